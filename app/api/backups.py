@@ -1,0 +1,113 @@
+"""The calls on backups. They outlive their sessions, so they have a list of their own."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from flask import Response, request
+from werkzeug.exceptions import RequestedRangeNotSatisfiable
+from werkzeug.wsgi import FileWrapper
+
+from app.api.blueprint import Blueprint
+from app.api.context import core, reply, request_id
+from app.api.schemas import BackupListSchema, BackupsQuerySchema, CreatedSessionSchema, PageQuerySchema, RestoreSchema
+from app.api.security import caller, check_listing, check_session, check_user, check_uuid, visible_backup
+from app.api.sessions import created
+from app.sessions.backups import Backup
+from app.sessions.model import iso
+
+blp = Blueprint("backups", __name__, description="Backups: list, restore, download, delete.")
+
+CHUNK = 262_144
+"""bytes read at once: memory a download takes, however large the zip is."""
+
+ZIP_DOC = {"type": "string", "format": "binary"}
+
+
+@blp.route("/backups", methods=["GET"])
+@blp.arguments(BackupsQuerySchema, location="query")
+@blp.response(200, BackupListSchema)
+@blp.operation("listBackups", 400)
+def list_all(query: dict[str, Any]) -> Response:
+    """List backups, newest first."""
+    check_listing(query.get("user_id"), query.get("uuid"))
+    return listed(**query)
+
+
+@blp.route("/session/<session:uuid>/backups", methods=["GET"])
+@blp.arguments(PageQuerySchema, location="query")
+@blp.response(200, BackupListSchema)
+@blp.operation("listSessionBackups", 400, 404)
+def list_of_session(query: dict[str, Any], uuid: str) -> Response:
+    """List a session's backups, newest first; while the session or one of its backups exists."""
+    check_uuid(uuid)
+    newest = core().backups.newest_of(uuid)
+    if newest is None or not caller().may_see(newest.user_id):
+        check_session(uuid)
+        core().sessions.get(uuid)
+    return listed(uuid=uuid, **query)
+
+
+@blp.route("/backups/<name>/restore", methods=["POST"])
+@blp.arguments(RestoreSchema, required=False)
+@blp.response(201, CreatedSessionSchema, headers={"Location": {"schema": {"type": "string"}}})
+@blp.operation("restoreBackup", 404, body=True)
+def restore(wanted: dict[str, str], name: str) -> Response:
+    """Create a session that holds the files of a backup, for its user or another."""
+    backup = visible_backup(name)
+    user_id = wanted.get("user_id", backup.user_id)
+    check_user(user_id)
+    return created(core().sessions.restore(name, user_id, request_id()))
+
+
+@blp.route("/backups/<name>/download", methods=["GET"])
+@blp.response(200, ZIP_DOC, content_type="application/zip", description="The zip; ranges are answered with 206.")
+@blp.operation("downloadBackup", 404, 416)
+def download(name: str) -> Response:
+    """Download a backup's zip."""
+    backup = visible_backup(name)
+    stream = core().files.open(name)
+    response = Response(FileWrapper(stream, CHUNK), mimetype="application/zip", direct_passthrough=True)
+    response.call_on_close(stream.close)
+    response.set_etag(backup.sha256)
+    response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    response.content_length = backup.size
+    try:
+        return cast(Response, response.make_conditional(request, accept_ranges=True, complete_length=backup.size))
+    except RequestedRangeNotSatisfiable:
+        stream.close()
+        raise
+
+
+@blp.route("/backups/<name>", methods=["DELETE"])
+@blp.response(204, description="It is gone.")
+@blp.operation("deleteBackup", 404, 409)
+def delete(name: str) -> Response:
+    """Delete a backup; refused while a session still gets its files from it."""
+    backup = visible_backup(name)
+    core().sessions.check_deletable(backup)
+    core().files.delete(name)
+    core().backups.delete(name)
+    return Response(status=204)
+
+
+def listed(**query: Any) -> Response:
+    """A page of the backups the caller may see."""
+    total, backups, next_cursor = core().backups.list(user_prefix=caller().user_prefix or None, **query)
+    return reply({"total": total, "backups": [shown(backup) for backup in backups], "next_cursor": next_cursor})
+
+
+def shown(backup: Backup) -> dict[str, Any]:
+    """A backup in an answer."""
+    return {
+        "name": backup.name,
+        "uuid": backup.uuid,
+        "user_id": backup.user_id,
+        "size": backup.size,
+        "files": backup.files,
+        "content_bytes": backup.content_bytes,
+        "sha256": backup.sha256,
+        "created_at": iso(backup.created_at),
+        "verified": backup.verified,
+        "changed": list(backup.changed),
+    }

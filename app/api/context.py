@@ -1,0 +1,28 @@
+"""What a view reaches for: the core this process was built with, and facts about the current request."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+from flask import Response, current_app, g
+
+from app.sessions.core import Core
+
+EXTENSION = "workspace_sessions"
+
+
+def core() -> Core:
+    """The core of this process."""
+    return cast(Core, current_app.extensions[EXTENSION])
+
+
+def request_id() -> str:
+    """The id of the current request."""
+    return cast(str, g.request_id)
+
+
+def reply(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A JSON answer. The schemas document and check the answers (tests hold one against the other);
+    dumping through them would double the cost of the most frequent call."""
+    return Response(json.dumps(body), status, headers, mimetype="application/json")

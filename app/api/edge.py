@@ -1,0 +1,64 @@
+"""What happens around every request: its id, its size, its log line, and the headers that protect a browser."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from random import getrandbits
+
+from flask import Flask, Response, g, request
+
+from app import logs
+from app.api.errors import EXPLANATIONS, Problem
+
+log = logging.getLogger("app.api.requests")
+
+HEADER = "X-Request-Id"
+ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,128}")
+API_POLICY = "default-src 'none'; frame-ancestors 'none'"
+
+
+def register_edge(app: Flask, max_body_bytes: int) -> None:
+    """Register it before all other hooks: requests pass here first and answers last."""
+
+    def begin() -> None:
+        given = request.headers.get(HEADER, "")
+        request_id = given if ID_PATTERN.fullmatch(given) else f"{getrandbits(128):032x}"
+        g.request_id, g.started = request_id, time.monotonic()
+        logs.request_id.set(request_id)
+        # Before it is read: a body of unknown length is cut off at the same size while it is.
+        if (request.content_length or 0) > max_body_bytes:
+            raise Problem(413, "payload_too_large", EXPLANATIONS[413])
+
+    app.config["MAX_CONTENT_LENGTH"] = max_body_bytes
+    app.before_request(begin)
+    app.after_request(_finish)
+
+
+def _finish(response: Response) -> Response:
+    headers = response.headers
+    headers.add(HEADER, g.request_id)
+    headers.add("X-Content-Type-Options", "nosniff")
+    if "Content-Security-Policy" not in headers:
+        headers.add("Content-Security-Policy", API_POLICY)
+    if "Cache-Control" not in headers:
+        headers.add("Cache-Control", "no-store")
+    _log(response)
+    return response
+
+
+def _log(response: Response) -> None:
+    """One line a request; reads that went well only at DEBUG, or the log would hold little else."""
+    routine = request.method in ("GET", "HEAD") and response.status_code < 400
+    level = logging.DEBUG if routine else logging.INFO
+    if log.isEnabledFor(level):
+        principal = g.get("principal")
+        facts = {
+            "method": request.method,
+            "path": request.path,
+            "status": response.status_code,
+            "ms": round((time.monotonic() - g.started) * 1000, 1),
+            "caller": principal.name if principal else "",
+        }
+        log.log(level, "request", extra=facts)

@@ -1,0 +1,103 @@
+"""The service's figures: one reading of Redis, as JSON or in Prometheus' formats."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from app.sessions.core import Core
+from app.sessions.model import Status, iso
+from app.sessions.queue import QUEUES
+
+TEXT_TYPES = ("text/plain", "application/openmetrics-text")
+UNSAFE = re.compile(r"[^a-zA-Z0-9_]")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One reading. `sessions` counts by state, `counters` only grow."""
+
+    sessions: dict[Status, int]
+    backlog: dict[str, int]
+    workers: int
+    watcher_age: float | None
+    counters: dict[str, int]
+    backups: int
+    read_at: float
+
+    def to_json(self) -> dict[str, object]:
+        """The answer of /metrics. `total_sessions` leaves out the terminated, which are only remembered."""
+        living = sum(count for status, count in self.sessions.items() if status is not Status.TERMINATED)
+        return {
+            "total_sessions": living,
+            **{f"{status}_sessions": count for status, count in self.sessions.items()},
+            "dead_letters": self.counters.get("dead_letters", 0),
+            "queue_backlog": self.backlog,
+            "workers": self.workers,
+            "watcher_age_seconds": self.watcher_age,
+            "backups": self.backups,
+            "counters": self.counters,
+            "timestamp": iso(self.read_at),
+        }
+
+
+def read_figures(service: Core, now: float) -> Figures:
+    """Read all figures; raises `StateUnavailable`."""
+    return Figures(
+        sessions=service.store.counts(),
+        backlog=service.fleet.backlog(QUEUES),
+        workers=service.fleet.workers(now),
+        watcher_age=service.fleet.watcher_age(now),
+        counters=service.fleet.counters(),
+        backups=service.backups.count(),
+        read_at=now,
+    )
+
+
+class FiguresCollector(Collector):
+    """Shows one reading to prometheus-client."""
+
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterable[Metric]:
+        figures = self._figures
+        sessions = GaugeMetricFamily("sessions", "Sessions by state", labels=["status"])
+        for status, count in figures.sessions.items():
+            sessions.add_metric([status], count)
+        yield sessions
+        backlog = GaugeMetricFamily("sessions_queue_tasks", "Tasks waiting, by queue", labels=["queue"])
+        for queue, waiting in figures.backlog.items():
+            backlog.add_metric([queue], waiting)
+        yield backlog
+        yield GaugeMetricFamily("sessions_workers", "Workers that reported lately", value=figures.workers)
+        yield GaugeMetricFamily("sessions_backups", "Backups that exist", value=figures.backups)
+        if figures.watcher_age is not None:
+            yield GaugeMetricFamily(
+                "sessions_watcher_age_seconds", "Since the watcher last reported", value=figures.watcher_age
+            )
+        dead = figures.counters.get("dead_letters", 0)
+        yield CounterMetricFamily("sessions_dead_letters", "Tasks given up on", value=dead)
+        for name, count in sorted(figures.counters.items()):
+            if name != "dead_letters":
+                safe = UNSAFE.sub("_", name)
+                yield CounterMetricFamily(f"sessions_{safe}", f"Counted by the service: {name}", value=count)
+
+
+def wants_text(accept: str) -> bool:
+    """Whether an `Accept` header asks for one of Prometheus' formats."""
+    return any(kind in accept for kind in TEXT_TYPES)
+
+
+def prometheus_text(figures: Figures, accept: str) -> tuple[bytes, str]:
+    """The exposition and its content type, in the format `accept` prefers."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(FiguresCollector(figures))
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type

@@ -1,0 +1,134 @@
+"""The OpenAPI 3.1 document: what the views declare, plus what holds for every call."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import flask_smorest
+from flask import Flask
+from flask_smorest.utils import prepare_response
+
+from app.api.errors import PROBLEM_TYPE
+from app.api.schemas import BACKUP_REGEX, LABEL_REGEX, UUID_REGEX, ProblemSchema
+
+VERSION = "0.1.0"
+DOCUMENT = "openapi_document"
+TITLE = "Workspace Session Manager"
+DESCRIPTION = (
+    "VS Code workspaces on demand: they sleep when idle, wake in seconds and are always restorable. "
+    "Errors are RFC 9457 problem documents whose `error` is a stable code."
+)
+
+METHODS = ("get", "post", "delete")
+EVENTS_PATH = "/session/{uuid}/events"
+
+PATH_PARAMETERS: dict[str, dict[str, Any]] = {
+    "uuid": {"type": "string", "pattern": UUID_REGEX, "examples": ["k3v9x0qa"]},
+    "name": {"type": "string", "pattern": BACKUP_REGEX, "examples": ["app-k3v9x0qa-20261120-080000.zip"]},
+    "asset": {"type": "string", "pattern": "^[a-z0-9.-]{1,40}$", "examples": ["swagger-ui.css"]},
+}
+
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "RequestId": {
+        "name": "X-Request-Id",
+        "in": "header",
+        "description": "1 to 128 of A-Z a-z 0-9 . _ -; comes back, and is in every log line; anything else is replaced",
+        "schema": {"type": "string"},
+    },
+    "IdempotencyKey": {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "the same key and request within a day get the first answer again",
+        "schema": {"type": "string", "pattern": "^[!-~]{1,128}$"},
+    },
+    "Prefer": {
+        "name": "Prefer",
+        "in": "header",
+        "description": "`wait=N` waits up to N seconds for the end state, `respond-async` not at all",
+        "schema": {"type": "string", "examples": ["wait=30", "respond-async"]},
+    },
+    "LastEventId": {
+        "name": "Last-Event-ID",
+        "in": "header",
+        "description": "resume after this event",
+        "schema": {"type": "string", "pattern": "^[0-9]{1,19}(-[0-9]{1,19})?$"},
+    },
+}
+
+HEADERS: dict[str, dict[str, Any]] = {
+    "X-Request-Id": {"description": "the id of this request", "schema": {"type": "string"}},
+    "RateLimit-Limit": {"description": "requests in a window", "schema": {"type": "integer"}},
+    "RateLimit-Remaining": {"description": "requests left in this window", "schema": {"type": "integer"}},
+    "RateLimit-Reset": {"description": "seconds until the next window", "schema": {"type": "integer"}},
+    "Retry-After": {"description": "seconds to wait before trying again", "schema": {"type": "integer"}},
+    "Preference-Applied": {"description": "the preference that was honoured", "schema": {"type": "string"}},
+    "Idempotency-Replayed": {"description": "true when this is an earlier answer", "schema": {"type": "string"}},
+}
+
+EVERYWHERE = ("X-Request-Id", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
+AGAIN_LATER = (HTTPStatus.TOO_MANY_REQUESTS.name, HTTPStatus.SERVICE_UNAVAILABLE.name)
+
+
+class Api(flask_smorest.Api):
+    """flask-smorest, with problem documents for errors and the document served by ourselves."""
+
+    ERROR_SCHEMA = ProblemSchema
+    DEFAULT_ERROR_RESPONSE_NAME = None
+
+    def _register_responses(self) -> None:
+        for status in HTTPStatus:
+            response: dict[str, Any] = {"description": status.phrase}
+            if status >= 400:
+                response["schema"] = self.ERROR_SCHEMA
+            prepare_response(response, self.spec, PROBLEM_TYPE)
+            self.spec.components.response(status.name, response, lazy=True)
+
+    def _register_error_handlers(self) -> None:
+        """app.api.errors does that, for what comes from outside of views too."""
+
+
+def make_api(app: Flask) -> Api:
+    """The collector of what the views declare; register the blueprints with it."""
+    app.config.update(API_TITLE=TITLE, API_VERSION=VERSION, OPENAPI_VERSION="3.1.0")
+    api = Api(app, spec_kwargs={"info": {"description": DESCRIPTION, "license": {"name": "Apache-2.0"}}})
+    api.spec.components.security_scheme("ApiKey", {"type": "apiKey", "in": "header", "name": "X-API-Key"})
+    api.spec.options["security"] = [{"ApiKey": []}]
+    for name, parameter in PARAMETERS.items():
+        api.spec.components.parameter(name, parameter["in"], {k: v for k, v in parameter.items() if k != "in"})
+    for name, header in HEADERS.items():
+        api.spec.components.header(name, header)
+    return api
+
+
+def build_document(api: Api) -> dict[str, Any]:
+    """The whole document, once every blueprint is registered."""
+    document: dict[str, Any] = api.spec.to_dict()
+    for path, item in document["paths"].items():
+        for parameter in item.get("parameters", ()):
+            parameter["schema"] = PATH_PARAMETERS[parameter["name"]]
+        for method in METHODS:
+            if method in item:
+                _complete(item[method], method, path)
+    # What a Dict field says of its keys is lost on the way here.
+    document["components"]["schemas"]["NewSession"]["properties"]["labels"]["propertyNames"] = {"pattern": LABEL_REGEX}
+    for name, response in document["components"]["responses"].items():
+        response["headers"] = _header_refs(*EVERYWHERE, *(("Retry-After",) if name in AGAIN_LATER else ()))
+    return document
+
+
+def _complete(operation: dict[str, Any], method: str, path: str) -> None:
+    """Add to an operation what it shares with the others of its kind."""
+    own = ("IdempotencyKey", "Prefer") if method == "post" else ("Prefer",) if method == "delete" else ()
+    if path == EVENTS_PATH:
+        own = ("LastEventId",)
+    refs = [{"$ref": f"#/components/parameters/{name}"} for name in ("RequestId", *own)]
+    operation["parameters"] = [*operation.get("parameters", ()), *refs]
+    headers = (*EVERYWHERE, "Preference-Applied", "Idempotency-Replayed") if method == "post" else EVERYWHERE
+    for response in operation["responses"].values():
+        if "$ref" not in response:
+            response["headers"] = _header_refs(*headers) | response.get("headers", {})
+
+
+def _header_refs(*names: str) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}

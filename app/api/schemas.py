@@ -1,0 +1,288 @@
+"""The shapes of requests and answers, for checking the former and documenting both. Nothing else knows them.
+
+What comes in is checked strictly: a number is not a text of digits, and an unknown field is an error.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from marshmallow import RAISE, Schema, ValidationError, fields, validate
+
+from app.sessions.backup_files import NAME_PATTERN
+from app.sessions.model import SIZES, USER_ID_PATTERN, UUID_PATTERN, Status
+
+UUID_REGEX = f"^{UUID_PATTERN.pattern}$"
+USER_REGEX = f"^{USER_ID_PATTERN.pattern}$"
+BACKUP_REGEX = f"^{NAME_PATTERN.pattern.replace('?P<uuid>', '')}$"
+LABEL_REGEX = "^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$"
+LABEL_RULE = "1 to 63 of A-Z a-z 0-9 . _ / -, a letter or digit at both ends"
+TEXT_REGEX = "^[^\\x00-\\x1f\\x7f]*$"
+
+LONGEST = 315_360_000
+"""s: ten years; longer is a unit gone wrong."""
+
+MOST_LABELS = 32
+LONGEST_LABEL = 256
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+INTEGER = re.compile(r"[0-9]{1,9}")
+
+
+class WholeText(validate.Regexp):
+    """A check that all of a text matches: Python's `$`, the end of the documented pattern, lets a newline follow."""
+
+    def __init__(self, regex: str, message: str) -> None:
+        super().__init__(regex, error=message)
+        self._whole = re.compile(regex.removeprefix("^").removesuffix("$"))
+
+    def __call__(self, value: Any) -> Any:
+        if not self._whole.fullmatch(value):
+            raise ValidationError(self._format_error(value))
+        return value
+
+
+class Seconds(fields.Float):
+    """A JSON number of seconds; text, though it be digits, is none."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.make_error("invalid", input=value)
+        try:
+            number = float(value)
+        except OverflowError as error:
+            raise self.make_error("too_large", input=value) from error
+        if not math.isfinite(number):
+            raise self.make_error("special", input=value)
+        return number
+
+
+class QueryInteger(fields.Integer):
+    """An integer in a query string: ASCII digits only."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
+        if not isinstance(value, str) or not INTEGER.fullmatch(value):
+            raise self.make_error("invalid", input=value)
+        return int(value)
+
+
+class QueryBoolean(fields.Boolean):
+    """`true` or `false` in a query string."""
+
+    WORDS: Mapping[Any, bool] = {"true": True, "True": True, "false": False, "False": False}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> bool:
+        if value not in self.WORDS:
+            raise self.make_error("invalid", input=value)
+        return self.WORDS[value]
+
+
+def check_label_text(text: str) -> None:
+    """Raises `ValidationError` for what can't be stored or shown."""
+    if len(text) > LONGEST_LABEL or UNPRINTABLE.search(text):
+        raise ValidationError(f"At most {LONGEST_LABEL} printable characters.")
+
+
+def check_labels(labels: Mapping[str, str]) -> None:
+    """Raises `ValidationError` for more labels than a record should carry."""
+    if len(labels) > MOST_LABELS:
+        raise ValidationError(f"At most {MOST_LABELS} labels.")
+
+
+def seconds(description: str) -> Seconds:
+    return Seconds(validate=validate.Range(0, LONGEST), metadata={"description": description})
+
+
+def user_id_field(**options: Any) -> fields.String:
+    check = WholeText(USER_REGEX, "1 to 128 of A-Z a-z 0-9 @ . _ + -")
+    return fields.String(validate=check, metadata={"examples": ["ada@example.com"]}, **options)
+
+
+class Strict(Schema):
+    """What comes in: an unknown field is refused."""
+
+    class Meta:
+        unknown = RAISE
+
+
+class NewSessionSchema(Strict):
+    user_id = user_id_field(required=True)
+    restore_from = fields.String(
+        validate=WholeText(BACKUP_REGEX, "The name of a backup, as GET /backups gives it."),
+        metadata={"description": "a backup whose files the session starts with"},
+    )
+    size = fields.String(validate=validate.OneOf(SIZES), metadata={"description": "how much CPU and memory it may use"})
+    ttl = seconds("unused this long, it is backed up and deleted; 0 never (s)")
+    idle_timeout = seconds("unused this long, it sleeps; 0 never (s)")
+    labels = fields.Dict(
+        keys=fields.String(validate=WholeText(LABEL_REGEX, LABEL_RULE)),
+        values=fields.String(validate=check_label_text, metadata={"maxLength": LONGEST_LABEL, "pattern": TEXT_REGEX}),
+        validate=check_labels,
+        metadata={"description": "texts of the caller's own, kept with the session", "maxProperties": MOST_LABELS},
+    )
+
+
+class RestoreSchema(Strict):
+    user_id = user_id_field()
+
+
+class DeleteQuerySchema(Strict):
+    backup = QueryBoolean(
+        load_default=True, metadata={"description": "false deletes the files without a backup of them"}
+    )
+
+
+class PageQuerySchema(Strict):
+    limit = QueryInteger(load_default=100, validate=validate.Range(1, 1000))
+    cursor = fields.String(validate=validate.Length(1, 256), metadata={"description": "next_cursor of the page before"})
+
+
+class SessionsQuerySchema(PageQuerySchema):
+    status = fields.Enum(Status, by_value=True)
+    user_id = user_id_field()
+
+
+class BackupsQuerySchema(PageQuerySchema):
+    user_id = user_id_field()
+    uuid = fields.String(validate=WholeText(UUID_REGEX, "8 of 0-9 a-z"))
+
+
+def uuid_field() -> fields.String:
+    return fields.String(required=True, metadata={"pattern": UUID_REGEX, "examples": ["k3v9x0qa"]})
+
+
+def time_field(**options: Any) -> fields.String:
+    """A time in an answer, already ISO 8601 in UTC."""
+    return fields.String(metadata={"format": "date-time", "examples": ["2026-11-20T08:00:00.000Z"]}, **options)
+
+
+def status_field() -> fields.String:
+    return fields.String(required=True, metadata={"enum": [str(status) for status in Status]})
+
+
+class ProblemSchema(Schema):
+    """RFC 9457."""
+
+    type = fields.String(required=True)
+    title = fields.String(required=True)
+    status = fields.Integer(required=True)
+    detail = fields.String(required=True)
+    instance = fields.String(required=True)
+    error = fields.String(required=True, metadata={"description": "a stable code", "examples": ["session_not_found"]})
+    request_id = fields.String(required=True)
+    errors = fields.Dict(keys=fields.String(), values=fields.List(fields.String()))
+
+
+class CreatedSessionSchema(Schema):
+    uuid = uuid_field()
+    user_id = fields.String(required=True)
+    status = status_field()
+    workspace_url = fields.String(required=True, metadata={"format": "uri"})
+    created_at = time_field(required=True)
+
+
+class SessionDetailSchema(Schema):
+    user_id = fields.String(required=True)
+    status = status_field()
+    created_at = time_field(required=True)
+    last_activity = time_field(required=True, allow_none=True)
+    expires_at = time_field(required=True, allow_none=True)
+    workspace_url = fields.String(required=True, metadata={"format": "uri"})
+    pod_name = fields.String(required=True, allow_none=True)
+    reason = fields.String(required=True, allow_none=True)
+    size = fields.String(required=True)
+    idle_timeout = fields.Float(required=True)
+    ttl = fields.Float(required=True)
+    labels = fields.Dict(keys=fields.String(), values=fields.String(), required=True)
+    restore_from = fields.String(required=True, allow_none=True)
+    backup = fields.String(required=True, allow_none=True)
+    generation = fields.Integer(required=True)
+
+
+class SessionStatusSchema(Schema):
+    uuid = uuid_field()
+    session = fields.Nested(SessionDetailSchema, required=True)
+    replicas = fields.Integer(required=True)
+    queue_length = fields.Integer(required=True)
+    phases = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True)
+    timestamp = time_field(required=True)
+
+
+class ActionSchema(Schema):
+    uuid = uuid_field()
+    action = fields.String(required=True)
+    status = fields.String(required=True)
+    message = fields.String()
+
+
+class DeletedSchema(Schema):
+    uuid = uuid_field()
+    status = fields.String(required=True)
+    message = fields.String(required=True)
+    backup = fields.String(required=True, allow_none=True)
+
+
+class SessionSummarySchema(Schema):
+    uuid = uuid_field()
+    user_id = fields.String(required=True)
+    status = status_field()
+    created_at = time_field(required=True)
+    last_activity = time_field(required=True, allow_none=True)
+
+
+class SessionListSchema(Schema):
+    total = fields.Integer(required=True)
+    sessions = fields.List(fields.Nested(SessionSummarySchema), required=True)
+    next_cursor = fields.String(required=True, allow_none=True)
+
+
+class BackupSchema(Schema):
+    name = fields.String(required=True, metadata={"pattern": BACKUP_REGEX})
+    uuid = uuid_field()
+    user_id = fields.String(required=True)
+    size = fields.Integer(required=True, metadata={"description": "bytes of the zip"})
+    files = fields.Integer(required=True)
+    content_bytes = fields.Integer(required=True, metadata={"description": "bytes of the files in it"})
+    sha256 = fields.String(required=True)
+    created_at = time_field(required=True)
+    verified = fields.Boolean(required=True)
+    changed = fields.List(
+        fields.String(), required=True, metadata={"description": "some of the files that changed while they were read"}
+    )
+
+
+class BackupListSchema(Schema):
+    total = fields.Integer(required=True)
+    backups = fields.List(fields.Nested(BackupSchema), required=True)
+    next_cursor = fields.String(required=True, allow_none=True)
+
+
+class HealthSchema(Schema):
+    status = fields.String(required=True, metadata={"enum": ["healthy", "unhealthy"]})
+    version = fields.String(required=True)
+    redis = fields.String(required=True, metadata={"enum": ["connected", "disconnected"]})
+    kubernetes = fields.String(required=True, metadata={"enum": ["connected", "disconnected", "unknown"]})
+    workers = fields.Integer(required=True)
+    runtime = fields.String(required=True)
+    watcher_age_seconds = fields.Float(required=True, allow_none=True)
+    timestamp = time_field(required=True)
+
+
+class MetricsSchema(Schema):
+    total_sessions = fields.Integer(required=True)
+    created_sessions = fields.Integer(required=True)
+    active_sessions = fields.Integer(required=True)
+    sleeping_sessions = fields.Integer(required=True)
+    waking_sessions = fields.Integer(required=True)
+    terminating_sessions = fields.Integer(required=True)
+    terminated_sessions = fields.Integer(required=True)
+    failed_sessions = fields.Integer(required=True)
+    dead_letters = fields.Integer(required=True)
+    queue_backlog = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True)
+    workers = fields.Integer(required=True)
+    watcher_age_seconds = fields.Float(required=True, allow_none=True)
+    backups = fields.Integer(required=True)
+    counters = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True)
+    timestamp = time_field(required=True)

@@ -1,0 +1,178 @@
+"""Who is calling, and what they may see: API keys, their roles, and the users they are bound to.
+
+A key is known by its SHA-256 only. A key of 128 random bits needs no slow hash: there is nothing to guess.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from flask import g, request
+from limits import parse_many
+
+from app.api.context import core
+from app.api.errors import Problem
+from app.sessions.backup_files import NAME_PATTERN
+from app.sessions.backups import Backup
+from app.sessions.errors import BackupNotFound, SessionNotFound
+from app.sessions.model import UUID_PATTERN
+from app.settings import Settings, SettingsError
+
+HEADER = "X-API-Key"
+ADMIN = "admin"
+SERVICE = "service"
+CATEGORIES = ("create", "wake", "chat", "delete", "default")
+"""The kinds of requests that have rate limits of their own."""
+
+DIGEST_PATTERN = re.compile(r"[0-9a-f]{64}")
+KEY_FIELDS = frozenset({"name", "sha256", "role", "user_prefix", "limits"})
+
+ANONYMOUS = frozenset({"system.livez", "system.readyz", "system.health", "docs.openapi", "docs.page", "docs.asset"})
+"""The endpoints that need no key; each is public by the contract."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Principal:
+    """A caller: the holder of one key. `user_prefix` is how the users it may act for begin, "" for all;
+    `limits` are rate limits of its own by category."""
+
+    name: str
+    digest: str
+    role: str
+    user_prefix: str = ""
+    limits: Mapping[str, str] = field(default_factory=dict)
+
+    def may_see(self, user_id: str) -> bool:
+        return user_id.startswith(self.user_prefix)
+
+    @property
+    def lists_everything(self) -> bool:
+        """Whether it may list across users."""
+        return self.role == ADMIN and not self.user_prefix
+
+
+class Keyring:
+    """All keys that are valid now."""
+
+    def __init__(self, principals: Sequence[Principal]) -> None:
+        self._principals = tuple(principals)
+
+    def find(self, key: str) -> Principal | None:
+        """Whose key this is. Every key is compared whole, so the time taken tells nothing."""
+        digest = hashlib.sha256(key.encode("latin-1", "replace")).hexdigest()
+        found = None
+        for principal in self._principals:
+            if hmac.compare_digest(principal.digest, digest):
+                found = principal
+        return found
+
+
+def read_keyring(settings: Settings) -> Keyring:
+    """The keys of the settings; raises `SettingsError` when one is malformed or there is none at all."""
+    principals = [_principal(number, entry) for number, entry in enumerate(_listed(settings.api_keys), 1)]
+    if settings.api_key:
+        digest = hashlib.sha256(settings.api_key.encode()).hexdigest()
+        principals.append(Principal(name="api_key", digest=digest, role=ADMIN))
+    if not principals:
+        raise SettingsError("No key is configured, so nobody could call the API: set API_KEY or API_KEYS.")
+    return Keyring(principals)
+
+
+def _listed(text: str) -> list[Any]:
+    try:
+        entries = json.loads(text)
+    except ValueError as error:
+        raise SettingsError("API_KEYS is not valid JSON.") from error
+    if not isinstance(entries, list):
+        raise SettingsError("API_KEYS must be a JSON list of objects.")
+    return entries
+
+
+def _principal(number: int, entry: Any) -> Principal:
+    """One entry of API_KEYS. The messages name its place in the list, never what it holds."""
+    if not isinstance(entry, dict) or not entry.keys() <= KEY_FIELDS:
+        raise SettingsError(f"API_KEYS, entry {number}: an object with {', '.join(sorted(KEY_FIELDS))} is expected.")
+    name, digest, role = (entry.get(field_name) for field_name in ("name", "sha256", "role"))
+    prefix, limits = entry.get("user_prefix", ""), entry.get("limits", {})
+    if not isinstance(name, str) or not name or not isinstance(prefix, str):
+        raise SettingsError(f"API_KEYS, entry {number}: name and user_prefix must be text.")
+    if not isinstance(digest, str) or not DIGEST_PATTERN.fullmatch(digest.lower()):
+        raise SettingsError(f"API_KEYS, entry {number}: sha256 must be the 64 hex digits of the key's SHA-256.")
+    if role not in (ADMIN, SERVICE):
+        raise SettingsError(f"API_KEYS, entry {number}: role must be {ADMIN} or {SERVICE}.")
+    if not isinstance(limits, dict) or not limits.keys() <= set(CATEGORIES):
+        raise SettingsError(f"API_KEYS, entry {number}: limits are for {', '.join(CATEGORIES)}.")
+    for category, rate in limits.items():
+        check_rate(f"API_KEYS, entry {number}, {category}", rate)
+    return Principal(name=name, digest=digest.lower(), role=role, user_prefix=prefix, limits=limits)
+
+
+def check_rate(where: str, rate: Any) -> None:
+    """Raises `SettingsError` unless `rate` is one limit such as `100/minute`."""
+    try:
+        good = isinstance(rate, str) and len(parse_many(rate)) == 1
+    except ValueError:
+        good = False
+    if not good:
+        raise SettingsError(f"{where}: a rate looks like 100/minute.")
+
+
+def identify(keyring: Keyring) -> None:
+    """Note whose request this is, before its rate limit is counted."""
+    key = request.headers.get(HEADER)
+    g.principal = keyring.find(key) if key else None
+
+
+def require_key() -> None:
+    """Refuse a request whose endpoint needs a key and that brought no valid one."""
+    if g.principal is None and request.endpoint is not None and request.endpoint not in ANONYMOUS:
+        text = "The API key is not valid." if HEADER in request.headers else f"An API key is needed, in {HEADER}."
+        raise Problem(401, "unauthorized", text, headers={"WWW-Authenticate": 'ApiKey realm="sessions"'})
+
+
+def caller() -> Principal:
+    """Who called; only where a key is required."""
+    return cast(Principal, g.principal)
+
+
+def check_uuid(uuid: str) -> None:
+    """Raises `SessionNotFound` for what can't be a session's name, and would be no safe part of a Redis key."""
+    if not UUID_PATTERN.fullmatch(uuid):
+        raise SessionNotFound(uuid)
+
+
+def check_session(uuid: str) -> None:
+    """Raises `SessionNotFound` unless there may be such a session and it is the caller's to see."""
+    check_uuid(uuid)
+    if caller().user_prefix and not caller().may_see(core().sessions.get(uuid).user_id):
+        raise SessionNotFound(uuid)
+
+
+def visible_backup(name: str) -> Backup:
+    """The backup; raises `BackupNotFound` when there is none or it is not the caller's to see."""
+    if not NAME_PATTERN.fullmatch(name):
+        raise BackupNotFound(name)
+    backup = core().backups.get(name)
+    if not caller().may_see(backup.user_id):
+        raise BackupNotFound(name)
+    return backup
+
+
+def check_user(user_id: str) -> None:
+    """Raises a 403 unless the caller may act for this user."""
+    if not caller().may_see(user_id):
+        raise Problem(403, "forbidden", "This key may not act for that user.")
+
+
+def check_listing(user_id: str | None, uuid: str | None = None) -> None:
+    """Raises a 403 unless the caller may list what these filters leave."""
+    if user_id is not None:
+        check_user(user_id)
+    elif uuid is None and not caller().lists_everything:
+        raise Problem(403, "forbidden", "This key may list one user at a time: add user_id.")

@@ -1,0 +1,247 @@
+"""The calls on sessions. Each view checks who asks, calls the service, and shapes the answer."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from flask import Response
+
+from app.api.blueprint import Blueprint
+from app.api.context import core, reply, request_id
+from app.api.errors import Problem
+from app.api.prefer import wait_for
+from app.api.schemas import (
+    ActionSchema,
+    CreatedSessionSchema,
+    DeletedSchema,
+    DeleteQuerySchema,
+    NewSessionSchema,
+    SessionListSchema,
+    SessionsQuerySchema,
+    SessionStatusSchema,
+)
+from app.api.security import check_listing, check_session, check_user, visible_backup
+from app.api.streams import event_stream
+from app.sessions.errors import Superseded
+from app.sessions.model import Record, Status, iso
+from app.sessions.service import NewSession
+
+blp = Blueprint("sessions", __name__, description="Workspaces: create, wake, put to sleep, watch, delete.")
+
+COMING_UP = frozenset({Status.CREATED, Status.WAKING})
+DELETED = "Session and all resources deleted"
+
+
+@blp.route("/session/create", methods=["POST"])
+@blp.arguments(NewSessionSchema, example={"user_id": "ada@example.com", "labels": {"course": "python-101"}})
+@blp.response(201, CreatedSessionSchema, headers={"Location": {"schema": {"type": "string"}}})
+@blp.operation("createSession", 404, body=True)
+def create(wanted: dict[str, Any]) -> Response:
+    """Create a session; its workspace starts at once."""
+    check_user(wanted["user_id"])
+    if "restore_from" in wanted:
+        visible_backup(wanted["restore_from"])
+    return created(core().sessions.create(NewSession(**wanted), request_id()))
+
+
+@blp.route("/sessions", methods=["GET"])
+@blp.arguments(SessionsQuerySchema, location="query")
+@blp.response(200, SessionListSchema)
+@blp.operation("listSessions", 400)
+def list_all(query: dict[str, Any]) -> Response:
+    """List sessions, newest first; terminated ones only when that status is asked for."""
+    check_listing(query.get("user_id"))
+    page = core().sessions.page(**query)
+    shown = [summary(record) for record in page.items]
+    return reply({"total": page.total, "sessions": shown, "next_cursor": page.next_cursor})
+
+
+@blp.route("/session/<session:uuid>", methods=["GET"])
+@blp.response(200, SessionStatusSchema)
+@blp.operation("getSession", 404)
+def get(uuid: str) -> Response:
+    """Show a session."""
+    check_session(uuid)
+    return reply(status_of(core().sessions.get(uuid), time.time()))
+
+
+@blp.route("/session/<session:uuid>/status", methods=["GET"])
+@blp.response(200, SessionStatusSchema)
+@blp.operation("getSessionStatus", 404)
+def status(uuid: str) -> Response:
+    """Show a session; the same as without `/status`."""
+    return get(uuid)
+
+
+@blp.route("/session/<session:uuid>/wake", methods=["POST"])
+@blp.response(200, ActionSchema)
+@blp.operation("wakeSession", 404, body=True)
+def wake(uuid: str) -> Response:
+    """Wake a session; answers at once unless asked to wait."""
+    check_session(uuid)
+    record = up_or_problem(wait_for(core().sessions.wake(uuid, request_id()), settled_up))
+    return action(record, "wake", "active" if record.status is Status.ACTIVE else "waking")
+
+
+@blp.route("/session/<session:uuid>/sleep", methods=["POST"])
+@blp.response(200, ActionSchema)
+@blp.operation("sleepSession", 404, body=True)
+def sleep(uuid: str) -> Response:
+    """Put a session to sleep; answers at once unless asked to wait."""
+    check_session(uuid)
+    record = down_or_problem(wait_for(core().sessions.sleep(uuid, request_id()), settled_down))
+    return action(record, "sleep", record.status, "Pod queued for sleep")
+
+
+@blp.route("/session/<session:uuid>/scale-up", methods=["POST"])
+@blp.response(200, ActionSchema)
+@blp.alt_response(202, schema=ActionSchema, description="The wait ran out; status says where it is.")
+@blp.operation("scaleUpSession", 404, body=True)
+def scale_up(uuid: str) -> Response:
+    """Wake a session and wait until its workspace answers."""
+    check_session(uuid)
+    record = wait_for(core().sessions.wake(uuid, request_id()), settled_up, core().settings.wait_default)
+    if up_or_problem(record).status in COMING_UP:
+        return action(record, "scale_up", record.status, "Pod is starting", 202)
+    return action(record, "scale_up", "success", "Pod scaled up")
+
+
+@blp.route("/session/<session:uuid>/scale-down", methods=["POST"])
+@blp.response(200, ActionSchema)
+@blp.alt_response(202, schema=ActionSchema, description="The wait ran out; status says where it is.")
+@blp.operation("scaleDownSession", 404, body=True)
+def scale_down(uuid: str) -> Response:
+    """Put a session to sleep and wait until its processes are gone."""
+    check_session(uuid)
+    record = wait_for(core().sessions.sleep(uuid, request_id()), settled_down, core().settings.wait_default)
+    if not settled_down(down_or_problem(record)):
+        return action(record, "scale_down", record.status, "Pod is stopping", 202)
+    return action(record, "scale_down", "success", "Pod scaled down")
+
+
+@blp.route("/session/<session:uuid>/backup", methods=["POST"])
+@blp.response(202, ActionSchema)
+@blp.operation("backUpSession", 404, body=True)
+def back_up(uuid: str) -> Response:
+    """Back a session up; it goes on as before."""
+    check_session(uuid)
+    return action(core().sessions.request_backup(uuid, request_id()), "backup", "queued", status=202)
+
+
+@blp.route("/session/<session:uuid>", methods=["DELETE"])
+@blp.arguments(DeleteQuerySchema, location="query")
+@blp.response(200, DeletedSchema)
+@blp.alt_response(202, schema=DeletedSchema, description="The wait ran out; the deletion goes on.")
+@blp.operation("deleteSession", 400, 404, 409)
+def delete(query: dict[str, bool], uuid: str) -> Response:
+    """Delete a session, after a verified backup of its files; waits until they are gone."""
+    check_session(uuid)
+    asked = core().sessions.delete(uuid, backup=query["backup"], request_id=request_id())
+    record = wait_for(asked, settled_gone, core().settings.wait_default)
+    if record.status is Status.FAILED:
+        raise Problem(409, "teardown_failed", record.reason or "The session could not be deleted.")
+    gone = record.status is Status.TERMINATED
+    message = DELETED if gone else "Session is being deleted"
+    body = {"uuid": uuid, "status": record.status, "message": message, "backup": record.backup or None}
+    return reply(body, 200 if gone else 202)
+
+
+@blp.route("/session/<session:uuid>/events", methods=["GET"])
+@blp.response(200, description="Server-sent events.", content_type="text/event-stream", schema={"type": "string"})
+@blp.operation("followSession", 400, 404)
+def events(uuid: str) -> Response:
+    """Follow a session's events; `Last-Event-ID` resumes after the one it names."""
+    check_session(uuid)
+    return event_stream(uuid)
+
+
+def settled_up(record: Record) -> bool:
+    """Nothing more is to be waited for by who wants it up."""
+    return record.status not in COMING_UP
+
+
+def settled_down(record: Record) -> bool:
+    """Nothing more is to be waited for by who wants it asleep."""
+    return record.status is not Status.SLEEPING or record.settled == record.generation
+
+
+def settled_gone(record: Record) -> bool:
+    """Nothing more is to be waited for by who wants it gone."""
+    return record.status in (Status.TERMINATED, Status.FAILED)
+
+
+def up_or_problem(record: Record) -> Record:
+    """The record, unless it ended anywhere but up."""
+    if record.status is Status.FAILED:
+        raise Problem(409, "start_failed", record.reason or "The workspace did not start.")
+    if record.status not in COMING_UP and record.status is not Status.ACTIVE:
+        raise Superseded(f"Session {record.uuid} is {record.status}: something newer was asked for meanwhile.")
+    return record
+
+
+def down_or_problem(record: Record) -> Record:
+    """The record, unless it ended anywhere but asleep."""
+    if record.status is Status.FAILED:
+        raise Problem(409, "stop_failed", record.reason or "The workspace did not stop.")
+    if record.status is not Status.SLEEPING:
+        raise Superseded(f"Session {record.uuid} is {record.status}: something newer was asked for meanwhile.")
+    return record
+
+
+def action(record: Record, name: str, outcome: str, message: str = "", status: int = 200) -> Response:
+    """The answer to an action on a session."""
+    body = {"uuid": record.uuid, "action": name, "status": outcome}
+    return reply(body | ({"message": message} if message else {}), status)
+
+
+def created(asked: Record) -> Response:
+    """The answer to a creation, after as much waiting as the caller asked for."""
+    record = up_or_problem(wait_for(asked, settled_up))
+    body = {
+        "uuid": record.uuid,
+        "user_id": record.user_id,
+        "status": record.status,
+        "workspace_url": core().settings.workspace_url(record.uuid),
+        "created_at": iso(record.created_at),
+    }
+    return reply(body, 201, {"Location": f"/session/{record.uuid}"})
+
+
+def summary(record: Record) -> dict[str, Any]:
+    """A session in a list."""
+    return {
+        "uuid": record.uuid,
+        "user_id": record.user_id,
+        "status": record.status,
+        "created_at": iso(record.created_at),
+        "last_activity": iso(record.last_activity),
+    }
+
+
+def status_of(record: Record, now: float) -> dict[str, Any]:
+    """A session in full. `queue_length` counts prompts that wait; there is no inbox for them yet."""
+    return {
+        "uuid": record.uuid,
+        "session": {
+            "user_id": record.user_id,
+            "status": record.status,
+            "created_at": iso(record.created_at),
+            "last_activity": iso(record.last_activity),
+            "expires_at": iso(record.expires_at),
+            "workspace_url": core().settings.workspace_url(record.uuid),
+            "pod_name": record.pod_name or None,
+            "reason": record.reason or None,
+            "size": record.size,
+            "idle_timeout": record.idle_timeout,
+            "ttl": record.ttl,
+            "labels": dict(record.labels),
+            "restore_from": record.restore_from or None,
+            "backup": record.backup or None,
+            "generation": record.generation,
+        },
+        "replicas": record.replicas,
+        "queue_length": 0,
+        "phases": dict(record.phases),
+        "timestamp": iso(now),
+    }

@@ -1,0 +1,109 @@
+"""The calls on the service itself: is it alive, is it healthy, what does it count."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Response, g, request
+
+from app.api.blueprint import Blueprint
+from app.api.context import core, reply
+from app.api.metrics import prometheus_text, read_figures, wants_text
+from app.api.openapi import VERSION
+from app.api.schemas import HealthSchema, MetricsSchema
+from app.sessions.core import Core
+from app.sessions.errors import StateUnavailable
+from app.sessions.fleet import WATCHER_SILENCE
+from app.sessions.model import iso
+
+blp = Blueprint("system", __name__, description="The service itself.")
+
+PLAIN = {"type": "string"}
+
+
+@blp.route("/livez", methods=["GET"])
+@blp.response(200, PLAIN, content_type="text/plain", description="The process answers.")
+@blp.operation("live", anonymous=True)
+def livez() -> Response:
+    """Whether the process answers; says nothing about anything else."""
+    return Response("ok\n", mimetype="text/plain")
+
+
+@blp.route("/readyz", methods=["GET"])
+@blp.response(200, PLAIN, content_type="text/plain", description="Ready for requests.")
+@blp.alt_response(503, schema=PLAIN, content_type="text/plain", description="Redis does not answer.")
+@blp.operation("ready", anonymous=True)
+def readyz() -> Response:
+    """Whether requests can be served: Redis answers."""
+    try:
+        core().fleet.ping()
+    except StateUnavailable:
+        return Response("the state store does not answer\n", 503, {"Retry-After": "2"}, mimetype="text/plain")
+    return Response("ok\n", mimetype="text/plain")
+
+
+@blp.route("/health", methods=["GET"])
+@blp.response(200, HealthSchema)
+@blp.alt_response(503, schema=HealthSchema, description="Something the service needs is missing; the body says what.")
+@blp.operation("health", anonymous=True)
+def health() -> Response:
+    """How the parts of the service are. `kubernetes` speaks of whatever runs the workspaces (see
+    `runtime`), as the watcher last reported; a silent watcher counts as disconnected."""
+    now = time.time()
+    parts = Parts(redis=False) if g.get("redis_down") else read_parts(core(), now)
+    return reply(parts.to_json(core().settings.runtime, now), 200 if parts.healthy else 503)
+
+
+@blp.route("/metrics", methods=["GET"])
+@blp.response(200, MetricsSchema)
+@blp.alt_response(200, schema=PLAIN, content_type="text/plain", description="Figures.")
+@blp.operation("metrics")
+def metrics() -> Response:
+    """Figures, as JSON, or for Prometheus when the Accept header asks for its text formats."""
+    figures = read_figures(core(), time.time())
+    accept = request.headers.get("Accept", "")
+    if not wants_text(accept):
+        return reply(figures.to_json())
+    text, content_type = prometheus_text(figures, accept)
+    return Response(text, content_type=content_type)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the service is made of, as it is now. `watcher_age` is seconds, None for never heard of."""
+
+    redis: bool
+    workers: int = 0
+    watcher_age: float | None = None
+
+    @property
+    def watched(self) -> bool:
+        return self.watcher_age is not None and self.watcher_age <= WATCHER_SILENCE
+
+    @property
+    def healthy(self) -> bool:
+        """A silent watcher means the records may be untrue; no worker means that nothing is carried out."""
+        return self.redis and self.watched and self.workers > 0
+
+    def to_json(self, runtime: str, now: float) -> dict[str, Any]:
+        runtime_state = "connected" if self.watched else "disconnected"
+        return {
+            "status": "healthy" if self.healthy else "unhealthy",
+            "version": VERSION,
+            "redis": "connected" if self.redis else "disconnected",
+            "kubernetes": runtime_state if self.redis else "unknown",
+            "workers": self.workers,
+            "runtime": runtime,
+            "watcher_age_seconds": None if self.watcher_age is None else round(self.watcher_age, 3),
+            "timestamp": iso(now),
+        }
+
+
+def read_parts(service: Core, now: float) -> Parts:
+    """How the parts are; a Redis that does not answer is a finding, not an error."""
+    try:
+        return Parts(redis=True, workers=service.fleet.workers(now), watcher_age=service.fleet.watcher_age(now))
+    except StateUnavailable:
+        return Parts(redis=False)

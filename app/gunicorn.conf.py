@@ -1,0 +1,24 @@
+"""How gunicorn runs the web process, from the same settings as everything else."""
+
+from __future__ import annotations
+
+from app.logs import logging_config
+from app.settings import Settings
+
+_settings = Settings.from_env()
+
+bind = f"{f'[{_settings.bind}]' if ':' in _settings.bind else _settings.bind}:{_settings.port}"
+workers = _settings.web_workers
+threads = _settings.web_threads
+worker_class = "app.web_worker.ProblemWorker"
+# A keep-alive connection costs a socket, no thread; a proxy in front should close first.
+keepalive = 75
+# Of a worker's heartbeat, not of a request: a thread that waits for a session doesn't stop it.
+timeout = 30
+# Below the 4 s that scripts/respawn gives a process to end in: an event stream never ends by itself.
+graceful_timeout = 3
+# The app logs requests itself, with their ids.
+accesslog = None
+logconfig_dict = logging_config(_settings.log_level)
+# Nothing here uses it, and two services on one machine would share its path.
+control_socket_disable = True

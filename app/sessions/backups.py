@@ -1,0 +1,280 @@
+"""Which backups exist: their records, the index of them in Redis, and when one may go.
+
+The index is a copy: the truth are the sidecars in the store, from which the reconcile sweep
+brings it back after Redis was lost.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, cast
+
+import redis
+
+from app.sessions.backup_files import NAME_PATTERN
+from app.sessions.errors import ArchiveError, BackupNotFound, InvalidRequest
+from app.sessions.model import Identity
+from app.sessions.redis_errors import redis_errors
+
+log = logging.getLogger(__name__)
+
+ALL_KEY = "backups"
+RECORD_KEY = "backup:{name}"
+SESSION_KEY = "session:{uuid}:backups"
+USER_KEY = "user:{user_id}:backups"
+"""Sorted sets of backup names scored by `created_at`, and the hash of one backup."""
+
+SCAN_BATCH = 500
+"""Records read at once where a list has to be filtered; bounds memory and the time of one reply."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backup:
+    """One verified backup. `created_at` is seconds since the epoch, `size` bytes of the zip,
+    `content_bytes` of the files in it, `files` counts files and links, `changed` names some of the
+    files that changed while they were read. `origin` is the session as it was."""
+
+    name: str
+    uuid: str
+    user_id: str
+    created_at: float
+    size: int
+    files: int
+    content_bytes: int
+    sha256: str
+    verified: bool
+    origin: Identity
+    changed: tuple[str, ...] = ()
+
+    @classmethod
+    def from_sidecar(cls, sidecar: Mapping[str, Any]) -> Backup:
+        """The backup a sidecar describes; `ArchiveError` when the description is not whole."""
+        try:
+            return cls(
+                name=str(sidecar["name"]),
+                uuid=str(sidecar["uuid"]),
+                user_id=str(sidecar["user_id"]),
+                created_at=float(sidecar["created_at"]),
+                size=int(sidecar["size"]),
+                files=int(sidecar["files"]),
+                content_bytes=int(sidecar["content_bytes"]),
+                sha256=str(sidecar["sha256"]),
+                verified=bool(sidecar["verified"]),
+                origin=read_identity(sidecar["identity"]),
+                changed=tuple(str(path) for path in sidecar.get("changed", ())),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ArchiveError(f"The sidecar of {sidecar.get('name', 'a backup')} is incomplete.") from error
+
+    def to_hash(self) -> dict[str, str]:
+        """The Redis hash: numbers as text, the flag as 0 or 1, the rest as JSON."""
+        return {
+            "name": self.name,
+            "uuid": self.uuid,
+            "user_id": self.user_id,
+            "created_at": repr(self.created_at),
+            "size": str(self.size),
+            "files": str(self.files),
+            "content_bytes": str(self.content_bytes),
+            "sha256": self.sha256,
+            "verified": "1" if self.verified else "0",
+            "identity": json.dumps(identity_fields(self.origin), sort_keys=True),
+            "changed": json.dumps(self.changed),
+        }
+
+    @classmethod
+    def from_hash(cls, hashed: Mapping[str, str]) -> Backup:
+        """The backup in a Redis hash."""
+        values: dict[str, Any] = dict(hashed)
+        values["identity"] = json.loads(hashed["identity"])
+        values["changed"] = json.loads(hashed["changed"])
+        values["verified"] = hashed["verified"] == "1"
+        return cls.from_sidecar(values)
+
+
+def identity_fields(identity: Identity) -> dict[str, Any]:
+    """An identity as JSON can hold it."""
+    return {name: value for name, value in asdict(identity).items() if name in IDENTITY_FIELDS}
+
+
+def read_identity(values: Mapping[str, Any]) -> Identity:
+    """The identity in such a mapping; what a later release added is ignored."""
+    return Identity(**{name: value for name, value in values.items() if name in IDENTITY_FIELDS})
+
+
+IDENTITY_FIELDS = frozenset(field.name for field in fields(Identity))
+
+
+Page = tuple[int, list[Backup], str | None]
+"""How many backups match, some of them, and the cursor behind those."""
+
+
+def _order(backup: Backup) -> tuple[float, str]:
+    return backup.created_at, backup.name
+
+
+class BackupIndex:
+    """The index in Redis. Needs a client with `decode_responses=True`; when Redis can't serve,
+    every method raises `StateUnavailable`."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis = client
+
+    def add(self, backup: Backup) -> None:
+        """Put a backup into the index; adding it again changes nothing."""
+        with redis_errors(), self._redis.pipeline(transaction=True) as change:
+            change.hset(RECORD_KEY.format(name=backup.name), mapping=cast(Any, backup.to_hash()))
+            for key in _sets_of(backup.uuid, backup.user_id):
+                change.zadd(key, {backup.name: backup.created_at})
+            change.execute()
+
+    def get(self, name: str) -> Backup:
+        """One backup, or `BackupNotFound`."""
+        if not NAME_PATTERN.fullmatch(name):
+            raise BackupNotFound(name)
+        found = self._records([name])
+        if not found:
+            raise BackupNotFound(name)
+        return found[0]
+
+    def list(
+        self,
+        user_id: str | None = None,
+        uuid: str | None = None,
+        user_prefix: str | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page:
+        """How many backups match, a page of them newest first, and the cursor of the next page or None.
+
+        A cursor names the last backup of its page, so neither new nor deleted ones shift what follows.
+        `InvalidRequest` when it is none of ours. Filtering by prefix, or by user and session at once,
+        reads every record of the set it filters; all else costs a page.
+        """
+        after = read_cursor(cursor) if cursor else None
+        key = ALL_KEY
+        if uuid is not None:
+            key = SESSION_KEY.format(uuid=uuid)
+        elif user_id is not None:
+            key = USER_KEY.format(user_id=user_id)
+        if not user_prefix and (uuid is None or user_id is None):
+            with redis_errors():
+                total = cast(int, self._redis.zcard(key))
+            return _page(total, self._newest_first(key, after), limit)
+
+        def wanted(backup: Backup) -> bool:
+            return backup.user_id.startswith(user_prefix or "") and user_id in (None, backup.user_id)
+
+        return self._filtered(key, wanted, after, limit)
+
+    def delete(self, name: str) -> None:
+        """Take a backup out of the index; one that is not in it is no error."""
+        match = NAME_PATTERN.fullmatch(name)
+        if not match:
+            raise BackupNotFound(name)
+        record = RECORD_KEY.format(name=name)
+        with redis_errors():
+            user_id = cast(str | None, self._redis.hget(record, "user_id"))
+            with self._redis.pipeline(transaction=True) as change:
+                for key in _sets_of(match["uuid"], user_id):
+                    change.zrem(key, name)
+                change.delete(record)
+                change.execute()
+
+    def older_than(self, when: float) -> Sequence[Backup]:
+        """The backups made before `when` (seconds since the epoch), oldest first."""
+        with redis_errors():
+            names = cast("list[str]", self._redis.zrangebyscore(ALL_KEY, "-inf", f"({when!r}"))
+        return self._records(names)
+
+    def unknown(self, names: Sequence[str]) -> list[str]:
+        """Those of these names that are not in the index."""
+        if not names:
+            return []
+        with redis_errors():
+            scores = cast("list[float | None]", self._redis.zmscore(ALL_KEY, list(names)))
+        return [name for name, score in zip(names, scores, strict=True) if score is None]
+
+    def newest_of(self, uuid: str) -> Backup | None:
+        """The session's newest backup, or None."""
+        return next(self._newest_first(SESSION_KEY.format(uuid=uuid), None), None)
+
+    def count(self) -> int:
+        """How many backups there are."""
+        with redis_errors():
+            return cast(int, self._redis.zcard(ALL_KEY))
+
+    def _filtered(
+        self, key: str, wanted: Callable[[Backup], bool], after: tuple[float, str] | None, limit: int
+    ) -> Page:
+        total = 0
+        page: list[Backup] = []
+        for backup in self._newest_first(key, None):
+            if not wanted(backup):
+                continue
+            total += 1
+            if len(page) <= limit and (after is None or _order(backup) < after):
+                page.append(backup)
+        return _page(total, iter(page), limit)
+
+    def _newest_first(self, key: str, after: tuple[float, str] | None) -> Iterator[Backup]:
+        """The backups of a sorted set, newest first, those of the same moment by name backwards."""
+        top = "+inf" if after is None else repr(after[0])
+        offset = 0
+        while True:
+            with redis_errors():
+                found = cast(
+                    "list[tuple[str, float]]",
+                    self._redis.zrevrangebyscore(key, top, "-inf", start=offset, num=SCAN_BATCH, withscores=True),
+                )
+            yield from self._records([name for name, score in found if after is None or (score, name) < after])
+            if len(found) < SCAN_BATCH:
+                return
+            # What is added meanwhile shifts the rest down: going on behind the last one seen repeats none.
+            last, score = found[-1]
+            after = min(after or (score, last), (score, last))
+            offset += SCAN_BATCH
+
+    def _records(self, names: Iterable[str]) -> Sequence[Backup]:
+        with redis_errors(), self._redis.pipeline(transaction=False) as read:
+            for name in names:
+                read.hgetall(RECORD_KEY.format(name=name))
+            hashes = read.execute()
+        return [Backup.from_hash(hashed) for hashed in hashes if hashed]
+
+
+def _sets_of(uuid: str, user_id: str | None) -> list[str]:
+    sets = [ALL_KEY, SESSION_KEY.format(uuid=uuid)]
+    return sets if user_id is None else [*sets, USER_KEY.format(user_id=user_id)]
+
+
+def _page(total: int, found: Iterator[Backup], limit: int) -> Page:
+    page: list[Backup] = []
+    for backup in found:
+        if len(page) == limit:
+            return total, page, write_cursor(page[-1]) if page else None
+        page.append(backup)
+    return total, page, None
+
+
+def write_cursor(backup: Backup) -> str:
+    """The place in the list behind this backup, as an opaque text."""
+    return base64.urlsafe_b64encode(f"{backup.created_at!r} {backup.name}".encode()).decode()
+
+
+def read_cursor(cursor: str) -> tuple[float, str]:
+    """The time and name in a cursor; `InvalidRequest` when it was not made by `write_cursor`."""
+    try:
+        score, _, name = base64.b64decode(cursor.encode(), altchars=b"-_", validate=True).decode().partition(" ")
+        when = float(score)
+    except (ValueError, binascii.Error) as error:
+        raise InvalidRequest("The cursor is not one that this list gave out.") from error
+    if not math.isfinite(when) or not NAME_PATTERN.fullmatch(name):
+        raise InvalidRequest("The cursor is not one that this list gave out.")
+    return when, name

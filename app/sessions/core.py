@@ -1,0 +1,55 @@
+"""The core, put together: what the web process and the workers alike build from the settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import redis
+
+from app.sessions.backup_files import BackupFiles
+from app.sessions.backups import BackupIndex
+from app.sessions.connections import connect
+from app.sessions.events import EventLog
+from app.sessions.fleet import Fleet
+from app.sessions.leases import Leases
+from app.sessions.queue import TaskQueue
+from app.sessions.service import SessionService
+from app.sessions.store import SessionStore
+from app.settings import Settings
+
+
+@dataclass(frozen=True)
+class Core:
+    """One of each, sharing a Redis client. Building it connects to nothing."""
+
+    settings: Settings
+    redis: redis.Redis
+    store: SessionStore
+    events: EventLog
+    backups: BackupIndex
+    files: BackupFiles
+    fleet: Fleet
+    leases: Leases
+    tasks: TaskQueue
+    sessions: SessionService
+
+
+def build_core(settings: Settings) -> Core:
+    """Wire the core; each process builds its own, after any fork."""
+    client = connect(settings.redis_url, settings.redis_timeout)
+    store = SessionStore(client, settings.tombstone_ttl)
+    events = EventLog(client, block=settings.redis_timeout / 2)
+    backups = BackupIndex(client)
+    tasks = TaskQueue(settings.redis_url, settings.visibility_timeout, settings.redis_timeout)
+    return Core(
+        settings=settings,
+        redis=client,
+        store=store,
+        events=events,
+        backups=backups,
+        files=BackupFiles(settings.backups_location()),
+        fleet=Fleet(client),
+        leases=Leases(client, settings.lease_ttl),
+        tasks=tasks,
+        sessions=SessionService(store=store, events=events, backups=backups, tasks=tasks, settings=settings),
+    )

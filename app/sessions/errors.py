@@ -1,0 +1,97 @@
+"""What can go wrong with a session, in the core's own words.
+
+A library's exceptions stop at its adapter and leave it as one of these. Whether a worker tries
+again is the exception's type: `RetryableError` or `PermanentError`.
+"""
+
+from __future__ import annotations
+
+
+class SessionError(Exception):
+    """The base of everything the core raises on purpose. Its text is fit for a user to read."""
+
+    code = "session_error"
+
+
+class InvalidRequest(SessionError):
+    """A value the caller sent is not acceptable."""
+
+    code = "invalid_request"
+
+
+class SessionNotFound(SessionError):
+    """No session has this uuid, or it is not the caller's to see."""
+
+    code = "session_not_found"
+
+    def __init__(self, uuid: str) -> None:
+        super().__init__(f"There is no session {uuid}.")
+
+
+class BackupNotFound(SessionError):
+    """No backup has this name, or it is not the caller's to see."""
+
+    code = "backup_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no backup {name}.")
+
+
+class IllegalState(SessionError):
+    """The session's state forbids what was asked."""
+
+    code = "illegal_state"
+
+
+class QuotaExceeded(SessionError):
+    """The user has as many sessions as one may have."""
+
+    code = "quota_exceeded"
+
+
+class BackupInUse(SessionError):
+    """A session is still being restored from this backup."""
+
+    code = "backup_in_use"
+
+
+class StateUnavailable(SessionError):
+    """Redis can't be reached, or did not answer in time."""
+
+    code = "state_unavailable"
+
+
+class Superseded(SessionError):
+    """A newer intent exists; whoever carries an older one must stop and change nothing."""
+
+    code = "superseded"
+
+
+class RetryableError(SessionError):
+    """Trying again later may succeed: something outside was unavailable for now."""
+
+    code = "temporarily_unavailable"
+
+
+class PermanentError(SessionError):
+    """Trying again changes nothing; the session becomes `failed` with this text as its reason."""
+
+    code = "failed"
+
+
+class WorkspaceConflict(PermanentError):
+    """What stands where this session's workspace belongs is another session's."""
+
+    code = "workspace_conflict"
+
+
+class ArchiveError(PermanentError):
+    """A backup could not be written, verified or restored; the text says which and why."""
+
+    code = "archive_error"
+
+
+class NoSpace(ArchiveError):
+    """The disk is full; nothing was replaced or deleted."""
+
+    code = "no_space"

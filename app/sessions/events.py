@@ -1,0 +1,60 @@
+"""A session's events: a capped stream that clients follow and that waiting calls sleep on."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from app.sessions import keys
+from app.sessions.redis_errors import redis_errors
+
+ID_PATTERN = re.compile(r"\d{1,20}(-\d{1,20})?")
+FROM_START = "0-0"
+
+
+@dataclass(frozen=True)
+class SessionEvent:
+    """`id` grows; `type` is `state`, `phase` or `backup`; `data` is JSON-ready."""
+
+    id: str
+    type: str
+    data: Mapping[str, Any]
+
+
+class EventLog:
+    """Reads events as they come. `block` (s) must stay below the client's command timeout."""
+
+    def __init__(self, client: redis.Redis, block: float = 0.5) -> None:
+        self._redis = client
+        self._block = block
+
+    def append(self, uuid: str, kind: str, data: Mapping[str, Any], keep: int = 100) -> None:
+        """Add an event to a session's stream."""
+        with redis_errors():
+            self._redis.xadd(keys.EVENTS.format(uuid=uuid), {"type": kind, "data": json.dumps(data)}, maxlen=keep)
+
+    def last_id(self, uuid: str) -> str:
+        """The id after which the next event comes."""
+        with redis_errors():
+            newest = self._redis.xrevrange(keys.EVENTS.format(uuid=uuid), count=1)
+        return newest[0][0] if newest else FROM_START
+
+    def follow(self, uuid: str, after: str, seconds: float) -> Iterator[SessionEvent | None]:
+        """Events after the id `after`, for `seconds`; None whenever a while passed without one."""
+        deadline = time.monotonic() + seconds
+        stream = keys.EVENTS.format(uuid=uuid)
+        while (left := deadline - time.monotonic()) > 0:
+            block = max(1, int(min(left, self._block) * 1000))
+            with redis_errors():
+                answer = self._redis.xread({stream: after}, block=block, count=100)
+            if not answer:
+                yield None
+                continue
+            for after, entry in answer[0][1]:
+                yield SessionEvent(after, entry["type"], json.loads(entry["data"]))

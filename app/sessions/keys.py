@@ -1,0 +1,30 @@
+"""The names of everything the service keeps in Redis, in one place."""
+
+from __future__ import annotations
+
+SESSION = "session:{uuid}"
+EVENTS = "session:{uuid}:events"
+INBOX = "queue:{uuid}"
+LEASE = "lease:{uuid}"
+BACKUP_LEASE = "lease:{uuid}:backup"
+
+# Sorted sets of uuids. A status set is scored by when the session was created (terminated: by when
+# it ended), the user's by when it was created; the rest by the moment something is due.
+ALL = "sessions:all"
+BY_STATUS = "sessions:status:{status}"
+BY_USER = "user:{user_id}:sessions"
+USER_TOMBSTONES = "user:{user_id}:terminated"
+IDLE = "sessions:idle"
+EXPIRY = "sessions:expiry"
+INTENTS = "sessions:intents"
+BACKUP_REQUESTS = "backups:requested"
+
+# The service itself.
+SENTINEL = "sentinel"
+WORKERS_SEEN = "workers:seen"
+WATCHER_SEEN = "watcher:seen"
+WATCHER_LEADER = "watcher:leader"
+DEAD_LETTERS = "dead_letters"
+DELIVERIES = "deliveries:{task_id}"
+COUNTERS = "counters"
+IDEMPOTENCY = "idempotency:{digest}"

@@ -1,0 +1,235 @@
+"""What a session is, which states it may move between, and when it is due to sleep or expire.
+
+Nothing here does I/O or looks at a clock: the time is an argument, in seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import string
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+UUID_LENGTH = 8
+UUID_ALPHABET = string.digits + string.ascii_lowercase
+UUID_PATTERN = re.compile(r"[0-9a-z]{8}")
+USER_ID_PATTERN = re.compile(r"[A-Za-z0-9@._+-]{1,128}")
+SIZES = ("small", "standard", "large")
+
+
+class Status(StrEnum):
+    """The states of a session. `sleeping` is said as soon as sleep is asked for; `replicas` tells
+    whether the processes are gone yet."""
+
+    CREATED = "created"
+    ACTIVE = "active"
+    SLEEPING = "sleeping"
+    WAKING = "waking"
+    TERMINATING = "terminating"
+    TERMINATED = "terminated"
+    FAILED = "failed"
+
+
+TRANSITIONS: Mapping[Status, frozenset[Status]] = {
+    Status.CREATED: frozenset({Status.ACTIVE, Status.FAILED, Status.TERMINATING}),
+    Status.ACTIVE: frozenset({Status.SLEEPING, Status.FAILED, Status.TERMINATING}),
+    Status.SLEEPING: frozenset({Status.WAKING, Status.FAILED, Status.TERMINATING}),
+    Status.WAKING: frozenset({Status.ACTIVE, Status.SLEEPING, Status.FAILED, Status.TERMINATING}),
+    Status.FAILED: frozenset({Status.WAKING, Status.ACTIVE, Status.TERMINATING}),
+    Status.TERMINATING: frozenset({Status.TERMINATED, Status.FAILED}),
+    Status.TERMINATED: frozenset(),
+}
+"""From a state to the states it may move to; any other move is refused."""
+
+UP = frozenset({Status.CREATED, Status.WAKING, Status.ACTIVE})
+"""The states in which the workspace's processes should be running."""
+
+EXPIRY_RETRY = 3_600.0
+"""s: when the teardown of an expired session failed, it is tried again this much later."""
+
+GONE = frozenset({Status.TERMINATING, Status.TERMINATED})
+"""The states nothing but a failed teardown leads out of."""
+
+
+def sources(target: Status) -> frozenset[Status]:
+    """The states from which `target` may be reached."""
+    return frozenset(status for status, targets in TRANSITIONS.items() if target in targets)
+
+
+def new_uuid() -> str:
+    """An unguessable session name: 8 of `[0-9a-z]`, 41 bits."""
+    return "".join(secrets.choice(UUID_ALPHABET) for _ in range(UUID_LENGTH))
+
+
+def iso(seconds: float | None) -> str | None:
+    """Seconds since the epoch as ISO 8601 in UTC with `Z`, to the millisecond."""
+    if not seconds:
+        return None
+    whole, milliseconds = divmod(round(seconds * 1000), 1000)
+    return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What of a session must outlive the loss of Redis; the runtime keeps a copy beside the volume.
+
+    `idle_timeout` and `ttl` are seconds, 0 for never; `restore_from` names the backup whose files
+    the session starts with, and stays set until they are all in place.
+    """
+
+    uuid: str
+    user_id: str
+    created_at: float
+    size: str = "standard"
+    idle_timeout: float = 0.0
+    ttl: float = 0.0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    restore_from: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record(Identity):
+    """A session as Redis holds it (hash `session:{uuid}`). Times are seconds since the epoch, 0 for none.
+
+    `generation` counts intents; `settled` is the last generation that was carried out;
+    `task` is the one that carries out the current intent; `provisioned` whether its volume was ever
+    there. `phases` are milliseconds since the request that started the workspace.
+    `delete_backup` says whether teardown must back up first.
+    """
+
+    status: Status
+    reason: str = ""
+    generation: int = 1
+    settled: int = 0
+    task: str = ""
+    provisioned: bool = False
+    request_id: str = ""
+    requested_at: float = 0.0
+    started_at: float = 0.0
+    last_activity: float = 0.0
+    replicas: int = 0
+    pod_name: str = ""
+    delete_backup: bool = True
+    backup: str = ""
+    backup_generation: int = 0
+    phases: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(**{f.name: getattr(self, f.name) for f in fields(Identity)})
+
+    @property
+    def expires_at(self) -> float:
+        """When the session expires, 0 for never: `ttl` after it was last used."""
+        return self.last_activity + self.ttl if self.ttl else 0.0
+
+    def to_hash(self) -> dict[str, str]:
+        """The Redis hash; fields at their default are left out, which keeps a sleeping session small."""
+        hashed = {PHASE_PREFIX + name: str(ms) for name, ms in self.phases.items()}
+        for name, (_, write) in CODECS.items():
+            text = write(getattr(self, name))
+            if text != DEFAULTS.get(name):
+                hashed[name] = text
+        return hashed
+
+    @classmethod
+    def from_hash(cls, hashed: Mapping[str, str]) -> Record:
+        """The record in a Redis hash; unknown fields are ignored, so that an older release can read it."""
+        values = {name: read(hashed[name]) for name, (read, _) in CODECS.items() if name in hashed}
+        phases = {
+            name.removeprefix(PHASE_PREFIX): int(ms) for name, ms in hashed.items() if name.startswith(PHASE_PREFIX)
+        }
+        return cls(**values, phases=phases)
+
+
+PHASE_PREFIX = "phase_"
+
+Codec = tuple[Callable[[str], Any], Callable[[Any], str]]
+_TEXT: Codec = (str, str)
+_NUMBER: Codec = (float, lambda value: f"{value:.3f}".rstrip("0").rstrip("."))
+_COUNT: Codec = (int, str)
+_FLAG: Codec = (lambda text: text == "1", lambda value: "1" if value else "0")
+_OBJECT: Codec = (json.loads, lambda value: json.dumps(dict(value), sort_keys=True))
+_STATUS: Codec = (Status, str)
+
+CODECS: Mapping[str, Codec] = {
+    "uuid": _TEXT,
+    "user_id": _TEXT,
+    "created_at": _NUMBER,
+    "size": _TEXT,
+    "idle_timeout": _NUMBER,
+    "ttl": _NUMBER,
+    "labels": _OBJECT,
+    "restore_from": _TEXT,
+    "status": _STATUS,
+    "reason": _TEXT,
+    "generation": _COUNT,
+    "settled": _COUNT,
+    "task": _TEXT,
+    "provisioned": _FLAG,
+    "request_id": _TEXT,
+    "requested_at": _NUMBER,
+    "started_at": _NUMBER,
+    "last_activity": _NUMBER,
+    "replicas": _COUNT,
+    "pod_name": _TEXT,
+    "delete_backup": _FLAG,
+    "backup": _TEXT,
+    "backup_generation": _COUNT,
+}
+"""How each field of a record is read from and written to its Redis hash; `phases` has keys of its own."""
+
+DEFAULTS: Mapping[str, str] = {
+    name: CODECS[name][1](value)
+    for name, value in vars(Record(uuid="", user_id="", created_at=0, status=Status.CREATED)).items()
+    if name in CODECS and name not in {"uuid", "user_id", "created_at", "status", "generation"}
+}
+"""The texts of the fields a hash leaves out while they stand at their default."""
+
+
+def encode(values: Mapping[str, Any]) -> dict[str, str]:
+    """Some fields of a record as the texts its Redis hash holds."""
+    return {name: CODECS[name][1](value) for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a session should sleep (or expire) now, when to look again, and why."""
+
+    due: bool
+    next_check: float
+    why: str
+
+
+def idle_verdict(record: Record, now: float) -> Verdict:
+    """Whether an active session is idle. The only place that decides it.
+
+    A session is idle once `idle_timeout` seconds passed since it was last used; one with a timeout
+    of 0 never is. A clock that jumped backwards counts as use: it can only keep a session awake.
+    """
+    if record.status is not Status.ACTIVE:
+        return Verdict(False, 0.0, f"only an active session can be idle; this one is {record.status}")
+    if not record.idle_timeout:
+        return Verdict(False, 0.0, "its idle timeout is 0: it never sleeps by itself")
+    deadline = record.last_activity + record.idle_timeout
+    if now < deadline:
+        return Verdict(False, deadline, f"used {max(0.0, now - record.last_activity):.0f} s ago")
+    return Verdict(True, deadline, f"unused for {now - record.last_activity:.0f} s")
+
+
+def expiry_verdict(record: Record, now: float) -> Verdict:
+    """Whether a session has outlived its `ttl`, counted from its last use."""
+    if record.status is Status.TERMINATED:
+        return Verdict(False, 0.0, "already terminated")
+    if record.status is Status.TERMINATING:
+        return Verdict(False, now + EXPIRY_RETRY, "being terminated")
+    if not record.ttl:
+        return Verdict(False, 0.0, "it has no time to live: it never expires")
+    if now < record.expires_at:
+        return Verdict(False, record.expires_at, "not expired")
+    return Verdict(True, record.expires_at, f"unused for longer than its time to live, {record.ttl:.0f} s")

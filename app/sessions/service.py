@@ -1,0 +1,220 @@
+"""What can be done with sessions: the use cases the API, the sweeps and the dashboard share.
+
+Each one writes what is wanted, then enqueues the task that carries it out. Nothing here touches a
+workspace, and nothing waits except `wait`, which sleeps on the session's events.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from app.sessions import keys, queue
+from app.sessions.backups import Backup, BackupIndex
+from app.sessions.errors import BackupInUse, IllegalState, InvalidRequest, SessionError
+from app.sessions.events import EventLog
+from app.sessions.model import (
+    GONE,
+    SIZES,
+    USER_ID_PATTERN,
+    Record,
+    Status,
+    new_uuid,
+)
+from app.sessions.paging import Page
+from app.sessions.queue import TaskQueue
+from app.sessions.store import SessionStore
+from app.settings import Settings
+
+UUID_TRIES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewSession:
+    """What a caller may choose for a session. `idle_timeout` and `ttl` are seconds, 0 never, None the setting's."""
+
+    user_id: str
+    restore_from: str = ""
+    size: str = "standard"
+    ttl: float | None = None
+    idle_timeout: float | None = None
+    labels: Mapping[str, str] | None = None
+
+
+class SessionService:
+    """The use cases. Raises the errors of app/sessions/errors.py."""
+
+    def __init__(
+        self,
+        *,
+        store: SessionStore,
+        events: EventLog,
+        backups: BackupIndex,
+        tasks: TaskQueue,
+        settings: Settings,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._events = events
+        self._backups = backups
+        self._tasks = tasks
+        self._settings = settings
+        self._clock = clock
+
+    def create(self, wanted: NewSession, request_id: str = "") -> Record:
+        """A new session, starting at once; with `restore_from`, holding the files of that backup."""
+        if not USER_ID_PATTERN.fullmatch(wanted.user_id):
+            raise InvalidRequest("user_id must be 1 to 128 of A-Z a-z 0-9 @ . _ + -")
+        if wanted.size not in SIZES:
+            raise InvalidRequest(f"size must be one of {', '.join(SIZES)}.")
+        if wanted.restore_from:
+            self._backups.get(wanted.restore_from)
+        now = round(self._clock(), 3)  # as Redis will hold it, so that no two answers differ
+        for _ in range(UUID_TRIES):
+            record = Record(
+                uuid=new_uuid(),
+                user_id=wanted.user_id,
+                created_at=now,
+                size=wanted.size,
+                idle_timeout=self._settings.idle_timeout if wanted.idle_timeout is None else wanted.idle_timeout,
+                ttl=self._settings.session_ttl if wanted.ttl is None else wanted.ttl,
+                labels=dict(wanted.labels or {}),
+                restore_from=wanted.restore_from,
+                status=Status.CREATED,
+                task=queue.RESTORE if wanted.restore_from else queue.PROVISION,
+                request_id=request_id,
+                requested_at=now,
+                last_activity=now,
+            )
+            if self._store.create(record, quota=self._settings.max_sessions_per_user, due=self._overdue(now)):
+                self._enqueue(record, request_id)
+                return record
+        raise SessionError("No free session name was found; try again.")
+
+    def get(self, uuid: str) -> Record:
+        return self._store.get(uuid)
+
+    def page(
+        self, *, status: Status | None = None, user_id: str | None = None, limit: int = 100, cursor: str | None = None
+    ) -> Page[Record]:
+        """Sessions, newest first."""
+        return self._store.page(status=status, user_id=user_id, limit=limit, cursor=cursor)
+
+    def wake(self, uuid: str, request_id: str = "") -> Record:
+        """Bring the session up; one that is up, or coming up, counts as used and stays as it is."""
+        record = self._store.get(uuid)
+        return self._intend(
+            uuid,
+            Status.WAKING,
+            task=queue.RESTORE if record.restore_from else queue.WAKE,
+            noop=(Status.ACTIVE, Status.WAKING, Status.CREATED),
+            request_id=request_id,
+            touch=True,
+        )
+
+    def sleep(self, uuid: str, request_id: str = "", seen: Record | None = None) -> Record:
+        """Put the session to sleep. With `seen` only if nothing happened to it since: else `Superseded`."""
+        expect = {} if seen is None else {"generation": seen.generation, "last_activity": seen.last_activity}
+        return self._intend(
+            uuid, Status.SLEEPING, task=queue.SLEEP, noop=(Status.SLEEPING,), request_id=request_id, expect=expect
+        )
+
+    def delete(self, uuid: str, *, backup: bool = True, request_id: str = "", seen: Record | None = None) -> Record:
+        """Delete the session and its files, after a verified backup unless `backup` is False."""
+        expect = {} if seen is None else {"generation": seen.generation, "last_activity": seen.last_activity}
+        return self._intend(
+            uuid,
+            Status.TERMINATING,
+            task=queue.TEARDOWN,
+            noop=GONE,
+            request_id=request_id,
+            expect=expect,
+            delete_backup=backup,
+        )
+
+    def request_backup(self, uuid: str, request_id: str = "") -> Record:
+        """Ask for a backup of the files as they are; the session goes on as before."""
+        record = self._store.get(uuid)
+        if record.status in GONE:
+            raise IllegalState(f"Session {uuid} is {record.status}; its last backup is listed under /backups.")
+        if record.status is Status.CREATED or record.restore_from:
+            raise IllegalState(f"Session {uuid} does not have its files yet; back it up once it is active.")
+        now = self._clock()
+        self._store.request_backup(uuid, self._overdue(now))
+        self._tasks.send(queue.BACKUP, uuid, request_id=request_id)
+        return record
+
+    def restore(self, name: str, user_id: str = "", request_id: str = "") -> Record:
+        """A new session with the files of a backup, for the backup's own user unless told otherwise."""
+        backup = self._backups.get(name)
+        return self.create(NewSession(user_id=user_id or backup.user_id, restore_from=name), request_id)
+
+    def backup(self, name: str) -> Backup:
+        return self._backups.get(name)
+
+    def check_deletable(self, backup: Backup) -> None:
+        """Raises `BackupInUse` while a session still gets its files from it."""
+        if backup.name in self.backups_in_use():
+            raise BackupInUse(f"A session is being restored from {backup.name}; delete it once that is done.")
+
+    def backups_in_use(self) -> set[str]:
+        """The names of the backups that sessions are still to be restored from."""
+        statuses = [Status.CREATED, Status.WAKING, Status.FAILED]
+        return {r.restore_from for r in self._store.find(self._store.uuids(statuses)) if r.restore_from}
+
+    def wait(self, uuid: str, until: Callable[[Record], bool], seconds: float) -> Record:
+        """The record as soon as `until` holds, or as it is when `seconds` have passed."""
+        after = self._events.last_id(uuid)
+        record = self._store.get(uuid)
+        if seconds <= 0 or until(record):
+            return record
+        for _ in self._events.follow(uuid, after, seconds):
+            record = self._store.get(uuid)
+            if until(record):
+                break
+        return record
+
+    def resend(self, record: Record) -> None:
+        """Enqueue the session's current intent again."""
+        self._store.defer(keys.INTENTS, record.uuid, self._overdue(self._clock()))
+        self._enqueue(record, record.request_id)
+
+    def _intend(
+        self,
+        uuid: str,
+        to: Status,
+        *,
+        task: str,
+        noop: Collection[Status],
+        request_id: str,
+        expect: Mapping[str, Any] | None = None,
+        touch: bool = False,
+        **fields: Any,
+    ) -> Record:
+        now = self._clock()
+        change = self._store.change(
+            uuid,
+            now,
+            to=to,
+            noop=noop,
+            expect=expect,
+            task=task,
+            due=self._overdue(now),
+            touch=touch,
+            clear_phases=True,
+            reason="",
+            started_at=0.0,
+            request_id=request_id,
+            **fields,
+        )
+        if change.applied:
+            self._enqueue(change.record, request_id)
+        return change.record
+
+    def _enqueue(self, record: Record, request_id: str) -> None:
+        self._tasks.send(record.task, record.uuid, record.generation, request_id=request_id)
+
+    def _overdue(self, now: float) -> float:
+        return now + self._settings.stale_after

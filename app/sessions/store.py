@@ -1,0 +1,263 @@
+"""The sessions' records in Redis: every change that touches several keys is one Lua script beside this file.
+
+`sessions:status:*`, `user:*:sessions` and `sessions:all` are indexes kept by those scripts, so that
+counts, lists, quotas and sweeps never scan. Every method raises `StateUnavailable` when Redis
+can't be reached or does not answer in time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import redis
+
+from app.sessions import keys
+from app.sessions.errors import IllegalState, QuotaExceeded, SessionNotFound, Superseded
+from app.sessions.model import (
+    CODECS,
+    DEFAULTS,
+    PHASE_PREFIX,
+    Record,
+    Status,
+    encode,
+    expiry_verdict,
+    sources,
+)
+from app.sessions.paging import Page, newest_first
+from app.sessions.redis_errors import redis_errors
+
+EVENTS_KEPT = 100
+"""Events of one session that can be read again: more than a day of waking and sleeping."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What `SessionStore.change` did: `applied` is False when the session was that way already."""
+
+    record: Record
+    applied: bool
+
+
+class SessionStore:
+    """Records, their indexes and deadlines. Times are seconds since the epoch."""
+
+    def __init__(self, client: redis.Redis, tombstone_ttl: float = 86_400.0) -> None:
+        self._redis = client
+        self._tombstone_ttl = int(tombstone_ttl)
+        self._create = client.register_script(_script("create"))
+        self._change = client.register_script(_script("change"))
+
+    def create(self, record: Record, *, quota: int | None, due: float = 0.0) -> bool:
+        """Record a new session; False when its uuid is taken. `quota` is how many its user may have, None for
+        any number; `due` is when its intent is overdue, 0 for a record with none. Raises `QuotaExceeded`."""
+        flat = [text for pair in record.to_hash().items() for text in pair]
+        answer = self._run(
+            self._create,
+            [
+                keys.SESSION.format(uuid=record.uuid),
+                keys.EVENTS.format(uuid=record.uuid),
+                keys.ALL,
+                keys.BY_STATUS.format(status=record.status),
+                keys.BY_USER.format(user_id=record.user_id),
+                keys.INTENTS,
+                keys.EXPIRY,
+            ],
+            [
+                record.uuid,
+                -1 if quota is None else quota,
+                _number(record.created_at),
+                _number(due),
+                _number(expiry_verdict(record, 0.0).next_check),
+                "state",
+                json.dumps({"status": record.status}),
+                *flat,
+            ],
+        )
+        if answer == "quota":
+            raise QuotaExceeded(
+                f"User {record.user_id} has {quota} sessions, as many as one may have; delete one first."
+            )
+        return answer == "ok"
+
+    def get(self, uuid: str) -> Record:
+        """The record; raises `SessionNotFound`."""
+        with redis_errors():
+            hashed = self._redis.hgetall(keys.SESSION.format(uuid=uuid))
+        if not hashed:
+            raise SessionNotFound(uuid)
+        return Record.from_hash(hashed)
+
+    def find(self, uuids: Iterable[str]) -> list[Record]:
+        """The records of these sessions, in their order; those that are gone are left out."""
+        with redis_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            for uuid in uuids:
+                pipe.hgetall(keys.SESSION.format(uuid=uuid))
+            return [Record.from_hash(hashed) for hashed in pipe.execute() if hashed]
+
+    def change(
+        self,
+        uuid: str,
+        now: float,
+        *,
+        to: Status | None = None,
+        noop: Collection[Status] = (),
+        expect: Mapping[str, Any] | None = None,
+        task: str = "",
+        due: float = 0.0,
+        settle: bool = False,
+        touch: bool = False,
+        idle_at: float = 0.0,
+        phases: Mapping[str, int] | None = None,
+        clear_phases: bool = False,
+        event: tuple[str, Mapping[str, Any]] | None = None,
+        events_ttl: float = 0.0,
+        **fields: Any,
+    ) -> Change:
+        """Change one session, all of it or nothing.
+
+        `to` moves it, by the transition table; a session in `noop` is left as it is. `touch` notes that
+        it was used, in any case. `task` makes it a new intent: the generation grows and the intent is
+        overdue at `due`. `settle` says the current intent is carried out. `idle_at` is when to look next
+        whether it is idle. `events_ttl` lets the session's events expire unless more come. `expect` are
+        fields that must still have these values. Raises `SessionNotFound`, `IllegalState`, or
+        `Superseded` where `expect` fails.
+        """
+        texts = encode(fields)
+        kept = {name: text for name, text in texts.items() if DEFAULTS.get(name) != text}
+        kept |= {PHASE_PREFIX + name: str(ms) for name, ms in (phases or {}).items()}
+        event_type, event_data = event or (("state", {"status": to, **_shown(fields)}) if to else ("", {}))
+        request = {
+            "uuid": uuid,
+            "now": _number(now),
+            "expect": {name: _stored(name, value) for name, value in (expect or {}).items()},
+            "set": kept,
+            "clear": [name for name in texts if name not in kept],
+            "clear_prefix": PHASE_PREFIX if clear_phases else "",
+            "to": to or "",
+            "from": sorted(sources(to)) if to else [],
+            "noop": sorted(noop),
+            "task": task,
+            "due": _number(due),
+            "settle": settle,
+            "touch": touch,
+            "idle_at": _number(idle_at),
+            "status_key": keys.BY_STATUS.format(status=""),
+            "user_key": keys.BY_USER.split("{", 1)[0],
+            "event": {"type": event_type, "data": json.dumps(event_data)},
+            "events_kept": EVENTS_KEPT,
+            "events_ttl": int(self._tombstone_ttl if to is Status.TERMINATED else events_ttl),
+            "tombstone_ttl": self._tombstone_ttl,
+        }
+        names = [keys.SESSION.format(uuid=uuid), keys.EVENTS.format(uuid=uuid)]
+        code, detail, flat = self._run(
+            self._change,
+            [*names, keys.INTENTS, keys.IDLE, keys.EXPIRY, keys.ALL],
+            [json.dumps(request)],
+        )
+        if code == "missing":
+            raise SessionNotFound(uuid)
+        if code == "stale":
+            raise Superseded(f"Session {uuid} changed meanwhile ({detail}).")
+        if code == "illegal":
+            raise IllegalState(f"Session {uuid} is {detail}; it can't become {to} from there.")
+        hashed = dict(zip(flat[::2], flat[1::2], strict=True))
+        return Change(Record.from_hash(hashed), applied=code == "ok")
+
+    def page(self, *, status: Status | None, user_id: str | None, limit: int, cursor: str | None) -> Page[Record]:
+        """Living sessions, newest first, of a user, in a state, or all; terminated ones when that state is
+        asked for. Raises `InvalidRequest` for a cursor that isn't one of ours."""
+        if user_id is not None:
+            name = keys.USER_TOMBSTONES if status is Status.TERMINATED else keys.BY_USER
+            index = name.format(user_id=user_id)
+        else:
+            index = keys.BY_STATUS.format(status=status) if status else keys.ALL
+        with redis_errors():
+            if user_id is not None and status not in (None, Status.TERMINATED):
+                own = [r for r in self.find(self._redis.zrevrange(index, 0, -1)) if r.status is status]
+                return Page(len(own), own, None)
+            return newest_first(self._redis, index, limit=limit, cursor=cursor).map(self.find)
+
+    def touch(self, uuid: str, now: float) -> Record:
+        """Note that the session was used. Its deadlines move when the sweeps next look at them."""
+        return self.change(uuid, now, touch=True).record
+
+    def due(self, deadlines: str, now: float, limit: int = 100) -> list[Record]:
+        """The sessions whose deadline in the sorted set `deadlines` has come, the oldest first; members with
+        no record are dropped from the set."""
+        with redis_errors():
+            uuids = self._redis.zrangebyscore(deadlines, "-inf", now, start=0, num=limit)
+            records = self.find(uuids)
+            lost = set(uuids) - {record.uuid for record in records}
+            if lost:
+                self._redis.zrem(deadlines, *lost)
+        return records
+
+    def defer(self, deadlines: str, uuid: str, when: float) -> None:
+        """Look at this session's deadline again at `when`, 0 for never; a session without that deadline gets none."""
+        with redis_errors():
+            if when:
+                self._redis.zadd(deadlines, {uuid: when}, xx=True)
+            else:
+                self._redis.zrem(deadlines, uuid)
+
+    def request_backup(self, uuid: str, due: float) -> None:
+        """Note that a backup is wanted, overdue at `due`; one request at a time for each session."""
+        with redis_errors():
+            self._redis.zadd(keys.BACKUP_REQUESTS, {uuid: due})
+
+    def backup_wanted(self, uuid: str) -> bool:
+        with redis_errors():
+            return self._redis.zscore(keys.BACKUP_REQUESTS, uuid) is not None
+
+    def uuids(self, statuses: Iterable[Status]) -> list[str]:
+        """All sessions in these states."""
+        with redis_errors():
+            return [
+                uuid for status in statuses for uuid in self._redis.zrange(keys.BY_STATUS.format(status=status), 0, -1)
+            ]
+
+    def first_sight(self) -> bool:
+        """True once for each Redis that has lost, or never had, the service's data."""
+        with redis_errors():
+            return bool(self._redis.set(keys.SENTINEL, "1", nx=True))
+
+    def forget_tombstones(self, now: float) -> int:
+        """Drop from the index the terminated sessions whose records have expired; answers how many."""
+        with redis_errors():
+            index = keys.BY_STATUS.format(status=Status.TERMINATED)
+            return int(self._redis.zremrangebyscore(index, "-inf", now - self._tombstone_ttl))
+
+    def counts(self) -> dict[Status, int]:
+        """How many sessions are in each state."""
+        with redis_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            for status in Status:
+                pipe.zcard(keys.BY_STATUS.format(status=status))
+            return dict(zip(Status, pipe.execute(), strict=True))
+
+    def _run(self, script: Any, names: list[str], arguments: list[Any]) -> Any:
+        with redis_errors():
+            return script(keys=names, args=arguments)
+
+
+def _number(value: float) -> str:
+    return CODECS["created_at"][1](value)
+
+
+def _stored(name: str, value: Any) -> str:
+    """What the hash holds for this value: nothing at all for a default."""
+    text = CODECS[name][1](value)
+    return "" if DEFAULTS.get(name) == text else text
+
+
+def _shown(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name in ("reason", "backup") and value}
+
+
+def _script(name: str) -> str:
+    return files("app.sessions").joinpath("lua", f"{name}.lua").read_text()

@@ -1,0 +1,155 @@
+"""Every setting of the service, once: its default, its unit, and why it has that value.
+
+A setting is read from the environment variable of the same name in capitals. Importing this
+module reads nothing; each process calls `Settings.from_env()` once, at its start.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from environs import Env, EnvError
+
+
+class SettingsError(Exception):
+    """A setting has a value the service can't start with; the text names it and says what to do."""
+
+
+def setting(default: Any, unit: str, why: str) -> Any:
+    """A field of `Settings`: its default, the unit of its value, and the reason for both."""
+    return dataclasses.field(default=default, metadata={"unit": unit, "why": why})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings. A default of "" means: derived from another setting, as its reason says."""
+
+    # Where things are
+    data_dir: Path = setting(Path(".data"), "path", "everything the local mode keeps; back this folder up")
+    redis_url: str = setting(
+        "redis://127.0.0.1:6379/0", "URL", "records, queues and rate limits; must have AOF on and evict nothing"
+    )
+    backup_url: str = setting("", "URL", "where backups go, any fsspec URL; by default `backups` in the data folder")
+    port: int = setting(8000, "TCP port", "the API")
+    bind: str = setting("127.0.0.1", "address", "loopback, so that nothing is reachable before someone decides it")
+
+    # Who may call
+    api_key: str = setting("", "text", "one admin key in the clear; `scripts/run` makes one when this is empty")
+    api_keys: str = setting(
+        "[]",
+        "JSON",
+        'more keys: a list of {"name", "sha256", "role": "admin"|"service", "user_prefix"?, '
+        '"limits"?: {"create": "1000/minute"}}; two valid at once is how a key is rotated',
+    )
+    trusted_proxies: int = setting(0, "proxies", "how many of the last X-Forwarded-For hops are ours")
+    rate_limit_create: str = setting("100/minute", "rate", "creating a session costs a volume")
+    rate_limit_wake: str = setting("50/minute", "rate", "a wake costs a start")
+    rate_limit_chat: str = setting("100/minute", "rate", "a prompt costs model tokens")
+    rate_limit_delete: str = setting("50/minute", "rate", "a delete costs a whole backup")
+    rate_limit_default: str = setting("100/minute", "rate", "everything else")
+    max_sessions_per_user: int = setting(10, "sessions", "a user's workspaces that are not terminated")
+    max_body_bytes: int = setting(1_048_576, "bytes", "a larger request is 413 before it is read")
+
+    # A session's life
+    runtime: str = setting("local", "local | kubernetes", "what runs the workspaces")
+    idle_timeout: float = setting(900.0, "s", "unused this long, a session sleeps; 0 never")
+    session_ttl: float = setting(2_592_000.0, "s", "unused this long (30 days), it is backed up and deleted; 0 never")
+    start_timeout: float = setting(60.0, "s", "started but not answering for this long is a failure")
+    stop_grace: float = setting(10.0, "s", "from SIGTERM to SIGKILL; VS Code needs 15 ms")
+    tombstone_ttl: float = setting(86_400.0, "s", "a terminated session can be asked about this long")
+    wait_default: float = setting(25.0, "s", "how long a call waits for the end state; below a proxy's usual 30 s")
+    wait_max: float = setting(60.0, "s", "the most a caller may ask for with Prefer: wait")
+    idempotency_ttl: float = setting(86_400.0, "s", "the same Idempotency-Key replays its answer this long")
+
+    # Workspaces' addresses
+    workspace_domain: str = setting("localhost", "host", "workspaces live at vs-code-{uuid}.<domain>")
+    workspace_scheme: str = setting("http", "http | https", "of the workspace URL")
+    workspace_port: int = setting(0, "TCP port", "of the workspace URL; 0 leaves it out")
+    code_server: str = setting("", "path", "the editor's program; by default the one on PATH")
+
+    # Backups
+    backup_retention: float = setting(
+        7_776_000.0, "s", "backups older than this (90 days) go, but never a living session's newest"
+    )
+    restore_max_bytes: int = setting(21_474_836_480, "bytes", "20 GiB: four times the volume of a workspace")
+    restore_max_entries: int = setting(2_000_000, "files", "more would exhaust a volume's inodes")
+
+    # Workers
+    lease_ttl: float = setting(15.0, "s", "a killed worker's session is free again after this; renewed at a third")
+    stale_after: float = setting(10.0, "s", "an intent nobody carried out is enqueued again after this")
+    sweep_interval: float = setting(1.0, "s", "idle, expiry and stale sweeps; one range read each")
+    reconcile_interval: float = setting(60.0, "s", "between looks for workspaces without a record")
+    retention_interval: float = setting(3_600.0, "s", "between looks for old backups and tombstones")
+    short_task_limit: float = setting(60.0, "s", "provision, wake, sleep and sweeps are killed after this")
+    long_task_limit: float = setting(3_600.0, "s", "backup, restore and teardown are killed after this")
+    visibility_timeout: float = setting(
+        7_200.0, "s", "above every task limit, else Redis hands a running task out again"
+    )
+    max_deliveries: int = setting(5, "deliveries", "a task that died this often is put aside as a dead letter")
+
+    # The web process
+    web_workers: int = setting(2, "processes", "one a core")
+    web_threads: int = setting(32, "threads", "of each web process; a waiting call or a stream holds one")
+    max_streams: int = setting(24, "streams", "event streams of each web process; the rest of its threads stay free")
+    redis_timeout: float = setting(1.0, "s", "any Redis command; Redis down is a 503 within 2 s")
+    log_level: str = setting("INFO", "level", "of the JSON logs")
+
+    @property
+    def routes_url(self) -> str:
+        """The Redis database of Traefik's routes: the one after the service's own, because Traefik walks all
+        of a database at each change of a route, and the records are many."""
+        url = urlsplit(self.redis_url)
+        return url._replace(path=f"/{int(url.path.strip('/') or 0) + 1}").geturl()
+
+    def backups_location(self) -> str:
+        """The URL backups are stored under."""
+        return self.backup_url or f"file://{self.data_dir.resolve()}/backups"
+
+    def workspace_url(self, uuid: str) -> str:
+        """Where a browser finds the workspace."""
+        port = f":{self.workspace_port}" if self.workspace_port else ""
+        return f"{self.workspace_scheme}://vs-code-{uuid}.{self.workspace_domain}{port}"
+
+    @classmethod
+    def variables(cls) -> list[str]:
+        """The environment variables that are read, in the order of the settings."""
+        return [spec.name.upper() for spec in dataclasses.fields(cls)]
+
+    @classmethod
+    def from_env(cls) -> Settings:
+        """Read every setting from the environment; raises `SettingsError` naming the one that is wrong."""
+        env = Env()
+        try:
+            values = {
+                spec.name: getattr(env, READERS[str(spec.type)])(spec.name.upper(), spec.default)
+                for spec in dataclasses.fields(cls)
+            }
+        except EnvError as error:
+            raise SettingsError(f"{error}. See the table of settings in README.md.") from error
+        return cls(**values).checked()
+
+    def checked(self) -> Settings:
+        """These settings, or `SettingsError` when two of them can't hold together."""
+        longest = max(self.short_task_limit, self.long_task_limit)
+        if self.visibility_timeout <= longest:
+            raise SettingsError(
+                f"VISIBILITY_TIMEOUT ({self.visibility_timeout:.0f} s) must be above every task limit "
+                f"({longest:.0f} s), or Redis delivers a task that is still running a second time."
+            )
+        negative = [
+            spec.name.upper()
+            for spec in dataclasses.fields(self)
+            if isinstance(value := getattr(self, spec.name), int | float) and value < 0
+        ]
+        if negative:
+            raise SettingsError(f"{', '.join(negative)} must not be negative.")
+        return self
+
+
+READERS: Mapping[str, str] = {"str": "str", "int": "int", "float": "float", "Path": "path"}
+"""From a field's type to the `environs` method that reads it."""

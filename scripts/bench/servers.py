@@ -1,0 +1,168 @@
+"""Servers for the measurements: a Redis and gunicorns of their own, and a client that loads them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+KEY = "bench-key"
+START_LIMIT = 30.0
+"""Seconds within which a server must listen."""
+
+SOCKET_LIMIT = 10.0
+"""Seconds an answer may take."""
+
+
+def free_port() -> int:
+    """A loopback port nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running_redis(folder: Path) -> Iterator[str]:
+    """The URL of a Redis with AOF on, as the service wants it."""
+    program = shutil.which("redis-server")
+    if program is None:
+        raise SystemExit("redis-server is needed on PATH")
+    port = free_port()
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--appendonly", "yes", "--save", ""]
+    with _running([program, *options], port, {}):
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+@contextmanager
+def running_gunicorn(target: str, folder: Path, redis_url: str) -> Iterator[int]:
+    """The port of a gunicorn that serves `target`, configured as the product's; rate limits never bind."""
+    port = free_port()
+    settings = {
+        "API_KEY": KEY,
+        "DATA_DIR": str(folder),
+        "REDIS_URL": redis_url,
+        "PORT": str(port),
+        "RATE_LIMIT_DEFAULT": "1000000000/minute",
+        "LOG_LEVEL": "WARNING",
+    }
+    command = [sys.executable, "-m", "gunicorn", "--config", "app/gunicorn.conf.py", target]
+    with _running(command, port, settings):
+        yield port
+
+
+@contextmanager
+def _running(command: list[str], port: int, settings: dict[str, str]) -> Iterator[None]:
+    process = subprocess.Popen(command, cwd=PROJECT, env=os.environ | settings, stdout=subprocess.DEVNULL)
+    try:
+        _wait_until_listening(process, port)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_listening(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + START_LIMIT
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise SystemExit("a server of the benchmark did not start")
+
+
+class Caller:
+    """One keep-alive connection that asks for paths; no HTTP library, which would cost more than the server."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=SOCKET_LIMIT)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def get(self, path: str) -> None:
+        """One request; raises unless the answer is 200."""
+        head = f"GET {path} HTTP/1.1\r\nHost: bench\r\nX-API-Key: {KEY}\r\n\r\n"
+        self._socket.sendall(head.encode())
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += self._more()
+        headers, _, body = received.partition(b"\r\n\r\n")
+        if not headers.startswith(b"HTTP/1.1 200"):
+            raise RuntimeError(received[:300].decode())
+        length = int(headers.lower().partition(b"content-length:")[2].partition(b"\r")[0])
+        while len(body) < length:
+            body += self._more()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _more(self) -> bytes:
+        chunk = self._socket.recv(65_536)
+        if not chunk:
+            raise RuntimeError("the server closed the connection")
+        return chunk
+
+
+def throughput(port: int, path: str, seconds: float, processes: int = 2, connections: int = 4) -> float:
+    """Requests a second that `processes` times `connections` callers get answered."""
+    context = multiprocessing.get_context("fork")
+    results: multiprocessing.Queue[int] = context.Queue()
+    workers = [
+        context.Process(target=_load, args=(port, path, seconds, connections, results)) for _ in range(processes)
+    ]
+    for worker in workers:
+        worker.start()
+    done = sum(results.get(timeout=seconds + START_LIMIT) for _ in workers)
+    for worker in workers:
+        worker.join()
+    return done / seconds
+
+
+def _load(port: int, path: str, seconds: float, connections: int, results: multiprocessing.Queue[int]) -> None:
+    counts = [0] * connections
+    end = time.monotonic() + seconds
+
+    def call(number: int) -> None:
+        caller = Caller(port)
+        while time.monotonic() < end:
+            caller.get(path)
+            counts[number] += 1
+        caller.close()
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(connections)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    results.put(sum(counts))
+
+
+def latencies(port: int, paths: list[str]) -> list[float]:
+    """Milliseconds each path takes, asked for one after the other."""
+    caller = Caller(port)
+    taken = []
+    for path in paths:
+        started = time.perf_counter()
+        caller.get(path)
+        taken.append((time.perf_counter() - started) * 1000)
+    caller.close()
+    return taken
+
+
+def percentile(values: list[float], percent: int) -> float:
+    """The value `percent` % of the values lie below."""
+    return statistics.quantiles(values, n=100)[percent - 1]

@@ -1,0 +1,65 @@
+"""Says which files of the project name a path or a package host of the machine they were made on.
+
+Both would be wrong on every other machine. The hosts are asked of pip and npm themselves, so that
+a mirror counts as well.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pip._internal.models.index import PyPI
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMEOUT = 60
+
+
+def output(*command: str) -> str:
+    """What a command prints; empty when it fails, as `pip config get` does for what is not set."""
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def package_hosts() -> set[str]:
+    """The hosts this machine gets its packages from."""
+    urls = [
+        output("npm", "config", "get", "registry"),
+        *(output(sys.executable, "-m", "pip", "config", "get", f"global.{key}") for key in ("index-url", "find-links")),
+    ]
+    hosts = {urlsplit(url).hostname for line in urls for url in line.split()}
+    return {host for host in hosts if host} | {PyPI.netloc, PyPI.file_storage_domain}
+
+
+def forbidden(hosts: set[str]) -> re.Pattern[str]:
+    """Matches a package host, a path of someone's home folder, and the path of this checkout."""
+    words = [re.escape(host) for host in hosts]
+    words.append(r"(?<![\w.~-])/(?:home|Users)/\w+")
+    # A checkout at /app or the like says nothing: such a path means something else in the texts.
+    words += [re.escape(str(path)) + r"\b" for path in (ROOT, Path.home()) if len(path.parts) > 2]
+    return re.compile("|".join(words))
+
+
+def main() -> int:
+    tracked = output("git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
+    if not tracked:
+        print("check_tree: no files: this needs a git checkout", file=sys.stderr)
+        return 1
+    pattern = forbidden(package_hosts())
+    found = 0
+    for name in tracked:
+        path = ROOT / name
+        if path.is_symlink() or not path.is_file():
+            continue
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+            if match := pattern.search(line):
+                print(f"{name}:{number}: names {match.group()}", file=sys.stderr)
+                found += 1
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

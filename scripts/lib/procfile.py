@@ -1,0 +1,58 @@
+"""Runs the processes of the Procfile with honcho and writes what they print to one log.
+
+honcho's own command would give each process another PORT and read a `.env` file; here they all get
+the environment as it is, and their name in PROCESS_NAME. Ends when told to (SIGTERM), or when one
+process could not be kept alive.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import TextIO
+
+from honcho.environ import parse_procfile
+from honcho.manager import Manager
+from honcho.printer import Printer
+
+LOG_BYTES = 20_000_000
+"""The log and one older one are kept, each at most this large."""
+
+
+class Log:
+    """What honcho prints to: the file, and the terminal too when asked for."""
+
+    def __init__(self, path: Path, verbose: bool) -> None:
+        handlers: list[RotatingFileHandler | logging.StreamHandler[TextIO]] = [
+            RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=1)
+        ]
+        if verbose:
+            handlers.append(logging.StreamHandler(sys.stdout))
+        for handler in handlers:
+            handler.terminator = ""
+        self.handlers = handlers
+
+    def write(self, text: str) -> None:
+        record = logging.LogRecord("procfile", logging.INFO, "", 0, text, None, None)
+        for handler in self.handlers:
+            handler.handle(record)
+
+    def flush(self) -> None:
+        for handler in self.handlers:
+            handler.flush()
+
+
+def main() -> int:
+    log = Log(Path(os.environ["DATA_DIR"], "log", "run.log"), os.environ.get("VERBOSE") == "1")
+    manager = Manager(Printer(log, colour=False, time_format="%Y-%m-%dT%H:%M:%S"))
+    for name, command in parse_procfile(Path("Procfile").read_text()).processes.items():
+        manager.add_process(name, f"exec {command}", env=os.environ | {"PROCESS_NAME": name})
+    manager.loop()
+    return int(manager.returncode or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,250 @@
+"""Runs the whole service on one machine, in the order its parts depend on one another.
+
+Started by scripts/run, once everything is installed: ports and key, Redis, the processes of the
+Procfile, then waits; on SIGINT, SIGTERM or SIGHUP the same backwards, workspaces before Redis. What
+dies in between is started again; what a killed run left behind is ended first.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from types import FrameType
+
+from app.settings import Settings, SettingsError
+from scripts.lib import leftovers, redis_server
+from scripts.lib.data_dir import StartError, chosen_port, only_run, remembered_port, remembered_secret
+from scripts.lib.redis_server import RedisServer
+
+READY_DEADLINE = 60.0
+"""Seconds until /readyz must answer; it takes about 3 on two cores."""
+
+PROCESSES_GRACE = 7.0
+"""Seconds for the Procfile's processes: honcho kills its own after 5."""
+
+WORKSPACES_GRACE = 12.0
+"""Seconds for all workspaces together; each one is killed after STOP_GRACE (10 s)."""
+
+STEADY = 30.0
+"""Seconds the processes must have lived for the count of restarts to begin anew."""
+
+RESTARTS = 5
+"""Restarts of all processes in a row until it is an error: something is broken that no restart mends."""
+
+TICK = 0.1
+
+
+class Stop:
+    """Whether someone asked this run to end."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            # One started under nohup outlives its terminal.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self.request)
+
+    def request(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+
+
+def environment(data_dir: Path, settings: Settings, taken: set[int]) -> dict[str, str]:
+    """The environment every process gets, REDIS_URL aside; raises `StartError` for what can't work.
+
+    The ports it speaks for are added to `taken`.
+    """
+    chosen = {"PORT": str(chosen_port("PORT", str(settings.port), settings.bind, taken))}
+    for name in ("WORKSPACE_PORT", "FLOWER_PORT"):
+        text = os.environ.get(name, "0")
+        port = remembered_port(data_dir, name, taken) if text == "0" else chosen_port(name, text, "127.0.0.1", taken)
+        chosen[name] = str(port)
+    key = settings.api_key or remembered_secret(data_dir / "api-key")
+    if not key.isascii() or not key.isprintable() or set(key) & set(" ,"):
+        raise StartError("API_KEY must be printable ASCII without spaces and commas.")
+    return {
+        **os.environ,
+        **chosen,
+        "DATA_DIR": str(data_dir),
+        "API_KEY": key,
+        "FLOWER_ADDRESS": "127.0.0.1",
+        "FLOWER_BASIC_AUTH": f"admin:{key}",
+        "PYTHONUNBUFFERED": "1",
+        leftovers.SUPERVISED: str(os.getpid()),
+    }
+
+
+class Service:
+    """The parts of a run. `start` in order, `keep` while it lasts, `stop` whatever happened before."""
+
+    def __init__(self, data_dir: Path, stop: Stop) -> None:
+        self.data_dir = data_dir
+        self.log = data_dir / "log"
+        self.stopping = stop
+        self.redis: RedisServer | None = None
+        self.processes: subprocess.Popen[bytes] | None = None
+        self.started = 0.0
+        self.restarts = 0
+        self.environment: dict[str, str] = {}
+        self.api_url = ""
+
+    def start(self) -> None:
+        """Bring everything up and return when the API is ready; `StartError` when it doesn't get there."""
+        self.log.mkdir(parents=True, exist_ok=True)
+        leftovers.end(leftovers.find(self.data_dir, leftovers.SUPERVISED), PROCESSES_GRACE)
+        settings, taken = Settings.from_env(), set[int]()
+        self.api_url = api_url(settings)
+        self.environment = environment(self.data_dir, settings, taken)
+        if given := os.environ.get("REDIS_URL"):
+            if not redis_server.answers(given):
+                raise StartError("The Redis of REDIS_URL does not answer, or refuses the password.")
+            for warning in redis_server.warnings(given):
+                print(f"Warning: {warning}", file=sys.stderr)
+        else:
+            port = remembered_port(self.data_dir, "REDIS_PORT", taken)
+            self.redis = RedisServer(self.data_dir / "redis", port, self.log / "redis.log")
+            self.redis.start(self.environment)
+            self.environment["REDIS_URL"] = self.redis.url
+        self.start_processes()
+        self.wait_ready()
+
+    def start_processes(self) -> None:
+        self.started = time.monotonic()
+        self.processes = subprocess.Popen(
+            [sys.executable, "-m", "scripts.lib.procfile"],
+            stdin=subprocess.DEVNULL,
+            env=self.environment,
+            start_new_session=True,
+        )
+
+    def wait_ready(self) -> None:
+        deadline = time.monotonic() + READY_DEADLINE
+        while not self.stopping.requested and not is_ready(self.api_url):
+            if time.monotonic() > deadline:
+                raise StartError(f"The API is not ready after {READY_DEADLINE:.0f} s. {self.last_words()}")
+            self.keep()
+            time.sleep(TICK)
+
+    def last_words(self) -> str:
+        file = self.log / "run.log"
+        lines = file.read_text(errors="replace").splitlines()[-30:] if file.exists() else []
+        return f"The end of {file}:\n" + "\n".join(lines)
+
+    def keep(self) -> None:
+        """Start again what has died: Redis with its data, or all processes when honcho gave up."""
+        if self.redis is not None and not self.redis.alive():
+            print("Redis has died; starting it again.", file=sys.stderr)
+            self.restart_redis(self.redis)
+        if self.processes is not None and self.processes.poll() is not None:
+            self.restarts = 1 if time.monotonic() - self.started > STEADY else self.restarts + 1
+            if self.restarts > RESTARTS:
+                raise StartError(f"The processes ended {RESTARTS} times in a row. {self.last_words()}")
+            print("The processes of the Procfile have ended; starting them again.", file=sys.stderr)
+            self.end_processes()
+            self.start_processes()
+
+    def restart_redis(self, server: RedisServer) -> None:
+        """It may be killed again while it starts; only a Redis that can't start at all ends the run."""
+        for attempt in range(RESTARTS):
+            try:
+                server.start(self.environment)
+                return
+            except StartError:
+                if attempt + 1 == RESTARTS:
+                    raise
+
+    def end_processes(self) -> None:
+        """End what the Procfile started, also what no longer hangs on honcho; Redis is not among it."""
+        if self.processes is not None:
+            self.processes.terminate()
+            try:
+                self.processes.wait(PROCESSES_GRACE)
+            except subprocess.TimeoutExpired:
+                self.processes.kill()
+                self.processes.wait()
+            self.processes = None
+        redis_pid = self.redis.process.pid if self.redis and self.redis.process else None
+        left = [p for p in leftovers.find(self.data_dir, leftovers.SUPERVISED) if p.pid != redis_pid]
+        leftovers.end(left, 1.0)
+
+    def stop(self) -> None:
+        """End everything, workspaces after the workers that could start one and before Redis."""
+        self.end_processes()
+        if self.environment:
+            self.stop_workspaces()
+        if self.redis is not None:
+            self.redis.stop()
+        leftovers.end(leftovers.find(self.data_dir, leftovers.SUPERVISED, leftovers.WORKSPACE), 1.0)
+
+    def stop_workspaces(self) -> None:
+        command = [sys.executable, "-m", "workers.runtime.local", "stop-all"]
+        try:
+            subprocess.run(command, env=self.environment, timeout=WORKSPACES_GRACE, check=True, start_new_session=True)
+        except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
+            print(f"Workspaces did not all stop by themselves and are killed ({error}).", file=sys.stderr)
+
+
+def api_url(settings: Settings) -> str:
+    """Where this machine reaches the API."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.bind, settings.bind)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+
+
+def is_ready(url: str) -> bool:
+    """Whether the API behind the URL says so itself; a proxy of the user's is not asked."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(f"{url}/readyz", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def introduction(service: Service) -> str:
+    """What a newcomer needs to know once everything runs."""
+    env = service.environment
+    return f"""
+API_URL={service.api_url}
+API_KEY={env["API_KEY"]}
+FLOWER_URL=http://127.0.0.1:{env["FLOWER_PORT"]}
+
+Docs: {service.api_url}/docs. Flower's user is admin, its password the API key. Log: {service.log}/run.log.
+Ctrl-C stops everything. A first workspace:
+
+  curl -H "X-API-Key: {env["API_KEY"]}" -H "Content-Type: application/json" \\
+       -d '{{"user_id": "me"}}' {service.api_url}/session/create
+"""
+
+
+def run(data_dir: Path) -> int:
+    stop = Stop()
+    with only_run(data_dir):
+        service = Service(data_dir, stop)
+        try:
+            service.start()
+            if not stop.requested:
+                print(introduction(service), flush=True)
+            while not stop.requested:
+                service.keep()
+                time.sleep(TICK)
+            print("Stopping.", flush=True)
+        finally:
+            service.stop()
+    return 0
+
+
+def main() -> int:
+    try:
+        return run(Path(os.environ["DATA_DIR"]).resolve())
+    except (StartError, SettingsError) as error:
+        print(f"scripts/run: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Writes README.md's table of settings from app/settings.py, so that the two can't drift apart.
+
+    python -m scripts.lib.settings_table
+
+replaces what stands between the two markers in README.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+from app.settings import Settings
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+COMMAND = "python -m scripts.lib.settings_table"
+BEGIN = f"<!-- settings: written by {COMMAND} -->"
+END = "<!-- end of settings -->"
+
+
+class MarkersMissing(Exception):
+    """A text has no place for the table: it lacks a marker, or has one twice."""
+
+
+def table() -> str:
+    """All settings as a Markdown table, in the order of app/settings.py."""
+    rows = [
+        ("Variable", "Default", "Unit", "Why"),
+        ("---", "---", "---", "---"),
+        *(
+            (f"`{field.name.upper()}`", shown_default(field.default), field.metadata["unit"], field.metadata["why"])
+            for field in dataclasses.fields(Settings)
+        ),
+    ]
+    return "\n".join("| " + " | ".join(escaped(cell) for cell in row) + " |" for row in rows)
+
+
+def shown_default(default: Any) -> str:
+    """A default as one would write it in the environment; nothing for an empty one."""
+    if isinstance(default, float) and default.is_integer():
+        default = int(default)
+    return f"`{default}`" if str(default) else ""
+
+
+def escaped(cell: str) -> str:
+    """A text that does not end its cell."""
+    return cell.replace("|", "\\|")
+
+
+def replaced(text: str) -> str:
+    """`text` with the table of today between its markers; raises `MarkersMissing`."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise MarkersMissing(f"README.md must have these two lines, once each, in this order:\n{BEGIN}\n{END}")
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+
+
+def main() -> int:
+    try:
+        README.write_text(replaced(README.read_text()))
+    except MarkersMissing as error:
+        print(f"settings_table: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

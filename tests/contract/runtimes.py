@@ -1,0 +1,153 @@
+"""What the runtime contract needs of each runtime beyond the protocol: a hand inside its workspaces."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from threading import Event, Thread
+from typing import Protocol
+
+import redis
+
+from app.sessions.model import Identity
+from app.settings import Settings
+from tests.fakes import FakeRuntime
+from workers.runtime.base import Observation, Runtime, Snapshot
+from workers.runtime.folders import Folders
+from workers.runtime.local import LocalRuntime
+
+PATIENCE = 30.0
+"""Seconds until a test gives up on something that takes well under one; no test measures it."""
+
+
+class Harness(Protocol):
+    """A runtime under test."""
+
+    runtime: Runtime
+
+    def again(self) -> Runtime:
+        """The runtime as another process would see it."""
+
+    def write(self, uuid: str, name: str, content: bytes) -> None:
+        """Put a file into the workspace, as its user would."""
+
+    def read(self, uuid: str, name: str) -> bytes | None:
+        """A file of the workspace."""
+
+    def answer(self, uuid: str) -> None:
+        """Let the editor become ready, if it doesn't by itself."""
+
+    def crash(self, uuid: str) -> None:
+        """Let the editor die."""
+
+
+class FakeHarness:
+    def __init__(self) -> None:
+        self.fake = FakeRuntime()
+        self.runtime: Runtime = self.fake
+
+    def again(self) -> Runtime:
+        return self.fake
+
+    def write(self, uuid: str, name: str, content: bytes) -> None:
+        self.fake.workspaces[uuid].files[name] = content
+
+    def read(self, uuid: str, name: str) -> bytes | None:
+        return self.fake.workspaces[uuid].files.get(name)
+
+    def answer(self, uuid: str) -> None:
+        self.fake.become_ready(uuid)
+
+    def crash(self, uuid: str) -> None:
+        self.fake.crash(uuid, "killed by SIGKILL")
+
+
+class LocalHarness:
+    def __init__(self, settings: Settings, client: redis.Redis) -> None:
+        self.settings = settings
+        self.client = client
+        self.local = LocalRuntime(settings, client)
+        self.runtime: Runtime = self.local
+        self.folders = Folders(settings.data_dir)
+
+    def again(self) -> Runtime:
+        return LocalRuntime(self.settings, self.client)
+
+    def write(self, uuid: str, name: str, content: bytes) -> None:
+        (self.folders.app(uuid) / name).write_bytes(content)
+
+    def read(self, uuid: str, name: str) -> bytes | None:
+        path = self.folders.app(uuid) / name
+        return path.read_bytes() if path.exists() else None
+
+    def answer(self, uuid: str) -> None:
+        """It does so by itself."""
+
+    def crash(self, uuid: str) -> None:
+        os.kill(self.pid(uuid), signal.SIGKILL)
+
+    def pid(self, uuid: str) -> int:
+        running = self.folders.read_running(uuid)
+        assert running is not None
+        return running.pid
+
+
+def make(kind: str, settings: Settings, client: redis.Redis, code_server: Callable[[], str]) -> Harness:
+    """The runtime of this name; only a real one needs the editor's program."""
+    if kind == "fake":
+        return FakeHarness()
+    return LocalHarness(replace(settings, code_server=code_server(), stop_grace=5.0), client)
+
+
+class Seen:
+    """What a watch has yielded, in order."""
+
+    def __init__(self) -> None:
+        self.all: queue.Queue[Snapshot | Observation] = queue.Queue()
+
+    def snapshot(self) -> Snapshot:
+        """The next thing seen, which must be a snapshot."""
+        first = self.all.get(timeout=PATIENCE)
+        assert isinstance(first, Snapshot)
+        return first
+
+    def until(self, wanted: Callable[[Observation], bool]) -> Observation:
+        """The first observation from here on that is as wanted."""
+        while True:
+            seen = self.all.get(timeout=PATIENCE)
+            if isinstance(seen, Observation) and wanted(seen):
+                return seen
+
+
+@contextmanager
+def watching(runtime: Runtime) -> Iterator[Seen]:
+    """Watch for as long as the block runs."""
+    stop, seen = Event(), Seen()
+
+    def watch() -> None:
+        for each in runtime.watch(stop):
+            seen.all.put(each)
+
+    thread = Thread(target=watch, name="watch")
+    thread.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        thread.join(PATIENCE)
+    assert not thread.is_alive(), "the watch did not end when it was told to"
+
+
+def identity(uuid: str, user_id: str = "ada@example.com", **more: str) -> Identity:
+    return Identity(uuid=uuid, user_id=user_id, created_at=1_763_625_600.0, labels={"team": "core"}, **more)  # type: ignore[arg-type]
+
+
+def environment(pid: int) -> dict[str, str]:
+    """What a process was started with."""
+    pairs = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return dict(pair.split("=", 1) for pair in pairs if "=" in pair)

@@ -1,0 +1,259 @@
+"""The promises of `Runtime`, held against every runtime and against the fake the other tests rely on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import redis
+
+from app.sessions.backup_files import backup_name
+from app.sessions.errors import BackupNotFound, PermanentError, Superseded, WorkspaceConflict
+from app.settings import Settings
+from tests.contract import runtimes
+from tests.contract.runtimes import Harness, identity, watching
+from workers.runtime.base import Runtime
+
+A, B = "aaaa0001", "bbbb0002"
+
+
+@pytest.fixture(params=["fake", "local"])
+def harness(request: pytest.FixtureRequest, settings: Settings, redis_client: redis.Redis) -> Iterator[Harness]:
+    made = runtimes.make(request.param, settings, redis_client, lambda: str(request.getfixturevalue("code_server")))
+    yield made
+    for uuid in (A, B):
+        made.runtime.remove(uuid, 1_000_000)
+
+
+@pytest.fixture
+def runtime(harness: Harness) -> Runtime:
+    return harness.runtime
+
+
+def test_a_provisioned_workspace_is_down_and_remembers_whose_it_is(runtime: Runtime) -> None:
+    """Provisioning makes the volume, not the processes; the whole identity is kept with it."""
+    wanted = identity(A)
+    runtime.provision(wanted, 1)
+    seen = runtime.observe(A)
+    assert seen is not None
+    assert (seen.identity, seen.generation, seen.running, seen.failure) == (wanted, 1, False, "")
+
+
+def test_provisioning_again_adopts_what_is_there(harness: Harness) -> None:
+    """A task that runs twice finds its own workspace, files and all, and takes over a changed identity."""
+    harness.runtime.provision(identity(A), 1)
+    harness.write(A, "kept.txt", b"kept")
+    harness.again().provision(replace(identity(A), ttl=60.0), 2)
+    seen = harness.runtime.observe(A)
+    assert seen is not None
+    assert (seen.identity.ttl, seen.generation) == (60.0, 2)
+    assert harness.read(A, "kept.txt") == b"kept"
+
+
+def test_another_users_workspace_is_never_adopted(runtime: Runtime) -> None:
+    """What stands there is somebody else's: it is refused, and stays as it was."""
+    runtime.provision(identity(A), 1)
+    with pytest.raises(WorkspaceConflict):
+        runtime.provision(identity(A, "eve@example.com"), 2)
+    seen = runtime.observe(A)
+    assert seen is not None
+    assert (seen.identity.user_id, seen.generation) == ("ada@example.com", 1)
+
+
+def test_a_started_workspace_becomes_ready(harness: Harness) -> None:
+    """Start returns at once; the watch tells when the editor answers."""
+    harness.runtime.provision(identity(A), 1)
+    with watching(harness.again()) as seen:
+        assert seen.snapshot().workspaces == ()
+        harness.runtime.start(A, 2)
+        harness.answer(A)
+        ready = seen.until(lambda each: each.ready)
+    assert (ready.identity, ready.generation, ready.running, ready.failure) == (identity(A), 2, True, "")
+    assert ready.pod_name
+    assert harness.again().observe(A) == ready
+
+
+def test_starting_without_a_volume_is_hopeless(runtime: Runtime) -> None:
+    """There is nothing to start, and there won't be by trying again."""
+    with pytest.raises(PermanentError):
+        runtime.start(A, 1)
+
+
+def test_starting_twice_changes_nothing_but_the_generation(harness: Harness) -> None:
+    """The same processes go on, and are now those of the newer intent, whoever asks."""
+    with watching(harness.again()) as seen:
+        harness.runtime.provision(identity(A), 1)
+        harness.runtime.start(A, 1)
+        harness.answer(A)
+        first = seen.until(lambda each: each.ready)
+        harness.again().start(A, 2)
+        second = seen.until(lambda each: each.generation == 2)
+    assert second == replace(first, generation=2)
+
+
+def test_a_stopped_workspace_is_down_and_stopping_again_is_fine(harness: Harness) -> None:
+    """The watch tells of an orderly stop as such, with the generation that asked for it."""
+    harness.runtime.provision(identity(A), 1)
+    with watching(harness.again()) as seen:
+        harness.runtime.start(A, 1)
+        harness.answer(A)
+        seen.until(lambda each: each.ready)
+        harness.runtime.stop(A, 2)
+        down = seen.until(lambda each: not each.ready)
+    assert (down.running, down.failure, down.generation) == (False, "", 2)
+    harness.runtime.stop(A, 3)
+    again = harness.runtime.observe(A)
+    assert again is not None
+    assert (again.running, again.ready, again.generation) == (False, False, 3)
+
+
+def test_stopping_what_is_not_there_succeeds(runtime: Runtime) -> None:
+    """A teardown repeated after it was done finds nothing to do."""
+    runtime.stop(A, 1)
+    assert runtime.observe(A) is None
+
+
+def test_a_stopped_workspace_starts_again_with_its_files(harness: Harness) -> None:
+    """What sleep and wake are made of."""
+    harness.runtime.provision(identity(A), 1)
+    harness.write(A, "work.txt", b"unsaved? no.")
+    with watching(harness.again()) as seen:
+        for generation in (2, 4):
+            harness.runtime.start(A, generation)
+            harness.answer(A)
+            seen.until(lambda each, wanted=generation: each.ready and each.generation == wanted)  # type: ignore[misc]
+            harness.runtime.stop(A, generation + 1)
+    assert harness.read(A, "work.txt") == b"unsaved? no."
+
+
+def test_a_removed_workspace_leaves_nothing_and_removing_again_is_fine(harness: Harness) -> None:
+    """Running or not, all of it goes."""
+    harness.runtime.provision(identity(A), 1)
+    harness.runtime.start(A, 1)
+    harness.runtime.remove(A, 2)
+    assert harness.again().observe(A) is None
+    assert list(harness.again().observe_all()) == []
+    harness.runtime.remove(A, 2)
+
+
+@pytest.mark.parametrize("call", ["provision", "start", "stop", "remove", "restore"])
+def test_an_older_intent_is_refused_and_changes_nothing(harness: Harness, call: str) -> None:
+    """Whoever lost its lease can't undo what a newer intent did."""
+    harness.runtime.provision(identity(A), 5)
+    harness.runtime.start(A, 5)
+    stale = harness.again()
+    subject = identity(A) if call in ("provision", "restore") else A
+    with pytest.raises(Superseded):
+        getattr(stale, call)(subject, 4)
+    seen = harness.runtime.observe(A)
+    assert seen is not None
+    assert (seen.running, seen.generation) == (True, 5)
+
+
+@pytest.mark.parametrize("call", ["provision", "restore"])
+def test_an_older_intent_does_not_bring_back_what_was_removed(harness: Harness, call: str) -> None:
+    """A task that hung since before the teardown creates no workspace that nobody owns."""
+    harness.runtime.provision(identity(A), 1)
+    harness.runtime.remove(A, 3)
+    with pytest.raises(Superseded):
+        getattr(harness.again(), call)(identity(A), 2)
+    assert harness.runtime.observe(A) is None
+
+
+def test_a_dead_editor_is_a_failure_with_its_last_words_and_can_be_started_again(harness: Harness) -> None:
+    """The watch tells why, and the next start makes it well."""
+    harness.runtime.provision(identity(A), 1)
+    with watching(harness.again()) as seen:
+        harness.runtime.start(A, 1)
+        harness.answer(A)
+        seen.until(lambda each: each.ready)
+        harness.crash(A)
+        failed = seen.until(lambda each: bool(each.failure))
+        assert (failed.running, failed.ready, failed.generation) == (False, False, 1)
+        assert "SIGKILL" in failed.failure
+        harness.runtime.start(A, 2)
+        harness.answer(A)
+        seen.until(lambda each: each.ready and each.generation == 2)
+
+
+def test_a_new_watch_finds_what_ran_and_what_failed_before_it(harness: Harness) -> None:
+    """The snapshot comes first and tells all that is up or broken; what sleeps is not in it."""
+    with watching(harness.again()) as seen:
+        for uuid in (A, B):
+            harness.runtime.provision(identity(uuid), 1)
+            harness.runtime.start(uuid, 1)
+            harness.answer(uuid)
+            seen.until(lambda each, wanted=uuid: each.ready and each.identity.uuid == wanted)  # type: ignore[misc]
+        harness.crash(B)
+        seen.until(lambda each: bool(each.failure))
+    harness.runtime.provision(identity("cccc0003"), 1)
+    with watching(harness.again()) as seen:
+        by_uuid = {each.identity.uuid: each for each in seen.snapshot().workspaces}
+    harness.runtime.remove("cccc0003", 2)
+    assert set(by_uuid) == {A, B}
+    assert by_uuid[A].ready and not by_uuid[A].failure
+    assert by_uuid[B].failure and not by_uuid[B].running
+
+
+def test_every_workspace_can_be_listed(harness: Harness) -> None:
+    """This is what the records are rebuilt from when Redis was lost."""
+    harness.runtime.provision(identity(A), 1)
+    harness.runtime.provision(identity(B, "bob@example.com"), 7)
+    harness.runtime.start(B, 7)
+    listed = {each.identity.uuid: each for each in harness.again().observe_all()}
+    assert {uuid: each.identity.user_id for uuid, each in listed.items()} == {
+        A: "ada@example.com",
+        B: "bob@example.com",
+    }
+    assert [listed[A].running, listed[B].running] == [False, True]
+    assert [listed[A].generation, listed[B].generation] == [1, 7]
+
+
+def test_a_backup_gives_the_files_back_to_a_new_workspace(harness: Harness) -> None:
+    """Backup, remove, restore: the files are there, and nothing is left to restore."""
+    name = backup_name(A, 1_763_625_600.0)
+    harness.runtime.provision(identity(A), 1)
+    harness.write(A, "naïve 文.txt", b"content")
+    summary = harness.runtime.backup(A, name)
+    assert (summary.files, summary.content_bytes, summary.changed) == (1, 7, ())
+    harness.runtime.remove(A, 2)
+    harness.runtime.restore(identity(B, restore_from=name), 1)
+    assert harness.read(B, "naïve 文.txt") == b"content"
+    seen = harness.again().observe(B)
+    assert seen is not None
+    assert (seen.identity, seen.running) == (identity(B), False)
+
+
+def test_restoring_again_takes_no_later_work_back(harness: Harness) -> None:
+    """A restore delivered twice must not undo what the user did in between."""
+    name = backup_name(A, 1_763_625_600.0)
+    harness.runtime.provision(identity(A), 1)
+    harness.write(A, "file", b"from the backup")
+    harness.runtime.backup(A, name)
+    harness.runtime.restore(identity(B, restore_from=name), 1)
+    harness.write(B, "file", b"edited since")
+    harness.again().restore(identity(B, restore_from=name), 1)
+    assert harness.read(B, "file") == b"edited since"
+    seen = harness.runtime.observe(B)
+    assert seen is not None
+    assert seen.identity.restore_from == ""
+
+
+def test_a_restore_that_fails_leaves_the_files_and_stays_due(harness: Harness) -> None:
+    """All or nothing: without the backup, what is there stays, and still names what it waits for."""
+    missing = backup_name(A, 1.0)
+    harness.runtime.provision(identity(A), 1)
+    harness.write(A, "file", b"precious")
+    with pytest.raises(BackupNotFound):
+        harness.runtime.restore(identity(A, restore_from=missing), 2)
+    assert harness.read(A, "file") == b"precious"
+    seen = harness.runtime.observe(A)
+    assert seen is not None
+    assert seen.identity.restore_from == missing
+
+
+def test_a_backup_of_nothing_is_hopeless(runtime: Runtime) -> None:
+    """No files, no backup, no name taken."""
+    with pytest.raises(PermanentError):
+        runtime.backup(A, backup_name(A, 1.0))

@@ -1,0 +1,93 @@
+"""A workspace's whole life, as its user sees it: in Chromium, in VS Code's own terminal."""
+
+from __future__ import annotations
+
+import stat
+
+from playwright.sync_api import Browser, Page, expect
+
+from tests.service import Service, wait_for
+
+EDITOR = ".monaco-workbench"
+BROWSER_PATIENCE = 60_000.0
+
+
+def open_editor(browser: Browser, url: str) -> Page:
+    page = browser.new_page()
+    page.goto(url)
+    expect(page.locator(EDITOR)).to_be_visible(timeout=BROWSER_PATIENCE)
+    return page
+
+
+def in_terminal(page: Page, command: str) -> None:
+    """Type a command into a new terminal of VS Code, opened from its command palette."""
+    page.keyboard.press("F1")
+    palette = page.locator(".quick-input-widget input[type=text]").first
+    expect(palette).to_be_focused(timeout=BROWSER_PATIENCE)
+    palette.press_sequentially("Terminal: Create New Terminal")
+    expect(page.locator(".quick-input-list .focused").get_by_text("Create New Terminal").first).to_be_visible(
+        timeout=BROWSER_PATIENCE
+    )
+    palette.press("Enter")
+    terminal = page.locator(".terminal-wrapper.active .xterm-screen")
+    expect(terminal).to_be_visible(timeout=BROWSER_PATIENCE)
+    terminal.click()
+    page.keyboard.type(command + "\n")
+
+
+def test_a_workspace_lives_sleeps_wakes_dies_and_is_restored(service: Service, browser: Browser) -> None:
+    """create → editor → a file from its terminal → sleep → wake → backup → delete → restore; nothing is lost."""
+    session = service.create("ada")
+    uuid, files = session["uuid"], service.files(session["uuid"])
+
+    page = open_editor(browser, session["workspace_url"])
+    in_terminal(
+        page, "mkdir -p src && echo hello > src/proof.txt && chmod 750 src/proof.txt && ln -s src/proof.txt link"
+    )
+    wait_for(lambda: (files / "link").is_symlink(), "the terminal's files")
+    page.close()
+
+    service.done("POST", f"/session/{uuid}/scale-down")
+    assert service.processes(WORKSPACE_UUID=uuid) == []
+    assert service.workspace(session).status_code == 503
+    assert service.status(uuid)["replicas"] == 0
+
+    service.done("POST", f"/session/{uuid}/scale-up")
+    assert (files / "src/proof.txt").read_text() == "hello\n"
+    assert service.workspace(session).status_code in (200, 302)
+    page = open_editor(browser, session["workspace_url"])
+    expect(page.locator(".explorer-folders-view").get_by_text("link", exact=True)).to_be_visible(
+        timeout=BROWSER_PATIENCE
+    )
+    page.close()
+
+    service.done("POST", f"/session/{uuid}/backup")
+    wait_for(lambda: service.done("GET", f"/session/{uuid}/backups")["total"] == 1, "the backup")
+    gone = service.done("DELETE", f"/session/{uuid}")
+    assert gone["status"] == "terminated"
+    assert not files.parent.exists()
+    assert service.processes(WORKSPACE_UUID=uuid) == []
+
+    restored = service.done("POST", f"/backups/{gone['backup']}/restore")
+    service.wait_status(restored["uuid"], "active")
+    again = service.files(restored["uuid"])
+    assert (again / "src/proof.txt").read_text() == "hello\n"
+    assert stat.S_IMODE((again / "src/proof.txt").stat().st_mode) == 0o750
+    assert (again / "link").readlink().as_posix() == "src/proof.txt"
+    page = open_editor(browser, restored["workspace_url"])
+    page.close()
+    service.done("DELETE", f"/session/{restored['uuid']}?backup=false")
+
+
+def test_the_docs_page_works_without_any_other_host(service: Service, browser: Browser) -> None:
+    """Every asset comes from the app; the page shows the operations, and breaks no content policy."""
+    page = browser.new_page()
+    asked: list[str] = []
+    complaints: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.goto(f"{service.url}/docs")
+    expect(page.get_by_text("/session/create").first).to_be_visible(timeout=BROWSER_PATIENCE)
+    assert all(url.startswith((service.url, "data:", "blob:")) for url in asked), asked
+    assert complaints == []
+    page.close()

@@ -1,0 +1,177 @@
+"""Stand-ins for the outside world, written by hand and kept honest by the contract tests."""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from threading import Event
+
+from app.sessions.errors import BackupNotFound, PermanentError, Superseded, WorkspaceConflict
+from app.sessions.model import Identity
+from workers.runtime.base import BackupSummary, Observation, Snapshot
+
+
+@dataclass
+class FakeWorkspace:
+    """A workspace in memory; `files` are its content by path."""
+
+    identity: Identity
+    generation: int
+    restored: str = ""
+    running: bool = False
+    ready: bool = False
+    failure: str = ""
+    active_at: float = 0.0
+    files: dict[str, bytes] = field(default_factory=dict)
+
+
+class FakeRuntime:
+    """`Runtime` in memory. A test plays the editor's part with `become_ready`, `crash` and `use`.
+
+    `calls` holds what was asked for, in order. An exception put into `errors` under a method's name
+    is raised by its next call, once, before anything changes.
+    """
+
+    def __init__(self) -> None:
+        self.workspaces: dict[str, FakeWorkspace] = {}
+        self.backups: dict[str, dict[str, bytes]] = {}
+        self.calls: list[tuple[str, str, int]] = []
+        self.errors: dict[str, Exception] = {}
+        self._buried: dict[str, int] = {}
+        self._changes: queue.Queue[Observation] = queue.Queue()
+
+    # What a test does to a workspace
+
+    def become_ready(self, uuid: str) -> None:
+        """Its editor answers now."""
+        self.workspaces[uuid].ready = True
+        self._tell(uuid)
+
+    def crash(self, uuid: str, text: str) -> None:
+        """Its processes end by themselves; `text` is the last they said."""
+        workspace = self.workspaces[uuid]
+        workspace.running = workspace.ready = False
+        workspace.failure = f"The editor ended unexpectedly. Last lines of its log:\n{text}"
+        self._tell(uuid)
+
+    def use(self, uuid: str, at: float) -> None:
+        """Someone uses it at this time (seconds since the epoch)."""
+        self.workspaces[uuid].active_at = at
+        self._tell(uuid)
+
+    # The protocol
+
+    def provision(self, identity: Identity, generation: int) -> None:
+        self._called("provision", identity.uuid, generation)
+        self._provision(identity, generation)
+
+    def start(self, uuid: str, generation: int) -> None:
+        self._called("start", uuid, generation)
+        workspace = self._intent(uuid, generation)
+        if workspace is None:
+            raise PermanentError(f"The files of workspace {uuid} are gone.")
+        if not workspace.running:
+            workspace.running, workspace.failure = True, ""
+        self._tell(uuid)
+
+    def stop(self, uuid: str, generation: int) -> None:
+        self._called("stop", uuid, generation)
+        workspace = self._intent(uuid, generation)
+        if workspace is not None:
+            self._stop(uuid, workspace)
+
+    def remove(self, uuid: str, generation: int) -> None:
+        self._called("remove", uuid, generation)
+        workspace = self._intent(uuid, generation)
+        if workspace is not None:
+            self._stop(uuid, workspace)
+            del self.workspaces[uuid]
+        self._buried[uuid] = max(generation, self._buried.get(uuid, 0))
+
+    def backup(self, uuid: str, name: str) -> BackupSummary:
+        self._called("backup", uuid, 0)
+        if uuid not in self.workspaces:
+            raise PermanentError(f"The files of workspace {uuid} are gone.")
+        files = self.backups[name] = dict(self.workspaces[uuid].files)
+        content = sum(len(each) for each in files.values())
+        digest = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
+        return BackupSummary(size=content, files=len(files), content_bytes=content, sha256=digest)
+
+    def restore(self, identity: Identity, generation: int) -> None:
+        self._called("restore", identity.uuid, generation)
+        self._provision(identity, generation)
+        workspace, name = self.workspaces[identity.uuid], identity.restore_from
+        if not name or workspace.restored == name:
+            return
+        if name not in self.backups:
+            raise BackupNotFound(name)
+        workspace.files = dict(self.backups[name])
+        workspace.identity = replace(workspace.identity, restore_from="")
+        workspace.restored = name
+
+    def observe(self, uuid: str) -> Observation | None:
+        workspace = self.workspaces.get(uuid)
+        return _observation(workspace) if workspace else None
+
+    def observe_all(self) -> Iterator[Observation]:
+        for uuid in sorted(self.workspaces):
+            yield _observation(self.workspaces[uuid])
+
+    def watch(self, stop: Event) -> Iterator[Snapshot | Observation]:
+        self._changes = queue.Queue()
+        yield Snapshot(tuple(each for each in self.observe_all() if each.running or each.failure))
+        while not stop.is_set():
+            try:
+                yield self._changes.get(timeout=0.01)
+            except queue.Empty:
+                continue
+
+    def _provision(self, identity: Identity, generation: int) -> None:
+        uuid = identity.uuid
+        there = self.workspaces.get(uuid)
+        if there is not None and there.identity.user_id != identity.user_id:
+            raise WorkspaceConflict(f"The workspace {uuid} that is here belongs to another user.")
+        workspace = self._intent(uuid, generation)
+        if workspace is None:
+            self.workspaces[uuid] = FakeWorkspace(identity, generation)
+        elif workspace.restored and workspace.restored == identity.restore_from:
+            workspace.identity = replace(identity, restore_from="")
+        else:
+            workspace.identity = identity
+
+    def _stop(self, uuid: str, workspace: FakeWorkspace) -> None:
+        if workspace.running or workspace.failure:
+            workspace.running = workspace.ready = False
+            workspace.failure = ""
+            self._tell(uuid)
+
+    def _intent(self, uuid: str, generation: int) -> FakeWorkspace | None:
+        workspace = self.workspaces.get(uuid)
+        newest = max(workspace.generation if workspace else 0, self._buried.get(uuid, 0))
+        if generation < newest:
+            raise Superseded(f"Intent {generation} was overtaken by {newest}.")
+        if workspace is not None:
+            workspace.generation = generation
+        return workspace
+
+    def _called(self, name: str, uuid: str, generation: int) -> None:
+        self.calls.append((name, uuid, generation))
+        if name in self.errors:
+            raise self.errors.pop(name)
+
+    def _tell(self, uuid: str) -> None:
+        self._changes.put(_observation(self.workspaces[uuid]))
+
+
+def _observation(workspace: FakeWorkspace) -> Observation:
+    return Observation(
+        identity=workspace.identity,
+        generation=workspace.generation,
+        running=workspace.running,
+        ready=workspace.ready,
+        pod_name=f"fake-{workspace.identity.uuid}" if workspace.running else "",
+        failure=workspace.failure,
+        active_at=workspace.active_at,
+    )

@@ -1,0 +1,29 @@
+"""The workers' Celery application with tasks that go wrong: `celery -A tests.integration.poison worker`.
+
+POISON says how: `killed` ends the worker's process at once, `busy` fails in a way that is worth a retry,
+`bug` raises what nobody expected.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from app.sessions.errors import RetryableError
+from workers.celery_app import app
+from workers.lifecycle import Lifecycle
+
+__all__ = ["app"]
+
+
+def go_wrong(self: Lifecycle, uuid: str, generation: int) -> None:
+    match os.environ["POISON"]:
+        case "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "busy":
+            raise RetryableError("The runtime is busy.")
+        case "bug":
+            raise ZeroDivisionError("a secret may stand here")
+
+
+Lifecycle.carry_out = go_wrong  # type: ignore[method-assign]

@@ -1,0 +1,102 @@
+"""The web process as it runs in production, gunicorn included, for tests that need the real thing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from tests.conftest import PATIENCE, ROOT, free_port
+
+KEY = "integration-key"
+
+
+class OwnRedis:
+    """A Redis that a test may stop, freeze and start again on the same port, with AOF."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> OwnRedis:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        """Start it, and return when it answers."""
+        program = shutil.which("redis-server")
+        assert program is not None, "redis-server is needed on PATH"
+        options = {"--port": str(self.port), "--bind": "127.0.0.1", "--dir": str(self._folder), "--appendonly": "yes"}
+        arguments = [part for pair in options.items() for part in pair]
+        self._process = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL)
+        wait_until(lambda: _listens(self.port), "redis listens")
+
+    def kill(self) -> None:
+        """End it at once, as a crash does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def freeze(self, frozen: bool) -> None:
+        """Let it hang: connections open, nothing answers."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP if frozen else signal.SIGCONT)
+
+
+@contextmanager
+def running_web(folder: Path, redis_url: str, **settings: str) -> Iterator[str]:
+    """The URL of a gunicorn that serves the API; rate limits never bind unless `settings` say so."""
+    port = free_port()
+    environment = {
+        "API_KEY": KEY,
+        "DATA_DIR": str(folder / "data"),
+        "REDIS_URL": redis_url,
+        "PORT": str(port),
+        "LOG_LEVEL": "WARNING",
+        **{f"RATE_LIMIT_{name}": "1000000/minute" for name in ("CREATE", "WAKE", "CHAT", "DELETE", "DEFAULT")},
+        **settings,
+    }
+    command = [sys.executable, "-m", "gunicorn", "--config", "app/gunicorn.conf.py", "app.main:create_app()"]
+    with (folder / "web.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stderr=log)
+        try:
+            wait_until(lambda: _listens(port), "the web process listens")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Return as soon as the callable `condition` gives true; fail naming `what` when it doesn't in time."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"it did not happen that {what}")
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,83 @@
+"""schemathesis against the running service: no 5xx, nothing that the OpenAPI document doesn't say."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+import schemathesis
+
+from app.sessions.connections import connect
+from app.sessions.fleet import Fleet
+from tests.conftest import ROOT
+from tests.integration.serving import KEY, OwnRedis, running_web
+
+HEADERS = {"X-API-Key": KEY}
+EXAMPLES = "8"
+"""Random requests for each operation and mode, besides the boundary values of every parameter."""
+
+AN_HOUR = 3600.0
+
+STREAM = "/session/{uuid}/events"
+"""A stream stays open as long as its session lives; tests of their own read those."""
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The service, waiting for nothing long; its watcher and a worker have reported, though there are none."""
+    folder = tmp_path_factory.mktemp("service")
+    short = {"WAIT_DEFAULT": "0.05", "WAIT_MAX": "0.1", "MAX_SESSIONS_PER_USER": "100000"}
+    with OwnRedis(folder) as server, running_web(folder, server.url, **short) as address:
+        fleet = Fleet(connect(server.url, 5.0))
+        fleet.watcher_alive(time.time() + AN_HOUR)
+        fleet.worker_alive("worker", time.time() + AN_HOUR)
+        yield address
+
+
+def test_the_service_keeps_to_its_document(url: str, tmp_path: Path) -> None:
+    """All of schemathesis' checks hold (status codes, content types, schemas, headers, methods that
+    don't exist, keys that are missing), and every error is a problem document."""
+    command = [
+        *(sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json"),
+        *("--header", f"X-API-Key:{KEY}", "--exclude-path", STREAM),
+        *("--max-examples", EXAMPLES, "--request-timeout", "20", "--workers", "1"),
+        *("--generation-deterministic", "--continue-on-failure", "--no-color"),
+    ]
+    hooks = {"SCHEMATHESIS_HOOKS": "tests.integration.schemathesis_hooks", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | hooks, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stdout[-15_000:] + done.stderr[-3_000:]
+
+
+def test_real_sessions_pass_through_every_call(url: str) -> None:
+    """The generated names meet no session; these calls do, and each answer is held against the document."""
+    document = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    made = requests.post(f"{url}/session/create", json={"user_id": "ada"}, headers=HEADERS, timeout=10)
+    uuid = made.json()["uuid"]
+    calls = [
+        ("GET", "/session/{uuid}"),
+        ("GET", "/session/{uuid}/status"),
+        ("GET", "/session/{uuid}/backups"),
+        ("POST", "/session/{uuid}/wake"),
+        ("POST", "/session/{uuid}/sleep"),
+        ("POST", "/session/{uuid}/scale-up"),
+        ("POST", "/session/{uuid}/scale-down"),
+        ("POST", "/session/{uuid}/backup"),
+        ("DELETE", "/session/{uuid}"),
+        ("DELETE", "/session/{uuid}"),
+        ("GET", "/session/{uuid}"),
+    ]
+    document["/session/create"]["POST"].validate_response(made)
+    for method, path in calls:
+        answer = requests.request(method, url + path.format(uuid=uuid), headers=HEADERS, timeout=10)
+        document[path][method].validate_response(answer)
+        assert answer.status_code < 500
+    for path in ("/sessions", "/backups", "/metrics", "/health", "/livez", "/readyz", "/openapi.json", "/docs"):
+        document[path]["GET"].validate_response(requests.get(url + path, headers=HEADERS, timeout=10))

@@ -1,0 +1,93 @@
+"""Real Celery workers on a real Redis: what becomes of tasks that keep going wrong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import redis
+
+from app.sessions import queue
+from app.sessions.core import Core, build_core
+from app.sessions.model import Status
+from app.sessions.service import NewSession
+from app.settings import Settings
+from tests.conftest import ROOT
+from tests.service import wait_for
+
+
+@pytest.fixture
+def core(settings: Settings, redis_client: redis.Redis) -> Core:
+    return build_core(replace(settings, stale_after=3_600.0))
+
+
+@contextmanager
+def worker(core: Core, folder: Path, poison: str) -> Iterator[Path]:
+    """A worker of the wake queue whose tasks go wrong; gives its log."""
+    environ = os.environ | {
+        "REDIS_URL": core.settings.redis_url,
+        "DATA_DIR": str(core.settings.data_dir),
+        "POISON": poison,
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-m", "celery", "-A", "tests.integration.poison", "worker"]
+    command += ["-Q", "wake", "-c", "1", "--without-gossip", "--without-mingle", "-l", "INFO"]
+    log = folder / "worker.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env=environ, cwd=ROOT, stdout=output, stderr=output)
+        try:
+            yield log
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@pytest.mark.parametrize(
+    ("poison", "said"),
+    [
+        ("killed", "delivered 5 times"),
+        ("busy", "The runtime is busy."),
+        ("bug", "an internal error, ZeroDivisionError"),
+    ],
+)
+def test_a_task_that_never_ends_well_is_put_aside_and_its_session_says_why(
+    core: Core, tmp_path: Path, poison: str, said: str
+) -> None:
+    """Killed with its worker, or retryable, five deliveries; a bug at once. Then it is one dead letter, not a loop."""
+    with worker(core, tmp_path, poison) as log:
+        uuid = core.sessions.create(NewSession(user_id="ada")).uuid
+        failed = wait_for(
+            lambda: record if (record := core.store.get(uuid)).status is Status.FAILED else None,
+            "the session to be failed",
+            lambda: log.read_text()[-3_000:],
+            seconds=120,
+        )
+        assert said in failed.reason
+        assert "secret" not in failed.reason
+        letters = core.fleet.dead_letters()
+        assert [(letter["task"], letter["args"]) for letter in letters] == [(queue.PROVISION, [uuid, 1])]
+        assert core.fleet.counters()["dead_letters"] == 1
+        wait_for(lambda: core.fleet.backlog(queue.QUEUES)["wake"] == 0, "the queue to be empty")
+
+
+def test_a_task_carries_the_id_of_its_request_into_the_workers_log(core: Core, tmp_path: Path) -> None:
+    with worker(core, tmp_path, "bug") as log:
+        core.sessions.create(NewSession(user_id="ada"), request_id="request-of-the-test")
+        wait_for(lambda: "request-of-the-test" in log.read_text(), "the id in the log")
+
+
+def test_workers_are_counted_while_they_live(core: Core, tmp_path: Path, redis_client: redis.Redis) -> None:
+    with worker(core, tmp_path, "bug"):
+        wait_for(lambda: core.fleet.workers(time.time()) == 1, "the worker's heartbeat")
+    assert core.fleet.workers(time.time() + 60) == 0

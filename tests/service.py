@@ -1,0 +1,169 @@
+"""The whole service as a newcomer starts it, with scripts/run, in a folder of the test's own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import redis
+import requests
+
+from app.settings import Settings
+from tests.conftest import ROOT, free_port
+
+START_DEADLINE = 180.0
+STOP_DEADLINE = 60.0
+PATIENCE = 60.0
+"""Seconds after which a test gives up on something; no test measures it."""
+
+KEY = "a-key-of-the-tests"
+
+
+class Service:
+    """A running service. `environ` are settings as an operator gives them."""
+
+    def __init__(self, folder: Path, code_server: str, **environ: str) -> None:
+        self.data_dir = folder / "data"
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._environ = {
+            "CODE_SERVER": code_server,
+            "DATA_DIR": str(self.data_dir),
+            "PORT": str(self.port),
+            "API_KEY": KEY,
+            **{f"RATE_LIMIT_{name}": "100000/minute" for name in ("CREATE", "WAKE", "CHAT", "DELETE", "DEFAULT")},
+            **environ,
+        }
+        self._process: subprocess.Popen[str] | None = None
+        self.printed: list[str] = []
+
+    def start(self) -> None:
+        """Run scripts/run until it says where the API is."""
+        inherited = {name: text for name, text in os.environ.items() if name not in Settings.variables()}
+        self._process = subprocess.Popen(
+            [str(ROOT / "scripts" / "run")],
+            env=inherited | self._environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        deadline = time.monotonic() + START_DEADLINE
+        self.printed = []
+        for line in self._process.stdout:
+            self.printed.append(line)
+            if "/session/create" in line:
+                return
+            assert time.monotonic() < deadline, "".join(self.printed)
+        raise AssertionError("scripts/run ended:\n" + "".join(self.printed))
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End it as an operator does; answers its exit code."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        try:
+            printed, _ = self._process.communicate(timeout=STOP_DEADLINE)
+            self.printed.append(printed)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise
+        return self._process.returncode
+
+    def die(self) -> None:
+        """SIGKILL scripts/run itself; whatever it started is left behind."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def redis(self) -> redis.Redis:
+        """The Redis of this run."""
+        config = (self.data_dir / "redis" / "redis.conf").read_text().split()
+        port, password = (config[config.index(name) + 1] for name in ("port", "requirepass"))
+        return redis.Redis(port=int(port), password=password, decode_responses=True)
+
+    def kill(self, name: str) -> None:
+        """SIGKILL one of its processes, as soon as it is there; it is started again by the service itself."""
+
+        def killed() -> bool:
+            try:
+                os.kill(int((self.data_dir / "pids" / f"{name}.pid").read_text()), signal.SIGKILL)
+            except (FileNotFoundError, ValueError, ProcessLookupError):
+                return False
+            return True
+
+        wait_for(killed, f"{name} to be there")
+
+    def processes(self, **marks: str) -> list[psutil.Process]:
+        """Every process that carries this DATA_DIR, and these variables, in its environment."""
+        wanted = {"DATA_DIR": str(self.data_dir), **marks}
+        found = []
+        for process in psutil.process_iter():
+            try:
+                environ = process.environ()
+                if process.status() != psutil.STATUS_ZOMBIE and wanted.items() <= environ.items():
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def call(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None, timeout: float = 90.0
+    ) -> requests.Response:
+        return requests.request(
+            method, self.url + path, json=body, headers={"X-API-Key": KEY} | dict(headers or {}), timeout=timeout
+        )
+
+    def done(self, method: str, path: str, body: Any = None, **more: Any) -> Any:
+        """The JSON answer of a call that must succeed."""
+        answer = self.call(method, path, body, **more)
+        assert answer.ok, answer.text
+        return answer.json()
+
+    def create(self, user_id: str = "ada", **wanted: Any) -> Any:
+        """A new session, as the API answers it, once it is active."""
+        session = self.done("POST", "/session/create", {"user_id": user_id, **wanted})
+        self.wait_status(session["uuid"], "active")
+        return session
+
+    def status(self, uuid: str) -> Any:
+        return self.done("GET", f"/session/{uuid}")
+
+    def wait_status(self, uuid: str, status: str, replicas: int | None = None) -> Any:
+        """Wait until the session is in that state (and has that many replicas); answers it."""
+
+        def reached() -> Any:
+            seen = self.status(uuid)
+            right = seen["session"]["status"] == status and replicas in (None, seen["replicas"])
+            return seen if right else None
+
+        return wait_for(reached, f"session {uuid} to be {status}", lambda: str(self.status(uuid)))
+
+    def workspace(self, session: Mapping[str, str]) -> requests.Response:
+        """The workspace's page, through Traefik."""
+        scheme, _, rest = session["workspace_url"].partition("://")
+        host, _, port = rest.partition(":")
+        return requests.get(
+            f"{scheme}://127.0.0.1:{port}/", headers={"Host": f"{host}:{port}"}, timeout=10, allow_redirects=False
+        )
+
+    def files(self, uuid: str) -> Path:
+        return self.data_dir / "workspaces" / uuid / "app"
+
+
+def wait_for(
+    condition: Callable[[], Any], what: str, seen: Callable[[], str] = lambda: "", seconds: float = PATIENCE
+) -> Any:
+    """Wait until `condition` is true and answer it; a test fails that waits for longer than `seconds`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if result := condition():
+            return result
+        time.sleep(0.05)
+    raise AssertionError(f"waited in vain for {what}: {seen()}")

@@ -1,0 +1,308 @@
+"""The calls on sessions: bodies, statuses, waiting."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+
+import pytest
+from flask import Flask
+
+from app.sessions.core import Core
+from app.sessions.model import Status
+from tests.unit.api.helpers import ADMIN_KEY, Client, add_backup, check_problem, keyed, move, new_session
+
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+
+
+def test_create_answers_201_with_the_contracts_fields(client: Client) -> None:
+    answer = client.post("/session/create", json={"user_id": "ada"})
+    body = answer.json
+    assert answer.status_code == 201
+    assert body.keys() == {"uuid", "user_id", "status", "workspace_url", "created_at"}
+    assert re.fullmatch("[0-9a-z]{8}", body["uuid"])
+    assert body["status"] == "created"
+    assert body["workspace_url"] == f"http://vs-code-{body['uuid']}.localhost"
+    assert TIME.fullmatch(body["created_at"])
+    assert answer.headers["Location"] == f"/session/{body['uuid']}"
+
+
+def test_create_keeps_what_the_caller_chose(client: Client) -> None:
+    uuid = new_session(client, size="large", ttl=60, idle_timeout=0, labels={"course": "Python 101 é"})
+    session = client.get(f"/session/{uuid}").json["session"]
+    assert session["size"] == "large"
+    assert (session["ttl"], session["idle_timeout"]) == (60, 0)
+    assert session["labels"] == {"course": "Python 101 é"}
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "user_id"),
+        ({"user_id": ""}, "user_id"),
+        ({"user_id": "a b"}, "user_id"),
+        ({"user_id": "ada\n"}, "user_id"),
+        ({"user_id": "a\x00"}, "user_id"),
+        ({"user_id": "x" * 129}, "user_id"),
+        ({"user_id": 7}, "user_id"),
+        ({"user_id": "ada", "nope": 1}, "nope"),
+        ({"user_id": "ada", "size": "huge"}, "size"),
+        ({"user_id": "ada", "ttl": -1}, "ttl"),
+        ({"user_id": "ada", "ttl": "60"}, "ttl"),
+        ({"user_id": "ada", "ttl": True}, "ttl"),
+        ({"user_id": "ada", "ttl": 10**400}, "ttl"),
+        ({"user_id": "ada", "restore_from": "../etc"}, "restore_from"),
+        ({"user_id": "ada", "labels": {"": "x"}}, "labels..key"),
+        ({"user_id": "ada", "labels": {"k": "\ud800"}}, "labels.k.value"),
+        ({"user_id": "ada", "labels": {f"k{n}": "" for n in range(33)}}, "labels"),
+        ([1], "body"),
+    ],
+)
+def test_create_names_the_field_that_is_not_acceptable(client: Client, body: object, field: str) -> None:
+    problem = check_problem(client.post("/session/create", json=body), 400, "invalid_request")
+    assert field in problem["errors"]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("data", "content_type", "status", "code"),
+    [
+        (b"{", "application/json", 400, "invalid_json"),
+        (b"\xff\xfe", "application/json", 400, "invalid_json"),
+        (b'{"ttl": ' + b"9" * 5000 + b"}", "application/json", 400, "invalid_json"),
+        (b"[" * 100_000, "application/json", 400, "invalid_json"),
+        (b'{"user_id": "ada", "ttl": NaN}', "application/json", 400, "invalid_request"),
+        (b"user_id=ada", "application/x-www-form-urlencoded", 415, "unsupported_media_type"),
+        (b'{"user_id": "ada"}', "application/json; charset=latin-1", 415, "unsupported_media_type"),
+        (b'{"user_id": "ada"}', "", 415, "unsupported_media_type"),
+        (b"x" * 1_048_577, "application/json", 413, "payload_too_large"),
+    ],
+)
+def test_a_body_that_is_no_json_is_refused(
+    client: Client, data: bytes, content_type: str, status: int, code: str
+) -> None:
+    check_problem(client.post("/session/create", data=data, content_type=content_type), status, code)
+
+
+def test_create_refuses_what_is_above_the_users_quota(make_app: Callable[..., Flask]) -> None:
+    client = keyed(make_app(max_sessions_per_user=1), ADMIN_KEY)
+    new_session(client)
+    check_problem(client.post("/session/create", json={"user_id": "ada"}), 409, "quota_exceeded")
+
+
+def test_create_from_an_unknown_backup_is_404(client: Client) -> None:
+    body = {"user_id": "ada", "restore_from": "app-k3v9x0qa-20261120-080000.zip"}
+    check_problem(client.post("/session/create", json=body), 404, "backup_not_found")
+
+
+def test_create_waits_for_active_only_when_asked_to(client: Client) -> None:
+    answer = client.post("/session/create", json={"user_id": "ada"}, headers={"Prefer": "wait=1"})
+    assert (answer.status_code, answer.json["status"]) == (201, "created")
+    assert answer.headers["Preference-Applied"] == "wait=1"
+
+
+@pytest.mark.parametrize("path", ["/session/{}", "/session/{}/status"])
+def test_status_has_the_contracts_fields(client: Client, core: Core, path: str) -> None:
+    uuid = new_session(client)
+    move(core, uuid, Status.ACTIVE, replicas=1, pod_name="local", phases={"ready": 412})
+    body = client.get(path.format(uuid)).json
+    assert {"uuid", "session", "replicas", "queue_length", "phases", "timestamp"} <= body.keys()
+    contract = {"user_id", "status", "created_at", "last_activity", "expires_at", "workspace_url", "pod_name", "reason"}
+    assert contract <= body["session"].keys()
+    assert body["session"]["status"] == "active"
+    assert (body["replicas"], body["queue_length"], body["phases"]) == (1, 0, {"ready": 412})
+    assert TIME.fullmatch(body["timestamp"])
+
+
+@pytest.mark.parametrize("uuid", ["zzzzzzzz", "UPPERCAS", "x", "a%00b", "%F0%9F%92%A9", "abcdefgh:events"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/session/{}"),
+        ("GET", "/session/{}/status"),
+        ("GET", "/session/{}/events"),
+        ("GET", "/session/{}/backups"),
+        ("POST", "/session/{}/wake"),
+        ("POST", "/session/{}/sleep"),
+        ("POST", "/session/{}/scale-up"),
+        ("POST", "/session/{}/scale-down"),
+        ("POST", "/session/{}/backup"),
+        ("DELETE", "/session/{}"),
+    ],
+)
+def test_a_session_that_does_not_exist_is_404(client: Client, method: str, path: str, uuid: str) -> None:
+    check_problem(client.open(path.format(uuid), method=method), 404, "session_not_found")
+
+
+def test_wake_answers_waking_at_once(client: Client, core: Core) -> None:
+    uuid = new_session(client)
+    move(core, uuid, Status.ACTIVE)
+    move(core, uuid, Status.SLEEPING)
+    assert client.post(f"/session/{uuid}/wake").json == {"uuid": uuid, "action": "wake", "status": "waking"}
+
+
+def test_wake_of_an_active_session_says_active(client: Client, core: Core) -> None:
+    uuid = new_session(client)
+    move(core, uuid, Status.ACTIVE)
+    assert client.post(f"/session/{uuid}/wake").json["status"] == "active"
+
+
+def test_sleep_answers_sleeping_at_once(client: Client, core: Core) -> None:
+    uuid = new_session(client)
+    move(core, uuid, Status.ACTIVE)
+    expected = {"uuid": uuid, "action": "sleep", "status": "sleeping", "message": "Pod queued for sleep"}
+    assert client.post(f"/session/{uuid}/sleep").json == expected
+
+
+def test_sleep_of_a_session_that_is_still_starting_is_409(client: Client) -> None:
+    uuid = new_session(client)
+    check_problem(client.post(f"/session/{uuid}/sleep"), 409, "illegal_state")
+
+
+def test_scale_up_waits_until_the_session_is_active(client: Client, core: Core) -> None:
+    uuid = new_session(client)
+    with_delay(lambda: move(core, uuid, Status.ACTIVE))
+    answer = client.post(f"/session/{uuid}/scale-up", headers={"Prefer": "wait=30"})
+    assert answer.status_code == 200
+    assert answer.json == {"uuid": uuid, "action": "scale_up", "status": "success", "message": "Pod scaled up"}
+
+
+def test_scale_up_says_where_it_is_when_the_wait_runs_out(client: Client) -> None:
+    uuid = new_session(client)
+    answer = client.post(f"/session/{uuid}/scale-up")
+    assert (answer.status_code, answer.json["status"]) == (202, "created")
+
+
+def test_scale_up_answers_at_once_when_async_is_preferred(client: Client) -> None:
+    uuid = new_session(client)
+    answer = client.post(f"/session/{uuid}/scale-up", headers={"Prefer": "respond-async"})
+    assert answer.status_code == 202
+    assert answer.headers["Preference-Applied"] == "respond-async"
+
+
+def test_scale_up_tells_why_a_start_failed(client: Client, core: Core) -> None:
+    uuid = new_session(client)
+    with_delay(lambda: move(core, uuid, Status.FAILED, reason="the editor exited with 1"))
+    answer = client.post(f"/session/{uuid}/scale-up", headers={"Prefer": "wait=30"})
+    assert check_problem(answer, 409, "start_failed")["detail"] == "the editor exited with 1"
+
+
+def test_scale_down_waits_until_the_processes_are_gone(client: Client, core: Core) -> None:
+    """`sleeping` is said at once; only a settled intent means that nothing runs any more."""
+    uuid = new_session(client)
+    move(core, uuid, Status.ACTIVE)
+    running = client.post(f"/session/{uuid}/scale-down")
+    assert (running.status_code, running.json["status"]) == (202, "sleeping")
+    core.store.change(uuid, 1.0, settle=True)
+    done = client.post(f"/session/{uuid}/scale-down")
+    assert done.json == {"uuid": uuid, "action": "scale_down", "status": "success", "message": "Pod scaled down"}
+
+
+def test_scale_down_that_something_newer_overtook_is_409(client: Client, core: Core) -> None:
+    uuid = new_session(client)
+    move(core, uuid, Status.ACTIVE)
+    with_delay(lambda: core.sessions.wake(uuid))
+    answer = client.post(f"/session/{uuid}/scale-down", headers={"Prefer": "wait=30"})
+    check_problem(answer, 409, "superseded")
+
+
+def test_backup_is_queued(client: Client, core: Core) -> None:
+    uuid = new_session(client)
+    check_problem(client.post(f"/session/{uuid}/backup"), 409, "illegal_state")
+    move(core, uuid, Status.ACTIVE)
+    answer = client.post(f"/session/{uuid}/backup")
+    assert answer.status_code == 202
+    assert answer.json == {"uuid": uuid, "action": "backup", "status": "queued"}
+
+
+def test_delete_waits_and_answers_the_same_again(client: Client, core: Core) -> None:
+    uuid = new_session(client)
+    move(core, uuid, Status.ACTIVE)
+    name = f"app-{uuid}-20261120-080000.zip"
+    with_delay(lambda: move(core, uuid, Status.TERMINATED, backup=name), until=Status.TERMINATING, core=core, uuid=uuid)
+    expected = {
+        "uuid": uuid,
+        "status": "terminated",
+        "message": "Session and all resources deleted",
+        "backup": name,
+    }
+    first = client.delete(f"/session/{uuid}", headers={"Prefer": "wait=30"})
+    again = client.delete(f"/session/{uuid}")
+    assert (first.status_code, first.json) == (200, expected)
+    assert (again.status_code, again.json) == (200, expected)
+    assert client.get(f"/session/{uuid}").json["session"]["status"] == "terminated"
+
+
+def test_delete_tells_why_nothing_was_deleted(client: Client, core: Core) -> None:
+    uuid = new_session(client)
+    with_delay(
+        lambda: move(core, uuid, Status.FAILED, reason="the disk is full"),
+        until=Status.TERMINATING,
+        core=core,
+        uuid=uuid,
+    )
+    answer = client.delete(f"/session/{uuid}", headers={"Prefer": "wait=30"})
+    assert check_problem(answer, 409, "teardown_failed")["detail"] == "the disk is full"
+
+
+@pytest.mark.parametrize(("query", "kept"), [("", True), ("?backup=true", True), ("?backup=false", False)])
+def test_delete_backs_up_unless_told_not_to(client: Client, core: Core, query: str, kept: bool) -> None:
+    uuid = new_session(client)
+    answer = client.delete(f"/session/{uuid}{query}", headers={"Prefer": "respond-async"})
+    assert (answer.status_code, answer.json["status"]) == (202, "terminating")
+    assert core.store.get(uuid).delete_backup is kept
+
+
+@pytest.mark.parametrize("query", ["?backup=maybe", "?backup=", "?backup=true&backup=false", "?nope=1"])
+def test_delete_refuses_a_query_it_does_not_understand(client: Client, query: str) -> None:
+    check_problem(client.delete(f"/session/{new_session(client)}{query}"), 400, "invalid_request")
+
+
+def test_list_pages_through_all_sessions_newest_first(client: Client) -> None:
+    made = [new_session(client, user_id=f"user{number}") for number in range(5)]
+    seen, cursor = [], ""
+    for _ in range(3):
+        page = client.get(f"/sessions?limit=2{cursor}").json
+        assert page["total"] == 5
+        seen += [session["uuid"] for session in page["sessions"]]
+        cursor = f"&cursor={page['next_cursor']}"
+    assert page["next_cursor"] is None
+    assert sorted(seen) == sorted(made)
+    assert page["sessions"][0].keys() == {"uuid", "user_id", "status", "created_at", "last_activity"}
+
+
+def test_list_filters_by_status_and_user(client: Client, core: Core) -> None:
+    uuid = new_session(client, user_id="ada")
+    new_session(client, user_id="bob")
+    move(core, uuid, Status.ACTIVE)
+    for query in ("?status=active", "?user_id=ada", "?user_id=ada&status=active"):
+        assert [session["uuid"] for session in client.get(f"/sessions{query}").json["sessions"]] == [uuid]
+    assert client.get("/sessions?user_id=bob&status=active").json["sessions"] == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=1001", "limit=1_0", "limit=x", "limit=", "status=none", "user_id=a%00", "cursor=!", "a=b"],
+)
+def test_list_refuses_a_query_it_does_not_understand(client: Client, query: str) -> None:
+    check_problem(client.get(f"/sessions?{query}"), 400, "invalid_request")
+
+
+def test_restored_sessions_say_where_they_come_from(client: Client, core: Core) -> None:
+    backup = add_backup(core)
+    uuid = new_session(client, restore_from=backup.name)
+    assert client.get(f"/session/{uuid}").json["session"]["restore_from"] == backup.name
+
+
+def with_delay(
+    change: Callable[[], object], until: Status | None = None, core: Core | None = None, uuid: str = ""
+) -> None:
+    """Do `change` while the request that follows is waiting: once the session is in `until`, else when
+    its wake or sleep was recorded. An event wakes the waiting call, so the order decides nothing."""
+
+    def later() -> None:
+        if core is not None and until is not None:
+            core.sessions.wait(uuid, lambda record: record.status is until, 30)
+        change()
+
+    threading.Timer(0.1, later).start()

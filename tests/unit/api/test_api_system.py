@@ -1,0 +1,228 @@
+"""The calls on the service itself, its description, and event streams."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from flask import Flask
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.api.limits import ENDPOINTS, WITHOUT_REDIS
+from app.api.openapi import VERSION
+from app.api.security import ANONYMOUS
+from app.api.streams import follow
+from app.sessions.core import Core
+from app.sessions.model import Status
+from tests.conftest import ROOT
+from tests.unit.api.helpers import ADMIN_KEY, Client, check_problem, keyed, move, new_session
+
+
+def alive(core: Core, workers: int = 1) -> None:
+    now = time.time()
+    core.fleet.watcher_alive(now)
+    for number in range(workers):
+        core.fleet.worker_alive(f"worker{number}", now)
+
+
+def test_health_is_good_when_all_parts_are_there(client: Client, core: Core) -> None:
+    alive(core, workers=2)
+    answer = client.get("/health")
+    body = answer.json
+    assert answer.status_code == 200
+    assert {name: body[name] for name in ("status", "version", "redis", "kubernetes", "workers", "runtime")} == {
+        "status": "healthy",
+        "version": VERSION,
+        "redis": "connected",
+        "kubernetes": "connected",
+        "workers": 2,
+        "runtime": "local",
+    }
+    assert 0 <= body["watcher_age_seconds"] < 10
+
+
+def test_health_is_bad_while_the_watcher_is_silent(client: Client, core: Core) -> None:
+    core.fleet.worker_alive("worker", time.time())
+    core.fleet.watcher_alive(time.time() - 60)
+    answer = client.get("/health")
+    assert answer.status_code == 503
+    assert (answer.json["status"], answer.json["kubernetes"]) == ("unhealthy", "disconnected")
+
+
+def test_health_is_bad_without_workers(client: Client, core: Core) -> None:
+    alive(core, workers=0)
+    assert client.get("/health").status_code == 503
+
+
+def test_probes_are_plain(client: Client) -> None:
+    for path in ("/livez", "/readyz"):
+        answer = client.get(path)
+        assert (answer.status_code, answer.mimetype, answer.text) == (200, "text/plain", "ok\n")
+
+
+def test_metrics_count_sessions_by_state(client: Client, core: Core) -> None:
+    alive(core)
+    uuid = new_session(client)
+    new_session(client)
+    move(core, uuid, Status.ACTIVE)
+    core.fleet.bury({"task": "x"})
+    body = client.get("/metrics").json
+    assert (body["total_sessions"], body["active_sessions"], body["created_sessions"]) == (2, 1, 1)
+    assert {f"{status}_sessions" for status in Status} <= body.keys()
+    assert (body["dead_letters"], body["workers"]) == (1, 1)
+    assert body["queue_backlog"].keys() == {"wake", "lifecycle", "backup"}
+    assert body["timestamp"].endswith("Z")
+
+
+@pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text; version=1.0.0"])
+def test_metrics_speak_prometheus_when_asked_to(client: Client, core: Core, accept: str) -> None:
+    move(core, new_session(client), Status.ACTIVE)
+    core.fleet.count("wakes")
+    answer = client.get("/metrics", headers={"Accept": accept})
+    assert answer.mimetype == accept.partition(";")[0]
+    samples = {
+        (sample.name, tuple(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+    assert samples[("sessions", ("active",))] == 1
+    assert samples[("sessions_wakes_total", ())] == 1
+
+
+def test_the_document_describes_every_route(app: Flask, client: Client) -> None:
+    document = client.get("/openapi.json").json
+    assert document["openapi"].startswith("3.1")
+    described = {(path, method.upper()) for path, item in document["paths"].items() for method in item} - {
+        (path, "PARAMETERS") for path in document["paths"]
+    }
+    routes = {
+        (rule.rule.replace("<session:", "<").replace("<", "{").replace(">", "}"), method)
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD"}
+    }
+    assert described == routes
+
+
+def test_the_document_is_complete(app: Flask, client: Client) -> None:
+    document = client.get("/openapi.json").json
+    operations = [op for item in document["paths"].values() for name, op in item.items() if name != "parameters"]
+    names = [operation["operationId"] for operation in operations]
+    assert len(set(names)) == len(names)
+    public = [operation for operation in operations if operation.get("security") == []]
+    assert len(public) == len(ANONYMOUS)
+    for operation in operations:
+        assert operation["summary"]
+        assert "429" in operation["responses"]
+        assert operation in public or "401" in operation["responses"]
+    for response in document["components"]["responses"].values():
+        assert list(response["content"]) == ["application/problem+json"]
+    assert document["components"]["securitySchemes"]["ApiKey"]["name"] == "X-API-Key"
+    text = json.dumps(document)
+    for name in [part.split('"')[0] for part in text.split('"$ref": "#/')[1:]]:
+        section, kind, item = name.split("/")
+        assert item in document[section][kind]
+
+
+def test_the_documents_version_is_the_packages() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    assert config["metadata"]["version"] == VERSION
+
+
+def test_endpoints_named_in_tables_exist(app: Flask) -> None:
+    named = set(ENDPOINTS) | ANONYMOUS | {name for name in WITHOUT_REDIS if name is not None}
+    assert named <= app.view_functions.keys()
+
+
+def test_the_docs_page_loads_nothing_from_elsewhere(client: Client) -> None:
+    page = client.get("/docs")
+    assert "http" not in page.text.replace("<!doctype html>", "")
+    policy = page.headers["Content-Security-Policy"]
+    assert "script-src 'self';" in policy and "default-src 'none'" in policy
+    for name in ("swagger-ui.css", "swagger-ui-bundle.js", "docs.js", "favicon-32x32.png"):
+        assert f"/docs/assets/{name}" in page.text
+        asset = client.get(f"/docs/assets/{name}")
+        assert asset.status_code == 200 and len(asset.data) > 50
+    check_problem(client.get("/docs/assets/__init__.py"), 404, "not_found")
+
+
+def read(lines: Iterator[bytes], count: int) -> list[dict[str, str]]:
+    """The next `count` events of a stream, comments left out."""
+    events: list[dict[str, str]] = []
+    while len(events) < count:
+        text = next(lines).decode()
+        pairs = [line.split(": ", 1) for line in text.strip().split("\n") if not line.startswith(":")]
+        if pairs:
+            events.append(dict(pairs))
+    return events
+
+
+def test_a_stream_begins_with_the_state_and_ends_with_the_session(client: Client, core: Core) -> None:
+    uuid = new_session(client)
+    answer = client.get(f"/session/{uuid}/events")
+    assert answer.mimetype == "text/event-stream"
+    assert answer.headers["X-Accel-Buffering"] == "no"
+    assert answer.headers["Cache-Control"] == "no-store"
+    lines = iter(answer.response)
+    [first] = read(lines, 1)
+    assert (first["event"], json.loads(first["data"])["status"]) == ("state", "created")
+    move(core, uuid, Status.ACTIVE)
+    move(core, uuid, Status.TERMINATING)
+    move(core, uuid, Status.TERMINATED)
+    rest = read(lines, 3)
+    assert [json.loads(event["data"])["status"] for event in rest] == ["active", "terminating", "terminated"]
+    assert list(lines) == []
+
+
+def test_a_stream_resumes_after_the_event_it_is_given(client: Client, core: Core) -> None:
+    uuid = new_session(client)
+    move(core, uuid, Status.ACTIVE)
+    seen = core.events.last_id(uuid)
+    move(core, uuid, Status.TERMINATING)
+    move(core, uuid, Status.TERMINATED)
+    text = client.get(f"/session/{uuid}/events", headers={"Last-Event-ID": seen}).text
+    assert [line for line in text.split("\n") if line.startswith("data")] == [
+        'data: {"status": "terminating"}',
+        'data: {"status": "terminated"}',
+    ]
+
+
+def test_a_stream_of_a_terminated_session_ends(client: Client, core: Core) -> None:
+    uuid = new_session(client)
+    move(core, uuid, Status.TERMINATING)
+    move(core, uuid, Status.TERMINATED)
+    assert '"terminated"' in client.get(f"/session/{uuid}/events").text
+    last = core.events.last_id(uuid)
+    assert client.get(f"/session/{uuid}/events", headers={"Last-Event-ID": last}).text == ""
+
+
+@pytest.mark.parametrize("last", ["", "x", "1-", "99999999999999999999", "1-99999999999999999999", "1\u0661"])
+def test_a_last_event_id_of_elsewhere_is_400(client: Client, last: str) -> None:
+    uuid = new_session(client)
+    answer = client.get(f"/session/{uuid}/events", headers={"Last-Event-ID": last.encode().decode("latin-1")})
+    check_problem(answer, 400, "invalid_request")
+
+
+def test_streams_are_bounded_and_free_their_place(make_app: Callable[..., Flask]) -> None:
+    client = keyed(make_app(max_streams=1), ADMIN_KEY)
+    uuid = new_session(client)
+    first = client.get(f"/session/{uuid}/events")
+    refused = client.get(f"/session/{uuid}/events")
+    check_problem(refused, 503, "too_many_streams")
+    assert refused.headers["Retry-After"]
+    first.close()
+    again = client.get(f"/session/{uuid}/events")
+    assert again.status_code == 200
+    again.close()
+
+
+def test_a_quiet_stream_shows_that_it_lives_and_ends_when_the_session_vanishes(client: Client, core: Core) -> None:
+    uuid = new_session(client)
+    record = core.store.get(uuid)
+    lines = follow(core, record, core.events.last_id(uuid), announce=False, heartbeat=0.0)
+    assert next(lines).startswith(":")
+    core.redis.delete(f"session:{uuid}")
+    assert all(line.startswith(":") for line in lines)

@@ -1,0 +1,352 @@
+"""Intents, and what carries them out: with lost messages, killed workers, double deliveries and refusals."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.sessions import keys, queue
+from app.sessions.errors import (
+    BackupInUse,
+    BackupNotFound,
+    IllegalState,
+    InvalidRequest,
+    NoSpace,
+    QuotaExceeded,
+    RetryableError,
+)
+from app.sessions.model import Status
+from app.sessions.service import NewSession
+from tests.world import World
+
+
+def test_create_brings_a_workspace_up(world: World) -> None:
+    record = world.sessions.create(NewSession(user_id="ada"))
+    assert record.status is Status.CREATED
+    assert world.work() == [queue.PROVISION]
+    world.runtime.become_ready(record.uuid)
+    world.now += 0.4
+    world.look(record.uuid)
+    up = world.get(record.uuid)
+    assert (up.status, up.replicas, up.settled) == (Status.ACTIVE, 1, up.generation)
+    assert up.phases == {"enqueued": 0, "volume": 0, "started": 0, "ready": 400}
+
+
+@pytest.mark.parametrize("user_id", ["", "a" * 129, "a b", "a/b", "ä", "a\n"])
+def test_a_bad_user_id_is_refused(world: World, user_id: str) -> None:
+    with pytest.raises(InvalidRequest):
+        world.sessions.create(NewSession(user_id=user_id))
+
+
+def test_a_quota_reached_is_said(world: World) -> None:
+    for _ in range(world.settings.max_sessions_per_user):
+        world.sessions.create(NewSession(user_id="ada"))
+    with pytest.raises(QuotaExceeded):
+        world.sessions.create(NewSession(user_id="ada"))
+    assert world.sessions.create(NewSession(user_id="bob"))
+
+
+def test_sleep_and_wake_keep_the_files(world: World) -> None:
+    uuid = world.active()
+    world.runtime.workspaces[uuid].files["a.txt"] = b"kept"
+    world.sessions.sleep(uuid)
+    assert world.get(uuid).status is Status.SLEEPING
+    world.work()
+    assert not world.runtime.workspaces[uuid].running
+    assert world.get(uuid).settled == world.get(uuid).generation
+    assert world.sessions.wake(uuid).status is Status.WAKING
+    world.work()
+    world.runtime.become_ready(uuid)
+    world.look(uuid)
+    assert world.get(uuid).status is Status.ACTIVE
+    assert world.runtime.workspaces[uuid].files == {"a.txt": b"kept"}
+
+
+def test_waking_what_is_up_changes_nothing_but_its_last_use(world: World) -> None:
+    uuid = world.active()
+    world.now += 60
+    before = world.get(uuid)
+    assert world.sessions.wake(uuid).status is Status.ACTIVE
+    assert world.get(uuid).generation == before.generation
+    assert world.get(uuid).last_activity == world.now
+    assert world.work() == []
+
+
+def test_a_session_still_being_created_is_not_put_to_sleep(world: World) -> None:
+    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+    with pytest.raises(IllegalState):
+        world.sessions.sleep(uuid)
+
+
+def test_a_task_delivered_again_after_it_was_settled_does_nothing(world: World) -> None:
+    uuid = world.asleep()
+    world.sessions.wake(uuid)
+    message = world.tasks.sent[0]
+    world.work()
+    world.runtime.become_ready(uuid)
+    world.look(uuid)
+    world.tasks.sent.append(message)
+    world.work()
+    assert [call[:2] for call in world.runtime.calls].count(("start", uuid)) == 2, "one for create, one for the wake"
+
+
+def test_an_old_task_does_nothing(world: World) -> None:
+    """The wake's message arrives after a newer sleep was asked for."""
+    uuid = world.asleep()
+    old = world.sessions.wake(uuid).generation
+    world.sessions.sleep(uuid)
+    world.tasks.lose_all()
+    world.lifecycle.carry_out(uuid, old)
+    assert not world.runtime.workspaces[uuid].running
+
+
+def test_a_lost_message_is_sent_again_by_the_stale_sweep(world: World) -> None:
+    uuid = world.asleep()
+    world.sessions.wake(uuid)
+    world.tasks.lose_all()
+    world.sweeps.stale()
+    world.tasks.sent = [sent for sent in world.tasks.sent if sent[0] != queue.RECONCILE]
+    assert world.tasks.sent == [], "not before it is overdue"
+    world.now += world.settings.stale_after + 1
+    world.sweeps.stale()
+    assert world.work() == [queue.WAKE]
+    assert world.runtime.workspaces[uuid].running
+
+
+def test_an_intent_in_a_living_workers_hands_is_left_to_it(world: World) -> None:
+    uuid = world.asleep()
+    world.sessions.wake(uuid)
+    world.tasks.lose_all()
+    world.now += world.settings.stale_after + 1
+    with world.core.leases.hold(keys.LEASE.format(uuid=uuid)):
+        world.sweeps.stale()
+        assert queue.WAKE not in world.work()
+
+
+def test_an_intent_that_finds_the_lease_taken_is_passed_on(world: World) -> None:
+    """A wake comes while the sleep is being carried out: whoever holds the lease enqueues it at the end."""
+    uuid = world.active()
+    world.sessions.sleep(uuid)
+
+    stop = world.runtime.stop
+
+    def stop_while_a_wake_comes(uuid: str, generation: int) -> None:
+        stop(uuid, generation)
+        world.sessions.wake(uuid)
+        wakes = [sent for sent in world.tasks.sent if sent[0] == queue.WAKE]
+        world.tasks.lose_all()
+        world.lifecycle.carry_out(*wakes[0][1])
+
+    world.runtime.stop = stop_while_a_wake_comes  # type: ignore[method-assign]
+    assert world.work() == [queue.SLEEP, queue.WAKE]
+    assert world.runtime.workspaces[uuid].running
+    world.runtime.become_ready(uuid)
+    world.look(uuid)
+    assert world.get(uuid).status is Status.ACTIVE
+
+
+def test_ready_processes_of_an_older_intent_do_not_make_a_session_active(world: World) -> None:
+    """Else a wake could be called done just before the sleep before it stops the processes."""
+    uuid = world.active()
+    world.sessions.sleep(uuid)
+    world.sessions.wake(uuid)
+    world.look(uuid)
+    assert world.get(uuid).status is Status.WAKING
+
+
+def test_delete_backs_up_then_deletes_everything(world: World) -> None:
+    uuid = world.active()
+    world.runtime.workspaces[uuid].files["a.txt"] = b"kept"
+    world.sessions.delete(uuid)
+    world.work()
+    gone = world.get(uuid)
+    assert gone.status is Status.TERMINATED
+    assert world.core.backups.get(gone.backup).uuid == uuid
+    assert world.runtime.observe(uuid) is None
+    restored = world.sessions.restore(gone.backup)
+    world.work()
+    assert restored.user_id == "ada"
+    assert world.runtime.workspaces[restored.uuid].files == {"a.txt": b"kept"}
+    assert world.get(restored.uuid).restore_from == ""
+
+
+def test_delete_without_backup_makes_none(world: World) -> None:
+    uuid = world.active()
+    world.sessions.delete(uuid, backup=False)
+    world.work()
+    assert world.get(uuid).status is Status.TERMINATED
+    assert world.core.backups.count() == 0
+
+
+def test_a_failed_backup_deletes_nothing_and_a_second_delete_tries_again(world: World) -> None:
+    uuid = world.active()
+    world.runtime.workspaces[uuid].files["a.txt"] = b"kept"
+    world.runtime.errors["backup"] = NoSpace("The disk is full.")
+    world.sessions.delete(uuid)
+    world.work()
+    assert (world.get(uuid).status, world.get(uuid).reason) == (Status.FAILED, "The disk is full.")
+    assert world.runtime.workspaces[uuid].files == {"a.txt": b"kept"}
+    world.sessions.delete(uuid)
+    world.work()
+    assert world.get(uuid).status is Status.TERMINATED
+    assert world.core.backups.count() == 1
+
+
+def test_a_delete_asked_twice_keeps_its_first_wish_for_a_backup(world: World) -> None:
+    """`backup=false` arriving second must not take the backup from a teardown under way."""
+    uuid = world.active()
+    world.sessions.delete(uuid)
+    assert world.sessions.delete(uuid, backup=False).delete_backup is True
+    world.work()
+    assert world.core.backups.count() == 1
+    assert world.sessions.delete(uuid).status is Status.TERMINATED
+
+
+def test_a_teardown_killed_after_its_backup_does_not_make_another(world: World) -> None:
+    uuid = world.active()
+    world.runtime.errors["remove"] = RetryableError("killed here")
+    world.sessions.delete(uuid)
+    with pytest.raises(RetryableError):
+        world.work()
+    assert world.core.backups.count() == 1
+    world.sessions.resend(world.get(uuid))
+    world.work()
+    assert world.get(uuid).status is Status.TERMINATED
+    assert world.core.backups.count() == 1
+
+
+def test_a_teardown_waits_for_a_running_backup(world: World) -> None:
+    uuid = world.active()
+    world.sessions.delete(uuid)
+    with world.core.leases.hold(keys.BACKUP_LEASE.format(uuid=uuid)):
+        world.work()
+        assert world.runtime.observe(uuid) is not None
+    world.now += world.settings.stale_after + 1
+    world.sweeps.stale()
+    world.work()
+    assert world.get(uuid).status is Status.TERMINATED
+
+
+def test_a_session_whose_files_were_never_restored_names_their_backup(world: World) -> None:
+    first = world.active()
+    world.sessions.delete(first)
+    world.work()
+    name = world.get(first).backup
+    second = world.sessions.restore(name).uuid
+    world.tasks.lose_all()
+    world.sessions.delete(second)
+    world.work()
+    assert world.get(second).backup == name
+    assert world.core.backups.count() == 1
+
+
+def test_a_backup_in_use_is_not_deletable(world: World) -> None:
+    first = world.active()
+    world.sessions.delete(first)
+    world.work()
+    backup = world.sessions.backup(world.get(first).backup)
+    world.sessions.restore(backup.name)
+    with pytest.raises(BackupInUse):
+        world.sessions.check_deletable(backup)
+    world.work()
+    world.sessions.check_deletable(backup)
+
+
+def test_a_failed_restore_is_tried_again_by_wake_and_never_starts_empty(world: World) -> None:
+    first = world.active()
+    world.runtime.workspaces[first].files["a.txt"] = b"kept"
+    world.sessions.delete(first)
+    world.work()
+    world.runtime.errors["restore"] = NoSpace("The disk is full.")
+    second = world.sessions.restore(world.get(first).backup).uuid
+    world.work()
+    assert world.get(second).status is Status.FAILED
+    world.sessions.wake(second)
+    assert world.work() == [queue.RESTORE]
+    assert world.runtime.workspaces[second].files == {"a.txt": b"kept"}
+
+
+def test_restoring_an_unknown_backup_is_not_found(world: World) -> None:
+    with pytest.raises(BackupNotFound):
+        world.sessions.restore("app-aaaaaaaa-20260101-000000.zip")
+
+
+def test_a_backup_of_a_running_session_leaves_it_running(world: World) -> None:
+    uuid = world.active()
+    world.sessions.request_backup(uuid)
+    assert world.work() == [queue.BACKUP]
+    assert world.get(uuid).status is Status.ACTIVE
+    assert world.core.backups.newest_of(uuid).name == world.get(uuid).backup  # type: ignore[union-attr]
+
+
+def test_two_backups_in_one_second_have_two_names(world: World) -> None:
+    uuid = world.active()
+    for _ in range(2):
+        world.sessions.request_backup(uuid)
+        world.work()
+    assert world.core.backups.count() == 2
+
+
+def test_a_lost_backup_message_is_sent_again(world: World) -> None:
+    uuid = world.active()
+    world.sessions.request_backup(uuid)
+    world.tasks.lose_all()
+    world.now += world.settings.stale_after + 1
+    world.sweeps.stale()
+    assert queue.BACKUP in world.work()
+    assert world.core.backups.count() == 1
+
+
+def test_a_failed_backup_is_an_event_and_the_session_goes_on(world: World) -> None:
+    uuid = world.active()
+    world.runtime.errors["backup"] = NoSpace("The disk is full.")
+    world.sessions.request_backup(uuid)
+    world.work()
+    assert world.get(uuid).status is Status.ACTIVE
+    events = [event for event in world.core.events.follow(uuid, "0-0", 0.1) if event]
+    assert events[-1].type == "backup"
+    assert events[-1].data == {"status": "failed", "reason": "The disk is full."}
+    assert not world.core.store.backup_wanted(uuid)
+
+
+def test_there_is_nothing_to_back_up_before_the_files_are_there(world: World) -> None:
+    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+    with pytest.raises(IllegalState):
+        world.sessions.request_backup(uuid)
+
+
+def test_a_workspace_that_died_is_failed_with_its_last_words_and_wakes(world: World) -> None:
+    uuid = world.active()
+    world.runtime.crash(uuid, "out of memory")
+    world.look(uuid)
+    assert world.get(uuid).status is Status.FAILED
+    assert "out of memory" in world.get(uuid).reason
+    world.sessions.wake(uuid)
+    world.work()
+    world.runtime.become_ready(uuid)
+    world.look(uuid)
+    assert (world.get(uuid).status, world.get(uuid).reason) == (Status.ACTIVE, "")
+
+
+def test_a_start_that_never_answers_has_failed(world: World) -> None:
+    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+    world.work()
+    world.now += world.settings.start_timeout + 1
+    world.sweeps.stale()
+    assert world.get(uuid).status is Status.FAILED
+    assert "did not answer" in world.get(uuid).reason
+
+
+def test_a_failed_start_that_answers_after_all_is_active(world: World) -> None:
+    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+    world.work()
+    world.now += world.settings.start_timeout + 1
+    world.sweeps.stale()
+    world.runtime.become_ready(uuid)
+    world.look(uuid)
+    assert world.get(uuid).status is Status.ACTIVE
+
+
+def test_a_wait_ends_when_the_state_is_reached_and_when_time_is_up(world: World) -> None:
+    uuid = world.active()
+    assert world.sessions.wait(uuid, lambda r: r.status is Status.ACTIVE, 5).status is Status.ACTIVE
+    assert world.sessions.wait(uuid, lambda r: r.status is Status.SLEEPING, 0.1).status is Status.ACTIVE

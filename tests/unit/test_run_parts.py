@@ -1,0 +1,149 @@
+"""The parts of scripts/run: what a data folder remembers, what is recognised as left behind, what is checked."""
+
+from __future__ import annotations
+
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from scripts.lib import check_lock, check_tree, leftovers
+from scripts.lib.data_dir import PORTS, StartError, chosen_port, only_run, remembered_port, remembered_secret
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_secret_is_made_once_and_is_its_owners_only(tmp_path):
+    """The API key of a second run is that of the first."""
+    file = tmp_path / "deep" / "api-key"
+    first = remembered_secret(file)
+    assert len(first) >= 32
+    assert remembered_secret(file) == first
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_port_is_remembered_while_it_is_free(tmp_path):
+    """Workspace URLs stay the same from run to run."""
+    port = remembered_port(tmp_path, "WORKSPACE_PORT", set())
+    assert port in PORTS
+    assert remembered_port(tmp_path, "WORKSPACE_PORT", set()) == port
+
+
+def test_a_remembered_port_that_is_taken_gives_way_to_another(tmp_path):
+    """A run starts even when its old port is someone else's by now, and remembers the new one."""
+    port = remembered_port(tmp_path, "WORKSPACE_PORT", set())
+    with socket.create_server(("127.0.0.1", port)):
+        other = remembered_port(tmp_path, "WORKSPACE_PORT", set())
+    assert other != port
+    assert remembered_port(tmp_path, "WORKSPACE_PORT", set()) == other
+
+
+def test_two_names_never_get_one_port(tmp_path):
+    """A port that is spoken for is not given away again, though nobody listens on it yet."""
+    taken: set[int] = set()
+    ports = [remembered_port(tmp_path, name, taken) for name in ("A", "B", "C")]
+    assert len(set(ports)) == 3
+    assert taken == set(ports)
+
+
+def test_a_chosen_port_that_is_taken_is_an_error_that_names_the_setting():
+    """The user reads which variable to change."""
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(StartError, match="PORT"):
+        chosen_port("PORT", str(server.getsockname()[1]), "127.0.0.1", set())
+
+
+@pytest.mark.parametrize("text", ["", "x", "0", "65536", "-1"])
+def test_a_port_that_is_none_is_an_error_that_names_the_setting(text):
+    """Nonsense is refused before anything starts."""
+    with pytest.raises(StartError, match="FLOWER_PORT"):
+        chosen_port("FLOWER_PORT", text, "127.0.0.1", set())
+
+
+def test_a_data_folder_has_one_run(tmp_path):
+    """A second run in the same folder is refused with the process that holds it; after it, one may start."""
+    with only_run(tmp_path), pytest.raises(StartError, match=str(psutil.Process().pid)), only_run(tmp_path):
+        pytest.fail("two runs at once")
+    with only_run(tmp_path):
+        assert (tmp_path / "run.lock").read_text().strip() == str(psutil.Process().pid)
+
+
+HERE = Path("/srv/data")
+
+
+@pytest.mark.parametrize(
+    ("environment", "mark"),
+    [
+        ({"DATA_DIR": "/srv/data"}, None),
+        ({"DATA_DIR": "/srv/other", "SUPERVISED": "1"}, None),
+        ({"SUPERVISED": "1"}, None),
+        ({"DATA_DIR": "/srv/data", "SUPERVISED": "1"}, leftovers.SUPERVISED),
+        ({"DATA_DIR": "/srv/data", "WORKSPACE_UUID": "a"}, leftovers.WORKSPACE),
+        ({"DATA_DIR": "/srv/data", "WORKSPACE_UUID": "a", "SUPERVISED": "1"}, leftovers.WORKSPACE),
+    ],
+)
+def test_only_marked_processes_of_the_folder_are_its_own(environment, mark):
+    """A shell with DATA_DIR set is nobody's leftover, and a workspace is never taken for a worker."""
+    assert leftovers.mark_of(environment, HERE) == mark
+
+
+def test_leftovers_are_found_and_ended_and_others_left_alone(tmp_path):
+    """What a killed run left is ended; a workspace and a bystander live on."""
+    command = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
+    environments = [
+        {"DATA_DIR": str(tmp_path), "SUPERVISED": "1"},
+        {"DATA_DIR": str(tmp_path), "WORKSPACE_UUID": "abcd1234"},
+        {"DATA_DIR": str(tmp_path)},
+    ]
+    started = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE) for env in environments]
+    try:
+        for process in started:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"up\n"
+        found = leftovers.find(tmp_path, leftovers.SUPERVISED)
+        assert [process.pid for process in found] == [started[0].pid]
+        leftovers.end(found, grace=10)
+        assert [process.poll() is None for process in started] == [False, True, True]
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+
+
+SETUP = """
+[options]
+python_requires = >=3.11
+install_requires =
+    flask
+    redis>=7
+[options.extras_require]
+dev =
+    pytest
+"""
+
+
+def test_the_lock_digest_follows_the_requirements_and_nothing_else():
+    """Order is no change; a requirement more is."""
+    same = SETUP.replace("    flask\n    redis>=7\n", "    redis>=7\n    flask\n")
+    assert check_lock.digest(same) == check_lock.digest(SETUP)
+    assert check_lock.digest(SETUP.replace("pytest", "pytest\n    ruff")) != check_lock.digest(SETUP)
+
+
+def test_a_lock_out_of_step_or_bound_to_a_host_is_refused():
+    """Both are found in the text of the lock file."""
+    wanted = check_lock.digest(SETUP)
+    assert check_lock.faults(f"# made for {wanted}\nflask==3 \\\n    --hash=sha256:00\n", wanted) == []
+    assert len(check_lock.faults("# made for something else\nflask==3\n", wanted)) == 1
+    assert len(check_lock.faults(f"# {wanted}\n--index-url https://example.org/\nflask==3\n", wanted)) == 1
+
+
+def test_machine_paths_and_package_hosts_are_found_in_a_text():
+    """Addresses of the service's own world are not."""
+    pattern = check_tree.forbidden({"packages.example.org"})
+    assert pattern.search("see https://packages.example.org/simple/flask")
+    assert pattern.search("cp /ho" + "me/someone/x .")
+    assert pattern.search(f"cd {ROOT / 'app'}")
+    assert not pattern.search("the folder $DATA_DIR/workspaces/abcd1234/home/user and https://example.org/home/x")

@@ -1,0 +1,50 @@
+"""The names the API enqueues by, and what the workers registered under them."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from app.sessions import queue
+from workers import tasks
+from workers.celery_app import NotSweeps, app, settings
+
+OWN = {name: task for name, task in app.tasks.items() if not name.startswith("celery.")}
+
+
+def test_every_name_the_api_may_enqueue_is_a_task_and_every_task_has_a_queue() -> None:
+    assert tasks.provision.name == queue.PROVISION
+    assert set(OWN) == set(queue.ROUTES)
+    assert set(queue.ROUTES.values()) == set(queue.QUEUES) == {q.name for q in app.conf.task_queues}
+
+
+def test_beat_only_asks_for_tasks_that_exist_and_lets_them_expire() -> None:
+    """A sweep that nobody took is replaced by the next, it doesn't pile up."""
+    for entry in app.conf.beat_schedule.values():
+        assert entry["task"] in OWN
+        assert entry["options"]["expires"] >= entry["schedule"]
+
+
+@pytest.mark.parametrize("name", sorted(OWN))
+def test_a_task_survives_its_worker_and_ends_before_redis_hands_it_out_again(name: str) -> None:
+    task = OWN[name]
+    assert app.conf.task_acks_late and task.acks_late is not False
+    assert app.conf.task_reject_on_worker_lost
+    assert task.soft_time_limit < task.time_limit < settings.visibility_timeout
+    assert app.conf.broker_transport_options["visibility_timeout"] == settings.visibility_timeout
+
+
+def test_what_a_user_waits_for_never_queues_behind_a_backup() -> None:
+    assert {queue.ROUTES[queue.PROVISION], queue.ROUTES[queue.WAKE]} == {"wake"}
+    assert {queue.ROUTES[task] for task in (queue.BACKUP, queue.RESTORE, queue.TEARDOWN)} == {"backup"}
+
+
+def a_line(name: str, level: int = logging.INFO) -> logging.LogRecord:
+    return logging.LogRecord("celery.app.trace", level, "", 0, "Task %(name)s succeeded", ({"name": name},), None)
+
+
+def test_sweeps_are_not_logged_each_second_but_their_failures_are() -> None:
+    assert not NotSweeps().filter(a_line(queue.SWEEP_IDLE))
+    assert NotSweeps().filter(a_line(queue.WAKE))
+    assert NotSweeps().filter(a_line(queue.SWEEP_IDLE, logging.ERROR))

@@ -1,0 +1,129 @@
+"""The core with a real Redis, a runtime in memory, a clock that stands still, and a queue that is worked by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from app.sessions import queue
+from app.sessions.backup_files import BackupFiles
+from app.sessions.backups import BackupIndex
+from app.sessions.core import Core
+from app.sessions.events import EventLog
+from app.sessions.fleet import Fleet
+from app.sessions.leases import Leases
+from app.sessions.model import Record
+from app.sessions.service import NewSession, SessionService
+from app.sessions.store import SessionStore
+from app.settings import Settings
+from tests.fakes import FakeRuntime
+from workers.lifecycle import Lifecycle
+from workers.sweeps import Sweeps
+from workers.watcher import Watcher
+
+
+class FakeTasks:
+    """A queue that keeps what was sent until `World.work` does it."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, tuple[Any, ...]]] = []
+
+    def send(self, task: str, *args: str | int, request_id: str = "") -> None:
+        self.sent.append((task, args))
+
+    def lose_all(self) -> None:
+        """The broker forgot everything."""
+        self.sent.clear()
+
+
+class World:
+    """Everything between the API and the runtime, in one process. `now` is seconds since the epoch."""
+
+    def __init__(self, client: redis.Redis, folder: Path, **settings: Any) -> None:
+        self.now = 1_763_625_600.0
+        self.tasks = FakeTasks()
+        self.settings = replace(Settings(), data_dir=folder, **settings)
+        store = SessionStore(client, self.settings.tombstone_ttl)
+        events = EventLog(client, block=0.05)
+        backups = BackupIndex(client)
+        files = BackupFiles(self.settings.backups_location())
+        self.sessions = SessionService(
+            store=store,
+            events=events,
+            backups=backups,
+            tasks=self.tasks,  # type: ignore[arg-type]
+            settings=self.settings,
+            clock=self.clock,
+        )
+        self.core = Core(
+            settings=self.settings,
+            redis=client,
+            store=store,
+            events=events,
+            backups=backups,
+            files=files,
+            fleet=Fleet(client),
+            leases=Leases(client, ttl=15.0),
+            tasks=self.tasks,  # type: ignore[arg-type]
+            sessions=self.sessions,
+        )
+        self.runtime = FakeRuntime()
+        self.lifecycle = Lifecycle(self.core, self.runtime, self.clock)
+        self.sweeps = Sweeps(self.core, self.runtime, self.lifecycle, self.clock)
+        self.watcher = Watcher(self.core, self.runtime, self.clock)
+
+    def clock(self) -> float:
+        return self.now
+
+    def get(self, uuid: str) -> Record:
+        return self.core.store.get(uuid)
+
+    def work(self) -> list[str]:
+        """Do every task that waits, in order; answers their names. Bounded, so that a loop shows as a failure."""
+        done: list[str] = []
+        for _ in range(100):
+            if not self.tasks.sent:
+                return done
+            task, args = self.tasks.sent.pop(0)
+            done.append(task)
+            self._do(task, args)
+        raise AssertionError(f"the queue never became empty: {done[-10:]}")
+
+    def look(self, uuid: str) -> None:
+        """The watcher sees the workspace as it is now."""
+        seen = self.runtime.observe(uuid)
+        if seen is not None:
+            self.watcher.apply(seen)
+
+    def active(self, user_id: str = "ada", **wanted: Any) -> str:
+        """A session that was created and came up; answers its uuid."""
+        uuid = self.sessions.create(NewSession(user_id=user_id, **wanted)).uuid
+        self.work()
+        self.runtime.become_ready(uuid)
+        self.look(uuid)
+        return uuid
+
+    def asleep(self, user_id: str = "ada", **wanted: Any) -> str:
+        """A session that sleeps, settled; answers its uuid."""
+        uuid = self.active(user_id, **wanted)
+        self.sessions.sleep(uuid)
+        self.work()
+        return uuid
+
+    def _do(self, task: str, args: tuple[Any, ...]) -> None:
+        sweeps = {
+            queue.SWEEP_IDLE: self.sweeps.idle,
+            queue.SWEEP_EXPIRED: self.sweeps.expired,
+            queue.SWEEP_STALE: self.sweeps.stale,
+            queue.RECONCILE: self.sweeps.reconcile,
+            queue.SWEEP_RETENTION: self.sweeps.retention,
+        }
+        if task in sweeps:
+            sweeps[task]()
+        elif task == queue.BACKUP:
+            self.lifecycle.back_up(*args)
+        else:
+            self.lifecycle.carry_out(*args)

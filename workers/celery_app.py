@@ -1,0 +1,94 @@
+"""The Celery application of the workers and of beat, wired as DESIGN.md's measured facts demand."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from celery import Celery, signals
+from kombu import Queue
+
+from app import logs
+from app.sessions import queue
+from app.sessions.connections import connect
+from app.sessions.errors import StateUnavailable
+from app.sessions.fleet import Fleet
+from app.settings import Settings
+
+log = logging.getLogger(__name__)
+
+BROKER_TIMEOUT = 30.0
+"""s: a worker's own commands; must be longer than the broker's blocking reads."""
+
+settings = Settings.from_env()
+fleet = Fleet(connect(settings.redis_url, settings.redis_timeout))
+
+app = Celery("workers", broker=settings.redis_url, include=["workers.tasks"])
+app.conf.update(
+    task_queues=[Queue(name) for name in queue.QUEUES],
+    task_routes={task: {"queue": name} for task, name in queue.ROUTES.items()},
+    task_create_missing_queues=False,
+    # Results in Redis halve the throughput, and nobody reads them: the record tells.
+    task_ignore_result=True,
+    # A killed worker's task goes back to the queue; tasks are idempotent.
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    worker_prefetch_multiplier=1,
+    worker_hijack_root_logger=False,
+    worker_cancel_long_running_tasks_on_connection_loss=False,
+    # Flower lives on these.
+    worker_send_task_events=True,
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,
+    broker_transport_options=queue.transport_options(settings.visibility_timeout, BROKER_TIMEOUT),
+    result_backend_transport_options={"visibility_timeout": settings.visibility_timeout},
+    beat_schedule={
+        task: {
+            "task": task,
+            "schedule": seconds,
+            # A sweep that waited longer than its interval is replaced by the next one.
+            "options": {"expires": max(seconds, 1.0)},
+        }
+        for task, seconds in {
+            queue.SWEEP_IDLE: settings.sweep_interval,
+            queue.SWEEP_EXPIRED: settings.sweep_interval,
+            queue.SWEEP_STALE: settings.sweep_interval,
+            queue.RECONCILE: settings.reconcile_interval,
+            queue.SWEEP_RETENTION: settings.retention_interval,
+        }.items()
+    },
+)
+
+
+class NotSweeps(logging.Filter):
+    """Drops what Celery says of each sweep: several a second, and a sweep that acts says so itself."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        told = record.args if isinstance(record.args, dict) else getattr(record, "data", {})
+        return record.levelno > logging.INFO or not str(told.get("name", "")).startswith(queue.SWEEPS)
+
+
+@signals.setup_logging.connect
+def _set_up_logging(**_: Any) -> None:
+    logs.configure(settings.log_level)
+    logging.getLogger("celery.beat").setLevel(logging.WARNING)
+    for name in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(name).addFilter(NotSweeps())
+
+
+@signals.task_prerun.connect
+def _note_request(task: Any = None, **_: Any) -> None:
+    """Let every line a task logs carry the id of the request behind it; a sweep has none."""
+    logs.request_id.set(task.request.get("request_id") or "")
+
+
+@signals.worker_ready.connect
+@signals.heartbeat_sent.connect
+def _report_alive(sender: Any = None, **_: Any) -> None:
+    """Tell `/health` that this worker lives; runs in the worker's main process."""
+    name = sender.hostname if hasattr(sender, "hostname") else sender.eventer.hostname
+    try:
+        fleet.worker_alive(name, time.time())
+    except StateUnavailable as error:
+        log.warning("heartbeat not sent: %s", error)

@@ -1,0 +1,28 @@
+"""What a worker process works with, built once, after the pool forked it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from app.sessions.core import Core, build_core
+from app.settings import Settings
+from workers import runtime as runtimes
+from workers.lifecycle import Lifecycle
+from workers.sweeps import Sweeps
+
+
+@dataclass(frozen=True)
+class Context:
+    core: Core
+    lifecycle: Lifecycle
+    sweeps: Sweeps
+
+
+@lru_cache(maxsize=1)
+def context() -> Context:
+    """This process's context; never called before the fork, so that no connection is shared."""
+    core = build_core(Settings.from_env())
+    runtime = runtimes.load(core.settings)
+    lifecycle = Lifecycle(core, runtime)
+    return Context(core, lifecycle, Sweeps(core, runtime, lifecycle))

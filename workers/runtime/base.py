@@ -1,0 +1,92 @@
+"""What the service asks of whatever runs the workspaces: one protocol, one file for each runtime.
+
+Every call that changes something carries the `generation` of the intent it carries out. A runtime
+keeps the highest it has seen with the workspace and refuses an older one with `Superseded`: that
+is the fencing token which stops a worker that lost its lease from undoing a newer intent.
+
+Errors, for all calls: `RetryableError` when the runtime can't be reached or is busy,
+`PermanentError` when trying again changes nothing, `WorkspaceConflict` when what is there belongs
+to another session. Every call is idempotent and bounded in time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from threading import Event
+from typing import Protocol
+
+from app.sessions.model import Identity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """One workspace as the runtime sees it now.
+
+    `generation` is that of the last intent it carried out; `running` whether its processes are
+    asked for and there; `ready` whether the editor answers; `failure` why it is neither, with the
+    last lines of its log; `active_at` when someone last used it (seconds since the epoch, 0 unknown).
+    """
+
+    identity: Identity
+    generation: int
+    running: bool = False
+    ready: bool = False
+    pod_name: str = ""
+    failure: str = ""
+    active_at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All workspaces that are running or failed at one moment: what is not in it is down."""
+
+    workspaces: tuple[Observation, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackupSummary:
+    """What a verified backup holds. `size` is that of the zip and `content_bytes` of the files in it;
+    `changed` names the files that changed while they were read, even after another try."""
+
+    size: int
+    files: int
+    content_bytes: int
+    sha256: str
+    changed: tuple[str, ...] = ()
+
+
+class Runtime(Protocol):
+    """Runs workspaces: folders and processes on this machine, or objects of a cluster."""
+
+    def provision(self, identity: Identity, generation: int) -> None:
+        """Create the workspace's volume and what names it, not running; adopt it when it is already
+        this session's."""
+
+    def start(self, uuid: str, generation: int) -> None:
+        """Ask for the processes and return; `watch` tells when they are ready. Running already: only
+        the generation is noted. No volume: `PermanentError`."""
+
+    def stop(self, uuid: str, generation: int) -> None:
+        """Return when no process of the workspace is left and its URL no longer leads to it."""
+
+    def remove(self, uuid: str, generation: int) -> None:
+        """Delete everything, the volume too. Nothing there: success."""
+
+    def backup(self, uuid: str, name: str) -> BackupSummary:
+        """Write the files to the backup store as `name`, verified; running or not. Nothing appears
+        under that name unless all of it is good."""
+
+    def restore(self, identity: Identity, generation: int) -> None:
+        """Replace the workspace's files by those of the backup `identity.restore_from`, all or
+        nothing, and clear `restore_from` in the identity kept beside the volume."""
+
+    def observe(self, uuid: str) -> Observation | None:
+        """One workspace, or None when there is nothing of it."""
+
+    def observe_all(self) -> Iterator[Observation]:
+        """Every workspace that has a volume, running or not."""
+
+    def watch(self, stop: Event) -> Iterator[Snapshot | Observation]:
+        """A `Snapshot`, then every change as it happens (a stopped workspace too, with
+        `running=False`), until `stop` is set. Sleeping workspaces cost nothing here."""

@@ -1,0 +1,351 @@
+"""Runs workspaces on this machine: each is a folder, and while it is up a detached code-server.
+
+Its processes outlive the worker that started them; whatever worker comes next finds them by their
+file in `running/`. That file is written before the process is started, so that no moment exists in
+which a killed worker leaves a process nobody knows of.
+
+`python -m workers.runtime.local stop-all` ends every workspace's processes, for when the whole
+service goes down.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import random
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from threading import Event
+
+import redis
+
+from app.sessions.backup_files import BackupFiles
+from app.sessions.connections import connect
+from app.sessions.errors import NoSpace, PermanentError, RetryableError, SessionError, Superseded, WorkspaceConflict
+from app.sessions.model import Identity
+from app.settings import Settings
+from workers import archive
+from workers.runtime import probe, processes
+from workers.runtime.base import BackupSummary, Observation, Snapshot
+from workers.runtime.folders import BrokenMeta, Folders, Lock, Meta, Running, delete_tree, raised
+from workers.runtime.routes import Routes
+from workers.runtime.watching import Watch, log_tail, pod_name
+
+log = logging.getLogger(__name__)
+
+PORTS = range(20_000, 32_768)
+"""Below the ports Linux gives to outgoing connections (ip_local_port_range): between being chosen and
+being listened on, none of those can take one."""
+
+LOCK_SLACK = 5.0
+"""Seconds a call waits for another beyond the longest that one may take to stop a workspace."""
+
+DOOR_PATIENCE, DOOR_TICK = 0.5, 0.01
+"""Seconds Traefik gets to drop a route, normally 0.1, and between two looks whether it has."""
+
+PASSED_ON = ("PATH", "LANG", "SHELL", "TERM", "USER")
+"""All a workspace gets of the worker's environment: nothing there may be a secret."""
+
+STOPS_AT_ONCE = 8
+"""How many workspaces `stop_all` stops at a time; each mostly waits."""
+
+
+class LocalRuntime:
+    """`Runtime` for one machine. `client` is a Redis for Traefik's routes."""
+
+    def __init__(self, settings: Settings, client: redis.Redis) -> None:
+        self._settings = settings
+        self._folders = Folders(settings.data_dir)
+        self._routes = Routes(client, settings.workspace_domain)
+        self._lock_wait = settings.stop_grace + processes.KILL_LIMIT + LOCK_SLACK
+
+    def provision(self, identity: Identity, generation: int) -> None:
+        """See `Runtime.provision`. A folder without meta.json is from one that was killed: it is completed."""
+        uuid = identity.uuid
+        with _disk(), self._folders.locked(uuid, self._lock_wait) as lock:
+            meta = self._folders.read_meta(uuid)
+            if meta is None:
+                meta = Meta(identity=identity, generation=generation)
+            elif (meta.identity.uuid, meta.identity.user_id) != (uuid, identity.user_id):
+                raise WorkspaceConflict(f"The workspace {uuid} that is here belongs to another user.")
+            _refuse_older(lock, meta, generation)
+            self._folders.make(uuid)
+            if meta.restored and meta.restored == identity.restore_from:
+                identity = replace(identity, restore_from="")
+            self._folders.write_meta(replace(raised(meta, generation), identity=identity))
+
+    def start(self, uuid: str, generation: int) -> None:
+        """See `Runtime.start`. One that has hung since its start is replaced."""
+        with _disk(), self._intent(uuid, generation) as meta:
+            if meta is None:
+                raise PermanentError(f"The files of workspace {uuid} are gone.")
+            running = self._folders.read_running(uuid)
+            if running is not None and self._works(running):
+                running = replace(running, generation=generation)
+                self._folders.write_running(running)
+            else:
+                if running is not None:
+                    self._end_processes(uuid, running)
+                running = self._spawn(uuid, generation)
+            self._routes.put(uuid, running.port)
+
+    def stop(self, uuid: str, generation: int) -> None:
+        """See `Runtime.stop`. Takes `stop_grace` at most, and 15 ms normally."""
+        with _disk(), self._intent(uuid, generation):
+            self._close_door(uuid)
+            self._end(uuid)
+
+    def remove(self, uuid: str, generation: int) -> None:
+        """See `Runtime.remove`."""
+        with _disk():
+            with self._folders.locked(uuid, self._lock_wait) as lock:
+                with contextlib.suppress(BrokenMeta):
+                    _refuse_older(lock, self._folders.read_meta(uuid), generation)
+                self._close_door(uuid)
+                self._end(uuid)
+                lock.bury(generation)
+                self._folders.discard(uuid)
+            self._folders.empty_trash()
+
+    def backup(self, uuid: str, name: str) -> BackupSummary:
+        """See `Runtime.backup`. Takes no lock: a wake must not wait for it."""
+        meta = self._folders.read_meta(uuid)
+        if meta is None:
+            raise PermanentError(f"The files of workspace {uuid} are gone.")
+        return archive.write_backup(self._folders.app(uuid), self._files(), name, meta.identity, time.time())
+
+    def restore(self, identity: Identity, generation: int) -> None:
+        """See `Runtime.restore`. Done already: nothing happens, so that a repeated task takes no later work back."""
+        uuid, name = identity.uuid, identity.restore_from
+        self.provision(identity, generation)
+        with _disk(), self._folders.locked(uuid, LOCK_SLACK, "restore"):
+            meta = self._folders.read_meta(uuid)
+            if not name or (meta and meta.restored == name):
+                return
+            # The files come together beside the workspace's, without its lock: it can be removed meanwhile.
+            staging = self._folders.workspace(uuid) / "restoring"
+            delete_tree(staging)
+            staging.mkdir(mode=0o700)
+            try:
+                limits = (self._settings.restore_max_bytes, self._settings.restore_max_entries)
+                archive.restore_backup(self._files(), name, staging / "app", *limits)
+                with self._intent(uuid, generation) as meta:
+                    if meta is None:
+                        raise Superseded(f"The workspace {uuid} was removed while it was being restored.")
+                    self._folders.app(uuid).rename(staging / "replaced")
+                    (staging / "app").rename(self._folders.app(uuid))
+                    self._folders.write_meta(
+                        replace(meta, identity=replace(meta.identity, restore_from=""), restored=name)
+                    )
+            finally:
+                delete_tree(staging)
+
+    def observe(self, uuid: str) -> Observation | None:
+        """See `Runtime.observe`."""
+        meta = self._folders.read_meta(uuid)
+        return self._observation(meta) if meta else None
+
+    def observe_all(self) -> Iterator[Observation]:
+        """See `Runtime.observe_all`. A workspace whose meta.json is broken is logged and left out."""
+        for uuid in self._folders.uuids():
+            try:
+                meta = self._folders.read_meta(uuid)
+            except BrokenMeta as error:
+                log.error("workspace left aside: %s", error, extra={"uuid": uuid})
+                continue
+            if meta is not None:
+                yield self._observation(meta)
+
+    def watch(self, stop: Event) -> Iterator[Snapshot | Observation]:
+        """See `Runtime.watch`. Also writes the routes again when Redis has lost them."""
+        return Watch(self._folders, self._routes, self._settings.start_timeout, self._settings.workspace_port).run(stop)
+
+    def stop_all(self) -> None:
+        """Stop whatever runs, without an intent: the service is going down. Raises the first error, after
+        trying all."""
+
+        def stop_one(uuid: str) -> None:
+            with _disk(), self._folders.locked(uuid, self._lock_wait):
+                # Redis may have gone first; then the watcher removes the route when it starts again.
+                with contextlib.suppress(RetryableError):
+                    self._routes.drop(uuid)
+                self._end(uuid)
+
+        with ThreadPoolExecutor(STOPS_AT_ONCE) as pool:
+            tries = [pool.submit(stop_one, uuid) for uuid in self._folders.running_files()]
+        for done in tries:
+            done.result()
+
+    @contextlib.contextmanager
+    def _intent(self, uuid: str, generation: int) -> Iterator[Meta | None]:
+        """Hold the workspace for this intent, which is noted; None when there is no workspace."""
+        with self._folders.locked(uuid, self._lock_wait) as lock:
+            meta = self._folders.read_meta(uuid)
+            _refuse_older(lock, meta, generation)
+            if meta is not None and generation > meta.generation:
+                meta = raised(meta, generation)
+                self._folders.write_meta(meta)
+            yield meta
+
+    def _works(self, running: Running) -> bool:
+        """Whether it is up and meant to be: alive, and answering once it had its time to start."""
+        if running.stopping or running.process is None or running.boot != processes.current_boot():
+            return False
+        if not processes.alive(running.process):
+            return False
+        young = time.time() - running.started_at < self._settings.start_timeout
+        return young or probe.answers(running.port)
+
+    def _spawn(self, uuid: str, generation: int) -> Running:
+        self._folders.make(uuid)
+        log_file = self._folders.log(uuid)
+        if log_file.exists():
+            log_file.replace(log_file.with_suffix(".log.1"))
+        running = Running(
+            uuid=uuid,
+            generation=generation,
+            port=self._free_port(),
+            boot=processes.current_boot(),
+            started_at=time.time(),
+        )
+        self._folders.write_running(running)
+        command = self._command(uuid, running.port)
+        try:
+            process = processes.spawn(
+                command, environment=self._environment(uuid), folder=self._folders.app(uuid), log=log_file
+            )
+        except OSError as error:
+            self._folders.remove_running(uuid)
+            if error.errno in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
+                raise RetryableError(f"The editor can't be started now: {error.strerror}.") from error
+            raise PermanentError(f"The editor can't be run: {error.strerror}. CODE_SERVER must name it.") from error
+        running = replace(running, pid=process.pid, started=process.started)
+        self._folders.write_running(running)
+        return running
+
+    def _command(self, uuid: str, port: int) -> list[str]:
+        program = self._settings.code_server or shutil.which("code-server") or "code-server"
+        data = self._folders.editor_data(uuid)
+        return [
+            program,
+            *("--bind-addr", f"127.0.0.1:{port}"),
+            *("--auth", "none"),
+            # Without this it makes a file with a password for itself.
+            *("--config", "/dev/null"),
+            *("--user-data-dir", str(data)),
+            *("--extensions-dir", str(data / "extensions")),
+            "--disable-telemetry",
+            "--disable-update-check",
+            "--disable-workspace-trust",
+            str(self._folders.app(uuid)),
+        ]
+
+    def _environment(self, uuid: str) -> dict[str, str]:
+        passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        return {"LANG": "C.UTF-8", **passed_on, "HOME": str(self._folders.home(uuid)), **self._marks(uuid)}
+
+    def _marks(self, uuid: str) -> dict[str, str]:
+        """What every process of the workspace inherits, and is found by."""
+        return {"WORKSPACE_UUID": uuid, "DATA_DIR": str(self._folders.data_dir)}
+
+    def _free_port(self) -> int:
+        taken = {
+            running.port for uuid in self._folders.running_files() if (running := self._folders.read_running(uuid))
+        }
+        for port in random.sample(PORTS, 200):
+            with socket.socket() as attempt, contextlib.suppress(OSError):
+                if port not in taken:
+                    attempt.bind(("127.0.0.1", port))
+                    return port
+        raise RetryableError("No port is free for the editor.")
+
+    def _close_door(self, uuid: str) -> None:
+        """Take the route away and let the proxy notice, so that no visitor meets a dead port behind it."""
+        self._routes.drop(uuid)
+        door, until = self._settings.workspace_port, time.monotonic() + DOOR_PATIENCE
+        while door and time.monotonic() < until and probe.answers(door, host=self._routes.host(uuid)):
+            time.sleep(DOOR_TICK)
+
+    def _end(self, uuid: str) -> None:
+        """Leave no process of the workspace, and no file that says there should be one."""
+        running = self._folders.read_running(uuid)
+        if running is not None:
+            self._folders.write_running(replace(running, stopping=True))
+        self._end_processes(uuid, running)
+        self._folders.remove_running(uuid)
+
+    def _end_processes(self, uuid: str, running: Running | None) -> None:
+        here = running is not None and running.boot == processes.current_boot()
+        marks = [f"{name}={value}" for name, value in self._marks(uuid).items()]
+        left = processes.end(
+            running.process if running and here else None, lambda: processes.marked(marks), self._settings.stop_grace
+        )
+        if left:
+            raise RetryableError(f"{len(left)} processes of workspace {uuid} don't end; the system holds them.")
+
+    def _observation(self, meta: Meta) -> Observation:
+        uuid = meta.identity.uuid
+        active_at = self._folders.active_at(uuid)
+        running = self._folders.read_running(uuid)
+        down = Observation(identity=meta.identity, generation=meta.generation, active_at=active_at)
+        if running is None or running.process is None or running.boot != processes.current_boot():
+            return down
+        if processes.alive(running.process):
+            return replace(
+                down,
+                generation=running.generation,
+                running=True,
+                ready=not running.stopping and probe.answers(running.port),
+                pod_name=pod_name(running),
+            )
+        if running.stopping:
+            return down
+        text = f"The editor ended unexpectedly. Last lines of its log:\n{log_tail(self._folders.log(uuid))}"
+        return replace(down, generation=running.generation, failure=text)
+
+    def _files(self) -> BackupFiles:
+        return BackupFiles(self._settings.backups_location())
+
+
+def _refuse_older(lock: Lock, meta: Meta | None, generation: int) -> None:
+    newest = max(lock.generation, meta.generation if meta else 0)
+    if generation < newest:
+        raise Superseded(f"Intent {generation} was overtaken by {newest}.")
+
+
+@contextlib.contextmanager
+def _disk() -> Iterator[None]:
+    """Turn what a file system may raise into the service's own errors."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace("The disk is full; nothing was replaced or deleted.") from error
+        raise RetryableError(f"The workspace's files can't be changed: {error.strerror}.") from error
+
+
+def main(arguments: list[str]) -> int:
+    if arguments != ["stop-all"]:
+        print("usage: python -m workers.runtime.local stop-all", file=sys.stderr)
+        return 2
+    settings = Settings.from_env()
+    client = connect(settings.routes_url, settings.redis_timeout)
+    try:
+        LocalRuntime(settings, client).stop_all()
+    except SessionError as error:
+        print(error, file=sys.stderr)
+        return 1
+    finally:
+        client.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,130 @@
+"""The way from a workspace's host name to its port: Traefik reads it from Redis.
+
+Keys and values are those of Traefik's KV provider. What one workspace needs is written in one MULTI,
+because Traefik acts on whatever it finds, and one malformed value freezes the routes of all. One key
+never goes: with the last one deleted, Traefik keeps the routes it had. It also tells whether Redis
+has lost the routes.
+
+The hosts of workspaces that are not running are no business of these keys: Traefik's file (see
+`asleep`) answers 503 for them, Redis or no Redis.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import redis
+
+from app.sessions.errors import RetryableError
+from app.sessions.model import UUID_PATTERN
+from app.settings import Settings, SettingsError
+
+ENTRY_POINT = "workspaces"
+PERMANENT = "traefik/http/services/nowhere/loadbalancer/passhostheader"
+ROUTER = "traefik/http/routers/vs-code-"
+SERVICE = "traefik/http/services/vs-code-"
+
+
+class Routes:
+    """Writes and removes workspaces' routes; raises `RetryableError` while Redis is away."""
+
+    def __init__(self, client: redis.Redis, domain: str) -> None:
+        self._redis = client
+        self._domain = domain
+
+    def host(self, uuid: str) -> str:
+        """The host name the workspace is reached by."""
+        return host(uuid, self._domain)
+
+    def put(self, uuid: str, port: int) -> None:
+        """Lead the workspace's host to this loopback port; live in about 0.1 s."""
+        self._write(set_keys={PERMANENT: "true", **keys(uuid, self._domain, port)})
+
+    def drop(self, uuid: str) -> None:
+        """Let the workspace's host answer 503 again."""
+        self._write(set_keys={PERMANENT: "true"}, delete=tuple(keys(uuid, self._domain, 0)))
+
+    def lost(self) -> bool:
+        """Whether Redis has no routes at all, so that they must be written again."""
+        try:
+            return not self._redis.exists(PERMANENT)
+        except redis.RedisError as error:
+            raise RetryableError("Redis can't be reached to look at the workspaces' addresses.") from error
+
+    def all(self) -> set[str]:
+        """The uuids that have a route. Walks the whole database: for a process's start only."""
+        try:
+            found = self._redis.scan_iter(match=f"{ROUTER}*/rule", count=1000)
+            uuids = {key.removeprefix(ROUTER).removesuffix("/rule") for key in found}
+            return {uuid for uuid in uuids if UUID_PATTERN.fullmatch(uuid)}
+        except redis.RedisError as error:
+            raise RetryableError("Redis can't be reached to look at the workspaces' addresses.") from error
+
+    def _write(self, *, set_keys: dict[str, str], delete: tuple[str, ...] = ()) -> None:
+        try:
+            with self._redis.pipeline(transaction=True) as pipe:
+                pipe.mset(set_keys)
+                if delete:
+                    pipe.delete(*delete)
+                pipe.execute()
+        except redis.RedisError as error:
+            raise RetryableError("Redis can't be reached to change a workspace's address.") from error
+
+
+def host(uuid: str, domain: str) -> str:
+    return f"vs-code-{uuid}.{domain}"
+
+
+def keys(uuid: str, domain: str, port: int) -> dict[str, str]:
+    """The keys that lead `vs-code-{uuid}.{domain}` to a loopback port."""
+    return {
+        f"{ROUTER}{uuid}/rule": f"Host(`{host(uuid, domain)}`)",
+        f"{ROUTER}{uuid}/entrypoints/0": ENTRY_POINT,
+        f"{ROUTER}{uuid}/service": f"vs-code-{uuid}",
+        f"{SERVICE}{uuid}/loadbalancer/servers/0/url": f"http://127.0.0.1:{port}",
+    }
+
+
+def asleep(domain: str) -> dict[str, Any]:
+    """Traefik's file: every workspace host without a route of its own leads to a service without
+    servers, which is a 503."""
+    rule = f"HostRegexp(`^vs-code-[0-9a-z]{{8}}\\.{re.escape(domain)}$`)"
+    router = {"rule": rule, "priority": 1, "service": "asleep", "entryPoints": [ENTRY_POINT]}
+    return {"http": {"routers": {"asleep": router}, "services": {"asleep": {"loadBalancer": {"servers": []}}}}}
+
+
+def traefik_environment(settings: Settings, file: str) -> dict[str, str]:
+    """Traefik's static configuration as environment variables: in arguments, everyone on the machine
+    could read Redis's password. `file` is where `asleep` is written.
+
+    It listens on loopback, whatever the API does: nothing asks for a password at a workspace's door.
+    """
+    url = urlsplit(settings.routes_url)
+    if url.scheme not in ("redis", "rediss"):
+        raise SettingsError("REDIS_URL must be redis:// or rediss:// in local mode: Traefik can't use a socket file.")
+    if not settings.workspace_port:
+        raise SettingsError("WORKSPACE_PORT must be set in local mode: it is where Traefik serves the workspaces.")
+    prefix = "TRAEFIK_PROVIDERS_REDIS"
+    values = {
+        f"TRAEFIK_ENTRYPOINTS_{ENTRY_POINT.upper()}_ADDRESS": f"127.0.0.1:{settings.workspace_port}",
+        # X_Auth_User would pass for X-Auth-User at whatever reads headers as CGI does.
+        f"TRAEFIK_ENTRYPOINTS_{ENTRY_POINT.upper()}_HTTP_ALIASHEADERSSTRATEGY": "delete",
+        "TRAEFIK_PROVIDERS_FILE_FILENAME": file,
+        "TRAEFIK_PROVIDERS_FILE_WATCH": "false",
+        "TRAEFIK_PROVIDERS_PROVIDERSTHROTTLEDURATION": "100ms",
+        "TRAEFIK_GLOBAL_CHECKNEWVERSION": "false",
+        "TRAEFIK_GLOBAL_SENDANONYMOUSUSAGE": "false",
+        "TRAEFIK_LOG_LEVEL": "WARN",
+        prefix: "true",
+        f"{prefix}_ENDPOINTS": f"{url.hostname or '127.0.0.1'}:{url.port or 6379}",
+        f"{prefix}_DB": url.path.strip("/"),
+    }
+    if url.username:
+        values[f"{prefix}_USERNAME"] = unquote(url.username)
+    if url.password:
+        values[f"{prefix}_PASSWORD"] = unquote(url.password)
+    if url.scheme == "rediss":
+        values[f"{prefix}_TLS"] = "true"
+    return values

@@ -1,0 +1,158 @@
+"""What beat asks for again and again: look at what is due, and set it going.
+
+A sweep reads one range of a sorted set and decides by the pure functions of app/sessions/model.py. Two
+sweeps at once are harmless: each change is refused when the session is no longer as it was seen.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from app.sessions import keys, queue
+from app.sessions.backups import Backup
+from app.sessions.core import Core
+from app.sessions.errors import ArchiveError, BackupNotFound, IllegalState, SessionError, SessionNotFound, Superseded
+from app.sessions.model import (
+    Record,
+    Status,
+    Verdict,
+    expiry_verdict,
+    idle_verdict,
+)
+from workers.lifecycle import Lifecycle
+from workers.runtime.base import Observation, Runtime
+
+log = logging.getLogger(__name__)
+
+STALE_PARTS = 86_400.0
+"""s: a temporary backup file this old belongs to no living worker; a backup may take an hour."""
+
+
+class Sweeps:
+    """The sweeps, each safe to run at any time. Times are seconds since the epoch."""
+
+    def __init__(
+        self, core: Core, runtime: Runtime, lifecycle: Lifecycle, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._core = core
+        self._store = core.store
+        self._runtime = runtime
+        self._lifecycle = lifecycle
+        self._clock = clock
+
+    def idle(self) -> None:
+        """Put to sleep what nobody used for its idle timeout."""
+        self._act_on_due(keys.IDLE, idle_verdict, lambda record: self._core.sessions.sleep(record.uuid, seen=record))
+
+    def expired(self) -> None:
+        """Back up and tear down what has outlived its time to live."""
+        self._act_on_due(
+            keys.EXPIRY, expiry_verdict, lambda record: self._core.sessions.delete(record.uuid, seen=record)
+        )
+
+    def stale(self) -> None:
+        """Enqueue again what was asked for and not done: its message, or its worker, was lost. A workspace
+        that was started and does not answer for `START_TIMEOUT` has failed."""
+        now = self._clock()
+        if self._store.first_sight():
+            self._core.tasks.send(queue.RECONCILE)
+        for record in self._store.due(keys.INTENTS, now):
+            if record.settled >= record.generation:
+                self._store.defer(keys.INTENTS, record.uuid, 0.0)
+            elif self._core.leases.held(keys.LEASE.format(uuid=record.uuid)):
+                self._store.defer(keys.INTENTS, record.uuid, now + self._core.settings.stale_after)
+            elif record.started_at and now - record.started_at > self._core.settings.start_timeout:
+                waited = self._core.settings.start_timeout
+                self._lifecycle.fail(record.uuid, record.generation, f"The editor did not answer for {waited:.0f} s.")
+            else:
+                self._core.sessions.resend(record)
+        for record in self._store.due(keys.BACKUP_REQUESTS, now):
+            self._store.defer(keys.BACKUP_REQUESTS, record.uuid, now + self._core.settings.stale_after)
+            if not self._core.leases.held(keys.BACKUP_LEASE.format(uuid=record.uuid)):
+                self._core.tasks.send(queue.BACKUP, record.uuid, request_id=record.request_id)
+
+    def reconcile(self) -> None:
+        """Make the records agree with the workspaces and the backups that are there: give a record to every
+        workspace without one (Redis was lost), and mark sessions `failed` whose files are gone."""
+        workspaces = {seen.identity.uuid: seen for seen in self._runtime.observe_all()}
+        known = {record.uuid for record in self._store.find(workspaces)}
+        for uuid in workspaces.keys() - known:
+            self._adopt(workspaces[uuid])
+        self._index_backups()
+        if workspaces:
+            for uuid in set(self._store.uuids([Status.SLEEPING, Status.ACTIVE])) - workspaces.keys():
+                self._report_missing(uuid)
+
+    def retention(self) -> None:
+        """Delete backups older than `BACKUP_RETENTION`, leftovers of killed workers, and old tombstones."""
+        now = self._clock()
+        if retention := self._core.settings.backup_retention:
+            old = self._core.backups.older_than(now - retention)
+            records = self._store.find({backup.uuid for backup in old})
+            living = [record.uuid for record in records if record.status is not Status.TERMINATED]
+            newest = {backup.name for uuid in living if (backup := self._core.backups.newest_of(uuid))}
+            kept = newest | self._core.sessions.backups_in_use()
+            for backup in old:
+                if backup.name not in kept:
+                    self._core.files.delete(backup.name)
+                    self._core.backups.delete(backup.name)
+        self._core.files.sweep_parts(now - STALE_PARTS)
+        self._store.forget_tombstones(now)
+
+    def _act_on_due(
+        self, deadlines: str, verdict_of: Callable[[Record, float], Verdict], act: Callable[[Record], Record]
+    ) -> None:
+        now = self._clock()
+        for record in self._store.due(deadlines, now):
+            verdict = verdict_of(record, now)
+            if not verdict.due:
+                self._store.defer(deadlines, record.uuid, verdict.next_check)
+                continue
+            try:
+                act(record)
+                log.info("%s: %s", deadlines, verdict.why, extra={"uuid": record.uuid})
+            except (Superseded, IllegalState, SessionNotFound) as error:
+                log.info("%s: left alone: %s", deadlines, error, extra={"uuid": record.uuid})
+
+    def _index_backups(self) -> None:
+        """Put stored backups into the index that it doesn't know. One that is being deleted meanwhile is gone
+        from the store before it is gone from the index, so it is looked for once more."""
+        for name in self._core.backups.unknown(self._core.files.names()):
+            try:
+                self._core.backups.add(Backup.from_sidecar(self._core.files.sidecar(name)))
+            except (ArchiveError, BackupNotFound) as error:
+                log.warning("backup not indexed: %s", error)
+                continue
+            if not self._core.files.exists(name):
+                self._core.backups.delete(name)
+
+    def _adopt(self, seen: Observation) -> None:
+        """Give a workspace its record back. One that runs is woken, which adopts its processes."""
+        now = self._clock()
+        identity = seen.identity
+        unfinished = bool(identity.restore_from)
+        up = seen.running or unfinished
+        record = Record(
+            **vars(identity),
+            status=Status.WAKING if up else Status.SLEEPING,
+            generation=seen.generation + 1,
+            settled=0 if up else seen.generation + 1,
+            task=queue.RESTORE if unfinished else queue.WAKE if up else "",
+            provisioned=not unfinished,
+            requested_at=now,
+            last_activity=now,
+        )
+        if self._store.create(record, quota=None, due=now + self._core.settings.stale_after if up else 0.0):
+            log.warning("workspace without a record adopted", extra={"uuid": record.uuid})
+            if up:
+                self._core.sessions.resend(record)
+
+    def _report_missing(self, uuid: str) -> None:
+        try:
+            record = self._store.get(uuid)
+            if self._runtime.observe(uuid) is None and record.provisioned:
+                self._lifecycle.fail(uuid, record.generation, "Its files are gone; restore it from a backup.")
+        except SessionError as error:
+            log.info("not reported missing: %s", error, extra={"uuid": uuid})

@@ -1,0 +1,175 @@
+"""The watcher: keeps the records true to what the runtime sees. One leads, the others stand by.
+
+It is the only one that calls a session `active`, and it says so within one look of the editor
+answering; a workspace that died is `failed` with the last lines of its log.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
+
+from app import logs
+from app.sessions import keys
+from app.sessions.core import Core, build_core
+from app.sessions.errors import IllegalState, RetryableError, SessionNotFound, StateUnavailable, Superseded
+from app.sessions.model import UP, Record, Status
+from app.settings import Settings
+from workers import runtime as runtimes
+from workers.runtime.base import Observation, Runtime, Snapshot
+
+log = logging.getLogger(__name__)
+
+BEAT = 1.0
+"""s between heartbeats, and between two tries to lead or to see."""
+
+
+class Watcher:
+    """Applies what a runtime sees to the records. Times are seconds since the epoch."""
+
+    def __init__(self, core: Core, runtime: Runtime, clock: Callable[[], float] = time.time) -> None:
+        self._core = core
+        self._store = core.store
+        self._runtime = runtime
+        self._clock = clock
+
+    def run(self, stop: Event) -> None:
+        """Lead when nobody does, and watch until `stop`; whatever breaks is tried again after a beat."""
+        while not stop.is_set():
+            try:
+                with self._core.leases.hold(keys.WATCHER_LEADER) as leading:
+                    if leading:
+                        log.info("leading")
+                        self._watch(stop)
+            except (StateUnavailable, RetryableError) as error:
+                log.warning("watching interrupted: %s", error)
+            stop.wait(BEAT)
+
+    def apply(self, seen: Snapshot | Observation) -> None:
+        """Make the records agree with what was seen."""
+        if isinstance(seen, Observation):
+            self._apply_one(seen)
+            return
+        present = {workspace.identity.uuid for workspace in seen.workspaces}
+        for record in self._store.find(self._store.uuids(UP)):
+            if record.uuid not in present:
+                self._apply_down(record, record.generation)
+        for workspace in seen.workspaces:
+            self._apply_one(workspace)
+
+    def _watch(self, stop: Event) -> None:
+        with self._heartbeat():
+            for seen in self._runtime.watch(stop):
+                self.apply(seen)
+
+    def _apply_one(self, seen: Observation) -> None:
+        try:
+            record = self._store.get(seen.identity.uuid)
+            if seen.failure:
+                self._apply_failure(record, seen)
+            elif seen.ready:
+                self._apply_ready(record, seen)
+            elif not seen.running:
+                self._apply_down(record, seen.generation)
+            if seen.active_at > record.last_activity and record.status is Status.ACTIVE:
+                self._store.touch(record.uuid, seen.active_at)
+        except (Superseded, IllegalState, SessionNotFound) as error:
+            log.info("observation left aside: %s", error, extra={"uuid": seen.identity.uuid})
+
+    def _apply_failure(self, record: Record, seen: Observation) -> None:
+        if record.status in UP and record.generation == seen.generation:
+            self._store.change(
+                record.uuid,
+                self._clock(),
+                to=Status.FAILED,
+                expect={"generation": seen.generation},
+                settle=True,
+                reason=seen.failure,
+                replicas=0,
+                pod_name="",
+            )
+            self._core.fleet.count("sessions_failed")
+
+    def _apply_ready(self, record: Record, seen: Observation) -> None:
+        """Call the session active if it was started for its newest intent, else leave that to the worker at it."""
+        if record.generation != seen.generation:
+            return
+        if record.status is Status.ACTIVE:
+            if (record.replicas, record.pod_name) != (1, seen.pod_name):
+                self._store.change(
+                    record.uuid,
+                    self._clock(),
+                    expect={"generation": seen.generation},
+                    replicas=1,
+                    pod_name=seen.pod_name,
+                )
+            return
+        now = self._clock()
+        self._store.change(
+            record.uuid,
+            now,
+            to=Status.ACTIVE,
+            expect={"generation": seen.generation},
+            settle=True,
+            touch=True,
+            idle_at=now + record.idle_timeout if record.idle_timeout else 0.0,
+            phases={"ready": max(0, round((now - record.requested_at) * 1000))},
+            reason="",
+            replicas=1,
+            pod_name=seen.pod_name,
+        )
+        self._core.fleet.count("starts")
+
+    def _apply_down(self, record: Record, generation: int) -> None:
+        """An active session whose processes were stopped by someone else sleeps; one that is coming up or
+        going down is in a worker's hands."""
+        if record.status is Status.ACTIVE and record.generation == generation:
+            self._store.change(
+                record.uuid,
+                self._clock(),
+                to=Status.SLEEPING,
+                expect={"generation": generation},
+                settle=True,
+                replicas=0,
+                pod_name="",
+            )
+
+    @contextmanager
+    def _heartbeat(self) -> Iterator[None]:
+        """Report while the block runs; Redis being away for a while is no reason to end it."""
+        done = Event()
+
+        def beat() -> None:
+            while not done.is_set():
+                try:
+                    self._core.fleet.watcher_alive(self._clock())
+                except StateUnavailable as error:
+                    log.warning("heartbeat not sent: %s", error)
+                done.wait(BEAT)
+
+        thread = Thread(target=beat, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+
+def main() -> None:
+    """Watch until SIGTERM or SIGINT."""
+    settings = Settings.from_env()
+    logs.configure(settings.log_level)
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    core = build_core(settings)
+    Watcher(core, runtimes.load(settings)).run(stop)
+
+
+if __name__ == "__main__":
+    main()
