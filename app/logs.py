@@ -49,7 +49,8 @@ def logging_config(level: str) -> dict[str, Any]:
         "loggers": {
             # gunicorn gives its loggers handlers of its own; here they use the one above.
             "gunicorn.error": {"level": level.upper(), "handlers": [], "propagate": True},
-            "gunicorn.access": {"level": level.upper(), "handlers": [], "propagate": True},
+            # The app logs requests itself, with their ids.
+            "gunicorn.access": {"level": "WARNING", "handlers": [], "propagate": True},
             # Says at INFO what the 429 says already, client address included.
             "flask-limiter": {"level": "WARNING"},
         },

@@ -11,7 +11,7 @@ from werkzeug.wsgi import FileWrapper
 from app.api.blueprint import Blueprint
 from app.api.context import core, reply, request_id
 from app.api.schemas import BackupListSchema, BackupsQuerySchema, CreatedSessionSchema, PageQuerySchema, RestoreSchema
-from app.api.security import caller, check_listing, check_session, check_user, check_uuid, visible_backup
+from app.api.security import caller, check_listing, check_user, check_uuid, visible_backup, visible_session
 from app.api.sessions import created
 from app.sessions.backups import Backup
 from app.sessions.model import iso
@@ -43,8 +43,7 @@ def list_of_session(query: dict[str, Any], uuid: str) -> Response:
     check_uuid(uuid)
     newest = core().backups.newest_of(uuid)
     if newest is None or not caller().may_see(newest.user_id):
-        check_session(uuid)
-        core().sessions.get(uuid)
+        visible_session(uuid)
     return listed(uuid=uuid, **query)
 
 
@@ -93,8 +92,9 @@ def delete(name: str) -> Response:
 
 def listed(**query: Any) -> Response:
     """A page of the backups the caller may see."""
-    total, backups, next_cursor = core().backups.list(user_prefix=caller().user_prefix or None, **query)
-    return reply({"total": total, "backups": [shown(backup) for backup in backups], "next_cursor": next_cursor})
+    page = core().backups.page(user_prefix=caller().user_prefix, **query)
+    described = [shown(backup) for backup in page.items]
+    return reply({"total": page.total, "backups": described, "next_cursor": page.next_cursor})
 
 
 def shown(backup: Backup) -> dict[str, Any]:

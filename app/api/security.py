@@ -21,7 +21,7 @@ from app.api.errors import Problem
 from app.sessions.backup_files import NAME_PATTERN
 from app.sessions.backups import Backup
 from app.sessions.errors import BackupNotFound, SessionNotFound
-from app.sessions.model import UUID_PATTERN
+from app.sessions.model import UUID_PATTERN, Record
 from app.settings import Settings, SettingsError
 
 HEADER = "X-API-Key"
@@ -147,11 +147,22 @@ def check_uuid(uuid: str) -> None:
         raise SessionNotFound(uuid)
 
 
+def visible_session(uuid: str) -> Record:
+    """The session as it was when the request came; raises `SessionNotFound` when there is none or it is not
+    the caller's to see."""
+    check_uuid(uuid)
+    hashed = g.get("session_hash")
+    record = Record.from_hash(hashed) if hashed else core().sessions.get(uuid)
+    if not caller().may_see(record.user_id):
+        raise SessionNotFound(uuid)
+    return record
+
+
 def check_session(uuid: str) -> None:
     """Raises `SessionNotFound` unless there may be such a session and it is the caller's to see."""
     check_uuid(uuid)
-    if caller().user_prefix and not caller().may_see(core().sessions.get(uuid).user_id):
-        raise SessionNotFound(uuid)
+    if caller().user_prefix:
+        visible_session(uuid)
 
 
 def visible_backup(name: str) -> Backup:

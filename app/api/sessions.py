@@ -21,7 +21,7 @@ from app.api.schemas import (
     SessionsQuerySchema,
     SessionStatusSchema,
 )
-from app.api.security import check_listing, check_session, check_user, visible_backup
+from app.api.security import check_listing, check_session, check_user, visible_backup, visible_session
 from app.api.streams import event_stream
 from app.sessions.errors import Superseded
 from app.sessions.model import Record, Status, iso
@@ -62,8 +62,7 @@ def list_all(query: dict[str, Any]) -> Response:
 @blp.operation("getSession", 404)
 def get(uuid: str) -> Response:
     """Show a session."""
-    check_session(uuid)
-    return reply(status_of(core().sessions.get(uuid), time.time()))
+    return reply(status_of(visible_session(uuid), time.time()))
 
 
 @blp.route("/session/<session:uuid>/status", methods=["GET"])

@@ -6,20 +6,18 @@ brings it back after Redis was lost.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import logging
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, cast
 
 import redis
 
 from app.sessions.backup_files import NAME_PATTERN
-from app.sessions.errors import ArchiveError, BackupNotFound, InvalidRequest
+from app.sessions.errors import ArchiveError, BackupNotFound
 from app.sessions.model import Identity
+from app.sessions.paging import Page, newest_first, page_of
 from app.sessions.redis_errors import redis_errors
 
 log = logging.getLogger(__name__)
@@ -29,9 +27,6 @@ RECORD_KEY = "backup:{name}"
 SESSION_KEY = "session:{uuid}:backups"
 USER_KEY = "user:{user_id}:backups"
 """Sorted sets of backup names scored by `created_at`, and the hash of one backup."""
-
-SCAN_BATCH = 500
-"""Records read at once where a list has to be filtered; bounds memory and the time of one reply."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,14 +106,6 @@ def read_identity(values: Mapping[str, Any]) -> Identity:
 IDENTITY_FIELDS = frozenset(field.name for field in fields(Identity))
 
 
-Page = tuple[int, list[Backup], str | None]
-"""How many backups match, some of them, and the cursor behind those."""
-
-
-def _order(backup: Backup) -> tuple[float, str]:
-    return backup.created_at, backup.name
-
-
 class BackupIndex:
     """The index in Redis. Needs a client with `decode_responses=True`; when Redis can't serve,
     every method raises `StateUnavailable`."""
@@ -143,35 +130,32 @@ class BackupIndex:
             raise BackupNotFound(name)
         return found[0]
 
-    def list(
+    def page(
         self,
+        *,
         user_id: str | None = None,
         uuid: str | None = None,
-        user_prefix: str | None = None,
+        user_prefix: str = "",
         limit: int = 100,
         cursor: str | None = None,
-    ) -> Page:
-        """How many backups match, a page of them newest first, and the cursor of the next page or None.
+    ) -> Page[Backup]:
+        """Backups, newest first: all, of a user, of a session, or of users whose name begins so. Raises
+        `InvalidRequest` for a cursor that is none of ours.
 
-        A cursor names the last backup of its page, so neither new nor deleted ones shift what follows.
-        `InvalidRequest` when it is none of ours. Filtering by prefix, or by user and session at once,
-        reads every record of the set it filters; all else costs a page.
+        A session's are few, so what else they are filtered by is looked at one by one.
         """
-        after = read_cursor(cursor) if cursor else None
-        key = ALL_KEY
+        key = ALL_KEY if user_id is None else USER_KEY.format(user_id=user_id)
         if uuid is not None:
             key = SESSION_KEY.format(uuid=uuid)
-        elif user_id is not None:
-            key = USER_KEY.format(user_id=user_id)
-        if not user_prefix and (uuid is None or user_id is None):
-            with redis_errors():
-                total = cast(int, self._redis.zcard(key))
-            return _page(total, self._newest_first(key, after), limit)
-
-        def wanted(backup: Backup) -> bool:
-            return backup.user_id.startswith(user_prefix or "") and user_id in (None, backup.user_id)
-
-        return self._filtered(key, wanted, after, limit)
+        with redis_errors():
+            if user_prefix or (uuid is not None and user_id is not None):
+                found = [
+                    backup
+                    for backup in self._records(cast("list[str]", self._redis.zrange(key, 0, -1)))
+                    if backup.user_id.startswith(user_prefix) and user_id in (None, backup.user_id)
+                ]
+                return page_of(found, lambda backup: (backup.created_at, backup.name), limit=limit, cursor=cursor)
+            return newest_first(self._redis, key, limit=limit, cursor=cursor).map(self._records)
 
     def delete(self, name: str) -> None:
         """Take a backup out of the index; one that is not in it is no error."""
@@ -187,7 +171,7 @@ class BackupIndex:
                 change.delete(record)
                 change.execute()
 
-    def older_than(self, when: float) -> Sequence[Backup]:
+    def older_than(self, when: float) -> list[Backup]:
         """The backups made before `when` (seconds since the epoch), oldest first."""
         with redis_errors():
             names = cast("list[str]", self._redis.zrangebyscore(ALL_KEY, "-inf", f"({when!r}"))
@@ -203,45 +187,14 @@ class BackupIndex:
 
     def newest_of(self, uuid: str) -> Backup | None:
         """The session's newest backup, or None."""
-        return next(self._newest_first(SESSION_KEY.format(uuid=uuid), None), None)
+        return next(iter(self.page(uuid=uuid, limit=1).items), None)
 
     def count(self) -> int:
         """How many backups there are."""
         with redis_errors():
             return cast(int, self._redis.zcard(ALL_KEY))
 
-    def _filtered(
-        self, key: str, wanted: Callable[[Backup], bool], after: tuple[float, str] | None, limit: int
-    ) -> Page:
-        total = 0
-        page: list[Backup] = []
-        for backup in self._newest_first(key, None):
-            if not wanted(backup):
-                continue
-            total += 1
-            if len(page) <= limit and (after is None or _order(backup) < after):
-                page.append(backup)
-        return _page(total, iter(page), limit)
-
-    def _newest_first(self, key: str, after: tuple[float, str] | None) -> Iterator[Backup]:
-        """The backups of a sorted set, newest first, those of the same moment by name backwards."""
-        top = "+inf" if after is None else repr(after[0])
-        offset = 0
-        while True:
-            with redis_errors():
-                found = cast(
-                    "list[tuple[str, float]]",
-                    self._redis.zrevrangebyscore(key, top, "-inf", start=offset, num=SCAN_BATCH, withscores=True),
-                )
-            yield from self._records([name for name, score in found if after is None or (score, name) < after])
-            if len(found) < SCAN_BATCH:
-                return
-            # What is added meanwhile shifts the rest down: going on behind the last one seen repeats none.
-            last, score = found[-1]
-            after = min(after or (score, last), (score, last))
-            offset += SCAN_BATCH
-
-    def _records(self, names: Iterable[str]) -> Sequence[Backup]:
+    def _records(self, names: Iterable[str]) -> list[Backup]:
         with redis_errors(), self._redis.pipeline(transaction=False) as read:
             for name in names:
                 read.hgetall(RECORD_KEY.format(name=name))
@@ -252,29 +205,3 @@ class BackupIndex:
 def _sets_of(uuid: str, user_id: str | None) -> list[str]:
     sets = [ALL_KEY, SESSION_KEY.format(uuid=uuid)]
     return sets if user_id is None else [*sets, USER_KEY.format(user_id=user_id)]
-
-
-def _page(total: int, found: Iterator[Backup], limit: int) -> Page:
-    page: list[Backup] = []
-    for backup in found:
-        if len(page) == limit:
-            return total, page, write_cursor(page[-1]) if page else None
-        page.append(backup)
-    return total, page, None
-
-
-def write_cursor(backup: Backup) -> str:
-    """The place in the list behind this backup, as an opaque text."""
-    return base64.urlsafe_b64encode(f"{backup.created_at!r} {backup.name}".encode()).decode()
-
-
-def read_cursor(cursor: str) -> tuple[float, str]:
-    """The time and name in a cursor; `InvalidRequest` when it was not made by `write_cursor`."""
-    try:
-        score, _, name = base64.b64decode(cursor.encode(), altchars=b"-_", validate=True).decode().partition(" ")
-        when = float(score)
-    except (ValueError, binascii.Error) as error:
-        raise InvalidRequest("The cursor is not one that this list gave out.") from error
-    if not math.isfinite(when) or not NAME_PATTERN.fullmatch(name):
-        raise InvalidRequest("The cursor is not one that this list gave out.")
-    return when, name

@@ -7,7 +7,7 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -34,12 +34,16 @@ class Page(Generic[T]):
         return Page(self.total, change(self.items), self.next_cursor)
 
 
+Place = tuple[float, str]
+"""Where a member stands: its score, and its name among those of the same score."""
+
+
 def newest_first(client: redis.Redis, index: str, *, limit: int, cursor: str | None) -> Page[str]:
     """Members of the sorted set `index`, highest score first, after `cursor`. Raises `InvalidRequest`
     for a cursor that was not made here."""
     after = _decode(cursor) if cursor else None
     highest = "+inf" if after is None else repr(after[0])
-    found: list[tuple[float, str]] = []
+    found: list[Place] = []
     offset = 0
     while len(found) <= limit:
         chunk = client.zrevrangebyscore(index, highest, "-inf", start=offset, num=limit + 1, withscores=True)
@@ -47,16 +51,24 @@ def newest_first(client: redis.Redis, index: str, *, limit: int, cursor: str | N
         offset += len(chunk)
         if len(chunk) <= limit:
             break
-    shown = found[:limit]
-    next_cursor = _encode(shown[-1]) if len(found) > limit else None
-    return Page(client.zcard(index), [member for _, member in shown], next_cursor)
+    next_cursor = _encode(found[limit - 1]) if len(found) > limit else None
+    return Page(client.zcard(index), [member for _, member in found[:limit]], next_cursor)
 
 
-def _encode(place: tuple[float, str]) -> str:
+def page_of(items: Iterable[T], place: Callable[[T], Place], *, limit: int, cursor: str | None) -> Page[T]:
+    """The same for items at hand, such as few that were filtered."""
+    after = _decode(cursor) if cursor else None
+    ordered = sorted(items, key=place, reverse=True)
+    rest = [item for item in ordered if after is None or place(item) < after]
+    next_cursor = _encode(place(rest[limit - 1])) if len(rest) > limit else None
+    return Page(len(ordered), rest[:limit], next_cursor)
+
+
+def _encode(place: Place) -> str:
     return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
 
 
-def _decode(cursor: str) -> tuple[float, str]:
+def _decode(cursor: str) -> Place:
     try:
         raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         score, member = json.loads(raw)

@@ -27,7 +27,7 @@ from app.sessions.model import (
     expiry_verdict,
     sources,
 )
-from app.sessions.paging import Page, newest_first
+from app.sessions.paging import Page, newest_first, page_of
 from app.sessions.redis_errors import redis_errors
 
 EVENTS_KEPT = 100
@@ -178,8 +178,8 @@ class SessionStore:
             index = keys.BY_STATUS.format(status=status) if status else keys.ALL
         with redis_errors():
             if user_id is not None and status not in (None, Status.TERMINATED):
-                own = [r for r in self.find(self._redis.zrevrange(index, 0, -1)) if r.status is status]
-                return Page(len(own), own, None)
+                own = [record for record in self.find(self._redis.zrange(index, 0, -1)) if record.status is status]
+                return page_of(own, lambda record: (record.created_at, record.uuid), limit=limit, cursor=cursor)
             return newest_first(self._redis, index, limit=limit, cursor=cursor).map(self.find)
 
     def touch(self, uuid: str, now: float) -> Record:

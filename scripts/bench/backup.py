@@ -1,14 +1,11 @@
 """How fast a backup is, verification included, against Python's `zipfile` on the same tree.
 
-    python scripts/bench/backup.py [--megabytes 300] [--files 10000] [--rounds 3]
-
 Each round runs both, each in a process of its own, so that neither warms the other's memory and the
 peak is one backup's. `zipfile` compresses at its default level and verifies nothing.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -21,12 +18,12 @@ import time
 import zipfile
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(PROJECT))
+from app.sessions.backup_files import BackupFiles, backup_name
+from app.sessions.model import Identity
+from scripts.bench.table import Row
+from workers.archive import write_backup
 
-from app.sessions.backup_files import BackupFiles, backup_name  # noqa: E402
-from app.sessions.model import Identity  # noqa: E402
-from workers.archive import write_backup  # noqa: E402
+PROJECT = Path(__file__).resolve().parents[2]
 
 SPEEDUP_TARGET = 3.0
 MEMORY_TARGET = 100.0
@@ -37,8 +34,6 @@ INCOMPRESSIBLE_SHARE = 0.2
 
 ROUND_LIMIT = 600.0
 """Seconds one process may take."""
-
-Row = tuple[str, str, str]
 
 
 def run(megabytes: int = 300, files: int = 10_000, rounds: int = 3) -> list[Row]:
@@ -83,8 +78,8 @@ def make_tree(root: Path, size: int, files: int) -> None:
 
 def _measure(which: str, tree: Path) -> tuple[float, float]:
     """Seconds and peak RSS in MB of one run in a fresh process."""
-    command = [sys.executable, __file__, "--only", which, "--tree", str(tree)]
-    answer = subprocess.run(command, check=True, capture_output=True, text=True, timeout=ROUND_LIMIT)
+    command = [sys.executable, "-m", "scripts.bench.backup", which, str(tree)]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True, timeout=ROUND_LIMIT, cwd=PROJECT)
     measured = json.loads(answer.stdout)
     return measured["seconds"], measured["peak"]
 
@@ -112,21 +107,5 @@ def plain_zip(tree: Path, target: Path) -> None:
                 archive.write(path, os.path.relpath(path, tree))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--megabytes", type=int, default=300)
-    parser.add_argument("--files", type=int, default=10_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=["ours", "zipfile"], help=argparse.SUPPRESS)
-    parser.add_argument("--tree", type=Path, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.only:
-        print(json.dumps(back_up(args.only, args.tree)))
-        return 0
-    for label, value, target in run(args.megabytes, args.files, args.rounds):
-        print(f"{label:<44} {value:>8}  {target}")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    print(json.dumps(back_up(sys.argv[1], Path(sys.argv[2]))))

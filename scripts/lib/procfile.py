@@ -46,6 +46,8 @@ class Log:
 
 
 def main() -> int:
+    # A full disk must not fill the terminal with the log's own troubles.
+    logging.raiseExceptions = False
     log = Log(Path(os.environ["DATA_DIR"], "log", "run.log"), os.environ.get("VERBOSE") == "1")
     manager = Manager(Printer(log, colour=False, time_format="%Y-%m-%dT%H:%M:%S"))
     for name, command in parse_procfile(Path("Procfile").read_text()).processes.items():

@@ -19,6 +19,13 @@ START_DEADLINE = 30.0
 
 STOP_GRACE = 8.0
 
+WANTED = {
+    "appendonly": ("yes", "a restart loses sessions"),
+    "maxmemory-policy": ("noeviction", "records may vanish"),
+    "notify-keyspace-events": ("AKE", "after its restart Traefik misses new routes"),
+}
+"""What a Redis must be set to, and what happens when it isn't."""
+
 CONFIG = """\
 bind 127.0.0.1
 protected-mode yes
@@ -128,17 +135,14 @@ def answers(url: str) -> bool:
 
 def warnings(url: str) -> list[str]:
     """What of a Redis that isn't ours endangers the sessions, each as a sentence for the operator."""
-    wanted = {
-        "appendonly": ("yes", "a restart loses sessions"),
-        "maxmemory-policy": ("noeviction", "records may vanish"),
-    }
     with redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2, decode_responses=True) as client:
         try:
-            found = {name: client.config_get(name).get(name) for name in wanted}
+            found = {name: client.config_get(name).get(name, "") for name in WANTED}
         except redis.RedisError as error:
             return [f"can't see whether the Redis of REDIS_URL keeps its data ({error})."]
     return [
-        f"the Redis of REDIS_URL has {name} {found[name]}, should be {value}: {harm}."
-        for name, (value, harm) in wanted.items()
-        if found[name] != value
+        f"the Redis of REDIS_URL has {name} {found[name] or 'unset'}, should be {value}: {harm}."
+        for name, (value, harm) in WANTED.items()
+        # Redis gives back flags in an order of its own.
+        if sorted(found[name]) != sorted(value)
     ]

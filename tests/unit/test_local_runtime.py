@@ -258,11 +258,11 @@ def test_a_failure_tells_the_last_lines_without_terminal_escapes(stage: Stage) -
 def test_the_tail_of_a_log_is_bounded_and_clean(tmp_path: Path) -> None:
     """Fifteen lines, 1500 characters, no escapes, and no log at all is an empty text."""
     log = tmp_path / "log"
-    assert watch_module.log_tail(log) == ""
+    assert watch_module.log_tail(log, tmp_path) == ""
     log.write_text("".join(f"\x1b[31mline {n}\x1b[0m\x07 \x1b]0;title\x07\n" for n in range(100)))
-    assert watch_module.log_tail(log).splitlines() == [f"line {n}" for n in range(85, 100)]
+    assert watch_module.log_tail(log, tmp_path).splitlines() == [f"line {n}" for n in range(85, 100)]
     log.write_text("x" * 10_000)
-    assert len(watch_module.log_tail(log)) == 1500
+    assert len(watch_module.log_tail(log, tmp_path)) == 1500
 
 
 def test_an_editor_that_never_answers_is_a_failure_and_the_next_start_replaces_it(stage: Stage) -> None:

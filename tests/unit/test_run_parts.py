@@ -10,9 +10,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import redis
 
 from scripts.lib import check_lock, check_tree, leftovers
 from scripts.lib.data_dir import PORTS, StartError, chosen_port, only_run, remembered_port, remembered_secret
+from scripts.lib.redis_server import warnings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -147,3 +149,18 @@ def test_machine_paths_and_package_hosts_are_found_in_a_text():
     assert pattern.search("cp /ho" + "me/someone/x .")
     assert pattern.search(f"cd {ROOT / 'app'}")
     assert not pattern.search("the folder $DATA_DIR/workspaces/abcd1234/home/user and https://example.org/home/x")
+
+
+def test_a_foreign_redis_that_may_lose_sessions_is_warned_of(redis_client: redis.Redis, redis_server: str) -> None:
+    """The tests' own is set up as it should be; each wrong setting is named, with what comes of it."""
+    assert warnings(redis_server) == []
+    redis_client.config_set("notify-keyspace-events", "")
+    redis_client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        told = warnings(redis_server)
+    finally:
+        redis_client.config_set("notify-keyspace-events", "KEA")
+        redis_client.config_set("maxmemory-policy", "noeviction")
+    assert len(told) == 2
+    assert any("maxmemory-policy allkeys-lru" in text for text in told)
+    assert any("notify-keyspace-events unset" in text for text in told)

@@ -307,7 +307,8 @@ class LocalRuntime:
             )
         if running.stopping:
             return down
-        text = f"The editor ended unexpectedly. Last lines of its log:\n{log_tail(self._folders.log(uuid))}"
+        tail = log_tail(self._folders.log(uuid), self._folders.data_dir)
+        text = f"The editor ended unexpectedly. Last lines of its log:\n{tail}"
         return replace(down, generation=running.generation, failure=text)
 
     def _files(self) -> BackupFiles:

@@ -263,7 +263,7 @@ class Watch:
             log.warning("routes not written: %s", error)
 
     def _tail(self, uuid: str) -> str:
-        lines = log_tail(self._folders.log(uuid))
+        lines = log_tail(self._folders.log(uuid), self._folders.data_dir)
         return f" Last lines of its log:\n{lines}" if lines else ""
 
 
@@ -272,15 +272,17 @@ def pod_name(running: Running) -> str:
     return f"local-{running.pid}"
 
 
-def log_tail(path: Path) -> str:
-    """The last lines of a log, fit to be shown: no terminal escapes, at most `LOG_CHARS` characters."""
+def log_tail(path: Path, data_dir: Path) -> str:
+    """The last lines of a log, fit to be shown to a user: no terminal escapes, nothing of where `data_dir` lies on
+    this machine, at most `LOG_CHARS` characters."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - LOG_TAIL))
             text = file.read().decode(errors="replace")
     except OSError:
         return ""
-    lines = [line.rstrip() for line in ESCAPES.sub("", text).splitlines() if line.strip()]
+    shown = ESCAPES.sub("", text).replace(str(data_dir), "$DATA_DIR")
+    lines = [line.rstrip() for line in shown.splitlines() if line.strip()]
     return "\n".join(lines[-LOG_LINES:])[-LOG_CHARS:]
 
 

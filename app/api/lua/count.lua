@@ -1,14 +1,16 @@
--- Count a request in several fixed windows at once.
--- KEYS: the windows' counters. ARGV: the length of a window (s), how much to count.
--- Answers, for each, how much is counted in the running window and the milliseconds it has left.
+-- Count a request in several fixed windows at once, and read what the request is about on the same way.
+-- KEYS: the windows' counters, then the hash to read ("" for none).
+-- ARGV: the length of a window (s), how much to count.
+-- Answers, for each window, how much is counted in it and the milliseconds it has left, then the hash, flat.
 local answer = {}
-for _, key in ipairs(KEYS) do
-  answer[#answer + 1] = redis.call('INCRBY', key, ARGV[2])
-  local left = redis.call('PTTL', key)
+for i = 1, #KEYS - 1 do
+  answer[#answer + 1] = redis.call('INCRBY', KEYS[i], ARGV[2])
+  local left = redis.call('PTTL', KEYS[i])
   if left < 0 then
-    redis.call('EXPIRE', key, ARGV[1])
+    redis.call('EXPIRE', KEYS[i], ARGV[1])
     left = ARGV[1] * 1000
   end
   answer[#answer + 1] = left
 end
+answer[#answer + 1] = KEYS[#KEYS] ~= '' and redis.call('HGETALL', KEYS[#KEYS]) or {}
 return answer
