@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import queue
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from threading import Event
 
@@ -34,7 +35,8 @@ class FakeRuntime:
     is raised by its next call, once, before anything changes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self.workspaces: dict[str, FakeWorkspace] = {}
         self.backups: dict[str, dict[str, bytes]] = {}
         self.calls: list[tuple[str, str, int]] = []
@@ -97,7 +99,9 @@ class FakeRuntime:
         files = self.backups[name] = dict(self.workspaces[uuid].files)
         content = sum(len(each) for each in files.values())
         digest = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
-        return BackupSummary(size=content, files=len(files), content_bytes=content, sha256=digest)
+        return BackupSummary(
+            created_at=self._clock(), size=content, files=len(files), content_bytes=content, sha256=digest
+        )
 
     def restore(self, identity: Identity, generation: int) -> None:
         self._called("restore", identity.uuid, generation)

@@ -70,7 +70,7 @@ class World:
             tasks=self.tasks,  # type: ignore[arg-type]
             sessions=self.sessions,
         )
-        self.runtime = FakeRuntime()
+        self.runtime = FakeRuntime(self.clock)
         self.lifecycle = Lifecycle(self.core, self.runtime, self.clock)
         self.sweeps = Sweeps(self.core, self.runtime, self.lifecycle, self.clock)
         self.watcher = Watcher(self.core, self.runtime, self.clock)

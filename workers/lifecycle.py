@@ -182,7 +182,7 @@ class Lifecycle:
             name=name,
             uuid=record.uuid,
             user_id=record.user_id,
-            created_at=self._clock(),
+            created_at=summary.created_at,
             size=summary.size,
             files=summary.files,
             content_bytes=summary.content_bytes,

@@ -24,21 +24,35 @@ LONG = {"time_limit": settings.long_task_limit, "soft_time_limit": settings.long
 
 
 class SessionTask(Task):
-    """Retries what is retryable with back-off and jitter, and gives up loudly."""
+    """Retries what is retryable with back-off and jitter, and gives up loudly.
 
-    autoretry_for = (RetryableError, StateUnavailable)
+    Redis being away is no failure of the task: its intent is recorded, and the stale sweep enqueues it again
+    when Redis is back, however long that takes.
+    """
+
+    autoretry_for = (RetryableError,)
     retry_backoff = 1
     retry_backoff_max = 30
     retry_jitter = True
     max_retries = settings.max_deliveries - 1
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            self._deliver(args, kwargs)
+        except StateUnavailable as error:
+            log.warning("left to the stale sweep: %s", error, extra={"task": self.name, "task_args": list(args)})
+
+    def _deliver(self, args: Any, kwargs: Any) -> None:
         fleet = context().core.fleet
         delivery = fleet.delivered(self._letter_id(args))
         if delivery > settings.max_deliveries:
             self._give_up(args, f"it was delivered {delivery - 1} times and its worker died each time")
             return
-        super().__call__(*args, **kwargs)
+        try:
+            super().__call__(*args, **kwargs)
+        except StateUnavailable:
+            fleet.done(self._letter_id(args))
+            raise
         fleet.done(self._letter_id(args))
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:

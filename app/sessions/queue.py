@@ -53,6 +53,9 @@ class TaskQueue:
             broker_connection_timeout=timeout,
             broker_transport_options=transport_options(visibility_timeout, timeout),
         )
+        # Loads the transport, 0.1 s, which the first caller would otherwise wait for; connects to nothing.
+        with self._celery.connection_for_write() as connection:
+            connection.transport  # noqa: B018
 
     def send(self, task: str, *args: str | int, request_id: str = "") -> None:
         """Enqueue `task`; logged when the broker can't be reached."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 
 from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from tests.service import Service, wait_for
 
@@ -19,16 +20,25 @@ def open_editor(browser: Browser, url: str) -> Page:
     return page
 
 
-def in_terminal(page: Page, command: str) -> None:
-    """Type a command into a new terminal of VS Code, opened from its command palette."""
+def run_from_palette(page: Page, command: str) -> bool:
+    """Run a command of VS Code by its name; False while it isn't offered yet: the palette lists what was loaded
+    when it was opened."""
     page.keyboard.press("F1")
     palette = page.locator(".quick-input-widget input[type=text]").first
     expect(palette).to_be_focused(timeout=BROWSER_PATIENCE)
-    palette.press_sequentially("Terminal: Create New Terminal")
-    expect(page.locator(".quick-input-list .focused").get_by_text("Create New Terminal").first).to_be_visible(
-        timeout=BROWSER_PATIENCE
-    )
-    palette.press("Enter")
+    palette.fill(f">{command}")
+    offered = page.get_by_role("option").filter(has_text=command).first
+    try:
+        offered.click(timeout=2_000)
+    except PlaywrightTimeout:
+        page.keyboard.press("Escape")
+        return False
+    return True
+
+
+def in_terminal(page: Page, command: str) -> None:
+    """Type a command into a new terminal of VS Code."""
+    wait_for(lambda: run_from_palette(page, "Terminal: Create New Terminal"), "VS Code to offer a terminal")
     terminal = page.locator(".terminal-wrapper.active .xterm-screen")
     expect(terminal).to_be_visible(timeout=BROWSER_PATIENCE)
     terminal.click()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,21 @@ def test_a_task_that_never_ends_well_is_put_aside_and_its_session_says_why(
         assert [(letter["task"], letter["args"]) for letter in letters] == [(queue.PROVISION, [uuid, 1])]
         assert core.fleet.counters()["dead_letters"] == 1
         wait_for(lambda: core.fleet.backlog(queue.QUEUES)["wake"] == 0, "the queue to be empty")
+
+
+def test_a_redis_that_is_away_fails_no_session(core: Core, tmp_path: Path) -> None:
+    """However often: the intent stands, and is enqueued again when Redis is back."""
+    with worker(core, tmp_path, "no redis") as log:
+        record = core.sessions.create(NewSession(user_id="ada"))
+
+        def met(times: int) -> bool:
+            return log.read_text().count("left to the stale sweep") >= times
+
+        for number in range(1, core.settings.max_deliveries + 3):
+            wait_for(partial(met, number), "the delivery", log.read_text)
+            core.sessions.resend(record)
+        assert core.store.get(record.uuid).status is Status.CREATED
+        assert core.fleet.dead_letters() == []
 
 
 def test_a_task_carries_the_id_of_its_request_into_the_workers_log(core: Core, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from app.sessions.model import Identity
 from workers.archive import restore, restore_backup, write, write_backup
 from workers.archive.format import folder_below, original_path, stays_inside, stored_name
 from workers.runtime.base import BackupSummary
+from workers.trees import delete_tree
 
 NOW = 1_763_625_600.0
 NAME = backup_name("abcd1234", NOW)
@@ -812,7 +813,7 @@ def test_a_folder_that_forbids_writing_can_be_replaced(root: Path, store: Backup
             bring_back(theirs, folder / "app")
         assert sorted(path.name for path in folder.iterdir()) == ["app", "store"]
         assert stat.S_IMODE((folder / "app" / "cache").stat().st_mode) == 0o555
-        restore.remove_tree(folder / "app")
+        delete_tree(folder / "app")
 
 
 def test_a_restore_needs_the_folder_around_its_target(store: BackupFiles, tmp_path: Path) -> None:

@@ -23,8 +23,9 @@ from tests.conftest import PATIENCE
 from tests.contract.runtimes import Seen, environment, identity, watching
 from workers.runtime import processes, routes
 from workers.runtime import watching as watch_module
-from workers.runtime.folders import BrokenMeta, Folders, Meta, Running, delete_tree
+from workers.runtime.folders import BrokenMeta, Folders, Meta, Running
 from workers.runtime.local import LocalRuntime
+from workers.trees import delete_tree
 
 A, B = "aaaa0001", "bbbb0002"
 

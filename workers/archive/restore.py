@@ -11,7 +11,6 @@ import fcntl
 import logging
 import os
 import re
-import shutil
 import stat
 import tempfile
 import zipfile
@@ -36,6 +35,7 @@ from workers.archive.format import (
     stays_inside,
 )
 from workers.archive.reading import UNREADABLE, digest_of, entry_content
+from workers.trees import delete_tree
 
 log = logging.getLogger(__name__)
 
@@ -259,25 +259,9 @@ def _clear_leftovers(target: Path) -> None:
 def _discard(work: Path) -> None:
     """Remove a work folder; if that fails, the outcome of the restore stands and the next run tries again."""
     try:
-        remove_tree(work)
-    except OSError as error:
-        log.warning("a leftover of a restore stays for now: %s", error.strerror)
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a folder and all in it, folders too that forbid writing or reading to their own owner
-    (some package caches are like that)."""
-    try:
-        shutil.rmtree(path)
-        return
-    except PermissionError:
-        os.chmod(path, 0o700)
-    for folder, names, _ in os.walk(path):
-        for name in names:
-            inner = os.path.join(folder, name)
-            if not os.path.islink(inner):
-                os.chmod(inner, 0o700)
-    shutil.rmtree(path)
+        delete_tree(work)
+    except RetryableError as error:
+        log.warning("a leftover of a restore stays for now: %s", error)
 
 
 @contextmanager

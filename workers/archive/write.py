@@ -138,6 +138,7 @@ def _sidecar(name: str, identity: Identity, now: float, size: int, digest: str, 
 
 def _summary(sidecar: dict[str, Any]) -> BackupSummary:
     return BackupSummary(
+        created_at=sidecar["created_at"],
         size=sidecar["size"],
         files=sidecar["files"],
         content_bytes=sidecar["content_bytes"],

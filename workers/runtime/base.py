@@ -46,9 +46,11 @@ class Snapshot:
 
 @dataclass(frozen=True, kw_only=True)
 class BackupSummary:
-    """What a verified backup holds. `size` is that of the zip and `content_bytes` of the files in it;
-    `changed` names the files that changed while they were read, even after another try."""
+    """What a verified backup holds. `created_at` is when it was begun (seconds since the epoch), `size`
+    that of the zip and `content_bytes` of the files in it; `changed` names the files that changed while
+    they were read, even after another try."""
 
+    created_at: float
     size: int
     files: int
     content_bytes: int

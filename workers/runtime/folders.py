@@ -14,11 +14,9 @@ A file appears whole or not at all: it is written under another name and renamed
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -29,6 +27,7 @@ from typing import Any
 from app.sessions.errors import PermanentError, RetryableError
 from app.sessions.model import UUID_PATTERN, Identity
 from workers.runtime.processes import Process
+from workers.trees import delete_tree
 
 LOCK_POLL = 0.01
 """Seconds between tries for a held lock; flock(2) knows no timeout."""
@@ -256,39 +255,6 @@ def _try_lock(path: Path) -> int | None:
         pass
     os.close(file)
     return None
-
-
-def delete_tree(path: Path) -> None:
-    """Delete a folder and all in it, also what its owner made unreadable; gone already is fine.
-
-    Raises `RetryableError` when something keeps it from going.
-    """
-    for _ in range(3):
-        try:
-            shutil.rmtree(path)
-        except FileNotFoundError:
-            # Gone, or another process deletes it as well and was faster.
-            pass
-        except PermissionError:
-            _make_accessible(path)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EBUSY):
-                raise RetryableError(f"A removed workspace can't be deleted: {error.strerror}.") from error
-        if not os.path.lexists(path):
-            return
-    raise RetryableError("A removed workspace can't be deleted: something keeps writing or guarding it.")
-
-
-def _make_accessible(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.chmod(0o700)
-    for parent, names, _ in os.walk(path):
-        # os.walk descends only after this, so each folder is opened up before it is listed.
-        for name in names:
-            folder = Path(parent, name)
-            if not folder.is_symlink():
-                with contextlib.suppress(OSError):
-                    folder.chmod(0o700)
 
 
 def raised(meta: Meta, generation: int) -> Meta:

@@ -34,9 +34,10 @@ from app.settings import Settings
 from workers import archive
 from workers.runtime import probe, processes
 from workers.runtime.base import BackupSummary, Observation, Snapshot
-from workers.runtime.folders import BrokenMeta, Folders, Lock, Meta, Running, delete_tree, raised
+from workers.runtime.folders import BrokenMeta, Folders, Lock, Meta, Running, raised
 from workers.runtime.routes import Routes
 from workers.runtime.watching import Watch, log_tail, pod_name
+from workers.trees import delete_tree
 
 log = logging.getLogger(__name__)
 
