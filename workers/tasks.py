@@ -20,6 +20,8 @@ from workers.context import context
 log = logging.getLogger(__name__)
 
 SHORT = {"time_limit": settings.short_task_limit, "soft_time_limit": settings.short_task_limit * 0.9}
+# Flower shows what was done for sessions; three sweeps a second would bury it.
+SWEEP = {**SHORT, "send_events": False}
 LONG = {"time_limit": settings.long_task_limit, "soft_time_limit": settings.long_task_limit * 0.95}
 
 
@@ -104,22 +106,22 @@ def backup(uuid: str) -> None:
     context().lifecycle.back_up(uuid)
 
 
-@app.task(name=queue.SWEEP_IDLE, **SHORT)
+@app.task(name=queue.SWEEP_IDLE, **SWEEP)
 def sweep_idle() -> None:
     context().sweeps.idle()
 
 
-@app.task(name=queue.SWEEP_EXPIRED, **SHORT)
+@app.task(name=queue.SWEEP_EXPIRED, **SWEEP)
 def sweep_expired() -> None:
     context().sweeps.expired()
 
 
-@app.task(name=queue.SWEEP_STALE, **SHORT)
+@app.task(name=queue.SWEEP_STALE, **SWEEP)
 def sweep_stale() -> None:
     context().sweeps.stale()
 
 
-@app.task(name=queue.RECONCILE, **SHORT)
+@app.task(name=queue.RECONCILE, **SWEEP)
 def reconcile() -> None:
     context().sweeps.reconcile()
 
