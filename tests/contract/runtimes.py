@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -148,6 +149,10 @@ def identity(uuid: str, user_id: str = "ada@example.com", **more: str) -> Identi
 
 
 def environment(pid: int) -> dict[str, str]:
-    """What a process was started with."""
-    pairs = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    """What a process was started with. While it is being started there is nothing to read for a moment."""
+    deadline = time.monotonic() + PATIENCE
+    while not (text := Path(f"/proc/{pid}/environ").read_text()):
+        assert time.monotonic() < deadline, f"process {pid} has no environment"
+        time.sleep(0.001)
+    pairs = text.split("\0")
     return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
