@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import requests
 
+from tests.faults.calls import ask, wait_status
 from tests.service import Service, wait_for
 
 PARTS = ["worker", "archiver", "web", "beat", "watcher", "traefik"]
@@ -30,75 +30,46 @@ def service(tmp_path_factory: pytest.TempPathFactory, code_server: str) -> Itera
     assert running.processes() == [], "an orphan process was left"
 
 
-def ask(service: Service, method: str, path: str, body: object = None) -> requests.Response:
-    """Call without waiting for the end state, and again while the web process comes back."""
-
-    def answered() -> requests.Response | None:
-        try:
-            answer = service.call(method, path, body, headers={"Prefer": "respond-async"})
-        except requests.ConnectionError:
-            return None
-        return None if answer.status_code >= 500 else answer
-
-    answer: requests.Response = wait_for(answered, f"an answer to {method} {path}")
-    return answer
-
-
-def status(service: Service, uuid: str, wanted: str, replicas: int) -> None:
-    """Wait until the session is as wanted, while any part may still be coming back."""
-
-    def reached() -> bool:
-        try:
-            seen = service.call("GET", f"/session/{uuid}", timeout=5).json()
-        except requests.RequestException:
-            return False
-        return bool(seen.get("session", {}).get("status") == wanted and seen["replicas"] == replicas)
-
-    wait_for(
-        reached, f"{uuid} to be {wanted} with {replicas}", lambda: service.call("GET", f"/session/{uuid}").text, 120
-    )
-
-
 @pytest.mark.parametrize("part", PARTS)
 def test_a_session_survives_the_death_of(service: Service, part: str) -> None:
     """Killed during create, sleep, wake, backup and delete, in turn."""
-    uuid = ask(service, "POST", "/session/create", {"user_id": part}).json()["uuid"]
+    uuid = ask(service, "POST", "/session/create", {"user_id": part})["uuid"]
     service.kill(part)
-    status(service, uuid, "active", 1)
+    wait_status(service, uuid, "active", 1)
     (service.files(uuid) / "kept").write_bytes(os.urandom(5_000_000))
     content = (service.files(uuid) / "kept").read_bytes()
 
     ask(service, "POST", f"/session/{uuid}/sleep")
     service.kill(part)
-    status(service, uuid, "sleeping", 0)
+    wait_status(service, uuid, "sleeping", 0)
     wait_for(lambda: service.processes(WORKSPACE_UUID=uuid) == [], "its processes to be gone")
 
     ask(service, "POST", f"/session/{uuid}/wake")
     service.kill(part)
-    status(service, uuid, "active", 1)
+    wait_status(service, uuid, "active", 1)
     assert (service.files(uuid) / "kept").read_bytes() == content
 
     ask(service, "POST", f"/session/{uuid}/backup")
     service.kill(part)
 
     def backups() -> int:
-        return int(ask(service, "GET", f"/session/{uuid}/backups").json()["total"])
+        return int(ask(service, "GET", f"/session/{uuid}/backups")["total"])
 
     wait_for(lambda: backups() >= 1, "the backup", seconds=120)
 
     ask(service, "DELETE", f"/session/{uuid}")
     service.kill(part)
-    status(service, uuid, "terminated", 0)
+    wait_status(service, uuid, "terminated", 0)
     assert service.processes(WORKSPACE_UUID=uuid) == []
     assert not service.files(uuid).parent.exists()
 
-    name = ask(service, "GET", f"/session/{uuid}/backups").json()["backups"][0]["name"]
-    restored = ask(service, "POST", f"/backups/{name}/restore").json()["uuid"]
+    name = ask(service, "GET", f"/session/{uuid}/backups")["backups"][0]["name"]
+    restored = ask(service, "POST", f"/backups/{name}/restore")["uuid"]
     service.kill(part)
-    status(service, restored, "active", 1)
+    wait_status(service, restored, "active", 1)
     assert (service.files(restored) / "kept").read_bytes() == content
     ask(service, "DELETE", f"/session/{restored}?backup=false")
-    status(service, restored, "terminated", 0)
+    wait_status(service, restored, "terminated", 0)
 
 
 def test_no_acknowledged_session_is_lost_when_redis_is_killed(service: Service) -> None:
@@ -106,14 +77,14 @@ def test_no_acknowledged_session_is_lost_when_redis_is_killed(service: Service) 
     acknowledged = []
     for round_ in range(5):
         for _ in range(3):
-            acknowledged.append(ask(service, "POST", "/session/create", {"user_id": f"redis{round_}"}).json()["uuid"])
+            acknowledged.append(ask(service, "POST", "/session/create", {"user_id": f"redis{round_}"})["uuid"])
         service.kill("redis")
     for uuid in acknowledged:
-        status(service, uuid, "active", 1)
+        wait_status(service, uuid, "active", 1)
     for uuid in acknowledged:
         ask(service, "DELETE", f"/session/{uuid}?backup=false")
     for uuid in acknowledged:
-        status(service, uuid, "terminated", 0)
+        wait_status(service, uuid, "terminated", 0)
 
 
 def test_when_redis_lost_everything_every_session_and_its_user_come_back(service: Service) -> None:
@@ -124,8 +95,8 @@ def test_when_redis_lost_everything_every_session_and_its_user_come_back(service
     wait_for(lambda: service.done("GET", f"/session/{down['uuid']}/backups")["total"], "the backup")
     editors = {process.pid for process in service.processes(WORKSPACE_UUID=up["uuid"])}
     service.redis().flushall()
-    status(service, up["uuid"], "active", 1)
-    status(service, down["uuid"], "sleeping", 0)
+    wait_status(service, up["uuid"], "active", 1)
+    wait_status(service, down["uuid"], "sleeping", 0)
     assert service.status(up["uuid"])["session"]["user_id"] == "ada"
     assert service.status(down["uuid"])["session"]["user_id"] == "bob"
     assert editors <= {process.pid for process in service.processes(WORKSPACE_UUID=up["uuid"])}, "it was not disturbed"
@@ -141,12 +112,11 @@ def test_a_workspace_outlives_everything_but_itself(service: Service) -> None:
     editors = {process.pid for process in service.processes(WORKSPACE_UUID=session["uuid"])}
     for part in [*PARTS, "redis"]:
         service.kill(part)
-    wait_for(lambda: ask(service, "GET", "/readyz").ok, "the API")
-    status(service, session["uuid"], "active", 1)
+    wait_status(service, session["uuid"], "active", 1)
     assert editors <= {process.pid for process in service.processes(WORKSPACE_UUID=session["uuid"])}
-    wait_for(lambda: ask(service, "GET", "/health").json()["status"] == "healthy", "health")
+    wait_for(lambda: ask(service, "GET", "/health")["status"] == "healthy", "health")
     ask(service, "DELETE", f"/session/{session['uuid']}?backup=false")
-    status(service, session["uuid"], "terminated", 0)
+    wait_status(service, session["uuid"], "terminated", 0)
 
 
 def test_a_killed_run_is_cleaned_up_by_the_next(tmp_path: Path, code_server: str) -> None:
@@ -158,7 +128,7 @@ def test_a_killed_run_is_cleaned_up_by_the_next(tmp_path: Path, code_server: str
     first.die()
     first.start()
     try:
-        status(first, session["uuid"], "active", 1)
+        wait_status(first, session["uuid"], "active", 1)
         assert editors <= {process.pid for process in first.processes(WORKSPACE_UUID=session["uuid"])}
     finally:
         first.stop()
