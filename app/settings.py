@@ -72,6 +72,38 @@ class Settings:
     workspace_port: int = setting(0, "TCP port", "of the workspace URL; 0 leaves it out")
     code_server: str = setting("", "path", "the editor's program; by default the one on PATH")
 
+    # Kubernetes
+    workspace_namespace: str = setting(
+        "fresh-workspaces", "namespace", "of the workspaces; apart from the service's own"
+    )
+    workspace_image: str = setting("", "image", "what a workspace runs; needed when RUNTIME is kubernetes")
+    workspace_sizes: str = setting(
+        '{"small": ["250m", "500m", "256Mi", "512Mi"], "standard": ["250m", "1", "256Mi", "1Gi"], '
+        '"large": ["500m", "2", "1Gi", "4Gi"]}',
+        "JSON",
+        "CPU request and limit, memory request and limit; an editor with one page open counts 478 MB",
+    )
+    volume_size: str = setting("5Gi", "quantity", "of a workspace's volume")
+    storage_class: str = setting("", "name", "of the workspaces' volumes; by default the cluster's own default")
+    ingress_class: str = setting("traefik", "name", "of the ingress controller; empty for the cluster's default")
+    ingress_annotations: str = setting("{}", "JSON", "on every workspace's Ingress, as a controller wants them")
+    ingress_tls_secret: str = setting("", "name", "a certificate for *.<domain>; empty leaves TLS to the controller")
+    runtime_class: str = setting("", "name", "of the workspaces' pods: gvisor, kata")
+    node_selector: str = setting("{}", "JSON", "labels a node must have to run workspaces")
+    tolerations: str = setting("[]", "JSON", "taints a workspace puts up with")
+    spot_label: str = setting(
+        "", "label", "selects and tolerates nodes that may be taken away, as cloud.google.com/gke-spot; empty for none"
+    )
+    scaler: str = setting("direct", "direct | keda", "who else may scale a workspace; keda also wakes it when we can't")
+    keda_polling_interval: int = setting(
+        10, "s", "N workspaces cost N / this many reads of Redis a second; no part of the time of a wake"
+    )
+    keda_cooldown: int = setting(300, "s", "with an empty queue this long, KEDA puts a workspace down")
+    keda_authentication: str = setting("redis", "name", "the TriggerAuthentication that carries Redis's password")
+    backup_pvc: str = setting("backups", "name", "the claim backups are kept on when BACKUP_URL is a path")
+    archive_service_account: str = setting("default", "name", "of the backup Jobs; for an object store's credential")
+    kube_timeout: float = setting(10.0, "s", "any request to the API server, which normally answers in 0.01 s")
+
     # Backups
     backup_retention: float = setting(
         7_776_000.0, "s", "backups older than this (90 days) go, but never a living session's newest"
@@ -141,6 +173,10 @@ class Settings:
                 f"VISIBILITY_TIMEOUT ({self.visibility_timeout:.0f} s) must be above every task limit "
                 f"({longest:.0f} s), or Redis delivers a task that is still running a second time."
             )
+        if self.runtime == "kubernetes" and not self.workspace_image:
+            raise SettingsError("WORKSPACE_IMAGE must be set when RUNTIME is kubernetes: it is what a workspace runs.")
+        if self.scaler not in ("direct", "keda"):
+            raise SettingsError(f"SCALER is {self.scaler!r}; it is one of: direct, keda.")
         negative = [
             spec.name.upper()
             for spec in dataclasses.fields(self)

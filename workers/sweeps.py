@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 STALE_PARTS = 86_400.0
 """s: a temporary backup file this old belongs to no living worker; a backup may take an hour."""
 
+ADOPTION_GRACE = 60.0
+"""s from the making of a workspace's volume until it may count as one that has lost its record."""
+
 
 class Sweeps:
     """The sweeps, each safe to run at any time. Times are seconds since the epoch."""
@@ -78,8 +81,10 @@ class Sweeps:
         workspace without one (Redis was lost), and mark sessions `failed` whose files are gone."""
         workspaces = {seen.identity.uuid: seen for seen in self._runtime.observe_all()}
         known = {record.uuid for record in self._store.find(workspaces)}
+        now = self._clock()
         for uuid in workspaces.keys() - known:
-            self._adopt(workspaces[uuid])
+            if now - workspaces[uuid].created_at >= ADOPTION_GRACE:
+                self._adopt(workspaces[uuid])
         self._index_backups()
         if workspaces:
             for uuid in set(self._store.uuids([Status.SLEEPING, Status.ACTIVE])) - workspaces.keys():

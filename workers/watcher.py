@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Event, Thread
 
@@ -95,7 +95,8 @@ class Watcher:
             self._core.fleet.count("sessions_failed")
 
     def _apply_ready(self, record: Record, seen: Observation) -> None:
-        """Call the session active if it was started for its newest intent, else leave that to the worker at it."""
+        """Call the session active if it was started for its newest intent, else leave that to the worker at it.
+        One that someone else scaled up after it had been put to sleep is woken, which adopts it."""
         if record.generation != seen.generation:
             return
         if record.status is Status.ACTIVE:
@@ -108,6 +109,11 @@ class Watcher:
                     pod_name=seen.pod_name,
                 )
             return
+        if record.status is Status.SLEEPING:
+            if record.settled >= record.generation:
+                log.info("scaled up by someone else", extra={"uuid": record.uuid})
+                self._core.sessions.wake(record.uuid)
+            return
         now = self._clock()
         self._store.change(
             record.uuid,
@@ -117,7 +123,7 @@ class Watcher:
             settle=True,
             touch=True,
             idle_at=now + record.idle_timeout if record.idle_timeout else 0.0,
-            phases={"ready": max(0, round((now - record.requested_at) * 1000))},
+            phases=_phases({**seen.phases, "ready": now}, record.requested_at),
             reason="",
             replicas=1,
             pod_name=seen.pod_name,
@@ -158,6 +164,11 @@ class Watcher:
         finally:
             done.set()
             thread.join()
+
+
+def _phases(seen: Mapping[str, float], requested_at: float) -> dict[str, int]:
+    """When the steps of a start were seen, as ms since the request."""
+    return {name: max(0, round((at - requested_at) * 1000)) for name, at in seen.items()}
 
 
 def main() -> None:

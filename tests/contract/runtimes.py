@@ -22,7 +22,10 @@ from workers.runtime.base import Observation, Runtime, Snapshot
 from workers.runtime.folders import Folders
 from workers.runtime.local import LocalRuntime
 
-PATIENCE = 30.0
+KINDS = ["fake", "local", *(["kubernetes"] if os.environ.get("KUBECONFIG") else [])]
+"""The runtimes under test. A cluster is one only where somebody points at it."""
+
+PATIENCE = 60.0
 """Seconds until a test gives up on something that takes well under one; no test measures it."""
 
 
@@ -98,10 +101,17 @@ class LocalHarness:
         return running.pid
 
 
-def make(kind: str, settings: Settings, client: redis.Redis, code_server: Callable[[], str]) -> Harness:
-    """The runtime of this name; only a real one needs the editor's program."""
+def make(
+    kind: str, settings: Settings, client: redis.Redis, code_server: Callable[[], str], namespace: Callable[[], str]
+) -> Harness:
+    """The runtime of this name; only a real one needs the editor's program, or a namespace of a cluster."""
     if kind == "fake":
         return FakeHarness()
+    if kind == "kubernetes":
+        # Imported here: only this one needs a cluster's address to be known.
+        from tests.contract.cluster import KubernetesHarness
+
+        return KubernetesHarness(settings, client, namespace())
     return LocalHarness(replace(settings, code_server=code_server(), stop_grace=5.0), client)
 
 

@@ -18,9 +18,24 @@ from workers.runtime.base import Runtime
 A, B = "aaaa0001", "bbbb0002"
 
 
-@pytest.fixture(params=["fake", "local"])
+@pytest.fixture(scope="session")
+def namespace() -> Iterator[str]:
+    """A namespace of the cluster, of this run's own."""
+    from tests.contract.cluster import own_namespace
+
+    with own_namespace() as name:
+        yield name
+
+
+@pytest.fixture(params=runtimes.KINDS)
 def harness(request: pytest.FixtureRequest, settings: Settings, redis_client: redis.Redis) -> Iterator[Harness]:
-    made = runtimes.make(request.param, settings, redis_client, lambda: str(request.getfixturevalue("code_server")))
+    made = runtimes.make(
+        request.param,
+        settings,
+        redis_client,
+        lambda: str(request.getfixturevalue("code_server")),
+        lambda: str(request.getfixturevalue("namespace")),
+    )
     yield made
     for uuid in (A, B):
         made.runtime.remove(uuid, 1_000_000)

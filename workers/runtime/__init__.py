@@ -13,4 +13,8 @@ def load(settings: Settings) -> Runtime:
         from workers.runtime.local import LocalRuntime
 
         return LocalRuntime(settings, connect(settings.routes_url, settings.redis_timeout))
-    raise SettingsError(f"RUNTIME is {settings.runtime!r}; this release knows: local.")
+    if settings.runtime == "kubernetes":
+        from workers.runtime.kubernetes import KubernetesRuntime
+
+        return KubernetesRuntime(settings, connect(settings.redis_url, settings.redis_timeout))
+    raise SettingsError(f"RUNTIME is {settings.runtime!r}; it is one of: local, kubernetes.")

@@ -11,8 +11,8 @@ to another session. Every call is idempotent and bounded in time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from threading import Event
 from typing import Protocol
 
@@ -26,6 +26,10 @@ class Observation:
     `generation` is that of the last intent it carried out; `running` whether its processes are
     asked for and there; `ready` whether the editor answers; `failure` why it is neither, with the
     last lines of its log; `active_at` when someone last used it (seconds since the epoch, 0 unknown).
+
+    Two things are told beside what the workspace is, and make no difference between two looks at it:
+    `created_at` is when its volume was made, `phases` when each step of the present start was seen
+    (scheduled, volume, image, started), both in seconds since the epoch, as far as they are known.
     """
 
     identity: Identity
@@ -35,6 +39,8 @@ class Observation:
     pod_name: str = ""
     failure: str = ""
     active_at: float = 0.0
+    created_at: float = field(default=0.0, compare=False)
+    phases: Mapping[str, float] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)

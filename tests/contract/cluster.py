@@ -1,0 +1,152 @@
+"""A hand inside the workspaces of a real cluster: the one KUBECONFIG names, whatever it is."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import redis
+from kubernetes import client
+from kubernetes.stream import stream
+
+from app.settings import Settings
+from tests.contract.runtimes import PATIENCE
+from workers.runtime import names, objects, views
+from workers.runtime.base import Runtime
+from workers.runtime.cluster import Cluster, find_cluster, wait_for
+from workers.runtime.kubernetes import KubernetesRuntime
+from workers.runtime.objects import Choices
+
+IMAGE = os.environ.get("WORKSPACE_IMAGE", "localhost/workspace:dev")
+TIMEOUT = 30.0
+"""s for one request of these tests."""
+
+HAND = """
+import base64, json, os, sys
+path, content = sys.argv[1], sys.argv[2:]
+os.makedirs(os.path.dirname(path), exist_ok=True)
+if content:
+    open(path, "wb").write(base64.b64decode(content[0]))
+found = open(path, "rb").read() if os.path.exists(path) else None
+answer = json.dumps(None if found is None else base64.b64encode(found).decode())
+open("/dev/termination-log", "w").write(answer)
+"""
+"""What the pod that is our hand runs: writes the file if it is given a content, and shows it."""
+
+
+@contextmanager
+def own_namespace() -> Iterator[str]:
+    """A namespace that takes restricted pods only, as the workspaces' does, with a claim for backups in it."""
+    core = client.CoreV1Api(client.ApiClient(find_cluster()))
+    name = f"contract-{secrets.token_hex(4)}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    metadata = client.V1ObjectMeta(name=name, labels=labels)
+    core.create_namespace(client.V1Namespace(metadata=metadata), _request_timeout=TIMEOUT)
+    try:
+        spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+        claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "backups"}, "spec": spec}
+        Cluster(name, TIMEOUT).create("persistentvolumeclaims", claim)
+        yield name
+    finally:
+        core.delete_namespace(name, _request_timeout=TIMEOUT)
+
+
+def settings_for(settings: Settings, namespace: str) -> Settings:
+    """`settings` for workspaces in that namespace."""
+    return replace(
+        settings,
+        runtime="kubernetes",
+        workspace_namespace=namespace,
+        workspace_image=IMAGE,
+        backup_url="file:///backups",
+        stop_grace=5.0,
+    )
+
+
+class KubernetesHarness:
+    """See `tests.contract.runtimes.Harness`."""
+
+    def __init__(self, settings: Settings, redis_client: redis.Redis, namespace: str) -> None:
+        self.settings = settings_for(settings, namespace)
+        self.namespace = namespace
+        self.client = redis_client
+        self.cluster = Cluster(namespace, TIMEOUT)
+        self.runtime: Runtime = KubernetesRuntime(self.settings, redis_client, self.cluster)
+
+    def again(self) -> Runtime:
+        return KubernetesRuntime(self.settings, self.client)
+
+    def write(self, uuid: str, name: str, content: bytes) -> None:
+        self._hand(uuid, name, base64.b64encode(content).decode())
+
+    def read(self, uuid: str, name: str) -> bytes | None:
+        found = json.loads(self._hand(uuid, name))
+        return None if found is None else base64.b64decode(found)
+
+    def answer(self, uuid: str) -> None:
+        """It does so by itself."""
+
+    def crash(self, uuid: str) -> None:
+        """The first time Kubernetes starts it again at once: only one that keeps dying has failed."""
+        core = client.CoreV1Api(client.ApiClient(find_cluster()))
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            pods, _ = self.cluster.list("pods", names.selector(uuid))
+            if any(views.pod_problem(pod) for pod in pods):
+                return
+            for pod in pods:
+                if views.pod_view(pod).ready:
+                    self._kill(core, pod["metadata"]["name"])
+            time.sleep(0.2)
+        raise AssertionError("the editor does not stay dead")
+
+    def _kill(self, core: client.CoreV1Api, pod: str) -> None:
+        try:
+            stream(
+                core.connect_get_namespaced_pod_exec,
+                pod,
+                self.namespace,
+                command=["pkill", "-KILL", "-P", "1"],
+                stdout=True,
+                stderr=True,
+                _request_timeout=TIMEOUT,
+            )
+        except client.ApiException:
+            # It is between two lives.
+            return
+
+    def _hand(self, uuid: str, name: str, *content: str) -> str:
+        """Run `HAND` in a pod beside the workspace's; the volume may be in use on that node."""
+        pod = f"hand-{secrets.token_hex(4)}"
+        self.cluster.create("pods", self._pod(pod, uuid, ["python3", "-c", HAND, f"{objects.FILES}/{name}", *content]))
+        answer: list[str] = []
+
+        def done() -> bool:
+            seen = self.cluster.get("pods", pod)
+            assert seen is not None
+            for status in seen["status"].get("containerStatuses") or []:
+                if "terminated" in status["state"]:
+                    answer.append(status["state"]["terminated"].get("message", ""))
+            return bool(answer)
+
+        wait_for(done, PATIENCE, "the hand did nothing")
+        self.cluster.delete("pods", pod)
+        wait_for(lambda: self.cluster.get("pods", pod) is None, PATIENCE, "the hand is still there")
+        return answer[0]
+
+    def _pod(self, name: str, uuid: str, command: list[str]) -> dict[str, Any]:
+        """A pod as the workspace's own, but for what it runs."""
+        identity = objects.Identity(uuid=uuid, user_id="hand", created_at=0.0)
+        spec = objects.pod_template(identity, Choices.of(self.settings))["spec"]
+        container = dict(spec["containers"][0], command=command)
+        for unneeded in ("readinessProbe", "env", "ports"):
+            del container[unneeded]
+        body = {**spec, "containers": [container], "restartPolicy": "Never", "terminationGracePeriodSeconds": 0}
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": body}

@@ -1,0 +1,97 @@
+"""What an archive Job does, and how its outcome travels to the worker that made it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from app.sessions.backup_files import backup_name
+from app.sessions.backups import identity_fields
+from app.sessions.errors import ArchiveError, BackupNotFound, NoSpace, PermanentError, RetryableError
+from app.sessions.model import Identity
+from workers import archive_job
+from workers.runtime.base import BackupSummary
+
+ADA = Identity(uuid="abcd1234", user_id="ada@example.com", created_at=1_763_625_600.0)
+NAME = backup_name(ADA.uuid, 1_763_625_600.0)
+SUMMARY = BackupSummary(created_at=1.5, size=10, files=2, content_bytes=7, sha256="ab", changed=("a", "b"))
+
+
+def run(tmp_path: Path, action: str, *more: str) -> tuple[int, str]:
+    """The exit status and the message of a Job."""
+    message = tmp_path / "message"
+    common = ["--files", str(tmp_path / "app"), "--url", f"file://{tmp_path}/backups", "--name", NAME]
+    status = archive_job.main([action, *common, *more], message)
+    return status, message.read_text()
+
+
+def back_up(tmp_path: Path) -> tuple[int, str]:
+    return run(tmp_path, "backup", "--identity", json.dumps(identity_fields(ADA)), "--at", "1763625600.0")
+
+
+def restore(tmp_path: Path) -> tuple[int, str]:
+    return run(tmp_path, "restore", "--max-bytes", "1000", "--max-entries", "10")
+
+
+def test_a_backup_and_its_restore(tmp_path: Path) -> None:
+    """The summary comes back whole, and so do the files."""
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "file").write_bytes(b"content")
+    status, message = back_up(tmp_path)
+    summary = archive_job.read_outcome(message, NAME)
+    assert status == 0
+    assert summary is not None
+    assert (summary.files, summary.content_bytes, summary.created_at) == (1, 7, 1_763_625_600.0)
+    (tmp_path / "app" / "file").write_bytes(b"changed")
+    status, message = restore(tmp_path)
+    assert (status, archive_job.read_outcome(message, NAME)) == (0, None)
+    assert (tmp_path / "app" / "file").read_bytes() == b"content"
+
+
+def test_a_workspace_that_never_started_has_an_empty_backup(tmp_path: Path) -> None:
+    """Its volume is empty; that must not keep the session from being deleted."""
+    status, message = back_up(tmp_path)
+    summary = archive_job.read_outcome(message, NAME)
+    assert status == 0
+    assert summary is not None
+    assert summary.files == 0
+
+
+def test_an_error_arrives_as_what_it_was(tmp_path: Path) -> None:
+    """The lifecycle decides by its type."""
+    status, message = restore(tmp_path)
+    assert status == archive_job.FAILED
+    with pytest.raises(BackupNotFound, match=NAME):
+        archive_job.read_outcome(message, NAME)
+
+
+@pytest.mark.parametrize("kind", [RetryableError, PermanentError, ArchiveError, NoSpace])
+def test_each_kind_of_error_travels(kind: type[Exception]) -> None:
+    """With its text."""
+    message = archive_job.outcome_text({"error": kind.code, "text": "why"})  # type: ignore[attr-defined]
+    with pytest.raises(kind, match="^why$") as caught:
+        archive_job.read_outcome(message, NAME)
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("message", ["", "Killed", "[]", "7", '{"summary": {"size": 1}}', '{"summary": 3}'])
+def test_a_job_that_did_not_say_how_it_went_is_tried_again(message: str) -> None:
+    """It was killed, or ran out of memory: its last words are shown."""
+    with pytest.raises(RetryableError):
+        archive_job.read_outcome(message, NAME)
+
+
+def test_a_long_outcome_is_cut_to_what_a_message_holds() -> None:
+    """Names of changed files go first; the sidecar has them all."""
+    many = replace(SUMMARY, changed=tuple("x" * 100 + str(number) for number in range(100)))
+    text = archive_job.outcome_text({"summary": asdict(many)})
+    summary = archive_job.read_outcome(text, NAME)
+    assert len(text) <= archive_job.MESSAGE_LIMIT
+    assert summary is not None
+    assert 10 < len(summary.changed) < 100
+    assert replace(summary, changed=()) == replace(SUMMARY, changed=())
+    text = archive_job.outcome_text({"error": "archive_error", "text": "é" * 5000})
+    assert len(text.encode()) <= archive_job.MESSAGE_LIMIT

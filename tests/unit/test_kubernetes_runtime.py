@@ -1,0 +1,555 @@
+"""What the Kubernetes runtime does beyond the contract: races, scalers, repairs, and what it makes of trouble."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from threading import Event
+from typing import Any
+
+import pytest
+import redis
+
+from app.sessions.errors import PermanentError, RetryableError, Superseded, WorkspaceConflict
+from app.sessions.model import Identity
+from app.settings import Settings, SettingsError
+from tests.contract.runtimes import watching
+from tests.unit import fake_api
+from tests.unit.fake_api import FakeApi
+from workers import runtime as runtimes
+from workers.runtime import scalers
+from workers.runtime.cluster import Conflict, find_cluster
+from workers.runtime.kubernetes import KubernetesRuntime
+
+A = "aaaa0001"
+NAME = f"user-{A}"
+ADA = Identity(uuid=A, user_id="ada@example.com", created_at=1_763_625_600.0)
+LABELS = {"app": "workspace", "session-uuid": A}
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    with fake_api.serving() as served:
+        yield served
+
+
+@pytest.fixture
+def on_cluster(settings: Settings) -> Settings:
+    return replace(settings, runtime="kubernetes", workspace_image="workspace:1", start_timeout=60.0)
+
+
+@pytest.fixture
+def runtime(on_cluster: Settings, redis_client: redis.Redis, api: FakeApi) -> KubernetesRuntime:
+    return KubernetesRuntime(on_cluster, redis_client, api.cluster())
+
+
+@pytest.fixture
+def keda(on_cluster: Settings, redis_client: redis.Redis, api: FakeApi) -> KubernetesRuntime:
+    return KubernetesRuntime(replace(on_cluster, scaler="keda"), redis_client, api.cluster())
+
+
+ALL_KINDS = {"persistentvolumeclaims", "deployments", "secrets", "services", "ingresses", "scaledobjects"}
+"""What a session consists of, with KEDA."""
+
+
+def replicas(api: FakeApi) -> int:
+    return int(api.get("deployments", NAME)["spec"]["replicas"])
+
+
+def pod(status: dict[str, Any], name: str = "pod-1") -> dict[str, Any]:
+    """A pod of the workspace, as the API shows it."""
+    metadata = {"name": name, "uid": name, "labels": LABELS, "creationTimestamp": "2026-01-01T00:00:00Z"}
+    return {"metadata": metadata, "spec": {"nodeName": "node-1"}, "status": status}
+
+
+def conditions(**values: str) -> list[dict[str, str]]:
+    return [{"type": name, "status": value} for name, value in values.items()]
+
+
+READY = {"conditions": conditions(PodScheduled="True", PodReadyToStartContainers="True", Ready="True")}
+CRASHED = {
+    "containerStatuses": [
+        {
+            "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting"}},
+            "lastState": {"terminated": {"exitCode": 137, "reason": "Error", "message": "one\n\x1b[31mtwo\x1b[0m\n"}},
+        }
+    ]
+}
+
+
+# What is made
+
+
+def test_provisioning_makes_all_of_a_session(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """Asleep, and owned by the Deployment but for the volume."""
+    runtime.provision(ADA, 1)
+    kinds = ("persistentvolumeclaims", "deployments", "secrets", "services", "ingresses")
+    assert api.names() == {(kind, NAME) for kind in kinds}
+    assert replicas(api) == 0
+    owners = {kind: len(api.get(kind, NAME)["metadata"].get("ownerReferences", [])) for kind in kinds}
+    assert owners == {"persistentvolumeclaims": 0, "deployments": 0, "secrets": 1, "services": 1, "ingresses": 1}
+
+
+def test_the_secret_is_made_once(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """A pod that runs has read it; another one would lock it out."""
+    runtime.provision(ADA, 1)
+    first = api.get("secrets", NAME)["stringData"]
+    runtime.provision(ADA, 2)
+    runtime.start(A, 3)
+    assert api.get("secrets", NAME)["stringData"] == first
+
+
+def test_a_start_makes_again_what_someone_deleted(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """The volume is the session: the rest follows from it."""
+    runtime.provision(ADA, 1)
+    for kind in ("deployments", "secrets", "services", "ingresses"):
+        api.drop(kind, NAME)
+    runtime.start(A, 2)
+    kinds = {kind for kind, _ in api.names()}
+    assert kinds == {"persistentvolumeclaims", "deployments", "secrets", "services", "ingresses"}
+    assert replicas(api) == 1
+    seen = runtime.observe(A)
+    assert seen is not None
+    assert (seen.identity, seen.generation, seen.running) == (ADA, 2, True)
+
+
+def test_a_volume_without_a_deployment_still_knows_its_intent(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """Else deleting the Deployment would let an older intent pass."""
+    runtime.provision(ADA, 1)
+    runtime.start(A, 7)
+    api.drop("deployments", NAME)
+    with pytest.raises(Superseded):
+        runtime.start(A, 6)
+    seen = runtime.observe(A)
+    assert seen is not None
+    assert (seen.generation, seen.running) == (7, False)
+
+
+def test_a_sleeping_workspace_is_brought_up_to_date_when_it_starts(
+    runtime: KubernetesRuntime, api: FakeApi, on_cluster: Settings, redis_client: redis.Redis
+) -> None:
+    """A release with a newer image reaches every session, one that runs only after its next sleep."""
+    newer = KubernetesRuntime(replace(on_cluster, workspace_image="workspace:2"), redis_client, api.cluster())
+    runtime.provision(ADA, 1)
+    runtime.start(A, 2)
+    newer.start(A, 3)
+    assert image(api) == "workspace:1"
+    newer.stop(A, 4)
+    newer.start(A, 5)
+    assert image(api) == "workspace:2"
+
+
+def image(api: FakeApi) -> str:
+    return str(api.get("deployments", NAME)["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
+def test_a_deployment_of_that_name_that_is_not_ours_is_left_alone(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """What stands in the way is told, never taken."""
+    api.put("deployments", {"metadata": {"name": NAME, "labels": {"app": "shop"}}, "spec": {"replicas": 3}})
+    with pytest.raises(WorkspaceConflict):
+        runtime.provision(ADA, 1)
+    assert replicas(api) == 3
+    assert ("persistentvolumeclaims", NAME) not in api.names()
+
+
+# Races
+
+
+def test_a_change_decided_on_an_old_look_is_decided_again(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """The cluster writes to a Deployment all the time."""
+    runtime.provision(ADA, 1)
+    api.before["PATCH deployments"] = lambda: api.put("deployments", api.get("deployments", NAME))
+    runtime.start(A, 2)
+    assert replicas(api) == 1
+
+
+def test_an_intent_that_is_overtaken_between_its_look_and_its_change_is_refused(
+    runtime: KubernetesRuntime, api: FakeApi
+) -> None:
+    """The moment no lease can close."""
+    runtime.provision(ADA, 1)
+    api.before["PATCH deployments"] = lambda: runtime.stop(A, 3)
+    with pytest.raises(Superseded):
+        runtime.start(A, 2)
+    assert replicas(api) == 0
+
+
+def test_a_deployment_made_and_started_meanwhile_is_not_stopped(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """Two workers may both find none; the later one must not set the replicas back."""
+
+    def other() -> None:
+        runtime.provision(ADA, 2)
+        runtime.start(A, 3)
+
+    api.before["PATCH deployments"] = other
+    with pytest.raises(Superseded):
+        runtime.provision(ADA, 1)
+    assert replicas(api) == 1
+
+
+def test_what_is_made_while_it_is_being_removed_goes_as_well(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """Nobody would own it."""
+    api.before["POST persistentvolumeclaims"] = lambda: runtime.remove(A, 5)
+    with pytest.raises(Superseded):
+        runtime.provision(ADA, 1)
+    assert api.names() == set()
+
+
+def test_a_change_that_is_overtaken_for_ever_ends(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """With an error that has the task tried again later."""
+    runtime.provision(ADA, 1)
+    api.answers["PATCH deployments"] = (409, "modified")
+    with pytest.raises(RetryableError):
+        runtime.start(A, 2)
+
+
+@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize("call", ["provision", "start", "stop", "remove"])
+def test_a_worker_may_die_at_any_request(keda: KubernetesRuntime, api: FakeApi, call: str, done: bool) -> None:
+    """Before the server did it or after: the same intent, tried again, ends where it would have ended."""
+    for step in range(1, 40):
+        keda.provision(ADA, 1)
+        keda.start(A, 2)
+        if call == "provision":
+            keda.remove(A, 3)
+        elif call == "start":
+            api.drop("deployments", NAME)
+        subject: Any = ADA if call == "provision" else A
+        api.lose = (step, done)
+        try:
+            getattr(keda, call)(subject, 4)
+        except RetryableError:
+            getattr(keda, call)(subject, 4)
+        survived, api.lose = api.lose[0] > 0, (0, False)
+        if call == "remove":
+            assert api.names() == set()
+        else:
+            assert {kind for kind, _ in api.names()} == ALL_KINDS
+            assert replicas(api) == (1 if call == "start" else 0)
+            keda.remove(A, 5)
+        keda._redis.flushall()
+        if survived:
+            assert step > 5
+            return
+    raise AssertionError("it takes more requests than it should")
+
+
+# Scalers
+
+
+def test_the_marker_comes_before_the_replicas_and_goes_before_them(
+    keda: KubernetesRuntime, api: FakeApi, redis_client: redis.Redis
+) -> None:
+    """Else KEDA would see a Deployment that disagrees with its list, and act on it."""
+    keda.provision(ADA, 1)
+    queue, seen = f"queue:{A}", []
+    for call, generation in ((keda.start, 2), (keda.start, 3), (keda.stop, 4)):
+        api.before["PATCH deployments"] = lambda: seen.append((redis_client.lrange(queue, 0, -1), replicas(api)))
+        call(A, generation)
+    assert seen == [([scalers.MARKER], 0), ([scalers.MARKER], 1), ([], 1)]
+
+
+def test_prompts_stay_when_the_marker_goes(keda: KubernetesRuntime, redis_client: redis.Redis) -> None:
+    """They are a user's; and they will wake the session."""
+    keda.provision(ADA, 1)
+    redis_client.rpush(f"queue:{A}", '{"id": 1}')
+    keda.start(A, 2)
+    keda.stop(A, 3)
+    assert redis_client.lrange(f"queue:{A}", 0, -1) == ['{"id": 1}']
+
+
+def test_an_overtaken_start_leaves_no_marker(keda: KubernetesRuntime, api: FakeApi, redis_client: redis.Redis) -> None:
+    """KEDA would wake a session that is asleep on purpose."""
+    keda.provision(ADA, 1)
+    api.before["PATCH deployments"] = lambda: keda.stop(A, 3)
+    with pytest.raises(Superseded):
+        keda.start(A, 2)
+    assert redis_client.lrange(f"queue:{A}", 0, -1) == []
+
+
+def test_an_overtaken_stop_leaves_the_marker(keda: KubernetesRuntime, api: FakeApi, redis_client: redis.Redis) -> None:
+    """KEDA would put a session down that someone works in."""
+    keda.provision(ADA, 1)
+    keda.start(A, 2)
+    api.before["PATCH deployments"] = lambda: keda.start(A, 4)
+    with pytest.raises(Superseded):
+        keda.stop(A, 3)
+    assert redis_client.lrange(f"queue:{A}", 0, -1) == [scalers.MARKER]
+
+
+def test_only_keda_gets_a_scaled_object(keda: KubernetesRuntime, api: FakeApi) -> None:
+    """And it goes with the Deployment."""
+    keda.provision(ADA, 1)
+    owners = api.get("scaledobjects", f"{NAME}-scaler")["metadata"]["ownerReferences"]
+    assert [owner["name"] for owner in owners] == [NAME]
+    keda.remove(A, 2)
+    assert api.names() == set()
+
+
+# Stop and start of what does not behave
+
+
+def test_a_stop_scales_down_again_what_someone_scaled_up_meanwhile(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """KEDA may have looked at the list a moment before the marker went."""
+    runtime.provision(ADA, 1)
+    runtime.start(A, 2)
+    api.put("pods", pod(READY))
+
+    def scaled_up() -> None:
+        deployment = api.get("deployments", NAME)
+        api.put("deployments", {**deployment, "spec": {**deployment["spec"], "replicas": 1}})
+        api.before["PATCH deployments"] = lambda: api.drop("pods", "pod-1")
+
+    api.before["GET pods"] = scaled_up
+    runtime.stop(A, 3)
+    assert replicas(api) == 0
+
+
+def test_a_pod_that_crashes_is_replaced_by_a_start(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """Kubernetes would have the user wait for up to five minutes."""
+    runtime.provision(ADA, 1)
+    runtime.start(A, 2)
+    api.put("pods", pod(CRASHED))
+    runtime.start(A, 3)
+    assert ("pods", "pod-1") not in api.names()
+
+
+def test_a_pod_that_works_is_kept_by_a_start(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """Whoever works in it notices nothing."""
+    runtime.provision(ADA, 1)
+    runtime.start(A, 2)
+    api.put("pods", pod(READY))
+    runtime.start(A, 3)
+    assert ("pods", "pod-1") in api.names()
+
+
+# Trouble
+
+
+def test_a_quota_is_told_as_one(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """Trying again changes nothing, and the user can do something about it."""
+    api.answers["POST persistentvolumeclaims"] = (
+        403,
+        'persistentvolumeclaims "user-aaaa0001" is forbidden: exceeded quota: workspaces, requested: '
+        "persistentvolumeclaims=1, used: persistentvolumeclaims=50, limited: persistentvolumeclaims=50",
+    )
+    with pytest.raises(PermanentError, match="quota for workspaces is used up.*limited: persistentvolumeclaims=50"):
+        runtime.provision(ADA, 1)
+
+
+@pytest.mark.parametrize("status", [401, 429, 500, 503, 504])
+def test_a_server_that_can_not_serve_is_asked_again_later(
+    runtime: KubernetesRuntime, api: FakeApi, status: int
+) -> None:
+    """By the task, not by the adapter: it asks once."""
+    api.answers["GET deployments"] = (status, "")
+    with pytest.raises(RetryableError):
+        runtime.observe(A)
+    assert api.requests.count("GET deployments") == 1
+
+
+def test_a_server_that_is_away_is_told_as_such(on_cluster: Settings, redis_client: redis.Redis) -> None:
+    """Nobody listens there."""
+    with fake_api.serving() as api:
+        cluster = api.cluster()
+    with pytest.raises(RetryableError):
+        KubernetesRuntime(on_cluster, redis_client, cluster).observe(A)
+
+
+def test_a_server_that_hangs_is_left(on_cluster: Settings, redis_client: redis.Redis, api: FakeApi) -> None:
+    """The client's own calls would wait for ever, or three times as long as told."""
+    api.before["GET persistentvolumeclaims"] = lambda: time.sleep(1.0)
+    hasty = KubernetesRuntime(on_cluster, redis_client, api.cluster(timeout=0.1))
+    with pytest.raises(RetryableError):
+        hasty.observe(A)
+    assert api.requests.count("GET deployments") == 0
+
+
+def test_a_list_is_read_page_by_page(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """No answer may grow with the number of sessions."""
+    uuids = [f"aaaa{number:04}" for number in range(5)]
+    for uuid in uuids:
+        runtime.provision(replace(ADA, uuid=uuid), 1)
+    api.page = 2
+    assert [seen.identity.uuid for seen in runtime.observe_all()] == uuids
+
+
+def test_a_claim_that_does_not_say_whose_it_is_hides_no_other(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """Anyone with kubectl can break an annotation."""
+    runtime.provision(ADA, 1)
+    runtime.provision(replace(ADA, uuid="bbbb0002"), 1)
+    claim = api.get("persistentvolumeclaims", NAME)
+    api.put("persistentvolumeclaims", {**claim, "metadata": {**claim["metadata"], "annotations": {}}})
+    assert [seen.identity.uuid for seen in runtime.observe_all()] == ["bbbb0002"]
+
+
+def test_no_cluster_is_a_setting_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said at the start, by name."""
+    monkeypatch.setenv("KUBECONFIG", "/nonexistent/config")
+    with pytest.raises(SettingsError, match="KUBECONFIG"):
+        find_cluster()
+    with pytest.raises(SettingsError, match="WORKSPACE_IMAGE"):
+        Settings(runtime="kubernetes").checked()
+    with pytest.raises(SettingsError, match="RUNTIME"):
+        runtimes.load(Settings(runtime="docker"))
+
+
+def test_an_object_that_is_there_is_not_made_again(api: FakeApi) -> None:
+    """The one call that must not overwrite."""
+    cluster = api.cluster()
+    cluster.create("secrets", {"metadata": {"name": "one"}, "data": {}})
+    with pytest.raises(Conflict):
+        cluster.create("secrets", {"metadata": {"name": "one"}, "data": {}})
+
+
+# The watch
+
+
+def started(runtime: KubernetesRuntime) -> None:
+    runtime.provision(ADA, 1)
+    runtime.start(A, 2)
+
+
+def test_the_steps_of_a_start_are_told(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """When each was seen: the API's own times are whole seconds."""
+    with watching(runtime) as seen:
+        seen.snapshot()
+        started(runtime)
+        api.put("pods", pod({"conditions": conditions(PodScheduled="True")}))
+        about = {"kind": "Pod", "name": f"{NAME}-x"}
+        seen.until(lambda each: each.pod_name == "pod-1")
+        api.put("events", {"metadata": {"name": "e"}, "involvedObject": about, "reason": "Pulled", "message": ""})
+        api.put("pods", pod({"containerStatuses": [{"state": {"running": {}}}], **READY}))
+        ready = seen.until(lambda each: each.ready)
+    assert {"scheduled", "volume", "started"} <= set(ready.phases)
+    assert ready.phases["scheduled"] <= ready.phases["volume"] <= ready.phases["started"]
+
+
+def test_scaling_by_others_is_seen(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """With the intent that was carried out last, which tells it from one of ours."""
+    runtime.provision(ADA, 1)
+    with watching(runtime) as seen:
+        seen.snapshot()
+        for wanted in (1, 0):
+            deployment = api.get("deployments", NAME)
+            api.put("deployments", {**deployment, "spec": {**deployment["spec"], "replicas": wanted}})
+            assert seen.until(lambda each, up=bool(wanted): each.running is up).generation == 1  # type: ignore[misc]
+
+
+def test_a_deleted_deployment_is_a_workspace_that_is_down(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """With the intent it last carried out, so that the session falls asleep."""
+    started(runtime)
+    with watching(runtime) as seen:
+        assert len(seen.snapshot().workspaces) == 1
+        api.drop("deployments", NAME)
+        down = seen.until(lambda each: not each.running)
+    assert (down.generation, down.failure) == (2, "")
+
+
+@pytest.mark.parametrize("forget", [False, True])
+def test_a_watch_that_is_cut_misses_nothing(runtime: KubernetesRuntime, api: FakeApi, forget: bool) -> None:
+    """It goes on where it was; and lists anew when that is too long ago (410)."""
+    started(runtime)
+    with watching(runtime) as seen:
+        seen.snapshot()
+        api.cut(forget=forget)
+        api.put("pods", pod(READY))
+        assert seen.until(lambda each: each.ready).pod_name == "pod-1"
+
+
+def test_a_watch_that_can_not_go_on_says_so(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """Its silence would pass for nothing having happened."""
+    api.answers["GET events"] = (403, "forbidden")
+    with pytest.raises(RetryableError, match="events"):
+        next(runtime.watch(Event()))
+
+
+TROUBLES: dict[str, tuple[dict[str, Any], str]] = {
+    "crash": (CRASHED, "killed by SIGKILL.*\none\ntwo$"),
+    "memory": (
+        {
+            "containerStatuses": [
+                {
+                    "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                    "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
+                }
+            ]
+        },
+        "needed more memory",
+    ),
+    "image": (
+        {"containerStatuses": [{"state": {"waiting": {"reason": "ErrImagePull", "message": "no such host"}}}]},
+        "image can't be fetched: no such host",
+    ),
+    "configuration": (
+        {"containerStatuses": [{"state": {"waiting": {"reason": "CreateContainerConfigError", "message": "oh"}}}]},
+        "can't be started: oh",
+    ),
+    "room": (
+        {
+            "conditions": [
+                {
+                    "type": "PodScheduled",
+                    "status": "False",
+                    "reason": "Unschedulable",
+                    "message": "0/1 nodes are available: 1 Insufficient cpu.",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z",
+                }
+            ]
+        },
+        "has room.*Insufficient cpu",
+    ),
+    "node": (
+        {
+            "conditions": conditions(Ready="False", ContainersReady="True"),
+            "containerStatuses": [{"ready": True, "state": {"running": {}}}],
+        },
+        "machine the workspace runs on does not answer",
+    ),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_trouble_is_told_and_clears_by_itself(runtime: KubernetesRuntime, api: FakeApi, trouble: str) -> None:
+    """In words a user understands; and when its cause is gone, so is the failure."""
+    status, text = TROUBLES[trouble]
+    started(runtime)
+    with watching(runtime) as seen:
+        seen.snapshot()
+        api.put("pods", pod(status))
+        failed = seen.until(lambda each: bool(each.failure))
+        assert (failed.running, failed.ready, failed.generation) == (False, False, 2)
+        assert re.search(text, failed.failure, re.DOTALL), failed.failure
+        api.put("pods", pod(READY))
+        assert seen.until(lambda each: each.ready).failure == ""
+
+
+def test_a_volume_that_can_not_be_mounted_is_told(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """Only events know of it."""
+    started(runtime)
+    api.put("pods", pod({"conditions": conditions(PodScheduled="True")}, f"{NAME}-x"))
+    with watching(runtime) as seen:
+        seen.snapshot()
+        about = {"kind": "Pod", "name": f"{NAME}-x"}
+        event = {"metadata": {"name": "e"}, "involvedObject": about, "reason": "FailedMount", "message": "bad disk"}
+        api.put("events", event)
+        failed = seen.until(lambda each: bool(each.failure))
+    assert failed.failure == "The workspace's volume can't be mounted: bad disk"
+
+
+def test_a_pod_that_is_refused_is_told(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """There is no pod to ask then: the Deployment knows."""
+    started(runtime)
+    with watching(runtime) as seen:
+        seen.snapshot()
+        condition = {
+            "type": "ReplicaFailure",
+            "status": "True",
+            "message": 'pods "x" is forbidden: exceeded quota: workspaces, limited: pods=1',
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }
+        api.put("deployments", {**api.get("deployments", NAME), "status": {"conditions": [condition]}})
+        failed = seen.until(lambda each: bool(each.failure))
+    assert failed.failure == "The cluster's quota for workspaces is used up: workspaces, limited: pods=1."

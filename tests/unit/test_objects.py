@@ -1,0 +1,374 @@
+"""The objects of a session, whole: a manifest is right when all of it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from app.sessions.model import Identity
+from app.settings import Settings, SettingsError
+from workers.runtime import objects, scalers
+from workers.runtime.objects import Choices
+
+SETTINGS = Settings(
+    runtime="kubernetes", workspace_image="workspace:1", workspace_domain="example.com", backup_url="file:///backups"
+)
+CHOICES = Choices.of(SETTINGS)
+ADA = Identity(uuid="abcd1234", user_id="ada@example.com", created_at=1_763_625_600.0, labels={"team": "core"})
+IDENTITY_TEXT = (
+    '{"created_at": 1763625600.0, "idle_timeout": 0.0, "labels": {"team": "core"}, "restore_from": "", '
+    '"size": "standard", "ttl": 0.0, "user_id": "ada@example.com", "uuid": "abcd1234"}'
+)
+OWNER = {"metadata": {"name": "user-abcd1234", "uid": "1-2-3"}}
+LABELS = {"app": "workspace", "session-uuid": "abcd1234", "user-id": "ada-example.com-b5fc85e5"}
+POD_LABELS = {"app": "workspace", "session-uuid": "abcd1234"}
+USER = {"session-manager.dev/user-id": "ada@example.com"}
+OWNED = [
+    {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "name": "user-abcd1234",
+        "uid": "1-2-3",
+        "controller": False,
+        "blockOwnerDeletion": True,
+    }
+]
+RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+    "runAsNonRoot": True,
+}
+POD_SECURITY = {
+    "runAsNonRoot": True,
+    "runAsUser": 1000,
+    "runAsGroup": 1000,
+    "fsGroup": 1000,
+    "fsGroupChangePolicy": "OnRootMismatch",
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+LOST = {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}
+TOLERATIONS = [
+    {"key": "node.kubernetes.io/not-ready", **LOST},
+    {"key": "node.kubernetes.io/unreachable", **LOST},
+]
+VOLUMES = [
+    {"name": "files", "persistentVolumeClaim": {"claimName": "user-abcd1234"}},
+    {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}},
+]
+
+
+def test_the_claim_carries_all_that_must_not_be_lost() -> None:
+    """Whose it is and the last intent; no class is named unless one is set."""
+    assert objects.claim(ADA, 7, CHOICES) == {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {
+            "name": "user-abcd1234",
+            "labels": LABELS,
+            "annotations": {
+                **USER,
+                "session-manager.dev/identity": IDENTITY_TEXT,
+                "session-manager.dev/generation": "7",
+            },
+        },
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}},
+    }
+    other = objects.claim(ADA, 7, Choices.of(replace(SETTINGS, storage_class="fast", volume_size="1Gi")))
+    assert other["spec"]["storageClassName"] == "fast"
+    assert other["spec"]["resources"] == {"requests": {"storage": "1Gi"}}
+
+
+def test_what_a_claim_carries_can_be_read_back() -> None:
+    """This is what a lost Redis is rebuilt from."""
+    metadata = objects.claim(ADA, 7, CHOICES)["metadata"]
+    assert (objects.identity_of(metadata), objects.generation_of(metadata)) == (ADA, 7)
+
+
+@pytest.mark.parametrize("annotations", [None, {}, {"session-manager.dev/identity": "{"}])
+def test_a_claim_that_says_nothing_has_no_identity(annotations: dict[str, str] | None) -> None:
+    """Anyone who may write annotations can break them; that must not break the listing of the others."""
+    assert objects.identity_of({"annotations": annotations}) is None
+    assert objects.generation_of({"annotations": annotations}) == 0
+
+
+def test_the_deployment() -> None:
+    """One pod or none, never two at once, and the restricted Pod Security Standard to the letter."""
+    made = objects.deployment(ADA, CHOICES, 0)
+    template = {
+        "metadata": {"labels": POD_LABELS},
+        "spec": {
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": 10,
+            "securityContext": POD_SECURITY,
+            "containers": [
+                {
+                    "name": "editor",
+                    "image": "workspace:1",
+                    "imagePullPolicy": "IfNotPresent",
+                    "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}],
+                    "env": [
+                        {"name": "WORKSPACE_UUID", "value": "abcd1234"},
+                        {
+                            "name": "WORKSPACE_SECRET",
+                            "valueFrom": {"secretKeyRef": {"name": "user-abcd1234", "key": "secret"}},
+                        },
+                        {"name": "HOME", "value": "/workspace/home"},
+                    ],
+                    "readinessProbe": {
+                        "httpGet": {"path": "/healthz", "port": "http", "scheme": "HTTP"},
+                        "periodSeconds": 1,
+                        "timeoutSeconds": 1,
+                        "successThreshold": 1,
+                        "failureThreshold": 3,
+                    },
+                    "resources": {
+                        "requests": {"cpu": "250m", "memory": "256Mi"},
+                        "limits": {"cpu": "1", "memory": "1Gi"},
+                    },
+                    "securityContext": RESTRICTED,
+                    "terminationMessagePolicy": "FallbackToLogsOnError",
+                    "volumeMounts": [
+                        {"name": "files", "mountPath": "/workspace"},
+                        {"name": "tmp", "mountPath": "/tmp"},
+                    ],
+                }
+            ],
+            "volumes": VOLUMES,
+            "tolerations": TOLERATIONS,
+        },
+    }
+    assert made == {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": "user-abcd1234",
+            "labels": LABELS,
+            "annotations": {**USER, "session-manager.dev/template": objects.digest(template)},
+        },
+        "spec": {
+            "replicas": 0,
+            "strategy": {"type": "Recreate"},
+            "revisionHistoryLimit": 0,
+            "selector": {"matchLabels": POD_LABELS},
+            "template": template,
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("size", "resources"),
+    [
+        ("small", {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"cpu": "500m", "memory": "512Mi"}}),
+        ("standard", {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}}),
+        ("large", {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "4Gi"}}),
+    ],
+)
+def test_the_sizes(size: str, resources: dict[str, Any]) -> None:
+    """What a size means, unless the settings say otherwise."""
+    assert _container(replace(ADA, size=size))["resources"] == resources
+
+
+def test_a_change_of_the_template_shows_and_nothing_else_does() -> None:
+    """The digest decides whether a sleeping workspace is brought up to date at its next start."""
+    assert objects.deployment(ADA, CHOICES, 1)["metadata"] == objects.deployment(ADA, CHOICES, 0)["metadata"]
+    newer = objects.deployment(ADA, Choices.of(replace(SETTINGS, workspace_image="workspace:2")), 0)
+    assert newer["metadata"] != objects.deployment(ADA, CHOICES, 0)["metadata"]
+
+
+def test_where_pods_may_run() -> None:
+    """Spot is a selector and a toleration of one label; both join what is set beside it."""
+    chosen = Choices.of(
+        replace(
+            SETTINGS,
+            node_selector='{"pool": "workspaces"}',
+            tolerations='[{"key": "dedicated", "operator": "Exists"}]',
+            spot_label="cloud.google.com/gke-spot",
+            runtime_class="gvisor",
+        )
+    )
+    spec = objects.pod_template(ADA, chosen)["spec"]
+    assert spec["nodeSelector"] == {"pool": "workspaces", "cloud.google.com/gke-spot": "true"}
+    assert spec["tolerations"] == [
+        *TOLERATIONS,
+        {"key": "dedicated", "operator": "Exists"},
+        {"key": "cloud.google.com/gke-spot", "operator": "Equal", "value": "true", "effect": "NoSchedule"},
+    ]
+    assert spec["runtimeClassName"] == "gvisor"
+
+
+def test_the_secret_and_the_service() -> None:
+    """Both go with the Deployment."""
+    metadata = {"name": "user-abcd1234", "labels": LABELS, "annotations": USER, "ownerReferences": OWNED}
+    assert objects.secret(ADA, OWNER, "s3cret") == {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": metadata,
+        "type": "Opaque",
+        "stringData": {"secret": "s3cret"},
+    }
+    assert objects.service(ADA, OWNER) == {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata,
+        "spec": {
+            "type": "ClusterIP",
+            "selector": POD_LABELS,
+            "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}],
+        },
+    }
+
+
+def test_the_ingress() -> None:
+    """The workspace's host, with a certificate and annotations only where they are set."""
+    host = "vs-code-abcd1234.example.com"
+    backend = {"service": {"name": "user-abcd1234", "port": {"name": "http"}}}
+    rules = [{"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}]
+    metadata = {"name": "user-abcd1234", "labels": LABELS, "annotations": USER, "ownerReferences": OWNED}
+    assert objects.ingress(ADA, OWNER, CHOICES) == {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": metadata,
+        "spec": {"ingressClassName": "traefik", "rules": rules},
+    }
+    chosen = Choices.of(
+        replace(SETTINGS, ingress_class="", ingress_tls_secret="wildcard", ingress_annotations='{"a/b": "c"}')
+    )
+    made = objects.ingress(ADA, OWNER, chosen)
+    assert made["spec"] == {"tls": [{"hosts": [host], "secretName": "wildcard"}], "rules": rules}
+    assert made["metadata"]["annotations"] == {**USER, "a/b": "c"}
+
+
+def test_the_scaled_object_holds_no_password() -> None:
+    """It says where the list is; the password comes with the TriggerAuthentication."""
+    settings = replace(SETTINGS, redis_url="rediss://u:p4ss@redis.fresh-system:6380/2")
+    made = scalers.scaled_object(ADA, OWNER, settings)
+    assert made == {
+        "apiVersion": "keda.sh/v1alpha1",
+        "kind": "ScaledObject",
+        "metadata": {
+            "name": "user-abcd1234-scaler",
+            "labels": LABELS,
+            "annotations": USER,
+            "ownerReferences": OWNED,
+        },
+        "spec": {
+            "scaleTargetRef": {"name": "user-abcd1234"},
+            "pollingInterval": 10,
+            "cooldownPeriod": 300,
+            "minReplicaCount": 0,
+            "maxReplicaCount": 1,
+            "triggers": [
+                {
+                    "type": "redis",
+                    "metadata": {
+                        "address": "redis.fresh-system:6380",
+                        "databaseIndex": "2",
+                        "enableTLS": "true",
+                        "listName": "queue:abcd1234",
+                        "listLength": "1",
+                        "activationListLength": "0",
+                    },
+                    "authenticationRef": {"name": "redis"},
+                }
+            ],
+        },
+    }
+    assert "p4ss" not in str(made)
+
+
+def test_the_backup_job() -> None:
+    """It reads the files, writes the backups, holds no token, and runs where the volume is mounted already."""
+    name = "app-abcd1234-20260101-000000.zip"
+    labels = {**LABELS, "app": "workspace-archive"}
+    here = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["node-1"]}]}
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [here]}}
+    assert objects.archive_job("backup", ADA, name, 12.5, CHOICES, "node-1") == {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "backup-abcd1234-2f91d41912", "labels": labels},
+        "spec": {
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": 3240,
+            "ttlSecondsAfterFinished": 300,
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {
+                    "automountServiceAccountToken": False,
+                    "enableServiceLinks": False,
+                    "terminationGracePeriodSeconds": 1,
+                    "restartPolicy": "Never",
+                    "serviceAccountName": "default",
+                    "affinity": {"nodeAffinity": required},
+                    "securityContext": POD_SECURITY,
+                    "containers": [
+                        {
+                            "name": "archive",
+                            "image": "workspace:1",
+                            "imagePullPolicy": "IfNotPresent",
+                            "command": ["archive-job"],
+                            "args": [
+                                "backup",
+                                *("--name", name, "--url", "file:///backups", "--files", "/workspace/app"),
+                                *("--identity", IDENTITY_TEXT, "--at", "12.500"),
+                            ],
+                            "resources": {
+                                "requests": {"cpu": "250m", "memory": "256Mi"},
+                                "limits": {"cpu": "2", "memory": "1Gi"},
+                            },
+                            "securityContext": RESTRICTED,
+                            "terminationMessagePolicy": "FallbackToLogsOnError",
+                            "volumeMounts": [
+                                {"name": "files", "mountPath": "/workspace", "readOnly": True},
+                                {"name": "tmp", "mountPath": "/tmp"},
+                                {"name": "backups", "mountPath": "/backups", "readOnly": False},
+                            ],
+                        }
+                    ],
+                    "volumes": [
+                        *VOLUMES,
+                        {"name": "backups", "persistentVolumeClaim": {"claimName": "backups"}},
+                    ],
+                    "tolerations": TOLERATIONS,
+                },
+            },
+        },
+    }
+
+
+def test_the_restore_job_is_the_other_way_round() -> None:
+    """It writes the files and may not touch the backups; an object store needs no volume for them."""
+    name = "app-abcd1234-20260101-000000.zip"
+    spec = objects.archive_job("restore", ADA, name, 0.0, CHOICES)["spec"]["template"]["spec"]
+    container = spec["containers"][0]
+    assert "affinity" not in spec
+    assert [mount["readOnly"] for mount in container["volumeMounts"] if "readOnly" in mount] == [False, True]
+    assert container["args"][-4:] == ["--max-bytes", "21474836480", "--max-entries", "2000000"]
+    remote = Choices.of(replace(SETTINGS, backup_url="gs://bucket/backups", archive_service_account="archive"))
+    spec = objects.archive_job("restore", ADA, name, 0.0, remote)["spec"]["template"]["spec"]
+    assert [volume["name"] for volume in spec["volumes"]] == ["files", "tmp"]
+    assert spec["serviceAccountName"] == "archive"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"node_selector": "["}, "NODE_SELECTOR"),
+        ({"node_selector": "[]"}, "NODE_SELECTOR"),
+        ({"tolerations": "{}"}, "TOLERATIONS"),
+        ({"ingress_annotations": "x"}, "INGRESS_ANNOTATIONS"),
+        ({"workspace_sizes": '{"small": ["1", "1", "1Gi", "1Gi"]}'}, "WORKSPACE_SIZES"),
+        ({"workspace_sizes": '{"small": [], "standard": [], "large": []}'}, "WORKSPACE_SIZES"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_named(wrong: dict[str, str], named: str) -> None:
+    """At the start, not at the first session."""
+    with pytest.raises(SettingsError, match=named):
+        Choices.of(replace(SETTINGS, **wrong))  # type: ignore[arg-type]
+
+
+def _container(identity: Identity) -> dict[str, Any]:
+    return dict(objects.pod_template(identity, CHOICES)["spec"]["containers"][0])

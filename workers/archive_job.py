@@ -1,0 +1,130 @@
+"""What runs in an archive Job: one backup or restore of the volume that is mounted here.
+
+    python -m workers.archive_job backup  --files F --url U --name N --identity JSON --at SECONDS
+    python -m workers.archive_job restore --files F --url U --name N --max-bytes B --max-entries E
+
+It talks to nobody but the store. The outcome is one JSON object in the pod's termination message,
+where the worker that made the Job reads it: `{"summary": {...}}` of a backup, `{}` of a restore,
+`{"error": CODE, "text": ...}` of a failure, whose codes are those of `app.sessions.errors`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from app.sessions import errors
+from app.sessions.backup_files import BackupFiles
+from app.sessions.backups import read_identity
+from app.sessions.errors import ArchiveError, BackupNotFound, PermanentError, RetryableError, SessionError
+from workers import archive
+from workers.runtime.base import BackupSummary
+
+log = logging.getLogger(__name__)
+
+MESSAGE = Path("/dev/termination-log")
+"""Where Kubernetes takes a container's last words from."""
+
+MESSAGE_LIMIT = 4096
+"""Bytes of it that are kept."""
+
+FAILED = 1
+"""The exit status when the outcome is an error."""
+
+KINDS: Mapping[str, type[SessionError]] = {
+    kind.code: kind for kind in (RetryableError, PermanentError, ArchiveError, errors.NoSpace, BackupNotFound)
+}
+"""The errors an archive raises, by the code they travel under."""
+
+
+def outcome_text(outcome: Mapping[str, Any]) -> str:
+    """An outcome as JSON that fits the message: of the names of changed files as many as there is room for."""
+    shown = json.loads(json.dumps(outcome))
+    while len(text := json.dumps(shown)) > MESSAGE_LIMIT:
+        changed = shown.get("summary", {}).get("changed")
+        if changed:
+            changed.pop()
+        elif len(shown.get("text", "")) > 1:
+            shown["text"] = shown["text"][: len(shown["text"]) // 2]
+        else:
+            raise ValueError("an outcome that can't be shortened")
+    return text
+
+
+def read_outcome(text: str, name: str) -> BackupSummary | None:
+    """The summary in a Job's message, None for a restore; raises the error that is in it. A message that is
+    none, as of a Job that was killed, is a `RetryableError` that shows it."""
+    try:
+        outcome = json.loads(text)
+        if "error" not in outcome:
+            summary = outcome.get("summary")
+            return BackupSummary(**{**summary, "changed": tuple(summary["changed"])}) if summary else None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RetryableError(f"The archive Job of {name} came to no end: {text.strip() or 'no word of it'}") from error
+    kind = KINDS.get(outcome["error"], RetryableError)
+    if kind is BackupNotFound:
+        raise BackupNotFound(name)
+    raise kind(outcome["text"])
+
+
+def back_up(arguments: argparse.Namespace) -> BackupSummary:
+    """Write the backup. A workspace that never started has no folder of files: its backup is empty."""
+    identity = read_identity(json.loads(arguments.identity))
+    files = BackupFiles(arguments.url)
+    if arguments.files.is_dir():
+        return archive.write_backup(arguments.files, files, arguments.name, identity, arguments.at)
+    with tempfile.TemporaryDirectory() as empty:
+        return archive.write_backup(Path(empty), files, arguments.name, identity, arguments.at)
+
+
+def restore(arguments: argparse.Namespace) -> None:
+    """Put the backup's files into place."""
+    limits = (arguments.max_bytes, arguments.max_entries)
+    archive.restore_backup(BackupFiles(arguments.url), arguments.name, arguments.files, *limits)
+
+
+def parsed(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="workers.archive_job", allow_abbrev=False)
+    actions = parser.add_subparsers(dest="action", required=True)
+    for action in ("backup", "restore"):
+        each = actions.add_parser(action, allow_abbrev=False)
+        each.add_argument("--files", type=Path, required=True)
+        each.add_argument("--url", required=True)
+        each.add_argument("--name", required=True)
+        if action == "backup":
+            each.add_argument("--identity", required=True)
+            each.add_argument("--at", type=float, required=True)
+        else:
+            each.add_argument("--max-bytes", type=int, required=True)
+            each.add_argument("--max-entries", type=int, required=True)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str], message: Path = MESSAGE) -> int:
+    """Do it, and leave the outcome in `message`; the exit status is 0 when it was done."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    order = parsed(arguments)
+    status = 0
+    try:
+        if order.action == "backup":
+            outcome: dict[str, Any] = {"summary": asdict(back_up(order))}
+        else:
+            restore(order)
+            outcome = {}
+    except SessionError as error:
+        log.error("%s", error)
+        outcome, status = {"error": error.code, "text": str(error)}, FAILED
+    message.write_text(outcome_text(outcome))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,439 @@
+"""Runs workspaces on Kubernetes: each is a Deployment of one pod or none, and a volume claim.
+
+There is no lock. Every change of a Deployment or a claim names the version it was decided on, so that
+of two that race one fails (409), reads again, and sees whether its intent is still the newest. What is
+missing is made again by whatever intent comes next.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from threading import Event
+from typing import Any, TypeVar
+
+import redis
+
+from app.sessions.errors import PermanentError, RetryableError, Superseded, WorkspaceConflict
+from app.sessions.model import Identity
+from app.sessions.redis_errors import redis_errors
+from app.settings import Settings
+from workers.runtime import names, objects, scalers, views
+from workers.runtime.base import BackupSummary, Observation, Snapshot
+from workers.runtime.cluster import Cluster, Conflict, Expired, NotFound, timestamp, wait_for
+from workers.runtime.jobs import ArchiveJobs
+from workers.runtime.objects import Choices, generation_of, identity_of
+from workers.runtime.watches import ClusterWatch
+
+log = logging.getLogger(__name__)
+
+Object = dict[str, Any]
+Done = TypeVar("Done")
+
+BURIED = "removed:{uuid}"
+"""In Redis, the generation of a workspace's removal, for intents that come later; nothing of it may stay
+in the cluster."""
+
+TRIES, PAUSE = 10, 0.05
+"""How often a change is decided anew when it was overtaken, and s between; the cluster itself changes a
+Deployment some five times while it starts."""
+
+GOING_LIMIT = 30.0
+"""s beyond the grace period for pods to be gone, and for the cluster's garbage collector."""
+
+SECRET_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Live:
+    """The two objects of a session that carry its identity and intent, as they were read."""
+
+    claim: Object | None
+    deployment: Object | None
+
+    @property
+    def generation(self) -> int:
+        return max((generation_of(each["metadata"]) for each in (self.claim, self.deployment) if each), default=0)
+
+    @property
+    def identity(self) -> Identity | None:
+        """The claim's, else what the Deployment knows."""
+        found = (identity_of(each["metadata"]) for each in (self.claim, self.deployment) if each)
+        return next((identity for identity in found if identity is not None), None)
+
+    @property
+    def users(self) -> set[str]:
+        """Whose it is, by either object."""
+        return {_annotations(each).get(names.USER, "") for each in (self.claim, self.deployment) if each}
+
+
+class KubernetesRuntime:
+    """`Runtime` for one namespace. `client` is the service's Redis, `clock` gives seconds since the epoch."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        client: redis.Redis,
+        cluster: Cluster | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._choices = Choices.of(settings)
+        self._redis = client
+        self._cluster = cluster or Cluster(settings.workspace_namespace, settings.kube_timeout)
+        self._scaler = scalers.make(settings, client)
+        self._jobs = ArchiveJobs(self._cluster, settings.start_timeout, clock)
+        self._clock = clock
+
+    def provision(self, identity: Identity, generation: int) -> None:
+        """See `Runtime.provision`."""
+        self._decided(lambda: self._provision(identity, generation))
+        buried = self._buried(identity.uuid)
+        if buried > generation:
+            # It was removed between our look and our change: what we made is nobody's.
+            self.remove(identity.uuid, buried)
+            raise Superseded(f"Intent {generation} was overtaken by {buried}.")
+
+    def start(self, uuid: str, generation: int) -> None:
+        """See `Runtime.start`. One that fails, or has hung since its start, is replaced."""
+        self._decided(lambda: self._start(uuid, generation))
+
+    def stop(self, uuid: str, generation: int) -> None:
+        """See `Runtime.stop`. Takes `stop_grace` at most, and 0.5 s normally."""
+        self._decided(lambda: self._scale_down(uuid, generation))
+        limit = self._settings.stop_grace + GOING_LIMIT
+
+        def gone() -> bool:
+            if all(pod.ended for pod in self._pods(uuid)):
+                return True
+            deployment = self._deployment(uuid)
+            if deployment is not None and _replicas(deployment):
+                # Someone else scaled it up again in between; if that was a newer intent, we are told.
+                self._decided(lambda: self._scale_down(uuid, generation))
+            return False
+
+        wait_for(gone, limit, f"The workspace {uuid} did not end")
+
+    def remove(self, uuid: str, generation: int) -> None:
+        """See `Runtime.remove`. What the Deployment owns goes with it."""
+        self._decided(lambda: self._delete(uuid, generation))
+        limit = self._settings.stop_grace + GOING_LIMIT
+        wait_for(lambda: self._nothing_left(uuid), limit, f"The objects of workspace {uuid} were not all deleted")
+
+    def backup(self, uuid: str, name: str) -> BackupSummary:
+        """See `Runtime.backup`. A Job does it, on the node of the workspace when that runs."""
+        live = self._read(uuid)
+        identity = live.identity
+        if live.claim is None or identity is None:
+            raise PermanentError(f"The files of workspace {uuid} are gone.")
+        node = next((pod.node for pod in self._pods(uuid) if pod.node), "")
+        job = objects.archive_job("backup", identity, name, self._clock(), self._choices, node)
+        summary = self._jobs.run(job, name)
+        if summary is None:
+            raise RetryableError(f"The archive Job of {name} did not say what it wrote.")
+        return summary
+
+    def restore(self, identity: Identity, generation: int) -> None:
+        """See `Runtime.restore`. Done already: nothing happens, so that a repeated task takes no later work back."""
+        uuid, name = identity.uuid, identity.restore_from
+        self.provision(identity, generation)
+        live = self._read(uuid)
+        if not name or live.claim is None or _annotations(live.claim).get(names.RESTORED) == name:
+            return
+        self._jobs.run(objects.archive_job("restore", identity, name, self._clock(), self._choices), name)
+        self._decided(lambda: self._note_restored(uuid, generation, name))
+
+    def observe(self, uuid: str) -> Observation | None:
+        """See `Runtime.observe`."""
+        live = self._read(uuid)
+        if live.claim is None:
+            return None
+        view = views.deployment_view(live.deployment) if live.deployment else None
+        return self._observation(live.claim, view, self._pods(uuid) if view and view.up else [])
+
+    def observe_all(self) -> Iterator[Observation]:
+        """See `Runtime.observe_all`. A claim whose identity can't be read is logged and left out."""
+        claims = self._list("persistentvolumeclaims", names.SELECTOR)
+        deployments = {uuid: view for uuid, view in self._deployments() if view.up}
+        pods: dict[str, list[views.PodView]] = {}
+        for item in self._list("pods", names.SELECTOR) if deployments else []:
+            pods.setdefault(views.uuid_of(item), []).append(views.pod_view(item))
+        for claim in claims:
+            uuid = views.uuid_of(claim)
+            seen = self._observation(claim, deployments.get(uuid), pods.get(uuid, []))
+            if seen is not None:
+                yield seen
+
+    def watch(self, stop: Event) -> Iterator[Snapshot | Observation]:
+        """See `Runtime.watch`."""
+        return ClusterWatch(self._cluster, self._clock).run(stop)
+
+    # One decision each: read, refuse, change. A `Conflict` means: again.
+
+    def _provision(self, identity: Identity, generation: int) -> None:
+        uuid = identity.uuid
+        live = self._read(uuid)
+        self._refuse_older(uuid, live, generation)
+        if live.users - {identity.user_id}:
+            raise WorkspaceConflict(f"The workspace {uuid} that is here belongs to another user.")
+        _refuse_going(live)
+        claim = live.claim or self._cluster.create(
+            "persistentvolumeclaims", objects.claim(identity, generation, self._choices)
+        )
+        if identity.restore_from and _annotations(claim).get(names.RESTORED) == identity.restore_from:
+            identity = replace(identity, restore_from="")
+        deployment = live.deployment or self._create_deployment(identity)
+        deployment = self._note(deployment, claim, generation, identity=identity)
+        self._complete(identity, deployment)
+
+    def _start(self, uuid: str, generation: int) -> None:
+        live = self._read(uuid)
+        self._refuse_older(uuid, live, generation)
+        identity = live.identity
+        if live.claim is None or identity is None:
+            raise PermanentError(f"The files of workspace {uuid} are gone.")
+        _refuse_going(live)
+        deployment = live.deployment or self._create_deployment(identity)
+        asleep = not _replicas(deployment)
+        if asleep:
+            deployment = self._update(identity, deployment)
+        self._scaler.before_start(uuid)
+        try:
+            deployment = self._note(deployment, live.claim, generation, identity=identity, replicas=1)
+        except Conflict:
+            self._agree(uuid)
+            raise
+        if not asleep:
+            self._replace_broken(uuid, deployment)
+        self._complete(identity, deployment)
+
+    def _scale_down(self, uuid: str, generation: int) -> None:
+        live = self._read(uuid)
+        self._refuse_older(uuid, live, generation)
+        self._scaler.before_stop(uuid)
+        try:
+            if live.deployment is not None:
+                self._note(live.deployment, live.claim, generation, replicas=0)
+            elif live.claim is not None:
+                self._note_claim(live.claim, generation)
+        except Conflict:
+            self._agree(uuid)
+            raise
+
+    def _delete(self, uuid: str, generation: int) -> None:
+        live = self._read(uuid)
+        self._refuse_older(uuid, live, generation)
+        with redis_errors():
+            # Before anything goes, so that whoever finds nothing here also finds this.
+            self._redis.set(BURIED.format(uuid=uuid), generation, ex=max(1, round(self._settings.tombstone_ttl)))
+        self._scaler.before_stop(uuid)
+        self._jobs.remove(uuid)
+        if live.deployment is not None:
+            version = live.deployment["metadata"]["resourceVersion"]
+            self._cluster.delete("deployments", names.workspace(uuid), propagation="Foreground", version=version)
+        else:
+            self._delete_orphans(uuid)
+        if live.claim is not None:
+            version = live.claim["metadata"]["resourceVersion"]
+            self._cluster.delete("persistentvolumeclaims", names.workspace(uuid), version=version)
+
+    def _note_restored(self, uuid: str, generation: int, name: str) -> None:
+        live = self._read(uuid)
+        self._refuse_older(uuid, live, generation)
+        identity = live.identity
+        if live.claim is None or live.deployment is None or identity is None:
+            raise Superseded(f"The workspace {uuid} was removed while it was being restored.")
+        identity = replace(identity, restore_from="")
+        # The Deployment first: the claim's word is what counts, so it comes when all is done.
+        self._note_deployment(live.deployment, generation, identity=identity)
+        self._note_claim(live.claim, generation, identity=identity, restored=name)
+
+    # What decisions are made of
+
+    def _decided(self, decide: Callable[[], Done]) -> Done:
+        """Decide and change, again while someone else changes the same. `RetryableError` when that has no end."""
+        for attempt in range(TRIES):
+            try:
+                return decide()
+            except (Conflict, NotFound, Expired) as error:
+                log.info("deciding again: %s", error)
+                time.sleep(PAUSE * attempt)
+        raise RetryableError("The workspace's objects keep changing, or their namespace is missing.")
+
+    def _read(self, uuid: str) -> Live:
+        name = names.workspace(uuid)
+        return Live(self._cluster.get("persistentvolumeclaims", name), self._deployment(uuid))
+
+    def _deployment(self, uuid: str) -> Object | None:
+        deployment = self._cluster.get("deployments", names.workspace(uuid))
+        if deployment and views.uuid_of(deployment) != uuid:
+            raise WorkspaceConflict(f"A Deployment called {names.workspace(uuid)} is not this session's.")
+        return deployment
+
+    def _refuse_older(self, uuid: str, live: Live, generation: int) -> None:
+        newest = max(live.generation, self._buried(uuid))
+        if generation < newest:
+            raise Superseded(f"Intent {generation} was overtaken by {newest}.")
+
+    def _buried(self, uuid: str) -> int:
+        with redis_errors():
+            return int(self._redis.get(BURIED.format(uuid=uuid)) or 0)
+
+    def _create_deployment(self, identity: Identity) -> Object:
+        """A Deployment at 0. It must not be forced: one that appeared meanwhile and was started stays so, as
+        its replicas were then set by a patch, which conflicts."""
+        return self._cluster.apply("deployments", objects.deployment(identity, self._choices, 0), force=False)
+
+    def _update(self, identity: Identity, deployment: Object) -> Object:
+        """Bring a sleeping workspace's pod template up to date with this release and its settings."""
+        wanted = objects.deployment(identity, self._choices, 0)
+        if _annotations(deployment).get(names.TEMPLATE) == wanted["metadata"]["annotations"][names.TEMPLATE]:
+            return deployment
+        wanted["metadata"]["resourceVersion"] = deployment["metadata"]["resourceVersion"]
+        return self._cluster.apply("deployments", wanted)
+
+    def _note(
+        self,
+        deployment: Object,
+        claim: Object | None,
+        generation: int,
+        *,
+        identity: Identity | None = None,
+        replicas: int | None = None,
+    ) -> Object:
+        """Note an intent, and what it makes of the replicas, with the Deployment and then with the claim."""
+        deployment = self._note_deployment(deployment, generation, identity=identity, replicas=replicas)
+        if claim is not None:
+            self._note_claim(claim, generation, identity=identity)
+        return deployment
+
+    def _note_deployment(
+        self, deployment: Object, generation: int, *, identity: Identity | None = None, replicas: int | None = None
+    ) -> Object:
+        notes = _notes(generation, identity)
+        same = replicas is None or _replicas(deployment) == replicas
+        if same and notes.items() <= _annotations(deployment).items():
+            return deployment
+        metadata = deployment["metadata"]
+        body: Object = {"metadata": {"resourceVersion": metadata["resourceVersion"], "annotations": notes}}
+        if replicas is not None:
+            body["spec"] = {"replicas": replicas}
+        return self._cluster.patch("deployments", metadata["name"], body)
+
+    def _note_claim(
+        self, claim: Object, generation: int, *, identity: Identity | None = None, restored: str = ""
+    ) -> None:
+        notes = _notes(generation, identity) | ({names.RESTORED: restored} if restored else {})
+        if notes.items() <= _annotations(claim).items():
+            return
+        metadata = claim["metadata"]
+        body = {"metadata": {"resourceVersion": metadata["resourceVersion"], "annotations": notes}}
+        self._cluster.patch("persistentvolumeclaims", metadata["name"], body)
+
+    def _complete(self, identity: Identity, deployment: Object) -> None:
+        """Make what stands beside the Deployment, or make it right again."""
+        self._keep_secret(identity, deployment)
+        self._cluster.apply("services", objects.service(identity, deployment))
+        self._cluster.apply("ingresses", objects.ingress(identity, deployment, self._choices))
+        scaled = self._scaler.object(identity, deployment)
+        if scaled is not None:
+            self._cluster.apply("scaledobjects", scaled)
+
+    def _keep_secret(self, identity: Identity, deployment: Object) -> None:
+        """The session's secret is made once, and stays what it is; only its owner may be another Deployment."""
+        name = names.workspace(identity.uuid)
+        there = self._cluster.get("secrets", name)
+        if there is None:
+            value = secrets.token_urlsafe(SECRET_BYTES)
+            self._cluster.create("secrets", objects.secret(identity, deployment, value))
+            return
+        owner = objects.owner_reference(deployment)
+        if [each.get("uid") for each in there["metadata"].get("ownerReferences") or []] != [owner["uid"]]:
+            self._cluster.patch("secrets", name, {"metadata": {"ownerReferences": [owner]}})
+
+    def _replace_broken(self, uuid: str, deployment: Object) -> None:
+        """Delete the pod of a workspace that should be up and does not work: its successor starts afresh."""
+        view = views.deployment_view(deployment)
+        pods = self._pods(uuid)
+        pod = views.current(pods)
+        if pod is None or pod.ready:
+            return
+        overdue = self._clock() - pod.created > self._settings.start_timeout
+        broken = pod.problem is not None and self._clock() - pod.problem.since >= pod.problem.patience
+        if view.up and (overdue or broken):
+            log.info("replacing a pod that does not work", extra={"uuid": uuid, "pod": pod.name})
+            self._cluster.delete("pods", pod.name)
+
+    def _agree(self, uuid: str) -> None:
+        """Our change was overtaken after the scaler was told of it: let it agree with what there is."""
+        deployment = self._deployment(uuid)
+        if deployment and _replicas(deployment):
+            self._scaler.before_start(uuid)
+        else:
+            self._scaler.before_stop(uuid)
+
+    def _delete_orphans(self, uuid: str) -> None:
+        """What a Deployment that someone deleted may have left."""
+        name = names.workspace(uuid)
+        for kind in ("ingresses", "services", "secrets"):
+            self._cluster.delete(kind, name)
+        if self._settings.scaler == "keda":
+            self._cluster.delete("scaledobjects", names.scaler(uuid))
+
+    def _nothing_left(self, uuid: str) -> bool:
+        live = self._read(uuid)
+        return live.claim is None and live.deployment is None and not self._pods(uuid)
+
+    def _pods(self, uuid: str) -> list[views.PodView]:
+        return [views.pod_view(item) for item in self._list("pods", names.selector(uuid))]
+
+    def _deployments(self) -> Iterator[tuple[str, views.DeploymentView]]:
+        for item in self._list("deployments", names.SELECTOR):
+            view = views.deployment_view(item)
+            yield view.uuid, view
+
+    def _list(self, kind: str, selector: str) -> list[Object]:
+        """Read a list, once more if the server had forgotten its first page before the last."""
+        return self._decided(lambda: self._cluster.list(kind, selector)[0])
+
+    def _observation(
+        self, claim: Object, view: views.DeploymentView | None, pods: list[views.PodView]
+    ) -> Observation | None:
+        metadata = claim["metadata"]
+        identity = identity_of(metadata)
+        if identity is None:
+            log.error("workspace left aside: its claim does not say whose it is", extra={"claim": metadata["name"]})
+            return None
+        return views.observation(
+            identity,
+            view,
+            pods,
+            None,
+            self._clock(),
+            generation=generation_of(metadata),
+            created_at=timestamp(metadata.get("creationTimestamp")),
+        )
+
+
+def _refuse_going(live: Live) -> None:
+    """What is being deleted can't be kept; it is soon gone and can be made anew."""
+    if any(each and "deletionTimestamp" in each["metadata"] for each in (live.claim, live.deployment)):
+        raise RetryableError("The workspace's old objects are still being deleted.")
+
+
+def _notes(generation: int, identity: Identity | None) -> dict[str, str]:
+    notes = {names.GENERATION: str(generation)}
+    if identity is not None:
+        notes[names.IDENTITY] = objects.identity_text(identity)
+    return notes
+
+
+def _annotations(item: Object) -> Mapping[str, str]:
+    return item["metadata"].get("annotations") or {}
+
+
+def _replicas(deployment: Object) -> int:
+    return int(deployment["spec"].get("replicas", 1))

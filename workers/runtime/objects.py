@@ -1,0 +1,394 @@
+"""The objects of a session in the cluster, as pure functions of what is known of it.
+
+Everything but the volume claim and the archive Jobs is owned by the Deployment, so that deleting that
+one takes the rest along. The claim is the session: it alone outlives everything else, so it carries
+the identity and the last intent as the Deployment does.
+
+The shapes are those of the Kubernetes API reference, v1.34; pods meet its Pod Security Standard
+"restricted".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from app.sessions.backups import identity_fields, read_identity
+from app.sessions.model import SIZES, Identity
+from app.settings import Settings, SettingsError
+from workers.runtime import names
+
+Object = dict[str, Any]
+
+PORT = 8080
+"""Where the editor listens in its pod."""
+
+UID = 1000
+"""Of whoever runs in a workspace; the image's user, and the group of its files."""
+
+MOUNT = "/workspace"
+"""Where the volume is; the user's files are in `app`, the editor's own in `home`. A level above
+them, so that a restore can swap `app` for another folder by a rename."""
+
+FILES = MOUNT + "/app"
+HOME = MOUNT + "/home"
+
+TMP_LIMIT = "1Gi"
+"""Of /tmp, which is the node's disk."""
+
+NODE_LOST_PATIENCE = 60
+"""s a pod stays on a node that does not answer; Kubernetes' own default is 300, longer than anyone waits."""
+
+JOB_KEPT = 300
+"""s an archive Job stays when the worker that should have deleted it was killed."""
+
+ARCHIVE_RESOURCES = {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}
+"""Of an archive Job: it needs 33 MB and all the CPU it can get, for as short as that lasts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What the settings say about the objects, read once. `sizes` are container resources by size."""
+
+    domain: str
+    image: str
+    sizes: Mapping[str, Object]
+    volume_size: str
+    storage_class: str
+    ingress_class: str
+    ingress_annotations: Mapping[str, str]
+    tls_secret: str
+    runtime_class: str
+    node_selector: Mapping[str, str]
+    tolerations: Sequence[Object]
+    stop_grace: int
+    backup_url: str
+    backup_pvc: str
+    archive_service_account: str
+    archive_deadline: int
+    restore_limits: tuple[int, int]
+
+    @classmethod
+    def of(cls, settings: Settings) -> Choices:
+        """Those of `settings`; `SettingsError` names the one that is not what it should be."""
+        node_selector = _json(settings.node_selector, "NODE_SELECTOR", dict)
+        tolerations = _json(settings.tolerations, "TOLERATIONS", list)
+        if settings.spot_label:
+            node_selector = {**node_selector, settings.spot_label: "true"}
+            spot = {"key": settings.spot_label, "operator": "Equal", "value": "true", "effect": "NoSchedule"}
+            tolerations = [*tolerations, spot]
+        return cls(
+            domain=settings.workspace_domain,
+            image=settings.workspace_image,
+            sizes=_sizes(settings.workspace_sizes),
+            volume_size=settings.volume_size,
+            storage_class=settings.storage_class,
+            ingress_class=settings.ingress_class,
+            ingress_annotations=_json(settings.ingress_annotations, "INGRESS_ANNOTATIONS", dict),
+            tls_secret=settings.ingress_tls_secret,
+            runtime_class=settings.runtime_class,
+            node_selector=node_selector,
+            tolerations=tolerations,
+            stop_grace=max(1, round(settings.stop_grace)),
+            backup_url=settings.backups_location(),
+            backup_pvc=settings.backup_pvc,
+            archive_service_account=settings.archive_service_account,
+            archive_deadline=max(1, round(settings.long_task_limit * 0.9)),
+            restore_limits=(settings.restore_max_bytes, settings.restore_max_entries),
+        )
+
+    @property
+    def backup_folder(self) -> str:
+        """Where backups are kept when that is a folder, "" when it is an object store."""
+        url = urlsplit(self.backup_url)
+        return url.path if url.scheme in ("", "file") else ""
+
+
+def identity_text(identity: Identity) -> str:
+    """An identity as an annotation holds it."""
+    return json.dumps(identity_fields(identity), sort_keys=True)
+
+
+def identity_of(metadata: Mapping[str, Any]) -> Identity | None:
+    """The identity that an object's metadata holds, None when there is none that can be read."""
+    try:
+        return read_identity(json.loads((metadata.get("annotations") or {})[names.IDENTITY]))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def generation_of(metadata: Mapping[str, Any]) -> int:
+    """The last intent noted with an object, 0 for none."""
+    text = (metadata.get("annotations") or {}).get(names.GENERATION, "")
+    return int(text) if text.isdigit() else 0
+
+
+def claim(identity: Identity, generation: int, choices: Choices) -> Object:
+    """The session's volume claim."""
+    spec: Object = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": choices.volume_size}},
+    }
+    if choices.storage_class:
+        spec["storageClassName"] = choices.storage_class
+    metadata = _metadata(identity)
+    metadata["annotations"] |= {names.IDENTITY: identity_text(identity), names.GENERATION: str(generation)}
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
+
+
+def deployment(identity: Identity, choices: Choices, replicas: int) -> Object:
+    """The session's Deployment. `Recreate`, because two pods must never share the volume."""
+    template = pod_template(identity, choices)
+    metadata = _metadata(identity)
+    metadata["annotations"][names.TEMPLATE] = digest(template)
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata,
+        "spec": {
+            "replicas": replicas,
+            "strategy": {"type": "Recreate"},
+            "revisionHistoryLimit": 0,
+            "selector": {"matchLabels": _pod_labels(identity.uuid)},
+            "template": template,
+        },
+    }
+
+
+def digest(template: Object) -> str:
+    """Tells one pod template from another, as we wrote them: what the cluster adds doesn't count."""
+    return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def pod_template(identity: Identity, choices: Choices) -> Object:
+    """What runs the session's editor."""
+    uuid = identity.uuid
+    secret = {"secretKeyRef": {"name": names.workspace(uuid), "key": "secret"}}
+    container = {
+        "name": "editor",
+        "image": choices.image,
+        "imagePullPolicy": "IfNotPresent",
+        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        "env": [
+            {"name": "WORKSPACE_UUID", "value": uuid},
+            {"name": "WORKSPACE_SECRET", "valueFrom": secret},
+            {"name": "HOME", "value": HOME},
+        ],
+        # Every second from the start on: a startup probe before it doubles the time to Ready.
+        "readinessProbe": {
+            "httpGet": {"path": "/healthz", "port": "http", "scheme": "HTTP"},
+            "periodSeconds": 1,
+            "timeoutSeconds": 1,
+            "successThreshold": 1,
+            "failureThreshold": 3,
+        },
+        "resources": choices.sizes[identity.size],
+        "securityContext": _container_security(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [{"name": "files", "mountPath": MOUNT}, {"name": "tmp", "mountPath": "/tmp"}],
+    }
+    spec = _pod_spec(container, _volumes(uuid), choices, choices.stop_grace)
+    # Services come with environment variables otherwise, one set for each session of the namespace.
+    return {"metadata": {"labels": _pod_labels(uuid)}, "spec": spec}
+
+
+def secret(identity: Identity, owner: Object, value: str) -> Object:
+    """The session's own secret: good for this session, and nothing else."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": _metadata(identity, owner),
+        "type": "Opaque",
+        "stringData": {"secret": value},
+    }
+
+
+def service(identity: Identity, owner: Object) -> Object:
+    """What the Ingress leads to. Without cluster-wide load balancing state: it has one pod, or none."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(identity, owner),
+        "spec": {
+            "type": "ClusterIP",
+            "selector": _pod_labels(identity.uuid),
+            "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}],
+        },
+    }
+
+
+def ingress(identity: Identity, owner: Object, choices: Choices) -> Object:
+    """The workspace's address."""
+    host = names.host(identity.uuid, choices.domain)
+    backend = {"service": {"name": names.workspace(identity.uuid), "port": {"name": "http"}}}
+    path = {"path": "/", "pathType": "Prefix", "backend": backend}
+    spec: Object = {"rules": [{"host": host, "http": {"paths": [path]}}]}
+    if choices.ingress_class:
+        spec["ingressClassName"] = choices.ingress_class
+    if choices.tls_secret:
+        spec["tls"] = [{"hosts": [host], "secretName": choices.tls_secret}]
+    metadata = _metadata(identity, owner)
+    metadata["annotations"] |= choices.ingress_annotations
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata, "spec": spec}
+
+
+def archive_job(action: str, identity: Identity, backup: str, now: float, choices: Choices, node: str = "") -> Object:
+    """The Job that does `action` ("backup" or "restore") with the session's files and that backup.
+
+    It runs on `node` when one is given: a volume that is mounted there can be mounted nowhere else.
+    It gets no token; an object store's credential comes with its service account, by the cloud's
+    own means.
+    """
+    uuid = identity.uuid
+    arguments = [action, "--name", backup, "--url", choices.backup_url, "--files", FILES]
+    if action == "backup":
+        arguments += ["--identity", identity_text(identity), "--at", f"{now:.3f}"]
+    else:
+        arguments += ["--max-bytes", str(choices.restore_limits[0]), "--max-entries", str(choices.restore_limits[1])]
+    mounts: list[Object] = [
+        {"name": "files", "mountPath": MOUNT, "readOnly": action == "backup"},
+        {"name": "tmp", "mountPath": "/tmp"},
+    ]
+    volumes = _volumes(uuid)
+    if choices.backup_folder:
+        mounts.append({"name": "backups", "mountPath": choices.backup_folder, "readOnly": action == "restore"})
+        volumes.append({"name": "backups", "persistentVolumeClaim": {"claimName": choices.backup_pvc}})
+    container = {
+        "name": "archive",
+        "image": choices.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["archive-job"],
+        "args": arguments,
+        "resources": ARCHIVE_RESOURCES,
+        "securityContext": _container_security(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": mounts,
+    }
+    spec = _pod_spec(container, volumes, choices, grace=1)
+    spec |= {"restartPolicy": "Never", "serviceAccountName": choices.archive_service_account}
+    if node:
+        here = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
+        spec["affinity"] = {
+            "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [here]}}
+        }
+    labels = _labels(identity, names.ARCHIVE)
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": names.archive_job(action, uuid, backup), "labels": labels},
+        "spec": {
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": choices.archive_deadline,
+            "ttlSecondsAfterFinished": JOB_KEPT,
+            "template": {"metadata": {"labels": labels}, "spec": spec},
+        },
+    }
+
+
+def owner_reference(owner: Object) -> Object:
+    """What makes an object go when the Deployment `owner` does, and the Deployment wait for it."""
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+        "controller": False,
+        "blockOwnerDeletion": True,
+    }
+
+
+def _pod_spec(container: Object, volumes: list[Object], choices: Choices, grace: int) -> Object:
+    lost = {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": NODE_LOST_PATIENCE}
+    spec: Object = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": grace,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": UID,
+            "runAsGroup": UID,
+            "fsGroup": UID,
+            # Else the kubelet walks all of a volume at each start.
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": volumes,
+        "tolerations": [
+            {"key": "node.kubernetes.io/not-ready", **lost},
+            {"key": "node.kubernetes.io/unreachable", **lost},
+            *choices.tolerations,
+        ],
+    }
+    if choices.node_selector:
+        spec["nodeSelector"] = dict(choices.node_selector)
+    if choices.runtime_class:
+        spec["runtimeClassName"] = choices.runtime_class
+    return spec
+
+
+def _volumes(uuid: str) -> list[Object]:
+    return [
+        {"name": "files", "persistentVolumeClaim": {"claimName": names.workspace(uuid)}},
+        {"name": "tmp", "emptyDir": {"sizeLimit": TMP_LIMIT}},
+    ]
+
+
+def _container_security() -> Object:
+    return {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+        "runAsNonRoot": True,
+    }
+
+
+def _metadata(identity: Identity, owner: Object | None = None) -> Object:
+    metadata: Object = {
+        "name": names.workspace(identity.uuid),
+        "labels": _labels(identity, names.WORKSPACE),
+        "annotations": {names.USER: identity.user_id},
+    }
+    if owner is not None:
+        metadata["ownerReferences"] = [owner_reference(owner)]
+    return metadata
+
+
+def _labels(identity: Identity, app: str) -> dict[str, str]:
+    return {
+        names.APP_LABEL: app,
+        names.UUID_LABEL: identity.uuid,
+        names.USER_LABEL: names.label_value(identity.user_id),
+    }
+
+
+def _pod_labels(uuid: str) -> dict[str, str]:
+    """Without the user: a selector can't be changed, and needs no more."""
+    return {names.APP_LABEL: names.WORKSPACE, names.UUID_LABEL: uuid}
+
+
+def _sizes(text: str) -> Mapping[str, Object]:
+    sizes = _json(text, "WORKSPACE_SIZES", dict)
+    if set(sizes) != set(SIZES) or any(not isinstance(each, list) or len(each) != 4 for each in sizes.values()):
+        raise SettingsError(
+            f"WORKSPACE_SIZES must give four quantities for each of {', '.join(SIZES)}: "
+            "CPU request, CPU limit, memory request, memory limit."
+        )
+    return {
+        size: {"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": most_cpu, "memory": most_memory}}
+        for size, (cpu, most_cpu, memory, most_memory) in sizes.items()
+    }
+
+
+def _json(text: str, name: str, kind: type) -> Any:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise SettingsError(f"{name} is not JSON: {error}.") from error
+    if not isinstance(value, kind):
+        raise SettingsError(f"{name} must be a JSON {'object' if kind is dict else 'list'}.")
+    return value

@@ -1,0 +1,122 @@
+"""Who else scales a workspace: nobody, or KEDA.
+
+KEDA brings a Deployment up while the list `queue:{uuid}` has something in it, and down when it has been
+empty for the cooldown; a target that was scaled up from outside while its list is empty it takes down
+at its next look. So one marker stands in the list for as long as the session should be up. It is put
+there before the Deployment is scaled up and taken away before that is scaled down: KEDA never sees a
+Deployment that disagrees with its list.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import redis
+
+from app.sessions import keys
+from app.sessions.model import Identity
+from app.sessions.redis_errors import redis_errors
+from app.settings import Settings
+from workers.runtime import names
+from workers.runtime.objects import owner_reference
+
+Object = dict[str, Any]
+
+MARKER = "up"
+"""The entry that keeps a session up; no prompt is this, since those are JSON objects."""
+
+
+class Scaler(Protocol):
+    """What a scaler needs to know of a session's life."""
+
+    def before_start(self, uuid: str) -> None:
+        """The session is about to be scaled up."""
+
+    def before_stop(self, uuid: str) -> None:
+        """It is about to be scaled down, or removed."""
+
+    def object(self, identity: Identity, owner: Object) -> Object | None:
+        """What has to be in the cluster beside the Deployment `owner`."""
+
+
+class Direct:
+    """Only we scale."""
+
+    def before_start(self, uuid: str) -> None:
+        """Nobody else has to know."""
+
+    def before_stop(self, uuid: str) -> None:
+        """Nobody else has to know."""
+
+    def object(self, identity: Identity, owner: Object) -> Object | None:
+        return None
+
+
+class Keda:
+    """KEDA scales as well, and wakes a session when nobody of us can. Raises `StateUnavailable` when Redis is away."""
+
+    def __init__(self, settings: Settings, client: redis.Redis) -> None:
+        self._settings = settings
+        self._client = client
+
+    def before_start(self, uuid: str) -> None:
+        key = keys.INBOX.format(uuid=uuid)
+        with redis_errors(), self._client.pipeline(transaction=True) as both:
+            # One of them at most, and at the head, before the prompts.
+            both.lrem(key, 0, MARKER)
+            both.lpush(key, MARKER)
+            both.execute()
+
+    def before_stop(self, uuid: str) -> None:
+        with redis_errors():
+            self._client.lrem(keys.INBOX.format(uuid=uuid), 0, MARKER)
+
+    def object(self, identity: Identity, owner: Object) -> Object | None:
+        return scaled_object(identity, owner, self._settings)
+
+
+def make(settings: Settings, client: redis.Redis) -> Scaler:
+    """The scaler that the settings name."""
+    return Keda(settings, client) if settings.scaler == "keda" else Direct()
+
+
+def scaled_object(identity: Identity, owner: Object, settings: Settings) -> Object:
+    """The session's ScaledObject (keda.sh/v1alpha1, redis list trigger). The password comes with the
+    TriggerAuthentication, so that none is written down here."""
+    url = urlsplit(settings.redis_url)
+    uuid = identity.uuid
+    trigger = {
+        "type": "redis",
+        "metadata": {
+            "address": f"{url.hostname or '127.0.0.1'}:{url.port or 6379}",
+            "databaseIndex": url.path.strip("/") or "0",
+            "enableTLS": "true" if url.scheme == "rediss" else "false",
+            "listName": keys.INBOX.format(uuid=uuid),
+            "listLength": "1",
+            "activationListLength": "0",
+        },
+        "authenticationRef": {"name": settings.keda_authentication},
+    }
+    return {
+        "apiVersion": "keda.sh/v1alpha1",
+        "kind": "ScaledObject",
+        "metadata": {
+            "name": names.scaler(uuid),
+            "labels": {
+                names.APP_LABEL: names.WORKSPACE,
+                names.UUID_LABEL: uuid,
+                names.USER_LABEL: names.label_value(identity.user_id),
+            },
+            "annotations": {names.USER: identity.user_id},
+            "ownerReferences": [owner_reference(owner)],
+        },
+        "spec": {
+            "scaleTargetRef": {"name": names.workspace(uuid)},
+            "pollingInterval": settings.keda_polling_interval,
+            "cooldownPeriod": settings.keda_cooldown,
+            "minReplicaCount": 0,
+            "maxReplicaCount": 1,
+            "triggers": [trigger],
+        },
+    }

@@ -1,0 +1,291 @@
+"""What the cluster's objects say about a workspace, in a few fields and in words a user understands.
+
+Pure functions from raw objects to small ones: the watch keeps one of these for every session there is,
+asleep or not, so they hold nothing that isn't asked for.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.sessions.model import Identity
+from workers.runtime import names
+from workers.runtime.base import Observation
+from workers.runtime.cluster import refusal, timestamp
+from workers.runtime.objects import generation_of, identity_of
+
+Object = dict[str, Any]
+
+SCHEDULING_PATIENCE = 5.0
+"""s without a place before it is said: a claim that is only being bound leaves a pod without one, too."""
+
+MOUNT_PATIENCE = 10.0
+"""s from a pod's creation in which a warning about its volumes or its sandbox is normal."""
+
+SETUP_PATIENCE = 5.0
+"""s from a pod's creation in which its Secret may not have reached the node yet."""
+
+QUOTA_PATIENCE = 2.0
+"""s in which a quota may be exceeded by a pod that is just going."""
+
+NODE_PATIENCE = 5.0
+"""s a pod may be called not ready with its container ready: the node's word and the cluster's cross."""
+
+OVER = ("Failed", "Succeeded")
+"""The phases of a pod whose containers have all ended, for good."""
+
+IMAGE_TROUBLE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+SETUP_TROUBLE = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+VOLUME_TROUBLE = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume", "VolumeResizeFailed"})
+CLAIM_TROUBLE = frozenset({"ProvisioningFailed", "FailedBinding"})
+SANDBOX_TROUBLE = frozenset({"FailedCreatePodSandBox"})
+
+TROUBLES: Mapping[str, str] = {
+    **dict.fromkeys(VOLUME_TROUBLE, "The workspace's volume can't be mounted"),
+    **dict.fromkeys(CLAIM_TROUBLE, "The workspace's volume can't be made"),
+    **dict.fromkeys(SANDBOX_TROUBLE, "The machine can't start the workspace"),
+}
+"""What a warning event of this reason means."""
+
+LOG_LINES, LOG_CHARS = 15, 1500
+"""What of a container's last words is shown."""
+
+ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-_])|[\x00-\x08\x0b-\x1f\x7f]")
+
+OBJECT_NAME = re.compile(r"user-([0-9a-z]{8})(-.*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a workspace doesn't come up. It is told when it has lasted from `since` (seconds since the epoch)
+    for `patience` seconds; until then it is the cluster's normal course."""
+
+    text: str
+    since: float
+    patience: float
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentView:
+    """A Deployment: what it is asked for, and why it has no pod. `identity` is None until it was noted."""
+
+    uuid: str
+    identity: Identity | None
+    generation: int
+    replicas: int
+    problem: Problem | None
+
+    @property
+    def up(self) -> bool:
+        return self.replicas > 0
+
+
+@dataclass(frozen=True, slots=True)
+class PodView:
+    """A pod that may run the editor. `gone` says that it is on its way out, `ended` that no process of it is
+    left: the cluster takes a second or two longer to clear it away. `steps` are those of its start that
+    are done."""
+
+    uuid: str
+    name: str
+    node: str
+    created: float
+    ready: bool
+    gone: bool
+    ended: bool
+    steps: frozenset[str]
+    problem: Problem | None
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """The last event about a workspace. `reason` is Kubernetes' own word."""
+
+    uuid: str
+    subject: str
+    reason: str
+    text: str
+
+
+def uuid_of(item: Object) -> str:
+    """Whose object it is, "" when nobody's."""
+    return str((item["metadata"].get("labels") or {}).get(names.UUID_LABEL, ""))
+
+
+def deployment_view(item: Object) -> DeploymentView:
+    metadata = item["metadata"]
+    going = "deletionTimestamp" in metadata
+    return DeploymentView(
+        uuid=uuid_of(item),
+        identity=identity_of(metadata),
+        generation=generation_of(metadata),
+        replicas=0 if going else item["spec"].get("replicas", 1),
+        problem=_refused(item),
+    )
+
+
+def pod_view(item: Object) -> PodView:
+    metadata, status = item["metadata"], item.get("status") or {}
+    conditions = _conditions(item)
+    ready = conditions.get("Ready", {}).get("status") == "True"
+    return PodView(
+        uuid=uuid_of(item),
+        name=metadata["name"],
+        node=item["spec"].get("nodeName", ""),
+        created=timestamp(metadata.get("creationTimestamp")),
+        ready=ready,
+        gone="deletionTimestamp" in metadata or status.get("phase") in OVER,
+        ended=status.get("phase") in OVER,
+        steps=_steps(conditions, _container(item)),
+        problem=None if ready else pod_problem(item),
+    )
+
+
+def warned(event: Object) -> Warned | None:
+    """What an Event says about a workspace; None when it is about something else."""
+    about = event.get("involvedObject") or {}
+    match = OBJECT_NAME.fullmatch(str(about.get("name", "")))
+    reason = str(event.get("reason", ""))
+    if match is None or not (reason == "Pulled" or reason in TROUBLES):
+        return None
+    return Warned(match[1], str(about["name"]), reason, str(event.get("message", "")))
+
+
+def current(pods: Iterable[PodView]) -> PodView | None:
+    """The pod that counts: the newest that is there to stay."""
+    return max((pod for pod in pods if not pod.gone), key=lambda pod: (pod.created, pod.name), default=None)
+
+
+def problem_of(deployment: DeploymentView, pod: PodView | None, warning: Warned | None) -> Problem | None:
+    """Why a workspace that should be up is not, None when it is or nothing is known against it."""
+    if pod is None:
+        return deployment.problem
+    if pod.ready or pod.problem is not None:
+        return pod.problem
+    if warning is not None and warning.subject in (pod.name, names.workspace(pod.uuid)):
+        text = f"{TROUBLES[warning.reason]}: {_words(warning.text)}"
+        return Problem(text, pod.created, MOUNT_PATIENCE)
+    return None
+
+
+def observation(
+    identity: Identity,
+    deployment: DeploymentView | None,
+    pods: Sequence[PodView],
+    warning: Warned | None,
+    now: float,
+    *,
+    generation: int = 0,
+    created_at: float = 0.0,
+    phases: Mapping[str, float] | None = None,
+) -> Observation:
+    """A workspace as these objects show it at `now`. `generation` is for one without a Deployment."""
+    known = max(deployment.generation if deployment else 0, generation)
+    down = Observation(identity=identity, generation=known, created_at=created_at)
+    if deployment is None or not deployment.up:
+        return down
+    pod = current(pods)
+    problem = problem_of(deployment, pod, warning)
+    if problem is not None and now - problem.since >= problem.patience:
+        return Observation(identity=identity, generation=known, failure=problem.text, created_at=created_at)
+    return Observation(
+        identity=identity,
+        generation=known,
+        running=True,
+        ready=pod is not None and pod.ready,
+        pod_name=pod.name if pod else "",
+        created_at=created_at,
+        phases=dict(phases or {}),
+    )
+
+
+def pod_problem(item: Object) -> Problem | None:
+    """Why a pod that is not ready isn't, as far as the pod itself knows."""
+    created = timestamp(item["metadata"].get("creationTimestamp"))
+    conditions = _conditions(item)
+    scheduled = conditions.get("PodScheduled", {})
+    if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
+        since = timestamp(scheduled.get("lastTransitionTime")) or created
+        text = f"No machine of the cluster has room for the workspace: {_words(scheduled.get('message', ''))}"
+        return Problem(text, since, SCHEDULING_PATIENCE)
+    container = _container(item)
+    waiting = (container.get("state") or {}).get("waiting") or {}
+    reason, message = waiting.get("reason", ""), waiting.get("message", "")
+    if reason in IMAGE_TROUBLE:
+        return Problem(f"The workspace's image can't be fetched: {_words(message or reason)}", created, 0.0)
+    if reason == "CrashLoopBackOff":
+        return Problem(ended(container), created, 0.0)
+    if reason in SETUP_TROUBLE:
+        return Problem(f"The workspace can't be started: {_words(message or reason)}", created, SETUP_PATIENCE)
+    ready = conditions.get("Ready", {})
+    if container.get("ready") and ready.get("status") == "False":
+        # Only the cluster says so: the node itself has gone silent.
+        since = timestamp(ready.get("lastTransitionTime")) or created
+        return Problem("The machine the workspace runs on does not answer.", since, NODE_PATIENCE)
+    return None
+
+
+def ended(container: Object) -> str:
+    """How a container came to its end, with its last words."""
+    last = (container.get("lastState") or {}).get("terminated") or (container.get("state") or {}).get("terminated")
+    if not last:
+        return "The editor ended unexpectedly."
+    if last.get("reason") == "OOMKilled":
+        how = "it needed more memory than a workspace of its size has"
+    elif last.get("exitCode", 0) > 128:
+        how = f"killed by {_signal(last['exitCode'] - 128)}"
+    else:
+        how = f"status {last.get('exitCode')}"
+    tail = log_tail(str(last.get("message") or ""))
+    return f"The editor ended unexpectedly ({how})." + (f" Last lines of its log:\n{tail}" if tail else "")
+
+
+def log_tail(text: str) -> str:
+    """The end of a log, fit to be shown: no terminal escapes, at most `LOG_CHARS` characters."""
+    lines = [line.rstrip() for line in ESCAPES.sub("", text).splitlines() if line.strip()]
+    return "\n".join(lines[-LOG_LINES:])[-LOG_CHARS:]
+
+
+def _refused(item: Object) -> Problem | None:
+    failure = _conditions(item).get("ReplicaFailure", {})
+    if failure.get("status") != "True":
+        return None
+    message = str(failure.get("message", ""))
+    return Problem(refusal(_words(message)), timestamp(failure.get("lastTransitionTime")), QUOTA_PATIENCE)
+
+
+def _steps(conditions: Mapping[str, Object], container: Object) -> frozenset[str]:
+    steps = set()
+    if conditions.get("PodScheduled", {}).get("status") == "True":
+        steps.add("scheduled")
+    if conditions.get("PodReadyToStartContainers", {}).get("status") == "True":
+        steps.add("volume")
+    if "running" in (container.get("state") or {}):
+        steps.add("started")
+    return frozenset(steps)
+
+
+def _conditions(item: Object) -> dict[str, Object]:
+    return {each["type"]: each for each in (item.get("status") or {}).get("conditions") or []}
+
+
+def _container(item: Object) -> Object:
+    statuses = (item.get("status") or {}).get("containerStatuses") or [{}]
+    return dict(statuses[0])
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _words(text: str) -> str:
+    """One line of a message, not too long."""
+    line = " ".join(ESCAPES.sub("", text).split())
+    return line if len(line) <= 500 else line[:500] + "…"

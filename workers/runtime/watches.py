@@ -1,0 +1,295 @@
+"""Sees what becomes of all workspaces of the cluster: one list and watch for each kind, never one for each session.
+
+Each kind has a thread that reads raw JSON, keeps what `views` makes of it, and passes that on through
+one queue; the caller's thread puts it together. A watch that ends is opened again where it was; one
+that starts too long ago (410) is listed anew, and only what differs is told.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from threading import Event, Thread
+from typing import Any
+
+from app.sessions.errors import RetryableError, SessionError
+from app.sessions.model import Identity
+from workers.runtime import names, views
+from workers.runtime.base import Observation, Snapshot
+from workers.runtime.cluster import Cluster, Conflict, Expired, NotFound, Watching
+from workers.runtime.views import DeploymentView, PodView, Warned
+
+log = logging.getLogger(__name__)
+
+TICK = 0.1
+"""s between two looks whether to end, and at problems that may have lasted long enough; changes wait for none."""
+
+WATCH_SECONDS = 240
+"""After so long the API server ends a watch, and the next is opened; its own choice is 30 to 60 minutes."""
+
+FIRST_LIST = 60.0
+"""s for the first lists; 10,000 Deployments take about 1."""
+
+TRIES, PAUSE = 4, 0.25
+"""How often a feed is opened again without having heard anything, and s between, doubling: after 4 s of
+silence the whole watch ends, and whoever leads says so by its own silence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a feed has to say: all of its kind when `listed`, else one, gone or not."""
+
+    kind: str
+    items: tuple[Any, ...]
+    listed: bool = False
+    gone: bool = False
+    error: SessionError | None = None
+
+
+class Feed:
+    """Follows one kind in a thread of its own. `view` makes of a raw object what is kept, or None."""
+
+    def __init__(
+        self, cluster: Cluster, kind: str, selector: str, view: Callable[[Any], Any], changes: queue.Queue[Change]
+    ) -> None:
+        self._cluster = cluster
+        self._kind = kind
+        self._selector = selector
+        self._view = view
+        self._changes = changes
+        self._stop = Event()
+        self._watching: Watching | None = None
+        self._thread = Thread(target=self._run, name=f"feed-{kind}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def ask_to_end(self) -> None:
+        """Returns at once; `join` waits."""
+        self._stop.set()
+        if (watching := self._watching) is not None:
+            watching.close()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the end; one that hangs in a request ends with that, it has a time limit of its own."""
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        version, failures = "", 0
+        while not self._stop.is_set():
+            try:
+                version = version or self._list()
+                for reached in self._follow(version):
+                    version, failures = reached, 0
+                failures = 0
+                self._stop.wait(PAUSE)
+            except Expired:
+                log.info("listing %s anew", self._kind)
+                version = ""
+            except (RetryableError, Conflict, NotFound) as error:
+                failures += 1
+                if failures >= TRIES:
+                    self._give_up(str(error))
+                    return
+                self._stop.wait(PAUSE * 2**failures)
+            except SessionError as error:
+                self._give_up(str(error))
+                return
+
+    def _list(self) -> str:
+        if not self._selector:
+            # Of events only those to come: old ones tell of what is long mended.
+            version = self._cluster.version(self._kind)
+            self._changes.put(Change(self._kind, (), listed=True))
+            return version
+        items, version = self._cluster.list(self._kind, self._selector)
+        self._changes.put(Change(self._kind, tuple(map(self._view, items)), listed=True))
+        return version
+
+    def _follow(self, version: str) -> Iterator[str]:
+        """Pass the changes since `version` on; yields the version that was reached."""
+        self._watching = watching = self._cluster.watch(self._kind, self._selector, version, WATCH_SECONDS)
+        try:
+            if self._stop.is_set():
+                return
+            for event in watching:
+                item = event["object"]
+                if event["type"] != "BOOKMARK" and (seen := self._view(item)) is not None:
+                    self._changes.put(Change(self._kind, (seen,), gone=event["type"] == "DELETED"))
+                yield item["metadata"]["resourceVersion"]
+        finally:
+            self._watching = None
+            watching.release()
+
+    def _give_up(self, why: str) -> None:
+        if not self._stop.is_set():
+            self._changes.put(Change(self._kind, (), error=RetryableError(f"Watching {self._kind} ended: {why}")))
+
+
+class ClusterWatch:
+    """One pass of `KubernetesRuntime.watch`."""
+
+    def __init__(self, cluster: Cluster, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._changes: queue.Queue[Change] = queue.Queue()
+        self._feeds = [
+            Feed(cluster, "deployments", names.SELECTOR, views.deployment_view, self._changes),
+            Feed(cluster, "pods", names.SELECTOR, views.pod_view, self._changes),
+            Feed(cluster, "events", "", views.warned, self._changes),
+        ]
+        self._deployments: dict[str, DeploymentView] = {}
+        self._pods: dict[str, dict[str, PodView]] = {}
+        self._warnings: dict[str, Warned] = {}
+        self._steps: dict[str, dict[str, float]] = {}
+        self._told: dict[str, Observation] = {}
+        self._unsure: set[str] = set()
+
+    def run(self, stop: Event) -> Iterator[Snapshot | Observation]:
+        """See `Runtime.watch`."""
+        for feed in self._feeds:
+            feed.start()
+        try:
+            if not self._first_lists(stop):
+                return
+            for uuid in self._deployments:
+                self._look(uuid)
+            yield Snapshot(tuple(self._told.values()))
+            while not stop.is_set():
+                touched = self._next(TICK) | self._unsure
+                for uuid in touched:
+                    seen = self._look(uuid)
+                    if seen is not None:
+                        yield seen
+        finally:
+            for feed in self._feeds:
+                feed.ask_to_end()
+            for feed in self._feeds:
+                feed.join(1.0)
+
+    def _first_lists(self, stop: Event) -> bool:
+        """Whether all kinds were listed; False when told to end before."""
+        missing = {"deployments", "pods", "events"}
+        deadline = time.monotonic() + FIRST_LIST
+        while missing:
+            if stop.is_set():
+                return False
+            if time.monotonic() > deadline:
+                raise RetryableError("The API server took too long to list the workspaces.")
+            try:
+                change = self._changes.get(timeout=TICK)
+            except queue.Empty:
+                continue
+            self._take(change)
+            missing.discard(change.kind)
+        return True
+
+    def _next(self, wait: float) -> set[str]:
+        """The workspaces that the next change is about."""
+        try:
+            return self._take(self._changes.get(timeout=wait))
+        except queue.Empty:
+            return set()
+
+    def _take(self, change: Change) -> set[str]:
+        if change.error is not None:
+            raise change.error
+        if change.kind == "deployments":
+            return self._take_deployments(change)
+        if change.kind == "pods":
+            return self._take_pods(change)
+        return self._take_events(change)
+
+    def _take_deployments(self, change: Change) -> set[str]:
+        touched = {each.uuid for each in change.items}
+        if change.listed:
+            touched |= set(self._deployments)
+            self._deployments = {each.uuid: each for each in change.items}
+            return touched
+        for each in change.items:
+            if change.gone:
+                self._deployments.pop(each.uuid, None)
+            else:
+                self._deployments[each.uuid] = each
+        return touched
+
+    def _take_pods(self, change: Change) -> set[str]:
+        touched = {each.uuid for each in change.items}
+        if change.listed:
+            touched |= set(self._pods)
+            self._pods = {}
+        for each in change.items:
+            pods = self._pods.setdefault(each.uuid, {})
+            if change.gone:
+                pods.pop(each.name, None)
+            else:
+                if not change.listed:
+                    self._note_steps(each, pods)
+                pods[each.name] = each
+            if not pods:
+                del self._pods[each.uuid]
+        return touched
+
+    def _take_events(self, change: Change) -> set[str]:
+        for each in change.items:
+            if each.uuid not in self._pods:
+                continue
+            if each.reason == "Pulled":
+                self._steps.setdefault(each.uuid, {}).setdefault("image", self._clock())
+            else:
+                self._warnings[each.uuid] = each
+        return {each.uuid for each in change.items}
+
+    def _note_steps(self, pod: PodView, known: Mapping[str, PodView]) -> None:
+        """When each step of a start was seen; the API's own times are whole seconds."""
+        if pod.gone:
+            return
+        if pod.name not in known:
+            self._steps[pod.uuid] = {}
+        now, steps = self._clock(), self._steps.setdefault(pod.uuid, {})
+        for step in pod.steps:
+            steps.setdefault(step, now)
+
+    def _look(self, uuid: str) -> Observation | None:
+        """The workspace as it is now, if that differs from what was told of it."""
+        told = self._told.get(uuid)
+        deployment = self._deployments.get(uuid)
+        identity = (deployment.identity if deployment else None) or (told.identity if told else None)
+        self._unsure.discard(uuid)
+        if identity is None:
+            return None
+        seen = self._seen(identity, uuid, deployment, told.generation if told else 0)
+        if seen == told:
+            return None
+        if seen.running or seen.failure:
+            self._told[uuid] = seen
+            return seen
+        self._forget(uuid)
+        return seen if told is not None else None
+
+    def _seen(self, identity: Identity, uuid: str, deployment: DeploymentView | None, generation: int) -> Observation:
+        pods = tuple(self._pods.get(uuid, {}).values())
+        pod = views.current(pods)
+        if pod is not None and pod.ready:
+            self._warnings.pop(uuid, None)
+        warning = self._warnings.get(uuid)
+        seen = views.observation(
+            identity,
+            deployment,
+            pods,
+            warning,
+            self._clock(),
+            generation=generation if deployment is None else 0,
+            phases=self._steps.get(uuid),
+        )
+        if seen.running and deployment is not None and views.problem_of(deployment, pod, warning) is not None:
+            # Something is wrong and may be for long enough in a moment, without another word of the cluster.
+            self._unsure.add(uuid)
+        return seen
+
+    def _forget(self, uuid: str) -> None:
+        """A workspace that is down costs no more than its Deployment's view."""
+        for known in (self._told, self._warnings, self._steps):
+            known.pop(uuid, None)
