@@ -1,0 +1,92 @@
+"""The objects a fresh cluster needs before anything else can run on it, and how they get there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from scripts.cluster.components import KEDA_NAMESPACE
+from scripts.cluster.layout import DNS_IP, NODE_IP, Layout
+from scripts.cluster.processes import run
+from scripts.cluster.programs import Programs
+from scripts.cluster.provisioner import storage_classes
+
+MANAGER = "cluster"
+"""The field manager of everything applied here."""
+CLASS = "traefik"
+PROBE = {"namespace": "kube-system", "name": "cluster-probe"}
+
+
+def objects() -> list[dict[str, Any]]:
+    """What the parts that run beside the cluster need inside it."""
+    return [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": KEDA_NAMESPACE}},
+        *storage_classes(),
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "IngressClass",
+            "metadata": {"name": CLASS, "annotations": {"ingressclass.kubernetes.io/is-default-class": "true"}},
+            "spec": {"controller": "traefik.io/ingress-controller"},
+        },
+        *dns_objects(),
+    ]
+
+
+def dns_objects() -> list[dict[str, Any]]:
+    """The address pods ask for names, in front of the DNS server that runs beside the cluster."""
+    labels = {"k8s-app": "kube-dns"}
+    ports = [
+        {"name": name, "port": 53, "protocol": protocol} for name, protocol in (("dns", "UDP"), ("dns-tcp", "TCP"))
+    ]
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "kube-dns", "namespace": "kube-system", "labels": labels},
+        "spec": {"clusterIP": DNS_IP, "ports": [{**port, "targetPort": 53} for port in ports]},
+    }
+    endpoints = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": "kube-dns",
+            "namespace": "kube-system",
+            "labels": {"kubernetes.io/service-name": "kube-dns"},
+        },
+        "addressType": "IPv4",
+        "ports": ports,
+        "endpoints": [{"addresses": [NODE_IP], "conditions": {"ready": True}}],
+    }
+    return [service, endpoints]
+
+
+def probe_claim() -> dict[str, Any]:
+    """A claim that shows whether volumes are made; removed as soon as it is bound."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": PROBE,
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}},
+    }
+
+
+def kubectl(layout: Layout, programs: Programs, *arguments: str, text: str | None = None, timeout: float = 60.0) -> str:
+    """Run kubectl as the administrator. Raises ClusterError with what it says when it fails."""
+    command = [programs["kubectl"], f"--kubeconfig={layout.kubeconfig}", f"--cache-dir={layout.folder}/kubectl"]
+    return run([*command, *arguments], text=text, timeout=timeout)
+
+
+def apply(layout: Layout, programs: Programs, items: Iterable[dict[str, Any]]) -> None:
+    """Apply objects on the server's side, so that doing it again changes nothing."""
+    bundle = {"apiVersion": "v1", "kind": "List", "items": list(items)}
+    _apply(layout, programs, "-", json.dumps(bundle))
+
+
+def apply_folder(layout: Layout, programs: Programs, folder: Path) -> None:
+    _apply(layout, programs, str(folder), None)
+
+
+def _apply(layout: Layout, programs: Programs, source: str, text: str | None) -> None:
+    arguments = ["apply", "--server-side", "--force-conflicts", f"--field-manager={MANAGER}", "-f", source]
+    kubectl(layout, programs, *arguments, text=text)

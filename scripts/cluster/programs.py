@@ -1,0 +1,185 @@
+"""Builds the Go programs of the cluster once: Kubernetes, the KEDA operator and CoreDNS.
+
+They come from the Go module proxy as source and are pinned by the go.mod and go.sum beside this file. A build
+is kept outside the checkout under a name made of both, so that another version is another folder. Several
+may run at once: one builds, the others wait. A killed one leaves nothing that looks finished.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.cluster.errors import ClusterError
+
+HERE = Path(__file__).resolve().parent
+BUILD_LIMIT = 3_600.0
+"""Seconds for one build, and for the wait for another's; Kubernetes and KEDA take 5 to 7 minutes each on 2 cores."""
+KUBERNETES_VERSION = "1.34.4"
+"""As in kubernetes/go.mod; a program built outside Kubernetes' own tree does not know it."""
+GO_HOMES = ("/usr/local/go/bin", "/usr/lib/go/bin")
+"""Where Go is when it is not on PATH: its own instructions, and Debian's."""
+
+
+@dataclass(frozen=True)
+class Module:
+    """A go.mod and what is built from it; `programs` maps a package to the file it becomes."""
+
+    name: str
+    programs: dict[str, str]
+    ldflags: str = "-s -w"
+    crds: tuple[str, str] | None = None
+    """Custom resources that lie in the source: (module, folder in it); kept beside the programs."""
+
+
+def _version_flags(version: str) -> str:
+    major, minor, _ = version.split(".")
+    package = "k8s.io/component-base/version"
+    values = {"gitVersion": f"v{version}", "gitMajor": major, "gitMinor": minor}
+    return " ".join(["-s -w", *(f"-X {package}.{name}={value}" for name, value in values.items())])
+
+
+_KUBERNETES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl")
+MODULES = (
+    Module(
+        "kubernetes",
+        {f"k8s.io/kubernetes/cmd/{name}": name for name in _KUBERNETES},
+        _version_flags(KUBERNETES_VERSION),
+    ),
+    Module("coredns", {"github.com/coredns/coredns": "coredns"}),
+    Module(
+        "keda",
+        {"github.com/kedacore/keda/v2/cmd/operator": "keda-operator"},
+        crds=("github.com/kedacore/keda/v2", "config/crd/bases"),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Where each program lies."""
+
+    folders: dict[str, Path]
+
+    def __getitem__(self, name: str) -> str:
+        """The path of a program; KeyError for one that no module builds."""
+        for module in MODULES:
+            if name in module.programs.values():
+                return str(self.folders[module.name] / name)
+        raise KeyError(name)
+
+    def crds(self, module: str) -> Path:
+        """The folder with a module's custom resources."""
+        return self.folders[module] / "crds"
+
+
+def cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "workspace-session-manager"
+
+
+def built() -> Programs:
+    """Where the programs are or would be; builds nothing."""
+    return Programs({module.name: target_of(module) for module in MODULES})
+
+
+def ensure() -> Programs:
+    """Build what is missing, one module after the other on a small machine. Raises ClusterError."""
+    missing = [module for module in MODULES if not target_of(module).exists()]
+    if missing:
+        go = find_go()
+        # Two at a time only where there are cores for it: one build alone keeps four busy.
+        with ThreadPoolExecutor(max_workers=2 if (os.cpu_count() or 1) >= 8 else 1) as pool:
+            list(pool.map(lambda module: _ensure_one(go, module), missing))
+    return built()
+
+
+def target_of(module: Module) -> Path:
+    """The folder of a module's build; its name changes with everything that changes the build."""
+    digest = hashlib.sha256(repr((sorted(module.programs.items()), module.ldflags, module.crds)).encode())
+    for name in ("go.mod", "go.sum"):
+        digest.update((HERE / module.name / name).read_bytes())
+    return cache_folder() / f"cluster-{module.name}-{digest.hexdigest()[:12]}"
+
+
+def find_go() -> str:
+    go = shutil.which("go", path=os.pathsep.join([os.environ.get("PATH", os.defpath), *GO_HOMES]))
+    if go is None:
+        raise ClusterError("The programs of the cluster must be built once, and there is no Go: install 1.26 or newer.")
+    return go
+
+
+def _ensure_one(go: str, module: Module) -> None:
+    target = target_of(module)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _only_one(target.parent / f"cluster-{module.name}.lock"):
+        if not target.exists():
+            _build(go, module, target)
+
+
+def _build(go: str, module: Module, target: Path) -> None:
+    print(f"cluster: building {module.name} (once; minutes)", file=sys.stderr, flush=True)
+    began = time.monotonic()
+    # Beside the target: a rename is only atomic within a file system.
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as temporary:
+        folder = Path(temporary) / "build"
+        folder.mkdir()
+        flags = ["-trimpath", "-buildvcs=false", "-mod=readonly", f"-ldflags={module.ldflags}"]
+        _go(go, module, "build", *flags, "-o", f"{folder}/", *module.programs)
+        for package, name in module.programs.items():
+            (folder / package.rsplit("/", 1)[1]).rename(folder / name)
+        if module.crds:
+            source = _go(go, module, "list", "-m", "-f", "{{.Dir}}", module.crds[0]).strip()
+            (folder / "crds").mkdir()
+            for file in Path(source, module.crds[1]).glob("*.yaml"):
+                # Not copytree: a module's folders are read-only, and so would ours be.
+                (folder / "crds" / file.name).write_bytes(file.read_bytes())
+        folder.rename(target)
+    print(f"cluster: built {module.name} in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+
+
+def _go(go: str, module: Module, *arguments: str) -> str:
+    environment = os.environ | {"CGO_ENABLED": "0", "GOWORK": "off"}
+    try:
+        done = subprocess.run(
+            ["nice", "-n", "10", go, *arguments],
+            cwd=HERE / module.name,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=BUILD_LIMIT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ClusterError(f"Building {module.name} took longer than {BUILD_LIMIT:.0f} s.") from error
+    if done.returncode != 0:
+        raise ClusterError(f"go {arguments[0]} failed for {module.name}:\n{done.stderr[-4000:]}")
+    return done.stdout
+
+
+@contextlib.contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    deadline = time.monotonic() + BUILD_LIMIT
+    with path.open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise ClusterError(f"Another build holds {path}.") from None
+                time.sleep(0.5)
+                continue
+            # The lock ends with the file, however this process ends.
+            yield
+            return
