@@ -1,0 +1,135 @@
+"""Who may reach whom, judged by the text of the NetworkPolicies: workspaces run what their users want."""
+
+from __future__ import annotations
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from tests.manifests import (
+    ARCHIVE,
+    MANIFESTS,
+    OVERLAYS,
+    PROCESSES,
+    SYSTEM,
+    WORKSPACE,
+    WORKSPACES,
+    Network,
+    Object,
+    pods,
+    render,
+)
+
+PRIVATE = (
+    "10.0.0.1",
+    "10.96.0.1",
+    "100.64.0.1",
+    "127.0.0.1",
+    "169.254.169.254",
+    "169.254.169.252",
+    "172.16.0.1",
+    "172.31.255.254",
+    "192.168.1.1",
+    "198.18.0.1",
+    "224.0.0.1",
+    "255.255.255.255",
+    "0.0.0.0",
+    "::1",
+    "fd00::1",
+    "fe80::1",
+    "fd20:ce::254",
+    "::ffff:10.0.0.1",
+    "64:ff9b::a00:1",
+    "2002:a00:1::1",
+)
+"""Addresses no workspace may reach: nodes, pods, services, metadata, and ways to write those in IPv6."""
+
+
+@pytest.fixture(params=OVERLAYS)
+def overlay(request) -> tuple[Object, ...]:
+    """All objects of each overlay in turn."""
+    return render(MANIFESTS / "overlays" / request.param)
+
+
+@pytest.mark.parametrize("labels", [WORKSPACE, ARCHIVE], ids=["workspace", "archive"])
+def test_no_workspace_reaches_a_private_address(overlay, labels):
+    """Nor an archive Job, except for its credential (another test)."""
+    network = Network(overlay)
+    free = {"169.254.169.254": {80}, "169.254.169.252": {988}} if labels is ARCHIVE else {}
+
+    reached = [
+        (address, port)
+        for address in PRIVATE
+        for port in (53, 80, 443, 988, 6379, 6443, 10250)
+        if network.lets_out_to(labels, WORKSPACES, port, address) and port not in free.get(address, ())
+    ]
+
+    assert reached == []
+
+
+def test_workspaces_reach_the_public_internet(overlay):
+    """On any port, in both families of addresses."""
+    network = Network(overlay)
+
+    assert network.lets_out_to(WORKSPACE, WORKSPACES, 443, "8.8.8.8")
+    assert network.lets_out_to(WORKSPACE, WORKSPACES, 22, "140.82.112.3")
+    assert network.lets_out_to(WORKSPACE, WORKSPACES, 443, "2606:4700:4700::1111")
+
+
+def test_workspaces_reach_the_names_and_the_manager_and_no_other_pod(overlay):
+    """DNS at its port, the manager's web at its; neither Redis, nor Flower, nor each other."""
+    network = Network(overlay)
+    dns, web, redis, flower = (
+        {"k8s-app": "kube-dns"},
+        *({"app.kubernetes.io/name": n} for n in ("web", "redis", "flower")),
+    )
+
+    def reaches(port: int, target: dict[str, str], home: str) -> bool:
+        return network.lets_out_to_pod(WORKSPACE, WORKSPACES, port, target, home)
+
+    assert reaches(53, dns, "kube-system") and not reaches(443, dns, "kube-system")
+    assert reaches(8000, web, SYSTEM) and not reaches(22, web, SYSTEM)
+    assert not any(reaches(6379, redis, home) for home in (SYSTEM, WORKSPACES))
+    assert not any(reaches(port, flower, SYSTEM) for port in (5555, 8000))
+    assert not any(reaches(port, WORKSPACE, WORKSPACES) for port in (53, 80, 1111, 8080))
+    # A pod can't make itself the name service by its labels.
+    assert not reaches(53, dns, WORKSPACES)
+
+
+def test_workspaces_are_reached_by_the_ingress_and_the_manager_only(overlay):
+    """Not by siblings, not by Redis; the agent's port not even by the ingress. Archive Jobs by nobody."""
+    network = Network(overlay)
+
+    def admits(port: int, source: dict[str, str], home: str, pod: dict[str, str] = WORKSPACE) -> bool:
+        return network.admits(pod, WORKSPACES, port, source, home)
+
+    web, redis = {"app.kubernetes.io/name": "web"}, {"app.kubernetes.io/name": "redis"}
+    assert admits(8080, {}, "traefik") and not admits(1111, {}, "traefik")
+    assert admits(8080, web, SYSTEM) and admits(1111, web, SYSTEM) and not admits(22, web, SYSTEM)
+    assert not admits(8080, redis, SYSTEM)
+    assert not admits(8080, web, "elsewhere")
+    assert not admits(8080, WORKSPACE, WORKSPACES)
+    assert not any(admits(port, web, SYSTEM, ARCHIVE) for port in (80, 1111, 8080))
+
+
+def test_redis_is_reached_by_the_manager_and_keda_only(overlay):
+    """Its password is one thing, not being reached another."""
+    network, redis = Network(overlay), {"app.kubernetes.io/name": "redis"}
+
+    assert all(network.admits(redis, SYSTEM, 6379, pods(overlay)[name].labels, SYSTEM) for name in PROCESSES)
+    assert network.admits(redis, SYSTEM, 6379, {}, "keda")
+    assert not network.admits(redis, SYSTEM, 6379, WORKSPACE, WORKSPACES)
+    assert not network.admits(redis, SYSTEM, 6379, pods(overlay)["web"].labels, WORKSPACES)
+
+
+def test_gke_keeps_workspaces_from_the_control_plane_and_archive_jobs_supplied():
+    """A control plane has a public address, and the services' range is no private one; only a Job's credential comes
+    from the metadata server."""
+    objects = render(MANIFESTS / "overlays" / "gke")
+    network = Network(objects)
+    values = yaml.safe_load((MANIFESTS / "overlays" / "gke" / "values.yaml").read_text())["data"]
+
+    for forbidden in (values["control-plane"].partition("/")[0], "34.118.224.1"):
+        assert not network.lets_out_to(WORKSPACE, WORKSPACES, 443, forbidden)
+    assert network.lets_out_to(ARCHIVE, WORKSPACES, 80, "169.254.169.254")
+    assert network.lets_out_to(ARCHIVE, WORKSPACES, 988, "169.254.169.252")
+    assert network.lets_out_to(WORKSPACE, WORKSPACES, 53, "169.254.20.10")

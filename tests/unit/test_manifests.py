@@ -1,0 +1,368 @@
+"""What `kubectl apply -k` would send: pods that are locked in, the least rights, networks as promised."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from app.settings import Settings
+from tests.manifests import (
+    ALLOWED,
+    MANIFESTS,
+    OVERLAYS,
+    PROCESSES,
+    SYSTEM,
+    WORKSPACE,
+    WORKSPACES,
+    Network,
+    Object,
+    of_kind,
+    pods,
+    render,
+    renderer,
+    selects,
+    settings_of,
+    unrestricted,
+    with_components,
+)
+from workers.runtime.objects import Choices
+
+ROOT = MANIFESTS.parent
+
+
+@pytest.fixture(params=OVERLAYS)
+def overlay(request) -> tuple[Object, ...]:
+    """All objects of each overlay in turn."""
+    return render(MANIFESTS / "overlays" / request.param)
+
+
+def granted(objects: tuple[Object, ...], account: str) -> dict[str, set[str]]:
+    """What the roles bound to an account of the manager allow, resource to verbs."""
+    allowed: dict[str, set[str]] = {}
+    for binding in of_kind(objects, "RoleBinding").values():
+        if {"kind": "ServiceAccount", "name": account, "namespace": SYSTEM} in binding["subjects"]:
+            role = of_kind(objects, "Role", binding["metadata"]["namespace"])[binding["roleRef"]["name"]]
+            for rule in role["rules"]:
+                for resource in rule["resources"]:
+                    allowed.setdefault(resource, set()).update(rule["verbs"])
+    return allowed
+
+
+def test_every_process_of_the_service_is_there(overlay):
+    """And Redis; each Deployment runs the process of the Procfile it is named after."""
+    named = set(re.findall(r"^(\w+):", (ROOT / "Procfile").read_text(), re.MULTILINE))
+    found = pods(overlay)
+
+    assert set(found) == PROCESSES | {"redis"}
+    assert named >= PROCESSES
+    assert {name: found[name].containers[0]["args"] for name in PROCESSES} == {name: [name] for name in PROCESSES}
+
+
+def test_every_pod_is_restricted(overlay):
+    """As Pod Security "restricted" says, uid 1000 and a read-only root besides."""
+    assert {name: list(unrestricted(pod.spec)) for name, pod in pods(overlay).items()} == {
+        name: [] for name in PROCESSES | {"redis"}
+    }
+
+
+def test_both_namespaces_enforce_the_restriction(overlay):
+    """So that a pod that is not restricted is refused, a workspace's above all."""
+    enforced = {
+        name: each["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
+        for name, each in of_kind(overlay, "Namespace").items()
+    }
+
+    # Only in dev: for the Job that makes the backups' folder.
+    assert enforced.pop("fresh-node", "baseline") == "baseline"
+    assert enforced == {SYSTEM: "restricted", WORKSPACES: "restricted"}
+
+
+def test_every_container_has_requests_and_limits_and_a_place_for_temporary_files(overlay):
+    """A root that is read-only needs a /tmp; a node that is full kills who has no request first."""
+    for pod in pods(overlay).values():
+        for container in pod.containers:
+            resources = container["resources"]
+            assert set(resources["requests"]) == set(resources["limits"]) == {"cpu", "memory"}, pod.name
+            assert "/tmp" in {each["mountPath"] for each in container["volumeMounts"]}, pod.name
+
+
+def test_whatever_listens_is_probed(overlay):
+    """A container with a port says when it is ready and when it is dead; the others end when they fail."""
+    listening = {pod.name: pod.containers[0] for pod in pods(overlay).values() if "ports" in pod.containers[0]}
+
+    assert set(listening) == {"web", "flower", "redis"}
+    assert all({"readinessProbe", "livenessProbe"} <= set(each) for each in listening.values())
+    assert listening["web"]["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    assert listening["web"]["livenessProbe"]["httpGet"]["path"] == "/livez"
+
+
+def test_images_are_named_with_a_release(overlay):
+    """No `latest`, and none without a tag, which would mean the same; the workspaces' too."""
+    images = {each["image"] for pod in pods(overlay).values() for each in pod.containers}
+    images.add(settings_of(overlay)["WORKSPACE_IMAGE"])
+
+    assert len(images) == 3
+    assert all(re.fullmatch(r"[^:@\s]+/(manager|redis|workspace):(?!latest)[\w.-]+", image) for image in images), images
+
+
+def test_every_setting_is_one_that_is_read(overlay):
+    """A misspelt key would be ignored without a word."""
+    assert set(settings_of(overlay)) - set(Settings.variables()) == set()
+
+
+def test_the_service_can_start_with_these_settings(overlay, monkeypatch):
+    """They can be read, hold together, and the Kubernetes runtime understands those that are JSON."""
+    for name in Settings.variables():
+        monkeypatch.delenv(name, raising=False)
+    for name, value in settings_of(overlay).items():
+        monkeypatch.setenv(name, value)
+
+    settings = Settings.from_env()
+
+    assert (settings.runtime, settings.scaler) == ("kubernetes", "keda")
+    assert settings.workspace_namespace == WORKSPACES
+    assert settings.keda_authentication in of_kind(overlay, "TriggerAuthentication", WORKSPACES)
+    assert settings.archive_service_account in of_kind(overlay, "ServiceAccount", WORKSPACES)
+    assert Choices.of(settings).image == settings.workspace_image
+
+
+def test_all_that_a_pod_names_is_there(overlay):
+    """Its account, its Secrets, ConfigMaps and claims; a name that is not there is a pod that never starts."""
+    there = {kind: set(of_kind(overlay, kind, SYSTEM)) for kind in ("ServiceAccount", "Secret", "ConfigMap")}
+    claims = set(of_kind(overlay, "PersistentVolumeClaim", SYSTEM))
+    for pod in pods(overlay).values():
+        assert pod.spec["serviceAccountName"] in there["ServiceAccount"]
+        volumes = pod.spec["volumes"]
+        assert {each["configMap"]["name"] for each in volumes if "configMap" in each} <= there["ConfigMap"]
+        assert {
+            each["persistentVolumeClaim"]["claimName"] for each in volumes if "persistentVolumeClaim" in each
+        } <= claims
+        for container in pod.containers:
+            sources = [each["valueFrom"]["secretKeyRef"] for each in container["env"] if "valueFrom" in each]
+            assert sources
+            assert {each["name"] for each in sources} <= there["Secret"]
+            assert {each["configMapRef"]["name"] for each in container.get("envFrom", [])} <= there["ConfigMap"]
+
+
+def test_what_selects_pods_finds_some(overlay):
+    """Services, budgets and the autoscaler; one that finds none protects and leads to nothing."""
+    found = pods(overlay)
+    selectors = [{"matchLabels": each["spec"]["selector"]} for each in of_kind(overlay, "Service").values()]
+    selectors += [each["spec"]["selector"] for each in of_kind(overlay, "PodDisruptionBudget").values()]
+
+    assert len(selectors) == 6
+    assert all(any(selects(each, pod.labels) for pod in found.values()) for each in selectors)
+
+
+def test_no_secret_holds_a_value(overlay):
+    """They are filled on the cluster, by manifests/make-secrets."""
+    secrets = [each for each in overlay if each["kind"] == "Secret"]
+
+    assert {each["metadata"]["name"] for each in secrets} == {"manager", "redis", "flower", "keda-redis"}
+    assert [each for each in secrets if "data" in each or "stringData" in each] == []
+
+
+def test_only_those_that_need_the_api_server_get_a_token(overlay):
+    """The account says no by default; three pods ask for theirs."""
+    accounts = [each for each in overlay if each["kind"] == "ServiceAccount"]
+    asking = {name for name, pod in pods(overlay).items() if pod.spec["automountServiceAccountToken"]}
+
+    assert len(accounts) == 8
+    assert all(each["automountServiceAccountToken"] is False for each in accounts)
+    assert asking == set(ALLOWED)
+
+
+def test_nobody_may_do_more_than_the_table_says(overlay):
+    """Roles of the workspaces' namespace only, for the accounts of the table only, and not a wildcard."""
+    assert {account: granted(overlay, account) for account in ALLOWED} == ALLOWED
+    subjects = [subject for each in of_kind(overlay, "RoleBinding").values() for subject in each["subjects"]]
+    assert {(each["kind"], each["namespace"], each["name"]) for each in subjects} == {
+        ("ServiceAccount", SYSTEM, account) for account in ALLOWED
+    }
+    assert set(of_kind(overlay, "RoleBinding")) == set(of_kind(overlay, "RoleBinding", WORKSPACES))
+    assert of_kind(overlay, "ClusterRole") == of_kind(overlay, "ClusterRoleBinding") == {}
+
+
+def test_flower_is_behind_a_password_and_on_no_ingress(overlay):
+    """It can end workers' tasks."""
+    flower = pods(overlay)["flower"]
+    password = [each for each in flower.containers[0]["env"] if each["name"] == "FLOWER_BASIC_AUTH"]
+    behind = [
+        path["backend"]["service"]["name"]
+        for each in of_kind(overlay, "Ingress").values()
+        for rule in each["spec"]["rules"]
+        for path in rule["http"]["paths"]
+    ]
+
+    assert password[0]["valueFrom"]["secretKeyRef"] == {"name": "flower", "key": "basic-auth"}
+    assert of_kind(overlay, "Service")["flower"]["spec"]["type"] == "ClusterIP"
+    assert behind == ["web"]
+    assert not Network(overlay).admits(flower.labels, SYSTEM, 5555, WORKSPACE, WORKSPACES)
+
+
+def test_redis_keeps_what_it_was_told(overlay):
+    """The append-only file on a volume, at most 1 s behind; nothing evicted; a password always."""
+    config = next(each for name, each in of_kind(overlay, "ConfigMap").items() if name.startswith("redis-config-"))
+    lines = config["data"]["redis.conf"].splitlines()
+    redis = of_kind(overlay, "StatefulSet")["redis"]["spec"]
+
+    assert {"appendonly yes", "appendfsync everysec", "maxmemory-policy noeviction", "dir /data"} <= set(lines)
+    assert "include /tmp/password.conf" in lines
+    assert {"name": "data", "mountPath": "/data"} in redis["template"]["spec"]["containers"][0]["volumeMounts"]
+    assert [each["metadata"]["name"] for each in redis["volumeClaimTemplates"]] == ["data"]
+    assert redis["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+
+
+def test_there_are_two_of_what_users_wait_for(overlay):
+    """A rollout or a drained node leaves one; the web's number is the autoscaler's where there is one."""
+    deployments = of_kind(overlay, "Deployment")
+    scalers = of_kind(overlay, "HorizontalPodAutoscaler")
+    replicas = {name: each["spec"].get("replicas") for name, each in deployments.items()}
+    if scalers:
+        assert replicas["web"] is None
+        replicas["web"] = scalers["web"]["spec"]["minReplicas"]
+
+    assert replicas == {"web": 2, "worker": 2, "archiver": 2, "watcher": 2, "beat": 1, "flower": 1}
+    assert deployments["web"]["spec"]["strategy"] == {
+        "type": "RollingUpdate",
+        "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
+    }
+    assert set(of_kind(overlay, "PodDisruptionBudget")) == {"web", "worker", "watcher"}
+    assert "podAntiAffinity" in pods(overlay)["web"].spec["affinity"]
+
+
+def test_a_worker_may_finish_what_it_began(overlay):
+    """The grace of a pod is longer than the limit of a short task."""
+    assert pods(overlay)["worker"].spec["terminationGracePeriodSeconds"] > Settings().short_task_limit
+
+
+def test_every_size_of_a_workspace_fits_the_limits(overlay):
+    """The LimitRange refuses pods above its maximum, the quota those that name no limits."""
+    [limits] = of_kind(overlay, "LimitRange", WORKSPACES)["workspaces"]["spec"]["limits"]
+    [quota] = of_kind(overlay, "ResourceQuota", WORKSPACES).values()
+    sizes = json.loads(Settings().workspace_sizes)
+
+    assert limits["max"] == {"cpu": sizes["large"][1], "memory": sizes["large"][3]}
+    assert limits["default"] == {"cpu": sizes["standard"][1], "memory": sizes["standard"][3]}
+    assert limits["defaultRequest"] == {"cpu": sizes["standard"][0], "memory": sizes["standard"][2]}
+    assert {"requests.cpu", "requests.memory", "persistentvolumeclaims", "requests.storage"} <= set(
+        quota["spec"]["hard"]
+    )
+
+
+def test_dev_keeps_backups_on_one_place_that_jobs_and_manager_share():
+    """Two claims, because there are two namespaces; two volumes, which are one folder."""
+    objects = render(MANIFESTS / "overlays" / "dev")
+    volumes = of_kind(objects, "PersistentVolume")
+    claims = [each for each in objects if each["kind"] == "PersistentVolumeClaim"]
+    settings = settings_of(objects)
+    folder = of_kind(objects, "Job")["backups-folder"]["spec"]["template"]["spec"]
+    mounts = {
+        name: each["mountPath"]
+        for name, pod in pods(objects).items()
+        for each in pod.containers[0]["volumeMounts"]
+        if each["name"] == "backups"
+    }
+
+    assert {each["metadata"]["namespace"] for each in claims} == {SYSTEM, WORKSPACES, "fresh-node"}
+    assert all(
+        volumes[each["spec"]["volumeName"]]["spec"]["claimRef"]["namespace"] == each["metadata"]["namespace"]
+        for each in claims
+    )
+    assert folder["containers"][0]["command"] == ["chown", "1000:1000", "/backups"]
+    assert len({each["spec"]["hostPath"]["path"] for each in volumes.values()}) == 1
+    assert {each["metadata"]["name"] for each in claims} == {settings["BACKUP_PVC"]}
+    assert mounts == dict.fromkeys(("web", "worker", "archiver"), settings["BACKUP_URL"].removeprefix("file://"))
+
+
+def test_gke_takes_every_value_from_one_file():
+    """Each of values.yaml arrives, none of the base's stand-ins is left, and the file itself is not sent."""
+    objects = render(MANIFESTS / "overlays" / "gke")
+    values = yaml.safe_load((MANIFESTS / "overlays" / "gke" / "values.yaml").read_text())["data"]
+    certificates = of_kind(objects, "Certificate")
+    [host] = [rule["host"] for rule in of_kind(objects, "Ingress")["web"]["spec"]["rules"]]
+    accounts = of_kind(objects, "ServiceAccount")
+    google = {name: each["metadata"].get("annotations", {}) for name, each in accounts.items()}
+    [solver] = of_kind(objects, "ClusterIssuer")["letsencrypt"]["spec"]["acme"]["solvers"]
+
+    assert settings_of(objects)["WORKSPACE_DOMAIN"] == values["domain"]
+    assert certificates["workspaces"]["spec"]["dnsNames"] == [f"*.{values['domain']}"]
+    assert certificates["api"]["spec"]["dnsNames"] == [host] == [values["api-host"]]
+    assert of_kind(objects, "ClusterIssuer")["letsencrypt"]["spec"]["acme"]["email"] == values["mail"]
+    assert solver["dns01"]["cloudDNS"]["project"] == values["project"]
+    assert {name: each["iam.gke.io/gcp-service-account"] for name, each in google.items() if each} == {
+        "web": values["manager-account"],
+        "worker": values["manager-account"],
+        "archiver": values["manager-account"],
+        "archive": values["archive-account"],
+    }
+    assert "values" not in of_kind(objects, "ConfigMap")
+
+
+def test_gke_serves_https_with_the_certificates_it_asks_for():
+    """Each Ingress names a Secret that a Certificate of its own namespace fills."""
+    objects = render(MANIFESTS / "overlays" / "gke")
+    settings = settings_of(objects)
+    [tls] = of_kind(objects, "Ingress", SYSTEM)["web"]["spec"]["tls"]
+
+    filled = {
+        (each["metadata"]["namespace"], each["spec"]["secretName"]) for each in of_kind(objects, "Certificate").values()
+    }
+
+    assert filled == {(SYSTEM, tls["secretName"]), (WORKSPACES, settings["INGRESS_TLS_SECRET"])}
+    assert settings["WORKSPACE_SCHEME"] == "https"
+    assert tls["hosts"] == [of_kind(objects, "Ingress")["web"]["spec"]["rules"][0]["host"]]
+
+
+def test_without_keda_nobody_may_touch_what_is_keda_s(tmp_path):
+    """The base alone scales by itself, and knows nothing of KEDA."""
+    objects = with_components(tmp_path, "traefik")
+
+    assert "SCALER" not in settings_of(objects)
+    assert "scaledobjects" not in granted(objects, "worker")
+    assert not Network(objects).admits({"app.kubernetes.io/name": "redis"}, SYSTEM, 6379, {}, "keda")
+
+
+def test_nginx_takes_the_place_of_traefik(tmp_path):
+    """The same openings for another namespace, and streams that are not buffered."""
+    objects = with_components(tmp_path, "nginx")
+    network, web = Network(objects), of_kind(objects, "Ingress")["web"]
+
+    assert network.admits(WORKSPACE, WORKSPACES, 8080, {}, "ingress-nginx")
+    assert not network.admits(WORKSPACE, WORKSPACES, 8080, {}, "traefik")
+    assert web["spec"]["ingressClassName"] == settings_of(objects)["INGRESS_CLASS"] == "nginx"
+    assert web["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-buffering"] == "off"
+    annotations = json.loads(settings_of(objects)["INGRESS_ANNOTATIONS"])
+    assert all(isinstance(value, str) for value in annotations.values())
+    assert annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"] == "3600"
+
+
+def test_gvisor_is_a_class_and_the_setting_that_names_it(tmp_path):
+    """The runtime puts the name into each workspace's pod."""
+    objects = with_components(tmp_path, "gvisor")
+
+    assert settings_of(objects)["RUNTIME_CLASS"] in of_kind(objects, "RuntimeClass")
+
+
+def test_a_changed_setting_rolls_out(tmp_path):
+    """The name of the ConfigMap follows from its content, and the pods name it."""
+    before, after = (tmp_path / "before", tmp_path / "after")
+    before.mkdir()
+    after.mkdir()
+    named = [
+        {each["configMapRef"]["name"] for each in pods(objects)["web"].containers[0]["envFrom"]}
+        for objects in (with_components(before), with_components(after, "gvisor"))
+    ]
+
+    assert named[0] != named[1]
+
+
+def test_the_renderer_refuses_what_is_no_kustomization(tmp_path):
+    """So that a test that renders the wrong folder fails."""
+    assert renderer()[-1] in ("kustomize", "build")
+    with pytest.raises(subprocess.CalledProcessError):
+        render(tmp_path / "nothing")
