@@ -4,45 +4,10 @@ from __future__ import annotations
 
 import stat
 
-from playwright.sync_api import Browser, Page, expect
-from playwright.sync_api import TimeoutError as PlaywrightTimeout
+from playwright.sync_api import Browser, expect
 
+from tests.browser import PATIENCE, expect_file, in_terminal, open_editor
 from tests.service import Service, wait_for
-
-EDITOR = ".monaco-workbench"
-BROWSER_PATIENCE = 60_000.0
-
-
-def open_editor(browser: Browser, url: str) -> Page:
-    page = browser.new_page()
-    page.goto(url)
-    expect(page.locator(EDITOR)).to_be_visible(timeout=BROWSER_PATIENCE)
-    return page
-
-
-def run_from_palette(page: Page, command: str) -> bool:
-    """Run a command of VS Code by its name; False while it isn't offered yet: the palette lists what was loaded
-    when it was opened."""
-    page.keyboard.press("F1")
-    palette = page.locator(".quick-input-widget input[type=text]").first
-    expect(palette).to_be_focused(timeout=BROWSER_PATIENCE)
-    palette.fill(f">{command}")
-    offered = page.get_by_role("option").filter(has_text=command).first
-    try:
-        offered.click(timeout=2_000)
-    except PlaywrightTimeout:
-        page.keyboard.press("Escape")
-        return False
-    return True
-
-
-def in_terminal(page: Page, command: str) -> None:
-    """Type a command into a new terminal of VS Code."""
-    wait_for(lambda: run_from_palette(page, "Terminal: Create New Terminal"), "VS Code to offer a terminal")
-    terminal = page.locator(".terminal-wrapper.active .xterm-screen")
-    expect(terminal).to_be_visible(timeout=BROWSER_PATIENCE)
-    terminal.click()
-    page.keyboard.type(command + "\n")
 
 
 def test_a_workspace_lives_sleeps_wakes_dies_and_is_restored(service: Service, browser: Browser) -> None:
@@ -66,9 +31,7 @@ def test_a_workspace_lives_sleeps_wakes_dies_and_is_restored(service: Service, b
     assert (files / "src/proof.txt").read_text() == "hello\n"
     assert service.workspace(session).status_code in (200, 302)
     page = open_editor(browser, session["workspace_url"])
-    expect(page.locator(".explorer-folders-view").get_by_text("link", exact=True)).to_be_visible(
-        timeout=BROWSER_PATIENCE
-    )
+    expect_file(page, "link")
     page.close()
 
     service.done("POST", f"/session/{uuid}/backup")
@@ -97,7 +60,7 @@ def test_the_docs_page_works_without_any_other_host(service: Service, browser: B
     page.on("request", lambda request: asked.append(request.url))
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     page.goto(f"{service.url}/docs")
-    expect(page.get_by_text("/session/create").first).to_be_visible(timeout=BROWSER_PATIENCE)
+    expect(page.get_by_text("/session/create").first).to_be_visible(timeout=PATIENCE)
     assert all(url.startswith((service.url, "data:", "blob:")) for url in asked), asked
     assert complaints == []
     page.close()

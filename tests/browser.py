@@ -1,0 +1,78 @@
+"""A real browser, and what a person does in VS Code with it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
+
+from tests.service import wait_for
+
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+"""As root in a closed network: without these it refuses to start, or asks for hosts that aren't there."""
+
+EDITOR = ".monaco-workbench"
+PATIENCE = 60_000.0
+"""Milliseconds after which a test gives up on what takes a second or two."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium."""
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("there is no chromium on PATH")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=CHROMIUM_FLAGS)
+        yield chromium
+        chromium.close()
+
+
+def open_editor(browser: Browser, url: str) -> Page:
+    """A page with VS Code loaded."""
+    page = browser.new_page()
+    page.goto(url)
+    expect(page.locator(EDITOR)).to_be_visible(timeout=PATIENCE)
+    return page
+
+
+def in_terminal(page: Page, command: str) -> None:
+    """Type a command into a new terminal of VS Code."""
+    wait_for(lambda: _run_from_palette(page, "Terminal: Create New Terminal"), "VS Code to offer a terminal")
+    terminal = page.locator(".terminal-wrapper.active .xterm-screen")
+    expect(terminal).to_be_visible(timeout=PATIENCE)
+    terminal.click()
+    page.keyboard.type(command + "\n")
+
+
+def expect_file(page: Page, name: str) -> None:
+    """VS Code's explorer shows it."""
+    shown = page.locator(".explorer-folders-view").get_by_text(name, exact=True)
+    expect(shown).to_be_visible(timeout=PATIENCE)
+
+
+def _run_from_palette(page: Page, command: str) -> bool:
+    """Run a command of VS Code by its name; False while it isn't offered yet: the palette lists what was loaded
+    when it was opened."""
+    page.keyboard.press("F1")
+    palette = page.locator(".quick-input-widget input[type=text]").first
+    expect(palette).to_be_focused(timeout=PATIENCE)
+    palette.fill(f">{command}")
+    offered = page.get_by_role("option").filter(has_text=command).first
+    try:
+        offered.click(timeout=2_000)
+    except PlaywrightTimeout:
+        page.keyboard.press("Escape")
+        return False
+    return True

@@ -1,0 +1,26 @@
+"""Tests that need a cluster, and are there only where KUBECONFIG names one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.browser import browser
+
+__all__ = ["browser"]
+
+collect_ignore_glob = [] if os.environ.get("KUBECONFIG") else ["test_*.py"]
+if not os.environ.get("API_URL"):
+    # Only where the whole product runs, as after `scripts/cluster/cluster demo`.
+    collect_ignore_glob.append("test_workspace_on_cluster.py")
+
+
+@pytest.fixture(scope="session")
+def namespace() -> Iterator[str]:
+    """A namespace of the cluster, of this run's own."""
+    from tests.contract.cluster import own_namespace
+
+    with own_namespace() as name:
+        yield name

@@ -1,0 +1,91 @@
+"""What a real cluster does to a workspace: trouble is told in a user's words and clears, a loss is made good."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import redis
+from kubernetes import client
+
+from app.settings import Settings
+from tests.contract.cluster import TIMEOUT, own_namespace, settings_for
+from tests.contract.runtimes import identity, watching
+from workers.runtime import names
+from workers.runtime.cluster import Cluster, find_cluster
+from workers.runtime.kubernetes import KubernetesRuntime
+
+A = "aaaa0001"
+HUGE = json.dumps(dict.fromkeys(("small", "standard", "large"), ["500", "500", "1Gi", "1Gi"]))
+
+
+@pytest.fixture
+def chosen(namespace: str, settings: Settings) -> Settings:
+    return settings_for(settings, namespace)
+
+
+@pytest.fixture
+def runtime(chosen: Settings, redis_client: redis.Redis) -> Iterator[KubernetesRuntime]:
+    made = KubernetesRuntime(chosen, redis_client)
+    yield made
+    made.remove(A, 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"workspace_image": "localhost/no-such-image:1"}, "The workspace's image can't be fetched: "),
+        ({"workspace_sizes": HUGE}, "No machine of the cluster has room for the workspace: "),
+    ],
+)
+def test_a_workspace_that_can_not_start_says_why_and_starts_when_it_can(
+    runtime: KubernetesRuntime, chosen: Settings, redis_client: redis.Redis, wrong: dict[str, str], told: str
+) -> None:
+    """The next wake after the settings were put right is all it takes."""
+    mistaken = KubernetesRuntime(replace(chosen, **wrong), redis_client)  # type: ignore[arg-type]
+    mistaken.provision(identity(A), 1)
+    with watching(runtime) as seen:
+        mistaken.start(A, 2)
+        failed = seen.until(lambda each: bool(each.failure))
+        assert failed.failure.startswith(told)
+        runtime.stop(A, 3)
+        runtime.start(A, 4)
+        seen.until(lambda each: each.ready and each.generation == 4)
+
+
+def test_a_quota_is_told_and_clears_by_itself(settings: Settings, redis_client: redis.Redis) -> None:
+    """Without another wake: the cluster goes on trying."""
+    with own_namespace() as namespace:
+        core = client.CoreV1Api(client.ApiClient(find_cluster()))
+        metadata, spec = client.V1ObjectMeta(name="tight"), client.V1ResourceQuotaSpec(hard={"pods": "0"})
+        quota = client.V1ResourceQuota(metadata=metadata, spec=spec)
+        core.create_namespaced_resource_quota(namespace, quota, _request_timeout=TIMEOUT)
+        runtime = KubernetesRuntime(settings_for(settings, namespace), redis_client)
+        runtime.provision(identity(A), 1)
+        with watching(runtime) as seen:
+            runtime.start(A, 2)
+            failed = seen.until(lambda each: bool(each.failure))
+            assert failed.failure.startswith("The cluster's quota for workspaces is used up: tight")
+            core.delete_namespaced_resource_quota("tight", namespace, _request_timeout=TIMEOUT)
+            seen.until(lambda each: each.ready)
+        runtime.remove(A, 3)
+
+
+@pytest.mark.parametrize("kind", ["deployments", "services", "ingresses", "secrets", "pods"])
+def test_what_someone_deletes_is_made_again(runtime: KubernetesRuntime, namespace: str, kind: str) -> None:
+    """At the next wake at the latest; a pod at once."""
+    cluster = Cluster(namespace, TIMEOUT)
+    runtime.provision(identity(A), 1)
+    with watching(runtime) as seen:
+        runtime.start(A, 2)
+        first = seen.until(lambda each: each.ready)
+        cluster.delete(kind, first.pod_name if kind == "pods" else names.workspace(A))
+        if kind == "pods":
+            seen.until(lambda each: each.ready and each.pod_name != first.pod_name)
+        else:
+            runtime.stop(A, 3)
+            runtime.start(A, 4)
+            seen.until(lambda each: each.ready and each.generation == 4)
+            assert cluster.get(kind, names.workspace(A)) is not None

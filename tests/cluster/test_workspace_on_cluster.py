@@ -1,0 +1,90 @@
+"""A workspace's whole life on a real cluster, with the manager running there too: in Chromium, through the ingress.
+
+Needs the product of `scripts/cluster/cluster demo`: API_URL and API_KEY as it prints them.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import Any
+
+import pytest
+import requests
+from playwright.sync_api import Browser
+
+from tests.browser import expect_file, in_terminal, open_editor
+from tests.service import wait_for
+
+NAMESPACE = "fresh-workspaces"
+KINDS = "deployments,pods,services,ingresses,secrets,persistentvolumeclaims,jobs,scaledobjects.keda.sh"
+SLEEPING = (502, 503)
+
+
+class Api:
+    """The manager in the cluster."""
+
+    def __init__(self) -> None:
+        self.url = os.environ["API_URL"]
+        self.key = os.environ["API_KEY"]
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """The JSON answer; a call that goes well is all there is."""
+        headers = {"X-API-Key": self.key, "Prefer": "wait=60"}
+        answer = requests.request(method, self.url + path, json=body, headers=headers, timeout=90)
+        assert answer.ok, answer.text
+        return answer.json()
+
+
+def kubectl(*arguments: str) -> str:
+    command = [os.environ["KUBECTL"], "-n", NAMESPACE, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def in_workspace(uuid: str, command: str) -> str:
+    """What a command prints inside the workspace's pod."""
+    return kubectl("exec", f"deployment/user-{uuid}", "--", "sh", "-c", command)
+
+
+@pytest.fixture(scope="module")
+def api() -> Api:
+    return Api()
+
+
+def test_a_workspace_lives_sleeps_wakes_dies_and_is_restored(api: Api, browser: Browser) -> None:
+    """create → editor → a file from its terminal → sleep → wake → backup Job → delete → restore; nothing is lost."""
+    session = api.call("POST", "/session/create", {"user_id": "ada@example.com"})
+    uuid, url = session["uuid"], session["workspace_url"]
+    assert session["status"] == "active"
+    wait_for(lambda: requests.get(url, timeout=10).status_code == 200, "the ingress to lead there")
+
+    page = open_editor(browser, url)
+    in_terminal(page, "mkdir src && echo hello > src/proof.txt && chmod 750 src/proof.txt && ln -s src/proof.txt link")
+    wait_for(lambda: in_workspace(uuid, "test -L /app/link && echo there || true"), "the terminal's files")
+    page.close()
+
+    assert api.call("POST", f"/session/{uuid}/scale-down")["status"] == "success"
+    running = ["get", "pods", "-l", f"session-uuid={uuid}", "--field-selector=status.phase=Running", "-o", "name"]
+    assert kubectl(*running) == ""
+    wait_for(lambda: requests.get(url, timeout=10).status_code in SLEEPING, "the sleeping workspace's URL to say so")
+
+    assert api.call("POST", f"/session/{uuid}/scale-up")["status"] == "success"
+    assert in_workspace(uuid, "cat /app/src/proof.txt") == "hello\n"
+    wait_for(lambda: requests.get(url, timeout=10).status_code == 200, "the ingress to lead there again")
+    page = open_editor(browser, url)
+    expect_file(page, "link")
+    page.close()
+
+    api.call("POST", f"/session/{uuid}/backup")
+    wait_for(lambda: api.call("GET", f"/session/{uuid}/backups")["total"] == 1, "the backup Job")
+    gone = api.call("DELETE", f"/session/{uuid}")
+    assert gone["status"] == "terminated"
+    wait_for(lambda: kubectl("get", KINDS, "-l", f"session-uuid={uuid}", "-o", "name") == "", "all of it to be gone")
+
+    restored = api.call("POST", f"/backups/{gone['backup']}/restore")
+    assert restored["status"] == "active"
+    again = restored["uuid"]
+    assert in_workspace(again, "cat /app/link; stat -c %a /app/src/proof.txt; readlink /app/link") == (
+        "hello\n750\nsrc/proof.txt\n"
+    )
+    api.call("DELETE", f"/session/{again}?backup=false")
