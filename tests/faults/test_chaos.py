@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,17 +15,6 @@ PARTS = ["worker", "archiver", "web", "beat", "watcher", "traefik", "redis"]
 STEPS = 120
 SESSIONS = 6
 """As many at once as two cores start without the test being about load."""
-
-
-@pytest.fixture
-def service(tmp_path: Path, code_server: str) -> Iterator[Service]:
-    running = Service(tmp_path, code_server, LEASE_TTL="3", STALE_AFTER="2", MAX_SESSIONS_PER_USER="1000")
-    running.start()
-    try:
-        yield running
-    finally:
-        running.stop()
-    assert running.processes() == [], "an orphan process was left"
 
 
 class Life:

@@ -7,7 +7,6 @@ back by itself. In the end every session is as asked, no process is an orphan, a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,18 +15,6 @@ from tests.faults.calls import ask, wait_status
 from tests.service import Service, wait_for
 
 PARTS = ["worker", "archiver", "web", "beat", "watcher", "traefik"]
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory, code_server: str) -> Iterator[Service]:
-    # A killed worker's lease and message are waited for; shorter than by default, so that the test is too.
-    running = Service(tmp_path_factory.mktemp("service"), code_server, LEASE_TTL="3", STALE_AFTER="2")
-    running.start()
-    try:
-        yield running
-    finally:
-        running.stop()
-    assert running.processes() == [], "an orphan process was left"
 
 
 @pytest.mark.parametrize("part", PARTS)
