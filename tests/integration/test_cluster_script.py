@@ -412,6 +412,12 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """A cluster of the tests' own, beside any other; gone afterwards, however they end."""
+    if os.geteuid() != 0:
+        pytest.skip("a cluster needs root")
+    try:
+        programs.find_go()
+    except ClusterError as error:
+        pytest.skip(str(error))
     name = f"test-{os.getpid()}"
     found = Cluster(layout.Layout(name, layout.FOLDERS / name))
     try:
