@@ -39,6 +39,8 @@ appendfsync everysec
 save ""
 # A record may never be evicted for want of memory; a write is refused instead.
 maxmemory-policy noeviction
+# Its title would be written over its environment, by which the next run finds what a killed one left.
+set-proc-title no
 # Traefik hears of new routes by these; set here so that they hold after a restart of Redis too.
 notify-keyspace-events KEA
 """
