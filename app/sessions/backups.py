@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import redis
 
+from app.sessions import keys
 from app.sessions.backup_files import NAME_PATTERN
 from app.sessions.errors import ArchiveError, BackupNotFound
 from app.sessions.model import Identity
@@ -21,12 +22,6 @@ from app.sessions.paging import Page, newest_first, page_of
 from app.sessions.redis_errors import redis_errors
 
 log = logging.getLogger(__name__)
-
-ALL_KEY = "backups"
-RECORD_KEY = "backup:{name}"
-SESSION_KEY = "session:{uuid}:backups"
-USER_KEY = "user:{user_id}:backups"
-"""Sorted sets of backup names scored by `created_at`, and the hash of one backup."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +111,7 @@ class BackupIndex:
     def add(self, backup: Backup) -> None:
         """Put a backup into the index; adding it again changes nothing."""
         with redis_errors(), self._redis.pipeline(transaction=True) as change:
-            change.hset(RECORD_KEY.format(name=backup.name), mapping=cast(Any, backup.to_hash()))
+            change.hset(keys.BACKUP.format(name=backup.name), mapping=cast(Any, backup.to_hash()))
             for key in _sets_of(backup.uuid, backup.user_id):
                 change.zadd(key, {backup.name: backup.created_at})
             change.execute()
@@ -144,9 +139,9 @@ class BackupIndex:
 
         A session's are few, so what else they are filtered by is looked at one by one.
         """
-        key = ALL_KEY if user_id is None else USER_KEY.format(user_id=user_id)
+        key = keys.BACKUPS if user_id is None else keys.USER_BACKUPS.format(user_id=user_id)
         if uuid is not None:
-            key = SESSION_KEY.format(uuid=uuid)
+            key = keys.SESSION_BACKUPS.format(uuid=uuid)
         with redis_errors():
             if user_prefix or (uuid is not None and user_id is not None):
                 found = [
@@ -162,7 +157,7 @@ class BackupIndex:
         match = NAME_PATTERN.fullmatch(name)
         if not match:
             raise BackupNotFound(name)
-        record = RECORD_KEY.format(name=name)
+        record = keys.BACKUP.format(name=name)
         with redis_errors():
             user_id = cast(str | None, self._redis.hget(record, "user_id"))
             with self._redis.pipeline(transaction=True) as change:
@@ -174,7 +169,7 @@ class BackupIndex:
     def older_than(self, when: float) -> list[Backup]:
         """The backups made before `when` (seconds since the epoch), oldest first."""
         with redis_errors():
-            names = cast("list[str]", self._redis.zrangebyscore(ALL_KEY, "-inf", f"({when!r}"))
+            names = cast("list[str]", self._redis.zrangebyscore(keys.BACKUPS, "-inf", f"({when!r}"))
         return self._records(names)
 
     def unknown(self, names: Sequence[str]) -> list[str]:
@@ -182,7 +177,7 @@ class BackupIndex:
         if not names:
             return []
         with redis_errors():
-            scores = cast("list[float | None]", self._redis.zmscore(ALL_KEY, list(names)))
+            scores = cast("list[float | None]", self._redis.zmscore(keys.BACKUPS, list(names)))
         return [name for name, score in zip(names, scores, strict=True) if score is None]
 
     def newest_of(self, uuid: str) -> Backup | None:
@@ -192,16 +187,16 @@ class BackupIndex:
     def count(self) -> int:
         """How many backups there are."""
         with redis_errors():
-            return cast(int, self._redis.zcard(ALL_KEY))
+            return cast(int, self._redis.zcard(keys.BACKUPS))
 
     def _records(self, names: Iterable[str]) -> list[Backup]:
         with redis_errors(), self._redis.pipeline(transaction=False) as read:
             for name in names:
-                read.hgetall(RECORD_KEY.format(name=name))
+                read.hgetall(keys.BACKUP.format(name=name))
             hashes = read.execute()
         return [Backup.from_hash(hashed) for hashed in hashes if hashed]
 
 
 def _sets_of(uuid: str, user_id: str | None) -> list[str]:
-    sets = [ALL_KEY, SESSION_KEY.format(uuid=uuid)]
-    return sets if user_id is None else [*sets, USER_KEY.format(user_id=user_id)]
+    sets = [keys.BACKUPS, keys.SESSION_BACKUPS.format(uuid=uuid)]
+    return sets if user_id is None else [*sets, keys.USER_BACKUPS.format(user_id=user_id)]

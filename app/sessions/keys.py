@@ -19,6 +19,15 @@ EXPIRY = "sessions:expiry"
 INTENTS = "sessions:intents"
 BACKUP_REQUESTS = "backups:requested"
 
+# Backups: sorted sets of names scored by `created_at`, and the hash of one.
+BACKUPS = "backups"
+BACKUP = "backup:{name}"
+SESSION_BACKUPS = "session:{uuid}:backups"
+USER_BACKUPS = "user:{user_id}:backups"
+
+# The generation of a workspace's removal from a cluster, where nothing of it may stay to carry it.
+REMOVED = "removed:{uuid}"
+
 # The service itself.
 SENTINEL = "sentinel"
 WORKERS_SEEN = "workers:seen"

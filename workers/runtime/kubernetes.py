@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import redis
 
+from app.sessions import keys
 from app.sessions.errors import PermanentError, RetryableError, Superseded, WorkspaceConflict
 from app.sessions.model import Identity
 from app.sessions.redis_errors import redis_errors
@@ -32,10 +33,6 @@ log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 Done = TypeVar("Done")
-
-BURIED = "removed:{uuid}"
-"""In Redis, the generation of a workspace's removal, for intents that come later; nothing of it may stay
-in the cluster."""
 
 TRIES, PAUSE = 10, 0.05
 """How often a change is decided anew when it was overtaken, and s between; the cluster itself changes a
@@ -228,7 +225,7 @@ class KubernetesRuntime:
         self._refuse_older(uuid, live, generation)
         with redis_errors():
             # Before anything goes, so that whoever finds nothing here also finds this.
-            self._redis.set(BURIED.format(uuid=uuid), generation, ex=max(1, round(self._settings.tombstone_ttl)))
+            self._redis.set(keys.REMOVED.format(uuid=uuid), generation, ex=max(1, round(self._settings.tombstone_ttl)))
         self._scaler.before_stop(uuid)
         self._jobs.remove(uuid)
         if live.deployment is not None:
@@ -280,7 +277,7 @@ class KubernetesRuntime:
 
     def _buried(self, uuid: str) -> int:
         with redis_errors():
-            return int(self._redis.get(BURIED.format(uuid=uuid)) or 0)
+            return int(self._redis.get(keys.REMOVED.format(uuid=uuid)) or 0)
 
     def _create_deployment(self, identity: Identity) -> Object:
         """A Deployment at 0. It must not be forced: one that appeared meanwhile and was started stays so, as
