@@ -75,13 +75,19 @@ def read_outcome(text: str, name: str) -> BackupSummary | None:
 
 
 def back_up(arguments: argparse.Namespace) -> BackupSummary:
-    """Write the backup. A workspace that never started has no folder of files: its backup is empty."""
+    """Write the backup. A workspace that never started has nothing on its volume: its backup is empty. A volume
+    that holds anything but the folder of files has lost it: that is an error, and no reason to delete the rest."""
     identity = read_identity(json.loads(arguments.identity))
     files = BackupFiles(arguments.url)
-    if arguments.files.is_dir():
+    if arguments.files.is_dir() or not never_used(arguments.files.parent):
         return archive.write_backup(arguments.files, files, arguments.name, identity, arguments.at)
     with tempfile.TemporaryDirectory() as empty:
         return archive.write_backup(Path(empty), files, arguments.name, identity, arguments.at)
+
+
+def never_used(volume: Path) -> bool:
+    """Whether nothing was ever put there; a new ext4 has `lost+found`."""
+    return volume.is_dir() and {each.name for each in volume.iterdir()} <= {"lost+found"}
 
 
 def restore(arguments: argparse.Namespace) -> None:

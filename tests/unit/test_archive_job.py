@@ -60,6 +60,15 @@ def test_a_workspace_that_never_started_has_an_empty_backup(tmp_path: Path) -> N
     assert summary.files == 0
 
 
+def test_a_used_volume_that_lost_its_files_is_no_empty_backup(tmp_path: Path) -> None:
+    """The editor's home is there and the folder of files is not: nothing may be deleted on the strength of that."""
+    (tmp_path / "home").mkdir()
+    status, message = back_up(tmp_path)
+    assert status == archive_job.FAILED
+    with pytest.raises(PermanentError, match="no folder"):
+        archive_job.read_outcome(message, NAME)
+
+
 def test_an_error_arrives_as_what_it_was(tmp_path: Path) -> None:
     """The lifecycle decides by its type."""
     status, message = restore(tmp_path)
