@@ -80,13 +80,14 @@ def kubectl(layout: Layout, programs: Programs, *arguments: str, text: str | Non
 def apply(layout: Layout, programs: Programs, items: Iterable[dict[str, Any]]) -> None:
     """Apply objects on the server's side, so that doing it again changes nothing."""
     bundle = {"apiVersion": "v1", "kind": "List", "items": list(items)}
-    _apply(layout, programs, "-", json.dumps(bundle))
+    _apply(layout, programs, ["-"], json.dumps(bundle))
 
 
-def apply_folder(layout: Layout, programs: Programs, folder: Path) -> None:
-    _apply(layout, programs, str(folder), None)
+def apply_folders(layout: Layout, programs: Programs, folders: Iterable[Path]) -> None:
+    _apply(layout, programs, [str(folder) for folder in folders], None)
 
 
-def _apply(layout: Layout, programs: Programs, source: str, text: str | None) -> None:
-    arguments = ["apply", "--server-side", "--force-conflicts", f"--field-manager={MANAGER}", "-f", source]
+def _apply(layout: Layout, programs: Programs, sources: list[str], text: str | None) -> None:
+    named = [f"--filename={source}" for source in sources]
+    arguments = ["apply", "--server-side", "--force-conflicts", f"--field-manager={MANAGER}", *named]
     kubectl(layout, programs, *arguments, text=text)

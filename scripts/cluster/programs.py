@@ -1,4 +1,5 @@
-"""Builds the Go programs of the cluster once: Kubernetes, the KEDA operator and CoreDNS.
+"""Builds the Go programs of the cluster once: Kubernetes, the KEDA operator and CoreDNS; and fetches the kinds
+that the manifests have objects of.
 
 They come from the Go module proxy as source and are pinned by the go.mod and go.sum beside this file. A build
 is kept outside the checkout under a name made of both, so that another version is another folder. Several
@@ -40,7 +41,8 @@ class Module:
     programs: dict[str, str]
     ldflags: str = "-s -w"
     crds: tuple[str, str] | None = None
-    """Custom resources that lie in the source: (module, folder in it); kept beside the programs."""
+    """Custom resources that lie in the source: (module, folder in it), one in a file GROUP_PLURAL.yaml; kept beside
+    the programs."""
 
 
 def _version_flags(version: str) -> str:
@@ -63,6 +65,8 @@ MODULES = (
         {"github.com/kedacore/keda/v2/cmd/operator": "keda-operator"},
         crds=("github.com/kedacore/keda/v2", "config/crd/bases"),
     ),
+    Module("cert-manager", {}, crds=("github.com/cert-manager/cert-manager", "deploy/crds")),
+    Module("traefik", {}, crds=("github.com/traefik/traefik/v3", "docs/content/reference/dynamic-configuration")),
 )
 
 
@@ -79,9 +83,9 @@ class Programs:
                 return str(self.folders[module.name] / name)
         raise KeyError(name)
 
-    def crds(self, module: str) -> Path:
-        """The folder with a module's custom resources."""
-        return self.folders[module] / "crds"
+    def crds(self) -> list[Path]:
+        """The folders with custom resources."""
+        return [self.folders[module.name] / "crds" for module in MODULES if module.crds]
 
 
 def cache_folder() -> Path:
@@ -136,13 +140,15 @@ def _build(go: str, module: Module, target: Path) -> None:
         folder = Path(temporary) / "build"
         folder.mkdir()
         flags = ["-trimpath", "-buildvcs=false", "-mod=readonly", f"-ldflags={module.ldflags}"]
-        _go(go, module, "build", *flags, "-o", f"{folder}/", *module.programs)
+        if module.programs:
+            _go(go, module, "build", *flags, "-o", f"{folder}/", *module.programs)
         for package, name in module.programs.items():
             (folder / package.rsplit("/", 1)[1]).rename(folder / name)
         if module.crds:
+            _go(go, module, "mod", "download", module.crds[0])
             source = _go(go, module, "list", "-m", "-f", "{{.Dir}}", module.crds[0]).strip()
             (folder / "crds").mkdir()
-            for file in Path(source, module.crds[1]).glob("*.yaml"):
+            for file in Path(source, module.crds[1]).glob("*_*.yaml"):
                 # Not copytree: a module's folders are read-only, and so would ours be.
                 (folder / "crds" / file.name).write_bytes(file.read_bytes())
         folder.rename(target)

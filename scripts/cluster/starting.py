@@ -48,7 +48,7 @@ class Starter:
         for name in ("kubelet", "controller-manager", "scheduler", "proxy", "provisioner"):
             self._start(name)
         addons.apply(self.layout, self.programs, addons.objects())
-        addons.apply_folder(self.layout, self.programs, self.programs.crds("keda"))
+        addons.apply_folders(self.layout, self.programs, self.programs.crds())
         for name in ("coredns", "traefik", "keda"):
             self._start(name)
         self._wait_usable()
