@@ -8,8 +8,6 @@ may run at once: one builds, the others wait. A killed one leaves nothing that l
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
@@ -17,12 +15,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.cluster.errors import ClusterError
+from scripts.lib.locks import only_one
 
 HERE = Path(__file__).resolve().parent
 BUILD_LIMIT = 3_600.0
@@ -127,7 +125,7 @@ def find_go() -> str:
 def _ensure_one(go: str, module: Module) -> None:
     target = target_of(module)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _only_one(target.parent / f"cluster-{module.name}.lock"):
+    with only_one(target.parent / f"cluster-{module.name}.lock", BUILD_LIMIT, ClusterError):
         if not target.exists():
             _build(go, module, target)
 
@@ -172,20 +170,3 @@ def _go(go: str, module: Module, *arguments: str) -> str:
     if done.returncode != 0:
         raise ClusterError(f"go {arguments[0]} failed for {module.name}:\n{done.stderr[-4000:]}")
     return done.stdout
-
-
-@contextlib.contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    deadline = time.monotonic() + BUILD_LIMIT
-    with path.open("w") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise ClusterError(f"Another build holds {path}.") from None
-                time.sleep(0.5)
-                continue
-            # The lock ends with the file, however this process ends.
-            yield
-            return

@@ -7,16 +7,13 @@ another, and two checkouts share a cache without harm. Several may run at once: 
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import shutil
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from scripts.images import base, inputs, oci
+from scripts.lib.locks import only_one
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = ("manager", "workspace", "redis")
@@ -37,7 +34,7 @@ def main(arguments: list[str]) -> int:
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
     try:
-        with only_one(cache / LOCK):
+        with only_one(cache / LOCK, BUILD_LIMIT, oci.BuildError):
             discard_left_overs(cache)
             debian = base.ensure(cache, fresh=options.fresh)
             for target in options.target or TARGETS:
@@ -52,22 +49,6 @@ def cache_folder() -> Path:
     """Where archives are kept: outside the checkout, so that they outlive it and are in no one's way."""
     found = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(found) / "workspace-session-manager" / "images"
-
-
-@contextmanager
-def only_one(path: Path) -> Iterator[None]:
-    """Hold the cache; raises `BuildError` when another holds it for BUILD_LIMIT."""
-    deadline = time.monotonic() + BUILD_LIMIT
-    with path.open("w") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise oci.BuildError(f"another build has held {path} for {BUILD_LIMIT:.0f} s") from None
-                time.sleep(0.2)
-        yield
 
 
 def discard_left_overs(cache: Path) -> None:

@@ -14,6 +14,7 @@ import redis
 
 from scripts.lib import check_lock, check_tree, leftovers
 from scripts.lib.data_dir import PORTS, StartError, chosen_port, only_run, remembered_port, remembered_secret
+from scripts.lib.locks import only_one
 from scripts.lib.redis_server import warnings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,3 +165,15 @@ def test_a_foreign_redis_that_may_lose_sessions_is_warned_of(redis_client: redis
     assert len(told) == 2
     assert any("maxmemory-policy allkeys-lru" in text for text in told)
     assert any("notify-keyspace-events unset" in text for text in told)
+
+
+def test_what_one_holds_another_does_not_get(tmp_path):
+    """It is told so after the limit; when the first lets go, the next gets it at once."""
+    with (
+        only_one(tmp_path / "lock", 0.0, StartError),
+        pytest.raises(StartError, match="lock"),
+        only_one(tmp_path / "lock", 0.0, StartError),
+    ):
+        pytest.fail("both hold it")
+    with only_one(tmp_path / "lock", 0.0, StartError):
+        pass

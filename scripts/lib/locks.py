@@ -1,0 +1,31 @@
+"""One holder at a time of something that several commands share, such as a cache they build into."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+POLL = 0.2
+"""Seconds between two tries."""
+
+
+@contextmanager
+def only_one(path: Path, limit: float, error: type[Exception]) -> Iterator[None]:
+    """Hold the file `path`, made if need be; raises `error` when another holds it for `limit` seconds.
+
+    The kernel ends the hold with the process, however that ends.
+    """
+    deadline = time.monotonic() + limit
+    with path.open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise error(f"Another has held {path} for {limit:.0f} s.") from None
+                time.sleep(POLL)
+        yield
