@@ -19,17 +19,15 @@ from scripts.cluster.processes import running
 
 LOCK_LIMIT = 7_200.0
 """Seconds to wait for another `up` or `down` of the same cluster, which may be building everything."""
-USAGE = "usage: cluster up | demo | down | status | exec CMD… | load IMAGE"
+USAGE = "usage: cluster up [--port N] | demo [--port N] | down | status | exec CMD… | load IMAGE"
 
 
 def main(arguments: list[str]) -> int:
     command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
     try:
         layout = layouts.from_environment()
-        if command == "up" and not rest:
-            return up(layout)
-        if command == "demo" and not rest:
-            return demo(layout)
+        if command in ("up", "demo") and (port := port_of(rest)) is not None:
+            return up(layout, port) if command == "up" else demo(layout, port)
         if command == "down" and not rest:
             return down(layout)
         if command == "status" and not rest:
@@ -47,23 +45,31 @@ def main(arguments: list[str]) -> int:
     return 2
 
 
-def up(layout: Layout) -> int:
+def port_of(rest: list[str]) -> int | None:
+    """What follows `up`: the port it asks for, 0 for any; None when it is something else."""
+    if not rest:
+        return 0
+    asked = rest[1] if len(rest) == 2 and rest[0] == "--port" else ""
+    return int(asked) if asked.isdigit() and 0 < int(asked) < 65_536 else None
+
+
+def up(layout: Layout, port: int) -> int:
     from scripts.cluster import starting
 
     built = programs.ensure()
     with only_one(layout):
-        starting.Starter(layout, built).run()
+        starting.Starter(layout, built, port).run()
     print(starting.result(layout, built), end="", flush=True)
     return 0
 
 
-def demo(layout: Layout) -> int:
+def demo(layout: Layout, port: int) -> int:
     """Start the cluster and everything on it."""
     from scripts.cluster import demo, starting
 
     built, archives = programs.ensure(), demo.build_images()
     with only_one(layout):
-        starting.Starter(layout, built).run()
+        starting.Starter(layout, built, port).run()
     print(demo.run(layout, built, archives) + starting.result(layout, built), end="", flush=True)
     return 0
 

@@ -51,10 +51,8 @@ def create(layout: Layout) -> None:
     issue(layout, "service-accounts", "/CN=service-accounts")
     for user, subject in subjects(layout).items():
         issue(layout, user, subject)
-        file = layout.kubeconfig_of(user)
-        if not file.exists():
-            file.touch(mode=0o600)
-            file.write_text(json.dumps(kubeconfig(layout, user), indent=1))
+        if not layout.kubeconfig_of(user).exists():
+            write_kubeconfig(layout, user, layout.kubeconfig_of(user), API_URL)
 
 
 def issue(layout: Layout, name: str, subject: str, names: tuple[str, ...] = ()) -> None:
@@ -85,9 +83,15 @@ def _issue(layout: Layout, name: str, subject: str, extensions: list[str], signe
     unfinished.rename(certificate)
 
 
-def kubeconfig(layout: Layout, user: str) -> dict[str, object]:
-    """A kubeconfig that holds everything it needs, so that it may be copied."""
-    cluster = {"server": API_URL, "certificate-authority-data": _base64(layout.pki / "ca.crt")}
+def write_kubeconfig(layout: Layout, user: str, file: Path, server: str) -> None:
+    """For its owner only."""
+    file.touch(mode=0o600)
+    file.write_text(json.dumps(kubeconfig(layout, user, server), indent=1))
+
+
+def kubeconfig(layout: Layout, user: str, server: str) -> dict[str, object]:
+    """A kubeconfig for the API server at the URL `server`. It holds everything it needs, so that it may be copied."""
+    cluster = {"server": server, "certificate-authority-data": _base64(layout.pki / "ca.crt")}
     credentials = {
         "client-certificate-data": _base64(layout.pki / f"{user}.crt"),
         "client-key-data": _base64(layout.pki / f"{user}.key"),

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from scripts.cluster.errors import ClusterError
 from scripts.cluster.layout import (
+    API_PORT,
     DNS_IP,
     DOMAIN,
     ETCD_URL,
@@ -65,6 +66,7 @@ def components(layout: Layout, programs: Programs) -> dict[str, Component]:
         Component("provisioner", [sys.executable, "-m", "scripts.cluster", "provision"], _named(layout)),
         keda(layout, programs),
         traefik(layout),
+        Component("forwarder", [sys.executable, "-m", "scripts.cluster.forwarder"]),
     ]
     return {component.name: component for component in found}
 
@@ -87,7 +89,7 @@ def apiserver(layout: Layout, programs: Programs) -> Component:
     flags = {
         "etcd-servers": ETCD_URL,
         "advertise-address": NODE_IP,
-        "secure-port": "6443",
+        "secure-port": API_PORT,
         "client-ca-file": pki / "ca.crt",
         "tls-cert-file": pki / "apiserver.crt",
         "tls-private-key-file": pki / "apiserver.key",

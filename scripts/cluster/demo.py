@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from scripts.cluster import addons, images
+from scripts.cluster import addons, doors, images
 from scripts.cluster.errors import ClusterError
 from scripts.cluster.layout import Layout
 from scripts.cluster.programs import Programs
@@ -18,7 +18,7 @@ from scripts.cluster.programs import Programs
 ROOT = Path(__file__).resolve().parents[2]
 OVERLAY = ROOT / "manifests" / "overlays" / "dev"
 NAMESPACE = "fresh-system"
-API_URL = "http://api.localhost"
+API_HOST = "api.localhost"
 
 BUILD_LIMIT = 3_000.0
 """Seconds for all images; 8 min on two cores when nothing is cached."""
@@ -36,17 +36,21 @@ def run(layout: Layout, programs: Programs, archives: Mapping[str, Path]) -> str
     apply = ["apply", "--server-side", "-k", str(OVERLAY)]
     addons.kubectl(layout, programs, *apply, timeout=ROLLOUT_LIMIT)
     step([str(ROOT / "manifests" / "make-secrets")], ROLLOUT_LIMIT, KUBECTL=" ".join([*cluster, "kubectl"]))
+    opened = doors.recall(layout)
+    if opened is None:
+        raise ClusterError("The cluster is not up.")
+    port = f"WORKSPACE_PORT={opened.shown}" if opened.shown else "WORKSPACE_PORT-"
     # A tag says nothing of what it names: with another image under it the processes must start again.
-    addons.kubectl(
-        layout, programs, "-n", NAMESPACE, "set", "env", "deployment", "--all", f"IMAGE_DIGEST={digest(archives)}"
-    )
+    values = [f"IMAGE_DIGEST={digest(archives)}", port]
+    addons.kubectl(layout, programs, "-n", NAMESPACE, "set", "env", "deployment", "--all", *values)
     for kind in ("statefulset/redis", "deployment"):
         status = ["-n", NAMESPACE, "rollout", "status", kind, f"--timeout={ROLLOUT_LIMIT:.0f}s"]
         addons.kubectl(layout, programs, *status, timeout=ROLLOUT_LIMIT + 10)
-    wait_healthy(cluster)
+    url = f"http://{API_HOST}:{opened.shown}" if opened.shown else f"http://{API_HOST}"
+    wait_healthy(cluster, url)
     read = ["-n", NAMESPACE, "get", "secret", "manager", "-o", "jsonpath={.data.api-key}"]
     key = base64.b64decode(addons.kubectl(layout, programs, *read)).decode()
-    return f"API_URL={API_URL}\nAPI_KEY={key}\n"
+    return f"API_URL={url}\nAPI_KEY={key}\n"
 
 
 def build_images() -> dict[str, Path]:
@@ -60,12 +64,12 @@ def digest(archives: Mapping[str, Path]) -> str:
     return archives["localhost/manager:dev"].resolve().stem
 
 
-def wait_healthy(cluster: list[str]) -> None:
+def wait_healthy(cluster: list[str], url: str) -> None:
     deadline = time.monotonic() + HEALTH_LIMIT
-    ask = [*cluster, "curl", "--silent", "--fail", "--max-time", "5", f"{API_URL}/health"]
+    ask = [*cluster, "curl", "--silent", "--fail", "--max-time", "5", f"{url}/health"]
     while subprocess.run(ask, stdout=subprocess.DEVNULL, timeout=60, check=False).returncode:
         if time.monotonic() > deadline:
-            raise ClusterError(f"{API_URL}/health is not 200 after {HEALTH_LIMIT:.0f} s.")
+            raise ClusterError(f"{url}/health is not 200 after {HEALTH_LIMIT:.0f} s.")
         time.sleep(1)
 
 

@@ -21,7 +21,8 @@ KUBERNETES_IP = "10.96.0.1"
 """Of the Service `kubernetes`: always the first of the network."""
 DNS_IP = "10.96.0.10"
 DOMAIN = "cluster.local"
-API_URL = f"https://{NODE_IP}:6443"
+API_PORT = 6443
+API_URL = f"https://{NODE_IP}:{API_PORT}"
 ETCD_URL = "http://127.0.0.1:2379"
 PAUSE_IMAGE = "localhost/pause:1"
 FOLDERS = Path("/var/lib/workspace-session-manager")
@@ -78,8 +79,13 @@ class Layout:
 
     @property
     def kubeconfig(self) -> Path:
-        """The administrator's."""
+        """The administrator's, in the cluster's network."""
         return self.kubeconfig_of("admin")
+
+    @property
+    def host_kubeconfig(self) -> Path:
+        """The same, on the host."""
+        return self.kubeconfig_of("host")
 
     def kubeconfig_of(self, user: str) -> Path:
         return self.config / f"{user}.kubeconfig"

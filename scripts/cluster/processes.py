@@ -54,8 +54,17 @@ def running(layout: Layout, name: str) -> Identity | None:
     return known if known and identity(known.pid) == known else None
 
 
-def start(layout: Layout, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
-    """Start a part unless it runs. It gets a session of its own, no input, and a log; it outlives this process."""
+def start(
+    layout: Layout,
+    name: str,
+    command: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    descriptors: Sequence[int] = (),
+) -> None:
+    """Start a part unless it runs. It gets a session of its own, no input, and a log; it outlives this process.
+
+    It inherits `descriptors` under their numbers.
+    """
     if running(layout, name):
         return
     with (layout.logs / f"{name}.log").open("ab") as log:
@@ -67,6 +76,7 @@ def start(layout: Layout, name: str, command: Sequence[str], environment: Mappin
             env=_clean_environment() | dict(environment or {}),
             cwd="/",
             start_new_session=True,
+            pass_fds=descriptors,
         )
     found = identity(process.pid)
     # A process that is gone already needs no record; the wait for it to be ready will say what its log says.

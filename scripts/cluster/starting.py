@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from scripts.cluster import addons, certificates, components, host, images, network
+from scripts.cluster import addons, certificates, components, doors, host, images, network
 from scripts.cluster.components import HEALTH, Component
 from scripts.cluster.errors import ClusterError
 from scripts.cluster.layout import API_URL, DOMAIN, Layout
@@ -25,8 +25,10 @@ LIMIT = 120.0
 class Starter:
     """One `up`. `run` returns when pods can be started, names resolved and volumes claimed."""
 
-    def __init__(self, layout: Layout, programs: Programs) -> None:
+    def __init__(self, layout: Layout, programs: Programs, port: int = 0) -> None:
+        """`port` of the host is to lead to the ingress controller; 0 is the one it had, and 80 at first."""
         self.layout = layout
+        self.port = port
         self.programs = programs
         self.parts: dict[str, Component] = {}
         self.began = time.monotonic()
@@ -63,6 +65,7 @@ class Starter:
         for folder in (layout.pids, layout.logs, layout.config / "cni", layout.config / "keda", layout.volumes):
             folder.mkdir(parents=True, exist_ok=True)
         layout.pki.mkdir(mode=0o700, exist_ok=True)
+        opened, sockets = doors.open_doors(layout, self.port)
         network.create(layout)
         host.create_cgroups(layout)
         certificates.create(layout)
@@ -70,6 +73,12 @@ class Starter:
         for file, text in components.files(layout).items():
             file.write_text(text)
         self.parts = components.components(layout, self.programs)
+        doors.start_forwarder(layout, self.parts[doors.NAME], opened, sockets)
+        if not opened.web:
+            self.say(
+                f"port {opened.wanted} of this host is taken, so pages open behind `exec` only; "
+                "give them another with: scripts/cluster/cluster demo --port 8080"
+            )
 
     def _keda_certificates(self) -> None:
         """Under the names its operator looks for."""
@@ -156,5 +165,5 @@ def _answers(url: str) -> bool:
 
 
 def result(layout: Layout, programs: Programs) -> str:
-    """What `up` prints: lines of NAME=VALUE."""
-    return f"KUBECONFIG={layout.kubeconfig}\nKUBECTL={Path(programs['kubectl'])}\n"
+    """What `up` prints: lines of NAME=VALUE. They hold on the host; `exec` sets its own."""
+    return f"KUBECONFIG={layout.host_kubeconfig}\nKUBECTL={Path(programs['kubectl'])}\n"

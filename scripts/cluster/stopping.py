@@ -18,6 +18,7 @@ from scripts.cluster.layout import FOLDERS, Layout
 from scripts.cluster.processes import identity, recorded, stop, wait_until
 
 GRACE = {
+    "forwarder": 2.0,
     "traefik": 5.0,
     "keda": 5.0,
     "kubelet": 10.0,

@@ -6,11 +6,13 @@ other of this machine.
 
 from __future__ import annotations
 
+import http.client
 import io
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -316,7 +318,7 @@ class TestRefusals:
         assert done.returncode == 1
         assert "root" in done.stderr
 
-    @pytest.mark.parametrize("arguments", [[], ["sideways"], ["exec"], ["load"], ["up", "now"]])
+    @pytest.mark.parametrize("arguments", [[], ["sideways"], ["exec"], ["load"], ["up", "now"], ["up", "--port", "0"]])
     def test_what_it_does_not_know_gets_the_usage(self, arguments):
         done = self.script(*arguments)
         assert done.returncode == 2
@@ -364,6 +366,8 @@ class Cluster:
 
     def __init__(self, place: layout.Layout) -> None:
         self.layout = place
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
         self.environment = os.environ | {"CLUSTER": place.name, "CLUSTER_DIR": str(place.folder)}
 
     def run(self, *arguments: str, text: str | None = None, code: int = 0) -> str:
@@ -372,6 +376,21 @@ class Cluster:
         )
         assert done.returncode == code, done.stderr
         return done.stdout
+
+    def on_host(self, *arguments: str) -> str:
+        """What kubectl prints here, with the lines that `up` prints."""
+        lines = dict(line.split("=", 1) for line in self.run("up").splitlines())
+        command = [lines["KUBECTL"], f"--kubeconfig={lines['KUBECONFIG']}", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    def page(self) -> int:
+        """The status the ingress controller answers the host with."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("GET", "/")
+            return connection.getresponse().status
+        finally:
+            connection.close()
 
     def kubectl(self, *arguments: str, text: str | None = None) -> str:
         return self.run("exec", "kubectl", *arguments, text=text)
@@ -421,7 +440,7 @@ def cluster() -> Iterator[Cluster]:
     name = f"test-{os.getpid()}"
     found = Cluster(layout.Layout(name, layout.FOLDERS / name))
     try:
-        found.run("up")
+        found.run("up", "--port", str(found.port))
         yield found
     finally:
         found.run("down")
@@ -430,10 +449,10 @@ def cluster() -> Iterator[Cluster]:
 def test_the_whole_of_it(cluster: Cluster) -> None:
     """Up, used, broken, repaired, broken again and down: one story, since every chapter costs a cluster."""
     # Up, and all of it.
-    assert cluster.run("status").count(" runs (") == len(cluster.pids()) == 11
+    assert cluster.run("status").count(" runs (") == len(cluster.pids()) == 12
     before = cluster.pids()
     printed = cluster.run("up")
-    assert printed.splitlines()[0] == f"KUBECONFIG={cluster.layout.kubeconfig}"
+    assert printed.splitlines()[0] == f"KUBECONFIG={cluster.layout.host_kubeconfig}"
     assert cluster.pids() == before, "a second up started something"
 
     # A pod with a volume, as a user that is not root.
@@ -444,14 +463,19 @@ def test_the_whole_of_it(cluster: Cluster) -> None:
     (folder,) = cluster.layout.volumes.glob("pvc-*")
     assert folder.stat().st_uid == provisioner.OWNER
 
+    # From the host: the API server, by a valid certificate, and the ingress controller.
+    assert cluster.on_host("get", "nodes", "-o", "name") == f"node/{cluster.layout.name}\n"
+    assert cluster.page() == 404
+
     # Names and the ingress controller, from beside the cluster.
     assert layout.KUBERNETES_IP in cluster.run("exec", "getent", "hosts", "kubernetes.default")
     cluster.run("exec", "getent", "hosts", "example.com", code=2)
-    ask = "import http.client as h; c = h.HTTPConnection('127.0.0.1', 80, timeout=10); c.request('GET', '/'); "
-    assert cluster.run("exec", "python", "-c", f"{ask}print(c.getresponse().status)").strip() == "404"
+    for port in (80, cluster.port):
+        ask = f"import http.client as h; c = h.HTTPConnection('127.0.0.1', {port}, timeout=10); c.request('GET', '/'); "
+        assert cluster.run("exec", "python", "-c", f"{ask}print(c.getresponse().status)").strip() == "404"
 
     # Whatever dies is started again; pods don't notice.
-    for name in ("kubelet", "containerd", "apiserver", "keda", "provisioner"):
+    for name in ("kubelet", "containerd", "apiserver", "keda", "provisioner", "forwarder"):
         cluster.signal(name, signal.SIGKILL)
     processes.wait_until(lambda: not processes.running(cluster.layout, "provisioner"), 30.0)
     cluster.run("status", code=3)
@@ -460,6 +484,8 @@ def test_the_whole_of_it(cluster: Cluster) -> None:
     cluster.kubectl("wait", "pod", "probe", "--for=condition=Ready", "--timeout=120s")
     restarts = cluster.kubectl("get", "pod", "probe", "-o", "jsonpath={.status.containerStatuses[0].restartCount}")
     assert restarts == "0"
+    assert cluster.on_host("get", "nodes", "-o", "name") == f"node/{cluster.layout.name}\n"
+    assert cluster.page() == 404
 
     # A volume goes with its claim, one of limited size too.
     spec = VOLUME_CLAIM["spec"] | {
@@ -485,5 +511,7 @@ def test_the_whole_of_it(cluster: Cluster) -> None:
         cluster.run("down")
         visitor.wait()
     assert cluster.traces(sandboxes) == []
+    with pytest.raises(ConnectionRefusedError):
+        cluster.page()
     cluster.run("down")
     cluster.run("status", code=3)
