@@ -53,22 +53,13 @@ class Lifecycle:
 
     def back_up(self, uuid: str) -> None:
         """Carry out a requested backup. Failing for good, it is reported as an event and the request dropped."""
-        with self._core.leases.hold(keys.BACKUP_LEASE.format(uuid=uuid)) as held:
-            if not held or not self._store.backup_wanted(uuid):
-                return
-            try:
-                record = self._store.get(uuid)
-                backup = self._write_backup(record)
-            except SessionNotFound:
-                log.info("no such session any more", extra={"uuid": uuid})
-            except PermanentError as error:
-                self.drop_backup(uuid, str(error))
-                return
-            else:
-                self._store.change(
-                    uuid, self._clock(), backup=backup.name, event=("backup", {"status": "done", "name": backup.name})
-                )
-            self._store.defer(keys.BACKUP_REQUESTS, uuid, 0.0)
+        try:
+            with self._core.leases.hold(keys.BACKUP_LEASE.format(uuid=uuid)) as held:
+                if held and self._store.backup_wanted(uuid):
+                    self._back_up(uuid)
+        finally:
+            # However it went: a delete that came meanwhile has been waiting for it.
+            self._pass_on(uuid)
 
     def drop_backup(self, uuid: str, reason: str) -> None:
         """Give up a requested backup and say why; the session is as it was."""
@@ -107,6 +98,20 @@ class Lifecycle:
                 self._put_down(record)
             case Status.TERMINATING:
                 self._tear_down(record)
+
+    def _back_up(self, uuid: str) -> None:
+        try:
+            backup = self._write_backup(self._store.get(uuid))
+        except SessionNotFound:
+            log.info("no such session any more", extra={"uuid": uuid})
+        except PermanentError as error:
+            self.drop_backup(uuid, str(error))
+            return
+        else:
+            self._store.change(
+                uuid, self._clock(), backup=backup.name, event=("backup", {"status": "done", "name": backup.name})
+            )
+        self._store.defer(keys.BACKUP_REQUESTS, uuid, 0.0)
 
     def _bring_up(self, record: Record) -> None:
         phases = {"enqueued": self._since(record)}
@@ -148,7 +153,7 @@ class Lifecycle:
         self._core.fleet.count("sleeps")
 
     def _tear_down(self, record: Record) -> None:
-        """Stop, back up, verify, and only then delete. A running backup goes first: the stale sweep comes back."""
+        """Stop, back up, verify, and only then delete. A running backup goes first, and its end resumes this."""
         with self._core.leases.hold(keys.BACKUP_LEASE.format(uuid=record.uuid)) as free:
             if not free:
                 log.info("teardown waits for a backup", extra={"uuid": record.uuid})
@@ -214,11 +219,17 @@ class Lifecycle:
         """Milliseconds since the request."""
         return max(0, round((self._clock() - record.requested_at) * 1000))
 
-    def _pass_on(self, uuid: str, generation: int) -> None:
-        """A newer intent's task may have found the lease taken and gone: enqueue it again."""
+    def _pass_on(self, uuid: str, generation: int | None = None) -> None:
+        """Enqueue again what may have found a lease of ours taken and gone: the task of an intent newer than
+        `generation`, or a teardown that gave way to a backup. Asked when a lease was let go, on either side: of two
+        that end at once the later sees it."""
         try:
             record = self._store.get(uuid)
         except SessionNotFound:
             return
-        if record.generation > generation and record.settled < record.generation:
+        if record.settled >= record.generation:
+            return
+        newer = generation is not None and record.generation > generation
+        gave_way = record.status is Status.TERMINATING
+        if newer or (gave_way and not self._core.leases.held(keys.BACKUP_LEASE.format(uuid=uuid))):
             self._core.sessions.resend(record)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
 import pytest
 
 from app.sessions import keys, queue
@@ -17,6 +20,7 @@ from app.sessions.errors import (
 from app.sessions.model import Status
 from app.sessions.service import NewSession
 from tests.world import World
+from workers.runtime.base import BackupSummary
 
 
 def test_create_brings_a_workspace_up(world: World) -> None:
@@ -215,14 +219,64 @@ def test_a_teardown_killed_after_its_backup_does_not_make_another(world: World) 
 
 
 def test_a_teardown_waits_for_a_running_backup(world: World) -> None:
+    """Of a worker that is killed then: the stale sweep comes back once the lease has ended."""
     uuid = world.active()
     world.sessions.delete(uuid)
     with world.core.leases.hold(keys.BACKUP_LEASE.format(uuid=uuid)):
-        world.work()
+        assert world.work() == [queue.TEARDOWN]
         assert world.runtime.observe(uuid) is not None
     world.now += world.settings.stale_after + 1
     world.sweeps.stale()
     world.work()
+    assert world.get(uuid).status is Status.TERMINATED
+
+
+@pytest.mark.parametrize("ends_with", [None, NoSpace("The disk is full."), RetryableError("The store is away.")])
+def test_the_end_of_a_backup_resumes_the_teardown_that_waited(
+    world: World, monkeypatch: pytest.MonkeyPatch, ends_with: Exception | None
+) -> None:
+    """However it ended, and without a sweep. What the teardown needs is a backup of its own: the files may have
+    changed since."""
+    uuid = world.active()
+    world.sessions.request_backup(uuid)
+    back_up = world.runtime.backup
+
+    def overtaken(uuid: str, name: str) -> BackupSummary:
+        monkeypatch.setattr(world.runtime, "backup", back_up)
+        world.sessions.delete(uuid)
+        assert world.work() == [queue.TEARDOWN]
+        assert world.runtime.observe(uuid) is not None
+        if ends_with:
+            raise ends_with
+        return back_up(uuid, name)
+
+    monkeypatch.setattr(world.runtime, "backup", overtaken)
+    with suppress(RetryableError):
+        world.work()
+    world.work()
+    assert (world.get(uuid).status, world.runtime.observe(uuid)) == (Status.TERMINATED, None)
+    assert world.core.backups.count() == (1 if ends_with else 2)
+
+
+def test_a_teardown_that_gave_way_to_a_backup_which_ended_meanwhile_comes_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The backup's end still saw the teardown at work, so it is for the teardown to notice."""
+    uuid = world.active()
+    world.sessions.delete(uuid)
+    hold = world.core.leases.hold
+
+    @contextmanager
+    def taken_once(key: str) -> Iterator[bool]:
+        if key == keys.BACKUP_LEASE.format(uuid=uuid):
+            monkeypatch.setattr(world.core.leases, "hold", hold)
+            yield False
+        else:
+            with hold(key) as held:
+                yield held
+
+    monkeypatch.setattr(world.core.leases, "hold", taken_once)
+    assert world.work() == [queue.TEARDOWN, queue.TEARDOWN]
     assert world.get(uuid).status is Status.TERMINATED
 
 
