@@ -132,6 +132,9 @@ class FakeRuntime:
             except queue.Empty:
                 continue
 
+    def tidy(self) -> None:
+        """There is nothing beside the workspaces."""
+
     def _provision(self, identity: Identity, generation: int) -> None:
         uuid = identity.uuid
         there = self.workspaces.get(uuid)

@@ -36,7 +36,7 @@ WORKER = {
     "secrets": {"create", "delete", "get", "patch"},
     "pods": {"delete", "list"},
     "jobs": {"delete", "list"},
-    "scaledobjects": {"create", "delete", "patch"},
+    "scaledobjects": {"create", "delete", "list", "patch"},
 }
 ALLOWED = {
     "worker": WORKER,

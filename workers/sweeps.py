@@ -78,7 +78,8 @@ class Sweeps:
 
     def reconcile(self) -> None:
         """Make the records agree with the workspaces and the backups that are there: give a record to every
-        workspace without one (Redis was lost), and mark sessions `failed` whose files are gone."""
+        workspace without one (Redis was lost), and mark sessions `failed` whose files are gone. What nobody
+        needs any more beside the workspaces goes."""
         workspaces = {seen.identity.uuid: seen for seen in self._runtime.observe_all()}
         known = {record.uuid for record in self._store.find(workspaces)}
         now = self._clock()
@@ -89,6 +90,7 @@ class Sweeps:
         if workspaces:
             for uuid in set(self._store.uuids([Status.SLEEPING, Status.ACTIVE])) - workspaces.keys():
                 self._report_missing(uuid)
+        self._runtime.tidy()
 
     def retention(self) -> None:
         """Delete backups older than `BACKUP_RETENTION`, leftovers of killed workers, and old tombstones."""

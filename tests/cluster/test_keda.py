@@ -7,26 +7,95 @@ cluster in the same network namespace.
 from __future__ import annotations
 
 import base64
+import json
 import os
 import random
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
-from threading import Event, Thread
+from threading import Condition, Thread
 
 import pytest
 import redis
 
+from app.sessions.model import SIZES
 from app.settings import Settings
 from tests.conftest import REDIS_PASSWORD
 from tests.contract.cluster import TIMEOUT, settings_for
 from tests.contract.runtimes import PATIENCE, identity, watching
-from workers.runtime import cluster, names
+from workers.runtime import cluster, names, views
 from workers.runtime.cluster import Cluster, wait_for
 from workers.runtime.kubernetes import KubernetesRuntime
 
 A = "aaaa0001"
-CYCLES = int(os.environ.get("KEDA_CYCLES", "20"))
+CYCLES = int(os.environ.get("KEDA_CYCLES", "100"))
+RACERS = [f"race000{number}" for number in range(5)]
+"""Sessions that wake and sleep at the same time, and share the cycles."""
+
 COOLDOWN = 5
+"""s; KEDA looks every second, so it is as many looks."""
+
+WATCH_LIMIT = 1_800
+"""s; the cluster ends a watch then."""
+
+LEAN = json.dumps(dict.fromkeys(SIZES, ["20m", "1", "64Mi", "1Gi"]))
+"""Sizes that ask for little, so that all racers find a place on one small node."""
+
+
+class Looks:
+    """How often KEDA looked at each session's queue: its clock, as the race sees it."""
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._counts: Counter[str] = Counter()
+
+    def note(self, uuid: str) -> None:
+        with self._changed:
+            self._counts[uuid] += 1
+            self._changed.notify_all()
+
+    def pass_by(self, uuid: str, count: int) -> None:
+        """Until KEDA has looked so many times from now on."""
+        with self._changed:
+            enough = self._counts[uuid] + count
+            assert self._changed.wait_for(lambda: self._counts[uuid] >= enough, PATIENCE), "KEDA does not look"
+
+
+class Pods:
+    """Every pod that ever was, and which are ready."""
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self.names: defaultdict[str, set[str]] = defaultdict(set)
+        self._ready: defaultdict[str, set[str]] = defaultdict(set)
+
+    def note(self, event: dict[str, object]) -> None:
+        pod = views.pod_view(event["object"])  # type: ignore[arg-type]
+        with self._changed:
+            self.names[pod.uuid].add(pod.name)
+            if pod.ready and not pod.gone and event["type"] != "DELETED":
+                self._ready[pod.uuid].add(pod.name)
+            else:
+                self._ready[pod.uuid].discard(pod.name)
+            self._changed.notify_all()
+
+    def until_ready(self, uuid: str) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: bool(self._ready[uuid]), PATIENCE), f"{uuid} did not start"
+
+
+@contextmanager
+def beside(work: Callable[[], None], end: Callable[[], None]) -> Iterator[None]:
+    """Run `work` in a thread while the block runs; `end` lets it come to its end."""
+    thread = Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end()
+        thread.join(PATIENCE)
 
 
 @pytest.fixture
@@ -51,25 +120,70 @@ def api(namespace: str, monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
 @pytest.fixture
 def runtime(api: Cluster, namespace: str, settings: Settings, redis_client: redis.Redis) -> Iterator[KubernetesRuntime]:
-    chosen = replace(settings_for(settings, namespace), scaler="keda", keda_polling_interval=1, keda_cooldown=COOLDOWN)
+    chosen = replace(
+        settings_for(settings, namespace),
+        scaler="keda",
+        keda_polling_interval=1,
+        keda_cooldown=COOLDOWN,
+        workspace_sizes=LEAN,
+    )
     made = KubernetesRuntime(chosen, redis_client, api)
     yield made
-    made.remove(A, 1_000_000)
+    for uuid in (A, *RACERS):
+        made.remove(uuid, 1_000_000)
 
 
-def known_to_keda(api: Cluster) -> None:
+@pytest.fixture
+def looks(redis_server: str) -> Iterator[Looks]:
+    """Counted as Redis tells what it is asked; nobody but KEDA asks for a queue's length."""
+    counted = Looks()
+    with (
+        redis.Redis.from_url(redis_server, decode_responses=True, socket_timeout=PATIENCE) as client,
+        client.monitor() as monitor,
+    ):
+
+        def count() -> None:
+            for said in monitor.listen():
+                verb, _, key = str(said["command"]).partition(" queue:")
+                if verb.upper() == "LLEN":
+                    counted.note(key)
+                elif "end of the looks" in verb:
+                    return
+
+        with beside(count, lambda: client.echo("end of the looks")):
+            yield counted
+
+
+@pytest.fixture
+def pods(api: Cluster) -> Iterator[Pods]:
+    """All of the namespace, from now on."""
+    _, version = api.list("pods", names.SELECTOR)
+    following = api.watch("pods", names.SELECTOR, version, WATCH_LIMIT)
+    seen = Pods()
+
+    def follow() -> None:
+        for event in following:
+            if event["type"] != "BOOKMARK":
+                seen.note(event)
+        following.release()
+
+    with beside(follow, following.close):
+        yield seen
+
+
+def known_to_keda(api: Cluster, uuid: str = A) -> None:
     """Until the operator has taken the ScaledObject up."""
 
     def ready() -> bool:
-        scaled = api.get("scaledobjects", names.scaler(A)) or {}
+        scaled = api.get("scaledobjects", names.scaler(uuid)) or {}
         conditions = (scaled.get("status") or {}).get("conditions") or []
         return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
     wait_for(ready, PATIENCE, "KEDA did not take the ScaledObject up")
 
 
-def replicas(api: Cluster) -> int:
-    deployment = api.get("deployments", names.workspace(A))
+def replicas(api: Cluster, uuid: str = A) -> int:
+    deployment = api.get("deployments", names.workspace(uuid))
     assert deployment is not None
     return int(deployment["spec"]["replicas"])
 
@@ -89,42 +203,42 @@ def test_a_prompt_wakes_a_session_without_us_and_its_end_puts_it_down(
     assert (down.generation, down.failure) == (1, "")
 
 
-def test_a_session_that_is_up_stays_up_beyond_the_cooldown(runtime: KubernetesRuntime, api: Cluster) -> None:
+def test_a_session_that_is_up_stays_up_beyond_the_cooldown(
+    runtime: KubernetesRuntime, api: Cluster, looks: Looks
+) -> None:
     """The marker holds it; KEDA's own idea of idleness is not ours."""
     runtime.provision(identity(A), 1)
     known_to_keda(api)
     with watching(runtime) as seen:
         runtime.start(A, 2)
         seen.until(lambda each: each.ready)
-        Event().wait(2 * COOLDOWN)
+        looks.pass_by(A, 2 * COOLDOWN)
         assert replicas(api) == 1
 
 
-def test_racing_keda_ends_in_the_state_asked_for(runtime: KubernetesRuntime, api: Cluster) -> None:
-    """Wake and sleep at any moment of its polling, with no pod more than was asked for."""
-    runtime.provision(identity(A), 1)
-    known_to_keda(api)
-    pods: set[str] = set()
-    _, version = api.list("pods", names.SELECTOR)
-    following = api.watch("pods", names.SELECTOR, version, 600)
+def test_racing_keda_ends_in_the_state_asked_for(
+    runtime: KubernetesRuntime, api: Cluster, looks: Looks, pods: Pods
+) -> None:
+    """Wake and sleep at any moment of its polling, right after a look or between two, with no pod more than was
+    asked for; and what was put to sleep last stays asleep for as long as KEDA may think about it."""
+    each = CYCLES // len(RACERS)
 
-    def follow() -> None:
-        for event in following:
-            if event["type"] != "BOOKMARK":
-                pods.add(event["object"]["metadata"]["name"])
+    def race(uuid: str) -> None:
+        choice = random.Random(uuid)
+        for cycle in range(each):
+            looks.pass_by(uuid, choice.randrange(3))
+            runtime.start(uuid, 2 + 2 * cycle)
+            pods.until_ready(uuid)
+            looks.pass_by(uuid, choice.randrange(3))
+            runtime.stop(uuid, 3 + 2 * cycle)
+            assert replicas(api, uuid) == 0
+        looks.pass_by(uuid, 2 * COOLDOWN)
+        assert replicas(api, uuid) == 0
 
-    thread = Thread(target=follow, daemon=True)
-    thread.start()
-    choice = random.Random(4)
-    for cycle in range(CYCLES):
-        generation = 2 + 2 * cycle
-        runtime.start(A, generation)
-        wait_for(lambda: any(pod.ready for pod in runtime._pods(A)), PATIENCE, "it did not start")
-        Event().wait(choice.uniform(0, 1.2))
-        runtime.stop(A, generation + 1)
-        Event().wait(choice.uniform(0, 1.2))
-        assert replicas(api) == 0
-    following.close()
-    thread.join(PATIENCE)
-    following.release()
-    assert len(pods) == CYCLES
+    for uuid in RACERS:
+        runtime.provision(identity(uuid), 1)
+    for uuid in RACERS:
+        known_to_keda(api, uuid)
+    with ThreadPoolExecutor(len(RACERS)) as racers:
+        list(racers.map(race, RACERS))
+    assert {uuid: len(pods.names[uuid]) for uuid in RACERS} == dict.fromkeys(RACERS, each)

@@ -1,44 +1,17 @@
-"""A workspace's whole life on a real cluster, with the manager running there too: in Chromium, through the ingress.
-
-Needs the product of `scripts/cluster/cluster demo`: API_URL and API_KEY as it prints them.
-"""
+"""A workspace's whole life on a real cluster, with the manager running there too: in Chromium, through the ingress."""
 
 from __future__ import annotations
-
-import os
-import subprocess
-from typing import Any
 
 import pytest
 import requests
 from playwright.sync_api import Browser
 
 from tests.browser import expect_file, in_terminal, open_editor
+from tests.cluster.product import Api, kubectl
 from tests.service import wait_for
 
-NAMESPACE = "fresh-workspaces"
 KINDS = "deployments,pods,services,ingresses,secrets,persistentvolumeclaims,jobs,scaledobjects.keda.sh"
 SLEEPING = (502, 503)
-
-
-class Api:
-    """The manager in the cluster."""
-
-    def __init__(self) -> None:
-        self.url = os.environ["API_URL"]
-        self.key = os.environ["API_KEY"]
-
-    def call(self, method: str, path: str, body: Any = None) -> Any:
-        """The JSON answer; a call that goes well is all there is."""
-        headers = {"X-API-Key": self.key, "Prefer": "wait=60"}
-        answer = requests.request(method, self.url + path, json=body, headers=headers, timeout=90)
-        assert answer.ok, answer.text
-        return answer.json()
-
-
-def kubectl(*arguments: str) -> str:
-    command = [os.environ["KUBECTL"], "-n", NAMESPACE, *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 
 
 def in_workspace(uuid: str, command: str) -> str:

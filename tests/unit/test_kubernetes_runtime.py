@@ -46,7 +46,10 @@ def runtime(on_cluster: Settings, redis_client: redis.Redis, api: FakeApi) -> Ku
 
 
 @pytest.fixture
-def keda(on_cluster: Settings, redis_client: redis.Redis, api: FakeApi) -> KubernetesRuntime:
+def keda(
+    on_cluster: Settings, redis_client: redis.Redis, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> KubernetesRuntime:
+    monkeypatch.setattr(scalers, "SETTLE", 0.0)
     return KubernetesRuntime(replace(on_cluster, scaler="keda"), redis_client, api.cluster())
 
 
@@ -277,6 +280,62 @@ def test_an_overtaken_stop_leaves_the_marker(keda: KubernetesRuntime, api: FakeA
     with pytest.raises(Superseded):
         keda.stop(A, 3)
     assert redis_client.lrange(f"queue:{A}", 0, -1) == [scalers.MARKER]
+
+
+def test_a_stop_lets_keda_act_on_what_it_saw_before(
+    keda: KubernetesRuntime, api: FakeApi, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The marker is gone and the replicas are still there meanwhile: one look at the list from before does nothing."""
+    keda.provision(ADA, 1)
+    keda.start(A, 2)
+    pauses: list[tuple[float, list[str], int]] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append((seconds, redis_client.lrange(f"queue:{A}", 0, -1), replicas(api)))
+
+    monkeypatch.setattr(scalers, "SETTLE", 0.5)
+    monkeypatch.setattr(scalers.time, "sleep", pause)
+    keda.stop(A, 3)
+    keda.stop(A, 4)
+    assert pauses == [(0.5, [], 1)]
+
+
+def test_a_wake_during_that_moment_keeps_its_marker(
+    keda: KubernetesRuntime, api: FakeApi, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of the two put its hand on the marker last."""
+    keda.provision(ADA, 1)
+    keda.start(A, 2)
+
+    def woken(_: float) -> None:
+        keda.start(A, 4)
+        redis_client.delete(f"queue:{A}")
+
+    monkeypatch.setattr(scalers.time, "sleep", woken)
+    with pytest.raises(Superseded):
+        keda.stop(A, 3)
+    assert (redis_client.lrange(f"queue:{A}", 0, -1), replicas(api)) == ([scalers.MARKER], 1)
+
+
+def test_where_keda_scales_no_more_its_objects_go_and_are_no_danger_until_then(
+    keda: KubernetesRuntime, runtime: KubernetesRuntime, api: FakeApi, redis_client: redis.Redis
+) -> None:
+    """The marker agrees with the replicas, whoever scales."""
+    keda.provision(ADA, 1)
+    keda.tidy()
+    assert ("scaledobjects", f"{NAME}-scaler") in api.names()
+    runtime.start(A, 2)
+    assert redis_client.lrange(f"queue:{A}", 0, -1) == [scalers.MARKER]
+    runtime.stop(A, 3)
+    assert redis_client.exists(f"queue:{A}") == 0
+    runtime.tidy()
+    assert {kind for kind, _ in api.names()} == ALL_KINDS - {"scaledobjects"}
+
+
+def test_a_cluster_without_keda_is_tidy(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """It knows no such kind."""
+    api.answers["GET scaledobjects"] = (404, "the server could not find the requested resource")
+    runtime.tidy()
 
 
 def test_only_keda_gets_a_scaled_object(keda: KubernetesRuntime, api: FakeApi) -> None:

@@ -318,12 +318,12 @@ def test_gke_serves_https_with_the_certificates_it_asks_for():
     assert tls["hosts"] == [of_kind(objects, "Ingress")["web"]["spec"]["rules"][0]["host"]]
 
 
-def test_without_keda_nobody_may_touch_what_is_keda_s(tmp_path):
-    """The base alone scales by itself, and knows nothing of KEDA."""
+def test_without_keda_nobody_tells_it_anything(tmp_path):
+    """The base alone scales by itself; all it may do with KEDA's objects is take them away."""
     objects = with_components(tmp_path, "traefik")
 
     assert "SCALER" not in settings_of(objects)
-    assert "scaledobjects" not in granted(objects, "worker")
+    assert granted(objects, "worker")["scaledobjects"] == {"delete", "list"}
     assert not Network(objects).admits({"app.kubernetes.io/name": "redis"}, SYSTEM, 6379, {}, "keda")
 
 

@@ -98,3 +98,6 @@ class Runtime(Protocol):
     def watch(self, stop: Event) -> Iterator[Snapshot | Observation]:
         """A `Snapshot`, then every change as it happens (a stopped workspace too, with
         `running=False`), until `stop` is set. Sleeping workspaces cost nothing here."""
+
+    def tidy(self) -> None:
+        """Take away what other settings or an earlier release left beside the workspaces. Asked now and then."""

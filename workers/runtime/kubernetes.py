@@ -168,6 +168,12 @@ class KubernetesRuntime:
         """See `Runtime.watch`."""
         return ClusterWatch(self._cluster, self._clock).run(stop)
 
+    def tidy(self) -> None:
+        """See `Runtime.tidy`. Where KEDA scales no more, its objects go; a session gets one when it is next started
+        where KEDA is to scale."""
+        if self._settings.scaler != "keda":
+            scalers.withdraw(self._cluster)
+
     # One decision each: read, refuse, change. A `Conflict` means: again.
 
     def _provision(self, identity: Identity, generation: int) -> None:
@@ -208,15 +214,16 @@ class KubernetesRuntime:
         self._complete(identity, deployment)
 
     def _scale_down(self, uuid: str, generation: int) -> None:
-        live = self._read(uuid)
-        self._refuse_older(uuid, live, generation)
+        self._refuse_older(uuid, self._read(uuid), generation)
         self._scaler.before_stop(uuid)
         try:
+            live = self._read(uuid)
+            self._refuse_older(uuid, live, generation)
             if live.deployment is not None:
                 self._note(live.deployment, live.claim, generation, replicas=0)
             elif live.claim is not None:
                 self._note_claim(live.claim, generation)
-        except Conflict:
+        except (Conflict, Superseded):
             self._agree(uuid)
             raise
 

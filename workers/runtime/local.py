@@ -164,6 +164,9 @@ class LocalRuntime:
             if meta is not None:
                 yield self._observation(meta)
 
+    def tidy(self) -> None:
+        """See `Runtime.tidy`. There is nothing of the kind on a disk."""
+
     def watch(self, stop: Event) -> Iterator[Snapshot | Observation]:
         """See `Runtime.watch`. Also writes the routes again when Redis has lost them."""
         return Watch(self._folders, self._routes, self._settings.start_timeout, self._settings.workspace_port).run(stop)

@@ -4,11 +4,12 @@ KEDA brings a Deployment up while the list `queue:{uuid}` has something in it, a
 empty for the cooldown; a target that was scaled up from outside while its list is empty it takes down
 at its next look. So one marker stands in the list for as long as the session should be up. It is put
 there before the Deployment is scaled up and taken away before that is scaled down: KEDA never sees a
-Deployment that disagrees with its list.
+Deployment that disagrees with its list. But it acts a moment after it looked, and on what it saw: see `SETTLE`.
 """
 
 from __future__ import annotations
 
+import time
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from app.sessions.model import Identity
 from app.sessions.redis_errors import redis_errors
 from app.settings import Settings
 from workers.runtime import names
+from workers.runtime.cluster import Cluster, Expired, NotFound
 from workers.runtime.objects import owner_reference
 
 Object = dict[str, Any]
@@ -26,38 +28,30 @@ Object = dict[str, Any]
 MARKER = "up"
 """The entry that keeps a session up; no prompt is this, since those are JSON objects."""
 
+SETTLE = 0.5
+"""s between the marker's end and the Deployment's. KEDA reads the list, then the replicas, and brings up a target at 0
+whose list had something in it (pkg/scaling/executor/scale_scaledobjects.go, 2.20). Without a pause 1 of 100 sleeps
+fell between the two, with KEDA looking each second on two busy cores, and a pod was started that nobody asked for."""
+
 
 class Scaler(Protocol):
-    """What a scaler needs to know of a session's life."""
+    """What a scaler needs to know of a session's life. Raises `StateUnavailable` when Redis is away."""
 
     def before_start(self, uuid: str) -> None:
         """The session is about to be scaled up."""
 
     def before_stop(self, uuid: str) -> None:
-        """It is about to be scaled down, or removed."""
+        """It is about to be scaled down, or removed. May take a moment, in which the session may change."""
 
     def object(self, identity: Identity, owner: Object) -> Object | None:
         """What has to be in the cluster beside the Deployment `owner`."""
 
 
 class Direct:
-    """Only we scale."""
+    """Only we scale. The marker is kept all the same: where KEDA scaled before, its objects outlive the change of the
+    setting by a minute, and would contradict us."""
 
-    def before_start(self, uuid: str) -> None:
-        """Nobody else has to know."""
-
-    def before_stop(self, uuid: str) -> None:
-        """Nobody else has to know."""
-
-    def object(self, identity: Identity, owner: Object) -> Object | None:
-        return None
-
-
-class Keda:
-    """KEDA scales as well, and wakes a session when nobody of us can. Raises `StateUnavailable` when Redis is away."""
-
-    def __init__(self, settings: Settings, client: redis.Redis) -> None:
-        self._settings = settings
+    def __init__(self, client: redis.Redis) -> None:
         self._client = client
 
     def before_start(self, uuid: str) -> None:
@@ -69,8 +63,27 @@ class Keda:
             both.execute()
 
     def before_stop(self, uuid: str) -> None:
+        self._remove_marker(uuid)
+
+    def object(self, identity: Identity, owner: Object) -> Object | None:
+        return None
+
+    def _remove_marker(self, uuid: str) -> bool:
+        """Whether there was one."""
         with redis_errors():
-            self._client.lrem(keys.INBOX.format(uuid=uuid), 0, MARKER)
+            return bool(self._client.lrem(keys.INBOX.format(uuid=uuid), 0, MARKER))
+
+
+class Keda(Direct):
+    """KEDA scales as well, and wakes a session when nobody of us can."""
+
+    def __init__(self, settings: Settings, client: redis.Redis) -> None:
+        super().__init__(client)
+        self._settings = settings
+
+    def before_stop(self, uuid: str) -> None:
+        if self._remove_marker(uuid):
+            time.sleep(SETTLE)
 
     def object(self, identity: Identity, owner: Object) -> Object | None:
         return scaled_object(identity, owner, self._settings)
@@ -78,7 +91,18 @@ class Keda:
 
 def make(settings: Settings, client: redis.Redis) -> Scaler:
     """The scaler that the settings name."""
-    return Keda(settings, client) if settings.scaler == "keda" else Direct()
+    return Keda(settings, client) if settings.scaler == "keda" else Direct(client)
+
+
+def withdraw(cluster: Cluster) -> None:
+    """Take from KEDA what it was told of the sessions while it scaled them. A cluster without KEDA knows no such
+    objects; a list that is too old by its last page is read again by whoever asks next."""
+    try:
+        items, _ = cluster.list("scaledobjects", names.SELECTOR)
+    except (NotFound, Expired):
+        return
+    for item in items:
+        cluster.delete("scaledobjects", item["metadata"]["name"])
 
 
 def scaled_object(identity: Identity, owner: Object, settings: Settings) -> Object:

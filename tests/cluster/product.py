@@ -1,0 +1,112 @@
+"""The whole product in a cluster, as its users and its administrator see it.
+
+It is there after `scripts/cluster/cluster demo`, which prints API_URL and API_KEY.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import requests
+
+from tests.service import wait_for
+
+SYSTEM, WORKSPACES = "fresh-system", "fresh-workspaces"
+ROLLOUT_LIMIT = 180
+"""s for processes to be replaced."""
+
+
+class Api:
+    """The manager's API."""
+
+    def __init__(self) -> None:
+        self.url = os.environ["API_URL"]
+        self.headers = {"X-API-Key": os.environ["API_KEY"], "Prefer": "wait=60"}
+
+    def ask(self, method: str, path: str, **more: Any) -> requests.Response:
+        """The answer, whatever it is."""
+        return requests.request(method, self.url + path, headers=self.headers, timeout=90, **more)
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """The JSON answer; a call that goes well is all there is."""
+        answer = self.ask(method, path, json=body)
+        assert answer.ok, answer.text
+        return answer.json()
+
+    def status(self, uuid: str) -> str:
+        return str(self.call("GET", f"/session/{uuid}/status")["session"]["status"])
+
+
+def kubectl(*arguments: str, namespace: str = WORKSPACES) -> str:
+    command = [os.environ["KUBECTL"], "-n", namespace, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=ROLLOUT_LIMIT + 20).stdout
+
+
+def ready_pods(uuid: str) -> list[str]:
+    """The names of the session's pods that are ready."""
+    shown = '{range .items[*]}{.metadata.name} {.status.conditions[?(@.type=="Ready")].status}{"\\n"}{end}'
+    lines = kubectl("get", "pods", "-l", f"app=workspace,session-uuid={uuid}", "-o", f"jsonpath={shown}").splitlines()
+    return [line.split()[0] for line in lines if line.endswith(" True")]
+
+
+def running_pods(uuid: str) -> list[str]:
+    """The names of those that still run, or are only being started."""
+    alive = "--field-selector=status.phase!=Succeeded,status.phase!=Failed"
+    return kubectl("get", "pods", "-l", f"app=workspace,session-uuid={uuid}", alive, "-o", "name").split()
+
+
+@contextmanager
+def settings_of_processes(*names: str, **settings: str) -> Iterator[None]:
+    """Other settings for these processes, until the block is done; both ways all of them are replaced at the end."""
+    deployments = [f"deployment/{name}" for name in names]
+    try:
+        kubectl("set", "env", *deployments, *(f"{name}={text}" for name, text in settings.items()), namespace=SYSTEM)
+        rolled_out(*names)
+        yield
+    finally:
+        kubectl("set", "env", *deployments, *(f"{name}-" for name in settings), namespace=SYSTEM)
+        rolled_out(*names)
+
+
+@contextmanager
+def stopped(*names: str) -> Iterator[None]:
+    """None of these processes runs until the block is done."""
+    deployments = [f"deployment/{name}" for name in names]
+    counts = {name: _replicas_of(name) for name in names}
+    labels = f"app.kubernetes.io/name in ({','.join(names)})"
+    try:
+        kubectl("scale", *deployments, "--replicas=0", namespace=SYSTEM)
+        wait_for(lambda: not kubectl("get", "pods", "-l", labels, "-o", "name", namespace=SYSTEM), f"{names} to end")
+        yield
+    finally:
+        for name, count in counts.items():
+            kubectl("scale", f"deployment/{name}", f"--replicas={count}", namespace=SYSTEM)
+        rolled_out(*names)
+
+
+def rolled_out(*names: str) -> None:
+    """Until every process of these is there, and none of before is left."""
+    for name in names:
+        kubectl("rollout", "status", f"deployment/{name}", f"--timeout={ROLLOUT_LIMIT}s", namespace=SYSTEM)
+    for name in names:
+        count = _replicas_of(name)
+        wait_for(partial(_are, name, count), f"the old {name} to end")
+
+
+def redis_says(*command: str) -> str:
+    """What the service's Redis answers."""
+    return kubectl("exec", "redis-0", "--", "redis-cli", "--no-auth-warning", *command, namespace=SYSTEM).strip()
+
+
+def _are(name: str, count: int) -> bool:
+    pods = kubectl("get", "pods", "-l", f"app.kubernetes.io/name={name}", "-o", "name", namespace=SYSTEM)
+    return len(pods.split()) == count
+
+
+def _replicas_of(name: str) -> int:
+    return int(kubectl("get", f"deployment/{name}", "-o", "jsonpath={.spec.replicas}", namespace=SYSTEM))

@@ -1,0 +1,109 @@
+"""Who scales, with the manager in the cluster: KEDA and we, or we alone; and a change from one to the other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.product import Api, kubectl, ready_pods, redis_says, running_pods, settings_of_processes, stopped
+from tests.service import wait_for
+
+SHORT = 3
+"""s of idleness after which a session sleeps here."""
+
+WHO_SCALES = ("worker", "archiver", "watcher")
+
+
+class Sessions:
+    """Sessions of this test, gone at its end."""
+
+    def __init__(self) -> None:
+        self.api = Api()
+        self.made: list[str] = []
+
+    def create(self, **wanted: object) -> str:
+        session = self.api.call("POST", "/session/create", {"user_id": "ada@example.com", **wanted})
+        assert session["status"] == "active"
+        self.made.append(session["uuid"])
+        return str(session["uuid"])
+
+    def wake(self, uuid: str) -> None:
+        assert self.api.call("POST", f"/session/{uuid}/scale-up")["status"] == "success"
+        assert len(ready_pods(uuid)) == 1
+
+    def sleep(self, uuid: str) -> None:
+        assert self.api.call("POST", f"/session/{uuid}/scale-down")["status"] == "success"
+        assert (running_pods(uuid), self.api.status(uuid)) == ([], "sleeping")
+
+    def falls_asleep(self, uuid: str) -> None:
+        """By itself; `ready_pods` is what is asked again and again, as calls of the API are counted."""
+        wait_for(lambda: not running_pods(uuid), "the session to fall asleep")
+        assert self.api.status(uuid) == "sleeping"
+
+
+@pytest.fixture
+def sessions() -> Iterator[Sessions]:
+    made = Sessions()
+    yield made
+    for uuid in made.made:
+        made.api.call("DELETE", f"/session/{uuid}?backup=false")
+
+
+def scaled_objects() -> set[str]:
+    """The sessions that KEDA knows."""
+    found = kubectl("get", "scaledobjects.keda.sh", "-o", "json")
+    return {each["metadata"]["labels"]["session-uuid"] for each in json.loads(found)["items"]}
+
+
+def wakes_and_sleeps(sessions: Sessions) -> str:
+    """Asked for, and by idleness."""
+    uuid = sessions.create()
+    sessions.sleep(uuid)
+    sessions.wake(uuid)
+    idler = sessions.create(idle_timeout=SHORT)
+    sessions.falls_asleep(idler)
+    sessions.wake(idler)
+    sessions.falls_asleep(idler)
+    assert sessions.api.status(uuid) == "active"
+    return uuid
+
+
+def test_keda_and_we(sessions: Sessions) -> None:
+    """Every session has its ScaledObject, and goes the way it is asked to."""
+    uuid = wakes_and_sleeps(sessions)
+    assert set(sessions.made) <= scaled_objects()
+    assert redis_says("lrange", f"queue:{uuid}", "0", "-1") == "up"
+
+
+def test_a_pushed_item_wakes_a_session_while_every_worker_is_dead(sessions: Sessions) -> None:
+    """KEDA does it; and the workers that come back find a session that is up, and go on with it."""
+    uuid = sessions.create()
+    sessions.sleep(uuid)
+    with stopped("worker", "archiver"):
+        redis_says("rpush", f"queue:{uuid}", '{"id": "1"}')
+        wait_for(lambda: ready_pods(uuid), "KEDA to wake it")
+        (pod,) = ready_pods(uuid)
+    sessions.wake(uuid)
+    assert (ready_pods(uuid), sessions.api.status(uuid)) == ([pod], "active")
+    redis_says("lrem", f"queue:{uuid}", "0", '{"id": "1"}')
+    sessions.sleep(uuid)
+
+
+def test_the_scaler_may_be_changed_under_living_sessions(sessions: Sessions) -> None:
+    """To us alone: what KEDA was told goes, a session that is up stays up and one that sleeps wakes. And back: each
+    is KEDA's again from its next wake on."""
+    up, asleep = sessions.create(), sessions.create()
+    sessions.sleep(asleep)
+    (pod,) = ready_pods(up)
+    with settings_of_processes(*WHO_SCALES, "beat", SCALER="direct", RECONCILE_INTERVAL="2"):
+        wait_for(lambda: not scaled_objects(), "the ScaledObjects to go")
+        assert (ready_pods(up), sessions.api.status(up)) == ([pod], "active")
+        sessions.wake(asleep)
+        wakes_and_sleeps(sessions)
+        assert scaled_objects() == set()
+    assert (ready_pods(up), sessions.api.status(up)) == ([pod], "active")
+    sessions.sleep(up)
+    sessions.wake(up)
+    assert up in scaled_objects()
