@@ -95,7 +95,7 @@ RUN --mount=type=secret,id=ca \
 WORKDIR /opt/service/lib/python3.11/site-packages
 COPY app/__init__.py app/logs.py app/settings.py app/
 COPY app/sessions app/sessions
-COPY workers/__init__.py workers/archive_job.py workers/trees.py workers/
+COPY workers/__init__.py workers/archive_job.py workers/backup_reader.py workers/trees.py workers/
 COPY workers/archive workers/archive
 COPY workers/runtime/__init__.py workers/runtime/base.py workers/runtime/
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash app workers && \

@@ -26,6 +26,7 @@ OVERLAYS = ("dev", "gke")
 PROCESSES = {"web", "worker", "archiver", "watcher", "beat", "flower"}
 
 WORKSPACE = {names.APP_LABEL: names.WORKSPACE, names.UUID_LABEL: "abcd1234"}
+READER = {names.APP_LABEL: names.READER}
 ARCHIVE = {names.APP_LABEL: names.ARCHIVE, names.UUID_LABEL: "abcd1234"}
 
 WORKER = {
@@ -35,12 +36,12 @@ WORKER = {
     "ingresses": {"create", "delete", "patch"},
     "secrets": {"create", "delete", "get", "patch"},
     "pods": {"delete", "list"},
-    "jobs": {"delete", "list"},
+    "jobs": {"create", "delete", "get", "list"},
     "scaledobjects": {"create", "delete", "list", "patch"},
 }
 ALLOWED = {
     "worker": WORKER,
-    "archiver": WORKER | {"jobs": {"create", "delete", "get", "list"}},
+    "archiver": WORKER,
     "watcher": {name: {"list", "watch"} for name in ("deployments", "pods", "events")},
 }
 """What each account may do, all of it in the workspaces' namespace: resource to verbs."""

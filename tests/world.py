@@ -18,6 +18,8 @@ from app.sessions.leases import Leases
 from app.sessions.model import Record
 from app.sessions.service import NewSession, SessionService
 from app.sessions.store import SessionStore
+from app.sessions.stored import Direct
+from app.sessions.tickets import Tickets
 from app.settings import Settings
 from tests.fakes import FakeRuntime
 from workers.lifecycle import Lifecycle
@@ -65,6 +67,8 @@ class World:
             events=events,
             backups=backups,
             files=files,
+            stored=Direct(files, backups),
+            tickets=Tickets(client, self.tasks, block=0.05),  # type: ignore[arg-type]
             fleet=Fleet(client),
             leases=Leases(client, ttl=15.0),
             tasks=self.tasks,  # type: ignore[arg-type]
@@ -119,6 +123,7 @@ class World:
             queue.SWEEP_EXPIRED: self.sweeps.expired,
             queue.SWEEP_STALE: self.sweeps.stale,
             queue.RECONCILE: self.sweeps.reconcile,
+            queue.SWEEP_INDEX: self.sweeps.index,
             queue.SWEEP_RETENTION: self.sweeps.retention,
         }
         if task in sweeps:

@@ -1,11 +1,13 @@
-"""What runs in an archive Job: one backup or restore of the volume that is mounted here.
+"""What runs in an archive Job: one backup or restore of the volume that is mounted here, or one download.
 
     python -m workers.archive_job backup  --files F --url U --name N --identity JSON --at SECONDS
     python -m workers.archive_job restore --files F --url U --name N --max-bytes B --max-entries E
+    python -m workers.archive_job serve   --url U --name N --secret-digest HEX --port P --patience SECONDS
 
-It talks to nobody but the store. The outcome is one JSON object in the pod's termination message,
-where the worker that made the Job reads it: `{"summary": {...}}` of a backup, `{}` of a restore,
-`{"error": CODE, "text": ...}` of a failure, whose codes are those of `app.sessions.errors`.
+The third hands out one backup (workers/backup_reader.py); the others talk to nobody but the store. The
+outcome is one JSON object in the pod's termination message, where the worker that made the Job reads it:
+`{"summary": {...}}` of a backup, `{}` of the others, `{"error": CODE, "text": ...}` of a failure, whose codes
+are those of `app.sessions.errors`.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from app.sessions import errors
 from app.sessions.backup_files import BackupFiles
 from app.sessions.backups import read_identity
 from app.sessions.errors import ArchiveError, BackupNotFound, PermanentError, RetryableError, SessionError
-from workers import archive
+from workers import archive, backup_reader
 from workers.runtime.base import BackupSummary
 
 log = logging.getLogger(__name__)
@@ -59,7 +61,7 @@ def outcome_text(outcome: Mapping[str, Any]) -> str:
 
 
 def read_outcome(text: str, name: str) -> BackupSummary | None:
-    """The summary in a Job's message, None for a restore; raises the error that is in it. A message that is
+    """The summary in a Job's message, None when it was no backup; raises the error that is in it. A message that is
     none, as of a Job that was killed, is a `RetryableError` that shows it."""
     try:
         outcome = json.loads(text)
@@ -96,15 +98,26 @@ def restore(arguments: argparse.Namespace) -> None:
     archive.restore_backup(BackupFiles(arguments.url), arguments.name, arguments.files, *limits)
 
 
+def serve(arguments: argparse.Namespace) -> None:
+    """Hand the backup out, once."""
+    files = BackupFiles(arguments.url)
+    backup_reader.serve(files, arguments.name, arguments.secret_digest, arguments.port, arguments.patience)
+
+
 def parsed(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="workers.archive_job", allow_abbrev=False)
     actions = parser.add_subparsers(dest="action", required=True)
-    for action in ("backup", "restore"):
+    for action in ("backup", "restore", "serve"):
         each = actions.add_parser(action, allow_abbrev=False)
-        each.add_argument("--files", type=Path, required=True)
         each.add_argument("--url", required=True)
         each.add_argument("--name", required=True)
+        if action == "serve":
+            each.add_argument("--secret-digest", required=True)
+            each.add_argument("--port", type=int, required=True)
+            each.add_argument("--patience", type=float, required=True)
+            continue
+        each.add_argument("--files", type=Path, required=True)
         if action == "backup":
             each.add_argument("--identity", required=True)
             each.add_argument("--at", type=float, required=True)
@@ -123,7 +136,7 @@ def main(arguments: list[str], message: Path = MESSAGE) -> int:
         if order.action == "backup":
             outcome: dict[str, Any] = {"summary": asdict(back_up(order))}
         else:
-            restore(order)
+            serve(order) if order.action == "serve" else restore(order)
             outcome = {}
     except SessionError as error:
         log.error("%s", error)

@@ -55,6 +55,7 @@ app.conf.update(
             queue.SWEEP_EXPIRED: settings.sweep_interval,
             queue.SWEEP_STALE: settings.sweep_interval,
             queue.RECONCILE: settings.reconcile_interval,
+            queue.SWEEP_INDEX: settings.reconcile_interval,
             queue.SWEEP_RETENTION: settings.retention_interval,
         }.items()
     },

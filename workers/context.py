@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from app.sessions.core import Core, build_core
 from app.settings import Settings
 from workers import runtime as runtimes
 from workers.lifecycle import Lifecycle
 from workers.sweeps import Sweeps
+
+if TYPE_CHECKING:
+    from workers.runtime.readers import Readers
 
 
 @dataclass(frozen=True)
@@ -26,3 +30,12 @@ def context() -> Context:
     runtime = runtimes.load(core.settings)
     lifecycle = Lifecycle(core, runtime)
     return Context(core, lifecycle, Sweeps(core, runtime, lifecycle))
+
+
+@lru_cache(maxsize=1)
+def readers() -> Readers:
+    """Who starts readers of backups in this process; there are some in a cluster only, and only the tasks that want
+    one load what that takes."""
+    from workers.runtime.readers import make
+
+    return make(context().core.settings)

@@ -61,6 +61,7 @@ class Sweeps:
         now = self._clock()
         if self._store.first_sight():
             self._core.tasks.send(queue.RECONCILE)
+            self._core.tasks.send(queue.SWEEP_INDEX)
         for record in self._store.due(keys.INTENTS, now):
             if record.settled >= record.generation:
                 self._store.defer(keys.INTENTS, record.uuid, 0.0)
@@ -77,7 +78,7 @@ class Sweeps:
                 self._core.tasks.send(queue.BACKUP, record.uuid, request_id=record.request_id)
 
     def reconcile(self) -> None:
-        """Make the records agree with the workspaces and the backups that are there: give a record to every
+        """Make the records agree with the workspaces that are there: give a record to every
         workspace without one (Redis was lost), and mark sessions `failed` whose files are gone. What nobody
         needs any more beside the workspaces goes."""
         workspaces = {seen.identity.uuid: seen for seen in self._runtime.observe_all()}
@@ -86,11 +87,22 @@ class Sweeps:
         for uuid in workspaces.keys() - known:
             if now - workspaces[uuid].created_at >= ADOPTION_GRACE:
                 self._adopt(workspaces[uuid])
-        self._index_backups()
         if workspaces:
             for uuid in set(self._store.uuids([Status.SLEEPING, Status.ACTIVE])) - workspaces.keys():
                 self._report_missing(uuid)
         self._runtime.tidy()
+
+    def index(self) -> None:
+        """Put stored backups into the index that it doesn't know. One that is being deleted meanwhile is gone
+        from the store before it is gone from the index, so it is looked for once more."""
+        for name in self._core.backups.unknown(self._core.files.names()):
+            try:
+                self._core.backups.add(Backup.from_sidecar(self._core.files.sidecar(name)))
+            except (ArchiveError, BackupNotFound) as error:
+                log.warning("backup not indexed: %s", error)
+                continue
+            if not self._core.files.exists(name):
+                self._core.backups.delete(name)
 
     def retention(self) -> None:
         """Delete backups older than `BACKUP_RETENTION`, leftovers of killed workers, and old tombstones."""
@@ -122,18 +134,6 @@ class Sweeps:
                 log.info("%s: %s", deadlines, verdict.why, extra={"uuid": record.uuid})
             except (Superseded, IllegalState, SessionNotFound) as error:
                 log.info("%s: left alone: %s", deadlines, error, extra={"uuid": record.uuid})
-
-    def _index_backups(self) -> None:
-        """Put stored backups into the index that it doesn't know. One that is being deleted meanwhile is gone
-        from the store before it is gone from the index, so it is looked for once more."""
-        for name in self._core.backups.unknown(self._core.files.names()):
-            try:
-                self._core.backups.add(Backup.from_sidecar(self._core.files.sidecar(name)))
-            except (ArchiveError, BackupNotFound) as error:
-                log.warning("backup not indexed: %s", error)
-                continue
-            if not self._core.files.exists(name):
-                self._core.backups.delete(name)
 
     def _adopt(self, seen: Observation) -> None:
         """Give a workspace its record back. One that runs is woken, which adopts its processes."""

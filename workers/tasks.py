@@ -14,8 +14,9 @@ from celery import Task
 
 from app.sessions import queue
 from app.sessions.errors import RetryableError, SessionError, StateUnavailable
+from workers import answering
 from workers.celery_app import app, settings
-from workers.context import context
+from workers.context import context, readers
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +107,16 @@ def backup(uuid: str) -> None:
     context().lifecycle.back_up(uuid)
 
 
+@app.task(name=queue.READ_BACKUP, **SHORT)
+def read_backup(name: str, ticket: str) -> None:
+    answering.read(context().core, readers(), name, ticket)
+
+
+@app.task(name=queue.DELETE_BACKUP, **SHORT)
+def delete_backup(name: str, ticket: str) -> None:
+    answering.delete(context().core, name, ticket)
+
+
 @app.task(name=queue.SWEEP_IDLE, **SWEEP)
 def sweep_idle() -> None:
     context().sweeps.idle()
@@ -124,6 +135,11 @@ def sweep_stale() -> None:
 @app.task(name=queue.RECONCILE, **SWEEP)
 def reconcile() -> None:
     context().sweeps.reconcile()
+
+
+@app.task(name=queue.SWEEP_INDEX, **{**LONG, "send_events": False})
+def sweep_index() -> None:
+    context().sweeps.index()
 
 
 @app.task(name=queue.SWEEP_RETENTION, **LONG)

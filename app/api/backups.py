@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from flask import Response, request
-from werkzeug.exceptions import RequestedRangeNotSatisfiable
-from werkzeug.wsgi import FileWrapper
 
 from app.api.blueprint import Blueprint
 from app.api.context import core, reply, request_id
@@ -17,9 +15,6 @@ from app.sessions.backups import Backup
 from app.sessions.model import iso
 
 blp = Blueprint("backups", __name__, description="Backups: list, restore, download, delete.")
-
-CHUNK = 262_144
-"""bytes read at once: memory a download takes, however large the zip is."""
 
 ZIP_DOC = {"type": "string", "format": "binary"}
 
@@ -65,17 +60,18 @@ def restore(wanted: dict[str, str], name: str) -> Response:
 def download(name: str) -> Response:
     """Download a backup's zip."""
     backup = visible_backup(name)
-    stream = core().files.open(name)
-    response = Response(FileWrapper(stream, CHUNK), mimetype="application/zip", direct_passthrough=True)
-    response.call_on_close(stream.close)
+    response = Response(mimetype="application/zip", direct_passthrough=True)
     response.set_etag(backup.sha256)
     response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     response.content_length = backup.size
-    try:
-        return cast(Response, response.make_conditional(request, accept_ranges=True, complete_length=backup.size))
-    except RequestedRangeNotSatisfiable:
-        stream.close()
-        raise
+    # Before the store is asked for anything, as that may take seconds.
+    response.make_conditional(request, accept_ranges=True, complete_length=backup.size)
+    if response.status_code in (200, 206) and request.method != "HEAD":
+        part = response.content_range
+        body = core().stored.open(name, part.start or 0, part.stop or backup.size)
+        response.response = body
+        response.call_on_close(body.close)
+    return response
 
 
 @blp.route("/backups/<name>", methods=["DELETE"])
@@ -85,8 +81,7 @@ def delete(name: str) -> Response:
     """Delete a backup; refused while a session still gets its files from it."""
     backup = visible_backup(name)
     core().sessions.check_deletable(backup)
-    core().files.delete(name)
-    core().backups.delete(name)
+    core().stored.delete(name)
     return Response(status=204)
 
 

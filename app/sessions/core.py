@@ -15,6 +15,8 @@ from app.sessions.leases import Leases
 from app.sessions.queue import TaskQueue
 from app.sessions.service import SessionService
 from app.sessions.store import SessionStore
+from app.sessions.stored import Direct, Remote, Stored
+from app.sessions.tickets import Tickets
 from app.settings import Settings
 
 
@@ -28,6 +30,8 @@ class Core:
     events: EventLog
     backups: BackupIndex
     files: BackupFiles
+    stored: Stored
+    tickets: Tickets
     fleet: Fleet
     leases: Leases
     tasks: TaskQueue
@@ -41,13 +45,18 @@ def build_core(settings: Settings) -> Core:
     events = EventLog(client, block=settings.redis_timeout / 2)
     backups = BackupIndex(client)
     tasks = TaskQueue(settings.redis_url, settings.visibility_timeout, settings.redis_timeout)
+    files = BackupFiles(settings.backups_location())
+    tickets = Tickets(client, tasks, block=settings.redis_timeout / 2)
+    in_cluster = settings.runtime == "kubernetes"
     return Core(
         settings=settings,
         redis=client,
         store=store,
         events=events,
         backups=backups,
-        files=BackupFiles(settings.backups_location()),
+        files=files,
+        stored=Remote(tickets, settings.wait_default) if in_cluster else Direct(files, backups),
+        tickets=tickets,
         fleet=Fleet(client),
         leases=Leases(client, settings.lease_ttl),
         tasks=tasks,

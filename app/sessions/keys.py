@@ -25,6 +25,10 @@ BACKUP = "backup:{name}"
 SESSION_BACKUPS = "session:{uuid}:backups"
 USER_BACKUPS = "user:{user_id}:backups"
 
+# A question of the web process to a worker: there while it waits, and the answer, a list of one.
+TICKET = "ticket:{ticket}"
+ANSWER = "ticket:{ticket}:answer"
+
 # The generation of a workspace's removal from a cluster, where nothing of it may stay to carry it.
 REMOVED = "removed:{uuid}"
 

@@ -17,11 +17,15 @@ BACKUP = "sessions.backup"
 RESTORE = "sessions.restore"
 TEARDOWN = "sessions.teardown"
 
+READ_BACKUP = "backups.read"
+DELETE_BACKUP = "backups.delete"
+
 SWEEPS = "sweeps."
 SWEEP_IDLE = SWEEPS + "idle"
 SWEEP_EXPIRED = SWEEPS + "expired"
 SWEEP_STALE = SWEEPS + "stale"
 RECONCILE = SWEEPS + "reconcile"
+SWEEP_INDEX = SWEEPS + "index"
 SWEEP_RETENTION = SWEEPS + "retention"
 
 QUEUES = ("wake", "lifecycle", "backup")
@@ -30,6 +34,7 @@ ROUTES: Mapping[str, str] = {
     PROVISION: "wake",
     WAKE: "wake",
     SLEEP: "lifecycle",
+    READ_BACKUP: "lifecycle",
     SWEEP_IDLE: "lifecycle",
     SWEEP_EXPIRED: "lifecycle",
     SWEEP_STALE: "lifecycle",
@@ -37,6 +42,8 @@ ROUTES: Mapping[str, str] = {
     BACKUP: "backup",
     RESTORE: "backup",
     TEARDOWN: "backup",
+    DELETE_BACKUP: "backup",
+    SWEEP_INDEX: "backup",
     SWEEP_RETENTION: "backup",
 }
 """Which queue a task goes to: `wake` is what a user waits for, `backup` what may take an hour."""

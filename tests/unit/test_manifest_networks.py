@@ -10,6 +10,7 @@ from tests.manifests import (
     MANIFESTS,
     OVERLAYS,
     PROCESSES,
+    READER,
     SYSTEM,
     WORKSPACE,
     WORKSPACES,
@@ -50,11 +51,11 @@ def overlay(request) -> tuple[Object, ...]:
     return render(MANIFESTS / "overlays" / request.param)
 
 
-@pytest.mark.parametrize("labels", [WORKSPACE, ARCHIVE], ids=["workspace", "archive"])
+@pytest.mark.parametrize("labels", [WORKSPACE, ARCHIVE, READER], ids=["workspace", "archive", "reader"])
 def test_no_workspace_reaches_a_private_address(overlay, labels):
-    """Nor an archive Job, except for its credential (another test)."""
+    """Nor a Job that handles backups, except for its credential (another test)."""
     network = Network(overlay)
-    free = {"169.254.169.254": {80}, "169.254.169.252": {988}} if labels is ARCHIVE else {}
+    free = {"169.254.169.254": {80}, "169.254.169.252": {988}} if labels is not WORKSPACE else {}
 
     reached = [
         (address, port)
@@ -111,6 +112,21 @@ def test_workspaces_are_reached_by_the_ingress_and_the_manager_only(overlay):
     assert not any(admits(port, web, SYSTEM, ARCHIVE) for port in (80, 1111, 8080))
 
 
+def test_a_backup_s_reader_is_reached_by_web_only(overlay):
+    """At its one port; not by the ingress, not by a workspace, not by the rest of the manager."""
+    network = Network(overlay)
+
+    reached_by = {
+        name for name, pod in pods(overlay).items() if network.admits(READER, WORKSPACES, 8081, pod.labels, SYSTEM)
+    }
+
+    assert reached_by == {"web"}
+    assert not network.admits(READER, WORKSPACES, 8080, pods(overlay)["web"].labels, SYSTEM)
+    assert not network.admits(READER, WORKSPACES, 8081, pods(overlay)["web"].labels, WORKSPACES)
+    assert not network.admits(READER, WORKSPACES, 8081, {}, "traefik")
+    assert not network.admits(READER, WORKSPACES, 8081, WORKSPACE, WORKSPACES)
+
+
 def test_redis_is_reached_by_the_manager_and_keda_only(overlay):
     """Its password is one thing, not being reached another."""
     network, redis = Network(overlay), {"app.kubernetes.io/name": "redis"}
@@ -130,6 +146,7 @@ def test_gke_keeps_workspaces_from_the_control_plane_and_archive_jobs_supplied()
 
     for forbidden in (values["control-plane"].partition("/")[0], "34.118.224.1"):
         assert not network.lets_out_to(WORKSPACE, WORKSPACES, 443, forbidden)
-    assert network.lets_out_to(ARCHIVE, WORKSPACES, 80, "169.254.169.254")
-    assert network.lets_out_to(ARCHIVE, WORKSPACES, 988, "169.254.169.252")
+    for labels in (ARCHIVE, READER):
+        assert network.lets_out_to(labels, WORKSPACES, 80, "169.254.169.254")
+        assert network.lets_out_to(labels, WORKSPACES, 988, "169.254.169.252")
     assert network.lets_out_to(WORKSPACE, WORKSPACES, 53, "169.254.20.10")

@@ -254,8 +254,9 @@ def test_every_size_of_a_workspace_fits_the_limits(overlay):
     )
 
 
-def test_dev_keeps_backups_on_one_place_that_jobs_and_manager_share():
-    """Two claims, because there are two namespaces; two volumes, which are one folder."""
+def test_dev_keeps_backups_on_one_place_that_jobs_and_the_archiver_share():
+    """Two claims, because there are two namespaces; two volumes, which are one folder. What faces the internet has
+    none of it."""
     objects = render(MANIFESTS / "overlays" / "dev")
     volumes = of_kind(objects, "PersistentVolume")
     claims = [each for each in objects if each["kind"] == "PersistentVolumeClaim"]
@@ -276,7 +277,7 @@ def test_dev_keeps_backups_on_one_place_that_jobs_and_manager_share():
     assert folder["containers"][0]["command"] == ["chown", "1000:1000", "/backups"]
     assert len({each["spec"]["hostPath"]["path"] for each in volumes.values()}) == 1
     assert {each["metadata"]["name"] for each in claims} == {settings["BACKUP_PVC"]}
-    assert mounts == dict.fromkeys(("web", "worker", "archiver"), settings["BACKUP_URL"].removeprefix("file://"))
+    assert mounts == {"archiver": settings["BACKUP_URL"].removeprefix("file://")}
 
 
 def test_gke_takes_every_value_from_one_file():
@@ -295,8 +296,6 @@ def test_gke_takes_every_value_from_one_file():
     assert of_kind(objects, "ClusterIssuer")["letsencrypt"]["spec"]["acme"]["email"] == values["mail"]
     assert solver["dns01"]["cloudDNS"]["project"] == values["project"]
     assert {name: each["iam.gke.io/gcp-service-account"] for name, each in google.items() if each} == {
-        "web": values["manager-account"],
-        "worker": values["manager-account"],
         "archiver": values["manager-account"],
         "archive": values["archive-account"],
     }

@@ -339,6 +339,58 @@ def test_the_backup_job() -> None:
     }
 
 
+def test_the_reader_job() -> None:
+    """It sees the backups, no workspace's files, and no secret: only the digest of one. It ends in any case."""
+    name = "app-abcd1234-20260101-000000.zip"
+    labels = {"app": "backup-reader"}
+    assert objects.reader_job("read-1", name, "d1", CHOICES) == {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "read-1", "labels": labels},
+        "spec": {
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": 3240,
+            "ttlSecondsAfterFinished": 5,
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {
+                    "automountServiceAccountToken": False,
+                    "enableServiceLinks": False,
+                    "terminationGracePeriodSeconds": 1,
+                    "restartPolicy": "Never",
+                    "serviceAccountName": "default",
+                    "securityContext": POD_SECURITY,
+                    "containers": [
+                        {
+                            "name": "reader",
+                            "image": "workspace:1",
+                            "imagePullPolicy": "IfNotPresent",
+                            "command": ["archive-job"],
+                            "args": [
+                                *("serve", "--name", name, "--url", "file:///backups"),
+                                *("--secret-digest", "d1", "--port", "8081", "--patience", "30"),
+                            ],
+                            "ports": [{"name": "http", "containerPort": 8081, "protocol": "TCP"}],
+                            "resources": {
+                                "requests": {"cpu": "50m", "memory": "64Mi"},
+                                "limits": {"cpu": "1", "memory": "256Mi"},
+                            },
+                            "securityContext": RESTRICTED,
+                            "terminationMessagePolicy": "FallbackToLogsOnError",
+                            "volumeMounts": [{"name": "backups", "mountPath": "/backups", "readOnly": True}],
+                        }
+                    ],
+                    "volumes": [{"name": "backups", "persistentVolumeClaim": {"claimName": "backups"}}],
+                    "tolerations": TOLERATIONS,
+                },
+            },
+        },
+    }
+    remote = Choices.of(replace(SETTINGS, backup_url="gs://bucket/backups", archive_service_account="archive"))
+    spec = objects.reader_job("read-1", name, "d1", remote)["spec"]["template"]["spec"]
+    assert (spec["volumes"], spec["serviceAccountName"]) == ([], "archive")
+
+
 def test_the_restore_job_is_the_other_way_round() -> None:
     """It writes the files and may not touch the backups; an object store needs no volume for them."""
     name = "app-abcd1234-20260101-000000.zip"

@@ -195,7 +195,7 @@ def test_the_index_of_backups_is_rebuilt_from_the_store_but_for_damaged_ones(wor
     for name in names:
         write_backup(world.settings.data_dir / "app", world.core.files, name, identity, world.now)
     (world.settings.data_dir / "backups" / f"{names[1]}.json").write_text("{")
-    world.sweeps.reconcile()
+    world.sweeps.index()
     assert world.core.backups.get(names[0]).user_id == "ada"
     assert world.core.backups.count() == 1
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from app.sessions.errors import RetryableError
+from app.sessions.errors import RetryableError, SessionError
 from workers.archive_job import read_outcome
 from workers.runtime import names, views
 from workers.runtime.base import BackupSummary
@@ -43,7 +43,7 @@ class ArchiveJobs:
             log.info("going on with the Job %s", name)
         deadline = time.monotonic() + job["spec"]["activeDeadlineSeconds"] + MARGIN
         while time.monotonic() < deadline:
-            message = self._message(name)
+            message = self._message(name, self._pods(name))
             if message is not None:
                 self._cluster.delete("jobs", name)
                 return read_outcome(message, backup)
@@ -51,14 +51,40 @@ class ArchiveJobs:
         self._cluster.delete("jobs", name)
         raise RetryableError(f"The archive Job of {backup} did not end in time.")
 
+    def start(self, job: Object, backup: str) -> str:
+        """Start a Job that goes on by itself, and answer its pod's address once that runs. Raises what the Job raised
+        when it ended first, and `RetryableError` when its pod did not start."""
+        name = job["metadata"]["name"]
+        self._cluster.create("jobs", job)
+        deadline = time.monotonic() + self._start_timeout
+        try:
+            while time.monotonic() < deadline:
+                pods = self._pods(name)
+                if address := next(filter(None, map(_address, pods)), ""):
+                    return address
+                if (message := self._message(name, pods)) is not None:
+                    read_outcome(message, backup)
+                    break
+                time.sleep(POLL)
+            raise RetryableError(f"The reader of {backup} did not start.")
+        except SessionError:
+            self.end(name)
+            raise
+
+    def end(self, name: str) -> None:
+        """Delete a Job, whatever it is at."""
+        self._cluster.delete("jobs", name)
+
     def remove(self, uuid: str) -> None:
         """Delete the session's Jobs, finished or not."""
         for job in self._cluster.list("jobs", names.selector(uuid, names.ARCHIVE))[0]:
             self._cluster.delete("jobs", job["metadata"]["name"])
 
-    def _message(self, name: str) -> str | None:
+    def _pods(self, name: str) -> list[Object]:
+        return self._cluster.list("pods", f"batch.kubernetes.io/job-name={name}")[0]
+
+    def _message(self, name: str, pods: list[Object]) -> str | None:
         """What the Job's pod left behind, None while it is at it."""
-        pods, _ = self._cluster.list("pods", f"batch.kubernetes.io/job-name={name}")
         for pod in pods:
             if (ended := _terminated(pod)) is not None:
                 return ended
@@ -80,6 +106,13 @@ class ArchiveJobs:
         if problem is not None and self._clock() - created > self._start_timeout:
             self._cluster.delete("jobs", name)
             raise RetryableError(f"The archive Job did not start. {problem.text}")
+
+
+def _address(pod: Object) -> str:
+    """Where a pod that runs is to be found, "" when it does not."""
+    status = pod.get("status") or {}
+    running = any("running" in (each.get("state") or {}) for each in status.get("containerStatuses") or [])
+    return str(status.get("podIP") or "") if running else ""
 
 
 def _terminated(pod: Object) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import secrets
 
 PREFIX = "session-manager.dev/"
 """Of every annotation."""
@@ -23,6 +24,9 @@ WORKSPACE = "workspace"
 
 ARCHIVE = "workspace-archive"
 """`app` of the Jobs that back up and restore; not `WORKSPACE`, so that their pods are no workspace's."""
+
+READER = "backup-reader"
+"""`app` of the Jobs that hand out a backup."""
 
 USER = PREFIX + "user-id"
 IDENTITY = PREFIX + "identity"
@@ -62,6 +66,11 @@ def archive_job(action: str, uuid: str, backup: str) -> str:
     """The name of the Job that does `action` with that backup; the same again for the same work, so that
     a repeated task finds the Job of the one before."""
     return f"{action}-{uuid}-{hashlib.sha256(backup.encode()).hexdigest()[:10]}"
+
+
+def reader_job() -> str:
+    """The name of a new reader's Job: no two downloads share one."""
+    return f"read-{secrets.token_hex(8)}"
 
 
 def label_value(text: str) -> str:

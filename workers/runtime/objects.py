@@ -50,6 +50,19 @@ ARCHIVE_RESOURCES = {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {
 """Of an archive Job: it needs 33 MB and all the CPU it can get, for as short as that lasts."""
 
 
+READER_PORT = 8081
+"""Where a reader of a backup listens in its pod."""
+
+READER_PATIENCE = 30
+"""s a reader waits for its caller, who has waited for it and calls at once."""
+
+READER_KEPT = 5
+"""s its Job stays when it has ended: so long that its worker still reads why, if that was too early."""
+
+READER_RESOURCES = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "256Mi"}}
+"""Of a reader: it copies."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Choices:
     """What the settings say about the objects, read once. `sizes` are container resources by size."""
@@ -284,6 +297,44 @@ def archive_job(action: str, identity: Identity, backup: str, now: float, choice
             "backoffLimit": 0,
             "activeDeadlineSeconds": choices.archive_deadline,
             "ttlSecondsAfterFinished": JOB_KEPT,
+            "template": {"metadata": {"labels": labels}, "spec": spec},
+        },
+    }
+
+
+def reader_job(name: str, backup: str, secret_digest: str, choices: Choices) -> Object:
+    """The Job `name` that hands out that backup, once, to whoever knows the secret of this digest. It sees the backups
+    and may change none; it ends when it is done, when nobody comes, and with its deadline at the latest."""
+    arguments = ["serve", "--name", backup, "--url", choices.backup_url]
+    arguments += ["--secret-digest", secret_digest, "--port", str(READER_PORT), "--patience", str(READER_PATIENCE)]
+    mounts: list[Object] = []
+    volumes: list[Object] = []
+    if choices.backup_folder:
+        mounts.append({"name": "backups", "mountPath": choices.backup_folder, "readOnly": True})
+        volumes.append({"name": "backups", "persistentVolumeClaim": {"claimName": choices.backup_pvc}})
+    container = {
+        "name": "reader",
+        "image": choices.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["archive-job"],
+        "args": arguments,
+        "ports": [{"name": "http", "containerPort": READER_PORT, "protocol": "TCP"}],
+        "resources": READER_RESOURCES,
+        "securityContext": _container_security(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": mounts,
+    }
+    spec = _pod_spec(container, volumes, choices, grace=1)
+    spec |= {"restartPolicy": "Never", "serviceAccountName": choices.archive_service_account}
+    labels = {names.APP_LABEL: names.READER}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": choices.archive_deadline,
+            "ttlSecondsAfterFinished": READER_KEPT,
             "template": {"metadata": {"labels": labels}, "spec": spec},
         },
     }

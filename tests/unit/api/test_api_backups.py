@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from threading import Thread
+from typing import BinaryIO
+
 import pytest
 
+from app.sessions import queue
 from app.sessions.core import Core
-from tests.unit.api.helpers import Client, add_backup, check_problem, new_session
+from tests.unit.api.helpers import (
+    ADMIN_KEY,
+    AppMaker,
+    Client,
+    add_backup,
+    check_problem,
+    core_of,
+    keyed,
+    new_session,
+)
+from workers import answering
+from workers.backup_reader import Reader, digest
 
 UNKNOWN = "app-zzzzzzzz-20261120-080000.zip"
 
@@ -74,6 +89,88 @@ def test_download_answers_ranges_and_known_tags(client: Client, core: Core) -> N
     assert client.get(path, headers={"If-None-Match": f'"{backup.sha256}"'}).status_code == 304
     check_problem(client.get(path, headers={"Range": "bytes=20-"}), 416, "range_not_satisfiable")
     assert client.head(path).headers["Content-Length"] == "10"
+
+
+class Asked:
+    """The queue of an app in a cluster, played by hand: workers that hold the backups do what is asked at once."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.tasks: list[str] = []
+        self.idle = False
+        core.tasks.send = self.send  # type: ignore[method-assign]
+
+    def send(self, task: str, *args: str | int, request_id: str = "") -> None:
+        self.tasks.append(task)
+        name, ticket = map(str, args)
+        if self.idle:
+            return
+        if task == queue.DELETE_BACKUP:
+            answering.delete(self.core, name, ticket)
+            return
+        secret, size = "one-time", self.core.files.size(name)
+        stream = self.core.files.open(name)
+        reader = Reader(("127.0.0.1", 0), stream, size, digest(secret))
+        Thread(target=self._serve, args=(reader, stream), daemon=True).start()
+        self.core.tickets.answer(ticket, {"host": "127.0.0.1", "port": reader.server_address[1], "secret": secret})
+
+    def _serve(self, reader: Reader, stream: BinaryIO) -> None:
+        with reader, stream:
+            reader.serve_once(30.0)
+
+
+@pytest.fixture
+def in_cluster(make_app: AppMaker) -> tuple[Client, Asked]:
+    """A client of an app whose backups are where it can't reach them, and who reaches them for it."""
+    app = make_app(runtime="kubernetes", workspace_image="workspace:1", wait_default=5.0)
+    return keyed(app, ADMIN_KEY), Asked(core_of(app))
+
+
+def test_in_a_cluster_a_download_comes_through_a_reader(in_cluster: tuple[Client, Asked]) -> None:
+    """The same answer as on one machine, whole and in part."""
+    client, asked = in_cluster
+    content = bytes(range(256)) * 4096
+    backup = add_backup(asked.core, content=content)
+    path = f"/backups/{backup.name}/download"
+    answer = client.get(path)
+    assert (answer.status_code, answer.data) == (200, content)
+    assert answer.headers["Content-Length"] == str(len(content))
+    assert answer.headers["ETag"] == f'"{backup.sha256}"'
+    part = client.get(path, headers={"Range": "bytes=-4"})
+    assert (part.status_code, part.data) == (206, content[-4:])
+    assert part.headers["Content-Range"] == f"bytes {len(content) - 4}-{len(content) - 1}/{len(content)}"
+    assert asked.tasks == [queue.READ_BACKUP] * 2
+
+
+def test_no_reader_is_started_for_an_answer_without_a_body(in_cluster: tuple[Client, Asked]) -> None:
+    """It would cost a pod."""
+    client, asked = in_cluster
+    backup = add_backup(asked.core)
+    path = f"/backups/{backup.name}/download"
+    assert client.head(path).headers["Content-Length"] == str(backup.size)
+    assert client.get(path, headers={"If-None-Match": f'"{backup.sha256}"'}).status_code == 304
+    check_problem(client.get(path, headers={"Range": "bytes=99-"}), 416, "range_not_satisfiable")
+    check_problem(client.get(f"/backups/{UNKNOWN}/download"), 404, "backup_not_found")
+    assert asked.tasks == []
+
+
+def test_without_a_reader_in_time_the_caller_may_try_again(make_app: AppMaker) -> None:
+    """And is told so; so is one who wants to delete while nobody can."""
+    app = make_app(runtime="kubernetes", workspace_image="workspace:1", wait_default=0.2)
+    client, asked = keyed(app, ADMIN_KEY), Asked(core_of(app))
+    asked.idle = True
+    backup = add_backup(asked.core)
+    for answer in (client.get(f"/backups/{backup.name}/download"), client.delete(f"/backups/{backup.name}")):
+        check_problem(answer, 503, "temporarily_unavailable")
+        assert int(answer.headers["Retry-After"]) > 0
+    assert asked.core.backups.get(backup.name) == backup
+
+
+def test_in_a_cluster_a_deletion_is_done_when_it_is_answered(in_cluster: tuple[Client, Asked]) -> None:
+    client, asked = in_cluster
+    backup = add_backup(asked.core)
+    assert client.delete(f"/backups/{backup.name}").status_code == 204
+    assert (asked.core.files.exists(backup.name), asked.core.backups.count()) == (False, 0)
 
 
 def test_delete_takes_the_files_and_the_entry(client: Client, core: Core) -> None:
