@@ -86,6 +86,11 @@ class Settings:
     volume_size: str = setting("5Gi", "quantity", "of a workspace's volume")
     storage_class: str = setting("", "name", "of the workspaces' volumes; by default the cluster's own default")
     ingress_class: str = setting("traefik", "name", "of the ingress controller; empty for the cluster's default")
+    api_host: str = setting(
+        "",
+        "host",
+        "of the API: its /chat/{uuid} leads to the agent, so its user could serve pages there; empty: nowhere",
+    )
     ingress_annotations: str = setting("{}", "JSON", "on every workspace's Ingress, as a controller wants them")
     ingress_tls_secret: str = setting("", "name", "a certificate for *.<domain>; empty leaves TLS to the controller")
     runtime_class: str = setting("", "name", "of the workspaces' pods: gvisor, kata")

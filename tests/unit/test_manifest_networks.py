@@ -97,14 +97,14 @@ def test_workspaces_reach_the_names_and_the_manager_and_no_other_pod(overlay):
 
 
 def test_workspaces_are_reached_by_the_ingress_and_the_manager_only(overlay):
-    """Not by siblings, not by Redis; the agent's port not even by the ingress. Archive Jobs by nobody."""
+    """At the editor's and the agent's port; not by siblings, not by Redis. Archive Jobs by nobody."""
     network = Network(overlay)
 
     def admits(port: int, source: dict[str, str], home: str, pod: dict[str, str] = WORKSPACE) -> bool:
         return network.admits(pod, WORKSPACES, port, source, home)
 
     web, redis = {"app.kubernetes.io/name": "web"}, {"app.kubernetes.io/name": "redis"}
-    assert admits(8080, {}, "traefik") and not admits(1111, {}, "traefik")
+    assert admits(8080, {}, "traefik") and admits(1111, {}, "traefik") and not admits(22, {}, "traefik")
     assert admits(8080, web, SYSTEM) and admits(1111, web, SYSTEM) and not admits(22, web, SYSTEM)
     assert not admits(8080, redis, SYSTEM)
     assert not admits(8080, web, "elsewhere")

@@ -217,7 +217,10 @@ def test_the_secret_and_the_service() -> None:
         "spec": {
             "type": "ClusterIP",
             "selector": POD_LABELS,
-            "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}],
+            "ports": [
+                {"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"},
+                {"name": "agent", "port": 1111, "targetPort": 1111, "protocol": "TCP"},
+            ],
         },
     }
 
@@ -240,6 +243,16 @@ def test_the_ingress() -> None:
     made = objects.ingress(ADA, OWNER, chosen)
     assert made["spec"] == {"tls": [{"hosts": [host], "secretName": "wildcard"}], "rules": rules}
     assert made["metadata"]["annotations"] == {**USER, "a/b": "c"}
+
+
+def test_the_agent_is_at_a_path_of_the_api_s_host() -> None:
+    """At its own session's path and below it; the workspace's certificate has nothing to do with that host."""
+    chosen = Choices.of(replace(SETTINGS, api_host="api.example.com", ingress_tls_secret="wildcard"))
+    spec = objects.ingress(ADA, OWNER, chosen)["spec"]
+    backend = {"service": {"name": "user-abcd1234", "port": {"name": "agent"}}}
+    path = {"path": "/chat/abcd1234", "pathType": "Prefix", "backend": backend}
+    assert spec["rules"][1:] == [{"host": "api.example.com", "http": {"paths": [path]}}]
+    assert spec["tls"] == [{"hosts": ["vs-code-abcd1234.example.com"], "secretName": "wildcard"}]
 
 
 def test_the_scaled_object_holds_no_password() -> None:

@@ -27,6 +27,9 @@ Object = dict[str, Any]
 PORT = 8080
 """Where the editor listens in its pod."""
 
+AGENT_PORT = 1111
+"""Where its agent does."""
+
 UID = 1000
 """Of whoever runs in a workspace; the image's user, and the group of its files."""
 
@@ -73,6 +76,7 @@ class Choices:
     volume_size: str
     storage_class: str
     ingress_class: str
+    api_host: str
     ingress_annotations: Mapping[str, str]
     tls_secret: str
     runtime_class: str
@@ -101,6 +105,7 @@ class Choices:
             volume_size=settings.volume_size,
             storage_class=settings.storage_class,
             ingress_class=settings.ingress_class,
+            api_host=settings.api_host,
             ingress_annotations=_json(settings.ingress_annotations, "INGRESS_ANNOTATIONS", dict),
             tls_secret=settings.ingress_tls_secret,
             runtime_class=settings.runtime_class,
@@ -229,17 +234,21 @@ def service(identity: Identity, owner: Object) -> Object:
         "spec": {
             "type": "ClusterIP",
             "selector": _pod_labels(identity.uuid),
-            "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}],
+            "ports": [
+                {"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"},
+                {"name": "agent", "port": AGENT_PORT, "targetPort": AGENT_PORT, "protocol": "TCP"},
+            ],
         },
     }
 
 
 def ingress(identity: Identity, owner: Object, choices: Choices) -> Object:
-    """The workspace's address."""
+    """The workspace's address, and that of its agent: a path of the API's host, whose certificate is the API's own."""
     host = names.host(identity.uuid, choices.domain)
-    backend = {"service": {"name": names.workspace(identity.uuid), "port": {"name": "http"}}}
-    path = {"path": "/", "pathType": "Prefix", "backend": backend}
-    spec: Object = {"rules": [{"host": host, "http": {"paths": [path]}}]}
+    rules = [_rule(identity, host, "/", "http")]
+    if choices.api_host:
+        rules.append(_rule(identity, choices.api_host, f"/chat/{identity.uuid}", "agent"))
+    spec: Object = {"rules": rules}
     if choices.ingress_class:
         spec["ingressClassName"] = choices.ingress_class
     if choices.tls_secret:
@@ -247,6 +256,11 @@ def ingress(identity: Identity, owner: Object, choices: Choices) -> Object:
     metadata = _metadata(identity, owner)
     metadata["annotations"] |= choices.ingress_annotations
     return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata, "spec": spec}
+
+
+def _rule(identity: Identity, host: str, path: str, port: str) -> Object:
+    backend = {"service": {"name": names.workspace(identity.uuid), "port": {"name": port}}}
+    return {"host": host, "http": {"paths": [{"path": path, "pathType": "Prefix", "backend": backend}]}}
 
 
 def archive_job(action: str, identity: Identity, backup: str, now: float, choices: Choices, node: str = "") -> Object:
