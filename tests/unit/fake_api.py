@@ -1,7 +1,7 @@
 """A stand-in for the API server: objects in memory, over HTTP, so that the adapter is under test as well.
 
 It does what the runtime relies on, and no more: versions that grow, `resourceVersion` as a condition,
-POST that won't overwrite, merge and server-side apply patches (with conflicts over replicas), DELETE,
+POST that won't overwrite, merge and server-side apply patches (with conflicts over replicas and annotations), DELETE,
 lists in pages, and watches. Controllers there are none: a test makes the pods.
 """
 
@@ -25,8 +25,8 @@ NAMESPACE = "workspaces"
 
 class FakeApi:
     """What the server holds. `answers` maps "METHOD kind" to a status with which such requests fail;
-    `requests` lists those that came, as "METHOD kind". `lose` counts down to the request whose answer gets
-    lost, and says whether it was done before."""
+    `requests` lists those that came, as "METHOD kind", and `applied` what was applied to objects that were
+    there. `lose` counts down to the request whose answer gets lost, and says whether it was done before."""
 
     def __init__(self) -> None:
         self.changed = Condition()
@@ -37,6 +37,7 @@ class FakeApi:
         self.answers: dict[str, tuple[int, str]] = {}
         self.requests: list[str] = []
         self.queries: list[dict[str, str]] = []
+        self.applied: list[Object] = []
         self.before: dict[str, Any] = {}
         self.page = 500
         self.cuts = 0
@@ -132,8 +133,13 @@ class FakeApi:
         if wanted not in (None, there["metadata"]["resourceVersion"]):
             return _status(409, "the object has been modified")
         replicas = (body.get("spec") or {}).get("replicas")
+        if "force" in query:
+            self.applied.append(body)
         if query.get("force") == "false" and replicas not in (None, (there.get("spec") or {}).get("replicas")):
             return _status(409, "conflict with another field manager over replicas")
+        noted, notes = (each["metadata"].get("annotations") or {} for each in (there, body))
+        if query.get("force") == "false" and any(noted.get(name, value) != value for name, value in notes.items()):
+            return _status(409, "conflict with another field manager over annotations")
         return 200, self._store(kind, merged(there, body), "MODIFIED")
 
     def _delete(self, kind: str, there: Object, query: dict[str, str], body: Object) -> tuple[int, Object]:

@@ -19,7 +19,7 @@ from tests.contract.runtimes import watching
 from tests.unit import fake_api
 from tests.unit.fake_api import FakeApi
 from workers import runtime as runtimes
-from workers.runtime import scalers
+from workers.runtime import names, scalers
 from workers.runtime.cluster import Conflict, find_cluster
 from workers.runtime.kubernetes import KubernetesRuntime
 
@@ -190,6 +190,26 @@ def test_a_deployment_made_and_started_meanwhile_is_not_stopped(runtime: Kuberne
     with pytest.raises(Superseded):
         runtime.provision(ADA, 1)
     assert replicas(api) == 1
+
+
+def test_notes_made_with_a_deployment_overwrite_no_newer_ones(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """A newer intent may come between the making of the claim and that of the Deployment."""
+    api.before["PATCH deployments"] = lambda: runtime.provision(ADA, 2)
+    with pytest.raises(Superseded):
+        runtime.provision(ADA, 1)
+    assert api.get("deployments", NAME)["metadata"]["annotations"][names.GENERATION] == "2"
+
+
+def test_an_update_keeps_what_the_deployment_was_made_with(
+    runtime: KubernetesRuntime, api: FakeApi, on_cluster: Settings, redis_client: redis.Redis
+) -> None:
+    """Server-side apply takes away what it applied before and doesn't apply again."""
+    runtime.provision(ADA, 1)
+    newer = KubernetesRuntime(replace(on_cluster, workspace_image="workspace:2"), redis_client, api.cluster())
+    made = api.get("deployments", NAME)["metadata"]["annotations"]
+    newer.start(A, 2)
+    updated = next(body for body in api.applied if body["kind"] == "Deployment")
+    assert updated["metadata"]["annotations"].keys() >= made.keys()
 
 
 def test_what_is_made_while_it_is_being_removed_goes_as_well(runtime: KubernetesRuntime, api: FakeApi) -> None:

@@ -8,7 +8,6 @@ missing is made again by whatever intent comes next.
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from app.sessions.redis_errors import redis_errors
 from app.settings import Settings
 from workers.runtime import names, objects, scalers, views
 from workers.runtime.base import BackupSummary, Observation, Snapshot
+from workers.runtime.beside import Beside
 from workers.runtime.cluster import Cluster, Conflict, Expired, NotFound, timestamp, wait_for
 from workers.runtime.jobs import ArchiveJobs
 from workers.runtime.objects import Choices, generation_of, identity_of
@@ -40,8 +40,6 @@ Deployment some five times while it starts."""
 
 GOING_LIMIT = 30.0
 """s beyond the grace period for pods to be gone, and for the cluster's garbage collector."""
-
-SECRET_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -82,6 +80,7 @@ class KubernetesRuntime:
         self._redis = client
         self._cluster = cluster or Cluster(settings.workspace_namespace, settings.kube_timeout)
         self._scaler = scalers.make(settings, client)
+        self._beside = Beside(self._cluster, self._scaler, self._choices)
         self._jobs = ArchiveJobs(self._cluster, settings.start_timeout, clock)
         self._clock = clock
 
@@ -183,14 +182,28 @@ class KubernetesRuntime:
         if live.users - {identity.user_id}:
             raise WorkspaceConflict(f"The workspace {uuid} that is here belongs to another user.")
         _refuse_going(live)
+        if live.claim is None and live.deployment is None:
+            deployment = self._create(identity, generation)
+        else:
+            deployment = self._adopt(identity, generation, live)
+        self._beside.complete(identity, deployment)
+
+    def _create(self, identity: Identity, generation: int) -> Object:
+        """A claim and a Deployment at 0 where there was neither. That the claim is ours says that no other intent
+        has come this far, so the Deployment is made with its notes: nobody's newer ones can be overwritten,
+        as those were patched in, which conflicts."""
+        self._cluster.create("persistentvolumeclaims", objects.claim(identity, generation, self._choices))
+        return self._create_deployment(identity, _notes(generation, identity))
+
+    def _adopt(self, identity: Identity, generation: int, live: Live) -> Object:
+        """Make what is missing of the two, and note the intent with both."""
         claim = live.claim or self._cluster.create(
             "persistentvolumeclaims", objects.claim(identity, generation, self._choices)
         )
         if identity.restore_from and _annotations(claim).get(names.RESTORED) == identity.restore_from:
             identity = replace(identity, restore_from="")
         deployment = live.deployment or self._create_deployment(identity)
-        deployment = self._note(deployment, claim, generation, identity=identity)
-        self._complete(identity, deployment)
+        return self._note(deployment, claim, generation, identity=identity)
 
     def _start(self, uuid: str, generation: int) -> None:
         live = self._read(uuid)
@@ -211,7 +224,7 @@ class KubernetesRuntime:
             raise
         if not asleep:
             self._replace_broken(uuid, deployment)
-        self._complete(identity, deployment)
+        self._beside.complete(identity, deployment)
 
     def _scale_down(self, uuid: str, generation: int) -> None:
         self._refuse_older(uuid, self._read(uuid), generation)
@@ -239,7 +252,7 @@ class KubernetesRuntime:
             version = live.deployment["metadata"]["resourceVersion"]
             self._cluster.delete("deployments", names.workspace(uuid), propagation="Foreground", version=version)
         else:
-            self._delete_orphans(uuid)
+            self._beside.delete(uuid)
         if live.claim is not None:
             version = live.claim["metadata"]["resourceVersion"]
             self._cluster.delete("persistentvolumeclaims", names.workspace(uuid), version=version)
@@ -286,16 +299,20 @@ class KubernetesRuntime:
         with redis_errors():
             return int(self._redis.get(keys.REMOVED.format(uuid=uuid)) or 0)
 
-    def _create_deployment(self, identity: Identity) -> Object:
+    def _create_deployment(self, identity: Identity, notes: Mapping[str, str] | None = None) -> Object:
         """A Deployment at 0. It must not be forced: one that appeared meanwhile and was started stays so, as
         its replicas were then set by a patch, which conflicts."""
-        return self._cluster.apply("deployments", objects.deployment(identity, self._choices, 0), force=False)
+        wanted = objects.deployment(identity, self._choices, 0)
+        wanted["metadata"]["annotations"] |= notes or {}
+        return self._cluster.apply("deployments", wanted, force=False)
 
     def _update(self, identity: Identity, deployment: Object) -> Object:
         """Bring a sleeping workspace's pod template up to date with this release and its settings."""
         wanted = objects.deployment(identity, self._choices, 0)
         if _annotations(deployment).get(names.TEMPLATE) == wanted["metadata"]["annotations"][names.TEMPLATE]:
             return deployment
+        # What was applied with the creation and isn't any more would be taken away.
+        wanted["metadata"]["annotations"] |= _notes(generation_of(deployment["metadata"]), identity)
         wanted["metadata"]["resourceVersion"] = deployment["metadata"]["resourceVersion"]
         return self._cluster.apply("deployments", wanted)
 
@@ -337,27 +354,6 @@ class KubernetesRuntime:
         body = {"metadata": {"resourceVersion": metadata["resourceVersion"], "annotations": notes}}
         self._cluster.patch("persistentvolumeclaims", metadata["name"], body)
 
-    def _complete(self, identity: Identity, deployment: Object) -> None:
-        """Make what stands beside the Deployment, or make it right again."""
-        self._keep_secret(identity, deployment)
-        self._cluster.apply("services", objects.service(identity, deployment))
-        self._cluster.apply("ingresses", objects.ingress(identity, deployment, self._choices))
-        scaled = self._scaler.object(identity, deployment)
-        if scaled is not None:
-            self._cluster.apply("scaledobjects", scaled)
-
-    def _keep_secret(self, identity: Identity, deployment: Object) -> None:
-        """The session's secret is made once, and stays what it is; only its owner may be another Deployment."""
-        name = names.workspace(identity.uuid)
-        there = self._cluster.get("secrets", name)
-        if there is None:
-            value = secrets.token_urlsafe(SECRET_BYTES)
-            self._cluster.create("secrets", objects.secret(identity, deployment, value))
-            return
-        owner = objects.owner_reference(deployment)
-        if [each.get("uid") for each in there["metadata"].get("ownerReferences") or []] != [owner["uid"]]:
-            self._cluster.patch("secrets", name, {"metadata": {"ownerReferences": [owner]}})
-
     def _replace_broken(self, uuid: str, deployment: Object) -> None:
         """Delete the pod of a workspace that should be up and does not work: its successor starts afresh."""
         view = views.deployment_view(deployment)
@@ -378,14 +374,6 @@ class KubernetesRuntime:
             self._scaler.before_start(uuid)
         else:
             self._scaler.before_stop(uuid)
-
-    def _delete_orphans(self, uuid: str) -> None:
-        """What a Deployment that someone deleted may have left."""
-        name = names.workspace(uuid)
-        for kind in ("ingresses", "services", "secrets"):
-            self._cluster.delete(kind, name)
-        if self._settings.scaler == "keda":
-            self._cluster.delete("scaledobjects", names.scaler(uuid))
 
     def _nothing_left(self, uuid: str) -> bool:
         live = self._read(uuid)

@@ -35,7 +35,10 @@ fell between the two, with KEDA looking each second on two busy cores, and a pod
 
 
 class Scaler(Protocol):
-    """What a scaler needs to know of a session's life. Raises `StateUnavailable` when Redis is away."""
+    """What a scaler needs to know of a session's life. `kind` is that of its own objects, "" when it has none.
+    Raises `StateUnavailable` when Redis is away."""
+
+    kind: str
 
     def before_start(self, uuid: str) -> None:
         """The session is about to be scaled up."""
@@ -50,6 +53,8 @@ class Scaler(Protocol):
 class Direct:
     """Only we scale. The marker is kept all the same: where KEDA scaled before, its objects outlive the change of the
     setting by a minute, and would contradict us."""
+
+    kind = ""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
@@ -76,6 +81,8 @@ class Direct:
 
 class Keda(Direct):
     """KEDA scales as well, and wakes a session when nobody of us can."""
+
+    kind = "scaledobjects"
 
     def __init__(self, settings: Settings, client: redis.Redis) -> None:
         super().__init__(client)

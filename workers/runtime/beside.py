@@ -1,0 +1,79 @@
+"""What stands beside a session's Deployment and goes with it: Secret, Service, Ingress and, with KEDA, a ScaledObject.
+
+None of them depends on another, so they are made at the same time: in a start each request to the API
+server is time that a user waits.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
+from typing import Any
+
+from app.sessions.model import Identity
+from workers.runtime import names, objects
+from workers.runtime.cluster import Cluster
+from workers.runtime.objects import Choices
+from workers.runtime.scalers import Scaler
+
+Object = dict[str, Any]
+
+SECRET_BYTES = 32
+
+REQUESTS_AT_ONCE = 4
+"""One for each kind; a worker process carries out one task at a time."""
+
+
+class Beside:
+    """Keeps these objects as they should be. Raises as `Cluster` does."""
+
+    def __init__(self, cluster: Cluster, scaler: Scaler, choices: Choices) -> None:
+        self._cluster = cluster
+        self._scaler = scaler
+        self._choices = choices
+        # Its threads are begun by the first request, in whatever process makes it, and end with that.
+        self._executor = ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="beside")
+
+    def complete(self, identity: Identity, deployment: Object) -> None:
+        """Make what is missing, and make right again what was changed."""
+        steps = [
+            lambda: self._keep_secret(identity, deployment),
+            lambda: self._apply("services", objects.service(identity, deployment)),
+            lambda: self._apply("ingresses", objects.ingress(identity, deployment, self._choices)),
+        ]
+        scaled = self._scaler.object(identity, deployment)
+        if scaled is not None:
+            steps.append(lambda: self._apply(self._scaler.kind, scaled))
+        all_at_once(self._executor, steps)
+
+    def delete(self, uuid: str) -> None:
+        """Delete what a Deployment that someone deleted may have left."""
+        name = names.workspace(uuid)
+        for kind in ("ingresses", "services", "secrets"):
+            self._cluster.delete(kind, name)
+        if self._scaler.kind:
+            self._cluster.delete(self._scaler.kind, names.scaler(uuid))
+
+    def _apply(self, kind: str, body: Object) -> None:
+        self._cluster.apply(kind, body)
+
+    def _keep_secret(self, identity: Identity, deployment: Object) -> None:
+        """The session's secret is made once, and stays what it is; only its owner may be another Deployment."""
+        name = names.workspace(identity.uuid)
+        there = self._cluster.get("secrets", name)
+        if there is None:
+            value = secrets.token_urlsafe(SECRET_BYTES)
+            self._cluster.create("secrets", objects.secret(identity, deployment, value))
+            return
+        owner = objects.owner_reference(deployment)
+        if [each.get("uid") for each in there["metadata"].get("ownerReferences") or []] != [owner["uid"]]:
+            self._cluster.patch("secrets", name, {"metadata": {"ownerReferences": [owner]}})
+
+
+def all_at_once(executor: Executor, steps: list[Callable[[], None]]) -> None:
+    """Do all of them and return when each has ended; raises the error of the first that failed."""
+    running = [executor.submit(step) for step in steps]
+    wait(running)
+    for each in running:
+        each.result()
