@@ -12,7 +12,7 @@ from app.sessions import queue
 from app.sessions.backup_files import BackupFiles
 from app.sessions.backups import BackupIndex
 from app.sessions.core import Core
-from app.sessions.events import EventLog
+from app.sessions.events import FROM_START, EventLog, SessionEvent
 from app.sessions.fleet import Fleet
 from app.sessions.leases import Leases
 from app.sessions.model import Record
@@ -84,6 +84,11 @@ class World:
 
     def get(self, uuid: str) -> Record:
         return self.core.store.get(uuid)
+
+    def events_of(self, uuid: str) -> list[SessionEvent]:
+        """All events of the session so far."""
+        told = self.core.events.follow(uuid, FROM_START, seconds=5.0)
+        return [event for event in iter(lambda: next(told), None) if event is not None]
 
     def work(self) -> list[str]:
         """Do every task that waits, in order; answers their names. Bounded, so that a loop shows as a failure."""

@@ -114,7 +114,8 @@ class Lifecycle:
         self._store.defer(keys.BACKUP_REQUESTS, uuid, 0.0)
 
     def _bring_up(self, record: Record) -> None:
-        phases = {"enqueued": self._since(record)}
+        # The first time it was taken, should this be a repeated task.
+        enqueued = record.phases.get("enqueued", self._since(record))
         if record.restore_from:
             self._runtime.restore(record.identity, record.generation)
             self._store.change(
@@ -127,18 +128,15 @@ class Lifecycle:
             )
         elif not record.provisioned:
             self._runtime.provision(record.identity, record.generation)
-        phases["volume"] = self._since(record)
         # Noted before the start, so that a session whose processes run is always known to have a volume.
-        self._update(record, provisioned=True, started_at=self._clock())
-        self._runtime.start(record.uuid, record.generation)
-        phases["started"] = self._since(record)
-        self._store.change(
-            record.uuid,
-            self._clock(),
-            expect={"generation": record.generation},
-            phases=phases,
-            event=("phase", {"phase": "started", "ms": phases["started"]}),
+        self._update(
+            record,
+            provisioned=True,
+            started_at=self._clock(),
+            phases={"enqueued": enqueued},
+            event=("phase", {"phase": "enqueued", "ms": enqueued}),
         )
+        self._runtime.start(record.uuid, record.generation)
 
     def _put_down(self, record: Record) -> None:
         self._runtime.stop(record.uuid, record.generation)

@@ -9,20 +9,25 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 
 from app import logs
-from app.sessions import keys
+from app.sessions import keys, queue
 from app.sessions.core import Core, build_core
 from app.sessions.errors import IllegalState, RetryableError, SessionNotFound, StateUnavailable, Superseded
-from app.sessions.model import UP, Record, Status
+from app.sessions.model import UP, Record, Status, phases_since
 from app.settings import Settings
 from workers import runtime as runtimes
 from workers.runtime.base import Observation, Runtime, Snapshot
 
 log = logging.getLogger(__name__)
+
+STARTING = frozenset({Status.CREATED, Status.WAKING})
+
+START_KINDS = {queue.PROVISION: "create", queue.RESTORE: "restore", queue.WAKE: "wake"}
+"""What a start is called in the metrics, by the task that carries it out."""
 
 BEAT = 1.0
 """s between heartbeats, and between two tries to lead or to see."""
@@ -73,12 +78,28 @@ class Watcher:
                 self._apply_failure(record, seen)
             elif seen.ready:
                 self._apply_ready(record, seen)
-            elif not seen.running:
+            elif seen.running:
+                self._apply_progress(record, seen)
+            else:
                 self._apply_down(record, seen.generation)
             if seen.active_at > record.last_activity and record.status is Status.ACTIVE:
                 self._store.touch(record.uuid, seen.active_at)
         except (Superseded, IllegalState, SessionNotFound) as error:
             log.info("observation left aside: %s", error, extra={"uuid": seen.identity.uuid})
+
+    def _apply_progress(self, record: Record, seen: Observation) -> None:
+        """Tell how far a start has come."""
+        if record.status not in STARTING or record.generation != seen.generation:
+            return
+        phases = phases_since(record.phases, seen.phases, record.requested_at)
+        if new := [name for name in phases if name not in record.phases]:
+            self._store.change(
+                record.uuid,
+                self._clock(),
+                expect={"generation": seen.generation},
+                phases={name: phases[name] for name in new},
+                event=("phase", {"phase": new[-1], "ms": phases[new[-1]]}),
+            )
 
     def _apply_failure(self, record: Record, seen: Observation) -> None:
         if record.status in UP and record.generation == seen.generation:
@@ -115,6 +136,7 @@ class Watcher:
                 self._core.sessions.wake(record.uuid)
             return
         now = self._clock()
+        phases = phases_since(record.phases, {"ready": now, **seen.phases}, record.requested_at)
         self._store.change(
             record.uuid,
             now,
@@ -123,12 +145,14 @@ class Watcher:
             settle=True,
             touch=True,
             idle_at=now + record.idle_timeout if record.idle_timeout else 0.0,
-            phases=_phases({**seen.phases, "ready": now}, record.requested_at),
+            phases=phases,
             reason="",
             replicas=1,
             pod_name=seen.pod_name,
         )
         self._core.fleet.count("starts")
+        if record.status in STARTING:
+            self._core.fleet.started(START_KINDS.get(record.task, "wake"), phases)
 
     def _apply_down(self, record: Record, generation: int) -> None:
         """An active session whose processes were stopped by someone else sleeps; one that is coming up or
@@ -164,11 +188,6 @@ class Watcher:
         finally:
             done.set()
             thread.join()
-
-
-def _phases(seen: Mapping[str, float], requested_at: float) -> dict[str, int]:
-    """When the steps of a start were seen, as ms since the request."""
-    return {name: max(0, round((at - requested_at) * 1000)) for name, at in seen.items()}
 
 
 def main() -> None:

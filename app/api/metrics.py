@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from app.sessions.core import Core
+from app.sessions.fleet import START_BUCKETS, Histogram
 from app.sessions.model import Status, iso
 from app.sessions.queue import QUEUES
 
@@ -21,13 +24,14 @@ UNSAFE = re.compile(r"[^a-zA-Z0-9_]")
 
 @dataclass(frozen=True)
 class Figures:
-    """One reading. `sessions` counts by state, `counters` only grow."""
+    """One reading. `sessions` counts by state, `counters` only grow, `starts` are by kind and phase."""
 
     sessions: dict[Status, int]
     backlog: dict[str, int]
     workers: int
     watcher_age: float | None
     counters: dict[str, int]
+    starts: dict[tuple[str, str], Histogram]
     backups: int
     read_at: float
 
@@ -55,6 +59,7 @@ def read_figures(service: Core, now: float) -> Figures:
         workers=service.fleet.workers(now),
         watcher_age=service.fleet.watcher_age(now),
         counters=service.fleet.counters(),
+        starts=service.fleet.starts(),
         backups=service.backups.count(),
         read_at=now,
     )
@@ -84,10 +89,22 @@ class FiguresCollector(Collector):
             )
         dead = figures.counters.get("dead_letters", 0)
         yield CounterMetricFamily("sessions_dead_letters", "Tasks given up on", value=dead)
+        starts = HistogramMetricFamily(
+            "sessions_start_seconds", "From the request until a phase of the start was over", labels=["kind", "phase"]
+        )
+        for (kind, phase), histogram in figures.starts.items():
+            starts.add_metric([kind, phase], cumulative(histogram), histogram.total)
+        yield starts
         for name, count in sorted(figures.counters.items()):
             if name != "dead_letters":
                 safe = UNSAFE.sub("_", name)
                 yield CounterMetricFamily(f"sessions_{safe}", f"Counted by the service: {name}", value=count)
+
+
+def cumulative(histogram: Histogram) -> list[tuple[str, float]]:
+    """The buckets as Prometheus wants them: each counts those below it too."""
+    bounds = [*map(floatToGoString, START_BUCKETS), "+Inf"]
+    return list(zip(bounds, itertools.accumulate(histogram.counts), strict=True))
 
 
 def wants_text(accept: str) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -14,11 +16,22 @@ from app.sessions.redis_errors import redis_errors
 WORKER_SILENCE = 15.0
 """s: workers report every 2 s; a few reports may be missed under load."""
 
+START_BUCKETS = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
+"""Upper bounds (s) of what the phases of starts are counted by; a start in a cluster takes about 1."""
+
 WATCHER_SILENCE = 10.0
 """s: the watcher reports every second; a silent one means the records may be untrue."""
 
 DEAD_LETTERS_KEPT = 1_000
 DELIVERIES_TTL = 86_400
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How long something took: `counts` by upper bound (`START_BUCKETS`, and one more for all above), `total` s."""
+
+    counts: tuple[int, ...]
+    total: float
 
 
 class Fleet:
@@ -57,6 +70,29 @@ class Fleet:
     def counters(self) -> dict[str, int]:
         with redis_errors():
             return {name: int(value) for name, value in self._redis.hgetall(keys.COUNTERS).items()}
+
+    def started(self, kind: str, phases: Mapping[str, int]) -> None:
+        """Count a start of this kind by how many ms after the request each of its phases was over."""
+        with redis_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            for phase, ms in phases.items():
+                bucket = bisect.bisect_left(START_BUCKETS, ms / 1000)
+                pipe.hincrby(keys.STARTS, f"{kind}:{phase}:{bucket}", 1)
+                pipe.hincrby(keys.STARTS, f"{kind}:{phase}:ms", ms)
+            pipe.execute()
+
+    def starts(self) -> dict[tuple[str, str], Histogram]:
+        """What was counted of all starts, by kind and phase."""
+        with redis_errors():
+            counted = self._redis.hgetall(keys.STARTS)
+        found = {(kind, phase) for kind, phase, _ in (name.split(":") for name in counted)}
+        return {
+            (kind, phase): Histogram(
+                tuple(int(counted.get(f"{kind}:{phase}:{bucket}", 0)) for bucket in range(len(START_BUCKETS) + 1)),
+                int(counted.get(f"{kind}:{phase}:ms", 0)) / 1000,
+            )
+            for kind, phase in sorted(found)
+        }
 
     def delivered(self, task_id: str) -> int:
         """Note one more delivery of a task; answers which one it is, from 1."""

@@ -49,6 +49,10 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
 UP = frozenset({Status.CREATED, Status.WAKING, Status.ACTIVE})
 """The states in which the workspace's processes should be running."""
 
+PHASES = ("enqueued", "scheduled", "volume", "image", "started", "ready")
+"""The steps of a start, in their order: a worker took the task; the pod has a node; its volumes are mounted and its
+sandbox is there; the image is there; the container's process runs; the editor answers. A runtime tells those it has."""
+
 EXPIRY_RETRY = 3_600.0
 """s: when the teardown of an expired session failed, it is tried again this much later."""
 
@@ -59,6 +63,23 @@ GONE = frozenset({Status.TERMINATING, Status.TERMINATED})
 def sources(target: Status) -> frozenset[Status]:
     """The states from which `target` may be reached."""
     return frozenset(status for status, targets in TRANSITIONS.items() if target in targets)
+
+
+def phases_since(known: Mapping[str, int], seen: Mapping[str, float], requested_at: float) -> dict[str, int]:
+    """The phases of a start in ms since its request: those `known`, and those `seen` (seconds since the epoch).
+
+    Never one earlier than the one before it: clocks differ, and a pod may have been there before the
+    request. What is known stays as it is.
+    """
+    phases: dict[str, int] = {}
+    reached = 0
+    for name in PHASES:
+        if name in known:
+            phases[name] = known[name]
+        elif name in seen:
+            phases[name] = max(reached, round((seen[name] - requested_at) * 1000))
+        reached = max(reached, phases.get(name, 0))
+    return phases
 
 
 def new_uuid() -> str:
@@ -98,7 +119,7 @@ class Record(Identity):
 
     `generation` counts intents; `settled` is the last generation that was carried out;
     `task` is the one that carries out the current intent; `provisioned` whether its volume was ever
-    there. `phases` are milliseconds since the request that started the workspace.
+    there. `phases` are milliseconds since the request that started the workspace, in the order of `PHASES`.
     `delete_backup` says whether teardown must back up first.
     """
 
@@ -141,9 +162,7 @@ class Record(Identity):
     def from_hash(cls, hashed: Mapping[str, str]) -> Record:
         """The record in a Redis hash; unknown fields are ignored, so that an older release can read it."""
         values = {name: read(hashed[name]) for name, (read, _) in CODECS.items() if name in hashed}
-        phases = {
-            name.removeprefix(PHASE_PREFIX): int(ms) for name, ms in hashed.items() if name.startswith(PHASE_PREFIX)
-        }
+        phases = {name: int(hashed[PHASE_PREFIX + name]) for name in PHASES if PHASE_PREFIX + name in hashed}
         return cls(**values, phases=phases)
 
 

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from app.sessions.errors import PermanentError, RetryableError, Superseded, WorkspaceConflict
-from app.sessions.model import Identity
+from app.sessions.model import PHASES, Identity
 from app.settings import Settings, SettingsError
 from tests.contract.runtimes import watching
 from tests.unit import fake_api
@@ -496,14 +496,47 @@ def test_the_steps_of_a_start_are_told(runtime: KubernetesRuntime, api: FakeApi)
     with watching(runtime) as seen:
         seen.snapshot()
         started(runtime)
-        api.put("pods", pod({"conditions": conditions(PodScheduled="True")}))
+        api.put("pods", pod({"conditions": conditions(PodScheduled="True")}, f"{NAME}-x"))
         about = {"kind": "Pod", "name": f"{NAME}-x"}
-        seen.until(lambda each: each.pod_name == "pod-1")
+        seen.until(lambda each: each.pod_name == f"{NAME}-x")
         api.put("events", {"metadata": {"name": "e"}, "involvedObject": about, "reason": "Pulled", "message": ""})
-        api.put("pods", pod({"containerStatuses": [{"state": {"running": {}}}], **READY}))
+        api.put("pods", pod({"containerStatuses": [{"state": {"running": {}}}], **READY}, f"{NAME}-x"))
         ready = seen.until(lambda each: each.ready)
-    assert {"scheduled", "volume", "started"} <= set(ready.phases)
-    assert ready.phases["scheduled"] <= ready.phases["volume"] <= ready.phases["started"]
+    assert list(ready.phases) == list(PHASES[1:])
+    assert list(ready.phases.values()) == sorted(ready.phases.values())
+
+
+def test_a_step_that_was_seen_tells_of_those_before_it(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """The kubelet tells of an image at once, and of the volumes only when it looks again."""
+    with watching(runtime) as seen:
+        seen.snapshot()
+        started(runtime)
+        api.put("pods", pod({"conditions": conditions(PodScheduled="True")}, f"{NAME}-x"))
+        seen.until(lambda each: "scheduled" in each.phases)
+        about = {"kind": "Pod", "name": f"{NAME}-x"}
+        api.put("events", {"metadata": {"name": "e"}, "involvedObject": about, "reason": "Pulled", "message": ""})
+        pulled = seen.until(lambda each: "image" in each.phases)
+        assert pulled.phases["scheduled"] < pulled.phases["volume"] == pulled.phases["image"]
+        api.put("events", {"metadata": {"name": "f"}, "involvedObject": about, "reason": "Started", "message": ""})
+        begun = seen.until(lambda each: "started" in each.phases)
+    assert not begun.ready
+    assert begun.phases.items() > pulled.phases.items()
+
+
+def test_another_pods_events_are_no_steps_of_this_ones(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """One that is going may still have something to say."""
+    with watching(runtime) as seen:
+        seen.snapshot()
+        started(runtime)
+        api.put("pods", pod({"conditions": conditions(PodScheduled="True")}, f"{NAME}-new"))
+        seen.until(lambda each: "scheduled" in each.phases)
+        for number, name in enumerate((f"{NAME}-old", f"{NAME}-new")):
+            about = {"kind": "Pod", "name": name}
+            reason = ("Started", "Pulled")[number]
+            event = {"metadata": {"name": f"e{number}"}, "involvedObject": about, "reason": reason, "message": ""}
+            api.put("events", event)
+        pulled = seen.until(lambda each: "image" in each.phases)
+    assert "started" not in pulled.phases
 
 
 def test_scaling_by_others_is_seen(runtime: KubernetesRuntime, api: FakeApi) -> None:

@@ -32,7 +32,7 @@ def test_create_brings_a_workspace_up(world: World) -> None:
     world.look(record.uuid)
     up = world.get(record.uuid)
     assert (up.status, up.replicas, up.settled) == (Status.ACTIVE, 1, up.generation)
-    assert up.phases == {"enqueued": 0, "volume": 0, "started": 0, "ready": 400}
+    assert up.phases == {"enqueued": 0, "ready": 400}
 
 
 @pytest.mark.parametrize("user_id", ["", "a" * 129, "a b", "a/b", "ä", "a\n"])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from app.sessions.model import Status
+from app.sessions.fleet import START_BUCKETS
+from app.sessions.model import Status, phases_since
 from tests.world import World
 
 
@@ -48,6 +49,59 @@ def test_the_steps_of_a_start_become_part_of_the_record(world: World) -> None:
         "ready": 1500,
     }
     assert "enqueued" in phases
+    assert list(phases) == ["enqueued", "scheduled", "volume", "ready"]
+
+
+def test_a_start_is_told_while_it_goes_on(world: World) -> None:
+    """One event for each look that found something new; what is known stays as it is."""
+    uuid = world.asleep()
+    world.sessions.wake(uuid)
+    world.work()
+    seen = world.runtime.observe(uuid)
+    assert seen is not None
+    for phases in ({"scheduled": 0.1}, {"scheduled": 0.2, "volume": 0.4, "image": 0.5}, {"image": 0.6}):
+        told = {name: world.now + after for name, after in phases.items()}
+        world.watcher.apply(replace(seen, ready=False, phases=told))
+    assert world.get(uuid).phases == {"enqueued": 0, "scheduled": 100, "volume": 400, "image": 500}
+    told_of = [event.data["phase"] for event in world.events_of(uuid) if event.type == "phase"]
+    assert told_of[-3:] == ["enqueued", "scheduled", "image"]
+
+
+def test_steps_seen_after_it_is_up_or_put_to_sleep_change_nothing(world: World) -> None:
+    """They are of a start that is over."""
+    uuid = world.active()
+    seen = world.runtime.observe(uuid)
+    assert seen is not None
+    before = world.get(uuid).phases
+    world.watcher.apply(replace(seen, ready=False, phases={"scheduled": world.now + 1}))
+    assert world.get(uuid).phases == before
+
+
+def test_no_phase_is_earlier_than_the_one_before_it() -> None:
+    """Clocks differ between machines, and a pod may be older than the request that adopts it."""
+    assert phases_since({"enqueued": 9}, {"scheduled": 90.0, "started": 100.5}, 100.0) == {
+        "enqueued": 9,
+        "scheduled": 9,
+        "started": 500,
+    }
+
+
+def test_each_start_is_counted_by_kind_and_phase(world: World) -> None:
+    """For the metrics; one that came up by itself after a failure was none."""
+    uuid = world.asleep()
+    world.sessions.wake(uuid)
+    world.work()
+    world.now += 0.4
+    world.runtime.become_ready(uuid)
+    world.look(uuid)
+    starts = world.core.fleet.starts()
+    assert set(starts) == {(kind, phase) for kind in ("create", "wake") for phase in ("enqueued", "ready")}
+    woken = starts[("wake", "ready")]
+    assert (sum(woken.counts), woken.counts[START_BUCKETS.index(0.5)], woken.total) == (1, 1, 0.4)
+    world.lifecycle.fail(uuid, world.get(uuid).generation, "gone for a moment")
+    world.look(uuid)
+    assert world.get(uuid).status is Status.ACTIVE
+    assert world.core.fleet.starts() == starts
 
 
 def test_a_workspace_that_was_just_made_is_not_adopted_yet(world: World) -> None:

@@ -29,7 +29,7 @@ class Observation:
 
     Two things are told beside what the workspace is, and make no difference between two looks at it:
     `created_at` is when its volume was made, `phases` when each step of the present start was seen
-    (scheduled, volume, image, started), both in seconds since the epoch, as far as they are known.
+    (see `PHASES` in app/sessions/model.py), both in seconds since the epoch, as far as they are known.
     """
 
     identity: Identity

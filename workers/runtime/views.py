@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.sessions.model import Identity
+from app.sessions.model import PHASES, Identity
 from workers.runtime import names
 from workers.runtime.base import Observation
 from workers.runtime.cluster import refusal, timestamp
@@ -43,6 +43,13 @@ SETUP_TROUBLE = frozenset({"CreateContainerConfigError", "CreateContainerError",
 VOLUME_TROUBLE = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume", "VolumeResizeFailed"})
 CLAIM_TROUBLE = frozenset({"ProvisioningFailed", "FailedBinding"})
 SANDBOX_TROUBLE = frozenset({"FailedCreatePodSandBox"})
+
+WORKERS_STEP = PHASES[0]
+"""The one that nothing in the cluster tells of."""
+
+EVENT_STEPS = {"Pulling": "volume", "Pulled": "image", "Started": "started"}
+"""The step of a start that is done when an event of this reason comes. Events come at once; the pod itself shows its
+volumes and its container only after the kubelet's next look at them, up to a second later."""
 
 TROUBLES: Mapping[str, str] = {
     **dict.fromkeys(VOLUME_TROUBLE, "The workspace's volume can't be mounted"),
@@ -150,9 +157,20 @@ def warned(event: Object) -> Warned | None:
     about = event.get("involvedObject") or {}
     match = OBJECT_NAME.fullmatch(str(about.get("name", "")))
     reason = str(event.get("reason", ""))
-    if match is None or not (reason == "Pulled" or reason in TROUBLES):
+    if match is None or not (reason in EVENT_STEPS or reason in TROUBLES):
         return None
     return Warned(match[1], str(about["name"]), reason, str(event.get("message", "")))
+
+
+def steps_in_order(seen: Mapping[str, float]) -> dict[str, float]:
+    """When each step of a start was done, by when it was seen (seconds since the epoch): at the latest when a later
+    one was, as pods and events are told apart from one another."""
+    steps: dict[str, float] = {}
+    for number, name in enumerate(PHASES):
+        later = [seen[each] for each in PHASES[number:] if each in seen]
+        if later and name != WORKERS_STEP:
+            steps[name] = min(later)
+    return steps
 
 
 def current(pods: Iterable[PodView]) -> PodView | None:
@@ -266,6 +284,8 @@ def _steps(conditions: Mapping[str, Object], container: Object) -> frozenset[str
         steps.add("volume")
     if "running" in (container.get("state") or {}):
         steps.add("started")
+    if conditions.get("Ready", {}).get("status") == "True":
+        steps.add("ready")
     return frozenset(steps)
 
 

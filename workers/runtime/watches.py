@@ -236,10 +236,11 @@ class ClusterWatch:
         for each in change.items:
             if each.uuid not in self._pods:
                 continue
-            if each.reason == "Pulled":
-                self._steps.setdefault(each.uuid, {}).setdefault("image", self._clock())
-            else:
+            step = views.EVENT_STEPS.get(each.reason)
+            if step is None:
                 self._warnings[each.uuid] = each
+            elif each.subject in self._pods[each.uuid]:
+                self._steps.setdefault(each.uuid, {}).setdefault(step, self._clock())
         return {each.uuid for each in change.items}
 
     def _note_steps(self, pod: PodView, known: Mapping[str, PodView]) -> None:
@@ -261,7 +262,7 @@ class ClusterWatch:
         if identity is None:
             return None
         seen = self._seen(identity, uuid, deployment, told.generation if told else 0)
-        if seen == told:
+        if seen == told and (seen.ready or seen.phases == told.phases):
             return None
         if seen.running or seen.failure:
             self._told[uuid] = seen
@@ -282,7 +283,7 @@ class ClusterWatch:
             warning,
             self._clock(),
             generation=generation if deployment is None else 0,
-            phases=self._steps.get(uuid),
+            phases=views.steps_in_order(self._steps.get(uuid, {})),
         )
         if seen.running and deployment is not None and views.problem_of(deployment, pod, warning) is not None:
             # Something is wrong and may be for long enough in a moment, without another word of the cluster.

@@ -86,6 +86,7 @@ class Tracked:
             pod_name=pod_name(self.running) if not self.failure else "",
             failure=self.failure,
             active_at=self.active_at,
+            phases={"started": self.running.started_at},
         )
 
 

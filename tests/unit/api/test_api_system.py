@@ -81,15 +81,19 @@ def test_metrics_count_sessions_by_state(client: Client, core: Core) -> None:
 def test_metrics_speak_prometheus_when_asked_to(client: Client, core: Core, accept: str) -> None:
     move(core, new_session(client), Status.ACTIVE)
     core.fleet.count("wakes")
+    core.fleet.started("wake", {"enqueued": 10, "ready": 1200})
     answer = client.get("/metrics", headers={"Accept": accept})
     assert answer.mimetype == accept.partition(";")[0]
     samples = {
-        (sample.name, tuple(sample.labels.values())): sample.value
+        (sample.name, tuple(value for _, value in sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(answer.text)
         for sample in family.samples
     }
     assert samples[("sessions", ("active",))] == 1
     assert samples[("sessions_wakes_total", ())] == 1
+    assert samples[("sessions_start_seconds_sum", ("wake", "ready"))] == 1.2
+    buckets = [samples[("sessions_start_seconds_bucket", ("wake", le, "ready"))] for le in ("1.0", "1.5", "+Inf")]
+    assert buckets == [0, 1, 1]
 
 
 def test_the_document_describes_every_route(app: Flask, client: Client) -> None:
