@@ -65,7 +65,7 @@ class FakeRuntime:
 
     # The protocol
 
-    def provision(self, identity: Identity, generation: int) -> None:
+    def provision(self, identity: Identity, generation: int, *, starting: bool = False) -> None:
         self._called("provision", identity.uuid, generation)
         self._provision(identity, generation)
 

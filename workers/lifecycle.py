@@ -127,7 +127,7 @@ class Lifecycle:
                 event=("phase", {"phase": "restored", "ms": self._since(record)}),
             )
         elif not record.provisioned:
-            self._runtime.provision(record.identity, record.generation)
+            self._runtime.provision(record.identity, record.generation, starting=True)
         # Noted before the start, so that a session whose processes run is always known to have a volume.
         self._update(
             record,

@@ -95,6 +95,17 @@ def test_provisioning_makes_all_of_a_session(runtime: KubernetesRuntime, api: Fa
     assert owners == {"persistentvolumeclaims": 0, "deployments": 0, "secrets": 1, "services": 1, "ingresses": 1}
 
 
+def test_a_creation_brings_the_pod_up_before_what_stands_beside_it(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """All is there in the end; and of it, the Secret first, without which the pod can't begin."""
+    runtime.provision(ADA, 1, starting=True)
+    assert {kind for kind, _ in api.names()} == {"persistentvolumeclaims", "deployments"}
+    before = len(api.requests)
+    runtime.start(A, 1)
+    assert {kind for kind, _ in api.names()} == ALL_KINDS - {"scaledobjects"}
+    made = [request.split()[1] for request in api.requests[before:] if not request.startswith("GET")]
+    assert made[:2] == ["deployments", "secrets"]
+
+
 def test_the_secret_is_made_once(runtime: KubernetesRuntime, api: FakeApi) -> None:
     """A pod that runs has read it; another one would lock it out."""
     runtime.provision(ADA, 1)

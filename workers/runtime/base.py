@@ -67,9 +67,10 @@ class BackupSummary:
 class Runtime(Protocol):
     """Runs workspaces: folders and processes on this machine, or objects of a cluster."""
 
-    def provision(self, identity: Identity, generation: int) -> None:
+    def provision(self, identity: Identity, generation: int, *, starting: bool = False) -> None:
         """Create the workspace's volume and what names it, not running; adopt it when it is already
-        this session's."""
+        this session's. With `starting` a start of the same intent follows at once, and what that makes
+        in any case may be left to it."""
 
     def start(self, uuid: str, generation: int) -> None:
         """Ask for the processes and return; `watch` tells when they are ready. Running already: only

@@ -1,7 +1,6 @@
 """What stands beside a session's Deployment and goes with it: Secret, Service, Ingress and, with KEDA, a ScaledObject.
 
-None of them depends on another, so they are made at the same time: in a start each request to the API
-server is time that a user waits.
+Only the Secret is waited for by anyone; the others don't depend on one another, so they are made at the same time.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ Object = dict[str, Any]
 
 SECRET_BYTES = 32
 
-REQUESTS_AT_ONCE = 4
-"""One for each kind; a worker process carries out one task at a time."""
+REQUESTS_AT_ONCE = 3
+"""One for each kind but the Secret; a worker process carries out one task at a time."""
 
 
 class Beside:
@@ -37,8 +36,9 @@ class Beside:
 
     def complete(self, identity: Identity, deployment: Object) -> None:
         """Make what is missing, and make right again what was changed."""
+        # By itself and first: a pod that is coming up already can't begin without it.
+        self._keep_secret(identity, deployment)
         steps = [
-            lambda: self._keep_secret(identity, deployment),
             lambda: self._apply("services", objects.service(identity, deployment)),
             lambda: self._apply("ingresses", objects.ingress(identity, deployment, self._choices)),
         ]

@@ -84,9 +84,10 @@ class KubernetesRuntime:
         self._jobs = ArchiveJobs(self._cluster, settings.start_timeout, clock)
         self._clock = clock
 
-    def provision(self, identity: Identity, generation: int) -> None:
-        """See `Runtime.provision`."""
-        self._decided(lambda: self._provision(identity, generation))
+    def provision(self, identity: Identity, generation: int, *, starting: bool = False) -> None:
+        """See `Runtime.provision`. What stands beside the Deployment is left to a start: ingress controllers and
+        KEDA are busy with it for as long as the pod needs to come up."""
+        self._decided(lambda: self._provision(identity, generation, starting))
         buried = self._buried(identity.uuid)
         if buried > generation:
             # It was removed between our look and our change: what we made is nobody's.
@@ -175,7 +176,7 @@ class KubernetesRuntime:
 
     # One decision each: read, refuse, change. A `Conflict` means: again.
 
-    def _provision(self, identity: Identity, generation: int) -> None:
+    def _provision(self, identity: Identity, generation: int, starting: bool) -> None:
         uuid = identity.uuid
         live = self._read(uuid)
         self._refuse_older(uuid, live, generation)
@@ -186,7 +187,8 @@ class KubernetesRuntime:
             deployment = self._create(identity, generation)
         else:
             deployment = self._adopt(identity, generation, live)
-        self._beside.complete(identity, deployment)
+        if not starting:
+            self._beside.complete(identity, deployment)
 
     def _create(self, identity: Identity, generation: int) -> Object:
         """A claim and a Deployment at 0 where there was neither. That the claim is ours says that no other intent

@@ -67,7 +67,7 @@ class LocalRuntime:
         self._routes = Routes(client, settings.workspace_domain)
         self._lock_wait = settings.stop_grace + processes.KILL_LIMIT + LOCK_SLACK
 
-    def provision(self, identity: Identity, generation: int) -> None:
+    def provision(self, identity: Identity, generation: int, *, starting: bool = False) -> None:
         """See `Runtime.provision`. A folder without meta.json is from one that was killed: it is completed."""
         uuid = identity.uuid
         with _disk(), self._folders.locked(uuid, self._lock_wait) as lock:
