@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from threading import Event
 
-from app.sessions.errors import BackupNotFound, PermanentError, Superseded, WorkspaceConflict
+from app.sessions.errors import BackupNotFound, FilesGone, Superseded, WorkspaceConflict
 from app.sessions.model import Identity
 from workers.runtime.base import BackupSummary, Observation, Snapshot
 
@@ -73,7 +73,7 @@ class FakeRuntime:
         self._called("start", uuid, generation)
         workspace = self._intent(uuid, generation)
         if workspace is None:
-            raise PermanentError(f"The files of workspace {uuid} are gone.")
+            raise FilesGone(uuid)
         if not workspace.running:
             workspace.running, workspace.failure = True, ""
         self._tell(uuid)
@@ -95,7 +95,7 @@ class FakeRuntime:
     def backup(self, uuid: str, name: str) -> BackupSummary:
         self._called("backup", uuid, 0)
         if uuid not in self.workspaces:
-            raise PermanentError(f"The files of workspace {uuid} are gone.")
+            raise FilesGone(uuid)
         files = self.backups[name] = dict(self.workspaces[uuid].files)
         content = sum(len(each) for each in files.values())
         digest = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()

@@ -42,7 +42,7 @@ WORKER = {
 ALLOWED = {
     "worker": WORKER,
     "archiver": WORKER,
-    "watcher": {name: {"list", "watch"} for name in ("deployments", "pods", "events")},
+    "watcher": {name: {"list", "watch"} for name in ("deployments", "persistentvolumeclaims", "pods", "events")},
 }
 """What each account may do, all of it in the workspaces' namespace: resource to verbs."""
 

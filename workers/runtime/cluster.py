@@ -46,7 +46,7 @@ CONNECT_TIMEOUT = 3.0
 """s until an API server that does not take the connection counts as away."""
 
 POOL_SIZE = 8
-"""Connections of one process: the watch holds three."""
+"""Connections of one process: the watch holds four."""
 
 KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),

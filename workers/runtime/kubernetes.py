@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import redis
 
 from app.sessions import keys
-from app.sessions.errors import PermanentError, RetryableError, Superseded, WorkspaceConflict
+from app.sessions.errors import FilesGoing, FilesGone, RetryableError, Superseded, WorkspaceConflict
 from app.sessions.model import Identity
 from app.sessions.redis_errors import redis_errors
 from app.settings import Settings
@@ -58,6 +58,12 @@ class Live:
         """The claim's, else what the Deployment knows."""
         found = (identity_of(each["metadata"]) for each in (self.claim, self.deployment) if each)
         return next((identity for identity in found if identity is not None), None)
+
+    def refuse_losing_files(self) -> None:
+        """Raises `FilesGoing` when the end of the pod would be the end of its files: a claim that is being
+        deleted is kept for as long as a pod has it."""
+        if _going(self.claim) and self.deployment is not None and _replicas(self.deployment):
+            raise FilesGoing()
 
     @property
     def users(self) -> set[str]:
@@ -125,9 +131,11 @@ class KubernetesRuntime:
         live = self._read(uuid)
         identity = live.identity
         if live.claim is None or identity is None:
-            raise PermanentError(f"The files of workspace {uuid} are gone.")
+            raise FilesGone(uuid)
         node = next((pod.node for pod in self._pods(uuid) if pod.node), "")
         job = objects.archive_job("backup", identity, name, self._clock(), self._choices, node)
+        if node and _going(live.claim):
+            objects.place(job, node)
         summary = self._jobs.run(job, name)
         if summary is None:
             raise RetryableError(f"The archive Job of {name} did not say what it wrote.")
@@ -212,7 +220,8 @@ class KubernetesRuntime:
         self._refuse_older(uuid, live, generation)
         identity = live.identity
         if live.claim is None or identity is None:
-            raise PermanentError(f"The files of workspace {uuid} are gone.")
+            raise FilesGone(uuid)
+        live.refuse_losing_files()
         _refuse_going(live)
         deployment = live.deployment or self._create_deployment(identity)
         asleep = not _replicas(deployment)
@@ -229,18 +238,23 @@ class KubernetesRuntime:
         self._beside.complete(identity, deployment)
 
     def _scale_down(self, uuid: str, generation: int) -> None:
-        self._refuse_older(uuid, self._read(uuid), generation)
+        self._read_to_stop(uuid, generation)
         self._scaler.before_stop(uuid)
         try:
-            live = self._read(uuid)
-            self._refuse_older(uuid, live, generation)
+            live = self._read_to_stop(uuid, generation)
             if live.deployment is not None:
                 self._note(live.deployment, live.claim, generation, replicas=0)
             elif live.claim is not None:
                 self._note_claim(live.claim, generation)
-        except (Conflict, Superseded):
+        except (Conflict, Superseded, FilesGoing):
             self._agree(uuid)
             raise
+
+    def _read_to_stop(self, uuid: str, generation: int) -> Live:
+        live = self._read(uuid)
+        self._refuse_older(uuid, live, generation)
+        live.refuse_losing_files()
+        return live
 
     def _delete(self, uuid: str, generation: int) -> None:
         live = self._read(uuid)
@@ -414,8 +428,12 @@ class KubernetesRuntime:
 
 def _refuse_going(live: Live) -> None:
     """What is being deleted can't be kept; it is soon gone and can be made anew."""
-    if any(each and "deletionTimestamp" in each["metadata"] for each in (live.claim, live.deployment)):
+    if _going(live.claim) or _going(live.deployment):
         raise RetryableError("The workspace's old objects are still being deleted.")
+
+
+def _going(item: Object | None) -> bool:
+    return item is not None and "deletionTimestamp" in item["metadata"]
 
 
 def _notes(generation: int, identity: Identity | None) -> dict[str, str]:

@@ -28,7 +28,15 @@ import redis
 
 from app.sessions.backup_files import BackupFiles
 from app.sessions.connections import connect
-from app.sessions.errors import NoSpace, PermanentError, RetryableError, SessionError, Superseded, WorkspaceConflict
+from app.sessions.errors import (
+    FilesGone,
+    NoSpace,
+    PermanentError,
+    RetryableError,
+    SessionError,
+    Superseded,
+    WorkspaceConflict,
+)
 from app.sessions.model import Identity
 from app.settings import Settings
 from workers import archive
@@ -86,7 +94,7 @@ class LocalRuntime:
         """See `Runtime.start`. One that has hung since its start is replaced."""
         with _disk(), self._intent(uuid, generation) as meta:
             if meta is None:
-                raise PermanentError(f"The files of workspace {uuid} are gone.")
+                raise FilesGone(uuid)
             running = self._folders.read_running(uuid)
             if running is not None and self._works(running):
                 running = replace(running, generation=generation)
@@ -119,7 +127,7 @@ class LocalRuntime:
         """See `Runtime.backup`. Takes no lock: a wake must not wait for it."""
         meta = self._folders.read_meta(uuid)
         if meta is None:
-            raise PermanentError(f"The files of workspace {uuid} are gone.")
+            raise FilesGone(uuid)
         return archive.write_backup(self._folders.app(uuid), self._files(), name, meta.identity, time.time())
 
     def restore(self, identity: Identity, generation: int) -> None:

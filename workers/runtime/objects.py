@@ -354,6 +354,12 @@ def reader_job(name: str, backup: str, secret_digest: str, choices: Choices) -> 
     }
 
 
+def place(job: Object, node: str) -> None:
+    """Put the Job's pod on that node past the scheduler, which has no place for one whose claim is being deleted.
+    The kubelet takes it: the volume is in use there already."""
+    job["spec"]["template"]["spec"]["nodeName"] = node
+
+
 def owner_reference(owner: Object) -> Object:
     """What makes an object go when the Deployment `owner` does, and the Deployment wait for it."""
     return {

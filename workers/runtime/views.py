@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from app.sessions.errors import FilesGoing
 from app.sessions.model import PHASES, Identity
 from workers.runtime import names
 from workers.runtime.base import Observation
@@ -109,6 +110,14 @@ class PodView:
 
 
 @dataclass(frozen=True, slots=True)
+class ClaimView:
+    """A volume claim. `going` says that it was deleted, and lasts as long as a pod has it."""
+
+    uuid: str
+    going: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Warned:
     """The last event about a workspace. `reason` is Kubernetes' own word."""
 
@@ -133,6 +142,10 @@ def deployment_view(item: Object) -> DeploymentView:
         replicas=0 if going else item["spec"].get("replicas", 1),
         problem=_refused(item),
     )
+
+
+def claim_view(item: Object) -> ClaimView:
+    return ClaimView(uuid_of(item), "deletionTimestamp" in item["metadata"])
 
 
 def pod_view(item: Object) -> PodView:
@@ -200,12 +213,15 @@ def observation(
     generation: int = 0,
     created_at: float = 0.0,
     phases: Mapping[str, float] | None = None,
+    files_going: bool = False,
 ) -> Observation:
     """A workspace as these objects show it at `now`. `generation` is for one without a Deployment."""
     known = max(deployment.generation if deployment else 0, generation)
     down = Observation(identity=identity, generation=known, created_at=created_at)
     if deployment is None or not deployment.up:
         return down
+    if files_going:
+        return Observation(identity=identity, generation=known, failure=str(FilesGoing()), created_at=created_at)
     pod = current(pods)
     problem = problem_of(deployment, pod, warning)
     if problem is not None and now - problem.since >= problem.patience:

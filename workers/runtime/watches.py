@@ -137,6 +137,7 @@ class ClusterWatch:
         self._changes: queue.Queue[Change] = queue.Queue()
         self._feeds = [
             Feed(cluster, "deployments", names.SELECTOR, views.deployment_view, self._changes),
+            Feed(cluster, "persistentvolumeclaims", names.SELECTOR, views.claim_view, self._changes),
             Feed(cluster, "pods", names.SELECTOR, views.pod_view, self._changes),
             Feed(cluster, "events", "", views.warned, self._changes),
         ]
@@ -144,6 +145,7 @@ class ClusterWatch:
         self._pods: dict[str, dict[str, PodView]] = {}
         self._warnings: dict[str, Warned] = {}
         self._steps: dict[str, dict[str, float]] = {}
+        self._going: set[str] = set()
         self._told: dict[str, Observation] = {}
         self._unsure: set[str] = set()
 
@@ -171,7 +173,7 @@ class ClusterWatch:
 
     def _first_lists(self, stop: Event) -> bool:
         """Whether all kinds were listed; False when told to end before."""
-        missing = {"deployments", "pods", "events"}
+        missing = {"deployments", "persistentvolumeclaims", "pods", "events"}
         deadline = time.monotonic() + FIRST_LIST
         while missing:
             if stop.is_set():
@@ -198,6 +200,8 @@ class ClusterWatch:
             raise change.error
         if change.kind == "deployments":
             return self._take_deployments(change)
+        if change.kind == "persistentvolumeclaims":
+            return self._take_claims(change)
         if change.kind == "pods":
             return self._take_pods(change)
         return self._take_events(change)
@@ -214,6 +218,18 @@ class ClusterWatch:
             else:
                 self._deployments[each.uuid] = each
         return touched
+
+    def _take_claims(self, change: Change) -> set[str]:
+        """Keeps only those that are on their way out."""
+        before = set(self._going)
+        if change.listed:
+            self._going.clear()
+        for each in change.items:
+            if each.going and not change.gone:
+                self._going.add(each.uuid)
+            else:
+                self._going.discard(each.uuid)
+        return before ^ self._going
 
     def _take_pods(self, change: Change) -> set[str]:
         touched = {each.uuid for each in change.items}
@@ -284,6 +300,7 @@ class ClusterWatch:
             self._clock(),
             generation=generation if deployment is None else 0,
             phases=views.steps_in_order(self._steps.get(uuid, {})),
+            files_going=uuid in self._going,
         )
         if seen.running and deployment is not None and views.problem_of(deployment, pod, warning) is not None:
             # Something is wrong and may be for long enough in a moment, without another word of the cluster.
