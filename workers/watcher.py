@@ -82,6 +82,9 @@ class Watcher:
                 self._apply_progress(record, seen)
             else:
                 self._apply_down(record, seen.generation)
+                if seen.deleted and record.status is Status.ACTIVE and record.generation == seen.generation:
+                    log.warning("what ran it was deleted by someone else", extra={"uuid": record.uuid})
+                    self._core.sessions.wake(record.uuid)
             if seen.active_at > record.last_activity and record.status is Status.ACTIVE:
                 self._store.touch(record.uuid, seen.active_at)
         except (Superseded, IllegalState, SessionNotFound) as error:

@@ -611,17 +611,30 @@ def test_scaling_by_others_is_seen(runtime: KubernetesRuntime, api: FakeApi) -> 
         for wanted in (1, 0):
             deployment = api.get("deployments", NAME)
             api.put("deployments", {**deployment, "spec": {**deployment["spec"], "replicas": wanted}})
-            assert seen.until(lambda each, up=bool(wanted): each.running is up).generation == 1  # type: ignore[misc]
+            told = seen.until(lambda each, up=bool(wanted): each.running is up)  # type: ignore[misc]
+            assert (told.generation, told.deleted) == (1, False)
 
 
 def test_a_deleted_deployment_is_a_workspace_that_is_down(runtime: KubernetesRuntime, api: FakeApi) -> None:
-    """With the intent it last carried out, so that the session falls asleep."""
+    """With the intent it last carried out, and told from one that was put down."""
     started(runtime)
     with watching(runtime) as seen:
         assert len(seen.snapshot().workspaces) == 1
         api.drop("deployments", NAME)
         down = seen.until(lambda each: not each.running)
-    assert (down.generation, down.failure) == (2, "")
+    assert (down.generation, down.failure, down.deleted) == (2, "", True)
+
+
+def test_a_deleted_deployment_is_not_made_again_beside_its_old_pod(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """Two pods must never share a volume."""
+    started(runtime)
+    api.put("pods", pod(READY))
+    api.drop("deployments", NAME)
+    with pytest.raises(RetryableError, match="old pod"):
+        runtime.start(A, 3)
+    api.drop("pods", "pod-1")
+    runtime.start(A, 3)
+    assert replicas(api) == 1
 
 
 @pytest.mark.parametrize("forget", [False, True])

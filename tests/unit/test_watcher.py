@@ -23,6 +23,29 @@ def test_a_session_that_someone_else_scaled_up_is_woken(world: World) -> None:
     assert (woken.status, woken.generation, workspace.generation) == (Status.ACTIVE, generation + 1, generation + 1)
 
 
+def test_a_session_whose_deployment_someone_deleted_is_brought_up_again(world: World) -> None:
+    """Nobody asked for it to sleep, as somebody does who scales it down."""
+    uuid = world.active()
+    world.runtime.stop(uuid, world.get(uuid).generation)
+    seen = world.runtime.observe(uuid)
+    assert seen is not None
+    world.watcher.apply(replace(seen, deleted=True))
+    assert world.get(uuid).status is Status.WAKING
+    world.work()
+    world.runtime.become_ready(uuid)
+    world.look(uuid)
+    assert world.get(uuid).status is Status.ACTIVE
+
+
+def test_a_deployment_that_a_deletion_takes_away_is_not_brought_up_again(world: World) -> None:
+    uuid = world.active()
+    seen = world.runtime.observe(uuid)
+    assert seen is not None
+    world.sessions.delete(uuid)
+    world.watcher.apply(replace(seen, running=False, ready=False, deleted=True))
+    assert world.get(uuid).status is Status.TERMINATING
+
+
 def test_a_session_that_is_still_being_put_to_sleep_is_not_woken(world: World) -> None:
     """Its processes are those of the intent before."""
     uuid = world.active()

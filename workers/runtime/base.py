@@ -25,7 +25,8 @@ class Observation:
 
     `generation` is that of the last intent it carried out; `running` whether its processes are
     asked for and there; `ready` whether the editor answers; `failure` why it is neither, with the
-    last lines of its log; `active_at` when someone last used it (seconds since the epoch, 0 unknown).
+    last lines of its log; `deleted` whether it went down because someone deleted what ran it;
+    `active_at` when someone last used it (seconds since the epoch, 0 unknown).
 
     Two things are told beside what the workspace is, and make no difference between two looks at it:
     `created_at` is when its volume was made, `phases` when each step of the present start was seen
@@ -38,6 +39,7 @@ class Observation:
     ready: bool = False
     pod_name: str = ""
     failure: str = ""
+    deleted: bool = False
     active_at: float = 0.0
     created_at: float = field(default=0.0, compare=False)
     phases: Mapping[str, float] = field(default_factory=dict, compare=False)

@@ -223,6 +223,9 @@ class KubernetesRuntime:
             raise FilesGone(uuid)
         live.refuse_losing_files()
         _refuse_going(live)
+        if live.deployment is None and not all(pod.ended for pod in self._pods(uuid)):
+            # A new Deployment knows nothing of a deleted one's pod, and two must never share the volume.
+            raise RetryableError("The workspace's old pod is still ending.")
         deployment = live.deployment or self._create_deployment(identity)
         asleep = not _replicas(deployment)
         if asleep:

@@ -85,6 +85,7 @@ class DeploymentView:
     identity: Identity | None
     generation: int
     replicas: int
+    going: bool
     problem: Problem | None
 
     @property
@@ -140,6 +141,7 @@ def deployment_view(item: Object) -> DeploymentView:
         identity=identity_of(metadata),
         generation=generation_of(metadata),
         replicas=0 if going else item["spec"].get("replicas", 1),
+        going=going,
         problem=_refused(item),
     )
 

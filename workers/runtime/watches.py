@@ -11,7 +11,7 @@ import logging
 import queue
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event, Thread
 from typing import Any
 
@@ -284,7 +284,9 @@ class ClusterWatch:
             self._told[uuid] = seen
             return seen
         self._forget(uuid)
-        return seen if told is not None else None
+        if told is None:
+            return None
+        return replace(seen, deleted=True) if deployment is None or deployment.going else seen
 
     def _seen(self, identity: Identity, uuid: str, deployment: DeploymentView | None, generation: int) -> Observation:
         pods = tuple(self._pods.get(uuid, {}).values())
