@@ -14,7 +14,12 @@ __all__ = ["browser"]
 collect_ignore_glob = [] if os.environ.get("KUBECONFIG") else ["test_*.py"]
 if not os.environ.get("API_URL"):
     # Only where the whole product runs, as after `scripts/cluster/cluster demo`.
-    collect_ignore_glob += ["test_workspace_on_cluster.py", "test_scalers_on_cluster.py", "test_backups_on_cluster.py"]
+    collect_ignore_glob += [
+        "test_backups_on_cluster.py",
+        "test_bench.py",
+        "test_scalers_on_cluster.py",
+        "test_workspace_on_cluster.py",
+    ]
 
 
 @pytest.fixture(scope="session")

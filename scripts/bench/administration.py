@@ -1,0 +1,139 @@
+"""What an administrator of the cluster does around the measurements, and undoes: quota, a class of volumes, deletions.
+
+With the kubernetes client's own calls, as the service never needs them.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kubernetes import client
+
+from scripts.bench.product import NAMESPACE, SYSTEM, TIMEOUT
+from workers.runtime import names
+from workers.runtime.cluster import find_cluster
+
+CLASS = "bench-many"
+GOING_LIMIT = 600.0
+"""s to wait for the objects to be gone; what is left then is said, and goes when the cluster comes to it."""
+
+RSS = re.compile(r"^VmRSS:\s+(\d+) kB$", re.MULTILINE)
+
+
+class Administration:
+    """One cluster, by KUBECONFIG. Raises the client's own errors."""
+
+    def __init__(self) -> None:
+        api = client.ApiClient(find_cluster())
+        # Every field of its types may be None, which says nothing here.
+        self._core: Any = client.CoreV1Api(api)
+        self._apps: Any = client.AppsV1Api(api)
+        self._networking: Any = client.NetworkingV1Api(api)
+        self._storage: Any = client.StorageV1Api(api)
+
+    def redis_url(self) -> str:
+        """REDIS_URL, else what the service's own processes are told."""
+        if url := os.environ.get("REDIS_URL"):
+            return url
+        secret = self._core.read_namespaced_secret("redis", SYSTEM, _request_timeout=TIMEOUT)
+        password = base64.b64decode(secret.data["password"]).decode()
+        service = self._core.read_namespaced_service("redis", SYSTEM, _request_timeout=TIMEOUT)
+        pods = self._core.list_namespaced_pod(
+            SYSTEM, label_selector=_selector(service.spec.selector), _request_timeout=TIMEOUT
+        ).items
+        return f"redis://:{password}@{pods[0].status.pod_ip}:6379/0"
+
+    def workspace_image(self) -> str:
+        """What the service's workspaces run."""
+        worker = self._apps.read_namespaced_deployment("worker", SYSTEM, _request_timeout=TIMEOUT)
+        sources = worker.spec.template.spec.containers[0].env_from or []
+        for source in sources:
+            if source.config_map_ref is not None:
+                name = source.config_map_ref.name
+                data = self._core.read_namespaced_config_map(name, SYSTEM, _request_timeout=TIMEOUT).data
+                if image := data.get("WORKSPACE_IMAGE"):
+                    return str(image)
+        raise RuntimeError("The worker's settings name no WORKSPACE_IMAGE.")
+
+    def watcher_memory(self) -> int:
+        """Bytes of the larger watcher: of the one that leads, which alone keeps the workspaces in mind."""
+        pods = self._core.list_namespaced_pod(
+            SYSTEM, label_selector="app.kubernetes.io/name=watcher", _request_timeout=TIMEOUT
+        ).items
+        command = ["sh", "-c", "cat /proc/[0-9]*/status"]
+        shown = [self._exec(pod.metadata.name, command) for pod in pods if pod.status.phase == "Running"]
+        return max(int(kilobytes) * 1024 for each in shown for kilobytes in RSS.findall(each))
+
+    @contextmanager
+    def room_for(self, sessions: int) -> Iterator[str]:
+        """Room for so many more in the namespace's quota, and a class whose volumes come with the first pod."""
+        quotas = self._core.list_namespaced_resource_quota(NAMESPACE, _request_timeout=TIMEOUT).items
+        wide = {"persistentvolumeclaims": str(sessions + 5_000), "requests.storage": "1Pi"}
+        self._delete_class()
+        self._storage.create_storage_class(
+            client.V1StorageClass(
+                metadata=client.V1ObjectMeta(name=CLASS),
+                provisioner="kubernetes.io/no-provisioner",
+                volume_binding_mode="WaitForFirstConsumer",
+            ),
+            _request_timeout=TIMEOUT,
+        )
+        try:
+            for quota in quotas:
+                self._limit(quota.metadata.name, {name: wide[name] for name in wide if name in quota.spec.hard})
+            yield CLASS
+        finally:
+            for quota in quotas:
+                self._limit(
+                    quota.metadata.name, {name: quota.spec.hard[name] for name in wide if name in quota.spec.hard}
+                )
+            self._delete_class()
+
+    def delete_sessions_of(self, user: str) -> None:
+        """Delete every object of a user's sessions, kind by kind: the garbage collector alone takes an hour."""
+        everything: dict[str, Any] = {
+            "label_selector": f"{names.USER_LABEL}={user}",
+            "_request_timeout": GOING_LIMIT,
+        }
+        self._networking.delete_collection_namespaced_ingress(NAMESPACE, **everything)
+        self._core.delete_collection_namespaced_service(NAMESPACE, **everything)
+        self._core.delete_collection_namespaced_secret(NAMESPACE, **everything)
+        self._apps.delete_collection_namespaced_deployment(NAMESPACE, propagation_policy="Background", **everything)
+        self._core.delete_collection_namespaced_persistent_volume_claim(NAMESPACE, **everything)
+        deadline = time.monotonic() + GOING_LIMIT
+        while self._claims(everything["label_selector"]):
+            if time.monotonic() > deadline:
+                print("  claims are still being deleted", flush=True)
+                return
+            time.sleep(1.0)
+
+    def _claims(self, selector: str) -> int:
+        found = self._core.list_namespaced_persistent_volume_claim(
+            NAMESPACE, label_selector=selector, limit=1, _request_timeout=TIMEOUT
+        )
+        return len(found.items)
+
+    def _limit(self, quota: str, hard: dict[str, str]) -> None:
+        self._core.patch_namespaced_resource_quota(quota, NAMESPACE, {"spec": {"hard": hard}}, _request_timeout=TIMEOUT)
+
+    def _delete_class(self) -> None:
+        try:
+            self._storage.delete_storage_class(CLASS, _request_timeout=TIMEOUT)
+        except client.ApiException as error:
+            if error.status != 404:
+                raise
+
+    def _exec(self, pod: str, command: list[str]) -> str:
+        kubectl = [os.environ.get("KUBECTL", "kubectl"), "-n", SYSTEM, "exec", pod, "--", *command]
+        return subprocess.run(kubectl, check=True, capture_output=True, text=True, timeout=TIMEOUT).stdout
+
+
+def _selector(labels: dict[str, str]) -> str:
+    return ",".join(f"{name}={value}" for name, value in labels.items())
