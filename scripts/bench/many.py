@@ -20,15 +20,17 @@ from threading import Event, Thread
 
 from app.sessions import keys
 from app.sessions.core import Core, build_core
+from app.sessions.errors import RetryableError, StateUnavailable
 from app.sessions.model import Record, Status, new_uuid
+from app.sessions.redis_errors import redis_errors
 from app.settings import Settings
 from scripts.bench.administration import Administration
-from scripts.bench.product import NAMESPACE, TIMEOUT, Manager
+from scripts.bench.product import NAMESPACE, TIMEOUT, CallFailed, Manager
 from scripts.bench.servers import percentile
 from scripts.bench.table import Row
 from workers.lifecycle import Lifecycle
 from workers.runtime import names, objects
-from workers.runtime.cluster import Cluster
+from workers.runtime.cluster import Cluster, Conflict
 from workers.runtime.kubernetes import KubernetesRuntime
 from workers.runtime.objects import Choices
 from workers.sweeps import Sweeps
@@ -39,7 +41,7 @@ USER = "bench-many"
 THREADS = 4
 """Makers at a time: as many as tasks of this kind run in a small deployment."""
 
-MAKING_LIMIT = 900.0
+MAKING_LIMIT = 600.0
 """s for the worker's code to make them, and again for the rest."""
 
 PAUSE = 1.3
@@ -54,19 +56,22 @@ REPEATS = 5
 
 @dataclass
 class Making:
-    """How the sessions came to be. `by_worker` were made by the worker's code in `seconds`."""
+    """How the sessions came to be: all that were begun, and those `made`, of which the worker's code made
+    `by_worker` in `seconds`."""
 
-    uuids: list[str] = field(default_factory=list)
+    begun: list[str] = field(default_factory=list)
+    made: list[str] = field(default_factory=list)
     by_worker: int = 0
     seconds: float = 0.0
 
 
 @dataclass
 class Calls:
-    """Seconds that calls of the API took."""
+    """Seconds that calls of the API took, and how many got no good answer."""
 
     get: list[float] = field(default_factory=list)
     page: list[float] = field(default_factory=list)
+    failed: int = 0
 
 
 def run(sessions: int = SESSIONS, calls: int = CALLS) -> list[Row]:
@@ -82,10 +87,10 @@ def run(sessions: int = SESSIONS, calls: int = CALLS) -> list[Row]:
             with calling(manager, making, during):
                 make(core, runtime, cluster, Choices.of(settings), sessions, making)
             after = Calls()
-            measure_calls(manager, making.uuids, calls, after)
+            measure_calls(manager, making.made, calls, after)
             rows = rows_of_making(making, sessions)
             rows += rows_of_calls("while they are made", during) + rows_of_calls("with all of them", after)
-            rows += rows_of_memory(before, (memory(core), administration.watcher_memory()), len(making.uuids))
+            rows += rows_of_memory(before, (memory(core), administration.watcher_memory()), len(making.made))
             sweeps = Sweeps(core, runtime, Lifecycle(core, runtime))
             return [*rows, *rows_of_sweeps(sweeps), *rows_of_lists(cluster)]
 
@@ -120,16 +125,26 @@ def make(
         def one(_: int, maker: Callable[[Record], None] = maker, deadline: float = deadline) -> None:
             if time.monotonic() < deadline:
                 record = sleeping()
-                core.store.create(record, quota=None)
-                # Those of a sleeping session expire; this one has been asleep for long.
-                core.redis.delete(keys.EVENTS.format(uuid=record.uuid))
-                making.uuids.append(record.uuid)
-                maker(record)
+                making.begun.append(record.uuid)
+                try:
+                    keep(core, record)
+                    maker(record)
+                except (RetryableError, StateUnavailable, Conflict) as error:
+                    print(f"  {record.uuid} left out: {error}", flush=True)
+                else:
+                    making.made.append(record.uuid)
 
         with ThreadPoolExecutor(THREADS) as executor:
-            list(executor.map(one, range(sessions - len(making.uuids))))
+            list(executor.map(one, range(sessions - len(making.made))))
         if note:
-            making.by_worker, making.seconds = len(making.uuids), time.monotonic() - began
+            making.by_worker, making.seconds = len(making.made), time.monotonic() - began
+
+
+def keep(core: Core, record: Record) -> None:
+    """Record a session that has been asleep for long: the events of one that sleeps expire."""
+    core.store.create(record, quota=None)
+    with redis_errors():
+        core.redis.delete(keys.EVENTS.format(uuid=record.uuid))
 
 
 def sleeping() -> Record:
@@ -172,7 +187,7 @@ def gone_afterwards(core: Core, administration: Administration) -> Iterator[Maki
         yield making
     finally:
         administration.delete_sessions_of(USER)
-        forget(core, making.uuids)
+        forget(core, making.begun)
 
 
 def forget(core: Core, uuids: Sequence[str]) -> None:
@@ -194,8 +209,8 @@ def calling(manager: Manager, making: Making, calls: Calls) -> Iterator[None]:
 
     def run() -> None:
         while not done.wait(PAUSE):
-            if making.uuids:
-                call_both(manager, making.uuids[len(making.uuids) // 2], calls)
+            if making.made:
+                call_both(manager, making.made[len(making.made) // 2], calls)
 
     thread = Thread(target=run, name="calls", daemon=True)
     thread.start()
@@ -213,8 +228,11 @@ def measure_calls(manager: Manager, uuids: Sequence[str], count: int, calls: Cal
 
 
 def call_both(manager: Manager, uuid: str, calls: Calls) -> None:
-    calls.get.append(seconds(lambda: manager.call("GET", f"/session/{uuid}", wait=0)))
-    calls.page.append(seconds(lambda: manager.call("GET", "/sessions?limit=100", wait=0)))
+    try:
+        calls.get.append(seconds(lambda: manager.call("GET", f"/session/{uuid}", wait=0)))
+        calls.page.append(seconds(lambda: manager.call("GET", "/sessions?limit=100", wait=0)))
+    except CallFailed:
+        calls.failed += 1
 
 
 def memory(core: Core) -> int:
@@ -223,7 +241,7 @@ def memory(core: Core) -> int:
 
 
 def rows_of_making(making: Making, wanted: int) -> list[Row]:
-    made = len(making.uuids)
+    made = len(making.made)
     rate = making.by_worker / max(making.seconds, 0.001)
     rows = [
         ("sleeping sessions made", f"{made:,}", f"of {wanted:,}"),
@@ -236,10 +254,11 @@ def rows_of_making(making: Making, wanted: int) -> list[Row]:
 
 
 def rows_of_calls(when: str, calls: Calls) -> list[Row]:
-    return [
+    rows = [
         (f"{label} {when}, p50 / p99 (ms)", both(taken), "")
         for label, taken in (("GET /session/{uuid}", calls.get), ("GET /sessions?limit=100", calls.page))
     ]
+    return [*rows, ("  calls without a good answer", f"{calls.failed}", "")] if calls.failed else rows
 
 
 def rows_of_memory(before: tuple[int, int], after: tuple[int, int], made: int) -> list[Row]:

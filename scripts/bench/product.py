@@ -52,14 +52,17 @@ class Manager:
         """The JSON answer. Rate limits are waited for, up to `PATIENCE`; anything else that is not 2xx raises."""
         deadline = time.monotonic() + PATIENCE
         while True:
-            answer = self._session.request(
-                method, self._url + path, json=body, headers={"Prefer": f"wait={wait}"}, timeout=PATIENCE
-            )
+            try:
+                answer = self._session.request(
+                    method, self._url + path, json=body, headers={"Prefer": f"wait={wait}"}, timeout=PATIENCE
+                )
+            except requests.RequestException as error:
+                raise CallFailed(f"{method} {path}: {type(error).__name__}") from error
             if answer.status_code != 429 or time.monotonic() > deadline:
                 break
             time.sleep(min(5.0, float(answer.headers.get("Retry-After", 1))))
         if not answer.ok:
-            raise CallFailed(f"{method} {path}: {answer.status_code} {answer.json().get('detail', '')}")
+            raise CallFailed(f"{method} {path}: {answer.status_code} {answer.text[:300]}")
         return answer.json()
 
 

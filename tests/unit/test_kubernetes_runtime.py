@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from threading import Event
 from typing import Any
 
@@ -726,6 +727,26 @@ def test_a_volume_that_can_not_be_mounted_is_told(runtime: KubernetesRuntime, ap
         api.put("events", event)
         failed = seen.until(lambda each: bool(each.failure))
     assert failed.failure == "The workspace's volume can't be mounted: bad disk"
+
+
+def test_a_volume_that_was_mounted_after_all_is_no_trouble(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """On a busy cluster the first try often comes too early, and what follows may take long for other reasons."""
+    started(runtime)
+    young = pod({"conditions": conditions(PodScheduled="True")}, f"{NAME}-x")
+    young["metadata"]["creationTimestamp"] = datetime.now(UTC).isoformat()
+    api.put("pods", young)
+    about = {"kind": "Pod", "name": f"{NAME}-x"}
+    with watching(runtime) as seen:
+        seen.snapshot()
+        for number, reason in enumerate(("FailedMount", "Pulled")):
+            event = {"metadata": {"name": f"e{number}"}, "involvedObject": about, "reason": reason, "message": "no"}
+            api.put("events", event)
+        seen.until(lambda each: "image" in each.phases)
+        # Old enough by now for a warning to count.
+        api.put("pods", pod({"conditions": conditions(PodScheduled="True")}, f"{NAME}-x"))
+        api.put("pods", pod({"conditions": conditions(PodScheduled="True")}, f"{NAME}-y"))
+        later = seen.until(lambda each: bool(each.failure) or each.pod_name == f"{NAME}-y")
+    assert later.failure == ""
 
 
 def test_a_pod_that_is_refused_is_told(runtime: KubernetesRuntime, api: FakeApi) -> None:

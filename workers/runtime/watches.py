@@ -257,6 +257,8 @@ class ClusterWatch:
                 self._warnings[each.uuid] = each
             elif each.subject in self._pods[each.uuid]:
                 self._steps.setdefault(each.uuid, {}).setdefault(step, self._clock())
+                # A warning is about volumes or the sandbox, and those are there by now.
+                self._warnings.pop(each.uuid, None)
         return {each.uuid for each in change.items}
 
     def _note_steps(self, pod: PodView, known: Mapping[str, PodView]) -> None:
