@@ -1,11 +1,12 @@
 """What an administrator of the cluster does around the measurements, and undoes: quota, a class of volumes, deletions.
 
-With the kubernetes client's own calls, as the service never needs them.
+By the kubernetes client's own calls and kubectl (KUBECTL, else the one on PATH): the service itself needs none of it.
 """
 
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
 import subprocess
@@ -68,7 +69,8 @@ class Administration:
             SYSTEM, label_selector="app.kubernetes.io/name=watcher", _request_timeout=TIMEOUT
         ).items
         command = ["sh", "-c", "cat /proc/[0-9]*/status"]
-        shown = [self._exec(pod.metadata.name, command) for pod in pods if pod.status.phase == "Running"]
+        running = [pod.metadata.name for pod in pods if pod.status.phase == "Running"]
+        shown = [kubectl("-n", SYSTEM, "exec", name, "--", *command) for name in running]
         return max(int(kilobytes) * 1024 for each in shown for kilobytes in RSS.findall(each))
 
     @contextmanager
@@ -87,13 +89,11 @@ class Administration:
         )
         try:
             for quota in quotas:
-                self._limit(quota.metadata.name, {name: wide[name] for name in wide if name in quota.spec.hard})
+                self._limit(quota, {name: wide.get(name, limit) for name, limit in quota.spec.hard.items()})
             yield CLASS
         finally:
             for quota in quotas:
-                self._limit(
-                    quota.metadata.name, {name: quota.spec.hard[name] for name in wide if name in quota.spec.hard}
-                )
+                self._limit(quota, quota.spec.hard)
             self._delete_class()
 
     def delete_sessions_of(self, user: str) -> None:
@@ -120,8 +120,11 @@ class Administration:
         )
         return len(found.items)
 
-    def _limit(self, quota: str, hard: dict[str, str]) -> None:
-        self._core.patch_namespaced_resource_quota(quota, NAMESPACE, {"spec": {"hard": hard}}, _request_timeout=TIMEOUT)
+    def _limit(self, quota: Any, hard: dict[str, str]) -> None:
+        """As `kubectl apply` does it, which made the quota: its next one would find any other's changes in its way."""
+        metadata = {"name": quota.metadata.name, "namespace": NAMESPACE, "labels": quota.metadata.labels or {}}
+        body = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": metadata, "spec": {"hard": hard}}
+        kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(body))
 
     def _delete_class(self) -> None:
         try:
@@ -130,9 +133,11 @@ class Administration:
             if error.status != 404:
                 raise
 
-    def _exec(self, pod: str, command: list[str]) -> str:
-        kubectl = [os.environ.get("KUBECTL", "kubectl"), "-n", SYSTEM, "exec", pod, "--", *command]
-        return subprocess.run(kubectl, check=True, capture_output=True, text=True, timeout=TIMEOUT).stdout
+
+def kubectl(*arguments: str, stdin: str = "") -> str:
+    """What it prints; raises `subprocess.SubprocessError`."""
+    command = [os.environ.get("KUBECTL", "kubectl"), *arguments]
+    return subprocess.run(command, input=stdin, check=True, capture_output=True, text=True, timeout=TIMEOUT).stdout
 
 
 def _selector(labels: dict[str, str]) -> str:
