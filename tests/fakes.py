@@ -65,6 +65,9 @@ class FakeRuntime:
 
     # The protocol
 
+    def ping(self) -> None:
+        self._called("ping", "", 0)
+
     def provision(self, identity: Identity, generation: int, *, starting: bool = False) -> None:
         self._called("provision", identity.uuid, generation)
         self._provision(identity, generation)

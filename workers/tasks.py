@@ -13,7 +13,7 @@ from typing import Any
 from celery import Task
 
 from app.sessions import queue
-from app.sessions.errors import RetryableError, SessionError, StateUnavailable
+from app.sessions.errors import RetryableError, RuntimeUnavailable, SessionError, StateUnavailable
 from workers import answering
 from workers.celery_app import app, settings
 from workers.context import context, readers
@@ -23,17 +23,19 @@ log = logging.getLogger(__name__)
 SHORT = {"time_limit": settings.short_task_limit, "soft_time_limit": settings.short_task_limit * 0.9}
 # Flower shows what was done for sessions; three sweeps a second would bury it.
 SWEEP = {**SHORT, "send_events": False}
+AWAY = (StateUnavailable, RuntimeUnavailable)
 LONG = {"time_limit": settings.long_task_limit, "soft_time_limit": settings.long_task_limit * 0.95}
 
 
 class SessionTask(Task):
     """Retries what is retryable with back-off and jitter, and gives up loudly.
 
-    Redis being away is no failure of the task: its intent is recorded, and the stale sweep enqueues it again
-    when Redis is back, however long that takes.
+    Redis or the runtime being away is no failure of the task: its intent is recorded, and the stale sweep enqueues
+    it again until they are back, however long that takes.
     """
 
     autoretry_for = (RetryableError,)
+    dont_autoretry_for = (RuntimeUnavailable,)
     retry_backoff = 1
     retry_backoff_max = 30
     retry_jitter = True
@@ -42,7 +44,7 @@ class SessionTask(Task):
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         try:
             self._deliver(args, kwargs)
-        except StateUnavailable as error:
+        except AWAY as error:
             log.warning("left to the stale sweep: %s", error, extra={"task": self.name, "task_args": list(args)})
 
     def _deliver(self, args: Any, kwargs: Any) -> None:
@@ -53,7 +55,7 @@ class SessionTask(Task):
             return
         try:
             super().__call__(*args, **kwargs)
-        except StateUnavailable:
+        except AWAY:
             fleet.done(self._letter_id(args))
             raise
         fleet.done(self._letter_id(args))

@@ -16,7 +16,14 @@ from threading import Event, Thread
 from app import logs
 from app.sessions import keys, queue
 from app.sessions.core import Core, build_core
-from app.sessions.errors import IllegalState, RetryableError, SessionNotFound, StateUnavailable, Superseded
+from app.sessions.errors import (
+    IllegalState,
+    RetryableError,
+    SessionError,
+    SessionNotFound,
+    StateUnavailable,
+    Superseded,
+)
 from app.sessions.model import UP, Record, Status, phases_since
 from app.settings import Settings
 from workers import runtime as runtimes
@@ -173,14 +180,16 @@ class Watcher:
 
     @contextmanager
     def _heartbeat(self) -> Iterator[None]:
-        """Report while the block runs; Redis being away for a while is no reason to end it."""
+        """Report while the block runs and the runtime answers: what hangs would otherwise pass for one where nothing
+        happens. Its or Redis' being away for a while is no reason to end the block."""
         done = Event()
 
         def beat() -> None:
             while not done.is_set():
                 try:
+                    self._runtime.ping()
                     self._core.fleet.watcher_alive(self._clock())
-                except StateUnavailable as error:
+                except SessionError as error:
                     log.warning("heartbeat not sent: %s", error)
                 done.wait(BEAT)
 
@@ -190,7 +199,7 @@ class Watcher:
             yield
         finally:
             done.set()
-            thread.join()
+            thread.join(BEAT)
 
 
 def main() -> None:

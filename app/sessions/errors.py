@@ -73,6 +73,12 @@ class RetryableError(SessionError):
     code = "temporarily_unavailable"
 
 
+class RuntimeUnavailable(RetryableError):
+    """What runs the workspaces can't be reached at all, which is no failure of any one session's."""
+
+    code = "runtime_unavailable"
+
+
 class PermanentError(SessionError):
     """Trying again changes nothing; the session becomes `failed` with this text as its reason."""
 

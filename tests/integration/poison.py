@@ -1,7 +1,7 @@
 """The workers' Celery application with tasks that go wrong: `celery -A tests.integration.poison worker`.
 
 POISON says how: `killed` ends the worker's process at once, `busy` fails in a way that is worth a retry,
-`bug` raises what nobody expected, `no redis` meets a Redis that is away.
+`bug` raises what nobody expected, `no redis` and `no runtime` meet one that is away.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 
-from app.sessions.errors import RetryableError, StateUnavailable
+from app.sessions.errors import RetryableError, RuntimeUnavailable, StateUnavailable
 from workers.celery_app import app
 from workers.lifecycle import Lifecycle
 
@@ -26,6 +26,8 @@ def go_wrong(self: Lifecycle, uuid: str, generation: int) -> None:
             raise ZeroDivisionError("a secret may stand here")
         case "no redis":
             raise StateUnavailable("The state store can't be reached.")
+        case "no runtime":
+            raise RuntimeUnavailable("The API server can't be reached.")
 
 
 Lifecycle.carry_out = go_wrong  # type: ignore[method-assign]

@@ -82,9 +82,10 @@ def test_a_task_that_never_ends_well_is_put_aside_and_its_session_says_why(
         wait_for(lambda: core.fleet.backlog(queue.QUEUES)["wake"] == 0, "the queue to be empty")
 
 
-def test_a_redis_that_is_away_fails_no_session(core: Core, tmp_path: Path) -> None:
-    """However often: the intent stands, and is enqueued again when Redis is back."""
-    with worker(core, tmp_path, "no redis") as log:
+@pytest.mark.parametrize("away", ["no redis", "no runtime"])
+def test_what_is_away_fails_no_session(core: Core, tmp_path: Path, away: str) -> None:
+    """However often: the intent stands, and is enqueued again until it is back."""
+    with worker(core, tmp_path, away) as log:
         record = core.sessions.create(NewSession(user_id="ada"))
 
         def met(times: int) -> bool:

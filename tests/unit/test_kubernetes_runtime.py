@@ -13,7 +13,14 @@ from typing import Any
 import pytest
 import redis
 
-from app.sessions.errors import FilesGoing, PermanentError, RetryableError, Superseded, WorkspaceConflict
+from app.sessions.errors import (
+    FilesGoing,
+    PermanentError,
+    RetryableError,
+    RuntimeUnavailable,
+    Superseded,
+    WorkspaceConflict,
+)
 from app.sessions.model import PHASES, Identity
 from app.settings import Settings, SettingsError
 from tests.contract.runtimes import watching
@@ -444,7 +451,7 @@ def test_a_server_that_is_away_is_told_as_such(on_cluster: Settings, redis_clien
     """Nobody listens there."""
     with fake_api.serving() as api:
         cluster = api.cluster()
-    with pytest.raises(RetryableError):
+    with pytest.raises(RuntimeUnavailable):
         KubernetesRuntime(on_cluster, redis_client, cluster).observe(A)
 
 
@@ -452,7 +459,7 @@ def test_a_server_that_hangs_is_left(on_cluster: Settings, redis_client: redis.R
     """The client's own calls would wait for ever, or three times as long as told."""
     api.before["GET persistentvolumeclaims"] = lambda: time.sleep(1.0)
     hasty = KubernetesRuntime(on_cluster, redis_client, api.cluster(timeout=0.1))
-    with pytest.raises(RetryableError):
+    with pytest.raises(RuntimeUnavailable):
         hasty.observe(A)
     assert api.requests.count("GET deployments") == 0
 

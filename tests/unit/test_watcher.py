@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from threading import Event, Thread
 
+from app.sessions.errors import RuntimeUnavailable
 from app.sessions.fleet import START_BUCKETS
 from app.sessions.model import Status, phases_since
+from tests.service import PATIENCE, wait_for
 from tests.world import World
 
 
@@ -125,6 +128,29 @@ def test_each_start_is_counted_by_kind_and_phase(world: World) -> None:
     world.look(uuid)
     assert world.get(uuid).status is Status.ACTIVE
     assert world.core.fleet.starts() == starts
+
+
+def test_a_runtime_that_does_not_answer_silences_the_watcher(world: World) -> None:
+    """Nothing happens in one that hangs, either; `/health` goes by the watcher's age."""
+    watcher, stop = world.watcher, Event()
+    asked = []
+
+    def hang() -> None:
+        asked.append(world.core.fleet.watcher_age(world.now))
+        if len(asked) == 2:
+            stop.set()
+        raise RuntimeUnavailable("The API server can't be reached.")
+
+    world.runtime.ping = hang  # type: ignore[method-assign]
+    watcher.run(stop)
+    assert asked[:2] == [None, None]
+    world.runtime.ping = lambda: None  # type: ignore[method-assign]
+    stop.clear()
+    thread = Thread(target=watcher.run, args=(stop,))
+    thread.start()
+    wait_for(lambda: world.core.fleet.watcher_age(world.now) == 0.0, "the watcher's heartbeat")
+    stop.set()
+    thread.join(PATIENCE)
 
 
 def test_a_workspace_that_was_just_made_is_not_adopted_yet(world: World) -> None:

@@ -4,7 +4,7 @@ Every call that changes something carries the `generation` of the intent it carr
 keeps the highest it has seen with the workspace and refuses an older one with `Superseded`: that
 is the fencing token which stops a worker that lost its lease from undoing a newer intent.
 
-Errors, for all calls: `RetryableError` when the runtime can't be reached or is busy,
+Errors, for all calls: `RuntimeUnavailable` when the runtime can't be reached, `RetryableError` when it is busy,
 `PermanentError` when trying again changes nothing, `WorkspaceConflict` when what is there belongs
 to another session. Every call is idempotent and bounded in time.
 """
@@ -68,6 +68,9 @@ class BackupSummary:
 
 class Runtime(Protocol):
     """Runs workspaces: folders and processes on this machine, or objects of a cluster."""
+
+    def ping(self) -> None:
+        """Return when what runs the workspaces answers."""
 
     def provision(self, identity: Identity, generation: int, *, starting: bool = False) -> None:
         """Create the workspace's volume and what names it, not running; adopt it when it is already

@@ -20,7 +20,7 @@ from urllib.parse import urlencode
 import urllib3
 from kubernetes import client, config
 
-from app.sessions.errors import PermanentError, RetryableError
+from app.sessions.errors import PermanentError, RetryableError, RuntimeUnavailable
 from app.settings import SettingsError
 from workers.runtime.names import FIELD_MANAGER
 
@@ -76,8 +76,8 @@ class Expired(Exception):
 class Cluster:
     """One namespace of one API server. `timeout` (s) bounds each request.
 
-    Every method raises `RetryableError` when the server can't be reached, is too slow or too busy, and
-    `PermanentError` when it refuses for good. Used by several threads at once.
+    Every method raises `RuntimeUnavailable` when the server can't be reached, is too slow or too busy,
+    `RetryableError` when it fails, and `PermanentError` when it refuses for good. Used by several threads at once.
     """
 
     def __init__(self, namespace: str, timeout: float, configuration: client.Configuration | None = None) -> None:
@@ -292,7 +292,9 @@ def _check(code: int, content: bytes) -> Object:
         raise Conflict(message)
     if code == 410:
         raise Expired(message)
-    if code == 401 or code == 429 or code >= 500:
+    if code in (429, 503):
+        raise RuntimeUnavailable(f"The API server is not there for anyone now ({code}).")
+    if code == 401 or code >= 500:
         # 401 too: a token that was just rotated, or a server that is only starting.
         raise RetryableError(f"The API server can't serve for now ({code}).")
     raise PermanentError(refusal(message or f"status {code}"))
@@ -310,7 +312,7 @@ def _transport_errors() -> Iterator[None]:
     try:
         yield
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise RetryableError(f"The API server can't be reached ({type(error).__name__}).") from error
+        raise RuntimeUnavailable(f"The API server can't be reached ({type(error).__name__}).") from error
 
 
 def wait_for(done: Callable[[], bool], seconds: float, what: str, tick: float = 0.1) -> None:

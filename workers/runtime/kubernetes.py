@@ -90,6 +90,10 @@ class KubernetesRuntime:
         self._jobs = ArchiveJobs(self._cluster, settings.start_timeout, clock)
         self._clock = clock
 
+    def ping(self) -> None:
+        """See `Runtime.ping`. A watch that is open looks the same whether the server lives or hangs."""
+        self._cluster.version("deployments")
+
     def provision(self, identity: Identity, generation: int, *, starting: bool = False) -> None:
         """See `Runtime.provision`. What stands beside the Deployment is left to a start: ingress controllers and
         KEDA are busy with it for as long as the pod needs to come up."""

@@ -75,6 +75,9 @@ class LocalRuntime:
         self._routes = Routes(client, settings.workspace_domain)
         self._lock_wait = settings.stop_grace + processes.KILL_LIMIT + LOCK_SLACK
 
+    def ping(self) -> None:
+        """See `Runtime.ping`. This machine does."""
+
     def provision(self, identity: Identity, generation: int, *, starting: bool = False) -> None:
         """See `Runtime.provision`. A folder without meta.json is from one that was killed: it is completed."""
         uuid = identity.uuid
