@@ -154,11 +154,12 @@ class Lifecycle:
         self._update(
             record,
             provisioned=True,
-            started_at=self._clock(),
             phases={"enqueued": enqueued},
             event=("phase", {"phase": "enqueued", "ms": enqueued}),
         )
         self._runtime.start(record.uuid, record.generation)
+        # From here its time to answer counts, and no worker needs to start it again.
+        self._update(record, started_at=self._clock())
 
     def _put_down(self, record: Record) -> None:
         self._runtime.stop(record.uuid, record.generation)

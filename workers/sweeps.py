@@ -59,6 +59,7 @@ class Sweeps:
         """Enqueue again what was asked for and not done: its message, or its worker, was lost. A workspace
         that was started and does not answer for `START_TIMEOUT` has failed."""
         now = self._clock()
+        patience = self._core.settings.start_timeout
         if self._store.first_sight():
             self._core.tasks.send(queue.RECONCILE)
             self._core.tasks.send(queue.SWEEP_INDEX)
@@ -67,9 +68,11 @@ class Sweeps:
                 self._store.defer(keys.INTENTS, record.uuid, 0.0)
             elif self._core.leases.held(keys.LEASE.format(uuid=record.uuid)):
                 self._store.defer(keys.INTENTS, record.uuid, now + self._core.settings.stale_after)
-            elif record.started_at and now - record.started_at > self._core.settings.start_timeout:
-                waited = self._core.settings.start_timeout
-                self._lifecycle.fail(record.uuid, record.generation, f"The editor did not answer for {waited:.0f} s.")
+            elif record.started_at and now - record.started_at > patience:
+                self._lifecycle.fail(record.uuid, record.generation, f"The editor did not answer for {patience:.0f} s.")
+            elif record.started_at:
+                # Its worker did all there is to do; the rest is the workspace's.
+                self._store.defer(keys.INTENTS, record.uuid, record.started_at + patience)
             else:
                 self._core.sessions.resend(record)
         for record in self._store.due(keys.BACKUP_REQUESTS, now):

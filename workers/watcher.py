@@ -89,9 +89,8 @@ class Watcher:
                 self._apply_progress(record, seen)
             else:
                 self._apply_down(record, seen.generation)
-                if seen.deleted and record.status is Status.ACTIVE and record.generation == seen.generation:
-                    log.warning("what ran it was deleted by someone else", extra={"uuid": record.uuid})
-                    self._core.sessions.wake(record.uuid)
+                if seen.deleted and record.status in UP and record.generation == seen.generation:
+                    self._bring_back(record)
             if seen.active_at > record.last_activity and record.status is Status.ACTIVE:
                 self._store.touch(record.uuid, seen.active_at)
         except (Superseded, IllegalState, SessionNotFound) as error:
@@ -177,6 +176,14 @@ class Watcher:
                 replicas=0,
                 pod_name="",
             )
+
+    def _bring_back(self, record: Record) -> None:
+        """Somebody deleted what ran a session that should be up."""
+        log.warning("what ran it was deleted by someone else", extra={"uuid": record.uuid})
+        if record.status is Status.ACTIVE:
+            self._core.sessions.wake(record.uuid)
+        else:
+            self._core.sessions.resend(record)
 
     @contextmanager
     def _heartbeat(self) -> Iterator[None]:

@@ -382,10 +382,15 @@ def test_a_workspace_that_died_is_failed_with_its_last_words_and_wakes(world: Wo
     assert (world.get(uuid).status, world.get(uuid).reason) == (Status.ACTIVE, "")
 
 
-def test_a_start_that_never_answers_has_failed(world: World) -> None:
+def test_a_start_that_never_answers_is_left_alone_and_has_failed_in_the_end(world: World) -> None:
+    """Starting it again and again would only begin the wait anew, and replace a pod that is slow."""
     uuid = world.sessions.create(NewSession(user_id="ada")).uuid
     world.work()
-    world.now += world.settings.start_timeout + 1
+    for _ in range(round(world.settings.start_timeout / world.settings.stale_after)):
+        world.now += world.settings.stale_after
+        world.sweeps.stale()
+        assert queue.PROVISION not in world.work()
+    world.now += 1
     world.sweeps.stale()
     assert world.get(uuid).status is Status.FAILED
     assert "did not answer" in world.get(uuid).reason

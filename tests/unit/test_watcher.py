@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from threading import Event, Thread
 
+from app.sessions import queue
 from app.sessions.errors import RuntimeUnavailable
 from app.sessions.fleet import START_BUCKETS
 from app.sessions.model import Status, phases_since
@@ -38,6 +39,16 @@ def test_a_session_whose_deployment_someone_deleted_is_brought_up_again(world: W
     world.runtime.become_ready(uuid)
     world.look(uuid)
     assert world.get(uuid).status is Status.ACTIVE
+
+
+def test_a_start_whose_deployment_someone_deleted_is_made_again(world: World) -> None:
+    uuid = world.asleep()
+    generation = world.sessions.wake(uuid).generation
+    world.work()
+    seen = world.runtime.observe(uuid)
+    assert seen is not None
+    world.watcher.apply(replace(seen, running=False, deleted=True))
+    assert world.tasks.sent == [(queue.WAKE, (uuid, generation))]
 
 
 def test_a_deployment_that_a_deletion_takes_away_is_not_brought_up_again(world: World) -> None:
