@@ -6,7 +6,6 @@ cluster in the same network namespace.
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import random
@@ -22,10 +21,10 @@ import redis
 
 from app.sessions.model import SIZES
 from app.settings import Settings
-from tests.conftest import REDIS_PASSWORD
+from tests.cluster.keda import let_in
 from tests.contract.cluster import TIMEOUT, settings_for
 from tests.contract.runtimes import PATIENCE, identity, watching
-from workers.runtime import cluster, names, views
+from workers.runtime import names, views
 from workers.runtime.cluster import Cluster, wait_for
 from workers.runtime.kubernetes import KubernetesRuntime
 
@@ -98,24 +97,11 @@ def beside(work: Callable[[], None], end: Callable[[], None]) -> Iterator[None]:
         thread.join(PATIENCE)
 
 
-@pytest.fixture
-def api(namespace: str, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+@pytest.fixture(scope="module")
+def api(namespace: str) -> Cluster:
     """The namespace, with what KEDA reads the password from."""
-    monkeypatch.setattr(cluster, "KINDS", {**cluster.KINDS, "triggerauthentications": "/apis/keda.sh/v1alpha1"})
-    api = Cluster(namespace, TIMEOUT)
-    password = {"password": base64.b64encode(REDIS_PASSWORD.encode()).decode()}
-    api.apply("secrets", {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "redis"}, "data": password})
-    reference = {"parameter": "password", "name": "redis", "key": "password"}
-    api.apply(
-        "triggerauthentications",
-        {
-            "apiVersion": "keda.sh/v1alpha1",
-            "kind": "TriggerAuthentication",
-            "metadata": {"name": "redis"},
-            "spec": {"secretTargetRef": [reference]},
-        },
-    )
-    return api
+    let_in(namespace)
+    return Cluster(namespace, TIMEOUT)
 
 
 @pytest.fixture

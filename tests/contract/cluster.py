@@ -42,15 +42,18 @@ open("/dev/termination-log", "w").write(answer)
 
 
 @contextmanager
-def own_namespace() -> Iterator[str]:
-    """A namespace that takes restricted pods only, as the workspaces' does, with a claim for backups in it."""
+def own_namespace(storage_class: str = "", backup_size: str = "1Gi") -> Iterator[str]:
+    """A namespace that takes restricted pods only, as the workspaces' does, with a claim for backups in it: of that
+    class and size."""
     core = client.CoreV1Api(client.ApiClient(find_cluster()))
     name = f"contract-{secrets.token_hex(4)}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     metadata = client.V1ObjectMeta(name=name, labels=labels)
     core.create_namespace(client.V1Namespace(metadata=metadata), _request_timeout=TIMEOUT)
     try:
-        spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+        spec: dict[str, Any] = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": backup_size}}}
+        if storage_class:
+            spec["storageClassName"] = storage_class
         claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "backups"}, "spec": spec}
         Cluster(name, TIMEOUT).create("persistentvolumeclaims", claim)
         yield name
