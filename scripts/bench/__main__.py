@@ -1,8 +1,10 @@
-"""All measurements, printed as tables: `scripts/bench/run [api] [wake] [backup] [cluster] [--rounds N] [--sessions N]`.
+"""All measurements, printed as tables.
+
+    scripts/bench/run [api] [wake] [backup] [cluster] [keda] [--rounds N] [--sessions N]
 
 Every target is a ratio of figures taken in the same run, in rounds that alternate, because the
-machine is noisy; single figures only tell the size of things. `cluster` needs one with the whole product on
-it, so it is only measured when it is asked for.
+machine is noisy; single figures only tell the size of things. `cluster` and `keda` need one with the whole
+product on it, so they are only measured when they are asked for.
 """
 
 from __future__ import annotations
@@ -11,37 +13,43 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 
-from scripts.bench import api, backup, cluster, many, wake
+from scripts.bench import api, backup, cluster, keda, many, wake
 from scripts.bench.table import Row, print_table
 
-ON_THIS_MACHINE: dict[str, tuple[str, Callable[[], list[Row]]]] = {
+Table = tuple[str, Callable[[], list[Row]]]
+
+ON_THIS_MACHINE: dict[str, Table] = {
     "api": ("The API", api.run),
     "wake": ("Waking a workspace", wake.run),
     "backup": ("Backing up 300 MB in 10,000 files", backup.run),
 }
+ON_A_CLUSTER = ("cluster", "keda")
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench/run")
-    parser.add_argument("measurement", nargs="*", help="api, wake, backup (all three by default), cluster")
+    parser.add_argument("measurement", nargs="*", help="api, wake, backup (all three by default), cluster, keda")
     parser.add_argument("--rounds", type=int, default=cluster.ROUNDS, help="of starts on the cluster")
     parser.add_argument("--sessions", type=int, default=many.SESSIONS, help="asleep on the cluster; 0 for none")
     chosen = parser.parse_args(arguments)
-    if unknown := set(chosen.measurement) - set(ON_THIS_MACHINE) - {"cluster"}:
+    if unknown := set(chosen.measurement) - set(ON_THIS_MACHINE) - set(ON_A_CLUSTER):
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     for name in chosen.measurement or ON_THIS_MACHINE:
-        tables = on_cluster(chosen) if name == "cluster" else [ON_THIS_MACHINE[name]]
-        for title, run in tables:
+        for title, run in tables(name, chosen):
             print_table(title, run())
     return 0
 
 
-def on_cluster(chosen: argparse.Namespace) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
-    """The measurements on a cluster, as many as were asked for."""
-    if chosen.rounds:
+def tables(name: str, chosen: argparse.Namespace) -> Iterator[Table]:
+    """What is measured under that name, as much of it as was asked for."""
+    if name in ON_THIS_MACHINE:
+        yield ON_THIS_MACHINE[name]
+    if name == "cluster" and chosen.rounds:
         yield "Starting a workspace on a cluster", lambda: cluster.run(chosen.rounds)
-    if chosen.sessions:
+    if name == "cluster" and chosen.sessions:
         yield f"{chosen.sessions:,} sessions asleep on a cluster", lambda: many.run(chosen.sessions)
+    if name == "keda":
+        yield "KEDA polling sleeping sessions", keda.run
 
 
 if __name__ == "__main__":
