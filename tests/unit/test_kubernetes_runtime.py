@@ -698,6 +698,20 @@ TROUBLES: dict[str, tuple[dict[str, Any], str]] = {
         },
         "has room.*Insufficient cpu",
     ),
+    "no volume": (
+        {
+            "conditions": [
+                {
+                    "type": "PodScheduled",
+                    "status": "False",
+                    "reason": "Unschedulable",
+                    "message": "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z",
+                }
+            ]
+        },
+        "volume is not there.*unbound immediate",
+    ),
     "node": (
         {
             "conditions": conditions(Ready="False", ContainersReady="True"),

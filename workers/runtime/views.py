@@ -43,6 +43,9 @@ IMAGE_TROUBLE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName
 SETUP_TROUBLE = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 VOLUME_TROUBLE = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume", "VolumeResizeFailed"})
 CLAIM_TROUBLE = frozenset({"ProvisioningFailed", "FailedBinding"})
+VOLUME_WORDS = ("persistentvolumeclaim", "persistent volume", "volume node affinity")
+"""By one of these a scheduler's message is about the volume; it has one reason for all there is."""
+
 SANDBOX_TROUBLE = frozenset({"FailedCreatePodSandBox"})
 
 WORKERS_STEP = PHASES[0]
@@ -246,8 +249,7 @@ def pod_problem(item: Object) -> Problem | None:
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
         since = timestamp(scheduled.get("lastTransitionTime")) or created
-        text = f"No machine of the cluster has room for the workspace: {_words(scheduled.get('message', ''))}"
-        return Problem(text, since, SCHEDULING_PATIENCE)
+        return Problem(_unscheduled(_words(scheduled.get("message", ""))), since, SCHEDULING_PATIENCE)
     container = _container(item)
     waiting = (container.get("state") or {}).get("waiting") or {}
     reason, message = waiting.get("reason", ""), waiting.get("message", "")
@@ -292,6 +294,13 @@ def _refused(item: Object) -> Problem | None:
         return None
     message = str(failure.get("message", ""))
     return Problem(refusal(_words(message)), timestamp(failure.get("lastTransitionTime")), QUOTA_PATIENCE)
+
+
+def _unscheduled(message: str) -> str:
+    """Why the scheduler found no node, by its own words."""
+    if any(words in message.lower() for words in VOLUME_WORDS):
+        return f"The workspace's volume is not there: {message}"
+    return f"No machine of the cluster has room for the workspace: {message}"
 
 
 def _steps(conditions: Mapping[str, Object], container: Object) -> frozenset[str]:
