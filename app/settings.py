@@ -62,7 +62,9 @@ class Settings:
     start_timeout: float = setting(60.0, "s", "started but not answering for this long is a failure")
     stop_grace: float = setting(10.0, "s", "from SIGTERM to SIGKILL; VS Code needs 15 ms")
     tombstone_ttl: float = setting(86_400.0, "s", "a terminated session can be asked about this long")
-    wait_default: float = setting(25.0, "s", "how long a call waits for the end state; below a proxy's usual 30 s")
+    wait_default: float = setting(
+        25.0, "s", "how long a call waits for the end state, or a worker's answer; below a proxy's usual 30 s"
+    )
     wait_max: float = setting(60.0, "s", "the most a caller may ask for with Prefer: wait")
     idempotency_ttl: float = setting(86_400.0, "s", "the same Idempotency-Key replays its answer this long")
 
