@@ -24,8 +24,9 @@ Object = dict[str, Any]
 SCHEDULING_PATIENCE = 5.0
 """s without a place before it is said: a claim that is only being bound leaves a pod without one, too."""
 
-MOUNT_PATIENCE = 10.0
-"""s from a pod's creation in which a warning about its volumes or its sandbox is normal."""
+MOUNT_PATIENCE = 20.0
+"""s from a pod's creation in which a warning about its volumes or its sandbox is normal. The kubelet may ask for a
+claim before the API server lets its node see it, and tries again after 10 to 15 s."""
 
 SETUP_PATIENCE = 5.0
 """s from a pod's creation in which its Secret may not have reached the node yet."""
