@@ -54,7 +54,7 @@ def run(rounds: int = ROUNDS) -> list[Row]:
     manager, cluster = Manager(), Cluster(NAMESPACE, TIMEOUT)
     starts: list[Start] = []
     failed: list[str] = []
-    with watched_pods(cluster) as pods, floor(manager, cluster):
+    with watched_pods(cluster) as pods, no_session_left(manager), floor(manager, cluster):
         for moments in zip(*(moments_of_a_second(rounds, seed) for seed in range(3)), strict=True):
             try:
                 starts += [start_floor(cluster, pods, moments[0]), *start_session(manager, pods, *moments[1:])]
@@ -113,6 +113,21 @@ def came_up(manager: Manager, pods: Pods, kind: str, uuid: str, began: float) ->
     if seen["session"]["status"] != "active":
         raise CallFailed(f"the {kind} ended in {seen['session']['status']}: {seen['session']['reason']}")
     return Start(kind, pods.ready_at(uuid, began) - began, active, seen["phases"])
+
+
+@contextmanager
+def no_session_left(manager: Manager) -> Iterator[None]:
+    """Delete what a run that was broken off, or a create that failed, has left; they take room of the node."""
+
+    def delete_all() -> None:
+        for session in manager.call("GET", f"/sessions?user_id={USER}")["sessions"]:
+            manager.call("DELETE", f"/session/{session['uuid']}?backup=false")
+
+    delete_all()
+    try:
+        yield
+    finally:
+        delete_all()
 
 
 @contextmanager
