@@ -1,0 +1,244 @@
+"""The whole service beside a cluster, as processes a test can kill, on the test's own Redis."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import redis
+import requests
+
+from app.sessions.backups import BackupIndex
+from app.sessions.store import SessionStore
+from app.settings import Settings
+from tests.cluster.crashing import FOLDERS
+from tests.conftest import ROOT
+from tests.contract.cluster import IMAGE, TIMEOUT
+from tests.integration.serving import KEY, running_web
+from tests.service import wait_for
+from workers.runtime import names
+from workers.runtime.cluster import Cluster
+
+PATIENCE = 240.0
+"""s until a test gives up on a state that is normally reached in a few."""
+
+AT_ONCE = 8
+"""Calls a test has under way at the same time."""
+
+SMALL = json.dumps(dict.fromkeys(("small", "standard", "large"), ["10m", "1", "32Mi", "1Gi"]))
+"""What workspaces ask for here, so that many fit on one node."""
+
+OWNED = ("deployments", "services", "ingresses", "secrets", "persistentvolumeclaims", "pods", "jobs", "scaledobjects")
+
+
+class Manager:
+    """A running service. `folder` is that of `tests.cluster.crashing`."""
+
+    def __init__(self, namespace: str, redis_url: str, folder: Path, **environ: str) -> None:
+        self.namespace = namespace
+        self.folder = folder
+        self.cluster = Cluster(namespace, TIMEOUT)
+        self.redis = redis.Redis.from_url(redis_url, decode_responses=True, socket_timeout=5.0)
+        self.store = SessionStore(self.redis)
+        self.environ = {
+            "REDIS_URL": redis_url,
+            "DATA_DIR": str(folder / "data"),
+            "RUNTIME": "kubernetes",
+            "WORKSPACE_NAMESPACE": namespace,
+            "WORKSPACE_IMAGE": IMAGE,
+            "WORKSPACE_SIZES": SMALL,
+            "BACKUP_URL": "file:///backups",
+            "SCALER": "keda",
+            "STOP_GRACE": "5",
+            # A killed worker's lease and its message are waited for.
+            "LEASE_TTL": "2",
+            "STALE_AFTER": "1",
+            "RECONCILE_INTERVAL": "5",
+            # However slow the machine is.
+            "START_TIMEOUT": "240",
+            "IDLE_TIMEOUT": "0",
+            "MAX_SESSIONS_PER_USER": "1000",
+            "WEB_WORKERS": "1",
+            **environ,
+        }
+        self.url = ""
+        for name in FOLDERS:
+            (folder / name).mkdir()
+
+    @contextmanager
+    def web(self) -> Iterator[None]:
+        """Serve the API for the block; nothing is carried out yet."""
+        rest = {name: text for name, text in self.environ.items() if name not in ("REDIS_URL", "DATA_DIR")}
+        with running_web(self.folder, self.environ["REDIS_URL"], **rest) as self.url:
+            yield
+
+    @contextmanager
+    def workers(self, workers: int = 2, archivers: int = 2) -> Iterator[None]:
+        """Run all the rest for the block."""
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "tests.cluster.crashing",
+            str(self.folder),
+            str(workers),
+            str(archivers),
+        ]
+        environ = {name: text for name, text in os.environ.items() if name not in Settings.variables()} | self.environ
+        with (self.folder / "workers.log").open("ab") as log:
+            process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=log, stderr=log)
+            try:
+                up = self.folder / "pids" / "beat"
+                wait_for(lambda: up.exists() or process.poll() is not None, "the workers to be started")
+                assert process.poll() is None, (self.folder / "workers.log").read_text()[-3000:]
+                yield
+            finally:
+                assert process.poll() is None, (self.folder / "workers.log").read_text()[-3000:]
+                process.terminate()
+                process.wait(PATIENCE)
+
+    def call(self, method: str, path: str, body: Any = None, *, wait: int = 0, timeout: float = 90.0) -> Any:
+        """The answer of the API; it waits for the end state for `wait` seconds."""
+        prefer = f"wait={wait}" if wait else "respond-async"
+        headers = {"X-API-Key": KEY, "Prefer": prefer}
+        return requests.request(method, self.url + path, json=body, headers=headers, timeout=timeout)
+
+    def done(self, method: str, path: str, body: Any = None, **more: Any) -> Any:
+        """The JSON answer of a call that must succeed."""
+        answer = self.call(method, path, body, **more)
+        assert answer.ok, answer.text
+        return answer.json()
+
+    def create(self, user_id: str = "ada@example.com") -> str:
+        return str(self.done("POST", "/session/create", {"user_id": user_id})["uuid"])
+
+    def sleep(self, uuid: str) -> None:
+        self.done("POST", f"/session/{uuid}/sleep")
+
+    def wake(self, uuid: str) -> None:
+        self.done("POST", f"/session/{uuid}/wake")
+
+    def back_up(self, uuid: str) -> None:
+        self.done("POST", f"/session/{uuid}/backup")
+
+    def delete(self, uuid: str) -> None:
+        self.done("DELETE", f"/session/{uuid}")
+
+    def delete_unsaved(self, uuid: str) -> None:
+        self.done("DELETE", f"/session/{uuid}?backup=false")
+
+    def restore(self, backup: str) -> str:
+        return str(self.done("POST", f"/backups/{backup}/restore")["uuid"])
+
+    def write(self, uuid: str) -> None:
+        """A file of the user's."""
+        self.inside(uuid, f"echo {uuid} > /app/kept")
+
+    def holds(self, uuid: str, whose: str = "") -> bool:
+        """Whether the file is there that was written in it, or in another session."""
+        return self.inside(uuid, "cat /app/kept").strip() == (whose or uuid)
+
+    def session(self, uuid: str) -> Any:
+        return self.done("GET", f"/session/{uuid}")
+
+    def reason(self, uuid: str) -> str:
+        """Why the session failed."""
+        return self.store.get(uuid).reason
+
+    def pod(self, uuid: str) -> str:
+        return self.store.get(uuid).pod_name
+
+    def wait_status(self, uuids: Iterable[str], status: str, replicas: int) -> None:
+        """Until all of these sessions are in that state."""
+        left = list(uuids)
+
+        def reached() -> bool:
+            seen = self.store.find(left)
+            left[:] = [each.uuid for each in seen if (each.status, each.replicas) != (status, replicas)]
+            return not left
+
+        wait_for(reached, f"sessions to be {status}", lambda: self.show(left), PATIENCE)
+
+    def show(self, uuids: Sequence[str]) -> str:
+        """What the first of these sessions look like, for a failed test."""
+        return "\n".join(f"{self.session(uuid)} {self.fate(uuid)}" for uuid in uuids[:5])
+
+    def wait_backups(self, uuids: Iterable[str]) -> None:
+        """Until all of these sessions have a backup."""
+        index = BackupIndex(self.redis)
+        wait_for(lambda: all(map(index.newest_of, uuids)), "the backups", seconds=PATIENCE)
+
+    def plan(self, uuid: str, calls: int) -> None:
+        """Let the worker that next acts on this session die after so many calls."""
+        (self.folder / "fate" / uuid).unlink(missing_ok=True)
+        self._write_plan("plan", uuid, calls)
+
+    def plan_new(self, calls: Iterable[int]) -> None:
+        """The same for sessions still to be created: one for each of these numbers."""
+        for each in calls:
+            self._write_plan("new", f"{each:03}", each)
+
+    def _write_plan(self, folder: str, name: str, calls: int) -> None:
+        file = self.folder / "written" / name
+        file.write_text(str(calls))
+        file.rename(self.folder / folder / name)
+
+    def fate(self, uuid: str) -> dict[str, Any]:
+        """What became of the last plan for this session; nothing before it is known."""
+        try:
+            return dict(json.loads((self.folder / "fate" / uuid).read_text()))
+        except FileNotFoundError:
+            return {}
+
+    def objects(self, uuid: str, *kinds: str) -> list[str]:
+        """The names of all there is of a session in the cluster, its Jobs too, or of these kinds."""
+        found = []
+        for kind in kinds or OWNED:
+            items, _ = self.cluster.list(kind, f"{names.UUID_LABEL}={uuid}")
+            found += [f"{kind}/{item['metadata']['name']}" for item in items]
+        return found
+
+    @contextmanager
+    def counting_pods(self) -> Iterator[dict[str, set[str]]]:
+        """The names of all pods that each workspace has had since."""
+        seen: dict[str, set[str]] = defaultdict(set)
+        _, version = self.cluster.list("pods", names.SELECTOR)
+        following = self.cluster.watch("pods", names.SELECTOR, version, 3_600)
+
+        def follow() -> None:
+            for event in following:
+                if event["type"] != "BOOKMARK":
+                    metadata = event["object"]["metadata"]
+                    seen[metadata["labels"][names.UUID_LABEL]].add(metadata["name"])
+
+        thread = Thread(target=follow, daemon=True)
+        thread.start()
+        try:
+            yield seen
+        finally:
+            following.close()
+            thread.join(PATIENCE)
+            following.release()
+
+    def inside(self, uuid: str, command: str) -> str:
+        """What a command prints in the workspace's pod."""
+        line = [os.environ.get("KUBECTL", "kubectl"), "-n", self.namespace, "exec", f"deployment/user-{uuid}", "--"]
+        done = subprocess.run([*line, "sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+def together(action: Any, uuids: Iterable[str]) -> list[Any]:
+    """Do it with all of them, several at a time; answers what each came to."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(action, uuids))
