@@ -1,13 +1,39 @@
-"""What of the test cluster is on this machine; only for a cluster of our own."""
+"""The parts of the test cluster that run on this machine, to be stopped and killed; only for a cluster of our own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from scripts.cluster import components, processes, programs
 from scripts.cluster import layout as layouts
-from scripts.cluster import processes
+
+
+@contextmanager
+def stopped(part: str) -> Iterator[None]:
+    """The part hangs for the block: SIGSTOP, and SIGCONT."""
+    found = processes.running(layouts.from_environment(), part)
+    assert found is not None, f"{part} does not run"
+    processes.signal_process(found, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        processes.signal_process(found, signal.SIGCONT)
+
+
+def restart(part: str) -> None:
+    """SIGKILL, and start it again as `cluster up` does."""
+    layout = layouts.from_environment()
+    found = processes.running(layout, part)
+    assert found is not None, f"{part} does not run"
+    processes.signal_process(found, signal.SIGKILL)
+    assert processes.wait_until(lambda: processes.running(layout, part) is None, 30.0)
+    component = components.components(layout, programs.built())[part]
+    processes.start(layout, part, component.command, component.environment)
 
 
 def volume(claim: Mapping[str, Any]) -> Path:
@@ -16,3 +42,11 @@ def volume(claim: Mapping[str, Any]) -> Path:
     found = processes.running(layout, "provisioner")
     assert found is not None
     return Path(f"/proc/{found.pid}/root{layout.volumes}") / claim["spec"]["volumeName"]
+
+
+def hang_for(part: str, seconds: float) -> Iterator[None]:
+    """Keep the part stopped for so long; yields again and again meanwhile."""
+    until = time.monotonic() + seconds
+    with stopped(part):
+        while time.monotonic() < until:
+            yield
