@@ -27,7 +27,7 @@ from tests.contract.runtimes import watching
 from tests.unit import fake_api
 from tests.unit.fake_api import FakeApi
 from workers import runtime as runtimes
-from workers.runtime import names, scalers
+from workers.runtime import binding, names, scalers
 from workers.runtime.cluster import Conflict, find_cluster
 from workers.runtime.kubernetes import KubernetesRuntime
 
@@ -41,6 +41,12 @@ LABELS = {"app": "workspace", "session-uuid": A}
 def api() -> Iterator[FakeApi]:
     with fake_api.serving() as served:
         yield served
+
+
+@pytest.fixture(autouse=True)
+def nobody_schedules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fake gives no pod a node: not to be waited for."""
+    monkeypatch.setattr(binding, "LIMIT", 0.0)
 
 
 @pytest.fixture
@@ -104,14 +110,14 @@ def test_provisioning_makes_all_of_a_session(runtime: KubernetesRuntime, api: Fa
 
 
 def test_a_creation_brings_the_pod_up_before_what_stands_beside_it(runtime: KubernetesRuntime, api: FakeApi) -> None:
-    """All is there in the end; and of it, the Secret first, without which the pod can't begin."""
+    """All is there in the end; before the pod only the Secret, without which that can't begin."""
     runtime.provision(ADA, 1, starting=True)
     assert {kind for kind, _ in api.names()} == {"persistentvolumeclaims", "deployments"}
     before = len(api.requests)
     runtime.start(A, 1)
     assert {kind for kind, _ in api.names()} == ALL_KINDS - {"scaledobjects"}
     made = [request.split()[1] for request in api.requests[before:] if not request.startswith("GET")]
-    assert made[:2] == ["deployments", "secrets"]
+    assert made[:2] == ["secrets", "deployments"]
 
 
 def test_the_secret_is_made_once(runtime: KubernetesRuntime, api: FakeApi) -> None:
@@ -319,6 +325,67 @@ def test_an_overtaken_stop_leaves_the_marker(keda: KubernetesRuntime, api: FakeA
     with pytest.raises(Superseded):
         keda.stop(A, 3)
     assert redis_client.lrange(f"queue:{A}", 0, -1) == [scalers.MARKER]
+
+
+@pytest.mark.parametrize("provisioner", ["local", ""])
+def test_a_pod_is_wanted_once_its_claim_has_a_volume(
+    runtime: KubernetesRuntime, api: FakeApi, monkeypatch: pytest.MonkeyPatch, provisioner: str
+) -> None:
+    """Unless the class makes volumes for pods only: then nobody is named in the claim who would make one."""
+    monkeypatch.setattr(binding, "LIMIT", 5.0)
+    monkeypatch.setattr(binding, "NAMING_LIMIT", 0.0)
+    runtime.provision(ADA, 1)
+    claim = api.get("persistentvolumeclaims", NAME)
+    if provisioner:
+        claim["metadata"]["annotations"]["volume.kubernetes.io/storage-provisioner"] = provisioner
+    api.put("persistentvolumeclaims", claim | {"status": {"phase": "Pending"}})
+    asked: list[int] = []
+
+    def look() -> None:
+        asked.append(replicas(api))
+        if len(asked) == 3:
+            api.put("persistentvolumeclaims", api.get("persistentvolumeclaims", NAME) | {"status": {"phase": "Bound"}})
+        else:
+            api.before["GET persistentvolumeclaims"] = look
+
+    api.before["GET persistentvolumeclaims"] = look
+    api.before["GET pods"] = lambda: api.put("pods", pod({}))
+    runtime.start(A, 2)
+    assert (replicas(api), asked) == (1, [0, 0, 0] if provisioner else [0])
+
+
+def test_what_stands_beside_a_pod_is_made_when_that_has_its_node(
+    keda: KubernetesRuntime, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but the Secret, which the pod needs: a busy API server refuses a kubelet what it asks for first."""
+    monkeypatch.setattr(binding, "LIMIT", 5.0)
+    keda.provision(ADA, 1, starting=True)
+    looks: list[set[str]] = []
+
+    def look() -> None:
+        looks.append({kind for kind, _ in api.names()})
+        if len(looks) == 2:
+            api.put("pods", pod({}))
+        else:
+            api.before["GET pods"] = look
+
+    api.before["GET pods"] = look
+    keda.start(A, 2)
+    assert looks == [{"persistentvolumeclaims", "deployments", "secrets"}] * 2
+    assert {kind for kind, _ in api.names()} - {"pods"} == ALL_KINDS
+
+
+def test_a_start_that_was_overtaken_keeps_no_moment_for_keda(
+    keda: KubernetesRuntime, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It begins again at once: nothing was put down."""
+    keda.provision(ADA, 1)
+    pauses: list[float] = []
+    monkeypatch.setattr(scalers, "SETTLE", 0.5)
+    monkeypatch.setattr(scalers.time, "sleep", pauses.append)
+    api.before["PATCH deployments"] = lambda: api.put("deployments", api.get("deployments", NAME))
+    keda.start(A, 2)
+    assert (replicas(api), max(pauses, default=0.0)) == (1, 0.0)
 
 
 def test_a_stop_lets_keda_act_on_what_it_saw_before(

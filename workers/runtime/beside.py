@@ -35,9 +35,7 @@ class Beside:
         self._executor = ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="beside")
 
     def complete(self, identity: Identity, deployment: Object) -> None:
-        """Make what is missing, and make right again what was changed."""
-        # By itself and first: a pod that is coming up already can't begin without it.
-        self._keep_secret(identity, deployment)
+        """Make what is missing but the Secret, and make right again what was changed."""
         steps = [
             lambda: self._apply("services", objects.service(identity, deployment)),
             lambda: self._apply("ingresses", objects.ingress(identity, deployment, self._choices)),
@@ -58,7 +56,7 @@ class Beside:
     def _apply(self, kind: str, body: Object) -> None:
         self._cluster.apply(kind, body)
 
-    def _keep_secret(self, identity: Identity, deployment: Object) -> None:
+    def keep_secret(self, identity: Identity, deployment: Object) -> None:
         """The session's secret is made once, and stays what it is; only its owner may be another Deployment."""
         name = names.workspace(identity.uuid)
         there = self._cluster.get("secrets", name)

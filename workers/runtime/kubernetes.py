@@ -21,7 +21,7 @@ from app.sessions.errors import FilesGoing, FilesGone, RetryableError, Supersede
 from app.sessions.model import Identity
 from app.sessions.redis_errors import redis_errors
 from app.settings import Settings
-from workers.runtime import names, objects, scalers, views
+from workers.runtime import binding, names, objects, scalers, views
 from workers.runtime.base import BackupSummary, Observation, Snapshot
 from workers.runtime.beside import Beside
 from workers.runtime.cluster import Cluster, Conflict, Expired, NotFound, timestamp, wait_for
@@ -200,6 +200,7 @@ class KubernetesRuntime:
         else:
             deployment = self._adopt(identity, generation, live)
         if not starting:
+            self._beside.keep_secret(identity, deployment)
             self._beside.complete(identity, deployment)
 
     def _create(self, identity: Identity, generation: int) -> Object:
@@ -234,13 +235,18 @@ class KubernetesRuntime:
         asleep = not _replicas(deployment)
         if asleep:
             deployment = self._update(identity, deployment)
+        # Its pod can't begin without these two.
+        self._beside.keep_secret(identity, deployment)
+        claim = binding.let_claim_bind(self._cluster, live.claim)
         self._scaler.before_start(uuid)
         try:
-            deployment = self._note(deployment, live.claim, generation, identity=identity, replicas=1)
+            deployment = self._note(deployment, claim, generation, identity=identity, replicas=1)
         except Conflict:
             self._agree(uuid)
             raise
-        if not asleep:
+        if asleep:
+            binding.let_pod_begin(lambda: self._pods(uuid))
+        else:
             self._replace_broken(uuid, deployment)
         self._beside.complete(identity, deployment)
 
@@ -396,7 +402,7 @@ class KubernetesRuntime:
         if deployment and _replicas(deployment):
             self._scaler.before_start(uuid)
         else:
-            self._scaler.before_stop(uuid)
+            self._scaler.forget(uuid)
 
     def _nothing_left(self, uuid: str) -> bool:
         live = self._read(uuid)

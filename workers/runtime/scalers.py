@@ -46,6 +46,9 @@ class Scaler(Protocol):
     def before_stop(self, uuid: str) -> None:
         """It is about to be scaled down, or removed. May take a moment, in which the session may change."""
 
+    def forget(self, uuid: str) -> None:
+        """It is not up, whatever was said before."""
+
     def object(self, identity: Identity, owner: Object) -> Object | None:
         """What has to be in the cluster beside the Deployment `owner`."""
 
@@ -68,6 +71,9 @@ class Direct:
             both.execute()
 
     def before_stop(self, uuid: str) -> None:
+        self._remove_marker(uuid)
+
+    def forget(self, uuid: str) -> None:
         self._remove_marker(uuid)
 
     def object(self, identity: Identity, owner: Object) -> Object | None:
