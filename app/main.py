@@ -8,17 +8,18 @@ from typing import Any
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app.api import backups, docs, sessions, system
+from app.api import backups, docs, messages, sessions, system
 from app.api.blueprint import SessionName
 from app.api.context import EXTENSION
-from app.api.edge import register_edge
-from app.api.errors import register_error_handlers
+from app.api.errors import to_api_problem
 from app.api.idempotency import register_idempotency
 from app.api.limits import register_limits
 from app.api.openapi import DOCUMENT, build_document, make_api
 from app.api.prefer import register_prefer
 from app.api.security import identify, read_keyring, require_key
 from app.api.streams import SLOTS, stream_slots
+from app.edge import register_edge
+from app.problems import register_error_handlers
 from app.sessions.core import build_core
 from app.settings import Settings
 
@@ -51,7 +52,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     # The order is that of a request: who asks is known before the limits count it, and counted before
     # it is refused. Answers pass the same places in reverse.
-    register_error_handlers(app)
+    register_error_handlers(app, to_api_problem)
     register_edge(app, settings.max_body_bytes)
     app.before_request(lambda: identify(keyring))
     register_limits(app, core)
@@ -60,7 +61,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     register_idempotency(app)
 
     api = make_api(app)
-    for module in (sessions, backups, system, docs):
+    for module in (sessions, messages, backups, system, docs):
         api.register_blueprint(module.blp)
     app.extensions[DOCUMENT] = app.json.dumps(build_document(api))
     return app

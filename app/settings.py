@@ -15,6 +15,9 @@ from urllib.parse import urlsplit
 
 from environs import Env, EnvError
 
+SECRET_KEY_LENGTH = 32
+"""Characters: 128 random bits in hexadecimal, and no word someone made up."""
+
 
 class SettingsError(Exception):
     """A setting has a value the service can't start with; the text names it and says what to do."""
@@ -67,6 +70,51 @@ class Settings:
     )
     wait_max: float = setting(60.0, "s", "the most a caller may ask for with Prefer: wait")
     idempotency_ttl: float = setting(86_400.0, "s", "the same Idempotency-Key replays its answer this long")
+
+    # The agent and its prompts
+    secret_key: str = setting(
+        "",
+        "text",
+        "what the workspaces' tokens are signed with; `scripts/run` and `manifests/make-secrets` make one; "
+        "32 characters or more, several separated by commas while one is rotated: the first signs, all are taken",
+    )
+    message_max_bytes: int = setting(100_000, "bytes", "a longer prompt is 413; a file belongs into the workspace")
+    inbox_limit: int = setting(100, "prompts", "waiting for one session; one more is 429")
+    message_kept: float = setting(600.0, "s", "the state of an answered prompt; the conversation is in the history")
+    user_pod_port: int = setting(1111, "TCP port", "the agent, in a workspace's pod")
+    agent_timeout: float = setting(10.0, "s", "any request to an agent; none of them waits for a model")
+    agent_turn_timeout: float = setting(900.0, "s", "a turn that takes longer is ended; a long test suite fits in")
+    agent_max_steps: int = setting(50, "calls of the model", "in a turn; more is most likely a circle")
+    agent_max_tokens: int = setting(200_000, "tokens", "in a turn, prompts and completions together")
+    agent_command_timeout: float = setting(120.0, "s", "a command the agent runs is killed after this")
+    checkpoint_interval: float = setting(180.0, "s", "the most of a conversation a lost volume can cost")
+    archive_url: str = setting(
+        "", "URL", "where conversations go, any fsspec URL; by default `archive` in the data folder"
+    )
+    archive_key: str = setting("", "Fernet key", "conversations are stored encrypted with it; empty: in the clear")
+    history_max_bytes: int = setting(67_108_864, "bytes", "a whole conversation; the agent cuts what its tools print")
+    history_retention: float = setting(7_776_000.0, "s", "a conversation is kept this long (90 days) after its session")
+
+    # The gateway, and the model behind it
+    gateway_port: int = setting(8001, "TCP port", "the gateway, which workspaces call")
+    gateway_url: str = setting("", "URL", "the gateway as workspaces reach it; by default its port on loopback")
+    gateway_workers: int = setting(
+        1, "processes", "one carries 200 streams with a fifth of a core; of more, each has figures of its own"
+    )
+    gateway_threads: int = setting(256, "threads", "of each gateway process; a stream of the model holds one")
+    llm_max_body_bytes: int = setting(
+        8_388_608, "bytes", "a prompt with its conversation; a million tokens are 4 MB of text"
+    )
+    gateway_calls_per_session: int = setting(8, "requests", "of one session at a time, so that none takes all threads")
+    llm_base_url: str = setting("", "URL", "an OpenAI-compatible API, up to and with its /v1; empty: no model, no chat")
+    llm_api_key: str = setting("", "text", "the key of that API; it never leaves the gateway")
+    llm_model: str = setting("", "name", "the model every workspace gets; empty: the one it asks for")
+    llm_tokens_per_day: int = setting(
+        2_000_000, "tokens", "of one user and day (UTC); one more prompt is 429; 0 no limit"
+    )
+    llm_timeout: float = setting(120.0, "s", "to the first byte of an answer; a long prompt on a small machine")
+    llm_stream_timeout: float = setting(120.0, "s", "between two bytes of an answer")
+    llm_retries: int = setting(3, "retries", "of a request the model's API refused for now, before the first byte")
 
     # Workspaces' addresses
     workspace_domain: str = setting("localhost", "host", "workspaces live at vs-code-{uuid}.<domain>")
@@ -149,6 +197,18 @@ class Settings:
         """The URL backups are stored under."""
         return self.backup_url or f"file://{self.data_dir.resolve()}/backups"
 
+    def archive_location(self) -> str:
+        """The URL conversations are stored under."""
+        return self.archive_url or f"file://{self.data_dir.resolve()}/archive"
+
+    def gateway_location(self) -> str:
+        """Where workspaces reach the gateway, without a slash at the end."""
+        return (self.gateway_url or f"http://127.0.0.1:{self.gateway_port}").rstrip("/")
+
+    def secret_keys(self) -> tuple[str, ...]:
+        """The keys workspaces' tokens are made with, none where there is no agent; the first one signs."""
+        return tuple(key.strip() for key in self.secret_key.split(",") if key.strip())
+
     def workspace_url(self, uuid: str) -> str:
         """Where a browser finds the workspace."""
         port = f":{self.workspace_port}" if self.workspace_port else ""
@@ -184,6 +244,10 @@ class Settings:
             raise SettingsError("WORKSPACE_IMAGE must be set when RUNTIME is kubernetes: it is what a workspace runs.")
         if self.scaler not in ("direct", "keda"):
             raise SettingsError(f"SCALER is {self.scaler!r}; it is one of: direct, keda.")
+        if any(len(key) < SECRET_KEY_LENGTH for key in self.secret_keys()):
+            raise SettingsError(f"SECRET_KEY: each key must have {SECRET_KEY_LENGTH} characters or more.")
+        if self.llm_base_url and urlsplit(self.llm_base_url).scheme not in ("http", "https"):
+            raise SettingsError("LLM_BASE_URL must begin with http:// or https://.")
         negative = [
             spec.name.upper()
             for spec in dataclasses.fields(self)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
@@ -27,8 +28,24 @@ CLIENT_ERRORS: tuple[tuple[type[Exception], HTTPStatus], ...] = (
 """The status for what a client did wrong before the app could say so; the first that fits."""
 
 
+CLIENT_TIMEOUT = 20.0
+"""s a client may take for the next bytes of its request, or to take the next ones of its answer. Set in the
+kernel: gunicorn puts its sockets back to waiting for ever."""
+
+
+def bound_waits(client: socket.socket, seconds: float) -> None:
+    """Let every wait of a blocking socket end with an `OSError` after so long (socket(7), SO_RCVTIMEO)."""
+    whole, part = divmod(round(seconds * 1_000_000), 1_000_000)
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        client.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", whole, part))
+
+
 class ProblemWorker(ThreadWorker):
-    """`gthread` with problem documents."""
+    """`gthread` with problem documents, in which no client holds a thread by sending or reading nothing."""
+
+    def handle(self, conn: Any) -> Any:
+        bound_waits(conn.sock, CLIENT_TIMEOUT)
+        return super().handle(conn)
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
         status = next((status for kind, status in CLIENT_ERRORS if isinstance(exc, kind)), None)

@@ -25,6 +25,7 @@ class FakeWorkspace:
     ready: bool = False
     failure: str = ""
     active_at: float = 0.0
+    agent: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -184,4 +185,5 @@ def _observation(workspace: FakeWorkspace) -> Observation:
         pod_name=f"fake-{workspace.identity.uuid}" if workspace.running else "",
         failure=workspace.failure,
         active_at=workspace.active_at,
+        agent=workspace.agent,
     )

@@ -9,22 +9,30 @@ from typing import Any
 import redis
 
 from app.sessions import queue
+from app.sessions.agents import AgentClient
+from app.sessions.archive_store import Archive
 from app.sessions.backup_files import BackupFiles
 from app.sessions.backups import BackupIndex
+from app.sessions.conversations import Conversations
 from app.sessions.core import Core
 from app.sessions.events import FROM_START, EventLog, SessionEvent
 from app.sessions.fleet import Fleet
+from app.sessions.inbox import Inbox
 from app.sessions.leases import Leases
 from app.sessions.model import Record
+from app.sessions.secrets import SessionSecrets
 from app.sessions.service import NewSession, SessionService
 from app.sessions.store import SessionStore
 from app.sessions.stored import Direct
 from app.sessions.tickets import Tickets
 from app.settings import Settings
 from tests.fakes import FakeRuntime
+from workers.delivery import Deliveries
 from workers.lifecycle import Lifecycle
 from workers.sweeps import Sweeps
 from workers.watcher import Watcher
+
+SECRET_KEY = "a-secret-key-of-the-tests-and-of-nobody-else"
 
 
 class FakeTasks:
@@ -47,15 +55,20 @@ class World:
     def __init__(self, client: redis.Redis, folder: Path, **settings: Any) -> None:
         self.now = 1_763_625_600.0
         self.tasks = FakeTasks()
-        self.settings = replace(Settings(), data_dir=folder, **settings)
+        self.settings = replace(Settings(data_dir=folder, secret_key=SECRET_KEY), **settings)
         store = SessionStore(client, self.settings.tombstone_ttl)
         events = EventLog(client, block=0.05)
         backups = BackupIndex(client)
         files = BackupFiles(self.settings.backups_location())
+        inbox = Inbox(client, store, self.settings)
+        archive = Archive(self.settings.archive_location())
+        secrets = SessionSecrets(self.settings.secret_keys())
+        agents = AgentClient(secrets, self.settings.agent_timeout, self.settings.history_max_bytes)
         self.sessions = SessionService(
             store=store,
             events=events,
             backups=backups,
+            inbox=inbox,
             tasks=self.tasks,  # type: ignore[arg-type]
             settings=self.settings,
             clock=self.clock,
@@ -69,14 +82,20 @@ class World:
             files=files,
             stored=Direct(files, backups),
             tickets=Tickets(client, self.tasks, block=0.05),  # type: ignore[arg-type]
+            archive=archive,
+            secrets=secrets,
             fleet=Fleet(client),
             leases=Leases(client, ttl=15.0),
             tasks=self.tasks,  # type: ignore[arg-type]
+            inbox=inbox,
+            agents=agents,
+            conversations=Conversations(inbox, agents, archive),
             sessions=self.sessions,
         )
         self.runtime = FakeRuntime(self.clock)
         self.lifecycle = Lifecycle(self.core, self.runtime, self.clock)
         self.sweeps = Sweeps(self.core, self.runtime, self.lifecycle, self.clock)
+        self.deliveries = Deliveries(self.core, self.clock, pause=lambda seconds: None)
         self.watcher = Watcher(self.core, self.runtime, self.clock)
 
     def clock(self) -> float:
@@ -135,5 +154,7 @@ class World:
             sweeps[task]()
         elif task == queue.BACKUP:
             self.lifecycle.back_up(*args)
+        elif task == queue.DELIVER:
+            self.deliveries.deliver(*args)
         else:
             self.lifecycle.carry_out(*args)

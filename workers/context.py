@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from app.sessions.core import Core, build_core
 from app.settings import Settings
 from workers import runtime as runtimes
+from workers.delivery import Deliveries
 from workers.lifecycle import Lifecycle
 from workers.sweeps import Sweeps
 
@@ -21,6 +22,7 @@ class Context:
     core: Core
     lifecycle: Lifecycle
     sweeps: Sweeps
+    deliveries: Deliveries
 
 
 @lru_cache(maxsize=1)
@@ -29,7 +31,7 @@ def context() -> Context:
     core = build_core(Settings.from_env())
     runtime = runtimes.load(core.settings)
     lifecycle = Lifecycle(core, runtime)
-    return Context(core, lifecycle, Sweeps(core, runtime, lifecycle))
+    return Context(core, lifecycle, Sweeps(core, runtime, lifecycle), Deliveries(core))
 
 
 @lru_cache(maxsize=1)

@@ -21,16 +21,20 @@ from app.sessions.errors import (
     FilesGone,
     IllegalState,
     PermanentError,
+    SessionError,
     SessionNotFound,
     Superseded,
 )
 from app.sessions.model import Record, Status
+from workers.delivery import take_leave
 from workers.runtime.base import Runtime
 
 log = logging.getLogger(__name__)
 
 EVENTS_KEPT_ASLEEP = 600.0
 """s: a sleeping session may cost 2 KB, and Redis gives any stream 4 KB (measured on 7.0)."""
+
+DELETED = "The session was deleted before this was done."
 
 
 class Lifecycle:
@@ -157,11 +161,17 @@ class Lifecycle:
             phases={"enqueued": enqueued},
             event=("phase", {"phase": "enqueued", "ms": enqueued}),
         )
+        self._core.inbox.release(record.uuid, self._clock())
         self._runtime.start(record.uuid, record.generation)
         # From here its time to answer counts, and no worker needs to start it again.
         self._update(record, started_at=self._clock())
 
     def _put_down(self, record: Record) -> None:
+        agent = self._core.inbox.agent(record.uuid)
+        if not self._core.inbox.hold(record.uuid, record.generation, self._clock()):
+            raise Superseded(f"Session {record.uuid} is wanted again.")
+        if agent is not None:
+            take_leave(self._core, agent, "sleep")
         self._runtime.stop(record.uuid, record.generation)
         self._update(
             record,
@@ -180,6 +190,7 @@ class Lifecycle:
             if not free:
                 log.info("teardown waits for a backup", extra={"uuid": record.uuid})
                 return
+            self._take_last_leave(record)
             try:
                 self._runtime.stop(record.uuid, record.generation)
                 self._update(record, replicas=0, pod_name="")
@@ -190,8 +201,25 @@ class Lifecycle:
             self._update(record, event=("phase", {"phase": "deleting", "ms": self._since(record)}))
             self._runtime.remove(record.uuid, record.generation)
             self._store.defer(keys.BACKUP_REQUESTS, record.uuid, 0.0)
+            self._keep_conversation(record)
             self._update(record, to=Status.TERMINATED, settle=True, replicas=0, pod_name="")
             self._core.fleet.count("teardowns")
+
+    def _take_last_leave(self, record: Record) -> None:
+        agent = self._core.inbox.agent(record.uuid)
+        if agent is not None:
+            self._core.inbox.agent_gone(record.uuid)
+            take_leave(self._core, agent, "delete")
+
+    def _keep_conversation(self, record: Record) -> None:
+        """End the prompts that were left, and let the conversation's retention count from now."""
+        self._core.inbox.close(record.uuid, DELETED, self._clock())
+        try:
+            kept = self._core.archive.read(record.uuid)
+            if kept is not None:
+                self._core.archive.renew(record.uuid, kept.metadata)
+        except SessionError as error:
+            log.warning("conversation not renewed: %s", error, extra={"uuid": record.uuid})
 
     def _last_backup(self, record: Record) -> str:
         """The name of a verified backup of all the session's files, "" when it never had any; of one whose files

@@ -15,6 +15,7 @@ from app.sessions.backups import Backup
 from app.sessions.core import Core
 from app.sessions.errors import ArchiveError, BackupNotFound, IllegalState, SessionError, SessionNotFound, Superseded
 from app.sessions.model import (
+    UP,
     Record,
     Status,
     Verdict,
@@ -79,6 +80,9 @@ class Sweeps:
             self._store.defer(keys.BACKUP_REQUESTS, record.uuid, now + self._core.settings.stale_after)
             if not self._core.leases.held(keys.BACKUP_LEASE.format(uuid=record.uuid)):
                 self._core.tasks.send(queue.BACKUP, record.uuid, request_id=record.request_id)
+        for record in self._store.due(keys.INBOX_PENDING, now):
+            self._store.defer(keys.INBOX_PENDING, record.uuid, now + self._core.settings.stale_after)
+            self._remind(record)
 
     def reconcile(self) -> None:
         """Make the records agree with the workspaces that are there: give a record to every
@@ -108,7 +112,8 @@ class Sweeps:
                 self._core.backups.delete(name)
 
     def retention(self) -> None:
-        """Delete backups older than `BACKUP_RETENTION`, leftovers of killed workers, and old tombstones."""
+        """Delete backups older than `BACKUP_RETENTION`, conversations older than `HISTORY_RETENTION` of sessions
+        that are gone, leftovers of killed workers, and old tombstones."""
         now = self._clock()
         if retention := self._core.settings.backup_retention:
             old = self._core.backups.older_than(now - retention)
@@ -121,7 +126,22 @@ class Sweeps:
                     self._core.files.delete(backup.name)
                     self._core.backups.delete(backup.name)
         self._core.files.sweep_parts(now - STALE_PARTS)
+        self._forget_conversations(now)
         self._store.forget_tombstones(now)
+
+    def _forget_conversations(self, now: float) -> None:
+        if not self._core.settings.history_retention:
+            return
+        uuids = self._core.archive.uuids()
+        records = self._store.find(uuids)
+        living = {record.uuid for record in records if record.status is not Status.TERMINATED}
+        for uuid in set(uuids) - living:
+            written = self._core.archive.last_written(uuid)
+            if written is None or now - written <= self._core.settings.history_retention:
+                continue
+            # A session whose record was lost with Redis still has its workspace.
+            if self._runtime.observe(uuid) is None:
+                self._core.archive.delete(uuid)
 
     def _act_on_due(
         self, deadlines: str, verdict_of: Callable[[Record, float], Verdict], act: Callable[[Record], Record]
@@ -137,6 +157,17 @@ class Sweeps:
                 log.info("%s: %s", deadlines, verdict.why, extra={"uuid": record.uuid})
             except (Superseded, IllegalState, SessionNotFound) as error:
                 log.info("%s: left alone: %s", deadlines, error, extra={"uuid": record.uuid})
+
+    def _remind(self, record: Record) -> None:
+        """Prompts wait for longer than they should: their task was lost, or someone else stopped the workspace,
+        which a prompt outweighs. Those of a session that was put to sleep on demand are not among them."""
+        if record.status is Status.SLEEPING and record.settled >= record.generation:
+            try:
+                self._core.sessions.wake(record.uuid, record.request_id)
+            except (IllegalState, SessionNotFound) as error:
+                log.info("not woken for its prompts: %s", error, extra={"uuid": record.uuid})
+        elif record.status in UP:
+            self._core.tasks.send(queue.DELIVER, record.uuid, request_id=record.request_id)
 
     def _adopt(self, seen: Observation) -> None:
         """Give a workspace its record back. One that runs is woken, which adopts its processes."""

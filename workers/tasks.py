@@ -89,6 +89,15 @@ def wake(uuid: str, generation: int) -> None:
     context().lifecycle.carry_out(uuid, generation)
 
 
+@app.task(name=queue.DELIVER, **SHORT)
+def deliver(uuid: str) -> None:
+    # Not counted as others are: many of them at once are no sign of trouble. While prompts wait the sweep asks again.
+    try:
+        context().deliveries.deliver(uuid)
+    except StateUnavailable as error:
+        log.warning("left to the stale sweep: %s", error, extra={"task": queue.DELIVER, "task_args": [uuid]})
+
+
 @app.task(name=queue.SLEEP, base=SessionTask, **SHORT)
 def sleep(uuid: str, generation: int) -> None:
     context().lifecycle.carry_out(uuid, generation)

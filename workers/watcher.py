@@ -18,6 +18,7 @@ from app.sessions import keys, queue
 from app.sessions.core import Core, build_core
 from app.sessions.errors import (
     IllegalState,
+    InvalidRequest,
     RetryableError,
     SessionError,
     SessionNotFound,
@@ -85,6 +86,7 @@ class Watcher:
                 self._apply_failure(record, seen)
             elif seen.ready:
                 self._apply_ready(record, seen)
+                self._apply_agent(record, seen)
             elif seen.running:
                 self._apply_progress(record, seen)
             else:
@@ -93,7 +95,7 @@ class Watcher:
                     self._bring_back(record)
             if seen.active_at > record.last_activity and record.status is Status.ACTIVE:
                 self._store.touch(record.uuid, seen.active_at)
-        except (Superseded, IllegalState, SessionNotFound) as error:
+        except (Superseded, IllegalState, SessionNotFound, InvalidRequest) as error:
             log.info("observation left aside: %s", error, extra={"uuid": seen.identity.uuid})
 
     def _apply_progress(self, record: Record, seen: Observation) -> None:
@@ -162,6 +164,15 @@ class Watcher:
         self._core.fleet.count("starts")
         if record.status in STARTING:
             self._core.fleet.started(START_KINDS.get(record.task, "wake"), phases)
+
+    def _apply_agent(self, record: Record, seen: Observation) -> None:
+        """An agent calls by itself, and sooner than this. Of one whose call was lost the runtime knows the address."""
+        if record.generation != seen.generation or record.status not in UP:
+            return
+        if seen.agent and self._core.inbox.agent(record.uuid) is None:
+            self._core.inbox.agent_here(record.uuid, seen.agent, seen.pod_name, "", self._clock())
+        if record.waiting:
+            self._core.tasks.send(queue.DELIVER, record.uuid, request_id=record.request_id)
 
     def _apply_down(self, record: Record, generation: int) -> None:
         """An active session whose processes were stopped by someone else sleeps; one that is coming up or

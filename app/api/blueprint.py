@@ -17,7 +17,7 @@ from webargs import core as webargs
 from webargs.flaskparser import FlaskParser
 from werkzeug.routing import BaseConverter
 
-from app.api.errors import Problem
+from app.problems import Problem
 
 ALWAYS = (429, 500, 503)
 WITH_KEY = (401, 403)

@@ -1,148 +1,17 @@
-"""The one place where exceptions become answers: RFC 9457 problem documents, whatever went wrong.
-
-`type` stays `about:blank`, for which the RFC wants the status' own phrase as `title`; the stable code
-to program against is `error`.
-"""
+"""What the API's own exceptions are answered with; all others are app/problems.py's."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
-from http import HTTPStatus
-from typing import Any
-from urllib.parse import quote
-
-from flask import Flask, Response, g, request
-from flask.json import dumps
 from flask_limiter import RateLimitExceeded
-from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import NotFound
 
-from app.sessions.errors import (
-    BackupInUse,
-    BackupNotFound,
-    IllegalState,
-    InvalidRequest,
-    QuotaExceeded,
-    RetryableError,
-    SessionError,
-    SessionNotFound,
-    StateUnavailable,
-    Superseded,
-)
-
-log = logging.getLogger(__name__)
-
-PROBLEM_TYPE = "application/problem+json"
-RETRY_AFTER = "2"
-"""s: Redis restarts in less, and a client that waits longer notices the recovery late."""
-
-CORE_ERRORS: Mapping[type[SessionError], int] = {
-    InvalidRequest: 400,
-    SessionNotFound: 404,
-    BackupNotFound: 404,
-    IllegalState: 409,
-    QuotaExceeded: 409,
-    BackupInUse: 409,
-    Superseded: 409,
-    StateUnavailable: 503,
-    RetryableError: 503,
-    SessionError: 500,
-}
-"""The status of each of the core's errors; a subclass that isn't here has its parent's."""
-
-HTTP_ERRORS: Mapping[int, str] = {
-    400: "invalid_request",
-    401: "unauthorized",
-    403: "forbidden",
-    404: "not_found",
-    405: "method_not_allowed",
-    408: "request_timeout",
-    413: "payload_too_large",
-    415: "unsupported_media_type",
-    416: "range_not_satisfiable",
-    422: "unprocessable",
-    429: "rate_limited",
-    503: "unavailable",
-}
-"""The code of an error that comes from HTTP itself."""
-
-EXPLANATIONS: Mapping[int, str] = {
-    404: "Nothing is at this path; /openapi.json lists what there is.",
-    405: "This path does not answer that method; the Allow header lists those it does.",
-    413: "The request body is larger than this service accepts.",
-}
-"""What to say instead of the web framework's own words."""
+from app.problems import Problem, to_problem
 
 
-class Problem(Exception):
-    """An answer decided at the edge; `detail` is fit for the caller to read."""
-
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        detail: str,
-        *,
-        errors: Mapping[str, list[str]] | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.code = code
-        self.detail = detail
-        self.errors = errors
-        self.headers = dict(headers or {})
-
-
-def problem_response(problem: Problem) -> Response:
-    """The problem document of `problem`, for the current request."""
-    body: dict[str, Any] = {
-        "type": "about:blank",
-        "title": HTTPStatus(problem.status).phrase,
-        "status": problem.status,
-        "detail": problem.detail,
-        "instance": quote(request.path),
-        "error": problem.code,
-        "request_id": g.get("request_id", ""),
-    }
-    if problem.errors:
-        body["errors"] = dict(problem.errors)
-    return Response(dumps(body), problem.status, problem.headers, content_type=PROBLEM_TYPE)
-
-
-def to_problem(error: Exception) -> Problem:
-    """What the caller is told about `error`. One that nobody foresaw is told as "internal_error" only."""
-    if isinstance(error, Problem):
-        return error
-    if isinstance(error, SessionError):
-        status = next(CORE_ERRORS[kind] for kind in type(error).__mro__ if kind in CORE_ERRORS)
-        headers = {"Retry-After": RETRY_AFTER} if status == 503 else {}
-        return Problem(status, error.code, str(error), headers=headers)
+def to_api_problem(error: Exception) -> Problem:
+    """What the caller is told about `error`."""
     if isinstance(error, RateLimitExceeded):
         return Problem(429, "rate_limited", f"Only {error.limit.limit} of these requests are allowed.")
-    if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
-        return _http_problem(error, error.code)
-    if isinstance(error, ParseException):
-        return Problem(400, "invalid_request", "The request body is not framed as HTTP demands.")
-    return Problem(500, "internal_error", "Something went wrong here; the request_id finds it in the logs.")
-
-
-def _http_problem(error: HTTPException, status: int) -> Problem:
-    headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
-    detail = EXPLANATIONS.get(status) or error.description or HTTPStatus(status).phrase
-    return Problem(status, HTTP_ERRORS.get(status, "http_error"), detail, headers=headers)
-
-
-def register_error_handlers(app: Flask) -> None:
-    """Answer every exception of `app` with a problem document; log those that are our own fault."""
-
-    def answer(error: Exception) -> Response:
-        problem = to_problem(error)
-        if problem.status == 500:
-            log.error("request failed", exc_info=error, extra={"error": problem.code, "path": request.path})
-        return problem_response(problem)
-
-    app.register_error_handler(Exception, answer)
-    # Without this one Flask would hand the handler its own wrapper instead of what was raised.
-    app.register_error_handler(HTTPException, answer)
+    if isinstance(error, NotFound):
+        return Problem(404, "not_found", "Nothing is at this path; /openapi.json lists what there is.")
+    return to_problem(error)

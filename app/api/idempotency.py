@@ -2,7 +2,7 @@
 repeat a request whose answer it never saw.
 
 While the first request runs its key is claimed for little longer than it can take; one that died frees
-it by that. Answers that ask for another try (5xx, 429) are not kept.
+it by that. Answers that ask for another try (5xx, 429) are not kept, nor are streams.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import cast
 from flask import Flask, Response, g, request
 
 from app.api.context import core
-from app.api.errors import Problem
 from app.api.prefer import longest_wait
 from app.api.security import caller
+from app.problems import Problem
 from app.sessions import keys
 from app.sessions.errors import StateUnavailable
 from app.sessions.redis_errors import redis_errors
@@ -38,6 +38,13 @@ def register_idempotency(app: Flask) -> None:
     """Replay the answers of repeated POSTs of `app`. Register it last: it must see the final answer first."""
     app.before_request(_begin)
     app.after_request(_finish)
+
+
+def name_of_request() -> str:
+    """A name that all requests with this one's Idempotency-Key share, "" where it has none. What a request
+    creates can be named by it, so that a repetition creates no second one even when its answer was lost."""
+    claim: tuple[str, str] | None = g.get("idempotency")
+    return _digest(claim[0])[:32] if claim else ""
 
 
 def _begin() -> Response | None:
@@ -76,7 +83,7 @@ def _finish(response: Response) -> Response:
     name, body = claim
     try:
         with redis_errors():
-            if response.status_code >= 500 or response.status_code == 429:
+            if response.status_code >= 500 or response.status_code == 429 or response.is_streamed:
                 core().redis.delete(name)
             else:
                 core().redis.set(name, _kept(response, body), ex=max(1, int(core().settings.idempotency_ttl)))

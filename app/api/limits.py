@@ -28,8 +28,8 @@ from limits import RateLimitItem, parse
 from limits.storage import RedisStorage
 from limits.strategies import STRATEGIES, FixedWindowRateLimiter
 
-from app.api.errors import Problem
 from app.api.security import CATEGORIES, Principal, check_rate
+from app.problems import Problem
 from app.sessions.core import Core
 from app.sessions.keys import SESSION
 from app.settings import Settings
@@ -43,6 +43,7 @@ ENDPOINTS: Mapping[str, str] = {
     "backups.restore": "create",
     "sessions.wake": "wake",
     "sessions.scale_up": "wake",
+    "messages.chat": "chat",
     "sessions.delete": "delete",
     "backups.delete": "delete",
 }

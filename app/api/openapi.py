@@ -9,8 +9,8 @@ import flask_smorest
 from flask import Flask
 from flask_smorest.utils import prepare_response
 
-from app.api.errors import PROBLEM_TYPE
-from app.api.schemas import BACKUP_REGEX, LABEL_REGEX, UUID_REGEX, ProblemSchema
+from app.api.schemas import BACKUP_REGEX, LABEL_REGEX, MESSAGE_ID_REGEX, UUID_REGEX, ProblemSchema
+from app.problems import PROBLEM_TYPE
 
 VERSION = "0.1.0"
 DOCUMENT = "openapi_document"
@@ -26,6 +26,7 @@ EVENTS_PATH = "/session/{uuid}/events"
 PATH_PARAMETERS: dict[str, dict[str, Any]] = {
     "uuid": {"type": "string", "pattern": UUID_REGEX, "examples": ["k3v9x0qa"]},
     "name": {"type": "string", "pattern": BACKUP_REGEX, "examples": ["app-k3v9x0qa-20261120-080000.zip"]},
+    "message_id": {"type": "string", "pattern": MESSAGE_ID_REGEX, "examples": ["7f3a9c0de1b2a4f5"]},
     "asset": {"type": "string", "pattern": "^[a-z0-9.-]{1,40}$", "examples": ["swagger-ui.css"]},
 }
 

@@ -39,11 +39,17 @@ def preference(header: str, default: float, most: float) -> Preference:
 def wait_for(record: Record, until: Callable[[Record], bool], default: float = 0.0) -> Record:
     """The record once `until` holds, or as it is after the time the caller gives it (by default
     `default` seconds)."""
+    seconds = wanted_wait(default)
+    if not seconds or until(record):
+        return record
+    return core().sessions.wait(record.uuid, until, seconds)
+
+
+def wanted_wait(default: float) -> float:
+    """How long the caller wants to wait (s), by default `default`; it is told which preference that follows."""
     wish = preference(request.headers.get("Prefer", ""), default, core().settings.wait_max)
     g.preference_applied = wish.applied
-    if not wish.seconds or until(record):
-        return record
-    return core().sessions.wait(record.uuid, until, wish.seconds)
+    return wish.seconds
 
 
 def longest_wait() -> float:

@@ -13,11 +13,13 @@ from typing import Any
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
 from app.sessions.backup_files import NAME_PATTERN
+from app.sessions.inbox import ID_PATTERN, State
 from app.sessions.model import SIZES, USER_ID_PATTERN, UUID_PATTERN, Status
 
 UUID_REGEX = f"^{UUID_PATTERN.pattern}$"
 USER_REGEX = f"^{USER_ID_PATTERN.pattern}$"
 BACKUP_REGEX = f"^{NAME_PATTERN.pattern.replace('?P<uuid>', '')}$"
+MESSAGE_ID_REGEX = f"^{ID_PATTERN.pattern}$"
 LABEL_REGEX = "^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$"
 LABEL_RULE = "1 to 63 of A-Z a-z 0-9 . _ / -, a letter or digit at both ends"
 TEXT_REGEX = "^[^\\x00-\\x1f\\x7f]*$"
@@ -85,6 +87,16 @@ def check_label_text(text: str) -> None:
         raise ValidationError(f"At most {LONGEST_LABEL} printable characters.")
 
 
+def check_says_something(text: str) -> None:
+    """Raises `ValidationError` for blanks, and for half a character, which JSON can say and UTF-8 can't."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValidationError("Only whole characters.") from error
+    if not text.strip():
+        raise ValidationError("More than blanks.")
+
+
 def check_labels(labels: Mapping[str, str]) -> None:
     """Raises `ValidationError` for more labels than a record should carry."""
     if len(labels) > MOST_LABELS:
@@ -121,6 +133,18 @@ class NewSessionSchema(Strict):
         values=fields.String(validate=check_label_text, metadata={"maxLength": LONGEST_LABEL, "pattern": TEXT_REGEX}),
         validate=check_labels,
         metadata={"description": "texts of the caller's own, kept with the session", "maxProperties": MOST_LABELS},
+    )
+
+
+class PromptSchema(Strict):
+    message = fields.String(
+        required=True,
+        validate=[validate.Length(1), check_says_something],
+        metadata={"pattern": "\\S", "description": "what the agent is to do; at most MESSAGE_MAX_BYTES bytes of UTF-8"},
+    )
+    id = fields.String(
+        validate=WholeText(MESSAGE_ID_REGEX, "1 to 64 of A-Z a-z 0-9 . _ -"),
+        metadata={"description": "the same id and message again is the same prompt; made here when it is left out"},
     )
 
 
@@ -215,6 +239,50 @@ class ActionSchema(Schema):
     action = fields.String(required=True)
     status = fields.String(required=True)
     message = fields.String()
+
+
+def state_field() -> fields.String:
+    return fields.String(required=True, metadata={"enum": [str(state) for state in State]})
+
+
+class ChatSchema(Schema):
+    uuid = uuid_field()
+    status = fields.String(required=True, metadata={"enum": ["processed", "failed", "queued"]})
+    message_id = fields.String(required=True)
+    state = state_field()
+    pod_response = fields.Dict(
+        metadata={"description": "what the agent answered: text, steps, tool_calls, usage; empty when it failed"}
+    )
+    reason = fields.String(metadata={"description": "why it failed"})
+    message = fields.String(metadata={"description": "of a prompt that is not processed yet"})
+
+
+class MessageSchema(Schema):
+    uuid = uuid_field()
+    message_id = fields.String(required=True)
+    state = state_field()
+    message = fields.String(
+        required=True, allow_none=True, metadata={"description": "the prompt, until it is finished"}
+    )
+    response = fields.Dict(required=True, allow_none=True)
+    reason = fields.String(required=True, allow_none=True)
+    created_at = time_field(required=True, allow_none=True)
+    delivered_at = time_field(required=True, allow_none=True)
+    processed_at = time_field(required=True, allow_none=True)
+
+
+class ConversationEntrySchema(Schema):
+    id = fields.String(metadata={"description": "of the prompt; all messages of a turn have it"})
+    role = fields.String(metadata={"examples": ["user", "assistant", "tool"]})
+    content = fields.String()
+    at = time_field(allow_none=True)
+    state = fields.String(metadata={"description": "of a prompt the agent has not begun"})
+
+
+class ConversationSchema(Schema):
+    uuid = uuid_field()
+    messages = fields.List(fields.Nested(ConversationEntrySchema), required=True)
+    next_cursor = fields.String(required=True, allow_none=True)
 
 
 class DeletedSchema(Schema):

@@ -17,11 +17,11 @@ from flask import g, request
 from limits import parse_many
 
 from app.api.context import core
-from app.api.errors import Problem
+from app.problems import Problem
 from app.sessions.backup_files import NAME_PATTERN
 from app.sessions.backups import Backup
 from app.sessions.errors import BackupNotFound, SessionNotFound
-from app.sessions.model import UUID_PATTERN, Record
+from app.sessions.model import UUID_PATTERN, Record, Status
 from app.settings import Settings, SettingsError
 
 HEADER = "X-API-Key"
@@ -156,6 +156,18 @@ def visible_session(uuid: str) -> Record:
     if not caller().may_see(record.user_id):
         raise SessionNotFound(uuid)
     return record
+
+
+def visible_past(uuid: str) -> Record:
+    """The session, or, when its record has expired, what its newest backup tells of it; raises `SessionNotFound`
+    when there is neither or it is not the caller's to see."""
+    try:
+        return visible_session(uuid)
+    except SessionNotFound:
+        backup = core().backups.newest_of(uuid) if UUID_PATTERN.fullmatch(uuid) else None
+        if backup is None or not caller().may_see(backup.user_id):
+            raise
+        return Record(**vars(backup.origin), status=Status.TERMINATED)
 
 
 def check_session(uuid: str) -> None:

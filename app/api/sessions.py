@@ -9,7 +9,6 @@ from flask import Response
 
 from app.api.blueprint import Blueprint
 from app.api.context import core, reply, request_id
-from app.api.errors import Problem
 from app.api.prefer import wait_for
 from app.api.schemas import (
     ActionSchema,
@@ -23,6 +22,7 @@ from app.api.schemas import (
 )
 from app.api.security import check_listing, check_session, check_user, visible_backup, visible_session
 from app.api.streams import event_stream
+from app.problems import Problem
 from app.sessions.errors import Superseded
 from app.sessions.model import Record, Status, iso
 from app.sessions.service import NewSession
@@ -219,7 +219,7 @@ def summary(record: Record) -> dict[str, Any]:
 
 
 def status_of(record: Record, now: float) -> dict[str, Any]:
-    """A session in full. `queue_length` counts prompts that wait; there is no inbox for them yet."""
+    """A session in full. `queue_length` counts the prompts that its agent has not been given yet."""
     return {
         "uuid": record.uuid,
         "session": {
@@ -240,7 +240,7 @@ def status_of(record: Record, now: float) -> dict[str, Any]:
             "generation": record.generation,
         },
         "replicas": record.replicas,
-        "queue_length": 0,
+        "queue_length": record.waiting,
         "phases": dict(record.phases),
         "timestamp": iso(now),
     }

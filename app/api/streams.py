@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from threading import BoundedSemaphore
 from typing import Any, cast
 
 from flask import Response, current_app, request
 
 from app.api.context import core
-from app.api.errors import Problem
+from app.problems import Problem
 from app.sessions.core import Core
-from app.sessions.errors import SessionNotFound, StateUnavailable
+from app.sessions.errors import MessageNotFound, SessionNotFound, StateUnavailable
 from app.sessions.events import ID_PATTERN
-from app.sessions.model import Record, Status
+from app.sessions.inbox import FINISHED, Message, State
+from app.sessions.model import Record, Status, iso
 
 log = logging.getLogger(__name__)
 
@@ -41,15 +43,22 @@ def event_stream(uuid: str) -> Response:
     after = _resume_point(request.headers.get("Last-Event-ID"))
     position = after if after is not None else service.events.last_id(uuid)
     record = service.sessions.get(uuid)
+    return streamed(lambda: follow(service, record, position, announce=after is None))
+
+
+def streamed(begin: Callable[[], Iterator[str]]) -> Response:
+    """The lines that `begin` answers, as a stream. Raises a 503, before `begin` is called, when this process
+    has as many streams as it may."""
     slots = cast(BoundedSemaphore, current_app.extensions[SLOTS])
     if not slots.acquire(blocking=False):
         text = "This server has as many event streams as it can hold; try again."
         raise Problem(503, "too_many_streams", text, headers={"Retry-After": "5"})
-    lines = follow(service, record, position, announce=after is None)
-    response = Response(lines, mimetype="text/event-stream", headers={"X-Accel-Buffering": "no"})
-    # Called however the request ends, even when not one line was read; a generator's own `finally` isn't.
-    response.call_on_close(slots.release)
-    return response
+    with ExitStack() as slot:
+        slot.callback(slots.release)
+        response = Response(begin(), mimetype="text/event-stream", headers={"X-Accel-Buffering": "no"})
+        # Called however the request ends, even when not one line was read; a generator's own `finally` isn't.
+        response.call_on_close(slot.pop_all().close)
+        return response
 
 
 def follow(
@@ -78,6 +87,53 @@ def follow(
                 over = service.sessions.get(record.uuid).status is Status.TERMINATED
     except (StateUnavailable, SessionNotFound) as error:
         log.info("event stream ended early: %s", error)
+
+
+def follow_message(
+    service: Core, uuid: str, message: Message, position: str, *, heartbeat: float = HEARTBEAT
+) -> Iterator[str]:
+    """The lines of a stream about one message: its session's states, what the agent tells of its work on it, and
+    at last the message itself with its response, or as it is when the stream has lasted long enough."""
+    quiet_since = time.monotonic()
+    last = position
+    try:
+        if not message.finished:
+            for event in service.events.follow(uuid, position, LIFETIME):
+                if event is not None:
+                    last = event.id
+                    about = event.type == "state" or event.data.get("message_id") == message.id
+                    ended = event.type == "message" and about and event.data.get("state") in FINISHED
+                    if about and not ended:
+                        yield sse(event.id, event.type, event.data)
+                        quiet_since = time.monotonic()
+                elif time.monotonic() - quiet_since >= heartbeat:
+                    yield ": still here\n\n"
+                    quiet_since = time.monotonic()
+                    # Its last event may be gone: a stream keeps a thousand.
+                    ended = service.inbox.get(uuid, message.id).finished
+                else:
+                    ended = False
+                if ended:
+                    break
+            message = service.inbox.get(uuid, message.id)
+        yield sse(last, "message", message_of(uuid, message))
+    except (StateUnavailable, MessageNotFound) as error:
+        log.info("event stream ended early: %s", error)
+
+
+def message_of(uuid: str, message: Message) -> dict[str, Any]:
+    """A message, as answers and streams show it."""
+    return {
+        "uuid": uuid,
+        "message_id": message.id,
+        "state": message.state,
+        "message": message.text or None,
+        "response": dict(message.response) if message.state is State.PROCESSED else None,
+        "reason": message.reason or None,
+        "created_at": iso(message.created_at),
+        "delivered_at": iso(message.delivered_at),
+        "processed_at": iso(message.processed_at),
+    }
 
 
 def sse(event_id: str, kind: str, data: Mapping[str, Any]) -> str:

@@ -6,13 +6,18 @@ from dataclasses import dataclass
 
 import redis
 
+from app.sessions.agents import AgentClient
+from app.sessions.archive_store import Archive
 from app.sessions.backup_files import BackupFiles
 from app.sessions.backups import BackupIndex
 from app.sessions.connections import connect
+from app.sessions.conversations import Conversations
 from app.sessions.events import EventLog
 from app.sessions.fleet import Fleet
+from app.sessions.inbox import Inbox
 from app.sessions.leases import Leases
 from app.sessions.queue import TaskQueue
+from app.sessions.secrets import SessionSecrets
 from app.sessions.service import SessionService
 from app.sessions.store import SessionStore
 from app.sessions.stored import Direct, Remote, Stored
@@ -32,9 +37,14 @@ class Core:
     files: BackupFiles
     stored: Stored
     tickets: Tickets
+    archive: Archive
+    secrets: SessionSecrets
     fleet: Fleet
     leases: Leases
     tasks: TaskQueue
+    inbox: Inbox
+    agents: AgentClient
+    conversations: Conversations
     sessions: SessionService
 
 
@@ -48,6 +58,10 @@ def build_core(settings: Settings) -> Core:
     files = BackupFiles(settings.backups_location())
     tickets = Tickets(client, tasks, block=settings.redis_timeout / 2)
     in_cluster = settings.runtime == "kubernetes"
+    secrets = SessionSecrets(settings.secret_keys())
+    inbox = Inbox(client, store, settings)
+    archive = Archive(settings.archive_location(), settings.archive_key)
+    agents = AgentClient(secrets, settings.agent_timeout, settings.history_max_bytes)
     return Core(
         settings=settings,
         redis=client,
@@ -57,8 +71,15 @@ def build_core(settings: Settings) -> Core:
         files=files,
         stored=Remote(tickets, settings.wait_default) if in_cluster else Direct(files, backups),
         tickets=tickets,
+        archive=archive,
+        secrets=secrets,
         fleet=Fleet(client),
         leases=Leases(client, settings.lease_ttl),
         tasks=tasks,
-        sessions=SessionService(store=store, events=events, backups=backups, tasks=tasks, settings=settings),
+        inbox=inbox,
+        agents=agents,
+        conversations=Conversations(inbox, agents, archive),
+        sessions=SessionService(
+            store=store, events=events, backups=backups, inbox=inbox, tasks=tasks, settings=settings
+        ),
     )

@@ -49,6 +49,33 @@ class QuotaExceeded(SessionError):
     code = "quota_exceeded"
 
 
+class MessageNotFound(SessionError):
+    """The session has no message of this id, or none any more."""
+
+    code = "message_not_found"
+
+    def __init__(self, message_id: str) -> None:
+        super().__init__(f"There is no message {message_id} in this session.")
+
+
+class MessageTooLarge(SessionError):
+    """A prompt is longer than `MESSAGE_MAX_BYTES`."""
+
+    code = "message_too_large"
+
+
+class MessageIdReused(SessionError):
+    """This id came with another text before."""
+
+    code = "message_id_reused"
+
+
+class InboxFull(SessionError):
+    """As many prompts wait for the session's agent as may."""
+
+    code = "inbox_full"
+
+
 class BackupInUse(SessionError):
     """A session is still being restored from this backup."""
 
@@ -77,6 +104,24 @@ class RuntimeUnavailable(RetryableError):
     """What runs the workspaces can't be reached at all, which is no failure of any one session's."""
 
     code = "runtime_unavailable"
+
+
+class AgentUnavailable(RetryableError):
+    """The agent of a workspace can't be reached, did not answer in time, or is shutting down."""
+
+    code = "agent_unavailable"
+
+
+class AgentNotReady(AgentUnavailable):
+    """The agent refuses connections, or says that it can't take anything yet: it may in a moment."""
+
+    code = "agent_not_ready"
+
+
+class AgentRefused(SessionError):
+    """The agent will not take this request, now or later."""
+
+    code = "agent_refused"
 
 
 class PermanentError(SessionError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,17 @@ from app.sessions.redis_errors import redis_errors
 ID_PATTERN = re.compile(r"\d{1,20}(-\d{1,20})?")
 FROM_START = "0-0"
 
+EVENTS_KEPT = 1_000
+"""Events of one session that can be read again: its agent's last minute, at 20 batches of tokens a second."""
+
+EVENTS_KEPT_ASLEEP = 100
+"""Of those of a session that sleeps: more than a day of waking and sleeping."""
+
 
 @dataclass(frozen=True)
 class SessionEvent:
-    """`id` grows; `type` is `state`, `phase` or `backup`; `data` is JSON-ready."""
+    """`id` grows; `data` is JSON-ready. `type` is `state`, `phase` or `backup`; `message` for a prompt's state, and
+    what the agent tells of its work on one: `token`, `tool_call`, `tool_result`."""
 
     id: str
     type: str
@@ -34,10 +41,19 @@ class EventLog:
         self._redis = client
         self._block = block
 
-    def append(self, uuid: str, kind: str, data: Mapping[str, Any], keep: int = 100) -> None:
+    def append(self, uuid: str, kind: str, data: Mapping[str, Any], keep: int = EVENTS_KEPT) -> None:
         """Add an event to a session's stream."""
         with redis_errors():
             self._redis.xadd(keys.EVENTS.format(uuid=uuid), {"type": kind, "data": json.dumps(data)}, maxlen=keep)
+
+    def append_all(self, uuid: str, events: Iterable[tuple[str, Mapping[str, Any]]], keep: int = EVENTS_KEPT) -> None:
+        """Add events, each its type and data, in one round trip."""
+        with redis_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            for kind, data in events:
+                entry = {"type": kind, "data": json.dumps(data)}
+                pipe.xadd(keys.EVENTS.format(uuid=uuid), entry, maxlen=keep)
+            pipe.execute()
 
     def last_id(self, uuid: str) -> str:
         """The id after which the next event comes."""

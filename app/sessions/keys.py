@@ -7,6 +7,20 @@ EVENTS = "session:{uuid}:events"
 INBOX = "queue:{uuid}"
 LEASE = "lease:{uuid}"
 BACKUP_LEASE = "lease:{uuid}:backup"
+DELIVERY_LEASE = "lease:{uuid}:deliver"
+
+# Prompts and the agent that works on them. PROMPTS lists all that are not finished, INBOX and HELD those of
+# them that the agent has not been given: INBOX keeps the session up, HELD waits for it to be woken.
+# INBOX_PENDING holds uuids scored by when to look again.
+MESSAGE = "message:{uuid}:{id}"
+HELD = "queue:{uuid}:held"
+PROMPTS = "session:{uuid}:prompts"
+AGENT = "agent:{uuid}"
+INBOX_PENDING = "inbox:pending"
+
+# What the model costs: `prompt` and `completion` of a session; one number for each user and day (UTC).
+TOKENS = "session:{uuid}:tokens"
+USER_TOKENS = "tokens:{user_id}:{day}"
 
 # Sorted sets of uuids. A status set is scored by when the session was created (terminated: by when
 # it ended), the user's by when it was created; the rest by the moment something is due.

@@ -53,6 +53,9 @@ PHASES = ("enqueued", "scheduled", "volume", "image", "started", "ready")
 """The steps of a start, in their order: a worker took the task; the pod has a node; its volumes are mounted and its
 sandbox is there; the image is there; the container's process runs; the editor answers. A runtime tells those it has."""
 
+BUSY_GRACE = 60.0
+"""s: an agent at work says so every 10 s; one that was silent for this long works no more."""
+
 EXPIRY_RETRY = 3_600.0
 """s: when the teardown of an expired session failed, it is tried again this much later."""
 
@@ -120,7 +123,8 @@ class Record(Identity):
     `generation` counts intents; `settled` is the last generation that was carried out;
     `task` is the one that carries out the current intent; `provisioned` whether its volume was ever
     there. `phases` are milliseconds since the request that started the workspace, in the order of `PHASES`.
-    `delete_backup` says whether teardown must back up first.
+    `delete_backup` says whether teardown must back up first. `waiting` counts the prompts that the agent has not
+    been given yet, `unfinished` those it has and has not finished; the inbox keeps both.
     """
 
     status: Status
@@ -138,6 +142,8 @@ class Record(Identity):
     delete_backup: bool = True
     backup: str = ""
     backup_generation: int = 0
+    waiting: int = 0
+    unfinished: int = 0
     phases: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -200,6 +206,8 @@ CODECS: Mapping[str, Codec] = {
     "delete_backup": _FLAG,
     "backup": _TEXT,
     "backup_generation": _COUNT,
+    "waiting": _COUNT,
+    "unfinished": _COUNT,
 }
 """How each field of a record is read from and written to its Redis hash; `phases` has keys of its own."""
 
@@ -229,13 +237,19 @@ def idle_verdict(record: Record, now: float) -> Verdict:
     """Whether an active session is idle. The only place that decides it.
 
     A session is idle once `idle_timeout` seconds passed since it was last used; one with a timeout
-    of 0 never is. A clock that jumped backwards counts as use: it can only keep a session awake.
+    of 0 never is, nor one whose prompts wait for the agent. While a prompt is worked on the agent's reports
+    count as use; for `BUSY_GRACE` after the last one it may still be alive. A clock that jumped backwards
+    counts as use: it can only keep a session awake.
     """
     if record.status is not Status.ACTIVE:
         return Verdict(False, 0.0, f"only an active session can be idle; this one is {record.status}")
     if not record.idle_timeout:
         return Verdict(False, 0.0, "its idle timeout is 0: it never sleeps by itself")
+    if record.waiting:
+        return Verdict(False, now + record.idle_timeout, f"{record.waiting} prompts wait for its agent")
     deadline = record.last_activity + record.idle_timeout
+    if record.unfinished:
+        deadline = max(deadline, record.last_activity + BUSY_GRACE)
     if now < deadline:
         return Verdict(False, deadline, f"used {max(0.0, now - record.last_activity):.0f} s ago")
     return Verdict(True, deadline, f"unused for {now - record.last_activity:.0f} s")

@@ -16,6 +16,7 @@ SLEEP = "sessions.sleep"
 BACKUP = "sessions.backup"
 RESTORE = "sessions.restore"
 TEARDOWN = "sessions.teardown"
+DELIVER = "sessions.deliver"
 
 READ_BACKUP = "backups.read"
 DELETE_BACKUP = "backups.delete"
@@ -28,11 +29,12 @@ RECONCILE = SWEEPS + "reconcile"
 SWEEP_INDEX = SWEEPS + "index"
 SWEEP_RETENTION = SWEEPS + "retention"
 
-QUEUES = ("wake", "lifecycle", "backup")
+QUEUES = ("wake", "deliver", "lifecycle", "backup")
 
 ROUTES: Mapping[str, str] = {
     PROVISION: "wake",
     WAKE: "wake",
+    DELIVER: "deliver",
     SLEEP: "lifecycle",
     READ_BACKUP: "lifecycle",
     SWEEP_IDLE: "lifecycle",
@@ -46,7 +48,8 @@ ROUTES: Mapping[str, str] = {
     SWEEP_INDEX: "backup",
     SWEEP_RETENTION: "backup",
 }
-"""Which queue a task goes to: `wake` is what a user waits for, `backup` what may take an hour."""
+"""Which queue a task goes to: `wake` is what a user waits for, `backup` what may take an hour. `deliver` speaks to
+what runs in a workspace, which may hang: it has processes of its own, so that no other session waits for that."""
 
 
 class TaskQueue:

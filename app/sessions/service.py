@@ -15,9 +15,11 @@ from app.sessions import keys, queue
 from app.sessions.backups import Backup, BackupIndex
 from app.sessions.errors import BackupInUse, IllegalState, InvalidRequest, SessionError
 from app.sessions.events import EventLog
+from app.sessions.inbox import Inbox, Message, Taken
 from app.sessions.model import (
     GONE,
     SIZES,
+    UP,
     USER_ID_PATTERN,
     Record,
     Status,
@@ -25,7 +27,7 @@ from app.sessions.model import (
 )
 from app.sessions.paging import Page
 from app.sessions.queue import TaskQueue
-from app.sessions.store import SessionStore
+from app.sessions.store import SessionStore, intent
 from app.settings import Settings
 
 UUID_TRIES = 5
@@ -52,6 +54,7 @@ class SessionService:
         store: SessionStore,
         events: EventLog,
         backups: BackupIndex,
+        inbox: Inbox,
         tasks: TaskQueue,
         settings: Settings,
         clock: Callable[[], float] = time.time,
@@ -59,6 +62,7 @@ class SessionService:
         self._store = store
         self._events = events
         self._backups = backups
+        self._inbox = inbox
         self._tasks = tasks
         self._settings = settings
         self._clock = clock
@@ -109,21 +113,43 @@ class SessionService:
             uuid,
             Status.WAKING,
             task=queue.RESTORE if record.restore_from else queue.WAKE,
-            noop=(Status.ACTIVE, Status.WAKING, Status.CREATED),
+            noop=UP,
             request_id=request_id,
             touch=True,
         )
 
+    def prompt(self, uuid: str, text: str, message_id: str = "", request_id: str = "") -> Taken:
+        """Take a prompt for the session's agent, and wake the session if it isn't up; raises as `Inbox.take`."""
+        taken = self._inbox.take(uuid, text, message_id, now=self._clock(), request_id=request_id)
+        if taken.woken and taken.record is not None:
+            self._enqueue(taken.record, request_id)
+        elif taken.deliver:
+            self._tasks.send(queue.DELIVER, uuid, request_id=request_id)
+        return taken
+
+    def wait_for_message(self, uuid: str, message: Message, seconds: float) -> Message:
+        """The message as soon as its end is known, or as it is when `seconds` have passed."""
+        after = self._events.last_id(uuid)
+        message = self._inbox.get(uuid, message.id)
+        if seconds <= 0 or message.finished:
+            return message
+        for event in self._events.follow(uuid, after, seconds):
+            if event is None or (event.type == "message" and event.data.get("message_id") == message.id):
+                message = self._inbox.get(uuid, message.id)
+                if message.finished:
+                    break
+        return message
+
     def sleep(self, uuid: str, request_id: str = "", seen: Record | None = None) -> Record:
         """Put the session to sleep. With `seen` only if nothing happened to it since: else `Superseded`."""
-        expect = {} if seen is None else {"generation": seen.generation, "last_activity": seen.last_activity}
+        expect = {} if seen is None else _as(seen, "generation", "last_activity", "waiting", "unfinished")
         return self._intend(
             uuid, Status.SLEEPING, task=queue.SLEEP, noop=(Status.SLEEPING,), request_id=request_id, expect=expect
         )
 
     def delete(self, uuid: str, *, backup: bool = True, request_id: str = "", seen: Record | None = None) -> Record:
         """Delete the session and its files, after a verified backup unless `backup` is False."""
-        expect = {} if seen is None else {"generation": seen.generation, "last_activity": seen.last_activity}
+        expect = {} if seen is None else _as(seen, "generation", "last_activity")
         return self._intend(
             uuid,
             Status.TERMINATING,
@@ -197,16 +223,9 @@ class SessionService:
         change = self._store.change(
             uuid,
             now,
-            to=to,
-            noop=noop,
+            **intent(to, task=task, noop=noop, due=self._overdue(now), request_id=request_id),
             expect=expect,
-            task=task,
-            due=self._overdue(now),
             touch=touch,
-            clear_phases=True,
-            reason="",
-            started_at=0.0,
-            request_id=request_id,
             **fields,
         )
         if change.applied:
@@ -218,3 +237,8 @@ class SessionService:
 
     def _overdue(self, now: float) -> float:
         return now + self._settings.stale_after
+
+
+def _as(seen: Record, *names: str) -> dict[str, Any]:
+    """These fields as they were seen: what a change expects that must not come too late."""
+    return {name: getattr(seen, name) for name in names}

@@ -8,7 +8,7 @@ can't be reached or does not answer in time.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -17,6 +17,7 @@ import redis
 
 from app.sessions import keys
 from app.sessions.errors import IllegalState, QuotaExceeded, SessionNotFound, Superseded
+from app.sessions.events import EVENTS_KEPT, EVENTS_KEPT_ASLEEP
 from app.sessions.model import (
     CODECS,
     DEFAULTS,
@@ -29,9 +30,6 @@ from app.sessions.model import (
 )
 from app.sessions.paging import Page, newest_first, page_of
 from app.sessions.redis_errors import redis_errors
-
-EVENTS_KEPT = 100
-"""Events of one session that can be read again: more than a day of waking and sleeping."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,8 @@ class SessionStore:
     def __init__(self, client: redis.Redis, tombstone_ttl: float = 86_400.0) -> None:
         self._redis = client
         self._tombstone_ttl = int(tombstone_ttl)
-        self._create = client.register_script(_script("create"))
-        self._change = client.register_script(_script("change"))
+        self._create = client.register_script(script("create"))
+        self._change = client.register_script(script("change"))
 
     def create(self, record: Record, *, quota: int | None, due: float = 0.0) -> bool:
         """Record a new session; False when its uuid is taken. `quota` is how many its user may have, None for
@@ -69,9 +67,9 @@ class SessionStore:
             [
                 record.uuid,
                 -1 if quota is None else quota,
-                _number(record.created_at),
-                _number(due),
-                _number(expiry_verdict(record, 0.0).next_check),
+                number(record.created_at),
+                number(due),
+                number(expiry_verdict(record, 0.0).next_check),
                 "state",
                 json.dumps({"status": record.status}),
                 *flat,
@@ -127,13 +125,52 @@ class SessionStore:
         fields that must still have these values. Raises `SessionNotFound`, `IllegalState`, or
         `Superseded` where `expect` fails.
         """
+        request = self.request(
+            uuid,
+            now,
+            to=to,
+            noop=noop,
+            expect=expect,
+            task=task,
+            due=due,
+            settle=settle,
+            touch=touch,
+            idle_at=idle_at,
+            phases=phases,
+            clear_phases=clear_phases,
+            event=event,
+            events_ttl=events_ttl,
+            **fields,
+        )
+        return change_of(uuid, to, self._run(self._change, change_keys(uuid), [request]))
+
+    def request(
+        self,
+        uuid: str,
+        now: float,
+        *,
+        to: Status | None = None,
+        noop: Collection[Status] = (),
+        expect: Mapping[str, Any] | None = None,
+        task: str = "",
+        due: float = 0.0,
+        settle: bool = False,
+        touch: bool = False,
+        idle_at: float = 0.0,
+        phases: Mapping[str, int] | None = None,
+        clear_phases: bool = False,
+        event: tuple[str, Mapping[str, Any]] | None = None,
+        events_ttl: float = 0.0,
+        **fields: Any,
+    ) -> str:
+        """What lua/change.lua is told of a change, for scripts that make one as part of something larger."""
         texts = encode(fields)
         kept = {name: text for name, text in texts.items() if DEFAULTS.get(name) != text}
         kept |= {PHASE_PREFIX + name: str(ms) for name, ms in (phases or {}).items()}
         event_type, event_data = event or (("state", {"status": to, **_shown(fields)}) if to else ("", {}))
-        request = {
+        document = {
             "uuid": uuid,
-            "now": _number(now),
+            "now": number(now),
             "expect": {name: _stored(name, value) for name, value in (expect or {}).items()},
             "set": kept,
             "clear": [name for name in texts if name not in kept],
@@ -142,31 +179,18 @@ class SessionStore:
             "from": sorted(sources(to)) if to else [],
             "noop": sorted(noop),
             "task": task,
-            "due": _number(due),
+            "due": number(due),
             "settle": settle,
             "touch": touch,
-            "idle_at": _number(idle_at),
+            "idle_at": number(idle_at),
             "status_key": keys.BY_STATUS.format(status=""),
             "user_key": keys.BY_USER.split("{", 1)[0],
             "event": {"type": event_type, "data": json.dumps(event_data)},
-            "events_kept": EVENTS_KEPT,
+            "events_kept": EVENTS_KEPT_ASLEEP if events_ttl else EVENTS_KEPT,
             "events_ttl": int(self._tombstone_ttl if to is Status.TERMINATED else events_ttl),
             "tombstone_ttl": self._tombstone_ttl,
         }
-        names = [keys.SESSION.format(uuid=uuid), keys.EVENTS.format(uuid=uuid)]
-        code, detail, flat = self._run(
-            self._change,
-            [*names, keys.INTENTS, keys.IDLE, keys.EXPIRY, keys.ALL],
-            [json.dumps(request)],
-        )
-        if code == "missing":
-            raise SessionNotFound(uuid)
-        if code == "stale":
-            raise Superseded(f"Session {uuid} changed meanwhile ({detail}).")
-        if code == "illegal":
-            raise IllegalState(f"Session {uuid} is {detail}; it can't become {to} from there.")
-        hashed = dict(zip(flat[::2], flat[1::2], strict=True))
-        return Change(Record.from_hash(hashed), applied=code == "ok")
+        return json.dumps(document)
 
     def page(self, *, status: Status | None, user_id: str | None, limit: int, cursor: str | None) -> Page[Record]:
         """Living sessions, newest first, of a user, in a state, or all; terminated ones when that state is
@@ -245,7 +269,41 @@ class SessionStore:
             return script(keys=names, args=arguments)
 
 
-def _number(value: float) -> str:
+def intent(to: Status, *, task: str, noop: Collection[Status], due: float, request_id: str) -> dict[str, Any]:
+    """What every new intent changes of a session, as arguments of `SessionStore.change`."""
+    return {
+        "to": to,
+        "task": task,
+        "noop": noop,
+        "due": due,
+        "request_id": request_id,
+        "clear_phases": True,
+        "reason": "",
+        "started_at": 0.0,
+    }
+
+
+def change_keys(uuid: str) -> list[str]:
+    """The keys lua/change.lua works on, in its order."""
+    own = [keys.SESSION.format(uuid=uuid), keys.EVENTS.format(uuid=uuid)]
+    return [*own, keys.INTENTS, keys.IDLE, keys.EXPIRY, keys.ALL]
+
+
+def change_of(uuid: str, to: Status | None, answer: Sequence[Any]) -> Change:
+    """What lua/change.lua answered, as a change or as the error it stands for."""
+    code, detail, flat = answer
+    if code == "missing":
+        raise SessionNotFound(uuid)
+    if code == "stale":
+        raise Superseded(f"Session {uuid} changed meanwhile ({detail}).")
+    if code == "illegal":
+        raise IllegalState(f"Session {uuid} is {detail}; it can't become {to} from there.")
+    hashed = dict(zip(flat[::2], flat[1::2], strict=True))
+    return Change(Record.from_hash(hashed), applied=code == "ok")
+
+
+def number(value: float) -> str:
+    """A time as the records hold it; a change that expects one compares texts."""
     return CODECS["created_at"][1](value)
 
 
@@ -259,5 +317,6 @@ def _shown(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name in ("reason", "backup") and value}
 
 
-def _script(name: str) -> str:
+def script(name: str) -> str:
+    """The text of a Lua script beside this file."""
     return files("app.sessions").joinpath("lua", f"{name}.lua").read_text()

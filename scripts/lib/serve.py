@@ -60,18 +60,20 @@ def environment(data_dir: Path, settings: Settings, taken: set[int]) -> dict[str
     The ports it speaks for are added to `taken`.
     """
     chosen = {"PORT": str(chosen_port("PORT", str(settings.port), settings.bind, taken))}
-    for name in ("WORKSPACE_PORT", "FLOWER_PORT"):
+    for name in ("WORKSPACE_PORT", "FLOWER_PORT", "GATEWAY_PORT"):
         text = os.environ.get(name, "0")
         port = remembered_port(data_dir, name, taken) if text == "0" else chosen_port(name, text, "127.0.0.1", taken)
         chosen[name] = str(port)
     key = settings.api_key or remembered_secret(data_dir / "api-key")
     if not key.isascii() or not key.isprintable() or set(key) & set(" ,"):
         raise StartError("API_KEY must be printable ASCII without spaces and commas.")
+    secret_key = settings.secret_key or remembered_secret(data_dir / "secret-key")
     return {
         **os.environ,
         **chosen,
         "DATA_DIR": str(data_dir),
         "API_KEY": key,
+        "SECRET_KEY": secret_key,
         "FLOWER_ADDRESS": "127.0.0.1",
         "FLOWER_BASIC_AUTH": f"admin:{key}",
         "PYTHONUNBUFFERED": "1",

@@ -22,6 +22,8 @@ def before_load_schema(context: schemathesis.HookContext, raw_schema: dict[str, 
             if method != "parameters":
                 given = operation.get("parameters", [])
                 operation["parameters"] = [one for one in given if _name(one, known) not in UNGUESSABLE]
+    # Of a prompt too: its id may have come with another text.
+    raw_schema["components"]["schemas"]["Prompt"]["properties"].pop("id")
 
 
 def _name(parameter: dict[str, Any], known: dict[str, Any]) -> str:

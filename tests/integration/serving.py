@@ -17,6 +17,7 @@ from types import TracebackType
 from tests.conftest import PATIENCE, ROOT, free_port
 
 KEY = "integration-key"
+SECRET_KEY = "integration-secret-key-of-32-characters"
 
 
 class OwnRedis:
@@ -69,12 +70,37 @@ def running_web(folder: Path, redis_url: str, **settings: str) -> Iterator[str]:
         **{f"RATE_LIMIT_{name}": "1000000/minute" for name in ("CREATE", "WAKE", "CHAT", "DELETE", "DEFAULT")},
         **settings,
     }
-    command = [sys.executable, "-m", "gunicorn", "--config", "app/gunicorn.conf.py", "app.main:create_app()"]
-    with (folder / "web.log").open("wb") as log:
+    with _gunicorn("app/gunicorn.conf.py", "app.main:create_app()", environment, folder / "web.log"):
+        wait_until(lambda: _listens(port), "the web process listens")
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def running_gateway(folder: Path, redis_url: str, **settings: str) -> Iterator[str]:
+    """The URL of a gunicorn that serves the gateway; what it logs is in `gateway.log` of the folder."""
+    port = free_port()
+    environment = {
+        "DATA_DIR": str(folder / "data"),
+        "GATEWAY_PORT": str(port),
+        "LOG_LEVEL": "DEBUG",
+        "REDIS_URL": redis_url,
+        "SECRET_KEY": SECRET_KEY,
+        **settings,
+    }
+    log = folder / "gateway.log"
+    with _gunicorn("app/gateway/gunicorn.conf.py", "app.gateway.main:create_app()", environment, log):
+        wait_until(lambda: _listens(port), "the gateway listens")
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def _gunicorn(config: str, app: str, environment: dict[str, str], log_file: Path) -> Iterator[None]:
+    """A gunicorn while the block lasts."""
+    command = [sys.executable, "-m", "gunicorn", "--config", config, app]
+    with log_file.open("ab") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stderr=log)
         try:
-            wait_until(lambda: _listens(port), "the web process listens")
-            yield f"http://127.0.0.1:{port}"
+            yield
         finally:
             process.terminate()
             try:

@@ -33,6 +33,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The service, waiting for nothing long; its watcher and a worker have reported, though there are none."""
     folder = tmp_path_factory.mktemp("service")
     short = {"WAIT_DEFAULT": "0.05", "WAIT_MAX": "0.1", "MAX_SESSIONS_PER_USER": "100000"}
+    short |= {"LLM_BASE_URL": "http://127.0.0.1:1/v1", "SECRET_KEY": "k" * 32}
     with OwnRedis(folder) as server, running_web(folder, server.url, **short) as address:
         fleet = Fleet(connect(server.url, 5.0))
         fleet.watcher_alive(time.time() + AN_HOUR)
@@ -65,6 +66,7 @@ def test_real_sessions_pass_through_every_call(url: str) -> None:
         ("GET", "/session/{uuid}"),
         ("GET", "/session/{uuid}/status"),
         ("GET", "/session/{uuid}/backups"),
+        ("GET", "/session/{uuid}/messages"),
         ("POST", "/session/{uuid}/wake"),
         ("POST", "/session/{uuid}/sleep"),
         ("POST", "/session/{uuid}/scale-up"),
@@ -75,6 +77,14 @@ def test_real_sessions_pass_through_every_call(url: str) -> None:
         ("GET", "/session/{uuid}"),
     ]
     document["/session/create"]["POST"].validate_response(made)
+    path = "/session/{uuid}/chat"
+    for body in ({"message": "hi", "id": "m1"}, {"message": "hi", "id": "m1"}, {"message": "ho", "id": "m1"}):
+        answer = requests.post(url + path.format(uuid=uuid), json=body, headers=HEADERS, timeout=10)
+        document[path]["POST"].validate_response(answer)
+    path = "/session/{uuid}/messages/{message_id}"
+    for name in ("m1", "nobody"):
+        answer = requests.get(url + path.format(uuid=uuid, message_id=name), headers=HEADERS, timeout=10)
+        document[path]["GET"].validate_response(answer)
     for method, path in calls:
         answer = requests.request(method, url + path.format(uuid=uuid), headers=HEADERS, timeout=10)
         document[path][method].validate_response(answer)

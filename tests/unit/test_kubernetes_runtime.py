@@ -21,6 +21,7 @@ from app.sessions.errors import (
     Superseded,
     WorkspaceConflict,
 )
+from app.sessions.inbox import MARKER
 from app.sessions.model import PHASES, Identity
 from app.settings import Settings, SettingsError
 from tests.contract.runtimes import watching
@@ -296,7 +297,7 @@ def test_the_marker_comes_before_the_replicas_and_goes_before_them(
     for call, generation in ((keda.start, 2), (keda.start, 3), (keda.stop, 4)):
         api.before["PATCH deployments"] = lambda: seen.append((redis_client.lrange(queue, 0, -1), replicas(api)))
         call(A, generation)
-    assert seen == [([scalers.MARKER], 0), ([scalers.MARKER], 1), ([], 1)]
+    assert seen == [([MARKER], 0), ([MARKER], 1), ([], 1)]
 
 
 def test_prompts_stay_when_the_marker_goes(keda: KubernetesRuntime, redis_client: redis.Redis) -> None:
@@ -324,7 +325,7 @@ def test_an_overtaken_stop_leaves_the_marker(keda: KubernetesRuntime, api: FakeA
     api.before["PATCH deployments"] = lambda: keda.start(A, 4)
     with pytest.raises(Superseded):
         keda.stop(A, 3)
-    assert redis_client.lrange(f"queue:{A}", 0, -1) == [scalers.MARKER]
+    assert redis_client.lrange(f"queue:{A}", 0, -1) == [MARKER]
 
 
 @pytest.mark.parametrize("provisioner", ["local", ""])

@@ -12,10 +12,13 @@ import psutil
 import pytest
 import redis
 
+from app.settings import Settings
 from scripts.lib import check_lock, check_tree, leftovers
 from scripts.lib.data_dir import PORTS, StartError, chosen_port, only_run, remembered_port, remembered_secret
 from scripts.lib.locks import only_one
 from scripts.lib.redis_server import warnings
+from scripts.lib.serve import environment
+from tests.conftest import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,6 +30,23 @@ def test_a_secret_is_made_once_and_is_its_owners_only(tmp_path):
     assert len(first) >= 32
     assert remembered_secret(file) == first
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_run_has_a_secret_key_and_a_gateway_that_stay_the_same(tmp_path):
+    """Workspaces that outlive a run still hold good tokens, and find the gateway where it was."""
+    first, second = (environment(tmp_path, Settings(port=free_port()), set()) for _ in range(2))
+    assert Settings(secret_key=first["SECRET_KEY"]).checked().secret_keys()
+    assert first["SECRET_KEY"] != first["API_KEY"]
+    for name in ("SECRET_KEY", "GATEWAY_PORT"):
+        assert first[name] == second[name]
+    assert stat.S_IMODE((tmp_path / "secret-key").stat().st_mode) == 0o600
+
+
+def test_a_secret_key_of_the_users_own_is_taken(tmp_path):
+    """Nothing is made then."""
+    chosen = environment(tmp_path, Settings(port=free_port(), secret_key="s" * 32), set())
+    assert chosen["SECRET_KEY"] == "s" * 32
+    assert not (tmp_path / "secret-key").exists()
 
 
 def test_a_port_is_remembered_while_it_is_free(tmp_path):

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import redis
 
 from app.sessions import keys
+from app.sessions.inbox import MARKER
 from app.sessions.model import Identity
 from app.sessions.redis_errors import redis_errors
 from app.settings import Settings
@@ -24,9 +25,6 @@ from workers.runtime.cluster import Cluster, Expired, NotFound
 from workers.runtime.objects import owner_reference
 
 Object = dict[str, Any]
-
-MARKER = "up"
-"""The entry that keeps a session up; no prompt is this, since those are JSON objects."""
 
 SETTLE = 0.5
 """s between the marker's end and the Deployment's. KEDA reads the list, then the replicas, and brings up a target at 0

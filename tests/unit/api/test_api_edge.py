@@ -271,7 +271,7 @@ def test_log_lines_carry_the_request_id_and_no_key(client: Client, caplog: pytes
     with caplog.at_level(logging.DEBUG):
         caplog.handler.addFilter(logs.RequestIdFilter())
         client.post("/session/create", json={"user_id": "ada"}, headers={"X-Request-Id": "traced"})
-    ours = [record for record in caplog.records if record.name == "app.api.requests"]
+    ours = [record for record in caplog.records if record.name == "app.requests"]
     assert [(record.request_id, record.status) for record in ours] == [("traced", 201)]  # type: ignore[attr-defined]
     assert all(ADMIN_KEY not in str(vars(record)) for record in caplog.records)
 

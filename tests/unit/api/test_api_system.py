@@ -17,6 +17,7 @@ from app.api.security import ANONYMOUS
 from app.api.streams import follow
 from app.sessions.core import Core
 from app.sessions.model import Status
+from app.sessions.queue import QUEUES
 from tests.conftest import ROOT
 from tests.unit.api.helpers import ADMIN_KEY, Client, check_problem, keyed, move, new_session
 
@@ -73,7 +74,7 @@ def test_metrics_count_sessions_by_state(client: Client, core: Core) -> None:
     assert (body["total_sessions"], body["active_sessions"], body["created_sessions"]) == (2, 1, 1)
     assert {f"{status}_sessions" for status in Status} <= body.keys()
     assert (body["dead_letters"], body["workers"]) == (1, 1)
-    assert body["queue_backlog"].keys() == {"wake", "lifecycle", "backup"}
+    assert body["queue_backlog"].keys() == set(QUEUES)
     assert body["timestamp"].endswith("Z")
 
 

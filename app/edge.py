@@ -1,4 +1,4 @@
-"""What happens around every request: its id, its size, its log line, and the headers that protect a browser."""
+"""What happens around every request of a web process: id, size, log line, and the headers that protect a browser."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from random import getrandbits
 from flask import Flask, Response, g, request
 
 from app import logs
-from app.api.errors import EXPLANATIONS, Problem
+from app.problems import EXPLANATIONS, Problem
 
-log = logging.getLogger("app.api.requests")
+log = logging.getLogger("app.requests")
 
 HEADER = "X-Request-Id"
 ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -49,8 +49,9 @@ def _finish(response: Response) -> Response:
 
 
 def _log(response: Response) -> None:
-    """One line a request; reads that went well only at DEBUG, or the log would hold little else."""
-    routine = request.method in ("GET", "HEAD") and response.status_code < 400
+    """One line a request; reads that went well, and what a view calls routine (`g.routine`), only at DEBUG, or
+    the log would hold little else."""
+    routine = (request.method in ("GET", "HEAD") or g.get("routine", False)) and response.status_code < 400
     level = logging.DEBUG if routine else logging.INFO
     if log.isEnabledFor(level):
         principal = g.get("principal")

@@ -1,0 +1,106 @@
+"""The calls on a session's conversation: send a prompt, and read what was said."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from flask import Response, request
+
+from app.api.blueprint import Blueprint
+from app.api.context import core, reply, request_id
+from app.api.idempotency import name_of_request
+from app.api.prefer import wanted_wait
+from app.api.schemas import ChatSchema, ConversationSchema, MessageSchema, PageQuerySchema, PromptSchema
+from app.api.security import visible_past, visible_session
+from app.api.streams import follow_message, message_of, streamed
+from app.problems import Problem
+from app.sessions.errors import InvalidRequest
+from app.sessions.inbox import Message, State
+from app.sessions.model import Status
+
+blp = Blueprint("messages", __name__, description="Prompts to a workspace's agent, and the conversation.")
+
+QUEUED = "Pod is waking up, message queued"
+STREAM = "text/event-stream"
+CURSOR = re.compile(r"[0-9]{1,9}")
+CHAT_ERRORS = (404, 413, 422, 429, 503)
+
+
+@blp.route("/session/<session:uuid>/chat", methods=["POST"])
+@blp.arguments(PromptSchema, example={"message": "create hello.py that prints hi and run it"})
+@blp.response(200, ChatSchema, description="The prompt was worked on; `failed`, with its reason, is an end too.")
+@blp.alt_response(
+    202, schema=ChatSchema, description="Stored; the session slept, or did not answer within the wait. See `state`."
+)
+@blp.operation("chat", *CHAT_ERRORS, body=True)
+def chat(wanted: dict[str, str], uuid: str) -> Response:
+    """Send a prompt to the agent; a session that sleeps is woken. With `Accept: text/event-stream` the answer
+    is the agent's work as it happens, and last the message with its response."""
+    visible_session(uuid)
+    require_model()
+    message_id = wanted.get("id") or name_of_request()
+    if wants_stream():
+        return streamed(partial(chat_events, uuid, wanted["message"], message_id))
+    taken = core().sessions.prompt(uuid, wanted["message"], message_id, request_id())
+    up = taken.record is None or taken.record.status is Status.ACTIVE
+    seconds = wanted_wait(core().settings.wait_default if up else 0.0)
+    return chat_answer(uuid, core().sessions.wait_for_message(uuid, taken.message, seconds))
+
+
+@blp.route("/session/<session:uuid>/messages", methods=["GET"])
+@blp.arguments(PageQuerySchema, location="query")
+@blp.response(200, ConversationSchema)
+@blp.operation("listMessages", 400, 404)
+def conversation(query: dict[str, Any], uuid: str) -> Response:
+    """Read the conversation, oldest first; at its end are the prompts that the agent has not begun."""
+    record = visible_past(uuid)
+    cursor = query.get("cursor", "0")
+    if not CURSOR.fullmatch(cursor):
+        raise InvalidRequest("cursor is not one of this service.")
+    found = core().conversations.excerpt(record, int(cursor), query["limit"])
+    following = None if found.following is None else str(found.following)
+    return reply({"uuid": uuid, "messages": list(found.messages), "next_cursor": following})
+
+
+@blp.route("/session/<session:uuid>/messages/<message_id>", methods=["GET"])
+@blp.response(200, MessageSchema)
+@blp.operation("getMessage", 404)
+def message(uuid: str, message_id: str) -> Response:
+    """Show one message: its state, and its response once there is one."""
+    return reply(message_of(uuid, core().conversations.message(visible_past(uuid), message_id)))
+
+
+def require_model() -> None:
+    """Raises a 503 where there is nothing to answer a prompt with."""
+    settings = core().settings
+    if not settings.llm_base_url:
+        text = "No model is configured: start the service with LLM_BASE_URL (and LLM_API_KEY, LLM_MODEL) set."
+        raise Problem(503, "llm_not_configured", text, headers={"Retry-After": "60"})
+    if not settings.secret_key:
+        text = "Agents are not configured: start the service with SECRET_KEY set."
+        raise Problem(503, "agent_not_configured", text, headers={"Retry-After": "60"})
+
+
+def wants_stream() -> bool:
+    """Whether the caller prefers events to one JSON answer."""
+    return request.accept_mimetypes.best_match(["application/json", STREAM]) == STREAM
+
+
+def chat_events(uuid: str, text: str, message_id: str) -> Iterator[str]:
+    """Send a prompt; answers the lines of the stream about it."""
+    after = core().events.last_id(uuid)
+    taken = core().sessions.prompt(uuid, text, message_id, request_id())
+    return follow_message(core(), uuid, taken.message, after)
+
+
+def chat_answer(uuid: str, message: Message) -> Response:
+    """The answer to a prompt, as far as it has come. `status` stays `queued` until the end; `state` tells more."""
+    body = {"uuid": uuid, "message_id": message.id, "state": message.state}
+    if message.state is State.PROCESSED:
+        return reply(body | {"status": "processed", "pod_response": dict(message.response)})
+    if message.state is State.FAILED:
+        return reply(body | {"status": "failed", "pod_response": {}, "reason": message.reason})
+    return reply(body | {"status": "queued", "message": QUEUED}, 202)

@@ -1,0 +1,125 @@
+"""What agents want of the manager: to say where they are, to tell of their work, to keep their conversation."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from flask import Blueprint, Response, g, request
+
+from app.gateway.context import Gateway, gateway, session
+from app.gateway.reports import PROCESSED, Event, Report, fitted
+from app.problems import Problem
+from app.sessions import queue
+from app.sessions.archive_store import Checkpoint
+from app.sessions.errors import IllegalState, InvalidRequest
+from app.sessions.model import UP, Record
+
+log = logging.getLogger(__name__)
+
+blp = Blueprint("agents", __name__, url_prefix="/agent/v1")
+
+REPORT_MAX = 4_194_304
+"""Bytes of a report: what an agent tells in one go, a response included."""
+
+
+CHECKPOINT_WAIT = 5.0
+"""s to wait for others to be stored: an agent that is being stopped has 10."""
+
+
+@blp.post("/hello")
+def hello() -> Response:
+    """An agent says where it listens; its prompts are delivered from now on, without waiting for the cluster."""
+    parts, record = gateway(), session()
+    said = _json(REPORT_MAX)
+    texts = [said.get(name, "") for name in ("address", "name", "boot")] if isinstance(said, dict) else []
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise InvalidRequest("An agent says its address, its name and its boot, as texts.")
+    address, name, boot = texts
+    if not parts.core.inbox.agent_here(record.uuid, address, name, boot, time.time()):
+        raise IllegalState(f"Session {record.uuid} is {record.status}; its agent is not wanted now.")
+    # An agent that calls on and on gets no more deliveries than one that calls once; the sweep makes up for it.
+    if parts.core.inbox.waiting(record.uuid) and parts.deliveries.due(record.uuid, parts.ticks()):
+        parts.core.tasks.send(queue.DELIVER, record.uuid, request_id=g.request_id)
+    return _nothing()
+
+
+@blp.post("/events")
+def events() -> Response:
+    """An agent tells of its work. Repeating a report does no harm but to show its events twice."""
+    parts, record = gateway(), session()
+    g.routine = True
+    report = Report.from_json(_json(REPORT_MAX))
+    if report.busy:
+        _note_busy(parts, record)
+    for run in report.runs():
+        if isinstance(run, Event):
+            _finish(parts, record, run)
+        else:
+            parts.core.events.append_all(record.uuid, [(event.type, event.shown()) for event in run])
+    return _nothing()
+
+
+@blp.put("/checkpoint")
+def put_checkpoint() -> Response:
+    """An agent hands its conversation over for keeping."""
+    parts, record = gateway(), session()
+    with _place_for_checkpoint(parts):
+        checkpoint = Checkpoint.from_json(_json(parts.core.settings.history_max_bytes))
+        parts.core.archive.write(record.uuid, checkpoint)
+    return _nothing()
+
+
+@blp.get("/checkpoint")
+def get_checkpoint() -> Response:
+    """The conversation an agent begins with when its volume has none."""
+    parts, record = gateway(), session()
+    with _place_for_checkpoint(parts):
+        checkpoint = parts.core.archive.read(record.uuid)
+        if checkpoint is None:
+            raise Problem(404, "checkpoint_not_found", f"No conversation of session {record.uuid} is kept.")
+        return Response(json.dumps(checkpoint.to_json()), mimetype="application/json")
+
+
+def _note_busy(parts: Gateway, record: Record) -> None:
+    """Note that the session is in use, but not on every report: the sweep looks at whole minutes."""
+    if record.status in UP and parts.busy.due(record.uuid, parts.ticks()):
+        parts.core.store.touch(record.uuid, time.time())
+
+
+def _finish(parts: Gateway, record: Record, event: Event) -> None:
+    """Note how a message ended; the inbox tells the event stream."""
+    inbox, now = parts.core.inbox, time.time()
+    if event.type == PROCESSED:
+        known = inbox.finish(record.uuid, event.message_id, response=fitted(event.data["response"]), now=now)
+    else:
+        reason = event.data["reason"] or "The agent gave no reason."
+        known = inbox.finish(record.uuid, event.message_id, reason=reason, now=now)
+    log.info("message %s", event.type, extra={"uuid": record.uuid, "message_id": event.message_id, "new": known})
+
+
+@contextmanager
+def _place_for_checkpoint(parts: Gateway) -> Iterator[None]:
+    if not parts.checkpoints.acquire(timeout=CHECKPOINT_WAIT):
+        text = "Other conversations are being stored; try again."
+        raise Problem(503, "unavailable", text, headers={"Retry-After": "1"})
+    try:
+        yield
+    finally:
+        parts.checkpoints.release()
+
+
+def _json(most: int) -> Any:
+    request.max_content_length = most
+    try:
+        return json.loads(request.get_data(cache=False))
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest("The body is not valid JSON.") from error
+
+
+def _nothing() -> Response:
+    return Response(status=204)

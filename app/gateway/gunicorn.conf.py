@@ -1,0 +1,37 @@
+"""How gunicorn runs the gateway, from the same settings as everything else."""
+
+from __future__ import annotations
+
+import resource
+
+from app.logs import logging_config
+from app.settings import Settings
+
+_settings = Settings.from_env()
+
+bind = f"{f'[{_settings.bind}]' if ':' in _settings.bind else _settings.bind}:{_settings.gateway_port}"
+workers = _settings.gateway_workers
+threads = _settings.gateway_threads
+worker_class = "app.web_worker.ProblemWorker"
+# Kept-alive connections need no thread; agents call every few moments, so theirs stay open between.
+worker_connections = max(1_000, 8 * _settings.gateway_threads)
+keepalive = 75
+# Of a worker's heartbeat, not of a request: a thread that waits for a model doesn't stop it.
+timeout = 30
+# Streams may end by themselves; whoever runs the process decides how long (scripts/respawn: 4 s).
+graceful_timeout = 300
+# The app logs requests itself, with their ids; paths only, never bodies.
+accesslog = None
+logconfig_dict = logging_config(_settings.log_level)
+# Nothing here uses it, and two services on one machine would share its path.
+control_socket_disable = True
+
+OPEN_FILES = 65_536
+"""A stream takes three: the client, the model's API, Redis; and the usual limit of 1,024 is a soft one."""
+
+
+def on_starting(server: object) -> None:
+    """Allow what the settings promise; called once, before a worker is started."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))

@@ -1,0 +1,73 @@
+"""Whose request it is: the workspace's token, the record of its session, and a place among that session's requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flask import Flask, Response, g, request
+
+from app.gateway.context import gateway
+from app.gateway.pacing import Places
+from app.problems import Problem
+from app.sessions.errors import SessionNotFound
+from app.sessions.model import Record, Status
+
+OPEN = frozenset({"system.livez", "system.readyz", "system.metrics"})
+"""The endpoints that need no token; none of them tells anything of a session."""
+
+SCHEME = "Bearer "
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who is named in the log line of a request: the session."""
+
+    name: str
+
+
+def register_identity(app: Flask, calls_per_session: int) -> None:
+    """Refuse a request without a good token, and one more than a session may have at a time."""
+    places = Places(calls_per_session)
+
+    def identify() -> None:
+        if request.endpoint in OPEN:
+            return
+        uuid = _uuid_of_token()
+        g.principal = Caller(uuid)
+        if not places.take(uuid):
+            text = f"A session may have {calls_per_session} requests at a time here."
+            raise Problem(429, "too_many_calls", text, headers={"Retry-After": "1"})
+        g.place = uuid
+        record = _record(uuid)
+        if record.status is Status.TERMINATED:
+            raise Problem(403, "session_terminated", f"Session {uuid} is terminated; its token is no longer good.")
+        g.session = record
+
+    def leave(response: Response) -> Response:
+        uuid = g.pop("place", None)
+        if uuid is not None:
+            # When the last byte is out, however the request ends.
+            response.call_on_close(lambda: places.give_back(uuid))
+        return response
+
+    app.before_request(identify)
+    app.after_request(leave)
+
+
+def _record(uuid: str) -> Record:
+    try:
+        return gateway().core.sessions.get(uuid)
+    except SessionNotFound as error:
+        # No 404, which says that there is no conversation: an agent would begin anew and overwrite the one there is.
+        text = f"Session {uuid} is not known here now. Its record may come back; try again."
+        raise Problem(503, "session_not_found", text, headers={"Retry-After": "2"}) from error
+
+
+def _uuid_of_token() -> str:
+    header = request.headers.get("Authorization", "")
+    token = header.removeprefix(SCHEME) if header.startswith(SCHEME) else ""
+    uuid = gateway().core.secrets.uuid_of(token)
+    if uuid is None:
+        text = "The token is not valid." if token else "A workspace's token is needed, in Authorization: Bearer."
+        raise Problem(401, "unauthorized", text, headers={"WWW-Authenticate": "Bearer"})
+    return uuid

@@ -1,0 +1,156 @@
+"""The model for workspaces: an OpenAI-compatible API that adds the key, counts tokens and keeps to the budget.
+
+What passes through here is never logged: neither prompts nor answers nor the key.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from flask import Blueprint, Response, request
+
+from app.gateway.calls import Call, ClientGone
+from app.gateway.completions import models_document, provider_request, relay
+from app.gateway.context import Gateway, gateway, session
+from app.gateway.provider import EVENT_STREAM, NO_SECOND_TRY, Answer
+from app.gateway.usage import Meter
+from app.problems import Problem
+from app.sessions.errors import StateUnavailable
+from app.sessions.model import Record, iso
+from app.sessions.spending import next_day
+
+log = logging.getLogger(__name__)
+
+blp = Blueprint("llm", __name__, url_prefix="/llm/v1")
+
+CLIENT_LEFT = 499
+"""The status in the log of a request nobody waits for any more; no client sees it."""
+
+NOT_CONFIGURED = (
+    "No model is configured: start the service with LLM_BASE_URL=https://api.openai.com/v1, LLM_API_KEY and LLM_MODEL "
+    "in its environment."
+)
+
+
+@blp.post("/chat/completions")
+def chat_completions() -> Response:
+    """A completion, streamed or not, as OpenAI's API reference has it."""
+    parts, record = gateway(), session()
+    _check_configured(parts)
+    body = provider_request(_read_body(parts), parts.core.settings.llm_model)
+    _check_budget(parts, record, time.time())
+    with ExitStack() as held:
+        call = held.enter_context(_watched(parts))
+        answer = _ask(parts, record, call, body)
+        if answer is None:
+            return Response(status=CLIENT_LEFT)
+        meter = Meter(len(body))
+        if not answer.streams:
+            if answer.status == 200:
+                meter.see_document(answer.text)
+                _count(parts, record, meter)
+            return _whole(answer)
+        held.callback(_count, parts, record, meter)
+        held.callback(answer.close)
+        headers = {"X-Accel-Buffering": "no"}
+        response = Response(_relayed(parts, answer, call, meter), headers=headers, mimetype=EVENT_STREAM)
+        # Called however the request ends, even when not one byte was read; a generator's own `finally` isn't.
+        response.call_on_close(held.pop_all().close)
+        return response
+
+
+@blp.get("/models")
+def models() -> Response:
+    """The models that can be had: the one of LLM_MODEL, or the provider's list."""
+    parts = gateway()
+    _check_configured(parts)
+    if name := parts.core.settings.llm_model:
+        return Response(json.dumps(models_document(name)), mimetype="application/json")
+    with _watched(parts) as call:
+        try:
+            return _whole(parts.provider.models(call))
+        except ClientGone:
+            return Response(status=CLIENT_LEFT)
+
+
+def _check_configured(parts: Gateway) -> None:
+    if not parts.provider.configured:
+        raise Problem(503, "llm_not_configured", NOT_CONFIGURED, headers=NO_SECOND_TRY)
+
+
+def _read_body(parts: Gateway) -> bytes:
+    # Other requests of a workspace may be larger.
+    request.max_content_length = parts.core.settings.llm_max_body_bytes
+    return request.get_data(cache=False)
+
+
+def _check_budget(parts: Gateway, record: Record, now: float) -> None:
+    """Raises a 429 when the user's tokens of the day are used up. What is under way then is let finish, so a day
+    may end above the budget by what a session's requests at a time take."""
+    budget = parts.core.settings.llm_tokens_per_day
+    if not budget:
+        return
+    used = parts.spending.of_day(record.user_id, now)
+    if used >= budget:
+        reset = next_day(now)
+        raise Problem(
+            429,
+            "llm_budget_exceeded",
+            f"The budget of {budget} tokens a day is used up ({used}); it begins anew at {iso(reset)}.",
+            headers={"Retry-After": str(int(reset - now) + 1), **NO_SECOND_TRY},
+        )
+
+
+@contextmanager
+def _watched(parts: Gateway) -> Iterator[Call]:
+    """A call to the provider that ends when its client hangs up."""
+    call = Call()
+    # Only under gunicorn is there a socket to watch.
+    client = request.environ.get("gunicorn.socket")
+    number = -1 if client is None else parts.hangups.watch(client, call)
+    try:
+        with parts.figures.open.track_inprogress():
+            yield call
+    finally:
+        parts.hangups.unwatch(number)
+
+
+def _ask(parts: Gateway, record: Record, call: Call, body: bytes) -> Answer | None:
+    """The provider's answer, None for a client that left before its first byte. The provider has read the prompt
+    by then, so it is counted."""
+    started = time.monotonic()
+    try:
+        answer = parts.provider.chat(call, body)
+    except ClientGone:
+        _count(parts, record, Meter(len(body)))
+        return None
+    parts.figures.first_byte.observe(time.monotonic() - started)
+    return answer
+
+
+def _relayed(parts: Gateway, answer: Answer, call: Call, meter: Meter) -> Iterator[bytes]:
+    yield from relay(answer, call, meter)
+    if not meter.done and not call.gone:
+        parts.figures.cut.inc()
+        log.warning("the provider cut a stream off")
+
+
+def _count(parts: Gateway, record: Record, meter: Meter) -> None:
+    """Count what an answer took, however it ended."""
+    tokens = meter.tokens()
+    parts.figures.count_tokens(tokens)
+    try:
+        parts.spending.add(record.uuid, record.user_id, tokens, time.time())
+    except StateUnavailable:
+        parts.figures.unrecorded.inc(tokens.total)
+        log.warning("tokens not recorded", extra={"uuid": record.uuid, "tokens": tokens.total})
+
+
+def _whole(answer: Answer) -> Response:
+    """An answer that is no stream, an error of the provider included."""
+    headers = {"Retry-After": str(int(answer.retry_after) + 1)} if answer.retry_after is not None else {}
+    return Response(answer.text, answer.status, headers, mimetype="application/json")

@@ -1,0 +1,69 @@
+"""The gateway's process, put together: all that workspaces may ask of the manager, and nothing else.
+
+It stands apart from the API because it is sized for streams, each of which holds a thread for minutes, and
+because workspaces are hostile: this is the only process of the service they can reach.
+"""
+
+from __future__ import annotations
+
+from threading import BoundedSemaphore
+
+from flask import Flask, Response, request
+
+from app.edge import register_edge
+from app.gateway import agents, llm, system
+from app.gateway.calls import Hangups
+from app.gateway.context import EXTENSION, Gateway
+from app.gateway.figures import Figures
+from app.gateway.identity import register_identity
+from app.gateway.pacing import Pace
+from app.gateway.provider import Provider
+from app.problems import register_error_handlers
+from app.sessions.core import build_core
+from app.sessions.spending import Spending
+from app.settings import Settings, SettingsError
+
+BUSY_INTERVAL = 5.0
+"""s between two notes that a session is in use: one write to Redis each."""
+
+
+DELIVERY_INTERVAL = 1.0
+"""s between two deliveries that an agent's calling sets going."""
+
+CHECKPOINTS_AT_A_TIME = 4
+"""Each holds a whole conversation in memory, several times over."""
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """The WSGI application; raises `SettingsError` for settings it can't serve with. Connects to nothing, and
+    starts without a model."""
+    settings = settings or Settings.from_env()
+    if not settings.secret_keys():
+        raise SettingsError("SECRET_KEY is not set; without it no workspace can be told from another.")
+    core, figures = build_core(settings), Figures()
+    app = Flask("gateway", static_folder=None, template_folder=None)
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    app.extensions[EXTENSION] = Gateway(
+        core=core,
+        spending=Spending(core.redis),
+        provider=Provider(settings, figures),
+        figures=figures,
+        hangups=Hangups(),
+        busy=Pace(BUSY_INTERVAL),
+        deliveries=Pace(DELIVERY_INTERVAL),
+        checkpoints=BoundedSemaphore(CHECKPOINTS_AT_A_TIME),
+    )
+    register_error_handlers(app)
+    register_edge(app, max(settings.llm_max_body_bytes, settings.history_max_bytes))
+    register_identity(app, settings.gateway_calls_per_session)
+    app.after_request(lambda response: _count_request(figures, response))
+    for module in (llm, agents, system):
+        app.register_blueprint(module.blp)
+    return app
+
+
+def _count_request(figures: Figures, response: Response) -> Response:
+    figures.requests.labels(request.endpoint or "none", str(response.status_code)).inc()
+    return response

@@ -1,0 +1,33 @@
+"""The calls on the gateway itself: is it alive, is it ready, what does it count."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, request
+
+from app.gateway.context import gateway
+from app.sessions.errors import StateUnavailable
+
+blp = Blueprint("system", __name__)
+
+
+@blp.get("/livez")
+def livez() -> Response:
+    """Whether the process answers."""
+    return Response("ok\n", mimetype="text/plain")
+
+
+@blp.get("/readyz")
+def readyz() -> Response:
+    """Whether requests can be served: Redis answers. A model is not needed for it."""
+    try:
+        gateway().core.fleet.ping()
+    except StateUnavailable:
+        return Response("the state store does not answer\n", 503, {"Retry-After": "2"}, mimetype="text/plain")
+    return Response("ok\n", mimetype="text/plain")
+
+
+@blp.get("/metrics")
+def metrics() -> Response:
+    """Figures of this process for Prometheus."""
+    text, content_type = gateway().figures.text(request.headers.get("Accept", ""))
+    return Response(text, content_type=content_type)

@@ -1,0 +1,175 @@
+"""How the manager speaks to the agent in a workspace: where it is, and the few requests made of it.
+
+What runs in a workspace is its user's, so nothing it says is trusted: its address must be one where a
+workspace can be, every request ends by a deadline however slowly it is answered, answers are bounded in size,
+and no redirect is followed.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import json
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from threading import Timer
+from typing import Any
+from urllib.parse import urlsplit
+
+from app.sessions.archive_store import Checkpoint
+from app.sessions.errors import AgentNotReady, AgentRefused, AgentUnavailable, InvalidRequest
+from app.sessions.secrets import SessionSecrets
+from app.settings import Settings
+
+ITS_FAULT = frozenset({400, 413, 415, 422})
+"""The statuses by which an agent refuses a message for what it is. Any other error is the agent's own, and may pass."""
+
+NAME_LENGTH = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agent:
+    """Where a session's agent listens. `boot` is new with each of its processes; `at` when it called, `retry_at` when
+    it may be tried again after it failed to answer (seconds since the epoch)."""
+
+    uuid: str
+    address: str
+    name: str = ""
+    boot: str = ""
+    at: float = 0.0
+    retry_at: float = 0.0
+
+    @classmethod
+    def at_address(cls, uuid: str, address: str, settings: Settings, name: str = "", boot: str = "") -> Agent:
+        """An agent at the address it gave; raises `InvalidRequest` when no workspace can be there. Otherwise a
+        workspace could have the manager make requests inside the cluster on its behalf."""
+        try:
+            url = urlsplit(address)
+            host, port = ipaddress.ip_address(url.hostname or ""), url.port
+        except ValueError as error:
+            raise InvalidRequest("An agent's address is http://, an IP address, and a port.") from error
+        bare = url.scheme == "http" and not (url.path.strip("/") or url.query or url.fragment or url.username)
+        if settings.runtime == "local":
+            possible = host.is_loopback and port is not None
+        else:
+            special = host.is_loopback or host.is_link_local or host.is_multicast or host.is_unspecified
+            possible = not special and port == settings.user_pod_port
+        if not bare or not possible:
+            raise InvalidRequest("No workspace's agent can be at that address.")
+        return cls(uuid=uuid, address=f"http://{url.netloc}", name=name[:NAME_LENGTH], boot=boot[:NAME_LENGTH])
+
+    @classmethod
+    def from_hash(cls, uuid: str, hashed: Mapping[str, str]) -> Agent | None:
+        """The agent in a Redis hash, None when that doesn't say where it is."""
+        if "address" not in hashed:
+            return None
+        return cls(
+            uuid=uuid,
+            address=hashed["address"],
+            name=hashed.get("name", ""),
+            boot=hashed.get("boot", ""),
+            at=float(hashed.get("at") or 0),
+            retry_at=float(hashed.get("retry_at") or 0),
+        )
+
+
+@dataclass(frozen=True)
+class History:
+    """Messages of a conversation as the agent keeps them, and how many there are in all."""
+
+    messages: Sequence[Mapping[str, Any]]
+    total: int
+
+
+class AgentClient:
+    """Requests of agents, each ended `timeout` seconds after it began; an answer has at most `most` bytes.
+
+    Every method raises `AgentUnavailable`, `AgentRefused` where the agent says that the request itself is
+    wrong, and `SettingsError` where no SECRET_KEY is set.
+    """
+
+    def __init__(self, secrets: SessionSecrets, timeout: float, most: int) -> None:
+        self._secrets = secrets
+        self._timeout = timeout
+        self._most = most
+
+    def chat(self, agent: Agent, message_id: str, text: str) -> Mapping[str, Any]:
+        """Hand over a prompt; on return the agent has it on its disk. Answers what it said: `status` is
+        `accepted`, or how an earlier delivery of the same prompt ended."""
+        return self._request(agent, "POST", "/chat", {"id": message_id, "message": text})
+
+    def cancel(self, agent: Agent, reason: str) -> None:
+        """End the turn that runs, and wait until it has."""
+        self._request(agent, "POST", "/cancel", {"reason": reason})
+
+    def checkpoint(self, agent: Agent) -> Checkpoint:
+        """The conversation, after the agent has written it to its disk."""
+        try:
+            return Checkpoint.from_json(self._request(agent, "POST", "/checkpoint", {}))
+        except InvalidRequest as error:
+            raise AgentUnavailable("The agent's checkpoint is none.") from error
+
+    def history(self, agent: Agent, after: int, limit: int) -> History:
+        """The conversation from its message number `after` on: `limit` messages, or fewer if the agent gives fewer."""
+        said = self._request(agent, "GET", f"/history?after={after}&limit={limit}")
+        messages, total = said.get("messages"), said.get("total")
+        if not isinstance(messages, list) or not all(isinstance(each, dict) for each in messages):
+            raise AgentUnavailable("The agent's history is none.")
+        return History(messages, total if isinstance(total, int) else after + len(messages))
+
+    def _request(self, agent: Agent, method: str, path: str, body: object = None) -> Mapping[str, Any]:
+        url = urlsplit(agent.address)
+        connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=self._timeout)
+        # The timeout of a socket is that of one read: an answer that trickles would never end.
+        deadline = Timer(self._timeout, _cut, [connection])
+        deadline.daemon = True
+        deadline.start()
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body).encode(), self._headers(agent))
+            response = connection.getresponse()
+            content = response.read(self._most + 1)
+        except ConnectionError as error:
+            raise AgentNotReady(f"The agent of session {agent.uuid} takes no connection.") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise AgentUnavailable(f"The agent of session {agent.uuid} does not answer.") from error
+        finally:
+            deadline.cancel()
+            connection.close()
+        return self._understood(agent, response.status, content)
+
+    def _understood(self, agent: Agent, status: int, content: bytes) -> Mapping[str, Any]:
+        if status in ITS_FAULT:
+            raise AgentRefused(f"The agent refused it with status {status}.")
+        if status == 503:
+            raise AgentNotReady(f"The agent of session {agent.uuid} is not ready.")
+        if not 200 <= status < 300:
+            raise AgentUnavailable(f"The agent of session {agent.uuid} answers with status {status}.")
+        if len(content) > self._most:
+            raise AgentUnavailable(f"The agent of session {agent.uuid} answers with more than {self._most} bytes.")
+        try:
+            said = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise AgentUnavailable(
+                f"The agent of session {agent.uuid} answers with something else than JSON."
+            ) from error
+        if not isinstance(said, dict):
+            raise AgentUnavailable(f"The agent of session {agent.uuid} answers with something else than an object.")
+        return said
+
+    def _headers(self, agent: Agent) -> dict[str, str]:
+        return {
+            "Authorization": f"Bearer {self._secrets.token(agent.uuid)}",
+            "Content-Type": "application/json",
+            "Prefer": "respond-async",
+            "Connection": "close",
+        }
+
+
+def _cut(connection: http.client.HTTPConnection) -> None:
+    """Wake a thread that reads from this connection; closing alone would not."""
+    if connection.sock is not None:
+        try:
+            connection.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return  # it ended by itself

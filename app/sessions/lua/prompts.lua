@@ -1,0 +1,40 @@
+-- What the scripts on a session's prompts share; it stands in front of each of them.
+-- Their KEYS begin with those of change.lua; then come: the inbox, the prompts held back while the session
+-- sleeps, all that are not finished, the sessions with waiting prompts, the agent, the message.
+-- Their first ARGV is a JSON object with: uuid, id, now, marker, due (when the sweep looks next), events_kept.
+local session, events = KEYS[1], KEYS[2]
+local inbox, held, prompts, pending, agent, message = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
+local given = cjson.decode(ARGV[1])
+
+-- Keep the counts in the record, by which a session is shown and judged idle, true to the lists.
+local function count()
+  local ready = redis.call('LLEN', inbox)
+  if redis.call('LPOS', inbox, given.marker) then ready = ready - 1 end
+  local waiting = ready + redis.call('LLEN', held)
+  local unfinished = redis.call('LLEN', prompts) - waiting
+  if ready == 0 then
+    redis.call('ZREM', pending, given.uuid)
+  else
+    redis.call('ZADD', pending, 'NX', given.due, given.uuid)
+  end
+  if redis.call('EXISTS', session) == 0 then return end
+  for field, number in pairs({waiting = waiting, unfinished = unfinished}) do
+    if number > 0 then redis.call('HSET', session, field, number) else redis.call('HDEL', session, field) end
+  end
+end
+
+local function touch()
+  local last = redis.call('HGET', session, 'last_activity')
+  if last and tonumber(last) < tonumber(given.now) then redis.call('HSET', session, 'last_activity', given.now) end
+end
+
+local function tell(state, reason)
+  local data = {message_id = given.id, state = state}
+  if reason and reason ~= '' then data.reason = reason end
+  redis.call('XADD', events, 'MAXLEN', given.events_kept, '*', 'type', 'message', 'data', cjson.encode(data))
+end
+
+-- Prompts held back are older than those that came since, and go before them.
+local function release()
+  while redis.call('LLEN', held) > 0 do redis.call('LPUSH', inbox, redis.call('RPOP', held)) end
+end

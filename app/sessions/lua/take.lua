@@ -1,0 +1,29 @@
+-- Take a prompt, and wake the session it is for, with nothing in between. `change` is change.lua.
+-- ARGV[1] has besides: digest (of the text), text, request_id, limit (of waiting prompts), most (not finished).
+-- ARGV[2] is the change that wakes the session, ARGV[3] that of one whose files are still to be restored.
+-- Answers {code, detail, the record, the message as far as it was known, 1 when an agent is there};
+-- code is change.lua's, or "known" (nothing was done), "reused" or "full".
+local digest = redis.call('HGET', message, 'digest')
+local state = redis.call('HGET', message, 'state')
+if digest and digest ~= given.digest then return {'reused', '', {}, {}, 0} end
+if state and state ~= 'queued' then return {'known', '', {}, redis.call('HGETALL', message), 0} end
+
+if not state then
+  local waiting = tonumber(redis.call('HGET', session, 'waiting') or '0')
+  if waiting >= given.limit or redis.call('LLEN', prompts) >= given.most then return {'full', '', {}, {}, 0} end
+end
+
+local wake = redis.call('HEXISTS', session, 'restore_from') == 1 and ARGV[3] or ARGV[2]
+local woken = change(KEYS, {wake})
+if woken[1] ~= 'ok' and woken[1] ~= 'noop' then return {woken[1], woken[2], woken[3], {}, 0} end
+
+release()
+if not state then
+  redis.call('HSET', message, 'state', 'queued', 'text', given.text, 'digest', given.digest,
+    'created_at', given.now, 'request_id', given.request_id)
+  redis.call('RPUSH', inbox, given.id)
+  redis.call('RPUSH', prompts, given.id)
+  tell('queued')
+end
+count()
+return {woken[1], woken[2], redis.call('HGETALL', session), redis.call('HGETALL', message), redis.call('EXISTS', agent)}

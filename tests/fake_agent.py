@@ -1,0 +1,124 @@
+"""An agent over real HTTP, as far as the manager sees one: it keeps what it accepts, and drops what it has seen.
+
+A test ends turns by hand (`answers`), and makes it misbehave: `statuses` are sent for the next prompts instead of
+taking them, `die_after_taking` takes a prompt and breaks the connection before it has said so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from tests.conftest import PATIENCE
+
+
+class FakeAgent:
+    """What one agent was asked and has. `accepted` are the ids of prompts in the order it took them, each once."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.accepted: list[str] = []
+        self.texts: dict[str, str] = {}
+        self.answers: dict[str, dict[str, Any]] = {}
+        self.repeated: list[str] = []
+        self.statuses: list[int] = []
+        self.die_after_taking = 0
+        self.hang = False
+        self.hung = Event()
+        self.trickle = False
+        self.raw_answer: bytes | None = None
+        self.history: list[dict[str, Any]] = []
+        self.history_limit = 1_000
+        self.requests: list[tuple[str, str, dict[str, Any]]] = []
+        self.tokens: list[str] = []
+        self.stopping = Event()
+
+    def take(self, message_id: str, text: str) -> tuple[int, dict[str, Any]]:
+        """What `POST /chat` does with a prompt."""
+        if self.texts.get(message_id, text) != text:
+            return 422, {}
+        if message_id in self.texts:
+            self.repeated.append(message_id)
+            return 200, {"id": message_id, "status": "accepted"} | self.answers.get(message_id, {})
+        self.texts[message_id] = text
+        self.accepted.append(message_id)
+        return 202, {"id": message_id, "status": "accepted"}
+
+    def checkpoint(self) -> dict[str, Any]:
+        return {"history": self.history, "context": self.history[-1:], "metadata": {"turns": len(self.history)}}
+
+
+class Handler(BaseHTTPRequestHandler):
+    """The agent's HTTP side."""
+
+    agent: FakeAgent
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self._note(body)
+        if self.path == "/cancel":
+            self._say(200, {"cancelled": None})
+        elif self.path == "/checkpoint":
+            self._say(200, self.agent.checkpoint())
+        elif self.agent.statuses and (status := self.agent.statuses.pop(0)):
+            self._say(status, {})
+        else:
+            status, said = self.agent.take(body["id"], body["message"])
+            if self.agent.die_after_taking:
+                self.agent.die_after_taking -= 1
+                self.close_connection = True
+            else:
+                self._say(status, said)
+
+    def do_GET(self) -> None:
+        self._note({})
+        query = parse_qs(urlsplit(self.path).query)
+        after, limit = int(query["after"][0]), int(query["limit"][0])
+        some = self.agent.history[after : after + min(limit, self.agent.history_limit)]
+        self._say(200, {"messages": some, "total": len(self.agent.history)})
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: the tests look at `requests`."""
+
+    def _note(self, body: dict[str, Any]) -> None:
+        self.agent.requests.append((self.command, urlsplit(self.path).path, body))
+        self.agent.tokens.append(self.headers.get("Authorization", ""))
+
+    def _say(self, status: int, body: dict[str, Any]) -> None:
+        if self.agent.hang:
+            self.agent.hung.set()
+            self.agent.stopping.wait(PATIENCE)
+        content = self.agent.raw_answer or json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Location", "http://127.0.0.1:1/")
+        self.end_headers()
+        try:
+            while self.agent.trickle and not self.agent.stopping.wait(0.01):
+                self.wfile.write(b" ")
+            self.wfile.write(content)
+        except OSError:
+            self.close_connection = True
+
+
+@contextmanager
+def fake_agent(port: int = 0) -> Iterator[FakeAgent]:
+    """An agent that listens on loopback until the block ends."""
+    handler = type("OwnHandler", (Handler,), {})
+    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+    server.daemon_threads = True
+    agent = handler.agent = FakeAgent(f"http://127.0.0.1:{server.server_address[1]}")  # type: ignore[attr-defined]
+    thread = Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield agent
+    finally:
+        agent.stopping.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()

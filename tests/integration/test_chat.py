@@ -1,0 +1,145 @@
+"""A prompt's whole way, through real processes: web, courier, agent, gateway, a model server, and back."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from app.sessions.core import Core, build_core
+from app.sessions.model import Status
+from app.settings import Settings
+from tests.conftest import ROOT, free_port
+from tests.integration.serving import KEY, SECRET_KEY, OwnRedis, running_gateway, running_web
+from tests.integration.test_prompts import Courier
+from tests.model_server import ModelServer
+from tests.service import wait_for
+
+DEMO = "create hello.py that prints hi and run it"
+
+
+class Place:
+    """The running service, the test in the runtime's place, and one session."""
+
+    def __init__(self, web: str, gateway: str, core: Core, folder: Path) -> None:
+        self.web, self.gateway, self.core, self.folder = web, gateway, core, folder
+        self.uuid = str(self.call("POST", "/session/create", {"user_id": "ada"}).json()["uuid"])
+        self.files = folder / "app"
+        self.files.mkdir()
+
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> requests.Response:
+        return requests.request(method, self.web + path, json=body, headers={"X-API-Key": KEY} | headers, timeout=70)
+
+    def chat(self, message: str, message_id: str, **headers: str) -> requests.Response:
+        return self.call("POST", f"/session/{self.uuid}/chat", {"message": message, "id": message_id}, **headers)
+
+    def move(self, to: Status) -> None:
+        """What a worker or the watcher would do."""
+        self.core.store.change(self.uuid, time.time(), to=to, settle=True)
+
+    def ended(self, message_id: str) -> dict[str, Any]:
+        """The message, once its end is known."""
+        path = f"/session/{self.uuid}/messages/{message_id}"
+
+        def over() -> Any:
+            body = self.call("GET", path).json()
+            return body if body["state"] in ("processed", "failed") else None
+
+        found: dict[str, Any] = wait_for(over, f"{message_id} to end", lambda: self.call("GET", path).text)
+        return found
+
+    @contextmanager
+    def agent(self) -> Iterator[None]:
+        """The workspace's agent, as a runtime starts it; told to end when the block does."""
+        token = self.folder / "token"
+        token.write_text(self.core.secrets.token(self.uuid))
+        environ = {
+            "AGENT_HOST": "127.0.0.1",
+            "AGENT_TOKEN_FILE": str(token),
+            "GATEWAY_URL": self.gateway,
+            "USER_POD_PORT": str(free_port()),
+            "WORKSPACE_DIR": str(self.files),
+            "WORKSPACE_UUID": self.uuid,
+        }
+        with (self.folder / "agent.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "app.agent"], cwd=ROOT, env=os.environ | environ, stdout=log, stderr=log
+            )
+            try:
+                yield
+            finally:
+                process.terminate()
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with ExitStack() as stack:
+        server = stack.enter_context(OwnRedis(tmp_path))
+        model = stack.enter_context(ModelServer())
+        chosen = {"LLM_BASE_URL": model.url, "LLM_API_KEY": "the-key-of-the-model", "LLM_MODEL": "stub"}
+        web = stack.enter_context(running_web(tmp_path, server.url, SECRET_KEY=SECRET_KEY, **chosen))
+        gateway = stack.enter_context(running_gateway(tmp_path, server.url, **chosen))
+        settings = Settings(data_dir=tmp_path / "data", redis_url=server.url, secret_key=SECRET_KEY)
+        courier = Courier(settings, tmp_path / "courier.log")
+        stack.callback(courier.kill)
+        courier.start()
+        yield Place(web, gateway, build_core(settings), tmp_path)
+
+
+def events_of(answer: requests.Response) -> list[tuple[str, Any]]:
+    blocks = [dict(line.split(": ", 1) for line in block.splitlines()) for block in answer.text.split("\n\n") if block]
+    return [(block["event"], json.loads(block["data"])) for block in blocks if "event" in block]
+
+
+def test_prompts_asleep_and_awake_are_worked_on_and_remembered(place: Place) -> None:
+    """To a sleeping session: 202, delivered when the agent calls home. Awake: the answer, by waiting and as a stream.
+    Asleep again the conversation is read from the archive, the same."""
+    place.move(Status.ACTIVE)
+    place.move(Status.SLEEPING)
+    first = place.chat(DEMO, "m1")
+    assert (first.status_code, first.json()["status"]) == (202, "queued")
+    with place.agent():
+        done = place.ended("m1")
+        assert done["state"] == "processed", done
+        assert (place.files / "hello.py").read_text() == "print('hi')\n"
+        assert "hi" in done["response"]["text"]
+        place.move(Status.ACTIVE)
+
+        second = place.chat("remember 7", "m2", Prefer="wait=60")
+        assert (second.status_code, second.json()["status"]) == (200, "processed"), second.text
+        assert "7 noted" in second.json()["pod_response"]["text"]
+
+        third = events_of(place.chat(DEMO.replace("hello", "again"), "m3", Accept="text/event-stream"))
+        kinds = [kind for kind, _ in third]
+        assert {"token", "tool_call", "tool_result"} <= set(kinds)
+        assert (kinds[-1], third[-1][1]["state"]) == ("message", "processed")
+        said = "".join(data["text"] for kind, data in third if kind == "token")
+        assert third[-1][1]["response"]["text"] in said
+
+        awake = place.call("GET", f"/session/{place.uuid}/messages").json()["messages"]
+        prompts = [(each["id"], each["content"]) for each in awake if each["role"] == "user"]
+        assert prompts == [("m1", DEMO), ("m2", "remember 7"), ("m3", DEMO.replace("hello", "again"))]
+    place.core.inbox.agent_gone(place.uuid)
+    place.move(Status.SLEEPING)
+    assert place.call("GET", f"/session/{place.uuid}/messages").json()["messages"] == awake
+    record = place.core.store.get(place.uuid)
+    assert (record.waiting, record.unfinished) == (0, 0)
+    for log in ("web.log", "gateway.log", "courier.log", "agent.log"):
+        text = (place.folder / log).read_text()
+        assert DEMO not in text, log
+        assert "the-key-of-the-model" not in text, log
+        assert place.core.secrets.token(place.uuid) not in text, log

@@ -1,0 +1,520 @@
+"""The calls on a conversation: prompts in, answers by waiting, polling and streaming, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from threading import Thread
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from app.sessions import keys, queue
+from app.sessions.archive_store import Checkpoint
+from app.sessions.core import Core
+from app.sessions.inbox import State
+from app.sessions.model import Status
+from tests.fake_agent import FakeAgent, fake_agent
+from tests.unit.api.helpers import (
+    ADMIN_KEY,
+    BOUND_KEY,
+    AppMaker,
+    Client,
+    add_backup,
+    check_problem,
+    core_of,
+    keyed,
+    move,
+    new_session,
+)
+
+CONFIGURED = {"llm_base_url": "http://127.0.0.1:1/v1", "secret_key": "k" * 32, "redis_timeout": 5.0}
+LONG_WAIT = {"Prefer": "wait=30"}
+HISTORY: list[dict[str, Any]] = [
+    {"id": "m1", "role": "user", "content": "remember 7", "at": "2026-11-20T08:00:00.000Z"},
+    {
+        "id": "m1",
+        "role": "assistant",
+        "content": "7 noted",
+        "at": "2026-11-20T08:00:02.000Z",
+        "outcome": {"status": "processed", "response": {"text": "7 noted"}},
+    },
+    {"id": "m2", "role": "user", "content": "and 8", "at": "2026-11-20T08:00:03.000Z"},
+    {
+        "id": "m2",
+        "role": "assistant",
+        "content": "",
+        "at": "2026-11-20T08:00:04.000Z",
+        "outcome": {"status": "failed", "reason": "It was cancelled.", "code": "cancelled"},
+    },
+    {"id": "m3", "role": "user", "content": "and 9", "at": "2026-11-20T08:00:05.000Z"},
+]
+
+
+@pytest.fixture
+def app(make_app: AppMaker) -> Flask:
+    limits = {f"rate_limit_{name}": "10000/minute" for name in ("default", "create", "chat")}
+    return make_app(**CONFIGURED, **limits)
+
+
+@pytest.fixture
+def agent() -> Iterator[FakeAgent]:
+    with fake_agent() as made:
+        yield made
+
+
+def awake(client: Client, core: Core, agent: FakeAgent | None = None) -> str:
+    """An active session, whose agent has called when there is one."""
+    uuid = new_session(client)
+    move(core, uuid, Status.ACTIVE)
+    if agent is not None:
+        assert core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
+    return uuid
+
+
+def asleep(client: Client, core: Core) -> str:
+    uuid = awake(client, core)
+    move(core, uuid, Status.SLEEPING)
+    return uuid
+
+
+def chat(client: Client, uuid: str, message: str = "hi", headers: Any = None, **body: Any) -> Any:
+    return client.post(f"/session/{uuid}/chat", json={"message": message, **body}, headers=headers or {})
+
+
+def when_taken(core: Core, uuid: str, act: Callable[[str], object]) -> Thread:
+    """Do `act` with the first prompt's id as soon as it is taken, in a thread of its own."""
+
+    def wait() -> None:
+        for event in core.events.follow(uuid, "0-0", 30):
+            if event is not None and event.type == "message":
+                act(event.data["message_id"])
+                return
+
+    thread = Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+# Sending
+
+
+def test_an_awake_session_answers_with_what_its_agent_said(client: Client, core: Core) -> None:
+    uuid = awake(client, core)
+    response = {"text": "hi yourself", "steps": 1, "tool_calls": [], "usage": {"prompt": 3}}
+    when_taken(core, uuid, lambda each: core.inbox.finish(uuid, each, response=response, now=time.time()))
+    answer = chat(client, uuid, headers=LONG_WAIT)
+    assert answer.status_code == 200
+    assert answer.json.pop("message_id")
+    expected = {"uuid": uuid, "status": "processed", "state": "processed", "pod_response": response}
+    assert {name: answer.json[name] for name in expected} == expected
+    assert answer.headers["Preference-Applied"] == "wait=30"
+
+
+def test_a_sleeping_session_answers_queued_at_once_and_wakes(client: Client, core: Core) -> None:
+    uuid = asleep(client, core)
+    answer = chat(client, uuid)
+    assert answer.status_code == 202
+    message_id = answer.json["message_id"]
+    assert answer.json == {
+        "uuid": uuid,
+        "status": "queued",
+        "message_id": message_id,
+        "state": "queued",
+        "message": "Pod is waking up, message queued",
+    }
+    session = client.get(f"/session/{uuid}").json
+    assert (session["session"]["status"], session["queue_length"]) == ("waking", 1)
+
+
+def test_a_sleeping_session_is_waited_for_when_the_caller_asks(client: Client, core: Core) -> None:
+    uuid = asleep(client, core)
+    when_taken(core, uuid, lambda each: core.inbox.finish(uuid, each, response={"text": "hi"}, now=time.time()))
+    assert chat(client, uuid, headers=LONG_WAIT).json["status"] == "processed"
+
+
+def test_an_agent_that_takes_longer_than_the_wait_answers_queued(client: Client, core: Core) -> None:
+    """`status` has the contract's value; `state` says that the agent has it."""
+    uuid = awake(client, core)
+    chat(client, uuid, headers={"Prefer": "respond-async"}, id="m1")
+    core.inbox.delivered(uuid, "m1", time.time())
+    answer = chat(client, uuid, id="m1")
+    assert (answer.status_code, answer.json["status"], answer.json["state"]) == (202, "queued", "delivered")
+
+
+def test_a_prompt_that_failed_is_answered_with_its_reason(client: Client, core: Core) -> None:
+    """It is no error of the call: the prompt was taken, and worked on."""
+    uuid = awake(client, core)
+    when_taken(core, uuid, lambda each: core.inbox.finish(uuid, each, reason="It was cancelled.", now=time.time()))
+    answer = chat(client, uuid, headers=LONG_WAIT)
+    assert (answer.status_code, answer.json["status"], answer.json["reason"]) == (200, "failed", "It was cancelled.")
+    assert answer.json["pod_response"] == {}
+
+
+def test_the_delivery_is_set_going_when_an_agent_is_there(client: Client, core: Core, agent: FakeAgent) -> None:
+    uuid = awake(client, core)
+    backlog = core.fleet.backlog(queue.QUEUES)
+    chat(client, uuid, headers={"Prefer": "respond-async"})
+    assert core.fleet.backlog(queue.QUEUES)["deliver"] == backlog["deliver"]
+    core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
+    chat(client, uuid, headers={"Prefer": "respond-async"})
+    assert core.fleet.backlog(queue.QUEUES)["deliver"] == backlog["deliver"] + 1
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "message"),
+        ({"message": ""}, "message"),
+        ({"message": " \n\t"}, "message"),
+        ({"message": 7}, "message"),
+        ({"message": "\ud800"}, "message"),
+        ({"message": "x", "id": ""}, "id"),
+        ({"message": "x", "id": "a b"}, "id"),
+        ({"message": "x", "id": "*up*"}, "id"),
+        ({"message": "x", "id": "a" * 65}, "id"),
+        ({"message": "x", "nope": 1}, "nope"),
+    ],
+)
+def test_what_is_no_prompt_is_refused(client: Client, core: Core, body: object, field: str) -> None:
+    answer = client.post(f"/session/{awake(client, core)}/chat", json=body)
+    assert field in check_problem(answer, 400, "invalid_request")["errors"]  # type: ignore[operator]
+
+
+def test_a_prompt_that_is_too_long_is_413(client: Client, core: Core) -> None:
+    uuid = awake(client, core)
+    problem = check_problem(chat(client, uuid, "ß" * 50_001), 413, "message_too_large")
+    assert "100002 bytes" in str(problem["detail"])
+
+
+def test_a_full_inbox_is_429_with_a_time_to_come_back(make_app: AppMaker) -> None:
+    app = make_app(**CONFIGURED, inbox_limit=2, wait_default=0.0)
+    client, core = keyed(app, ADMIN_KEY), core_of(app)
+    uuid = awake(client, core)
+    for _ in range(2):
+        assert chat(client, uuid).status_code == 202
+    answer = chat(client, uuid)
+    check_problem(answer, 429, "inbox_full")
+    assert int(answer.headers["Retry-After"]) >= 1
+
+
+def test_prompts_have_a_rate_limit_of_their_own(make_app: AppMaker) -> None:
+    app = make_app(**CONFIGURED, rate_limit_chat="1/minute", wait_default=0.0)
+    client, core = keyed(app, ADMIN_KEY), core_of(app)
+    uuid = awake(client, core)
+    assert chat(client, uuid).status_code == 202
+    check_problem(chat(client, uuid), 429, "rate_limited")
+    assert client.get(f"/session/{uuid}/messages").status_code == 200
+
+
+@pytest.mark.parametrize("status", [Status.TERMINATING, Status.TERMINATED])
+def test_a_deleted_session_takes_no_prompt(client: Client, core: Core, status: Status) -> None:
+    uuid = new_session(client)
+    move(core, uuid, Status.TERMINATING)
+    if status is Status.TERMINATED:
+        move(core, uuid, Status.TERMINATED)
+    check_problem(chat(client, uuid), 409, "illegal_state")
+
+
+@pytest.mark.parametrize(
+    ("missing", "code", "said"),
+    [("llm_base_url", "llm_not_configured", "LLM_BASE_URL"), ("secret_key", "agent_not_configured", "SECRET_KEY")],
+)
+def test_without_a_model_chat_says_how_to_get_one_and_the_rest_works(
+    make_app: AppMaker, missing: str, code: str, said: str
+) -> None:
+    app = make_app(**CONFIGURED | {missing: ""})
+    client, core = keyed(app, ADMIN_KEY), core_of(app)
+    uuid = awake(client, core)
+    problem = check_problem(chat(client, uuid), 503, code)
+    assert said in str(problem["detail"])
+    assert client.get(f"/session/{uuid}/messages").json["messages"] == []
+    check_problem(chat(client, "zzzzzzzz"), 404, "session_not_found")
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "chat"), ("GET", "messages"), ("GET", "messages/m1")])
+def test_someone_elses_conversation_is_404(app: Flask, client: Client, core: Core, method: str, path: str) -> None:
+    uuid = awake(client, core)
+    body = {"message": "x"} if method == "POST" else None
+    bound = keyed(app, BOUND_KEY)
+    check_problem(bound.open(f"/session/{uuid}/{path}", method=method, json=body), 404, "session_not_found")
+    check_problem(client.open(f"/session/zzzzzzzz/{path}", method=method, json=body), 404, "session_not_found")
+
+
+# Again
+
+
+def test_the_same_id_again_is_the_same_prompt(client: Client, core: Core) -> None:
+    uuid = asleep(client, core)
+    first, again = chat(client, uuid, id="m1"), chat(client, uuid, id="m1")
+    assert first.json == again.json
+    assert core.store.get(uuid).waiting == 1
+    core.inbox.finish(uuid, "m1", response={"text": "hi"}, now=time.time())
+    assert chat(client, uuid, id="m1").json["pod_response"] == {"text": "hi"}
+    check_problem(chat(client, uuid, "another", id="m1"), 422, "message_id_reused")
+
+
+def test_an_idempotency_key_names_its_prompt(client: Client, core: Core) -> None:
+    """A web process that died between taking the prompt and keeping its answer makes no second one."""
+    uuid = asleep(client, core)
+    key = {"Idempotency-Key": "k1"}
+    first = chat(client, uuid, headers=key)
+    replayed = chat(client, uuid, headers=key)
+    assert replayed.headers["Idempotency-Replayed"] == "true"
+    for name in core.redis.scan_iter(keys.IDEMPOTENCY.format(digest="*")):
+        core.redis.delete(name)
+    lost = chat(client, uuid, headers=key)
+    assert "Idempotency-Replayed" not in lost.headers
+    assert first.json["message_id"] == replayed.json["message_id"] == lost.json["message_id"]
+    assert core.store.get(uuid).waiting == 1
+    other = asleep(client, core)
+    assert chat(client, other, headers=key).json["message_id"] != first.json["message_id"]
+
+
+# Streaming
+
+
+def events_of(text: str) -> list[tuple[str, Any]]:
+    """The events of a stream: type and data."""
+    found = []
+    for block in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if fields:
+            found.append((fields["event"], json.loads(fields["data"])))
+    return found
+
+
+def test_a_stream_shows_the_work_and_ends_with_the_message(client: Client, core: Core) -> None:
+    uuid = asleep(client, core)
+
+    def work(message_id: str) -> None:
+        core.inbox.delivered(uuid, message_id, time.time())
+        core.events.append(uuid, "token", {"message_id": message_id, "text": "hello"})
+        core.events.append(uuid, "token", {"message_id": "another", "text": "not this"})
+        core.events.append(uuid, "tool_call", {"message_id": message_id, "name": "run", "call_id": "c"})
+        core.inbox.finish(uuid, message_id, response={"text": "hello"}, now=time.time())
+
+    when_taken(core, uuid, work)
+    answer = chat(client, uuid, headers={"Accept": "text/event-stream"}, id="m1")
+    assert answer.content_type.startswith("text/event-stream")
+    events = events_of(answer.text)
+    assert [(kind, data.get("state") or data.get("status")) for kind, data in events] == [
+        ("state", "waking"),
+        ("message", "queued"),
+        ("message", "delivered"),
+        ("token", None),
+        ("tool_call", None),
+        ("message", "processed"),
+    ]
+    assert events[3][1]["text"] == "hello"
+    assert events[-1][1]["response"] == {"text": "hello"}
+
+
+def test_a_stream_about_a_finished_message_is_its_end(client: Client, core: Core) -> None:
+    uuid = awake(client, core)
+    chat(client, uuid, headers={"Prefer": "respond-async"}, id="m1")
+    core.inbox.finish(uuid, "m1", reason="It was cancelled.", now=time.time())
+    answer = chat(client, uuid, headers={"Accept": "text/event-stream"}, id="m1")
+    assert [(kind, data["state"], data["reason"]) for kind, data in events_of(answer.text)] == [
+        ("message", "failed", "It was cancelled.")
+    ]
+
+
+def test_a_stream_with_an_idempotency_key_is_not_replayed_but_about_the_same_prompt(client: Client, core: Core) -> None:
+    uuid = awake(client, core)
+    headers = {"Accept": "text/event-stream", "Idempotency-Key": "k1"}
+    when_taken(core, uuid, lambda each: core.inbox.finish(uuid, each, response={"text": "hi"}, now=time.time()))
+    first, again = chat(client, uuid, headers=headers), chat(client, uuid, headers=headers)
+    assert events_of(first.text)[-1] == events_of(again.text)[-1]
+    assert "Idempotency-Replayed" not in again.headers
+
+
+def test_a_stream_that_finds_no_place_takes_no_prompt(make_app: AppMaker) -> None:
+    app = make_app(**CONFIGURED, max_streams=1)
+    client, core = keyed(app, ADMIN_KEY), core_of(app)
+    uuid = asleep(client, core)
+    held = client.get(f"/session/{uuid}/events", buffered=False)
+    check_problem(chat(client, uuid, headers={"Accept": "text/event-stream"}), 503, "too_many_streams")
+    assert core.store.get(uuid).waiting == 0
+    held.close()
+
+
+def test_a_refused_prompt_gives_its_place_among_the_streams_back(make_app: AppMaker) -> None:
+    app = make_app(**CONFIGURED, max_streams=1)
+    client, core = keyed(app, ADMIN_KEY), core_of(app)
+    uuid = awake(client, core)
+    for _ in range(2):
+        answer = chat(client, uuid, "x" * 100_001, headers={"Accept": "text/event-stream"})
+        check_problem(answer, 413, "message_too_large")
+
+
+# Reading
+
+
+def test_the_conversation_comes_from_the_agent_while_it_runs(client: Client, core: Core, agent: FakeAgent) -> None:
+    uuid = awake(client, core, agent)
+    agent.history = HISTORY
+    core.archive.write(uuid, Checkpoint(HISTORY[:2]))
+    answer = client.get(f"/session/{uuid}/messages")
+    assert answer.json == {"uuid": uuid, "messages": HISTORY, "next_cursor": None}
+    assert agent.tokens == [f"Bearer {core.secrets.token(uuid)}"]
+
+
+def test_the_conversation_comes_from_the_archive_otherwise(client: Client, core: Core, agent: FakeAgent) -> None:
+    """Asleep, deleted, or with an agent that does not answer."""
+    uuid = awake(client, core, agent)
+    core.archive.write(uuid, Checkpoint(HISTORY))
+    agent.raw_answer = b"no JSON"
+    seen = [client.get(f"/session/{uuid}/messages").json["messages"]]
+    for status in (Status.SLEEPING, Status.TERMINATING, Status.TERMINATED):
+        move(core, uuid, status)
+        seen.append(client.get(f"/session/{uuid}/messages").json["messages"])
+    assert seen == [HISTORY] * 4
+    assert len(agent.requests) == 1, "an agent is asked only while its session is up"
+
+
+def test_a_conversation_outlives_its_sessions_record_as_its_backup_does(app: Flask, client: Client, core: Core) -> None:
+    """For who may see that backup; without one nobody knows whose it was."""
+    uuid, other = asleep(client, core), asleep(client, core)
+    add_backup(core, uuid=uuid)
+    for each in (uuid, other):
+        core.archive.write(each, Checkpoint(HISTORY))
+        core.redis.delete(keys.SESSION.format(uuid=each))
+    assert client.get(f"/session/{uuid}/messages").json["messages"] == HISTORY
+    assert client.get(f"/session/{uuid}/messages/m1").json["state"] == "processed"
+    for who, name in ((keyed(app, BOUND_KEY), uuid), (client, other)):
+        check_problem(who.get(f"/session/{name}/messages"), 404, "session_not_found")
+
+
+def test_prompts_that_are_not_begun_stand_at_the_end(client: Client, core: Core) -> None:
+    """The one the agent works on is in the history already."""
+    uuid = asleep(client, core)
+    core.archive.write(uuid, Checkpoint(HISTORY))
+    for name, text in (("m3", "and 9"), ("m4", "and 10"), ("m5", "and 11")):
+        chat(client, uuid, text, id=name)
+    for name in ("m3", "m4"):
+        core.inbox.delivered(uuid, name, time.time())
+    messages = client.get(f"/session/{uuid}/messages").json["messages"]
+    assert messages[: len(HISTORY)] == HISTORY
+    shown = [(each["id"], each["role"], each["content"], each["state"]) for each in messages[len(HISTORY) :]]
+    assert shown == [("m4", "user", "and 10", "delivered"), ("m5", "user", "and 11", "queued")]
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_conversation_is_paged_oldest_first(client: Client, core: Core, agent: FakeAgent, running: bool) -> None:
+    uuid = awake(client, core, agent if running else None)
+    agent.history = HISTORY
+    core.archive.write(uuid, Checkpoint(HISTORY))
+    chat(client, uuid, "and 10", headers={"Prefer": "respond-async"}, id="m4")
+    read, cursor = [], ""
+    for _ in range(3):
+        page = client.get(f"/session/{uuid}/messages?limit=2{cursor}").json
+        read += [each["content"] for each in page["messages"]]
+        cursor = f"&cursor={page['next_cursor']}"
+    assert page["next_cursor"] is None
+    assert read == [*(each["content"] for each in HISTORY), "and 10"]
+
+
+@pytest.mark.parametrize("query", ["cursor=x", "cursor=-1", "cursor=1234567890", "limit=0", "a=b"])
+def test_a_query_that_is_not_understood_is_refused(client: Client, core: Core, query: str) -> None:
+    answer = client.get(f"/session/{awake(client, core)}/messages?{query}")
+    check_problem(answer, 400, "invalid_request")
+
+
+def test_a_session_without_a_conversation_has_an_empty_one(client: Client, core: Core) -> None:
+    uuid = asleep(client, core)
+    empty: dict[str, Any] = {"uuid": uuid, "messages": [], "next_cursor": None}
+    assert client.get(f"/session/{uuid}/messages").json == empty
+    assert client.get(f"/session/{uuid}/messages?cursor=99").json == empty
+
+
+def test_a_messages_state_can_be_followed(client: Client, core: Core) -> None:
+    uuid = asleep(client, core)
+    chat(client, uuid, "do it", id="m1")
+    path = f"/session/{uuid}/messages/m1"
+    queued = client.get(path).json
+    core.inbox.delivered(uuid, "m1", time.time())
+    delivered = client.get(path).json
+    core.inbox.finish(uuid, "m1", response={"text": "done"}, now=time.time())
+    processed = client.get(path).json
+    assert [each["state"] for each in (queued, delivered, processed)] == ["queued", "delivered", "processed"]
+    assert (queued["message"], queued["response"], queued["delivered_at"]) == ("do it", None, None)
+    assert delivered["delivered_at"]
+    assert not delivered["processed_at"]
+    assert (processed["message_id"], processed["response"], processed["reason"]) == ("m1", {"text": "done"}, None)
+    assert processed["created_at"] <= processed["delivered_at"] <= processed["processed_at"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("m1", (State.PROCESSED, "remember 7", {"text": "7 noted"}, None)),
+        ("m2", (State.FAILED, "and 8", None, "It was cancelled.")),
+        ("m3", (State.DELIVERED, "and 9", None, None)),
+    ],
+)
+def test_a_message_redis_has_forgotten_is_told_from_the_history(
+    client: Client, core: Core, name: str, expected: tuple[Any, ...]
+) -> None:
+    uuid = asleep(client, core)
+    core.archive.write(uuid, Checkpoint(HISTORY))
+    body = client.get(f"/session/{uuid}/messages/{name}").json
+    assert (body["state"], body["message"], body["response"], body["reason"]) == expected
+    assert body["created_at"].startswith("2026-11-20T08:00:0")
+
+
+def test_an_old_message_is_found_wherever_it_is(client: Client, core: Core, agent: FakeAgent) -> None:
+    """An agent gives its history in pieces; a turn may lie in two of them."""
+    uuid = awake(client, core, agent)
+    agent.history = [*({"id": f"old{n}", "role": "user", "content": "x"} for n in range(10)), *HISTORY]
+    agent.history_limit = 3
+    body = client.get(f"/session/{uuid}/messages/m1").json
+    assert (body["state"], body["response"]) == ("processed", {"text": "7 noted"})
+    assert len(agent.requests) == 5
+    read, cursor = [], ""
+    for _ in range(5):
+        page = client.get(f"/session/{uuid}/messages?limit=1000{cursor}").json
+        read += page["messages"]
+        cursor = f"&cursor={page['next_cursor']}"
+    assert (read, page["next_cursor"]) == (agent.history, None)
+
+
+@pytest.mark.parametrize("name", ["nobody", "a%20b", "%00", "a" * 300, "*up*", "m1:text"])
+def test_a_message_that_does_not_exist_is_404(client: Client, core: Core, name: str) -> None:
+    uuid = asleep(client, core)
+    check_problem(client.get(f"/session/{uuid}/messages/{name}"), 404, "message_not_found")
+
+
+def test_what_a_workspace_put_into_its_history_breaks_no_answer(client: Client, core: Core) -> None:
+    """Its user may write anything there."""
+    uuid = asleep(client, core)
+    odd: list[Any] = [
+        {"id": "m1", "at": "soon", "outcome": "none"},
+        {"id": 7},
+        {},
+        {"id": "m1", "outcome": {"response": "x"}},
+    ]
+    core.archive.write(uuid, Checkpoint(odd))
+    assert client.get(f"/session/{uuid}/messages").json["messages"] == odd
+    assert client.get(f"/session/{uuid}/messages/m1").json["state"] == "processed"
+
+
+def test_no_prompt_reaches_a_log(client: Client, core: Core, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    uuid = asleep(client, core)
+    chat(client, uuid, "a-very-private-thought", id="m1")
+    chat(client, uuid, "a-very-private-thought-again", id="m1")
+    core.inbox.finish(uuid, "m1", response={"text": "a-very-private-answer"}, now=time.time())
+    client.get(f"/session/{uuid}/messages/m1")
+    assert "a-very-private" not in caplog.text
+    assert all("a-very-private" not in str(vars(record)) for record in caplog.records)
+
+
+def test_a_wait_ends_when_the_session_is_deleted(client: Client, core: Core) -> None:
+    uuid = awake(client, core)
+    reason = "The session was deleted before this was done."
+    when_taken(core, uuid, lambda _: core.inbox.close(uuid, reason, time.time()))
+    answer = chat(client, uuid, headers=LONG_WAIT)
+    assert (answer.json["status"], answer.json["reason"]) == ("failed", reason)

@@ -1,0 +1,79 @@
+"""A workspace as the gateway sees it: a session's record, and requests with its token."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask
+
+from app.gateway.context import EXTENSION, Gateway
+from app.sessions.model import Record, Status
+from tests.world import FakeTasks
+
+SECRET_KEY = "a-secret-key-of-the-gateways-tests"
+API_KEY = "sk-key-of-the-provider-0123456789"
+PROMPT = {"messages": [{"role": "user", "content": "hello"}]}
+
+GatewayMaker = Callable[..., Flask]
+
+
+def parts_of(app: Flask) -> Gateway:
+    parts = app.extensions[EXTENSION]
+    assert isinstance(parts, Gateway)
+    return parts
+
+
+def in_a_test(app: Flask) -> Flask:
+    """The app, with a queue that only keeps what was sent, and the clock of its paces standing still."""
+    parts = parts_of(app)
+    core = dataclasses.replace(parts.core, tasks=FakeTasks())  # type: ignore[arg-type]
+    app.extensions[EXTENSION] = dataclasses.replace(parts, core=core, ticks=lambda: 100.0)
+    return app
+
+
+class Workspace:
+    """One session and its token."""
+
+    def __init__(
+        self, app: Flask, uuid: str = "abcd1234", user_id: str = "ada", status: Status = Status.ACTIVE
+    ) -> None:
+        self.uuid = uuid
+        self.parts = parts_of(app)
+        self.core = self.parts.core
+        self._client = app.test_client()
+        now = time.time() - 100
+        record = Record(uuid=uuid, user_id=user_id, created_at=now, last_activity=now, status=status, settled=1)
+        self.core.store.create(record, quota=None)
+        self.headers = {"Authorization": f"Bearer {self.core.secrets.token(uuid)}"}
+
+    @property
+    def sent(self) -> list[tuple[str, tuple[Any, ...]]]:
+        """The tasks that were enqueued."""
+        assert isinstance(self.core.tasks, FakeTasks)
+        return self.core.tasks.sent
+
+    def call(self, method: str, path: str, buffered: bool = True, **more: Any) -> Any:
+        """A request to its end; one that isn't `buffered` ends when its answer is closed."""
+        headers = self.headers | more.pop("headers", {})
+        return self._client.open(path, method=method, headers=headers, buffered=buffered, **more)
+
+    def ask(self, **more: Any) -> Any:
+        """A request for a completion."""
+        return self.call("POST", "/llm/v1/chat/completions", json=PROMPT | more)
+
+    def report(self, *events: dict[str, Any], busy: bool = False) -> Any:
+        return self.call("POST", "/agent/v1/events", json={"events": list(events), "busy": busy})
+
+    def record(self) -> Record:
+        return self.core.store.get(self.uuid)
+
+    def events(self) -> list[tuple[str, dict[str, Any]]]:
+        """What the session's event stream holds, without changes of its state."""
+        found = []
+        for event in self.core.events.follow(self.uuid, "0-0", 0.02):
+            if event is not None and event.type != "state":
+                found.append((event.type, dict(event.data)))
+        return found

@@ -1,0 +1,219 @@
+"""What agents tell the manager: where they are, how their work goes, and their conversation."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import redis
+from flask import Flask
+
+from app.sessions import queue
+from app.sessions.model import Status
+from tests.unit.gateway.helpers import GatewayMaker, Workspace
+
+HELLO = {"address": "http://127.0.0.1:1111", "name": "pod-1", "boot": "b1"}
+TALK = {"history": [{"role": "user", "content": "hi"}], "context": [], "metadata": {"turns": 1}}
+
+
+def take(workspace: Workspace, message_id: str = "m1", delivered: bool = True) -> None:
+    """A prompt that the agent has, or that waits for it."""
+    workspace.core.inbox.take(workspace.uuid, "a prompt", message_id, now=time.time())
+    if delivered:
+        workspace.core.inbox.delivered(workspace.uuid, message_id, time.time())
+
+
+def state(workspace: Workspace, message_id: str = "m1") -> str:
+    return workspace.core.inbox.get(workspace.uuid, message_id).state
+
+
+def event(kind: str, message_id: str = "m1", **data: object) -> dict[str, object]:
+    return {"type": kind, "message_id": message_id, "data": data}
+
+
+def test_hello_says_where_the_agent_is_and_starts_delivery(workspace: Workspace) -> None:
+    """Without waiting for the cluster to call the pod ready."""
+    take(workspace, delivered=False)
+    assert workspace.call("POST", "/agent/v1/hello", json=HELLO).status_code == 204
+    agent = workspace.core.inbox.agent(workspace.uuid)
+    assert agent is not None
+    assert (agent.address, agent.name, agent.boot) == ("http://127.0.0.1:1111", "pod-1", "b1")
+    assert workspace.sent == [(queue.DELIVER, (workspace.uuid,))]
+
+
+def test_hello_enqueues_nothing_when_no_prompt_waits(workspace: Workspace) -> None:
+    take(workspace)
+    assert workspace.call("POST", "/agent/v1/hello", json=HELLO).status_code == 204
+    assert workspace.sent == []
+
+
+def test_an_agent_that_calls_on_and_on_sets_one_delivery_going(workspace: Workspace) -> None:
+    """Other sessions' deliveries would stand behind its own."""
+    take(workspace, delivered=False)
+    for _ in range(20):
+        assert workspace.call("POST", "/agent/v1/hello", json=HELLO).status_code == 204
+    assert len(workspace.sent) == 1
+
+
+def test_an_agent_comes_while_its_session_still_wakes(app: Flask) -> None:
+    """That is the point of calling: it is there before anyone says that it is ready."""
+    workspace = Workspace(app, status=Status.WAKING)
+    assert workspace.call("POST", "/agent/v1/hello", json=HELLO).status_code == 204
+
+
+def test_an_agent_of_a_session_that_is_being_deleted_is_not_wanted(app: Flask) -> None:
+    workspace = Workspace(app, status=Status.TERMINATING)
+    answer = workspace.call("POST", "/agent/v1/hello", json=HELLO)
+    assert (answer.status_code, answer.json["error"]) == (409, "illegal_state")
+    assert workspace.core.inbox.agent(workspace.uuid) is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        None,
+        [],
+        {},
+        {"address": 5},
+        {**HELLO, "name": None},
+        {**HELLO, "address": "http://10.0.0.1:6379/x"},
+        {**HELLO, "address": "http://metadata.internal:80"},
+    ],
+)
+def test_a_hello_that_makes_no_sense_is_refused(workspace: Workspace, said: object) -> None:
+    """Above all an address where no agent can be: the manager would be sent there."""
+    assert workspace.call("POST", "/agent/v1/hello", json=said).status_code == 400
+    assert workspace.core.inbox.agent(workspace.uuid) is None
+
+
+def test_events_reach_the_sessions_stream_in_order(workspace: Workspace) -> None:
+    """Tokens put together; a call and its result as they are."""
+    answer = workspace.report(
+        event("token", text="Hel"),
+        event("token", text="lo"),
+        event("tool_call", name="read", arguments={"path": "a"}, call_id="c1"),
+        event("tool_result", name="read", call_id="c1", ok=True, text="content"),
+    )
+    assert answer.status_code == 204
+    assert workspace.events() == [
+        ("token", {"message_id": "m1", "text": "Hello"}),
+        ("tool_call", {"message_id": "m1", "name": "read", "arguments": {"path": "a"}, "call_id": "c1"}),
+        ("tool_result", {"message_id": "m1", "call_id": "c1", "name": "read", "ok": True, "text": "content"}),
+    ]
+
+
+def test_processed_ends_the_message_once(workspace: Workspace) -> None:
+    """The report may come twice: the first end stands, and both are acknowledged."""
+    take(workspace)
+    first = workspace.report(event("processed", response={"text": "done", "steps": 2}))
+    second = workspace.report(event("failed", reason="too late"))
+    assert (first.status_code, second.status_code) == (204, 204)
+    message = workspace.core.inbox.get(workspace.uuid, "m1")
+    assert (message.state, message.reason) == ("processed", "")
+    assert message.response == {"text": "done", "steps": 2}
+
+
+def test_failed_ends_the_message_with_its_reason(workspace: Workspace) -> None:
+    """One without a reason is not taken for a success."""
+    take(workspace)
+    take(workspace, "m2")
+    workspace.report(event("failed", reason="The workspace was put to sleep."), event("failed", "m2", reason=""))
+    assert workspace.core.inbox.get(workspace.uuid, "m1").reason == "The workspace was put to sleep."
+    assert state(workspace, "m2") == "failed"
+
+
+def test_an_agent_cannot_end_another_sessions_message(app: Flask, workspace: Workspace) -> None:
+    """The token says whose messages are meant."""
+    take(workspace)
+    other = Workspace(app, "other000", "bob")
+    assert other.report(event("processed", response={"text": "mine now"})).status_code == 204
+    assert state(workspace) == "delivered"
+
+
+def test_a_report_about_an_unknown_message_is_taken(workspace: Workspace) -> None:
+    """Redis may have forgotten it; an agent that is refused would report for ever."""
+    assert workspace.report(event("processed", "gone", response={"text": "x"})).status_code == 204
+
+
+def test_a_busy_agent_keeps_its_session_awake_with_few_writes(workspace: Workspace) -> None:
+    """The first report notes the use; those that follow at once cost Redis nothing."""
+    before = workspace.record().last_activity
+    workspace.report(busy=True)
+    noted = workspace.record().last_activity
+    assert noted > before
+    for _ in range(20):
+        workspace.report(busy=True)
+    assert workspace.record().last_activity == noted
+
+
+def test_an_agent_that_is_not_busy_does_not_keep_its_session_awake(workspace: Workspace) -> None:
+    before = workspace.record().last_activity
+    workspace.report(event("token", text="x"), busy=False)
+    assert workspace.record().last_activity == before
+
+
+def test_a_busy_agent_of_a_sleeping_session_changes_nothing(app: Flask) -> None:
+    """It is being stopped; its session is not in use."""
+    workspace = Workspace(app, status=Status.SLEEPING)
+    before = workspace.record().last_activity
+    assert workspace.report(busy=True).status_code == 204
+    assert workspace.record().last_activity == before
+
+
+def test_a_wrong_event_leaves_the_whole_report_undone(workspace: Workspace) -> None:
+    take(workspace)
+    answer = workspace.report(event("processed", response={"text": "x"}), event("nonsense"))
+    assert (answer.status_code, answer.json["error"]) == (400, "invalid_request")
+    assert state(workspace) == "delivered"
+
+
+def test_a_conversation_is_kept_and_given_back(workspace: Workspace) -> None:
+    """To an agent whose volume has none."""
+    assert workspace.call("GET", "/agent/v1/checkpoint").json["error"] == "checkpoint_not_found"
+    assert workspace.call("PUT", "/agent/v1/checkpoint", json=TALK).status_code == 204
+    answer = workspace.call("GET", "/agent/v1/checkpoint")
+    assert (answer.status_code, answer.json) == (200, TALK)
+
+
+@pytest.mark.parametrize("status", [Status.SLEEPING, Status.TERMINATING])
+def test_a_conversation_is_kept_of_a_session_on_its_way_out(app: Flask, status: Status) -> None:
+    """An agent hands it over when it is told to end, which is after its session's state has changed."""
+    workspace = Workspace(app, status=status)
+    assert workspace.call("PUT", "/agent/v1/checkpoint", json=TALK).status_code == 204
+
+
+def test_a_conversation_is_its_own_sessions(app: Flask, workspace: Workspace) -> None:
+    """No other workspace can read it."""
+    workspace.call("PUT", "/agent/v1/checkpoint", json=TALK)
+    assert Workspace(app, "other000", "bob").call("GET", "/agent/v1/checkpoint").status_code == 404
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b'{"history": [1]}', b"\xff", b"[" * 100_000])
+def test_what_is_no_conversation_is_not_kept(workspace: Workspace, body: bytes) -> None:
+    assert workspace.call("PUT", "/agent/v1/checkpoint", data=body).status_code == 400
+    assert workspace.core.archive.read(workspace.uuid) is None
+
+
+def test_a_conversation_too_long_is_refused(make_gateway: GatewayMaker) -> None:
+    workspace = Workspace(make_gateway(history_max_bytes=50))
+    answer = workspace.call("PUT", "/agent/v1/checkpoint", json=TALK)
+    assert (answer.status_code, answer.json["error"]) == (413, "payload_too_large")
+
+
+def test_the_places_for_conversations_are_given_back(workspace: Workspace) -> None:
+    """However storing them ends."""
+    for body in (b"{", b'{"history": []}') * 10:
+        assert workspace.call("PUT", "/agent/v1/checkpoint", data=body).status_code in (204, 400)
+
+
+def test_no_content_is_logged(workspace: Workspace, redis_client: redis.Redis, caplog) -> None:
+    """Neither what an agent says, nor what it is asked."""
+    caplog.set_level("DEBUG")
+    take(workspace)
+    workspace.report(event("token", text="private words"), event("failed", reason="private reason"))
+    workspace.report(event("token", text=5))
+    workspace.call("PUT", "/agent/v1/checkpoint", json={"history": [{"content": "private talk"}]})
+    logged = "".join(f"{record.getMessage()}{vars(record)}" for record in caplog.records)
+    assert "message failed" in logged
+    assert "private" not in logged
+    assert workspace.headers["Authorization"] not in logged

@@ -1,0 +1,233 @@
+"""The model for workspaces: who may ask, what it may cost, and what is answered when there is no answer."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import redis
+from flask import Flask
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.sessions import keys
+from app.sessions.errors import StateUnavailable
+from app.sessions.spending import Spending, Tokens, day_of
+from tests.model_server import Answer, ModelServer
+from tests.unit.gateway.helpers import API_KEY, GatewayMaker, Workspace
+
+
+def asked_of(make_gateway: GatewayMaker, status: int, content_type: str, body: str) -> Any:
+    """The gateway's answer when this is all its provider says."""
+
+    def serve(server: socket.socket) -> None:
+        server.settimeout(30)
+        client, _ = server.accept()
+        with client:
+            client.settimeout(30)
+            client.recv(65_536)
+            head = f"HTTP/1.1 {status} X\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+            client.sendall((head + body).encode())
+
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        served = pool.submit(serve, server)
+        base = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+        answer = Workspace(make_gateway(llm_base_url=base)).ask()
+        served.result(30)
+    return answer
+
+
+def metric(workspace: Workspace, name: str, **labels: str) -> float:
+    text = workspace.call("GET", "/metrics").text
+    samples = [each for family in text_string_to_metric_families(text) for each in family.samples]
+    return sum(each.value for each in samples if each.name == name and labels.items() <= each.labels.items())
+
+
+def test_without_a_model_the_answer_says_how_to_set_one(make_gateway: GatewayMaker) -> None:
+    """In one line; everything else of the gateway works."""
+    workspace = Workspace(make_gateway(llm_base_url=""))
+    for answer in (workspace.ask(), workspace.call("GET", "/llm/v1/models")):
+        assert answer.status_code == 503
+        assert answer.content_type == "application/problem+json"
+        assert answer.json["error"] == "llm_not_configured"
+        assert "LLM_BASE_URL" in answer.json["detail"]
+        assert "\n" not in answer.json["detail"]
+    assert workspace.call("GET", "/readyz").status_code == 200
+
+
+def test_a_user_past_the_budget_hears_when_it_begins_anew(
+    make_gateway: GatewayMaker, redis_client: redis.Redis, model: ModelServer
+) -> None:
+    """And the model is not asked."""
+    workspace = Workspace(make_gateway(llm_tokens_per_day=100))
+    Spending(redis_client).add("other000", "ada", Tokens(99, 1), time.time())
+    answer = workspace.ask()
+    assert answer.status_code == 429
+    assert answer.json["error"] == "llm_budget_exceeded"
+    assert 0 < int(answer.headers["Retry-After"]) <= 86_401
+    assert "T00:00:00.000Z" in answer.json["detail"]
+    assert answer.headers["x-should-retry"] == "false"
+    assert model.requests == []
+
+
+def test_the_budget_is_each_users_own_and_the_last_token_counts(
+    make_gateway: GatewayMaker, redis_client: redis.Redis
+) -> None:
+    """One below it may still ask; another user's spending is no matter."""
+    app = make_gateway(llm_tokens_per_day=100)
+    Spending(redis_client).add("other000", "ada", Tokens(99, 0), time.time())
+    Spending(redis_client).add("other001", "bob", Tokens(500, 0), time.time())
+    assert Workspace(app).ask().status_code == 200
+    assert Workspace(app, "bobs0000", "bob").ask().status_code == 429
+
+
+def test_without_a_limit_nobody_is_refused(make_gateway: GatewayMaker, redis_client: redis.Redis) -> None:
+    """0 is no limit."""
+    workspace = Workspace(make_gateway(llm_tokens_per_day=0))
+    Spending(redis_client).add("other000", "ada", Tokens(10**12, 0), time.time())
+    assert workspace.ask().status_code == 200
+
+
+def test_what_an_answer_took_is_counted_once(workspace: Workspace, model: ModelServer, redis_client) -> None:
+    """In Redis, by session and user, and in the figures."""
+    model.script(Answer(text="x", prompt_tokens=70, completion_tokens=7))
+    assert workspace.ask().status_code == 200
+    assert workspace.parts.spending.of_session(workspace.uuid) == Tokens(70, 7)
+    assert redis_client.get(keys.USER_TOKENS.format(user_id="ada", day=day_of(time.time()))) == "77"
+    assert metric(workspace, "gateway_llm_tokens_total", kind="prompt") == 70
+    assert metric(workspace, "gateway_llm_tokens_total", kind="completion") == 7
+    assert metric(workspace, "gateway_llm_tokens_estimated_total") == 0
+
+
+def test_a_refused_request_costs_nothing(workspace: Workspace, model: ModelServer) -> None:
+    """Nobody pays for an error."""
+    model.script(Answer(status=400))
+    assert workspace.ask().status_code == 400
+    assert workspace.parts.spending.of_session(workspace.uuid) == Tokens()
+
+
+def test_a_provider_that_refuses_the_key_is_not_the_workspaces_fault(
+    make_gateway: GatewayMaker, model: ModelServer
+) -> None:
+    """A 401 would say that its own token is wrong; and the key is in no answer."""
+    answer = Workspace(make_gateway(llm_api_key="sk-another-key-0123456789")).ask()
+    assert answer.status_code == 502
+    assert answer.json["error"] == "llm_key_refused"
+    assert "0123456789" not in answer.text
+
+
+def test_a_key_in_a_providers_error_is_struck_out(make_gateway: GatewayMaker) -> None:
+    """Whole, or as the provider abbreviates it; the rest of its error passes."""
+    text = f"Incorrect key: sk-key-of**********6789, that is {API_KEY}, used by project x"
+    error = {"error": {"message": text, "type": "forbidden", "code": "no_access"}}
+    answer = asked_of(make_gateway, 403, "application/json", json.dumps(error))
+    assert answer.status_code == 403
+    assert answer.json["error"]["message"] == "Incorrect key: [key], that is [key], used by project x"
+    assert answer.json["error"]["code"] == "no_access"
+
+
+def test_retries_end_and_the_last_refusal_passes(make_gateway: GatewayMaker, model: ModelServer) -> None:
+    """As often as the setting says; the provider's own words and its Retry-After arrive."""
+    workspace = Workspace(make_gateway(llm_retries=2))
+    model.script(*[Answer(status=429, retry_after="0")] * 3)
+    answer = workspace.ask()
+    assert (answer.status_code, answer.json["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert answer.headers["Retry-After"] == "1"
+    assert len(model.requests) == 3
+    assert metric(workspace, "gateway_llm_retries_total", reason="429") == 2
+
+
+def test_a_pause_too_long_to_wait_for_is_passed_on(workspace: Workspace, model: ModelServer) -> None:
+    """At once, with the provider's own Retry-After."""
+    model.script(Answer(status=429, retry_after="3600"))
+    answer = workspace.ask()
+    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "3601")
+    assert len(model.requests) == 1
+
+
+def test_a_provider_that_keeps_failing_is_a_502(make_gateway: GatewayMaker, model: ModelServer) -> None:
+    """Its own page of the error, which may name hosts, stays here."""
+    workspace = Workspace(make_gateway(llm_retries=0))
+    model.script(Answer(status=500))
+    answer = workspace.ask()
+    assert (answer.status_code, answer.json["error"]) == (502, "llm_unavailable")
+
+
+def test_a_provider_that_is_not_there_is_a_502(make_gateway: GatewayMaker) -> None:
+    """The text names no host."""
+    answer = Workspace(make_gateway(llm_base_url="http://127.0.0.1:1/v1", llm_retries=1)).ask()
+    assert (answer.status_code, answer.json["error"]) == (502, "llm_unavailable")
+    assert "127.0.0.1" not in answer.text
+
+
+def test_a_provider_that_does_not_begin_is_a_504(make_gateway: GatewayMaker, model: ModelServer) -> None:
+    """After LLM_TIMEOUT, however many retries there might be."""
+    workspace = Workspace(make_gateway(llm_timeout=0.2, llm_retries=3))
+    model.script(Answer(text="late", delay=60))
+    answer = workspace.ask()
+    assert (answer.status_code, answer.json["error"]) == (504, "llm_timeout")
+    assert len(model.requests) == 1
+
+
+def test_a_provider_that_falls_silent_cuts_the_stream(make_gateway: GatewayMaker, model: ModelServer) -> None:
+    """After LLM_STREAM_TIMEOUT between two pieces, with the error clients understand; also on a connection that
+    was used before."""
+    workspace = Workspace(make_gateway(llm_stream_timeout=0.2))
+    for _ in range(2):
+        assert workspace.ask(stream=True).text.endswith("data: [DONE]\n\n")
+        model.script(Answer(text="one two three", pace=60))
+        last = workspace.ask(stream=True).text.strip().rpartition("data: ")[2]
+        assert json.loads(last)["error"]["code"] == "llm_stream_cut"
+    assert metric(workspace, "gateway_llm_streams_cut_total") == 2
+
+
+@pytest.mark.parametrize("status", [200, 302, 404])
+def test_an_answer_that_is_not_json_is_a_502(make_gateway: GatewayMaker, status: int) -> None:
+    """A page of some proxy in between, or of a wrong LLM_BASE_URL, must not pass for an answer of the model."""
+    answer = asked_of(make_gateway, status, "text/html", "<html>log in at proxy.internal</html>")
+    assert (answer.status_code, answer.json["error"]) == (502, "llm_unavailable")
+    assert "proxy.internal" not in answer.text
+
+
+def test_a_request_that_is_too_large_is_refused_before_the_model_sees_it(
+    make_gateway: GatewayMaker, model: ModelServer
+) -> None:
+    """Its limit is its own: a checkpoint may be larger."""
+    workspace = Workspace(make_gateway(llm_max_body_bytes=1_000))
+    answer = workspace.ask(tools=["x" * 1_000])
+    assert (answer.status_code, answer.json["error"]) == (413, "payload_too_large")
+    assert model.requests == []
+
+
+def test_redis_down_after_the_answer_loses_the_count_not_the_answer(
+    workspace: Workspace, model: ModelServer, monkeypatch
+) -> None:
+    """And the figures say how many tokens the budgets miss."""
+
+    def down(*_: object) -> None:
+        raise StateUnavailable("down")
+
+    monkeypatch.setattr(Spending, "add", down)
+    model.script(Answer(text="x", prompt_tokens=70, completion_tokens=7))
+    assert workspace.ask().status_code == 200
+    assert metric(workspace, "gateway_llm_tokens_unrecorded_total") == 77
+
+
+def test_the_list_of_models_is_the_providers_when_none_is_forced(make_gateway: GatewayMaker) -> None:
+    """Otherwise it holds the forced one, and the provider isn't asked."""
+    free = Workspace(make_gateway(llm_model=""), "free0000").call("GET", "/llm/v1/models")
+    assert [each["id"] for each in free.json["data"]] == ["stub-model"]
+    bound = Workspace(make_gateway(llm_base_url="http://127.0.0.1:1/v1"), "bound000").call("GET", "/llm/v1/models")
+    assert [each["id"] for each in bound.json["data"]] == ["forced-model"]
+
+
+def test_a_stream_nobody_reads_gives_its_place_back(app: Flask, workspace: Workspace, model: ModelServer) -> None:
+    """Closed before its first byte is taken, the request leaves nothing behind."""
+    for _ in range(20):
+        body = {"messages": [], "stream": True}
+        workspace.call("POST", "/llm/v1/chat/completions", buffered=False, json=body).close()
+    assert metric(workspace, "gateway_llm_streams_open") == 0
+    assert workspace.ask().status_code == 200

@@ -1,0 +1,130 @@
+"""What an agent tells is checked, put together and cut to size."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from app.gateway.reports import ESCAPED, EVENTS_MAX, RESPONSE_MAX, TEXT_MAX, Event, Report, fitted
+from app.sessions.errors import InvalidRequest
+
+
+def token(text, message_id="m1"):
+    return {"type": "token", "message_id": message_id, "data": {"text": text}}
+
+
+def runs(*events):
+    """Each run as (type, message, data) triples; an end as one triple."""
+
+    def plain(event):
+        return (event.type, event.message_id, dict(event.data))
+
+    found = Report.from_json({"events": list(events)}).runs()
+    return [plain(run) if isinstance(run, Event) else [plain(event) for event in run] for run in found]
+
+
+def test_tokens_that_follow_one_another_are_one_event():
+    """A stream of a session holds a bounded number of events."""
+    assert runs(token("a"), token("b"), token("c")) == [[("token", "m1", {"text": "abc"})]]
+
+
+def test_tokens_of_different_messages_stay_apart():
+    assert runs(token("a"), token("b", "m2")) == [[("token", "m1", {"text": "a"}), ("token", "m2", {"text": "b"})]]
+
+
+def test_a_token_that_begins_a_text_anew_stays_by_itself():
+    """Else what came before it could not be told from what comes after."""
+    anew = {"type": "token", "message_id": "m1", "data": {"text": "b", "again": True}}
+    (run,) = runs(token("a"), anew, token("c"), token("d"))
+    assert [data for _, _, data in run] == [{"text": "a"}, {"text": "b", "again": True}, {"text": "cd"}]
+
+
+def test_tokens_are_put_together_up_to_a_size():
+    """Every character arrives once and in order."""
+    (run,) = runs(*[token("x" * 3_000), token("y" * 3_000)])
+    assert [data["text"] for _, _, data in run] == ["x" * 3_000, "y" * 3_000]
+
+
+def test_the_order_of_events_is_kept_around_an_end():
+    call = {"type": "tool_call", "message_id": "m1", "data": {"name": "read", "arguments": {}, "call_id": "c"}}
+    end = {"type": "processed", "message_id": "m1", "data": {"response": {"text": "done"}}}
+    order = runs(token("a"), call, end, token("b", "m2"))
+    assert [run[0] if isinstance(run, tuple) else [kind for kind, _, _ in run] for run in order] == [
+        ["token", "tool_call"],
+        "processed",
+        ["token"],
+    ]
+
+
+def test_only_what_is_meant_for_the_stream_reaches_it_and_no_long_text():
+    data = {"call_id": "c", "name": "run", "ok": False, "text": "z" * 9_999, "secret": "s"}
+    shown = Event("tool_result", "m1", data).shown()
+    assert set(shown) == {"message_id", "call_id", "name", "ok", "text"}
+    assert shown["ok"] is False
+    assert shown["text"] == "z" * TEXT_MAX + "…"
+
+
+def test_long_arguments_are_shown_as_cut_text_and_short_ones_as_they_are():
+    short = Event("tool_call", "m1", {"arguments": {"path": "a"}}).shown()
+    long = Event("tool_call", "m1", {"arguments": {"content": "z" * 9_999}}).shown()
+    assert short["arguments"] == {"path": "a"}
+    assert len(long["arguments"]) == TEXT_MAX + 1
+
+
+@pytest.mark.parametrize("character", ["a", "ä", "𝄞", "\0", '"'])
+def test_what_an_event_takes_in_memory_is_bounded(character):
+    """However many bytes JSON makes of a character: a workspace chooses its texts."""
+    for kind, data in (
+        ("token", {"text": character * 99_999}),
+        (
+            "tool_call",
+            {"name": character * 9_999, "arguments": {"a": character * 99_999}, "call_id": character * 9_999},
+        ),
+        ("tool_result", {"name": [character] * 9_999, "ok": character * 9_999, "text": character * 99_999}),
+    ):
+        assert len(json.dumps(Event(kind, "m1", data).shown())) < 5 * TEXT_MAX
+
+
+@pytest.mark.parametrize("character", ["a", "ä", "𝄞", "\0"])
+def test_what_a_response_takes_in_memory_is_bounded(character):
+    """The same."""
+    assert len(json.dumps(fitted({"text": character * 999_999}))) < RESPONSE_MAX + 100
+
+
+def test_a_response_that_fits_is_kept_whole():
+    response = {"text": "hi", "steps": 2, "usage": {"prompt_tokens": 1}}
+    assert fitted(response) == response
+
+
+def test_a_response_too_long_is_cut_and_says_so():
+    """Refusing it would have the agent send it again for ever."""
+    cut = fitted({"text": "z" * (RESPONSE_MAX + 1), "steps": 2})
+    assert cut["truncated"] is True
+    assert cut["text"] == "z" * (RESPONSE_MAX // ESCAPED)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        None,
+        [],
+        {"events": {}},
+        {"busy": "yes"},
+        {"events": [None]},
+        {"events": [{}]},
+        {"events": [token("a")] * (EVENTS_MAX + 1)},
+        {"events": [{**token("a"), "type": "state"}]},
+        {"events": [{**token("a"), "type": ["token"]}]},
+        {"events": [{**token("a"), "message_id": "a:b"}]},
+        {"events": [{**token("a"), "message_id": 5}]},
+        {"events": [{**token("a"), "data": "text"}]},
+        {"events": [{**token("a"), "data": {"text": 5}}]},
+        {"events": [{"type": "processed", "message_id": "m", "data": {}}]},
+        {"events": [{"type": "failed", "message_id": "m", "data": {"reason": None}}]},
+    ],
+)
+def test_what_is_no_report_is_refused_whole(document):
+    """Nothing of it is carried out."""
+    with pytest.raises(InvalidRequest):
+        Report.from_json(document)

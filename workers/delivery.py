@@ -1,0 +1,118 @@
+"""Between the inbox and the agents: handing prompts over, and taking leave of an agent before it is stopped.
+
+Nothing here waits for a model. A prompt is delivered when the agent has it on its disk; what becomes of it the
+agent reports to the gateway.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from app.sessions import keys, queue
+from app.sessions.agents import Agent
+from app.sessions.core import Core
+from app.sessions.errors import AgentNotReady, AgentRefused, AgentUnavailable, SessionError, SessionNotFound
+from app.sessions.inbox import Message
+from app.sessions.model import UP
+
+log = logging.getLogger(__name__)
+
+MOST_AT_ONCE = 100
+"""Prompts handed over by one task; the rest is left to the next, so that no task lasts for ever."""
+
+TRIES = 5
+FIRST_PAUSE = 0.1
+"""s before an agent that is not ready is tried again, doubled each time: 1.5 s in all. It calls as soon as its socket
+is open, maybe before the cluster's network lets us in."""
+
+NOT_READY = 2.0
+"""s after which it is not tried again at once."""
+
+
+class Deliveries:
+    """Hands prompts to agents. Times are seconds since the epoch."""
+
+    def __init__(
+        self, core: Core, clock: Callable[[], float] = time.time, pause: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._core = core
+        self._inbox = core.inbox
+        self._clock = clock
+        self._pause = pause
+
+    def deliver(self, uuid: str) -> None:
+        """Hand the session's prompts to its agent, in order, until none waits or the agent does not answer.
+
+        Only the holder of the lease delivers, and only the prompt at the head: that keeps the order. A prompt,
+        or an agent, that came too late for the holder's last look, while its own task found the lease taken,
+        has a new task made for it.
+        """
+        with self._core.leases.hold(keys.DELIVERY_LEASE.format(uuid=uuid)) as held:
+            if not held:
+                return
+            self._deliver_all(uuid)
+        if self._agent(uuid) is not None and self._inbox.waiting(uuid):
+            self._core.tasks.send(queue.DELIVER, uuid)
+
+    def _deliver_all(self, uuid: str) -> None:
+        deadline = self._clock() + self._core.settings.short_task_limit / 2
+        for _ in range(MOST_AT_ONCE):
+            if self._clock() > deadline:
+                return
+            message, agent = self._inbox.head(uuid), self._agent(uuid)
+            if message is None or agent is None:
+                return
+            try:
+                said = self._hand_over(agent, message)
+            except AgentRefused as error:
+                self._inbox.finish(uuid, message.id, reason=str(error), now=self._clock())
+            except AgentUnavailable as error:
+                log.warning("prompts wait: %s", error, extra={"uuid": uuid})
+                self._inbox.agent_failed(agent, self._clock())
+                return
+            else:
+                self._inbox.delivered(uuid, message.id, self._clock())
+                self._note_end(uuid, message.id, said)
+
+    def _agent(self, uuid: str) -> Agent | None:
+        """The agent, unless it failed a moment ago. One of a session that sleeps is being stopped, and left alone."""
+        try:
+            record = self._core.store.get(uuid)
+        except SessionNotFound:
+            return None
+        agent = self._inbox.agent(uuid) if record.status in UP else None
+        return agent if agent is not None and agent.retry_at <= self._clock() else None
+
+    def _hand_over(self, agent: Agent, message: Message) -> Mapping[str, Any]:
+        deadline = self._clock() + NOT_READY
+        for attempt in range(TRIES - 1):
+            try:
+                return self._core.agents.chat(agent, message.id, message.text)
+            except AgentNotReady:
+                # One that takes its time to say so has had it.
+                if self._clock() > deadline:
+                    raise
+                self._pause(FIRST_PAUSE * 2**attempt)
+        return self._core.agents.chat(agent, message.id, message.text)
+
+    def _note_end(self, uuid: str, message_id: str, said: Mapping[str, Any]) -> None:
+        """An agent that had the prompt before says how it ended, where its own report was lost with Redis."""
+        response, reason = said.get("response"), said.get("reason")
+        if said.get("status") == "processed" and isinstance(response, dict):
+            self._inbox.finish(uuid, message_id, response=response, now=self._clock())
+        elif said.get("status") == "failed":
+            self._inbox.finish(uuid, message_id, reason=str(reason or "It failed."), now=self._clock())
+
+
+def take_leave(core: Core, agent: Agent, reason: str) -> None:
+    """Before a workspace is stopped: end the turn that runs, and store the conversation. Each is bounded by
+    `AGENT_TIMEOUT` and none holds the stop up: the agent keeps its conversation on the volume too, and pushes it
+    when it is told to end."""
+    try:
+        core.agents.cancel(agent, reason)
+        core.archive.write(agent.uuid, core.agents.checkpoint(agent))
+    except SessionError as error:
+        log.warning("left without a checkpoint: %s", error, extra={"uuid": agent.uuid})
