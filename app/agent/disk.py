@@ -1,0 +1,98 @@
+"""What makes a change on disk last: documents replaced as a whole, and a journal that is only added to.
+
+A step of a turn adds a line to the journal, which costs the same however long the conversation is. At
+the end of a turn the documents are written anew and the journal starts empty; a crash anywhere in
+between leaves lines that say what the documents know already, and reading them twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder last."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_document(path: Path, document: Any) -> None:
+    """Replace a JSON document; whoever reads it, even after a crash, sees the old or the new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", errors="replace") as file:
+            json.dump(document, file, ensure_ascii=False, separators=(",", ":"))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+class Journal:
+    """JSON objects, one a line, each on disk before `add` returns. One owner, no locking of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+        self._end = 0
+
+    def open(self) -> list[dict[str, Any]]:
+        """Open or create it; what it holds. A torn or foreign line ends it: what follows is cut off."""
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with open(self._fd, "rb", closefd=False) as file:
+            content = file.read()
+        entries: list[dict[str, Any]] = []
+        for line in content.splitlines(keepends=True):
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                break
+            if not line.endswith(b"\n") or not isinstance(entry, dict):
+                break
+            entries.append(entry)
+            self._end += len(line)
+        if self._end < len(content):
+            os.ftruncate(self._fd, self._end)
+        sync_folder(self._path.parent)
+        return entries
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Add an entry. OSError (a full disk) leaves the journal as it was."""
+        data = json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
+        try:
+            written = 0
+            while written < len(data):
+                written += os.pwrite(self._fd, data[written:], self._end + written)
+            os.fsync(self._fd)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self._end)
+            raise
+        self._end += len(data)
+
+    def clear(self) -> None:
+        """Forget everything; the documents know it."""
+        os.ftruncate(self._fd, 0)
+        os.fsync(self._fd)
+        self._end = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes in it."""
+        return self._end
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

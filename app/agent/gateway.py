@@ -1,0 +1,96 @@
+"""Calls to the manager's gateway, with the standard library alone: the first is made before anything else is loaded."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+TIMEOUT = 5.0
+"""Seconds for each call, unless it carries a conversation."""
+
+FIRST_WAIT = 0.05
+LONGEST_WAIT = 15.0
+
+ANSWER_BYTES = 256 * 1024 * 1024
+
+
+class GatewayDown(Exception):
+    """No answer from the gateway; the text has no secret in it."""
+
+
+class Answer(NamedTuple):
+    """What the gateway said."""
+
+    status: int
+    body: bytes
+
+    @property
+    def ok(self) -> bool:
+        return 200 <= self.status < 300
+
+
+class Gateway:
+    """One connection to the gateway, kept open between calls. Not for several threads at once: each has its own."""
+
+    def __init__(self, url: str, token: Callable[[], str]) -> None:
+        self._url = urlsplit(url)
+        self._token = token
+        self._connection: http.client.HTTPConnection | None = None
+
+    def call(self, method: str, path: str, document: Any = None, *, timeout: float = TIMEOUT) -> Answer:
+        """Send a document, or nothing. GatewayDown when there is no answer."""
+        body = None if document is None else json.dumps(document, ensure_ascii=False).encode()
+        headers = {"Authorization": f"Bearer {self._token()}", "Content-Type": "application/json"}
+        try:
+            connection = self._open(timeout)
+            connection.request(method, self._url.path.rstrip("/") + path, body=body, headers=headers)
+            response = connection.getresponse()
+            return Answer(response.status, response.read(ANSWER_BYTES))
+        except (OSError, http.client.HTTPException, ValueError) as e:
+            self.close()
+            raise GatewayDown(type(e).__name__) from e
+
+    def _open(self, timeout: float) -> http.client.HTTPConnection:
+        if self._connection is None:
+            secure = self._url.scheme == "https"
+            kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+            self._connection = kind(self._url.hostname or "", self._url.port, timeout=timeout)
+        self._connection.timeout = timeout
+        if self._connection.sock is not None:
+            self._connection.sock.settimeout(timeout)
+        return self._connection
+
+    def close(self) -> None:
+        """Close the connection; the next call opens another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def waits(chance: Callable[[], float] = random.random) -> Callable[[], float]:
+    """Seconds to wait after a failure: each time twice as long, up to a limit, and spread a little."""
+    wait = FIRST_WAIT
+
+    def next_wait() -> float:
+        nonlocal wait
+        now, wait = wait, min(2 * wait, LONGEST_WAIT)
+        return now * (0.5 + chance() / 2)
+
+    return next_wait
+
+
+def call_home(gateway: Gateway, hello: dict[str, str], stopping: threading.Event) -> None:
+    """Say where this agent is, until the manager has taken it: at first it may not know the session yet."""
+    next_wait = waits()
+    while not stopping.is_set():
+        try:
+            if gateway.call("POST", "/agent/v1/hello", hello).ok:
+                return
+        except GatewayDown:
+            pass
+        stopping.wait(next_wait())

@@ -1,0 +1,286 @@
+"""The model, through the manager's gateway: one streamed answer, or the reason why there is none.
+
+The `openai` client takes half a second to import, so that is left to `warm`, in the background after the
+socket is open. A call runs in a thread of its own, because nothing else ends a wait for a provider's first
+byte when the user cancels: the turn stops listening, and the thread ends at the latest with its timeout.
+Neither prompts nor answers are ever logged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from app.agent.text import clean, cut
+from app.agent.tools.child import TICK, Stop
+
+if TYPE_CHECKING:
+    import openai
+
+CONNECT_TIMEOUT = 10.0
+READ_TIMEOUT = 600.0
+"""Seconds between two bytes: the gateway may try its provider several times before the first."""
+
+ANSWER_CHARACTERS = 4_000_000
+"""A stream that goes on beyond this is no answer."""
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A tool call as the model wrote it; `arguments` is text that should be a JSON object."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer: text, calls, or both. `usage` in tokens, estimated when the provider doesn't say."""
+
+    text: str
+    calls: tuple[Call, ...]
+    usage: dict[str, int]
+    complete: bool = True
+    """False: cut off at the provider's limit of length."""
+
+
+class ModelError(Exception):
+    """No answer, and asking again would not help. `code` is for programs, the text for people."""
+
+    def __init__(self, reason: str, code: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class ContextTooLong(ModelError):
+    """The conversation is longer than the model takes."""
+
+
+class ModelUnavailable(ModelError):
+    """No answer this time. `retry_after` in seconds, 0 when nobody said."""
+
+    def __init__(self, reason: str, retry_after: float = 0.0) -> None:
+        super().__init__(reason, "model_unavailable")
+        self.retry_after = retry_after
+
+
+class Stopped(Exception):
+    """The turn was to end while the model was answering."""
+
+
+class Model:
+    """The model behind the gateway. `token` gives the session's secret, `name` "" leaves the model to the gateway."""
+
+    def __init__(self, gateway_url: str, token: Callable[[], str], name: str = "") -> None:
+        self._url = f"{gateway_url}/llm/v1" if gateway_url else ""
+        self._token = token
+        self._name = name or "default"
+        self._lock = threading.Lock()
+        self._made: tuple[str, openai.OpenAI] | None = None
+
+    def warm(self) -> None:
+        """Import and build the client now rather than with the first prompt."""
+        self._client()
+
+    def _client(self) -> openai.OpenAI:
+        with self._lock:
+            token = self._token() or "none"
+            if self._made is None or self._made[0] != token:
+                # At "debug" the client would log whole conversations.
+                os.environ.pop("OPENAI_LOG", None)
+                import openai
+
+                client = openai.OpenAI(
+                    base_url=self._url,
+                    api_key=token,
+                    max_retries=0,
+                    timeout=openai.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT),
+                    # The gateway is reached directly; a user's proxy settings must not send the secret elsewhere.
+                    http_client=openai.DefaultHttpxClient(trust_env=False, follow_redirects=False),
+                )
+                self._made = (token, client)
+            return self._made[1]
+
+    def answer(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]],
+        on_text: Callable[[str], None],
+        stop: Stop,
+    ) -> Reply:
+        """The model's answer; `on_text` gets its text piece by piece. ModelError, Stopped."""
+        if not self._url:
+            raise ModelError("This workspace has no gateway, and so no model (GATEWAY_URL).", "llm_not_configured")
+        request: dict[str, Any] = {"model": self._name, "messages": list(messages)}
+        if tools:
+            request["tools"] = list(tools)
+        call = _Streaming(self._client, request)
+        threading.Thread(target=call.run, name="model", daemon=True).start()
+        try:
+            while True:
+                if stop():
+                    raise Stopped
+                try:
+                    item = call.items.get(timeout=TICK)
+                except queue.Empty:
+                    continue
+                if isinstance(item, str):
+                    on_text(item)
+                elif isinstance(item, Reply):
+                    return item
+                else:
+                    raise item
+        finally:
+            call.abandon()
+
+
+class _Streaming:
+    """One request and its stream, read by a thread that tells what it gets: text, then a Reply or an error."""
+
+    def __init__(self, client: Callable[[], openai.OpenAI], request: dict[str, Any]) -> None:
+        self.items: queue.Queue[str | Reply | ModelError] = queue.Queue()
+        self._client = client
+        self._request = request
+        self._lock = threading.Lock()
+        self._abandoned = False
+        self._stream: openai.Stream[Any] | None = None
+
+    def run(self) -> None:
+        """Ask and read to the end."""
+        client = self._client()
+        import openai
+
+        try:
+            stream = client.chat.completions.create(
+                **self._request, stream=True, stream_options={"include_usage": True}
+            )
+            with stream:
+                with self._lock:
+                    self._stream = stream
+                    if self._abandoned:
+                        return
+                reply = self._read(stream)
+                with self._lock:
+                    # Its connection may serve the next request from here on.
+                    self._stream = None
+            self.items.put(reply)
+        except ModelError as e:
+            self.items.put(e)
+        except openai.APIStatusError as e:
+            self.items.put(refusal(e))
+        except (openai.OpenAIError, ValueError, OSError) as e:
+            self.items.put(ModelUnavailable(f"The model's answer broke off ({type(e).__name__})."))
+        except Exception as e:  # noqa: BLE001 - whoever waits for the answer must hear of it, whatever it is
+            self.items.put(ModelError(f"Asking the model failed ({type(e).__name__}).", "model_failed"))
+
+    def _read(self, stream: openai.Stream[Any]) -> Reply:
+        parts = _Parts()
+        for chunk in stream:
+            text = parts.add(chunk)
+            if text:
+                self.items.put(text)
+            if parts.size > ANSWER_CHARACTERS:
+                raise ModelError("The model's answer has no end.", "model_failed")
+        return parts.reply(self._request["messages"])
+
+    def abandon(self) -> None:
+        """Nobody listens any more: end the stream, also while the thread waits for its next byte."""
+        with self._lock:
+            self._abandoned = True
+            stream = self._stream
+        if stream is not None:
+            # Closing a socket doesn't wake up whoever reads from it; shutting it down does.
+            connection: Any = stream.response.extensions.get("network_stream")
+            with contextlib.suppress(OSError, AttributeError):
+                connection.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+
+
+class _Parts:
+    """A streamed answer as it is put together."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._text: list[str] = []
+        self._calls: dict[int, dict[str, str]] = {}
+        self._usage: dict[str, int] | None = None
+        self._finish = ""
+
+    def add(self, chunk: Any) -> str:
+        """Take a chunk; the text in it."""
+        if chunk.usage is not None:
+            usage = chunk.usage
+            self._usage = {"prompt_tokens": usage.prompt_tokens or 0, "completion_tokens": usage.completion_tokens or 0}
+        if not chunk.choices:
+            return ""
+        choice = chunk.choices[0]
+        self._finish = choice.finish_reason or self._finish
+        for position, delta in enumerate(choice.delta.tool_calls or []):
+            self._add_call(position if delta.index is None else delta.index, delta)
+        text = clean(choice.delta.content or "")
+        self._text.append(text)
+        self.size += len(text)
+        return text
+
+    def _add_call(self, index: int, delta: Any) -> None:
+        call = self._calls.setdefault(index, {"id": "", "name": "", "arguments": ""})
+        call["id"] = clean(delta.id or call["id"])
+        if delta.function is not None:
+            call["name"] = clean(delta.function.name or call["name"])
+            arguments = clean(delta.function.arguments or "")
+            call["arguments"] += arguments
+            self.size += len(arguments) + 1
+
+    def reply(self, messages: Sequence[Message]) -> Reply:
+        """The whole. ModelUnavailable when it has no end: it was cut where HTTP couldn't tell."""
+        if not self._finish:
+            raise ModelUnavailable("The model's answer broke off.")
+        text = "".join(self._text)
+        # Some servers send no id, and a result must name one.
+        calls = tuple(
+            Call(call["id"] or f"call_{index}", call["name"], call["arguments"])
+            for index, call in sorted(self._calls.items())
+        )
+        usage = self._usage or {
+            "prompt_tokens": sum(len(str(message.get("content") or "")) for message in messages) // 4,
+            "completion_tokens": self.size // 4,
+        }
+        return Reply(text, calls, usage, complete=self._finish != "length")
+
+
+def refusal(error: openai.APIStatusError) -> ModelError:
+    """What an error status means for the turn; bodies are the gateway's problem or the provider's error."""
+    code, detail = _told(error)
+    status = error.status_code
+    if code in ("llm_budget_exceeded", "llm_not_configured"):
+        return ModelError(detail or code, code)
+    if status in (401, 403):
+        return ModelError("The gateway doesn't accept this workspace's secret.", "model_refused")
+    if code == "context_length_exceeded" or (status in (400, 413, 422) and "context" in detail and "length" in detail):
+        return ContextTooLong("The conversation is longer than the model takes.", "context_too_long")
+    if status == 429 or status in (408, 409) or status >= 500:
+        wait = error.response.headers.get("retry-after", "")
+        reason = f"The model is not available (status {status})."
+        return ModelUnavailable(reason, float(wait) if wait.isdigit() else 0.0)
+    return ModelError(f"The model refused the request (status {status}): {cut(detail, 300)}", "model_refused")
+
+
+def _told(error: openai.APIStatusError) -> tuple[str, str]:
+    try:
+        body = error.response.json()
+    except ValueError:
+        return "", ""
+    if not isinstance(body, dict):
+        return "", ""
+    inner = body.get("error")
+    if isinstance(inner, dict):
+        return str(inner.get("code") or ""), str(inner.get("message") or "")
+    return str(inner or ""), str(body.get("detail") or body.get("title") or "")

@@ -1,0 +1,136 @@
+"""The agent put together: who owns which part, in which order they begin, and how it ends."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from app.agent.checkpoints import Keeper, NotKnown, load
+from app.agent.documents import Documents
+from app.agent.events import Bus, Event, outcome_event
+from app.agent.gateway import Gateway
+from app.agent.model import Model
+from app.agent.prompt import system_prompt
+from app.agent.reports import Reports
+from app.agent.settings import AgentSettings
+from app.agent.state import State
+from app.agent.thinking import AnyModel, Thinking
+from app.agent.tools.command import command_environment
+from app.agent.tools.confine import Workspace
+from app.agent.tools.registry import Toolbox
+from app.agent.tools.strays import end_strays
+from app.agent.turns import Limits, Turns
+
+log = logging.getLogger(__name__)
+
+STEP_SECONDS = 9.0
+"""For the step a turn is at when the process is to end: its command and what that started are killed meanwhile."""
+
+REPORT_SECONDS = 2.0
+CHECKPOINT_SECONDS = 5.0
+"""All three together stay below the 30 s Kubernetes gives a pod, and are only used up if something hangs."""
+
+
+class Agent:
+    """One workspace's agent. `environment` is the process's; the model is the gateway's unless a test gives its own."""
+
+    def __init__(self, settings: AgentSettings, environment: Mapping[str, str], model: AnyModel | None = None) -> None:
+        self.settings = settings
+        self.state = State(settings.state_folder, settings.uuid)
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._model = model or Model(settings.gateway_url, settings.token, settings.model)
+        self._keeper = Keeper(self._gateway(), self.state, settings.checkpoint_interval)
+        self._reports = Reports(self._gateway(), self.state.reported, lambda: self.turns.busy)
+        self.bus = Bus(self._report)
+        workspace = Workspace(settings.folder)
+        toolbox = Toolbox(
+            workspace,
+            environment=command_environment(environment, settings.token(), settings.uuid),
+            command_timeout=settings.command_timeout,
+        )
+        self.turns = Turns(
+            self.state,
+            Thinking(self._model, self.state, toolbox.schemas(), settings.context_tokens),
+            toolbox,
+            lambda: system_prompt(workspace),
+            self.bus.publish,
+            Limits(settings.turn_timeout, settings.max_steps, settings.max_tokens),
+        )
+
+    def _gateway(self) -> Gateway:
+        return Gateway(self.settings.gateway_url, self.settings.token)
+
+    def _report(self, event: Event) -> None:
+        if self.settings.gateway_url:
+            self._reports.add(event)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the process is about to end."""
+        return self._stopping.is_set()
+
+    @property
+    def closing(self) -> bool:
+        """Whether prompts are not taken any more."""
+        return self._stopping.is_set() or self.turns.closed
+
+    def start(self) -> None:
+        """Load the conversation and go on with it, in the background."""
+        self._thread("turns", self._load_and_work)
+        if isinstance(self._model, Model):
+            self._thread("warm", self._model.warm)
+
+    def _load_and_work(self) -> None:
+        if not end_strays(self.settings.uuid):
+            log.warning("A command of the agent before this one could not be ended")
+        if not self._load():
+            return
+        for id_, outcome in self.state.unreported().items():
+            self._report(outcome_event(id_, outcome))
+        if self.settings.gateway_url:
+            self._thread("reports", self._reports.run)
+            self._thread("checkpoints", lambda: self._keeper.run(self._stopping))
+        self.turns.run()
+
+    def _load(self) -> bool:
+        while not self._stopping.is_set():
+            try:
+                self.state.open(self._checkpoint)
+            except NotKnown:
+                return False
+            except OSError as e:
+                log.error("The conversation can't be loaded (%s); trying again", e.strerror)
+                self._stopping.wait(5.0)
+            else:
+                return True
+        return False
+
+    def _checkpoint(self) -> Documents | None:
+        if not self.settings.gateway_url:
+            return None
+        return load(self._gateway(), self._stopping)
+
+    def _thread(self, name: str, work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def stop(self) -> None:
+        """Let the running turn rest, tell the manager what there is to tell, and leave everything on disk."""
+        began = time.monotonic()
+        self._stopping.set()
+        self.turns.stop()
+        self._threads[0].join(STEP_SECONDS)
+        if self.settings.gateway_url and self.state.loaded:
+            self._reports.stop(REPORT_SECONDS)
+            self._keeper.save(CHECKPOINT_SECONDS)
+        self.bus.close()
+        if self.state.loaded:
+            try:
+                self.state.fold()
+            except OSError as e:
+                log.warning("The documents can't be written (%s); the journal has it all", type(e).__name__)
+        log.info("Ended after %.1f s", time.monotonic() - began)

@@ -1,0 +1,125 @@
+"""One step's question to the model: with a context it can take, and asked again when asking again may help."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from app.agent.compaction import SUMMARY_PROMPT, compacted, estimate
+from app.agent.context import Message, caught_up, for_model
+from app.agent.model import ContextTooLong, ModelError, ModelUnavailable, Reply, Stopped
+from app.agent.state import State
+from app.agent.tools.child import TICK, Stop
+
+log = logging.getLogger(__name__)
+
+TRIES = 7
+FIRST_WAIT = 0.5
+LONGEST_WAIT = 30.0
+"""Seconds between two tries: about a minute in all, so a gateway may restart in the midst of a turn."""
+
+
+class AnyModel(Protocol):
+    """What is asked: `app.agent.model.Model`, or a test's."""
+
+    def answer(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]],
+        on_text: Callable[[str], None],
+        stop: Stop,
+    ) -> Reply: ...
+
+
+def wait_before(attempt: int, retry_after: float, chance: float) -> float:
+    """Seconds to wait after a failed try, the first being 0; `chance` in 0..1 spreads what fails together."""
+    return min(LONGEST_WAIT, max(retry_after, FIRST_WAIT * 2**attempt * (0.5 + chance / 2)))
+
+
+class Thinking:
+    """Asks the model what to do next. `context_tokens`: above this the context is shortened first."""
+
+    def __init__(self, model: AnyModel, state: State, tools: Sequence[dict[str, Any]], context_tokens: int) -> None:
+        self._model = model
+        self._state = state
+        self._tools = tools
+        self._limit = context_tokens
+
+    def next_reply(self, system: str, on_text: Callable[[str, bool], None], stop: Stop) -> Reply:
+        """The model's answer. `on_text(text, again)`: `again` says that what came before of it doesn't count.
+
+        ModelError when there is none; Stopped. Tools run only between two of these calls, so an answer that
+        breaks off can be asked for again without doing anything twice.
+        """
+        limit = self._limit
+        spent = {"prompt_tokens": 0, "completion_tokens": 0}
+        attempt = 0
+        while True:
+            context = self._context(limit, spent, stop)
+            told = _Told(on_text)
+            try:
+                reply = self._model.answer(for_model(system, context), self._tools, told, stop)
+                return replace(reply, usage={name: reply.usage.get(name, 0) + spent[name] for name in spent})
+            except ContextTooLong:
+                limit //= 2
+                if limit < estimate([{"content": system}]) // 2:
+                    raise
+            except ModelUnavailable as e:
+                attempt += 1
+                if attempt == TRIES:
+                    raise
+                log.warning("The model gave no answer (%s); asking again", e)
+                _wait(wait_before(attempt - 1, e.retry_after, random.random()), stop)
+            told.take_back()
+
+    def _context(self, limit: int, spent: dict[str, int], stop: Stop) -> list[Message]:
+        """The context within the limit; what making it so took is added to `spent`."""
+        history, _ = self._state.history()
+        context = caught_up(self._state.context(), history)
+        summaries = 0
+
+        def summarise(text: str) -> str:
+            nonlocal summaries
+            messages: list[Message] = [{"role": "system", "content": SUMMARY_PROMPT}, {"role": "user", "content": text}]
+            try:
+                reply = self._model.answer(messages, (), lambda piece: None, stop)
+            except ModelError as e:
+                log.warning("No summary of the conversation (%s); the prompts alone stand for it", e)
+                return ""
+            summaries += 1
+            for name in spent:
+                spent[name] += reply.usage.get(name, 0)
+            return reply.text
+
+        shortened = compacted(context, limit, summarise)
+        self._state.set_context(shortened, write=summaries > 0)
+        return shortened
+
+
+class _Told:
+    """Passes text on, and remembers that some was, in case it has to be taken back."""
+
+    def __init__(self, on_text: Callable[[str, bool], None]) -> None:
+        self._on_text = on_text
+        self._any = False
+
+    def __call__(self, text: str) -> None:
+        self._any = True
+        self._on_text(text, False)
+
+    def take_back(self) -> None:
+        """What was told is void: the answer is asked for again."""
+        if self._any:
+            self._on_text("", True)
+
+
+def _wait(seconds: float, stop: Stop) -> None:
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        if stop():
+            raise Stopped
+        time.sleep(min(left, TICK))

@@ -1,0 +1,89 @@
+"""A helper process that is told one thing, answers once, and never outlives its welcome."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+ANSWER_BYTES = 4 * 1024 * 1024
+"""More than any helper says; it ends one that says more."""
+
+TICK = 0.05
+"""Seconds between two looks at whether to stop."""
+
+Stop = Callable[[], bool]
+"""Whether the turn is to end."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the helper said. `ended`: "" by itself, "stopped" when asked to stop, "late" after its time."""
+
+    output: bytes
+    code: int
+    ended: str = ""
+
+
+def ask(
+    command: Sequence[str],
+    order: bytes,
+    *,
+    seconds: float,
+    stop: Stop,
+    grace: float = 0.0,
+    environment: Mapping[str, str] | None = None,
+    folder: int,
+) -> Reply:
+    """Run a helper in an open folder: one line on its standard input, its answer until it closes its output.
+
+    When it is to stop, or its time is over, its input is closed; `grace` seconds later it is killed.
+    """
+    process = subprocess.Popen(
+        list(command),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        # The descriptor and not its path, which may be another folder by now.
+        cwd=f"/proc/self/fd/{folder}",
+        pass_fds=(folder,),
+        env=None if environment is None else dict(environment),
+        bufsize=0,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(order + b"\n")
+        output, ended = _read(process.stdout.fileno(), seconds, stop)
+        if ended:
+            process.stdin.close()
+            rest, _ = _read(process.stdout.fileno(), grace, lambda: False)
+            output += rest
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(grace if ended else 5.0)
+    finally:
+        process.kill()
+        for pipe in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):
+                pipe.close()
+        process.wait()
+    return Reply(output, process.returncode, ended)
+
+
+def _read(fd: int, seconds: float, stop: Stop) -> tuple[bytes, str]:
+    output = bytearray()
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        if stop():
+            return bytes(output), "stopped"
+        if not select.select([fd], [], [], min(left, TICK))[0]:
+            continue
+        data = os.read(fd, 65536)
+        if not data or len(output) > ANSWER_BYTES:
+            return bytes(output), ""
+        output += data
+    return bytes(output), "late"

@@ -1,0 +1,197 @@
+"""Paths of a workspace, and no others: every access starts at an open folder of it and follows names one by one.
+
+A path is walked by hand, each name opened in the folder before it without following a link; a link is
+read and its target walked the same way, "..", absolute targets and links to links included. What was
+walked is held open, so nothing can be put in its place between the check and the use: there is no
+check, only the walk. `openat2` with RESOLVE_BENEATH would do the same in the kernel, but sandboxes
+(gVisor, seccomp profiles) lack it, and it refuses absolute links that stay inside, which tools make.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.agent.settings import STATE_FOLDER
+
+LINKS = 40
+"""Links followed in one path; Linux stops there too."""
+
+DEPTH = 100
+"""Names in one path."""
+
+HANDLE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class ToolError(Exception):
+    """Why a tool could not do what it was asked; the text is for the model."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place in the workspace: `name` in the open folder `folder`. `name` is "." for the workspace itself."""
+
+    folder: int
+    name: str
+    path: str
+    """From the workspace's folder, links resolved; "." for itself."""
+
+    @property
+    def is_root(self) -> bool:
+        return self.path == "."
+
+    def status(self) -> os.stat_result | None:
+        """What is there (a link is a link), None if nothing."""
+        try:
+            return os.stat(self.name, dir_fd=self.folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def open(self, flags: int, mode: int = 0o666) -> int:
+        """A descriptor. Never through a link, and it doesn't wait for a pipe's other end."""
+        extra = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        return os.open(self.name, flags | extra, mode, dir_fd=self.folder)
+
+
+class Workspace:
+    """A folder whose files tools may use."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @contextlib.contextmanager
+    def place(self, path: str, *, follow: bool = True, write: bool = False, make: bool = False) -> Iterator[Place]:
+        """Where a path leads, held open meanwhile. ToolError if that is not in the workspace.
+
+        `follow`: a link at the end is followed. `write`: not into the folder of the conversation. `make`:
+        folders on the way are made.
+        """
+        with contextlib.ExitStack() as owned:
+            try:
+                walk = _Walk(self.folder, owned, make=make, write=write)
+                yield walk.to(self._relative(path), follow=follow)
+            except OSError as e:
+                raise ToolError(f"{path}: {reason(e)}") from e
+
+    def _relative(self, path: str) -> str:
+        if "\0" in path:
+            raise ToolError("a path can't hold a NUL")
+        if not path.startswith("/"):
+            return path
+        inside = beneath(path, self.folder)
+        if inside is None:
+            raise ToolError(f"{path} is outside the workspace; paths are relative to its folder")
+        return inside
+
+
+def beneath(path: str, folder: Path) -> str | None:
+    """An absolute path relative to the folder, by its name alone or the real one's; None if it isn't in there."""
+    for root in (str(folder), os.path.realpath(folder)):
+        if path == root:
+            return "."
+        if path.startswith(root.rstrip("/") + "/"):
+            return path[len(root.rstrip("/")) + 1 :]
+    return None
+
+
+def reason(error: OSError) -> str:
+    """What went wrong, without paths of the machine."""
+    if error.errno == errno.ELOOP:
+        return "too many links, or it became one while it was used"
+    return (os.strerror(error.errno) if error.errno else "can't be used").lower()
+
+
+class _Walk:
+    """The walk: a stack of open folders, the workspace at the bottom."""
+
+    def __init__(self, folder: Path, owned: contextlib.ExitStack, *, make: bool, write: bool) -> None:
+        self._root = folder
+        self._owned = owned
+        self._make = make
+        self._write = write
+        self._folders = [self._own(os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))]
+        self._names: list[str] = []
+
+    def to(self, path: str, *, follow: bool) -> Place:
+        """Walk a relative path to its end."""
+        ahead = deque(path.split("/"))
+        links = 0
+        while ahead:
+            name = ahead.popleft()
+            if name in ("", "."):
+                continue
+            if name == "..":
+                self._up()
+                continue
+            if len(self._names) >= DEPTH:
+                raise ToolError("the path is too deep")
+            last = not any(part not in ("", ".") for part in ahead)
+            handle = self._handle(name, last)
+            if handle is None:
+                return self._place(name)
+            mode = os.fstat(handle).st_mode
+            if stat.S_ISLNK(mode) and (follow or not last):
+                links += 1
+                if links > LINKS:
+                    raise OSError(errno.ELOOP, "links")
+                ahead.extendleft(reversed(self._target(handle).split("/")))
+            elif stat.S_ISDIR(mode) and not (last and not follow):
+                self._folders.append(handle)
+                self._names.append(name)
+            elif last:
+                return self._place(name)
+            else:
+                raise OSError(errno.ENOTDIR, "not a folder")
+        return self._end()
+
+    def _handle(self, name: str, last: bool) -> int | None:
+        """The name, open; None when it isn't there and may come to be."""
+        if self._write and not self._names and name == STATE_FOLDER:
+            raise ToolError(f"{STATE_FOLDER} holds the conversation; tools can't change it")
+        folder = self._folders[-1]
+        try:
+            return self._own(os.open(name, HANDLE, dir_fd=folder))
+        except FileNotFoundError:
+            if last:
+                return None
+            if not self._make:
+                raise
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, dir_fd=folder)
+        return self._own(os.open(name, HANDLE, dir_fd=folder))
+
+    def _target(self, handle: int) -> str:
+        """Where a link leads, as a path from here. An absolute one starts again at the workspace's folder."""
+        target = os.readlink("", dir_fd=handle)
+        if not target.startswith("/"):
+            return target
+        inside = beneath(target, self._root)
+        if inside is None:
+            raise ToolError("a link on this path leads out of the workspace")
+        del self._folders[1:], self._names[:]
+        return inside
+
+    def _up(self) -> None:
+        if not self._names:
+            raise ToolError("the path leads out of the workspace")
+        self._folders.pop()
+        self._names.pop()
+
+    def _place(self, name: str) -> Place:
+        return Place(self._folders[-1], name, "/".join([*self._names, name]))
+
+    def _end(self) -> Place:
+        """The last folder entered, seen from the one that holds it."""
+        if not self._names:
+            return Place(self._folders[0], ".", ".")
+        return Place(self._folders[-2], self._names[-1], "/".join(self._names))
+
+    def _own(self, fd: int) -> int:
+        self._owned.callback(os.close, fd)
+        return fd

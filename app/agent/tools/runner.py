@@ -1,0 +1,212 @@
+"""One command and everything it starts, as a process of its own that nothing it starts can get away from.
+
+    python -I -S runner.py, then one line: {"command", "seconds", "head", "tail", "processes"}
+
+It makes itself the reaper of orphans (prctl(2), PR_SET_CHILD_SUBREAPER): whatever detaches itself with setsid or
+a double fork becomes its child again, so "has no children" means that nothing is left. The command ends when its
+shell does, or when its time is over, when it has too many processes, or when standard input is closed (the agent
+wants it to end, or was killed); then all that is left is stopped, so that nothing forks meanwhile, and killed.
+The answer is one JSON object: `{"code", "ended", "head", "tail", "omitted", "left", "survivors"}`, `code` as a
+shell gives it, output as text with what isn't UTF-8 escaped.
+
+It knows nothing of the rest of the agent. No RLIMIT_NPROC: that counts all processes of a user id on the
+machine, other workspaces' too; the count of processes here is the command's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import signal
+import sys
+import time
+
+PR_SET_CHILD_SUBREAPER = 36
+TICK = 0.05
+PIPE_READS = 16
+"""More than a pipe can hold; a process that could not be ended may go on writing."""
+
+KILLING_SECONDS = 8.0
+"""How long to try; only a process stuck in the kernel takes so long."""
+
+
+class Output:
+    """The first and the last bytes of a stream of any length."""
+
+    def __init__(self, head: int, tail: int) -> None:
+        self._head_limit, self._tail_limit = head, tail
+        self._head, self._tail = bytearray(), bytearray()
+        self.omitted = 0
+
+    def add(self, data: bytes) -> None:
+        """Take more of the stream."""
+        room = self._head_limit - len(self._head)
+        self._head += data[:room] if room > 0 else b""
+        self._tail += data[max(room, 0) :]
+        surplus = len(self._tail) - self._tail_limit
+        if surplus > 0:
+            del self._tail[:surplus]
+            self.omitted += surplus
+
+    def parts(self) -> tuple[str, str]:
+        """Head and tail as text; together the whole when nothing was left out."""
+        if not self.omitted:
+            return text_of(bytes(self._head + self._tail)), ""
+        # The cuts may have gone through characters.
+        head = bytes(self._head).decode("utf-8", "ignore") if _is_text(self._head) else text_of(bytes(self._head))
+        tail = bytes(self._tail)
+        while tail and 0x80 <= tail[0] < 0xC0:
+            tail = tail[1:]
+        return head, text_of(tail)
+
+
+def _is_text(data: bytearray) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError as e:
+        return e.end == len(data)
+    return True
+
+
+def text_of(data: bytes) -> str:
+    """Bytes as text: what isn't UTF-8, and control characters but the usual ones, escaped."""
+    text = data.decode("utf-8", "backslashreplace")
+    return "".join(c if c >= " " or c in "\n\t" else "" if c == "\r" else f"\\x{ord(c):02x}" for c in text)
+
+
+def descendants() -> list[int]:
+    """Every process below this one, by what /proc says at the moment."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError, ValueError), open(f"/proc/{name}/stat", "rb") as file:
+                # The name in parentheses may hold anything; the parent is the second field after it.
+                fields = file.read().rpartition(b")")[2].split()
+                if fields[0] not in (b"Z", b"X"):
+                    children.setdefault(int(fields[1]), []).append(int(name))
+    found = list(children.get(os.getpid(), ()))
+    for pid in found:
+        found.extend(children.get(pid, ()))
+    return found
+
+
+def reap() -> bool:
+    """Collect what has died; whether nothing is left below this process."""
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return True
+        if pid == 0:
+            return False
+
+
+def end_all() -> tuple[int, int]:
+    """End everything below this process; how many there were, and how many could not be ended."""
+    deadline = time.monotonic() + KILLING_SECONDS
+    seen: set[int] = set()
+    while not reap() and time.monotonic() < deadline:
+        stopped: set[int] = set()
+        # Until nothing new turns up: a stopped process doesn't fork.
+        while (new := set(descendants()) - stopped) and time.monotonic() < deadline:
+            for pid in new:
+                _signal(pid, signal.SIGSTOP)
+            stopped |= new
+        for pid in stopped:
+            _signal(pid, signal.SIGKILL)
+        seen |= stopped
+        if not reap():
+            time.sleep(0.005)
+    return len(seen), 0 if reap() else len(descendants())
+
+
+def _signal(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def start(command: str, output: int) -> int:
+    """Start the shell with the command; its process id."""
+    shell = "/bin/bash" if os.path.exists("/bin/bash") else "/bin/sh"
+    # When memory runs out the kernel is to take the command, not the agent.
+    script = 'echo 1000 2>/dev/null >/proc/self/oom_score_adj; exec "$0" -c "$1"'
+    return os.posix_spawn(
+        "/bin/sh",
+        ["sh", "-c", script, shell, command],
+        os.environ,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, output, 1),
+            (os.POSIX_SPAWN_DUP2, output, 2),
+        ],
+        setsid=True,
+        setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM],
+    )
+
+
+def watch(shell: int, output: int, kept: Output, order: dict) -> tuple[int, str]:
+    """Read the output until the shell ends or has to; its status and why it was ended ("" if by itself)."""
+    deadline = time.monotonic() + order["seconds"]
+    poll = select.poll()
+    poll.register(output, select.POLLIN)
+    poll.register(0, select.POLLIN)
+    looked = 0.0
+    while True:
+        for fd, _ in poll.poll(TICK * 1000):
+            if fd == 0:
+                return -1, "stopped"
+            data = os.read(output, 1 << 20)
+            if data:
+                kept.add(data)
+            else:
+                poll.unregister(output)
+        pid, status = os.waitpid(shell, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status), ""
+        now = time.monotonic()
+        if now > deadline:
+            return -1, "late"
+        if now - looked > TICK:
+            looked = now
+            # Looking at every process costs much more than counting them all.
+            if len(os.listdir("/proc")) > order["processes"] and len(descendants()) > order["processes"]:
+                return -1, "processes"
+
+
+def drain(output: int, kept: Output) -> None:
+    """Take what is in the pipe; everybody who could write to it is gone, or stuck."""
+    os.set_blocking(output, False)
+    with contextlib.suppress(BlockingIOError):
+        for _ in range(PIPE_READS):
+            kept.add(os.read(output, 1 << 20))
+
+
+def main() -> None:
+    """Do what the order says and answer."""
+    os.closerange(3, 256)
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        data = os.read(0, 65536)
+        if not data:
+            return
+        line += data
+    order = json.loads(line)
+    kept = Output(order["head"], order["tail"])
+    read_end, write_end = os.pipe()
+    shell = start(order["command"], write_end)
+    os.close(write_end)
+    code, ended = watch(shell, read_end, kept, order)
+    left, survivors = end_all()
+    drain(read_end, kept)
+    head, tail = kept.parts()
+    answer = {"code": code, "ended": ended, "head": head, "tail": tail, "omitted": kept.omitted}
+    answer |= {"left": left, "survivors": survivors}
+    sys.stdout.write(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,317 @@
+"""The turns: one at a time, in the order of their prompts, each until the model answers or something ends it.
+
+A turn is a loop of steps. Every step is on disk before the next begins, so a turn that was cut short goes
+on where it was, and what was done is never done again by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.agent.context import INTERRUPTED, NOT_RUN, open_calls
+from app.agent.documents import Message
+from app.agent.events import Event, Publish, outcome_event, shown
+from app.agent.model import Call, ModelError, Reply, Stopped
+from app.agent.state import State, Turn
+from app.agent.text import moment, trace
+from app.agent.thinking import Thinking
+from app.agent.tools.registry import Toolbox
+
+log = logging.getLogger(__name__)
+
+RESUMES = 5
+"""A turn that was taken up so often without getting any further is what ends the agent."""
+
+PAUSE = 60.0
+"""Seconds no turn begins after a cancel because of a sleep: the end of the process comes meanwhile, or not at all."""
+
+LOOK = 5.0
+"""Seconds between two looks for prompts, of which there is a notice anyway."""
+
+REASONS: Mapping[str, str] = {
+    "sleep": "The workspace was put to sleep while this ran.",
+    "delete": "The workspace was deleted while this ran.",
+    "user": "Cancelled by the user.",
+}
+"""What a failed turn says, by the reason of its cancel."""
+
+PAUSING = frozenset({"sleep", "delete"})
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one turn may take: seconds, answers of the model, tokens as the provider counts them."""
+
+    seconds: float
+    steps: int
+    tokens: int
+
+
+@dataclass
+class _Running:
+    """The turn that runs now."""
+
+    id: str
+    started_at: float
+    deadline: float
+    step: int = 0
+    cancel: tuple[str, str] | None = None
+
+
+class Ended(Exception):
+    """The turn ends without an answer: a reason for people and a code."""
+
+    def __init__(self, reason: str, code: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class Stopping(Exception):
+    """The process ends; the turn rests."""
+
+
+class Turns:
+    """Works off the prompts of `state`. `run` in a thread of its own; everything else from any thread."""
+
+    def __init__(
+        self,
+        state: State,
+        thinking: Thinking,
+        toolbox: Toolbox,
+        system: Callable[[], str],
+        publish: Publish,
+        limits: Limits,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._state = state
+        self._thinking = thinking
+        self._toolbox = toolbox
+        self._system = system
+        self._publish = publish
+        self._limits = limits
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._running: _Running | None = None
+        self._stopping = threading.Event()
+        self._paused_until = 0.0
+
+    # From outside
+
+    @property
+    def busy(self) -> bool:
+        """Whether a turn runs or could begin now."""
+        return self._running is not None or (self._state.waiting() > 0 and not self.closed)
+
+    @property
+    def closed(self) -> bool:
+        """Whether prompts are not taken: the process ends, or the workspace is about to."""
+        return self._stopping.is_set() or time.monotonic() < self._paused_until
+
+    def current(self) -> dict[str, Any] | None:
+        """The running turn as `/activity` shows it."""
+        running = self._running
+        if running is None:
+            return None
+        return {"id": running.id, "started_at": moment(running.started_at), "step": running.step}
+
+    def cancel(self, reason: str, id_: str = "") -> str | None:
+        """End the running turn, or a given one; its id, or None if there is none such. Doesn't wait for its end."""
+        text = REASONS.get(reason) or reason
+        code = reason if reason in REASONS else "cancelled"
+        with self._lock:
+            if reason in PAUSING:
+                self._paused_until = time.monotonic() + PAUSE
+            running = self._running
+            if running is not None and id_ in ("", running.id):
+                running.cancel = running.cancel or (text, code)
+                return running.id
+        return id_ if id_ and self._state.withdraw(id_, reason=text, code=code) else None
+
+    def stop(self) -> None:
+        """End `run` soon: the turn rests after its step, whose command is ended; the next process goes on with it."""
+        self._stopping.set()
+        self._state.notify()
+
+    # The thread
+
+    def run(self) -> None:
+        """Work until `stop`."""
+        while not self._stopping.is_set():
+            try:
+                if self.closed or not self.run_next():
+                    self._wait()
+            except OSError as e:
+                log.error("The conversation can't be written (%s); trying again", type(e).__name__)
+                self._stopping.wait(5.0)
+
+    def _wait(self) -> None:
+        if self.closed:
+            self._stopping.wait(0.2)
+        else:
+            self._state.wait_for_prompt(LOOK, unless=self._stopping.is_set)
+
+    def run_next(self) -> bool:
+        """Run the next turn to its end; False when there is none. OSError: it could not even begin."""
+        with self._lock:
+            turn = self._state.next_turn()
+            if turn is None:
+                return False
+            now = self._clock()
+            running = _Running(turn.id, now, time.monotonic() + self._limits.seconds)
+            self._running = running
+        try:
+            self._run(turn, running)
+        finally:
+            with self._lock:
+                self._running = None
+        return True
+
+    def _run(self, turn: Turn, running: _Running) -> None:
+        try:
+            if turn.resumes > RESUMES:
+                raise Ended("The agent ended unexpectedly each time it worked on this.", "crashed")
+            if turn.withdrawn is not None:
+                raise Ended(*turn.withdrawn)
+            self._settle(turn.id, first=INTERRUPTED)
+            while not self._step(running):
+                pass
+        except Stopping:
+            self._settle(turn.id, first=NOT_RUN)
+            self._state.stopped(turn.id)
+            return
+        except (Ended, ModelError) as e:
+            self._fail(turn.id, str(e), e.code)
+        except OSError as e:
+            log.error("A turn could not be written down: %s", trace(e))
+            self._fail(turn.id, f"The workspace could not be written to ({e.strerror}).", "disk")
+        except Exception as e:  # noqa: BLE001 - one turn's trouble must not end the agent
+            log.error("A turn failed unexpectedly: %s", trace(e))
+            self._fail(turn.id, "The agent failed unexpectedly; its log says why.", "internal")
+        self._told(turn.id)
+        self._fold()
+
+    def _fail(self, id_: str, reason: str, code: str) -> None:
+        try:
+            self._settle(id_, first=NOT_RUN)
+        except OSError:
+            log.warning("Results of tools can't be written; the outcome of the turn is all there is of it")
+        self._state.finish(id_, failure=(reason, code))
+
+    def _told(self, id_: str) -> None:
+        outcome = self._state.outcome(id_)
+        if outcome is not None:
+            self._publish(outcome_event(id_, outcome))
+
+    def _fold(self) -> None:
+        try:
+            self._state.fold()
+        except OSError as e:
+            log.warning("The documents can't be written (%s); the journal has it all", type(e).__name__)
+
+    # A step
+
+    def _step(self, running: _Running) -> bool:
+        """Ask the model and do what it says; whether that was its answer."""
+        self._check(running)
+        messages = self._state.turn_messages(running.id)
+        steps = [message for message in messages if message["role"] == "assistant"]
+        running.step = len(steps) + 1
+        if len(steps) >= self._limits.steps:
+            raise Ended(f"The turn reached its limit of {self._limits.steps} steps; ask to go on.", "step_limit")
+        if total_usage(steps)["total_tokens"] >= self._limits.tokens:
+            raise Ended(f"The turn reached its limit of {self._limits.tokens} tokens; ask to go on.", "token_limit")
+        reply = self._ask(running)
+        message: Message = {"id": running.id, "role": "assistant", "content": reply.text, "usage": reply.usage}
+        if not reply.calls:
+            message["outcome"] = {"status": "processed", "response": response(messages, reply)}
+            self._state.append(message)
+            return True
+        calls = distinct(reply.calls)
+        message["tool_calls"] = [{"call_id": call.id, "name": call.name, "arguments": call.arguments} for call in calls]
+        self._state.append(message)
+        for call in calls:
+            self._check(running)
+            self._call(running, call)
+        return False
+
+    def _ask(self, running: _Running) -> Reply:
+        def on_text(text: str, again: bool) -> None:
+            data = {"text": text, "again": True} if again else {"text": text}
+            self._publish(Event("token", running.id, data))
+
+        try:
+            return self._thinking.next_reply(self._system(), on_text, lambda: self._must_stop(running))
+        except Stopped:
+            self._check(running)
+            raise
+
+    def _call(self, running: _Running, call: Call) -> None:
+        told = {"call_id": call.id, "name": call.name}
+        self._publish(Event("tool_call", running.id, {**told, "arguments": shown(_arguments(call.arguments))}))
+        result = self._toolbox.call(call.name, call.arguments, lambda: self._must_stop(running))
+        self._state.append({"id": running.id, "role": "tool", **told, "ok": result.ok, "content": result.text})
+        self._publish(Event("tool_result", running.id, {**told, "ok": result.ok, "text": shown(result.text)}))
+
+    def _must_stop(self, running: _Running) -> bool:
+        return self._stopping.is_set() or running.cancel is not None or time.monotonic() > running.deadline
+
+    def _check(self, running: _Running) -> None:
+        if running.cancel is not None:
+            raise Ended(*running.cancel)
+        if self._stopping.is_set():
+            raise Stopping
+        if time.monotonic() > running.deadline:
+            raise Ended(f"The turn took longer than {self._limits.seconds:g} s.", "turn_timeout")
+
+    def _settle(self, id_: str, *, first: str) -> None:
+        """Give each call without a result one: `first` to the one that may have run; those after it did not."""
+        messages = self._state.turn_messages(id_)
+        names = {call["call_id"]: call["name"] for message in messages for call in message.get("tool_calls") or []}
+        for n, call_id in enumerate(open_calls(messages)):
+            told = {"call_id": call_id, "name": names[call_id], "ok": False}
+            self._state.append({"id": id_, "role": "tool", **told, "content": NOT_RUN if n else first})
+
+
+def distinct(calls: Sequence[Call]) -> list[Call]:
+    """The calls, no two with the same id: a result belongs to one of them."""
+    seen: set[str] = set()
+    unique = []
+    for n, call in enumerate(calls):
+        id_ = call.id if call.id not in seen else f"{call.id}-{n}"
+        seen.add(id_)
+        unique.append(Call(id_, call.name, call.arguments))
+    return unique
+
+
+def total_usage(steps: Sequence[Message]) -> dict[str, int]:
+    """Tokens of these steps in sum."""
+    prompt = sum((step.get("usage") or {}).get("prompt_tokens", 0) for step in steps)
+    completion = sum((step.get("usage") or {}).get("completion_tokens", 0) for step in steps)
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def response(messages: Sequence[Message], reply: Reply) -> dict[str, Any]:
+    """What a prompt is answered with: `{"text", "steps", "tool_calls": [{"name", "ok"}], "usage"}`."""
+    steps = [message for message in messages if message["role"] == "assistant"]
+    tools = [{"name": message["name"], "ok": message["ok"]} for message in messages if message["role"] == "tool"]
+    answer = {
+        "text": reply.text,
+        "steps": len(steps) + 1,
+        "tool_calls": tools,
+        "usage": total_usage([*steps, {"usage": reply.usage}]),
+    }
+    return answer if reply.complete else {**answer, "truncated": True}
+
+
+def _arguments(text: str) -> Any:
+    try:
+        return json.loads(text or "{}")
+    except ValueError:
+        return text

@@ -1,0 +1,143 @@
+"""The manager as the agent sees it: hello, events and checkpoints are kept, the model is a stub server."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections import defaultdict, deque
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+TOKEN = "abcd1234.secret-of-this-session"
+
+
+class FakeGateway:
+    """Over real HTTP, on 127.0.0.1. `failures[path]` are statuses the next calls of a path are answered with."""
+
+    def __init__(self, model_url: str, *, token: str = TOKEN) -> None:
+        self.model_url = model_url
+        self.token = token
+        self.hellos: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = []
+        self.batches: list[dict[str, Any]] = []
+        self.checkpoint: dict[str, Any] | None = None
+        self.saved = 0
+        self.failures: dict[str, deque[int]] = defaultdict(deque)
+        self._changed = threading.Condition()
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        self._http.daemon_threads = True
+        self._http.gateway = self  # type: ignore[attr-defined]
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._http.server_address[1]}"
+
+    def wait(self, condition, timeout: float = 60.0):
+        """What `condition` returns once that is true."""
+        with self._changed:
+            if not self._changed.wait_for(condition, timeout):
+                raise TimeoutError(f"not after {timeout} s; events: {[event['type'] for event in self.events]}")
+            return condition()
+
+    def terminal(self, message_id: str) -> list[dict[str, Any]]:
+        """The reports of how this message ended."""
+        return [e for e in self.events if e["message_id"] == message_id and e["type"] in ("processed", "failed")]
+
+    def outcome(self, message_id: str, timeout: float = 60.0) -> dict[str, Any]:
+        """The first report of how this message ended, waited for."""
+        return self.wait(lambda: self.terminal(message_id), timeout)[0]
+
+    def take(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+        with self._changed:
+            self._changed.notify_all()
+            if self.failures[path]:
+                return self.failures[path].popleft(), {"error": "made_up"}
+            if path == "/agent/v1/hello":
+                self.hellos.append(body)
+            elif path == "/agent/v1/events":
+                self.batches.append(body)
+                self.events += body["events"]
+            elif path == "/agent/v1/checkpoint" and method == "PUT":
+                self.checkpoint = body
+                self.saved += 1
+            elif path == "/agent/v1/checkpoint":
+                return (404, {"error": "checkpoint_not_found"}) if self.checkpoint is None else (200, self.checkpoint)
+            else:
+                return 404, {"error": "not_found"}
+            return 204, None
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join(5)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: a test's output is its own."""
+
+    def do_GET(self) -> None:
+        self._serve("GET")
+
+    def do_PUT(self) -> None:
+        self._serve("PUT")
+
+    def do_POST(self) -> None:
+        self._serve("POST")
+
+    def _serve(self, method: str) -> None:
+        gateway: FakeGateway = self.server.gateway  # type: ignore[attr-defined]
+        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.headers.get("Authorization") != f"Bearer {gateway.token}":
+            return self._answer(401, {"error": "unauthorized", "detail": "wrong secret"})
+        if self.path.startswith("/llm/"):
+            return self._pass_on(gateway, raw)
+        self._answer(*gateway.take(method, self.path, json.loads(raw) if raw else None))
+
+    def _answer(self, status: int, body: Any) -> None:
+        text = b"" if body is None else json.dumps(body).encode()
+        self.send_response(status)
+        if status != 204:
+            self.send_header("Content-Type", "application/problem+json" if status >= 400 else "application/json")
+            self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def _pass_on(self, gateway: FakeGateway, raw: bytes) -> None:
+        path = self.path.removeprefix("/llm")
+        if gateway.failures["/llm"]:
+            return self._answer(gateway.failures["/llm"].popleft(), {"error": "made_up", "detail": "made up"})
+        connection = http.client.HTTPConnection(urlsplit(gateway.model_url).netloc, timeout=60)
+        try:
+            connection.request("POST", path, raw, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            self.send_response(response.status)
+            self.send_header("Content-Type", response.headers["Content-Type"])
+            if "Retry-After" in response.headers:
+                self.send_header("Retry-After", response.headers["Retry-After"])
+            self.send_header("Connection", "close")
+            self.close_connection = True
+            if response.status == 200:
+                self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            if response.status != 200:
+                self.wfile.write(response.read())
+                return
+            # A cut stream raises here, and the chunked body ends without its last chunk: cut here too.
+            while data := response.read1(65536):
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+            self.wfile.write(b"0\r\n\r\n")
+        except (OSError, http.client.HTTPException):
+            self.close_connection = True
+        finally:
+            connection.close()

@@ -1,0 +1,101 @@
+"""Stand-ins for what a turn talks to, in the test's process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from app.agent.events import Event
+from app.agent.model import Call, Reply
+from app.agent.state import State
+from app.agent.thinking import Thinking
+from app.agent.tools.child import Stop
+from app.agent.tools.confine import Workspace
+from app.agent.tools.registry import Result, Toolbox
+from app.agent.turns import Limits, Turns
+
+USAGE = {"prompt_tokens": 10, "completion_tokens": 5}
+
+
+def says(text: str, **more: Any) -> Reply:
+    return Reply(text, (), USAGE, **more)
+
+
+def calls(*names: str, arguments: str = "{}") -> Reply:
+    return Reply("", tuple(Call(f"c{n}-{name}", name, arguments) for n, name in enumerate(names)), USAGE)
+
+
+class FakeModel:
+    """Answers what `script` has next, or what `rule` makes of the messages. A script's functions are called."""
+
+    def __init__(self, *script: Any, rule: Callable[[Sequence[dict[str, Any]]], Any] | None = None) -> None:
+        self.script = list(script)
+        self.rule = rule
+        self.asked: list[list[dict[str, Any]]] = []
+
+    def answer(
+        self, messages: Sequence[dict[str, Any]], tools: Sequence[Any], on_text: Callable[[str], None], stop: Stop
+    ) -> Reply:
+        self.asked.append(list(messages))
+        item = self.script.pop(0) if self.script else self.rule(messages) if self.rule else says("done")
+        if callable(item):
+            item = item(on_text, stop)
+        if isinstance(item, BaseException):
+            raise item
+        if item.text:
+            on_text(item.text)
+        return item
+
+
+class FakeToolbox(Toolbox):
+    """Adds a line to a file for each call, so that a test can count them even after a crash."""
+
+    def __init__(self, effects: Path) -> None:
+        super().__init__(Workspace(effects.parent), environment={}, command_timeout=1)
+        self.effects = effects
+        self.during: Callable[[str, Stop], None] = lambda name, stop: None
+
+    def call(self, name: str, arguments: str, stop: Stop) -> Result:
+        with self.effects.open("a") as file:
+            file.write(name + "\n")
+        self.during(name, stop)
+        return Result(True, f"{name} done")
+
+    def done(self) -> list[str]:
+        return self.effects.read_text().split() if self.effects.exists() else []
+
+
+class World:
+    """A state on disk, a model and tools of a test, and the turns between them; run by the test itself."""
+
+    def __init__(self, folder: Path, model: FakeModel, *, uuid: str = "u1", **limits: Any) -> None:
+        self.events: list[Event] = []
+        self.model = model
+        self.toolbox = FakeToolbox(folder / "effects")
+        self.state = State(folder / ".session", uuid)
+        self.state.open(lambda: None)
+        self.turns = Turns(
+            self.state,
+            Thinking(model, self.state, (), limits.pop("context_tokens", 40_000)),
+            self.toolbox,
+            lambda: "You are a test.",
+            self.events.append,
+            Limits(**{"seconds": 600.0, "steps": 50, "tokens": 1_000_000, **limits}),
+        )
+
+    def prompt(self, id_: str, text: str = "do it") -> None:
+        self.state.accept(id_, text, limit=100)
+
+    def run(self) -> None:
+        """Work until there is nothing to do."""
+        while self.turns.run_next():
+            pass
+
+    def outcome(self, id_: str) -> dict[str, Any]:
+        outcome = self.state.outcome(id_)
+        assert outcome is not None
+        return outcome
+
+    def contents(self) -> list[str]:
+        return [message["content"] for message in self.state.history()[0]]

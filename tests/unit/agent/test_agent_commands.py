@@ -1,0 +1,250 @@
+"""Commands and searches end in time with all they started, say little of much, and leave the agent alive."""
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from app.agent.tools import command, search
+from app.agent.tools.command import command_environment, run_command
+from app.agent.tools.confine import ToolError, Workspace
+from app.agent.tools.registry import Toolbox
+from app.agent.tools.runner import Output
+from app.agent.tools.strays import MARK, marked
+
+PATIENCE = 120.0
+
+
+def never():
+    return False
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(tmp_path)
+
+
+def run(workspace, text, stop=never, *, timeout=0, processes=500):
+    environment = {"PATH": os.environ["PATH"], MARK: f"test-{os.getpid()}"}
+    return run_command(workspace, stop, text, timeout, limit=PATIENCE, environment=environment, processes=processes)
+
+
+def alive(mark):
+    """Processes with this in their command line, zombies not counted."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if mark.encode() in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def test_output_and_status_are_the_answer(workspace, tmp_path):
+    """In the workspace's folder, errors among the output, without anything to read."""
+    assert run(workspace, "pwd; echo oops >&2") == (True, f"{tmp_path}\noops")
+    assert run(workspace, "exit 3") == (False, "[exit status 3]")
+    assert run(workspace, "kill -9 $$") == (False, "[killed by signal 9]")
+    assert run(workspace, "cat; true") == (True, "(no output)")
+    assert run(workspace, "nonsense-command")[1].endswith("[exit status 127]")
+
+
+def test_what_detaches_itself_ends_with_the_command(workspace):
+    """In the background, in a session of its own, forked twice, deaf to signals: all are gone when it answers."""
+    mark = f"mark-{os.getpid()}"
+    script = f"""
+        python3 -c 'import os, signal, time
+for number in (1, 2, 15): signal.signal(number, signal.SIG_IGN)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        time.sleep(1000)
+    os._exit(0)
+time.sleep(0)' {mark} &
+        setsid sh -c 'sleep 1000; echo {mark}' >/dev/null 2>&1 &
+        nohup sh -c 'sleep 1000; echo {mark}' &
+        wait %1
+        echo started
+    """
+    ok, text = run(workspace, script)
+    assert ok and text.startswith("started") and "processes it left running were ended" in text
+    assert alive(mark) == []
+
+
+def test_a_command_ends_at_its_time_limit_with_all_it_started(workspace):
+    """What it said until then is there."""
+    mark = f"mark-limit-{os.getpid()}"
+    ok, text = run(workspace, f"echo begun; setsid sh -c 'sleep 1000; echo {mark}' & sleep 1000", timeout=1)
+    assert not ok and text == "begun\n[ended after 1 s, the time limit]"
+    assert alive(mark) == []
+
+
+def test_a_command_ends_when_the_turn_is_to_stop(workspace, tmp_path):
+    """It is killed with all it started, and its output so far is kept."""
+    mark = f"mark-stop-{os.getpid()}"
+    ok, text = run(
+        workspace,
+        f"echo begun; setsid sh -c 'sleep 1000; echo {mark}' & touch here; sleep 1000",
+        lambda: (tmp_path / "here").exists(),
+    )
+    assert not ok and text == "begun\n[ended because the turn was stopped]"
+    assert alive(mark) == []
+
+
+def test_a_fork_bomb_is_ended_and_leaves_nothing(workspace, tmp_path):
+    """It is noticed by its count of processes. This one would end by itself at 2,000, for the machine's sake."""
+    bomb = tmp_path / "bomb.py"
+    bomb.write_text(
+        "import os, time\n"
+        "for _ in range(1000):\n"
+        "    if os.fork() == 0:\n"
+        "        os.setsid()\n"
+        "        os.fork()\n"
+        "        time.sleep(600)\n"
+        "time.sleep(600)\n"
+    )
+    ok, text = run(workspace, f"python3 {bomb}", processes=60)
+    assert not ok and text == "[ended because it had too many processes]"
+    assert alive(str(bomb)) == []
+    assert run(workspace, "echo alive") == (True, "alive")
+
+
+def test_of_a_gigabyte_the_beginning_and_the_end_are_kept(workspace):
+    """The rest is counted; the answer is small."""
+    script = "echo first; head -c 1000000000 /dev/zero | tr '\\0' 'x'; echo; echo last"
+    ok, text = run_command(workspace, never, script, limit=600, environment={"PATH": os.environ["PATH"]}, processes=500)
+    assert ok and text.startswith("first\nxxx") and text.endswith("xxx\nlast")
+    assert len(text) < command.HEAD_BYTES + command.TAIL_BYTES + 100
+    assert f"[… {1_000_000_012 - command.HEAD_BYTES - command.TAIL_BYTES} bytes left out …]" in text
+
+
+def test_bytes_that_are_no_text_are_shown_escaped(workspace):
+    """Invalid UTF-8, NULs and terminal codes; what is text stays."""
+    assert run(workspace, r"printf 'gr\303\274n \377\000\033[1m\tx\n'") == (True, "grün \\xff\\x00\\x1b[1m\tx")
+
+
+def test_a_command_that_kills_its_runner_is_an_error_and_no_end(workspace):
+    """The agent answers that it doesn't know, ends what nobody watches over any more, and goes on."""
+    with pytest.raises(ToolError, match="not known"):
+        run(workspace, "kill -9 $PPID; setsid sleep 1000 & sleep 1000")
+    assert marked(f"test-{os.getpid()}") == []
+    assert run(workspace, "echo alive") == (True, "alive")
+
+
+def test_a_command_sees_nothing_of_the_agent():
+    """Neither its variables nor the secret under whatever name; the workspace's own variables stay."""
+    given = {"PATH": "/bin", "AGENT_TOKEN_FILE": "/t", "GATEWAY_URL": "u", "LLM_MODEL": "m", "PYTHONPATH": "/srv"}
+    given |= {"COPIED": "x-tok-y", "WORKSPACE_UUID": "abc", "MINE": "1"}
+    seen = command_environment(given, "tok", "abc")
+    assert set(given) & set(seen) == {"PATH", "WORKSPACE_UUID", "MINE"}
+
+
+def test_a_command_holds_no_descriptor_of_the_agent(workspace):
+    """Only the three everybody has, and the one ls reads with."""
+    ok, text = run(workspace, "ls -l /proc/self/fd | grep -v total | awk '{print $9}' | xargs echo")
+    assert ok and text == "0 1 2 3"
+
+
+def test_output_keeps_head_and_tail_of_any_stream():
+    """In pieces of any size; cuts don't tear characters apart."""
+    whole = Output(10, 10)
+    for byte in b"0123456789abcdefghij":
+        whole.add(bytes([byte]))
+    assert whole.parts() == ("0123456789abcdefghij", "") and whole.omitted == 0
+    whole.add(b"klm")
+    assert whole.parts() == ("0123456789", "defghijklm") and whole.omitted == 3
+    torn = Output(3, 3)
+    torn.add("üü".encode() + b"-" * 10 + "üü".encode())
+    assert torn.parts() == ("ü", "ü")
+
+
+def test_search_finds_lines_by_text_and_by_expression(workspace, tmp_path):
+    """With path and line; only in files of the given name, below the given folder."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "a.py").write_text("def one():\n    return 'a.b'\n")
+    (tmp_path / "b.txt").write_text("one a.b\naxb\n")
+    assert search.search_files(workspace, never, "a.b") == "b.txt:1: one a.b\nsrc/a.py:2: return 'a.b'"
+    assert search.search_files(workspace, never, "^a.b$", regex=True) == "b.txt:2: axb"
+    assert search.search_files(workspace, never, "one", glob="*.py") == "src/a.py:1: def one():"
+    assert search.search_files(workspace, never, "one", path="src") == "a.py:1: def one():"
+    assert search.search_files(workspace, never, "nowhere") == "no matches"
+    with pytest.raises(ToolError, match="regular expression"):
+        search.search_files(workspace, never, "(", regex=True)
+    with pytest.raises(ToolError, match="not a folder"):
+        search.search_files(workspace, never, "one", path="b.txt")
+
+
+def test_search_skips_what_is_no_source(workspace, tmp_path):
+    """Binary files, .git, node_modules, links and pipes; and it shows no more than it says."""
+    for name in (".git", "node_modules", ".session"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").write_text("needle")
+    (tmp_path / "binary").write_bytes(b"\0needle")
+    (tmp_path / "link").symlink_to("/etc")
+    os.mkfifo(tmp_path / "pipe")
+    assert search.search_files(workspace, never, "needle") == "no matches"
+    (tmp_path / "many").write_text("needle\n" * 10_000)
+    lines = search.search_files(workspace, never, "needle").split("\n")
+    assert len(lines) == search.MATCHES + 1 and "more matches" in lines[-1]
+
+
+def test_an_expression_that_never_ends_is_ended(workspace, tmp_path):
+    """By its time, or because the turn is to stop; meanwhile the agent's other threads run."""
+    (tmp_path / "f").write_text("a" * 60 + "\n")
+    with pytest.raises(ToolError, match="ended after 1 s"):
+        search.search_files(workspace, never, "(a+)+b", regex=True, seconds=1)
+    stop = threading.Event()
+    ticks = []
+
+    def tick():
+        ticks.append(1)
+        if len(ticks) == 5:
+            stop.set()
+        return stop.is_set()
+
+    with pytest.raises(ToolError, match="stopped"):
+        search.search_files(workspace, tick, "(a+)+b", regex=True, seconds=600)
+
+
+def test_whatever_the_model_calls_is_answered(workspace):
+    """Unknown tools, arguments that are no JSON, too few, too many, of the wrong kind: each a readable result."""
+    toolbox = Toolbox(workspace, environment={"PATH": os.environ["PATH"]}, command_timeout=PATIENCE)
+    for name, arguments, told in (
+        ("format_disk", "{}", "there is no tool"),
+        ("read_file", '{"path": "x', "not valid JSON"),
+        ("read_file", "[]", "not a JSON object"),
+        ("read_file", "{}", "missing: path"),
+        ("read_file", '{"path": 3}', "not of type string"),
+        ("read_file", '{"path": "x", "first_line": true}', "not of type integer"),
+        ("read_file", '{"path": "x", "mode": "r"}', "no argument mode"),
+        ("read_file", json.dumps({"path": "\ud800"}), "no such file"),
+        ("run_command", '{"command": " "}', "empty"),
+    ):
+        result = toolbox.call(name, arguments, never)
+        assert not result.ok and told in result.text
+        result.text.encode()
+    assert toolbox.call("list_files", '{"path": null}', never).ok
+    assert toolbox.call("list_files", "", never).ok
+
+
+def test_schemas_are_what_the_provider_takes(workspace):
+    """One function each, with an object of typed properties; required ones exist."""
+    schemas = Toolbox(workspace, environment={}, command_timeout=7).schemas()
+    assert [schema["function"]["name"] for schema in schemas] == [
+        "list_files",
+        "read_file",
+        "write_file",
+        "patch_file",
+        "delete_path",
+        "move_path",
+        "search_files",
+        "run_command",
+    ]
+    for schema in schemas:
+        parameters = schema["function"]["parameters"]
+        assert schema["type"] == "function" and parameters["type"] == "object"
+        assert set(parameters["required"]) <= set(parameters["properties"])

@@ -1,0 +1,157 @@
+"""The model's answers as they come over HTTP, and every way in which they don't."""
+
+import logging
+import threading
+
+import pytest
+
+from app.agent.model import Call, ContextTooLong, Model, ModelError, ModelUnavailable, Stopped
+from tests.model_server import Answer, ToolCall
+from tests.unit.agent.fake_gateway import TOKEN
+
+MESSAGES = [{"role": "system", "content": "s"}, {"role": "user", "content": "a secret prompt"}]
+
+
+def never():
+    return False
+
+
+@pytest.fixture
+def ask(gateway):
+    client = Model(gateway.url, lambda: TOKEN)
+    return lambda on_text=lambda text: None, stop=never, tools=(): client.answer(MESSAGES, tools, on_text, stop)
+
+
+def test_text_comes_in_pieces_and_usage_with_it(ask, model):
+    """The pieces are the text; tokens are the provider's figures."""
+    model.script(Answer(text="one two three", prompt_tokens=7, completion_tokens=3))
+    pieces: list[str] = []
+    reply = ask(pieces.append)
+    assert "".join(pieces) == reply.text == "one two three" and len([piece for piece in pieces if piece]) == 3
+    assert reply.usage == {"prompt_tokens": 7, "completion_tokens": 3} and reply.complete and reply.calls == ()
+    assert model.requests[0].body["stream_options"] == {"include_usage": True}
+    assert "tools" not in model.requests[0].body
+
+
+def test_calls_are_put_together_from_their_pieces(ask, model):
+    """Several at once, text beside them, arguments as they were written, well-formed or not."""
+    model.script(Answer(text="I look", tool_calls=(ToolCall("a", {"path": "ü/long/name.py"}), ToolCall("b", "{brok"))))
+    reply = ask(tools=[{"type": "function", "function": {"name": "a", "parameters": {}}}])
+    assert [(call.name, call.arguments) for call in reply.calls] == [
+        ("a", '{"path": "\\u00fc/long/name.py"}'),
+        ("b", "{brok"),
+    ]
+    assert len({call.id for call in reply.calls}) == 2 and isinstance(reply.calls[0], Call)
+    assert model.requests[0].body["tools"][0]["function"]["name"] == "a"
+
+
+def test_without_figures_tokens_are_estimated(ask, model):
+    """A provider that never says still costs something."""
+    model.script(Answer(text="word " * 100, usage=False))
+    assert ask().usage["completion_tokens"] == 125
+
+
+def test_an_answer_at_the_limit_of_length_says_so(ask, model):
+    """It is not complete."""
+    model.script(Answer(text="one", finish_reason="length"))
+    assert not ask().complete
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Answer(text="one two", cut_after=2), Answer(text="one two", broken=True), Answer(status=500), Answer(status=429)],
+)
+def test_what_may_be_better_the_next_time_is_unavailable(ask, model, answer):
+    """A cut stream, nonsense in it, an error of the server, too many requests."""
+    model.script(answer)
+    with pytest.raises(ModelUnavailable):
+        ask()
+
+
+def test_retry_after_is_passed_on(ask, model):
+    """In seconds."""
+    model.script(Answer(status=429, retry_after="7"))
+    with pytest.raises(ModelUnavailable) as raised:
+        ask()
+    assert raised.value.retry_after == 7.0
+
+
+def test_a_gateway_that_is_away_is_unavailable():
+    """Nobody listens there."""
+    with pytest.raises(ModelUnavailable):
+        Model("http://127.0.0.1:1", lambda: TOKEN).answer(MESSAGES, (), lambda text: None, never)
+
+
+def test_what_asking_again_would_not_change_is_refused(gateway, ask, model):
+    """A wrong secret, a bad request, no gateway at all."""
+    model.script(Answer(status=400))
+    with pytest.raises(ModelError, match="status 400") as raised:
+        ask()
+    assert raised.value.code == "model_refused" and not isinstance(raised.value, ModelUnavailable)
+    with pytest.raises(ModelError, match="secret"):
+        Model(gateway.url, lambda: "wrong").answer(MESSAGES, (), lambda text: None, never)
+    with pytest.raises(ModelError) as raised:
+        Model("", lambda: TOKEN).answer(MESSAGES, (), lambda text: None, never)
+    assert raised.value.code == "llm_not_configured"
+
+
+@pytest.mark.parametrize(("status", "code"), [(429, "llm_budget_exceeded"), (503, "llm_not_configured")])
+def test_the_gateways_own_refusals_keep_their_words(gateway, ask, monkeypatch, status, code):
+    """Its problem document says what to do; it isn't asked again."""
+    problem = {"error": code, "detail": "Resets at midnight.", "status": status}
+    monkeypatch.setattr(type(gateway), "take", None)
+    gateway.failures["/llm"].append(status)
+    handler = gateway._http.RequestHandlerClass
+    answer = handler._answer
+    monkeypatch.setattr(handler, "_answer", lambda self, status, body: answer(self, status, problem))
+    with pytest.raises(ModelError, match="Resets at midnight.") as raised:
+        ask()
+    assert raised.value.code == code
+
+
+def test_a_context_that_is_too_long_has_an_error_of_its_own(gateway, ask, monkeypatch):
+    """By the provider's code."""
+    handler = gateway._http.RequestHandlerClass
+    answer = handler._answer
+    problem = {"error": {"code": "context_length_exceeded", "message": "too many tokens"}}
+    monkeypatch.setattr(handler, "_answer", lambda self, status, body: answer(self, status, problem))
+    gateway.failures["/llm"].append(400)
+    with pytest.raises(ContextTooLong):
+        ask()
+
+
+def test_stop_ends_a_stream_and_the_connection_with_it(model):
+    """In the midst of an answer that never ends: the provider sees its client go."""
+    model.script(Answer(text="one two", hold=threading.Event()))
+    stop = threading.Event()
+    client = Model(model.url.removesuffix("/v1"), lambda: TOKEN)
+    with pytest.raises(Stopped):
+        client.answer(MESSAGES, (), lambda text: stop.set(), stop.is_set)
+    received = model.requests[0]
+    assert received.finished.wait(30) and received.outcome == "client gone"
+
+
+def test_stop_ends_the_wait_for_the_first_byte(ask, model):
+    """The provider has not said anything yet."""
+    model.script(Answer(text="one", delay=1000))
+    with pytest.raises(Stopped):
+        ask(stop=lambda: bool(model.requests))
+
+
+def test_a_connection_serves_the_next_request_too(ask, model):
+    """Nothing of an answer is left behind that disturbs the next."""
+    for n in range(5):
+        model.script(Answer(text=f"answer {n}"))
+        assert ask().text == f"answer {n}"
+
+
+def test_neither_prompts_nor_secrets_are_logged(ask, model, caplog, monkeypatch):
+    """Not even when the client's own debugging is asked for."""
+    monkeypatch.setenv("OPENAI_LOG", "debug")
+    caplog.set_level(logging.WARNING)
+    model.script(Answer(text="a secret answer"), Answer(status=500), Answer(text="x", broken=True))
+    ask()
+    for _ in range(2):
+        with pytest.raises(ModelUnavailable):
+            ask()
+    assert "secret" not in caplog.text

@@ -1,0 +1,221 @@
+"""The conversation on disk is read back as it was, whoever had their hands in it."""
+
+import json
+import threading
+
+import pytest
+
+from app.agent import state as state_module
+from app.agent.documents import Documents, Unreadable, documents_from
+from app.agent.state import RESTORED, State
+from tests.unit.agent.fakes import FakeModel, World, calls, says
+
+
+def reopened(tmp_path, model=None, uuid="u1"):
+    return World(tmp_path, model or FakeModel(), uuid=uuid)
+
+
+def test_documents_hold_all_and_the_journal_is_empty_after_a_turn(tmp_path):
+    """history.json is the whole conversation, metadata.json says what is open."""
+    world = World(tmp_path, FakeModel())
+    world.prompt("m1", "grüß dich 😀")
+    world.run()
+    folder = tmp_path / ".session"
+    assert json.loads((folder / "history.json").read_text()) == world.state.history()[0]
+    metadata = json.loads((folder / "metadata.json").read_text())
+    assert metadata["uuid"] == "u1" and metadata["unreported"] == ["m1"] and metadata["queue"] == []
+    assert (folder / "journal").stat().st_size == 0
+    assert world.state.last_finished_at and world.state.last_prompt_at
+
+
+def test_what_was_accepted_survives_without_any_document(tmp_path):
+    """The journal alone is enough; so is reading it twice."""
+    world = World(tmp_path, FakeModel())
+    world.prompt("m1", "one")
+    world.prompt("m2", "two")
+    for _ in range(2):
+        world.state.close()
+        world = reopened(tmp_path)
+        assert world.state.waiting() == 2
+    world.run()
+    assert [m["content"] for m in world.state.history()[0] if m["role"] == "user"] == ["one", "two"]
+
+
+def test_a_torn_line_at_the_end_of_the_journal_is_cut_off(tmp_path):
+    """What came before it counts, and what comes after it is readable."""
+    world = World(tmp_path, FakeModel())
+    world.prompt("m1", "one")
+    world.state.close()
+    with (tmp_path / ".session" / "journal").open("ab") as file:
+        file.write(b'{"kind":"prompt","prompt":{"id":"m2"')
+    world = reopened(tmp_path)
+    world.prompt("m3", "three")
+    world.state.close()
+    assert [prompt["id"] for prompt in reopened(tmp_path).state.documents().metadata["queue"]] == ["m1", "m3"]
+
+
+def test_a_missing_history_is_fetched_once(tmp_path):
+    """From the manager's checkpoint; prompts that waited then still do."""
+    world = World(tmp_path, FakeModel())
+    world.prompt("m1", "one")
+    world.run()
+    world.prompt("m2", "two")
+    kept = json.loads(json.dumps(world.state.documents().as_json()))
+    other = tmp_path / "other"
+    other.mkdir()
+    asked = []
+
+    def fetch():
+        asked.append(1)
+        return documents_from(kept)
+
+    for _ in range(2):
+        state = State(other / ".session", "u1")
+        state.open(fetch)
+        assert state.history()[1] == 2 and state.waiting() == 1 and list(state.unreported()) == ["m1"]
+        state.close()
+    assert asked == [1]
+
+
+def test_a_fetch_that_fails_leaves_the_question_open(tmp_path):
+    """Nothing is written, so the next start asks again."""
+
+    def fail():
+        raise ConnectionError
+
+    state = State(tmp_path / ".session", "u1")
+    with pytest.raises(ConnectionError):
+        state.open(fail)
+    assert not state.loaded and list((tmp_path / ".session").iterdir()) == []
+    state.open(lambda: Documents([{"id": "m0", "role": "user", "content": "x", "outcome": {}}], [], {}))
+    assert state.history()[1] == 1
+
+
+def test_another_sessions_conversation_is_read_but_not_continued(tmp_path):
+    """Restored from a backup: its open turn has failed, its waiting prompts are gone, nothing is reported."""
+    world = World(tmp_path, FakeModel())
+    world.prompt("m1", "one")
+    world.prompt("m2", "two")
+    world.state.next_turn()
+    world.state.fold()
+    world.state.close()
+    for _ in range(2):
+        other = reopened(tmp_path, uuid="u2")
+        assert other.contents() == ["one", ""]
+        assert other.outcome("m1")["reason"] == RESTORED
+        assert other.state.waiting() == 0 and other.state.unreported() == {}
+        assert not other.turns.run_next()
+        other.state.close()
+    other = reopened(tmp_path, uuid="u2")
+    other.prompt("m2", "two")
+    other.run()
+    assert other.outcome("m2")["status"] == "processed"
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b"[1]", b'{"a":1}', b"\xff\xfe", b'[{"id":1,"role":"user","content":"x"}]']
+)
+def test_a_history_that_is_none_is_set_aside(tmp_path, damage):
+    """The agent begins with what the manager has, and what was there is kept under another name."""
+    world = World(tmp_path, FakeModel())
+    world.prompt("m1", "one")
+    world.run()
+    world.state.close()
+    path = tmp_path / ".session" / "history.json"
+    path.write_bytes(damage)
+    state = State(path.parent, "u1")
+    state.open(lambda: None)
+    assert state.history() == ([], 0)
+    aside = [file for file in path.parent.iterdir() if file.name.startswith("history.json.unreadable")]
+    assert len(aside) == 1 and aside[0].read_bytes() == damage
+
+
+@pytest.mark.parametrize("name", ["context.json", "metadata.json", "journal"])
+@pytest.mark.parametrize(
+    "damage", [None, b"nonsense", b'{"kind":"message"}\n{"queue":3}\n', b'{"queue":[{"id":[]}],"unreported":7}']
+)
+def test_every_other_file_can_be_damaged_without_losing_the_history(tmp_path, name, damage):
+    """Gone, nonsense, or well-formed nonsense: the conversation is there and goes on."""
+    world = World(tmp_path, FakeModel())
+    world.prompt("m1", "one")
+    world.run()
+    world.state.close()
+    path = tmp_path / ".session" / name
+    path.unlink() if damage is None else path.write_bytes(damage)
+    again = reopened(tmp_path)
+    assert again.contents() == ["one", "done"]
+    again.prompt("m2", "two")
+    again.run()
+    assert again.contents() == ["one", "done", "two", "done"]
+    assert [message["content"] for message in again.model.asked[-1][1:]] == ["one", "done", "two"]
+
+
+def test_history_is_read_from_an_index_on(tmp_path):
+    """With the count of all."""
+    world = World(tmp_path, FakeModel())
+    for n in range(5):
+        world.prompt(f"m{n}", str(n))
+    world.run()
+    messages, total = world.state.history(after=8)
+    assert total == 10 and [message["content"] for message in messages] == ["4", "done"]
+    assert world.state.history(after=3, limit=2)[0] == world.state.history()[0][3:5]
+    assert world.state.history(after=99) == ([], 10)
+
+
+def test_a_reported_outcome_is_not_reported_again(tmp_path):
+    """Also after a restart; one that was not is."""
+    world = World(tmp_path, FakeModel(calls("a"), says("x")))
+    world.prompt("m1")
+    world.prompt("m2")
+    world.run()
+    assert list(world.state.unreported()) == ["m1", "m2"]
+    world.state.reported(["m1", "unknown"])
+    world.state.close()
+    assert list(reopened(tmp_path).state.unreported()) == ["m2"]
+
+
+def test_documents_are_checked(tmp_path):
+    """A history must be one; what can be made anew from it may be anything."""
+    with pytest.raises(Unreadable):
+        documents_from({"history": {}})
+    assert documents_from({"history": [], "context": 3, "metadata": []}) == Documents()
+
+
+def test_while_documents_are_written_the_conversation_goes_on(tmp_path, monkeypatch):
+    """A prompt taken meanwhile is on disk too, and nobody waits for the documents."""
+    world = World(tmp_path, FakeModel())
+    world.prompt("m1", "one")
+    world.run()
+    real = state_module.write_document
+
+    def write(path, document):
+        if path.name == "context.json":
+            done = threading.Thread(target=world.prompt, args=("m2", "two"))
+            done.start()
+            done.join(30)
+            assert not done.is_alive()
+        real(path, document)
+
+    monkeypatch.setattr(state_module, "write_document", write)
+    world.state.fold()
+    world.state.close()
+    assert reopened(tmp_path).state.waiting() == 1
+
+
+def test_a_long_journal_is_folded_even_so(tmp_path, monkeypatch):
+    """It doesn't grow with the conversation when something always happens meanwhile."""
+    monkeypatch.setattr(state_module, "JOURNAL_BYTES", 1)
+    world = World(tmp_path, FakeModel())
+    real, count = state_module.write_document, iter(range(1000))
+
+    def write(path, document):
+        real(path, document)
+        if path.name == "context.json" and (n := next(count)) % 2 == 0:
+            world.prompt(f"m{n}", "x")
+
+    monkeypatch.setattr(state_module, "write_document", write)
+    for _ in range(3):
+        world.state.fold()
+        assert (tmp_path / ".session" / "journal").stat().st_size == 0
+    world.state.close()
+    assert reopened(tmp_path).state.waiting() == 3

@@ -1,0 +1,281 @@
+"""Turns run one at a time and in order, go on where they were cut short, and always come to an end."""
+
+import pytest
+
+from app.agent import thinking
+from app.agent.context import INTERRUPTED, NOT_RUN
+from app.agent.model import Call, ContextTooLong, ModelError, ModelUnavailable, Reply, Stopped
+from app.agent.state import IdReused, QueueFull
+from tests.unit.agent.fakes import USAGE, FakeModel, World, calls, says
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    monkeypatch.setattr(thinking, "wait_before", lambda attempt, retry_after, chance: 0.0)
+
+
+def test_a_turn_calls_tools_until_the_model_answers(tmp_path):
+    """History, events and response tell the same story; usage is the sum of the steps."""
+    world = World(tmp_path, FakeModel(calls("a", "b"), calls("c"), says("fine")))
+    world.prompt("m1")
+    world.run()
+    assert world.toolbox.done() == ["a", "b", "c"]
+    assert [message["role"] for message in world.state.history()[0]] == [
+        "user", "assistant", "tool", "tool", "assistant", "tool", "assistant",
+    ]  # fmt: skip
+    assert world.outcome("m1")["response"] == {
+        "text": "fine",
+        "steps": 3,
+        "tool_calls": [{"name": name, "ok": True} for name in "abc"],
+        "usage": {"prompt_tokens": 30, "completion_tokens": 15, "total_tokens": 45},
+    }
+    kinds = [event.type for event in world.events]
+    assert kinds == ["tool_call", "tool_result"] * 3 + ["token", "processed"]
+
+
+def test_prompts_are_worked_off_in_order_and_an_id_once(tmp_path):
+    """The same id again is known; with another text it is an error; too many are refused."""
+    world = World(tmp_path, FakeModel())
+    for n in range(5):
+        world.prompt(f"m{n}", f"prompt {n}")
+    assert world.state.accept("m2", "prompt 2", limit=100) is False
+    with pytest.raises(IdReused):
+        world.state.accept("m2", "another", limit=100)
+    with pytest.raises(QueueFull):
+        world.state.accept("m9", "x", limit=5)
+    world.run()
+    assert world.state.accept("m2", "prompt 2", limit=100) is False
+    world.run()
+    prompts = [message["content"] for message in world.state.history()[0] if message["role"] == "user"]
+    assert prompts == [f"prompt {n}" for n in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("limits", "code"),
+    [({"steps": 3}, "step_limit"), ({"tokens": 40}, "token_limit"), ({"seconds": 0}, "turn_timeout")],
+)
+def test_a_model_that_never_answers_meets_a_limit(tmp_path, limits, code):
+    """Of steps, tokens or time; the turn fails with its reason and the next one runs."""
+    world = World(tmp_path, FakeModel(rule=lambda messages: calls("again")), **limits)
+    world.prompt("m1")
+    world.run()
+    assert world.outcome("m1")["status"] == "failed" and world.outcome("m1")["code"] == code
+    assert world.events[-1].type == "failed" and world.events[-1].data["code"] == code
+    assert len(world.toolbox.done()) <= 3
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(tmp_path):
+    """What was told of it is taken back; tools that ran before are not run again."""
+
+    def cut(on_text, stop):
+        on_text("half an ans")
+        return ModelUnavailable("broke off")
+
+    world = World(tmp_path, FakeModel(calls("a"), cut, ModelUnavailable("away"), says("whole")))
+    world.prompt("m1")
+    world.run()
+    assert world.toolbox.done() == ["a"]
+    assert world.outcome("m1")["response"]["text"] == "whole"
+    told = [dict(event.data) for event in world.events if event.type == "token"]
+    assert told == [{"text": "half an ans"}, {"text": "", "again": True}, {"text": "whole"}]
+
+
+def test_a_model_that_stays_away_fails_the_turn(tmp_path):
+    """After a bounded number of tries, with the reason."""
+    model = FakeModel(rule=lambda messages: ModelUnavailable("status 500"))
+    world = World(tmp_path, model)
+    world.prompt("m1")
+    world.run()
+    assert world.outcome("m1") == {"status": "failed", "reason": "status 500", "code": "model_unavailable"}
+    assert len(model.asked) == thinking.TRIES
+
+
+def test_a_refusal_is_not_asked_again(tmp_path):
+    """The budget is spent: the gateway's words are the reason."""
+    model = FakeModel(ModelError("Spent until midnight.", "llm_budget_exceeded"), says("next"))
+    world = World(tmp_path, model)
+    world.prompt("m1")
+    world.prompt("m2")
+    world.run()
+    assert world.outcome("m1")["reason"] == "Spent until midnight." and world.outcome("m2")["status"] == "processed"
+    assert "Spent until midnight." in model.asked[-1][2]["content"]
+
+
+def test_what_goes_wrong_inside_fails_one_turn_only(tmp_path):
+    """An exception nobody thought of is this turn's end, not the agent's."""
+    world = World(tmp_path, FakeModel(ZeroDivisionError("prompt text"), says("next")))
+    world.prompt("m1")
+    world.prompt("m2")
+    world.run()
+    assert world.outcome("m1")["code"] == "internal" and "prompt text" not in world.outcome("m1")["reason"]
+    assert world.outcome("m2")["status"] == "processed"
+
+
+def test_cancel_ends_the_turn_and_says_why(tmp_path):
+    """In the model's stream: nothing of the answer is kept, and the message says that the workspace slept."""
+    world = World(tmp_path, FakeModel())
+
+    def cancelled(on_text, stop):
+        on_text("half")
+        assert world.turns.cancel("sleep") == "m1"
+        assert stop()
+        return Stopped()
+
+    world.model.script = [cancelled]
+    world.prompt("m1")
+    world.turns.run_next()
+    assert world.outcome("m1") == {
+        "status": "failed",
+        "reason": "The workspace was put to sleep while this ran.",
+        "code": "sleep",
+    }
+    assert world.turns.closed
+
+
+def test_cancel_while_a_tool_runs_skips_the_calls_after_it(tmp_path):
+    """The running one is told to stop, the rest is answered as not run, so the conversation stays well-formed."""
+    world = World(tmp_path, FakeModel(calls("a", "b", "c"), says("next")))
+
+    def cancel(name, stop):
+        assert not stop() and world.turns.cancel("user") == "m1" and stop()
+
+    world.toolbox.during = cancel
+    world.prompt("m1")
+    world.turns.run_next()
+    world.toolbox.during = lambda name, stop: None
+    assert world.toolbox.done() == ["a"] and world.outcome("m1")["code"] == "user"
+    assert world.contents()[1:5] == ["", "a done", NOT_RUN, NOT_RUN]
+    world.prompt("m2")
+    world.run()
+    roles = [message["role"] for message in world.model.asked[-1]]
+    assert roles == ["system", "user", "assistant", "tool", "tool", "tool", "assistant", "user"]
+
+
+def test_a_waiting_prompt_can_be_cancelled_and_keeps_its_place(tmp_path):
+    """It never runs; its failure is reported when it is its turn; an unknown id cancels nothing."""
+    world = World(tmp_path, FakeModel())
+    for n in (1, 2, 3):
+        world.prompt(f"m{n}")
+    assert world.turns.cancel("user", "m2") == "m2"
+    assert world.turns.cancel("user", "none") is None
+    world.run()
+    ended = [(event.message_id, event.type) for event in world.events if event.is_terminal]
+    assert ended == [("m1", "processed"), ("m2", "failed"), ("m3", "processed")]
+    assert len(world.model.asked) == 2
+
+
+def test_stop_lets_a_turn_rest_and_the_next_process_goes_on(tmp_path):
+    """The calls that were not run are told so; the turn isn't failed, and the prompt isn't put again."""
+    world = World(tmp_path, FakeModel(calls("a", "b")))
+    world.toolbox.during = lambda name, stop: world.turns.stop()
+    world.prompt("m1")
+    world.turns.run_next()
+    assert world.state.outcome("m1") is None
+    world.state.close()
+
+    again = World(tmp_path, FakeModel(says("fine")))
+    again.run()
+    assert again.outcome("m1")["status"] == "processed" and again.toolbox.done() == ["a"]
+    assert [message["content"] for message in again.model.asked[0] if message["role"] == "tool"] == ["a done", NOT_RUN]
+
+
+def test_a_call_that_was_running_at_a_crash_is_called_interrupted(tmp_path):
+    """It is not run again; the model is told that nobody knows how far it came."""
+
+    class Crash(BaseException):
+        pass
+
+    def crash(name, stop):
+        raise Crash
+
+    world = World(tmp_path, FakeModel(calls("a", "b")))
+    world.toolbox.during = crash
+    world.prompt("m1")
+    with pytest.raises(Crash):
+        world.turns.run_next()
+    world.state.close()
+
+    again = World(tmp_path, FakeModel(says("fine")))
+    again.run()
+    assert again.toolbox.done() == ["a"]
+    results = [message["content"] for message in again.model.asked[0] if message["role"] == "tool"]
+    assert results == [INTERRUPTED, NOT_RUN]
+
+
+def test_a_turn_that_ends_the_agent_again_and_again_is_given_up(tmp_path):
+    """After some resumes without any progress it fails; prompts behind it run."""
+
+    class Crash(BaseException):
+        pass
+
+    crashes = 0
+    for _ in range(20):
+        world = World(tmp_path, FakeModel(Crash()))
+        world.prompt("m1")
+        world.prompt("m2")
+        try:
+            world.turns.run_next()
+            break
+        except Crash:
+            crashes += 1
+            world.state.close()
+    assert world.outcome("m1")["code"] == "crashed" and 1 < crashes < 10
+    world.model.script.clear()
+    world.run()
+    assert world.outcome("m2")["status"] == "processed"
+
+
+def test_calls_with_the_same_id_get_results_of_their_own(tmp_path):
+    """Some servers number calls badly; each call still has one result, and each result one call."""
+    twice = Reply("", (Call("x", "a", "{}"), Call("x", "b", "{}")), USAGE)
+    world = World(tmp_path, FakeModel(twice, says("fine")))
+    world.prompt("m1")
+    world.run()
+    sent = world.model.asked[1]
+    assert [call["id"] for call in sent[2]["tool_calls"]] == [message["tool_call_id"] for message in sent[3:]]
+    assert len({message["tool_call_id"] for message in sent[3:]}) == 2
+
+
+def test_a_context_the_model_refuses_is_shortened_until_it_fits(tmp_path):
+    """The estimate was too low for this model; half of it is tried, then half of that."""
+    world = World(tmp_path, FakeModel(), context_tokens=4000)
+    for n in range(4):
+        world.prompt(f"m{n}", "word " * 600)
+    world.run()
+
+    def refuse_long(messages):
+        if len(str(messages)) > 6000:
+            return ContextTooLong("too long", "context_too_long")
+        return says("short enough")
+
+    world.model.rule = refuse_long
+    world.prompt("m9", "and now?")
+    world.run()
+    assert world.outcome("m9")["status"] == "processed"
+    assert "and now?" in str(world.model.asked[-1])
+    assert len(world.state.history()[0]) == 10
+
+
+def test_a_full_disk_fails_the_turn_and_keeps_the_outcome(tmp_path, monkeypatch):
+    """What can't be written is reported all the same, and written once there is room."""
+    world = World(tmp_path, FakeModel(calls("a"), says("fine")))
+    world.prompt("m1")
+    real, full = world.state._journal.add, [False]
+
+    def add(entry):
+        if full[0]:
+            raise OSError(28, "No space left on device")
+        real(entry)
+
+    monkeypatch.setattr(world.state._journal, "add", add)
+    monkeypatch.setattr(world.state, "fold", lambda: None)
+    world.toolbox.during = lambda name, stop: full.__setitem__(0, True)
+    world.turns.run_next()
+    assert world.outcome("m1")["code"] == "disk" and world.events[-1].type == "failed"
+    full[0] = False
+    world.prompt("m2")
+    world.state.close()
+    again = World(tmp_path, FakeModel())
+    assert again.outcome("m1")["code"] == "disk"
+    again.run()
+    assert again.outcome("m2")["status"] == "processed"
