@@ -1,6 +1,6 @@
 """The agent's HTTP interface: prompts in, answers out, and what the manager asks before it puts a workspace to sleep.
 
-Everything but `/health` wants `Authorization: Bearer` with the session's secret. Errors are RFC 9457 problem
+Everything but `/health` wants `Authorization: Bearer` with the secret of this agent's door. Errors are RFC 9457 problem
 documents with a stable code in `error`, like those of the manager.
 """
 
@@ -77,10 +77,10 @@ def create_app(agent: Agent) -> Flask:
     def check_token() -> None:
         if request.path == "/health":
             return
-        token = agent.settings.token()
+        door = agent.settings.door()
         given = request.headers.get("Authorization", "")
-        if not token or not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
-            raise Problem(401, "unauthorized", "The session's secret is missing or wrong.")
+        if not door or not hmac.compare_digest(given.encode(), f"Bearer {door}".encode()):
+            raise Problem(401, "unauthorized", "The secret of this agent is missing or wrong.")
 
     @app.errorhandler(Problem)
     def show_problem(e: Problem) -> Response:

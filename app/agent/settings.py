@@ -21,7 +21,8 @@ class AgentSettings(NamedTuple):
     folder: Path
     """The workspace's files; tools see nothing else."""
     token_file: Path
-    """Holds the session's secret, for both directions. Read anew each time: it may be replaced."""
+    """Holds the session's token, and on a second line what callers must show. Read anew each time: it may be
+    replaced."""
     host: str = "127.0.0.1"
     port: int = 1111
     """0 takes a free one."""
@@ -55,11 +56,19 @@ class AgentSettings(NamedTuple):
         return self.folder / STATE_FOLDER
 
     def token(self) -> str:
-        """The session's secret, "" when there is none (yet)."""
+        """What is shown to the manager, "" when there is none (yet)."""
+        return self._secrets()[0]
+
+    def door(self) -> str:
+        """What callers must show, "" when there is none (yet) and so nobody is let in."""
+        return self._secrets()[1]
+
+    def _secrets(self) -> tuple[str, str]:
         try:
-            return self.token_file.read_text().strip()
+            token, _, door = self.token_file.read_text().partition("\n")
         except (OSError, UnicodeDecodeError):
-            return ""
+            return "", ""
+        return token.strip(), door.strip()
 
 
 class BadSetting(ValueError):

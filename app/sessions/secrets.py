@@ -1,8 +1,10 @@
-"""The one secret a workspace holds: a token that says which session it is, and opens nothing else.
+"""The secrets a workspace holds: a token that says which session it is, and the one that opens its agent's door.
 
-It is computed, not stored: a keyed hash of the session's uuid. So it survives the loss of Redis, needs
-no round trip to verify, and the same one lets the manager in at the agent. It says who, not whether:
-callers look at the session's record, and refuse one that is unknown or terminated.
+Both are computed, not stored: keyed hashes of the session's uuid. So they survive the loss of Redis, and need
+no round trip to verify. They are two, because the manager shows its own wherever it believes the agent to
+be: a pod that got a dead one's address sees it, and must not be able to pass for the dead one's session.
+
+The token says who, not whether: callers look at the session's record, and refuse one that is unknown or terminated.
 """
 
 from __future__ import annotations
@@ -13,6 +15,9 @@ import re
 from collections.abc import Sequence
 
 from app.settings import SettingsError
+
+TOKEN, DOOR = "workspace", "agent"
+"""What a hash is for, which is hashed along."""
 
 TOKEN_PATTERN = re.compile(r"([0-9a-z]{8})\.([0-9a-f]{64})", re.ASCII)
 
@@ -28,10 +33,17 @@ class SessionSecrets:
         return f"SessionSecrets({len(self._keys)} keys)"
 
     def token(self, uuid: str) -> str:
-        """The token of this session; raises `SettingsError` where no SECRET_KEY is set."""
-        if not self._keys:
-            raise SettingsError("SECRET_KEY is not set; without it no workspace can have an agent.")
-        return f"{uuid}.{_mac(self._keys[0], uuid)}"
+        """What the workspace shows the gateway; raises `SettingsError` where no SECRET_KEY is set."""
+        return f"{uuid}.{_mac(self._signing_keys()[0], TOKEN, uuid)}"
+
+    def doors(self, uuid: str) -> tuple[str, ...]:
+        """What the manager shows the session's agent, by each key: one that was started before a rotation knows
+        another than the first. Raises `SettingsError` where no SECRET_KEY is set."""
+        return tuple(_mac(key, DOOR, uuid) for key in self._signing_keys())
+
+    def token_file(self, uuid: str) -> str:
+        """The content of the agent's token file: its token, and on the second line what opens its door."""
+        return f"{self.token(uuid)}\n{self.doors(uuid)[0]}\n"
 
     def uuid_of(self, token: str) -> str | None:
         """The session whose token this is, None for any other text. Every key is tried and every digest
@@ -42,10 +54,15 @@ class SessionSecrets:
         uuid, mac = match.groups()
         found = None
         for key in self._keys:
-            if hmac.compare_digest(_mac(key, uuid), mac):
+            if hmac.compare_digest(_mac(key, TOKEN, uuid), mac):
                 found = uuid
         return found
 
+    def _signing_keys(self) -> tuple[str, ...]:
+        if not self._keys:
+            raise SettingsError("SECRET_KEY is not set; without it no workspace can have an agent.")
+        return self._keys
 
-def _mac(key: str, uuid: str) -> str:
-    return hmac.new(key.encode(), f"workspace:{uuid}".encode(), hashlib.sha256).hexdigest()
+
+def _mac(key: str, purpose: str, uuid: str) -> str:
+    return hmac.new(key.encode(), f"{purpose}:{uuid}".encode(), hashlib.sha256).hexdigest()

@@ -61,7 +61,7 @@ class Place:
     def agent(self) -> Iterator[None]:
         """The workspace's agent, as a runtime starts it; told to end when the block does."""
         token = self.folder / "token"
-        token.write_text(self.core.secrets.token(self.uuid))
+        token.write_text(self.core.secrets.token_file(self.uuid))
         environ = {
             "AGENT_HOST": "127.0.0.1",
             "AGENT_TOKEN_FILE": str(token),
@@ -142,4 +142,5 @@ def test_prompts_asleep_and_awake_are_worked_on_and_remembered(place: Place) -> 
         text = (place.folder / log).read_text()
         assert DEMO not in text, log
         assert "the-key-of-the-model" not in text, log
-        assert place.core.secrets.token(place.uuid) not in text, log
+        for secret in place.core.secrets.token_file(place.uuid).split():
+            assert secret not in text, log

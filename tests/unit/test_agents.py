@@ -126,8 +126,31 @@ def test_errors_name_no_address_and_no_token(fake: FakeAgent, client: AgentClien
     fake.statuses = [500]
     with pytest.raises(AgentUnavailable) as raised:
         client.chat(at(fake), "m", "a prompt")
-    for secret in ("127.0.0.1", SECRETS.token(UUID), "a prompt"):
+    for secret in ("127.0.0.1", *SECRETS.doors(UUID), "a prompt"):
         assert secret not in str(raised.value)
+
+
+def test_an_agent_is_never_shown_what_it_would_show_the_gateway(fake: FakeAgent, client: AgentClient) -> None:
+    """Another session's agent may have got the address."""
+    client.chat(at(fake), "m", "hi")
+    assert fake.tokens == [f"Bearer {SECRETS.doors(UUID)[0]}"]
+    assert SECRETS.uuid_of(fake.tokens[0].removeprefix("Bearer ")) is None
+
+
+def test_an_agent_from_before_a_rotation_of_the_key_is_reached(fake: FakeAgent) -> None:
+    """It was given what the old key says."""
+    rotated = SessionSecrets(["n" * 32, "k" * 32])
+    fake.statuses = [401]
+    AgentClient(rotated, timeout=5.0, most=10_000).chat(at(fake), "m", "hi")
+    assert fake.tokens == [f"Bearer {door}" for door in rotated.doors(UUID)]
+    assert fake.accepted == ["m"]
+
+
+def test_an_agent_that_lets_nobody_in_is_unavailable(fake: FakeAgent, client: AgentClient) -> None:
+    fake.statuses = [401]
+    with pytest.raises(AgentUnavailable):
+        client.chat(at(fake), "m", "hi")
+    assert len(fake.requests) == 1
 
 
 def test_without_a_key_no_agent_is_spoken_to(fake: FakeAgent) -> None:

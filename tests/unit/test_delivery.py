@@ -45,13 +45,13 @@ def states(world: World, uuid: str, ids: list[str]) -> list[State]:
     return [world.core.inbox.get(uuid, each).state for each in ids]
 
 
-def test_prompts_reach_the_agent_in_order_with_the_sessions_own_token(world: World, agent: FakeAgent) -> None:
+def test_prompts_reach_the_agent_in_order_with_what_opens_its_door(world: World, agent: FakeAgent) -> None:
     uuid = up(world, agent)
     ids = send(world, uuid, "one", "two", "three")
     world.work()
     assert agent.accepted == ids
     assert list(agent.texts.values()) == ["one", "two", "three"]
-    assert set(agent.tokens) == {f"Bearer {world.core.secrets.token(uuid)}"}
+    assert set(agent.tokens) == {f"Bearer {world.core.secrets.doors(uuid)[0]}"}
     assert states(world, uuid, ids) == [State.DELIVERED] * 3
     assert (world.get(uuid).waiting, world.get(uuid).unfinished) == (0, 3)
     assert world.core.inbox.get(uuid, ids[0]).delivered_at == world.now

@@ -59,10 +59,34 @@ def test_what_is_no_token_is_refused_without_an_error(text):
     assert SessionSecrets([KEY]).uuid_of(text) is None
 
 
+def test_what_opens_an_agents_door_is_no_token():
+    """A workspace that sees another's, because it got its address, can't call the gateway with it."""
+    mac = hmac.new(KEY.encode(), b"agent:abcd1234", hashlib.sha256).hexdigest()
+    secrets = SessionSecrets([KEY])
+    assert secrets.doors(UUID) == (mac,)
+    assert secrets.uuid_of(mac) is None
+    assert secrets.uuid_of(f"{UUID}.{mac}") is None
+
+
+def test_each_key_opens_the_door_of_an_agent_that_was_started_with_it():
+    """The newest first, which a started agent is given."""
+    both = SessionSecrets([OTHER, KEY])
+    assert both.doors(UUID) == SessionSecrets([OTHER]).doors(UUID) + SessionSecrets([KEY]).doors(UUID)
+    assert both.token_file(UUID) == SessionSecrets([OTHER]).token_file(UUID)
+
+
+def test_the_file_holds_the_token_and_on_its_second_line_what_opens_the_door():
+    """This is how an agent reads it."""
+    secrets = SessionSecrets([KEY])
+    assert secrets.token_file(UUID).splitlines() == [secrets.token(UUID), *secrets.doors(UUID)]
+
+
 def test_no_key_no_token():
     """A service without a SECRET_KEY says so, rather than signing with nothing."""
     with pytest.raises(SettingsError, match="SECRET_KEY"):
         SessionSecrets([]).token(UUID)
+    with pytest.raises(SettingsError, match="SECRET_KEY"):
+        SessionSecrets([]).doors(UUID)
 
 
 def test_the_keys_are_not_in_its_text():

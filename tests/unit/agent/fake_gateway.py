@@ -11,6 +11,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 TOKEN = "abcd1234.secret-of-this-session"
+DOOR = "secret-of-its-door"
 
 
 class FakeGateway:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.unit.agent.fake_gateway import TOKEN, FakeGateway
+from tests.unit.agent.fake_gateway import DOOR, TOKEN, FakeGateway
 
 ROOT = Path(__file__).resolve().parents[3]
 PATIENCE = 60.0
@@ -29,7 +29,7 @@ class AgentProcess:
         self.folder.mkdir(exist_ok=True)
         self.log = folder / "agent.log"
         token = folder / "token"
-        token.write_text(TOKEN + "\n")
+        token.write_text(f"{TOKEN}\n{DOOR}\n")
         self.environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
@@ -85,7 +85,7 @@ class AgentProcess:
         connection = self.connect()
         try:
             text = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
-            connection.request(method, path, text, {"Authorization": f"Bearer {TOKEN}", **(headers or {})})
+            connection.request(method, path, text, {"Authorization": f"Bearer {DOOR}", **(headers or {})})
             response = connection.getresponse()
             data = response.read()
             return response.status, json.loads(data) if data else None
