@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -152,6 +153,44 @@ class Service:
         return requests.get(
             f"{scheme}://127.0.0.1:{port}/", headers={"Host": f"{host}:{port}"}, timeout=10, allow_redirects=False
         )
+
+    def agent(self, uuid: str, path: str) -> requests.Response:
+        """A GET of the workspace's agent without a secret, through Traefik."""
+        return requests.get(
+            f"http://127.0.0.1:{self._ports()['WORKSPACE_PORT']}/chat/{uuid}{path}",
+            headers={"Host": "api.localhost"},
+            timeout=10,
+        )
+
+    def _ports(self) -> Any:
+        return json.loads((self.data_dir / "ports.json").read_text())
+
+    def prompt(self, uuid: str, message: str, message_id: str, prefer: str = "wait=60") -> Any:
+        """Send the agent a prompt; the JSON answer."""
+        body = {"message": message, "id": message_id}
+        return self.done("POST", f"/session/{uuid}/chat", body, headers={"Prefer": prefer})
+
+    def ended(self, uuid: str, message_id: str) -> Any:
+        """The message, once its end is known."""
+        path = f"/session/{uuid}/messages/{message_id}"
+
+        def over() -> Any:
+            message = self.done("GET", path)
+            return message if message["state"] in ("processed", "failed") else None
+
+        return wait_for(over, f"{message_id} to end", lambda: self.call("GET", path).text)
+
+    def conversation(self, uuid: str) -> list[Any]:
+        """All of it, page by page."""
+        messages: list[Any] = []
+        path = f"/session/{uuid}/messages"
+        cursor = None
+        while True:
+            page = self.done("GET", path + (f"?cursor={cursor}" if cursor else ""))
+            messages += page["messages"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return messages
 
     def files(self, uuid: str) -> Path:
         return self.data_dir / "workspaces" / uuid / "app"

@@ -45,13 +45,19 @@ class Log:
             handler.flush()
 
 
+def environment(name: str) -> dict[str, str]:
+    """What a process of the Procfile is given: all there is, but the model's key to the gateway alone."""
+    kept = {key: text for key, text in os.environ.items() if name == "gateway" or key != "LLM_API_KEY"}
+    return kept | {"PROCESS_NAME": name}
+
+
 def main() -> int:
     # A full disk must not fill the terminal with the log's own troubles.
     logging.raiseExceptions = False
     log = Log(Path(os.environ["DATA_DIR"], "log", "run.log"), os.environ.get("VERBOSE") == "1")
     manager = Manager(Printer(log, colour=False, time_format="%Y-%m-%dT%H:%M:%S"))
     for name, command in parse_procfile(Path("Procfile").read_text()).processes.items():
-        manager.add_process(name, f"exec {command}", env=os.environ | {"PROCESS_NAME": name})
+        manager.add_process(name, f"exec {command}", env=environment(name))
     manager.loop()
     return int(manager.returncode or 0)
 

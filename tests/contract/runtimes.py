@@ -19,11 +19,13 @@ from app.sessions.model import Identity
 from app.settings import Settings
 from tests.fakes import FakeRuntime
 from workers.runtime.base import Observation, Runtime, Snapshot
-from workers.runtime.folders import Folders
+from workers.runtime.folders import Folders, Running
 from workers.runtime.local import LocalRuntime
 
 KINDS = ["fake", "local", *(["kubernetes"] if os.environ.get("KUBECONFIG") else [])]
 """The runtimes under test. A cluster is one only where somebody points at it."""
+
+SECRET_KEY = "the-secret-key-of-the-contract-tests"
 
 PATIENCE = 60.0
 """Seconds until a test gives up on something that takes well under one; no test measures it."""
@@ -48,6 +50,19 @@ class Harness(Protocol):
 
     def crash(self, uuid: str) -> None:
         """Let the editor die."""
+
+
+class AgentHarness(Harness, Protocol):
+    """A runtime under test that runs agents."""
+
+    def agent_address(self, uuid: str) -> str:
+        """Where the agent listens, "" when there is none."""
+
+    def agent_life(self, uuid: str) -> object:
+        """Something that is another one after the agent died and was started again."""
+
+    def crash_agent(self, uuid: str) -> None:
+        """Let the agent die, by SIGKILL."""
 
 
 class FakeHarness:
@@ -96,15 +111,30 @@ class LocalHarness:
         os.kill(self.pid(uuid), signal.SIGKILL)
 
     def pid(self, uuid: str) -> int:
+        return self._running(uuid).pid
+
+    def agent_address(self, uuid: str) -> str:
+        running = self.folders.read_running(uuid)
+        return running.agent_address if running else ""
+
+    def agent_life(self, uuid: str) -> object:
+        return self._running(uuid).agent
+
+    def crash_agent(self, uuid: str) -> None:
+        os.kill(self._running(uuid).agent_pid, signal.SIGKILL)
+
+    def _running(self, uuid: str) -> Running:
         running = self.folders.read_running(uuid)
         assert running is not None
-        return running.pid
+        return running
 
 
 def make(
     kind: str, settings: Settings, client: redis.Redis, code_server: Callable[[], str], namespace: Callable[[], str]
 ) -> Harness:
-    """The runtime of this name; only a real one needs the editor's program, or a namespace of a cluster."""
+    """The runtime of this name; only a real one needs the editor's program, or a namespace of a cluster, and runs
+    agents."""
+    settings = replace(settings, secret_key=SECRET_KEY)
     if kind == "fake":
         return FakeHarness()
     if kind == "kubernetes":

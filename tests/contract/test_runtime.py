@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from typing import cast
 
 import pytest
 import redis
+import requests
 
 from app.sessions.backup_files import backup_name
 from app.sessions.errors import BackupNotFound, PermanentError, Superseded, WorkspaceConflict
+from app.sessions.secrets import SessionSecrets
 from app.settings import Settings
 from tests.contract import runtimes
-from tests.contract.runtimes import Harness, identity, watching
-from workers.runtime.base import Runtime
+from tests.contract.runtimes import SECRET_KEY, AgentHarness, Harness, identity, watching
+from tests.service import wait_for
+from workers.runtime.base import Runtime, Snapshot
 
 A, B = "aaaa0001", "bbbb0002"
 
@@ -27,10 +32,11 @@ def namespace() -> Iterator[str]:
         yield name
 
 
-@pytest.fixture(params=runtimes.KINDS)
-def harness(request: pytest.FixtureRequest, settings: Settings, redis_client: redis.Redis) -> Iterator[Harness]:
+def made_harness(
+    kind: str, request: pytest.FixtureRequest, settings: Settings, redis_client: redis.Redis
+) -> Iterator[Harness]:
     made = runtimes.make(
-        request.param,
+        kind,
         settings,
         redis_client,
         lambda: str(request.getfixturevalue("code_server")),
@@ -39,6 +45,18 @@ def harness(request: pytest.FixtureRequest, settings: Settings, redis_client: re
     yield made
     for uuid in (A, B):
         made.runtime.remove(uuid, 1_000_000)
+
+
+@pytest.fixture(params=runtimes.KINDS)
+def harness(request: pytest.FixtureRequest, settings: Settings, redis_client: redis.Redis) -> Iterator[Harness]:
+    yield from made_harness(request.param, request, settings, redis_client)
+
+
+@pytest.fixture(params=[kind for kind in runtimes.KINDS if kind != "fake"])
+def agents(request: pytest.FixtureRequest, settings: Settings, redis_client: redis.Redis) -> Iterator[AgentHarness]:
+    """A runtime that runs real agents."""
+    for made in made_harness(request.param, request, settings, redis_client):
+        yield cast(AgentHarness, made)
 
 
 @pytest.fixture
@@ -272,3 +290,67 @@ def test_a_backup_of_nothing_is_hopeless(runtime: Runtime) -> None:
     """No files, no backup, no name taken."""
     with pytest.raises(PermanentError):
         runtime.backup(A, backup_name(A, 1.0))
+
+
+def status_of_agent(address: str, secret: str) -> int:
+    """How the agent there answers this secret; 0 when nothing does."""
+    headers = {"Authorization": f"Bearer {secret}"}
+    try:
+        return requests.get(f"{address}/activity", headers=headers, timeout=10).status_code if address else 0
+    except requests.ConnectionError:
+        return 0
+
+
+def wait_for_agent(agents: AgentHarness, uuid: str) -> str:
+    """The address of the agent that lets the manager in."""
+    door = SessionSecrets([SECRET_KEY]).doors(uuid)[0]
+    wait_for(lambda: status_of_agent(agents.agent_address(uuid), door) == 200, f"the agent of {uuid}")
+    return agents.agent_address(uuid)
+
+
+def test_a_started_workspace_has_an_agent_that_knows_only_its_own_sessions_secret(agents: AgentHarness) -> None:
+    """It listens where the watch says, lets the manager in, and nobody with another session's secrets."""
+    with watching(agents.again()) as seen:
+        for uuid in (A, B):
+            agents.runtime.provision(identity(uuid), 1)
+            agents.runtime.start(uuid, 1)
+        ready = seen.until(lambda each: each.ready and each.identity.uuid == A)
+    address = wait_for_agent(agents, A)
+    assert ready.agent == address
+    secrets = SessionSecrets([SECRET_KEY])
+    for secret in (secrets.token(A), secrets.doors(B)[0], secrets.token(B), ""):
+        assert status_of_agent(address, secret) == 401
+
+
+def test_a_stopped_workspace_has_no_agent_and_a_started_one_has_it_again(agents: AgentHarness) -> None:
+    """Nothing answers at the address it had."""
+    agents.runtime.provision(identity(A), 1)
+    agents.runtime.start(A, 1)
+    address = wait_for_agent(agents, A)
+    agents.runtime.stop(A, 2)
+    assert status_of_agent(address, "") == 0
+    seen = agents.runtime.observe(A)
+    assert seen is not None
+    assert seen.agent == ""
+    agents.runtime.start(A, 3)
+    wait_for_agent(agents, A)
+
+
+def test_a_dead_agent_comes_back_and_the_editor_notices_nothing(agents: AgentHarness) -> None:
+    """Killed, and killed again; the workspace is ready all the time."""
+    agents.runtime.provision(identity(A), 1)
+    with watching(agents.again()) as seen:
+        agents.runtime.start(A, 1)
+        agents.answer(A)
+        seen.until(lambda each: each.ready)
+        for _ in range(2):
+            wait_for_agent(agents, A)
+            before = agents.agent_life(A)
+            agents.crash_agent(A)
+            wait_for(partial(_lives_again, agents, before), "another life of the agent")
+            wait_for_agent(agents, A)
+        assert all(each.ready for each in list(seen.all.queue) if not isinstance(each, Snapshot))
+
+
+def _lives_again(agents: AgentHarness, before: object) -> bool:
+    return agents.agent_life(A) != before

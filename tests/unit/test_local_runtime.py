@@ -18,11 +18,13 @@ import redis
 
 from app.sessions.connections import connect
 from app.sessions.errors import PermanentError, RetryableError
+from app.sessions.secrets import SessionSecrets
 from app.settings import Settings
 from tests.conftest import PATIENCE
 from tests.contract.runtimes import Seen, environment, identity, watching
 from workers.runtime import processes, routes
 from workers.runtime import watching as watch_module
+from workers.runtime.base import Observation
 from workers.runtime.folders import BrokenMeta, Folders, Meta, Running
 from workers.runtime.local import LocalRuntime
 from workers.trees import delete_tree
@@ -123,6 +125,67 @@ def test_a_workspace_gets_none_of_the_workers_secrets(stage: Stage, monkeypatch:
     assert got["WORKSPACE_UUID"] == A
     assert got["DATA_DIR"] == str(stage.settings.data_dir.resolve())
     assert got["HOME"] == str(stage.folders.home(A))
+
+
+def test_an_agent_gets_its_secrets_in_a_file_and_none_of_the_workers(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is its owner's alone, outside of what the user sees, and written anew with each start."""
+    key = "a-secret-key-of-more-than-32-characters"
+    for name in ("API_KEY", "REDIS_URL", "LLM_API_KEY", "SECRET_KEY", "ARCHIVE_KEY"):
+        monkeypatch.setenv(name, f"worker's {key}")
+    stage.settings = replace(stage.settings, secret_key=key)
+    running = stage.up(A)
+    got = environment(running.agent_pid)
+    assert key not in str(got)
+    assert {name for name in got if name.split("_")[0] in ("API", "REDIS", "LLM", "SECRET", "ARCHIVE")} == set()
+    secrets = SessionSecrets([key])
+    assert secrets.token(A) not in str(got)
+    file = Path(got["AGENT_TOKEN_FILE"])
+    assert file.read_text() == secrets.token_file(A)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert stage.folders.app(A) not in file.parents
+    stage.runtime.stop(A, 2)
+    stage.settings = replace(stage.settings, secret_key=f"{'n' * 32},{key}")
+    stage.runtime.start(A, 3)
+    assert file.read_text() == SessionSecrets(["n" * 32]).token_file(A)
+
+
+def test_an_agent_that_dies_again_and_again_is_started_later_each_time(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The editor is ready all the same."""
+    delays = []
+
+    class NotedTracked(watch_module.Tracked):
+        def __setattr__(self, name: str, value: object) -> None:
+            if name == "agent_delay":
+                delays.append(value)
+            super().__setattr__(name, value)
+
+    monkeypatch.setattr(watch_module, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(watch_module, "Tracked", NotedTracked)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    stage.settings = replace(stage.settings, secret_key="k" * 32)
+    with watching(stage.runtime) as seen:
+        first = stage.up(A)
+        ready(seen, A)
+        eventually(lambda: len(delays) > 4)
+        assert stage.running(A).process == first.process
+    assert delays[:5] == [0.0, 0.01, 0.02, 0.04, 0.08]
+    assert all(each.ready for each in list(seen.all.queue) if isinstance(each, Observation))
+
+
+def test_the_agent_of_an_editor_that_died_ends_and_its_turn_rests(stage: Stage) -> None:
+    """A failed workspace does nothing, and costs nothing, until it is started again."""
+    stage.settings = replace(stage.settings, secret_key="k" * 32)
+    with watching(stage.runtime) as seen:
+        running = stage.up(A)
+        ready(seen, A)
+        os.kill(running.pid, signal.SIGKILL)
+        seen.until(lambda each: bool(each.failure))
+        eventually(lambda: running.agent is not None and not processes.alive(running.agent))
+    assert stage.alive(A) == set()
 
 
 def test_files_of_the_user_and_of_the_editor_lie_apart(stage: Stage) -> None:
@@ -238,7 +301,7 @@ def test_after_a_reboot_a_workspace_is_down_not_failed(stage: Stage) -> None:
     running = stage.up(A)
     stage.runtime.stop(A, 2)
     stage.folders.write_running(replace(running, boot="another", stopping=False))
-    stage.runtime._routes.put(A, running.port)
+    stage.runtime._routes.put(A, running.port, running.agent_port)
     with watching(stage.runtime) as seen:
         assert seen.snapshot().workspaces == ()
     assert stage.folders.read_running(A) is None
@@ -321,6 +384,19 @@ def test_routes_come_with_a_start_and_go_with_a_stop(stage: Stage) -> None:
     assert list(stage.client.scan_iter("traefik/*")) == [routes.PERMANENT]
 
 
+def test_an_agent_has_a_path_of_the_apis_host_while_its_workspace_is_up(stage: Stage) -> None:
+    """And without an agent there is none."""
+    stage.up(B)
+    assert list(stage.client.scan_iter("traefik/*chat-*")) == []
+    stage.settings = replace(stage.settings, secret_key="k" * 32)
+    running = stage.up(A)
+    wanted = routes.agent_keys(A, "api.localhost", running.agent_port)
+    assert {key: stage.client.get(key) for key in wanted} == wanted
+    assert stage.runtime._routes.all() == {A, B}
+    stage.runtime.stop(A, 2)
+    assert list(stage.client.scan_iter("traefik/*chat-*")) == []
+
+
 def test_routes_are_written_again_after_redis_lost_them(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workspaces go on while Redis starts empty; so does the way to them."""
     monkeypatch.setattr(watch_module, "SLOW_TICK", 0.05)
@@ -334,7 +410,7 @@ def test_routes_are_written_again_after_redis_lost_them(stage: Stage, monkeypatc
 
 def test_a_watch_removes_routes_that_lead_nowhere(stage: Stage) -> None:
     """Left by a stop while Redis was away: the port may be another's by now."""
-    stage.runtime._routes.put(A, 20_001)
+    stage.runtime._routes.put(A, 20_001, 20_002)
     with watching(stage.runtime) as seen:
         seen.snapshot()
     assert stage.runtime._routes.all() == set()
@@ -469,8 +545,11 @@ def test_traefik_gets_the_password_as_it_is_and_listens_on_loopback(settings: Se
 
 def test_the_rule_for_sleeping_workspaces_takes_the_domain_literally() -> None:
     """A dot in the domain is a dot."""
-    rule = routes.asleep("ws.example.org")["http"]["routers"]["asleep"]["rule"]
-    assert rule == r"HostRegexp(`^vs-code-[0-9a-z]{8}\.ws\.example\.org$`)"
+    rule = routes.asleep(Settings(workspace_domain="ws.example.org"))["http"]["routers"]["asleep"]["rule"]
+    assert rule == (
+        r"HostRegexp(`^vs-code-[0-9a-z]{8}\.ws\.example\.org$`)"
+        " || (Host(`api.ws.example.org`) && PathPrefix(`/chat/`))"
+    )
 
 
 def test_the_editors_lock_file_names_no_registry() -> None:

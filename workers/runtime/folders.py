@@ -3,8 +3,9 @@
     $DATA_DIR/workspaces/{uuid}/app/       what the user sees and what is backed up
                                /home/      the editor's own data, HOME in its terminals
                                /meta.json  whose it is, and the last intent; written last
-                               /editor.log
-    $DATA_DIR/running/{uuid}.json          its process; only while it should be up
+                               /agent-token   what its agent is known by, and lets the manager in by
+                               /editor.log, /agent.log
+    $DATA_DIR/running/{uuid}.json          its processes; only while it should be up
     $DATA_DIR/locks/{uuid}.lock            outlives the folder for a day, with the last intent in it
     $DATA_DIR/trash/                       folders on their way out
 
@@ -35,9 +36,14 @@ LOCK_POLL = 0.01
 TOMBSTONE = 86_400.0
 """Seconds a removed workspace's lock file stays, to refuse an intent older than the removal."""
 
-EDITOR_SETTINGS = {"chat.disableAIFeatures": True, "workbench.startupEditor": "none", "telemetry.telemetryLevel": "off"}
+EDITOR_SETTINGS = {
+    "chat.disableAIFeatures": True,
+    "workbench.startupEditor": "none",
+    "telemetry.telemetryLevel": "off",
+    "files.exclude": {".session": True},
+}
 """What a new workspace's editor starts with: files and a terminal, no other vendor's sign-in before
-them. The user's to change."""
+them, and not the agent's own folder among them. The user's to change."""
 
 HEARTBEAT = "heartbeat"
 """The file code-server touches, at most once a minute, while someone uses it (its out/node/heart.js)."""
@@ -60,7 +66,10 @@ class Meta:
 class Running:
     """A workspace that should be up. `pid` is 0 from just before its process is started until just
     after; `started` is that process's start in clock ticks of the boot named `boot`; `started_at`
-    seconds since the epoch; `stopping` that it is being stopped, so that its end is no failure."""
+    seconds since the epoch; `stopping` that it is being stopped, so that its end is no failure.
+
+    `agent_pid` and `agent_started` are the same of its agent, which may die and come back without the
+    editor; `agent_port` is 0 where there is none."""
 
     uuid: str
     generation: int
@@ -70,10 +79,26 @@ class Running:
     pid: int = 0
     started: int = 0
     stopping: bool = False
+    agent_port: int = 0
+    agent_pid: int = 0
+    agent_started: int = 0
 
     @property
     def process(self) -> Process | None:
         return Process(self.pid, self.started) if self.pid else None
+
+    @property
+    def agent(self) -> Process | None:
+        return Process(self.agent_pid, self.agent_started) if self.agent_pid else None
+
+    @property
+    def agent_address(self) -> str:
+        """Where its agent listens, "" where there is none."""
+        return f"http://127.0.0.1:{self.agent_port}" if self.agent_port else ""
+
+    def with_agent(self, agent: Process) -> Running:
+        """The same with this agent in the place of the one before."""
+        return replace(self, agent_pid=agent.pid, agent_started=agent.started)
 
 
 @dataclass(frozen=True)
@@ -119,6 +144,12 @@ class Folders:
 
     def log(self, uuid: str) -> Path:
         return self.workspace(uuid) / "editor.log"
+
+    def agent_log(self, uuid: str) -> Path:
+        return self.workspace(uuid) / "agent.log"
+
+    def token_file(self, uuid: str) -> Path:
+        return self.workspace(uuid) / "agent-token"
 
     def active_at(self, uuid: str) -> float:
         """When the editor was last used, in seconds since the epoch; 0 for never."""
@@ -166,6 +197,15 @@ class Folders:
         }
         _write_json(self.workspace(uuid) / "meta.json", values, durable=True)
 
+    def write_token(self, uuid: str, text: str) -> None:
+        """Put the agent's secrets in place, readable for their owner only."""
+        path = self.token_file(uuid)
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        draft.unlink(missing_ok=True)
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+        draft.rename(path)
+
     def discard(self, uuid: str) -> None:
         """Take the workspace's folder out of sight in one step; `empty_trash` deletes it."""
         with contextlib.suppress(FileNotFoundError):
@@ -183,7 +223,7 @@ class Folders:
                 if old and not (self._workspaces / entry.name.split(".")[0]).exists():
                     self._unlink_lock(entry)
 
-    # Its process
+    # Its processes
 
     def read_running(self, uuid: str) -> Running | None:
         """None when it should be down. A file cut short by a power cut reads as a start that was

@@ -1,4 +1,4 @@
-"""Runs workspaces on this machine: each is a folder, and while it is up a detached code-server.
+"""Runs workspaces on this machine: each is a folder, and while it is up a detached code-server and a detached agent.
 
 Its processes outlive the worker that started them; whatever worker comes next finds them by their
 file in `running/`. That file is written before the process is started, so that no moment exists in
@@ -13,9 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import os
 import random
-import shutil
 import socket
 import sys
 import time
@@ -43,6 +41,7 @@ from workers import archive
 from workers.runtime import probe, processes
 from workers.runtime.base import BackupSummary, Observation, Snapshot
 from workers.runtime.folders import BrokenMeta, Folders, Lock, Meta, Running, raised
+from workers.runtime.launching import Launcher
 from workers.runtime.routes import Routes
 from workers.runtime.watching import Watch, log_tail, pod_name
 from workers.trees import delete_tree
@@ -59,9 +58,6 @@ LOCK_SLACK = 5.0
 DOOR_PATIENCE, DOOR_TICK = 0.5, 0.01
 """Seconds Traefik gets to drop a route, normally 0.1, and between two looks whether it has."""
 
-PASSED_ON = ("PATH", "LANG", "SHELL", "TERM", "USER")
-"""All a workspace gets of the worker's environment: nothing there may be a secret."""
-
 STOPS_AT_ONCE = 8
 """How many workspaces `stop_all` stops at a time; each mostly waits."""
 
@@ -72,7 +68,8 @@ class LocalRuntime:
     def __init__(self, settings: Settings, client: redis.Redis) -> None:
         self._settings = settings
         self._folders = Folders(settings.data_dir)
-        self._routes = Routes(client, settings.workspace_domain)
+        self._launcher = Launcher(settings, self._folders)
+        self._routes = Routes(client, settings)
         self._lock_wait = settings.stop_grace + processes.KILL_LIMIT + LOCK_SLACK
 
     def ping(self) -> None:
@@ -106,7 +103,7 @@ class LocalRuntime:
                 if running is not None:
                     self._end_processes(uuid, running)
                 running = self._spawn(uuid, generation)
-            self._routes.put(uuid, running.port)
+            self._routes.put(uuid, running.port, running.agent_port)
 
     def stop(self, uuid: str, generation: int) -> None:
         """See `Runtime.stop`. Takes `stop_grace` at most, and 15 ms normally."""
@@ -180,7 +177,7 @@ class LocalRuntime:
 
     def watch(self, stop: Event) -> Iterator[Snapshot | Observation]:
         """See `Runtime.watch`. Also writes the routes again when Redis has lost them."""
-        return Watch(self._folders, self._routes, self._settings.start_timeout, self._settings.workspace_port).run(stop)
+        return Watch(self._folders, self._routes, self._launcher, self._settings).run(stop)
 
     def stop_all(self) -> None:
         """Stop whatever runs, without an intent: the service is going down. Raises the first error, after
@@ -219,24 +216,27 @@ class LocalRuntime:
         return young or probe.answers(running.port)
 
     def _spawn(self, uuid: str, generation: int) -> Running:
+        """Start both, the agent first: prompts may wait for it."""
         self._folders.make(uuid)
-        log_file = self._folders.log(uuid)
-        if log_file.exists():
-            log_file.replace(log_file.with_suffix(".log.1"))
+        for log_file in (self._folders.log(uuid), self._folders.agent_log(uuid)):
+            if log_file.exists():
+                log_file.replace(log_file.with_suffix(".log.1"))
+        ports = self._free_ports()
         running = Running(
             uuid=uuid,
             generation=generation,
-            port=self._free_port(),
+            port=ports[0],
             boot=processes.current_boot(),
             started_at=time.time(),
+            agent_port=ports[1] if self._launcher.has_agents else 0,
         )
         self._folders.write_running(running)
-        command = self._command(uuid, running.port)
         try:
-            process = processes.spawn(
-                command, environment=self._environment(uuid), folder=self._folders.app(uuid), log=log_file
-            )
+            if running.agent_port:
+                running = running.with_agent(self._launcher.agent(uuid, running.agent_port))
+            process = self._launcher.editor(uuid, running.port)
         except OSError as error:
+            self._end_processes(uuid, running)
             self._folders.remove_running(uuid)
             if error.errno in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
                 raise RetryableError(f"The editor can't be started now: {error.strerror}.") from error
@@ -245,41 +245,21 @@ class LocalRuntime:
         self._folders.write_running(running)
         return running
 
-    def _command(self, uuid: str, port: int) -> list[str]:
-        program = self._settings.code_server or shutil.which("code-server") or "code-server"
-        data = self._folders.editor_data(uuid)
-        return [
-            program,
-            *("--bind-addr", f"127.0.0.1:{port}"),
-            *("--auth", "none"),
-            # Without this it makes a file with a password for itself.
-            *("--config", "/dev/null"),
-            *("--user-data-dir", str(data)),
-            *("--extensions-dir", str(data / "extensions")),
-            "--disable-telemetry",
-            "--disable-update-check",
-            "--disable-workspace-trust",
-            str(self._folders.app(uuid)),
-        ]
-
-    def _environment(self, uuid: str) -> dict[str, str]:
-        passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        return {"LANG": "C.UTF-8", **passed_on, "HOME": str(self._folders.home(uuid)), **self._marks(uuid)}
-
-    def _marks(self, uuid: str) -> dict[str, str]:
-        """What every process of the workspace inherits, and is found by."""
-        return {"WORKSPACE_UUID": uuid, "DATA_DIR": str(self._folders.data_dir)}
-
-    def _free_port(self) -> int:
-        taken = {
-            running.port for uuid in self._folders.running_files() if (running := self._folders.read_running(uuid))
-        }
+    def _free_ports(self) -> tuple[int, int]:
+        """Two ports nobody has: for an editor and an agent."""
+        found: list[int] = []
+        taken: set[int] = set()
+        for uuid in self._folders.running_files():
+            if running := self._folders.read_running(uuid):
+                taken |= {running.port, running.agent_port}
         for port in random.sample(PORTS, 200):
             with socket.socket() as attempt, contextlib.suppress(OSError):
                 if port not in taken:
                     attempt.bind(("127.0.0.1", port))
-                    return port
-        raise RetryableError("No port is free for the editor.")
+                    found.append(port)
+            if len(found) == 2:
+                return found[0], found[1]
+        raise RetryableError("No ports are free for the workspace.")
 
     def _close_door(self, uuid: str) -> None:
         """Take the route away and let the proxy notice, so that no visitor meets a dead port behind it."""
@@ -297,10 +277,10 @@ class LocalRuntime:
         self._folders.remove_running(uuid)
 
     def _end_processes(self, uuid: str, running: Running | None) -> None:
-        here = running is not None and running.boot == processes.current_boot()
-        marks = [f"{name}={value}" for name, value in self._marks(uuid).items()]
+        leaders = [running.process, running.agent] if running and running.boot == processes.current_boot() else []
+        marks = [f"{name}={value}" for name, value in self._launcher.marks(uuid).items()]
         left = processes.end(
-            running.process if running and here else None, lambda: processes.marked(marks), self._settings.stop_grace
+            [leader for leader in leaders if leader], lambda: processes.marked(marks), self._settings.stop_grace
         )
         if left:
             raise RetryableError(f"{len(left)} processes of workspace {uuid} don't end; the system holds them.")
@@ -319,6 +299,7 @@ class LocalRuntime:
                 running=True,
                 ready=not running.stopping and probe.answers(running.port),
                 pod_name=pod_name(running),
+                agent=running.agent_address,
             )
         if running.stopping:
             return down

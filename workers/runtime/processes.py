@@ -115,17 +115,17 @@ def descendants(roots: Iterable[Process]) -> set[Process]:
     return {process for process in found if alive(process)}
 
 
-def end(leader: Process | None, find: Callable[[], set[Process]], grace: float) -> set[Process]:
-    """End the leader, all below it, and all that `find` finds; returns what is left: nothing, normally.
+def end(leaders: Iterable[Process], find: Callable[[], set[Process]], grace: float) -> set[Process]:
+    """End the leaders, all below them, and all that `find` finds; returns what is left: nothing, normally.
 
-    First the leader alone is asked, so that it can end its own in order; then the rest is asked;
+    First the leaders alone are asked, so that they can end their own in order; then the rest is asked;
     whoever is there after `grace` seconds is killed, and whoever those started meanwhile.
     """
     deadline = time.monotonic() + grace
-    family = descendants(find() | ({leader} if leader else set()))
-    if leader in family:
-        send([leader], signal.SIGTERM)
-        _wait({leader}, deadline)
+    first = {leader for leader in leaders if alive(leader)}
+    family = descendants(find() | first)
+    send(first, signal.SIGTERM)
+    _wait(first, deadline)
     rest = descendants(find() | family)
     send(rest, signal.SIGTERM)
     _wait(rest, deadline)

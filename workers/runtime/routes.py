@@ -1,12 +1,16 @@
-"""The way from a workspace's host name to its port: Traefik reads it from Redis.
+"""The way from a workspace's host name to its port, and from a path of the API's to its agent's: Traefik reads it
+from Redis.
 
 Keys and values are those of Traefik's KV provider. What one workspace needs is written in one MULTI,
 because Traefik acts on whatever it finds, and one malformed value freezes the routes of all. One key
 never goes: with the last one deleted, Traefik keeps the routes it had. It also tells whether Redis
 has lost the routes.
 
-The hosts of workspaces that are not running are no business of these keys: Traefik's file (see
+The addresses of workspaces that are not running are no business of these keys: Traefik's file (see
 `asleep`) answers 503 for them, Redis or no Redis.
+
+The agent is at `/chat/{uuid}/` of a host name by which Traefik serves nothing else: whatever a workspace's user
+lets the agent's port answer is of another origin than the API, and than every workspace.
 """
 
 from __future__ import annotations
@@ -25,26 +29,33 @@ ENTRY_POINT = "workspaces"
 PERMANENT = "traefik/http/services/nowhere/loadbalancer/passhostheader"
 ROUTER = "traefik/http/routers/vs-code-"
 SERVICE = "traefik/http/services/vs-code-"
+AGENT_ROUTER = "traefik/http/routers/chat-"
+AGENT_SERVICE = "traefik/http/services/chat-"
+AGENT_PREFIX = "traefik/http/middlewares/chat-"
 
 
 class Routes:
     """Writes and removes workspaces' routes; raises `RetryableError` while Redis is away."""
 
-    def __init__(self, client: redis.Redis, domain: str) -> None:
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._redis = client
-        self._domain = domain
+        self._domain = settings.workspace_domain
+        self._api = api_host(settings)
 
     def host(self, uuid: str) -> str:
         """The host name the workspace is reached by."""
         return host(uuid, self._domain)
 
-    def put(self, uuid: str, port: int) -> None:
-        """Lead the workspace's host to this loopback port; live in about 0.1 s."""
-        self._write(set_keys={PERMANENT: "true", **keys(uuid, self._domain, port)})
+    def put(self, uuid: str, port: int, agent_port: int) -> None:
+        """Lead the workspace's host and its agent's path to these loopback ports (0: there is no agent); live in
+        about 0.1 s."""
+        led = keys(uuid, self._domain, port) | (agent_keys(uuid, self._api, agent_port) if agent_port else {})
+        self._write(set_keys={PERMANENT: "true", **led})
 
     def drop(self, uuid: str) -> None:
-        """Let the workspace's host answer 503 again."""
-        self._write(set_keys={PERMANENT: "true"}, delete=tuple(keys(uuid, self._domain, 0)))
+        """Let the workspace's addresses answer 503 again."""
+        led = keys(uuid, self._domain, 0) | agent_keys(uuid, self._api, 0)
+        self._write(set_keys={PERMANENT: "true"}, delete=tuple(led))
 
     def lost(self) -> bool:
         """Whether Redis has no routes at all, so that they must be written again."""
@@ -87,10 +98,29 @@ def keys(uuid: str, domain: str, port: int) -> dict[str, str]:
     }
 
 
-def asleep(domain: str) -> dict[str, Any]:
-    """Traefik's file: every workspace host without a route of its own leads to a service without
+def agent_keys(uuid: str, api: str, port: int) -> dict[str, str]:
+    """The keys that lead `/chat/{uuid}/` of the host `api` to the agent on a loopback port, which sees the rest
+    of the path."""
+    return {
+        f"{AGENT_ROUTER}{uuid}/rule": f"Host(`{api}`) && PathPrefix(`/chat/{uuid}/`)",
+        f"{AGENT_ROUTER}{uuid}/entrypoints/0": ENTRY_POINT,
+        f"{AGENT_ROUTER}{uuid}/middlewares/0": f"chat-{uuid}",
+        f"{AGENT_ROUTER}{uuid}/service": f"chat-{uuid}",
+        f"{AGENT_PREFIX}{uuid}/stripprefix/prefixes/0": f"/chat/{uuid}",
+        f"{AGENT_SERVICE}{uuid}/loadbalancer/servers/0/url": f"http://127.0.0.1:{port}",
+    }
+
+
+def api_host(settings: Settings) -> str:
+    """The host name whose `/chat/{uuid}/` leads to agents."""
+    return settings.api_host or f"api.{settings.workspace_domain}"
+
+
+def asleep(settings: Settings) -> dict[str, Any]:
+    """Traefik's file: every address of a workspace without a route of its own leads to a service without
     servers, which is a 503."""
-    rule = f"HostRegexp(`^vs-code-[0-9a-z]{{8}}\\.{re.escape(domain)}$`)"
+    hosts = f"HostRegexp(`^vs-code-[0-9a-z]{{8}}\\.{re.escape(settings.workspace_domain)}$`)"
+    rule = f"{hosts} || (Host(`{api_host(settings)}`) && PathPrefix(`/chat/`))"
     router = {"rule": rule, "priority": 1, "service": "asleep", "entryPoints": [ENTRY_POINT]}
     return {"http": {"routers": {"asleep": router}, "services": {"asleep": {"loadBalancer": {"servers": []}}}}}
 

@@ -2,6 +2,9 @@
 
 It looks at their files in `running/` and at their processes, and asks those that are starting
 whether they answer. Workspaces that sleep have no such file, so they cost nothing here.
+
+An agent that died is started again, later each time while it keeps dying: its conversation is on the disk, and its
+end is no reason to take the editor from its user.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import logging
 import re
 import select
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +20,11 @@ from threading import Event
 
 from app.sessions.errors import RetryableError
 from app.sessions.model import Identity
+from app.settings import Settings
 from workers.runtime import processes
 from workers.runtime.base import Observation, Snapshot
 from workers.runtime.folders import BrokenMeta, Folders, Running
+from workers.runtime.launching import Launcher
 from workers.runtime.probe import Probe
 from workers.runtime.routes import Routes
 
@@ -43,6 +49,11 @@ DOOR_PATIENCE = 1.0
 """Seconds an editor that answers may wait for its route to be live, normally under 0.1; after that it is
 ready all the same, since a proxy that is down is no failure of the workspace's."""
 
+FIRST_DELAY, LONGEST_DELAY = 0.1, 30.0
+"""Seconds before a dead agent is started again; doubled with each, back at the first after a life of STEADY."""
+
+STEADY = 60.0
+
 LOG_LINES, LOG_CHARS, LOG_TAIL = 15, 1500, 16_384
 """What of a log is shown for a failure, and how many bytes of it are read for that."""
 
@@ -65,6 +76,9 @@ class Tracked:
         self.failure = ""
         self.active_at = 0.0
         self.sightings = 0
+        self.agent_delay = 0.0
+        self.agent_due = 0.0
+        self.agent_started = now
         self.told: Observation | None = None
 
     @property
@@ -86,18 +100,20 @@ class Tracked:
             pod_name=pod_name(self.running) if not self.failure else "",
             failure=self.failure,
             active_at=self.active_at,
+            agent=self.running.agent_address if not self.failure else "",
             phases={"started": self.running.started_at},
         )
 
 
 class Watch:
-    """One pass of `LocalRuntime.watch`. `start_timeout` is seconds; `door` the proxy's port, 0 for none."""
+    """One pass of `LocalRuntime.watch`."""
 
-    def __init__(self, folders: Folders, routes: Routes, start_timeout: float, door: int) -> None:
+    def __init__(self, folders: Folders, routes: Routes, launcher: Launcher, settings: Settings) -> None:
         self._folders = folders
         self._routes = routes
-        self._start_timeout = start_timeout
-        self._door = door
+        self._launcher = launcher
+        self._start_timeout = settings.start_timeout
+        self._door = settings.workspace_port
         self._boot = processes.current_boot()
         self._tracked: dict[str, Tracked] = {}
         self._routed = False
@@ -149,6 +165,7 @@ class Watch:
             if slow:
                 tracked.active_at = self._folders.active_at(uuid)
                 _bound(self._folders.log(uuid))
+                _bound(self._folders.agent_log(uuid))
             if uuid not in self._tracked:
                 changes.append(self._down(tracked))
             elif tracked.told != (current := tracked.observation()) and not tracked.running.stopping:
@@ -184,6 +201,7 @@ class Watch:
         running = tracked.running
         if running.boot == self._boot and running.process and processes.alive(running.process):
             tracked.sightings = 0
+            self._mend_agent(uuid, tracked, now)
             if tracked.starting and tracked.probe is not None:
                 if tracked.probe.answered(now):
                     self._answered(tracked, now)
@@ -203,6 +221,29 @@ class Watch:
             tracked.failure = f"The editor ended unexpectedly.{self._tail(uuid)}"
             # Its port may soon be another's.
             self._forget(uuid, running, keep_file=True)
+            if running.agent:
+                # Its turn rests, and goes on with the next start.
+                processes.send([running.agent], signal.SIGTERM)
+
+    def _mend_agent(self, uuid: str, tracked: Tracked, now: float) -> None:
+        """Start an agent again that has died, in its time and while nobody else is at this workspace."""
+        running = tracked.running
+        if not running.agent or running.stopping or processes.alive(running.agent):
+            return
+        if not tracked.agent_due:
+            steady = now - tracked.agent_started > STEADY
+            tracked.agent_delay = FIRST_DELAY if steady else min(LONGEST_DELAY, 2 * tracked.agent_delay or FIRST_DELAY)
+            tracked.agent_due = now + tracked.agent_delay
+        elif now >= tracked.agent_due:
+            tracked.agent_due, tracked.agent_started = 0.0, now
+            try:
+                with self._folders.locked(uuid, wait=0):
+                    if self._folders.read_running(uuid) == running:
+                        log.warning("agent ended, started again", extra={"uuid": uuid})
+                        tracked.running = running.with_agent(self._launcher.agent(uuid, running.agent_port))
+                        self._folders.write_running(tracked.running)
+            except (OSError, RetryableError) as error:
+                log.warning("agent not started again: %s", error, extra={"uuid": uuid})
 
     def _answered(self, tracked: Tracked, now: float) -> None:
         """An editor that answers is ready once it answers at its public address too."""
@@ -256,7 +297,7 @@ class Watch:
                 if not tracked.failure and not tracked.running.stopping:
                     with self._folders.locked(uuid, wait=0):
                         if self._folders.read_running(uuid) == tracked.running:
-                            self._routes.put(uuid, tracked.running.port)
+                            self._routes.put(uuid, tracked.running.port, tracked.running.agent_port)
             self._routed = True
         except RetryableError as error:
             # Redis is away, or a workspace is busy: it all comes again at the next slow look.
