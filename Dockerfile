@@ -1,6 +1,7 @@
 # Three images, all for uid 1000 and a read-only root file system with a writable /tmp:
 #   manager    every process of the Procfile by its name: `… web`, `… worker`, `… watcher`; settings come from outside
-#   workspace  what a user works in: VS Code on port 8080, and the program `archive-job` for backups of the volume
+#   workspace  what a user works in: VS Code on port 8080, and the programs `workspace-agent`, which works on prompts on
+#              port 1111, and `archive-job` for backups of the volume
 #   redis      Debian's Redis, for clusters that reach no registry; elsewhere the manifests take the public image
 # Any builder will do: `docker build --target manager .`; scripts/images/build needs neither docker nor a registry.
 # An optional secret `ca`, a certificate bundle, is for builders whose way to the package indexes needs one.
@@ -101,6 +102,18 @@ COPY workers/runtime/__init__.py workers/runtime/base.py workers/runtime/
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash app workers && \
     /opt/service/bin/python -I -c 'import workers.archive_job'
 
+# What works on prompts in a workspace. Apart from the part above: it holds the client of a model, and no storage's.
+FROM tools AS agent
+COPY requirements-image.lock /tmp/
+RUN --mount=type=secret,id=ca \
+    python3 -m venv --without-pip /opt/agent && \
+    /opt/tools/bin/pip-install /opt/agent /tmp/requirements-image.lock flask waitress openai
+WORKDIR /opt/agent/lib/python3.11/site-packages
+COPY app/__init__.py app/
+COPY app/agent app/agent
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash app && \
+    /opt/agent/bin/python -I -c 'import app.agent.__main__, app.agent.server, app.agent.service, openai, waitress'
+
 FROM python AS workspace
 RUN apt-get update && \
     apt-get install -y --no-install-recommends \
@@ -114,7 +127,8 @@ RUN useradd --uid 1000 --user-group --no-create-home --home-dir /workspace/home 
 COPY --from=editor /usr/local /usr/local
 COPY --from=editor /opt/editor/node_modules /opt/editor/node_modules
 COPY --from=service /opt/service /opt/service
-COPY scripts/images/archive-job /usr/local/bin/
+COPY --from=agent /opt/agent /opt/agent
+COPY scripts/images/archive-job scripts/images/workspace-agent /usr/local/bin/
 COPY scripts/editor/launch.js scripts/editor/workspace.js scripts/editor/prime.js /opt/editor/
 ENV HOME=/workspace/home \
     SHELL=/bin/bash \

@@ -128,17 +128,19 @@ class Watcher:
 
     def _apply_ready(self, record: Record, seen: Observation) -> None:
         """Call the session active if it was started for its newest intent, else leave that to the worker at it.
-        One that someone else scaled up after it had been put to sleep is woken, which adopts it."""
+        One that someone else scaled up after it had been put to sleep is woken, which adopts it. An agent that doesn't
+        run is told, and fails nothing: the editor works."""
         if record.generation != seen.generation:
             return
         if record.status is Status.ACTIVE:
-            if (record.replicas, record.pod_name) != (1, seen.pod_name):
+            if (record.replicas, record.pod_name, record.reason) != (1, seen.pod_name, seen.trouble):
                 self._store.change(
                     record.uuid,
                     self._clock(),
                     expect={"generation": seen.generation},
                     replicas=1,
                     pod_name=seen.pod_name,
+                    reason=seen.trouble,
                 )
             return
         if record.status is Status.SLEEPING:
@@ -157,7 +159,7 @@ class Watcher:
             touch=True,
             idle_at=now + record.idle_timeout if record.idle_timeout else 0.0,
             phases=phases,
-            reason="",
+            reason=seen.trouble,
             replicas=1,
             pod_name=seen.pod_name,
         )

@@ -13,8 +13,8 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
@@ -23,6 +23,9 @@ from app.agent.events import Event, outcome_event
 from app.agent.service import Agent
 from app.agent.state import IdReused, QueueFull
 from app.agent.text import clean
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 VERSION = "1"
 """Of this interface."""
@@ -70,6 +73,7 @@ def problem_response(status: int, code: str, detail: str, *, retry: bool = False
 def create_app(agent: Agent) -> Flask:
     """The interface to this agent."""
     app = Flask(__name__)
+    app.wsgi_app = _below(f"/chat/{agent.settings.uuid}", app.wsgi_app)  # type: ignore[assignment, method-assign]
     app.config["MAX_CONTENT_LENGTH"] = 8 * agent.settings.message_max_bytes + 10_000
     waiting = threading.BoundedSemaphore(WAITING_CALLERS)
 
@@ -159,6 +163,19 @@ def create_app(agent: Agent) -> Flask:
         return _answer({"id": id_, **outcome}, 200)
 
     return app
+
+
+def _below(prefix: str, served: WSGIApplication) -> WSGIApplication:
+    """The same, served below `prefix` too: an ingress may lead a path of another host here, and not every one of them
+    takes the path off."""
+
+    def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path.startswith(f"{prefix}/"):
+            environ |= {"SCRIPT_NAME": environ.get("SCRIPT_NAME", "") + prefix, "PATH_INFO": path[len(prefix) :]}
+        return served(environ, start_response)
+
+    return serve
 
 
 def _loaded(agent: Agent) -> None:

@@ -106,16 +106,31 @@ class KubernetesHarness:
                 return
             for pod in pods:
                 if views.pod_view(pod).ready:
-                    self._kill(core, pod["metadata"]["name"])
+                    self._kill(core, pod["metadata"]["name"], names.EDITOR)
             time.sleep(0.2)
         raise AssertionError("the editor does not stay dead")
 
-    def _kill(self, core: client.CoreV1Api, pod: str) -> None:
+    def agent_address(self, uuid: str) -> str:
+        seen = self.runtime.observe(uuid)
+        return seen.agent if seen else ""
+
+    def agent_life(self, uuid: str) -> object:
+        (pod,) = self.cluster.list("pods", names.selector(uuid))[0]
+        return next(
+            each.get("containerID") for each in pod["status"]["containerStatuses"] if each["name"] == names.AGENT
+        )
+
+    def crash_agent(self, uuid: str) -> None:
+        (pod,) = self.cluster.list("pods", names.selector(uuid))[0]
+        self._kill(client.CoreV1Api(client.ApiClient(find_cluster())), pod["metadata"]["name"], names.AGENT)
+
+    def _kill(self, core: client.CoreV1Api, pod: str, container: str) -> None:
         try:
             stream(
                 core.connect_get_namespaced_pod_exec,
                 pod,
                 self.namespace,
+                container=container,
                 command=["pkill", "-KILL", "-P", "1"],
                 stdout=True,
                 stderr=True,
@@ -148,8 +163,16 @@ class KubernetesHarness:
         """A pod as the workspace's own, but for what it runs."""
         identity = objects.Identity(uuid=uuid, user_id="hand", created_at=0.0)
         spec = objects.pod_template(identity, Choices.of(self.settings))["spec"]
-        container = dict(spec["containers"][0], command=command)
+        (editor,) = (each for each in spec["containers"] if each["name"] == names.EDITOR)
+        container = dict(editor, command=command)
         for unneeded in ("readinessProbe", "env", "ports"):
             del container[unneeded]
-        body = {**spec, "containers": [container], "restartPolicy": "Never", "terminationGracePeriodSeconds": 0}
+        volumes = [each for each in spec["volumes"] if "secret" not in each]
+        body = {
+            **spec,
+            "containers": [container],
+            "volumes": volumes,
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 0,
+        }
         return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": body}

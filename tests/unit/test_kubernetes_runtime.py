@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import time
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from app.sessions.errors import (
 )
 from app.sessions.inbox import MARKER
 from app.sessions.model import PHASES, Identity
+from app.sessions.secrets import SessionSecrets
 from app.settings import Settings, SettingsError
 from tests.contract.runtimes import watching
 from tests.unit import fake_api
@@ -36,6 +38,7 @@ A = "aaaa0001"
 NAME = f"user-{A}"
 ADA = Identity(uuid=A, user_id="ada@example.com", created_at=1_763_625_600.0)
 LABELS = {"app": "workspace", "session-uuid": A}
+SECRET_KEY = "the-secret-key-of-these-unit-tests"
 
 
 @pytest.fixture
@@ -52,7 +55,9 @@ def nobody_schedules(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def on_cluster(settings: Settings) -> Settings:
-    return replace(settings, runtime="kubernetes", workspace_image="workspace:1", start_timeout=60.0)
+    return replace(
+        settings, runtime="kubernetes", workspace_image="workspace:1", start_timeout=60.0, secret_key=SECRET_KEY
+    )
 
 
 @pytest.fixture
@@ -121,13 +126,46 @@ def test_a_creation_brings_the_pod_up_before_what_stands_beside_it(runtime: Kube
     assert made[:2] == ["secrets", "deployments"]
 
 
-def test_the_secret_is_made_once(runtime: KubernetesRuntime, api: FakeApi) -> None:
-    """A pod that runs has read it; another one would lock it out."""
-    runtime.provision(ADA, 1)
-    first = api.get("secrets", NAME)["stringData"]
-    runtime.provision(ADA, 2)
+def secret_of(api: FakeApi) -> str:
+    return base64.b64decode(api.get("secrets", NAME)["data"]["token"]).decode()
+
+
+def test_the_secret_follows_from_the_key(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """Nothing of it is random, so it is the same after anything that may happen, and not written again."""
+    started(runtime)
+    assert secret_of(api) == SessionSecrets([SECRET_KEY]).token_file(A)
+    before = len(api.requests)
     runtime.start(A, 3)
-    assert api.get("secrets", NAME)["stringData"] == first
+    assert [each for each in api.requests[before:] if each.endswith(" secrets")] == ["GET secrets"]
+
+
+def test_with_another_key_a_start_writes_another_secret(
+    runtime: KubernetesRuntime, on_cluster: Settings, redis_client: redis.Redis, api: FakeApi
+) -> None:
+    """And in the place of one that an earlier release made."""
+    started(runtime)
+    api.put("secrets", {**api.get("secrets", NAME), "data": {"secret": "c29tZXRoaW5n"}})
+    runtime.start(A, 3)
+    assert secret_of(api) == SessionSecrets([SECRET_KEY]).token_file(A)
+    rotated = ("another-secret-key-of-these-tests", SECRET_KEY)
+    later = KubernetesRuntime(replace(on_cluster, secret_key=",".join(rotated)), redis_client, api.cluster())
+    later.start(A, 4)
+    assert secret_of(api) == SessionSecrets(rotated).token_file(A)
+
+
+def test_without_a_key_a_session_has_neither_agent_nor_secret(
+    on_cluster: Settings, redis_client: redis.Redis, api: FakeApi
+) -> None:
+    """And starts all the same."""
+    runtime = KubernetesRuntime(replace(on_cluster, secret_key=""), redis_client, api.cluster())
+    started(runtime)
+    assert {kind for kind, _ in api.names()} == ALL_KINDS - {"scaledobjects", "secrets"}
+    (container,) = api.get("deployments", NAME)["spec"]["template"]["spec"]["containers"]
+    assert container["name"] == "editor"
+    api.put("pods", pod({"podIP": "10.1.2.3", **READY}))
+    seen = runtime.observe(A)
+    assert seen is not None
+    assert (seen.ready, seen.agent) == (True, "")
 
 
 def test_a_start_makes_again_what_someone_deleted(runtime: KubernetesRuntime, api: FakeApi) -> None:
@@ -661,6 +699,76 @@ def test_a_step_that_was_seen_tells_of_those_before_it(runtime: KubernetesRuntim
         begun = seen.until(lambda each: "started" in each.phases)
     assert not begun.ready
     assert begun.phases.items() > pulled.phases.items()
+
+
+def test_the_agents_events_are_no_steps_of_a_start(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """It is there before the editor, and users wait for that."""
+    with watching(runtime) as seen:
+        seen.snapshot()
+        started(runtime)
+        api.put("pods", pod({"conditions": conditions(PodScheduled="True")}, f"{NAME}-x"))
+        seen.until(lambda each: "scheduled" in each.phases)
+        for container, reason in (("agent", "Started"), ("editor", "Pulled")):
+            about = {"kind": "Pod", "name": f"{NAME}-x", "fieldPath": f"spec.containers{{{container}}}"}
+            event = {"metadata": {"name": container}, "involvedObject": about, "reason": reason, "message": ""}
+            api.put("events", event)
+        pulled = seen.until(lambda each: "image" in each.phases)
+    assert "started" not in pulled.phases
+
+
+def container_status(name: str, *, ready: bool, **more: Any) -> dict[str, Any]:
+    return {"name": name, "ready": ready, "state": {"running": {}}, **more}
+
+
+LOOPING: dict[str, Any] = {
+    "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting"}},
+    "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
+}
+AGENT_DOWN = {
+    "podIP": "10.1.2.3",
+    "conditions": conditions(PodScheduled="True", ContainersReady="False", Ready="False"),
+    "containerStatuses": [container_status("agent", ready=False, **LOOPING), container_status("editor", ready=True)],
+}
+
+
+def test_an_agent_that_keeps_dying_is_told_and_fails_nothing(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """The pod isn't ready then, by the cluster's rules; the editor works, and its users go on."""
+    started(runtime)
+    with watching(runtime) as seen:
+        seen.snapshot()
+        api.put("pods", pod(AGENT_DOWN))
+        down = seen.until(lambda each: bool(each.trouble))
+        assert (down.ready, down.failure, down.agent) == (True, "", "http://10.1.2.3:1111")
+        assert down.trouble.startswith("The agent ended unexpectedly (it needed more memory")
+        both = [container_status("agent", ready=True), container_status("editor", ready=True)]
+        api.put("pods", pod({"podIP": "10.1.2.3", "containerStatuses": both, **READY}))
+        up = seen.until(lambda each: not each.trouble)
+    assert (up.ready, up.agent) == (True, "http://10.1.2.3:1111")
+
+
+def test_an_editor_that_keeps_dying_has_failed_whatever_its_agent_does(
+    runtime: KubernetesRuntime, api: FakeApi
+) -> None:
+    """The two are told apart by name: the cluster lists them in an order of its own."""
+    started(runtime)
+    statuses = [container_status("agent", ready=True), container_status("editor", ready=False, **LOOPING)]
+    with watching(runtime) as seen:
+        seen.snapshot()
+        api.put("pods", pod({**AGENT_DOWN, "containerStatuses": statuses}))
+        failed = seen.until(lambda each: bool(each.failure))
+    assert failed.failure.startswith("The editor ended unexpectedly")
+
+
+def test_an_agent_is_told_of_as_soon_as_its_pod_has_an_address(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """So that one whose call was lost is found."""
+    started(runtime)
+    with watching(runtime) as seen:
+        seen.snapshot()
+        api.put("pods", pod({"podIP": "10.1.2.3", **READY}))
+        assert seen.until(lambda each: each.ready).agent == "http://10.1.2.3:1111"
+    observed = runtime.observe(A)
+    assert observed is not None
+    assert observed.agent == "http://10.1.2.3:1111"
 
 
 def test_another_pods_events_are_no_steps_of_this_ones(runtime: KubernetesRuntime, api: FakeApi) -> None:

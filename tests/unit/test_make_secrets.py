@@ -50,6 +50,7 @@ def test_make_secrets_fills_what_is_empty(tmp_path):
     password = filled[f"{SYSTEM}/redis"]["password"]
     assert re.fullmatch(r"[0-9a-f]{32}", password)
     assert re.fullmatch(r"[0-9a-f]{32}", filled[f"{SYSTEM}/manager"]["api-key"])
+    assert re.fullmatch(r"[0-9a-f]{64}", filled[f"{SYSTEM}/manager"]["secret-key"])
     assert re.fullmatch(r"admin:[0-9a-f]{32}", filled[f"{SYSTEM}/flower"]["basic-auth"])
     assert filled[f"{WORKSPACES}/keda-redis"] == {"password": password}
     assert len({password, filled[f"{SYSTEM}/manager"]["api-key"], filled[f"{SYSTEM}/flower"]["basic-auth"][6:]}) == 3
@@ -58,7 +59,7 @@ def test_make_secrets_fills_what_is_empty(tmp_path):
 def test_make_secrets_changes_nothing_that_has_a_value(tmp_path):
     """It may run at any time; a password made anew would shut the manager out of its Redis."""
     held = {
-        f"{SYSTEM}/manager": {"api-key": "mine", "api-keys": "[]"},
+        f"{SYSTEM}/manager": {"api-key": "mine", "api-keys": "[]", "secret-key": "also mine"},
         f"{SYSTEM}/redis": {"password": "secret"},
         f"{SYSTEM}/flower": {"basic-auth": "me:secret"},
     }

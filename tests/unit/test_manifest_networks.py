@@ -76,19 +76,26 @@ def test_workspaces_reach_the_public_internet(overlay):
     assert network.lets_out_to(WORKSPACE, WORKSPACES, 443, "2606:4700:4700::1111")
 
 
-def test_workspaces_reach_the_names_and_the_manager_and_no_other_pod(overlay):
-    """DNS at its port, the manager's web at its; neither Redis, nor Flower, nor each other."""
+def test_workspaces_reach_the_names_and_the_gateway_and_no_other_pod(overlay):
+    """DNS at its port, the gateway at its; neither the API, nor Redis, nor Flower, nor each other."""
     network = Network(overlay)
-    dns, web, redis, flower = (
+    dns, gateway, redis, flower = (
         {"k8s-app": "kube-dns"},
-        *({"app.kubernetes.io/name": n} for n in ("web", "redis", "flower")),
+        *({"app.kubernetes.io/name": n} for n in ("gateway", "redis", "flower")),
     )
 
     def reaches(port: int, target: dict[str, str], home: str) -> bool:
         return network.lets_out_to_pod(WORKSPACE, WORKSPACES, port, target, home)
 
     assert reaches(53, dns, "kube-system") and not reaches(443, dns, "kube-system")
-    assert reaches(8000, web, SYSTEM) and not reaches(22, web, SYSTEM)
+    assert reaches(8001, gateway, SYSTEM) and not reaches(8000, gateway, SYSTEM)
+    admitting = {
+        (name, port)
+        for name, pod in pods(overlay).items()
+        for port in (8000, 8001, 5555, 6379)
+        if reaches(port, pod.labels, SYSTEM) or network.admits(pod.labels, SYSTEM, port, WORKSPACE, WORKSPACES)
+    }
+    assert admitting == {("gateway", 8001)}
     assert not any(reaches(6379, redis, home) for home in (SYSTEM, WORKSPACES))
     assert not any(reaches(port, flower, SYSTEM) for port in (5555, 8000))
     assert not any(reaches(port, WORKSPACE, WORKSPACES) for port in (53, 80, 1111, 8080))
@@ -96,8 +103,37 @@ def test_workspaces_reach_the_names_and_the_manager_and_no_other_pod(overlay):
     assert not reaches(53, dns, WORKSPACES)
 
 
+def test_nobody_but_workspaces_reaches_the_gateway(overlay):
+    """It is on no ingress, and no Job of theirs has business with it."""
+    network, gateway = Network(overlay), pods(overlay)["gateway"].labels
+
+    assert network.admits(gateway, SYSTEM, 8001, WORKSPACE, WORKSPACES)
+    assert not network.admits(gateway, SYSTEM, 8001, ARCHIVE, WORKSPACES)
+    assert not network.admits(gateway, SYSTEM, 8001, WORKSPACE, "elsewhere")
+    assert not network.admits(gateway, SYSTEM, 8001, {}, "traefik")
+
+
+def test_what_speaks_with_workspaces_reaches_no_more_than_it_needs(overlay):
+    """The gateway the public model and Redis, the courier agents and Redis; both the names. Neither the API server."""
+    network = Network(overlay)
+    gateway, courier = (pods(overlay)[name].labels for name in ("gateway", "courier"))
+    redis, web, dns = pods(overlay)["redis"].labels, pods(overlay)["web"].labels, {"k8s-app": "kube-dns"}
+
+    for labels in (gateway, courier):
+        assert network.lets_out_to_pod(labels, SYSTEM, 6379, redis, SYSTEM)
+        assert network.lets_out_to_pod(labels, SYSTEM, 53, dns, "kube-system")
+        assert not network.lets_out_to_pod(labels, SYSTEM, 8000, web, SYSTEM)
+        assert not network.lets_out_to(labels, SYSTEM, 443, "10.96.0.1")
+    assert network.lets_out_to(gateway, SYSTEM, 443, "8.8.8.8")
+    assert not network.lets_out_to(courier, SYSTEM, 443, "8.8.8.8")
+    assert network.lets_out_to_pod(courier, SYSTEM, 1111, WORKSPACE, WORKSPACES)
+    assert not network.lets_out_to_pod(courier, SYSTEM, 8080, WORKSPACE, WORKSPACES)
+    assert not network.lets_out_to_pod(gateway, SYSTEM, 1111, WORKSPACE, WORKSPACES)
+
+
 def test_workspaces_are_reached_by_the_ingress_and_the_manager_only(overlay):
-    """At the editor's and the agent's port; not by siblings, not by Redis. Archive Jobs by nobody."""
+    """At the agent's port by those of the manager that speak with it, at the editor's by the ingress; not by siblings,
+    not by Redis. Archive Jobs by nobody."""
     network = Network(overlay)
 
     def admits(port: int, source: dict[str, str], home: str, pod: dict[str, str] = WORKSPACE) -> bool:
@@ -105,8 +141,9 @@ def test_workspaces_are_reached_by_the_ingress_and_the_manager_only(overlay):
 
     web, redis = {"app.kubernetes.io/name": "web"}, {"app.kubernetes.io/name": "redis"}
     assert admits(8080, {}, "traefik") and admits(1111, {}, "traefik") and not admits(22, {}, "traefik")
-    assert admits(8080, web, SYSTEM) and admits(1111, web, SYSTEM) and not admits(22, web, SYSTEM)
-    assert not admits(8080, redis, SYSTEM)
+    speaking = {name for name, pod in pods(overlay).items() if admits(1111, pod.labels, SYSTEM)}
+    assert speaking == {"web", "worker", "archiver", "courier"}
+    assert not admits(8080, web, SYSTEM) and not admits(8080, redis, SYSTEM)
     assert not admits(8080, web, "elsewhere")
     assert not admits(8080, WORKSPACE, WORKSPACES)
     assert not any(admits(port, web, SYSTEM, ARCHIVE) for port in (80, 1111, 8080))

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from app.sessions.model import Identity
 from app.settings import Settings
 from tests.manifests import (
     ALLOWED,
@@ -29,7 +30,7 @@ from tests.manifests import (
     unrestricted,
     with_components,
 )
-from workers.runtime.objects import Choices
+from workers.runtime.objects import Choices, pod_template
 
 ROOT = MANIFESTS.parent
 
@@ -94,10 +95,11 @@ def test_whatever_listens_is_probed(overlay):
     """A container with a port says when it is ready and when it is dead; the others end when they fail."""
     listening = {pod.name: pod.containers[0] for pod in pods(overlay).values() if "ports" in pod.containers[0]}
 
-    assert set(listening) == {"web", "flower", "redis"}
+    assert set(listening) == {"web", "gateway", "flower", "redis"}
     assert all({"readinessProbe", "livenessProbe"} <= set(each) for each in listening.values())
-    assert listening["web"]["readinessProbe"]["httpGet"]["path"] == "/readyz"
-    assert listening["web"]["livenessProbe"]["httpGet"]["path"] == "/livez"
+    for name in ("web", "gateway"):
+        assert listening[name]["readinessProbe"]["httpGet"]["path"] == "/readyz"
+        assert listening[name]["livenessProbe"]["httpGet"]["path"] == "/livez"
 
 
 def test_images_are_named_with_a_release(overlay):
@@ -144,7 +146,7 @@ def test_all_that_a_pod_names_is_there(overlay):
         for container in pod.containers:
             sources = [each["valueFrom"]["secretKeyRef"] for each in container["env"] if "valueFrom" in each]
             assert sources
-            assert {each["name"] for each in sources} <= there["Secret"]
+            assert {each["name"] for each in sources if not each.get("optional")} <= there["Secret"]
             assert {each["configMapRef"]["name"] for each in container.get("envFrom", [])} <= there["ConfigMap"]
 
 
@@ -154,7 +156,7 @@ def test_what_selects_pods_finds_some(overlay):
     selectors = [{"matchLabels": each["spec"]["selector"]} for each in of_kind(overlay, "Service").values()]
     selectors += [each["spec"]["selector"] for each in of_kind(overlay, "PodDisruptionBudget").values()]
 
-    assert len(selectors) == 6
+    assert len(selectors) == 8
     assert all(any(selects(each, pod.labels) for pod in found.values()) for each in selectors)
 
 
@@ -171,7 +173,7 @@ def test_only_those_that_need_the_api_server_get_a_token(overlay):
     accounts = [each for each in overlay if each["kind"] == "ServiceAccount"]
     asking = {name for name, pod in pods(overlay).items() if pod.spec["automountServiceAccountToken"]}
 
-    assert len(accounts) == 8
+    assert len(accounts) == 10
     assert all(each["automountServiceAccountToken"] is False for each in accounts)
     assert asking == set(ALLOWED)
 
@@ -226,18 +228,77 @@ def test_there_are_two_of_what_users_wait_for(overlay):
         assert replicas["web"] is None
         replicas["web"] = scalers["web"]["spec"]["minReplicas"]
 
-    assert replicas == {"web": 2, "worker": 2, "archiver": 2, "watcher": 2, "beat": 1, "flower": 1}
+    two = {"web", "gateway", "worker", "archiver", "courier", "watcher"}
+    assert replicas == {**dict.fromkeys(two, 2), "beat": 1, "flower": 1}
     assert deployments["web"]["spec"]["strategy"] == {
         "type": "RollingUpdate",
         "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
     }
-    assert set(of_kind(overlay, "PodDisruptionBudget")) == {"web", "worker", "watcher"}
-    assert "podAntiAffinity" in pods(overlay)["web"].spec["affinity"]
+    assert set(of_kind(overlay, "PodDisruptionBudget")) == {"web", "gateway", "worker", "watcher"}
+    assert all("podAntiAffinity" in pods(overlay)[name].spec["affinity"] for name in ("web", "gateway"))
 
 
 def test_a_worker_may_finish_what_it_began(overlay):
-    """The grace of a pod is longer than the limit of a short task."""
-    assert pods(overlay)["worker"].spec["terminationGracePeriodSeconds"] > Settings().short_task_limit
+    """The grace of a pod is longer than the limit of a short task; the gateway's lets its streams end."""
+    for name in ("worker", "courier"):
+        assert pods(overlay)[name].spec["terminationGracePeriodSeconds"] > Settings().short_task_limit
+    graceful = re.search(
+        r"^graceful_timeout = (\d+)$", (ROOT / "app/gateway/gunicorn.conf.py").read_text(), re.MULTILINE
+    )
+    gateway = pods(overlay)["gateway"].spec
+    before = gateway["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert graceful is not None
+    assert gateway["terminationGracePeriodSeconds"] > int(graceful[1]) + before
+
+
+def test_each_process_gets_the_secrets_it_needs_and_no_other(overlay):
+    """The model's key goes to the gateway alone, the API's keys to web; what makes the workspaces' tokens to those that
+    speak with workspaces."""
+    got = {
+        name: {
+            f"{each['valueFrom']['secretKeyRef']['name']}/{each['valueFrom']['secretKeyRef']['key']}"
+            for each in pods(overlay)[name].containers[0]["env"]
+            if "valueFrom" in each
+        }
+        - {"redis/password"}
+        for name in PROCESSES
+    }
+
+    assert got == {
+        "web": {"manager/api-key", "manager/api-keys", "manager/secret-key", "llm/base-url"},
+        "gateway": {"manager/secret-key", "llm/base-url", "llm/api-key", "llm/model"},
+        "worker": {"manager/secret-key"},
+        "archiver": {"manager/secret-key"},
+        "courier": {"manager/secret-key"},
+        "watcher": set(),
+        "beat": set(),
+        "flower": {"flower/basic-auth"},
+    }
+
+
+def test_workspaces_find_the_gateway_where_they_are_told_to(overlay):
+    """By its Service's name and port."""
+    url, gateway = settings_of(overlay)["GATEWAY_URL"], of_kind(overlay, "Service", SYSTEM)["gateway"]
+    [port] = gateway["spec"]["ports"]
+
+    assert url == f"http://gateway.{SYSTEM}:{port['port']}"
+    assert settings_of(overlay)["GATEWAY_PORT"] == str(
+        pods(overlay)["gateway"].containers[0]["ports"][0]["containerPort"]
+    )
+
+
+def test_without_a_model_all_else_starts(overlay):
+    """The Secret that names one may be missing."""
+    optional = {
+        each["valueFrom"]["secretKeyRef"]["name"]
+        for pod in pods(overlay).values()
+        for container in pod.containers
+        for each in container["env"]
+        if each.get("valueFrom", {}).get("secretKeyRef", {}).get("optional") and each["name"] != "API_KEYS"
+    }
+
+    assert optional == {"llm"}
+    assert "llm" not in of_kind(overlay, "Secret")
 
 
 def test_every_size_of_a_workspace_fits_the_limits(overlay):
@@ -245,7 +306,11 @@ def test_every_size_of_a_workspace_fits_the_limits(overlay):
     [limits] = of_kind(overlay, "LimitRange", WORKSPACES)["workspaces"]["spec"]["limits"]
     [quota] = of_kind(overlay, "ResourceQuota", WORKSPACES).values()
     sizes = json.loads(Settings().workspace_sizes)
+    choices = Choices.of(Settings(runtime="kubernetes", workspace_image="w:1", secret_key="k" * 32))
+    pod = pod_template(Identity(uuid="abcd1234", user_id="u", created_at=0.0, size="large"), choices)["spec"]
 
+    for container in pod["containers"]:
+        assert container["resources"]["limits"] == limits["max"]
     assert limits["max"] == {"cpu": sizes["large"][1], "memory": sizes["large"][3]}
     assert limits["default"] == {"cpu": sizes["standard"][1], "memory": sizes["standard"][3]}
     assert limits["defaultRequest"] == {"cpu": sizes["standard"][0], "memory": sizes["standard"][2]}
@@ -254,14 +319,36 @@ def test_every_size_of_a_workspace_fits_the_limits(overlay):
     )
 
 
+def test_dev_keeps_conversations_where_those_who_store_them_write_and_web_reads():
+    """No workspace, and none of their namespace's Jobs, has a claim on them."""
+    objects = render(MANIFESTS / "overlays" / "dev")
+    claims = [
+        each
+        for each in objects
+        if each["kind"] == "PersistentVolumeClaim" and each["metadata"]["name"] == "conversations"
+    ]
+    mounts = {
+        name: (each["mountPath"], each.get("readOnly", False))
+        for name, pod in pods(objects).items()
+        for each in pod.containers[0]["volumeMounts"]
+        if each["name"] == "conversations"
+    }
+    folder = settings_of(objects)["ARCHIVE_URL"].removeprefix("file://")
+
+    assert {each["metadata"]["namespace"] for each in claims} == {SYSTEM, "fresh-node"}
+    assert mounts == {name: (folder, name == "web") for name in ("web", "gateway", "worker", "archiver")}
+
+
 def test_dev_keeps_backups_on_one_place_that_jobs_and_the_archiver_share():
     """Two claims, because there are two namespaces; two volumes, which are one folder. What faces the internet has
     none of it."""
     objects = render(MANIFESTS / "overlays" / "dev")
     volumes = of_kind(objects, "PersistentVolume")
-    claims = [each for each in objects if each["kind"] == "PersistentVolumeClaim"]
+    claims = [
+        each for each in objects if each["kind"] == "PersistentVolumeClaim" and each["metadata"]["name"] == "backups"
+    ]
     settings = settings_of(objects)
-    folder = of_kind(objects, "Job")["backups-folder"]["spec"]["template"]["spec"]
+    folder = of_kind(objects, "Job")["folders"]["spec"]["template"]["spec"]
     mounts = {
         name: each["mountPath"]
         for name, pod in pods(objects).items()
@@ -274,8 +361,10 @@ def test_dev_keeps_backups_on_one_place_that_jobs_and_the_archiver_share():
         volumes[each["spec"]["volumeName"]]["spec"]["claimRef"]["namespace"] == each["metadata"]["namespace"]
         for each in claims
     )
-    assert folder["containers"][0]["command"] == ["chown", "1000:1000", "/backups"]
-    assert len({each["spec"]["hostPath"]["path"] for each in volumes.values()}) == 1
+    assert folder["containers"][0]["command"] == ["chown", "1000:1000", "/backups", "/conversations"]
+    assert {name: each["spec"]["hostPath"]["path"] for name, each in volumes.items()} == {
+        name: f"/var/lib/{name.rpartition('-')[0]}" if "conv" in name else "/var/lib/fresh-backups" for name in volumes
+    }
     assert {each["metadata"]["name"] for each in claims} == {settings["BACKUP_PVC"]}
     assert mounts == {"archiver": settings["BACKUP_URL"].removeprefix("file://")}
 
@@ -298,7 +387,11 @@ def test_gke_takes_every_value_from_one_file():
     assert {name: each["iam.gke.io/gcp-service-account"] for name, each in google.items() if each} == {
         "archiver": values["manager-account"],
         "archive": values["archive-account"],
+        "gateway": values["conversations-account"],
+        "worker": values["conversations-account"],
+        "web": values["reader-account"],
     }
+    assert settings_of(objects)["ARCHIVE_URL"] != settings_of(objects)["BACKUP_URL"]
     assert "values" not in of_kind(objects, "ConfigMap")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from app.agent.settings import own_address, settings_from
 from app.sessions.model import Identity
 from app.settings import Settings, SettingsError
 from workers.runtime import objects, scalers
@@ -112,10 +113,6 @@ def test_the_deployment() -> None:
                     "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}],
                     "env": [
                         {"name": "WORKSPACE_UUID", "value": "abcd1234"},
-                        {
-                            "name": "WORKSPACE_SECRET",
-                            "valueFrom": {"secretKeyRef": {"name": "user-abcd1234", "key": "secret"}},
-                        },
                         {"name": "HOME", "value": "/workspace/home"},
                     ],
                     "readinessProbe": {
@@ -157,6 +154,69 @@ def test_the_deployment() -> None:
             "template": template,
         },
     }
+
+
+def test_a_pod_has_an_agent_where_there_is_a_key_for_its_token() -> None:
+    """It stands first, since containers start in this order. The token is a file of its alone: no variable, and nothing
+    of the editor's."""
+    settings = replace(SETTINGS, secret_key="k" * 32, gateway_url="http://gateway.system:8001/")
+    spec = objects.pod_template(ADA, Choices.of(settings))["spec"]
+    agent, editor = spec["containers"]
+    assert agent == {
+        "name": "agent",
+        "image": "workspace:1",
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["tini", "--", "workspace-agent"],
+        "ports": [{"name": "agent", "containerPort": 1111, "protocol": "TCP"}],
+        "env": [
+            {"name": "WORKSPACE_UUID", "value": "abcd1234"},
+            {"name": "WORKSPACE_DIR", "value": "/workspace/app"},
+            {"name": "HOME", "value": "/workspace/home"},
+            {"name": "AGENT_TOKEN_FILE", "value": "/run/agent/token"},
+            {"name": "AGENT_HOST", "value": "0.0.0.0"},
+            {"name": "USER_POD_PORT", "value": "1111"},
+            {"name": "GATEWAY_URL", "value": "http://gateway.system:8001"},
+            {"name": "AGENT_TURN_TIMEOUT", "value": "900.0"},
+            {"name": "AGENT_MAX_STEPS", "value": "50"},
+            {"name": "AGENT_MAX_TOKENS", "value": "200000"},
+            {"name": "AGENT_COMMAND_TIMEOUT", "value": "120.0"},
+            {"name": "CHECKPOINT_INTERVAL", "value": "180.0"},
+            {"name": "MESSAGE_MAX_BYTES", "value": "100000"},
+            {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        ],
+        "resources": {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
+        "securityContext": RESTRICTED,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [
+            {"name": "files", "mountPath": "/workspace"},
+            {"name": "tmp", "mountPath": "/tmp"},
+            {"name": "token", "mountPath": "/run/agent", "readOnly": True},
+        ],
+    }
+    assert [editor] == objects.pod_template(ADA, CHOICES)["spec"]["containers"]
+    token = {"secretName": "user-abcd1234", "items": [{"key": "token", "path": "token"}], "defaultMode": 0o400}
+    assert spec["volumes"] == [*VOLUMES, {"name": "token", "secret": token}]
+
+
+def test_the_agent_understands_what_it_is_told() -> None:
+    """By the program's own reader of settings."""
+    settings = replace(SETTINGS, secret_key="k" * 32, agent_max_steps=7, agent_turn_timeout=1.5, user_pod_port=1112)
+    (agent, _) = objects.pod_template(ADA, Choices.of(settings))["spec"]["containers"]
+    told = {each["name"]: each.get("value", "") for each in agent["env"]}
+    read = settings_from(told)
+    assert (read.uuid, read.host, read.port) == ("abcd1234", "0.0.0.0", 1112)
+    assert (read.max_steps, read.turn_timeout, read.gateway_url) == (7, 1.5, "http://127.0.0.1:8001")
+    assert own_address(read, told | {"POD_IP": "10.1.2.3"}, 1112) == "http://10.1.2.3:1112"
+
+
+@pytest.mark.parametrize(
+    ("address", "url"), [("10.1.2.3", "http://10.1.2.3:1111"), ("fd00::7", "http://[fd00::7]:1111"), ("", "")]
+)
+def test_an_agent_is_at_its_pods_address(address: str, url: str) -> None:
+    """Where there are agents."""
+    assert Choices.of(replace(SETTINGS, secret_key="k" * 32)).agent_at(address) == url
+    assert CHOICES.agent_at(address) == ""
 
 
 @pytest.mark.parametrize(
@@ -208,14 +268,15 @@ def test_the_secret_and_the_service() -> None:
         "kind": "Secret",
         "metadata": metadata,
         "type": "Opaque",
-        "stringData": {"secret": "s3cret"},
+        "data": {"token": "czNjcmV0"},
     }
-    assert objects.service(ADA, OWNER) == {
+    assert objects.service(ADA, OWNER, CHOICES) == {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": metadata,
         "spec": {
             "type": "ClusterIP",
+            "publishNotReadyAddresses": True,
             "selector": POD_LABELS,
             "ports": [
                 {"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"},

@@ -27,7 +27,8 @@ class Observation:
     asked for and there; `ready` whether the editor answers; `failure` why it is neither, with the
     last lines of its log; `deleted` whether it went down because someone deleted what ran it;
     `active_at` when someone last used it (seconds since the epoch, 0 unknown).
-    `agent` is the address of its agent, `http://IP:PORT`, "" where the runtime doesn't know it.
+    `agent` is the address of its agent, `http://IP:PORT`, "" where the runtime doesn't know it; `trouble` why
+    its agent does not run though its editor does.
 
     Two things are told beside what the workspace is, and make no difference between two looks at it:
     `created_at` is when its volume was made, `phases` when each step of the present start was seen
@@ -43,6 +44,7 @@ class Observation:
     deleted: bool = False
     active_at: float = 0.0
     agent: str = ""
+    trouble: str = ""
     created_at: float = field(default=0.0, compare=False)
     phases: Mapping[str, float] = field(default_factory=dict, compare=False)
 

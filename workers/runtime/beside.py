@@ -5,20 +5,18 @@ Only the Secret is waited for by anyone; the others don't depend on one another,
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from typing import Any
 
 from app.sessions.model import Identity
+from app.sessions.secrets import SessionSecrets
 from workers.runtime import names, objects
 from workers.runtime.cluster import Cluster
 from workers.runtime.objects import Choices
 from workers.runtime.scalers import Scaler
 
 Object = dict[str, Any]
-
-SECRET_BYTES = 32
 
 REQUESTS_AT_ONCE = 3
 """One for each kind but the Secret; a worker process carries out one task at a time."""
@@ -27,8 +25,9 @@ REQUESTS_AT_ONCE = 3
 class Beside:
     """Keeps these objects as they should be. Raises as `Cluster` does."""
 
-    def __init__(self, cluster: Cluster, scaler: Scaler, choices: Choices) -> None:
+    def __init__(self, cluster: Cluster, scaler: Scaler, choices: Choices, secrets: SessionSecrets) -> None:
         self._cluster = cluster
+        self._secrets = secrets
         self._scaler = scaler
         self._choices = choices
         # Its threads are begun by the first request, in whatever process makes it, and end with that.
@@ -37,7 +36,7 @@ class Beside:
     def complete(self, identity: Identity, deployment: Object) -> None:
         """Make what is missing but the Secret, and make right again what was changed."""
         steps = [
-            lambda: self._apply("services", objects.service(identity, deployment)),
+            lambda: self._apply("services", objects.service(identity, deployment, self._choices)),
             lambda: self._apply("ingresses", objects.ingress(identity, deployment, self._choices)),
         ]
         scaled = self._scaler.object(identity, deployment)
@@ -53,20 +52,24 @@ class Beside:
         if self._scaler.kind:
             self._cluster.delete(self._scaler.kind, names.scaler(uuid))
 
-    def _apply(self, kind: str, body: Object) -> None:
-        self._cluster.apply(kind, body)
-
     def keep_secret(self, identity: Identity, deployment: Object) -> None:
-        """The session's secret is made once, and stays what it is; only its owner may be another Deployment."""
+        """Make the Secret of the session's agent, where it has one. Another value comes with another SECRET_KEY, or
+        from an earlier release; another owner is a Deployment that was made anew."""
+        if self._choices.agent is None:
+            return
         name = names.workspace(identity.uuid)
+        wanted = objects.secret(identity, deployment, self._secrets.token_file(identity.uuid))
         there = self._cluster.get("secrets", name)
         if there is None:
-            value = secrets.token_urlsafe(SECRET_BYTES)
-            self._cluster.create("secrets", objects.secret(identity, deployment, value))
+            self._cluster.create("secrets", wanted)
             return
-        owner = objects.owner_reference(deployment)
-        if [each.get("uid") for each in there["metadata"].get("ownerReferences") or []] != [owner["uid"]]:
-            self._cluster.patch("secrets", name, {"metadata": {"ownerReferences": [owner]}})
+        owners, data = wanted["metadata"]["ownerReferences"], wanted["data"]
+        owned = [each.get("uid") for each in there["metadata"].get("ownerReferences") or []] == [owners[0]["uid"]]
+        if not owned or not data.items() <= (there.get("data") or {}).items():
+            self._cluster.patch("secrets", name, {"metadata": {"ownerReferences": owners}, "data": data})
+
+    def _apply(self, kind: str, body: Object) -> None:
+        self._cluster.apply(kind, body)
 
 
 def all_at_once(executor: Executor, steps: list[Callable[[], None]]) -> None:

@@ -20,6 +20,7 @@ from app.sessions import keys
 from app.sessions.errors import FilesGoing, FilesGone, RetryableError, Superseded, WorkspaceConflict
 from app.sessions.model import Identity
 from app.sessions.redis_errors import redis_errors
+from app.sessions.secrets import SessionSecrets
 from app.settings import Settings
 from workers.runtime import binding, names, objects, scalers, views
 from workers.runtime.base import BackupSummary, Observation, Snapshot
@@ -86,7 +87,8 @@ class KubernetesRuntime:
         self._redis = client
         self._cluster = cluster or Cluster(settings.workspace_namespace, settings.kube_timeout)
         self._scaler = scalers.make(settings, client)
-        self._beside = Beside(self._cluster, self._scaler, self._choices)
+        secrets = SessionSecrets(settings.secret_keys())
+        self._beside = Beside(self._cluster, self._scaler, self._choices, secrets)
         self._jobs = ArchiveJobs(self._cluster, settings.start_timeout, clock)
         self._clock = clock
 
@@ -95,8 +97,8 @@ class KubernetesRuntime:
         self._cluster.version("deployments")
 
     def provision(self, identity: Identity, generation: int, *, starting: bool = False) -> None:
-        """See `Runtime.provision`. What stands beside the Deployment is left to a start: ingress controllers and
-        KEDA are busy with it for as long as the pod needs to come up."""
+        """See `Runtime.provision`. What stands beside the Deployment is left to a start, but for the Secret: ingress
+        controllers and KEDA are busy with it for as long as the pod needs to come up."""
         self._decided(lambda: self._provision(identity, generation, starting))
         buried = self._buried(identity.uuid)
         if buried > generation:
@@ -178,7 +180,7 @@ class KubernetesRuntime:
 
     def watch(self, stop: Event) -> Iterator[Snapshot | Observation]:
         """See `Runtime.watch`."""
-        return ClusterWatch(self._cluster, self._clock).run(stop)
+        return ClusterWatch(self._cluster, self._choices.agent_at, self._clock).run(stop)
 
     def tidy(self) -> None:
         """See `Runtime.tidy`. Where KEDA scales no more, its objects go; a session gets one when it is next started
@@ -436,6 +438,7 @@ class KubernetesRuntime:
             self._clock(),
             generation=generation_of(metadata),
             created_at=timestamp(metadata.get("creationTimestamp")),
+            agent_at=self._choices.agent_at,
         )
 
 

@@ -28,6 +28,9 @@ ARCHIVE = "workspace-archive"
 READER = "backup-reader"
 """`app` of the Jobs that hand out a backup."""
 
+AGENT, EDITOR = "agent", "editor"
+"""The containers of a workspace's pod."""
+
 USER = PREFIX + "user-id"
 IDENTITY = PREFIX + "identity"
 GENERATION = PREFIX + "generation"

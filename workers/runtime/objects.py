@@ -1,5 +1,8 @@
 """The objects of a session in the cluster, as pure functions of what is known of it.
 
+Its pod has two containers of one image: the agent and the editor. The agent stands first, as a kubelet starts
+them in this order, and it has a call to make. It has no probe: whether the pod is ready is the editor's affair.
+
 Everything but the volume claim and the archive Jobs is owned by the Deployment, so that deleting that
 one takes the rest along. The claim is the session: it alone outlives everything else, so it carries
 the identity and the last intent as the Deployment does.
@@ -10,6 +13,7 @@ The shapes are those of the Kubernetes API reference, v1.34; pods meet its Pod S
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -27,9 +31,6 @@ Object = dict[str, Any]
 PORT = 8080
 """Where the editor listens in its pod."""
 
-AGENT_PORT = 1111
-"""Where its agent does."""
-
 UID = 1000
 """Of whoever runs in a workspace; the image's user, and the group of its files."""
 
@@ -39,6 +40,15 @@ them, so that a restore can swap `app` for another folder by a rename."""
 
 FILES = MOUNT + "/app"
 HOME = MOUNT + "/home"
+
+TOKEN_FOLDER = "/run/agent"
+"""Where the agent finds its secrets, and nobody else does."""
+
+TOKEN_KEY = "token"
+"""Of the session's Secret, and the file's name."""
+
+AGENT_REQUESTS = {"cpu": "20m", "memory": "64Mi"}
+"""What an agent needs that waits; what it runs may take as much as its size allows."""
 
 TMP_LIMIT = "1Gi"
 """Of /tmp, which is the node's disk."""
@@ -68,7 +78,8 @@ READER_RESOURCES = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cp
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """What the settings say about the objects, read once. `sizes` are container resources by size."""
+    """What the settings say about the objects, read once. `sizes` are container resources by size, `agent` is the
+    environment of every agent, None where there are none for want of a SECRET_KEY."""
 
     domain: str
     image: str
@@ -77,6 +88,8 @@ class Choices:
     storage_class: str
     ingress_class: str
     api_host: str
+    agent: Mapping[str, str] | None
+    agent_port: int
     ingress_annotations: Mapping[str, str]
     tls_secret: str
     runtime_class: str
@@ -106,6 +119,8 @@ class Choices:
             storage_class=settings.storage_class,
             ingress_class=settings.ingress_class,
             api_host=settings.api_host,
+            agent=_agent_environment(settings) if settings.secret_keys() else None,
+            agent_port=settings.user_pod_port,
             ingress_annotations=_json(settings.ingress_annotations, "INGRESS_ANNOTATIONS", dict),
             tls_secret=settings.ingress_tls_secret,
             runtime_class=settings.runtime_class,
@@ -118,6 +133,12 @@ class Choices:
             archive_deadline=max(1, round(settings.long_task_limit * 0.9)),
             restore_limits=(settings.restore_max_bytes, settings.restore_max_entries),
         )
+
+    def agent_at(self, address: str) -> str:
+        """Where the agent of a pod at this IP address is found, "" where pods have none."""
+        if self.agent is None or not address:
+            return ""
+        return f"http://[{address}]:{self.agent_port}" if ":" in address else f"http://{address}:{self.agent_port}"
 
     @property
     def backup_folder(self) -> str:
@@ -183,17 +204,29 @@ def digest(template: Object) -> str:
 
 
 def pod_template(identity: Identity, choices: Choices) -> Object:
-    """What runs the session's editor."""
+    """What runs the session's agent, where there is one, and its editor."""
     uuid = identity.uuid
-    secret = {"secretKeyRef": {"name": names.workspace(uuid), "key": "secret"}}
-    container = {
-        "name": "editor",
+    containers = [editor(identity, choices)]
+    volumes = _volumes(uuid)
+    if choices.agent is not None:
+        containers.insert(0, agent(identity, choices, choices.agent))
+        # Readable by its group too, which fsGroup makes it: uid 1000 is not its owner.
+        token = {"secretName": names.workspace(uuid), "items": [{"key": TOKEN_KEY, "path": TOKEN_KEY}]}
+        volumes.append({"name": "token", "secret": {**token, "defaultMode": 0o400}})
+    spec = _pod_spec(containers, volumes, choices, choices.stop_grace)
+    # Services come with environment variables otherwise, one set for each session of the namespace.
+    return {"metadata": {"labels": _pod_labels(uuid)}, "spec": spec}
+
+
+def editor(identity: Identity, choices: Choices) -> Object:
+    """The container that users see."""
+    return {
+        "name": names.EDITOR,
         "image": choices.image,
         "imagePullPolicy": "IfNotPresent",
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         "env": [
-            {"name": "WORKSPACE_UUID", "value": uuid},
-            {"name": "WORKSPACE_SECRET", "valueFrom": secret},
+            {"name": "WORKSPACE_UUID", "value": identity.uuid},
             {"name": "HOME", "value": HOME},
         ],
         # Every second from the start on: a startup probe before it doubles the time to Ready.
@@ -209,34 +242,64 @@ def pod_template(identity: Identity, choices: Choices) -> Object:
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [{"name": "files", "mountPath": MOUNT}, {"name": "tmp", "mountPath": "/tmp"}],
     }
-    spec = _pod_spec(container, _volumes(uuid), choices, choices.stop_grace)
-    # Services come with environment variables otherwise, one set for each session of the namespace.
-    return {"metadata": {"labels": _pod_labels(uuid)}, "spec": spec}
+
+
+def agent(identity: Identity, choices: Choices, environment: Mapping[str, str]) -> Object:
+    """The container that works on prompts. The token is its alone."""
+    own = {
+        "WORKSPACE_UUID": identity.uuid,
+        "WORKSPACE_DIR": FILES,
+        "HOME": HOME,
+        "AGENT_TOKEN_FILE": f"{TOKEN_FOLDER}/{TOKEN_KEY}",
+    }
+    downward = {"POD_IP": "status.podIP", "POD_NAME": "metadata.name"}
+    return {
+        "name": names.AGENT,
+        "image": choices.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["tini", "--", "workspace-agent"],
+        "ports": [{"name": "agent", "containerPort": choices.agent_port, "protocol": "TCP"}],
+        "env": [
+            *({"name": name, "value": value} for name, value in {**own, **environment}.items()),
+            *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in downward.items()),
+        ],
+        "resources": {"requests": AGENT_REQUESTS, "limits": choices.sizes[identity.size]["limits"]},
+        "securityContext": _container_security(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [
+            {"name": "files", "mountPath": MOUNT},
+            {"name": "tmp", "mountPath": "/tmp"},
+            {"name": "token", "mountPath": TOKEN_FOLDER, "readOnly": True},
+        ],
+    }
 
 
 def secret(identity: Identity, owner: Object, value: str) -> Object:
-    """The session's own secret: good for this session, and nothing else."""
+    """What the session's agent is given to prove whose it is, and to tell who calls: good for this session, and
+    nothing else."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": _metadata(identity, owner),
         "type": "Opaque",
-        "stringData": {"secret": value},
+        "data": {TOKEN_KEY: base64.b64encode(value.encode()).decode()},
     }
 
 
-def service(identity: Identity, owner: Object) -> Object:
-    """What the Ingress leads to. Without cluster-wide load balancing state: it has one pod, or none."""
+def service(identity: Identity, owner: Object, choices: Choices) -> Object:
+    """What the Ingress leads to. Without cluster-wide load balancing state: it has one pod, or none. A pod that is not
+    ready is no reason to lead nowhere: maybe only its agent died, and the editor works."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": _metadata(identity, owner),
         "spec": {
             "type": "ClusterIP",
+            "publishNotReadyAddresses": True,
             "selector": _pod_labels(identity.uuid),
             "ports": [
                 {"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"},
-                {"name": "agent", "port": AGENT_PORT, "targetPort": AGENT_PORT, "protocol": "TCP"},
+                {"name": "agent", "port": choices.agent_port, "targetPort": choices.agent_port, "protocol": "TCP"},
             ],
         },
     }
@@ -295,7 +358,7 @@ def archive_job(action: str, identity: Identity, backup: str, now: float, choice
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts,
     }
-    spec = _pod_spec(container, volumes, choices, grace=1)
+    spec = _pod_spec([container], volumes, choices, grace=1)
     spec |= {"restartPolicy": "Never", "serviceAccountName": choices.archive_service_account}
     if node:
         here = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
@@ -338,7 +401,7 @@ def reader_job(name: str, backup: str, secret_digest: str, choices: Choices) -> 
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts,
     }
-    spec = _pod_spec(container, volumes, choices, grace=1)
+    spec = _pod_spec([container], volumes, choices, grace=1)
     spec |= {"restartPolicy": "Never", "serviceAccountName": choices.archive_service_account}
     labels = {names.APP_LABEL: names.READER}
     return {
@@ -372,7 +435,7 @@ def owner_reference(owner: Object) -> Object:
     }
 
 
-def _pod_spec(container: Object, volumes: list[Object], choices: Choices, grace: int) -> Object:
+def _pod_spec(containers: list[Object], volumes: list[Object], choices: Choices, grace: int) -> Object:
     lost = {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": NODE_LOST_PATIENCE}
     spec: Object = {
         "automountServiceAccountToken": False,
@@ -387,7 +450,7 @@ def _pod_spec(container: Object, volumes: list[Object], choices: Choices, grace:
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [container],
+        "containers": containers,
         "volumes": volumes,
         "tolerations": [
             {"key": "node.kubernetes.io/not-ready", **lost},
@@ -440,6 +503,24 @@ def _labels(identity: Identity, app: str) -> dict[str, str]:
 def _pod_labels(uuid: str) -> dict[str, str]:
     """Without the user: a selector can't be changed, and needs no more."""
     return {names.APP_LABEL: names.WORKSPACE, names.UUID_LABEL: uuid}
+
+
+def _agent_environment(settings: Settings) -> Mapping[str, str]:
+    """What every agent is told, by the names it reads."""
+    limits = (
+        "agent_turn_timeout",
+        "agent_max_steps",
+        "agent_max_tokens",
+        "agent_command_timeout",
+        "checkpoint_interval",
+        "message_max_bytes",
+    )
+    return {
+        "AGENT_HOST": "0.0.0.0",
+        "USER_POD_PORT": str(settings.user_pod_port),
+        "GATEWAY_URL": settings.gateway_location(),
+        **{name.upper(): str(getattr(settings, name)) for name in limits},
+    }
 
 
 def _sizes(text: str) -> Mapping[str, Object]:

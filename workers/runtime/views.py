@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +101,7 @@ class DeploymentView:
 class PodView:
     """A pod that may run the editor. `gone` says that it is on its way out, `ended` that no process of it is
     left: the cluster takes a second or two longer to clear it away. `steps` are those of its start that
-    are done."""
+    are done. `problem` is the editor's, `trouble` what is wrong with the agent alone."""
 
     uuid: str
     name: str
@@ -112,6 +112,8 @@ class PodView:
     ended: bool
     steps: frozenset[str]
     problem: Problem | None
+    trouble: str = ""
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,7 @@ def claim_view(item: Object) -> ClaimView:
 def pod_view(item: Object) -> PodView:
     metadata, status = item["metadata"], item.get("status") or {}
     conditions = _conditions(item)
-    ready = conditions.get("Ready", {}).get("status") == "True"
+    ready = _editor_ready(item)
     return PodView(
         uuid=uuid_of(item),
         name=metadata["name"],
@@ -166,8 +168,10 @@ def pod_view(item: Object) -> PodView:
         ready=ready,
         gone="deletionTimestamp" in metadata or status.get("phase") in OVER,
         ended=status.get("phase") in OVER,
-        steps=_steps(conditions, _container(item)),
+        steps=_steps(conditions, _container(item), ready=ready),
         problem=None if ready else pod_problem(item),
+        trouble=agent_trouble(item),
+        address=status.get("podIP", ""),
     )
 
 
@@ -177,6 +181,9 @@ def warned(event: Object) -> Warned | None:
     match = OBJECT_NAME.fullmatch(str(about.get("name", "")))
     reason = str(event.get("reason", ""))
     if match is None or not (reason in EVENT_STEPS or reason in TROUBLES):
+        return None
+    if reason in EVENT_STEPS and about.get("fieldPath") == f"spec.containers{{{names.AGENT}}}":
+        # The steps of a start are the editor's.
         return None
     return Warned(match[1], str(about["name"]), reason, str(event.get("message", "")))
 
@@ -220,8 +227,10 @@ def observation(
     created_at: float = 0.0,
     phases: Mapping[str, float] | None = None,
     files_going: bool = False,
+    agent_at: Callable[[str], str] = lambda address: "",
 ) -> Observation:
-    """A workspace as these objects show it at `now`. `generation` is for one without a Deployment."""
+    """A workspace as these objects show it at `now`. `generation` is for one without a Deployment, `agent_at` gives
+    the agent's URL by the pod's address."""
     known = max(deployment.generation if deployment else 0, generation)
     down = Observation(identity=identity, generation=known, created_at=created_at)
     if deployment is None or not deployment.up:
@@ -238,6 +247,8 @@ def observation(
         running=True,
         ready=pod is not None and pod.ready,
         pod_name=pod.name if pod else "",
+        agent=agent_at(pod.address) if pod else "",
+        trouble=pod.trouble if pod else "",
         created_at=created_at,
         phases=dict(phases or {}),
     )
@@ -262,17 +273,24 @@ def pod_problem(item: Object) -> Problem | None:
         return Problem(f"The workspace can't be started: {_words(message or reason)}", created, SETUP_PATIENCE)
     ready = conditions.get("Ready", {})
     if container.get("ready") and ready.get("status") == "False":
-        # Only the cluster says so: the node itself has gone silent.
+        # Only the cluster says so: the node itself has gone silent. (Were it the agent, the editor would be ready.)
         since = timestamp(ready.get("lastTransitionTime")) or created
         return Problem("The machine the workspace runs on does not answer.", since, NODE_PATIENCE)
     return None
 
 
-def ended(container: Object) -> str:
+def agent_trouble(item: Object) -> str:
+    """Why the pod's agent does not run for now, "" when it does or has not begun. Its editor works all the same."""
+    container = _status(item, lambda name: name == names.AGENT)
+    waiting = (container.get("state") or {}).get("waiting") or {}
+    return ended(container, "agent") if waiting.get("reason") == "CrashLoopBackOff" else ""
+
+
+def ended(container: Object, what: str = "editor") -> str:
     """How a container came to its end, with its last words."""
     last = (container.get("lastState") or {}).get("terminated") or (container.get("state") or {}).get("terminated")
     if not last:
-        return "The editor ended unexpectedly."
+        return f"The {what} ended unexpectedly."
     if last.get("reason") == "OOMKilled":
         how = "it needed more memory than a workspace of its size has"
     elif last.get("exitCode", 0) > 128:
@@ -280,7 +298,7 @@ def ended(container: Object) -> str:
     else:
         how = f"status {last.get('exitCode')}"
     tail = log_tail(str(last.get("message") or ""))
-    return f"The editor ended unexpectedly ({how})." + (f" Last lines of its log:\n{tail}" if tail else "")
+    return f"The {what} ended unexpectedly ({how})." + (f" Last lines of its log:\n{tail}" if tail else "")
 
 
 def log_tail(text: str) -> str:
@@ -304,7 +322,7 @@ def _unscheduled(message: str) -> str:
     return f"No machine of the cluster has room for the workspace: {message}"
 
 
-def _steps(conditions: Mapping[str, Object], container: Object) -> frozenset[str]:
+def _steps(conditions: Mapping[str, Object], container: Object, *, ready: bool) -> frozenset[str]:
     steps = set()
     if conditions.get("PodScheduled", {}).get("status") == "True":
         steps.add("scheduled")
@@ -312,7 +330,7 @@ def _steps(conditions: Mapping[str, Object], container: Object) -> frozenset[str
         steps.add("volume")
     if "running" in (container.get("state") or {}):
         steps.add("started")
-    if conditions.get("Ready", {}).get("status") == "True":
+    if ready:
         steps.add("ready")
     return frozenset(steps)
 
@@ -321,9 +339,24 @@ def _conditions(item: Object) -> dict[str, Object]:
     return {each["type"]: each for each in (item.get("status") or {}).get("conditions") or []}
 
 
+def _editor_ready(item: Object) -> bool:
+    """Whether the editor answers, as far as the cluster knows. A pod whose agent is down isn't ready, but its editor
+    may be; a pod that isn't though all its containers are is on a node that went silent."""
+    conditions = _conditions(item)
+    if conditions.get("Ready", {}).get("status") == "True":
+        return True
+    one_is_not = conditions.get("ContainersReady", {}).get("status") == "False"
+    return one_is_not and _container(item).get("ready") is True
+
+
 def _container(item: Object) -> Object:
-    statuses = (item.get("status") or {}).get("containerStatuses") or [{}]
-    return dict(statuses[0])
+    """What is known of the editor's container, or of the only one that an archive Job has."""
+    return _status(item, lambda name: name != names.AGENT)
+
+
+def _status(item: Object, wanted: Callable[[str], bool]) -> Object:
+    statuses = (item.get("status") or {}).get("containerStatuses") or []
+    return next((dict(each) for each in statuses if wanted(each.get("name", ""))), {})
 
 
 def _signal(number: int) -> str:

@@ -130,9 +130,12 @@ class Feed:
 
 
 class ClusterWatch:
-    """One pass of `KubernetesRuntime.watch`."""
+    """One pass of `KubernetesRuntime.watch`. `agent_at` gives an agent's URL by the address of its pod."""
 
-    def __init__(self, cluster: Cluster, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, cluster: Cluster, agent_at: Callable[[str], str], clock: Callable[[], float] = time.time
+    ) -> None:
+        self._agent_at = agent_at
         self._clock = clock
         self._changes: queue.Queue[Change] = queue.Queue()
         self._feeds = [
@@ -305,6 +308,7 @@ class ClusterWatch:
             generation=generation if deployment is None else 0,
             phases=views.steps_in_order(self._steps.get(uuid, {})),
             files_going=uuid in self._going,
+            agent_at=self._agent_at,
         )
         if seen.running and deployment is not None and views.problem_of(deployment, pod, warning) is not None:
             # Something is wrong and may be for long enough in a moment, without another word of the cluster.

@@ -12,7 +12,7 @@ import pytest
 
 from tests.model_server import Answer, ToolCall
 from tests.unit.agent.fake_gateway import DOOR, TOKEN
-from tests.unit.agent.process import PATIENCE, ROOT, AgentProcess
+from tests.unit.agent.process import PATIENCE, ROOT, UUID, AgentProcess
 
 ASYNC = {"Prefer": "respond-async"}
 
@@ -394,3 +394,19 @@ def test_it_ends_with_nothing_left_over(agent, gateway):
     with pytest.raises(ConnectionRefusedError):
         agent.call("GET", "/health")
     assert not os.path.exists(f"/proc/{pid}")
+
+
+def test_its_paths_are_served_below_the_sessions_own_path_too(agent):
+    """An ingress leads that path of the API's host here. Another session's is none of ours; the secret is needed."""
+    agent.start()
+    assert agent.call("GET", f"/chat/{UUID}/health", headers={"Authorization": ""})[0] == 200
+    assert agent.call("GET", f"/chat/{UUID}/history")[1] == {"messages": [], "total": 0}
+    assert agent.call("GET", f"/chat/{UUID}/history", headers={"Authorization": ""})[0] == 401
+    assert agent.call("POST", f"/chat/{UUID}/chat", {"id": "m1", "message": "hello"})[1]["status"] == "processed"
+    for path in (
+        f"/chat/{UUID}",
+        f"/chat/{UUID}history",
+        "/chat/zzzz9999/history",
+        f"/chat/{UUID}/chat/{UUID}/history",
+    ):
+        assert agent.call("GET", path)[0] in (404, 405)
