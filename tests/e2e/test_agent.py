@@ -132,6 +132,8 @@ def test_a_conversation_reads_the_same_after_sleeps_a_delete_and_a_restore(
     gone = service.done("DELETE", f"/session/{uuid}")
     assert gone["status"] == "terminated"
     assert service.conversation(uuid) == awake
+    sidecar = json.loads((service.data_dir / "backups" / f"{gone['backup']}.json").read_text())
+    assert [each["content"] for each in sidecar["conversation"]["messages"]] == wanted
 
     restored = service.done("POST", f"/backups/{gone['backup']}/restore")["uuid"]
     service.wait_status(restored, "active")

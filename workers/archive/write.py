@@ -30,6 +30,7 @@ from app.sessions.backup_files import BackupFiles, NewBackup
 from app.sessions.backups import identity_fields
 from app.sessions.errors import ArchiveError, PermanentError, RetryableError
 from app.sessions.model import Identity
+from workers.archive.conversation import conversation
 from workers.archive.format import (
     BLOCK,
     FOLDER_FLAGS,
@@ -110,6 +111,7 @@ def write_backup(root: Path, files: BackupFiles, name: str, identity: Identity, 
             with part.read_back() as stored:
                 verify(stored, name, Expected(digest, part.written, tally.entries, tally.content_bytes))
             described = _sidecar(name, identity, now, part.written, digest, tally)
+            described["conversation"] = conversation(folder)
             return _summary(part.commit(described))
     raise AssertionError("the last pass returns or raises")
 

@@ -1,0 +1,138 @@
+"""A courier that dies after each single step of a delivery, and a worker that does while it takes leave of an agent."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from app.sessions.core import Core, build_core
+from app.sessions.model import Status
+from app.sessions.service import NewSession
+from app.settings import Settings
+from tests.conftest import ROOT
+from tests.fake_agent import FakeAgent, fake_agent
+from tests.fakes import FakeRuntime
+from tests.integration.serving import OwnRedis
+from tests.service import wait_for
+from workers.delivery import Deliveries
+from workers.lifecycle import Lifecycle
+from workers.sweeps import Sweeps
+
+PROMPTS = ["m1", "m2", "m3"]
+MOST_STEPS = 200
+SECRET = "the-secret-key-of-the-delivery-tests"
+
+
+class Place:
+    """One session for each death, an agent, and the process that lets deliveries die."""
+
+    def __init__(self, core: Core, agent: FakeAgent, process: subprocess.Popen[str]) -> None:
+        self.core, self.agent, self.process = core, agent, process
+        runtime = FakeRuntime()
+        self.sweeps = Sweeps(core, runtime, Lifecycle(core, runtime))
+
+    def session(self) -> str:
+        """A session that is up, its agent known, with nothing sent to the courier of it."""
+        uuid = self.core.sessions.create(NewSession(user_id="ada")).uuid
+        self.core.store.change(uuid, time.time(), to=Status.ACTIVE, settle=True)
+        assert self.core.inbox.agent_here(uuid, self.agent.address, "pod", "boot", time.time())
+        return uuid
+
+    def attempt(self, task: str, uuid: str, limit: int) -> str:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(f"{task} {uuid} {limit}\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().strip()
+
+    def deliver_until(self, uuid: str, done: Callable[[], bool]) -> None:
+        """What the sweeps and a courier do, until it is done."""
+
+        def tried() -> bool:
+            self.sweeps.stale()
+            Deliveries(self.core).deliver(uuid)
+            return done()
+
+        wait_for(tried, f"the prompts of {uuid}", lambda: str(self.core.store.get(uuid)))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with ExitStack() as stack:
+        server = stack.enter_context(OwnRedis(tmp_path))
+        agent = stack.enter_context(fake_agent())
+        settings = {"DATA_DIR": str(tmp_path / "data"), "REDIS_URL": server.url, "SECRET_KEY": SECRET}
+        settings |= {"LEASE_TTL": "0.3", "STALE_AFTER": "0.2", "MAX_SESSIONS_PER_USER": "1000"}
+        command = [sys.executable, "-m", "tests.faults.delivering"]
+        process = stack.enter_context(
+            subprocess.Popen(
+                command, cwd=ROOT, env=os.environ | settings, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+        )
+        stack.callback(process.kill)
+        own = Settings(
+            data_dir=tmp_path / "data",
+            redis_url=server.url,
+            secret_key=SECRET,
+            lease_ttl=0.3,
+            stale_after=0.2,
+            max_sessions_per_user=1000,
+        )
+        yield Place(build_core(own), agent, process)
+
+
+def test_a_courier_may_die_after_any_step_and_every_prompt_is_delivered_once_and_in_order(place: Place) -> None:
+    """Whatever it had done by then, the next courier does the rest."""
+    deaths = []
+    for limit in range(1, MOST_STEPS):
+        uuid = place.session()
+        ids = [f"{uuid}.{name}" for name in PROMPTS]
+        for message_id in ids:
+            place.core.inbox.take(uuid, f"text of {message_id}", message_id, now=time.time())
+        outcome = place.attempt("deliver", uuid, limit)
+        place.deliver_until(uuid, lambda uuid=uuid: place.core.store.get(uuid).waiting == 0)  # type: ignore[misc]
+        accepted = [each for each in place.agent.accepted if each.startswith(uuid)]
+        assert accepted == ids, f"after {outcome}"
+        states = [place.core.inbox.get(uuid, each).state for each in ids]
+        assert states == ["delivered"] * len(ids), f"after {outcome}"
+        if outcome == "passed":
+            break
+        assert outcome.startswith("killed "), outcome
+        deaths.append(outcome)
+    else:
+        raise AssertionError(f"no delivery came to its end: {deaths[-5:]}")
+    assert deaths.count("killed agent /chat") == len(PROMPTS)
+    assert len(deaths) > 4 * len(PROMPTS), deaths
+    assert len(place.agent.repeated) == len(PROMPTS), "those whose deliverer died before it could note it"
+
+
+def test_a_worker_may_die_after_any_step_of_its_leave_and_a_whole_conversation_is_kept(place: Place) -> None:
+    """The archive has the conversation as it was or as it is now, and a leave taken again completes it."""
+    old = [{"id": "m0", "role": "user", "content": "old"}]
+    new = [*old, {"id": "m1", "role": "user", "content": "new"}]
+    deaths = []
+    for limit in range(1, MOST_STEPS):
+        uuid = place.session()
+        place.agent.history = old
+        assert place.attempt("leave", uuid, MOST_STEPS) == "passed"
+        place.agent.history = new
+        outcome = place.attempt("leave", uuid, limit)
+        kept = place.core.archive.read(uuid)
+        assert kept is not None
+        assert kept.history in (old, new), f"after {outcome}"
+        assert place.attempt("leave", uuid, MOST_STEPS) == "passed"
+        kept = place.core.archive.read(uuid)
+        assert kept is not None
+        assert kept.history == new, f"after {outcome}"
+        if outcome == "passed":
+            break
+        deaths.append(outcome.removeprefix("killed "))
+    assert [each for each in deaths if not each.startswith("redis")] == [
+        "agent /cancel", "agent /checkpoint", "archive history.json", "archive context.json", "archive metadata.json",
+    ]  # fmt: skip

@@ -1,0 +1,159 @@
+"""Prompts while the parts they pass through are killed: none is lost, none runs twice, and their order is kept."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tests.faults.calls import ask
+from tests.model_server import Answer, ModelServer, ToolCall, last_prompt, results_since_prompt
+from tests.service import Service, wait_for
+from workers.runtime.folders import Folders
+
+PROMPTS = 200
+SESSIONS = 4
+ROUNDS = 2
+"""Each begins with all sessions asleep."""
+
+PARTS = ["worker", "agent", "courier", "gateway", "redis", "web", "agent", "watcher"]
+BETWEEN = 6
+"""Prompts sent from one death to the next."""
+
+
+def counting(body: Mapping[str, Any]) -> Answer | None:
+    """For the prompt "count N": appends N to a file, once. Told that it is not known how far that came, it looks, as
+    a model should."""
+    found = re.fullmatch(r"count (\d+)", last_prompt(body))
+    if not found:
+        return None
+    number = found[1]
+    last = [None, *results_since_prompt(body)][-1]
+    if last is None or last.strip().startswith("0"):
+        return _run(f"sleep 0.1; echo {number} >> counted")
+    if "interrupted" in last or "not run" in last:
+        return _run(f"grep -cx {number} counted || {{ test -e counted || echo 0; }}")
+    return Answer(text=f"{number} is counted")
+
+
+def _run(command: str) -> Answer:
+    return Answer(tool_calls=(ToolCall("run_command", {"command": command}),))
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[ModelServer]:
+    with ModelServer(rules=[counting]) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, code_server: str, model: ModelServer) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("service")
+    short = {"LEASE_TTL": "3", "STALE_AFTER": "2", "MAX_SESSIONS_PER_USER": "1000"}
+    running = Service(folder, code_server, LLM_BASE_URL=model.url, LLM_MODEL="stub", **short)
+    running.start()
+    try:
+        yield running
+    finally:
+        running.stop()
+    assert running.processes() == [], "an orphan process was left"
+
+
+class Senders:
+    """What was sent to each session so far, and who is to die next."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.sent: dict[str, list[str]] = {service.create("ada")["uuid"]: [] for _ in range(SESSIONS)}
+        self.folders = Folders(service.data_dir)
+        self.deaths = 0
+
+    def send(self, number: int) -> None:
+        uuid = list(self.sent)[number % SESSIONS]
+        answer = ask(self.service, "POST", f"/session/{uuid}/chat", {"message": f"count {number}", "id": f"m{number}"})
+        assert answer["message_id"] == f"m{number}", answer
+        self.sent[uuid].append(str(number))
+
+    def kill_next(self) -> None:
+        """SIGKILL, once something more has been counted: so all that is killed is at work."""
+        part = PARTS[self.deaths % len(PARTS)]
+        self.deaths += 1
+        if part == "agent":
+            self.kill_agent(list(self.sent)[self.deaths % SESSIONS])
+        else:
+            self.service.kill(part)
+
+    def kill_agent(self, uuid: str) -> None:
+        def killed() -> bool:
+            running = self.folders.read_running(uuid)
+            with suppress(ProcessLookupError):
+                if running and running.agent_pid:
+                    os.kill(running.agent_pid, signal.SIGKILL)
+                    return True
+            return False
+
+        wait_for(killed, f"the agent of {uuid} to be there")
+
+    def counted(self, uuid: str) -> list[str]:
+        file = self.service.files(uuid) / "counted"
+        return file.read_text().split() if file.exists() else []
+
+    def total(self) -> int:
+        return sum(len(self.counted(uuid)) for uuid in self.sent)
+
+    def more_than(self, count: int) -> bool:
+        return self.total() > count
+
+    def wait_all_done(self) -> None:
+        for uuid, sent in self.sent.items():
+            for number in sent:
+                message = wait_for(
+                    partial(self._end, uuid, number),
+                    f"prompt {number} of {uuid}",
+                    partial(self._shown, uuid),
+                    seconds=120,
+                )
+                assert message["state"] == "processed", message
+
+    def _shown(self, uuid: str) -> str:
+        return f"{self.counted(uuid)[-3:]} {self.service.call('GET', f'/session/{uuid}').text}"
+
+    def _end(self, uuid: str, number: str) -> Any:
+        message = ask(self.service, "GET", f"/session/{uuid}/messages/m{number}")
+        return message if message["state"] in ("processed", "failed") else None
+
+
+def test_200_prompts_under_fire_are_each_worked_on_once_and_in_order(service: Service, model: ModelServer) -> None:
+    """Workers, agents, the gateway, the web and Redis die by SIGKILL in turn while prompts come and go."""
+    senders = Senders(service)
+    numbers = iter(range(PROMPTS))
+    for _ in range(ROUNDS):
+        for uuid in senders.sent:
+            service.done("POST", f"/session/{uuid}/scale-down")
+        for count in range(PROMPTS // ROUNDS):
+            senders.send(next(numbers))
+            if count % BETWEEN == BETWEEN - 1:
+                senders.kill_next()
+                # The next dies when this one's work goes on, and has gone some way.
+                wait_for(partial(senders.more_than, senders.total()), "another prompt to be counted", seconds=120)
+        senders.wait_all_done()
+        for uuid in senders.sent:
+            service.wait_status(uuid, "active")
+    for uuid, sent in senders.sent.items():
+        assert senders.counted(uuid) == sent
+        said = service.conversation(uuid)
+        assert [each["content"] for each in said if each["role"] == "user"] == [f"count {number}" for number in sent]
+        answers = [each["outcome"]["response"]["text"] for each in said if "outcome" in each]
+        assert answers == [f"{number} is counted" for number in sent]
+    asked = {last_prompt(request.body) for request in model.requests}
+    assert asked == {f"count {number}" for number in range(PROMPTS)}
+    assert senders.deaths >= 2 * len(PARTS)
+    assert service.redis().llen("dead_letters") == 0
+    for uuid in senders.sent:
+        service.done("DELETE", f"/session/{uuid}?backup=false")
