@@ -22,7 +22,6 @@ class Context:
     core: Core
     lifecycle: Lifecycle
     sweeps: Sweeps
-    deliveries: Deliveries
 
 
 @lru_cache(maxsize=1)
@@ -31,7 +30,13 @@ def context() -> Context:
     core = build_core(Settings.from_env())
     runtime = runtimes.load(core.settings)
     lifecycle = Lifecycle(core, runtime)
-    return Context(core, lifecycle, Sweeps(core, runtime, lifecycle), Deliveries(core))
+    return Context(core, lifecycle, Sweeps(core, runtime, lifecycle))
+
+
+@lru_cache(maxsize=1)
+def deliveries() -> Deliveries:
+    """Who hands out prompts in this process. Without a runtime: a courier has no access to what runs the workspaces."""
+    return Deliveries(build_core(Settings.from_env()))
 
 
 @lru_cache(maxsize=1)

@@ -16,7 +16,7 @@ from app.sessions import queue
 from app.sessions.errors import RetryableError, RuntimeUnavailable, SessionError, StateUnavailable
 from workers import answering
 from workers.celery_app import app, settings
-from workers.context import context, readers
+from workers.context import context, deliveries, readers
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def wake(uuid: str, generation: int) -> None:
 def deliver(uuid: str) -> None:
     # Not counted as others are: many of them at once are no sign of trouble. While prompts wait the sweep asks again.
     try:
-        context().deliveries.deliver(uuid)
+        deliveries().deliver(uuid)
     except StateUnavailable as error:
         log.warning("left to the stale sweep: %s", error, extra={"task": queue.DELIVER, "task_args": [uuid]})
 
