@@ -14,7 +14,7 @@ from app.agent.gateway import Gateway, GatewayDown, waits
 log = logging.getLogger(__name__)
 
 BATCH_SECONDS = 0.05
-"""At least between two calls while a model streams; the first event goes at once."""
+"""At least between two calls while a model streams; the first event goes at once, and so does an outcome."""
 
 BATCH_EVENTS = 200
 KEPT_EVENTS = 5000
@@ -83,12 +83,17 @@ class Reports:
                     return
                 if not self._events and not self._busy():
                     continue
-            time.sleep(max(0.0, min(BATCH_SECONDS, sent_at + BATCH_SECONDS - time.monotonic())))
+                due = sent_at + BATCH_SECONDS - time.monotonic()
+                self._changed.wait_for(self._pressing, max(0.0, min(BATCH_SECONDS, due)))
             if self._send():
                 next_wait = waits()
             else:
                 time.sleep(next_wait())
             sent_at = time.monotonic()
+
+    def _pressing(self) -> bool:
+        """Whether somebody waits for what is to be sent."""
+        return self._stopping or any(event.is_terminal for event in self._events)
 
     def _send(self) -> bool:
         """Send the next batch; whether the gateway has taken it, or never will."""

@@ -66,6 +66,33 @@ def running_gunicorn(target: str, folder: Path, redis_url: str) -> Iterator[int]
 
 
 @contextmanager
+def running_gateway(folder: Path, redis_url: str, model_url: str, secret_key: str) -> Iterator[int]:
+    """The port of a gateway as the Procfile runs it, in front of that model; users have no budget."""
+    port = free_port()
+    settings = {
+        "DATA_DIR": str(folder),
+        "REDIS_URL": redis_url,
+        "GATEWAY_PORT": str(port),
+        "SECRET_KEY": secret_key,
+        "LLM_BASE_URL": model_url,
+        "LLM_MODEL": "stub",
+        "LLM_TOKENS_PER_DAY": "0",
+        "LOG_LEVEL": "WARNING",
+    }
+    command = [sys.executable, "-m", "gunicorn", "--config", "app/gateway/gunicorn.conf.py"]
+    with _running([*command, "app.gateway.main:create_app()"], port, settings):
+        yield port
+
+
+@contextmanager
+def running_model() -> Iterator[str]:
+    """The base URL of a model server that thinks of nothing, and takes no time for it."""
+    port = free_port()
+    with _running([sys.executable, "-m", "tests.model_server", "--port", str(port)], port, {}):
+        yield f"http://127.0.0.1:{port}/v1"
+
+
+@contextmanager
 def _running(command: list[str], port: int, settings: dict[str, str]) -> Iterator[None]:
     process = subprocess.Popen(command, cwd=PROJECT, env=os.environ | settings, stdout=subprocess.DEVNULL)
     try:

@@ -102,10 +102,10 @@ def answers(port: int) -> bool:
 
 
 @contextmanager
-def service(data_dir: Path) -> Iterator[str]:
-    """The whole service by scripts/run; gives its URL."""
-    environ = {**os.environ, "DATA_DIR": str(data_dir), "PORT": str(free_port()), "API_KEY": KEY}
-    environ |= {f"RATE_LIMIT_{name}": "100000/minute" for name in ("CREATE", "WAKE", "DELETE", "DEFAULT")}
+def service(data_dir: Path, **settings: str) -> Iterator[str]:
+    """The whole service by scripts/run, with these settings; gives its URL."""
+    environ = {**os.environ, "DATA_DIR": str(data_dir), "PORT": str(free_port()), "API_KEY": KEY, **settings}
+    environ |= {f"RATE_LIMIT_{name}": "100000/minute" for name in ("CREATE", "WAKE", "CHAT", "DELETE", "DEFAULT")}
     process = subprocess.Popen(
         [str(PROJECT / "scripts" / "run")], env=environ, stdout=subprocess.PIPE, stderr=sys.stderr, text=True
     )

@@ -227,3 +227,15 @@ def test_events_carry_the_beginning_and_the_end_of_long_values():
     """The history has the rest."""
     cut = shown({"path": "x", "content": "y" * 100_000, "n": 3})
     assert cut["path"] == "x" and cut["n"] == 3 and len(cut["content"]) < 2100
+
+
+def test_an_outcome_waits_for_no_batch(gateway, line, monkeypatch):
+    """Somebody waits for it; the pieces of an answer may be collected."""
+    monkeypatch.setattr(module, "BATCH_SECONDS", 3600.0)
+    with Reporting(line) as reporting:
+        reporting.reports.add(token("first"))
+        gateway.wait(lambda: gateway.events)
+        reporting.reports.add(token("second"))
+        reporting.reports.add(processed())
+        gateway.wait(lambda: len(gateway.events) == 3)
+        assert [event["type"] for event in gateway.events] == ["token", "token", "processed"]
