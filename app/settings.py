@@ -139,7 +139,8 @@ class Settings:
     api_host: str = setting(
         "",
         "host",
-        "of the API: its /chat/{uuid} leads to the agent, so its user could serve pages there; empty: nowhere",
+        "of the API: its /chat/{uuid} leads to the agent, so its user could serve pages there; empty: nowhere, "
+        "in local mode api.<domain>, which serves nothing else",
     )
     ingress_annotations: str = setting("{}", "JSON", "on every workspace's Ingress, as a controller wants them")
     ingress_tls_secret: str = setting("", "name", "a certificate for *.<domain>; empty leaves TLS to the controller")
