@@ -1,8 +1,11 @@
 """How fast a session is created and woken on a cluster, against a bare Deployment of the same image.
 
-The floor is a Deployment's `replicas 0 → 1 → Ready` with the same container, resources and probe, and
-nothing around it: no volume claim, no Secret. All three are measured from sending the request until one
+The floor is a Deployment's `replicas 0 → 1 → Ready` with the editor's container, resources and probe, and
+nothing around it: no agent, no volume claim, no Secret. All are measured from sending the request until one
 and the same watch tells that the pod is ready, in rounds that alternate.
+
+A prompt wakes a session too, and is with its agent before the pod is ready: that is measured until the manager notes
+that the agent has it on its disk. It takes a service that was told of a model; whether the model answers is no matter.
 """
 
 from __future__ import annotations
@@ -14,10 +17,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from app.sessions.model import PHASES
-from scripts.bench.product import NAMESPACE, TIMEOUT, CallFailed, Manager, Pods, watched_pods
+from scripts.bench.product import NAMESPACE, PATIENCE, TIMEOUT, CallFailed, Manager, Pods, watched_pods
 from scripts.bench.servers import percentile
 from scripts.bench.table import Row
 from workers.runtime import names
@@ -32,6 +36,9 @@ FAILURES = 4
 TARGETS = {"create": 1.6, "wake": 1.15}
 """Of the floor, at most, by the medians."""
 
+DELIVERY_TARGET = 0.6
+"""Of the time the cluster takes to call the same pod ready, at most."""
+
 LABELS = {"floor": "a bare Deployment's 0 → 1", "create": "create", "wake": "wake"}
 
 FLOOR = "bench-floor"
@@ -41,12 +48,14 @@ USER = "bench"
 @dataclass(frozen=True)
 class Start:
     """One start: s from the request until its pod was ready and until the API said `active`, and the ms since the
-    request of each phase, as the record tells. The floor has the first alone."""
+    request of each phase, as the record tells. The floor has the first alone; a prompt has besides it the s until the
+    agent had it."""
 
     kind: str
     ready: float
     active: float = 0.0
     phases: Mapping[str, int] = field(default_factory=dict)
+    delivered: float = 0.0
 
 
 def run(rounds: int = ROUNDS) -> list[Row]:
@@ -55,14 +64,20 @@ def run(rounds: int = ROUNDS) -> list[Row]:
     starts: list[Start] = []
     failed: list[str] = []
     with watched_pods(cluster) as pods, no_session_left(manager), floor(manager, cluster):
-        for moments in zip(*(moments_of_a_second(rounds, seed) for seed in range(3)), strict=True):
+        for moments in zip(*(moments_of_a_second(rounds, seed) for seed in range(4)), strict=True):
             try:
-                starts += [start_floor(cluster, pods, moments[0]), *start_session(manager, pods, *moments[1:])]
+                starts += [start_floor(cluster, pods, moments[0]), *start_session(manager, pods, moments[1:])]
             except CallFailed as error:
                 failed.append(str(error))
                 if len(failed) > rounds // FAILURES:
                     raise
-    return [*rows_of_starts(starts), *rows_of_rounds(len(starts) // 3, failed), *rows_of_phases(starts)]
+    complete = sum(start.kind == "wake" for start in starts)
+    return [
+        *rows_of_starts(starts),
+        *rows_of_prompts([start for start in starts if start.kind == "prompt"]),
+        *rows_of_rounds(complete, failed),
+        *rows_of_phases(starts),
+    ]
 
 
 def moments_of_a_second(rounds: int, seed: int) -> list[float]:
@@ -88,8 +103,9 @@ def start_floor(cluster: Cluster, pods: Pods, pause: float) -> Start:
         pods.wait_gone(FLOOR)
 
 
-def start_session(manager: Manager, pods: Pods, before_create: float, before_wake: float) -> list[Start]:
-    """Create a session, put it to sleep, wake it, delete it; after these pauses (s)."""
+def start_session(manager: Manager, pods: Pods, pauses: Sequence[float]) -> list[Start]:
+    """Create a session, wake it, wake it by a prompt, delete it; each after a pause (s), and a sleep."""
+    before_create, before_wake, before_prompt = pauses
     time.sleep(before_create)
     began = time.monotonic()
     uuid = manager.call("POST", "/session/create", {"user_id": USER})["uuid"]
@@ -100,10 +116,32 @@ def start_session(manager: Manager, pods: Pods, before_create: float, before_wak
         time.sleep(before_wake)
         began = time.monotonic()
         manager.call("POST", f"/session/{uuid}/wake")
-        return [created, came_up(manager, pods, "wake", uuid, began)]
+        woken = came_up(manager, pods, "wake", uuid, began)
+        manager.call("POST", f"/session/{uuid}/scale-down")
+        pods.wait_gone(uuid)
+        return [created, woken, *start_by_prompt(manager, pods, uuid, before_prompt)]
     finally:
         manager.call("DELETE", f"/session/{uuid}?backup=false")
         pods.wait_gone(uuid)
+
+
+def start_by_prompt(manager: Manager, pods: Pods, uuid: str, pause: float) -> list[Start]:
+    """Wake a session by a prompt. Nothing where the service has no model, and so takes none."""
+    time.sleep(pause)
+    began, wall = time.monotonic(), time.time()
+    try:
+        sent = manager.call("POST", f"/session/{uuid}/chat", {"message": "Say hello."}, wait=0)
+    except CallFailed as error:
+        if "llm_not_configured" in str(error):
+            return []
+        raise
+    ready = pods.ready_at(uuid, began)
+    deadline = time.monotonic() + PATIENCE
+    while not (noted := manager.call("GET", f"/session/{uuid}/messages/{sent['message_id']}")["delivered_at"]):
+        if time.monotonic() > deadline:
+            raise CallFailed("the prompt never reached the agent")
+        time.sleep(0.1)
+    return [Start("prompt", ready - began, delivered=datetime.fromisoformat(noted).timestamp() - wall)]
 
 
 def came_up(manager: Manager, pods: Pods, kind: str, uuid: str, began: float) -> Start:
@@ -149,9 +187,11 @@ def floor(manager: Manager, cluster: Cluster) -> Iterator[None]:
 
 
 def bare(like: Object) -> Object:
-    """A Deployment at 0 that runs what `like` runs, with an empty folder in the place of its volume."""
+    """A Deployment at 0 that runs the editor of `like`, with an empty folder in the place of its volume."""
     labels = {names.APP_LABEL: FLOOR}
     spec = copy.deepcopy(like["spec"]["template"]["spec"])
+    spec["containers"] = [each for each in spec["containers"] if each["name"] == names.EDITOR]
+    spec["volumes"] = [each for each in spec["volumes"] if "secret" not in each]
     for volume in spec["volumes"]:
         if volume.pop("persistentVolumeClaim", None) is not None:
             volume["emptyDir"] = {}
@@ -182,6 +222,19 @@ def rows_of_starts(starts: Sequence[Start]) -> list[Row]:
             (f"{kind} → Ready against the floor", f"{statistics.median(ready[kind]) / base:.2f}x", f"<= {target}x")
         )
     return rows
+
+
+def rows_of_prompts(prompts: Sequence[Start]) -> list[Row]:
+    """When the agents had their prompts, beside when their pods were ready."""
+    if not prompts:
+        return [("prompt to a sleeping session", "none was taken: no model is configured", "")]
+    delivered, ready = [each.delivered for each in prompts], [each.ready for each in prompts]
+    ratio = statistics.median(delivered) / statistics.median(ready)
+    return [
+        ("prompt to a sleeping session → at the agent, p50 / p95 / max (ms)", spread(delivered), ""),
+        ("the same pods → Ready, p50 / p95 / max (ms)", spread(ready), ""),
+        ("prompt at the agent against Ready of the same pod", f"{ratio:.2f}x", f"<= {DELIVERY_TARGET}x"),
+    ]
 
 
 def rows_of_rounds(complete: int, failed: Sequence[str]) -> list[Row]:

@@ -175,7 +175,7 @@ def make_objects(cluster: Cluster, choices: Choices, record: Record) -> None:
     }
     owner = cluster.create("deployments", deployment)
     cluster.create("secrets", objects.secret(identity, owner, "none"))
-    cluster.create("services", objects.service(identity, owner))
+    cluster.create("services", objects.service(identity, owner, choices))
     cluster.create("ingresses", objects.ingress(identity, owner, choices))
 
 

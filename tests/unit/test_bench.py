@@ -13,14 +13,16 @@ ADA = Identity(uuid="aaaa0001", user_id="ada", created_at=0.0)
 
 
 def test_the_floor_runs_what_a_session_runs_and_nothing_around_it() -> None:
-    """The same container but for its secret, and an empty folder in the place of the volume."""
-    session = objects.deployment(ADA, Choices.of(Settings(workspace_image="workspace:1")), 1)
+    """The same editor, and an empty folder in the place of the volume; no agent, and none of its secrets."""
+    session = objects.deployment(ADA, Choices.of(Settings(workspace_image="workspace:1", secret_key="k" * 32)), 1)
     floor = cluster.bare(session)
     spec, like = (each["spec"]["template"]["spec"] for each in (floor, session))
     assert {"name": "files", "emptyDir": {}} in spec["volumes"]
     assert [each["name"] for each in spec["containers"][0]["env"]] == ["WORKSPACE_UUID", "HOME"]
-    for name in ("image", "resources", "readinessProbe", "securityContext", "volumeMounts"):
-        assert spec["containers"][0][name] == like["containers"][0][name]
+    assert [each["name"] for each in like["containers"]] == ["agent", "editor"]
+    for name in ("name", "image", "resources", "readinessProbe", "securityContext", "volumeMounts"):
+        assert spec["containers"][0][name] == like["containers"][1][name]
+    assert {each["name"] for each in spec["volumes"]} == {"files", "tmp"}
     assert floor["spec"]["replicas"] == 0
     assert "session-uuid" not in floor["spec"]["template"]["metadata"]["labels"], "it is nobody's session"
     assert like["volumes"][0]["persistentVolumeClaim"], "what it was made after is as it was"
@@ -43,3 +45,13 @@ def test_ratios_are_of_the_medians() -> None:
     assert rows["wake → Ready against the floor"] == "1.10x"
     assert rows["create: ready (ms since the request)"] == "1500"
     assert rows["wake: ready (ms since the request)"] == "none"
+
+
+def test_prompts_are_compared_with_their_own_pods() -> None:
+    """And none with nothing, where no model is configured."""
+    prompts = [Start("prompt", 1.0, delivered=0.5), Start("prompt", 1.0, delivered=0.5), Start("prompt", 9.0)]
+    rows = {label: value for label, value, _ in cluster.rows_of_prompts(prompts)}
+    assert rows["prompt at the agent against Ready of the same pod"] == "0.50x"
+    assert cluster.rows_of_prompts([]) == [
+        ("prompt to a sleeping session", "none was taken: no model is configured", "")
+    ]

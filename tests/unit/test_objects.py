@@ -99,7 +99,10 @@ def test_the_deployment() -> None:
     """One pod or none, never two at once, and the restricted Pod Security Standard to the letter."""
     made = objects.deployment(ADA, CHOICES, 0)
     template = {
-        "metadata": {"labels": POD_LABELS},
+        "metadata": {
+            "labels": POD_LABELS,
+            "annotations": {"kubectl.kubernetes.io/default-container": "editor"},
+        },
         "spec": {
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,

@@ -31,6 +31,9 @@ READER = "backup-reader"
 AGENT, EDITOR = "agent", "editor"
 """The containers of a workspace's pod."""
 
+DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
+"""The annotation by which `kubectl logs` and `exec` choose one."""
+
 USER = PREFIX + "user-id"
 IDENTITY = PREFIX + "identity"
 GENERATION = PREFIX + "generation"

@@ -215,7 +215,10 @@ def pod_template(identity: Identity, choices: Choices) -> Object:
         volumes.append({"name": "token", "secret": {**token, "defaultMode": 0o400}})
     spec = _pod_spec(containers, volumes, choices, choices.stop_grace)
     # Services come with environment variables otherwise, one set for each session of the namespace.
-    return {"metadata": {"labels": _pod_labels(uuid)}, "spec": spec}
+    return {
+        "metadata": {"labels": _pod_labels(uuid), "annotations": {names.DEFAULT_CONTAINER: names.EDITOR}},
+        "spec": spec,
+    }
 
 
 def editor(identity: Identity, choices: Choices) -> Object:
