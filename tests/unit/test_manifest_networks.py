@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 import yaml  # type: ignore[import-untyped]
 
@@ -84,7 +86,7 @@ def test_workspaces_reach_the_names_and_the_gateway_and_no_other_pod(overlay):
         *({"app.kubernetes.io/name": n} for n in ("gateway", "redis", "flower")),
     )
 
-    def reaches(port: int, target: dict[str, str], home: str) -> bool:
+    def reaches(port: int, target: Mapping[str, str], home: str) -> bool:
         return network.lets_out_to_pod(WORKSPACE, WORKSPACES, port, target, home)
 
     assert reaches(53, dns, "kube-system") and not reaches(443, dns, "kube-system")
@@ -136,7 +138,7 @@ def test_workspaces_are_reached_by_the_ingress_and_the_manager_only(overlay):
     not by Redis. Archive Jobs by nobody."""
     network = Network(overlay)
 
-    def admits(port: int, source: dict[str, str], home: str, pod: dict[str, str] = WORKSPACE) -> bool:
+    def admits(port: int, source: Mapping[str, str], home: str, pod: Mapping[str, str] = WORKSPACE) -> bool:
         return network.admits(pod, WORKSPACES, port, source, home)
 
     web, redis = {"app.kubernetes.io/name": "web"}, {"app.kubernetes.io/name": "redis"}
