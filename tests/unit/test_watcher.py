@@ -177,3 +177,15 @@ def test_a_workspace_that_was_just_made_is_not_adopted_yet(world: World) -> None
     world.now += 1.0
     world.sweeps.reconcile()
     assert world.get(uuid).user_id == "ada"
+
+
+def test_an_agent_that_does_not_run_is_told_and_fails_nothing(world: World) -> None:
+    """Its editor works. The reason goes when the agent is back."""
+    uuid = world.active()
+    seen = world.runtime.observe(uuid)
+    assert seen is not None
+    world.watcher.apply(replace(seen, trouble="The agent ended unexpectedly (status 1)."))
+    told = world.get(uuid)
+    assert (told.status, told.reason) == (Status.ACTIVE, "The agent ended unexpectedly (status 1).")
+    world.watcher.apply(seen)
+    assert (world.get(uuid).status, world.get(uuid).reason) == (Status.ACTIVE, "")
