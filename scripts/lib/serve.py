@@ -14,8 +14,10 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
+from urllib.parse import urlsplit
 
 from app.settings import Settings, SettingsError
 from scripts.lib import leftovers, redis_server
@@ -215,12 +217,21 @@ API_URL={service.api_url}
 API_KEY={env["API_KEY"]}
 FLOWER_URL=http://127.0.0.1:{env["FLOWER_PORT"]}
 
+{prompts(env)}
 Docs: {service.api_url}/docs. Flower's user is admin, its password the API key. Log: {service.log}/run.log.
 Ctrl-C stops everything. A first workspace:
 
   curl -H "X-API-Key: {env["API_KEY"]}" -H "Content-Type: application/json" \\
        -d '{{"user_id": "me"}}' {service.api_url}/session/create
 """
+
+
+def prompts(environ: Mapping[str, str]) -> str:
+    """Whose model answers, by its host alone: a URL may hold a password."""
+    url = environ.get("LLM_BASE_URL", "")
+    if not url:
+        return "No model is set, so prompts are refused: see Prompts in README.md."
+    return f"Prompts go to {environ.get('LLM_MODEL') or 'the model asked for'} at {urlsplit(url).hostname}."
 
 
 def run(data_dir: Path) -> int:

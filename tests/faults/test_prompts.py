@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.calls import ask
+from tests.faults.calls import ask, wait_status
 from tests.model_server import Answer, ModelServer, ToolCall, last_prompt, results_since_prompt
 from tests.service import Service, wait_for
 from workers.runtime.folders import Folders
@@ -127,6 +127,20 @@ class Senders:
     def _end(self, uuid: str, number: str) -> Any:
         message = ask(self.service, "GET", f"/session/{uuid}/messages/m{number}")
         return message if message["state"] in ("processed", "failed") else None
+
+
+def test_a_workspace_that_runs_takes_prompts_after_redis_lost_everything(service: Service) -> None:
+    """Its agent did not call again: the watcher tells where it is. The conversation is in the workspace."""
+    uuid = service.create("ada")["uuid"]
+    service.prompt(uuid, "count 1", "m1")
+    before = service.conversation(uuid)
+    service.redis().flushall()
+    wait_status(service, uuid, "active", 1)
+    service.prompt(uuid, "count 2", "m2")
+    assert service.ended(uuid, "m2")["state"] == "processed"
+    assert (service.files(uuid) / "counted").read_text() == "1\n2\n"
+    assert service.conversation(uuid)[: len(before)] == before
+    service.done("DELETE", f"/session/{uuid}?backup=false")
 
 
 def test_200_prompts_under_fire_are_each_worked_on_once_and_in_order(service: Service, model: ModelServer) -> None:

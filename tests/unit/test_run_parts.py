@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from app.settings import Settings
-from scripts.lib import check_lock, check_tree, leftovers
+from scripts.lib import check_lock, check_tree, leftovers, procfile, serve
 from scripts.lib.data_dir import PORTS, StartError, chosen_port, only_run, remembered_port, remembered_secret
 from scripts.lib.locks import only_one
 from scripts.lib.redis_server import warnings
@@ -197,3 +197,22 @@ def test_what_one_holds_another_does_not_get(tmp_path):
         pytest.fail("both hold it")
     with only_one(tmp_path / "lock", 0.0, StartError):
         pass
+
+
+def test_the_introduction_tells_of_the_model_and_none_of_its_secrets() -> None:
+    """By host and name; or how to set one."""
+    told = serve.prompts(
+        {"LLM_BASE_URL": "https://me:password@models.example/v1", "LLM_MODEL": "m", "LLM_API_KEY": "k"}
+    )
+    assert told == "Prompts go to m at models.example."
+    assert "README.md" in serve.prompts({})
+
+
+def test_only_the_gateway_is_given_the_models_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every process gets everything else, and its name."""
+    monkeypatch.setenv("LLM_API_KEY", "the key")
+    monkeypatch.setenv("LLM_MODEL", "m")
+    assert procfile.environment("gateway")["LLM_API_KEY"] == "the key"
+    web = procfile.environment("web")
+    assert "LLM_API_KEY" not in web
+    assert (web["LLM_MODEL"], web["PROCESS_NAME"]) == ("m", "web")

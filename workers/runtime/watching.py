@@ -228,7 +228,7 @@ class Watch:
     def _mend_agent(self, uuid: str, tracked: Tracked, now: float) -> None:
         """Start an agent again that has died, in its time and while nobody else is at this workspace."""
         running = tracked.running
-        if not running.agent or running.stopping or processes.alive(running.agent):
+        if not running.agent or running.stopping or not self._launcher.has_agents or processes.alive(running.agent):
             return
         if not tracked.agent_due:
             steady = now - tracked.agent_started > STEADY
