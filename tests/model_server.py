@@ -300,10 +300,13 @@ class ClientGone(Exception):
 
 
 class ModelServer:
-    """The server, on 127.0.0.1; `port` 0 takes a free one. With `api_key` every other key gets a 401."""
+    """The server, at the address `host`; `port` 0 takes a free one. With `api_key` every other key gets a 401."""
 
-    def __init__(self, port: int = 0, *, api_key: str = "", rules: Sequence[Rule] | None = None) -> None:
+    def __init__(
+        self, port: int = 0, *, api_key: str = "", rules: Sequence[Rule] | None = None, host: str = "127.0.0.1"
+    ) -> None:
         self.api_key = api_key
+        self._host = host
         self.rules = list(default_rules() if rules is None else rules)
         self.requests: list[Received] = []
         """The chat requests so far, oldest first."""
@@ -312,14 +315,14 @@ class ModelServer:
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._arrived = threading.Condition(self._lock)
-        self._http = _Http(("127.0.0.1", port), _Handler)
+        self._http = _Http((host, port), _Handler)
         self._http.model = self
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
 
     @property
     def url(self) -> str:
         """What to give a client as its base URL."""
-        return f"http://127.0.0.1:{self._http.server_address[1]}/v1"
+        return f"http://{self._host}:{self._http.server_address[1]}/v1"
 
     def script(self, *answers: Answer) -> None:
         """Give these answers to the next requests, in order, before any rule is asked."""

@@ -16,14 +16,15 @@ collect_ignore_glob = [] if os.environ.get("KUBECONFIG") else ["test_*.py"]
 if not os.environ.get("API_URL"):
     # Only where the whole product runs, as after `scripts/cluster/cluster demo`.
     collect_ignore_glob += [
+        "test_agent_on_cluster.py",
         "test_backups_on_cluster.py",
         "test_bench.py",
         "test_scalers_on_cluster.py",
         "test_workspace_on_cluster.py",
     ]
 if os.environ.get("KUBECONFIG") != str(layouts.from_environment().kubeconfig):
-    # Only where the cluster is that of scripts/cluster, whose parts may be stopped and whose folders are here.
-    collect_ignore_glob += ["test_chaos_node.py", "test_chaos_full_volume.py"]
+    # Only where the cluster is that of scripts/cluster, whose parts may be stopped, and whose folders and network are here.
+    collect_ignore_glob += ["test_agent_on_cluster.py", "test_chaos_full_volume.py", "test_chaos_node.py"]
 
 
 @pytest.fixture(scope="session")

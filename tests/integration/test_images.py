@@ -131,6 +131,52 @@ def test_the_editor_starts_from_compiled_code(images: dict[str, Image], bundle: 
     assert any("code-server/out/node/main.js" in line for line in accepted)
 
 
+AGENT = {
+    "WORKSPACE_UUID": UUID,
+    "WORKSPACE_DIR": "/workspace/app",
+    "AGENT_TOKEN_FILE": "/workspace/token",
+    "PYTHONPATH": "/workspace/app",
+}
+
+
+def test_the_agent_comes_up_on_an_empty_volume_before_the_editor(
+    images: dict[str, Image], bundle: Path, volume: Path
+) -> None:
+    """It makes the folders itself, as private as the editor would, and ends when it is told to."""
+    with Container(images["workspace"], bundle, "!", "tini", "--", "workspace-agent", volume=volume, **AGENT) as made:
+        status, text = made.get("http://127.0.0.1:1111/health")
+        assert (status, json.loads(text)["status"]) == (200, "ok")
+        assert made.get("http://127.0.0.1:1111/history")[0] == 401
+        assert made.run("stat", "-c", "%a", "/workspace/app", "/workspace/home").split() == ["700", "700"]
+        assert made.stop() == 0
+
+
+def test_the_agent_runs_our_code_and_not_the_users(images: dict[str, Image], bundle: Path, volume: Path) -> None:
+    """A workspace's owner could put a module of the same name where Python looks first."""
+    for name in ("app", "flask", "json"):
+        package = volume / "app" / name
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("raise SystemExit('the code of the user')")
+    for path in (volume / "app", *(volume / "app").rglob("*")):
+        os.chown(path, USER, USER)
+    with Container(images["workspace"], bundle, "!", "tini", "--", "workspace-agent", volume=volume, **AGENT) as made:
+        assert made.get("http://127.0.0.1:1111/health")[0] == 200
+
+
+def test_the_agent_is_compiled_and_holds_no_more_than_it_needs(images: dict[str, Image]) -> None:
+    """Nothing can be compiled on a root that nobody can write; and no client of Redis or of a store is within reach."""
+    packages = images["workspace"].root / "opt/agent/lib/python3.11/site-packages"
+    sources = list((packages / "app").rglob("*.py"))
+    compiled = {path.parent / "__pycache__" / f"{path.stem}.cpython-311.pyc" for path in sources}
+    assert len(sources) > 20
+    assert [path for path in compiled if not path.exists()] == []
+    assert (packages / "app/agent/prompt.md").exists()
+    found = {path.name for path in packages.iterdir()}
+    assert {"flask", "waitress", "openai"} <= found
+    assert found.isdisjoint({"redis", "fsspec", "celery", "kubernetes", "cryptography"})
+    assert {path.name for path in (packages / "app").iterdir()} == {"__init__.py", "__pycache__", "agent"}
+
+
 def test_a_workspace_has_the_tools_it_promises(images: dict[str, Image], bundle: Path) -> None:
     script = (
         "git --version && node --version && npm --version && python --version && python -m venv /tmp/v && echo $HOME"
