@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -84,6 +85,7 @@ def awake(place: Place) -> list[Row]:
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(ROUNDS):
         for name, ask in ways.items():
+            settle(place)
             began = time.perf_counter()
             ask(number)
             taken[name].append((time.perf_counter() - began) * 1000)
@@ -103,6 +105,18 @@ def awake(place: Place) -> list[Row]:
         ("what the manager adds, p50 (ms)", f"{managed:.1f}", ""),
         ("manager and gateway together, p50 (ms)", f"{through + managed:.1f}", f"< {OVERHEAD_TARGET:.0f} ms"),
     ]
+
+
+def settle(place: Place) -> None:
+    """Wait until the agent has put the last turn away, which it does after it has answered."""
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline:
+        connection, response = request("GET", f"{place.agent}/activity", None, place.secrets.doors(place.uuid)[0])
+        with closing(connection):
+            if not json.load(response)["busy"]:
+                return
+        time.sleep(0.01)
+    raise RuntimeError("the agent is always busy")
 
 
 def asleep(place: Place) -> list[Row]:
@@ -189,32 +203,30 @@ def ask_model(url: str, token: str, prompt: str = "remember 1") -> float:
     """A streamed answer, read to its end; the seconds until its first byte."""
     body = {"model": "stub", "stream": True, "messages": [{"role": "user", "content": prompt}]}
     began = time.perf_counter()
-    connection, response = request(f"{url}/chat/completions", body, token)
-    try:
+    connection, response = request("POST", f"{url}/chat/completions", body, token)
+    with closing(connection):
         first = response.read1()
         seconds = time.perf_counter() - began
         content = first + response.read()
-    finally:
-        connection.close()
     if not content.rstrip().endswith(b"[DONE]"):
         raise RuntimeError("a stream was cut")
     return seconds
 
 
 def post(url: str, body: object, secret: str) -> None:
-    connection, response = request(url, body, secret)
-    try:
+    connection, response = request("POST", url, body, secret)
+    with closing(connection):
         response.read()
-    finally:
-        connection.close()
 
 
-def request(url: str, body: object, secret: str) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+def request(
+    method: str, url: str, body: object, secret: str
+) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
     """A request that must succeed; the caller reads the answer and closes the connection."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT)
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {secret}"}
-    connection.request("POST", parts.path, json.dumps(body), headers)
+    connection.request(method, parts.path, None if body is None else json.dumps(body), headers)
     response = connection.getresponse()
     if response.status != 200:
         connection.close()
