@@ -11,8 +11,9 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any
 
 from kubernetes import client
@@ -102,11 +103,13 @@ class Administration:
             "label_selector": f"{names.USER_LABEL}={user}",
             "_request_timeout": GOING_LIMIT,
         }
-        self._networking.delete_collection_namespaced_ingress(NAMESPACE, **everything)
-        self._core.delete_collection_namespaced_service(NAMESPACE, **everything)
-        self._core.delete_collection_namespaced_secret(NAMESPACE, **everything)
-        self._apps.delete_collection_namespaced_deployment(NAMESPACE, propagation_policy="Background", **everything)
-        self._core.delete_collection_namespaced_persistent_volume_claim(NAMESPACE, **everything)
+        _delete_all(self._networking.delete_collection_namespaced_ingress, everything)
+        _delete_all(self._core.delete_collection_namespaced_service, everything)
+        _delete_all(self._core.delete_collection_namespaced_secret, everything)
+        _delete_all(
+            self._apps.delete_collection_namespaced_deployment, everything | {"propagation_policy": "Background"}
+        )
+        _delete_all(self._core.delete_collection_namespaced_persistent_volume_claim, everything)
         deadline = time.monotonic() + GOING_LIMIT
         while self._claims(everything["label_selector"]):
             if time.monotonic() > deadline:
@@ -142,3 +145,15 @@ def kubectl(*arguments: str, stdin: str = "") -> str:
 
 def _selector(labels: dict[str, str]) -> str:
     return ",".join(f"{name}={value}" for name, value in labels.items())
+
+
+def _delete_all(delete: Callable[..., Any], everything: dict[str, Any]) -> None:
+    """Ask until it is done: after a minute the API server breaks off with 504, having deleted as many as it could."""
+    deadline = time.monotonic() + GOING_LIMIT
+    while True:
+        try:
+            delete(NAMESPACE, **everything)
+            return
+        except client.ApiException as error:
+            if error.status != HTTPStatus.GATEWAY_TIMEOUT or time.monotonic() > deadline:
+                raise
