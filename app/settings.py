@@ -85,7 +85,9 @@ class Settings:
     agent_timeout: float = setting(10.0, "s", "any request to an agent; none of them waits for a model")
     agent_turn_timeout: float = setting(900.0, "s", "a turn that takes longer is ended; a long test suite fits in")
     agent_max_steps: int = setting(50, "calls of the model", "in a turn; more is most likely a circle")
-    agent_max_tokens: int = setting(200_000, "tokens", "in a turn, prompts and completions together")
+    agent_max_tokens: int = setting(
+        1_000_000, "tokens", "in a turn, each step's prompt counted as it is billed: about a hundred steps"
+    )
     agent_command_timeout: float = setting(120.0, "s", "a command the agent runs is killed after this")
     checkpoint_interval: float = setting(180.0, "s", "the most of a conversation a lost volume can cost")
     archive_url: str = setting(

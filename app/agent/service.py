@@ -32,6 +32,10 @@ REPORT_SECONDS = 2.0
 CHECKPOINT_SECONDS = 5.0
 """All three together stay below the 30 s Kubernetes gives a pod, and are only used up if something hangs."""
 
+WARM_DELAY = 2.0
+"""Before the model's client is loaded, unless a prompt needs it sooner: until then a workspace that wakes up has better
+use for its processor, the editor's start and the first answer of this process."""
+
 
 class Agent:
     """One workspace's agent. `environment` is the process's; the model is the gateway's unless a test gives its own."""
@@ -81,7 +85,11 @@ class Agent:
         """Load the conversation and go on with it, in the background."""
         self._thread("turns", self._load_and_work)
         if isinstance(self._model, Model):
-            self._thread("warm", self._model.warm)
+            self._thread("warm", self._warm)
+
+    def _warm(self) -> None:
+        if not self._stopping.wait(WARM_DELAY) and isinstance(self._model, Model):
+            self._model.warm()
 
     def _load_and_work(self) -> None:
         if not end_strays(self.settings.uuid):

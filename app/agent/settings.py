@@ -38,7 +38,7 @@ class AgentSettings(NamedTuple):
     """Seconds a turn may take: a model that goes in circles ends."""
     max_steps: int = 50
     """Answers of the model in one turn."""
-    max_tokens: int = 200_000
+    max_tokens: int = 1_000_000
     """Tokens of one turn as the provider counts them, each step's prompt included."""
     command_timeout: float = 120.0
     """Seconds a command may run."""
