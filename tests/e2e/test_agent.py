@@ -12,7 +12,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser
 
-from tests.browser import expect_file, open_editor
+from tests.browser import expect_file, in_terminal, open_editor
 from tests.model_server import ModelServer
 from tests.service import KEY, Service, wait_for
 
@@ -72,6 +72,9 @@ def test_a_prompt_makes_a_file_runs_it_and_the_open_editor_shows_it(
     session = service.create("ada")
     uuid = session["uuid"]
     page = open_editor(browser, session["workspace_url"])
+    # VS Code lists the files before it watches them; what comes in between it does not see.
+    in_terminal(page, "touch watched")
+    expect_file(page, "watched")
     with events_of(service, uuid) as seen:
         answer = service.prompt(uuid, "create hello.py that prints hi and run it", "m1")
         assert answer["status"] == "processed"

@@ -92,7 +92,7 @@ def test_the_web_process_serves_without_writing_outside_of_tmp(images: dict[str,
 def test_a_process_that_the_procfile_does_not_have_is_refused(images: dict[str, Image], bundle: Path) -> None:
     with Container(images["manager"], bundle, "nothing") as container:
         assert container.wait() == 2
-        assert "one of: web worker" in container.output()
+        assert "one of: web gateway worker" in container.output()
 
 
 def test_the_manager_holds_no_compiler_and_no_installer(images: dict[str, Image]) -> None:
