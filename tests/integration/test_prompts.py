@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
 from app.sessions.core import Core, build_core
@@ -32,7 +32,8 @@ SHORT = {"LEASE_TTL": "1", "STALE_AFTER": "0.5"}
 
 
 class Courier:
-    """A courier process that can be killed and started again."""
+    """A courier that can be killed and started again. Started as the Procfile does it: a worker that loses its Redis
+    in the wrong moment ends, by an error of its library's, and has to be started anew."""
 
     def __init__(self, settings: Settings, log: Path) -> None:
         self._environ = os.environ | SHORT
@@ -42,7 +43,17 @@ class Courier:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "celery", "-A", "workers.celery_app", "worker", "-Q", "deliver"]
+        command = [
+            str(ROOT / "scripts" / "respawn"),
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            "workers.celery_app",
+            "worker",
+            "-Q",
+            "deliver",
+        ]
         command += ["-c", "4", "--without-gossip", "--without-mingle", "-l", "INFO"]
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
@@ -52,7 +63,11 @@ class Courier:
     def kill(self) -> None:
         """End it and its children at once."""
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            supervisor = psutil.Process(self._process.pid)
+            # The supervisor first: it would start another.
+            supervisor.suspend()
+            for process in (*supervisor.children(recursive=True), supervisor):
+                process.kill()
             self._process.wait()
 
 
