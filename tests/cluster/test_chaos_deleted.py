@@ -11,6 +11,7 @@ import redis
 from tests.cluster.keda import let_in
 from tests.cluster.manager import PATIENCE, Manager, together
 from tests.contract.cluster import own_namespace
+from tests.contract.runtimes import SECRET_KEY
 from tests.service import wait_for
 from workers.runtime import names
 
@@ -26,7 +27,9 @@ def manager(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
         client.flushall()
     with own_namespace() as namespace:
         let_in(namespace)
-        manager = Manager(namespace, redis_server, tmp_path_factory.mktemp("manager"))
+        # With a key a session has a Secret, its agent's.
+        folder = tmp_path_factory.mktemp("manager")
+        manager = Manager(namespace, redis_server, folder, SECRET_KEY=SECRET_KEY)
         with manager.web(), manager.workers():
             yield manager
 

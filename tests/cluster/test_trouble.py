@@ -12,7 +12,7 @@ from kubernetes import client
 
 from app.settings import Settings
 from tests.contract.cluster import TIMEOUT, own_namespace, settings_for
-from tests.contract.runtimes import identity, watching
+from tests.contract.runtimes import SECRET_KEY, identity, watching
 from workers.runtime import names
 from workers.runtime.cluster import Cluster, find_cluster
 from workers.runtime.kubernetes import KubernetesRuntime
@@ -23,7 +23,7 @@ HUGE = json.dumps(dict.fromkeys(("small", "standard", "large"), ["500", "500", "
 
 @pytest.fixture
 def chosen(namespace: str, settings: Settings) -> Settings:
-    return settings_for(settings, namespace)
+    return replace(settings_for(settings, namespace), secret_key=SECRET_KEY)
 
 
 @pytest.fixture
