@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from app.sessions.inbox import MARKER
 from tests.cluster.product import Api, kubectl, ready_pods, redis_says, running_pods, settings_of_processes, stopped
 from tests.service import wait_for
 
@@ -74,7 +75,7 @@ def test_keda_and_we(sessions: Sessions) -> None:
     """Every session has its ScaledObject, and goes the way it is asked to."""
     uuid = wakes_and_sleeps(sessions)
     assert set(sessions.made) <= scaled_objects()
-    assert redis_says("lrange", f"queue:{uuid}", "0", "-1") == "up"
+    assert redis_says("lrange", f"queue:{uuid}", "0", "-1") == MARKER
 
 
 def test_a_pushed_item_wakes_a_session_while_every_worker_is_dead(sessions: Sessions) -> None:
