@@ -169,6 +169,19 @@ class Manager:
 
         wait_for(reached, f"sessions to be {status}", lambda: self.show(left), PATIENCE)
 
+    def awake(self, count: int) -> list[str]:
+        """New sessions that are up, each with a file in it."""
+        uuids = together(lambda _: self.create(), [""] * count)
+        self.wait_status(uuids, "active", 1)
+        together(self.write, uuids)
+        return uuids
+
+    def gone(self, uuids: list[str]) -> None:
+        """Delete them; nothing may be left."""
+        together(self.delete_unsaved, uuids)
+        self.wait_status(uuids, "terminated", 0)
+        assert [each for uuid in uuids for each in self.objects(uuid)] == []
+
     def show(self, uuids: Sequence[str]) -> str:
         """What the first of these sessions look like, for a failed test."""
         return "\n".join(f"{self.session(uuid)} {self.fate(uuid)}" for uuid in uuids[:5])

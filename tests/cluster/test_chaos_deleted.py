@@ -38,23 +38,8 @@ def name_of(kind: str, uuid: str) -> str:
     return names.scaler(uuid) if kind == "scaledobjects" else names.workspace(uuid)
 
 
-def awake(manager: Manager, count: int) -> list[str]:
-    """New sessions that are up, each with a file in it."""
-    uuids = together(lambda _: manager.create(), [""] * count)
-    manager.wait_status(uuids, "active", 1)
-    together(manager.write, uuids)
-    return uuids
-
-
-def gone(manager: Manager, uuids: list[str]) -> None:
-    """Delete them; nothing may be left."""
-    together(manager.delete_unsaved, uuids)
-    manager.wait_status(uuids, "terminated", 0)
-    assert [each for uuid in uuids for each in manager.objects(uuid)] == []
-
-
 def test_a_wake_makes_again_whatever_was_deleted_of_a_sleeping_session(manager: Manager) -> None:
-    sessions = dict(zip(KINDS, awake(manager, len(KINDS)), strict=True))
+    sessions = dict(zip(KINDS, manager.awake(len(KINDS)), strict=True))
     together(manager.sleep, sessions.values())
     manager.wait_status(sessions.values(), "sleeping", 0)
     for kind, uuid in sessions.items():
@@ -64,12 +49,12 @@ def test_a_wake_makes_again_whatever_was_deleted_of_a_sleeping_session(manager: 
     for kind, uuid in sessions.items():
         assert manager.cluster.get(kind, name_of(kind, uuid)) is not None
         assert manager.holds(uuid)
-    gone(manager, list(sessions.values()))
+    manager.gone(list(sessions.values()))
 
 
 def test_a_session_that_should_be_up_is_brought_up_again(manager: Manager) -> None:
     """Without a wake, where its Deployment or its pod was deleted; never with two pods at the volume."""
-    deployment, pod = awake(manager, 2)
+    deployment, pod = manager.awake(2)
     before = {uuid: manager.pod(uuid) for uuid in (deployment, pod)}
     manager.cluster.delete("deployments", names.workspace(deployment))
     manager.cluster.delete("pods", before[pod])
@@ -77,12 +62,12 @@ def test_a_session_that_should_be_up_is_brought_up_again(manager: Manager) -> No
         wait_for(lambda: manager.pod(uuid) not in ("", old), "another pod", seconds=PATIENCE)  # noqa: B023
     manager.wait_status(before, "active", 1)
     assert all(together(manager.holds, before))
-    gone(manager, list(before))
+    manager.gone(list(before))
 
 
 def test_a_volume_deleted_under_a_workspace_is_told_and_saved_by_deleting_the_session(manager: Manager) -> None:
     """The claim lasts as long as the pod: nothing but the deletion ends that, and takes a backup before it does."""
-    (uuid,) = awake(manager, 1)
+    (uuid,) = manager.awake(1)
     manager.cluster.delete(CLAIMS, names.workspace(uuid))
     wait_for(lambda: "is being deleted by someone else" in manager.reason(uuid), "the reason", seconds=PATIENCE)
     assert manager.call("POST", f"/session/{uuid}/sleep").status_code == 409
@@ -95,12 +80,12 @@ def test_a_volume_deleted_under_a_workspace_is_told_and_saved_by_deleting_the_se
     restored = manager.restore(manager.session(uuid)["session"]["backup"])
     manager.wait_status([restored], "active", 1)
     assert manager.holds(restored, whose=uuid)
-    gone(manager, [restored])
+    manager.gone([restored])
 
 
 def test_a_session_whose_volume_was_deleted_says_so_and_wakes_with_its_newest_backup(manager: Manager) -> None:
     """Asleep nothing holds the volume: it is gone at once."""
-    uuid, other = awake(manager, 2)
+    uuid, other = manager.awake(2)
     manager.back_up(uuid)
     manager.wait_backups([uuid])
     manager.sleep(uuid)
@@ -110,4 +95,4 @@ def test_a_session_whose_volume_was_deleted_says_so_and_wakes_with_its_newest_ba
     manager.wake(uuid)
     manager.wait_status([uuid], "active", 1)
     assert manager.holds(uuid)
-    gone(manager, [uuid, other])
+    manager.gone([uuid, other])

@@ -29,22 +29,9 @@ def manager(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
             yield manager
 
 
-def up(manager: Manager, count: int) -> list[str]:
-    uuids = together(lambda _: manager.create(), [""] * count)
-    manager.wait_status(uuids, "active", 1)
-    together(manager.write, uuids)
-    return uuids
-
-
-def gone(manager: Manager, uuids: list[str]) -> None:
-    together(manager.delete_unsaved, uuids)
-    manager.wait_status(uuids, "terminated", 0)
-    assert [each for uuid in uuids for each in manager.objects(uuid)] == []
-
-
 def test_while_the_api_server_hangs_calls_are_answered_and_afterwards_done(manager: Manager) -> None:
     """Create, wake, sleep and delete are asked for while it hangs; `/health` says that the cluster is not there."""
-    asleep, awake, doomed, quiet = up(manager, 4)
+    asleep, awake, doomed, quiet = manager.awake(4)
     manager.sleep(asleep)
     manager.wait_status([asleep], "sleeping", 0)
     said: list[tuple[int, str]] = []
@@ -65,11 +52,11 @@ def test_while_the_api_server_hangs_calls_are_answered_and_afterwards_done(manag
     manager.wait_status([doomed], "terminated", 0)
     assert manager.objects(doomed) == []
     assert all(together(manager.holds, [asleep, quiet]))
-    gone(manager, [asleep, awake, quiet, *made])
+    manager.gone([asleep, awake, quiet, *made])
 
 
 def test_workspaces_outlive_containerd_and_one_that_starts_comes_up(manager: Manager) -> None:
-    (running,) = up(manager, 1)
+    (running,) = manager.awake(1)
     pod = manager.pod(running)
     starting = manager.create()
     restart("containerd")
@@ -81,12 +68,12 @@ def test_workspaces_outlive_containerd_and_one_that_starts_comes_up(manager: Man
     manager.wake(running)
     manager.wait_status([running], "active", 1)
     assert manager.holds(running)
-    gone(manager, [running, starting])
+    manager.gone([running, starting])
 
 
 def test_a_node_that_is_silent_is_told_and_clears_when_it_is_back(manager: Manager) -> None:
     """In a user's words, until the cluster hears of it again."""
-    (uuid,) = up(manager, 1)
+    (uuid,) = manager.awake(1)
     pod = manager.pod(uuid)
     with stopped("kubelet"):
         wait_for(
@@ -98,4 +85,4 @@ def test_a_node_that_is_silent_is_told_and_clears_when_it_is_back(manager: Manag
     manager.wait_status([uuid], "active", 1)
     assert (manager.pod(uuid), manager.reason(uuid)) == (pod, "")
     assert manager.holds(uuid)
-    gone(manager, [uuid])
+    manager.gone([uuid])
