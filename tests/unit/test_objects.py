@@ -181,7 +181,7 @@ def test_a_pod_has_an_agent_where_there_is_a_key_for_its_token() -> None:
             {"name": "GATEWAY_URL", "value": "http://gateway.system:8001"},
             {"name": "AGENT_TURN_TIMEOUT", "value": "900.0"},
             {"name": "AGENT_MAX_STEPS", "value": "50"},
-            {"name": "AGENT_MAX_TOKENS", "value": "200000"},
+            {"name": "AGENT_MAX_TOKENS", "value": "1000000"},
             {"name": "AGENT_COMMAND_TIMEOUT", "value": "120.0"},
             {"name": "CHECKPOINT_INTERVAL", "value": "180.0"},
             {"name": "MESSAGE_MAX_BYTES", "value": "100000"},
