@@ -15,6 +15,7 @@ from app.sessions.backup_files import BackupFiles
 from app.sessions.backups import BackupIndex
 from app.sessions.conversations import Conversations
 from app.sessions.core import Core
+from app.sessions.delivery import Deliveries
 from app.sessions.events import FROM_START, EventLog, SessionEvent
 from app.sessions.fleet import Fleet
 from app.sessions.inbox import Inbox
@@ -27,7 +28,6 @@ from app.sessions.stored import Direct
 from app.sessions.tickets import Tickets
 from app.settings import Settings
 from tests.fakes import FakeRuntime
-from workers.delivery import Deliveries
 from workers.lifecycle import Lifecycle
 from workers.sweeps import Sweeps
 from workers.watcher import Watcher

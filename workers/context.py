@@ -7,9 +7,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from app.sessions.core import Core, build_core
+from app.sessions.delivery import Deliveries
 from app.settings import Settings
 from workers import runtime as runtimes
-from workers.delivery import Deliveries
 from workers.lifecycle import Lifecycle
 from workers.sweeps import Sweeps
 

@@ -26,7 +26,7 @@ from app.sessions.errors import (
     Superseded,
 )
 from app.sessions.model import Record, Status
-from workers.delivery import take_leave
+from workers.leaving import take_leave
 from workers.runtime.base import Runtime
 
 log = logging.getLogger(__name__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -12,14 +13,15 @@ from flask import Response, request
 from app.api.blueprint import Blueprint
 from app.api.context import core, reply, request_id
 from app.api.idempotency import name_of_request
-from app.api.prefer import wanted_wait
+from app.api.prefer import longest_wait, wanted_wait
 from app.api.schemas import ChatSchema, ConversationSchema, MessageSchema, PageQuerySchema, PromptSchema
 from app.api.security import visible_past, visible_session
 from app.api.streams import follow_message, message_of, streamed
 from app.problems import Problem
+from app.sessions.delivery import Deliveries
 from app.sessions.errors import InvalidRequest
-from app.sessions.inbox import Message, State
-from app.sessions.model import Status
+from app.sessions.inbox import Message, State, Taken
+from app.sessions.model import Record, Status
 
 blp = Blueprint("messages", __name__, description="Prompts to a workspace's agent, and the conversation.")
 
@@ -39,14 +41,15 @@ CHAT_ERRORS = (404, 413, 422, 429, 503)
 def chat(wanted: dict[str, str], uuid: str) -> Response:
     """Send a prompt to the agent; a session that sleeps is woken. With `Accept: text/event-stream` the answer
     is the agent's work as it happens, and last the message with its response."""
-    visible_session(uuid)
+    record = visible_session(uuid)
     require_model()
     message_id = wanted.get("id") or name_of_request()
     if wants_stream():
-        return streamed(partial(chat_events, uuid, wanted["message"], message_id))
-    taken = core().sessions.prompt(uuid, wanted["message"], message_id, request_id())
+        return streamed(partial(chat_events, record, wanted["message"], message_id))
+    began = time.monotonic()
+    taken = bring(record, wanted["message"], message_id)
     up = taken.record is None or taken.record.status is Status.ACTIVE
-    seconds = wanted_wait(core().settings.wait_default if up else 0.0)
+    seconds = wanted_wait(core().settings.wait_default if up else 0.0) - (time.monotonic() - began)
     return chat_answer(uuid, core().sessions.wait_for_message(uuid, taken.message, seconds))
 
 
@@ -89,11 +92,22 @@ def wants_stream() -> bool:
     return request.accept_mimetypes.best_match(["application/json", STREAM]) == STREAM
 
 
-def chat_events(uuid: str, text: str, message_id: str) -> Iterator[str]:
+def bring(record: Record, text: str, message_id: str) -> Taken:
+    """Take a prompt. Where its session is up and the caller waits as long as an agent may take to accept one, this
+    thread hands it over; otherwise, or when others are before it or the agent fails, a courier does."""
+    settings = core().settings
+    here = record.status is Status.ACTIVE and (wants_stream() or longest_wait() >= settings.agent_timeout)
+    taken = core().sessions.prompt(record.uuid, text, message_id, request_id(), courier=not here)
+    if here and taken.deliver:
+        Deliveries(core()).deliver(record.uuid, most=1)
+    return taken
+
+
+def chat_events(record: Record, text: str, message_id: str) -> Iterator[str]:
     """Send a prompt; answers the lines of the stream about it."""
-    after = core().events.last_id(uuid)
-    taken = core().sessions.prompt(uuid, text, message_id, request_id())
-    return follow_message(core(), uuid, taken.message, after)
+    after = core().events.last_id(record.uuid)
+    taken = bring(record, text, message_id)
+    return follow_message(core(), record.uuid, taken.message, after)
 
 
 def chat_answer(uuid: str, message: Message) -> Response:

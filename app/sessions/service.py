@@ -118,12 +118,15 @@ class SessionService:
             touch=True,
         )
 
-    def prompt(self, uuid: str, text: str, message_id: str = "", request_id: str = "") -> Taken:
-        """Take a prompt for the session's agent, and wake the session if it isn't up; raises as `Inbox.take`."""
+    def prompt(
+        self, uuid: str, text: str, message_id: str = "", request_id: str = "", *, courier: bool = True
+    ) -> Taken:
+        """Take a prompt for the session's agent, and wake the session if it isn't up; raises as `Inbox.take`. With
+        `courier` False none is sent to an agent that is there: the caller hands the prompt over."""
         taken = self._inbox.take(uuid, text, message_id, now=self._clock(), request_id=request_id)
         if taken.woken and taken.record is not None:
             self._enqueue(taken.record, request_id)
-        elif taken.deliver:
+        elif taken.deliver and courier:
             self._tasks.send(queue.DELIVER, uuid, request_id=request_id)
         return taken
 

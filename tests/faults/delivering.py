@@ -22,8 +22,9 @@ from redis.client import Pipeline
 from app.sessions.agents import AgentClient
 from app.sessions.archive_store import Archive
 from app.sessions.core import build_core
+from app.sessions.delivery import Deliveries
 from app.settings import Settings
-from workers.delivery import Deliveries, take_leave
+from workers.leaving import take_leave
 
 
 class Steps:

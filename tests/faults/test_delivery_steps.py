@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from app.sessions.core import Core, build_core
+from app.sessions.delivery import Deliveries
 from app.sessions.model import Status
 from app.sessions.service import NewSession
 from app.settings import Settings
@@ -21,7 +22,6 @@ from tests.fake_agent import FakeAgent, fake_agent
 from tests.fakes import FakeRuntime
 from tests.integration.serving import OwnRedis
 from tests.service import wait_for
-from workers.delivery import Deliveries
 from workers.lifecycle import Lifecycle
 from workers.sweeps import Sweeps
 

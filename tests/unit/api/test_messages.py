@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from threading import Thread
 from typing import Any
 
@@ -14,6 +15,7 @@ from flask import Flask
 from app.sessions import keys, queue
 from app.sessions.archive_store import Checkpoint
 from app.sessions.core import Core
+from app.sessions.delivery import Deliveries
 from app.sessions.inbox import State
 from app.sessions.model import Status
 from tests.fake_agent import FakeAgent, fake_agent
@@ -84,12 +86,12 @@ def chat(client: Client, uuid: str, message: str = "hi", headers: Any = None, **
     return client.post(f"/session/{uuid}/chat", json={"message": message, **body}, headers=headers or {})
 
 
-def when_taken(core: Core, uuid: str, act: Callable[[str], object]) -> Thread:
-    """Do `act` with the first prompt's id as soon as it is taken, in a thread of its own."""
+def when_taken(core: Core, uuid: str, act: Callable[[str], object], state: State = State.QUEUED) -> Thread:
+    """Do `act` with the first prompt's id as soon as it is taken, or in another state, in a thread of its own."""
 
     def wait() -> None:
         for event in core.events.follow(uuid, "0-0", 30):
-            if event is not None and event.type == "message":
+            if event is not None and event.type == "message" and event.data["state"] == state:
                 act(event.data["message_id"])
                 return
 
@@ -161,6 +163,46 @@ def test_the_delivery_is_set_going_when_an_agent_is_there(client: Client, core: 
     core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
     chat(client, uuid, headers={"Prefer": "respond-async"})
     assert core.fleet.backlog(queue.QUEUES)["deliver"] == backlog["deliver"] + 1
+
+
+@pytest.mark.parametrize("headers", [LONG_WAIT, {"Accept": "text/event-stream"}])
+def test_a_caller_who_waits_hands_the_prompt_to_an_awake_agent(
+    client: Client, core: Core, agent: FakeAgent, headers: Mapping[str, str]
+) -> None:
+    """No queue stands between them."""
+    uuid = awake(client, core, agent)
+    backlog = core.fleet.backlog(queue.QUEUES)
+    end = partial(core.inbox.finish, uuid, response={"text": "hi"}, now=time.time())
+    when_taken(core, uuid, end, State.DELIVERED)
+    answer = chat(client, uuid, headers=headers, id="m1")
+    assert "processed" in answer.text
+    assert agent.accepted == ["m1"]
+    assert core.fleet.backlog(queue.QUEUES) == backlog
+
+
+def test_a_caller_who_waits_hands_over_the_prompt_that_came_first(make_app: AppMaker, agent: FakeAgent) -> None:
+    """The rest is the courier's."""
+    app = make_app(**CONFIGURED, wait_default=0.2, agent_timeout=0.1)
+    client, core = keyed(app, ADMIN_KEY), core_of(app)
+    uuid = awake(client, core)
+    chat(client, uuid, id="m1")
+    core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
+    backlog = core.fleet.backlog(queue.QUEUES)["deliver"]
+    assert chat(client, uuid, id="m2").json["state"] == "queued"
+    assert agent.accepted == ["m1"]
+    assert core.fleet.backlog(queue.QUEUES)["deliver"] == backlog + 1
+
+
+def test_a_prompt_whose_agent_fails_waits_for_the_courier(make_app: AppMaker, agent: FakeAgent) -> None:
+    app = make_app(**CONFIGURED, wait_default=0.2, agent_timeout=0.1)
+    client, core = keyed(app, ADMIN_KEY), core_of(app)
+    uuid = awake(client, core, agent)
+    agent.statuses = [500]
+    answer = chat(client, uuid, id="m1")
+    assert (answer.status_code, answer.json["state"]) == (202, "queued")
+    assert core.inbox.waiting(uuid) == 1
+    Deliveries(core, clock=lambda: time.time() + 60).deliver(uuid)
+    assert agent.accepted == ["m1"]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""Between the inbox and the agents: handing prompts over, and taking leave of an agent before it is stopped.
+"""Between the inbox and the agents: handing prompts over.
 
-Nothing here waits for a model. A prompt is delivered when the agent has it on its disk; what becomes of it the
-agent reports to the gateway.
+A courier does it, and the caller's own thread where a caller waits for the answer of a workspace that is awake:
+then no queue stands in between. Nothing here waits for a model. A prompt is delivered when the agent has it on its
+disk; what becomes of it the agent reports to the gateway.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from typing import Any
 from app.sessions import keys, queue
 from app.sessions.agents import Agent
 from app.sessions.core import Core
-from app.sessions.errors import AgentNotReady, AgentRefused, AgentUnavailable, SessionError, SessionNotFound
+from app.sessions.errors import AgentNotReady, AgentRefused, AgentUnavailable, SessionNotFound
 from app.sessions.inbox import Message
 from app.sessions.model import UP
 
 log = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 100
-"""Prompts handed over by one task; the rest is left to the next, so that no task lasts for ever."""
+"""Prompts handed over in one go; the rest is left to the next task, so that none lasts for ever."""
 
 TRIES = 5
 FIRST_PAUSE = 0.1
@@ -43,23 +44,24 @@ class Deliveries:
         self._clock = clock
         self._pause = pause
 
-    def deliver(self, uuid: str) -> None:
-        """Hand the session's prompts to its agent, in order, until none waits or the agent does not answer.
+    def deliver(self, uuid: str, most: int = MOST_AT_ONCE) -> None:
+        """Hand the session's prompts to its agent, in order, until none waits, the agent does not answer, or it has
+        had `most` of them.
 
-        Only the holder of the lease delivers, and only the prompt at the head: that keeps the order. A prompt,
-        or an agent, that came too late for the holder's last look, while its own task found the lease taken,
-        has a new task made for it.
+        Only the holder of the lease delivers, and only the prompt at the head: that keeps the order. What is left
+        has a new task made for it: so has a prompt, or an agent, that came too late for the holder's last look
+        and whose own task found the lease taken.
         """
         with self._core.leases.hold(keys.DELIVERY_LEASE.format(uuid=uuid)) as held:
             if not held:
                 return
-            self._deliver_all(uuid)
+            self._deliver_most(uuid, most)
         if self._agent(uuid) is not None and self._inbox.waiting(uuid):
             self._core.tasks.send(queue.DELIVER, uuid)
 
-    def _deliver_all(self, uuid: str) -> None:
+    def _deliver_most(self, uuid: str, most: int) -> None:
         deadline = self._clock() + self._core.settings.short_task_limit / 2
-        for _ in range(MOST_AT_ONCE):
+        for _ in range(most):
             if self._clock() > deadline:
                 return
             message, agent = self._inbox.head(uuid), self._agent(uuid)
@@ -105,14 +107,3 @@ class Deliveries:
             self._inbox.finish(uuid, message_id, response=response, now=self._clock())
         elif said.get("status") == "failed":
             self._inbox.finish(uuid, message_id, reason=str(reason or "It failed."), now=self._clock())
-
-
-def take_leave(core: Core, agent: Agent, reason: str) -> None:
-    """Before a workspace is stopped: end the turn that runs, and store the conversation. Each is bounded by
-    `AGENT_TIMEOUT` and none holds the stop up: the agent keeps its conversation on the volume too, and pushes it
-    when it is told to end."""
-    try:
-        core.agents.cancel(agent, reason)
-        core.archive.write(agent.uuid, core.agents.checkpoint(agent))
-    except SessionError as error:
-        log.warning("left without a checkpoint: %s", error, extra={"uuid": agent.uuid})
