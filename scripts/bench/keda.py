@@ -23,7 +23,8 @@ from app.settings import Settings
 from scripts.bench.table import Row
 from scripts.cluster import addons, layout, network, processes, programs
 from workers.runtime import names
-from workers.runtime.objects import Choices, deployment
+from workers.runtime.choices import Choices
+from workers.runtime.objects import deployment
 from workers.runtime.scalers import scaled_object
 
 NAMESPACE = "bench-keda"

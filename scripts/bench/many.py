@@ -30,9 +30,9 @@ from scripts.bench.servers import percentile
 from scripts.bench.table import Row
 from workers.lifecycle import Lifecycle
 from workers.runtime import names, objects
+from workers.runtime.choices import Choices
 from workers.runtime.cluster import Cluster, Conflict
 from workers.runtime.kubernetes import KubernetesRuntime
-from workers.runtime.objects import Choices
 from workers.sweeps import Sweeps
 
 SESSIONS = 10_000

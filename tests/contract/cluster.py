@@ -18,11 +18,11 @@ from kubernetes.stream import stream
 
 from app.settings import Settings
 from tests.contract.runtimes import PATIENCE
-from workers.runtime import names, objects, views
+from workers.runtime import names, objects, pods, views
 from workers.runtime.base import Runtime
+from workers.runtime.choices import Choices
 from workers.runtime.cluster import Cluster, find_cluster, wait_for
 from workers.runtime.kubernetes import KubernetesRuntime
-from workers.runtime.objects import Choices
 
 IMAGE = os.environ.get("WORKSPACE_IMAGE", "localhost/workspace:dev")
 TIMEOUT = 30.0
@@ -143,7 +143,7 @@ class KubernetesHarness:
     def _hand(self, uuid: str, name: str, *content: str) -> str:
         """Run `HAND` in a pod beside the workspace's; the volume may be in use on that node."""
         pod = f"hand-{secrets.token_hex(4)}"
-        self.cluster.create("pods", self._pod(pod, uuid, ["python3", "-c", HAND, f"{objects.FILES}/{name}", *content]))
+        self.cluster.create("pods", self._pod(pod, uuid, ["python3", "-c", HAND, f"{pods.FILES}/{name}", *content]))
         answer: list[str] = []
 
         def done() -> bool:

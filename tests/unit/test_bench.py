@@ -7,7 +7,7 @@ from app.settings import Settings
 from scripts.bench import cluster
 from scripts.bench.cluster import Start
 from workers.runtime import objects
-from workers.runtime.objects import Choices
+from workers.runtime.choices import Choices
 
 ADA = Identity(uuid="aaaa0001", user_id="ada", created_at=0.0)
 
@@ -19,9 +19,9 @@ def test_the_floor_runs_what_a_session_runs_and_nothing_around_it() -> None:
     spec, like = (each["spec"]["template"]["spec"] for each in (floor, session))
     assert {"name": "files", "emptyDir": {}} in spec["volumes"]
     assert [each["name"] for each in spec["containers"][0]["env"]] == ["WORKSPACE_UUID", "HOME"]
-    assert [each["name"] for each in like["containers"]] == ["agent", "editor"]
+    assert [each["name"] for each in like["containers"]] == ["editor", "agent"]
     for name in ("name", "image", "resources", "readinessProbe", "securityContext", "volumeMounts"):
-        assert spec["containers"][0][name] == like["containers"][1][name]
+        assert spec["containers"][0][name] == like["containers"][0][name]
     assert {each["name"] for each in spec["volumes"]} == {"files", "tmp"}
     assert floor["spec"]["replicas"] == 0
     assert "session-uuid" not in floor["spec"]["template"]["metadata"]["labels"], "it is nobody's session"

@@ -30,7 +30,8 @@ from tests.manifests import (
     unrestricted,
     with_components,
 )
-from workers.runtime.objects import Choices, pod_template
+from workers.runtime.choices import Choices
+from workers.runtime.objects import pod_template
 
 ROOT = MANIFESTS.parent
 

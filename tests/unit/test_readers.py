@@ -13,8 +13,9 @@ from app.settings import Settings
 from tests.unit.fake_api import FakeApi, serving
 from workers.backup_reader import digest
 from workers.runtime import jobs
+from workers.runtime.choices import Choices
+from workers.runtime.job_objects import READER_PORT
 from workers.runtime.jobs import ArchiveJobs
-from workers.runtime.objects import READER_PORT, Choices
 from workers.runtime.readers import Readers
 
 NAME = "app-aaaa0001-20260101-000000.zip"

@@ -12,8 +12,8 @@ from typing import Any
 from app.sessions.model import Identity
 from app.sessions.secrets import SessionSecrets
 from workers.runtime import names, objects
+from workers.runtime.choices import Choices
 from workers.runtime.cluster import Cluster
-from workers.runtime.objects import Choices
 from workers.runtime.scalers import Scaler
 
 Object = dict[str, Any]

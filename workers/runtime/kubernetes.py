@@ -22,12 +22,13 @@ from app.sessions.model import Identity
 from app.sessions.redis_errors import redis_errors
 from app.sessions.secrets import SessionSecrets
 from app.settings import Settings
-from workers.runtime import binding, names, objects, scalers, views
+from workers.runtime import binding, job_objects, names, objects, scalers, views
 from workers.runtime.base import BackupSummary, Observation, Snapshot
 from workers.runtime.beside import Beside
+from workers.runtime.choices import Choices
 from workers.runtime.cluster import Cluster, Conflict, Expired, NotFound, timestamp, wait_for
 from workers.runtime.jobs import ArchiveJobs
-from workers.runtime.objects import Choices, generation_of, identity_of
+from workers.runtime.objects import generation_of, identity_of
 from workers.runtime.watches import ClusterWatch
 
 log = logging.getLogger(__name__)
@@ -139,9 +140,9 @@ class KubernetesRuntime:
         if live.claim is None or identity is None:
             raise FilesGone(uuid)
         node = next((pod.node for pod in self._pods(uuid) if pod.node), "")
-        job = objects.archive_job("backup", identity, name, self._clock(), self._choices, node)
+        job = job_objects.archive_job("backup", identity, name, self._clock(), self._choices, node)
         if node and _going(live.claim):
-            objects.place(job, node)
+            job_objects.place(job, node)
         summary = self._jobs.run(job, name)
         if summary is None:
             raise RetryableError(f"The archive Job of {name} did not say what it wrote.")
@@ -154,7 +155,7 @@ class KubernetesRuntime:
         live = self._read(uuid)
         if not name or live.claim is None or _annotations(live.claim).get(names.RESTORED) == name:
             return
-        self._jobs.run(objects.archive_job("restore", identity, name, self._clock(), self._choices), name)
+        self._jobs.run(job_objects.archive_job("restore", identity, name, self._clock(), self._choices), name)
         self._decided(lambda: self._note_restored(uuid, generation, name))
 
     def observe(self, uuid: str) -> Observation | None:

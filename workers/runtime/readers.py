@@ -8,10 +8,10 @@ from typing import Any
 
 from app.settings import Settings
 from workers.backup_reader import digest
-from workers.runtime import names, objects
+from workers.runtime import job_objects, names
+from workers.runtime.choices import Choices
 from workers.runtime.cluster import Cluster
 from workers.runtime.jobs import ArchiveJobs
-from workers.runtime.objects import Choices
 
 SECRET_BYTES = 32
 
@@ -27,7 +27,7 @@ class Reader:
     @property
     def answer(self) -> dict[str, Any]:
         """What its caller must know."""
-        return {"host": self.host, "port": objects.READER_PORT, "secret": self.secret}
+        return {"host": self.host, "port": job_objects.READER_PORT, "secret": self.secret}
 
 
 class Readers:
@@ -40,7 +40,7 @@ class Readers:
     def start(self, name: str) -> Reader:
         """A new reader of the backup `name`. The cluster learns the secret's digest only."""
         secret = secrets.token_urlsafe(SECRET_BYTES)
-        job = objects.reader_job(names.reader_job(), name, digest(secret), self._choices)
+        job = job_objects.reader_job(names.reader_job(), name, digest(secret), self._choices)
         return Reader(job["metadata"]["name"], self._jobs.start(job, name), secret)
 
     def end(self, reader: Reader) -> None:

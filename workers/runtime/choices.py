@@ -1,0 +1,126 @@
+"""What the settings say about the objects of a cluster."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from app.sessions.model import SIZES
+from app.settings import Settings, SettingsError
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What the settings say about the objects, read once. `sizes` are container resources by size, `agent` is the
+    environment of every agent, None where there are none for want of a SECRET_KEY."""
+
+    domain: str
+    image: str
+    sizes: Mapping[str, Object]
+    volume_size: str
+    storage_class: str
+    ingress_class: str
+    api_host: str
+    agent: Mapping[str, str] | None
+    agent_port: int
+    ingress_annotations: Mapping[str, str]
+    tls_secret: str
+    runtime_class: str
+    node_selector: Mapping[str, str]
+    tolerations: Sequence[Object]
+    stop_grace: int
+    backup_url: str
+    backup_pvc: str
+    archive_service_account: str
+    archive_deadline: int
+    restore_limits: tuple[int, int]
+
+    @classmethod
+    def of(cls, settings: Settings) -> Choices:
+        """Those of `settings`; `SettingsError` names the one that is not what it should be."""
+        node_selector = _json(settings.node_selector, "NODE_SELECTOR", dict)
+        tolerations = _json(settings.tolerations, "TOLERATIONS", list)
+        if settings.spot_label:
+            node_selector = {**node_selector, settings.spot_label: "true"}
+            spot = {"key": settings.spot_label, "operator": "Equal", "value": "true", "effect": "NoSchedule"}
+            tolerations = [*tolerations, spot]
+        return cls(
+            domain=settings.workspace_domain,
+            image=settings.workspace_image,
+            sizes=_sizes(settings.workspace_sizes),
+            volume_size=settings.volume_size,
+            storage_class=settings.storage_class,
+            ingress_class=settings.ingress_class,
+            api_host=settings.api_host,
+            agent=_agent_environment(settings) if settings.secret_keys() else None,
+            agent_port=settings.user_pod_port,
+            ingress_annotations=_json(settings.ingress_annotations, "INGRESS_ANNOTATIONS", dict),
+            tls_secret=settings.ingress_tls_secret,
+            runtime_class=settings.runtime_class,
+            node_selector=node_selector,
+            tolerations=tolerations,
+            stop_grace=max(1, round(settings.stop_grace)),
+            backup_url=settings.backups_location(),
+            backup_pvc=settings.backup_pvc,
+            archive_service_account=settings.archive_service_account,
+            archive_deadline=max(1, round(settings.long_task_limit * 0.9)),
+            restore_limits=(settings.restore_max_bytes, settings.restore_max_entries),
+        )
+
+    def agent_at(self, address: str) -> str:
+        """Where the agent of a pod at this IP address is found, "" where pods have none."""
+        if self.agent is None or not address:
+            return ""
+        return f"http://[{address}]:{self.agent_port}" if ":" in address else f"http://{address}:{self.agent_port}"
+
+    @property
+    def backup_folder(self) -> str:
+        """Where backups are kept when that is a folder, "" when it is an object store."""
+        url = urlsplit(self.backup_url)
+        return url.path if url.scheme in ("", "file") else ""
+
+
+def _agent_environment(settings: Settings) -> Mapping[str, str]:
+    """What every agent is told, by the names it reads."""
+    limits = (
+        "agent_turn_timeout",
+        "agent_max_steps",
+        "agent_max_tokens",
+        "agent_command_timeout",
+        "checkpoint_interval",
+        "message_max_bytes",
+    )
+    return {
+        "AGENT_HOST": "0.0.0.0",
+        "USER_POD_PORT": str(settings.user_pod_port),
+        "GATEWAY_URL": settings.gateway_location(),
+        **{name.upper(): str(getattr(settings, name)) for name in limits},
+    }
+
+
+def _sizes(text: str) -> Mapping[str, Object]:
+    sizes = _json(text, "WORKSPACE_SIZES", dict)
+    if set(sizes) != set(SIZES) or any(not isinstance(each, list) or len(each) != 4 for each in sizes.values()):
+        raise SettingsError(
+            f"WORKSPACE_SIZES must give four quantities for each of {', '.join(SIZES)}: "
+            "CPU request, CPU limit, memory request, memory limit."
+        )
+    return {
+        size: {"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": most_cpu, "memory": most_memory}}
+        for size, (cpu, most_cpu, memory, most_memory) in sizes.items()
+    }
+
+
+def _json(text: str, name: str, kind: type) -> Any:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise SettingsError(f"{name} is not JSON: {error}.") from error
+    if not isinstance(value, kind):
+        raise SettingsError(f"{name} must be a JSON {'object' if kind is dict else 'list'}.")
+    return value

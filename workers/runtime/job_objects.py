@@ -1,0 +1,130 @@
+"""The Jobs that work on backups, as pure functions: those that write or read a session's files, and the one that hands
+a backup out. All run the archive's program in the workspace's image.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.sessions.model import Identity
+from workers.runtime import names, pods
+from workers.runtime.choices import Choices
+from workers.runtime.objects import identity_text
+
+Object = dict[str, Any]
+
+JOB_KEPT = 300
+"""s an archive Job stays when the worker that should have deleted it was killed."""
+
+ARCHIVE_RESOURCES = {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}
+"""Of an archive Job: it needs 33 MB and all the CPU it can get, for as short as that lasts."""
+
+
+READER_PORT = 8081
+"""Where a reader of a backup listens in its pod."""
+
+READER_PATIENCE = 30
+"""s a reader waits for its caller, who has waited for it and calls at once."""
+
+READER_KEPT = 5
+"""s its Job stays when it has ended: so long that its worker still reads why, if that was too early."""
+
+READER_RESOURCES = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "256Mi"}}
+"""Of a reader: it copies."""
+
+
+def archive_job(action: str, identity: Identity, backup: str, now: float, choices: Choices, node: str = "") -> Object:
+    """The Job that does `action` ("backup" or "restore") with the session's files and that backup.
+
+    It runs on `node` when one is given: a volume that is mounted there can be mounted nowhere else.
+    It gets no token; an object store's credential comes with its service account, by the cloud's
+    own means.
+    """
+    uuid = identity.uuid
+    arguments = [action, "--name", backup, "--url", choices.backup_url, "--files", pods.FILES]
+    if action == "backup":
+        arguments += ["--identity", identity_text(identity), "--at", f"{now:.3f}"]
+    else:
+        arguments += ["--max-bytes", str(choices.restore_limits[0]), "--max-entries", str(choices.restore_limits[1])]
+    mounts: list[Object] = [
+        {"name": "files", "mountPath": pods.MOUNT, "readOnly": action == "backup"},
+        {"name": "tmp", "mountPath": "/tmp"},
+    ]
+    volumes = pods.volumes(uuid)
+    if choices.backup_folder:
+        mounts.append({"name": "backups", "mountPath": choices.backup_folder, "readOnly": action == "restore"})
+        volumes.append({"name": "backups", "persistentVolumeClaim": {"claimName": choices.backup_pvc}})
+    container = {
+        "name": "archive",
+        "image": choices.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["archive-job"],
+        "args": arguments,
+        "resources": ARCHIVE_RESOURCES,
+        "securityContext": pods.container_security(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": mounts,
+    }
+    spec = pods.pod_spec([container], volumes, choices, grace=1)
+    spec |= {"restartPolicy": "Never", "serviceAccountName": choices.archive_service_account}
+    if node:
+        here = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
+        spec["affinity"] = {
+            "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [here]}}
+        }
+    labels = pods.labels(identity, names.ARCHIVE)
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": names.archive_job(action, uuid, backup), "labels": labels},
+        "spec": {
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": choices.archive_deadline,
+            "ttlSecondsAfterFinished": JOB_KEPT,
+            "template": {"metadata": {"labels": labels}, "spec": spec},
+        },
+    }
+
+
+def reader_job(name: str, backup: str, secret_digest: str, choices: Choices) -> Object:
+    """The Job `name` that hands out that backup, once, to whoever knows the secret of this digest. It sees the backups
+    and may change none; it ends when it is done, when nobody comes, and with its deadline at the latest."""
+    arguments = ["serve", "--name", backup, "--url", choices.backup_url]
+    arguments += ["--secret-digest", secret_digest, "--port", str(READER_PORT), "--patience", str(READER_PATIENCE)]
+    mounts: list[Object] = []
+    volumes: list[Object] = []
+    if choices.backup_folder:
+        mounts.append({"name": "backups", "mountPath": choices.backup_folder, "readOnly": True})
+        volumes.append({"name": "backups", "persistentVolumeClaim": {"claimName": choices.backup_pvc}})
+    container = {
+        "name": "reader",
+        "image": choices.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["archive-job"],
+        "args": arguments,
+        "ports": [{"name": "http", "containerPort": READER_PORT, "protocol": "TCP"}],
+        "resources": READER_RESOURCES,
+        "securityContext": pods.container_security(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": mounts,
+    }
+    spec = pods.pod_spec([container], volumes, choices, grace=1)
+    spec |= {"restartPolicy": "Never", "serviceAccountName": choices.archive_service_account}
+    labels = {names.APP_LABEL: names.READER}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": choices.archive_deadline,
+            "ttlSecondsAfterFinished": READER_KEPT,
+            "template": {"metadata": {"labels": labels}, "spec": spec},
+        },
+    }
+
+
+def place(job: Object, node: str) -> None:
+    """Put the Job's pod on that node past the scheduler, which has no place for one whose claim is being deleted.
+    The kubelet takes it: the volume is in use there already."""
+    job["spec"]["template"]["spec"]["nodeName"] = node
