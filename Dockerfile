@@ -92,7 +92,7 @@ FROM tools AS service
 COPY requirements-image.lock /tmp/
 RUN --mount=type=secret,id=ca \
     python3 -m venv --without-pip /opt/service && \
-    /opt/tools/bin/pip-install /opt/service /tmp/requirements-image.lock fsspec isal stream-zip redis environs
+    /opt/tools/bin/pip-install /opt/service /tmp/requirements-image.lock fsspec gcsfs s3fs isal stream-zip redis environs
 WORKDIR /opt/service/lib/python3.11/site-packages
 COPY app/__init__.py app/logs.py app/settings.py app/
 COPY app/sessions app/sessions

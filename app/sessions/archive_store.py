@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import fsspec
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from fsspec.implementations.local import LocalFileSystem
 
-from app.sessions.backup_files import STORE_OPTIONS, file_error
+from app.sessions import object_stores
+from app.sessions.backup_files import file_error
 from app.sessions.errors import ArchiveError, InvalidRequest
 from app.sessions.model import UUID_PATTERN
 from app.settings import SettingsError
@@ -67,13 +67,12 @@ class Archive:
 
     def __init__(self, url: str, key: str = "") -> None:
         self._url = url
-        self._options = STORE_OPTIONS.get(url.partition("://")[0], {})
         self._cipher = _cipher(key)
 
     @cached_property
     def _fs(self) -> Any:
-        # Made at the first use: the clients of remote stores do not survive a fork.
-        return fsspec.url_to_fs(self._url, use_listings_cache=False, **self._options)[0]
+        # At the first use, which is in the process that uses it.
+        return object_stores.filesystem(self._url)
 
     @cached_property
     def _root(self) -> str:
@@ -86,7 +85,7 @@ class Archive:
     def write(self, uuid: str, checkpoint: Checkpoint) -> None:
         """Store the conversation in place of the one before; on the disk, where the store is one."""
         folder = self._folder(uuid)
-        with _store_errors(uuid):
+        with self._errors(uuid):
             for name, content in zip(
                 DOCUMENTS, (checkpoint.history, checkpoint.context, checkpoint.metadata), strict=True
             ):
@@ -109,19 +108,19 @@ class Archive:
     def renew(self, uuid: str, metadata: Mapping[str, Any]) -> None:
         """Replace only what is known of the conversation; its retention counts from now."""
         folder = self._folder(uuid)
-        with _store_errors(uuid):
+        with self._errors(uuid):
             self._put(folder, METADATA, metadata)
             self._sync(folder)
 
     def delete(self, uuid: str) -> None:
         """Forget the conversation; none is no error."""
         folder = self._folder(uuid)
-        with _store_errors(uuid), suppress(FileNotFoundError):
+        with self._errors(uuid), suppress(FileNotFoundError):
             self._fs.rm(folder, recursive=True)
 
     def uuids(self) -> list[str]:
         """The sessions that have a conversation here, living or not."""
-        with _store_errors("the list of sessions"):
+        with self._errors("the list of sessions"):
             try:
                 names = [path.rstrip("/").rpartition("/")[2] for path in self._fs.ls(self._root, detail=False)]
             except FileNotFoundError:
@@ -131,11 +130,19 @@ class Archive:
     def last_written(self, uuid: str) -> float | None:
         """When the conversation was last stored (seconds since the epoch), None when there is none."""
         path = f"{self._folder(uuid)}/{METADATA}"
-        with _store_errors(uuid):
+        with self._errors(uuid):
             try:
                 return float(self._fs.modified(path).timestamp())
             except FileNotFoundError:
                 return None
+
+    @contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except object_stores.errors(self._url) as error:
+            text = f"The archive could not handle {what}"
+            raise file_error(error, text, text + ": it is full.") from error
 
     def _folder(self, uuid: str) -> str:
         if not UUID_PATTERN.fullmatch(uuid):
@@ -164,7 +171,7 @@ class Archive:
                 os.unlink(part)
 
     def _get(self, folder: str, uuid: str, name: str) -> Any:
-        with _store_errors(uuid):
+        with self._errors(uuid):
             try:
                 data: bytes = self._fs.cat_file(f"{folder}/{name}")
             except FileNotFoundError:
@@ -207,12 +214,3 @@ def _cipher(key: str) -> MultiFernet | None:
     except ValueError as error:
         raise SettingsError("ARCHIVE_KEY must be 32 bytes in URL-safe base64, as Fernet.generate_key makes.") from error
     return MultiFernet(ciphers) if ciphers else None
-
-
-@contextmanager
-def _store_errors(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        text = f"The archive could not handle {what}"
-        raise file_error(error, text, text + ": it is full.") from error

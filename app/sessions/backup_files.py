@@ -27,6 +27,7 @@ from typing import Any, BinaryIO, cast
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from app.sessions import object_stores
 from app.sessions.errors import (
     ArchiveError,
     BackupNotFound,
@@ -49,13 +50,6 @@ LOCK_NAME = ".publishing"
 LOCK_TRIES, LOCK_PAUSE = 200, 0.05
 """For 10 s, in seconds between two tries: a rename and a sync take milliseconds."""
 
-STORE_OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "gs": {"requests_timeout": 60},
-    "gcs": {"requests_timeout": 60},
-    "s3": {"config_kwargs": {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 3}}},
-}
-"""What bounds a call to a remote store, in seconds; their clients would otherwise wait for very long."""
-
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 HOPELESS = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EFBIG, errno.EINVAL}
@@ -68,13 +62,14 @@ def backup_name(uuid: str, when: float) -> str:
     return f"app-{uuid}-{datetime.fromtimestamp(when, UTC):%Y%m%d-%H%M%S}.zip"
 
 
-def file_error(error: OSError, failed: str, full: str) -> SessionError:
-    """Ours for an error of a file system: `NoSpace` saying `full`, else `ArchiveError` or
+def file_error(error: Exception, failed: str, full: str) -> SessionError:
+    """Ours for an error of a file system or an object store's client: `NoSpace` saying `full`, else `ArchiveError` or
     `RetryableError` saying `failed` and the system's reason. Paths in `error` are left out."""
-    if error.errno in FULL:
+    number = getattr(error, "errno", None)
+    if number in FULL:
         return NoSpace(full)
-    reason = os.strerror(error.errno) if error.errno else "the store did not answer as expected"
-    kind = ArchiveError if error.errno in HOPELESS else RetryableError
+    reason = os.strerror(number) if number else f"the store did not answer as expected, {type(error).__name__}"
+    kind = ArchiveError if number in HOPELESS else RetryableError
     return kind(f"{failed} ({reason}).")
 
 
@@ -86,19 +81,21 @@ class BackupFiles:
     """
 
     def __init__(self, url: str) -> None:
-        protocol = url.partition("://")[0] if "://" in url else "file"
+        protocol = object_stores.protocol_of(url)
         try:
             fsspec.get_filesystem_class(protocol)
         except (ImportError, ValueError) as error:
             raise PermanentError(f"No backups can be kept at a {protocol}:// URL: {error}") from error
         self._url = url
-        self._options = STORE_OPTIONS.get(protocol, {})
 
     @cached_property
     def _fs(self) -> Any:
-        # Made at the first use, which is in the process that uses it: the clients of remote stores do not survive
-        # a fork. Their cached listings would hide what other processes wrote.
-        return fsspec.url_to_fs(self._url, use_listings_cache=False, **self._options)[0]
+        # At the first use, which is in the process that uses it.
+        return object_stores.filesystem(self._url)
+
+    @cached_property
+    def _failures(self) -> tuple[type[Exception], ...]:
+        return object_stores.errors(self._url)
 
     @cached_property
     def _root(self) -> str:
@@ -217,7 +214,7 @@ class BackupFiles:
             yield
         except FileNotFoundError as error:
             raise BackupNotFound(what) from error
-        except OSError as error:
+        except self._failures as error:
             text = f"The store could not handle {what}"
             raise file_error(error, text, text + ": it is full.") from error
 
@@ -240,7 +237,9 @@ class BackupFiles:
         if self._local:
             os.replace(source, target)
         else:
-            self._fs.mv(source, target)
+            # Both are asked of every store; of moving, each makes something else.
+            self._fs.cp_file(source, target)
+            self._remove(source)
 
     def _remove(self, path: str) -> None:
         with suppress(FileNotFoundError):
@@ -327,19 +326,19 @@ class NewBackup:
         try:
             if self._stream is not None:
                 self._stream.close()
-        except OSError as error:
-            log.warning("closing the unfinished %s failed: %s", self.name, error.strerror)
+        except self._files._failures as error:
+            log.warning("closing the unfinished %s failed: %s", self.name, type(error).__name__)
         for part in (self._part, self._sidecar_part):
             try:
                 self._files._remove(part)
-            except OSError as error:
-                log.warning("a leftover of %s stays until the next sweep: %s", self.name, error.strerror)
+            except self._files._failures as error:
+                log.warning("a leftover of %s stays until the next sweep: %s", self.name, type(error).__name__)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except self._files._failures as error:
             full = (
                 f"The backups' disk is full: {self.written} bytes of {self.name} were written and are removed "
                 "again. The session and every older backup are untouched."
