@@ -42,7 +42,10 @@ WORKER = {
 ALLOWED = {
     "worker": WORKER,
     "archiver": WORKER,
-    "watcher": {name: {"list", "watch"} for name in ("deployments", "persistentvolumeclaims", "pods", "events")},
+    "watcher": {
+        **{name: {"list", "watch"} for name in ("deployments", "persistentvolumeclaims", "events")},
+        "pods": {"list", "patch", "watch"},
+    },
 }
 """What each account may do, all of it in the workspaces' namespace: resource to verbs."""
 

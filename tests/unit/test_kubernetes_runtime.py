@@ -33,6 +33,7 @@ from workers import runtime as runtimes
 from workers.runtime import binding, names, scalers
 from workers.runtime.cluster import Conflict, find_cluster
 from workers.runtime.kubernetes import KubernetesRuntime
+from workers.runtime.watches import LOOKS
 
 A = "aaaa0001"
 NAME = f"user-{A}"
@@ -924,6 +925,27 @@ def test_a_volume_that_can_not_be_mounted_is_told(runtime: KubernetesRuntime, ap
         api.put("events", event)
         failed = seen.until(lambda each: bool(each.failure))
     assert failed.failure == "The workspace's volume can't be mounted: bad disk"
+
+
+def test_a_kubelet_that_came_too_early_is_asked_to_look_again(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """It would wait for 10 to 15 s. Not for ever: what is refused for another reason stays refused."""
+    started(runtime)
+    name = f"{NAME}-x"
+    young = pod({"conditions": conditions(PodScheduled="True")}, name)
+    young["metadata"]["creationTimestamp"] = datetime.now(UTC).isoformat()
+    api.put("pods", young)
+    about = {"kind": "Pod", "name": name}
+    refused = 'persistentvolumeclaims "x" is forbidden: no relationship found between node "n" and this object'
+
+    with watching(runtime) as seen:
+        seen.snapshot()
+        for number in range(LOOKS + 2):
+            event = {"metadata": {"name": f"e{number}"}, "involvedObject": about, "reason": "FailedMount"}
+            api.put("events", event | {"message": refused})
+        api.put("events", {"metadata": {"name": "last"}, "involvedObject": about, "reason": "Pulled", "message": ""})
+        seen.until(lambda each: "image" in each.phases)
+    assert api.requests.count("PATCH pods") == LOOKS
+    assert names.LOOK_AGAIN in api.get("pods", name)["metadata"]["annotations"]
 
 
 def test_a_volume_that_was_mounted_after_all_is_no_trouble(runtime: KubernetesRuntime, api: FakeApi) -> None:

@@ -39,6 +39,7 @@ IDENTITY = PREFIX + "identity"
 GENERATION = PREFIX + "generation"
 RESTORED = PREFIX + "restored"
 TEMPLATE = PREFIX + "template"
+LOOK_AGAIN = PREFIX + "look-again"
 
 FIELD_MANAGER = "session-manager"
 

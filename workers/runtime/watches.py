@@ -17,7 +17,7 @@ from typing import Any
 
 from app.sessions.errors import RetryableError, SessionError
 from app.sessions.model import Identity
-from workers.runtime import names, views
+from workers.runtime import binding, names, views
 from workers.runtime.base import Observation, Snapshot
 from workers.runtime.cluster import Cluster, Conflict, Expired, NotFound, Watching
 from workers.runtime.views import DeploymentView, PodView, Warned
@@ -32,6 +32,9 @@ WATCH_SECONDS = 240
 
 FIRST_LIST = 60.0
 """s for the first lists; 10,000 Deployments take about 1."""
+
+LOOKS = 3
+"""How often a kubelet is asked to look at one pod again."""
 
 TRIES, PAUSE = 4, 0.25
 """How often a feed is opened again without having heard anything, and s between, doubling: after 4 s of
@@ -135,6 +138,7 @@ class ClusterWatch:
     def __init__(
         self, cluster: Cluster, agent_at: Callable[[str], str], clock: Callable[[], float] = time.time
     ) -> None:
+        self._cluster = cluster
         self._agent_at = agent_at
         self._clock = clock
         self._changes: queue.Queue[Change] = queue.Queue()
@@ -148,6 +152,7 @@ class ClusterWatch:
         self._pods: dict[str, dict[str, PodView]] = {}
         self._warnings: dict[str, Warned] = {}
         self._steps: dict[str, dict[str, float]] = {}
+        self._looks: dict[str, int] = {}
         self._going: set[str] = set()
         self._told: dict[str, Observation] = {}
         self._unsure: set[str] = set()
@@ -258,11 +263,19 @@ class ClusterWatch:
             step = views.EVENT_STEPS.get(each.reason)
             if step is None:
                 self._warnings[each.uuid] = each
+                self._help(each)
             elif each.subject in self._pods[each.uuid]:
                 self._steps.setdefault(each.uuid, {}).setdefault(step, self._clock())
                 # A warning is about volumes or the sandbox, and those are there by now.
                 self._warnings.pop(each.uuid, None)
         return {each.uuid for each in change.items}
+
+    def _help(self, warned: Warned) -> None:
+        """A pod whose kubelet came too early is looked at again, a few times."""
+        looks = self._looks.get(warned.uuid, 0)
+        if binding.came_too_early(warned.text) and warned.subject in self._pods[warned.uuid] and looks < LOOKS:
+            self._looks[warned.uuid] = looks + 1
+            binding.look_again(self._cluster, warned.subject, self._clock())
 
     def _note_steps(self, pod: PodView, known: Mapping[str, PodView]) -> None:
         """When each step of a start was seen; the API's own times are whole seconds."""
@@ -270,6 +283,7 @@ class ClusterWatch:
             return
         if pod.name not in known:
             self._steps[pod.uuid] = {}
+            self._looks.pop(pod.uuid, None)
         now, steps = self._clock(), self._steps.setdefault(pod.uuid, {})
         for step in pod.steps:
             steps.setdefault(step, now)
@@ -317,5 +331,5 @@ class ClusterWatch:
 
     def _forget(self, uuid: str) -> None:
         """A workspace that is down costs no more than its Deployment's view."""
-        for known in (self._told, self._warnings, self._steps):
+        for known in (self._told, self._warnings, self._steps, self._looks):
             known.pop(uuid, None)
