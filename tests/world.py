@@ -23,6 +23,7 @@ from app.sessions.leases import Leases
 from app.sessions.model import Record
 from app.sessions.secrets import SessionSecrets
 from app.sessions.service import NewSession, SessionService
+from app.sessions.signals import Signals
 from app.sessions.store import SessionStore
 from app.sessions.stored import Direct
 from app.sessions.tickets import Tickets
@@ -84,6 +85,7 @@ class World:
             tickets=Tickets(client, self.tasks, block=0.05),  # type: ignore[arg-type]
             archive=archive,
             secrets=secrets,
+            signals=Signals(client),
             fleet=Fleet(client),
             leases=Leases(client, ttl=15.0),
             tasks=self.tasks,  # type: ignore[arg-type]

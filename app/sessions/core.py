@@ -19,6 +19,7 @@ from app.sessions.leases import Leases
 from app.sessions.queue import TaskQueue
 from app.sessions.secrets import SessionSecrets
 from app.sessions.service import SessionService
+from app.sessions.signals import Signals
 from app.sessions.store import SessionStore
 from app.sessions.stored import Direct, Remote, Stored
 from app.sessions.tickets import Tickets
@@ -39,6 +40,7 @@ class Core:
     tickets: Tickets
     archive: Archive
     secrets: SessionSecrets
+    signals: Signals
     fleet: Fleet
     leases: Leases
     tasks: TaskQueue
@@ -73,6 +75,7 @@ def build_core(settings: Settings) -> Core:
         tickets=tickets,
         archive=archive,
         secrets=secrets,
+        signals=Signals(client),
         fleet=Fleet(client),
         leases=Leases(client, settings.lease_ttl),
         tasks=tasks,
