@@ -8,13 +8,15 @@ from typing import Any
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app.api import backups, docs, messages, sessions, system
+from app.api import access, backups, docs, door, messages, sessions, system
 from app.api.blueprint import SessionName
-from app.api.context import EXTENSION
+from app.api.context import EXTENSION, KEYRING
+from app.api.cors import register_cors
 from app.api.errors import to_api_problem
 from app.api.idempotency import register_idempotency
 from app.api.limits import register_limits
 from app.api.openapi import DOCUMENT, build_document, make_api
+from app.api.pages import Pages
 from app.api.prefer import register_prefer
 from app.api.security import identify, read_keyring, require_key
 from app.api.streams import SLOTS, stream_slots
@@ -46,6 +48,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions[EXTENSION] = core
+    app.extensions[KEYRING] = keyring
+    app.extensions[door.PAGES] = Pages()
     app.extensions[SLOTS] = stream_slots(settings.max_streams)
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
@@ -54,14 +58,15 @@ def create_app(settings: Settings | None = None) -> Flask:
     # it is refused. Answers pass the same places in reverse.
     register_error_handlers(app, to_api_problem)
     register_edge(app, settings.max_body_bytes)
-    app.before_request(lambda: identify(keyring))
+    register_cors(app, settings.allowed_origins())
+    app.before_request(lambda: identify(keyring, core.passes))
     register_limits(app, core)
     app.before_request(require_key)
     register_prefer(app)
     register_idempotency(app)
 
     api = make_api(app)
-    for module in (sessions, messages, backups, system, docs):
+    for module in (sessions, access, messages, backups, system, docs, door):
         api.register_blueprint(module.blp)
     app.extensions[DOCUMENT] = app.json.dumps(build_document(api))
     return app

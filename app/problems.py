@@ -83,7 +83,7 @@ EXPLANATIONS: Mapping[int, str] = {
 
 
 class Problem(Exception):
-    """An answer decided at the edge; `detail` is fit for the caller to read."""
+    """An answer decided at the edge; `detail` is fit for the caller to read, `more` are members of its own."""
 
     def __init__(
         self,
@@ -93,6 +93,7 @@ class Problem(Exception):
         *,
         errors: Mapping[str, list[str]] | None = None,
         headers: Mapping[str, str] | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
@@ -100,6 +101,7 @@ class Problem(Exception):
         self.detail = detail
         self.errors = errors
         self.headers = dict(headers or {})
+        self.more = dict(more or {})
 
 
 def problem_response(problem: Problem) -> Response:
@@ -115,6 +117,7 @@ def problem_response(problem: Problem) -> Response:
     }
     if problem.errors:
         body["errors"] = dict(problem.errors)
+    body |= problem.more
     return Response(dumps(body), problem.status, problem.headers, content_type=PROBLEM_TYPE)
 
 

@@ -55,8 +55,16 @@ class Settings:
     rate_limit_chat: str = setting("100/minute", "rate", "a prompt costs model tokens")
     rate_limit_delete: str = setting("50/minute", "rate", "a delete costs a whole backup")
     rate_limit_default: str = setting("100/minute", "rate", "everything else")
+    cors_origins: str = setting(
+        "", "origins", "of web pages that may call the API with a session token, separated by commas; empty: none"
+    )
     max_sessions_per_user: int = setting(10, "sessions", "a user's workspaces that are not terminated")
     max_body_bytes: int = setting(1_048_576, "bytes", "a larger request is 413 before it is read")
+
+    # Who may open a workspace
+    link_ttl: float = setting(30.0, "s", "a link opens a workspace once, and only this soon: it is for a redirect")
+    cookie_ttl: float = setting(43_200.0, "s", "a browser stays let in this long (12 h) after its last visit")
+    token_ttl: float = setting(900.0, "s", "a session token; a page asks its own backend for another one")
 
     # A session's life
     runtime: str = setting("local", "local | kubernetes", "what runs the workspaces")
@@ -215,7 +223,19 @@ class Settings:
     def workspace_url(self, uuid: str) -> str:
         """Where a browser finds the workspace."""
         port = f":{self.workspace_port}" if self.workspace_port else ""
-        return f"{self.workspace_scheme}://vs-code-{uuid}.{self.workspace_domain}{port}"
+        return f"{self.workspace_scheme}://{self.workspace_host(uuid)}{port}"
+
+    def workspace_host(self, uuid: str) -> str:
+        """The host name of the workspace."""
+        return f"vs-code-{uuid}.{self.workspace_domain}"
+
+    def agents_host(self) -> str:
+        """The host name whose /chat/{uuid}/ leads to agents, "" where there is none."""
+        return self.api_host or (f"api.{self.workspace_domain}" if self.runtime == "local" else "")
+
+    def allowed_origins(self) -> frozenset[str]:
+        """The origins of `cors_origins`."""
+        return frozenset(text for part in self.cors_origins.split(",") if (text := part.strip().rstrip("/")))
 
     @classmethod
     def variables(cls) -> list[str]:
@@ -249,6 +269,8 @@ class Settings:
             raise SettingsError(f"SCALER is {self.scaler!r}; it is one of: direct, keda.")
         if any(len(key) < SECRET_KEY_LENGTH for key in self.secret_keys()):
             raise SettingsError(f"SECRET_KEY: each key must have {SECRET_KEY_LENGTH} characters or more.")
+        if any(urlsplit(each).netloc == "" or urlsplit(each).path for each in self.allowed_origins()):
+            raise SettingsError("CORS_ORIGINS: an origin looks like https://app.example.com, without a path.")
         if self.llm_base_url and urlsplit(self.llm_base_url).scheme not in ("http", "https"):
             raise SettingsError("LLM_BASE_URL must begin with http:// or https://.")
         negative = [

@@ -20,7 +20,9 @@ from app.sessions.events import FROM_START, EventLog, SessionEvent
 from app.sessions.fleet import Fleet
 from app.sessions.inbox import Inbox
 from app.sessions.leases import Leases
+from app.sessions.links import Links
 from app.sessions.model import Record
+from app.sessions.passes import Passes
 from app.sessions.secrets import SessionSecrets
 from app.sessions.service import NewSession, SessionService
 from app.sessions.signals import Signals
@@ -85,6 +87,8 @@ class World:
             tickets=Tickets(client, self.tasks, block=0.05),  # type: ignore[arg-type]
             archive=archive,
             secrets=secrets,
+            passes=Passes(self.settings.secret_keys(), self.settings.cookie_ttl, self.settings.token_ttl),
+            links=Links(client, self.settings.link_ttl),
             signals=Signals(client),
             fleet=Fleet(client),
             leases=Leases(client, ttl=15.0),

@@ -10,6 +10,7 @@ from flask import Response, current_app, g
 from app.sessions.core import Core
 
 EXTENSION = "workspace_sessions"
+KEYRING = "keyring"
 
 
 def core() -> Core:

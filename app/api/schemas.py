@@ -327,6 +327,18 @@ class BackupListSchema(Schema):
     next_cursor = fields.String(required=True, allow_none=True)
 
 
+class OpenedSchema(Schema):
+    uuid = uuid_field()
+    url = fields.String(required=True, metadata={"description": "works once, until `expires_at`"})
+    expires_at = time_field(required=True)
+
+
+class TokenSchema(Schema):
+    uuid = uuid_field()
+    token = fields.String(required=True)
+    expires_at = time_field(required=True)
+
+
 class HealthSchema(Schema):
     status = fields.String(required=True, metadata={"enum": ["healthy", "unhealthy"]})
     version = fields.String(required=True)

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -22,31 +23,51 @@ from app.sessions.backup_files import NAME_PATTERN
 from app.sessions.backups import Backup
 from app.sessions.errors import BackupNotFound, SessionNotFound
 from app.sessions.model import UUID_PATTERN, Record, Status
+from app.sessions.passes import Kind, Pass, Passes
 from app.settings import Settings, SettingsError
 
 HEADER = "X-API-Key"
 ADMIN = "admin"
 SERVICE = "service"
+SESSION = "session"
+"""The role of who has a session token; no key has it."""
+
+SCHEME = "Bearer "
+CHALLENGE = {"WWW-Authenticate": 'ApiKey realm="sessions", Bearer'}
 CATEGORIES = ("create", "wake", "chat", "delete", "default")
 """The kinds of requests that have rate limits of their own."""
 
 DIGEST_PATTERN = re.compile(r"[0-9a-f]{64}")
 KEY_FIELDS = frozenset({"name", "sha256", "role", "user_prefix", "limits"})
 
-ANONYMOUS = frozenset({"system.livez", "system.readyz", "system.health", "docs.openapi", "docs.page", "docs.asset"})
+ANONYMOUS = frozenset(
+    {
+        *("system.livez", "system.readyz", "system.health", "docs.openapi", "docs.page", "docs.asset"),
+        *("door.verify", "door.waking", "door.again"),
+    }
+)
 """The endpoints that need no key; each is public by the contract."""
+
+BY_TOKEN = frozenset(
+    {
+        *("sessions.get", "sessions.status", "sessions.events", "sessions.wake", "sessions.sleep"),
+        *("messages.chat", "messages.conversation", "messages.message"),
+    }
+)
+"""What a session token opens, for its own session."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Principal:
     """A caller: the holder of one key. `user_prefix` is how the users it may act for begin, "" for all;
-    `limits` are rate limits of its own by category."""
+    `limits` are rate limits of its own by category, `held` the session token of a caller who has that instead."""
 
     name: str
     digest: str
     role: str
     user_prefix: str = ""
     limits: Mapping[str, str] = field(default_factory=dict)
+    held: Pass | None = None
 
     def may_see(self, user_id: str) -> bool:
         return user_id.startswith(self.user_prefix)
@@ -123,17 +144,48 @@ def check_rate(where: str, rate: Any) -> None:
         raise SettingsError(f"{where}: a rate looks like 100/minute.")
 
 
-def identify(keyring: Keyring) -> None:
+def identify(keyring: Keyring, passes: Passes) -> None:
     """Note whose request this is, before its rate limit is counted."""
-    key = request.headers.get(HEADER)
-    g.principal = keyring.find(key) if key else None
+    key, token = request.headers.get(HEADER), request.headers.get("Authorization", "")
+    if key:
+        g.principal = keyring.find(key)
+    else:
+        held = passes.read(Kind.TOKEN, token.removeprefix(SCHEME), time.time()) if token.startswith(SCHEME) else None
+        g.principal = None if held is None else _holder(held)
+
+
+def _holder(held: Pass) -> Principal:
+    """Who shows a session token: limits and repeated requests are counted by the session."""
+    name = f"session:{held.uuid}"
+    return Principal(name=name, digest=hashlib.sha256(name.encode()).hexdigest(), role=SESSION, held=held)
 
 
 def require_key() -> None:
     """Refuse a request whose endpoint needs a key and that brought no valid one."""
-    if g.principal is None and request.endpoint is not None and request.endpoint not in ANONYMOUS:
-        text = "The API key is not valid." if HEADER in request.headers else f"An API key is needed, in {HEADER}."
-        raise Problem(401, "unauthorized", text, headers={"WWW-Authenticate": 'ApiKey realm="sessions"'})
+    principal: Principal | None = g.principal
+    if request.endpoint is None or request.endpoint in ANONYMOUS:
+        return
+    if principal is None:
+        text = f"An API key is needed, in {HEADER}, or for one session its token, in Authorization."
+        if HEADER in request.headers:
+            text = "The API key is not valid."
+        elif "Authorization" in request.headers:
+            text = "The session token is not valid, or not any more."
+        raise Problem(401, "unauthorized", text, headers=CHALLENGE)
+    if principal.held is not None:
+        _check_token(principal.held)
+
+
+def _check_token(held: Pass) -> None:
+    """Refuse a session token where it opens nothing, and one that was taken back."""
+    if request.endpoint not in BY_TOKEN:
+        raise Problem(403, "forbidden", "A session token does not open this; an API key may.")
+    uuid = (request.view_args or {})["uuid"]
+    if uuid != held.uuid:
+        raise SessionNotFound(uuid)
+    record = visible_session(uuid)
+    if record.door != held.door or record.status is Status.TERMINATED:
+        raise Problem(401, "unauthorized", "The session token was taken back.", headers=CHALLENGE)
 
 
 def caller() -> Principal:

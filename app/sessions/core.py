@@ -16,6 +16,8 @@ from app.sessions.events import EventLog
 from app.sessions.fleet import Fleet
 from app.sessions.inbox import Inbox
 from app.sessions.leases import Leases
+from app.sessions.links import Links
+from app.sessions.passes import Passes
 from app.sessions.queue import TaskQueue
 from app.sessions.secrets import SessionSecrets
 from app.sessions.service import SessionService
@@ -40,6 +42,8 @@ class Core:
     tickets: Tickets
     archive: Archive
     secrets: SessionSecrets
+    passes: Passes
+    links: Links
     signals: Signals
     fleet: Fleet
     leases: Leases
@@ -75,6 +79,8 @@ def build_core(settings: Settings) -> Core:
         tickets=tickets,
         archive=archive,
         secrets=secrets,
+        passes=Passes(settings.secret_keys(), settings.cookie_ttl, settings.token_ttl),
+        links=Links(client, settings.link_ttl),
         signals=Signals(client),
         fleet=Fleet(client),
         leases=Leases(client, settings.lease_ttl),

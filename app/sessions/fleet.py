@@ -33,6 +33,15 @@ class Histogram:
     counts: tuple[int, ...]
     total: float
 
+    def median(self) -> float | None:
+        """About how long half of them took at most (s), within its bucket by proportion; None of none."""
+        half, before, lower = sum(self.counts) / 2, 0, 0.0
+        for count, upper in zip(self.counts, (*START_BUCKETS, START_BUCKETS[-1]), strict=True):
+            if count and before + count >= half:
+                return lower + (upper - lower) * (half - before) / count
+            before, lower = before + count, upper
+        return None
+
 
 class Fleet:
     """Heartbeats, counters and dead letters of all processes. Times are seconds since the epoch."""

@@ -22,6 +22,9 @@ INBOX_PENDING = "inbox:pending"
 TOKENS = "session:{uuid}:tokens"
 USER_TOKENS = "tokens:{user_id}:{day}"
 
+# A link that opens a workspace once, by the SHA-256 of its secret: which session, and which of its doors.
+LINK = "link:{digest}"
+
 # Sorted sets of uuids. A status set is scored by when the session was created (terminated: by when
 # it ended), the user's by when it was created; the rest by the moment something is due.
 ALL = "sessions:all"

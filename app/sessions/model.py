@@ -124,7 +124,8 @@ class Record(Identity):
     `task` is the one that carries out the current intent; `provisioned` whether its volume was ever
     there. `phases` are milliseconds since the request that started the workspace, in the order of `PHASES`.
     `delete_backup` says whether teardown must back up first. `waiting` counts the prompts that the agent has not
-    been given yet, `unfinished` those it has and has not finished; the inbox keeps both.
+    been given yet, `unfinished` those it has and has not finished; the inbox keeps both. `door` counts how often
+    all passes to the workspace were taken back: one for an earlier door opens nothing.
     """
 
     status: Status
@@ -144,6 +145,7 @@ class Record(Identity):
     backup_generation: int = 0
     waiting: int = 0
     unfinished: int = 0
+    door: int = 0
     phases: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -208,6 +210,7 @@ CODECS: Mapping[str, Codec] = {
     "backup_generation": _COUNT,
     "waiting": _COUNT,
     "unfinished": _COUNT,
+    "door": _COUNT,
 }
 """How each field of a record is read from and written to its Redis hash; `phases` has keys of its own."""
 

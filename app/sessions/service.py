@@ -13,7 +13,7 @@ from typing import Any
 
 from app.sessions import keys, queue
 from app.sessions.backups import Backup, BackupIndex
-from app.sessions.errors import BackupInUse, IllegalState, InvalidRequest, SessionError
+from app.sessions.errors import BackupInUse, IllegalState, InvalidRequest, SessionError, Superseded
 from app.sessions.events import EventLog
 from app.sessions.inbox import Inbox, Message, Taken
 from app.sessions.model import (
@@ -31,6 +31,7 @@ from app.sessions.store import SessionStore, intent
 from app.settings import Settings
 
 UUID_TRIES = 5
+REVOKE_TRIES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +163,16 @@ class SessionService:
             expect=expect,
             delete_backup=backup,
         )
+
+    def revoke(self, uuid: str) -> Record:
+        """Take back every pass to the session's workspace that there is."""
+        for _ in range(REVOKE_TRIES):
+            door = self._store.get(uuid).door
+            try:
+                return self._store.change(uuid, self._clock(), expect={"door": door}, door=door + 1).record
+            except Superseded:
+                continue  # another call has taken some back; those given out since are ours to take
+        raise Superseded(f"Session {uuid} is being revoked by others all the time.")
 
     def request_backup(self, uuid: str, request_id: str = "") -> Record:
         """Ask for a backup of the files as they are; the session goes on as before."""

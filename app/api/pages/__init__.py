@@ -1,0 +1,44 @@
+"""The pages the door shows to people: each is one document that asks for nothing else, under a policy that lets
+nothing else in."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+from flask import Response
+from jinja2 import DictLoader, Environment, StrictUndefined
+
+
+def _read(name: str) -> str:
+    return files("app.api.pages").joinpath(name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    """How a policy names an inline script or style."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+class Pages:
+    """The templates, read once."""
+
+    def __init__(self) -> None:
+        self._style, self._script = _read("page.css"), _read("waking.js")
+        loader = DictLoader({name: _read(name) for name in ("page.html", "waking.html", "again.html")})
+        self._templates = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+        self._policy = (
+            f"default-src 'none'; style-src {_digest(self._style)}; script-src {_digest(self._script)}; "
+            "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        )
+
+    def show(self, name: str, status: int, headers: Mapping[str, str] | None = None, **values: Any) -> Response:
+        """The page of the template `name` with these values."""
+        text = self._templates.get_template(name).render(style=self._style, script=self._script, **values)
+        response = Response(text, status, headers, mimetype="text/html")
+        response.headers["Content-Security-Policy"] = self._policy
+        # The button's Origin is told to this host alone; with "no-referrer" it would be null there too.
+        response.headers["Referrer-Policy"] = "same-origin"
+        return response

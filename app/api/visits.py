@@ -1,0 +1,139 @@
+"""A visitor's request of a workspace, as the ingress tells the door of it, and what kind of request it is.
+
+The ingress calls for each one, with the visitor's own headers and a few of its own. Which of them to believe is
+said by the address it calls, which no visitor chooses: each controller overwrites its own and passes on the other's.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from werkzeug.datastructures import Headers
+
+from app.settings import Settings
+
+COOKIE = "__Host-workspace"
+"""No other host can set a cookie of this prefix (RFC 6265bis), so no workspace can give another's browser one."""
+
+PARAMETER = "workspace-link="
+"""Of a URL: what carries a link's secret, which needs no escapes."""
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+OWN_COOKIE = re.compile(rf"(?:^|(?<=[;,]))\s*{re.escape(COOKIE)}\s*=\s*([^;,]*)[;,]?")
+AGENT_PATH = re.compile(r"/chat/([0-9a-z]{8})(?:/|$)")
+CRAWLER = re.compile(r"bot\b|crawl|spider|slurp|preview|facebookexternalhit|whatsapp|monitor|uptime|pingdom|lighthouse")
+"""In the name by which a program calls itself; of those that come with a person's cookie nobody is sure."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visit:
+    """One request. `agent` says that it is for the agent (of `uuid`), at the API's host, and not for the workspace's
+    own; `socket` that it is a WebSocket's handshake; `person` that somebody opens a page, `page` that the
+    answer may be one."""
+
+    uuid: str
+    agent: bool
+    method: str
+    path: str
+    query: str
+    origin: str
+    cookie: str
+    other_cookies: str
+    bearer: str
+    api_key: str
+    socket: bool
+    person: bool
+    page: bool
+
+    @property
+    def link(self) -> str:
+        """The secret of the link it follows, "" for none; what a browser fetches beforehand follows none."""
+        if self.agent or not self.person:
+            return ""
+        return next((part.removeprefix(PARAMETER) for part in self.query.split("&") if part.startswith(PARAMETER)), "")
+
+    @property
+    def without_link(self) -> str:
+        """Its path and query, the link's secret aside."""
+        kept = "&".join(part for part in self.query.split("&") if not part.startswith(PARAMETER))
+        return self.path + (f"?{kept}" if kept else "")
+
+    @property
+    def acts(self) -> bool:
+        """Whether it could do something in the name of whoever's cookie it carries."""
+        return self.socket or self.method not in SAFE_METHODS
+
+
+def from_traefik(headers: Headers, settings: Settings) -> Visit | None:
+    """The visit of a `forwardAuth` call; None when it is of no host of ours, or no such call."""
+    host, uri = headers.get("X-Forwarded-Host", ""), headers.get("X-Forwarded-Uri", "")
+    return _visit(headers, settings, host, uri, headers.get("X-Forwarded-Method", ""))
+
+
+def from_nginx(headers: Headers, settings: Settings) -> Visit | None:
+    """The visit of an `auth_request` call of ingress-nginx; None as above."""
+    url = urlsplit(headers.get("X-Original-URL", ""))
+    uri = url._replace(scheme="", netloc="").geturl()
+    return _visit(headers, settings, url.netloc, uri, headers.get("X-Original-Method", ""))
+
+
+def _visit(headers: Headers, settings: Settings, host: str, uri: str, method: str) -> Visit | None:
+    # A path may begin with two slashes, which would pass for a host.
+    path, _, query = uri.partition("?")
+    name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
+    uuid, agent = _whom(name.lower(), path, settings)
+    if not uuid or not method or not path.startswith("/"):
+        return None
+    cookies = headers.get("Cookie", "")
+    own = OWN_COOKIE.search(cookies)
+    scheme, _, token = headers.get("Authorization", "").partition(" ")
+    person = _is_person(headers, method, path)
+    return Visit(
+        uuid=uuid,
+        agent=agent,
+        method=method,
+        path=path,
+        query=query,
+        origin=headers.get("Origin", ""),
+        cookie=own[1].strip() if own else "",
+        other_cookies=OWN_COOKIE.sub("", cookies).strip(" ;,"),
+        bearer=token.strip() if scheme.lower() == "bearer" else "",
+        api_key=headers.get("X-API-Key", ""),
+        # Traefik takes `Upgrade` out before it asks; every handshake has the key (RFC 6455).
+        socket="Sec-WebSocket-Key" in headers or "websocket" in headers.get("Upgrade", "").lower(),
+        person=person,
+        page=method == "GET" and _accepts_pages(headers),
+    )
+
+
+def _whom(host: str, path: str, settings: Settings) -> tuple[str, bool]:
+    """The session whose workspace (or, True, whose agent) is there; "" for none."""
+    name, _, domain = host.partition(".")
+    uuid = name.removeprefix("vs-code-")
+    if domain == settings.workspace_domain.lower() and name != uuid and re.fullmatch(r"[0-9a-z]{8}", uuid):
+        return uuid, False
+    if host and host == settings.agents_host().lower() and (match := AGENT_PATH.match(path)):
+        return match[1], True
+    return "", False
+
+
+def _is_person(headers: Headers, method: str, path: str) -> bool:
+    """Whether somebody opens a page: no socket, no script, no image, nothing fetched beforehand, no crawler.
+
+    Browsers say so (Fetch Metadata, https://www.w3.org/TR/fetch-metadata/); of those that don't, whoever
+    wants a page and isn't known for something else.
+    """
+    if method != "GET" or path == "/favicon.ico" or CRAWLER.search(headers.get("User-Agent", "").lower()):
+        return False
+    if "prefetch" in (headers.get("Sec-Purpose", "") + headers.get("Purpose", "") + headers.get("X-Moz", "")).lower():
+        return False
+    if "Sec-Fetch-Mode" in headers:
+        return headers["Sec-Fetch-Mode"] == "navigate" and headers.get("Sec-Fetch-Dest") == "document"
+    return _accepts_pages(headers)
+
+
+def _accepts_pages(headers: Headers) -> bool:
+    return "text/html" in headers.get("Accept", "")

@@ -1,0 +1,59 @@
+"""Links that open a workspace once: made for whoever may, and gone with the first who follows them.
+
+Redis holds the digest only, so that whoever reads it there can't follow it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+
+import redis
+
+from app.sessions.keys import LINK, SESSION
+from app.sessions.model import Record
+from app.sessions.redis_errors import redis_errors
+
+LINK_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Look:
+    """What Redis tells of a visit: the session, None where there is none, and whether its link opens it."""
+
+    record: Record | None
+    linked: bool = False
+
+
+class Links:
+    """Makes links and follows them. `ttl` is in seconds."""
+
+    def __init__(self, client: redis.Redis, ttl: float) -> None:
+        self._redis = client
+        self._ttl = ttl
+
+    def make(self, uuid: str, door: int) -> str:
+        """The secret of a new link, for this door of the session's."""
+        secret = secrets.token_urlsafe(LINK_BYTES)
+        with redis_errors():
+            self._redis.set(_key(secret), f"{uuid}:{door}", px=max(1, round(self._ttl * 1000)))
+        return secret
+
+    def look(self, uuid: str, secret: str = "") -> Look:
+        """The session, and whether the secret is that of a link to it, which it is no more from then on. One round
+        trip."""
+        with redis_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.hgetall(SESSION.format(uuid=uuid))
+            if secret:
+                pipe.getdel(_key(secret))
+            hashed, *meant = pipe.execute()
+        if not hashed:
+            return Look(None)
+        record = Record.from_hash(hashed)
+        return Look(record, meant == [f"{uuid}:{record.door}"])
+
+
+def _key(secret: str) -> str:
+    return LINK.format(digest=hashlib.sha256(secret.encode()).hexdigest())

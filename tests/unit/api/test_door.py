@@ -1,0 +1,305 @@
+"""The door over HTTP, as the ingress calls it: cookies, links, pages, and what the workspace gets to see."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from app.api.pages import Pages
+from app.sessions.core import Core
+from app.sessions.model import Status
+from app.sessions.passes import Kind
+from tests.conftest import free_port
+from tests.unit.api.helpers import (
+    ADMIN_KEY,
+    BOUND_KEY,
+    AppMaker,
+    Client,
+    check_problem,
+    core_of,
+    keyed,
+    move,
+    new_session,
+)
+from tests.unit.api.visitors import HANDSHAKE, NAVIGATION, POLL, asked
+from tests.world import SECRET_KEY
+
+
+@pytest.fixture
+def app(make_app: AppMaker) -> Flask:
+    return make_app(rate_limit_default="10000/minute", rate_limit_create="10000/minute", secret_key=SECRET_KEY)
+
+
+class Visitor:
+    """A browser, with the cookies it was given, or a program with none. `visit` is a request through the ingress."""
+
+    def __init__(self, app: Flask, uuid: str) -> None:
+        self.client: Client = app.test_client(use_cookies=False)
+        self.host = f"vs-code-{uuid}.localhost"
+        self.cookies: dict[str, str] = {}
+
+    def visit(self, uri: str = "/", method: str = "GET", *, host: str = "", **headers: str) -> Any:
+        cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        told = asked(host or self.host, uri, method, **({"Cookie": cookies} if cookies else {}), **headers)
+        answer = self.client.get("/auth/verify", headers=told)
+        for line in answer.headers.getlist("Set-Cookie"):
+            name, _, value = line.partition(";")[0].partition("=")
+            self.cookies[name] = value
+        return answer
+
+    def navigate(self, uri: str = "/", **headers: str) -> Any:
+        return self.visit(uri, **(NAVIGATION | headers))
+
+
+@pytest.fixture
+def uuid(client: Client, core: Core) -> str:
+    """An active session."""
+    made = new_session(client)
+    move(core, made, Status.ACTIVE)
+    return made
+
+
+@pytest.fixture
+def browser(app: Flask, uuid: str) -> Visitor:
+    """One that never was here."""
+    return Visitor(app, uuid)
+
+
+def link(client: Client, uuid: str) -> str:
+    """The path and query of a new link."""
+    answer = client.post(f"/session/{uuid}/open")
+    assert answer.status_code == 200, answer.text
+    return "/" + str(answer.json["url"]).partition("localhost/")[2]
+
+
+def test_a_link_logs_a_browser_in_once_and_leaves_the_address(client: Client, uuid: str, browser: Visitor) -> None:
+    path = link(client, uuid)
+    answer = browser.navigate(path + "&folder=/x")
+    assert (answer.status_code, answer.headers["Location"]) == (302, f"http://vs-code-{uuid}.localhost/?folder=/x")
+    (cookie,) = answer.headers.getlist("Set-Cookie")
+    assert cookie.startswith("__Host-workspace=")
+    assert {"Secure", "HttpOnly", "Path=/", "SameSite=Lax", "Max-Age=43200"} <= set(cookie.split("; "))
+    assert browser.navigate().status_code == 200
+    assert browser.navigate(path).status_code == 302, "it needs no link any more"
+    other = Visitor(browser.client.application, uuid)
+    refused = other.navigate(path)
+    assert refused.status_code == 403
+    assert "ask for a new one" in refused.text
+    assert other.cookies == {}
+
+
+def test_a_path_of_two_slashes_leads_to_no_other_host(client: Client, uuid: str, browser: Visitor) -> None:
+    answer = browser.navigate("//example.com" + link(client, uuid))
+    assert answer.headers["Location"] == f"http://vs-code-{uuid}.localhost//example.com/"
+
+
+def test_a_browser_without_a_cookie_gets_a_page_and_a_program_a_problem(browser: Visitor) -> None:
+    page = browser.navigate()
+    assert (page.status_code, page.mimetype) == (401, "text/html")
+    assert "not open to you" in page.text
+    check_problem(browser.visit(**POLL), 401, "unauthorized")
+    gone = browser.navigate(host="vs-code-zzzzzzzz.localhost")
+    assert (gone.status_code, gone.mimetype) == (404, "text/html")
+    check_problem(browser.visit(host="vs-code-zzzzzzzz.localhost"), 404, "session_not_found")
+
+
+def test_a_cookie_opens_its_own_workspace_only(client: Client, core: Core, uuid: str, browser: Visitor) -> None:
+    browser.navigate(link(client, uuid))
+    other = new_session(client)
+    move(core, other, Status.ACTIVE)
+    assert browser.navigate(host=f"vs-code-{other}.localhost").status_code == 401
+    assert browser.navigate().status_code == 200
+
+
+def test_the_workspace_sees_neither_cookie_nor_key_nor_token(client: Client, uuid: str, browser: Visitor) -> None:
+    """Traefik puts the answer's headers in place of the visitor's, or nothing where there is none."""
+    browser.navigate(link(client, uuid))
+    answer = browser.visit(X_API_Key=ADMIN_KEY, Authorization="Bearer x")
+    assert answer.status_code == 200
+    assert {"Cookie", "Authorization", "X-API-Key", "Set-Cookie"} & set(answer.headers.keys()) == set()
+    browser.cookies["theme"] = "dark"
+    assert browser.visit().headers["Cookie"] == "theme=dark"
+
+
+@pytest.mark.parametrize("origin", ["", "http://vs-code-zzzzzzzz.localhost", "https://example.com", "null"])
+def test_a_handshake_from_elsewhere_is_refused(client: Client, uuid: str, browser: Visitor, origin: str) -> None:
+    browser.navigate(link(client, uuid))
+    headers = HANDSHAKE | ({"Origin": origin} if origin else {})
+    check_problem(browser.visit(**headers), 403, "foreign_origin")
+    assert browser.visit(**HANDSHAKE, Origin=f"http://vs-code-{uuid}.localhost").status_code == 200
+
+
+def test_taken_back_passes_open_nothing(client: Client, uuid: str, browser: Visitor) -> None:
+    """Cookie, link and token alike; a new link does again."""
+    browser.navigate(link(client, uuid))
+    unused, token = link(client, uuid), client.post(f"/session/{uuid}/token").json["token"]
+    bearer = {"Authorization": f"Bearer {token}"}
+    assert browser.visit(**bearer).status_code == 200
+    assert client.post(f"/session/{uuid}/revoke").json["status"] == "success"
+    assert browser.navigate().status_code == 401
+    assert browser.navigate(unused).status_code == 403
+    browser.cookies.clear()
+    check_problem(browser.visit(**bearer), 401, "unauthorized")
+    assert browser.navigate(link(client, uuid)).status_code == 302
+    assert browser.navigate().status_code == 200
+
+
+def test_a_terminated_session_has_no_way_in(client: Client, core: Core, uuid: str, browser: Visitor) -> None:
+    browser.navigate(link(client, uuid))
+    move(core, uuid, Status.TERMINATING)
+    assert browser.navigate().status_code == 404
+    check_problem(client.post(f"/session/{uuid}/open"), 409, "illegal_state")
+
+
+def test_opening_a_sleeping_workspace_wakes_it_and_shows_how_far_it_is(
+    client: Client, core: Core, uuid: str, browser: Visitor
+) -> None:
+    browser.navigate(link(client, uuid))
+    core.fleet.started("wake", {"ready": 800})
+    move(core, uuid, Status.SLEEPING)
+    for headers in (POLL, HANDSHAKE | {"Origin": f"http://{browser.host}"}):
+        assert browser.visit(**headers).status_code == 503
+        assert core.store.get(uuid).status is Status.SLEEPING
+    page = browser.navigate()
+    assert (page.status_code, page.mimetype) == (503, "text/html")
+    assert page.headers["Retry-After"] == "1"
+    assert core.store.get(uuid).status is Status.WAKING
+    estimate = re.search(r'data-estimate="(\d+)"', page.text)
+    assert estimate is not None
+    assert 750 <= int(estimate[1]) <= 1000
+    core.store.change(uuid, 0.0, phases={"enqueued": 12})
+    told = check_problem(browser.visit(**POLL), 503, "workspace_not_up")
+    assert (told["session_status"], told["phases"]) == ("waking", {"enqueued": 12})
+    move(core, uuid, Status.ACTIVE)
+    assert browser.visit(**POLL).status_code == 200
+
+
+def test_a_failed_workspace_says_why_and_is_tried_again_by_its_button(
+    client: Client, core: Core, uuid: str, browser: Visitor
+) -> None:
+    browser.navigate(link(client, uuid))
+    move(core, uuid, Status.FAILED, reason="The editor <ended>.")
+    page = browser.navigate()
+    assert "The editor &lt;ended&gt;." in page.text
+    assert core.store.get(uuid).status is Status.FAILED
+    action = re.search(r'action="([^"]+)"', page.text)
+    assert action is not None
+    check_problem(browser.visit(action[1], "POST", Origin="https://example.com"), 403, "foreign_origin")
+    pressed = browser.visit(action[1], "POST", Origin=f"http://{browser.host}")
+    assert (pressed.status_code, pressed.headers["Location"]) == (303, f"http://{browser.host}/")
+    assert core.store.get(uuid).status is Status.WAKING
+
+
+def test_the_pages_ask_for_nothing_and_allow_only_what_is_in_them(browser: Visitor) -> None:
+    page = browser.navigate()
+    policy = page.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert re.findall(r"(?:src|href)=", page.text) == []
+
+
+def test_what_no_page_is_there_for_is_the_same_page(app: Flask) -> None:
+    """The ingress shows it where it reaches nothing; it knows no session and needs no Redis."""
+    page = app.test_client().get("/auth/waking", headers=NAVIGATION)
+    assert (page.status_code, page.mimetype, page.headers["Workspace-Status"]) == (503, "text/html", "unknown")
+    check_problem(app.test_client().get("/auth/waking", headers=POLL), 503, "workspace_not_up")
+
+
+def test_an_agent_is_reached_with_a_token_or_a_key_and_shown_its_own_secret(
+    app: Flask, client: Client, core: Core, uuid: str
+) -> None:
+    visitor, path = Visitor(app, uuid), f"/chat/{uuid}/history"
+    token = client.post(f"/session/{uuid}/token").json["token"]
+    for headers in ({"Authorization": f"Bearer {token}"}, {"X-API-Key": ADMIN_KEY}):
+        answer = visitor.visit(path, host="api.localhost", **headers)
+        assert answer.status_code == 200
+        assert answer.headers["Authorization"] == f"Bearer {core.secrets.doors(uuid)[0]}"
+        assert "X-API-Key" not in answer.headers
+    for headers in ({}, {"X-API-Key": BOUND_KEY}, {"X-API-Key": "wrong"}, {"Authorization": "Bearer x"}):
+        check_problem(visitor.visit(path, host="api.localhost", **headers), 401, "unauthorized")
+    move(core, uuid, Status.SLEEPING)
+    check_problem(visitor.visit(path, host="api.localhost", X_API_Key=ADMIN_KEY), 503, "workspace_not_up")
+
+
+def test_the_door_does_not_answer_under_the_apis_own_name(make_app: AppMaker) -> None:
+    """What it tells the ingress is not for callers of the API; nor is it asked about anything but workspaces."""
+    app = make_app(api_host="api.example.com", secret_key=SECRET_KEY)
+    client = app.test_client()
+    told = asked("vs-code-zzzzzzzz.localhost")
+    outside = client.get("/auth/verify", headers=told, base_url="http://api.example.com")
+    check_problem(outside, 400, "no_visit")
+    check_problem(client.get("/auth/verify", headers=told), 404, "session_not_found")
+    check_problem(client.get("/auth/verify"), 400, "no_visit")
+
+
+def test_without_a_secret_key_the_door_is_closed(make_app: AppMaker) -> None:
+    app = make_app()
+    client, core = keyed(app, ADMIN_KEY), core_of(app)
+    uuid = new_session(client)
+    move(core, uuid, Status.ACTIVE)
+    for call in ("open", "token"):
+        check_problem(client.post(f"/session/{uuid}/{call}"), 503, "door_not_configured")
+    assert Visitor(app, uuid).navigate().status_code == 401
+
+
+def test_without_redis_the_door_is_closed(make_app: AppMaker) -> None:
+    app = make_app(redis_url=f"redis://127.0.0.1:{free_port()}/0", secret_key=SECRET_KEY)
+    visitor = Visitor(app, "zzzzzzzz")
+    page = visitor.navigate()
+    assert (page.status_code, page.mimetype) == (503, "text/html")
+    check_problem(visitor.visit(**POLL), 503, "state_unavailable")
+
+
+def test_the_door_has_no_rate_limit(make_app: AppMaker) -> None:
+    app = make_app(rate_limit_default="1/minute", secret_key=SECRET_KEY)
+    assert {Visitor(app, "zzzzzzzz").visit().status_code for _ in range(5)} == {404}
+
+
+def test_one_visit_costs_one_round_trip(app: Flask, core: Core, client: Client, uuid: str, browser: Visitor) -> None:
+    browser.navigate(link(client, uuid))
+    before = core.redis.info("stats")["total_commands_processed"]
+    for _ in range(10):
+        assert browser.navigate().status_code == 200
+    # Of each of the two measurements INFO itself counts once.
+    assert core.redis.info("stats")["total_commands_processed"] - before == 11
+
+
+def test_nginx_is_told_what_it_knows(app: Flask, client: Client, core: Core, uuid: str) -> None:
+    """2xx, 401 and 403; a link is let through with its cookie, and 401 leads to a page that comes back."""
+    own = f"http://vs-code-{uuid}.localhost"
+
+    def visit(uri: str = "/", **headers: str) -> Any:
+        told = {"X-Original-URL": own + uri, "X-Original-Method": "GET"} | NAVIGATION | headers
+        return app.test_client(use_cookies=False).get("/auth/verify?proxy=nginx", headers=told)
+
+    assert visit().status_code == 403
+    entered = visit(link(client, uuid), Cookie="theme=dark")
+    assert (entered.status_code, entered.headers["Cookie"]) == (200, "theme=dark")
+    cookie = entered.headers["Set-Cookie"].partition(";")[0]
+    assert visit(Cookie=cookie).status_code == 200
+    move(core, uuid, Status.SLEEPING)
+    assert visit(Cookie=cookie).status_code == 401
+    assert core.store.get(uuid).status is Status.WAKING
+    page = app.test_client().get("/auth/again", query_string={"rd": f"{own}/?a=b"})
+    assert f'content="2;url={own}/?a=b"' in page.text
+    for elsewhere in ("https://example.com/", f"{own}.example.com/", "javascript:alert(1)", f"//vs-code-{uuid}"):
+        check_problem(app.test_client().get("/auth/again", query_string={"rd": elsewhere}), 400, "no_visit")
+
+
+def test_what_a_page_shows_is_escaped() -> None:
+    app = Flask("test")
+    with app.test_request_context():
+        page = Pages().show("page.html", 200, title="<script>", text="&")
+    assert "<script>" not in page.get_data(as_text=True)
+
+
+def test_a_token_read_by_another_kind_of_door_is_none(core: Core, uuid: str, browser: Visitor) -> None:
+    """Neither does a session token pass for a cookie, nor a cookie for a token."""
+    token, _ = core.passes.issue(Kind.TOKEN, uuid, 0, 1e12)
+    cookie, _ = core.passes.issue(Kind.COOKIE, uuid, 0, 1e12)
+    assert browser.visit(Authorization=f"Bearer {cookie}").status_code == 401
+    browser.cookies["__Host-workspace"] = token
+    assert browser.visit().status_code == 401
