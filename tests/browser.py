@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from tests.service import wait_for
@@ -39,12 +39,17 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-def open_editor(browser: Browser, url: str) -> Page:
-    """A page with VS Code loaded."""
+def open_editor(browser: Browser | BrowserContext, link: str) -> Page:
+    """A page with VS Code loaded; in a browser of its own unless one with its cookies is given."""
     page = browser.new_page()
-    page.goto(url)
-    expect(page.locator(EDITOR)).to_be_visible(timeout=PATIENCE)
+    page.goto(link)
+    expect_editor(page)
     return page
+
+
+def expect_editor(page: Page) -> None:
+    """VS Code is there, whatever was before it."""
+    expect(page.locator(EDITOR)).to_be_visible(timeout=PATIENCE)
 
 
 def in_terminal(page: Page, command: str) -> None:

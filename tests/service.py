@@ -146,19 +146,33 @@ class Service:
 
         return wait_for(reached, f"session {uuid} to be {status}", lambda: str(self.status(uuid)))
 
-    def workspace(self, session: Mapping[str, str]) -> requests.Response:
-        """The workspace's page, through Traefik."""
+    def link(self, uuid: str) -> str:
+        """The URL of a link that opens the workspace once."""
+        return str(self.done("POST", f"/session/{uuid}/open")["url"])
+
+    def token(self, uuid: str) -> str:
+        """A session token."""
+        return str(self.done("POST", f"/session/{uuid}/token")["token"])
+
+    def workspace(
+        self, session: Mapping[str, str], path: str = "/", *, method: str = "GET", **headers: str
+    ) -> requests.Response:
+        """What a program is told at the workspace's address, through Traefik; with a session token unless it brings
+        other headers."""
         scheme, _, rest = session["workspace_url"].partition("://")
         host, _, port = rest.partition(":")
-        return requests.get(
-            f"{scheme}://127.0.0.1:{port}/", headers={"Host": f"{host}:{port}"}, timeout=10, allow_redirects=False
+        named = {name.replace("_", "-"): text for name, text in headers.items()}
+        shown = named or {"Authorization": f"Bearer {self.token(session['uuid'])}"}
+        url = f"{scheme}://127.0.0.1:{port}{path}"
+        return requests.request(
+            method, url, headers={"Host": f"{host}:{port}"} | shown, timeout=10, allow_redirects=False
         )
 
-    def agent(self, uuid: str, path: str) -> requests.Response:
-        """A GET of the workspace's agent without a secret, through Traefik."""
+    def agent(self, uuid: str, path: str, **headers: str) -> requests.Response:
+        """A GET of the workspace's agent, through Traefik."""
         return requests.get(
             f"http://127.0.0.1:{self._ports()['WORKSPACE_PORT']}/chat/{uuid}{path}",
-            headers={"Host": "api.localhost"},
+            headers={"Host": "api.localhost"} | headers,
             timeout=10,
         )
 

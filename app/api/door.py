@@ -19,11 +19,11 @@ from app.api.blueprint import Blueprint
 from app.api.context import KEYRING, core, request_id
 from app.api.pages import Pages
 from app.api.verdicts import RETRY_PATH, Outcome, Verdict, judge, judge_agent
-from app.api.visits import COOKIE, Visit, from_nginx, from_traefik
+from app.api.visits import Visit, from_nginx, from_traefik
 from app.problems import Problem, problem_response
 from app.sessions.errors import StateUnavailable
 from app.sessions.model import PHASES, Record, Status
-from app.sessions.passes import Kind, Pass
+from app.sessions.passes import COOKIE, Kind, Pass
 
 blp = Blueprint("door", __name__, description="For the ingress: who gets into a workspace.")
 

@@ -83,5 +83,5 @@ def judge_agent(record: Record | None, held: Pass | None, keyed: bool) -> Verdic
 
 
 def holds(held: Pass, record: Record) -> bool:
-    """Whether a pass is for this session, and was not taken back."""
-    return held.uuid == record.uuid and held.door == record.door
+    """Whether a pass is for this session, and was not taken back. The manager's own is for any door: it knows none."""
+    return held.uuid == record.uuid and (held.door == record.door or held.kind is Kind.PROBE)

@@ -12,10 +12,8 @@ from urllib.parse import urlsplit
 
 from werkzeug.datastructures import Headers
 
+from app.sessions.passes import COOKIE
 from app.settings import Settings
-
-COOKIE = "__Host-workspace"
-"""No other host can set a cookie of this prefix (RFC 6265bis), so no workspace can give another's browser one."""
 
 PARAMETER = "workspace-link="
 """Of a URL: what carries a link's secret, which needs no escapes."""

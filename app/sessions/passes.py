@@ -19,6 +19,9 @@ from app.sessions.model import UUID_PATTERN
 from app.settings import SettingsError
 
 ALGORITHM = "HS256"
+COOKIE = "__Host-workspace"
+"""The cookie's name. No other host can set one of this prefix (RFC 6265bis): a workspace gives itself no visitors."""
+
 PROBE_TTL = 3_600.0
 """s: of the manager's own; the workspace's start is long over by then."""
 
@@ -58,9 +61,14 @@ class Passes:
     def __repr__(self) -> str:
         return f"Passes({len(self._keys[Kind.TOKEN])} keys)"
 
+    @property
+    def can_sign(self) -> bool:
+        """Whether there is a SECRET_KEY."""
+        return bool(self._keys[Kind.TOKEN])
+
     def issue(self, kind: Kind, uuid: str, door: int, now: float) -> tuple[str, Pass]:
         """A new pass: its text, and what is in it."""
-        if not self._keys[kind]:
+        if not self.can_sign:
             raise SettingsError("SECRET_KEY is not set; without it no workspace can be opened.")
         # Whole seconds, as the RFC's dates are commonly read.
         issued = Pass(kind, uuid, door, int(now), int(now + self._ttls[kind]))

@@ -23,6 +23,7 @@ from app.settings import Settings, SettingsError
 from scripts.lib import leftovers, redis_server
 from scripts.lib.data_dir import StartError, chosen_port, only_run, remembered_port, remembered_secret
 from scripts.lib.redis_server import RedisServer
+from workers.runtime.routes import web_url
 
 READY_DEADLINE = 60.0
 """Seconds until /readyz must answer; it takes about 3 on two cores."""
@@ -102,7 +103,7 @@ class Service:
         self.log.mkdir(parents=True, exist_ok=True)
         leftovers.end(leftovers.find(self.data_dir, leftovers.SUPERVISED), PROCESSES_GRACE)
         settings, taken = Settings.from_env(), set[int]()
-        self.api_url = api_url(settings)
+        self.api_url = web_url(settings)
         self.environment = environment(self.data_dir, settings, taken)
         if given := os.environ.get("REDIS_URL"):
             if not redis_server.answers(given):
@@ -191,12 +192,6 @@ class Service:
             subprocess.run(command, env=self.environment, timeout=WORKSPACES_GRACE, check=True, start_new_session=True)
         except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
             print(f"Workspaces did not all stop by themselves and are killed ({error}).", file=sys.stderr)
-
-
-def api_url(settings: Settings) -> str:
-    """Where this machine reaches the API."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.bind, settings.bind)
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
 def is_ready(url: str) -> bool:

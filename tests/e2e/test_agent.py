@@ -71,7 +71,7 @@ def test_a_prompt_makes_a_file_runs_it_and_the_open_editor_shows_it(
     """The work and the answer come as events while it lasts."""
     session = service.create("ada")
     uuid = session["uuid"]
-    page = open_editor(browser, session["workspace_url"])
+    page = open_editor(browser, service.link(uuid))
     # VS Code lists the files before it watches them; what comes in between it does not see.
     in_terminal(page, "touch watched")
     expect_file(page, "watched")
@@ -174,12 +174,18 @@ def test_a_sleep_on_demand_ends_a_turn_and_its_message_says_so(service: Service)
 
 
 def test_an_agent_is_found_under_the_apis_host_while_its_workspace_is_up(service: Service) -> None:
-    """Only whoever has its secret gets in; 503 when it sleeps."""
-    uuid = service.create("ada")["uuid"]
-    wait_for(lambda: service.agent(uuid, "/health").status_code == 200, "the agent's route")
+    """For whoever has an API key or its session's token; 503 when it sleeps."""
+    uuid, other = service.create("ada")["uuid"], service.create("bob")["uuid"]
+    keyed, held = {"X-API-Key": KEY}, {"Authorization": f"Bearer {service.token(uuid)}"}
+    wait_for(lambda: service.agent(uuid, "/health", **keyed).status_code == 200, "the agent's route")
+    assert service.agent(uuid, "/history", **keyed).json()["messages"] == []
+    assert service.agent(uuid, "/history", **held).status_code == 200
     assert service.agent(uuid, "/history").status_code == 401
+    assert service.agent(other, "/history", **held).status_code == 401
+    service.done("DELETE", f"/session/{other}?backup=false")
     service.done("POST", f"/session/{uuid}/scale-down")
-    assert service.agent(uuid, "/health").status_code == 503
+    asleep = service.agent(uuid, "/health", **held)
+    assert (asleep.status_code, asleep.json()["error"]) == (503, "workspace_not_up")
     service.done("DELETE", f"/session/{uuid}?backup=false")
 
 

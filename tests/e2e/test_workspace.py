@@ -15,7 +15,7 @@ def test_a_workspace_lives_sleeps_wakes_dies_and_is_restored(service: Service, b
     session = service.create("ada")
     uuid, files = session["uuid"], service.files(session["uuid"])
 
-    page = open_editor(browser, session["workspace_url"])
+    page = open_editor(browser, service.link(uuid))
     in_terminal(
         page, "mkdir -p src && echo hello > src/proof.txt && chmod 750 src/proof.txt && ln -s src/proof.txt link"
     )
@@ -30,7 +30,7 @@ def test_a_workspace_lives_sleeps_wakes_dies_and_is_restored(service: Service, b
     service.done("POST", f"/session/{uuid}/scale-up")
     assert (files / "src/proof.txt").read_text() == "hello\n"
     assert service.workspace(session).status_code in (200, 302)
-    page = open_editor(browser, session["workspace_url"])
+    page = open_editor(browser, service.link(uuid))
     expect_file(page, "link")
     page.close()
 
@@ -47,7 +47,7 @@ def test_a_workspace_lives_sleeps_wakes_dies_and_is_restored(service: Service, b
     assert (again / "src/proof.txt").read_text() == "hello\n"
     assert stat.S_IMODE((again / "src/proof.txt").stat().st_mode) == 0o750
     assert (again / "link").readlink().as_posix() == "src/proof.txt"
-    page = open_editor(browser, restored["workspace_url"])
+    page = open_editor(browser, service.link(restored["uuid"]))
     page.close()
     service.done("DELETE", f"/session/{restored['uuid']}?backup=false")
 

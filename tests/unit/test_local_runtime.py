@@ -18,6 +18,7 @@ import redis
 
 from app.sessions.connections import connect
 from app.sessions.errors import PermanentError, RetryableError
+from app.sessions.passes import Kind, Passes
 from app.sessions.secrets import SessionSecrets
 from app.settings import Settings
 from tests.conftest import PATIENCE
@@ -545,11 +546,38 @@ def test_traefik_gets_the_password_as_it_is_and_listens_on_loopback(settings: Se
 
 def test_the_rule_for_sleeping_workspaces_takes_the_domain_literally() -> None:
     """A dot in the domain is a dot."""
-    rule = routes.asleep(Settings(workspace_domain="ws.example.org"))["http"]["routers"]["asleep"]["rule"]
+    rule = routes.fixed(Settings(workspace_domain="ws.example.org"))["http"]["routers"]["asleep"]["rule"]
     assert rule == (
         r"HostRegexp(`^vs-code-[0-9a-z]{8}\.ws\.example\.org$`)"
         " || (Host(`api.ws.example.org`) && PathPrefix(`/chat/`))"
     )
+
+
+@pytest.mark.parametrize(
+    ("bind", "url"),
+    [("127.0.0.1", "http://127.0.0.1:8000"), ("0.0.0.0", "http://127.0.0.1:8000"), ("::", "http://[::1]:8000")],
+)
+def test_every_address_passes_the_door_and_then_the_page(bind: str, url: str) -> None:
+    """Asleep or up, workspace or agent; the page comes second, or it would tell what the door does not."""
+    http = routes.fixed(Settings(bind=bind))["http"]
+    assert http["middlewares"]["auth"]["forwardAuth"]["address"] == f"{url}/auth/verify"
+    assert http["middlewares"]["auth"]["forwardAuth"]["authResponseHeaders"] == ("Cookie", "Authorization", "X-API-Key")
+    assert http["middlewares"]["waking"]["errors"]["service"] == "web"
+    assert http["services"]["web"]["loadBalancer"]["servers"] == [{"url": url}]
+    assert http["routers"]["asleep"]["middlewares"] == ["auth", "waking"]
+    written = routes.keys(A, "localhost", 1) | routes.agent_keys(A, "api.localhost", 2)
+    passed = [text for key, text in written.items() if "/middlewares/" in key and "stripprefix" not in key]
+    assert passed == ["auth@file", "waking@file", "auth@file", "waking@file", f"chat-{A}"]
+
+
+def test_the_manager_has_a_pass_of_its_own_where_there_is_a_key(stage: Stage) -> None:
+    """For the workspace it asks for, and good only as what it is."""
+    assert routes.Routes(stage.client, stage.settings).own_pass(A) == ""
+    keyed = replace(stage.settings, secret_key="k" * 32)
+    shown = routes.Routes(stage.client, keyed).own_pass(A)
+    passes = Passes(keyed.secret_keys(), 1.0, 1.0)
+    found = [passes.read(kind, shown, time.time()) for kind in (Kind.PROBE, Kind.TOKEN, Kind.COOKIE)]
+    assert [each and each.uuid for each in found] == [A, None, None]
 
 
 def test_the_editors_lock_file_names_no_registry() -> None:

@@ -265,7 +265,8 @@ class LocalRuntime:
         """Take the route away and let the proxy notice, so that no visitor meets a dead port behind it."""
         self._routes.drop(uuid)
         door, until = self._settings.workspace_port, time.monotonic() + DOOR_PATIENCE
-        while door and time.monotonic() < until and probe.answers(door, host=self._routes.host(uuid)):
+        host, shown = self._routes.host(uuid), self._routes.own_pass(uuid)
+        while door and time.monotonic() < until and probe.answers(door, host=host, bearer=shown):
             time.sleep(DOOR_TICK)
 
     def _end(self, uuid: str) -> None:

@@ -17,11 +17,13 @@ PATIENCE = 0.3
 
 
 class Probe:
-    """One question at a time to one loopback port; `host` is whom to ask for behind a proxy."""
+    """One question at a time to one loopback port; `host` is whom to ask for behind a proxy, `bearer` what its door
+    wants to be shown."""
 
-    def __init__(self, port: int, host: str = "localhost") -> None:
+    def __init__(self, port: int, host: str = "localhost", bearer: str = "") -> None:
         self._port = port
-        self._question = f"GET /healthz HTTP/1.0\r\nHost: {host}\r\n\r\n".encode()
+        shown = f"Authorization: Bearer {bearer}\r\n" if bearer else ""
+        self._question = f"GET /healthz HTTP/1.0\r\nHost: {host}\r\n{shown}\r\n".encode()
         self._socket: socket.socket | None = None
         self._answer = b""
         self._sent = False
@@ -74,9 +76,9 @@ class Probe:
         return False
 
 
-def answers(port: int, patience: float = PATIENCE, host: str = "localhost") -> bool:
+def answers(port: int, patience: float = PATIENCE, host: str = "localhost", bearer: str = "") -> bool:
     """Whether the editor on this port, or `host` behind the proxy on it, answers within `patience` seconds."""
-    probe = Probe(port, host)
+    probe = Probe(port, host, bearer)
     deadline = time.monotonic() + patience
     try:
         while (now := time.monotonic()) < deadline:

@@ -7,7 +7,9 @@ never goes: with the last one deleted, Traefik keeps the routes it had. It also 
 has lost the routes.
 
 The addresses of workspaces that are not running are no business of these keys: Traefik's file (see
-`asleep`) answers 503 for them, Redis or no Redis.
+`fixed`) answers for them, Redis or no Redis. It also holds what every route passes first: the door, where web says
+who gets in, and a page in place of what is not reached. The door comes first, so that nobody learns from the page what
+it would not tell.
 
 The agent is at `/chat/{uuid}/` of a host name by which Traefik serves nothing else: whatever a workspace's user
 lets the agent's port answer is of another origin than the API, and than every workspace.
@@ -16,6 +18,7 @@ lets the agent's port answer is of another origin than the API, and than every w
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -23,9 +26,19 @@ import redis
 
 from app.sessions.errors import RetryableError
 from app.sessions.model import UUID_PATTERN
+from app.sessions.passes import COOKIE, Kind, Passes
 from app.settings import Settings, SettingsError
 
 ENTRY_POINT = "workspaces"
+MIDDLEWARES = ("auth@file", "waking@file")
+"""What each route passes, in this order."""
+
+OUR_HEADERS = ("Cookie", "Authorization", "X-API-Key")
+"""Of a visitor: what the door answers goes on in their place, and nothing where it answers none."""
+
+DOOR_LIMIT = 1_048_576
+"""Bytes of an answer of the door's; a page has 6,000."""
+
 PERMANENT = "traefik/http/services/nowhere/loadbalancer/passhostheader"
 ROUTER = "traefik/http/routers/vs-code-"
 SERVICE = "traefik/http/services/vs-code-"
@@ -40,11 +53,16 @@ class Routes:
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._redis = client
         self._domain = settings.workspace_domain
-        self._api = api_host(settings)
+        self._api = settings.agents_host()
+        self._passes = Passes(settings.secret_keys(), settings.cookie_ttl, settings.token_ttl)
 
     def host(self, uuid: str) -> str:
         """The host name the workspace is reached by."""
         return host(uuid, self._domain)
+
+    def own_pass(self, uuid: str) -> str:
+        """What the manager shows the workspace's door itself, "" where there is no SECRET_KEY to sign it with."""
+        return self._passes.issue(Kind.PROBE, uuid, 0, time.time())[0] if self._passes.can_sign else ""
 
     def put(self, uuid: str, port: int, agent_port: int) -> None:
         """Lead the workspace's host and its agent's path to these loopback ports (0: there is no agent); live in
@@ -93,6 +111,7 @@ def keys(uuid: str, domain: str, port: int) -> dict[str, str]:
     return {
         f"{ROUTER}{uuid}/rule": f"Host(`{host(uuid, domain)}`)",
         f"{ROUTER}{uuid}/entrypoints/0": ENTRY_POINT,
+        **_middlewares(f"{ROUTER}{uuid}", *MIDDLEWARES),
         f"{ROUTER}{uuid}/service": f"vs-code-{uuid}",
         f"{SERVICE}{uuid}/loadbalancer/servers/0/url": f"http://127.0.0.1:{port}",
     }
@@ -104,32 +123,54 @@ def agent_keys(uuid: str, api: str, port: int) -> dict[str, str]:
     return {
         f"{AGENT_ROUTER}{uuid}/rule": f"Host(`{api}`) && PathPrefix(`/chat/{uuid}/`)",
         f"{AGENT_ROUTER}{uuid}/entrypoints/0": ENTRY_POINT,
-        f"{AGENT_ROUTER}{uuid}/middlewares/0": f"chat-{uuid}",
+        **_middlewares(f"{AGENT_ROUTER}{uuid}", *MIDDLEWARES, f"chat-{uuid}"),
         f"{AGENT_ROUTER}{uuid}/service": f"chat-{uuid}",
         f"{AGENT_PREFIX}{uuid}/stripprefix/prefixes/0": f"/chat/{uuid}",
         f"{AGENT_SERVICE}{uuid}/loadbalancer/servers/0/url": f"http://127.0.0.1:{port}",
     }
 
 
-def api_host(settings: Settings) -> str:
-    """The host name whose `/chat/{uuid}/` leads to agents."""
-    return settings.api_host or f"api.{settings.workspace_domain}"
+def _middlewares(router: str, *names: str) -> dict[str, str]:
+    return {f"{router}/middlewares/{number}": name for number, name in enumerate(names)}
 
 
-def asleep(settings: Settings) -> dict[str, Any]:
-    """Traefik's file: every address of a workspace without a route of its own leads to a service without
-    servers, which is a 503."""
+def fixed(settings: Settings) -> dict[str, Any]:
+    """Traefik's file: the door, the page in place of what is not reached, and that every address of a workspace
+    without a route of its own leads to a service without servers, which is a 503."""
     hosts = f"HostRegexp(`^vs-code-[0-9a-z]{{8}}\\.{re.escape(settings.workspace_domain)}$`)"
-    rule = f"{hosts} || (Host(`{api_host(settings)}`) && PathPrefix(`/chat/`))"
-    router = {"rule": rule, "priority": 1, "service": "asleep", "entryPoints": [ENTRY_POINT]}
-    return {"http": {"routers": {"asleep": router}, "services": {"asleep": {"loadBalancer": {"servers": []}}}}}
+    rule = f"{hosts} || (Host(`{settings.agents_host()}`) && PathPrefix(`/chat/`))"
+    asleep = {"rule": rule, "priority": 1, "service": "asleep", "entryPoints": [ENTRY_POINT]}
+    door = {
+        "address": f"{web_url(settings)}/auth/verify",
+        "authResponseHeaders": OUR_HEADERS,
+        # The door's own renewed cookie, on the workspace's answer.
+        "addAuthCookiesToResponse": [COOKIE],
+        "maxResponseBodySize": DOOR_LIMIT,
+    }
+    page = {"status": ["502-504"], "service": "web", "query": "/auth/waking"}
+    return {
+        "http": {
+            "routers": {"asleep": asleep | {"middlewares": [name.partition("@")[0] for name in MIDDLEWARES]}},
+            "middlewares": {"auth": {"forwardAuth": door}, "waking": {"errors": page}},
+            "services": {
+                "asleep": {"loadBalancer": {"servers": []}},
+                "web": {"loadBalancer": {"servers": [{"url": web_url(settings)}]}},
+            },
+        }
+    }
+
+
+def web_url(settings: Settings) -> str:
+    """Where this machine reaches the web process."""
+    own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.bind, settings.bind)
+    return f"http://{f'[{own}]' if ':' in own else own}:{settings.port}"
 
 
 def traefik_environment(settings: Settings, file: str) -> dict[str, str]:
     """Traefik's static configuration as environment variables: in arguments, everyone on the machine
-    could read Redis's password. `file` is where `asleep` is written.
+    could read Redis's password. `file` is where `fixed` is written.
 
-    It listens on loopback, whatever the API does: nothing asks for a password at a workspace's door.
+    It listens on loopback, whatever the API does: passes would travel in the clear.
     """
     url = urlsplit(settings.routes_url)
     if url.scheme not in ("redis", "rediss"):

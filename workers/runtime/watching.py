@@ -249,7 +249,8 @@ class Watch:
         """An editor that answers is ready once it answers at its public address too."""
         tracked.close()
         if self._door and not tracked.door_deadline:
-            tracked.probe = Probe(self._door, self._routes.host(tracked.identity.uuid))
+            uuid = tracked.identity.uuid
+            tracked.probe = Probe(self._door, self._routes.host(uuid), self._routes.own_pass(uuid))
             tracked.door_deadline = now + DOOR_PATIENCE
 
     def _down(self, tracked: Tracked) -> Observation:

@@ -9,9 +9,9 @@ import pytest
 from werkzeug.datastructures import Headers
 
 from app.api.verdicts import RETRY_PATH, Outcome, Verdict, judge, judge_agent
-from app.api.visits import COOKIE, Visit, from_nginx, from_traefik
+from app.api.visits import Visit, from_nginx, from_traefik
 from app.sessions.model import Record, Status
-from app.sessions.passes import Kind, Pass
+from app.sessions.passes import COOKIE, Kind, Pass
 from app.settings import Settings
 from tests.unit.api.visitors import BACKGROUND, HANDSHAKE, NAVIGATION, OLD_BROWSER, POLL, asked
 

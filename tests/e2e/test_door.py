@@ -1,0 +1,173 @@
+"""Getting into a workspace, in Chromium: with a link, once; and what everybody else is told."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from tests.browser import PATIENCE, expect_editor, expect_file, open_editor
+from tests.service import Service, wait_for
+
+SOCKET = """([url]) => new Promise((told) => {
+  const socket = new WebSocket(url);
+  socket.onopen = () => { socket.close(); told("open"); };
+  socket.onerror = () => told("refused");
+})"""
+
+REFUSED_HANDSHAKE = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+
+
+@pytest.fixture(scope="module")
+def session(service: Service) -> Any:
+    return service.create("ada")
+
+
+@pytest.fixture
+def other(service: Service) -> Any:
+    return service.create("bob")
+
+
+def sockets(session: Any) -> str:
+    """Where the editor's own sockets lead."""
+    return str(session["workspace_url"]).replace("http://", "ws://") + "/?reconnectionToken=0&skipWebSocketFrames=false"
+
+
+def navigated(page: Page, url: str) -> int:
+    answer = page.goto(url)
+    assert answer is not None
+    return answer.status
+
+
+def test_a_link_opens_the_editor_once_and_nobody_elses_browser(
+    service: Service, browser: Browser, session: Any
+) -> None:
+    """Its secret leaves the address; with the cookie the plain address is enough from then on."""
+    link = service.link(session["uuid"])
+    mine, theirs = browser.new_context(), browser.new_context()
+    page = open_editor(mine, link)
+    assert "workspace-link" not in page.url
+    (cookie,) = [each for each in mine.cookies() if each.get("name") == "__Host-workspace"]
+    assert (cookie.get("secure"), cookie.get("httpOnly"), cookie.get("sameSite")) == (True, True, "Lax")
+    assert page.evaluate("document.cookie").count("__Host-workspace") == 0
+    stranger = theirs.new_page()
+    assert navigated(stranger, link) == 403
+    expect(stranger.get_by_text("ask for a new one")).to_be_visible(timeout=PATIENCE)
+    assert navigated(stranger, session["workspace_url"]) == 401
+    page.goto(session["workspace_url"])
+    expect_editor(page)
+    mine.close()
+    theirs.close()
+
+
+def test_a_page_of_another_workspace_opens_no_socket(
+    service: Service, browser: Browser, session: Any, other: Any
+) -> None:
+    """Though the browser adds its cookie there: only the workspace's own pages may."""
+    context = browser.new_context()
+    own = open_editor(context, service.link(session["uuid"]))
+    sibling = open_editor(context, service.link(other["uuid"]))
+    assert own.evaluate(SOCKET, [sockets(session)]) == "open"
+    assert sibling.evaluate(SOCKET, [sockets(session)]) == "refused"
+    elsewhere = context.new_page()
+    elsewhere.goto(f"{service.url}/livez")
+    assert elsewhere.evaluate(SOCKET, [sockets(session)]) == "refused"
+    context.close()
+    service.done("DELETE", f"/session/{other['uuid']}?backup=false")
+
+
+def test_another_workspaces_cookie_and_a_missing_origin_open_nothing(
+    service: Service, browser: Browser, session: Any, other: Any
+) -> None:
+    """Sent by a program that pretends to be a browser."""
+    context = browser.new_context()
+    open_editor(context, service.link(session["uuid"]))
+    (cookie,) = [
+        f"{each.get('name')}={each.get('value')}" for each in context.cookies() if "Host" in each.get("name", "")
+    ]
+    context.close()
+    own = {"Origin": session["workspace_url"]}
+    handshake = REFUSED_HANDSHAKE | {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+    assert service.workspace(session, Cookie=cookie).status_code in (200, 302)
+    assert service.workspace(other, Cookie=cookie).status_code == 401
+    for headers in ({}, {"Origin": other["workspace_url"]}, {"Origin": "https://example.com"}):
+        assert service.workspace(session, Cookie=cookie, **handshake, **headers).status_code == 403
+        assert service.workspace(session, method="POST", Cookie=cookie, **headers).status_code == 403
+    assert service.workspace(session, method="POST", Cookie=cookie, **own).status_code != 403
+    service.done("POST", f"/session/{session['uuid']}/revoke")
+    assert service.workspace(session, Cookie=cookie).status_code == 401
+    service.done("DELETE", f"/session/{other['uuid']}?backup=false")
+
+
+def test_opening_a_sleeping_workspace_ends_in_the_editor(service: Service, browser: Browser, session: Any) -> None:
+    """With its file, and without a reload by hand; a poll and a socket before it wake nothing."""
+    uuid = session["uuid"]
+    (service.files(uuid) / "kept.txt").write_text("kept")
+    context = browser.new_context()
+    page = open_editor(context, service.link(uuid))
+    page.goto("about:blank")
+    service.done("POST", f"/session/{uuid}/scale-down")
+    (cookie,) = [
+        f"{each.get('name')}={each.get('value')}" for each in context.cookies() if "Host" in each.get("name", "")
+    ]
+    told = service.workspace(session, Cookie=cookie, Accept="application/json")
+    assert (told.status_code, told.headers["Retry-After"], told.json()["session_status"]) == (503, "1", "sleeping")
+    handshake = REFUSED_HANDSHAKE | {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+    assert service.workspace(session, Cookie=cookie, Origin=session["workspace_url"], **handshake).status_code == 503
+    assert service.status(uuid)["session"]["status"] == "sleeping"
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text) if "Content Security" in message.text else None)
+    page.goto(session["workspace_url"])
+    expect_editor(page)
+    expect_file(page, "kept.txt")
+    assert complaints == []
+    context.close()
+
+
+def test_a_failed_workspace_shows_why_and_its_button_brings_it_back(
+    service: Service, browser: Browser, session: Any
+) -> None:
+    uuid = session["uuid"]
+    context = browser.new_context()
+    page = open_editor(context, service.link(uuid))
+    page.goto("about:blank")
+    for process in service.processes(WORKSPACE_UUID=uuid):
+        os.kill(process.pid, signal.SIGKILL)
+    service.wait_status(uuid, "failed")
+    assert navigated(page, session["workspace_url"]) == 503
+    expect(page.get_by_text(re.compile("The editor ended unexpectedly"))).to_be_visible(timeout=PATIENCE)
+    page.get_by_role("button", name="Try again").click()
+    expect_editor(page)
+    assert service.status(uuid)["session"]["status"] == "active"
+    context.close()
+
+
+def test_no_log_has_a_link_a_cookie_or_a_token(service: Service, browser: Browser, session: Any) -> None:
+    """The workspace's own neither: it is not given them."""
+    uuid = session["uuid"]
+    link, token = service.link(uuid), service.token(uuid)
+    context: BrowserContext = browser.new_context()
+    open_editor(context, link)
+    (cookie,) = [str(each.get("value")) for each in context.cookies() if "Host" in each.get("name", "")]
+    assert service.workspace(session, Authorization=f"Bearer {token}").status_code in (200, 302)
+    logs = [*(service.data_dir / "log").iterdir(), *service.files(uuid).parent.glob("*.log*")]
+    logs += [path for path in (service.files(uuid).parent / "home").rglob("*.log") if path.is_file()]
+    assert len(logs) > 3
+    secrets = [link.partition("workspace-link=")[2], token, cookie]
+    found = [
+        (path.name, n) for path in logs for n, each in enumerate(secrets) if each in path.read_text(errors="replace")
+    ]
+    assert found == []
+    context.close()
+
+
+def test_a_revoked_browser_is_turned_away_where_it_stands(service: Service, browser: Browser, session: Any) -> None:
+    context = browser.new_context()
+    page = open_editor(context, service.link(session["uuid"]))
+    service.done("POST", f"/session/{session['uuid']}/revoke")
+    assert wait_for(lambda: navigated(page, session["workspace_url"]) == 401, "the door to be closed")
+    context.close()
