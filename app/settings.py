@@ -153,6 +153,9 @@ class Settings:
         "in local mode api.<domain>, which serves nothing else",
     )
     ingress_annotations: str = setting("{}", "JSON", "on every workspace's Ingress, as a controller wants them")
+    ingress_door: str = setting(
+        "{}", "JSON", "annotations by which the controller asks the door who gets in; its component sets them"
+    )
     ingress_tls_secret: str = setting("", "name", "a certificate for *.<domain>; empty leaves TLS to the controller")
     runtime_class: str = setting("", "name", "of the workspaces' pods: gvisor, kata")
     node_selector: str = setting("{}", "JSON", "labels a node must have to run workspaces")

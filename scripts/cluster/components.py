@@ -186,10 +186,7 @@ def keda(layout: Layout, programs: Programs) -> Component:
 
 
 def traefik(layout: Layout) -> Component:
-    """As ingress controller, for Ingresses of the class `traefik` and those without one.
-
-    Its own custom resources are not served: their definitions are in none of the registries used here.
-    """
+    """As ingress controller, for Ingresses of the class `traefik` and those without one, and with its own kinds."""
     beside = Path(sys.executable).parent
     program = shutil.which("traefik", path=f"{beside}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
     if program is None:
@@ -201,6 +198,7 @@ def traefik(layout: Layout) -> Component:
         "entrypoints.health.address": "127.0.0.1:8083",
         "ping.entrypoint": "health",
         "providers.kubernetesingress": "true",
+        "providers.kubernetescrd": "true",
         # Without endpoints, that is for a sleeping session, 503 and not 404.
         "providers.kubernetesingress.allowemptyservices": "true",
         "providers.kubernetesingress.ingressendpoint.ip": NODE_IP,

@@ -38,6 +38,18 @@ class Api:
         assert answer.ok, answer.text
         return answer.json()
 
+    def link(self, uuid: str) -> str:
+        """The URL of a link that opens the workspace once."""
+        return str(self.call("POST", f"/session/{uuid}/open")["url"])
+
+    def visit(self, session: Any, **headers: str) -> requests.Response:
+        """What a program is told at the workspace's address, with a session token unless it brings other headers."""
+        shown = {name.replace("_", "-"): text for name, text in headers.items()}
+        if not shown:
+            made = self.call("POST", f"/session/{session['uuid']}/token")
+            shown = {"Authorization": f"Bearer {made['token']}"}
+        return requests.get(session["workspace_url"], headers=shown, timeout=10)
+
     def status(self, uuid: str) -> str:
         return str(self.call("GET", f"/session/{uuid}/status")["session"]["status"])
 

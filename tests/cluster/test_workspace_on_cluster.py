@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import requests
 from playwright.sync_api import Browser
 
 from tests.browser import expect_file, in_terminal, open_editor
@@ -11,7 +10,6 @@ from tests.cluster.product import Api, kubectl
 from tests.service import wait_for
 
 KINDS = "deployments,pods,services,ingresses,secrets,persistentvolumeclaims,jobs,scaledobjects.keda.sh"
-SLEEPING = (502, 503)
 
 
 def in_workspace(uuid: str, command: str) -> str:
@@ -27,11 +25,11 @@ def api() -> Api:
 def test_a_workspace_lives_sleeps_wakes_dies_and_is_restored(api: Api, browser: Browser) -> None:
     """create → editor → a file from its terminal → sleep → wake → backup Job → delete → restore; nothing is lost."""
     session = api.call("POST", "/session/create", {"user_id": "ada@example.com"})
-    uuid, url = session["uuid"], session["workspace_url"]
+    uuid = session["uuid"]
     assert session["status"] == "active"
-    wait_for(lambda: requests.get(url, timeout=10).status_code == 200, "the ingress to lead there")
+    wait_for(lambda: api.visit(session).status_code == 200, "the ingress to lead there")
 
-    page = open_editor(browser, url)
+    page = open_editor(browser, api.link(uuid))
     in_terminal(page, "mkdir src && echo hello > src/proof.txt && chmod 750 src/proof.txt && ln -s src/proof.txt link")
     wait_for(lambda: in_workspace(uuid, "test -L /app/link && echo there || true"), "the terminal's files")
     page.close()
@@ -39,12 +37,12 @@ def test_a_workspace_lives_sleeps_wakes_dies_and_is_restored(api: Api, browser: 
     assert api.call("POST", f"/session/{uuid}/scale-down")["status"] == "success"
     running = ["get", "pods", "-l", f"session-uuid={uuid}", "--field-selector=status.phase=Running", "-o", "name"]
     assert kubectl(*running) == ""
-    wait_for(lambda: requests.get(url, timeout=10).status_code in SLEEPING, "the sleeping workspace's URL to say so")
+    assert api.visit(session).status_code == 503, "the sleeping workspace's URL says so"
 
     assert api.call("POST", f"/session/{uuid}/scale-up")["status"] == "success"
     assert in_workspace(uuid, "cat /app/src/proof.txt") == "hello\n"
-    wait_for(lambda: requests.get(url, timeout=10).status_code == 200, "the ingress to lead there again")
-    page = open_editor(browser, url)
+    wait_for(lambda: api.visit(session).status_code == 200, "the ingress to lead there again")
+    page = open_editor(browser, api.link(uuid))
     expect_file(page, "link")
     page.close()
 

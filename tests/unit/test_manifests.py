@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
@@ -32,6 +33,7 @@ from tests.manifests import (
 )
 from workers.runtime.choices import Choices
 from workers.runtime.objects import pod_template
+from workers.runtime.routes import fixed
 
 ROOT = MANIFESTS.parent
 
@@ -420,6 +422,30 @@ def test_without_keda_nobody_tells_it_anything(tmp_path):
     assert not Network(objects).admits({"app.kubernetes.io/name": "redis"}, SYSTEM, 6379, {}, "keda")
 
 
+def test_traefik_asks_the_door_for_every_workspace(overlay):
+    """Whatever other annotations an overlay adds; the door stands before the page, and is the one web answers at."""
+    annotations = Choices.of(Settings(**shown_settings(overlay))).ingress_annotations
+    passed = annotations["traefik.ingress.kubernetes.io/router.middlewares"].split(",")
+    middlewares = of_kind(overlay, "Middleware", SYSTEM)
+
+    assert passed == [f"{SYSTEM}-{name}@kubernetescrd" for name in ("door", "waking")]
+    door, waking = (middlewares[name]["spec"] for name in ("door", "waking"))
+    local = fixed(Settings())["http"]["middlewares"]
+    for option in ("authResponseHeaders", "addAuthCookiesToResponse", "maxResponseBodySize"):
+        assert door["forwardAuth"][option] == json.loads(json.dumps(local["auth"]["forwardAuth"][option]))
+    assert door["forwardAuth"]["address"] == f"http://web.{SYSTEM}.svc.cluster.local/auth/verify"
+    assert (waking["errors"]["status"], waking["errors"]["query"]) == (["502-504"], "/auth/waking")
+    assert waking["errors"]["service"]["name"] in of_kind(overlay, "Service", SYSTEM)
+    assert Network(overlay).admits({"app.kubernetes.io/name": "web"}, SYSTEM, 8000, {}, "traefik")
+
+
+def shown_settings(objects: tuple[Object, ...]) -> dict[str, Any]:
+    """The settings an overlay gives about a workspace's address."""
+    names = ("workspace_domain", "workspace_image", "ingress_annotations", "ingress_door")
+    given = settings_of(objects)
+    return {name: given[name.upper()] for name in names if name.upper() in given}
+
+
 def test_nginx_takes_the_place_of_traefik(tmp_path):
     """The same openings for another namespace, and streams that are not buffered."""
     objects = with_components(tmp_path, "nginx")
@@ -432,6 +458,10 @@ def test_nginx_takes_the_place_of_traefik(tmp_path):
     annotations = json.loads(settings_of(objects)["INGRESS_ANNOTATIONS"])
     assert all(isinstance(value, str) for value in annotations.values())
     assert annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"] == "3600"
+    door = json.loads(settings_of(objects)["INGRESS_DOOR"])
+    assert door["nginx.ingress.kubernetes.io/auth-url"].endswith("/auth/verify?proxy=nginx")
+    assert door["nginx.ingress.kubernetes.io/auth-response-headers"] == "Cookie,Authorization,X-API-Key"
+    assert web["spec"]["rules"][0]["host"] in door["nginx.ingress.kubernetes.io/auth-signin"]
 
 
 def test_gvisor_is_a_class_and_the_setting_that_names_it(tmp_path):

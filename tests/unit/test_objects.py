@@ -309,6 +309,12 @@ def test_the_ingress() -> None:
     assert made["metadata"]["annotations"] == {**USER, "a/b": "c"}
 
 
+def test_no_annotation_takes_the_doors_place() -> None:
+    """The door's are a setting of their own, so that an overlay with annotations of its own leaves none out."""
+    chosen = Choices.of(replace(SETTINGS, ingress_annotations='{"a": "1", "b": "2"}', ingress_door='{"b": "3"}'))
+    assert objects.ingress(ADA, OWNER, chosen)["metadata"]["annotations"] == {**USER, "a": "1", "b": "3"}
+
+
 def test_the_agent_is_at_a_path_of_the_api_s_host() -> None:
     """At its own session's path and below it; the workspace's certificate has nothing to do with that host."""
     chosen = Choices.of(replace(SETTINGS, api_host="api.example.com", ingress_tls_secret="wildcard"))
@@ -364,6 +370,7 @@ def test_the_scaled_object_holds_no_password() -> None:
         ({"node_selector": "[]"}, "NODE_SELECTOR"),
         ({"tolerations": "{}"}, "TOLERATIONS"),
         ({"ingress_annotations": "x"}, "INGRESS_ANNOTATIONS"),
+        ({"ingress_door": "x"}, "INGRESS_DOOR"),
         ({"workspace_sizes": '{"small": ["1", "1", "1Gi", "1Gi"]}'}, "WORKSPACE_SIZES"),
         ({"workspace_sizes": '{"small": [], "standard": [], "large": []}'}, "WORKSPACE_SIZES"),
     ],

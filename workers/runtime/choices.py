@@ -59,7 +59,9 @@ class Choices:
             api_host=settings.api_host,
             agent=_agent_environment(settings) if settings.secret_keys() else None,
             agent_port=settings.user_pod_port,
-            ingress_annotations=_json(settings.ingress_annotations, "INGRESS_ANNOTATIONS", dict),
+            # The door's last: no other annotation may take its place.
+            ingress_annotations=_json(settings.ingress_annotations, "INGRESS_ANNOTATIONS", dict)
+            | _json(settings.ingress_door, "INGRESS_DOOR", dict),
             tls_secret=settings.ingress_tls_secret,
             runtime_class=settings.runtime_class,
             node_selector=node_selector,
