@@ -13,7 +13,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 
-from scripts.bench import api, backup, chat, cluster, keda, many, wake
+from scripts.bench import api, backup, chat, cluster, door, keda, many, wake
 from scripts.bench.table import Row, print_table
 
 Table = tuple[str, Callable[[], list[Row]]]
@@ -23,13 +23,16 @@ ON_THIS_MACHINE: dict[str, Table] = {
     "wake": ("Waking a workspace", wake.run),
     "backup": ("Backing up 300 MB in 10,000 files", backup.run),
     "chat": ("Prompts, with a model that takes no time", chat.run),
+    "door": ("The door, asked for every request of a workspace", door.run),
 }
 ON_A_CLUSTER = ("cluster", "keda")
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench/run")
-    parser.add_argument("measurement", nargs="*", help="api, wake, backup, chat (all four by default), cluster, keda")
+    parser.add_argument(
+        "measurement", nargs="*", help="api, wake, backup, chat, door (all five by default), cluster, keda"
+    )
     parser.add_argument("--rounds", type=int, default=cluster.ROUNDS, help="of starts on the cluster")
     parser.add_argument("--sessions", type=int, default=many.SESSIONS, help="asleep on the cluster; 0 for none")
     chosen = parser.parse_args(arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -11,12 +12,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[2]
 KEY = "bench-key"
+HEADERS = {"Host": "bench", "X-API-Key": KEY}
 START_LIMIT = 30.0
 """Seconds within which a server must listen."""
 
@@ -44,8 +47,8 @@ def running_redis(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def running_gunicorn(target: str, folder: Path, redis_url: str) -> Iterator[int]:
-    """The port of a gunicorn that serves `target`, configured as the product's; rate limits never bind.
+def running_gunicorn(target: str, folder: Path, redis_url: str, **more: str) -> Iterator[int]:
+    """The port of a gunicorn that serves `target`, configured as the product's and by `more`; rate limits never bind.
 
     With one process: the kernel spreads connections over several by chance, up to all of them on one,
     which moved the ratio of two such servers between 0.2 and 1.0 from one run to the next.
@@ -59,6 +62,7 @@ def running_gunicorn(target: str, folder: Path, redis_url: str) -> Iterator[int]
         "RATE_LIMIT_DEFAULT": "1000000000/minute",
         "LOG_LEVEL": "WARNING",
         "WEB_WORKERS": "1",
+        **more,
     }
     command = [sys.executable, "-m", "gunicorn", "--config", "app/gunicorn.conf.py", target]
     with _running(command, port, settings):
@@ -93,6 +97,26 @@ def running_model() -> Iterator[str]:
 
 
 @contextmanager
+def running_traefik(folder: Path, configuration: Mapping[str, Any]) -> Iterator[int]:
+    """The port of a Traefik with this dynamic configuration."""
+    beside = Path(sys.executable).parent
+    program = shutil.which("traefik", path=f"{beside}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
+    if program is None:
+        raise SystemExit("traefik is needed beside Python or on PATH")
+    port, file = free_port(), folder / "traefik.yml"
+    file.write_text(json.dumps(configuration))  # JSON is YAML
+    flags = {
+        "entrypoints.workspaces.address": f"127.0.0.1:{port}",
+        "providers.file.filename": str(file),
+        "global.checknewversion": "false",
+        "global.sendanonymoususage": "false",
+        "log.level": "ERROR",
+    }
+    with _running([program, *(f"--{name}={value}" for name, value in flags.items())], port, {}):
+        yield port
+
+
+@contextmanager
 def _running(command: list[str], port: int, settings: dict[str, str]) -> Iterator[None]:
     process = subprocess.Popen(command, cwd=PROJECT, env=os.environ | settings, stdout=subprocess.DEVNULL)
     try:
@@ -121,14 +145,14 @@ def _wait_until_listening(process: subprocess.Popen[bytes], port: int) -> None:
 class Caller:
     """One keep-alive connection that asks for paths; no HTTP library, which would cost more than the server."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, headers: Mapping[str, str] = HEADERS) -> None:
+        self._head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=SOCKET_LIMIT)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def get(self, path: str) -> None:
         """One request; raises unless the answer is 200."""
-        head = f"GET {path} HTTP/1.1\r\nHost: bench\r\nX-API-Key: {KEY}\r\n\r\n"
-        self._socket.sendall(head.encode())
+        self._socket.sendall(f"GET {path} HTTP/1.1\r\n{self._head}\r\n".encode())
         received = b""
         while b"\r\n\r\n" not in received:
             received += self._more()
@@ -149,12 +173,20 @@ class Caller:
         return chunk
 
 
-def throughput(port: int, path: str, seconds: float, processes: int = 2, connections: int = 4) -> float:
+def throughput(
+    port: int,
+    path: str,
+    seconds: float,
+    processes: int = 2,
+    connections: int = 4,
+    headers: Mapping[str, str] = HEADERS,
+) -> float:
     """Requests a second that `processes` times `connections` callers get answered."""
     context = multiprocessing.get_context("fork")
     results: multiprocessing.Queue[int] = context.Queue()
     workers = [
-        context.Process(target=_load, args=(port, path, seconds, connections, results)) for _ in range(processes)
+        context.Process(target=_load, args=(port, path, seconds, connections, headers, results))
+        for _ in range(processes)
     ]
     for worker in workers:
         worker.start()
@@ -164,12 +196,19 @@ def throughput(port: int, path: str, seconds: float, processes: int = 2, connect
     return done / seconds
 
 
-def _load(port: int, path: str, seconds: float, connections: int, results: multiprocessing.Queue[int]) -> None:
+def _load(
+    port: int,
+    path: str,
+    seconds: float,
+    connections: int,
+    headers: Mapping[str, str],
+    results: multiprocessing.Queue[int],
+) -> None:
     counts = [0] * connections
     end = time.monotonic() + seconds
 
     def call(number: int) -> None:
-        caller = Caller(port)
+        caller = Caller(port, headers)
         while time.monotonic() < end:
             caller.get(path)
             counts[number] += 1
@@ -183,9 +222,9 @@ def _load(port: int, path: str, seconds: float, connections: int, results: multi
     results.put(sum(counts))
 
 
-def latencies(port: int, paths: list[str]) -> list[float]:
+def latencies(port: int, paths: list[str], headers: Mapping[str, str] = HEADERS) -> list[float]:
     """Milliseconds each path takes, asked for one after the other."""
-    caller = Caller(port)
+    caller = Caller(port, headers)
     taken = []
     for path in paths:
         started = time.perf_counter()
