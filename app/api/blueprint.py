@@ -84,13 +84,16 @@ class Blueprint(flask_smorest.Blueprint):
     ARGUMENTS_PARSER = EdgeParser()
 
     def operation(
-        self, name: str, *errors: int, anonymous: bool = False, body: bool = False
+        self, name: str, *errors: int, anonymous: bool = False, body: bool = False, by_token: bool = False
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Document a view: its operationId and the statuses of its problem documents. `body` for POSTs,
-        which may all carry an Idempotency-Key, `anonymous` for those that need no key."""
+        which may all carry an Idempotency-Key, `anonymous` for those that need no key, `by_token` for those that
+        a session token opens as well."""
         statuses = {*errors, *ALWAYS, *(() if anonymous else WITH_KEY), *(WITH_BODY if body else ())}
         responses = {str(status): HTTPStatus(status).name for status in sorted(statuses)}
         options: dict[str, Any] = {"security": []} if anonymous else {}
+        if by_token:
+            options["security"] = [{"ApiKey": []}, {"SessionToken": []}]
         document: Callable[[Callable[..., Any]], Callable[..., Any]] = self.doc(
             operationId=name, responses=responses, **options
         )

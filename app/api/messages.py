@@ -37,7 +37,7 @@ CHAT_ERRORS = (404, 413, 422, 429, 503)
 @blp.alt_response(
     202, schema=ChatSchema, description="Stored; the session slept, or did not answer within the wait. See `state`."
 )
-@blp.operation("chat", *CHAT_ERRORS, body=True)
+@blp.operation("chat", *CHAT_ERRORS, body=True, by_token=True)
 def chat(wanted: dict[str, str], uuid: str) -> Response:
     """Send a prompt to the agent; a session that sleeps is woken. With `Accept: text/event-stream` the answer
     is the agent's work as it happens, and last the message with its response."""
@@ -56,7 +56,7 @@ def chat(wanted: dict[str, str], uuid: str) -> Response:
 @blp.route("/session/<session:uuid>/messages", methods=["GET"])
 @blp.arguments(PageQuerySchema, location="query")
 @blp.response(200, ConversationSchema)
-@blp.operation("listMessages", 400, 404)
+@blp.operation("listMessages", 400, 404, by_token=True)
 def conversation(query: dict[str, Any], uuid: str) -> Response:
     """Read the conversation, oldest first; at its end are the prompts that the agent has not begun."""
     record = visible_past(uuid)
@@ -70,7 +70,7 @@ def conversation(query: dict[str, Any], uuid: str) -> Response:
 
 @blp.route("/session/<session:uuid>/messages/<message_id>", methods=["GET"])
 @blp.response(200, MessageSchema)
-@blp.operation("getMessage", 404)
+@blp.operation("getMessage", 404, by_token=True)
 def message(uuid: str, message_id: str) -> Response:
     """Show one message: its state, and its response once there is one."""
     return reply(message_of(uuid, core().conversations.message(visible_past(uuid), message_id)))

@@ -94,6 +94,7 @@ def make_api(app: Flask) -> Api:
     app.config.update(API_TITLE=TITLE, API_VERSION=VERSION, OPENAPI_VERSION="3.1.0")
     api = Api(app, spec_kwargs={"info": {"description": DESCRIPTION, "license": {"name": "Apache-2.0"}}})
     api.spec.components.security_scheme("ApiKey", {"type": "apiKey", "in": "header", "name": "X-API-Key"})
+    api.spec.components.security_scheme("SessionToken", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"})
     api.spec.options["security"] = [{"ApiKey": []}]
     for name, parameter in PARAMETERS.items():
         api.spec.components.parameter(name, parameter["in"], {k: v for k, v in parameter.items() if k != "in"})

@@ -59,7 +59,7 @@ def list_all(query: dict[str, Any]) -> Response:
 
 @blp.route("/session/<session:uuid>", methods=["GET"])
 @blp.response(200, SessionStatusSchema)
-@blp.operation("getSession", 404)
+@blp.operation("getSession", 404, by_token=True)
 def get(uuid: str) -> Response:
     """Show a session."""
     return reply(status_of(visible_session(uuid), time.time()))
@@ -67,7 +67,7 @@ def get(uuid: str) -> Response:
 
 @blp.route("/session/<session:uuid>/status", methods=["GET"])
 @blp.response(200, SessionStatusSchema)
-@blp.operation("getSessionStatus", 404)
+@blp.operation("getSessionStatus", 404, by_token=True)
 def status(uuid: str) -> Response:
     """Show a session; the same as without `/status`."""
     return get(uuid)
@@ -75,7 +75,7 @@ def status(uuid: str) -> Response:
 
 @blp.route("/session/<session:uuid>/wake", methods=["POST"])
 @blp.response(200, ActionSchema)
-@blp.operation("wakeSession", 404, body=True)
+@blp.operation("wakeSession", 404, body=True, by_token=True)
 def wake(uuid: str) -> Response:
     """Wake a session; answers at once unless asked to wait."""
     check_session(uuid)
@@ -85,7 +85,7 @@ def wake(uuid: str) -> Response:
 
 @blp.route("/session/<session:uuid>/sleep", methods=["POST"])
 @blp.response(200, ActionSchema)
-@blp.operation("sleepSession", 404, body=True)
+@blp.operation("sleepSession", 404, body=True, by_token=True)
 def sleep(uuid: str) -> Response:
     """Put a session to sleep; answers at once unless asked to wait."""
     check_session(uuid)
@@ -148,7 +148,7 @@ def delete(query: dict[str, bool], uuid: str) -> Response:
 
 @blp.route("/session/<session:uuid>/events", methods=["GET"])
 @blp.response(200, description="Server-sent events.", content_type="text/event-stream", schema={"type": "string"})
-@blp.operation("followSession", 400, 404)
+@blp.operation("followSession", 400, 404, by_token=True)
 def events(uuid: str) -> Response:
     """Follow a session's events; `Last-Event-ID` resumes after the one it names."""
     check_session(uuid)

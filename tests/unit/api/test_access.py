@@ -57,6 +57,9 @@ def test_a_token_opens_its_sessions_own_calls_and_nothing_else(app: Flask, holde
             if answer.status_code not in (401, 403):
                 opened.add(rule.endpoint)
     assert opened == BY_TOKEN
+    document = holder.get("/openapi.json").json
+    said = [each for item in document["paths"].values() for each in item.values() if "security" in each]
+    assert sum({"SessionToken": []} in each["security"] for each in said) == len(BY_TOKEN)
     for path in ("/sessions", "/backups", "/metrics"):
         check_problem(holder.get(path), 403, "forbidden")
     check_problem(holder.post("/session/create", json={"user_id": "ada"}), 403, "forbidden")
