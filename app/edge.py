@@ -49,9 +49,10 @@ def _finish(response: Response) -> Response:
 
 
 def _log(response: Response) -> None:
-    """One line a request; reads that went well, and what a view calls routine (`g.routine`), only at DEBUG, or
-    the log would hold little else."""
-    routine = (request.method in ("GET", "HEAD") or g.get("routine", False)) and response.status_code < 400
+    """One line a request; reads that went well, what a view calls routine (`g.routine`), and an error that it calls
+    expected (`g.expected`) only at DEBUG, or the log would hold little else."""
+    fine = response.status_code < 400 or g.get("expected", False)
+    routine = (request.method in ("GET", "HEAD") or g.get("routine", False)) and fine
     level = logging.DEBUG if routine else logging.INFO
     if log.isEnabledFor(level):
         principal = g.get("principal")

@@ -8,6 +8,7 @@ there is doubt: without Redis, without SECRET_KEY, for whatever is no workspace.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,7 +23,7 @@ from app.api.verdicts import RETRY_PATH, Outcome, Verdict, judge, judge_agent
 from app.api.visits import Visit, from_nginx, from_traefik
 from app.problems import Problem, problem_response
 from app.sessions.errors import StateUnavailable
-from app.sessions.model import PHASES, Record, Status
+from app.sessions.model import PHASES, UUID_PATTERN, Record, Status
 from app.sessions.passes import COOKIE, Kind, Pass
 
 blp = Blueprint("door", __name__, description="For the ingress: who gets into a workspace.")
@@ -72,6 +73,13 @@ class VerifyQuery(Schema):
     proxy = fields.String(load_default="traefik", validate=validate.OneOf(["traefik", "nginx"]))
 
 
+@dataclass(frozen=True)
+class Visitor:
+    """Who is named in the log line of a visit."""
+
+    name: str
+
+
 class AgainQuery(Schema):
     rd = fields.String(required=True)
 
@@ -85,12 +93,12 @@ class AgainQuery(Schema):
 def verify(query: dict[str, str]) -> Response:
     """Whether a visitor gets through to a workspace; for the ingress, which says in X-Forwarded-* whose request it
     is (`proxy=nginx`: in X-Original-*)."""
-    g.routine = True
     settings = core().settings
     visit = (from_nginx if query["proxy"] == "nginx" else from_traefik)(request.headers, settings)
     # Not from outside: the ingress reaches it by another name, and its answers hold what an agent is opened with.
     if visit is None or (settings.api_host and request.host.partition(":")[0] == settings.api_host):
         raise Problem(400, "no_visit", "This is for the ingress, which tells of a workspace's visitor.")
+    g.principal = Visitor(f"visitor:{visit.uuid}")
     now = time.time()
     held = held_by(visit, now)
     response = at_agent(visit, held, now) if visit.agent else at_workspace(visit, held, now)
@@ -103,7 +111,7 @@ def verify(query: dict[str, str]) -> Response:
 def waking() -> Response:
     """What the ingress shows where it reaches no workspace: the same page as while it wakes. It knows nothing of
     the session, and tells nothing."""
-    g.routine = True
+    g.expected = True
     if "text/html" in request.headers.get("Accept", ""):
         return waking_page("unknown", {}, 0, 0, "")
     return not_up("unknown", {})
@@ -117,7 +125,7 @@ def again(query: dict[str, str]) -> Response:
     """Where nginx sends a visitor whose workspace is being woken (`auth-signin`): goes back there every 2 s."""
     url = urlsplit(query["rd"])
     uuid = url.netloc.removeprefix("vs-code-")[:8]
-    if f"{url.scheme}://{url.netloc}" != core().settings.workspace_url(uuid):
+    if not UUID_PATTERN.fullmatch(uuid) or f"{url.scheme}://{url.netloc}" != core().settings.workspace_url(uuid):
         raise Problem(400, "no_visit", "This leads back to workspaces only.")
     text = "This page goes on to it by itself."
     return pages().show("again.html", 200, title="Waking the workspace", text=text, back=url.geturl())
@@ -200,6 +208,8 @@ def refusal(visit: Visit, outcome: Outcome) -> Response:
 
 def starting(visit: Visit, record: Record, now: float) -> Response:
     """The answer for a workspace that isn't up: how far it is."""
+    # Tabs that were left open ask for sleeping workspaces all day.
+    g.expected = True
     elapsed = max(0, round((now - record.requested_at) * 1000)) if record.requested_at else 0
     reason = record.reason if record.status is Status.FAILED else ""
     if visit.page:

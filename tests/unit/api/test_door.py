@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 
@@ -285,8 +286,29 @@ def test_nginx_is_told_what_it_knows(app: Flask, client: Client, core: Core, uui
     assert core.store.get(uuid).status is Status.WAKING
     page = app.test_client().get("/auth/again", query_string={"rd": f"{own}/?a=b"})
     assert f'content="2;url={own}/?a=b"' in page.text
-    for elsewhere in ("https://example.com/", f"{own}.example.com/", "javascript:alert(1)", f"//vs-code-{uuid}"):
+    strangers = (
+        "https://example.com/",
+        f"{own}.example.com/",
+        "javascript:alert(1)",
+        "http://vs-code-@example.localhost",
+    )
+    for elsewhere in strangers:
         check_problem(app.test_client().get("/auth/again", query_string={"rd": elsewhere}), 400, "no_visit")
+
+
+def test_refusals_are_logged_with_the_session_and_waiting_tabs_are_not(
+    client: Client, core: Core, uuid: str, browser: Visitor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And never with what was shown."""
+    path = link(client, uuid)
+    with caplog.at_level(logging.INFO, logger="app.requests"):
+        browser.navigate(path)
+        Visitor(browser.client.application, "zzzzzzzz").navigate(Authorization="Bearer s3cret")
+        move(core, uuid, Status.SLEEPING)
+        browser.visit(**POLL)
+    logged = [vars(record) for record in caplog.records if record.name == "app.requests"]
+    assert [(each["status"], each["caller"]) for each in logged] == [(404, "visitor:zzzzzzzz")]
+    assert "s3cret" not in str(logged)
 
 
 def test_what_a_page_shows_is_escaped() -> None:
