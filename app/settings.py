@@ -69,6 +69,24 @@ class Settings:
     # A session's life
     runtime: str = setting("local", "local | kubernetes", "what runs the workspaces")
     idle_timeout: float = setting(900.0, "s", "unused this long, a session sleeps; 0 never")
+    signal_windows: str = setting(
+        "{}",
+        "JSON",
+        'how long a signal counts (s) where it is not the session\'s idle timeout, as {"browser": 300}: prompt, turn, '
+        "browser, editor, terminal, jobs; 0: not at all",
+    )
+    max_awake: float = setting(
+        43_200.0,
+        "s",
+        "this long after a person last did something, nothing else keeps a session up: a build over night fits in; "
+        "0 no limit",
+    )
+    wake_grace: float = setting(30.0, "s", "up at least this long once it came up: a browser that waited has loaded")
+    idle_warning: float = setting(
+        60.0, "s", "a sleep is announced this long before, at most a third of the idle timeout; 0 not at all"
+    )
+    awake_hours: str = setting("", "hours", "in which no session sleeps by itself, in UTC, as Mon-Fri 08:00-18:00")
+    keepalive_max: float = setting(28_800.0, "s", "the most a call may ask to be kept up for: a working day")
     session_ttl: float = setting(2_592_000.0, "s", "unused this long (30 days), it is backed up and deleted; 0 never")
     start_timeout: float = setting(60.0, "s", "started but not answering for this long is a failure")
     stop_grace: float = setting(10.0, "s", "from SIGTERM to SIGKILL; VS Code needs 15 ms")

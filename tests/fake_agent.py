@@ -63,6 +63,8 @@ class Handler(BaseHTTPRequestHandler):
         self._note(body)
         if self.path == "/cancel":
             self._say(200, {"cancelled": None})
+        elif self.path == "/notice":
+            self._say(200, {})
         elif self.path == "/checkpoint":
             self._say(200, self.agent.checkpoint())
         elif self.agent.statuses and (status := self.agent.statuses.pop(0)):

@@ -24,13 +24,12 @@ class FakeWorkspace:
     running: bool = False
     ready: bool = False
     failure: str = ""
-    active_at: float = 0.0
     agent: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
 
 
 class FakeRuntime:
-    """`Runtime` in memory. A test plays the editor's part with `become_ready`, `crash` and `use`.
+    """`Runtime` in memory. A test plays the editor's part with `become_ready` and `crash`.
 
     `calls` holds what was asked for, in order. An exception put into `errors` under a method's name
     is raised by its next call, once, before anything changes.
@@ -57,11 +56,6 @@ class FakeRuntime:
         workspace = self.workspaces[uuid]
         workspace.running = workspace.ready = False
         workspace.failure = f"The editor ended unexpectedly. Last lines of its log:\n{text}"
-        self._tell(uuid)
-
-    def use(self, uuid: str, at: float) -> None:
-        """Someone uses it at this time (seconds since the epoch)."""
-        self.workspaces[uuid].active_at = at
         self._tell(uuid)
 
     # The protocol
@@ -184,6 +178,5 @@ def _observation(workspace: FakeWorkspace) -> Observation:
         ready=workspace.ready,
         pod_name=f"fake-{workspace.identity.uuid}" if workspace.running else "",
         failure=workspace.failure,
-        active_at=workspace.active_at,
         agent=workspace.agent,
     )

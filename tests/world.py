@@ -21,7 +21,7 @@ from app.sessions.fleet import Fleet
 from app.sessions.inbox import Inbox
 from app.sessions.leases import Leases
 from app.sessions.links import Links
-from app.sessions.model import Record
+from app.sessions.model import Record, Signal
 from app.sessions.passes import Passes
 from app.sessions.secrets import SessionSecrets
 from app.sessions.service import NewSession, SessionService
@@ -29,10 +29,12 @@ from app.sessions.signals import Signals
 from app.sessions.store import SessionStore
 from app.sessions.stored import Direct
 from app.sessions.tickets import Tickets
+from app.sessions.verdict import IdleVerdict, Policy, idle_verdict
 from app.settings import Settings
 from tests.fakes import FakeRuntime
 from workers.lifecycle import Lifecycle
 from workers.sweeps import Sweeps
+from workers.warning import warn
 from workers.watcher import Watcher
 
 SECRET_KEY = "a-secret-key-of-the-tests-and-of-nobody-else"
@@ -96,11 +98,13 @@ class World:
             inbox=inbox,
             agents=agents,
             conversations=Conversations(inbox, agents, archive),
+            signals=Signals(client, ticks=self.clock),
+            policy=Policy.of(self.settings),
             sessions=self.sessions,
         )
         self.runtime = FakeRuntime(self.clock)
         self.lifecycle = Lifecycle(self.core, self.runtime, self.clock)
-        self.sweeps = Sweeps(self.core, self.runtime, self.lifecycle, self.clock)
+        self.sweeps = Sweeps(self.core, self.runtime, self.lifecycle, self.clock, self.clock)
         self.deliveries = Deliveries(self.core, self.clock, pause=lambda seconds: None)
         self.watcher = Watcher(self.core, self.runtime, self.clock)
 
@@ -109,6 +113,14 @@ class World:
 
     def get(self, uuid: str) -> Record:
         return self.core.store.get(uuid)
+
+    def use(self, uuid: str) -> None:
+        """Someone does something in the editor now."""
+        self.core.signals.write(uuid, {"editor": Signal(self.now)})
+
+    def verdict(self, uuid: str) -> IdleVerdict:
+        """Whether the session is idle now."""
+        return idle_verdict(self.get(uuid), self.core.policy, self.now)
 
     def events_of(self, uuid: str) -> list[SessionEvent]:
         """All events of the session so far."""
@@ -162,5 +174,7 @@ class World:
             self.lifecycle.back_up(*args)
         elif task == queue.DELIVER:
             self.deliveries.deliver(*args)
+        elif task == queue.WARN:
+            warn(self.core, args[0], self.now)
         else:
             self.lifecycle.carry_out(*args)

@@ -1,6 +1,6 @@
 """What beat asks for again and again: look at what is due, and set it going.
 
-A sweep reads one range of a sorted set and decides by the pure functions of app/sessions/model.py. Two
+A sweep reads one range of a sorted set and decides by the pure functions of app/sessions/verdict.py. Two
 sweeps at once are harmless: each change is refused when the session is no longer as it was seen.
 """
 
@@ -14,16 +14,12 @@ from app.sessions import keys, queue
 from app.sessions.backups import Backup
 from app.sessions.core import Core
 from app.sessions.errors import ArchiveError, BackupNotFound, IllegalState, SessionError, SessionNotFound, Superseded
-from app.sessions.model import (
-    UP,
-    Record,
-    Status,
-    Verdict,
-    expiry_verdict,
-    idle_verdict,
-)
+from app.sessions.model import UP, Record, Status, iso
+from app.sessions.service import seen_idle
+from app.sessions.verdict import FURTHEST_LOOK, IdleVerdict, expiry_verdict, idle_verdict, not_ahead
 from workers.lifecycle import Lifecycle
 from workers.runtime.base import Observation, Runtime
+from workers.steady import Steady
 
 log = logging.getLogger(__name__)
 
@@ -38,23 +34,56 @@ class Sweeps:
     """The sweeps, each safe to run at any time. Times are seconds since the epoch."""
 
     def __init__(
-        self, core: Core, runtime: Runtime, lifecycle: Lifecycle, clock: Callable[[], float] = time.time
+        self,
+        core: Core,
+        runtime: Runtime,
+        lifecycle: Lifecycle,
+        clock: Callable[[], float] = time.time,
+        ticks: Callable[[], float] = time.monotonic,
     ) -> None:
         self._core = core
         self._store = core.store
         self._runtime = runtime
         self._lifecycle = lifecycle
         self._clock = clock
+        self._ticks = ticks
+        self._steady = Steady()
 
     def idle(self) -> None:
-        """Put to sleep what nobody used for its idle timeout."""
-        self._act_on_due(keys.IDLE, idle_verdict, lambda record: self._core.sessions.sleep(record.uuid, seen=record))
+        """Put to sleep what is idle, and announce it a while before. A look that is further away than any would be
+        was agreed on before the clock jumped back."""
+        now = self._clock()
+        if not self._steady.trusts(now, self._ticks()):
+            return
+        for record in [*self._store.due(keys.IDLE, now), *self._store.due_after(keys.IDLE, now + FURTHEST_LOOK)]:
+            verdict = idle_verdict(record, self._core.policy, now)
+            try:
+                if verdict.due:
+                    self._core.sessions.sleep(record.uuid, seen=record)
+                    log.info("put to sleep: %s", verdict.why, extra={"uuid": record.uuid})
+                    continue
+                if verdict.warn:
+                    self._announce(record, verdict, now)
+                if verdict.ahead:
+                    self._store.change(record.uuid, now, expect=seen_idle(record), **not_ahead(record, now))
+            except (Superseded, IllegalState, SessionNotFound) as error:
+                log.info("left awake: %s", error, extra={"uuid": record.uuid})
+            else:
+                self._store.defer(keys.IDLE, record.uuid, verdict.next_check)
 
     def expired(self) -> None:
         """Back up and tear down what has outlived its time to live."""
-        self._act_on_due(
-            keys.EXPIRY, expiry_verdict, lambda record: self._core.sessions.delete(record.uuid, seen=record)
-        )
+        now = self._clock()
+        for record in self._store.due(keys.EXPIRY, now):
+            verdict = expiry_verdict(record, now)
+            if not verdict.due:
+                self._store.defer(keys.EXPIRY, record.uuid, verdict.next_check)
+                continue
+            try:
+                self._core.sessions.delete(record.uuid, seen=record)
+                log.info("deleted: %s", verdict.why, extra={"uuid": record.uuid})
+            except (Superseded, IllegalState, SessionNotFound) as error:
+                log.info("not deleted: %s", error, extra={"uuid": record.uuid})
 
     def stale(self) -> None:
         """Enqueue again what was asked for and not done: its message, or its worker, was lost. A workspace
@@ -143,20 +172,16 @@ class Sweeps:
             if self._runtime.observe(uuid) is None:
                 self._core.archive.delete(uuid)
 
-    def _act_on_due(
-        self, deadlines: str, verdict_of: Callable[[Record, float], Verdict], act: Callable[[Record], Record]
-    ) -> None:
-        now = self._clock()
-        for record in self._store.due(deadlines, now):
-            verdict = verdict_of(record, now)
-            if not verdict.due:
-                self._store.defer(deadlines, record.uuid, verdict.next_check)
-                continue
-            try:
-                act(record)
-                log.info("%s: %s", deadlines, verdict.why, extra={"uuid": record.uuid})
-            except (Superseded, IllegalState, SessionNotFound) as error:
-                log.info("%s: left alone: %s", deadlines, error, extra={"uuid": record.uuid})
+    def _announce(self, record: Record, verdict: IdleVerdict, now: float) -> None:
+        """Tell who listens that the session is about to sleep, once for each such moment; also in its editor."""
+        self._store.change(
+            record.uuid,
+            now,
+            expect=seen_idle(record),
+            warned=verdict.sleeps_at,
+            event=("idle_warning", {"sleeps_at": iso(verdict.sleeps_at), "why": verdict.why}),
+        )
+        self._core.tasks.send(queue.WARN, record.uuid, request_id=record.request_id)
 
     def _remind(self, record: Record) -> None:
         """Prompts wait for longer than they should: their task was lost, or someone else stopped the workspace,

@@ -14,7 +14,7 @@ from celery import Task
 
 from app.sessions import queue
 from app.sessions.errors import RetryableError, RuntimeUnavailable, SessionError, StateUnavailable
-from workers import answering
+from workers import answering, warning
 from workers.celery_app import app, settings
 from workers.context import context, deliveries, readers
 
@@ -96,6 +96,11 @@ def deliver(uuid: str) -> None:
         deliveries().deliver(uuid)
     except StateUnavailable as error:
         log.warning("left to the stale sweep: %s", error, extra={"task": queue.DELIVER, "task_args": [uuid]})
+
+
+@app.task(name=queue.WARN, **SHORT)
+def warn(uuid: str) -> None:
+    warning.warn(context().core, uuid, time.time())
 
 
 @app.task(name=queue.SLEEP, base=SessionTask, **SHORT)

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from threading import Event, Thread
 
 from app import logs
@@ -26,6 +27,7 @@ from app.sessions.errors import (
     Superseded,
 )
 from app.sessions.model import UP, Record, Status, phases_since
+from app.sessions.verdict import idle_verdict
 from app.settings import Settings
 from workers import runtime as runtimes
 from workers.runtime.base import Observation, Runtime, Snapshot
@@ -93,8 +95,6 @@ class Watcher:
                 self._apply_down(record, seen.generation)
                 if seen.deleted and record.status in UP and record.generation == seen.generation:
                     self._bring_back(record)
-            if seen.active_at > record.last_activity and record.status is Status.ACTIVE:
-                self._store.touch(record.uuid, seen.active_at)
         except (Superseded, IllegalState, SessionNotFound, InvalidRequest) as error:
             log.info("observation left aside: %s", error, extra={"uuid": seen.identity.uuid})
 
@@ -150,14 +150,17 @@ class Watcher:
             return
         now = self._clock()
         phases = phases_since(record.phases, {"ready": now, **seen.phases}, record.requested_at)
+        up = replace(record, status=Status.ACTIVE, awake_since=now, last_activity=now, warned=0.0)
         self._store.change(
             record.uuid,
             now,
             to=Status.ACTIVE,
             expect={"generation": seen.generation},
             settle=True,
-            touch=True,
-            idle_at=now + record.idle_timeout if record.idle_timeout else 0.0,
+            idle_at=idle_verdict(up, self._core.policy, now).next_check,
+            awake_since=up.awake_since,
+            last_activity=up.last_activity,
+            warned=up.warned,
             phases=phases,
             reason=seen.trouble,
             replicas=1,

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from flask import Blueprint, Response, g, request
+from flask import Blueprint, Response, g, jsonify, request
 
+from app.gateway.activity import read_activity
 from app.gateway.context import Gateway, gateway, session
 from app.gateway.reports import PROCESSED, Event, Report, fitted
 from app.problems import Problem
@@ -26,6 +27,8 @@ blp = Blueprint("agents", __name__, url_prefix="/agent/v1")
 REPORT_MAX = 4_194_304
 """Bytes of a report: what an agent tells in one go, a response included."""
 
+ACTIVITY_MAX = 4_096
+"""Bytes of a report of activity: a few names and numbers."""
 
 CHECKPOINT_WAIT = 5.0
 """s to wait for others to be stored: an agent that is being stopped has 10."""
@@ -54,14 +57,26 @@ def events() -> Response:
     parts, record = gateway(), session()
     g.routine = True
     report = Report.from_json(_json(REPORT_MAX))
-    if report.busy:
-        _note_busy(parts, record)
+    if report.busy and record.status in UP:
+        parts.core.signals.note(record.uuid, "turn", time.time())
     for run in report.runs():
         if isinstance(run, Event):
             _finish(parts, record, run)
         else:
             parts.core.events.append_all(record.uuid, [(event.type, event.shown()) for event in run])
     return _nothing()
+
+
+@blp.post("/activity")
+def activity() -> Response:
+    """An agent tells what goes on in the workspace beside its own work. `again` asks for the same once more, in its
+    next report: this one came too soon after another to be written."""
+    parts, record = gateway(), session()
+    g.routine = True
+    signals = read_activity(_json(ACTIVITY_MAX), time.time())
+    if not signals or record.status not in UP:
+        return jsonify({"again": False})
+    return jsonify({"again": not parts.core.signals.note_all(record.uuid, signals)})
 
 
 @blp.put("/checkpoint")
@@ -83,12 +98,6 @@ def get_checkpoint() -> Response:
         if checkpoint is None:
             raise Problem(404, "checkpoint_not_found", f"No conversation of session {record.uuid} is kept.")
         return Response(json.dumps(checkpoint.to_json()), mimetype="application/json")
-
-
-def _note_busy(parts: Gateway, record: Record) -> None:
-    """Note that the session is in use, but not on every report: the sweep looks at whole minutes."""
-    if record.status in UP and parts.busy.due(record.uuid, parts.ticks()):
-        parts.core.store.touch(record.uuid, time.time())
 
 
 def _finish(parts: Gateway, record: Record, event: Event) -> None:

@@ -23,16 +23,14 @@ EXTENSION = "workspace_gateway"
 
 @dataclass(frozen=True)
 class Gateway:
-    """One of each for the process. `busy` paces the notes that a session is being used, `deliveries` those an
-    agent sets going by its call, both by the clock `ticks`; `checkpoints` bounds how many conversations are in
-    memory."""
+    """One of each for the process. `deliveries` paces those an agent sets going by its call, by the clock `ticks`;
+    `checkpoints` bounds how many conversations are in memory."""
 
     core: Core
     spending: Spending
     provider: Provider
     figures: Figures
     hangups: Hangups
-    busy: Pace
     deliveries: Pace
     checkpoints: BoundedSemaphore
     ticks: Callable[[], float] = time.monotonic

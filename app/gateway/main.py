@@ -23,10 +23,6 @@ from app.sessions.core import build_core
 from app.sessions.spending import Spending
 from app.settings import Settings, SettingsError
 
-BUSY_INTERVAL = 5.0
-"""s between two notes that a session is in use: one write to Redis each."""
-
-
 DELIVERY_INTERVAL = 1.0
 """s between two deliveries that an agent's calling sets going."""
 
@@ -51,7 +47,6 @@ def create_app(settings: Settings | None = None) -> Flask:
         provider=Provider(settings, figures),
         figures=figures,
         hangups=Hangups(),
-        busy=Pace(BUSY_INTERVAL),
         deliveries=Pace(DELIVERY_INTERVAL),
         checkpoints=BoundedSemaphore(CHECKPOINTS_AT_A_TIME),
     )

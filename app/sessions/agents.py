@@ -104,6 +104,10 @@ class AgentClient:
         """End the turn that runs, and wait until it has."""
         self._request(agent, "POST", "/cancel", {"reason": reason})
 
+    def notice(self, agent: Agent, seconds: float) -> None:
+        """Have it announced in the editor that the workspace sleeps in so many seconds, unless it is used."""
+        self._request(agent, "POST", "/notice", {"seconds": round(seconds, 1)})
+
     def checkpoint(self, agent: Agent) -> Checkpoint:
         """The conversation, after the agent has written it to its disk."""
         try:

@@ -25,6 +25,7 @@ from app.sessions.signals import Signals
 from app.sessions.store import SessionStore
 from app.sessions.stored import Direct, Remote, Stored
 from app.sessions.tickets import Tickets
+from app.sessions.verdict import Policy
 from app.settings import Settings
 
 
@@ -51,6 +52,8 @@ class Core:
     inbox: Inbox
     agents: AgentClient
     conversations: Conversations
+    signals: Signals
+    policy: Policy
     sessions: SessionService
 
 
@@ -88,6 +91,8 @@ def build_core(settings: Settings) -> Core:
         inbox=inbox,
         agents=agents,
         conversations=Conversations(inbox, agents, archive),
+        signals=Signals(client),
+        policy=Policy.of(settings),
         sessions=SessionService(
             store=store, events=events, backups=backups, inbox=inbox, tasks=tasks, settings=settings
         ),

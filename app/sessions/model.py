@@ -1,4 +1,4 @@
-"""What a session is, which states it may move between, and when it is due to sleep or expire.
+"""What a session is, and which states it may move between.
 
 Nothing here does I/O or looks at a clock: the time is an argument, in seconds since the epoch.
 """
@@ -53,12 +53,6 @@ PHASES = ("enqueued", "scheduled", "volume", "image", "started", "ready")
 """The steps of a start, in their order: a worker took the task; the pod has a node; its volumes are mounted and its
 sandbox is there; the image is there; the container's process runs; the editor answers. A runtime tells those it has."""
 
-BUSY_GRACE = 60.0
-"""s: an agent at work says so every 10 s; one that was silent for this long works no more."""
-
-EXPIRY_RETRY = 3_600.0
-"""s: when the teardown of an expired session failed, it is tried again this much later."""
-
 GONE = frozenset({Status.TERMINATING, Status.TERMINATED})
 """The states nothing but a failed teardown leads out of."""
 
@@ -98,6 +92,33 @@ def iso(seconds: float | None) -> str | None:
     return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
 
 
+@dataclass(frozen=True)
+class Signal:
+    """A sign that a session is in use: when it was last seen, how long it holds for those that say so themselves,
+    and a word about it for people. Times are seconds since the epoch, 0 for none."""
+
+    at: float
+    until: float = 0.0
+    detail: str = ""
+
+    def to_text(self) -> str:
+        """As the record's hash holds it; the same signal is always the same text, which a change may expect."""
+        write = _NUMBER[1]
+        if not self.until and not self.detail:
+            return write(self.at)
+        return f"{write(self.at)} {write(self.until)} {self.detail}".rstrip()
+
+    @classmethod
+    def from_text(cls, text: str) -> Signal:
+        at, until, detail = (text.split(" ", 2) + ["", ""])[:3]
+        return cls(float(at), float(until or 0), detail)
+
+
+SIGNALS = ("prompt", "turn", "browser", "editor", "terminal", "jobs", "keepalive", "window")
+"""A prompt or a wake; the agent at work; a person's request of the workspace's host; something done in the editor;
+input to a terminal; a terminal's processes using CPU; a call to keep it up; hours in which it is kept up."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Identity:
     """What of a session must outlive the loss of Redis; the runtime keeps a copy beside the volume.
@@ -125,7 +146,9 @@ class Record(Identity):
     there. `phases` are milliseconds since the request that started the workspace, in the order of `PHASES`.
     `delete_backup` says whether teardown must back up first. `waiting` counts the prompts that the agent has not
     been given yet, `unfinished` those it has and has not finished; the inbox keeps both. `door` counts how often
-    all passes to the workspace were taken back: one for an earlier door opens nothing.
+    all passes to the workspace were taken back: one for an earlier door opens nothing. `signals` are those seen,
+    by name; `awake_since` is when it last came up, `warned` the moment of a sleep that was announced, `risk` what was
+    at risk when it was last stopped (app/sessions/risk.py).
     """
 
     status: Status
@@ -146,7 +169,11 @@ class Record(Identity):
     waiting: int = 0
     unfinished: int = 0
     door: int = 0
+    awake_since: float = 0.0
+    warned: float = 0.0
+    risk: Mapping[str, Any] = field(default_factory=dict)
     phases: Mapping[str, int] = field(default_factory=dict)
+    signals: Mapping[str, Signal] = field(default_factory=dict)
 
     @property
     def identity(self) -> Identity:
@@ -160,6 +187,7 @@ class Record(Identity):
     def to_hash(self) -> dict[str, str]:
         """The Redis hash; fields at their default are left out, which keeps a sleeping session small."""
         hashed = {PHASE_PREFIX + name: str(ms) for name, ms in self.phases.items()}
+        hashed |= {SIGNAL_PREFIX + name: signal.to_text() for name, signal in self.signals.items()}
         for name, (_, write) in CODECS.items():
             text = write(getattr(self, name))
             if text != DEFAULTS.get(name):
@@ -171,10 +199,14 @@ class Record(Identity):
         """The record in a Redis hash; unknown fields are ignored, so that an older release can read it."""
         values = {name: read(hashed[name]) for name, (read, _) in CODECS.items() if name in hashed}
         phases = {name: int(hashed[PHASE_PREFIX + name]) for name in PHASES if PHASE_PREFIX + name in hashed}
-        return cls(**values, phases=phases)
+        signals = {
+            name: Signal.from_text(hashed[SIGNAL_PREFIX + name]) for name in SIGNALS if SIGNAL_PREFIX + name in hashed
+        }
+        return cls(**values, phases=phases, signals=signals)
 
 
 PHASE_PREFIX = "phase_"
+SIGNAL_PREFIX = "signal_"
 
 Codec = tuple[Callable[[str], Any], Callable[[Any], str]]
 _TEXT: Codec = (str, str)
@@ -211,8 +243,12 @@ CODECS: Mapping[str, Codec] = {
     "waiting": _COUNT,
     "unfinished": _COUNT,
     "door": _COUNT,
+    "awake_since": _NUMBER,
+    "warned": _NUMBER,
+    "risk": _OBJECT,
 }
-"""How each field of a record is read from and written to its Redis hash; `phases` has keys of its own."""
+"""How each field of a record is read from and written to its Redis hash; `phases` and `signals` have keys of
+their own."""
 
 DEFAULTS: Mapping[str, str] = {
     name: CODECS[name][1](value)
@@ -225,47 +261,3 @@ DEFAULTS: Mapping[str, str] = {
 def encode(values: Mapping[str, Any]) -> dict[str, str]:
     """Some fields of a record as the texts its Redis hash holds."""
     return {name: CODECS[name][1](value) for name, value in values.items()}
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether a session should sleep (or expire) now, when to look again, and why."""
-
-    due: bool
-    next_check: float
-    why: str
-
-
-def idle_verdict(record: Record, now: float) -> Verdict:
-    """Whether an active session is idle. The only place that decides it.
-
-    A session is idle once `idle_timeout` seconds passed since it was last used; one with a timeout
-    of 0 never is, nor one whose prompts wait for the agent. While a prompt is worked on the agent's reports
-    count as use; for `BUSY_GRACE` after the last one it may still be alive. A clock that jumped backwards
-    counts as use: it can only keep a session awake.
-    """
-    if record.status is not Status.ACTIVE:
-        return Verdict(False, 0.0, f"only an active session can be idle; this one is {record.status}")
-    if not record.idle_timeout:
-        return Verdict(False, 0.0, "its idle timeout is 0: it never sleeps by itself")
-    if record.waiting:
-        return Verdict(False, now + record.idle_timeout, f"{record.waiting} prompts wait for its agent")
-    deadline = record.last_activity + record.idle_timeout
-    if record.unfinished:
-        deadline = max(deadline, record.last_activity + BUSY_GRACE)
-    if now < deadline:
-        return Verdict(False, deadline, f"used {max(0.0, now - record.last_activity):.0f} s ago")
-    return Verdict(True, deadline, f"unused for {now - record.last_activity:.0f} s")
-
-
-def expiry_verdict(record: Record, now: float) -> Verdict:
-    """Whether a session has outlived its `ttl`, counted from its last use."""
-    if record.status is Status.TERMINATED:
-        return Verdict(False, 0.0, "already terminated")
-    if record.status is Status.TERMINATING:
-        return Verdict(False, now + EXPIRY_RETRY, "being terminated")
-    if not record.ttl:
-        return Verdict(False, 0.0, "it has no time to live: it never expires")
-    if now < record.expires_at:
-        return Verdict(False, record.expires_at, "not expired")
-    return Verdict(True, record.expires_at, f"unused for longer than its time to live, {record.ttl:.0f} s")

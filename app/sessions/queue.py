@@ -17,6 +17,7 @@ BACKUP = "sessions.backup"
 RESTORE = "sessions.restore"
 TEARDOWN = "sessions.teardown"
 DELIVER = "sessions.deliver"
+WARN = "sessions.warn"
 
 READ_BACKUP = "backups.read"
 DELETE_BACKUP = "backups.delete"
@@ -35,6 +36,7 @@ ROUTES: Mapping[str, str] = {
     PROVISION: "wake",
     WAKE: "wake",
     DELIVER: "deliver",
+    WARN: "deliver",
     SLEEP: "lifecycle",
     READ_BACKUP: "lifecycle",
     SWEEP_IDLE: "lifecycle",

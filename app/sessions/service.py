@@ -146,7 +146,7 @@ class SessionService:
 
     def sleep(self, uuid: str, request_id: str = "", seen: Record | None = None) -> Record:
         """Put the session to sleep. With `seen` only if nothing happened to it since: else `Superseded`."""
-        expect = {} if seen is None else _as(seen, "generation", "last_activity", "waiting", "unfinished")
+        expect = {} if seen is None else seen_idle(seen)
         return self._intend(
             uuid, Status.SLEEPING, task=queue.SLEEP, noop=(Status.SLEEPING,), request_id=request_id, expect=expect
         )
@@ -251,6 +251,11 @@ class SessionService:
 
     def _overdue(self, now: float) -> float:
         return now + self._settings.stale_after
+
+
+def seen_idle(record: Record) -> dict[str, Any]:
+    """What a verdict about an active session rests on: what a change expects that acts on it."""
+    return _as(record, "generation", "last_activity", "waiting", "unfinished", "signals")
 
 
 def _as(seen: Record, *names: str) -> dict[str, Any]:

@@ -22,14 +22,17 @@ from app.sessions.model import (
     CODECS,
     DEFAULTS,
     PHASE_PREFIX,
+    SIGNAL_PREFIX,
+    SIGNALS,
     Record,
+    Signal,
     Status,
     encode,
-    expiry_verdict,
     sources,
 )
 from app.sessions.paging import Page, newest_first, page_of
 from app.sessions.redis_errors import redis_errors
+from app.sessions.verdict import expiry_verdict
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ class SessionStore:
         touch: bool = False,
         idle_at: float = 0.0,
         phases: Mapping[str, int] | None = None,
+        signals: Mapping[str, Signal] | None = None,
         clear_phases: bool = False,
         event: tuple[str, Mapping[str, Any]] | None = None,
         events_ttl: float = 0.0,
@@ -119,7 +123,7 @@ class SessionStore:
         """Change one session, all of it or nothing.
 
         `to` moves it, by the transition table; a session in `noop` is left as it is. `touch` notes that
-        it was used, in any case. `task` makes it a new intent: the generation grows and the intent is
+        someone asked for it, in any case. `task` makes it a new intent: the generation grows and the intent is
         overdue at `due`. `settle` says the current intent is carried out. `idle_at` is when to look next
         whether it is idle. `events_ttl` lets the session's events expire unless more come. `expect` are
         fields that must still have these values. Raises `SessionNotFound`, `IllegalState`, or
@@ -137,6 +141,7 @@ class SessionStore:
             touch=touch,
             idle_at=idle_at,
             phases=phases,
+            signals=signals,
             clear_phases=clear_phases,
             event=event,
             events_ttl=events_ttl,
@@ -158,6 +163,7 @@ class SessionStore:
         touch: bool = False,
         idle_at: float = 0.0,
         phases: Mapping[str, int] | None = None,
+        signals: Mapping[str, Signal] | None = None,
         clear_phases: bool = False,
         event: tuple[str, Mapping[str, Any]] | None = None,
         events_ttl: float = 0.0,
@@ -167,11 +173,12 @@ class SessionStore:
         texts = encode(fields)
         kept = {name: text for name, text in texts.items() if DEFAULTS.get(name) != text}
         kept |= {PHASE_PREFIX + name: str(ms) for name, ms in (phases or {}).items()}
+        kept |= {SIGNAL_PREFIX + name: signal.to_text() for name, signal in (signals or {}).items()}
         event_type, event_data = event or (("state", {"status": to, **_shown(fields)}) if to else ("", {}))
         document = {
             "uuid": uuid,
             "now": number(now),
-            "expect": {name: _stored(name, value) for name, value in (expect or {}).items()},
+            "expect": _expected(expect or {}),
             "set": kept,
             "clear": [name for name in texts if name not in kept],
             "clear_prefix": PHASE_PREFIX if clear_phases else "",
@@ -206,15 +213,18 @@ class SessionStore:
                 return page_of(own, lambda record: (record.created_at, record.uuid), limit=limit, cursor=cursor)
             return newest_first(self._redis, index, limit=limit, cursor=cursor).map(self.find)
 
-    def touch(self, uuid: str, now: float) -> Record:
-        """Note that the session was used. Its deadlines move when the sweeps next look at them."""
-        return self.change(uuid, now, touch=True).record
-
     def due(self, deadlines: str, now: float, limit: int = 100) -> list[Record]:
         """The sessions whose deadline in the sorted set `deadlines` has come, the oldest first; members with
         no record are dropped from the set."""
+        return self._between(deadlines, "-inf", now, limit)
+
+    def due_after(self, deadlines: str, when: float, limit: int = 100) -> list[Record]:
+        """The sessions whose deadline comes after `when`."""
+        return self._between(deadlines, f"({when}", "+inf", limit)
+
+    def _between(self, deadlines: str, first: str, last: str | float, limit: int) -> list[Record]:
         with redis_errors():
-            uuids = self._redis.zrangebyscore(deadlines, "-inf", now, start=0, num=limit)
+            uuids = self._redis.zrangebyscore(deadlines, first, last, start=0, num=limit)
             records = self.find(uuids)
             lost = set(uuids) - {record.uuid for record in records}
             if lost:
@@ -305,6 +315,15 @@ def change_of(uuid: str, to: Status | None, answer: Sequence[Any]) -> Change:
 def number(value: float) -> str:
     """A time as the records hold it; a change that expects one compares texts."""
     return CODECS["created_at"][1](value)
+
+
+def _expected(expect: Mapping[str, Any]) -> dict[str, str]:
+    """What the hash holds where these fields are as they were seen; of the signals also that no other came."""
+    plain = {name: _stored(name, value) for name, value in expect.items() if name != "signals"}
+    if "signals" not in expect:
+        return plain
+    seen: Mapping[str, Signal] = expect["signals"]
+    return plain | {SIGNAL_PREFIX + name: seen[name].to_text() if name in seen else "" for name in SIGNALS}
 
 
 def _stored(name: str, value: Any) -> str:

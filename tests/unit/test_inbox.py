@@ -24,7 +24,7 @@ from app.sessions.errors import (
     Superseded,
 )
 from app.sessions.inbox import MARKER, REASON_LENGTH, State
-from app.sessions.model import BUSY_GRACE, Record, Status, idle_verdict
+from app.sessions.model import Record, Signal, Status
 from app.sessions.service import NewSession
 from app.settings import Settings
 from tests.world import World
@@ -79,7 +79,8 @@ def test_a_prompt_to_an_awake_session_is_use_and_wakes_nothing(world: World) -> 
     before = world.get(uuid)
     world.now += 50
     assert not world.core.inbox.take(uuid, "hi", now=world.now).woken
-    assert world.get(uuid) == replace(before, last_activity=world.now, waiting=1)
+    used = replace(before, last_activity=world.now, waiting=1, signals={"prompt": Signal(world.now)})
+    assert world.get(uuid) == used
 
 
 def test_a_prompt_to_a_session_that_is_going_to_sleep_turns_it_around(world: World) -> None:
@@ -430,34 +431,6 @@ def test_a_failed_session_is_not_woken_again_and_again(world: World) -> None:
     assert world.get(uuid).status is Status.FAILED
 
 
-def a_record(**fields: Any) -> Record:
-    values: dict[str, Any] = {
-        "uuid": "aaaa0001",
-        "user_id": "ada",
-        "created_at": 0.0,
-        "status": Status.ACTIVE,
-        "idle_timeout": 10.0,
-    }
-    return Record(**(values | {"last_activity": 1_000.0} | fields))
-
-
-def test_waiting_prompts_keep_a_session_awake_and_it_is_looked_at_again() -> None:
-    verdict = idle_verdict(a_record(waiting=1), 9_000.0)
-    assert not verdict.due
-    assert verdict.next_check > 9_000.0
-    assert "1 prompts wait" in verdict.why
-
-
-def test_an_unfinished_prompt_keeps_a_session_awake_until_its_agent_is_silent() -> None:
-    """A report every 10 s is use; without any for a minute the idle timeout counts as usual."""
-    working = a_record(unfinished=1)
-    assert not idle_verdict(working, 1_000.0 + BUSY_GRACE - 1).due
-    assert idle_verdict(working, 1_000.0 + BUSY_GRACE).due
-    patient = a_record(unfinished=1, idle_timeout=900.0)
-    assert not idle_verdict(patient, 1_899.0).due
-    assert idle_verdict(patient, 1_900.0).due
-
-
 def test_the_idle_sweep_leaves_a_session_with_prompts_alone(world: World) -> None:
     uuid = world.active(idle_timeout=60)
     taken(world, uuid)
@@ -486,7 +459,7 @@ def test_500_races_of_a_prompt_with_the_idle_sweep_leave_no_session_asleep(world
         for number in range(500):
             world.now += 100
             seen = world.get(uuid)
-            assert idle_verdict(seen, world.now).due
+            assert world.verdict(uuid).due
             prompt = partial(inbox.take, uuid, "x", f"m{number}", now=world.now)
             if number % 4 == 0:
                 swept += sweep(seen)

@@ -355,19 +355,6 @@ def test_an_editors_settings_are_the_users_to_change(stage: Stage) -> None:
     assert chosen.read_text() == "{}"
 
 
-def test_use_of_the_editor_is_seen(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time of its heartbeat file is when someone used it last."""
-    monkeypatch.setattr(watch_module, "SLOW_TICK", 0.05)
-    stage.up(A)
-    beat = stage.folders.editor_data(A) / "heartbeat"
-    beat.touch()
-    os.utime(beat, (1_800_000_000, 1_800_000_000))
-    with watching(stage.runtime) as seen:
-        assert [each.active_at for each in seen.snapshot().workspaces] == [1_800_000_000]
-        os.utime(beat, (1_800_000_060, 1_800_000_060))
-        assert seen.until(lambda each: each.active_at > 1_800_000_000).active_at == 1_800_000_060
-
-
 def test_a_program_that_is_missing_is_hopeless_and_says_which_setting_names_it(stage: Stage) -> None:
     """Trying again would not help; nothing is left that looks like a start."""
     stage.settings = replace(stage.settings, code_server="/nowhere/code-server")

@@ -17,7 +17,7 @@ from app.sessions.errors import (
     StateUnavailable,
     Superseded,
 )
-from app.sessions.model import GONE, TRANSITIONS, Record, Status
+from app.sessions.model import GONE, TRANSITIONS, Record, Signal, Status
 from app.sessions.store import SessionStore
 from tests.world import World
 
@@ -121,7 +121,8 @@ def test_a_noop_only_notes_the_use(store: SessionStore) -> None:
         "00000000", 5_000.0, to=Status.WAKING, noop=(Status.ACTIVE,), task="sessions.wake", touch=True, reason="x"
     )
     assert not change.applied
-    assert change.record == a_record(status=Status.ACTIVE, last_activity=5_000.0)
+    assert (change.record.last_activity, change.record.signals) == (5_000.0, {"prompt": Signal(5_000.0)})
+    assert (change.record.generation, change.record.reason) == (1, "")
 
 
 def test_fields_at_their_default_leave_the_hash(store: SessionStore, redis_client: redis.Redis) -> None:

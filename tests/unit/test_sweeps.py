@@ -24,18 +24,18 @@ def test_an_unused_session_sleeps_at_its_deadline(world: World) -> None:
     assert world.get(uuid).status is Status.ACTIVE
     world.now += 1
     world.sweeps.idle()
-    assert world.work() == [queue.SLEEP]
+    assert world.work() == [queue.WARN, queue.SLEEP]
     assert world.get(uuid).status is Status.SLEEPING
 
 
 def test_a_used_session_gets_a_new_deadline(world: World) -> None:
     uuid = world.active(idle_timeout=60)
     world.now += 50
-    world.core.store.touch(uuid, world.now)
+    world.use(uuid)
     world.now += 20
     world.sweeps.idle()
     assert world.get(uuid).status is Status.ACTIVE
-    assert world.core.redis.zscore(keys.IDLE, uuid) == pytest.approx(world.now + 40)
+    assert world.core.redis.zscore(keys.IDLE, uuid) == pytest.approx(world.now + 20), "when its sleep is announced"
     world.now += 40
     world.sweeps.idle()
     assert world.get(uuid).status is Status.SLEEPING
@@ -50,7 +50,7 @@ def test_a_use_at_the_very_moment_of_the_sweep_wins(world: World) -> None:
 
     def used_after_the_look(*args: object) -> list[object]:
         records = due(*args)  # type: ignore[arg-type]
-        world.core.store.touch(uuid, world.now)
+        world.use(uuid)
         return records  # type: ignore[return-value]
 
     world.core.store.due = used_after_the_look  # type: ignore[method-assign, assignment]
@@ -89,7 +89,7 @@ def test_an_expired_session_is_backed_up_and_torn_down(world: World) -> None:
 def test_a_use_moves_the_expiry(world: World) -> None:
     uuid = world.asleep(ttl=3_600)
     world.now += 3_000
-    world.core.store.touch(uuid, world.now)
+    world.use(uuid)
     world.now += 1_000
     world.sweeps.expired()
     assert world.get(uuid).status is Status.SLEEPING
@@ -211,14 +211,6 @@ def test_a_snapshot_leaves_a_starting_session_to_its_worker(world: World) -> Non
     uuid = world.sessions.create(NewSession(user_id="ada")).uuid
     world.watcher.apply(Snapshot(()))
     assert world.get(uuid).status is Status.CREATED
-
-
-def test_use_seen_by_the_runtime_counts(world: World) -> None:
-    uuid = world.active(idle_timeout=60)
-    world.now += 50
-    world.runtime.use(uuid, world.now)
-    world.look(uuid)
-    assert world.get(uuid).last_activity == world.now
 
 
 def test_a_workspace_without_a_record_is_no_error_for_the_watcher(world: World) -> None:

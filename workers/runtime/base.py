@@ -25,8 +25,7 @@ class Observation:
 
     `generation` is that of the last intent it carried out; `running` whether its processes are
     asked for and there; `ready` whether the editor answers; `failure` why it is neither, with the
-    last lines of its log; `deleted` whether it went down because someone deleted what ran it;
-    `active_at` when someone last used it (seconds since the epoch, 0 unknown).
+    last lines of its log; `deleted` whether it went down because someone deleted what ran it.
     `agent` is the address of its agent, `http://IP:PORT`, "" where the runtime doesn't know it; `trouble` why
     its agent does not run though its editor does.
 
@@ -42,7 +41,6 @@ class Observation:
     pod_name: str = ""
     failure: str = ""
     deleted: bool = False
-    active_at: float = 0.0
     agent: str = ""
     trouble: str = ""
     created_at: float = field(default=0.0, compare=False)

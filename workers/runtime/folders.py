@@ -45,9 +45,6 @@ EDITOR_SETTINGS = {
 """What a new workspace's editor starts with: files and a terminal, no other vendor's sign-in before
 them, and not the agent's own folder among them. The user's to change."""
 
-HEARTBEAT = "heartbeat"
-"""The file code-server touches, at most once a minute, while someone uses it (its out/node/heart.js)."""
-
 
 class BrokenMeta(PermanentError):
     """A workspace's meta.json is not one."""
@@ -150,13 +147,6 @@ class Folders:
 
     def token_file(self, uuid: str) -> Path:
         return self.workspace(uuid) / "agent-token"
-
-    def active_at(self, uuid: str) -> float:
-        """When the editor was last used, in seconds since the epoch; 0 for never."""
-        try:
-            return (self.editor_data(uuid) / HEARTBEAT).stat().st_mtime
-        except OSError:
-            return 0.0
 
     # A workspace
 

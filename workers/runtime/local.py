@@ -288,9 +288,8 @@ class LocalRuntime:
 
     def _observation(self, meta: Meta) -> Observation:
         uuid = meta.identity.uuid
-        active_at = self._folders.active_at(uuid)
         running = self._folders.read_running(uuid)
-        down = Observation(identity=meta.identity, generation=meta.generation, active_at=active_at)
+        down = Observation(identity=meta.identity, generation=meta.generation)
         if running is None or running.process is None or running.boot != processes.current_boot():
             return down
         if processes.alive(running.process):

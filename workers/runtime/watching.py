@@ -74,7 +74,6 @@ class Tracked:
         self.probe: Probe | None = Probe(running.port)
         self.door_deadline = 0.0
         self.failure = ""
-        self.active_at = 0.0
         self.sightings = 0
         self.agent_delay = 0.0
         self.agent_due = 0.0
@@ -99,7 +98,6 @@ class Tracked:
             ready=self.probe is None and not self.failure and not self.running.stopping,
             pod_name=pod_name(self.running) if not self.failure else "",
             failure=self.failure,
-            active_at=self.active_at,
             agent=self.running.agent_address if not self.failure else "",
             phases={"started": self.running.started_at},
         )
@@ -163,7 +161,6 @@ class Watch:
             if not tracked.failure:
                 self._look_at(uuid, tracked, now)
             if slow:
-                tracked.active_at = self._folders.active_at(uuid)
                 _bound(self._folders.log(uuid))
                 _bound(self._folders.agent_log(uuid))
             if uuid not in self._tracked:
@@ -192,7 +189,6 @@ class Watch:
                 if tracked is not None:
                     tracked.close()
                 self._tracked[uuid] = Tracked(running, version, identity, now, self._start_timeout)
-                self._tracked[uuid].active_at = self._folders.active_at(uuid)
         gone = [self._tracked.pop(uuid) for uuid in list(self._tracked) if uuid not in versions]
         return [self._down(tracked) for tracked in gone]
 
@@ -263,7 +259,6 @@ class Watch:
         return Observation(
             identity=meta.identity if meta else tracked.identity,
             generation=meta.generation if meta else tracked.running.generation,
-            active_at=tracked.active_at,
         )
 
     def _identity(self, uuid: str) -> Identity | None:

@@ -3,7 +3,7 @@
 -- ARGV: one JSON object:
 --   uuid, now, expect {field: text}, set {field: text}, clear [field], clear_prefix (of fields to clear),
 --   to (the new status), from [status], noop [status] (already so: nothing but `touch` is done),
---   touch (note that the session was used),
+--   touch (note that someone asked for the session),
 --   task (makes it a new intent, due at `due`), settle (the current intent is carried out),
 --   idle_at (when to look whether it is idle), status_key, user_key (the names of those sets, without the value),
 --   event {type, data}, events_kept (how many), events_ttl (seconds, 0 for ever), tombstone_ttl (seconds).
@@ -24,7 +24,7 @@ for field, value in pairs(change.expect) do
 end
 local already = change.to ~= '' and contains(change.noop, status)
 if change.to ~= '' and not already and not contains(change.from, status) then return answer('illegal', status) end
-if change.touch then redis.call('HSET', session, 'last_activity', change.now) end
+if change.touch then redis.call('HSET', session, 'last_activity', change.now, 'signal_prompt', change.now) end
 if already then return answer('noop', status) end
 
 if change.clear_prefix ~= '' then

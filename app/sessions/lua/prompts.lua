@@ -23,9 +23,13 @@ local function count()
   end
 end
 
+-- The agent gets on with its work.
 local function touch()
-  local last = redis.call('HGET', session, 'last_activity')
-  if last and tonumber(last) < tonumber(given.now) then redis.call('HSET', session, 'last_activity', given.now) end
+  if redis.call('EXISTS', session) == 0 then return end
+  for _, field in ipairs({'last_activity', 'signal_turn'}) do
+    local last = tonumber(redis.call('HGET', session, field) or '0')
+    if last < tonumber(given.now) then redis.call('HSET', session, field, given.now) end
+  end
 end
 
 local function tell(state, reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 import redis
@@ -158,6 +159,52 @@ def test_a_busy_agent_of_a_sleeping_session_changes_nothing(app: Flask) -> None:
     before = workspace.record().last_activity
     assert workspace.report(busy=True).status_code == 204
     assert workspace.record().last_activity == before
+
+
+def tell(workspace: Workspace, **signals: Any) -> Any:
+    return workspace.call("POST", "/agent/v1/activity", json={"signals": signals})
+
+
+def test_what_an_agent_sees_inside_is_noted_by_its_age(workspace: Workspace) -> None:
+    """A job's name is cut to what a record should hold."""
+    began = time.time()
+    answer = tell(workspace, editor={"age": 2.5}, jobs={"age": 0, "detail": "make\n" + "x" * 500})
+    assert (answer.status_code, answer.json) == (200, {"again": False})
+    signals = workspace.core.signals.read(workspace.uuid)
+    assert began - 2.6 < signals["editor"].at < time.time() - 2.4
+    assert signals["jobs"].detail == "make" + "x" * 59
+    assert workspace.record().last_activity == signals["jobs"].at
+
+
+def test_reports_one_upon_the_other_cost_one_write_and_are_asked_for_again(workspace: Workspace) -> None:
+    tell(workspace, editor={"age": 5})
+    noted = workspace.core.signals.read(workspace.uuid)
+    assert [tell(workspace, terminal={"age": 0}).json["again"] for _ in range(20)] == [True] * 20
+    assert workspace.core.signals.read(workspace.uuid) == noted
+
+
+@pytest.mark.parametrize(
+    "signals",
+    [
+        {"prompt": {"age": 0}},
+        {"editor": 3},
+        {"editor": {}},
+        {"editor": {"age": -1}},
+        {"editor": {"age": True}},
+        {"editor": {"age": float("nan")}},
+        {"jobs": {"age": 1, "detail": 1}},
+    ],
+)
+def test_activity_that_makes_no_sense_is_refused(workspace: Workspace, signals: dict[str, Any]) -> None:
+    """Above all a signal that only the manager itself can see."""
+    assert tell(workspace, **signals).status_code == 400
+    assert workspace.core.signals.read(workspace.uuid) == {}
+
+
+def test_activity_of_a_session_that_is_being_stopped_changes_nothing(app: Flask) -> None:
+    workspace = Workspace(app, status=Status.SLEEPING)
+    assert tell(workspace, editor={"age": 0}).json == {"again": False}
+    assert workspace.core.signals.read(workspace.uuid) == {}
 
 
 def test_a_wrong_event_leaves_the_whole_report_undone(workspace: Workspace) -> None:

@@ -1,0 +1,258 @@
+"""Whether a session is idle, and why: one pure function, which the sweep acts on and `/activity` shows.
+
+Each signal keeps a session up for a while. What a person does (a prompt, a keystroke, input to a terminal) counts
+without end. What goes on by itself (a turn, a browser's requests, a build, a keepalive, hours) counts until
+`MAX_AWAKE` after the last thing a person did, and no longer: that is the bound on a bill.
+
+A time in the future is a clock that jumped back. It counts as now, which can only keep a session awake, and the
+sweep writes it down as now, so that it does so once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.sessions.hours import BadHours, Span, hours_end, read_hours
+from app.sessions.model import SIGNALS, Record, Signal, Status
+from app.settings import Settings, SettingsError
+
+BUSY_GRACE = 60.0
+"""s: an agent at work says so every 10 s; one that was silent for this long works no more."""
+
+EXPIRY_RETRY = 3_600.0
+"""s: when the teardown of an expired session failed, it is tried again this much later."""
+
+AHEAD = 5.0
+"""s a time may be in the future and still be the work of two machines' clocks."""
+
+FURTHEST_LOOK = 3_600.0
+"""s between two looks at a session at most. So one that is due later than that is due by a clock that jumped back."""
+
+LEAD_SHARE = 3
+"""A warning comes no sooner than the last third of the idle timeout."""
+
+WAKE, WAITING = "wake", "waiting"
+"""What counts beside the signals: that it has just come up, and prompts its agent has not been given."""
+
+PERSONS = frozenset({"prompt", "editor", "terminal", WAKE})
+"""What only a person does. The rest may go on for ever with nobody there."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the settings say about signals, read once. `windows` is how long a signal counts (s), for those where it
+    is not the session's idle timeout; the others as in app/settings.py."""
+
+    windows: Mapping[str, float] = field(default_factory=dict)
+    max_awake: float = 0.0
+    wake_grace: float = 0.0
+    warning: float = 0.0
+    hours: tuple[Span, ...] = ()
+
+    @classmethod
+    def of(cls, settings: Settings) -> Policy:
+        """That of `settings`; `SettingsError` names the one that is wrong."""
+        try:
+            hours = read_hours(settings.awake_hours)
+        except BadHours as error:
+            raise SettingsError(f"AWAKE_HOURS: {error}") from error
+        return cls(
+            windows=_windows(settings.signal_windows),
+            max_awake=settings.max_awake,
+            wake_grace=settings.wake_grace,
+            warning=settings.idle_warning,
+            hours=hours,
+        )
+
+    def lead(self, idle_timeout: float) -> float:
+        """How long before a sleep it is announced (s)."""
+        return min(self.warning, idle_timeout / LEAD_SHARE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reason:
+    """One thing that may keep a session up: when it was last seen, how long it counts from then (s), until when it
+    holds; the times are 0 where it was never seen. `detail` is a word about it for people."""
+
+    name: str
+    at: float = 0.0
+    counts: float = 0.0
+    until: float = 0.0
+    detail: str = ""
+
+    @property
+    def person(self) -> bool:
+        """Whether only a person does it."""
+        return self.name in PERSONS
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a session should sleep (or expire) now, when to look again (0 never), and why."""
+
+    due: bool
+    next_check: float
+    why: str
+
+
+@dataclass(frozen=True)
+class IdleVerdict(Verdict):
+    """The same with its reasons. `sleeps_at` is when it sleeps if nothing more happens, infinite for never; `limit`
+    the moment from which only a person keeps it up, infinite for none; `warn` whether its sleep is to be announced
+    now; `ahead` whether some of its times are in the future."""
+
+    reasons: tuple[Reason, ...] = ()
+    sleeps_at: float = math.inf
+    limit: float = math.inf
+    warn: bool = False
+    ahead: bool = False
+
+
+def idle_verdict(record: Record, policy: Policy, now: float) -> IdleVerdict:
+    """Whether an active session is idle. The only place that decides it."""
+    limit = _limit(record, policy, now)
+    reasons = _reasons(record, policy, now, limit)
+    if record.status is not Status.ACTIVE:
+        return IdleVerdict(False, 0.0, f"only an active session can be idle; this one is {record.status}", reasons)
+    if not record.idle_timeout:
+        return IdleVerdict(False, 0.0, "its idle timeout is 0: it never sleeps by itself", reasons)
+    longest = max(reasons, key=lambda reason: reason.until)
+    sleeps_at = longest.until
+    ahead = _ahead(record, now)
+    if now >= sleeps_at:
+        used = max(reason.at for reason in reasons if reason.name != WAITING)
+        limited = f"; only a person keeps it up after {policy.max_awake:.0f} s" if longest.until == limit else ""
+        return IdleVerdict(True, sleeps_at, f"unused for {now - used:.0f} s{limited}", reasons, sleeps_at, limit)
+    warn_at = sleeps_at - policy.lead(record.idle_timeout)
+    warned = abs(record.warned - sleeps_at) < 1.0
+    next_check = warn_at if now < warn_at else sleeps_at
+    return IdleVerdict(
+        due=False,
+        # Waiting prompts may be taken at any moment; the rest ends when it says.
+        next_check=min(next_check, now + (record.idle_timeout if record.waiting else FURTHEST_LOOK)),
+        why=_words(longest, now),
+        reasons=reasons,
+        sleeps_at=sleeps_at,
+        limit=limit,
+        warn=warn_at <= now and not warned,
+        ahead=ahead,
+    )
+
+
+def expiry_verdict(record: Record, now: float) -> Verdict:
+    """Whether a session has outlived its `ttl`, counted from its last use."""
+    if record.status is Status.TERMINATED:
+        return Verdict(False, 0.0, "already terminated")
+    if record.status is Status.TERMINATING:
+        return Verdict(False, now + EXPIRY_RETRY, "being terminated")
+    if not record.ttl:
+        return Verdict(False, 0.0, "it has no time to live: it never expires")
+    if now < record.expires_at:
+        return Verdict(False, record.expires_at, "not expired")
+    return Verdict(True, record.expires_at, f"unused for longer than its time to live, {record.ttl:.0f} s")
+
+
+def not_ahead(record: Record, now: float) -> dict[str, Any]:
+    """The record's times that lie in the future, as now: what a change writes."""
+    signals = {name: Signal(now, each.until, each.detail) for name, each in record.signals.items() if each.at > now}
+    times = {name: now for name in ("last_activity", "awake_since") if getattr(record, name) > now}
+    return {"signals": signals, **times}
+
+
+def _limit(record: Record, policy: Policy, now: float) -> float:
+    """From when on only a person keeps it up."""
+    if not policy.max_awake:
+        return math.inf
+    done = [signal.at for name, signal in record.signals.items() if name in PERSONS]
+    return max(min(at, now) for at in [_came_up(record), *done]) + policy.max_awake
+
+
+def _reasons(record: Record, policy: Policy, now: float, limit: float) -> tuple[Reason, ...]:
+    came_up = min(_came_up(record), now)
+    grace = max(record.idle_timeout, policy.wake_grace)
+    reasons = [Reason(name=WAKE, at=came_up, counts=grace, until=came_up + grace)]
+    if record.waiting:
+        detail = f"{record.waiting} prompts wait for its agent"
+        reasons.append(Reason(name=WAITING, at=now, counts=math.inf, until=limit, detail=detail))
+    for name in SIGNALS:
+        reason = _of_signal(name, record, policy, now)
+        reasons.append(reason if reason.person else _limited(reason, limit))
+    return tuple(reasons)
+
+
+def _of_signal(name: str, record: Record, policy: Policy, now: float) -> Reason:
+    signal = record.signals.get(name, Signal(0.0))
+    at = min(signal.at, now)
+    if name == "window":
+        spans = policy.hours + _hours(signal.detail)
+        return Reason(name=name, at=at, until=hours_end(spans, now), detail=signal.detail)
+    if name == "keepalive":
+        return Reason(name=name, at=at, counts=max(0.0, signal.until - at), until=signal.until)
+    counts = policy.windows.get(name, record.idle_timeout)
+    if name == "turn" and record.unfinished:
+        counts = max(counts, BUSY_GRACE)
+    return Reason(name=name, at=at, counts=counts, until=at + counts if at else 0.0, detail=signal.detail)
+
+
+def _limited(reason: Reason, limit: float) -> Reason:
+    if reason.until <= limit:
+        return reason
+    return Reason(name=reason.name, at=reason.at, counts=reason.counts, until=limit, detail=reason.detail)
+
+
+def _came_up(record: Record) -> float:
+    """When it came up; of one that an earlier release brought up, when it was last used."""
+    return record.awake_since or record.last_activity
+
+
+def _ahead(record: Record, now: float) -> bool:
+    times = [record.last_activity, record.awake_since, *(signal.at for signal in record.signals.values())]
+    return max(times) > now + AHEAD
+
+
+def _words(longest: Reason, now: float) -> str:
+    """Why it is awake, by what keeps it up the longest."""
+    detail = f" ({longest.detail})" if longest.detail else ""
+    match longest.name:
+        case "waiting":
+            return longest.detail
+        case "window":
+            return f"kept up in these hours for {longest.until - now:.0f} s more{detail}"
+        case "keepalive":
+            return f"asked to be kept up for {longest.until - now:.0f} s more"
+    return f"{TOLD[longest.name]} {now - longest.at:.0f} s ago{detail}"
+
+
+TOLD: Mapping[str, str] = {
+    WAKE: "it came up",
+    "prompt": "it was asked for by a prompt or a wake",
+    "turn": "its agent was at work",
+    "browser": "a browser asked for something",
+    "editor": "the editor was used",
+    "terminal": "something was typed into a terminal",
+    "jobs": "processes of a terminal used CPU",
+}
+"""How a signal is told to people, before how long ago it was."""
+
+
+def _hours(text: str) -> tuple[Span, ...]:
+    try:
+        return read_hours(text)
+    except BadHours:
+        return ()  # written by another release
+
+
+def _windows(text: str) -> Mapping[str, float]:
+    timed = [name for name in SIGNALS if name not in ("keepalive", "window")]
+    try:
+        windows = {str(name): float(seconds) for name, seconds in json.loads(text).items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise SettingsError('SIGNAL_WINDOWS must be a JSON object of seconds, as {"browser": 300}.') from error
+    for name, seconds in windows.items():
+        if name not in timed or not 0 <= seconds < math.inf:
+            raise SettingsError(f"SIGNAL_WINDOWS: {name} is not one of {', '.join(timed)} with seconds from 0 on.")
+    return windows
