@@ -8,7 +8,7 @@ from typing import Any
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app.api import access, backups, docs, door, messages, sessions, system
+from app.api import access, activity, backups, docs, door, messages, sessions, system
 from app.api.blueprint import SessionName
 from app.api.context import EXTENSION, KEYRING
 from app.api.cors import register_cors
@@ -66,7 +66,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     register_idempotency(app)
 
     api = make_api(app)
-    for module in (sessions, access, messages, backups, system, docs, door):
+    for module in (sessions, access, activity, messages, backups, system, docs, door):
         api.register_blueprint(module.blp)
     app.extensions[DOCUMENT] = app.json.dumps(build_document(api))
     return app

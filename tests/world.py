@@ -68,6 +68,7 @@ class World:
         inbox = Inbox(client, store, self.settings)
         archive = Archive(self.settings.archive_location())
         secrets = SessionSecrets(self.settings.secret_keys())
+        signals = Signals(client, ticks=self.clock)
         agents = AgentClient(secrets, self.settings.agent_timeout, self.settings.history_max_bytes)
         self.sessions = SessionService(
             store=store,
@@ -75,6 +76,7 @@ class World:
             backups=backups,
             inbox=inbox,
             tasks=self.tasks,  # type: ignore[arg-type]
+            signals=signals,
             settings=self.settings,
             clock=self.clock,
         )
@@ -98,7 +100,7 @@ class World:
             inbox=inbox,
             agents=agents,
             conversations=Conversations(inbox, agents, archive),
-            signals=Signals(client, ticks=self.clock),
+            signals=signals,
             policy=Policy.of(self.settings),
             sessions=self.sessions,
         )

@@ -112,8 +112,9 @@ def build_document(api: Api) -> dict[str, Any]:
         for method in METHODS:
             if method in item:
                 _complete(item[method], method, path)
-    # What a Dict field says of its keys is lost on the way here.
+    # What a Dict field says of its keys is lost on the way here, and what a schema says of itself.
     document["components"]["schemas"]["NewSession"]["properties"]["labels"]["propertyNames"] = {"pattern": LABEL_REGEX}
+    document["components"]["schemas"]["KeepAlive"] |= {"minProperties": 1, "maxProperties": 1}
     for name, response in document["components"]["responses"].items():
         response["headers"] = _header_refs(*EVERYWHERE, *(("Retry-After",) if name in AGAIN_LATER else ()))
     return document

@@ -70,6 +70,7 @@ def build_core(settings: Settings) -> Core:
     secrets = SessionSecrets(settings.secret_keys())
     inbox = Inbox(client, store, settings)
     archive = Archive(settings.archive_location(), settings.archive_key)
+    signals = Signals(client)
     agents = AgentClient(secrets, settings.agent_timeout, settings.history_max_bytes)
     return Core(
         settings=settings,
@@ -91,9 +92,15 @@ def build_core(settings: Settings) -> Core:
         inbox=inbox,
         agents=agents,
         conversations=Conversations(inbox, agents, archive),
-        signals=Signals(client),
+        signals=signals,
         policy=Policy.of(settings),
         sessions=SessionService(
-            store=store, events=events, backups=backups, inbox=inbox, tasks=tasks, settings=settings
+            store=store,
+            events=events,
+            backups=backups,
+            inbox=inbox,
+            tasks=tasks,
+            signals=signals,
+            settings=settings,
         ),
     )

@@ -22,11 +22,13 @@ from app.sessions.model import (
     UP,
     USER_ID_PATTERN,
     Record,
+    Signal,
     Status,
     new_uuid,
 )
 from app.sessions.paging import Page
 from app.sessions.queue import TaskQueue
+from app.sessions.signals import Signals
 from app.sessions.store import SessionStore, intent
 from app.settings import Settings
 
@@ -57,6 +59,7 @@ class SessionService:
         backups: BackupIndex,
         inbox: Inbox,
         tasks: TaskQueue,
+        signals: Signals,
         settings: Settings,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -65,6 +68,7 @@ class SessionService:
         self._backups = backups
         self._inbox = inbox
         self._tasks = tasks
+        self._signals = signals
         self._settings = settings
         self._clock = clock
 
@@ -150,6 +154,30 @@ class SessionService:
         return self._intend(
             uuid, Status.SLEEPING, task=queue.SLEEP, noop=(Status.SLEEPING,), request_id=request_id, expect=expect
         )
+
+    def keep_up(self, uuid: str, seconds: float) -> Record:
+        """Let nothing put the session to sleep by itself for so long, as far as `MAX_AWAKE` allows; 0 takes it back.
+        Raises `InvalidRequest` for longer than `KEEPALIVE_MAX`."""
+        if seconds > self._settings.keepalive_max:
+            raise InvalidRequest(
+                f"A session is kept up for at most {self._settings.keepalive_max:.0f} s; ask again then."
+            )
+        now = self._clock()
+        return self._keep(uuid, "keepalive", Signal(now, until=now + seconds), now)
+
+    def keep_up_in(self, uuid: str, hours: str) -> Record:
+        """Let nothing put the session to sleep by itself in these hours of the week, none in ""; see
+        app/sessions/hours.py."""
+        now = self._clock()
+        return self._keep(uuid, "window", Signal(now, detail=hours), now)
+
+    def _keep(self, uuid: str, name: str, signal: Signal, now: float) -> Record:
+        if not self._signals.write(uuid, {name: signal}):
+            record = self._store.get(uuid)
+            raise IllegalState(f"Session {uuid} is {record.status}; it can't be kept up.")
+        # The next look may be hours away, and this may have taken back what it was put off for.
+        self._store.defer(keys.IDLE, uuid, now)
+        return self._store.get(uuid)
 
     def delete(self, uuid: str, *, backup: bool = True, request_id: str = "", seen: Record | None = None) -> Record:
         """Delete the session and its files, after a verified backup unless `backup` is False."""

@@ -26,7 +26,8 @@ WRITE_INTERVAL = 10.0
 REMEMBERED = 10_000
 """Sessions a process remembers having written for; one that is forgotten may be written for early."""
 
-DETAIL_LENGTH = 64
+DETAIL_LENGTH = 96
+"""Characters; hours of the week fit in."""
 
 
 @dataclass

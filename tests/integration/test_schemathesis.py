@@ -70,6 +70,7 @@ def test_real_sessions_pass_through_every_call(url: str) -> None:
         ("GET", "/session/{uuid}/status"),
         ("GET", "/session/{uuid}/backups"),
         ("GET", "/session/{uuid}/messages"),
+        ("GET", "/session/{uuid}/activity"),
         ("POST", "/session/{uuid}/wake"),
         ("POST", "/session/{uuid}/sleep"),
         ("POST", "/session/{uuid}/scale-up"),
@@ -86,6 +87,10 @@ def test_real_sessions_pass_through_every_call(url: str) -> None:
     path = "/session/{uuid}/chat"
     for body in ({"message": "hi", "id": "m1"}, {"message": "hi", "id": "m1"}, {"message": "ho", "id": "m1"}):
         answer = requests.post(url + path.format(uuid=uuid), json=body, headers=HEADERS, timeout=10)
+        document[path]["POST"].validate_response(answer)
+    path = "/session/{uuid}/keepalive"
+    for wanted in ({"seconds": 60}, {"seconds": 1e9}, {"hours": "Mon-Fri 08:00-18:00"}, {}):
+        answer = requests.post(url + path.format(uuid=uuid), json=wanted, headers=HEADERS, timeout=10)
         document[path]["POST"].validate_response(answer)
     path = "/session/{uuid}/messages/{message_id}"
     for name in ("m1", "nobody"):

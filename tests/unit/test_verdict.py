@@ -12,8 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from app.sessions.hours import BadHours, hours_end, read_hours
+from app.sessions.hours import HOURS, BadHours, hours_end, read_hours
 from app.sessions.model import SIGNALS, Record, Signal, Status
 from app.sessions.verdict import BUSY_GRACE, FURTHEST_LOOK, Policy, expiry_verdict, idle_verdict, not_ahead
 from app.settings import Settings, SettingsError
@@ -179,7 +181,7 @@ def test_hours_keep_a_session_up_until_they_end() -> None:
     assert slept_at([], replace(POLICY, hours=read_hours("Mon-Fri 08:00-18:00"))) == 10 * 60
     own = replace(UP, signals={"window": Signal(MONDAY, detail="Mon 07:00-09:00")})
     assert slept_at([], POLICY, own) == 60
-    assert slept_at([], replace(POLICY, hours=read_hours("Mon-Sun 00:00-24:00"))) == 12 * 60
+    assert slept_at([], replace(POLICY, hours=read_hours("Mon-Sun 00:00-00:00"))) == 12 * 60
     assert slept_at([], replace(POLICY, hours=read_hours("Tue 08:00-18:00"))) == IDLE
 
 
@@ -187,27 +189,37 @@ def test_hours_keep_a_session_up_until_they_end() -> None:
     ("text", "hours"),
     [
         ("Mon-Fri 08:00-18:00", 10.0),
-        ("mon 08:00-09:00, Mon 09:00-12:30", 4.5),
-        ("Mon-Sun 00:00-24:00", 7 * 24 - 8.0),
+        ("Mon 08:00-09:00,Mon 09:00-12:30", 4.5),
         ("Sat-Mon 07:00-08:00", 0.0),
         ("Sat-Mon 07:00-08:01", 1 / 60),
+        ("Sun 22:00-09:00", 1.0),
+        ("Sun 22:00-08:00", 0.0),
+        ("Mon 00:00-00:00, Tue 00:00-10:00", 26.0),
         ("", 0.0),
     ],
 )
 def test_hours_end_when_the_last_of_those_that_follow_one_another_does(text: str, hours: float) -> None:
     end = hours_end(read_hours(text), MONDAY)
-    if text.startswith("Mon-Sun"):
-        assert 6 * 24 * HOUR < end - MONDAY <= 7 * 24 * HOUR
-    else:
-        assert end == pytest.approx(MONDAY + hours * HOUR if hours else 0.0)
+    assert end == pytest.approx(MONDAY + hours * HOUR if hours else 0.0)
+
+
+def test_hours_of_the_whole_week_end_after_one() -> None:
+    end = hours_end(read_hours("Mon-Sun 00:00-00:00"), MONDAY)
+    assert 6 * 24 * HOUR < end - MONDAY < 9 * 24 * HOUR
 
 
 @pytest.mark.parametrize(
-    "text", ["always", "Mon 8-18", "Mon 18:00-08:00", "Xyz 08:00-09:00", "Mon 08:00-24:01", "Mon 08:61-09:00", "x" * 65]
+    "text", ["always", "Mon 8-18", "mon 08:00-18:00", "Xyz 08:00-09:00", "Mon 08:00-24:00", "Mon 08:61-09:00", "x" * 65]
 )
 def test_what_is_no_hours_is_refused_with_a_reason(text: str) -> None:
-    with pytest.raises(BadHours, match="."):
+    with pytest.raises(BadHours, match="is not of the form"):
         read_hours(text)
+
+
+@given(st.from_regex(HOURS, fullmatch=True))
+def test_whatever_looks_like_hours_is(text: str) -> None:
+    """So that the pattern in the API's document tells all of it."""
+    assert all(0 <= span.start < span.end <= 2 * 24 * HOUR for span in read_hours(text))
 
 
 def test_a_signal_counts_as_long_as_the_settings_say() -> None:

@@ -172,7 +172,7 @@ def test_what_an_agent_sees_inside_is_noted_by_its_age(workspace: Workspace) -> 
     assert (answer.status_code, answer.json) == (200, {"again": False})
     signals = workspace.core.signals.read(workspace.uuid)
     assert began - 2.6 < signals["editor"].at < time.time() - 2.4
-    assert signals["jobs"].detail == "make" + "x" * 59
+    assert signals["jobs"].detail == "make" + "x" * 91
     assert workspace.record().last_activity == signals["jobs"].at
 
 

@@ -1,0 +1,92 @@
+"""The calls on a session's use: why it is awake, and keeping it up."""
+
+from __future__ import annotations
+
+import math
+import time
+from datetime import datetime
+from typing import Any
+
+from flask import Response
+
+from app.api.activity_schemas import ActivitySchema, KeepAliveSchema, KeptSchema
+from app.api.blueprint import Blueprint
+from app.api.context import core, reply
+from app.api.security import check_session, visible_session
+from app.sessions.model import Record, iso
+from app.sessions.verdict import IdleVerdict, Reason, idle_verdict
+
+blp = Blueprint("activity", __name__, description="Why a workspace is awake, and keeping it up.")
+
+
+@blp.route("/session/<session:uuid>/activity", methods=["GET"])
+@blp.response(200, ActivitySchema)
+@blp.operation("getActivity", 404)
+def activity(uuid: str) -> Response:
+    """Explain why a session is awake, or when it will sleep: what the sweep that puts it to sleep goes by."""
+    record, now = visible_session(uuid), time.time()
+    return reply(explained(record, idle_verdict(record, core().policy, now), now))
+
+
+@blp.route("/session/<session:uuid>/keepalive", methods=["POST"])
+@blp.arguments(KeepAliveSchema, example={"seconds": 3600})
+@blp.response(200, KeptSchema)
+@blp.operation("keepSessionUp", 404, body=True)
+def keep_up(wanted: dict[str, Any], uuid: str) -> Response:
+    """Keep a session up for `seconds`, `until` a time, or in some `hours` of the week. It wakes nothing. The last
+    call counts; 0 seconds, and hours of none, take it back."""
+    check_session(uuid)
+    if "hours" in wanted:
+        record = core().sessions.keep_up_in(uuid, wanted["hours"])
+    else:
+        seconds = wanted["seconds"] if "seconds" in wanted else seconds_to(wanted["until"])
+        record = core().sessions.keep_up(uuid, seconds)
+    keepalive, window = record.signals.get("keepalive"), record.signals.get("window")
+    body = {
+        "uuid": uuid,
+        "action": "keepalive",
+        "status": record.status,
+        "until": iso(keepalive.until) if keepalive else None,
+        "hours": window.detail if window else "",
+    }
+    return reply(body)
+
+
+def seconds_to(moment: datetime) -> float:
+    """From now to a time; of one that is past, none."""
+    return max(0.0, moment.timestamp() - time.time())
+
+
+def explained(record: Record, verdict: IdleVerdict, now: float) -> dict[str, Any]:
+    """A verdict as an answer: times as everywhere, ages and lengths in seconds, null for never."""
+    up = verdict.next_check > 0.0
+    return {
+        "uuid": record.uuid,
+        "status": record.status,
+        "verdict": {"idle": verdict.due, "why": verdict.why},
+        "sleeps_at": time_of(verdict.sleeps_at) if up else None,
+        "only_a_person_counts_from": time_of(verdict.limit) if up else None,
+        "next_check": time_of(verdict.next_check),
+        "idle_timeout": record.idle_timeout,
+        "signals": [signal_of(reason, now) for reason in verdict.reasons],
+        "timestamp": iso(now),
+    }
+
+
+def signal_of(reason: Reason, now: float) -> dict[str, Any]:
+    """One thing that may keep a session up."""
+    return {
+        "signal": reason.name,
+        "last_at": iso(reason.at),
+        "age_seconds": round(max(0.0, now - reason.at), 3) if reason.at else None,
+        "counts_seconds": None if math.isinf(reason.counts) else round(reason.counts, 3),
+        "holds": reason.until > now,
+        "until": time_of(reason.until),
+        "by_a_person": reason.person,
+        "detail": reason.detail or None,
+    }
+
+
+def time_of(moment: float) -> str | None:
+    """A time, null for none and for never."""
+    return None if math.isinf(moment) else iso(moment)

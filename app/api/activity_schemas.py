@@ -1,0 +1,75 @@
+"""The shapes of what is said of a session's use."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from typing import Any
+
+from marshmallow import Schema, ValidationError, fields, validates_schema
+
+from app.api.schemas import Strict, WholeText, seconds, status_field, time_field, uuid_field
+from app.sessions.hours import HOURS
+from app.sessions.verdict import WAITING, WAKE
+
+HOURS_REGEX = f"^{HOURS.pattern}$"
+
+
+class KeepAliveSchema(Strict):
+    seconds = seconds("from now; at most KEEPALIVE_MAX, 0 takes it back (s)")
+    until = fields.AwareDateTime(
+        format="iso",
+        default_timezone=UTC,
+        metadata={"description": "a time instead; UTC where it names no zone", "format": "date-time"},
+    )
+    hours = fields.String(
+        validate=WholeText(HOURS_REGEX, "Hours of the week, as Mon-Fri 08:00-18:00."),
+        metadata={"description": "of each week, in UTC, from now on", "examples": ["Mon-Fri 08:00-18:00"]},
+    )
+
+    @validates_schema
+    def check_one(self, values: dict[str, Any], **_: Any) -> None:
+        """Raises `ValidationError` unless one way is given."""
+        if len(values) != 1:
+            raise ValidationError(f"Give one of {', '.join(self.fields)}.")
+
+
+class KeptSchema(Schema):
+    uuid = uuid_field()
+    action = fields.String(required=True)
+    status = status_field()
+    until = time_field(required=True, allow_none=True)
+    hours = fields.String(required=True)
+
+
+class VerdictSchema(Schema):
+    idle = fields.Boolean(required=True)
+    why = fields.String(required=True)
+
+
+class SignalSchema(Schema):
+    signal = fields.String(
+        required=True, metadata={"description": f"a signal's name, {WAKE} for coming up, {WAITING} for prompts"}
+    )
+    last_at = time_field(required=True, allow_none=True)
+    age_seconds = fields.Float(required=True, allow_none=True)
+    counts_seconds = fields.Float(
+        required=True, allow_none=True, metadata={"description": "how long it counts from its last time"}
+    )
+    holds = fields.Boolean(required=True, metadata={"description": "whether it keeps the session up now"})
+    until = time_field(required=True, allow_none=True)
+    by_a_person = fields.Boolean(
+        required=True, metadata={"description": "what is not, counts until MAX_AWAKE after the last that is"}
+    )
+    detail = fields.String(required=True, allow_none=True)
+
+
+class ActivitySchema(Schema):
+    uuid = uuid_field()
+    status = status_field()
+    verdict = fields.Nested(VerdictSchema, required=True)
+    sleeps_at = time_field(required=True, allow_none=True)
+    only_a_person_counts_from = time_field(required=True, allow_none=True)
+    next_check = time_field(required=True, allow_none=True)
+    idle_timeout = fields.Float(required=True)
+    signals = fields.List(fields.Nested(SignalSchema), required=True)
+    timestamp = time_field(required=True)

@@ -1,0 +1,135 @@
+"""The calls on a session's use: what they explain, and what they keep up."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from app.sessions import keys
+from app.sessions.core import Core
+from app.sessions.model import Signal, Status
+from tests.unit.api.helpers import Client, check_problem, move, new_session
+
+SIGNALS = ["wake", "prompt", "turn", "browser", "editor", "terminal", "jobs", "keepalive", "window"]
+
+
+def active(client: Client, core: Core, **fields: Any) -> str:
+    uuid = new_session(client, **fields)
+    now = time.time()
+    move(core, uuid, Status.ACTIVE, idle_at=now + 900, awake_since=now)
+    return uuid
+
+
+def seconds_until(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp() - time.time()
+
+
+def keep_up(client: Client, uuid: str, **wanted: object) -> Any:
+    return client.post(f"/session/{uuid}/keepalive", json=wanted)
+
+
+def activity(client: Client, uuid: str) -> Any:
+    answer = client.get(f"/session/{uuid}/activity")
+    assert answer.status_code == 200, answer.text
+    return answer.json
+
+
+def test_activity_explains_what_keeps_a_session_up(client: Client, core: Core) -> None:
+    """Each signal, when it was last seen, how long it counts, and whether it holds."""
+    uuid = active(client, core, idle_timeout=600)
+    core.signals.write(uuid, {"jobs": Signal(time.time() - 100, detail="make")})
+    body = activity(client, uuid)
+    assert [each["signal"] for each in body["signals"]] == SIGNALS
+    assert body["verdict"]["idle"] is False
+    assert body["verdict"]["why"].startswith("it came up 0 s ago")
+    jobs = body["signals"][SIGNALS.index("jobs")]
+    assert (jobs["counts_seconds"], jobs["holds"], jobs["by_a_person"], jobs["detail"]) == (600, True, False, "make")
+    assert 100 <= jobs["age_seconds"] < 110
+    assert 490 < seconds_until(jobs["until"]) <= 500
+    editor = body["signals"][SIGNALS.index("editor")]
+    assert (editor["last_at"], editor["age_seconds"], editor["holds"], editor["until"]) == (None, None, False, None)
+    assert 590 < seconds_until(body["sleeps_at"]) <= 600
+    assert 530 < seconds_until(body["next_check"]) <= 540, "when its sleep is announced"
+    assert 43_000 < seconds_until(body["only_a_person_counts_from"]) <= 43_200
+
+
+def test_activity_of_a_session_that_is_not_up_says_so(client: Client, core: Core) -> None:
+    uuid = new_session(client)
+    body = activity(client, uuid)
+    assert body["verdict"] == {"idle": False, "why": "only an active session can be idle; this one is created"}
+    assert (body["sleeps_at"], body["next_check"], body["only_a_person_counts_from"]) == (None, None, None)
+
+
+def test_activity_of_a_session_that_never_sleeps_has_no_times(client: Client, core: Core) -> None:
+    body = activity(client, active(client, core, idle_timeout=0))
+    assert "never sleeps by itself" in body["verdict"]["why"]
+    assert (body["sleeps_at"], body["next_check"]) == (None, None)
+
+
+def test_a_keepalive_holds_until_its_end_and_can_be_taken_back(client: Client, core: Core) -> None:
+    uuid = active(client, core)
+    answer = keep_up(client, uuid, seconds=3_600)
+    assert answer.status_code == 200
+    assert (answer.json["action"], answer.json["status"], answer.json["hours"]) == ("keepalive", "active", "")
+    assert 3_590 < seconds_until(answer.json["until"]) <= 3_600
+    assert seconds_until(activity(client, uuid)["sleeps_at"]) > 3_590
+    looked_at = core.redis.zscore(keys.IDLE, uuid)
+    assert looked_at <= time.time(), "the sweep looks at once"
+    assert seconds_until(keep_up(client, uuid, seconds=0).json["until"]) <= 0
+    assert seconds_until(activity(client, uuid)["sleeps_at"]) <= 900
+
+
+def test_a_keepalive_may_name_a_time(client: Client, core: Core) -> None:
+    """In any zone; one that is past keeps nothing up."""
+    uuid = active(client, core)
+    soon = datetime.now(UTC) + timedelta(hours=1)
+    assert 3_500 < seconds_until(keep_up(client, uuid, until=soon.isoformat()).json["until"]) <= 3_600
+    past = keep_up(client, uuid, until="2020-01-01T00:00:00Z")
+    assert (past.status_code, seconds_until(past.json["until"]) <= 0) == (200, True)
+
+
+def test_hours_of_the_week_are_kept_with_the_session(client: Client, core: Core) -> None:
+    uuid = active(client, core)
+    answer = keep_up(client, uuid, hours="Mon-Sun 00:00-00:00")
+    assert (answer.json["hours"], answer.json["until"]) == ("Mon-Sun 00:00-00:00", None)
+    body = activity(client, uuid)
+    assert body["verdict"]["why"].startswith("kept up in these hours")
+    assert body["sleeps_at"] == body["only_a_person_counts_from"], "a whole week is longer than MAX_AWAKE"
+    assert keep_up(client, uuid, hours="").json["hours"] == ""
+    assert activity(client, uuid)["signals"][-1]["holds"] is False
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {},
+        {"seconds": 5, "hours": "Mon 08:00-09:00"},
+        {"seconds": -1},
+        {"seconds": "60"},
+        {"until": "tomorrow"},
+        {"until": 5},
+        {"hours": "always"},
+        {"days": 1},
+    ],
+)
+def test_a_keepalive_that_makes_no_sense_is_400(client: Client, core: Core, wanted: dict[str, object]) -> None:
+    uuid = active(client, core)
+    check_problem(keep_up(client, uuid, **wanted), 400, "invalid_request")
+
+
+def test_a_keepalive_beyond_the_most_says_what_that_is(client: Client, core: Core) -> None:
+    problem = check_problem(keep_up(client, active(client, core), seconds=28_801), 400, "invalid_request")
+    assert "28800 s" in str(problem["detail"])
+
+
+def test_a_session_on_its_way_out_can_not_be_kept_up(client: Client, core: Core) -> None:
+    """A sleeping one can, for when it is woken; this does not."""
+    uuid = active(client, core)
+    move(core, uuid, Status.SLEEPING)
+    assert keep_up(client, uuid, seconds=60).json["status"] == "sleeping"
+    core.sessions.delete(uuid)
+    assert keep_up(client, uuid, seconds=60).status_code == 409
+    check_problem(keep_up(client, "zzzzzzzz", seconds=60), 404, "session_not_found")
