@@ -34,6 +34,7 @@ class FakeAgent:
         self.raw_answer: bytes | None = None
         self.history: list[dict[str, Any]] = []
         self.history_limit = 1_000
+        self.risk: dict[str, Any] = {"complete": True}
         self.requests: list[tuple[str, str, dict[str, Any]]] = []
         self.tokens: list[str] = []
         self.stopping = Event()
@@ -65,6 +66,8 @@ class Handler(BaseHTTPRequestHandler):
             self._say(200, {"cancelled": None})
         elif self.path == "/notice":
             self._say(200, {})
+        elif self.path == "/risk":
+            self._say(200, self.agent.risk)
         elif self.path == "/checkpoint":
             self._say(200, self.agent.checkpoint())
         elif self.agent.statuses and (status := self.agent.statuses.pop(0)):

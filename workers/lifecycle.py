@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from app.sessions import keys
+from app.sessions.agents import Agent
 from app.sessions.backup_files import backup_name
 from app.sessions.backups import Backup
 from app.sessions.core import Core
@@ -171,7 +172,7 @@ class Lifecycle:
         if not self._core.inbox.hold(record.uuid, record.generation, self._clock()):
             raise Superseded(f"Session {record.uuid} is wanted again.")
         if agent is not None:
-            take_leave(self._core, agent, "sleep")
+            self._take_leave(record, agent, "sleep")
         self._runtime.stop(record.uuid, record.generation)
         self._update(
             record,
@@ -209,7 +210,13 @@ class Lifecycle:
         agent = self._core.inbox.agent(record.uuid)
         if agent is not None:
             self._core.inbox.agent_gone(record.uuid)
-            take_leave(self._core, agent, "delete")
+            self._take_leave(record, agent, "delete")
+
+    def _take_leave(self, record: Record, agent: Agent, reason: str) -> None:
+        """Take leave of its agent, and tell what that puts at risk, before anything of it is stopped."""
+        risk = take_leave(self._core, agent, reason)
+        if risk is not None:
+            self._update(record, risk=risk, event=("risk", risk) if risk else None)
 
     def _keep_conversation(self, record: Record) -> None:
         """End the prompts that were left, and let the conversation's retention count from now."""

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
+from app.agent.activity import announce
 from app.agent.events import Event, outcome_event
+from app.agent.risk import at_risk
 from app.agent.service import Agent
 from app.agent.state import IdReused, QueueFull
 from app.agent.text import clean
@@ -43,6 +45,9 @@ KEEP_ALIVE = 15.0
 CANCEL_WAIT = 5.0
 WAITING_CALLERS = 24
 """Of the server's threads; the others stay free for short calls."""
+
+NOTICE_MOST = 86_400.0
+"""Seconds before a sleep that it may be announced."""
 
 HISTORY_LIMIT = 10_000
 ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -127,6 +132,21 @@ def create_app(agent: Agent) -> Flask:
         except OSError:
             raise Problem(503, "disk", "The workspace can't be written to.", retry=True) from None
         return jsonify(agent.state.documents().as_json())
+
+    @app.post("/notice")
+    def notice() -> Response:
+        seconds = _object().get("seconds")
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= NOTICE_MOST:
+            raise Problem(400, "bad_request", f"`seconds` is a number up to {NOTICE_MOST:g}.")
+        try:
+            announce(agent.settings.home, seconds)
+        except OSError:
+            raise Problem(503, "disk", "The workspace can't be written to.", retry=True) from None
+        return jsonify({})
+
+    @app.post("/risk")
+    def risk() -> Response:
+        return jsonify(at_risk(agent.settings.folder, agent.settings.home, agent.environment))
 
     @app.post("/cancel")
     def cancel() -> Response:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
+from app.agent.activity import Activity
 from app.agent.checkpoints import Keeper, NotKnown, load
 from app.agent.documents import Documents
 from app.agent.events import Bus, Event, outcome_event
@@ -47,12 +48,14 @@ class Agent:
         self._threads: list[threading.Thread] = []
         self._model = model or Model(settings.gateway_url, settings.token, settings.model)
         self._keeper = Keeper(self._gateway(), self.state, settings.checkpoint_interval)
+        self._activity = Activity(settings.home, self._gateway())
         self._reports = Reports(self._gateway(), self.state.reported, lambda: self.turns.busy)
         self.bus = Bus(self._report)
         workspace = Workspace(settings.folder)
+        self.environment = command_environment(environment, settings.token(), settings.uuid)
         toolbox = Toolbox(
             workspace,
-            environment=command_environment(environment, settings.token(), settings.uuid),
+            environment=self.environment,
             command_timeout=settings.command_timeout,
         )
         self.turns = Turns(
@@ -84,6 +87,8 @@ class Agent:
     def start(self) -> None:
         """Load the conversation and go on with it, in the background."""
         self._thread("turns", self._load_and_work)
+        if self.settings.gateway_url:
+            self._thread("activity", lambda: self._activity.run(self._stopping))
         if isinstance(self._model, Model):
             self._thread("warm", self._warm)
 

@@ -23,6 +23,8 @@ class AgentSettings(NamedTuple):
     token_file: Path
     """Holds the session's token, and on a second line what callers must show. Read anew each time: it may be
     replaced."""
+    home: Path
+    """HOME of the editor and its terminals; they leave signs of use there."""
     host: str = "127.0.0.1"
     port: int = 1111
     """0 takes a free one."""
@@ -96,6 +98,7 @@ def settings_from(environment: Mapping[str, str]) -> AgentSettings:
         uuid=environment["WORKSPACE_UUID"],
         folder=Path(environment["WORKSPACE_DIR"]),
         token_file=Path(environment["AGENT_TOKEN_FILE"]),
+        home=Path(environment.get("HOME") or "/"),
         host=environment.get("AGENT_HOST") or defaults["host"],
         port=int(number("USER_POD_PORT", defaults["port"])),
         gateway_url=environment.get("GATEWAY_URL", "").rstrip("/"),

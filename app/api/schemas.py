@@ -207,6 +207,12 @@ class CreatedSessionSchema(Schema):
     created_at = time_field(required=True)
 
 
+def risk_field() -> fields.Dict:
+    """Of a session: what app/sessions/risk.py made of it."""
+    told = "work at risk when it was last stopped: unsaved, uncommitted, unpushed, jobs; null for none, or not known"
+    return fields.Dict(required=True, allow_none=True, metadata={"description": told})
+
+
 class SessionDetailSchema(Schema):
     user_id = fields.String(required=True)
     status = status_field()
@@ -223,6 +229,7 @@ class SessionDetailSchema(Schema):
     restore_from = fields.String(required=True, allow_none=True)
     backup = fields.String(required=True, allow_none=True)
     generation = fields.Integer(required=True)
+    risk = risk_field()
 
 
 class SessionStatusSchema(Schema):
@@ -290,6 +297,7 @@ class DeletedSchema(Schema):
     status = fields.String(required=True)
     message = fields.String(required=True)
     backup = fields.String(required=True, allow_none=True)
+    risk = risk_field()
 
 
 class SessionSummarySchema(Schema):

@@ -142,7 +142,13 @@ def delete(query: dict[str, bool], uuid: str) -> Response:
         raise Problem(409, "teardown_failed", record.reason or "The session could not be deleted.")
     gone = record.status is Status.TERMINATED
     message = DELETED if gone else "Session is being deleted"
-    body = {"uuid": uuid, "status": record.status, "message": message, "backup": record.backup or None}
+    body = {
+        "uuid": uuid,
+        "status": record.status,
+        "message": message,
+        "backup": record.backup or None,
+        "risk": dict(record.risk) or None,
+    }
     return reply(body, 200 if gone else 202)
 
 
@@ -238,6 +244,7 @@ def status_of(record: Record, now: float) -> dict[str, Any]:
             "restore_from": record.restore_from or None,
             "backup": record.backup or None,
             "generation": record.generation,
+            "risk": dict(record.risk) or None,
         },
         "replicas": record.replicas,
         "queue_length": record.waiting,

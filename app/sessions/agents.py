@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import json
+import math
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 
 from app.sessions.archive_store import Checkpoint
 from app.sessions.errors import AgentNotReady, AgentRefused, AgentUnavailable, InvalidRequest
+from app.sessions.risk import read_risk
 from app.sessions.secrets import SessionSecrets
 from app.settings import Settings
 
@@ -26,6 +28,9 @@ ITS_FAULT = frozenset({400, 413, 415, 422})
 """The statuses by which an agent refuses a message for what it is. Any other error is the agent's own, and may pass."""
 
 NAME_LENGTH = 128
+
+RISK_TIMEOUT = 6.0
+"""s to say what is at risk; an agent takes 4 at most, and a stop is not to wait for more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +113,10 @@ class AgentClient:
         """Have it announced in the editor that the workspace sleeps in so many seconds, unless it is used."""
         self._request(agent, "POST", "/notice", {"seconds": round(seconds, 1)})
 
+    def risk(self, agent: Agent) -> Mapping[str, Any]:
+        """What a stop of the workspace would put at risk, as app/sessions/risk.py reads it; empty for nothing."""
+        return read_risk(self._request(agent, "POST", "/risk", {}, timeout=RISK_TIMEOUT))
+
     def checkpoint(self, agent: Agent) -> Checkpoint:
         """The conversation, after the agent has written it to its disk."""
         try:
@@ -123,19 +132,23 @@ class AgentClient:
             raise AgentUnavailable("The agent's history is none.")
         return History(messages, total if isinstance(total, int) else after + len(messages))
 
-    def _request(self, agent: Agent, method: str, path: str, body: object = None) -> Mapping[str, Any]:
+    def _request(
+        self, agent: Agent, method: str, path: str, body: object = None, timeout: float = math.inf
+    ) -> Mapping[str, Any]:
         status, content = 401, b""
         for door in self._secrets.doors(agent.uuid):
-            status, content = self._answer(agent, method, path, body, door)
+            status, content = self._answer(agent, method, path, body, door, min(timeout, self._timeout))
             if status != 401:
                 break
         return self._understood(agent, status, content)
 
-    def _answer(self, agent: Agent, method: str, path: str, body: object, door: str) -> tuple[int, bytes]:
+    def _answer(
+        self, agent: Agent, method: str, path: str, body: object, door: str, timeout: float
+    ) -> tuple[int, bytes]:
         url = urlsplit(agent.address)
-        connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=self._timeout)
+        connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=timeout)
         # The timeout of a socket is that of one read: an answer that trickles would never end.
-        deadline = Timer(self._timeout, _cut, [connection])
+        deadline = Timer(timeout, _cut, [connection])
         deadline.daemon = True
         deadline.start()
         try:

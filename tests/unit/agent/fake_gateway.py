@@ -25,6 +25,8 @@ class FakeGateway:
         self.batches: list[dict[str, Any]] = []
         self.checkpoint: dict[str, Any] | None = None
         self.saved = 0
+        self.activity: list[dict[str, Any]] = []
+        self.again = False
         self.failures: dict[str, deque[int]] = defaultdict(deque)
         self._changed = threading.Condition()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
@@ -61,6 +63,9 @@ class FakeGateway:
             elif path == "/agent/v1/events":
                 self.batches.append(body)
                 self.events += body["events"]
+            elif path == "/agent/v1/activity":
+                self.activity.append(body["signals"])
+                return 200, {"again": self.again}
             elif path == "/agent/v1/checkpoint" and method == "PUT":
                 self.checkpoint = body
                 self.saved += 1

@@ -34,6 +34,7 @@ class AgentProcess:
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
             "LANG": "C.UTF-8",
+            "HOME": str(folder / "home"),
             "WORKSPACE_UUID": UUID,
             "WORKSPACE_DIR": str(self.folder),
             "AGENT_TOKEN_FILE": str(token),

@@ -219,12 +219,15 @@ def test_delete_waits_and_answers_the_same_again(client: Client, core: Core) -> 
     uuid = new_session(client)
     move(core, uuid, Status.ACTIVE)
     name = f"app-{uuid}-20261120-080000.zip"
-    with_delay(lambda: move(core, uuid, Status.TERMINATED, backup=name), until=Status.TERMINATING, core=core, uuid=uuid)
+    risk = {"jobs": {"count": 1, "names": ["make"]}, "complete": True}
+    gone = {"backup": name, "risk": risk}
+    with_delay(lambda: move(core, uuid, Status.TERMINATED, **gone), until=Status.TERMINATING, core=core, uuid=uuid)
     expected = {
         "uuid": uuid,
         "status": "terminated",
         "message": "Session and all resources deleted",
         "backup": name,
+        "risk": risk,
     }
     first = client.delete(f"/session/{uuid}", headers={"Prefer": "wait=30"})
     again = client.delete(f"/session/{uuid}")

@@ -1,0 +1,130 @@
+"""What a session's agent is asked before its workspace is stopped, and where the answer is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from app.sessions import queue
+from app.sessions.agents import AgentClient
+from app.sessions.model import Status
+from app.sessions.risk import NAME_LENGTH, NAMES, read_risk
+from tests.fake_agent import FakeAgent, fake_agent
+from tests.world import World
+from workers.lifecycle import Lifecycle
+
+RISK = {"uncommitted": {"count": 2, "names": ["a.py", "b.py"]}, "complete": True}
+
+
+@pytest.fixture
+def agent() -> Iterator[FakeAgent]:
+    with fake_agent() as made:
+        yield made
+
+
+def up(world: World, agent: FakeAgent) -> str:
+    """A session that is active, and whose agent has called."""
+    uuid = world.active()
+    assert world.core.inbox.agent_here(uuid, agent.address, "pod", "boot-1", world.now)
+    return uuid
+
+
+def told(world: World, uuid: str) -> list[object]:
+    return [event.data for event in world.events_of(uuid) if event.type == "risk"]
+
+
+def test_a_sleep_tells_what_it_puts_at_risk_before_it_stops_anything(world: World, agent: FakeAgent) -> None:
+    """In the events and in the record, and it asks for that first."""
+    uuid = up(world, agent)
+    agent.risk = RISK
+    world.sessions.sleep(uuid)
+    world.work()
+    assert [path for _, path, _ in agent.requests] == ["/risk", "/cancel", "/checkpoint"]
+    assert world.get(uuid).risk == RISK
+    assert told(world, uuid) == [RISK]
+    kinds = [event.type if event.type == "risk" else event.data.get("replicas") for event in world.events_of(uuid)]
+    assert kinds.index("risk") < kinds.index(0)
+
+
+def test_a_delete_tells_it_too(world: World, agent: FakeAgent) -> None:
+    uuid = up(world, agent)
+    agent.risk = RISK
+    world.sessions.delete(uuid)
+    world.work()
+    record = world.get(uuid)
+    assert (record.status, record.risk) == (Status.TERMINATED, RISK)
+    assert told(world, uuid) == [RISK]
+
+
+def test_a_delete_of_a_sleeping_session_tells_what_its_sleep_left_behind(world: World, agent: FakeAgent) -> None:
+    uuid = up(world, agent)
+    agent.risk = RISK
+    world.sessions.sleep(uuid)
+    world.work()
+    world.sessions.delete(uuid)
+    world.work()
+    assert world.get(uuid).risk == RISK
+
+
+def test_nothing_at_risk_takes_back_what_was_before(world: World, agent: FakeAgent) -> None:
+    uuid = up(world, agent)
+    world.core.store.change(uuid, world.now, risk=RISK)
+    world.sessions.sleep(uuid)
+    world.work()
+    assert world.get(uuid).risk == {}
+    assert told(world, uuid) == []
+
+
+def test_an_agent_that_hangs_holds_a_sleep_up_no_longer_than_its_deadlines(world: World, agent: FakeAgent) -> None:
+    """It is put to sleep, with nothing known of its work."""
+    uuid = up(world, agent)
+    world.core = replace(world.core, agents=AgentClient(world.core.secrets, 0.2, 1_000))
+    world.lifecycle = Lifecycle(world.core, world.runtime, world.clock)
+    agent.hang = True
+    world.sessions.sleep(uuid)
+    assert world.work() == [queue.SLEEP]
+    assert not world.runtime.workspaces[uuid].running
+    assert world.get(uuid).risk == {}
+
+
+def test_an_agent_of_an_earlier_release_is_taken_leave_of_all_the_same(world: World, agent: FakeAgent) -> None:
+    uuid = up(world, agent)
+    agent.risk = {}
+    world.sessions.sleep(uuid)
+    world.work()
+    assert [path for _, path, _ in agent.requests][-1] == "/checkpoint"
+    assert world.get(uuid).risk == {"complete": False}
+
+
+@pytest.mark.parametrize(
+    ("said", "risk"),
+    [
+        ({"complete": True}, {}),
+        ({"complete": True, "unsaved": {"count": 0, "names": []}}, {}),
+        ({"complete": True, "jobs": "all", "unsaved": [], "unpushed": {"count": True, "names": []}}, {}),
+        ({"jobs": {"count": 1, "names": ["a\nb", 7]}}, {"jobs": {"count": 1, "names": ["a?b"]}, "complete": False}),
+        ({"complete": True, "secrets": {"count": 1, "names": []}}, {}),
+    ],
+)
+def test_what_an_agent_says_is_at_risk_is_checked(said: dict[str, object], risk: dict[str, object]) -> None:
+    assert read_risk(said) == risk
+
+
+def test_what_an_agent_says_is_at_risk_is_cut() -> None:
+    read = read_risk({"jobs": {"count": 10**12, "names": ["x" * 10_000] * 1_000}, "complete": True})
+    assert read["jobs"] == {"count": 1_000_000, "names": ["x" * NAME_LENGTH] * NAMES}
+
+
+def test_a_warning_reaches_the_agent_unless_the_session_was_used_since(world: World, agent: FakeAgent) -> None:
+    uuid = world.active(idle_timeout=600)
+    assert world.core.inbox.agent_here(uuid, agent.address, "pod", "boot-1", world.now)
+    world.now += 550
+    world.sweeps.idle()
+    assert world.work() == [queue.WARN]
+    assert agent.requests == [("POST", "/notice", {"seconds": 50.0})]
+    world.use(uuid)
+    world.tasks.send(queue.WARN, uuid)
+    world.work()
+    assert len(agent.requests) == 1
