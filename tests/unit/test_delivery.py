@@ -342,8 +342,8 @@ def test_a_sleep_ends_the_turn_and_stores_the_conversation_before_the_stop(world
     world.runtime.stop = lambda *args: (stopped_after.append(len(agent.requests)), stop(*args))[1]  # type: ignore[method-assign,func-returns-value]
     world.sessions.sleep(uuid)
     world.work()
-    cancel, checkpoint = ("POST", "/cancel", {"reason": "sleep"}), ("POST", "/checkpoint", {})
-    assert agent.requests == [("POST", "/risk", {}), cancel, checkpoint]
+    cancel = ("POST", "/cancel", {"reason": "sleep"})
+    assert agent.requests == [("POST", "/risk", {}), cancel, ("POST", "/checkpoint", {})]
     assert stopped_after == [3]
     assert world.core.archive.read(uuid) == Checkpoint(agent.history, agent.history, {"turns": 1})
 
