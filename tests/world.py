@@ -93,7 +93,6 @@ class World:
             secrets=secrets,
             passes=Passes(self.settings.secret_keys(), self.settings.cookie_ttl, self.settings.token_ttl),
             links=Links(client, self.settings.link_ttl),
-            signals=Signals(client),
             fleet=Fleet(client),
             leases=Leases(client, ttl=15.0),
             tasks=self.tasks,  # type: ignore[arg-type]

@@ -45,7 +45,6 @@ class Core:
     secrets: SessionSecrets
     passes: Passes
     links: Links
-    signals: Signals
     fleet: Fleet
     leases: Leases
     tasks: TaskQueue
@@ -85,7 +84,6 @@ def build_core(settings: Settings) -> Core:
         secrets=secrets,
         passes=Passes(settings.secret_keys(), settings.cookie_ttl, settings.token_ttl),
         links=Links(client, settings.link_ttl),
-        signals=Signals(client),
         fleet=Fleet(client),
         leases=Leases(client, settings.lease_ttl),
         tasks=tasks,
