@@ -12,9 +12,10 @@
   function show(state) {
     began = performance.now() - state.elapsed_ms;
     live.dataset.state = state.session_status;
-    for (const [name, ms] of Object.entries(state.phases)) {
-      const item = at("phase-" + name);
-      if (item) { item.className = "done"; item.querySelector("span").textContent = ms + " ms"; }
+    for (const item of at("phases").children) {
+      const ms = state.phases[item.id.replace("phase-", "")];
+      item.className = ms === undefined ? "" : "done";
+      item.querySelector("span").textContent = ms === undefined ? "" : ms + " ms";
     }
     at("reason").textContent = state.reason || "";
     stop(state.session_status);
