@@ -17,6 +17,9 @@ import requests
 from tests.service import wait_for
 
 SYSTEM, WORKSPACES = "fresh-system", "fresh-workspaces"
+LET_IN = (200, 302)
+"""What the editor answers at its address, by itself or on the way to its folder."""
+
 ROLLOUT_LIMIT = 180
 """s for processes to be replaced."""
 
@@ -48,7 +51,7 @@ class Api:
         if not shown:
             made = self.call("POST", f"/session/{session['uuid']}/token")
             shown = {"Authorization": f"Bearer {made['token']}"}
-        return requests.get(session["workspace_url"], headers=shown, timeout=10)
+        return requests.get(session["workspace_url"], headers=shown, timeout=10, allow_redirects=False)
 
     def status(self, uuid: str) -> str:
         return str(self.call("GET", f"/session/{uuid}/status")["session"]["status"])

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.browser import expect_file, in_terminal, open_editor
-from tests.cluster.product import Api, kubectl
+from tests.cluster.product import LET_IN, Api, kubectl
 from tests.service import wait_for
 
 KINDS = "deployments,pods,services,ingresses,secrets,persistentvolumeclaims,jobs,scaledobjects.keda.sh"
@@ -27,7 +27,7 @@ def test_a_workspace_lives_sleeps_wakes_dies_and_is_restored(api: Api, browser: 
     session = api.call("POST", "/session/create", {"user_id": "ada@example.com"})
     uuid = session["uuid"]
     assert session["status"] == "active"
-    wait_for(lambda: api.visit(session).status_code == 200, "the ingress to lead there")
+    wait_for(lambda: api.visit(session).status_code in LET_IN, "the ingress to lead there")
 
     page = open_editor(browser, api.link(uuid))
     in_terminal(page, "mkdir src && echo hello > src/proof.txt && chmod 750 src/proof.txt && ln -s src/proof.txt link")
@@ -41,7 +41,7 @@ def test_a_workspace_lives_sleeps_wakes_dies_and_is_restored(api: Api, browser: 
 
     assert api.call("POST", f"/session/{uuid}/scale-up")["status"] == "success"
     assert in_workspace(uuid, "cat /app/src/proof.txt") == "hello\n"
-    wait_for(lambda: api.visit(session).status_code == 200, "the ingress to lead there again")
+    wait_for(lambda: api.visit(session).status_code in LET_IN, "the ingress to lead there again")
     page = open_editor(browser, api.link(uuid))
     expect_file(page, "link")
     page.close()

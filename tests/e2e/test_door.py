@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,6 +22,18 @@ SOCKET = """([url]) => new Promise((told) => {
 })"""
 
 REFUSED_HANDSHAKE = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, code_server: str) -> Iterator[Service]:
+    """One whose workspaces are same-site, as on a real domain: directly below `localhost` they are not, and then
+    browsers keep the cookie back by themselves."""
+    running = Service(tmp_path_factory.mktemp("service"), code_server, WORKSPACE_DOMAIN="ws.localhost")
+    running.start()
+    try:
+        yield running
+    finally:
+        running.stop()
 
 
 @pytest.fixture(scope="module")
@@ -74,15 +87,18 @@ def test_a_link_opens_the_editor_once_and_nobody_elses_browser(
 def test_a_page_of_another_workspace_opens_no_socket(
     service: Service, browser: Browser, session: Any, other: Any
 ) -> None:
-    """Though the browser adds its cookie there: only the workspace's own pages may."""
+    """Though the browser adds its cookie there (403, not 401): only the workspace's own pages may."""
     context = browser.new_context()
+    context.route("http://foreign.localhost/", lambda route: route.fulfill(body="<p>", content_type="text/html"))
     own = open_editor(context, service.link(session["uuid"]))
     sibling = open_editor(context, service.link(other["uuid"]))
+    foreign = context.new_page()
+    foreign.goto("http://foreign.localhost/")
     assert own.evaluate(SOCKET, [sockets(session)]) == "open"
-    assert sibling.evaluate(SOCKET, [sockets(session)]) == "refused"
-    elsewhere = context.new_page()
-    elsewhere.goto(f"{service.url}/livez")
-    assert elsewhere.evaluate(SOCKET, [sockets(session)]) == "refused"
+    for page, status in ((sibling, 403), (foreign, 401)):
+        with page.expect_console_message(lambda message: "handshake" in message.text) as told:
+            assert page.evaluate(SOCKET, [sockets(session)]) == "refused"
+        assert told.value.text.endswith(f"Unexpected response code: {status}")
     context.close()
     service.done("DELETE", f"/session/{other['uuid']}?backup=false")
 
