@@ -83,11 +83,11 @@ class Service:
         self._process.kill()
         self._process.wait()
 
-    def redis(self) -> redis.Redis:
-        """The Redis of this run."""
+    def redis(self, database: int = 0) -> redis.Redis:
+        """The Redis of this run; the routes are in database 1."""
         config = (self.data_dir / "redis" / "redis.conf").read_text().split()
         port, password = (config[config.index(name) + 1] for name in ("port", "requirepass"))
-        return redis.Redis(port=int(port), password=password, decode_responses=True)
+        return redis.Redis(port=int(port), password=password, db=database, decode_responses=True)
 
     def kill(self, name: str) -> None:
         """SIGKILL one of its processes, as soon as it is there; it is started again by the service itself."""

@@ -147,6 +147,26 @@ def test_opening_a_sleeping_workspace_ends_in_the_editor(service: Service, brows
     context.close()
 
 
+def test_one_that_is_up_and_not_reached_yet_has_a_page_too(service: Service, browser: Browser, session: Any) -> None:
+    """Its route is gone: the page goes on to the editor when it is back, and programs are told to try again."""
+    uuid = session["uuid"]
+    context = browser.new_context()
+    page = open_editor(context, service.link(uuid))
+    page.goto("about:blank")
+    with service.redis(database=1) as routes:
+        taken = {key: routes.get(key) for key in routes.scan_iter(f"traefik/http/*/vs-code-{uuid}/*")}
+        routes.delete(*taken)
+        wait_for(lambda: service.workspace(session).status_code == 503, "the route to be gone")
+        told = service.workspace(session)
+        assert (told.json()["error"], told.headers["Retry-After"]) == ("workspace_not_up", "1")
+        assert navigated(page, session["workspace_url"]) == 503
+        expect(page.get_by_role("heading", name="Waking the workspace")).to_be_visible(timeout=PATIENCE)
+        assert service.status(uuid)["session"]["status"] == "active"
+        routes.mset(taken)
+    expect_editor(page)
+    context.close()
+
+
 def test_a_failed_workspace_shows_why_and_its_button_brings_it_back(
     service: Service, browser: Browser, session: Any
 ) -> None:
