@@ -26,8 +26,8 @@ EVENTS_KEPT_ASLEEP = 100
 
 @dataclass(frozen=True)
 class SessionEvent:
-    """`id` grows; `data` is JSON-ready. `type` is `state`, `phase`, `backup` or `idle_warning`; `message` for a
-    prompt's state, and what the agent tells of its work on one: `token`, `tool_call`, `tool_result`."""
+    """`id` grows; `data` is JSON-ready. `type` is `state`, `phase`, `backup`, `idle_warning` or `risk`; `message` for
+    a prompt's state, and what the agent tells of its work on one: `token`, `tool_call`, `tool_result`."""
 
     id: str
     type: str

@@ -52,17 +52,25 @@ function statOf(pid) {
   };
 }
 
-// The shells: what VS Code's process for terminals has started.
+function terminalOf(pid) {
+  try {
+    const input = fs.readlinkSync(`/proc/${pid}/fd/0`);
+    return input.startsWith("/dev/pts/") ? input : "";
+  } catch {
+    return ""; // It ended.
+  }
+}
+
+// The shells: what VS Code's process for terminals has started in one. It also runs programs for itself.
 function shellsBelow(pid) {
   const hosts = childrenOf(pid).filter((child) => read(`/proc/${child}/cmdline`).includes("--type=ptyHost"));
-  return hosts.flatMap(childrenOf);
+  return hosts.flatMap(childrenOf).filter(terminalOf);
 }
 
 function typedAt(pid) {
   try {
-    const terminal = fs.readlinkSync(`/proc/${pid}/fd/0`);
     // The kernel notes a read of a terminal as access, in steps of 8 s; what is written to it is none.
-    return terminal.startsWith("/dev/pts/") ? fs.statSync(terminal).atimeMs / 1000 : 0;
+    return fs.statSync(terminalOf(pid)).atimeMs / 1000;
   } catch {
     return 0;
   }

@@ -12,8 +12,8 @@ from tests.service import Service, wait_for
 
 
 def test_an_untouched_session_sleeps_and_an_expired_one_is_backed_up_and_gone(tmp_path: Path, code_server: str) -> None:
-    """With IDLE_TIMEOUT=3 and SESSION_TTL=5, nobody does anything."""
-    service = Service(tmp_path, code_server, IDLE_TIMEOUT="3", SESSION_TTL="5")
+    """With IDLE_TIMEOUT=3, no grace after its start and SESSION_TTL=5, nobody does anything."""
+    service = Service(tmp_path, code_server, IDLE_TIMEOUT="3", WAKE_GRACE="0", SESSION_TTL="5")
     service.start()
     try:
         uuid = service.done("POST", "/session/create", {"user_id": "ada"})["uuid"]

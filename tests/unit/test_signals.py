@@ -119,6 +119,33 @@ def test_500_races_of_a_signal_with_the_idle_sweep_put_nothing_to_sleep_that_was
     assert world.get(uuid).status is Status.ACTIVE
 
 
+def test_500_races_of_a_prompt_with_the_idle_sweep_lose_no_prompt_and_leave_no_session_asleep(world: World) -> None:
+    """The whole of both: the sweep that looks, judges and writes, and the prompt that is taken, at one moment. Each
+    prompt waits for its agent then, in a session that is up or on its way."""
+    uuid = world.active(idle_timeout=60)
+    woken = 0
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(500):
+            world.now += 100
+            world.core.redis.zadd(keys.IDLE, {uuid: world.now})
+            assert world.verdict(uuid).due
+            sweep = pool.submit(world.sweeps.idle)
+            prompt = pool.submit(world.sessions.prompt, uuid, "x", f"m{number}")
+            sweep.result()
+            prompt.result()
+            record = world.get(uuid)
+            assert record.status in (Status.ACTIVE, Status.WAKING)
+            head = world.core.inbox.head(uuid)
+            assert head is not None
+            assert (head.id, record.waiting) == (f"m{number}", 1)
+            world.core.inbox.finish(uuid, f"m{number}", response={}, now=world.now)
+            world.tasks.lose_all()
+            if record.status is Status.WAKING:
+                woken += 1
+                world.core.store.change(uuid, world.now, to=Status.ACTIVE, settle=True, idle_at=world.now + 60)
+    assert world.get(uuid).generation == 1 + 2 * woken, "each sleep was followed by a wake"
+
+
 def test_the_sweep_announces_a_sleep_once_and_has_the_editor_told(world: World) -> None:
     uuid = world.active(idle_timeout=600)
     world.now += 545
