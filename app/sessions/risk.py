@@ -9,8 +9,10 @@ KINDS = ("unsaved", "uncommitted", "unpushed", "jobs")
 """Changes in editors that are not saved, files git has not committed, commits and stashes no remote has, and what runs
 in terminals."""
 
-NAMES = 20
-NAME_LENGTH = 200
+NAMES = 5
+NAME_LENGTH = 64
+"""Of each kind: a record keeps them, and a sleeping session may cost 2 KB."""
+
 MOST = 1_000_000
 
 
