@@ -61,6 +61,13 @@ def in_terminal(page: Page, command: str) -> None:
     page.keyboard.type(command + "\n")
 
 
+def type_untitled(page: Page, text: str) -> None:
+    """Type into a file that has no name yet, and so is not saved."""
+    wait_for(lambda: _run_from_palette(page, "New Untitled Text File"), "VS Code to offer a new file")
+    expect(page.locator(".monaco-editor.focused").first).to_be_visible(timeout=PATIENCE)
+    page.keyboard.type(text)
+
+
 def expect_file(page: Page, name: str) -> None:
     """VS Code's explorer shows it."""
     shown = page.locator(".explorer-folders-view").get_by_text(name, exact=True)

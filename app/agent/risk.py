@@ -21,7 +21,7 @@ REPOSITORIES = 20
 DEPTH = 2
 """Folders below the workspace's own that are looked at for repositories."""
 
-ENTRIES = 500
+ENTRIES = 200
 """Of a folder, that are looked at."""
 
 NAMES = 20
@@ -47,12 +47,13 @@ def at_risk(folder: Path, home: Path, environment: Mapping[str, str], seconds: f
     uncommitted: list[str] = []
     unpushed: list[str] = []
     complete = True
-    for repository in repositories(folder):
+    for repository in repositories(folder, deadline):
         prefix = "" if repository == folder else f"{repository.relative_to(folder)}/"
         for command, found, skip in ((CHANGES + OURS, uncommitted, 3), (UNPUSHED, unpushed, 0), (STASHES, unpushed, 0)):
             lines = _lines(command, repository, environment, deadline)
             complete = complete and lines is not None
             found += [prefix + line[skip:] for line in lines or ()]
+    complete = complete and time.monotonic() < deadline
     risks = {
         "unsaved": _texts(read_json(signs / UNSAVED).get("names")),
         "uncommitted": uncommitted,
@@ -62,13 +63,13 @@ def at_risk(folder: Path, home: Path, environment: Mapping[str, str], seconds: f
     return {name: _counted(found) for name, found in risks.items() if found} | {"complete": complete}
 
 
-def repositories(folder: Path) -> list[Path]:
-    """The git repositories in a folder and a little below; those inside one of them too, as far as that goes."""
+def repositories(folder: Path, deadline: float) -> list[Path]:
+    """The git repositories in a folder and a little below, as many as are found by the deadline (monotonic)."""
     found = []
     for candidate in _folders(folder, DEPTH):
         if (candidate / ".git").exists():
             found.append(candidate)
-        if len(found) == REPOSITORIES:
+        if len(found) == REPOSITORIES or time.monotonic() > deadline:
             break
     return found
 

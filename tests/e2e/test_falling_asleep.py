@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.browser import PATIENCE, in_terminal, open_editor
+from tests.browser import PATIENCE, in_terminal, open_editor, type_untitled
 from tests.service import Service, wait_for
 
 IDLE = 30
@@ -32,6 +33,11 @@ def activity(service: Service, uuid: str) -> dict[str, Any]:
 def warning(page: Page) -> Locator:
     """The announcement in the editor."""
     return page.locator(".notification-toast").get_by_text("goes to sleep in")
+
+
+def told_in(file: Path, word: str) -> bool:
+    """Whether the editor has left this sign."""
+    return file.exists() and word in file.read_text()
 
 
 def never_slept(service: Service, uuid: str) -> bool:
@@ -88,7 +94,7 @@ def test_a_job_in_a_terminal_keeps_it_up_until_it_is_done(service: Service, brow
 
 
 def test_what_a_delete_puts_at_risk_is_in_its_answer(service: Service, browser: Browser) -> None:
-    """A file git does not have, and a job that runs."""
+    """A file that is not saved, one that git does not have, and a job that runs."""
 
     def git(*arguments: str) -> str:
         return " ".join(["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *arguments])
@@ -96,15 +102,18 @@ def test_what_a_delete_puts_at_risk_is_in_its_answer(service: Service, browser: 
     session = service.create("ada")
     uuid = session["uuid"]
     page = open_editor(browser, session["workspace_url"])
+    type_untitled(page, "not saved")
     in_terminal(
         page, f"git init -q . && touch mine && {git('commit', '-q', '--allow-empty', '-m', 'first')}; sleep 600"
     )
-    signs = service.files(uuid).parent / "home" / ".local" / "state" / "workspace" / "terminals.json"
-    wait_for(lambda: signs.exists() and "sleep" in signs.read_text(), "the job to be seen")
+    signs = service.files(uuid).parent / "home" / ".local" / "state" / "workspace"
+    wait_for(lambda: told_in(signs / "terminals.json", "sleep"), "the job to be seen")
+    wait_for(lambda: told_in(signs / "unsaved.json", "Untitled-1"), "the unsaved file to be seen")
     page.close()
     risk = service.done("DELETE", f"/session/{uuid}?backup=false")["risk"]
     assert risk["complete"]
     assert risk["uncommitted"] == {"count": 1, "names": ["mine"]}
     assert risk["unpushed"]["count"] == 1
     assert risk["unpushed"]["names"][0].endswith(" first")
+    assert risk["unsaved"] == {"count": 1, "names": ["Untitled-1"]}
     assert risk["jobs"] == {"count": 1, "names": ["sleep"]}

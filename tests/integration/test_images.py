@@ -117,10 +117,17 @@ def test_the_editor_comes_up_on_an_empty_volume(images: dict[str, Image], bundle
         assert status == 200
         assert "workbench.js" in page
         assert container.run("stat", "-Lc", "%u %F", "/app") == f"{USER} directory"
+        signs = "/workspace/home/.local/state/workspace/terminals.json"
+        container.run("timeout", "20", "sh", "-c", f"until [ -s {signs} ]; do sleep 0.1; done")
         with pytest.raises(AssertionError, match="Read-only file system"):
             container.run("touch", "/opt/editor/x")
         assert container.stop() == 0
     assert sorted(path.name for path in volume.iterdir()) == ["app", "home"]
+
+
+def test_the_editor_has_the_extension_that_tells_of_its_use(images: dict[str, Image]) -> None:
+    extensions = images["workspace"].root / "opt/editor/node_modules/code-server/lib/vscode/extensions"
+    assert {path.name for path in (extensions / "workspace-activity").iterdir()} == {"extension.js", "package.json"}
 
 
 def test_the_editor_starts_from_compiled_code(images: dict[str, Image], bundle: Path, volume: Path) -> None:
