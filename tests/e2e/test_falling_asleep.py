@@ -50,7 +50,7 @@ def test_an_open_page_in_which_nobody_does_anything_lets_it_sleep(service: Servi
     """Its sockets stay open all the while. It announces the sleep; "Keep going" counts as use, once."""
     session = an_impatient_session(service)
     uuid = session["uuid"]
-    page = open_editor(browser, session["workspace_url"])
+    page = open_editor(browser, service.link(session["uuid"]))
     page.get_by_role("button", name="Keep going").click(timeout=PATIENCE)
     expect(warning(page)).to_be_hidden(timeout=PATIENCE)
     expect(warning(page)).to_be_visible(timeout=PATIENCE)
@@ -65,7 +65,7 @@ def test_typing_keeps_it_up(service: Service, browser: Browser) -> None:
     session = an_impatient_session(service)
     uuid = session["uuid"]
     (service.files(uuid) / "a.txt").write_text("one\n")
-    page = open_editor(browser, session["workspace_url"])
+    page = open_editor(browser, service.link(session["uuid"]))
     page.locator(".explorer-folders-view").get_by_text("a.txt", exact=True).dblclick()
     expect(page.locator(".monaco-editor .view-line").first).to_be_visible(timeout=PATIENCE)
     began = time.monotonic()
@@ -82,7 +82,7 @@ def test_a_job_in_a_terminal_keeps_it_up_until_it_is_done(service: Service, brow
     """First it waits, then it works; its page is closed. The sleep comes after it, and not before."""
     session = an_impatient_session(service)
     uuid = session["uuid"]
-    page = open_editor(browser, session["workspace_url"])
+    page = open_editor(browser, service.link(session["uuid"]))
     in_terminal(page, f"sleep {IDLE // 2}; timeout {1.5 * IDLE:.0f} sha256sum /dev/zero; touch done")
     wait_for(lambda: activity(service, uuid)["terminal"]["holds"], "the terminal's input")
     page.close()
@@ -101,7 +101,7 @@ def test_what_a_delete_puts_at_risk_is_in_its_answer(service: Service, browser: 
 
     session = service.create("ada")
     uuid = session["uuid"]
-    page = open_editor(browser, session["workspace_url"])
+    page = open_editor(browser, service.link(session["uuid"]))
     type_untitled(page, "not saved")
     in_terminal(
         page, f"git init -q . && touch mine && {git('commit', '-q', '--allow-empty', '-m', 'first')}; sleep 600"
