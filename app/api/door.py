@@ -61,7 +61,7 @@ REFUSALS = {
         403,
         "foreign_origin",
         "This was asked by another page",
-        "Only the workspace's own pages may do that.",
+        "Only the workspace's own pages may.",
     ),
 }
 
@@ -158,6 +158,8 @@ def at_agent(visit: Visit, held: Pass | None, now: float) -> Response:
     verdict = judge_agent(record, held, bool(principal and record and principal.may_see(record.user_id)))
     if verdict.outcome is not Outcome.PASS:
         return answered(visit, record, verdict, now)
+    if not core().passes.can_sign:
+        raise Problem(503, "agent_not_configured", "There are no agents: SECRET_KEY is not set.")
     through = let_through(visit)
     through.headers["Authorization"] = f"Bearer {core().secrets.doors(visit.uuid)[0]}"
     return through

@@ -59,7 +59,7 @@ def judge(visit: Visit, record: Record | None, held: Pass | None, own_origin: st
         return Verdict(Outcome.PASS)
     # A browser adds its cookie to whatever page asks, and says which one that is; a token is shown on purpose.
     strangers = visit.origin != own_origin and (visit.origin or held.kind is Kind.COOKIE)
-    if visit.acts and strangers:
+    if (visit.acts and strangers) or (visit.embedded and held.kind is Kind.COOKIE):
         return Verdict(Outcome.FOREIGN)
     if visit.path == RETRY_PATH and visit.method == "POST":
         return Verdict(Outcome.RETRY, wake=True)

@@ -29,8 +29,8 @@ CRAWLER = re.compile(r"bot\b|crawl|spider|slurp|preview|facebookexternalhit|what
 @dataclass(frozen=True, kw_only=True)
 class Visit:
     """One request. `agent` says that it is for the agent (of `uuid`), at the API's host, and not for the workspace's
-    own; `socket` that it is a WebSocket's handshake; `person` that somebody opens a page, `page` that the
-    answer may be one."""
+    own; `socket` that it is a WebSocket's handshake; `embedded` that a page of another origin asks for something to use
+    within itself; `person` that somebody opens a page, `page` that the answer may be one."""
 
     uuid: str
     agent: bool
@@ -43,6 +43,7 @@ class Visit:
     bearer: str
     api_key: str
     socket: bool
+    embedded: bool
     person: bool
     page: bool
 
@@ -102,6 +103,7 @@ def _visit(headers: Headers, settings: Settings, host: str, uri: str, method: st
         api_key=headers.get("X-API-Key", ""),
         # Traefik takes `Upgrade` out before it asks; every handshake has the key (RFC 6455).
         socket="Sec-WebSocket-Key" in headers or "websocket" in headers.get("Upgrade", "").lower(),
+        embedded=_is_embedded(headers),
         person=person,
         page=method == "GET" and _accepts_pages(headers),
     )
@@ -131,6 +133,12 @@ def _is_person(headers: Headers, method: str, path: str) -> bool:
     if "Sec-Fetch-Mode" in headers:
         return headers["Sec-Fetch-Mode"] == "navigate" and headers.get("Sec-Fetch-Dest") == "document"
     return _accepts_pages(headers)
+
+
+def _is_embedded(headers: Headers) -> bool:
+    """Whether a page of another origin asks for a script, an image, a frame: a browser adds the cookie for siblings."""
+    opened = headers.get("Sec-Fetch-Mode") == "navigate" and headers.get("Sec-Fetch-Dest") == "document"
+    return headers.get("Sec-Fetch-Site") in ("same-site", "cross-site") and not opened
 
 
 def _accepts_pages(headers: Headers) -> bool:

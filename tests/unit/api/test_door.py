@@ -243,7 +243,10 @@ def test_without_a_secret_key_the_door_is_closed(make_app: AppMaker) -> None:
     move(core, uuid, Status.ACTIVE)
     for call in ("open", "token"):
         check_problem(client.post(f"/session/{uuid}/{call}"), 503, "door_not_configured")
-    assert Visitor(app, uuid).navigate().status_code == 401
+    visitor = Visitor(app, uuid)
+    assert visitor.navigate().status_code == 401
+    agent = visitor.visit(f"/chat/{uuid}/health", host="api.localhost", X_API_Key=ADMIN_KEY)
+    check_problem(agent, 503, "agent_not_configured")
 
 
 def test_without_redis_the_door_is_closed(make_app: AppMaker) -> None:

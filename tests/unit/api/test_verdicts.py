@@ -86,6 +86,17 @@ def test_a_program_with_a_token_needs_no_origin_but_a_page_may_not_lie(headers: 
     assert outcome(visit(headers | {"Origin": STRANGER}, method=method), TOKEN) is Outcome.FOREIGN
 
 
+@pytest.mark.parametrize("site", ["same-site", "cross-site"])
+@pytest.mark.parametrize("dest", ["script", "style", "image", "iframe", "embed", "empty", "worker"])
+def test_no_other_origin_uses_a_workspaces_files_within_its_pages(site: str, dest: str) -> None:
+    """As a script it could read them; its own pages may, and so may a link that leads here."""
+    mode = "navigate" if dest in ("iframe", "embed") else "no-cors"
+    headers = {"Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": dest, "Accept": "*/*"}
+    assert verdict(visit(headers | {"Sec-Fetch-Site": site})) == Verdict(Outcome.FOREIGN)
+    assert outcome(visit(headers | {"Sec-Fetch-Site": "same-origin"})) is Outcome.PASS
+    assert outcome(visit(NAVIGATION | {"Sec-Fetch-Site": site})) is Outcome.PASS
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
 def test_what_only_reads_needs_no_origin(method: str) -> None:
     assert outcome(visit(method=method)) is Outcome.PASS
