@@ -34,7 +34,7 @@ def activity(uuid: str) -> Response:
 @blp.operation("keepSessionUp", 404, body=True)
 def keep_up(wanted: dict[str, Any], uuid: str) -> Response:
     """Keep a session up for `seconds`, `until` a time, or in some `hours` of the week. It wakes nothing. The last
-    call counts; 0 seconds, and hours of none, take it back."""
+    call counts, and `until` tells what it came to; 0 seconds, and hours of none, take it back."""
     check_session(uuid)
     if "hours" in wanted:
         record = core().sessions.keep_up_in(uuid, wanted["hours"])

@@ -15,7 +15,7 @@ HOURS_REGEX = f"^{HOURS.pattern}$"
 
 
 class KeepAliveSchema(Strict):
-    seconds = seconds("from now; at most KEEPALIVE_MAX, 0 takes it back (s)")
+    seconds = seconds("from now; KEEPALIVE_MAX at most counts, 0 takes it back (s)")
     until = fields.AwareDateTime(
         format="iso",
         default_timezone=UTC,

@@ -156,14 +156,11 @@ class SessionService:
         )
 
     def keep_up(self, uuid: str, seconds: float) -> Record:
-        """Let nothing put the session to sleep by itself for so long, as far as `MAX_AWAKE` allows; 0 takes it back.
-        Raises `InvalidRequest` for longer than `KEEPALIVE_MAX`."""
-        if seconds > self._settings.keepalive_max:
-            raise InvalidRequest(
-                f"A session is kept up for at most {self._settings.keepalive_max:.0f} s; ask again then."
-            )
+        """Let nothing put the session to sleep by itself for so long, `KEEPALIVE_MAX` at most and as far as
+        `MAX_AWAKE` allows; 0 takes it back."""
         now = self._clock()
-        return self._keep(uuid, "keepalive", Signal(now, until=now + seconds), now)
+        until = now + min(seconds, self._settings.keepalive_max)
+        return self._keep(uuid, "keepalive", Signal(now, until=until), now)
 
     def keep_up_in(self, uuid: str, hours: str) -> Record:
         """Let nothing put the session to sleep by itself in these hours of the week, none in ""; see
