@@ -134,5 +134,6 @@ def test_a_worker_may_die_after_any_step_of_its_leave_and_a_whole_conversation_i
             break
         deaths.append(outcome.removeprefix("killed "))
     assert [each for each in deaths if not each.startswith("redis")] == [
-        "agent /cancel", "agent /checkpoint", "archive history.json", "archive context.json", "archive metadata.json",
+        "agent /risk", "agent /cancel", "agent /checkpoint",
+        "archive history.json", "archive context.json", "archive metadata.json",
     ]  # fmt: skip
