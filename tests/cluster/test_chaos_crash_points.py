@@ -22,6 +22,9 @@ from tests.service import wait_for
 MANY = 1_000
 """Calls that no step makes."""
 
+SPARE = 6
+"""Sessions beside those that a creation's calls make: calls that a sleep may take more, at most."""
+
 WAKES_MORE = 8
 """Calls that a wake takes more than a sleep, at most."""
 
@@ -98,6 +101,8 @@ def test_what_was_asked_for_happens_whatever_call_was_a_workers_last(manager: Ma
     with manager.workers(archivers=4), manager.counting_pods() as pods:
         alive = killed.creating("create", manager.create)
         manager.wait_status(alive, "active", 1)
+        # A stop looks until the pod is gone: some have more calls than a creation.
+        alive += manager.awake(SPARE)
         together(manager.write, alive)
 
         slept = killed.acting("sleep", alive, manager.sleep)

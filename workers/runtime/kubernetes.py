@@ -117,7 +117,7 @@ class KubernetesRuntime:
         limit = self._settings.stop_grace + GOING_LIMIT
 
         def gone() -> bool:
-            if all(pod.ended for pod in self._pods(uuid)):
+            if self._all_ended(uuid):
                 return True
             deployment = self._deployment(uuid)
             if deployment is not None and _replicas(deployment):
@@ -231,9 +231,12 @@ class KubernetesRuntime:
             raise FilesGone(uuid)
         live.refuse_losing_files()
         _refuse_going(live)
-        if live.deployment is None and not all(pod.ended for pod in self._pods(uuid)):
+        if live.deployment is None and not self._all_ended(uuid):
             # A new Deployment knows nothing of a deleted one's pod, and two must never share the volume.
-            raise RetryableError("The workspace's old pod is still ending.")
+            limit = self._settings.stop_grace + GOING_LIMIT
+            wait_for(lambda: self._all_ended(uuid), limit, f"The old pod of workspace {uuid} did not end")
+            self._start(uuid, generation)
+            return
         deployment = live.deployment or self._create_deployment(identity)
         asleep = not _replicas(deployment)
         if asleep:
@@ -410,6 +413,9 @@ class KubernetesRuntime:
     def _nothing_left(self, uuid: str) -> bool:
         live = self._read(uuid)
         return live.claim is None and live.deployment is None and not self._pods(uuid)
+
+    def _all_ended(self, uuid: str) -> bool:
+        return all(pod.ended for pod in self._pods(uuid))
 
     def _pods(self, uuid: str) -> list[views.PodView]:
         return [views.pod_view(item) for item in self._list("pods", names.selector(uuid))]
