@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.faults.calls import ask, wait_status
+from tests.faults.conftest import impatient_service
 from tests.model_server import Answer, ModelServer, ToolCall, last_prompt, results_since_prompt
 from tests.service import Service, wait_for
 from workers.runtime.folders import Folders
@@ -55,14 +56,8 @@ def model() -> Iterator[ModelServer]:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, code_server: str, model: ModelServer) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("service")
-    short = {"LEASE_TTL": "3", "STALE_AFTER": "2", "MAX_SESSIONS_PER_USER": "1000"}
-    running = Service(folder, code_server, LLM_BASE_URL=model.url, LLM_MODEL="stub", **short)
-    running.start()
-    try:
+    with impatient_service(folder, code_server, LLM_BASE_URL=model.url, LLM_MODEL="stub") as running:
         yield running
-    finally:
-        running.stop()
-    assert running.processes() == [], "an orphan process was left"
 
 
 class Senders:

@@ -4,6 +4,7 @@ a backup out. All run the archive's program in the workspace's image.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from app.sessions.model import Identity
@@ -50,40 +51,15 @@ def archive_job(action: str, identity: Identity, backup: str, now: float, choice
         {"name": "files", "mountPath": pods.MOUNT, "readOnly": action == "backup"},
         {"name": "tmp", "mountPath": "/tmp"},
     ]
-    volumes = pods.volumes(uuid)
-    if choices.backup_folder:
-        mounts.append({"name": "backups", "mountPath": choices.backup_folder, "readOnly": action == "restore"})
-        volumes.append({"name": "backups", "persistentVolumeClaim": {"claimName": choices.backup_pvc}})
-    container = {
-        "name": "archive",
-        "image": choices.image,
-        "imagePullPolicy": "IfNotPresent",
-        "command": ["archive-job"],
-        "args": arguments,
-        "resources": ARCHIVE_RESOURCES,
-        "securityContext": pods.container_security(),
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": mounts,
-    }
-    spec = pods.pod_spec([container], volumes, choices, grace=1)
-    spec |= {"restartPolicy": "Never", "serviceAccountName": choices.archive_service_account}
+    container = {"name": "archive", "args": arguments, "resources": ARCHIVE_RESOURCES, "volumeMounts": mounts}
+    spec = _pod_spec(container, pods.volumes(uuid), choices, may_write=action == "backup")
     if node:
         here = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
         spec["affinity"] = {
             "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [here]}}
         }
-    labels = pods.labels(identity, names.ARCHIVE)
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {"name": names.archive_job(action, uuid, backup), "labels": labels},
-        "spec": {
-            "backoffLimit": 0,
-            "activeDeadlineSeconds": choices.archive_deadline,
-            "ttlSecondsAfterFinished": JOB_KEPT,
-            "template": {"metadata": {"labels": labels}, "spec": spec},
-        },
-    }
+    name = names.archive_job(action, uuid, backup)
+    return _job(name, pods.labels(identity, names.ARCHIVE), spec, choices, kept=JOB_KEPT)
 
 
 def reader_job(name: str, backup: str, secret_digest: str, choices: Choices) -> Object:
@@ -91,26 +67,45 @@ def reader_job(name: str, backup: str, secret_digest: str, choices: Choices) -> 
     and may change none; it ends when it is done, when nobody comes, and with its deadline at the latest."""
     arguments = ["serve", "--name", backup, "--url", choices.backup_url]
     arguments += ["--secret-digest", secret_digest, "--port", str(READER_PORT), "--patience", str(READER_PATIENCE)]
-    mounts: list[Object] = []
-    volumes: list[Object] = []
-    if choices.backup_folder:
-        mounts.append({"name": "backups", "mountPath": choices.backup_folder, "readOnly": True})
-        volumes.append({"name": "backups", "persistentVolumeClaim": {"claimName": choices.backup_pvc}})
     container = {
         "name": "reader",
-        "image": choices.image,
-        "imagePullPolicy": "IfNotPresent",
-        "command": ["archive-job"],
         "args": arguments,
         "ports": [{"name": "http", "containerPort": READER_PORT, "protocol": "TCP"}],
         "resources": READER_RESOURCES,
+        "volumeMounts": [],
+    }
+    spec = _pod_spec(container, [], choices, may_write=False)
+    return _job(name, {names.APP_LABEL: names.READER}, spec, choices, kept=READER_KEPT)
+
+
+def place(job: Object, node: str) -> None:
+    """Put the Job's pod on that node past the scheduler, which has no place for one whose claim is being deleted.
+    The kubelet takes it: the volume is in use there already."""
+    job["spec"]["template"]["spec"]["nodeName"] = node
+
+
+def _pod_spec(own: Object, volumes: list[Object], choices: Choices, *, may_write: bool) -> Object:
+    """A pod that runs the archive's program once, as `own` says of its container, and sees the backups where they are
+    kept in a folder."""
+    mounts = own["volumeMounts"]
+    if choices.backup_folder:
+        mounts = [*mounts, {"name": "backups", "mountPath": choices.backup_folder, "readOnly": not may_write}]
+        volumes = [*volumes, {"name": "backups", "persistentVolumeClaim": {"claimName": choices.backup_pvc}}]
+    container = {
+        **own,
+        "image": choices.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["archive-job"],
         "securityContext": pods.container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts,
     }
     spec = pods.pod_spec([container], volumes, choices, grace=1)
-    spec |= {"restartPolicy": "Never", "serviceAccountName": choices.archive_service_account}
-    labels = {names.APP_LABEL: names.READER}
+    return spec | {"restartPolicy": "Never", "serviceAccountName": choices.archive_service_account}
+
+
+def _job(name: str, labels: Mapping[str, str], spec: Object, choices: Choices, *, kept: int) -> Object:
+    """A Job that is tried once, ends by its deadline, and stays `kept` seconds after its end."""
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -118,13 +113,7 @@ def reader_job(name: str, backup: str, secret_digest: str, choices: Choices) -> 
         "spec": {
             "backoffLimit": 0,
             "activeDeadlineSeconds": choices.archive_deadline,
-            "ttlSecondsAfterFinished": READER_KEPT,
+            "ttlSecondsAfterFinished": kept,
             "template": {"metadata": {"labels": labels}, "spec": spec},
         },
     }
-
-
-def place(job: Object, node: str) -> None:
-    """Put the Job's pod on that node past the scheduler, which has no place for one whose claim is being deleted.
-    The kubelet takes it: the volume is in use there already."""
-    job["spec"]["template"]["spec"]["nodeName"] = node
