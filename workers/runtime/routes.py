@@ -28,6 +28,7 @@ from app.sessions.errors import RetryableError
 from app.sessions.model import UUID_PATTERN
 from app.sessions.passes import COOKIE, Kind, Passes
 from app.settings import Settings, SettingsError
+from workers.runtime import names
 
 ENTRY_POINT = "workspaces"
 MIDDLEWARES = ("auth@file", "waking@file")
@@ -58,7 +59,7 @@ class Routes:
 
     def host(self, uuid: str) -> str:
         """The host name the workspace is reached by."""
-        return host(uuid, self._domain)
+        return names.host(uuid, self._domain)
 
     def own_pass(self, uuid: str) -> str:
         """What the manager shows the workspace's door itself, "" where there is no SECRET_KEY to sign it with."""
@@ -102,14 +103,10 @@ class Routes:
             raise RetryableError("Redis can't be reached to change a workspace's address.") from error
 
 
-def host(uuid: str, domain: str) -> str:
-    return f"vs-code-{uuid}.{domain}"
-
-
 def keys(uuid: str, domain: str, port: int) -> dict[str, str]:
     """The keys that lead `vs-code-{uuid}.{domain}` to a loopback port."""
     return {
-        f"{ROUTER}{uuid}/rule": f"Host(`{host(uuid, domain)}`)",
+        f"{ROUTER}{uuid}/rule": f"Host(`{names.host(uuid, domain)}`)",
         f"{ROUTER}{uuid}/entrypoints/0": ENTRY_POINT,
         **_middlewares(f"{ROUTER}{uuid}", *MIDDLEWARES),
         f"{ROUTER}{uuid}/service": f"vs-code-{uuid}",
