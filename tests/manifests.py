@@ -33,7 +33,7 @@ WORKER = {
     "deployments": {"create", "delete", "get", "list", "patch"},
     "persistentvolumeclaims": {"create", "delete", "get", "list", "patch"},
     "services": {"create", "delete", "patch"},
-    "ingresses": {"create", "delete", "patch"},
+    "ingresses": {"create", "delete", "list", "patch"},
     "secrets": {"create", "delete", "get", "patch"},
     "pods": {"delete", "list"},
     "jobs": {"create", "delete", "get", "list"},

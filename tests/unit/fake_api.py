@@ -194,9 +194,14 @@ class FakeApi:
 
 
 def selects(selector: str, item: Object) -> bool:
-    """Whether an equality-based label selector finds the object."""
+    """Whether a label selector of `a`, `a=b` and `a!=b` finds the object."""
     labels = item["metadata"].get("labels") or {}
     for each in filter(None, selector.split(",")):
+        name, unequal, value = each.partition("!=")
+        if unequal:
+            if labels.get(name) == value:
+                return False
+            continue
         name, _, value = each.partition("=")
         if name not in labels or (value and labels[name] != value):
             return False

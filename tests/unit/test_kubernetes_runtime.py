@@ -35,6 +35,7 @@ from workers import runtime as runtimes
 from workers.runtime import binding, names, scalers
 from workers.runtime.cluster import Conflict, find_cluster
 from workers.runtime.kubernetes import KubernetesRuntime
+from workers.runtime.views import BINDING_PATIENCE, SCHEDULING_PATIENCE, pod_problem
 from workers.runtime.watches import LOOKS
 
 A = "aaaa0001"
@@ -480,6 +481,30 @@ def test_where_keda_scales_no_more_its_objects_go_and_are_no_danger_until_then(
     assert {kind for kind, _ in api.names()} == ALL_KINDS - {"scaledobjects"}
 
 
+def test_a_sleeping_session_gets_the_address_of_the_settings_of_now(
+    on_cluster: Settings, runtime: KubernetesRuntime, redis_client: redis.Redis, api: FakeApi
+) -> None:
+    """With its owner and its user, and once. A visit that is to wake it finds the door that was put there since."""
+    runtime.provision(ADA, 1)
+    runtime.start(A, 2)
+    runtime.stop(A, 3)
+    before = api.get("ingresses", NAME)
+    changed = replace(
+        on_cluster, ingress_door='{"door": "closed"}', api_host="api.example.com", ingress_class="traefik"
+    )
+    later = KubernetesRuntime(changed, redis_client, api.cluster())
+    later.tidy()
+    after = api.get("ingresses", NAME)
+    assert (after["metadata"]["annotations"]["door"], len(after["spec"]["rules"])) == ("closed", 2)
+    for kept in ("ownerReferences", "name"):
+        assert after["metadata"][kept] == before["metadata"][kept]
+    assert after["metadata"]["annotations"].items() >= before["metadata"]["annotations"].items()
+    later.tidy()
+    assert api.get("ingresses", NAME)["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"]
+    api.answers["GET ingresses"] = (500, "nobody needs to ask again so soon")
+    later.tidy()
+
+
 def test_a_cluster_without_keda_is_tidy(runtime: KubernetesRuntime, api: FakeApi) -> None:
     """It knows no such kind."""
     api.answers["GET scaledobjects"] = (404, "the server could not find the requested resource")
@@ -919,6 +944,13 @@ def test_trouble_is_told_and_clears_by_itself(runtime: KubernetesRuntime, api: F
         assert re.search(text, failed.failure, re.DOTALL), failed.failure
         api.put("pods", pod(READY))
         assert seen.until(lambda each: each.ready).failure == ""
+
+
+def test_a_volume_that_is_being_made_has_longer_than_room_that_is_not_there() -> None:
+    """A cloud takes up to 15 s for a disk, and a create must not be called failed meanwhile."""
+    told = {trouble: pod_problem(pod(TROUBLES[trouble][0])) for trouble in ("room", "no volume")}
+    patience = {trouble: problem.patience for trouble, problem in told.items() if problem}
+    assert patience == {"room": SCHEDULING_PATIENCE, "no volume": BINDING_PATIENCE}
 
 
 def test_a_volume_that_can_not_be_mounted_is_told(runtime: KubernetesRuntime, api: FakeApi) -> None:

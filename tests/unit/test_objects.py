@@ -294,7 +294,8 @@ def test_the_ingress() -> None:
     host = "vs-code-abcd1234.example.com"
     backend = {"service": {"name": "user-abcd1234", "port": {"name": "http"}}}
     rules = [{"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}]
-    metadata = {"name": "user-abcd1234", "labels": LABELS, "annotations": USER, "ownerReferences": OWNED}
+    labels = {**LABELS, "session-manager.dev/address": objects.address(CHOICES)}
+    metadata = {"name": "user-abcd1234", "labels": labels, "annotations": USER, "ownerReferences": OWNED}
     assert objects.ingress(ADA, OWNER, CHOICES) == {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "Ingress",
@@ -307,6 +308,17 @@ def test_the_ingress() -> None:
     made = objects.ingress(ADA, OWNER, chosen)
     assert made["spec"] == {"tls": [{"hosts": [host], "secretName": "wildcard"}], "rules": rules}
     assert made["metadata"]["annotations"] == {**USER, "a/b": "c"}
+
+
+def test_addresses_of_the_same_settings_are_told_from_those_of_others() -> None:
+    """Whatever of the settings is in an Ingress; and what isn't makes no difference."""
+    changes: list[dict[str, Any]] = [
+        {"ingress_door": '{"b": "3"}'},
+        {"api_host": "api.example.com"},
+        {"ingress_tls_secret": "wildcard"},
+    ]
+    told = {objects.address(Choices.of(replace(SETTINGS, **each))) for each in ({}, *changes, {"volume_size": "1Gi"})}
+    assert len(told) == 1 + len(changes)
 
 
 def test_no_annotation_takes_the_doors_place() -> None:

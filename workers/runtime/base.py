@@ -109,4 +109,5 @@ class Runtime(Protocol):
         `running=False`), until `stop` is set. Sleeping workspaces cost nothing here."""
 
     def tidy(self) -> None:
-        """Take away what other settings or an earlier release left beside the workspaces. Asked now and then."""
+        """Take away, or put right, what other settings or an earlier release left beside the workspaces. Asked now and
+        then."""

@@ -5,6 +5,7 @@ Only the Secret is waited for by anyone; the others don't depend on one another,
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from typing import Any
@@ -18,6 +19,12 @@ from workers.runtime.scalers import Scaler
 
 Object = dict[str, Any]
 
+RENEWED_AT_ONCE = 500
+"""A few seconds' work: of ten thousand sessions the last has its new address after 20 times."""
+
+LOOKS_APART = 3_600.0
+"""s between looks that find nothing; the API server goes through all Ingresses for each."""
+
 REQUESTS_AT_ONCE = 3
 """One for each kind but the Secret; a worker process carries out one task at a time."""
 
@@ -30,6 +37,7 @@ class Beside:
         self._secrets = secrets
         self._scaler = scaler
         self._choices = choices
+        self._look_at = 0.0
         # Its threads are begun by the first request, in whatever process makes it, and end with that.
         self._executor = ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="beside")
 
@@ -43,6 +51,22 @@ class Beside:
         if scaled is not None:
             steps.append(lambda: self._apply(self._scaler.kind, scaled))
         all_at_once(self._executor, steps)
+
+    def renew_addresses(self) -> None:
+        """Make the Ingresses again that other settings or an earlier release made, `RENEWED_AT_ONCE` of them: a session
+        that sleeps gets no other, and the visit that is to wake it has to find the door. When there is none it is long
+        until the next look: settings don't change while a process lives, only another of before may still be about."""
+        if time.monotonic() < self._look_at:
+            return
+        outdated = f"{names.SELECTOR},{names.ADDRESS}!={objects.address(self._choices)}"
+        found, _ = self._cluster.list("ingresses", outdated, RENEWED_AT_ONCE)
+        if not found:
+            self._look_at = time.monotonic() + LOOKS_APART
+        for metadata in [each["metadata"] for each in found[:RENEWED_AT_ONCE]]:
+            owners, user = metadata.get("ownerReferences"), metadata.get("annotations", {}).get(names.USER)
+            if owners and user and "deletionTimestamp" not in metadata:
+                identity = Identity(uuid=metadata["labels"][names.UUID_LABEL], user_id=user, created_at=0.0)
+                self._apply("ingresses", objects.ingress(identity, {"metadata": owners[0]}, self._choices))
 
     def delete(self, uuid: str) -> None:
         """Delete what a Deployment that someone deleted may have left."""

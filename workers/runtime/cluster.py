@@ -8,6 +8,7 @@ itself 60; they wait for ever by default; and with a timeout they still try thre
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import time
@@ -101,16 +102,16 @@ class Cluster:
         except NotFound:
             return None
 
-    def list(self, kind: str, selector: str) -> tuple[list[Object], str]:
-        """All that the label selector finds, and the version of the list. Raises `Expired` when it took
-        too long to read."""
+    def list(self, kind: str, selector: str, most: float = math.inf) -> tuple[list[Object], str]:
+        """What the label selector finds, all of it or the pages until there are `most`, and the version of the list.
+        Raises `Expired` when it took too long to read."""
         found: list[Object] = []
         query = {"labelSelector": selector, "limit": str(PAGE)}
         while True:
             page = self._call("GET", self._path(kind), query)
             found += page["items"]
             metadata = page["metadata"]
-            if not metadata.get("continue"):
+            if not metadata.get("continue") or len(found) >= most:
                 return found, metadata["resourceVersion"]
             query["continue"] = metadata["continue"]
 

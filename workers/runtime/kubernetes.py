@@ -185,7 +185,8 @@ class KubernetesRuntime:
 
     def tidy(self) -> None:
         """See `Runtime.tidy`. Where KEDA scales no more, its objects go; a session gets one when it is next started
-        where KEDA is to scale."""
+        where KEDA is to scale. Addresses of other settings are made again."""
+        self._beside.renew_addresses()
         if self._settings.scaler != "keda":
             scalers.withdraw(self._cluster)
 

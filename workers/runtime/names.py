@@ -39,6 +39,9 @@ IDENTITY = PREFIX + "identity"
 GENERATION = PREFIX + "generation"
 RESTORED = PREFIX + "restored"
 TEMPLATE = PREFIX + "template"
+ADDRESS = PREFIX + "address"
+"""The label that tells by which settings an Ingress was made."""
+
 LOOK_AGAIN = PREFIX + "look-again"
 
 FIELD_MANAGER = "session-manager"

@@ -90,9 +90,9 @@ def deployment(identity: Identity, choices: Choices, replicas: int) -> Object:
     }
 
 
-def digest(template: Object) -> str:
-    """Tells one pod template from another, as we wrote them: what the cluster adds doesn't count."""
-    return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:16]
+def digest(body: Object) -> str:
+    """Tells one body from another, as we wrote them: what the cluster adds doesn't count."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def pod_template(identity: Identity, choices: Choices) -> Object:
@@ -202,22 +202,33 @@ def service(identity: Identity, owner: Object, choices: Choices) -> Object:
 
 def ingress(identity: Identity, owner: Object, choices: Choices) -> Object:
     """The workspace's address, and that of its agent: a path of the API's host, whose certificate is the API's own."""
-    host = names.host(identity.uuid, choices.domain)
-    rules = [_rule(identity, host, "/", "http")]
+    metadata = _metadata(identity, owner)
+    metadata["annotations"] |= choices.ingress_annotations
+    metadata["labels"][names.ADDRESS] = address(choices)
+    spec = _ingress_spec(identity.uuid, choices)
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata, "spec": spec}
+
+
+def address(choices: Choices) -> str:
+    """Tells an Ingress that was made by these settings from others, whosever it is."""
+    return digest({"annotations": dict(choices.ingress_annotations), "spec": _ingress_spec("", choices)})
+
+
+def _ingress_spec(uuid: str, choices: Choices) -> Object:
+    host = names.host(uuid, choices.domain)
+    rules = [_rule(uuid, host, "/", "http")]
     if choices.api_host:
-        rules.append(_rule(identity, choices.api_host, f"/chat/{identity.uuid}", "agent"))
+        rules.append(_rule(uuid, choices.api_host, f"/chat/{uuid}", "agent"))
     spec: Object = {"rules": rules}
     if choices.ingress_class:
         spec["ingressClassName"] = choices.ingress_class
     if choices.tls_secret:
         spec["tls"] = [{"hosts": [host], "secretName": choices.tls_secret}]
-    metadata = _metadata(identity, owner)
-    metadata["annotations"] |= choices.ingress_annotations
-    return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata, "spec": spec}
+    return spec
 
 
-def _rule(identity: Identity, host: str, path: str, port: str) -> Object:
-    backend = {"service": {"name": names.workspace(identity.uuid), "port": {"name": port}}}
+def _rule(uuid: str, host: str, path: str, port: str) -> Object:
+    backend = {"service": {"name": names.workspace(uuid), "port": {"name": port}}}
     return {"host": host, "http": {"paths": [{"path": path, "pathType": "Prefix", "backend": backend}]}}
 
 

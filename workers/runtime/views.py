@@ -22,7 +22,10 @@ from workers.runtime.objects import generation_of, identity_of
 Object = dict[str, Any]
 
 SCHEDULING_PATIENCE = 5.0
-"""s without a place before it is said: a claim that is only being bound leaves a pod without one, too."""
+"""s without a place before it is said: room may just be about to be made."""
+
+BINDING_PATIENCE = 30.0
+"""s in which a claim may get its volume, which leaves its pod without a place: a cloud's disk takes 5 to 15 s."""
 
 MOUNT_PATIENCE = 20.0
 """s from a pod's creation in which a warning about its volumes or its sandbox is normal. The kubelet may ask for a
@@ -44,6 +47,9 @@ IMAGE_TROUBLE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName
 SETUP_TROUBLE = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 VOLUME_TROUBLE = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume", "VolumeResizeFailed"})
 CLAIM_TROUBLE = frozenset({"ProvisioningFailed", "FailedBinding"})
+UNBOUND = "unbound immediate PersistentVolumeClaims"
+"""The scheduler's words for a claim that waits for its volume."""
+
 VOLUME_WORDS = ("persistentvolumeclaim", "persistent volume", "volume node affinity")
 """By one of these a scheduler's message is about the volume; it has one reason for all there is."""
 
@@ -261,7 +267,9 @@ def pod_problem(item: Object) -> Problem | None:
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
         since = timestamp(scheduled.get("lastTransitionTime")) or created
-        return Problem(_unscheduled(_words(scheduled.get("message", ""))), since, SCHEDULING_PATIENCE)
+        message = _words(scheduled.get("message", ""))
+        patience = BINDING_PATIENCE if UNBOUND in message else SCHEDULING_PATIENCE
+        return Problem(_unscheduled(message), since, patience)
     container = _container(item)
     waiting = (container.get("state") or {}).get("waiting") or {}
     reason, message = waiting.get("reason", ""), waiting.get("message", "")
