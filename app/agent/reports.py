@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -75,7 +76,7 @@ class Reports:
     def run(self) -> None:
         """Send until `stop`, and what is queued then."""
         next_wait = waits()
-        sent_at = 0.0
+        sent_at = -math.inf
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._events) or self._stopping, BEAT)
