@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, WebSocket, expect, sync_playwright
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
+from app.sessions.passes import COOKIE
 from tests.service import wait_for
 
 CHROMIUM_FLAGS = [
@@ -22,6 +25,20 @@ CHROMIUM_FLAGS = [
 ]
 """As root in a closed network: without these it refuses to start, or asks for hosts that aren't there."""
 
+SOCKET = """(url) => new Promise((told) => {
+  const socket = new WebSocket(url);
+  socket.onopen = () => { socket.close(); told(true); };
+  socket.onerror = () => told(false);
+})"""
+
+HANDSHAKE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+"""Of a program that pretends to be a browser, but for its Origin."""
+
 EDITOR = ".monaco-workbench"
 PATIENCE = 60_000.0
 """Milliseconds after which a test gives up on what takes a second or two."""
@@ -30,11 +47,18 @@ PATIENCE = 60_000.0
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium."""
+    with launched() as chromium:
+        yield chromium
+
+
+@contextlib.contextmanager
+def launched(*flags: str) -> Iterator[Browser]:
+    """Debian's Chromium with more flags."""
     program = shutil.which("chromium")
     if program is None:
         pytest.skip("there is no chromium on PATH")
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=CHROMIUM_FLAGS)
+        chromium = playwright.chromium.launch(executable_path=program, args=[*CHROMIUM_FLAGS, *flags])
         yield chromium
         chromium.close()
 
@@ -45,6 +69,40 @@ def open_editor(browser: Browser | BrowserContext, link: str) -> Page:
     page.goto(link)
     expect_editor(page)
     return page
+
+
+def navigated(page: Page, url: str) -> int:
+    """The status that a page was answered with."""
+    answer = page.goto(url)
+    assert answer is not None
+    return answer.status
+
+
+def cookie_of(context: BrowserContext, session: Mapping[str, str]) -> str:
+    """The workspace's cookie of this browser, as it sends it."""
+    (cookie,) = [each for each in context.cookies(session["workspace_url"]) if each.get("name") == COOKIE]
+    return f"{COOKIE}={cookie.get('value')}"
+
+
+def opens_socket(page: Page, session: Mapping[str, str]) -> str:
+    """Try to open a WebSocket to this workspace from a page; why the browser says that it could not, "" when it
+    could."""
+    told: list[str] = []
+    page.on("console", lambda message: told.append(message.text) if "WebSocket connection to" in message.text else None)
+    url = session["workspace_url"].replace("http://", "ws://") + "/?reconnectionToken=0&skipWebSocketFrames=false"
+    if page.evaluate(SOCKET, url):
+        return ""
+    if not told:
+        page.wait_for_event("console", lambda _: bool(told), timeout=PATIENCE)
+    return told[-1]
+
+
+def expect_all_closed(page: Page, opened: Sequence[WebSocket]) -> None:
+    """The WebSockets that a page has opened end."""
+    deadline = time.monotonic() + PATIENCE / 1000
+    while not all(each.is_closed() for each in opened):
+        assert time.monotonic() < deadline, "they stay open"
+        page.wait_for_timeout(100)  # In which Playwright hears of it.
 
 
 def expect_editor(page: Page) -> None:
@@ -66,6 +124,11 @@ def type_untitled(page: Page, text: str) -> None:
     wait_for(lambda: _run_from_palette(page, "New Untitled Text File"), "VS Code to offer a new file")
     expect(page.locator(".monaco-editor.focused").first).to_be_visible(timeout=PATIENCE)
     page.keyboard.type(text)
+
+
+def sleep_warning(page: Page) -> Locator:
+    """The announcement in the editor that the workspace is about to sleep."""
+    return page.locator(".notification-toast").get_by_text("goes to sleep in")
 
 
 def expect_file(page: Page, name: str) -> None:

@@ -64,7 +64,7 @@ class Handler(BaseHTTPRequestHandler):
         self._note(body)
         if self.path == "/cancel":
             self._say(200, {"cancelled": None})
-        elif self.path == "/notice":
+        elif self.path in ("/notice", "/lockout"):
             self._say(200, {})
         elif self.path == "/risk":
             self._say(200, self.agent.risk)

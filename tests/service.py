@@ -168,10 +168,15 @@ class Service:
             method, url, headers={"Host": f"{host}:{port}"} | shown, timeout=10, allow_redirects=False
         )
 
+    @property
+    def workspace_port(self) -> int:
+        """Where Traefik serves the workspaces."""
+        return int(self._ports()["WORKSPACE_PORT"])
+
     def agent(self, uuid: str, path: str, **headers: str) -> requests.Response:
         """A GET of the workspace's agent, through Traefik."""
         return requests.get(
-            f"http://127.0.0.1:{self._ports()['WORKSPACE_PORT']}/chat/{uuid}{path}",
+            f"http://127.0.0.1:{self.workspace_port}/chat/{uuid}{path}",
             headers={"Host": "api.localhost"} | headers,
             timeout=10,
         )

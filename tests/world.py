@@ -33,6 +33,7 @@ from app.sessions.verdict import IdleVerdict, Policy, idle_verdict
 from app.settings import Settings
 from tests.fakes import FakeRuntime
 from workers.lifecycle import Lifecycle
+from workers.lockout import lock_out
 from workers.sweeps import Sweeps
 from workers.warning import warn
 from workers.watcher import Watcher
@@ -175,6 +176,8 @@ class World:
             self.lifecycle.back_up(*args)
         elif task == queue.DELIVER:
             self.deliveries.deliver(*args)
+        elif task == queue.LOCK_OUT:
+            lock_out(self.core, *args)
         elif task == queue.WARN:
             warn(self.core, args[0], self.now)
         else:

@@ -25,18 +25,23 @@ class Context:
 
 
 @lru_cache(maxsize=1)
+def core() -> Core:
+    """The core alone, which is all that couriers have: they have no access to what runs the workspaces."""
+    return build_core(Settings.from_env())
+
+
+@lru_cache(maxsize=1)
 def context() -> Context:
     """This process's context; never called before the fork, so that no connection is shared."""
-    core = build_core(Settings.from_env())
-    runtime = runtimes.load(core.settings)
-    lifecycle = Lifecycle(core, runtime)
-    return Context(core, lifecycle, Sweeps(core, runtime, lifecycle))
+    runtime = runtimes.load(core().settings)
+    lifecycle = Lifecycle(core(), runtime)
+    return Context(core(), lifecycle, Sweeps(core(), runtime, lifecycle))
 
 
 @lru_cache(maxsize=1)
 def deliveries() -> Deliveries:
-    """Who hands out prompts in this process. Without a runtime: a courier has no access to what runs the workspaces."""
-    return Deliveries(build_core(Settings.from_env()))
+    """Who hands out prompts in this process."""
+    return Deliveries(core())
 
 
 @lru_cache(maxsize=1)
@@ -45,4 +50,4 @@ def readers() -> Readers:
     one load what that takes."""
     from workers.runtime.readers import make
 
-    return make(context().core.settings)
+    return make(core().settings)

@@ -209,6 +209,8 @@ class Sweeps:
             provisioned=not unfinished,
             requested_at=now,
             last_activity=now,
+            # Nobody knows which passes were taken back: none of before is good.
+            door=int(now),
         )
         if self._store.create(record, quota=None, due=now + self._core.settings.stale_after if up else 0.0):
             log.warning("workspace without a record adopted", extra={"uuid": record.uuid})

@@ -14,15 +14,17 @@ from celery import Task
 
 from app.sessions import queue
 from app.sessions.errors import RetryableError, RuntimeUnavailable, SessionError, StateUnavailable
-from workers import answering, warning
+from workers import answering, lockout, warning
 from workers.celery_app import app, settings
-from workers.context import context, deliveries, readers
+from workers.context import context, core, deliveries, readers
 
 log = logging.getLogger(__name__)
 
 SHORT = {"time_limit": settings.short_task_limit, "soft_time_limit": settings.short_task_limit * 0.9}
 # Flower shows what was done for sessions; three sweeps a second would bury it.
 SWEEP = {**SHORT, "send_events": False}
+LOCK_OUT_TRIES = 10
+"""About two minutes, in which a dead agent has been started again."""
 AWAY = (StateUnavailable, RuntimeUnavailable)
 LONG = {"time_limit": settings.long_task_limit, "soft_time_limit": settings.long_task_limit * 0.95}
 
@@ -48,7 +50,7 @@ class SessionTask(Task):
             log.warning("left to the stale sweep: %s", error, extra={"task": self.name, "task_args": list(args)})
 
     def _deliver(self, args: Any, kwargs: Any) -> None:
-        fleet = context().core.fleet
+        fleet = core().fleet
         delivery = fleet.delivered(self._letter_id(args))
         if delivery > settings.max_deliveries:
             self._give_up(args, f"it was delivered {delivery - 1} times and its worker died each time")
@@ -68,10 +70,10 @@ class SessionTask(Task):
         return ":".join([self.name, *map(str, args)])
 
     def _give_up(self, args: Any, why: str) -> None:
-        core, lifecycle = context().core, context().lifecycle
+        fleet, lifecycle = core().fleet, context().lifecycle
         log.error("task given up: %s", why, extra={"task": self.name, "task_args": list(args)})
-        core.fleet.bury({"task": self.name, "args": list(args), "why": why, "at": time.time()})
-        core.fleet.done(self._letter_id(args))
+        fleet.bury({"task": self.name, "args": list(args), "why": why, "at": time.time()})
+        fleet.done(self._letter_id(args))
         if self.name == queue.BACKUP:
             lifecycle.drop_backup(args[0], why)
         else:
@@ -100,7 +102,19 @@ def deliver(uuid: str) -> None:
 
 @app.task(name=queue.WARN, **SHORT)
 def warn(uuid: str) -> None:
-    warning.warn(context().core, uuid, time.time())
+    warning.warn(core(), uuid, time.time())
+
+
+@app.task(
+    name=queue.LOCK_OUT,
+    autoretry_for=(RetryableError, StateUnavailable),
+    retry_backoff=1,
+    retry_backoff_max=30,
+    max_retries=LOCK_OUT_TRIES,
+    **SHORT,
+)
+def lock_out(uuid: str) -> None:
+    lockout.lock_out(core(), uuid)
 
 
 @app.task(name=queue.SLEEP, base=SessionTask, **SHORT)
@@ -125,12 +139,12 @@ def backup(uuid: str) -> None:
 
 @app.task(name=queue.READ_BACKUP, **SHORT)
 def read_backup(name: str, ticket: str) -> None:
-    answering.read(context().core, readers(), name, ticket)
+    answering.read(core(), readers(), name, ticket)
 
 
 @app.task(name=queue.DELETE_BACKUP, **SHORT)
 def delete_backup(name: str, ticket: str) -> None:
-    answering.delete(context().core, name, ticket)
+    answering.delete(core(), name, ticket)
 
 
 @app.task(name=queue.SWEEP_IDLE, **SWEEP)

@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 FOLDER = Path(".local", "state", "workspace")
 """Below HOME: where the signs are."""
 
-EDITOR, TERMINALS, UNSAVED, NOTICE = "editor", "terminals.json", "unsaved.json", "notice.json"
+EDITOR, TERMINALS, UNSAVED, NOTICE, LOCKOUT = "editor", "terminals.json", "unsaved.json", "notice.json", "lockout"
 """Touched when something is done in the editor; what goes on in terminals; names of files with unsaved changes; the
-sleep that is to be announced."""
+sleep that is to be announced; touched when every connection to the editor is to end."""
 
 HEARTBEAT = Path(".local", "share", "code-server", "heartbeat")
 """Below HOME: what code-server touches while a page is open. A poor sign, for an editor that gives no other."""
@@ -101,6 +101,13 @@ def announce(home: Path, seconds: float) -> None:
     draft = path.with_name(f".{NOTICE}")
     draft.write_text(json.dumps({"sleeps_at": round(time.time() + seconds, 1)}))
     draft.replace(path)
+
+
+def lock_out(home: Path) -> None:
+    """Have every connection to the editor ended. OSError when the volume is full."""
+    path = home / FOLDER / LOCKOUT
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.touch()
 
 
 def read_json(path: Path) -> Mapping[str, Any]:

@@ -101,6 +101,11 @@ class Bus:
         """No more events: those who watch may go."""
         with self._lock:
             self._closed = True
+        self.dismiss()
+
+    def dismiss(self) -> None:
+        """Those who watch now are to go; others may come."""
+        with self._lock:
             for watchers in self._watchers.values():
                 for watcher in watchers:
                     with contextlib.suppress(queue.Full):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from app.agent.activity import announce
+from app.agent.activity import announce, lock_out
 from app.agent.events import Event, outcome_event
 from app.agent.risk import at_risk
 from app.agent.service import Agent
@@ -127,10 +127,8 @@ def create_app(agent: Agent) -> Flask:
     @app.post("/checkpoint")
     def checkpoint() -> Response:
         _loaded(agent)
-        try:
+        with _writing():
             agent.state.fold()
-        except OSError:
-            raise Problem(503, "disk", "The workspace can't be written to.", retry=True) from None
         return jsonify(agent.state.documents().as_json())
 
     @app.post("/notice")
@@ -138,10 +136,15 @@ def create_app(agent: Agent) -> Flask:
         seconds = _object().get("seconds")
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= NOTICE_MOST:
             raise Problem(400, "bad_request", f"`seconds` is a number up to {NOTICE_MOST:g}.")
-        try:
+        with _writing():
             announce(agent.settings.home, seconds)
-        except OSError:
-            raise Problem(503, "disk", "The workspace can't be written to.", retry=True) from None
+        return jsonify({})
+
+    @app.post("/lockout")
+    def lockout() -> Response:
+        agent.bus.dismiss()
+        with _writing():
+            lock_out(agent.settings.home)
         return jsonify({})
 
     @app.post("/risk")
@@ -196,6 +199,15 @@ def _below(prefix: str, served: WSGIApplication) -> WSGIApplication:
         return served(environ, start_response)
 
     return serve
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """Tell of a disk that can't be written to."""
+    try:
+        yield
+    except OSError:
+        raise Problem(503, "disk", "The workspace can't be written to.", retry=True) from None
 
 
 def _loaded(agent: Agent) -> None:

@@ -7,7 +7,7 @@ import time
 from flask import Response
 
 from app.api.blueprint import Blueprint
-from app.api.context import core, reply
+from app.api.context import core, reply, request_id
 from app.api.schemas import ActionSchema, OpenedSchema, TokenSchema
 from app.api.security import check_session, visible_session
 from app.api.visits import PARAMETER
@@ -46,9 +46,9 @@ def token(uuid: str) -> Response:
 @blp.response(200, ActionSchema)
 @blp.operation("revokeAccess", 404, body=True)
 def revoke(uuid: str) -> Response:
-    """Take back every cookie, link and token of this session. WebSockets that are open stay open until it sleeps."""
+    """Take back every cookie, link and token of this session. Connections that are open end seconds later."""
     check_session(uuid)
-    core().sessions.revoke(uuid)
+    core().sessions.revoke(uuid, request_id())
     return reply({"uuid": uuid, "action": "revoke", "status": "success"})
 
 

@@ -11,7 +11,6 @@ import time
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
 
 from flask import Response, current_app, g, request
 from marshmallow import Schema, fields, validate
@@ -20,10 +19,10 @@ from app.api.blueprint import Blueprint
 from app.api.context import KEYRING, core, request_id
 from app.api.pages import Pages
 from app.api.verdicts import RETRY_PATH, Outcome, Verdict, judge, judge_agent
-from app.api.visits import Visit, from_nginx, from_traefik
+from app.api.visits import Visit, from_nginx, from_traefik, target
 from app.problems import Problem, problem_response
 from app.sessions.errors import StateUnavailable
-from app.sessions.model import PHASES, UUID_PATTERN, Record, Status
+from app.sessions.model import PHASES, Record, Status
 from app.sessions.passes import COOKIE, Kind, Pass
 
 blp = Blueprint("door", __name__, description="For the ingress: who gets into a workspace.")
@@ -65,12 +64,16 @@ REFUSALS = {
     ),
 }
 
-
-NGINX = {303: 401, 503: 401, 401: 403, 404: 403}
+NGINX = {302: 401, 303: 401, 503: 401, 401: 403, 404: 403}
+"""What is said to nginx instead: `auth_request` knows 2xx, 401 and 403, and takes all else for an error. 401 is for
+whatever goes on by itself: its `auth-signin` leads to /auth/again from there, and brings the cookie along."""
 
 
 class VerifyQuery(Schema):
+    """`host` is nginx's `$host`: of the server by which it chose where the request goes."""
+
     proxy = fields.String(load_default="traefik", validate=validate.OneOf(["traefik", "nginx"]))
+    host = fields.String(load_default="")
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,8 @@ def verify(query: dict[str, str]) -> Response:
     """Whether a visitor gets through to a workspace; for the ingress, which says in X-Forwarded-* whose request it
     is (`proxy=nginx`: in X-Original-*)."""
     settings = core().settings
-    visit = (from_nginx if query["proxy"] == "nginx" else from_traefik)(request.headers, settings)
+    nginx = query["proxy"] == "nginx"
+    visit = from_nginx(request.headers, settings, query["host"]) if nginx else from_traefik(request.headers, settings)
     # Not from outside: the ingress reaches it by another name, and its answers hold what an agent is opened with.
     if visit is None or (settings.api_host and request.host.partition(":")[0] == settings.api_host):
         raise Problem(400, "no_visit", "This is for the ingress, which tells of a workspace's visitor.")
@@ -102,7 +106,9 @@ def verify(query: dict[str, str]) -> Response:
     now = time.time()
     held = held_by(visit, now)
     response = at_agent(visit, held, now) if visit.agent else at_workspace(visit, held, now)
-    return for_nginx(response, visit) if query["proxy"] == "nginx" else response
+    if nginx:
+        response.status_code = NGINX.get(response.status_code, response.status_code)
+    return response
 
 
 @blp.route("/auth/waking", methods=["GET"])
@@ -119,16 +125,24 @@ def waking() -> Response:
 
 @blp.route("/auth/again", methods=["GET"])
 @blp.arguments(AgainQuery, location="query")
-@blp.response(200, {"type": "string"}, content_type="text/html", description="A page that goes back by itself.")
+@blp.response(302, description="Back there without the link.")
+@blp.alt_response(503, description="The workspace is being woken; the page goes back there by itself.")
 @blp.operation("again", 400, anonymous=True)
 def again(query: dict[str, str]) -> Response:
-    """Where nginx sends a visitor whose workspace is being woken (`auth-signin`): goes back there every 2 s."""
-    url = urlsplit(query["rd"])
-    uuid = url.netloc.removeprefix("vs-code-")[:8]
-    if not UUID_PATTERN.fullmatch(uuid) or f"{url.scheme}://{url.netloc}" != core().settings.workspace_url(uuid):
+    """Where nginx sends a visitor (`auth-signin`) whose link was good: back without it; and whose workspace is being
+    woken: to a page that goes back every second. It knows nothing of the session, and tells nothing."""
+    goal = target(query["rd"], core().settings)
+    if goal is None:
         raise Problem(400, "no_visit", "This leads back to workspaces only.")
-    text = "This page goes on to it by itself."
-    return pages().show("again.html", 200, title="Waking the workspace", text=text, back=url.geturl())
+    g.expected = True
+    back = core().settings.workspace_url(goal.uuid) + goal.without_link
+    if goal.has_link and not goal.agent:
+        return Response(status=302, headers={"Location": back, "Referrer-Policy": "no-referrer"})
+    if goal.agent or "text/html" not in request.headers.get("Accept", ""):
+        return not_up("unknown", {})
+    headers = {"Retry-After": RETRY_AFTER, STATUS_HEADER: "unknown"}
+    text = "This page goes on to it by itself. If it stays for long, ask where you found the workspace what is wrong."
+    return pages().show("again.html", 503, headers, title="Waking the workspace", text=text, back=back)
 
 
 def held_by(visit: Visit, now: float) -> Pass | None:
@@ -215,7 +229,7 @@ def starting(visit: Visit, record: Record, now: float) -> Response:
     elapsed = max(0, round((now - record.requested_at) * 1000)) if record.requested_at else 0
     reason = record.reason if record.status is Status.FAILED else ""
     if visit.page:
-        return waking_page(record.status, record.phases, elapsed, estimate_ms(), reason)
+        return waking_page(record.status, record.phases, elapsed, core().fleet.usual_start("wake") or 0, reason)
     return not_up(record.status, record.phases, elapsed, reason)
 
 
@@ -243,24 +257,6 @@ def not_up(status: str, phases: Any, elapsed: int = 0, reason: str = "") -> Resp
     more = {"session_status": status, "phases": dict(phases), "elapsed_ms": elapsed, "reason": reason}
     headers = {"Retry-After": RETRY_AFTER, STATUS_HEADER: status}
     return problem_response(Problem(503, "workspace_not_up", text, headers=headers, more=more))
-
-
-def estimate_ms() -> int:
-    """How long a wake takes by what was counted of all of them, 0 for not known."""
-    counted = core().fleet.starts().get(("wake", PHASES[-1]))
-    median = counted.median() if counted else None
-    return round(median * 1000) if median else 0
-
-
-def for_nginx(response: Response, visit: Visit) -> Response:
-    """What nginx can make use of: `auth_request` knows 2xx, 401 and 403, and takes all else for an error. So a link is
-    let through with its cookie, and 401 is said of whatever waits: `auth-signin` leads from there to /auth/again."""
-    if response.status_code == HTTPStatus.FOUND:
-        through = let_through(visit)
-        through.headers.extend([("Set-Cookie", each) for each in response.headers.getlist("Set-Cookie")])
-        return through
-    response.status_code = NGINX.get(response.status_code, response.status_code)
-    return response
 
 
 def pages() -> Pages:

@@ -15,7 +15,7 @@ from app.api.context import core, reply, request_id
 from app.api.idempotency import name_of_request
 from app.api.prefer import longest_wait, wanted_wait
 from app.api.schemas import ChatSchema, ConversationSchema, MessageSchema, PageQuerySchema, PromptSchema
-from app.api.security import visible_past, visible_session
+from app.api.security import caller, visible_past, visible_session
 from app.api.streams import follow_message, message_of, streamed
 from app.problems import Problem
 from app.sessions.delivery import Deliveries
@@ -107,7 +107,7 @@ def chat_events(record: Record, text: str, message_id: str) -> Iterator[str]:
     """Send a prompt; answers the lines of the stream about it."""
     after = core().events.last_id(record.uuid)
     taken = bring(record, text, message_id)
-    return follow_message(core(), record.uuid, taken.message, after)
+    return follow_message(core(), record.uuid, taken.message, after, held=caller().held)
 
 
 def chat_answer(uuid: str, message: Message) -> Response:

@@ -13,12 +13,14 @@ from typing import Any, cast
 from flask import Response, current_app, request
 
 from app.api.context import core
+from app.api.security import caller
 from app.problems import Problem
 from app.sessions.core import Core
 from app.sessions.errors import MessageNotFound, SessionNotFound, StateUnavailable
-from app.sessions.events import ID_PATTERN
+from app.sessions.events import ID_PATTERN, REVOKED, SessionEvent
 from app.sessions.inbox import FINISHED, Message, State
 from app.sessions.model import Record, Status, iso
+from app.sessions.passes import Pass
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,8 @@ def event_stream(uuid: str) -> Response:
     after = _resume_point(request.headers.get("Last-Event-ID"))
     position = after if after is not None else service.events.last_id(uuid)
     record = service.sessions.get(uuid)
-    return streamed(lambda: follow(service, record, position, announce=after is None))
+    held = caller().held
+    return streamed(lambda: follow(service, record, position, announce=after is None, held=held))
 
 
 def streamed(begin: Callable[[], Iterator[str]]) -> Response:
@@ -62,10 +65,16 @@ def streamed(begin: Callable[[], Iterator[str]]) -> Response:
 
 
 def follow(
-    service: Core, record: Record, position: str, *, announce: bool, heartbeat: float = HEARTBEAT
+    service: Core,
+    record: Record,
+    position: str,
+    *,
+    announce: bool,
+    held: Pass | None = None,
+    heartbeat: float = HEARTBEAT,
 ) -> Iterator[str]:
     """The lines of a stream: the state as it is (when `announce`), then every event after `position`,
-    until the session is terminated or gone."""
+    until the session is terminated or gone, or what the caller `held` was taken back."""
     if announce:
         yield sse(position, "state", {"status": record.status, "reason": record.reason or None})
     over = record.status is Status.TERMINATED
@@ -77,7 +86,8 @@ def follow(
             if event is not None:
                 yield sse(event.id, event.type, event.data)
                 quiet_since = time.monotonic()
-                if event.type == "state" and event.data.get("status") == Status.TERMINATED:
+                ended = event.type == "state" and event.data.get("status") == Status.TERMINATED
+                if ended or taken_back(held, event):
                     return
             elif over:
                 return
@@ -90,16 +100,25 @@ def follow(
 
 
 def follow_message(
-    service: Core, uuid: str, message: Message, position: str, *, heartbeat: float = HEARTBEAT
+    service: Core,
+    uuid: str,
+    message: Message,
+    position: str,
+    *,
+    held: Pass | None = None,
+    heartbeat: float = HEARTBEAT,
 ) -> Iterator[str]:
     """The lines of a stream about one message: its session's states, what the agent tells of its work on it, and
-    at last the message itself with its response, or as it is when the stream has lasted long enough."""
+    at last the message itself with its response, or as it is when the stream has lasted long enough. It ends without
+    that when what the caller `held` was taken back."""
     quiet_since = time.monotonic()
     last = position
     try:
         if not message.finished:
             for event in service.events.follow(uuid, position, LIFETIME):
                 if event is not None:
+                    if taken_back(held, event):
+                        return
                     last = event.id
                     about = event.type == "state" or event.data.get("message_id") == message.id
                     ended = event.type == "message" and about and event.data.get("state") in FINISHED
@@ -119,6 +138,11 @@ def follow_message(
         yield sse(last, "message", message_of(uuid, message))
     except (StateUnavailable, MessageNotFound) as error:
         log.info("event stream ended early: %s", error)
+
+
+def taken_back(held: Pass | None, event: SessionEvent) -> bool:
+    """Whether this event says that the caller's pass is good no more; a key is never taken back so."""
+    return held is not None and event.type == REVOKED and held.door < event.data["door"]
 
 
 def message_of(uuid: str, message: Message) -> dict[str, Any]:

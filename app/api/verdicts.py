@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from app.api.visits import Visit
-from app.sessions.model import GONE, Record, Status
+from app.sessions.model import GONE, PHASES, Record, Status
 from app.sessions.passes import Kind, Pass
 
 RETRY_PATH = "/.session/retry"
@@ -14,6 +14,10 @@ RETRY_PATH = "/.session/retry"
 
 RENEWALS = 12
 """Into so many parts a cookie's life is cut: one from an earlier part than the present is renewed when it is used."""
+
+SETTLING = 1.0
+"""s after a start is done in which a Service's address may lead nowhere yet: kube-proxy acts once a second at most
+(its `minSyncPeriod`). Measured: up to 0.25 s, in one wake of four."""
 
 
 class Outcome(StrEnum):
@@ -66,6 +70,8 @@ def judge(visit: Visit, record: Record | None, held: Pass | None, own_origin: st
     by_person = visit.person and held.kind is Kind.COOKIE
     if record.status is not Status.ACTIVE:
         return Verdict(Outcome.NOT_UP, wake=by_person and record.status is Status.SLEEPING)
+    if visit.by_service and visit.page and now < came_up(record) + SETTLING:
+        return Verdict(Outcome.NOT_UP)
     # What comes back with a handshake's answer is lost.
     aging = (now - held.issued_at) * RENEWALS > held.expires_at - held.issued_at
     return Verdict(Outcome.PASS, use=visit.person, renew=held.kind is Kind.COOKIE and aging and not visit.socket)
@@ -80,6 +86,12 @@ def judge_agent(record: Record | None, held: Pass | None, keyed: bool) -> Verdic
     if not allowed:
         return Verdict(Outcome.NO_PASS)
     return Verdict(Outcome.PASS if record.status is Status.ACTIVE else Outcome.NOT_UP)
+
+
+def came_up(record: Record) -> float:
+    """When the latest start was done, in s since the epoch; 0 for not known."""
+    ready = record.phases.get(PHASES[-1])
+    return 0.0 if ready is None else record.requested_at + ready / 1000
 
 
 def holds(held: Pass, record: Record) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 from werkzeug.datastructures import Headers
 
@@ -30,7 +30,8 @@ CRAWLER = re.compile(r"bot\b|crawl|spider|slurp|preview|facebookexternalhit|what
 class Visit:
     """One request. `agent` says that it is for the agent (of `uuid`), at the API's host, and not for the workspace's
     own; `socket` that it is a WebSocket's handshake; `embedded` that a page of another origin asks for something to use
-    within itself; `person` that somebody opens a page, `page` that the answer may be one."""
+    within itself; `person` that somebody opens a page, `page` that the answer may be one; `by_service` that the ingress
+    reaches a workspace by the address of its Service, which leads to a new pod a moment after it is ready."""
 
     uuid: str
     agent: bool
@@ -46,6 +47,7 @@ class Visit:
     embedded: bool
     person: bool
     page: bool
+    by_service: bool
 
     @property
     def link(self) -> str:
@@ -57,8 +59,7 @@ class Visit:
     @property
     def without_link(self) -> str:
         """Its path and query, the link's secret aside."""
-        kept = "&".join(part for part in self.query.split("&") if not part.startswith(PARAMETER))
-        return self.path + (f"?{kept}" if kept else "")
+        return without_link(self.path, self.query)
 
     @property
     def acts(self) -> bool:
@@ -69,21 +70,67 @@ class Visit:
 def from_traefik(headers: Headers, settings: Settings) -> Visit | None:
     """The visit of a `forwardAuth` call; None when it is of no host of ours, or no such call."""
     host, uri = headers.get("X-Forwarded-Host", ""), headers.get("X-Forwarded-Uri", "")
-    return _visit(headers, settings, host, uri, headers.get("X-Forwarded-Method", ""))
+    return _visit(headers, settings, host, uri, headers.get("X-Forwarded-Method", ""), by_service=False)
 
 
-def from_nginx(headers: Headers, settings: Settings) -> Visit | None:
-    """The visit of an `auth_request` call of ingress-nginx; None as above."""
-    url = urlsplit(headers.get("X-Original-URL", ""))
-    uri = url._replace(scheme="", netloc="").geturl()
-    return _visit(headers, settings, url.netloc, uri, headers.get("X-Original-Method", ""))
+def from_nginx(headers: Headers, settings: Settings, server: str) -> Visit | None:
+    """The visit of an `auth_request` call of ingress-nginx; None as above, and when the URL it tells is of another host
+    than `server`, the name by which it chose where the request goes: with an absolute URL in its first line a
+    request has two, and the one told is the other."""
+    host, uri = _split(headers.get("X-Original-URL", ""))
+    if _name(host) != server.lower():
+        return None
+    return _visit(headers, settings, host, uri, headers.get("X-Original-Method", ""), by_service=True)
 
 
-def _visit(headers: Headers, settings: Settings, host: str, uri: str, method: str) -> Visit | None:
-    # A path may begin with two slashes, which would pass for a host.
+@dataclass(frozen=True)
+class Target:
+    """Where a URL leads that nginx tells of a visitor: to the workspace, or the agent, of `uuid`."""
+
+    uuid: str
+    agent: bool
+    path: str
+    query: str
+
+    @property
+    def has_link(self) -> bool:
+        return any(part.startswith(PARAMETER) for part in self.query.split("&"))
+
+    @property
+    def without_link(self) -> str:
+        """Its path and query, the link's secret aside."""
+        return without_link(self.path, self.query)
+
+
+def target(url: str, settings: Settings) -> Target | None:
+    """The target of an absolute URL, None for any that is not of ours."""
+    host, uri = _split(url)
     path, _, query = uri.partition("?")
-    name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
-    uuid, agent = _whom(name.lower(), path, settings)
+    uuid, agent = _whom(_name(host), path, settings)
+    return Target(uuid, agent, path, query) if uuid and path and uri.isprintable() else None
+
+
+def without_link(path: str, query: str) -> str:
+    """Path and query, the link's secret aside."""
+    kept = "&".join(part for part in query.split("&") if not part.startswith(PARAMETER))
+    return path + (f"?{kept}" if kept else "")
+
+
+def _split(url: str) -> tuple[str, str]:
+    """Host, with port, and the rest of an absolute URL, as they are written: a path may begin with two slashes, which
+    would pass for a host."""
+    host, slash, rest = url.partition("://")[2].partition("/")
+    return host, slash + rest
+
+
+def _name(host: str) -> str:
+    """Without its port, in lower case."""
+    return re.sub(r":\d+$", "", host).lower()
+
+
+def _visit(headers: Headers, settings: Settings, host: str, uri: str, method: str, *, by_service: bool) -> Visit | None:
+    path, _, query = uri.partition("?")
+    uuid, agent = _whom(_name(host), path, settings)
     if not uuid or not method or not path.startswith("/"):
         return None
     cookies = headers.get("Cookie", "")
@@ -106,6 +153,7 @@ def _visit(headers: Headers, settings: Settings, host: str, uri: str, method: st
         embedded=_is_embedded(headers),
         person=person,
         page=method == "GET" and _accepts_pages(headers),
+        by_service=by_service,
     )
 
 
@@ -115,8 +163,10 @@ def _whom(host: str, path: str, settings: Settings) -> tuple[str, bool]:
     uuid = name.removeprefix("vs-code-")
     if domain == settings.workspace_domain.lower() and name != uuid and re.fullmatch(r"[0-9a-z]{8}", uuid):
         return uuid, False
-    if host and host == settings.agents_host().lower() and (match := AGENT_PATH.match(path)):
-        return match[1], True
+    # With `..` in it, written out or not, a path is one agent's here and may be another's for the ingress.
+    if host and host == settings.agents_host().lower() and ".." not in unquote(path):
+        match = AGENT_PATH.match(path)
+        return (match[1], True) if match else ("", False)
     return "", False
 
 

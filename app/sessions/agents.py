@@ -113,6 +113,10 @@ class AgentClient:
         """Have it announced in the editor that the workspace sleeps in so many seconds, unless it is used."""
         self._request(agent, "POST", "/notice", {"seconds": round(seconds, 1)})
 
+    def lock_out(self, agent: Agent) -> None:
+        """Have every connection to the workspace ended: those who still have a good pass come back."""
+        self._request(agent, "POST", "/lockout", {})
+
     def risk(self, agent: Agent) -> Mapping[str, Any]:
         """What a stop of the workspace would put at risk, as app/sessions/risk.py reads it; empty for nothing."""
         return read_risk(self._request(agent, "POST", "/risk", {}, timeout=RISK_TIMEOUT))

@@ -17,6 +17,9 @@ from app.sessions.redis_errors import redis_errors
 ID_PATTERN = re.compile(r"\d{1,20}(-\d{1,20})?")
 FROM_START = "0-0"
 
+REVOKED = "revoked"
+"""The type of the event that passes were taken back; its `door` is the first whose passes are good again."""
+
 EVENTS_KEPT = 1_000
 """Events of one session that can be read again: its agent's last minute, at 20 batches of tokens a second."""
 
@@ -26,8 +29,8 @@ EVENTS_KEPT_ASLEEP = 100
 
 @dataclass(frozen=True)
 class SessionEvent:
-    """`id` grows; `data` is JSON-ready. `type` is `state`, `phase`, `backup`, `idle_warning` or `risk`; `message` for
-    a prompt's state, and what the agent tells of its work on one: `token`, `tool_call`, `tool_result`."""
+    """`id` grows; `data` is JSON-ready. `type` is `state`, `phase`, `backup`, `idle_warning`, `risk` or `revoked`;
+    `message` for a prompt's state, and what the agent tells of its work on one: `token`, `tool_call`, `tool_result`."""
 
     id: str
     type: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import json
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,10 @@ WORKER_SILENCE = 15.0
 START_BUCKETS = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds (s) of what the phases of starts are counted by; a start in a cluster takes about 1."""
 
+RECENT = 25
+"""Starts of a kind by which the next is estimated: enough for one slow one not to count, and few enough that a slower
+or quicker cluster shows."""
+
 WATCHER_SILENCE = 10.0
 """s: the watcher reports every second; a silent one means the records may be untrue."""
 
@@ -32,15 +37,6 @@ class Histogram:
 
     counts: tuple[int, ...]
     total: float
-
-    def median(self) -> float | None:
-        """About how long half of them took at most (s), within its bucket by proportion; None of none."""
-        half, before, lower = sum(self.counts) / 2, 0, 0.0
-        for count, upper in zip(self.counts, (*START_BUCKETS, START_BUCKETS[-1]), strict=True):
-            if count and before + count >= half:
-                return lower + (upper - lower) * (half - before) / count
-            before, lower = before + count, upper
-        return None
 
 
 class Fleet:
@@ -88,7 +84,17 @@ class Fleet:
                 bucket = bisect.bisect_left(START_BUCKETS, ms / 1000)
                 pipe.hincrby(keys.STARTS, f"{kind}:{phase}:{bucket}", 1)
                 pipe.hincrby(keys.STARTS, f"{kind}:{phase}:ms", ms)
+            if phases:
+                recent = keys.RECENT_STARTS.format(kind=kind)
+                pipe.lpush(recent, max(phases.values()))
+                pipe.ltrim(recent, 0, RECENT - 1)
             pipe.execute()
+
+    def usual_start(self, kind: str) -> int | None:
+        """How many ms the recent starts of this kind took, their median; None where there was none."""
+        with redis_errors():
+            recent = self._redis.lrange(keys.RECENT_STARTS.format(kind=kind), 0, RECENT - 1)
+        return round(statistics.median(map(int, recent))) if recent else None
 
     def starts(self) -> dict[tuple[str, str], Histogram]:
         """What was counted of all starts, by kind and phase."""

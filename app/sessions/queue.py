@@ -18,6 +18,7 @@ RESTORE = "sessions.restore"
 TEARDOWN = "sessions.teardown"
 DELIVER = "sessions.deliver"
 WARN = "sessions.warn"
+LOCK_OUT = "sessions.lock_out"
 
 READ_BACKUP = "backups.read"
 DELETE_BACKUP = "backups.delete"
@@ -37,6 +38,7 @@ ROUTES: Mapping[str, str] = {
     WAKE: "wake",
     DELIVER: "deliver",
     WARN: "deliver",
+    LOCK_OUT: "deliver",
     SLEEP: "lifecycle",
     READ_BACKUP: "lifecycle",
     SWEEP_IDLE: "lifecycle",

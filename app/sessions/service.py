@@ -14,7 +14,7 @@ from typing import Any
 from app.sessions import keys, queue
 from app.sessions.backups import Backup, BackupIndex
 from app.sessions.errors import BackupInUse, IllegalState, InvalidRequest, SessionError, Superseded
-from app.sessions.events import EventLog
+from app.sessions.events import REVOKED, EventLog
 from app.sessions.inbox import Inbox, Message, Taken
 from app.sessions.model import (
     GONE,
@@ -189,14 +189,19 @@ class SessionService:
             delete_backup=backup,
         )
 
-    def revoke(self, uuid: str) -> Record:
-        """Take back every pass to the session's workspace that there is."""
+    def revoke(self, uuid: str, request_id: str = "") -> Record:
+        """Take back every pass to the session's workspace that there is, and have the connections ended that were
+        made with one."""
         for _ in range(REVOKE_TRIES):
             door = self._store.get(uuid).door
             try:
-                return self._store.change(uuid, self._clock(), expect={"door": door}, door=door + 1).record
+                event = (REVOKED, {"door": door + 1})
+                changed = self._store.change(uuid, self._clock(), expect={"door": door}, door=door + 1, event=event)
             except Superseded:
                 continue  # another call has taken some back; those given out since are ours to take
+            if changed.record.status in UP:
+                self._tasks.send(queue.LOCK_OUT, uuid, request_id=request_id)
+            return changed.record
         raise Superseded(f"Session {uuid} is being revoked by others all the time.")
 
     def request_backup(self, uuid: str, request_id: str = "") -> Record:

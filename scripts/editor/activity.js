@@ -9,6 +9,7 @@
 const fs = require("node:fs");
 const os = require("node:os");
 const path = require("node:path");
+const { read, childrenOf, childrenOfType } = require("./proc");
 
 const LOOK = 5_000; // ms between two looks.
 const TICKS = 100; // Linux tells processor time in hundredths of a second (sysconf(3), _SC_CLK_TCK).
@@ -17,24 +18,6 @@ const NAMES = 20; // Jobs that are told by name.
 
 const folder = path.join(os.homedir(), ".local", "state", "workspace");
 const file = path.join(folder, "terminals.json");
-
-function read(name) {
-  try {
-    return fs.readFileSync(name, "utf8");
-  } catch {
-    return ""; // It ended.
-  }
-}
-
-function childrenOf(pid) {
-  let threads = [];
-  try {
-    threads = fs.readdirSync(`/proc/${pid}/task`);
-  } catch {
-    // It ended.
-  }
-  return threads.flatMap((thread) => read(`/proc/${pid}/task/${thread}/children`).split(" ").filter(Boolean).map(Number));
-}
 
 // Of one process: its name, when it started, and the processor time of its own and of its children that ended, in
 // ticks (proc(5), /proc/pid/stat). A name may hold anything, brackets and blanks too.
@@ -63,8 +46,7 @@ function terminalOf(pid) {
 
 // The shells: what VS Code's process for terminals has started in one. It also runs programs for itself.
 function shellsBelow(pid) {
-  const hosts = childrenOf(pid).filter((child) => read(`/proc/${child}/cmdline`).includes("--type=ptyHost"));
-  return hosts.flatMap(childrenOf).filter(terminalOf);
+  return childrenOfType(pid, "ptyHost").flatMap(childrenOf).filter(terminalOf);
 }
 
 function typedAt(pid) {

@@ -25,6 +25,7 @@ async function serve() {
     wrapper.preventExit();
     const server = await runCodeServer(args);
     wrapper.onDispose(() => server.dispose());
+    require("./lockout").start(server.server);
     require("./activity").start();
   } catch (error) {
     console.error(error.message);

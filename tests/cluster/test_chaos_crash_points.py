@@ -56,12 +56,23 @@ class Killed:
         self._note(step, made, calls)
         return [first, *made]
 
-    def acting(self, step: str, sessions: Sequence[str], act: Callable[[str], object], skip: int = 0) -> list[str]:
-        """Do it to as many sessions as it takes calls, and one more; answers which. `skip` calls are passed over."""
+    def acting(
+        self,
+        step: str,
+        sessions: Sequence[str],
+        act: Callable[[str], object],
+        skip: int = 0,
+        more: Callable[[int], list[str]] | None = None,
+    ) -> list[str]:
+        """Do it to as many sessions as it takes calls, and one more; answers which. `skip` calls are passed over;
+        `more` makes the sessions that are missing: what waits for a pod to end has a call for each look."""
         first, *others = sessions
         self.manager.plan(first, MANY)
         act(first)
         calls = self._calls(first)
+        missing = calls - skip - len(others)
+        if more and missing > 0:
+            others += more(missing)
         chosen = others[: calls - skip]
         for call, uuid in enumerate(chosen, skip + 1):
             self.manager.plan(uuid, call)
@@ -127,14 +138,14 @@ def test_what_was_asked_for_happens_whatever_call_was_a_workers_last(manager: Ma
         assert all(together(lambda uuid: manager.holds(uuid, whose=gone[0]), restored))
         assert {len(pods[uuid]) for uuid in restored} == {1}
 
-        gone += killed.acting("delete", restored, manager.delete, skip=len(gone) - 1)
+        gone += killed.acting("delete", restored, manager.delete, skip=len(gone) - 1, more=manager.awake)
         manager.wait_status(gone, "terminated", 0)
         manager.wait_backups(gone)
         left = set(alive + restored) - set(gone)
         together(manager.delete_unsaved, left)
         manager.wait_status(left, "terminated", 0)
     killed.at_every_call_of("create", "sleep", "wake", "backup", "delete", "restore")
-    everyone = alive + restored
+    everyone = {*alive, *restored, *gone}
     assert [each for uuid in everyone for each in manager.objects(uuid)] == []
     assert manager.redis.keys("queue:*") + manager.redis.keys("lease:????????*") == []
     assert manager.redis.llen("dead_letters") == 0

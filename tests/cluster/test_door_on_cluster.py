@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext
+import requests
+from playwright.sync_api import Browser, WebSocket, expect
 
-from app.sessions.passes import COOKIE
-from tests.browser import expect_editor, expect_file, open_editor
-from tests.cluster.product import LET_IN, Api, kubectl
+from tests.browser import (
+    HANDSHAKE,
+    PATIENCE,
+    cookie_of,
+    expect_all_closed,
+    expect_editor,
+    expect_file,
+    open_editor,
+    opens_socket,
+)
+from tests.cluster.product import LET_IN, Api, kubectl, ready_pods
 from tests.service import wait_for
-
-HANDSHAKE = {
-    "Connection": "Upgrade",
-    "Upgrade": "websocket",
-    "Sec-WebSocket-Version": "13",
-    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-}
 
 
 @pytest.fixture(scope="module")
@@ -36,33 +39,112 @@ def sessions(api: Api) -> Iterator[list[Any]]:
         api.call("DELETE", f"/session/{each['uuid']}?backup=false")
 
 
-def cookie_of(context: BrowserContext) -> str:
-    (cookie,) = [f"{COOKIE}={each.get('value')}" for each in context.cookies() if each.get("name") == COOKIE]
-    return cookie
-
-
 def test_a_link_works_once_and_its_cookie_for_its_own_workspace_and_pages(
     api: Api, browser: Browser, sessions: list[Any]
 ) -> None:
     """Another browser, another session's cookie, and the sibling's, a foreign and a missing Origin are refused."""
     mine, other = sessions
     link = api.link(mine["uuid"])
-    context, stranger = browser.new_context(), browser.new_page()
+    context, stranger = browser.new_context(bypass_csp=True), browser.new_page()
     page = open_editor(context, link)
     assert "workspace-link" not in page.url
     for url, status in ((link, 403), (mine["workspace_url"], 401)):
         answer = stranger.goto(url)
         assert answer is not None
         assert answer.status == status
-    cookie = cookie_of(context)
+    sibling = open_editor(browser.new_context(bypass_csp=True), api.link(other["uuid"]))
+    foreign = context.new_page()
+    foreign.goto(f"{api.url}/livez")
+    assert opens_socket(page, mine) == ""
+    for elsewhere in (sibling, foreign):
+        assert "WebSocket connection to" in opens_socket(elsewhere, mine)
+    cookie = cookie_of(context, mine)
     assert api.visit(mine, Cookie=cookie).status_code in LET_IN
     assert api.visit(other, Cookie=cookie).status_code == 401
     for origin in ({}, {"Origin": other["workspace_url"]}, {"Origin": "https://example.com"}):
         assert api.visit(mine, Cookie=cookie, **HANDSHAKE, **origin).status_code == 403
     api.call("POST", f"/session/{mine['uuid']}/revoke")
     assert api.visit(mine, Cookie=cookie).status_code == 401
+    for each in (context, sibling.context, stranger.context):
+        each.close()
+
+
+def test_a_workspace_that_can_not_start_shows_why_and_goes_on_when_it_can(
+    api: Api, browser: Browser, sessions: list[Any]
+) -> None:
+    """Its button tries again at once; when there is room the page is the editor by itself."""
+    session = sessions[0]
+    uuid = session["uuid"]
+    context = browser.new_context()
+    page = open_editor(context, api.link(uuid))
+    page.goto("about:blank")
+    api.call("POST", f"/session/{uuid}/scale-down")
+    with no_room_for_pods():
+        page.goto(session["workspace_url"])
+        expect(page.get_by_text("quota for workspaces is used up")).to_be_visible(timeout=PATIENCE)
+        before = api.call("GET", f"/session/{uuid}/status")["session"]["generation"]
+        page.get_by_role("button", name="Try again").click()
+        wait_for(
+            lambda: api.call("GET", f"/session/{uuid}/status")["session"]["generation"] == before + 1, "another try"
+        )
+    expect_editor(page)
     context.close()
-    stranger.close()
+
+
+@contextmanager
+def no_room_for_pods() -> Iterator[None]:
+    """The workspaces' quota is used up, until the block is done."""
+
+    def allow(pods: str) -> None:
+        kubectl(
+            "patch", "resourcequota", "workspaces", "--type=merge", "-p", f'{{"spec":{{"hard":{{"pods":"{pods}"}}}}}}'
+        )
+
+    allowed = kubectl("get", "resourcequota", "workspaces", "-o", "jsonpath={.spec.hard.pods}")
+    allow("0")
+    try:
+        yield
+    finally:
+        allow(allowed)
+
+
+def test_revoking_ends_the_connections_that_are_open(api: Api, browser: Browser, sessions: list[Any]) -> None:
+    """The page stays without them; what runs beside the editor goes on, in the same pod."""
+    uuid = sessions[1]["uuid"]
+    before = ready_pods(uuid)
+    page = browser.new_page()
+    opened: list[WebSocket] = []
+    page.on("websocket", lambda socket: opened.append(socket))
+    page.goto(api.link(uuid))
+    expect_editor(page)
+    wait_for(lambda: "extensionHost" in processes_of(uuid), "the page's extensions to be started")
+    api.call("POST", f"/session/{uuid}/revoke")
+    expect_all_closed(page, opened)
+    assert "extensionHost" not in processes_of(uuid)
+    assert ready_pods(uuid) == before
+    page.context.close()
+
+
+def test_an_agent_is_found_under_the_apis_host_while_its_workspace_is_up(api: Api, sessions: list[Any]) -> None:
+    """For whoever has an API key or its session's token; 503 when it sleeps."""
+    mine, other = (each["uuid"] for each in sessions)
+    held = {"Authorization": f"Bearer {api.call('POST', f'/session/{mine}/token')['token']}"}
+
+    def asked(uuid: str, path: str, headers: dict[str, str]) -> requests.Response:
+        return requests.get(f"{api.url}/chat/{uuid}{path}", headers=headers, timeout=10)
+
+    wait_for(lambda: asked(mine, "/health", held).status_code == 200, "the agent's route")
+    assert asked(mine, "/history", {"X-API-Key": api.headers["X-API-Key"]}).json()["messages"] == []
+    assert [asked(mine, "/history", {}).status_code, asked(other, "/history", held).status_code] == [401, 401]
+    api.call("POST", f"/session/{mine}/scale-down")
+    asleep = asked(mine, "/health", held)
+    assert (asleep.status_code, asleep.json()["error"]) == (503, "workspace_not_up")
+    api.call("POST", f"/session/{mine}/wake")
+
+
+def processes_of(uuid: str) -> str:
+    """The command lines in the editor's container."""
+    return kubectl("exec", f"deployment/user-{uuid}", "-c", "editor", "--", "ps", "-eo", "args")
 
 
 def test_opening_a_sleeping_workspace_ends_in_the_editor(api: Api, browser: Browser, sessions: list[Any]) -> None:
@@ -74,7 +156,7 @@ def test_opening_a_sleeping_workspace_ends_in_the_editor(api: Api, browser: Brow
     page = open_editor(context, api.link(uuid))
     page.goto("about:blank")
     api.call("POST", f"/session/{uuid}/scale-down")
-    cookie = cookie_of(context)
+    cookie = cookie_of(context, session)
     told = api.visit(session, Cookie=cookie, Accept="application/json")
     assert (told.status_code, told.headers["Retry-After"]) == (503, "1")
     assert api.visit(session, Cookie=cookie, Origin=session["workspace_url"], **HANDSHAKE).status_code == 503

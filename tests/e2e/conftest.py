@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 
@@ -13,8 +13,16 @@ __all__ = ["browser"]
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory, code_server: str) -> Iterator[Service]:
-    running = Service(tmp_path_factory.mktemp("service"), code_server)
+def service_settings() -> Mapping[str, str]:
+    """What a module's service is given; a module may want others."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def service(
+    tmp_path_factory: pytest.TempPathFactory, code_server: str, service_settings: Mapping[str, str]
+) -> Iterator[Service]:
+    running = Service(tmp_path_factory.mktemp("service"), code_server, **service_settings)
     running.start()
     try:
         yield running

@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 
+import psutil
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, WebSocket, expect
 
 from app.sessions.passes import COOKIE
-from tests.browser import PATIENCE, expect_editor, expect_file, open_editor
+from tests.browser import (
+    HANDSHAKE,
+    PATIENCE,
+    cookie_of,
+    expect_all_closed,
+    expect_editor,
+    expect_file,
+    in_terminal,
+    navigated,
+    open_editor,
+    opens_socket,
+)
 from tests.service import Service, wait_for
-
-SOCKET = """([url]) => new Promise((told) => {
-  const socket = new WebSocket(url);
-  socket.onopen = () => { socket.close(); told("open"); };
-  socket.onerror = () => told("refused");
-})"""
-
-REFUSED_HANDSHAKE = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory, code_server: str) -> Iterator[Service]:
-    """One whose workspaces are same-site, as on a real domain: directly below `localhost` they are not, and then
-    browsers keep the cookie back by themselves."""
-    running = Service(tmp_path_factory.mktemp("service"), code_server, WORKSPACE_DOMAIN="ws.localhost")
-    running.start()
-    try:
-        yield running
-    finally:
-        running.stop()
+def service_settings() -> Mapping[str, str]:
+    """Its workspaces are same-site, as on a real domain: directly below `localhost` they are not, and then browsers
+    keep the cookie back by themselves."""
+    return {"WORKSPACE_DOMAIN": "ws.localhost"}
 
 
 @pytest.fixture(scope="module")
@@ -44,23 +44,6 @@ def session(service: Service) -> Any:
 @pytest.fixture
 def other(service: Service) -> Any:
     return service.create("bob")
-
-
-def sockets(session: Any) -> str:
-    """Where the editor's own sockets lead."""
-    return str(session["workspace_url"]).replace("http://", "ws://") + "/?reconnectionToken=0&skipWebSocketFrames=false"
-
-
-def cookie_of(context: BrowserContext) -> str:
-    """The workspace's cookie of this browser, as it sends it."""
-    (cookie,) = [f"{COOKIE}={each.get('value')}" for each in context.cookies() if each.get("name") == COOKIE]
-    return cookie
-
-
-def navigated(page: Page, url: str) -> int:
-    answer = page.goto(url)
-    assert answer is not None
-    return answer.status
 
 
 def test_a_link_opens_the_editor_once_and_nobody_elses_browser(
@@ -94,11 +77,9 @@ def test_a_page_of_another_workspace_opens_no_socket(
     sibling = open_editor(context, service.link(other["uuid"]))
     foreign = context.new_page()
     foreign.goto(f"http://foreign.localhost:{service.port}/livez")
-    assert own.evaluate(SOCKET, [sockets(session)]) == "open"
-    for page, why in ((sibling, "Unexpected response code: 403"), (foreign, "HTTP Authentication failed")):
-        with page.expect_console_message(lambda message: message.text.startswith("WebSocket connection to")) as told:
-            assert page.evaluate(SOCKET, [sockets(session)]) == "refused"
-        assert why in told.value.text
+    assert opens_socket(own, session) == ""
+    assert "Unexpected response code: 403" in opens_socket(sibling, session)
+    assert "HTTP Authentication failed" in opens_socket(foreign, session)
     context.close()
     service.done("DELETE", f"/session/{other['uuid']}?backup=false")
 
@@ -109,14 +90,13 @@ def test_another_workspaces_cookie_and_a_missing_origin_open_nothing(
     """Sent by a program that pretends to be a browser."""
     context = browser.new_context()
     open_editor(context, service.link(session["uuid"]))
-    cookie = cookie_of(context)
+    cookie = cookie_of(context, session)
     context.close()
     own = {"Origin": session["workspace_url"]}
-    handshake = REFUSED_HANDSHAKE | {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
     assert service.workspace(session, Cookie=cookie).status_code in (200, 302)
     assert service.workspace(other, Cookie=cookie).status_code == 401
     for headers in ({}, {"Origin": other["workspace_url"]}, {"Origin": "https://example.com"}):
-        assert service.workspace(session, Cookie=cookie, **handshake, **headers).status_code == 403
+        assert service.workspace(session, Cookie=cookie, **HANDSHAKE, **headers).status_code == 403
         assert service.workspace(session, method="POST", Cookie=cookie, **headers).status_code == 403
     assert service.workspace(session, method="POST", Cookie=cookie, **own).status_code != 403
     service.done("POST", f"/session/{session['uuid']}/revoke")
@@ -132,11 +112,10 @@ def test_opening_a_sleeping_workspace_ends_in_the_editor(service: Service, brows
     page = open_editor(context, service.link(uuid))
     page.goto("about:blank")
     service.done("POST", f"/session/{uuid}/scale-down")
-    cookie = cookie_of(context)
+    cookie = cookie_of(context, session)
     told = service.workspace(session, Cookie=cookie, Accept="application/json")
     assert (told.status_code, told.headers["Retry-After"], told.json()["session_status"]) == (503, "1", "sleeping")
-    handshake = REFUSED_HANDSHAKE | {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
-    assert service.workspace(session, Cookie=cookie, Origin=session["workspace_url"], **handshake).status_code == 503
+    assert service.workspace(session, Cookie=cookie, Origin=session["workspace_url"], **HANDSHAKE).status_code == 503
     assert service.status(uuid)["session"]["status"] == "sleeping"
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text) if "Content Security" in message.text else None)
@@ -191,7 +170,7 @@ def test_no_log_has_a_link_a_cookie_or_a_token(service: Service, browser: Browse
     link, token = service.link(uuid), service.token(uuid)
     context = browser.new_context()
     open_editor(context, link)
-    cookie = cookie_of(context).partition("=")[2]
+    cookie = cookie_of(context, session).partition("=")[2]
     assert service.workspace(session, Authorization=f"Bearer {token}").status_code in (200, 302)
     logs = [*(service.data_dir / "log").iterdir(), *service.files(uuid).parent.glob("*.log*")]
     logs += [path for path in (service.files(uuid).parent / "home").rglob("*.log") if path.is_file()]
@@ -204,8 +183,32 @@ def test_no_log_has_a_link_a_cookie_or_a_token(service: Service, browser: Browse
 
 
 def test_a_revoked_browser_is_turned_away_where_it_stands(service: Service, browser: Browser, session: Any) -> None:
+    """Its connections end, those to its extensions too, and none comes back. What runs in its terminal goes on."""
+    uuid = session["uuid"]
     context = browser.new_context()
-    page = open_editor(context, service.link(session["uuid"]))
-    service.done("POST", f"/session/{session['uuid']}/revoke")
-    assert wait_for(lambda: navigated(page, session["workspace_url"]) == 401, "the door to be closed")
+    page = context.new_page()
+    opened: list[WebSocket] = []
+    page.on("websocket", lambda socket: opened.append(socket))
+    page.goto(service.link(uuid))
+    expect_editor(page)
+    in_terminal(page, "sleep 600")
+
+    def of_the_editor(words: str) -> list[int]:
+        found = []
+        for process in service.processes(WORKSPACE_UUID=uuid):
+            with contextlib.suppress(psutil.Error):  # It ended.
+                if words in " ".join(process.cmdline()):
+                    found.append(process.pid)
+        return found
+
+    (job,) = wait_for(lambda: of_the_editor("sleep 600"), "the job to run")
+    extensions = set(of_the_editor("--type=extensionHost"))
+    assert extensions
+    assert opened and not any(each.is_closed() for each in opened)
+    service.done("POST", f"/session/{uuid}/revoke")
+    expect_all_closed(page, opened)
+    wait_for(lambda: not extensions & set(of_the_editor("--type=extensionHost")), "its extensions to end")
+    assert navigated(page, session["workspace_url"]) == 401
+    assert of_the_editor("sleep 600") == [job]
+    open_editor(context, service.link(uuid))
     context.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -33,13 +33,8 @@ def port() -> Iterator[int]:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory, code_server: str, port: int) -> Iterator[Service]:
-    running = Service(tmp_path_factory.mktemp("service"), code_server, CORS_ORIGINS=f"http://localhost:{port}")
-    running.start()
-    try:
-        yield running
-    finally:
-        running.stop()
+def service_settings(port: int) -> Mapping[str, str]:
+    return {"CORS_ORIGINS": f"http://localhost:{port}"}
 
 
 def followed(browser: Browser, service: Service, origin: str, uuid: str) -> Page:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Page, expect
 
-from tests.browser import PATIENCE, in_terminal, open_editor, type_untitled
+from tests.browser import PATIENCE, in_terminal, open_editor, sleep_warning, type_untitled
 from tests.service import Service, wait_for
 
 IDLE = 30
 """s: twice the time that a sign takes to reach the manager at most."""
 
 
-def an_impatient_session(service: Service) -> dict[str, Any]:
-    session: dict[str, Any] = service.done("POST", "/session/create", {"user_id": "ada", "idle_timeout": IDLE})
+def an_impatient_session(service: Service, idle_timeout: int = IDLE) -> dict[str, Any]:
+    wanted = {"user_id": "ada", "idle_timeout": idle_timeout}
+    session: dict[str, Any] = service.done("POST", "/session/create", wanted)
     service.wait_status(session["uuid"], "active")
     return session
 
@@ -30,9 +32,10 @@ def activity(service: Service, uuid: str) -> dict[str, Any]:
     }
 
 
-def warning(page: Page) -> Locator:
-    """The announcement in the editor."""
-    return page.locator(".notification-toast").get_by_text("goes to sleep in")
+def show(page: Page, name: str) -> None:
+    """Open a file."""
+    page.locator(".explorer-folders-view").get_by_text(name, exact=True).dblclick()
+    expect(page.locator(".monaco-editor .view-line").first).to_be_visible(timeout=PATIENCE)
 
 
 def told_in(file: Path, word: str) -> bool:
@@ -52,11 +55,38 @@ def test_an_open_page_in_which_nobody_does_anything_lets_it_sleep(service: Servi
     uuid = session["uuid"]
     page = open_editor(browser, service.link(session["uuid"]))
     page.get_by_role("button", name="Keep going").click(timeout=PATIENCE)
-    expect(warning(page)).to_be_hidden(timeout=PATIENCE)
-    expect(warning(page)).to_be_visible(timeout=PATIENCE)
+    expect(sleep_warning(page)).to_be_hidden(timeout=PATIENCE)
+    expect(sleep_warning(page)).to_be_visible(timeout=PATIENCE)
     assert never_slept(service, uuid)
     service.wait_status(uuid, "sleeping", replicas=0)
     page.close()
+    service.done("DELETE", f"/session/{uuid}?backup=false")
+
+
+def test_a_page_in_the_background_lets_it_sleep(service: Service, browser: Browser) -> None:
+    """Though a file that is open in it changes all the time: that is not its user's doing."""
+    session = an_impatient_session(service)
+    uuid = session["uuid"]
+    file = service.files(uuid) / "a.txt"
+    file.write_text("one\n")
+    context = browser.new_context()
+    page = open_editor(context, service.link(uuid))
+    show(page, "a.txt")
+    # A browser under test takes every page for the one in front otherwise.
+    context.new_cdp_session(page).send("Emulation.setFocusEmulationEnabled", {"enabled": False})
+    context.new_page().bring_to_front()
+    assert not page.evaluate("document.hasFocus()")
+    file.write_text("two\n")
+    expect(page.locator(".monaco-editor .view-line").first).to_have_text("two", timeout=PATIENCE)
+    changes = itertools.count()
+
+    def asleep_though_changed() -> bool:
+        file.write_text(f"{next(changes)}\n")
+        return bool(service.status(uuid)["session"]["status"] != "active")
+
+    wait_for(asleep_though_changed, "the sleep", seconds=6 * IDLE)
+    service.wait_status(uuid, "sleeping", replicas=0)
+    context.close()
     service.done("DELETE", f"/session/{uuid}?backup=false")
 
 
@@ -66,8 +96,7 @@ def test_typing_keeps_it_up(service: Service, browser: Browser) -> None:
     uuid = session["uuid"]
     (service.files(uuid) / "a.txt").write_text("one\n")
     page = open_editor(browser, service.link(session["uuid"]))
-    page.locator(".explorer-folders-view").get_by_text("a.txt", exact=True).dblclick()
-    expect(page.locator(".monaco-editor .view-line").first).to_be_visible(timeout=PATIENCE)
+    show(page, "a.txt")
     began = time.monotonic()
     while time.monotonic() - began < 1.5 * IDLE:
         page.keyboard.type("x", delay=1_000)
@@ -79,16 +108,22 @@ def test_typing_keeps_it_up(service: Service, browser: Browser) -> None:
 
 
 def test_a_job_in_a_terminal_keeps_it_up_until_it_is_done(service: Service, browser: Browser) -> None:
-    """First it waits, then it works; its page is closed. The sleep comes after it, and not before."""
-    session = an_impatient_session(service)
+    """First it waits, then it works for longer than what was typed counts; its page is closed. The workspace's sleep
+    comes after it, and not before."""
+    session = an_impatient_session(service, idle_timeout=75)
     uuid = session["uuid"]
+    (service.files(uuid) / "Makefile").write_text("all:\n\t-timeout 45 sha256sum /dev/zero\n\ttouch done\n")
     page = open_editor(browser, service.link(session["uuid"]))
-    in_terminal(page, f"sleep {IDLE // 2}; timeout {1.5 * IDLE:.0f} sha256sum /dev/zero; touch done")
+    in_terminal(page, "sleep 60; make")
     wait_for(lambda: activity(service, uuid)["terminal"]["holds"], "the terminal's input")
     page.close()
-    wait_for(lambda: activity(service, uuid)["jobs"]["detail"] == "sha256sum", "the job to be seen")
-    wait_for((service.files(uuid) / "done").exists, "the end of the job", seconds=6 * IDLE)
+    wait_for(lambda: activity(service, uuid)["jobs"]["detail"] == "sha256sum", "the build to be seen", seconds=120)
+    wait_for((service.files(uuid) / "done").exists, "the end of the build", seconds=180)
     assert never_slept(service, uuid)
+    told = activity(service, uuid)
+    assert not told["terminal"]["holds"]
+    assert told["why"].startswith("processes of a terminal used CPU"), told["why"]
+    wait_for(lambda: service.status(uuid)["session"]["status"] == "sleeping", "the sleep", seconds=150)
     service.wait_status(uuid, "sleeping", replicas=0)
     service.done("DELETE", f"/session/{uuid}?backup=false")
 

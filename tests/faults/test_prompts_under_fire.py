@@ -23,24 +23,25 @@ SESSIONS = 4
 ROUNDS = 2
 """Each begins with all sessions asleep."""
 
-PARTS = ["worker", "agent", "courier", "gateway", "redis", "web", "agent", "watcher"]
+PARTS = ["worker", "agent", "courier", "gateway", "redis", "web", "agent told to end", "watcher"]
+AGENTS = {"agent": signal.SIGKILL, "agent told to end": signal.SIGTERM}
 BETWEEN = 6
 """Prompts sent from one death to the next."""
 
 
 def counting(body: Mapping[str, Any]) -> Answer | None:
-    """For the prompt "count N": appends N to a file, once. Told that it is not known how far that came, it looks, as
-    a model should."""
+    """For the prompt "count N": appends N to a file, once. Told anything but that it was done, it looks how far that
+    came, as a model should."""
     found = re.fullmatch(r"count (\d+)", last_prompt(body))
     if not found:
         return None
     number = found[1]
     last = [None, *results_since_prompt(body)][-1]
-    if last is None or last.strip().startswith("0"):
+    if last is None or last.startswith("0"):
         return _run(f"sleep 0.1; echo {number} >> counted")
-    if "interrupted" in last or "not run" in last:
-        return _run(f"grep -cx {number} counted || {{ test -e counted || echo 0; }}")
-    return Answer(text=f"{number} is counted")
+    if last == "(no output)" or re.match(r"[1-9]", last):
+        return Answer(text=f"{number} is counted")
+    return _run(f"grep -cx {number} counted || {{ test -e counted || echo 0; }}")
 
 
 def _run(command: str) -> Answer:
@@ -76,24 +77,25 @@ class Senders:
         self.sent[uuid].append(str(number))
 
     def kill_next(self) -> None:
-        """SIGKILL, once something more has been counted: so all that is killed is at work."""
+        """End one by its signal, SIGKILL but for agents that are told to, once something more has been counted: so all
+        that is ended is at work."""
         part = PARTS[self.deaths % len(PARTS)]
         self.deaths += 1
-        if part == "agent":
-            self.kill_agent(list(self.sent)[self.deaths % SESSIONS])
+        if part in AGENTS:
+            self.end_agent(list(self.sent)[self.deaths % SESSIONS], AGENTS[part])
         else:
             self.service.kill(part)
 
-    def kill_agent(self, uuid: str) -> None:
-        def killed() -> bool:
+    def end_agent(self, uuid: str, number: int) -> None:
+        def ended() -> bool:
             running = self.folders.read_running(uuid)
             with suppress(ProcessLookupError):
                 if running and running.agent_pid:
-                    os.kill(running.agent_pid, signal.SIGKILL)
+                    os.kill(running.agent_pid, number)
                     return True
             return False
 
-        wait_for(killed, f"the agent of {uuid} to be there")
+        wait_for(ended, f"the agent of {uuid} to be there")
 
     def counted(self, uuid: str) -> list[str]:
         file = self.service.files(uuid) / "counted"

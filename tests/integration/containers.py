@@ -34,14 +34,17 @@ while True:
             print(answer.status, answer.read().decode(errors="replace"))
             break
     except urllib.error.HTTPError as error:
-        print(error.code, error.read().decode(errors="replace"))
-        break
+        # code-server listens a moment before it knows its pages.
+        if error.code != 404 or time.monotonic() > patience:
+            print(error.code, error.read().decode(errors="replace"))
+            break
+        time.sleep(0.005)
     except OSError:
         if time.monotonic() > patience:
             raise
         time.sleep(0.005)
 """
-"""Asks until there is an answer, whatever it is."""
+"""Asks until there is an answer, whatever it is but that there is no such page."""
 
 
 class Image:

@@ -117,7 +117,7 @@ def test_a_key_may_be_added_later_and_rotated(tmp_path):
     assert Archive(str(tmp_path), new).read("newer000") == TALK
 
 
-@pytest.mark.parametrize("key", ["", Fernet.generate_key().decode()])
+@pytest.mark.parametrize("key", ["", Fernet.generate_key().decode()], ids=["no key", "another key"])
 def test_without_its_key_a_conversation_is_an_error_not_an_empty_one(tmp_path, key):
     """An agent that began anew would overwrite it."""
     Archive(str(tmp_path), Fernet.generate_key().decode()).write(UUID, TALK)

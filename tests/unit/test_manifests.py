@@ -459,9 +459,10 @@ def test_nginx_takes_the_place_of_traefik(tmp_path):
     assert all(isinstance(value, str) for value in annotations.values())
     assert annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"] == "3600"
     door = json.loads(settings_of(objects)["INGRESS_DOOR"])
-    assert door["nginx.ingress.kubernetes.io/auth-url"].endswith("/auth/verify?proxy=nginx")
+    assert door["nginx.ingress.kubernetes.io/auth-url"].endswith("/auth/verify?proxy=nginx&host=$host")
     assert door["nginx.ingress.kubernetes.io/auth-response-headers"] == "Cookie,Authorization,X-API-Key"
     assert web["spec"]["rules"][0]["host"] in door["nginx.ingress.kubernetes.io/auth-signin"]
+    assert door["nginx.ingress.kubernetes.io/service-upstream"] == "true"
 
 
 def test_gvisor_is_a_class_and_the_setting_that_names_it(tmp_path):

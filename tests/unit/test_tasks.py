@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 import pytest
+import redis
+from celery.exceptions import Retry
 
 from app.sessions import queue
-from workers import tasks
+from app.sessions.errors import AgentUnavailable
+from app.settings import Settings
+from workers import context, tasks
 from workers.celery_app import NotSweeps, app, settings
 
+A = "aaaa0001"
 OWN = {name: task for name, task in app.tasks.items() if not name.startswith("celery.")}
 
 
@@ -35,11 +41,36 @@ def test_a_task_survives_its_worker_and_ends_before_redis_hands_it_out_again(nam
     assert app.conf.broker_transport_options["visibility_timeout"] == settings.visibility_timeout
 
 
+@pytest.mark.parametrize("name", sorted(name for name, of in queue.ROUTES.items() if of == "deliver"))
+def test_what_couriers_do_takes_nothing_but_redis(
+    name: str, redis_server: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a cluster they may not ask it for anything, and so have no runtime at all."""
+    monkeypatch.setenv("REDIS_URL", redis_server)
+    monkeypatch.setattr(context.runtimes, "load", no_runtime)
+    redis_client.hset(f"session:{A}", mapping={"uuid": A, "user_id": "ada", "status": "active", "created_at": "1"})
+    redis_client.hset(f"agent:{A}", mapping={"address": "http://127.0.0.1:9"})
+    forget()
+    try:
+        with contextlib.suppress(AgentUnavailable, Retry):  # Nobody listens there.
+            OWN[name](A)
+    finally:
+        forget()
+
+
+def forget() -> None:
+    for cached in (context.core, context.context, context.deliveries):
+        cached.cache_clear()
+
+
+def no_runtime(settings: Settings) -> None:
+    raise AssertionError("a courier has no access to it")
+
+
 def test_what_a_user_waits_for_never_queues_behind_a_backup() -> None:
     assert {queue.ROUTES[queue.PROVISION], queue.ROUTES[queue.WAKE]} == {"wake"}
-    assert {task for task, name in queue.ROUTES.items() if name == "deliver"} == {queue.DELIVER, queue.WARN}, (
-        "an agent may hang"
-    )
+    to_agents = {task for task, name in queue.ROUTES.items() if name == "deliver"}
+    assert to_agents == {queue.DELIVER, queue.WARN, queue.LOCK_OUT}, "an agent may hang"
     assert {queue.ROUTES[task] for task in (queue.BACKUP, queue.RESTORE, queue.TEARDOWN)} == {"backup"}
 
 

@@ -91,7 +91,7 @@ def described(answer: Mapping[str, Any], seconds: float) -> str:
         case "late":
             notes.append(f"ended after {seconds:g} s, the time limit")
         case "stopped":
-            notes.append("ended because the turn was stopped")
+            notes.append("interrupted because the turn was stopped: look how far it came before doing it again")
         case "processes":
             notes.append("ended because it had too many processes")
         case _ if answer["code"] != 0:

@@ -10,7 +10,19 @@ from typing import Any
 import pytest
 
 from app.agent import activity as activity_module
-from app.agent.activity import EDITOR, FILE_BYTES, FOLDER, HEARTBEAT, NOTICE, TERMINALS, Activity, Sign, announce, signs
+from app.agent.activity import (
+    EDITOR,
+    FILE_BYTES,
+    FOLDER,
+    HEARTBEAT,
+    LOCKOUT,
+    NOTICE,
+    TERMINALS,
+    Activity,
+    Sign,
+    announce,
+    signs,
+)
 from app.agent.gateway import Answer, GatewayDown
 from tests.unit.agent.fake_gateway import FakeGateway
 from tests.unit.agent.process import AgentProcess
@@ -141,6 +153,8 @@ def test_an_agent_reports_what_is_new_by_itself_and_takes_announcements(
     agent.start()
     assert agent.call("POST", "/notice", {"seconds": 60})[0] == 200
     assert (home / FOLDER / NOTICE).exists()
+    assert agent.call("POST", "/lockout", {})[0] == 200
+    assert (home / FOLDER / LOCKOUT).exists()
     assert [agent.call("POST", "/notice", {"seconds": wrong})[0] for wrong in (-1, "60", True, 1e9)] == [400] * 4
     (home / FOLDER / EDITOR).touch()
     gateway.wait(lambda: gateway.activity)

@@ -91,7 +91,10 @@ def test_a_command_ends_when_the_turn_is_to_stop(workspace, tmp_path):
         f"echo begun; setsid sh -c 'sleep 1000; echo {mark}' & touch here; sleep 1000",
         lambda: (tmp_path / "here").exists(),
     )
-    assert not ok and text == "begun\n[ended because the turn was stopped]"
+    assert (
+        not ok
+        and text == "begun\n[interrupted because the turn was stopped: look how far it came before doing it again]"
+    )
     assert alive(mark) == []
 
 

@@ -283,7 +283,10 @@ def test_sigterm_lets_the_turn_rest_and_saves_a_checkpoint(agent, model, gateway
     wait_until((agent.folder / "here").exists, agent)
     assert agent.terminate() == 0
     assert [m["role"] for m in gateway.checkpoint["history"]] == ["user", "assistant", "tool"]
-    assert gateway.checkpoint["history"][-1]["content"] == "begun\n[ended because the turn was stopped]"
+    assert (
+        gateway.checkpoint["history"][-1]["content"]
+        == "begun\n[interrupted because the turn was stopped: look how far it came before doing it again]"
+    )
     assert not gateway.terminal("m1")
     model.script(Answer(text="fine"))
     agent.start()

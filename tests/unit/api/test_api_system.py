@@ -6,6 +6,7 @@ import configparser
 import json
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 import pytest
 from flask import Flask
@@ -14,9 +15,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.api.limits import ENDPOINTS, WITHOUT_REDIS
 from app.api.openapi import VERSION
 from app.api.security import ANONYMOUS
-from app.api.streams import follow
+from app.api.streams import follow, follow_message
 from app.sessions.core import Core
 from app.sessions.model import Status
+from app.sessions.passes import Kind, Pass
 from app.sessions.queue import QUEUES
 from tests.conftest import ROOT
 from tests.unit.api.helpers import ADMIN_KEY, Client, check_problem, keyed, move, new_session
@@ -222,6 +224,27 @@ def test_streams_are_bounded_and_free_their_place(make_app: Callable[..., Flask]
     again = client.get(f"/session/{uuid}/events")
     assert again.status_code == 200
     again.close()
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_stream_ends_with_the_pass_that_opened_it(client: Client, core: Core, chat: bool) -> None:
+    """One opened with a key goes on, and so does one whose pass was made since."""
+    uuid = new_session(client)
+    old, new = (Pass(Kind.TOKEN, uuid, door, time.time(), time.time() + 60) for door in (0, 1))
+    start = core.events.last_id(uuid)
+    message = core.inbox.take(uuid, "hello", "m1", now=time.time()).message if chat else None
+    core.sessions.revoke(uuid)
+    record = core.store.get(uuid)
+
+    def lines(held: Pass | None) -> Iterator[str]:
+        if message:
+            return follow_message(core, uuid, message, start, held=held, heartbeat=0.0)
+        return follow(core, record, start, announce=False, held=held, heartbeat=0.0)
+
+    assert not any(line.startswith(":") for line in lines(old))
+    for held in (None, new):
+        going_on = lines(held)
+        assert any(line.startswith(":") for line in islice(going_on, 10))
 
 
 def test_a_quiet_stream_shows_that_it_lives_and_ends_when_the_session_vanishes(client: Client, core: Core) -> None:

@@ -9,7 +9,7 @@ import pytest
 from werkzeug.datastructures import Headers
 
 from app.api.verdicts import RETRY_PATH, Outcome, Verdict, judge, judge_agent
-from app.api.visits import Visit, from_nginx, from_traefik
+from app.api.visits import Target, Visit, from_nginx, from_traefik, target
 from app.sessions.model import Record, Status
 from app.sessions.passes import COOKIE, Kind, Pass
 from app.settings import Settings
@@ -216,6 +216,8 @@ def test_an_agent_is_at_the_apis_host_only() -> None:
         ("api.ws.example.org", f"/chat/{A}/health", (A, True)),
         ("api.ws.example.org:8443", f"/chat/{A}", (A, True)),
         ("api.ws.example.org", f"/chat/{A}x/health", None),
+        ("api.ws.example.org", f"/chat/{A}/../{B}/health", None),
+        ("api.ws.example.org", f"/chat/{A}/%2e%2E%2f{B}/health", None),
         ("api.ws.example.org", "/", None),
         (f"vs-code-{B}.ws.example.org", f"/chat/{A}/health", (B, False)),
     ):
@@ -252,7 +254,48 @@ def test_each_ingress_is_believed_in_its_own_headers_alone() -> None:
     assert seen is not None
     assert (seen.uuid, seen.path, seen.method) == (A, "/x", "POST")
     told = Headers({"X-Original-URL": f"{OWN}//x?y=z", "X-Original-Method": "POST"} | dict(asked(f"vs-code-{B}.x")))
-    seen = from_nginx(told, SETTINGS)
+    seen = from_nginx(told, SETTINGS, HOST)
     assert seen is not None
     assert (seen.uuid, seen.path, seen.query, seen.method) == (A, "//x", "y=z", "POST")
-    assert from_nginx(asked(HOST), SETTINGS) is None
+    assert from_nginx(asked(HOST), SETTINGS, HOST) is None
+
+
+def test_behind_a_service_a_page_waits_until_it_leads_to_the_new_pod() -> None:
+    """Programs and sockets don't: they try again by themselves. Behind an ingress that knows the pod nobody does."""
+    started: dict[str, Any] = {"requested_at": NOW - 3.0, "phases": {"ready": 2_500}}
+    told = Headers({"X-Original-URL": f"{OWN}/", "X-Original-Method": "GET"} | NAVIGATION)
+    page = from_nginx(told, SETTINGS, HOST)
+    program = from_nginx(Headers(dict(told) | POLL), SETTINGS, HOST)
+    assert page is not None
+    assert program is not None
+    assert verdict(page, **started) == Verdict(Outcome.NOT_UP)
+    assert verdict(page, now=NOW + 0.5, **started).outcome is Outcome.PASS
+    assert [outcome(seen, **started) for seen in (program, visit(NAVIGATION))] == [Outcome.PASS] * 2
+
+
+def test_what_nginx_tells_is_believed_of_the_server_that_it_chose() -> None:
+    """`GET http://vs-code-B/` with `Host: vs-code-A` goes to B, and is told as one for A."""
+    told = Headers({"X-Original-URL": f"{OWN}/", "X-Original-Method": "GET"})
+    assert from_nginx(told, SETTINGS, HOST) is not None
+    for server in (f"vs-code-{B}.ws.example.org", "api.ws.example.org", ""):
+        assert from_nginx(told, SETTINGS, server) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (f"{OWN}/", Target(A, False, "/", "")),
+        (f"http://{HOST.upper()}:80//x?a=b?c", Target(A, False, "//x", "a=b?c")),
+        (f"https://api.ws.example.org/chat/{A}/history", Target(A, True, f"/chat/{A}/history", "")),
+        (OWN, None),
+        (f"{OWN}?x=/", None),
+        (f"{OWN}/\r\nSet-Cookie: a=b", None),
+        (f"{OWN}.example.com/", None),
+        (f"http://{HOST}@example.com/", None),
+        ("https://api.ws.example.org/docs", None),
+        ("javascript:alert(1)", None),
+        ("", None),
+    ],
+)
+def test_nginx_leads_back_to_nothing_but_ours(url: str, expected: Target | None) -> None:
+    assert target(url, SETTINGS) == expected

@@ -1,0 +1,199 @@
+"""Getting into a workspace behind nginx, in Chromium: the same door as behind Traefik, where it looks different."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from playwright.sync_api import Browser, expect
+
+from tests.browser import (
+    HANDSHAKE,
+    PATIENCE,
+    cookie_of,
+    expect_editor,
+    expect_file,
+    launched,
+    navigated,
+    open_editor,
+    opens_socket,
+)
+from tests.nginx import ADDRESS, API_HOST, in_front, nginx_program
+from tests.service import Service
+
+__all__ = ["nginx_program"]
+
+
+@pytest.fixture(scope="module")
+def service_settings() -> Mapping[str, str]:
+    return {"WORKSPACE_DOMAIN": "ws.localhost"}
+
+
+@pytest.fixture(scope="module")
+def sessions(service: Service, nginx_program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Any]]:
+    """Two, behind nginx."""
+    made = [service.create(user) for user in ("ada", "bob")]
+    with in_front(service, nginx_program, tmp_path_factory.mktemp("nginx"), [each["uuid"] for each in made]):
+        yield made
+
+
+@pytest.fixture(scope="module")
+def session(sessions: list[Any]) -> Any:
+    return sessions[0]
+
+
+@pytest.fixture(scope="module")
+def other(sessions: list[Any]) -> Any:
+    return sessions[1]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One that finds nginx where others find Traefik."""
+    with launched(f"--host-resolver-rules=MAP *.ws.localhost {ADDRESS}") as chromium:
+        yield chromium
+
+
+def asked(service: Service, session: Any, path: str = "/", *, method: str = "GET", **headers: str) -> requests.Response:
+    """What a program is told at the workspace's address, by nginx."""
+    host = session["workspace_url"].partition("://")[2]
+    named = {"Host": host} | {name.replace("_", "-"): text for name, text in headers.items()}
+    url = f"http://{ADDRESS}:{service.workspace_port}{path}"
+    return requests.request(method, url, headers=named, timeout=10, allow_redirects=False)
+
+
+def entered(service: Service, browser: Browser, session: Any) -> str:
+    """The cookie of a browser that has followed a link."""
+    context = browser.new_context()
+    open_editor(context, service.link(session["uuid"]))
+    cookie = cookie_of(context, session)
+    context.close()
+    return cookie
+
+
+def test_a_link_opens_the_editor_once_and_leaves_the_address(service: Service, browser: Browser, session: Any) -> None:
+    """What else was in the address stays; others are turned away, with the link and without it."""
+    rest = f"folder={service.files(session['uuid'])}&a=b%26c+d"
+    link = f"{service.link(session['uuid'])}&{rest}"
+    mine, theirs = browser.new_context(), browser.new_context()
+    page = open_editor(mine, link)
+    assert page.url == f"{session['workspace_url']}/?{rest}"
+    stranger = theirs.new_page()
+    assert navigated(stranger, link) == 403
+    assert navigated(stranger, session["workspace_url"]) == 403
+    assert theirs.cookies() == []
+    assert navigated(page, link) == 200
+    assert "workspace-link" not in page.url
+    expect_editor(page)
+    mine.close()
+    theirs.close()
+
+
+def test_only_the_workspaces_own_pages_open_a_socket(
+    service: Service, browser: Browser, session: Any, other: Any
+) -> None:
+    """No sibling's, no foreign one's, and no program that names no page."""
+    context = browser.new_context(bypass_csp=True)
+    own = open_editor(context, service.link(session["uuid"]))
+    sibling = open_editor(context, service.link(other["uuid"]))
+    foreign = context.new_page()
+    foreign.goto(f"{service.url}/livez")
+    assert opens_socket(own, session) == ""
+    for page in (sibling, foreign):
+        assert "Unexpected response code: 403" in opens_socket(page, session)
+    cookie = cookie_of(context, session)
+    context.close()
+    for headers in ({}, {"Origin": other["workspace_url"]}, {"Origin": "https://example.com"}):
+        assert asked(service, session, Cookie=cookie, **HANDSHAKE, **headers).status_code == 403
+        assert asked(service, session, method="POST", Cookie=cookie, **headers).status_code == 403
+    told_own = asked(service, session, method="POST", Cookie=cookie, Origin=session["workspace_url"])
+    assert told_own.status_code != 403
+
+
+def test_a_cookie_opens_one_workspace_by_whatever_name_it_is_asked_for(
+    service: Service, browser: Browser, session: Any, other: Any
+) -> None:
+    """Of a request with an absolute URL in its first line nginx takes the server from there, and tells the door the
+    `Host` header."""
+    cookie = entered(service, browser, session)
+    assert asked(service, session, Cookie=cookie).status_code in (200, 302)
+    assert asked(service, other, Cookie=cookie).status_code == 403
+
+    def status(server: str, host: str) -> int:
+        connection = http.client.HTTPConnection(ADDRESS, service.workspace_port, timeout=10)
+        connection.putrequest("GET", f"{server}/healthz", skip_host=True)
+        connection.putheader("Host", host.partition("://")[2])
+        connection.putheader("Cookie", cookie)
+        connection.endheaders()
+        found = connection.getresponse().status
+        connection.close()
+        return found
+
+    own, others = session["workspace_url"], other["workspace_url"]
+    assert status(own, own) == 200
+    assert status(others, others) == 403
+    assert [status(others, own), status(own, others)] == [500, 500]
+
+
+def test_opening_a_sleeping_workspace_ends_in_the_editor(service: Service, browser: Browser, session: Any) -> None:
+    """By a page that comes back; a poll and a socket before it wake nothing, and are told to try again."""
+    uuid = session["uuid"]
+    (service.files(uuid) / "kept.txt").write_text("kept")
+    context = browser.new_context()
+    page = open_editor(context, service.link(uuid))
+    page.goto("about:blank")
+    service.done("POST", f"/session/{uuid}/scale-down")
+    cookie = cookie_of(context, session)
+    for headers in ({"Accept": "application/json"}, HANDSHAKE | {"Origin": session["workspace_url"]}):
+        led = asked(service, session, "/x?a=b", Cookie=cookie, **headers)
+        assert led.status_code == 302
+        assert led.headers["Location"].startswith(f"http://{API_HOST}:{service.workspace_port}/auth/again?rd=")
+        path = led.headers["Location"].partition(f":{service.workspace_port}")[2]
+        told = service.call("GET", path, headers={"Accept": "application/json"})
+        assert (told.status_code, told.headers["Retry-After"], told.json()["error"]) == (503, "1", "workspace_not_up")
+    assert service.status(uuid)["session"]["status"] == "sleeping"
+    assert navigated(page, session["workspace_url"]) == 503
+    expect(page.get_by_role("heading", name="Waking the workspace")).to_be_visible(timeout=PATIENCE)
+    expect_editor(page)
+    expect_file(page, "kept.txt")
+    context.close()
+
+
+def test_the_workspace_sees_neither_cookie_nor_key_nor_token(
+    service: Service, browser: Browser, session: Any, recorder: tuple[int, list[Any]]
+) -> None:
+    """Asked of a server within it, to which the editor passes requests on."""
+    port, seen = recorder
+    cookie = entered(service, browser, session)
+    secrets = {"X_API_Key": "a-key", "Authorization": f"Bearer {service.token(session['uuid'])}"}
+    for headers in ({"Cookie": f"theme=dark; {cookie}", "X_API_Key": "a-key"}, secrets):
+        assert asked(service, session, f"/proxy/{port}/", **headers).status_code == 200
+    assert [each.get("Cookie") for each in seen] == ["theme=dark", None]
+    assert [each.get(name) for each in seen for name in ("Authorization", "X-API-Key")] == [None] * 4
+
+
+@pytest.fixture
+def recorder() -> Iterator[tuple[int, list[Any]]]:
+    """The port of a server, and the headers of what it was asked."""
+    seen: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers)
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Nothing of it is for the tests' output."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port, seen
+        server.shutdown()

@@ -1,0 +1,191 @@
+"""A real nginx in front of a service's workspaces, set up as ingress-nginx sets it up for the annotations of
+`manifests/components/nginx`.
+
+What it has in common with the controller's own template is what the door depends on: one server for each host; the
+call of the door, which is told the URL with the visitor's `Host` in it; headers replaced by those of its answer;
+and a 401 that becomes a redirect with the door's cookie. The controller leads to a Service's address, which stays
+while the pod behind it comes and goes; here that is a forwarder for each workspace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import socketserver
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.service import Service, wait_for
+
+ADDRESS = "127.0.0.2"
+"""Where it listens, on the port at which Traefik serves the same URLs at 127.0.0.1."""
+
+API_HOST = "api.ws.localhost"
+INSTALL_LIMIT = 300.0
+STOP_LIMIT = 20.0
+CONNECT_LIMIT = 10.0
+"""Seconds; none of it takes one, but for the first run of the first."""
+
+CHUNK = 65_536
+ANNOTATION = "nginx.ingress.kubernetes.io/"
+
+
+@pytest.fixture(scope="session")
+def nginx_program() -> Path:
+    """Debian's nginx: NGINX, else one that is unpacked (a second, once)."""
+    if named := os.environ.get("NGINX"):
+        return Path(named)
+    script = ROOT / "scripts" / "lib" / "nginx"
+    done = subprocess.run([str(script)], capture_output=True, text=True, timeout=INSTALL_LIMIT, check=False)
+    if done.returncode:
+        pytest.skip(f"there is no nginx, and no Debian to take it from: {done.stderr[-500:]}")
+    return Path(done.stdout.strip())
+
+
+def door_annotations() -> dict[str, str]:
+    """The door's, as the component gives them to the worker, by their names behind the prefix."""
+    lines = (ROOT / "manifests" / "components" / "nginx" / "settings.env").read_text().splitlines()
+    (text,) = [line.partition("=")[2] for line in lines if line.startswith("INGRESS_DOOR=")]
+    return {name.removeprefix(ANNOTATION): value for name, value in json.loads(text).items()}
+
+
+@contextlib.contextmanager
+def in_front(service: Service, program: Path, folder: Path, uuids: list[str]) -> Iterator[None]:
+    """nginx at the addresses of these workspaces, until the end of the block."""
+    with contextlib.ExitStack() as stack:
+        ways = {uuid: stack.enter_context(way_to(service, uuid)) for uuid in uuids}
+        file = folder / "nginx.conf"
+        file.write_text(config(service, program, folder, ways))
+        log = stack.enter_context((folder / "log").open("wb"))
+        process = subprocess.Popen([program, "-c", file, "-e", "stderr"], stdout=log, stderr=log)
+        try:
+            wait_for(lambda: process.poll() is not None or answers(service.workspace_port), "nginx to listen")
+            assert process.poll() is None, (folder / "log").read_text()
+            yield
+        finally:
+            process.terminate()
+            process.wait(STOP_LIMIT)
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex((ADDRESS, port)) == 0
+
+
+@contextlib.contextmanager
+def way_to(service: Service, uuid: str) -> Iterator[int]:
+    """A port that leads to the editor of the workspace, and nowhere while it sleeps: as a Service does."""
+    key = f"traefik/http/services/vs-code-{uuid}/loadbalancer/servers/0/url"
+
+    class Way(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with service.redis(database=1) as routes:
+                port = urlsplit(str(routes.get(key) or "")).port
+            if port is not None:
+                forward(self.request, port)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Way) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield int(server.server_address[1])
+        server.shutdown()
+
+
+def forward(outer: socket.socket, port: int) -> None:
+    """Copy both ways until both ends are reached."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), CONNECT_LIMIT) as inner:
+        inner.settimeout(None)
+        back = threading.Thread(target=copy, args=(inner, outer), daemon=True)
+        back.start()
+        copy(outer, inner)
+        back.join()
+
+
+def copy(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(CHUNK):
+            sink.sendall(data)
+    with contextlib.suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)
+
+
+def config(service: Service, program: Path, folder: Path, ways: Mapping[str, int]) -> str:
+    """nginx.conf: a server for each workspace, and the API's."""
+    modules = program.parents[1] / "lib" / "nginx" / "modules"
+    listen = f"listen {ADDRESS}:{service.workspace_port}"
+    servers = "".join(workspace(service, listen, uuid, port) for uuid, port in ways.items())
+    temporary = "".join(
+        f"{name}_temp_path {folder}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    return f"""\
+daemon off;
+worker_processes 1;
+pid {folder}/pid;
+load_module {modules}/ndk_http_module.so;
+load_module {modules}/ngx_http_set_misc_module.so;
+events {{ worker_connections 512; }}
+http {{
+access_log off;
+{temporary}
+map $http_upgrade $connection_upgrade {{ default upgrade; "" close; }}
+server {{ {listen} default_server; return 404; }}
+server {{ {listen}; server_name {API_HOST}; location / {{ proxy_pass {service.url}; }} }}
+{servers}
+}}
+"""
+
+
+def workspace(service: Service, listen: str, uuid: str, port: int) -> str:
+    """The server of one workspace."""
+    chosen = door_annotations()
+    door, signin = urlsplit(chosen["auth-url"]), urlsplit(chosen["auth-signin"])
+    replaced = "".join(
+        f"auth_request_set $replaced{number} $upstream_http_{name.lower().replace('-', '_')};\n"
+        f"proxy_set_header {name} $replaced{number};\n"
+        for number, name in enumerate(chosen["auth-response-headers"].split(","))
+    )
+    return f"""\
+server {{
+{listen};
+server_name vs-code-{uuid}.ws.localhost;
+location = /_door {{
+    internal;
+    proxy_pass_request_body off;
+    proxy_set_header Content-Length "";
+    proxy_set_header Host {door.hostname};
+    proxy_set_header X-Original-URL $scheme://$http_host$request_uri;
+    proxy_set_header X-Original-Method $request_method;
+    set $door {service.url}{door.path}?{door.query};
+    proxy_pass $door;
+}}
+location @signin {{
+    internal;
+    add_header Set-Cookie $door_cookie;
+    return 302 http://{API_HOST}:{service.workspace_port}{signin.path}?rd=$scheme://$http_host$escaped_uri;
+}}
+location / {{
+    auth_request /_door;
+    auth_request_set $door_cookie $upstream_http_set_cookie;
+    add_header Set-Cookie $door_cookie;
+    {replaced}
+    set_escape_uri $escaped_uri $request_uri;
+    error_page 401 = @signin;
+    proxy_set_header Host $http_host;
+    proxy_set_header Upgrade $http_upgrade;
+    proxy_set_header Connection $connection_upgrade;
+    proxy_http_version 1.1;
+    proxy_buffering off;
+    proxy_request_buffering off;
+    proxy_pass http://127.0.0.1:{port};
+}}
+}}
+"""
