@@ -15,7 +15,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from app.agent.text import clean, cut
 from app.agent.tools.child import TICK, Stop
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 600.0
 """Seconds between two bytes: the gateway may try its provider several times before the first."""
+
+MANAGER_AWAY = frozenset({"state_unavailable", "session_not_found", "too_many_calls"})
+"""The gateway's problems that pass when the manager is whole again, or less is asked at a time."""
 
 ANSWER_CHARACTERS = 4_000_000
 """A stream that goes on beyond this is no answer."""
@@ -66,11 +69,19 @@ class ContextTooLong(ModelError):
 
 
 class ModelUnavailable(ModelError):
-    """No answer this time. `retry_after` in seconds, 0 when nobody said."""
+    """No answer this time. `retry_after` in seconds, 0 when nobody said; `tries` is after how many to give up."""
+
+    tries: ClassVar[int] = 10
 
     def __init__(self, reason: str, retry_after: float = 0.0) -> None:
         super().__init__(reason, "model_unavailable")
         self.retry_after = retry_after
+
+
+class ManagerAway(ModelUnavailable):
+    """The gateway, or the Redis behind it, is not there: the model was not asked, and asking again is no one's bill."""
+
+    tries: ClassVar[int] = 64
 
 
 class Stopped(Exception):
@@ -178,7 +189,10 @@ class _Streaming:
         except openai.APIStatusError as e:
             self.items.put(refusal(e))
         except (openai.OpenAIError, ValueError, OSError) as e:
-            self.items.put(ModelUnavailable(f"The model's answer broke off ({type(e).__name__})."))
+            if self._stream is None and isinstance(e, openai.APIConnectionError):
+                self.items.put(ManagerAway(f"The manager's gateway can't be reached ({type(e).__name__})."))
+            else:
+                self.items.put(ModelUnavailable(f"The model's answer broke off ({type(e).__name__})."))
         except Exception as e:  # noqa: BLE001 - whoever waits for the answer must hear of it, whatever it is
             self.items.put(ModelError(f"Asking the model failed ({type(e).__name__}).", "model_failed"))
 
@@ -268,8 +282,10 @@ def refusal(error: openai.APIStatusError) -> ModelError:
         return ContextTooLong("The conversation is longer than the model takes.", "context_too_long")
     if status == 429 or status in (408, 409) or status >= 500:
         wait = error.response.headers.get("retry-after", "")
-        reason = f"The model is not available (status {status})."
-        return ModelUnavailable(reason, float(wait) if wait.isdigit() else 0.0)
+        seconds = float(wait) if wait.isdigit() else 0.0
+        if code in MANAGER_AWAY:
+            return ManagerAway(f"The manager is not available ({code}).", seconds)
+        return ModelUnavailable(f"The model is not available (status {status}).", seconds)
     return ModelError(f"The model refused the request (status {status}): {cut(detail, 300)}", "model_refused")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -17,10 +18,12 @@ from app.agent.tools.child import TICK, Stop
 
 log = logging.getLogger(__name__)
 
-TRIES = 7
-FIRST_WAIT = 0.5
-LONGEST_WAIT = 30.0
-"""Seconds between two tries: about a minute in all, so a gateway may restart in the midst of a turn."""
+FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0
+"""Seconds between two tries, when nobody names a pause. A model gets about 40 s in all. The manager gets 8 minutes: a
+container that died again is started after up to 5."""
+
+LONGEST_PAUSE = 30.0
+"""Seconds, of a pause that the provider names."""
 
 
 class AnyModel(Protocol):
@@ -37,7 +40,8 @@ class AnyModel(Protocol):
 
 def wait_before(attempt: int, retry_after: float, chance: float) -> float:
     """Seconds to wait after a failed try, the first being 0; `chance` in 0..1 spreads what fails together."""
-    return min(LONGEST_WAIT, max(retry_after, FIRST_WAIT * 2**attempt * (0.5 + chance / 2)))
+    wait = min(LONGEST_WAIT, FIRST_WAIT * 2.0**attempt) * (0.5 + chance / 2)
+    return max(wait, min(LONGEST_PAUSE, retry_after))
 
 
 class Thinking:
@@ -57,7 +61,7 @@ class Thinking:
         """
         limit = self._limit
         spent = {"prompt_tokens": 0, "completion_tokens": 0}
-        attempt = 0
+        tries: Counter[type[ModelUnavailable]] = Counter()
         while True:
             context = self._context(limit, spent, stop)
             told = _Told(on_text)
@@ -69,11 +73,12 @@ class Thinking:
                 if limit < estimate([{"content": system}]) // 2:
                     raise
             except ModelUnavailable as e:
-                attempt += 1
-                if attempt == TRIES:
+                attempt = tries[type(e)]
+                tries[type(e)] += 1
+                if tries[type(e)] == e.tries:
                     raise
                 log.warning("The model gave no answer (%s); asking again", e)
-                _wait(wait_before(attempt - 1, e.retry_after, random.random()), stop)
+                _wait(wait_before(attempt, e.retry_after, random.random()), stop)
             told.take_back()
 
     def _context(self, limit: int, spent: dict[str, int], stop: Stop) -> list[Message]:

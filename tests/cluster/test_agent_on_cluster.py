@@ -114,7 +114,8 @@ def test_no_prompt_is_lost_or_worked_on_twice_whatever_dies(chat: Conversation, 
     slept = [n for n, each in enumerate(states) if "put to sleep while this ran" in (each["reason"] or "")]
     # A command that was running when the pod died may have come to its effect or not; the model is told so.
     unsure = [n for n, each in enumerate(states) if "interrupted" in json.dumps(each["response"])]
-    assert [n for n, each in enumerate(states) if each["state"] != "processed"] == slept
+    failed = {n: each["reason"] for n, each in enumerate(states) if each["state"] != "processed"}
+    assert list(failed) == slept, failed
     assert done == sorted(set(done)), "in order, and none twice"
     assert set(range(PROMPTS)) - set(done) <= {*slept, *unsure}, "none lost"
     users = [each["id"] for each in chat.messages() if each["role"] == "user"]

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from app.agent.model import Call, ContextTooLong, Model, ModelError, ModelUnavailable, Stopped
+from app.agent.model import Call, ContextTooLong, ManagerAway, Model, ModelError, ModelUnavailable, Stopped
 from tests.model_server import Answer, ToolCall
 from tests.unit.agent.fake_gateway import TOKEN
 
@@ -76,10 +76,27 @@ def test_retry_after_is_passed_on(ask, model):
     assert raised.value.retry_after == 7.0
 
 
-def test_a_gateway_that_is_away_is_unavailable():
+def test_a_gateway_that_is_away_is_the_managers_fault():
     """Nobody listens there."""
-    with pytest.raises(ModelUnavailable):
+    with pytest.raises(ManagerAway):
         Model("http://127.0.0.1:1", lambda: TOKEN).answer(MESSAGES, (), lambda text: None, never)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error"),
+    [
+        (503, "state_unavailable", ManagerAway),
+        (503, "session_not_found", ManagerAway),
+        (429, "too_many_calls", ManagerAway),
+        (502, "llm_unavailable", ModelUnavailable),
+    ],
+)
+def test_it_is_told_whether_the_manager_or_the_model_is_away(gateway, ask, monkeypatch, status, code, error):
+    """By the code of the gateway's problem document."""
+    _answers(gateway, monkeypatch, status, code)
+    with pytest.raises(ModelUnavailable) as raised:
+        ask()
+    assert type(raised.value) is error
 
 
 def test_what_asking_again_would_not_change_is_refused(gateway, ask, model):
@@ -98,15 +115,20 @@ def test_what_asking_again_would_not_change_is_refused(gateway, ask, model):
 @pytest.mark.parametrize(("status", "code"), [(429, "llm_budget_exceeded"), (503, "llm_not_configured")])
 def test_the_gateways_own_refusals_keep_their_words(gateway, ask, monkeypatch, status, code):
     """Its problem document says what to do; it isn't asked again."""
+    _answers(gateway, monkeypatch, status, code)
+    with pytest.raises(ModelError, match="Resets at midnight.") as raised:
+        ask()
+    assert raised.value.code == code
+
+
+def _answers(gateway, monkeypatch, status, code):
+    """Have the gateway answer with a problem document of its own."""
     problem = {"error": code, "detail": "Resets at midnight.", "status": status}
     monkeypatch.setattr(type(gateway), "take", None)
     gateway.failures["/llm"].append(status)
     handler = gateway._http.RequestHandlerClass
     answer = handler._answer
     monkeypatch.setattr(handler, "_answer", lambda self, status, body: answer(self, status, problem))
-    with pytest.raises(ModelError, match="Resets at midnight.") as raised:
-        ask()
-    assert raised.value.code == code
 
 
 def test_a_context_that_is_too_long_has_an_error_of_its_own(gateway, ask, monkeypatch):

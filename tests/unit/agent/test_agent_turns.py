@@ -4,8 +4,9 @@ import pytest
 
 from app.agent import thinking
 from app.agent.context import INTERRUPTED, NOT_RUN
-from app.agent.model import Call, ContextTooLong, ModelError, ModelUnavailable, Reply, Stopped
+from app.agent.model import Call, ContextTooLong, ManagerAway, ModelError, ModelUnavailable, Reply, Stopped
 from app.agent.state import IdReused, QueueFull
+from app.agent.thinking import wait_before
 from tests.unit.agent.fakes import USAGE, FakeModel, World, calls, says
 
 
@@ -87,7 +88,30 @@ def test_a_model_that_stays_away_fails_the_turn(tmp_path):
     world.prompt("m1")
     world.run()
     assert world.outcome("m1") == {"status": "failed", "reason": "status 500", "code": "model_unavailable"}
-    assert len(model.asked) == thinking.TRIES
+    assert len(model.asked) == ModelUnavailable.tries
+
+
+def test_a_manager_that_is_away_for_longer_fails_no_turn(tmp_path):
+    """It asks the model nothing meanwhile, so a turn has more patience with it; but not for ever."""
+    away = [ManagerAway("no Redis")] * (ManagerAway.tries - 1)
+    unavailable = [ModelUnavailable("status 500")] * (ModelUnavailable.tries - 1)
+    world = World(tmp_path, FakeModel(*away, *unavailable, says("back")))
+    world.prompt("m1")
+    world.run()
+    assert world.outcome("m1")["response"]["text"] == "back"
+    world.model.script = [*away, ManagerAway("no Redis")]
+    world.prompt("m2")
+    world.run()
+    assert world.outcome("m2")["reason"] == "no Redis"
+
+
+def test_tries_have_growing_pauses_between_them_and_respect_a_named_one():
+    """Bounded: 0.5 s at first and 10 s at most, half of it by chance; what the provider asks for, up to 30 s."""
+    assert [wait_before(attempt, 0.0, 1.0) for attempt in (0, 1, 4, 5, 62)] == [0.5, 1.0, 8.0, 10.0, 10.0]
+    assert wait_before(62, 0.0, 0.0) == 5.0
+    assert [wait_before(0, named, 0.0) for named in (7.0, 3600.0)] == [7.0, 30.0]
+    whole = sum(wait_before(attempt, 0.0, 0.5) for attempt in range(ManagerAway.tries - 1))
+    assert whole > 400, "a container in its longest pause of 5 minutes comes back meanwhile"
 
 
 def test_a_refusal_is_not_asked_again(tmp_path):
