@@ -33,6 +33,9 @@ COPY workers workers
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash app workers
 
 FROM python AS manager
+RUN apt-get update && \
+    apt-get install -y --no-install-recommends tini && \
+    rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*
 RUN useradd --uid 1000 --user-group --no-create-home --home-dir /srv manager
 COPY --from=manager-packages /opt/venv /opt/venv
 COPY --from=manager-packages /srv /srv
@@ -50,7 +53,8 @@ LABEL org.opencontainers.image.title="workspace-session-manager" \
       org.opencontainers.image.base.name="docker.io/library/debian:bookworm-slim"
 USER 1000:1000
 EXPOSE 8000
-ENTRYPOINT ["scripts/lib/process"]
+# The first process of a container is sent no signal it has not asked for: told to end before Python is up, it would stay.
+ENTRYPOINT ["tini", "--", "scripts/lib/process"]
 CMD ["web"]
 
 FROM docker.io/library/debian:bookworm-slim AS redis

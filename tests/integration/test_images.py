@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,6 +94,13 @@ def test_a_process_that_the_procfile_does_not_have_is_refused(images: dict[str, 
     with Container(images["manager"], bundle, "nothing") as container:
         assert container.wait() == 2
         assert "one of: web gateway worker" in container.output()
+
+
+@pytest.mark.parametrize("name", ["web", "worker", "watcher"])
+def test_a_process_that_is_told_to_end_before_it_is_up_ends(images: dict[str, Image], bundle: Path, name: str) -> None:
+    """A rollout over another one needn't wait until its pods are killed."""
+    with Container(images["manager"], bundle, name, API_KEY="images-key") as container:
+        assert container.stop() == 128 + signal.SIGTERM
 
 
 def test_the_manager_holds_no_compiler_and_no_installer(images: dict[str, Image]) -> None:
