@@ -100,53 +100,10 @@ class SessionStore:
                 pipe.hgetall(keys.SESSION.format(uuid=uuid))
             return [Record.from_hash(hashed) for hashed in pipe.execute() if hashed]
 
-    def change(
-        self,
-        uuid: str,
-        now: float,
-        *,
-        to: Status | None = None,
-        noop: Collection[Status] = (),
-        expect: Mapping[str, Any] | None = None,
-        task: str = "",
-        due: float = 0.0,
-        settle: bool = False,
-        touch: bool = False,
-        idle_at: float = 0.0,
-        phases: Mapping[str, int] | None = None,
-        signals: Mapping[str, Signal] | None = None,
-        clear_phases: bool = False,
-        event: tuple[str, Mapping[str, Any]] | None = None,
-        events_ttl: float = 0.0,
-        **fields: Any,
-    ) -> Change:
-        """Change one session, all of it or nothing.
-
-        `to` moves it, by the transition table; a session in `noop` is left as it is. `touch` notes that
-        someone asked for it, in any case. `task` makes it a new intent: the generation grows and the intent is
-        overdue at `due`. `settle` says the current intent is carried out. `idle_at` is when to look next
-        whether it is idle. `events_ttl` lets the session's events expire unless more come. `expect` are
-        fields that must still have these values. Raises `SessionNotFound`, `IllegalState`, or
-        `Superseded` where `expect` fails.
-        """
-        request = self.request(
-            uuid,
-            now,
-            to=to,
-            noop=noop,
-            expect=expect,
-            task=task,
-            due=due,
-            settle=settle,
-            touch=touch,
-            idle_at=idle_at,
-            phases=phases,
-            signals=signals,
-            clear_phases=clear_phases,
-            event=event,
-            events_ttl=events_ttl,
-            **fields,
-        )
+    def change(self, uuid: str, now: float, *, to: Status | None = None, **wanted: Any) -> Change:
+        """Change one session as `request` describes it, all of it or nothing. Raises `SessionNotFound`,
+        `IllegalState`, or `Superseded` where something expected is otherwise."""
+        request = self.request(uuid, now, to=to, **wanted)
         return change_of(uuid, to, self._run(self._change, change_keys(uuid), [request]))
 
     def request(
@@ -169,7 +126,14 @@ class SessionStore:
         events_ttl: float = 0.0,
         **fields: Any,
     ) -> str:
-        """What lua/change.lua is told of a change, for scripts that make one as part of something larger."""
+        """What lua/change.lua is told of a change, here and by scripts that make one as part of something larger.
+
+        `to` moves the session, by the transition table; one in `noop` is left as it is. `touch` notes that
+        someone asked for it, in any case. `task` makes it a new intent: the generation grows and the intent is
+        overdue at `due`. `settle` says the current intent is carried out. `idle_at` is when to look next
+        whether it is idle. `events_ttl` lets the session's events expire unless more come. `expect` are
+        fields that must still have these values.
+        """
         texts = encode(fields)
         kept = {name: text for name, text in texts.items() if DEFAULTS.get(name) != text}
         kept |= {PHASE_PREFIX + name: str(ms) for name, ms in (phases or {}).items()}

@@ -58,7 +58,7 @@ def new_session(client: Client, user_id: str = "ada", **fields: object) -> str:
 
 def move(core: Core, uuid: str, to: Status, **changes: object) -> Record:
     """Do what a worker or the watcher would: move the session and settle its intent."""
-    return core.store.change(uuid, time.time(), to=to, settle=True, **changes).record  # type: ignore[arg-type]
+    return core.store.change(uuid, time.time(), to=to, settle=True, **changes).record
 
 
 def add_backup(core: Core, uuid: str = "k3v9x0qa", user_id: str = "ada", content: bytes = b"PK-zip") -> Backup:
