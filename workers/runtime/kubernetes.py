@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from threading import Event
 from typing import Any, TypeVar
 
@@ -22,12 +22,13 @@ from app.sessions.model import Identity
 from app.sessions.redis_errors import redis_errors
 from app.sessions.secrets import SessionSecrets
 from app.settings import Settings
-from workers.runtime import binding, job_objects, names, objects, scalers, views
+from workers.runtime import binding, job_objects, names, scalers, views
 from workers.runtime.base import BackupSummary, Observation, Snapshot
 from workers.runtime.beside import Beside
 from workers.runtime.choices import Choices
 from workers.runtime.cluster import Cluster, Conflict, Expired, NotFound, timestamp, wait_for
 from workers.runtime.jobs import ArchiveJobs
+from workers.runtime.live import Live, LiveObjects, annotations_of, going, notes_of, replicas_of
 from workers.runtime.objects import generation_of, identity_of
 from workers.runtime.watches import ClusterWatch
 
@@ -44,35 +45,6 @@ GOING_LIMIT = 30.0
 """s beyond the grace period for pods to be gone, and for the cluster's garbage collector."""
 
 
-@dataclass(frozen=True)
-class Live:
-    """The two objects of a session that carry its identity and intent, as they were read."""
-
-    claim: Object | None
-    deployment: Object | None
-
-    @property
-    def generation(self) -> int:
-        return max((generation_of(each["metadata"]) for each in (self.claim, self.deployment) if each), default=0)
-
-    @property
-    def identity(self) -> Identity | None:
-        """The claim's, else what the Deployment knows."""
-        found = (identity_of(each["metadata"]) for each in (self.claim, self.deployment) if each)
-        return next((identity for identity in found if identity is not None), None)
-
-    def refuse_losing_files(self) -> None:
-        """Raises `FilesGoing` when the end of the pod would be the end of its files: a claim that is being
-        deleted is kept for as long as a pod has it."""
-        if _going(self.claim) and self.deployment is not None and _replicas(self.deployment):
-            raise FilesGoing()
-
-    @property
-    def users(self) -> set[str]:
-        """Whose it is, by either object."""
-        return {_annotations(each).get(names.USER, "") for each in (self.claim, self.deployment) if each}
-
-
 class KubernetesRuntime:
     """`Runtime` for one namespace. `client` is the service's Redis, `clock` gives seconds since the epoch."""
 
@@ -87,6 +59,7 @@ class KubernetesRuntime:
         self._choices = Choices.of(settings)
         self._redis = client
         self._cluster = cluster or Cluster(settings.workspace_namespace, settings.kube_timeout)
+        self._live = LiveObjects(self._cluster, self._choices)
         self._scaler = scalers.make(settings, client)
         secrets = SessionSecrets(settings.secret_keys())
         self._beside = Beside(self._cluster, self._scaler, self._choices, secrets)
@@ -119,8 +92,8 @@ class KubernetesRuntime:
         def gone() -> bool:
             if self._all_ended(uuid):
                 return True
-            deployment = self._deployment(uuid)
-            if deployment is not None and _replicas(deployment):
+            deployment = self._live.deployment(uuid)
+            if deployment is not None and replicas_of(deployment):
                 # Someone else scaled it up again in between; if that was a newer intent, we are told.
                 self._decided(lambda: self._scale_down(uuid, generation))
             return False
@@ -135,13 +108,13 @@ class KubernetesRuntime:
 
     def backup(self, uuid: str, name: str) -> BackupSummary:
         """See `Runtime.backup`. A Job does it, on the node of the workspace when that runs."""
-        live = self._read(uuid)
+        live = self._live.read(uuid)
         identity = live.identity
         if live.claim is None or identity is None:
             raise FilesGone(uuid)
         node = next((pod.node for pod in self._pods(uuid) if pod.node), "")
         job = job_objects.archive_job("backup", identity, name, self._clock(), self._choices, node)
-        if node and _going(live.claim):
+        if node and going(live.claim):
             job_objects.place(job, node)
         summary = self._jobs.run(job, name)
         if summary is None:
@@ -152,15 +125,15 @@ class KubernetesRuntime:
         """See `Runtime.restore`. Done already: nothing happens, so that a repeated task takes no later work back."""
         uuid, name = identity.uuid, identity.restore_from
         self.provision(identity, generation)
-        live = self._read(uuid)
-        if not name or live.claim is None or _annotations(live.claim).get(names.RESTORED) == name:
+        live = self._live.read(uuid)
+        if not name or live.claim is None or annotations_of(live.claim).get(names.RESTORED) == name:
             return
         self._jobs.run(job_objects.archive_job("restore", identity, name, self._clock(), self._choices), name)
         self._decided(lambda: self._note_restored(uuid, generation, name))
 
     def observe(self, uuid: str) -> Observation | None:
         """See `Runtime.observe`."""
-        live = self._read(uuid)
+        live = self._live.read(uuid)
         if live.claim is None:
             return None
         view = views.deployment_view(live.deployment) if live.deployment else None
@@ -194,11 +167,11 @@ class KubernetesRuntime:
 
     def _provision(self, identity: Identity, generation: int, starting: bool) -> None:
         uuid = identity.uuid
-        live = self._read(uuid)
+        live = self._live.read(uuid)
         self._refuse_older(uuid, live, generation)
         if live.users - {identity.user_id}:
             raise WorkspaceConflict(f"The workspace {uuid} that is here belongs to another user.")
-        _refuse_going(live)
+        live.refuse_going()
         if live.claim is None and live.deployment is None:
             deployment = self._create(identity, generation)
         else:
@@ -211,43 +184,41 @@ class KubernetesRuntime:
         """A claim and a Deployment at 0 where there was neither. That the claim is ours says that no other intent
         has come this far, so the Deployment is made with its notes: nobody's newer ones can be overwritten,
         as those were patched in, which conflicts."""
-        self._cluster.create("persistentvolumeclaims", objects.claim(identity, generation, self._choices))
-        return self._create_deployment(identity, _notes(generation, identity))
+        self._live.create_claim(identity, generation)
+        return self._live.create_deployment(identity, notes_of(generation, identity))
 
     def _adopt(self, identity: Identity, generation: int, live: Live) -> Object:
         """Make what is missing of the two, and note the intent with both."""
-        claim = live.claim or self._cluster.create(
-            "persistentvolumeclaims", objects.claim(identity, generation, self._choices)
-        )
-        if identity.restore_from and _annotations(claim).get(names.RESTORED) == identity.restore_from:
+        claim = live.claim or self._live.create_claim(identity, generation)
+        if identity.restore_from and annotations_of(claim).get(names.RESTORED) == identity.restore_from:
             identity = replace(identity, restore_from="")
-        deployment = live.deployment or self._create_deployment(identity)
-        return self._note(deployment, claim, generation, identity=identity)
+        deployment = live.deployment or self._live.create_deployment(identity)
+        return self._live.note(deployment, claim, generation, identity=identity)
 
     def _start(self, uuid: str, generation: int) -> None:
-        live = self._read(uuid)
+        live = self._live.read(uuid)
         self._refuse_older(uuid, live, generation)
         identity = live.identity
         if live.claim is None or identity is None:
             raise FilesGone(uuid)
         live.refuse_losing_files()
-        _refuse_going(live)
+        live.refuse_going()
         if live.deployment is None and not self._all_ended(uuid):
             # A new Deployment knows nothing of a deleted one's pod, and two must never share the volume.
             limit = self._settings.stop_grace + GOING_LIMIT
             wait_for(lambda: self._all_ended(uuid), limit, f"The old pod of workspace {uuid} did not end")
             self._start(uuid, generation)
             return
-        deployment = live.deployment or self._create_deployment(identity)
-        asleep = not _replicas(deployment)
+        deployment = live.deployment or self._live.create_deployment(identity)
+        asleep = not replicas_of(deployment)
         if asleep:
-            deployment = self._update(identity, deployment)
+            deployment = self._live.update(identity, deployment)
         # Its pod can't begin without these two.
         self._beside.keep_secret(identity, deployment)
         claim = binding.let_claim_bind(self._cluster, live.claim)
         self._scaler.before_start(uuid)
         try:
-            deployment = self._note(deployment, claim, generation, identity=identity, replicas=1)
+            deployment = self._live.note(deployment, claim, generation, identity=identity, replicas=1)
         except Conflict:
             self._agree(uuid)
             raise
@@ -263,21 +234,21 @@ class KubernetesRuntime:
         try:
             live = self._read_to_stop(uuid, generation)
             if live.deployment is not None:
-                self._note(live.deployment, live.claim, generation, replicas=0)
+                self._live.note(live.deployment, live.claim, generation, replicas=0)
             elif live.claim is not None:
-                self._note_claim(live.claim, generation)
+                self._live.note_claim(live.claim, generation)
         except (Conflict, Superseded, FilesGoing):
             self._agree(uuid)
             raise
 
     def _read_to_stop(self, uuid: str, generation: int) -> Live:
-        live = self._read(uuid)
+        live = self._live.read(uuid)
         self._refuse_older(uuid, live, generation)
         live.refuse_losing_files()
         return live
 
     def _delete(self, uuid: str, generation: int) -> None:
-        live = self._read(uuid)
+        live = self._live.read(uuid)
         self._refuse_older(uuid, live, generation)
         with redis_errors():
             # Before anything goes, so that whoever finds nothing here also finds this.
@@ -294,15 +265,15 @@ class KubernetesRuntime:
             self._cluster.delete("persistentvolumeclaims", names.workspace(uuid), version=version)
 
     def _note_restored(self, uuid: str, generation: int, name: str) -> None:
-        live = self._read(uuid)
+        live = self._live.read(uuid)
         self._refuse_older(uuid, live, generation)
         identity = live.identity
         if live.claim is None or live.deployment is None or identity is None:
             raise Superseded(f"The workspace {uuid} was removed while it was being restored.")
         identity = replace(identity, restore_from="")
         # The Deployment first: the claim's word is what counts, so it comes when all is done.
-        self._note_deployment(live.deployment, generation, identity=identity)
-        self._note_claim(live.claim, generation, identity=identity, restored=name)
+        self._live.note_deployment(live.deployment, generation, identity=identity)
+        self._live.note_claim(live.claim, generation, identity=identity, restored=name)
 
     # What decisions are made of
 
@@ -316,16 +287,6 @@ class KubernetesRuntime:
                 time.sleep(PAUSE * attempt)
         raise RetryableError("The workspace's objects keep changing, or their namespace is missing.")
 
-    def _read(self, uuid: str) -> Live:
-        name = names.workspace(uuid)
-        return Live(self._cluster.get("persistentvolumeclaims", name), self._deployment(uuid))
-
-    def _deployment(self, uuid: str) -> Object | None:
-        deployment = self._cluster.get("deployments", names.workspace(uuid))
-        if deployment and views.uuid_of(deployment) != uuid:
-            raise WorkspaceConflict(f"A Deployment called {names.workspace(uuid)} is not this session's.")
-        return deployment
-
     def _refuse_older(self, uuid: str, live: Live, generation: int) -> None:
         newest = max(live.generation, self._buried(uuid))
         if generation < newest:
@@ -334,61 +295,6 @@ class KubernetesRuntime:
     def _buried(self, uuid: str) -> int:
         with redis_errors():
             return int(self._redis.get(keys.REMOVED.format(uuid=uuid)) or 0)
-
-    def _create_deployment(self, identity: Identity, notes: Mapping[str, str] | None = None) -> Object:
-        """A Deployment at 0. It must not be forced: one that appeared meanwhile and was started stays so, as
-        its replicas were then set by a patch, which conflicts."""
-        wanted = objects.deployment(identity, self._choices, 0)
-        wanted["metadata"]["annotations"] |= notes or {}
-        return self._cluster.apply("deployments", wanted, force=False)
-
-    def _update(self, identity: Identity, deployment: Object) -> Object:
-        """Bring a sleeping workspace's pod template up to date with this release and its settings."""
-        wanted = objects.deployment(identity, self._choices, 0)
-        if _annotations(deployment).get(names.TEMPLATE) == wanted["metadata"]["annotations"][names.TEMPLATE]:
-            return deployment
-        # What was applied with the creation and isn't any more would be taken away.
-        wanted["metadata"]["annotations"] |= _notes(generation_of(deployment["metadata"]), identity)
-        wanted["metadata"]["resourceVersion"] = deployment["metadata"]["resourceVersion"]
-        return self._cluster.apply("deployments", wanted)
-
-    def _note(
-        self,
-        deployment: Object,
-        claim: Object | None,
-        generation: int,
-        *,
-        identity: Identity | None = None,
-        replicas: int | None = None,
-    ) -> Object:
-        """Note an intent, and what it makes of the replicas, with the Deployment and then with the claim."""
-        deployment = self._note_deployment(deployment, generation, identity=identity, replicas=replicas)
-        if claim is not None:
-            self._note_claim(claim, generation, identity=identity)
-        return deployment
-
-    def _note_deployment(
-        self, deployment: Object, generation: int, *, identity: Identity | None = None, replicas: int | None = None
-    ) -> Object:
-        notes = _notes(generation, identity)
-        same = replicas is None or _replicas(deployment) == replicas
-        if same and notes.items() <= _annotations(deployment).items():
-            return deployment
-        metadata = deployment["metadata"]
-        body: Object = {"metadata": {"resourceVersion": metadata["resourceVersion"], "annotations": notes}}
-        if replicas is not None:
-            body["spec"] = {"replicas": replicas}
-        return self._cluster.patch("deployments", metadata["name"], body)
-
-    def _note_claim(
-        self, claim: Object, generation: int, *, identity: Identity | None = None, restored: str = ""
-    ) -> None:
-        notes = _notes(generation, identity) | ({names.RESTORED: restored} if restored else {})
-        if notes.items() <= _annotations(claim).items():
-            return
-        metadata = claim["metadata"]
-        body = {"metadata": {"resourceVersion": metadata["resourceVersion"], "annotations": notes}}
-        self._cluster.patch("persistentvolumeclaims", metadata["name"], body)
 
     def _replace_broken(self, uuid: str, deployment: Object) -> None:
         """Delete the pod of a workspace that should be up and does not work: its successor starts afresh."""
@@ -405,14 +311,14 @@ class KubernetesRuntime:
 
     def _agree(self, uuid: str) -> None:
         """Our change was overtaken after the scaler was told of it: let it agree with what there is."""
-        deployment = self._deployment(uuid)
-        if deployment and _replicas(deployment):
+        deployment = self._live.deployment(uuid)
+        if deployment and replicas_of(deployment):
             self._scaler.before_start(uuid)
         else:
             self._scaler.forget(uuid)
 
     def _nothing_left(self, uuid: str) -> bool:
-        live = self._read(uuid)
+        live = self._live.read(uuid)
         return live.claim is None and live.deployment is None and not self._pods(uuid)
 
     def _all_ended(self, uuid: str) -> bool:
@@ -448,28 +354,3 @@ class KubernetesRuntime:
             created_at=timestamp(metadata.get("creationTimestamp")),
             agent_at=self._choices.agent_at,
         )
-
-
-def _refuse_going(live: Live) -> None:
-    """What is being deleted can't be kept; it is soon gone and can be made anew."""
-    if _going(live.claim) or _going(live.deployment):
-        raise RetryableError("The workspace's old objects are still being deleted.")
-
-
-def _going(item: Object | None) -> bool:
-    return item is not None and "deletionTimestamp" in item["metadata"]
-
-
-def _notes(generation: int, identity: Identity | None) -> dict[str, str]:
-    notes = {names.GENERATION: str(generation)}
-    if identity is not None:
-        notes[names.IDENTITY] = objects.identity_text(identity)
-    return notes
-
-
-def _annotations(item: Object) -> Mapping[str, str]:
-    return item["metadata"].get("annotations") or {}
-
-
-def _replicas(deployment: Object) -> int:
-    return int(deployment["spec"].get("replicas", 1))
