@@ -120,7 +120,7 @@ def test_revoking_ends_the_connections_that_are_open(api: Api, browser: Browser,
     wait_for(lambda: "extensionHost" in processes_of(uuid), "the page's extensions to be started")
     api.call("POST", f"/session/{uuid}/revoke")
     expect_all_closed(page, opened)
-    assert "extensionHost" not in processes_of(uuid)
+    wait_for(lambda: "extensionHost" not in processes_of(uuid), "the page's extensions to end")
     assert ready_pods(uuid) == before
     page.context.close()
 
