@@ -79,7 +79,7 @@ class ModelUnavailable(ModelError):
 
 
 class ManagerAway(ModelUnavailable):
-    """The gateway, or the Redis behind it, is not there: the model was not asked, and asking again is no one's bill."""
+    """The gateway, or the Redis behind it, is not there. The model was hardly asked: asking again is seldom billed."""
 
     tries: ClassVar[int] = 64
 

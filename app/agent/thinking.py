@@ -19,8 +19,8 @@ from app.agent.tools.child import TICK, Stop
 log = logging.getLogger(__name__)
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0
-"""Seconds between two tries, when nobody names a pause. A model gets about 40 s in all. The manager gets 8 minutes: a
-container that died again is started after up to 5."""
+"""Seconds between two tries, when nobody names a pause. A model gets about 40 s in all. The manager gets over 7
+minutes: a container that died again is started after up to 5."""
 
 LONGEST_PAUSE = 30.0
 """Seconds, of a pause that the provider names."""
