@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import lru_cache
 
 from app.sessions import keys, queue
 from app.sessions.backups import Backup
@@ -86,32 +87,47 @@ class Sweeps:
                 log.info("not deleted: %s", error, extra={"uuid": record.uuid})
 
     def stale(self) -> None:
-        """Enqueue again what was asked for and not done: its message, or its worker, was lost. A workspace
-        that was started and does not answer for `START_TIMEOUT` has failed."""
+        """Enqueue again what was asked for and not done: its message, or its worker, was lost. What still waits in a
+        queue gets no second message, however long that takes."""
         now = self._clock()
-        patience = self._core.settings.start_timeout
+        later = now + self._core.settings.stale_after
         if self._store.first_sight():
             self._core.tasks.send(queue.RECONCILE)
             self._core.tasks.send(queue.SWEEP_INDEX)
+        waiting = lru_cache(maxsize=1)(self._core.tasks.waiting)
         for record in self._store.due(keys.INTENTS, now):
             if record.settled >= record.generation:
                 self._store.defer(keys.INTENTS, record.uuid, 0.0)
-            elif self._core.leases.held(keys.LEASE.format(uuid=record.uuid)):
-                self._store.defer(keys.INTENTS, record.uuid, now + self._core.settings.stale_after)
-            elif record.started_at and now - record.started_at > patience:
-                self._lifecycle.fail(record.uuid, record.generation, f"The editor did not answer for {patience:.0f} s.")
+            elif left := self._core.leases.left(keys.LEASE.format(uuid=record.uuid)):
+                # That long if its worker is dead; one that lives goes on renewing it.
+                self._store.defer(keys.INTENTS, record.uuid, min(later, now + left))
             elif record.started_at:
-                # Its worker did all there is to do; the rest is the workspace's.
-                self._store.defer(keys.INTENTS, record.uuid, record.started_at + patience)
+                self._judge_start(record, now)
+            elif waiting().has(record.task, record.uuid, record.generation):
+                self._store.defer(keys.INTENTS, record.uuid, later)
             else:
                 self._core.sessions.resend(record)
         for record in self._store.due(keys.BACKUP_REQUESTS, now):
-            self._store.defer(keys.BACKUP_REQUESTS, record.uuid, now + self._core.settings.stale_after)
-            if not self._core.leases.held(keys.BACKUP_LEASE.format(uuid=record.uuid)):
+            self._store.defer(keys.BACKUP_REQUESTS, record.uuid, later)
+            if left := self._core.leases.left(keys.BACKUP_LEASE.format(uuid=record.uuid)):
+                self._store.defer(keys.BACKUP_REQUESTS, record.uuid, min(later, now + left))
+            elif not waiting().has(queue.BACKUP, record.uuid):
                 self._core.tasks.send(queue.BACKUP, record.uuid, request_id=record.request_id)
         for record in self._store.due(keys.INBOX_PENDING, now):
-            self._store.defer(keys.INBOX_PENDING, record.uuid, now + self._core.settings.stale_after)
-            self._remind(record)
+            self._store.defer(keys.INBOX_PENDING, record.uuid, later)
+            if not waiting().has(queue.DELIVER, record.uuid):
+                self._remind(record)
+
+    def _judge_start(self, record: Record, now: float) -> None:
+        """A workspace that was started and does not answer for `START_TIMEOUT` has failed, if somebody looked all that
+        time. Its worker did all there is to do."""
+        patience = self._core.settings.start_timeout
+        since = self._core.fleet.watched_since(now)
+        judged_at = now + patience if since is None else max(record.started_at, since) + patience
+        if judged_at < now:
+            self._lifecycle.fail(record, f"The editor did not answer for {patience:.0f} s.")
+        else:
+            self._store.defer(keys.INTENTS, record.uuid, min(judged_at, now + patience) + 0.001)
 
     def reconcile(self) -> None:
         """Make the records agree with the workspaces that are there: give a record to every
@@ -221,6 +237,6 @@ class Sweeps:
         try:
             record = self._store.get(uuid)
             if self._runtime.observe(uuid) is None and record.provisioned:
-                self._lifecycle.lose(uuid, record.generation)
+                self._lifecycle.lose(record)
         except SessionError as error:
             log.info("not reported missing: %s", error, extra={"uuid": uuid})

@@ -151,9 +151,17 @@ class SessionService:
     def sleep(self, uuid: str, request_id: str = "", seen: Record | None = None) -> Record:
         """Put the session to sleep. With `seen` only if nothing happened to it since: else `Superseded`."""
         expect = {} if seen is None else seen_idle(seen)
+        # One whose files are still to come gets them first, which may take as long as it does.
+        task = queue.RESTORE if (seen or self._store.get(uuid)).restore_from else queue.SLEEP
         return self._intend(
-            uuid, Status.SLEEPING, task=queue.SLEEP, noop=(Status.SLEEPING,), request_id=request_id, expect=expect
+            uuid, Status.SLEEPING, task=task, noop=(Status.SLEEPING,), request_id=request_id, expect=expect
         )
+
+    def bring_back(self, seen: Record) -> Record:
+        """Bring an active session up again whose processes went without anyone's wish, unless it changed since."""
+        task = queue.RESTORE if seen.restore_from else queue.WAKE
+        expect = _as(seen, "generation", "status")
+        return self._intend(seen.uuid, Status.WAKING, task=task, noop=(), request_id=seen.request_id, expect=expect)
 
     def keep_up(self, uuid: str, seconds: float) -> Record:
         """Let nothing put the session to sleep by itself for so long, `KEEPALIVE_MAX` at most and as far as
@@ -177,13 +185,16 @@ class SessionService:
         return self._store.get(uuid)
 
     def delete(self, uuid: str, *, backup: bool = True, request_id: str = "", seen: Record | None = None) -> Record:
-        """Delete the session and its files, after a verified backup unless `backup` is False."""
+        """Delete the session and its files, after a verified backup unless `backup` is False; False is a force, which
+        takes the place of a deletion under way that backs up first."""
         expect = {} if seen is None else _as(seen, "generation", "last_activity")
+        record = seen or self._store.get(uuid)
+        forced = record.status is Status.TERMINATING and record.delete_backup and not backup
         return self._intend(
             uuid,
             Status.TERMINATING,
             task=queue.TEARDOWN,
-            noop=GONE,
+            noop=(Status.TERMINATED,) if forced else GONE,
             request_id=request_id,
             expect=expect,
             delete_backup=backup,
@@ -209,7 +220,7 @@ class SessionService:
         record = self._store.get(uuid)
         if record.status in GONE:
             raise IllegalState(f"Session {uuid} is {record.status}; its last backup is listed under /backups.")
-        if record.status is Status.CREATED or record.restore_from:
+        if record.status is Status.CREATED or record.restore_from or not record.provisioned:
             raise IllegalState(f"Session {uuid} does not have its files yet; back it up once it is active.")
         now = self._clock()
         self._store.request_backup(uuid, self._overdue(now))

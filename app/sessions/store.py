@@ -51,6 +51,8 @@ class SessionStore:
         self._tombstone_ttl = int(tombstone_ttl)
         self._create = client.register_script(script("create"))
         self._change = client.register_script(script("change"))
+        self._backup_requested = client.register_script(script("backup_requested"))
+        self._backup_settled = client.register_script(script("backup_settled"))
 
     def create(self, record: Record, *, quota: int | None, due: float = 0.0) -> bool:
         """Record a new session; False when its uuid is taken. `quota` is how many its user may have, None for
@@ -204,9 +206,13 @@ class SessionStore:
                 self._redis.zrem(deadlines, uuid)
 
     def request_backup(self, uuid: str, due: float) -> None:
-        """Note that a backup is wanted, overdue at `due`; one request at a time for each session."""
-        with redis_errors():
-            self._redis.zadd(keys.BACKUP_REQUESTS, {uuid: due})
+        """Note that a backup is wanted, overdue at `due`; one that has begun already does not settle it."""
+        self._run(self._backup_requested, [keys.SESSION.format(uuid=uuid), keys.BACKUP_REQUESTS], [uuid, number(due)])
+
+    def settle_backup(self, uuid: str, asked: int) -> bool:
+        """Note that the requests for a backup up to number `asked` are carried out. False when there is a newer one."""
+        arguments = [uuid, asked]
+        return bool(self._run(self._backup_settled, [keys.SESSION.format(uuid=uuid), keys.BACKUP_REQUESTS], arguments))
 
     def backup_wanted(self, uuid: str) -> bool:
         with redis_errors():

@@ -490,7 +490,7 @@ def test_what_another_worker_at_the_same_intent_ended_otherwise_stays_as_it_is(w
 
     def overtaken(uuid: str, generation: int) -> None:
         removed(uuid, generation)
-        world.lifecycle.fail(uuid, generation, "It was given up.")
+        world.lifecycle.fail(world.get(uuid), "It was given up.")
 
     world.runtime.remove = overtaken  # type: ignore[method-assign]
     world.lifecycle.carry_out(uuid, generation)

@@ -135,7 +135,7 @@ def test_each_start_is_counted_by_kind_and_phase(world: World) -> None:
     assert set(starts) == {(kind, phase) for kind in ("create", "wake") for phase in ("enqueued", "ready")}
     woken = starts[("wake", "ready")]
     assert (sum(woken.counts), woken.counts[START_BUCKETS.index(0.5)], woken.total) == (1, 1, 0.4)
-    world.lifecycle.fail(uuid, world.get(uuid).generation, "gone for a moment")
+    world.lifecycle.fail(world.get(uuid), "gone for a moment")
     world.look(uuid)
     assert world.get(uuid).status is Status.ACTIVE
     assert world.core.fleet.starts() == starts

@@ -38,9 +38,11 @@ for _, field in ipairs(change.clear) do redis.call('HDEL', session, field) end
 if change.task ~= '' then
   redis.call('HINCRBY', session, 'generation', 1)
   redis.call('HSET', session, 'task', change.task, 'requested_at', change.now)
+  redis.call('HDEL', session, 'tries', 'missed')
   redis.call('ZADD', intents, change.due, change.uuid)
 elseif change.settle then
   redis.call('HSET', session, 'settled', redis.call('HGET', session, 'generation'))
+  redis.call('HDEL', session, 'tries', 'missed')
   redis.call('ZREM', intents, change.uuid)
 end
 
