@@ -157,10 +157,15 @@ def create_app(agent: Agent) -> Flask:
         reason, id_ = body.get("reason", "user"), body.get("id") or ""
         if not isinstance(reason, str) or not isinstance(id_, str):
             raise Problem(400, "bad_request", "`reason` and `id` are texts.")
-        cancelled = agent.turns.cancel(clean(reason)[:200], id_) if agent.state.loaded else None
+        cancelled = agent.turns.cancel(clean(reason)[:200], id_, _generation(body))
         if cancelled is not None:
             agent.state.wait_for_outcome(cancelled, CANCEL_WAIT)
         return jsonify({"cancelled": cancelled})
+
+    @app.post("/resume")
+    def resume() -> Response:
+        agent.turns.resume(_generation(_object()))
+        return jsonify({})
 
     @app.post("/chat")
     def chat() -> Response:
@@ -220,6 +225,14 @@ def _object() -> dict[str, Any]:
     if not isinstance(body, dict):
         raise Problem(400, "bad_request", "The body is not a JSON object.")
     return body
+
+
+def _generation(body: dict[str, Any]) -> int:
+    """The session's intent behind a request, 0 where it isn't said."""
+    generation = body.get("generation", 0)
+    if isinstance(generation, bool) or not isinstance(generation, int) or generation < 0:
+        raise Problem(400, "bad_request", "`generation` is a number from 0 on.")
+    return generation
 
 
 def _natural(text: str) -> int:
