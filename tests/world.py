@@ -23,6 +23,7 @@ from app.sessions.leases import Leases
 from app.sessions.links import Links
 from app.sessions.model import Record, Signal
 from app.sessions.passes import Passes
+from app.sessions.queue import Waiting
 from app.sessions.secrets import SessionSecrets
 from app.sessions.service import NewSession, SessionService
 from app.sessions.signals import Signals
@@ -49,6 +50,9 @@ class FakeTasks:
 
     def send(self, task: str, *args: str | int, request_id: str = "") -> None:
         self.sent.append((task, args))
+
+    def waiting(self) -> Waiting:
+        return Waiting(frozenset((task, tuple(map(str, args))) for task, args in self.sent), frozenset())
 
     def lose_all(self) -> None:
         """The broker forgot everything."""

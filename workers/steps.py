@@ -163,7 +163,7 @@ class Steps:
         agent = self._inbox.leaving_agent(record.uuid)
         if agent is None:
             return
-        risk = take_leave(self._core, agent, reason)
+        risk = take_leave(self._core, agent, reason, record.generation, self._check(record, _newer, every=0.0))
         # Also a last look whether the stop is still wanted.
         self._update(record, **({} if risk is None else {"risk": risk, "event": ("risk", risk) if risk else None}))
 
@@ -233,7 +233,9 @@ class Steps:
         expect = {"generation": record.generation, "lease": record.lease}
         self._store.change(record.uuid, self._clock(), expect=expect, **change)  # type: ignore[arg-type]
 
-    def _check(self, begun: Record, ends: Callable[[Record, Record], bool]) -> Callable[[], None]:
+    def _check(
+        self, begun: Record, ends: Callable[[Record, Record], bool], every: float = CHECK_EVERY
+    ) -> Callable[[], None]:
         """What long work calls now and then: raises `Superseded` once the record as it is now `ends` what was begun."""
         look_at = 0.0
 
@@ -241,7 +243,7 @@ class Steps:
             nonlocal look_at
             if time.monotonic() < look_at:
                 return
-            look_at = time.monotonic() + CHECK_EVERY
+            look_at = time.monotonic() + every
             try:
                 now = self._store.get(begun.uuid)
             except StateUnavailable:

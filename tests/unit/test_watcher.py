@@ -45,9 +45,10 @@ def test_a_start_whose_deployment_someone_deleted_is_made_again(world: World) ->
     uuid = world.asleep()
     generation = world.sessions.wake(uuid).generation
     world.work()
+    world.runtime.stop(uuid, generation)
     seen = world.runtime.observe(uuid)
     assert seen is not None
-    world.watcher.apply(replace(seen, running=False, deleted=True))
+    world.watcher.apply(replace(seen, deleted=True))
     assert world.tasks.sent == [(queue.WAKE, (uuid, generation))]
 
 

@@ -82,9 +82,9 @@ class Runtime(Protocol):
         this session's. With `starting` a start of the same intent follows at once, and what that makes
         in any case may be left to it."""
 
-    def start(self, uuid: str, generation: int) -> None:
-        """Ask for the processes and return; `watch` tells when they are ready. Running already: only
-        the generation is noted. No volume: `FilesGone`."""
+    def start(self, uuid: str, generation: int) -> bool:
+        """Ask for the processes and return; `watch` tells when they are ready. True when they ran already: only
+        the generation is noted then. No volume: `FilesGone`."""
 
     def stop(self, uuid: str, generation: int) -> None:
         """Return when no process of the workspace is left and its URL no longer leads to it. `FilesGoing` when that

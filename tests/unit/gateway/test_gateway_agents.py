@@ -43,9 +43,18 @@ def test_hello_says_where_the_agent_is_and_starts_delivery(workspace: Workspace)
 
 
 def test_hello_enqueues_nothing_when_no_prompt_waits(workspace: Workspace) -> None:
+    assert workspace.call("POST", "/agent/v1/hello", json=HELLO).status_code == 204
     take(workspace)
     assert workspace.call("POST", "/agent/v1/hello", json=HELLO).status_code == 204
     assert workspace.sent == []
+
+
+def test_hello_of_another_process_enqueues_what_the_one_before_had_not_finished(workspace: Workspace) -> None:
+    """It may be another volume, on which the prompt is not; an agent that has it drops it."""
+    assert workspace.call("POST", "/agent/v1/hello", json=HELLO).status_code == 204
+    take(workspace)
+    assert workspace.call("POST", "/agent/v1/hello", json=HELLO | {"boot": "another"}).status_code == 204
+    assert [task for task, *_ in workspace.sent] == [queue.DELIVER]
 
 
 def test_an_agent_that_calls_on_and_on_sets_one_delivery_going(workspace: Workspace) -> None:
