@@ -90,7 +90,7 @@ class Sweeps:
         that was started and does not answer for `START_TIMEOUT` has failed."""
         now = self._clock()
         patience = self._core.settings.start_timeout
-        if self._store.first_sight():
+        if self._store.first_sight(now):
             self._core.tasks.send(queue.RECONCILE)
             self._core.tasks.send(queue.SWEEP_INDEX)
         for record in self._store.due(keys.INTENTS, now):
