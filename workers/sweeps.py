@@ -91,7 +91,7 @@ class Sweeps:
         queue gets no second message, however long that takes."""
         now = self._clock()
         later = now + self._core.settings.stale_after
-        if self._store.first_sight():
+        if self._store.first_sight(now):
             self._core.tasks.send(queue.RECONCILE)
             self._core.tasks.send(queue.SWEEP_INDEX)
         waiting = lru_cache(maxsize=1)(self._core.tasks.waiting)

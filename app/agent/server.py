@@ -10,7 +10,6 @@ import contextlib
 import hmac
 import json
 import queue
-import re
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -23,6 +22,7 @@ from app.agent.activity import announce, lock_out
 from app.agent.events import Event, outcome_event
 from app.agent.risk import at_risk
 from app.agent.service import Agent
+from app.agent.standing import ID
 from app.agent.state import IdReused, QueueFull
 from app.agent.text import clean
 
@@ -50,8 +50,6 @@ NOTICE_MOST = 86_400.0
 """Seconds before a sleep that it may be announced."""
 
 HISTORY_LIMIT = 10_000
-ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-"""The manager's rule, since outcomes are reported to it under these ids."""
 
 
 class Problem(Exception):

@@ -15,7 +15,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -212,6 +212,14 @@ class Inbox:
             found = zip(ids, pipe.execute(), strict=True)
         messages = [Message.from_hash(message_id, hashed) for message_id, hashed in found if hashed]
         return [message for message in messages if not message.finished]
+
+    def states(self, uuid: str, ids: Sequence[str]) -> list[State | None]:
+        """The state of each of these prompts, None for one of which nothing is known (any more)."""
+        with redis_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            for message_id in ids:
+                pipe.hget(keys.MESSAGE.format(uuid=uuid, id=message_id), "state")
+            return [State(state) if state else None for state in pipe.execute()]
 
     def hold(self, uuid: str, generation: int, now: float) -> bool:
         """Give the session's agent no more and hold its prompts back, as the intent `generation` is about to stop it.

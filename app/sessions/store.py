@@ -225,10 +225,15 @@ class SessionStore:
                 uuid for status in statuses for uuid in self._redis.zrange(keys.BY_STATUS.format(status=status), 0, -1)
             ]
 
-    def first_sight(self) -> bool:
+    def first_sight(self, now: float) -> bool:
         """True once for each Redis that has lost, or never had, the service's data."""
         with redis_errors():
-            return bool(self._redis.set(keys.SENTINEL, "1", nx=True))
+            return bool(self._redis.set(keys.SENTINEL, number(now), nx=True))
+
+    def remembers_since(self) -> float:
+        """Since when at the latest nothing that was noted in this Redis was lost, infinity where that isn't known."""
+        with redis_errors():
+            return float(self._redis.get(keys.SENTINEL) or "inf")
 
     def forget_tombstones(self, now: float) -> int:
         """Drop from the index the terminated sessions whose records have expired; answers how many."""
