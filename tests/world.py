@@ -113,6 +113,12 @@ class World:
     def clock(self) -> float:
         return self.now
 
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass in which the service runs: its sweeps tick all along. `now += …` is a clock that jumps."""
+        self.sweeps.expired()
+        self.now += seconds
+        self.core.redis.hset("clock", "tick", self.now)
+
     def get(self, uuid: str) -> Record:
         return self.core.store.get(uuid)
 

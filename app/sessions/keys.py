@@ -49,6 +49,9 @@ ANSWER = "ticket:{ticket}:answer"
 # The generation of a workspace's removal from a cluster, where nothing of it may stay to carry it.
 REMOVED = "removed:{uuid}"
 
+# When a sweep last ran, and the time that does not count (app/sessions/clock.py).
+CLOCK = "clock"
+
 # The service itself.
 SENTINEL = "sentinel"
 WORKERS_SEEN = "workers:seen"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 import redis
@@ -32,6 +31,7 @@ from app.sessions.model import (
 )
 from app.sessions.paging import Page, newest_first, page_of
 from app.sessions.redis_errors import redis_errors
+from app.sessions.scripts import script
 from app.sessions.verdict import expiry_verdict
 
 
@@ -298,8 +298,3 @@ def _stored(name: str, value: Any) -> str:
 
 def _shown(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name in ("reason", "backup") and value}
-
-
-def script(name: str) -> str:
-    """The text of a Lua script beside this file."""
-    return files("app.sessions").joinpath("lua", f"{name}.lua").read_text()
