@@ -8,11 +8,12 @@ from typing import Any
 
 import redis
 
-from app.sessions import queue
+from app.sessions import keys, queue
 from app.sessions.agents import AgentClient
 from app.sessions.archive_store import Archive
 from app.sessions.backup_files import BackupFiles
 from app.sessions.backups import BackupIndex
+from app.sessions.clock import CountedTime
 from app.sessions.conversations import Conversations
 from app.sessions.core import Core
 from app.sessions.delivery import Deliveries
@@ -115,9 +116,9 @@ class World:
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass in which the service runs: its sweeps tick all along. `now += …` is a clock that jumps."""
-        self.sweeps.expired()
+        CountedTime.of(self.core.redis, self.settings).tick(self.now)
         self.now += seconds
-        self.core.redis.hset("clock", "tick", self.now)
+        self.core.redis.hset(keys.CLOCK, "tick", self.now)
 
     def get(self, uuid: str) -> Record:
         return self.core.store.get(uuid)

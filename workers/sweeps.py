@@ -12,11 +12,19 @@ from collections.abc import Callable
 
 from app.sessions import keys, queue
 from app.sessions.backups import Backup
+from app.sessions.clock import CountedTime
 from app.sessions.core import Core
 from app.sessions.errors import ArchiveError, BackupNotFound, IllegalState, SessionError, SessionNotFound, Superseded
 from app.sessions.model import UP, Record, Status, iso
 from app.sessions.service import seen_idle
-from app.sessions.verdict import FURTHEST_LOOK, IdleVerdict, expiry_verdict, idle_verdict, not_ahead
+from app.sessions.verdict import (
+    FURTHEST_EXPIRY_LOOK,
+    FURTHEST_LOOK,
+    IdleVerdict,
+    expiry_verdict,
+    idle_verdict,
+    not_ahead,
+)
 from workers.lifecycle import Lifecycle
 from workers.runtime.base import Observation, Runtime
 from workers.steady import Steady
@@ -31,7 +39,9 @@ ADOPTION_GRACE = 60.0
 
 
 class Sweeps:
-    """The sweeps, each safe to run at any time. Times are seconds since the epoch."""
+    """The sweeps, each safe to run at any time. Times are seconds since the epoch.
+
+    What a sweep deletes for its age it asks for its counted age, by a tick of its own."""
 
     def __init__(
         self,
@@ -48,6 +58,7 @@ class Sweeps:
         self._clock = clock
         self._ticks = ticks
         self._steady = Steady()
+        self._time = CountedTime.of(core.redis, core.settings)
 
     def idle(self) -> None:
         """Put to sleep what is idle, and announce it a while before. A look that is further away than any would be
@@ -72,18 +83,24 @@ class Sweeps:
                 self._store.defer(keys.IDLE, record.uuid, verdict.next_check)
 
     def expired(self) -> None:
-        """Back up and tear down what has outlived its time to live."""
-        now = self._clock()
-        for record in self._store.due(keys.EXPIRY, now):
-            verdict = expiry_verdict(record, now)
-            if not verdict.due:
-                self._store.defer(keys.EXPIRY, record.uuid, verdict.next_check)
-                continue
+        """Back up and tear down what has outlived its time to live, by the time that counts. A look that is further
+        away than any would be was agreed on before the clock jumped back."""
+        counted = self._time.tick(self._clock())
+        now = counted.now
+        far = self._store.due_after(keys.EXPIRY, now + FURTHEST_EXPIRY_LOOK)
+        for record in [*self._store.due(keys.EXPIRY, now), *far]:
+            verdict = expiry_verdict(record, counted)
             try:
-                self._core.sessions.delete(record.uuid, seen=record)
-                log.info("deleted: %s", verdict.why, extra={"uuid": record.uuid})
+                if verdict.due:
+                    self._core.sessions.delete(record.uuid, seen=record)
+                    log.info("deleted: %s", verdict.why, extra={"uuid": record.uuid})
+                    continue
+                if verdict.ahead:
+                    self._store.change(record.uuid, now, expect=seen_idle(record), **not_ahead(record, now))
             except (Superseded, IllegalState, SessionNotFound) as error:
                 log.info("not deleted: %s", error, extra={"uuid": record.uuid})
+            else:
+                self._store.defer(keys.EXPIRY, record.uuid, verdict.next_check)
 
     def stale(self) -> None:
         """Enqueue again what was asked for and not done: its message, or its worker, was lost. A workspace
@@ -143,9 +160,9 @@ class Sweeps:
     def retention(self) -> None:
         """Delete backups older than `BACKUP_RETENTION`, conversations older than `HISTORY_RETENTION` of sessions
         that are gone, leftovers of killed workers, and old tombstones."""
-        now = self._clock()
+        counted = self._time.tick(self._clock())
         if retention := self._core.settings.backup_retention:
-            old = self._core.backups.older_than(now - retention)
+            old = self._core.backups.older_than(counted.ago(retention))
             records = self._store.find({backup.uuid for backup in old})
             living = [record.uuid for record in records if record.status is not Status.TERMINATED]
             newest = {backup.name for uuid in living if (backup := self._core.backups.newest_of(uuid))}
@@ -154,19 +171,18 @@ class Sweeps:
                 if backup.name not in kept:
                     self._core.files.delete(backup.name)
                     self._core.backups.delete(backup.name)
-        self._core.files.sweep_parts(now - STALE_PARTS)
-        self._forget_conversations(now)
-        self._store.forget_tombstones(now)
+        self._core.files.sweep_parts(counted.ago(STALE_PARTS))
+        if retention := self._core.settings.history_retention:
+            self._forget_conversations(counted.ago(retention))
+        self._store.forget_tombstones(counted.now)
 
-    def _forget_conversations(self, now: float) -> None:
-        if not self._core.settings.history_retention:
-            return
+    def _forget_conversations(self, before: float) -> None:
         uuids = self._core.archive.uuids()
         records = self._store.find(uuids)
         living = {record.uuid for record in records if record.status is not Status.TERMINATED}
         for uuid in set(uuids) - living:
             written = self._core.archive.last_written(uuid)
-            if written is None or now - written <= self._core.settings.history_retention:
+            if written is None or written > before:
                 continue
             # A session whose record was lost with Redis still has its workspace.
             if self._runtime.observe(uuid) is None:

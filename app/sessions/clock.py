@@ -1,8 +1,8 @@
 """Which of the time that the wall clock shows counts towards a deletion.
 
-A clock may jump, be wrong for a while, and go on while no manager runs. Redis' own is no help: it is the same machine's.
-So the sweep notes in Redis, at every tick, that it runs; what the clock skipped between two ticks is a gap, and nothing
-ages in one. Whatever is deleted for its age is asked for its counted age, by a tick made in that very sweep.
+A clock may jump, be wrong for a while, and go on while no manager runs. Redis' own is no help: on one machine it is the
+same. So the sweep notes in Redis, at every tick, that it runs; what the clock skipped between two ticks is a gap, and
+nothing ages in one. Whatever is deleted for its age is asked for its counted age, by a tick made in that very sweep.
 """
 
 from __future__ import annotations

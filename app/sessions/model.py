@@ -148,7 +148,8 @@ class Record(Identity):
     been given yet, `unfinished` those it has and has not finished; the inbox keeps both. `door` counts how often
     all passes to the workspace were taken back: one for an earlier door opens nothing. `signals` are those seen,
     by name; `awake_since` is when it last came up, `warned` the moment of a sleep that was announced, `risk` what was
-    at risk when it was last stopped (app/sessions/risk.py).
+    at risk when it was last stopped (app/sessions/risk.py). `expiry_tries` counts how often it was to be deleted for
+    its age since it was last used.
     """
 
     status: Status
@@ -171,6 +172,7 @@ class Record(Identity):
     door: int = 0
     awake_since: float = 0.0
     warned: float = 0.0
+    expiry_tries: int = 0
     risk: Mapping[str, Any] = field(default_factory=dict)
     phases: Mapping[str, int] = field(default_factory=dict)
     signals: Mapping[str, Signal] = field(default_factory=dict)
@@ -181,7 +183,8 @@ class Record(Identity):
 
     @property
     def expires_at(self) -> float:
-        """When the session expires, 0 for never: `ttl` after it was last used."""
+        """When the session expires at the earliest, 0 for never: `ttl` after it was last used, if all of that
+        counts (app/sessions/clock.py)."""
         return self.last_activity + self.ttl if self.ttl else 0.0
 
     def to_hash(self) -> dict[str, str]:
@@ -245,6 +248,7 @@ CODECS: Mapping[str, Codec] = {
     "door": _COUNT,
     "awake_since": _NUMBER,
     "warned": _NUMBER,
+    "expiry_tries": _COUNT,
     "risk": _OBJECT,
 }
 """How each field of a record is read from and written to its Redis hash; `phases` and `signals` have keys of

@@ -177,7 +177,8 @@ class SessionService:
         return self._store.get(uuid)
 
     def delete(self, uuid: str, *, backup: bool = True, request_id: str = "", seen: Record | None = None) -> Record:
-        """Delete the session and its files, after a verified backup unless `backup` is False."""
+        """Delete the session and its files, after a verified backup unless `backup` is False. With `seen` because it
+        has expired, if nothing happened to it since: else `Superseded`."""
         expect = {} if seen is None else _as(seen, "generation", "last_activity")
         return self._intend(
             uuid,
@@ -187,6 +188,7 @@ class SessionService:
             request_id=request_id,
             expect=expect,
             delete_backup=backup,
+            expiry_tries=seen.expiry_tries + 1 if seen else 0,
         )
 
     def revoke(self, uuid: str, request_id: str = "") -> Record:

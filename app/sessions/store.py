@@ -15,6 +15,7 @@ from typing import Any
 import redis
 
 from app.sessions import keys
+from app.sessions.clock import Counted
 from app.sessions.errors import IllegalState, QuotaExceeded, SessionNotFound, Superseded
 from app.sessions.events import EVENTS_KEPT, EVENTS_KEPT_ASLEEP
 from app.sessions.model import (
@@ -72,7 +73,7 @@ class SessionStore:
                 -1 if quota is None else quota,
                 number(record.created_at),
                 number(due),
-                number(expiry_verdict(record, 0.0).next_check),
+                number(expiry_verdict(record, Counted(record.last_activity)).next_check),
                 "state",
                 json.dumps({"status": record.status}),
                 *flat,

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from app.sessions.archive_store import Checkpoint
 from app.sessions.backups import Backup
+from app.sessions.clock import GAPS_KEPT, JUMP, Counted, CountedTime
 from app.sessions.errors import BackupNotFound
 from app.sessions.model import Status
 from tests.world import World
@@ -23,7 +29,9 @@ def a_dead_sessions_backup(world: World) -> Backup:
     world.core.redis.delete(f"session:{uuid}")
     with world.core.files.writing(name) as part:
         part.write(b"PK")
-        part.commit({**world.core.backups.get(name).to_hash(), "identity": {"uuid": uuid, "user_id": "bob", "created_at": 1}})
+        part.commit(
+            {**world.core.backups.get(name).to_hash(), "identity": {"uuid": uuid, "user_id": "bob", "created_at": 1}}
+        )
     return world.core.backups.get(name)
 
 
@@ -175,3 +183,65 @@ def test_a_time_to_live_of_seconds_is_kept_to(world: World, ttl: float) -> None:
     world.sweeps.expired()
     world.work()
     assert world.get(uuid).status is Status.TERMINATED
+
+
+# The ledger
+
+
+def test_moments_in_a_gap_are_as_old_as_its_end() -> None:
+    counted = Counted(1_000.0, ((0.0, 100.0), (400.0, 900.0)))
+    ages = {1_100: -100, 1_000: 0, 950: 50, 900: 100, 600: 100, 400: 100, 300: 200, 100: 400, 50: 400, 0: 400}
+    assert {moment: counted.age(moment) for moment in ages} == ages
+    assert [counted.ago(seconds) for seconds in (0, 50, 100, 150, 400)] == [1_000, 950, 900, 350, 100]
+    assert counted.ago(401) < 0
+
+
+@pytest.mark.parametrize("interval", [1.0, 60.0])
+def test_sweeps_as_they_are_set_leave_no_gap(redis_client: redis.Redis, world: World, interval: float) -> None:
+    """However rarely they are to run, and some of them may fail to."""
+    time = CountedTime.of(redis_client, replace(world.settings, sweep_interval=interval))
+    for n in range(5):
+        counted = time.tick(world.now + n * 3 * interval)
+    assert counted.age(world.now) == 12 * interval
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from([1.0, 20.0, JUMP, JUMP + 1, 5_000.0, -1.0, -50.0, -4_000.0]), st.booleans()), max_size=60
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS)
+def test_nothing_is_ever_older_than_the_service_ran_since(
+    redis_client: redis.Redis, world: World, steps: list[tuple[float, bool]]
+) -> None:
+    """However the clock goes, with things made under any of the times it showed; and `age` and `ago` agree."""
+    redis_client.flushall()
+    time, now, ran = CountedTime(redis_client), world.now, 0.0
+    made = [(now - 1_000.0, 0.0)]
+    counted = time.tick(now)
+    for step, makes in steps:
+        now += step
+        ran += step if 0 < step <= JUMP else 0.0
+        counted = time.tick(now)
+        if makes:
+            made.append((now, ran))
+    for moment, then in made:
+        age = counted.age(moment)
+        assert age <= ran - then + 0.001
+        assert age < 0.01 or moment <= counted.ago(age - 0.005) < counted.ago(age - 0.01) + 0.01
+    assert list(counted.gaps) == sorted(counted.gaps)
+
+
+def test_gaps_are_kept_in_bounds_and_become_longer_only(redis_client: redis.Redis, world: World) -> None:
+    time, now, ran = CountedTime(redis_client), world.now, 0.0
+    time.tick(now)
+    for n in range(GAPS_KEPT + 50):
+        for _ in range(1 + n % 3):
+            now, ran = now + JUMP, ran + JUMP
+            counted = time.tick(now)
+        now += 1_000 + n
+        counted = time.tick(now)
+    assert len(counted.gaps) == GAPS_KEPT
+    assert ran - 50 * 3 * JUMP <= counted.age(world.now) <= ran
+    assert all(before[1] < after[0] for before, after in zip(counted.gaps, counted.gaps[1:], strict=False))

@@ -24,7 +24,10 @@ for field, value in pairs(change.expect) do
 end
 local already = change.to ~= '' and contains(change.noop, status)
 if change.to ~= '' and not already and not contains(change.from, status) then return answer('illegal', status) end
-if change.touch then redis.call('HSET', session, 'last_activity', change.now, 'signal_prompt', change.now) end
+if change.touch then
+  redis.call('HSET', session, 'last_activity', change.now, 'signal_prompt', change.now)
+  redis.call('HDEL', session, 'expiry_tries')
+end
 if already then return answer('noop', status) end
 
 if change.clear_prefix ~= '' then
