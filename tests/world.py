@@ -89,7 +89,7 @@ class World:
             events=events,
             backups=backups,
             files=files,
-            stored=Direct(files, backups),
+            stored=Direct(files, backups, self.clock),
             tickets=Tickets(client, self.tasks, block=0.05),  # type: ignore[arg-type]
             archive=archive,
             secrets=secrets,

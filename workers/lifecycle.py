@@ -64,6 +64,8 @@ class Lifecycle:
                 log.info("superseded: %s", error, extra={"uuid": uuid, "generation": generation})
             except FilesGone:
                 self.lose(uuid, generation)
+            except BackupNotFound as error:
+                self.fail(uuid, generation, f"{error} Its files were to come from it: put it back and wake, or delete.")
             except PermanentError as error:
                 self.fail(uuid, generation, str(error))
         self._pass_on(uuid, generation)
@@ -270,13 +272,9 @@ class Lifecycle:
     def _free_name(self, uuid: str) -> str:
         """A backup name not in use: names count whole seconds, and two backups may fall into one."""
         when = self._clock()
-        while True:
-            name = backup_name(uuid, when)
-            try:
-                self._core.backups.get(name)
-            except BackupNotFound:
-                return name
+        while not self._core.backups.unknown([name := backup_name(uuid, when)]):
             when += 1
+        return name
 
     def _update(self, record: Record, **change: object) -> None:
         """Change the record as part of its intent; raises `Superseded` when it isn't the newest any more."""

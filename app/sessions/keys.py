@@ -42,6 +42,12 @@ BACKUP = "backup:{name}"
 SESSION_BACKUPS = "session:{uuid}:backups"
 USER_BACKUPS = "user:{user_id}:backups"
 
+# By uuid, the backup a living session is still to get its files from, as its record says. IN_USE_KNOWN is there while
+# that was compared with the records lately. RETIRED holds the names of backups whose files are being deleted.
+IN_USE = "backups:in_use"
+IN_USE_KNOWN = "backups:in_use:known"
+RETIRED = "backups:retired"
+
 # A question of the web process to a worker: there while it waits, and the answer, a list of one.
 TICKET = "ticket:{ticket}"
 ANSWER = "ticket:{ticket}:answer"

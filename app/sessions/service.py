@@ -13,7 +13,7 @@ from typing import Any
 
 from app.sessions import keys, queue
 from app.sessions.backups import Backup, BackupIndex
-from app.sessions.errors import BackupInUse, IllegalState, InvalidRequest, SessionError, Superseded
+from app.sessions.errors import IllegalState, InvalidRequest, SessionError, Superseded
 from app.sessions.events import REVOKED, EventLog
 from app.sessions.inbox import Inbox, Message, Taken
 from app.sessions.model import (
@@ -225,16 +225,6 @@ class SessionService:
 
     def backup(self, name: str) -> Backup:
         return self._backups.get(name)
-
-    def check_deletable(self, backup: Backup) -> None:
-        """Raises `BackupInUse` while a session still gets its files from it."""
-        if backup.name in self.backups_in_use():
-            raise BackupInUse(f"A session is being restored from {backup.name}; delete it once that is done.")
-
-    def backups_in_use(self) -> set[str]:
-        """The names of the backups that sessions are still to be restored from."""
-        statuses = [Status.CREATED, Status.WAKING, Status.FAILED]
-        return {r.restore_from for r in self._store.find(self._store.uuids(statuses)) if r.restore_from}
 
     def wait(self, uuid: str, until: Callable[[Record], bool], seconds: float) -> Record:
         """The record as soon as `until` holds, or as it is when `seconds` have passed."""

@@ -16,7 +16,7 @@ import redis
 
 from app.sessions import keys
 from app.sessions.clock import Counted
-from app.sessions.errors import IllegalState, QuotaExceeded, SessionNotFound, Superseded
+from app.sessions.errors import BackupNotFound, IllegalState, QuotaExceeded, SessionNotFound, Superseded
 from app.sessions.events import EVENTS_KEPT, EVENTS_KEPT_ASLEEP
 from app.sessions.model import (
     CODECS,
@@ -55,7 +55,9 @@ class SessionStore:
 
     def create(self, record: Record, *, quota: int | None, due: float = 0.0) -> bool:
         """Record a new session; False when its uuid is taken. `quota` is how many its user may have, None for
-        any number; `due` is when its intent is overdue, 0 for a record with none. Raises `QuotaExceeded`."""
+        any number; `due` is when its intent is overdue, 0 for a record with none. Raises `QuotaExceeded`, and
+        `BackupNotFound` where the backup it is to be restored from is not in the index; one with no quota is a record
+        given back, which is not asked for its backup."""
         flat = [text for pair in record.to_hash().items() for text in pair]
         answer = self._run(
             self._create,
@@ -67,6 +69,8 @@ class SessionStore:
                 keys.BY_USER.format(user_id=record.user_id),
                 keys.INTENTS,
                 keys.EXPIRY,
+                keys.BACKUPS,
+                keys.IN_USE,
             ],
             [
                 record.uuid,
@@ -79,6 +83,8 @@ class SessionStore:
                 *flat,
             ],
         )
+        if answer == "gone":
+            raise BackupNotFound(record.restore_from)
         if answer == "quota":
             raise QuotaExceeded(
                 f"User {record.user_id} has {quota} sessions, as many as one may have; delete one first."
@@ -156,6 +162,8 @@ class SessionStore:
             "touch": touch,
             "idle_at": number(idle_at),
             "status_key": keys.BY_STATUS.format(status=""),
+            "backups_key": keys.BACKUPS,
+            "in_use_key": keys.IN_USE,
             "user_key": keys.BY_USER.split("{", 1)[0],
             "event": {"type": event_type, "data": json.dumps(event_data)},
             "events_kept": EVENTS_KEPT_ASLEEP if events_ttl else EVENTS_KEPT,
