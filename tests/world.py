@@ -8,11 +8,12 @@ from typing import Any
 
 import redis
 
-from app.sessions import queue
+from app.sessions import keys, queue
 from app.sessions.agents import AgentClient
 from app.sessions.archive_store import Archive
 from app.sessions.backup_files import BackupFiles
 from app.sessions.backups import BackupIndex
+from app.sessions.clock import CountedTime
 from app.sessions.conversations import Conversations
 from app.sessions.core import Core
 from app.sessions.delivery import Deliveries
@@ -92,7 +93,7 @@ class World:
             events=events,
             backups=backups,
             files=files,
-            stored=Direct(files, backups),
+            stored=Direct(files, backups, self.clock),
             tickets=Tickets(client, self.tasks, block=0.05),  # type: ignore[arg-type]
             archive=archive,
             secrets=secrets,
@@ -116,6 +117,12 @@ class World:
 
     def clock(self) -> float:
         return self.now
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass in which the service runs: its sweeps tick all along. `now += …` is a clock that jumps."""
+        CountedTime.of(self.core.redis, self.settings).tick(self.now)
+        self.now += seconds
+        self.core.redis.hset(keys.CLOCK, "tick", self.now)
 
     def get(self, uuid: str) -> Record:
         return self.core.store.get(uuid)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from app.sessions import keys, queue
 from app.sessions.core import Core
 from app.sessions.errors import (
+    BackupNotFound,
     FilesGone,
     IllegalState,
     PermanentError,
@@ -114,6 +115,8 @@ class Lifecycle:
             log.info("no such session any more", extra={"uuid": record.uuid})
         except FilesGone:
             self.lose(record)
+        except BackupNotFound as error:
+            self.fail(record, f"{error} Its files were to come from it: put it back and wake, or delete.")
         except PermanentError as error:
             self.fail(record, str(error))
         except AWAY:

@@ -20,7 +20,6 @@ from app.sessions.backup_files import backup_name
 from app.sessions.backups import Backup
 from app.sessions.core import Core
 from app.sessions.errors import (
-    BackupNotFound,
     FilesGoing,
     FilesGone,
     SessionError,
@@ -220,13 +219,9 @@ class Steps:
     def _free_name(self, uuid: str) -> str:
         """A backup name not in use: names count whole seconds, and two backups may fall into one."""
         when = self._clock()
-        while True:
-            name = backup_name(uuid, when)
-            try:
-                self._core.backups.get(name)
-            except BackupNotFound:
-                return name
+        while not self._core.backups.unknown([name := backup_name(uuid, when)]):
             when += 1
+        return name
 
     def _update(self, record: Record, **change: object) -> None:
         """Change the record as part of this attempt; raises `Superseded` when another one took over."""

@@ -13,11 +13,30 @@ from functools import lru_cache
 
 from app.sessions import keys, queue
 from app.sessions.backups import Backup
+from app.sessions.clock import CountedTime
 from app.sessions.core import Core
-from app.sessions.errors import ArchiveError, BackupNotFound, IllegalState, SessionError, SessionNotFound, Superseded
+from app.sessions.errors import (
+    ArchiveError,
+    BackupInUse,
+    BackupNotFound,
+    BackupRetired,
+    IllegalState,
+    PermanentError,
+    SessionError,
+    SessionNotFound,
+    Superseded,
+)
 from app.sessions.model import UP, Record, Status, iso
 from app.sessions.service import seen_idle
-from app.sessions.verdict import FURTHEST_LOOK, IdleVerdict, expiry_verdict, idle_verdict, not_ahead
+from app.sessions.stored import Direct
+from app.sessions.verdict import (
+    FURTHEST_EXPIRY_LOOK,
+    FURTHEST_LOOK,
+    IdleVerdict,
+    expiry_verdict,
+    idle_verdict,
+    not_ahead,
+)
 from workers.lifecycle import Lifecycle
 from workers.runtime.base import Observation, Runtime
 from workers.steady import Steady
@@ -32,7 +51,9 @@ ADOPTION_GRACE = 60.0
 
 
 class Sweeps:
-    """The sweeps, each safe to run at any time. Times are seconds since the epoch."""
+    """The sweeps, each safe to run at any time. Times are seconds since the epoch.
+
+    What a sweep deletes for its age it asks for its counted age, by a tick of its own."""
 
     def __init__(
         self,
@@ -49,6 +70,8 @@ class Sweeps:
         self._clock = clock
         self._ticks = ticks
         self._steady = Steady()
+        self._time = CountedTime.of(core.redis, core.settings)
+        self._stored = Direct(core.files, core.backups, clock)
 
     def idle(self) -> None:
         """Put to sleep what is idle, and announce it a while before. A look that is further away than any would be
@@ -73,18 +96,24 @@ class Sweeps:
                 self._store.defer(keys.IDLE, record.uuid, verdict.next_check)
 
     def expired(self) -> None:
-        """Back up and tear down what has outlived its time to live."""
-        now = self._clock()
-        for record in self._store.due(keys.EXPIRY, now):
-            verdict = expiry_verdict(record, now)
-            if not verdict.due:
-                self._store.defer(keys.EXPIRY, record.uuid, verdict.next_check)
-                continue
+        """Back up and tear down what has outlived its time to live, by the time that counts. A look that is further
+        away than any would be was agreed on before the clock jumped back."""
+        counted = self._time.tick(self._clock())
+        now = counted.now
+        far = self._store.due_after(keys.EXPIRY, now + FURTHEST_EXPIRY_LOOK)
+        for record in [*self._store.due(keys.EXPIRY, now), *far]:
+            verdict = expiry_verdict(record, counted)
             try:
-                self._core.sessions.delete(record.uuid, seen=record)
-                log.info("deleted: %s", verdict.why, extra={"uuid": record.uuid})
+                if verdict.due:
+                    self._core.sessions.delete(record.uuid, seen=record)
+                    log.info("deleted: %s", verdict.why, extra={"uuid": record.uuid})
+                    continue
+                if verdict.ahead:
+                    self._store.change(record.uuid, now, expect=seen_idle(record), **not_ahead(record, now))
             except (Superseded, IllegalState, SessionNotFound) as error:
                 log.info("not deleted: %s", error, extra={"uuid": record.uuid})
+            else:
+                self._store.defer(keys.EXPIRY, record.uuid, verdict.next_check)
 
     def stale(self) -> None:
         """Enqueue again what was asked for and not done: its message, or its worker, was lost. What still waits in a
@@ -145,48 +174,64 @@ class Sweeps:
         self._runtime.tidy()
 
     def index(self) -> None:
-        """Put stored backups into the index that it doesn't know. One that is being deleted meanwhile is gone
-        from the store before it is gone from the index, so it is looked for once more."""
+        """Put stored backups into the index that it doesn't know, and finish deletions that were broken off. One that
+        was deleted meanwhile may have been read before, so it is looked for once more."""
+        self._stored.finish()
+        awaited: frozenset[str] | None = None
         for name in self._core.backups.unknown(self._core.files.names()):
             try:
-                self._core.backups.add(Backup.from_sidecar(self._core.files.sidecar(name)))
-            except (ArchiveError, BackupNotFound) as error:
+                backup = Backup.from_sidecar(self._core.files.sidecar(name))
+                awaited = self._awaited() if awaited is None else awaited
+                if name not in awaited:
+                    self._core.backups.add(backup)
+            except (ArchiveError, BackupNotFound, BackupRetired) as error:
                 log.warning("backup not indexed: %s", error)
                 continue
             if not self._core.files.exists(name):
                 self._core.backups.delete(name)
 
+    def _awaited(self) -> frozenset[str]:
+        """The backups that workspaces without a record are to be restored from: in the index, where no record names
+        them yet, they could be deleted."""
+        waiting = {seen.identity.uuid: seen.identity.restore_from for seen in self._runtime.observe_all()}
+        known = {record.uuid for record in self._store.find(waiting)}
+        return frozenset(waiting[uuid] for uuid in waiting.keys() - known)
+
     def retention(self) -> None:
         """Delete backups older than `BACKUP_RETENTION`, conversations older than `HISTORY_RETENTION` of sessions
         that are gone, leftovers of killed workers, and old tombstones."""
-        now = self._clock()
+        counted = self._time.tick(self._clock())
         if retention := self._core.settings.backup_retention:
-            old = self._core.backups.older_than(now - retention)
-            records = self._store.find({backup.uuid for backup in old})
-            living = [record.uuid for record in records if record.status is not Status.TERMINATED]
-            newest = {backup.name for uuid in living if (backup := self._core.backups.newest_of(uuid))}
-            kept = newest | self._core.sessions.backups_in_use()
-            for backup in old:
-                if backup.name not in kept:
-                    self._core.files.delete(backup.name)
-                    self._core.backups.delete(backup.name)
-        self._core.files.sweep_parts(now - STALE_PARTS)
-        self._forget_conversations(now)
-        self._store.forget_tombstones(now)
+            for backup in self._core.backups.older_than(counted.ago(retention)):
+                try:
+                    self._stored.delete_old(backup.name, there=self._lost(backup.uuid))
+                except BackupInUse:
+                    continue
+                except PermanentError as error:
+                    log.warning("old backup not deleted: %s", error)
+        self._core.files.sweep_parts(counted.ago(STALE_PARTS))
+        if retention := self._core.settings.history_retention:
+            self._forget_conversations(counted.ago(retention))
+        self._store.forget_tombstones(counted.now)
 
-    def _forget_conversations(self, now: float) -> None:
-        if not self._core.settings.history_retention:
-            return
+    def _lost(self, uuid: str) -> bool:
+        """Whether no record says that a session lives, but its workspace is there: its record was lost with Redis."""
+        lives = any(record.status is not Status.TERMINATED for record in self._store.find([uuid]))
+        return not lives and self._runtime.observe(uuid) is not None
+
+    def _forget_conversations(self, before: float) -> None:
         uuids = self._core.archive.uuids()
         records = self._store.find(uuids)
         living = {record.uuid for record in records if record.status is not Status.TERMINATED}
         for uuid in set(uuids) - living:
             written = self._core.archive.last_written(uuid)
-            if written is None or now - written <= self._core.settings.history_retention:
+            if written is None or written > before:
                 continue
-            # A session whose record was lost with Redis still has its workspace.
-            if self._runtime.observe(uuid) is None:
-                self._core.archive.delete(uuid)
+            try:
+                if not self._lost(uuid):
+                    self._core.archive.delete(uuid)
+            except PermanentError as error:
+                log.warning("old conversation not deleted: %s", error)
 
     def _announce(self, record: Record, verdict: IdleVerdict, now: float) -> None:
         """Tell who listens that the session is about to sleep, once for each such moment; also in its editor."""

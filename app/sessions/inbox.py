@@ -28,7 +28,8 @@ from app.sessions.errors import InboxFull, InvalidRequest, MessageIdReused, Mess
 from app.sessions.events import EVENTS_KEPT
 from app.sessions.model import UP, Record, Status
 from app.sessions.redis_errors import redis_errors
-from app.sessions.store import SessionStore, change_keys, change_of, intent, number, script
+from app.sessions.scripts import script
+from app.sessions.store import SessionStore, change_keys, change_of, intent, number
 from app.settings import Settings
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")

@@ -149,7 +149,8 @@ class Record(Identity):
     been given yet, `unfinished` those it has and has not finished; the inbox keeps both. `door` counts how often
     all passes to the workspace were taken back: one for an earlier door opens nothing. `signals` are those seen,
     by name; `awake_since` is when it last came up, `warned` the moment of a sleep that was announced, `risk` what was
-    at risk when it was last stopped (app/sessions/risk.py).
+    at risk when it was last stopped (app/sessions/risk.py). `expiry_tries` counts how often it was to be deleted for
+    its age since it was last used.
 
     `tries` counts the attempts at the present intent that did not come to an end by themselves, `backup_tries` those
     at a requested backup. `lease` counts the attempts at all intents: a worker whose lease went to another one finds
@@ -182,6 +183,7 @@ class Record(Identity):
     door: int = 0
     awake_since: float = 0.0
     warned: float = 0.0
+    expiry_tries: int = 0
     risk: Mapping[str, Any] = field(default_factory=dict)
     phases: Mapping[str, int] = field(default_factory=dict)
     signals: Mapping[str, Signal] = field(default_factory=dict)
@@ -192,7 +194,8 @@ class Record(Identity):
 
     @property
     def expires_at(self) -> float:
-        """When the session expires, 0 for never: `ttl` after it was last used."""
+        """When the session expires at the earliest, 0 for never: `ttl` after it was last used, if all of that
+        counts (app/sessions/clock.py)."""
         return self.last_activity + self.ttl if self.ttl else 0.0
 
     def to_hash(self) -> dict[str, str]:
@@ -261,6 +264,7 @@ CODECS: Mapping[str, Codec] = {
     "door": _COUNT,
     "awake_since": _NUMBER,
     "warned": _NUMBER,
+    "expiry_tries": _COUNT,
     "risk": _OBJECT,
 }
 """How each field of a record is read from and written to its Redis hash; `phases` and `signals` have keys of

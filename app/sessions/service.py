@@ -13,7 +13,7 @@ from typing import Any
 
 from app.sessions import keys, queue
 from app.sessions.backups import Backup, BackupIndex
-from app.sessions.errors import BackupInUse, IllegalState, InvalidRequest, SessionError, Superseded
+from app.sessions.errors import IllegalState, InvalidRequest, SessionError, Superseded
 from app.sessions.events import REVOKED, EventLog
 from app.sessions.inbox import Inbox, Message, Taken
 from app.sessions.model import (
@@ -186,7 +186,8 @@ class SessionService:
 
     def delete(self, uuid: str, *, backup: bool = True, request_id: str = "", seen: Record | None = None) -> Record:
         """Delete the session and its files, after a verified backup unless `backup` is False; False is a force, which
-        takes the place of a deletion under way that backs up first."""
+        takes the place of a deletion under way that backs up first. With `seen` because it has expired, if nothing
+        happened to it since: else `Superseded`."""
         expect = {} if seen is None else _as(seen, "generation", "last_activity")
         record = seen or self._store.get(uuid)
         forced = record.status is Status.TERMINATING and record.delete_backup and not backup
@@ -198,6 +199,7 @@ class SessionService:
             request_id=request_id,
             expect=expect,
             delete_backup=backup,
+            expiry_tries=seen.expiry_tries + 1 if seen else 0,
         )
 
     def revoke(self, uuid: str, request_id: str = "") -> Record:
@@ -234,16 +236,6 @@ class SessionService:
 
     def backup(self, name: str) -> Backup:
         return self._backups.get(name)
-
-    def check_deletable(self, backup: Backup) -> None:
-        """Raises `BackupInUse` while a session still gets its files from it."""
-        if backup.name in self.backups_in_use():
-            raise BackupInUse(f"A session is being restored from {backup.name}; delete it once that is done.")
-
-    def backups_in_use(self) -> set[str]:
-        """The names of the backups that sessions are still to be restored from."""
-        statuses = [Status.CREATED, Status.WAKING, Status.FAILED]
-        return {r.restore_from for r in self._store.find(self._store.uuids(statuses)) if r.restore_from}
 
     def wait(self, uuid: str, until: Callable[[Record], bool], seconds: float) -> Record:
         """The record as soon as `until` holds, or as it is when `seconds` have passed."""

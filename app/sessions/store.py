@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 import redis
 
 from app.sessions import keys
-from app.sessions.errors import IllegalState, QuotaExceeded, SessionNotFound, Superseded
+from app.sessions.clock import Counted
+from app.sessions.errors import BackupNotFound, IllegalState, QuotaExceeded, SessionNotFound, Superseded
 from app.sessions.events import EVENTS_KEPT, EVENTS_KEPT_ASLEEP
 from app.sessions.model import (
     CODECS,
@@ -32,6 +32,7 @@ from app.sessions.model import (
 )
 from app.sessions.paging import Page, newest_first, page_of
 from app.sessions.redis_errors import redis_errors
+from app.sessions.scripts import script
 from app.sessions.verdict import expiry_verdict
 
 
@@ -56,7 +57,9 @@ class SessionStore:
 
     def create(self, record: Record, *, quota: int | None, due: float = 0.0) -> bool:
         """Record a new session; False when its uuid is taken. `quota` is how many its user may have, None for
-        any number; `due` is when its intent is overdue, 0 for a record with none. Raises `QuotaExceeded`."""
+        any number; `due` is when its intent is overdue, 0 for a record with none. Raises `QuotaExceeded`, and
+        `BackupNotFound` where the backup it is to be restored from is not in the index; one with no quota is a record
+        given back, which is not asked for its backup."""
         flat = [text for pair in record.to_hash().items() for text in pair]
         answer = self._run(
             self._create,
@@ -68,18 +71,22 @@ class SessionStore:
                 keys.BY_USER.format(user_id=record.user_id),
                 keys.INTENTS,
                 keys.EXPIRY,
+                keys.BACKUPS,
+                keys.IN_USE,
             ],
             [
                 record.uuid,
                 -1 if quota is None else quota,
                 number(record.created_at),
                 number(due),
-                number(expiry_verdict(record, 0.0).next_check),
+                number(expiry_verdict(record, Counted(record.last_activity)).next_check),
                 "state",
                 json.dumps({"status": record.status}),
                 *flat,
             ],
         )
+        if answer == "gone":
+            raise BackupNotFound(record.restore_from)
         if answer == "quota":
             raise QuotaExceeded(
                 f"User {record.user_id} has {quota} sessions, as many as one may have; delete one first."
@@ -157,6 +164,8 @@ class SessionStore:
             "touch": touch,
             "idle_at": number(idle_at),
             "status_key": keys.BY_STATUS.format(status=""),
+            "backups_key": keys.BACKUPS,
+            "in_use_key": keys.IN_USE,
             "user_key": keys.BY_USER.split("{", 1)[0],
             "event": {"type": event_type, "data": json.dumps(event_data)},
             "events_kept": EVENTS_KEPT_ASLEEP if events_ttl else EVENTS_KEPT,
@@ -309,8 +318,3 @@ def _stored(name: str, value: Any) -> str:
 
 def _shown(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name in ("reason", "backup") and value}
-
-
-def script(name: str) -> str:
-    """The text of a Lua script beside this file."""
-    return files("app.sessions").joinpath("lua", f"{name}.lua").read_text()

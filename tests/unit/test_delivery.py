@@ -358,10 +358,11 @@ def test_a_deletion_takes_leave_too_and_the_retention_counts_from_it(world: Worl
     written = world.core.archive.last_written(uuid)
     assert written is not None
     world.core.redis.delete(keys.SESSION.format(uuid=uuid))
-    world.now = written + world.settings.history_retention - 60
+    world.now = written
+    world.pass_time(world.settings.history_retention - 60)
     world.sweeps.retention()
     assert world.core.archive.read(uuid) is not None
-    world.now += 120
+    world.pass_time(120)
     world.sweeps.retention()
     assert world.core.archive.read(uuid) is None
 
@@ -369,7 +370,7 @@ def test_a_deletion_takes_leave_too_and_the_retention_counts_from_it(world: Worl
 def test_the_conversation_of_a_living_session_is_kept_however_old(world: World) -> None:
     uuid = world.asleep()
     world.core.archive.write(uuid, Checkpoint([{"id": "m"}]))
-    world.now += 10 * world.settings.history_retention
+    world.pass_time(10 * world.settings.history_retention)
     world.sweeps.retention()
     assert world.core.archive.read(uuid) is not None
 
@@ -378,7 +379,7 @@ def test_the_conversation_of_a_session_whose_record_is_lost_is_kept(world: World
     uuid = world.asleep()
     world.core.archive.write(uuid, Checkpoint([{"id": "m"}]))
     world.core.redis.flushall()
-    world.now += 10 * world.settings.history_retention
+    world.pass_time(10 * world.settings.history_retention)
     world.sweeps.retention()
     assert world.core.archive.read(uuid) is not None
 

@@ -1,10 +1,15 @@
 -- Record a new session, unless its user has as many as one may have.
--- KEYS: session, events, sessions:all, status set, user set, intents, expiry
+-- KEYS: session, events, sessions:all, status set, user set, intents, expiry, backups, backups in use
 -- ARGV: uuid, quota (-1 none), created_at, due of the intent, expires_at (0 none), event type, event data, then field, value, ...
--- Answers "ok", "exists" or "quota".
+-- Answers "ok", "exists", "quota", or "gone" when there is no such backup to restore it from. A record that is only given
+-- back, which has no quota, is taken as it is.
 if redis.call('EXISTS', KEYS[1]) == 1 then return 'exists' end
 local quota = tonumber(ARGV[2])
 if quota >= 0 and redis.call('ZCARD', KEYS[5]) >= quota then return 'quota' end
+local from = ''
+for i = 8, #ARGV, 2 do if ARGV[i] == 'restore_from' then from = ARGV[i + 1] end end
+if from ~= '' and quota >= 0 and not redis.call('ZSCORE', KEYS[8], from) then return 'gone' end
+if from ~= '' then redis.call('HSET', KEYS[9], ARGV[1], from) end
 redis.call('HSET', KEYS[1], unpack(ARGV, 8))
 for i = 3, 5 do redis.call('ZADD', KEYS[i], ARGV[3], ARGV[1]) end
 if ARGV[4] ~= '0' then redis.call('ZADD', KEYS[6], ARGV[4], ARGV[1]) end
