@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
+from typing import Any
 
 import redis
 from redis.exceptions import LockError
@@ -19,6 +20,14 @@ from redis.lock import Lock
 from app.sessions.redis_errors import redis_errors
 
 log = logging.getLogger(__name__)
+
+
+class OwnLock(Lock):
+    """A lock that knows its own token when it meets it: the answer to the first try to take it was lost."""
+
+    def do_acquire(self, token: Any) -> bool:
+        # The token comes as bytes, and our client gives texts.
+        return super().do_acquire(token) or self.redis.get(self.name) == token.decode()
 
 
 class Leases:
@@ -31,7 +40,7 @@ class Leases:
     @contextmanager
     def hold(self, key: str) -> Iterator[bool]:
         """Hold the lease for the block, renewed; gives False, at once, when someone else has it."""
-        lock = Lock(self._redis, key, timeout=self._ttl, blocking=False, thread_local=False)
+        lock = OwnLock(self._redis, key, timeout=self._ttl, blocking=False, thread_local=False)
         with redis_errors():
             held = lock.acquire()
         if not held:

@@ -16,7 +16,7 @@ from typing import Any
 import redis
 
 from app.sessions import keys
-from app.sessions.errors import IllegalState, QuotaExceeded, SessionNotFound, Superseded
+from app.sessions.errors import IllegalState, KeyReused, QuotaExceeded, SessionNotFound, Superseded
 from app.sessions.events import EVENTS_KEPT, EVENTS_KEPT_ASLEEP
 from app.sessions.model import (
     CODECS,
@@ -43,6 +43,16 @@ class Change:
     applied: bool
 
 
+@dataclass(frozen=True)
+class Call:
+    """A call that makes one session, however often it is repeated: known by its `token` for `kept` seconds, together
+    with the `digest` of what it wants."""
+
+    token: str
+    digest: str
+    kept: float
+
+
 class SessionStore:
     """Records, their indexes and deadlines. Times are seconds since the epoch."""
 
@@ -52,9 +62,10 @@ class SessionStore:
         self._create = client.register_script(script("create"))
         self._change = client.register_script(script("change"))
 
-    def create(self, record: Record, *, quota: int | None, due: float = 0.0) -> bool:
-        """Record a new session; False when its uuid is taken. `quota` is how many its user may have, None for
-        any number; `due` is when its intent is overdue, 0 for a record with none. Raises `QuotaExceeded`."""
+    def create(self, record: Record, *, quota: int | None, due: float = 0.0, call: Call | None = None) -> str:
+        """Record a new session and answer its uuid, "" when that is taken; where the `call` has made one before, the
+        uuid of that. `quota` is how many its user may have, None for any number; `due` is when its intent is overdue,
+        0 for a record with none. Raises `QuotaExceeded`, and `KeyReused` for a call that wanted another before."""
         flat = [text for pair in record.to_hash().items() for text in pair]
         answer = self._run(
             self._create,
@@ -66,6 +77,7 @@ class SessionStore:
                 keys.BY_USER.format(user_id=record.user_id),
                 keys.INTENTS,
                 keys.EXPIRY,
+                keys.CREATED.format(token=call.token) if call else "",
             ],
             [
                 record.uuid,
@@ -75,6 +87,8 @@ class SessionStore:
                 number(expiry_verdict(record, 0.0).next_check),
                 "state",
                 json.dumps({"status": record.status}),
+                call.digest if call else "",
+                max(1, int(call.kept)) if call else 0,
                 *flat,
             ],
         )
@@ -82,7 +96,9 @@ class SessionStore:
             raise QuotaExceeded(
                 f"User {record.user_id} has {quota} sessions, as many as one may have; delete one first."
             )
-        return answer == "ok"
+        if answer == "reused":
+            raise KeyReused("This Idempotency-Key made another session before.")
+        return "" if answer == "exists" else answer
 
     def get(self, uuid: str) -> Record:
         """The record; raises `SessionNotFound`."""
