@@ -111,6 +111,7 @@ class Lifecycle:
         except (Superseded, IllegalState) as error:
             # Illegal: another worker at the same intent, one that lost its lease unnoticed, ended it otherwise.
             log.info("superseded: %s", error, extra={"uuid": record.uuid, "generation": record.generation})
+            self._take_up_again(record)
         except SessionNotFound:
             log.info("no such session any more", extra={"uuid": record.uuid})
         except FilesGone:
@@ -189,6 +190,14 @@ class Lifecycle:
                 return
             else:
                 return
+
+    def _take_up_again(self, record: Record) -> None:
+        """Something else than the intent changed under the attempt, as a backup that was deleted: begin anew."""
+        try:
+            expect = {"generation": record.generation, "lease": record.lease}
+            self._store.change(record.uuid, self._clock(), expect=expect, missed=record.generation)
+        except (Superseded, SessionNotFound):
+            return
 
     def _pass_on(self, uuid: str) -> None:
         """Enqueue the newest intent again if its message found a lease of ours taken. Asked when that was let go, on

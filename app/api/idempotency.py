@@ -11,6 +11,8 @@ import hashlib
 import json
 import logging
 import re
+import secrets
+from dataclasses import dataclass
 from typing import cast
 
 from flask import Flask, Response, g, request
@@ -31,7 +33,20 @@ KEY_PATTERN = re.compile(r"[\x21-\x7e]{1,128}")
 CLAIM_MARGIN = 10
 """s beyond the longest wait a claim lasts: what a request takes besides waiting."""
 
+FREE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+"""Frees a claim, unless it ended and is another request's by now."""
+
 KEPT_HEADERS = ("Content-Type", "Location", "Preference-Applied")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a request holds while it works: the key's name in Redis, the digest of its body, and the claim as it
+    stands there."""
+
+    name: str
+    body: str
+    text: str
 
 
 def register_idempotency(app: Flask) -> None:
@@ -43,8 +58,8 @@ def register_idempotency(app: Flask) -> None:
 def name_of_request() -> str:
     """A name that all requests with this one's Idempotency-Key share, "" where it has none. What a request
     creates can be named by it, so that a repetition creates no second one even when its answer was lost."""
-    claim: tuple[str, str] | None = g.get("idempotency")
-    return _digest(claim[0])[:32] if claim else ""
+    claim: Claim | None = g.get("idempotency")
+    return _digest(claim.name)[:32] if claim else ""
 
 
 def _begin() -> Response | None:
@@ -56,12 +71,14 @@ def _begin() -> Response | None:
         raise Problem(400, "invalid_request", text, errors={HEADER: [text]})
     name = keys.IDEMPOTENCY.format(digest=_digest(caller().digest, request.method, request.path, key))
     body = _digest(request.query_string, request.get_data(cache=True))
-    claim = json.dumps({"body": body})
+    # With something of this request's own, by which it recognises its claim when Redis' answer to it was lost.
+    claim = json.dumps({"body": body, "nonce": secrets.token_hex(8)})
     with redis_errors():
-        if core().redis.set(name, claim, nx=True, ex=int(longest_wait()) + CLAIM_MARGIN):
-            g.idempotency = (name, body)
-            return None
-        kept = cast("str | None", core().redis.get(name))
+        claimed = core().redis.set(name, claim, nx=True, ex=int(longest_wait()) + CLAIM_MARGIN)
+        kept = claim if claimed else cast("str | None", core().redis.get(name))
+    if kept == claim:
+        g.idempotency = Claim(name, body, claim)
+        return None
     return _answer_again(json.loads(kept or claim), body)
 
 
@@ -77,16 +94,16 @@ def _answer_again(kept: dict[str, str | int | dict[str, str]], body: str) -> Res
 
 
 def _finish(response: Response) -> Response:
-    claim: tuple[str, str] | None = g.pop("idempotency", None)
+    claim: Claim | None = g.pop("idempotency", None)
     if claim is None:
         return response
-    name, body = claim
     try:
         with redis_errors():
             if response.status_code >= 500 or response.status_code == 429 or response.is_streamed:
-                core().redis.delete(name)
+                core().redis.eval(FREE, 1, claim.name, claim.text)
             else:
-                core().redis.set(name, _kept(response, body), ex=max(1, int(core().settings.idempotency_ttl)))
+                ttl = max(1, int(core().settings.idempotency_ttl))
+                core().redis.set(claim.name, _kept(response, claim.body), ex=ttl)
     except StateUnavailable:
         log.warning("the answer was not kept for its idempotency key; the claim ends by itself")
     return response

@@ -197,6 +197,12 @@ class ProblemSchema(Schema):
     error = fields.String(required=True, metadata={"description": "a stable code", "examples": ["session_not_found"]})
     request_id = fields.String(required=True)
     errors = fields.Dict(keys=fields.String(), values=fields.List(fields.String()))
+    uuid = fields.String(
+        metadata={
+            "pattern": UUID_REGEX,
+            "description": "the session that was created and did not come up; Location says where it is",
+        }
+    )
 
 
 class CreatedSessionSchema(Schema):

@@ -9,7 +9,8 @@ from flask import Response
 
 from app.api.blueprint import Blueprint
 from app.api.context import core, reply, request_id
-from app.api.prefer import wait_for
+from app.api.idempotency import name_of_request
+from app.api.prefer import wait_for, wanted_wait
 from app.api.schemas import (
     ActionSchema,
     CreatedSessionSchema,
@@ -22,7 +23,7 @@ from app.api.schemas import (
 )
 from app.api.security import check_listing, check_session, check_user, visible_backup, visible_session
 from app.api.streams import event_stream
-from app.problems import Problem
+from app.problems import Problem, to_problem
 from app.sessions.errors import Superseded
 from app.sessions.model import Record, Status, iso
 from app.sessions.service import NewSession
@@ -42,7 +43,7 @@ def create(wanted: dict[str, Any]) -> Response:
     check_user(wanted["user_id"])
     if "restore_from" in wanted:
         visible_backup(wanted["restore_from"])
-    return created(core().sessions.create(NewSession(**wanted), request_id()))
+    return created(core().sessions.create(NewSession(**wanted), request_id(), name_of_request()))
 
 
 @blp.route("/sessions", methods=["GET"])
@@ -201,8 +202,14 @@ def action(record: Record, name: str, outcome: str, message: str = "", status: i
 
 
 def created(asked: Record) -> Response:
-    """The answer to a creation, after as much waiting as the caller asked for."""
-    record = up_or_problem(wait_for(asked, settled_up))
+    """The answer to a creation, after as much waiting as the caller asked for. A session that did not come up in it is
+    there all the same, and the problem says which it is."""
+    record = wait_for(asked, settled_up)
+    if wanted_wait(0.0):
+        try:
+            up_or_problem(record)
+        except (Problem, Superseded) as error:
+            raise named(to_problem(error), record) from error
     body = {
         "uuid": record.uuid,
         "user_id": record.user_id,
@@ -210,7 +217,19 @@ def created(asked: Record) -> Response:
         "workspace_url": core().settings.workspace_url(record.uuid),
         "created_at": iso(record.created_at),
     }
-    return reply(body, 201, {"Location": f"/session/{record.uuid}"})
+    return reply(body, 201, location(record))
+
+
+def named(problem: Problem, record: Record) -> Problem:
+    """The problem, with the session it is about: its uuid, and where it is."""
+    problem.more["uuid"] = record.uuid
+    problem.headers |= location(record)
+    return problem
+
+
+def location(record: Record) -> dict[str, str]:
+    """The header that says where a session is."""
+    return {"Location": f"/session/{record.uuid}"}
 
 
 def summary(record: Record) -> dict[str, Any]:

@@ -40,6 +40,12 @@ class QuotaExceeded(SessionError):
     code = "quota_exceeded"
 
 
+class KeyReused(SessionError):
+    """This Idempotency-Key came with something else before."""
+
+    code = "idempotency_key_reused"
+
+
 class MessageNotFound(SessionError):
     """The session has no message of this id, or none any more."""
 

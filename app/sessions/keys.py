@@ -21,6 +21,7 @@ INBOX_PENDING = "inbox:pending"
 # What the model costs: `prompt` and `completion` of a session; one number for each user and day (UTC).
 TOKENS = "session:{uuid}:tokens"
 USER_TOKENS = "tokens:{user_id}:{day}"
+SPENT = "spent:{request}"
 
 # A link that opens a workspace once, by the SHA-256 of its secret: which session, and which of its doors.
 LINK = "link:{digest}"
@@ -69,3 +70,6 @@ COUNTERS = "counters"
 STARTS = "starts"
 RECENT_STARTS = "starts:recent:{kind}"
 IDEMPOTENCY = "idempotency:{digest}"
+
+# What a call has made, so that it makes no second one when its answer was lost and it comes again.
+CREATED = "created:{token}"

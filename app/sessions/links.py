@@ -1,6 +1,7 @@
 """Links that open a workspace once: made for whoever may, and gone with the first who follows them.
 
-Redis holds the digest only, so that whoever reads it there can't follow it.
+Redis holds the digest only, so that whoever reads it there can't follow it. A link that was taken stays until it
+would have ended, with the visit that took it: one whose answer was lost asks again, and is let in.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import redis
 from app.sessions.keys import LINK, SESSION
 from app.sessions.model import Record
 from app.sessions.redis_errors import redis_errors
+from app.sessions.store import script
 
 LINK_BYTES = 32
 
@@ -31,6 +33,7 @@ class Links:
 
     def __init__(self, client: redis.Redis, ttl: float) -> None:
         self._redis = client
+        self._take = client.register_script(script("link"))
         self._ttl = ttl
 
     def make(self, uuid: str, door: int) -> str:
@@ -43,16 +46,17 @@ class Links:
     def look(self, uuid: str, secret: str = "") -> Look:
         """The session, and whether the secret is that of a link to it, which it is no more from then on. One round
         trip."""
+        session, meant = SESSION.format(uuid=uuid), ""
         with redis_errors():
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.hgetall(SESSION.format(uuid=uuid))
             if secret:
-                pipe.getdel(_key(secret))
-            hashed, *meant = pipe.execute()
+                meant, flat = self._take(keys=[session, _key(secret)], args=[secrets.token_hex(8)])
+                hashed = dict(zip(flat[::2], flat[1::2], strict=True))
+            else:
+                hashed = self._redis.hgetall(session)
         if not hashed:
             return Look(None)
         record = Record.from_hash(hashed)
-        return Look(record, meant == [f"{uuid}:{record.door}"])
+        return Look(record, meant == f"{uuid}:{record.door}")
 
 
 def _key(secret: str) -> str:

@@ -6,6 +6,9 @@ workspace, and nothing waits except `wait`, which sleeps on the session's events
 
 from __future__ import annotations
 
+import hashlib
+import json
+import secrets
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -29,10 +32,12 @@ from app.sessions.model import (
 from app.sessions.paging import Page
 from app.sessions.queue import TaskQueue
 from app.sessions.signals import Signals
-from app.sessions.store import SessionStore, intent
+from app.sessions.store import Call, SessionStore, intent, number
 from app.settings import Settings
 
 UUID_TRIES = 5
+CALL_KEPT = 60.0
+"""s a call without a name of its own is known: redis-py asks again within a second or two of a lost answer."""
 REVOKE_TRIES = 5
 
 
@@ -72,8 +77,10 @@ class SessionService:
         self._settings = settings
         self._clock = clock
 
-    def create(self, wanted: NewSession, request_id: str = "") -> Record:
-        """A new session, starting at once; with `restore_from`, holding the files of that backup."""
+    def create(self, wanted: NewSession, request_id: str = "", name: str = "") -> Record:
+        """A new session, starting at once; with `restore_from`, holding the files of that backup. A call makes one
+        session, also when Redis' answer is lost: one with a `name` the same for `IDEMPOTENCY_TTL`, as it is by then.
+        Raises `KeyReused` for a name that came with something else."""
         if not USER_ID_PATTERN.fullmatch(wanted.user_id):
             raise InvalidRequest("user_id must be 1 to 128 of A-Z a-z 0-9 @ . _ + -")
         if wanted.size not in SIZES:
@@ -81,6 +88,8 @@ class SessionService:
         if wanted.restore_from:
             self._backups.get(wanted.restore_from)
         now = round(self._clock(), 3)  # as Redis will hold it, so that no two answers differ
+        kept = self._settings.idempotency_ttl if name else CALL_KEPT
+        call = Call(name or secrets.token_hex(16), _digest(wanted), kept)
         for _ in range(UUID_TRIES):
             record = Record(
                 uuid=new_uuid(),
@@ -97,9 +106,14 @@ class SessionService:
                 requested_at=now,
                 last_activity=now,
             )
-            if self._store.create(record, quota=self._settings.max_sessions_per_user, due=self._overdue(now)):
-                self._enqueue(record, request_id)
-                return record
+            quota = self._settings.max_sessions_per_user
+            uuid = self._store.create(record, quota=quota, due=self._overdue(now), call=call)
+            if uuid:
+                made = record if uuid == record.uuid else self._store.get(uuid)
+                # Made by a try that died before it came to this, perhaps; one message more changes nothing.
+                if made.settled < made.generation:
+                    self._enqueue(made, request_id)
+                return made
         raise SessionError("No free session name was found; try again.")
 
     def get(self, uuid: str) -> Record:
@@ -128,8 +142,9 @@ class SessionService:
     ) -> Taken:
         """Take a prompt for the session's agent, and wake the session if it isn't up; raises as `Inbox.take`. With
         `courier` False none is sent to an agent that is there: the caller hands the prompt over."""
-        taken = self._inbox.take(uuid, text, message_id, now=self._clock(), request_id=request_id)
-        if taken.woken and taken.record is not None:
+        now = self._clock()
+        taken = self._inbox.take(uuid, text, message_id, now=now, request_id=request_id)
+        if taken.record is not None and (taken.woken or _answer_lost(taken.record, now, request_id)):
             self._enqueue(taken.record, request_id)
         elif taken.deliver and courier:
             self._tasks.send(queue.DELIVER, uuid, request_id=request_id)
@@ -229,10 +244,11 @@ class SessionService:
         self._tasks.send(queue.BACKUP, uuid, request_id=request_id)
         return record
 
-    def restore(self, name: str, user_id: str = "", request_id: str = "") -> Record:
-        """A new session with the files of a backup, for the backup's own user unless told otherwise."""
+    def restore(self, name: str, user_id: str = "", request_id: str = "", call: str = "") -> Record:
+        """A new session with the files of a backup, for the backup's own user unless told otherwise; `call` is as
+        the name in `create`."""
         backup = self._backups.get(name)
-        return self.create(NewSession(user_id=user_id or backup.user_id, restore_from=name), request_id)
+        return self.create(NewSession(user_id=user_id or backup.user_id, restore_from=name), request_id, call)
 
     def backup(self, name: str) -> Backup:
         return self._backups.get(name)
@@ -275,7 +291,7 @@ class SessionService:
             touch=touch,
             **fields,
         )
-        if change.applied:
+        if change.applied or _answer_lost(change.record, now, request_id):
             self._enqueue(change.record, request_id)
         return change.record
 
@@ -289,6 +305,16 @@ class SessionService:
 def seen_idle(record: Record) -> dict[str, Any]:
     """What a verdict about an active session rests on: what a change expects that acts on it."""
     return _as(record, "generation", "last_activity", "waiting", "unfinished", "signals")
+
+
+def _answer_lost(record: Record, now: float, request_id: str) -> bool:
+    """Whether the record's intent, which stood when it was asked for at `now`, is this very request's: then the answer
+    to its first try was lost, and nobody has sent the message."""
+    return bool(request_id) and record.request_id == request_id and number(record.requested_at) == number(now)
+
+
+def _digest(wanted: NewSession) -> str:
+    return hashlib.sha256(json.dumps(vars(wanted), sort_keys=True, default=dict).encode()).hexdigest()
 
 
 def _as(seen: Record, *names: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Days are UTC. A day's count goes by itself two days later, a session's when a ye
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -12,9 +13,13 @@ import redis
 
 from app.sessions import keys
 from app.sessions.redis_errors import redis_errors
+from app.sessions.store import script
 
 DAY_KEPT = 172_800
 """s: two days, so that a day's count outlives the day in every time zone."""
+
+ONCE_KEPT = 60
+"""s a request is known that was counted: its count is repeated within a second or two, or never."""
 
 SESSION_KEPT = 34_560_000
 """s: 400 days after the last use; a terminated session's count ends without anyone's help."""
@@ -50,18 +55,15 @@ class Spending:
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
+        self._spend = client.register_script(script("spend"))
 
     def add(self, uuid: str, user_id: str, tokens: Tokens, now: float) -> None:
-        """Count what one request took."""
+        """Count what one request took; once, also when Redis' answer is lost."""
         session, user = keys.TOKENS.format(uuid=uuid), keys.USER_TOKENS.format(user_id=user_id, day=day_of(now))
+        once = keys.SPENT.format(request=secrets.token_hex(8))
+        counts = [text for pair in vars(tokens).items() for text in pair]
         with redis_errors():
-            pipe = self._redis.pipeline()
-            for name, count in vars(tokens).items():
-                pipe.hincrby(session, name, count)
-            pipe.expire(session, SESSION_KEPT)
-            pipe.incrby(user, tokens.total)
-            pipe.expire(user, DAY_KEPT)
-            pipe.execute()
+            self._spend(keys=[session, user, once], args=[SESSION_KEPT, DAY_KEPT, ONCE_KEPT, tokens.total, *counts])
 
     def of_session(self, uuid: str) -> Tokens:
         """All a session's prompts took so far."""

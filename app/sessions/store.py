@@ -16,7 +16,14 @@ import redis
 
 from app.sessions import keys
 from app.sessions.clock import Counted
-from app.sessions.errors import BackupNotFound, IllegalState, QuotaExceeded, SessionNotFound, Superseded
+from app.sessions.errors import (
+    BackupNotFound,
+    IllegalState,
+    KeyReused,
+    QuotaExceeded,
+    SessionNotFound,
+    Superseded,
+)
 from app.sessions.events import EVENTS_KEPT, EVENTS_KEPT_ASLEEP
 from app.sessions.model import (
     CODECS,
@@ -44,6 +51,16 @@ class Change:
     applied: bool
 
 
+@dataclass(frozen=True)
+class Call:
+    """A call that makes one session, however often it is repeated: known by its `token` for `kept` seconds, together
+    with the `digest` of what it wants."""
+
+    token: str
+    digest: str
+    kept: float
+
+
 class SessionStore:
     """Records, their indexes and deadlines. Times are seconds since the epoch."""
 
@@ -55,9 +72,10 @@ class SessionStore:
         self._backup_requested = client.register_script(script("backup_requested"))
         self._backup_settled = client.register_script(script("backup_settled"))
 
-    def create(self, record: Record, *, quota: int | None, due: float = 0.0) -> bool:
-        """Record a new session; False when its uuid is taken. `quota` is how many its user may have, None for
-        any number; `due` is when its intent is overdue, 0 for a record with none. Raises `QuotaExceeded`, and
+    def create(self, record: Record, *, quota: int | None, due: float = 0.0, call: Call | None = None) -> str:
+        """Record a new session and answer its uuid, "" when that is taken; where the `call` has made one before, the
+        uuid of that. `quota` is how many its user may have, None for any number; `due` is when its intent is overdue,
+        0 for a record with none. Raises `QuotaExceeded`, `KeyReused` for a call that wanted another before, and
         `BackupNotFound` where the backup it is to be restored from is not in the index; one with no quota is a record
         given back, which is not asked for its backup."""
         flat = [text for pair in record.to_hash().items() for text in pair]
@@ -73,6 +91,7 @@ class SessionStore:
                 keys.EXPIRY,
                 keys.BACKUPS,
                 keys.IN_USE,
+                keys.CREATED.format(token=call.token) if call else "",
             ],
             [
                 record.uuid,
@@ -82,6 +101,8 @@ class SessionStore:
                 number(expiry_verdict(record, Counted(record.last_activity)).next_check),
                 "state",
                 json.dumps({"status": record.status}),
+                call.digest if call else "",
+                max(1, int(call.kept)) if call else 0,
                 *flat,
             ],
         )
@@ -91,7 +112,9 @@ class SessionStore:
             raise QuotaExceeded(
                 f"User {record.user_id} has {quota} sessions, as many as one may have; delete one first."
             )
-        return answer == "ok"
+        if answer == "reused":
+            raise KeyReused("This Idempotency-Key made another session before.")
+        return "" if answer == "exists" else answer
 
     def get(self, uuid: str) -> Record:
         """The record; raises `SessionNotFound`."""

@@ -72,9 +72,10 @@ class Tickets:
     def _answer(self, key: str, deadline: float) -> dict[str, Any]:
         while (left := deadline - time.monotonic()) > 0:
             with redis_errors():
-                got = self._redis.blpop([key], timeout=max(0.01, min(left, self._block)))
+                # It stays where it is until it has been read: this command's own answer may be lost.
+                got = self._redis.blmove(key, key, max(0.01, min(left, self._block)))
             if got:
-                answer: dict[str, Any] = json.loads(got[1])
+                answer: dict[str, Any] = json.loads(got)
                 return answer
         raise RetryableError("No worker has come to it; try again.")
 

@@ -75,7 +75,7 @@ def created(world: World, uuid: str) -> None:
 
 
 def waking(world: World, uuid: str) -> None:
-    world.lifecycle.fail(uuid, world.get(uuid).generation, "The disk is full.")
+    world.lifecycle.fail(world.get(uuid), "The disk is full.")
     world.sessions.wake(uuid)
 
 
@@ -85,7 +85,7 @@ def slept_while_waking(world: World, uuid: str) -> None:
 
 
 def failed(world: World, uuid: str) -> None:
-    world.lifecycle.fail(uuid, world.get(uuid).generation, "The disk is full.")
+    world.lifecycle.fail(world.get(uuid), "The disk is full.")
 
 
 def terminating(world: World, uuid: str) -> None:
@@ -149,7 +149,7 @@ def test_a_backup_deleted_while_its_restore_is_asked_for_is_not_found(
     name = a_backup(world)
     create = world.core.store.create
 
-    def deleted_meanwhile(*args: object, **more: object) -> bool:
+    def deleted_meanwhile(*args: object, **more: object) -> str:
         monkeypatch.undo()
         delete(world, name)
         return create(*args, **more)  # type: ignore[arg-type]

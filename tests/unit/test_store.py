@@ -62,7 +62,7 @@ def test_the_quota_holds_under_concurrent_creates(store: SessionStore) -> None:
 
     def create(number: int) -> bool:
         try:
-            return store.create(a_record(number), quota=5)
+            return bool(store.create(a_record(number), quota=5))
         except QuotaExceeded:
             return False
 

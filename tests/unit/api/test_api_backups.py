@@ -213,7 +213,7 @@ def test_a_deletion_asked_for_in_the_middle_of_a_restore_wins_or_is_refused(clie
     answers = []
     create = core.store.create
 
-    def deleted_first(*args: Any, **more: Any) -> bool:
+    def deleted_first(*args: Any, **more: Any) -> str:
         answers.append(client.delete(f"/backups/{backup.name}"))
         return create(*args, **more)
 

@@ -11,6 +11,7 @@ from flask import Flask
 
 from app.sessions.core import Core
 from app.sessions.model import Status
+from tests.service import wait_for
 from tests.unit.api.helpers import ADMIN_KEY, Client, add_backup, check_problem, keyed, move, new_session
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
@@ -99,6 +100,27 @@ def test_create_waits_for_active_only_when_asked_to(client: Client) -> None:
     answer = client.post("/session/create", json={"user_id": "ada"}, headers={"Prefer": "wait=1"})
     assert (answer.status_code, answer.json["status"]) == (201, "created")
     assert answer.headers["Preference-Applied"] == "wait=1"
+
+
+@pytest.mark.parametrize("call", ["create", "restore"])
+@pytest.mark.parametrize(("ended", "code"), [(Status.FAILED, "start_failed"), (Status.TERMINATING, "superseded")])
+def test_a_start_that_failed_names_its_session(client: Client, core: Core, call: str, ended: Status, code: str) -> None:
+    """It is there, and counts: who made it can look at it, wake it or delete it. The same answer comes again."""
+    path = "/session/create" if call == "create" else f"/backups/{add_backup(core).name}/restore"
+    headers = {"Prefer": "wait=30", "Idempotency-Key": "k1"}
+
+    def end() -> None:
+        [record] = wait_for(lambda: core.sessions.page(user_id="ada").items, "the session")
+        move(core, record.uuid, ended, reason="the editor exited with 1")
+
+    with_delay(end)
+    answer = client.post(path, json={"user_id": "ada"}, headers=headers)
+    [record] = core.sessions.page(user_id="ada").items
+    assert check_problem(answer, 409, code)["uuid"] == record.uuid
+    assert answer.headers["Location"] == f"/session/{record.uuid}"
+    assert client.get(answer.headers["Location"]).json["session"]["status"] == ended
+    again = client.post(path, json={"user_id": "ada"}, headers=headers)
+    assert (again.status_code, again.json, again.headers["Location"]) == (409, answer.json, answer.headers["Location"])
 
 
 @pytest.mark.parametrize("path", ["/session/{}", "/session/{}/status"])

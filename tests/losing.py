@@ -1,0 +1,108 @@
+"""A proxy in front of Redis that loses answers: the command ran, and whoever sent it sees its connection end."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import Lock, Thread
+from urllib.parse import urlsplit, urlunsplit
+
+from app.sessions.store import script
+
+CHUNK = 65_536
+TIMEOUT = 10.0
+FAR_MARKS = (b"-NOSCRIPT",)
+"""Answers to a command that did not run; they are never the ones to lose."""
+
+
+class LosingProxy:
+    """Passes commands and answers on. `lose` names, by some of their bytes, the commands whose next answers are lost;
+    `lost` counts those that were."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._target = (parts.hostname or "", parts.port or 6379)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        user = f":{parts.password}@" if parts.password else ""
+        self.url = urlunsplit((parts.scheme, f"{user}127.0.0.1:{self._listener.getsockname()[1]}", parts.path, "", ""))
+        self._lock = Lock()
+        self._marks: list[bytes] = []
+        self._sockets: list[socket.socket] = []
+        self.lost = 0
+
+    def lose(self, mark: bytes, times: int = 1) -> None:
+        """Lose the answers of the next commands in which these bytes are: a script is known by its digest."""
+        with self._lock:
+            self._marks += [mark] * times
+
+    def run(self) -> None:
+        """Until `close`."""
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(self._target, timeout=TIMEOUT)
+                far.settimeout(None)
+                self._sockets += [near, far]
+                Thread(target=self._serve, args=(near, far), daemon=True).start()
+
+    def close(self) -> None:
+        for each in (self._listener, *self._sockets):
+            _end(each)
+
+    def _serve(self, near: socket.socket, far: socket.socket) -> None:
+        """One connection. A client of ours sends a command, or a pipeline of them, and then waits."""
+        asked: list[bytes] = []
+        Thread(target=self._answer, args=(far, near, asked), daemon=True).start()
+        with suppress(OSError):
+            while chunk := near.recv(CHUNK):
+                asked.append(chunk)
+                far.sendall(chunk)
+        _end(near)
+        _end(far)
+
+    def _answer(self, far: socket.socket, near: socket.socket, asked: list[bytes]) -> None:
+        with suppress(OSError):
+            while chunk := far.recv(CHUNK):
+                sent = b"".join(asked)
+                asked.clear()
+                if not chunk.startswith(FAR_MARKS) and self._loses(sent):
+                    break
+                near.sendall(chunk)
+        _end(near)
+        _end(far)
+
+    def _loses(self, sent: bytes) -> bool:
+        with self._lock:
+            for mark in self._marks:
+                if mark in sent:
+                    self._marks.remove(mark)
+                    self.lost += 1
+                    return True
+        return False
+
+
+def script_mark(*names: str, text: str = "") -> bytes:
+    """The bytes by which a call of these scripts, put together, is known."""
+    whole = text or "".join(script(name) for name in names)
+    return hashlib.sha1(whole.encode(), usedforsecurity=False).hexdigest().encode()
+
+
+def _end(each: socket.socket) -> None:
+    with suppress(OSError):
+        each.shutdown(socket.SHUT_RDWR)
+    each.close()
+
+
+@contextmanager
+def losing(url: str) -> Iterator[LosingProxy]:
+    """A proxy in front of the Redis at `url`."""
+    proxy = LosingProxy(url)
+    thread = Thread(target=proxy.run, daemon=True)
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        proxy.close()
+        thread.join(TIMEOUT)

@@ -1,0 +1,232 @@
+"""Redis did what it was asked, and its answer was lost: redis-py asks again, and nothing is done twice for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+from flask import Flask
+
+from app.sessions import keys, queue
+from app.sessions.connections import connect
+from app.sessions.core import Core
+from app.sessions.leases import Leases
+from app.sessions.links import Links
+from app.sessions.model import Status
+from app.sessions.service import NewSession
+from app.sessions.spending import Spending, Tokens
+from app.sessions.store import script
+from app.sessions.tickets import Tickets
+from tests.losing import LosingProxy, losing, script_mark
+from tests.unit.api.helpers import ADMIN_KEY, AppMaker, Client, add_backup, check_problem, core_of, keyed, move
+
+PREFER_NOTHING = {"Prefer": "respond-async"}
+
+
+@pytest.fixture
+def proxy(redis_server: str, redis_client: redis.Redis) -> Iterator[LosingProxy]:
+    with losing(redis_server) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def app(make_app: AppMaker, proxy: LosingProxy) -> Flask:
+    return make_app(redis_url=proxy.url, rate_limit_default="10000/minute", rate_limit_create="10000/minute")
+
+
+@pytest.fixture
+def far(proxy: LosingProxy) -> redis.Redis:
+    """A client that loses answers."""
+    return connect(proxy.url, 5.0)
+
+
+def backlog(core: Core, name: str) -> int:
+    return core.fleet.backlog((name,))[name]
+
+
+def test_a_create_whose_answer_is_lost_makes_one_session(client: Client, core: Core, proxy: LosingProxy) -> None:
+    proxy.lose(script_mark("create"))
+    answer = client.post("/session/create", json={"user_id": "ada"})
+    assert (answer.status_code, proxy.lost) == (201, 1)
+    page = core.sessions.page(user_id="ada")
+    assert [record.uuid for record in page.items] == [answer.json["uuid"]]
+    assert backlog(core, "wake") == 1, "the workspace starts at once all the same"
+
+
+def test_a_lost_answer_does_not_count_twice_for_the_quota(make_app: AppMaker, proxy: LosingProxy) -> None:
+    app = make_app(redis_url=proxy.url, max_sessions_per_user=1)
+    client = keyed(app, ADMIN_KEY)
+    proxy.lose(script_mark("create"))
+    assert client.post("/session/create", json={"user_id": "ada"}).status_code == 201
+    check_problem(client.post("/session/create", json={"user_id": "ada"}), 409, "quota_exceeded")
+
+
+@pytest.mark.parametrize("call", ["create", "restore"])
+def test_the_key_of_a_503_gives_the_session_that_was_made(
+    client: Client, core: Core, proxy: LosingProxy, call: str
+) -> None:
+    """Both tries of redis-py lose their answer: the caller can't know, and asks again with the same key."""
+    path = "/session/create" if call == "create" else f"/backups/{add_backup(core).name}/restore"
+    headers = {"Idempotency-Key": "k1"}
+    proxy.lose(script_mark("create"), times=2)
+    check_problem(client.post(path, json={"user_id": "ada"}, headers=headers), 503, "state_unavailable")
+    [made] = core.sessions.page(user_id="ada").items
+    again = client.post(path, json={"user_id": "ada"}, headers=headers)
+    assert (again.status_code, again.json["uuid"]) == (201, made.uuid)
+    assert again.headers["Location"] == f"/session/{made.uuid}"
+    assert core.sessions.page(user_id="ada").total == 1
+    replayed = client.post(path, json={"user_id": "ada"}, headers=headers)
+    assert (replayed.status_code, replayed.json) == (201, again.json)
+    other = client.post(path, json={"user_id": "ada"}, headers={"Idempotency-Key": "k2"})
+    assert other.json["uuid"] != made.uuid
+
+
+@pytest.mark.parametrize("state", [Status.ACTIVE, Status.SLEEPING, Status.FAILED])
+def test_the_key_of_a_503_names_its_session_whatever_became_of_it(
+    client: Client, core: Core, proxy: LosingProxy, state: Status
+) -> None:
+    headers = {"Idempotency-Key": "k1"}
+    proxy.lose(script_mark("create"), times=2)
+    assert client.post("/session/create", json={"user_id": "ada"}, headers=headers).status_code == 503
+    [made] = core.sessions.page(user_id="ada").items
+    if state is Status.SLEEPING:
+        move(core, made.uuid, Status.ACTIVE)
+    move(core, made.uuid, state)
+    again = client.post("/session/create", json={"user_id": "ada"}, headers=headers)
+    assert (again.status_code, again.json["uuid"], again.json["status"]) == (201, made.uuid, state)
+
+
+def test_a_key_that_made_a_session_makes_no_other_one(client: Client, core: Core, proxy: LosingProxy) -> None:
+    headers = {"Idempotency-Key": "k1"}
+    proxy.lose(script_mark("create"), times=2)
+    assert client.post("/session/create", json={"user_id": "ada"}, headers=headers).status_code == 503
+    other = client.post("/session/create", json={"user_id": "ada", "size": "large"}, headers=headers)
+    check_problem(other, 422, "idempotency_key_reused")
+    assert core.sessions.page(user_id="ada").total == 1
+
+
+def test_a_name_is_kept_as_long_as_an_answer(app: Flask, client: Client, core: Core) -> None:
+    client.post("/session/create", json={"user_id": "ada"}, headers={"Idempotency-Key": "k1"})
+    [named] = core.redis.keys(keys.CREATED.format(token="*"))
+    assert core.redis.ttl(named) > core.settings.idempotency_ttl - 60
+    client.post("/session/create", json={"user_id": "ada"})
+    others = [core.redis.ttl(name) for name in core.redis.keys(keys.CREATED.format(token="*")) if name != named]
+    assert len(others) == 1 and 0 < others[0] <= 120
+
+
+def test_a_request_recognises_its_own_claim(client: Client, core: Core, proxy: LosingProxy) -> None:
+    headers = {"Idempotency-Key": "k1"}
+    proxy.lose(b"idempotency:")
+    answer = client.post("/session/create", json={"user_id": "ada"}, headers=headers)
+    assert (answer.status_code, proxy.lost) == (201, 1)
+    again = client.post("/session/create", json={"user_id": "ada"}, headers=headers)
+    assert (again.json, again.headers["Idempotency-Replayed"]) == (answer.json, "true")
+
+
+def test_a_request_frees_no_claim_but_its_own(
+    app: Flask, client: Client, core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own ended while it was slow, and another request with the same key is at work now."""
+
+    def slow(*_args: object, **_kwargs: object) -> None:
+        [name] = core.redis.keys(keys.IDEMPOTENCY.format(digest="*"))
+        core.redis.set(name, '{"body": "", "nonce": "of another"}')
+        raise RuntimeError
+
+    monkeypatch.setattr(type(core.sessions), "create", slow)
+    client.post("/session/create", json={"user_id": "ada"}, headers={"Idempotency-Key": "k1"})
+    [name] = core.redis.keys(keys.IDEMPOTENCY.format(digest="*"))
+    assert "of another" in str(core.redis.get(name))
+
+
+@pytest.mark.parametrize(
+    ("call", "task"), [("wake", queue.WAKE), ("sleep", queue.SLEEP), ("delete", queue.TEARDOWN), ("chat", queue.WAKE)]
+)
+def test_an_intent_whose_answer_is_lost_is_carried_out_at_once(
+    make_app: AppMaker, proxy: LosingProxy, call: str, task: str
+) -> None:
+    """Asked again, the script finds the session that way already; its message is sent all the same."""
+    app = make_app(redis_url=proxy.url, llm_base_url="http://127.0.0.1:9/v1", secret_key="s" * 32)
+    client, core = keyed(app, ADMIN_KEY), core_of(app)
+    uuid = core.sessions.create(NewSession(user_id="ada")).uuid
+    move(core, uuid, Status.ACTIVE)
+    if call in ("wake", "chat"):
+        move(core, uuid, Status.SLEEPING)
+    name = queue.ROUTES[task]
+    before = backlog(core, name)
+    if call == "chat":
+        taking = f"local function change(KEYS, ARGV)\n{script('change')}\nend\n{script('prompts')}{script('take')}"
+        proxy.lose(script_mark(text=taking))
+        answer = client.post(f"/session/{uuid}/chat", json={"message": "hi"}, headers=PREFER_NOTHING)
+        assert core.store.get(uuid).waiting == 1
+    elif call == "delete":
+        proxy.lose(script_mark("change"))
+        answer = client.delete(f"/session/{uuid}", headers=PREFER_NOTHING)
+    else:
+        proxy.lose(script_mark("change"))
+        answer = client.post(f"/session/{uuid}/{call}")
+    assert (answer.status_code in (200, 202), proxy.lost) == (True, 1), answer.text
+    assert backlog(core, name) == before + 1
+    assert core.store.get(uuid).generation == 2
+
+
+def test_an_intent_that_stands_already_is_sent_no_second_time(client: Client, core: Core) -> None:
+    uuid = core.sessions.create(NewSession(user_id="ada")).uuid
+    move(core, uuid, Status.ACTIVE)
+    before = backlog(core, "lifecycle")
+    for _ in range(3):
+        client.post(f"/session/{uuid}/sleep")
+    assert backlog(core, "lifecycle") == before + 1
+
+
+def test_a_link_whose_answer_is_lost_opens_its_workspace_once(core: Core, far: redis.Redis, proxy: LosingProxy) -> None:
+    uuid = core.sessions.create(NewSession(user_id="ada")).uuid
+    links = Links(far, 30.0)
+    secret = links.make(uuid, 0)
+    proxy.lose(b"link:")
+    look = links.look(uuid, secret)
+    assert (look.linked, proxy.lost) == (True, 1)
+    assert not links.look(uuid, secret).linked, "whoever comes second is turned away"
+    assert links.look(uuid).record == core.store.get(uuid)
+
+
+def test_a_taken_link_is_forgotten_when_it_would_have_ended(core: Core, redis_client: redis.Redis) -> None:
+    links = Links(redis_client, 30.0)
+    secret = links.make("k3v9x0qa", 0)
+    assert links.look("k3v9x0qa", secret).record is None
+    [name] = redis_client.keys(keys.LINK.format(digest="*"))
+    assert 0 < redis_client.pttl(name) <= 30_000
+
+
+def test_a_lease_whose_answer_is_lost_is_held(far: redis.Redis, redis_client: redis.Redis, proxy: LosingProxy) -> None:
+    proxy.lose(b"lease:k3v9x0qa")
+    with Leases(far, 15.0).hold("lease:k3v9x0qa") as held:
+        assert (held, proxy.lost) == (True, 1)
+        with Leases(redis_client, 15.0).hold("lease:k3v9x0qa") as second:
+            assert not second
+    assert not redis_client.exists("lease:k3v9x0qa")
+
+
+def test_tokens_whose_answer_is_lost_are_counted_once(far: redis.Redis, proxy: LosingProxy) -> None:
+    spending, now = Spending(far), time.time()
+    proxy.lose(b"tokens:ada")
+    spending.add("k3v9x0qa", "ada", Tokens(3, 4), now)
+    assert proxy.lost == 1
+    assert (spending.of_session("k3v9x0qa"), spending.of_day("ada", now)) == (Tokens(3, 4), 7)
+    spending.add("k3v9x0qa", "ada", Tokens(3, 4), now)
+    assert spending.of_day("ada", now) == 14
+
+
+def test_a_workers_answer_that_is_lost_is_read_again(
+    far: redis.Redis, redis_client: redis.Redis, proxy: LosingProxy
+) -> None:
+    class Answering:
+        def send(self, _task: str, _name: str, ticket: str) -> None:
+            Tickets(redis_client, self, block=0.05).answer(ticket, {"done": True})  # type: ignore[arg-type]
+
+    proxy.lose(b":answer")
+    tickets = Tickets(far, Answering(), block=0.05)  # type: ignore[arg-type]
+    assert tickets.ask(queue.DELETE_BACKUP, "a-backup", patience=2.0) == {"done": True}
+    assert (proxy.lost, redis_client.keys("ticket:*")) == (1, [])
