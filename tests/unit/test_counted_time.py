@@ -156,6 +156,17 @@ def test_a_use_noted_by_a_clock_that_was_ahead_is_written_down_as_now(world: Wor
     assert world.get(uuid).status is Status.TERMINATED
 
 
+def test_a_use_under_a_clock_that_is_behind_makes_no_session_older(world: World) -> None:
+    """The clock was right again before a sweep could see it."""
+    uuid = world.asleep(ttl=30 * DAY)
+    sweep(world)
+    world.now -= 100 * DAY
+    world.sessions.wake(uuid)
+    world.now += 100 * DAY
+    sweep(world)
+    assert world.get(uuid).status is Status.WAKING
+
+
 def test_after_redis_was_lost_the_age_of_backups_counts_from_then(world: World) -> None:
     """Nobody knows any more which of the time before was counted."""
     backup = a_dead_sessions_backup(world)

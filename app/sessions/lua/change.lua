@@ -33,7 +33,10 @@ end
 local already = change.to ~= '' and contains(change.noop, status)
 if change.to ~= '' and not already and not contains(change.from, status) then return answer('illegal', status) end
 if change.touch then
-  redis.call('HSET', session, 'last_activity', change.now, 'signal_prompt', change.now)
+  local last_use = tonumber(redis.call('HGET', session, 'last_activity') or '0')
+  -- A use never makes a session older, whatever the clock shows.
+  if last_use < tonumber(change.now) then redis.call('HSET', session, 'last_activity', change.now) end
+  redis.call('HSET', session, 'signal_prompt', change.now)
   redis.call('HDEL', session, 'expiry_tries')
 end
 if already then return answer('noop', status) end
