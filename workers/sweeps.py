@@ -112,6 +112,7 @@ class Sweeps:
         for record in self._store.due(keys.INBOX_PENDING, now):
             self._store.defer(keys.INBOX_PENDING, record.uuid, now + self._core.settings.stale_after)
             self._remind(record)
+        self._repeat_lockouts(now)
 
     def reconcile(self) -> None:
         """Make the records agree with the workspaces that are there: give a record to every
@@ -193,6 +194,12 @@ class Sweeps:
                 log.info("not woken for its prompts: %s", error, extra={"uuid": record.uuid})
         elif record.status in UP:
             self._core.tasks.send(queue.DELIVER, record.uuid, request_id=record.request_id)
+
+    def _repeat_lockouts(self, now: float) -> None:
+        """Connections are still to be ended that were made with passes taken back."""
+        for record in self._store.due(keys.LOCKOUTS, now):
+            self._core.lockouts.sent(record.uuid, now)
+            self._core.tasks.send(queue.LOCK_OUT, record.uuid, request_id=record.request_id)
 
     def _adopt(self, seen: Observation) -> None:
         """Give a workspace its record back. One that runs is woken, which adopts its processes."""
