@@ -22,6 +22,7 @@ from app.sessions.fleet import Fleet
 from app.sessions.inbox import Inbox
 from app.sessions.leases import Leases
 from app.sessions.links import Links
+from app.sessions.lockouts import Lockouts
 from app.sessions.model import Record, Signal
 from app.sessions.passes import Passes
 from app.sessions.queue import Waiting
@@ -75,6 +76,7 @@ class World:
         archive = Archive(self.settings.archive_location())
         secrets = SessionSecrets(self.settings.secret_keys())
         signals = Signals(client, ticks=self.clock)
+        lockouts = Lockouts(client, store, self.settings.stale_after)
         agents = AgentClient(secrets, self.settings.agent_timeout, self.settings.history_max_bytes)
         self.sessions = SessionService(
             store=store,
@@ -83,6 +85,7 @@ class World:
             inbox=inbox,
             tasks=self.tasks,  # type: ignore[arg-type]
             signals=signals,
+            lockouts=lockouts,
             settings=self.settings,
             clock=self.clock,
         )
@@ -99,6 +102,7 @@ class World:
             secrets=secrets,
             passes=Passes(self.settings.secret_keys(), self.settings.cookie_ttl, self.settings.token_ttl),
             links=Links(client, self.settings.link_ttl),
+            lockouts=lockouts,
             fleet=Fleet(client),
             leases=Leases(client, ttl=15.0),
             tasks=self.tasks,  # type: ignore[arg-type]
@@ -188,7 +192,7 @@ class World:
         elif task == queue.DELIVER:
             self.deliveries.deliver(*args)
         elif task == queue.LOCK_OUT:
-            lock_out(self.core, *args)
+            lock_out(self.core, args[0], self.now)
         elif task == queue.WARN:
             warn(self.core, args[0], self.now)
         else:

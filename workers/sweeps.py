@@ -146,6 +146,10 @@ class Sweeps:
             self._store.defer(keys.INBOX_PENDING, record.uuid, later)
             if not waiting().has(queue.DELIVER, record.uuid):
                 self._remind(record)
+        for record in self._store.due(keys.LOCKOUTS, now):
+            self._core.lockouts.sent(record.uuid, now)
+            if not waiting().has(queue.LOCK_OUT, record.uuid):
+                self._core.tasks.send(queue.LOCK_OUT, record.uuid, request_id=record.request_id)
 
     def _judge_start(self, record: Record, now: float) -> None:
         """A workspace that was started and does not answer for `START_TIMEOUT` has failed, if somebody looked all that

@@ -19,8 +19,6 @@ log = logging.getLogger(__name__)
 SHORT = {"time_limit": settings.short_task_limit, "soft_time_limit": settings.short_task_limit * 0.9}
 # Flower shows what was done for sessions; three sweeps a second would bury it.
 SWEEP = {**SHORT, "send_events": False}
-LOCK_OUT_TRIES = 10
-"""About two minutes, in which a dead agent has been started again."""
 LONG = {"time_limit": settings.long_task_limit, "soft_time_limit": settings.long_task_limit * 0.95}
 
 
@@ -62,16 +60,13 @@ def warn(uuid: str) -> None:
     warning.warn(core(), uuid, time.time())
 
 
-@app.task(
-    name=queue.LOCK_OUT,
-    autoretry_for=(RetryableError, StateUnavailable),
-    retry_backoff=1,
-    retry_backoff_max=30,
-    max_retries=LOCK_OUT_TRIES,
-    **SHORT,
-)
+@app.task(name=queue.LOCK_OUT, **SHORT)
 def lock_out(uuid: str) -> None:
-    lockout.lock_out(core(), uuid)
+    # Never put aside: while it is owed the sweep asks again, later each time.
+    try:
+        lockout.lock_out(core(), uuid, time.time())
+    except StateUnavailable as error:
+        log.warning("left to the stale sweep: %s", error, extra={"task": queue.LOCK_OUT, "task_args": [uuid]})
 
 
 @app.task(name=queue.SLEEP, base=SessionTask, **SHORT)

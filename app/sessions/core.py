@@ -17,6 +17,7 @@ from app.sessions.fleet import Fleet
 from app.sessions.inbox import Inbox
 from app.sessions.leases import Leases
 from app.sessions.links import Links
+from app.sessions.lockouts import Lockouts
 from app.sessions.passes import Passes
 from app.sessions.queue import TaskQueue
 from app.sessions.secrets import SessionSecrets
@@ -45,6 +46,7 @@ class Core:
     secrets: SessionSecrets
     passes: Passes
     links: Links
+    lockouts: Lockouts
     fleet: Fleet
     leases: Leases
     tasks: TaskQueue
@@ -69,6 +71,7 @@ def build_core(settings: Settings) -> Core:
     secrets = SessionSecrets(settings.secret_keys())
     inbox = Inbox(client, store, settings)
     archive = Archive(settings.archive_location(), settings.archive_key)
+    lockouts = Lockouts(client, store, settings.stale_after)
     signals = Signals(client)
     agents = AgentClient(secrets, settings.agent_timeout, settings.history_max_bytes)
     return Core(
@@ -84,6 +87,7 @@ def build_core(settings: Settings) -> Core:
         secrets=secrets,
         passes=Passes(settings.secret_keys(), settings.cookie_ttl, settings.token_ttl),
         links=Links(client, settings.link_ttl),
+        lockouts=lockouts,
         fleet=Fleet(client),
         leases=Leases(client, settings.lease_ttl),
         tasks=tasks,
@@ -99,6 +103,7 @@ def build_core(settings: Settings) -> Core:
             inbox=inbox,
             tasks=tasks,
             signals=signals,
+            lockouts=lockouts,
             settings=settings,
         ),
     )

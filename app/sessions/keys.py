@@ -36,6 +36,10 @@ IDLE = "sessions:idle"
 EXPIRY = "sessions:expiry"
 INTENTS = "sessions:intents"
 BACKUP_REQUESTS = "backups:requested"
+LOCKOUTS = "sessions:lockouts"
+
+# How often a session was asked to end connections since passes were taken back last.
+LOCKOUT_TRIES = "session:{uuid}:lockout"
 
 # Backups: sorted sets of names scored by `created_at`, and the hash of one.
 BACKUPS = "backups"

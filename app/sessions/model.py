@@ -147,7 +147,8 @@ class Record(Identity):
     there. `phases` are milliseconds since the request that started the workspace, in the order of `PHASES`.
     `delete_backup` says whether teardown must back up first. `waiting` counts the prompts that the agent has not
     been given yet, `unfinished` those it has and has not finished; the inbox keeps both. `door` counts how often
-    all passes to the workspace were taken back: one for an earlier door opens nothing. `signals` are those seen,
+    all passes to the workspace were taken back: one for an earlier door opens nothing; `locked_door` is the one up to
+    which the connections made with them were ended. `signals` are those seen,
     by name; `awake_since` is when it last came up, `warned` the moment of a sleep that was announced, `risk` what was
     at risk when it was last stopped (app/sessions/risk.py). `expiry_tries` counts how often it was to be deleted for
     its age since it was last used.
@@ -181,6 +182,7 @@ class Record(Identity):
     waiting: int = 0
     unfinished: int = 0
     door: int = 0
+    locked_door: int = 0
     awake_since: float = 0.0
     warned: float = 0.0
     expiry_tries: int = 0
@@ -262,6 +264,7 @@ CODECS: Mapping[str, Codec] = {
     "waiting": _COUNT,
     "unfinished": _COUNT,
     "door": _COUNT,
+    "locked_door": _COUNT,
     "awake_since": _NUMBER,
     "warned": _NUMBER,
     "expiry_tries": _COUNT,

@@ -17,8 +17,9 @@ from typing import Any
 from app.sessions import keys, queue
 from app.sessions.backups import Backup, BackupIndex
 from app.sessions.errors import IllegalState, InvalidRequest, SessionError, Superseded
-from app.sessions.events import REVOKED, EventLog
+from app.sessions.events import EventLog
 from app.sessions.inbox import Inbox, Message, Taken
+from app.sessions.lockouts import Lockouts, owed
 from app.sessions.model import (
     GONE,
     SIZES,
@@ -65,6 +66,7 @@ class SessionService:
         inbox: Inbox,
         tasks: TaskQueue,
         signals: Signals,
+        lockouts: Lockouts,
         settings: Settings,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -74,6 +76,7 @@ class SessionService:
         self._inbox = inbox
         self._tasks = tasks
         self._signals = signals
+        self._lockouts = lockouts
         self._settings = settings
         self._clock = clock
 
@@ -223,13 +226,12 @@ class SessionService:
         for _ in range(REVOKE_TRIES):
             door = self._store.get(uuid).door
             try:
-                event = (REVOKED, {"door": door + 1})
-                changed = self._store.change(uuid, self._clock(), expect={"door": door}, door=door + 1, event=event)
+                record = self._lockouts.revoke(uuid, door, self._clock()).record
             except Superseded:
                 continue  # another call has taken some back; those given out since are ours to take
-            if changed.record.status in UP:
+            if owed(record) and record.status is Status.ACTIVE:
                 self._tasks.send(queue.LOCK_OUT, uuid, request_id=request_id)
-            return changed.record
+            return record
         raise Superseded(f"Session {uuid} is being revoked by others all the time.")
 
     def request_backup(self, uuid: str, request_id: str = "") -> Record:

@@ -9,7 +9,7 @@ import pytest
 
 from app.sessions import queue
 from app.sessions.agents import AgentClient
-from app.sessions.errors import AgentUnavailable, Superseded
+from app.sessions.errors import Superseded
 from app.sessions.model import Status
 from app.sessions.risk import NAME_LENGTH, NAMES, read_risk
 from tests.fake_agent import FakeAgent, fake_agent
@@ -155,19 +155,3 @@ def test_a_warning_reaches_the_agent_unless_the_session_was_used_since(world: Wo
     world.tasks.send(queue.WARN, uuid)
     world.work()
     assert len(agent.requests) == 1
-
-
-def test_revoking_has_the_agent_end_every_connection(world: World, agent: FakeAgent) -> None:
-    """Of a session that is up; one that sleeps has none. An agent that is not to be had is asked again."""
-    uuid = world.active()
-    world.core.sessions.revoke(uuid)
-    with pytest.raises(AgentUnavailable):
-        world.work()
-    assert world.core.inbox.agent_here(uuid, agent.address, "pod", "boot-1", world.now)
-    world.core.sessions.revoke(uuid)
-    assert world.work() == [queue.LOCK_OUT]
-    assert agent.requests == [("POST", "/lockout", {})]
-    world.sessions.sleep(uuid)
-    world.work()
-    world.core.sessions.revoke(uuid)
-    assert world.work() == []

@@ -1,0 +1,16 @@
+-- Take back all passes to a session's workspace, and owe the end of the connections made with them. `change` is change.lua.
+-- KEYS: those of change.lua, then lockouts, tries. ARGV: the change, uuid, when to look whether it was done, "sleeping".
+-- Answers as change.lua.
+local answer = change(KEYS, ARGV)
+if answer[1] ~= 'ok' then return answer end
+local status, generation, settled, door = unpack(
+  redis.call('HMGET', KEYS[1], 'status', 'generation', 'settled', 'door'))
+redis.call('DEL', KEYS[8])
+if status == ARGV[4] and generation == settled then
+  -- Nothing runs, and nothing starts before this script ends.
+  redis.call('HSET', KEYS[1], 'locked_door', door)
+  redis.call('ZREM', KEYS[7], ARGV[2])
+else
+  redis.call('ZADD', KEYS[7], ARGV[3], ARGV[2])
+end
+return {answer[1], answer[2], redis.call('HGETALL', KEYS[1])}
