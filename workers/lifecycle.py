@@ -128,7 +128,7 @@ class Lifecycle:
 
     def _back_up(self, uuid: str) -> None:
         try:
-            backup = self._write_backup(self._store.get(uuid))
+            backup = self._write_backup(self._store.get(uuid), partial=True)
         except SessionNotFound:
             log.info("no such session any more", extra={"uuid": uuid})
         except PermanentError as error:
@@ -242,14 +242,14 @@ class Lifecycle:
         if not record.provisioned:
             return ""
         try:
-            return self._write_backup(record).name
+            return self._write_backup(record, partial=False).name
         except FilesGone:
             newest = self._core.backups.newest_of(record.uuid)
             return newest.name if newest else ""
 
-    def _write_backup(self, record: Record) -> Backup:
+    def _write_backup(self, record: Record, *, partial: bool) -> Backup:
         name = self._free_name(record.uuid)
-        summary = self._runtime.backup(record.uuid, name)
+        summary = self._runtime.backup(record.uuid, name, partial=partial)
         backup = Backup(
             name=name,
             uuid=record.uuid,
@@ -262,6 +262,8 @@ class Lifecycle:
             verified=True,
             origin=record.identity,
             changed=summary.changed,
+            unreadable=summary.unreadable,
+            complete=not summary.unreadable_count,
         )
         self._core.backups.add(backup)
         self._core.fleet.count("backups")
