@@ -194,8 +194,17 @@ class SessionService:
         self._store.defer(keys.IDLE, uuid, now)
         return self._store.get(uuid)
 
-    def delete(self, uuid: str, *, backup: bool = True, request_id: str = "", seen: Record | None = None) -> Record:
-        """Delete the session and its files, after a verified backup unless `backup` is False."""
+    def delete(
+        self,
+        uuid: str,
+        *,
+        backup: bool = True,
+        partial: bool = False,
+        request_id: str = "",
+        seen: Record | None = None,
+    ) -> Record:
+        """Delete the session and its files, after a verified backup unless `backup` is False; `partial` accepts one
+        without the files that can't be read."""
         expect = {} if seen is None else _as(seen, "generation", "last_activity")
         return self._intend(
             uuid,
@@ -205,6 +214,7 @@ class SessionService:
             request_id=request_id,
             expect=expect,
             delete_backup=backup,
+            delete_partial=partial,
         )
 
     def revoke(self, uuid: str, request_id: str = "") -> Record:
