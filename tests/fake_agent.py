@@ -64,7 +64,9 @@ class Handler(BaseHTTPRequestHandler):
         self._note(body)
         if self.path == "/cancel":
             self._say(200, {"cancelled": None})
-        elif self.path in ("/notice", "/lockout"):
+        elif self.path == "/resume" and self.agent.statuses:
+            self._say(self.agent.statuses.pop(0), {})
+        elif self.path in ("/notice", "/lockout", "/resume"):
             self._say(200, {})
         elif self.path == "/risk":
             self._say(200, self.agent.risk)

@@ -67,14 +67,16 @@ class FakeRuntime:
         self._called("provision", identity.uuid, generation)
         self._provision(identity, generation)
 
-    def start(self, uuid: str, generation: int) -> None:
+    def start(self, uuid: str, generation: int) -> bool:
         self._called("start", uuid, generation)
         workspace = self._intent(uuid, generation)
         if workspace is None:
             raise FilesGone(uuid)
+        ran = workspace.running
         if not workspace.running:
             workspace.running, workspace.failure = True, ""
         self._tell(uuid)
+        return ran
 
     def stop(self, uuid: str, generation: int) -> None:
         self._called("stop", uuid, generation)

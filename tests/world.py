@@ -8,11 +8,12 @@ from typing import Any
 
 import redis
 
-from app.sessions import queue
+from app.sessions import keys, queue
 from app.sessions.agents import AgentClient
 from app.sessions.archive_store import Archive
 from app.sessions.backup_files import BackupFiles
 from app.sessions.backups import BackupIndex
+from app.sessions.clock import CountedTime
 from app.sessions.conversations import Conversations
 from app.sessions.core import Core
 from app.sessions.delivery import Deliveries
@@ -24,6 +25,7 @@ from app.sessions.links import Links
 from app.sessions.lockouts import Lockouts
 from app.sessions.model import Record, Signal
 from app.sessions.passes import Passes
+from app.sessions.queue import Waiting
 from app.sessions.secrets import SessionSecrets
 from app.sessions.service import NewSession, SessionService
 from app.sessions.signals import Signals
@@ -50,6 +52,9 @@ class FakeTasks:
 
     def send(self, task: str, *args: str | int, request_id: str = "") -> None:
         self.sent.append((task, args))
+
+    def waiting(self) -> Waiting:
+        return Waiting(frozenset((task, tuple(map(str, args))) for task, args in self.sent), frozenset())
 
     def lose_all(self) -> None:
         """The broker forgot everything."""
@@ -91,7 +96,7 @@ class World:
             events=events,
             backups=backups,
             files=files,
-            stored=Direct(files, backups),
+            stored=Direct(files, backups, self.clock),
             tickets=Tickets(client, self.tasks, block=0.05),  # type: ignore[arg-type]
             archive=archive,
             secrets=secrets,
@@ -116,6 +121,12 @@ class World:
 
     def clock(self) -> float:
         return self.now
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass in which the service runs: its sweeps tick all along. `now += …` is a clock that jumps."""
+        CountedTime.of(self.core.redis, self.settings).tick(self.now)
+        self.now += seconds
+        self.core.redis.hset(keys.CLOCK, "tick", self.now)
 
     def get(self, uuid: str) -> Record:
         return self.core.store.get(uuid)

@@ -7,7 +7,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from app.sessions.core import Core
-from app.sessions.errors import BackupNotFound, SessionError, StateUnavailable
+from app.sessions.errors import SessionError, StateUnavailable
+from app.sessions.stored import Direct
 
 if TYPE_CHECKING:
     from workers.runtime.readers import Readers
@@ -32,15 +33,11 @@ def read(core: Core, readers: Readers, name: str, ticket: str) -> None:
 
 
 def delete(core: Core, name: str, ticket: str) -> None:
-    """Delete a backup and its place in the index, unless a session has begun to get its files from it."""
+    """Delete a backup and its place in the index, unless a session needs it."""
     if not core.tickets.wanted(ticket):
         return
     try:
-        core.sessions.check_deletable(core.backups.get(name))
-        core.files.delete(name)
-        core.backups.delete(name)
-    except BackupNotFound:
-        log.info("%s is gone already", name)
+        Direct(core.files, core.backups).delete(name)
     except StateUnavailable:
         raise
     except SessionError as error:

@@ -9,14 +9,34 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import lru_cache
 
 from app.sessions import keys, queue
 from app.sessions.backups import Backup
+from app.sessions.clock import CountedTime
 from app.sessions.core import Core
-from app.sessions.errors import ArchiveError, BackupNotFound, IllegalState, SessionError, SessionNotFound, Superseded
+from app.sessions.errors import (
+    ArchiveError,
+    BackupInUse,
+    BackupNotFound,
+    BackupRetired,
+    IllegalState,
+    PermanentError,
+    SessionError,
+    SessionNotFound,
+    Superseded,
+)
 from app.sessions.model import UP, Record, Status, iso
 from app.sessions.service import seen_idle
-from app.sessions.verdict import FURTHEST_LOOK, IdleVerdict, expiry_verdict, idle_verdict, not_ahead
+from app.sessions.stored import Direct
+from app.sessions.verdict import (
+    FURTHEST_EXPIRY_LOOK,
+    FURTHEST_LOOK,
+    IdleVerdict,
+    expiry_verdict,
+    idle_verdict,
+    not_ahead,
+)
 from workers.lifecycle import Lifecycle
 from workers.runtime.base import Observation, Runtime
 from workers.steady import Steady
@@ -31,7 +51,9 @@ ADOPTION_GRACE = 60.0
 
 
 class Sweeps:
-    """The sweeps, each safe to run at any time. Times are seconds since the epoch."""
+    """The sweeps, each safe to run at any time. Times are seconds since the epoch.
+
+    What a sweep deletes for its age it asks for its counted age, by a tick of its own."""
 
     def __init__(
         self,
@@ -48,6 +70,8 @@ class Sweeps:
         self._clock = clock
         self._ticks = ticks
         self._steady = Steady()
+        self._time = CountedTime.of(core.redis, core.settings)
+        self._stored = Direct(core.files, core.backups, clock)
 
     def idle(self) -> None:
         """Put to sleep what is idle, and announce it a while before. A look that is further away than any would be
@@ -72,47 +96,71 @@ class Sweeps:
                 self._store.defer(keys.IDLE, record.uuid, verdict.next_check)
 
     def expired(self) -> None:
-        """Back up and tear down what has outlived its time to live."""
-        now = self._clock()
-        for record in self._store.due(keys.EXPIRY, now):
-            verdict = expiry_verdict(record, now)
-            if not verdict.due:
-                self._store.defer(keys.EXPIRY, record.uuid, verdict.next_check)
-                continue
+        """Back up and tear down what has outlived its time to live, by the time that counts. A look that is further
+        away than any would be was agreed on before the clock jumped back."""
+        counted = self._time.tick(self._clock())
+        now = counted.now
+        far = self._store.due_after(keys.EXPIRY, now + FURTHEST_EXPIRY_LOOK)
+        for record in [*self._store.due(keys.EXPIRY, now), *far]:
+            verdict = expiry_verdict(record, counted)
             try:
-                self._core.sessions.delete(record.uuid, seen=record)
-                log.info("deleted: %s", verdict.why, extra={"uuid": record.uuid})
+                if verdict.due:
+                    self._core.sessions.delete(record.uuid, seen=record)
+                    log.info("deleted: %s", verdict.why, extra={"uuid": record.uuid})
+                    continue
+                if verdict.ahead:
+                    self._store.change(record.uuid, now, expect=seen_idle(record), **not_ahead(record, now))
             except (Superseded, IllegalState, SessionNotFound) as error:
                 log.info("not deleted: %s", error, extra={"uuid": record.uuid})
+            else:
+                self._store.defer(keys.EXPIRY, record.uuid, verdict.next_check)
 
     def stale(self) -> None:
-        """Enqueue again what was asked for and not done: its message, or its worker, was lost. A workspace
-        that was started and does not answer for `START_TIMEOUT` has failed."""
+        """Enqueue again what was asked for and not done: its message, or its worker, was lost. What still waits in a
+        queue gets no second message, however long that takes."""
         now = self._clock()
-        patience = self._core.settings.start_timeout
-        if self._store.first_sight():
+        later = now + self._core.settings.stale_after
+        if self._store.first_sight(now):
             self._core.tasks.send(queue.RECONCILE)
             self._core.tasks.send(queue.SWEEP_INDEX)
+        waiting = lru_cache(maxsize=1)(self._core.tasks.waiting)
         for record in self._store.due(keys.INTENTS, now):
             if record.settled >= record.generation:
                 self._store.defer(keys.INTENTS, record.uuid, 0.0)
-            elif self._core.leases.held(keys.LEASE.format(uuid=record.uuid)):
-                self._store.defer(keys.INTENTS, record.uuid, now + self._core.settings.stale_after)
-            elif record.started_at and now - record.started_at > patience:
-                self._lifecycle.fail(record.uuid, record.generation, f"The editor did not answer for {patience:.0f} s.")
+            elif left := self._core.leases.left(keys.LEASE.format(uuid=record.uuid)):
+                # That long if its worker is dead; one that lives goes on renewing it.
+                self._store.defer(keys.INTENTS, record.uuid, min(later, now + left))
             elif record.started_at:
-                # Its worker did all there is to do; the rest is the workspace's.
-                self._store.defer(keys.INTENTS, record.uuid, record.started_at + patience)
+                self._judge_start(record, now)
+            elif waiting().has(record.task, record.uuid, record.generation):
+                self._store.defer(keys.INTENTS, record.uuid, later)
             else:
                 self._core.sessions.resend(record)
         for record in self._store.due(keys.BACKUP_REQUESTS, now):
-            self._store.defer(keys.BACKUP_REQUESTS, record.uuid, now + self._core.settings.stale_after)
-            if not self._core.leases.held(keys.BACKUP_LEASE.format(uuid=record.uuid)):
+            self._store.defer(keys.BACKUP_REQUESTS, record.uuid, later)
+            if left := self._core.leases.left(keys.BACKUP_LEASE.format(uuid=record.uuid)):
+                self._store.defer(keys.BACKUP_REQUESTS, record.uuid, min(later, now + left))
+            elif not waiting().has(queue.BACKUP, record.uuid):
                 self._core.tasks.send(queue.BACKUP, record.uuid, request_id=record.request_id)
         for record in self._store.due(keys.INBOX_PENDING, now):
-            self._store.defer(keys.INBOX_PENDING, record.uuid, now + self._core.settings.stale_after)
-            self._remind(record)
-        self._repeat_lockouts(now)
+            self._store.defer(keys.INBOX_PENDING, record.uuid, later)
+            if not waiting().has(queue.DELIVER, record.uuid):
+                self._remind(record)
+        for record in self._store.due(keys.LOCKOUTS, now):
+            self._core.lockouts.sent(record.uuid, now)
+            if not waiting().has(queue.LOCK_OUT, record.uuid):
+                self._core.tasks.send(queue.LOCK_OUT, record.uuid, request_id=record.request_id)
+
+    def _judge_start(self, record: Record, now: float) -> None:
+        """A workspace that was started and does not answer for `START_TIMEOUT` has failed, if somebody looked all that
+        time. Its worker did all there is to do."""
+        patience = self._core.settings.start_timeout
+        since = self._core.fleet.watched_since(now)
+        judged_at = now + patience if since is None else max(record.started_at, since) + patience
+        if judged_at < now:
+            self._lifecycle.fail(record, f"The editor did not answer for {patience:.0f} s.")
+        else:
+            self._store.defer(keys.INTENTS, record.uuid, min(judged_at, now + patience) + 0.001)
 
     def reconcile(self) -> None:
         """Make the records agree with the workspaces that are there: give a record to every
@@ -130,48 +178,64 @@ class Sweeps:
         self._runtime.tidy()
 
     def index(self) -> None:
-        """Put stored backups into the index that it doesn't know. One that is being deleted meanwhile is gone
-        from the store before it is gone from the index, so it is looked for once more."""
+        """Put stored backups into the index that it doesn't know, and finish deletions that were broken off. One that
+        was deleted meanwhile may have been read before, so it is looked for once more."""
+        self._stored.finish()
+        awaited: frozenset[str] | None = None
         for name in self._core.backups.unknown(self._core.files.names()):
             try:
-                self._core.backups.add(Backup.from_sidecar(self._core.files.sidecar(name)))
-            except (ArchiveError, BackupNotFound) as error:
+                backup = Backup.from_sidecar(self._core.files.sidecar(name))
+                awaited = self._awaited() if awaited is None else awaited
+                if name not in awaited:
+                    self._core.backups.add(backup)
+            except (ArchiveError, BackupNotFound, BackupRetired) as error:
                 log.warning("backup not indexed: %s", error)
                 continue
             if not self._core.files.exists(name):
                 self._core.backups.delete(name)
 
+    def _awaited(self) -> frozenset[str]:
+        """The backups that workspaces without a record are to be restored from: in the index, where no record names
+        them yet, they could be deleted."""
+        waiting = {seen.identity.uuid: seen.identity.restore_from for seen in self._runtime.observe_all()}
+        known = {record.uuid for record in self._store.find(waiting)}
+        return frozenset(waiting[uuid] for uuid in waiting.keys() - known)
+
     def retention(self) -> None:
         """Delete backups older than `BACKUP_RETENTION`, conversations older than `HISTORY_RETENTION` of sessions
         that are gone, leftovers of killed workers, and old tombstones."""
-        now = self._clock()
+        counted = self._time.tick(self._clock())
         if retention := self._core.settings.backup_retention:
-            old = self._core.backups.older_than(now - retention)
-            records = self._store.find({backup.uuid for backup in old})
-            living = [record.uuid for record in records if record.status is not Status.TERMINATED]
-            newest = {backup.name for uuid in living if (backup := self._core.backups.newest_of(uuid))}
-            kept = newest | self._core.sessions.backups_in_use()
-            for backup in old:
-                if backup.name not in kept:
-                    self._core.files.delete(backup.name)
-                    self._core.backups.delete(backup.name)
-        self._core.files.sweep_parts(now - STALE_PARTS)
-        self._forget_conversations(now)
-        self._store.forget_tombstones(now)
+            for backup in self._core.backups.older_than(counted.ago(retention)):
+                try:
+                    self._stored.delete_old(backup.name, there=self._lost(backup.uuid))
+                except BackupInUse:
+                    continue
+                except PermanentError as error:
+                    log.warning("old backup not deleted: %s", error)
+        self._core.files.sweep_parts(counted.ago(STALE_PARTS))
+        if retention := self._core.settings.history_retention:
+            self._forget_conversations(counted.ago(retention))
+        self._store.forget_tombstones(counted.now)
 
-    def _forget_conversations(self, now: float) -> None:
-        if not self._core.settings.history_retention:
-            return
+    def _lost(self, uuid: str) -> bool:
+        """Whether no record says that a session lives, but its workspace is there: its record was lost with Redis."""
+        lives = any(record.status is not Status.TERMINATED for record in self._store.find([uuid]))
+        return not lives and self._runtime.observe(uuid) is not None
+
+    def _forget_conversations(self, before: float) -> None:
         uuids = self._core.archive.uuids()
         records = self._store.find(uuids)
         living = {record.uuid for record in records if record.status is not Status.TERMINATED}
         for uuid in set(uuids) - living:
             written = self._core.archive.last_written(uuid)
-            if written is None or now - written <= self._core.settings.history_retention:
+            if written is None or written > before:
                 continue
-            # A session whose record was lost with Redis still has its workspace.
-            if self._runtime.observe(uuid) is None:
-                self._core.archive.delete(uuid)
+            try:
+                if not self._lost(uuid):
+                    self._core.archive.delete(uuid)
+            except PermanentError as error:
+                log.warning("old conversation not deleted: %s", error)
 
     def _announce(self, record: Record, verdict: IdleVerdict, now: float) -> None:
         """Tell who listens that the session is about to sleep, once for each such moment; also in its editor."""
@@ -194,12 +258,6 @@ class Sweeps:
                 log.info("not woken for its prompts: %s", error, extra={"uuid": record.uuid})
         elif record.status in UP:
             self._core.tasks.send(queue.DELIVER, record.uuid, request_id=record.request_id)
-
-    def _repeat_lockouts(self, now: float) -> None:
-        """Connections are still to be ended that were made with passes taken back."""
-        for record in self._store.due(keys.LOCKOUTS, now):
-            self._core.lockouts.sent(record.uuid, now)
-            self._core.tasks.send(queue.LOCK_OUT, record.uuid, request_id=record.request_id)
 
     def _adopt(self, seen: Observation) -> None:
         """Give a workspace its record back. One that runs is woken, which adopts its processes."""
@@ -228,6 +286,6 @@ class Sweeps:
         try:
             record = self._store.get(uuid)
             if self._runtime.observe(uuid) is None and record.provisioned:
-                self._lifecycle.lose(uuid, record.generation)
+                self._lifecycle.lose(record)
         except SessionError as error:
             log.info("not reported missing: %s", error, extra={"uuid": uuid})

@@ -1,8 +1,4 @@
-"""The tasks: each takes ids, and calls the lifecycle or a sweep.
-
-A task counts its deliveries until it ends by itself. One that keeps dying with its worker, or keeps
-failing, is put aside as a dead letter after `MAX_DELIVERIES`, and its session says so.
-"""
+"""The tasks: each takes ids, and calls the lifecycle or a sweep."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ from typing import Any
 from celery import Task
 
 from app.sessions import queue
-from app.sessions.errors import RetryableError, RuntimeUnavailable, SessionError, StateUnavailable
+from app.sessions.errors import RetryableError, StateUnavailable
 from workers import answering, lockout, warning
 from workers.celery_app import app, settings
 from workers.context import context, core, deliveries, readers
@@ -23,60 +19,21 @@ log = logging.getLogger(__name__)
 SHORT = {"time_limit": settings.short_task_limit, "soft_time_limit": settings.short_task_limit * 0.9}
 # Flower shows what was done for sessions; three sweeps a second would bury it.
 SWEEP = {**SHORT, "send_events": False}
-AWAY = (StateUnavailable, RuntimeUnavailable)
 LONG = {"time_limit": settings.long_task_limit, "soft_time_limit": settings.long_task_limit * 0.95}
 
 
 class SessionTask(Task):
-    """Retries what is retryable with back-off and jitter, and gives up loudly.
+    """What may go right later was put off (workers/lifecycle.py): the stale sweep comes back to it.
 
-    Redis or the runtime being away is no failure of the task: its intent is recorded, and the stale sweep enqueues
-    it again until they are back, however long that takes.
+    So it is with Redis or the runtime away: the intent is recorded, and is enqueued again until they are back, however
+    long that takes.
     """
-
-    autoretry_for = (RetryableError,)
-    dont_autoretry_for = (RuntimeUnavailable,)
-    retry_backoff = 1
-    retry_backoff_max = 30
-    retry_jitter = True
-    max_retries = settings.max_deliveries - 1
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         try:
-            self._deliver(args, kwargs)
-        except AWAY as error:
-            log.warning("left to the stale sweep: %s", error, extra={"task": self.name, "task_args": list(args)})
-
-    def _deliver(self, args: Any, kwargs: Any) -> None:
-        fleet = core().fleet
-        delivery = fleet.delivered(self._letter_id(args))
-        if delivery > settings.max_deliveries:
-            self._give_up(args, f"it was delivered {delivery - 1} times and its worker died each time")
-            return
-        try:
             super().__call__(*args, **kwargs)
-        except AWAY:
-            fleet.done(self._letter_id(args))
-            raise
-        fleet.done(self._letter_id(args))
-
-    def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        self._give_up(args, str(exc) if isinstance(exc, SessionError) else f"an internal error, {type(exc).__name__}")
-
-    def _letter_id(self, args: Any) -> str:
-        """The same for every message of one intent, so that enqueuing it again doesn't start the count anew."""
-        return ":".join([self.name, *map(str, args)])
-
-    def _give_up(self, args: Any, why: str) -> None:
-        fleet, lifecycle = core().fleet, context().lifecycle
-        log.error("task given up: %s", why, extra={"task": self.name, "task_args": list(args)})
-        fleet.bury({"task": self.name, "args": list(args), "why": why, "at": time.time()})
-        fleet.done(self._letter_id(args))
-        if self.name == queue.BACKUP:
-            lifecycle.drop_backup(args[0], why)
-        else:
-            uuid, generation = args
-            lifecycle.fail(uuid, generation, f"The {self.name.split('.')[-1]} task was given up: {why}")
+        except (StateUnavailable, RetryableError) as error:
+            log.warning("left to the stale sweep: %s", error, extra={"task": self.name, "task_args": list(args)})
 
 
 @app.task(name=queue.PROVISION, base=SessionTask, **SHORT)

@@ -72,7 +72,10 @@ class Watcher:
         present = {workspace.identity.uuid for workspace in seen.workspaces}
         for record in self._store.find(self._store.uuids(UP)):
             if record.uuid not in present:
-                self._apply_down(record, record.generation)
+                try:
+                    self._apply_down(record, record.generation, wished=not seen.unwished)
+                except (Superseded, IllegalState, SessionNotFound) as error:
+                    log.info("snapshot left aside: %s", error, extra={"uuid": record.uuid})
         for workspace in seen.workspaces:
             self._apply_one(workspace)
 
@@ -92,9 +95,7 @@ class Watcher:
             elif seen.running:
                 self._apply_progress(record, seen)
             else:
-                self._apply_down(record, seen.generation)
-                if seen.deleted and record.status in UP and record.generation == seen.generation:
-                    self._bring_back(record)
+                self._apply_down(record, seen.generation, wished=not seen.deleted)
         except (Superseded, IllegalState, SessionNotFound, InvalidRequest) as error:
             log.info("observation left aside: %s", error, extra={"uuid": seen.identity.uuid})
 
@@ -179,27 +180,36 @@ class Watcher:
         if record.waiting:
             self._core.tasks.send(queue.DELIVER, record.uuid, request_id=record.request_id)
 
-    def _apply_down(self, record: Record, generation: int) -> None:
-        """An active session whose processes were stopped by someone else sleeps; one that is coming up or
-        going down is in a worker's hands."""
-        if record.status is Status.ACTIVE and record.generation == generation:
-            self._store.change(
-                record.uuid,
-                self._clock(),
-                to=Status.SLEEPING,
-                expect={"generation": generation},
-                settle=True,
-                replicas=0,
-                pod_name="",
-            )
+    def _apply_down(self, record: Record, generation: int, *, wished: bool) -> None:
+        """The processes of a session that should be up are gone. A start is made again once its worker is done with it.
+        An active session sleeps, if somebody may have wished it so, and it has nothing left to do; else it comes back,
+        unless it would be put to sleep at once."""
+        if record.generation != generation or record.status not in UP:
+            return
+        if record.status is not Status.ACTIVE:
+            if record.started_at and not self._runs(record):
+                self._core.sessions.resend(record)
+            return
+        now = self._clock()
+        busy = record.waiting or record.unfinished
+        if busy or not (wished or idle_verdict(record, self._core.policy, now).due):
+            log.warning("what ran it is gone, it is brought up again", extra={"uuid": record.uuid})
+            self._core.sessions.bring_back(record)
+            return
+        self._store.change(
+            record.uuid,
+            now,
+            to=Status.SLEEPING,
+            expect={"generation": generation, "status": record.status},
+            settle=True,
+            replicas=0,
+            pod_name="",
+        )
 
-    def _bring_back(self, record: Record) -> None:
-        """Somebody deleted what ran a session that should be up."""
-        log.warning("what ran it was deleted by someone else", extra={"uuid": record.uuid})
-        if record.status is Status.ACTIVE:
-            self._core.sessions.wake(record.uuid)
-        else:
-            self._core.sessions.resend(record)
+    def _runs(self, record: Record) -> bool:
+        """Whether its processes are there after all, as of the newest intent: what was seen is a moment old."""
+        seen = self._runtime.observe(record.uuid)
+        return seen is not None and seen.running and seen.generation == record.generation
 
     @contextmanager
     def _heartbeat(self) -> Iterator[None]:

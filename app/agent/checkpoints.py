@@ -8,6 +8,7 @@ import threading
 
 from app.agent.documents import Documents, Unreadable, documents_from
 from app.agent.gateway import Gateway, GatewayDown, waits
+from app.agent.standing import NotKnown
 from app.agent.state import State
 
 log = logging.getLogger(__name__)
@@ -18,10 +19,6 @@ NONE_KEPT = "checkpoint_not_found"
 
 TIMEOUT = 30.0
 """Seconds for a whole conversation."""
-
-
-class NotKnown(Exception):
-    """It could not be found out whether there is a checkpoint before the process had to end."""
 
 
 def load(gateway: Gateway, stopping: threading.Event) -> Documents | None:

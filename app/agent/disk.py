@@ -48,6 +48,8 @@ class Journal:
 
     def open(self) -> list[dict[str, Any]]:
         """Open or create it; what it holds. A torn or foreign line ends it: what follows is cut off."""
+        self.close()
+        self._end = 0
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with open(self._fd, "rb", closefd=False) as file:
             content = file.read()

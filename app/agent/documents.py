@@ -60,6 +60,17 @@ def listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+def natural(value: Any) -> int:
+    """The value if it is a count, else 0."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
+
+
+def owner(documents: Documents) -> str:
+    """The session a conversation says it is of, "" when it doesn't."""
+    uuid = documents.metadata.get("uuid")
+    return uuid if isinstance(uuid, str) else ""
+
+
 def read_documents(folder: Path) -> Documents | None:
     """The documents in a folder, None when it has no history. Unreadable when what is there isn't one."""
     read: dict[str, Any] = {}

@@ -10,7 +10,6 @@ import contextlib
 import hmac
 import json
 import queue
-import re
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -23,6 +22,7 @@ from app.agent.activity import announce, lock_out
 from app.agent.events import Event, outcome_event
 from app.agent.risk import at_risk
 from app.agent.service import Agent
+from app.agent.standing import ID
 from app.agent.state import IdReused, QueueFull
 from app.agent.text import clean
 
@@ -50,8 +50,6 @@ NOTICE_MOST = 86_400.0
 """Seconds before a sleep that it may be announced."""
 
 HISTORY_LIMIT = 10_000
-ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-"""The manager's rule, since outcomes are reported to it under these ids."""
 
 
 class Problem(Exception):
@@ -157,10 +155,15 @@ def create_app(agent: Agent) -> Flask:
         reason, id_ = body.get("reason", "user"), body.get("id") or ""
         if not isinstance(reason, str) or not isinstance(id_, str):
             raise Problem(400, "bad_request", "`reason` and `id` are texts.")
-        cancelled = agent.turns.cancel(clean(reason)[:200], id_) if agent.state.loaded else None
+        cancelled = agent.turns.cancel(clean(reason)[:200], id_, _generation(body))
         if cancelled is not None:
             agent.state.wait_for_outcome(cancelled, CANCEL_WAIT)
         return jsonify({"cancelled": cancelled})
+
+    @app.post("/resume")
+    def resume() -> Response:
+        agent.turns.resume(_generation(_object()))
+        return jsonify({})
 
     @app.post("/chat")
     def chat() -> Response:
@@ -220,6 +223,14 @@ def _object() -> dict[str, Any]:
     if not isinstance(body, dict):
         raise Problem(400, "bad_request", "The body is not a JSON object.")
     return body
+
+
+def _generation(body: dict[str, Any]) -> int:
+    """The session's intent behind a request, 0 where it isn't said."""
+    generation = body.get("generation", 0)
+    if isinstance(generation, bool) or not isinstance(generation, int) or generation < 0:
+        raise Problem(400, "bad_request", "`generation` is a number from 0 on.")
+    return generation
 
 
 def _natural(text: str) -> int:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from app.agent.activity import Activity
-from app.agent.checkpoints import Keeper, NotKnown, load
+from app.agent.checkpoints import Keeper, load
 from app.agent.documents import Documents
 from app.agent.events import Bus, Event, outcome_event
 from app.agent.gateway import Gateway
@@ -16,6 +16,7 @@ from app.agent.model import Model
 from app.agent.prompt import system_prompt
 from app.agent.reports import Reports
 from app.agent.settings import AgentSettings
+from app.agent.standing import NotKnown, Standing, ask
 from app.agent.state import State
 from app.agent.thinking import AnyModel, Thinking
 from app.agent.tools.command import command_environment
@@ -106,12 +107,13 @@ class Agent:
         if self.settings.gateway_url:
             self._thread("reports", self._reports.run)
             self._thread("checkpoints", lambda: self._keeper.run(self._stopping))
-        self.turns.run()
+        if self._settle():
+            self.turns.run()
 
     def _load(self) -> bool:
         while not self._stopping.is_set():
             try:
-                self.state.open(self._checkpoint)
+                self.state.open(self._checkpoint, self._standing)
             except NotKnown:
                 return False
             except OSError as e:
@@ -120,6 +122,24 @@ class Agent:
             else:
                 return True
         return False
+
+    def _settle(self) -> bool:
+        """Go on only with what is still wanted; False when the process ends before that is known."""
+        while ages := self.state.doubtful():
+            try:
+                standing = self._standing(ages)
+                if standing is None:
+                    break
+                self.state.settle(standing)
+            except NotKnown:
+                return False
+            except OSError as e:
+                log.error("The conversation can't be written (%s); trying again", e.strerror)
+                self._stopping.wait(5.0)
+        return not self._stopping.is_set()
+
+    def _standing(self, ages: Mapping[str, float]) -> Standing | None:
+        return ask(self._gateway(), ages, self._stopping) if self.settings.gateway_url else None
 
     def _checkpoint(self) -> Documents | None:
         if not self.settings.gateway_url:

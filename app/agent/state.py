@@ -10,6 +10,10 @@ for every message of its turn. An assistant's may have `tool_calls` `[{"call_id"
 and `usage`; a tool's has `call_id`, `name`, `ok`. The last message of a turn has `outcome`:
 `{"status": "processed", "response": {…}}` or `{"status": "failed", "reason", "code"}`. A history whose
 last message has none was cut short there: that turn goes on.
+
+The folder may be a copy, whose conversation is another session's, or this one's as it once was. `metadata.json` has
+the session's `uuid` from the beginning; in another's nothing is ours but what was said, and `inherited` counts those
+messages. What is open in our own goes on where the manager agrees (`app.agent.standing`).
 """
 
 from __future__ import annotations
@@ -17,14 +21,25 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from app.agent.disk import Journal, write_document
-from app.agent.documents import Documents, Message, Unreadable, is_prompt, listed, read_documents, set_aside
-from app.agent.text import moment
+from app.agent.documents import (
+    Documents,
+    Message,
+    Unreadable,
+    is_prompt,
+    listed,
+    natural,
+    owner,
+    read_documents,
+    set_aside,
+)
+from app.agent.standing import Ask, Standing, nobody
+from app.agent.text import moment, seconds_since
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +47,7 @@ JOURNAL_BYTES = 1024 * 1024
 """A journal longer than this is not left to a quieter moment: reading it again takes time at the next start."""
 
 RESTORED = "The workspace was restored from a backup made while this ran."
+ROLLED_BACK = "The conversation was restored as it was while this ran. It has ended since; how is not in this copy."
 
 
 class IdReused(ValueError):
@@ -73,6 +89,9 @@ class State:
         self._outcomes: dict[str, dict[str, Any]] = {}
         self._unreported: dict[str, None] = {}
         self._resumes = 0
+        self._inherited = 0
+        self._restored = False
+        self._doubtful: list[str] = []
         self.last_prompt_at = ""
         """When a prompt was last accepted, "" if never."""
         self.last_finished_at = ""
@@ -82,64 +101,124 @@ class State:
 
     # Loading
 
-    def open(self, fetch: Callable[[], Documents | None]) -> None:
-        """Load what is there; of a folder without a history, what `fetch` has, if anything.
+    def open(self, fetch: Callable[[], Documents | None], ask: Ask = nobody) -> None:
+        """Load what is there; of a folder without a history, what `fetch` has, if anything. `ask` tells whose a
+        conversation is that doesn't say so. On return it says so on the disk.
 
-        `fetch` may raise to say that it isn't known yet whether there is something: nothing is changed then.
+        Both may raise to say that this isn't known yet: nothing is changed then, and this may be called again.
         """
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        documents = self._read()
-        if documents is None:
-            documents = fetch() or Documents()
-            # The history last: its presence says that the others are there.
-            write_document(self._folder / "context.json", documents.context)
-            write_document(self._folder / "metadata.json", documents.metadata)
-            write_document(self._folder / "history.json", documents.history)
+        documents = self._read() or self._begin(fetch())
         with self._changed:
             self._take(documents)
             self._replay(self._journal.open())
-            foreign = documents.metadata.get("uuid", self._uuid) != self._uuid
-            if foreign:
-                self._disown()
+        if self._is_foreign(owner(documents), ask):
+            self._disown()
+        elif owner(documents) != self._uuid:
+            self.fold()
+        with self._changed:
+            turn = self.open_turn()
+            self._doubtful = [*([turn] if turn else []), *(prompt["id"] for prompt in self._queue)]
+            self._restored = self._restored and bool(self._doubtful)
             self.loaded = True
             self._changed.notify_all()
-        if foreign:
-            self.fold()
 
     def _read(self) -> Documents | None:
         """The documents on disk; None when there are none, or none that can be read (they are set aside)."""
         try:
-            return read_documents(self._folder)
+            documents = read_documents(self._folder)
         except Unreadable as e:
             log.warning("The conversation on disk is set aside: %s", e)
+            documents = None
+        if documents is None:
+            # With the journal: it goes on from its history, and alone it doesn't say whose it is.
             set_aside(self._folder, int(self._clock()))
-            return None
+        return documents
+
+    def _begin(self, fetched: Documents | None) -> Documents:
+        """Write the documents of a folder that has none. The history last: its presence says that the others are
+        there."""
+        metadata = {"format": 1} if fetched is None else {**fetched.metadata, "restored": True}
+        documents = replace(fetched or Documents(), metadata=metadata | {"uuid": self._uuid})
+        write_document(self._folder / "metadata.json", documents.metadata)
+        write_document(self._folder / "context.json", documents.context)
+        write_document(self._folder / "history.json", documents.history)
+        return documents
 
     def _take(self, documents: Documents) -> None:
+        self._history, self._queue, self._unsaved = [], [], []
+        self._prompts, self._outcomes, self._unreported = {}, {}, {}
+        metadata = documents.metadata
+        self._inherited = natural(metadata.get("inherited"))
         for message in documents.history:
             self._remember(message)
         self._unreported.clear()
-        metadata = documents.metadata
         for prompt in listed(metadata.get("queue")):
             if is_prompt(prompt) and prompt["id"] not in self._prompts:
                 self._enqueue(prompt)
         told = [id_ for id_ in listed(metadata.get("unreported")) if isinstance(id_, str)]
         self._unreported = {id_: None for id_ in told if id_ in self._outcomes}
         self._context = documents.context
-        resumes = metadata.get("resumes")
-        self._resumes = resumes if isinstance(resumes, int) else 0
+        self._resumes = natural(metadata.get("resumes"))
+        self._restored = metadata.get("restored") is True
         self.last_finished_at = str(metadata.get("last_finished_at") or "")
         self.last_prompt_at = str(metadata.get("last_prompt_at") or "")
 
+    def _is_foreign(self, owner: str, ask: Ask) -> bool:
+        """Whether the conversation is another session's. One that doesn't say whose it is is ours where the manager
+        waits for the end of one of its prompts: agents of earlier releases wrote it down after their first turn."""
+        if owner:
+            return owner != self._uuid
+        ages = self._ages(self._prompts)
+        standing = ask(ages) if ages else None
+        if standing is None:
+            return False
+        self._unreported |= {id_: None for id_ in self._outcomes if id_ in standing.unfinished}
+        return not standing.unfinished
+
     def _disown(self) -> None:
-        """In another session's conversation nothing is left to do or to report: its prompts aren't ours."""
-        for prompt in self._queue:
-            self._prompts.pop(prompt["id"], None)
-        self._queue.clear()
-        turn = self.open_turn()
-        if turn is not None:
-            self.finish(turn, failure=(RESTORED, "restored"))
-        self._unreported.clear()
+        """In another session's conversation nothing is left to do or to report, and its prompts aren't ours: one may
+        come with the same id."""
+        with self._changed:
+            self._queue.clear()
+            turn = self.open_turn()
+            if turn is not None:
+                self.finish(turn, failure=(RESTORED, "restored"))
+            self._inherited = len(self._history)
+            self._prompts, self._outcomes, self._unreported = {}, {}, {}
+            write_document(self._folder / "history.json", self._history)
+            # Before it says that it is ours, or its journal would be.
+            self._journal.clear()
+            self._unsaved.clear()
+            write_document(self._folder / "metadata.json", self._metadata())
+
+    def doubtful(self) -> dict[str, float]:
+        """What was open on the disk, and was not brought again since: the prompts, and how old they are (s)."""
+        with self._changed:
+            return self._ages(self._doubtful)
+
+    def settle(self, standing: Standing) -> None:
+        """Go on with what was open only as far as the manager knows it as unfinished: the rest has ended, and this
+        copy is older. What the manager may have forgotten goes on too, unless it is certain that this is a copy."""
+        with self._changed:
+            ours = standing.unfinished if self._restored else standing.unfinished | standing.unknown
+            gone = [id_ for id_ in self._doubtful if id_ not in ours]
+            turn = self.open_turn()
+            if turn is not None and turn in gone:
+                self.finish(turn, failure=(ROLLED_BACK, "rolled_back"))
+                self.reported([turn])
+            waiting = [prompt["id"] for prompt in self._queue if prompt["id"] in gone]
+            if waiting:
+                self._record({"kind": "dropped", "ids": waiting})
+            self._doubtful = []
+            self._restored = False
+        if gone:
+            log.warning("%d prompts that were open here have ended elsewhere; they are left", len(gone))
+
+    def _ages(self, ids: Iterable[str]) -> dict[str, float]:
+        taken = {message["id"]: message.get("at") for message in self._history if message["role"] == "user"}
+        taken |= {prompt["id"]: prompt["at"] for prompt in self._queue}
+        return {id_: seconds_since(taken.get(id_), self._clock()) for id_ in ids}
 
     # The journal: every change is an entry, applied the same way now and after a crash
 
@@ -156,7 +235,7 @@ class State:
             message = entry["message"]
             if entry["n"] >= len(self._history):
                 self._remember(message)
-            elif "outcome" in message:
+            elif "outcome" in message and message["id"] in self._outcomes:
                 self._unreported[message["id"]] = None
             self._resumes = 0
         elif kind == "withdrawn":
@@ -164,6 +243,10 @@ class State:
             self._queue = [{**each, **why} if each["id"] == entry["id"] else each for each in self._queue]
         elif kind == "prompt" and entry["prompt"]["id"] not in self._prompts:
             self._enqueue(entry["prompt"])
+        elif kind == "dropped":
+            self._queue = [prompt for prompt in self._queue if prompt["id"] not in entry["ids"]]
+            for id_ in entry["ids"]:
+                self._prompts.pop(id_, None)
         elif kind == "reported":
             for id_ in entry["ids"]:
                 self._unreported.pop(id_, None)
@@ -174,6 +257,8 @@ class State:
 
     def _remember(self, message: Message) -> None:
         self._history.append(message)
+        if len(self._history) <= self._inherited:
+            return
         id_ = message["id"]
         if message["role"] == "user":
             self._prompts[id_] = message["content"]
@@ -218,6 +303,8 @@ class State:
             if known is not None:
                 if known != text:
                     raise IdReused(id_)
+                if id_ in self._doubtful:
+                    self._doubtful.remove(id_)
                 return False
             if len(self._queue) >= limit:
                 raise QueueFull
@@ -340,7 +427,7 @@ class State:
         """What belongs to the last turn, if it is this one."""
         with self._changed:
             start = len(self._history)
-            while start and self._history[start - 1]["id"] == id_:
+            while start > self._inherited and self._history[start - 1]["id"] == id_:
                 start -= 1
             return self._history[start:]
 
@@ -365,7 +452,8 @@ class State:
             return Documents(list(self._history), list(self._context), self._metadata())
 
     def _metadata(self) -> dict[str, Any]:
-        return {
+        special = {"inherited": self._inherited, "restored": self._restored}
+        return {name: value for name, value in special.items() if value} | {
             "format": 1,
             "uuid": self._uuid,
             "queue": list(self._queue),

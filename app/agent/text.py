@@ -24,6 +24,14 @@ def moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def seconds_since(text: object, now: float) -> float:
+    """The age of such a time, 0 for one that lies ahead, or for anything else."""
+    try:
+        return max(0.0, now - datetime.fromisoformat(str(text)).timestamp())
+    except (ValueError, OverflowError):
+        return 0.0
+
+
 def trace(error: BaseException) -> str:
     """An exception for the log: its type and where it was raised. Its text may quote a prompt, so that is left out."""
     frames = traceback.extract_tb(error.__traceback__)[-6:]

@@ -29,7 +29,8 @@ RESUMES = 5
 """A turn that was taken up so often without getting any further is what ends the agent."""
 
 PAUSE = 60.0
-"""Seconds no turn begins after a cancel because of a sleep: the end of the process comes meanwhile, or not at all."""
+"""Seconds no turn begins after a cancel because of a sleep: the end of the process comes meanwhile, or not at all. A
+sleep that is broken off says so earlier."""
 
 LOOK = 5.0
 """Seconds between two looks for prompts, of which there is a notice anyway."""
@@ -97,10 +98,12 @@ class Turns:
         self._publish = publish
         self._limits = limits
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._running: _Running | None = None
         self._stopping = threading.Event()
         self._paused_until = 0.0
+        self._paused_by = self._resumed = 0
+        """The generations of the stop that paused, and the newest of which it is known that the workspace goes on."""
 
     # From outside
 
@@ -121,22 +124,39 @@ class Turns:
             return None
         return {"id": running.id, "started_at": moment(running.started_at), "step": running.step}
 
-    def cancel(self, reason: str, id_: str = "") -> str | None:
-        """End the running turn, or a given one; its id, or None if there is none such. Doesn't wait for its end."""
+    def cancel(self, reason: str, id_: str = "", generation: int = 0) -> str | None:
+        """End the running turn, or a given one; its id, or None if there is none such. Doesn't wait for its end.
+
+        One for a sleep or a delete begins a pause, unless the `generation` of that stop, 0 where it isn't known, is
+        one that was broken off (`resume`): then the cancel comes too late, and nothing is done.
+        """
         text = REASONS.get(reason) or reason
         code = reason if reason in REASONS else "cancelled"
         with self._lock:
             if reason in PAUSING:
+                if 0 < generation <= self._resumed:
+                    return None
                 self._paused_until = time.monotonic() + PAUSE
+                self._paused_by = max(self._paused_by, generation)
             running = self._running
             if running is not None and id_ in ("", running.id):
                 running.cancel = running.cancel or (text, code)
                 return running.id
         return id_ if id_ and self._state.withdraw(id_, reason=text, code=code) else None
 
+    def resume(self, generation: int) -> None:
+        """End the pause: the workspace goes on after all. Not the pause of a stop that is newer than `generation`."""
+        with self._lock:
+            self._resumed = max(self._resumed, generation)
+            if self._paused_by <= generation:
+                self._paused_until = 0.0
+            self._lock.notify_all()
+
     def stop(self) -> None:
         """End `run` soon: the turn rests after its step, whose command is ended; the next process goes on with it."""
         self._stopping.set()
+        with self._lock:
+            self._lock.notify_all()
         self._state.notify()
 
     # The thread
@@ -145,22 +165,26 @@ class Turns:
         """Work until `stop`."""
         while not self._stopping.is_set():
             try:
-                if self.closed or not self.run_next():
+                if not self.run_next():
                     self._wait()
             except OSError as e:
                 log.error("The conversation can't be written (%s); trying again", type(e).__name__)
                 self._stopping.wait(5.0)
 
     def _wait(self) -> None:
-        if self.closed:
-            self._stopping.wait(0.2)
-        else:
+        with self._lock:
+            left = self._paused_until - time.monotonic()
+            if left > 0 and not self._stopping.is_set():
+                self._lock.wait(left)
+                return
+        if not self._stopping.is_set():
             self._state.wait_for_prompt(LOOK, unless=self._stopping.is_set)
 
     def run_next(self) -> bool:
-        """Run the next turn to its end; False when there is none. OSError: it could not even begin."""
+        """Run the next turn to its end; False when there is none, or none may begin. OSError: it could not even."""
         with self._lock:
-            turn = self._state.next_turn()
+            # Asked under the lock: a cancel that saw no turn is sure that none begins.
+            turn = None if self.closed else self._state.next_turn()
             if turn is None:
                 return False
             now = self._clock()

@@ -18,6 +18,7 @@ from app.problems import Problem
 from app.sessions import queue
 from app.sessions.archive_store import Checkpoint
 from app.sessions.errors import IllegalState, InvalidRequest
+from app.sessions.inbox import FINISHED, ID_PATTERN
 from app.sessions.model import UP, Record
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,11 @@ REPORT_MAX = 4_194_304
 
 ACTIVITY_MAX = 4_096
 """Bytes of a report of activity: a few names and numbers."""
+
+UNFINISHED_MAX = 131_072
+"""Bytes of a question about the prompts an agent holds."""
+
+UNFINISHED_MOST = 1_000
 
 CHECKPOINT_WAIT = 5.0
 """s to wait for others to be stored: an agent that is being stopped has 10."""
@@ -67,6 +73,19 @@ def events() -> Response:
     return _nothing()
 
 
+@blp.post("/unfinished")
+def unfinished() -> Response:
+    """An agent asks which of the prompts on its disk have not ended: it may have been restored as it once was."""
+    parts, record = gateway(), session()
+    ages = _ages(_json(UNFINISHED_MAX))
+    since = time.time() - parts.core.store.remembers_since()
+    states = dict(zip(ages, parts.core.inbox.states(record.uuid, list(ages)), strict=True))
+    known = [message_id for message_id, state in states.items() if state is not None and state not in FINISHED]
+    # Taken before what this Redis remembers; one it should remember has ended, and was forgotten after its time.
+    unknown = [message_id for message_id, state in states.items() if state is None and ages[message_id] > since]
+    return jsonify({"unfinished": known, "unknown": unknown})
+
+
 @blp.post("/activity")
 def activity() -> Response:
     """An agent tells what goes on in the workspace beside its own work. `again` asks for the same once more, in its
@@ -98,6 +117,18 @@ def get_checkpoint() -> Response:
         if checkpoint is None:
             raise Problem(404, "checkpoint_not_found", f"No conversation of session {record.uuid} is kept.")
         return Response(json.dumps(checkpoint.to_json()), mimetype="application/json")
+
+
+def _ages(document: Any) -> dict[str, float]:
+    """The prompts in `{"prompts": {id: seconds since it was taken}}`, without what is none; raises `InvalidRequest`."""
+    asked = document.get("prompts") if isinstance(document, dict) else None
+    if not isinstance(asked, dict) or len(asked) > UNFINISHED_MOST:
+        raise InvalidRequest(f"An agent asks about up to {UNFINISHED_MOST} prompts, and says how old they are.")
+    return {
+        message_id: age if isinstance(age, int | float) and not isinstance(age, bool) else 0.0
+        for message_id, age in asked.items()
+        if ID_PATTERN.fullmatch(message_id)
+    }
 
 
 def _finish(parts: Gateway, record: Record, event: Event) -> None:

@@ -12,7 +12,7 @@ import ipaddress
 import json
 import math
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Timer
 from typing import Any
@@ -26,6 +26,9 @@ from app.settings import Settings
 
 ITS_FAULT = frozenset({400, 413, 415, 422})
 """The statuses by which an agent refuses a message for what it is. Any other error is the agent's own, and may pass."""
+
+UNKNOWN = frozenset({404, 405})
+"""The statuses by which an agent of an earlier release says that it has no such request."""
 
 NAME_LENGTH = 128
 
@@ -105,9 +108,15 @@ class AgentClient:
         `accepted`, or how an earlier delivery of the same prompt ended."""
         return self._request(agent, "POST", "/chat", {"id": message_id, "message": text})
 
-    def cancel(self, agent: Agent, reason: str) -> None:
-        """End the turn that runs, and wait until it has."""
-        self._request(agent, "POST", "/cancel", {"reason": reason})
+    def cancel(self, agent: Agent, reason: str, generation: int = 0) -> None:
+        """End the turn that runs, and wait until it has. For a sleep or a delete it begins no other for a while,
+        unless a stop of that `generation` was broken off before."""
+        self._request(agent, "POST", "/cancel", {"reason": reason} | ({"generation": generation} if generation else {}))
+
+    def resume(self, agent: Agent, generation: int) -> None:
+        """Have it begin turns again: the stop of `generation`, or one before it, was broken off. An agent of an
+        earlier release knows no such request, and waits its time."""
+        self._request(agent, "POST", "/resume", {"generation": generation}, unless=UNKNOWN)
 
     def notice(self, agent: Agent, seconds: float) -> None:
         """Have it announced in the editor that the workspace sleeps in so many seconds, unless it is used."""
@@ -137,14 +146,21 @@ class AgentClient:
         return History(messages, total if isinstance(total, int) else after + len(messages))
 
     def _request(
-        self, agent: Agent, method: str, path: str, body: object = None, timeout: float = math.inf
+        self,
+        agent: Agent,
+        method: str,
+        path: str,
+        body: object = None,
+        timeout: float = math.inf,
+        unless: Collection[int] = (),
     ) -> Mapping[str, Any]:
+        """What it says; nothing where its status is one of `unless`."""
         status, content = 401, b""
         for door in self._secrets.doors(agent.uuid):
             status, content = self._answer(agent, method, path, body, door, min(timeout, self._timeout))
             if status != 401:
                 break
-        return self._understood(agent, status, content)
+        return {} if status in unless else self._understood(agent, status, content)
 
     def _answer(
         self, agent: Agent, method: str, path: str, body: object, door: str, timeout: float

@@ -10,16 +10,17 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import redis
 
 from app.sessions import keys
 from app.sessions.backup_files import NAME_PATTERN
-from app.sessions.errors import ArchiveError, BackupNotFound
+from app.sessions.errors import ArchiveError, BackupInUse, BackupNotFound, BackupRetired
 from app.sessions.model import Identity
 from app.sessions.paging import Page, newest_first, page_of
 from app.sessions.redis_errors import redis_errors
+from app.sessions.scripts import script
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,15 @@ def read_identity(values: Mapping[str, Any]) -> Identity:
     return Identity(**{name: value for name, value in values.items() if name in IDENTITY_FIELDS})
 
 
+Keep = Literal["", "living", "any"]
+
+RECORDS_AT_ONCE = 500
+"""Records looked at by one script, which takes about a millisecond, in which Redis does nothing else."""
+
+USES_TRUSTED = 600
+"""s until the records are looked at again before a deletion: a release that knew nothing of this may have written some,
+during an upgrade or before it."""
+
 IDENTITY_FIELDS = frozenset(field.name for field in fields(Identity))
 
 
@@ -107,14 +117,22 @@ class BackupIndex:
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
+        self._index, self._retire, self._uses = (
+            client.register_script(script(name)) for name in ("index", "retire", "uses")
+        )
 
     def add(self, backup: Backup) -> None:
-        """Put a backup into the index; adding it again changes nothing."""
-        with redis_errors(), self._redis.pipeline(transaction=True) as change:
-            change.hset(keys.BACKUP.format(name=backup.name), mapping=cast(Any, backup.to_hash()))
-            for key in _sets_of(backup.uuid, backup.user_id):
-                change.zadd(key, {backup.name: backup.created_at})
-            change.execute()
+        """Put a backup into the index; adding it again changes nothing. Raises `BackupRetired` while one of that name
+        is being deleted."""
+        sets = _sets_of(backup.uuid, backup.user_id)
+        fields = [text for pair in backup.to_hash().items() for text in pair]
+        with redis_errors():
+            added = self._index(
+                keys=[keys.RETIRED, keys.BACKUP.format(name=backup.name), *sets],
+                args=[backup.name, repr(backup.created_at), *fields],
+            )
+        if not added:
+            raise BackupRetired(backup.name)
 
     def get(self, name: str) -> Backup:
         """One backup, or `BackupNotFound`."""
@@ -166,6 +184,59 @@ class BackupIndex:
                 change.delete(record)
                 change.execute()
 
+    def retire(self, name: str, now: float, *, keep: Keep = "") -> bool:
+        """Take a backup out of the index for good, as its files are about to be deleted; False when there is none to
+        delete. Who deletes the files says so with `forget` afterwards.
+
+        Asking and taking out are one step: raises `BackupInUse` while a living session is to get its files from it,
+        while its own is being deleted after it was made, and where it is what `keep` says: the "newest" of a living
+        session, or of a session at all."""
+        match = NAME_PATTERN.fullmatch(name)
+        if not match:
+            raise BackupNotFound(name)
+        uuid = match["uuid"]
+        names = [
+            keys.BACKUPS,
+            keys.SESSION_BACKUPS.format(uuid=uuid),
+            keys.BACKUP.format(name=name),
+            keys.RETIRED,
+            keys.IN_USE,
+            keys.IN_USE_KNOWN,
+            keys.SESSION.format(uuid=uuid),
+        ]
+        arguments = [name, repr(now), *keys.USER_BACKUPS.split("{user_id}"), keep]
+        while True:
+            with redis_errors():
+                answer = self._retire(keys=names, args=arguments)
+            if answer != "unknown":
+                break
+            self.look_at_uses()
+        if answer == "in_use":
+            raise BackupInUse(f"A session needs {name}: it is to get its files from it, or is being deleted.")
+        if answer == "newest":
+            raise BackupInUse(f"{name} is the newest backup of a session that lives.")
+        return cast(bool, answer == "retired")
+
+    def forget(self, name: str) -> None:
+        """Note that the files of a retired backup are gone."""
+        with redis_errors():
+            self._redis.zrem(keys.RETIRED, name)
+
+    def retired(self) -> dict[str, float]:
+        """The backups whose files are being deleted, and since when."""
+        with redis_errors():
+            return dict(cast("list[tuple[str, float]]", self._redis.zrange(keys.RETIRED, 0, -1, withscores=True)))
+
+    def look_at_uses(self) -> None:
+        """Bring what is noted of the backups in use into line with all records. The scripts that change one keep it so;
+        not those of a release that knew nothing of it."""
+        with redis_errors():
+            uuids = sorted({*self._redis.zrange(keys.ALL, 0, -1), *self._redis.hkeys(keys.IN_USE)})
+            for first in range(0, len(uuids), RECORDS_AT_ONCE):
+                some = uuids[first : first + RECORDS_AT_ONCE]
+                self._uses(keys=[keys.IN_USE], args=[keys.SESSION.format(uuid=""), *some])
+            self._redis.set(keys.IN_USE_KNOWN, "1", ex=USES_TRUSTED)
+
     def older_than(self, when: float) -> list[Backup]:
         """The backups made before `when` (seconds since the epoch), oldest first."""
         with redis_errors():
@@ -173,12 +244,14 @@ class BackupIndex:
         return self._records(names)
 
     def unknown(self, names: Sequence[str]) -> list[str]:
-        """Those of these names that are not in the index."""
+        """Those of these names that are neither in the index nor being deleted."""
         if not names:
             return []
-        with redis_errors():
-            scores = cast("list[float | None]", self._redis.zmscore(keys.BACKUPS, list(names)))
-        return [name for name, score in zip(names, scores, strict=True) if score is None]
+        with redis_errors(), self._redis.pipeline(transaction=True) as read:
+            for key in (keys.BACKUPS, keys.RETIRED):
+                read.zmscore(key, list(names))
+            scores = read.execute()
+        return [name for name, *found in zip(names, *scores, strict=True) if found == [None, None]]
 
     def newest_of(self, uuid: str) -> Backup | None:
         """The session's newest backup, or None."""

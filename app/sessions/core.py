@@ -64,7 +64,7 @@ def build_core(settings: Settings) -> Core:
     store = SessionStore(client, settings.tombstone_ttl)
     events = EventLog(client, block=settings.redis_timeout / 2)
     backups = BackupIndex(client)
-    tasks = TaskQueue(settings.redis_url, settings.visibility_timeout, settings.redis_timeout)
+    tasks = TaskQueue(client, settings.redis_url, settings.visibility_timeout, settings.redis_timeout)
     files = BackupFiles(settings.backups_location())
     tickets = Tickets(client, tasks, block=settings.redis_timeout / 2)
     in_cluster = settings.runtime == "kubernetes"

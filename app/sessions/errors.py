@@ -28,15 +28,6 @@ class SessionNotFound(SessionError):
         super().__init__(f"There is no session {uuid}.")
 
 
-class BackupNotFound(SessionError):
-    """No backup has this name, or it is not the caller's to see."""
-
-    code = "backup_not_found"
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"There is no backup {name}.")
-
-
 class IllegalState(SessionError):
     """The session's state forbids what was asked."""
 
@@ -106,6 +97,15 @@ class RetryableError(SessionError):
     code = "temporarily_unavailable"
 
 
+class BackupRetired(RetryableError):
+    """A backup of this name is being deleted; the next one has another name."""
+
+    code = "backup_retired"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The backup {name} is being deleted; try again.")
+
+
 class RuntimeUnavailable(RetryableError):
     """What runs the workspaces can't be reached at all, which is no failure of any one session's."""
 
@@ -134,6 +134,15 @@ class PermanentError(SessionError):
     """Trying again changes nothing; the session becomes `failed` with this text as its reason."""
 
     code = "failed"
+
+
+class BackupNotFound(PermanentError):
+    """No backup has this name, or it is not the caller's to see."""
+
+    code = "backup_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no backup {name}.")
 
 
 class FilesGone(PermanentError):

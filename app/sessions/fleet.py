@@ -28,7 +28,6 @@ WATCHER_SILENCE = 10.0
 """s: the watcher reports every second; a silent one means the records may be untrue."""
 
 DEAD_LETTERS_KEPT = 1_000
-DELIVERIES_TTL = 86_400
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,18 @@ class Fleet:
 
     def watcher_alive(self, now: float) -> None:
         with redis_errors():
-            self._redis.set(keys.WATCHER_SEEN, f"{now:.3f}")
+            before = self._redis.set(keys.WATCHER_SEEN, f"{now:.3f}", get=True)
+            if before is None or not 0 <= now - float(before) <= WATCHER_SILENCE:
+                self._redis.set(keys.WATCHER_SINCE, f"{now:.3f}")
+
+    def watched_since(self, now: float) -> float | None:
+        """Since when the watcher has been looking without a pause, None while it is silent: nothing that was not seen
+        in that time can be held against a workspace."""
+        with redis_errors():
+            seen, since = self._redis.mget(keys.WATCHER_SEEN, keys.WATCHER_SINCE)
+        if seen is None or since is None or now - float(seen) > WATCHER_SILENCE:
+            return None
+        return float(since)
 
     def watcher_age(self, now: float) -> float | None:
         """Seconds since the watcher last reported, None when it never did."""
@@ -108,19 +118,6 @@ class Fleet:
             )
             for kind, phase in sorted(found)
         }
-
-    def delivered(self, task_id: str) -> int:
-        """Note one more delivery of a task; answers which one it is, from 1."""
-        with redis_errors():
-            pipe = self._redis.pipeline()
-            pipe.incr(keys.DELIVERIES.format(task_id=task_id))
-            pipe.expire(keys.DELIVERIES.format(task_id=task_id), DELIVERIES_TTL)
-            return int(pipe.execute()[0])
-
-    def done(self, task_id: str) -> None:
-        """The task ended by itself; its deliveries need not be remembered."""
-        with redis_errors():
-            self._redis.delete(keys.DELIVERIES.format(task_id=task_id))
 
     def bury(self, letter: Mapping[str, Any]) -> None:
         """Put a task aside that will not be tried again."""

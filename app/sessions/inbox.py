@@ -15,7 +15,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -28,7 +28,8 @@ from app.sessions.errors import InboxFull, InvalidRequest, MessageIdReused, Mess
 from app.sessions.events import EVENTS_KEPT
 from app.sessions.model import UP, Record, Status
 from app.sessions.redis_errors import redis_errors
-from app.sessions.store import SessionStore, change_keys, change_of, intent, number, script
+from app.sessions.scripts import script
+from app.sessions.store import SessionStore, change_keys, change_of, intent, number
 from app.settings import Settings
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -118,7 +119,7 @@ class Inbox:
         # change.lua as a function: it reads KEYS and ARGV, and ends with a return.
         wake = f"local function change(KEYS, ARGV)\n{script('change')}\nend\n"
         self._take = client.register_script(wake + shared + script("take"))
-        names = ("delivered", "finish", "hold", "release", "agent_here", "agent_failed")
+        names = ("delivered", "finish", "hold", "release", "agent_here", "agent_failed", "agent_leaves", "agent_stays")
         self._scripts = {name: client.register_script(shared + script(name)) for name in names}
 
     def take(self, uuid: str, text: str, message_id: str = "", *, now: float, request_id: str = "") -> Taken:
@@ -213,8 +214,16 @@ class Inbox:
         messages = [Message.from_hash(message_id, hashed) for message_id, hashed in found if hashed]
         return [message for message in messages if not message.finished]
 
+    def states(self, uuid: str, ids: Sequence[str]) -> list[State | None]:
+        """The state of each of these prompts, None for one of which nothing is known (any more)."""
+        with redis_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            for message_id in ids:
+                pipe.hget(keys.MESSAGE.format(uuid=uuid, id=message_id), "state")
+            return [State(state) if state else None for state in pipe.execute()]
+
     def hold(self, uuid: str, generation: int, now: float) -> bool:
-        """Forget the session's agent and hold its prompts back, as the intent `generation` is about to stop it.
+        """Give the session's agent no more and hold its prompts back, as the intent `generation` is about to stop it.
         False, and nothing is done, when a newer intent stands: a prompt came meanwhile."""
         return self._run("hold", uuid, "", now, generation=str(generation))
 
@@ -232,14 +241,27 @@ class Inbox:
             self._redis.zrem(keys.INBOX_PENDING, uuid)
 
     def agent(self, uuid: str) -> Agent | None:
-        """Where the session's agent is, None while it has not called."""
-        with redis_errors():
-            hashed = self._redis.hgetall(keys.AGENT.format(uuid=uuid))
-        return Agent.from_hash(uuid, hashed) if hashed else None
+        """Where the session's agent is, None while it has not called or once it is being stopped."""
+        hashed = self._agent_hash(uuid)
+        return Agent.from_hash(uuid, hashed) if hashed and "leaving" not in hashed else None
+
+    def leaving_agent(self, uuid: str) -> Agent | None:
+        """The session's agent if it is being stopped, or was to be: it may have been told to take nothing more."""
+        hashed = self._agent_hash(uuid)
+        return Agent.from_hash(uuid, hashed) if "leaving" in hashed else None
+
+    def agent_leaves(self, uuid: str) -> None:
+        """Note that the session's agent is being stopped."""
+        self._run("agent_leaves", uuid, "", 0.0)
+
+    def agent_stays(self, uuid: str, now: float) -> None:
+        """Note that the stop was broken off, and its agent takes prompts again."""
+        self._run("agent_stays", uuid, "", now)
 
     def agent_here(self, uuid: str, address: str, name: str, boot: str, now: float) -> bool:
-        """Note that the session's agent listens at `address`. False when it is being stopped, or its session is
-        gone. Raises `InvalidRequest` for an address that no agent can have."""
+        """Note that the session's agent listens at `address`. One with another `boot` than before is given again what
+        is not finished. False when it is being stopped, or its session is gone. Raises `InvalidRequest` for an address
+        that no agent can have."""
         agent = Agent.at_address(uuid, address, self._settings, name=name, boot=boot)
         return self._run("agent_here", uuid, "", now, address=agent.address, pod=agent.name, boot=agent.boot)
 
@@ -252,6 +274,10 @@ class Inbox:
         """Note that a delivery found the agent unable: it is left alone for a while, longer each time, until it
         calls again. Then the sweep comes."""
         self._run("agent_failed", agent.uuid, "", now, boot=agent.boot, first=FIRST_RETRY, longest=LONGEST_RETRY)
+
+    def _agent_hash(self, uuid: str) -> dict[str, str]:
+        with redis_errors():
+            return dict(self._redis.hgetall(keys.AGENT.format(uuid=uuid)))
 
     def _checked(self, text: str, message_id: str) -> bytes:
         try:

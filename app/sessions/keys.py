@@ -47,6 +47,12 @@ BACKUP = "backup:{name}"
 SESSION_BACKUPS = "session:{uuid}:backups"
 USER_BACKUPS = "user:{user_id}:backups"
 
+# By uuid, the backup a living session is still to get its files from, as its record says. IN_USE_KNOWN is there while
+# that was compared with the records lately. RETIRED holds the names of backups whose files are being deleted.
+IN_USE = "backups:in_use"
+IN_USE_KNOWN = "backups:in_use:known"
+RETIRED = "backups:retired"
+
 # A question of the web process to a worker: there while it waits, and the answer, a list of one.
 TICKET = "ticket:{ticket}"
 ANSWER = "ticket:{ticket}:answer"
@@ -54,13 +60,16 @@ ANSWER = "ticket:{ticket}:answer"
 # The generation of a workspace's removal from a cluster, where nothing of it may stay to carry it.
 REMOVED = "removed:{uuid}"
 
+# When a sweep last ran, and the time that does not count (app/sessions/clock.py).
+CLOCK = "clock"
+
 # The service itself.
 SENTINEL = "sentinel"
 WORKERS_SEEN = "workers:seen"
 WATCHER_SEEN = "watcher:seen"
+WATCHER_SINCE = "watcher:since"
 WATCHER_LEADER = "watcher:leader"
 DEAD_LETTERS = "dead_letters"
-DELIVERIES = "deliveries:{task_id}"
 COUNTERS = "counters"
 STARTS = "starts"
 RECENT_STARTS = "starts:recent:{kind}"

@@ -1,15 +1,16 @@
 """Leases in Redis: one worker at a time works on a session, one watcher leads.
 
-A lease ends by itself `ttl` seconds after its holder died; while the holder lives a thread renews it.
-It keeps work from being done twice, not from going wrong: what protects a session from a holder that
-lost its lease without noticing is the generation every change carries (see workers/runtime/base.py).
+A lease ends by itself `ttl` seconds after its holder died; while the holder lives a thread renews it. A holder that
+lost its lease without noticing finds another count in the record (`Record.lease`), which every change of its attempt
+expects. Outside Redis the generation protects a session (see workers/runtime/base.py).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from threading import Event, Thread
 from typing import Any
 
@@ -17,17 +18,11 @@ import redis
 from redis.exceptions import LockError
 from redis.lock import Lock
 
+from app.sessions import keys
+from app.sessions.model import Record
 from app.sessions.redis_errors import redis_errors
 
 log = logging.getLogger(__name__)
-
-
-class OwnLock(Lock):
-    """A lock that knows its own token when it meets it: the answer to the first try to take it was lost."""
-
-    def do_acquire(self, token: Any) -> bool:
-        # The token comes as bytes, and our client gives texts.
-        return super().do_acquire(token) or self.redis.get(self.name) == token.decode()
 
 
 class Leases:
@@ -36,30 +31,69 @@ class Leases:
     def __init__(self, client: redis.Redis, ttl: float) -> None:
         self._redis = client
         self._ttl = ttl
+        self._begin = client.register_script(files("app.sessions").joinpath("lua", "begin.lua").read_text())
 
     @contextmanager
     def hold(self, key: str) -> Iterator[bool]:
         """Hold the lease for the block, renewed; gives False, at once, when someone else has it."""
-        lock = OwnLock(self._redis, key, timeout=self._ttl, blocking=False, thread_local=False)
+        with self._held(_Lease(self._redis, key, timeout=self._ttl, blocking=False, thread_local=False)) as held:
+            yield held
+
+    @contextmanager
+    def begin(self, uuid: str, generation: int) -> Iterator[Record | None]:
+        """An attempt at the intent `generation`: holds the session's lease for the block and gives the record, in
+        which the attempt is counted. None when the intent is not the newest, is settled, or another worker is at it."""
+        with self._attempt(uuid, keys.LEASE, str(generation)) as record:
+            yield record
+
+    @contextmanager
+    def begin_backup(self, uuid: str) -> Iterator[Record | None]:
+        """The same for a requested backup, under a lease of its own; None when none is wanted."""
+        with self._attempt(uuid, keys.BACKUP_LEASE, "") as record:
+            yield record
+
+    def left(self, key: str) -> float:
+        """Seconds until the lease is free if its holder is dead, 0 when nobody has it."""
+        with redis_errors():
+            return max(0, int(self._redis.pttl(key))) / 1000
+
+    def held(self, key: str) -> bool:
+        """Whether anyone has the lease now."""
+        with redis_errors():
+            return bool(self._redis.exists(key))
+
+    @contextmanager
+    def _attempt(self, uuid: str, key: str, generation: str) -> Iterator[Record | None]:
+        begun: list[Record] = []
+
+        def take(name: str, token: bytes, ttl: int) -> bool:
+            names = [keys.SESSION.format(uuid=uuid), name, keys.BACKUP_REQUESTS]
+            code, flat = self._begin(keys=names, args=[uuid, generation, token, ttl])
+            if code == "ok":
+                begun.append(Record.from_hash(dict(zip(flat[::2], flat[1::2], strict=True))))
+            return bool(begun)
+
+        lock = _Lease(self._redis, key.format(uuid=uuid), timeout=self._ttl, blocking=False, thread_local=False)
+        lock.take = take
+        with self._held(lock):
+            yield begun[0] if begun else None
+
+    @contextmanager
+    def _held(self, lock: _Lease) -> Iterator[bool]:
         with redis_errors():
             held = lock.acquire()
         if not held:
             yield False
             return
         done = Event()
-        renewer = Thread(target=self._renew, args=(lock, done), name=f"renew {key}", daemon=True)
+        renewer = Thread(target=self._renew, args=(lock, done), name=f"renew {lock.name}", daemon=True)
         renewer.start()
         try:
             yield True
         finally:
             done.set()
             renewer.join()
-            self._release(lock, key)
-
-    def held(self, key: str) -> bool:
-        """Whether anyone has the lease now."""
-        with redis_errors():
-            return bool(self._redis.exists(key))
+            self._release(lock)
 
     def _renew(self, lock: Lock, done: Event) -> None:
         while not done.wait(self._ttl / 3):
@@ -71,8 +105,21 @@ class Leases:
             except redis.RedisError:
                 log.warning("lease not renewed, Redis does not answer", extra={"lease": lock.name})
 
-    def _release(self, lock: Lock, key: str) -> None:
+    def _release(self, lock: Lock) -> None:
         try:
             lock.release()
         except (LockError, redis.RedisError):
-            log.warning("lease ended before its work did", extra={"lease": key})
+            log.warning("lease ended before its work did", extra={"lease": lock.name})
+
+
+class _Lease(Lock):
+    """A lock that knows its own token when it meets it: the answer to the first try to take it was lost. `take` takes
+    it in the place of redis-py's own command."""
+
+    take: Callable[[str, bytes, int], bool] | None = None
+
+    def do_acquire(self, token: Any) -> bool:
+        if self.take is not None:
+            return self.take(self.name, token, int(self.timeout * 1000))
+        # The token comes as bytes, and our client gives texts.
+        return super().do_acquire(token) or self.redis.get(self.name) == token.decode()

@@ -36,15 +36,16 @@ class Status(StrEnum):
 
 
 TRANSITIONS: Mapping[Status, frozenset[Status]] = {
-    Status.CREATED: frozenset({Status.ACTIVE, Status.FAILED, Status.TERMINATING}),
-    Status.ACTIVE: frozenset({Status.SLEEPING, Status.FAILED, Status.TERMINATING}),
+    Status.CREATED: frozenset({Status.ACTIVE, Status.SLEEPING, Status.FAILED, Status.TERMINATING}),
+    Status.ACTIVE: frozenset({Status.SLEEPING, Status.WAKING, Status.FAILED, Status.TERMINATING}),
     Status.SLEEPING: frozenset({Status.WAKING, Status.FAILED, Status.TERMINATING}),
     Status.WAKING: frozenset({Status.ACTIVE, Status.SLEEPING, Status.FAILED, Status.TERMINATING}),
     Status.FAILED: frozenset({Status.WAKING, Status.ACTIVE, Status.TERMINATING}),
-    Status.TERMINATING: frozenset({Status.TERMINATED, Status.FAILED}),
+    Status.TERMINATING: frozenset({Status.TERMINATED, Status.FAILED, Status.TERMINATING}),
     Status.TERMINATED: frozenset(),
 }
-"""From a state to the states it may move to; any other move is refused."""
+"""From a state to the states it may move to; any other move is refused. An active session whose processes went
+without anyone's wish is waking again; a deletion asked for anew, with less of a backup, replaces the one under way."""
 
 UP = frozenset({Status.CREATED, Status.WAKING, Status.ACTIVE})
 """The states in which the workspace's processes should be running."""
@@ -150,7 +151,13 @@ class Record(Identity):
     all passes to the workspace were taken back: one for an earlier door opens nothing; `locked_door` is the one up to
     which the connections made with them were ended. `signals` are those seen,
     by name; `awake_since` is when it last came up, `warned` the moment of a sleep that was announced, `risk` what was
-    at risk when it was last stopped (app/sessions/risk.py).
+    at risk when it was last stopped (app/sessions/risk.py). `expiry_tries` counts how often it was to be deleted for
+    its age since it was last used.
+
+    `tries` counts the attempts at the present intent that did not come to an end by themselves, `backup_tries` those
+    at a requested backup. `lease` counts the attempts at all intents: a worker whose lease went to another one finds
+    another number there. `missed` is the intent whose message found the lease taken. `backup_asked` counts requests
+    for a backup: one that was begun before the last of them does not settle it.
     """
 
     status: Status
@@ -169,12 +176,18 @@ class Record(Identity):
     delete_partial: bool = False
     backup: str = ""
     backup_generation: int = 0
+    tries: int = 0
+    lease: int = 0
+    missed: int = 0
+    backup_asked: int = 0
+    backup_tries: int = 0
     waiting: int = 0
     unfinished: int = 0
     door: int = 0
     locked_door: int = 0
     awake_since: float = 0.0
     warned: float = 0.0
+    expiry_tries: int = 0
     risk: Mapping[str, Any] = field(default_factory=dict)
     phases: Mapping[str, int] = field(default_factory=dict)
     signals: Mapping[str, Signal] = field(default_factory=dict)
@@ -185,7 +198,8 @@ class Record(Identity):
 
     @property
     def expires_at(self) -> float:
-        """When the session expires, 0 for never: `ttl` after it was last used."""
+        """When the session expires at the earliest, 0 for never: `ttl` after it was last used, if all of that
+        counts (app/sessions/clock.py)."""
         return self.last_activity + self.ttl if self.ttl else 0.0
 
     def to_hash(self) -> dict[str, str]:
@@ -245,12 +259,18 @@ CODECS: Mapping[str, Codec] = {
     "delete_partial": _FLAG,
     "backup": _TEXT,
     "backup_generation": _COUNT,
+    "tries": _COUNT,
+    "lease": _COUNT,
+    "missed": _COUNT,
+    "backup_asked": _COUNT,
+    "backup_tries": _COUNT,
     "waiting": _COUNT,
     "unfinished": _COUNT,
     "door": _COUNT,
     "locked_door": _COUNT,
     "awake_since": _NUMBER,
     "warned": _NUMBER,
+    "expiry_tries": _COUNT,
     "risk": _OBJECT,
 }
 """How each field of a record is read from and written to its Redis hash; `phases` and `signals` have keys of

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
+from typing import Any
 
+import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
+
+from app.sessions.redis_errors import redis_errors
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +61,31 @@ ROUTES: Mapping[str, str] = {
 what runs in a workspace, which may hang: it has processes of its own, so that no other session waits for that."""
 
 
+READ_MOST = 10_000
+"""Messages of a queue that are looked through; of a longer one everything counts as waiting in it."""
+
+Call = tuple[str, tuple[str, ...]]
+"""A task and its arguments as texts."""
+
+
+class Waiting:
+    """The messages that no worker has taken yet, as they were when this was made."""
+
+    def __init__(self, calls: frozenset[Call], long: frozenset[str]) -> None:
+        self._calls = calls
+        self._long = long
+
+    def has(self, task: str, *args: str | int) -> bool:
+        """Whether a message for this call waits in its queue."""
+        return ROUTES[task] in self._long or (task, tuple(map(str, args))) in self._calls
+
+
 class TaskQueue:
     """Enqueues tasks by name. A message that can't be sent is no error: the intent is recorded, and the
-    stale sweep enqueues it again."""
+    stale sweep enqueues it again. `client` is the broker's Redis."""
 
-    def __init__(self, broker_url: str, visibility_timeout: float, timeout: float) -> None:
+    def __init__(self, client: redis.Redis, broker_url: str, visibility_timeout: float, timeout: float) -> None:
+        self._redis = client
         self._celery = Celery("sessions", broker=broker_url)
         self._celery.conf.update(
             task_ignore_result=True,
@@ -78,11 +103,35 @@ class TaskQueue:
                 task,
                 args=args,
                 queue=ROUTES[task],
-                headers={"request_id": request_id},
+                headers={"request_id": request_id, CALL: [task, *map(str, args)]},
                 retry=False,
             )
         except OperationalError:
             log.warning("task not enqueued, the stale sweep will do it", extra={"task": task, "task_args": args})
+
+    def waiting(self) -> Waiting:
+        """What waits in the queues now: none of it needs another message, however long it takes. What a worker took
+        and lost is not in it. Raises `StateUnavailable`."""
+        with redis_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            for name in QUEUES:
+                pipe.lrange(name, 0, READ_MOST)
+            found = dict(zip(QUEUES, pipe.execute(), strict=True))
+        calls = frozenset(call for messages in found.values() for call in map(_call_of, messages) if call)
+        return Waiting(calls, frozenset(name for name, messages in found.items() if len(messages) > READ_MOST))
+
+
+CALL = "call"
+"""The header by which a message says which call it is, without its body being read."""
+
+
+def _call_of(message: str) -> Call | None:
+    """The call in a message as the broker keeps it, None for one that says none, as that of an earlier release."""
+    try:
+        said: Any = json.loads(message)["headers"][CALL]
+        return str(said[0]), tuple(map(str, said[1:]))
+    except (ValueError, KeyError, TypeError, IndexError):
+        return None
 
 
 def transport_options(visibility_timeout: float, timeout: float) -> dict[str, float]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from app.sessions import keys, queue
 from app.sessions.backups import Backup, BackupIndex
-from app.sessions.errors import BackupInUse, IllegalState, InvalidRequest, SessionError, Superseded
+from app.sessions.errors import IllegalState, InvalidRequest, SessionError, Superseded
 from app.sessions.events import EventLog
 from app.sessions.inbox import Inbox, Message, Taken
 from app.sessions.lockouts import Lockouts, owed
@@ -169,9 +169,17 @@ class SessionService:
     def sleep(self, uuid: str, request_id: str = "", seen: Record | None = None) -> Record:
         """Put the session to sleep. With `seen` only if nothing happened to it since: else `Superseded`."""
         expect = {} if seen is None else seen_idle(seen)
+        # One whose files are still to come gets them first, which may take as long as it does.
+        task = queue.RESTORE if (seen or self._store.get(uuid)).restore_from else queue.SLEEP
         return self._intend(
-            uuid, Status.SLEEPING, task=queue.SLEEP, noop=(Status.SLEEPING,), request_id=request_id, expect=expect
+            uuid, Status.SLEEPING, task=task, noop=(Status.SLEEPING,), request_id=request_id, expect=expect
         )
+
+    def bring_back(self, seen: Record) -> Record:
+        """Bring an active session up again whose processes went without anyone's wish, unless it changed since."""
+        task = queue.RESTORE if seen.restore_from else queue.WAKE
+        expect = _as(seen, "generation", "status")
+        return self._intend(seen.uuid, Status.WAKING, task=task, noop=(), request_id=seen.request_id, expect=expect)
 
     def keep_up(self, uuid: str, seconds: float) -> Record:
         """Let nothing put the session to sleep by itself for so long, `KEEPALIVE_MAX` at most and as far as
@@ -203,18 +211,22 @@ class SessionService:
         request_id: str = "",
         seen: Record | None = None,
     ) -> Record:
-        """Delete the session and its files, after a verified backup unless `backup` is False; `partial` accepts one
-        without the files that can't be read."""
+        """Delete the session and its files, after a verified backup unless `backup` is False; False is a force, which
+        takes the place of a deletion under way that backs up first. `partial` accepts a backup without the files that
+        can't be read. With `seen` because it has expired, if nothing happened to it since: else `Superseded`."""
         expect = {} if seen is None else _as(seen, "generation", "last_activity")
+        record = seen or self._store.get(uuid)
+        forced = record.status is Status.TERMINATING and record.delete_backup and not backup
         return self._intend(
             uuid,
             Status.TERMINATING,
             task=queue.TEARDOWN,
-            noop=GONE,
+            noop=(Status.TERMINATED,) if forced else GONE,
             request_id=request_id,
             expect=expect,
             delete_backup=backup,
             delete_partial=partial,
+            expiry_tries=seen.expiry_tries + 1 if seen else 0,
         )
 
     def revoke(self, uuid: str, request_id: str = "") -> Record:
@@ -236,7 +248,7 @@ class SessionService:
         record = self._store.get(uuid)
         if record.status in GONE:
             raise IllegalState(f"Session {uuid} is {record.status}; its last backup is listed under /backups.")
-        if record.status is Status.CREATED or record.restore_from:
+        if record.status is Status.CREATED or record.restore_from or not record.provisioned:
             raise IllegalState(f"Session {uuid} does not have its files yet; back it up once it is active.")
         now = self._clock()
         self._store.request_backup(uuid, self._overdue(now))
@@ -251,16 +263,6 @@ class SessionService:
 
     def backup(self, name: str) -> Backup:
         return self._backups.get(name)
-
-    def check_deletable(self, backup: Backup) -> None:
-        """Raises `BackupInUse` while a session still gets its files from it."""
-        if backup.name in self.backups_in_use():
-            raise BackupInUse(f"A session is being restored from {backup.name}; delete it once that is done.")
-
-    def backups_in_use(self) -> set[str]:
-        """The names of the backups that sessions are still to be restored from."""
-        statuses = [Status.CREATED, Status.WAKING, Status.FAILED]
-        return {r.restore_from for r in self._store.find(self._store.uuids(statuses)) if r.restore_from}
 
     def wait(self, uuid: str, until: Callable[[Record], bool], seconds: float) -> Record:
         """The record as soon as `until` holds, or as it is when `seconds` have passed."""

@@ -18,7 +18,8 @@ import redis
 from app.sessions import keys
 from app.sessions.model import SIGNAL_PREFIX, SIGNALS, Signal
 from app.sessions.redis_errors import redis_errors
-from app.sessions.store import number, script
+from app.sessions.scripts import script
+from app.sessions.store import number
 
 WRITE_INTERVAL = 10.0
 """s between two writes for one session by one process; every window a signal may count for is longer."""

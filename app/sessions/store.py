@@ -10,13 +10,20 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 import redis
 
 from app.sessions import keys
-from app.sessions.errors import IllegalState, KeyReused, QuotaExceeded, SessionNotFound, Superseded
+from app.sessions.clock import Counted
+from app.sessions.errors import (
+    BackupNotFound,
+    IllegalState,
+    KeyReused,
+    QuotaExceeded,
+    SessionNotFound,
+    Superseded,
+)
 from app.sessions.events import EVENTS_KEPT, EVENTS_KEPT_ASLEEP
 from app.sessions.model import (
     CODECS,
@@ -32,6 +39,7 @@ from app.sessions.model import (
 )
 from app.sessions.paging import Page, newest_first, page_of
 from app.sessions.redis_errors import redis_errors
+from app.sessions.scripts import script
 from app.sessions.verdict import expiry_verdict
 
 
@@ -61,11 +69,15 @@ class SessionStore:
         self._tombstone_ttl = int(tombstone_ttl)
         self._create = client.register_script(script("create"))
         self._change = client.register_script(script("change"))
+        self._backup_requested = client.register_script(script("backup_requested"))
+        self._backup_settled = client.register_script(script("backup_settled"))
 
     def create(self, record: Record, *, quota: int | None, due: float = 0.0, call: Call | None = None) -> str:
         """Record a new session and answer its uuid, "" when that is taken; where the `call` has made one before, the
         uuid of that. `quota` is how many its user may have, None for any number; `due` is when its intent is overdue,
-        0 for a record with none. Raises `QuotaExceeded`, and `KeyReused` for a call that wanted another before."""
+        0 for a record with none. Raises `QuotaExceeded`, `KeyReused` for a call that wanted another before, and
+        `BackupNotFound` where the backup it is to be restored from is not in the index; one with no quota is a record
+        given back, which is not asked for its backup."""
         flat = [text for pair in record.to_hash().items() for text in pair]
         answer = self._run(
             self._create,
@@ -77,6 +89,8 @@ class SessionStore:
                 keys.BY_USER.format(user_id=record.user_id),
                 keys.INTENTS,
                 keys.EXPIRY,
+                keys.BACKUPS,
+                keys.IN_USE,
                 keys.CREATED.format(token=call.token) if call else "",
             ],
             [
@@ -84,7 +98,7 @@ class SessionStore:
                 -1 if quota is None else quota,
                 number(record.created_at),
                 number(due),
-                number(expiry_verdict(record, 0.0).next_check),
+                number(expiry_verdict(record, Counted(record.last_activity)).next_check),
                 "state",
                 json.dumps({"status": record.status}),
                 call.digest if call else "",
@@ -92,6 +106,8 @@ class SessionStore:
                 *flat,
             ],
         )
+        if answer == "gone":
+            raise BackupNotFound(record.restore_from)
         if answer == "quota":
             raise QuotaExceeded(
                 f"User {record.user_id} has {quota} sessions, as many as one may have; delete one first."
@@ -171,6 +187,8 @@ class SessionStore:
             "touch": touch,
             "idle_at": number(idle_at),
             "status_key": keys.BY_STATUS.format(status=""),
+            "backups_key": keys.BACKUPS,
+            "in_use_key": keys.IN_USE,
             "user_key": keys.BY_USER.split("{", 1)[0],
             "event": {"type": event_type, "data": json.dumps(event_data)},
             "events_kept": EVENTS_KEPT_ASLEEP if events_ttl else EVENTS_KEPT,
@@ -220,9 +238,13 @@ class SessionStore:
                 self._redis.zrem(deadlines, uuid)
 
     def request_backup(self, uuid: str, due: float) -> None:
-        """Note that a backup is wanted, overdue at `due`; one request at a time for each session."""
-        with redis_errors():
-            self._redis.zadd(keys.BACKUP_REQUESTS, {uuid: due})
+        """Note that a backup is wanted, overdue at `due`; one that has begun already does not settle it."""
+        self._run(self._backup_requested, [keys.SESSION.format(uuid=uuid), keys.BACKUP_REQUESTS], [uuid, number(due)])
+
+    def settle_backup(self, uuid: str, asked: int) -> bool:
+        """Note that the requests for a backup up to number `asked` are carried out. False when there is a newer one."""
+        arguments = [uuid, asked]
+        return bool(self._run(self._backup_settled, [keys.SESSION.format(uuid=uuid), keys.BACKUP_REQUESTS], arguments))
 
     def backup_wanted(self, uuid: str) -> bool:
         with redis_errors():
@@ -235,10 +257,15 @@ class SessionStore:
                 uuid for status in statuses for uuid in self._redis.zrange(keys.BY_STATUS.format(status=status), 0, -1)
             ]
 
-    def first_sight(self) -> bool:
+    def first_sight(self, now: float) -> bool:
         """True once for each Redis that has lost, or never had, the service's data."""
         with redis_errors():
-            return bool(self._redis.set(keys.SENTINEL, "1", nx=True))
+            return bool(self._redis.set(keys.SENTINEL, number(now), nx=True))
+
+    def remembers_since(self) -> float:
+        """Since when at the latest nothing that was noted in this Redis was lost, infinity where that isn't known."""
+        with redis_errors():
+            return float(self._redis.get(keys.SENTINEL) or "inf")
 
     def forget_tombstones(self, now: float) -> int:
         """Drop from the index the terminated sessions whose records have expired; answers how many."""
@@ -314,8 +341,3 @@ def _stored(name: str, value: Any) -> str:
 
 def _shown(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name in ("reason", "backup") and value}
-
-
-def script(name: str) -> str:
-    """The text of a Lua script beside this file."""
-    return files("app.sessions").joinpath("lua", f"{name}.lua").read_text()

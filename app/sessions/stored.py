@@ -10,13 +10,13 @@ from __future__ import annotations
 import http.client
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Protocol
 
 from app.sessions import queue
 from app.sessions.backup_files import BackupFiles
-from app.sessions.backups import BackupIndex
-from app.sessions.errors import BackupNotFound, RetryableError, SessionError
+from app.sessions.backups import BackupIndex, Keep
+from app.sessions.errors import BackupNotFound, PermanentError, RetryableError, SessionError
 from app.sessions.tickets import Tickets
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,9 @@ CONNECT_LIMIT = 10.0
 """s for a reader whose pod runs to listen: it takes 0.5 to load."""
 
 RETRY_PAUSE = 0.05
+
+DELETING = 300.0
+"""s in which whoever deletes a backup has done it, or was killed: it takes less than one."""
 
 SILENCE_LIMIT = 60.0
 """s without a byte from a reader until the download is given up."""
@@ -48,15 +51,17 @@ class Stored(Protocol):
         """The bytes of the zip from `start` up to, not including, `stop`."""
 
     def delete(self, name: str) -> None:
-        """Delete the backup and its place in the index. Gone already: success."""
+        """Delete the backup and its place in the index. Gone already: success. Raises `BackupInUse` while a session
+        needs it."""
 
 
 class Direct:
-    """The store as this process reaches it."""
+    """The store as this process reaches it. Whatever deletes a backup does it here."""
 
-    def __init__(self, files: BackupFiles, index: BackupIndex) -> None:
+    def __init__(self, files: BackupFiles, index: BackupIndex, clock: Callable[[], float] = time.time) -> None:
         self._files = files
         self._index = index
+        self._clock = clock
 
     def open(self, name: str, start: int, stop: int) -> Body:
         """See `Stored.open`."""
@@ -66,8 +71,29 @@ class Direct:
 
     def delete(self, name: str) -> None:
         """See `Stored.delete`."""
-        self._files.delete(name)
-        self._index.delete(name)
+        self._delete(name, "")
+
+    def delete_old(self, name: str, *, there: bool) -> None:
+        """Delete a backup for its age, but for the newest of a session that lives, or whose workspace is `there`."""
+        self._delete(name, "any" if there else "living")
+
+    def finish(self) -> None:
+        """Delete the files of backups that are in the index no more because somebody began to delete them, and was
+        killed."""
+        for name, since in self._index.retired().items():
+            if abs(self._clock() - since) <= DELETING:
+                continue
+            try:
+                self._files.delete(name)
+            except PermanentError as error:
+                log.warning("the files of %s are still there: %s", name, error)
+            else:
+                self._index.forget(name)
+
+    def _delete(self, name: str, keep: Keep) -> None:
+        if self._index.retire(name, self._clock(), keep=keep):
+            self._files.delete(name)
+            self._index.forget(name)
 
 
 class Remote:

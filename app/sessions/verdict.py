@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.sessions.clock import Counted
 from app.sessions.hours import BadHours, Span, hours_end, read_hours
 from app.sessions.model import SIGNALS, Record, Signal, Status
 from app.settings import Settings, SettingsError
@@ -23,14 +24,16 @@ from app.settings import Settings, SettingsError
 BUSY_GRACE = 60.0
 """s: an agent at work says so every 10 s; one that was silent for this long works no more."""
 
-EXPIRY_RETRY = 3_600.0
-"""s: when the teardown of an expired session failed, it is tried again this much later."""
+EXPIRY_RETRY, LONGEST_EXPIRY_RETRY = 3_600.0, 86_400.0
+"""s: when the teardown of an expired session failed, it is tried again this much later; twice as long each time, up to
+the longest. What its backup can't read today it most likely can't read in an hour."""
 
 AHEAD = 5.0
 """s a time may be in the future and still be the work of two machines' clocks."""
 
-FURTHEST_LOOK = 3_600.0
-"""s between two looks at a session at most. So one that is due later than that is due by a clock that jumped back."""
+FURTHEST_LOOK, FURTHEST_EXPIRY_LOOK = 3_600.0, 86_400.0
+"""s between two looks at a session at most, whether it is idle, and whether it has expired. So one that is due later
+than that is due by a clock that jumped back."""
 
 LEAD_SHARE = 3
 """A warning comes no sooner than the last third of the idle timeout."""
@@ -100,6 +103,13 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class ExpiryVerdict(Verdict):
+    """The same; `ahead` whether some of its times are in the future."""
+
+    ahead: bool = False
+
+
+@dataclass(frozen=True)
 class IdleVerdict(Verdict):
     """The same with its reasons. `sleeps_at` is when it sleeps if nothing more happens, infinite for never; `limit`
     the moment from which only a person keeps it up, infinite for none; `warn` whether its sleep is to be announced
@@ -143,17 +153,28 @@ def idle_verdict(record: Record, policy: Policy, now: float) -> IdleVerdict:
     )
 
 
-def expiry_verdict(record: Record, now: float) -> Verdict:
-    """Whether a session has outlived its `ttl`, counted from its last use."""
+def expiry_verdict(record: Record, counted: Counted) -> ExpiryVerdict:
+    """Whether a session has outlived its `ttl`, by the time that counts since its last use."""
+    now = counted.now
     if record.status is Status.TERMINATED:
-        return Verdict(False, 0.0, "already terminated")
+        return ExpiryVerdict(False, 0.0, "already terminated")
     if record.status is Status.TERMINATING:
-        return Verdict(False, now + EXPIRY_RETRY, "being terminated")
+        return ExpiryVerdict(False, now + EXPIRY_RETRY, "being terminated")
     if not record.ttl:
-        return Verdict(False, 0.0, "it has no time to live: it never expires")
-    if now < record.expires_at:
-        return Verdict(False, record.expires_at, "not expired")
-    return Verdict(True, record.expires_at, f"unused for longer than its time to live, {record.ttl:.0f} s")
+        return ExpiryVerdict(False, 0.0, "it has no time to live: it never expires")
+    left = record.ttl - counted.age(record.last_activity)
+    why = "not expired"
+    if left <= 0 and record.expiry_tries:
+        left = expiry_pause(record.expiry_tries) - counted.age(record.requested_at)
+        why = f"expired; its backup failed {record.expiry_tries} times, and is tried again in {left:.0f} s"
+    if left > 0:
+        return ExpiryVerdict(False, now + min(left, FURTHEST_EXPIRY_LOOK), why, _ahead(record, now))
+    return ExpiryVerdict(True, now, f"unused for longer than its time to live, {record.ttl:.0f} s")
+
+
+def expiry_pause(tries: int) -> float:
+    """How long (s) an expired session is left alone that could not be deleted so many times."""
+    return min(EXPIRY_RETRY * 2 ** min(tries - 1, 30), LONGEST_EXPIRY_RETRY)
 
 
 def not_ahead(record: Record, now: float) -> dict[str, Any]:

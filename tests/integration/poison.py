@@ -10,13 +10,14 @@ import os
 import signal
 
 from app.sessions.errors import RetryableError, RuntimeUnavailable, StateUnavailable
+from app.sessions.model import Record
 from workers.celery_app import app
-from workers.lifecycle import Lifecycle
+from workers.steps import Steps
 
 __all__ = ["app"]
 
 
-def go_wrong(self: Lifecycle, uuid: str, generation: int) -> None:
+def go_wrong(self: Steps, record: Record) -> None:
     match os.environ["POISON"]:
         case "killed":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -30,4 +31,4 @@ def go_wrong(self: Lifecycle, uuid: str, generation: int) -> None:
             raise RuntimeUnavailable("The API server can't be reached.")
 
 
-Lifecycle.carry_out = go_wrong  # type: ignore[method-assign]
+Steps.act = go_wrong  # type: ignore[method-assign]

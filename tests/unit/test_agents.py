@@ -157,3 +157,20 @@ def test_without_a_key_no_agent_is_spoken_to(fake: FakeAgent) -> None:
     with pytest.raises(SettingsError):
         AgentClient(SessionSecrets([]), 1.0, 100).chat(at(fake), "m", "hi")
     assert fake.requests == []
+
+
+def test_an_agent_is_told_of_which_stop_it_is_and_that_it_was_broken_off(fake: FakeAgent, client: AgentClient) -> None:
+    client.cancel(at(fake), "sleep", 7)
+    client.cancel(at(fake), "user")
+    client.resume(at(fake), 8)
+    said = [("/cancel", {"reason": "sleep", "generation": 7}), ("/cancel", {"reason": "user"})]
+    assert [(path, body) for _, path, body in fake.requests] == [*said, ("/resume", {"generation": 8})]
+
+
+def test_an_agent_of_an_earlier_release_is_not_told_to_go_on(fake: FakeAgent, client: AgentClient) -> None:
+    """It has no such request; one that is in trouble is another matter."""
+    fake.statuses = [404, 405, 500]
+    client.resume(at(fake), 8)
+    client.resume(at(fake), 8)
+    with pytest.raises(AgentUnavailable):
+        client.resume(at(fake), 8)

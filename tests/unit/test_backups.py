@@ -10,13 +10,14 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from app.sessions import keys
 from app.sessions.backup_files import backup_name
 from app.sessions.backups import (
     Backup,
     BackupIndex,
     identity_fields,
 )
-from app.sessions.errors import ArchiveError, BackupNotFound, InvalidRequest, StateUnavailable
+from app.sessions.errors import ArchiveError, BackupNotFound, BackupRetired, InvalidRequest, StateUnavailable
 from app.sessions.model import Identity
 
 NOW = 1_763_625_600.0
@@ -70,6 +71,21 @@ def test_adding_and_deleting_may_be_repeated(index: BackupIndex, redis_client: r
     for _ in range(2):
         index.delete(a_backup().name)
     assert index.count() == 0 and redis_client.keys() == []
+
+
+def test_a_retired_backup_is_out_until_it_is_forgotten(index: BackupIndex, redis_client: redis.Redis) -> None:
+    """Its files are being deleted: neither a sweep nor a second backup of that name may bring it back."""
+    index.add(a_backup())
+    assert index.retire(a_backup().name, NOW) and index.retire(a_backup().name, NOW)
+    assert (index.count(), index.unknown([a_backup().name]), index.retired()) == (0, [], {a_backup().name: NOW})
+    assert listed(index, user_id="ann") == listed(index, uuid="aaaa0000") == (0, [], None)
+    with pytest.raises(BackupRetired):
+        index.add(a_backup())
+    index.forget(a_backup().name)
+    assert index.retire(a_backup().name, NOW) is False
+    assert redis_client.keys() == [keys.IN_USE_KNOWN]
+    index.add(a_backup())
+    assert index.count() == 1
 
 
 def test_a_delete_completes_one_that_lost_its_record(index: BackupIndex, redis_client: redis.Redis) -> None:
@@ -162,6 +178,9 @@ def test_a_redis_that_is_down_is_said_to_be(index: BackupIndex) -> None:
             lambda: down.page(),
             lambda: down.page(user_prefix="a"),
             lambda: down.delete(a_backup().name),
+            lambda: down.retire(a_backup().name, NOW),
+            lambda: down.forget(a_backup().name),
+            lambda: down.retired(),
             lambda: down.older_than(NOW),
             lambda: down.newest_of("aaaa0000"),
             lambda: down.count(),

@@ -342,7 +342,7 @@ def test_a_sleep_ends_the_turn_and_stores_the_conversation_before_the_stop(world
     world.runtime.stop = lambda *args: (stopped_after.append(len(agent.requests)), stop(*args))[1]  # type: ignore[method-assign,func-returns-value]
     world.sessions.sleep(uuid)
     world.work()
-    cancel = ("POST", "/cancel", {"reason": "sleep"})
+    cancel = ("POST", "/cancel", {"reason": "sleep", "generation": world.get(uuid).generation})
     assert agent.requests == [("POST", "/risk", {}), cancel, ("POST", "/checkpoint", {})]
     assert stopped_after == [3]
     assert world.core.archive.read(uuid) == Checkpoint(agent.history, agent.history, {"turns": 1})
@@ -353,15 +353,16 @@ def test_a_deletion_takes_leave_too_and_the_retention_counts_from_it(world: Worl
     agent.history = [{"id": "m1", "role": "user", "content": "hi"}]
     world.sessions.delete(uuid)
     world.work()
-    assert ("POST", "/cancel", {"reason": "delete"}) in agent.requests
+    assert ("POST", "/cancel", {"reason": "delete", "generation": 2}) in agent.requests
     assert world.get(uuid).status is Status.TERMINATED
     written = world.core.archive.last_written(uuid)
     assert written is not None
     world.core.redis.delete(keys.SESSION.format(uuid=uuid))
-    world.now = written + world.settings.history_retention - 60
+    world.now = written
+    world.pass_time(world.settings.history_retention - 60)
     world.sweeps.retention()
     assert world.core.archive.read(uuid) is not None
-    world.now += 120
+    world.pass_time(120)
     world.sweeps.retention()
     assert world.core.archive.read(uuid) is None
 
@@ -369,7 +370,7 @@ def test_a_deletion_takes_leave_too_and_the_retention_counts_from_it(world: Worl
 def test_the_conversation_of_a_living_session_is_kept_however_old(world: World) -> None:
     uuid = world.asleep()
     world.core.archive.write(uuid, Checkpoint([{"id": "m"}]))
-    world.now += 10 * world.settings.history_retention
+    world.pass_time(10 * world.settings.history_retention)
     world.sweeps.retention()
     assert world.core.archive.read(uuid) is not None
 
@@ -378,7 +379,7 @@ def test_the_conversation_of_a_session_whose_record_is_lost_is_kept(world: World
     uuid = world.asleep()
     world.core.archive.write(uuid, Checkpoint([{"id": "m"}]))
     world.core.redis.flushall()
-    world.now += 10 * world.settings.history_retention
+    world.pass_time(10 * world.settings.history_retention)
     world.sweeps.retention()
     assert world.core.archive.read(uuid) is not None
 
@@ -388,8 +389,7 @@ def test_a_session_deleted_under_the_sweeps_eyes_doesn_t_stop_it(world: World) -
     uuids = [world.active(), world.active("bob")]
     for uuid in uuids:
         send(world, uuid, "one")
-        world.runtime.stop(uuid, world.get(uuid).generation)
-        world.look(uuid)
+        world.core.store.change(uuid, world.now, to=Status.SLEEPING, settle=True)
     world.tasks.lose_all()
     wake = world.core.sessions.wake
 
@@ -421,3 +421,75 @@ def test_an_observation_with_an_address_no_agent_can_have_is_left_aside(world: W
     world.watcher.apply(Observation(**{**vars(seen), "agent": "http://10.0.0.1:1111"}))
     assert world.core.inbox.agent(uuid) is None
     assert world.get(uuid).status is Status.ACTIVE
+
+
+def test_a_prompt_that_the_agent_lost_is_given_to_the_next_one(world: World, agent: FakeAgent) -> None:
+    """Its volume was lost, or is that of an older backup: the next agent does not know what the last one had."""
+    uuid = up(world, agent)
+    for name in ("m1", "m2"):
+        world.sessions.prompt(uuid, name, name)
+    world.work()
+    assert [world.core.inbox.get(uuid, name).state for name in ("m1", "m2")] == [State.DELIVERED] * 2
+    world.core.inbox.finish(uuid, "m1", response={"text": "done"}, now=world.now)
+    world.sessions.prompt(uuid, "m3", "m3")
+    world.tasks.lose_all()
+    agent.requests.clear()
+    world.core.inbox.agent_here(uuid, agent.address, "pod", "another boot", world.now)
+    assert world.core.inbox.waiting(uuid) == 2
+    world.deliveries.deliver(uuid)
+    given = [body["id"] for _, path, body in agent.requests if path == "/chat"]
+    assert given == ["m2", "m3"], "in their order, and not what has ended"
+
+
+def test_an_agent_that_calls_again_is_given_nothing_twice(world: World, agent: FakeAgent) -> None:
+    uuid = up(world, agent)
+    world.sessions.prompt(uuid, "m1", "m1")
+    world.work()
+    known = world.core.inbox.agent(uuid)
+    assert known is not None
+    world.core.inbox.agent_here(uuid, agent.address, "pod", known.boot, world.now)
+    assert world.core.inbox.waiting(uuid) == 0
+
+
+def test_a_prompt_right_after_a_sleep_calls_the_agent_back(world: World, agent: FakeAgent) -> None:
+    """The sleep had told it to take nothing more when the prompt came; the processes never stopped."""
+    uuid = up(world, agent)
+    world.sessions.sleep(uuid)
+    held_back = world.core.agents.cancel
+
+    def and_then_a_prompt(*args: Any, **more: Any) -> None:
+        held_back(*args, **more)
+        world.sessions.prompt(uuid, "hello", "m1")
+
+    world.core.agents.cancel = and_then_a_prompt  # type: ignore[method-assign]
+    world.work()
+    world.look(uuid)
+    world.work()
+    asked = [path for _, path, _ in agent.requests]
+    assert asked[-2:] == ["/resume", "/chat"]
+    assert "stop" not in [name for name, _, _ in world.runtime.calls]
+    assert world.core.inbox.get(uuid, "m1").state is State.DELIVERED
+    assert world.get(uuid).status is Status.ACTIVE
+
+
+def test_an_agent_that_can_t_be_called_back_fails_no_start(world: World, agent: FakeAgent) -> None:
+    uuid = up(world, agent)
+    world.sessions.sleep(uuid)
+    world.core.inbox.hold(uuid, world.get(uuid).generation, world.now)
+    agent.statuses = [500]
+    world.sessions.wake(uuid)
+    world.work()
+    world.look(uuid)
+    assert world.get(uuid).status is Status.ACTIVE
+    assert world.core.inbox.agent(uuid) is not None
+
+
+def test_an_agent_that_is_being_stopped_is_not_called_back_by_what_was_seen_of_it(
+    world: World, agent: FakeAgent
+) -> None:
+    """The watcher tells its address only where none is known."""
+    uuid = up(world, agent)
+    world.core.inbox.agent_leaves(uuid)
+    world.core.inbox.agent_here(uuid, agent.address, "pod", "", world.now)
+    assert world.core.inbox.agent(uuid) is None
+    assert world.core.inbox.leaving_agent(uuid) is not None

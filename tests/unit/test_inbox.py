@@ -110,7 +110,7 @@ def test_a_prompt_to_a_session_still_to_be_restored_restores_it(world: World) ->
     backup = world.core.backups.newest_of(source)
     assert backup is not None
     uuid = world.sessions.create(NewSession(user_id="ada", restore_from=backup.name)).uuid
-    world.lifecycle.fail(uuid, 1, "the disk was full")
+    world.lifecycle.fail(world.get(uuid), "the disk was full")
     assert world.core.inbox.take(uuid, "hi", now=world.now).woken
     assert world.get(uuid).task == queue.RESTORE
 
@@ -408,13 +408,19 @@ def test_a_stop_that_a_prompt_overtook_holds_nothing_back(world: World) -> None:
 
 
 def test_a_session_stopped_by_someone_else_is_woken_for_its_prompts(world: World) -> None:
-    """As KEDA would; without KEDA the sweep does it."""
+    """As KEDA would; without KEDA the watcher does it."""
+    uuid = world.active()
+    taken(world, uuid)
+    world.runtime.stop(uuid, world.get(uuid).generation)
+    world.look(uuid)
+    assert world.get(uuid).status is Status.WAKING
+
+
+def test_a_sleeping_session_with_prompts_that_nobody_held_back_is_woken_by_the_sweep(world: World) -> None:
     uuid = world.active()
     taken(world, uuid)
     world.tasks.lose_all()
-    world.runtime.stop(uuid, world.get(uuid).generation)
-    world.look(uuid)
-    assert world.get(uuid).status is Status.SLEEPING
+    world.core.store.change(uuid, world.now, to=Status.SLEEPING, settle=True)
     world.now += world.settings.stale_after + 1
     world.sweeps.stale()
     assert world.get(uuid).status is Status.WAKING

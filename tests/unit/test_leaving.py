@@ -9,10 +9,12 @@ import pytest
 
 from app.sessions import queue
 from app.sessions.agents import AgentClient
+from app.sessions.errors import Superseded
 from app.sessions.model import Status
 from app.sessions.risk import NAME_LENGTH, NAMES, read_risk
 from tests.fake_agent import FakeAgent, fake_agent
 from tests.world import World
+from workers.leaving import take_leave
 from workers.lifecycle import Lifecycle
 
 RISK = {"uncommitted": {"count": 2, "names": ["a.py", "b.py"]}, "complete": True}
@@ -87,6 +89,31 @@ def test_an_agent_that_hangs_holds_a_sleep_up_no_longer_than_its_deadlines(world
     assert world.work() == [queue.SLEEP]
     assert not world.runtime.workspaces[uuid].running
     assert world.get(uuid).risk == {}
+
+
+@pytest.mark.parametrize("last", ["/risk", "/cancel"])
+def test_a_leave_ends_as_soon_as_the_stop_is_not_wanted_any_more(world: World, agent: FakeAgent, last: str) -> None:
+    """Between any two of its steps; the exception goes through, so that what was begun is undone."""
+    uuid = up(world, agent)
+    at = world.core.inbox.agent(uuid)
+    assert at is not None
+
+    def check() -> None:
+        if agent.requests[-1][1] == last:
+            raise Superseded("It is wanted again.")
+
+    with pytest.raises(Superseded):
+        take_leave(world.core, at, "sleep", 5, check)
+    assert agent.requests[-1][1] == last
+    assert world.core.archive.read(uuid) is None
+
+
+def test_a_stop_says_which_it_is(world: World, agent: FakeAgent) -> None:
+    uuid = up(world, agent)
+    at = world.core.inbox.agent(uuid)
+    assert at is not None
+    take_leave(world.core, at, "sleep", 5)
+    assert ("POST", "/cancel", {"reason": "sleep", "generation": 5}) in agent.requests
 
 
 def test_an_agent_of_an_earlier_release_is_taken_leave_of_all_the_same(world: World, agent: FakeAgent) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import pytest
 
@@ -76,10 +77,36 @@ def test_waking_what_is_up_changes_nothing_but_its_last_use(world: World) -> Non
     assert world.work() == []
 
 
-def test_a_session_still_being_created_is_not_put_to_sleep(world: World) -> None:
+def test_a_session_still_being_created_is_put_to_sleep_with_its_volume(world: World) -> None:
+    """No process stays, and what was created is there."""
     uuid = world.sessions.create(NewSession(user_id="ada")).uuid
-    with pytest.raises(IllegalState):
-        world.sessions.sleep(uuid)
+    world.sessions.sleep(uuid)
+    world.work()
+    asleep = world.get(uuid)
+    assert (asleep.status, asleep.settled, asleep.provisioned) == (Status.SLEEPING, asleep.generation, True)
+    assert not world.runtime.workspaces[uuid].running
+
+
+def test_a_restore_is_finished_for_a_session_that_is_put_to_sleep_meanwhile(world: World) -> None:
+    first = world.active()
+    world.runtime.workspaces[first].files["a.txt"] = b"kept"
+    world.sessions.delete(first)
+    world.work()
+    second = world.sessions.restore(world.get(first).backup).uuid
+    world.tasks.lose_all()
+    world.sessions.sleep(second)
+    assert world.work() == [queue.RESTORE]
+    assert world.runtime.workspaces[second].files == {"a.txt": b"kept"}
+    assert (world.get(second).restore_from, world.get(second).settled) == ("", 2)
+
+
+def test_a_prompt_wins_over_the_sleep_of_a_session_still_being_created(world: World) -> None:
+    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+    world.sessions.sleep(uuid)
+    world.sessions.prompt(uuid, "hello")
+    world.work()
+    assert world.get(uuid).status is Status.WAKING
+    assert world.runtime.workspaces[uuid].running
 
 
 def test_a_task_delivered_again_after_it_was_settled_does_nothing(world: World) -> None:
@@ -196,13 +223,29 @@ def test_a_failed_backup_deletes_nothing_and_a_second_delete_tries_again(world: 
     assert world.core.backups.count() == 1
 
 
-def test_a_delete_asked_twice_keeps_its_first_wish_for_a_backup(world: World) -> None:
-    """`backup=false` arriving second must not take the backup from a teardown under way."""
+def test_a_delete_without_a_backup_forces_one_that_is_under_way(world: World) -> None:
+    """Its worker is deep in the backup, and finds that it is not wanted any more."""
     uuid = world.active()
     world.sessions.delete(uuid)
-    assert world.sessions.delete(uuid, backup=False).delete_backup is True
+    back_up = world.runtime.backup
+
+    def forced(uuid: str, name: str, **more: Any) -> BackupSummary:
+        world.sessions.delete(uuid, backup=False)
+        assert not world.get(uuid).delete_backup
+        more["check"]()
+        return back_up(uuid, name, **more)
+
+    world.runtime.backup = forced  # type: ignore[method-assign]
     world.work()
-    assert world.core.backups.count() == 1
+    assert world.get(uuid).status is Status.TERMINATED
+    assert (world.core.backups.count(), world.runtime.observe(uuid)) == (0, None)
+
+
+def test_a_delete_asked_again_with_a_backup_does_not_bring_it_back(world: World) -> None:
+    uuid = world.active()
+    world.sessions.delete(uuid, backup=False)
+    assert world.sessions.delete(uuid).delete_backup is False
+    world.work()
     assert world.sessions.delete(uuid).status is Status.TERMINATED
 
 
@@ -301,9 +344,9 @@ def test_a_backup_in_use_is_not_deletable(world: World) -> None:
     backup = world.sessions.backup(world.get(first).backup)
     world.sessions.restore(backup.name)
     with pytest.raises(BackupInUse):
-        world.sessions.check_deletable(backup)
+        world.core.stored.delete(backup.name)
     world.work()
-    world.sessions.check_deletable(backup)
+    world.core.stored.delete(backup.name)
 
 
 def test_a_failed_restore_is_tried_again_by_wake_and_never_starts_empty(world: World) -> None:
@@ -385,15 +428,39 @@ def test_a_workspace_that_died_is_failed_with_its_last_words_and_wakes(world: Wo
 def test_a_start_that_never_answers_is_left_alone_and_has_failed_in_the_end(world: World) -> None:
     """Starting it again and again would only begin the wait anew, and replace a pod that is slow."""
     uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+    world.core.fleet.watcher_alive(world.now)
     world.work()
     for _ in range(round(world.settings.start_timeout / world.settings.stale_after)):
-        world.now += world.settings.stale_after
+        watched_for(world, world.settings.stale_after)
         world.sweeps.stale()
         assert queue.PROVISION not in world.work()
-    world.now += 1
+    watched_for(world, 1.0)
     world.sweeps.stale()
     assert world.get(uuid).status is Status.FAILED
     assert "did not answer" in world.get(uuid).reason
+
+
+def test_a_start_that_nobody_watched_has_not_failed(world: World) -> None:
+    """The service was stopped meanwhile, or its watcher was: nobody can say that it did not answer."""
+    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+    world.core.fleet.watcher_alive(world.now)
+    world.work()
+    world.now += 10 * world.settings.start_timeout
+    world.sweeps.stale()
+    world.core.fleet.watcher_alive(world.now)
+    world.sweeps.stale()
+    assert world.get(uuid).status is Status.CREATED
+    for _ in range(8):
+        watched_for(world, 10.0)
+        world.sweeps.stale()
+    assert world.get(uuid).status is Status.FAILED
+
+
+def watched_for(world: World, seconds: float) -> None:
+    """The time passes, and the watcher looks all along."""
+    for _ in range(round(seconds)):
+        world.now += 1.0
+        world.core.fleet.watcher_alive(world.now)
 
 
 def test_a_failed_start_that_answers_after_all_is_active(world: World) -> None:
@@ -490,7 +557,7 @@ def test_what_another_worker_at_the_same_intent_ended_otherwise_stays_as_it_is(w
 
     def overtaken(uuid: str, generation: int) -> None:
         removed(uuid, generation)
-        world.lifecycle.fail(uuid, generation, "It was given up.")
+        world.lifecycle.fail(world.get(uuid), "It was given up.")
 
     world.runtime.remove = overtaken  # type: ignore[method-assign]
     world.lifecycle.carry_out(uuid, generation)

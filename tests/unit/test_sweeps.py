@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import redis
@@ -77,7 +79,7 @@ def test_a_session_with_idle_timeout_0_never_sleeps_by_itself(world: World) -> N
 
 def test_an_expired_session_is_backed_up_and_torn_down(world: World) -> None:
     uuid = world.asleep(ttl=3_600)
-    world.now += 3_601
+    world.pass_time(3_601)
     world.sweeps.expired()
     world.work()
     assert world.get(uuid).status is Status.TERMINATED
@@ -88,25 +90,52 @@ def test_an_expired_session_is_backed_up_and_torn_down(world: World) -> None:
 
 def test_a_use_moves_the_expiry(world: World) -> None:
     uuid = world.asleep(ttl=3_600)
-    world.now += 3_000
+    world.pass_time(3_000)
     world.use(uuid)
-    world.now += 1_000
+    world.pass_time(1_000)
     world.sweeps.expired()
     assert world.get(uuid).status is Status.SLEEPING
 
 
-def test_a_failed_teardown_of_an_expired_session_is_tried_again_an_hour_later(world: World) -> None:
+def test_a_failed_teardown_of_an_expired_session_is_tried_again_less_and_less_often(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that can't be read today can't be read in an hour."""
     uuid = world.asleep(ttl=3_600)
-    world.runtime.errors["backup"] = NoSpace("The disk is full.")
-    world.now += 3_601
-    world.sweeps.expired()
-    world.sweeps.expired()
-    world.work()
+    tries: list[float] = []
+
+    def full(uuid: str, name: str, **_: object) -> NoReturn:
+        tries.append(world.now)
+        raise NoSpace("The disk is full.")
+
+    monkeypatch.setattr(world.runtime, "backup", full)
+    for _ in range(24 * 5):
+        world.pass_time(3_600)
+        world.sweeps.expired()
+        world.work()
     assert world.get(uuid).status is Status.FAILED
-    world.now += 3_601
+    assert [round((after - before) / 3_600) for before, after in pairwise(tries)] == [1, 2, 4, 8, 16, 24, 24, 24]
+    monkeypatch.undo()
+    world.pass_time(24 * 3_600)
     world.sweeps.expired()
     world.work()
     assert world.get(uuid).status is Status.TERMINATED
+
+
+@pytest.mark.parametrize("use", ["wake", "prompt"])
+def test_a_use_ends_the_patience_with_an_expiry_that_failed(world: World, use: str) -> None:
+    uuid = world.asleep(ttl=3_600)
+    for pause in (3_600, 3_600, 7_200):
+        world.pass_time(pause)
+        world.runtime.errors["backup"] = NoSpace("The disk is full.")
+        world.sweeps.expired()
+        world.work()
+    assert world.get(uuid).expiry_tries == 3
+    if use == "wake":
+        world.sessions.wake(uuid)
+    else:
+        world.sessions.prompt(uuid, "hello")
+    assert world.get(uuid).expiry_tries == 0
 
 
 def test_after_redis_was_lost_every_session_comes_back(world: World) -> None:
@@ -164,7 +193,7 @@ def test_old_backups_go_but_never_a_living_sessions_newest(world: World) -> None
     world.sessions.delete(dead)
     world.work()
     newest = world.core.backups.newest_of(living)
-    world.now += world.settings.backup_retention + 1
+    world.pass_time(world.settings.backup_retention + 1)
     world.sweeps.retention()
     assert world.core.backups.count() == 1
     assert world.core.backups.newest_of(living) == newest
@@ -175,7 +204,7 @@ def test_a_backup_that_is_being_restored_stays(world: World) -> None:
     dead = world.asleep()
     world.sessions.delete(dead)
     world.work()
-    world.now += world.settings.backup_retention + 1
+    world.pass_time(world.settings.backup_retention + 1)
     world.sessions.restore(world.get(dead).backup)
     world.sweeps.retention()
     assert world.core.backups.count() == 1
@@ -186,7 +215,7 @@ def test_a_retention_of_0_keeps_backups_for_ever(redis_client: redis.Redis, tmp_
     uuid = world.asleep()
     world.sessions.delete(uuid)
     world.work()
-    world.now += 1e9
+    world.pass_time(1e9)
     world.sweeps.retention()
     assert world.core.backups.count() == 1
 

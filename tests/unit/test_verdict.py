@@ -15,9 +15,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.sessions.clock import Counted
 from app.sessions.hours import HOURS, BadHours, hours_end, read_hours
 from app.sessions.model import SIGNALS, Record, Signal, Status
-from app.sessions.verdict import BUSY_GRACE, FURTHEST_LOOK, Policy, expiry_verdict, idle_verdict, not_ahead
+from app.sessions.verdict import (
+    BUSY_GRACE,
+    FURTHEST_EXPIRY_LOOK,
+    FURTHEST_LOOK,
+    Policy,
+    expiry_verdict,
+    idle_verdict,
+    not_ahead,
+)
 from app.settings import Settings, SettingsError
 from workers.steady import Steady
 
@@ -312,23 +321,45 @@ def test_a_policy_is_what_the_settings_say_and_names_what_is_wrong() -> None:
 
 
 def test_a_session_expires_ttl_after_its_last_use() -> None:
-    assert expiry_verdict(UP, MONDAY + 599).due is False
-    assert expiry_verdict(UP, MONDAY + 600).due is True
-    assert expiry_verdict(replace(UP, last_activity=MONDAY + 500), MONDAY + 600).next_check == MONDAY + 1_100
+    assert expiry_verdict(UP, Counted(MONDAY + 599)).due is False
+    assert expiry_verdict(UP, Counted(MONDAY + 600)).due is True
+    assert expiry_verdict(replace(UP, last_activity=MONDAY + 500), Counted(MONDAY + 600)).next_check == MONDAY + 1_100
 
 
 def test_a_sleeping_or_failed_session_expires_too() -> None:
     for status in (Status.SLEEPING, Status.FAILED):
-        assert expiry_verdict(replace(UP, status=status), MONDAY + 600).due is True
+        assert expiry_verdict(replace(UP, status=status), Counted(MONDAY + 600)).due is True
 
 
 def test_a_teardown_under_way_is_looked_at_again_later_and_a_finished_one_never() -> None:
     """If the teardown of an expired session fails, it is tried again."""
-    under_way = expiry_verdict(replace(UP, status=Status.TERMINATING), MONDAY + 1_000)
+    under_way = expiry_verdict(replace(UP, status=Status.TERMINATING), Counted(MONDAY + 1_000))
     assert under_way.due is False
     assert under_way.next_check > MONDAY + 1_000
-    assert expiry_verdict(replace(UP, status=Status.TERMINATED), MONDAY + 1_000).next_check == 0.0
+    assert expiry_verdict(replace(UP, status=Status.TERMINATED), Counted(MONDAY + 1_000)).next_check == 0.0
+
+
+def test_gaps_put_the_expiry_off() -> None:
+    counted = Counted(MONDAY + 1_000, ((MONDAY + 100, MONDAY + 900),))
+    seen = expiry_verdict(UP, counted)
+    assert (seen.due, seen.next_check) == (False, MONDAY + 1_400)
+
+
+def test_one_that_expires_far_ahead_is_looked_at_once_a_day() -> None:
+    """So that a deadline beyond that is one of a clock that jumped back."""
+    seen = expiry_verdict(replace(UP, ttl=1e9), Counted(MONDAY))
+    assert seen.next_check == MONDAY + FURTHEST_EXPIRY_LOOK
+    assert (seen.ahead, expiry_verdict(replace(UP, last_activity=MONDAY + 60), Counted(MONDAY)).ahead) == (False, True)
+
+
+@pytest.mark.parametrize(("tries", "hours"), [(1, 1), (2, 2), (3, 4), (5, 16), (6, 24), (1_000, 24)])
+def test_one_that_could_not_be_deleted_is_left_alone_longer_each_time(tries: int, hours: int) -> None:
+    failed = replace(UP, status=Status.FAILED, expiry_tries=tries, requested_at=MONDAY + 1_000)
+    waits = expiry_verdict(failed, Counted(MONDAY + 1_000))
+    assert (waits.due, waits.next_check) == (False, MONDAY + 1_000 + hours * HOUR)
+    assert f"its backup failed {tries} times" in waits.why
+    assert expiry_verdict(failed, Counted(waits.next_check)).due is True
 
 
 def test_a_session_with_no_ttl_never_expires() -> None:
-    assert expiry_verdict(replace(UP, ttl=0.0), 1e12).due is False
+    assert expiry_verdict(replace(UP, ttl=0.0), Counted(1e12)).due is False

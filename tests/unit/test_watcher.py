@@ -45,9 +45,10 @@ def test_a_start_whose_deployment_someone_deleted_is_made_again(world: World) ->
     uuid = world.asleep()
     generation = world.sessions.wake(uuid).generation
     world.work()
+    world.runtime.stop(uuid, generation)
     seen = world.runtime.observe(uuid)
     assert seen is not None
-    world.watcher.apply(replace(seen, running=False, deleted=True))
+    world.watcher.apply(replace(seen, deleted=True))
     assert world.tasks.sent == [(queue.WAKE, (uuid, generation))]
 
 
@@ -135,7 +136,7 @@ def test_each_start_is_counted_by_kind_and_phase(world: World) -> None:
     assert set(starts) == {(kind, phase) for kind in ("create", "wake") for phase in ("enqueued", "ready")}
     woken = starts[("wake", "ready")]
     assert (sum(woken.counts), woken.counts[START_BUCKETS.index(0.5)], woken.total) == (1, 1, 0.4)
-    world.lifecycle.fail(uuid, world.get(uuid).generation, "gone for a moment")
+    world.lifecycle.fail(world.get(uuid), "gone for a moment")
     world.look(uuid)
     assert world.get(uuid).status is Status.ACTIVE
     assert world.core.fleet.starts() == starts

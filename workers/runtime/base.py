@@ -25,7 +25,8 @@ class Observation:
 
     `generation` is that of the last intent it carried out; `running` whether its processes are
     asked for and there; `ready` whether the editor answers; `failure` why it is neither, with the
-    last lines of its log; `deleted` whether it went down because someone deleted what ran it.
+    last lines of its log; `deleted` whether it went down without anyone's wish that it sleep: someone deleted what ran
+    it, or its machine was stopped.
     `agent` is the address of its agent, `http://IP:PORT`, "" where the runtime doesn't know it; `trouble` why
     its agent does not run though its editor does.
 
@@ -49,9 +50,11 @@ class Observation:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All workspaces that are running or failed at one moment: what is not in it is down."""
+    """All workspaces that are running or failed at one moment: what is not in it is down. `unwished` says that nobody
+    can have wished that of a workspace which should be up: the machine was stopped, or the whole service."""
 
     workspaces: tuple[Observation, ...]
+    unwished: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +82,9 @@ class Runtime(Protocol):
         this session's. With `starting` a start of the same intent follows at once, and what that makes
         in any case may be left to it."""
 
-    def start(self, uuid: str, generation: int) -> None:
-        """Ask for the processes and return; `watch` tells when they are ready. Running already: only
-        the generation is noted. No volume: `FilesGone`."""
+    def start(self, uuid: str, generation: int) -> bool:
+        """Ask for the processes and return; `watch` tells when they are ready. True when they ran already: only
+        the generation is noted then. No volume: `FilesGone`."""
 
     def stop(self, uuid: str, generation: int) -> None:
         """Return when no process of the workspace is left and its URL no longer leads to it. `FilesGoing` when that

@@ -80,9 +80,9 @@ class KubernetesRuntime:
             self.remove(identity.uuid, buried)
             raise Superseded(f"Intent {generation} was overtaken by {buried}.")
 
-    def start(self, uuid: str, generation: int) -> None:
+    def start(self, uuid: str, generation: int) -> bool:
         """See `Runtime.start`. One that fails, or has hung since its start, is replaced."""
-        self._decided(lambda: self._start(uuid, generation))
+        return self._decided(lambda: self._start(uuid, generation))
 
     def stop(self, uuid: str, generation: int) -> None:
         """See `Runtime.stop`. Takes `stop_grace` at most, and 0.5 s normally."""
@@ -195,7 +195,7 @@ class KubernetesRuntime:
         deployment = live.deployment or self._live.create_deployment(identity)
         return self._live.note(deployment, claim, generation, identity=identity)
 
-    def _start(self, uuid: str, generation: int) -> None:
+    def _start(self, uuid: str, generation: int) -> bool:
         live = self._live.read(uuid)
         self._refuse_older(uuid, live, generation)
         identity = live.identity
@@ -207,8 +207,7 @@ class KubernetesRuntime:
             # A new Deployment knows nothing of a deleted one's pod, and two must never share the volume.
             limit = self._settings.stop_grace + GOING_LIMIT
             wait_for(lambda: self._all_ended(uuid), limit, f"The old pod of workspace {uuid} did not end")
-            self._start(uuid, generation)
-            return
+            return self._start(uuid, generation)
         deployment = live.deployment or self._live.create_deployment(identity)
         asleep = not replicas_of(deployment)
         if asleep:
@@ -227,6 +226,7 @@ class KubernetesRuntime:
         else:
             self._replace_broken(uuid, deployment)
         self._beside.complete(identity, deployment)
+        return not asleep
 
     def _scale_down(self, uuid: str, generation: int) -> None:
         self._read_to_stop(uuid, generation)

@@ -90,13 +90,14 @@ class LocalRuntime:
                 identity = replace(identity, restore_from="")
             self._folders.write_meta(replace(raised(meta, generation), identity=identity))
 
-    def start(self, uuid: str, generation: int) -> None:
+    def start(self, uuid: str, generation: int) -> bool:
         """See `Runtime.start`. One that has hung since its start is replaced."""
         with _disk(), self._intent(uuid, generation) as meta:
             if meta is None:
                 raise FilesGone(uuid)
             running = self._folders.read_running(uuid)
-            if running is not None and self._works(running):
+            ran = running is not None and self._works(running)
+            if running is not None and ran:
                 running = replace(running, generation=generation)
                 self._folders.write_running(running)
             else:
@@ -104,6 +105,7 @@ class LocalRuntime:
                     self._end_processes(uuid, running)
                 running = self._spawn(uuid, generation)
             self._routes.put(uuid, running.port, running.agent_port)
+            return ran
 
     def stop(self, uuid: str, generation: int) -> None:
         """See `Runtime.stop`. Takes `stop_grace` at most, and 15 ms normally."""

@@ -123,7 +123,7 @@ class Watch:
             self._first_look(stop)
             for tracked in self._tracked.values():
                 tracked.told = tracked.observation()
-            yield Snapshot(tuple(tracked.told for tracked in self._tracked.values() if tracked.told))
+            yield Snapshot(tuple(tracked.told for tracked in self._tracked.values() if tracked.told), unwished=True)
             while not stop.is_set():
                 yield from self._look(time.monotonic())
                 self._wait(stop)
@@ -259,6 +259,7 @@ class Watch:
         return Observation(
             identity=meta.identity if meta else tracked.identity,
             generation=meta.generation if meta else tracked.running.generation,
+            deleted=True,
         )
 
     def _identity(self, uuid: str) -> Identity | None:

@@ -6,6 +6,7 @@
 --   touch (note that someone asked for the session),
 --   task (makes it a new intent, due at `due`), settle (the current intent is carried out),
 --   idle_at (when to look whether it is idle), status_key, user_key (the names of those sets, without the value),
+--   backups_key, in_use_key (the index of backups, and those in use),
 --   event {type, data}, events_kept (how many), events_ttl (seconds, 0 for ever), tombstone_ttl (seconds).
 -- Answers {code, detail, the hash as it is then}; code is "ok", "noop", "missing", "stale" or "illegal".
 local session, events, intents, idle, expiry, all = unpack(KEYS)
@@ -22,9 +23,22 @@ end
 for field, value in pairs(change.expect) do
   if (redis.call('HGET', session, field) or '') ~= value then return answer('stale', field) end
 end
+-- A backup that is being deleted is none to restore from, and none to delete the files after, as a teardown does. A session
+-- that never got its files has no others.
+local from, last = change.set.restore_from, change.set.backup_generation and change.set.backup
+if from and not redis.call('ZSCORE', change.backups_key, from) then return answer('stale', 'restore_from') end
+if last and last ~= redis.call('HGET', session, 'restore_from') and not redis.call('ZSCORE', change.backups_key, last) then
+  return answer('stale', 'backup')
+end
 local already = change.to ~= '' and contains(change.noop, status)
 if change.to ~= '' and not already and not contains(change.from, status) then return answer('illegal', status) end
-if change.touch then redis.call('HSET', session, 'last_activity', change.now, 'signal_prompt', change.now) end
+if change.touch then
+  local last_use = tonumber(redis.call('HGET', session, 'last_activity') or '0')
+  -- A use never makes a session older, whatever the clock shows.
+  if last_use < tonumber(change.now) then redis.call('HSET', session, 'last_activity', change.now) end
+  redis.call('HSET', session, 'signal_prompt', change.now)
+  redis.call('HDEL', session, 'expiry_tries')
+end
 if already then return answer('noop', status) end
 
 if change.clear_prefix ~= '' then
@@ -34,13 +48,20 @@ if change.clear_prefix ~= '' then
 end
 for field, value in pairs(change.set) do redis.call('HSET', session, field, value) end
 for _, field in ipairs(change.clear) do redis.call('HDEL', session, field) end
+if from then
+  redis.call('HSET', change.in_use_key, change.uuid, from)
+elseif contains(change.clear, 'restore_from') or change.to == 'terminated' then
+  redis.call('HDEL', change.in_use_key, change.uuid)
+end
 
 if change.task ~= '' then
   redis.call('HINCRBY', session, 'generation', 1)
   redis.call('HSET', session, 'task', change.task, 'requested_at', change.now)
+  redis.call('HDEL', session, 'tries', 'missed')
   redis.call('ZADD', intents, change.due, change.uuid)
 elseif change.settle then
   redis.call('HSET', session, 'settled', redis.call('HGET', session, 'generation'))
+  redis.call('HDEL', session, 'tries', 'missed')
   redis.call('ZREM', intents, change.uuid)
 end
 

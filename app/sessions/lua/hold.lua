@@ -1,7 +1,7 @@
--- A session is about to be stopped: forget its agent, and hold its prompts back, so that they wake it no more.
+-- A session is about to be stopped: its agent gets no more, and its prompts are held back, so that they wake it no more.
 -- ARGV[1] has besides: generation (of the intent to stop it). Answers 0 when a newer intent stands.
 if redis.call('HGET', session, 'generation') ~= given.generation then return 0 end
-redis.call('DEL', agent)
+leave()
 for _, id in ipairs(redis.call('LRANGE', inbox, 0, -1)) do
   if id ~= given.marker then
     redis.call('LREM', inbox, 1, id)

@@ -38,6 +38,11 @@ local function tell(state, reason)
   redis.call('XADD', events, 'MAXLEN', given.events_kept, '*', 'type', 'message', 'data', cjson.encode(data))
 end
 
+-- The agent gets no more prompts, until it is called back or another one calls.
+local function leave()
+  if redis.call('EXISTS', agent) == 1 then redis.call('HSET', agent, 'leaving', given.now) end
+end
+
 -- Prompts held back are older than those that came since, and go before them.
 local function release()
   while redis.call('LLEN', held) > 0 do redis.call('LPUSH', inbox, redis.call('RPOP', held)) end

@@ -4,4 +4,5 @@ local status, last = unpack(redis.call('HMGET', KEYS[1], 'status', 'last_activit
 if not status or status == 'terminating' or status == 'terminated' then return 0 end
 if tonumber(last or '0') < tonumber(ARGV[1]) then redis.call('HSET', KEYS[1], 'last_activity', ARGV[1]) end
 redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+redis.call('HDEL', KEYS[1], 'expiry_tries')
 return 1

@@ -15,7 +15,9 @@ DOOR = "secret-of-its-door"
 
 
 class FakeGateway:
-    """Over real HTTP, on 127.0.0.1. `failures[path]` are statuses the next calls of a path are answered with."""
+    """Over real HTTP, on 127.0.0.1. `failures[path]` are statuses the next calls of a path are answered with. Of the
+    prompts an agent asks about, those in `ended` have ended, and what was known of those in `lost` is lost; `asked`
+    is what it asked."""
 
     def __init__(self, model_url: str, *, token: str = TOKEN) -> None:
         self.model_url = model_url
@@ -27,6 +29,9 @@ class FakeGateway:
         self.saved = 0
         self.activity: list[dict[str, Any]] = []
         self.again = False
+        self.asked: list[dict[str, float]] = []
+        self.ended: set[str] = set()
+        self.lost: set[str] = set()
         self.failures: dict[str, deque[int]] = defaultdict(deque)
         self._changed = threading.Condition()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
@@ -66,6 +71,10 @@ class FakeGateway:
             elif path == "/agent/v1/activity":
                 self.activity.append(body["signals"])
                 return 200, {"again": self.again}
+            elif path == "/agent/v1/unfinished":
+                self.asked.append(body["prompts"])
+                others = body["prompts"].keys() - self.ended - self.lost
+                return 200, {"unfinished": sorted(others), "unknown": sorted(self.lost & body["prompts"].keys())}
             elif path == "/agent/v1/checkpoint" and method == "PUT":
                 self.checkpoint = body
                 self.saved += 1

@@ -216,6 +216,30 @@ def test_cancel_ends_a_stream_and_a_command(agent, model, gateway):
     assert gateway.outcome("m3")["type"] == "processed"
 
 
+def test_a_sleep_that_is_broken_off_puts_no_prompt_off(agent, model):
+    """While it stands, prompts are put off; once it is known that the workspace goes on, they run. Its late cancel
+    does nothing."""
+    agent.start()
+    assert agent.call("POST", "/cancel", {"reason": "sleep", "generation": 2})[0] == 200
+    assert agent.prompt("m1", "hello")[1]["error"] == "closing"
+    assert agent.call("POST", "/resume", {"generation": 3}) == (200, {})
+    assert agent.chat("m1", "remember 1")[1]["status"] == "processed"
+    assert agent.call("POST", "/cancel", {"reason": "sleep", "generation": 2})[1] == {"cancelled": None}
+    assert agent.chat("m2", "remember 2")[1]["status"] == "processed"
+    for path in ("/cancel", "/resume"):
+        assert agent.call("POST", path, {"reason": "sleep", "generation": "two"})[0] == 400
+
+
+def test_a_cancel_while_the_conversation_is_loaded_pauses_too(agent, gateway):
+    """Else the turn it is about would begin right after."""
+    gateway.failures["/agent/v1/checkpoint"].extend([503] * 100_000)
+    agent.start()
+    assert agent.call("POST", "/cancel", {"reason": "sleep", "generation": 2})[1] == {"cancelled": None}
+    gateway.failures["/agent/v1/checkpoint"].clear()
+    wait_until(lambda: agent.call("GET", "/history")[0] == 200, agent)
+    assert agent.prompt("m1", "hello")[1]["error"] == "closing"
+
+
 def test_killed_in_the_midst_of_an_answer_it_asks_again_and_nothing_else(agent, model, gateway):
     """The prompt isn't put a second time, the tool isn't run a second time."""
     model.script(command("echo ran >> log"), Answer(text="one two", hold=threading.Event()))

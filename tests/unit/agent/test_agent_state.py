@@ -102,7 +102,7 @@ def test_another_sessions_conversation_is_read_but_not_continued(tmp_path):
     for _ in range(2):
         other = reopened(tmp_path, uuid="u2")
         assert other.contents() == ["one", ""]
-        assert other.outcome("m1")["reason"] == RESTORED
+        assert other.state.history()[0][-1]["outcome"]["reason"] == RESTORED
         assert other.state.waiting() == 0 and other.state.unreported() == {}
         assert not other.turns.run_next()
         other.state.close()

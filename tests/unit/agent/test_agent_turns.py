@@ -1,5 +1,7 @@
 """Turns run one at a time and in order, go on where they were cut short, and always come to an end."""
 
+import threading
+
 import pytest
 
 from app.agent import thinking
@@ -8,6 +10,7 @@ from app.agent.model import Call, ContextTooLong, ManagerAway, ModelError, Model
 from app.agent.state import IdReused, QueueFull
 from app.agent.thinking import wait_before
 from tests.unit.agent.fakes import USAGE, FakeModel, World, calls, says
+from tests.unit.agent.process import PATIENCE
 
 
 @pytest.fixture(autouse=True)
@@ -303,3 +306,59 @@ def test_a_full_disk_fails_the_turn_and_keeps_the_outcome(tmp_path, monkeypatch)
     assert again.outcome("m1")["code"] == "disk"
     again.run()
     assert again.outcome("m2")["status"] == "processed"
+
+
+def test_a_stop_that_was_broken_off_leaves_no_pause(tmp_path):
+    """A prompt that comes right after it runs at once, and not when the pause would be over."""
+    world = World(tmp_path, FakeModel())
+    world.turns.cancel("sleep", generation=2)
+    world.prompt("m1")
+    assert world.turns.closed and not world.turns.run_next()
+    working = threading.Thread(target=world.turns.run)
+    working.start()
+    world.turns.resume(3)
+    assert world.state.wait_for_outcome("m1", PATIENCE) is not None
+    world.turns.stop()
+    working.join(PATIENCE)
+    assert not working.is_alive()
+
+
+@pytest.mark.parametrize("resumed", [2, 3])
+def test_the_cancel_of_a_stop_that_was_broken_off_comes_too_late(tmp_path, resumed):
+    """It was under way when the stop was: it neither pauses the agent again nor ends the turn that runs by now."""
+    world = World(tmp_path, FakeModel())
+
+    def late(on_text, stop):
+        assert world.turns.cancel("sleep", generation=2) is None
+        assert not stop()
+        return says("fine")
+
+    world.model.script = [late]
+    world.turns.cancel("sleep", generation=2)
+    world.turns.resume(resumed)
+    world.prompt("m1")
+    world.run()
+    assert world.outcome("m1")["response"]["text"] == "fine" and not world.turns.closed
+
+
+def test_the_pause_of_a_newer_stop_stands(tmp_path):
+    """Word of an older one that was broken off may come late too. A pause of a stop that named no generation ends."""
+    turns = World(tmp_path, FakeModel()).turns
+    turns.cancel("delete", generation=4)
+    seen = []
+    for resumed in (3, 4):
+        turns.resume(resumed)
+        seen.append(turns.closed)
+    turns.cancel("sleep")
+    turns.resume(4)
+    turns.cancel("user", generation=1)
+    assert [*seen, turns.closed] == [True, False, False]
+
+
+def test_a_cancel_that_saw_no_turn_is_sure_that_none_begins(tmp_path):
+    """Also one that comes between the look whether there is a pause and the turn's begin."""
+    world = World(tmp_path, FakeModel())
+    world.prompt("m1")
+    world.turns.cancel("sleep", generation=2)
+    assert not world.turns.run_next()
+    assert world.model.asked == [] and world.state.waiting() == 1

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from threading import Thread
-from typing import BinaryIO
+from threading import Barrier, Thread
+from typing import Any, BinaryIO
 
 import pytest
+from flask import Flask
 
 from app.sessions import queue
 from app.sessions.core import Core
+from app.sessions.model import Status
 from tests.unit.api.helpers import (
     ADMIN_KEY,
     AppMaker,
@@ -17,6 +19,7 @@ from tests.unit.api.helpers import (
     check_problem,
     core_of,
     keyed,
+    move,
     new_session,
 )
 from workers import answering
@@ -186,6 +189,63 @@ def test_a_backup_that_is_being_restored_from_stays(client: Client, core: Core) 
     new_session(client, restore_from=backup.name)
     check_problem(client.delete(f"/backups/{backup.name}"), 409, "backup_in_use")
     assert core.files.exists(backup.name)
+
+
+def test_a_restore_asked_for_in_the_middle_of_a_deletion_gets_none_of_it(client: Client, core: Core) -> None:
+    """The deletion has asked whether the backup is in use. One of the two succeeds, never both."""
+    backup = add_backup(core)
+    answers = []
+    delete = core.stored.delete
+
+    def restored_first(name: str) -> None:
+        answers.append(client.post(f"/backups/{name}/restore"))
+        delete(name)
+
+    core.stored.delete = restored_first  # type: ignore[method-assign]
+    check_problem(client.delete(f"/backups/{backup.name}"), 409, "backup_in_use")
+    assert [answer.status_code for answer in answers] == [201]
+    assert core.files.exists(backup.name)
+
+
+def test_a_deletion_asked_for_in_the_middle_of_a_restore_wins_or_is_refused(client: Client, core: Core) -> None:
+    """The restore has seen the backup, and is about to write its session's record."""
+    backup = add_backup(core)
+    answers = []
+    create = core.store.create
+
+    def deleted_first(*args: Any, **more: Any) -> str:
+        answers.append(client.delete(f"/backups/{backup.name}"))
+        return create(*args, **more)
+
+    core.store.create = deleted_first  # type: ignore[method-assign]
+    check_problem(client.post(f"/backups/{backup.name}/restore"), 404, "backup_not_found")
+    assert [answer.status_code for answer in answers] == [204]
+    assert core.store.counts()[Status.CREATED] == 0
+
+
+def test_of_a_deletion_and_a_restore_at_once_exactly_one_wins(app: Flask, core: Core) -> None:
+    """Whatever way they fall into one another."""
+    for number in range(25):
+        backup = add_backup(core, uuid=f"{number:08d}")
+        together = Barrier(2)
+        answers: dict[str, int] = {}
+
+        def call(method: str, path: str, together: Barrier = together, answers: dict[str, int] = answers) -> None:
+            client = keyed(app, ADMIN_KEY)
+            together.wait(30.0)
+            answers[method] = client.open(path, method=method).status_code
+
+        path = f"/backups/{backup.name}"
+        threads = [Thread(target=call, args=each) for each in (("DELETE", path), ("POST", path + "/restore"))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (answers["DELETE"], answers["POST"]) in ((204, 404), (409, 201))
+        assert core.files.exists(backup.name) is (answers["POST"] == 201)
+        for uuid in core.store.uuids([Status.CREATED]):
+            move(core, uuid, Status.TERMINATING)
+            move(core, uuid, Status.TERMINATED)
 
 
 @pytest.mark.parametrize("name", [UNKNOWN, "x", "..%2Fetc%2Fpasswd", "app-%00"])

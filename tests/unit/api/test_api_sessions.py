@@ -176,9 +176,10 @@ def test_sleep_answers_sleeping_at_once(client: Client, core: Core) -> None:
     assert client.post(f"/session/{uuid}/sleep").json == expected
 
 
-def test_sleep_of_a_session_that_is_still_starting_is_409(client: Client) -> None:
+def test_sleep_of_a_session_that_is_still_starting_is_accepted(client: Client) -> None:
     uuid = new_session(client)
-    check_problem(client.post(f"/session/{uuid}/sleep"), 409, "illegal_state")
+    answer = client.post(f"/session/{uuid}/sleep")
+    assert (answer.status_code, answer.json["status"]) == (200, "sleeping")
 
 
 def test_scale_up_waits_until_the_session_is_active(client: Client, core: Core) -> None:
@@ -231,7 +232,7 @@ def test_scale_down_that_something_newer_overtook_is_409(client: Client, core: C
 def test_backup_is_queued(client: Client, core: Core) -> None:
     uuid = new_session(client)
     check_problem(client.post(f"/session/{uuid}/backup"), 409, "illegal_state")
-    move(core, uuid, Status.ACTIVE)
+    move(core, uuid, Status.ACTIVE, provisioned=True)
     answer = client.post(f"/session/{uuid}/backup")
     assert answer.status_code == 202
     assert answer.json == {"uuid": uuid, "action": "backup", "status": "queued"}

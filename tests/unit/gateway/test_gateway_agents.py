@@ -43,9 +43,18 @@ def test_hello_says_where_the_agent_is_and_starts_delivery(workspace: Workspace)
 
 
 def test_hello_enqueues_nothing_when_no_prompt_waits(workspace: Workspace) -> None:
+    assert workspace.call("POST", "/agent/v1/hello", json=HELLO).status_code == 204
     take(workspace)
     assert workspace.call("POST", "/agent/v1/hello", json=HELLO).status_code == 204
     assert workspace.sent == []
+
+
+def test_hello_of_another_process_enqueues_what_the_one_before_had_not_finished(workspace: Workspace) -> None:
+    """It may be another volume, on which the prompt is not; an agent that has it drops it."""
+    assert workspace.call("POST", "/agent/v1/hello", json=HELLO).status_code == 204
+    take(workspace)
+    assert workspace.call("POST", "/agent/v1/hello", json=HELLO | {"boot": "another"}).status_code == 204
+    assert [task for task, *_ in workspace.sent] == [queue.DELIVER]
 
 
 def test_an_agent_that_calls_on_and_on_sets_one_delivery_going(workspace: Workspace) -> None:
@@ -159,6 +168,53 @@ def test_a_busy_agent_of_a_sleeping_session_changes_nothing(app: Flask) -> None:
     before = workspace.record().last_activity
     assert workspace.report(busy=True).status_code == 204
     assert workspace.record().last_activity == before
+
+
+def ask(workspace: Workspace, **ages: Any) -> Any:
+    return workspace.call("POST", "/agent/v1/unfinished", json={"prompts": ages}).json
+
+
+def test_an_agent_learns_which_of_its_prompts_have_not_ended(workspace: Workspace) -> None:
+    """One that waits, or that it has; not one that ended, and not one that ended so long ago that it is forgotten."""
+    workspace.core.store.first_sight(time.time() - 1_000)
+    take(workspace, "m1")
+    take(workspace, "m2", delivered=False)
+    take(workspace, "m3")
+    workspace.report(event("processed", "m3", response={"text": "x"}))
+    said = ask(workspace, m1=5, m2=5.5, m3=5, forgotten=900)
+    assert said == {"unfinished": ["m1", "m2"], "unknown": []}
+
+
+def test_what_redis_may_have_lost_is_not_called_ended(workspace: Workspace) -> None:
+    """It remembers since then only; where nobody has looked yet, it isn't known since when."""
+    assert ask(workspace, m1=0, m2=900) == {"unfinished": [], "unknown": ["m1", "m2"]}
+    workspace.core.store.first_sight(time.time() - 1_000)
+    assert not workspace.core.store.first_sight(time.time())
+    assert ask(workspace, m1=900, m2=1_100) == {"unfinished": [], "unknown": ["m2"]}
+
+
+def test_the_mark_of_an_earlier_release_says_that_nothing_was_lost(workspace: Workspace) -> None:
+    workspace.core.redis.set("sentinel", "1")
+    assert ask(workspace, m1=10**8) == {"unfinished": [], "unknown": []}
+
+
+def test_an_agent_learns_nothing_of_another_sessions_prompts(app: Flask, workspace: Workspace) -> None:
+    workspace.core.store.first_sight(time.time() - 1_000)
+    take(workspace)
+    assert ask(Workspace(app, "other000", "bob"), m1=5) == {"unfinished": [], "unknown": []}
+
+
+@pytest.mark.parametrize("said", [None, [], {}, {"prompts": ["m1"]}, {"prompts": {f"m{n}": 0 for n in range(1_001)}}])
+def test_a_question_about_prompts_that_makes_no_sense_is_refused(workspace: Workspace, said: object) -> None:
+    assert workspace.call("POST", "/agent/v1/unfinished", json=said).status_code == 400
+
+
+def test_what_is_no_prompt_has_not_to_be_done(workspace: Workspace) -> None:
+    """A user may write anything into the conversation on the disk; the agent is to go on all the same."""
+    assert ask(workspace, **{"a b": 5, "x" * 65: 5, "m1": "old", "m2": True}) == {
+        "unfinished": [],
+        "unknown": ["m1", "m2"],
+    }
 
 
 def tell(workspace: Workspace, **signals: Any) -> Any:

@@ -1,0 +1,30 @@
+-- Take a backup out of the index, after which its files are deleted; unless a session needs it.
+-- KEYS: backups, its session's backups, the backup, the retired, those in use, whether these are known, its session
+-- ARGV: name, now, the set of its user's backups without the user (before, after), keep: "living" its session's newest
+--   where that lives, "any" its session's newest in any case, "" none.
+-- Answers "retired", also when it was before, "gone", "in_use", "newest"; "unknown" when nobody has looked yet which
+-- backups are in use.
+local backups, own, backup, retired, in_use, known, session = unpack(KEYS)
+local name, now, before, after, keep = unpack(ARGV)
+if not redis.call('ZSCORE', backups, name) then
+  return redis.call('ZSCORE', retired, name) and 'retired' or 'gone'
+end
+if redis.call('EXISTS', known) == 0 then return 'unknown' end
+for _, used in ipairs(redis.call('HVALS', in_use)) do if used == name then return 'in_use' end end
+
+-- A teardown deletes the session's files after this backup of them.
+local status, last = unpack(redis.call('HMGET', session, 'status', 'backup'))
+if status == 'terminating' and last == name then return 'in_use' end
+
+local living = status and status ~= 'terminated'
+if keep == 'any' or (keep == 'living' and living) then
+  if redis.call('ZREVRANGE', own, 0, 0)[1] == name then return 'newest' end
+end
+
+local user_id = redis.call('HGET', backup, 'user_id')
+if user_id then redis.call('ZREM', before .. user_id .. after, name) end
+redis.call('ZREM', backups, name)
+redis.call('ZREM', own, name)
+redis.call('DEL', backup)
+redis.call('ZADD', retired, now, name)
+return 'retired'

@@ -1,0 +1,11 @@
+-- Bring what is noted of the backups in use into line with the records of some sessions.
+-- KEYS: those in use. ARGV: the records' key without the uuid, then uuids.
+for i = 2, #ARGV do
+  local name, status = unpack(redis.call('HMGET', ARGV[1] .. ARGV[i], 'restore_from', 'status'))
+  if name and name ~= '' and status ~= 'terminated' then
+    redis.call('HSET', KEYS[1], ARGV[i], name)
+  else
+    redis.call('HDEL', KEYS[1], ARGV[i])
+  end
+end
+return #ARGV - 1

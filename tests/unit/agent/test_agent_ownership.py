@@ -1,0 +1,352 @@
+"""Whose a conversation is, and what of it is still to be done, where the folder is a copy: of another session, or of
+this one as it once was."""
+
+import json
+import shutil
+import threading
+import time
+
+import pytest
+
+from app.agent import state as state_module
+from app.agent.disk import Journal
+from app.agent.documents import documents_from
+from app.agent.standing import Standing
+from app.agent.state import RESTORED, ROLLED_BACK, State
+from app.agent.text import moment
+from tests.model_server import Answer
+from tests.unit.agent.fakes import FakeModel, World, calls, says
+from tests.unit.agent.process import AgentProcess
+
+LONG_AGO = moment(time.time() - 3600)
+
+
+def copy_of(folder, name="copy"):
+    """As a backup and a restore, or an older backup, would."""
+    copied = folder.parent / name
+    shutil.copytree(folder, copied)
+    return copied
+
+
+def folder_in(tmp_path, name="app"):
+    made = tmp_path / name
+    made.mkdir()
+    return made
+
+
+def old_release(folder, *entries, history=(), metadata=None):
+    """What an agent of an earlier release left: before its first turn's end no document said whose it was."""
+    session = folder / ".session"
+    session.mkdir()
+    for name, document in (("history", list(history)), ("context", []), ("metadata", metadata or {})):
+        (session / f"{name}.json").write_text(json.dumps(document))
+    (session / "journal").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    return folder
+
+
+def prompt_entry(id_, text):
+    return {"kind": "prompt", "prompt": {"id": id_, "content": text, "at": LONG_AGO}}
+
+
+def opened(folder, uuid="u1", ask=lambda ages: None, fetch=lambda: None):
+    state = State(folder / ".session", uuid)
+    state.open(fetch, ask)
+    return state
+
+
+def all_ended(ages):
+    return Standing(frozenset())
+
+
+# Whose it is
+
+
+def test_whose_conversation_it_is_stands_on_the_disk_before_the_first_prompt(tmp_path):
+    """So any copy made from now on says so."""
+    opened(tmp_path)
+    assert json.loads((tmp_path / ".session" / "metadata.json").read_text())["uuid"] == "u1"
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_copy_made_during_the_first_turn_does_not_work_on_it(tmp_path, begun):
+    """Restored as another session: its prompts and its turn are the original's."""
+    original = World(folder_in(tmp_path), FakeModel())
+    original.prompt("m1", "one")
+    original.prompt("m2", "two")
+    if begun:
+        original.state.next_turn()
+    folder = copy_of(tmp_path / "app")
+    for _ in range(2):
+        copy = World(folder, FakeModel(), uuid="u2")
+        copy.run()
+        assert copy.model.asked == [] and copy.state.waiting() == 0 and copy.state.unreported() == {}
+        assert copy.contents() == (["one", ""] if begun else [])
+        copy.state.close()
+    original.run()
+    assert len(original.model.asked) == 2
+
+
+def test_a_copy_takes_prompts_that_have_an_id_of_the_originals(tmp_path):
+    """A client may number its prompts. They aren't known, and the answers of before are not theirs."""
+    original = World(folder_in(tmp_path), FakeModel())
+    original.prompt("1", "one")
+    original.run()
+    folder = copy_of(tmp_path / "app")
+    for n, text in enumerate(("another one", "one")):
+        copy = World(folder, FakeModel(says(f"answer {n}")), uuid=f"copy{n}")
+        assert not copy.state.knows("1") and copy.state.outcome("1") is None
+        copy.prompt("1", text)
+        copy.run()
+        assert copy.outcome("1")["response"]["text"] == f"answer {n}"
+        assert copy.outcome("1")["response"]["steps"] == 1
+        copy.state.close()
+        again = World(folder, FakeModel(), uuid=f"copy{n}")
+        assert again.outcome("1")["response"]["text"] == f"answer {n}" and list(again.state.unreported()) == ["1"]
+        again.state.close()
+
+
+@pytest.mark.parametrize("point", range(5))
+def test_a_crash_while_a_copy_is_made_ones_own_changes_nothing(tmp_path, monkeypatch, point):
+    """At no moment does it say that it is ours while something of the original's is open in it."""
+    original = World(folder_in(tmp_path), FakeModel())
+    original.prompt("m1", "one")
+    original.prompt("m2", "two")
+    original.state.next_turn()
+    folder = copy_of(tmp_path / "app")
+    left = [point]
+
+    def breaking(real):
+        def call(*args):
+            if not left[0]:
+                raise OSError(5, "made up")
+            left[0] -= 1
+            return real(*args)
+
+        return call
+
+    monkeypatch.setattr(state_module, "write_document", breaking(state_module.write_document))
+    monkeypatch.setattr(Journal, "clear", breaking(Journal.clear))
+    state = State(folder / ".session", "u2")
+    if point < 3:
+        with pytest.raises(OSError, match="made up"):
+            state.open(lambda: None)
+        assert not state.loaded
+    monkeypatch.undo()
+    copy = World(folder, FakeModel(), uuid="u2")
+    copy.run()
+    assert copy.model.asked == [] and copy.contents() == ["one", ""] and copy.state.unreported() == {}
+
+
+def test_opening_again_after_a_failure_reads_nothing_twice(tmp_path, monkeypatch):
+    world = World(tmp_path, FakeModel())
+    world.prompt("m1", "one")
+    world.run()
+    world.prompt("m2", "two")
+    world.state.close()
+    state = State(tmp_path / ".session", "u1")
+    real = Journal.open
+    monkeypatch.setattr(Journal, "open", lambda journal: (real(journal), journal.missing)[0])
+    with pytest.raises(AttributeError):
+        state.open(lambda: None)
+    monkeypatch.undo()
+    state.open(lambda: None)
+    assert state.history()[1] == 2 and state.waiting() == 1
+    state.accept("m3", "three", limit=10)
+    state.close()
+    assert World(tmp_path, FakeModel()).state.waiting() == 2
+
+
+def test_a_journal_without_its_history_is_nobodys(tmp_path):
+    """It would be read as a part of what the manager has kept, or of nothing."""
+    world = World(tmp_path, FakeModel())
+    world.prompt("m1", "one")
+    world.state.close()
+    (tmp_path / ".session" / "history.json").unlink()
+    assert World(tmp_path, FakeModel(), uuid="u2").state.waiting() == 0
+
+
+# Of an earlier release
+
+
+def test_a_copy_an_earlier_release_made_during_the_first_turn_is_not_ones_own(tmp_path):
+    """Nothing in it says whose it is; the manager waits for none of its prompts, so it isn't ours."""
+    asked = []
+
+    def ask(ages):
+        asked.append(ages)
+        return all_ended(ages)
+
+    entries = (prompt_entry("m1", "one"), prompt_entry("m2", "two"))
+    folder = old_release(folder_in(tmp_path), *entries)
+    state = opened(folder, "u2", ask)
+    assert state.waiting() == 0 and not state.knows("m1")
+    assert list(asked[0]) == ["m1", "m2"] and all(3500 < age < 3700 for age in asked[0].values())
+
+
+def test_a_session_that_was_in_its_first_turn_during_an_upgrade_goes_on(tmp_path):
+    """The manager waits for its prompt: it is ours, whatever the disk says."""
+    folder = old_release(folder_in(tmp_path), prompt_entry("m1", "one"), prompt_entry("m2", "two"))
+    state = opened(folder, "u1", lambda ages: Standing(frozenset({"m2", "m1"})))
+    assert state.waiting() == 2
+    assert json.loads((folder / ".session" / "metadata.json").read_text())["uuid"] == "u1"
+
+
+def test_an_end_an_earlier_release_left_unreported_is_told(tmp_path):
+    history = [
+        {"id": "m1", "role": "user", "content": "one", "at": LONG_AGO},
+        {"id": "m1", "role": "assistant", "content": "x", "at": LONG_AGO, "outcome": {"status": "processed"}},
+    ]
+    folder = old_release(folder_in(tmp_path), history=history)
+    assert list(opened(folder, ask=lambda ages: Standing(frozenset({"m1"}))).unreported()) == ["m1"]
+
+
+def test_without_a_manager_to_ask_what_says_nothing_is_ones_own(tmp_path):
+    """As before: one of an earlier release answers nothing either."""
+    folder = old_release(folder_in(tmp_path), prompt_entry("m1", "one"))
+    assert opened(folder).waiting() == 1
+
+
+def test_where_nothing_was_said_nobody_is_asked_whose_it_is(tmp_path):
+    opened(old_release(folder_in(tmp_path)), ask=lambda ages: pytest.fail("asked"))
+
+
+# Of this session, as it once was
+
+
+def rolled_back(tmp_path):
+    """A copy with a turn that is open, and two prompts behind it."""
+    world = World(folder_in(tmp_path), FakeModel(calls("a")))
+    for n in (1, 2, 3):
+        world.prompt(f"m{n}", f"prompt {n}")
+    world.state.next_turn()
+    world.state.append({"id": "m1", "role": "assistant", "content": "half"})
+    world.state.fold()
+    return copy_of(tmp_path / "app")
+
+
+def test_what_has_ended_since_the_copy_was_made_does_not_run_again(tmp_path):
+    """The turn is ended, the prompt is forgotten, neither is reported: that was done when they ended."""
+    folder = rolled_back(tmp_path)
+    world = World(folder, FakeModel())
+    assert list(world.state.doubtful()) == ["m1", "m2", "m3"]
+    world.state.settle(Standing(frozenset({"m3"})))
+    for again in (False, True):
+        assert world.outcome("m1") == {"status": "failed", "reason": ROLLED_BACK, "code": "rolled_back"}
+        assert [prompt["id"] for prompt in world.state.documents().metadata["queue"]] == ["m3"]
+        assert world.state.unreported() == {} and not world.state.knows("m2")
+        if not again:
+            world.state.close()
+            world = World(folder, FakeModel())
+    world.run()
+    assert [message["content"] for message in world.state.history()[0] if message["role"] == "user"] == [
+        "prompt 1",
+        "prompt 3",
+    ]
+    assert world.outcome("m3")["status"] == "processed"
+
+
+def test_what_the_manager_may_have_forgotten_goes_on(tmp_path):
+    """Its Redis lost its data, and the agent started anew: what was accepted is not lost."""
+    world = World(rolled_back(tmp_path), FakeModel())
+    world.state.settle(Standing(frozenset({"m3"}), frozenset({"m1"})))
+    world.run()
+    assert world.outcome("m1")["status"] == world.outcome("m3")["status"] == "processed"
+    assert not world.state.knows("m2")
+
+
+def test_in_a_copy_the_manager_kept_what_may_have_ended_does_not_run(tmp_path):
+    """It is certain that this is a copy; also after a crash before the manager could be asked."""
+    kept = json.loads(json.dumps(World(rolled_back(tmp_path), FakeModel()).state.documents().as_json()))
+    folder = folder_in(tmp_path, "fresh")
+    opened(folder, fetch=lambda: documents_from(kept)).close()
+    state = opened(folder, fetch=lambda: pytest.fail("fetched twice"))
+    state.settle(Standing(frozenset({"m3"}), frozenset({"m1", "m2"})))
+    assert state.open_turn() is None and [each["id"] for each in state.documents().metadata["queue"]] == ["m3"]
+    assert "restored" not in state.documents().metadata
+
+
+def test_a_prompt_the_manager_brings_again_is_not_doubtful(tmp_path):
+    """It was asked about before, and came in between."""
+    world = World(rolled_back(tmp_path), FakeModel())
+    assert world.state.accept("m2", "prompt 2", limit=10) is False
+    world.state.settle(all_ended({}))
+    assert [prompt["id"] for prompt in world.state.documents().metadata["queue"]] == ["m2"]
+
+
+# With a process
+
+
+def test_a_copy_restored_as_another_user_leaves_the_original_its_turn(agent, model, gateway, tmp_path):
+    """Made while the first turn runs; the original goes on, the copy has nothing to do."""
+    model.script(Answer(text="one two", hold=(held := threading.Event())))
+    agent.start()
+    agent.prompt("m1", "hello")
+    model.wait_for_requests(1)
+    other = folder_in(tmp_path, "other")
+    shutil.copytree(agent.folder, other / "app")
+    copy = AgentProcess(gateway, other, WORKSPACE_UUID="zzzz9999")
+    try:
+        copy.start()
+        assert copy.chat("m2", "remember 2")[1]["response"]["text"] == "2 noted"
+        assert [message["id"] for message in copy.history()] == ["m1", "m1", "m2", "m2"]
+        assert copy.history()[1]["outcome"]["reason"] == RESTORED
+        copy.terminate()
+    finally:
+        held.set()
+        copy.close()
+    assert gateway.outcome("m1")["data"]["response"]["text"] == "one two"
+    assert len(gateway.terminal("m1")) == 1
+    assert len(model.requests) == 2
+
+
+def interrupted(agent, model, *behind):
+    """Killed in the midst of the turn `m1`, with other prompts behind it."""
+    model.script(Answer(text="one two", hold=threading.Event()))
+    agent.start()
+    for id_ in ("m1", *behind):
+        agent.prompt(id_, f"remember {id_}")
+    model.wait_for_requests(1)
+    agent.kill()
+
+
+def test_at_its_start_an_agent_asks_what_is_still_to_be_done(agent, model, gateway):
+    """What has ended is not run again, by itself or when it is put again; what has not is."""
+    interrupted(agent, model, "m2", "m3")
+    gateway.ended |= {"m1", "m2"}
+    agent.start()
+    assert gateway.outcome("m3")["data"]["response"]["text"] == "m3 noted"
+    assert list(gateway.asked[0]) == ["m1", "m2", "m3"]
+    assert len(model.requests) == 2
+    assert agent.prompt("m1", "remember m1")[1]["code"] == "rolled_back"
+    assert agent.prompt("m3", "remember m3")[1]["status"] == "processed"
+    assert gateway.terminal("m1") == gateway.terminal("m2") == []
+
+
+def test_an_agent_waits_for_a_manager_that_can_t_be_asked(agent, model, gateway):
+    """Its answers to prompts meanwhile: those it has are accepted, and a new one is taken behind them."""
+    interrupted(agent, model)
+    gateway.failures["/agent/v1/unfinished"].extend([503] * 100_000)
+    agent.start()
+    assert agent.prompt("m2", "remember 2") == (202, {"id": "m2", "status": "accepted"})
+    assert agent.call("GET", "/activity")[1]["busy"]
+    assert len(model.requests) == 1
+    gateway.failures["/agent/v1/unfinished"].clear()
+    gateway.outcome("m2")
+    assert [event["message_id"] for event in gateway.events if event["type"] == "processed"] == ["m1", "m2"]
+
+
+def test_a_manager_of_an_earlier_release_is_not_asked_again(agent, model, gateway):
+    interrupted(agent, model)
+    gateway.failures["/agent/v1/unfinished"].append(404)
+    agent.start()
+    assert gateway.outcome("m1")["type"] == "processed"
+    assert gateway.asked == []
+
+
+def test_an_agent_that_has_nothing_open_asks_nothing(agent, gateway):
+    """A workspace that wakes for its first prompt waits for one call less."""
+    for _ in range(2):
+        agent.start()
+        agent.chat(f"m{len(gateway.hellos)}", "remember 1")
+        assert agent.terminate() == 0
+    assert gateway.asked == []
