@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from threading import Event
 
-from app.sessions.errors import BackupNotFound, FilesGone, Superseded, WorkspaceConflict
+from app.sessions.errors import BackupIncomplete, BackupNotFound, FilesGone, Superseded, WorkspaceConflict
 from app.sessions.model import Identity
-from workers.runtime.base import BackupSummary, Observation, Snapshot
+from workers.runtime.base import BackupSummary, Check, Observation, Snapshot, never
 
 
 @dataclass
 class FakeWorkspace:
-    """A workspace in memory; `files` are its content by path."""
+    """A workspace in memory; `files` are its content by path, `unreadable` the paths of some that may not be read."""
 
     identity: Identity
     generation: int
@@ -26,6 +26,7 @@ class FakeWorkspace:
     failure: str = ""
     agent: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
+    unreadable: set[str] = field(default_factory=set)
 
 
 class FakeRuntime:
@@ -73,7 +74,7 @@ class FakeRuntime:
         if workspace is None:
             raise FilesGone(uuid)
         ran = workspace.running
-        if not workspace.running:
+        if not ran:
             workspace.running, workspace.failure = True, ""
         self._tell(uuid)
         return ran
@@ -84,7 +85,7 @@ class FakeRuntime:
         if workspace is not None:
             self._stop(uuid, workspace)
 
-    def remove(self, uuid: str, generation: int) -> None:
+    def remove(self, uuid: str, generation: int, *, force: bool = False) -> None:
         self._called("remove", uuid, generation)
         workspace = self._intent(uuid, generation)
         if workspace is not None:
@@ -92,18 +93,35 @@ class FakeRuntime:
             del self.workspaces[uuid]
         self._buried[uuid] = max(generation, self._buried.get(uuid, 0))
 
-    def backup(self, uuid: str, name: str) -> BackupSummary:
+    def backup(self, uuid: str, name: str, *, partial: bool = False, check: Check = never) -> BackupSummary:
         self._called("backup", uuid, 0)
-        if uuid not in self.workspaces:
+        workspace = self.workspaces.get(uuid)
+        if workspace is None:
             raise FilesGone(uuid)
-        files = self.backups[name] = dict(self.workspaces[uuid].files)
+        unreadable = tuple(sorted(workspace.unreadable & workspace.files.keys()))
+        if unreadable and not partial:
+            raise BackupIncomplete(f"Files that may not be read would be missing: {', '.join(unreadable)}.")
+        files = {}
+        for path in sorted(workspace.files.keys() - workspace.unreadable):
+            check()
+            files[path] = workspace.files[path]
+        check()
+        if self.workspaces.get(uuid) is not workspace:
+            raise FilesGone(uuid)
+        self.backups[name] = files
         content = sum(len(each) for each in files.values())
         digest = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
         return BackupSummary(
-            created_at=self._clock(), size=content, files=len(files), content_bytes=content, sha256=digest
+            created_at=self._clock(),
+            size=content,
+            files=len(files),
+            content_bytes=content,
+            sha256=digest,
+            unreadable=unreadable,
+            unreadable_count=len(unreadable),
         )
 
-    def restore(self, identity: Identity, generation: int) -> None:
+    def restore(self, identity: Identity, generation: int, *, check: Check = never) -> None:
         self._called("restore", identity.uuid, generation)
         self._provision(identity, generation)
         workspace, name = self.workspaces[identity.uuid], identity.restore_from
@@ -111,6 +129,9 @@ class FakeRuntime:
             return
         if name not in self.backups:
             raise BackupNotFound(name)
+        for _ in self.backups[name]:
+            check()
+        check()
         workspace.files = dict(self.backups[name])
         workspace.identity = replace(workspace.identity, restore_from="")
         workspace.restored = name

@@ -1,13 +1,14 @@
 """What runs in an archive Job: one backup or restore of the volume that is mounted here, or one download.
 
-    python -m workers.archive_job backup  --files F --url U --name N --identity JSON --at SECONDS
+    python -m workers.archive_job backup  --files F --url U --name N --max-bytes B --max-entries E [--partial]
+                                          --identity JSON --at SECONDS
     python -m workers.archive_job restore --files F --url U --name N --max-bytes B --max-entries E
     python -m workers.archive_job serve   --url U --name N --secret-digest HEX --port P --patience SECONDS
 
 The third hands out one backup (workers/backup_reader.py); the others talk to nobody but the store. The
 outcome is one JSON object in the pod's termination message, where the worker that made the Job reads it:
 `{"summary": {...}}` of a backup, `{}` of the others, `{"error": CODE, "text": ...}` of a failure, whose codes
-are those of `app.sessions.errors`.
+are those of `app.sessions.errors`. SIGTERM breaks a backup or a restore off, which leaves nothing of it.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import signal
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +30,7 @@ from app.sessions.backup_files import BackupFiles
 from app.sessions.backups import read_identity
 from app.sessions.errors import ArchiveError, BackupNotFound, PermanentError, RetryableError, SessionError
 from workers import archive, backup_reader
-from workers.runtime.base import BackupSummary
+from workers.runtime.base import BackupSummary, Check
 
 log = logging.getLogger(__name__)
 
@@ -41,18 +44,27 @@ FAILED = 1
 """The exit status when the outcome is an error."""
 
 KINDS: Mapping[str, type[SessionError]] = {
-    kind.code: kind for kind in (RetryableError, PermanentError, ArchiveError, errors.NoSpace, BackupNotFound)
+    kind.code: kind
+    for kind in (
+        RetryableError,
+        PermanentError,
+        ArchiveError,
+        errors.BackupIncomplete,
+        errors.NoSpace,
+        BackupNotFound,
+    )
 }
 """The errors an archive raises, by the code they travel under."""
 
 
 def outcome_text(outcome: Mapping[str, Any]) -> str:
-    """An outcome as JSON that fits the message: of the names of changed files as many as there is room for."""
+    """An outcome as JSON that fits the message: of the names of changed and unreadable files as many as there is room
+    for."""
     shown = json.loads(json.dumps(outcome))
     while len(text := json.dumps(shown)) > MESSAGE_LIMIT:
-        changed = shown.get("summary", {}).get("changed")
-        if changed:
-            changed.pop()
+        summary = shown.get("summary", {})
+        if names := summary.get("changed") or summary.get("unreadable"):
+            names.pop()
         elif len(shown.get("text", "")) > 1:
             shown["text"] = shown["text"][: len(shown["text"]) // 2]
         else:
@@ -67,7 +79,7 @@ def read_outcome(text: str, name: str) -> BackupSummary | None:
         outcome = json.loads(text)
         if "error" not in outcome:
             summary = outcome.get("summary")
-            return BackupSummary(**{**summary, "changed": tuple(summary["changed"])}) if summary else None
+            return _read_summary(summary) if summary else None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RetryableError(f"The archive Job of {name} came to no end: {text.strip() or 'no word of it'}") from error
     kind = KINDS.get(outcome["error"], RetryableError)
@@ -76,15 +88,37 @@ def read_outcome(text: str, name: str) -> BackupSummary | None:
     raise kind(outcome["text"])
 
 
-def back_up(arguments: argparse.Namespace) -> BackupSummary:
+def _read_summary(summary: Mapping[str, Any]) -> BackupSummary:
+    listed = {name: tuple(summary.get(name, ())) for name in ("changed", "unreadable")}
+    return BackupSummary(**{**summary, **listed})
+
+
+@contextmanager
+def told_to_end() -> Iterator[Check]:
+    """Take SIGTERM, which the first process of a container ignores unless it does, and give what raises after it."""
+    told: list[int] = []
+
+    def check() -> None:
+        if told:
+            raise RetryableError("The archive Job was told to end before it was done.")
+
+    before = signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def back_up(arguments: argparse.Namespace, check: Check) -> BackupSummary:
     """Write the backup. A workspace that never started has nothing on its volume: its backup is empty. A volume
     that holds anything but the folder of files has lost it: that is an error, and no reason to delete the rest."""
     identity = read_identity(json.loads(arguments.identity))
-    files = BackupFiles(arguments.url)
+    terms = archive.Terms(arguments.max_bytes, arguments.max_entries, arguments.partial, check)
+    made = (BackupFiles(arguments.url), arguments.name, identity, arguments.at, terms)
     if arguments.files.is_dir() or not never_used(arguments.files.parent):
-        return archive.write_backup(arguments.files, files, arguments.name, identity, arguments.at)
+        return archive.write_backup(arguments.files, *made)
     with tempfile.TemporaryDirectory() as empty:
-        return archive.write_backup(Path(empty), files, arguments.name, identity, arguments.at)
+        return archive.write_backup(Path(empty), *made)
 
 
 def never_used(volume: Path) -> bool:
@@ -92,10 +126,10 @@ def never_used(volume: Path) -> bool:
     return volume.is_dir() and {each.name for each in volume.iterdir()} <= {"lost+found"}
 
 
-def restore(arguments: argparse.Namespace) -> None:
+def restore(arguments: argparse.Namespace, check: Check) -> None:
     """Put the backup's files into place."""
     limits = (arguments.max_bytes, arguments.max_entries)
-    archive.restore_backup(BackupFiles(arguments.url), arguments.name, arguments.files, *limits)
+    archive.restore_backup(BackupFiles(arguments.url), arguments.name, arguments.files, *limits, check)
 
 
 def serve(arguments: argparse.Namespace) -> None:
@@ -118,13 +152,26 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
             each.add_argument("--patience", type=float, required=True)
             continue
         each.add_argument("--files", type=Path, required=True)
+        # A worker of an earlier release gives a backup no limits.
+        each.add_argument("--max-bytes", type=int, default=sys.maxsize, required=action == "restore")
+        each.add_argument("--max-entries", type=int, default=sys.maxsize, required=action == "restore")
         if action == "backup":
+            each.add_argument("--partial", action="store_true")
             each.add_argument("--identity", required=True)
             each.add_argument("--at", type=float, required=True)
-        else:
-            each.add_argument("--max-bytes", type=int, required=True)
-            each.add_argument("--max-entries", type=int, required=True)
     return parser.parse_args(arguments)
+
+
+def act(order: argparse.Namespace) -> dict[str, Any]:
+    """Do it; the outcome."""
+    if order.action == "serve":
+        serve(order)
+        return {}
+    with told_to_end() as check:
+        if order.action == "backup":
+            return {"summary": asdict(back_up(order, check))}
+        restore(order, check)
+        return {}
 
 
 def main(arguments: list[str], message: Path = MESSAGE) -> int:
@@ -133,11 +180,7 @@ def main(arguments: list[str], message: Path = MESSAGE) -> int:
     order = parsed(arguments)
     status = 0
     try:
-        if order.action == "backup":
-            outcome: dict[str, Any] = {"summary": asdict(back_up(order))}
-        else:
-            serve(order) if order.action == "serve" else restore(order)
-            outcome = {}
+        outcome = act(order)
     except SessionError as error:
         log.error("%s", error)
         outcome, status = {"error": error.code, "text": str(error)}, FAILED

@@ -119,7 +119,7 @@ class Lifecycle:
         except BackupNotFound as error:
             self.fail(record, f"{error} Its files were to come from it: put it back and wake, or delete.")
         except PermanentError as error:
-            self.fail(record, str(error))
+            self.fail(record, str(error), reason_code=error.code)
         except AWAY:
             self._untry(record, "tries", record.tries)
             raise

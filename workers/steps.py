@@ -65,9 +65,11 @@ class Steps:
         """Make a backup of the files as they are; a deletion that wants none breaks it off."""
         if record.status in GONE and not record.delete_backup:
             return
-        backup = self._write_backup(record, self._check(record, _forced))
-        done = ("backup", {"status": "done", "name": backup.name})
-        self._store.change(record.uuid, self._clock(), backup=backup.name, event=done)
+        backup = self._write_backup(record, self._check(record, _forced), partial=True)
+        missing = {} if backup.complete else {"unreadable": list(backup.unreadable)}
+        done = ("backup", {"status": "done", "name": backup.name, **missing})
+        incomplete = not backup.complete
+        self._store.change(record.uuid, self._clock(), backup=backup.name, backup_incomplete=incomplete, event=done)
 
     def _bring_up(self, record: Record) -> None:
         # The first time it was taken, should this be a repeated task.
@@ -122,7 +124,7 @@ class Steps:
             if record.delete_backup:
                 self._update(record, backup=self._last_backup(record), backup_generation=record.generation)
             self._update(record, event=("phase", {"phase": "deleting", "ms": self._since(record)}))
-            self._runtime.remove(record.uuid, record.generation)
+            self._runtime.remove(record.uuid, record.generation, force=not record.delete_backup)
             self._store.defer(keys.BACKUP_REQUESTS, record.uuid, 0.0)
             self._keep_conversation(record)
             self._update(record, to=Status.TERMINATED, settle=True, replicas=0, pod_name="")
@@ -132,7 +134,7 @@ class Steps:
         """See to it that the session has its volume, with the files it was to begin with."""
         if record.restore_from:
             # Whoever supersedes this needs the files as well, unless it is a deletion.
-            self._runtime.restore(record.identity, record.generation)
+            self._runtime.restore(record.identity, record.generation, check=self._check(record, _gone))
             self._store.change(
                 record.uuid,
                 self._clock(),
@@ -190,15 +192,14 @@ class Steps:
         if not record.provisioned:
             return ""
         try:
-            return self._write_backup(record, self._check(record, _newer)).name
+            return self._write_backup(record, self._check(record, _newer), partial=record.delete_partial).name
         except FilesGone:
             newest = self._core.backups.newest_of(record.uuid)
             return newest.name if newest else ""
 
-    def _write_backup(self, record: Record, check: Callable[[], None]) -> Backup:
+    def _write_backup(self, record: Record, check: Callable[[], None], *, partial: bool) -> Backup:
         name = self._free_name(record.uuid)
-        check()
-        summary = self._runtime.backup(record.uuid, name)
+        summary = self._runtime.backup(record.uuid, name, partial=partial, check=check)
         backup = Backup(
             name=name,
             uuid=record.uuid,
@@ -211,6 +212,8 @@ class Steps:
             verified=True,
             origin=record.identity,
             changed=summary.changed,
+            unreadable=summary.unreadable,
+            complete=not summary.unreadable_count,
         )
         self._core.backups.add(backup)
         self._core.fleet.count("backups")

@@ -104,4 +104,6 @@ def shown(backup: Backup) -> dict[str, Any]:
         "created_at": iso(backup.created_at),
         "verified": backup.verified,
         "changed": list(backup.changed),
+        "complete": backup.complete,
+        "unreadable": list(backup.unreadable),
     }

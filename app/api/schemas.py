@@ -333,12 +333,20 @@ class BackupSchema(Schema):
     user_id = fields.String(required=True)
     size = fields.Integer(required=True, metadata={"description": "bytes of the zip"})
     files = fields.Integer(required=True)
-    content_bytes = fields.Integer(required=True, metadata={"description": "bytes of the files in it"})
+    content_bytes = fields.Integer(
+        required=True, metadata={"description": "bytes of the files in it, without the holes of sparse ones"}
+    )
     sha256 = fields.String(required=True)
     created_at = time_field(required=True)
     verified = fields.Boolean(required=True)
     changed = fields.List(
         fields.String(), required=True, metadata={"description": "some of the files that changed while they were read"}
+    )
+    complete = fields.Boolean(
+        required=True, metadata={"description": "false when it lacks files that might not be read"}
+    )
+    unreadable = fields.List(
+        fields.String(), required=True, metadata={"description": "some of the files and folders it lacks"}
     )
 
 

@@ -24,7 +24,7 @@ from app.api.schemas import (
 from app.api.security import check_listing, check_session, check_user, visible_backup, visible_session
 from app.api.streams import event_stream
 from app.problems import Problem, to_problem
-from app.sessions.errors import Superseded
+from app.sessions.errors import BackupIncomplete, Superseded
 from app.sessions.model import Record, Status, iso
 from app.sessions.service import NewSession
 
@@ -142,7 +142,7 @@ def delete(query: dict[str, str], uuid: str) -> Response:
     asked = core().sessions.delete(uuid, backup=backup, partial=partial, request_id=request_id())
     record = wait_for(asked, settled_gone, core().settings.wait_default)
     if record.status is Status.FAILED:
-        raise Problem(409, "teardown_failed", record.reason or "The session could not be deleted.")
+        raise Problem(409, _teardown_code(record), record.reason or "The session could not be deleted.")
     gone = record.status is Status.TERMINATED
     message = DELETED if gone else "Session is being deleted"
     body = {
@@ -162,6 +162,11 @@ def events(uuid: str) -> Response:
     """Follow a session's events; `Last-Event-ID` resumes after the one it names."""
     check_session(uuid)
     return event_stream(uuid)
+
+
+def _teardown_code(record: Record) -> str:
+    """The code of a deletion that failed: files that can't be read have one of their own, as there is a way on."""
+    return record.reason_code if record.reason_code == BackupIncomplete.code else "teardown_failed"
 
 
 def settled_up(record: Record) -> bool:

@@ -5,7 +5,8 @@ gets its final name last; deleting takes the sidecar first. So a worker killed a
 half of a backup that passes for a whole one, only leftovers that `sweep_parts` removes.
 
 The store is any fsspec URL. Local files are also synced to the disk, the folder included, so that
-what was verified is still there after the power failed.
+what was verified is still there after the power failed; and a writer holds a lock on its temporary ones, which ends
+with it, so that the sweep knows what nobody writes any more.
 """
 
 from __future__ import annotations
@@ -49,6 +50,10 @@ SIDECAR_SUFFIX = ".json"
 LOCK_NAME = ".publishing"
 LOCK_TRIES, LOCK_PAUSE = 200, 0.05
 """For 10 s, in seconds between two tries: a rename and a sync take milliseconds."""
+
+CREATE_TRIES = 5
+LOCKLESS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
+"""What flock(2) says on a file system without locks."""
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 HOPELESS = frozenset(
@@ -163,25 +168,26 @@ class BackupFiles:
             self._sync_root()
 
     def sweep_parts(self, older_than: float) -> int:
-        """Remove what killed workers left and was last written before `older_than` (seconds since the
-        epoch): temporary files, and zips that never got their sidecar. Returns how many.
+        """Remove what killed workers left: temporary files that nobody holds, where the store can tell, else those last
+        written before `older_than` (seconds since the epoch); and zips as old as that which never got their sidecar.
+        Returns how many.
 
         Choose a moment longer ago than a backup may take, or a running one loses its file.
         """
         present = set(self._names())
         lone = {name for name in present if NAME_PATTERN.fullmatch(name) and name + SIDECAR_SUFFIX not in present}
-        removed = 0
-        for name in sorted(lone | {name for name in present if PART_PATTERN.fullmatch(name)}):
-            path = f"{self._root}/{name}"
-            with self._reading(name):
-                try:
-                    abandoned = self._fs.modified(path).timestamp() < older_than
-                except FileNotFoundError:
-                    continue
-                if abandoned:
-                    self._remove(path)
-                    removed += 1
-        return removed
+        parts = {name for name in present if PART_PATTERN.fullmatch(name)}
+        return sum(self._sweep(name, name in parts, older_than) for name in sorted(lone | parts))
+
+    def _sweep(self, name: str, part: bool, older_than: float) -> bool:
+        path = f"{self._root}/{name}"
+        with self._reading(name), suppress(FileNotFoundError):
+            if self._local and part and (removed := _remove_unheld(path)) is not None:
+                return removed
+            if self._fs.modified(path).timestamp() < older_than:
+                self._remove(path)
+                return True
+        return False
 
     def _path(self, name: str) -> str:
         if not NAME_PATTERN.fullmatch(name):
@@ -225,6 +231,11 @@ class BackupFiles:
         if self._local:
             os.chmod(path, 0o600)
         return stream
+
+    def _hold(self, path: str) -> int | None:
+        """A descriptor by which a file of ours is held until it is closed, None where the store has no such locks.
+        `FileNotFoundError` when a sweep was faster."""
+        return _locked(path) if self._local else None
 
     def _finish(self, stream: BinaryIO) -> None:
         """Close what was written; a local file is on the disk afterwards."""
@@ -273,8 +284,9 @@ class NewBackup:
         suffix = f".part-{secrets.token_hex(8)}"
         self._part = f"{files._root}/.{name}{suffix}"
         self._sidecar_part = f"{files._root}/.{name}{SIDECAR_SUFFIX}{suffix}"
+        self._held: list[int] = []
         with self._errors():
-            self._stream: BinaryIO | None = files._create(self._part)
+            self._stream: BinaryIO | None = self._create(self._part)
 
     def write(self, chunk: bytes) -> None:
         """Append to the zip."""
@@ -306,7 +318,7 @@ class NewBackup:
             if self._stream is not None:
                 files._finish(self._stream)
                 self._stream = None
-            stream = files._create(self._sidecar_part)
+            stream = self._create(self._sidecar_part)
             try:
                 stream.write(json.dumps(sidecar, indent=1, sort_keys=True).encode())
                 files._finish(stream)
@@ -333,6 +345,26 @@ class NewBackup:
                 self._files._remove(part)
             except self._files._failures as error:
                 log.warning("a leftover of %s stays until the next sweep: %s", self.name, type(error).__name__)
+        while self._held:
+            os.close(self._held.pop())
+
+    def _create(self, path: str) -> BinaryIO:
+        """A new file, held until `close`. A sweep can take one only between its creation and its lock."""
+        for _ in range(CREATE_TRIES):
+            stream = self._files._create(path)
+            try:
+                held = self._files._hold(path)
+            except (FileNotFoundError, BlockingIOError):
+                stream.close()
+                time.sleep(LOCK_PAUSE)
+                continue
+            except BaseException:
+                stream.close()
+                raise
+            if held is not None:
+                self._held.append(held)
+            return stream
+        raise RetryableError(f"{self.name} could not be begun: its file is taken away again and again.")
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -344,6 +376,39 @@ class NewBackup:
                 "again. The session and every older backup are untouched."
             )
             raise file_error(error, f"{self.name} could not be written", full) from error
+
+
+def _locked(path: str) -> int | None:
+    """A descriptor that holds an existing file, None where its file system has no locks. Closing it lets go; so does
+    the holder's death. `BlockingIOError` when someone else holds it, `FileNotFoundError` when it is gone."""
+    lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(lock), os.stat(path)):
+            raise FileNotFoundError(path)
+    except OSError as error:
+        os.close(lock)
+        if error.errno in LOCKLESS:
+            return None
+        raise
+    return lock
+
+
+def _remove_unheld(path: str) -> bool | None:
+    """Remove a file that nobody holds: whether it was; None when that can't be told."""
+    try:
+        lock = _locked(path)
+    except BlockingIOError:
+        return False
+    except PermissionError:
+        return None
+    if lock is None:
+        return None
+    try:
+        os.unlink(path)
+    finally:
+        os.close(lock)
+    return True
 
 
 @contextmanager

@@ -29,7 +29,8 @@ log = logging.getLogger(__name__)
 class Backup:
     """One verified backup. `created_at` is seconds since the epoch, `size` bytes of the zip,
     `content_bytes` of the files in it, `files` counts files and links, `changed` names some of the
-    files that changed while they were read. `origin` is the session as it was."""
+    files that changed while they were read. A backup that is not `complete` lacks files that might not be read, of
+    which `unreadable` names some. `origin` is the session as it was."""
 
     name: str
     uuid: str
@@ -42,10 +43,13 @@ class Backup:
     verified: bool
     origin: Identity
     changed: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
+    complete: bool = True
 
     @classmethod
     def from_sidecar(cls, sidecar: Mapping[str, Any]) -> Backup:
-        """The backup a sidecar describes; `ArchiveError` when the description is not whole."""
+        """The backup a sidecar describes; `ArchiveError` when the description is not whole. One of an earlier release
+        is complete: a file that might not be read failed it."""
         try:
             return cls(
                 name=str(sidecar["name"]),
@@ -59,12 +63,15 @@ class Backup:
                 verified=bool(sidecar["verified"]),
                 origin=read_identity(sidecar["identity"]),
                 changed=tuple(str(path) for path in sidecar.get("changed", ())),
+                unreadable=tuple(str(path) for path in sidecar.get("unreadable", ())),
+                complete=bool(sidecar.get("complete", True)),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ArchiveError(f"The sidecar of {sidecar.get('name', 'a backup')} is incomplete.") from error
 
     def to_hash(self) -> dict[str, str]:
-        """The Redis hash: numbers as text, the flag as 0 or 1, the rest as JSON."""
+        """The Redis hash: numbers as text, flags as 0 or 1, the rest as JSON. What a complete one lacks is left out."""
+        lacking = {} if self.complete else {"complete": "0", "unreadable": json.dumps(self.unreadable)}
         return {
             "name": self.name,
             "uuid": self.uuid,
@@ -77,6 +84,7 @@ class Backup:
             "verified": "1" if self.verified else "0",
             "identity": json.dumps(identity_fields(self.origin), sort_keys=True),
             "changed": json.dumps(self.changed),
+            **lacking,
         }
 
     @classmethod
@@ -86,6 +94,8 @@ class Backup:
         values["identity"] = json.loads(hashed["identity"])
         values["changed"] = json.loads(hashed["changed"])
         values["verified"] = hashed["verified"] == "1"
+        values["complete"] = hashed.get("complete", "1") == "1"
+        values["unreadable"] = json.loads(hashed.get("unreadable", "[]"))
         return cls.from_sidecar(values)
 
 

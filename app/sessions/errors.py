@@ -178,6 +178,12 @@ class ArchiveError(PermanentError):
     code = "archive_error"
 
 
+class BackupIncomplete(PermanentError):
+    """Files that may not be read would be missing from a backup that has to be whole; none was made."""
+
+    code = "backup_incomplete"
+
+
 class NoSpace(ArchiveError):
     """The disk is full; nothing was replaced or deleted."""
 

@@ -142,6 +142,8 @@ class Identity:
 class Record(Identity):
     """A session as Redis holds it (hash `session:{uuid}`). Times are seconds since the epoch, 0 for none.
 
+    `backup` is its last one, `backup_incomplete` whether files that can't be read are missing there.
+    `reason` is why it failed, `reason_code` the same for programs where there is one (app/sessions/errors.py).
     `generation` counts intents; `settled` is the last generation that was carried out;
     `task` is the one that carries out the current intent; `provisioned` whether its volume was ever
     there. `phases` are milliseconds since the request that started the workspace, in the order of `PHASES`.
@@ -162,6 +164,7 @@ class Record(Identity):
 
     status: Status
     reason: str = ""
+    reason_code: str = ""
     generation: int = 1
     settled: int = 0
     task: str = ""
@@ -175,6 +178,7 @@ class Record(Identity):
     delete_backup: bool = True
     delete_partial: bool = False
     backup: str = ""
+    backup_incomplete: bool = False
     backup_generation: int = 0
     tries: int = 0
     lease: int = 0
@@ -245,6 +249,7 @@ CODECS: Mapping[str, Codec] = {
     "restore_from": _TEXT,
     "status": _STATUS,
     "reason": _TEXT,
+    "reason_code": _TEXT,
     "generation": _COUNT,
     "settled": _COUNT,
     "task": _TEXT,
@@ -258,6 +263,7 @@ CODECS: Mapping[str, Codec] = {
     "delete_backup": _FLAG,
     "delete_partial": _FLAG,
     "backup": _TEXT,
+    "backup_incomplete": _FLAG,
     "backup_generation": _COUNT,
     "tries": _COUNT,
     "lease": _COUNT,

@@ -296,6 +296,7 @@ def intent(to: Status, *, task: str, noop: Collection[Status], due: float, reque
         "request_id": request_id,
         "clear_phases": True,
         "reason": "",
+        "reason_code": "",
         "started_at": 0.0,
     }
 

@@ -7,14 +7,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import fsspec
 import pytest
 
-from app.sessions.backup_files import NAME_PATTERN, BackupFiles, NewBackup, backup_name
+from app.sessions.backup_files import NAME_PATTERN, BackupFiles, NewBackup, _locked, backup_name
 from app.sessions.errors import ArchiveError, BackupNotFound, InvalidRequest, NoSpace, PermanentError, RetryableError
 
 NAME = "app-abcd1234-20251120-080000.zip"
@@ -153,11 +153,84 @@ def test_what_killed_workers_left_is_swept_and_the_rest_stays(local: BackupFiles
     (tmp_path / "unrelated").write_bytes(b"not ours")
     left = [path for path in parts(tmp_path) if path.startswith(f".{OTHER}.part-")]
     assert len(left) == 1
-    assert local.sweep_parts(time.time() - 3600) == 0
-    for name in [*left, OTHER, "unrelated", NAME]:
+    assert local.sweep_parts(time.time() - 3600) == 1
+    assert parts(tmp_path) == sorted([NAME, NAME + ".json", OTHER, "unrelated"])
+    for name in [OTHER, "unrelated", NAME]:
         os.utime(tmp_path / name, (1, 1))
-    assert local.sweep_parts(time.time() - 3600) == 2
+    assert local.sweep_parts(time.time() - 3600) == 1
     assert parts(tmp_path) == sorted([NAME, NAME + ".json", "unrelated"])
+
+
+class SweptFiles(BackupFiles):
+    """A store that is swept again and again while a backup is written, and `interruption` is called once before its
+    writer has locked its file."""
+
+    interruption: Callable[[], object] | None = None
+
+    def sweep(self) -> int:
+        return self.sweep_parts(time.time() + 3600)
+
+    def _hold(self, path: str) -> int | None:
+        interruption, self.interruption = self.interruption, None
+        if interruption:
+            interruption()
+        return super()._hold(path)
+
+    def _move(self, source: str, target: str) -> None:
+        os.utime(source, (1, 1))
+        self.sweep_parts(0.0)
+        super()._move(source, target)
+
+
+def test_what_somebody_writes_is_not_swept(tmp_path: Path) -> None:
+    """However long ago he last did: a store of this machine tells by a lock, which ends with its holder."""
+    swept = SweptFiles(f"file://{tmp_path}")
+    with swept.writing(NAME) as part:
+        part.write(b"zip")
+        assert swept.sweep() == 0
+        with part.read_back() as stored:
+            assert swept.sweep() == 0
+            assert stored.read() == b"zip"
+        part.commit(SIDECAR)
+    assert swept.names() == [NAME]
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_sweep_in_the_moment_before_the_lock_costs_nothing(tmp_path: Path, held: bool) -> None:
+    """The file was taken away, or is about to be: another is begun."""
+    swept = SweptFiles(f"file://{tmp_path}")
+
+    def take() -> None:
+        if held:
+            (path,) = tmp_path.glob(".app-*")
+            lock = _locked(str(path))
+            assert lock is not None
+            swept.interruption = lambda: (path.unlink(), os.close(lock))
+            raise BlockingIOError
+        assert swept.sweep() == 1
+
+    swept.interruption = take
+    with swept.writing(NAME) as part:
+        part.write(b"zip")
+        part.commit(SIDECAR)
+    with swept.open(NAME) as stored:
+        assert stored.read() == b"zip"
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_where_there_are_no_locks_age_tells(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int) -> None:
+    """As on some network file systems."""
+
+    def refused(file: int, how: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    local = SweptFiles(f"file://{tmp_path}")
+    part = local.writing(NAME)
+    monkeypatch.setattr("app.sessions.backup_files.fcntl.flock", refused)
+    with part as new:
+        new.write(b"zip")
+        assert local.sweep_parts(time.time() - 3600) == 0
+        assert local.sweep() == 1
 
 
 def test_local_backups_are_for_the_service_alone(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_the_backup_job() -> None:
                 "spec": {
                     "automountServiceAccountToken": False,
                     "enableServiceLinks": False,
-                    "terminationGracePeriodSeconds": 1,
+                    "terminationGracePeriodSeconds": 20,
                     "restartPolicy": "Never",
                     "serviceAccountName": "default",
                     "affinity": {"nodeAffinity": required},
@@ -52,6 +52,7 @@ def test_the_backup_job() -> None:
                             "args": [
                                 "backup",
                                 *("--name", name, "--url", "file:///backups", "--files", "/workspace/app"),
+                                *("--max-bytes", "21474836480", "--max-entries", "2000000"),
                                 *("--identity", IDENTITY_TEXT, "--at", "12.500"),
                             ],
                             "resources": {
@@ -76,6 +77,12 @@ def test_the_backup_job() -> None:
             },
         },
     }
+
+
+def test_a_partial_backup_is_asked_for() -> None:
+    """Only where it may be one."""
+    job = job_objects.archive_job("backup", ADA, "app-abcd1234-20260101-000000.zip", 0.0, CHOICES, partial=True)
+    assert job["spec"]["template"]["spec"]["containers"][0]["args"][-1] == "--partial"
 
 
 def test_the_reader_job() -> None:

@@ -285,14 +285,14 @@ def test_the_end_of_a_backup_resumes_the_teardown_that_waited(
     world.sessions.request_backup(uuid)
     back_up = world.runtime.backup
 
-    def overtaken(uuid: str, name: str) -> BackupSummary:
+    def overtaken(uuid: str, name: str, **terms: Any) -> BackupSummary:
         monkeypatch.setattr(world.runtime, "backup", back_up)
         world.sessions.delete(uuid)
         assert world.work() == [queue.TEARDOWN]
         assert world.runtime.observe(uuid) is not None
         if ends_with:
             raise ends_with
-        return back_up(uuid, name)
+        return back_up(uuid, name, **terms)
 
     monkeypatch.setattr(world.runtime, "backup", overtaken)
     with suppress(RetryableError):
@@ -555,7 +555,7 @@ def test_what_another_worker_at_the_same_intent_ended_otherwise_stays_as_it_is(w
     generation = world.sessions.delete(uuid).generation
     removed = world.runtime.remove
 
-    def overtaken(uuid: str, generation: int) -> None:
+    def overtaken(uuid: str, generation: int, *, force: bool = False) -> None:
         removed(uuid, generation)
         world.lifecycle.fail(world.get(uuid), "It was given up.")
 

@@ -4,6 +4,7 @@ tested together.
 """
 
 from workers.archive.restore import restore_backup
+from workers.archive.terms import Terms
 from workers.archive.write import write_backup
 
-__all__ = ["restore_backup", "write_backup"]
+__all__ = ["Terms", "restore_backup", "write_backup"]

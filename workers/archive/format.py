@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-FORMAT_VERSION = 1
+FIRST_VERSION, FORMAT_VERSION = 1, 2
+"""Since 2 an entry may hold the data of a sparse file. A backup says the first that is enough for it."""
+
 BLOCK = 1 << 20
 """Bytes read or written at once: 1 MiB keeps memory flat and the calls few."""
 

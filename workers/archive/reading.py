@@ -16,6 +16,7 @@ from typing import BinaryIO
 from isal import isal_zlib
 
 from workers.archive.format import BLOCK
+from workers.runtime.base import Check
 
 LOCAL_HEADER = struct.Struct("<4s22xHH")
 LOCAL_SIGNATURE = b"PK\x03\x04"
@@ -33,18 +34,19 @@ UNREADABLE: tuple[type[Exception], ...] = (
 """What a damaged or hostile zip makes the readers raise."""
 
 
-def digest_of(stream: BinaryIO) -> tuple[str, int]:
+def digest_of(stream: BinaryIO, check: Check) -> tuple[str, int]:
     """The SHA-256 (hex) and the length of all a stream holds."""
     digest = hashlib.sha256()
     length = 0
     stream.seek(0)
     while block := stream.read(BLOCK):
+        check()
         digest.update(block)
         length += len(block)
     return digest.hexdigest(), length
 
 
-def entry_content(stored: BinaryIO, info: zipfile.ZipInfo) -> Iterator[bytes]:
+def entry_content(stored: BinaryIO, info: zipfile.ZipInfo, check: Check) -> Iterator[bytes]:
     """The content of an entry in blocks of at most `BLOCK` bytes, never more than the directory says.
 
     One of `UNREADABLE` when its name, its length or its CRC is not what the directory says: only
@@ -59,6 +61,7 @@ def entry_content(stored: BinaryIO, info: zipfile.ZipInfo) -> Iterator[bytes]:
     packed = _packed(stored, info.compress_size)
     crc = length = 0
     for block in packed if info.compress_type == zipfile.ZIP_STORED else _inflated(packed):
+        check()
         crc = isal_zlib.crc32(block, crc)
         length += len(block)
         if length > info.file_size:

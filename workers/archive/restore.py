@@ -14,9 +14,10 @@ import re
 import stat
 import tempfile
 import zipfile
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from io import FileIO
 from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,6 +28,7 @@ from workers.archive.format import (
     BLOCK,
     DRIVE,
     FOLDER_FLAGS,
+    FORMAT_VERSION,
     entry_time,
     folder_below,
     make_folder,
@@ -35,6 +37,8 @@ from workers.archive.format import (
     stays_inside,
 )
 from workers.archive.reading import UNREADABLE, digest_of, entry_content
+from workers.archive.sparse import Layout, read_layouts, spread
+from workers.runtime.base import Check, never
 from workers.trees import delete_tree
 
 log = logging.getLogger(__name__)
@@ -54,12 +58,14 @@ UNSAFE = re.compile(r"[\\\0]")
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing to create. `kind` is one of `stat`'s file types, `path` relative to the root."""
+    """One thing to create. `kind` is one of `stat`'s file types, `path` relative to the root, `layout` that of a
+    sparse file."""
 
     info: zipfile.ZipInfo
     path: str
     kind: int
     mode: int
+    layout: Layout | None = None
 
     @property
     def parent(self) -> str:
@@ -70,24 +76,28 @@ class Entry:
         return self.path.rpartition("/")[2]
 
 
-def restore_backup(files: BackupFiles, name: str, target: Path, max_bytes: int, max_entries: int) -> None:
+def restore_backup(
+    files: BackupFiles, name: str, target: Path, max_bytes: int, max_entries: int, check: Check = never
+) -> None:
     """Replace the folder `target` by what the backup holds, all or nothing.
 
     Files belong to the running user. Raises `BackupNotFound`; `ArchiveError` when the zip is damaged,
     holds anything that could leave the target, or is beyond the limits; `NoSpace`; `PermanentError`
     when the folder around the target is missing; `RetryableError` when another run is at it or the
-    store can't be reached. After any of them the target is as it was.
+    store can't be reached; and what `check` does. After any of them the target is as it was.
     """
     sidecar = files.sidecar(name)
     with _alone(target.parent), _failing(name), closing(files.open(name)) as stored:
         _clear_leftovers(target)
-        _check_digest(stored, sidecar)
-        entries = _plan(stored, set(sidecar.get("outward_links", ())), max_bytes, max_entries)
+        _check_digest(stored, sidecar, check)
+        _check_version(sidecar)
+        entries = _plan(stored, Vouched.of(sidecar), max_bytes, max_entries, check)
         work = Path(tempfile.mkdtemp(prefix=WORK_PREFIX, dir=target.parent))
         try:
             (work / NEW).mkdir(mode=_mode_of(target))
-            _extract(stored, entries, work / NEW)
+            _extract(stored, entries, work / NEW, check)
             os.sync()
+            check()
             _swap(work, target)
         finally:
             _discard(work)
@@ -96,15 +106,34 @@ def restore_backup(files: BackupFiles, name: str, target: Path, max_bytes: int, 
 # Checks: all that can be known before a byte is extracted.
 
 
-def _check_digest(stored: BinaryIO, sidecar: dict[str, Any]) -> None:
-    if digest_of(stored) != (sidecar.get("sha256"), sidecar.get("size")):
+@dataclass(frozen=True)
+class Vouched:
+    """What the sidecar says of the entries, where no workspace can write: the names of the links that the user's own
+    workspace had leading outside, as a virtual environment's to its interpreter does, and the sparse files'
+    layouts by name."""
+
+    outward: Set[str]
+    layouts: Mapping[str, Layout]
+
+    @classmethod
+    def of(cls, sidecar: dict[str, Any]) -> Vouched:
+        return cls(frozenset(sidecar.get("outward_links", ())), read_layouts(sidecar))
+
+
+def _check_version(sidecar: dict[str, Any]) -> None:
+    versions = sidecar.get("versions")
+    if isinstance(versions, dict) and versions.get("archive", 0) > FORMAT_VERSION:
+        raise ArchiveError(f"{sidecar['name']} was made by a later release, which is needed to restore it.")
+
+
+def _check_digest(stored: BinaryIO, sidecar: dict[str, Any], check: Check) -> None:
+    if digest_of(stored, check) != (sidecar.get("sha256"), sidecar.get("size")):
         raise ArchiveError(f"{sidecar['name']} is damaged: it is not what was verified when it was made.")
 
 
-def _plan(stored: BinaryIO, outward: Set[str], max_bytes: int, max_entries: int) -> list[Entry]:
-    """The entries to create, once none of them can do harm. `outward` are the names of the links that
-    the user's own workspace had leading outside, as a virtual environment's to its interpreter does:
-    the sidecar lists them, where no workspace can write. Any other such link is refused."""
+def _plan(stored: BinaryIO, vouched: Vouched, max_bytes: int, max_entries: int, check: Check) -> list[Entry]:
+    """The entries to create, once none of them can do harm. A link that leads outside and isn't vouched for is
+    refused."""
     with zipfile.ZipFile(stored) as archive:
         infos = archive.infolist()
     if len(infos) > max_entries:
@@ -112,20 +141,21 @@ def _plan(stored: BinaryIO, outward: Set[str], max_bytes: int, max_entries: int)
     total = sum(info.file_size for info in infos)
     if total > max_bytes:
         raise ArchiveError(f"The backup's files have {total} bytes; at most {max_bytes} are restored.")
-    entries = [_entry(info) for info in infos]
+    entries = [_entry(info, vouched.layouts) for info in infos]
     kinds: dict[str, int] = {}
     for entry in entries:
         if entry.path in kinds:
             raise _refused(entry.info, "it is there twice")
         kinds[entry.path] = entry.kind
     for entry in entries:
+        check()
         _check_parents(entry, kinds)
         if entry.kind == stat.S_IFLNK:
-            _check_link(entry, _link_target(stored, entry), outward)
+            _check_link(entry, _link_target(stored, entry), vouched.outward)
     return entries
 
 
-def _entry(info: zipfile.ZipInfo) -> Entry:
+def _entry(info: zipfile.ZipInfo, layouts: Mapping[str, Layout]) -> Entry:
     name = info.orig_filename
     if UNSAFE.search(name) or DRIVE.match(name) or name.startswith("/"):
         raise _refused(info, "its name is not a relative path")
@@ -141,8 +171,11 @@ def _entry(info: zipfile.ZipInfo) -> Entry:
         raise _refused(info, "it is neither file, folder nor link")
     if kind != stat.S_IFREG and info.file_size > (LONGEST_LINK if kind == stat.S_IFLNK else 0):
         raise _refused(info, "it is too long for what it is")
+    layout = layouts.get(name)
+    if layout is not None and (kind != stat.S_IFREG or layout.stored != info.file_size):
+        raise _refused(info, "its data is not what the sidecar says")
     permissions = mode & 0o777 if stat.S_IFMT(mode) else (0o755 if is_folder else 0o644)
-    return Entry(info, original_path(plain), kind, permissions)
+    return Entry(info, original_path(plain), kind, permissions, layout)
 
 
 def _check_parents(entry: Entry, kinds: dict[str, int]) -> None:
@@ -161,7 +194,7 @@ def _check_link(entry: Entry, target: bytes, outward: Set[str]) -> None:
 
 
 def _link_target(stored: BinaryIO, entry: Entry) -> bytes:
-    return b"".join(entry_content(stored, entry.info))
+    return b"".join(entry_content(stored, entry.info, never))
 
 
 def _refused(info: zipfile.ZipInfo, why: str) -> ArchiveError:
@@ -171,16 +204,18 @@ def _refused(info: zipfile.ZipInfo, why: str) -> ArchiveError:
 # Extraction.
 
 
-def _extract(stored: BinaryIO, entries: list[Entry], new: Path) -> None:
+def _extract(stored: BinaryIO, entries: list[Entry], new: Path, check: Check) -> None:
     root = os.open(new, FOLDER_FLAGS)
     try:
         for parent, group in groupby(entries, key=lambda entry: entry.parent):
             with folder_below(root, parent, create=True) as folder:
                 for entry in group:
-                    _place(stored, entry, folder)
+                    check()
+                    _place(stored, entry, folder, check)
         # Last and from the deepest up: creating in a folder moves its time and needs its write permission.
         folders = [entry for entry in entries if entry.kind == stat.S_IFDIR]
         for entry in sorted(folders, key=lambda entry: entry.path.count("/"), reverse=True):
+            check()
             with folder_below(root, entry.parent) as folder:
                 os.chmod(entry.name, entry.mode, dir_fd=folder)
                 _set_time(entry, folder)
@@ -188,34 +223,38 @@ def _extract(stored: BinaryIO, entries: list[Entry], new: Path) -> None:
         os.close(root)
 
 
-def _place(stored: BinaryIO, entry: Entry, folder: int) -> None:
+def _place(stored: BinaryIO, entry: Entry, folder: int, check: Check) -> None:
     if entry.kind == stat.S_IFDIR:
         make_folder(entry.name, folder)
     elif entry.kind == stat.S_IFLNK:
         os.symlink(os.fsdecode(_link_target(stored, entry)), entry.name, dir_fd=folder)
         _set_time(entry, folder)
     else:
-        _place_file(stored, entry, folder)
+        _place_file(stored, entry, folder, check)
 
 
-def _place_file(stored: BinaryIO, entry: Entry, folder: int) -> None:
+def _place_file(stored: BinaryIO, entry: Entry, folder: int, check: Check) -> None:
     """Write one file; blocks of zeros become holes, as large images and databases have many."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with open(os.open(entry.name, flags, 0o600, dir_fd=folder), "wb", buffering=0) as file:
-        for block in entry_content(stored, entry.info):
-            if block == ZEROS:
-                file.seek(BLOCK, os.SEEK_CUR)
-            else:
-                _write_all(file, block)
-        file.truncate(entry.info.file_size)
+        content = entry_content(stored, entry.info, check)
+        if entry.layout is None:
+            _write_plain(content, entry.info.file_size, file)
+        else:
+            spread(content, entry.layout, file.fileno())
         os.fchmod(file.fileno(), entry.mode)
         os.utime(file.fileno(), (entry_time(entry.info),) * 2)
 
 
-def _write_all(file: Any, block: bytes) -> None:
-    rest = memoryview(block)
-    while rest:
-        rest = rest[file.write(rest) :]
+def _write_plain(content: Iterator[bytes], size: int, file: FileIO) -> None:
+    for block in content:
+        if block == ZEROS:
+            file.seek(BLOCK, os.SEEK_CUR)
+            continue
+        rest = memoryview(block)
+        while rest:
+            rest = rest[file.write(rest) :]
+    file.truncate(size)
 
 
 def _set_time(entry: Entry, folder: int) -> None:

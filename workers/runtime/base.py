@@ -11,12 +11,20 @@ to another session. Every call is idempotent and bounded in time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Protocol
 
 from app.sessions.model import Identity
+
+Check = Callable[[], None]
+"""Asked again and again during long work, at least once a second of it: raises `Superseded` when the work is no longer
+wanted. It is cheap, and throttles itself."""
+
+
+def never() -> None:
+    """The `Check` of work that is wanted whatever happens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +68,9 @@ class Snapshot:
 @dataclass(frozen=True, kw_only=True)
 class BackupSummary:
     """What a verified backup holds. `created_at` is when it was begun (seconds since the epoch), `size`
-    that of the zip and `content_bytes` of the files in it; `changed` names the files that changed while
-    they were read, even after another try."""
+    that of the zip and `content_bytes` of the files in it, holes left out; `changed` names the files that changed
+    while they were read, even after another try, `unreadable` some of the `unreadable_count` it lacks because they
+    may not be read."""
 
     created_at: float
     size: int
@@ -69,6 +78,8 @@ class BackupSummary:
     content_bytes: int
     sha256: str
     changed: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
+    unreadable_count: int = 0
 
 
 class Runtime(Protocol):
@@ -90,16 +101,20 @@ class Runtime(Protocol):
         """Return when no process of the workspace is left and its URL no longer leads to it. `FilesGoing` when that
         would be the end of its files too, because someone else had its volume deleted: nothing is done then."""
 
-    def remove(self, uuid: str, generation: int) -> None:
-        """Delete everything, the volume too. Nothing there: success."""
+    def remove(self, uuid: str, generation: int, *, force: bool = False) -> None:
+        """Delete everything, the volume too. Nothing there: success. Where a backup that runs is waited for,
+        `RetryableError` when it doesn't end soon; with `force` none is, and one that runs fails."""
 
-    def backup(self, uuid: str, name: str) -> BackupSummary:
-        """Write the files to the backup store as `name`, verified; running or not. Nothing appears
-        under that name unless all of it is good. No volume: `FilesGone`."""
+    def backup(self, uuid: str, name: str, *, partial: bool = False, check: Check = never) -> BackupSummary:
+        """Write the files to the backup store as `name`, verified; running or not. Nothing appears under that name
+        unless all of it is good, the files stayed in place all the time, and `restore` would take it. Files that
+        may not be read: `BackupIncomplete`, or, when it may be `partial`, a backup that names them. What `check`
+        raises breaks it off, and leaves nothing. No volume: `FilesGone`."""
 
-    def restore(self, identity: Identity, generation: int) -> None:
+    def restore(self, identity: Identity, generation: int, *, check: Check = never) -> None:
         """Replace the workspace's files by those of the backup `identity.restore_from`, all or
-        nothing, and clear `restore_from` in the identity kept beside the volume."""
+        nothing, and clear `restore_from` in the identity kept beside the volume. What `check` raises breaks it off,
+        and leaves the files as they were."""
 
     def observe(self, uuid: str) -> Observation | None:
         """One workspace, or None when there is nothing of it."""

@@ -7,6 +7,7 @@
                                /editor.log, /agent.log
     $DATA_DIR/running/{uuid}.json          its processes; only while it should be up
     $DATA_DIR/locks/{uuid}.lock            outlives the folder for a day, with the last intent in it
+                   {uuid}.files.lock      who reads all files, and who takes them away
     $DATA_DIR/trash/                       folders on their way out
 
 A file appears whole or not at all: it is written under another name and renamed.
@@ -27,11 +28,16 @@ from typing import Any
 
 from app.sessions.errors import PermanentError, RetryableError
 from app.sessions.model import UUID_PATTERN, Identity
+from workers.runtime.base import Check, never
 from workers.runtime.processes import Process
 from workers.trees import delete_tree
 
 LOCK_POLL = 0.01
 """Seconds between tries for a held lock; flock(2) knows no timeout."""
+
+FILES = "files"
+"""The purpose of the lock that keeps a workspace's folder of files where it is: shared by those who read all of it,
+held alone by those who take it away. No change of the workspace's processes waits for it."""
 
 TOMBSTONE = 86_400.0
 """Seconds a removed workspace's lock file stays, to refuse an intent older than the removal."""
@@ -201,6 +207,8 @@ class Folders:
         with contextlib.suppress(FileNotFoundError):
             grave = Path(tempfile.mkdtemp(prefix=f"{uuid}-", dir=self._trash))
             self.workspace(uuid).rename(grave / "workspace")
+        # There are no files to lock any more; whoever waits for them notices.
+        self._lock_file(uuid, FILES).unlink(missing_ok=True)
 
     def empty_trash(self) -> None:
         """Delete what was removed, also by those who were killed before they could; and tombstones
@@ -248,15 +256,18 @@ class Folders:
     # Its lock
 
     @contextlib.contextmanager
-    def locked(self, uuid: str, wait: float, purpose: str = "") -> Iterator[Lock]:
-        """Hold the workspace's lock; `RetryableError` when it isn't free within `wait` seconds.
+    def locked(
+        self, uuid: str, wait: float, purpose: str = "", *, shared: bool = False, check: Check = never
+    ) -> Iterator[Lock]:
+        """Hold the workspace's lock, alone or with others who share it; `RetryableError` when it isn't free within
+        `wait` seconds, and what `check` raises meanwhile.
 
         `purpose` names another lock of the same workspace.
         """
-        name = f"{_checked(uuid)}.{purpose}.lock" if purpose else f"{_checked(uuid)}.lock"
-        path = self._locks / name
+        path = self._lock_file(uuid, purpose)
         deadline = time.monotonic() + wait
-        while (file := _try_lock(path)) is None:
+        while (file := _try_lock(path, shared=shared)) is None:
+            check()
             if time.monotonic() >= deadline:
                 raise RetryableError(f"Workspace {uuid} is busy with another change.")
             time.sleep(LOCK_POLL)
@@ -266,6 +277,9 @@ class Folders:
         finally:
             os.close(file)
 
+    def _lock_file(self, uuid: str, purpose: str) -> Path:
+        return self._locks / (f"{_checked(uuid)}.{purpose}.lock" if purpose else f"{_checked(uuid)}.lock")
+
     def _unlink_lock(self, path: Path) -> None:
         """Whoever waits for a lock that is unlinked notices, and takes the new one."""
         file = _try_lock(path)
@@ -274,11 +288,11 @@ class Folders:
             os.close(file)
 
 
-def _try_lock(path: Path) -> int | None:
+def _try_lock(path: Path, *, shared: bool = False) -> int | None:
     """A descriptor that holds the lock, or None. Closing it lets go; so does the holder's death."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(file), os.stat(path)):
             return file
     except (BlockingIOError, FileNotFoundError):

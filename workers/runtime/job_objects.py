@@ -20,6 +20,8 @@ JOB_KEPT = 300
 ARCHIVE_RESOURCES = {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}
 """Of an archive Job: it needs 33 MB and all the CPU it can get, for as short as that lasts."""
 
+ARCHIVE_GRACE = 20
+"""s an archive Job that is told to end has to delete what it wrote so far; it ends at once when it has."""
 
 READER_PORT = 8081
 """Where a reader of a backup listens in its pod."""
@@ -34,8 +36,18 @@ READER_RESOURCES = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cp
 """Of a reader: it copies."""
 
 
-def archive_job(action: str, identity: Identity, backup: str, now: float, choices: Choices, node: str = "") -> Object:
-    """The Job that does `action` ("backup" or "restore") with the session's files and that backup.
+def archive_job(
+    action: str,
+    identity: Identity,
+    backup: str,
+    now: float,
+    choices: Choices,
+    node: str = "",
+    *,
+    partial: bool = False,
+) -> Object:
+    """The Job that does `action` ("backup" or "restore") with the session's files and that backup, which may be
+    `partial`.
 
     It runs on `node` when one is given: a volume that is mounted there can be mounted nowhere else.
     It gets no token; an object store's credential comes with its service account, by the cloud's
@@ -43,16 +55,15 @@ def archive_job(action: str, identity: Identity, backup: str, now: float, choice
     """
     uuid = identity.uuid
     arguments = [action, "--name", backup, "--url", choices.backup_url, "--files", pods.FILES]
+    arguments += ["--max-bytes", str(choices.restore_limits[0]), "--max-entries", str(choices.restore_limits[1])]
     if action == "backup":
-        arguments += ["--identity", identity_text(identity), "--at", f"{now:.3f}"]
-    else:
-        arguments += ["--max-bytes", str(choices.restore_limits[0]), "--max-entries", str(choices.restore_limits[1])]
+        arguments += ["--identity", identity_text(identity), "--at", f"{now:.3f}", *(["--partial"] if partial else [])]
     mounts: list[Object] = [
         {"name": "files", "mountPath": pods.MOUNT, "readOnly": action == "backup"},
         {"name": "tmp", "mountPath": "/tmp"},
     ]
     container = {"name": "archive", "args": arguments, "resources": ARCHIVE_RESOURCES, "volumeMounts": mounts}
-    spec = _pod_spec(container, pods.volumes(uuid), choices, may_write=action == "backup")
+    spec = _pod_spec(container, pods.volumes(uuid), choices, may_write=action == "backup", grace=ARCHIVE_GRACE)
     if node:
         here = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
         spec["affinity"] = {
@@ -74,7 +85,7 @@ def reader_job(name: str, backup: str, secret_digest: str, choices: Choices) -> 
         "resources": READER_RESOURCES,
         "volumeMounts": [],
     }
-    spec = _pod_spec(container, [], choices, may_write=False)
+    spec = _pod_spec(container, [], choices, may_write=False, grace=1)
     return _job(name, {names.APP_LABEL: names.READER}, spec, choices, kept=READER_KEPT)
 
 
@@ -84,7 +95,7 @@ def place(job: Object, node: str) -> None:
     job["spec"]["template"]["spec"]["nodeName"] = node
 
 
-def _pod_spec(own: Object, volumes: list[Object], choices: Choices, *, may_write: bool) -> Object:
+def _pod_spec(own: Object, volumes: list[Object], choices: Choices, *, may_write: bool, grace: int) -> Object:
     """A pod that runs the archive's program once, as `own` says of its container, and sees the backups where they are
     kept in a folder."""
     mounts = own["volumeMounts"]
@@ -100,7 +111,7 @@ def _pod_spec(own: Object, volumes: list[Object], choices: Choices, *, may_write
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts,
     }
-    spec = pods.pod_spec([container], volumes, choices, grace=1)
+    spec = pods.pod_spec([container], volumes, choices, grace=grace)
     return spec | {"restartPolicy": "Never", "serviceAccountName": choices.archive_service_account}
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from app.sessions.errors import RetryableError, SessionError
 from workers.archive_job import read_outcome
-from workers.runtime import names, views
-from workers.runtime.base import BackupSummary
-from workers.runtime.cluster import Cluster, Conflict, timestamp
+from workers.runtime import job_objects, names, views
+from workers.runtime.base import BackupSummary, Check, never
+from workers.runtime.cluster import Cluster, Conflict, timestamp, wait_for
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +24,10 @@ MARGIN = 30.0
 """s beyond the Job's own deadline until we give up on it: the cluster ends it, then says so."""
 
 
+END_LIMIT = job_objects.ARCHIVE_GRACE + 10.0
+"""s for the pod of a Job that is broken off to be gone."""
+
+
 class ArchiveJobs:
     """The archive Jobs of one cluster. `start_timeout` (s) is what a pod may take to start;
     `clock` gives seconds since the epoch."""
@@ -33,9 +37,10 @@ class ArchiveJobs:
         self._start_timeout = start_timeout
         self._clock = clock
 
-    def run(self, job: Object, backup: str) -> BackupSummary | None:
+    def run(self, job: Object, backup: str, check: Check = never) -> BackupSummary | None:
         """Run the Job, or go on with one of the same name that runs already, until it ends; it is deleted
-        then. Raises what the Job raised, and `RetryableError` when it came to no end."""
+        then. Raises what the Job raised, `RetryableError` when it came to no end, and what `check` does, with the Job
+        and its pod gone."""
         name = job["metadata"]["name"]
         try:
             self._cluster.create("jobs", job)
@@ -43,6 +48,7 @@ class ArchiveJobs:
             log.info("going on with the Job %s", name)
         deadline = time.monotonic() + job["spec"]["activeDeadlineSeconds"] + MARGIN
         while time.monotonic() < deadline:
+            self._go_on(name, check)
             message = self._message(name, self._pods(name))
             if message is not None:
                 self._cluster.delete("jobs", name)
@@ -50,6 +56,18 @@ class ArchiveJobs:
             time.sleep(POLL)
         self._cluster.delete("jobs", name)
         raise RetryableError(f"The archive Job of {backup} did not end in time.")
+
+    def _go_on(self, name: str, check: Check) -> None:
+        """Break the Job off when it is no longer wanted: its pod is told to end, and takes back what it did."""
+        try:
+            check()
+        except SessionError:
+            self._cluster.delete("jobs", name)
+            try:
+                wait_for(lambda: not self._pods(name), END_LIMIT, f"The pod of the Job {name} did not end", POLL)
+            except RetryableError as error:
+                log.warning("left to end by itself: %s", error)
+            raise
 
     def start(self, job: Object, backup: str) -> str:
         """Start a Job that goes on by itself, and answer its pod's address once that runs. Raises what the Job raised

@@ -22,8 +22,9 @@ from app.sessions.model import Identity
 from app.sessions.redis_errors import redis_errors
 from app.sessions.secrets import SessionSecrets
 from app.settings import Settings
+from workers.archive.terms import incomplete
 from workers.runtime import binding, job_objects, names, scalers, views
-from workers.runtime.base import BackupSummary, Observation, Snapshot
+from workers.runtime.base import BackupSummary, Check, Observation, Snapshot, never
 from workers.runtime.beside import Beside
 from workers.runtime.choices import Choices
 from workers.runtime.cluster import Cluster, Conflict, Expired, NotFound, timestamp, wait_for
@@ -82,7 +83,9 @@ class KubernetesRuntime:
 
     def start(self, uuid: str, generation: int) -> bool:
         """See `Runtime.start`. One that fails, or has hung since its start, is replaced."""
-        return self._decided(lambda: self._start(uuid, generation))
+        began: list[bool] = []
+        self._decided(lambda: self._start(uuid, generation, began))
+        return not any(began)
 
     def stop(self, uuid: str, generation: int) -> None:
         """See `Runtime.stop`. Takes `stop_grace` at most, and 0.5 s normally."""
@@ -100,35 +103,39 @@ class KubernetesRuntime:
 
         wait_for(gone, limit, f"The workspace {uuid} did not end")
 
-    def remove(self, uuid: str, generation: int) -> None:
-        """See `Runtime.remove`. What the Deployment owns goes with it."""
+    def remove(self, uuid: str, generation: int, *, force: bool = False) -> None:
+        """See `Runtime.remove`. What the Deployment owns goes with it. A backup that runs ends with its Job, in any
+        case: the volume goes when nobody reads it any more."""
         self._decided(lambda: self._delete(uuid, generation))
         limit = self._settings.stop_grace + GOING_LIMIT
         wait_for(lambda: self._nothing_left(uuid), limit, f"The objects of workspace {uuid} were not all deleted")
 
-    def backup(self, uuid: str, name: str) -> BackupSummary:
+    def backup(self, uuid: str, name: str, *, partial: bool = False, check: Check = never) -> BackupSummary:
         """See `Runtime.backup`. A Job does it, on the node of the workspace when that runs."""
         live = self._live.read(uuid)
         identity = live.identity
         if live.claim is None or identity is None:
             raise FilesGone(uuid)
         node = next((pod.node for pod in self._pods(uuid) if pod.node), "")
-        job = job_objects.archive_job("backup", identity, name, self._clock(), self._choices, node)
+        job = job_objects.archive_job("backup", identity, name, self._clock(), self._choices, node, partial=partial)
         if node and going(live.claim):
             job_objects.place(job, node)
-        summary = self._jobs.run(job, name)
+        summary = self._jobs.run(job, name, check)
         if summary is None:
             raise RetryableError(f"The archive Job of {name} did not say what it wrote.")
+        if summary.unreadable_count and not partial:
+            # Another's Job of this name, which was asked for less.
+            raise incomplete(summary.unreadable_count, summary.unreadable)
         return summary
 
-    def restore(self, identity: Identity, generation: int) -> None:
+    def restore(self, identity: Identity, generation: int, *, check: Check = never) -> None:
         """See `Runtime.restore`. Done already: nothing happens, so that a repeated task takes no later work back."""
         uuid, name = identity.uuid, identity.restore_from
         self.provision(identity, generation)
         live = self._live.read(uuid)
         if not name or live.claim is None or annotations_of(live.claim).get(names.RESTORED) == name:
             return
-        self._jobs.run(job_objects.archive_job("restore", identity, name, self._clock(), self._choices), name)
+        self._jobs.run(job_objects.archive_job("restore", identity, name, self._clock(), self._choices), name, check)
         self._decided(lambda: self._note_restored(uuid, generation, name))
 
     def observe(self, uuid: str) -> Observation | None:
@@ -195,7 +202,8 @@ class KubernetesRuntime:
         deployment = live.deployment or self._live.create_deployment(identity)
         return self._live.note(deployment, claim, generation, identity=identity)
 
-    def _start(self, uuid: str, generation: int) -> bool:
+    def _start(self, uuid: str, generation: int, began: list[bool]) -> None:
+        """`began` is told whether this begins anything, before it does: it may have to be decided again."""
         live = self._live.read(uuid)
         self._refuse_older(uuid, live, generation)
         identity = live.identity
@@ -207,9 +215,11 @@ class KubernetesRuntime:
             # A new Deployment knows nothing of a deleted one's pod, and two must never share the volume.
             limit = self._settings.stop_grace + GOING_LIMIT
             wait_for(lambda: self._all_ended(uuid), limit, f"The old pod of workspace {uuid} did not end")
-            return self._start(uuid, generation)
+            self._start(uuid, generation, began)
+            return
         deployment = live.deployment or self._live.create_deployment(identity)
         asleep = not replicas_of(deployment)
+        began.append(asleep)
         if asleep:
             deployment = self._live.update(identity, deployment)
         # Its pod can't begin without these two.
@@ -224,9 +234,8 @@ class KubernetesRuntime:
         if asleep:
             binding.let_pod_begin(lambda: self._pods(uuid))
         else:
-            self._replace_broken(uuid, deployment)
+            began.append(self._replace_broken(uuid, deployment))
         self._beside.complete(identity, deployment)
-        return not asleep
 
     def _scale_down(self, uuid: str, generation: int) -> None:
         self._read_to_stop(uuid, generation)
@@ -296,18 +305,20 @@ class KubernetesRuntime:
         with redis_errors():
             return int(self._redis.get(keys.REMOVED.format(uuid=uuid)) or 0)
 
-    def _replace_broken(self, uuid: str, deployment: Object) -> None:
-        """Delete the pod of a workspace that should be up and does not work: its successor starts afresh."""
+    def _replace_broken(self, uuid: str, deployment: Object) -> bool:
+        """Delete the pod of a workspace that should be up and does not work: its successor starts afresh. Whether
+        there was one."""
         view = views.deployment_view(deployment)
         pods = self._pods(uuid)
         pod = views.current(pods)
         if pod is None or pod.ready:
-            return
+            return False
         overdue = self._clock() - pod.created > self._settings.start_timeout
         broken = pod.problem is not None and self._clock() - pod.problem.since >= pod.problem.patience
-        if view.up and (overdue or broken):
-            log.info("replacing a pod that does not work", extra={"uuid": uuid, "pod": pod.name})
-            self._cluster.delete("pods", pod.name)
+        if not view.up or not (overdue or broken):
+            return False
+        log.info("replacing a pod that does not work", extra={"uuid": uuid, "pod": pod.name})
+        return self._cluster.delete("pods", pod.name)
 
     def _agree(self, uuid: str) -> None:
         """Our change was overtaken after the scaler was told of it: let it agree with what there is."""

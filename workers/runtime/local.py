@@ -39,8 +39,8 @@ from app.sessions.model import Identity
 from app.settings import Settings
 from workers import archive
 from workers.runtime import probe, processes
-from workers.runtime.base import BackupSummary, Observation, Snapshot
-from workers.runtime.folders import BrokenMeta, Folders, Lock, Meta, Running, raised
+from workers.runtime.base import BackupSummary, Check, Observation, Snapshot, never
+from workers.runtime.folders import FILES, BrokenMeta, Folders, Lock, Meta, Running, raised
 from workers.runtime.launching import Launcher
 from workers.runtime.routes import Routes
 from workers.runtime.watching import Watch, log_tail, pod_name
@@ -54,6 +54,9 @@ being listened on, none of those can take one."""
 
 LOCK_SLACK = 5.0
 """Seconds a call waits for another beyond the longest that one may take to stop a workspace."""
+
+SWAP_PATIENCE = 60.0
+"""Seconds a restore waits for a backup of the files it replaces: all is extracted by then."""
 
 DOOR_PATIENCE, DOOR_TICK = 0.5, 0.01
 """Seconds Traefik gets to drop a route, normally 0.1, and between two looks whether it has."""
@@ -105,7 +108,7 @@ class LocalRuntime:
                     self._end_processes(uuid, running)
                 running = self._spawn(uuid, generation)
             self._routes.put(uuid, running.port, running.agent_port)
-            return ran
+        return ran
 
     def stop(self, uuid: str, generation: int) -> None:
         """See `Runtime.stop`. Takes `stop_grace` at most, and 15 ms normally."""
@@ -113,10 +116,13 @@ class LocalRuntime:
             self._close_door(uuid)
             self._end(uuid)
 
-    def remove(self, uuid: str, generation: int) -> None:
+    def remove(self, uuid: str, generation: int, *, force: bool = False) -> None:
         """See `Runtime.remove`."""
         with _disk():
-            with self._folders.locked(uuid, self._lock_wait) as lock:
+            with (
+                contextlib.nullcontext() if force else self._folders.locked(uuid, LOCK_SLACK, FILES),
+                self._folders.locked(uuid, self._lock_wait) as lock,
+            ):
                 with contextlib.suppress(BrokenMeta):
                     _refuse_older(lock, self._folders.read_meta(uuid), generation)
                 self._close_door(uuid)
@@ -125,18 +131,24 @@ class LocalRuntime:
                 self._folders.discard(uuid)
             self._folders.empty_trash()
 
-    def backup(self, uuid: str, name: str) -> BackupSummary:
-        """See `Runtime.backup`. Takes no lock: a wake must not wait for it."""
-        meta = self._folders.read_meta(uuid)
-        if meta is None:
+    def backup(self, uuid: str, name: str, *, partial: bool = False, check: Check = never) -> BackupSummary:
+        """See `Runtime.backup`. Takes only the lock on the files: a wake must not wait for it."""
+        if self._folders.read_meta(uuid) is None:
             raise FilesGone(uuid)
-        return archive.write_backup(self._folders.app(uuid), self._files(), name, meta.identity, time.time())
+        limits = (self._settings.restore_max_bytes, self._settings.restore_max_entries)
+        terms = archive.Terms(*limits, partial, check)
+        with _disk(), self._folders.locked(uuid, LOCK_SLACK, FILES, shared=True, check=check):
+            meta = self._folders.read_meta(uuid)
+            if meta is None:
+                raise FilesGone(uuid)
+            app = self._folders.app(uuid)
+            return archive.write_backup(app, self._files(), name, meta.identity, time.time(), terms)
 
-    def restore(self, identity: Identity, generation: int) -> None:
+    def restore(self, identity: Identity, generation: int, *, check: Check = never) -> None:
         """See `Runtime.restore`. Done already: nothing happens, so that a repeated task takes no later work back."""
         uuid, name = identity.uuid, identity.restore_from
         self.provision(identity, generation)
-        with _disk(), self._folders.locked(uuid, LOCK_SLACK, "restore"):
+        with _disk(), self._folders.locked(uuid, LOCK_SLACK, "restore", check=check):
             meta = self._folders.read_meta(uuid)
             if not name or (meta and meta.restored == name):
                 return
@@ -146,8 +158,11 @@ class LocalRuntime:
             staging.mkdir(mode=0o700)
             try:
                 limits = (self._settings.restore_max_bytes, self._settings.restore_max_entries)
-                archive.restore_backup(self._files(), name, staging / "app", *limits)
-                with self._intent(uuid, generation) as meta:
+                archive.restore_backup(self._files(), name, staging / "app", *limits, check)
+                with (
+                    self._folders.locked(uuid, SWAP_PATIENCE, FILES, check=check),
+                    self._intent(uuid, generation) as meta,
+                ):
                     if meta is None:
                         raise Superseded(f"The workspace {uuid} was removed while it was being restored.")
                     self._folders.app(uuid).rename(staging / "replaced")
