@@ -15,6 +15,7 @@ from app.sessions.connections import connect
 from app.sessions.errors import StateUnavailable
 from app.sessions.fleet import Fleet
 from app.settings import Settings
+from workers import broker
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ BROKER_TIMEOUT = 30.0
 settings = Settings.from_env()
 fleet = Fleet(connect(settings.redis_url, settings.redis_timeout))
 
+broker.register()
 app = Celery("workers", broker=settings.redis_url, include=["workers.tasks"])
 app.conf.update(
     task_queues=[Queue(name) for name in queue.QUEUES],

@@ -70,15 +70,18 @@ class QueryInteger(fields.Integer):
         return int(value)
 
 
-class QueryBoolean(fields.Boolean):
-    """`true` or `false` in a query string."""
+class QueryBackup(fields.String):
+    """Which backup a deletion makes first: `true` all, `false` none, `partial` what can be read."""
 
-    WORDS: Mapping[Any, bool] = {"true": True, "True": True, "false": False, "False": False}
+    # As some languages print a boolean.
+    WORDS: Mapping[Any, str] = {"true": "true", "True": "true", "false": "false", "False": "false"}
+    CHOICES = ("true", "false", "partial")
 
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> bool:
-        if value not in self.WORDS:
-            raise self.make_error("invalid", input=value)
-        return self.WORDS[value]
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
+        word = self.WORDS.get(value, value)
+        if word not in self.CHOICES:
+            raise ValidationError(f"One of {', '.join(self.CHOICES)}.")
+        return word
 
 
 def check_label_text(text: str) -> None:
@@ -153,8 +156,12 @@ class RestoreSchema(Strict):
 
 
 class DeleteQuerySchema(Strict):
-    backup = QueryBoolean(
-        load_default=True, metadata={"description": "false deletes the files without a backup of them"}
+    backup = QueryBackup(
+        load_default="true",
+        metadata={
+            "enum": list(QueryBackup.CHOICES),
+            "description": "false deletes the files without a backup of them, partial with one of what can be read",
+        },
     )
 
 

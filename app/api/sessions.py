@@ -134,10 +134,12 @@ def back_up(uuid: str) -> Response:
 @blp.response(200, DeletedSchema)
 @blp.alt_response(202, schema=DeletedSchema, description="The wait ran out; the deletion goes on.")
 @blp.operation("deleteSession", 400, 404, 409)
-def delete(query: dict[str, bool], uuid: str) -> Response:
-    """Delete a session, after a verified backup of its files; waits until they are gone."""
+def delete(query: dict[str, str], uuid: str) -> Response:
+    """Delete a session, after a verified backup of its files; waits until they are gone. `backup=partial` accepts a
+    backup without the files that can't be read, which it names."""
     check_session(uuid)
-    asked = core().sessions.delete(uuid, backup=query["backup"], request_id=request_id())
+    backup, partial = query["backup"] != "false", query["backup"] == "partial"
+    asked = core().sessions.delete(uuid, backup=backup, partial=partial, request_id=request_id())
     record = wait_for(asked, settled_gone, core().settings.wait_default)
     if record.status is Status.FAILED:
         raise Problem(409, _teardown_code(record), record.reason or "The session could not be deleted.")

@@ -147,7 +147,8 @@ class Record(Identity):
     `generation` counts intents; `settled` is the last generation that was carried out;
     `task` is the one that carries out the current intent; `provisioned` whether its volume was ever
     there. `phases` are milliseconds since the request that started the workspace, in the order of `PHASES`.
-    `delete_backup` says whether teardown must back up first. `waiting` counts the prompts that the agent has not
+    `delete_backup` says whether teardown must back up first, `delete_partial` whether a backup without the files that
+    can't be read will do. `waiting` counts the prompts that the agent has not
     been given yet, `unfinished` those it has and has not finished; the inbox keeps both. `door` counts how often
     all passes to the workspace were taken back: one for an earlier door opens nothing; `locked_door` is the one up to
     which the connections made with them were ended. `signals` are those seen,

@@ -202,10 +202,18 @@ class SessionService:
         self._store.defer(keys.IDLE, uuid, now)
         return self._store.get(uuid)
 
-    def delete(self, uuid: str, *, backup: bool = True, request_id: str = "", seen: Record | None = None) -> Record:
+    def delete(
+        self,
+        uuid: str,
+        *,
+        backup: bool = True,
+        partial: bool = False,
+        request_id: str = "",
+        seen: Record | None = None,
+    ) -> Record:
         """Delete the session and its files, after a verified backup unless `backup` is False; False is a force, which
-        takes the place of a deletion under way that backs up first. With `seen` because it has expired, if nothing
-        happened to it since: else `Superseded`."""
+        takes the place of a deletion under way that backs up first. `partial` accepts a backup without the files that
+        can't be read. With `seen` because it has expired, if nothing happened to it since: else `Superseded`."""
         expect = {} if seen is None else _as(seen, "generation", "last_activity")
         record = seen or self._store.get(uuid)
         forced = record.status is Status.TERMINATING and record.delete_backup and not backup
@@ -217,6 +225,7 @@ class SessionService:
             request_id=request_id,
             expect=expect,
             delete_backup=backup,
+            delete_partial=partial,
             expiry_tries=seen.expiry_tries + 1 if seen else 0,
         )
 

@@ -271,15 +271,35 @@ def test_delete_tells_why_nothing_was_deleted(client: Client, core: Core) -> Non
     assert check_problem(answer, 409, "teardown_failed")["detail"] == "the disk is full"
 
 
-@pytest.mark.parametrize(("query", "kept"), [("", True), ("?backup=true", True), ("?backup=false", False)])
-def test_delete_backs_up_unless_told_not_to(client: Client, core: Core, query: str, kept: bool) -> None:
+@pytest.mark.parametrize(
+    ("query", "kept", "partial"),
+    [
+        ("", True, False),
+        ("?backup=true", True, False),
+        ("?backup=false", False, False),
+        ("?backup=partial", True, True),
+    ],
+)
+def test_delete_backs_up_unless_told_not_to(client: Client, core: Core, query: str, kept: bool, partial: bool) -> None:
     uuid = new_session(client)
     answer = client.delete(f"/session/{uuid}{query}", headers={"Prefer": "respond-async"})
     assert (answer.status_code, answer.json["status"]) == (202, "terminating")
-    assert core.store.get(uuid).delete_backup is kept
+    record = core.store.get(uuid)
+    assert (record.delete_backup, record.delete_partial) == (kept, partial)
 
 
-@pytest.mark.parametrize("query", ["?backup=maybe", "?backup=", "?backup=true&backup=false", "?nope=1"])
+def test_a_second_delete_says_anew_what_backup_is_wanted(client: Client, core: Core) -> None:
+    uuid = new_session(client)
+    asynchronous = {"Prefer": "respond-async"}
+    client.delete(f"/session/{uuid}?backup=partial", headers=asynchronous)
+    move(core, uuid, Status.FAILED)
+    client.delete(f"/session/{uuid}", headers=asynchronous)
+    assert not core.store.get(uuid).delete_partial
+
+
+@pytest.mark.parametrize(
+    "query", ["?backup=maybe", "?backup=", "?backup=Partial", "?backup=true&backup=false", "?nope=1"]
+)
 def test_delete_refuses_a_query_it_does_not_understand(client: Client, query: str) -> None:
     check_problem(client.delete(f"/session/{new_session(client)}{query}"), 400, "invalid_request")
 
