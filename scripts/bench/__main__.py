@@ -1,10 +1,12 @@
 """All measurements, printed as tables.
 
     scripts/bench/run [api] [wake] [backup] [chat] [cluster] [keda] [--rounds N] [--sessions N]
+    scripts/bench/run versions --other CHECKOUT [--rounds N]
 
 Every target is a ratio of figures taken in the same run, in rounds that alternate, because the
 machine is noisy; single figures only tell the size of things. `cluster` and `keda` need one with the whole
-product on it, so they are only measured when they are asked for.
+product on it, so they are only measured when they are asked for. `versions` measures a wake against that of another
+checkout.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
-from scripts.bench import api, backup, chat, cluster, door, keda, many, wake
+from scripts.bench import api, backup, chat, cluster, door, keda, many, versions, wake
 from scripts.bench.table import Row, print_table
 
 Table = tuple[str, Callable[[], list[Row]]]
@@ -26,6 +29,7 @@ ON_THIS_MACHINE: dict[str, Table] = {
     "door": ("The door, asked for every request of a workspace", door.run),
 }
 ON_A_CLUSTER = ("cluster", "keda")
+VERSIONS = "versions"
 
 
 def main(arguments: list[str]) -> int:
@@ -35,8 +39,11 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--rounds", type=int, default=cluster.ROUNDS, help="of starts on the cluster")
     parser.add_argument("--sessions", type=int, default=many.SESSIONS, help="asleep on the cluster; 0 for none")
+    parser.add_argument("--other", type=Path, help="a checkout to compare with")
     chosen = parser.parse_args(arguments)
-    if unknown := set(chosen.measurement) - set(ON_THIS_MACHINE) - set(ON_A_CLUSTER):
+    if VERSIONS in chosen.measurement and chosen.other is None:
+        parser.error("versions needs --other CHECKOUT")
+    if unknown := set(chosen.measurement) - set(ON_THIS_MACHINE) - set(ON_A_CLUSTER) - {VERSIONS}:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     for name in chosen.measurement or ON_THIS_MACHINE:
         for title, run in tables(name, chosen):
@@ -52,6 +59,8 @@ def tables(name: str, chosen: argparse.Namespace) -> Iterator[Table]:
         yield "Starting a workspace on a cluster", lambda: cluster.run(chosen.rounds)
     if name == "cluster" and chosen.sessions:
         yield f"{chosen.sessions:,} sessions asleep on a cluster", lambda: many.run(chosen.sessions)
+    if name == VERSIONS:
+        yield "A wake, this checkout against another", lambda: versions.run(chosen.other.resolve(), chosen.rounds)
     if name == "keda":
         yield "KEDA polling sleeping sessions", keda.run
 

@@ -60,7 +60,7 @@ class Place:
 def awake_and_asleep(folder: Path, model: str) -> list[Row]:
     data = folder / "data"
     settings = {"LLM_BASE_URL": model, "LLM_MODEL": "stub", "LLM_TOKENS_PER_DAY": "0", "SECRET_KEY": SECRET_KEY}
-    with wake.service(data, **settings) as url:
+    with wake.service(data, project=wake.PROJECT, **settings) as url:
         uuid = wake.call(url, "POST", "/session/create", {"user_id": "bench"}, "wait=30")["uuid"]
         wake.call(url, "POST", f"/session/{uuid}/chat", {"message": "remember 1"}, "wait=60")
         running = json.loads((data / "running" / f"{uuid}.json").read_text())

@@ -102,12 +102,14 @@ def answers(port: int) -> bool:
 
 
 @contextmanager
-def service(data_dir: Path, **settings: str) -> Iterator[str]:
-    """The whole service by scripts/run, with these settings; gives its URL."""
+def service(data_dir: Path, *, project: Path = PROJECT, **settings: str) -> Iterator[str]:
+    """The whole service by scripts/run of this or another checkout, with these settings; gives its URL."""
     environ = {**os.environ, "DATA_DIR": str(data_dir), "PORT": str(free_port()), "API_KEY": KEY, **settings}
+    # What this run was started with is its own checkout's.
+    environ = {name: text for name, text in environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     environ |= {f"RATE_LIMIT_{name}": "100000/minute" for name in ("CREATE", "WAKE", "CHAT", "DELETE", "DEFAULT")}
     process = subprocess.Popen(
-        [str(PROJECT / "scripts" / "run")], env=environ, stdout=subprocess.PIPE, stderr=sys.stderr, text=True
+        [str(project / "scripts" / "run")], env=environ, stdout=subprocess.PIPE, stderr=sys.stderr, text=True
     )
     assert process.stdout is not None
     try:

@@ -93,6 +93,12 @@ class KubernetesHarness:
         found = json.loads(self._hand(uuid, name))
         return None if found is None else base64.b64decode(found)
 
+    def leftovers(self) -> list[str]:
+        """Jobs and their pods. What one of them left on a volume, tests/cluster/test_backups.py looks for."""
+        found = [*self.cluster.list("jobs", f"{names.APP_LABEL}={names.ARCHIVE}")[0]]
+        found += self.cluster.list("pods", f"{names.APP_LABEL}={names.ARCHIVE}")[0]
+        return [each["metadata"]["name"] for each in found]
+
     def answer(self, uuid: str) -> None:
         """It does so by itself."""
 

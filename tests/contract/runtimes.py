@@ -45,6 +45,9 @@ class Harness(Protocol):
     def read(self, uuid: str, name: str) -> bytes | None:
         """A file of the workspace."""
 
+    def leftovers(self) -> list[str]:
+        """What backups and restores that came to no end have left."""
+
     def answer(self, uuid: str) -> None:
         """Let the editor become ready, if it doesn't by itself."""
 
@@ -79,6 +82,9 @@ class FakeHarness:
     def read(self, uuid: str, name: str) -> bytes | None:
         return self.fake.workspaces[uuid].files.get(name)
 
+    def leftovers(self) -> list[str]:
+        return []
+
     def answer(self, uuid: str) -> None:
         self.fake.become_ready(uuid)
 
@@ -103,6 +109,11 @@ class LocalHarness:
     def read(self, uuid: str, name: str) -> bytes | None:
         path = self.folders.app(uuid) / name
         return path.read_bytes() if path.exists() else None
+
+    def leftovers(self) -> list[str]:
+        data = self.settings.data_dir
+        patterns = ("backups/.app-*", "workspaces/*/restoring", "trash/*")
+        return [path.name for pattern in patterns for path in data.glob(pattern)]
 
     def answer(self, uuid: str) -> None:
         """It does so by itself."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import cast
@@ -12,7 +12,14 @@ import redis
 import requests
 
 from app.sessions.backup_files import backup_name
-from app.sessions.errors import BackupNotFound, PermanentError, Superseded, WorkspaceConflict
+from app.sessions.errors import (
+    BackupNotFound,
+    FilesGone,
+    PermanentError,
+    RetryableError,
+    Superseded,
+    WorkspaceConflict,
+)
 from app.sessions.secrets import SessionSecrets
 from app.settings import Settings
 from tests.contract import runtimes
@@ -114,13 +121,13 @@ def test_starting_without_a_volume_is_hopeless(runtime: Runtime) -> None:
 
 
 def test_starting_twice_changes_nothing_but_the_generation(harness: Harness) -> None:
-    """The same processes go on, and are now those of the newer intent, whoever asks."""
+    """The same processes go on, and are now those of the newer intent, whoever asks; whoever asks is told."""
     with watching(harness.again()) as seen:
         harness.runtime.provision(identity(A), 1)
-        harness.runtime.start(A, 1)
+        assert harness.runtime.start(A, 1) is False
         harness.answer(A)
         first = seen.until(lambda each: each.ready)
-        harness.again().start(A, 2)
+        assert harness.again().start(A, 2) is True
         second = seen.until(lambda each: each.generation == 2)
     assert second == replace(first, generation=2)
 
@@ -153,7 +160,7 @@ def test_a_stopped_workspace_starts_again_with_its_files(harness: Harness) -> No
     harness.write(A, "work.txt", b"unsaved? no.")
     with watching(harness.again()) as seen:
         for generation in (2, 4):
-            harness.runtime.start(A, generation)
+            assert harness.runtime.start(A, generation) is False
             harness.answer(A)
             seen.until(lambda each, wanted=generation: each.ready and each.generation == wanted)  # type: ignore[misc]
             harness.runtime.stop(A, generation + 1)
@@ -205,7 +212,7 @@ def test_a_dead_editor_is_a_failure_with_its_last_words_and_can_be_started_again
         failed = seen.until(lambda each: bool(each.failure))
         assert (failed.running, failed.ready, failed.generation) == (False, False, 1)
         assert "SIGKILL" in failed.failure
-        harness.runtime.start(A, 2)
+        assert harness.runtime.start(A, 2) is False
         harness.answer(A)
         seen.until(lambda each: each.ready and each.generation == 2)
 
@@ -290,6 +297,70 @@ def test_a_backup_of_nothing_is_hopeless(runtime: Runtime) -> None:
     """No files, no backup, no name taken."""
     with pytest.raises(PermanentError):
         runtime.backup(A, backup_name(A, 1.0))
+
+
+class Turn:
+    """A check that does something, once, at its call `at`."""
+
+    def __init__(self, at: int, act: Callable[[], object]) -> None:
+        self.calls, self.at, self.act = 0, at, act
+
+    def __call__(self) -> None:
+        self.calls += 1
+        if self.calls == self.at:
+            self.act()
+
+
+def overtaken() -> None:
+    raise Superseded("Intent 1 was overtaken by 2.")
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_backup_nobody_wants_any_more_is_broken_off_and_leaves_nothing(harness: Harness, at: int) -> None:
+    """No backup of that name, nothing half done, and the files as they were."""
+    name = backup_name(A, 1_763_625_600.0)
+    harness.runtime.provision(identity(A), 1)
+    harness.write(A, "file", b"content")
+    with pytest.raises(Superseded):
+        harness.runtime.backup(A, name, check=Turn(at, overtaken))
+    assert harness.leftovers() == []
+    assert harness.read(A, "file") == b"content"
+    with pytest.raises(BackupNotFound):
+        harness.runtime.restore(identity(B, restore_from=name), 1)
+    assert harness.runtime.backup(A, name, check=Turn(1, lambda: None)).files == 1
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_restore_nobody_wants_any_more_is_broken_off_and_stays_due(harness: Harness, at: int) -> None:
+    """The files are as they were, and nothing is half done; the next one does it all."""
+    name = backup_name(A, 1_763_625_600.0)
+    harness.runtime.provision(identity(A), 1)
+    harness.write(A, "file", b"from the backup")
+    harness.runtime.backup(A, name)
+    harness.write(A, "file", b"edited since")
+    with pytest.raises(Superseded):
+        harness.runtime.restore(identity(A, restore_from=name), 2, check=Turn(at, overtaken))
+    assert harness.leftovers() == []
+    assert harness.read(A, "file") == b"edited since"
+    seen = harness.runtime.observe(A)
+    assert seen is not None
+    assert seen.identity.restore_from == name
+    harness.runtime.restore(identity(A, restore_from=name), 3)
+    assert harness.read(A, "file") == b"from the backup"
+
+
+def test_a_forced_removal_waits_for_no_backup(harness: Harness) -> None:
+    """The backup that runs fails, though every file was read: what was taken away under it can't be told."""
+    name = backup_name(A, 1_763_625_600.0)
+    harness.runtime.provision(identity(A), 1)
+    harness.write(A, "file", b"content")
+    remove = Turn(2, lambda: harness.again().remove(A, 2, force=True))
+    with pytest.raises((FilesGone, RetryableError)):
+        harness.runtime.backup(A, name, check=remove)
+    assert harness.runtime.observe(A) is None
+    assert harness.leftovers() == []
+    with pytest.raises(BackupNotFound):
+        harness.runtime.restore(identity(B, restore_from=name), 1)
 
 
 def status_of_agent(address: str, secret: str) -> int:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -10,8 +14,17 @@ import pytest
 
 from app.sessions.backup_files import backup_name
 from app.sessions.backups import identity_fields
-from app.sessions.errors import ArchiveError, BackupNotFound, NoSpace, PermanentError, RetryableError
+from app.sessions.errors import (
+    ArchiveError,
+    BackupIncomplete,
+    BackupNotFound,
+    NoSpace,
+    PermanentError,
+    RetryableError,
+)
 from app.sessions.model import Identity
+from tests.service import wait_for
+from tests.unit.test_archive import unprivileged
 from workers import archive_job
 from workers.runtime.base import BackupSummary
 
@@ -28,8 +41,11 @@ def run(tmp_path: Path, action: str, *more: str) -> tuple[int, str]:
     return status, message.read_text()
 
 
-def back_up(tmp_path: Path) -> tuple[int, str]:
-    return run(tmp_path, "backup", "--identity", json.dumps(identity_fields(ADA)), "--at", "1763625600.0")
+MADE = ("--identity", json.dumps(identity_fields(ADA)), "--at", "1763625600.0")
+
+
+def back_up(tmp_path: Path, *more: str) -> tuple[int, str]:
+    return run(tmp_path, "backup", *MADE, *more)
 
 
 def restore(tmp_path: Path) -> tuple[int, str]:
@@ -77,7 +93,7 @@ def test_an_error_arrives_as_what_it_was(tmp_path: Path) -> None:
         archive_job.read_outcome(message, NAME)
 
 
-@pytest.mark.parametrize("kind", [RetryableError, PermanentError, ArchiveError, NoSpace])
+@pytest.mark.parametrize("kind", [RetryableError, PermanentError, ArchiveError, BackupIncomplete, NoSpace])
 def test_each_kind_of_error_travels(kind: type[Exception]) -> None:
     """With its text."""
     message = archive_job.outcome_text({"error": kind.code, "text": "why"})  # type: ignore[attr-defined]
@@ -95,12 +111,79 @@ def test_a_job_that_did_not_say_how_it_went_is_tried_again(message: str) -> None
 
 def test_a_long_outcome_is_cut_to_what_a_message_holds() -> None:
     """Names of changed files go first; the sidecar has them all."""
-    many = replace(SUMMARY, changed=tuple("x" * 100 + str(number) for number in range(100)))
+    many = replace(SUMMARY, changed=tuple("x" * 100 + str(number) for number in range(100)), unreadable=("closed",))
     text = archive_job.outcome_text({"summary": asdict(many)})
     summary = archive_job.read_outcome(text, NAME)
     assert len(text) <= archive_job.MESSAGE_LIMIT
     assert summary is not None
     assert 10 < len(summary.changed) < 100
-    assert replace(summary, changed=()) == replace(SUMMARY, changed=())
+    assert replace(summary, changed=()) == replace(SUMMARY, changed=(), unreadable=("closed",))
+    many = replace(many, changed=(), unreadable=many.changed, unreadable_count=1_000)
+    summary = archive_job.read_outcome(archive_job.outcome_text({"summary": asdict(many)}), NAME)
+    assert summary is not None
+    assert 10 < len(summary.unreadable) < 100
+    assert summary.unreadable_count == 1_000
     text = archive_job.outcome_text({"error": "archive_error", "text": "é" * 5000})
     assert len(text.encode()) <= archive_job.MESSAGE_LIMIT
+
+
+def test_a_summary_of_an_earlier_release_is_read() -> None:
+    """Its Job knew nothing of files that may not be read."""
+    old = {name: value for name, value in asdict(SUMMARY).items() if not name.startswith("unreadable")}
+    assert archive_job.read_outcome(json.dumps({"summary": old}), NAME) == SUMMARY
+
+
+@pytest.mark.parametrize(("limit", "text"), [("--max-bytes=6", "7 bytes"), ("--max-entries=0", "1 files")])
+def test_what_could_not_be_restored_is_told(tmp_path: Path, limit: str, text: str) -> None:
+    """The limits are those of the worker that made the Job."""
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "file").write_bytes(b"content")
+    status, message = back_up(tmp_path, limit)
+    assert status == archive_job.FAILED
+    with pytest.raises(PermanentError, match=text):
+        archive_job.read_outcome(message, NAME)
+
+
+def test_what_may_not_be_read_fails_a_backup_or_is_told_of_a_partial_one() -> None:
+    """As the worker asked for."""
+    with unprivileged() as folder:
+        (folder / "app").mkdir()
+        (folder / "app" / "mine").touch(mode=0)
+        status, message = back_up(folder)
+        assert status == archive_job.FAILED
+        with pytest.raises(BackupIncomplete, match="mine"):
+            archive_job.read_outcome(message, NAME)
+        status, message = back_up(folder, "--partial")
+        summary = archive_job.read_outcome(message, NAME)
+        assert status == 0 and summary is not None
+        assert (summary.unreadable, summary.unreadable_count, summary.files) == (("mine",), 1, 0)
+
+
+@pytest.mark.parametrize("action", ["backup", "restore"])
+def test_a_job_that_is_told_to_end_leaves_nothing(tmp_path: Path, action: str) -> None:
+    """The cluster gives it a while for that; whoever still waits for it tries again."""
+    # So much that it is surely not done when it is told.
+    (tmp_path / "app").mkdir()
+    with open(tmp_path / "app" / "large", "wb") as file:
+        for _ in range(20):
+            file.write(os.urandom(10_000_000))
+    if action == "restore":
+        assert back_up(tmp_path)[0] == 0
+        shutil.rmtree(tmp_path / "app")
+    more = MADE if action == "backup" else ("--max-bytes", "1000000000", "--max-entries", "10")
+    source = (
+        "import pathlib, sys; from workers import archive_job\n"
+        "sys.exit(archive_job.main(sys.argv[2:], pathlib.Path(sys.argv[1])))"
+    )
+    common = ["--files", str(tmp_path / "app"), "--url", f"file://{tmp_path}/backups", "--name", NAME]
+    command = [sys.executable, "-c", source, str(tmp_path / "message"), action, *common, *more]
+    pattern = "backups/.app-*.part-*" if action == "backup" else ".restoring-*"
+    with subprocess.Popen(command) as job:
+        wait_for(lambda: list(tmp_path.glob(pattern)), "the Job to begin")
+        job.terminate()
+        assert job.wait(60) == archive_job.FAILED
+    with pytest.raises(RetryableError, match="told to end"):
+        archive_job.read_outcome((tmp_path / "message").read_text(), NAME)
+    assert not list(tmp_path.glob(pattern))
+    assert (tmp_path / "backups" / NAME).exists() is (action == "restore")
+    assert (tmp_path / "app").exists() is (action == "backup")

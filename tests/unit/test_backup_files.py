@@ -201,13 +201,19 @@ def test_a_sweep_in_the_moment_before_the_lock_costs_nothing(tmp_path: Path, hel
     swept = SweptFiles(f"file://{tmp_path}")
 
     def take() -> None:
-        if held:
-            (path,) = tmp_path.glob(".app-*")
-            lock = _locked(str(path))
-            assert lock is not None
-            swept.interruption = lambda: (path.unlink(), os.close(lock))
-            raise BlockingIOError
-        assert swept.sweep() == 1
+        if not held:
+            assert swept.sweep() == 1
+            return
+        (path,) = tmp_path.glob(".app-*")
+        lock = _locked(str(path))
+        assert lock is not None
+
+        def remove() -> None:
+            path.unlink()
+            os.close(lock)
+
+        swept.interruption = remove
+        _locked(str(path))
 
     swept.interruption = take
     with swept.writing(NAME) as part:

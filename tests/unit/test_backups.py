@@ -204,6 +204,22 @@ def a_sidecar(backup: Backup) -> dict[str, Any]:
     return {**vars(backup), "origin": None, "identity": identity_fields(backup.origin), "later": "field"}
 
 
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_backup_tells_what_it_lacks(index: BackupIndex, complete: bool) -> None:
+    """By its sidecar and in the index, where a complete one takes no room for it."""
+    backup = a_backup(complete=complete, unreadable=() if complete else ("closed", "caf\\xe9"))
+    index.add(backup)
+    assert index.get(backup.name) == backup
+    assert ("complete" in backup.to_hash(), "unreadable" in backup.to_hash()) == (not complete, not complete)
+    assert Backup.from_sidecar(a_sidecar(backup)) == backup
+
+
+def test_a_backup_of_an_earlier_release_is_complete() -> None:
+    """What could not be read failed it."""
+    old = {name: value for name, value in a_sidecar(a_backup()).items() if name not in ("complete", "unreadable")}
+    assert Backup.from_sidecar(old) == a_backup()
+
+
 def test_a_sidecar_of_a_later_release_is_read() -> None:
     """Fields it added are ignored."""
     whole = a_backup(at=NOW)

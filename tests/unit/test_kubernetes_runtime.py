@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from threading import Event
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 import redis
 
 from app.sessions.errors import (
+    BackupIncomplete,
     FilesGoing,
     PermanentError,
     RetryableError,
@@ -32,7 +34,8 @@ from tests.service import wait_for
 from tests.unit import fake_api
 from tests.unit.fake_api import FakeApi
 from workers import runtime as runtimes
-from workers.runtime import binding, names, scalers
+from workers.runtime import binding, jobs, names, scalers
+from workers.runtime.base import BackupSummary
 from workers.runtime.cluster import Conflict, find_cluster
 from workers.runtime.kubernetes import KubernetesRuntime
 from workers.runtime.views import BINDING_PATIENCE, SCHEDULING_PATIENCE, pod_problem
@@ -673,6 +676,104 @@ def test_files_that_are_going_are_backed_up_on_their_node_past_the_scheduler(
     with pytest.raises(RetryableError, match="deleted by someone else"):
         runtime.backup(A, "app-aaaa0001-20260101-000000.zip")
     assert made[0]["spec"]["template"]["spec"]["nodeName"] == "node-1"
+
+
+# Backups and restores that come to no end
+
+BACKUP = "app-aaaa0001-20260101-000000.zip"
+
+
+def overtaken() -> None:
+    raise Superseded("Intent 1 was overtaken by 2.")
+
+
+def job_pod(api: FakeApi, *, owned: bool = True, message: str = "") -> None:
+    """The pod of the one Job there is, as its controller would make it; it has ended when it has a message."""
+    ((_, name),) = (key for key in api.names() if key[0] == "jobs")
+    state = {"terminated": {"message": message, "exitCode": 0}} if message else {"running": {}}
+    made = pod({"containerStatuses": [{"state": state}]}, "archive-pod")
+    made["metadata"]["labels"] = {"batch.kubernetes.io/job-name": name}
+    if owned:
+        made["metadata"]["ownerReferences"] = [{"uid": api.get("jobs", name)["metadata"]["uid"]}]
+    api.put("pods", made)
+
+
+def backups_and_restores(runtime: KubernetesRuntime) -> list[Callable[[Callable[[], None]], object]]:
+    return [
+        lambda check: runtime.backup(A, BACKUP, check=check),
+        lambda check: runtime.restore(replace(ADA, restore_from=BACKUP), 2, check=check),
+    ]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_work_that_is_broken_off_ends_its_job_and_its_pod(runtime: KubernetesRuntime, api: FakeApi, which: int) -> None:
+    """What asked for it goes on only then."""
+    runtime.provision(ADA, 1)
+    looks = []
+
+    def check() -> None:
+        looks.append(1)
+        if len(looks) == 1:
+            job_pod(api)
+        else:
+            overtaken()
+
+    with pytest.raises(Superseded):
+        backups_and_restores(runtime)[which](check)
+    assert not [name for kind, name in api.names() if kind in ("jobs", "pods")]
+    claim = api.get("persistentvolumeclaims", NAME)
+    assert names.RESTORED not in claim["metadata"]["annotations"]
+
+
+def test_a_pod_that_does_not_end_keeps_nobody(
+    runtime: KubernetesRuntime, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its node may be away; what is wanted now is tried all the same."""
+    monkeypatch.setattr(jobs, "END_LIMIT", 0.0)
+    runtime.provision(ADA, 1)
+
+    def check() -> None:
+        job_pod(api, owned=False)
+        overtaken()
+
+    with pytest.raises(Superseded):
+        runtime.backup(A, BACKUP, check=check)
+    assert [name for kind, name in api.names() if kind in ("jobs", "pods")] == ["archive-pod"]
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_another_ones_partial_backup_does_not_pass_for_a_whole_one(
+    runtime: KubernetesRuntime, api: FakeApi, partial: bool
+) -> None:
+    """The Job of that name may have been made for less."""
+    runtime.provision(ADA, 1)
+    summary = BackupSummary(
+        created_at=1.0, size=2, files=3, content_bytes=4, sha256="5", unreadable=("mine",), unreadable_count=1
+    )
+    message = json.dumps({"summary": asdict(summary)})
+
+    def back_up() -> BackupSummary:
+        return runtime.backup(A, BACKUP, partial=partial, check=lambda: job_pod(api, message=message))
+
+    if partial:
+        assert back_up() == summary
+    else:
+        with pytest.raises(BackupIncomplete, match="1 .mine."):
+            back_up()
+
+
+def test_a_start_tells_whether_it_began_anything(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """Also when its decision was overtaken after it had begun, and when it replaced a pod."""
+    runtime.provision(ADA, 1)
+    api.before["PATCH persistentvolumeclaims"] = lambda: api.put(
+        "persistentvolumeclaims", api.get("persistentvolumeclaims", NAME)
+    )
+    assert runtime.start(A, 2) is False
+    assert api.requests.count("PATCH persistentvolumeclaims") > 1
+    api.put("pods", pod(READY))
+    assert runtime.start(A, 3) is True
+    api.put("pods", pod(CRASHED))
+    assert runtime.start(A, 4) is False
 
 
 def test_a_volume_that_is_being_deleted_is_told(runtime: KubernetesRuntime, api: FakeApi) -> None:

@@ -24,8 +24,8 @@ NAMED = 10
 
 @dataclass(frozen=True)
 class Terms:
-    """`max_bytes` and `max_entries` are what a restore takes, by default all there can be; a `partial` backup may lack files that may not be read;
-    `check` raises when the backup is no longer wanted."""
+    """`max_bytes` and `max_entries` are what a restore takes, by default all there can be; a `partial` backup may lack
+    files that may not be read; `check` raises when the backup is no longer wanted."""
 
     max_bytes: int = sys.maxsize
     max_entries: int = sys.maxsize

@@ -61,7 +61,9 @@ def move(core: Core, uuid: str, to: Status, **changes: object) -> Record:
     return core.store.change(uuid, time.time(), to=to, settle=True, **changes).record
 
 
-def add_backup(core: Core, uuid: str = "k3v9x0qa", user_id: str = "ada", content: bytes = b"PK-zip") -> Backup:
+def add_backup(
+    core: Core, uuid: str = "k3v9x0qa", user_id: str = "ada", content: bytes = b"PK-zip", **values: Any
+) -> Backup:
     """A backup in the store and in the index."""
     number = core.backups.count()
     name = f"app-{uuid}-20261120-{number:06d}.zip"
@@ -77,6 +79,7 @@ def add_backup(core: Core, uuid: str = "k3v9x0qa", user_id: str = "ada", content
         sha256=hashlib.sha256(content).hexdigest(),
         verified=True,
         origin=origin,
+        **values,
     )
     with core.files.writing(name) as part:
         part.write(content)

@@ -38,6 +38,13 @@ def test_list_shows_the_contracts_fields_newest_first(client: Client, core: Core
     assert body["backups"][0]["created_at"] == "2023-11-14T22:13:21.000Z"
 
 
+def test_list_tells_what_a_backup_lacks(client: Client, core: Core) -> None:
+    add_backup(core, complete=False, unreadable=("notes/mine.txt",))
+    add_backup(core)
+    told = [(shown["complete"], shown["unreadable"]) for shown in client.get("/backups").json["backups"]]
+    assert told == [(True, []), (False, ["notes/mine.txt"])]
+
+
 def test_list_filters_and_pages(client: Client, core: Core) -> None:
     own = [add_backup(core, user_id="ada", uuid="aaaaaaaa") for _ in range(3)]
     add_backup(core, user_id="bob", uuid="bbbbbbbb")
