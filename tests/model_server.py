@@ -336,6 +336,12 @@ class ModelServer:
                 raise TimeoutError(f"{len(self.requests)} requests after {timeout} s, not {count}")
             return list(self.requests)
 
+    def forget(self) -> list[Received]:
+        """The requests so far, of which nothing is kept: each holds a whole conversation."""
+        with self._arrived:
+            requests, self.requests = self.requests, []
+            return requests
+
     def take(self, received: Received) -> tuple[Answer, int]:
         """Note a request; the answer to it and its number."""
         with self._arrived:

@@ -198,13 +198,14 @@ class Steps:
             return newest.name if newest else ""
 
     def _write_backup(self, record: Record, check: Callable[[], None], *, partial: bool) -> Backup:
-        name = self._free_name(record.uuid)
+        name, begun = self._free_name(record.uuid), self._clock()
         summary = self._runtime.backup(record.uuid, name, partial=partial, check=check)
         backup = Backup(
             name=name,
             uuid=record.uuid,
             user_id=record.user_id,
-            created_at=summary.created_at,
+            # A Job's node may have a clock that is behind; its age is counted by ours.
+            created_at=max(summary.created_at, begun),
             size=summary.size,
             files=summary.files,
             content_bytes=summary.content_bytes,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -14,7 +13,8 @@ import pytest
 
 from tests.faults.calls import ask, wait_status
 from tests.faults.conftest import impatient_service
-from tests.model_server import Answer, ModelServer, ToolCall, last_prompt, results_since_prompt
+from tests.faults.counting import counting
+from tests.model_server import ModelServer, last_prompt
 from tests.service import Service, wait_for
 from workers.runtime.folders import Folders
 
@@ -27,25 +27,6 @@ PARTS = ["worker", "agent", "courier", "gateway", "redis", "web", "agent told to
 AGENTS = {"agent": signal.SIGKILL, "agent told to end": signal.SIGTERM}
 BETWEEN = 6
 """Prompts sent from one death to the next."""
-
-
-def counting(body: Mapping[str, Any]) -> Answer | None:
-    """For the prompt "count N": appends N to a file, once. Told anything but that it was done, it looks how far that
-    came, as a model should."""
-    found = re.fullmatch(r"count (\d+)", last_prompt(body))
-    if not found:
-        return None
-    number = found[1]
-    last = [None, *results_since_prompt(body)][-1]
-    if last is None or last.startswith("0"):
-        return _run(f"sleep 0.1; echo {number} >> counted")
-    if last == "(no output)" or re.match(r"[1-9]", last):
-        return Answer(text=f"{number} is counted")
-    return _run(f"grep -cx {number} counted || {{ test -e counted || echo 0; }}")
-
-
-def _run(command: str) -> Answer:
-    return Answer(tool_calls=(ToolCall("run_command", {"command": command}),))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,149 @@
+"""What Redis says: all of it at one moment, and the events of every session as they come."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+
+from app.sessions import keys
+from app.sessions.inbox import MARKER, Message, State
+from app.sessions.model import Record, Status
+
+PAUSE = 0.2
+"""s between two looks at the events."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Of a session's stream. `at` is seconds since the epoch."""
+
+    at: float
+    type: str
+    data: Mapping[str, Any]
+
+
+class Events(threading.Thread):
+    """Reads the events of sessions until `over`: a stream is cut short when its session falls asleep."""
+
+    def __init__(self, connect: Callable[[], redis.Redis], uuids: Callable[[], Iterable[str]]) -> None:
+        super().__init__(name="events", daemon=True)
+        self.over = threading.Event()
+        self._connect, self._uuids = connect, uuids
+        self._seen: dict[str, list[Event]] = defaultdict(list)
+        self._last: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def of(self, uuid: str, kind: str = "") -> list[Event]:
+        with self._lock:
+            return [event for event in self._seen[uuid] if kind in ("", event.type)]
+
+    def run(self) -> None:
+        while not self.over.wait(PAUSE):
+            with suppress(redis.RedisError, OSError, ValueError):
+                self.read()
+
+    def read(self) -> None:
+        """Take in what has come since the last time."""
+        with self._connect() as client:
+            uuids = list(self._uuids())
+            pipe = client.pipeline(transaction=False)
+            for uuid in uuids:
+                after = self._last.get(uuid)
+                pipe.xrange(keys.EVENTS.format(uuid=uuid), f"({after}" if after else "-", "+")
+            for uuid, entries in zip(uuids, pipe.execute(), strict=True):
+                found = [_event(*entry) for entry in entries]
+                with self._lock:
+                    self._seen[uuid] += found
+                if entries:
+                    self._last[uuid] = entries[-1][0]
+
+
+def _event(entry_id: str, entry: Mapping[str, str]) -> Event:
+    return Event(int(entry_id.partition("-")[0]) / 1000, entry["type"], json.loads(entry["data"]))
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All of the service's state that is judged. `inbox`, `held` and `prompts` are ids by session, `messages` are by
+    session and id."""
+
+    records: Mapping[str, Record]
+    by_status: Mapping[str, set[str]]
+    everyone: set[str]
+    by_user: Mapping[str, set[str]]
+    intents: set[str]
+    idle: set[str]
+    pending: set[str]
+    requests: set[str]
+    backups: set[str]
+    letters: list[str]
+    leases: set[str]
+    inbox: Mapping[str, list[str]] = field(default_factory=dict)
+    held: Mapping[str, list[str]] = field(default_factory=dict)
+    prompts: Mapping[str, list[str]] = field(default_factory=dict)
+    messages: Mapping[tuple[str, str], Message] = field(default_factory=dict)
+
+
+def snapshot(client: redis.Redis) -> Snapshot:
+    """Everything as it is; what changes meanwhile is seen half, and right the next time."""
+    sessions = [name for name in client.keys("session:????????") if client.type(name) == "hash"]
+    uuids = [name.partition(":")[2] for name in sessions]
+    names = client.keys("message:*")
+    users = client.keys(keys.BY_USER.format(user_id="*"))
+    pipe = client.pipeline(transaction=True)
+    for name in sessions + names:
+        pipe.hgetall(name)
+    for uuid in uuids:
+        for key in (keys.INBOX, keys.HELD, keys.PROMPTS):
+            pipe.lrange(key.format(uuid=uuid), 0, -1)
+    for name in users:
+        pipe.zrange(name, 0, -1)
+    for status in Status:
+        pipe.zrange(keys.BY_STATUS.format(status=status), 0, -1)
+    for name in (keys.ALL, keys.INTENTS, keys.IDLE, keys.INBOX_PENDING, keys.BACKUP_REQUESTS, keys.BACKUPS):
+        pipe.zrange(name, 0, -1)
+    pipe.lrange(keys.DEAD_LETTERS, 0, -1)
+    pipe.keys("lease:*")
+    answers = iter(pipe.execute())
+    hashes = [next(answers) for _ in sessions]
+    found = [next(answers) for _ in names]
+    lists = {uuid: [next(answers) for _ in range(3)] for uuid in uuids}
+    by_user = {name.removeprefix("user:").removesuffix(":sessions"): set(next(answers)) for name in users}
+    by_status = {str(status): set(next(answers)) for status in Status}
+    everyone, intents, idle, pending, requests, backups = (set(next(answers)) for _ in range(6))
+    return Snapshot(
+        records={record.uuid: record for record in map(Record.from_hash, filter(None, hashes))},
+        by_status=by_status,
+        everyone=everyone,
+        by_user=by_user,
+        intents=intents,
+        idle=idle,
+        pending=pending,
+        requests=requests,
+        backups=backups,
+        letters=next(answers),
+        leases=set(next(answers)),
+        inbox={uuid: [name for name in each[0] if name != MARKER] for uuid, each in lists.items()},
+        held={uuid: each[1] for uuid, each in lists.items()},
+        prompts={uuid: each[2] for uuid, each in lists.items()},
+        messages={
+            _whose(name): Message.from_hash(_whose(name)[1], hashed)
+            for name, hashed in zip(names, found, strict=True)
+            if hashed
+        },
+    )
+
+
+def _whose(name: str) -> tuple[str, str]:
+    _, uuid, message_id = name.split(":", 2)
+    return uuid, message_id
+
+
+UNFINISHED = (State.QUEUED, State.DELIVERED)

@@ -1,0 +1,347 @@
+"""Where the fuzzer plays: a whole running service, the means to trouble it, and a look behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import random
+import signal
+import time
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import psutil
+import redis
+import requests
+
+from app.sessions.backup_files import PART_PATTERN
+from scripts.lib.leftovers import WORKSPACE
+from tests.faults.counting import counting
+from tests.model_server import ModelServer
+from tests.service import KEY, Service, wait_for
+from workers.runtime.folders import Folders
+
+SETTINGS = {
+    # A killed worker's lease and its message are waited for, and sweeps come all the time.
+    "LEASE_TTL": "3",
+    "STALE_AFTER": "2",
+    "SWEEP_INTERVAL": "0.5",
+    "RECONCILE_INTERVAL": "5",
+    "RETENTION_INTERVAL": "10",
+    # A session says itself when it falls asleep.
+    "IDLE_TIMEOUT": "0",
+    "SESSION_TTL": "0",
+    "WAKE_GRACE": "1",
+    "IDLE_WARNING": "1",
+    "MAX_SESSIONS_PER_USER": "1000",
+    # What became of a prompt is judged to the end of the run.
+    "MESSAGE_KEPT": "86400",
+}
+
+NOISE = ("request_id", "uuid", "logger", "data", "caller")
+"""Fields of a log line that tell nothing about a session."""
+
+BACK = 90.0
+"""s after which a service has come back from whatever was done to it."""
+
+BROWSER = {
+    "Accept": "text/html",
+    "Sec-Fetch-Dest": "document",
+    "Sec-Fetch-Mode": "navigate",
+    "Sec-Fetch-Site": "none",
+}
+"""What a browser sends when somebody opens a page."""
+
+
+class Place(Protocol):
+    """A running service. `parts` are its processes, each of which may be killed or frozen."""
+
+    model: ModelServer
+
+    @property
+    def parts(self) -> Sequence[str]: ...
+
+    def call(
+        self, method: str, path: str, body: Any, headers: Mapping[str, str], timeout: float, *, stream: bool = False
+    ) -> requests.Response:
+        """The answer of the API; raises `requests.RequestException`."""
+
+    def visit(self, url: str) -> str:
+        """Follow a link into a workspace as a browser does; what came of it."""
+
+    def redis(self) -> redis.Redis:
+        """The Redis of the service."""
+
+    def kill(self, part: str, chance: random.Random) -> bool:
+        """SIGKILL a part, or one of its children; False where it isn't there at the moment."""
+
+    def freeze(self, part: str, seconds: float) -> bool:
+        """SIGSTOP for so long; "" is all of them, workspaces too, as a suspended machine."""
+
+    def end_agent(self, uuid: str, number: signal.Signals) -> bool:
+        """Send the agent of this session a signal; False where there is none."""
+
+    def kill_editor(self, uuid: str) -> bool:
+        """SIGKILL the editor of this session; False where there is none."""
+
+    def stop(self) -> None:
+        """Stop everything as an operator does."""
+
+    def die(self, *, workspaces: bool) -> None:
+        """SIGKILL everything at once, the workspaces too if so wanted."""
+
+    def start(self) -> None:
+        """Start what was stopped, and return when it answers."""
+
+    def absent(self) -> str:
+        """What is not back yet, "" when all is."""
+
+    def write(self, uuid: str, files: Mapping[str, bytes]) -> bool:
+        """Write files into a workspace; False where it isn't there."""
+
+    def files(self, uuid: str) -> Mapping[str, int] | None:
+        """The CRC-32 of every file of a workspace that is up; None where it isn't there."""
+
+    def read(self, uuid: str, name: str) -> str:
+        """A file of a workspace that is up, "" where it isn't there."""
+
+    def running(self) -> Mapping[str, Counter[str]]:
+        """How many processes of which kind each workspace has."""
+
+    def leftovers(self, up: set[str], failed: set[str], living: set[str]) -> list[str]:
+        """What nobody needs any more, or is missing, where these sessions are up, failed, and not terminated."""
+
+    def stored(self) -> set[str]:
+        """The names of the backups in the store."""
+
+    def zipped(self, name: str) -> zipfile.ZipFile:
+        """A backup."""
+
+    def backup_begun(self, name: str) -> float:
+        """When a backup was begun, as it says itself."""
+
+    def lines(self, uuid: str, since: float) -> list[tuple[float, str]]:
+        """What all processes logged about a session."""
+
+
+class LocalPlace:
+    """The service as `scripts/run` starts it; see `Place`."""
+
+    parts = ("web", "gateway", "worker", "archiver", "courier", "watcher", "beat", "traefik", "redis")
+
+    def __init__(self, folder: Path, code_server: str, model: ModelServer, **settings: str) -> None:
+        given = SETTINGS | {"LLM_BASE_URL": model.url, "LLM_MODEL": "stub"} | settings
+        self.model = model
+        self.service = Service(folder, code_server, **given)
+        self._folders = Folders(self.service.data_dir)
+
+    # Calls
+
+    def call(
+        self, method: str, path: str, body: Any, headers: Mapping[str, str], timeout: float, *, stream: bool = False
+    ) -> requests.Response:
+        shown = {**headers} if "Authorization" in headers else {"X-API-Key": KEY, **headers}
+        url = self.service.url + path
+        return requests.request(method, url, json=body, headers=shown, timeout=timeout, stream=stream)
+
+    def visit(self, url: str) -> str:
+        parts = urlsplit(url)
+        here = f"http://127.0.0.1:{parts.port}"
+        headers = BROWSER | {"Host": parts.netloc}
+        let_in = requests.get(f"{here}/?{parts.query}", headers=headers, timeout=5, allow_redirects=False)
+        cookies = "; ".join(f"{name}={value}" for name, value in let_in.cookies.items())
+        answer = requests.get(f"{here}/", headers=headers | {"Cookie": cookies}, timeout=5, allow_redirects=False)
+        return f"{let_in.status_code} {answer.status_code}"
+
+    def redis(self) -> redis.Redis:
+        return self.service.redis()
+
+    # Trouble
+
+    def kill(self, part: str, chance: random.Random) -> bool:
+        with contextlib.suppress(psutil.Error):
+            if process := self._part(part):
+                children = process.children()
+                victim = chance.choice(children) if children and chance.random() < 0.3 else process
+                victim.kill()
+                return True
+        return False
+
+    def freeze(self, part: str, seconds: float) -> bool:
+        if part:
+            leader = self._part(part)
+            frozen = [leader, *leader.children(recursive=True)] if leader else []
+        else:
+            frozen = self.service.processes()
+        try:
+            for process in frozen:
+                with contextlib.suppress(psutil.Error):
+                    process.suspend()
+            time.sleep(seconds if frozen else 0)
+        finally:
+            for process in reversed(frozen):
+                with contextlib.suppress(psutil.Error):
+                    process.resume()
+        return bool(frozen)
+
+    def end_agent(self, uuid: str, number: signal.Signals) -> bool:
+        running = self._folders.read_running(uuid)
+        return bool(running and running.agent_pid) and _signalled(running.agent_pid, number)  # type: ignore[union-attr]
+
+    def kill_editor(self, uuid: str) -> bool:
+        running = self._folders.read_running(uuid)
+        return bool(running and running.pid) and _signalled(running.pid, signal.SIGKILL)  # type: ignore[union-attr]
+
+    def stop(self) -> None:
+        self.service.stop()
+
+    def die(self, *, workspaces: bool) -> None:
+        self.service.die()
+        for process in self.service.processes():
+            with contextlib.suppress(psutil.Error):
+                if workspaces or WORKSPACE not in process.environ():
+                    process.kill()
+
+    def start(self) -> None:
+        self.service.start()
+
+    def absent(self) -> str:
+        for part in self.parts:
+            if self._part(part) is None:
+                return part
+        try:
+            answer = self.call("GET", "/health", None, {}, 5)
+        except requests.RequestException as error:
+            return type(error).__name__
+        return "" if answer.ok else answer.text
+
+    def _part(self, part: str) -> psutil.Process | None:
+        with contextlib.suppress(OSError, ValueError, psutil.Error):
+            process = psutil.Process(int((self.service.data_dir / "pids" / f"{part}.pid").read_text()))
+            # The id may be another's by now.
+            if process.environ().get("DATA_DIR") == str(self.service.data_dir):
+                return process if process.status() != psutil.STATUS_ZOMBIE else None
+        return None
+
+    # A look behind it
+
+    def write(self, uuid: str, files: Mapping[str, bytes]) -> bool:
+        folder = self.service.files(uuid)
+        try:
+            for name, content in files.items():
+                (folder / name).parent.mkdir(exist_ok=True)
+                (folder / name).write_bytes(content)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def files(self, uuid: str) -> Mapping[str, int] | None:
+        folder = self.service.files(uuid)
+        if not folder.exists():
+            return None
+        found = (path for path in folder.rglob("*") if path.is_file() and ".session" not in path.parts)
+        return {str(path.relative_to(folder)): zlib.crc32(path.read_bytes()) for path in found}
+
+    def read(self, uuid: str, name: str) -> str:
+        with contextlib.suppress(FileNotFoundError):
+            return (self.service.files(uuid) / name).read_text()
+        return ""
+
+    def running(self) -> Mapping[str, Counter[str]]:
+        found: dict[str, Counter[str]] = {}
+        for process in self.service.processes():
+            with contextlib.suppress(psutil.Error):
+                if uuid := process.environ().get(WORKSPACE):
+                    found.setdefault(uuid, Counter())[_kind(process)] += 1
+        return found
+
+    def leftovers(self, up: set[str], failed: set[str], living: set[str]) -> list[str]:
+        data = self.service.data_dir
+        found = [f"trash/{path.name}" for path in (data / "trash").iterdir()]
+        if (data / "backups").exists():
+            found += [name for name in os.listdir(data / "backups") if PART_PATTERN.fullmatch(name)]
+        for path in (data / "workspaces").iterdir():
+            if path.name not in living:
+                found.append(f"workspaces/{path.name} of no session")
+            found += [f"{path.name}/{each.name}" for each in path.iterdir() if "restoring" in each.name]
+            found += [f"{path.name}/{each.name}" for each in path.iterdir() if each.name.startswith(".meta.json")]
+        should_run = set(self._folders.running_files())
+        found += [f"running/{uuid}.json of a session that is not up" for uuid in should_run - up - failed]
+        found += [f"no running/{uuid}.json of a session that is up" for uuid in up - should_run]
+        return found
+
+    def stored(self) -> set[str]:
+        folder = self.service.data_dir / "backups"
+        names = set(os.listdir(folder)) if folder.exists() else set()
+        return {name for name in names if name.endswith(".zip") and f"{name}.json" in names}
+
+    def zipped(self, name: str) -> zipfile.ZipFile:
+        return zipfile.ZipFile(io.BytesIO((self.service.data_dir / "backups" / name).read_bytes()))
+
+    def backup_begun(self, name: str) -> float:
+        return float(json.loads((self.service.data_dir / "backups" / f"{name}.json").read_text())["created_at"])
+
+    def lines(self, uuid: str, since: float) -> list[tuple[float, str]]:
+        found = []
+        for name in ("run.log.1", "run.log"):
+            path = self.service.data_dir / "log" / name
+            for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+                if uuid in line and (said := _said(line)) and said[0] >= since:
+                    found.append(said)
+        return found
+
+
+def _signalled(pid: int, number: signal.Signals) -> bool:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+        return True
+    return False
+
+
+def _kind(process: psutil.Process) -> str:
+    """What a process of a workspace is: `agent`, `editor`, or what it runs besides."""
+    words = process.cmdline()
+    if words[-1:] == ["app.agent"]:
+        return "agent"
+    return "editor" if "--bind-addr" in words else "other"
+
+
+def _said(line: str) -> tuple[float, str] | None:
+    """A line of the service's log: when, and who said what; None for one that isn't ours."""
+    head, _, text = line.partition("|")
+    try:
+        said = json.loads(text)
+        at = datetime.strptime(said.pop("time"), "%Y-%m-%d %H:%M:%S,%f").timestamp()
+    except (ValueError, KeyError, AttributeError):
+        return None
+    message = str(said.pop("message", ""))
+    if message.startswith("Task ") and message.endswith("received"):
+        return None
+    rest = " ".join(f"{name}={value}" for name, value in said.items() if name not in NOISE)
+    return at, f"[{head.split()[-1]}] {message} ({rest})"[:300]
+
+
+@contextmanager
+def local_place(folder: Path, code_server: str, **settings: str) -> Iterator[LocalPlace]:
+    """A running service, with a model that counts."""
+    with ModelServer(rules=[counting]) as model:
+        place = LocalPlace(folder, code_server, model, **settings)
+        place.start()
+        try:
+            yield place
+        finally:
+            place.stop()
+
+
+def wait_back(place: Place) -> None:
+    """Until everything is there that was killed."""
+    wait_for(lambda: not place.absent(), "the service to come back", place.absent, BACK)
