@@ -16,7 +16,7 @@ from app.api.idempotency import name_of_request
 from app.api.prefer import longest_wait, wanted_wait
 from app.api.schemas import ChatSchema, ConversationSchema, MessageSchema, PageQuerySchema, PromptSchema
 from app.api.security import caller, visible_past, visible_session
-from app.api.streams import follow_message, message_of, streamed
+from app.api.streams import HELD_BACK, follow_message, message_of, streamed
 from app.problems import Problem
 from app.sessions.delivery import Deliveries
 from app.sessions.errors import InvalidRequest
@@ -40,7 +40,8 @@ CHAT_ERRORS = (404, 413, 422, 429, 503)
 @blp.operation("chat", *CHAT_ERRORS, body=True, by_token=True)
 def chat(wanted: dict[str, str], uuid: str) -> Response:
     """Send a prompt to the agent; a session that sleeps is woken. With `Accept: text/event-stream` the answer
-    is the agent's work as it happens, and last the message with its response."""
+    is the agent's work as it happens, and last the message with its response; `held` in its place when the session was
+    put to sleep first: the prompt goes on with the next wake or prompt."""
     record = visible_session(uuid)
     require_model()
     message_id = wanted.get("id") or name_of_request()
@@ -50,7 +51,7 @@ def chat(wanted: dict[str, str], uuid: str) -> Response:
     taken = bring(record, wanted["message"], message_id)
     up = taken.record is None or taken.record.status is Status.ACTIVE
     seconds = wanted_wait(core().settings.wait_default if up else 0.0) - (time.monotonic() - began)
-    return chat_answer(uuid, core().sessions.wait_for_message(uuid, taken.message, seconds))
+    return chat_answer(uuid, *core().sessions.wait_for_message(uuid, taken.message, seconds))
 
 
 @blp.route("/session/<session:uuid>/messages", methods=["GET"])
@@ -110,11 +111,12 @@ def chat_events(record: Record, text: str, message_id: str) -> Iterator[str]:
     return follow_message(core(), record.uuid, taken.message, after, held=caller().held)
 
 
-def chat_answer(uuid: str, message: Message) -> Response:
-    """The answer to a prompt, as far as it has come. `status` stays `queued` until the end; `state` tells more."""
+def chat_answer(uuid: str, message: Message, held: bool) -> Response:
+    """The answer to a prompt, as far as it has come. `status` stays `queued` until the end; `state` tells more, and
+    the text whether a sleep holds it back."""
     body = {"uuid": uuid, "message_id": message.id, "state": message.state}
     if message.state is State.PROCESSED:
         return reply(body | {"status": "processed", "pod_response": dict(message.response)})
     if message.state is State.FAILED:
         return reply(body | {"status": "failed", "pod_response": {}, "reason": message.reason})
-    return reply(body | {"status": "queued", "message": QUEUED}, 202)
+    return reply(body | {"status": "queued", "message": HELD_BACK if held else QUEUED}, 202)

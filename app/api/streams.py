@@ -30,6 +30,8 @@ HEARTBEAT = 15.0
 LIFETIME = 3600.0
 """s a stream lasts; the client resumes with Last-Event-ID, and no thread is held for ever."""
 
+HELD_BACK = "The session sleeps, and this prompt with it: wake it, or send another prompt, and it goes on."
+
 LARGEST_ID = 2**64 - 1
 SLOTS = "event_stream_slots"
 
@@ -109,10 +111,12 @@ def follow_message(
     heartbeat: float = HEARTBEAT,
 ) -> Iterator[str]:
     """The lines of a stream about one message: its session's states, what the agent tells of its work on it, and
-    at last the message itself with its response, or as it is when the stream has lasted long enough. It ends without
-    that when what the caller `held` was taken back."""
+    at last the message itself with its response, or as it is when the stream has lasted long enough; the event `held`
+    in its place when the session was put to sleep first. It ends without either when what the caller `held` was taken
+    back."""
     quiet_since = time.monotonic()
-    last = position
+    last, rests, down = position, False, False
+    look = True  # at the next quiet moment: a sleep may have come before this began
     try:
         if not message.finished:
             for event in service.events.follow(uuid, position, LIFETIME):
@@ -121,21 +125,29 @@ def follow_message(
                         return
                     last = event.id
                     about = event.type == "state" or event.data.get("message_id") == message.id
-                    ended = event.type == "message" and about and event.data.get("state") in FINISHED
-                    if about and not ended:
+                    if event.type == "message" and about and event.data.get("state") in FINISHED:
+                        break
+                    if event.type == "state":
+                        down = event.data.get("status") == Status.SLEEPING
+                    if about:
                         yield sse(event.id, event.type, event.data)
                         quiet_since = time.monotonic()
-                elif time.monotonic() - quiet_since >= heartbeat:
+                    continue
+                if time.monotonic() - quiet_since >= heartbeat:
                     yield ": still here\n\n"
                     quiet_since = time.monotonic()
                     # Its last event may be gone: a stream keeps a thousand.
-                    ended = service.inbox.get(uuid, message.id).finished
-                else:
-                    ended = False
-                if ended:
-                    break
+                    look = True
+                if look or down:
+                    seen, rests = service.inbox.look(uuid, message.id)
+                    if seen.finished or rests:
+                        break
+                    look = False
             message = service.inbox.get(uuid, message.id)
-        yield sse(last, "message", message_of(uuid, message))
+        if rests:
+            yield sse(last, "held", message_of(uuid, message) | {"session": Status.SLEEPING, "detail": HELD_BACK})
+        else:
+            yield sse(last, "message", message_of(uuid, message))
     except (StateUnavailable, MessageNotFound) as error:
         log.info("event stream ended early: %s", error)
 

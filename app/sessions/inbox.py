@@ -194,6 +194,21 @@ class Inbox:
             raise MessageNotFound(message_id)
         return message
 
+    def look(self, uuid: str, message_id: str) -> tuple[Message, bool]:
+        """The message, and whether it rests with its session, which was put to sleep: nothing becomes of it until
+        somebody wakes that. Both as they are at one moment; raises as `get`."""
+        with redis_errors():
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.hgetall(keys.MESSAGE.format(uuid=uuid, id=message_id))
+            pipe.lpos(keys.HELD.format(uuid=uuid), message_id)
+            pipe.hmget(keys.SESSION.format(uuid=uuid), ["status", "generation", "settled"])
+            hashed, place, (status, generation, settled) = pipe.execute()
+        if not hashed:
+            raise MessageNotFound(message_id)
+        message = Message.from_hash(message_id, hashed)
+        with_agent = message.state is State.DELIVERED and generation == settled
+        return message, status == Status.SLEEPING and (place is not None or with_agent)
+
     def waiting(self, uuid: str) -> int:
         """How many prompts wait that may be delivered now."""
         with redis_errors():

@@ -153,18 +153,19 @@ class SessionService:
             self._tasks.send(queue.DELIVER, uuid, request_id=request_id)
         return taken
 
-    def wait_for_message(self, uuid: str, message: Message, seconds: float) -> Message:
-        """The message as soon as its end is known, or as it is when `seconds` have passed."""
+    def wait_for_message(self, uuid: str, message: Message, seconds: float) -> tuple[Message, bool]:
+        """The message as soon as its end is known, or as it is when `seconds` have passed, and whether a sleep holds it
+        back: then there is nothing to wait for."""
         after = self._events.last_id(uuid)
-        message = self._inbox.get(uuid, message.id)
-        if seconds <= 0 or message.finished:
-            return message
+        message, held = self._inbox.look(uuid, message.id)
+        if seconds <= 0 or message.finished or held:
+            return message, held
         for event in self._events.follow(uuid, after, seconds):
-            if event is None or (event.type == "message" and event.data.get("message_id") == message.id):
-                message = self._inbox.get(uuid, message.id)
-                if message.finished:
+            if event is None or event.type == "state" or event.data.get("message_id") == message.id:
+                message, held = self._inbox.look(uuid, message.id)
+                if message.finished or held:
                     break
-        return message
+        return message, held
 
     def sleep(self, uuid: str, request_id: str = "", seen: Record | None = None) -> Record:
         """Put the session to sleep. With `seen` only if nothing happened to it since: else `Superseded`."""

@@ -16,7 +16,7 @@ from app.sessions import keys, queue
 from app.sessions.archive_store import Checkpoint
 from app.sessions.core import Core
 from app.sessions.delivery import Deliveries
-from app.sessions.inbox import State
+from app.sessions.inbox import Inbox, Message, State
 from app.sessions.model import Status
 from tests.fake_agent import FakeAgent, fake_agent
 from tests.unit.api.helpers import (
@@ -390,6 +390,106 @@ def test_a_refused_prompt_gives_its_place_among_the_streams_back(make_app: AppMa
     for _ in range(2):
         answer = chat(client, uuid, "x" * 100_001, headers={"Accept": "text/event-stream"})
         check_problem(answer, 413, "message_too_large")
+
+
+# Held back by a sleep
+
+
+def put_down(core: Core, uuid: str) -> None:
+    """What `POST /sleep` and then the worker do."""
+    record = core.sessions.sleep(uuid)
+    assert core.inbox.hold(uuid, record.generation, time.time())
+    core.store.change(uuid, time.time(), settle=True, event=("state", {"status": Status.SLEEPING, "replicas": 0}))
+
+
+@pytest.mark.parametrize("state", [State.QUEUED, State.DELIVERED])
+def test_a_stream_ends_when_a_sleep_holds_its_prompt_back(client: Client, core: Core, state: State) -> None:
+    """It says so, and what to do; until now it stayed open until somebody woke the session."""
+    uuid = awake(client, core)
+
+    def act(message_id: str) -> None:
+        if state is State.DELIVERED:
+            core.inbox.delivered(uuid, message_id, time.time())
+        put_down(core, uuid)
+
+    when_taken(core, uuid, act)
+    began = time.monotonic()
+    answer = chat(client, uuid, headers={"Accept": "text/event-stream"}, id="m1")
+    assert time.monotonic() - began < 10, "it does not wait for its next sign of life"
+    kind, data = events_of(answer.text)[-1]
+    assert (kind, data["message_id"], data["state"], data["session"]) == ("held", "m1", state, "sleeping")
+    assert "wake" in data["detail"].lower()
+    assert core.store.get(uuid).status is Status.SLEEPING, "asking wakes nothing"
+
+
+def test_a_stream_ends_before_the_workspace_has_stopped(
+    client: Client, core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which may take a minute: the prompt rests as soon as a worker has held it back, of which no event tells."""
+    uuid = awake(client, core)
+    when_taken(core, uuid, lambda _: core.sessions.sleep(uuid))
+    look, seen = type(core.inbox).look, []
+
+    def and_hold(self: Inbox, *what: str) -> tuple[Message, bool]:
+        seen.append(look(self, *what))
+        record = core.store.get(uuid)
+        if record.status is Status.SLEEPING and len(seen) > 1:
+            self.hold(uuid, record.generation, time.time())
+        return seen[-1]
+
+    monkeypatch.setattr(type(core.inbox), "look", and_hold)
+    answer = chat(client, uuid, headers={"Accept": "text/event-stream"})
+    assert events_of(answer.text)[-1][0] == "held"
+    assert len(seen) < 10
+
+
+def test_a_stream_about_a_prompt_that_is_held_back_already_ends_at_once(client: Client, core: Core) -> None:
+    """The same prompt sent again: its agent has it, so nothing is done, and its session sleeps."""
+    uuid = awake(client, core)
+    chat(client, uuid, headers={"Prefer": "respond-async"}, id="m1")
+    core.inbox.delivered(uuid, "m1", time.time())
+    put_down(core, uuid)
+    answer = chat(client, uuid, headers={"Accept": "text/event-stream"}, id="m1")
+    assert [kind for kind, _ in events_of(answer.text)] == ["held"]
+
+
+@pytest.mark.parametrize("state", [State.QUEUED, State.DELIVERED])
+def test_a_wait_ends_when_a_sleep_holds_its_prompt_back(client: Client, core: Core, state: State) -> None:
+    uuid = awake(client, core)
+
+    def act(message_id: str) -> None:
+        if state is State.DELIVERED:
+            core.inbox.delivered(uuid, message_id, time.time())
+        put_down(core, uuid)
+
+    when_taken(core, uuid, act)
+    began = time.monotonic()
+    answer = chat(client, uuid, headers=LONG_WAIT)
+    assert time.monotonic() - began < 10
+    assert (answer.status_code, answer.json["status"], answer.json["state"]) == (202, "queued", state)
+    assert "sleep" in answer.json["message"] and "wake it" in answer.json["message"]
+
+
+def test_a_prompt_whose_sleep_was_broken_off_is_waited_for(client: Client, core: Core) -> None:
+    uuid = awake(client, core)
+
+    def act(message_id: str) -> None:
+        core.sessions.sleep(uuid)
+        core.sessions.wake(uuid)
+        core.inbox.finish(uuid, message_id, response={"text": "hi"}, now=time.time())
+
+    when_taken(core, uuid, act)
+    answer = chat(client, uuid, headers={"Accept": "text/event-stream"})
+    kind, data = events_of(answer.text)[-1]
+    assert (kind, data["state"]) == ("message", "processed")
+
+
+def test_a_prompt_of_a_workspace_that_someone_else_stopped_is_not_held_back(client: Client, core: Core) -> None:
+    """It outweighs that: the sweep wakes the session for it."""
+    uuid = awake(client, core)
+    core.inbox.take(uuid, "hi", "m1", now=time.time())
+    core.store.change(uuid, time.time(), to=Status.SLEEPING, settle=True)
+    assert core.inbox.look(uuid, "m1")[1] is False
 
 
 # Reading
