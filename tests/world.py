@@ -70,7 +70,7 @@ class World:
         archive = Archive(self.settings.archive_location())
         secrets = SessionSecrets(self.settings.secret_keys())
         signals = Signals(client, ticks=self.clock)
-        agents = AgentClient(secrets, self.settings.agent_timeout, self.settings.history_max_bytes)
+        agents = AgentClient(secrets, self.settings.agent_timeout)
         self.sessions = SessionService(
             store=store,
             events=events,

@@ -148,7 +148,8 @@ class Record(Identity):
     been given yet, `unfinished` those it has and has not finished; the inbox keeps both. `door` counts how often
     all passes to the workspace were taken back: one for an earlier door opens nothing. `signals` are those seen,
     by name; `awake_since` is when it last came up, `warned` the moment of a sleep that was announced, `risk` what was
-    at risk when it was last stopped (app/sessions/risk.py).
+    at risk when it was last stopped (app/sessions/risk.py). `unarchived` is empty, unless there is something newer
+    than the kept conversation: `since` when it could not be stored, and the `reason`.
     """
 
     status: Status
@@ -172,6 +173,7 @@ class Record(Identity):
     awake_since: float = 0.0
     warned: float = 0.0
     risk: Mapping[str, Any] = field(default_factory=dict)
+    unarchived: Mapping[str, Any] = field(default_factory=dict)
     phases: Mapping[str, int] = field(default_factory=dict)
     signals: Mapping[str, Signal] = field(default_factory=dict)
 
@@ -246,6 +248,7 @@ CODECS: Mapping[str, Codec] = {
     "awake_since": _NUMBER,
     "warned": _NUMBER,
     "risk": _OBJECT,
+    "unarchived": _OBJECT,
 }
 """How each field of a record is read from and written to its Redis hash; `phases` and `signals` have keys of
 their own."""
