@@ -120,7 +120,9 @@ class Settings:
         "", "URL", "where conversations go, any fsspec URL; by default `archive` in the data folder"
     )
     archive_key: str = setting("", "Fernet key", "conversations are stored encrypted with it; empty: in the clear")
-    history_max_bytes: int = setting(67_108_864, "bytes", "a whole conversation; the agent cuts what its tools print")
+    history_max_bytes: int = setting(
+        268_435_456, "bytes", "kept of one conversation; one that is longer is stale, and its status says so"
+    )
     history_retention: float = setting(7_776_000.0, "s", "a conversation is kept this long (90 days) after its session")
 
     # The gateway, and the model behind it

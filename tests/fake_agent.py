@@ -1,7 +1,8 @@
 """An agent over real HTTP, as far as the manager sees one: it keeps what it accepts, and drops what it has seen.
 
 A test ends turns by hand (`answers`), and makes it misbehave: `statuses` are sent for the next prompts instead of
-taking them, `die_after_taking` takes a prompt and breaks the connection before it has said so.
+taking them, `die_after_taking` takes a prompt and breaks the connection before it has said so. It is of an earlier
+release, which hands over its conversation whole, unless `saved` says whether it could store that itself.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class FakeAgent:
         self.history: list[dict[str, Any]] = []
         self.history_limit = 1_000
         self.risk: dict[str, Any] = {"complete": True}
+        self.saved: bool | None = None
         self.requests: list[tuple[str, str, dict[str, Any]]] = []
         self.tokens: list[str] = []
         self.stopping = Event()
@@ -51,6 +53,8 @@ class FakeAgent:
         return 202, {"id": message_id, "status": "accepted"}
 
     def checkpoint(self) -> dict[str, Any]:
+        if self.saved is not None:
+            return {"saved": self.saved, "messages": len(self.history)}
         return {"history": self.history, "context": self.history[-1:], "metadata": {"turns": len(self.history)}}
 
 

@@ -77,7 +77,7 @@ class World:
         secrets = SessionSecrets(self.settings.secret_keys())
         signals = Signals(client, ticks=self.clock)
         lockouts = Lockouts(client, store, self.settings.stale_after)
-        agents = AgentClient(secrets, self.settings.agent_timeout, self.settings.history_max_bytes)
+        agents = AgentClient(secrets, self.settings.agent_timeout)
         self.sessions = SessionService(
             store=store,
             events=events,

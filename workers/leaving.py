@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
-from app.sessions.agents import Agent
+from app.sessions.agents import Agent, CheckpointLeft
+from app.sessions.archive_index import Contended
 from app.sessions.core import Core
-from app.sessions.errors import SessionError
+from app.sessions.errors import AgentUnavailable, SessionError
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +44,19 @@ def take_leave(
         return risk
     check()
     try:
-        core.archive.write(agent.uuid, core.agents.checkpoint(agent))
+        kept = core.agents.checkpoint(agent)
+        if kept is not None:
+            core.archive.write(agent.uuid, kept)
     except SessionError as error:
         log.warning("left without a checkpoint: %s", error, extra={"uuid": agent.uuid})
+        if isinstance(error, CheckpointLeft) or not isinstance(error, AgentUnavailable | Contended):
+            _note(core, agent.uuid, str(error))
     return risk
+
+
+def _note(core: Core, uuid: str, reason: str) -> None:
+    """The agent has something newer than what is kept; the status says so until it has stored that."""
+    now = time.time()
+    with suppress(SessionError):
+        if not core.store.get(uuid).unarchived:
+            core.store.change(uuid, now, unarchived={"since": round(now, 3), "reason": reason})

@@ -172,9 +172,7 @@ class Steps:
         """End the prompts that were left, and let the conversation's retention count from now."""
         self._inbox.close(record.uuid, DELETED, self._clock())
         try:
-            kept = self._core.archive.read(record.uuid)
-            if kept is not None:
-                self._core.archive.renew(record.uuid, kept.metadata)
+            self._core.archive.renew(record.uuid)
         except SessionError as error:
             log.warning("conversation not renewed: %s", error, extra={"uuid": record.uuid})
 

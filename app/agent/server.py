@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import json
+import math
 import queue
 import threading
 import time
@@ -19,6 +20,7 @@ from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from app.agent.activity import announce, lock_out
+from app.agent.checkpoints import pieces
 from app.agent.events import Event, outcome_event
 from app.agent.risk import at_risk
 from app.agent.service import Agent
@@ -50,6 +52,8 @@ NOTICE_MOST = 86_400.0
 """Seconds before a sleep that it may be announced."""
 
 HISTORY_LIMIT = 10_000
+PUSH_SECONDS = 8.0
+"""For a checkpoint that is pushed, where nobody says how long: the manager waits 10."""
 
 
 class Problem(Exception):
@@ -120,20 +124,24 @@ def create_app(agent: Agent) -> Flask:
         after = _natural(request.args.get("after", "0"))
         limit = min(_natural(request.args.get("limit", str(HISTORY_LIMIT))), HISTORY_LIMIT)
         messages, total = agent.state.history(after, limit)
+        if "bytes" in request.args:
+            messages = next(pieces(messages, _natural(request.args["bytes"])), [])
         return jsonify({"messages": messages, "total": total})
 
     @app.post("/checkpoint")
     def checkpoint() -> Response:
         _loaded(agent)
+        body = request.get_json(force=True, silent=True)
+        wanted = body if isinstance(body, dict) else {}
+        if wanted.get("push") is True and agent.settings.gateway_url:
+            return jsonify(agent.push(_seconds(wanted, PUSH_SECONDS)))
         with _writing():
             agent.state.fold()
         return jsonify(agent.state.documents().as_json())
 
     @app.post("/notice")
     def notice() -> Response:
-        seconds = _object().get("seconds")
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= NOTICE_MOST:
-            raise Problem(400, "bad_request", f"`seconds` is a number up to {NOTICE_MOST:g}.")
+        seconds = _seconds(_object(), math.nan)
         with _writing():
             announce(agent.settings.home, seconds)
         return jsonify({})
@@ -223,6 +231,14 @@ def _object() -> dict[str, Any]:
     if not isinstance(body, dict):
         raise Problem(400, "bad_request", "The body is not a JSON object.")
     return body
+
+
+def _seconds(body: dict[str, Any], default: float) -> float:
+    """A time in a request: `default` where none is said, which must be one if that is no number."""
+    seconds = body.get("seconds", default)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= NOTICE_MOST:
+        raise Problem(400, "bad_request", f"`seconds` is a number up to {NOTICE_MOST:g}.")
+    return seconds
 
 
 def _generation(body: dict[str, Any]) -> int:

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from app.agent.activity import Activity
 from app.agent.checkpoints import Keeper, load
@@ -151,6 +152,18 @@ class Agent:
         self._threads.append(thread)
         thread.start()
 
+    def push(self, seconds: float) -> dict[str, Any]:
+        """Bring the conversation to the disk and to the manager in these seconds: whether that has all of it then."""
+        self._fold()
+        saved = self._keeper.save(seconds)
+        return {"saved": saved, "messages": self.state.history()[1]}
+
+    def _fold(self) -> None:
+        try:
+            self.state.fold()
+        except OSError as e:
+            log.warning("The documents can't be written (%s); the journal has it all", type(e).__name__)
+
     def stop(self) -> None:
         """Let the running turn rest, tell the manager what there is to tell, and leave everything on disk."""
         began = time.monotonic()
@@ -162,8 +175,5 @@ class Agent:
             self._keeper.save(CHECKPOINT_SECONDS)
         self.bus.close()
         if self.state.loaded:
-            try:
-                self.state.fold()
-            except OSError as e:
-                log.warning("The documents can't be written (%s); the journal has it all", type(e).__name__)
+            self._fold()
         log.info("Ended after %.1f s", time.monotonic() - began)

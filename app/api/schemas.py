@@ -226,6 +226,14 @@ def risk_field() -> fields.Dict:
     return fields.Dict(required=True, allow_none=True, metadata={"description": told})
 
 
+class KeptConversationSchema(Schema):
+    stale = fields.Boolean(
+        required=True, metadata={"description": "the kept copy has been behind for more than two CHECKPOINT_INTERVALs"}
+    )
+    unsaved_since = time_field(required=True, allow_none=True)
+    reason = fields.String(required=True, allow_none=True)
+
+
 class SessionDetailSchema(Schema):
     user_id = fields.String(required=True)
     status = status_field()
@@ -243,6 +251,7 @@ class SessionDetailSchema(Schema):
     backup = fields.String(required=True, allow_none=True)
     generation = fields.Integer(required=True)
     risk = risk_field()
+    conversation = fields.Nested(KeptConversationSchema, required=True)
 
 
 class SessionStatusSchema(Schema):

@@ -271,9 +271,21 @@ def status_of(record: Record, now: float) -> dict[str, Any]:
             "backup": record.backup or None,
             "generation": record.generation,
             "risk": dict(record.risk) or None,
+            "conversation": kept_conversation(record, now),
         },
         "replicas": record.replicas,
         "queue_length": record.waiting,
         "phases": dict(record.phases),
         "timestamp": iso(now),
+    }
+
+
+def kept_conversation(record: Record, now: float) -> dict[str, Any]:
+    """Whether the kept conversation is the newest: an agent stores its own every `CHECKPOINT_INTERVAL`, and what
+    keeps it from that may pass."""
+    since = float(record.unarchived.get("since", 0.0))
+    return {
+        "stale": 0 < since < now - 2 * core().settings.checkpoint_interval,
+        "unsaved_since": iso(since),
+        "reason": record.unarchived.get("reason"),
     }

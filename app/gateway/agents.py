@@ -1,22 +1,18 @@
-"""What agents want of the manager: to say where they are, to tell of their work, to keep their conversation."""
+"""What agents want of the manager: to say where they are, to tell of their work, to learn what of it is still open."""
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from flask import Blueprint, Response, g, jsonify, request
+from flask import Blueprint, Response, g, jsonify
 
 from app.gateway.activity import read_activity
+from app.gateway.bodies import json_body, nothing
 from app.gateway.context import Gateway, gateway, session
 from app.gateway.reports import PROCESSED, Event, Report, fitted
-from app.problems import Problem
 from app.sessions import queue
-from app.sessions.archive_store import Checkpoint
 from app.sessions.errors import IllegalState, InvalidRequest
 from app.sessions.inbox import FINISHED, ID_PATTERN
 from app.sessions.model import UP, Record
@@ -36,15 +32,12 @@ UNFINISHED_MAX = 131_072
 
 UNFINISHED_MOST = 1_000
 
-CHECKPOINT_WAIT = 5.0
-"""s to wait for others to be stored: an agent that is being stopped has 10."""
-
 
 @blp.post("/hello")
 def hello() -> Response:
     """An agent says where it listens; its prompts are delivered from now on, without waiting for the cluster."""
     parts, record = gateway(), session()
-    said = _json(REPORT_MAX)
+    said = json_body(REPORT_MAX)
     texts = [said.get(name, "") for name in ("address", "name", "boot")] if isinstance(said, dict) else []
     if not texts or not all(isinstance(text, str) for text in texts):
         raise InvalidRequest("An agent says its address, its name and its boot, as texts.")
@@ -54,7 +47,7 @@ def hello() -> Response:
     # An agent that calls on and on gets no more deliveries than one that calls once; the sweep makes up for it.
     if parts.core.inbox.waiting(record.uuid) and parts.deliveries.due(record.uuid, parts.ticks()):
         parts.core.tasks.send(queue.DELIVER, record.uuid, request_id=g.request_id)
-    return _nothing()
+    return nothing()
 
 
 @blp.post("/events")
@@ -62,7 +55,7 @@ def events() -> Response:
     """An agent tells of its work. Repeating a report does no harm but to show its events twice."""
     parts, record = gateway(), session()
     g.routine = True
-    report = Report.from_json(_json(REPORT_MAX))
+    report = Report.from_json(json_body(REPORT_MAX))
     if report.busy and record.status in UP:
         parts.core.signals.note(record.uuid, "turn", time.time())
     for run in report.runs():
@@ -70,14 +63,14 @@ def events() -> Response:
             _finish(parts, record, run)
         else:
             parts.core.events.append_all(record.uuid, [(event.type, event.shown()) for event in run])
-    return _nothing()
+    return nothing()
 
 
 @blp.post("/unfinished")
 def unfinished() -> Response:
     """An agent asks which of the prompts on its disk have not ended: it may have been restored as it once was."""
     parts, record = gateway(), session()
-    ages = _ages(_json(UNFINISHED_MAX))
+    ages = _ages(json_body(UNFINISHED_MAX))
     since = time.time() - parts.core.store.remembers_since()
     states = dict(zip(ages, parts.core.inbox.states(record.uuid, list(ages)), strict=True))
     known = [message_id for message_id, state in states.items() if state is not None and state not in FINISHED]
@@ -92,31 +85,10 @@ def activity() -> Response:
     next report: this one came too soon after another to be written."""
     parts, record = gateway(), session()
     g.routine = True
-    signals = read_activity(_json(ACTIVITY_MAX), time.time())
+    signals = read_activity(json_body(ACTIVITY_MAX), time.time())
     if not signals or record.status not in UP:
         return jsonify({"again": False})
     return jsonify({"again": not parts.core.signals.note_all(record.uuid, signals)})
-
-
-@blp.put("/checkpoint")
-def put_checkpoint() -> Response:
-    """An agent hands its conversation over for keeping."""
-    parts, record = gateway(), session()
-    with _place_for_checkpoint(parts):
-        checkpoint = Checkpoint.from_json(_json(parts.core.settings.history_max_bytes))
-        parts.core.archive.write(record.uuid, checkpoint)
-    return _nothing()
-
-
-@blp.get("/checkpoint")
-def get_checkpoint() -> Response:
-    """The conversation an agent begins with when its volume has none."""
-    parts, record = gateway(), session()
-    with _place_for_checkpoint(parts):
-        checkpoint = parts.core.archive.read(record.uuid)
-        if checkpoint is None:
-            raise Problem(404, "checkpoint_not_found", f"No conversation of session {record.uuid} is kept.")
-        return Response(json.dumps(checkpoint.to_json()), mimetype="application/json")
 
 
 def _ages(document: Any) -> dict[str, float]:
@@ -140,26 +112,3 @@ def _finish(parts: Gateway, record: Record, event: Event) -> None:
         reason = event.data["reason"] or "The agent gave no reason."
         known = inbox.finish(record.uuid, event.message_id, reason=reason, now=now)
     log.info("message %s", event.type, extra={"uuid": record.uuid, "message_id": event.message_id, "new": known})
-
-
-@contextmanager
-def _place_for_checkpoint(parts: Gateway) -> Iterator[None]:
-    if not parts.checkpoints.acquire(timeout=CHECKPOINT_WAIT):
-        text = "Other conversations are being stored; try again."
-        raise Problem(503, "unavailable", text, headers={"Retry-After": "1"})
-    try:
-        yield
-    finally:
-        parts.checkpoints.release()
-
-
-def _json(most: int) -> Any:
-    request.max_content_length = most
-    try:
-        return json.loads(request.get_data(cache=False))
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest("The body is not valid JSON.") from error
-
-
-def _nothing() -> Response:
-    return Response(status=204)

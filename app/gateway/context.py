@@ -24,7 +24,7 @@ EXTENSION = "workspace_gateway"
 @dataclass(frozen=True)
 class Gateway:
     """One of each for the process. `deliveries` paces those an agent sets going by its call, by the clock `ticks`;
-    `checkpoints` bounds how many conversations are in memory."""
+    `checkpoints` bounds how many pieces of conversations are in memory."""
 
     core: Core
     spending: Spending

@@ -11,7 +11,7 @@ from threading import BoundedSemaphore
 from flask import Flask, Response, request
 
 from app.edge import register_edge
-from app.gateway import agents, llm, system
+from app.gateway import agents, conversations, llm, system
 from app.gateway.calls import Hangups
 from app.gateway.context import EXTENSION, Gateway
 from app.gateway.figures import Figures
@@ -27,7 +27,7 @@ DELIVERY_INTERVAL = 1.0
 """s between two deliveries that an agent's calling sets going."""
 
 CHECKPOINTS_AT_A_TIME = 4
-"""Each holds a whole conversation in memory, several times over."""
+"""Each holds a piece of a conversation in memory, several times over; an agent of an earlier release sends it whole."""
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -51,10 +51,10 @@ def create_app(settings: Settings | None = None) -> Flask:
         checkpoints=BoundedSemaphore(CHECKPOINTS_AT_A_TIME),
     )
     register_error_handlers(app)
-    register_edge(app, max(settings.llm_max_body_bytes, settings.history_max_bytes))
+    register_edge(app, max(settings.llm_max_body_bytes, conversations.WHOLE_MAX))
     register_identity(app, settings.gateway_calls_per_session)
     app.after_request(lambda response: _count_request(figures, response))
-    for module in (llm, agents, system):
+    for module in (llm, agents, conversations, system):
         app.register_blueprint(module.blp)
     return app
 

@@ -32,6 +32,12 @@ UNKNOWN = frozenset({404, 405})
 
 NAME_LENGTH = 128
 
+ANSWER_MAX = 67_108_864
+"""Bytes: an agent of an earlier release hands its conversation over whole."""
+
+PAGE_BYTES = 1_048_576
+"""Of a page of a conversation; a longer message comes alone."""
+
 RISK_TIMEOUT = 6.0
 """s to say what is at risk; an agent takes 4 at most, and a stop is not to wait for more."""
 
@@ -90,6 +96,15 @@ class History:
     total: int
 
 
+class CheckpointLeft(AgentUnavailable):
+    """The agent could not store its conversation in the time there was."""
+
+    code = "checkpoint_left"
+
+    def __init__(self, uuid: str) -> None:
+        super().__init__(f"The agent of session {uuid} could not store all of its conversation; its volume has it.")
+
+
 class AgentClient:
     """Requests of agents, each ended `timeout` seconds after it began; an answer has at most `most` bytes. One that
     an agent doesn't let in is made again with what an older key says, where there is one.
@@ -98,7 +113,7 @@ class AgentClient:
     wrong, and `SettingsError` where no SECRET_KEY is set.
     """
 
-    def __init__(self, secrets: SessionSecrets, timeout: float, most: int) -> None:
+    def __init__(self, secrets: SessionSecrets, timeout: float, most: int = ANSWER_MAX) -> None:
         self._secrets = secrets
         self._timeout = timeout
         self._most = most
@@ -130,16 +145,22 @@ class AgentClient:
         """What a stop of the workspace would put at risk, as app/sessions/risk.py reads it; empty for nothing."""
         return read_risk(self._request(agent, "POST", "/risk", {}, timeout=RISK_TIMEOUT))
 
-    def checkpoint(self, agent: Agent) -> Checkpoint:
-        """The conversation, after the agent has written it to its disk."""
+    def checkpoint(self, agent: Agent) -> Checkpoint | None:
+        """Have the agent write its conversation to its disk, and hand over to the gateway what that has not: then
+        None. An agent of an earlier release answers with all of it. Raises `CheckpointLeft` too."""
+        said = self._request(agent, "POST", "/checkpoint", {"push": True, "seconds": round(0.8 * self._timeout, 3)})
+        if "saved" in said:
+            if said["saved"] is not True:
+                raise CheckpointLeft(agent.uuid)
+            return None
         try:
-            return Checkpoint.from_json(self._request(agent, "POST", "/checkpoint", {}))
+            return Checkpoint.from_json(said)
         except InvalidRequest as error:
             raise AgentUnavailable("The agent's checkpoint is none.") from error
 
     def history(self, agent: Agent, after: int, limit: int) -> History:
         """The conversation from its message number `after` on: `limit` messages, or fewer if the agent gives fewer."""
-        said = self._request(agent, "GET", f"/history?after={after}&limit={limit}")
+        said = self._request(agent, "GET", f"/history?after={after}&limit={limit}&bytes={PAGE_BYTES}")
         messages, total = said.get("messages"), said.get("total")
         if not isinstance(messages, list) or not all(isinstance(each, dict) for each in messages):
             raise AgentUnavailable("The agent's history is none.")

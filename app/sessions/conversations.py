@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from app.sessions.agents import AgentClient, History
+from app.sessions.agents import PAGE_BYTES, AgentClient, History
 from app.sessions.archive_store import Archive
 from app.sessions.errors import MessageNotFound, SessionError
 from app.sessions.inbox import Inbox, Message, State
@@ -85,8 +85,8 @@ class Conversations:
                 return self._agents.history(agent, after, limit)
             except SessionError as error:
                 log.info("the archive answers for the agent: %s", error, extra={"uuid": record.uuid})
-        kept = self._archive.read(record.uuid)
-        return History(kept.history[after : after + limit], len(kept.history)) if kept else History((), 0)
+        kept = self._archive.page(record.uuid, after, limit, size=PAGE_BYTES)
+        return History(kept.messages, kept.total) if kept else History((), 0)
 
 
 def _as_entry(prompt: Message) -> dict[str, Any]:

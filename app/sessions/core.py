@@ -70,10 +70,10 @@ def build_core(settings: Settings) -> Core:
     in_cluster = settings.runtime == "kubernetes"
     secrets = SessionSecrets(settings.secret_keys())
     inbox = Inbox(client, store, settings)
-    archive = Archive(settings.archive_location(), settings.archive_key)
+    archive = Archive(settings.archive_location(), settings.archive_key, settings.history_max_bytes)
     lockouts = Lockouts(client, store, settings.stale_after)
     signals = Signals(client)
-    agents = AgentClient(secrets, settings.agent_timeout, settings.history_max_bytes)
+    agents = AgentClient(secrets, settings.agent_timeout)
     return Core(
         settings=settings,
         redis=client,

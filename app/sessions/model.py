@@ -154,7 +154,8 @@ class Record(Identity):
     which the connections made with them were ended. `signals` are those seen,
     by name; `awake_since` is when it last came up, `warned` the moment of a sleep that was announced, `risk` what was
     at risk when it was last stopped (app/sessions/risk.py). `expiry_tries` counts how often it was to be deleted for
-    its age since it was last used.
+    its age since it was last used. `unarchived` is empty, unless there is something newer than the kept conversation:
+    `since` when it could not be stored, and the `reason`.
 
     `tries` counts the attempts at the present intent that did not come to an end by themselves, `backup_tries` those
     at a requested backup. `lease` counts the attempts at all intents: a worker whose lease went to another one finds
@@ -193,6 +194,7 @@ class Record(Identity):
     warned: float = 0.0
     expiry_tries: int = 0
     risk: Mapping[str, Any] = field(default_factory=dict)
+    unarchived: Mapping[str, Any] = field(default_factory=dict)
     phases: Mapping[str, int] = field(default_factory=dict)
     signals: Mapping[str, Signal] = field(default_factory=dict)
 
@@ -278,6 +280,7 @@ CODECS: Mapping[str, Codec] = {
     "warned": _NUMBER,
     "expiry_tries": _COUNT,
     "risk": _OBJECT,
+    "unarchived": _OBJECT,
 }
 """How each field of a record is read from and written to its Redis hash; `phases` and `signals` have keys of
 their own."""

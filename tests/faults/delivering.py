@@ -20,11 +20,14 @@ import redis
 from redis.client import Pipeline
 
 from app.sessions.agents import AgentClient
-from app.sessions.archive_store import Archive
+from app.sessions.archive_store import CONTEXT, INDEX, METADATA, Archive
 from app.sessions.core import build_core
 from app.sessions.delivery import Deliveries
 from app.settings import Settings
 from workers.leaving import take_leave
+
+NAMED = (INDEX, CONTEXT, METADATA)
+"""The documents of a conversation that aren't chunks of its messages."""
 
 
 class Steps:
@@ -58,7 +61,7 @@ def install(steps: Steps) -> None:
     steps.count(redis.Redis, "execute_command", lambda *words: f"redis {words[0]}")
     steps.count(Pipeline, "execute", lambda *_: "redis pipeline")
     steps.count(AgentClient, "_request", lambda agent, method, path, *_: f"agent {path}")
-    steps.count(Archive, "_put", lambda folder, name, content: f"archive {name}")
+    steps.count(Archive, "_put", lambda folder, name, content: f"archive {name if name in NAMED else 'chunk'}")
 
 
 def work(task: str, uuid: str) -> None:

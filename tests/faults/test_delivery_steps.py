@@ -135,5 +135,5 @@ def test_a_worker_may_die_after_any_step_of_its_leave_and_a_whole_conversation_i
         deaths.append(outcome.removeprefix("killed "))
     assert [each for each in deaths if not each.startswith("redis")] == [
         "agent /risk", "agent /cancel", "agent /checkpoint",
-        "archive history.json", "archive context.json", "archive metadata.json",
+        "archive chunk", "archive context.json", "archive index.json", "archive metadata.json",
     ]  # fmt: skip

@@ -9,7 +9,7 @@ import pytest
 
 from app.sessions import queue
 from app.sessions.agents import AgentClient
-from app.sessions.errors import Superseded
+from app.sessions.errors import NoSpace, Superseded
 from app.sessions.model import Status
 from app.sessions.risk import NAME_LENGTH, NAMES, read_risk
 from tests.fake_agent import FakeAgent, fake_agent
@@ -114,6 +114,54 @@ def test_a_stop_says_which_it_is(world: World, agent: FakeAgent) -> None:
     assert at is not None
     take_leave(world.core, at, "sleep", 5)
     assert ("POST", "/cancel", {"reason": "sleep", "generation": 5}) in agent.requests
+
+
+def test_an_agent_stores_its_conversation_itself(world: World, agent: FakeAgent) -> None:
+    """In the time the worker waits for it. What it could not store is newer than what is kept, and the record says
+    so."""
+    uuid = up(world, agent)
+    agent.saved = True
+    agent.history = [{"id": "m1", "role": "user", "content": "hi"}]
+    world.sessions.sleep(uuid)
+    world.work()
+    assert agent.requests[-1] == ("POST", "/checkpoint", {"push": True, "seconds": 8.0})
+    assert world.core.archive.read(uuid) is None, "it would have, through the gateway"
+    assert world.get(uuid).unarchived == {}
+
+
+def test_a_conversation_an_agent_could_not_store_is_known_to_be_newer(world: World, agent: FakeAgent) -> None:
+    uuid = up(world, agent)
+    agent.saved = False
+    world.sessions.sleep(uuid)
+    world.work()
+    noted = world.get(uuid).unarchived
+    assert noted["since"] > 0
+    assert "volume has it" in noted["reason"]
+
+
+def test_an_archive_that_fails_holds_no_sleep_up_and_shows(
+    world: World, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The conversation of an agent of an earlier release was handed over, and could not be stored."""
+    uuid = up(world, agent)
+
+    def fail(*_: object) -> None:
+        raise NoSpace("The archive is full.")
+
+    monkeypatch.setattr(world.core.archive, "write", fail)
+    world.sessions.sleep(uuid)
+    world.work()
+    asleep = world.get(uuid)
+    assert (asleep.settled, asleep.replicas) == (asleep.generation, 0)
+    assert asleep.unarchived["reason"] == "The archive is full."
+
+
+def test_nothing_is_known_of_an_agent_that_does_not_answer(world: World, agent: FakeAgent) -> None:
+    uuid = up(world, agent)
+    agent.raw_answer = b"no JSON"
+    world.sessions.sleep(uuid)
+    world.work()
+    assert world.get(uuid).unarchived == {}
 
 
 def test_an_agent_of_an_earlier_release_is_taken_leave_of_all_the_same(world: World, agent: FakeAgent) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import threading
 from collections import defaultdict, deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
+
+from app.sessions.archive_index import Head, OtherConversation, Piece
+from app.sessions.archive_store import Archive, Checkpoint
 
 TOKEN = "abcd1234.secret-of-this-session"
 DOOR = "secret-of-its-door"
@@ -25,8 +29,12 @@ class FakeGateway:
         self.hellos: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
         self.batches: list[dict[str, Any]] = []
-        self.checkpoint: dict[str, Any] | None = None
+        self.uuid = token.partition(".")[0]
+        self.archive = Archive(f"memory://gateway-{os.urandom(8).hex()}")
+        self.earlier_release = False
+        self.pieces: list[dict[str, Any]] = []
         self.saved = 0
+        self.page_bytes = 1_000
         self.activity: list[dict[str, Any]] = []
         self.again = False
         self.asked: list[dict[str, float]] = []
@@ -38,6 +46,12 @@ class FakeGateway:
         self._http.daemon_threads = True
         self._http.gateway = self  # type: ignore[attr-defined]
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
+
+    @property
+    def checkpoint(self) -> dict[str, Any] | None:
+        """The conversation that is kept."""
+        kept = self.archive.read(self.uuid)
+        return None if kept is None else kept.to_json()
 
     @property
     def url(self) -> str:
@@ -59,6 +73,7 @@ class FakeGateway:
         return self.wait(lambda: self.terminal(message_id), timeout)[0]
 
     def take(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+        path, _, query = path.partition("?")
         with self._changed:
             self._changed.notify_all()
             if self.failures[path]:
@@ -75,14 +90,42 @@ class FakeGateway:
                 self.asked.append(body["prompts"])
                 others = body["prompts"].keys() - self.ended - self.lost
                 return 200, {"unfinished": sorted(others), "unknown": sorted(self.lost & body["prompts"].keys())}
-            elif path == "/agent/v1/checkpoint" and method == "PUT":
-                self.checkpoint = body
-                self.saved += 1
-            elif path == "/agent/v1/checkpoint":
-                return (404, {"error": "checkpoint_not_found"}) if self.checkpoint is None else (200, self.checkpoint)
+            elif path in ("/agent/v1/checkpoint", "/agent/v1/history"):
+                return self._conversation(method, path, dict(parse_qsl(query, keep_blank_values=True)), body)
             else:
                 return 404, {"error": "not_found"}
             return 204, None
+
+    def _conversation(self, method: str, path: str, query: dict[str, str], body: Any) -> tuple[int, Any]:
+        """As app/gateway/conversations.py does it."""
+        if self.earlier_release and path.endswith("history"):
+            return 404, {"error": "not_found"}
+        try:
+            if method == "POST":
+                self.pieces.append(body)
+                return 200, self.archive.append(self.uuid, Piece.from_json(body)).heads()
+            if method == "PUT":
+                if "edition" in body:
+                    self.archive.settle(self.uuid, Head.from_json(body), body["context"], body["metadata"])
+                else:
+                    self.archive.write(self.uuid, Checkpoint.from_json(body))
+                self.saved += 1
+                return 204, None
+        except OtherConversation as error:
+            return 409, {"error": error.code, **error.index.heads()}
+        current = self.archive.index(self.uuid).current
+        if "head" in query:
+            return 200, self.archive.index(self.uuid).heads()
+        if current is None:
+            return 404, {"error": "checkpoint_not_found"}
+        if path.endswith("history"):
+            page = self.archive.page(self.uuid, int(query["after"]), size=self.page_bytes)
+            assert page is not None
+            return 200, {"messages": page.messages, "total": page.total, "edition": page.edition}
+        if "paged" in query and not self.earlier_release:
+            context, metadata = self.archive.beside(self.uuid)
+            return 200, {"context": context, "metadata": metadata, **current.head().to_json()}
+        return 200, self.checkpoint
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -6,15 +6,12 @@ import pytest
 
 from app.agent import gateway as calls
 from app.agent import reports as module
-from app.agent.checkpoints import Keeper, NotKnown, load
 from app.agent.events import Bus, Event, outcome_event, shown
 from app.agent.gateway import Gateway, GatewayDown, call_home, waits
 from app.agent.reports import Reports
 from tests.unit.agent.fake_gateway import TOKEN
-from tests.unit.agent.fakes import FakeModel, World
 
 EVENTS = "/agent/v1/events"
-CHECKPOINT = "/agent/v1/checkpoint"
 HELLO = "/agent/v1/hello"
 
 
@@ -155,47 +152,6 @@ def test_a_connection_the_gateway_closed_is_opened_again(gateway, line):
         line.call("POST", EVENTS, {"events": [], "busy": False})
     assert TOKEN not in str(raised.value)
     assert line.call("POST", EVENTS, {"events": [], "busy": False}).ok
-
-
-def test_a_checkpoint_is_loaded_once_it_is_known_whether_there_is_one(gateway, line, tmp_path):
-    """Errors are no answer, nor is just any 404: to begin anew would overwrite what is there."""
-    gateway.failures[CHECKPOINT].extend([500, 503, 401, 404])
-    assert load(line, threading.Event()) is None
-    gateway.checkpoint = {"history": [{"id": "m1", "role": "user", "content": "x"}], "context": [], "metadata": {}}
-    gateway.failures[CHECKPOINT].append(502)
-    documents = load(line, threading.Event())
-    assert documents is not None and documents.history[0]["id"] == "m1"
-    stopped = threading.Event()
-    stopped.set()
-    with pytest.raises(NotKnown):
-        load(line, stopped)
-
-
-def test_a_checkpoint_is_saved_when_something_changed(gateway, line, tmp_path):
-    """Not an empty one, not the same twice, and again after a failure."""
-    world = World(tmp_path, FakeModel())
-    keeper = Keeper(line, world.state, 1000)
-    assert keeper.save() and gateway.saved == 0
-    world.prompt("m1", "hello")
-    gateway.failures[CHECKPOINT].append(503)
-    assert not keeper.save()
-    assert keeper.save() and keeper.save() and gateway.saved == 1
-    assert gateway.checkpoint["metadata"]["queue"][0]["content"] == "hello"
-    world.run()
-    assert keeper.save() and gateway.checkpoint["history"] == world.state.history()[0]
-
-
-def test_the_keeper_saves_by_itself(gateway, line, tmp_path):
-    """At its interval, until it is stopped."""
-    world = World(tmp_path, FakeModel())
-    world.prompt("m1", "hello")
-    stopping = threading.Event()
-    thread = threading.Thread(target=Keeper(line, world.state, 0.001).run, args=(stopping,))
-    thread.start()
-    gateway.wait(lambda: gateway.saved)
-    stopping.set()
-    thread.join(30)
-    assert not thread.is_alive()
 
 
 def test_who_watches_a_message_sees_its_events_only():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
 from flask import Flask
 
 from app.sessions.core import Core
-from app.sessions.model import Status
+from app.sessions.model import Status, iso
 from tests.service import wait_for
 from tests.unit.api.helpers import ADMIN_KEY, Client, add_backup, check_problem, keyed, move, new_session
 
@@ -257,6 +258,23 @@ def test_delete_waits_and_answers_the_same_again(client: Client, core: Core) -> 
     assert (first.status_code, first.json) == (200, expected)
     assert (again.status_code, again.json) == (200, expected)
     assert client.get(f"/session/{uuid}").json["session"]["status"] == "terminated"
+
+
+def test_the_status_says_when_the_kept_conversation_is_behind(client: Client, core: Core) -> None:
+    """At once since when and why; as stale after two intervals, in which the agent has tried again."""
+    uuid = new_session(client)
+    assert told_of(client, uuid) == {"stale": False, "unsaved_since": None, "reason": None}
+    patience = 2 * core.settings.checkpoint_interval
+    for age, stale in ((patience - 30, False), (patience + 30, True)):
+        since = round(time.time() - age, 3)
+        core.store.change(uuid, time.time(), unarchived={"since": since, "reason": "The archive is full."})
+        assert told_of(client, uuid) == {"stale": stale, "unsaved_since": iso(since), "reason": "The archive is full."}
+    core.store.change(uuid, time.time(), unarchived={})
+    assert told_of(client, uuid) == {"stale": False, "unsaved_since": None, "reason": None}
+
+
+def told_of(client: Client, uuid: str) -> object:
+    return client.get(f"/session/{uuid}").json["session"]["conversation"]
 
 
 def test_delete_tells_why_nothing_was_deleted(client: Client, core: Core) -> None:

@@ -559,6 +559,26 @@ def test_a_conversation_is_paged_oldest_first(client: Client, core: Core, agent:
     assert read == [*(each["content"] for each in HISTORY), "and 10"]
 
 
+def test_a_long_conversation_is_paged_by_its_size_too(
+    client: Client, core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No answer takes a whole conversation into memory, whatever is asked for."""
+    for module in ("archive_index", "archive_store"):
+        monkeypatch.setattr(f"app.sessions.{module}.CHUNK_BYTES", 5_000)
+    monkeypatch.setattr("app.sessions.conversations.PAGE_BYTES", 10_000)
+    uuid = asleep(client, core)
+    long = [{"id": f"m{n}", "role": "user", "content": "x" * 1_000} for n in range(50)]
+    core.archive.write(uuid, Checkpoint(long))
+    read, cursor, sizes = [], "", []
+    while "None" not in cursor:
+        page = client.get(f"/session/{uuid}/messages?limit=1000{cursor}").json
+        read += page["messages"]
+        sizes.append(len(page["messages"]))
+        cursor = f"&cursor={page['next_cursor']}"
+    assert read == long
+    assert max(sizes) <= 10
+
+
 @pytest.mark.parametrize("query", ["cursor=x", "cursor=-1", "cursor=1234567890", "limit=0", "a=b"])
 def test_a_query_that_is_not_understood_is_refused(client: Client, core: Core, query: str) -> None:
     answer = client.get(f"/session/{awake(client, core)}/messages?{query}")

@@ -11,10 +11,9 @@ from flask import Flask
 
 from app.sessions import queue
 from app.sessions.model import Status
-from tests.unit.gateway.helpers import GatewayMaker, Workspace
+from tests.unit.gateway.helpers import Workspace
 
 HELLO = {"address": "http://127.0.0.1:1111", "name": "pod-1", "boot": "b1"}
-TALK = {"history": [{"role": "user", "content": "hi"}], "context": [], "metadata": {"turns": 1}}
 
 
 def take(workspace: Workspace, message_id: str = "m1", delivered: bool = True) -> None:
@@ -270,45 +269,6 @@ def test_a_wrong_event_leaves_the_whole_report_undone(workspace: Workspace) -> N
     assert state(workspace) == "delivered"
 
 
-def test_a_conversation_is_kept_and_given_back(workspace: Workspace) -> None:
-    """To an agent whose volume has none."""
-    assert workspace.call("GET", "/agent/v1/checkpoint").json["error"] == "checkpoint_not_found"
-    assert workspace.call("PUT", "/agent/v1/checkpoint", json=TALK).status_code == 204
-    answer = workspace.call("GET", "/agent/v1/checkpoint")
-    assert (answer.status_code, answer.json) == (200, TALK)
-
-
-@pytest.mark.parametrize("status", [Status.SLEEPING, Status.TERMINATING])
-def test_a_conversation_is_kept_of_a_session_on_its_way_out(app: Flask, status: Status) -> None:
-    """An agent hands it over when it is told to end, which is after its session's state has changed."""
-    workspace = Workspace(app, status=status)
-    assert workspace.call("PUT", "/agent/v1/checkpoint", json=TALK).status_code == 204
-
-
-def test_a_conversation_is_its_own_sessions(app: Flask, workspace: Workspace) -> None:
-    """No other workspace can read it."""
-    workspace.call("PUT", "/agent/v1/checkpoint", json=TALK)
-    assert Workspace(app, "other000", "bob").call("GET", "/agent/v1/checkpoint").status_code == 404
-
-
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b'{"history": [1]}', b"\xff", b"[" * 100_000])
-def test_what_is_no_conversation_is_not_kept(workspace: Workspace, body: bytes) -> None:
-    assert workspace.call("PUT", "/agent/v1/checkpoint", data=body).status_code == 400
-    assert workspace.core.archive.read(workspace.uuid) is None
-
-
-def test_a_conversation_too_long_is_refused(make_gateway: GatewayMaker) -> None:
-    workspace = Workspace(make_gateway(history_max_bytes=50))
-    answer = workspace.call("PUT", "/agent/v1/checkpoint", json=TALK)
-    assert (answer.status_code, answer.json["error"]) == (413, "payload_too_large")
-
-
-def test_the_places_for_conversations_are_given_back(workspace: Workspace) -> None:
-    """However storing them ends."""
-    for body in (b"{", b'{"history": []}') * 10:
-        assert workspace.call("PUT", "/agent/v1/checkpoint", data=body).status_code in (204, 400)
-
-
 def test_no_content_is_logged(workspace: Workspace, redis_client: redis.Redis, caplog) -> None:
     """Neither what an agent says, nor what it is asked."""
     caplog.set_level("DEBUG")
@@ -316,6 +276,8 @@ def test_no_content_is_logged(workspace: Workspace, redis_client: redis.Redis, c
     workspace.report(event("token", text="private words"), event("failed", reason="private reason"))
     workspace.report(event("token", text=5))
     workspace.call("PUT", "/agent/v1/checkpoint", json={"history": [{"content": "private talk"}]})
+    piece = {"edition": "e", "after": 1, "mark": "", "then": "m", "messages": [{"content": "private piece"}]}
+    workspace.call("POST", "/agent/v1/history", json=piece)
     logged = "".join(f"{record.getMessage()}{vars(record)}" for record in caplog.records)
     assert "message failed" in logged
     assert "private" not in logged

@@ -1,0 +1,234 @@
+"""An agent's conversation is kept in pieces, and the record says when it is not the newest."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from werkzeug.serving import make_server
+
+from app.agent.checkpoints import Keeper, load
+from app.agent.gateway import Gateway as Line
+from app.sessions import archive_index
+from app.sessions.archive_index import Contended
+from app.sessions.archive_store import Checkpoint
+from app.sessions.errors import RetryableError
+from app.sessions.model import Status
+from tests.unit.agent.fakes import FakeModel, World
+from tests.unit.gateway.helpers import GatewayMaker, Workspace
+
+TALK = {"history": [{"role": "user", "content": "hi"}], "context": [], "metadata": {"turns": 1}}
+HISTORY = "/agent/v1/history"
+CHECKPOINT = "/agent/v1/checkpoint"
+
+
+def said(begin: int, end: int) -> list[dict[str, Any]]:
+    return [{"id": f"m{n}", "role": "user", "content": f"message {n}"} for n in range(begin, end)]
+
+
+def head(messages: int, edition: str = "one") -> dict[str, Any]:
+    return {"edition": edition, "messages": messages, "mark": str(messages) if messages else ""}
+
+
+def add(workspace: Workspace, begin: int, end: int, edition: str = "one") -> Any:
+    mark = str(begin) if begin else ""
+    piece = {"edition": edition, "after": begin, "mark": mark, "then": str(end), "messages": said(begin, end)}
+    return workspace.call("POST", HISTORY, json=piece)
+
+
+def settle(workspace: Workspace, messages: int, edition: str = "one") -> Any:
+    beside = {"context": said(messages - 1, messages), "metadata": {"turns": messages}}
+    return workspace.call("PUT", CHECKPOINT, json={**head(messages, edition), **beside})
+
+
+def test_a_conversation_grows_by_what_is_new(workspace: Workspace) -> None:
+    """An agent learns how far it is kept, adds to it, and says when it is whole."""
+    assert workspace.call("GET", f"{HISTORY}?head").json == {"current": None, "following": None}
+    assert add(workspace, 0, 3).json == {"current": None, "following": head(3)}
+    assert workspace.call("GET", CHECKPOINT).json["error"] == "checkpoint_not_found"
+    assert workspace.call("GET", HISTORY).json["error"] == "checkpoint_not_found"
+    assert settle(workspace, 3).status_code == 204
+    assert add(workspace, 3, 5).json == {"current": head(5), "following": None}
+    assert settle(workspace, 5).status_code == 204
+    assert workspace.call("GET", f"{HISTORY}?head").json == {"current": head(5), "following": None}
+    beside = {"context": said(4, 5), "metadata": {"turns": 5}}
+    assert workspace.call("GET", f"{CHECKPOINT}?paged").json == {**beside, **head(5)}
+    page = workspace.call("GET", f"{HISTORY}?after=3").json
+    assert page == {"messages": said(3, 5), "total": 5, "edition": "one"}
+    assert workspace.call("GET", CHECKPOINT).json == {"history": said(0, 5), **beside}
+
+
+def test_what_does_not_go_on_from_there_is_told_from_where_to_go_on(workspace: Workspace) -> None:
+    """A gap, an overlap, another conversation; it is no trouble that the status would show."""
+    add(workspace, 0, 3)
+    settle(workspace, 3)
+    for refused in (add(workspace, 2, 4), add(workspace, 4, 5), add(workspace, 3, 4, "two"), settle(workspace, 4)):
+        assert (refused.status_code, refused.json["error"]) == (409, "other_conversation")
+        assert refused.json["current"] == head(3)
+    assert workspace.record().unarchived == {}
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b"[" * 100_000])
+def test_what_is_no_piece_is_not_kept(workspace: Workspace, body: bytes) -> None:
+    assert workspace.call("POST", HISTORY, data=body).status_code == 400
+
+
+@pytest.mark.parametrize("query", ["after=x", "after=-1", "after=" + "1" * 13])
+def test_a_page_begins_at_a_number(workspace: Workspace, query: str) -> None:
+    assert workspace.call("GET", f"{HISTORY}?{query}").status_code == 400
+
+
+def test_a_piece_is_bounded(make_gateway: GatewayMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.gateway.conversations.PIECE_MAX", 100)
+    workspace = Workspace(make_gateway())
+    assert add(workspace, 0, 5).status_code == 413
+
+
+def test_a_conversation_too_long_to_be_kept_is_stale_until_it_is_whole_again(make_gateway: GatewayMaker) -> None:
+    """The record says since when and why, and is written once for it; what was kept stays."""
+    workspace = Workspace(make_gateway(history_max_bytes=500))
+    add(workspace, 0, 5)
+    settle(workspace, 5)
+    before = time.time() - 0.001
+    for _ in range(3):
+        answer = add(workspace, 5, 50)
+        assert (answer.status_code, answer.json["error"]) == (413, "conversation_too_long")
+        noted = workspace.record().unarchived
+        assert before <= noted["since"] <= time.time()
+        assert "HISTORY_MAX_BYTES" in noted["reason"]
+    assert len(workspace.call("GET", CHECKPOINT).json["history"]) == 5
+    assert add(workspace, 5, 6).status_code == 200
+    assert workspace.record().unarchived == noted
+    assert settle(workspace, 6).status_code == 204
+    assert workspace.record().unarchived == {}
+
+
+def test_a_store_that_fails_is_noted_too(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RetryableError("The archive is away.")
+
+    monkeypatch.setattr(workspace.core.archive, "append", fail)
+    assert add(workspace, 0, 1).status_code == 503
+    assert workspace.record().unarchived["reason"] == "The archive is away."
+
+
+def test_in_the_normal_case_the_record_is_not_written(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workspace.core.store, "change", lambda *_, **__: pytest.fail("written"))
+    add(workspace, 0, 1)
+    assert settle(workspace, 1).status_code == 204
+
+
+def test_of_two_that_store_at_once_one_tries_again(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that was thought dead, say; that is no trouble the status would show."""
+
+    def overtaken(*_: object) -> None:
+        raise Contended(workspace.uuid)
+
+    monkeypatch.setattr(workspace.core.archive, "append", overtaken)
+    answer = add(workspace, 0, 1)
+    assert (answer.status_code, answer.json["error"]) == (503, "contended")
+    assert workspace.record().unarchived == {}
+
+
+def test_a_conversation_of_an_earlier_release_is_given_in_one_document(app: Flask, workspace: Workspace) -> None:
+    """Also to an agent that would read pages; it then keeps it in pieces."""
+    folder = Path(workspace.core.archive._folder(workspace.uuid))
+    folder.mkdir(parents=True)
+    (folder / "history.json").write_text('[{"id": "m0", "role": "user", "content": "old"}]')
+    kept = workspace.call("GET", f"{CHECKPOINT}?paged").json
+    assert kept == {"history": [{"id": "m0", "role": "user", "content": "old"}], "context": [], "metadata": {}}
+    assert workspace.call("GET", HISTORY).json["messages"] == kept["history"]
+    assert workspace.call("GET", f"{HISTORY}?head").json["current"] is None
+
+
+def test_a_conversation_too_long_for_one_document_is_only_given_in_pages(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(workspace, 0, 5)
+    settle(workspace, 5)
+    monkeypatch.setattr("app.gateway.conversations.WHOLE_MAX", 100)
+    assert workspace.call("GET", CHECKPOINT).status_code == 413
+    assert workspace.call("GET", f"{CHECKPOINT}?paged").status_code == 200
+
+
+@pytest.fixture
+def line(app: Flask, workspace: Workspace) -> Iterator[Line]:
+    """An agent's connection to the gateway, over HTTP."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    token = workspace.headers["Authorization"].removeprefix("Bearer ")
+    connection = Line(f"http://127.0.0.1:{server.server_port}", lambda: token)
+    yield connection
+    connection.close()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_an_agents_conversation_comes_back_as_it_was(
+    line: Line, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent and the gateway as they are, with chunks small enough to need many."""
+    monkeypatch.setattr("app.gateway.conversations.CHUNK_BYTES", 2_000)
+    monkeypatch.setattr(archive_index, "CHUNK_BYTES", 2_000)
+    (tmp_path / "app").mkdir()
+    world = World(tmp_path / "app", FakeModel())
+    keeper = Keeper(line, world.state, 1000)
+    for n in range(20):
+        world.prompt(f"m{n}", "grüß dich 😀 " + "x" * 30 * n)
+        world.run()
+        assert keeper.save()
+    edition = workspace.core.archive.index(workspace.uuid).current
+    assert edition is not None
+    assert len(edition.chunks) > 5
+    kept = load(line, threading.Event())
+    assert kept is not None
+    assert kept == world.state.documents()
+    whole = workspace.core.archive.read(workspace.uuid)
+    assert whole == Checkpoint(kept.history, kept.context, kept.metadata)
+
+
+def test_a_conversation_is_kept_and_given_back_whole(workspace: Workspace) -> None:
+    """To an agent of an earlier release, whose volume has none."""
+    assert workspace.call("GET", "/agent/v1/checkpoint").json["error"] == "checkpoint_not_found"
+    assert workspace.call("PUT", "/agent/v1/checkpoint", json=TALK).status_code == 204
+    answer = workspace.call("GET", "/agent/v1/checkpoint")
+    assert (answer.status_code, answer.json) == (200, TALK)
+
+
+@pytest.mark.parametrize("status", [Status.SLEEPING, Status.TERMINATING])
+def test_a_conversation_is_kept_of_a_session_on_its_way_out(app: Flask, status: Status) -> None:
+    """An agent hands it over when it is told to end, which is after its session's state has changed."""
+    workspace = Workspace(app, status=status)
+    assert workspace.call("PUT", "/agent/v1/checkpoint", json=TALK).status_code == 204
+
+
+def test_a_conversation_is_its_own_sessions(app: Flask, workspace: Workspace) -> None:
+    """No other workspace can read it."""
+    workspace.call("PUT", "/agent/v1/checkpoint", json=TALK)
+    assert Workspace(app, "other000", "bob").call("GET", "/agent/v1/checkpoint").status_code == 404
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b'{"history": [1]}', b"\xff", b"[" * 100_000])
+def test_what_is_no_conversation_is_not_kept(workspace: Workspace, body: bytes) -> None:
+    assert workspace.call("PUT", "/agent/v1/checkpoint", data=body).status_code == 400
+    assert workspace.core.archive.read(workspace.uuid) is None
+
+
+def test_a_conversation_too_long_is_refused(make_gateway: GatewayMaker) -> None:
+    workspace = Workspace(make_gateway(history_max_bytes=50))
+    answer = workspace.call("PUT", "/agent/v1/checkpoint", json=TALK)
+    assert (answer.status_code, answer.json["error"]) == (413, "payload_too_large")
+    assert "larger" in workspace.record().unarchived["reason"]
+
+
+def test_the_places_for_conversations_are_given_back(workspace: Workspace) -> None:
+    """However storing them ends."""
+    for body in (b"{", b'{"history": []}') * 10:
+        assert workspace.call("PUT", "/agent/v1/checkpoint", data=body).status_code in (204, 400)
