@@ -21,25 +21,23 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from app.agent.conversation import Conversation
 from app.agent.disk import Journal, write_document
 from app.agent.documents import (
     Documents,
     Message,
     Unreadable,
-    is_prompt,
-    listed,
-    natural,
     owner,
     read_documents,
     set_aside,
 )
 from app.agent.standing import Ask, Standing, nobody
-from app.agent.text import moment, seconds_since
+from app.agent.text import moment
 
 log = logging.getLogger(__name__)
 
@@ -82,22 +80,20 @@ class State:
         self._unsaved: list[dict[str, Any]] = []
         self.loaded = False
         """Whether it is known what was said before."""
-        self._history: list[Message] = []
-        self._context: list[Message] = []
-        self._queue: list[Message] = []
-        self._prompts: dict[str, str] = {}
-        self._outcomes: dict[str, dict[str, Any]] = {}
-        self._unreported: dict[str, None] = {}
-        self._resumes = 0
-        self._inherited = 0
-        self._restored = False
+        self._conversation = Conversation(Documents())
         self._doubtful: list[str] = []
-        self.last_prompt_at = ""
-        """When a prompt was last accepted, "" if never."""
-        self.last_finished_at = ""
-        """When a turn last ended, "" if none has."""
         self.changes = 0
         """Grows with every change worth a checkpoint."""
+
+    @property
+    def last_prompt_at(self) -> str:
+        """When a prompt was last accepted, "" if never."""
+        return self._conversation.last_prompt_at
+
+    @property
+    def last_finished_at(self) -> str:
+        """When a turn last ended, "" if none has."""
+        return self._conversation.last_finished_at
 
     # Loading
 
@@ -110,16 +106,16 @@ class State:
         self._folder.mkdir(mode=0o700, exist_ok=True)
         documents = self._read() or self._begin(fetch())
         with self._changed:
-            self._take(documents)
+            self._conversation = Conversation(documents)
+            self._unsaved.clear()
             self._replay(self._journal.open())
         if self._is_foreign(owner(documents), ask):
             self._disown()
         elif owner(documents) != self._uuid:
             self.fold()
         with self._changed:
-            turn = self.open_turn()
-            self._doubtful = [*([turn] if turn else []), *(prompt["id"] for prompt in self._queue)]
-            self._restored = self._restored and bool(self._doubtful)
+            self._doubtful = self._conversation.open_prompts()
+            self._conversation.restored = self._conversation.restored and bool(self._doubtful)
             self.loaded = True
             self._changed.notify_all()
 
@@ -145,133 +141,65 @@ class State:
         write_document(self._folder / "history.json", documents.history)
         return documents
 
-    def _take(self, documents: Documents) -> None:
-        self._history, self._queue, self._unsaved = [], [], []
-        self._prompts, self._outcomes, self._unreported = {}, {}, {}
-        metadata = documents.metadata
-        self._inherited = natural(metadata.get("inherited"))
-        for message in documents.history:
-            self._remember(message)
-        self._unreported.clear()
-        for prompt in listed(metadata.get("queue")):
-            if is_prompt(prompt) and prompt["id"] not in self._prompts:
-                self._enqueue(prompt)
-        told = [id_ for id_ in listed(metadata.get("unreported")) if isinstance(id_, str)]
-        self._unreported = {id_: None for id_ in told if id_ in self._outcomes}
-        self._context = documents.context
-        self._resumes = natural(metadata.get("resumes"))
-        self._restored = metadata.get("restored") is True
-        self.last_finished_at = str(metadata.get("last_finished_at") or "")
-        self.last_prompt_at = str(metadata.get("last_prompt_at") or "")
-
     def _is_foreign(self, owner: str, ask: Ask) -> bool:
         """Whether the conversation is another session's. One that doesn't say whose it is is ours where the manager
         waits for the end of one of its prompts: agents of earlier releases wrote it down after their first turn."""
         if owner:
             return owner != self._uuid
-        ages = self._ages(self._prompts)
+        ages = self._conversation.ages(self._conversation.prompts, self._clock())
         standing = ask(ages) if ages else None
         if standing is None:
             return False
-        self._unreported |= {id_: None for id_ in self._outcomes if id_ in standing.unfinished}
+        self._conversation.unreported |= {
+            id_: None for id_ in self._conversation.outcomes if id_ in standing.unfinished
+        }
         return not standing.unfinished
 
     def _disown(self) -> None:
         """In another session's conversation nothing is left to do or to report, and its prompts aren't ours: one may
         come with the same id."""
         with self._changed:
-            self._queue.clear()
             turn = self.open_turn()
             if turn is not None:
                 self.finish(turn, failure=(RESTORED, "restored"))
-            self._inherited = len(self._history)
-            self._prompts, self._outcomes, self._unreported = {}, {}, {}
-            write_document(self._folder / "history.json", self._history)
+            self._conversation.disown()
+            write_document(self._folder / "history.json", self._conversation.history)
             # Before it says that it is ours, or its journal would be.
             self._journal.clear()
             self._unsaved.clear()
-            write_document(self._folder / "metadata.json", self._metadata())
+            write_document(self._folder / "metadata.json", self._conversation.metadata(self._uuid))
 
     def doubtful(self) -> dict[str, float]:
         """What was open on the disk, and was not brought again since: the prompts, and how old they are (s)."""
         with self._changed:
-            return self._ages(self._doubtful)
+            return self._conversation.ages(self._doubtful, self._clock())
 
     def settle(self, standing: Standing) -> None:
         """Go on with what was open only as far as the manager knows it as unfinished: the rest has ended, and this
         copy is older. What the manager may have forgotten goes on too, unless it is certain that this is a copy."""
         with self._changed:
-            ours = standing.unfinished if self._restored else standing.unfinished | standing.unknown
+            ours = standing.unfinished if self._conversation.restored else standing.unfinished | standing.unknown
             gone = [id_ for id_ in self._doubtful if id_ not in ours]
             turn = self.open_turn()
             if turn is not None and turn in gone:
                 self.finish(turn, failure=(ROLLED_BACK, "rolled_back"))
                 self.reported([turn])
-            waiting = [prompt["id"] for prompt in self._queue if prompt["id"] in gone]
+            waiting = [prompt["id"] for prompt in self._conversation.queue if prompt["id"] in gone]
             if waiting:
                 self._record({"kind": "dropped", "ids": waiting})
             self._doubtful = []
-            self._restored = False
+            self._conversation.restored = False
         if gone:
             log.warning("%d prompts that were open here have ended elsewhere; they are left", len(gone))
-
-    def _ages(self, ids: Iterable[str]) -> dict[str, float]:
-        taken = {message["id"]: message.get("at") for message in self._history if message["role"] == "user"}
-        taken |= {prompt["id"]: prompt["at"] for prompt in self._queue}
-        return {id_: seconds_since(taken.get(id_), self._clock()) for id_ in ids}
 
     # The journal: every change is an entry, applied the same way now and after a crash
 
     def _replay(self, entries: Sequence[Mapping[str, Any]]) -> None:
         for entry in entries:
             try:
-                self._apply(entry)
+                self._conversation.apply(entry)
             except (KeyError, TypeError):
                 log.warning("An entry of the journal isn't ours; it is left out")
-
-    def _apply(self, entry: Mapping[str, Any]) -> None:
-        kind = entry.get("kind")
-        if kind == "message":
-            message = entry["message"]
-            if entry["n"] >= len(self._history):
-                self._remember(message)
-            elif "outcome" in message and message["id"] in self._outcomes:
-                self._unreported[message["id"]] = None
-            self._resumes = 0
-        elif kind == "withdrawn":
-            why = {"withdrawn": [entry["reason"], entry["code"]]}
-            self._queue = [{**each, **why} if each["id"] == entry["id"] else each for each in self._queue]
-        elif kind == "prompt" and entry["prompt"]["id"] not in self._prompts:
-            self._enqueue(entry["prompt"])
-        elif kind == "dropped":
-            self._queue = [prompt for prompt in self._queue if prompt["id"] not in entry["ids"]]
-            for id_ in entry["ids"]:
-                self._prompts.pop(id_, None)
-        elif kind == "reported":
-            for id_ in entry["ids"]:
-                self._unreported.pop(id_, None)
-        elif kind == "resumed":
-            self._resumes += 1
-        elif kind == "stopped":
-            self._resumes = 0
-
-    def _remember(self, message: Message) -> None:
-        self._history.append(message)
-        if len(self._history) <= self._inherited:
-            return
-        id_ = message["id"]
-        if message["role"] == "user":
-            self._prompts[id_] = message["content"]
-            self._queue = [prompt for prompt in self._queue if prompt["id"] != id_]
-        if "outcome" in message:
-            self._outcomes[id_] = message["outcome"]
-            self._unreported[id_] = None
-            self.last_finished_at = message.get("at", "")
-
-    def _enqueue(self, prompt: Message) -> None:
-        self._queue.append(prompt)
-        self._prompts[prompt["id"]] = prompt["content"]
-        self.last_prompt_at = prompt["at"]
 
     def _record(self, entry: dict[str, Any], *, even_if_full: bool = False) -> None:
         """Write an entry and apply it. OSError changes nothing, unless it is to count with a full disk too."""
@@ -285,7 +213,7 @@ class State:
                 self._unsaved.pop()
                 raise
             log.warning("The outcome of a turn can't be written; it is kept in memory")
-        self._apply(entry)
+        self._conversation.apply(entry)
         self.changes += 1
         self._changed.notify_all()
 
@@ -299,14 +227,14 @@ class State:
     def accept(self, id_: str, text: str, *, limit: int) -> bool:
         """Take a prompt; on disk when it returns. False: it was taken before. IdReused, QueueFull, OSError."""
         with self._changed:
-            known = self._prompts.get(id_)
+            known = self._conversation.prompts.get(id_)
             if known is not None:
                 if known != text:
                     raise IdReused(id_)
                 if id_ in self._doubtful:
                     self._doubtful.remove(id_)
                 return False
-            if len(self._queue) >= limit:
+            if len(self._conversation.queue) >= limit:
                 raise QueueFull
             prompt = {"id": id_, "content": text, "at": moment(self._clock())}
             self._record({"kind": "prompt", "prompt": prompt})
@@ -318,10 +246,10 @@ class State:
             id_ = self.open_turn()
             if id_ is not None:
                 self._record({"kind": "resumed", "id": id_})
-                resumes = self._resumes
-            elif self._queue:
-                self.append({**self._queue[0], "role": "user"})
-                id_, resumes = str(self._history[-1]["id"]), 0
+                resumes = self._conversation.resumes
+            elif self._conversation.queue:
+                self.append({**self._conversation.queue[0], "role": "user"})
+                id_, resumes = str(self._conversation.history[-1]["id"]), 0
             else:
                 return None
             withdrawn = self.turn_messages(id_)[0].get("withdrawn")
@@ -330,7 +258,7 @@ class State:
     def withdraw(self, id_: str, *, reason: str, code: str) -> bool:
         """Let a prompt that waits fail when it is its turn, so that order stays. False if it doesn't wait."""
         with self._changed:
-            if not any(prompt["id"] == id_ for prompt in self._queue):
+            if not any(prompt["id"] == id_ for prompt in self._conversation.queue):
                 return False
             self._record({"kind": "withdrawn", "id": id_, "reason": reason, "code": code})
             return True
@@ -338,7 +266,9 @@ class State:
     def wait_for_prompt(self, seconds: float, *, unless: Callable[[], bool]) -> None:
         """Return when there is something to do, when `unless` holds (say so with `notify`), or after these seconds."""
         with self._changed:
-            self._changed.wait_for(lambda: unless() or bool(self._queue) or self.open_turn() is not None, seconds)
+            self._changed.wait_for(
+                lambda: unless() or bool(self._conversation.queue) or self.open_turn() is not None, seconds
+            )
 
     def notify(self) -> None:
         """Let those who wait look again."""
@@ -348,13 +278,11 @@ class State:
     def open_turn(self) -> str | None:
         """The id of the turn that has begun and not ended."""
         with self._changed:
-            if not self._history or "outcome" in self._history[-1]:
-                return None
-            return str(self._history[-1]["id"])
+            return self._conversation.open_turn()
 
     def waiting(self) -> int:
         """Prompts accepted and not begun."""
-        return len(self._queue)
+        return len(self._conversation.queue)
 
     # Steps and outcomes
 
@@ -362,7 +290,7 @@ class State:
         """Add a message to the history; on disk when it returns. OSError: it isn't there."""
         with self._changed:
             message.setdefault("at", moment(self._clock()))
-            self._record({"kind": "message", "n": len(self._history), "message": message})
+            self._record({"kind": "message", "n": len(self._conversation.history), "message": message})
 
     def finish(self, id_: str, *, failure: tuple[str, str]) -> None:
         """End the open turn without an answer: reason for people, code for programs.
@@ -380,7 +308,7 @@ class State:
                 "at": moment(self._clock()),
                 "outcome": {"status": "failed", "reason": reason, "code": code},
             }
-            entry = {"kind": "message", "n": len(self._history), "message": message}
+            entry = {"kind": "message", "n": len(self._conversation.history), "message": message}
             self._record(entry, even_if_full=True)
 
     def stopped(self, id_: str) -> None:
@@ -391,27 +319,27 @@ class State:
     def knows(self, id_: str) -> bool:
         """Whether this prompt was ever accepted."""
         with self._changed:
-            return id_ in self._prompts
+            return id_ in self._conversation.prompts
 
     def outcome(self, id_: str) -> dict[str, Any] | None:
         """What came of a prompt, None while that is open."""
-        return self._outcomes.get(id_)
+        return self._conversation.outcomes.get(id_)
 
     def wait_for_outcome(self, id_: str, seconds: float) -> dict[str, Any] | None:
         """The outcome once there is one, None if there is none after these seconds."""
         with self._changed:
-            self._changed.wait_for(lambda: id_ in self._outcomes, seconds)
-            return self._outcomes.get(id_)
+            self._changed.wait_for(lambda: id_ in self._conversation.outcomes, seconds)
+            return self._conversation.outcomes.get(id_)
 
     def unreported(self) -> dict[str, dict[str, Any]]:
         """Outcomes the manager hasn't taken yet, by prompt, in order."""
         with self._changed:
-            return {id_: self._outcomes[id_] for id_ in self._unreported}
+            return {id_: self._conversation.outcomes[id_] for id_ in self._conversation.unreported}
 
     def reported(self, ids: Sequence[str]) -> None:
         """The manager has taken these."""
         with self._changed:
-            known = [id_ for id_ in ids if id_ in self._unreported]
+            known = [id_ for id_ in ids if id_ in self._conversation.unreported]
             if known:
                 self._record({"kind": "reported", "ids": known})
 
@@ -421,27 +349,24 @@ class State:
         """The messages from index `after` on, and how many there are in all."""
         with self._changed:
             end = None if limit is None else after + limit
-            return self._history[after:end], len(self._history)
+            return self._conversation.history[after:end], len(self._conversation.history)
 
     def turn_messages(self, id_: str) -> list[Message]:
         """What belongs to the last turn, if it is this one."""
         with self._changed:
-            start = len(self._history)
-            while start > self._inherited and self._history[start - 1]["id"] == id_:
-                start -= 1
-            return self._history[start:]
+            return self._conversation.turn(id_)
 
     # Documents
 
     def context(self) -> list[Message]:
         """What the model got last (`app.agent.context` brings it up to date)."""
         with self._changed:
-            return list(self._context)
+            return list(self._conversation.context)
 
     def set_context(self, context: list[Message], *, write: bool = False) -> None:
         """Replace it; `write` at once what was expensive to make, else with the next `fold`."""
         with self._changed:
-            self._context = list(context)
+            self._conversation.context = list(context)
         if write:
             with self._folding:
                 write_document(self._folder / "context.json", context)
@@ -449,20 +374,11 @@ class State:
     def documents(self) -> Documents:
         """All of it as of now."""
         with self._changed:
-            return Documents(list(self._history), list(self._context), self._metadata())
-
-    def _metadata(self) -> dict[str, Any]:
-        special = {"inherited": self._inherited, "restored": self._restored}
-        return {name: value for name, value in special.items() if value} | {
-            "format": 1,
-            "uuid": self._uuid,
-            "queue": list(self._queue),
-            "unreported": list(self._unreported),
-            "resumes": self._resumes,
-            "turns": len(self._outcomes),
-            "last_prompt_at": self.last_prompt_at,
-            "last_finished_at": self.last_finished_at,
-        }
+            return Documents(
+                list(self._conversation.history),
+                list(self._conversation.context),
+                self._conversation.metadata(self._uuid),
+            )
 
     def fold(self) -> None:
         """Write the documents anew and start the journal empty. OSError leaves what was there.

@@ -350,3 +350,46 @@ def test_an_agent_that_has_nothing_open_asks_nothing(agent, gateway):
         agent.chat(f"m{len(gateway.hellos)}", "remember 1")
         assert agent.terminate() == 0
     assert gateway.asked == []
+
+
+def test_a_prompt_that_comes_again_is_answered_as_it_stands(agent, model, gateway):
+    """While the conversation is loaded, while it runs, while it waits, and when it has ended; then with its end."""
+    held = threading.Event()
+    model.script(Answer(text="first", hold=held), Answer(text="second"))
+    gateway.failures["/agent/v1/checkpoint"].extend([503] * 100_000)
+    agent.start()
+    assert agent.prompt("m1", "hello")[1]["error"] == "loading"
+    gateway.failures["/agent/v1/checkpoint"].clear()
+    while agent.prompt("m1", "hello")[0] == 503:
+        pass
+    agent.prompt("m2", "hello")
+    model.wait_for_requests(1)
+    for id_ in ("m1", "m2"):
+        assert agent.prompt(id_, "hello") == (202, {"id": id_, "status": "accepted"})
+    held.set()
+    gateway.outcome("m2")
+    for id_, text in (("m1", "first"), ("m2", "second")):
+        status, said = agent.prompt(id_, "hello")
+        assert (status, said["status"], said["response"]["text"]) == (200, "processed", text)
+    assert len(model.requests) == 2
+
+
+def test_an_older_volume_takes_the_prompts_it_lacks_and_no_other(agent, model, gateway, tmp_path):
+    """Restored from a backup of before, as the same session: what ended, and is in the copy, is answered as it ended."""
+    agent.start()
+    agent.chat("m1", "remember 1")
+    assert agent.terminate() == 0
+    other = folder_in(tmp_path, "other")
+    shutil.copytree(agent.folder, other / "app")
+    agent.start()
+    agent.chat("m2", "remember 2")
+    agent.kill()
+    older = AgentProcess(gateway, other)
+    try:
+        older.start()
+        assert older.prompt("m1", "remember 1")[1]["response"]["text"] == "1 noted"
+        assert older.chat("m2", "remember 2")[1]["response"]["text"] == "2 noted"
+        assert older.terminate() == 0
+    finally:
+        older.close()
+    assert [message["id"] for message in gateway.checkpoint["history"]] == ["m1", "m1", "m2", "m2"]
