@@ -212,9 +212,10 @@ class SessionService:
         request_id: str = "",
         seen: Record | None = None,
     ) -> Record:
-        """Delete the session and its files, after a verified backup unless `backup` is False. `partial` accepts a backup
-        without the files that can't be read. One that asks less of the backup takes the place of a deletion under way:
-        False is a force at any time. With `seen` because it has expired, if nothing happened to it since: else `Superseded`."""
+        """Delete the session and its files, after a verified backup unless `backup` is False; `partial` accepts one
+        without the files that can't be read. What asks less of the backup takes the place of a deletion under way, so
+        False is a force at any time. With `seen` because it has expired, if nothing happened to it since: else
+        `Superseded`."""
         expect = {} if seen is None else _as(seen, "generation", "last_activity")
         record = seen or self._store.get(uuid)
         less = record.delete_backup and (not backup or (partial and not record.delete_partial))
