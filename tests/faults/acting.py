@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-import zlib
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any
@@ -85,6 +84,8 @@ class Actor(threading.Thread):
         by_name = bool(backup) and self.chance.random() < 0.5
         mark = f"u{self.scene.number()}"
         idle, ttl = (self.chance.choice(choice) for choice in ((0, 0, 0, 3, 6), (0,) * 9 + (10,)))
+        if "idle" in self.without:
+            idle = ttl = 0
         body: dict[str, Any] = {"user_id": mark}
         if not by_name:
             body |= {"idle_timeout": idle, "ttl": ttl} | ({"restore_from": backup} if backup else {})
@@ -190,7 +191,7 @@ class Actor(threading.Thread):
             there = self.scene.place.write(subject.uuid, files)
             self.scene.chronicle.end(deed, Outcome.ACCEPTED if there else Outcome.REFUSED)
             if there:
-                subject.written.append(Written({each: zlib.crc32(content) for each, content in files.items()}, deed))
+                subject.written.append(Written.of(files, deed))
 
     def delete(self, subject: Subject) -> None:
         how = self.chance.choice(["", "", "?backup=true", "?backup=false"])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import zlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from app.sessions.model import Status
@@ -62,6 +63,10 @@ class Written:
 
     files: dict[str, int]
     deed: Deed
+
+    @classmethod
+    def of(cls, files: Mapping[str, bytes], deed: Deed) -> Written:
+        return cls({name: zlib.crc32(content) for name, content in files.items()}, deed)
 
 
 @dataclass(eq=False)

@@ -1,0 +1,25 @@
+"""A bounded sample of the fuzzer; `python -m tests.faults.fuzz` plays for as long as one wants."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tests.faults.fuzz import SLOTS, Fuzz
+from tests.faults.places import local_place
+from tests.faults.scene import Scene
+from tests.faults.settling import settling
+from tests.faults.troubling import Mood
+
+SEED = int(os.environ.get("FUZZ_SEED", "11"))
+MOODS = [Mood.CALM, Mood.KILLS, Mood.STOPS, Mood.ALL]
+
+
+def test_random_calls_and_faults_lose_nothing_and_leave_nothing(tmp_path: Path, code_server: str) -> None:
+    """What must be so is in tests/faults/judging.py and contents.py."""
+    with local_place(tmp_path, code_server) as place, settling(Scene(place, SLOTS), tmp_path) as quiet:
+        fuzzer = Fuzz(quiet, SEED)
+        for number, mood in enumerate(MOODS):
+            assert fuzzer.play(number, mood).findings == []
+        accepted = [deed for deed in quiet.scene.chronicle.deeds() if deed.accepted and not deed.fault]
+        assert len(accepted) > 10 * len(MOODS), "hardly anything was done"

@@ -1,0 +1,24 @@
+"""A sleep and a prompt 0 to 50 ms apart: the prompt is worked on once, whichever came first.
+
+    TRIALS=500 python -m pytest -s --timeout 7200 tests/faults/test_sleep_and_prompt.py
+
+by hand; by default a few.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+from tests.faults.places import local_place
+from tests.faults.racing import run
+
+TRIALS = int(os.environ.get("TRIALS", "10"))
+SEED = int(os.environ.get("SEED", "1"))
+
+
+def test_a_prompt_beside_a_sleep_is_worked_on_once(tmp_path: Path, code_server: str) -> None:
+    """One that came after the sleep is answered; one that was running when it came may say that it was put to sleep."""
+    with local_place(tmp_path, code_server) as place:
+        assert run(place, TRIALS, random.Random(SEED)) == []
