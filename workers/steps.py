@@ -38,6 +38,9 @@ EVENTS_KEPT_ASLEEP = 600.0
 CHECK_EVERY = 0.5
 """s between two looks whether long work is still wanted: whoever supersedes it waits for this."""
 
+UNREADABLE_SHOWN = 10
+"""Paths in the session's status; the backup's own entry has more of them, its sidecar a hundred."""
+
 DELETED = "The session was deleted before this was done."
 
 
@@ -66,10 +69,9 @@ class Steps:
         if record.status in GONE and not record.delete_backup:
             return
         backup = self._write_backup(record, self._check(record, _forced), partial=True)
-        missing = {} if backup.complete else {"unreadable": list(backup.unreadable)}
-        done = ("backup", {"status": "done", "name": backup.name, **missing})
-        incomplete = not backup.complete
-        self._store.change(record.uuid, self._clock(), backup=backup.name, backup_incomplete=incomplete, event=done)
+        lacking = {} if backup.complete else {"unreadable": list(backup.unreadable[:UNREADABLE_SHOWN])}
+        done = ("backup", {"status": "done", "name": backup.name, **lacking})
+        self._store.change(record.uuid, self._clock(), backup=backup.name, backup_lacks=lacking, event=done)
 
     def _bring_up(self, record: Record) -> None:
         # The first time it was taken, should this be a repeated task.
@@ -90,7 +92,8 @@ class Steps:
 
     def _put_down(self, record: Record) -> None:
         self._bring_files(record, starting=False)
-        self._update(record, provisioned=True)
+        if not record.provisioned:
+            self._update(record, provisioned=True)
         if not self._inbox.hold(record.uuid, record.generation, self._clock()):
             raise Superseded(f"Session {record.uuid} is wanted again.")
         self._take_leave(record, "sleep")

@@ -249,6 +249,9 @@ class SessionDetailSchema(Schema):
     labels = fields.Dict(keys=fields.String(), values=fields.String(), required=True)
     restore_from = fields.String(required=True, allow_none=True)
     backup = fields.String(required=True, allow_none=True)
+    backup_lacks = fields.Dict(
+        required=True, allow_none=True, metadata={"description": "`unreadable`: files its last backup could not read"}
+    )
     generation = fields.Integer(required=True)
     risk = risk_field()
     conversation = fields.Nested(KeptConversationSchema, required=True)

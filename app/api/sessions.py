@@ -269,6 +269,7 @@ def status_of(record: Record, now: float) -> dict[str, Any]:
             "labels": dict(record.labels),
             "restore_from": record.restore_from or None,
             "backup": record.backup or None,
+            "backup_lacks": dict(record.backup_lacks) or None,
             "generation": record.generation,
             "risk": dict(record.risk) or None,
             "conversation": kept_conversation(record, now),

@@ -142,7 +142,7 @@ class Identity:
 class Record(Identity):
     """A session as Redis holds it (hash `session:{uuid}`). Times are seconds since the epoch, 0 for none.
 
-    `backup` is its last one, `backup_incomplete` whether files that can't be read are missing there.
+    `backup` is its last one, `backup_lacks` names some files that can't be read and are missing there (`unreadable`).
     `reason` is why it failed, `reason_code` the same for programs where there is one (app/sessions/errors.py).
     `generation` counts intents; `settled` is the last generation that was carried out;
     `task` is the one that carries out the current intent; `provisioned` whether its volume was ever
@@ -179,7 +179,7 @@ class Record(Identity):
     delete_backup: bool = True
     delete_partial: bool = False
     backup: str = ""
-    backup_incomplete: bool = False
+    backup_lacks: Mapping[str, Any] = field(default_factory=dict)
     backup_generation: int = 0
     tries: int = 0
     lease: int = 0
@@ -265,7 +265,7 @@ CODECS: Mapping[str, Codec] = {
     "delete_backup": _FLAG,
     "delete_partial": _FLAG,
     "backup": _TEXT,
-    "backup_incomplete": _FLAG,
+    "backup_lacks": _OBJECT,
     "backup_generation": _COUNT,
     "tries": _COUNT,
     "lease": _COUNT,

@@ -319,3 +319,32 @@ def test_what_is_seen_of_a_moment_ago_makes_no_second_start(world: World) -> Non
     assert seen is not None
     world.watcher.apply(replace(seen, running=False))
     assert world.tasks.sent == []
+
+
+def test_a_requested_backup_names_what_it_could_not_read_and_a_deletion_stops_at_it(world: World) -> None:
+    """Until it is told that a partial backup will do."""
+    uuid = world.active()
+    workspace = world.runtime.workspaces[uuid]
+    workspace.files |= {"kept": b"1", "closed": b"2"}
+    workspace.unreadable.add("closed")
+    world.sessions.request_backup(uuid)
+    world.work()
+    assert world.get(uuid).backup_lacks == {"unreadable": ["closed"]}
+    world.sessions.delete(uuid)
+    world.work()
+    failed = world.get(uuid)
+    assert (failed.status, failed.reason_code) == (Status.FAILED, "backup_incomplete")
+    assert workspace.files.keys() == {"kept", "closed"}
+    world.sessions.delete(uuid, partial=True)
+    world.work()
+    gone = world.get(uuid)
+    assert gone.status is Status.TERMINATED
+    assert world.runtime.backups[gone.backup].keys() == {"kept"}
+
+
+def test_a_deletion_that_takes_a_partial_backup_replaces_one_that_does_not(world: World) -> None:
+    uuid = world.active()
+    first = world.sessions.delete(uuid).generation
+    assert world.sessions.delete(uuid, partial=True).generation == first + 1
+    assert world.sessions.delete(uuid).generation == first + 1
+    assert world.get(uuid).delete_partial
