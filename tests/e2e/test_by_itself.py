@@ -46,7 +46,7 @@ def test_a_dead_workspace_is_failed_with_its_last_words_and_wakes(service: Servi
 def test_stopping_leaves_no_process_and_a_second_run_finds_every_session(
     tmp_path: Path, code_server: str, number: int
 ) -> None:
-    """Ctrl-C and SIGTERM alike; the same key, the same address of the workspace, the same files."""
+    """Ctrl-C and SIGTERM alike; the same key, address of the workspace and files. What was up comes back up."""
     service = Service(tmp_path, code_server)
     service.start()
     up, down = service.create("ada"), service.create("bob")
@@ -58,8 +58,8 @@ def test_stopping_leaves_no_process_and_a_second_run_finds_every_session(
     service.start()
     try:
         assert service.done("GET", "/sessions")["total"] == 2
-        for session in (up, down):
-            seen = service.wait_status(session["uuid"], "sleeping", replicas=0)
+        for session, status in ((up, "active"), (down, "sleeping")):
+            seen = service.wait_status(session["uuid"], status, replicas=1 if status == "active" else 0)
             assert seen["session"]["user_id"] == session["user_id"]
             assert seen["session"]["workspace_url"] == session["workspace_url"]
             service.done("POST", f"/session/{session['uuid']}/scale-up")
