@@ -55,7 +55,7 @@ class Component:
 def components(layout: Layout, programs: Programs) -> dict[str, Component]:
     """All of them by name, in the order they are to be started."""
     found = [
-        etcd(layout),
+        etcd(layout, programs),
         apiserver(layout, programs),
         Component("containerd", ["containerd", "--config", str(layout.config / "containerd.toml")]),
         controller_manager(layout, programs),
@@ -75,13 +75,23 @@ def _named(layout: Layout) -> dict[str, str]:
     return {"CLUSTER": layout.name, "CLUSTER_DIR": str(layout.folder)}
 
 
-def etcd(layout: Layout) -> Component:
-    command = ["etcd", "--name", "etcd", "--data-dir", str(layout.folder / "etcd"), "--listen-client-urls", ETCD_URL]
-    command += ["--advertise-client-urls", ETCD_URL, "--listen-peer-urls", "http://127.0.0.1:2380"]
-    command += ["--initial-advertise-peer-urls", "http://127.0.0.1:2380", "--logger", "zap"]
-    command += ["--initial-cluster", "etcd=http://127.0.0.1:2380", "--quota-backend-bytes", str(4 << 30)]
-    # The data ends with the cluster: nothing here needs to survive a power cut, and each sync costs milliseconds.
-    return Component("etcd", [*command, "--unsafe-no-fsync"])
+def etcd(layout: Layout, programs: Programs) -> Component:
+    peer = "http://127.0.0.1:2380"
+    flags = {
+        "name": "etcd",
+        "data-dir": layout.folder / "etcd",
+        "listen-client-urls": ETCD_URL,
+        "advertise-client-urls": ETCD_URL,
+        "listen-peer-urls": peer,
+        "initial-advertise-peer-urls": peer,
+        "initial-cluster": f"etcd={peer}",
+        "quota-backend-bytes": 4 << 30,
+        # As kubeadm sets it: what the API server has of a kind stays up to date though nothing of that kind changes.
+        "watch-progress-notify-interval": "5s",
+        # The data ends with the cluster: nothing here needs to survive a power cut, and each sync costs milliseconds.
+        "unsafe-no-fsync": "true",
+    }
+    return Component("etcd", [programs["etcd"], *_flags(flags)])
 
 
 def apiserver(layout: Layout, programs: Programs) -> Component:

@@ -1,4 +1,4 @@
-"""Builds the Go programs of the cluster once: Kubernetes, the KEDA operator and CoreDNS; and fetches the kinds
+"""Builds the Go programs of the cluster once: etcd, Kubernetes, the KEDA operator and CoreDNS; and fetches the kinds
 that the manifests have objects of.
 
 They come from the Go module proxy as source and are pinned by the go.mod and go.sum beside this file. A build
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -57,6 +58,7 @@ MODULES = (
         {f"k8s.io/kubernetes/cmd/{name}": name for name in _KUBERNETES},
         _version_flags(KUBERNETES_VERSION),
     ),
+    Module("etcd", {"go.etcd.io/etcd/server/v3": "etcd"}),
     Module("coredns", {"github.com/coredns/coredns": "coredns"}),
     Module(
         "keda",
@@ -141,7 +143,7 @@ def _build(go: str, module: Module, target: Path) -> None:
         if module.programs:
             _go(go, module, "build", *flags, "-o", f"{folder}/", *module.programs)
         for package, name in module.programs.items():
-            (folder / package.rsplit("/", 1)[1]).rename(folder / name)
+            (folder / _default_name(package)).rename(folder / name)
         if module.crds:
             _go(go, module, "mod", "download", module.crds[0])
             source = _go(go, module, "list", "-m", "-f", "{{.Dir}}", module.crds[0]).strip()
@@ -151,6 +153,11 @@ def _build(go: str, module: Module, target: Path) -> None:
                 (folder / "crds" / file.name).write_bytes(file.read_bytes())
         folder.rename(target)
     print(f"cluster: built {module.name} in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+
+
+def _default_name(package: str) -> str:
+    """What `go build` calls a package's program: by the last word of its path that is not a version of the module."""
+    return re.sub(r"/v[0-9]+$", "", package).rsplit("/", 1)[1]
 
 
 def _go(go: str, module: Module, *arguments: str) -> str:

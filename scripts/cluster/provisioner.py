@@ -131,9 +131,11 @@ def follow(lister: Callable[..., Any], handle: Callable[[dict[str, Any]], None])
     """Call `handle` with every object, and again whenever it changes; after an error, from a fresh list."""
     while True:
         try:
-            # Without a version the watch begins with every object there is: a list and a watch in one.
+            # At "0" the watch begins with every object that the API server holds in memory, as a list at "0" would, and
+            # goes on from there. With no version it would first wait for its memory to be as new as etcd, which for a
+            # kind that nobody changes may never be.
             for event in watch.Watch().stream(
-                lister, timeout_seconds=WATCH_SECONDS, _request_timeout=WATCH_SECONDS + 30
+                lister, resource_version="0", timeout_seconds=WATCH_SECONDS, _request_timeout=WATCH_SECONDS + 30
             ):
                 if event["type"] in ("ADDED", "MODIFIED"):
                     handle(event["raw_object"])

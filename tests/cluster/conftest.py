@@ -24,7 +24,12 @@ if not os.environ.get("API_URL"):
     ]
 if os.environ.get("KUBECONFIG") != str(layouts.from_environment().kubeconfig):
     # Only where the cluster is that of scripts/cluster: its parts may be stopped, its folders and network are here.
-    collect_ignore_glob += ["test_agent_on_cluster.py", "test_chaos_full_volume.py", "test_chaos_node.py"]
+    collect_ignore_glob += [
+        "test_agent_on_cluster.py",
+        "test_chaos_full_volume.py",
+        "test_chaos_node.py",
+        "test_provisioner.py",
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -25,15 +25,33 @@ def stopped(part: str) -> Iterator[None]:
         processes.signal_process(found, signal.SIGCONT)
 
 
-def restart(part: str) -> None:
-    """SIGKILL, and start it again as `cluster up` does."""
+@contextmanager
+def killed(part: str) -> Iterator[None]:
+    """The part is gone for the block: SIGKILL, and started again as `cluster up` does."""
     layout = layouts.from_environment()
     found = processes.running(layout, part)
     assert found is not None, f"{part} does not run"
     processes.signal_process(found, signal.SIGKILL)
     assert processes.wait_until(lambda: processes.running(layout, part) is None, 30.0)
-    component = components.components(layout, programs.built())[part]
-    processes.start(layout, part, component.command, component.environment)
+    try:
+        yield
+    finally:
+        component = components.components(layout, programs.built())[part]
+        processes.start(layout, part, [*_among_mounts_of_others(part), *component.command], component.environment)
+
+
+def restart(part: str) -> None:
+    """SIGKILL, and start it again as `cluster up` does."""
+    with killed(part):
+        pass
+
+
+def _among_mounts_of_others(part: str) -> list[str]:
+    """Puts a command where `cluster up` was run: what a part mounts must be seen by the others, and isn't from here."""
+    other = "apiserver" if part == "kubelet" else "kubelet"
+    found = processes.running(layouts.from_environment(), other)
+    assert found is not None, f"{other} does not run"
+    return ["nsenter", f"--mount=/proc/{found.pid}/ns/mnt", "--"]
 
 
 def volume(claim: Mapping[str, Any]) -> Path:
