@@ -308,12 +308,13 @@ class Archive:
         return _part(found, 0, limit)
 
     def _messages(self, folder: str, uuid: str, chunk: Chunk) -> Messages:
-        messages = self._get(folder, uuid, chunk.name)
-        if messages is None:
+        content = self._get(folder, uuid, chunk.name)
+        if content is None:
             raise _Replaced
-        if len(_checked(uuid, messages)) != chunk.messages:
+        messages = _checked(uuid, content)
+        if len(messages) != chunk.messages:
             raise _damaged(uuid)
-        return _checked(uuid, messages)
+        return messages
 
     # Documents
 

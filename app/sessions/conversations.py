@@ -67,12 +67,15 @@ class Conversations:
             return _from_turn(message_id, turn)
 
     def _turn(self, record: Record, message_id: str) -> list[Mapping[str, Any]]:
-        """All messages of a turn, wherever in the conversation."""
+        """All messages of a turn, wherever in the conversation: of the last one with this id, as a conversation that
+        came with a backup may have had another."""
         turn: list[Mapping[str, Any]] = []
         after = 0
         for _ in range(MOST_PAGES):
             page = self._history(record, after, PAGE)
-            turn += [each for each in page.messages if each.get("id") == message_id]
+            for each in page.messages:
+                if each.get("id") == message_id:
+                    turn = [each] if each.get("role") == "user" else [*turn, each]
             after += len(page.messages)
             if not page.messages or after >= page.total:
                 break

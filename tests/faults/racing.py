@@ -63,7 +63,7 @@ class Race:
         if busy:
             self._prompt(before, 500)
             wait_for(lambda: self._message(before)["state"] != State.QUEUED, "the turn before to begin")
-        begun = time.time()
+        begun, before_both = time.time(), self._last_event()
         calls = [self._sleep, lambda: self._prompt(name, command)]
         if first > SLEEP_FIRST:
             calls.reverse()
@@ -72,7 +72,7 @@ class Race:
         time.sleep(gap)
         calls[1]()
         beside.join()
-        slept_first = self._slept_first(name, begun)
+        slept_first = self._slept_first(name, before_both)
         message = self._ended(name, wake=not slept_first)
         earlier = self._ended(before, wake=not slept_first) if busy else None
         shown = f"{name}, slept first: {slept_first}, {gap * 1000:.0f} ms apart, busy: {busy}: {message} {earlier}"
@@ -82,10 +82,14 @@ class Race:
         self._worked_once([message, *([earlier] if earlier else [])], shown)
         return Raced(slept_first, message["state"], self._end_of(name) - begun)
 
-    def _slept_first(self, name: str, begun: float) -> bool:
-        """Whether the sleep was taken before the prompt: its events stand in the order of what happened."""
+    def _last_event(self) -> str:
         with self.place.redis() as client:
-            entries = client.xrange(keys.EVENTS.format(uuid=self.uuid), f"{round((begun - 1) * 1000)}")
+            return str(client.xrevrange(keys.EVENTS.format(uuid=self.uuid), count=1)[0][0])
+
+    def _slept_first(self, name: str, after: str) -> bool:
+        """Whether the sleep was taken before the prompt: events since `after` stand in the order of what happened."""
+        with self.place.redis() as client:
+            entries = client.xrange(keys.EVENTS.format(uuid=self.uuid), f"({after}")
         for _, entry in entries:
             data = json.loads(entry["data"])
             if data.get("message_id") == name:

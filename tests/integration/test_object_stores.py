@@ -15,6 +15,7 @@ import fsspec
 import pytest
 import requests
 
+from app.sessions.archive_index import Head, Piece
 from app.sessions.archive_store import Archive, Checkpoint
 from app.sessions.backup_files import BackupFiles, backup_name
 from app.sessions.errors import ArchiveError, RetryableError
@@ -146,6 +147,14 @@ def test_a_conversation_is_kept_there(url: str) -> None:
     assert (kept.history, kept.metadata) == (said, {"turns": 1, "ended": True})
     assert archive.uuids() == ["abcd1234"]
     assert (archive.last_written("abcd1234") or 0) > NOW
+    archive.append("abcd1234", Piece("new", 0, "", "1", said))
+    assert archive.append("abcd1234", Piece("new", 1, "1", "2", said)).heads()["following"]["messages"] == 2
+    archive.settle("abcd1234", Head("new", 2, "2"), said, {"turns": 2})
+    archive.append("abcd1234", Piece("new", 2, "2", "3", said))
+    archive.settle("abcd1234", Head("new", 3, "3"), said, {"turns": 3})
+    kept = Archive(url).read("abcd1234")
+    assert kept is not None
+    assert (kept.history, kept.metadata) == (3 * said, {"turns": 3})
     archive.delete("abcd1234")
     archive.delete("abcd1234")
     assert archive.uuids() == []

@@ -375,7 +375,7 @@ def test_a_prompt_that_comes_again_is_answered_as_it_stands(agent, model, gatewa
 
 
 def test_an_older_volume_takes_the_prompts_it_lacks_and_no_other(agent, model, gateway, tmp_path):
-    """Restored from a backup of before, as the same session: what ended and is in the copy is answered as it ended."""
+    """Restored from a backup of before, as the same session: what had ended by then is answered as it ended."""
     agent.start()
     agent.chat("m1", "remember 1")
     assert agent.terminate() == 0

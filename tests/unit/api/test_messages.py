@@ -643,6 +643,15 @@ def test_an_old_message_is_found_wherever_it_is(client: Client, core: Core, agen
     assert (read, page["next_cursor"]) == (agent.history, None)
 
 
+def test_of_two_messages_with_one_id_the_last_is_told(client: Client, core: Core) -> None:
+    """The first came with the backup that the session was restored from."""
+    uuid = asleep(client, core)
+    again = [{**HISTORY[0], "content": "another"}, {"id": "m1", "role": "assistant", "content": "half"}]
+    core.archive.write(uuid, Checkpoint([*HISTORY, *again]))
+    body = client.get(f"/session/{uuid}/messages/m1").json
+    assert (body["state"], body["message"], body["response"]) == ("delivered", "another", None)
+
+
 @pytest.mark.parametrize("name", ["nobody", "a%20b", "%00", "a" * 300, "*up*", "m1:text"])
 def test_a_message_that_does_not_exist_is_404(client: Client, core: Core, name: str) -> None:
     uuid = asleep(client, core)
