@@ -31,7 +31,9 @@ from limits.strategies import STRATEGIES, FixedWindowRateLimiter
 from app.api.security import CATEGORIES, Principal, check_rate
 from app.problems import Problem
 from app.sessions.core import Core
+from app.sessions.errors import StateUnavailable
 from app.sessions.keys import SESSION
+from app.sessions.redis_errors import redis_errors
 from app.settings import Settings
 
 STRATEGY = "joint-fixed-window"
@@ -112,8 +114,11 @@ class JointFixedWindow(FixedWindowRateLimiter):
         uuid = (request.view_args or {}).get("uuid")
         record = SESSION.format(uuid=uuid) if uuid else ""
         try:
-            *flat, hashed = self._script(keys=[*keys, record], args=[expiry, cost])
-        except redis.RedisError:
+            # Of two requests that meet a Redis that is away at once, Flask-Limiter counts one in memory and raises what
+            # the other met.
+            with redis_errors():
+                *flat, hashed = self._script(keys=[*keys, record], args=[expiry, cost])
+        except (StateUnavailable, redis.RedisError):
             # Whoever would ask Redis next in this request would wait for it a second time.
             g.redis_down = True
             raise

@@ -351,3 +351,18 @@ def test_own_connections_are_shared_with_the_limits(client: Client, redis_client
     names = [str(name) for name in redis_client.scan_iter("*rate:*")]
     assert names and all("joint-fixed-window" in name for name in names)
     assert all(redis_client.ttl(name) > 0 for name in names)
+
+
+def test_of_two_requests_that_meet_a_loading_redis_at_once_neither_is_an_internal_error(
+    app: Flask, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first has the limits count in memory; the second had asked Redis by then."""
+    limiter = next(iter(app.extensions["limiter"]))
+
+    def loading(*_: object, **__: object) -> list[object]:
+        limiter._storage_dead = True  # by the first
+        raise redis.exceptions.BusyLoadingError("Redis is loading the dataset in memory")
+
+    monkeypatch.setattr(limiter.limiter, "_script", loading)
+    answer = client.get("/sessions")
+    check_problem(answer, 503, "state_unavailable")
