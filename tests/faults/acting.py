@@ -21,6 +21,7 @@ MOST_PROMPTS = 12
 """Of a session in one round, so that all can be worked off in the quiet after it."""
 
 MOST_BACKUPS = 25
+CROWDED = 0.7
 TRIES = 8
 AWAY = 0.05
 """s after a call that was not answered: while nothing runs there is nothing to be quick for."""
@@ -33,7 +34,8 @@ OVERTAKEN = ("start_failed", "stop_failed", "teardown_failed", "superseded", "re
 
 
 class Actor(threading.Thread):
-    """Calls until `over`. What it does is chosen by `chance`, as far as the answers allow."""
+    """Calls until `over`. What it does is chosen by `chance`, as far as the answers allow; `without` these calls, and
+    most of it with the session of the slot `crowd`, if one is given."""
 
     def __init__(
         self,
@@ -42,9 +44,10 @@ class Actor(threading.Thread):
         chance: random.Random,
         over: threading.Event,
         without: Collection[str] = (),
+        crowd: int | None = None,
     ) -> None:
         super().__init__(name=name, daemon=True)
-        self.without = without
+        self.without, self.crowd = without, crowd
         self.scene, self.chance, self.over = scene, chance, over
         self.prompts: dict[str, int] = {}
         self.beside: list[threading.Thread] = []
@@ -58,7 +61,24 @@ class Actor(threading.Thread):
     def step(self) -> None:
         """One thing at random."""
         slot = self.chance.randrange(self.scene.slots)
+        if self.crowd is not None and self.chance.random() < CROWDED:
+            slot = self.crowd
         subject = self.scene.at(slot)
+        act = self.choose()
+        if subject is None:
+            if not self.scene.reserve(slot):
+                return
+            subject = self.make()
+            self.scene.fill(slot, subject)
+            if subject is None or self.chance.random() < 0.5:
+                return
+        elif subject.possible("delete", "delete unsaved") and self.chance.random() < 0.5:
+            self.scene.leave(subject)
+            return
+        act(subject)
+
+    def choose(self) -> Callable[[Subject], None]:
+        """What to do next with a session."""
         acts: list[tuple[Callable[[Subject], None], int]] = [
             (self.sleep, 10), (self.wake, 6), (self.scale, 4), (self.chat, 14), (self.chat_again, 4),
             (self.stream, 4), (self.hang_up, 3), (self.cancel, 3), (self.back_up, 5), (self.write, 6),
@@ -66,15 +86,7 @@ class Actor(threading.Thread):
             (self.look, 3),
         ]  # fmt: skip
         acts = [each for each in acts if each[0].__name__ not in self.without]
-        act = self.chance.choices([each for each, _ in acts], [weight for _, weight in acts])[0]
-        if subject is None:
-            if self.scene.reserve(slot):
-                self.scene.fill(slot, self.make())
-            return
-        if subject.possible("delete", "delete unsaved") and self.chance.random() < 0.5:
-            self.scene.leave(subject)
-            return
-        act(subject)
+        return self.chance.choices([each for each, _ in acts], [weight for _, weight in acts])[0]
 
     # The calls
 
@@ -133,7 +145,7 @@ class Actor(threading.Thread):
         if prompt := self.new_prompt(subject):
             self.bring(subject, prompt, "chat", {"Prefer": "wait=20"}, timeout=self.chance.choice([0.02, 0.1, 0.5]))
             if self.chance.random() < 0.5:
-                self.bring(subject, prompt, "chat", ASYNC)
+                self.bring(subject, prompt, "chat again", ASYNC)
 
     def stream(self, subject: Subject) -> None:
         """A prompt whose caller reads some of the events and goes away."""

@@ -57,7 +57,9 @@ class Fuzz:
         over = threading.Event()
         names = [f"client {n}" for n in range(CLIENTS)]
         chances = [random.Random(f"{self.seed} {number} {name}") for name in names]
-        actors = [Actor(self.scene, name, own, over, self.without) for name, own in zip(names, chances, strict=True)]
+        crowd = chance.choice([None, chance.randrange(SLOTS)])
+        without = self.without
+        actors = [Actor(self.scene, name, own, over, without, crowd) for name, own in zip(names, chances, strict=True)]
         trouble = Trouble(self.scene, random.Random(chance.random()), over, mood)
         for thread in (*actors, trouble):
             thread.start()
@@ -95,9 +97,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="a random one, printed, without it")
     parser.add_argument("--runtime", choices=["local"], default="local")
     parser.add_argument("--mood", choices=[str(mood) for mood in Mood], help="only this kind of trouble")
-    parser.add_argument(
-        "--without", default="", help="calls to leave out, as sleep,chat; idle: no session falls asleep by itself"
-    )
+    parser.add_argument("--without", default="", help="calls to leave out, as sleep,chat; or idle")
     parser.add_argument("--first", type=int, default=0, help="the number of the first round, to see that one again")
     parser.add_argument("--rounds", type=int, default=sys.maxsize)
     parser.add_argument("--folder", type=Path, help="for everything; a temporary one without it")

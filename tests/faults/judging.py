@@ -278,7 +278,7 @@ class Judge:
         deleted = [deed.ended for deed in subject.possible("delete", "delete unsaved") if deed.accepted]
         for deed in list(subject.deeds):
             asked = deed.what in MOVES and MOVES[deed.what] != GONE and deed.accepted
-            if asked and deleted and deed.begun > min(deleted) and "processed" not in deed.detail:
+            if asked and deleted and deed.begun > min(deleted):
                 yield Finding("accepted after its deletion", subject.uuid, f"{deed}")
             refused = not deed.possible and deed.detail[:3] in ("404", "409")
             if refused and deed.what in LIVING_CALLS and not subject.ttl and deed.ended < subject.deletion():

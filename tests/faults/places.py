@@ -82,7 +82,7 @@ class Place(Protocol):
         """The Redis of the service."""
 
     def kill(self, part: str, chance: random.Random) -> bool:
-        """SIGKILL a part, or one of its children; False where it isn't there at the moment."""
+        """SIGKILL or SIGTERM a part, or one of its children; False where it isn't there at the moment."""
 
     def freeze(self, part: str, seconds: float) -> bool:
         """SIGSTOP for so long; "" is all of them, workspaces too, as a suspended machine."""
@@ -172,7 +172,7 @@ class LocalPlace:
             if process := self._part(part):
                 children = process.children()
                 victim = chance.choice(children) if children and chance.random() < 0.3 else process
-                victim.kill()
+                victim.send_signal(chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
                 return True
         return False
 
