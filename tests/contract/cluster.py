@@ -94,10 +94,10 @@ class KubernetesHarness:
         return None if found is None else base64.b64decode(found)
 
     def leftovers(self) -> list[str]:
-        """Jobs and their pods. What one of them left on a volume, tests/cluster/test_backups.py looks for."""
-        found = [*self.cluster.list("jobs", f"{names.APP_LABEL}={names.ARCHIVE}")[0]]
-        found += self.cluster.list("pods", f"{names.APP_LABEL}={names.ARCHIVE}")[0]
-        return [each["metadata"]["name"] for each in found]
+        """Jobs, and pods that run. What one of them left on a volume, tests/cluster/test_backups.py looks for."""
+        selector = f"{names.APP_LABEL}={names.ARCHIVE}"
+        running = [pod for pod in self.cluster.list("pods", selector)[0] if pod["status"].get("phase") == "Running"]
+        return [each["metadata"]["name"] for each in [*self.cluster.list("jobs", selector)[0], *running]]
 
     def answer(self, uuid: str) -> None:
         """It does so by itself."""
@@ -147,9 +147,13 @@ class KubernetesHarness:
             return
 
     def _hand(self, uuid: str, name: str, *content: str) -> str:
-        """Run `HAND` in a pod beside the workspace's; the volume may be in use on that node."""
+        return self.run(uuid, HAND, f"{pods.FILES}/{name}", *content)
+
+    def run(self, uuid: str, source: str, *arguments: str, backups: bool = False) -> str:
+        """Run that Python in a pod beside the workspace's, whose volume may be in use on that node, and show what it
+        left in its termination message. With `backups` it sees them too."""
         pod = f"hand-{secrets.token_hex(4)}"
-        self.cluster.create("pods", self._pod(pod, uuid, ["python3", "-c", HAND, f"{pods.FILES}/{name}", *content]))
+        self.cluster.create("pods", self._pod(pod, uuid, ["python3", "-c", source, *arguments], backups))
         answer: list[str] = []
 
         def done() -> bool:
@@ -157,6 +161,7 @@ class KubernetesHarness:
             assert seen is not None
             for status in seen["status"].get("containerStatuses") or []:
                 if "terminated" in status["state"]:
+                    assert status["state"]["terminated"]["exitCode"] == 0
                     answer.append(status["state"]["terminated"].get("message", ""))
             return bool(answer)
 
@@ -165,7 +170,7 @@ class KubernetesHarness:
         wait_for(lambda: self.cluster.get("pods", pod) is None, PATIENCE, "the hand is still there")
         return answer[0]
 
-    def _pod(self, name: str, uuid: str, command: list[str]) -> dict[str, Any]:
+    def _pod(self, name: str, uuid: str, command: list[str], backups: bool) -> dict[str, Any]:
         """A pod as the workspace's own, but for what it runs."""
         identity = objects.Identity(uuid=uuid, user_id="hand", created_at=0.0)
         spec = objects.pod_template(identity, Choices.of(self.settings))["spec"]
@@ -174,6 +179,9 @@ class KubernetesHarness:
         for unneeded in ("readinessProbe", "env", "ports"):
             del container[unneeded]
         volumes = [each for each in spec["volumes"] if "secret" not in each]
+        if backups:
+            container["volumeMounts"] = [*container["volumeMounts"], {"name": "backups", "mountPath": "/backups"}]
+            volumes.append({"name": "backups", "persistentVolumeClaim": {"claimName": "backups"}})
         body = {
             **spec,
             "containers": [container],

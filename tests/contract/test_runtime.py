@@ -318,7 +318,7 @@ def overtaken() -> None:
 @pytest.mark.parametrize("at", [1, 2])
 def test_a_backup_nobody_wants_any_more_is_broken_off_and_leaves_nothing(harness: Harness, at: int) -> None:
     """No backup of that name, nothing half done, and the files as they were."""
-    name = backup_name(A, 1_763_625_600.0)
+    name = backup_name(A, 1_763_625_610.0 + at)
     harness.runtime.provision(identity(A), 1)
     harness.write(A, "file", b"content")
     with pytest.raises(Superseded):
@@ -333,7 +333,7 @@ def test_a_backup_nobody_wants_any_more_is_broken_off_and_leaves_nothing(harness
 @pytest.mark.parametrize("at", [1, 2])
 def test_a_restore_nobody_wants_any_more_is_broken_off_and_stays_due(harness: Harness, at: int) -> None:
     """The files are as they were, and nothing is half done; the next one does it all."""
-    name = backup_name(A, 1_763_625_600.0)
+    name = backup_name(A, 1_763_625_620.0 + at)
     harness.runtime.provision(identity(A), 1)
     harness.write(A, "file", b"from the backup")
     harness.runtime.backup(A, name)
@@ -351,7 +351,7 @@ def test_a_restore_nobody_wants_any_more_is_broken_off_and_stays_due(harness: Ha
 
 def test_a_forced_removal_waits_for_no_backup(harness: Harness) -> None:
     """The backup that runs fails, though every file was read: what was taken away under it can't be told."""
-    name = backup_name(A, 1_763_625_600.0)
+    name = backup_name(A, 1_763_625_630.0)
     harness.runtime.provision(identity(A), 1)
     harness.write(A, "file", b"content")
     remove = Turn(2, lambda: harness.again().remove(A, 2, force=True))

@@ -38,7 +38,7 @@ def test_the_backup_job() -> None:
                 "spec": {
                     "automountServiceAccountToken": False,
                     "enableServiceLinks": False,
-                    "terminationGracePeriodSeconds": 20,
+                    "terminationGracePeriodSeconds": 30,
                     "restartPolicy": "Never",
                     "serviceAccountName": "default",
                     "affinity": {"nodeAffinity": required},

@@ -690,11 +690,12 @@ def overtaken() -> None:
 def job_pod(api: FakeApi, *, owned: bool = True, message: str = "") -> None:
     """The pod of the one Job there is, as its controller would make it; it has ended when it has a message."""
     ((_, name),) = (key for key in api.names() if key[0] == "jobs")
+    uid = api.get("jobs", name)["metadata"]["uid"]
     state = {"terminated": {"message": message, "exitCode": 0}} if message else {"running": {}}
-    made = pod({"containerStatuses": [{"state": state}]}, "archive-pod")
-    made["metadata"]["labels"] = {"batch.kubernetes.io/job-name": name}
+    made = pod({"containerStatuses": [{"state": state}]}, f"pod-{uid}")
+    made["metadata"]["labels"] = {"batch.kubernetes.io/controller-uid": uid}
     if owned:
-        made["metadata"]["ownerReferences"] = [{"uid": api.get("jobs", name)["metadata"]["uid"]}]
+        made["metadata"]["ownerReferences"] = [{"uid": uid}]
     api.put("pods", made)
 
 
@@ -738,7 +739,18 @@ def test_a_pod_that_does_not_end_keeps_nobody(
 
     with pytest.raises(Superseded):
         runtime.backup(A, BACKUP, check=check)
-    assert [name for kind, name in api.names() if kind in ("jobs", "pods")] == ["archive-pod"]
+    assert [kind for kind, name in api.names() if kind in ("jobs", "pods")] == ["pods"]
+
+
+def test_a_job_is_not_told_the_end_of_one_that_had_its_name_before(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """Whose pod is still there for a moment, as after a try that failed."""
+    runtime.provision(ADA, 1)
+    failed = json.dumps({"error": "temporarily_unavailable", "text": "The store is away."})
+    with pytest.raises(RetryableError, match="away"):
+        runtime.backup(A, BACKUP, check=lambda: job_pod(api, owned=False, message=failed))
+    summary = BackupSummary(created_at=1.0, size=2, files=3, content_bytes=4, sha256="5")
+    message = json.dumps({"summary": asdict(summary)})
+    assert runtime.backup(A, BACKUP, check=lambda: job_pod(api, message=message)) == summary
 
 
 @pytest.mark.parametrize("partial", [False, True])

@@ -41,7 +41,7 @@ def pod_is(api: FakeApi, *statuses: object) -> None:
 
     def next_look() -> None:
         [job] = [name for kind, name in api.names() if kind == "jobs"]
-        labels = {"batch.kubernetes.io/job-name": job}
+        labels = {"batch.kubernetes.io/controller-uid": api.get("jobs", job)["metadata"]["uid"]}
         api.put("pods", {"metadata": {"name": f"{job}-x", "labels": labels}, "spec": {}, "status": left.pop(0)})
         if left:
             api.before["GET pods"] = next_look

@@ -20,7 +20,7 @@ JOB_KEPT = 300
 ARCHIVE_RESOURCES = {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}
 """Of an archive Job: it needs 33 MB and all the CPU it can get, for as short as that lasts."""
 
-ARCHIVE_GRACE = 20
+ARCHIVE_GRACE = 30
 """s an archive Job that is told to end has to delete what it wrote so far; it ends at once when it has."""
 
 READER_PORT = 8081

@@ -20,6 +20,8 @@ Object = dict[str, Any]
 POLL = 0.3
 """s between two looks at a Job; it takes 1.5 at least, most of it to start."""
 
+BEGIN_TRIES = 3
+
 MARGIN = 30.0
 """s beyond the Job's own deadline until we give up on it: the cluster ends it, then says so."""
 
@@ -42,14 +44,11 @@ class ArchiveJobs:
         then. Raises what the Job raised, `RetryableError` when it came to no end, and what `check` does, with the Job
         and its pod gone."""
         name = job["metadata"]["name"]
-        try:
-            self._cluster.create("jobs", job)
-        except Conflict:
-            log.info("going on with the Job %s", name)
+        uid = self._begin(job)
         deadline = time.monotonic() + job["spec"]["activeDeadlineSeconds"] + MARGIN
         while time.monotonic() < deadline:
-            self._go_on(name, check)
-            message = self._message(name, self._pods(name))
+            self._go_on(name, uid, check)
+            message = self._message(name, self._pods(uid))
             if message is not None:
                 self._cluster.delete("jobs", name)
                 return read_outcome(message, backup)
@@ -57,14 +56,27 @@ class ArchiveJobs:
         self._cluster.delete("jobs", name)
         raise RetryableError(f"The archive Job of {backup} did not end in time.")
 
-    def _go_on(self, name: str, check: Check) -> None:
+    def _begin(self, job: Object) -> str:
+        """The uid of the Job, which is made now or runs already."""
+        name = job["metadata"]["name"]
+        for _ in range(BEGIN_TRIES):
+            try:
+                return str(self._cluster.create("jobs", job)["metadata"]["uid"])
+            except Conflict:
+                running = self._cluster.get("jobs", name)
+            if running is not None:
+                log.info("going on with the Job %s", name)
+                return str(running["metadata"]["uid"])
+        raise RetryableError(f"The Job {name} is deleted again and again.")
+
+    def _go_on(self, name: str, uid: str, check: Check) -> None:
         """Break the Job off when it is no longer wanted: its pod is told to end, and takes back what it did."""
         try:
             check()
         except SessionError:
             self._cluster.delete("jobs", name)
             try:
-                wait_for(lambda: not self._pods(name), END_LIMIT, f"The pod of the Job {name} did not end", POLL)
+                wait_for(lambda: not self._pods(uid), END_LIMIT, f"The pod of the Job {name} did not end", POLL)
             except RetryableError as error:
                 log.warning("left to end by itself: %s", error)
             raise
@@ -73,11 +85,11 @@ class ArchiveJobs:
         """Start a Job that goes on by itself, and answer its pod's address once that runs. Raises what the Job raised
         when it ended first, and `RetryableError` when its pod did not start."""
         name = job["metadata"]["name"]
-        self._cluster.create("jobs", job)
+        uid = self._begin(job)
         deadline = time.monotonic() + self._start_timeout
         try:
             while time.monotonic() < deadline:
-                pods = self._pods(name)
+                pods = self._pods(uid)
                 if address := next(filter(None, map(_address, pods)), ""):
                     return address
                 if (message := self._message(name, pods)) is not None:
@@ -98,8 +110,9 @@ class ArchiveJobs:
         for job in self._cluster.list("jobs", names.selector(uuid, names.ARCHIVE))[0]:
             self._cluster.delete("jobs", job["metadata"]["name"])
 
-    def _pods(self, name: str) -> list[Object]:
-        return self._cluster.list("pods", f"batch.kubernetes.io/job-name={name}")[0]
+    def _pods(self, uid: str) -> list[Object]:
+        """The Job's own: the pod of one that had its name before may still be there, with what came of that."""
+        return self._cluster.list("pods", f"batch.kubernetes.io/controller-uid={uid}")[0]
 
     def _message(self, name: str, pods: list[Object]) -> str | None:
         """What the Job's pod left behind, None while it is at it."""
