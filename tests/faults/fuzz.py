@@ -29,7 +29,7 @@ from tests.faults.troubling import Mood, Trouble
 
 CLIENTS = 3
 SLOTS = 5
-PLAY = (4.0, 10.0)
+PLAY = (5.0, 14.0)
 """s of a round in which something is done."""
 
 LONG_QUIET = 0.1
@@ -82,7 +82,7 @@ def play_for(place: Place, folder: Path, seed: int, options: argparse.Namespace)
             began = time.monotonic()
             settled = fuzzer.play(options.first + rounds, Mood(options.mood) if options.mood else None)
             found.update(each.kind for each in settled.findings)
-            said = f"{len(settled.findings)} found, well after {settled.seconds:.1f} s"
+            said = f"{len(settled.findings)} found, well after {settled.seconds:.1f} s ({settled.last})"
             print(f"round {options.first + rounds}: {said}, {time.monotonic() - began:.0f} s in all", flush=True)
             rounds += 1
     deeds = Counter(deed.what for deed in scene.chronicle.deeds())

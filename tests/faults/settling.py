@@ -34,10 +34,11 @@ STORY = 20.0
 
 @dataclass(frozen=True)
 class Settled:
-    """What was found in a round, and after how many seconds of quiet all was well."""
+    """What was found in a round; after how many seconds of quiet all was well, and what was the last that wasn't."""
 
     findings: Sequence[Finding]
     seconds: float
+    last: str
 
 
 class Settling:
@@ -50,7 +51,7 @@ class Settling:
         self.contents = Contents(scene)
         self.events.start()
         self._known: set[Finding] = set()
-        self._good_at = 0.0
+        self._good_at, self._last = 0.0, ""
 
     def close(self) -> None:
         self.events.over.set()
@@ -61,14 +62,14 @@ class Settling:
         wait_back(self.scene.place)
         quiet_since = time.monotonic()
         found = self._noted(self._quiet(full=full), self._past())
-        took = self._good_at - quiet_since
+        settled = self._good_at - quiet_since, self._last
         # Only what has begun by itself can be told from what a new call began.
         found += self._noted(self._quiet(woken=self._wake_all()), self._past())
         found += self._noted(self.contents.judge(self._seen(), time.time()))
         self._end_judged()
         if found:
             self._tell(name, found, began)
-        return Settled(found, took)
+        return Settled(found, *settled)
 
     def _noted(self, *found: Iterable[Finding]) -> list[Finding]:
         """What of this was not found before. Nothing more is expected of the sessions it is about."""
@@ -83,13 +84,14 @@ class Settling:
     def _quiet(self, *, full: bool = False, woken: Collection[str] = ()) -> list[Finding]:
         """What is not as it must be when everybody has been quiet for `QUIET`, or before, when nothing is wrong."""
         deadline = time.monotonic() + QUIET
-        good = 0
+        good, self._last = 0, ""
         while True:
             try:
                 found = [each for each in self.judge.look(self._seen(), woken) if each not in self._known]
             except (redis.RedisError, requests.RequestException) as error:
                 found = [Finding("can't look", "", f"{type(error).__name__}: {error}")]
             good = 0 if found else good + 1
+            self._last = f"{found[0].kind} {found[0].uuid}" if found else self._last
             if good <= 1:
                 self._good_at = time.monotonic()
             if time.monotonic() > deadline or (good >= LOOKS and not full):

@@ -137,6 +137,7 @@ def run(place: Place, trials: int, chance: random.Random, folder: Path) -> list[
             settled = stops.trial(number, kill=bool(number % 2))
             took.append(settled.seconds)
             wrong += [f"stop {number}: {each.kind} {each.uuid} {each.text}" for each in settled.findings]
-            print(f"stop {number}: {len(settled.findings)} found, well after {settled.seconds:.1f} s", flush=True)
+            said = f"{len(settled.findings)} found, well after {settled.seconds:.1f} s ({settled.last})"
+            print(f"stop {number}: {said}", flush=True)
     print(f"\n{trials} stops: {len(wrong)} found; well at the latest after {max(took):.1f} s", flush=True)
     return wrong
