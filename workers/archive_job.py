@@ -95,7 +95,8 @@ def _read_summary(summary: Mapping[str, Any]) -> BackupSummary:
 
 @contextmanager
 def told_to_end() -> Iterator[Check]:
-    """Take SIGTERM, which the first process of a container ignores unless it does, and give what raises after it."""
+    """Take SIGTERM, also one that was sent while this program was loaded (see scripts/images/archive-job), and give
+    what raises after it."""
     told: list[int] = []
 
     def check() -> None:
@@ -103,6 +104,7 @@ def told_to_end() -> Iterator[Check]:
             raise RetryableError("The archive Job was told to end before it was done.")
 
     before = signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     try:
         yield check
     finally:

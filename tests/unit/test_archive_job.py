@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -159,9 +160,16 @@ def test_what_may_not_be_read_fails_a_backup_or_is_told_of_a_partial_one() -> No
         assert (summary.unreadable, summary.unreadable_count, summary.files) == (("mine",), 1, 0)
 
 
+def block_sigterm() -> None:
+    """As the image's own script does."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+@pytest.mark.parametrize("early", [False, True])
 @pytest.mark.parametrize("action", ["backup", "restore"])
-def test_a_job_that_is_told_to_end_leaves_nothing(tmp_path: Path, action: str) -> None:
-    """The cluster gives it a while for that; whoever still waits for it tries again."""
+def test_a_job_that_is_told_to_end_leaves_nothing(tmp_path: Path, action: str, early: bool) -> None:
+    """The cluster gives it a while for that; whoever still waits for it tries again. It may be told before it has
+    loaded its modules."""
     # So much that it is surely not done when it is told.
     (tmp_path / "app").mkdir()
     with open(tmp_path / "app" / "large", "wb") as file:
@@ -178,8 +186,9 @@ def test_a_job_that_is_told_to_end_leaves_nothing(tmp_path: Path, action: str) -
     common = ["--files", str(tmp_path / "app"), "--url", f"file://{tmp_path}/backups", "--name", NAME]
     command = [sys.executable, "-c", source, str(tmp_path / "message"), action, *common, *more]
     pattern = "backups/.app-*.part-*" if action == "backup" else ".restoring-*"
-    with subprocess.Popen(command) as job:
-        wait_for(lambda: list(tmp_path.glob(pattern)), "the Job to begin")
+    with subprocess.Popen(command, preexec_fn=block_sigterm) as job:
+        if not early:
+            wait_for(lambda: list(tmp_path.glob(pattern)), "the Job to begin")
         job.terminate()
         assert job.wait(60) == archive_job.FAILED
     with pytest.raises(RetryableError, match="told to end"):
