@@ -45,6 +45,8 @@ SETTINGS = {
     "MAX_SESSIONS_PER_USER": "1000",
     # What became of a prompt is judged to the end of the run.
     "MESSAGE_KEPT": "86400",
+    # An hour's prompts cost more than a day's budget.
+    "LLM_TOKENS_PER_DAY": "0",
 }
 
 NOISE = ("request_id", "uuid", "logger", "data", "caller")
