@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from tests.faults import counting
 from tests.faults.judging import Finding, session_of
 from tests.faults.looking import Snapshot
 from tests.faults.scene import STOPS, Prompt, Scene, Subject
+
+STORED = 15.0
+"""s after which a conversation is what its agent has, wherever it is read from."""
 
 TOKEN_LASTS = 600.0
 """s for which a session token is certainly good; its own time is a setting."""
@@ -42,9 +46,9 @@ class Contents:
             if record is None:
                 continue
             if record.status is Status.ACTIVE:
-                yield from self._workspace(subject, seen)
-                yield from self._conversation(subject, seen)
-                yield from self._tokens(subject, now)
+                found = [*self._workspace(subject, seen), *self._told(subject, seen), *self._tokens(subject, now)]
+                # One that expires may have gone meanwhile.
+                yield from found if not subject.ttl or self._is_up(subject) else ()
             if record.status is Status.TERMINATED:
                 yield from self._last_backup(subject, record)
             yield from self._requested(subject)
@@ -129,6 +133,18 @@ class Contents:
     def _cuts(self, subject: Subject, prompt: Prompt) -> int:
         """How often its agent died since this prompt came, maybe in the middle of its command."""
         return len(self.scene.faults(prompt.first, float("inf"), "end agent", *STOPS, uuid=subject.uuid))
+
+    def _is_up(self, subject: Subject) -> bool:
+        seen = self.scene.place.call("GET", f"/session/{subject.uuid}", None, {}, 20).json()
+        return bool(seen["session"]["status"] == Status.ACTIVE)
+
+    def _told(self, subject: Subject, seen: Snapshot) -> list[Finding]:
+        """What is wrong with its conversation, also after a while: one whose agent comes or goes is told as it was
+        stored last."""
+        deadline = time.monotonic() + STORED
+        while (found := list(self._conversation(subject, seen))) and time.monotonic() < deadline:
+            time.sleep(1)
+        return found
 
     def _conversation(self, subject: Subject, seen: Snapshot) -> Iterator[Finding]:
         said = self._said(subject.uuid)

@@ -248,10 +248,12 @@ class LocalPlace:
 
     def files(self, uuid: str) -> Mapping[str, int] | None:
         folder = self.service.files(uuid)
-        if not folder.exists():
+        try:
+            found = (path for path in folder.rglob("*") if path.is_file() and ".session" not in path.parts)
+            files = {str(path.relative_to(folder)): zlib.crc32(path.read_bytes()) for path in found}
+        except FileNotFoundError:
             return None
-        found = (path for path in folder.rglob("*") if path.is_file() and ".session" not in path.parts)
-        return {str(path.relative_to(folder)): zlib.crc32(path.read_bytes()) for path in found}
+        return files if folder.exists() else None
 
     def read(self, uuid: str, name: str) -> str:
         with contextlib.suppress(FileNotFoundError):
@@ -274,8 +276,9 @@ class LocalPlace:
         for path in (data / "workspaces").iterdir():
             if path.name not in living:
                 found.append(f"workspaces/{path.name} of no session")
-            found += [f"{path.name}/{each.name}" for each in path.iterdir() if "restoring" in each.name]
-            found += [f"{path.name}/{each.name}" for each in path.iterdir() if each.name.startswith(".meta.json")]
+            with contextlib.suppress(FileNotFoundError):
+                names = os.listdir(path)
+                found += [f"{path.name}/{name}" for name in names if "restoring" in name or name[:5] == ".meta"]
         should_run = set(self._folders.running_files())
         found += [f"running/{uuid}.json of a session that is not up" for uuid in should_run - up - failed]
         found += [f"no running/{uuid}.json of a session that is up" for uuid in up - should_run]

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from tests.faults.fuzz import SLOTS, Fuzz
 from tests.faults.places import local_place
 from tests.faults.scene import Scene
 from tests.faults.settling import settling
 from tests.faults.troubling import Mood
+
+pytestmark = pytest.mark.timeout(900)
 
 SEED = int(os.environ.get("FUZZ_SEED", "11"))
 MOODS = [Mood.CALM, Mood.KILLS, Mood.STOPS, Mood.ALL]

@@ -1,6 +1,6 @@
 """The whole service is stopped and started at a random moment of create, wake, restore, turn, backup, sleep and delete.
 
-    STOPS=60 python -m pytest -s --timeout 7200 tests/faults/test_stop_and_start.py
+    STOPS=60 python -m pytest -s tests/faults/test_stop_and_start.py
 
 by hand; by default a few.
 """
@@ -11,11 +11,15 @@ import os
 import random
 from pathlib import Path
 
+import pytest
+
 from tests.faults.places import local_place
 from tests.faults.stopping import run
 
 STOPS = int(os.environ.get("STOPS", "4"))
 SEED = int(os.environ.get("SEED", "1"))
+
+pytestmark = pytest.mark.timeout(300 + 120 * STOPS)
 
 
 def test_after_a_start_every_session_becomes_what_it_was_last_asked_to_be(tmp_path: Path, code_server: str) -> None:
