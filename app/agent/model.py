@@ -162,7 +162,7 @@ class _Streaming:
         self._client = client
         self._request = request
         self._lock = threading.Lock()
-        self._abandoned = False
+        self._abandoned = threading.Event()
         self._stream: openai.Stream[Any] | None = None
 
     def run(self) -> None:
@@ -170,6 +170,8 @@ class _Streaming:
         client = self._client()
         import openai
 
+        if self._abandoned.is_set():
+            return  # while the client was loaded: a question that nobody waits for is not to be paid
         try:
             stream = client.chat.completions.create(
                 **self._request, stream=True, stream_options={"include_usage": True}
@@ -177,7 +179,7 @@ class _Streaming:
             with stream:
                 with self._lock:
                     self._stream = stream
-                    if self._abandoned:
+                    if self._abandoned.is_set():
                         return
                 reply = self._read(stream)
                 with self._lock:
@@ -209,7 +211,7 @@ class _Streaming:
     def abandon(self) -> None:
         """Nobody listens any more: end the stream, also while the thread waits for its next byte."""
         with self._lock:
-            self._abandoned = True
+            self._abandoned.set()
             stream = self._stream
         if stream is not None:
             # Closing a socket doesn't wake up whoever reads from it; shutting it down does.

@@ -109,22 +109,12 @@ class Judge:
         """The states it may be in."""
         wanted = subject.wanted()
         found = {str(STATUSES[each]) for each in wanted}
-        if UP in wanted and (subject.idle_timeout or self._stopped_while_up(subject)):
+        if UP in wanted and subject.idle_timeout:
             found.add(Status.SLEEPING)
         failures = self._failures(subject)
         if failures and self._explained(subject, failures, len(failures) - 1):
             found.add(Status.FAILED)
         return found
-
-    def _stopped_while_up(self, subject: Subject) -> bool:
-        """Whether a stop of the service may have put it to sleep: one that was up, and was not asked for since."""
-        for stop in self.scene.chronicle.deeds(*STOPS):
-            states = [event for event in self.events.of(subject.uuid, "state") if event.at <= stop.ended]
-            asked = [deed for deed in subject.possible(*MOVES) if MOVES[deed.what] == UP and deed.accepted]
-            up = bool(states) and states[-1].data["status"] in (Status.ACTIVE, Status.SLEEPING)
-            if up and not any(deed.begun > stop.ended for deed in asked):
-                return True
-        return False
 
     def _waiting(self, subject: Subject, record: Record, seen: Snapshot) -> Iterator[Finding]:
         """Every prompt has ended; held back are only those of a session that was put to sleep, or has failed."""

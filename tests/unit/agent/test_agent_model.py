@@ -2,10 +2,11 @@
 
 import logging
 import threading
+from types import SimpleNamespace
 
 import pytest
 
-from app.agent.model import Call, ContextTooLong, ManagerAway, Model, ModelError, ModelUnavailable, Stopped
+from app.agent.model import Call, ContextTooLong, ManagerAway, Model, ModelError, ModelUnavailable, Stopped, _Streaming
 from tests.model_server import Answer, ToolCall
 from tests.unit.agent.fake_gateway import TOKEN
 
@@ -177,3 +178,17 @@ def test_neither_prompts_nor_secrets_are_logged(ask, model, caplog, monkeypatch)
         with pytest.raises(ModelUnavailable):
             ask()
     assert "secret" not in caplog.text
+
+
+def test_a_question_that_nobody_waits_for_any_more_is_not_asked():
+    """The turn was ended while the client was loaded, which takes most of a second."""
+    asked: list[object] = []
+
+    def loaded():
+        call.abandon()
+        completions = SimpleNamespace(create=lambda **request: asked.append(request))
+        return SimpleNamespace(chat=SimpleNamespace(completions=completions))
+
+    call = _Streaming(loaded, {"messages": []})
+    call.run()
+    assert asked == []
