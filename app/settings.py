@@ -195,7 +195,9 @@ class Settings:
     backup_retention: float = setting(
         7_776_000.0, "s", "backups older than this (90 days) go, but never a living session's newest"
     )
-    restore_max_bytes: int = setting(21_474_836_480, "bytes", "20 GiB: four times the volume of a workspace; what has more is not backed up either")
+    restore_max_bytes: int = setting(
+        21_474_836_480, "bytes", "20 GiB: four times the volume of a workspace; what has more is not backed up either"
+    )
     restore_max_entries: int = setting(2_000_000, "files", "more would exhaust a volume's inodes")
 
     # Workers
