@@ -94,7 +94,7 @@ class Actor(threading.Thread):
         """A new session, of a backup's files or none; the call is repeated until it is answered."""
         backup = self.chance.choice(sorted(self.scene.backups) or [""]) if self.chance.random() < 0.4 else ""
         by_name = bool(backup) and self.chance.random() < 0.5
-        mark = f"u{self.scene.number()}"
+        mark = self.scene.mark()
         idle, ttl = (self.chance.choice(choice) for choice in ((0, 0, 0, 3, 6), (0,) * 9 + (10,)))
         if "idle" in self.without:
             idle = ttl = 0
@@ -215,7 +215,7 @@ class Actor(threading.Thread):
         deed, answer = self.do(None, "list backups", "GET", "/backups?limit=1000", None, {})
         if answer is None or not deed.accepted:
             return
-        names = [backup["name"] for backup in answer.json()["backups"]]
+        names = [backup["name"] for backup in answer.json()["backups"] if self.scene.ours(backup["name"])]
         self.scene.backups.update(names)
         if names and (len(names) > MOST_BACKUPS or self.chance.random() < 0.4):
             name = self.chance.choice(names)
@@ -227,7 +227,7 @@ class Actor(threading.Thread):
         """Restore this backup at the same moment as it is deleted."""
         for slot in range(self.scene.slots):
             if self.scene.reserve(slot):
-                mark = f"u{self.scene.number()}"
+                mark = self.scene.mark()
 
                 def restore(slot: int = slot, mark: str = mark) -> None:
                     path, body = f"/backups/{name}/restore", {"user_id": mark}

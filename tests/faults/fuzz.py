@@ -1,6 +1,8 @@
 """A fuzzer of the whole service: random calls and faults on few sessions, and after each round what must be so.
 
     python -m tests.faults.fuzz --seconds 3600 --seed 1 --runtime local
+    scripts/cluster/cluster exec env API_URL=… API_KEY=… PYTHONPATH=$PWD \
+        python -m tests.faults.fuzz --seconds 600 --runtime cluster
 
 A round is some seconds of several impatient clients and of one kind of trouble (`Mood`), then quiet, in which every
 session becomes what it was last asked to be; then all are woken, and everything is compared: files, backups,
@@ -19,6 +21,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Collection
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tests.faults.acting import Actor
@@ -95,7 +98,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Fuzz the whole service.")
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, help="a random one, printed, without it")
-    parser.add_argument("--runtime", choices=["local"], default="local")
+    parser.add_argument("--runtime", choices=["local", "cluster"], default="local")
     parser.add_argument("--mood", choices=[str(mood) for mood in Mood], help="only this kind of trouble")
     parser.add_argument("--without", default="", help="calls to leave out, as sleep,chat; or idle")
     parser.add_argument("--first", type=int, default=0, help="the number of the first round, to see that one again")
@@ -106,7 +109,14 @@ def main() -> int:
     folder = options.folder or Path(tempfile.mkdtemp(prefix="fuzz-"))
     folder.mkdir(parents=True, exist_ok=True)
     print(f"seed {seed}, in {folder}", flush=True)
-    with local_place(folder, os.environ["CODE_SERVER"]) as place:
+    if options.runtime == "cluster":
+        # It needs what is only there behind `scripts/cluster/cluster exec`.
+        from tests.faults.cluster_place import cluster_place
+
+        chosen: AbstractContextManager[Place] = cluster_place(folder)
+    else:
+        chosen = local_place(folder, os.environ["CODE_SERVER"])
+    with chosen as place:
         return bool(play_for(place, folder, seed, options))
 
 

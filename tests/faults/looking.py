@@ -7,7 +7,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import redis
@@ -91,8 +91,9 @@ class Snapshot:
     messages: Mapping[tuple[str, str], Message] = field(default_factory=dict)
 
 
-def snapshot(client: redis.Redis) -> Snapshot:
-    """Everything as it is; what changes meanwhile is seen half, and right the next time."""
+def snapshot(client: redis.Redis, prefix: str = "") -> Snapshot:
+    """Everything as it is, but the sessions of users that have not this prefix; what changes meanwhile is seen half,
+    and right the next time."""
     sessions = [name for name in client.keys("session:????????") if client.type(name) == "hash"]
     uuids = [name.partition(":")[2] for name in sessions]
     names = client.keys("message:*")
@@ -118,7 +119,7 @@ def snapshot(client: redis.Redis) -> Snapshot:
     by_user = {name.removeprefix("user:").removesuffix(":sessions"): set(next(answers)) for name in users}
     by_status = {str(status): set(next(answers)) for status in Status}
     everyone, intents, idle, pending, requests, backups = (set(next(answers)) for _ in range(6))
-    return Snapshot(
+    seen = Snapshot(
         records={record.uuid: record for record in map(Record.from_hash, filter(None, hashes))},
         by_status=by_status,
         everyone=everyone,
@@ -138,6 +139,28 @@ def snapshot(client: redis.Redis) -> Snapshot:
             for name, hashed in zip(names, found, strict=True)
             if hashed
         },
+    )
+    return without_others(seen, prefix) if prefix else seen
+
+
+def without_others(seen: Snapshot, prefix: str) -> Snapshot:
+    """The same as if there were only the sessions of users with this prefix. Backups and letters of sessions whose
+    records are gone are others'."""
+    own = {uuid: record for uuid, record in seen.records.items() if record.user_id.startswith(prefix)}
+    others = seen.records.keys() - own.keys()
+    return replace(
+        seen,
+        records=own,
+        by_status={status: uuids - others for status, uuids in seen.by_status.items()},
+        everyone=seen.everyone - others,
+        by_user={user: uuids for user, uuids in seen.by_user.items() if user.startswith(prefix)},
+        intents=seen.intents - others,
+        idle=seen.idle - others,
+        pending=seen.pending - others,
+        requests=seen.requests - others,
+        backups={name for name in seen.backups if any(f"app-{uuid}-" in name for uuid in own)},
+        letters=[letter for letter in seen.letters if any(uuid in letter for uuid in own)],
+        leases={name for name in seen.leases if name.split(":")[1] not in others},
     )
 
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import psutil
 import redis
@@ -52,8 +52,8 @@ SETTINGS = {
 NOISE = ("request_id", "uuid", "logger", "data", "caller")
 """Fields of a log line that tell nothing about a session."""
 
-BACK = 90.0
-"""s after which a service has come back from whatever was done to it."""
+BACK = 3
+"""Times a place's patience after which a service has come back from whatever was done to it."""
 
 BROWSER = {
     "Accept": "text/html",
@@ -68,6 +68,10 @@ class Place(Protocol):
     """A running service. `parts` are its processes, each of which may be killed or frozen."""
 
     model: ModelServer
+    prefix: str
+    """Of the users whose sessions are this run's; others use the service too where it isn't ""."""
+    patience: float
+    """s after which everything must be as it was last asked to be."""
 
     @property
     def parts(self) -> Sequence[str]: ...
@@ -139,6 +143,7 @@ class LocalPlace:
     """The service as `scripts/run` starts it; see `Place`."""
 
     parts = ("web", "gateway", "worker", "archiver", "courier", "watcher", "beat", "traefik", "redis")
+    prefix, patience = "", 30.0
 
     def __init__(self, folder: Path, code_server: str, model: ModelServer, **settings: str) -> None:
         given = SETTINGS | {"LLM_BASE_URL": model.url, "LLM_MODEL": "stub"} | settings
@@ -157,12 +162,7 @@ class LocalPlace:
 
     def visit(self, url: str) -> str:
         parts = urlsplit(url)
-        here = f"http://127.0.0.1:{parts.port}"
-        headers = BROWSER | {"Host": parts.netloc}
-        let_in = requests.get(f"{here}/?{parts.query}", headers=headers, timeout=5, allow_redirects=False)
-        cookies = "; ".join(f"{name}={value}" for name, value in let_in.cookies.items())
-        answer = requests.get(f"{here}/", headers=headers | {"Cookie": cookies}, timeout=5, allow_redirects=False)
-        return f"{let_in.status_code} {answer.status_code}"
+        return page_opened(f"http://127.0.0.1:{parts.port}", parts)
 
     def redis(self) -> redis.Redis:
         return self.service.redis()
@@ -300,8 +300,9 @@ class LocalPlace:
         for name in ("run.log.1", "run.log"):
             path = self.service.data_dir / "log" / name
             for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
-                if uuid in line and (said := _said(line)) and said[0] >= since:
-                    found.append(said)
+                head, _, text = line.partition("|")
+                if uuid in line and (told := said(head.split()[-1], text)) and told[0] >= since:
+                    found.append(told)
         return found
 
 
@@ -320,19 +321,27 @@ def _kind(process: psutil.Process) -> str:
     return "editor" if "--bind-addr" in words else "other"
 
 
-def _said(line: str) -> tuple[float, str] | None:
-    """A line of the service's log: when, and who said what; None for one that isn't ours."""
-    head, _, text = line.partition("|")
+def page_opened(here: str, link: SplitResult) -> str:
+    """What came of following a link as a browser does, to the service at the address `here`."""
+    headers = BROWSER | {"Host": link.netloc}
+    let_in = requests.get(f"{here}/?{link.query}", headers=headers, timeout=5, allow_redirects=False)
+    cookies = "; ".join(f"{name}={value}" for name, value in let_in.cookies.items())
+    answer = requests.get(f"{here}/", headers=headers | {"Cookie": cookies}, timeout=5, allow_redirects=False)
+    return f"{let_in.status_code} {answer.status_code}"
+
+
+def said(who: str, text: str) -> tuple[float, str] | None:
+    """A line of a process's log: when, and who said what; None for one that isn't ours."""
     try:
-        said = json.loads(text)
-        at = datetime.strptime(said.pop("time"), "%Y-%m-%d %H:%M:%S,%f").timestamp()
+        told = json.loads(text)
+        at = datetime.strptime(told.pop("time"), "%Y-%m-%d %H:%M:%S,%f").timestamp()
     except (ValueError, KeyError, AttributeError):
         return None
-    message = str(said.pop("message", ""))
+    message = str(told.pop("message", ""))
     if message.startswith("Task ") and message.endswith("received"):
         return None
-    rest = " ".join(f"{name}={value}" for name, value in said.items() if name not in NOISE)
-    return at, f"[{head.split()[-1]}] {message} ({rest})"[:300]
+    rest = " ".join(f"{name}={value}" for name, value in told.items() if name not in NOISE)
+    return at, f"[{who}] {message} ({rest})"[:300]
 
 
 @contextmanager
@@ -349,4 +358,4 @@ def local_place(folder: Path, code_server: str, **settings: str) -> Iterator[Loc
 
 def wait_back(place: Place) -> None:
     """Until everything is there that was killed."""
-    wait_for(lambda: not place.absent(), "the service to come back", place.absent, BACK)
+    wait_for(lambda: not place.absent(), "the service to come back", place.absent, BACK * place.patience)

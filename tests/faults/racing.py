@@ -28,9 +28,6 @@ APART = 0.05
 SLEEP_FIRST, BUSY = 0.7, 0.3
 """The shares of trials in which the sleep is sent first, and in which a turn runs already."""
 
-PATIENCE = 30.0
-"""s after which a prompt that must be answered counts as hanging."""
-
 POLL = 0.02
 ASLEEP = "put to sleep"
 """Of the reason of a turn that a sleep on demand ended."""
@@ -51,7 +48,7 @@ class Race:
 
     def __init__(self, place: Place, chance: random.Random) -> None:
         self.place, self.chance = place, chance
-        self.uuid = str(self._done("POST", "/session/create", {"user_id": "racer"})["uuid"])
+        self.uuid = str(self._done("POST", "/session/create", {"user_id": f"{place.prefix}racer"})["uuid"])
         self._asked: Counter[str] = Counter()
 
     def trial(self, number: int) -> Raced:
@@ -109,7 +106,9 @@ class Race:
                 self._done("POST", f"/session/{self.uuid}/wake")
             return None
 
-        return wait_for(ended, f"{name} to end", lambda: f"{self._message(name)} {self._session()}", PATIENCE)
+        return wait_for(
+            ended, f"{name} to end", lambda: f"{self._message(name)} {self._session()}", self.place.patience
+        )
 
     def _worked_once(self, messages: Sequence[Any], shown: str) -> None:
         for received in self.place.model.forget():
@@ -136,7 +135,7 @@ class Race:
             now = seen["session"]["status"]
             return now in wanted and seen["replicas"] == (now == Status.ACTIVE)
 
-        wait_for(settled, f"{self.uuid} to be {status or 'settled'}", lambda: str(self._session()), PATIENCE)
+        wait_for(settled, f"{self.uuid} to be {status or 'settled'}", lambda: str(self._session()), self.place.patience)
 
     def _end_of(self, name: str) -> float:
         with self.place.redis() as client:

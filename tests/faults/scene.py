@@ -136,6 +136,14 @@ class Scene:
             self._numbers += 1
             return self._numbers
 
+    def mark(self) -> str:
+        """A user that was not used before."""
+        return f"{self.place.prefix}u{self.number()}"
+
+    def ours(self, backup: str) -> bool:
+        """Whether this backup is not of others, who use the place too."""
+        return not self.place.prefix or any(f"app-{uuid}-" in backup for uuid in list(self.subjects))
+
     @property
     def slots(self) -> int:
         return len(self._slots)

@@ -22,9 +22,6 @@ from tests.faults.places import wait_back
 from tests.faults.scene import Scene
 from tests.model_server import last_prompt
 
-QUIET = 30.0
-"""s after which everything must be as it was last asked to be."""
-
 LOOKS, PAUSE = 4, 0.4
 """Looks in a row that find nothing, and s between two, before the quiet is cut short."""
 
@@ -82,8 +79,9 @@ class Settling:
         return fresh
 
     def _quiet(self, *, full: bool = False, woken: Collection[str] = ()) -> list[Finding]:
-        """What is not as it must be when everybody has been quiet for `QUIET`, or before, when nothing is wrong."""
-        deadline = time.monotonic() + QUIET
+        """What is not as it must be when everybody has been quiet for the place's patience, or before,
+        when nothing is wrong."""
+        deadline = time.monotonic() + self.scene.place.patience
         good, self._last = 0, ""
         while True:
             try:
@@ -100,7 +98,7 @@ class Settling:
 
     def _seen(self) -> Snapshot:
         with self.scene.place.redis() as client:
-            return snapshot(client)
+            return snapshot(client, self.scene.place.prefix)
 
     def _past(self) -> list[Finding]:
         self.events.read()

@@ -25,7 +25,8 @@ FILES = 2_000
 MOMENT = 0.3
 """s for a call's way to a worker; half of the stops come within."""
 
-READY = 60.0
+READY = 2
+"""Times a place's patience until a session is there."""
 
 
 class Stops:
@@ -80,7 +81,7 @@ class Stops:
             self.scene.chronicle.end(deed, Outcome.ACCEPTED)
 
     def _new(self, backup: str = "") -> Subject:
-        mark = f"u{self.scene.number()}"
+        mark = self.scene.mark()
         body = {"user_id": mark} | ({"restore_from": backup} if backup else {})
         what = "restore" if backup else "create"
         deed, answer = self.actor.do(None, what, "POST", "/session/create", body, ASYNC, about=backup)
@@ -112,14 +113,14 @@ class Stops:
             seen = self.scene.place.call("GET", f"/session/{subject.uuid}", None, {}, 20).json()
             return bool(seen["session"]["status"] == status and seen["replicas"] == (status == "active"))
 
-        wait_for(reached, f"{subject.uuid} to be {status}", seconds=READY)
+        wait_for(reached, f"{subject.uuid} to be {status}", seconds=READY * self.scene.place.patience)
 
     def _newest(self, subject: Subject) -> str:
         def newest() -> str:
             answer = self.scene.place.call("GET", f"/session/{subject.uuid}/backups", None, {}, 20).json()
             return next((str(backup["name"]) for backup in answer["backups"]), "")
 
-        return str(wait_for(newest, "the backup", seconds=READY))
+        return str(wait_for(newest, "the backup", seconds=READY * self.scene.place.patience))
 
     def _clear(self) -> None:
         """Let nothing of this trial be there in the next."""

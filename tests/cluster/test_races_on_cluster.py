@@ -1,0 +1,41 @@
+"""On a cluster: a sleep beside a prompt, and a stop of the whole manager while sessions are on their way.
+
+    TRIALS=50 STOPS=6 python -m pytest -s tests/cluster/test_races_on_cluster.py
+
+by hand, behind `scripts/cluster/cluster exec`; by default a few.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults import racing, stopping
+from tests.faults.cluster_place import cluster_place
+from tests.faults.places import Place
+
+TRIALS = int(os.environ.get("TRIALS", "2"))
+STOPS = int(os.environ.get("STOPS", "1"))
+SEED = int(os.environ.get("SEED", "1"))
+
+pytestmark = pytest.mark.timeout(600 + 120 * TRIALS + 300 * STOPS)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with cluster_place(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
+
+
+def test_a_prompt_beside_a_sleep_is_worked_on_once(place: Place) -> None:
+    """One that came after the sleep is answered; one that was running when it came may say that it was put to sleep."""
+    assert racing.run(place, TRIALS, random.Random(SEED)) == []
+
+
+def test_after_a_start_every_session_becomes_what_it_was_last_asked_to_be(place: Place, tmp_path: Path) -> None:
+    """Prompts go on by themselves; by SIGTERM and by SIGKILL in turn."""
+    assert stopping.run(place, STOPS, random.Random(SEED), tmp_path) == []
