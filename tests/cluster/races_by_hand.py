@@ -1,8 +1,8 @@
 """On a cluster: a sleep beside a prompt, and a stop of the whole manager while sessions are on their way.
 
-    TRIALS=50 STOPS=6 python -m pytest -s tests/cluster/test_races_on_cluster.py
+    TRIALS=50 STOPS=6 python -m pytest -s tests/cluster/races_by_hand.py
 
-by hand, behind `scripts/cluster/cluster exec`; by default a few.
+by hand, behind `scripts/cluster/cluster exec`; by default a few. CI does not collect it.
 """
 
 from __future__ import annotations

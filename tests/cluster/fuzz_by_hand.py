@@ -1,5 +1,5 @@
-"""A bounded sample of the fuzzer on a cluster; `python -m tests.faults.fuzz --runtime cluster` plays as long as one
-wants."""
+"""A bounded sample of the fuzzer on a cluster, by hand: CI does not collect it. `python -m tests.faults.fuzz --runtime
+cluster` plays as long as one wants."""
 
 from __future__ import annotations
 
