@@ -19,8 +19,8 @@ if not os.environ.get("API_URL"):
         "test_agent_on_cluster.py",
         "test_backups_on_cluster.py",
         "test_bench.py",
-        "test_fuzz_on_cluster.py",
-        "test_races_on_cluster.py",
+        "fuzz_by_hand.py",
+        "races_by_hand.py",
         "test_scalers_on_cluster.py",
         "test_workspace_on_cluster.py",
     ]
@@ -30,9 +30,9 @@ if os.environ.get("KUBECONFIG") != str(layouts.from_environment().kubeconfig):
         "test_agent_on_cluster.py",
         "test_chaos_full_volume.py",
         "test_chaos_node.py",
-        "test_fuzz_on_cluster.py",
+        "fuzz_by_hand.py",
         "test_provisioner.py",
-        "test_races_on_cluster.py",
+        "races_by_hand.py",
     ]
 
 
