@@ -24,6 +24,9 @@ from app.sessions.scripts import script
 
 log = logging.getLogger(__name__)
 
+MOST_OF_A_SESSION = 1_000
+"""Backups of one session that are looked through for its newest whole one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Backup:
@@ -264,8 +267,9 @@ class BackupIndex:
         return [name for name, *found in zip(names, *scores, strict=True) if found == [None, None]]
 
     def newest_of(self, uuid: str) -> Backup | None:
-        """The session's newest backup, or None."""
-        return next(iter(self.page(uuid=uuid, limit=1).items), None)
+        """The session's newest backup that lacks no file, else its newest; None where there is none."""
+        found = self.page(uuid=uuid, limit=MOST_OF_A_SESSION).items
+        return next((backup for backup in found if backup.complete), next(iter(found), None))
 
     def count(self) -> int:
         """How many backups there are."""

@@ -399,3 +399,24 @@ def test_after_redis_was_lost_a_backup_is_listed_when_who_needs_it_is_known(worl
 
 def test_direct_is_what_deletes_on_one_machine(world: World) -> None:
     assert isinstance(world.core.stored, Direct)
+
+
+def test_the_newest_backup_that_lacks_no_file_outlives_newer_ones_that_do(world: World) -> None:
+    """A partial one was asked for since: it can't stand for the whole one, neither for retention nor for lost files."""
+    uuid = world.active()
+    workspace = world.runtime.workspaces[uuid]
+    workspace.files |= {"kept": b"1", "closed": b"2"}
+    names = []
+    for unreadable in (set(), set(), {"closed"}):
+        workspace.unreadable |= unreadable
+        world.sessions.request_backup(uuid)
+        world.work()
+        names.append(world.get(uuid).backup)
+        store(world, names[-1])
+        world.now += 1
+    older, whole, partial = names
+    world.pass_time(world.settings.backup_retention + 1)
+    world.sweeps.retention()
+    assert [is_whole(world, name) for name in (older, whole, partial)] == [False, True, True]
+    newest = world.core.backups.newest_of(uuid)
+    assert newest is not None and newest.name == whole

@@ -16,9 +16,18 @@ for _, used in ipairs(redis.call('HVALS', in_use)) do if used == name then retur
 local status, last = unpack(redis.call('HMGET', session, 'status', 'backup'))
 if status == 'terminating' and last == name then return 'in_use' end
 
+-- Of the session's backups the newest is kept, and the newest that lacks no file.
 local living = status and status ~= 'terminated'
 if keep == 'any' or (keep == 'living' and living) then
-  if redis.call('ZREVRANGE', own, 0, 0)[1] == name then return 'newest' end
+  local newest = redis.call('ZREVRANGE', own, 0, -1)
+  if newest[1] == name then return 'newest' end
+  local prefix = string.sub(backup, 1, #backup - #name)
+  for _, each in ipairs(newest) do
+    if redis.call('HGET', prefix .. each, 'complete') ~= '0' then
+      if each == name then return 'newest' end
+      break
+    end
+  end
 end
 
 local user_id = redis.call('HGET', backup, 'user_id')
