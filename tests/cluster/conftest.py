@@ -20,7 +20,6 @@ if not os.environ.get("API_URL"):
         "test_backups_on_cluster.py",
         "test_bench.py",
         "test_fuzz_on_cluster.py",
-        "test_races_on_cluster.py",
         "test_scalers_on_cluster.py",
         "test_workspace_on_cluster.py",
     ]
@@ -32,7 +31,6 @@ if os.environ.get("KUBECONFIG") != str(layouts.from_environment().kubeconfig):
         "test_chaos_node.py",
         "test_fuzz_on_cluster.py",
         "test_provisioner.py",
-        "test_races_on_cluster.py",
     ]
 
 
