@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import racing, stopping
-from tests.faults.cluster_place import cluster_place
+from tests.faults.cluster_place import ClusterPlace, cluster_place
 from tests.faults.fuzz import SLOTS, Fuzz
 from tests.faults.places import Place
 from tests.faults.scene import Scene
@@ -31,9 +31,16 @@ pytestmark = pytest.mark.timeout(600 + 120 * TRIALS + 300 * (STOPS + ROUNDS))
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with cluster_place(tmp_path_factory.mktemp("cluster")) as running:
-        yield running
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterPlace]:
+    with cluster_place(tmp_path_factory.mktemp("cluster")) as place:
+        yield place
+
+
+@pytest.fixture
+def place(running: ClusterPlace) -> Place:
+    """With no session of the tests before."""
+    running.renew()
+    return running
 
 
 def test_a_prompt_beside_a_sleep_is_worked_on_once(place: Place) -> None:

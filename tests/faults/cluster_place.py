@@ -30,7 +30,7 @@ import requests
 from app.sessions.backup_files import PART_PATTERN
 from app.sessions.errors import SessionError
 from scripts.cluster import host, layout
-from tests.cluster.manager import OWNED
+from tests.cluster.manager import OWNED, SMALL
 from tests.cluster.node import volume
 from tests.cluster.product import SYSTEM, WORKSPACES, kubectl
 from tests.faults.counting import counting
@@ -69,7 +69,7 @@ class ClusterPlace:
     patience = 60.0
 
     def __init__(self, folder: Path, model: ModelServer) -> None:
-        self.model, self.prefix = model, f"fuzz-{secrets.token_hex(3)}-"
+        self.model, self.prefix = model, _prefix()
         self._url, self._key = os.environ["API_URL"], os.environ["API_KEY"]
         self._system, self._workspaces = Cluster(SYSTEM, TIMEOUT), Cluster(WORKSPACES, TIMEOUT)
         self._logs = folder / "logs"
@@ -295,6 +295,13 @@ class ClusterPlace:
             BACK,
         )
 
+    def renew(self) -> None:
+        """Begin anew, with nothing of before."""
+        self.clear()
+        self._seen.clear()
+        self._volumes.clear()
+        self.prefix = _prefix()
+
     def _files(self, uuid: str) -> Path:
         if uuid not in self._volumes:
             with _as_no_answer():
@@ -342,6 +349,10 @@ class ClusterPlace:
                     os.link(path, kept)
                 except OSError:
                     shutil.copyfile(path, kept)
+
+
+def _prefix() -> str:
+    return f"fuzz-{secrets.token_hex(3)}-"
 
 
 def _kubectl(*arguments: str) -> str:
@@ -401,7 +412,7 @@ def _kind(process: psutil.Process) -> str:
 @contextmanager
 def cluster_place(folder: Path, **settings: str) -> Iterator[ClusterPlace]:
     """The product in the cluster with the fuzzer's settings and a model that counts; at the end with its own again."""
-    changed = SETTINGS | settings
+    changed = SETTINGS | {"WORKSPACE_SIZES": SMALL} | settings
     with ModelServer(host=layout.NODE_IP, api_key=MODEL_KEY, rules=[counting]) as model:
         place = ClusterPlace(folder, model)
         try:
