@@ -20,7 +20,6 @@ if not os.environ.get("API_URL"):
         "test_backups_on_cluster.py",
         "test_bench.py",
         "fuzz_by_hand.py",
-        "races_by_hand.py",
         "test_scalers_on_cluster.py",
         "test_workspace_on_cluster.py",
     ]
@@ -32,7 +31,6 @@ if os.environ.get("KUBECONFIG") != str(layouts.from_environment().kubeconfig):
         "test_chaos_node.py",
         "fuzz_by_hand.py",
         "test_provisioner.py",
-        "races_by_hand.py",
     ]
 
 
