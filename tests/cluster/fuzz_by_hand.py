@@ -2,7 +2,7 @@
 
     TRIALS=50 STOPS=6 ROUNDS=20 python -m pytest -s tests/cluster/fuzz_by_hand.py
 
-by hand, behind `scripts/cluster/cluster exec`; CI does not collect it. By default a few, for one change of the settings.
+by hand, behind `scripts/cluster/cluster exec`; CI does not collect it. By default a few.
 """
 
 from __future__ import annotations
