@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -12,16 +12,13 @@ from app.sessions.agents import Agent, CheckpointLeft
 from app.sessions.archive_index import Contended
 from app.sessions.core import Core
 from app.sessions.errors import AgentUnavailable, SessionError
+from workers.runtime.base import Check, never
 
 log = logging.getLogger(__name__)
 
 
-def never() -> None:
-    """Nothing is newer than this stop."""
-
-
 def take_leave(
-    core: Core, agent: Agent, reason: str, generation: int = 0, check: Callable[[], None] = never
+    core: Core, agent: Agent, reason: str, generation: int = 0, check: Check = never
 ) -> Mapping[str, Any] | None:
     """Before a workspace is stopped: ask what work that puts at risk, end the turn that runs, and store the
     conversation. Answers the work at risk (app/sessions/risk.py), None when it could not be learned.

@@ -28,7 +28,7 @@ from app.sessions.errors import (
 )
 from app.sessions.model import GONE, Record, Status
 from workers.leaving import take_leave
-from workers.runtime.base import Runtime
+from workers.runtime.base import Check, Runtime
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +198,7 @@ class Steps:
             newest = self._core.backups.newest_of(record.uuid)
             return newest.name if newest else ""
 
-    def _write_backup(self, record: Record, check: Callable[[], None], *, partial: bool) -> Backup:
+    def _write_backup(self, record: Record, check: Check, *, partial: bool) -> Backup:
         name, begun = self._free_name(record.uuid), self._clock()
         summary = self._runtime.backup(record.uuid, name, partial=partial, check=check)
         backup = Backup(
@@ -233,9 +233,7 @@ class Steps:
         expect = {"generation": record.generation, "lease": record.lease}
         self._store.change(record.uuid, self._clock(), expect=expect, **change)  # type: ignore[arg-type]
 
-    def _check(
-        self, begun: Record, ends: Callable[[Record, Record], bool], every: float = CHECK_EVERY
-    ) -> Callable[[], None]:
+    def _check(self, begun: Record, ends: Callable[[Record, Record], bool], every: float = CHECK_EVERY) -> Check:
         """What long work calls now and then: raises `Superseded` once the record as it is now `ends` what was begun."""
         look_at = 0.0
 
