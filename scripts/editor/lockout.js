@@ -3,7 +3,8 @@
 // comes back through the door, and nobody else does. Terminals and what runs in them go on, and so do files.
 //
 // The agent says when, by a file in the folder of signs (app/agent/activity.py). VS Code hands the socket of a page's
-// extensions over to a process of theirs, which ends with it; everything else is the server's own.
+// extensions over to a process of theirs, which ends with it; everything else is the server's own. A process that is
+// only started then, for a socket that was ended, waits for that a minute in vain and ends.
 const fs = require("node:fs");
 const os = require("node:os");
 const path = require("node:path");

