@@ -14,6 +14,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from app.sessions import keys, queue
 from app.sessions.core import Core
@@ -46,6 +47,18 @@ UNTRY_TRIES, UNTRY_PAUSE = 4, 0.5
 is there again by then."""
 
 
+@dataclass(frozen=True)
+class Account:
+    """Where attempts are counted: the record's field `tries`, and `due`, the key that says when the next is made."""
+
+    tries: str
+    due: str
+
+
+INTENT = Account("tries", keys.INTENTS)
+BACKUP = Account("backup_tries", keys.BACKUP_REQUESTS)
+
+
 class Lifecycle:
     """Acts on sessions through a runtime. Times are seconds since the epoch."""
 
@@ -63,7 +76,7 @@ class Lifecycle:
         try:
             with self._core.leases.begin(uuid, generation) as record:
                 if record is not None:
-                    self._attempt(record)
+                    self._attempt(record, INTENT, self._act, self._give_up)
         finally:
             self._pass_on(uuid)
 
@@ -72,7 +85,7 @@ class Lifecycle:
         try:
             with self._core.leases.begin_backup(uuid) as record:
                 if record is not None:
-                    self._attempt_backup(record)
+                    self._attempt(record, BACKUP, self._back_up, self._give_up_backup)
         finally:
             # However it went: a delete that came meanwhile has been waiting for it.
             self._pass_on(uuid)
@@ -102,10 +115,30 @@ class Lifecycle:
         except (Superseded, IllegalState, SessionNotFound) as error:
             log.info("not marked failed: %s", error, extra={"uuid": record.uuid})
 
-    def _attempt(self, record: Record) -> None:
-        if record.tries > self._most:
-            self._give_up(record, f"it was tried {self._most} times and its worker died each time")
+    def _attempt(
+        self, record: Record, account: Account, act: Callable[[Record], None], give_up: Callable[[Record, str], None]
+    ) -> None:
+        """One attempt, counted in `account`; what fails too often, or as nothing of ours should, is given up."""
+        tries = getattr(record, account.tries)
+        if tries > self._most:
+            give_up(record, f"it was tried {self._most} times and its worker died each time")
             return
+        try:
+            act(record)
+        except AWAY:
+            self._untry(record, account.tries, tries)
+            raise
+        except RetryableError as error:
+            if tries >= self._most:
+                give_up(record, str(error))
+                return
+            self._store.defer(account.due, record.uuid, self._clock() + _pause(tries))
+            raise
+        except Exception as error:
+            give_up(record, f"an internal error, {type(error).__name__}")
+            raise
+
+    def _act(self, record: Record) -> None:
         try:
             self._steps.act(record)
         except (Superseded, IllegalState) as error:
@@ -120,42 +153,15 @@ class Lifecycle:
             self.fail(record, f"{error} Its files were to come from it: put it back and wake, or delete.")
         except PermanentError as error:
             self.fail(record, str(error), reason_code=error.code)
-        except AWAY:
-            self._untry(record, "tries", record.tries)
-            raise
-        except RetryableError as error:
-            if record.tries >= self._most:
-                self._give_up(record, str(error))
-                return
-            self._store.defer(keys.INTENTS, record.uuid, self._clock() + _pause(record.tries))
-            raise
-        except Exception as error:
-            self._give_up(record, f"an internal error, {type(error).__name__}")
-            raise
 
-    def _attempt_backup(self, record: Record) -> None:
+    def _back_up(self, record: Record) -> None:
         uuid = record.uuid
-        if record.backup_tries > self._most:
-            self._give_up_backup(record, f"it was tried {self._most} times and its worker died each time")
-            return
         try:
             self._steps.back_up(record)
         except (Superseded, SessionNotFound) as error:
             log.info("backup broken off: %s", error, extra={"uuid": uuid})
         except PermanentError as error:
             self._report_failed_backup(record, str(error))
-        except AWAY:
-            self._untry(record, "backup_tries", record.backup_tries)
-            raise
-        except RetryableError as error:
-            if record.backup_tries >= self._most:
-                self._give_up_backup(record, str(error))
-                return
-            self._store.defer(keys.BACKUP_REQUESTS, uuid, self._clock() + _pause(record.backup_tries))
-            raise
-        except Exception as error:
-            self._give_up_backup(record, f"an internal error, {type(error).__name__}")
-            raise
         if not self._store.settle_backup(uuid, record.backup_asked):
             # It was asked for again after this one had begun: what was written since is in none.
             self._core.tasks.send(queue.BACKUP, uuid, request_id=record.request_id)
