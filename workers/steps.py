@@ -3,7 +3,7 @@ it up.
 
 **A step that may be superseded can be broken off at any line, and whoever takes over leaves what the newer intent
 needs.** So each step begins from a state it does not know, and puts right what another may have left half done: a start
-finishes the volume and the restore, calls an agent back that was told to take nothing more, and gives it the prompts
+finishes the volume and the restore, has an agent called back that was told to take nothing more, and given the prompts
 that were held back; a stop does not begin before the files are there; a deletion stops, backs up and removes, whatever
 of it was done before. What takes long asks now and then whether it is still wanted (`check`). Every step may be
 repeated, also beside another attempt at it. Nothing waits for readiness: the watcher sees that.
@@ -85,10 +85,12 @@ class Steps:
             event=("phase", {"phase": "enqueued", "ms": enqueued}),
         )
         self._inbox.release(record.uuid, self._clock())
-        if self._runtime.start(record.uuid, record.generation):
-            self._call_back(record)
+        ran = self._runtime.start(record.uuid, record.generation)
         # From here its time to answer counts, and no worker needs to start it again: the attempt came to its end.
         self._update(record, started_at=self._clock(), tries=0, missed=0)
+        if ran:
+            # A stop was broken off, of whose agent leave may have been taken: it calls no more.
+            self._core.tasks.send(queue.DELIVER, record.uuid, request_id=record.request_id)
 
     def _put_down(self, record: Record) -> None:
         self._bring_files(record, starting=False)
@@ -148,19 +150,6 @@ class Steps:
             )
         elif not record.provisioned:
             self._runtime.provision(record.identity, record.generation, starting=starting)
-
-    def _call_back(self, record: Record) -> None:
-        """The processes ran already: a stop was broken off. Its agent may have been told to take nothing more."""
-        agent = self._inbox.leaving_agent(record.uuid)
-        if agent is not None:
-            try:
-                self._core.agents.resume(agent, record.generation)
-            except SessionError as error:
-                # It takes prompts again by itself after a while; a start does not fail for it.
-                log.warning("agent not called back: %s", error, extra={"uuid": record.uuid})
-            self._inbox.agent_stays(record.uuid, self._clock())
-        if self._inbox.waiting(record.uuid):
-            self._core.tasks.send(queue.DELIVER, record.uuid, request_id=record.request_id)
 
     def _take_leave(self, record: Record, reason: str) -> None:
         """Take leave of its agent, and tell what that puts at risk, before anything of it is stopped."""

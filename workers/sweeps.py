@@ -249,9 +249,10 @@ class Sweeps:
         self._core.tasks.send(queue.WARN, record.uuid, request_id=record.request_id)
 
     def _remind(self, record: Record) -> None:
-        """Prompts wait for longer than they should: their task was lost, or someone else stopped the workspace,
-        which a prompt outweighs. Those of a session that was put to sleep on demand are not among them."""
-        if record.status is Status.SLEEPING and record.settled >= record.generation:
+        """Prompts wait for longer than they should, or an agent to be called back: their task was lost, or someone
+        else stopped the workspace, which a prompt outweighs. Those of a session that was put to sleep on demand are not
+        among them."""
+        if record.status is Status.SLEEPING and record.settled >= record.generation and record.waiting:
             try:
                 self._core.sessions.wake(record.uuid, record.request_id)
             except (IllegalState, SessionNotFound) as error:

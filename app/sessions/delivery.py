@@ -17,7 +17,7 @@ from app.sessions.agents import Agent
 from app.sessions.core import Core
 from app.sessions.errors import AgentNotReady, AgentRefused, AgentUnavailable, SessionNotFound
 from app.sessions.inbox import Message
-from app.sessions.model import UP
+from app.sessions.model import UP, Record, Status
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Deliveries:
 
     def deliver(self, uuid: str, most: int = MOST_AT_ONCE) -> None:
         """Hand the session's prompts to its agent, in order, until none waits, the agent does not answer, or it has
-        had `most` of them.
+        had `most` of them. One that was told to take no more is called back first, where its stop was broken off.
 
         Only the holder of the lease delivers, and only the prompt at the head: that keeps the order. What is left
         has a new task made for it: so has a prompt, or an agent, that came too late for the holder's last look
@@ -64,7 +64,7 @@ class Deliveries:
         for _ in range(most):
             if self._clock() > deadline:
                 return
-            message, agent = self._inbox.head(uuid), self._agent(uuid)
+            agent, message = self._agent(uuid), self._inbox.head(uuid)
             if message is None or agent is None:
                 return
             try:
@@ -85,8 +85,27 @@ class Deliveries:
             record = self._core.store.get(uuid)
         except SessionNotFound:
             return None
-        agent = self._inbox.agent(uuid) if record.status in UP else None
+        if record.status not in UP:
+            return None
+        agent = self._inbox.agent(uuid) or self._called_back(record)
         return agent if agent is not None and agent.retry_at <= self._clock() else None
+
+    def _called_back(self, record: Record) -> Agent | None:
+        """The agent that was told to take nothing more, for a stop that was broken off; now it takes prompts again."""
+        agent = self._inbox.leaving_agent(record.uuid)
+        started = record.started_at or record.status is Status.ACTIVE
+        if agent is None or not started or agent.retry_at > self._clock():
+            return None
+        try:
+            self._core.agents.resume(agent, record.generation)
+        except AgentRefused as error:
+            log.warning("not called back, takes prompts after a while: %s", error, extra={"uuid": record.uuid})
+        except AgentUnavailable as error:
+            log.warning("not called back yet: %s", error, extra={"uuid": record.uuid})
+            self._inbox.agent_failed(agent, self._clock())
+            return None
+        self._inbox.agent_stays(record.uuid, record.generation, self._clock())
+        return self._inbox.agent(record.uuid)
 
     def _hand_over(self, agent: Agent, message: Message) -> Mapping[str, Any]:
         deadline = self._clock() + NOT_READY

@@ -243,7 +243,8 @@ class Inbox:
         return self._run("hold", uuid, "", now, generation=str(generation))
 
     def release(self, uuid: str, now: float) -> None:
-        """Let the prompts that were held back be delivered, as the session is about to be started."""
+        """Let the prompts that were held back be delivered, as the session is about to be started. An agent that was
+        being stopped is called back, if it runs: who delivers is reminded of that until it is done."""
         self._run("release", uuid, "", now)
 
     def close(self, uuid: str, reason: str, now: float) -> None:
@@ -269,9 +270,10 @@ class Inbox:
         """Note that the session's agent is being stopped."""
         self._run("agent_leaves", uuid, "", 0.0)
 
-    def agent_stays(self, uuid: str, now: float) -> None:
-        """Note that the stop was broken off, and its agent takes prompts again."""
-        self._run("agent_stays", uuid, "", now)
+    def agent_stays(self, uuid: str, generation: int, now: float) -> None:
+        """Note that the stop was broken off by the intent `generation`, and its agent takes prompts again. Nothing is
+        noted when a newer intent stands."""
+        self._run("agent_stays", uuid, "", now, generation=str(generation))
 
     def agent_here(self, uuid: str, address: str, name: str, boot: str, now: float) -> bool:
         """Note that the session's agent listens at `address`. One with another `boot` than before is given again what

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from app.sessions import keys, queue
+from app.sessions.agents import Agent
 from app.sessions.archive_store import Checkpoint
 from app.sessions.errors import StateUnavailable
 from app.sessions.inbox import LONGEST_RETRY, State
@@ -473,16 +474,93 @@ def test_a_prompt_right_after_a_sleep_calls_the_agent_back(world: World, agent: 
     assert world.get(uuid).status is Status.ACTIVE
 
 
-def test_an_agent_that_can_t_be_called_back_fails_no_start(world: World, agent: FakeAgent) -> None:
+def leaving(world: World, agent: FakeAgent) -> str:
+    """A session whose sleep was broken off when its agent had been told to leave; it is to be awake again."""
     uuid = up(world, agent)
     world.sessions.sleep(uuid)
     world.core.inbox.hold(uuid, world.get(uuid).generation, world.now)
-    agent.statuses = [500]
     world.sessions.wake(uuid)
+    return uuid
+
+
+def called_back(agent: FakeAgent) -> list[int]:
+    """The generations of which the agent was told that it stays."""
+    return [body["generation"] for _, path, body in agent.requests if path == "/resume"]
+
+
+def test_an_agent_that_can_t_be_called_back_fails_no_start_and_is_asked_again(world: World, agent: FakeAgent) -> None:
+    uuid = leaving(world, agent)
+    agent.statuses = [500]
     world.work()
     world.look(uuid)
     assert world.get(uuid).status is Status.ACTIVE
+    assert world.core.inbox.agent(uuid) is None
+    world.now += world.settings.stale_after + 1
+    world.sweeps.stale()
+    world.work()
+    assert called_back(agent) == [3, 3]
     assert world.core.inbox.agent(uuid) is not None
+
+
+def test_an_agent_that_refuses_to_be_called_back_is_given_prompts_all_the_same(world: World, agent: FakeAgent) -> None:
+    uuid = leaving(world, agent)
+    agent.statuses = [400]
+    world.sessions.prompt(uuid, "hello", "m1")
+    world.work()
+    assert world.core.inbox.get(uuid, "m1").state is State.DELIVERED
+
+
+@pytest.mark.parametrize("prompts", [0, 2])
+def test_an_agent_is_called_back_though_the_start_was_cut_off(world: World, agent: FakeAgent, prompts: int) -> None:
+    """Right after the processes were found to run: the watcher calls the session active, and no start is made again."""
+    uuid = leaving(world, agent)
+    for number in range(prompts):
+        world.sessions.prompt(uuid, "hello", f"m{number}")
+    start = world.runtime.start
+
+    def and_then_redis_is_away(*args: Any) -> bool:
+        start(*args)
+        raise StateUnavailable
+
+    world.runtime.start = and_then_redis_is_away  # type: ignore[method-assign, assignment]
+    with pytest.raises(StateUnavailable):
+        world.lifecycle.carry_out(uuid, world.get(uuid).generation)
+    world.tasks.lose_all()
+    world.look(uuid)
+    assert world.get(uuid).status is Status.ACTIVE
+    world.now += world.settings.stale_after + 1
+    world.sweeps.stale()
+    world.work()
+    assert called_back(agent) == [3]
+    assert [world.core.inbox.get(uuid, f"m{number}").state for number in range(prompts)] == [State.DELIVERED] * prompts
+    world.now += 10 * world.settings.stale_after
+    world.sweeps.stale()
+    assert world.tasks.sent == []
+
+
+def test_an_agent_that_is_to_leave_again_is_not_taken_for_one_that_stays(world: World, agent: FakeAgent) -> None:
+    """The next sleep came while it was called back."""
+    uuid = leaving(world, agent)
+    resume = world.core.agents.resume
+
+    def and_then_a_sleep(agent: Agent, generation: int) -> None:
+        resume(agent, generation)
+        world.sessions.sleep(uuid)
+        assert world.core.inbox.hold(uuid, world.get(uuid).generation, world.now)
+
+    world.core.agents.resume = and_then_a_sleep  # type: ignore[method-assign]
+    world.look(uuid)
+    world.lifecycle.carry_out(uuid, world.get(uuid).generation)
+    world.deliveries.deliver(uuid)
+    assert called_back(agent) == [3]
+    assert world.core.inbox.leaving_agent(uuid) is not None
+
+
+def test_an_agent_that_leaves_is_left_alone_until_its_workspace_is_to_run(world: World, agent: FakeAgent) -> None:
+    """A worker may be at the stop still."""
+    uuid = leaving(world, agent)
+    world.deliveries.deliver(uuid)
+    assert called_back(agent) == []
 
 
 def test_an_agent_that_is_being_stopped_is_not_called_back_by_what_was_seen_of_it(

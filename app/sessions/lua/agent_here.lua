@@ -15,8 +15,8 @@ if boot ~= given.boot then
       redis.call('LPUSH', inbox, list[i])
     end
   end
-  count()
 end
 redis.call('DEL', agent)
+count()
 redis.call('HSET', agent, 'address', given.address, 'name', given.pod, 'boot', given.boot, 'at', given.now)
 return 1
