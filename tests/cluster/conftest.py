@@ -19,7 +19,7 @@ if not os.environ.get("API_URL"):
         "test_agent_on_cluster.py",
         "test_backups_on_cluster.py",
         "test_bench.py",
-        "fuzz_by_hand.py",
+        "test_fuzz_on_cluster.py",
         "test_scalers_on_cluster.py",
         "test_workspace_on_cluster.py",
     ]
@@ -29,7 +29,7 @@ if os.environ.get("KUBECONFIG") != str(layouts.from_environment().kubeconfig):
         "test_agent_on_cluster.py",
         "test_chaos_full_volume.py",
         "test_chaos_node.py",
-        "fuzz_by_hand.py",
+        "test_fuzz_on_cluster.py",
         "test_provisioner.py",
     ]
 

@@ -1,4 +1,4 @@
-"""A bounded sample of the fuzzer; `python -m tests.faults.fuzz` plays for as long as one wants."""
+"""A bounded sample of the fuzzer; `python -m tests.faults fuzz` plays for as long as one wants."""
 
 from __future__ import annotations
 

@@ -556,6 +556,27 @@ def test_an_agent_that_is_to_leave_again_is_not_taken_for_one_that_stays(world: 
     assert world.core.inbox.leaving_agent(uuid) is not None
 
 
+@pytest.mark.parametrize("known", ["boot-1", ""])
+def test_an_agent_whose_call_comes_late_is_called_back_all_the_same(world: World, agent: FakeAgent, known: str) -> None:
+    """It was told to leave before; of one that the watcher saw first its boot isn't known."""
+    uuid = world.active()
+    hello(world, uuid, agent, known)
+    world.sessions.sleep(uuid)
+    assert world.core.inbox.hold(uuid, world.get(uuid).generation, world.now)
+    world.sessions.prompt(uuid, "hello", "m1")
+    hello(world, uuid, agent, "boot-1")
+    world.work()
+    assert called_back(agent) == [3]
+    assert world.core.inbox.get(uuid, "m1").state is State.DELIVERED
+
+
+def test_another_agent_than_the_one_that_was_told_to_leave_is_not_called_back(world: World, agent: FakeAgent) -> None:
+    uuid = leaving(world, agent)
+    hello(world, uuid, agent, "boot-2")
+    world.work()
+    assert called_back(agent) == []
+
+
 def test_an_agent_that_leaves_is_left_alone_until_its_workspace_is_to_run(world: World, agent: FakeAgent) -> None:
     """A worker may be at the stop still."""
     uuid = leaving(world, agent)

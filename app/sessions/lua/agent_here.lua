@@ -16,7 +16,10 @@ if boot ~= given.boot then
     end
   end
 end
+local leaving = redis.call('HGET', agent, 'leaving')
 redis.call('DEL', agent)
-count()
 redis.call('HSET', agent, 'address', given.address, 'name', given.pod, 'boot', given.boot, 'at', given.now)
+-- It may be the very process that was told to leave, whose call comes late.
+if leaving and (boot == '' or boot == given.boot) then redis.call('HSET', agent, 'leaving', leaving) end
+count()
 return 1

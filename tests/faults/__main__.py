@@ -1,0 +1,67 @@
+"""The service under random calls and faults, for as long as one wants: the fuzzer, a prompt beside a sleep, and stops.
+
+    python -m tests.faults --seed 1 fuzz --seconds 3600
+    python -m tests.faults races --trials 500
+    scripts/cluster/cluster exec env API_URL=… API_KEY=… PYTHONPATH=$PWD \\
+        python -m tests.faults --runtime cluster stops --trials 60
+
+Ctrl-C ends it in order: a cluster gets its own settings back. The local runtime needs CODE_SERVER, as the tests do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import sys
+import tempfile
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from tests.faults import fuzz, racing, stopping
+from tests.faults.places import Place, local_place
+from tests.faults.troubling import Mood
+
+
+def place_of(runtime: str, folder: Path) -> AbstractContextManager[Place]:
+    if runtime == "local":
+        return local_place(folder, os.environ["CODE_SERVER"])
+    # It needs what is only there behind `scripts/cluster/cluster exec`.
+    from tests.faults.cluster_place import cluster_place
+
+    return cluster_place(folder)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description="Play with the whole service.")
+    parser.add_argument("--runtime", choices=["local", "cluster"], default="local")
+    parser.add_argument("--seed", type=int, help="a random one, printed, without it")
+    parser.add_argument("--folder", type=Path, help="for everything; a temporary one without it")
+    plays = parser.add_subparsers(dest="play", required=True)
+    for name, what in (("races", "a sleep beside a prompt"), ("stops", "stop and start everything")):
+        plays.add_parser(name, help=what).add_argument("--trials", type=int, default=10)
+    fuzzer = plays.add_parser("fuzz", help="random calls and faults")
+    fuzzer.add_argument("--seconds", type=float, default=600.0)
+    fuzzer.add_argument("--mood", choices=[str(mood) for mood in Mood], help="only this kind of trouble")
+    fuzzer.add_argument("--without", default="", help="calls to leave out, as sleep,chat; or idle")
+    fuzzer.add_argument("--first", type=int, default=0, help="the number of the first round, to see that one again")
+    fuzzer.add_argument("--rounds", type=int, default=sys.maxsize)
+    options = parser.parse_args()
+    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="faults-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"seed {seed}, in {folder}", flush=True)
+    with place_of(options.runtime, folder) as place:
+        match options.play:
+            case "races":
+                return bool(racing.run(place, options.trials, random.Random(seed)))
+            case "stops":
+                return bool(stopping.run(place, options.trials, random.Random(seed), folder))
+        mood = Mood(options.mood) if options.mood else None
+        limits = {"first": options.first, "most": options.rounds}
+        without = options.without.split(",")
+        return bool(fuzz.run(place, folder, seed, options.seconds, mood=mood, without=without, **limits))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
