@@ -171,3 +171,21 @@ def test_the_limits_of_a_restore_are_those_of_a_backup(stage: Stage) -> None:
     stage.runtime.backup(A, NAME)
     stage.runtime.restore(identity(B, restore_from=NAME), 1)
     assert (stage.folders.app(B) / "file").read_bytes() == b"12345"
+
+
+def test_what_a_restore_left_that_was_killed_when_it_was_done_goes_with_the_next(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files that it replaced; the restored ones stay, with what was done since."""
+    stage.runtime.provision(identity(A), 1)
+    (stage.folders.app(A) / "file").write_bytes(b"from the backup")
+    stage.runtime.backup(A, NAME)
+    staging = stage.folders.workspace(B) / "restoring"
+    with monkeypatch.context() as killed:
+        killed.setattr(local, "delete_tree", lambda path: None)
+        stage.runtime.restore(identity(B, restore_from=NAME), 1)
+    assert staging.exists()
+    (stage.folders.app(B) / "file").write_bytes(b"edited since")
+    stage.runtime.restore(identity(B, restore_from=NAME), 1)
+    assert not staging.exists()
+    assert (stage.folders.app(B) / "file").read_bytes() == b"edited since"

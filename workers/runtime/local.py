@@ -149,12 +149,13 @@ class LocalRuntime:
         uuid, name = identity.uuid, identity.restore_from
         self.provision(identity, generation)
         with _disk(), self._folders.locked(uuid, LOCK_SLACK, "restore", check=check):
+            # The files come together beside the workspace's, without its lock: it can be removed meanwhile.
+            staging = self._folders.workspace(uuid) / "restoring"
+            # Of one that was killed, maybe after it was done.
+            delete_tree(staging)
             meta = self._folders.read_meta(uuid)
             if not name or (meta and meta.restored == name):
                 return
-            # The files come together beside the workspace's, without its lock: it can be removed meanwhile.
-            staging = self._folders.workspace(uuid) / "restoring"
-            delete_tree(staging)
             staging.mkdir(mode=0o700)
             try:
                 limits = (self._settings.restore_max_bytes, self._settings.restore_max_entries)
