@@ -15,7 +15,6 @@ import signal
 import subprocess
 import time
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,7 +34,7 @@ from tests.cluster.node import volume
 from tests.cluster.product import SYSTEM, WORKSPACES, kubectl
 from tests.faults.counting import counting
 from tests.faults.judging import session_of
-from tests.faults.places import SETTINGS, page_opened, said
+from tests.faults.places import SETTINGS, checksums, page_opened, said, text_of
 from tests.model_server import ModelServer
 from tests.service import wait_for
 from workers.runtime import names
@@ -216,18 +215,10 @@ class ClusterPlace:
         return True
 
     def files(self, uuid: str) -> Mapping[str, int] | None:
-        folder = self._files(uuid)
-        try:
-            found = (path for path in folder.rglob("*") if path.is_file() and ".session" not in path.parts)
-            files = {str(path.relative_to(folder)): zlib.crc32(path.read_bytes()) for path in found}
-        except FileNotFoundError:
-            return None
-        return files if folder.exists() else None
+        return checksums(self._files(uuid))
 
     def read(self, uuid: str, name: str) -> str:
-        with contextlib.suppress(FileNotFoundError):
-            return (self._files(uuid) / name).read_text()
-        return ""
+        return text_of(self._files(uuid) / name)
 
     def running(self) -> Mapping[str, Counter[str]]:
         found: dict[str, Counter[str]] = {}

@@ -247,18 +247,10 @@ class LocalPlace:
         return True
 
     def files(self, uuid: str) -> Mapping[str, int] | None:
-        folder = self.service.files(uuid)
-        try:
-            found = (path for path in folder.rglob("*") if path.is_file() and ".session" not in path.parts)
-            files = {str(path.relative_to(folder)): zlib.crc32(path.read_bytes()) for path in found}
-        except FileNotFoundError:
-            return None
-        return files if folder.exists() else None
+        return checksums(self.service.files(uuid))
 
     def read(self, uuid: str, name: str) -> str:
-        with contextlib.suppress(FileNotFoundError):
-            return (self.service.files(uuid) / name).read_text()
-        return ""
+        return text_of(self.service.files(uuid) / name)
 
     def running(self) -> Mapping[str, Counter[str]]:
         found: dict[str, Counter[str]] = {}
@@ -319,6 +311,23 @@ def _kind(process: psutil.Process) -> str:
     if words[-1:] == ["app.agent"]:
         return "agent"
     return "editor" if "--bind-addr" in words else "other"
+
+
+def checksums(folder: Path) -> Mapping[str, int] | None:
+    """The CRC-32 of every file of a workspace, as `Place.files`."""
+    try:
+        found = (path for path in folder.rglob("*") if path.is_file() and ".session" not in path.parts)
+        files = {str(path.relative_to(folder)): zlib.crc32(path.read_bytes()) for path in found}
+    except FileNotFoundError:
+        return None
+    return files if folder.exists() else None
+
+
+def text_of(path: Path) -> str:
+    """What is in a file, "" where it isn't there."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_text()
+    return ""
 
 
 def page_opened(here: str, link: SplitResult) -> str:
