@@ -255,8 +255,9 @@ class Judge:
         asked = [deed for deed in subject.possible("sleep", "scale-down") if deed.overlaps(since, event.at)]
         if asked or self.scene.faults(since, event.at, *STOPS):
             return
-        used = [deed.begun for deed in subject.possible("wake", "chat", "scale-up") if deed.accepted]
-        last = max((at for at in used if at < event.at), default=0.0)
+        # One that had no answer yet may have waited for a web process that was started anew.
+        uses = [deed for deed in subject.possible("wake", "chat", "scale-up") if deed.accepted]
+        last = max((deed.begun for deed in uses if deed.ended < event.at), default=0.0)
         if not subject.idle_timeout:
             yield Finding("put to sleep by nobody", subject.uuid, f"at {event.at:.3f}")
         elif event.at - last < subject.idle_timeout - SLACK:
