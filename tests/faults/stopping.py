@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.faults import counting
 from tests.faults.acting import ASYNC, Actor
@@ -110,17 +111,22 @@ class Stops:
 
     def _wait(self, subject: Subject, status: str) -> None:
         def reached() -> bool:
-            seen = self.scene.place.call("GET", f"/session/{subject.uuid}", None, {}, 20).json()
-            return bool(seen["session"]["status"] == status and seen["replicas"] == (status == "active"))
+            seen = self._look(f"/session/{subject.uuid}")
+            return bool(seen and seen["session"]["status"] == status and seen["replicas"] == (status == "active"))
 
         wait_for(reached, f"{subject.uuid} to be {status}", seconds=READY * self.scene.place.patience)
 
     def _newest(self, subject: Subject) -> str:
         def newest() -> str:
-            answer = self.scene.place.call("GET", f"/session/{subject.uuid}/backups", None, {}, 20).json()
-            return next((str(backup["name"]) for backup in answer["backups"]), "")
+            seen = self._look(f"/session/{subject.uuid}/backups")
+            return str(seen["backups"][0]["name"]) if seen and seen["backups"] else ""
 
         return str(wait_for(newest, "the backup", seconds=READY * self.scene.place.patience))
+
+    def _look(self, path: str) -> Any:
+        """What the service shows there, None while it can't: others may have it busy."""
+        answer = self.scene.place.call("GET", path, None, {}, 20)
+        return answer.json() if answer.ok else None
 
     def _clear(self) -> None:
         """Let nothing of this trial be there in the next."""
