@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import requests
+
 from tests.faults import counting
 from tests.faults.acting import ASYNC, Actor
 from tests.faults.chronicle import TROUBLE, Outcome
@@ -125,7 +127,10 @@ class Stops:
 
     def _look(self, path: str) -> Any:
         """What the service shows there, None while it can't: others may have it busy."""
-        answer = self.scene.place.call("GET", path, None, {}, 20)
+        try:
+            answer = self.scene.place.call("GET", path, None, {}, 20)
+        except requests.RequestException:
+            return None
         return answer.json() if answer.ok else None
 
     def _clear(self) -> None:

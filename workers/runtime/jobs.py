@@ -125,6 +125,17 @@ class ArchiveJobs:
             self._cluster.delete("jobs", job["metadata"]["name"])
         self._end_pods(self._cluster.list("pods", names.selector(uuid, names.ARCHIVE))[0])
 
+    def end_others(self, uuid: str, own: Object) -> None:
+        """Delete the session's Jobs that do the same as `own` for another backup. Only one worker at a time may run
+        such a Job: whoever ran these was killed."""
+        action = own["metadata"]["name"].partition("-")[0]
+        for job in self._cluster.list("jobs", names.selector(uuid, names.ARCHIVE))[0]:
+            name, uid = job["metadata"]["name"], job["metadata"]["uid"]
+            if name != own["metadata"]["name"] and name.startswith(f"{action}-"):
+                log.warning("ending the Job %s, which nobody waits for", name, extra={"uuid": uuid})
+                self._cluster.delete("jobs", name)
+                self._end_pods(self._pods(uid))
+
     def _pods(self, uid: str) -> list[Object]:
         """The Job's own: the pod of one that had its name before may still be there, with what came of that."""
         return self._cluster.list("pods", f"batch.kubernetes.io/controller-uid={uid}")[0]

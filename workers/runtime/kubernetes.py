@@ -120,6 +120,7 @@ class KubernetesRuntime:
         job = job_objects.archive_job("backup", identity, name, self._clock(), self._choices, node, partial=partial)
         if node and going(live.claim):
             job_objects.place(job, node)
+        self._jobs.end_others(uuid, job)
         summary = self._jobs.run(job, name, check)
         if summary is None:
             raise RetryableError(f"The archive Job of {name} did not say what it wrote.")

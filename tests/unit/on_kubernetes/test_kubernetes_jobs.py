@@ -63,7 +63,8 @@ def test_files_that_are_going_are_backed_up_on_their_node_past_the_scheduler(
             if kind == "jobs":
                 api.drop(kind, name)
 
-    api.before["GET jobs"] = ended
+    # The first look at Jobs is for those of others.
+    api.before["GET jobs"] = lambda: api.before.update({"GET jobs": ended})
     with pytest.raises(RetryableError, match="deleted by someone else"):
         runtime.backup(A, "app-aaaa0001-20260101-000000.zip")
     assert made[0]["spec"]["template"]["spec"]["nodeName"] == "node-1"
@@ -151,6 +152,23 @@ def test_a_job_that_ends_takes_its_pod_with_it_at_once(runtime: KubernetesRuntim
     with pytest.raises(Superseded):
         runtime.backup(A, BACKUP, check=check)
     assert not [name for kind, name in api.names() if kind in ("jobs", "pods")]
+
+
+def test_a_backup_ends_the_job_of_one_whose_worker_was_killed(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """A restore that goes on is none of its business."""
+    runtime.provision(ADA, 1)
+
+    def killed() -> None:
+        raise KeyboardInterrupt
+
+    for work in backups_and_restores(runtime):
+        with pytest.raises(KeyboardInterrupt):
+            work(killed)
+    left = {name for kind, name in api.names() if kind == "jobs"}
+    assert len(left) == 2
+    with pytest.raises(Superseded):
+        runtime.backup(A, "app-aaaa0001-20260101-000001.zip", check=overtaken)
+    assert {name for kind, name in api.names() if kind == "jobs"} == {each for each in left if "restore" in each}
 
 
 def test_a_job_is_not_told_the_end_of_one_that_had_its_name_before(runtime: KubernetesRuntime, api: FakeApi) -> None:
