@@ -6,7 +6,7 @@ needs.** So each step begins from a state it does not know, and puts right what 
 finishes the volume and the restore, has an agent called back that was told to take nothing more, and given the prompts
 that were held back; a stop does not begin before the files are there; a deletion stops, backs up and removes, whatever
 of it was done before. What takes long asks now and then whether it is still wanted (`check`). Every step may be
-repeated, also beside another attempt at it. Nothing waits for readiness: the watcher sees that.
+repeated, also beside another attempt at it. Nothing waits for readiness: the watcher sees that (workers/arrival.py).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from app.sessions.errors import (
     Superseded,
 )
 from app.sessions.model import GONE, Record, Status
+from workers.arrival import catch_up
 from workers.leaving import take_leave
 from workers.runtime.base import Check, Runtime
 
@@ -87,7 +88,8 @@ class Steps:
         self._inbox.release(record.uuid, self._clock())
         ran = self._runtime.start(record.uuid, record.generation)
         # From here its time to answer counts, and no worker needs to start it again: the attempt came to its end.
-        self._update(record, started_at=self._clock(), tries=0, missed=0)
+        done = self._update(record, started_at=self._clock(), tries=0, missed=0)
+        catch_up(self._core, self._runtime, done, self._clock())
         if ran:
             # A stop was broken off, of whose agent leave may have been taken: it calls no more.
             self._core.tasks.send(queue.DELIVER, record.uuid, request_id=record.request_id)
@@ -217,10 +219,10 @@ class Steps:
             when += 1
         return name
 
-    def _update(self, record: Record, **change: object) -> None:
+    def _update(self, record: Record, **change: object) -> Record:
         """Change the record as part of this attempt; raises `Superseded` when another one took over."""
         expect = {"generation": record.generation, "lease": record.lease}
-        self._store.change(record.uuid, self._clock(), expect=expect, **change)  # type: ignore[arg-type]
+        return self._store.change(record.uuid, self._clock(), expect=expect, **change).record  # type: ignore[arg-type]
 
     def _check(self, begun: Record, ends: Callable[[Record, Record], bool], every: float = CHECK_EVERY) -> Check:
         """What long work calls now and then: raises `Superseded` once the record as it is now `ends` what was begun."""

@@ -37,6 +37,7 @@ from app.sessions.verdict import (
     idle_verdict,
     not_ahead,
 )
+from workers.arrival import catch_up
 from workers.lifecycle import Lifecycle
 from workers.runtime.base import Observation, Runtime
 from workers.steady import Steady
@@ -131,7 +132,8 @@ class Sweeps:
                 # That long if its worker is dead; one that lives goes on renewing it.
                 self._store.defer(keys.INTENTS, record.uuid, min(later, now + left))
             elif record.started_at:
-                self._judge_start(record, now)
+                if not catch_up(self._core, self._runtime, record, now):
+                    self._judge_start(record, now)
             elif waiting().has(record.task, record.uuid, record.generation):
                 self._store.defer(keys.INTENTS, record.uuid, later)
             else:

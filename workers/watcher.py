@@ -1,7 +1,7 @@
 """The watcher: keeps the records true to what the runtime sees. One leads, the others stand by.
 
-It is the only one that calls a session `active`, and it says so within one look of the editor
-answering; a workspace that died is `failed` with the last lines of its log.
+It calls a session `active` within one look of the editor answering (workers/arrival.py); a workspace that died is
+`failed` with the last lines of its log.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from threading import Event, Thread
 
 from app import logs
@@ -29,15 +28,11 @@ from app.sessions.errors import (
 from app.sessions.model import UP, Record, Status, phases_since
 from app.sessions.verdict import idle_verdict
 from app.settings import Settings
+from workers import arrival
 from workers import runtime as runtimes
 from workers.runtime.base import Observation, Runtime, Snapshot
 
 log = logging.getLogger(__name__)
-
-STARTING = frozenset({Status.CREATED, Status.WAKING})
-
-START_KINDS = {queue.PROVISION: "create", queue.RESTORE: "restore", queue.WAKE: "wake"}
-"""What a start is called in the metrics, by the task that carries it out."""
 
 BEAT = 1.0
 """s between heartbeats, and between two tries to lead or to see."""
@@ -101,7 +96,7 @@ class Watcher:
 
     def _apply_progress(self, record: Record, seen: Observation) -> None:
         """Tell how far a start has come."""
-        if record.status not in STARTING or record.generation != seen.generation:
+        if record.status not in arrival.STARTING or record.generation != seen.generation:
             return
         phases = phases_since(record.phases, seen.phases, record.requested_at)
         if new := [name for name in phases if name not in record.phases]:
@@ -149,27 +144,7 @@ class Watcher:
                 log.info("scaled up by someone else", extra={"uuid": record.uuid})
                 self._core.sessions.wake(record.uuid)
             return
-        now = self._clock()
-        phases = phases_since(record.phases, {"ready": now, **seen.phases}, record.requested_at)
-        up = replace(record, status=Status.ACTIVE, awake_since=now, last_activity=now, warned=0.0)
-        self._store.change(
-            record.uuid,
-            now,
-            to=Status.ACTIVE,
-            expect={"generation": seen.generation},
-            settle=True,
-            idle_at=idle_verdict(up, self._core.policy, now).next_check,
-            awake_since=up.awake_since,
-            last_activity=up.last_activity,
-            warned=up.warned,
-            phases=phases,
-            reason=seen.trouble,
-            replicas=1,
-            pod_name=seen.pod_name,
-        )
-        self._core.fleet.count("starts")
-        if record.status in STARTING:
-            self._core.fleet.started(START_KINDS.get(record.task, "wake"), phases)
+        arrival.answered(self._core, record, seen, self._clock())
 
     def _apply_agent(self, record: Record, seen: Observation) -> None:
         """An agent calls by itself, and sooner than this. Of one whose call was lost the runtime knows the address."""

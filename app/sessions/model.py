@@ -159,8 +159,9 @@ class Record(Identity):
 
     `tries` counts the attempts at the present intent that did not come to an end by themselves, `backup_tries` those
     at a requested backup. `lease` counts the attempts at all intents: a worker whose lease went to another one finds
-    another number there. `missed` is the intent whose message found the lease taken. `backup_asked` counts requests
-    for a backup: one that was begun before the last of them does not settle it.
+    another number there. `missed` is the intent whose message found the lease taken, `answered` the one whose
+    workspace was ready before its start had come to its end. `backup_asked` counts requests for a backup: one that was
+    begun before the last of them does not settle it.
     """
 
     status: Status
@@ -184,6 +185,7 @@ class Record(Identity):
     tries: int = 0
     lease: int = 0
     missed: int = 0
+    answered: int = 0
     backup_asked: int = 0
     backup_tries: int = 0
     waiting: int = 0
@@ -270,6 +272,7 @@ CODECS: Mapping[str, Codec] = {
     "tries": _COUNT,
     "lease": _COUNT,
     "missed": _COUNT,
+    "answered": _COUNT,
     "backup_asked": _COUNT,
     "backup_tries": _COUNT,
     "waiting": _COUNT,

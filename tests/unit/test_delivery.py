@@ -512,7 +512,7 @@ def test_an_agent_that_refuses_to_be_called_back_is_given_prompts_all_the_same(w
 
 @pytest.mark.parametrize("prompts", [0, 2])
 def test_an_agent_is_called_back_though_the_start_was_cut_off(world: World, agent: FakeAgent, prompts: int) -> None:
-    """Right after the processes were found to run: the watcher calls the session active, and no start is made again."""
+    """Right after the processes were found to run: the start is made again."""
     uuid = leaving(world, agent)
     for number in range(prompts):
         world.sessions.prompt(uuid, "hello", f"m{number}")
@@ -525,12 +525,13 @@ def test_an_agent_is_called_back_though_the_start_was_cut_off(world: World, agen
     world.runtime.start = and_then_redis_is_away  # type: ignore[method-assign, assignment]
     with pytest.raises(StateUnavailable):
         world.lifecycle.carry_out(uuid, world.get(uuid).generation)
+    world.runtime.start = start  # type: ignore[method-assign]
     world.tasks.lose_all()
     world.look(uuid)
-    assert world.get(uuid).status is Status.ACTIVE
     world.now += world.settings.stale_after + 1
     world.sweeps.stale()
     world.work()
+    assert world.get(uuid).status is Status.ACTIVE
     assert called_back(agent) == [3]
     assert [world.core.inbox.get(uuid, f"m{number}").state for number in range(prompts)] == [State.DELIVERED] * prompts
     world.now += 10 * world.settings.stale_after
