@@ -28,7 +28,7 @@ def answering(world: World, *, then: type[Exception] | None = None) -> str:
             raise then("cut off")
         return ran
 
-    world.runtime.start = and_then_it_answers  # type: ignore[method-assign]
+    world.runtime.start = and_then_it_answers  # type: ignore[method-assign, assignment]
     return uuid
 
 
