@@ -17,7 +17,8 @@ from tests.unit.agent.fake_gateway import DOOR, TOKEN, FakeGateway
 
 ROOT = Path(__file__).resolve().parents[3]
 PATIENCE = 60.0
-UUID = "abcd1234"
+UUID = f"{os.getpid():08x}"
+"""Another one in each process of tests: an agent that starts ends what an agent of its session has left running."""
 
 
 class AgentProcess:
