@@ -539,6 +539,39 @@ def test_an_agent_is_called_back_though_the_start_was_cut_off(world: World, agen
     assert world.tasks.sent == []
 
 
+def test_an_agent_that_ends_a_turn_meanwhile_is_called_back_all_the_same(world: World, agent: FakeAgent) -> None:
+    """Then no prompt waits any more, and the start's own delivery is lost."""
+    uuid = up(world, agent)
+    world.sessions.prompt(uuid, "hello", "m1")
+    world.work()
+    world.sessions.sleep(uuid)
+    world.core.inbox.hold(uuid, world.get(uuid).generation, world.now)
+    world.sessions.wake(uuid)
+    world.lifecycle.carry_out(uuid, world.get(uuid).generation)
+    world.core.inbox.finish(uuid, "m1", response={"text": "hi"}, now=world.now)
+    world.tasks.lose_all()
+    world.look(uuid)
+    world.now += world.settings.stale_after + 1
+    world.sweeps.stale()
+    world.work()
+    assert called_back(agent) == [3]
+
+
+def test_a_session_put_to_sleep_is_not_woken_by_an_agent_that_was_owed_a_call_back(
+    world: World, agent: FakeAgent
+) -> None:
+    uuid = leaving(world, agent)
+    world.sessions.prompt(uuid, "hello", "m1")
+    world.core.inbox.release(uuid, world.now)
+    world.sessions.sleep(uuid)
+    world.work()
+    world.look(uuid)
+    world.now += world.settings.stale_after + 1
+    world.sweeps.stale()
+    assert world.get(uuid).status is Status.SLEEPING
+    assert world.get(uuid).generation == world.get(uuid).settled
+
+
 def test_an_agent_that_is_to_leave_again_is_not_taken_for_one_that_stays(world: World, agent: FakeAgent) -> None:
     """The next sleep came while it was called back."""
     uuid = leaving(world, agent)

@@ -8,5 +8,6 @@ for _, id in ipairs(redis.call('LRANGE', inbox, 0, -1)) do
     redis.call('RPUSH', held, id)
   end
 end
+redis.call('ZREM', pending, given.uuid)
 count()
 return 1

@@ -6,16 +6,17 @@ local session, events = KEYS[1], KEYS[2]
 local inbox, held, prompts, pending, agent, message = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
 local given = cjson.decode(ARGV[1])
 
--- Keep the counts in the record, by which a session is shown and judged idle, true to the lists.
+-- Keep the counts in the record, by which a session is shown and judged idle, true to the lists. A session without a
+-- waiting prompt stays pending where its agent is owed a call back.
 local function count()
   local ready = redis.call('LLEN', inbox)
   if redis.call('LPOS', inbox, given.marker) then ready = ready - 1 end
   local waiting = ready + redis.call('LLEN', held)
   local unfinished = redis.call('LLEN', prompts) - waiting
-  if ready == 0 then
-    redis.call('ZREM', pending, given.uuid)
-  else
+  if ready > 0 then
     redis.call('ZADD', pending, 'NX', given.due, given.uuid)
+  elseif redis.call('HEXISTS', agent, 'leaving') == 0 then
+    redis.call('ZREM', pending, given.uuid)
   end
   if redis.call('EXISTS', session) == 0 then return end
   for field, number in pairs({waiting = waiting, unfinished = unfinished}) do
