@@ -69,7 +69,7 @@ class World:
         self.tasks = FakeTasks()
         self.settings = replace(Settings(data_dir=folder, secret_key=SECRET_KEY), **settings)
         store = SessionStore(client, self.settings.tombstone_ttl)
-        events = EventLog(client, block=0.05)
+        events = EventLog(client)
         backups = BackupIndex(client)
         files = BackupFiles(self.settings.backups_location())
         inbox = Inbox(client, store, self.settings)

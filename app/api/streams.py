@@ -17,7 +17,7 @@ from app.api.security import caller
 from app.problems import Problem
 from app.sessions.core import Core
 from app.sessions.errors import MessageNotFound, SessionNotFound, StateUnavailable
-from app.sessions.events import ID_PATTERN, REVOKED, SessionEvent
+from app.sessions.events import ID_PATTERN, QUIET, REVOKED, SessionEvent
 from app.sessions.inbox import FINISHED, Message, State
 from app.sessions.model import Record, Status, iso
 from app.sessions.passes import Pass
@@ -84,7 +84,7 @@ def follow(
         return
     quiet_since = time.monotonic()
     try:
-        for event in service.events.follow(record.uuid, position, LIFETIME):
+        for event in service.events.follow(record.uuid, position, LIFETIME, min(heartbeat, QUIET)):
             if event is not None:
                 yield sse(event.id, event.type, event.data)
                 quiet_since = time.monotonic()
@@ -119,7 +119,7 @@ def follow_message(
     look = True  # at the next quiet moment: a sleep may have come before this began
     try:
         if not message.finished:
-            for event in service.events.follow(uuid, position, LIFETIME):
+            for event in service.events.follow(uuid, position, LIFETIME, min(heartbeat, QUIET)):
                 if event is not None:
                     if taken_back(held, event):
                         return

@@ -62,7 +62,7 @@ def build_core(settings: Settings) -> Core:
     """Wire the core; each process builds its own, after any fork."""
     client = connect(settings.redis_url, settings.redis_timeout)
     store = SessionStore(client, settings.tombstone_ttl)
-    events = EventLog(client, block=settings.redis_timeout / 2)
+    events = EventLog(client)
     backups = BackupIndex(client)
     tasks = TaskQueue(client, settings.redis_url, settings.visibility_timeout, settings.redis_timeout)
     files = BackupFiles(settings.backups_location())

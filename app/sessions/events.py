@@ -12,6 +12,7 @@ from typing import Any
 import redis
 
 from app.sessions import keys
+from app.sessions.notices import Notices
 from app.sessions.redis_errors import redis_errors
 
 ID_PATTERN = re.compile(r"\d{1,20}(-\d{1,20})?")
@@ -27,6 +28,12 @@ EVENTS_KEPT_ASLEEP = 100
 """Of those of a session that sleeps: more than a day of waking and sleeping."""
 
 
+QUIET = 5.0
+"""s after which who follows a session looks at it without having heard of news."""
+
+READ_AT_ONCE = 100
+
+
 @dataclass(frozen=True)
 class SessionEvent:
     """`id` grows; `data` is JSON-ready. `type` is `state`, `phase`, `backup`, `idle_warning`, `risk` or `revoked`;
@@ -38,24 +45,24 @@ class SessionEvent:
 
 
 class EventLog:
-    """Reads events as they come. `block` (s) must stay below the client's command timeout."""
+    """Reads events as they come. What adds one publishes on a channel of the stream's name that there is one."""
 
-    def __init__(self, client: redis.Redis, block: float = 0.5) -> None:
+    def __init__(self, client: redis.Redis) -> None:
         self._redis = client
-        self._block = block
+        self._notices = Notices(client)
 
     def append(self, uuid: str, kind: str, data: Mapping[str, Any], keep: int = EVENTS_KEPT) -> None:
         """Add an event to a session's stream."""
-        with redis_errors():
-            self._redis.xadd(keys.EVENTS.format(uuid=uuid), {"type": kind, "data": json.dumps(data)}, maxlen=keep)
+        self.append_all(uuid, [(kind, data)], keep)
 
     def append_all(self, uuid: str, events: Iterable[tuple[str, Mapping[str, Any]]], keep: int = EVENTS_KEPT) -> None:
         """Add events, each its type and data, in one round trip."""
+        stream = keys.EVENTS.format(uuid=uuid)
         with redis_errors():
             pipe = self._redis.pipeline(transaction=False)
             for kind, data in events:
-                entry = {"type": kind, "data": json.dumps(data)}
-                pipe.xadd(keys.EVENTS.format(uuid=uuid), entry, maxlen=keep)
+                pipe.xadd(stream, {"type": kind, "data": json.dumps(data)}, maxlen=keep)
+            pipe.publish(stream, "")
             pipe.execute()
 
     def last_id(self, uuid: str) -> str:
@@ -64,16 +71,25 @@ class EventLog:
             newest = self._redis.xrevrange(keys.EVENTS.format(uuid=uuid), count=1)
         return newest[0][0] if newest else FROM_START
 
-    def follow(self, uuid: str, after: str, seconds: float) -> Iterator[SessionEvent | None]:
-        """Events after the id `after`, for `seconds`; None whenever a while passed without one."""
+    def follow(self, uuid: str, after: str, seconds: float, quiet: float = QUIET) -> Iterator[SessionEvent | None]:
+        """Events after the id `after`, for `seconds`. None when there is none at first, when something of the session
+        changed without one, and whenever `quiet` seconds passed."""
         deadline = time.monotonic() + seconds
         stream = keys.EVENTS.format(uuid=uuid)
-        while (left := deadline - time.monotonic()) > 0:
-            block = max(1, int(min(left, self._block) * 1000))
-            with redis_errors():
-                answer = self._redis.xread({stream: after}, block=block, count=100)
-            if not answer:
-                yield None
-                continue
-            for after, entry in answer[0][1]:
-                yield SessionEvent(after, entry["type"], json.loads(entry["data"]))
+        looked = False
+        with self._notices.of(stream) as news:
+            while (left := deadline - time.monotonic()) > 0:
+                if not news.wait(min(left, quiet)) and looked:
+                    yield None
+                    continue
+                news.clear()
+                looked = True
+                with redis_errors():
+                    answer = self._redis.xread({stream: after}, count=READ_AT_ONCE)
+                entries = answer[0][1] if answer else []
+                if len(entries) == READ_AT_ONCE:
+                    news.set()
+                for after, entry in entries:
+                    yield SessionEvent(after, entry["type"], json.loads(entry["data"]))
+                if not entries:
+                    yield None

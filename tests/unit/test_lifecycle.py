@@ -400,7 +400,7 @@ def test_a_failed_backup_is_an_event_and_the_session_goes_on(world: World) -> No
     world.sessions.request_backup(uuid)
     world.work()
     assert world.get(uuid).status is Status.ACTIVE
-    events = [event for event in world.core.events.follow(uuid, "0-0", 0.1) if event]
+    events = world.events_of(uuid)
     assert events[-1].type == "backup"
     assert events[-1].data == {"status": "failed", "reason": "The disk is full."}
     assert not world.core.store.backup_wanted(uuid)

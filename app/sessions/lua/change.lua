@@ -90,4 +90,5 @@ if change.event.type ~= '' then
   redis.call('XADD', events, 'MAXLEN', change.events_kept, '*', 'type', change.event.type, 'data', change.event.data)
   if change.events_ttl > 0 then redis.call('EXPIRE', events, change.events_ttl) else redis.call('PERSIST', events) end
 end
+redis.call('PUBLISH', events, '')
 return answer('ok', status)

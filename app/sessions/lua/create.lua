@@ -21,6 +21,7 @@ for i = 3, 5 do redis.call('ZADD', KEYS[i], ARGV[3], ARGV[1]) end
 if ARGV[4] ~= '0' then redis.call('ZADD', KEYS[6], ARGV[4], ARGV[1]) end
 if ARGV[5] ~= '0' then redis.call('ZADD', KEYS[7], ARGV[5], ARGV[1]) end
 redis.call('XADD', KEYS[2], '*', 'type', ARGV[6], 'data', ARGV[7])
+redis.call('PUBLISH', KEYS[2], '')
 if KEYS[10] ~= '' then
   redis.call('HSET', KEYS[10], 'uuid', ARGV[1], 'digest', ARGV[8])
   redis.call('EXPIRE', KEYS[10], ARGV[9])

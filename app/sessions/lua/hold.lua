@@ -10,4 +10,5 @@ for _, id in ipairs(redis.call('LRANGE', inbox, 0, -1)) do
 end
 redis.call('ZREM', pending, given.uuid)
 count()
+redis.call('PUBLISH', events, '')
 return 1

@@ -37,6 +37,7 @@ local function tell(state, reason)
   local data = {message_id = given.id, state = state}
   if reason and reason ~= '' then data.reason = reason end
   redis.call('XADD', events, 'MAXLEN', given.events_kept, '*', 'type', 'message', 'data', cjson.encode(data))
+  redis.call('PUBLISH', events, '')
 end
 
 -- The agent gets no more prompts, until it is called back or another one calls.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Any
 
 from flask import Flask
@@ -72,8 +73,5 @@ class Workspace:
 
     def events(self) -> list[tuple[str, dict[str, Any]]]:
         """What the session's event stream holds, without changes of its state."""
-        found = []
-        for event in self.core.events.follow(self.uuid, "0-0", 0.02):
-            if event is not None and event.type != "state":
-                found.append((event.type, dict(event.data)))
-        return found
+        told = self.core.events.follow(self.uuid, "0-0", 5.0)
+        return [(event.type, dict(event.data)) for event in takewhile(bool, told) if event and event.type != "state"]

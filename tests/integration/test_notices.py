@@ -1,0 +1,95 @@
+"""Who waits in a process hears of news over one connection, and misses none when that is lost."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from app.sessions import notices
+from app.sessions.connections import connect
+from app.sessions.events import FROM_START, EventLog, SessionEvent
+from app.sessions.notices import Notices
+from tests.integration.serving import OwnRedis, wait_until
+
+UUIDS = [f"session-{number}" for number in range(50)]
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[redis.Redis]:
+    with OwnRedis(tmp_path) as server, connect(server.url, 5.0) as client:
+        yield client
+
+
+def listeners(client: redis.Redis) -> int:
+    return len(client.execute_command("CLIENT", "LIST", "TYPE", "PUBSUB").splitlines())
+
+
+def listened_to(client: redis.Redis) -> list[str]:
+    return client.pubsub_channels()
+
+
+def test_fifty_that_follow_take_one_connection_and_each_hears_its_own(client: redis.Redis) -> None:
+    log = EventLog(client)
+    told: dict[str, SessionEvent] = {}
+
+    def follow(uuid: str) -> None:
+        told[uuid] = next(event for event in log.follow(uuid, FROM_START, 30) if event)
+
+    threads = [threading.Thread(target=follow, args=(uuid,), daemon=True) for uuid in UUIDS]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(listened_to(client)) == len(UUIDS), "all are subscribed")
+    assert listeners(client) == 1
+    for uuid in UUIDS:
+        log.append(uuid, "phase", {"of": uuid})
+    for thread in threads:
+        thread.join(30)
+    assert {uuid: event.data["of"] for uuid, event in told.items()} == {uuid: uuid for uuid in UUIDS}
+    wait_until(lambda: not listened_to(client), "nobody is subscribed any more")
+
+
+def test_who_waits_alone_asks_redis_nothing_until_there_is_news(client: redis.Redis) -> None:
+    log = EventLog(client)
+    following = log.follow("ada", FROM_START, 30, quiet=0.05)
+    assert next(following) is None
+    asked = client.info("commandstats").get("cmdstat_xread", {}).get("calls", 0)
+    assert [next(following) for _ in range(5)] == [None] * 5
+    assert client.info("commandstats")["cmdstat_xread"]["calls"] == asked
+    log.append("ada", "phase", {})
+    assert next(event for event in following if event).type == "phase"
+
+
+def test_events_of_before_a_connection_was_lost_and_made_anew_are_told(client: redis.Redis) -> None:
+    log = EventLog(client)
+    following = log.follow("ada", FROM_START, 30)
+    assert next(following) is None
+    for number in range(3):
+        client.execute_command("CLIENT", "KILL", "TYPE", "PUBSUB")
+        # As it is while the connection is being made: nobody hears of it.
+        client.xadd("session:ada:events", {"type": "phase", "data": f'{{"number": {number}}}'})
+        assert next(event for event in following if event).data == {"number": number}
+
+
+def test_a_redis_that_hangs_is_noticed(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing comes on the connection, though it stands."""
+    monkeypatch.setattr(notices, "PING_EVERY", 0.1)
+    with Notices(client).of("channel") as news:
+        assert news.wait(10)
+        news.clear()
+        client.execute_command("CLIENT", "PAUSE", "2000", "ALL")
+        assert news.wait(10)
+
+
+def test_a_listener_that_nobody_needs_ends_and_another_begins(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notices, "PING_EVERY", 0.05)
+    several = Notices(client)
+    for _ in range(3):
+        with several.of("channel") as news:
+            assert news.wait(10)
+        wait_until(lambda: listeners(client) == 0, "it has ended")
