@@ -9,11 +9,11 @@ _settings = Settings.from_env()
 
 bind = f"{f'[{_settings.bind}]' if ':' in _settings.bind else _settings.bind}:{_settings.port}"
 workers = _settings.web_workers
-threads = _settings.web_threads
 worker_class = "app.web_worker.ProblemWorker"
-# A keep-alive connection costs a socket, no thread; a proxy in front should close first.
+worker_connections = _settings.web_connections
+# A proxy in front should close first.
 keepalive = 75
-# Of a worker's heartbeat, not of a request: a thread that waits for a session doesn't stop it.
+# Of a worker's heartbeat, not of a request: one that waits for a session doesn't stop it.
 timeout = 30
 # Below the 4 s that scripts/respawn gives a process to end in: an event stream never ends by itself.
 graceful_timeout = 3

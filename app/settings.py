@@ -131,11 +131,16 @@ class Settings:
     gateway_workers: int = setting(
         1, "processes", "one carries 200 streams with a fifth of a core; of more, each has figures of its own"
     )
-    gateway_threads: int = setting(256, "threads", "of each gateway process; a stream of the model holds one")
+    gateway_connections: int = setting(
+        8_192, "connections", "of each gateway process; a stream of the model holds one, an agent keeps another"
+    )
+    gateway_connections_per_peer: int = setting(
+        64, "connections", "of one workspace's address to a gateway process; 0 for no bound"
+    )
     llm_max_body_bytes: int = setting(
         8_388_608, "bytes", "a prompt with its conversation; a million tokens are 4 MB of text"
     )
-    gateway_calls_per_session: int = setting(8, "requests", "of one session at a time, so that none takes all threads")
+    gateway_calls_per_session: int = setting(8, "requests", "of one session at a time")
     llm_base_url: str = setting("", "URL", "an OpenAI-compatible API, up to and with its /v1; empty: no model, no chat")
     llm_api_key: str = setting("", "text", "the key of that API; it never leaves the gateway")
     llm_model: str = setting("", "name", "the model every workspace gets; empty: the one it asks for")
@@ -217,8 +222,10 @@ class Settings:
 
     # The web process
     web_workers: int = setting(2, "processes", "one a core")
-    web_threads: int = setting(32, "threads", "of each web process; a waiting call or a stream holds one")
-    max_streams: int = setting(24, "streams", "event streams of each web process; the rest of its threads stay free")
+    web_connections: int = setting(
+        8_192, "connections", "of each web process; a waiting call or a stream holds one, a proxy keeps others"
+    )
+    max_streams: int = setting(4_096, "streams", "event streams of each web process; some 50 KB each")
     redis_timeout: float = setting(1.0, "s", "any Redis command; Redis down is a 503 within 2 s")
     log_level: str = setting("INFO", "level", "of the JSON logs")
 

@@ -95,7 +95,7 @@ def wants_stream() -> bool:
 
 def bring(record: Record, text: str, message_id: str) -> Taken:
     """Take a prompt. Where its session is up and the caller waits as long as an agent may take to accept one, this
-    thread hands it over; otherwise, or when others are before it or the agent fails, a courier does."""
+    request hands it over; otherwise, or when others are before it or the agent fails, a courier does."""
     settings = core().settings
     here = record.status is Status.ACTIVE and (wants_stream() or longest_wait() >= settings.agent_timeout)
     taken = core().sessions.prompt(record.uuid, text, message_id, request_id(), courier=not here)

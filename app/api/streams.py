@@ -28,7 +28,7 @@ HEARTBEAT = 15.0
 """s between comment lines: keeps proxies from closing the connection, and finds clients that left."""
 
 LIFETIME = 3600.0
-"""s a stream lasts; the client resumes with Last-Event-ID, and no thread is held for ever."""
+"""s a stream lasts; the client resumes with Last-Event-ID, and none is held for ever."""
 
 HELD_BACK = "The session sleeps, and this prompt with it: wake it, or send another prompt, and it goes on."
 

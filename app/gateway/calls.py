@@ -1,8 +1,8 @@
 """Ends what is done for a client that has gone.
 
-A thread that waits for a model reads only from the model. So one more thread watches the clients' sockets,
-and shuts the connection to the model of a client that hung up: the waiting thread wakes with an error, and
-the provider stops writing, and billing, what nobody reads.
+Who waits for a model reads only from the model. So one thread watches the clients' sockets, and shuts the connection
+to the model of a client that hung up: who waits wakes with an error, and the provider stops writing, and billing, what
+nobody reads.
 """
 
 from __future__ import annotations
@@ -12,10 +12,15 @@ import os
 import select
 import socket
 import threading
+import time
 from contextlib import suppress
 from contextvars import ContextVar
 
 log = logging.getLogger(__name__)
+
+
+LOOK = 0.25
+"""s between two looks for clients that hung up. The look itself doesn't wait: under gevent all would wait with it."""
 
 
 class ClientGone(Exception):
@@ -67,7 +72,7 @@ class Call:
 
 
 CURRENT: ContextVar[Call | None] = ContextVar("CURRENT", default=None)
-"""The call this thread is working on, for the connection to attach itself to."""
+"""The call that is being worked on here, for the connection to attach itself to."""
 
 
 def _shut(connection: socket.socket) -> None:
@@ -114,7 +119,8 @@ class Hangups:
     def _run(self, epoll: select.epoll) -> None:
         # Ends with the process, as the clients do.
         while True:
-            for number, _ in epoll.poll():
+            time.sleep(LOOK)
+            for number, _ in epoll.poll(0):
                 with self._lock:
                     call = self._calls.get(number)
                     # The number may be another client's by now; under the lock it stays who it is.

@@ -6,17 +6,17 @@ import resource
 
 from app.logs import logging_config
 from app.settings import Settings
+from app.web_worker import worker_for
 
 _settings = Settings.from_env()
 
 bind = f"{f'[{_settings.bind}]' if ':' in _settings.bind else _settings.bind}:{_settings.gateway_port}"
 workers = _settings.gateway_workers
-threads = _settings.gateway_threads
-worker_class = "app.web_worker.ProblemWorker"
-# Kept-alive connections need no thread; agents call every few moments, so theirs stay open between.
-worker_connections = max(1_000, 8 * _settings.gateway_threads)
+worker_class = worker_for(per_peer=_settings.gateway_connections_per_peer)
+# Agents call every few moments, so theirs stay open between.
+worker_connections = _settings.gateway_connections
 keepalive = 75
-# Of a worker's heartbeat, not of a request: a thread that waits for a model doesn't stop it.
+# Of a worker's heartbeat, not of a request: one that waits for a model doesn't stop it.
 timeout = 30
 # Streams may end by themselves; whoever runs the process decides how long (scripts/respawn: 4 s).
 graceful_timeout = 300

@@ -1,7 +1,7 @@
 """The gateway's process, put together: all that workspaces may ask of the manager, and nothing else.
 
-It stands apart from the API because it is sized for streams, each of which holds a thread for minutes, and
-because workspaces are hostile: this is the only process of the service they can reach.
+It stands apart from the API because it is sized for streams that last for minutes, and because workspaces are hostile:
+this is the only process of the service they can reach.
 """
 
 from __future__ import annotations

@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 CONNECT_TIMEOUT = 10.0
 """s: TCP and TLS; a provider that takes longer is as good as down."""
 
+IDLE_CONNECTIONS = 256
+"""To the provider, kept open for further requests; there may be more while they are used."""
+
 PIECE = 65_536
 """Bytes read at most at a time; what is there is taken, however little."""
 
@@ -89,7 +92,7 @@ class Provider:
         self._settings = settings
         self._figures = figures
         self._jitter = jitter
-        self._pool = _pool(self._base, settings.gateway_threads)
+        self._pool = _pool(self._base, IDLE_CONNECTIONS)
 
     @property
     def configured(self) -> bool:
@@ -252,7 +255,7 @@ class _SecurePool(urllib3.HTTPSConnectionPool):
 
 
 def _pool(base: str, size: int) -> urllib3.PoolManager:
-    """Connections for `size` requests at once, through the proxy of the environment where there is one."""
+    """Connections, of which `size` are kept, through the proxy of the environment where there is one."""
     address = urlsplit(base)
     proxy = urllib.request.getproxies().get(address.scheme)
     if proxy and not urllib.request.proxy_bypass(address.hostname or ""):

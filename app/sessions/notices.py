@@ -70,7 +70,7 @@ class Notices:
     def _listen(self) -> None:
         """Hear notices for as long as somebody waits."""
         while True:
-            connection = self._pool.make_connection()
+            connection = self._pool.connection_class(**self._pool.connection_kwargs)
             try:
                 connection.connect()
                 with self._lock:
