@@ -1,4 +1,7 @@
-"""The web process, put together. gunicorn calls `create_app`; importing this module does nothing."""
+"""The processes that serve the API and the ingress, put together.
+
+gunicorn calls `create_app` and `create_forward_auth`; importing this module does nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app.api import access, activity, backups, docs, door, messages, sessions, system
+from app.api import access, activity, backups, docs, door, messages, probes, sessions, system
 from app.api.blueprint import SessionName
 from app.api.context import EXTENSION, KEYRING
 from app.api.cors import register_cors
@@ -18,12 +21,15 @@ from app.api.limits import register_limits
 from app.api.openapi import DOCUMENT, build_document, make_api
 from app.api.pages import Pages
 from app.api.prefer import register_prefer
-from app.api.security import identify, read_keyring, require_key
+from app.api.security import Keyring, identify, read_keyring, require_key
 from app.api.streams import SLOTS, stream_slots
 from app.edge import register_edge
 from app.problems import register_error_handlers
-from app.sessions.core import build_core
+from app.sessions.core import Core, build_core
 from app.settings import Settings
+
+NO_BODY = 1_024
+"""bytes: the ingress asks by GET, and sends none."""
 
 
 class SyncFlask(Flask):
@@ -38,18 +44,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     """The WSGI application; raises `SettingsError` for settings it can't serve with. Connects to nothing:
     with Redis down it starts, and /readyz says 503."""
     settings = settings or Settings.from_env()
-    keyring = read_keyring(settings)
-    core = build_core(settings)
-    app = SyncFlask("app", static_folder=None, template_folder=None)
-    # A redirect to or from a trailing slash would be an HTML page, and OPTIONS an answer nobody described.
-    app.url_map.strict_slashes = False
-    app.url_map.merge_slashes = False
+    app, core, keyring = _begin("app", settings)
     app.url_map.converters["session"] = SessionName
-    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
-    app.json.sort_keys = False  # type: ignore[attr-defined]
-    app.extensions[EXTENSION] = core
-    app.extensions[KEYRING] = keyring
-    app.extensions[door.PAGES] = Pages()
     app.extensions[SLOTS] = stream_slots(settings.max_streams)
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
@@ -66,7 +62,34 @@ def create_app(settings: Settings | None = None) -> Flask:
     register_idempotency(app)
 
     api = make_api(app)
-    for module in (sessions, access, activity, messages, backups, system, docs, door):
+    for module in (sessions, access, activity, messages, backups, system, probes, docs):
         api.register_blueprint(module.blp)
+    api.register_blueprint(door.back)
     app.extensions[DOCUMENT] = app.json.dumps(build_document(api))
     return app
+
+
+def create_forward_auth(settings: Settings | None = None) -> Flask:
+    """The application that the ingress asks who gets into a workspace; as `create_app` otherwise."""
+    app, _, _ = _begin("forward_auth", settings or Settings.from_env())
+    register_error_handlers(app, to_api_problem)
+    register_edge(app, NO_BODY)
+    for module in (door, probes):
+        app.register_blueprint(module.blp)
+    return app
+
+
+def _begin(name: str, settings: Settings) -> tuple[Flask, Core, Keyring]:
+    """What both begin with."""
+    keyring = read_keyring(settings)
+    core = build_core(settings)
+    app = SyncFlask(name, static_folder=None, template_folder=None)
+    # A redirect to or from a trailing slash would be an HTML page, and OPTIONS an answer nobody described.
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.extensions[EXTENSION] = core
+    app.extensions[KEYRING] = keyring
+    app.extensions[door.PAGES] = Pages()
+    return app, core, keyring

@@ -125,6 +125,10 @@ class Settings:
     )
     history_retention: float = setting(7_776_000.0, "s", "a conversation is kept this long (90 days) after its session")
 
+    # Who gets into workspaces
+    forward_auth_port: int = setting(8002, "TCP port", "where the ingress asks who gets in; on loopback in local mode")
+    forward_auth_workers: int = setting(1, "processes", "one answers some 700 visits a second")
+
     # The gateway, and the model behind it
     gateway_port: int = setting(8001, "TCP port", "the gateway, which workspaces call")
     gateway_url: str = setting("", "URL", "the gateway as workspaces reach it; by default its port on loopback")

@@ -112,7 +112,7 @@ class ProblemWorker(GeventWorker):
     def patch(self) -> None:
         # Not aggressively: `select.epoll` goes on being there, for those who ask it without waiting.
         monkey.patch_all(aggressive=False)
-        given: list[Any] = self.sockets
+        given: list[Any] = self.sockets  # type: ignore[has-type]
         self.sockets = [socket.socket(each.FAMILY, socket.SOCK_STREAM, fileno=each.sock.detach()) for each in given]
 
     def run(self) -> None:

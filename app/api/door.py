@@ -1,5 +1,8 @@
 """The workspaces' door: the ingress asks here before it lets a request through, and for a page while nothing answers.
 
+A process of its own serves it, at a port that only the ingress reaches: what it answers holds what an agent is opened
+with, and no caller of the API may keep a workspace's visitors waiting.
+
 It has no rate limit: every request for every workspace passes here from one address, the ingress's, which has limits
 of its own. What it costs is bounded instead: one round trip to Redis, no call of the cluster. It is closed where
 there is doubt: without Redis, without SECRET_KEY, for whatever is no workspace.
@@ -26,6 +29,8 @@ from app.sessions.model import PHASES, Record, Status
 from app.sessions.passes import COOKIE, Kind, Pass
 
 blp = Blueprint("door", __name__, description="For the ingress: who gets into a workspace.")
+
+back = Blueprint("return", __name__, description="Where nginx leads a visitor of a workspace: on the API's own host.")
 
 PAGES = "door_pages"
 STATUS_HEADER = "Workspace-Status"
@@ -99,8 +104,7 @@ def verify(query: dict[str, str]) -> Response:
     settings = core().settings
     nginx = query["proxy"] == "nginx"
     visit = from_nginx(request.headers, settings, query["host"]) if nginx else from_traefik(request.headers, settings)
-    # Not from outside: the ingress reaches it by another name, and its answers hold what an agent is opened with.
-    if visit is None or (settings.api_host and request.host.partition(":")[0] == settings.api_host):
+    if visit is None:
         raise Problem(400, "no_visit", "This is for the ingress, which tells of a workspace's visitor.")
     g.principal = Visitor(f"visitor:{visit.uuid}")
     now = time.time()
@@ -123,11 +127,11 @@ def waking() -> Response:
     return not_up("unknown", {})
 
 
-@blp.route("/auth/again", methods=["GET"])
-@blp.arguments(AgainQuery, location="query")
-@blp.response(302, description="Back there without the link.")
-@blp.alt_response(503, description="The workspace is being woken; the page goes back there by itself.")
-@blp.operation("again", 400, anonymous=True)
+@back.route("/auth/again", methods=["GET"])
+@back.arguments(AgainQuery, location="query")
+@back.response(302, description="Back there without the link.")
+@back.alt_response(503, description="The workspace is being woken; the page goes back there by itself.")
+@back.operation("again", 400, anonymous=True)
 def again(query: dict[str, str]) -> Response:
     """Where nginx sends a visitor (`auth-signin`) whose link was good: back without it; and whose workspace is being
     woken: to a page that goes back every second. It knows nothing of the session, and tells nothing."""
@@ -135,14 +139,14 @@ def again(query: dict[str, str]) -> Response:
     if goal is None:
         raise Problem(400, "no_visit", "This leads back to workspaces only.")
     g.expected = True
-    back = core().settings.workspace_url(goal.uuid) + goal.without_link
+    url = core().settings.workspace_url(goal.uuid) + goal.without_link
     if goal.has_link and not goal.agent:
-        return Response(status=302, headers={"Location": back, "Referrer-Policy": "no-referrer"})
+        return Response(status=302, headers={"Location": url, "Referrer-Policy": "no-referrer"})
     if goal.agent or "text/html" not in request.headers.get("Accept", ""):
         return not_up("unknown", {})
     headers = {"Retry-After": RETRY_AFTER, STATUS_HEADER: "unknown"}
     text = "This page goes on to it by itself. If it stays for long, ask where you found the workspace what is wrong."
-    return pages().show("again.html", 503, headers, title="Waking the workspace", text=text, back=back)
+    return pages().show("again.html", 503, headers, title="Waking the workspace", text=text, back=url)
 
 
 def held_by(visit: Visit, now: float) -> Pass | None:

@@ -51,8 +51,8 @@ ENDPOINTS: Mapping[str, str] = {
 }
 """Which endpoints count in a category of their own; all others count as `default`."""
 
-EXEMPT = frozenset({"system.livez", "system.readyz", "door.verify", "door.waking", "door.again"})
-"""Probes: an orchestrator that is refused restarts a healthy process. The door: see app/api/door.py."""
+EXEMPT = frozenset({"probes.livez", "probes.readyz", "return.again"})
+"""Probes: an orchestrator that is refused restarts a healthy process. Where nginx leads all visitors, from anywhere."""
 
 WITHOUT_REDIS = EXEMPT | {"system.health", "docs.openapi", "docs.page", "docs.asset", None}
 """The endpoints (None: no such path) that have an answer while Redis is down."""

@@ -42,8 +42,8 @@ KEY_FIELDS = frozenset({"name", "sha256", "role", "user_prefix", "limits"})
 
 ANONYMOUS = frozenset(
     {
-        *("system.livez", "system.readyz", "system.health", "docs.openapi", "docs.page", "docs.asset"),
-        *("door.verify", "door.waking", "door.again"),
+        *("probes.livez", "probes.readyz", "system.health", "docs.openapi", "docs.page", "docs.asset"),
+        "return.again",
     }
 )
 """The endpoints that need no key; each is public by the contract."""

@@ -1,4 +1,4 @@
-"""The calls on the service itself: is it alive, is it healthy, what does it count."""
+"""The calls on the service itself: is it healthy, what does it count."""
 
 from __future__ import annotations
 
@@ -21,27 +21,6 @@ from app.sessions.model import iso
 blp = Blueprint("system", __name__, description="The service itself.")
 
 PLAIN = {"type": "string"}
-
-
-@blp.route("/livez", methods=["GET"])
-@blp.response(200, PLAIN, content_type="text/plain", description="The process answers.")
-@blp.operation("live", anonymous=True)
-def livez() -> Response:
-    """Whether the process answers; says nothing about anything else."""
-    return Response("ok\n", mimetype="text/plain")
-
-
-@blp.route("/readyz", methods=["GET"])
-@blp.response(200, PLAIN, content_type="text/plain", description="Ready for requests.")
-@blp.alt_response(503, schema=PLAIN, content_type="text/plain", description="Redis does not answer.")
-@blp.operation("ready", anonymous=True)
-def readyz() -> Response:
-    """Whether requests can be served: Redis answers."""
-    try:
-        core().fleet.ping()
-    except StateUnavailable:
-        return Response("the state store does not answer\n", 503, {"Retry-After": "2"}, mimetype="text/plain")
-    return Response("ok\n", mimetype="text/plain")
 
 
 @blp.route("/health", methods=["GET"])

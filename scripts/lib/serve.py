@@ -63,7 +63,7 @@ def environment(data_dir: Path, settings: Settings, taken: set[int]) -> dict[str
     The ports it speaks for are added to `taken`.
     """
     chosen = {"PORT": str(chosen_port("PORT", str(settings.port), settings.bind, taken))}
-    for name in ("WORKSPACE_PORT", "FLOWER_PORT", "GATEWAY_PORT"):
+    for name in ("WORKSPACE_PORT", "FLOWER_PORT", "GATEWAY_PORT", "FORWARD_AUTH_PORT"):
         text = os.environ.get(name, "0")
         port = remembered_port(data_dir, name, taken) if text == "0" else chosen_port(name, text, "127.0.0.1", taken)
         chosen[name] = str(port)

@@ -76,6 +76,24 @@ def running_web(folder: Path, redis_url: str, **settings: str) -> Iterator[str]:
 
 
 @contextmanager
+def running_forward_auth(folder: Path, redis_url: str, **settings: str) -> Iterator[str]:
+    """The URL of what the ingress asks."""
+    port = free_port()
+    environment = {
+        "API_KEY": KEY,
+        "DATA_DIR": str(folder / "data"),
+        "REDIS_URL": redis_url,
+        "FORWARD_AUTH_PORT": str(port),
+        "LOG_LEVEL": "WARNING",
+        **settings,
+    }
+    log = folder / "forward-auth.log"
+    with _gunicorn("app/forward_auth.conf.py", "app.main:create_forward_auth()", environment, log):
+        wait_until(lambda: _listens(port), "forward auth listens")
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
 def running_gateway(folder: Path, redis_url: str, **settings: str) -> Iterator[str]:
     """The URL of a gunicorn that serves the gateway; what it logs is in `gateway.log` of the folder."""
     port = free_port()

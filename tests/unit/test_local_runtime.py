@@ -540,17 +540,14 @@ def test_the_rule_for_sleeping_workspaces_takes_the_domain_literally() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("bind", "url"),
-    [("127.0.0.1", "http://127.0.0.1:8000"), ("0.0.0.0", "http://127.0.0.1:8000"), ("::", "http://[::1]:8000")],
-)
-def test_every_address_passes_the_door_and_then_the_page(bind: str, url: str) -> None:
+@pytest.mark.parametrize("bind", ["127.0.0.1", "0.0.0.0", "::"])
+def test_every_address_passes_the_door_and_then_the_page(bind: str) -> None:
     """Asleep or up, workspace or agent; the page comes second, or it would tell what the door does not."""
-    http = routes.fixed(Settings(bind=bind))["http"]
+    http, url = routes.fixed(Settings(bind=bind))["http"], "http://127.0.0.1:8002"
     assert http["middlewares"]["auth"]["forwardAuth"]["address"] == f"{url}/auth/verify"
     assert http["middlewares"]["auth"]["forwardAuth"]["authResponseHeaders"] == ("Cookie", "Authorization", "X-API-Key")
-    assert http["middlewares"]["waking"]["errors"]["service"] == "web"
-    assert http["services"]["web"]["loadBalancer"]["servers"] == [{"url": url}]
+    assert http["middlewares"]["waking"]["errors"]["service"] == "forward-auth"
+    assert http["services"]["forward-auth"]["loadBalancer"]["servers"] == [{"url": url}]
     assert http["routers"]["asleep"]["middlewares"] == ["auth", "waking"]
     written = routes.keys(A, "localhost", 1) | routes.agent_keys(A, "api.localhost", 2)
     passed = [text for key, text in written.items() if "/middlewares/" in key and "stripprefix" not in key]

@@ -138,23 +138,28 @@ def fixed(settings: Settings) -> dict[str, Any]:
     rule = f"{hosts} || (Host(`{settings.agents_host()}`) && PathPrefix(`/chat/`))"
     asleep = {"rule": rule, "priority": 1, "service": "asleep", "entryPoints": [ENTRY_POINT]}
     door = {
-        "address": f"{web_url(settings)}/auth/verify",
+        "address": f"{forward_auth_url(settings)}/auth/verify",
         "authResponseHeaders": OUR_HEADERS,
         # The door's own renewed cookie, on the workspace's answer.
         "addAuthCookiesToResponse": [COOKIE],
         "maxResponseBodySize": DOOR_LIMIT,
     }
-    page = {"status": ["502-504"], "service": "web", "query": "/auth/waking"}
+    page = {"status": ["502-504"], "service": "forward-auth", "query": "/auth/waking"}
     return {
         "http": {
             "routers": {"asleep": asleep | {"middlewares": [name.partition("@")[0] for name in MIDDLEWARES]}},
             "middlewares": {"auth": {"forwardAuth": door}, "waking": {"errors": page}},
             "services": {
                 "asleep": {"loadBalancer": {"servers": []}},
-                "web": {"loadBalancer": {"servers": [{"url": web_url(settings)}]}},
+                "forward-auth": {"loadBalancer": {"servers": [{"url": forward_auth_url(settings)}]}},
             },
         }
     }
+
+
+def forward_auth_url(settings: Settings) -> str:
+    """Where Traefik asks who gets in; nobody else's to reach."""
+    return f"http://127.0.0.1:{settings.forward_auth_port}"
 
 
 def web_url(settings: Settings) -> str:

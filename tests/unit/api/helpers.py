@@ -10,6 +10,7 @@ from typing import Any
 from flask import Flask
 
 from app.api.context import EXTENSION
+from app.main import create_forward_auth
 from app.sessions.backups import Backup
 from app.sessions.core import Core
 from app.sessions.model import Identity, Record, Status
@@ -47,6 +48,11 @@ def core_of(app: Flask) -> Core:
     core = app.extensions[EXTENSION]
     assert isinstance(core, Core)
     return core
+
+
+def forward_auth_of(app: Flask) -> Flask:
+    """What the ingress asks, over the same Redis."""
+    return create_forward_auth(core_of(app).settings)
 
 
 def new_session(client: Client, user_id: str = "ada", **fields: object) -> str:

@@ -21,6 +21,7 @@ from tests.unit.api.helpers import (
     Client,
     check_problem,
     core_of,
+    forward_auth_of,
     keyed,
     move,
     new_session,
@@ -38,7 +39,7 @@ class Visitor:
     """A browser, with the cookies it was given, or a program with none. `visit` is a request through the ingress."""
 
     def __init__(self, app: Flask, uuid: str) -> None:
-        self.client: Client = app.test_client(use_cookies=False)
+        self.client: Client = forward_auth_of(app).test_client(use_cookies=False)
         self.host = f"vs-code-{uuid}.localhost"
         self.cookies: dict[str, str] = {}
 
@@ -203,9 +204,10 @@ def test_the_pages_ask_for_nothing_and_allow_only_what_is_in_them(browser: Visit
 
 def test_what_no_page_is_there_for_is_the_same_page(app: Flask) -> None:
     """The ingress shows it where it reaches nothing; it knows no session and needs no Redis."""
-    page = app.test_client().get("/auth/waking", headers=NAVIGATION)
+    door = forward_auth_of(app).test_client()
+    page = door.get("/auth/waking", headers=NAVIGATION)
     assert (page.status_code, page.mimetype, page.headers["Workspace-Status"]) == (503, "text/html", "unknown")
-    check_problem(app.test_client().get("/auth/waking", headers=POLL), 503, "workspace_not_up")
+    check_problem(door.get("/auth/waking", headers=POLL), 503, "workspace_not_up")
 
 
 def test_an_agent_is_reached_with_a_token_or_a_key_and_shown_its_own_secret(
@@ -224,15 +226,21 @@ def test_an_agent_is_reached_with_a_token_or_a_key_and_shown_its_own_secret(
     check_problem(visitor.visit(path, host="api.localhost", X_API_Key=ADMIN_KEY), 503, "workspace_not_up")
 
 
-def test_the_door_does_not_answer_under_the_apis_own_name(make_app: AppMaker) -> None:
-    """What it tells the ingress is not for callers of the API; nor is it asked about anything but workspaces."""
-    app = make_app(api_host="api.example.com", secret_key=SECRET_KEY)
+def test_the_api_does_not_answer_for_the_door(app: Flask, uuid: str) -> None:
+    """What it tells the ingress is not for callers of the API, whatever name they reach it by."""
     client = app.test_client()
-    told = asked("vs-code-zzzzzzzz.localhost")
-    outside = client.get("/auth/verify", headers=told, base_url="http://api.example.com")
-    check_problem(outside, 400, "no_visit")
-    check_problem(client.get("/auth/verify", headers=told), 404, "session_not_found")
-    check_problem(client.get("/auth/verify"), 400, "no_visit")
+    for headers in (asked(f"vs-code-{uuid}.localhost"), asked_by_nginx(f"vs-code-{uuid}.localhost")["headers"]):
+        for key in ({}, {"X-API-Key": ADMIN_KEY}):
+            check_problem(client.get("/auth/verify?proxy=nginx", headers=headers | key), 404, "not_found")
+
+
+def test_the_door_is_asked_about_workspaces_and_answers_nothing_else(app: Flask) -> None:
+    door = forward_auth_of(app).test_client()
+    check_problem(door.get("/auth/verify", headers=asked("vs-code-zzzzzzzz.localhost")), 404, "session_not_found")
+    check_problem(door.get("/auth/verify"), 400, "no_visit")
+    check_problem(door.get("/sessions", headers={"X-API-Key": ADMIN_KEY}), 404, "not_found")
+    assert door.get("/livez").status_code == 200
+    assert door.get("/readyz").status_code == 200
 
 
 def test_without_a_secret_key_the_door_is_closed(make_app: AppMaker) -> None:
@@ -282,7 +290,7 @@ def test_nginx_is_told_what_it_knows(app: Flask, core: Core, client: Client, uui
     """2xx, 401 and 403. 401, with a cookie or without, leads to where the link is taken out of the address, or to the
     page that comes back."""
     host = f"vs-code-{uuid}.localhost"
-    door = app.test_client(use_cookies=False)
+    door = forward_auth_of(app).test_client(use_cookies=False)
 
     def visit(uri: str = "/", **headers: str) -> Any:
         return door.get("/auth/verify", **asked_by_nginx(host, uri, **headers))
@@ -314,7 +322,7 @@ def test_a_pass_opens_no_workspace_whose_server_nginx_chose_by_another_name(
     browser.navigate(link(client, uuid))
     ((name, value),) = browser.cookies.items()
     own, other = f"vs-code-{uuid}.localhost", f"vs-code-{new_session(client)}.localhost"
-    door = app.test_client(use_cookies=False)
+    door = forward_auth_of(app).test_client(use_cookies=False)
     assert door.get("/auth/verify", **asked_by_nginx(own, Cookie=f"{name}={value}")).status_code == 200
     told = asked_by_nginx(own, server=other, Cookie=f"{name}={value}")
     check_problem(door.get("/auth/verify", **told), 400, "no_visit")

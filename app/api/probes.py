@@ -1,0 +1,34 @@
+"""Whether a process is alive and ready: for the kubelet, and whatever else watches processes."""
+
+from __future__ import annotations
+
+from flask import Response
+
+from app.api.blueprint import Blueprint
+from app.api.context import core
+from app.sessions.errors import StateUnavailable
+
+blp = Blueprint("probes", __name__, description="Whether a process is alive and ready.")
+
+PLAIN = {"type": "string"}
+
+
+@blp.route("/livez", methods=["GET"])
+@blp.response(200, PLAIN, content_type="text/plain", description="The process answers.")
+@blp.operation("live", anonymous=True)
+def livez() -> Response:
+    """Whether the process answers; says nothing about anything else."""
+    return Response("ok\n", mimetype="text/plain")
+
+
+@blp.route("/readyz", methods=["GET"])
+@blp.response(200, PLAIN, content_type="text/plain", description="Ready for requests.")
+@blp.alt_response(503, schema=PLAIN, content_type="text/plain", description="Redis does not answer.")
+@blp.operation("ready", anonymous=True)
+def readyz() -> Response:
+    """Whether requests can be served: Redis answers."""
+    try:
+        core().fleet.ping()
+    except StateUnavailable:
+        return Response("the state store does not answer\n", 503, {"Retry-After": "2"}, mimetype="text/plain")
+    return Response("ok\n", mimetype="text/plain")

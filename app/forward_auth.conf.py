@@ -1,0 +1,21 @@
+"""How gunicorn runs what the ingress asks who gets in, from the same settings as everything else."""
+
+from __future__ import annotations
+
+from app.logs import logging_config
+from app.settings import Settings
+
+_settings = Settings.from_env()
+
+# Its answers hold what an agent is opened with: locally nobody else is to reach it, in a cluster policies see to that.
+_host = "127.0.0.1" if _settings.runtime == "local" else _settings.bind
+bind = f"{f'[{_host}]' if ':' in _host else _host}:{_settings.forward_auth_port}"
+workers = _settings.forward_auth_workers
+worker_class = "app.web_worker.ProblemWorker"
+worker_connections = _settings.web_connections
+keepalive = 75
+timeout = 30
+graceful_timeout = 2
+accesslog = None
+logconfig_dict = logging_config(_settings.log_level)
+control_socket_disable = True
