@@ -80,19 +80,23 @@ class Settling:
 
     def _quiet(self, *, full: bool = False, woken: Collection[str] = ()) -> list[Finding]:
         """What is not as it must be when everybody has been quiet for the place's patience, or before,
-        when nothing is wrong."""
-        deadline = time.monotonic() + self.scene.place.patience
-        good, self._last = 0, ""
+        when nothing is wrong. What a sweep wanted of a session meanwhile has as much time, once."""
+        patience = self.scene.place.patience
+        began = time.monotonic()
+        good, self._last, fresh = 0, "", False
         while True:
             try:
-                found = [each for each in self.judge.look(self._seen(), woken) if each not in self._known]
+                seen = self._seen()
+                fresh = any(time.time() - record.requested_at < patience for record in seen.records.values())
+                found = [each for each in self.judge.look(seen, woken) if each not in self._known]
             except (redis.RedisError, requests.RequestException) as error:
                 found = [Finding("can't look", "", f"{type(error).__name__}: {error}")]
             good = 0 if found else good + 1
             self._last = f"{found[0].kind} {found[0].uuid}" if found else self._last
             if good <= 1:
                 self._good_at = time.monotonic()
-            if time.monotonic() > deadline or (good >= LOOKS and not full):
+            quiet = time.monotonic() - began
+            if quiet > (2 * patience if fresh and found else patience) or (good >= LOOKS and not full):
                 return found
             time.sleep(PAUSE)
 
