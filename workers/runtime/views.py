@@ -107,7 +107,8 @@ class DeploymentView:
 class PodView:
     """A pod that may run the editor. `gone` says that it is on its way out, `ended` that no process of it is
     left: the cluster takes a second or two longer to clear it away. `steps` are those of its start that
-    are done. `problem` is the editor's, `trouble` what is wrong with the agent alone."""
+    are done, `began` is when the process of the editor did, 0 where it is still to begin. `problem` is the editor's,
+    `trouble` what is wrong with the agent alone."""
 
     uuid: str
     name: str
@@ -118,6 +119,7 @@ class PodView:
     ended: bool
     steps: frozenset[str]
     problem: Problem | None
+    began: float = 0.0
     trouble: str = ""
     address: str = ""
 
@@ -166,16 +168,19 @@ def pod_view(item: Object) -> PodView:
     metadata, status = item["metadata"], item.get("status") or {}
     conditions = _conditions(item)
     ready = _editor_ready(item)
+    created = timestamp(metadata.get("creationTimestamp"))
+    running = (_container(item).get("state") or {}).get("running")
     return PodView(
         uuid=uuid_of(item),
         name=metadata["name"],
         node=item["spec"].get("nodeName", ""),
-        created=timestamp(metadata.get("creationTimestamp")),
+        created=created,
         ready=ready,
         gone="deletionTimestamp" in metadata or status.get("phase") in OVER,
         ended=status.get("phase") in OVER,
         steps=_steps(conditions, _container(item), ready=ready),
         problem=None if ready else pod_problem(item),
+        began=0.0 if running is None else timestamp(running.get("startedAt")) or created,
         trouble=agent_trouble(item),
         address=status.get("podIP", ""),
     )
@@ -257,6 +262,7 @@ def observation(
         trouble=pod.trouble if pod else "",
         created_at=created_at,
         phases=dict(phases or {}),
+        began=pod.began if pod else 0.0,
     )
 
 
