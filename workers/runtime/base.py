@@ -23,6 +23,10 @@ Check = Callable[[], None]
 wanted. It is cheap, and throttles itself."""
 
 
+NO_CAPACITY = "no_capacity"
+"""The code of a start that waits for room on a machine."""
+
+
 def never() -> None:
     """The `Check` of work that is wanted whatever happens."""
 
