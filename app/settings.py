@@ -88,7 +88,13 @@ class Settings:
     awake_hours: str = setting("", "hours", "in which no session sleeps by itself, in UTC, as Mon-Fri 08:00-18:00")
     keepalive_max: float = setting(28_800.0, "s", "the most a call may ask to be kept up for: a working day")
     session_ttl: float = setting(2_592_000.0, "s", "unused this long (30 days), it is backed up and deleted; 0 never")
-    start_timeout: float = setting(60.0, "s", "started but not answering for this long is a failure")
+    start_timeout: float = setting(60.0, "s", "an editor that runs and has not answered for this long is a failure")
+    progress_timeout: float = setting(
+        180.0,
+        "s",
+        "a start that waits for a machine, its volume or its image, and came no further for this long, is a failure; "
+        "a cloud adds a machine in 1 to 3 minutes",
+    )
     stop_grace: float = setting(10.0, "s", "from SIGTERM to SIGKILL; VS Code needs 15 ms")
     tombstone_ttl: float = setting(86_400.0, "s", "a terminated session can be asked about this long")
     wait_default: float = setting(

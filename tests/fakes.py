@@ -16,7 +16,8 @@ from workers.runtime.base import BackupSummary, Check, Observation, Snapshot, ne
 
 @dataclass
 class FakeWorkspace:
-    """A workspace in memory; `files` are its content by path, `unreadable` the paths of some that may not be read."""
+    """A workspace in memory; one that is `waiting` has not begun. `files` are its content by path, `unreadable` the
+    paths of some that may not be read."""
 
     identity: Identity
     generation: int
@@ -24,6 +25,9 @@ class FakeWorkspace:
     running: bool = False
     ready: bool = False
     failure: str = ""
+    waiting: str = ""
+    code: str = ""
+    began: float = 0.0
     agent: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
     unreadable: set[str] = field(default_factory=set)
@@ -75,7 +79,7 @@ class FakeRuntime:
             raise FilesGone(uuid)
         ran = workspace.running
         if not ran:
-            workspace.running, workspace.failure = True, ""
+            workspace.running, workspace.failure, workspace.began = True, "", self._clock()
         self._tell(uuid)
         return ran
 
@@ -201,5 +205,8 @@ def _observation(workspace: FakeWorkspace) -> Observation:
         ready=workspace.ready,
         pod_name=f"fake-{workspace.identity.uuid}" if workspace.running else "",
         failure=workspace.failure,
+        waiting=workspace.waiting,
+        code=workspace.code,
+        began=0.0 if workspace.waiting else workspace.began,
         agent=workspace.agent,
     )

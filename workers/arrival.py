@@ -51,11 +51,17 @@ def catch_up(core: Core, runtime: Runtime, record: Record, now: float) -> bool:
         return False
     if seen is None or not seen.ready or seen.generation != record.generation:
         return False
+    arrived(core, record, seen, now)
+    return True
+
+
+def arrived(core: Core, record: Record, seen: Observation, now: float) -> None:
+    """Call a session active whose start has come to its end and whose workspace is seen ready, unless something else
+    was asked of it meanwhile."""
     try:
         _arrive(core, record, seen, now)
     except (Superseded, IllegalState, SessionNotFound) as error:
         log.info("not called active: %s", error, extra={"uuid": record.uuid})
-    return True
 
 
 def _arrive(core: Core, record: Record, seen: Observation, now: float) -> None:
@@ -73,6 +79,7 @@ def _arrive(core: Core, record: Record, seen: Observation, now: float) -> None:
         warned=up.warned,
         phases=phases,
         reason=seen.trouble,
+        reason_code="",
         replicas=1,
         pod_name=seen.pod_name,
     )

@@ -99,7 +99,7 @@ class Lifecycle:
             reason = f"Its files are gone. Wake it to get those of its newest backup, {newest.name}, or delete it."
         self.fail(record, reason, provisioned=False, restore_from=newest.name if newest else "")
 
-    def fail(self, record: Record, reason: str, **fields: object) -> None:
+    def fail(self, record: Record, reason: str, *, reason_code: str = "", **fields: object) -> None:
         """Make the session `failed`, if nothing was asked of it and nobody has been at it since `record`."""
         try:
             self._store.change(
@@ -109,6 +109,7 @@ class Lifecycle:
                 expect={"generation": record.generation, "lease": record.lease},
                 settle=True,
                 reason=reason,
+                reason_code=reason_code,
                 **fields,
             )
             self._core.fleet.count("sessions_failed")

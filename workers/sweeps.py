@@ -22,6 +22,7 @@ from app.sessions.errors import (
     BackupRetired,
     IllegalState,
     PermanentError,
+    RetryableError,
     SessionError,
     SessionNotFound,
     Superseded,
@@ -37,7 +38,7 @@ from app.sessions.verdict import (
     idle_verdict,
     not_ahead,
 )
-from workers.arrival import catch_up
+from workers.arrival import arrived, catch_up
 from workers.lifecycle import Lifecycle
 from workers.runtime.base import Observation, Runtime
 from workers.steady import Steady
@@ -154,15 +155,35 @@ class Sweeps:
                 self._core.tasks.send(queue.LOCK_OUT, record.uuid, request_id=record.request_id)
 
     def _judge_start(self, record: Record, now: float) -> None:
-        """A workspace that was started and does not answer for `START_TIMEOUT` has failed, if somebody looked all that
-        time. Its worker did all there is to do."""
+        """An editor that runs and does not answer for `START_TIMEOUT` has failed, if the watcher looked all that time
+        and another look shows the same. How long a workspace may wait for its editor to begin is the watcher's to say,
+        who sees what goes on meanwhile."""
         patience = self._core.settings.start_timeout
         since = self._core.fleet.watched_since(now)
         judged_at = now + patience if since is None else max(record.started_at, since) + patience
-        if judged_at < now:
-            self._lifecycle.fail(record, f"The editor did not answer for {patience:.0f} s.")
-        else:
+        if judged_at >= now:
             self._store.defer(keys.INTENTS, record.uuid, min(judged_at, now + patience) + 0.001)
+            return
+        silent = f"The editor did not answer for {patience:.0f} s."
+        try:
+            seen = self._runtime.observe(record.uuid)
+        except RetryableError as error:
+            log.info("not seen whether it answers: %s", error, extra={"uuid": record.uuid})
+            self._store.defer(keys.INTENTS, record.uuid, now + self._core.settings.stale_after)
+            return
+        except PermanentError as error:
+            self._lifecycle.fail(record, str(error), reason_code=error.code)
+            return
+        if seen is None or not seen.running or seen.generation != record.generation:
+            self._lifecycle.fail(record, (seen and seen.failure) or silent)
+        elif seen.ready:
+            arrived(self._core, record, seen, now)
+        elif not seen.began:
+            self._store.defer(keys.INTENTS, record.uuid, now + patience)
+        elif seen.began + patience >= now:
+            self._store.defer(keys.INTENTS, record.uuid, seen.began + patience + 0.001)
+        else:
+            self._lifecycle.fail(record, silent)
 
     def reconcile(self) -> None:
         """Make the records agree with the workspaces that are there: give a record to every

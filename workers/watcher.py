@@ -95,21 +95,44 @@ class Watcher:
             log.info("observation left aside: %s", error, extra={"uuid": seen.identity.uuid})
 
     def _apply_progress(self, record: Record, seen: Observation) -> None:
-        """Tell how far a start has come."""
-        if record.status not in arrival.STARTING or record.generation != seen.generation:
+        """Tell how far a start has come, and what it waits for. An active session whose workspace waits for something
+        has lost what ran it: it is waking."""
+        if record.generation != seen.generation:
             return
+        if record.status is Status.ACTIVE and seen.waiting:
+            log.warning("what ran it is gone, its successor waits", extra={"uuid": record.uuid})
+            self._core.sessions.bring_back(record)
+            return
+        if record.status not in arrival.STARTING:
+            return
+        expect = {"generation": seen.generation, "status": record.status}
         phases = phases_since(record.phases, seen.phases, record.requested_at)
         if new := [name for name in phases if name not in record.phases]:
             self._store.change(
                 record.uuid,
                 self._clock(),
-                expect={"generation": seen.generation},
+                expect=expect,
                 phases={name: phases[name] for name in new},
                 event=("phase", {"phase": new[-1], "ms": phases[new[-1]]}),
+            )
+        if (record.reason, record.reason_code) != (seen.waiting, seen.code):
+            # The scheduler words the same thing otherwise with every node that comes or goes.
+            news = (record.reason == "", record.reason_code) != (seen.waiting == "", seen.code)
+            why = {"reason": seen.waiting or None, "reason_code": seen.code or None}
+            self._store.change(
+                record.uuid,
+                self._clock(),
+                expect=expect,
+                reason=seen.waiting,
+                reason_code=seen.code,
+                event=("state", {"status": record.status, **why}) if news else None,
             )
 
     def _apply_failure(self, record: Record, seen: Observation) -> None:
         if record.status in UP and record.generation == seen.generation:
+            if seen.waiting and not self._still_waits(seen):
+                log.warning("seen otherwise than the feed shows it", extra={"uuid": record.uuid})
+                return
             self._store.change(
                 record.uuid,
                 self._clock(),
@@ -117,6 +140,7 @@ class Watcher:
                 expect={"generation": seen.generation},
                 settle=True,
                 reason=seen.failure,
+                reason_code=seen.code,
                 replicas=0,
                 pod_name="",
             )
@@ -180,6 +204,13 @@ class Watcher:
             replicas=0,
             pod_name="",
         )
+
+    def _still_waits(self, told: Observation) -> bool:
+        """Whether another look shows a start that waits as it was told: what feeds the watch may have been silent."""
+        seen = self._runtime.observe(told.identity.uuid)
+        if seen is None or seen.generation != told.generation:
+            return True
+        return not seen.ready and not seen.began and seen.code == told.code
 
     def _runs(self, record: Record) -> bool:
         """Whether its processes are there after all, as of the newest intent: what was seen is a moment old."""

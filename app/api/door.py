@@ -37,6 +37,9 @@ STATUS_HEADER = "Workspace-Status"
 """On every answer that says that a workspace isn't up: the page tells it from those of the workspace by this."""
 
 RETRY_AFTER = "1"
+SAYS_WHY = frozenset({Status.CREATED, Status.WAKING, Status.FAILED})
+"""The states whose reason is about the workspace's coming up."""
+
 LOCAL_PHASES = ("enqueued", "started", "ready")
 PHASE_NAMES = {
     "enqueued": "taken by a worker",
@@ -231,7 +234,7 @@ def starting(visit: Visit, record: Record, now: float) -> Response:
     # Tabs that were left open ask for sleeping workspaces all day.
     g.expected = True
     elapsed = max(0, round((now - record.requested_at) * 1000)) if record.requested_at else 0
-    reason = record.reason if record.status is Status.FAILED else ""
+    reason = record.reason if record.status in SAYS_WHY else ""
     if visit.page:
         return waking_page(record.status, record.phases, elapsed, core().fleet.usual_start("wake") or 0, reason)
     return not_up(record.status, record.phases, elapsed, reason)

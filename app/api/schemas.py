@@ -242,7 +242,14 @@ class SessionDetailSchema(Schema):
     expires_at = time_field(required=True, allow_none=True)
     workspace_url = fields.String(required=True, metadata={"format": "uri"})
     pod_name = fields.String(required=True, allow_none=True)
-    reason = fields.String(required=True, allow_none=True)
+    reason = fields.String(
+        required=True, allow_none=True, metadata={"description": "why it failed, or what its start waits for"}
+    )
+    reason_code = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "the reason for programs, where it has a code", "examples": ["no_capacity"]},
+    )
     size = fields.String(required=True)
     idle_timeout = fields.Float(required=True)
     ttl = fields.Float(required=True)

@@ -263,6 +263,7 @@ def status_of(record: Record, now: float) -> dict[str, Any]:
             "workspace_url": core().settings.workspace_url(record.uuid),
             "pod_name": record.pod_name or None,
             "reason": record.reason or None,
+            "reason_code": record.reason_code or None,
             "size": record.size,
             "idle_timeout": record.idle_timeout,
             "ttl": record.ttl,

@@ -78,7 +78,8 @@ def follow(
     """The lines of a stream: the state as it is (when `announce`), then every event after `position`,
     until the session is terminated or gone, or what the caller `held` was taken back."""
     if announce:
-        yield sse(position, "state", {"status": record.status, "reason": record.reason or None})
+        why = {"reason": record.reason or None, "reason_code": record.reason_code or None}
+        yield sse(position, "state", {"status": record.status, **why})
     over = record.status is Status.TERMINATED
     if over and announce:
         return

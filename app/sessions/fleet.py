@@ -13,6 +13,7 @@ import redis
 
 from app.sessions import keys
 from app.sessions.redis_errors import redis_errors
+from app.sessions.scripts import script
 
 WORKER_SILENCE = 15.0
 """s: workers report every 2 s; a few reports may be missed under load."""
@@ -43,6 +44,7 @@ class Fleet:
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
+        self._watched = client.register_script(script("watched"))
 
     def worker_alive(self, name: str, now: float) -> None:
         with redis_errors():
@@ -58,9 +60,7 @@ class Fleet:
 
     def watcher_alive(self, now: float) -> None:
         with redis_errors():
-            before = self._redis.set(keys.WATCHER_SEEN, f"{now:.3f}", get=True)
-            if before is None or not 0 <= now - float(before) <= WATCHER_SILENCE:
-                self._redis.set(keys.WATCHER_SINCE, f"{now:.3f}")
+            self._watched(keys=[keys.WATCHER_SEEN, keys.WATCHER_SINCE], args=[f"{now:.3f}", WATCHER_SILENCE])
 
     def watched_since(self, now: float) -> float | None:
         """Since when the watcher has been looking without a pause, None while it is silent: nothing that was not seen

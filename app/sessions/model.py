@@ -143,7 +143,8 @@ class Record(Identity):
     """A session as Redis holds it (hash `session:{uuid}`). Times are seconds since the epoch, 0 for none.
 
     `backup` is its last one, `backup_lacks` names some files that can't be read and are missing there (`unreadable`).
-    `reason` is why it failed, `reason_code` the same for programs where there is one (app/sessions/errors.py).
+    `reason` is why it failed, what its start waits for, or, while it is active, why its agent doesn't run;
+    `reason_code` is the same for programs, where there is one (app/sessions/errors.py, and `no_capacity`).
     `generation` counts intents; `settled` is the last generation that was carried out;
     `task` is the one that carries out the current intent; `provisioned` whether its volume was ever
     there. `phases` are milliseconds since the request that started the workspace, in the order of `PHASES`.

@@ -341,4 +341,4 @@ def _stored(name: str, value: Any) -> str:
 
 
 def _shown(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if name in ("reason", "backup") and value}
+    return {name: value for name, value in fields.items() if name in ("reason", "reason_code", "backup") and value}

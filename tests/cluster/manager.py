@@ -65,6 +65,7 @@ class Manager:
             "RECONCILE_INTERVAL": "5",
             # However slow the machine is.
             "START_TIMEOUT": "240",
+            "PROGRESS_TIMEOUT": "240",
             "IDLE_TIMEOUT": "0",
             "MAX_SESSIONS_PER_USER": "1000",
             "WEB_WORKERS": "1",

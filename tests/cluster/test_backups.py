@@ -122,7 +122,7 @@ def test_a_backup_that_can_not_be_made_leaves_the_volume(harness: KubernetesHarn
     """It says why, and takes its Job away; the lifecycle then deletes nothing."""
     harness.runtime.provision(identity(A), 1)
     harness.write(A, "file", b"precious")
-    nowhere = replace(harness.settings, backup_pvc="no-such-claim", start_timeout=3.0)
+    nowhere = replace(harness.settings, backup_pvc="no-such-claim", progress_timeout=3.0)
     with pytest.raises(RetryableError, match='did not start.*"no-such-claim" not found'):
         KubernetesRuntime(nowhere, harness.client).backup(A, backup_name(A, 1_763_625_602.0))
     assert jobs(harness) == []

@@ -34,25 +34,47 @@ def runtime(chosen: Settings, redis_client: redis.Redis) -> Iterator[KubernetesR
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "told", "code"),
     [
-        ({"workspace_image": "localhost/no-such-image:1"}, "The workspace's image can't be fetched: "),
-        ({"workspace_sizes": HUGE}, "No machine of the cluster has room for the workspace: "),
+        ({"workspace_image": "localhost/no-such-image:1"}, "The workspace's image can't be fetched: ", ""),
+        ({"workspace_sizes": HUGE}, "No machine of the cluster has room for the workspace: ", "no_capacity"),
     ],
 )
 def test_a_workspace_that_can_not_start_says_why_and_starts_when_it_can(
-    runtime: KubernetesRuntime, chosen: Settings, redis_client: redis.Redis, wrong: dict[str, str], told: str
+    runtime: KubernetesRuntime,
+    chosen: Settings,
+    redis_client: redis.Redis,
+    wrong: dict[str, str],
+    told: str,
+    code: str,
 ) -> None:
-    """The next wake after the settings were put right is all it takes."""
+    """It waits for either: a registry may answer later, and a machine be added. The next wake after the settings were
+    put right is all it takes."""
     mistaken = KubernetesRuntime(replace(chosen, **wrong), redis_client)  # type: ignore[arg-type]
     mistaken.provision(identity(A), 1)
     with watching(runtime) as seen:
         mistaken.start(A, 2)
-        failed = seen.until(lambda each: bool(each.failure))
-        assert failed.failure.startswith(told)
+        waits = seen.until(lambda each: bool(each.waiting or each.failure))
+        assert (waits.running, waits.failure, waits.code) == (True, "", code)
+        assert waits.waiting.startswith(told)
         runtime.stop(A, 3)
         runtime.start(A, 4)
         seen.until(lambda each: each.ready and each.generation == 4)
+
+
+def test_what_waits_for_too_long_has_failed_and_what_is_hopeless_at_once(
+    chosen: Settings, redis_client: redis.Redis
+) -> None:
+    """Where nothing goes on any more, and where the kubelet's word leaves no doubt."""
+    hopeless = {"No machine": {"workspace_sizes": HUGE}, "The workspace's image": {"workspace_image": ":::"}}
+    for generation, (told, wrong) in enumerate(hopeless.items()):
+        settings = replace(chosen, progress_timeout=8.0, **wrong)  # type: ignore[arg-type]
+        mistaken = KubernetesRuntime(settings, redis_client)
+        mistaken.provision(identity(A), 10 * generation + 1)
+        with watching(mistaken) as seen:
+            mistaken.start(A, 10 * generation + 2)
+            assert seen.until(lambda each: bool(each.failure)).failure.startswith(told)
+        mistaken.remove(A, 10 * generation + 3)
 
 
 def test_a_quota_is_told_and_clears_by_itself(settings: Settings, redis_client: redis.Redis) -> None:

@@ -111,7 +111,9 @@ def test_a_started_workspace_becomes_ready(harness: Harness) -> None:
         ready = seen.until(lambda each: each.ready)
     assert (ready.identity, ready.generation, ready.running, ready.failure) == (identity(A), 2, True, "")
     assert ready.pod_name
-    assert harness.again().observe(A) == ready
+    observed = harness.again().observe(A)
+    assert observed == ready
+    assert observed.began > 0
 
 
 def test_starting_without_a_volume_is_hopeless(runtime: Runtime) -> None:

@@ -23,7 +23,7 @@ from app.sessions.secrets import SessionSecrets
 from app.settings import Settings
 from tests.conftest import PATIENCE
 from tests.contract.runtimes import Seen, environment, identity, watching
-from workers.runtime import processes, routes
+from workers.runtime import launching, probe, processes, routes
 from workers.runtime import watching as watch_module
 from workers.runtime.base import Observation
 from workers.runtime.folders import BrokenMeta, Folders, Meta, Running
@@ -342,6 +342,17 @@ def test_an_editor_that_never_answers_is_a_failure_and_the_next_start_replaces_i
         ready(seen, A, 2)
     assert hung.process is not None
     assert not processes.alive(hung.process)
+
+
+def test_time_in_which_the_watcher_was_held_up_does_not_count_against_an_editor(stage: Stage) -> None:
+    """It was stopped, or the machine was busy: at its next look the question is not even asked."""
+    running = stage.up(A)
+    eventually(lambda: probe.answers(running.port))
+    launcher = launching.Launcher(stage.settings, stage.folders)
+    watch = watch_module.Watch(stage.folders, routes.Routes(stage.client, stage.settings), launcher, stage.settings)
+    now = time.monotonic()
+    seen = [each for late in (0.0, 1_000.0, 2_000.0) for each in watch._look(now + late)]
+    assert [each.failure for each in seen] == [""]
 
 
 def test_an_editors_settings_are_the_users_to_change(stage: Stage) -> None:

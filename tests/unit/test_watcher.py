@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from threading import Event, Thread
+from typing import Any, NoReturn
+
+import pytest
 
 from app.sessions import queue
-from app.sessions.errors import RuntimeUnavailable
+from app.sessions.errors import RetryableError, RuntimeUnavailable
 from app.sessions.fleet import START_BUCKETS
 from app.sessions.model import Status, phases_since
 from tests.service import PATIENCE, wait_for
 from tests.world import World
+from workers.runtime.base import Observation
 
 
 def test_a_session_that_someone_else_scaled_up_is_woken(world: World) -> None:
@@ -189,4 +193,140 @@ def test_an_agent_that_does_not_run_is_told_and_fails_nothing(world: World) -> N
     told = world.get(uuid)
     assert (told.status, told.reason) == (Status.ACTIVE, "The agent ended unexpectedly (status 1).")
     world.watcher.apply(seen)
+    assert (world.get(uuid).status, world.get(uuid).reason) == (Status.ACTIVE, "")
+
+
+NO_ROOM = "No machine of the cluster has room for the workspace: 0/1 nodes are available: 1 Insufficient cpu."
+
+
+def waiting(world: World, text: str = NO_ROOM, code: str = "no_capacity") -> str:
+    """A session whose start waits, and is seen to."""
+    uuid = world.asleep()
+    world.sessions.wake(uuid)
+    world.work()
+    wait_on(world, uuid, text, code)
+    return uuid
+
+
+def wait_on(world: World, uuid: str, text: str, code: str = "no_capacity") -> None:
+    workspace = world.runtime.workspaces[uuid]
+    workspace.waiting, workspace.code = text, code if text else ""
+    world.look(uuid)
+
+
+def states(world: World, uuid: str) -> list[dict[str, Any]]:
+    return [dict(event.data) for event in world.events_of(uuid) if event.type == "state"]
+
+
+def test_what_a_start_waits_for_is_its_reason_until_it_goes_on(world: World) -> None:
+    """It fails nothing; whoever listens is told of both."""
+    uuid = waiting(world)
+    told = world.get(uuid)
+    assert (told.status, told.reason, told.reason_code) == (Status.WAKING, NO_ROOM, "no_capacity")
+    wait_on(world, uuid, "")
+    told = world.get(uuid)
+    assert (told.status, told.reason, told.reason_code) == (Status.WAKING, "", "")
+    assert states(world, uuid)[-2:] == [
+        {"status": "waking", "reason": NO_ROOM, "reason_code": "no_capacity"},
+        {"status": "waking", "reason": None, "reason_code": None},
+    ]
+
+
+def test_the_same_reason_in_other_words_is_no_news(world: World) -> None:
+    """The scheduler counts the nodes anew with every one that comes or goes."""
+    uuid = waiting(world)
+    before = states(world, uuid)
+    wait_on(world, uuid, NO_ROOM.replace("1", "2"))
+    assert world.get(uuid).reason == NO_ROOM.replace("1", "2")
+    assert states(world, uuid) == before
+
+
+def test_a_session_that_waits_becomes_active_without_the_reason(world: World) -> None:
+    uuid = waiting(world)
+    workspace = world.runtime.workspaces[uuid]
+    workspace.waiting = workspace.code = ""
+    world.runtime.become_ready(uuid)
+    world.look(uuid)
+    told = world.get(uuid)
+    assert (told.status, told.reason, told.reason_code) == (Status.ACTIVE, "", "")
+
+
+def test_a_session_that_waits_can_be_put_to_sleep(world: World) -> None:
+    """What is seen of its start after that is no reason of anything any more."""
+    uuid = waiting(world)
+    world.sessions.sleep(uuid)
+    world.look(uuid)
+    told = world.get(uuid)
+    assert (told.status, told.reason, told.reason_code) == (Status.SLEEPING, "", "")
+
+
+def failed_for(world: World, uuid: str) -> Observation:
+    """The watch tells that the start waited for too long."""
+    seen = world.runtime.observe(uuid)
+    assert seen is not None
+    return replace(seen, running=False, failure=NO_ROOM, waiting=NO_ROOM, code="no_capacity")
+
+
+def test_a_start_that_waited_for_too_long_has_failed_and_says_the_same(world: World) -> None:
+    """And comes back by itself, as any that answers after all."""
+    uuid = waiting(world)
+    world.watcher.apply(failed_for(world, uuid))
+    told = world.get(uuid)
+    assert (told.status, told.reason, told.reason_code) == (Status.FAILED, NO_ROOM, "no_capacity")
+    workspace = world.runtime.workspaces[uuid]
+    workspace.waiting = workspace.code = ""
+    world.runtime.become_ready(uuid)
+    world.look(uuid)
+    told = world.get(uuid)
+    assert (told.status, told.reason, told.reason_code) == (Status.ACTIVE, "", "")
+
+
+@pytest.mark.parametrize("now", ["answers", "runs", "waits for something else", "can't be seen"])
+def test_a_start_fails_for_its_waiting_only_where_another_look_shows_it(world: World, now: str) -> None:
+    """What feeds the watch may have been silent: the sweep judges a start whose editor runs."""
+    uuid = waiting(world)
+    told = failed_for(world, uuid)
+    workspace = world.runtime.workspaces[uuid]
+    if now == "waits for something else":
+        workspace.waiting, workspace.code = "The workspace's volume is not there.", ""
+    else:
+        workspace.waiting = workspace.code = ""
+        workspace.ready = now == "answers"
+    if now == "can't be seen":
+        world.runtime.observe = away  # type: ignore[method-assign]
+        with pytest.raises(RetryableError):
+            world.watcher.apply(told)
+    else:
+        world.watcher.apply(told)
+    assert world.get(uuid).status is Status.WAKING
+
+
+def away(uuid: str) -> NoReturn:
+    raise RetryableError("The API server can't be reached.")
+
+
+def test_an_active_session_whose_successor_finds_no_room_is_waking(world: World) -> None:
+    """Its machine was drained: it is not there for its user, and says why."""
+    uuid = world.active()
+    workspace = world.runtime.workspaces[uuid]
+    workspace.ready = False
+    wait_on(world, uuid, NO_ROOM)
+    assert world.get(uuid).status is Status.WAKING
+    world.work()
+    world.look(uuid)
+    told = world.get(uuid)
+    assert (told.status, told.reason_code) == (Status.WAKING, "no_capacity")
+
+
+def test_a_session_that_becomes_active_at_that_moment_is_not_said_to_wait(world: World) -> None:
+    """The watcher's look at the record is a moment old."""
+    uuid = waiting(world, "")
+    old = world.get(uuid)
+    world.runtime.become_ready(uuid)
+    world.look(uuid)
+    get = world.core.store.get
+    world.core.store.get = lambda uuid: old  # type: ignore[method-assign]
+    world.runtime.workspaces[uuid].ready = False
+    wait_on(world, uuid, NO_ROOM)
+    world.core.store.get = get  # type: ignore[method-assign]
     assert (world.get(uuid).status, world.get(uuid).reason) == (Status.ACTIVE, "")

@@ -23,6 +23,10 @@ Check = Callable[[], None]
 wanted. It is cheap, and throttles itself."""
 
 
+NO_CAPACITY = "no_capacity"
+"""The code of a start that waits for room on a machine."""
+
+
 def never() -> None:
     """The `Check` of work that is wanted whatever happens."""
 
@@ -37,10 +41,13 @@ class Observation:
     it, or its machine was stopped.
     `agent` is the address of its agent, `http://IP:PORT`, "" where the runtime doesn't know it; `trouble` why
     its agent does not run though its editor does.
+    `waiting` is what a start that goes on waits for, as a sentence, and `code` the same for programs where there is
+    one; beside a `failure`, what it has waited for too long.
 
-    Two things are told beside what the workspace is, and make no difference between two looks at it:
+    Three things are told beside what the workspace is, and make no difference between two looks at it:
     `created_at` is when its volume was made, `phases` when each step of the present start was seen
-    (see `PHASES` in app/sessions/model.py), both in seconds since the epoch, as far as they are known.
+    (see `PHASES` in app/sessions/model.py), `began` when its editor's process began, 0 where that is still to begin;
+    all in seconds since the epoch, as far as they are known.
     """
 
     identity: Identity
@@ -52,7 +59,10 @@ class Observation:
     deleted: bool = False
     agent: str = ""
     trouble: str = ""
+    waiting: str = ""
+    code: str = ""
     created_at: float = field(default=0.0, compare=False)
+    began: float = field(default=0.0, compare=False)
     phases: Mapping[str, float] = field(default_factory=dict, compare=False)
 
 

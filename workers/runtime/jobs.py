@@ -31,12 +31,12 @@ END_LIMIT = job_objects.ARCHIVE_GRACE + 10.0
 
 
 class ArchiveJobs:
-    """The archive Jobs of one cluster. `start_timeout` (s) is what a pod may take to start;
+    """The archive Jobs of one cluster. `patience` (s) is what a pod may take to start;
     `clock` gives seconds since the epoch."""
 
-    def __init__(self, cluster: Cluster, start_timeout: float, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, cluster: Cluster, patience: float, clock: Callable[[], float] = time.time) -> None:
         self._cluster = cluster
-        self._start_timeout = start_timeout
+        self._patience = patience
         self._clock = clock
 
     def run(self, job: Object, backup: str, check: Check = never) -> BackupSummary | None:
@@ -100,7 +100,7 @@ class ArchiveJobs:
         when it ended first, and `RetryableError` when its pod did not start."""
         name = job["metadata"]["name"]
         uid = self._begin(job)
-        deadline = time.monotonic() + self._start_timeout
+        deadline = time.monotonic() + self._patience
         try:
             while time.monotonic() < deadline:
                 pods = self._pods(uid)
@@ -160,7 +160,7 @@ class ArchiveJobs:
         """Give up on a pod that doesn't start: it will go on trying for as long as its Job may take."""
         problem = views.pod_problem(pod)
         created = timestamp(pod["metadata"].get("creationTimestamp"))
-        if problem is not None and self._clock() - created > self._start_timeout:
+        if problem is not None and self._clock() - created > self._patience:
             self._cluster.delete("jobs", name)
             raise RetryableError(f"The archive Job did not start. {problem.text}")
 

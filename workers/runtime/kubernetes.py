@@ -64,7 +64,7 @@ class KubernetesRuntime:
         self._scaler = scalers.make(settings, client)
         secrets = SessionSecrets(settings.secret_keys())
         self._beside = Beside(self._cluster, self._scaler, self._choices, secrets)
-        self._jobs = ArchiveJobs(self._cluster, settings.start_timeout, clock)
+        self._jobs = ArchiveJobs(self._cluster, settings.progress_timeout, clock)
         self._clock = clock
 
     def ping(self) -> None:
@@ -162,7 +162,8 @@ class KubernetesRuntime:
 
     def watch(self, stop: Event) -> Iterator[Snapshot | Observation]:
         """See `Runtime.watch`."""
-        return ClusterWatch(self._cluster, self._choices.agent_at, self._clock).run(stop)
+        timeout = self._settings.progress_timeout
+        return ClusterWatch(self._cluster, self._choices.agent_at, timeout, self._clock).run(stop)
 
     def tidy(self) -> None:
         """See `Runtime.tidy`. Where KEDA scales no more, its objects go; a session gets one when it is next started
@@ -308,14 +309,15 @@ class KubernetesRuntime:
 
     def _replace_broken(self, uuid: str, deployment: Object) -> bool:
         """Delete the pod of a workspace that should be up and does not work: its successor starts afresh. Whether
-        there was one."""
+        there was one. A pod that waits for room is none of these: its successor would only wait behind all others."""
         view = views.deployment_view(deployment)
         pods = self._pods(uuid)
         pod = views.current(pods)
-        if pod is None or pod.ready:
+        if pod is None or pod.ready or not pod.placed:
             return False
-        overdue = self._clock() - pod.created > self._settings.start_timeout
-        broken = pod.problem is not None and self._clock() - pod.problem.since >= pod.problem.patience
+        now, limit = self._clock(), self._settings.start_timeout if pod.began else self._settings.progress_timeout
+        overdue = now - (pod.began or pod.placed) > limit
+        broken = pod.problem is not None and now >= pod.problem.told_at
         if not view.up or not (overdue or broken):
             return False
         log.info("replacing a pod that does not work", extra={"uuid": uuid, "pod": pod.name})

@@ -318,6 +318,7 @@ class LocalRuntime:
                 ready=not running.stopping and probe.answers(running.port),
                 pod_name=pod_name(running),
                 agent=running.agent_address,
+                began=running.started_at,
             )
         if running.stopping:
             return down

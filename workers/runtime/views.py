@@ -9,30 +9,31 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from app.sessions.errors import FilesGoing
 from app.sessions.model import PHASES, Identity
 from workers.runtime import names
-from workers.runtime.base import Observation
+from workers.runtime.base import NO_CAPACITY, Observation
 from workers.runtime.cluster import refusal, timestamp
 from workers.runtime.objects import generation_of, identity_of
 
 Object = dict[str, Any]
 
 SCHEDULING_PATIENCE = 5.0
-"""s without a place before it is said: room may just be about to be made."""
+"""s without a place before it is told: room may just be about to be made."""
 
 BINDING_PATIENCE = 30.0
-"""s in which a claim may get its volume, which leaves its pod without a place: a cloud's disk takes 5 to 15 s."""
+"""s before it is told that a claim has no volume, which leaves its pod without a place: a cloud's disk takes 5 to
+15 s."""
 
 MOUNT_PATIENCE = 20.0
-"""s from a pod's creation in which a warning about its volumes or its sandbox is normal. The kubelet may ask for a
-claim before the API server lets its node see it, and tries again after 10 to 15 s."""
+"""s from a pod's getting its node before a warning about its volumes or its sandbox is told. The kubelet may ask for a
+claim before the API server lets its node see it, and tries again after 10 to 15 s; a cloud attaches in 5 to 30."""
 
 SETUP_PATIENCE = 5.0
-"""s from a pod's creation in which its Secret may not have reached the node yet."""
+"""s from a pod's getting its node in which its Secret may not have reached that yet."""
 
 QUOTA_PATIENCE = 2.0
 """s in which a quota may be exceeded by a pod that is just going."""
@@ -43,7 +44,11 @@ NODE_PATIENCE = 5.0
 OVER = ("Failed", "Succeeded")
 """The phases of a pod whose containers have all ended, for good."""
 
-IMAGE_TROUBLE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+PULL_TROUBLE = frozenset({"ErrImagePull", "ImagePullBackOff"})
+IMAGE_TROUBLE = PULL_TROUBLE | {"InvalidImageName", "ErrImageNeverPull"}
+NO_IMAGE = re.compile(r"not found|manifest unknown|access denied|unauthorized|authorization failed|invalid reference")
+"""A registry's words for an image that it does not have, or does not give away: pulling again changes nothing."""
+
 SETUP_TROUBLE = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 VOLUME_TROUBLE = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume", "VolumeResizeFailed"})
 CLAIM_TROUBLE = frozenset({"ProvisioningFailed", "FailedBinding"})
@@ -53,7 +58,16 @@ UNBOUND = "unbound immediate PersistentVolumeClaims"
 VOLUME_WORDS = ("persistentvolumeclaim", "persistent volume", "volume node affinity")
 """By one of these a scheduler's message is about the volume; it has one reason for all there is."""
 
+ROOM_WORDS = ("insufficient ", "too many pods")
+"""By one of these it is about room all the same: the nodes that could have the volume are full."""
+
 SANDBOX_TROUBLE = frozenset({"FailedCreatePodSandBox"})
+
+PROGRESS_EVENTS = frozenset({"TriggeredScaleUp", "Nominated", "SuccessfulAttachVolume"})
+"""Events by which a start goes on and that are no step of it: a node is being added (the cluster autoscaler's word, and
+Karpenter's), a volume is attached."""
+
+NO_PROGRESS = "The cluster did not get as far as to start the editor, and gives no reason."
 
 WORKERS_STEP = PHASES[0]
 """The one that nothing in the cluster tells of."""
@@ -80,11 +94,18 @@ OBJECT_NAME = re.compile(r"user-([0-9a-z]{8})(-.*)?")
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Why a workspace doesn't come up. It is told when it has lasted from `since` (seconds since the epoch)
-    for `patience` seconds; until then it is the cluster's normal course."""
+    for `patience` seconds; until then it is the cluster's normal course. One that `waits` may pass by itself: it is a
+    failure only when the start comes no further. `code` says it for programs, where there is one."""
 
     text: str
     since: float
     patience: float
+    waits: bool = False
+    code: str = ""
+
+    @property
+    def told_at(self) -> float:
+        return self.since + self.patience
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +128,8 @@ class DeploymentView:
 class PodView:
     """A pod that may run the editor. `gone` says that it is on its way out, `ended` that no process of it is
     left: the cluster takes a second or two longer to clear it away. `steps` are those of its start that
-    are done. `problem` is the editor's, `trouble` what is wrong with the agent alone."""
+    are done, `placed` is when it got its node, `began` when the newest process of the editor did, 0 where that is still
+    to come. `problem` is the editor's, `trouble` what is wrong with the agent alone."""
 
     uuid: str
     name: str
@@ -118,6 +140,8 @@ class PodView:
     ended: bool
     steps: frozenset[str]
     problem: Problem | None
+    placed: float = 0.0
+    began: float = 0.0
     trouble: str = ""
     address: str = ""
 
@@ -176,6 +200,8 @@ def pod_view(item: Object) -> PodView:
         ended=status.get("phase") in OVER,
         steps=_steps(conditions, _container(item), ready=ready),
         problem=None if ready else pod_problem(item),
+        placed=_placed(item),
+        began=_began(item),
         trouble=agent_trouble(item),
         address=status.get("podIP", ""),
     )
@@ -186,7 +212,7 @@ def warned(event: Object) -> Warned | None:
     about = event.get("involvedObject") or {}
     match = OBJECT_NAME.fullmatch(str(about.get("name", "")))
     reason = str(event.get("reason", ""))
-    if match is None or not (reason in EVENT_STEPS or reason in TROUBLES):
+    if match is None or reason not in (EVENT_STEPS.keys() | PROGRESS_EVENTS | TROUBLES.keys()):
         return None
     if reason in EVENT_STEPS and about.get("fieldPath") == f"spec.containers{{{names.AGENT}}}":
         # The steps of a start are the editor's.
@@ -210,6 +236,11 @@ def current(pods: Iterable[PodView]) -> PodView | None:
     return max((pod for pod in pods if not pod.gone), key=lambda pod: (pod.created, pod.name), default=None)
 
 
+def begun(pod: PodView | None) -> bool:
+    """Whether the editor's process ran: from then on it is a matter of its answering."""
+    return pod is not None and (pod.ready or pod.began > 0)
+
+
 def problem_of(deployment: DeploymentView, pod: PodView | None, warning: Warned | None) -> Problem | None:
     """Why a workspace that should be up is not, None when it is or nothing is known against it."""
     if pod is None:
@@ -218,7 +249,7 @@ def problem_of(deployment: DeploymentView, pod: PodView | None, warning: Warned 
         return pod.problem
     if warning is not None and warning.subject in (pod.name, names.workspace(pod.uuid)):
         text = f"{TROUBLES[warning.reason]}: {_words(warning.text)}"
-        return Problem(text, pod.created, MOUNT_PATIENCE)
+        return Problem(text, pod.placed or pod.created, MOUNT_PATIENCE, waits=True)
     return None
 
 
@@ -234,9 +265,10 @@ def observation(
     phases: Mapping[str, float] | None = None,
     files_going: bool = False,
     agent_at: Callable[[str], str] = lambda address: "",
+    overdue: bool = False,
 ) -> Observation:
     """A workspace as these objects show it at `now`. `generation` is for one without a Deployment, `agent_at` gives
-    the agent's URL by the pod's address."""
+    the agent's URL by the pod's address. `overdue` says that it came no further for as long as a start may."""
     known = max(deployment.generation if deployment else 0, generation)
     down = Observation(identity=identity, generation=known, created_at=created_at)
     if deployment is None or not deployment.up:
@@ -245,8 +277,12 @@ def observation(
         return Observation(identity=identity, generation=known, failure=str(FilesGoing()), created_at=created_at)
     pod = current(pods)
     problem = problem_of(deployment, pod, warning)
-    if problem is not None and now - problem.since >= problem.patience:
-        return Observation(identity=identity, generation=known, failure=problem.text, created_at=created_at)
+    told = problem if problem is not None and now >= problem.told_at else None
+    if told is not None and not told.waits:
+        return Observation(identity=identity, generation=known, failure=told.text, created_at=created_at)
+    if overdue and not begun(pod) and told is problem:
+        text, code = (told.text, told.code) if told else (NO_PROGRESS, "")
+        return replace(down, failure=text, waiting=text, code=code)
     return Observation(
         identity=identity,
         generation=known,
@@ -255,30 +291,34 @@ def observation(
         pod_name=pod.name if pod else "",
         agent=agent_at(pod.address) if pod else "",
         trouble=pod.trouble if pod else "",
+        waiting=told.text if told else "",
+        code=told.code if told else "",
         created_at=created_at,
         phases=dict(phases or {}),
+        began=pod.began if pod else 0.0,
     )
 
 
 def pod_problem(item: Object) -> Problem | None:
     """Why a pod that is not ready isn't, as far as the pod itself knows."""
     created = timestamp(item["metadata"].get("creationTimestamp"))
+    placed = _placed(item) or created
     conditions = _conditions(item)
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
         since = timestamp(scheduled.get("lastTransitionTime")) or created
         message = _words(scheduled.get("message", ""))
-        patience = BINDING_PATIENCE if UNBOUND in message else SCHEDULING_PATIENCE
-        return Problem(_unscheduled(message), since, patience)
+        return _unscheduled(message, since)
     container = _container(item)
     waiting = (container.get("state") or {}).get("waiting") or {}
     reason, message = waiting.get("reason", ""), waiting.get("message", "")
     if reason in IMAGE_TROUBLE:
-        return Problem(f"The workspace's image can't be fetched: {_words(message or reason)}", created, 0.0)
+        text = f"The workspace's image can't be fetched: {_words(message or reason)}"
+        return Problem(text, placed, 0.0, waits=reason in PULL_TROUBLE and not NO_IMAGE.search(message))
     if reason == "CrashLoopBackOff":
         return Problem(ended(container), created, 0.0)
     if reason in SETUP_TROUBLE:
-        return Problem(f"The workspace can't be started: {_words(message or reason)}", created, SETUP_PATIENCE)
+        return Problem(f"The workspace can't be started: {_words(message or reason)}", placed, SETUP_PATIENCE)
     ready = conditions.get("Ready", {})
     if container.get("ready") and ready.get("status") == "False":
         # Only the cluster says so: the node itself has gone silent. (Were it the agent, the editor would be ready.)
@@ -323,11 +363,35 @@ def _refused(item: Object) -> Problem | None:
     return Problem(refusal(_words(message)), timestamp(failure.get("lastTransitionTime")), QUOTA_PATIENCE)
 
 
-def _unscheduled(message: str) -> str:
-    """Why the scheduler found no node, by its own words."""
-    if any(words in message.lower() for words in VOLUME_WORDS):
-        return f"The workspace's volume is not there: {message}"
-    return f"No machine of the cluster has room for the workspace: {message}"
+def _unscheduled(message: str, since: float) -> Problem:
+    """Why the scheduler found no node, by its own words. None of them is for good: a node may be added that no label or
+    taint of today's tells of."""
+    about, lacks = (any(each in message.lower() for each in words) for words in (VOLUME_WORDS, ROOM_WORDS))
+    if about and not lacks:
+        patience = BINDING_PATIENCE if UNBOUND in message else SCHEDULING_PATIENCE
+        return Problem(f"The workspace's volume is not there: {message}", since, patience, waits=True)
+    text = f"No machine of the cluster has room for the workspace: {message}"
+    return Problem(text, since, SCHEDULING_PATIENCE, waits=True, code=NO_CAPACITY)
+
+
+def _placed(item: Object) -> float:
+    """When the pod got its node, 0 while it has none."""
+    if not item["spec"].get("nodeName"):
+        return 0.0
+    at = _conditions(item).get("PodScheduled", {}).get("lastTransitionTime")
+    return timestamp(at or item["metadata"].get("creationTimestamp"))
+
+
+def _began(item: Object) -> float:
+    """When the newest process of the editor began, also one that has ended since; 0 when there was none."""
+    container = _container(item)
+    lives = [
+        (container.get(each) or {}).get(kind) for each in ("state", "lastState") for kind in ("running", "terminated")
+    ]
+    life = next((each for each in lives if each is not None), None)
+    if life is None:
+        return 0.0
+    return timestamp(life.get("startedAt") or item["metadata"].get("creationTimestamp"))
 
 
 def _steps(conditions: Mapping[str, Object], container: Object, *, ready: bool) -> frozenset[str]:

@@ -133,12 +133,21 @@ class Feed:
 
 
 class ClusterWatch:
-    """One pass of `KubernetesRuntime.watch`. `agent_at` gives an agent's URL by the address of its pod."""
+    """One pass of `KubernetesRuntime.watch`. `agent_at` gives an agent's URL by the address of its pod.
+
+    A start that has not come as far as its editor's process has failed when nothing went on with it for
+    `progress_timeout` s of this watch. What went on before the watch began, or in a gap of it, nobody saw: the time
+    counts anew from there."""
 
     def __init__(
-        self, cluster: Cluster, agent_at: Callable[[str], str], clock: Callable[[], float] = time.time
+        self,
+        cluster: Cluster,
+        agent_at: Callable[[str], str],
+        progress_timeout: float,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._cluster = cluster
+        self._progress_timeout = progress_timeout
         self._agent_at = agent_at
         self._clock = clock
         self._changes: queue.Queue[Change] = queue.Queue()
@@ -155,7 +164,8 @@ class ClusterWatch:
         self._looks: dict[str, int] = {}
         self._going: set[str] = set()
         self._told: dict[str, Observation] = {}
-        self._unsure: set[str] = set()
+        self._progress: dict[str, float] = {}
+        self._due: dict[str, float] = {}
 
     def run(self, stop: Event) -> Iterator[Snapshot | Observation]:
         """See `Runtime.watch`."""
@@ -168,7 +178,7 @@ class ClusterWatch:
                 self._look(uuid)
             yield Snapshot(tuple(self._told.values()))
             while not stop.is_set():
-                touched = self._next(TICK) | self._unsure
+                touched = self._next(TICK) | self._now_due()
                 for uuid in touched:
                     seen = self._look(uuid)
                     if seen is not None:
@@ -196,6 +206,11 @@ class ClusterWatch:
             missing.discard(change.kind)
         return True
 
+    def _now_due(self) -> set[str]:
+        """The workspaces of which there is something to tell by now, without another word of the cluster."""
+        now = self._clock()
+        return {uuid for uuid, due in self._due.items() if due <= now}
+
     def _next(self, wait: float) -> set[str]:
         """The workspaces that the next change is about."""
         try:
@@ -221,6 +236,10 @@ class ClusterWatch:
             self._deployments = {each.uuid: each for each in change.items}
             return touched
         for each in change.items:
+            known = self._deployments.get(each.uuid)
+            if known is not None and known.generation != each.generation:
+                # It is asked for anew.
+                self._progress.pop(each.uuid, None)
             if change.gone:
                 self._deployments.pop(each.uuid, None)
             else:
@@ -244,6 +263,7 @@ class ClusterWatch:
         if change.listed:
             touched |= set(self._pods)
             self._pods = {}
+            self._progress.clear()
         for each in change.items:
             pods = self._pods.setdefault(each.uuid, {})
             if change.gone:
@@ -257,15 +277,16 @@ class ClusterWatch:
         return touched
 
     def _take_events(self, change: Change) -> set[str]:
+        if change.listed:
+            self._progress.clear()
         for each in change.items:
             if each.uuid not in self._pods:
                 continue
-            step = views.EVENT_STEPS.get(each.reason)
-            if step is None:
+            if each.reason in views.TROUBLES:
                 self._warnings[each.uuid] = each
                 self._help(each)
             elif each.subject in self._pods[each.uuid]:
-                self._steps.setdefault(each.uuid, {}).setdefault(step, self._clock())
+                self._goes_on(each.uuid, views.EVENT_STEPS.get(each.reason, each.reason))
                 # A warning is about volumes or the sandbox, and those are there by now.
                 self._warnings.pop(each.uuid, None)
         return {each.uuid for each in change.items}
@@ -284,16 +305,22 @@ class ClusterWatch:
         if pod.name not in known:
             self._steps[pod.uuid] = {}
             self._looks.pop(pod.uuid, None)
-        now, steps = self._clock(), self._steps.setdefault(pod.uuid, {})
+            self._progress.pop(pod.uuid, None)
         for step in pod.steps:
-            steps.setdefault(step, now)
+            self._goes_on(pod.uuid, step)
+
+    def _goes_on(self, uuid: str, step: str) -> None:
+        """A start came further. Each step, or event of a kind, counts once for each pod: a start has an end."""
+        steps, now = self._steps.setdefault(uuid, {}), self._clock()
+        if step not in steps:
+            steps[step] = self._progress[uuid] = now
 
     def _look(self, uuid: str) -> Observation | None:
         """The workspace as it is now, if that differs from what was told of it."""
         told = self._told.get(uuid)
         deployment = self._deployments.get(uuid)
         identity = (deployment.identity if deployment else None) or (told.identity if told else None)
-        self._unsure.discard(uuid)
+        self._due.pop(uuid, None)
         if identity is None:
             return None
         seen = self._seen(identity, uuid, deployment, told.generation if told else 0)
@@ -312,24 +339,29 @@ class ClusterWatch:
         pod = views.current(pods)
         if pod is not None and pod.ready:
             self._warnings.pop(uuid, None)
-        warning = self._warnings.get(uuid)
+        warning, now = self._warnings.get(uuid), self._clock()
+        overdue_at = self._progress.setdefault(uuid, now) + self._progress_timeout
         seen = views.observation(
             identity,
             deployment,
             pods,
             warning,
-            self._clock(),
+            now,
             generation=generation if deployment is None else 0,
             phases=views.steps_in_order(self._steps.get(uuid, {})),
             files_going=uuid in self._going,
             agent_at=self._agent_at,
+            overdue=now >= overdue_at,
         )
-        if seen.running and deployment is not None and views.problem_of(deployment, pod, warning) is not None:
-            # Something is wrong and may be for long enough in a moment, without another word of the cluster.
-            self._unsure.add(uuid)
+        if seen.running and deployment is not None:
+            problem = views.problem_of(deployment, pod, warning)
+            due = [problem.told_at] if problem else []
+            due += [] if views.begun(pod) else [overdue_at]
+            if later := [each for each in due if each > now]:
+                self._due[uuid] = min(later)
         return seen
 
     def _forget(self, uuid: str) -> None:
         """A workspace that is down costs no more than its Deployment's view."""
-        for known in (self._told, self._warnings, self._steps, self._looks):
+        for known in (self._told, self._warnings, self._steps, self._looks, self._progress):
             known.pop(uuid, None)

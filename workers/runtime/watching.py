@@ -54,6 +54,9 @@ FIRST_DELAY, LONGEST_DELAY = 0.1, 30.0
 
 STEADY = 60.0
 
+LONGEST_STEP = 1.0
+"""Seconds between two looks that count towards `START_TIMEOUT`; a watcher that was held up saw nothing in the rest."""
+
 LOG_LINES, LOG_CHARS, LOG_TAIL = 15, 1500, 16_384
 """What of a log is shown for a failure, and how many bytes of it are read for that."""
 
@@ -64,13 +67,13 @@ ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-_
 
 
 class Tracked:
-    """What is known of one workspace that should be up."""
+    """What is known of one workspace that should be up. `deadline` is the watched time by which its editor answers."""
 
-    def __init__(self, running: Running, version: int, identity: Identity, now: float, start_timeout: float) -> None:
+    def __init__(self, running: Running, version: int, identity: Identity, now: float, deadline: float) -> None:
         self.running = running
         self.version = version
         self.identity = identity
-        self.deadline = now + start_timeout
+        self.deadline = deadline
         self.probe: Probe | None = Probe(running.port)
         self.door_deadline = 0.0
         self.failure = ""
@@ -100,6 +103,7 @@ class Tracked:
             failure=self.failure,
             agent=self.running.agent_address if not self.failure else "",
             phases={"started": self.running.started_at},
+            began=self.running.started_at,
         )
 
 
@@ -116,6 +120,8 @@ class Watch:
         self._tracked: dict[str, Tracked] = {}
         self._routed = False
         self._next_slow = 0.0
+        self._looked_at: float | None = None
+        self._watched = 0.0
 
     def run(self, stop: Event) -> Iterator[Snapshot | Observation]:
         """See `Runtime.watch`."""
@@ -152,6 +158,9 @@ class Watch:
 
     def _look(self, now: float) -> list[Observation]:
         """Everything that changed since the last look."""
+        if self._looked_at is not None:
+            self._watched += min(now - self._looked_at, LONGEST_STEP)
+        self._looked_at = now
         changes = self._follow_files(now)
         slow = now >= self._next_slow
         if slow:
@@ -188,7 +197,7 @@ class Watch:
             if identity is not None:
                 if tracked is not None:
                     tracked.close()
-                self._tracked[uuid] = Tracked(running, version, identity, now, self._start_timeout)
+                self._tracked[uuid] = Tracked(running, version, identity, now, self._watched + self._start_timeout)
         gone = [self._tracked.pop(uuid) for uuid in list(self._tracked) if uuid not in versions]
         return [self._down(tracked) for tracked in gone]
 
@@ -203,7 +212,7 @@ class Watch:
                     self._answered(tracked, now)
                 elif tracked.door_deadline and now > tracked.door_deadline:
                     tracked.close()
-                elif now > tracked.deadline:
+                elif self._watched > tracked.deadline:
                     tracked.close()
                     tracked.failure = f"The editor did not answer within {self._start_timeout:.0f} s.{self._tail(uuid)}"
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from typing import Any
 
 import pytest
@@ -176,6 +177,21 @@ def test_opening_a_sleeping_workspace_wakes_it_and_shows_how_far_it_is(
     assert (told["session_status"], told["phases"]) == ("waking", {"enqueued": 12})
     move(core, uuid, Status.ACTIVE)
     assert browser.visit(**POLL).status_code == 200
+
+
+def test_a_workspace_that_waits_for_room_says_so(client: Client, core: Core, uuid: str, browser: Visitor) -> None:
+    """On the waking page, which goes on to it by itself, and to what asks for it."""
+    browser.navigate(link(client, uuid))
+    move(core, uuid, Status.SLEEPING)
+    browser.navigate()
+    core.store.change(uuid, time.time(), reason="No machine has room.", reason_code="no_capacity")
+    page = browser.navigate()
+    assert "Waking the workspace" in page.text
+    assert "No machine has room." in page.text
+    assert browser.visit(**POLL).json["reason"] == "No machine has room."
+    move(core, uuid, Status.ACTIVE, reason="")
+    core.store.change(uuid, time.time(), to=Status.SLEEPING, reason="Of its agent.")
+    assert browser.visit(**POLL).json["reason"] == ""
 
 
 def test_a_failed_workspace_says_why_and_is_tried_again_by_its_button(

@@ -137,6 +137,25 @@ def test_status_has_the_contracts_fields(client: Client, core: Core, path: str) 
     assert TIME.fullmatch(body["timestamp"])
 
 
+def test_what_a_start_waits_for_is_shown_and_told(client: Client, core: Core) -> None:
+    """For a person, and for a program; also to whoever begins to listen only then."""
+    uuid = new_session(client)
+    session = client.get(f"/session/{uuid}").json["session"]
+    assert (session["reason"], session["reason_code"]) == (None, None)
+    core.store.change(uuid, time.time(), reason="No machine has room.", reason_code="no_capacity")
+    session = client.get(f"/session/{uuid}").json["session"]
+    assert (session["status"], session["reason"], session["reason_code"]) == (
+        "created",
+        "No machine has room.",
+        "no_capacity",
+    )
+    first = next(iter(client.get(f"/session/{uuid}/events").response))
+    assert '"reason_code": "no_capacity"' in str(first)
+    core.sessions.sleep(uuid)
+    session = client.get(f"/session/{uuid}").json["session"]
+    assert (session["status"], session["reason"], session["reason_code"]) == ("sleeping", None, None)
+
+
 @pytest.mark.parametrize("uuid", ["zzzzzzzz", "UPPERCAS", "x", "a%00b", "%F0%9F%92%A9", "abcdefgh:events"])
 @pytest.mark.parametrize(
     ("method", "path"),
