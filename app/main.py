@@ -11,7 +11,7 @@ from typing import Any
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app.api import access, activity, backups, docs, door, messages, probes, sessions, system
+from app.api import access, activity, backups, docs, door, holding, messages, probes, sessions, system
 from app.api.blueprint import SessionName
 from app.api.context import EXTENSION, KEYRING
 from app.api.cors import register_cors
@@ -47,6 +47,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app, core, keyring = _begin("app", settings)
     app.url_map.converters["session"] = SessionName
     app.extensions[SLOTS] = stream_slots(settings.max_streams)
+    app.extensions[holding.EXTENSION] = holding.Places(settings)
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
 

@@ -235,6 +235,10 @@ class Settings:
     web_connections: int = setting(
         8_192, "connections", "of each web process; a waiting call or a stream holds one, a proxy keeps others"
     )
+    held_per_session: int = setting(
+        16, "each", "event streams, waiting calls, and calls to its agent that a session has of a web process at a time"
+    )
+    held_per_user: int = setting(64, "each", "the same of all sessions of a user")
     max_streams: int = setting(4_096, "streams", "event streams of each web process; some 50 KB each")
     redis_timeout: float = setting(1.0, "s", "any Redis command; Redis down is a 503 within 2 s")
     log_level: str = setting("INFO", "level", "of the JSON logs")

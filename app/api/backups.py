@@ -9,6 +9,7 @@ from flask import Response, request
 from app.api.blueprint import Blueprint
 from app.api.context import core, reply, request_id
 from app.api.idempotency import name_of_request
+from app.api.prefer import waiting
 from app.api.schemas import BackupListSchema, BackupsQuerySchema, CreatedSessionSchema, PageQuerySchema, RestoreSchema
 from app.api.security import caller, check_listing, check_user, check_uuid, visible_backup, visible_session
 from app.api.sessions import created
@@ -52,7 +53,8 @@ def restore(wanted: dict[str, str], name: str) -> Response:
     backup = visible_backup(name)
     user_id = wanted.get("user_id", backup.user_id)
     check_user(user_id)
-    return created(core().sessions.restore(name, user_id, request_id(), name_of_request()))
+    with waiting(user_id):
+        return created(core().sessions.restore(name, user_id, request_id(), name_of_request()))
 
 
 @blp.route("/backups/<name>/download", methods=["GET"])

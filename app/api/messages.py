@@ -12,8 +12,9 @@ from flask import Response, request
 
 from app.api.blueprint import Blueprint
 from app.api.context import core, reply, request_id
+from app.api.holding import Kind, place
 from app.api.idempotency import name_of_request
-from app.api.prefer import longest_wait, wanted_wait
+from app.api.prefer import longest_wait, waiting, wanted_wait
 from app.api.schemas import ChatSchema, ConversationSchema, MessageSchema, PageQuerySchema, PromptSchema
 from app.api.security import caller, visible_past, visible_session
 from app.api.streams import HELD_BACK, follow_message, message_of, streamed
@@ -46,12 +47,14 @@ def chat(wanted: dict[str, str], uuid: str) -> Response:
     require_model()
     message_id = wanted.get("id") or name_of_request()
     if wants_stream():
-        return streamed(partial(chat_events, record, wanted["message"], message_id))
+        return streamed(record, partial(chat_events, record, wanted["message"], message_id))
     began = time.monotonic()
-    taken = bring(record, wanted["message"], message_id)
-    up = taken.record is None or taken.record.status is Status.ACTIVE
-    seconds = wanted_wait(core().settings.wait_default if up else 0.0) - (time.monotonic() - began)
-    return chat_answer(uuid, *core().sessions.wait_for_message(uuid, taken.message, seconds))
+    default = core().settings.wait_default
+    with waiting(record.user_id, uuid, default if record.status is Status.ACTIVE else 0.0):
+        taken = bring(record, wanted["message"], message_id)
+        up = taken.record is None or taken.record.status is Status.ACTIVE
+        seconds = wanted_wait(default if up else 0.0) - (time.monotonic() - began)
+        return chat_answer(uuid, *core().sessions.wait_for_message(uuid, taken.message, seconds))
 
 
 @blp.route("/session/<session:uuid>/messages", methods=["GET"])
@@ -64,7 +67,8 @@ def conversation(query: dict[str, Any], uuid: str) -> Response:
     cursor = query.get("cursor", "0")
     if not CURSOR.fullmatch(cursor):
         raise InvalidRequest("cursor is not one of this service.")
-    found = core().conversations.excerpt(record, int(cursor), query["limit"])
+    with place(Kind.AGENT, record.user_id, uuid):
+        found = core().conversations.excerpt(record, int(cursor), query["limit"])
     following = None if found.following is None else str(found.following)
     return reply({"uuid": uuid, "messages": list(found.messages), "next_cursor": following})
 
@@ -74,7 +78,9 @@ def conversation(query: dict[str, Any], uuid: str) -> Response:
 @blp.operation("getMessage", 404, by_token=True)
 def message(uuid: str, message_id: str) -> Response:
     """Show one message: its state, and its response once there is one."""
-    return reply(message_of(uuid, core().conversations.message(visible_past(uuid), message_id)))
+    record = visible_past(uuid)
+    with place(Kind.AGENT, record.user_id, uuid):
+        return reply(message_of(uuid, core().conversations.message(record, message_id)))
 
 
 def require_model() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 from flask import Flask, Response, g, request
 
 from app.api.context import core
+from app.api.holding import Kind, place
 from app.sessions.model import Record
 
 WAIT_PATTERN = re.compile(r'wait\s*=\s*"?(\d{1,9})"?')
@@ -43,6 +45,14 @@ def wait_for(record: Record, until: Callable[[Record], bool], default: float = 0
     if not seconds or until(record):
         return record
     return core().sessions.wait(record.uuid, until, seconds)
+
+
+@contextmanager
+def waiting(user_id: str, uuid: str = "", default: float = 0.0) -> Iterator[None]:
+    """A place among the caller's waiting calls, if it waits. Raises a 429, with nothing done, when there is none."""
+    seconds = preference(request.headers.get("Prefer", ""), default, core().settings.wait_max).seconds
+    with place(Kind.WAIT, user_id, uuid) if seconds else nullcontext():
+        yield
 
 
 def wanted_wait(default: float) -> float:

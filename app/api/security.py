@@ -38,7 +38,7 @@ CATEGORIES = ("create", "wake", "chat", "delete", "default")
 """The kinds of requests that have rate limits of their own."""
 
 DIGEST_PATTERN = re.compile(r"[0-9a-f]{64}")
-KEY_FIELDS = frozenset({"name", "sha256", "role", "user_prefix", "limits"})
+KEY_FIELDS = frozenset({"name", "sha256", "role", "user_prefix", "limits", "held_at_once"})
 
 ANONYMOUS = frozenset(
     {
@@ -60,13 +60,15 @@ BY_TOKEN = frozenset(
 @dataclass(frozen=True, kw_only=True)
 class Principal:
     """A caller: the holder of one key. `user_prefix` is how the users it may act for begin, "" for all;
-    `limits` are rate limits of its own by category, `held` the session token of a caller who has that instead."""
+    `limits` are rate limits of its own by category, `held_at_once` how many waits, streams and calls to agents each it
+    may hold of a process (0: as many as its users may), `held` the session token of a caller who has that instead."""
 
     name: str
     digest: str
     role: str
     user_prefix: str = ""
     limits: Mapping[str, str] = field(default_factory=dict)
+    held_at_once: int = 0
     held: Pass | None = None
 
     def may_see(self, user_id: str) -> bool:
@@ -131,7 +133,10 @@ def _principal(number: int, entry: Any) -> Principal:
         raise SettingsError(f"API_KEYS, entry {number}: limits are for {', '.join(CATEGORIES)}.")
     for category, rate in limits.items():
         check_rate(f"API_KEYS, entry {number}, {category}", rate)
-    return Principal(name=name, digest=digest.lower(), role=role, user_prefix=prefix, limits=limits)
+    held = entry.get("held_at_once", 0)
+    if not isinstance(held, int) or isinstance(held, bool) or held < 0:
+        raise SettingsError(f"API_KEYS, entry {number}: held_at_once must be a number, 0 for no bound.")
+    return Principal(name=name, digest=digest.lower(), role=role, user_prefix=prefix, limits=limits, held_at_once=held)
 
 
 def check_rate(where: str, rate: Any) -> None:

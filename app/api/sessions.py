@@ -10,7 +10,7 @@ from flask import Response
 from app.api.blueprint import Blueprint
 from app.api.context import core, reply, request_id
 from app.api.idempotency import name_of_request
-from app.api.prefer import wait_for, wanted_wait
+from app.api.prefer import wait_for, waiting, wanted_wait
 from app.api.schemas import (
     ActionSchema,
     CreatedSessionSchema,
@@ -43,7 +43,8 @@ def create(wanted: dict[str, Any]) -> Response:
     check_user(wanted["user_id"])
     if "restore_from" in wanted:
         visible_backup(wanted["restore_from"])
-    return created(core().sessions.create(NewSession(**wanted), request_id(), name_of_request()))
+    with waiting(wanted["user_id"]):
+        return created(core().sessions.create(NewSession(**wanted), request_id(), name_of_request()))
 
 
 @blp.route("/sessions", methods=["GET"])
@@ -79,8 +80,8 @@ def status(uuid: str) -> Response:
 @blp.operation("wakeSession", 404, body=True, by_token=True)
 def wake(uuid: str) -> Response:
     """Wake a session; answers at once unless asked to wait."""
-    check_session(uuid)
-    record = up_or_problem(wait_for(core().sessions.wake(uuid, request_id()), settled_up))
+    with waiting(visible_session(uuid).user_id, uuid):
+        record = up_or_problem(wait_for(core().sessions.wake(uuid, request_id()), settled_up))
     return action(record, "wake", "active" if record.status is Status.ACTIVE else "waking")
 
 
@@ -89,8 +90,8 @@ def wake(uuid: str) -> Response:
 @blp.operation("sleepSession", 404, body=True, by_token=True)
 def sleep(uuid: str) -> Response:
     """Put a session to sleep; answers at once unless asked to wait."""
-    check_session(uuid)
-    record = down_or_problem(wait_for(core().sessions.sleep(uuid, request_id()), settled_down))
+    with waiting(visible_session(uuid).user_id, uuid):
+        record = down_or_problem(wait_for(core().sessions.sleep(uuid, request_id()), settled_down))
     return action(record, "sleep", record.status, "Pod queued for sleep")
 
 
@@ -100,8 +101,8 @@ def sleep(uuid: str) -> Response:
 @blp.operation("scaleUpSession", 404, body=True)
 def scale_up(uuid: str) -> Response:
     """Wake a session and wait until its workspace answers."""
-    check_session(uuid)
-    record = wait_for(core().sessions.wake(uuid, request_id()), settled_up, core().settings.wait_default)
+    with waiting(visible_session(uuid).user_id, uuid, core().settings.wait_default):
+        record = wait_for(core().sessions.wake(uuid, request_id()), settled_up, core().settings.wait_default)
     if up_or_problem(record).status in COMING_UP:
         return action(record, "scale_up", record.status, "Pod is starting", 202)
     return action(record, "scale_up", "success", "Pod scaled up")
@@ -113,8 +114,8 @@ def scale_up(uuid: str) -> Response:
 @blp.operation("scaleDownSession", 404, body=True)
 def scale_down(uuid: str) -> Response:
     """Put a session to sleep and wait until its processes are gone."""
-    check_session(uuid)
-    record = wait_for(core().sessions.sleep(uuid, request_id()), settled_down, core().settings.wait_default)
+    with waiting(visible_session(uuid).user_id, uuid, core().settings.wait_default):
+        record = wait_for(core().sessions.sleep(uuid, request_id()), settled_down, core().settings.wait_default)
     if not settled_down(down_or_problem(record)):
         return action(record, "scale_down", record.status, "Pod is stopping", 202)
     return action(record, "scale_down", "success", "Pod scaled down")
@@ -137,10 +138,10 @@ def back_up(uuid: str) -> Response:
 def delete(query: dict[str, str], uuid: str) -> Response:
     """Delete a session, after a verified backup of its files; waits until they are gone. `backup=partial` accepts a
     backup without the files that can't be read, which it names."""
-    check_session(uuid)
     backup, partial = query["backup"] != "false", query["backup"] == "partial"
-    asked = core().sessions.delete(uuid, backup=backup, partial=partial, request_id=request_id())
-    record = wait_for(asked, settled_gone, core().settings.wait_default)
+    with waiting(visible_session(uuid).user_id, uuid, core().settings.wait_default):
+        asked = core().sessions.delete(uuid, backup=backup, partial=partial, request_id=request_id())
+        record = wait_for(asked, settled_gone, core().settings.wait_default)
     if record.status is Status.FAILED:
         raise Problem(409, _teardown_code(record), record.reason or "The session could not be deleted.")
     gone = record.status is Status.TERMINATED

@@ -13,6 +13,7 @@ from typing import Any, cast
 from flask import Response, current_app, request
 
 from app.api.context import core
+from app.api.holding import Kind, place
 from app.api.security import caller
 from app.problems import Problem
 from app.sessions.core import Core
@@ -48,18 +49,19 @@ def event_stream(uuid: str) -> Response:
     position = after if after is not None else service.events.last_id(uuid)
     record = service.sessions.get(uuid)
     held = caller().held
-    return streamed(lambda: follow(service, record, position, announce=after is None, held=held))
+    return streamed(record, lambda: follow(service, record, position, announce=after is None, held=held))
 
 
-def streamed(begin: Callable[[], Iterator[str]]) -> Response:
-    """The lines that `begin` answers, as a stream. Raises a 503, before `begin` is called, when this process
-    has as many streams as it may."""
+def streamed(record: Record, begin: Callable[[], Iterator[str]]) -> Response:
+    """The lines that `begin` answers, as a stream about the session. Raises, before `begin` is called, a 503 when this
+    process has as many streams as it may, and a 429 when the session or its user has."""
     slots = cast(BoundedSemaphore, current_app.extensions[SLOTS])
     if not slots.acquire(blocking=False):
         text = "This server has as many event streams as it can hold; try again."
         raise Problem(503, "too_many_streams", text, headers={"Retry-After": "5"})
     with ExitStack() as slot:
         slot.callback(slots.release)
+        slot.enter_context(place(Kind.STREAM, record.user_id, record.uuid))
         response = Response(begin(), mimetype="text/event-stream", headers={"X-Accel-Buffering": "no"})
         # Called however the request ends, even when not one line was read; a generator's own `finally` isn't.
         response.call_on_close(slot.pop_all().close)

@@ -7,6 +7,7 @@ agent's. Its messages come from a workspace and are passed on as they are.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +15,7 @@ from typing import Any
 
 from app.sessions.agents import PAGE_BYTES, AgentClient, History
 from app.sessions.archive_store import Archive
-from app.sessions.errors import MessageNotFound, SessionError
+from app.sessions.errors import AgentUnavailable, MessageNotFound, SessionError
 from app.sessions.inbox import Inbox, Message, State
 from app.sessions.model import UP, Record, iso
 
@@ -25,6 +26,10 @@ FAILED = State.FAILED.value
 PAGE = 1_000
 MOST_PAGES = 100
 """Of a conversation that is searched for one message: how much is asked for at once, and how often."""
+
+
+TURN_LIMIT = 10.0
+"""s such a search may take: the agent is the tenant's, and answers as slowly as it likes."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,11 @@ class Conversations:
         came with a backup may have had another."""
         turn: list[Mapping[str, Any]] = []
         after = 0
+        deadline = time.monotonic() + TURN_LIMIT
         for _ in range(MOST_PAGES):
+            if time.monotonic() > deadline:
+                text = f"The conversation of session {record.uuid} takes too long to be looked through; try again."
+                raise AgentUnavailable(text)
             page = self._history(record, after, PAGE)
             for each in page.messages:
                 if each.get("id") == message_id:
