@@ -33,6 +33,10 @@ WATCH_SECONDS = 240
 FIRST_LIST = 60.0
 """s for the first lists; 10,000 Deployments take about 1."""
 
+LONGEST_STEP = 1.0
+"""s between two looks that count towards `PROGRESS_TIMEOUT`: a watcher that was held up, or whose clock jumped, has
+yet to hear what went on in the rest."""
+
 LOOKS = 3
 """How often a kubelet is asked to look at one pod again."""
 
@@ -137,7 +141,7 @@ class ClusterWatch:
 
     A start that has not come as far as its editor's process has failed when nothing went on with it for
     `progress_timeout` s of this watch. What went on before the watch began, or in a gap of it, nobody saw: the time
-    counts anew from there."""
+    counts anew from there. `_progress` is when something last went on, in the time that was `_watched`."""
 
     def __init__(
         self,
@@ -164,6 +168,7 @@ class ClusterWatch:
         self._looks: dict[str, int] = {}
         self._going: set[str] = set()
         self._told: dict[str, Observation] = {}
+        self._watched, self._looked_at = 0.0, clock()
         self._progress: dict[str, float] = {}
         self._due: dict[str, float] = {}
 
@@ -209,6 +214,8 @@ class ClusterWatch:
     def _now_due(self) -> set[str]:
         """The workspaces of which there is something to tell by now, without another word of the cluster."""
         now = self._clock()
+        self._watched += min(max(0.0, now - self._looked_at), LONGEST_STEP)
+        self._looked_at = now
         return {uuid for uuid, due in self._due.items() if due <= now}
 
     def _next(self, wait: float) -> set[str]:
@@ -311,9 +318,9 @@ class ClusterWatch:
 
     def _goes_on(self, uuid: str, step: str) -> None:
         """A start came further. Each step, or event of a kind, counts once for each pod: a start has an end."""
-        steps, now = self._steps.setdefault(uuid, {}), self._clock()
+        steps = self._steps.setdefault(uuid, {})
         if step not in steps:
-            steps[step] = self._progress[uuid] = now
+            steps[step], self._progress[uuid] = self._clock(), self._watched
 
     def _look(self, uuid: str) -> Observation | None:
         """The workspace as it is now, if that differs from what was told of it."""
@@ -340,7 +347,7 @@ class ClusterWatch:
         if pod is not None and pod.ready:
             self._warnings.pop(uuid, None)
         warning, now = self._warnings.get(uuid), self._clock()
-        overdue_at = self._progress.setdefault(uuid, now) + self._progress_timeout
+        left = self._progress.setdefault(uuid, self._watched) + self._progress_timeout - self._watched
         seen = views.observation(
             identity,
             deployment,
@@ -351,12 +358,12 @@ class ClusterWatch:
             phases=views.steps_in_order(self._steps.get(uuid, {})),
             files_going=uuid in self._going,
             agent_at=self._agent_at,
-            overdue=now >= overdue_at,
+            overdue=left <= 0,
         )
         if seen.running and deployment is not None:
             problem = views.problem_of(deployment, pod, warning)
             due = [problem.told_at] if problem else []
-            due += [] if views.begun(pod) else [overdue_at]
+            due += [] if views.begun(pod) else [now + left]
             if later := [each for each in due if each > now]:
                 self._due[uuid] = min(later)
         return seen

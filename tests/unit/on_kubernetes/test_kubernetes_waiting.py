@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import count
 from typing import Any
 
 import pytest
@@ -12,14 +12,14 @@ import redis
 
 from app.sessions.model import PHASES
 from app.settings import Settings
-from tests.contract.runtimes import Seen, watching
+from tests.contract.runtimes import watching
 from tests.unit.fake_api import FakeApi
 from tests.unit.on_kubernetes.samples import ADA, CRASHED, NAME, READY, A, conditions, pod
 from workers.runtime import views
 from workers.runtime.base import Observation
 from workers.runtime.kubernetes import KubernetesRuntime
 from workers.runtime.views import BINDING_PATIENCE, MOUNT_PATIENCE, NO_PROGRESS, SCHEDULING_PATIENCE
-from workers.runtime.watches import Change, ClusterWatch
+from workers.runtime.watches import LONGEST_STEP, Change, ClusterWatch
 
 FULL = (
     "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found."
@@ -35,7 +35,7 @@ class Stage:
 
     def __init__(self, settings: Settings, client: redis.Redis, api: FakeApi) -> None:
         self.now = float(round(time.time()))
-        self.api = api
+        self.api, self.settings, self.client = api, settings, client
         self.patience = settings.progress_timeout
         self.runtime = KubernetesRuntime(settings, client, api.cluster(), self.clock)
         self.runtime.provision(ADA, 1)
@@ -84,13 +84,14 @@ class Stage:
         return self.watch._told[A]
 
     def after(self, seconds: float) -> Observation:
-        """How it is that much later. What is told then is told without another word of the cluster."""
-        before = self.look()
-        self.now += seconds
-        due = A in self.watch._now_due()
-        after = self.look()
-        assert due or after == before
-        return after
+        """How it is after that much of the watch. What is told then is told without another word of the cluster."""
+        seen = self.look()
+        for _ in range(round(seconds / LONGEST_STEP)):
+            self.now += LONGEST_STEP
+            due = A in self.watch._now_due()
+            before, seen = seen, self.look()
+            assert due or seen == before
+        return seen
 
 
 @pytest.fixture
@@ -102,30 +103,48 @@ def pulling(reason: str, message: str = "") -> dict[str, Any]:
     return {**PLACED, "containerStatuses": [{"state": {"waiting": {"reason": reason, "message": message}}}]}
 
 
-def test_no_room_is_what_it_waits_for_and_a_failure_only_after_its_patience(stage: Stage, api: FakeApi) -> None:
+def test_no_room_is_what_it_waits_for_and_a_failure_only_after_its_patience(stage: Stage) -> None:
     """Longer than an editor has to answer. And when room comes after all, it goes on by itself."""
-    numbers = count(1)
-    full = stage.pod(stage.unschedulable())
+    stage.shows(stage.unschedulable())
+    told = stage.after(SCHEDULING_PATIENCE - 1)
+    assert (told.running, told.waiting) == (True, ""), "room may just be about to be made"
+    told = stage.after(1)
+    assert (told.running, told.began, told.waiting, told.code) == (True, 0.0, NO_ROOM, "no_capacity")
+    told = stage.after(stage.patience - SCHEDULING_PATIENCE - 1)
+    assert (told.failure, told.waiting) == ("", NO_ROOM)
+    told = stage.after(1)
+    assert (told.running, told.failure, told.waiting, told.code) == (False, NO_ROOM, NO_ROOM, "no_capacity")
+    stage.shows(READY)
+    ready = stage.look()
+    assert (ready.ready, ready.failure, ready.waiting, ready.code) == (True, "", "", "")
 
-    def after(seconds: float, seen: Seen) -> Observation:
-        stage.now += seconds
-        address = f"10.0.0.{next(numbers)}"
-        api.put("pods", {**full, "status": {**full["status"], "podIP": address}})
-        return seen.until(lambda each: bool(each.failure) or address in each.agent)
 
-    with watching(stage.runtime) as seen:
+def test_a_watch_tells_of_it_by_itself(stage: Stage, api: FakeApi) -> None:
+    """Nothing new comes from the cluster meanwhile."""
+    stage.patience = 3.0
+    on_cluster = replace(stage.settings, progress_timeout=stage.patience)
+    runtime = KubernetesRuntime(on_cluster, stage.client, api.cluster(), lambda: time.time() + stage.now - began)
+    began = stage.now = float(round(time.time()))
+    with watching(runtime) as seen:
         seen.snapshot()
-        told = after(0, seen)
-        assert (told.running, told.waiting) == (True, ""), "room may just be about to be made"
-        told = after(SCHEDULING_PATIENCE, seen)
-        assert (told.running, told.began, told.waiting, told.code) == (True, 0.0, NO_ROOM, "no_capacity")
-        told = after(stage.patience - SCHEDULING_PATIENCE - 1, seen)
-        assert (told.failure, told.waiting) == ("", NO_ROOM)
-        told = after(1, seen)
-        assert (told.running, told.failure, told.waiting, told.code) == (False, NO_ROOM, NO_ROOM, "no_capacity")
+        api.put("pods", stage.pod(stage.unschedulable()))
+        stage.now += SCHEDULING_PATIENCE
+        assert seen.until(lambda each: bool(each.waiting)).running
+        assert seen.until(lambda each: bool(each.failure)).code == "no_capacity"
         api.put("pods", stage.pod(READY))
-        ready = seen.until(lambda each: each.ready)
-    assert (ready.failure, ready.waiting, ready.code) == ("", "", "")
+        assert seen.until(lambda each: each.ready).failure == ""
+
+
+def test_a_watcher_that_was_held_up_holds_nothing_against_a_start(stage: Stage) -> None:
+    """What went on meanwhile is still to be heard when it looks again; nor does a clock that jumps make time pass."""
+    stage.shows(stage.unschedulable())
+    stage.look()
+    stage.now += 10 * stage.patience
+    assert A in stage.watch._now_due()
+    assert stage.look().failure == ""
+    stage.tells("TriggeredScaleUp")
+    assert stage.after(stage.patience - 1).failure == ""
+    assert stage.after(1).failure == NO_ROOM
 
 
 def test_room_that_comes_takes_the_reason_away(stage: Stage) -> None:
