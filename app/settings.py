@@ -131,6 +131,9 @@ class Settings:
     gateway_workers: int = setting(
         1, "processes", "one carries 200 streams with a fifth of a core; of more, each has figures of its own"
     )
+    gateway_grace: int = setting(
+        3, "s", "in which streams may end by themselves when it is told to; below the 4 s scripts/respawn gives it"
+    )
     gateway_threads: int = setting(256, "threads", "of each gateway process; a stream of the model holds one")
     llm_max_body_bytes: int = setting(
         8_388_608, "bytes", "a prompt with its conversation; a million tokens are 4 MB of text"
@@ -208,7 +211,9 @@ class Settings:
     sweep_interval: float = setting(1.0, "s", "idle, expiry and stale sweeps; one range read each")
     reconcile_interval: float = setting(60.0, "s", "between looks for workspaces without a record")
     retention_interval: float = setting(3_600.0, "s", "between looks for old backups and tombstones")
-    short_task_limit: float = setting(60.0, "s", "provision, wake, sleep and sweeps are killed after this")
+    short_task_limit: float = setting(
+        80.0, "s", "provision, wake, sleep and sweeps are killed after this; a sleep in which all hangs takes 66 s"
+    )
     long_task_limit: float = setting(3_600.0, "s", "backup, restore and teardown are killed after this")
     visibility_timeout: float = setting(
         7_200.0, "s", "above every task limit, else Redis hands a running task out again"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,7 +67,7 @@ class Choices:
             runtime_class=settings.runtime_class,
             node_selector=node_selector,
             tolerations=tolerations,
-            stop_grace=max(1, round(settings.stop_grace)),
+            stop_grace=_pod_grace(settings),
             backup_url=settings.backups_location(),
             backup_pvc=settings.backup_pvc,
             archive_service_account=settings.archive_service_account,
@@ -87,6 +88,11 @@ class Choices:
         return url.path if url.scheme in ("", "file") else ""
 
 
+def _pod_grace(settings: Settings) -> int:
+    """Whole seconds, as a pod has them; never less than the setting says."""
+    return max(1, math.ceil(settings.stop_grace))
+
+
 def _agent_environment(settings: Settings) -> Mapping[str, str]:
     """What every agent is told, by the names it reads."""
     limits = (
@@ -101,6 +107,7 @@ def _agent_environment(settings: Settings) -> Mapping[str, str]:
         "AGENT_HOST": "0.0.0.0",
         "USER_POD_PORT": str(settings.user_pod_port),
         "GATEWAY_URL": settings.gateway_location(),
+        "AGENT_STOP_GRACE": str(_pod_grace(settings)),
         **{name.upper(): str(getattr(settings, name)) for name in limits},
     }
 

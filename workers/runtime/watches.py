@@ -33,6 +33,9 @@ WATCH_SECONDS = 240
 FIRST_LIST = 60.0
 """s for the first lists; 10,000 Deployments take about 1."""
 
+END_LIMIT = 1.0
+"""s a feed that was asked to end is waited for; one that hangs in a request is left to end with that."""
+
 LOOKS = 3
 """How often a kubelet is asked to look at one pod again."""
 
@@ -177,7 +180,7 @@ class ClusterWatch:
             for feed in self._feeds:
                 feed.ask_to_end()
             for feed in self._feeds:
-                feed.join(1.0)
+                feed.join(END_LIMIT)
 
     def _first_lists(self, stop: Event) -> bool:
         """Whether all kinds were listed; False when told to end before."""
