@@ -180,6 +180,9 @@ class Settings:
         "{}", "JSON", "annotations by which the controller asks the door who gets in; its component sets them"
     )
     ingress_tls_secret: str = setting("", "name", "a certificate for *.<domain>; empty leaves TLS to the controller")
+    priority_class: str = setting(
+        "", "name", "of the workspaces' pods: a PriorityClass below the manager's own; empty for the cluster's default"
+    )
     runtime_class: str = setting("", "name", "of the workspaces' pods: gvisor, kata")
     node_selector: str = setting("{}", "JSON", "labels a node must have to run workspaces")
     tolerations: str = setting("[]", "JSON", "taints a workspace puts up with")

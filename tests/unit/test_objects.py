@@ -252,6 +252,7 @@ def test_where_pods_may_run() -> None:
             tolerations='[{"key": "dedicated", "operator": "Exists"}]',
             spot_label="cloud.google.com/gke-spot",
             runtime_class="gvisor",
+            priority_class="behind",
         )
     )
     spec = objects.pod_template(ADA, chosen)["spec"]
@@ -262,6 +263,7 @@ def test_where_pods_may_run() -> None:
         {"key": "cloud.google.com/gke-spot", "operator": "Equal", "value": "true", "effect": "NoSchedule"},
     ]
     assert spec["runtimeClassName"] == "gvisor"
+    assert spec["priorityClassName"] == "behind"
 
 
 def test_the_secret_and_the_service() -> None:

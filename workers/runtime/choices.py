@@ -31,6 +31,7 @@ class Choices:
     agent_port: int
     ingress_annotations: Mapping[str, str]
     tls_secret: str
+    priority_class: str
     runtime_class: str
     node_selector: Mapping[str, str]
     tolerations: Sequence[Object]
@@ -64,6 +65,7 @@ class Choices:
             ingress_annotations=_json(settings.ingress_annotations, "INGRESS_ANNOTATIONS", dict)
             | _json(settings.ingress_door, "INGRESS_DOOR", dict),
             tls_secret=settings.ingress_tls_secret,
+            priority_class=settings.priority_class,
             runtime_class=settings.runtime_class,
             node_selector=node_selector,
             tolerations=tolerations,

@@ -55,6 +55,8 @@ def pod_spec(containers: list[Object], volumes: list[Object], choices: Choices, 
     }
     if choices.node_selector:
         spec["nodeSelector"] = dict(choices.node_selector)
+    if choices.priority_class:
+        spec["priorityClassName"] = choices.priority_class
     if choices.runtime_class:
         spec["runtimeClassName"] = choices.runtime_class
     return spec
