@@ -166,6 +166,12 @@ class Settings:
         "JSON",
         "CPU request and limit, memory request and limit; an editor with one page open counts 478 MB",
     )
+    ephemeral_storage: str = setting(
+        '["128Mi", "1Gi"]',
+        "JSON",
+        "request and limit of the node's disk of each container in a workspace's pod, /tmp and what it prints; a pod "
+        "that takes more is ended and comes up again",
+    )
     volume_size: str = setting("5Gi", "quantity", "of a workspace's volume")
     storage_class: str = setting("", "name", "of the workspaces' volumes; by default the cluster's own default")
     ingress_class: str = setting("traefik", "name", "of the ingress controller; empty for the cluster's default")

@@ -1,4 +1,4 @@
-"""The manager comes first on a crowded node, and asks for what it needs; a small one has room for workspaces besides."""
+"""The manager comes first on a crowded node and asks for what it needs; a small one has room for workspaces besides."""
 
 from __future__ import annotations
 

@@ -301,9 +301,10 @@ def test_every_size_of_a_workspace_fits_the_limits(overlay):
 
     for container in pod["containers"]:
         assert container["resources"]["limits"] == limits["max"]
-    assert limits["max"] == {"cpu": sizes["large"][1], "memory": sizes["large"][3]}
-    assert limits["default"] == {"cpu": sizes["standard"][1], "memory": sizes["standard"][3]}
-    assert limits["defaultRequest"] == {"cpu": sizes["standard"][0], "memory": sizes["standard"][2]}
+    request, limit = ({"ephemeral-storage": each} for each in choices.disk)
+    assert limits["max"] == {"cpu": sizes["large"][1], "memory": sizes["large"][3], **limit}
+    assert limits["default"] == {"cpu": sizes["standard"][1], "memory": sizes["standard"][3], **limit}
+    assert limits["defaultRequest"] == {"cpu": sizes["standard"][0], "memory": sizes["standard"][2], **request}
     assert {"requests.cpu", "requests.memory", "persistentvolumeclaims", "requests.storage"} <= set(
         quota["spec"]["hard"]
     )

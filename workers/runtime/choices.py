@@ -17,12 +17,14 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """What the settings say about the objects, read once. `sizes` are container resources by size, `agent` is the
-    environment of every agent, None where there are none for want of a SECRET_KEY."""
+    """What the settings say about the objects, read once. `sizes` are container resources by size, `disk` is the
+    request and the limit of the node's disk that each container has besides, `agent` is the environment of every agent,
+    None where there are none for want of a SECRET_KEY."""
 
     domain: str
     image: str
     sizes: Mapping[str, Object]
+    disk: tuple[str, str]
     volume_size: str
     storage_class: str
     ingress_class: str
@@ -55,6 +57,7 @@ class Choices:
             domain=settings.workspace_domain,
             image=settings.workspace_image,
             sizes=_sizes(settings.workspace_sizes),
+            disk=_disk(settings.ephemeral_storage),
             volume_size=settings.volume_size,
             storage_class=settings.storage_class,
             ingress_class=settings.ingress_class,
@@ -76,6 +79,13 @@ class Choices:
             archive_deadline=max(1, round(settings.long_task_limit * 0.9)),
             restore_limits=(settings.restore_max_bytes, settings.restore_max_entries),
         )
+
+    def with_disk(self, resources: Mapping[str, Mapping[str, str]]) -> Object:
+        """The resources of a container, with those of the node's disk."""
+        return {
+            kind: {**resources[kind], "ephemeral-storage": amount}
+            for kind, amount in zip(("requests", "limits"), self.disk, strict=True)
+        }
 
     def agent_at(self, address: str) -> str:
         """Where the agent of a pod at this IP address is found, "" where pods have none."""
@@ -125,6 +135,13 @@ def _sizes(text: str) -> Mapping[str, Object]:
         size: {"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": most_cpu, "memory": most_memory}}
         for size, (cpu, most_cpu, memory, most_memory) in sizes.items()
     }
+
+
+def _disk(text: str) -> tuple[str, str]:
+    amounts = _json(text, "EPHEMERAL_STORAGE", list)
+    if len(amounts) != 2 or not all(isinstance(each, str) for each in amounts):
+        raise SettingsError("EPHEMERAL_STORAGE must give two quantities: request and limit.")
+    return amounts[0], amounts[1]
 
 
 def _json(text: str, name: str, kind: type) -> Any:
