@@ -147,6 +147,10 @@ class Settings:
     gateway_connections_per_peer: int = setting(
         64, "connections", "of one workspace's address to a gateway process; 0 for no bound"
     )
+    gateway_grace: int = setting(
+        3, "s", "in which streams may end by themselves when it is told to; below the 4 s scripts/respawn gives it"
+    )
+    gateway_threads: int = setting(256, "threads", "of each gateway process; a stream of the model holds one")
     llm_max_body_bytes: int = setting(
         8_388_608, "bytes", "a prompt with its conversation; a million tokens are 4 MB of text"
     )
@@ -178,6 +182,12 @@ class Settings:
         "JSON",
         "CPU request and limit, memory request and limit; an editor with one page open counts 478 MB",
     )
+    ephemeral_storage: str = setting(
+        '["128Mi", "1Gi"]',
+        "JSON",
+        "request and limit of the node's disk of each container in a workspace's pod, /tmp and what it prints; a pod "
+        "that takes more is ended and comes up again",
+    )
     volume_size: str = setting("5Gi", "quantity", "of a workspace's volume")
     storage_class: str = setting("", "name", "of the workspaces' volumes; by default the cluster's own default")
     ingress_class: str = setting("traefik", "name", "of the ingress controller; empty for the cluster's default")
@@ -192,6 +202,9 @@ class Settings:
         "{}", "JSON", "annotations by which the controller asks the door who gets in; its component sets them"
     )
     ingress_tls_secret: str = setting("", "name", "a certificate for *.<domain>; empty leaves TLS to the controller")
+    priority_class: str = setting(
+        "", "name", "of the workspaces' pods: a PriorityClass below the manager's own; empty for the cluster's default"
+    )
     runtime_class: str = setting("", "name", "of the workspaces' pods: gvisor, kata")
     node_selector: str = setting("{}", "JSON", "labels a node must have to run workspaces")
     tolerations: str = setting("[]", "JSON", "taints a workspace puts up with")
@@ -223,7 +236,9 @@ class Settings:
     sweep_interval: float = setting(1.0, "s", "idle, expiry and stale sweeps; one range read each")
     reconcile_interval: float = setting(60.0, "s", "between looks for workspaces without a record")
     retention_interval: float = setting(3_600.0, "s", "between looks for old backups and tombstones")
-    short_task_limit: float = setting(60.0, "s", "provision, wake, sleep and sweeps are killed after this")
+    short_task_limit: float = setting(
+        80.0, "s", "provision, wake, sleep and sweeps are killed after this; a sleep in which all hangs takes 66 s"
+    )
     long_task_limit: float = setting(3_600.0, "s", "backup, restore and teardown are killed after this")
     visibility_timeout: float = setting(
         7_200.0, "s", "above every task limit, else Redis hands a running task out again"

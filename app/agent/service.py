@@ -28,12 +28,9 @@ from app.agent.turns import Limits, Turns
 
 log = logging.getLogger(__name__)
 
-STEP_SECONDS = 9.0
-"""For the step a turn is at when the process is to end: its command and what that started are killed meanwhile."""
-
-REPORT_SECONDS = 2.0
-CHECKPOINT_SECONDS = 5.0
-"""All three together stay below the 30 s Kubernetes gives a pod, and are only used up if something hangs."""
+STEP_SHARE, REPORT_SHARE, CHECKPOINT_SHARE = 0.4, 0.1, 0.3
+"""Of the time from SIGTERM to SIGKILL: for the step a turn is at, whose command is killed meanwhile, for the last
+reports, and for the checkpoint. The rest is for the disk. A share is used up only when something hangs."""
 
 WARM_DELAY = 2.0
 """Before the model's client is loaded, unless a prompt needs it sooner: until then a workspace that wakes up has better
@@ -165,14 +162,15 @@ class Agent:
             log.warning("The documents can't be written (%s); the journal has it all", type(e).__name__)
 
     def stop(self) -> None:
-        """Let the running turn rest, tell the manager what there is to tell, and leave everything on disk."""
-        began = time.monotonic()
+        """Let the running turn rest, tell the manager what there is to tell, and leave everything on disk, within
+        `stop_grace`."""
+        began, grace = time.monotonic(), self.settings.stop_grace
         self._stopping.set()
         self.turns.stop()
-        self._threads[0].join(STEP_SECONDS)
+        self._threads[0].join(STEP_SHARE * grace)
         if self.settings.gateway_url and self.state.loaded:
-            self._reports.stop(REPORT_SECONDS)
-            self._keeper.save(CHECKPOINT_SECONDS)
+            self._reports.stop(REPORT_SHARE * grace)
+            self._keeper.save(CHECKPOINT_SHARE * grace)
         self.bus.close()
         if self.state.loaded:
             self._fold()

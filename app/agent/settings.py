@@ -51,6 +51,8 @@ class AgentSettings(NamedTuple):
     message_max_bytes: int = 100_000
     queue_limit: int = 100
     """Prompts accepted and not begun."""
+    stop_grace: float = 10.0
+    """Seconds from the SIGTERM that ends this process to the SIGKILL."""
 
     @property
     def state_folder(self) -> Path:
@@ -113,6 +115,7 @@ def settings_from(environment: Mapping[str, str]) -> AgentSettings:
         checkpoint_interval=number("CHECKPOINT_INTERVAL", defaults["checkpoint_interval"]),
         message_max_bytes=int(number("MESSAGE_MAX_BYTES", defaults["message_max_bytes"])),
         queue_limit=int(number("AGENT_QUEUE_LIMIT", defaults["queue_limit"])),
+        stop_grace=number("AGENT_STOP_GRACE", defaults["stop_grace"]),
     )
 
 

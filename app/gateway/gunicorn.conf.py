@@ -18,8 +18,7 @@ worker_connections = _settings.gateway_connections
 keepalive = 75
 # Of a worker's heartbeat, not of a request: one that waits for a model doesn't stop it.
 timeout = 30
-# Streams may end by themselves; whoever runs the process decides how long (scripts/respawn: 4 s).
-graceful_timeout = 300
+graceful_timeout = _settings.gateway_grace
 # The app logs requests itself, with their ids; paths only, never bodies.
 accesslog = None
 logconfig_dict = logging_config(_settings.log_level)

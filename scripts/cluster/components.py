@@ -292,6 +292,11 @@ def cni_name(layout: Layout) -> str:
     return f"cluster-{layout.name}"
 
 
+POD_PIDS = 2048
+"""Processes and threads of one pod: an editor with its extensions has 200, a build some hundred more; the kernel has
+32,768 for all."""
+
+
 def kubelet_config(layout: Layout) -> dict[str, object]:
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -320,6 +325,7 @@ def kubelet_config(layout: Layout) -> dict[str, object]:
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
         "maxPods": 250,
+        "podPidsLimit": POD_PIDS,
         # Lowering it needs CAP_SYS_RESOURCE.
         "oomScoreAdj": 0,
         # kube-proxy's nftables need none of its iptables chains.

@@ -23,6 +23,7 @@ from app.settings import Settings, SettingsError
 from scripts.lib import leftovers, redis_server
 from scripts.lib.data_dir import StartError, chosen_port, only_run, remembered_port, remembered_secret
 from scripts.lib.redis_server import RedisServer
+from workers.runtime.processes import KILL_LIMIT
 from workers.runtime.routes import web_url
 
 READY_DEADLINE = 60.0
@@ -31,8 +32,8 @@ READY_DEADLINE = 60.0
 PROCESSES_GRACE = 7.0
 """Seconds for the Procfile's processes: honcho kills its own after 5."""
 
-WORKSPACES_GRACE = 12.0
-"""Seconds for all workspaces together; each one is killed after STOP_GRACE (10 s)."""
+WORKSPACES_SLACK = 5.0
+"""Seconds for the workspaces beyond the longest one of them may take to end; eight are ended at a time."""
 
 STEADY = 30.0
 """Seconds the processes must have lived for the count of restarts to begin anew."""
@@ -188,10 +189,16 @@ class Service:
 
     def stop_workspaces(self) -> None:
         command = [sys.executable, "-m", "workers.runtime.local", "stop-all"]
+        limit = workspaces_limit(Settings.from_env())
         try:
-            subprocess.run(command, env=self.environment, timeout=WORKSPACES_GRACE, check=True, start_new_session=True)
+            subprocess.run(command, env=self.environment, timeout=limit, check=True, start_new_session=True)
         except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
             print(f"Workspaces did not all stop by themselves and are killed ({error}).", file=sys.stderr)
+
+
+def workspaces_limit(settings: Settings) -> float:
+    """Seconds after which the workspaces that are still there are killed."""
+    return settings.stop_grace + KILL_LIMIT + WORKSPACES_SLACK
 
 
 def is_ready(url: str) -> bool:

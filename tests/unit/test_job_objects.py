@@ -7,6 +7,7 @@ from dataclasses import replace
 from tests.unit.test_objects import (
     ADA,
     CHOICES,
+    DISK,
     IDENTITY_TEXT,
     LABELS,
     POD_SECURITY,
@@ -56,8 +57,8 @@ def test_the_backup_job() -> None:
                                 *("--identity", IDENTITY_TEXT, "--at", "12.500"),
                             ],
                             "resources": {
-                                "requests": {"cpu": "250m", "memory": "256Mi"},
-                                "limits": {"cpu": "2", "memory": "1Gi"},
+                                "requests": {"cpu": "250m", "memory": "256Mi", **DISK[0]},
+                                "limits": {"cpu": "2", "memory": "1Gi", **DISK[1]},
                             },
                             "securityContext": RESTRICTED,
                             "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -118,8 +119,8 @@ def test_the_reader_job() -> None:
                             ],
                             "ports": [{"name": "http", "containerPort": 8081, "protocol": "TCP"}],
                             "resources": {
-                                "requests": {"cpu": "50m", "memory": "64Mi"},
-                                "limits": {"cpu": "1", "memory": "256Mi"},
+                                "requests": {"cpu": "50m", "memory": "64Mi", **DISK[0]},
+                                "limits": {"cpu": "1", "memory": "256Mi", **DISK[1]},
                             },
                             "securityContext": RESTRICTED,
                             "terminationMessagePolicy": "FallbackToLogsOnError",

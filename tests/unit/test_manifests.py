@@ -241,19 +241,6 @@ def test_there_are_two_of_what_users_wait_for(overlay):
     assert all("podAntiAffinity" in pods(overlay)[name].spec["affinity"] for name in ("web", "gateway"))
 
 
-def test_a_worker_may_finish_what_it_began(overlay):
-    """The grace of a pod is longer than the limit of a short task; the gateway's lets its streams end."""
-    for name in ("worker", "courier"):
-        assert pods(overlay)[name].spec["terminationGracePeriodSeconds"] > Settings().short_task_limit
-    graceful = re.search(
-        r"^graceful_timeout = (\d+)$", (ROOT / "app/gateway/gunicorn.conf.py").read_text(), re.MULTILINE
-    )
-    gateway = pods(overlay)["gateway"].spec
-    before = gateway["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert graceful is not None
-    assert gateway["terminationGracePeriodSeconds"] > int(graceful[1]) + before
-
-
 def test_each_process_gets_the_secrets_it_needs_and_no_other(overlay):
     """The model's key goes to the gateway alone, the API's keys to web; what makes the workspaces' tokens to those that
     speak with workspaces."""
@@ -314,9 +301,10 @@ def test_every_size_of_a_workspace_fits_the_limits(overlay):
 
     for container in pod["containers"]:
         assert container["resources"]["limits"] == limits["max"]
-    assert limits["max"] == {"cpu": sizes["large"][1], "memory": sizes["large"][3]}
-    assert limits["default"] == {"cpu": sizes["standard"][1], "memory": sizes["standard"][3]}
-    assert limits["defaultRequest"] == {"cpu": sizes["standard"][0], "memory": sizes["standard"][2]}
+    request, limit = ({"ephemeral-storage": each} for each in choices.disk)
+    assert limits["max"] == {"cpu": sizes["large"][1], "memory": sizes["large"][3], **limit}
+    assert limits["default"] == {"cpu": sizes["standard"][1], "memory": sizes["standard"][3], **limit}
+    assert limits["defaultRequest"] == {"cpu": sizes["standard"][0], "memory": sizes["standard"][2], **request}
     assert {"requests.cpu", "requests.memory", "persistentvolumeclaims", "requests.storage"} <= set(
         quota["spec"]["hard"]
     )

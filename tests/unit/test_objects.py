@@ -55,6 +55,9 @@ TOLERATIONS = [
     {"key": "node.kubernetes.io/not-ready", **LOST},
     {"key": "node.kubernetes.io/unreachable", **LOST},
 ]
+DISK = ({"ephemeral-storage": "128Mi"}, {"ephemeral-storage": "1Gi"})
+"""Each container's request and limit."""
+
 VOLUMES = [
     {"name": "files", "persistentVolumeClaim": {"claimName": "user-abcd1234"}},
     {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}},
@@ -126,8 +129,8 @@ def test_the_deployment() -> None:
                         "failureThreshold": 3,
                     },
                     "resources": {
-                        "requests": {"cpu": "250m", "memory": "256Mi"},
-                        "limits": {"cpu": "1", "memory": "1Gi"},
+                        "requests": {"cpu": "250m", "memory": "256Mi", **DISK[0]},
+                        "limits": {"cpu": "1", "memory": "1Gi", **DISK[1]},
                     },
                     "securityContext": RESTRICTED,
                     "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -179,6 +182,7 @@ def test_a_pod_has_an_agent_where_there_is_a_key_for_its_token() -> None:
             {"name": "AGENT_HOST", "value": "0.0.0.0"},
             {"name": "USER_POD_PORT", "value": "1111"},
             {"name": "GATEWAY_URL", "value": "http://gateway.system:8001"},
+            {"name": "AGENT_STOP_GRACE", "value": "10"},
             {"name": "AGENT_TURN_TIMEOUT", "value": "900.0"},
             {"name": "AGENT_MAX_STEPS", "value": "50"},
             {"name": "AGENT_MAX_TOKENS", "value": "1000000"},
@@ -188,7 +192,10 @@ def test_a_pod_has_an_agent_where_there_is_a_key_for_its_token() -> None:
             {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         ],
-        "resources": {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
+        "resources": {
+            "requests": {"cpu": "20m", "memory": "64Mi", **DISK[0]},
+            "limits": {"cpu": "1", "memory": "1Gi", **DISK[1]},
+        },
         "securityContext": RESTRICTED,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
@@ -232,7 +239,8 @@ def test_an_agent_is_at_its_pods_address(address: str, url: str) -> None:
 )
 def test_the_sizes(size: str, resources: dict[str, Any]) -> None:
     """What a size means, unless the settings say otherwise."""
-    assert _container(replace(ADA, size=size))["resources"] == resources
+    kinds = {kind: {**resources[kind], **disk} for kind, disk in zip(("requests", "limits"), DISK, strict=True)}
+    assert _container(replace(ADA, size=size))["resources"] == kinds
 
 
 def test_a_change_of_the_template_shows_and_nothing_else_does() -> None:
@@ -251,6 +259,7 @@ def test_where_pods_may_run() -> None:
             tolerations='[{"key": "dedicated", "operator": "Exists"}]',
             spot_label="cloud.google.com/gke-spot",
             runtime_class="gvisor",
+            priority_class="behind",
         )
     )
     spec = objects.pod_template(ADA, chosen)["spec"]
@@ -261,6 +270,7 @@ def test_where_pods_may_run() -> None:
         {"key": "cloud.google.com/gke-spot", "operator": "Equal", "value": "true", "effect": "NoSchedule"},
     ]
     assert spec["runtimeClassName"] == "gvisor"
+    assert spec["priorityClassName"] == "behind"
 
 
 def test_the_secret_and_the_service() -> None:

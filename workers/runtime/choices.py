@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +17,14 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """What the settings say about the objects, read once. `sizes` are container resources by size, `agent` is the
-    environment of every agent, None where there are none for want of a SECRET_KEY."""
+    """What the settings say about the objects, read once. `sizes` are container resources by size, `disk` is the
+    request and the limit of the node's disk that each container has besides, `agent` is the environment of every agent,
+    None where there are none for want of a SECRET_KEY."""
 
     domain: str
     image: str
     sizes: Mapping[str, Object]
+    disk: tuple[str, str]
     volume_size: str
     storage_class: str
     ingress_class: str
@@ -30,6 +33,7 @@ class Choices:
     agent_port: int
     ingress_annotations: Mapping[str, str]
     tls_secret: str
+    priority_class: str
     runtime_class: str
     node_selector: Mapping[str, str]
     tolerations: Sequence[Object]
@@ -53,6 +57,7 @@ class Choices:
             domain=settings.workspace_domain,
             image=settings.workspace_image,
             sizes=_sizes(settings.workspace_sizes),
+            disk=_disk(settings.ephemeral_storage),
             volume_size=settings.volume_size,
             storage_class=settings.storage_class,
             ingress_class=settings.ingress_class,
@@ -63,16 +68,24 @@ class Choices:
             ingress_annotations=_json(settings.ingress_annotations, "INGRESS_ANNOTATIONS", dict)
             | _json(settings.ingress_door, "INGRESS_DOOR", dict),
             tls_secret=settings.ingress_tls_secret,
+            priority_class=settings.priority_class,
             runtime_class=settings.runtime_class,
             node_selector=node_selector,
             tolerations=tolerations,
-            stop_grace=max(1, round(settings.stop_grace)),
+            stop_grace=_pod_grace(settings),
             backup_url=settings.backups_location(),
             backup_pvc=settings.backup_pvc,
             archive_service_account=settings.archive_service_account,
             archive_deadline=max(1, round(settings.long_task_limit * 0.9)),
             restore_limits=(settings.restore_max_bytes, settings.restore_max_entries),
         )
+
+    def with_disk(self, resources: Mapping[str, Mapping[str, str]]) -> Object:
+        """The resources of a container, with those of the node's disk."""
+        return {
+            kind: {**resources[kind], "ephemeral-storage": amount}
+            for kind, amount in zip(("requests", "limits"), self.disk, strict=True)
+        }
 
     def agent_at(self, address: str) -> str:
         """Where the agent of a pod at this IP address is found, "" where pods have none."""
@@ -85,6 +98,11 @@ class Choices:
         """Where backups are kept when that is a folder, "" when it is an object store."""
         url = urlsplit(self.backup_url)
         return url.path if url.scheme in ("", "file") else ""
+
+
+def _pod_grace(settings: Settings) -> int:
+    """Whole seconds, as a pod has them; never less than the setting says."""
+    return max(1, math.ceil(settings.stop_grace))
 
 
 def _agent_environment(settings: Settings) -> Mapping[str, str]:
@@ -101,6 +119,7 @@ def _agent_environment(settings: Settings) -> Mapping[str, str]:
         "AGENT_HOST": "0.0.0.0",
         "USER_POD_PORT": str(settings.user_pod_port),
         "GATEWAY_URL": settings.gateway_location(),
+        "AGENT_STOP_GRACE": str(_pod_grace(settings)),
         **{name.upper(): str(getattr(settings, name)) for name in limits},
     }
 
@@ -116,6 +135,13 @@ def _sizes(text: str) -> Mapping[str, Object]:
         size: {"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": most_cpu, "memory": most_memory}}
         for size, (cpu, most_cpu, memory, most_memory) in sizes.items()
     }
+
+
+def _disk(text: str) -> tuple[str, str]:
+    amounts = _json(text, "EPHEMERAL_STORAGE", list)
+    if len(amounts) != 2 or not all(isinstance(each, str) for each in amounts):
+        raise SettingsError("EPHEMERAL_STORAGE must give two quantities: request and limit.")
+    return amounts[0], amounts[1]
 
 
 def _json(text: str, name: str, kind: type) -> Any:

@@ -63,7 +63,7 @@ def archive_job(
         {"name": "tmp", "mountPath": "/tmp"},
     ]
     container = {"name": "archive", "args": arguments, "resources": ARCHIVE_RESOURCES, "volumeMounts": mounts}
-    spec = _pod_spec(container, pods.volumes(uuid), choices, may_write=action == "backup", grace=ARCHIVE_GRACE)
+    spec = _pod_spec(container, pods.volumes(uuid, choices), choices, may_write=action == "backup", grace=ARCHIVE_GRACE)
     if node:
         here = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
         spec["affinity"] = {

@@ -85,6 +85,7 @@ class Launcher:
             "AGENT_MAX_STEPS": str(chosen.agent_max_steps),
             "AGENT_MAX_TOKENS": str(chosen.agent_max_tokens),
             "AGENT_COMMAND_TIMEOUT": str(chosen.agent_command_timeout),
+            "AGENT_STOP_GRACE": str(chosen.stop_grace),
             "CHECKPOINT_INTERVAL": str(chosen.checkpoint_interval),
             "MESSAGE_MAX_BYTES": str(chosen.message_max_bytes),
             "PYTHONUNBUFFERED": "1",

@@ -99,7 +99,7 @@ def pod_template(identity: Identity, choices: Choices) -> Object:
     """What runs the session's agent, where there is one, and its editor."""
     uuid = identity.uuid
     containers = [editor(identity, choices)]
-    volumes = pods.volumes(uuid)
+    volumes = pods.volumes(uuid, choices)
     if choices.agent is not None:
         containers.append(agent(identity, choices, choices.agent))
         # Readable by its group too, which fsGroup makes it: uid 1000 is not its owner.

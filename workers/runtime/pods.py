@@ -23,15 +23,14 @@ them, so that a restore can swap `app` for another folder by a rename."""
 FILES = MOUNT + "/app"
 HOME = MOUNT + "/home"
 
-TMP_LIMIT = "1Gi"
-"""Of /tmp, which is the node's disk."""
-
 NODE_LOST_PATIENCE = 60
 """s a pod stays on a node that does not answer; Kubernetes' own default is 300, longer than anyone waits."""
 
 
 def pod_spec(containers: list[Object], volumes: list[Object], choices: Choices, grace: int) -> Object:
+    """The pod of these containers, each of which is given its part of the node's disk."""
     lost = {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": NODE_LOST_PATIENCE}
+    containers = [{**each, "resources": choices.with_disk(each["resources"])} for each in containers]
     spec: Object = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -55,15 +54,17 @@ def pod_spec(containers: list[Object], volumes: list[Object], choices: Choices, 
     }
     if choices.node_selector:
         spec["nodeSelector"] = dict(choices.node_selector)
+    if choices.priority_class:
+        spec["priorityClassName"] = choices.priority_class
     if choices.runtime_class:
         spec["runtimeClassName"] = choices.runtime_class
     return spec
 
 
-def volumes(uuid: str) -> list[Object]:
+def volumes(uuid: str, choices: Choices) -> list[Object]:
     return [
         {"name": "files", "persistentVolumeClaim": {"claimName": names.workspace(uuid)}},
-        {"name": "tmp", "emptyDir": {"sizeLimit": TMP_LIMIT}},
+        {"name": "tmp", "emptyDir": {"sizeLimit": choices.disk[1]}},
     ]
 
 

@@ -36,6 +36,8 @@ FIRST_LIST = 60.0
 LONGEST_STEP = 1.0
 """s between two looks that count towards `PROGRESS_TIMEOUT`: a watcher that was held up, or whose clock jumped, has
 yet to hear what went on in the rest."""
+END_LIMIT = 1.0
+"""s a feed that was asked to end is waited for; one that hangs in a request is left to end with that."""
 
 LOOKS = 3
 """How often a kubelet is asked to look at one pod again."""
@@ -192,7 +194,7 @@ class ClusterWatch:
             for feed in self._feeds:
                 feed.ask_to_end()
             for feed in self._feeds:
-                feed.join(1.0)
+                feed.join(END_LIMIT)
 
     def _first_lists(self, stop: Event) -> bool:
         """Whether all kinds were listed; False when told to end before."""
