@@ -32,6 +32,7 @@ from app.sessions.errors import (
     SessionError,
     SessionNotFound,
     StateUnavailable,
+    StoreFull,
     Superseded,
 )
 
@@ -54,6 +55,7 @@ CORE_ERRORS: Mapping[type[SessionError], int] = {
     QuotaExceeded: 409,
     BackupInUse: 409,
     Superseded: 409,
+    StoreFull: 507,
     StateUnavailable: 503,
     RetryableError: 503,
     SessionError: 500,
@@ -129,7 +131,7 @@ def to_problem(error: Exception) -> Problem:
         return error
     if isinstance(error, SessionError):
         status = next(CORE_ERRORS[kind] for kind in type(error).__mro__ if kind in CORE_ERRORS)
-        headers = {"Retry-After": RETRY_AFTER} if status in (429, 503) else {}
+        headers = {"Retry-After": RETRY_AFTER} if status in (429, 503, 507) else {}
         return Problem(status, error.code, str(error), headers=headers)
     if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
         return _http_problem(error, error.code)

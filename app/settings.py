@@ -39,6 +39,16 @@ class Settings:
     )
     backup_url: str = setting("", "URL", "where backups go, any fsspec URL; by default `backups` in the data folder")
     port: int = setting(8000, "TCP port", "the API")
+    redis_max_bytes: int = setting(
+        536_870_912,
+        "bytes",
+        "of the Redis that `scripts/run` starts: 20,000 sessions and the budgets of 20 users; 0 no limit",
+    )
+    redis_reserve: float = setting(
+        0.1,
+        "share",
+        "of Redis' maxmemory that no new session or prompt gets, so that sleeps and deletions work when it is full",
+    )
     bind: str = setting("127.0.0.1", "address", "loopback, so that nothing is reachable before someone decides it")
 
     # Who may call
@@ -102,6 +112,11 @@ class Settings:
     )
     wait_max: float = setting(60.0, "s", "the most a caller may ask for with Prefer: wait")
     idempotency_ttl: float = setting(86_400.0, "s", "the same Idempotency-Key replays its answer this long")
+    idempotency_kept: int = setting(
+        500,
+        "answers",
+        "of one session, or of an API key's creations, each 2 KB at most; older ones are forgotten early",
+    )
 
     # The agent and its prompts
     secret_key: str = setting(
@@ -112,6 +127,15 @@ class Settings:
     )
     message_max_bytes: int = setting(100_000, "bytes", "a longer prompt is 413; a file belongs into the workspace")
     inbox_limit: int = setting(100, "prompts", "waiting for one session; one more is 429")
+    session_prompt_bytes: int = setting(
+        4_194_304, "bytes", "of Redis for the prompts and kept answers of a session: 40 of the longest; one more is 429"
+    )
+    user_prompt_bytes: int = setting(
+        16_777_216, "bytes", "the same of all sessions of a user: a sixtieth of a Redis of 1 GiB; one more is 429"
+    )
+    session_event_bytes: int = setting(
+        1_048_576, "bytes", "of Redis for the events of a session, the oldest go: 1,000 of a kilobyte"
+    )
     message_kept: float = setting(600.0, "s", "the state of an answered prompt; the conversation is in the history")
     user_pod_port: int = setting(1111, "TCP port", "the agent, in a workspace's pod")
     agent_timeout: float = setting(10.0, "s", "any request to an agent; none of them waits for a model")
@@ -334,6 +358,12 @@ class Settings:
             raise SettingsError("CORS_ORIGINS: an origin looks like https://app.example.com, without a path.")
         if self.llm_base_url and urlsplit(self.llm_base_url).scheme not in ("http", "https"):
             raise SettingsError("LLM_BASE_URL must begin with http:// or https://.")
+        if self.redis_reserve >= 1:
+            raise SettingsError("REDIS_RESERVE must be below 1: it is a share of Redis' memory.")
+        if self.session_prompt_bytes < self.message_max_bytes + 65_536:
+            raise SettingsError(
+                "SESSION_PROMPT_BYTES must be 65536 above MESSAGE_MAX_BYTES: one prompt and one answer must fit in."
+            )
         negative = [
             spec.name.upper()
             for spec in dataclasses.fields(self)

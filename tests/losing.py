@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from threading import Lock, Thread
 from urllib.parse import urlsplit, urlunsplit
 
-from app.sessions.store import script
+from app.sessions.scripts import script
 
 CHUNK = 65_536
 TIMEOUT = 10.0
@@ -83,10 +83,9 @@ class LosingProxy:
         return False
 
 
-def script_mark(*names: str, text: str = "") -> bytes:
-    """The bytes by which a call of these scripts, put together, is known."""
-    whole = text or "".join(script(name) for name in names)
-    return hashlib.sha1(whole.encode(), usedforsecurity=False).hexdigest().encode()
+def script_mark(name: str) -> bytes:
+    """The bytes by which a call of this script is known."""
+    return hashlib.sha1(script(name).encode(), usedforsecurity=False).hexdigest().encode()
 
 
 def _end(each: socket.socket) -> None:

@@ -23,6 +23,7 @@ from app.sessions.inbox import Inbox
 from app.sessions.leases import Leases
 from app.sessions.links import Links
 from app.sessions.lockouts import Lockouts
+from app.sessions.memory import Memory
 from app.sessions.model import Record, Signal
 from app.sessions.passes import Passes
 from app.sessions.queue import Waiting
@@ -68,8 +69,9 @@ class World:
         self.now = 1_763_625_600.0
         self.tasks = FakeTasks()
         self.settings = replace(Settings(data_dir=folder, secret_key=SECRET_KEY), **settings)
-        store = SessionStore(client, self.settings.tombstone_ttl)
-        events = EventLog(client)
+        memory = Memory(client, self.settings.redis_reserve)
+        store = SessionStore(client, self.settings.tombstone_ttl, self.settings.session_event_bytes)
+        events = EventLog(client, memory, most=self.settings.session_event_bytes)
         backups = BackupIndex(client)
         files = BackupFiles(self.settings.backups_location())
         inbox = Inbox(client, store, self.settings)
@@ -92,6 +94,7 @@ class World:
         self.core = Core(
             settings=self.settings,
             redis=client,
+            memory=memory,
             store=store,
             events=events,
             backups=backups,

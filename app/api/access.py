@@ -8,6 +8,7 @@ from flask import Response
 
 from app.api.blueprint import Blueprint
 from app.api.context import core, reply, request_id
+from app.api.idempotency import answer_has_secret
 from app.api.schemas import ActionSchema, OpenedSchema, TokenSchema
 from app.api.security import check_session, visible_session
 from app.api.visits import PARAMETER
@@ -23,9 +24,11 @@ blp = Blueprint("access", __name__, description="Getting into a workspace, and b
 @blp.response(200, OpenedSchema)
 @blp.operation("openSession", 404, body=True)
 def open_workspace(uuid: str) -> Response:
-    """Make a link that logs a browser into the workspace, once, within `LINK_TTL`."""
+    """Make a link that logs a browser into the workspace, once, within `LINK_TTL`. The same Idempotency-Key makes
+    another one: secrets are not kept."""
     record = lasting(visible_session(uuid))
     require_keys()
+    answer_has_secret()
     url = f"{core().settings.workspace_url(uuid)}/?{PARAMETER}{core().links.make(uuid, record.door)}"
     expires_at = iso(time.time() + core().settings.link_ttl)
     return reply({"uuid": uuid, "url": url, "expires_at": expires_at})
@@ -35,9 +38,11 @@ def open_workspace(uuid: str) -> Response:
 @blp.response(200, TokenSchema)
 @blp.operation("makeToken", 404, body=True)
 def token(uuid: str) -> Response:
-    """Make a session token: as `Authorization: Bearer` it opens this session's own calls, and its workspace."""
+    """Make a session token: as `Authorization: Bearer` it opens this session's own calls, and its workspace.
+    The same Idempotency-Key makes another one: secrets are not kept."""
     record = lasting(visible_session(uuid))
     require_keys()
+    answer_has_secret()
     text, issued = core().passes.issue(Kind.TOKEN, uuid, record.door, time.time())
     return reply({"uuid": uuid, "token": text, "expires_at": iso(issued.expires_at)})
 

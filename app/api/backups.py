@@ -47,7 +47,7 @@ def list_of_session(query: dict[str, Any], uuid: str) -> Response:
 @blp.route("/backups/<name>/restore", methods=["POST"])
 @blp.arguments(RestoreSchema, required=False)
 @blp.response(201, CreatedSessionSchema, headers={"Location": {"schema": {"type": "string"}}})
-@blp.operation("restoreBackup", 404, body=True)
+@blp.operation("restoreBackup", 404, 507, body=True)
 def restore(wanted: dict[str, str], name: str) -> Response:
     """Create a session that holds the files of a backup, for its user or another."""
     backup = visible_backup(name)

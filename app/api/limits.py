@@ -34,6 +34,7 @@ from app.sessions.core import Core
 from app.sessions.errors import StateUnavailable
 from app.sessions.keys import SESSION
 from app.sessions.redis_errors import redis_errors
+from app.sessions.scripts import EVEN_WHEN_FULL
 from app.settings import Settings
 
 STRATEGY = "joint-fixed-window"
@@ -97,7 +98,7 @@ class JointFixedWindow(FixedWindowRateLimiter):
         self._script = None
         if isinstance(storage, RedisStorage):
             script = files("app.api").joinpath("lua", "count.lua").read_bytes()
-            self._script = storage.get_connection().register_script(script)
+            self._script = storage.get_connection().register_script(EVEN_WHEN_FULL.encode() + script)
 
     def hit(self, item: RateLimitItem, *identifiers: str, cost: int = 1) -> bool:
         prefix, names, category = identifiers

@@ -13,7 +13,7 @@ from flask import Response, request
 from app.api.blueprint import Blueprint
 from app.api.context import core, reply, request_id
 from app.api.holding import Kind, place
-from app.api.idempotency import name_of_request
+from app.api.idempotency import answer_is_of, answered_message, name_of_request
 from app.api.prefer import longest_wait, waiting, wanted_wait
 from app.api.schemas import ChatSchema, ConversationSchema, MessageSchema, PageQuerySchema, PromptSchema
 from app.api.security import caller, visible_past, visible_session
@@ -29,7 +29,7 @@ blp = Blueprint("messages", __name__, description="Prompts to a workspace's agen
 QUEUED = "Pod is waking up, message queued"
 STREAM = "text/event-stream"
 CURSOR = re.compile(r"[0-9]{1,9}")
-CHAT_ERRORS = (404, 413, 422, 429, 503)
+CHAT_ERRORS = (404, 413, 422, 429, 503, 507)
 
 
 @blp.route("/session/<session:uuid>/chat", methods=["POST"])
@@ -44,6 +44,8 @@ def chat(wanted: dict[str, str], uuid: str) -> Response:
     is the agent's work as it happens, and last the message with its response; `held` in its place when the session was
     put to sleep first: the prompt goes on with the next wake or prompt."""
     record = visible_session(uuid)
+    if answered := answered_message():
+        return chat_answer(uuid, core().conversations.message(record, answered), held=False)
     require_model()
     message_id = wanted.get("id") or name_of_request()
     if wants_stream():
@@ -52,6 +54,7 @@ def chat(wanted: dict[str, str], uuid: str) -> Response:
     default = core().settings.wait_default
     with waiting(record.user_id, uuid, default if record.status is Status.ACTIVE else 0.0):
         taken = bring(record, wanted["message"], message_id)
+        answer_is_of(taken.message.id)
         up = taken.record is None or taken.record.status is Status.ACTIVE
         seconds = wanted_wait(default if up else 0.0) - (time.monotonic() - began)
         return chat_answer(uuid, *core().sessions.wait_for_message(uuid, taken.message, seconds))

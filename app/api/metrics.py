@@ -15,6 +15,7 @@ from prometheus_client.utils import floatToGoString
 
 from app.sessions.core import Core
 from app.sessions.fleet import START_BUCKETS, Histogram
+from app.sessions.memory import Fill
 from app.sessions.model import Status, iso
 from app.sessions.queue import QUEUES
 
@@ -33,6 +34,7 @@ class Figures:
     counters: dict[str, int]
     starts: dict[tuple[str, str], Histogram]
     backups: int
+    fill: Fill
     read_at: float
 
     def to_json(self) -> dict[str, object]:
@@ -46,6 +48,8 @@ class Figures:
             "workers": self.workers,
             "watcher_age_seconds": self.watcher_age,
             "backups": self.backups,
+            "redis_used_bytes": self.fill.used,
+            "redis_max_bytes": self.fill.limit,
             "counters": self.counters,
             "timestamp": iso(self.read_at),
         }
@@ -61,6 +65,7 @@ def read_figures(service: Core, now: float) -> Figures:
         counters=service.fleet.counters(),
         starts=service.fleet.starts(),
         backups=service.backups.count(),
+        fill=service.memory.read(),
         read_at=now,
     )
 
@@ -83,6 +88,10 @@ class FiguresCollector(Collector):
         yield backlog
         yield GaugeMetricFamily("sessions_workers", "Workers that reported lately", value=figures.workers)
         yield GaugeMetricFamily("sessions_backups", "Backups that exist", value=figures.backups)
+        used, limit = figures.fill.used, figures.fill.limit
+        yield GaugeMetricFamily("sessions_redis_used_bytes", "Memory of Redis that is taken", value=used)
+        if limit:
+            yield GaugeMetricFamily("sessions_redis_max_bytes", "Memory that Redis may take", value=limit)
         if figures.watcher_age is not None:
             yield GaugeMetricFamily(
                 "sessions_watcher_age_seconds", "Since the watcher last reported", value=figures.watcher_age

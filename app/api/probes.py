@@ -26,7 +26,7 @@ def livez() -> Response:
 @blp.alt_response(503, schema=PLAIN, content_type="text/plain", description="Redis does not answer.")
 @blp.operation("ready", anonymous=True)
 def readyz() -> Response:
-    """Whether requests can be served: Redis answers."""
+    """Whether requests can be served: Redis answers. One that is full does: what makes room must get through."""
     try:
         core().fleet.ping()
     except StateUnavailable:

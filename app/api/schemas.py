@@ -387,10 +387,18 @@ class TokenSchema(Schema):
     expires_at = time_field(required=True)
 
 
+class RedisMemorySchema(Schema):
+    state = fields.String(required=True, metadata={"enum": ["ok", "filling", "full", "unlimited"]})
+    percent = fields.Float(required=True, allow_none=True)
+    used_bytes = fields.Integer(required=True)
+    max_bytes = fields.Integer(required=True)
+
+
 class HealthSchema(Schema):
-    status = fields.String(required=True, metadata={"enum": ["healthy", "unhealthy"]})
+    status = fields.String(required=True, metadata={"enum": ["healthy", "degraded", "unhealthy"]})
     version = fields.String(required=True)
     redis = fields.String(required=True, metadata={"enum": ["connected", "disconnected"]})
+    redis_memory = fields.Nested(RedisMemorySchema, required=True, allow_none=True)
     kubernetes = fields.String(required=True, metadata={"enum": ["connected", "disconnected", "unknown"]})
     workers = fields.Integer(required=True)
     runtime = fields.String(required=True)
@@ -412,5 +420,7 @@ class MetricsSchema(Schema):
     workers = fields.Integer(required=True)
     watcher_age_seconds = fields.Float(required=True, allow_none=True)
     backups = fields.Integer(required=True)
+    redis_used_bytes = fields.Integer(required=True)
+    redis_max_bytes = fields.Integer(required=True)
     counters = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True)
     timestamp = time_field(required=True)

@@ -37,7 +37,7 @@ DELETED = "Session and all resources deleted"
 @blp.route("/session/create", methods=["POST"])
 @blp.arguments(NewSessionSchema, example={"user_id": "ada@example.com", "labels": {"course": "python-101"}})
 @blp.response(201, CreatedSessionSchema, headers={"Location": {"schema": {"type": "string"}}})
-@blp.operation("createSession", 404, body=True)
+@blp.operation("createSession", 404, 507, body=True)
 def create(wanted: dict[str, Any]) -> Response:
     """Create a session; its workspace starts at once."""
     check_user(wanted["user_id"])

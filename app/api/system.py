@@ -16,6 +16,7 @@ from app.api.schemas import HealthSchema, MetricsSchema
 from app.sessions.core import Core
 from app.sessions.errors import StateUnavailable
 from app.sessions.fleet import WATCHER_SILENCE
+from app.sessions.memory import Fill
 from app.sessions.model import iso
 
 blp = Blueprint("system", __name__, description="The service itself.")
@@ -29,7 +30,9 @@ PLAIN = {"type": "string"}
 @blp.operation("health", anonymous=True)
 def health() -> Response:
     """How the parts of the service are. `kubernetes` speaks of whatever runs the workspaces (see
-    `runtime`), as the watcher last reported; a silent watcher counts as disconnected."""
+    `runtime`), as the watcher last reported; a silent watcher counts as disconnected. A `degraded` service works and
+    needs somebody to look at it: `redis_memory` is `filling` from 70 % on, and `full` when new sessions and prompts
+    are refused."""
     now = time.time()
     parts = Parts(redis=False) if g.get("redis_down") else read_parts(core(), now)
     return reply(parts.to_json(core().settings.runtime, now), 200 if parts.healthy else 503)
@@ -56,6 +59,7 @@ class Parts:
     redis: bool
     workers: int = 0
     watcher_age: float | None = None
+    fill: Fill | None = None
 
     @property
     def watched(self) -> bool:
@@ -66,12 +70,19 @@ class Parts:
         """A silent watcher means the records may be untrue; no worker means that nothing is carried out."""
         return self.redis and self.watched and self.workers > 0
 
+    @property
+    def status(self) -> str:
+        if not self.healthy:
+            return "unhealthy"
+        return "degraded" if self.fill is not None and self.fill.state in ("filling", "full") else "healthy"
+
     def to_json(self, runtime: str, now: float) -> dict[str, Any]:
         runtime_state = "connected" if self.watched else "disconnected"
         return {
-            "status": "healthy" if self.healthy else "unhealthy",
+            "status": self.status,
             "version": VERSION,
             "redis": "connected" if self.redis else "disconnected",
+            "redis_memory": None if self.fill is None else shown_fill(self.fill),
             "kubernetes": runtime_state if self.redis else "unknown",
             "workers": self.workers,
             "runtime": runtime,
@@ -83,6 +94,13 @@ class Parts:
 def read_parts(service: Core, now: float) -> Parts:
     """How the parts are; a Redis that does not answer is a finding, not an error."""
     try:
-        return Parts(redis=True, workers=service.fleet.workers(now), watcher_age=service.fleet.watcher_age(now))
+        workers, age = service.fleet.workers(now), service.fleet.watcher_age(now)
+        return Parts(redis=True, workers=workers, watcher_age=age, fill=service.memory.read())
     except StateUnavailable:
         return Parts(redis=False)
+
+
+def shown_fill(fill: Fill) -> dict[str, Any]:
+    """How full Redis is; `percent` is null where it has no limit."""
+    percent = None if fill.share is None else round(100 * fill.share, 1)
+    return {"state": fill.state, "percent": percent, "used_bytes": fill.used, "max_bytes": fill.limit}

@@ -18,6 +18,7 @@ from app.sessions.inbox import Inbox
 from app.sessions.leases import Leases
 from app.sessions.links import Links
 from app.sessions.lockouts import Lockouts
+from app.sessions.memory import Memory
 from app.sessions.passes import Passes
 from app.sessions.queue import TaskQueue
 from app.sessions.secrets import SessionSecrets
@@ -36,6 +37,7 @@ class Core:
 
     settings: Settings
     redis: redis.Redis
+    memory: Memory
     store: SessionStore
     events: EventLog
     backups: BackupIndex
@@ -61,8 +63,9 @@ class Core:
 def build_core(settings: Settings) -> Core:
     """Wire the core; each process builds its own, after any fork."""
     client = connect(settings.redis_url, settings.redis_timeout)
-    store = SessionStore(client, settings.tombstone_ttl)
-    events = EventLog(client)
+    memory = Memory(client, settings.redis_reserve)
+    store = SessionStore(client, settings.tombstone_ttl, settings.session_event_bytes, settings.redis_reserve)
+    events = EventLog(client, memory, most=settings.session_event_bytes)
     backups = BackupIndex(client)
     tasks = TaskQueue(client, settings.redis_url, settings.visibility_timeout, settings.redis_timeout)
     files = BackupFiles(settings.backups_location())
@@ -77,6 +80,7 @@ def build_core(settings: Settings) -> Core:
     return Core(
         settings=settings,
         redis=client,
+        memory=memory,
         store=store,
         events=events,
         backups=backups,

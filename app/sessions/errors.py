@@ -68,9 +68,15 @@ class MessageIdReused(SessionError):
 
 
 class InboxFull(SessionError):
-    """As many prompts wait for the session's agent as may."""
+    """As many prompts wait for the session's agent as may, or so long ones."""
 
     code = "inbox_full"
+
+
+class UserInboxFull(InboxFull):
+    """The prompts and kept answers of all sessions of the user are as long as they may be."""
+
+    code = "user_inbox_full"
 
 
 class BackupInUse(SessionError):
@@ -83,6 +89,18 @@ class StateUnavailable(SessionError):
     """Redis can't be reached, or did not answer in time."""
 
     code = "state_unavailable"
+
+
+class StoreFull(StateUnavailable):
+    """Redis has no room for anything new. What frees room goes on."""
+
+    code = "insufficient_storage"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The state store is full, so nothing new is taken. Sleeping and deleting work: delete what is not needed, "
+            "or try again later."
+        )
 
 
 class Superseded(SessionError):

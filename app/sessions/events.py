@@ -12,8 +12,10 @@ from typing import Any
 import redis
 
 from app.sessions import keys
+from app.sessions.memory import Memory
 from app.sessions.notices import Notices
 from app.sessions.redis_errors import redis_errors
+from app.sessions.scripts import script
 
 ID_PATTERN = re.compile(r"\d{1,20}(-\d{1,20})?")
 FROM_START = "0-0"
@@ -23,6 +25,12 @@ REVOKED = "revoked"
 
 EVENTS_KEPT = 1_000
 """Events of one session that can be read again: its agent's last minute, at 20 batches of tokens a second."""
+
+EVENTS_BYTES = 1_048_576
+"""Of Redis for the events of one session, unless a setting says otherwise."""
+
+EVENTS_BYTES_FULL = 65_536
+"""While Redis is full: enough for who follows to miss nothing between two looks."""
 
 EVENTS_KEPT_ASLEEP = 100
 """Of those of a session that sleeps: more than a day of waking and sleeping."""
@@ -45,25 +53,26 @@ class SessionEvent:
 
 
 class EventLog:
-    """Reads events as they come. What adds one publishes on a channel of the stream's name that there is one."""
+    """Reads events as they come. What adds one publishes on a channel of the stream's name that there is one. A
+    session's events take `most` bytes of Redis, and less while that is full."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, memory: Memory, most: int = EVENTS_BYTES) -> None:
         self._redis = client
+        self._memory = memory
+        self._most = most
+        self._append = client.register_script(script("append"))
         self._notices = Notices(client)
 
-    def append(self, uuid: str, kind: str, data: Mapping[str, Any], keep: int = EVENTS_KEPT) -> None:
+    def append(self, uuid: str, kind: str, data: Mapping[str, Any]) -> None:
         """Add an event to a session's stream."""
-        self.append_all(uuid, [(kind, data)], keep)
+        self.append_all(uuid, [(kind, data)])
 
-    def append_all(self, uuid: str, events: Iterable[tuple[str, Mapping[str, Any]]], keep: int = EVENTS_KEPT) -> None:
+    def append_all(self, uuid: str, events: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
         """Add events, each its type and data, in one round trip."""
-        stream = keys.EVENTS.format(uuid=uuid)
+        most = min(self._most, EVENTS_BYTES_FULL) if self._memory.full() else self._most
+        texts = [text for kind, data in events for text in (kind, json.dumps(data))]
         with redis_errors():
-            pipe = self._redis.pipeline(transaction=False)
-            for kind, data in events:
-                pipe.xadd(stream, {"type": kind, "data": json.dumps(data)}, maxlen=keep)
-            pipe.publish(stream, "")
-            pipe.execute()
+            self._append(keys=[keys.EVENTS.format(uuid=uuid)], args=[EVENTS_KEPT, most, *texts])
 
     def last_id(self, uuid: str) -> str:
         """The id after which the next event comes."""

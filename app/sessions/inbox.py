@@ -24,11 +24,19 @@ import redis
 
 from app.sessions import keys, queue
 from app.sessions.agents import Agent
-from app.sessions.errors import InboxFull, InvalidRequest, MessageIdReused, MessageNotFound, MessageTooLarge
+from app.sessions.errors import (
+    InboxFull,
+    InvalidRequest,
+    MessageIdReused,
+    MessageNotFound,
+    MessageTooLarge,
+    StoreFull,
+    UserInboxFull,
+)
 from app.sessions.events import EVENTS_KEPT
 from app.sessions.model import UP, Record, Status
 from app.sessions.redis_errors import redis_errors
-from app.sessions.scripts import script
+from app.sessions.scripts import ON_PROMPTS, script
 from app.sessions.store import SessionStore, change_keys, change_of, intent, number
 from app.settings import Settings
 
@@ -40,8 +48,14 @@ MARKER = "*up*"
 UNFINISHED_PER_WAITING = 2
 """How many prompts may be unfinished for each that may wait: the agent's own queue is bounded by this."""
 
+COUNTS = keys.PROMPT_BYTES.split("{user_id}")
+"""What the name of a user's count consists of, besides the user."""
+
 REASON_LENGTH = 2_000
 """Characters of a failure's reason that are kept; the text is the agent's."""
+
+MESSAGE_BYTES = 1_024
+"""What Redis takes for a message besides its texts, its places in the lists included (measured: 600 to 900)."""
 
 FIRST_RETRY = 1.0
 LONGEST_RETRY = 300.0
@@ -115,18 +129,13 @@ class Inbox:
         self._redis = client
         self._store = store
         self._settings = settings
-        shared = script("prompts")
-        # change.lua as a function: it reads KEYS and ARGV, and ends with a return.
-        wake = f"local function change(KEYS, ARGV)\n{script('change')}\nend\n"
-        self._take = client.register_script(wake + shared + script("take"))
-        names = ("delivered", "finish", "hold", "release", "agent_here", "agent_failed", "agent_leaves", "agent_stays")
-        self._scripts = {name: client.register_script(shared + script(name)) for name in names}
+        self._scripts = {name: client.register_script(script(name)) for name in ("take", "finish", *ON_PROMPTS)}
 
     def take(self, uuid: str, text: str, message_id: str = "", *, now: float, request_id: str = "") -> Taken:
         """Store a prompt, and wake its session if it isn't up. The same id and text again is the same message.
 
-        Raises `InvalidRequest`, `MessageTooLarge`, `MessageIdReused`, `InboxFull`, `SessionNotFound`, and
-        `IllegalState` for a session that is deleted or being deleted.
+        Raises `InvalidRequest`, `MessageTooLarge`, `MessageIdReused`, `InboxFull`, `UserInboxFull`, `StoreFull`,
+        `SessionNotFound`, and `IllegalState` for a session that is deleted or being deleted.
         """
         data = self._checked(text, message_id)
         message_id = message_id or secrets.token_hex(8)
@@ -143,15 +152,18 @@ class Inbox:
             "request_id": request_id,
             "limit": self._settings.inbox_limit,
             "most": self._settings.inbox_limit * UNFINISHED_PER_WAITING,
+            **self._budget(),
         }
         with redis_errors():
-            code, detail, record, message, agent = self._take(
+            code, detail, record, message, agent = self._scripts["take"](
                 keys=_keys(uuid, message_id), args=[self._given(uuid, message_id, now, **given), *wakes]
             )
         if code == "reused":
             raise MessageIdReused("This message id came with another text before.")
+        if code == "no_room":
+            raise StoreFull
         if code == "full":
-            raise InboxFull("As many prompts wait for this session as may; try again when its agent has caught up.")
+            raise self._full(detail)
         if code == "known":
             return Taken(Message.from_hash(message_id, _pairs(message)))
         change = change_of(uuid, Status.WAKING, (code, detail, record))
@@ -184,6 +196,7 @@ class Inbox:
             "response": json.dumps(dict(response)) if response else "",
             "reason": reason[:REASON_LENGTH],
             "kept": max(1, int(self._settings.message_kept)),
+            **self._budget(),
         }
         return self._run("finish", uuid, message_id, now, **given)
 
@@ -248,13 +261,10 @@ class Inbox:
         self._run("release", uuid, "", now)
 
     def close(self, uuid: str, reason: str, now: float) -> None:
-        """End all prompts of a session that is being deleted, and forget its agent."""
+        """End all prompts of a session that is being deleted, and forget its agent and its answers."""
         for message in self.unfinished(uuid):
             self.finish(uuid, message.id, reason=reason, now=now)
-        with redis_errors():
-            lists = (keys.HELD, keys.PROMPTS, keys.AGENT)
-            self._redis.delete(*(name.format(uuid=uuid) for name in lists))
-            self._redis.zrem(keys.INBOX_PENDING, uuid)
+        self._run("close", uuid, "", now, reason=reason, counts=COUNTS)
 
     def agent(self, uuid: str) -> Agent | None:
         """Where the session's agent is, None while it has not called or once it is being stopped."""
@@ -312,6 +322,33 @@ class Inbox:
             raise InvalidRequest("A message id is 1 to 64 of A-Z a-z 0-9 . _ -")
         return data
 
+    def _budget(self) -> dict[str, Any]:
+        """What lua/budget.lua and lua/room.lua go by."""
+        return {
+            "message_bytes": MESSAGE_BYTES,
+            "session_bytes": self._settings.session_prompt_bytes,
+            "user_bytes": self._settings.user_prompt_bytes,
+            "counts": COUNTS,
+            "reserve": self._settings.redis_reserve,
+        }
+
+    def _full(self, what: str) -> InboxFull:
+        settings = self._settings
+        if what == "user":
+            return UserInboxFull(
+                f"The prompts and answers of all sessions of this user would take over {settings.user_prompt_bytes} "
+                "bytes, which is USER_PROMPT_BYTES. Retry when their agents have caught up, or delete sessions."
+            )
+        if what == "session":
+            return InboxFull(
+                f"The prompts of this session would take over {settings.session_prompt_bytes} bytes, which is "
+                "SESSION_PROMPT_BYTES. Retry when its agent has caught up, or put long texts into files."
+            )
+        return InboxFull(
+            f"The prompt queue of this session is full: {settings.inbox_limit} may wait, which is INBOX_LIMIT. Retry "
+            "when its agent has caught up."
+        )
+
     def _find(self, uuid: str, message_id: str) -> Message | None:
         if not ID_PATTERN.fullmatch(message_id):
             return None
@@ -332,6 +369,7 @@ class Inbox:
             "marker": MARKER,
             "due": now + self._settings.stale_after,
             "events_kept": EVENTS_KEPT,
+            "events_bytes": self._settings.session_event_bytes,
         }
         return json.dumps(common | more)
 
@@ -342,6 +380,7 @@ def _keys(uuid: str, message_id: str) -> list[str]:
         *change_keys(uuid),
         *(name.format(uuid=uuid) for name in own),
         keys.MESSAGE.format(uuid=uuid, id=message_id),
+        keys.ANSWERED.format(uuid=uuid),
     ]
 
 

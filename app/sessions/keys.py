@@ -11,10 +11,13 @@ DELIVERY_LEASE = "lease:{uuid}:deliver"
 
 # Prompts and the agent that works on them. PROMPTS lists all that are not finished, INBOX and HELD those of
 # them that the agent has not been given: INBOX keeps the session up, HELD waits for it to be woken.
-# INBOX_PENDING holds uuids scored by when to look again.
+# INBOX_PENDING holds uuids scored by when to look again. ANSWERED holds the finished that are still kept, each with its
+# bytes, by when they go; PROMPT_BYTES, by uuid, what all of a session takes.
 MESSAGE = "message:{uuid}:{id}"
 HELD = "queue:{uuid}:held"
 PROMPTS = "session:{uuid}:prompts"
+ANSWERED = "session:{uuid}:answered"
+PROMPT_BYTES = "user:{user_id}:prompt_bytes"
 AGENT = "agent:{uuid}"
 INBOX_PENDING = "inbox:pending"
 
@@ -73,7 +76,11 @@ DEAD_LETTERS = "dead_letters"
 COUNTERS = "counters"
 STARTS = "starts"
 RECENT_STARTS = "starts:recent:{kind}"
+
+# Kept answers by Idempotency-Key; and the names of those of a session (of an API key where there is none), by when they
+# came.
 IDEMPOTENCY = "idempotency:{digest}"
+KEPT_ANSWERS = "answers:{owner}"
 
 # What a call has made, so that it makes no second one when its answer was lost and it comes again.
 CREATED = "created:{token}"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from threading import Event, Thread
 from typing import Any
 
@@ -21,6 +20,7 @@ from redis.lock import Lock
 from app.sessions import keys
 from app.sessions.model import Record
 from app.sessions.redis_errors import redis_errors
+from app.sessions.scripts import script
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Leases:
     def __init__(self, client: redis.Redis, ttl: float) -> None:
         self._redis = client
         self._ttl = ttl
-        self._begin = client.register_script(files("app.sessions").joinpath("lua", "begin.lua").read_text())
+        self._begin = client.register_script(script("begin"))
 
     @contextmanager
     def hold(self, key: str) -> Iterator[bool]:

@@ -15,7 +15,7 @@ import redis
 from app.sessions.keys import LINK, SESSION
 from app.sessions.model import Record
 from app.sessions.redis_errors import redis_errors
-from app.sessions.store import script
+from app.sessions.scripts import script
 
 LINK_BYTES = 32
 

@@ -34,9 +34,7 @@ class Lockouts:
         self._redis = client
         self._store = store
         self._patience = patience
-        # change.lua as a function: it reads KEYS and ARGV, and ends with a return.
-        change = f"local function change(KEYS, ARGV)\n{script('change')}\nend\n"
-        self._revoke = client.register_script(change + script("revoke"))
+        self._revoke = client.register_script(script("revoke"))
         self._done = client.register_script(script("locked_out"))
 
     def revoke(self, uuid: str, door: int, now: float) -> Change:

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 
 import redis
 
-from app.sessions.errors import StateUnavailable
+from app.sessions.errors import StateUnavailable, StoreFull
 
-UNAVAILABLE = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, redis.OutOfMemoryError)
-"""Unreachable, too slow, still loading (a ConnectionError), a replica during a failover, or full."""
+UNAVAILABLE = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError)
+"""Unreachable, too slow, still loading (a ConnectionError), or a replica during a failover."""
 
 REFUSALS = ("MISCONF", "MASTERDOWN", "LOADING", "BUSY ")
 """How the replies begin of a Redis that runs and can't serve: its disk is full, it has no master, it loads."""
@@ -22,11 +22,14 @@ REFUSALS = ("MISCONF", "MASTERDOWN", "LOADING", "BUSY ")
 
 @contextmanager
 def redis_errors() -> Iterator[None]:
-    """Inside it, a Redis that can't serve raises `StateUnavailable`, whose text names no host."""
+    """Inside it, a Redis that can't serve raises `StateUnavailable`, whose text names no host; `StoreFull` one that is
+    full."""
     try:
         yield
     except UNAVAILABLE as error:
         raise StateUnavailable("The state store can't be reached or did not answer in time.") from error
+    except redis.OutOfMemoryError as error:
+        raise StoreFull from error
     except redis.ResponseError as error:
         if not str(error).startswith(REFUSALS):
             raise

@@ -13,7 +13,7 @@ import redis
 
 from app.sessions import keys
 from app.sessions.redis_errors import redis_errors
-from app.sessions.store import script
+from app.sessions.scripts import script
 
 DAY_KEPT = 172_800
 """s: two days, so that a day's count outlives the day in every time zone."""

@@ -22,9 +22,11 @@ from app.sessions.errors import (
     KeyReused,
     QuotaExceeded,
     SessionNotFound,
+    StoreFull,
     Superseded,
 )
-from app.sessions.events import EVENTS_KEPT, EVENTS_KEPT_ASLEEP
+from app.sessions.events import EVENTS_BYTES, EVENTS_KEPT, EVENTS_KEPT_ASLEEP
+from app.sessions.memory import RESERVE
 from app.sessions.model import (
     CODECS,
     DEFAULTS,
@@ -62,11 +64,20 @@ class Call:
 
 
 class SessionStore:
-    """Records, their indexes and deadlines. Times are seconds since the epoch."""
+    """Records, their indexes and deadlines. Times are seconds since the epoch. The events of a session take
+    `events_bytes`; the last share `reserve` of Redis' memory is not for new sessions."""
 
-    def __init__(self, client: redis.Redis, tombstone_ttl: float = 86_400.0) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        tombstone_ttl: float = 86_400.0,
+        events_bytes: int = EVENTS_BYTES,
+        reserve: float = RESERVE,
+    ) -> None:
         self._redis = client
         self._tombstone_ttl = int(tombstone_ttl)
+        self._events_bytes = events_bytes
+        self._reserve = reserve
         self._create = client.register_script(script("create"))
         self._change = client.register_script(script("change"))
         self._backup_requested = client.register_script(script("backup_requested"))
@@ -76,8 +87,8 @@ class SessionStore:
         """Record a new session and answer its uuid, "" when that is taken; where the `call` has made one before, the
         uuid of that. `quota` is how many its user may have, None for any number; `due` is when its intent is overdue,
         0 for a record with none. Raises `QuotaExceeded`, `KeyReused` for a call that wanted another before, and
-        `BackupNotFound` where the backup it is to be restored from is not in the index; one with no quota is a record
-        given back, which is not asked for its backup."""
+        `BackupNotFound` where the backup it is to be restored from is not in the index, and `StoreFull`; one with no
+        quota is a record given back, which is asked for neither."""
         flat = [text for pair in record.to_hash().items() for text in pair]
         answer = self._run(
             self._create,
@@ -103,11 +114,14 @@ class SessionStore:
                 json.dumps({"status": record.status}),
                 call.digest if call else "",
                 max(1, int(call.kept)) if call else 0,
+                self._reserve,
                 *flat,
             ],
         )
         if answer == "gone":
             raise BackupNotFound(record.restore_from)
+        if answer == "no_room":
+            raise StoreFull
         if answer == "quota":
             raise QuotaExceeded(
                 f"User {record.user_id} has {quota} sessions, as many as one may have; delete one first."
@@ -192,6 +206,7 @@ class SessionStore:
             "user_key": keys.BY_USER.split("{", 1)[0],
             "event": {"type": event_type, "data": json.dumps(event_data)},
             "events_kept": EVENTS_KEPT_ASLEEP if events_ttl else EVENTS_KEPT,
+            "events_bytes": self._events_bytes,
             "events_ttl": int(self._tombstone_ttl if to is Status.TERMINATED else events_ttl),
             "tombstone_ttl": self._tombstone_ttl,
         }

@@ -37,7 +37,8 @@ dir "{folder}"
 appendonly yes
 appendfsync everysec
 save ""
-# A record may never be evicted for want of memory; a write is refused instead.
+# A record may never be evicted for want of memory; a write is refused instead. 0 is no limit but the machine's own.
+maxmemory {most}
 maxmemory-policy noeviction
 # Its title would be written over its environment, by which the next run finds what a killed one left.
 set-proc-title no
@@ -63,9 +64,11 @@ def program() -> tuple[str, int]:
 class RedisServer:
     """One server process over `folder`. Whoever calls `start` must call `stop`."""
 
-    def __init__(self, folder: Path, port: int, log: Path) -> None:
+    def __init__(self, folder: Path, port: int, log: Path, most: int = 0) -> None:
+        """`most` is how many bytes it may hold, 0 for any number."""
         self.folder = folder
         self.port = port
+        self.most = most
         self.log = log
         self.pid_file = folder.parent / "pids" / "redis.pid"
         self.process: subprocess.Popen[bytes] | None = None
@@ -84,7 +87,7 @@ class RedisServer:
                 "it would start empty. Install the package redis-server."
             )
         config = self.folder / "redis.conf"
-        write_private(config, CONFIG.format(port=self.port, password=self.password, folder=self.folder))
+        write_private(config, self._config())
         with self.log.open("ab") as log:
             # In a session of its own: Ctrl-C must not end it before those who write to it.
             self.process = subprocess.Popen(
@@ -98,6 +101,9 @@ class RedisServer:
         self.pid_file.parent.mkdir(exist_ok=True)
         self.pid_file.write_text(f"{self.process.pid}\n")
         self._wait()
+
+    def _config(self) -> str:
+        return CONFIG.format(port=self.port, password=self.password, folder=self.folder, most=self.most)
 
     def _wait(self) -> None:
         deadline = time.monotonic() + START_DEADLINE
@@ -140,11 +146,15 @@ def warnings(url: str) -> list[str]:
     with redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2, decode_responses=True) as client:
         try:
             found = {name: client.config_get(name).get(name, "") for name in WANTED}
+            limit = client.config_get("maxmemory").get("maxmemory")
         except redis.RedisError as error:
             return [f"can't see whether the Redis of REDIS_URL keeps its data ({error})."]
-    return [
+    told = [
         f"the Redis of REDIS_URL has {name} {found[name] or 'unset'}, should be {value}: {harm}."
         for name, (value, harm) in WANTED.items()
         # Redis gives back flags in an order of its own.
         if sorted(found[name]) != sorted(value)
     ]
+    if not int(limit or 0):
+        told.append("the Redis of REDIS_URL has no maxmemory: nothing is refused before its machine's memory is full.")
+    return told

@@ -113,7 +113,7 @@ class Service:
                 print(f"Warning: {warning}", file=sys.stderr)
         else:
             port = remembered_port(self.data_dir, "REDIS_PORT", taken)
-            self.redis = RedisServer(self.data_dir / "redis", port, self.log / "redis.log")
+            self.redis = RedisServer(self.data_dir / "redis", port, self.log / "redis.log", settings.redis_max_bytes)
             self.redis.start(self.environment)
             self.environment["REDIS_URL"] = self.redis.url
         self.start_processes()

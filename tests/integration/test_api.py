@@ -14,6 +14,7 @@ import requests
 
 from app.sessions.connections import connect
 from app.sessions.events import EventLog
+from app.sessions.memory import Memory
 from tests.integration.serving import KEY, OwnRedis, running_web, wait_until
 
 HEADERS = {"X-API-Key": KEY}
@@ -149,7 +150,8 @@ def test_places_of_streams_whose_clients_left_are_free_again(tmp_path: Path, own
         assert requests.get(path, headers=HEADERS, timeout=30).status_code == 503
         first.close()
 
-        events = EventLog(connect(own_redis.url, 5.0))
+        redis = connect(own_redis.url, 5.0)
+        events = EventLog(redis, Memory(redis))
 
         def free_again() -> bool:
             events.append(uuid, "phase", {"ready": 1})

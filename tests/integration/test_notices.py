@@ -12,6 +12,7 @@ import redis
 from app.sessions import notices
 from app.sessions.connections import connect
 from app.sessions.events import FROM_START, EventLog, SessionEvent
+from app.sessions.memory import Memory
 from app.sessions.notices import Notices
 from tests.integration.serving import OwnRedis, wait_until
 
@@ -33,7 +34,7 @@ def listened_to(client: redis.Redis) -> list[str]:
 
 
 def test_fifty_that_follow_take_one_connection_and_each_hears_its_own(client: redis.Redis) -> None:
-    log = EventLog(client)
+    log = EventLog(client, Memory(client))
     told: dict[str, SessionEvent] = {}
 
     def follow(uuid: str) -> None:
@@ -53,7 +54,7 @@ def test_fifty_that_follow_take_one_connection_and_each_hears_its_own(client: re
 
 
 def test_who_waits_alone_asks_redis_nothing_until_there_is_news(client: redis.Redis) -> None:
-    log = EventLog(client)
+    log = EventLog(client, Memory(client))
     following = log.follow("ada", FROM_START, 30, quiet=0.05)
     assert next(following) is None
     asked = client.info("commandstats").get("cmdstat_xread", {}).get("calls", 0)
@@ -64,7 +65,7 @@ def test_who_waits_alone_asks_redis_nothing_until_there_is_news(client: redis.Re
 
 
 def test_events_of_before_a_connection_was_lost_and_made_anew_are_told(client: redis.Redis) -> None:
-    log = EventLog(client)
+    log = EventLog(client, Memory(client))
     following = log.follow("ada", FROM_START, 30)
     assert next(following) is None
     for number in range(3):

@@ -536,10 +536,14 @@ def test_a_sleep_forgets_the_agent(world: World) -> None:
 
 
 def test_what_redis_holds_of_prompts_is_gone_with_their_end(world: World) -> None:
-    """Only the message itself is left, and it expires."""
+    """Only the message itself is left, and its bytes; both are kept for a while, and no longer than the session."""
     uuid = world.active()
     before = set(world.core.redis.scan_iter())
     message_id = taken(world, uuid)
     world.core.inbox.delivered(uuid, message_id, world.now)
     world.core.inbox.finish(uuid, message_id, response={}, now=world.now)
-    assert set(world.core.redis.scan_iter()) - before == {keys.MESSAGE.format(uuid=uuid, id=message_id)}
+    left = {keys.MESSAGE.format(uuid=uuid, id=message_id), keys.ANSWERED.format(uuid=uuid)}
+    assert set(world.core.redis.scan_iter()) - before == {*left, keys.PROMPT_BYTES.format(user_id="ada")}
+    assert all(0 < world.core.redis.ttl(name) <= world.settings.message_kept for name in left)
+    world.core.inbox.close(uuid, "The session was deleted.", world.now)
+    assert set(world.core.redis.scan_iter()) - before == set()

@@ -36,6 +36,7 @@ FIRST_LIST = 60.0
 LONGEST_STEP = 1.0
 """s between two looks that count towards `PROGRESS_TIMEOUT`: a watcher that was held up, or whose clock jumped, has
 yet to hear what went on in the rest."""
+
 END_LIMIT = 1.0
 """s a feed that was asked to end is waited for; one that hangs in a request is left to end with that."""
 

@@ -7,7 +7,8 @@
 --   task (makes it a new intent, due at `due`), settle (the current intent is carried out),
 --   idle_at (when to look whether it is idle), status_key, user_key (the names of those sets, without the value),
 --   backups_key, in_use_key (the index of backups, and those in use),
---   event {type, data}, events_kept (how many), events_ttl (seconds, 0 for ever), tombstone_ttl (seconds).
+--   event {type, data}, events_kept (how many), events_bytes (in how many), events_ttl (seconds, 0 for ever),
+--   tombstone_ttl (seconds).
 -- Answers {code, detail, the hash as it is then}; code is "ok", "noop", "missing", "stale" or "illegal".
 local session, events, intents, idle, expiry, all = unpack(KEYS)
 local change = cjson.decode(ARGV[1])
@@ -87,7 +88,7 @@ if change.to ~= '' and change.to ~= status then
 end
 
 if change.event.type ~= '' then
-  redis.call('XADD', events, 'MAXLEN', change.events_kept, '*', 'type', change.event.type, 'data', change.event.data)
+  log(events, change.events_kept, change.events_bytes, {change.event.type, change.event.data})
   if change.events_ttl > 0 then redis.call('EXPIRE', events, change.events_ttl) else redis.call('PERSIST', events) end
 end
 redis.call('PUBLISH', events, '')

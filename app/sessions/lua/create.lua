@@ -2,9 +2,10 @@
 -- KEYS: session, events, sessions:all, status set, user set, intents, expiry, backups, backups in use,
 --   what the call has made ("" for a call without a name)
 -- ARGV: uuid, quota (-1 none), created_at, due of the intent, expires_at (0 none), event type, event data,
---   digest (of what is wanted), kept (s: how long the call is known), then field, value, ...
--- Answers the session's uuid, "exists", "quota", "reused" for a call that wanted something else before, or "gone" when
--- there is no such backup to restore it from. A record that is only given back, which has no quota, is taken as it is.
+--   digest (of what is wanted), kept (s: how long the call is known), reserve (see room.lua), then field, value, ...
+-- Answers the session's uuid, "exists", "quota", "reused" for a call that wanted something else before, "gone" when
+-- there is no such backup to restore it from, or "no_room" in Redis. A record that is only given back, which has no quota,
+-- is taken as it is.
 if KEYS[10] ~= '' then
   local made, digest = unpack(redis.call('HMGET', KEYS[10], 'uuid', 'digest'))
   if made then return digest == ARGV[8] and made or 'reused' end
@@ -13,10 +14,11 @@ if redis.call('EXISTS', KEYS[1]) == 1 then return 'exists' end
 local quota = tonumber(ARGV[2])
 if quota >= 0 and redis.call('ZCARD', KEYS[5]) >= quota then return 'quota' end
 local from = ''
-for i = 10, #ARGV, 2 do if ARGV[i] == 'restore_from' then from = ARGV[i + 1] end end
+for i = 11, #ARGV, 2 do if ARGV[i] == 'restore_from' then from = ARGV[i + 1] end end
 if from ~= '' and quota >= 0 and not redis.call('ZSCORE', KEYS[8], from) then return 'gone' end
+if quota >= 0 and full(tonumber(ARGV[10])) then return 'no_room' end
 if from ~= '' then redis.call('HSET', KEYS[9], ARGV[1], from) end
-redis.call('HSET', KEYS[1], unpack(ARGV, 10))
+redis.call('HSET', KEYS[1], unpack(ARGV, 11))
 for i = 3, 5 do redis.call('ZADD', KEYS[i], ARGV[3], ARGV[1]) end
 if ARGV[4] ~= '0' then redis.call('ZADD', KEYS[6], ARGV[4], ARGV[1]) end
 if ARGV[5] ~= '0' then redis.call('ZADD', KEYS[7], ARGV[5], ARGV[1]) end

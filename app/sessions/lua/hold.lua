@@ -10,5 +10,6 @@ for _, id in ipairs(redis.call('LRANGE', inbox, 0, -1)) do
 end
 redis.call('ZREM', pending, given.uuid)
 count()
+-- Who waits for one of these prompts is told that it is held back.
 redis.call('PUBLISH', events, '')
 return 1

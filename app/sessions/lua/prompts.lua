@@ -1,7 +1,7 @@
 -- What the scripts on a session's prompts share; it stands in front of each of them.
 -- Their KEYS begin with those of change.lua; then come: the inbox, the prompts held back while the session
--- sleeps, all that are not finished, the sessions with waiting prompts, the agent, the message.
--- Their first ARGV is a JSON object with: uuid, id, now, marker, due (when the sweep looks next), events_kept.
+-- sleeps, all that are not finished, the sessions with waiting prompts, the agent, the message, the answers.
+-- Their first ARGV is a JSON object with: uuid, id, now, marker, due (when the sweep looks next), events_kept, events_bytes.
 local session, events = KEYS[1], KEYS[2]
 local inbox, held, prompts, pending, agent, message = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
 local given = cjson.decode(ARGV[1])
@@ -36,8 +36,7 @@ end
 local function tell(state, reason)
   local data = {message_id = given.id, state = state}
   if reason and reason ~= '' then data.reason = reason end
-  redis.call('XADD', events, 'MAXLEN', given.events_kept, '*', 'type', 'message', 'data', cjson.encode(data))
-  redis.call('PUBLISH', events, '')
+  log(events, given.events_kept, given.events_bytes, {'message', cjson.encode(data)})
 end
 
 -- The agent gets no more prompts, until it is called back or another one calls.

@@ -17,7 +17,6 @@ from app.sessions.links import Links
 from app.sessions.model import Status
 from app.sessions.service import NewSession
 from app.sessions.spending import Spending, Tokens
-from app.sessions.store import script
 from app.sessions.tickets import Tickets
 from tests.losing import LosingProxy, losing, script_mark
 from tests.unit.api.helpers import ADMIN_KEY, AppMaker, Client, add_backup, check_problem, core_of, keyed, move
@@ -157,8 +156,7 @@ def test_an_intent_whose_answer_is_lost_is_carried_out_at_once(
     name = queue.ROUTES[task]
     before = backlog(core, name)
     if call == "chat":
-        taking = f"local function change(KEYS, ARGV)\n{script('change')}\nend\n{script('prompts')}{script('take')}"
-        proxy.lose(script_mark(text=taking))
+        proxy.lose(script_mark("take"))
         answer = client.post(f"/session/{uuid}/chat", json={"message": "hi"}, headers=PREFER_NOTHING)
         assert core.store.get(uuid).waiting == 1
     elif call == "delete":

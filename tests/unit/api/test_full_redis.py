@@ -1,0 +1,241 @@
+"""A Redis that is nearly full refuses what is new and goes on with all else; one that is full goes on as it can."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+from flask import Flask
+
+from app.sessions import keys
+from app.sessions.core import Core
+from app.sessions.errors import StoreFull
+from app.sessions.model import Status
+from tests.unit.api.helpers import (
+    ADMIN_KEY,
+    AppMaker,
+    Client,
+    add_backup,
+    check_problem,
+    core_of,
+    keyed,
+    move,
+    new_session,
+)
+
+CONFIGURED = {"llm_base_url": "http://127.0.0.1:1/v1", "secret_key": "k" * 32, "redis_timeout": 5.0}
+CHUNK = 100_000
+NEARLY = 0.96
+"""Well into the reserve: what Redis itself takes varies by some 100 KB."""
+
+KEY = {"Idempotency-Key": "once"}
+
+
+@pytest.fixture
+def app(make_app: AppMaker) -> Flask:
+    names = ("default", "create", "chat", "wake", "delete")
+    return make_app(**CONFIGURED, **{f"rate_limit_{name}": "10000/minute" for name in names})
+
+
+def taken(client: redis.Redis) -> int:
+    """What it holds, without what it has not written to its file yet, which doesn't count."""
+    memory = client.info("memory")
+    return int(memory["used_memory"]) - int(memory["mem_not_counted_for_evict"])
+
+
+@pytest.fixture
+def limited(redis_client: redis.Redis) -> Iterator[redis.Redis]:
+    """A Redis with 16 MiB more than it holds now."""
+    redis_client.config_set("maxmemory", taken(redis_client) + 16 * 1024**2)
+    try:
+        yield redis_client
+    finally:
+        redis_client.config_set("maxmemory", 0)
+
+
+def fill(client: redis.Redis, share: float) -> None:
+    """Fill it to this share of what it may take."""
+    number = 0
+    while True:
+        left = share * client.info("memory")["maxmemory"] - taken(client)
+        if left <= 0:
+            return
+        try:
+            client.set(f"filler:{number}", "x" * max(1, min(CHUNK, int(left))))
+        except redis.OutOfMemoryError:
+            return
+        number += 1
+
+
+def brim(client: redis.Redis) -> None:
+    """Leave no room for even the shortest text, by lowering what it may take."""
+    client.config_set("maxmemory", taken(client) // 2)
+    with pytest.raises(redis.OutOfMemoryError):
+        client.set("filler", "x")
+
+
+def empty(client: redis.Redis) -> None:
+    for name in client.scan_iter("filler:*"):
+        client.delete(name)
+
+
+@pytest.mark.parametrize("call", ["create", "restore", "chat"])
+def test_what_is_new_is_507_while_only_the_reserve_is_left(
+    client: Client, core: Core, limited: redis.Redis, call: str
+) -> None:
+    uuid, name = new_session(client), add_backup(core).name
+    path, body = {
+        "create": ("/session/create", {"user_id": "ada"}),
+        "restore": (f"/backups/{name}/restore", {"user_id": "ada"}),
+        "chat": (f"/session/{uuid}/chat", {"message": "hi", "id": "m1"}),
+    }[call]
+    headers = KEY | {"Prefer": "respond-async"}
+    fill(limited, NEARLY)
+    problem = check_problem(client.post(path, json=body, headers=headers), 507, "insufficient_storage")
+    assert "full" in str(problem["detail"])
+    assert core.sessions.page(user_id="ada").total == 1
+    assert core.store.get(uuid).waiting == 0
+    empty(limited)
+    assert client.post(path, json=body, headers=headers).status_code in (201, 202), "it recovers by itself"
+
+
+def test_a_create_that_was_carried_out_is_told_of_though_there_is_no_room_now(
+    client: Client, core: Core, limited: redis.Redis
+) -> None:
+    first = client.post("/session/create", json={"user_id": "ada"}, headers=KEY)
+    for name in core.redis.keys(keys.IDEMPOTENCY.format(digest="*")):
+        core.redis.delete(name)
+    fill(limited, NEARLY)
+    again = client.post("/session/create", json={"user_id": "ada"}, headers=KEY)
+    assert (again.status_code, again.json["uuid"]) == (201, first.json["uuid"])
+
+
+def test_a_prompt_that_is_known_is_told_of_though_there_is_no_room_now(
+    client: Client, core: Core, limited: redis.Redis
+) -> None:
+    uuid = new_session(client)
+    core.inbox.take(uuid, "hi", "m1", now=time.time())
+    core.inbox.finish(uuid, "m1", response={"text": "hello"}, now=time.time())
+    fill(limited, NEARLY)
+    answer = client.post(f"/session/{uuid}/chat", json={"message": "hi", "id": "m1"})
+    assert answer.status_code == 200, answer.text
+    assert answer.json["pod_response"] == {"text": "hello"}
+
+
+@pytest.mark.parametrize("fullness", ["reserve", "brim"])
+def test_what_frees_room_works_however_full_it_is(
+    client: Client, core: Core, limited: redis.Redis, fullness: str
+) -> None:
+    uuid = new_session(client)
+    move(core, uuid, Status.ACTIVE)
+    fill(limited, NEARLY)
+    if fullness == "brim":
+        brim(limited)
+    answer = client.post(f"/session/{uuid}/sleep", headers=KEY)
+    assert (answer.status_code, answer.json["status"]) == (200, Status.SLEEPING), answer.text
+    assert client.get(f"/session/{uuid}").json["session"]["status"] == Status.SLEEPING
+    with core.leases.begin(uuid, core.store.get(uuid).generation) as begun:
+        assert begun is not None
+    assert core.inbox.hold(uuid, core.store.get(uuid).generation, time.time())
+    assert client.post(f"/session/{uuid}/wake").status_code == 200
+    answer = client.delete(f"/session/{uuid}", headers={"Prefer": "respond-async"})
+    assert (answer.status_code, answer.json["status"]) == (202, Status.TERMINATING), answer.text
+    core.inbox.close(uuid, "The session was deleted.", time.time())
+    move(core, uuid, Status.TERMINATED)
+
+
+def test_a_full_redis_takes_no_answers_for_keys(client: Client, core: Core, limited: redis.Redis) -> None:
+    uuid = new_session(client)
+    fill(limited, NEARLY)
+    before = limited.dbsize()
+    for number in range(5):
+        answer = client.post(f"/session/{uuid}/wake", headers={"Idempotency-Key": f"k{number}"})
+        assert answer.status_code == 200
+    assert limited.keys(keys.IDEMPOTENCY.format(digest="*")) == []
+    assert limited.dbsize() <= before + 10
+
+
+def test_events_shrink_while_there_is_no_room(make_app: AppMaker, limited: redis.Redis) -> None:
+    """They are told all the same: waiting calls and pages live on them."""
+    app = make_app(**CONFIGURED)
+    client, core = keyed(app, ADMIN_KEY), core_of(app)
+    uuid = new_session(client)
+    tokens = [("token", {"message_id": "m", "text": "t" * 4_000})] * 100
+    core.events.append_all(uuid, tokens)
+    name = keys.EVENTS.format(uuid=uuid)
+    before = limited.memory_usage(name, samples=0)
+    fill(limited, NEARLY)
+    core.memory.forget()
+    core.events.append_all(uuid, tokens)
+    core.events.append(uuid, "backup", {"status": "done"})
+    assert int(limited.memory_usage(name, samples=0)) < min(100_000, int(before))
+    assert limited.xrevrange(name, count=1)[0][1]["type"] == "backup"
+
+
+def test_an_answer_takes_the_place_of_older_ones_while_there_is_no_room(
+    client: Client, core: Core, limited: redis.Redis
+) -> None:
+    uuid = new_session(client)
+    for number in range(3):
+        core.inbox.take(uuid, "hi", f"m{number}", now=time.time())
+    fill(limited, NEARLY)
+    for number in range(3):
+        assert core.inbox.finish(uuid, f"m{number}", response={"text": "y" * 60_000}, now=time.time())
+    assert [len(limited.keys(f"message:{uuid}:{name}")) for name in ("m0", "m1", "m2")] == [0, 0, 1]
+
+
+def test_a_redis_that_is_full_to_the_brim_says_so(core: Core, client: Client, limited: redis.Redis) -> None:
+    brim(limited)
+    with pytest.raises(StoreFull):
+        core.fleet.count("wakes")
+    check_problem(client.post("/session/create", json={"user_id": "ada"}), 507, "insufficient_storage")
+
+
+def test_without_a_limit_nothing_is_refused(client: Client, core: Core) -> None:
+    fill_of_none = core.memory.read()
+    assert (fill_of_none.limit, fill_of_none.state) == (0, "unlimited")
+    assert client.post("/session/create", json={"user_id": "ada"}).status_code == 201
+
+
+# What operators see
+
+
+def alive(core: Core) -> None:
+    core.fleet.watcher_alive(time.time())
+    core.fleet.worker_alive("worker", time.time())
+
+
+@pytest.mark.parametrize(
+    ("share", "state", "status"), [(0.0, "ok", "healthy"), (0.8, "filling", "degraded"), (NEARLY, "full", "degraded")]
+)
+def test_health_tells_how_full_it_is(
+    client: Client, core: Core, limited: redis.Redis, share: float, state: str, status: str
+) -> None:
+    alive(core)
+    fill(limited, share)
+    answer = client.get("/health")
+    assert (answer.status_code, answer.json["status"]) == (200, status), "nobody may take it out of service for that"
+    memory = answer.json["redis_memory"]
+    assert (memory["state"], answer.json["redis"]) == (state, "connected")
+    assert memory["max_bytes"] == int(limited.info("memory")["maxmemory"])
+    assert 0 < memory["percent"] == round(100 * memory["used_bytes"] / memory["max_bytes"], 1) < 100
+    assert client.get("/readyz").status_code == 200
+
+
+def test_health_knows_no_percentage_without_a_limit(client: Client, core: Core) -> None:
+    alive(core)
+    body = client.get("/health").json
+    assert (body["status"], body["redis_memory"]["state"], body["redis_memory"]["percent"]) == (
+        "healthy",
+        "unlimited",
+        None,
+    )
+
+
+def test_metrics_tell_how_full_it_is(client: Client, limited: redis.Redis) -> None:
+    body = client.get("/metrics").json
+    assert 0 < body["redis_used_bytes"] < body["redis_max_bytes"]
+    text = client.get("/metrics", headers={"Accept": "text/plain"}).text
+    assert "sessions_redis_used_bytes " in text and "sessions_redis_max_bytes " in text
