@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from app.logs import logging_config
 from app.settings import Settings
+from app.threads import end_process_when_one_dies
 
 _settings = Settings.from_env()
 
@@ -19,3 +20,7 @@ graceful_timeout = 2
 accesslog = None
 logconfig_dict = logging_config(_settings.log_level)
 control_socket_disable = True
+
+
+def post_worker_init(worker: object) -> None:
+    end_process_when_one_dies()

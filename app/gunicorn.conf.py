@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from app.logs import logging_config
 from app.settings import Settings
+from app.threads import end_process_when_one_dies
 
 _settings = Settings.from_env()
 
@@ -22,3 +23,8 @@ accesslog = None
 logconfig_dict = logging_config(_settings.log_level)
 # Nothing here uses it, and two services on one machine would share its path.
 control_socket_disable = True
+
+
+def post_worker_init(worker: object) -> None:
+    """Called once in each process that serves."""
+    end_process_when_one_dies()

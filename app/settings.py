@@ -269,6 +269,13 @@ class Settings:
     )
     max_deliveries: int = setting(5, "deliveries", "a task that died this often is put aside as a dead letter")
 
+    heartbeat_file: str = setting(
+        "", "path", "touched by worker, archiver, courier, watcher and beat while they do their work; empty: none"
+    )
+    heartbeat_limit: float = setting(
+        90.0, "s", "a process whose heartbeat is older is started anew; one that waits for Redis tries every 60 s"
+    )
+
     # The web process
     web_workers: int = setting(2, "processes", "one a core")
     web_connections: int = setting(

@@ -148,10 +148,11 @@ class FakeRuntime:
         for uuid in sorted(self.workspaces):
             yield _observation(self.workspaces[uuid])
 
-    def watch(self, stop: Event) -> Iterator[Snapshot | Observation]:
+    def watch(self, stop: Event, alive: Callable[[], None] = never) -> Iterator[Snapshot | Observation]:
         self._changes = queue.Queue()
         yield Snapshot(tuple(each for each in self.observe_all() if each.running or each.failure))
         while not stop.is_set():
+            alive()
             try:
                 yield self._changes.get(timeout=0.01)
             except queue.Empty:

@@ -9,6 +9,9 @@ no attribute 'hostname'`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from kombu import transport
 from kombu.transport import redis
 
@@ -29,12 +32,20 @@ class Channel(redis.Channel):
 
 
 class Transport(redis.Transport):
-    """kombu's, with our channels."""
+    """kombu's, with our channels; `trying` is called before each try to connect."""
 
     Channel = Channel
+    trying: Callable[[], None] = staticmethod(lambda: None)
+
+    def establish_connection(self) -> Any:
+        """See kombu's."""
+        self.trying()
+        return super().establish_connection()
 
 
-def register() -> None:
-    """Let every connection made from now on in this process to `redis://` and `rediss://` be ours."""
+def register(trying: Callable[[], None]) -> None:
+    """Let every connection made from now on in this process to `redis://` and `rediss://` be ours; each try to make
+    one calls `trying` first."""
+    Transport.trying = staticmethod(trying)
     for name in NAMES:
         transport.TRANSPORT_ALIASES[name] = f"{__name__}:Transport"

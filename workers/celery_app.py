@@ -9,13 +9,14 @@ from typing import Any
 from celery import Celery, signals
 from kombu import Queue
 
-from app import logs
+from app import logs, threads
 from app.sessions import queue
 from app.sessions.connections import connect
 from app.sessions.errors import StateUnavailable
 from app.sessions.fleet import Fleet
 from app.settings import Settings
-from workers import broker
+from workers import broker, pulse
+from workers.heartbeat import Heartbeat
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +26,11 @@ BROKER_TIMEOUT = 30.0
 settings = Settings.from_env()
 fleet = Fleet(connect(settings.redis_url, settings.redis_timeout))
 
-broker.register()
+heartbeat = Heartbeat(settings.heartbeat_file)
+broker.register(heartbeat.beat)
 app = Celery("workers", broker=settings.redis_url, include=["workers.tasks"])
+app.heartbeat = heartbeat
+app.steps["worker"].add(pulse.Pulse)
 app.conf.update(
     task_queues=[Queue(name) for name in queue.QUEUES],
     task_routes={task: {"queue": name} for task, name in queue.ROUTES.items()},
@@ -45,6 +49,7 @@ app.conf.update(
     broker_connection_max_retries=None,
     broker_transport_options=queue.transport_options(settings.visibility_timeout, BROKER_TIMEOUT),
     result_backend_transport_options={"visibility_timeout": settings.visibility_timeout},
+    beat_scheduler=pulse.Scheduler,
     beat_schedule={
         task: {
             "task": task,
@@ -75,6 +80,7 @@ class NotSweeps(logging.Filter):
 @signals.setup_logging.connect
 def _set_up_logging(**_: Any) -> None:
     logs.configure(settings.log_level)
+    threads.end_process_when_one_dies()
     logging.getLogger("celery.beat").setLevel(logging.WARNING)
     for name in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(name).addFilter(NotSweeps())

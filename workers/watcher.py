@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 
-from app import logs
+from app import logs, threads
 from app.sessions import keys, queue
 from app.sessions.core import Core, build_core
 from app.sessions.errors import (
@@ -30,6 +30,7 @@ from app.sessions.verdict import idle_verdict
 from app.settings import Settings
 from workers import arrival
 from workers import runtime as runtimes
+from workers.heartbeat import Heartbeat
 from workers.runtime.base import Observation, Runtime, Snapshot
 
 log = logging.getLogger(__name__)
@@ -38,10 +39,21 @@ BEAT = 1.0
 """s between heartbeats, and between two tries to lead or to see."""
 
 
+HUNG = 10.0
+"""s without a heartbeat of the loop after which the watcher no longer counts as one that sees."""
+
+
 class Watcher:
     """Applies what a runtime sees to the records. Times are seconds since the epoch."""
 
-    def __init__(self, core: Core, runtime: Runtime, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        core: Core,
+        runtime: Runtime,
+        clock: Callable[[], float] = time.time,
+        heartbeat: Heartbeat | None = None,
+    ) -> None:
+        self._heart = heartbeat or Heartbeat("")
         self._core = core
         self._store = core.store
         self._runtime = runtime
@@ -50,6 +62,7 @@ class Watcher:
     def run(self, stop: Event) -> None:
         """Lead when nobody does, and watch until `stop`; whatever breaks is tried again after a beat."""
         while not stop.is_set():
+            self._heart.beat()
             try:
                 with self._core.leases.hold(keys.WATCHER_LEADER) as leading:
                     if leading:
@@ -76,10 +89,11 @@ class Watcher:
 
     def _watch(self, stop: Event) -> None:
         with self._heartbeat():
-            for seen in self._runtime.watch(stop):
+            for seen in self._runtime.watch(stop, self._heart.beat):
                 self.apply(seen)
 
     def _apply_one(self, seen: Observation) -> None:
+        self._heart.beat()
         try:
             record = self._store.get(seen.identity.uuid)
             if seen.failure:
@@ -219,15 +233,16 @@ class Watcher:
 
     @contextmanager
     def _heartbeat(self) -> Iterator[None]:
-        """Report while the block runs and the runtime answers: what hangs would otherwise pass for one where nothing
-        happens. Its or Redis' being away for a while is no reason to end the block."""
+        """Report while the block runs, its loop goes round and the runtime answers: what hangs would otherwise pass for
+        one where nothing happens. Its or Redis' being away for a while is no reason to end the block."""
         done = Event()
 
         def beat() -> None:
             while not done.is_set():
                 try:
                     self._runtime.ping()
-                    self._core.fleet.watcher_alive(self._clock())
+                    if self._heart.age < HUNG:
+                        self._core.fleet.watcher_alive(self._clock())
                 except SessionError as error:
                     log.warning("heartbeat not sent: %s", error)
                 done.wait(BEAT)
@@ -245,11 +260,12 @@ def main() -> None:
     """Watch until SIGTERM or SIGINT."""
     settings = Settings.from_env()
     logs.configure(settings.log_level)
+    threads.end_process_when_one_dies()
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     core = build_core(settings)
-    Watcher(core, runtimes.load(settings)).run(stop)
+    Watcher(core, runtimes.load(settings), heartbeat=Heartbeat(settings.heartbeat_file)).run(stop)
 
 
 if __name__ == "__main__":

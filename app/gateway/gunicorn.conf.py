@@ -6,6 +6,7 @@ import resource
 
 from app.logs import logging_config
 from app.settings import Settings
+from app.threads import end_process_when_one_dies
 from app.web_worker import worker_for
 
 _settings = Settings.from_env()
@@ -34,3 +35,8 @@ def on_starting(server: object) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+
+
+def post_worker_init(worker: object) -> None:
+    """Called once in each process that serves."""
+    end_process_when_one_dies()

@@ -235,8 +235,10 @@ def _headers(door: str) -> dict[str, str]:
 
 def _cut(connection: http.client.HTTPConnection) -> None:
     """Wake a thread that reads from this connection; closing alone would not."""
-    if connection.sock is not None:
+    # It may be closed meanwhile.
+    sock = connection.sock
+    if sock is not None:
         try:
-            connection.sock.shutdown(socket.SHUT_RDWR)
+            sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             return  # it ended by itself

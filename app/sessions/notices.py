@@ -27,6 +27,10 @@ PUBLISHED = ("message", "subscribe")
 """Of what comes on the connection, what is a notice. What was published before a subscription stands is not heard, so
 that it stands is one as well."""
 
+LOST = (redis.RedisError, OSError, AttributeError, ValueError)
+"""What the end of a connection is told by. A command that can't be sent closes it under whoever reads from it, who then
+finds no socket or buffer."""
+
 
 class Notices:
     """Notices of channels, for the threads of one process. `client` gives the address of Redis."""
@@ -78,7 +82,7 @@ class Notices:
                     self._say("SUBSCRIBE", *self._waiting)
                 if self._hear(connection):
                     return
-            except (redis.RedisError, OSError) as error:
+            except LOST as error:
                 log.warning("notices are not heard, all look for themselves: %s", error)
             finally:
                 with self._lock:

@@ -46,9 +46,11 @@ class Log:
 
 
 def environment(name: str) -> dict[str, str]:
-    """What a process of the Procfile is given: all there is, but the model's key to the gateway alone."""
+    """What a process of the Procfile is given: all there is, but the model's key to the gateway alone; and where to
+    show its heartbeat."""
     kept = {key: text for key, text in os.environ.items() if name == "gateway" or key != "LLM_API_KEY"}
-    return kept | {"PROCESS_NAME": name}
+    heartbeat = Path(os.environ["DATA_DIR"], "pids", f"{name}.heartbeat")
+    return kept | {"PROCESS_NAME": name, "HEARTBEAT_FILE": str(heartbeat)}
 
 
 def main() -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import pytest
 
+from app.sessions import agents
 from app.sessions.agents import Agent, AgentClient
 from app.sessions.errors import AgentNotReady, AgentRefused, AgentUnavailable, InvalidRequest
 from app.sessions.secrets import SessionSecrets
@@ -174,3 +176,21 @@ def test_an_agent_of_an_earlier_release_is_not_told_to_go_on(fake: FakeAgent, cl
     client.resume(at(fake), 8)
     with pytest.raises(AgentUnavailable):
         client.resume(at(fake), 8)
+
+
+def test_a_deadline_that_meets_a_connection_being_closed_ends_no_process() -> None:
+    """Its timer is a thread, and a thread that dies ends its process."""
+    here, there = socket.socketpair()
+
+    class Closing:
+        """Its socket goes with the first look at it."""
+
+        left = [here]
+
+        @property
+        def sock(self) -> socket.socket | None:
+            return self.left.pop() if self.left else None
+
+    with here, there:
+        agents._cut(Closing())  # type: ignore[arg-type]
+        assert there.recv(1) == b""

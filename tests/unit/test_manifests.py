@@ -94,17 +94,6 @@ def test_every_container_has_requests_and_limits_and_a_place_for_temporary_files
             assert "/tmp" in {each["mountPath"] for each in container["volumeMounts"]}, pod.name
 
 
-def test_whatever_listens_is_probed(overlay):
-    """A container with a port says when it is ready and when it is dead; the others end when they fail."""
-    listening = {pod.name: pod.containers[0] for pod in pods(overlay).values() if "ports" in pod.containers[0]}
-
-    assert set(listening) == {"web", "gateway", "flower", "redis"}
-    assert all({"readinessProbe", "livenessProbe"} <= set(each) for each in listening.values())
-    for name in ("web", "gateway"):
-        assert listening[name]["readinessProbe"]["httpGet"]["path"] == "/readyz"
-        assert listening[name]["livenessProbe"]["httpGet"]["path"] == "/livez"
-
-
 def test_images_are_named_with_a_release(overlay):
     """No `latest`, and none without a tag, which would mean the same; the workspaces' too."""
     images = {each["image"] for pod in pods(overlay).values() for each in pod.containers}

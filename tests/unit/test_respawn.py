@@ -27,11 +27,12 @@ def until(condition: Callable[[], bool]) -> None:
 class Respawned:
     """A command under scripts/respawn; the pid it has by the pid file."""
 
-    def __init__(self, folder: Path, code: str) -> None:
+    def __init__(self, folder: Path, code: str, *options: str) -> None:
         self.file = folder / "pids" / "thing.pid"
+        beat = {"HEARTBEAT_FILE": str(folder / "pids" / "thing.heartbeat")}
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "scripts" / "respawn"), sys.executable, "-u", "-c", code],
-            env=os.environ | {"DATA_DIR": str(folder), "PROCESS_NAME": "thing"},
+            [sys.executable, str(ROOT / "scripts" / "respawn"), *options, sys.executable, "-u", "-c", code],
+            env=os.environ | {"DATA_DIR": str(folder), "PROCESS_NAME": "thing"} | beat,
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -46,11 +47,11 @@ class Respawned:
 
 
 @pytest.fixture
-def respawned(tmp_path: Path) -> Iterator[Callable[[str], Respawned]]:
+def respawned(tmp_path: Path) -> Iterator[Callable[..., Respawned]]:
     made: list[Respawned] = []
 
-    def make(code: str) -> Respawned:
-        made.append(Respawned(tmp_path, code))
+    def make(code: str, *options: str) -> Respawned:
+        made.append(Respawned(tmp_path, code, *options))
         return made[-1]
 
     yield make
@@ -126,3 +127,56 @@ def test_a_command_that_does_not_exist_is_an_error_not_a_loop(tmp_path):
     )
     assert done.returncode == 127
     assert "no-such-command" in done.stderr
+
+
+BEATING = (
+    "import os, pathlib, time\nprint('up')\n"
+    "while True: pathlib.Path(os.environ['HEARTBEAT_FILE']).touch(); time.sleep(0.1)"
+)
+
+
+def test_a_command_that_hangs_is_killed_and_started_again(respawned):
+    """It lives and does nothing: its heartbeat stands still."""
+    thing = respawned(BEATING, "--heartbeat", "2")
+    assert thing.line() == "up"
+    first = thing.pid()
+    os.kill(first, signal.SIGSTOP)
+    assert "no heartbeat" in thing.line()
+    assert "ended with -9" in thing.line()
+    assert thing.line() == "up"
+    assert thing.pid() != first
+
+
+def test_a_command_that_beats_is_left_alone(respawned, tmp_path):
+    """For longer than it may be silent; then it is told to end in order, as any other."""
+    thing = respawned(BEATING, "--heartbeat", "2")
+    assert thing.line() == "up"
+    first, beat, began = thing.pid(), tmp_path / "pids" / "thing.heartbeat", time.time()
+    until(lambda: beat.exists() and beat.stat().st_mtime > began + 5)
+    assert thing.pid() == first
+    thing.process.terminate()
+    assert thing.process.wait(DEADLINE) == 0
+    assert thing.line() == ""
+
+
+def test_a_command_that_never_beats_is_killed_too(respawned, tmp_path):
+    """Whatever the one before it left."""
+    (tmp_path / "pids").mkdir()
+    (tmp_path / "pids" / "thing.heartbeat").touch()
+    thing = respawned("import time; print('up'); time.sleep(60)", "--heartbeat", "1")
+    assert thing.line() == "up"
+    assert "no heartbeat" in thing.line()
+
+
+@pytest.mark.parametrize("arguments", [["--heartbeat"], ["--heartbeat", "soon", "true"], ["--heartbeat", "1"], []])
+def test_a_wrong_call_says_how_it_is_called(arguments):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "respawn"), *arguments],
+        env=os.environ | {"HEARTBEAT_FILE": "/nowhere"},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: ")

@@ -213,6 +213,7 @@ def test_the_introduction_tells_of_the_model_and_none_of_its_secrets() -> None:
 
 def test_only_the_gateway_is_given_the_models_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every process gets everything else, and its name."""
+    monkeypatch.setenv("DATA_DIR", "/data")
     monkeypatch.setenv("LLM_API_KEY", "the key")
     monkeypatch.setenv("LLM_MODEL", "m")
     assert procfile.environment("gateway")["LLM_API_KEY"] == "the key"

@@ -132,9 +132,10 @@ class Runtime(Protocol):
     def observe_all(self) -> Iterator[Observation]:
         """Every workspace that has a volume, running or not."""
 
-    def watch(self, stop: Event) -> Iterator[Snapshot | Observation]:
+    def watch(self, stop: Event, alive: Callable[[], None] = never) -> Iterator[Snapshot | Observation]:
         """A `Snapshot`, then every change as it happens (a stopped workspace too, with
-        `running=False`), until `stop` is set. Sleeping workspaces cost nothing here."""
+        `running=False`), until `stop` is set. Sleeping workspaces cost nothing here. `alive` is called several times a
+        second, by the loop that looks: where nothing happens it is the only sign that somebody does."""
 
     def tidy(self) -> None:
         """Take away, or put right, what other settings or an earlier release left beside the workspaces. Asked now and

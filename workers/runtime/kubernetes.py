@@ -160,10 +160,10 @@ class KubernetesRuntime:
             if seen is not None:
                 yield seen
 
-    def watch(self, stop: Event) -> Iterator[Snapshot | Observation]:
+    def watch(self, stop: Event, alive: Callable[[], None] = never) -> Iterator[Snapshot | Observation]:
         """See `Runtime.watch`."""
         timeout = self._settings.progress_timeout
-        return ClusterWatch(self._cluster, self._choices.agent_at, timeout, self._clock).run(stop)
+        return ClusterWatch(self._cluster, self._choices.agent_at, timeout, self._clock).run(stop, alive)
 
     def tidy(self) -> None:
         """See `Runtime.tidy`. Where KEDA scales no more, its objects go; a session gets one when it is next started

@@ -17,7 +17,7 @@ import random
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Event
@@ -193,9 +193,9 @@ class LocalRuntime:
     def tidy(self) -> None:
         """See `Runtime.tidy`. There is nothing of the kind on a disk."""
 
-    def watch(self, stop: Event) -> Iterator[Snapshot | Observation]:
+    def watch(self, stop: Event, alive: Callable[[], None] = never) -> Iterator[Snapshot | Observation]:
         """See `Runtime.watch`. Also writes the routes again when Redis has lost them."""
-        return Watch(self._folders, self._routes, self._launcher, self._settings).run(stop)
+        return Watch(self._folders, self._routes, self._launcher, self._settings).run(stop, alive)
 
     def stop_all(self) -> None:
         """Stop whatever runs, without an intent: the service is going down. Raises the first error, after

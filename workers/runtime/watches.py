@@ -18,7 +18,7 @@ from typing import Any
 from app.sessions.errors import RetryableError, SessionError
 from app.sessions.model import Identity
 from workers.runtime import binding, names, views
-from workers.runtime.base import Observation, Snapshot
+from workers.runtime.base import Observation, Snapshot, never
 from workers.runtime.cluster import Cluster, Conflict, Expired, NotFound, Watching
 from workers.runtime.views import DeploymentView, PodView, Warned
 
@@ -175,17 +175,18 @@ class ClusterWatch:
         self._progress: dict[str, float] = {}
         self._due: dict[str, float] = {}
 
-    def run(self, stop: Event) -> Iterator[Snapshot | Observation]:
+    def run(self, stop: Event, alive: Callable[[], None] = never) -> Iterator[Snapshot | Observation]:
         """See `Runtime.watch`."""
         for feed in self._feeds:
             feed.start()
         try:
-            if not self._first_lists(stop):
+            if not self._first_lists(stop, alive):
                 return
             for uuid in self._deployments:
                 self._look(uuid)
             yield Snapshot(tuple(self._told.values()))
             while not stop.is_set():
+                alive()
                 touched = self._next(TICK) | self._now_due()
                 for uuid in touched:
                     seen = self._look(uuid)
@@ -197,11 +198,12 @@ class ClusterWatch:
             for feed in self._feeds:
                 feed.join(END_LIMIT)
 
-    def _first_lists(self, stop: Event) -> bool:
+    def _first_lists(self, stop: Event, alive: Callable[[], None]) -> bool:
         """Whether all kinds were listed; False when told to end before."""
         missing = {"deployments", "persistentvolumeclaims", "pods", "events"}
         deadline = time.monotonic() + FIRST_LIST
         while missing:
+            alive()
             if stop.is_set():
                 return False
             if time.monotonic() > deadline:

@@ -14,7 +14,7 @@ import re
 import select
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
 
@@ -22,7 +22,7 @@ from app.sessions.errors import RetryableError
 from app.sessions.model import Identity
 from app.settings import Settings
 from workers.runtime import processes
-from workers.runtime.base import Observation, Snapshot
+from workers.runtime.base import Observation, Snapshot, never
 from workers.runtime.folders import BrokenMeta, Folders, Running
 from workers.runtime.launching import Launcher
 from workers.runtime.probe import Probe
@@ -123,7 +123,7 @@ class Watch:
         self._looked_at: float | None = None
         self._watched = 0.0
 
-    def run(self, stop: Event) -> Iterator[Snapshot | Observation]:
+    def run(self, stop: Event, alive: Callable[[], None] = never) -> Iterator[Snapshot | Observation]:
         """See `Runtime.watch`."""
         try:
             self._first_look(stop)
@@ -131,6 +131,7 @@ class Watch:
                 tracked.told = tracked.observation()
             yield Snapshot(tuple(tracked.told for tracked in self._tracked.values() if tracked.told), unwished=True)
             while not stop.is_set():
+                alive()
                 yield from self._look(time.monotonic())
                 self._wait(stop)
         finally:
