@@ -109,6 +109,11 @@ class Settings:
     message_kept: float = setting(600.0, "s", "the state of an answered prompt; the conversation is in the history")
     user_pod_port: int = setting(1111, "TCP port", "the agent, in a workspace's pod")
     agent_timeout: float = setting(10.0, "s", "any request to an agent; none of them waits for a model")
+    leave_timeout: float = setting(
+        15.0,
+        "s",
+        "of a stop for all that is asked of the agent before: what is at risk, the end of its turn, its conversation",
+    )
     agent_turn_timeout: float = setting(900.0, "s", "a turn that takes longer is ended; a long test suite fits in")
     agent_max_steps: int = setting(50, "calls of the model", "in a turn; more is most likely a circle")
     agent_max_tokens: int = setting(

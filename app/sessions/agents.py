@@ -12,7 +12,9 @@ import ipaddress
 import json
 import math
 import socket
+import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Timer
 from typing import Any
@@ -40,6 +42,10 @@ PAGE_BYTES = 1_048_576
 
 RISK_TIMEOUT = 6.0
 """s to say what is at risk; an agent takes 4 at most, and a stop is not to wait for more."""
+
+
+SHORTEST = 0.001
+"""s a connection is given at least: no time at all would mean that it needn't come about at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,10 +129,11 @@ class AgentClient:
         `accepted`, or how an earlier delivery of the same prompt ended."""
         return self._request(agent, "POST", "/chat", {"id": message_id, "message": text})
 
-    def cancel(self, agent: Agent, reason: str, generation: int = 0) -> None:
+    def cancel(self, agent: Agent, reason: str, generation: int = 0, seconds: float = math.inf) -> None:
         """End the turn that runs, and wait until it has. For a sleep or a delete it begins no other for a while,
         unless a stop of that `generation` was broken off before."""
-        self._request(agent, "POST", "/cancel", {"reason": reason} | ({"generation": generation} if generation else {}))
+        said = {"reason": reason} | ({"generation": generation} if generation else {})
+        self._request(agent, "POST", "/cancel", said, timeout=seconds)
 
     def resume(self, agent: Agent, generation: int) -> None:
         """Have it begin turns again: the stop of `generation`, or one before it, was broken off. An agent of an
@@ -141,14 +148,16 @@ class AgentClient:
         """Have every connection to the workspace ended: those who still have a good pass come back."""
         self._request(agent, "POST", "/lockout", {})
 
-    def risk(self, agent: Agent) -> Mapping[str, Any]:
+    def risk(self, agent: Agent, seconds: float = math.inf) -> Mapping[str, Any]:
         """What a stop of the workspace would put at risk, as app/sessions/risk.py reads it; empty for nothing."""
-        return read_risk(self._request(agent, "POST", "/risk", {}, timeout=RISK_TIMEOUT))
+        return read_risk(self._request(agent, "POST", "/risk", {}, timeout=min(RISK_TIMEOUT, seconds)))
 
-    def checkpoint(self, agent: Agent) -> Checkpoint | None:
+    def checkpoint(self, agent: Agent, seconds: float = math.inf) -> Checkpoint | None:
         """Have the agent write its conversation to its disk, and hand over to the gateway what that has not: then
         None. An agent of an earlier release answers with all of it. Raises `CheckpointLeft` too."""
-        said = self._request(agent, "POST", "/checkpoint", {"push": True, "seconds": round(0.8 * self._timeout, 3)})
+        seconds = min(self._timeout, seconds)
+        wanted = {"push": True, "seconds": round(0.8 * seconds, 3)}
+        said = self._request(agent, "POST", "/checkpoint", wanted, timeout=seconds)
         if "saved" in said:
             if said["saved"] is not True:
                 raise CheckpointLeft(agent.uuid)
@@ -177,31 +186,36 @@ class AgentClient:
     ) -> Mapping[str, Any]:
         """What it says; nothing where its status is one of `unless`."""
         status, content = 401, b""
+        deadline = time.monotonic() + min(timeout, self._timeout)
         for door in self._secrets.doors(agent.uuid):
-            status, content = self._answer(agent, method, path, body, door, min(timeout, self._timeout))
+            status, content = self._answer(agent, method, path, body, door, deadline)
             if status != 401:
                 break
         return {} if status in unless else self._understood(agent, status, content)
 
     def _answer(
-        self, agent: Agent, method: str, path: str, body: object, door: str, timeout: float
+        self, agent: Agent, method: str, path: str, body: object, door: str, deadline: float
     ) -> tuple[int, bytes]:
         url = urlsplit(agent.address)
-        connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=timeout)
+        left = max(SHORTEST, deadline - time.monotonic())
+        connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=left)
+        try:
+            connection.connect()
+        except OSError as error:
+            connection.close()
+            raise _unreachable(agent, error) from error
         # The timeout of a socket is that of one read: an answer that trickles would never end.
-        deadline = Timer(timeout, _cut, [connection])
-        deadline.daemon = True
-        deadline.start()
+        end = Timer(max(0.0, deadline - time.monotonic()), _cut, [connection.sock])
+        end.daemon = True
+        end.start()
         try:
             connection.request(method, path, None if body is None else json.dumps(body).encode(), _headers(door))
             response = connection.getresponse()
             return response.status, response.read(self._most + 1)
-        except ConnectionError as error:
-            raise AgentNotReady(f"The agent of session {agent.uuid} takes no connection.") from error
         except (OSError, http.client.HTTPException) as error:
-            raise AgentUnavailable(f"The agent of session {agent.uuid} does not answer.") from error
+            raise _unreachable(agent, error) from error
         finally:
-            deadline.cancel()
+            end.cancel()
             connection.close()
 
     def _understood(self, agent: Agent, status: int, content: bytes) -> Mapping[str, Any]:
@@ -224,6 +238,12 @@ class AgentClient:
         return said
 
 
+def _unreachable(agent: Agent, error: Exception) -> AgentUnavailable:
+    if isinstance(error, ConnectionError):
+        return AgentNotReady(f"The agent of session {agent.uuid} takes no connection.")
+    return AgentUnavailable(f"The agent of session {agent.uuid} does not answer.")
+
+
 def _headers(door: str) -> dict[str, str]:
     return {
         "Authorization": f"Bearer {door}",
@@ -233,10 +253,8 @@ def _headers(door: str) -> dict[str, str]:
     }
 
 
-def _cut(connection: http.client.HTTPConnection) -> None:
-    """Wake a thread that reads from this connection; closing alone would not."""
-    if connection.sock is not None:
-        try:
-            connection.sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return  # it ended by itself
+def _cut(connection: socket.socket) -> None:
+    """Wake a thread that reads from this connection; closing alone would not. http.client forgets the socket of one
+    that is closed after its answer, and reads on."""
+    with suppress(OSError):  # it ended by itself
+        connection.shutdown(socket.SHUT_RDWR)

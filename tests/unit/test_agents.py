@@ -74,6 +74,7 @@ def test_an_address_where_no_workspace_can_be_is_refused(address: str, settings:
 def test_an_answer_that_never_ends_is_cut_off(fake: FakeAgent) -> None:
     """A byte now and then keeps a socket's own timeout from ever striking."""
     fake.trickle = True
+    fake.raw_answer = b" " * 10**6
     with pytest.raises(AgentUnavailable):
         AgentClient(SECRETS, timeout=0.3, most=10**9).chat(at(fake), "m", "hi")
 
