@@ -25,6 +25,16 @@ from app.problems import register_error_handlers
 from app.sessions.core import build_core
 from app.settings import Settings
 
+SMALL_BODY = 65_536
+"""Bytes of a request with a few fields: 32 labels as long as they may be, all of it escaped, have 60,000."""
+
+CHAT = "messages.chat"
+
+
+def largest_prompt(settings: Settings) -> int:
+    """Bytes of a prompt in JSON, in which each of its own may take six (`\\u0007`), and what stands around it."""
+    return min(settings.max_body_bytes, 6 * settings.message_max_bytes + 4_096)
+
 
 class SyncFlask(Flask):
     """Flask without its look, before every call of a view or hook, for an async one: there are none here,
@@ -57,7 +67,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     # The order is that of a request: who asks is known before the limits count it, and counted before
     # it is refused. Answers pass the same places in reverse.
     register_error_handlers(app, to_api_problem)
-    register_edge(app, settings.max_body_bytes)
+    register_edge(app, min(SMALL_BODY, settings.max_body_bytes), core.budget, {CHAT: largest_prompt(settings)})
     register_cors(app, settings.allowed_origins())
     app.before_request(lambda: identify(keyring, core.passes))
     register_limits(app, core)

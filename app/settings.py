@@ -59,7 +59,15 @@ class Settings:
         "", "origins", "of web pages that may call the API with a session token, separated by commas; empty: none"
     )
     max_sessions_per_user: int = setting(10, "sessions", "a user's workspaces that are not terminated")
-    max_body_bytes: int = setting(1_048_576, "bytes", "a larger request is 413 before it is read")
+    max_body_bytes: int = setting(
+        1_048_576, "bytes", "a larger request is 413 before it is read; all but prompts may have 65,536 at most"
+    )
+
+    body_budget_bytes: int = setting(
+        134_217_728,
+        "bytes",
+        "of requests, and of agents' answers, that a process of web or the gateway holds at a time; more is 503",
+    )
 
     # Who may open a workspace
     link_ttl: float = setting(30.0, "s", "a link opens a workspace once, and only this soon: it is for a redirect")

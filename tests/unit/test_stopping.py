@@ -37,7 +37,7 @@ def up(world: World, agent: FakeAgent) -> str:
 def with_deadline(world: World, seconds: float) -> None:
     """Give every leave so long, and each request far more."""
     world.core = replace(world.core, settings=replace(world.settings, leave_timeout=seconds))
-    world.core = replace(world.core, agents=AgentClient(world.core.secrets, 600.0))
+    world.core = replace(world.core, agents=AgentClient(world.core.secrets, 600.0, world.core.budget))
     world.lifecycle = Lifecycle(world.core, world.runtime, world.clock)
 
 
