@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections.abc import Mapping
 from random import getrandbits
+from types import MappingProxyType
 
 from flask import Flask, Response, g, request
 
 from app import logs
+from app.bodies import register_bodies
 from app.problems import EXPLANATIONS, Problem
+from app.sessions.byte_budget import ByteBudget
 
 log = logging.getLogger("app.requests")
 
@@ -19,8 +23,11 @@ ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,128}")
 API_POLICY = "default-src 'none'; frame-ancestors 'none'"
 
 
-def register_edge(app: Flask, max_body_bytes: int) -> None:
-    """Register it before all other hooks: requests pass here first and answers last."""
+def register_edge(
+    app: Flask, max_body_bytes: int, budget: ByteBudget, larger: Mapping[str, int] = MappingProxyType({})
+) -> None:
+    """Register it before all other hooks: requests pass here first and answers last. A body has `max_body_bytes` at
+    most, or what is said in `larger` for its endpoint; `budget` is for those of all requests."""
 
     def begin() -> None:
         given = request.headers.get(HEADER, "")
@@ -28,10 +35,11 @@ def register_edge(app: Flask, max_body_bytes: int) -> None:
         g.request_id, g.started = request_id, time.monotonic()
         logs.request_id.set(request_id)
         # Before it is read: a body of unknown length is cut off at the same size while it is.
-        if (request.content_length or 0) > max_body_bytes:
+        request.max_content_length = larger.get(request.endpoint or "", max_body_bytes)
+        if (request.content_length or 0) > request.max_content_length:
             raise Problem(413, "payload_too_large", EXPLANATIONS[413])
 
-    app.config["MAX_CONTENT_LENGTH"] = max_body_bytes
+    register_bodies(app, budget)
     app.before_request(begin)
     app.after_request(_finish)
 

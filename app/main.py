@@ -31,6 +31,16 @@ from app.settings import Settings
 NO_BODY = 1_024
 """bytes: the ingress asks by GET, and sends none."""
 
+SMALL_BODY = 65_536
+"""Bytes of a request with a few fields: 32 labels as long as they may be, all of it escaped, have 60,000."""
+
+CHAT = "messages.chat"
+
+
+def largest_prompt(settings: Settings) -> int:
+    """Bytes of a prompt in JSON, in which each of its own may take six (`\\u0007`), and what stands around it."""
+    return min(settings.max_body_bytes, 6 * settings.message_max_bytes + 4_096)
+
 
 class SyncFlask(Flask):
     """Flask without its look, before every call of a view or hook, for an async one: there are none here,
@@ -54,7 +64,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     # The order is that of a request: who asks is known before the limits count it, and counted before
     # it is refused. Answers pass the same places in reverse.
     register_error_handlers(app, to_api_problem)
-    register_edge(app, settings.max_body_bytes)
+    register_edge(app, min(SMALL_BODY, settings.max_body_bytes), core.budget, {CHAT: largest_prompt(settings)})
     register_cors(app, settings.allowed_origins())
     app.before_request(lambda: identify(keyring, core.passes))
     register_limits(app, core)
@@ -72,9 +82,9 @@ def create_app(settings: Settings | None = None) -> Flask:
 
 def create_forward_auth(settings: Settings | None = None) -> Flask:
     """The application that the ingress asks who gets into a workspace; as `create_app` otherwise."""
-    app, _, _ = _begin("forward_auth", settings or Settings.from_env())
+    app, core, _ = _begin("forward_auth", settings or Settings.from_env())
     register_error_handlers(app, to_api_problem)
-    register_edge(app, NO_BODY)
+    register_edge(app, NO_BODY, core.budget)
     for module in (door, probes):
         app.register_blueprint(module.blp)
     return app

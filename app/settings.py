@@ -69,7 +69,15 @@ class Settings:
         "", "origins", "of web pages that may call the API with a session token, separated by commas; empty: none"
     )
     max_sessions_per_user: int = setting(10, "sessions", "a user's workspaces that are not terminated")
-    max_body_bytes: int = setting(1_048_576, "bytes", "a larger request is 413 before it is read")
+    max_body_bytes: int = setting(
+        1_048_576, "bytes", "a larger request is 413 before it is read; all but prompts may have 65,536 at most"
+    )
+
+    body_budget_bytes: int = setting(
+        134_217_728,
+        "bytes",
+        "of requests, and of agents' answers, that a process of web or the gateway holds at a time; more is 503",
+    )
 
     # Who may open a workspace
     link_ttl: float = setting(30.0, "s", "a link opens a workspace once, and only this soon: it is for a redirect")
@@ -139,6 +147,11 @@ class Settings:
     message_kept: float = setting(600.0, "s", "the state of an answered prompt; the conversation is in the history")
     user_pod_port: int = setting(1111, "TCP port", "the agent, in a workspace's pod")
     agent_timeout: float = setting(10.0, "s", "any request to an agent; none of them waits for a model")
+    leave_timeout: float = setting(
+        15.0,
+        "s",
+        "of a stop for all that is asked of the agent before: what is at risk, the end of its turn, its conversation",
+    )
     agent_turn_timeout: float = setting(900.0, "s", "a turn that takes longer is ended; a long test suite fits in")
     agent_max_steps: int = setting(50, "calls of the model", "in a turn; more is most likely a circle")
     agent_max_tokens: int = setting(

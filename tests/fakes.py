@@ -11,7 +11,7 @@ from threading import Event
 
 from app.sessions.errors import BackupIncomplete, BackupNotFound, FilesGone, Superseded, WorkspaceConflict
 from app.sessions.model import Identity
-from workers.runtime.base import BackupSummary, Check, Observation, Snapshot, never
+from workers.runtime.base import PATIENCE, BackupSummary, Check, Observation, Snapshot, never
 
 
 @dataclass
@@ -83,7 +83,7 @@ class FakeRuntime:
         self._tell(uuid)
         return ran
 
-    def stop(self, uuid: str, generation: int) -> None:
+    def stop(self, uuid: str, generation: int, patience: float = PATIENCE) -> None:
         self._called("stop", uuid, generation)
         workspace = self._intent(uuid, generation)
         if workspace is not None:

@@ -13,6 +13,7 @@ from app.sessions.agents import AgentClient
 from app.sessions.archive_store import Archive
 from app.sessions.backup_files import BackupFiles
 from app.sessions.backups import BackupIndex
+from app.sessions.byte_budget import ByteBudget
 from app.sessions.clock import CountedTime
 from app.sessions.conversations import Conversations
 from app.sessions.core import Core
@@ -79,7 +80,8 @@ class World:
         secrets = SessionSecrets(self.settings.secret_keys())
         signals = Signals(client, ticks=self.clock)
         lockouts = Lockouts(client, store, self.settings.stale_after)
-        agents = AgentClient(secrets, self.settings.agent_timeout)
+        budget = ByteBudget(self.settings.body_budget_bytes)
+        agents = AgentClient(secrets, self.settings.agent_timeout, budget)
         self.sessions = SessionService(
             store=store,
             events=events,
@@ -115,6 +117,7 @@ class World:
             signals=signals,
             policy=Policy.of(self.settings),
             sessions=self.sessions,
+            budget=budget,
         )
         self.runtime = FakeRuntime(self.clock)
         self.lifecycle = Lifecycle(self.core, self.runtime, self.clock)

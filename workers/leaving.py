@@ -23,25 +23,32 @@ def take_leave(
     """Before a workspace is stopped: ask what work that puts at risk, end the turn that runs, and store the
     conversation. Answers the work at risk (app/sessions/risk.py), None when it could not be learned.
 
-    Each step has a time of its own, `RISK_TIMEOUT` of app/sessions/agents.py or `AGENT_TIMEOUT`, and none holds the
-    stop up: the agent keeps its conversation on the volume too, and pushes it when it is told to end. `generation` is
+    All of it ends by one deadline, `LEAVE_TIMEOUT` from now, and none of it holds the stop up: the agent keeps its
+    conversation on the volume too, and pushes it when it is told to end. `generation` is
     that of the stop. `check` is called before each further step; what it raises, when the stop is not wanted any
     more, goes through: the agent may have been told by then, so whoever called tells it to go on.
     """
+    deadline = time.monotonic() + core.settings.leave_timeout
+
+    def left() -> float:
+        if (seconds := deadline - time.monotonic()) > 0:
+            return seconds
+        raise AgentUnavailable(f"The agent of session {agent.uuid} took all the time there was to take leave of it.")
+
     risk = None
     try:
-        risk = core.agents.risk(agent)
+        risk = core.agents.risk(agent, left())
     except SessionError as error:
         log.warning("left without knowing what is at risk: %s", error, extra={"uuid": agent.uuid})
     check()
     try:
-        core.agents.cancel(agent, reason, generation)
+        core.agents.cancel(agent, reason, generation, left())
     except SessionError as error:
         log.warning("left with a turn that may run: %s", error, extra={"uuid": agent.uuid})
         return risk
     check()
     try:
-        kept = core.agents.checkpoint(agent)
+        kept = core.agents.checkpoint(agent, left())
         if kept is not None:
             core.archive.write(agent.uuid, kept)
     except SessionError as error:

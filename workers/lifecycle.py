@@ -28,6 +28,7 @@ from app.sessions.errors import (
     SessionError,
     SessionNotFound,
     StateUnavailable,
+    StillEnding,
     Superseded,
 )
 from app.sessions.model import Record, Status
@@ -41,6 +42,12 @@ AWAY = (StateUnavailable, RuntimeUnavailable)
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """s until an attempt that failed is followed by the next: doubled from the first to the longest."""
+
+ENDING_PAUSE = 1.0
+"""s until a workspace that was told to stop is looked at again."""
+
+ENDING_LIMIT = 120.0
+"""s from the request in which it is no failure of an attempt that a workspace is still ending: far beyond any grace."""
 
 UNTRY_TRIES, UNTRY_PAUSE = 4, 0.5
 """How often, and s between, it is tried to take an attempt back that met a Redis that was away: one that was restarted
@@ -130,10 +137,13 @@ class Lifecycle:
             self._untry(record, account.tries, tries)
             raise
         except RetryableError as error:
-            if tries >= self._most:
+            waits = isinstance(error, StillEnding) and self._clock() - record.requested_at < ENDING_LIMIT
+            if waits:
+                self._untry(record, account.tries, tries)
+            elif tries >= self._most:
                 give_up(record, str(error))
                 return
-            self._store.defer(account.due, record.uuid, self._clock() + _pause(tries))
+            self._store.defer(account.due, record.uuid, self._clock() + (ENDING_PAUSE if waits else _pause(tries)))
             raise
         except Exception as error:
             give_up(record, f"an internal error, {type(error).__name__}")

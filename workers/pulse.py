@@ -28,7 +28,10 @@ class PoolWatch:
         self._untaken: dict[int, int] = {}
 
     def works(self, pool: Any) -> bool:
-        """Look at billiard's pool: it has processes, and none that is free leaves a task lying."""
+        """Look at billiard's pool: it has processes, and none that is free leaves a task lying. Threads have none: what
+        they wait for has deadlines."""
+        if pool is None:
+            return True
         untaken = [number for number, job in pool._cache.items() if not job._accepted]
         if len(pool._cache) - len(untaken) >= len(pool._pool):
             untaken = []

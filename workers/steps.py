@@ -62,6 +62,8 @@ class Steps:
                 self._bring_up(record)
             case Status.SLEEPING:
                 self._put_down(record)
+            case Status.TERMINATING if record.task == queue.LEAVE:
+                self._leave(record)
             case Status.TERMINATING:
                 self._tear_down(record)
 
@@ -78,6 +80,11 @@ class Steps:
         # The first time it was taken, should this be a repeated task.
         enqueued = record.phases.get("enqueued", self._since(record))
         self._bring_files(record, starting=True)
+        if record.stopping:
+            # Those who wait for a wake don't wait for this one's processes to end.
+            self._runtime.stop(record.uuid, record.generation, patience=0.0)
+            self._inbox.agent_gone(record.uuid)
+            self._note_stopped(record)
         # Noted before the start, so that a session whose processes run is always known to have a volume.
         self._update(
             record,
@@ -101,7 +108,7 @@ class Steps:
         if not self._inbox.hold(record.uuid, record.generation, self._clock()):
             raise Superseded(f"Session {record.uuid} is wanted again.")
         self._take_leave(record, "sleep")
-        self._runtime.stop(record.uuid, record.generation)
+        self._stop(record)
         self._inbox.agent_gone(record.uuid)
         self._update(
             record,
@@ -113,21 +120,27 @@ class Steps:
         )
         self._core.fleet.count("sleeps")
 
+    def _leave(self, record: Record) -> None:
+        """What a deletion begins with, apart from the rest: waiting for an agent, and for processes to end, is not to
+        hold up those who wait for a backup."""
+        self._inbox.agent_leaves(record.uuid)
+        self._take_leave(record, "delete")
+        self._stop_unless_files_go(record)
+        self._inbox.agent_gone(record.uuid)
+        self._hand_on(record, queue.TEARDOWN)
+
     def _tear_down(self, record: Record) -> None:
         """Stop, back up, verify, and only then delete. A running backup goes first, and its end resumes this.
         Files that last only while the workspace runs are backed up while it does."""
+        if self._inbox.has_agent(record.uuid):
+            self._hand_on(record, queue.LEAVE)
+            return
         with self._core.leases.hold(keys.BACKUP_LEASE.format(uuid=record.uuid)) as free:
             if not free:
                 log.info("teardown waits for a backup", extra={"uuid": record.uuid})
                 self._update(record, missed=record.generation, tries=0)
                 return
-            self._inbox.agent_leaves(record.uuid)
-            self._take_leave(record, "delete")
-            try:
-                self._runtime.stop(record.uuid, record.generation)
-                self._update(record, replicas=0, pod_name="")
-            except FilesGoing as error:
-                log.warning("not stopped before its backup: %s", error, extra={"uuid": record.uuid})
+            self._stop_unless_files_go(record)
             if record.delete_backup:
                 self._update(record, backup=self._last_backup(record), backup_generation=record.generation)
             self._update(record, event=("phase", {"phase": "deleting", "ms": self._since(record)}))
@@ -136,6 +149,33 @@ class Steps:
             self._keep_conversation(record)
             self._update(record, to=Status.TERMINATED, settle=True, replicas=0, pod_name="")
             self._core.fleet.count("teardowns")
+
+    def _stop_unless_files_go(self, record: Record) -> None:
+        try:
+            self._stop(record)
+            self._update(record, replicas=0, pod_name="")
+        except FilesGoing as error:
+            log.warning("not stopped before its backup: %s", error, extra={"uuid": record.uuid})
+
+    def _stop(self, record: Record) -> None:
+        """Stop the processes. Where they take their time this raises `StillEnding`, and whoever comes next, for
+        whatever intent, goes on with it before anything else is started."""
+        # Also a last look whether it is still wanted.
+        self._update(record, stopping=True)
+        try:
+            self._runtime.stop(record.uuid, record.generation)
+        except FilesGoing:
+            self._note_stopped(record)
+            raise
+        self._note_stopped(record)
+
+    def _note_stopped(self, record: Record) -> None:
+        """Also where a newer intent stands: it needs not look itself."""
+        self._store.change(record.uuid, self._clock(), expect={"lease": record.lease}, stopping=False)
+
+    def _hand_on(self, record: Record, task: str) -> None:
+        """Let another task go on with this intent, as soon as the lease is let go."""
+        self._update(record, then=task, missed=record.generation, tries=0)
 
     def _bring_files(self, record: Record, *, starting: bool) -> None:
         """See to it that the session has its volume, with the files it was to begin with."""
@@ -156,11 +196,11 @@ class Steps:
     def _take_leave(self, record: Record, reason: str) -> None:
         """Take leave of its agent, and tell what that puts at risk, before anything of it is stopped."""
         agent = self._inbox.leaving_agent(record.uuid)
-        if agent is None:
+        if agent is None or record.stopping:
             return
         risk = take_leave(self._core, agent, reason, record.generation, self._check(record, _newer, every=0.0))
-        # Also a last look whether the stop is still wanted.
-        self._update(record, **({} if risk is None else {"risk": risk, "event": ("risk", risk) if risk else None}))
+        if risk is not None:
+            self._update(record, risk=risk, event=("risk", risk) if risk else None)
 
     def _keep_conversation(self, record: Record) -> None:
         """End the prompts that were left, and let the conversation's retention count from now."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import BoundedSemaphore
 from typing import Any
 
 from celery import Task
@@ -20,6 +23,31 @@ SHORT = {"time_limit": settings.short_task_limit, "soft_time_limit": settings.sh
 # Flower shows what was done for sessions; three sweeps a second would bury it.
 SWEEP = {**SHORT, "send_events": False}
 LONG = {"time_limit": settings.long_task_limit, "soft_time_limit": settings.long_task_limit * 0.95}
+
+
+PLACES = 32
+"""Tasks of a process that wait for workspaces at a time. Its threads beyond that are for sweeps: the `sweeper` of the
+Procfile has 8 more."""
+
+_places = BoundedSemaphore(PLACES)
+
+
+class NoPlace(RetryableError):
+    """As many tasks wait for workspaces as may."""
+
+    def __init__(self) -> None:
+        super().__init__("Too many workspaces are stopping at the moment; try again.")
+
+
+@contextmanager
+def _place() -> Iterator[None]:
+    """One of the `PLACES`; raises `NoPlace` at once when none is free."""
+    if not _places.acquire(blocking=False):
+        raise NoPlace
+    try:
+        yield
+    finally:
+        _places.release()
 
 
 class SessionTask(Task):
@@ -71,7 +99,14 @@ def lock_out(uuid: str) -> None:
 
 @app.task(name=queue.SLEEP, base=SessionTask, **SHORT)
 def sleep(uuid: str, generation: int) -> None:
-    context().lifecycle.carry_out(uuid, generation)
+    with _place():
+        context().lifecycle.carry_out(uuid, generation)
+
+
+@app.task(name=queue.LEAVE, base=SessionTask, **SHORT)
+def leave(uuid: str, generation: int) -> None:
+    with _place():
+        context().lifecycle.carry_out(uuid, generation)
 
 
 @app.task(name=queue.RESTORE, base=SessionTask, **LONG)
@@ -91,7 +126,11 @@ def backup(uuid: str) -> None:
 
 @app.task(name=queue.READ_BACKUP, **SHORT)
 def read_backup(name: str, ticket: str) -> None:
-    answering.read(core(), readers(), name, ticket)
+    try:
+        with _place():
+            answering.read(core(), readers(), name, ticket)
+    except NoPlace as error:
+        core().tickets.refuse(ticket, error)
 
 
 @app.task(name=queue.DELETE_BACKUP, **SHORT)

@@ -5,7 +5,6 @@ Whatever a caller may send ends here as checked values or as a 400, 413 or 415.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, NoReturn
@@ -17,7 +16,9 @@ from webargs import core as webargs
 from webargs.flaskparser import FlaskParser
 from werkzeug.routing import BaseConverter
 
+from app.bodies import body_of_request, parse_body
 from app.problems import Problem
+from app.sessions.foreign_json import SMALL
 
 ALWAYS = (429, 500, 503)
 WITH_KEY = (401, 403)
@@ -38,15 +39,15 @@ class EdgeParser(FlaskParser):
     DEFAULT_UNKNOWN_BY_LOCATION = {**FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION, "query": RAISE}
 
     def load_json(self, req: flask.Request, schema: Schema) -> Any:
-        body = req.get_data(cache=True)
+        body = body_of_request()
         if not body:
             return webargs.missing
         charset = req.mimetype_params.get("charset", "utf-8").lower()
         if req.mimetype != "application/json" or charset not in ("utf-8", "utf8"):
             raise Problem(415, "unsupported_media_type", "The body must be application/json, in UTF-8.")
         try:
-            return json.loads(body.decode())
-        except (ValueError, RecursionError) as error:
+            return parse_body(body, SMALL)
+        except ValueError as error:
             raise Problem(400, "invalid_json", "The body is not valid JSON in UTF-8.") from error
 
     def load_querystring(self, req: flask.Request, schema: Schema) -> Any:

@@ -28,6 +28,7 @@ from redis.commands.core import Script
 from app.api.context import EXTENSION, core
 from app.api.prefer import longest_wait
 from app.api.security import caller
+from app.bodies import body_of_request
 from app.problems import Problem
 from app.sessions import keys
 from app.sessions.errors import StateUnavailable, StoreFull
@@ -99,7 +100,7 @@ def _begin() -> Response | None:
         text = f"{HEADER} must be 1 to 128 printable ASCII characters without spaces."
         raise Problem(400, "invalid_request", text, errors={HEADER: [text]})
     name = keys.IDEMPOTENCY.format(digest=_digest(caller().digest, request.method, request.path, key))
-    body = _digest(request.query_string, request.get_data(cache=True))
+    body = _digest(request.query_string, body_of_request())
     # With something of this request's own, by which it recognises its claim when Redis' answer to it was lost.
     claim = json.dumps({"body": body, "nonce": secrets.token_hex(8)})
     g.idempotency_name = name

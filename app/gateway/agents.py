@@ -14,6 +14,7 @@ from app.gateway.context import Gateway, gateway, session
 from app.gateway.reports import PROCESSED, Event, Report, fitted
 from app.sessions import queue
 from app.sessions.errors import IllegalState, InvalidRequest
+from app.sessions.foreign_json import SMALL
 from app.sessions.inbox import FINISHED, ID_PATTERN
 from app.sessions.model import UP, Record
 
@@ -21,8 +22,14 @@ log = logging.getLogger(__name__)
 
 blp = Blueprint("agents", __name__, url_prefix="/agent/v1")
 
+HELLO_MAX = 4_096
+"""Bytes of an agent's first words: where it is, and two names."""
+
 REPORT_MAX = 4_194_304
 """Bytes of a report: what an agent tells in one go, a response included."""
+
+REPORT_VALUES = 40_000
+"""Values in one: a thousand events, each with the arguments of a call."""
 
 ACTIVITY_MAX = 4_096
 """Bytes of a report of activity: a few names and numbers."""
@@ -37,7 +44,7 @@ UNFINISHED_MOST = 1_000
 def hello() -> Response:
     """An agent says where it listens; its prompts are delivered from now on, without waiting for the cluster."""
     parts, record = gateway(), session()
-    said = json_body(REPORT_MAX)
+    said = json_body(HELLO_MAX)
     texts = [said.get(name, "") for name in ("address", "name", "boot")] if isinstance(said, dict) else []
     if not texts or not all(isinstance(text, str) for text in texts):
         raise InvalidRequest("An agent says its address, its name and its boot, as texts.")
@@ -55,7 +62,7 @@ def events() -> Response:
     """An agent tells of its work. Repeating a report does no harm but to show its events twice."""
     parts, record = gateway(), session()
     g.routine = True
-    report = Report.from_json(json_body(REPORT_MAX))
+    report = Report.from_json(json_body(REPORT_MAX, REPORT_VALUES))
     if report.busy and record.status in UP:
         parts.core.signals.note(record.uuid, "turn", time.time())
     for run in report.runs():
@@ -70,7 +77,7 @@ def events() -> Response:
 def unfinished() -> Response:
     """An agent asks which of the prompts on its disk have not ended: it may have been restored as it once was."""
     parts, record = gateway(), session()
-    ages = _ages(json_body(UNFINISHED_MAX))
+    ages = _ages(json_body(UNFINISHED_MAX, 2 * UNFINISHED_MOST + SMALL))
     since = time.time() - parts.core.store.remembers_since()
     states = dict(zip(ages, parts.core.inbox.states(record.uuid, list(ages)), strict=True))
     known = [message_id for message_id, state in states.items() if state is not None and state not in FINISHED]

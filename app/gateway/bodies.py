@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from flask import Response, request
+from flask import Response
 
+from app.bodies import parse_body, read_body
 from app.sessions.errors import InvalidRequest
+from app.sessions.foreign_json import SMALL
 
 
-def json_body(most: int) -> Any:
-    """The JSON a request brings, of so many bytes at most; raises `InvalidRequest`, and 413 by Flask's exception."""
-    request.max_content_length = most
+def json_body(most: int, values: int = SMALL) -> Any:
+    """The JSON a request brings, of so many bytes and values at most; raises `InvalidRequest`, a `Problem` for too many
+    values, `NoRoom`, and 413 by Flask's exception."""
     try:
-        return json.loads(request.get_data(cache=False))
-    except (ValueError, RecursionError) as error:
+        return parse_body(read_body(most), values)
+    except ValueError as error:
         raise InvalidRequest("The body is not valid JSON.") from error
 
 

@@ -12,6 +12,7 @@ from app.gateway.calls import Call
 from app.gateway.provider import Answer
 from app.gateway.usage import Meter
 from app.problems import Problem
+from app.sessions.foreign_json import LARGE, parse
 
 FIELDS = frozenset(
     {
@@ -54,8 +55,8 @@ def provider_request(body: bytes, model: str) -> bytes:
     """The body to send for the `body` a workspace sent: `model` in place of its own, unless "", and the usage of a
     stream asked for. Raises a `Problem` for what is no request for a completion."""
     try:
-        wanted = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        wanted = parse(body, LARGE)
+    except ValueError as error:
         raise _invalid("The body is not valid JSON.") from error
     if not isinstance(wanted, dict) or not isinstance(wanted.get("messages"), list):
         raise _invalid("A request for a completion is a JSON object with a list of messages.")

@@ -22,6 +22,7 @@ from app.problems import EXPLANATIONS, Problem
 from app.sessions.archive_index import CHUNK_BYTES, Contended, ConversationTooLong, Head, OtherConversation, Piece
 from app.sessions.archive_store import Checkpoint
 from app.sessions.errors import InvalidRequest, SessionError
+from app.sessions.foreign_json import LARGE
 from app.sessions.model import Record
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,9 @@ PIECE_MAX = 8 * CHUNK_BYTES
 
 WHOLE_MAX = 67_108_864
 """Bytes of a document that may hold a whole conversation: an agent of an earlier release knows no other way."""
+
+WHOLE_VALUES = 2 * LARGE
+"""Values in one: 64 MiB of messages of 1.5 KB."""
 
 CHECKPOINT_WAIT = 5.0
 """s to wait for others to be stored: an agent that is being stopped has 10."""
@@ -56,7 +60,7 @@ def add() -> Response:
     """An agent adds messages to its conversation. 409 says from where to go on, where they don't continue it."""
     parts, record = gateway(), session()
     with _storing(parts, record):
-        index = parts.core.archive.append(record.uuid, Piece.from_json(json_body(PIECE_MAX)))
+        index = parts.core.archive.append(record.uuid, Piece.from_json(json_body(PIECE_MAX, LARGE)))
     return jsonify(index.heads())
 
 
@@ -65,7 +69,7 @@ def put_checkpoint() -> Response:
     """An agent says that its conversation is whole, or hands all of it over."""
     parts, record = gateway(), session()
     with _storing(parts, record):
-        said = json_body(min(WHOLE_MAX, parts.core.settings.history_max_bytes))
+        said = json_body(min(WHOLE_MAX, parts.core.settings.history_max_bytes), WHOLE_VALUES)
         if isinstance(said, dict) and "edition" in said:
             told = Checkpoint.from_json({**said, "history": []})
             parts.core.archive.settle(record.uuid, Head.from_json(said), told.context, told.metadata)

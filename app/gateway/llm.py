@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 
 from flask import Blueprint, Response, request
 
+from app.bodies import charge_values, read_body
 from app.gateway.calls import Call, ClientGone
 from app.gateway.completions import models_document, provider_request, relay
 from app.gateway.context import Gateway, gateway, session
@@ -20,6 +21,7 @@ from app.gateway.provider import EVENT_STREAM, NO_SECOND_TRY, Answer
 from app.gateway.usage import Meter
 from app.problems import Problem
 from app.sessions.errors import StateUnavailable
+from app.sessions.foreign_json import LARGE
 from app.sessions.model import Record, iso
 from app.sessions.spending import next_day
 
@@ -41,7 +43,10 @@ def chat_completions() -> Response:
     """A completion, streamed or not, as OpenAI's API reference has it."""
     parts, record = gateway(), session()
     _check_configured(parts)
-    body = provider_request(_read_body(parts), parts.core.settings.llm_model)
+    asked = read_body(parts.core.settings.llm_max_body_bytes)
+    charge_values(asked, LARGE)
+    body = provider_request(asked, parts.core.settings.llm_model)
+    del asked
     _check_budget(parts, record, time.time())
     with ExitStack() as held:
         call = held.enter_context(_watched(parts))
@@ -80,12 +85,6 @@ def models() -> Response:
 def _check_configured(parts: Gateway) -> None:
     if not parts.provider.configured:
         raise Problem(503, "llm_not_configured", NOT_CONFIGURED, headers=NO_SECOND_TRY)
-
-
-def _read_body(parts: Gateway) -> bytes:
-    # Other requests of a workspace may be larger.
-    request.max_content_length = parts.core.settings.llm_max_body_bytes
-    return request.get_data(cache=False)
 
 
 def _check_budget(parts: Gateway, record: Record, now: float) -> None:

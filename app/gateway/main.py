@@ -51,7 +51,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         checkpoints=BoundedSemaphore(CHECKPOINTS_AT_A_TIME),
     )
     register_error_handlers(app)
-    register_edge(app, max(settings.llm_max_body_bytes, conversations.WHOLE_MAX))
+    register_edge(app, max(settings.llm_max_body_bytes, conversations.WHOLE_MAX), core.budget)
     register_identity(app, settings.gateway_calls_per_session)
     app.after_request(lambda response: _count_request(figures, response))
     for module in (llm, agents, conversations, system):

@@ -6,9 +6,9 @@ stream carries `usage`, and the stream ends with `data: [DONE]`.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from app.sessions.foreign_json import LARGE, parse
 from app.sessions.spending import Tokens
 
 BYTES_PER_TOKEN = 4
@@ -40,8 +40,8 @@ class Meter:
     def see_document(self, text: bytes) -> None:
         """Look at a JSON object that may say how many tokens it took; anything else says nothing."""
         try:
-            usage = json.loads(text).get("usage")
-        except (ValueError, AttributeError, RecursionError):
+            usage = parse(text, LARGE).get("usage")
+        except (ValueError, AttributeError):
             return
         if isinstance(usage, dict):
             self._counted = Tokens(_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))

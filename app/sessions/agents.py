@@ -8,18 +8,23 @@ and no redirect is followed.
 from __future__ import annotations
 
 import http.client
+import io
 import ipaddress
 import json
 import math
 import socket
+import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Timer
 from typing import Any
 from urllib.parse import urlsplit
 
 from app.sessions.archive_store import Checkpoint
+from app.sessions.byte_budget import Account, ByteBudget, NoRoom
 from app.sessions.errors import AgentNotReady, AgentRefused, AgentUnavailable, InvalidRequest
+from app.sessions.foreign_json import LARGE, SMALL, VALUE_BYTES, count_values, parse
 from app.sessions.risk import read_risk
 from app.sessions.secrets import SessionSecrets
 from app.settings import Settings
@@ -32,14 +37,30 @@ UNKNOWN = frozenset({404, 405})
 
 NAME_LENGTH = 128
 
-ANSWER_MAX = 67_108_864
+SMALL_ANSWER = 65_536
+"""Bytes of an answer that says little more than that something was done."""
+
+CHAT_ANSWER = 1_048_576
+"""Bytes of the answer to a prompt, which may be how it ended: what a model writes at once is half of it."""
+
+PAGE_ANSWER = 9_437_184
+"""Bytes of an answer with a page of a conversation: of one message, that is, of 8 MiB at most."""
+
+WHOLE_ANSWER = 67_108_864
 """Bytes: an agent of an earlier release hands its conversation over whole."""
+
+PIECE = 65_536
+"""Bytes read at a time."""
 
 PAGE_BYTES = 1_048_576
 """Of a page of a conversation; a longer message comes alone."""
 
 RISK_TIMEOUT = 6.0
 """s to say what is at risk; an agent takes 4 at most, and a stop is not to wait for more."""
+
+
+SHORTEST = 0.001
+"""s a connection is given at least: no time at all would mean that it needn't come about at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,27 +127,29 @@ class CheckpointLeft(AgentUnavailable):
 
 
 class AgentClient:
-    """Requests of agents, each ended `timeout` seconds after it began; an answer has at most `most` bytes. One that
-    an agent doesn't let in is made again with what an older key says, where there is one.
+    """Requests of agents, each ended `timeout` seconds after it began; how much an answer may have is each request's
+    own, and all of it comes out of the process's `budget`. One that an agent doesn't let in is made again with what an
+    older key says, where there is one.
 
     Every method raises `AgentUnavailable`, `AgentRefused` where the agent says that the request itself is
     wrong, and `SettingsError` where no SECRET_KEY is set.
     """
 
-    def __init__(self, secrets: SessionSecrets, timeout: float, most: int = ANSWER_MAX) -> None:
+    def __init__(self, secrets: SessionSecrets, timeout: float, budget: ByteBudget) -> None:
         self._secrets = secrets
         self._timeout = timeout
-        self._most = most
+        self._budget = budget
 
     def chat(self, agent: Agent, message_id: str, text: str) -> Mapping[str, Any]:
         """Hand over a prompt; on return the agent has it on its disk. Answers what it said: `status` is
         `accepted`, or how an earlier delivery of the same prompt ended."""
-        return self._request(agent, "POST", "/chat", {"id": message_id, "message": text})
+        return self._request(agent, "POST", "/chat", {"id": message_id, "message": text}, most=CHAT_ANSWER)
 
-    def cancel(self, agent: Agent, reason: str, generation: int = 0) -> None:
+    def cancel(self, agent: Agent, reason: str, generation: int = 0, seconds: float = math.inf) -> None:
         """End the turn that runs, and wait until it has. For a sleep or a delete it begins no other for a while,
         unless a stop of that `generation` was broken off before."""
-        self._request(agent, "POST", "/cancel", {"reason": reason} | ({"generation": generation} if generation else {}))
+        said = {"reason": reason} | ({"generation": generation} if generation else {})
+        self._request(agent, "POST", "/cancel", said, timeout=seconds)
 
     def resume(self, agent: Agent, generation: int) -> None:
         """Have it begin turns again: the stop of `generation`, or one before it, was broken off. An agent of an
@@ -141,14 +164,16 @@ class AgentClient:
         """Have every connection to the workspace ended: those who still have a good pass come back."""
         self._request(agent, "POST", "/lockout", {})
 
-    def risk(self, agent: Agent) -> Mapping[str, Any]:
+    def risk(self, agent: Agent, seconds: float = math.inf) -> Mapping[str, Any]:
         """What a stop of the workspace would put at risk, as app/sessions/risk.py reads it; empty for nothing."""
-        return read_risk(self._request(agent, "POST", "/risk", {}, timeout=RISK_TIMEOUT))
+        return read_risk(self._request(agent, "POST", "/risk", {}, timeout=min(RISK_TIMEOUT, seconds)))
 
-    def checkpoint(self, agent: Agent) -> Checkpoint | None:
+    def checkpoint(self, agent: Agent, seconds: float = math.inf) -> Checkpoint | None:
         """Have the agent write its conversation to its disk, and hand over to the gateway what that has not: then
         None. An agent of an earlier release answers with all of it. Raises `CheckpointLeft` too."""
-        said = self._request(agent, "POST", "/checkpoint", {"push": True, "seconds": round(0.8 * self._timeout, 3)})
+        seconds = min(self._timeout, seconds)
+        wanted = {"push": True, "seconds": round(0.8 * seconds, 3)}
+        said = self._request(agent, "POST", "/checkpoint", wanted, timeout=seconds, most=WHOLE_ANSWER, values=LARGE)
         if "saved" in said:
             if said["saved"] is not True:
                 raise CheckpointLeft(agent.uuid)
@@ -160,7 +185,8 @@ class AgentClient:
 
     def history(self, agent: Agent, after: int, limit: int) -> History:
         """The conversation from its message number `after` on: `limit` messages, or fewer if the agent gives fewer."""
-        said = self._request(agent, "GET", f"/history?after={after}&limit={limit}&bytes={PAGE_BYTES}")
+        path = f"/history?after={after}&limit={limit}&bytes={PAGE_BYTES}"
+        said = self._request(agent, "GET", path, most=PAGE_ANSWER, values=LARGE)
         messages, total = said.get("messages"), said.get("total")
         if not isinstance(messages, list) or not all(isinstance(each, dict) for each in messages):
             raise AgentUnavailable("The agent's history is none.")
@@ -174,54 +200,97 @@ class AgentClient:
         body: object = None,
         timeout: float = math.inf,
         unless: Collection[int] = (),
+        most: int = SMALL_ANSWER,
+        values: int = SMALL,
     ) -> Mapping[str, Any]:
-        """What it says; nothing where its status is one of `unless`."""
+        """What it says, in so many bytes and values; nothing where its status is one of `unless`."""
         status, content = 401, b""
-        for door in self._secrets.doors(agent.uuid):
-            status, content = self._answer(agent, method, path, body, door, min(timeout, self._timeout))
-            if status != 401:
-                break
-        return {} if status in unless else self._understood(agent, status, content)
+        deadline = time.monotonic() + min(timeout, self._timeout)
+        sent = None if body is None else json.dumps(body).encode()
+        try:
+            with self._budget.account() as account:
+                for door in self._secrets.doors(agent.uuid):
+                    status, content = self._answer(agent, method, path, sent, door, deadline, most, account)
+                    if status != 401:
+                        break
+                if status in unless:
+                    return {}
+                _check_status(agent, status)
+                if len(content) > most:
+                    raise AgentUnavailable(f"The agent of session {agent.uuid} answers with more than {most} bytes.")
+                if (counted := count_values(content, values)) > values:
+                    raise AgentUnavailable(f"The agent of session {agent.uuid} answers with more than {values} values.")
+                account.take(VALUE_BYTES * counted)
+                return _understood(agent, content, values)
+        except NoRoom as error:
+            raise AgentUnavailable(f"There is no room now for what the agent of session {agent.uuid} says.") from error
 
     def _answer(
-        self, agent: Agent, method: str, path: str, body: object, door: str, timeout: float
+        self,
+        agent: Agent,
+        method: str,
+        path: str,
+        body: bytes | None,
+        door: str,
+        deadline: float,
+        most: int,
+        account: Account,
     ) -> tuple[int, bytes]:
         url = urlsplit(agent.address)
-        connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=timeout)
-        # The timeout of a socket is that of one read: an answer that trickles would never end.
-        deadline = Timer(timeout, _cut, [connection])
-        deadline.daemon = True
-        deadline.start()
+        left = max(SHORTEST, deadline - time.monotonic())
+        connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=left)
         try:
-            connection.request(method, path, None if body is None else json.dumps(body).encode(), _headers(door))
+            connection.connect()
+        except OSError as error:
+            connection.close()
+            raise _unreachable(agent, error) from error
+        # The timeout of a socket is that of one read: an answer that trickles would never end.
+        end = Timer(max(0.0, deadline - time.monotonic()), _cut, [connection.sock])
+        end.daemon = True
+        end.start()
+        try:
+            connection.request(method, path, body, _headers(door))
             response = connection.getresponse()
-            return response.status, response.read(self._most + 1)
-        except ConnectionError as error:
-            raise AgentNotReady(f"The agent of session {agent.uuid} takes no connection.") from error
+            return response.status, _read(response, most, account)
         except (OSError, http.client.HTTPException) as error:
-            raise AgentUnavailable(f"The agent of session {agent.uuid} does not answer.") from error
+            raise _unreachable(agent, error) from error
         finally:
-            deadline.cancel()
+            end.cancel()
             connection.close()
 
-    def _understood(self, agent: Agent, status: int, content: bytes) -> Mapping[str, Any]:
-        if status in ITS_FAULT:
-            raise AgentRefused(f"The agent refused it with status {status}.")
-        if status == 503:
-            raise AgentNotReady(f"The agent of session {agent.uuid} is not ready.")
-        if not 200 <= status < 300:
-            raise AgentUnavailable(f"The agent of session {agent.uuid} answers with status {status}.")
-        if len(content) > self._most:
-            raise AgentUnavailable(f"The agent of session {agent.uuid} answers with more than {self._most} bytes.")
-        try:
-            said = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise AgentUnavailable(
-                f"The agent of session {agent.uuid} answers with something else than JSON."
-            ) from error
-        if not isinstance(said, dict):
-            raise AgentUnavailable(f"The agent of session {agent.uuid} answers with something else than an object.")
-        return said
+
+def _read(response: http.client.HTTPResponse, most: int, account: Account) -> bytes:
+    """The answer, or its beginning where it has more than `most` bytes."""
+    content = io.BytesIO()
+    while (left := most + 1 - content.tell()) and (piece := response.read(min(PIECE, left))):
+        account.take(len(piece))
+        content.write(piece)
+    return content.getvalue()
+
+
+def _check_status(agent: Agent, status: int) -> None:
+    if status in ITS_FAULT:
+        raise AgentRefused(f"The agent refused it with status {status}.")
+    if status == 503:
+        raise AgentNotReady(f"The agent of session {agent.uuid} is not ready.")
+    if not 200 <= status < 300:
+        raise AgentUnavailable(f"The agent of session {agent.uuid} answers with status {status}.")
+
+
+def _understood(agent: Agent, content: bytes, values: int) -> Mapping[str, Any]:
+    try:
+        said = parse(content, values)
+    except ValueError as error:
+        raise AgentUnavailable(f"The agent of session {agent.uuid} answers with something else than JSON.") from error
+    if not isinstance(said, dict):
+        raise AgentUnavailable(f"The agent of session {agent.uuid} answers with something else than an object.")
+    return said
+
+
+def _unreachable(agent: Agent, error: Exception) -> AgentUnavailable:
+    if isinstance(error, ConnectionError):
+        return AgentNotReady(f"The agent of session {agent.uuid} takes no connection.")
+    return AgentUnavailable(f"The agent of session {agent.uuid} does not answer.")
 
 
 def _headers(door: str) -> dict[str, str]:
@@ -233,12 +302,8 @@ def _headers(door: str) -> dict[str, str]:
     }
 
 
-def _cut(connection: http.client.HTTPConnection) -> None:
-    """Wake a thread that reads from this connection; closing alone would not."""
-    # It may be closed meanwhile.
-    sock = connection.sock
-    if sock is not None:
-        try:
-            sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return  # it ended by itself
+def _cut(connection: socket.socket) -> None:
+    """Wake a thread that reads from this connection; closing alone would not. http.client forgets the socket of one
+    that is closed after its answer, and reads on."""
+    with suppress(OSError):  # it ended by itself
+        connection.shutdown(socket.SHUT_RDWR)

@@ -10,6 +10,7 @@ from app.sessions.agents import AgentClient
 from app.sessions.archive_store import Archive
 from app.sessions.backup_files import BackupFiles
 from app.sessions.backups import BackupIndex
+from app.sessions.byte_budget import ByteBudget
 from app.sessions.connections import connect
 from app.sessions.conversations import Conversations
 from app.sessions.events import EventLog
@@ -58,6 +59,7 @@ class Core:
     signals: Signals
     policy: Policy
     sessions: SessionService
+    budget: ByteBudget
 
 
 def build_core(settings: Settings) -> Core:
@@ -76,7 +78,8 @@ def build_core(settings: Settings) -> Core:
     archive = Archive(settings.archive_location(), settings.archive_key, settings.history_max_bytes)
     lockouts = Lockouts(client, store, settings.stale_after)
     signals = Signals(client)
-    agents = AgentClient(secrets, settings.agent_timeout)
+    budget = ByteBudget(settings.body_budget_bytes)
+    agents = AgentClient(secrets, settings.agent_timeout, budget)
     return Core(
         settings=settings,
         redis=client,
@@ -110,4 +113,5 @@ def build_core(settings: Settings) -> Core:
             lockouts=lockouts,
             settings=settings,
         ),
+        budget=budget,
     )

@@ -124,6 +124,15 @@ class BackupRetired(RetryableError):
         super().__init__(f"The backup {name} is being deleted; try again.")
 
 
+class StillEnding(RetryableError):
+    """Processes of a workspace that was told to stop are still there: ask again, until there are none."""
+
+    code = "still_ending"
+
+    def __init__(self, uuid: str) -> None:
+        super().__init__(f"The processes of workspace {uuid} are still ending.")
+
+
 class RuntimeUnavailable(RetryableError):
     """What runs the workspaces can't be reached at all, which is no failure of any one session's."""
 

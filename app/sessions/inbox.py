@@ -276,6 +276,11 @@ class Inbox:
         hashed = self._agent_hash(uuid)
         return Agent.from_hash(uuid, hashed) if "leaving" in hashed else None
 
+    def has_agent(self, uuid: str) -> bool:
+        """Whether the session's agent is known, leaving or not."""
+        with redis_errors():
+            return bool(self._redis.exists(keys.AGENT.format(uuid=uuid)))
+
     def agent_leaves(self, uuid: str) -> None:
         """Note that the session's agent is being stopped."""
         self._run("agent_leaves", uuid, "", 0.0)

@@ -162,7 +162,8 @@ class Record(Identity):
     at a requested backup. `lease` counts the attempts at all intents: a worker whose lease went to another one finds
     another number there. `missed` is the intent whose message found the lease taken, `answered` the one whose
     workspace was ready before its start had come to its end. `backup_asked` counts requests for a backup: one that was
-    begun before the last of them does not settle it.
+    begun before the last of them does not settle it. `stopping` says that the processes were told to stop and that
+    nobody has seen the last of them end: nothing may be started before.
     """
 
     status: Status
@@ -171,6 +172,7 @@ class Record(Identity):
     generation: int = 1
     settled: int = 0
     task: str = ""
+    stopping: bool = False
     provisioned: bool = False
     request_id: str = ""
     requested_at: float = 0.0
@@ -258,6 +260,7 @@ CODECS: Mapping[str, Codec] = {
     "generation": _COUNT,
     "settled": _COUNT,
     "task": _TEXT,
+    "stopping": _FLAG,
     "provisioned": _FLAG,
     "request_id": _TEXT,
     "requested_at": _NUMBER,

@@ -20,6 +20,7 @@ WAKE = "sessions.wake"
 SLEEP = "sessions.sleep"
 BACKUP = "sessions.backup"
 RESTORE = "sessions.restore"
+LEAVE = "sessions.leave"
 TEARDOWN = "sessions.teardown"
 DELIVER = "sessions.deliver"
 WARN = "sessions.warn"
@@ -36,7 +37,7 @@ RECONCILE = SWEEPS + "reconcile"
 SWEEP_INDEX = SWEEPS + "index"
 SWEEP_RETENTION = SWEEPS + "retention"
 
-QUEUES = ("wake", "deliver", "lifecycle", "backup")
+QUEUES = ("wake", "deliver", "lifecycle", "sweep", "backup")
 
 ROUTES: Mapping[str, str] = {
     PROVISION: "wake",
@@ -45,11 +46,12 @@ ROUTES: Mapping[str, str] = {
     WARN: "deliver",
     LOCK_OUT: "deliver",
     SLEEP: "lifecycle",
+    LEAVE: "lifecycle",
     READ_BACKUP: "lifecycle",
-    SWEEP_IDLE: "lifecycle",
-    SWEEP_EXPIRED: "lifecycle",
-    SWEEP_STALE: "lifecycle",
-    RECONCILE: "lifecycle",
+    SWEEP_IDLE: "sweep",
+    SWEEP_EXPIRED: "sweep",
+    SWEEP_STALE: "sweep",
+    RECONCILE: "sweep",
     BACKUP: "backup",
     RESTORE: "backup",
     TEARDOWN: "backup",
@@ -58,7 +60,8 @@ ROUTES: Mapping[str, str] = {
     SWEEP_RETENTION: "backup",
 }
 """Which queue a task goes to: `wake` is what a user waits for, `backup` what may take an hour. `deliver` speaks to
-what runs in a workspace, which may hang: it has processes of its own, so that no other session waits for that."""
+what runs in a workspace, which may hang: it has processes of its own, so that no other session waits for that.
+`lifecycle` waits for workspaces that stop, by many threads, of which some are kept for `sweep` (workers/tasks.py)."""
 
 
 READ_MOST = 10_000

@@ -223,7 +223,7 @@ class SessionService:
         return self._intend(
             uuid,
             Status.TERMINATING,
-            task=queue.TEARDOWN,
+            task=queue.LEAVE if self._inbox.has_agent(uuid) else queue.TEARDOWN,
             noop=(Status.TERMINATED,) if forced else GONE,
             request_id=request_id,
             expect=expect,

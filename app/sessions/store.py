@@ -163,6 +163,7 @@ class SessionStore:
         task: str = "",
         due: float = 0.0,
         settle: bool = False,
+        then: str = "",
         touch: bool = False,
         idle_at: float = 0.0,
         phases: Mapping[str, int] | None = None,
@@ -176,11 +177,11 @@ class SessionStore:
 
         `to` moves the session, by the transition table; one in `noop` is left as it is. `touch` notes that
         someone asked for it, in any case. `task` makes it a new intent: the generation grows and the intent is
-        overdue at `due`. `settle` says the current intent is carried out. `idle_at` is when to look next
-        whether it is idle. `events_ttl` lets the session's events expire unless more come. `expect` are
-        fields that must still have these values.
+        overdue at `due`. `settle` says the current intent is carried out, `then` which task goes on with it. `idle_at`
+        is when to look next whether it is idle. `events_ttl` lets the session's events expire unless more come.
+        `expect` are fields that must still have these values.
         """
-        texts = encode(fields)
+        texts = encode(fields | ({"task": then} if then else {}))
         kept = {name: text for name, text in texts.items() if DEFAULTS.get(name) != text}
         kept |= {PHASE_PREFIX + name: str(ms) for name, ms in (phases or {}).items()}
         kept |= {SIGNAL_PREFIX + name: signal.to_text() for name, signal in (signals or {}).items()}

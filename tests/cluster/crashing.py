@@ -203,7 +203,7 @@ def main(folder: Path, many: int, archivers: int) -> None:
             "watcher": watcher,
             "beat": lambda: run_celery("beat", "--schedule", schedule, "-l", "WARNING"),
             # The sweeps have one of their own: a wake of a killed worker's must not wait for them.
-            "sweeper": worker("sweeper", "lifecycle"),
+            "sweeper": worker("sweeper", "sweep"),
             **{f"worker{n}": worker(f"worker{n}", "wake,lifecycle") for n in range(many)},
             **{f"archiver{n}": worker(f"archiver{n}", "backup") for n in range(archivers)},
         },

@@ -92,7 +92,7 @@ def test_a_conversation_is_kept_after_its_session(model: ModelServer) -> None:
 DEATHS: dict[str, Callable[[str], object]] = {
     "the pod, deleted": delete_pod,
     "the pod, killed": lambda uuid: kill(f"session-uuid={uuid}", "fresh-workspaces"),
-    "workers and couriers": lambda uuid: kill("app.kubernetes.io/name in (worker, courier)"),
+    "workers and couriers": lambda uuid: kill("app.kubernetes.io/name in (worker, sweeper, courier)"),
     "the gateways": lambda uuid: kill("app.kubernetes.io/name=gateway"),
     "Redis": lambda uuid: kill("app.kubernetes.io/name=redis"),
 }

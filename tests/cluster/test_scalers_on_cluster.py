@@ -14,7 +14,7 @@ from tests.service import wait_for
 SHORT = 3
 """s of idleness after which a session sleeps here."""
 
-WHO_SCALES = ("worker", "archiver", "watcher")
+WHO_SCALES = ("worker", "sweeper", "archiver", "watcher")
 
 
 class Sessions:
@@ -82,7 +82,7 @@ def test_a_pushed_item_wakes_a_session_while_every_worker_is_dead(sessions: Sess
     """KEDA does it; and the workers that come back find a session that is up, and go on with it."""
     uuid = sessions.create()
     sessions.sleep(uuid)
-    with stopped("worker", "archiver"):
+    with stopped("worker", "sweeper", "archiver"):
         redis_says("rpush", f"queue:{uuid}", '{"id": "1"}')
         wait_for(lambda: ready_pods(uuid), "KEDA to wake it")
         (pod,) = ready_pods(uuid)

@@ -216,7 +216,7 @@ class Judge:
 
     def _poisoned(self, why: str, at: float) -> bool:
         """Whether a task was given up because its workers died, and they did so often enough in the minutes before."""
-        ends = ("kill worker", "kill archiver", "kill courier", *STOPS)
+        ends = ("kill worker", "kill sweeper", "kill archiver", "kill courier", *STOPS)
         return "died each time" in why and len(self.scene.faults(at - 300, at, *ends)) >= POISON
 
     def _moves(self, subject: Subject) -> Iterator[Finding]:

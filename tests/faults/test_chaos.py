@@ -11,7 +11,7 @@ import pytest
 from tests.faults.calls import ask, wait_status
 from tests.service import Service, wait_for
 
-PARTS = ["worker", "archiver", "courier", "gateway", "web", "beat", "watcher", "traefik", "redis"]
+PARTS = ["worker", "sweeper", "archiver", "courier", "gateway", "web", "beat", "watcher", "traefik", "redis"]
 STEPS = 120
 SESSIONS = 6
 """As many at once as two cores start without the test being about load."""

@@ -14,7 +14,7 @@ import pytest
 from tests.faults.calls import ask, wait_status
 from tests.service import Service, wait_for
 
-PARTS = ["worker", "archiver", "courier", "gateway", "web", "beat", "watcher", "traefik"]
+PARTS = ["worker", "sweeper", "archiver", "courier", "gateway", "web", "beat", "watcher", "traefik"]
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -23,7 +23,7 @@ SESSIONS = 4
 ROUNDS = 2
 """Each begins with all sessions asleep."""
 
-PARTS = ["worker", "agent", "courier", "gateway", "redis", "web", "agent told to end", "watcher"]
+PARTS = ["worker", "sweeper", "agent", "courier", "gateway", "redis", "web", "agent told to end", "watcher"]
 AGENTS = {"agent": signal.SIGKILL, "agent told to end": signal.SIGTERM}
 BETWEEN = 6
 """Prompts sent from one death to the next."""

@@ -153,7 +153,7 @@ def test_what_an_intents_message_met_is_not_forgotten_when_the_lease_is_let_go(w
         stop(uuid, generation)
         world.sessions.wake(uuid)
 
-    world.runtime.stop = a_wake_comes  # type: ignore[method-assign]
+    world.runtime.stop = a_wake_comes  # type: ignore[method-assign, assignment]
     world.lifecycle.carry_out(*world.tasks.sent.pop(0)[1])
     assert world.tasks.sent == [(queue.WAKE, (uuid, 3))], "its own message waits still"
 

@@ -82,7 +82,7 @@ def test_nothing_at_risk_takes_back_what_was_before(world: World, agent: FakeAge
 def test_an_agent_that_hangs_holds_a_sleep_up_no_longer_than_its_deadlines(world: World, agent: FakeAgent) -> None:
     """It is put to sleep, with nothing known of its work."""
     uuid = up(world, agent)
-    world.core = replace(world.core, agents=AgentClient(world.core.secrets, 0.2, 1_000))
+    world.core = replace(world.core, agents=AgentClient(world.core.secrets, 0.2, world.core.budget))
     world.lifecycle = Lifecycle(world.core, world.runtime, world.clock)
     agent.hang = True
     world.sessions.sleep(uuid)

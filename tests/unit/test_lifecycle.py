@@ -168,7 +168,7 @@ def test_an_intent_that_finds_the_lease_taken_is_passed_on(world: World) -> None
         world.tasks.lose_all()
         world.lifecycle.carry_out(*wakes[0][1])
 
-    world.runtime.stop = stop_while_a_wake_comes  # type: ignore[method-assign]
+    world.runtime.stop = stop_while_a_wake_comes  # type: ignore[method-assign, assignment]
     assert world.work() == [queue.SLEEP, queue.WAKE]
     assert world.runtime.workspaces[uuid].running
     world.runtime.become_ready(uuid)

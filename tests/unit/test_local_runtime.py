@@ -17,7 +17,7 @@ import pytest
 import redis
 
 from app.sessions.connections import connect
-from app.sessions.errors import PermanentError, RetryableError
+from app.sessions.errors import PermanentError, RetryableError, StillEnding
 from app.sessions.passes import Kind, Passes
 from app.sessions.secrets import SessionSecrets
 from app.settings import Settings
@@ -241,6 +241,28 @@ def test_an_editor_that_ignores_sigterm_is_killed_after_the_grace(stage: Stage) 
     eventually((stage.folders.app(A) / "ignoring").exists)
     stage.runtime.stop(A, 2)
     assert running.process is not None
+    assert not processes.alive(running.process)
+    assert stage.folders.read_running(A) is None
+
+
+def test_a_stop_holds_nobody_up_until_the_grace_is_over(stage: Stage) -> None:
+    """It can be asked again, does not signal the editor twice, and holds no lock meanwhile; so does a start that finds
+    the old processes."""
+    stage.editor(STUBBORN.replace("signal.SIG_IGN", "lambda *_: open('told', 'a').write('.') or None"))
+    stage.settings = replace(stage.settings, stop_grace=3600.0)
+    running = stage.up(A)
+    assert running.process is not None
+    eventually((stage.folders.app(A) / "ignoring").exists)
+    for attempt in (lambda: stage.runtime.stop(A, 2, 0.1), lambda: stage.runtime.stop(A, 2, 0.0)):
+        with pytest.raises(StillEnding):
+            attempt()
+    with pytest.raises(StillEnding):
+        stage.runtime.start(A, 3)
+    assert processes.alive(running.process)
+    assert (stage.folders.app(A) / "told").read_text() == "."
+    since = stage.running(A)
+    stage.folders.write_running(replace(since, stopping_at=since.stopping_at - 3600.0))
+    stage.runtime.stop(A, 4, 0.0)
     assert not processes.alive(running.process)
     assert stage.folders.read_running(A) is None
 

@@ -144,7 +144,7 @@ def test_workspaces_are_reached_by_the_ingress_and_the_manager_only(overlay):
     web, redis = {"app.kubernetes.io/name": "web"}, {"app.kubernetes.io/name": "redis"}
     assert admits(8080, {}, "traefik") and admits(1111, {}, "traefik") and not admits(22, {}, "traefik")
     speaking = {name for name, pod in pods(overlay).items() if admits(1111, pod.labels, SYSTEM)}
-    assert speaking == {"web", "worker", "archiver", "courier"}
+    assert speaking == {"web", "sweeper", "archiver", "courier"}
     assert not admits(8080, web, SYSTEM) and not admits(8080, redis, SYSTEM)
     assert not admits(8080, web, "elsewhere")
     assert not admits(8080, WORKSPACE, WORKSPACES)

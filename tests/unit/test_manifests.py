@@ -148,7 +148,7 @@ def test_what_selects_pods_finds_some(overlay):
     selectors = [{"matchLabels": each["spec"]["selector"]} for each in of_kind(overlay, "Service").values()]
     selectors += [each["spec"]["selector"] for each in of_kind(overlay, "PodDisruptionBudget").values()]
 
-    assert len(selectors) == 8
+    assert len(selectors) == 9
     assert all(any(selects(each, pod.labels) for pod in found.values()) for each in selectors)
 
 
@@ -161,11 +161,11 @@ def test_no_secret_holds_a_value(overlay):
 
 
 def test_only_those_that_need_the_api_server_get_a_token(overlay):
-    """The account says no by default; three pods ask for theirs."""
+    """The account says no by default; four pods ask for theirs."""
     accounts = [each for each in overlay if each["kind"] == "ServiceAccount"]
     asking = {name for name, pod in pods(overlay).items() if pod.spec["automountServiceAccountToken"]}
 
-    assert len(accounts) == 10
+    assert len(accounts) == 11
     assert all(each["automountServiceAccountToken"] is False for each in accounts)
     assert asking == set(ALLOWED)
 
@@ -220,13 +220,13 @@ def test_there_are_two_of_what_users_wait_for(overlay):
         assert replicas["web"] is None
         replicas["web"] = scalers["web"]["spec"]["minReplicas"]
 
-    two = {"web", "gateway", "worker", "archiver", "courier", "watcher"}
+    two = {"web", "gateway", "worker", "sweeper", "archiver", "courier", "watcher"}
     assert replicas == {**dict.fromkeys(two, 2), "beat": 1, "flower": 1}
     assert deployments["web"]["spec"]["strategy"] == {
         "type": "RollingUpdate",
         "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
     }
-    assert set(of_kind(overlay, "PodDisruptionBudget")) == {"web", "gateway", "worker", "watcher"}
+    assert set(of_kind(overlay, "PodDisruptionBudget")) == {"web", "gateway", "worker", "sweeper", "watcher"}
     assert all("podAntiAffinity" in pods(overlay)[name].spec["affinity"] for name in ("web", "gateway"))
 
 
@@ -247,6 +247,7 @@ def test_each_process_gets_the_secrets_it_needs_and_no_other(overlay):
         "web": {"manager/api-key", "manager/api-keys", "manager/secret-key", "llm/base-url"},
         "gateway": {"manager/secret-key", "llm/base-url", "llm/api-key", "llm/model"},
         "worker": {"manager/secret-key"},
+        "sweeper": {"manager/secret-key"},
         "archiver": {"manager/secret-key"},
         "courier": {"manager/secret-key"},
         "watcher": set(),
@@ -316,7 +317,7 @@ def test_dev_keeps_conversations_where_those_who_store_them_write_and_web_reads(
     folder = settings_of(objects)["ARCHIVE_URL"].removeprefix("file://")
 
     assert {each["metadata"]["namespace"] for each in claims} == {SYSTEM, "fresh-node"}
-    assert mounts == {name: (folder, name == "web") for name in ("web", "gateway", "worker", "archiver")}
+    assert mounts == {name: (folder, name == "web") for name in ("web", "gateway", "sweeper", "archiver")}
 
 
 def test_dev_keeps_backups_on_one_place_that_jobs_and_the_archiver_share():
@@ -368,7 +369,7 @@ def test_gke_takes_every_value_from_one_file():
         "archiver": values["manager-account"],
         "archive": values["archive-account"],
         "gateway": values["conversations-account"],
-        "worker": values["conversations-account"],
+        "sweeper": values["conversations-account"],
         "web": values["reader-account"],
     }
     assert settings_of(objects)["ARCHIVE_URL"] != settings_of(objects)["BACKUP_URL"]

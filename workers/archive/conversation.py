@@ -7,12 +7,12 @@ bounded.
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from collections.abc import Sequence
 from typing import Any
 
+from app.sessions.foreign_json import LARGE, parse
 from workers.archive.format import folder_below
 
 FOLDER, NAME = ".session", "history.json"
@@ -67,8 +67,8 @@ def _content(folder: int) -> bytes | None:
 
 def _messages(content: bytes) -> list[dict[str, str]] | None:
     try:
-        found = json.loads(content)
-    except (ValueError, RecursionError):
+        found = parse(content, LARGE)
+    except ValueError:
         return None
     if not isinstance(found, list) or not all(isinstance(message, dict) for message in found):
         return None

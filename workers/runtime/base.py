@@ -26,6 +26,10 @@ wanted. It is cheap, and throttles itself."""
 NO_CAPACITY = "no_capacity"
 """The code of a start that waits for room on a machine."""
 
+PATIENCE = 2.0
+"""s a stop waits for processes to end: a pod takes 0.7, an editor 0.02. Who needs longer is asked for again, so that no
+worker waits for it."""
+
 
 def never() -> None:
     """The `Check` of work that is wanted whatever happens."""
@@ -105,11 +109,13 @@ class Runtime(Protocol):
 
     def start(self, uuid: str, generation: int) -> bool:
         """Ask for the processes and return; `watch` tells when they are ready. True when they ran already: only
-        the generation is noted then. No volume: `FilesGone`."""
+        the generation is noted then. Others that must end before: `StillEnding`, as of `stop`. No volume:
+        `FilesGone`."""
 
-    def stop(self, uuid: str, generation: int) -> None:
-        """Return when no process of the workspace is left and its URL no longer leads to it. `FilesGoing` when that
-        would be the end of its files too, because someone else had its volume deleted: nothing is done then."""
+    def stop(self, uuid: str, generation: int, patience: float = PATIENCE) -> None:
+        """Return when no process of the workspace is left and its URL no longer leads to it. `StillEnding` where that
+        takes longer than `patience` (s): they were told, and calling again sees how far they are. `FilesGoing` when
+        that would be the end of its files too, because someone else had its volume deleted: nothing is done then."""
 
     def remove(self, uuid: str, generation: int, *, force: bool = False) -> None:
         """Delete everything, the volume too. Nothing there: success. Where a backup that runs is waited for,

@@ -46,8 +46,8 @@ PAGE = 500
 CONNECT_TIMEOUT = 3.0
 """s until an API server that does not take the connection counts as away."""
 
-POOL_SIZE = 8
-"""Connections of one process: the watch holds four."""
+POOL_SIZE = 40
+"""Connections of one process that are kept open: as many as it has threads that ask. The watch holds four."""
 
 KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -316,10 +316,17 @@ def _transport_errors() -> Iterator[None]:
         raise RuntimeUnavailable(f"The API server can't be reached ({type(error).__name__}).") from error
 
 
-def wait_for(done: Callable[[], bool], seconds: float, what: str, tick: float = 0.1) -> None:
-    """Ask until `done()`; `RetryableError` naming `what` after so long."""
+def came_true(done: Callable[[], bool], seconds: float, tick: float = 0.1) -> bool:
+    """Ask until `done()`, for so long."""
     deadline = time.monotonic() + seconds
     while not done():
         if time.monotonic() > deadline:
-            raise RetryableError(f"{what} within {seconds:.0f} s.")
+            return False
         time.sleep(tick)
+    return True
+
+
+def wait_for(done: Callable[[], bool], seconds: float, what: str, tick: float = 0.1) -> None:
+    """The same; `RetryableError` naming `what` when it did not."""
+    if not came_true(done, seconds, tick):
+        raise RetryableError(f"{what} within {seconds:.0f} s.")

@@ -69,7 +69,8 @@ class Meta:
 class Running:
     """A workspace that should be up. `pid` is 0 from just before its process is started until just
     after; `started` is that process's start in clock ticks of the boot named `boot`; `started_at`
-    seconds since the epoch; `stopping` that it is being stopped, so that its end is no failure.
+    seconds since the epoch; `stopping` that it is being stopped, so that its end is no failure, and `stopping_at`
+    since when, in the same.
 
     `agent_pid` and `agent_started` are the same of its agent, which may die and come back without the
     editor; `agent_port` is 0 where there is none."""
@@ -82,6 +83,7 @@ class Running:
     pid: int = 0
     started: int = 0
     stopping: bool = False
+    stopping_at: float = 0.0
     agent_port: int = 0
     agent_pid: int = 0
     agent_started: int = 0

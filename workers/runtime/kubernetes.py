@@ -17,17 +17,17 @@ from typing import Any, TypeVar
 import redis
 
 from app.sessions import keys
-from app.sessions.errors import FilesGoing, FilesGone, RetryableError, Superseded, WorkspaceConflict
+from app.sessions.errors import FilesGoing, FilesGone, RetryableError, StillEnding, Superseded, WorkspaceConflict
 from app.sessions.model import Identity
 from app.sessions.redis_errors import redis_errors
 from app.sessions.secrets import SessionSecrets
 from app.settings import Settings
 from workers.archive.terms import incomplete
 from workers.runtime import binding, job_objects, names, scalers, views
-from workers.runtime.base import BackupSummary, Check, Observation, Snapshot, never
+from workers.runtime.base import PATIENCE, BackupSummary, Check, Observation, Snapshot, never
 from workers.runtime.beside import Beside
 from workers.runtime.choices import Choices
-from workers.runtime.cluster import Cluster, Conflict, Expired, NotFound, timestamp, wait_for
+from workers.runtime.cluster import Cluster, Conflict, Expired, NotFound, came_true, timestamp, wait_for
 from workers.runtime.jobs import ArchiveJobs
 from workers.runtime.live import Live, LiveObjects, annotations_of, going, notes_of, replicas_of
 from workers.runtime.objects import generation_of, identity_of
@@ -43,7 +43,7 @@ TRIES, PAUSE = 10, 0.05
 Deployment some five times while it starts."""
 
 GOING_LIMIT = 30.0
-"""s beyond the grace period for pods to be gone, and for the cluster's garbage collector."""
+"""s beyond the grace period for the cluster's garbage collector to be done with what was deleted."""
 
 
 class KubernetesRuntime:
@@ -87,10 +87,9 @@ class KubernetesRuntime:
         self._decided(lambda: self._start(uuid, generation, began))
         return not any(began)
 
-    def stop(self, uuid: str, generation: int) -> None:
-        """See `Runtime.stop`. Takes `stop_grace` at most, and 0.5 s normally."""
+    def stop(self, uuid: str, generation: int, patience: float = PATIENCE) -> None:
+        """See `Runtime.stop`. 0.5 s normally."""
         self._decided(lambda: self._scale_down(uuid, generation))
-        limit = self._settings.stop_grace + GOING_LIMIT
 
         def gone() -> bool:
             if self._all_ended(uuid):
@@ -101,7 +100,8 @@ class KubernetesRuntime:
                 self._decided(lambda: self._scale_down(uuid, generation))
             return False
 
-        wait_for(gone, limit, f"The workspace {uuid} did not end")
+        if not came_true(gone, patience):
+            raise StillEnding(uuid)
 
     def remove(self, uuid: str, generation: int, *, force: bool = False) -> None:
         """See `Runtime.remove`. What the Deployment owns goes with it. A backup that runs ends with its Job, in any
@@ -215,8 +215,8 @@ class KubernetesRuntime:
         live.refuse_going()
         if live.deployment is None and not self._all_ended(uuid):
             # A new Deployment knows nothing of a deleted one's pod, and two must never share the volume.
-            limit = self._settings.stop_grace + GOING_LIMIT
-            wait_for(lambda: self._all_ended(uuid), limit, f"The old pod of workspace {uuid} did not end")
+            if not came_true(lambda: self._all_ended(uuid), PATIENCE):
+                raise StillEnding(uuid)
             self._start(uuid, generation, began)
             return
         deployment = live.deployment or self._live.create_deployment(identity)

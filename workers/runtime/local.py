@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import math
 import random
 import socket
 import sys
@@ -32,6 +33,7 @@ from app.sessions.errors import (
     PermanentError,
     RetryableError,
     SessionError,
+    StillEnding,
     Superseded,
     WorkspaceConflict,
 )
@@ -39,7 +41,7 @@ from app.sessions.model import Identity
 from app.settings import Settings
 from workers import archive
 from workers.runtime import probe, processes
-from workers.runtime.base import BackupSummary, Check, Observation, Snapshot, never
+from workers.runtime.base import PATIENCE, BackupSummary, Check, Observation, Snapshot, never
 from workers.runtime.folders import FILES, BrokenMeta, Folders, Lock, Meta, Running, raised
 from workers.runtime.launching import Launcher
 from workers.runtime.routes import Routes
@@ -53,7 +55,10 @@ PORTS = range(20_000, 32_768)
 being listened on, none of those can take one."""
 
 LOCK_SLACK = 5.0
-"""Seconds a call waits for another beyond the longest that one may take to stop a workspace."""
+"""Seconds a call waits for another beyond the longest that one may wait for processes to end."""
+
+REPLACE_PATIENCE = 0.2
+"""Seconds a start waits for processes that must end before; an editor takes 0.02."""
 
 SWAP_PATIENCE = 60.0
 """Seconds a restore waits for a backup of the files it replaces: all is extracted by then."""
@@ -73,7 +78,7 @@ class LocalRuntime:
         self._folders = Folders(settings.data_dir)
         self._launcher = Launcher(settings, self._folders)
         self._routes = Routes(client, settings)
-        self._lock_wait = settings.stop_grace + processes.KILL_LIMIT + LOCK_SLACK
+        self._lock_wait = PATIENCE + LOCK_SLACK
 
     def ping(self) -> None:
         """See `Runtime.ping`. This machine does."""
@@ -105,16 +110,16 @@ class LocalRuntime:
                 self._folders.write_running(running)
             else:
                 if running is not None:
-                    self._end_processes(uuid, running)
+                    self._end(uuid, REPLACE_PATIENCE)
                 running = self._spawn(uuid, generation)
             self._routes.put(uuid, running.port, running.agent_port)
         return ran
 
-    def stop(self, uuid: str, generation: int) -> None:
-        """See `Runtime.stop`. Takes `stop_grace` at most, and 15 ms normally."""
+    def stop(self, uuid: str, generation: int, patience: float = PATIENCE) -> None:
+        """See `Runtime.stop`. 15 ms normally; what is there `stop_grace` after the first call is killed."""
         with _disk(), self._intent(uuid, generation):
             self._close_door(uuid)
-            self._end(uuid)
+            self._end(uuid, patience)
 
     def remove(self, uuid: str, generation: int, *, force: bool = False) -> None:
         """See `Runtime.remove`."""
@@ -126,7 +131,7 @@ class LocalRuntime:
                 with contextlib.suppress(BrokenMeta):
                     _refuse_older(lock, self._folders.read_meta(uuid), generation)
                 self._close_door(uuid)
-                self._end(uuid)
+                self._end(uuid, PATIENCE)
                 lock.bury(generation)
                 self._folders.discard(uuid)
             self._folders.empty_trash()
@@ -254,7 +259,7 @@ class LocalRuntime:
                 running = running.with_agent(self._launcher.agent(uuid, running.agent_port))
             process = self._launcher.editor(uuid, running.port)
         except OSError as error:
-            self._end_processes(uuid, running)
+            self._end_processes(uuid, running, self._settings.stop_grace)
             self._folders.remove_running(uuid)
             if error.errno in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
                 raise RetryableError(f"The editor can't be started now: {error.strerror}.") from error
@@ -287,22 +292,28 @@ class LocalRuntime:
         while door and time.monotonic() < until and probe.answers(door, host=host, bearer=shown):
             time.sleep(DOOR_TICK)
 
-    def _end(self, uuid: str) -> None:
-        """Leave no process of the workspace, and no file that says there should be one."""
+    def _end(self, uuid: str, patience: float = math.inf) -> None:
+        """Leave no process of the workspace, and no file that says there should be one; `StillEnding` when some are
+        left after so many seconds."""
         running = self._folders.read_running(uuid)
-        if running is not None:
-            self._folders.write_running(replace(running, stopping=True))
-        self._end_processes(uuid, running)
+        told = running is not None and bool(running.stopping_at)
+        if running is not None and not told:
+            running = replace(running, stopping=True, stopping_at=time.time())
+            self._folders.write_running(running)
+        # Where no file says since when, nobody else knows it either.
+        grace = self._settings.stop_grace
+        left_of_it = grace - (time.time() - running.stopping_at) if running else min(grace, patience)
+        self._end_processes(uuid, running, min(grace, left_of_it), patience, told=told)
         self._folders.remove_running(uuid)
 
-    def _end_processes(self, uuid: str, running: Running | None) -> None:
+    def _end_processes(
+        self, uuid: str, running: Running | None, grace: float, patience: float = math.inf, *, told: bool = False
+    ) -> None:
         leaders = [running.process, running.agent] if running and running.boot == processes.current_boot() else []
         marks = [f"{name}={value}" for name, value in self._launcher.marks(uuid).items()]
-        left = processes.end(
-            [leader for leader in leaders if leader], lambda: processes.marked(marks), self._settings.stop_grace
-        )
-        if left:
-            raise RetryableError(f"{len(left)} processes of workspace {uuid} don't end; the system holds them.")
+        known = [leader for leader in leaders if leader]
+        if processes.end(known, lambda: processes.marked(marks), grace, patience, told=told):
+            raise StillEnding(uuid)
 
     def _observation(self, meta: Meta) -> Observation:
         uuid = meta.identity.uuid

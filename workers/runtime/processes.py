@@ -11,6 +11,7 @@ Everything is read from /proc (see proc(5)); times there are clock ticks since b
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -115,22 +116,36 @@ def descendants(roots: Iterable[Process]) -> set[Process]:
     return {process for process in found if alive(process)}
 
 
-def end(leaders: Iterable[Process], find: Callable[[], set[Process]], grace: float) -> set[Process]:
+def end(
+    leaders: Iterable[Process],
+    find: Callable[[], set[Process]],
+    grace: float,
+    patience: float = math.inf,
+    *,
+    told: bool = False,
+) -> set[Process]:
     """End the leaders, all below them, and all that `find` finds; returns what is left: nothing, normally.
 
-    First the leaders alone are asked, so that they can end their own in order; then the rest is asked;
-    whoever is there after `grace` seconds is killed, and whoever those started meanwhile.
+    First the leaders alone are asked, unless they were `told` before, so that they can end their own in order; then the
+    rest is asked; whoever is there after `grace` seconds is killed, and whoever those started meanwhile. Where
+    `patience` (s) ends before, the rest is left to the next call.
     """
-    deadline = time.monotonic() + grace
+    kill_at = time.monotonic() + grace
+    deadline = min(kill_at, time.monotonic() + patience)
     first = {leader for leader in leaders if alive(leader)}
     family = descendants(find() | first)
-    send(first, signal.SIGTERM)
+    if not told:
+        send(first, signal.SIGTERM)
     _wait(first, deadline)
-    rest = descendants(find() | family)
-    send(rest, signal.SIGTERM)
-    _wait(rest, deadline)
+    if not any(map(alive, first)) or time.monotonic() >= kill_at:
+        rest = descendants(find() | family)
+        send(rest, signal.SIGTERM)
+        _wait(rest, deadline)
+        family |= rest
+    remaining = descendants(find() | family)
+    if time.monotonic() < kill_at:
+        return remaining
     deadline = time.monotonic() + KILL_LIMIT
-    remaining = descendants(find() | family | rest)
     while remaining and time.monotonic() < deadline:
         send(remaining, signal.SIGKILL)
         _wait(remaining, min(deadline, time.monotonic() + 0.5))

@@ -13,6 +13,7 @@ from app.sessions.errors import (
     PermanentError,
     RetryableError,
     RuntimeUnavailable,
+    StillEnding,
     Superseded,
     WorkspaceConflict,
 )
@@ -170,6 +171,19 @@ def test_a_stop_scales_down_again_what_someone_scaled_up_meanwhile(runtime: Kube
     api.before["GET pods"] = scaled_up
     runtime.stop(A, 3)
     assert replicas(api) == 0
+
+
+def test_a_stop_holds_nobody_up_while_a_pod_ends(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """It is scaled down, and asked for again until there is no pod."""
+    runtime.provision(ADA, 1)
+    runtime.start(A, 2)
+    api.put("pods", pod(READY))
+    for _ in range(2):
+        with pytest.raises(StillEnding):
+            runtime.stop(A, 3, patience=0.0)
+    assert replicas(api) == 0
+    api.drop("pods", "pod-1")
+    runtime.stop(A, 3, patience=0.0)
 
 
 def test_a_pod_that_crashes_is_replaced_by_a_start(runtime: KubernetesRuntime, api: FakeApi) -> None:
