@@ -52,6 +52,11 @@ class Beside:
             steps.append(lambda: self._apply(self._scaler.kind, scaled))
         all_at_once(self._executor, steps)
 
+    def withhold(self, uuid: str) -> None:
+        """Nobody else scales the session up until it is completed again."""
+        if self._scaler.kind:
+            self._cluster.delete(self._scaler.kind, names.scaler(uuid))
+
     def renew_addresses(self) -> None:
         """Make the Ingresses again that other settings or an earlier release made, `RENEWED_AT_ONCE` of them: a session
         that sleeps gets no other, and the visit that is to wake it has to find the door. When there is none it is long

@@ -134,10 +134,14 @@ class KubernetesRuntime:
         uuid, name = identity.uuid, identity.restore_from
         self.provision(identity, generation)
         live = self._live.read(uuid)
-        if not name or live.claim is None or annotations_of(live.claim).get(names.RESTORED) == name:
+        if live.claim is None or has_files(identity, live):
             return
+        # Whatever else may scale it up: files that a workspace has begun to work on must not be replaced under it.
+        self._beside.withhold(uuid)
+        self.stop(uuid, generation)
         self._jobs.run(job_objects.archive_job("restore", identity, name, self._clock(), self._choices), name, check)
         self._decided(lambda: self._note_restored(uuid, generation, name))
+        self.provision(replace(identity, restore_from=""), generation)
 
     def observe(self, uuid: str) -> Observation | None:
         """See `Runtime.observe`."""
@@ -185,7 +189,7 @@ class KubernetesRuntime:
             deployment = self._create(identity, generation)
         else:
             deployment = self._adopt(identity, generation, live)
-        if not starting:
+        if not starting and has_files(identity, live):
             self._beside.keep_secret(identity, deployment)
             self._beside.complete(identity, deployment)
 
@@ -368,3 +372,9 @@ class KubernetesRuntime:
             created_at=timestamp(metadata.get("creationTimestamp")),
             agent_at=self._choices.agent_at,
         )
+
+
+def has_files(identity: Identity, live: Live) -> bool:
+    """Whether the workspace has the files that it is to begin with, as its claim says."""
+    noted = annotations_of(live.claim).get(names.RESTORED) if live.claim else None
+    return identity.restore_from in ("", noted)
