@@ -39,7 +39,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     with Redis down it starts, and /readyz says 503."""
     settings = settings or Settings.from_env()
     keyring = read_keyring(settings)
-    core = build_core(settings)
+    core = build_core(settings, stores_apart=True)
     app = SyncFlask("app", static_folder=None, template_folder=None)
     # A redirect to or from a trailing slash would be an HTML page, and OPTIONS an answer nobody described.
     app.url_map.strict_slashes = False
