@@ -93,7 +93,7 @@ def create_forward_auth(settings: Settings | None = None) -> Flask:
 def _begin(name: str, settings: Settings) -> tuple[Flask, Core, Keyring]:
     """What both begin with."""
     keyring = read_keyring(settings)
-    core = build_core(settings)
+    core = build_core(settings, stores_apart=True)
     app = SyncFlask(name, static_folder=None, template_folder=None)
     # A redirect to or from a trailing slash would be an HTML page, and OPTIONS an answer nobody described.
     app.url_map.strict_slashes = False

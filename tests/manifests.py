@@ -23,7 +23,7 @@ Object = dict[str, Any]
 MANIFESTS = Path(__file__).resolve().parents[1] / "manifests"
 SYSTEM, WORKSPACES = "fresh-system", "fresh-workspaces"
 OVERLAYS = ("dev", "gke")
-PROCESSES = {"web", "gateway", "worker", "sweeper", "archiver", "courier", "watcher", "beat", "flower"}
+PROCESSES = {"web", "forward-auth", "gateway", "worker", "sweeper", "archiver", "courier", "watcher", "beat", "flower"}
 
 WORKSPACE = {names.APP_LABEL: names.WORKSPACE, names.UUID_LABEL: "abcd1234"}
 READER = {names.APP_LABEL: names.READER}

@@ -36,7 +36,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or Settings.from_env()
     if not settings.secret_keys():
         raise SettingsError("SECRET_KEY is not set; without it no workspace can be told from another.")
-    core, figures = build_core(settings), Figures()
+    core, figures = build_core(settings, stores_apart=True), Figures()
     app = Flask("gateway", static_folder=None, template_folder=None)
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False

@@ -127,6 +127,12 @@ class BackupFiles:
         with self._reading(name):
             return cast(BinaryIO, self._fs.open(path, "rb"))
 
+    def read(self, name: str, start: int, stop: int) -> bytes:
+        """The bytes of the zip from `start` up to, not including, `stop`; fewer where it ends before."""
+        path = self._path(name)
+        with self._reading(name):
+            return bytes(self._fs.cat_file(path, start=start, end=stop))
+
     def size(self, name: str) -> int:
         """Bytes of the zip as it is stored."""
         path = self._existing(name)

@@ -26,6 +26,7 @@ from app.sessions.secrets import SessionSecrets
 from app.sessions.service import SessionService
 from app.sessions.signals import Signals
 from app.sessions.store import SessionStore
+from app.sessions.store_process import stores
 from app.sessions.stored import Direct, Remote, Stored
 from app.sessions.tickets import Tickets
 from app.sessions.verdict import Policy
@@ -62,20 +63,20 @@ class Core:
     budget: ByteBudget
 
 
-def build_core(settings: Settings) -> Core:
-    """Wire the core; each process builds its own, after any fork."""
+def build_core(settings: Settings, *, stores_apart: bool = False) -> Core:
+    """Wire the core; each process builds its own, after any fork. `stores_apart` is for those that gevent patches:
+    remote stores are called in another process."""
     client = connect(settings.redis_url, settings.redis_timeout)
     memory = Memory(client, settings.redis_reserve)
     store = SessionStore(client, settings.tombstone_ttl, settings.session_event_bytes, settings.redis_reserve)
     events = EventLog(client, memory, most=settings.session_event_bytes)
     backups = BackupIndex(client)
     tasks = TaskQueue(client, settings.redis_url, settings.visibility_timeout, settings.redis_timeout)
-    files = BackupFiles(settings.backups_location())
+    files, archive = stores(settings, apart=stores_apart)
     tickets = Tickets(client, tasks, block=settings.redis_timeout / 2)
     in_cluster = settings.runtime == "kubernetes"
     secrets = SessionSecrets(settings.secret_keys())
     inbox = Inbox(client, store, settings)
-    archive = Archive(settings.archive_location(), settings.archive_key, settings.history_max_bytes)
     lockouts = Lockouts(client, store, settings.stale_after)
     signals = Signals(client)
     budget = ByteBudget(settings.body_budget_bytes)

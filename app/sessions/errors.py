@@ -6,11 +6,18 @@ again is the exception's type: `RetryableError` or `PermanentError`.
 
 from __future__ import annotations
 
+import copyreg
+from typing import Any
+
 
 class SessionError(Exception):
     """The base of everything the core raises on purpose. Its text is fit for a user to read."""
 
     code = "session_error"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickled by what it holds, as many an `__init__` takes something else than the text.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class InvalidRequest(SessionError):

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 # Read when gcsfs is first imported. Else it asks another API, for which the bucket's role is not enough, what kind of
 # bucket each is; ours are plain ones.
@@ -35,6 +36,11 @@ ERRORS: Mapping[str, tuple[str, ...]] = {
 def protocol_of(url: str) -> str:
     """What stands before `://`; `file` for a path."""
     return url.partition("://")[0] if "://" in url else "file"
+
+
+def is_remote(url: str) -> bool:
+    """Whether a URL leads to another machine, so that its client needs a network and threads."""
+    return protocol_of(url) not in LocalFileSystem.protocol
 
 
 def filesystem(url: str) -> Any:

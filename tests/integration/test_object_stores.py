@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
 import fsspec
 import pytest
-import requests
 
 from app.sessions.archive_index import Head, Piece
 from app.sessions.archive_store import Archive, Checkpoint
@@ -22,44 +18,14 @@ from app.sessions.errors import ArchiveError, RetryableError
 from app.sessions.model import Identity
 from app.sessions.object_stores import ERRORS, errors
 from tests.conftest import free_port
-from tests.service import wait_for
+from tests.integration.stores import BUCKET, point_at, server
 from workers.archive import restore_backup, write_backup
 
 NOW = 1_763_625_600.0
 NAME = backup_name("abcd1234", NOW)
 IDENTITY = Identity(uuid="abcd1234", user_id="ann@example.org", created_at=NOW)
-BUCKET = "fresh-backups"
 LARGE = 6 * 1024 * 1024
 """Bytes of a file that no client sends in one piece."""
-
-SERVERS = {
-    "s3": ["moto.server", "-H", "127.0.0.1", "-p"],
-    "gs": ["gcp_storage_emulator", "start", "--in-memory", "--host", "127.0.0.1", "--port"],
-}
-ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "gs": "STORAGE_EMULATOR_HOST"}
-
-
-@contextmanager
-def server(kind: str, port: int, log: Path) -> Iterator[None]:
-    """A store that listens on a port of loopback, and forgets everything at its end."""
-    with log.open("a") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *SERVERS[kind], str(port)], stdout=output, stderr=subprocess.STDOUT
-        )
-    try:
-        wait_for(lambda: _answers(port), f"{kind} to answer", log.read_text)
-        yield
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _answers(port: int) -> bool:
-    try:
-        requests.get(f"http://127.0.0.1:{port}/", timeout=5)
-    except requests.RequestException:
-        return False
-    return True
 
 
 @pytest.fixture(params=["s3", "gs"])
@@ -71,10 +37,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 def port(kind: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """Where the store is to be found by its client."""
     chosen = free_port()
-    monkeypatch.setenv(ENDPOINTS[kind], f"http://127.0.0.1:{chosen}")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "of-the-tests")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    point_at(kind, chosen, monkeypatch)
     of_kind = fsspec.get_filesystem_class(kind)
     of_kind.clear_instance_cache()
     yield chosen

@@ -184,5 +184,5 @@ def test_the_limit_is_the_same_wherever_it_stands() -> None:
     """The Procfile's; that of the pods' probes is held by test_manifest_probes."""
     procfile = (ROOT / "Procfile").read_text()
     limited = [line.partition(":")[0] for line in procfile.splitlines() if "--heartbeat" in line]
-    assert limited == ["worker", "archiver", "courier", "watcher", "beat"]
+    assert limited == ["worker", "sweeper", "archiver", "courier", "watcher", "beat"]
     assert procfile.count(f"${{HEARTBEAT_LIMIT:-{Settings().heartbeat_limit:.0f}}}") == len(limited)

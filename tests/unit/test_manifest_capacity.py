@@ -107,7 +107,7 @@ def test_one_small_node_has_room_for_the_manager_and_for_workspaces():
     workspaces = [requests_of(workspace(objects))] * WORKSPACES
     job = requests_of({"containers": [{"resources": job_objects.ARCHIVE_RESOURCES}]})
 
-    assert len(running) == 15 and len(surge) == 6
+    assert len(running) == 19 and len(surge) == 8
     for together in (total([*running, *surge, *workspaces]), total([*running, *workspaces, job])):
         assert all(together[name] <= SMALL_NODE[name] for name in SMALL_NODE), together
 

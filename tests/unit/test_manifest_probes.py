@@ -22,9 +22,9 @@ def test_whatever_listens_is_probed(overlay):
     """A container with a port says when it is ready and when it is dead."""
     listening = {pod.name: pod.containers[0] for pod in pods(overlay).values() if "ports" in pod.containers[0]}
 
-    assert set(listening) == {"web", "gateway", "flower", "redis"}
+    assert set(listening) == {"web", "forward-auth", "gateway", "flower", "redis"}
     assert all({"readinessProbe", "livenessProbe"} <= set(each) for each in listening.values())
-    for name in ("web", "gateway"):
+    for name in ("web", "forward-auth", "gateway"):
         assert listening[name]["readinessProbe"]["httpGet"]["path"] == "/readyz"
         assert listening[name]["livenessProbe"]["httpGet"]["path"] == "/livez"
 
@@ -34,7 +34,7 @@ def test_whatever_does_not_listen_shows_that_it_works(overlay):
     silent = {pod.name: pod.containers[0] for pod in pods(overlay).values() if "ports" not in pod.containers[0]}
     settings, limit = settings_of(overlay), Settings().heartbeat_limit
 
-    assert set(silent) == {"worker", "archiver", "courier", "watcher", "beat"}
+    assert set(silent) == {"worker", "sweeper", "archiver", "courier", "watcher", "beat"}
     for name, container in silent.items():
         startup, liveness = container["startupProbe"], container["livenessProbe"]
         assert startup["exec"] == liveness["exec"], name

@@ -58,7 +58,7 @@ def granted(objects: tuple[Object, ...], account: str) -> dict[str, set[str]]:
 
 def test_every_process_of_the_service_is_there(overlay):
     """And Redis; each Deployment runs the process of the Procfile it is named after."""
-    named = set(re.findall(r"^(\w+):", (ROOT / "Procfile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"^([\w-]+):", (ROOT / "Procfile").read_text(), re.MULTILINE))
     found = pods(overlay)
 
     assert set(found) == PROCESSES | {"redis"}
@@ -148,7 +148,7 @@ def test_what_selects_pods_finds_some(overlay):
     selectors = [{"matchLabels": each["spec"]["selector"]} for each in of_kind(overlay, "Service").values()]
     selectors += [each["spec"]["selector"] for each in of_kind(overlay, "PodDisruptionBudget").values()]
 
-    assert len(selectors) == 9
+    assert len(selectors) == 11
     assert all(any(selects(each, pod.labels) for pod in found.values()) for each in selectors)
 
 
@@ -165,7 +165,7 @@ def test_only_those_that_need_the_api_server_get_a_token(overlay):
     accounts = [each for each in overlay if each["kind"] == "ServiceAccount"]
     asking = {name for name, pod in pods(overlay).items() if pod.spec["automountServiceAccountToken"]}
 
-    assert len(accounts) == 11
+    assert len(accounts) == 12
     assert all(each["automountServiceAccountToken"] is False for each in accounts)
     assert asking == set(ALLOWED)
 
@@ -220,14 +220,21 @@ def test_there_are_two_of_what_users_wait_for(overlay):
         assert replicas["web"] is None
         replicas["web"] = scalers["web"]["spec"]["minReplicas"]
 
-    two = {"web", "gateway", "worker", "sweeper", "archiver", "courier", "watcher"}
+    two = {"web", "forward-auth", "gateway", "worker", "sweeper", "archiver", "courier", "watcher"}
     assert replicas == {**dict.fromkeys(two, 2), "beat": 1, "flower": 1}
     assert deployments["web"]["spec"]["strategy"] == {
         "type": "RollingUpdate",
         "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
     }
-    assert set(of_kind(overlay, "PodDisruptionBudget")) == {"web", "gateway", "worker", "sweeper", "watcher"}
-    assert all("podAntiAffinity" in pods(overlay)[name].spec["affinity"] for name in ("web", "gateway"))
+    assert set(of_kind(overlay, "PodDisruptionBudget")) == {
+        "web",
+        "forward-auth",
+        "gateway",
+        "worker",
+        "sweeper",
+        "watcher",
+    }
+    assert all("podAntiAffinity" in pods(overlay)[name].spec["affinity"] for name in ("web", "forward-auth", "gateway"))
 
 
 def test_each_process_gets_the_secrets_it_needs_and_no_other(overlay):
@@ -245,6 +252,7 @@ def test_each_process_gets_the_secrets_it_needs_and_no_other(overlay):
 
     assert got == {
         "web": {"manager/api-key", "manager/api-keys", "manager/secret-key", "llm/base-url"},
+        "forward-auth": {"manager/api-key", "manager/api-keys", "manager/secret-key"},
         "gateway": {"manager/secret-key", "llm/base-url", "llm/api-key", "llm/model"},
         "worker": {"manager/secret-key"},
         "sweeper": {"manager/secret-key"},
@@ -411,7 +419,7 @@ def test_traefik_asks_the_door_for_every_workspace(overlay):
     local = fixed(Settings())["http"]["middlewares"]
     for option in ("authResponseHeaders", "addAuthCookiesToResponse", "maxResponseBodySize"):
         assert door["forwardAuth"][option] == json.loads(json.dumps(local["auth"]["forwardAuth"][option]))
-    assert door["forwardAuth"]["address"] == f"http://web.{SYSTEM}.svc.cluster.local/auth/verify"
+    assert door["forwardAuth"]["address"] == f"http://forward-auth.{SYSTEM}.svc.cluster.local/auth/verify"
     assert (waking["errors"]["status"], waking["errors"]["query"]) == (["502-504"], "/auth/waking")
     assert waking["errors"]["service"]["name"] in of_kind(overlay, "Service", SYSTEM)
     assert Network(overlay).admits({"app.kubernetes.io/name": "web"}, SYSTEM, 8000, {}, "traefik")

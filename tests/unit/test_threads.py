@@ -28,7 +28,7 @@ def no_list(kind, selector):
     return ([{"metadata": {}}], "1")
 
 cluster = SimpleNamespace(list=no_list, version=lambda kind: "1")
-for seen in ClusterWatch(cluster, str).run(threading.Event()):
+for seen in ClusterWatch(cluster, str, 180.0).run(threading.Event()):
     pass
 """
 """A watch whose lists hold something that no view understands: the main thread would wait for them for a minute."""
