@@ -89,7 +89,8 @@ class Notices:
                     if self._connection is connection:
                         self._connection = None
                 connection.disconnect()
-            self._tell_all()
+            if not self._tell_all():
+                return
             time.sleep(PAUSE)
 
     def _hear(self, connection: Any) -> bool:
@@ -117,8 +118,11 @@ class Notices:
         for news in waiting:
             news.set()
 
-    def _tell_all(self) -> None:
+    def _tell_all(self) -> bool:
+        """False when there is nobody: then this thread ends."""
         with self._lock:
             channels = list(self._waiting)
+            self._listening = bool(channels)
         for channel in channels:
             self._tell(channel)
+        return bool(channels)

@@ -94,3 +94,15 @@ def test_a_listener_that_nobody_needs_ends_and_another_begins(
         with several.of("channel") as news:
             assert news.wait(10)
         wait_until(lambda: listeners(client) == 0, "it has ended")
+
+
+def test_where_nobody_waits_nothing_is_tried_when_redis_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notices, "PAUSE", 0.05)
+    with OwnRedis(tmp_path) as server:
+        lonely = Notices(connect(server.url, 5.0))
+        with lonely.of("channel") as news:
+            assert news.wait(10)
+            server.kill()
+        wait_until(lambda: not lonely._listening, "its thread has ended")
