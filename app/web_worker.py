@@ -49,6 +49,9 @@ PATIENCE = 20.0
 SLOWEST = 8_192
 """bytes/s: who is slower than that over more than `PATIENCE` is not waited for."""
 
+LINGER = 1.0
+"""s that the rest of a malformed request is read, and thrown away."""
+
 LOOK = 0.25
 """s between two looks whether the worker is to end; its heartbeat, too."""
 
@@ -176,6 +179,11 @@ class ProblemWorker(GeventWorker):
             return
         try:
             write_nonblock(client, answer(status, uuid4().hex))
+            # Closed with something unread, the connection would be reset, and the answer with it.
+            client.shutdown(socket.SHUT_WR)
+            with gevent.Timeout(LINGER, False):
+                while client.recv(65_536):
+                    pass
         except OSError:
             self.log.debug("a client left before it was told that its request is malformed")
 

@@ -84,9 +84,10 @@ def _shut(connection: socket.socket) -> None:
 
 
 def _hung_up(number: int) -> bool:
-    probe = select.poll()
-    probe.register(number, select.POLLRDHUP)
-    return bool(probe.poll(0))
+    # gevent's `poll` knows no hanging up.
+    with select.epoll() as probe:
+        probe.register(number, select.EPOLLRDHUP)
+        return bool(probe.poll(0))
 
 
 class Hangups:

@@ -1,6 +1,6 @@
 """All measurements, printed as tables.
 
-    scripts/bench/run [api] [wake] [backup] [chat] [cluster] [keda] [--rounds N] [--sessions N]
+    scripts/bench/run [api] [wake] [backup] [chat] [door] [streams] [cluster] [keda] [--rounds N] [--sessions N]
     scripts/bench/run versions --other CHECKOUT [--rounds N]
 
 Every target is a ratio of figures taken in the same run, in rounds that alternate, because the
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from scripts.bench import api, backup, chat, cluster, door, keda, many, versions, wake
+from scripts.bench import api, backup, chat, cluster, door, keda, many, streams, versions, wake
 from scripts.bench.table import Row, print_table
 
 Table = tuple[str, Callable[[], list[Row]]]
@@ -27,6 +27,7 @@ ON_THIS_MACHINE: dict[str, Table] = {
     "backup": ("Backing up 300 MB in 10,000 files", backup.run),
     "chat": ("Prompts, with a model that takes no time", chat.run),
     "door": ("The door, asked for every request of a workspace", door.run),
+    "streams": ("Event streams and waiting calls on two web processes", streams.run),
 }
 ON_A_CLUSTER = ("cluster", "keda")
 VERSIONS = "versions"
@@ -35,7 +36,7 @@ VERSIONS = "versions"
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench/run")
     parser.add_argument(
-        "measurement", nargs="*", help="api, wake, backup, chat, door (all five by default), cluster, keda"
+        "measurement", nargs="*", help="api, wake, backup, chat, door, streams (all six by default), cluster, keda"
     )
     parser.add_argument("--rounds", type=int, default=cluster.ROUNDS, help="of starts on the cluster")
     parser.add_argument("--sessions", type=int, default=many.SESSIONS, help="asleep on the cluster; 0 for none")

@@ -45,13 +45,13 @@ def run(rounds: int = 5, seconds: float = 2.0) -> list[Row]:
         folder = Path(name)
         with (
             running_redis(folder) as redis_url,
-            running_gunicorn("app.main:create_app()", folder, redis_url, SECRET_KEY=SECRET_KEY) as web,
+            running_gunicorn("app.main:create_forward_auth()", folder, redis_url, SECRET_KEY=SECRET_KEY) as door,
             running_gunicorn("scripts.bench.bare:create_app()", folder, redis_url) as backend,
         ):
-            settings = Settings(port=web)
+            settings = Settings(forward_auth_port=door)
             uuid = fill(SessionStore(connect(redis_url, 5.0)), SESSIONS)[0]
             with running_traefik(folder, traefik_file(settings, uuid, backend)) as traefik:
-                return [*check(web, uuid, rounds, seconds), *through(traefik, uuid, rounds, seconds)]
+                return [*check(door, uuid, rounds, seconds), *through(traefik, uuid, rounds, seconds)]
 
 
 def traefik_file(settings: Settings, uuid: str, backend: int) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def traefik_file(settings: Settings, uuid: str, backend: int) -> dict[str, Any]:
     return made
 
 
-def check(web: int, uuid: str, rounds: int, seconds: float) -> list[Row]:
+def check(door: int, uuid: str, rounds: int, seconds: float) -> list[Row]:
     """/auth/verify by itself, as Traefik asks it for an asset of a page."""
     host = Settings().workspace_host(uuid)
     headers = {
@@ -77,9 +77,9 @@ def check(web: int, uuid: str, rounds: int, seconds: float) -> list[Row]:
         "X-Forwarded-Uri": "/static/out/vs/workbench/workbench.js",
     }
     asked = ["/auth/verify"] * SAMPLES
-    latencies(web, asked[:100], headers)
-    taken = [ms for _ in range(rounds) for ms in latencies(web, asked, headers)]
-    rate = statistics.median(throughput(web, "/auth/verify", seconds, headers=headers) for _ in range(rounds))
+    latencies(door, asked[:100], headers)
+    taken = [ms for _ in range(rounds) for ms in latencies(door, asked, headers)]
+    rate = statistics.median(throughput(door, "/auth/verify", seconds, headers=headers) for _ in range(rounds))
     return [
         ("/auth/verify, one process (requests/s)", f"{rate:.0f}", ""),
         ("/auth/verify, p50 (ms)", f"{percentile(taken, 50):.2f}", f"< {TARGET:.0f} ms"),

@@ -23,7 +23,7 @@ from app.sessions.model import SIZES
 from app.settings import Settings
 from tests.cluster.keda import let_in
 from tests.contract.cluster import TIMEOUT, settings_for
-from tests.contract.runtimes import PATIENCE, identity, watching
+from tests.contract.runtimes import PATIENCE, identity, stop, watching
 from workers.runtime import names, views
 from workers.runtime.cluster import Cluster, wait_for
 from workers.runtime.kubernetes import KubernetesRuntime
@@ -216,7 +216,7 @@ def test_racing_keda_ends_in_the_state_asked_for(
             runtime.start(uuid, 2 + 2 * cycle)
             pods.until_ready(uuid)
             looks.pass_by(uuid, choice.randrange(3))
-            runtime.stop(uuid, 3 + 2 * cycle)
+            stop(runtime, uuid, 3 + 2 * cycle)
             assert replicas(api, uuid) == 0
         looks.pass_by(uuid, 2 * COOLDOWN)
         assert replicas(api, uuid) == 0

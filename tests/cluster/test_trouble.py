@@ -12,7 +12,7 @@ from kubernetes import client
 
 from app.settings import Settings
 from tests.contract.cluster import TIMEOUT, own_namespace, settings_for
-from tests.contract.runtimes import SECRET_KEY, identity, watching
+from tests.contract.runtimes import SECRET_KEY, identity, stop, watching
 from workers.runtime import names
 from workers.runtime.cluster import Cluster, find_cluster
 from workers.runtime.kubernetes import KubernetesRuntime
@@ -57,7 +57,7 @@ def test_a_workspace_that_can_not_start_says_why_and_starts_when_it_can(
         waits = seen.until(lambda each: bool(each.waiting or each.failure))
         assert (waits.running, waits.failure, waits.code) == (True, "", code)
         assert waits.waiting.startswith(told)
-        runtime.stop(A, 3)
+        stop(runtime, A, 3)
         runtime.start(A, 4)
         seen.until(lambda each: each.ready and each.generation == 4)
 
@@ -107,7 +107,7 @@ def test_what_someone_deletes_is_made_again(runtime: KubernetesRuntime, namespac
         if kind == "pods":
             seen.until(lambda each: each.ready and each.pod_name != first.pod_name)
         else:
-            runtime.stop(A, 3)
+            stop(runtime, A, 3)
             runtime.start(A, 4)
             seen.until(lambda each: each.ready and each.generation == 4)
             assert cluster.get(kind, names.workspace(A)) is not None

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import redis
 
+from app.sessions.errors import StillEnding
 from app.sessions.model import Identity
 from app.settings import Settings
 from tests.fakes import FakeRuntime
@@ -29,6 +30,19 @@ SECRET_KEY = "the-secret-key-of-the-contract-tests"
 
 PATIENCE = 60.0
 """Seconds until a test gives up on something that takes well under one; no test measures it."""
+
+
+def stop(runtime: Runtime, uuid: str, generation: int) -> None:
+    """Stop a workspace as its worker does: asked again for as long as its processes take to end."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            runtime.stop(uuid, generation)
+        except StillEnding:
+            if time.monotonic() > deadline:
+                raise
+        else:
+            return
 
 
 class Harness(Protocol):

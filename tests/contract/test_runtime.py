@@ -23,7 +23,7 @@ from app.sessions.errors import (
 from app.sessions.secrets import SessionSecrets
 from app.settings import Settings
 from tests.contract import runtimes
-from tests.contract.runtimes import SECRET_KEY, AgentHarness, Harness, identity, watching
+from tests.contract.runtimes import SECRET_KEY, AgentHarness, Harness, identity, stop, watching
 from tests.service import wait_for
 from workers.runtime.base import Runtime, Snapshot
 
@@ -141,10 +141,10 @@ def test_a_stopped_workspace_is_down_and_stopping_again_is_fine(harness: Harness
         harness.runtime.start(A, 1)
         harness.answer(A)
         seen.until(lambda each: each.ready)
-        harness.runtime.stop(A, 2)
+        stop(harness.runtime, A, 2)
         down = seen.until(lambda each: not each.ready)
     assert (down.running, down.failure, down.generation) == (False, "", 2)
-    harness.runtime.stop(A, 3)
+    stop(harness.runtime, A, 3)
     again = harness.runtime.observe(A)
     assert again is not None
     assert (again.running, again.ready, again.generation) == (False, False, 3)
@@ -152,7 +152,7 @@ def test_a_stopped_workspace_is_down_and_stopping_again_is_fine(harness: Harness
 
 def test_stopping_what_is_not_there_succeeds(runtime: Runtime) -> None:
     """A teardown repeated after it was done finds nothing to do."""
-    runtime.stop(A, 1)
+    stop(runtime, A, 1)
     assert runtime.observe(A) is None
 
 
@@ -165,7 +165,7 @@ def test_a_stopped_workspace_starts_again_with_its_files(harness: Harness) -> No
             assert harness.runtime.start(A, generation) is False
             harness.answer(A)
             seen.until(lambda each, wanted=generation: each.ready and each.generation == wanted)  # type: ignore[misc]
-            harness.runtime.stop(A, generation + 1)
+            stop(harness.runtime, A, generation + 1)
     assert harness.read(A, "work.txt") == b"unsaved? no."
 
 
@@ -408,7 +408,7 @@ def test_a_stopped_workspace_has_no_agent_and_a_started_one_has_it_again(agents:
     agents.runtime.provision(identity(A), 1)
     agents.runtime.start(A, 1)
     address = wait_for_agent(agents, A)
-    agents.runtime.stop(A, 2)
+    stop(agents.runtime, A, 2)
     assert status_of_agent(address, "") == 0
     seen = agents.runtime.observe(A)
     assert seen is not None

@@ -93,7 +93,7 @@ def test_the_web_process_serves_without_writing_outside_of_tmp(images: dict[str,
 def test_a_process_that_the_procfile_does_not_have_is_refused(images: dict[str, Image], bundle: Path) -> None:
     with Container(images["manager"], bundle, "nothing") as container:
         assert container.wait() == 2
-        assert "one of: web gateway worker" in container.output()
+        assert "one of: web forward-auth gateway worker" in container.output()
 
 
 @pytest.mark.parametrize("name", ["web", "worker", "watcher"])
