@@ -15,7 +15,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -66,6 +66,7 @@ class Client:
         self._connection = connection
         self._idle = idle
         self._clock = clock
+        self._ended = False
         self.rest()
 
     def rest(self) -> None:
@@ -76,6 +77,11 @@ class Client:
     def work(self) -> None:
         """The head of a request has come. Its body has time, more with each byte."""
         self._deadline = self._clock() + PATIENCE
+
+    def end(self) -> None:
+        """Close it under whoever waits for its next request."""
+        self._ended = True
+        self._connection.shutdown(socket.SHUT_RDWR)
 
     def recv(self, size: int) -> bytes:
         data: bytes = self._bounded(self._deadline - self._clock(), self._connection.recv, size)
@@ -96,6 +102,10 @@ class Client:
             return act(argument)
         except TimeoutError:
             raise ConnectionResetError(errno.ECONNRESET, "The client is too slow.") from None
+        except OSError as error:
+            if self._ended:
+                raise ConnectionResetError(errno.ECONNRESET, "It was ended here.") from error
+            raise
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
@@ -140,8 +150,9 @@ class ProblemWorker(GeventWorker):
         deadline = time.monotonic() + self.cfg.graceful_timeout
         while pool and time.monotonic() < deadline:
             for client in [each for each in self._clients if each.resting]:
-                client.shutdown(socket.SHUT_RDWR)
                 self._clients.discard(client)
+                with suppress(OSError):  # it left just now
+                    client.end()
             self.notify()
             pool.join(timeout=LOOK)
         pool.kill(timeout=1)

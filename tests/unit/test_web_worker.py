@@ -104,3 +104,12 @@ def test_after_an_answer_the_next_request_has_time_again(pair: Pair) -> None:
 
 def test_a_worker_is_made_with_its_bound() -> None:
     assert worker_for(per_peer=7).per_peer == 7
+
+
+def test_one_that_rests_while_the_process_ends_counts_as_gone(pair: Pair) -> None:
+    client = Client(pair[0], idle=LONG)
+    waiting = gevent.spawn(client.recv, 1)
+    gevent.sleep(0)
+    client.end()
+    with pytest.raises(ConnectionResetError):
+        waiting.get(timeout=LONG)
