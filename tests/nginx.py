@@ -164,7 +164,7 @@ location = /_door {{
     proxy_set_header Host {door.hostname};
     proxy_set_header X-Original-URL $scheme://$http_host$request_uri;
     proxy_set_header X-Original-Method $request_method;
-    set $door {service.url}{door.path}?{door.query};
+    set $door {service.forward_auth_url}{door.path}?{door.query};
     proxy_pass $door;
 }}
 location @signin {{

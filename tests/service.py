@@ -173,6 +173,11 @@ class Service:
         """Where Traefik serves the workspaces."""
         return int(self._ports()["WORKSPACE_PORT"])
 
+    @property
+    def forward_auth_url(self) -> str:
+        """Where the ingress asks who gets into a workspace."""
+        return f"http://127.0.0.1:{self._ports()['FORWARD_AUTH_PORT']}"
+
     def agent(self, uuid: str, path: str, **headers: str) -> requests.Response:
         """A GET of the workspace's agent, through Traefik."""
         return requests.get(
