@@ -139,13 +139,13 @@ def expect_file(page: Page, name: str) -> None:
 
 def _run_from_palette(page: Page, command: str) -> bool:
     """Run a command of VS Code by its name; False while it isn't offered yet: the palette lists what was loaded
-    when it was opened."""
+    when it was opened. It closes again when an editor that is still starting takes the focus."""
     page.keyboard.press("F1")
     palette = page.locator(".quick-input-widget input[type=text]").first
     expect(palette).to_be_focused(timeout=PATIENCE)
-    palette.fill(f">{command}")
     offered = page.get_by_role("option").filter(has_text=command).first
     try:
+        palette.fill(f">{command}", timeout=2_000)
         offered.click(timeout=2_000)
     except PlaywrightTimeout:
         page.keyboard.press("Escape")
