@@ -261,10 +261,10 @@ class Inbox:
         self._run("release", uuid, "", now)
 
     def close(self, uuid: str, reason: str, now: float) -> None:
-        """End all prompts of a session that is being deleted, and forget its agent and its answers."""
+        """End all prompts of a session that is being deleted, and forget its agent. The ends are kept for a while."""
         for message in self.unfinished(uuid):
             self.finish(uuid, message.id, reason=reason, now=now)
-        self._run("close", uuid, "", now, reason=reason, counts=COUNTS)
+        self._run("close", uuid, "", now, counts=COUNTS)
 
     def agent(self, uuid: str) -> Agent | None:
         """Where the session's agent is, None while it has not called or once it is being stopped."""
