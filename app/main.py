@@ -57,7 +57,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app, core, keyring = _begin("app", settings)
     app.url_map.converters["session"] = SessionName
     app.extensions[SLOTS] = stream_slots(settings.max_streams)
-    app.extensions[holding.EXTENSION] = holding.Places(settings)
+    app.extensions[holding.EXTENSION] = holding.Holding(settings)
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
 

@@ -6,8 +6,6 @@ tokens have is counted by itself, so that no tenant keeps the product's own call
 
 from __future__ import annotations
 
-import threading
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from enum import StrEnum
@@ -16,6 +14,7 @@ from typing import cast
 from flask import current_app
 
 from app.api.security import Principal, caller
+from app.places import Places
 from app.problems import Problem
 from app.settings import Settings
 
@@ -43,14 +42,13 @@ WAYS_OUT: Mapping[Kind, str] = {
 RETRY_AFTER = {"Retry-After": "5"}
 
 
-class Places:
+class Holding:
     """Counts what is held, by kind and by whose it is. `settings` has the bounds."""
 
     def __init__(self, settings: Settings) -> None:
         self._per_session = settings.held_per_session
         self._per_user = settings.held_per_user
-        self._lock = threading.Lock()
-        self._taken: Counter[tuple[Kind, str]] = Counter()
+        self._places = Places()
 
     @contextmanager
     def one(self, kind: Kind, by: Principal, user_id: str, uuid: str) -> Iterator[None]:
@@ -64,31 +62,19 @@ class Places:
             bounds.append((f"key {by.name}", by.held_at_once))
         with ExitStack() as taken:
             for whose, most in bounds:
-                taken.enter_context(self._counted(kind, whose, most))
+                if not self._places.take(f"{kind} {whose}", most):
+                    text = f"The {whose} has {most} {kind} here, as many as it may. {WAYS_OUT[kind]}"
+                    raise Problem(429, CODES[kind], text, headers=RETRY_AFTER)
+                taken.callback(self._places.give_back, f"{kind} {whose}")
             yield
 
     def held(self, kind: Kind, whose: str) -> int:
         """How many places of a kind are taken in that name."""
-        return self._taken[kind, whose]
-
-    @contextmanager
-    def _counted(self, kind: Kind, whose: str, most: int) -> Iterator[None]:
-        with self._lock:
-            if self._taken[kind, whose] >= most:
-                text = f"The {whose} has {most} {kind} here, as many as it may. {WAYS_OUT[kind]}"
-                raise Problem(429, CODES[kind], text, headers=RETRY_AFTER)
-            self._taken[kind, whose] += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._taken[kind, whose] -= 1
-                if not self._taken[kind, whose]:
-                    del self._taken[kind, whose]
+        return self._places.taken(f"{kind} {whose}")
 
 
 @contextmanager
 def place(kind: Kind, user_id: str, uuid: str = "") -> Iterator[None]:
     """A place of the caller's for the block."""
-    with cast(Places, current_app.extensions[EXTENSION]).one(kind, caller(), user_id, uuid):
+    with cast(Holding, current_app.extensions[EXTENSION]).one(kind, caller(), user_id, uuid):
         yield

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from flask import Flask, Response, g, request
 
 from app.gateway.context import gateway
-from app.gateway.pacing import Places
+from app.places import Places
 from app.problems import Problem
 from app.sessions.errors import SessionNotFound
 from app.sessions.model import Record, Status

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 
 
 class Pace:
@@ -27,27 +27,3 @@ class Pace:
             while len(self._last) > self._most:
                 self._last.popitem(last=False)
             return True
-
-
-class Places:
-    """Bounds how many requests of one name are worked on at a time."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._taken: Counter[str] = Counter()
-
-    def take(self, name: str) -> bool:
-        """Take a place; False when all are taken. Who got one gives it back."""
-        with self._lock:
-            if self._taken[name] >= self._limit:
-                return False
-            self._taken[name] += 1
-            return True
-
-    def give_back(self, name: str) -> None:
-        """A place is free again."""
-        with self._lock:
-            self._taken[name] -= 1
-            if self._taken[name] <= 0:
-                del self._taken[name]

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -57,57 +57,36 @@ class OwnRedis:
         self._process.send_signal(signal.SIGSTOP if frozen else signal.SIGCONT)
 
 
-@contextmanager
-def running_web(folder: Path, redis_url: str, **settings: str) -> Iterator[str]:
+def running_web(folder: Path, redis_url: str, **settings: str) -> AbstractContextManager[str]:
     """The URL of a gunicorn that serves the API; rate limits never bind unless `settings` say so."""
-    port = free_port()
-    environment = {
-        "API_KEY": KEY,
-        "DATA_DIR": str(folder / "data"),
-        "REDIS_URL": redis_url,
-        "PORT": str(port),
-        "LOG_LEVEL": "WARNING",
-        **{f"RATE_LIMIT_{name}": "1000000/minute" for name in ("CREATE", "WAKE", "CHAT", "DELETE", "DEFAULT")},
-        **settings,
-    }
-    with _gunicorn("app/gunicorn.conf.py", "app.main:create_app()", environment, folder / "web.log"):
-        wait_until(lambda: _listens(port), "the web process listens")
-        yield f"http://127.0.0.1:{port}"
+    unlimited = {f"RATE_LIMIT_{name}": "1000000/minute" for name in ("CREATE", "WAKE", "CHAT", "DELETE", "DEFAULT")}
+    given = {"API_KEY": KEY, "LOG_LEVEL": "WARNING", **unlimited, **settings}
+    return _serving("web", "app/gunicorn.conf.py", "app.main:create_app()", "PORT", folder, redis_url, given)
 
 
-@contextmanager
-def running_forward_auth(folder: Path, redis_url: str, **settings: str) -> Iterator[str]:
+def running_forward_auth(folder: Path, redis_url: str, **settings: str) -> AbstractContextManager[str]:
     """The URL of what the ingress asks."""
-    port = free_port()
-    environment = {
-        "API_KEY": KEY,
-        "DATA_DIR": str(folder / "data"),
-        "REDIS_URL": redis_url,
-        "FORWARD_AUTH_PORT": str(port),
-        "LOG_LEVEL": "WARNING",
-        **settings,
-    }
-    log = folder / "forward-auth.log"
-    with _gunicorn("app/forward_auth.conf.py", "app.main:create_forward_auth()", environment, log):
-        wait_until(lambda: _listens(port), "forward auth listens")
-        yield f"http://127.0.0.1:{port}"
+    config, app, port = "app/forward_auth.conf.py", "app.main:create_forward_auth()", "FORWARD_AUTH_PORT"
+    given = {"API_KEY": KEY, "LOG_LEVEL": "WARNING", **settings}
+    return _serving("forward-auth", config, app, port, folder, redis_url, given)
+
+
+def running_gateway(folder: Path, redis_url: str, **settings: str) -> AbstractContextManager[str]:
+    """The URL of a gunicorn that serves the gateway; what it logs is in `gateway.log` of the folder."""
+    config, app, port = "app/gateway/gunicorn.conf.py", "app.gateway.main:create_app()", "GATEWAY_PORT"
+    given = {"LOG_LEVEL": "DEBUG", "SECRET_KEY": SECRET_KEY, **settings}
+    return _serving("gateway", config, app, port, folder, redis_url, given)
 
 
 @contextmanager
-def running_gateway(folder: Path, redis_url: str, **settings: str) -> Iterator[str]:
-    """The URL of a gunicorn that serves the gateway; what it logs is in `gateway.log` of the folder."""
+def _serving(
+    name: str, config: str, app: str, port_setting: str, folder: Path, redis_url: str, given: dict[str, str]
+) -> Iterator[str]:
+    """The URL of a gunicorn while the block lasts; its log has its name."""
     port = free_port()
-    environment = {
-        "DATA_DIR": str(folder / "data"),
-        "GATEWAY_PORT": str(port),
-        "LOG_LEVEL": "DEBUG",
-        "REDIS_URL": redis_url,
-        "SECRET_KEY": SECRET_KEY,
-        **settings,
-    }
-    log = folder / "gateway.log"
-    with _gunicorn("app/gateway/gunicorn.conf.py", "app.gateway.main:create_app()", environment, log):
-        wait_until(lambda: _listens(port), "the gateway listens")
+    own = {"DATA_DIR": str(folder / "data"), "REDIS_URL": redis_url, port_setting: str(port)}
+    with _gunicorn(config, app, own | given, folder / f"{name}.log"):
+        wait_until(lambda: _listens(port), f"{name} listens")
         yield f"http://127.0.0.1:{port}"
 
 

@@ -90,6 +90,7 @@ end
 if change.event.type ~= '' then
   log(events, change.events_kept, change.events_bytes, {change.event.type, change.event.data})
   if change.events_ttl > 0 then redis.call('EXPIRE', events, change.events_ttl) else redis.call('PERSIST', events) end
+else
+  redis.call('PUBLISH', events, '')
 end
-redis.call('PUBLISH', events, '')
 return answer('ok', status)

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from flask import Flask
 
-from app.api.holding import EXTENSION, Kind, Places
+from app.api.holding import EXTENSION, Holding, Kind
 from app.api.security import read_keyring
 from app.sessions.core import Core
 from app.sessions.errors import AgentUnavailable
@@ -90,7 +90,7 @@ def test_one_more_waiting_call_is_refused_before_anything_is_done(client: Client
     uuid = asleep(client, core)
     threads = waiting(client, uuid, 2)
     places = app.extensions[EXTENSION]
-    assert isinstance(places, Places)
+    assert isinstance(places, Holding)
     for _ in range(1_000):
         if places.held(Kind.WAIT, f"session {uuid}") == 2:
             break

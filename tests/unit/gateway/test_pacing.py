@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from app.gateway.pacing import Pace, Places
+from app.gateway.pacing import Pace
+from app.places import Places
 
 
 def test_the_first_time_is_always_due():
