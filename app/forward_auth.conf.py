@@ -5,12 +5,12 @@ from __future__ import annotations
 from app.logs import logging_config
 from app.settings import Settings
 from app.threads import end_process_when_one_dies
+from app.web_worker import listen_at
 
 _settings = Settings.from_env()
 
 # Its answers hold what an agent is opened with: locally nobody else is to reach it, in a cluster policies see to that.
-_host = "127.0.0.1" if _settings.runtime == "local" else _settings.bind
-bind = f"{f'[{_host}]' if ':' in _host else _host}:{_settings.forward_auth_port}"
+bind = listen_at("127.0.0.1" if _settings.runtime == "local" else _settings.bind, _settings.forward_auth_port)
 workers = _settings.forward_auth_workers
 worker_class = "app.web_worker.ProblemWorker"
 worker_connections = _settings.web_connections
@@ -23,4 +23,5 @@ control_socket_disable = True
 
 
 def post_worker_init(worker: object) -> None:
+    """Called once in each process that serves."""
     end_process_when_one_dies()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from app.logs import logging_config
 from app.settings import Settings
 from app.threads import end_process_when_one_dies
+from app.web_worker import listen_at
 
 _settings = Settings.from_env()
 
-bind = f"{f'[{_settings.bind}]' if ':' in _settings.bind else _settings.bind}:{_settings.port}"
+bind = listen_at(_settings.bind, _settings.port)
 workers = _settings.web_workers
 worker_class = "app.web_worker.ProblemWorker"
 worker_connections = _settings.web_connections

@@ -75,7 +75,8 @@ class Client:
         self._deadline = self._clock() + self._idle
 
     def work(self) -> None:
-        """The head of a request has come. Its body has time, more with each byte."""
+        """The head of a request has come, maybe along with the one before. Its body has time, more with each byte."""
+        self.resting = False
         self._deadline = self._clock() + PATIENCE
 
     def end(self) -> None:
@@ -202,6 +203,11 @@ class ProblemWorker(GeventWorker):
 def worker_for(per_peer: int) -> type[ProblemWorker]:
     """A worker that takes at most `per_peer` connections from one address."""
     return type("ProblemWorker", (ProblemWorker,), {"per_peer": per_peer})
+
+
+def listen_at(host: str, port: int) -> str:
+    """An address as gunicorn wants it to listen at."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _local(addr: Any) -> bool:

@@ -7,11 +7,11 @@ import resource
 from app.logs import logging_config
 from app.settings import Settings
 from app.threads import end_process_when_one_dies
-from app.web_worker import worker_for
+from app.web_worker import listen_at, worker_for
 
 _settings = Settings.from_env()
 
-bind = f"{f'[{_settings.bind}]' if ':' in _settings.bind else _settings.bind}:{_settings.gateway_port}"
+bind = listen_at(_settings.bind, _settings.gateway_port)
 workers = _settings.gateway_workers
 worker_class = worker_for(per_peer=_settings.gateway_connections_per_peer)
 # Agents call every few moments, so theirs stay open between.

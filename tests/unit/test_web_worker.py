@@ -113,3 +113,11 @@ def test_one_that_rests_while_the_process_ends_counts_as_gone(pair: Pair) -> Non
     client.end()
     with pytest.raises(ConnectionResetError):
         waiting.get(timeout=LONG)
+
+
+def test_a_request_that_came_along_with_the_one_before_is_no_rest(pair: Pair) -> None:
+    """Its head was read already; the process's end must not cut its answer off."""
+    client = Client(pair[0], idle=LONG)
+    client.rest()
+    client.work()
+    assert not client.resting
