@@ -18,6 +18,9 @@ from workers.runtime.cluster import Cluster, find_cluster
 from workers.runtime.kubernetes import KubernetesRuntime
 
 A = "aaaa0001"
+NO_REGISTRY = "127.0.0.1:1/image:1"
+"""Of a registry that does not answer: no word about the image is known."""
+
 HUGE = json.dumps(dict.fromkeys(("small", "standard", "large"), ["500", "500", "1Gi", "1Gi"]))
 
 
@@ -36,7 +39,7 @@ def runtime(chosen: Settings, redis_client: redis.Redis) -> Iterator[KubernetesR
 @pytest.mark.parametrize(
     ("wrong", "told", "code"),
     [
-        ({"workspace_image": "localhost/no-such-image:1"}, "The workspace's image can't be fetched: ", ""),
+        ({"workspace_image": NO_REGISTRY}, "The workspace's image can't be fetched: ", ""),
         ({"workspace_sizes": HUGE}, "No machine of the cluster has room for the workspace: ", "no_capacity"),
     ],
 )
