@@ -187,7 +187,6 @@ class Settings:
     gateway_grace: int = setting(
         3, "s", "in which streams may end by themselves when it is told to; below the 4 s scripts/respawn gives it"
     )
-    gateway_threads: int = setting(256, "threads", "of each gateway process; a stream of the model holds one")
     llm_max_body_bytes: int = setting(
         8_388_608, "bytes", "a prompt with its conversation; a million tokens are 4 MB of text"
     )

@@ -1,6 +1,7 @@
 """All measurements, printed as tables.
 
-    scripts/bench/run [api] [wake] [backup] [chat] [door] [streams] [cluster] [keda] [--rounds N] [--sessions N]
+    scripts/bench/run [api] [wake] [backup] [chat] [door] [streams] [model_streams] [cluster] [keda]
+        [--rounds N] [--sessions N]
     scripts/bench/run versions --other CHECKOUT [--rounds N]
 
 Every target is a ratio of figures taken in the same run, in rounds that alternate, because the
@@ -16,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from scripts.bench import api, backup, chat, cluster, door, keda, many, streams, versions, wake
+from scripts.bench import api, backup, chat, cluster, door, keda, many, model_streams, streams, versions, wake
 from scripts.bench.table import Row, print_table
 
 Table = tuple[str, Callable[[], list[Row]]]
@@ -28,6 +29,7 @@ ON_THIS_MACHINE: dict[str, Table] = {
     "chat": ("Prompts, with a model that takes no time", chat.run),
     "door": ("The door, asked for every request of a workspace", door.run),
     "streams": ("Event streams and waiting calls on two web processes", streams.run),
+    "model_streams": ("Streams of the model through one gateway process", model_streams.run),
 }
 ON_A_CLUSTER = ("cluster", "keda")
 VERSIONS = "versions"
@@ -36,7 +38,9 @@ VERSIONS = "versions"
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench/run")
     parser.add_argument(
-        "measurement", nargs="*", help="api, wake, backup, chat, door, streams (all six by default), cluster, keda"
+        "measurement",
+        nargs="*",
+        help="api, wake, backup, chat, door, streams, model_streams (all by default), cluster, keda",
     )
     parser.add_argument("--rounds", type=int, default=cluster.ROUNDS, help="of starts on the cluster")
     parser.add_argument("--sessions", type=int, default=many.SESSIONS, help="asleep on the cluster; 0 for none")

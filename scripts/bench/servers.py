@@ -70,8 +70,9 @@ def running_gunicorn(target: str, folder: Path, redis_url: str, **more: str) -> 
 
 
 @contextmanager
-def running_gateway(folder: Path, redis_url: str, model_url: str, secret_key: str) -> Iterator[int]:
-    """The port of a gateway as the Procfile runs it, in front of that model; users have no budget."""
+def running_gateway(folder: Path, redis_url: str, model_url: str, secret_key: str, **more: str) -> Iterator[int]:
+    """The port of a gateway as the Procfile runs it, in front of that model, configured by `more` too; users have no
+    budget."""
     port = free_port()
     settings = {
         "DATA_DIR": str(folder),
@@ -82,6 +83,7 @@ def running_gateway(folder: Path, redis_url: str, model_url: str, secret_key: st
         "LLM_MODEL": "stub",
         "LLM_TOKENS_PER_DAY": "0",
         "LOG_LEVEL": "WARNING",
+        **more,
     }
     command = [sys.executable, "-m", "gunicorn", "--config", "app/gateway/gunicorn.conf.py"]
     with _running([*command, "app.gateway.main:create_app()"], port, settings):

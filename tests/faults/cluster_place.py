@@ -43,7 +43,7 @@ from workers.runtime.cluster import Cluster
 PART = "app.kubernetes.io/name"
 """The label that tells the manager's pods apart."""
 
-DEPLOYMENTS = ("web", "gateway", "worker", "sweeper", "archiver", "courier", "watcher", "beat")
+DEPLOYMENTS = ("web", "forward-auth", "gateway", "worker", "sweeper", "archiver", "courier", "watcher", "beat")
 TIMEOUT = 20.0
 
 LAST_WORDS = 330.0

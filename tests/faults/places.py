@@ -142,7 +142,7 @@ class Place(Protocol):
 class LocalPlace:
     """The service as `scripts/run` starts it; see `Place`."""
 
-    parts = ("web", "gateway", "worker", "sweeper", "archiver", "courier", "watcher", "beat", "traefik", "redis")
+    parts = ("web", "forward-auth", "gateway", "worker", "sweeper", "archiver", "courier", "watcher", "beat", "traefik", "redis")
     prefix, patience = "", 30.0
 
     def __init__(self, folder: Path, code_server: str, model: ModelServer, **settings: str) -> None:
