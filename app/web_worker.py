@@ -49,8 +49,12 @@ PATIENCE = 20.0
 SLOWEST = 8_192
 """bytes/s: who is slower than that over more than `PATIENCE` is not waited for."""
 
-LINGER = 1.0
-"""s that the rest of a malformed request is read, and thrown away."""
+UNREAD = 65_536
+"""Bytes of a body that the app did not want which are read to keep its connection. With more of them it is closed:
+gunicorn would read all, 1 KiB at a time, before the next request."""
+
+LINGER, LINGER_BYTES = 1.0, 1_048_576
+"""s and bytes that the rest of a request is read, and thrown away, before its connection is closed."""
 
 LOOK = 0.25
 """s between two looks whether the worker is to end; its heartbeat, too."""
@@ -182,6 +186,11 @@ class ProblemWorker(GeventWorker):
     def handle_request(self, listener_name: Any, req: Any, sock: Client, addr: Any) -> None:
         sock.work()
         super().handle_request(listener_name, req, sock, addr)
+        if req.body.failed:
+            raise StopIteration
+        if len(req.body.read(UNREAD)) == UNREAD:
+            _linger(sock)
+            raise StopIteration
         sock.rest()
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
@@ -191,13 +200,19 @@ class ProblemWorker(GeventWorker):
             return
         try:
             write_nonblock(client, answer(status, uuid4().hex))
-            # Closed with something unread, the connection would be reset, and the answer with it.
-            client.shutdown(socket.SHUT_WR)
-            with gevent.Timeout(LINGER, False):
-                while client.recv(65_536):
-                    pass
+            _linger(client)
         except OSError:
             self.log.debug("a client left before it was told that its request is malformed")
+
+
+def _linger(client: Any) -> None:
+    """Send nothing more, and read on for a while: closed with something unread, a connection is reset, and what was
+    answered may be lost with it."""
+    client.shutdown(socket.SHUT_WR)
+    left = LINGER_BYTES
+    with gevent.Timeout(LINGER, False):
+        while left > 0 and (data := client.recv(UNREAD)):
+            left -= len(data)
 
 
 def worker_for(per_peer: int) -> type[ProblemWorker]:

@@ -178,6 +178,11 @@ class Service:
         """Where the ingress asks who gets into a workspace."""
         return f"http://127.0.0.1:{self._ports()['FORWARD_AUTH_PORT']}"
 
+    @property
+    def gateway_url(self) -> str:
+        """Where workspaces ask the gateway."""
+        return f"http://127.0.0.1:{self._ports()['GATEWAY_PORT']}"
+
     def agent(self, uuid: str, path: str, **headers: str) -> requests.Response:
         """A GET of the workspace's agent, through Traefik."""
         return requests.get(

@@ -1,7 +1,9 @@
-"""The service under random calls and faults, for as long as one wants: the fuzzer, a prompt beside a sleep, and stops.
+"""The service under random calls and faults, for as long as one wants: the fuzzer, a prompt beside a sleep, stops, and
+a hostile session beside quiet ones.
 
     python -m tests.faults --seed 1 fuzz --seconds 3600
     python -m tests.faults races --trials 500
+    python -m tests.faults neighbours --rounds 3
     scripts/cluster/cluster exec env API_URL=… API_KEY=… PYTHONPATH=$PWD \\
         python -m tests.faults --runtime cluster stops --trials 60
 
@@ -18,7 +20,7 @@ import tempfile
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from tests.faults import fuzz, racing, stopping
+from tests.faults import fuzz, neighbours, racing, stopping
 from tests.faults.places import Place, local_place
 from tests.faults.troubling import Mood
 
@@ -40,6 +42,8 @@ def main() -> int:
     plays = parser.add_subparsers(dest="play", required=True)
     for name, what in (("races", "a sleep beside a prompt"), ("stops", "stop and start everything")):
         plays.add_parser(name, help=what).add_argument("--trials", type=int, default=10)
+    beside = plays.add_parser("neighbours", help="a hostile session beside quiet ones")
+    beside.add_argument("--rounds", type=int, default=3)
     fuzzer = plays.add_parser("fuzz", help="random calls and faults")
     fuzzer.add_argument("--seconds", type=float, default=600.0)
     fuzzer.add_argument("--mood", choices=[str(mood) for mood in Mood], help="only this kind of trouble")
@@ -57,6 +61,8 @@ def main() -> int:
                 return bool(racing.run(place, options.trials, random.Random(seed)))
             case "stops":
                 return bool(stopping.run(place, options.trials, random.Random(seed), folder))
+            case "neighbours":
+                return bool(neighbours.run(place, options.rounds))
         mood = Mood(options.mood) if options.mood else None
         limits = {"first": options.first, "most": options.rounds}
         without = options.without.split(",")

@@ -28,6 +28,7 @@ import requests
 
 from app.sessions.backup_files import PART_PATTERN
 from app.sessions.errors import SessionError
+from app.sessions.secrets import SessionSecrets
 from scripts.cluster import host, layout
 from tests.cluster.manager import OWNED, SMALL
 from tests.cluster.node import volume
@@ -69,12 +70,11 @@ class ClusterPlace:
 
     def __init__(self, folder: Path, model: ModelServer) -> None:
         self.model, self.prefix = model, _prefix()
-        self._url, self._key = os.environ["API_URL"], os.environ["API_KEY"]
+        self.url, self._key = os.environ["API_URL"], os.environ["API_KEY"]
         self._system, self._workspaces = Cluster(SYSTEM, TIMEOUT), Cluster(WORKSPACES, TIMEOUT)
         self._logs = folder / "logs"
         self._logs.mkdir(exist_ok=True)
-        data = json.loads(_kubectl("get", "secret", "redis", "-o", "json"))["data"]
-        self._password = base64.b64decode(data["password"]).decode()
+        self._password = _secret("redis", "password")
         self._backups = Path(_kubectl("get", "pv", "fresh-backups-workspaces", "-o", "jsonpath={.spec.hostPath.path}"))
         self._counts = {name: self._get("deployments", name)["spec"]["replicas"] for name in DEPLOYMENTS}
         self._seen: dict[str, bool] = {}
@@ -86,7 +86,7 @@ class ClusterPlace:
         self, method: str, path: str, body: Any, headers: Mapping[str, str], timeout: float, *, stream: bool = False
     ) -> requests.Response:
         shown = {**headers} if "Authorization" in headers else {"X-API-Key": self._key, **headers}
-        answer = requests.request(method, self._url + path, json=body, headers=shown, timeout=timeout, stream=stream)
+        answer = requests.request(method, self.url + path, json=body, headers=shown, timeout=timeout, stream=stream)
         if answer.status_code in (404, 502, 503, 504) and "json" not in answer.headers.get("Content-Type", ""):
             raise requests.ConnectionError(f"The proxy answers {answer.status_code}.")
         return answer
@@ -99,6 +99,10 @@ class ClusterPlace:
         return redis.Redis(
             f"redis.{SYSTEM}.svc.cluster.local", password=self._password, decode_responses=True, socket_timeout=10
         )
+
+    def gateway(self, uuid: str) -> tuple[str, str]:
+        secret = _secret("manager", "secret-key")
+        return f"http://gateway.{SYSTEM}.svc.cluster.local:8001", SessionSecrets([secret]).token(uuid)
 
     # Trouble
 
@@ -214,6 +218,10 @@ class ClusterPlace:
             return False
         return True
 
+    def grow(self, uuid: str, name: str, size: int) -> None:
+        assert self.write(uuid, {name: b""})
+        os.truncate(self._files(uuid) / name, size)
+
     def files(self, uuid: str) -> Mapping[str, int] | None:
         return checksums(self._files(uuid))
 
@@ -228,6 +236,20 @@ class ClusterPlace:
                 kinds = found.setdefault(uuid, Counter())
                 kinds.update(_kind(process) for process in _processes([pod]))
         return {uuid: kinds for uuid, kinds in found.items() if kinds}
+
+    def lives(self) -> set[str]:
+        return {
+            f"{pod['metadata']['name']} {status['name']} {status['containerID']}"
+            for pod in self._everything()
+            for status in pod["status"]["containerStatuses"]
+        }
+
+    def memory(self) -> Mapping[str, int]:
+        found: Counter[str] = Counter()
+        for part in self.parts:
+            for pod in self._pods_of(part):
+                found[part] = max(found[part], sum(each.memory_info().rss for each in _processes([pod])))
+        return found
 
     def leftovers(self, up: set[str], failed: set[str], living: set[str]) -> list[str]:
         found, mine = [], self.mine()
@@ -344,6 +366,11 @@ class ClusterPlace:
 
 def _prefix() -> str:
     return f"fuzz-{secrets.token_hex(3)}-"
+
+
+def _secret(name: str, key: str) -> str:
+    data = json.loads(_kubectl("get", "secret", name, "-o", "json"))["data"]
+    return base64.b64decode(data[key]).decode()
 
 
 def _kubectl(*arguments: str) -> str:

@@ -24,6 +24,7 @@ import redis
 import requests
 
 from app.sessions.backup_files import PART_PATTERN
+from app.sessions.secrets import SessionSecrets
 from scripts.lib.leftovers import WORKSPACE
 from tests.faults.counting import counting
 from tests.model_server import ModelServer
@@ -76,6 +77,10 @@ class Place(Protocol):
     @property
     def parts(self) -> Sequence[str]: ...
 
+    @property
+    def url(self) -> str:
+        """The API's."""
+
     def call(
         self, method: str, path: str, body: Any, headers: Mapping[str, str], timeout: float, *, stream: bool = False
     ) -> requests.Response:
@@ -86,6 +91,9 @@ class Place(Protocol):
 
     def redis(self) -> redis.Redis:
         """The Redis of the service."""
+
+    def gateway(self, uuid: str) -> tuple[str, str]:
+        """The gateway's URL, and the token by which the workspace of a session opens it."""
 
     def kill(self, part: str, chance: random.Random) -> bool:
         """SIGKILL or SIGTERM a part, or one of its children; False where it isn't there at the moment."""
@@ -114,6 +122,9 @@ class Place(Protocol):
     def write(self, uuid: str, files: Mapping[str, bytes]) -> bool:
         """Write files into a workspace; False where it isn't there."""
 
+    def grow(self, uuid: str, name: str, size: int) -> None:
+        """Write a file of so many bytes into a workspace that takes no room."""
+
     def files(self, uuid: str) -> Mapping[str, int] | None:
         """The CRC-32 of every file of a workspace that is up; None where it isn't there."""
 
@@ -122,6 +133,12 @@ class Place(Protocol):
 
     def running(self) -> Mapping[str, Counter[str]]:
         """How many processes of which kind each workspace has."""
+
+    def lives(self) -> set[str]:
+        """The processes of the service, by names that they don't share with those that came before them."""
+
+    def memory(self) -> Mapping[str, int]:
+        """Bytes of memory that each part has, all its processes together."""
 
     def leftovers(self, up: set[str], failed: set[str], living: set[str]) -> list[str]:
         """What nobody needs any more, or is missing, where these sessions are up, failed, and not terminated."""
@@ -142,7 +159,19 @@ class Place(Protocol):
 class LocalPlace:
     """The service as `scripts/run` starts it; see `Place`."""
 
-    parts = ("web", "forward-auth", "gateway", "worker", "sweeper", "archiver", "courier", "watcher", "beat", "traefik", "redis")
+    parts = (
+        "web",
+        "forward-auth",
+        "gateway",
+        "worker",
+        "sweeper",
+        "archiver",
+        "courier",
+        "watcher",
+        "beat",
+        "traefik",
+        "redis",
+    )
     prefix, patience = "", 30.0
 
     def __init__(self, folder: Path, code_server: str, model: ModelServer, **settings: str) -> None:
@@ -164,8 +193,16 @@ class LocalPlace:
         parts = urlsplit(url)
         return page_opened(f"http://127.0.0.1:{parts.port}", parts)
 
+    @property
+    def url(self) -> str:
+        return self.service.url
+
     def redis(self) -> redis.Redis:
         return self.service.redis()
+
+    def gateway(self, uuid: str) -> tuple[str, str]:
+        secret = (self.service.data_dir / "secret-key").read_text().strip()
+        return self.service.gateway_url, SessionSecrets([secret]).token(uuid)
 
     # Trouble
 
@@ -246,6 +283,10 @@ class LocalPlace:
             return False
         return True
 
+    def grow(self, uuid: str, name: str, size: int) -> None:
+        with (self.service.files(uuid) / name).open("wb") as file:
+            file.truncate(size)
+
     def files(self, uuid: str) -> Mapping[str, int] | None:
         return checksums(self.service.files(uuid))
 
@@ -259,6 +300,18 @@ class LocalPlace:
                 if uuid := process.environ().get(WORKSPACE):
                     found.setdefault(uuid, Counter())[_kind(process)] += 1
         return found
+
+    def lives(self) -> set[str]:
+        return {f"{part} {process.pid}" for part in self.parts for process in self._tree(part)}
+
+    def memory(self) -> Mapping[str, int]:
+        return {part: sum(process.memory_info().rss for process in self._tree(part)) for part in self.parts}
+
+    def _tree(self, part: str) -> list[psutil.Process]:
+        """Its processes, without the workspaces that it has started."""
+        leader = self._part(part)
+        found = [leader, *leader.children(recursive=True)] if leader else []
+        return [each for each in found if WORKSPACE not in each.environ()]
 
     def leftovers(self, up: set[str], failed: set[str], living: set[str]) -> list[str]:
         data = self.service.data_dir

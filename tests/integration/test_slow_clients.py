@@ -6,7 +6,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, suppress
+from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -79,3 +80,30 @@ def test_as_many_waiting_calls_as_one_likes_stop_neither_the_api_nor_the_door(tm
             over.set()
             for thread in threads:
                 thread.join(PATIENCE)
+
+
+def test_a_body_that_is_refused_is_not_read_to_its_end(tmp_path: Path, redis_url: str) -> None:
+    """The client is told why, and its next requests come over another connection; after a small one over the same."""
+    size, piece = 256 * 1024 * 1024, b"x" * 65_536
+    head = f"POST /session/create HTTP/1.1\r\nHost: api\r\nX-API-Key: {KEY}\r\nContent-Type: application/json\r\n"
+    with running_web(tmp_path, redis_url) as url, connect(url) as large:
+        large.sendall(f"{head}Content-Length: {size}\r\n\r\n".encode())
+        sent, answer = 0, b""
+        with suppress(OSError):
+            while sent < size:
+                large.sendall(piece)
+                sent += len(piece)
+        with suppress(OSError):
+            answer = large.recv(65_536)
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert sent < size / 4
+        address = urlsplit(url)
+        small = HTTPConnection(address.hostname or "", address.port, timeout=PATIENCE)
+        with closing(small):
+            kept = set()
+            for _ in range(2):
+                small.request("POST", "/session/create", piece[:1000], {"Content-Type": "application/json"})
+                assert small.getresponse().read()
+                kept.add(small.sock)
+            assert len(kept) == 1
+            assert None not in kept

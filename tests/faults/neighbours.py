@@ -1,0 +1,195 @@
+"""How fast quiet sessions wake beside a hostile one, against without it, in rounds that alternate.
+
+The hostile session waits, streams, trickles and sends large documents (`hostile.py`); its agent does not answer, its
+volume has a file of 2 TiB that takes no room, which it has backed up, and it is put to sleep and woken all the time.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import statistics
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import requests
+
+from tests.faults.hostile import Target, attack
+from tests.faults.places import Place
+from tests.service import wait_for
+
+QUIET = 20
+TARGET = 1.5
+SPARSE = 2 * 1024**4
+"""Bytes."""
+
+SETTLED = 5.0
+"""s that the hostile session has before the others begin."""
+
+OPENED = ("302 200", "302 302")
+"""What a browser is answered that follows a link: it is let in, and then gets the editor or is led to its folder."""
+
+WAIT = {"Prefer": "wait=30"}
+AT_ONCE = {"Prefer": "respond-async"}
+TIMEOUT = 60.0
+NAP = 3.0
+"""s between two calls that put the hostile session to sleep, wake it, or have it backed up."""
+
+
+@dataclass
+class Seen:
+    """What became of the quiet ones; times are in s."""
+
+    woken: list[float] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def p95(self) -> float:
+        return statistics.quantiles(self.woken, n=20)[-1]
+
+    def shown(self) -> str:
+        p50, p95 = 1000 * statistics.median(self.woken), 1000 * self.p95()
+        return f"{len(self.woken)} wakes, p50 {p50:.0f}, p95 {p95:.0f} ms, {len(self.errors)} errors"
+
+
+class Neighbours:
+    """The quiet sessions, and the hostile one, of a place."""
+
+    def __init__(self, place: Place, quiet: int) -> None:
+        self.place = place
+        self.quiet = [self._asleep(f"{place.prefix}quiet-{number}") for number in range(quiet)]
+        self.hostile = self._create(f"{place.prefix}hostile")
+
+    def round(self, seen: Seen) -> None:
+        """Wake each of the quiet ones in turn, open its editor, and put it to sleep."""
+        for uuid in self.quiet:
+            try:
+                began = time.monotonic()
+                session = self._done("POST", f"/session/{uuid}/wake", WAIT)
+                seen.woken.append(time.monotonic() - began)
+                assert session["status"] == "active", session
+                opened = self.place.visit(str(self._done("POST", f"/session/{uuid}/open")["url"]))
+                assert opened in OPENED, f"the editor: {opened}"
+                self._done("POST", f"/session/{uuid}/sleep", WAIT)
+            except (AssertionError, requests.RequestException) as error:
+                seen.errors.append(f"{uuid}: {error}")
+
+    @contextmanager
+    def beside_hostile(self) -> Iterator[None]:
+        """The block runs beside all that the hostile session does."""
+        self._wake_hostile()
+        self.place.grow(self.hostile, "sparse", SPARSE)
+        token = str(self._done("POST", f"/session/{self.hostile}/token")["token"])
+        target = Target(self.place.url, self.hostile, token, *self.place.gateway(self.hostile))
+        context = multiprocessing.get_context("spawn")
+        order, taken = context.Pipe()
+        over = threading.Event()
+        attacker = context.Process(target=attack, args=(target, taken), daemon=True)
+        clicks = threading.Thread(target=self._click, args=(over,))
+        attacker.start()
+        clicks.start()
+        try:
+            time.sleep(SETTLED)
+            yield
+        finally:
+            over.set()
+            order.send(None)
+            attacker.join(TIMEOUT)
+            attacker.kill()
+            clicks.join(2 * TIMEOUT)
+
+    def end(self) -> None:
+        """Let nothing of it stay."""
+        for uuid in (*self.quiet, self.hostile):
+            self._done("DELETE", f"/session/{uuid}?backup=false", AT_ONCE)
+
+    def _click(self, over: threading.Event) -> None:
+        """What the product does for the hostile session's user, whose agent does not answer."""
+        while not over.is_set():
+            for what in ("backup", "sleep", "wake"):
+                self.place.end_agent(self.hostile, signal.SIGSTOP)
+                self._ask("POST", f"/session/{self.hostile}/{what}", AT_ONCE)
+                over.wait(NAP)
+        self.place.end_agent(self.hostile, signal.SIGCONT)
+
+    def _asleep(self, user: str) -> str:
+        uuid = self._create(user)
+        self._done("POST", f"/session/{uuid}/sleep", WAIT)
+        return uuid
+
+    def _create(self, user: str) -> str:
+        headers = {"Prefer": "wait=60"}
+        answer = self.place.call("POST", "/session/create", {"user_id": user}, headers, 2 * TIMEOUT)
+        assert answer.ok and answer.json()["status"] == "active", answer.text
+        return str(answer.json()["uuid"])
+
+    def _wake_hostile(self) -> None:
+        def woken() -> bool:
+            answer = self._ask("POST", f"/session/{self.hostile}/wake", WAIT)
+            return answer is not None and answer.ok and answer.json()["status"] == "active"
+
+        wait_for(woken, "the hostile session to wake", seconds=3 * TIMEOUT)
+
+    def _done(self, method: str, path: str, headers: Mapping[str, str] = AT_ONCE) -> Mapping[str, str]:
+        answer = self.place.call(method, path, None, headers, TIMEOUT)
+        assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text}"
+        return dict(answer.json())
+
+    def _ask(self, method: str, path: str, headers: Mapping[str, str]) -> requests.Response | None:
+        try:
+            return self.place.call(method, path, None, headers, TIMEOUT)
+        except requests.RequestException:
+            return None
+
+
+@dataclass
+class Compared:
+    """What was seen `without` the hostile session and `beside` it, which processes were `restarted`, and the most
+    `memory` that each part had beside it, in bytes."""
+
+    without: Seen
+    beside: Seen
+    restarted: list[str]
+    memory: Counter[str]
+
+    def wrong(self) -> list[str]:
+        """What may not be at any speed."""
+        return [*self.without.errors, *self.beside.errors, *(f"{part} was restarted" for part in self.restarted)]
+
+    def ratio(self) -> float:
+        return self.beside.p95() / self.without.p95()
+
+
+def compare(place: Place, rounds: int, quiet: int = QUIET) -> Compared:
+    """Measure in so many rounds of either kind."""
+    neighbours = Neighbours(place, quiet)
+    before, memory = place.lives(), Counter[str]()
+    without, beside = Seen(), Seen()
+    # The first wakes of all warm up.
+    neighbours.round(Seen())
+    for number in range(rounds):
+        neighbours.round(without)
+        with neighbours.beside_hostile():
+            neighbours.round(beside)
+            memory |= Counter(place.memory())
+        print(f"round {number}: without it {without.shown()}; beside it {beside.shown()}", flush=True)
+    restarted = sorted(before - place.lives())
+    neighbours.end()
+    return Compared(without, beside, restarted, memory)
+
+
+def run(place: Place, rounds: int) -> list[str]:
+    """Measure, and show it; what went wrong."""
+    seen = compare(place, rounds)
+    memory = ", ".join(f"{part} {size / 1e6:.0f}" for part, size in sorted(seen.memory.items()))
+    print(
+        f"\nwithout it: {seen.without.shown()}\nbeside it: {seen.beside.shown()}\np95 {seen.ratio():.2f}x\nMB: {memory}"
+    )
+    wrong = seen.wrong()
+    if seen.ratio() > TARGET:
+        wrong.append(f"p95 is {seen.ratio():.2f}x of without it, more than {TARGET}x")
+    print("\n".join(wrong), flush=True)
+    return wrong
