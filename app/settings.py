@@ -176,7 +176,7 @@ class Settings:
     gateway_port: int = setting(8001, "TCP port", "the gateway, which workspaces call")
     gateway_url: str = setting("", "URL", "the gateway as workspaces reach it; by default its port on loopback")
     gateway_workers: int = setting(
-        1, "processes", "one carries 200 streams with a fifth of a core; of more, each has figures of its own"
+        1, "processes", "one carries 2,000 streams with a tenth of a core; of more, each has figures of its own"
     )
     gateway_connections: int = setting(
         8_192, "connections", "of each gateway process; a stream of the model holds one, an agent keeps another"
