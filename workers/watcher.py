@@ -234,12 +234,14 @@ class Watcher:
     @contextmanager
     def _heartbeat(self) -> Iterator[None]:
         """Report while the block runs, its loop goes round and the runtime answers: what hangs would otherwise pass for
-        one where nothing happens. Its or Redis' being away for a while is no reason to end the block."""
+        one where nothing happens. Its or Redis' being away for a while is no reason to end the block. Redis' ballast is
+        looked after here too: no task can do it, as a full Redis takes none."""
         done = Event()
 
         def beat() -> None:
             while not done.is_set():
                 try:
+                    self._core.memory.trim()
                     self._runtime.ping()
                     if self._heart.age < HUNG:
                         self._core.fleet.watcher_alive(self._clock())

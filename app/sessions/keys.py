@@ -66,6 +66,9 @@ REMOVED = "removed:{uuid}"
 # When a sweep last ran, and the time that does not count (app/sessions/clock.py).
 CLOCK = "clock"
 
+# Bytes that mean nothing, and are given up when Redis is as good as full (app/sessions/memory.py).
+BALLAST = "ballast"
+
 # The service itself.
 SENTINEL = "sentinel"
 WORKERS_SEEN = "workers:seen"

@@ -2,24 +2,35 @@
 queues of tasks go on, by which room is made again.
 
 Scripts that take in sessions and prompts look for themselves (lua/room.lua). What comes too often for that, events and
-kept answers, goes by a reading that is a second old at most.
+kept answers, goes by a reading that is a second old at most. Against what asks nobody, as somebody else's data, part of
+the reserve is held as ballast, which the watcher gives up in time.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import redis
 
+from app.sessions import keys
 from app.sessions.redis_errors import redis_errors
+
+log = logging.getLogger(__name__)
 
 RESERVE = 0.1
 """The share of `maxmemory` that is not for what is new, unless a setting says otherwise."""
 
 FILLING = 0.7
 """The share from which operators are told: there is still time to look for the cause."""
+
+BALLAST_SHARE = 0.04
+"""Of `maxmemory`: what the queues of tasks, leases and heartbeats have when everything else is taken."""
+
+BRIM = 0.97
+"""The share at which the ballast is given up: above 1 Redis refuses whatever takes memory."""
 
 READING_KEPT = 1.0
 """s a reading of the fill is good for."""
@@ -77,3 +88,15 @@ class Memory:
     def forget(self) -> None:
         """Look anew the next time."""
         self._good_until = float("-inf")
+
+    def trim(self) -> None:
+        """Hold the ballast while there is room for it, and give it up when there is nearly none."""
+        fill = self.read()
+        size = int(fill.limit * BALLAST_SHARE)
+        with redis_errors():
+            held = self._redis.strlen(keys.BALLAST)
+            if held and (fill.share is None or fill.share > BRIM):
+                log.warning("Redis is as good as full: its ballast is given up")
+                self._redis.delete(keys.BALLAST)
+            elif not held and size and fill.used + size < fill.limit * (1 - self._reserve):
+                self._redis.setrange(keys.BALLAST, size - 1, b"\0")

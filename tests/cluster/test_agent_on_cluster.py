@@ -20,7 +20,7 @@ from tests.cluster.prompting import (
 from tests.model_server import ModelServer
 from tests.service import wait_for
 
-pytestmark = pytest.mark.timeout(1_800)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(1_800)]
 
 PROMPTS = 5
 """For each thing that dies."""

@@ -15,6 +15,8 @@ import requests
 from tests.cluster.product import SYSTEM, Api, kubectl, redis_says, stopped
 from tests.service import wait_for
 
+pytestmark = pytest.mark.alone
+
 UNKNOWN = "app-zzzzzzzz-20261120-080000.zip"
 LARGE = 96
 """MiB that don't shrink: more than all buffers between a reader and its caller hold."""

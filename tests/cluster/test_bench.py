@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from app.sessions.model import PHASES
 from scripts.bench import cluster, many
 from scripts.bench.product import NAMESPACE, TIMEOUT
 from workers.runtime import names
 from workers.runtime.cluster import Cluster
+
+pytestmark = pytest.mark.alone
 
 FIGURES = re.compile(r"\d[\d.,x/ ;]*")
 

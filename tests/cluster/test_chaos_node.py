@@ -12,6 +12,8 @@ from tests.cluster.node import hang_for, restart, stopped
 from tests.contract.cluster import own_namespace
 from tests.service import wait_for
 
+pytestmark = pytest.mark.alone
+
 HANG = 20.0
 """s; two time limits of a request (KUBE_TIMEOUT)."""
 

@@ -23,6 +23,8 @@ from tests.browser import (
 from tests.cluster.product import LET_IN, Api, kubectl, ready_pods
 from tests.service import wait_for
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def api() -> Api:

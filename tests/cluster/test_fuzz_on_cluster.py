@@ -19,7 +19,7 @@ from tests.faults.troubling import Mood
 TRIALS = 3
 SEED = 1
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

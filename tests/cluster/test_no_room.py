@@ -17,6 +17,8 @@ from tests.contract.cluster import TIMEOUT, own_namespace
 from tests.service import wait_for
 from workers.runtime.cluster import find_cluster
 
+pytestmark = pytest.mark.alone
+
 HOST = "kubernetes.io/hostname"
 OVER = ("Succeeded", "Failed")
 

@@ -3,10 +3,14 @@ memory is then older than the cluster."""
 
 from __future__ import annotations
 
+import pytest
+
 from tests.cluster.node import killed
 from tests.contract.cluster import TIMEOUT
 from tests.service import wait_for
 from workers.runtime.cluster import Cluster
+
+pytestmark = pytest.mark.alone
 
 CLAIMS = "persistentvolumeclaims"
 PROMPT = 30.0

@@ -11,6 +11,8 @@ from app.sessions.inbox import MARKER
 from tests.cluster.product import Api, kubectl, ready_pods, redis_says, running_pods, settings_of_processes, stopped
 from tests.service import wait_for
 
+pytestmark = pytest.mark.alone
+
 SHORT = 3
 """s of idleness after which a session sleeps here."""
 

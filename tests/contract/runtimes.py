@@ -23,8 +23,8 @@ from workers.runtime.base import Observation, Runtime, Snapshot
 from workers.runtime.folders import Folders, Running
 from workers.runtime.local import LocalRuntime
 
-KINDS = ["fake", "local", *(["kubernetes"] if os.environ.get("KUBECONFIG") else [])]
-"""The runtimes under test. A cluster is one only where somebody points at it."""
+KINDS = ["kubernetes"] if os.environ.get("KUBECONFIG") else ["fake", "local"]
+"""The runtimes under test: that of a cluster where somebody points at one, else those that need none."""
 
 SECRET_KEY = "the-secret-key-of-the-contract-tests"
 

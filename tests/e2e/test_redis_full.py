@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import pytest
+import redis
 import requests
 
+from app.sessions import keys
 from tests.service import KEY, Service, wait_for
 
 MOST_PROMPTS = 3_000
+CHUNK = 100_000
+"""Bytes of somebody else's data that are written at a time."""
+
 NEARLY_FULL = 85
 """%: new prompts are refused at 90 or a little before, for what the request itself takes."""
 
@@ -84,3 +90,29 @@ def test_a_full_redis_lets_sleep_and_delete_through_and_recovers(service: Servic
     assert create(service, "carol").status_code == 201
     taken = service.prompt(sleeper, "hello", "m1", prefer="respond-async")
     assert taken["state"] == "queued"
+
+
+def test_sleep_and_delete_work_when_others_have_filled_redis_to_the_brim(service: Service) -> None:
+    """Whose data ask nobody for room: what is left is the ballast."""
+    sleeper, goner = (create(service, user).json()["uuid"] for user in ("dan", "eli"))
+    for uuid in (sleeper, goner):
+        service.wait_status(uuid, "active")
+    with service.redis() as client:
+        wait_for(lambda: client.exists(keys.BALLAST), "the ballast")
+        with pytest.raises(redis.OutOfMemoryError):
+            for number in range(MOST_PROMPTS):
+                client.set(f"foreign:{number}", "x" * CHUNK)
+        with suppress(redis.OutOfMemoryError):
+            for number in range(MOST_PROMPTS):
+                client.set(f"foreign:small:{number}", "x" * 1_000)
+        wait_for(lambda: not client.exists(keys.BALLAST), "the ballast to be given up")
+        assert health(service)["status"] == "degraded"
+        assert create(service, "fay").status_code == 507
+        service.done("POST", f"/session/{sleeper}/scale-down", headers={"Prefer": "wait=60"})
+        assert service.status(sleeper)["replicas"] == 0
+        gone = service.done("DELETE", f"/session/{goner}", headers={"Prefer": "wait=60"})
+        assert gone["status"] == "terminated" and gone["backup"]
+        for name in client.scan_iter("foreign:*"):
+            client.delete(name)
+        wait_for(lambda: client.exists(keys.BALLAST), "the ballast again")
+    assert health(service)["status"] == "healthy"

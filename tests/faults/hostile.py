@@ -96,7 +96,7 @@ class Hostile:
 
     def trickle(self) -> None:
         """Half of them never end their heads, half their bodies."""
-        head = f"POST {self._path}/chat HTTP/1.1\r\nHost: api\r\nX-Trickled: "
+        head = f"POST {self._path}/chat HTTP/1.1\r\nHost: {urlsplit(self._target.api).netloc}\r\nX-Trickled: "
         body = f"{head}x\r\nAuthorization: Bearer {self._target.token}\r\nContent-Length: 100000\r\n\r\n"
         with contextlib.ExitStack() as opened:
             slow = []
@@ -124,7 +124,7 @@ class Hostile:
         self._large("large to the gateway", self._target.gateway, path, token)
 
     def _large(self, what: str, url: str, path: str, token: str) -> None:
-        head = f"POST {path} HTTP/1.1\r\nHost: api\r\nAuthorization: Bearer {token}\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\nAuthorization: Bearer {token}\r\n"
         head += f"Content-Type: application/json\r\nContent-Length: {len(DOCUMENT)}\r\n\r\n"
         with self._connect(url) as client:
             with contextlib.suppress(OSError):

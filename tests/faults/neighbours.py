@@ -67,15 +67,24 @@ class Neighbours:
         """Wake each of the quiet ones in turn, open its editor, and put it to sleep."""
         for uuid in self.quiet:
             try:
-                began = time.monotonic()
-                session = self._done("POST", f"/session/{uuid}/wake", WAIT)
-                seen.woken.append(time.monotonic() - began)
-                assert session["status"] == "active", session
-                opened = self.place.visit(str(self._done("POST", f"/session/{uuid}/open")["url"]))
-                assert opened in OPENED, f"the editor: {opened}"
-                self._done("POST", f"/session/{uuid}/sleep", WAIT)
+                seen.woken.append(self._woken(uuid))
             except (AssertionError, requests.RequestException) as error:
+                print(f"{uuid}: {error}", flush=True)
                 seen.errors.append(f"{uuid}: {error}")
+
+    def _woken(self, uuid: str) -> float:
+        """How long its wake took (s)."""
+        began = time.monotonic()
+        session = self._done("POST", f"/session/{uuid}/wake", WAIT)
+        seconds = time.monotonic() - began
+        assert session["status"] == "active", session
+        wait_for(lambda: self._opened(uuid), "the ingress to lead there", seconds=self.place.patience)
+        asleep = self._done("POST", f"/session/{uuid}/sleep", WAIT)
+        assert asleep["status"] == "sleeping", asleep
+        return seconds
+
+    def _opened(self, uuid: str) -> bool:
+        return self.place.visit(str(self._done("POST", f"/session/{uuid}/open")["url"])) in OPENED
 
     @contextmanager
     def beside_hostile(self) -> Iterator[None]:

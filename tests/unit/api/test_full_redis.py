@@ -12,6 +12,7 @@ from flask import Flask
 from app.sessions import keys
 from app.sessions.core import Core
 from app.sessions.errors import StoreFull
+from app.sessions.memory import BALLAST_SHARE
 from app.sessions.model import Status
 from tests.unit.api.helpers import (
     ADMIN_KEY,
@@ -243,3 +244,30 @@ def test_metrics_tell_how_full_it_is(client: Client, limited: redis.Redis) -> No
     assert 0 < body["redis_used_bytes"] < body["redis_max_bytes"]
     text = client.get("/metrics", headers={"Accept": "text/plain"}).text
     assert "sessions_redis_used_bytes " in text and "sessions_redis_max_bytes " in text
+
+
+def test_the_ballast_is_given_up_when_all_else_is_taken_and_held_again_when_there_is_room(
+    core: Core, limited: redis.Redis
+) -> None:
+    """Between the two nothing happens, however often it is looked."""
+    limit = limited.info("memory")["maxmemory"]
+    for _ in range(2):
+        core.memory.trim()
+        assert limited.strlen(keys.BALLAST) == int(limit * BALLAST_SHARE)
+    fill(limited, 1.0)
+    with pytest.raises(redis.OutOfMemoryError):
+        limited.lpush("wake", "x" * CHUNK)
+    core.memory.trim()
+    assert not limited.exists(keys.BALLAST)
+    assert limited.lpush("wake", "x" * 10_000) == 1
+    core.memory.trim()
+    assert not limited.exists(keys.BALLAST)
+    empty(limited)
+    core.memory.trim()
+    assert limited.exists(keys.BALLAST)
+
+
+def test_without_a_limit_there_is_no_ballast(core: Core, redis_client: redis.Redis) -> None:
+    redis_client.set(keys.BALLAST, "x")
+    core.memory.trim()
+    assert not redis_client.exists(keys.BALLAST)
