@@ -20,7 +20,10 @@ PARAMETER = "workspace-link="
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
-OWN_COOKIE = re.compile(rf"(?:^|(?<=[;,]))\s*{re.escape(COOKIE)}\s*=\s*([^;,]*)[;,]?")
+OWN_COOKIE = re.compile(rf"(?:^|;)\s*{re.escape(COOKIE)}\s*=\s*([^;,]*)")
+ANY_OF_ITS_NAME = re.compile(rf"(?:^|(?<=[;,]))\s*{re.escape(COOKIE)}\s*=\s*([^;,]*)[;,]?")
+"""Also within the value of another cookie, and where a server joined two headers: none of it is for the workspace."""
+
 AGENT_PATH = re.compile(r"/chat/([0-9a-z]{8})(?:/|$)")
 CRAWLER = re.compile(r"bot\b|crawl|spider|slurp|preview|facebookexternalhit|whatsapp|monitor|uptime|pingdom|lighthouse")
 """In the name by which a program calls itself; of those that come with a person's cookie nobody is sure."""
@@ -145,7 +148,7 @@ def _visit(headers: Headers, settings: Settings, host: str, uri: str, method: st
         query=query,
         origin=headers.get("Origin", ""),
         cookie=own[1].strip() if own else "",
-        other_cookies=OWN_COOKIE.sub("", cookies).strip(" ;,"),
+        other_cookies=ANY_OF_ITS_NAME.sub("", cookies).strip(" ;,"),
         bearer=token.strip() if scheme.lower() == "bearer" else "",
         api_key=headers.get("X-API-Key", ""),
         # Traefik takes `Upgrade` out before it asks; every handshake has the key (RFC 6455).

@@ -37,7 +37,6 @@ FIELDS = frozenset(
         "reasoning_effort",
         "verbosity",
         "thinking",
-        "chat_template_kwargs",
     }
 )
 """The fields that are passed on. Others are left out: they choose what is billed (`n`, `service_tier`) or what
@@ -60,6 +59,8 @@ def provider_request(body: bytes, model: str) -> bytes:
         raise _invalid("The body is not valid JSON.") from error
     if not isinstance(wanted, dict) or not isinstance(wanted.get("messages"), list):
         raise _invalid("A request for a completion is a JSON object with a list of messages.")
+    if any(not _is_at_hand(url) for url in _images(wanted["messages"])):
+        raise _invalid("An image must be in the request itself, as a data: URL.")
     sent = {name: value for name, value in wanted.items() if name in FIELDS}
     if model:
         sent["model"] = model
@@ -68,6 +69,21 @@ def provider_request(body: bytes, model: str) -> bytes:
     if sent.get("stream"):
         sent["stream_options"] = {"include_usage": True}
     return json.dumps(sent, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def _images(messages: list[Any]) -> Iterator[Any]:
+    """The URLs of all images in them, whatever they are. Whoever serves the model would fetch a remote one on a
+    workspace's behalf."""
+    for message in messages:
+        content = message.get("content") if isinstance(message, dict) else None
+        for part in content if isinstance(content, list) else ():
+            if isinstance(part, dict) and "image_url" in part:
+                image = part["image_url"]
+                yield image.get("url") if isinstance(image, dict) else image
+
+
+def _is_at_hand(url: Any) -> bool:
+    return isinstance(url, str) and url.startswith("data:")
 
 
 def _invalid(text: str) -> Problem:

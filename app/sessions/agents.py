@@ -81,15 +81,16 @@ class Agent:
         workspace could have the manager make requests inside the cluster on its behalf."""
         try:
             url = urlsplit(address)
-            host, port = ipaddress.ip_address(url.hostname or ""), url.port
+            given, port = ipaddress.ip_address(url.hostname or ""), url.port
         except ValueError as error:
             raise InvalidRequest("An agent's address is http://, an IP address, and a port.") from error
+        host = getattr(given, "ipv4_mapped", None) or given
         bare = url.scheme == "http" and not (url.path.strip("/") or url.query or url.fragment or url.username)
         if settings.runtime == "local":
             possible = host.is_loopback and port is not None
         else:
             special = host.is_loopback or host.is_link_local or host.is_multicast or host.is_unspecified
-            possible = not special and port == settings.user_pod_port
+            possible = not special and not host.is_global and port == settings.user_pod_port
         if not bare or not possible:
             raise InvalidRequest("No workspace's agent can be at that address.")
         return cls(uuid=uuid, address=f"http://{url.netloc}", name=name[:NAME_LENGTH], boot=boot[:NAME_LENGTH])

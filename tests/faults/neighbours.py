@@ -36,7 +36,7 @@ OPENED = ("302 200", "302 302")
 WAIT = {"Prefer": "wait=30"}
 AT_ONCE = {"Prefer": "respond-async"}
 TIMEOUT = 60.0
-NAP = 3.0
+NAP = 10.0
 """s between two calls that put the hostile session to sleep, wake it, or have it backed up."""
 
 

@@ -40,7 +40,7 @@ def test_a_local_agent_is_on_loopback(address: str) -> None:
     assert Agent.at_address(UUID, address, LOCAL).address == address.rstrip("/")
 
 
-@pytest.mark.parametrize("address", ["http://10.1.2.3:1111", "http://[fd00::7]:1111"])
+@pytest.mark.parametrize("address", ["http://10.1.2.3:1111", "http://[fd00::7]:1111", "http://100.64.1.2:1111"])
 def test_an_agent_in_a_cluster_is_on_its_pods_address_and_port(address: str) -> None:
     assert Agent.at_address(UUID, address, CLUSTER).address == address
 
@@ -62,6 +62,10 @@ def test_an_agent_in_a_cluster_is_on_its_pods_address_and_port(address: str) -> 
         ("http://169.254.169.254:1111", CLUSTER),
         ("http://0.0.0.0:1111", CLUSTER),
         ("http://224.0.0.1:1111", CLUSTER),
+        ("http://[::ffff:169.254.169.254]:1111", CLUSTER),
+        ("http://[::ffff:127.0.0.1]:1111", CLUSTER),
+        ("http://8.8.8.8:1111", CLUSTER),
+        ("http://[2001:4860:4860::8888]:1111", CLUSTER),
         ("http://10.1.2.3:6379", CLUSTER),
         ("http://redis:1111", CLUSTER),
     ],

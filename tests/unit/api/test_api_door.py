@@ -127,6 +127,15 @@ def test_the_workspace_sees_neither_cookie_nor_key_nor_token(client: Client, uui
     assert browser.visit().headers["Cookie"] == "theme=dark"
 
 
+def test_a_siblings_cookie_shuts_nobody_out(client: Client, uuid: str, browser: Visitor) -> None:
+    """A page of another workspace may set one for all of the domain, with any value; a comma does not end it."""
+    browser.navigate(link(client, uuid))
+    browser.cookies = {"theirs": "x,__Host-workspace=junk"} | browser.cookies
+    answer = browser.visit()
+    assert answer.status_code == 200
+    assert "__Host-workspace" not in answer.headers.get("Cookie", "")
+
+
 @pytest.mark.parametrize("origin", ["", "http://vs-code-zzzzzzzz.localhost", "https://example.com", "null"])
 def test_a_handshake_from_elsewhere_is_refused(client: Client, uuid: str, browser: Visitor, origin: str) -> None:
     browser.navigate(link(client, uuid))

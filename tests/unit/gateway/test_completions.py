@@ -58,6 +58,31 @@ def test_what_chooses_the_bill_is_left_out():
     assert passed == {"messages": MESSAGES, "model": "m", "tools": [{"type": "function"}], "temperature": 0}
 
 
+def with_image(image: object) -> dict[str, object]:
+    parts = [{"type": "text", "text": "what is this?"}, {"type": "image_url", "image_url": image}]
+    return sent("m", messages=[{"role": "user", "content": parts}])
+
+
+def test_an_image_in_the_request_is_passed_on():
+    url = "data:image/png;base64,AAAA"
+    assert url in json.dumps(with_image({"url": url}))
+
+
+@pytest.mark.parametrize(
+    "image", [{"url": "https://example.com/x.png"}, {"url": "http://169.254.169.254/"}, "file:///etc/passwd", {}, None]
+)
+def test_an_image_from_elsewhere_is_refused(image):
+    """The model's server would fetch it, with what it can reach."""
+    with pytest.raises(Problem) as error:
+        with_image(image)
+    assert error.value.status == 400
+
+
+def test_what_changes_the_models_template_is_left_out():
+    """With some servers it is code."""
+    assert "chat_template_kwargs" not in sent("m", chat_template_kwargs={"x": "{{ 1 }}"})
+
+
 def test_a_stream_is_told_to_count_even_if_asked_not_to():
     assert sent("m", stream=True, stream_options={"include_usage": False})["stream_options"] == {"include_usage": True}
     assert "stream_options" not in sent("m", stream=False, stream_options={"include_usage": True})
