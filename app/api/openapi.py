@@ -20,6 +20,9 @@ DESCRIPTION = (
     "Errors are RFC 9457 problem documents whose `error` is a stable code."
 )
 
+PLAIN: dict[str, Any] = {"type": "string"}
+"""The schema of an answer that is text."""
+
 METHODS = ("get", "post", "delete")
 EVENTS_PATH = "/session/{uuid}/events"
 

@@ -6,11 +6,10 @@ from flask import Response
 
 from app.api.blueprint import Blueprint
 from app.api.context import core
+from app.api.openapi import PLAIN
 from app.sessions.errors import StateUnavailable
 
 blp = Blueprint("probes", __name__, description="Whether a process is alive and ready.")
-
-PLAIN = {"type": "string"}
 
 
 @blp.route("/livez", methods=["GET"])

@@ -11,7 +11,7 @@ from flask import Response, g, request
 from app.api.blueprint import Blueprint
 from app.api.context import core, reply
 from app.api.metrics import prometheus_text, read_figures, wants_text
-from app.api.openapi import VERSION
+from app.api.openapi import PLAIN, VERSION
 from app.api.schemas import HealthSchema, MetricsSchema
 from app.sessions.core import Core
 from app.sessions.errors import StateUnavailable
@@ -20,8 +20,6 @@ from app.sessions.memory import Fill
 from app.sessions.model import iso
 
 blp = Blueprint("system", __name__, description="The service itself.")
-
-PLAIN = {"type": "string"}
 
 
 @blp.route("/health", methods=["GET"])
