@@ -29,7 +29,8 @@ from workers.runtime.cluster import Cluster, wait_for
 from workers.runtime.kubernetes import KubernetesRuntime
 
 A = "aaaa0001"
-CYCLES = int(os.environ.get("KEDA_CYCLES", "100"))
+CYCLES = int(os.environ.get("KEDA_CYCLES", "50"))
+"""Of all racers together; KEDA_CYCLES has them race for longer."""
 RACERS = [f"race000{number}" for number in range(5)]
 """Sessions that wake and sleep at the same time, and share the cycles."""
 
