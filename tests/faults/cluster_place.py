@@ -248,7 +248,7 @@ class ClusterPlace:
         found: Counter[str] = Counter()
         for part in self.parts:
             for pod in self._pods_of(part):
-                found[part] = max(found[part], sum(each.memory_info().rss for each in _processes([pod])))
+                found[part] = max(found[part], sum(map(_memory, _processes([pod]))))
         return found
 
     def leftovers(self, up: set[str], failed: set[str], living: set[str]) -> list[str]:
@@ -405,6 +405,12 @@ def _processes(pods: Sequence[Object]) -> list[psutil.Process]:
                 if process.name() != "pause":
                     found.append(process)
     return found
+
+
+def _memory(process: psutil.Process) -> int:
+    with contextlib.suppress(psutil.Error):
+        return int(process.memory_info().rss)
+    return 0
 
 
 def _send(processes: Sequence[psutil.Process], number: signal.Signals) -> bool:

@@ -84,7 +84,11 @@ class Neighbours:
         return seconds
 
     def _opened(self, uuid: str) -> bool:
-        return self.place.visit(str(self._done("POST", f"/session/{uuid}/open")["url"])) in OPENED
+        url = str(self._done("POST", f"/session/{uuid}/open")["url"])
+        try:
+            return self.place.visit(url) in OPENED
+        except requests.Timeout:
+            return False
 
     @contextmanager
     def beside_hostile(self) -> Iterator[None]:

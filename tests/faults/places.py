@@ -305,13 +305,23 @@ class LocalPlace:
         return {f"{part} {process.pid}" for part in self.parts for process in self._tree(part)}
 
     def memory(self) -> Mapping[str, int]:
-        return {part: sum(process.memory_info().rss for process in self._tree(part)) for part in self.parts}
+        found: Counter[str] = Counter()
+        for part in self.parts:
+            for process in self._tree(part):
+                with contextlib.suppress(psutil.Error):
+                    found[part] += process.memory_info().rss
+        return found
 
     def _tree(self, part: str) -> list[psutil.Process]:
         """Its processes, without the workspaces that it has started."""
-        leader = self._part(part)
-        found = [leader, *leader.children(recursive=True)] if leader else []
-        return [each for each in found if WORKSPACE not in each.environ()]
+        found = []
+        with contextlib.suppress(psutil.Error):
+            leader = self._part(part)
+            for process in [leader, *leader.children(recursive=True)] if leader else ():
+                with contextlib.suppress(psutil.Error):
+                    if WORKSPACE not in process.environ():
+                        found.append(process)
+        return found
 
     def leftovers(self, up: set[str], failed: set[str], living: set[str]) -> list[str]:
         data = self.service.data_dir
