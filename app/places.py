@@ -7,17 +7,16 @@ from collections import Counter
 
 
 class Places:
-    """Bounds how many of one name there are at a time: `limit`, or what is said when a place is taken."""
+    """Bounds how many of one name there are at a time."""
 
-    def __init__(self, limit: int = 0) -> None:
-        self._limit = limit
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._taken: Counter[str] = Counter()
 
-    def take(self, name: str, most: int = 0) -> bool:
-        """Take a place; False when all are taken. Who got one gives it back."""
+    def take(self, name: str, most: int) -> bool:
+        """Take one of `most` places; False when all are taken. Who got one gives it back."""
         with self._lock:
-            if self._taken[name] >= (most or self._limit):
+            if self._taken[name] >= most:
                 return False
             self._taken[name] += 1
             return True

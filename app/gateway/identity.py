@@ -27,14 +27,14 @@ class Caller:
 
 def register_identity(app: Flask, calls_per_session: int) -> None:
     """Refuse a request without a good token, and one more than a session may have at a time."""
-    places = Places(calls_per_session)
+    places = Places()
 
     def identify() -> None:
         if request.endpoint in OPEN:
             return
         uuid = _uuid_of_token()
         g.principal = Caller(uuid)
-        if not places.take(uuid):
+        if not places.take(uuid, calls_per_session):
             text = f"A session may have {calls_per_session} requests at a time here."
             raise Problem(429, "too_many_calls", text, headers={"Retry-After": "1"})
         g.place = uuid

@@ -24,15 +24,15 @@ def test_it_remembers_no_more_names_than_it_may():
 
 
 def test_places_are_bounded_by_name_and_can_be_given_back():
-    places = Places(2)
-    assert [places.take("a") for _ in range(3)] == [True, True, False]
-    assert places.take("b")
+    places = Places()
+    assert [places.take("a", 2) for _ in range(3)] == [True, True, False]
+    assert places.take("b", 2)
     places.give_back("a")
-    assert places.take("a")
+    assert places.take("a", 2)
 
 
 def test_a_name_without_places_is_forgotten():
-    places = Places(2)
-    places.take("a")
+    places = Places()
+    places.take("a", 2)
     places.give_back("a")
     assert not places._taken
