@@ -15,7 +15,6 @@ import psutil
 import pytest
 from celery import Celery
 
-from app.sessions import queue
 from tests.conftest import ROOT
 from tests.integration.serving import OwnRedis
 from tests.service import wait_for
@@ -124,9 +123,9 @@ def test_a_worker_whose_pool_takes_nothing_is_replaced_and_the_task_done(tmp_pat
         [child] = wait_for(lambda: psutil.Process(first).children(), "the pool", watched.words)
         child.suspend()
         with Celery(broker=own_redis.url) as client:
-            client.send_task(queue.WAKE, args=["done"], queue="wake")
+            client.send_task("tests.touch", args=["done"], queue="wake")
         watched.replaced(first)
         assert "takes no tasks" in watched.log.read_text()
         with Celery(broker=own_redis.url) as client:
-            client.send_task(queue.WAKE, args=["again"], queue="wake")
+            client.send_task("tests.touch", args=["again"], queue="wake")
         wait_for((tmp_path / "again").exists, "the next task to be done", watched.words)
