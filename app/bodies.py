@@ -21,7 +21,15 @@ def register_bodies(app: Flask, budget: ByteBudget) -> None:
     """Have every request of the app draw on the budget until its view has returned; a stream it answers with is none
     of it."""
     app.extensions[EXTENSION] = budget
-    app.teardown_request(_give_back)
+    app.teardown_request(lambda _: forget_body())
+
+
+def forget_body() -> None:
+    """Give back what the request has of the budget; for one that is answered, and stays for a while."""
+    g.pop("body", None)
+    account: Account | None = g.pop("bodies", None)
+    if account is not None:
+        account.close()
 
 
 def read_body(most: int) -> bytes:
@@ -60,9 +68,3 @@ def _account() -> Account:
     if "bodies" not in g:
         g.bodies = Account(cast(ByteBudget, current_app.extensions[EXTENSION]))
     return cast(Account, g.bodies)
-
-
-def _give_back(_: BaseException | None) -> None:
-    account: Account | None = g.pop("bodies", None)
-    if account is not None:
-        account.close()

@@ -21,12 +21,13 @@ from app.api.limits import register_limits
 from app.api.openapi import DOCUMENT, build_document, make_api
 from app.api.pages import Pages
 from app.api.prefer import register_prefer
-from app.api.security import Keyring, identify, read_keyring, require_key
+from app.api.security import Keyring, identify, read_keyring, require_key, stranger
 from app.api.streams import SLOTS, stream_slots
 from app.edge import register_edge
 from app.problems import register_error_handlers
 from app.sessions.core import Core, build_core
 from app.settings import Settings
+from app.tarpit import register_tarpit
 
 NO_BODY = 1_024
 """bytes: the ingress asks by GET, and sends none."""
@@ -65,6 +66,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     # it is refused. Answers pass the same places in reverse.
     register_error_handlers(app, to_api_problem)
     register_edge(app, min(SMALL_BODY, settings.max_body_bytes), core.budget, {CHAT: largest_prompt(settings)})
+    register_tarpit(app, stranger, settings.web_connections)
     register_cors(app, settings.allowed_origins())
     app.before_request(lambda: identify(keyring, core.passes))
     register_limits(app, core)

@@ -165,6 +165,15 @@ def _holder(held: Pass) -> Principal:
     return Principal(name=name, digest=hashlib.sha256(name.encode()).hexdigest(), role=SESSION, held=held)
 
 
+def stranger() -> str:
+    """Which session's token or unknown client's address it is, "" for the holder of a key: the product's own servers
+    have no thread to spare for an answer that is held back."""
+    principal: Principal | None = g.get("principal")
+    if principal is None:
+        return f"ip:{request.remote_addr or 'local'}"
+    return principal.name if principal.held else ""
+
+
 def require_key() -> None:
     """Refuse a request whose endpoint needs a key and that brought no valid one."""
     principal: Principal | None = g.principal

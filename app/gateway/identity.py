@@ -54,6 +54,12 @@ def register_identity(app: Flask, calls_per_session: int) -> None:
     app.after_request(leave)
 
 
+def who_asks() -> str:
+    """The session, or for want of a good token the address."""
+    caller: Caller | None = g.get("principal")
+    return caller.name if caller else f"ip:{request.remote_addr or 'local'}"
+
+
 def _record(uuid: str) -> Record:
     try:
         return gateway().core.sessions.get(uuid)

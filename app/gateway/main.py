@@ -15,13 +15,14 @@ from app.gateway import agents, conversations, llm, system
 from app.gateway.calls import Hangups
 from app.gateway.context import EXTENSION, Gateway
 from app.gateway.figures import Figures
-from app.gateway.identity import register_identity
+from app.gateway.identity import register_identity, who_asks
 from app.gateway.pacing import Pace
 from app.gateway.provider import Provider
 from app.problems import register_error_handlers
 from app.sessions.core import build_core
 from app.sessions.spending import Spending
 from app.settings import Settings, SettingsError
+from app.tarpit import register_tarpit
 
 DELIVERY_INTERVAL = 1.0
 """s between two deliveries that an agent's calling sets going."""
@@ -52,6 +53,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     )
     register_error_handlers(app)
     register_edge(app, max(settings.llm_max_body_bytes, conversations.WHOLE_MAX), core.budget)
+    register_tarpit(app, who_asks, settings.gateway_connections)
     register_identity(app, settings.gateway_calls_per_session)
     app.after_request(lambda response: _count_request(figures, response))
     for module in (llm, agents, conversations, system):

@@ -17,6 +17,7 @@ import os
 import random
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -25,13 +26,13 @@ from tests.faults.places import Place, local_place
 from tests.faults.troubling import Mood
 
 
-def place_of(runtime: str, folder: Path) -> AbstractContextManager[Place]:
+def place_of(runtime: str, folder: Path, settings: Mapping[str, str]) -> AbstractContextManager[Place]:
     if runtime == "local":
-        return local_place(folder, os.environ["CODE_SERVER"])
+        return local_place(folder, os.environ["CODE_SERVER"], **settings)
     # It needs what is only there behind `scripts/cluster/cluster exec`.
     from tests.faults.cluster_place import cluster_place
 
-    return cluster_place(folder)
+    return cluster_place(folder, **settings)
 
 
 def main() -> int:
@@ -55,7 +56,8 @@ def main() -> int:
     folder = options.folder or Path(tempfile.mkdtemp(prefix="faults-"))
     folder.mkdir(parents=True, exist_ok=True)
     print(f"seed {seed}, in {folder}", flush=True)
-    with place_of(options.runtime, folder) as place:
+    settings = neighbours.SETTINGS if options.play == "neighbours" else {}
+    with place_of(options.runtime, folder, settings) as place:
         match options.play:
             case "races":
                 return bool(racing.run(place, options.trials, random.Random(seed)))

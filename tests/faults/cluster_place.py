@@ -66,7 +66,7 @@ class ClusterPlace:
     that dies often is started again with growing pauses; its pod is then replaced, which the cluster does at once."""
 
     parts = (*DEPLOYMENTS, "redis")
-    patience = 60.0
+    patience, agent_port = 60.0, 1111
 
     def __init__(self, folder: Path, model: ModelServer) -> None:
         self.model, self.prefix = model, _prefix()
@@ -436,6 +436,7 @@ def _kind(process: psutil.Process) -> str:
 @contextmanager
 def cluster_place(folder: Path, **settings: str) -> Iterator[ClusterPlace]:
     """The product in the cluster with the fuzzer's settings and a model that counts; at the end with its own again."""
+    keys = base64.b64encode(settings.pop("API_KEYS", "[]").encode()).decode()
     changed = SETTINGS | {"WORKSPACE_SIZES": SMALL} | settings
     with ModelServer(host=layout.NODE_IP, api_key=MODEL_KEY, rules=[counting]) as model:
         place = ClusterPlace(folder, model)
@@ -445,6 +446,7 @@ def cluster_place(folder: Path, **settings: str) -> Iterator[ClusterPlace]:
                 literals = [f"--from-literal={name}={value}" for name, value in values.items()]
                 _kubectl("delete", "secret", "llm", "--ignore-not-found")
                 _kubectl("create", "secret", "generic", "llm", *literals)
+                _kubectl("patch", "secret", "manager", "--patch", json.dumps({"data": {"api-keys": keys}}))
                 _set_env(f"{name}={value}" for name, value in changed.items())
             yield place
             if place.absent():
@@ -453,6 +455,7 @@ def cluster_place(folder: Path, **settings: str) -> Iterator[ClusterPlace]:
         finally:
             with place.away():
                 _kubectl("delete", "secret", "llm", "--ignore-not-found")
+                _kubectl("patch", "secret", "manager", "--patch", json.dumps({"data": {"api-keys": None}}))
                 _set_env(f"{name}-" for name in changed)
 
 

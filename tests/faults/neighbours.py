@@ -1,12 +1,16 @@
 """How fast quiet sessions wake beside a hostile one, against without it, in rounds that alternate.
 
-The hostile session waits, streams, trickles and sends large documents (`hostile.py`); its agent does not answer, its
-volume has a file of 2 TiB that takes no room, which it has backed up, and it is put to sleep and woken all the time.
+The hostile session waits, streams, trickles and sends large documents, also as its agent (`hostile.py`); its own agent
+does not answer, its volume has a file of 2 TiB that takes no room, which it has backed up, and it is put to sleep and
+woken all the time.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import multiprocessing
+import secrets
 import signal
 import statistics
 import threading
@@ -18,6 +22,8 @@ from dataclasses import dataclass, field
 
 import requests
 
+from app.api.security import CATEGORIES
+from app.settings import Settings
 from tests.faults.hostile import Target, attack
 from tests.faults.places import Place
 from tests.service import wait_for
@@ -33,8 +39,18 @@ SETTLED = 5.0
 OPENED = ("302 200", "302 302")
 """What a browser is answered that follows a link: it is let in, and then gets the editor or is led to its folder."""
 
-WAIT = {"Prefer": "wait=30"}
-AT_ONCE = {"Prefer": "respond-async"}
+KEY = secrets.token_urlsafe(24)
+PLENTY = dict.fromkeys(CATEGORIES, "100000/minute")
+SETTINGS = {f"RATE_LIMIT_{name.upper()}": str(getattr(Settings(), f"rate_limit_{name}")) for name in CATEGORIES} | {
+    "API_KEYS": json.dumps(
+        [{"name": "product", "role": "admin", "sha256": hashlib.sha256(KEY.encode()).hexdigest(), "limits": PLENTY}]
+    ),
+}
+"""What the play is played with: the rate limits that the service comes with, and a key of the product's own servers
+with limits of its own, as a product has one."""
+
+WAIT = {"X-API-Key": KEY, "Prefer": "wait=30"}
+AT_ONCE = {"X-API-Key": KEY, "Prefer": "respond-async"}
 TIMEOUT = 60.0
 NAP = 10.0
 """s between two calls that put the hostile session to sleep, wake it, or have it backed up."""
@@ -96,7 +112,8 @@ class Neighbours:
         self._wake_hostile()
         self.place.grow(self.hostile, "sparse", SPARSE)
         token = str(self._done("POST", f"/session/{self.hostile}/token")["token"])
-        target = Target(self.place.url, self.hostile, token, *self.place.gateway(self.hostile))
+        gateway = self.place.gateway(self.hostile)
+        target = Target(self.place.url, self.hostile, token, *gateway, self.place.agent_port)
         context = multiprocessing.get_context("spawn")
         order, taken = context.Pipe()
         over = threading.Event()
@@ -134,7 +151,7 @@ class Neighbours:
         return uuid
 
     def _create(self, user: str) -> str:
-        headers = {"Prefer": "wait=60"}
+        headers = WAIT | {"Prefer": "wait=60"}
         answer = self.place.call("POST", "/session/create", {"user_id": user}, headers, 2 * TIMEOUT)
         assert answer.ok and answer.json()["status"] == "active", answer.text
         return str(answer.json()["uuid"])

@@ -73,6 +73,8 @@ class Place(Protocol):
     """Of the users whose sessions are this run's; others use the service too where it isn't ""."""
     patience: float
     """s after which everything must be as it was last asked to be."""
+    agent_port: int
+    """Where an agent has to listen, 0 for any port."""
 
     @property
     def parts(self) -> Sequence[str]: ...
@@ -172,7 +174,7 @@ class LocalPlace:
         "traefik",
         "redis",
     )
-    prefix, patience = "", 30.0
+    prefix, patience, agent_port = "", 30.0, 0
 
     def __init__(self, folder: Path, code_server: str, model: ModelServer, **settings: str) -> None:
         given = SETTINGS | {"LLM_BASE_URL": model.url, "LLM_MODEL": "stub"} | settings

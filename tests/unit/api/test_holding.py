@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 from flask import Flask
 
 from app.api.holding import EXTENSION, Holding, Kind
-from app.api.security import read_keyring
+from app.api.security import read_keyring, stranger
+from app.problems import Problem
 from app.sessions.core import Core
 from app.sessions.errors import AgentUnavailable
 from app.sessions.model import Status
+from app.sessions.passes import Kind as PassKind
 from app.settings import Settings, SettingsError
 from tests.unit.api.helpers import (
     ADMIN_KEY,
@@ -153,3 +156,19 @@ def test_a_bound_that_is_none_stops_the_start(settings: Settings, bound: object)
     entry = {"name": "batch", "sha256": digest("batch-key"), "role": "service", "held_at_once": bound}
     with pytest.raises(SettingsError, match="held_at_once"):
         read_keyring(Settings(**{**vars(settings), "api_keys": json.dumps([entry])}))
+
+
+def test_refusals_are_held_back_from_tokens_and_strangers_only(app: Flask, client: Client, core: Core) -> None:
+    """The product's servers hear at once: a thread of theirs waits."""
+    uuid = new_session(client)
+    token = core.passes.issue(PassKind.TOKEN, uuid, core.sessions.get(uuid).door, time.time())[0]
+    asked = {
+        "X-API-Key": {ADMIN_KEY: "", "wrong": "ip:local"},
+        "Authorization": {f"Bearer {token}": f"session:{uuid}", "Bearer wrong": "ip:local"},
+    }
+    for header, expected in asked.items():
+        for value, whose in expected.items():
+            with app.test_request_context(f"/session/{uuid}", headers={header: value}):
+                with suppress(Problem):
+                    app.preprocess_request()
+                assert stranger() == whose
