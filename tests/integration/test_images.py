@@ -83,7 +83,7 @@ def test_the_manager_has_all_its_processes_import(images: dict[str, Image], bund
 
 
 def test_the_web_process_serves_without_writing_outside_of_tmp(images: dict[str, Image], bundle: Path) -> None:
-    with Container(images["manager"], bundle, "web", API_KEY="images-key") as container:
+    with Container(images["manager"], bundle, "web", API_KEY="a-key-for-the-images") as container:
         assert container.get("http://127.0.0.1:8000/livez")[0] == 200
         assert container.run("id", "-u") == str(USER)
         with pytest.raises(AssertionError, match="Read-only file system"):
@@ -99,7 +99,7 @@ def test_a_process_that_the_procfile_does_not_have_is_refused(images: dict[str, 
 @pytest.mark.parametrize("name", ["web", "worker", "watcher"])
 def test_a_process_that_is_told_to_end_before_it_is_up_ends(images: dict[str, Image], bundle: Path, name: str) -> None:
     """A rollout over another one needn't wait until its pods are killed."""
-    with Container(images["manager"], bundle, name, API_KEY="images-key") as container:
+    with Container(images["manager"], bundle, name, API_KEY="a-key-for-the-images") as container:
         assert container.stop() == 128 + signal.SIGTERM
 
 

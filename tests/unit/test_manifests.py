@@ -385,7 +385,8 @@ def test_gke_takes_every_value_from_one_file():
 
 
 def test_gke_serves_https_with_the_certificates_it_asks_for():
-    """Each Ingress names a Secret that a Certificate of its own namespace fills."""
+    """The API's Ingress names a Secret that a Certificate fills; that of the workspaces is the controller's default,
+    and its key not in the namespace whose Secrets workers read."""
     objects = render(MANIFESTS / "overlays" / "gke")
     settings = settings_of(objects)
     [tls] = of_kind(objects, "Ingress", SYSTEM)["web"]["spec"]["tls"]
@@ -394,7 +395,11 @@ def test_gke_serves_https_with_the_certificates_it_asks_for():
         (each["metadata"]["namespace"], each["spec"]["secretName"]) for each in of_kind(objects, "Certificate").values()
     }
 
-    assert filled == {(SYSTEM, tls["secretName"]), (WORKSPACES, settings["INGRESS_TLS_SECRET"])}
+    [store] = of_kind(objects, "TLSStore").values()
+    default = (store["metadata"]["namespace"], store["spec"]["defaultCertificate"]["secretName"])
+    assert filled == {(SYSTEM, tls["secretName"]), default}
+    assert default[0] == SYSTEM
+    assert not settings.get("INGRESS_TLS_SECRET")
     assert settings["WORKSPACE_SCHEME"] == "https"
     assert tls["hosts"] == [of_kind(objects, "Ingress")["web"]["spec"]["rules"][0]["host"]]
 
