@@ -7,6 +7,7 @@ module reads nothing; each process calls `Settings.from_env()` once, at its star
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from environs import Env, EnvError
+
+ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9-]+\.)*[A-Za-z0-9-]+(?::\d{1,5})?")
+"""As a Content-Security-Policy takes it: nothing in it may begin another source, or another directive."""
 
 SECRET_KEY_LENGTH = 32
 """Characters: 128 random bits in hexadecimal, and no word someone made up."""
@@ -67,6 +71,12 @@ class Settings:
     rate_limit_default: str = setting("100/minute", "rate", "everything else")
     cors_origins: str = setting(
         "", "origins", "of web pages that may call the API with a session token, separated by commas; empty: none"
+    )
+    embed_origins: str = setting(
+        "",
+        "origins",
+        "of web pages that may hold a workspace in an iframe, separated by commas; empty: none; a workspace's editor "
+        "hears of a change at its next start",
     )
     max_sessions_per_user: int = setting(10, "sessions", "a user's workspaces that are not terminated")
     max_body_bytes: int = setting(
@@ -341,6 +351,11 @@ class Settings:
         """The origins of `cors_origins`."""
         return frozenset(text for part in self.cors_origins.split(",") if (text := part.strip().rstrip("/")))
 
+    def embedding_origins(self) -> tuple[str, ...]:
+        """The origins of `embed_origins`, in its order."""
+        parts = (part.strip().rstrip("/") for part in self.embed_origins.split(","))
+        return tuple(dict.fromkeys(part for part in parts if part))
+
     @classmethod
     def variables(cls) -> list[str]:
         """The environment variables that are read, in the order of the settings."""
@@ -375,6 +390,8 @@ class Settings:
             raise SettingsError(f"SECRET_KEY: each key must have {SECRET_KEY_LENGTH} characters or more.")
         if any(urlsplit(each).netloc == "" or urlsplit(each).path for each in self.allowed_origins()):
             raise SettingsError("CORS_ORIGINS: an origin looks like https://app.example.com, without a path.")
+        if not all(ORIGIN.fullmatch(each) for each in self.embedding_origins()):
+            raise SettingsError("EMBED_ORIGINS: an origin looks like https://app.example.com, without a path.")
         if self.llm_base_url and urlsplit(self.llm_base_url).scheme not in ("http", "https"):
             raise SettingsError("LLM_BASE_URL must begin with http:// or https://.")
         if self.redis_reserve >= 1:

@@ -1,7 +1,7 @@
 """The workspaces' door: the ingress asks here before it lets a request through, and for a page while nothing answers.
 
-A process of its own serves it, at a port that only the ingress reaches: what it answers holds what an agent is opened
-with, and no caller of the API may keep a workspace's visitors waiting.
+A process of its own serves it, at a port that only the ingress reaches: what it answers holds what an agent and an
+editor are opened with, and no caller of the API may keep a workspace's visitors waiting.
 
 It has no rate limit: every request for every workspace passes here from one address, the ingress's, which has limits
 of its own. What it costs is bounded instead: one round trip to Redis, no call of the cluster. It is closed where
@@ -33,6 +33,9 @@ blp = Blueprint("door", __name__, description="For the ingress: who gets into a 
 back = Blueprint("return", __name__, description="Where nginx leads a visitor of a workspace: on the API's own host.")
 
 PAGES = "door_pages"
+SECRET_HEADER = "X-Workspace-Secret"
+"""What the editor wants to be shown (scripts/editor/guard.js): the session's own secret, by each SECRET_KEY."""
+
 STATUS_HEADER = "Workspace-Status"
 """On every answer that says that a workspace isn't up: the page tells it from those of the workspace by this."""
 
@@ -203,6 +206,7 @@ def answered(visit: Visit, record: Record | None, verdict: Verdict, now: float) 
             return starting(visit, record, now)
         case _:
             response = let_through(visit)
+            response.headers[SECRET_HEADER] = " ".join(core().secrets.editors(visit.uuid))
     if verdict.use:
         core().signals.note(visit.uuid, "browser", now)
     if verdict.renew or verdict.outcome is Outcome.ENTER:
@@ -211,7 +215,8 @@ def answered(visit: Visit, record: Record | None, verdict: Verdict, now: float) 
 
 
 def let_through(visit: Visit) -> Response:
-    """200; the ingress replaces the visitor's Cookie, Authorization and X-API-Key by those here, or by nothing."""
+    """200; the ingress replaces the visitor's Cookie, Authorization, X-API-Key and X-Workspace-Secret by those here, or
+    by nothing."""
     return Response(status=200, headers={"Cookie": visit.other_cookies} if visit.other_cookies else {})
 
 

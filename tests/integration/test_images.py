@@ -117,7 +117,7 @@ def programs(images: dict[str, Image], folder: str) -> Iterator[Path]:
 
 
 def test_the_editor_comes_up_on_an_empty_volume(images: dict[str, Image], bundle: Path, volume: Path) -> None:
-    with Container(images["workspace"], bundle, volume=volume) as container:
+    with Container(images["workspace"], bundle, volume=volume, WORKSPACE_SECRET_FILE="none") as container:
         status, text = container.get("http://127.0.0.1:8080/healthz")
         assert status == 200
         assert "status" in json.loads(text)
@@ -133,6 +133,15 @@ def test_the_editor_comes_up_on_an_empty_volume(images: dict[str, Image], bundle
     assert sorted(path.name for path in volume.iterdir()) == ["app", "home"]
 
 
+def test_an_editor_that_is_not_told_who_may_come_in_does_not_start(
+    images: dict[str, Image], bundle: Path, volume: Path
+) -> None:
+    """And says so where the cluster takes the reason of a failure from."""
+    with Container(images["workspace"], bundle, volume=volume) as container:
+        assert container.wait() == 1
+        assert "WORKSPACE_SECRET_FILE is not set" in container.output()
+
+
 def test_the_editor_has_the_extension_that_tells_of_its_use(images: dict[str, Image]) -> None:
     extensions = images["workspace"].root / "opt/editor/node_modules/code-server/lib/vscode/extensions"
     assert {path.name for path in (extensions / "workspace-activity").iterdir()} == {"extension.js", "package.json"}
@@ -140,7 +149,8 @@ def test_the_editor_has_the_extension_that_tells_of_its_use(images: dict[str, Im
 
 def test_the_editor_starts_from_compiled_code(images: dict[str, Image], bundle: Path, volume: Path) -> None:
     """Node says itself whether it took a module of the editor from the cache in the image."""
-    with Container(images["workspace"], bundle, volume=volume, NODE_DEBUG_NATIVE="COMPILE_CACHE") as container:
+    settings = {"NODE_DEBUG_NATIVE": "COMPILE_CACHE", "WORKSPACE_SECRET_FILE": "/dev/null"}
+    with Container(images["workspace"], bundle, volume=volume, **settings) as container:
         container.get("http://127.0.0.1:8080/healthz")
         accepted = [line for line in container.output().splitlines() if "was accepted" in line]
     assert any("code-server/out/node/main.js" in line for line in accepted)

@@ -34,7 +34,7 @@ ENTRY_POINT = "workspaces"
 MIDDLEWARES = ("auth@file", "waking@file")
 """What each route passes, in this order."""
 
-OUR_HEADERS = ("Cookie", "Authorization", "X-API-Key")
+OUR_HEADERS = ("Cookie", "Authorization", "X-API-Key", "X-Workspace-Secret")
 """Of a visitor: what the door answers goes on in their place, and nothing where it answers none."""
 
 DOOR_LIMIT = 1_048_576
