@@ -384,6 +384,12 @@ class Settings:
             )
         if self.runtime == "kubernetes" and not self.workspace_image:
             raise SettingsError("WORKSPACE_IMAGE must be set when RUNTIME is kubernetes: it is what a workspace runs.")
+        if self.runtime == "kubernetes" and self.ingress_door.strip() in ("", "{}"):
+            raise SettingsError(
+                "INGRESS_DOOR must be set when RUNTIME is kubernetes: by these annotations the ingress asks "
+                "forward-auth who gets into a workspace. The components traefik and nginx of manifests/ set it. "
+                "An ingress that asks for all hosts by itself needs none: then say so in an annotation of your own."
+            )
         if self.scaler not in ("direct", "keda"):
             raise SettingsError(f"SCALER is {self.scaler!r}; it is one of: direct, keda.")
         if any(len(key) < SECRET_KEY_LENGTH for key in self.secret_keys()):

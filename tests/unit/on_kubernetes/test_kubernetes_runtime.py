@@ -289,12 +289,16 @@ def test_a_claim_that_does_not_say_whose_it_is_hides_no_other(runtime: Kubernete
 
 
 def test_no_cluster_is_a_setting_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Said at the start, by name."""
+    """Said at the start, by name; as is an ingress that asks nobody who gets in."""
     monkeypatch.setenv("KUBECONFIG", "/nonexistent/config")
     with pytest.raises(SettingsError, match="KUBECONFIG"):
         find_cluster()
     with pytest.raises(SettingsError, match="WORKSPACE_IMAGE"):
         Settings(runtime="kubernetes").checked()
+    for door in ("", "{}"):
+        with pytest.raises(SettingsError, match="INGRESS_DOOR"):
+            Settings(runtime="kubernetes", workspace_image="w:1", ingress_door=door).checked()
+    Settings(runtime="kubernetes", workspace_image="w:1", ingress_door='{"a": "b"}').checked()
     with pytest.raises(SettingsError, match="RUNTIME"):
         runtimes.load(Settings(runtime="docker"))
 
