@@ -13,7 +13,7 @@ from app import logs, threads
 from app.sessions import queue
 from app.sessions.connections import connect
 from app.sessions.errors import StateUnavailable
-from app.sessions.fleet import Fleet
+from app.sessions.fleet import POLICIES_LOOKED_AT, Fleet
 from app.settings import Settings
 from workers import broker, pulse
 from workers.heartbeat import Heartbeat
@@ -64,6 +64,8 @@ app.conf.update(
             queue.RECONCILE: settings.reconcile_interval,
             queue.SWEEP_INDEX: settings.reconcile_interval,
             queue.SWEEP_RETENTION: settings.retention_interval,
+            # On one machine there are none.
+            **({queue.CHECK_POLICIES: POLICIES_LOOKED_AT} if settings.runtime == "kubernetes" else {}),
         }.items()
     },
 )

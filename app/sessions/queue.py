@@ -36,6 +36,7 @@ SWEEP_STALE = SWEEPS + "stale"
 RECONCILE = SWEEPS + "reconcile"
 SWEEP_INDEX = SWEEPS + "index"
 SWEEP_RETENTION = SWEEPS + "retention"
+CHECK_POLICIES = SWEEPS + "policies"
 
 QUEUES = ("wake", "deliver", "lifecycle", "sweep", "backup")
 
@@ -45,6 +46,7 @@ ROUTES: Mapping[str, str] = {
     DELIVER: "deliver",
     WARN: "deliver",
     LOCK_OUT: "deliver",
+    CHECK_POLICIES: "deliver",
     SLEEP: "lifecycle",
     LEAVE: "lifecycle",
     READ_BACKUP: "lifecycle",
@@ -60,7 +62,8 @@ ROUTES: Mapping[str, str] = {
     SWEEP_RETENTION: "backup",
 }
 """Which queue a task goes to: `wake` is what a user waits for, `backup` what may take an hour. `deliver` speaks to
-what runs in a workspace, which may hang: it has processes of its own, so that no other session waits for that.
+what runs in a workspace, which may hang: it has processes of its own, so that no other session waits for that. They may
+reach nothing else, so they also look whether that is true.
 `lifecycle` waits for workspaces that stop, by many threads, of which some are kept for `sweep` (workers/tasks.py)."""
 
 

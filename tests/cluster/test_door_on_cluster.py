@@ -72,7 +72,7 @@ def test_a_link_works_once_and_its_cookie_for_its_own_workspace_and_pages(
 
 
 def test_a_neighbour_who_finds_an_editors_port_gets_no_further(api: Api, sessions: list[Any]) -> None:
-    """This cluster's network enforces no policy: the editor itself keeps them out."""
+    """This cluster's network enforces no policy, which `/health` tells: the editor itself keeps them out."""
     mine, other = (each["uuid"] for each in sessions)
     address = kubectl("get", "pods", "-l", f"session-uuid={other}", "-o", "jsonpath={.items[0].status.podIP}")
 
@@ -84,6 +84,8 @@ def test_a_neighbour_who_finds_an_editors_port_gets_no_further(api: Api, session
 
     assert [status(path) for path in ("/", "/proxy/8080/", "/healthz")] == ["403", "403", "200"]
     assert "agent" not in inside("ls", "/run").split(), "its agent's token is not within its reach"
+    found = "not_enforced"
+    wait_for(lambda: api.ask("GET", "/health").json()["network_policies"] == found, "a courier to look", seconds=180.0)
 
 
 def test_a_workspace_that_can_not_start_shows_why_and_goes_on_when_it_can(
