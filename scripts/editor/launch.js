@@ -7,7 +7,6 @@
 // out/node/entry.js again when that changes. Anything but serving goes through that file as usual.
 const { enableCompileCache } = require("node:module");
 const path = require("node:path");
-const { guard, settingsOf } = require("./guard");
 
 const code = path.join(__dirname, "node_modules", "code-server", "out", "node");
 
@@ -17,6 +16,7 @@ async function serve() {
   process.env.CODE_SERVER_PARENT_PID = String(process.pid);
   // What V8 compiled is kept for the next start: 0.02 s less. Without effect where it can't be written.
   enableCompileCache(path.join(__dirname, ".compiled"));
+  const { guard, settingsOf } = require("./guard");
   const app = require(path.join(code, "app"));
   const cli = require(path.join(code, "cli"));
   const { runCodeServer } = require(path.join(code, "main"));
