@@ -298,6 +298,16 @@ class Settings:
         90.0, "s", "a process whose heartbeat is older is started anew; one that waits for Redis tries every 60 s"
     )
 
+    # The audit
+    audit_retention: float = setting(
+        7_776_000.0, "s", "who did what is kept this long (90 days), if there is room; 0 as long as there is"
+    )
+    audit_bytes: int = setting(
+        33_554_432,
+        "bytes",
+        "of Redis for it, the oldest go: 24 MiB for what keys and the service do, 8 MiB for refusals and tenants",
+    )
+
     # The web process
     web_workers: int = setting(2, "processes", "one a core")
     web_connections: int = setting(

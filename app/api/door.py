@@ -11,19 +11,22 @@ there is doubt: without Redis, without SECRET_KEY, for whatever is no workspace.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
 from flask import Response, current_app, g, request
 from marshmallow import Schema, fields, validate
 
+from app.api.audit import VISITOR, address_of
 from app.api.blueprint import Blueprint
 from app.api.context import KEYRING, core, request_id
 from app.api.pages import Pages
+from app.api.security import SESSION
 from app.api.verdicts import RETRY_PATH, Outcome, Verdict, judge, judge_agent
-from app.api.visits import Visit, from_nginx, from_traefik, target
+from app.api.visits import Visit, from_nginx, from_traefik, target, told_address
 from app.problems import Problem, problem_response
+from app.sessions.audit import REFUSED, Act
 from app.sessions.errors import StateUnavailable
 from app.sessions.model import PHASES, Record, Status
 from app.sessions.passes import COOKIE, Kind, Pass
@@ -179,11 +182,17 @@ def at_agent(visit: Visit, held: Pass | None, now: float) -> Response:
     """The answer to a visit of an agent; what opens its door goes along in place of what opened this one."""
     principal = current_app.extensions[KEYRING].find(visit.api_key) if visit.api_key else None
     record = core().links.look(visit.uuid).record
-    verdict = judge_agent(record, held, bool(principal and record and principal.may_see(record.user_id)))
+    keyed = principal if principal and record and principal.may_see(record.user_id) else None
+    verdict = judge_agent(record, held, keyed is not None)
     if verdict.outcome is not Outcome.PASS:
         return answered(visit, record, verdict, now)
     if not core().passes.can_sign:
         raise Problem(503, "agent_not_configured", "There are no agents: SECRET_KEY is not set.")
+    if visit.acts:
+        # Straight to the agent, past web, which would note it.
+        action = "prompt" if visit.path.endswith("/chat") else "agent_call"
+        by, role = (keyed.name, keyed.role) if keyed else (f"session:{visit.uuid}", SESSION)
+        tell(visit, record, Act(action=action, by=by, role=role, status=200, reason="at its agent"))
     through = let_through(visit)
     through.headers["Authorization"] = f"Bearer {core().secrets.doors(visit.uuid)[0]}"
     return through
@@ -193,6 +202,7 @@ def answered(visit: Visit, record: Record | None, verdict: Verdict, now: float) 
     """Do what the verdict asks for, and say it."""
     if verdict.wake:
         record = core().sessions.wake(visit.uuid, request_id())
+    note(visit, record, verdict)
     if verdict.outcome in REFUSALS or record is None:
         return refusal(visit, verdict.outcome)
     url = core().settings.workspace_url(visit.uuid)
@@ -212,6 +222,34 @@ def answered(visit: Visit, record: Record | None, verdict: Verdict, now: float) 
     if verdict.renew or verdict.outcome is Outcome.ENTER:
         set_cookie(response, record, now)
     return response
+
+
+def note(visit: Visit, record: Record | None, verdict: Verdict) -> None:
+    """Tell the audit who came in by a link, woke a workspace or was refused; of all other visits it knows nothing."""
+    status, reason, *_ = REFUSALS.get(verdict.outcome, (0, ""))
+    if verdict.outcome is Outcome.ENTER:
+        tell(visit, record, by_visitor("enter", 302, ""), repeatable=False)
+    elif verdict.wake:
+        pressed = verdict.outcome is Outcome.RETRY
+        tell(visit, record, by_visitor("wake", 303 if pressed else 503, "its button" if pressed else "its address"))
+    elif status in REFUSED:
+        tell(visit, record, by_visitor("visit", status, reason))
+
+
+def by_visitor(action: str, status: int, reason: str) -> Act:
+    return Act(action=action, by=VISITOR, role=VISITOR, status=status, reason=reason)
+
+
+def tell(visit: Visit, record: Record | None, act: Act, *, repeatable: bool = True) -> None:
+    """Have an entry in the audit about a visit. A visitor may come without end, but by a link, which a key has made."""
+    told = replace(
+        act,
+        uuid=visit.uuid,
+        user_id=record.user_id if record else "",
+        address=address_of(told_address(request.headers, core().settings)),
+        request_id=request_id(),
+    )
+    core().audit.note(told, repeatable=repeatable)
 
 
 def let_through(visit: Visit) -> Response:

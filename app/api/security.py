@@ -256,6 +256,7 @@ def visible_backup(name: str) -> Backup:
     if not NAME_PATTERN.fullmatch(name):
         raise BackupNotFound(name)
     backup = core().backups.get(name)
+    g.backup = backup  # for the audit
     if not caller().may_see(backup.user_id):
         raise BackupNotFound(name)
     return backup

@@ -81,6 +81,13 @@ COUNTERS = "counters"
 STARTS = "starts"
 RECENT_STARTS = "starts:recent:{kind}"
 
+# Who did what (app/sessions/audit.py): two streams; by id, how often what stands in the second came again; and, for a
+# minute, the id that the same thing is counted with.
+AUDIT = "audit"
+AUDIT_REPEATED = "audit:repeated"
+AUDIT_COUNTS = "audit:repeated:counts"
+AUDIT_WINDOW = "audit:window:{digest}"
+
 # Kept answers by Idempotency-Key; and the names of those of a session (of an API key where there is none), by when they
 # came.
 IDEMPOTENCY = "idempotency:{digest}"
