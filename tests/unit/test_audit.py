@@ -223,6 +223,22 @@ def test_a_page_ends_after_so_many_that_were_looked_at(audit: Audit, monkeypatch
     assert len(read(audit, limit=5)) == 200
 
 
+def test_what_is_found_at_once_waits_for_what_is_newer_and_found_late(
+    audit: Audit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One stream is looked through in a moment, the other in many pages: the order is that of both."""
+    for number in range(3):
+        audit.note(replace(REFUSAL, uuid="zzzzzzzz", address=f"198.51.100.{number}"), repeatable=True)
+    audit.note(replace(ACT, uuid="zzzzzzzz"))
+    for _ in range(70):
+        audit.note(ACT)
+    at_once = read(audit, uuid="zzzzzzzz")
+    assert len(at_once) == 4
+    monkeypatch.setattr("app.sessions.audit.LOOKED_AT", 10)
+    monkeypatch.setattr("app.sessions.audit.LOOKS", 2)
+    assert read(audit, limit=2, uuid="zzzzzzzz") == at_once
+
+
 @pytest.mark.parametrize("cursor", ["x", "1", "1-", "-1-1", "1-1x", "99999999999999999999-0", "1-99999999999999999999"])
 def test_what_is_no_cursor_is_refused(audit: Audit, cursor: str) -> None:
     with pytest.raises(InvalidRequest):
