@@ -5,12 +5,20 @@
 -- 1 when that was the oldest.
 local stream, counts = unpack(KEYS)
 local found, last = {}, ''
+local wanted = {uuid = ARGV[4] ~= '' and ARGV[4] or nil, by = ARGV[5] ~= '' and ARGV[5] or nil}
+
+local function fits(fields)
+  for i = 1, #fields, 2 do
+    local value = wanted[fields[i]]
+    if value and value ~= fields[i + 1] then return false end
+  end
+  return true
+end
+
 local entries = redis.call('XREVRANGE', stream, ARGV[1], '-', 'COUNT', ARGV[2])
 for _, entry in ipairs(entries) do
-  local values = {}
   last = entry[1]
-  for i = 1, #entry[2], 2 do values[entry[2][i]] = entry[2][i + 1] end
-  if (ARGV[4] == '' or values.uuid == ARGV[4]) and (ARGV[5] == '' or values.by == ARGV[5]) then
+  if fits(entry[2]) then
     found[#found + 1] = {last, entry[2], counts and redis.call('HGET', counts, last) or '0'}
     if #found == tonumber(ARGV[3]) then break end
   end
