@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 from environs import Env, EnvError
 
+from app.redis_address import NAMES, AddressError, address
+
 ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9-]+\.)*[A-Za-z0-9-]+(?::\d{1,5})?")
 """As a Content-Security-Policy takes it: nothing in it may begin another source, or another directive."""
 
@@ -39,7 +41,19 @@ class Settings:
     # Where things are
     data_dir: Path = setting(Path(".data"), "path", "everything the local mode keeps; back this folder up")
     redis_url: str = setting(
-        "redis://127.0.0.1:6379/0", "URL", "records, queues and rate limits; must have AOF on and evict nothing"
+        "redis://127.0.0.1:6379/0",
+        "URL",
+        "records, queues and rate limits; must have AOF on and evict nothing; `rediss://` is TLS",
+    )
+    redis_host: str = setting(
+        "", "host", "with the next four, for those who have no URL: makes up what it does not say"
+    )
+    redis_port: str = setting("", "TCP port", "6379 when neither says it")
+    redis_db: str = setting("", "number", "0 when neither says it; in local mode the next one is used as well")
+    redis_username: str = setting("", "text", "the Redis user (ACL); empty: `default`")
+    redis_password: str = setting("", "text", "any characters, as they are; in a URL they would have to be encoded")
+    redis_ca_file: str = setting(
+        "", "path", "PEM, of who signed Redis' certificate, which is always verified; empty: the system's authorities"
     )
     backup_url: str = setting("", "URL", "where backups go, any fsspec URL; by default `backups` in the data folder")
     port: int = setting(8000, "TCP port", "the API")
@@ -382,6 +396,12 @@ class Settings:
             }
         except EnvError as error:
             raise SettingsError(f"{error}. See the table of settings in README.md.") from error
+        try:
+            values["redis_url"] = address({name: env.str(name, "") for name in NAMES})
+        except AddressError as error:
+            raise SettingsError(str(error)) from None
+        # It stands in the URL, and in one place is enough.
+        values["redis_password"] = ""
         return cls(**values).checked()
 
     def checked(self) -> Settings:

@@ -10,6 +10,7 @@ from celery import Celery, signals
 from kombu import Queue
 
 from app import logs, threads
+from app.redis_address import celery_broker
 from app.sessions import queue
 from app.sessions.connections import connect
 from app.sessions.errors import StateUnavailable
@@ -28,10 +29,11 @@ fleet = Fleet(connect(settings.redis_url, settings.redis_timeout))
 
 heartbeat = Heartbeat(settings.heartbeat_file)
 broker.register(heartbeat.beat)
-app = Celery("workers", broker=settings.redis_url, include=["workers.tasks"])
+app = Celery("workers", include=["workers.tasks"])
 app.heartbeat = heartbeat
 app.steps["worker"].add(pulse.Pulse)
 app.conf.update(
+    **celery_broker(settings.redis_url),
     task_queues=[Queue(name) for name in queue.QUEUES],
     task_routes={task: {"queue": name} for task, name in queue.ROUTES.items()},
     task_create_missing_queues=False,

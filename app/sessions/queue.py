@@ -11,6 +11,7 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from app.redis_address import celery_broker
 from app.sessions.redis_errors import redis_errors
 
 log = logging.getLogger(__name__)
@@ -92,8 +93,9 @@ class TaskQueue:
 
     def __init__(self, client: redis.Redis, broker_url: str, visibility_timeout: float, timeout: float) -> None:
         self._redis = client
-        self._celery = Celery("sessions", broker=broker_url)
+        self._celery = Celery("sessions")
         self._celery.conf.update(
+            **celery_broker(broker_url),
             task_ignore_result=True,
             broker_connection_timeout=timeout,
             broker_transport_options=transport_options(visibility_timeout, timeout),

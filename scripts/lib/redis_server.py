@@ -12,6 +12,7 @@ from pathlib import Path
 
 import redis
 
+from app.sessions.redis_errors import not_let_in
 from scripts.lib.data_dir import StartError, remembered_secret, write_private
 
 START_DEADLINE = 30.0
@@ -124,7 +125,7 @@ class RedisServer:
     def _wait(self) -> None:
         deadline = time.monotonic() + START_DEADLINE
         while time.monotonic() < deadline and self.alive():
-            if answers(self.url):
+            if not trouble(self.url):
                 return
             time.sleep(0.05)
         self.stop()
@@ -148,13 +149,14 @@ class RedisServer:
         self.pid_file.unlink(missing_ok=True)
 
 
-def answers(url: str) -> bool:
-    """Whether the Redis behind the URL is there and has its data loaded."""
+def trouble(url: str) -> str:
+    """Why the Redis behind the URL can't be used, as a sentence without its password; "" when it can."""
     try:
         with redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2) as client:
-            return bool(client.ping())
-    except redis.RedisError:
-        return False
+            client.ping()
+    except redis.RedisError as error:
+        return not_let_in(error) or f"The Redis of REDIS_URL does not answer: {error}"
+    return ""
 
 
 def warnings(url: str) -> list[str]:

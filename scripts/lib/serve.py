@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
 
+from app import redis_address
 from app.settings import Settings, SettingsError
 from scripts.lib import leftovers, redis_server
 from scripts.lib.data_dir import StartError, chosen_port, only_run, remembered_port, remembered_secret
@@ -107,10 +108,10 @@ class Service:
         warn(dangerous_user(os.geteuid()))
         self.api_url = web_url(settings)
         self.environment = environment(self.data_dir, settings, taken)
-        if given := os.environ.get("REDIS_URL"):
-            if not redis_server.answers(given):
-                raise StartError("The Redis of REDIS_URL does not answer, or refuses the password.")
-            warn(redis_server.warnings(given))
+        if redis_address.is_named(os.environ):
+            if why := redis_server.trouble(settings.redis_url):
+                raise StartError(why)
+            warn(redis_server.warnings(settings.redis_url))
         else:
             warn(redis_server.outdated())
             port = remembered_port(self.data_dir, "REDIS_PORT", taken)

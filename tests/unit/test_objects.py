@@ -387,6 +387,7 @@ def test_the_scaled_object_holds_no_password() -> None:
                         "address": "redis.fresh-system:6380",
                         "databaseIndex": "2",
                         "enableTLS": "true",
+                        "unsafeSsl": "false",
                         "listName": "queue:abcd1234",
                         "listLength": "1",
                         "activationListLength": "0",
