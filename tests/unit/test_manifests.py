@@ -156,7 +156,7 @@ def test_no_secret_holds_a_value(overlay):
     """They are filled on the cluster, by manifests/make-secrets."""
     secrets = [each for each in overlay if each["kind"] == "Secret"]
 
-    assert {each["metadata"]["name"] for each in secrets} == {"manager", "redis", "flower", "keda-redis"}
+    assert {each["metadata"]["name"] for each in secrets} == {"manager", "redis", "redis-users", "flower", "keda-redis"}
     assert [each for each in secrets if "data" in each or "stringData" in each] == []
 
 
@@ -205,7 +205,7 @@ def test_redis_keeps_what_it_was_told(overlay):
     redis = of_kind(overlay, "StatefulSet")["redis"]["spec"]
 
     assert {"appendonly yes", "appendfsync everysec", "maxmemory-policy noeviction", "dir /data"} <= set(lines)
-    assert "include /tmp/password.conf" in lines
+    assert "aclfile /tmp/users.acl" in lines
     assert {"name": "data", "mountPath": "/data"} in redis["template"]["spec"]["containers"][0]["volumeMounts"]
     assert [each["metadata"]["name"] for each in redis["volumeClaimTemplates"]] == ["data"]
     assert redis["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
@@ -246,7 +246,7 @@ def test_each_process_gets_the_secrets_it_needs_and_no_other(overlay):
             for each in pods(overlay)[name].containers[0]["env"]
             if "valueFrom" in each
         }
-        - {"redis/password"}
+        - {f"redis-users/{name}"}
         for name in PROCESSES
     }
 
