@@ -272,7 +272,7 @@ FLOWER = User(
 
 KEDA = User(
     "keda",
-    commands=("ping", "select", "type", "llen"),
+    commands=("ping", "select", "client", "type", "llen"),
     reads=_any(keys.INBOX),
     checked=("eval", "evalsha"),
 )
