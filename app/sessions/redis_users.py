@@ -27,7 +27,7 @@ READING = (
     *("hget", "hmget", "hgetall", "hkeys", "hvals", "hexists", "hstrlen"),
     *("llen", "lrange", "lpos"),
     *("zcard", "zcount", "zrange", "zrangebyscore", "zrevrange", "zrevrangebyscore", "zscore", "zmscore"),
-    *("xlen", "xread", "xrevrange"),
+    *("xlen", "xrange", "xread", "xrevrange"),
 )
 
 WRITING = (
@@ -35,7 +35,7 @@ WRITING = (
     *("hset", "hdel", "hincrby"),
     *("lpush", "rpush", "rpop", "lrem", "ltrim", "blmove"),
     *("zadd", "zrem", "zpopmin", "zremrangebyscore"),
-    *("xadd", "xtrim", "publish"),
+    *("xadd", "xdel", "xtrim", "publish"),
 )
 
 WAITING = ("subscribe", "unsubscribe")
@@ -66,6 +66,9 @@ SESSION_KEYS = (
     *(keys.INBOX, keys.HELD, keys.AGENT),
 )
 """What belongs to a session alone, and changes while its agent works."""
+
+AUDIT_KEYS = (keys.AUDIT, keys.AUDIT_REPEATED, keys.AUDIT_COUNTS, keys.AUDIT_WINDOW)
+"""An entry is written by a script that sees to it that the stream stays small, so it is read too."""
 
 
 @dataclass(frozen=True)
@@ -134,13 +137,14 @@ WEB = User(
         *_any(keys.BY_USER, keys.USER_TOMBSTONES, keys.BY_STATUS, keys.LOCKOUT_TRIES),
         *(keys.ALL, keys.IDLE, keys.EXPIRY, keys.INTENTS, keys.LOCKOUTS, keys.BACKUP_REQUESTS, keys.IN_USE),
         *_any(keys.LINK, keys.TICKET, keys.ANSWER, keys.IDEMPOTENCY, keys.KEPT_ANSWERS, keys.CREATED),
+        *_any(*AUDIT_KEYS),
         "LIMITER/rate:*",
         NOTHING,
     ),
     reads=(
         *_any(keys.BACKUPS, keys.BACKUP, keys.SESSION_BACKUPS, keys.USER_BACKUPS, keys.USER_TOKENS),
         *_any(keys.STARTS, keys.RECENT_STARTS, keys.COUNTERS, keys.DEAD_LETTERS),
-        *(keys.SENTINEL, keys.WORKERS_SEEN, keys.WATCHER_SEEN, keys.WATCHER_SINCE),
+        *(keys.SENTINEL, keys.WORKERS_SEEN, keys.WATCHER_SEEN, keys.WATCHER_SINCE, keys.NETWORK_POLICIES),
         *_bindings(*ALL_QUEUES),
     ),
     writes=_sends(*ALL_QUEUES),
@@ -152,7 +156,7 @@ WEB = User(
 FORWARD_AUTH = User(
     "forward-auth",
     commands=(*CONNECTION, *SCRIPTS, *READING, *WRITING, *SENDING),
-    both=(*_any(keys.SESSION, keys.EVENTS, keys.LINK), *STATUS_SETS, keys.INTENTS, keys.IDLE, NOTHING),
+    both=(*_any(keys.SESSION, keys.EVENTS, keys.LINK, *AUDIT_KEYS), *STATUS_SETS, keys.INTENTS, keys.IDLE, NOTHING),
     reads=(*_any(keys.RECENT_STARTS), *_bindings("wake", "backup")),
     writes=_sends("wake", "backup"),
     channels=EVENTS_CHANNELS,
@@ -201,6 +205,7 @@ def _worker(name: str, *queues: str) -> User:
             *_any(keys.BACKUPS, keys.BACKUP, keys.SESSION_BACKUPS, keys.USER_BACKUPS, keys.BACKUP_REQUESTS),
             *(keys.IN_USE, keys.IN_USE_KNOWN, keys.RETIRED, keys.LOCKOUTS, keys.CLOCK, keys.SENTINEL),
             *_any(keys.COUNTERS, keys.STARTS, keys.RECENT_STARTS, keys.DEAD_LETTERS, keys.WORKERS_SEEN),
+            *_any(*AUDIT_KEYS),
             *_celery(*queues),
             NOTHING,
         ),
@@ -221,6 +226,7 @@ COURIER = User(
     both=(
         *_any(*SESSION_KEYS, keys.MESSAGE, keys.PROMPT_BYTES, keys.INBOX_PENDING, keys.LOCKOUT_TRIES),
         *_any(keys.DELIVERY_LEASE, keys.LOCKOUTS, keys.COUNTERS, keys.DEAD_LETTERS, keys.WORKERS_SEEN),
+        keys.NETWORK_POLICIES,
         *_celery("deliver"),
         NOTHING,
     ),
@@ -237,7 +243,7 @@ WATCHER = User(
     both=(
         *_any(*SESSION_KEYS, keys.MESSAGE, keys.INBOX_PENDING, keys.BY_STATUS, keys.IDLE, keys.INTENTS),
         *(keys.WATCHER_SEEN, keys.WATCHER_SINCE, keys.WATCHER_LEADER, keys.BALLAST),
-        *_any(keys.COUNTERS, keys.STARTS, keys.RECENT_STARTS, keys.REMOVED),
+        *_any(keys.COUNTERS, keys.STARTS, keys.RECENT_STARTS, keys.REMOVED, *AUDIT_KEYS),
         NOTHING,
     ),
     reads=_bindings(*ALL_QUEUES),
