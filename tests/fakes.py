@@ -29,6 +29,7 @@ class FakeWorkspace:
     code: str = ""
     began: float = 0.0
     agent: str = ""
+    epoch: int = 0
     files: dict[str, bytes] = field(default_factory=dict)
     unreadable: set[str] = field(default_factory=set)
 
@@ -72,12 +73,13 @@ class FakeRuntime:
         self._called("provision", identity.uuid, generation)
         self._provision(identity, generation)
 
-    def start(self, uuid: str, generation: int) -> bool:
+    def start(self, uuid: str, generation: int, epoch: int = 0) -> bool:
         self._called("start", uuid, generation)
         workspace = self._intent(uuid, generation)
         if workspace is None:
             raise FilesGone(uuid)
         ran = workspace.running
+        workspace.epoch = epoch or workspace.epoch
         if not ran:
             workspace.running, workspace.failure, workspace.began = True, "", self._clock()
         self._tell(uuid)
@@ -88,6 +90,11 @@ class FakeRuntime:
         workspace = self._intent(uuid, generation)
         if workspace is not None:
             self._stop(uuid, workspace)
+
+    def renew(self, uuid: str, epoch: int) -> None:
+        self._called("renew", uuid, epoch)
+        if uuid in self.workspaces:
+            self.workspaces[uuid].epoch = epoch
 
     def remove(self, uuid: str, generation: int, *, force: bool = False) -> None:
         self._called("remove", uuid, generation)
@@ -210,4 +217,5 @@ def _observation(workspace: FakeWorkspace) -> Observation:
         code=workspace.code,
         began=0.0 if workspace.waiting else workspace.began,
         agent=workspace.agent,
+        epoch=workspace.epoch,
     )

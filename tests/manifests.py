@@ -35,7 +35,7 @@ WORKER = {
     "services": {"create", "delete", "patch"},
     "ingresses": {"create", "delete", "list", "patch"},
     "secrets": {"create", "delete", "get", "patch"},
-    "pods": {"delete", "list"},
+    "pods": {"delete", "list", "patch"},
     "jobs": {"create", "delete", "get", "list"},
     "scaledobjects": {"create", "delete", "list", "patch"},
 }

@@ -41,6 +41,7 @@ from tests.fakes import FakeRuntime
 from workers.lifecycle import Lifecycle
 from workers.lockout import lock_out
 from workers.sweeps import Sweeps
+from workers.tokens import renew
 from workers.warning import warn
 from workers.watcher import Watcher
 
@@ -201,6 +202,8 @@ class World:
             self.deliveries.deliver(*args)
         elif task == queue.LOCK_OUT:
             lock_out(self.core, args[0], self.now)
+        elif task == queue.RENEW_TOKEN:
+            renew(self.core, self.runtime, args[0], self.clock)
         elif task == queue.WARN:
             warn(self.core, args[0], self.now)
         else:

@@ -11,6 +11,7 @@ from app.sessions.delivery import Deliveries
 from app.settings import Settings
 from workers import runtime as runtimes
 from workers.lifecycle import Lifecycle
+from workers.runtime.base import Runtime
 from workers.sweeps import Sweeps
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Context:
     core: Core
+    runtime: Runtime
     lifecycle: Lifecycle
     sweeps: Sweeps
 
@@ -35,7 +37,7 @@ def context() -> Context:
     """This process's context; never called before the fork, so that no connection is shared."""
     runtime = runtimes.load(core().settings)
     lifecycle = Lifecycle(core(), runtime)
-    return Context(core(), lifecycle, Sweeps(core(), runtime, lifecycle))
+    return Context(core(), runtime, lifecycle, Sweeps(core(), runtime, lifecycle))
 
 
 @lru_cache(maxsize=1)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from app.sessions import keys, queue
 from app.sessions.backup_files import backup_name
@@ -84,16 +85,17 @@ class Steps:
             # Those who wait for a wake don't wait for this one's processes to end.
             self._runtime.stop(record.uuid, record.generation, patience=0.0)
             self._inbox.agent_gone(record.uuid)
-            self._note_stopped(record)
+            self._note_stopped(record, ended=True)
+        self._begin_epochs(record)
         # Noted before the start, so that a session whose processes run is always known to have a volume.
-        self._update(
+        noted = self._update(
             record,
             provisioned=True,
             phases={"enqueued": enqueued},
             event=("phase", {"phase": "enqueued", "ms": enqueued}),
         )
         self._inbox.release(record.uuid, self._clock())
-        ran = self._runtime.start(record.uuid, record.generation)
+        ran = self._runtime.start(record.uuid, record.generation, noted.epoch)
         # From here its time to answer counts, and no worker needs to start it again: the attempt came to its end.
         done = self._update(record, started_at=self._clock(), tries=0, missed=0)
         catch_up(self._core, self._runtime, done, self._clock())
@@ -108,8 +110,10 @@ class Steps:
         if not self._inbox.hold(record.uuid, record.generation, self._clock()):
             raise Superseded(f"Session {record.uuid} is wanted again.")
         self._take_leave(record, "sleep")
-        self._stop(record)
+        stopped = self._stop(record)
         self._inbox.agent_gone(record.uuid)
+        # Whoever starts it next may not ask us.
+        self._runtime.renew(record.uuid, stopped.epoch)
         self._update(
             record,
             settle=True,
@@ -157,21 +161,33 @@ class Steps:
         except FilesGoing as error:
             log.warning("not stopped before its backup: %s", error, extra={"uuid": record.uuid})
 
-    def _stop(self, record: Record) -> None:
-        """Stop the processes. Where they take their time this raises `StillEnding`, and whoever comes next, for
-        whatever intent, goes on with it before anything else is started."""
+    def _stop(self, record: Record) -> Record:
+        """Stop the processes, with whose end their token ends; answers the record as it is then. Where they take their
+        time this raises `StillEnding`, and whoever comes next, for whatever intent, goes on with it before anything
+        else is started."""
         # Also a last look whether it is still wanted.
         self._update(record, stopping=True)
         try:
             self._runtime.stop(record.uuid, record.generation)
         except FilesGoing:
-            self._note_stopped(record)
+            self._note_stopped(record, ended=False)
             raise
-        self._note_stopped(record)
+        return self._note_stopped(record, ended=True)
 
-    def _note_stopped(self, record: Record) -> None:
-        """Also where a newer intent stands: it needs not look itself."""
-        self._store.change(record.uuid, self._clock(), expect={"lease": record.lease}, stopping=False)
+    def _note_stopped(self, record: Record, *, ended: bool) -> Record:
+        """Note that nothing is being stopped any more, and with `ended` that nothing runs: then its token has ended
+        too. Also where a newer intent stands: it needs not look itself."""
+        expect = {"lease": record.lease}
+        return self._store.change(record.uuid, self._clock(), expect=expect, stopping=False, next_epoch=ended).record
+
+    def _begin_epochs(self, record: Record) -> None:
+        """Give a session of an earlier release its first epoch, unless something runs: that has a token without one."""
+        if record.epoch:
+            return
+        seen = self._runtime.observe(record.uuid)
+        if seen is None or not seen.running:
+            with suppress(Superseded):  # it has one by now
+                self._store.change(record.uuid, self._clock(), expect={"epoch": 0}, next_epoch=True)
 
     def _hand_on(self, record: Record, task: str) -> None:
         """Let another task go on with this intent, as soon as the lease is let go."""

@@ -310,6 +310,8 @@ class Sweeps:
             last_activity=now,
             # Nobody knows which passes were taken back: none of before is good.
             door=int(now),
+            # Its processes, or the next that are started, have the token of this one.
+            epoch=seen.epoch,
         )
         if self._store.create(record, quota=None, due=now + self._core.settings.stale_after if up else 0.0):
             log.warning("workspace without a record adopted", extra={"uuid": record.uuid})

@@ -14,7 +14,7 @@ from celery import Task
 
 from app.sessions import queue
 from app.sessions.errors import RetryableError, StateUnavailable
-from workers import answering, isolation, lockout, warning
+from workers import answering, isolation, lockout, tokens, warning
 from workers.celery_app import app, settings
 from workers.context import context, core, deliveries, readers
 
@@ -101,6 +101,12 @@ def lock_out(uuid: str) -> None:
 @app.task(name=queue.CHECK_POLICIES, **SWEEP)
 def check_policies() -> None:
     isolation.check(core().fleet, os.environ)
+
+
+@app.task(name=queue.RENEW_TOKEN, base=SessionTask, **SHORT)
+def renew_token(uuid: str) -> None:
+    # One that is lost comes again with the next call that shows an ended token.
+    tokens.renew(core(), context().runtime, uuid)
 
 
 @app.task(name=queue.SLEEP, base=SessionTask, **SHORT)

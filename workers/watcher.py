@@ -215,7 +215,9 @@ class Watcher:
             settle=True,
             replicas=0,
             pod_name="",
+            next_epoch=True,
         )
+        self._core.tasks.send(queue.RENEW_TOKEN, record.uuid, request_id=record.request_id)
 
     def _bring_back(self, record: Record, why: str) -> None:
         log.warning("%s", why, extra={"uuid": record.uuid})

@@ -27,8 +27,9 @@ CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 600.0
 """Seconds between two bytes: the gateway may try its provider several times before the first."""
 
-MANAGER_AWAY = frozenset({"state_unavailable", "session_not_found", "too_many_calls"})
-"""The gateway's problems that pass when the manager is whole again, or less is asked at a time."""
+MANAGER_AWAY = frozenset({"state_unavailable", "session_not_found", "too_many_calls", "token_ended"})
+"""The gateway's problems that pass when the manager is whole again, less is asked at a time, or the token file was
+written anew, as after all passes were taken back."""
 
 ANSWER_CHARACTERS = 4_000_000
 """A stream that goes on beyond this is no answer."""
@@ -278,11 +279,11 @@ def refusal(error: openai.APIStatusError) -> ModelError:
     status = error.status_code
     if code in ("llm_budget_exceeded", "llm_not_configured"):
         return ModelError(detail or code, code)
-    if status in (401, 403):
+    if status in (401, 403) and code not in MANAGER_AWAY:
         return ModelError("The gateway doesn't accept this workspace's secret.", "model_refused")
     if code == "context_length_exceeded" or (status in (400, 413, 422) and "context" in detail and "length" in detail):
         return ContextTooLong("The conversation is longer than the model takes.", "context_too_long")
-    if status == 429 or status in (408, 409) or status >= 500:
+    if status == 429 or status in (408, 409) or status >= 500 or code in MANAGER_AWAY:
         wait = error.response.headers.get("retry-after", "")
         seconds = float(wait) if wait.isdigit() else 0.0
         if code in MANAGER_AWAY:

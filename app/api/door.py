@@ -194,7 +194,7 @@ def at_agent(visit: Visit, held: Pass | None, now: float) -> Response:
         by, role = (keyed.name, keyed.role) if keyed else (f"session:{visit.uuid}", SESSION)
         tell(visit, record, Act(action=action, by=by, role=role, status=200, reason="at its agent"))
     through = let_through(visit)
-    through.headers["Authorization"] = f"Bearer {core().secrets.doors(visit.uuid)[0]}"
+    through.headers["Authorization"] = f"Bearer {core().secrets.doors(visit.uuid, record.epoch if record else 0)[0]}"
     return through
 
 

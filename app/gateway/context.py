@@ -23,7 +23,8 @@ EXTENSION = "workspace_gateway"
 
 @dataclass(frozen=True)
 class Gateway:
-    """One of each for the process. `deliveries` paces those an agent sets going by its call, by the clock `ticks`;
+    """One of each for the process. `deliveries` paces those an agent sets going by its call, `renewals` the new tokens
+    that ended ones set going, `old_tokens` what the log says of those of an earlier release, all by the clock `ticks`;
     `checkpoints` bounds how many pieces of conversations are in memory."""
 
     core: Core
@@ -32,6 +33,8 @@ class Gateway:
     figures: Figures
     hangups: Hangups
     deliveries: Pace
+    renewals: Pace
+    old_tokens: Pace
     checkpoints: BoundedSemaphore
     ticks: Callable[[], float] = time.monotonic
 

@@ -6,6 +6,7 @@ this is the only process of the service they can reach.
 
 from __future__ import annotations
 
+import math
 from threading import BoundedSemaphore
 
 from flask import Flask, Response, request
@@ -26,6 +27,9 @@ from app.tarpit import register_tarpit
 
 DELIVERY_INTERVAL = 1.0
 """s between two deliveries that an agent's calling sets going."""
+
+RENEWAL_INTERVAL = 5.0
+"""s between two renewals of a session's token that calls with an ended one set going: an agent has its new one in 2."""
 
 CHECKPOINTS_AT_A_TIME = 4
 """Each holds a piece of a conversation in memory, several times over; an agent of an earlier release sends it whole."""
@@ -49,6 +53,8 @@ def create_app(settings: Settings | None = None) -> Flask:
         figures=figures,
         hangups=Hangups(),
         deliveries=Pace(DELIVERY_INTERVAL),
+        renewals=Pace(RENEWAL_INTERVAL),
+        old_tokens=Pace(math.inf),
         checkpoints=BoundedSemaphore(CHECKPOINTS_AT_A_TIME),
     )
     register_error_handlers(app)

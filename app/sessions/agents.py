@@ -66,7 +66,8 @@ SHORTEST = 0.001
 @dataclass(frozen=True, kw_only=True)
 class Agent:
     """Where a session's agent listens. `boot` is new with each of its processes; `at` when it called, `retry_at` when
-    it may be tried again after it failed to answer (seconds since the epoch)."""
+    it may be tried again after it failed to answer (seconds since the epoch). `epoch` is that of the session's
+    record."""
 
     uuid: str
     address: str
@@ -74,6 +75,7 @@ class Agent:
     boot: str = ""
     at: float = 0.0
     retry_at: float = 0.0
+    epoch: int = 0
 
     @classmethod
     def at_address(cls, uuid: str, address: str, settings: Settings, name: str = "", boot: str = "") -> Agent:
@@ -96,7 +98,7 @@ class Agent:
         return cls(uuid=uuid, address=f"http://{url.netloc}", name=name[:NAME_LENGTH], boot=boot[:NAME_LENGTH])
 
     @classmethod
-    def from_hash(cls, uuid: str, hashed: Mapping[str, str]) -> Agent | None:
+    def from_hash(cls, uuid: str, hashed: Mapping[str, str], epoch: int = 0) -> Agent | None:
         """The agent in a Redis hash, None when that doesn't say where it is."""
         if "address" not in hashed:
             return None
@@ -107,6 +109,7 @@ class Agent:
             boot=hashed.get("boot", ""),
             at=float(hashed.get("at") or 0),
             retry_at=float(hashed.get("retry_at") or 0),
+            epoch=epoch,
         )
 
 
@@ -129,8 +132,8 @@ class CheckpointLeft(AgentUnavailable):
 
 class AgentClient:
     """Requests of agents, each ended `timeout` seconds after it began; how much an answer may have is each request's
-    own, and all of it comes out of the process's `budget`. One that an agent doesn't let in is made again with what an
-    older key says, where there is one.
+    own, and all of it comes out of the process's `budget`. One that an agent doesn't let in is made again with what the
+    epoch before, or an older key, says.
 
     Every method raises `AgentUnavailable`, `AgentRefused` where the agent says that the request itself is
     wrong, and `SettingsError` where no SECRET_KEY is set.
@@ -210,7 +213,7 @@ class AgentClient:
         sent = None if body is None else json.dumps(body).encode()
         try:
             with self._budget.account() as account:
-                for door in self._secrets.doors(agent.uuid):
+                for door in self._secrets.doors(agent.uuid, agent.epoch):
                     status, content = self._answer(agent, method, path, sent, door, deadline, most, account)
                     if status != 401:
                         break

@@ -268,13 +268,13 @@ class Inbox:
 
     def agent(self, uuid: str) -> Agent | None:
         """Where the session's agent is, None while it has not called or once it is being stopped."""
-        hashed = self._agent_hash(uuid)
-        return Agent.from_hash(uuid, hashed) if hashed and "leaving" not in hashed else None
+        hashed, epoch = self._agent_hash(uuid)
+        return Agent.from_hash(uuid, hashed, epoch) if hashed and "leaving" not in hashed else None
 
     def leaving_agent(self, uuid: str) -> Agent | None:
         """The session's agent if it is being stopped, or was to be: it may have been told to take nothing more."""
-        hashed = self._agent_hash(uuid)
-        return Agent.from_hash(uuid, hashed) if "leaving" in hashed else None
+        hashed, epoch = self._agent_hash(uuid)
+        return Agent.from_hash(uuid, hashed, epoch) if "leaving" in hashed else None
 
     def has_agent(self, uuid: str) -> bool:
         """Whether the session's agent is known, leaving or not."""
@@ -307,9 +307,14 @@ class Inbox:
         calls again. Then the sweep comes."""
         self._run("agent_failed", agent.uuid, "", now, boot=agent.boot, first=FIRST_RETRY, longest=LONGEST_RETRY)
 
-    def _agent_hash(self, uuid: str) -> dict[str, str]:
+    def _agent_hash(self, uuid: str) -> tuple[dict[str, str], int]:
+        """What is known of the agent, and the epoch of its session."""
         with redis_errors():
-            return dict(self._redis.hgetall(keys.AGENT.format(uuid=uuid)))
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.hgetall(keys.AGENT.format(uuid=uuid))
+            pipe.hget(keys.SESSION.format(uuid=uuid), "epoch")
+            hashed, epoch = pipe.execute()
+        return dict(hashed), int(epoch or 0)
 
     def _checked(self, text: str, message_id: str) -> bytes:
         try:

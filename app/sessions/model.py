@@ -152,7 +152,8 @@ class Record(Identity):
     can't be read will do. `waiting` counts the prompts that the agent has not
     been given yet, `unfinished` those it has and has not finished; the inbox keeps both. `door` counts how often
     all passes to the workspace were taken back: one for an earlier door opens nothing; `locked_door` is the one up to
-    which the connections made with them were ended. `signals` are those seen,
+    which the connections made with them were ended. `epoch` counts the lives of its token: one that names another is
+    good for nothing (app/sessions/secrets.py); 0 is a session of an earlier release. `signals` are those seen,
     by name; `awake_since` is when it last came up, `warned` the moment of a sleep that was announced, `risk` what was
     at risk when it was last stopped (app/sessions/risk.py). `expiry_tries` counts how often it was to be deleted for
     its age since it was last used. `unarchived` is empty, unless there is something newer than the kept conversation:
@@ -195,6 +196,7 @@ class Record(Identity):
     unfinished: int = 0
     door: int = 0
     locked_door: int = 0
+    epoch: int = 0
     awake_since: float = 0.0
     warned: float = 0.0
     expiry_tries: int = 0
@@ -283,6 +285,7 @@ CODECS: Mapping[str, Codec] = {
     "unfinished": _COUNT,
     "door": _COUNT,
     "locked_door": _COUNT,
+    "epoch": _COUNT,
     "awake_since": _NUMBER,
     "warned": _NUMBER,
     "expiry_tries": _COUNT,

@@ -26,6 +26,7 @@ TEARDOWN = "sessions.teardown"
 DELIVER = "sessions.deliver"
 WARN = "sessions.warn"
 LOCK_OUT = "sessions.lock_out"
+RENEW_TOKEN = "sessions.renew_token"
 
 READ_BACKUP = "backups.read"
 DELETE_BACKUP = "backups.delete"
@@ -44,6 +45,7 @@ QUEUES = ("wake", "deliver", "lifecycle", "sweep", "backup")
 ROUTES: Mapping[str, str] = {
     PROVISION: "wake",
     WAKE: "wake",
+    RENEW_TOKEN: "wake",
     DELIVER: "deliver",
     WARN: "deliver",
     LOCK_OUT: "deliver",

@@ -108,6 +108,7 @@ class SessionService:
                 request_id=request_id,
                 requested_at=now,
                 last_activity=now,
+                epoch=1,
             )
             quota = self._settings.max_sessions_per_user
             uuid = self._store.create(record, quota=quota, due=self._overdue(now), call=call)
@@ -234,13 +235,15 @@ class SessionService:
 
     def revoke(self, uuid: str, request_id: str = "") -> Record:
         """Take back every pass to the session's workspace that there is, and have the connections ended that were
-        made with one."""
+        made with one. Its token ends too; what runs is given another."""
         for _ in range(REVOKE_TRIES):
             door = self._store.get(uuid).door
             try:
                 record = self._lockouts.revoke(uuid, door, self._clock()).record
             except Superseded:
                 continue  # another call has taken some back; those given out since are ours to take
+            if owed(record):
+                self._tasks.send(queue.RENEW_TOKEN, uuid, request_id=request_id)
             if owed(record) and record.status is Status.ACTIVE:
                 self._tasks.send(queue.LOCK_OUT, uuid, request_id=request_id)
             return record

@@ -169,6 +169,7 @@ class SessionStore:
         phases: Mapping[str, int] | None = None,
         signals: Mapping[str, Signal] | None = None,
         clear_phases: bool = False,
+        next_epoch: bool = False,
         event: tuple[str, Mapping[str, Any]] | None = None,
         events_ttl: float = 0.0,
         **fields: Any,
@@ -179,6 +180,7 @@ class SessionStore:
         someone asked for it, in any case. `task` makes it a new intent: the generation grows and the intent is
         overdue at `due`. `settle` says the current intent is carried out, `then` which task goes on with it. `idle_at`
         is when to look next whether it is idle. `events_ttl` lets the session's events expire unless more come.
+        `next_epoch` ends the workspace's token.
         `expect` are fields that must still have these values.
         """
         texts = encode(fields | ({"task": then} if then else {}))
@@ -199,6 +201,7 @@ class SessionStore:
             "task": task,
             "due": number(due),
             "settle": settle,
+            "next_epoch": next_epoch,
             "touch": touch,
             "idle_at": number(idle_at),
             "status_key": keys.BY_STATUS.format(status=""),

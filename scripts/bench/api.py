@@ -114,7 +114,8 @@ def fill(store: SessionStore, count: int) -> list[str]:
     due = max(0, DUE - store.counts()[Status.ACTIVE])
     uuids = [new_uuid() for _ in range(count)]
     for number, uuid in enumerate(uuids):
-        created = Record(uuid=uuid, user_id=f"user{number}", created_at=now, status=Status.CREATED, last_activity=now)
+        user = f"user{number}"
+        created = Record(uuid=uuid, user_id=user, created_at=now, status=Status.CREATED, last_activity=now, epoch=1)
         store.create(created, quota=10_000)
         idle_at = now - 1 if number < due else now + IDLE_TIMEOUT
         store.change(uuid, now, to=Status.ACTIVE, settle=True, idle_at=idle_at, started_at=now, pod_name="local")

@@ -54,7 +54,12 @@ class Place:
     gateway: str
     agent: str
     uuid: str
-    secrets: SessionSecrets
+    token_file: Path
+
+    def held(self) -> tuple[str, str]:
+        """The token of the session's agent, and what opens its door; others after each sleep."""
+        token, door = self.token_file.read_text().split()
+        return token, door
 
 
 def awake_and_asleep(folder: Path, model: str) -> list[Row]:
@@ -67,7 +72,7 @@ def awake_and_asleep(folder: Path, model: str) -> list[Row]:
         ports = json.loads((data / "ports.json").read_text())
         gateway = f"http://127.0.0.1:{ports['GATEWAY_PORT']}/llm/v1"
         agent = f"http://127.0.0.1:{running['agent_port']}"
-        place = Place(url, model, gateway, agent, uuid, SessionSecrets([SECRET_KEY]))
+        place = Place(url, model, gateway, agent, uuid, data / "workspaces" / uuid / "agent-token")
         rows = [*awake(place), *asleep(place)]
         wake.call(url, "DELETE", f"/session/{uuid}?backup=false")
     return rows
@@ -75,7 +80,7 @@ def awake_and_asleep(folder: Path, model: str) -> list[Row]:
 
 def awake(place: Place) -> list[Row]:
     """The same answer by four ways: of the model, through the gateway, of the agent, and of the manager."""
-    token, door = place.secrets.token(place.uuid), place.secrets.doors(place.uuid)[0]
+    token, door = place.held()
     ways: dict[str, Callable[[int], object]] = {
         "model": lambda n: ask_model(place.model, ""),
         "gateway": lambda n: ask_model(place.gateway, token),
@@ -111,7 +116,7 @@ def settle(place: Place) -> None:
     """Wait until the agent has put the last turn away, which it does after it has answered."""
     deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
-        connection, response = request("GET", f"{place.agent}/activity", None, place.secrets.doors(place.uuid)[0])
+        connection, response = request("GET", f"{place.agent}/activity", None, place.held()[1])
         with closing(connection):
             if not json.load(response)["busy"]:
                 return
@@ -167,7 +172,7 @@ def streams(folder: Path, model: str) -> list[Row]:
     with running_redis(folder) as redis_url, running_gateway(folder, redis_url, model, SECRET_KEY) as port:
         uuids = api.fill(SessionStore(connect(redis_url, 5.0)), STREAMS // STREAMS_OF_A_SESSION)
         secrets = SessionSecrets([SECRET_KEY])
-        tokens = [secrets.token(uuid) for uuid in uuids] * STREAMS_OF_A_SESSION
+        tokens = [secrets.token(uuid, 1) for uuid in uuids] * STREAMS_OF_A_SESSION
         first: list[float] = []
         troubles: list[str] = []
 

@@ -96,7 +96,7 @@ def gateway(model: str, options: str) -> Iterator[tuple[int, list[str], psutil.P
     with tempfile.TemporaryDirectory(prefix="bench-streams-") as name, running_redis(Path(name)) as redis_url:
         uuids = fill(SessionStore(connect(redis_url, 5.0)), STREAMS // STREAMS_OF_A_SESSION)
         secrets = SessionSecrets([SECRET_KEY])
-        tokens = [secrets.token(uuid) for uuid in uuids] * STREAMS_OF_A_SESSION
+        tokens = [secrets.token(uuid, 1) for uuid in uuids] * STREAMS_OF_A_SESSION
         # All of them come from one address here.
         settings = {"GATEWAY_CONNECTIONS_PER_PEER": "0", "GUNICORN_CMD_ARGS": options}
         with running_gateway(Path(name), redis_url, model, SECRET_KEY, **settings) as port:

@@ -14,11 +14,14 @@ from threading import Event, Thread
 from typing import Protocol
 
 import redis
+import requests
 
 from app.sessions.errors import StillEnding
 from app.sessions.model import Identity
+from app.sessions.secrets import SessionSecrets
 from app.settings import Settings
 from tests.fakes import FakeRuntime
+from tests.service import wait_for
 from workers.runtime.base import Observation, Runtime, Snapshot
 from workers.runtime.folders import Folders, Running
 from workers.runtime.local import LocalRuntime
@@ -27,6 +30,8 @@ KINDS = ["kubernetes"] if os.environ.get("KUBECONFIG") else ["fake", "local"]
 """The runtimes under test: that of a cluster where somebody points at one, else those that need none."""
 
 SECRET_KEY = "the-secret-key-of-the-contract-tests"
+
+A, B = "aaaa0001", "bbbb0002"
 
 PATIENCE = 60.0
 """Seconds until a test gives up on something that takes well under one; no test measures it."""
@@ -211,6 +216,22 @@ def watching(runtime: Runtime) -> Iterator[Seen]:
 
 def identity(uuid: str, user_id: str = "ada@example.com", **more: str) -> Identity:
     return Identity(uuid=uuid, user_id=user_id, created_at=1_763_625_600.0, labels={"team": "core"}, **more)  # type: ignore[arg-type]
+
+
+def status_of_agent(address: str, secret: str) -> int:
+    """How the agent there answers this secret; 0 when nothing does."""
+    headers = {"Authorization": f"Bearer {secret}"}
+    try:
+        return requests.get(f"{address}/activity", headers=headers, timeout=10).status_code if address else 0
+    except requests.ConnectionError:
+        return 0
+
+
+def wait_for_agent(agents: AgentHarness, uuid: str, epoch: int = 0) -> str:
+    """The address of the agent that lets the manager in, as of this epoch."""
+    door = SessionSecrets([SECRET_KEY]).doors(uuid, epoch)[0]
+    wait_for(lambda: status_of_agent(agents.agent_address(uuid), door) == 200, f"the agent of {uuid}")
+    return agents.agent_address(uuid)
 
 
 def environment(pid: int) -> dict[str, str]:

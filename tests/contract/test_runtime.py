@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import cast
 
 import pytest
-import redis
-import requests
 
 from app.sessions.backup_files import backup_name
 from app.sessions.errors import (
@@ -21,54 +18,20 @@ from app.sessions.errors import (
     WorkspaceConflict,
 )
 from app.sessions.secrets import SessionSecrets
-from app.settings import Settings
-from tests.contract import runtimes
-from tests.contract.runtimes import SECRET_KEY, AgentHarness, Harness, identity, stop, watching
+from tests.contract.runtimes import (
+    SECRET_KEY,
+    A,
+    AgentHarness,
+    B,
+    Harness,
+    identity,
+    status_of_agent,
+    stop,
+    wait_for_agent,
+    watching,
+)
 from tests.service import wait_for
 from workers.runtime.base import Runtime, Snapshot
-
-A, B = "aaaa0001", "bbbb0002"
-
-
-@pytest.fixture(scope="session")
-def namespace() -> Iterator[str]:
-    """A namespace of the cluster, of this run's own."""
-    from tests.contract.cluster import own_namespace
-
-    with own_namespace() as name:
-        yield name
-
-
-def made_harness(
-    kind: str, request: pytest.FixtureRequest, settings: Settings, redis_client: redis.Redis
-) -> Iterator[Harness]:
-    made = runtimes.make(
-        kind,
-        settings,
-        redis_client,
-        lambda: str(request.getfixturevalue("code_server")),
-        lambda: str(request.getfixturevalue("namespace")),
-    )
-    yield made
-    for uuid in (A, B):
-        made.runtime.remove(uuid, 1_000_000)
-
-
-@pytest.fixture(params=runtimes.KINDS)
-def harness(request: pytest.FixtureRequest, settings: Settings, redis_client: redis.Redis) -> Iterator[Harness]:
-    yield from made_harness(request.param, request, settings, redis_client)
-
-
-@pytest.fixture(params=[kind for kind in runtimes.KINDS if kind != "fake"])
-def agents(request: pytest.FixtureRequest, settings: Settings, redis_client: redis.Redis) -> Iterator[AgentHarness]:
-    """A runtime that runs real agents."""
-    for made in made_harness(request.param, request, settings, redis_client):
-        yield cast(AgentHarness, made)
-
-
-@pytest.fixture
-def runtime(harness: Harness) -> Runtime:
-    return harness.runtime
 
 
 def test_a_provisioned_workspace_is_down_and_remembers_whose_it_is(runtime: Runtime) -> None:
@@ -373,22 +336,6 @@ def test_a_forced_removal_waits_for_no_backup(harness: Harness) -> None:
     assert is_nothing_or_whole(harness, name)
 
 
-def status_of_agent(address: str, secret: str) -> int:
-    """How the agent there answers this secret; 0 when nothing does."""
-    headers = {"Authorization": f"Bearer {secret}"}
-    try:
-        return requests.get(f"{address}/activity", headers=headers, timeout=10).status_code if address else 0
-    except requests.ConnectionError:
-        return 0
-
-
-def wait_for_agent(agents: AgentHarness, uuid: str) -> str:
-    """The address of the agent that lets the manager in."""
-    door = SessionSecrets([SECRET_KEY]).doors(uuid)[0]
-    wait_for(lambda: status_of_agent(agents.agent_address(uuid), door) == 200, f"the agent of {uuid}")
-    return agents.agent_address(uuid)
-
-
 def test_a_started_workspace_has_an_agent_that_knows_only_its_own_sessions_secret(agents: AgentHarness) -> None:
     """It listens where the watch says, lets the manager in, and nobody with another session's secrets."""
     with watching(agents.again()) as seen:
@@ -399,7 +346,7 @@ def test_a_started_workspace_has_an_agent_that_knows_only_its_own_sessions_secre
     address = wait_for_agent(agents, A)
     assert ready.agent == address
     secrets = SessionSecrets([SECRET_KEY])
-    for secret in (secrets.token(A), secrets.doors(B)[0], secrets.token(B), ""):
+    for secret in (secrets.token(A, 0), secrets.doors(B, 0)[0], secrets.token(B, 0), ""):
         assert status_of_agent(address, secret) == 401
 
 

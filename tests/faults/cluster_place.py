@@ -26,6 +26,7 @@ import psutil
 import redis
 import requests
 
+from app.sessions import keys
 from app.sessions.backup_files import PART_PATTERN
 from app.sessions.errors import SessionError
 from app.sessions.secrets import SessionSecrets
@@ -102,7 +103,8 @@ class ClusterPlace:
 
     def gateway(self, uuid: str) -> tuple[str, str]:
         secret = _secret("manager", "secret-key")
-        return f"http://gateway.{SYSTEM}.svc.cluster.local:8001", SessionSecrets([secret]).token(uuid)
+        epoch = int(self.redis().hget(keys.SESSION.format(uuid=uuid), "epoch") or 0)
+        return f"http://gateway.{SYSTEM}.svc.cluster.local:8001", SessionSecrets([secret]).token(uuid, epoch)
 
     # Trouble
 

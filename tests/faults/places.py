@@ -23,6 +23,7 @@ import psutil
 import redis
 import requests
 
+from app.sessions import keys
 from app.sessions.backup_files import PART_PATTERN
 from app.sessions.secrets import SessionSecrets
 from scripts.lib.leftovers import WORKSPACE
@@ -204,7 +205,8 @@ class LocalPlace:
 
     def gateway(self, uuid: str) -> tuple[str, str]:
         secret = (self.service.data_dir / "secret-key").read_text().strip()
-        return self.service.gateway_url, SessionSecrets([secret]).token(uuid)
+        epoch = int(self.redis().hget(keys.SESSION.format(uuid=uuid), "epoch") or 0)
+        return self.service.gateway_url, SessionSecrets([secret]).token(uuid, epoch)
 
     # Trouble
 

@@ -35,6 +35,7 @@ class Place:
         self.uuid = str(self.call("POST", "/session/create", {"user_id": "ada"}).json()["uuid"])
         self.files = folder / "app"
         self.files.mkdir()
+        self.token = folder / "token"
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> requests.Response:
         return requests.request(method, self.web + path, json=body, headers={"X-API-Key": KEY} | headers, timeout=70)
@@ -45,6 +46,26 @@ class Place:
     def move(self, to: Status) -> None:
         """What a worker or the watcher would do."""
         self.core.store.change(self.uuid, time.time(), to=to, settle=True)
+
+    def secrets(self) -> str:
+        """The agent's token file, as a runtime would write it now."""
+        return self.core.secrets.token_file(self.uuid, self.core.store.get(self.uuid).epoch)
+
+    def message(self, message_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.call("GET", f"/session/{self.uuid}/messages/{message_id}").json()
+        return found
+
+    def renew(self) -> None:
+        """Write the agent's token file, as a runtime does: all of it appears at once."""
+        draft = self.token.with_name("token.new")
+        draft.write_text(self.secrets())
+        draft.replace(self.token)
+
+    def shown(self, token: str) -> tuple[int, str]:
+        """How the gateway answers whoever shows this token, from wherever."""
+        headers = {"Authorization": f"Bearer {token}"}
+        answer = requests.get(f"{self.gateway}/llm/v1/models", headers=headers, timeout=20)
+        return answer.status_code, "" if answer.ok else str(answer.json()["error"])
 
     def ended(self, message_id: str) -> dict[str, Any]:
         """The message, once its end is known."""
@@ -60,11 +81,10 @@ class Place:
     @contextmanager
     def agent(self) -> Iterator[None]:
         """The workspace's agent, as a runtime starts it; told to end when the block does."""
-        token = self.folder / "token"
-        token.write_text(self.core.secrets.token_file(self.uuid))
+        self.renew()
         environ = {
             "AGENT_HOST": "127.0.0.1",
-            "AGENT_TOKEN_FILE": str(token),
+            "AGENT_TOKEN_FILE": str(self.token),
             "GATEWAY_URL": self.gateway,
             "USER_POD_PORT": str(free_port()),
             "WORKSPACE_DIR": str(self.files),
@@ -105,6 +125,24 @@ def events_of(answer: requests.Response) -> list[tuple[str, Any]]:
     return [(block["event"], json.loads(block["data"])) for block in blocks if "event" in block]
 
 
+def test_a_stolen_token_ends_with_a_revoke_and_the_agent_it_was_stolen_from_goes_on(place: Place) -> None:
+    """What it was given meanwhile waits for its new token, and is worked on then."""
+    place.move(Status.ACTIVE)
+    with place.agent():
+        assert place.chat("remember 7", "m1", Prefer="wait=60").json()["status"] == "processed"
+        stolen = place.token.read_text().split()[0]
+        assert place.shown(stolen) == (200, "")
+        assert place.call("POST", f"/session/{place.uuid}/revoke").ok
+        assert place.shown(stolen) == (401, "token_ended")
+        assert place.chat("remember 8", "m2", Prefer="respond-async").status_code == 202
+        wait_for(lambda: place.message("m2")["state"] == "delivered", "the agent to have it")
+        place.renew()
+        done = place.ended("m2")
+        assert (done["state"], done["response"]["text"]) == ("processed", "8 noted")
+        assert place.shown(place.token.read_text().split()[0]) == (200, "")
+        assert place.shown(stolen) == (401, "token_ended")
+
+
 def test_prompts_asleep_and_awake_are_worked_on_and_remembered(place: Place) -> None:
     """To a sleeping session: 202, delivered when the agent calls home. Awake: the answer, by waiting and as a stream.
     Asleep again the conversation is read from the archive, the same."""
@@ -142,5 +180,5 @@ def test_prompts_asleep_and_awake_are_worked_on_and_remembered(place: Place) -> 
         text = (place.folder / log).read_text()
         assert DEMO not in text, log
         assert "the-key-of-the-model" not in text, log
-        for secret in place.core.secrets.token_file(place.uuid).split():
+        for secret in place.secrets().split():
             assert secret not in text, log

@@ -58,9 +58,11 @@ def _clean(redis_client: redis.Redis) -> None:
 def new_session(redis_server: str, uuid: str = "gateway1", user_id: str = "ada") -> str:
     """A session that is up; answers its token."""
     now = time.time()
-    record = Record(uuid=uuid, user_id=user_id, created_at=now, last_activity=now, status=Status.ACTIVE, settled=1)
+    record = Record(
+        uuid=uuid, user_id=user_id, created_at=now, last_activity=now, status=Status.ACTIVE, settled=1, epoch=1
+    )
     SessionStore(connect(redis_server, 5.0)).create(record, quota=None)
-    return SessionSecrets([SECRET_KEY]).token(uuid)
+    return SessionSecrets([SECRET_KEY]).token(uuid, 1)
 
 
 @pytest.fixture
@@ -327,7 +329,7 @@ def test_no_secret_and_no_content_is_logged_or_counted(
         for secret in (
             API_KEY,
             token,
-            token.split(".")[1],
+            token.split(".")[2],
             SECRET_KEY,
             PROMPT,
             COMPLETION,

@@ -54,9 +54,11 @@ def stores(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 def new_session(redis_url: str) -> str:
     """A session that is up; answers its token."""
     now = time.time()
-    record = Record(uuid=UUID, user_id="ada", created_at=now, last_activity=now, status=Status.ACTIVE, settled=1)
+    record = Record(
+        uuid=UUID, user_id="ada", created_at=now, last_activity=now, status=Status.ACTIVE, settled=1, epoch=1
+    )
     SessionStore(connect(redis_url, 5.0)).create(record, quota=None)
-    return SessionSecrets([SECRET_KEY]).token(UUID)
+    return SessionSecrets([SECRET_KEY]).token(UUID, 1)
 
 
 def new_backup(redis_url: str, files: BackupFiles, folder: Path) -> Backup:

@@ -132,15 +132,15 @@ def test_errors_name_no_address_and_no_token(fake: FakeAgent, client: AgentClien
     fake.statuses = [500]
     with pytest.raises(AgentUnavailable) as raised:
         client.chat(at(fake), "m", "a prompt")
-    for secret in ("127.0.0.1", *SECRETS.doors(UUID), "a prompt"):
+    for secret in ("127.0.0.1", *SECRETS.doors(UUID, 0), "a prompt"):
         assert secret not in str(raised.value)
 
 
 def test_an_agent_is_never_shown_what_it_would_show_the_gateway(fake: FakeAgent, client: AgentClient) -> None:
     """Another session's agent may have got the address."""
     client.chat(at(fake), "m", "hi")
-    assert fake.tokens == [f"Bearer {SECRETS.doors(UUID)[0]}"]
-    assert SECRETS.uuid_of(fake.tokens[0].removeprefix("Bearer ")) is None
+    assert fake.tokens == [f"Bearer {SECRETS.doors(UUID, 0)[0]}"]
+    assert SECRETS.named_by(fake.tokens[0].removeprefix("Bearer ")) is None
 
 
 def test_an_agent_from_before_a_rotation_of_the_key_is_reached(fake: FakeAgent) -> None:
@@ -148,7 +148,7 @@ def test_an_agent_from_before_a_rotation_of_the_key_is_reached(fake: FakeAgent) 
     rotated = SessionSecrets(["n" * 32, "k" * 32])
     fake.statuses = [401]
     AgentClient(rotated, timeout=5.0, budget=ByteBudget(10**8)).chat(at(fake), "m", "hi")
-    assert fake.tokens == [f"Bearer {door}" for door in rotated.doors(UUID)]
+    assert fake.tokens == [f"Bearer {door}" for door in rotated.doors(UUID, 0)]
     assert fake.accepted == ["m"]
 
 

@@ -52,7 +52,7 @@ def test_prompts_reach_the_agent_in_order_with_what_opens_its_door(world: World,
     world.work()
     assert agent.accepted == ids
     assert list(agent.texts.values()) == ["one", "two", "three"]
-    assert set(agent.tokens) == {f"Bearer {world.core.secrets.doors(uuid)[0]}"}
+    assert set(agent.tokens) == {f"Bearer {world.core.secrets.doors(uuid, 1)[0]}"}
     assert states(world, uuid, ids) == [State.DELIVERED] * 3
     assert (world.get(uuid).waiting, world.get(uuid).unfinished) == (0, 3)
     assert world.core.inbox.get(uuid, ids[0]).delivered_at == world.now

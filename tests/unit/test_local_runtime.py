@@ -141,15 +141,15 @@ def test_an_agent_gets_its_secrets_in_a_file_and_none_of_the_workers(
     assert key not in str(got)
     assert {name for name in got if name.split("_")[0] in ("API", "REDIS", "LLM", "SECRET", "ARCHIVE")} == set()
     secrets = SessionSecrets([key])
-    assert secrets.token(A) not in str(got)
+    assert secrets.token(A, 0) not in str(got)
     file = Path(got["AGENT_TOKEN_FILE"])
-    assert file.read_text() == secrets.token_file(A)
+    assert file.read_text() == secrets.token_file(A, 0)
     assert file.stat().st_mode & 0o777 == 0o600
     assert stage.folders.app(A) not in file.parents
     stage.runtime.stop(A, 2)
     stage.settings = replace(stage.settings, secret_key=f"{'n' * 32},{key}")
     stage.runtime.start(A, 3)
-    assert file.read_text() == SessionSecrets(["n" * 32]).token_file(A)
+    assert file.read_text() == SessionSecrets(["n" * 32]).token_file(A, 0)
 
 
 def test_an_agent_that_dies_again_and_again_is_started_later_each_time(

@@ -56,7 +56,7 @@ def test_revoking_has_the_agent_end_every_connection_at_once(world: World, agent
     here(world, agent, uuid)
     world.sessions.revoke(uuid)
     assert still_owed(world, uuid)
-    assert world.work() == [queue.LOCK_OUT]
+    assert world.work() == [queue.RENEW_TOKEN, queue.LOCK_OUT]
     assert (locked_out(agent), world.get(uuid).locked_door, still_owed(world, uuid)) == (1, 1, False)
 
 

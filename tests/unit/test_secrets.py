@@ -7,41 +7,57 @@ import hmac
 
 import pytest
 
-from app.sessions.secrets import SessionSecrets
+from app.sessions.secrets import Named, SessionSecrets
 from app.settings import Settings, SettingsError
 
 KEY, OTHER = "k" * 32, "o" * 32
 UUID = "abcd1234"
 
 
-def test_a_token_is_the_sessions_uuid_and_its_keyed_hash():
+def test_a_token_is_the_sessions_uuid_its_epoch_and_the_keyed_hash_of_both():
     """The form is fixed: agents and other releases make and read it too."""
+    mac = hmac.new(KEY.encode(), b"workspace:abcd1234.3", hashlib.sha256).hexdigest()
+    assert SessionSecrets([KEY]).token(UUID, 3) == f"{UUID}.3.{mac}"
+
+
+def test_a_token_of_an_earlier_release_names_no_epoch():
+    """It is read as of epoch 0, which is what a record of before has."""
     mac = hmac.new(KEY.encode(), b"workspace:abcd1234", hashlib.sha256).hexdigest()
-    assert SessionSecrets([KEY]).token(UUID) == f"{UUID}.{mac}"
+    assert SessionSecrets([KEY]).token(UUID, 0) == f"{UUID}.{mac}"
+    assert SessionSecrets([KEY]).named_by(f"{UUID}.{mac}") == Named(UUID, 0)
+
+
+def test_a_token_of_one_epoch_is_none_under_another():
+    """Nobody who holds one can say that it is of another."""
+    secrets = SessionSecrets([KEY])
+    uuid, epoch, mac = secrets.token(UUID, 3).split(".")
+    assert epoch == "3"
+    for text in (f"{uuid}.4.{mac}", f"{uuid}.03.{mac}", f"{uuid}.0.{mac}", f"{uuid}.{mac}", f"{uuid}.{10**10}.{mac}"):
+        assert secrets.named_by(text) is None
 
 
 def test_a_token_leads_back_to_its_session():
     """Nothing is stored for it."""
-    assert SessionSecrets([KEY]).uuid_of(SessionSecrets([KEY]).token(UUID)) == UUID
+    assert SessionSecrets([KEY]).named_by(SessionSecrets([KEY]).token(UUID, 3)) == Named(UUID, 3)
 
 
 @pytest.mark.parametrize("keys", [[OTHER], [], [KEY + "x"]])
 def test_a_token_made_with_another_key_is_none(keys):
     """Whoever doesn't know the key can't make a token, nor can one be verified where no key is set."""
-    assert SessionSecrets(keys).uuid_of(SessionSecrets([KEY]).token(UUID)) is None
+    assert SessionSecrets(keys).named_by(SessionSecrets([KEY]).token(UUID, 3)) is None
 
 
 def test_the_token_of_one_session_does_not_open_another():
     """The hash of one session under the name of another is refused."""
-    mac = SessionSecrets([KEY]).token(UUID).split(".")[1]
-    assert SessionSecrets([KEY]).uuid_of(f"abcd1235.{mac}") is None
+    mac = SessionSecrets([KEY]).token(UUID, 3).split(".")[2]
+    assert SessionSecrets([KEY]).named_by(f"abcd1235.3.{mac}") is None
 
 
 def test_every_key_verifies_and_the_first_signs():
     """A key is rotated without locking out the workspaces that run."""
     both = SessionSecrets([OTHER, KEY])
-    assert both.uuid_of(SessionSecrets([KEY]).token(UUID)) == UUID
-    assert both.token(UUID) == SessionSecrets([OTHER]).token(UUID)
+    assert both.named_by(SessionSecrets([KEY]).token(UUID, 3)) == Named(UUID, 3)
+    assert both.token(UUID, 3) == SessionSecrets([OTHER]).token(UUID, 3)
 
 
 @pytest.mark.parametrize(
@@ -50,35 +66,44 @@ def test_every_key_verifies_and_the_first_signs():
 def test_a_token_must_be_whole_and_nothing_besides(change):
     """Neither case, nor blanks, nor length are guessed at."""
     secrets = SessionSecrets([KEY])
-    assert secrets.uuid_of(change(secrets.token(UUID))) is None
+    assert secrets.named_by(change(secrets.token(UUID, 3))) is None
 
 
 @pytest.mark.parametrize("text", ["", ".", "abcd1234", "abcd1234.", "abcd1234.ä" + "0" * 63, "٠bcd1234." + "0" * 64])
 def test_what_is_no_token_is_refused_without_an_error(text):
     """A header may hold anything."""
-    assert SessionSecrets([KEY]).uuid_of(text) is None
+    assert SessionSecrets([KEY]).named_by(text) is None
 
 
 def test_what_opens_an_agents_door_is_no_token():
     """A workspace that sees another's, because it got its address, can't call the gateway with it."""
-    mac = hmac.new(KEY.encode(), b"agent:abcd1234", hashlib.sha256).hexdigest()
+    mac = hmac.new(KEY.encode(), b"agent:abcd1234.3", hashlib.sha256).hexdigest()
     secrets = SessionSecrets([KEY])
-    assert secrets.doors(UUID) == (mac,)
-    assert secrets.uuid_of(mac) is None
-    assert secrets.uuid_of(f"{UUID}.{mac}") is None
+    assert secrets.doors(UUID, 3)[0] == mac
+    assert secrets.named_by(mac) is None
+    assert secrets.named_by(f"{UUID}.3.{mac}") is None
+
+
+def test_an_agent_that_has_not_read_its_new_file_yet_is_reached_with_what_it_knows():
+    """That of the epoch before; with the first epoch that is what an earlier release gave it."""
+    secrets = SessionSecrets([KEY])
+    assert secrets.doors(UUID, 3) == (secrets.doors(UUID, 3)[0], secrets.doors(UUID, 2)[0])
+    assert secrets.doors(UUID, 1) == (secrets.doors(UUID, 1)[0], *secrets.doors(UUID, 0))
+    assert len(set(secrets.doors(UUID, 3) + secrets.doors(UUID, 1))) == 4
 
 
 def test_each_key_opens_the_door_of_an_agent_that_was_started_with_it():
     """The newest first, which a started agent is given."""
-    both = SessionSecrets([OTHER, KEY])
-    assert both.doors(UUID) == SessionSecrets([OTHER]).doors(UUID) + SessionSecrets([KEY]).doors(UUID)
-    assert both.token_file(UUID) == SessionSecrets([OTHER]).token_file(UUID)
+    both, first, second = SessionSecrets([OTHER, KEY]), SessionSecrets([OTHER]), SessionSecrets([KEY])
+    (new, new_before), (old, old_before) = first.doors(UUID, 3), second.doors(UUID, 3)
+    assert both.doors(UUID, 3) == (new, old, new_before, old_before)
+    assert both.token_file(UUID, 3) == SessionSecrets([OTHER]).token_file(UUID, 3)
 
 
 def test_the_file_holds_the_token_and_on_its_second_line_what_opens_the_door():
     """This is how an agent reads it."""
     secrets = SessionSecrets([KEY])
-    assert secrets.token_file(UUID).splitlines() == [secrets.token(UUID), *secrets.doors(UUID)]
+    assert secrets.token_file(UUID, 3).splitlines() == [secrets.token(UUID, 3), secrets.doors(UUID, 3)[0]]
 
 
 def test_what_opens_an_editor_is_of_its_session_and_good_for_nothing_else():
@@ -86,8 +111,8 @@ def test_what_opens_an_editor_is_of_its_session_and_good_for_nothing_else():
     mac = hmac.new(KEY.encode(), b"editor:abcd1234", hashlib.sha256).hexdigest()
     secrets = SessionSecrets([KEY])
     assert secrets.editors(UUID) == (mac,)
-    assert secrets.uuid_of(f"{UUID}.{mac}") is None
-    assert mac not in (*secrets.doors(UUID), *secrets.editors("abcd1235"))
+    assert secrets.named_by(f"{UUID}.{mac}") is None
+    assert mac not in (*secrets.doors(UUID, 3), *secrets.editors("abcd1235"))
 
 
 @pytest.mark.parametrize(("started", "asked"), [([KEY], [OTHER, KEY]), ([OTHER, KEY], [KEY]), ([OTHER, KEY], [OTHER])])
@@ -101,9 +126,9 @@ def test_an_editor_knows_who_comes_while_a_key_is_rotated(started, asked):
 def test_no_key_no_token():
     """A service without a SECRET_KEY says so, rather than signing with nothing."""
     with pytest.raises(SettingsError, match="SECRET_KEY"):
-        SessionSecrets([]).token(UUID)
+        SessionSecrets([]).token(UUID, 3)
     with pytest.raises(SettingsError, match="SECRET_KEY"):
-        SessionSecrets([]).doors(UUID)
+        SessionSecrets([]).doors(UUID, 3)
     with pytest.raises(SettingsError, match="SECRET_KEY"):
         SessionSecrets([]).editors(UUID)
 

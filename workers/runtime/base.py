@@ -48,8 +48,9 @@ class Observation:
     `waiting` is what a start that goes on waits for, as a sentence, and `code` the same for programs where there is
     one; beside a `failure`, what it has waited for too long.
 
-    Three things are told beside what the workspace is, and make no difference between two looks at it:
-    `created_at` is when its volume was made, `phases` when each step of the present start was seen
+    Four things are told beside what the workspace is, and make no difference between two looks at it: `epoch` is that
+    of the token its agent was given last, 0 where that isn't known or names none, and told by `observe` and
+    `observe_all` alone; `created_at` is when its volume was made, `phases` when each step of the present start was seen
     (see `PHASES` in app/sessions/model.py), `began` when its editor's process began, 0 where that is still to begin;
     all in seconds since the epoch, as far as they are known.
     """
@@ -65,6 +66,7 @@ class Observation:
     trouble: str = ""
     waiting: str = ""
     code: str = ""
+    epoch: int = field(default=0, compare=False)
     created_at: float = field(default=0.0, compare=False)
     began: float = field(default=0.0, compare=False)
     phases: Mapping[str, float] = field(default_factory=dict, compare=False)
@@ -107,15 +109,20 @@ class Runtime(Protocol):
         this session's. With `starting` a start of the same intent follows at once, and what that makes
         in any case may be left to it."""
 
-    def start(self, uuid: str, generation: int) -> bool:
-        """Ask for the processes and return; `watch` tells when they are ready. True when they ran already: only
-        the generation is noted then. Others that must end before: `StillEnding`, as of `stop`. No volume:
+    def start(self, uuid: str, generation: int, epoch: int = 0) -> bool:
+        """Ask for the processes and return; `watch` tells when they are ready. The agent gets the token of `epoch`,
+        0 for that of the one it was given last. True when they ran already: only the generation is noted then, and the
+        epoch if it is another. Others that must end before: `StillEnding`, as of `stop`. No volume:
         `FilesGone`."""
 
     def stop(self, uuid: str, generation: int, patience: float = PATIENCE) -> None:
         """Return when no process of the workspace is left and its URL no longer leads to it. `StillEnding` where that
         takes longer than `patience` (s): they were told, and calling again sees how far they are. `FilesGoing` when
         that would be the end of its files too, because someone else had its volume deleted: nothing is done then."""
+
+    def renew(self, uuid: str, epoch: int) -> None:
+        """Have the workspace's agent show the token of this epoch, the one that runs within a few seconds, and the next
+        whoever starts it. Of no intent: the last call counts. No workspace: success."""
 
     def remove(self, uuid: str, generation: int, *, force: bool = False) -> None:
         """Delete everything, the volume too. Nothing there: success. Where a backup that runs is waited for,

@@ -81,13 +81,15 @@ class Beside:
         if self._scaler.kind:
             self._cluster.delete(self._scaler.kind, names.scaler(uuid))
 
-    def keep_secret(self, identity: Identity, deployment: Object) -> None:
+    def keep_secret(self, identity: Identity, deployment: Object, epoch: int) -> None:
         """Make the Secret of the session's agent and editor, where there is a key for one. Another value comes with
-        another SECRET_KEY, or from an earlier release; another owner is a Deployment that was made anew."""
+        another epoch, another SECRET_KEY, or from an earlier release; another owner is a Deployment that was made
+        anew."""
         if self._choices.agent is None:
             return
         uuid, name = identity.uuid, names.workspace(identity.uuid)
-        wanted = objects.secret(identity, deployment, self._secrets.token_file(uuid), self._secrets.editor_file(uuid))
+        token, editor = self._secrets.token_file(uuid, epoch), self._secrets.editor_file(uuid)
+        wanted = objects.secret(identity, deployment, token, editor)
         there = self._cluster.get("secrets", name)
         if there is None:
             self._cluster.create("secrets", wanted)

@@ -40,6 +40,9 @@ FILES = "files"
 """The purpose of the lock that keeps a workspace's folder of files where it is: shared by those who read all of it,
 held alone by those who take it away. No change of the workspace's processes waits for it."""
 
+TOKEN_LINE = 200
+"""Characters of a token file's first line that are read: a token has 84 at most."""
+
 TOMBSTONE = 86_400.0
 """Seconds a removed workspace's lock file stays, to refuse an intent older than the removal."""
 
@@ -198,6 +201,14 @@ class Folders:
             "restored": meta.restored,
         }
         _write_json(self.workspace(uuid) / "meta.json", values, durable=True)
+
+    def read_token(self, uuid: str) -> str:
+        """The first line of what `write_token` put in place, "" where there is none."""
+        try:
+            with self.token_file(uuid).open(errors="replace") as file:
+                return file.readline(TOKEN_LINE).strip()
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
 
     def write_token(self, uuid: str, text: str) -> None:
         """Put the agent's secrets in place, readable for their owner only."""

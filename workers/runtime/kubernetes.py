@@ -30,7 +30,7 @@ from workers.runtime.choices import Choices
 from workers.runtime.cluster import Cluster, Conflict, Expired, NotFound, came_true, timestamp, wait_for
 from workers.runtime.jobs import ArchiveJobs
 from workers.runtime.live import Live, LiveObjects, annotations_of, going, notes_of, replicas_of
-from workers.runtime.objects import generation_of, identity_of
+from workers.runtime.objects import epoch_of, generation_of, identity_of
 from workers.runtime.watches import ClusterWatch
 
 log = logging.getLogger(__name__)
@@ -81,10 +81,10 @@ class KubernetesRuntime:
             self.remove(identity.uuid, buried)
             raise Superseded(f"Intent {generation} was overtaken by {buried}.")
 
-    def start(self, uuid: str, generation: int) -> bool:
+    def start(self, uuid: str, generation: int, epoch: int = 0) -> bool:
         """See `Runtime.start`. One that fails, or has hung since its start, is replaced."""
         began: list[bool] = []
-        self._decided(lambda: self._start(uuid, generation, began))
+        self._decided(lambda: self._start(uuid, generation, epoch, began))
         return not any(began)
 
     def stop(self, uuid: str, generation: int, patience: float = PATIENCE) -> None:
@@ -102,6 +102,14 @@ class KubernetesRuntime:
 
         if not came_true(gone, patience):
             raise StillEnding(uuid)
+
+    def renew(self, uuid: str, epoch: int) -> None:
+        """See `Runtime.renew`. A kubelet takes up to a minute to put a changed Secret into a pod by itself, and does it
+        at once where the pod changes too."""
+        self._decided(lambda: self._renew(uuid, epoch))
+        for pod in self._pods(uuid):
+            if not pod.ended:
+                binding.look_again(self._cluster, pod.name, self._clock())
 
     def remove(self, uuid: str, generation: int, *, force: bool = False) -> None:
         """See `Runtime.remove`. What the Deployment owns goes with it. A backup that runs ends with its Job, in any
@@ -190,7 +198,7 @@ class KubernetesRuntime:
         else:
             deployment = self._adopt(identity, generation, live)
         if not starting and has_files(identity, live):
-            self._beside.keep_secret(identity, deployment)
+            self._beside.keep_secret(identity, deployment, _epoch_of(live))
             self._beside.complete(identity, deployment)
 
     def _create(self, identity: Identity, generation: int) -> Object:
@@ -208,7 +216,7 @@ class KubernetesRuntime:
         deployment = live.deployment or self._live.create_deployment(identity)
         return self._live.note(deployment, claim, generation, identity=identity)
 
-    def _start(self, uuid: str, generation: int, began: list[bool]) -> None:
+    def _start(self, uuid: str, generation: int, epoch: int, began: list[bool]) -> None:
         """`began` is told whether this begins anything, before it does: it may have to be decided again."""
         live = self._live.read(uuid)
         self._refuse_older(uuid, live, generation)
@@ -221,20 +229,20 @@ class KubernetesRuntime:
             # A new Deployment knows nothing of a deleted one's pod, and two must never share the volume.
             if not came_true(lambda: self._all_ended(uuid), PATIENCE):
                 raise StillEnding(uuid)
-            self._start(uuid, generation, began)
+            self._start(uuid, generation, epoch, began)
             return
         deployment = live.deployment or self._live.create_deployment(identity)
         asleep = not replicas_of(deployment)
         began.append(asleep)
         # Its pod can't begin without the Secret and the claim; and whoever else scales the updated Deployment up must
         # find all in the Secret that it mounts.
-        self._beside.keep_secret(identity, deployment)
+        self._beside.keep_secret(identity, deployment, epoch or _epoch_of(live))
         if asleep:
             deployment = self._live.update(identity, deployment)
         claim = binding.let_claim_bind(self._cluster, live.claim)
         self._scaler.before_start(uuid)
         try:
-            deployment = self._live.note(deployment, claim, generation, identity=identity, replicas=1)
+            deployment = self._live.note(deployment, claim, generation, identity=identity, replicas=1, epoch=epoch)
         except Conflict:
             self._agree(uuid)
             raise
@@ -243,6 +251,14 @@ class KubernetesRuntime:
         else:
             began.append(self._replace_broken(uuid, deployment))
         self._beside.complete(identity, deployment)
+
+    def _renew(self, uuid: str, epoch: int) -> None:
+        live = self._live.read(uuid)
+        identity = live.identity
+        if live.claim is None or live.deployment is None or identity is None or going(live.deployment):
+            return
+        self._beside.keep_secret(identity, live.deployment, epoch)
+        self._live.note_claim(live.claim, generation_of(live.claim["metadata"]), epoch=epoch)
 
     def _scale_down(self, uuid: str, generation: int) -> None:
         self._read_to_stop(uuid, generation)
@@ -363,7 +379,7 @@ class KubernetesRuntime:
         if identity is None:
             log.error("workspace left aside: its claim does not say whose it is", extra={"claim": metadata["name"]})
             return None
-        return views.observation(
+        seen = views.observation(
             identity,
             view,
             pods,
@@ -373,6 +389,11 @@ class KubernetesRuntime:
             created_at=timestamp(metadata.get("creationTimestamp")),
             agent_at=self._choices.agent_at,
         )
+        return replace(seen, epoch=epoch_of(metadata))
+
+
+def _epoch_of(live: Live) -> int:
+    return epoch_of(live.claim["metadata"]) if live.claim else 0
 
 
 def has_files(identity: Identity, live: Live) -> bool:

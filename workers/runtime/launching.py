@@ -64,9 +64,22 @@ class Launcher:
         environment = self._environment(uuid) | self._editor_settings(uuid)
         return processes.spawn(command, environment=environment, folder=folder, log=log)
 
-    def agent(self, uuid: str, port: int) -> Process:
-        """Start the agent on this loopback port, its token file written anew: a key may have been rotated."""
-        self._folders.write_token(uuid, self._secrets.token_file(uuid))
+    def epoch(self, uuid: str) -> int:
+        """That of the token which the agent was given last, 0 where there is none, or it is of another SECRET_KEY."""
+        named = self._secrets.named_by(self._folders.read_token(uuid))
+        return named.epoch if named is not None and named.uuid == uuid else 0
+
+    def write_token(self, uuid: str, epoch: int = 0) -> None:
+        """Put the agent's secrets of this epoch in place, 0 for the one of before; nothing where workspaces have no
+        agent. Raises `OSError`."""
+        if self.has_agents:
+            text = self._secrets.token_file(uuid, epoch or self.epoch(uuid))
+            self._folders.write_token(uuid, text)
+
+    def agent(self, uuid: str, port: int, epoch: int = 0) -> Process:
+        """Start the agent on this loopback port, its token file written anew, as by `write_token`: a key may have been
+        rotated."""
+        self.write_token(uuid, epoch)
         environment = self._environment(uuid) | self._agent_settings(uuid, port)
         command = [sys.executable, "-m", "app.agent"]
         log = self._folders.agent_log(uuid)

@@ -101,11 +101,13 @@ class LiveObjects:
         *,
         identity: Identity | None = None,
         replicas: int | None = None,
+        epoch: int = 0,
     ) -> Object:
-        """Note an intent, and what it makes of the replicas, with the Deployment and then with the claim."""
+        """Note an intent, and what it makes of the replicas, with the Deployment and then with the claim; with that the
+        epoch too, unless it is 0."""
         deployment = self.note_deployment(deployment, generation, identity=identity, replicas=replicas)
         if claim is not None:
-            self.note_claim(claim, generation, identity=identity)
+            self.note_claim(claim, generation, identity=identity, epoch=epoch)
         return deployment
 
     def note_deployment(
@@ -123,10 +125,12 @@ class LiveObjects:
         return self._cluster.patch("deployments", metadata["name"], body)
 
     def note_claim(
-        self, claim: Object, generation: int, *, identity: Identity | None = None, restored: str = ""
+        self, claim: Object, generation: int, *, identity: Identity | None = None, restored: str = "", epoch: int = 0
     ) -> None:
-        """The same for the claim; `restored` names the backup whose files are now on it."""
+        """The same for the claim; `restored` names the backup whose files are now on it, `epoch` is that of the
+        token in its Secret."""
         notes = notes_of(generation, identity) | ({names.RESTORED: restored} if restored else {})
+        notes |= {names.EPOCH: str(epoch)} if epoch else {}
         if notes.items() <= annotations_of(claim).items():
             return
         metadata = claim["metadata"]

@@ -98,7 +98,7 @@ class LocalRuntime:
                 identity = replace(identity, restore_from="")
             self._folders.write_meta(replace(raised(meta, generation), identity=identity))
 
-    def start(self, uuid: str, generation: int) -> bool:
+    def start(self, uuid: str, generation: int, epoch: int = 0) -> bool:
         """See `Runtime.start`. One that has hung since its start is replaced."""
         with _disk(), self._intent(uuid, generation) as meta:
             if meta is None:
@@ -108,10 +108,12 @@ class LocalRuntime:
             if running is not None and ran:
                 running = replace(running, generation=generation)
                 self._folders.write_running(running)
+                if epoch and epoch != self._launcher.epoch(uuid):
+                    self._launcher.write_token(uuid, epoch)
             else:
                 if running is not None:
                     self._end(uuid, REPLACE_PATIENCE)
-                running = self._spawn(uuid, generation)
+                running = self._spawn(uuid, generation, epoch)
             self._routes.put(uuid, running.port, running.agent_port)
         return ran
 
@@ -120,6 +122,12 @@ class LocalRuntime:
         with _disk(), self._intent(uuid, generation):
             self._close_door(uuid)
             self._end(uuid, patience)
+
+    def renew(self, uuid: str, epoch: int) -> None:
+        """See `Runtime.renew`. An agent reads its token file for each call."""
+        with _disk(), self._folders.locked(uuid, self._lock_wait):
+            if self._folders.read_meta(uuid) is not None:
+                self._launcher.write_token(uuid, epoch)
 
     def remove(self, uuid: str, generation: int, *, force: bool = False) -> None:
         """See `Runtime.remove`."""
@@ -238,7 +246,7 @@ class LocalRuntime:
         young = time.time() - running.started_at < self._settings.start_timeout
         return young or probe.answers(running.port)
 
-    def _spawn(self, uuid: str, generation: int) -> Running:
+    def _spawn(self, uuid: str, generation: int, epoch: int) -> Running:
         """Start both, the agent first: prompts may wait for it."""
         self._folders.make(uuid)
         for log_file in (self._folders.log(uuid), self._folders.agent_log(uuid)):
@@ -256,7 +264,7 @@ class LocalRuntime:
         self._folders.write_running(running)
         try:
             if running.agent_port:
-                running = running.with_agent(self._launcher.agent(uuid, running.agent_port))
+                running = running.with_agent(self._launcher.agent(uuid, running.agent_port, epoch))
             process = self._launcher.editor(uuid, running.port)
         except OSError as error:
             self._end_processes(uuid, running, self._settings.stop_grace)
@@ -318,7 +326,7 @@ class LocalRuntime:
     def _observation(self, meta: Meta) -> Observation:
         uuid = meta.identity.uuid
         running = self._folders.read_running(uuid)
-        down = Observation(identity=meta.identity, generation=meta.generation)
+        down = Observation(identity=meta.identity, generation=meta.generation, epoch=self._launcher.epoch(uuid))
         if running is None or running.process is None or running.boot != processes.current_boot():
             return down
         if processes.alive(running.process):

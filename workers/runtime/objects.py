@@ -60,7 +60,16 @@ def identity_of(metadata: Mapping[str, Any]) -> Identity | None:
 
 def generation_of(metadata: Mapping[str, Any]) -> int:
     """The last intent noted with an object, 0 for none."""
-    text = (metadata.get("annotations") or {}).get(names.GENERATION, "")
+    return _count(metadata, names.GENERATION)
+
+
+def epoch_of(metadata: Mapping[str, Any]) -> int:
+    """The epoch of the token that was given last, as a claim's metadata says, 0 for none."""
+    return _count(metadata, names.EPOCH)
+
+
+def _count(metadata: Mapping[str, Any], annotation: str) -> int:
+    text = (metadata.get("annotations") or {}).get(annotation, "")
     return int(text) if text.isdigit() else 0
 
 

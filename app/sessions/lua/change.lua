@@ -4,6 +4,7 @@
 --   uuid, now, expect {field: text}, set {field: text}, clear [field], clear_prefix (of fields to clear),
 --   to (the new status), from [status], noop [status] (already so: nothing but `touch` is done),
 --   touch (note that someone asked for the session),
+--   next_epoch (its token ends: whoever starts it next gives it another),
 --   task (makes it a new intent, due at `due`), settle (the current intent is carried out),
 --   idle_at (when to look whether it is idle), status_key, user_key (the names of those sets, without the value),
 --   backups_key, in_use_key (the index of backups, and those in use),
@@ -48,6 +49,7 @@ if change.clear_prefix ~= '' then
   end
 end
 for field, value in pairs(change.set) do redis.call('HSET', session, field, value) end
+if change.next_epoch then redis.call('HINCRBY', session, 'epoch', 1) end
 for _, field in ipairs(change.clear) do redis.call('HDEL', session, field) end
 if from then
   redis.call('HSET', change.in_use_key, change.uuid, from)

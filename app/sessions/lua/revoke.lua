@@ -1,4 +1,5 @@
--- Take back all passes to a session's workspace, and owe the end of the connections made with them. `change` is change.lua.
+-- Take back all passes to a session's workspace, end its token where something may run that has it, and owe the end of the
+-- connections made with the passes. `change` is change.lua.
 -- KEYS: those of change.lua, then lockouts, tries. ARGV: the change, uuid, when to look whether it was done, "sleeping".
 -- Answers as change.lua.
 local answer = change(KEYS, ARGV)
@@ -7,10 +8,12 @@ local status, generation, settled, door = unpack(
   redis.call('HMGET', KEYS[1], 'status', 'generation', 'settled', 'door'))
 redis.call('DEL', KEYS[8])
 if status == ARGV[4] and generation == settled then
-  -- Nothing runs, and nothing starts before this script ends.
+  -- Nothing runs, and nothing starts before this script ends. Its last token ended with the sleep, and nobody has had the
+  -- next one yet.
   redis.call('HSET', KEYS[1], 'locked_door', door)
   redis.call('ZREM', KEYS[7], ARGV[2])
 else
+  redis.call('HINCRBY', KEYS[1], 'epoch', 1)
   redis.call('ZADD', KEYS[7], ARGV[3], ARGV[2])
 end
 return {answer[1], answer[2], redis.call('HGETALL', KEYS[1])}

@@ -21,7 +21,7 @@ DOOR = "secret-of-its-door"
 class FakeGateway:
     """Over real HTTP, on 127.0.0.1. `failures[path]` are statuses the next calls of a path are answered with. Of the
     prompts an agent asks about, those in `ended` have ended, and what was known of those in `lost` is lost; `asked`
-    is what it asked."""
+    is what it asked. `ended_token` was good before, and was shown `refused` times since."""
 
     def __init__(self, model_url: str, *, token: str = TOKEN) -> None:
         self.model_url = model_url
@@ -41,11 +41,25 @@ class FakeGateway:
         self.ended: set[str] = set()
         self.lost: set[str] = set()
         self.failures: dict[str, deque[int]] = defaultdict(deque)
+        self.ended_token = ""
+        self.refused = 0
         self._changed = threading.Condition()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self._http.daemon_threads = True
         self._http.gateway = self  # type: ignore[attr-defined]
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
+
+    def renew(self, token: str) -> None:
+        """Another token is good from now on, and the one of before has ended."""
+        with self._changed:
+            self.ended_token, self.token = self.token, token
+
+    def refuse(self) -> dict[str, str]:
+        """What an ended token is told."""
+        with self._changed:
+            self.refused += 1
+            self._changed.notify_all()
+        return {"error": "token_ended", "detail": "It has ended."}
 
     @property
     def checkpoint(self) -> dict[str, Any] | None:
@@ -156,7 +170,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self, method: str) -> None:
         gateway: FakeGateway = self.server.gateway  # type: ignore[attr-defined]
         raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self.headers.get("Authorization") != f"Bearer {gateway.token}":
+        shown = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if shown == gateway.ended_token:
+            return self._answer(401, gateway.refuse())
+        if shown != gateway.token:
             return self._answer(401, {"error": "unauthorized", "detail": "wrong secret"})
         if self.path.startswith("/llm/"):
             return self._pass_on(gateway, raw)

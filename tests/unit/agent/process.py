@@ -48,13 +48,24 @@ class AgentProcess:
 
     def start(self) -> AgentProcess:
         known = len(self.gateway.hellos)
+        self.begin()
+        self.gateway.wait(lambda: len(self.gateway.hellos) > known)
+        self._address = urlsplit(self.gateway.hellos[-1]["address"]).netloc
+        return self
+
+    def begin(self) -> None:
+        """Start it, and wait for nothing."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "app.agent"], cwd="/", env=self.environment, stderr=log, stdout=log
             )
-        self.gateway.wait(lambda: len(self.gateway.hellos) > known)
-        self._address = urlsplit(self.gateway.hellos[-1]["address"]).netloc
-        return self
+
+    def give(self, token: str) -> None:
+        """Write its token file anew, as a runtime does: all of it appears at once."""
+        path = Path(self.environment["AGENT_TOKEN_FILE"])
+        draft = path.with_name("token.new")
+        draft.write_text(f"{token}\n{DOOR}\n")
+        draft.replace(path)
 
     @property
     def pid(self) -> int:

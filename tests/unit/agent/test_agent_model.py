@@ -89,6 +89,7 @@ def test_a_gateway_that_is_away_is_the_managers_fault():
         (503, "state_unavailable", ManagerAway),
         (503, "session_not_found", ManagerAway),
         (429, "too_many_calls", ManagerAway),
+        (401, "token_ended", ManagerAway),
         (502, "llm_unavailable", ModelUnavailable),
     ],
 )

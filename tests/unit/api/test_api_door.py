@@ -269,7 +269,7 @@ def test_an_agent_is_reached_with_a_token_or_a_key_and_shown_its_own_secret(
     for headers in ({"Authorization": f"Bearer {token}"}, {"X-API-Key": ADMIN_KEY}):
         answer = visitor.visit(path, host="api.localhost", **headers)
         assert answer.status_code == 200
-        assert answer.headers["Authorization"] == f"Bearer {core.secrets.doors(uuid)[0]}"
+        assert answer.headers["Authorization"] == f"Bearer {core.secrets.doors(uuid, 1)[0]}"
         assert "X-API-Key" not in answer.headers
     for headers in ({}, {"X-API-Key": BOUND_KEY}, {"X-API-Key": "wrong"}, {"Authorization": "Bearer x"}):
         check_problem(visitor.visit(path, host="api.localhost", **headers), 401, "unauthorized")

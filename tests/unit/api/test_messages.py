@@ -501,7 +501,7 @@ def test_the_conversation_comes_from_the_agent_while_it_runs(client: Client, cor
     core.archive.write(uuid, Checkpoint(HISTORY[:2]))
     answer = client.get(f"/session/{uuid}/messages")
     assert answer.json == {"uuid": uuid, "messages": HISTORY, "next_cursor": None}
-    assert agent.tokens == [f"Bearer {core.secrets.doors(uuid)[0]}"]
+    assert agent.tokens == [f"Bearer {core.secrets.doors(uuid, 1)[0]}"]
 
 
 def test_the_conversation_comes_from_the_archive_otherwise(client: Client, core: Core, agent: FakeAgent) -> None:

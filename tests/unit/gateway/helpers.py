@@ -46,9 +46,11 @@ class Workspace:
         self.core = self.parts.core
         self._client = app.test_client()
         now = time.time() - 100
-        record = Record(uuid=uuid, user_id=user_id, created_at=now, last_activity=now, status=status, settled=1)
+        record = Record(
+            uuid=uuid, user_id=user_id, created_at=now, last_activity=now, status=status, settled=1, epoch=1
+        )
         self.core.store.create(record, quota=None)
-        self.headers = {"Authorization": f"Bearer {self.core.secrets.token(uuid)}"}
+        self.headers = {"Authorization": f"Bearer {self.core.secrets.token(uuid, 1)}"}
 
     @property
     def sent(self) -> list[tuple[str, tuple[Any, ...]]]:

@@ -32,8 +32,8 @@ CALLS = [
         "Bearer ",
         "Bearer abcd1234",
         "Basic YTpi",
-        f"Bearer {SessionSecrets(['x' * 32]).token('abcd1234')}",
-        SessionSecrets([SECRET_KEY]).token("abcd1234"),
+        f"Bearer {SessionSecrets(['x' * 32]).token('abcd1234', 1)}",
+        SessionSecrets([SECRET_KEY]).token("abcd1234", 1),
     ],
 )
 def test_without_a_good_token_there_is_nothing(

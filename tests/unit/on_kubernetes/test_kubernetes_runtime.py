@@ -67,7 +67,7 @@ def secret_of(api: FakeApi, key: str = "token") -> str:
 def test_the_secret_follows_from_the_key(runtime: KubernetesRuntime, api: FakeApi) -> None:
     """Nothing of it is random, so it is the same after anything that may happen, and not written again."""
     started(runtime)
-    assert secret_of(api) == SessionSecrets([SECRET_KEY]).token_file(A)
+    assert secret_of(api) == SessionSecrets([SECRET_KEY]).token_file(A, 0)
     assert secret_of(api, "editor") == SessionSecrets([SECRET_KEY]).editor_file(A)
     before = len(api.requests)
     runtime.start(A, 3)
@@ -81,11 +81,11 @@ def test_with_another_key_a_start_writes_another_secret(
     started(runtime)
     api.put("secrets", {**api.get("secrets", NAME), "data": {"secret": "c29tZXRoaW5n"}})
     runtime.start(A, 3)
-    assert secret_of(api) == SessionSecrets([SECRET_KEY]).token_file(A)
+    assert secret_of(api) == SessionSecrets([SECRET_KEY]).token_file(A, 0)
     rotated = ("another-secret-key-of-these-tests", SECRET_KEY)
     later = KubernetesRuntime(replace(on_cluster, secret_key=",".join(rotated)), redis_client, api.cluster())
     later.start(A, 4)
-    assert secret_of(api) == SessionSecrets(rotated).token_file(A)
+    assert secret_of(api) == SessionSecrets(rotated).token_file(A, 0)
     assert secret_of(api, "editor") == SessionSecrets(rotated).editor_file(A)
 
 

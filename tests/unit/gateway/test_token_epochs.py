@@ -1,0 +1,365 @@
+"""A workspace's token ends with the life it was made for: asked of the gateway, over what the workers do."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import redis
+from flask import Flask
+
+from app.sessions import queue
+from app.sessions.model import Status
+from app.sessions.service import NewSession
+from app.sessions.store import SessionStore
+from tests.unit.gateway.helpers import GatewayMaker, parts_of
+from tests.world import FakeTasks, World
+
+ASKED = ("GET", "/llm/v1/models")
+
+
+@pytest.fixture
+def app(world: World, make_gateway: GatewayMaker) -> Flask:
+    """A gateway over the world's Redis, with its key."""
+    return make_gateway(secret_key=world.settings.secret_key)
+
+
+class Life:
+    """A session, and who holds a token of it."""
+
+    def __init__(self, world: World, app: Flask, uuid: str = "") -> None:
+        self.world, self._app = world, app
+        self.uuid = uuid or world.active()
+
+    def held(self) -> str:
+        """The token in the workspace now: what its agent shows, and what can be stolen from it."""
+        return self.world.core.secrets.token(self.uuid, self.world.runtime.workspaces[self.uuid].epoch)
+
+    def shown(self, token: str) -> tuple[int, str]:
+        """How the gateway answers to it."""
+        headers = {"Authorization": f"Bearer {token}"}
+        answer = self._app.test_client().open(ASKED[1], method=ASKED[0], headers=headers, buffered=True)
+        return answer.status_code, "" if answer.json is None else str(answer.json.get("error", ""))
+
+    def good(self, token: str) -> bool:
+        status, code = self.shown(token)
+        assert (status, code) in ((200, ""), (401, "token_ended"), (403, "session_terminated")), (status, code)
+        return status == 200
+
+    def sent(self) -> list[str]:
+        """What the gateway had the workers do."""
+        tasks = parts_of(self._app).core.tasks
+        assert isinstance(tasks, FakeTasks)
+        names = [task for task, _ in tasks.sent]
+        tasks.lose_all()
+        return names
+
+    def up(self) -> None:
+        """The editor answers, and the watcher sees it."""
+        self.world.runtime.become_ready(self.uuid)
+        self.world.look(self.uuid)
+        self.world.work()
+        assert self.world.get(self.uuid).status is Status.ACTIVE
+
+    def wake(self) -> None:
+        self.world.sessions.wake(self.uuid)
+        self.world.work()
+        self.up()
+
+
+@pytest.fixture
+def life(world: World, app: Flask) -> Life:
+    return Life(world, app)
+
+
+def test_a_token_is_good_while_its_workspace_runs(life: Life) -> None:
+    """However long."""
+    assert life.good(life.held())
+    life.world.now += 3_600
+    assert life.good(life.held())
+
+
+def test_a_stolen_token_ends_with_a_sleep_and_stays_so_after_the_wake(life: Life) -> None:
+    stolen = life.held()
+    life.world.sessions.sleep(life.uuid)
+    assert life.good(stolen), "the agent still has its conversation to hand over"
+    life.world.work()
+    assert not life.good(stolen)
+    life.wake()
+    assert life.held() != stolen
+    assert (life.good(stolen), life.good(life.held())) == (False, True)
+
+
+def test_a_stolen_token_ends_with_a_revoke_at_once_and_the_agent_that_runs_gets_another(life: Life) -> None:
+    stolen = life.held()
+    life.world.sessions.revoke(life.uuid)
+    assert not life.good(stolen)
+    assert queue.RENEW_TOKEN in life.world.work()
+    assert (life.good(stolen), life.good(life.held())) == (False, True)
+
+
+@pytest.mark.parametrize("backup", [True, False])
+def test_a_stolen_token_ends_with_a_delete(life: Life, backup: bool) -> None:
+    stolen = life.held()
+    life.world.sessions.delete(life.uuid, backup=backup)
+    life.world.work()
+    assert life.shown(stolen) == (403, "session_terminated")
+
+
+def test_an_ended_token_is_refused_with_what_to_do(life: Life, app: Flask) -> None:
+    """It says neither whose the session is nor what its epoch is now."""
+    stolen = life.held()
+    life.world.sessions.revoke(life.uuid)
+    answer = app.test_client().get(ASKED[1], headers={"Authorization": f"Bearer {stolen}"})
+    assert answer.status_code == 401
+    assert answer.json is not None
+    assert "token file" in answer.json["detail"]
+    assert (answer.headers["WWW-Authenticate"], answer.headers["Retry-After"]) == ("Bearer", "1")
+    assert "ada" not in answer.text
+
+
+def test_a_sleep_that_is_broken_off_ends_no_token(life: Life) -> None:
+    """The same processes go on with what they have."""
+    held = life.held()
+    life.world.sessions.sleep(life.uuid)
+    life.world.tasks.lose_all()
+    life.world.sessions.wake(life.uuid)
+    life.world.work()
+    life.up()
+    assert life.held() == held
+    assert life.good(held)
+
+
+def test_a_sleep_that_is_broken_off_after_all_had_ended_leaves_what_the_next_start_needs(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker is killed between the end of the processes and everything after it."""
+    stolen = life.held()
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    life.world.sessions.sleep(life.uuid)
+    with monkeypatch.context() as patch:
+        patch.setattr(life.world.runtime, "renew", die)
+        with pytest.raises(Killed):
+            life.world.work()
+    life.wake()
+    assert (life.good(stolen), life.good(life.held())) == (False, True)
+
+
+def test_a_start_without_the_manager_finds_a_token_that_is_good(life: Life) -> None:
+    """KEDA scales it up by itself: what is there for its agent was left by the sleep."""
+    stolen = life.held()
+    life.world.sessions.sleep(life.uuid)
+    life.world.work()
+    by_keda = life.held()
+    assert (life.good(stolen), life.good(by_keda)) == (False, True)
+    workspace = life.world.runtime.workspaces[life.uuid]
+    workspace.running = workspace.ready = True
+    life.world.look(life.uuid)
+    life.world.work()
+    life.up()
+    assert life.held() == by_keda
+    assert life.good(by_keda)
+
+
+def test_a_crash_ends_no_token(life: Life) -> None:
+    """Whoever starts the process again gives it what it had."""
+    held = life.held()
+    life.world.runtime.crash(life.uuid, "killed")
+    life.world.look(life.uuid)
+    assert life.world.get(life.uuid).status is Status.FAILED
+    assert life.good(held)
+    life.wake()
+    assert life.good(life.held())
+
+
+def test_what_somebody_else_stopped_has_a_token_that_ends(life: Life) -> None:
+    """By hand, or KEDA after its cooldown: the session sleeps, as after a sleep of ours."""
+    stolen = life.held()
+    workspace = life.world.runtime.workspaces[life.uuid]
+    workspace.running = workspace.ready = False
+    life.world.look(life.uuid)
+    assert life.world.get(life.uuid).status is Status.SLEEPING
+    assert not life.good(stolen)
+    life.world.work()
+    assert life.good(life.held()), "for whoever starts it next"
+
+
+def test_a_workspace_that_is_adopted_keeps_its_token(life: Life, redis_client: redis.Redis) -> None:
+    """Redis has lost everything; what runs goes on."""
+    life.world.sessions.revoke(life.uuid)
+    life.world.work()
+    stolen, held = life.world.core.secrets.token(life.uuid, 1), life.held()
+    redis_client.flushall()
+    life.world.sweeps.reconcile()
+    life.world.work()
+    life.up()
+    assert life.held() == held
+    assert (life.good(stolen), life.good(held)) == (False, True)
+
+
+def test_a_sleeping_workspace_that_is_adopted_has_the_token_of_its_next_start(
+    life: Life, redis_client: redis.Redis
+) -> None:
+    stolen = life.held()
+    life.world.sessions.sleep(life.uuid)
+    life.world.work()
+    redis_client.flushall()
+    life.world.sweeps.reconcile()
+    assert (life.good(stolen), life.good(life.held())) == (False, True)
+    life.wake()
+    assert (life.good(stolen), life.good(life.held())) == (False, True)
+
+
+def test_a_revoke_while_it_goes_to_sleep_leaves_two_ended_tokens(life: Life) -> None:
+    """The one from before the revoke, and the one that the agent was given for its last words."""
+    first = life.held()
+    life.world.sessions.sleep(life.uuid)
+    sleep = life.world.tasks.sent.pop()
+    life.world.sessions.revoke(life.uuid)
+    life.world.work()
+    second = life.held()
+    assert (life.good(first), life.good(second)) == (False, True)
+    life.world.tasks.sent.append(sleep)
+    life.world.work()
+    assert life.world.get(life.uuid).settled == life.world.get(life.uuid).generation
+    assert [life.good(each) for each in (first, second, life.held())] == [False, False, True]
+
+
+def test_a_revoke_of_a_sleeping_session_leaves_what_its_next_start_is_given(world: World, app: Flask) -> None:
+    """Nobody has had that yet, so it need not be taken back, and a start by KEDA finds it good."""
+    life = Life(world, app, world.asleep())
+    next_one = life.held()
+    world.sessions.revoke(life.uuid)
+    world.work()
+    assert life.held() == next_one
+    assert life.good(next_one)
+
+
+def test_a_restored_session_has_a_token_of_its_own(life: Life) -> None:
+    stolen = life.held()
+    life.world.sessions.delete(life.uuid)
+    life.world.work()
+    copy = life.world.sessions.restore(life.world.get(life.uuid).backup).uuid
+    life.world.work()
+    restored = Life(life.world, life._app, copy)
+    restored.up()
+    assert restored.good(restored.held())
+    assert life.shown(stolen) == (403, "session_terminated")
+
+
+def test_an_agent_whose_renewal_was_lost_gets_its_token_by_calling(life: Life) -> None:
+    """A message that is lost is made up for by the next call; many calls make one."""
+    life.world.sessions.revoke(life.uuid)
+    life.world.tasks.lose_all()
+    assert not life.good(life.held())
+    assert not life.good(life.held())
+    assert life.sent() == [queue.RENEW_TOKEN]
+    life.world.tasks.send(queue.RENEW_TOKEN, life.uuid)
+    life.world.work()
+    assert life.good(life.held())
+
+
+def test_an_ended_token_of_a_session_that_is_not_up_sets_nothing_going(life: Life) -> None:
+    """Nobody is there who could want another."""
+    stolen = life.held()
+    life.world.sessions.sleep(life.uuid)
+    life.world.work()
+    assert not life.good(stolen)
+    assert life.sent() == []
+
+
+def test_whoever_shows_an_ended_token_takes_no_place_of_the_agents(world: World, make_gateway: GatewayMaker) -> None:
+    """Refusals may be held back for a while; the agent's own calls go on beside them."""
+    app = make_gateway(secret_key=world.settings.secret_key, gateway_calls_per_session=1)
+    life = Life(world, app)
+    stolen = life.held()
+    world.sessions.revoke(life.uuid)
+    world.work()
+    held_back = app.test_client().open(ASKED[1], headers={"Authorization": f"Bearer {stolen}"}, buffered=False)
+    assert held_back.status_code == 401
+    assert life.good(life.held())
+    held_back.close()
+    assert life.good(life.held())
+
+
+def test_the_last_epoch_counts_where_two_renew_at_once(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes are taken back again while a token is written."""
+    runtime, renewed = life.world.runtime, life.world.runtime.renew
+
+    def while_another_comes(uuid: str, epoch: int) -> None:
+        monkeypatch.setattr(runtime, "renew", renewed)
+        life.world.sessions.revoke(uuid)
+        life.world.tasks.lose_all()
+        renewed(uuid, epoch)
+
+    life.world.sessions.revoke(life.uuid)
+    monkeypatch.setattr(runtime, "renew", while_another_comes)
+    life.world.work()
+    assert life.good(life.held())
+
+
+# Sessions of an earlier release
+
+
+def of_before(life: Life) -> None:
+    """As the release before made it: no epoch in the record, none in the token."""
+    life.world.core.redis.hdel(f"session:{life.uuid}", "epoch")
+    life.world.runtime.workspaces[life.uuid].epoch = 0
+
+
+def test_a_token_of_an_earlier_release_is_good_until_its_life_ends(
+    life: Life, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And the log says so, once for each session."""
+    of_before(life)
+    old = life.held()
+    assert old.count(".") == 1
+    with caplog.at_level(logging.WARNING, logger="app.gateway.identity"):
+        assert life.good(old) and life.good(old)
+    assert [record.getMessage() for record in caplog.records].count(
+        "token of an earlier release; it is good until the session sleeps"
+    ) == 1
+    life.world.sessions.sleep(life.uuid)
+    life.world.work()
+    life.wake()
+    assert (life.good(old), life.good(life.held())) == (False, True)
+
+
+def test_a_token_of_an_earlier_release_ends_with_a_revoke(life: Life) -> None:
+    of_before(life)
+    old = life.held()
+    life.world.sessions.revoke(life.uuid)
+    life.world.work()
+    assert (life.good(old), life.good(life.held())) == (False, True)
+
+
+def test_a_session_that_slept_through_the_upgrade_wakes_with_an_epoch(world: World, app: Flask) -> None:
+    life = Life(world, app, world.asleep())
+    of_before(life)
+    old = life.held()
+    assert life.good(old), "KEDA may start it by itself, and finds what the earlier release left"
+    life.wake()
+    assert (life.good(old), life.good(life.held())) == (False, True)
+
+
+def test_a_sleep_of_before_the_upgrade_that_is_broken_off_ends_no_token(life: Life) -> None:
+    of_before(life)
+    old = life.held()
+    life.world.sessions.sleep(life.uuid)
+    life.world.tasks.lose_all()
+    life.world.sessions.wake(life.uuid)
+    life.world.work()
+    life.up()
+    assert (life.held(), life.good(old)) == (old, True)
+
+
+def test_a_session_begins_with_an_epoch(world: World, redis_client: redis.Redis) -> None:
+    """Never with the token that an earlier release would have given it."""
+    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+    assert SessionStore(redis_client).get(uuid).epoch == 1
