@@ -17,12 +17,10 @@ from urllib.parse import urlsplit
 from environs import Env, EnvError
 
 from app.redis_address import NAMES, AddressError, address
+from app.secret_keys import Purpose, keys_for, trouble_with
 
 ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9-]+\.)*[A-Za-z0-9-]+(?::\d{1,5})?")
 """As a Content-Security-Policy takes it: nothing in it may begin another source, or another directive."""
-
-SECRET_KEY_LENGTH = 32
-"""Characters: 128 random bits in hexadecimal, and no word someone made up."""
 
 
 class SettingsError(Exception):
@@ -154,8 +152,9 @@ class Settings:
     secret_key: str = setting(
         "",
         "text",
-        "what the workspaces' tokens are signed with; `scripts/run` and `manifests/make-secrets` make one; "
-        "32 characters or more, several separated by commas while one is rotated: the first signs, all are taken",
+        "what workspaces' tokens, cookies and session tokens are signed with, by keys that follow from it; "
+        "`scripts/run` and `manifests/make-secrets` make one; 32 characters or more, several separated by commas while "
+        "one is rotated: the first signs, all are taken; or single keys, as purpose=key, where no others are needed",
     )
     message_max_bytes: int = setting(100_000, "bytes", "a longer prompt is 413; a file belongs into the workspace")
     inbox_limit: int = setting(100, "prompts", "waiting for one session; one more is 429")
@@ -355,8 +354,12 @@ class Settings:
         return (self.gateway_url or f"http://127.0.0.1:{self.gateway_port}").rstrip("/")
 
     def secret_keys(self) -> tuple[str, ...]:
-        """The keys workspaces' tokens are made with, none where there is no agent; the first one signs."""
+        """What all keys are made of, and the keys that were given for one purpose; none where nothing is signed."""
         return tuple(key.strip() for key in self.secret_key.split(",") if key.strip())
+
+    def keys_for(self, purpose: Purpose) -> tuple[str, ...]:
+        """The keys of this process for one purpose; the first one signs."""
+        return keys_for(purpose, self.secret_keys())
 
     def workspace_url(self, uuid: str) -> str:
         """Where a browser finds the workspace."""
@@ -422,8 +425,8 @@ class Settings:
             )
         if self.scaler not in ("direct", "keda"):
             raise SettingsError(f"SCALER is {self.scaler!r}; it is one of: direct, keda.")
-        if any(len(key) < SECRET_KEY_LENGTH for key in self.secret_keys()):
-            raise SettingsError(f"SECRET_KEY: each key must have {SECRET_KEY_LENGTH} characters or more.")
+        if trouble := trouble_with(self.secret_keys()):
+            raise SettingsError(f"SECRET_KEY: {trouble}")
         if any(urlsplit(each).netloc == "" or urlsplit(each).path for each in self.allowed_origins()):
             raise SettingsError("CORS_ORIGINS: an origin looks like https://app.example.com, without a path.")
         if not all(ORIGIN.fullmatch(each) for each in self.embedding_origins()):

@@ -66,6 +66,6 @@ def lasting(record: Record) -> Record:
 
 def require_keys() -> None:
     """Raises a 503 where there is nothing to sign with."""
-    if not core().passes.can_sign:
+    if not core().passes.can_sign(Kind.TOKEN):
         text = "Workspaces can't be opened: start the service with SECRET_KEY set."
         raise Problem(503, "door_not_configured", text, headers={"Retry-After": "60"})

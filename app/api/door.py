@@ -26,6 +26,7 @@ from app.api.security import SESSION
 from app.api.verdicts import RETRY_PATH, Outcome, Verdict, judge, judge_agent
 from app.api.visits import Visit, from_nginx, from_traefik, target, told_address
 from app.problems import Problem, problem_response
+from app.secret_keys import Purpose
 from app.sessions.audit import REFUSED, Act
 from app.sessions.errors import StateUnavailable
 from app.sessions.model import PHASES, Record, Status
@@ -186,7 +187,7 @@ def at_agent(visit: Visit, held: Pass | None, now: float) -> Response:
     verdict = judge_agent(record, held, keyed is not None)
     if verdict.outcome is not Outcome.PASS:
         return answered(visit, record, verdict, now)
-    if not core().passes.can_sign:
+    if not core().settings.keys_for(Purpose.AGENT):
         raise Problem(503, "agent_not_configured", "There are no agents: SECRET_KEY is not set.")
     if visit.acts:
         # Straight to the agent, past web, which would note it.

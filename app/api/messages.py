@@ -19,6 +19,7 @@ from app.api.schemas import ChatSchema, ConversationSchema, MessageSchema, PageQ
 from app.api.security import caller, visible_past, visible_session
 from app.api.streams import HELD_BACK, follow_message, message_of, streamed
 from app.problems import Problem
+from app.secret_keys import Purpose
 from app.sessions.delivery import Deliveries
 from app.sessions.errors import InvalidRequest
 from app.sessions.inbox import Message, State, Taken
@@ -92,7 +93,7 @@ def require_model() -> None:
     if not settings.llm_base_url:
         text = "No model is configured: start the service with LLM_BASE_URL (and LLM_API_KEY, LLM_MODEL) set."
         raise Problem(503, "llm_not_configured", text, headers={"Retry-After": "60"})
-    if not settings.secret_key:
+    if not settings.keys_for(Purpose.AGENT):
         text = "Agents are not configured: start the service with SECRET_KEY set."
         raise Problem(503, "agent_not_configured", text, headers={"Retry-After": "60"})
 

@@ -20,6 +20,7 @@ from app.gateway.identity import register_identity, who_asks
 from app.gateway.pacing import Pace
 from app.gateway.provider import Provider
 from app.problems import register_error_handlers
+from app.secret_keys import Purpose
 from app.sessions.core import build_core
 from app.sessions.spending import Spending
 from app.settings import Settings, SettingsError
@@ -39,8 +40,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     """The WSGI application; raises `SettingsError` for settings it can't serve with. Connects to nothing, and
     starts without a model."""
     settings = settings or Settings.from_env()
-    if not settings.secret_keys():
-        raise SettingsError("SECRET_KEY is not set; without it no workspace can be told from another.")
+    if not settings.keys_for(Purpose.WORKSPACE):
+        raise SettingsError("SECRET_KEY has no key for workspaces; without it none can be told from another.")
     core, figures = build_core(settings, stores_apart=True), Figures()
     app = Flask("gateway", static_folder=None, template_folder=None)
     app.url_map.strict_slashes = False

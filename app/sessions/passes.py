@@ -1,20 +1,19 @@
 """What opens a workspace's door: a browser's cookie, a session token, and the manager's own probe.
 
-Each is a JWT (RFC 7519, HS256) of one session, under a key of its kind derived from SECRET_KEY, so that
+Each is a JWT (RFC 7519, HS256) of one session, under a key of its kind (app/secret_keys.py), so that
 none passes for another. They say which `door` of the record they are for: the number grows whenever all
 passes are taken back. Whether it still holds is the caller's to check, who reads the record anyway.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import jwt
 
+from app.secret_keys import Purpose, keys_for
 from app.sessions.model import UUID_PATTERN
 from app.settings import SettingsError
 
@@ -37,6 +36,9 @@ class Kind(StrEnum):
     PROBE = "probe"
 
 
+PURPOSES = {Kind.COOKIE: Purpose.COOKIE, Kind.TOKEN: Purpose.SESSION, Kind.PROBE: Purpose.PROBE}
+
+
 @dataclass(frozen=True)
 class Pass:
     """One that was signed here and has not expired; times are seconds since the epoch."""
@@ -49,27 +51,27 @@ class Pass:
 
 
 class Passes:
-    """Signs and reads passes. Every one of `keys` verifies, the first one signs. Lifetimes are in seconds.
+    """Signs and reads passes, with those `keys` of SECRET_KEY that are for them. Every one verifies, the first one
+    signs. Lifetimes are in seconds.
 
-    Methods that sign raise `SettingsError` where no SECRET_KEY is set; without one nothing is a pass.
+    Methods that sign raise `SettingsError` where there is no key for that; without one nothing is a pass.
     """
 
     def __init__(self, keys: Sequence[str], cookie_ttl: float, token_ttl: float) -> None:
-        self._keys = {kind: tuple(_derived(key, kind) for key in keys) for kind in Kind}
+        self._keys = {kind: keys_for(purpose, keys) for kind, purpose in PURPOSES.items()}
         self._ttls = {Kind.COOKIE: cookie_ttl, Kind.TOKEN: token_ttl, Kind.PROBE: PROBE_TTL}
 
     def __repr__(self) -> str:
         return f"Passes({len(self._keys[Kind.TOKEN])} keys)"
 
-    @property
-    def can_sign(self) -> bool:
-        """Whether there is a SECRET_KEY."""
-        return bool(self._keys[Kind.TOKEN])
+    def can_sign(self, kind: Kind) -> bool:
+        """Whether there is a key for passes of this kind."""
+        return bool(self._keys[kind])
 
     def issue(self, kind: Kind, uuid: str, door: int, now: float) -> tuple[str, Pass]:
         """A new pass: its text, and what is in it."""
-        if not self.can_sign:
-            raise SettingsError("SECRET_KEY is not set; without it no workspace can be opened.")
+        if not self.can_sign(kind):
+            raise SettingsError("SECRET_KEY is not set, or has no such key; without it no workspace can be opened.")
         # Whole seconds, as the RFC's dates are commonly read.
         issued = Pass(kind, uuid, door, int(now), int(now + self._ttls[kind]))
         claims = {"aud": kind, "sub": uuid, "door": door, "iat": issued.issued_at, "exp": issued.expires_at}
@@ -95,7 +97,3 @@ class Passes:
             good = UUID_PATTERN.fullmatch(found.uuid) and now < found.expires_at
             return found if good else None
         return None
-
-
-def _derived(key: str, kind: Kind) -> str:
-    return hmac.new(key.encode(), f"pass:{kind}".encode(), hashlib.sha256).hexdigest()

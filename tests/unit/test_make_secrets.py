@@ -8,7 +8,12 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
+from app.secret_keys import Purpose
 from app.sessions.redis_users import ADMIN, USERS
+from app.sessions.secrets import Named, SessionSecrets
+from app.settings import Settings
 from tests.manifests import MANIFESTS, SYSTEM, WORKSPACES
 
 FAKE_KUBECTL = """#!/usr/bin/env python3
@@ -30,14 +35,18 @@ else:
 """
 
 
-def fill_secrets(folder: Path, held: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+def fill_secrets(folder: Path, held: dict[str, dict[str, str]], *arguments: str) -> dict[str, dict[str, str]]:
     """What manifests/make-secrets makes of the Secrets of a cluster that holds these."""
     kubectl, store = folder / "kubectl", folder / "secrets.json"
     kubectl.write_text(FAKE_KUBECTL)
     kubectl.chmod(0o755)
     store.write_text(json.dumps(held))
     subprocess.run(
-        [MANIFESTS / "make-secrets"], env=os.environ | {"KUBECTL": str(kubectl)}, timeout=60, check=True, text=True
+        [MANIFESTS / "make-secrets", *arguments],
+        env=os.environ | {"KUBECTL": str(kubectl)},
+        timeout=60,
+        check=True,
+        text=True,
     )
     return dict(json.loads(store.read_text()))
 
@@ -63,23 +72,90 @@ def test_make_secrets_fills_what_is_empty(tmp_path):
     assert len({password, key, flower, *users.values()}) == 3 + len(users)
 
 
-def test_make_secrets_changes_nothing_that_has_a_value(tmp_path):
-    """It may run at any time; a password made anew would shut the manager out of its Redis."""
-    held = {
-        f"{SYSTEM}/manager": {"api-key": "mine", "api-keys": "[]", "secret-key": "also mine"},
+def a_cluster(secret_key: str = "s" * 32) -> dict[str, dict[str, str]]:
+    """Secrets with values of their owner's."""
+    return {
+        f"{SYSTEM}/manager": {"api-key": "mine", "api-keys": "[]", "secret-key": secret_key},
         f"{SYSTEM}/redis": {"password": "secret"},
         f"{SYSTEM}/redis-users": {user: f"that of {user}" for user in [*(each.name for each in USERS), ADMIN]},
         f"{WORKSPACES}/keda-redis": {"username": "keda", "password": "old"},
         f"{SYSTEM}/flower": {"basic-auth": "me:secret"},
     }
 
-    assert fill_secrets(tmp_path, held) == held
+
+def test_make_secrets_changes_nothing_that_has_a_value(tmp_path):
+    """It may run at any time; a password made anew would shut the manager out of its Redis."""
+    held = a_cluster()
+
+    filled = fill_secrets(tmp_path, held)
+
+    for name, values in held.items():
+        assert values.items() <= filled[name].items()
+    assert {name for name in filled[f"{SYSTEM}/manager"] if name not in held[f"{SYSTEM}/manager"]} == set(PROCESSES)
+    assert fill_secrets(tmp_path, filled) == filled
+
+
+PROCESSES = {
+    "keys-web": {Purpose.AGENT, Purpose.SESSION},
+    "keys-forward-auth": {Purpose.AGENT, Purpose.COOKIE, Purpose.EDITOR, Purpose.SESSION},
+    "keys-gateway": {Purpose.WORKSPACE},
+    "keys-courier": {Purpose.AGENT},
+    "keys-worker": {Purpose.WORKSPACE, Purpose.AGENT, Purpose.EDITOR},
+}
+"""What each process, or kind of process, may sign and verify."""
+
+
+def keys_of(made: dict[str, dict[str, str]], process: str) -> Settings:
+    """The settings of a process with these keys; they are good ones."""
+    return Settings(secret_key=made[f"{SYSTEM}/manager"][process]).checked()
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_each_process_gets_the_keys_of_its_purposes_and_no_other(tmp_path, process):
+    """As the service makes them itself where it has what they are made of; that is in none of them."""
+    master = Settings(secret_key="s" * 32)
+
+    made = keys_of(fill_secrets(tmp_path, a_cluster()), process)
+
+    for purpose in Purpose:
+        wanted = master.keys_for(purpose) if purpose in PROCESSES[process] else ()
+        assert made.keys_for(purpose) == wanted, purpose
+    assert "s" * 32 not in made.secret_key
+
+
+def test_while_a_key_is_rotated_each_process_has_both(tmp_path):
+    """In their order: the first signs. Without the old one it is the new one alone."""
+    new, old = "n" * 32, "o" * 32
+    both = Settings(secret_key=f"{new},{old}")
+    filled = fill_secrets(tmp_path, a_cluster(f"{new}, {old}"))
+
+    for process, purposes in PROCESSES.items():
+        for purpose in purposes:
+            assert keys_of(filled, process).keys_for(purpose) == both.keys_for(purpose)
+
+    filled[f"{SYSTEM}/manager"]["secret-key"] = new
+    after = keys_of(fill_secrets(tmp_path, filled), "keys-gateway")
+    assert after.keys_for(Purpose.WORKSPACE) == Settings(secret_key=new).keys_for(Purpose.WORKSPACE)
+
+
+def test_what_an_earlier_release_signed_is_taken_for_as_long_as_the_operator_says(tmp_path):
+    """Only with the key itself can that be verified; without the word it is taken away again."""
+    token = SessionSecrets(["s" * 32]).token("abcd1234", 0)
+    filled = fill_secrets(tmp_path, a_cluster(), "--earlier")
+
+    gateway = SessionSecrets(keys_of(filled, "keys-gateway").secret_keys())
+    assert gateway.named_by(token) == Named("abcd1234", 0)
+    courier = SessionSecrets(keys_of(filled, "keys-courier").secret_keys())
+    assert courier.doors("abcd1234", 0) == SessionSecrets(["s" * 32]).doors("abcd1234", 0)
+
+    later = SessionSecrets(keys_of(fill_secrets(tmp_path, filled), "keys-gateway").secret_keys())
+    assert later.named_by(token) is None
 
 
 def test_make_secrets_adds_what_a_new_release_wants(tmp_path):
     """Before its manifests are there: nothing that exists is changed but KEDA's copy, which was that of `default`."""
     old = {
-        f"{SYSTEM}/manager": {"api-key": "mine", "secret-key": "also mine"},
+        f"{SYSTEM}/manager": {"api-key": "mine", "secret-key": "s" * 32},
         f"{SYSTEM}/redis": {"password": "secret"},
         f"{SYSTEM}/flower": {"basic-auth": "me:secret"},
         f"{WORKSPACES}/keda-redis": {"password": "secret"},
@@ -90,4 +166,7 @@ def test_make_secrets_adds_what_a_new_release_wants(tmp_path):
     users = filled.pop(f"{SYSTEM}/redis-users")
     assert "secret" not in users.values()
     assert filled.pop(f"{WORKSPACES}/keda-redis") == {"username": "keda", "password": users["keda"]}
-    assert filled == {name: held for name, held in old.items() if name != f"{WORKSPACES}/keda-redis"}
+    assert set(filled[f"{SYSTEM}/manager"]) == {"api-key", "secret-key", *PROCESSES}
+    for name, held in old.items():
+        if name in filled:
+            assert held.items() <= filled[name].items()

@@ -238,8 +238,8 @@ def test_there_are_two_of_what_users_wait_for(overlay):
 
 
 def test_each_process_gets_the_secrets_it_needs_and_no_other(overlay):
-    """The model's key goes to the gateway alone, the API's keys to web; what makes the workspaces' tokens to those that
-    speak with workspaces."""
+    """The model's key goes to the gateway alone, the API's keys to web; of the keys that sign each gets its own, and
+    what all of them are made of nobody."""
     got = {
         name: {
             f"{each['valueFrom']['secretKeyRef']['name']}/{each['valueFrom']['secretKeyRef']['key']}"
@@ -251,13 +251,13 @@ def test_each_process_gets_the_secrets_it_needs_and_no_other(overlay):
     }
 
     assert got == {
-        "web": {"manager/api-key", "manager/api-keys", "manager/secret-key", "llm/base-url"},
-        "forward-auth": {"manager/api-key", "manager/api-keys", "manager/secret-key"},
-        "gateway": {"manager/secret-key", "llm/base-url", "llm/api-key", "llm/model"},
-        "worker": {"manager/secret-key"},
-        "sweeper": {"manager/secret-key"},
-        "archiver": {"manager/secret-key"},
-        "courier": {"manager/secret-key"},
+        "web": {"manager/api-key", "manager/api-keys", "manager/keys-web", "llm/base-url"},
+        "forward-auth": {"manager/api-key", "manager/api-keys", "manager/keys-forward-auth"},
+        "gateway": {"manager/keys-gateway", "llm/base-url", "llm/api-key", "llm/model"},
+        "worker": {"manager/keys-worker"},
+        "sweeper": {"manager/keys-worker"},
+        "archiver": {"manager/keys-worker"},
+        "courier": {"manager/keys-courier"},
         "watcher": set(),
         "beat": set(),
         "flower": {"flower/basic-auth"},

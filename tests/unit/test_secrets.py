@@ -7,6 +7,7 @@ import hmac
 
 import pytest
 
+from app.secret_keys import Purpose, keys_for
 from app.sessions.secrets import Named, SessionSecrets
 from app.settings import Settings, SettingsError
 
@@ -16,7 +17,8 @@ UUID = "abcd1234"
 
 def test_a_token_is_the_sessions_uuid_its_epoch_and_the_keyed_hash_of_both():
     """The form is fixed: agents and other releases make and read it too."""
-    mac = hmac.new(KEY.encode(), b"workspace:abcd1234.3", hashlib.sha256).hexdigest()
+    [key] = keys_for(Purpose.WORKSPACE, [KEY])
+    mac = hmac.new(key.encode(), b"abcd1234.3", hashlib.sha256).hexdigest()
     assert SessionSecrets([KEY]).token(UUID, 3) == f"{UUID}.3.{mac}"
 
 
@@ -77,7 +79,8 @@ def test_what_is_no_token_is_refused_without_an_error(text):
 
 def test_what_opens_an_agents_door_is_no_token():
     """A workspace that sees another's, because it got its address, can't call the gateway with it."""
-    mac = hmac.new(KEY.encode(), b"agent:abcd1234.3", hashlib.sha256).hexdigest()
+    [key] = keys_for(Purpose.AGENT, [KEY])
+    mac = hmac.new(key.encode(), b"abcd1234.3", hashlib.sha256).hexdigest()
     secrets = SessionSecrets([KEY])
     assert secrets.doors(UUID, 3)[0] == mac
     assert secrets.named_by(mac) is None
@@ -108,7 +111,8 @@ def test_the_file_holds_the_token_and_on_its_second_line_what_opens_the_door():
 
 def test_what_opens_an_editor_is_of_its_session_and_good_for_nothing_else():
     """Neither a token nor what opens the agent; and no other session's."""
-    mac = hmac.new(KEY.encode(), b"editor:abcd1234", hashlib.sha256).hexdigest()
+    key = hmac.new(KEY.encode(), b"secret:editor", hashlib.sha256).hexdigest()
+    mac = hmac.new(key.encode(), b"abcd1234", hashlib.sha256).hexdigest()
     secrets = SessionSecrets([KEY])
     assert secrets.editors(UUID) == (mac,)
     assert secrets.named_by(f"{UUID}.{mac}") is None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from app.secret_keys import Purpose
 from app.sessions.model import SIZES
 from app.settings import Settings, SettingsError
 
@@ -63,7 +64,7 @@ class Choices:
             storage_class=settings.storage_class,
             ingress_class=settings.ingress_class,
             api_host=settings.api_host,
-            agent=_agent_environment(settings) if settings.secret_keys() else None,
+            agent=_agent_environment(settings) if settings.keys_for(Purpose.WORKSPACE) else None,
             agent_port=settings.user_pod_port,
             embed_origins=settings.embedding_origins(),
             # The door's last: no other annotation may take its place.

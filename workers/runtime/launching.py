@@ -11,6 +11,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from app.secret_keys import Purpose
 from app.sessions.secrets import SessionSecrets
 from app.settings import Settings
 from workers.runtime import processes
@@ -35,7 +36,7 @@ class Launcher:
     @property
     def has_agents(self) -> bool:
         """Whether workspaces get an agent: not without a SECRET_KEY, by which it would be known."""
-        return bool(self._settings.secret_keys())
+        return bool(self._settings.keys_for(Purpose.WORKSPACE))
 
     def marks(self, uuid: str) -> dict[str, str]:
         """What every process of the workspace inherits, and is found by."""

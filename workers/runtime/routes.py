@@ -64,7 +64,7 @@ class Routes:
 
     def own_pass(self, uuid: str) -> str:
         """What the manager shows the workspace's door itself, "" where there is no SECRET_KEY to sign it with."""
-        return self._passes.issue(Kind.PROBE, uuid, 0, time.time())[0] if self._passes.can_sign else ""
+        return self._passes.issue(Kind.PROBE, uuid, 0, time.time())[0] if self._passes.can_sign(Kind.PROBE) else ""
 
     def put(self, uuid: str, port: int, agent_port: int) -> None:
         """Lead the workspace's host and its agent's path to these loopback ports (0: there is no agent); live in

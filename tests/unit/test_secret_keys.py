@@ -1,0 +1,119 @@
+"""A key for each purpose: whoever has one can do what it is for, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+import jwt
+import pytest
+
+from app.gateway.main import create_app
+from app.secret_keys import Purpose, keys_for
+from app.sessions.passes import Kind, Passes
+from app.sessions.secrets import Named, SessionSecrets
+from app.settings import Settings, SettingsError
+
+MASTER = "what-all-keys-of-these-tests-are-made-of"
+UUID, NOW = "abcd1234", 1_763_625_600.0
+
+
+def given(*purposes: Purpose, master: str = MASTER) -> tuple[str, ...]:
+    """The keys of a process that needs these, as it is given them."""
+    text = ",".join(f"{purpose}={key}" for purpose in purposes for key in keys_for(purpose, [master]))
+    return Settings(secret_key=text).checked().secret_keys()
+
+
+def passes(keys: tuple[str, ...]) -> Passes:
+    return Passes(keys, cookie_ttl=100.0, token_ttl=10.0)
+
+
+def test_no_two_purposes_have_the_same_key() -> None:
+    keys = [keys_for(purpose, [MASTER])[0] for purpose in Purpose]
+    assert len(set(keys)) == len(Purpose)
+
+
+def test_a_key_for_one_purpose_signs_what_the_master_signs() -> None:
+    """So nobody is locked out where keys take its place, or it theirs."""
+    assert SessionSecrets(given(Purpose.WORKSPACE)).token(UUID, 2) == SessionSecrets([MASTER]).token(UUID, 2)
+    assert SessionSecrets(given(Purpose.AGENT)).doors(UUID, 2) == SessionSecrets([MASTER]).doors(UUID, 2)
+    for kind, purpose in ((Kind.COOKIE, Purpose.COOKIE), (Kind.TOKEN, Purpose.SESSION), (Kind.PROBE, Purpose.PROBE)):
+        assert passes(given(purpose)).issue(kind, UUID, 1, NOW) == passes((MASTER,)).issue(kind, UUID, 1, NOW)
+
+
+def test_a_pass_of_the_release_before_is_good() -> None:
+    """Its keys followed from SECRET_KEY in the same way."""
+    key = hmac.new(MASTER.encode(), b"pass:workspace", hashlib.sha256).hexdigest()
+    claims = {"aud": "workspace", "sub": UUID, "door": 1, "iat": NOW, "exp": NOW + 100}
+    text = jwt.encode(claims, key, algorithm="HS256")
+    assert passes(given(Purpose.COOKIE)).read(Kind.COOKIE, text, NOW) is not None
+
+
+def test_who_checks_workspaces_tokens_can_make_no_pass_and_open_no_agent() -> None:
+    """The gateway, which workspaces can reach."""
+    keys = given(Purpose.WORKSPACE)
+    for kind in Kind:
+        with pytest.raises(SettingsError):
+            passes(keys).issue(kind, UUID, 0, NOW)
+    with pytest.raises(SettingsError):
+        SessionSecrets(keys).doors(UUID, 1)
+    for kind in Kind:
+        forged = jwt.encode(
+            {"aud": kind, "sub": UUID, "door": 0, "iat": NOW, "exp": NOW + 100},
+            keys[0].partition("=")[2],
+            algorithm="HS256",
+        )
+        assert passes((MASTER,)).read(kind, forged, NOW) is None
+
+
+def test_who_lets_visitors_in_can_make_no_workspaces_token() -> None:
+    """Forward-auth, which the internet can reach; nor web, nor a courier."""
+    for keys in (given(Purpose.AGENT, Purpose.COOKIE, Purpose.SESSION), given(Purpose.AGENT)):
+        with pytest.raises(SettingsError):
+            SessionSecrets(keys).token(UUID, 1)
+        assert SessionSecrets(keys).named_by(SessionSecrets([MASTER]).token(UUID, 1)) is None
+        assert SessionSecrets(keys).named_by(SessionSecrets([MASTER]).token(UUID, 0)) is None
+    with pytest.raises(SettingsError):
+        passes(given(Purpose.AGENT, Purpose.SESSION)).issue(Kind.COOKIE, UUID, 0, NOW)
+
+
+def test_of_several_keys_for_a_purpose_the_first_signs_and_all_verify() -> None:
+    new, old = given(Purpose.WORKSPACE, master="n" * 32), given(Purpose.WORKSPACE)
+    both = SessionSecrets(new + old)
+    assert both.token(UUID, 1) == SessionSecrets(["n" * 32]).token(UUID, 1)
+    assert both.named_by(SessionSecrets([MASTER]).token(UUID, 1)) == Named(UUID, 1)
+
+
+def test_a_token_of_an_earlier_release_needs_its_very_key() -> None:
+    """It was made with SECRET_KEY itself; where that is gone it is good for nothing, and nothing else breaks."""
+    old = SessionSecrets([MASTER]).token(UUID, 0)
+    assert SessionSecrets(given(Purpose.WORKSPACE)).named_by(old) is None
+    with_it = SessionSecrets(given(Purpose.WORKSPACE, Purpose.EARLIER))
+    assert (with_it.named_by(old), with_it.token(UUID, 0)) == (Named(UUID, 0), old)
+    without = SessionSecrets(given(Purpose.WORKSPACE, Purpose.AGENT))
+    assert without.token_file(UUID, 0)
+    assert without.named_by(without.token(UUID, 0)) is None
+
+
+@pytest.mark.parametrize("text", ["workspase=" + "k" * 32, "k" * 32 + ",cookies=" + "k" * 32])
+def test_a_purpose_that_is_none_is_refused_without_showing_the_key(text: str) -> None:
+    """A word that is mistyped would make a key for everything of it."""
+    with pytest.raises(SettingsError, match="SECRET_KEY: .* workspace") as error:
+        Settings(secret_key=text).checked()
+    assert "kkk" not in str(error.value)
+
+
+def test_a_short_key_for_one_purpose_is_refused() -> None:
+    with pytest.raises(SettingsError, match="32 characters"):
+        Settings(secret_key="workspace=tooshort").checked()
+
+
+@pytest.mark.parametrize("master", ["a" * 31 + "=", "Ab3" * 14 + "=="])
+def test_a_master_may_have_an_equals_sign(master: str) -> None:
+    """As base64 has: what stands before it is no word for a purpose."""
+    assert Settings(secret_key=master).checked().keys_for(Purpose.EARLIER) == (master,)
+
+
+def test_a_gateway_without_a_key_for_tokens_does_not_start() -> None:
+    with pytest.raises(SettingsError, match="SECRET_KEY"):
+        create_app(Settings(secret_key=",".join(given(Purpose.COOKIE))))
