@@ -20,7 +20,7 @@ from app.agent.settings import AgentSettings
 from app.agent.standing import NotKnown, Standing, ask
 from app.agent.state import State
 from app.agent.thinking import AnyModel, Thinking
-from app.agent.tools.command import command_environment
+from app.agent.tools.command import command_environment, hidden_folder
 from app.agent.tools.confine import Workspace
 from app.agent.tools.registry import Toolbox
 from app.agent.tools.strays import end_strays
@@ -56,6 +56,7 @@ class Agent:
             workspace,
             environment=self.environment,
             command_timeout=settings.command_timeout,
+            hidden=hidden_folder(settings.token_file, settings.folder),
         )
         self.turns = Turns(
             self.state,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -12,6 +14,8 @@ from typing import Any
 from app.agent.tools import child
 from app.agent.tools.confine import ToolError, Workspace
 from app.agent.tools.strays import MARK, end_strays
+
+log = logging.getLogger(__name__)
 
 HEAD_BYTES = 12_000
 TAIL_BYTES = 12_000
@@ -27,6 +31,13 @@ PROGRAM = Path(__file__).with_name("runner.py")
 
 OWN_VARIABLES = ("AGENT_", "GATEWAY_", "LLM_", "PYTHON")
 """What the agent's process was given for itself; a command finds nothing of it in its environment."""
+
+
+def hidden_folder(token_file: Path, folder: Path) -> Path | None:
+    """What commands of a workspace in `folder` are kept from: the folder of the agent's token, where it has one of its
+    own, as in a container. On a machine that is shared with the manager there is more to be read than that."""
+    own = token_file.parent.absolute()
+    return None if folder.absolute().is_relative_to(own) else own
 
 
 def command_environment(environment: Mapping[str, str], token: str, uuid: str) -> dict[str, str]:
@@ -49,14 +60,17 @@ def run_command(
     limit: float,
     environment: Mapping[str, str],
     processes: int = PROCESSES,
+    hidden: Path | None = None,
 ) -> tuple[bool, str]:
-    """Run a shell command in the workspace's folder; whether it succeeded, and its output with how it ended."""
+    """Run a shell command in the workspace's folder; whether it succeeded, and its output with how it ended. It can't
+    read what is in the `hidden` folder, where the kernel can keep it from that."""
     if not command.strip():
         raise ToolError("`command` is empty")
     if "\0" in command:
         raise ToolError("a command can't hold a NUL")
     seconds = min(timeout, limit) if timeout > 0 else limit
     order = {"command": command, "seconds": seconds, "head": HEAD_BYTES, "tail": TAIL_BYTES, "processes": processes}
+    order["hidden"] = str(hidden or "")
     try:
         fd = os.open(workspace.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
@@ -78,7 +92,15 @@ def run_command(
     except ValueError:
         end_strays(environment.get(MARK, ""))
         raise ToolError("the command took down what was running it; how far it came is not known") from None
+    if answer["open"]:
+        _say_that_it_is_open()
     return answer["code"] == 0 and not answer["ended"], described(answer, seconds)
+
+
+@functools.cache
+def _say_that_it_is_open() -> None:
+    """Once in a process."""
+    log.warning("Commands can read the agent's token: this kernel, or what runs the container, has no Landlock")
 
 
 def described(answer: Mapping[str, Any], seconds: float) -> str:

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from app.agent.text import clean, cut, trace
@@ -56,10 +57,18 @@ class Tool:
 
 
 class Toolbox:
-    """The tools of one workspace. `environment` is that of its commands, `command_timeout` in seconds."""
+    """The tools of one workspace. `environment` is that of its commands, `command_timeout` in seconds, `hidden` a
+    folder whose files they are not to read."""
 
-    def __init__(self, workspace: Workspace, *, environment: Mapping[str, str], command_timeout: float) -> None:
-        tools = (*_file_tools(workspace), *_other_tools(workspace, environment, command_timeout))
+    def __init__(
+        self,
+        workspace: Workspace,
+        *,
+        environment: Mapping[str, str],
+        command_timeout: float,
+        hidden: Path | None = None,
+    ) -> None:
+        tools = (*_file_tools(workspace), *_other_tools(workspace, environment, command_timeout, hidden))
         self._tools = {tool.name: tool for tool in tools}
 
     def schemas(self) -> list[dict[str, Any]]:
@@ -180,7 +189,9 @@ def _file_tools(workspace: Workspace) -> tuple[Tool, ...]:
     )
 
 
-def _other_tools(workspace: Workspace, environment: Mapping[str, str], limit: float) -> tuple[Tool, ...]:
+def _other_tools(
+    workspace: Workspace, environment: Mapping[str, str], limit: float, hidden: Path | None
+) -> tuple[Tool, ...]:
     def search(given: dict[str, Any], stop: Stop) -> str:
         return search_files(
             workspace,
@@ -193,7 +204,9 @@ def _other_tools(workspace: Workspace, environment: Mapping[str, str], limit: fl
 
     def run(given: dict[str, Any], stop: Stop) -> tuple[bool, str]:
         timeout = given.get("timeout_seconds", 0)
-        return run_command(workspace, stop, given["command"], timeout, limit=limit, environment=environment)
+        return run_command(
+            workspace, stop, given["command"], timeout, limit=limit, environment=environment, hidden=hidden
+        )
 
     return (
         Tool(

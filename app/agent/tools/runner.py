@@ -1,13 +1,14 @@
 """One command and everything it starts, as a process of its own that nothing it starts can get away from.
 
-    python -I -S runner.py, then one line: {"command", "seconds", "head", "tail", "processes"}
+    python -I -S runner.py, then one line: {"command", "seconds", "head", "tail", "processes", "hidden"}
 
 It makes itself the reaper of orphans (prctl(2), PR_SET_CHILD_SUBREAPER): whatever detaches itself with setsid or
 a double fork becomes its child again, so "has no children" means that nothing is left. The command ends when its
 shell does, or when its time is over, when it has too many processes, or when standard input is closed (the agent
 wants it to end, or was killed); then all that is left is stopped, so that nothing forks meanwhile, and killed.
-The answer is one JSON object: `{"code", "ended", "head", "tail", "omitted", "left", "survivors"}`, `code` as a
-shell gives it, output as text with what isn't UTF-8 escaped.
+The answer is one JSON object: `{"code", "ended", "head", "tail", "omitted", "left", "survivors", "open"}`, `code` as a
+shell gives it, output as text with what isn't UTF-8 escaped. `open` says that the `hidden` folder could be read, as the
+kernel can't hide it.
 
 It knows nothing of the rest of the agent. No RLIMIT_NPROC: that counts all processes of a user id on the
 machine, other workspaces' too; the count of processes here is the command's own.
@@ -25,6 +26,15 @@ import sys
 import time
 
 PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+
+CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
+"""landlock(7): their numbers are the same on all processors."""
+
+READ_FILE, REFER = 1 << 2, 1 << 13
+OLDEST = 2
+"""The first version that lets files be moved between folders again (Linux 5.19)."""
+
 TICK = 0.05
 PIPE_READS = 16
 """More than a pipe can hold; a process that could not be ended may go on writing."""
@@ -184,6 +194,57 @@ def drain(output: int, kept: Output) -> None:
             kept.add(os.read(output, 1 << 20))
 
 
+class PathBeneath(ctypes.Structure):
+    """struct landlock_path_beneath_attr"""
+
+    _pack_ = 1
+    _fields_ = (("allowed", ctypes.c_uint64), ("parent", ctypes.c_int32))
+
+
+def beside(folder: str) -> list[str]:
+    """All there is but this folder and what is above it. Links are left out: what they lead to is elsewhere, too."""
+    found = []
+    above = os.path.realpath(folder)
+    while above != "/":
+        above, kept = os.path.split(above)
+        with os.scandir(above) as entries:
+            found += [entry.path for entry in entries if entry.name != kept and not entry.is_symlink()]
+    return found
+
+
+def hide(folder: str) -> bool:
+    """Let neither this process nor what it starts read a file in the folder, or the memory of others; False where the
+    kernel knows no way. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def call(number: int, *arguments: object) -> int:
+        done = int(libc.syscall(ctypes.c_long(number), *arguments))
+        if done < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        return done
+
+    try:
+        if call(CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(1)) < OLDEST:
+            return False
+    except OSError:
+        return False
+    handled = ctypes.c_uint64(READ_FILE | REFER)
+    rules = call(CREATE_RULESET, ctypes.byref(handled), ctypes.c_size_t(8), ctypes.c_uint32(0))
+    for path, allowed in [("/", REFER), *((each, READ_FILE) for each in beside(folder))]:
+        try:
+            parent = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        rule = PathBeneath(allowed, parent)
+        call(ADD_RULE, ctypes.c_int(rules), ctypes.c_int(1), ctypes.byref(rule), ctypes.c_uint32(0))
+        os.close(parent)
+    if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "no_new_privs")
+    call(RESTRICT_SELF, ctypes.c_int(rules), ctypes.c_uint32(0))
+    os.close(rules)
+    return True
+
+
 def main() -> None:
     """Do what the order says and answer."""
     os.closerange(3, 256)
@@ -195,6 +256,7 @@ def main() -> None:
             return
         line += data
     order = json.loads(line)
+    opened = bool(order["hidden"]) and not hide(order["hidden"])
     kept = Output(order["head"], order["tail"])
     read_end, write_end = os.pipe()
     shell = start(order["command"], write_end)
@@ -204,7 +266,7 @@ def main() -> None:
     drain(read_end, kept)
     head, tail = kept.parts()
     answer = {"code": code, "ended": ended, "head": head, "tail": tail, "omitted": kept.omitted}
-    answer |= {"left": left, "survivors": survivors}
+    answer |= {"left": left, "survivors": survivors, "open": opened}
     sys.stdout.write(json.dumps(answer))
 
 

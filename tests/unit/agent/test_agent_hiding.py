@@ -1,0 +1,161 @@
+"""What the agent runs can't read the agent's token, where the kernel can keep it from that, and can do all else."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from app.agent.tools import command, runner
+from app.agent.tools.command import hidden_folder, run_command
+from app.agent.tools.confine import Workspace
+from tests.model_server import Answer, ModelServer, ToolCall
+from tests.unit.agent.fake_gateway import FakeGateway
+from tests.unit.agent.process import AgentProcess
+
+PATIENCE = 120.0
+TOKEN = "the-token-that-nobody-is-to-read"
+
+
+def kernel_hides() -> bool:
+    """Whether this machine's kernel can, as the runner asks it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    return int(libc.syscall(runner.CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(1))) >= runner.OLDEST
+
+
+hides = pytest.mark.skipif(not kernel_hides(), reason="this kernel has no Landlock")
+
+
+class Place:
+    """A workspace, and beside it a folder with a token that is linked to as in a Secret's volume."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.app, self.own = folder / "files" / "app", folder / "run" / "agent"
+        self.app.mkdir(parents=True)
+        (self.own / "..2026").mkdir(parents=True)
+        (self.own / "..2026" / "token").write_text(TOKEN)
+        (self.own / "..data").symlink_to("..2026")
+        self.token = self.own / "token"
+        self.token.symlink_to("..data/token")
+
+    def run(self, text: str) -> tuple[bool, str]:
+        return run_command(
+            Workspace(self.app),
+            lambda: False,
+            text,
+            limit=PATIENCE,
+            environment={"PATH": os.environ["PATH"]},
+            hidden=hidden_folder(self.token, self.app),
+        )
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+@hides
+@pytest.mark.parametrize(
+    "reading",
+    [
+        "cat {token}",
+        "cat {own}/..data/token",
+        "cat {own}/..2026/token",
+        "cd {own} && cat token",
+        "cat /proc/self/root{token}",
+        "ln -s {own} here && cat here/token",
+        "ln {own}/..2026/token here",
+        "mv {own}/..2026/token here && cat here",
+        "mv {own}/..2026 there && cat there/token",
+        "cp -r {own} copy && cat copy/token",
+        "(setsid cat {token}) & wait",
+        "bash -c 'exec 3<{token}; cat <&3'",
+    ],
+)
+def test_no_command_gets_at_the_token(place: Place, reading: str) -> None:
+    """By no name it has, nor by moving it to where files can be read."""
+    ok, text = place.run(reading.format(token=place.token, own=place.own))
+    assert TOKEN not in text
+    assert not ok or "wait" in reading
+    assert (place.own / "..2026" / "token").read_text() == TOKEN
+
+
+@hides
+@pytest.mark.parametrize(
+    "reading", ["head -c 1 /proc/{pid}/mem", "readlink /proc/{pid}/fd/0", "ls /proc/{pid}/map_files/*"]
+)
+def test_no_command_reads_the_agents_memory(place: Place, reading: str) -> None:
+    """Where the token is as well: this process stands for the agent."""
+    assert place.run(reading.format(pid=os.getpid()))[0] is False
+
+
+@hides
+def test_everything_else_works_as_before(place: Place) -> None:
+    """Files are made, read, moved between folders and linked; programs and temporary files are there."""
+    script = """
+        set -e
+        mkdir -p a b && echo one >a/x && mv a/x b/y && ln b/y a/z && cat a/z
+        python3 - <<'END'
+import os, tempfile
+with tempfile.NamedTemporaryFile("w+") as file:
+    file.write("two"); file.flush()
+    print(open(file.name).read())
+os.makedirs("c/d"); os.rename("b/y", "c/d/y"); os.rename("c", "e")
+print(open("e/d/y").read().strip())
+END
+        git init -q . && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m three && git log --format=%s
+        sh -c 'exec cat /proc/self/comm'
+    """
+    assert place.run(script) == (True, "one\ntwo\none\nthree\ncat")
+
+
+@hides
+def test_all_a_command_starts_ends_with_it(place: Place) -> None:
+    ok, text = place.run("setsid sleep 600 & setsid sleep 600 & true")
+    assert ok
+    assert "2 processes it left running were ended" in text
+
+
+def test_where_the_kernel_cant_hide_it_commands_run_and_the_log_says_so(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """An older one, or a sandbox that has no such thing."""
+    older = tmp_path / "runner.py"
+    older.write_text(Path(runner.__file__).read_text().replace("OLDEST = 2", "OLDEST = 1_000"))
+    monkeypatch.setattr(command, "PROGRAM", older)
+    command._say_that_it_is_open.cache_clear()
+    with caplog.at_level(logging.WARNING, logger="app.agent.tools.command"):
+        assert place.run("echo hi") == (True, "hi")
+        assert place.run("echo hi") == (True, "hi")
+    assert ["Landlock" in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_a_token_beside_the_workspaces_files_is_hidden_from_nobody(tmp_path: Path) -> None:
+    """So it is on a machine that is shared with the manager, where the same user can read far more."""
+    assert hidden_folder(tmp_path / "agent-token", tmp_path / "app") is None
+    assert hidden_folder(Path("/run/agent/token"), Path("/workspace/app")) == Path("/run/agent")
+
+
+@hides
+def test_an_agent_in_a_container_keeps_its_commands_from_its_token(
+    agent: AgentProcess, model: ModelServer, gateway: FakeGateway, tmp_path: Path
+) -> None:
+    """Its own calls need it all the time."""
+    token = tmp_path / "run" / "agent" / "token"
+    token.parent.mkdir(parents=True)
+    Path(agent.environment["AGENT_TOKEN_FILE"]).rename(token)
+    agent.environment["AGENT_TOKEN_FILE"] = str(token)
+    model.script(
+        Answer(tool_calls=(ToolCall("run_command", {"command": f"cat {token}; echo read"}),)), Answer(text="done")
+    )
+    agent.start()
+    status, answer = agent.chat("m1", "tell me your token")
+    assert (status, answer["response"]["text"]) == (200, "done")
+    gateway.outcome("m1")
+    [result] = [each["content"] for each in agent.history() if each["role"] == "tool"]
+    assert result.endswith("read")
+    assert gateway.token not in result
