@@ -22,6 +22,11 @@ ALGORITHM = "HS256"
 COOKIE = "__Host-workspace"
 """The cookie's name. No other host can set one of this prefix (RFC 6265bis): a workspace gives itself no visitors."""
 
+FRAME_COOKIE = "__Host-workspace-embedded"
+"""The one that a browser is given within another page's frame, and keeps for that page's site alone."""
+
+COOKIES = (COOKIE, FRAME_COOKIE)
+
 PROBE_TTL = 3_600.0
 """s: of the manager's own; the workspace's start is long over by then."""
 
@@ -30,11 +35,17 @@ LONGEST = 2_000
 
 
 class Kind(StrEnum):
-    """What a pass is good for; it is the `aud` of its JWT."""
+    """What a pass is good for; it is the `aud` of its JWT. A browser adds cookies by itself; what is in a frame's is
+    good within a frame only."""
 
     COOKIE = "workspace"
+    FRAME = "frame"
     TOKEN = "session"
     PROBE = "probe"
+
+
+BY_BROWSER = frozenset({Kind.COOKIE, Kind.FRAME})
+"""What a browser adds by itself, whichever page asks."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,7 @@ class Passes:
 
     def __init__(self, keys: Sequence[str], cookie_ttl: float, token_ttl: float) -> None:
         self._keys = {kind: tuple(_derived(key, kind) for key in keys) for kind in Kind}
-        self._ttls = {Kind.COOKIE: cookie_ttl, Kind.TOKEN: token_ttl, Kind.PROBE: PROBE_TTL}
+        self._ttls = {Kind.COOKIE: cookie_ttl, Kind.FRAME: cookie_ttl, Kind.TOKEN: token_ttl, Kind.PROBE: PROBE_TTL}
 
     def __repr__(self) -> str:
         return f"Passes({len(self._keys[Kind.TOKEN])} keys)"

@@ -33,7 +33,7 @@ from tests.manifests import (
 )
 from workers.runtime.choices import Choices
 from workers.runtime.objects import pod_template
-from workers.runtime.routes import fixed
+from workers.runtime.routes import OUR_HEADERS, fixed
 
 ROOT = MANIFESTS.parent
 
@@ -446,7 +446,8 @@ def test_nginx_takes_the_place_of_traefik(tmp_path):
     assert annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"] == "3600"
     door = json.loads(settings_of(objects)["INGRESS_DOOR"])
     assert door["nginx.ingress.kubernetes.io/auth-url"].endswith("/auth/verify?proxy=nginx&host=$host")
-    assert door["nginx.ingress.kubernetes.io/auth-response-headers"] == "Cookie,Authorization,X-API-Key"
+    assert door["nginx.ingress.kubernetes.io/auth-response-headers"] == ",".join(("Workspace-Next", *OUR_HEADERS))
+    assert Settings(ingress_door=json.dumps(door)).nginx_says_why()
     assert web["spec"]["rules"][0]["host"] in door["nginx.ingress.kubernetes.io/auth-signin"]
     assert door["nginx.ingress.kubernetes.io/service-upstream"] == "true"
 
