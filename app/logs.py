@@ -51,6 +51,8 @@ def logging_config(level: str) -> dict[str, Any]:
             "gunicorn.error": {"level": level.upper(), "handlers": [], "propagate": True},
             # The app logs requests itself, with their ids.
             "gunicorn.access": {"level": "WARNING", "handlers": [], "propagate": True},
+            # However little else is logged: what Redis forgets of the audit is here.
+            "app.audit": {"level": "INFO"},
             # Says at INFO what the 429 says already, client address included.
             "flask-limiter": {"level": "WARNING"},
         },

@@ -11,7 +11,7 @@ from typing import Any
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app.api import access, activity, backups, docs, door, holding, messages, probes, sessions, system
+from app.api import access, activity, audit, backups, docs, door, holding, messages, probes, sessions, system
 from app.api.blueprint import SessionName
 from app.api.context import EXTENSION, KEYRING
 from app.api.cors import register_cors
@@ -68,6 +68,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     register_error_handlers(app, to_api_problem)
     register_edge(app, min(SMALL_BODY, settings.max_body_bytes), core.budget, {CHAT: largest_prompt(settings)})
     register_tarpit(app, stranger, settings.web_connections)
+    audit.register_audit(app)
     register_cors(app, settings.allowed_origins())
     app.before_request(lambda: identify(keyring, core.passes))
     register_limits(app, core)
@@ -76,7 +77,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     register_idempotency(app)
 
     api = make_api(app)
-    for module in (sessions, access, activity, messages, backups, system, probes, docs):
+    for module in (sessions, access, activity, messages, backups, audit, system, probes, docs):
         api.register_blueprint(module.blp)
     api.register_blueprint(door.back)
     app.extensions[DOCUMENT] = app.json.dumps(build_document(api))

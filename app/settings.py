@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 from environs import Env, EnvError
 
+from app.redis_address import NAMES, AddressError, address
+
 ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9-]+\.)*[A-Za-z0-9-]+(?::\d{1,5})?")
 """As a Content-Security-Policy takes it: nothing in it may begin another source, or another directive."""
 
@@ -42,7 +44,19 @@ class Settings:
     # Where things are
     data_dir: Path = setting(Path(".data"), "path", "everything the local mode keeps; back this folder up")
     redis_url: str = setting(
-        "redis://127.0.0.1:6379/0", "URL", "records, queues and rate limits; must have AOF on and evict nothing"
+        "redis://127.0.0.1:6379/0",
+        "URL",
+        "records, queues and rate limits; must have AOF on and evict nothing; `rediss://` is TLS",
+    )
+    redis_host: str = setting(
+        "", "host", "with the next four, for those who have no URL: makes up what it does not say"
+    )
+    redis_port: str = setting("", "TCP port", "6379 when neither says it")
+    redis_db: str = setting("", "number", "0 when neither says it; in local mode the next one is used as well")
+    redis_username: str = setting("", "text", "the Redis user (ACL); empty: `default`")
+    redis_password: str = setting("", "text", "any characters, as they are; in a URL they would have to be encoded")
+    redis_ca_file: str = setting(
+        "", "path", "PEM, of who signed Redis' certificate, which is always verified; empty: the system's authorities"
     )
     backup_url: str = setting("", "URL", "where backups go, any fsspec URL; by default `backups` in the data folder")
     port: int = setting(8000, "TCP port", "the API")
@@ -307,6 +321,16 @@ class Settings:
         90.0, "s", "a process whose heartbeat is older is started anew; one that waits for Redis tries every 60 s"
     )
 
+    # The audit
+    audit_retention: float = setting(
+        7_776_000.0, "s", "who did what is kept this long (90 days), if there is room; 0 as long as there is"
+    )
+    audit_bytes: int = setting(
+        33_554_432,
+        "bytes",
+        "of Redis for it, the oldest go: 24 MiB for what keys and the service do, 8 MiB for refusals and tenants",
+    )
+
     # The web process
     web_workers: int = setting(2, "processes", "one a core")
     web_connections: int = setting(
@@ -386,6 +410,12 @@ class Settings:
             }
         except EnvError as error:
             raise SettingsError(f"{error}. See the table of settings in README.md.") from error
+        try:
+            values["redis_url"] = address({name: env.str(name, "") for name in NAMES})
+        except AddressError as error:
+            raise SettingsError(str(error)) from None
+        # It stands in the URL, and in one place is enough.
+        values["redis_password"] = ""
         return cls(**values).checked()
 
     def checked(self) -> Settings:
@@ -398,6 +428,12 @@ class Settings:
             )
         if self.runtime == "kubernetes" and not self.workspace_image:
             raise SettingsError("WORKSPACE_IMAGE must be set when RUNTIME is kubernetes: it is what a workspace runs.")
+        if self.runtime == "kubernetes" and self.ingress_door.strip() in ("", "{}"):
+            raise SettingsError(
+                "INGRESS_DOOR must be set when RUNTIME is kubernetes: by these annotations the ingress asks "
+                "forward-auth who gets into a workspace. The components traefik and nginx of manifests/ set it. "
+                "An ingress that asks for all hosts by itself needs none: then say so in an annotation of your own."
+            )
         if self.scaler not in ("direct", "keda"):
             raise SettingsError(f"SCALER is {self.scaler!r}; it is one of: direct, keda.")
         if any(len(key) < SECRET_KEY_LENGTH for key in self.secret_keys()):

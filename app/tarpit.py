@@ -33,10 +33,13 @@ CALLERS = 10_000
 
 
 class Tarpit:
-    """How long the next refusal of each caller waits."""
+    """How long the next refusal of each caller waits, and the waiting."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
         self._clock = clock
+        self.sleep = sleep
         self._lock = threading.Lock()
         self._due: dict[str, float] = {}
 
@@ -53,20 +56,18 @@ class Tarpit:
             return max(0.0, round(self._due[whose] - now, 3))
 
 
-def register_tarpit(
-    app: Flask, whose: Callable[[], str], connections: int, sleep: Callable[[float], None] = time.sleep
-) -> None:
+def register_tarpit(app: Flask, whose: Callable[[], str], connections: int, tarpit: Tarpit | None = None) -> None:
     """Hold back what refuses a request of `whose()`, "" for one whose refusals are never held back; with so many
     `connections`, `SHARE` of them at a time. Register it before the hooks that give back what a request holds."""
-    tarpit, held, most = Tarpit(), Places(), int(SHARE * connections)
+    pit, held, most = tarpit or Tarpit(), Places(), int(SHARE * connections)
 
     def hold_back(response: Response) -> Response:
         if 400 <= response.status_code < 500 and (name := whose()):
-            seconds = tarpit.delay(name)
+            seconds = pit.delay(name)
             if seconds and held.take("", most):
                 forget_body()
                 try:
-                    sleep(seconds)
+                    pit.sleep(seconds)
                 finally:
                     held.give_back("")
         return response

@@ -59,6 +59,9 @@ LINGER, LINGER_BYTES = 1.0, 1_048_576
 LOOK = 0.25
 """s between two looks whether the worker is to end; its heartbeat, too."""
 
+ENDING = 1.0
+"""s before gunicorn kills the worker in which what still runs is ended here: it may have something to write down."""
+
 
 class Client:
     """A client's connection, each of whose requests and answers has a deadline. One that is late counts as gone.
@@ -152,15 +155,16 @@ class ProblemWorker(GeventWorker):
 
     def _finish(self, pool: Pool) -> None:
         """Let what is asked for be answered for a while; who asks for nothing is not waited for."""
-        deadline = time.monotonic() + self.cfg.graceful_timeout
+        # gunicorn counts from its signal, of which the worker hears a look later.
+        deadline = time.monotonic() + max(0.0, self.cfg.graceful_timeout - LOOK - ENDING)
         while pool and time.monotonic() < deadline:
             for client in [each for each in self._clients if each.resting]:
                 self._clients.discard(client)
                 with suppress(OSError):  # it left just now
                     client.end()
             self.notify()
-            pool.join(timeout=LOOK)
-        pool.kill(timeout=1)
+            pool.join(timeout=min(LOOK, max(0.0, deadline - time.monotonic())))
+        pool.kill(timeout=ENDING)
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         peer = "" if _local(addr) else addr[0]

@@ -29,6 +29,8 @@ KEY = "a-key-of-the-tests"
 class Service:
     """A running service. `environ` are settings as an operator gives them."""
 
+    command = [str(ROOT / "scripts" / "run")]
+
     def __init__(self, folder: Path, code_server: str, **environ: str) -> None:
         self.data_dir = folder / "data"
         self.port = free_port()
@@ -48,7 +50,8 @@ class Service:
         """Run scripts/run until it says where the API is."""
         inherited = {name: text for name, text in os.environ.items() if name not in Settings.variables()}
         self._process = subprocess.Popen(
-            [str(ROOT / "scripts" / "run")],
+            self.command,
+            cwd=ROOT,
             env=inherited | self._environ,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -11,6 +11,7 @@ import redis
 from app.sessions import keys, queue
 from app.sessions.agents import AgentClient
 from app.sessions.archive_store import Archive
+from app.sessions.audit import Audit
 from app.sessions.backup_files import BackupFiles
 from app.sessions.backups import BackupIndex
 from app.sessions.byte_budget import ByteBudget
@@ -118,6 +119,7 @@ class World:
             policy=Policy.of(self.settings),
             sessions=self.sessions,
             budget=budget,
+            audit=Audit(client, self.settings.audit_bytes, self.settings.redis_reserve),
         )
         self.runtime = FakeRuntime(self.clock)
         self.lifecycle = Lifecycle(self.core, self.runtime, self.clock)

@@ -10,10 +10,11 @@ from celery import Celery, signals
 from kombu import Queue
 
 from app import logs, threads
+from app.redis_address import celery_broker
 from app.sessions import queue
 from app.sessions.connections import connect
 from app.sessions.errors import StateUnavailable
-from app.sessions.fleet import Fleet
+from app.sessions.fleet import POLICIES_LOOKED_AT, Fleet
 from app.settings import Settings
 from workers import broker, pulse
 from workers.heartbeat import Heartbeat
@@ -28,10 +29,11 @@ fleet = Fleet(connect(settings.redis_url, settings.redis_timeout))
 
 heartbeat = Heartbeat(settings.heartbeat_file)
 broker.register(heartbeat.beat)
-app = Celery("workers", broker=settings.redis_url, include=["workers.tasks"])
+app = Celery("workers", include=["workers.tasks"])
 app.heartbeat = heartbeat
 app.steps["worker"].add(pulse.Pulse)
 app.conf.update(
+    **celery_broker(settings.redis_url),
     task_queues=[Queue(name) for name in queue.QUEUES],
     task_routes={task: {"queue": name} for task, name in queue.ROUTES.items()},
     task_create_missing_queues=False,
@@ -64,6 +66,8 @@ app.conf.update(
             queue.RECONCILE: settings.reconcile_interval,
             queue.SWEEP_INDEX: settings.reconcile_interval,
             queue.SWEEP_RETENTION: settings.retention_interval,
+            # On one machine there are none.
+            **({queue.CHECK_POLICIES: POLICIES_LOOKED_AT} if settings.runtime == "kubernetes" else {}),
         }.items()
     },
 )

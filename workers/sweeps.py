@@ -87,6 +87,7 @@ class Sweeps:
                 if verdict.due:
                     self._core.sessions.sleep(record.uuid, seen=record)
                     log.info("put to sleep: %s", verdict.why, extra={"uuid": record.uuid})
+                    self._core.audit.note_own("sleep", record.uuid, record.user_id, verdict.why)
                     continue
                 if verdict.warn:
                     self._announce(record, verdict, now)
@@ -109,6 +110,7 @@ class Sweeps:
                 if verdict.due:
                     self._core.sessions.delete(record.uuid, seen=record)
                     log.info("deleted: %s", verdict.why, extra={"uuid": record.uuid})
+                    self._core.audit.note_own("delete", record.uuid, record.user_id, verdict.why)
                     continue
                 if verdict.ahead:
                     self._store.change(record.uuid, now, expect=seen_idle(record), **not_ahead(record, now))
@@ -226,7 +228,8 @@ class Sweeps:
 
     def retention(self) -> None:
         """Delete backups older than `BACKUP_RETENTION`, conversations older than `HISTORY_RETENTION` of sessions
-        that are gone, leftovers of killed workers, and old tombstones."""
+        that are gone, entries of the audit older than `AUDIT_RETENTION`, leftovers of killed workers, and old
+        tombstones."""
         counted = self._time.tick(self._clock())
         if retention := self._core.settings.backup_retention:
             for backup in self._core.backups.older_than(counted.ago(retention)):
@@ -236,10 +239,15 @@ class Sweeps:
                     continue
                 except PermanentError as error:
                     log.warning("old backup not deleted: %s", error)
+                else:
+                    why = f"older than BACKUP_RETENTION, {backup.name}"
+                    self._core.audit.note_own("delete_backup", backup.uuid, backup.user_id, why)
         self._core.files.sweep_parts(counted.ago(STALE_PARTS))
         if retention := self._core.settings.history_retention:
             self._forget_conversations(counted.ago(retention))
         self._store.forget_tombstones(counted.now)
+        if retention := self._core.settings.audit_retention:
+            self._core.audit.forget(counted.ago(retention))
 
     def _lost(self, uuid: str) -> bool:
         """Whether no record says that a session lives, but its workspace is there: its record was lost with Redis."""
@@ -278,6 +286,8 @@ class Sweeps:
         if record.status is Status.SLEEPING and record.settled >= record.generation and record.waiting:
             try:
                 self._core.sessions.wake(record.uuid, record.request_id)
+                why = "prompts wait"
+                self._core.audit.note_own("wake", record.uuid, record.user_id, why, repeatable=True)
             except (IllegalState, SessionNotFound) as error:
                 log.info("not woken for its prompts: %s", error, extra={"uuid": record.uuid})
         elif record.status in UP:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from celery import Task
 
 from app.sessions import queue
 from app.sessions.errors import RetryableError, StateUnavailable
-from workers import answering, lockout, warning
+from workers import answering, isolation, lockout, warning
 from workers.celery_app import app, settings
 from workers.context import context, core, deliveries, readers
 
@@ -95,6 +96,11 @@ def lock_out(uuid: str) -> None:
         lockout.lock_out(core(), uuid, time.time())
     except StateUnavailable as error:
         log.warning("left to the stale sweep: %s", error, extra={"task": queue.LOCK_OUT, "task_args": [uuid]})
+
+
+@app.task(name=queue.CHECK_POLICIES, **SWEEP)
+def check_policies() -> None:
+    isolation.check(core().fleet, os.environ)
 
 
 @app.task(name=queue.SLEEP, base=SessionTask, **SHORT)

@@ -114,8 +114,7 @@ class Watcher:
         if record.generation != seen.generation:
             return
         if record.status is Status.ACTIVE and seen.waiting:
-            log.warning("what ran it is gone, its successor waits", extra={"uuid": record.uuid})
-            self._core.sessions.bring_back(record)
+            self._bring_back(record, "what ran it is gone, its successor waits")
             return
         if record.status not in arrival.STARTING:
             return
@@ -206,8 +205,7 @@ class Watcher:
         now = self._clock()
         busy = record.waiting or record.unfinished
         if busy or not (wished or idle_verdict(record, self._core.policy, now).due):
-            log.warning("what ran it is gone, it is brought up again", extra={"uuid": record.uuid})
-            self._core.sessions.bring_back(record)
+            self._bring_back(record, "what ran it is gone, it is brought up again")
             return
         self._store.change(
             record.uuid,
@@ -218,6 +216,11 @@ class Watcher:
             replicas=0,
             pod_name="",
         )
+
+    def _bring_back(self, record: Record, why: str) -> None:
+        log.warning("%s", why, extra={"uuid": record.uuid})
+        self._core.sessions.bring_back(record)
+        self._core.audit.note_own("bring_back", record.uuid, record.user_id, why, repeatable=True)
 
     def _still_waits(self, told: Observation) -> bool:
         """Whether another look shows a start that waits as it was told: what feeds the watch may have been silent."""

@@ -1,7 +1,7 @@
 """The workspaces' door: the ingress asks here before it lets a request through, and for a page while nothing answers.
 
-A process of its own serves it, at a port that only the ingress reaches: what it answers holds what an agent is opened
-with, and no caller of the API may keep a workspace's visitors waiting.
+A process of its own serves it, at a port that only the ingress reaches: what it answers holds what an agent and an
+editor are opened with, and no caller of the API may keep a workspace's visitors waiting.
 
 It has no rate limit: every request for every workspace passes here from one address, the ingress's, which has limits
 of its own. What it costs is bounded instead: one round trip to Redis, no call of the cluster. It is closed where
@@ -11,20 +11,23 @@ there is doubt: without Redis, without SECRET_KEY, for whatever is no workspace.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
 from flask import Response, current_app, g, request
 from marshmallow import Schema, fields, validate
 
+from app.api.audit import VISITOR, address_of
 from app.api.blueprint import Blueprint
 from app.api.context import KEYRING, core, request_id
 from app.api.landing import ENTERED, landing, with_parameter
 from app.api.refusals import BY_NGINX, NEXT, REFUSALS, led_on, pages, refusal, to_login
+from app.api.security import SESSION
 from app.api.verdicts import RETRY_PATH, Outcome, Verdict, judge, judge_agent
-from app.api.visits import Frame, Visit, from_nginx, from_traefik, target
+from app.api.visits import Frame, Visit, from_nginx, from_traefik, target, told_address
 from app.problems import Problem, problem_response
+from app.sessions.audit import REFUSED, Act
 from app.sessions.errors import StateUnavailable
 from app.sessions.model import PHASES, Record, Status
 from app.sessions.passes import COOKIE, FRAME_COOKIE, Kind, Pass
@@ -32,6 +35,9 @@ from app.sessions.passes import COOKIE, FRAME_COOKIE, Kind, Pass
 blp = Blueprint("door", __name__, description="For the ingress: who gets into a workspace.")
 
 back = Blueprint("return", __name__, description="Where nginx leads a visitor of a workspace: on the API's own host.")
+
+SECRET_HEADER = "X-Workspace-Secret"
+"""What the editor wants to be shown (scripts/editor/guard.js): the session's own secret, by each SECRET_KEY."""
 
 STATUS_HEADER = "Workspace-Status"
 """On every answer that says that a workspace isn't up: the page tells it from those of the workspace by this."""
@@ -188,13 +194,17 @@ def at_agent(visit: Visit, shown: tuple[Pass, ...], now: float) -> Response:
     """The answer to a visit of an agent; what opens its door goes along in place of what opened this one."""
     principal = current_app.extensions[KEYRING].find(visit.api_key) if visit.api_key else None
     record = core().links.look(visit.uuid).record
-    verdict = judge_agent(
-        record, shown[0] if shown else None, bool(principal and record and principal.may_see(record.user_id))
-    )
+    keyed = principal if principal and record and principal.may_see(record.user_id) else None
+    verdict = judge_agent(record, shown[0] if shown else None, keyed is not None)
     if verdict.outcome is not Outcome.PASS:
         return answered(visit, record, verdict, now)
     if not core().passes.can_sign:
         raise Problem(503, "agent_not_configured", "There are no agents: SECRET_KEY is not set.")
+    if visit.acts:
+        # Straight to the agent, past web, which would note it.
+        action = "prompt" if visit.path.endswith("/chat") else "agent_call"
+        by, role = (keyed.name, keyed.role) if keyed else (f"session:{visit.uuid}", SESSION)
+        tell(visit, record, Act(action=action, by=by, role=role, status=200, reason="at its agent"))
     through = let_through(visit)
     through.headers["Authorization"] = f"Bearer {core().secrets.doors(visit.uuid)[0]}"
     return through
@@ -204,6 +214,7 @@ def answered(visit: Visit, record: Record | None, verdict: Verdict, now: float) 
     """Do what the verdict asks for, and say it."""
     if verdict.wake:
         record = core().sessions.wake(visit.uuid, request_id())
+    note(visit, record, verdict)
     if verdict.outcome is Outcome.SIGN_IN:
         return to_login(visit.uuid, landing(visit.path, visit.query), visit.sent)
     if verdict.outcome in REFUSALS or record is None:
@@ -219,6 +230,7 @@ def answered(visit: Visit, record: Record | None, verdict: Verdict, now: float) 
             return starting(visit, record, now)
         case _:
             response = let_through(visit)
+            response.headers[SECRET_HEADER] = " ".join(core().secrets.editors(visit.uuid))
     if verdict.use:
         core().signals.note(visit.uuid, "browser", now)
     if verdict.renew or verdict.outcome is Outcome.ENTER:
@@ -226,8 +238,37 @@ def answered(visit: Visit, record: Record | None, verdict: Verdict, now: float) 
     return response
 
 
+def note(visit: Visit, record: Record | None, verdict: Verdict) -> None:
+    """Tell the audit who came in by a link, woke a workspace or was refused; of all other visits it knows nothing."""
+    refused = REFUSALS.get(verdict.outcome)
+    if verdict.outcome is Outcome.ENTER:
+        tell(visit, record, by_visitor("enter", 302, ""), repeatable=False)
+    elif verdict.wake:
+        pressed = verdict.outcome is Outcome.RETRY
+        tell(visit, record, by_visitor("wake", 303 if pressed else 503, "its button" if pressed else "its address"))
+    elif refused and refused.status in REFUSED:
+        tell(visit, record, by_visitor("visit", refused.status, refused.code))
+
+
+def by_visitor(action: str, status: int, reason: str) -> Act:
+    return Act(action=action, by=VISITOR, role=VISITOR, status=status, reason=reason)
+
+
+def tell(visit: Visit, record: Record | None, act: Act, *, repeatable: bool = True) -> None:
+    """Have an entry in the audit about a visit. A visitor may come without end, but by a link, which a key has made."""
+    told = replace(
+        act,
+        uuid=visit.uuid,
+        user_id=record.user_id if record else "",
+        address=address_of(told_address(request.headers, core().settings)),
+        request_id=request_id(),
+    )
+    core().audit.note(told, repeatable=repeatable)
+
+
 def let_through(visit: Visit) -> Response:
-    """200; the ingress replaces the visitor's Cookie, Authorization and X-API-Key by those here, or by nothing."""
+    """200; the ingress replaces the visitor's Cookie, Authorization, X-API-Key and X-Workspace-Secret by those here, or
+    by nothing."""
     return Response(status=200, headers={"Cookie": visit.other_cookies} if visit.other_cookies else {})
 
 

@@ -436,6 +436,10 @@ class HealthSchema(Schema):
     kubernetes = fields.String(required=True, metadata={"enum": ["connected", "disconnected", "unknown"]})
     workers = fields.Integer(required=True)
     runtime = fields.String(required=True)
+    network_policies = fields.String(
+        required=True, allow_none=True, metadata={"enum": ["enforced", "not_enforced", "unknown", None]}
+    )
+    warnings = fields.List(fields.String(), required=True)
     watcher_age_seconds = fields.Float(required=True, allow_none=True)
     timestamp = time_field(required=True)
 

@@ -37,6 +37,9 @@ CHALLENGE = {"WWW-Authenticate": 'ApiKey realm="sessions", Bearer'}
 CATEGORIES = ("create", "wake", "chat", "delete", "default")
 """The kinds of requests that have rate limits of their own."""
 
+KEY_LENGTH = 16
+"""Characters of API_KEY at least; what `scripts/run` and `manifests/make-secrets` make has more."""
+
 DIGEST_PATTERN = re.compile(r"[0-9a-f]{64}")
 KEY_FIELDS = frozenset({"name", "sha256", "role", "user_prefix", "limits", "held_at_once"})
 
@@ -100,6 +103,11 @@ def read_keyring(settings: Settings) -> Keyring:
     """The keys of the settings; raises `SettingsError` when one is malformed or there is none at all."""
     principals = [_principal(number, entry) for number, entry in enumerate(_listed(settings.api_keys), 1)]
     if settings.api_key:
+        if len(settings.api_key) < KEY_LENGTH:
+            raise SettingsError(
+                f"API_KEY must have {KEY_LENGTH} characters or more, or it can be guessed. Make one with: "
+                "openssl rand -hex 24"
+            )
         digest = hashlib.sha256(settings.api_key.encode()).hexdigest()
         principals.append(Principal(name="api_key", digest=digest, role=ADMIN))
     if not principals:
@@ -255,6 +263,7 @@ def visible_backup(name: str) -> Backup:
     if not NAME_PATTERN.fullmatch(name):
         raise BackupNotFound(name)
     backup = core().backups.get(name)
+    g.backup = backup  # for the audit
     if not caller().may_see(backup.user_id):
         raise BackupNotFound(name)
     return backup

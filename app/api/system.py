@@ -15,9 +15,14 @@ from app.api.openapi import PLAIN, VERSION
 from app.api.schemas import HealthSchema, MetricsSchema
 from app.sessions.core import Core
 from app.sessions.errors import StateUnavailable
-from app.sessions.fleet import WATCHER_SILENCE
+from app.sessions.fleet import WATCHER_SILENCE, Policies
 from app.sessions.memory import Fill
 from app.sessions.model import iso
+
+POLICIES_WARNING = (
+    "The cluster does not enforce NetworkPolicies: its pods reach one another's ports, and workspaces every address. "
+    "Install a network plugin that does."
+)
 
 blp = Blueprint("system", __name__, description="The service itself.")
 
@@ -30,7 +35,8 @@ def health() -> Response:
     """How the parts of the service are. `kubernetes` speaks of whatever runs the workspaces (see
     `runtime`), as the watcher last reported; a silent watcher counts as disconnected. A `degraded` service works and
     needs somebody to look at it: `redis_memory` is `filling` from 70 % on, and `full` when new sessions and prompts
-    are refused."""
+    are refused. `network_policies`, null on one machine, says whether the cluster enforces them, as was tried in the
+    last minutes; `warnings` are for whoever installed it, and change no status."""
     now = time.time()
     parts = Parts(redis=False) if g.get("redis_down") else read_parts(core(), now)
     return reply(parts.to_json(core().settings.runtime, now), 200 if parts.healthy else 503)
@@ -58,6 +64,7 @@ class Parts:
     workers: int = 0
     watcher_age: float | None = None
     fill: Fill | None = None
+    policies: Policies = Policies.UNKNOWN
 
     @property
     def watched(self) -> bool:
@@ -74,8 +81,16 @@ class Parts:
             return "unhealthy"
         return "degraded" if self.fill is not None and self.fill.state in ("filling", "full") else "healthy"
 
+    @property
+    def isolation(self) -> Policies:
+        """What was tried is the API server: that nobody reached it means something while the watcher does."""
+        enforced = self.policies is Policies.ENFORCED
+        return Policies.UNKNOWN if enforced and not self.watched else self.policies
+
     def to_json(self, runtime: str, now: float) -> dict[str, Any]:
         runtime_state = "connected" if self.watched else "disconnected"
+        in_cluster = runtime == "kubernetes"
+        warned = in_cluster and self.isolation is Policies.NOT_ENFORCED
         return {
             "status": self.status,
             "version": VERSION,
@@ -84,6 +99,8 @@ class Parts:
             "kubernetes": runtime_state if self.redis else "unknown",
             "workers": self.workers,
             "runtime": runtime,
+            "network_policies": self.isolation if in_cluster else None,
+            "warnings": [POLICIES_WARNING] if warned else [],
             "watcher_age_seconds": None if self.watcher_age is None else round(self.watcher_age, 3),
             "timestamp": iso(now),
         }
@@ -93,7 +110,8 @@ def read_parts(service: Core, now: float) -> Parts:
     """How the parts are; a Redis that does not answer is a finding, not an error."""
     try:
         workers, age = service.fleet.workers(now), service.fleet.watcher_age(now)
-        return Parts(redis=True, workers=workers, watcher_age=age, fill=service.memory.read())
+        policies = service.fleet.policies()
+        return Parts(redis=True, workers=workers, watcher_age=age, fill=service.memory.read(), policies=policies)
     except StateUnavailable:
         return Parts(redis=False)
 

@@ -114,6 +114,13 @@ def from_nginx(headers: Headers, settings: Settings, server: str) -> Visit | Non
     return _visit(headers, settings, host, uri, headers.get("X-Original-Method", ""), by_service=True)
 
 
+def told_address(headers: Headers, settings: Settings) -> str:
+    """Where a visit comes from, "" where nothing tells. The last address is what the ingress has seen itself; each of
+    `TRUSTED_PROXIES`, of which it is one, has put one there, and what stands before those is the visitor's own word."""
+    hops = [hop.strip() for hop in ",".join(headers.getlist("X-Forwarded-For")).split(",")]
+    return hops[-min(len(hops), max(1, settings.trusted_proxies))]
+
+
 @dataclass(frozen=True)
 class Target:
     """Where a URL leads that nginx tells of a visitor: to the workspace, or the agent, of `uuid`."""

@@ -8,6 +8,7 @@ import redis
 
 from app.sessions.agents import AgentClient
 from app.sessions.archive_store import Archive
+from app.sessions.audit import Audit
 from app.sessions.backup_files import BackupFiles
 from app.sessions.backups import BackupIndex
 from app.sessions.byte_budget import ByteBudget
@@ -61,6 +62,7 @@ class Core:
     policy: Policy
     sessions: SessionService
     budget: ByteBudget
+    audit: Audit
 
 
 def build_core(settings: Settings, *, stores_apart: bool = False) -> Core:
@@ -115,4 +117,5 @@ def build_core(settings: Settings, *, stores_apart: bool = False) -> Core:
             settings=settings,
         ),
         budget=budget,
+        audit=Audit(client, settings.audit_bytes, settings.redis_reserve),
     )

@@ -7,6 +7,7 @@ import json
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import redis
@@ -28,7 +29,21 @@ or quicker cluster shows."""
 WATCHER_SILENCE = 10.0
 """s: the watcher reports every second; a silent one means the records may be untrue."""
 
+POLICIES_LOOKED_AT = 60.0
+"""s between two looks whether the cluster enforces its NetworkPolicies."""
+
+POLICIES_KNOWN = 300
+"""s for which the last look counts; a few may be missed under load."""
+
 DEAD_LETTERS_KEPT = 1_000
+
+
+class Policies(StrEnum):
+    """Whether the cluster enforces its NetworkPolicies."""
+
+    ENFORCED = "enforced"
+    NOT_ENFORCED = "not_enforced"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -76,6 +91,18 @@ class Fleet:
         with redis_errors():
             seen = self._redis.get(keys.WATCHER_SEEN)
         return max(0.0, now - float(seen)) if seen else None
+
+    def note_policies(self, found: Policies) -> Policies:
+        """Note what a look has found; what the one before had."""
+        with redis_errors():
+            before = self._redis.set(keys.NETWORK_POLICIES, found, ex=POLICIES_KNOWN, get=True)
+        return Policies(before) if before else Policies.UNKNOWN
+
+    def policies(self) -> Policies:
+        """What the last look has found."""
+        with redis_errors():
+            found = self._redis.get(keys.NETWORK_POLICIES)
+        return Policies(found) if found else Policies.UNKNOWN
 
     def count(self, name: str) -> None:
         """Add one to a counter that only grows."""

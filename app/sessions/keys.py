@@ -75,10 +75,18 @@ WORKERS_SEEN = "workers:seen"
 WATCHER_SEEN = "watcher:seen"
 WATCHER_SINCE = "watcher:since"
 WATCHER_LEADER = "watcher:leader"
+NETWORK_POLICIES = "network:policies"
 DEAD_LETTERS = "dead_letters"
 COUNTERS = "counters"
 STARTS = "starts"
 RECENT_STARTS = "starts:recent:{kind}"
+
+# Who did what (app/sessions/audit.py): two streams; by id, how often what stands in the second came again; and, for a
+# minute, the id that the same thing is counted with.
+AUDIT = "audit"
+AUDIT_REPEATED = "audit:repeated"
+AUDIT_COUNTS = "audit:repeated:counts"
+AUDIT_WINDOW = "audit:window:{digest}"
 
 # Kept answers by Idempotency-Key; and the names of those of a session (of an API key where there is none), by when they
 # came.

@@ -11,6 +11,7 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from app.redis_address import celery_broker
 from app.sessions.redis_errors import redis_errors
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ SWEEP_STALE = SWEEPS + "stale"
 RECONCILE = SWEEPS + "reconcile"
 SWEEP_INDEX = SWEEPS + "index"
 SWEEP_RETENTION = SWEEPS + "retention"
+CHECK_POLICIES = SWEEPS + "policies"
 
 QUEUES = ("wake", "deliver", "lifecycle", "sweep", "backup")
 
@@ -45,6 +47,7 @@ ROUTES: Mapping[str, str] = {
     DELIVER: "deliver",
     WARN: "deliver",
     LOCK_OUT: "deliver",
+    CHECK_POLICIES: "deliver",
     SLEEP: "lifecycle",
     LEAVE: "lifecycle",
     READ_BACKUP: "lifecycle",
@@ -60,7 +63,8 @@ ROUTES: Mapping[str, str] = {
     SWEEP_RETENTION: "backup",
 }
 """Which queue a task goes to: `wake` is what a user waits for, `backup` what may take an hour. `deliver` speaks to
-what runs in a workspace, which may hang: it has processes of its own, so that no other session waits for that.
+what runs in a workspace, which may hang: it has processes of its own, so that no other session waits for that. They may
+reach nothing else, so they also look whether that is true.
 `lifecycle` waits for workspaces that stop, by many threads, of which some are kept for `sweep` (workers/tasks.py)."""
 
 
@@ -89,8 +93,9 @@ class TaskQueue:
 
     def __init__(self, client: redis.Redis, broker_url: str, visibility_timeout: float, timeout: float) -> None:
         self._redis = client
-        self._celery = Celery("sessions", broker=broker_url)
+        self._celery = Celery("sessions")
         self._celery.conf.update(
+            **celery_broker(broker_url),
             task_ignore_result=True,
             broker_connection_timeout=timeout,
             broker_transport_options=transport_options(visibility_timeout, timeout),

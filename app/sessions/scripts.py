@@ -16,6 +16,7 @@ ON_PROMPTS = ("delivered", "close", "hold", "release", "agent_here", "agent_fail
 PARTS: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(ON_PROMPTS, ("log", "prompts")),
     "append": ("log",),
+    **dict.fromkeys(("audit_add", "audit_count"), ("room", "audit_fit")),
     "change": ("log",),
     "create": ("room",),
     "finish": ("log", "prompts", "room", "budget"),

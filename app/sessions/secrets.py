@@ -1,8 +1,9 @@
-"""The secrets a workspace holds: a token that says which session it is, and the one that opens its agent's door.
+"""The secrets a workspace holds: a token that says which session it is, and those that open its agent's door and its
+editor's.
 
-Both are computed, not stored: keyed hashes of the session's uuid. So they survive the loss of Redis, and need
-no round trip to verify. They are two, because the manager shows its own wherever it believes the agent to
-be: a pod that got a dead one's address sees it, and must not be able to pass for the dead one's session.
+All are computed, not stored: keyed hashes of the session's uuid. So they survive the loss of Redis, and need
+no round trip to verify. They are several, because the manager shows the doors' wherever it believes the workspace to
+be: a pod that got a dead one's address sees them, and must not be able to pass for the dead one's session.
 
 The token says who, not whether: callers look at the session's record, and refuse one that is unknown or terminated.
 """
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 
 from app.settings import SettingsError
 
-TOKEN, DOOR = "workspace", "agent"
+TOKEN, DOOR, EDITOR = "workspace", "agent", "editor"
 """What a hash is for, which is hashed along."""
 
 TOKEN_PATTERN = re.compile(r"([0-9a-z]{8})\.([0-9a-f]{64})", re.ASCII)
@@ -44,6 +45,16 @@ class SessionSecrets:
     def token_file(self, uuid: str) -> str:
         """The content of the agent's token file: its token, and on the second line what opens its door."""
         return f"{self.token(uuid)}\n{self.doors(uuid)[0]}\n"
+
+    def editors(self, uuid: str) -> tuple[str, ...]:
+        """What the ingress shows the session's editor on behalf of whoever was let in, by each key: all of them, as the
+        editor may know another than the first. Raises `SettingsError` where no SECRET_KEY is set."""
+        return tuple(_mac(key, EDITOR, uuid) for key in self._signing_keys())
+
+    def editor_file(self, uuid: str) -> str:
+        """The content of the editor's secret file: what opens its door, by each key, a line each. So an editor and
+        whoever shows it these understand each other while they have one key in common, whichever was started first."""
+        return "".join(f"{secret}\n" for secret in self.editors(uuid))
 
     def uuid_of(self, token: str) -> str | None:
         """The session whose token this is, None for any other text. Every key is tried and every digest

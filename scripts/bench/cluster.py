@@ -195,8 +195,13 @@ def bare(like: Object) -> Object:
     for volume in spec["volumes"]:
         if volume.pop("persistentVolumeClaim", None) is not None:
             volume["emptyDir"] = {}
+    there = {volume["name"] for volume in spec["volumes"]}
     for container in spec["containers"]:
-        container["env"] = [each for each in container.get("env", []) if "valueFrom" not in each]
+        # What names a file of the Secret that is gone; an editor without one must be told that it has none.
+        kept = [each for each in container.get("env", []) if each["name"] != "WORKSPACE_SECRET_FILE"]
+        container["env"] = [each for each in kept if "valueFrom" not in each]
+        container["env"].append({"name": "WORKSPACE_SECRET_FILE", "value": "none"})
+        container["volumeMounts"] = [each for each in container["volumeMounts"] if each["name"] in there]
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

@@ -174,7 +174,7 @@ def make_objects(cluster: Cluster, choices: Choices, record: Record) -> None:
         names.GENERATION: str(record.generation),
     }
     owner = cluster.create("deployments", deployment)
-    cluster.create("secrets", objects.secret(identity, owner, "none"))
+    cluster.create("secrets", objects.secret(identity, owner, "none", "none"))
     cluster.create("services", objects.service(identity, owner, choices))
     cluster.create("ingresses", objects.ingress(identity, owner, choices))
 

@@ -76,7 +76,7 @@ def start_by_hand(command: list[str], folder: Path) -> float:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={"PATH": os.environ["PATH"], "HOME": str(folder)},
+        env={"PATH": os.environ["PATH"], "HOME": str(folder), "WORKSPACE_SECRET_FILE": "none"},
         start_new_session=True,
     )
     try:

@@ -16,14 +16,27 @@ async function serve() {
   process.env.CODE_SERVER_PARENT_PID = String(process.pid);
   // What V8 compiled is kept for the next start: 0.02 s less. Without effect where it can't be written.
   enableCompileCache(path.join(__dirname, ".compiled"));
+  const { guard, settingsOf } = require("./guard");
+  const app = require(path.join(code, "app"));
   const cli = require(path.join(code, "cli"));
   const { runCodeServer } = require(path.join(code, "main"));
   const { wrapper } = require(path.join(code, "wrapper"));
   try {
+    // First of all: nobody is let in by a mistake.
+    const settings = settingsOf(process.env);
     const given = cli.parse(process.argv.slice(2));
     const args = await cli.setDefaults(given, await cli.readConfigFile(given.config));
     wrapper.preventExit();
+    // code-server listens before it is done with the start, so the guard must stand before that.
+    const { listen } = app;
+    let guarded;
+    app.listen = (server, options) => {
+      // The one with a file for its address is for `code` in a terminal.
+      if (!options.socket) guard((guarded = server), settings);
+      return listen(server, options);
+    };
     const server = await runCodeServer(args);
+    if (server.server !== guarded) throw new Error("this version of code-server listens in a way that nobody guards");
     wrapper.onDispose(() => server.dispose());
     require("./lockout").start(server.server);
     require("./activity").start();

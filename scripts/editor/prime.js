@@ -25,7 +25,8 @@ async function answered(deadline) {
 }
 
 async function main() {
-  const editor = spawn(process.execPath, [path.join(__dirname, "workspace.js")], { stdio: "inherit" });
+  const env = { ...process.env, WORKSPACE_SECRET_FILE: "none" };
+  const editor = spawn(process.execPath, [path.join(__dirname, "workspace.js")], { stdio: "inherit", env });
   const ended = once(editor, "exit");
   try {
     await answered(Date.now() + PATIENCE);

@@ -1,7 +1,7 @@
 "use strict";
 // The first process of a workspace's container: puts what an empty volume lacks, then serves the editor.
-// The flags are those of local mode (workers/runtime/local.py); the door to it is kept by whoever sends
-// visitors here, and by the network's policy.
+// The flags are those of local mode (workers/runtime/launching.py); who may come in is said by whoever sends visitors
+// here, and guard.js sees that nobody else does.
 const fs = require("node:fs");
 
 const VOLUME = "/workspace";

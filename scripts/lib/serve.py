@@ -14,11 +14,12 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
 
+from app import redis_address
 from app.settings import Settings, SettingsError
 from scripts.lib import leftovers, redis_server
 from scripts.lib.data_dir import StartError, chosen_port, only_run, remembered_port, remembered_secret
@@ -104,14 +105,15 @@ class Service:
         self.log.mkdir(parents=True, exist_ok=True)
         leftovers.end(leftovers.find(self.data_dir, leftovers.SUPERVISED), PROCESSES_GRACE)
         settings, taken = Settings.from_env(), set[int]()
+        warn(dangerous_user(os.geteuid()))
         self.api_url = web_url(settings)
         self.environment = environment(self.data_dir, settings, taken)
-        if given := os.environ.get("REDIS_URL"):
-            if not redis_server.answers(given):
-                raise StartError("The Redis of REDIS_URL does not answer, or refuses the password.")
-            for warning in redis_server.warnings(given):
-                print(f"Warning: {warning}", file=sys.stderr)
+        if redis_address.is_named(os.environ):
+            if why := redis_server.trouble(settings.redis_url):
+                raise StartError(why)
+            warn(redis_server.warnings(settings.redis_url))
         else:
+            warn(redis_server.outdated())
             port = remembered_port(self.data_dir, "REDIS_PORT", taken)
             self.redis = RedisServer(self.data_dir / "redis", port, self.log / "redis.log", settings.redis_max_bytes)
             self.redis.start(self.environment)
@@ -209,6 +211,22 @@ def is_ready(url: str) -> bool:
             return bool(answer.status == 200)
     except (OSError, http.client.HTTPException):
         return False
+
+
+def dangerous_user(euid: int) -> list[str]:
+    """What is wrong with this user's being the one who runs everything, as a sentence for the operator."""
+    if euid != 0:
+        return []
+    return [
+        "this runs as root, and so do the terminals of all workspaces: whoever is let into one owns this machine. "
+        "Start it as another user, unless all that use it are you."
+    ]
+
+
+def warn(sentences: Iterable[str]) -> None:
+    """Tell the operator, who sees what the start prints."""
+    for sentence in sentences:
+        print(f"Warning: {sentence}", file=sys.stderr)
 
 
 def introduction(service: Service) -> str:

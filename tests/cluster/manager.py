@@ -53,6 +53,8 @@ class Manager:
             "REDIS_URL": redis_url,
             "DATA_DIR": str(folder / "data"),
             "RUNTIME": "kubernetes",
+            # Nobody visits these workspaces by an address.
+            "INGRESS_DOOR": '{"session-manager.dev/door": "none"}',
             "WORKSPACE_NAMESPACE": namespace,
             "WORKSPACE_IMAGE": IMAGE,
             "WORKSPACE_SIZES": SMALL,

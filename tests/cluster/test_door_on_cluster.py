@@ -71,6 +71,23 @@ def test_a_link_works_once_and_its_cookie_for_its_own_workspace_and_pages(
         each.close()
 
 
+def test_a_neighbour_who_finds_an_editors_port_gets_no_further(api: Api, sessions: list[Any]) -> None:
+    """This cluster's network enforces no policy, which `/health` tells: the editor itself keeps them out."""
+    mine, other = (each["uuid"] for each in sessions)
+    address = kubectl("get", "pods", "-l", f"session-uuid={other}", "-o", "jsonpath={.items[0].status.podIP}")
+
+    def inside(*command: str) -> str:
+        return kubectl("exec", f"deployment/user-{mine}", "-c", "editor", "--", *command)
+
+    def status(path: str) -> str:
+        return inside("curl", "-sSm", "10", "-o", "/dev/null", "-w", "%{http_code}", f"http://{address}:8080{path}")
+
+    assert [status(path) for path in ("/", "/proxy/8080/", "/healthz")] == ["403", "403", "200"]
+    assert "agent" not in inside("ls", "/run").split(), "its agent's token is not within its reach"
+    found = "not_enforced"
+    wait_for(lambda: api.ask("GET", "/health").json()["network_policies"] == found, "a courier to look", seconds=180.0)
+
+
 def test_a_workspace_that_can_not_start_shows_why_and_goes_on_when_it_can(
     api: Api, browser: Browser, sessions: list[Any]
 ) -> None:

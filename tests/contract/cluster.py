@@ -179,6 +179,8 @@ class KubernetesHarness:
         for unneeded in ("readinessProbe", "env", "ports"):
             del container[unneeded]
         volumes = [each for each in spec["volumes"] if "secret" not in each]
+        there = {each["name"] for each in volumes}
+        container["volumeMounts"] = [each for each in container["volumeMounts"] if each["name"] in there]
         if backups:
             container["volumeMounts"] = [*container["volumeMounts"], {"name": "backups", "mountPath": "/backups"}]
             volumes.append({"name": "backups", "persistentVolumeClaim": {"claimName": "backups"}})

@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
+import requests
 from playwright.sync_api import Browser, WebSocket, expect
 
 from app.sessions.passes import COOKIE
@@ -102,6 +103,27 @@ def test_another_workspaces_cookie_and_a_missing_origin_open_nothing(
     service.done("POST", f"/session/{session['uuid']}/revoke")
     assert service.workspace(session, Cookie=cookie).status_code == 401
     service.done("DELETE", f"/session/{other['uuid']}?backup=false")
+
+
+def test_no_way_but_that_through_the_door_leads_to_the_editor(
+    service: Service, browser: Browser, session: Any, recorder: tuple[int, list[Any]]
+) -> None:
+    """Its own port is closed to whoever finds it, with a good cookie too. Through the door a visitor is let in whatever
+    they call the session's secret, and no program in the workspace hears of that."""
+    context = browser.new_context()
+    open_editor(context, service.link(session["uuid"]))
+    cookie = cookie_of(context, session)
+    context.close()
+    with service.redis(database=1) as routes:
+        editor = str(routes.get(f"traefik/http/services/vs-code-{session['uuid']}/loadbalancer/servers/0/url"))
+    port, seen = recorder
+    for path in ("/", f"/proxy/{port}/"):
+        past = requests.get(editor + path, headers={"Cookie": cookie}, timeout=10)
+        assert (past.status_code, "own address" in past.text) == (403, True)
+    assert seen == []
+    for mine in ({}, {"X_Workspace_Secret": "of my own"}):
+        assert service.workspace(session, f"/proxy/{port}/", Cookie=cookie, **mine).status_code == 200
+    assert [each.get("X-Workspace-Secret") for each in seen] == [None, None]
 
 
 def test_opening_a_sleeping_workspace_ends_in_the_editor(service: Service, browser: Browser, session: Any) -> None:

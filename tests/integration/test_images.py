@@ -83,7 +83,7 @@ def test_the_manager_has_all_its_processes_import(images: dict[str, Image], bund
 
 
 def test_the_web_process_serves_without_writing_outside_of_tmp(images: dict[str, Image], bundle: Path) -> None:
-    with Container(images["manager"], bundle, "web", API_KEY="images-key") as container:
+    with Container(images["manager"], bundle, "web", API_KEY="a-key-for-the-images") as container:
         assert container.get("http://127.0.0.1:8000/livez")[0] == 200
         assert container.run("id", "-u") == str(USER)
         with pytest.raises(AssertionError, match="Read-only file system"):
@@ -99,7 +99,7 @@ def test_a_process_that_the_procfile_does_not_have_is_refused(images: dict[str, 
 @pytest.mark.parametrize("name", ["web", "worker", "watcher"])
 def test_a_process_that_is_told_to_end_before_it_is_up_ends(images: dict[str, Image], bundle: Path, name: str) -> None:
     """A rollout over another one needn't wait until its pods are killed."""
-    with Container(images["manager"], bundle, name, API_KEY="images-key") as container:
+    with Container(images["manager"], bundle, name, API_KEY="a-key-for-the-images") as container:
         assert container.stop() == 128 + signal.SIGTERM
 
 
@@ -117,7 +117,7 @@ def programs(images: dict[str, Image], folder: str) -> Iterator[Path]:
 
 
 def test_the_editor_comes_up_on_an_empty_volume(images: dict[str, Image], bundle: Path, volume: Path) -> None:
-    with Container(images["workspace"], bundle, volume=volume) as container:
+    with Container(images["workspace"], bundle, volume=volume, WORKSPACE_SECRET_FILE="none") as container:
         status, text = container.get("http://127.0.0.1:8080/healthz")
         assert status == 200
         assert "status" in json.loads(text)
@@ -133,6 +133,15 @@ def test_the_editor_comes_up_on_an_empty_volume(images: dict[str, Image], bundle
     assert sorted(path.name for path in volume.iterdir()) == ["app", "home"]
 
 
+def test_an_editor_that_is_not_told_who_may_come_in_does_not_start(
+    images: dict[str, Image], bundle: Path, volume: Path
+) -> None:
+    """And says so where the cluster takes the reason of a failure from."""
+    with Container(images["workspace"], bundle, volume=volume) as container:
+        assert container.wait() == 1
+        assert "WORKSPACE_SECRET_FILE is not set" in container.output()
+
+
 def test_the_editor_has_the_extension_that_tells_of_its_use(images: dict[str, Image]) -> None:
     extensions = images["workspace"].root / "opt/editor/node_modules/code-server/lib/vscode/extensions"
     assert {path.name for path in (extensions / "workspace-activity").iterdir()} == {"extension.js", "package.json"}
@@ -140,7 +149,8 @@ def test_the_editor_has_the_extension_that_tells_of_its_use(images: dict[str, Im
 
 def test_the_editor_starts_from_compiled_code(images: dict[str, Image], bundle: Path, volume: Path) -> None:
     """Node says itself whether it took a module of the editor from the cache in the image."""
-    with Container(images["workspace"], bundle, volume=volume, NODE_DEBUG_NATIVE="COMPILE_CACHE") as container:
+    settings = {"NODE_DEBUG_NATIVE": "COMPILE_CACHE", "WORKSPACE_SECRET_FILE": "/dev/null"}
+    with Container(images["workspace"], bundle, volume=volume, **settings) as container:
         container.get("http://127.0.0.1:8080/healthz")
         accepted = [line for line in container.output().splitlines() if "was accepted" in line]
     assert any("code-server/out/node/main.js" in line for line in accepted)

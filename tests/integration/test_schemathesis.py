@@ -102,5 +102,15 @@ def test_real_sessions_pass_through_every_call(url: str) -> None:
         answer = requests.request(method, url + path.format(uuid=uuid), headers=HEADERS, timeout=10)
         document[path][method].validate_response(answer)
         assert answer.status_code < 500
-    for path in ("/sessions", "/backups", "/metrics", "/health", "/livez", "/readyz", "/openapi.json", "/docs"):
+    for path in (
+        "/sessions",
+        "/backups",
+        "/audit",
+        "/metrics",
+        "/health",
+        "/livez",
+        "/readyz",
+        "/openapi.json",
+        "/docs",
+    ):
         document[path]["GET"].validate_response(requests.get(url + path, headers=HEADERS, timeout=10))

@@ -13,15 +13,17 @@ ADA = Identity(uuid="aaaa0001", user_id="ada", created_at=0.0)
 
 
 def test_the_floor_runs_what_a_session_runs_and_nothing_around_it() -> None:
-    """The same editor, and an empty folder in the place of the volume; no agent, and none of its secrets."""
+    """The same editor, and an empty folder in the place of the volume; no agent, and none of their secrets."""
     session = objects.deployment(ADA, Choices.of(Settings(workspace_image="workspace:1", secret_key="k" * 32)), 1)
     floor = cluster.bare(session)
     spec, like = (each["spec"]["template"]["spec"] for each in (floor, session))
     assert {"name": "files", "emptyDir": {}} in spec["volumes"]
-    assert [each["name"] for each in spec["containers"][0]["env"]] == ["WORKSPACE_UUID", "HOME"]
+    told = {each["name"]: each["value"] for each in spec["containers"][0]["env"]}
+    assert told == {"WORKSPACE_UUID": "aaaa0001", "HOME": "/workspace/home", "WORKSPACE_SECRET_FILE": "none"}
     assert [each["name"] for each in like["containers"]] == ["editor", "agent"]
-    for name in ("name", "image", "resources", "readinessProbe", "securityContext", "volumeMounts"):
+    for name in ("name", "image", "resources", "readinessProbe", "securityContext"):
         assert spec["containers"][0][name] == like["containers"][0][name]
+    assert [each["name"] for each in spec["containers"][0]["volumeMounts"]] == ["files", "tmp"]
     assert {each["name"] for each in spec["volumes"]} == {"files", "tmp"}
     assert floor["spec"]["replicas"] == 0
     assert "session-uuid" not in floor["spec"]["template"]["metadata"]["labels"], "it is nobody's session"

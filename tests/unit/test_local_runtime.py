@@ -119,9 +119,9 @@ def test_a_workspace_gets_none_of_the_workers_secrets(stage: Stage, monkeypatch:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-3")
     running = stage.up(A)
     got = environment(running.pid)
-    assert "secret" not in str(got)
+    assert "secret-" not in str(got)
     assert set(got) - {"PWD", "SHLVL", "_", "OLDPWD"} <= {
-        "PATH", "HOME", "LANG", "SHELL", "TERM", "USER", "DATA_DIR", "WORKSPACE_UUID",
+        "PATH", "HOME", "LANG", "SHELL", "TERM", "USER", "DATA_DIR", "WORKSPACE_UUID", "WORKSPACE_SECRET_FILE",
     }  # fmt: skip
     assert got["WORKSPACE_UUID"] == A
     assert got["DATA_DIR"] == str(stage.settings.data_dir.resolve())
@@ -195,7 +195,7 @@ def test_files_of_the_user_and_of_the_editor_lie_apart(stage: Stage) -> None:
     assert list(stage.folders.app(A).iterdir()) == []
     assert stage.folders.app(A).stat().st_mode & 0o777 == 0o755
     assert sorted(path.name for path in stage.folders.workspace(A).iterdir()) == [
-        "app", "editor.log", "home", "meta.json",
+        "app", "editor-secret", "editor.log", "home", "meta.json",
     ]  # fmt: skip
 
 
@@ -577,8 +577,8 @@ def test_the_rule_for_sleeping_workspaces_takes_the_domain_literally() -> None:
 def test_every_address_passes_the_door_and_then_the_page(bind: str) -> None:
     """Asleep or up, workspace or agent; the page comes second, or it would tell what the door does not."""
     http, url = routes.fixed(Settings(bind=bind))["http"], "http://127.0.0.1:8002"
-    assert http["middlewares"]["auth"]["forwardAuth"]["address"] == f"{url}/auth/verify"
-    assert http["middlewares"]["auth"]["forwardAuth"]["authResponseHeaders"] == ("Cookie", "Authorization", "X-API-Key")
+    asked, ours = http["middlewares"]["auth"]["forwardAuth"], ("Cookie", "Authorization", "X-API-Key")
+    assert (asked["address"], asked["authResponseHeaders"]) == (f"{url}/auth/verify", (*ours, "X-Workspace-Secret"))
     assert http["middlewares"]["waking"]["errors"]["service"] == "forward-auth"
     assert http["services"]["forward-auth"]["loadBalancer"]["servers"] == [{"url": url}]
     assert http["routers"]["asleep"]["middlewares"] == ["auth", "waking"]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from app.sessions.queue import CHECK_POLICIES, ROUTES
 from tests.manifests import (
     ARCHIVE,
     MANIFESTS,
@@ -131,6 +132,20 @@ def test_what_speaks_with_workspaces_reaches_no_more_than_it_needs(overlay):
     assert network.lets_out_to_pod(courier, SYSTEM, 1111, WORKSPACE, WORKSPACES)
     assert not network.lets_out_to_pod(courier, SYSTEM, 8080, WORKSPACE, WORKSPACES)
     assert not network.lets_out_to_pod(gateway, SYSTEM, 1111, WORKSPACE, WORKSPACES)
+
+
+def test_what_shows_that_policies_are_enforced_is_forbidden(overlay):
+    """The API server, to the couriers, at whatever address and port a cluster has it, as an address and as a pod: what
+    workers/isolation.py tries there must fail. They are the ones that try, and they are told where it is."""
+    network, courier = Network(overlay), pods(overlay)["courier"]
+    addresses = (*PRIVATE, "34.118.224.1", "8.8.8.8", "2606:4700:4700::1111")
+
+    assert ROUTES[CHECK_POLICIES] == "deliver"
+    assert courier.containers[0]["args"] == ["courier"]
+    for port in (443, 6443, 8443):
+        assert not any(network.lets_out_to(courier.labels, SYSTEM, port, address) for address in addresses)
+        for labels in ({"component": "kube-apiserver"}, {}):
+            assert not network.lets_out_to_pod(courier.labels, SYSTEM, port, labels, "kube-system")
 
 
 def test_workspaces_are_reached_by_the_ingress_and_the_manager_only(overlay):

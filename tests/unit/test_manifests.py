@@ -156,7 +156,7 @@ def test_no_secret_holds_a_value(overlay):
     """They are filled on the cluster, by manifests/make-secrets."""
     secrets = [each for each in overlay if each["kind"] == "Secret"]
 
-    assert {each["metadata"]["name"] for each in secrets} == {"manager", "redis", "flower", "keda-redis"}
+    assert {each["metadata"]["name"] for each in secrets} == {"manager", "redis", "redis-users", "flower", "keda-redis"}
     assert [each for each in secrets if "data" in each or "stringData" in each] == []
 
 
@@ -205,7 +205,7 @@ def test_redis_keeps_what_it_was_told(overlay):
     redis = of_kind(overlay, "StatefulSet")["redis"]["spec"]
 
     assert {"appendonly yes", "appendfsync everysec", "maxmemory-policy noeviction", "dir /data"} <= set(lines)
-    assert "include /tmp/password.conf" in lines
+    assert "aclfile /tmp/users.acl" in lines
     assert {"name": "data", "mountPath": "/data"} in redis["template"]["spec"]["containers"][0]["volumeMounts"]
     assert [each["metadata"]["name"] for each in redis["volumeClaimTemplates"]] == ["data"]
     assert redis["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
@@ -246,7 +246,7 @@ def test_each_process_gets_the_secrets_it_needs_and_no_other(overlay):
             for each in pods(overlay)[name].containers[0]["env"]
             if "valueFrom" in each
         }
-        - {"redis/password"}
+        - {f"redis-users/{name}"}
         for name in PROCESSES
     }
 
@@ -385,7 +385,8 @@ def test_gke_takes_every_value_from_one_file():
 
 
 def test_gke_serves_https_with_the_certificates_it_asks_for():
-    """Each Ingress names a Secret that a Certificate of its own namespace fills."""
+    """The API's Ingress names a Secret that a Certificate fills; that of the workspaces is the controller's default,
+    and its key not in the namespace whose Secrets workers read."""
     objects = render(MANIFESTS / "overlays" / "gke")
     settings = settings_of(objects)
     [tls] = of_kind(objects, "Ingress", SYSTEM)["web"]["spec"]["tls"]
@@ -394,7 +395,11 @@ def test_gke_serves_https_with_the_certificates_it_asks_for():
         (each["metadata"]["namespace"], each["spec"]["secretName"]) for each in of_kind(objects, "Certificate").values()
     }
 
-    assert filled == {(SYSTEM, tls["secretName"]), (WORKSPACES, settings["INGRESS_TLS_SECRET"])}
+    [store] = of_kind(objects, "TLSStore").values()
+    default = (store["metadata"]["namespace"], store["spec"]["defaultCertificate"]["secretName"])
+    assert filled == {(SYSTEM, tls["secretName"]), default}
+    assert default[0] == SYSTEM
+    assert not settings.get("INGRESS_TLS_SECRET")
     assert settings["WORKSPACE_SCHEME"] == "https"
     assert tls["hosts"] == [of_kind(objects, "Ingress")["web"]["spec"]["rules"][0]["host"]]
 

@@ -120,6 +120,7 @@ def test_the_deployment() -> None:
                     "env": [
                         {"name": "WORKSPACE_UUID", "value": "abcd1234"},
                         {"name": "HOME", "value": "/workspace/home"},
+                        {"name": "WORKSPACE_SECRET_FILE", "value": "/dev/null"},
                     ],
                     "readinessProbe": {
                         "httpGet": {"path": "/healthz", "port": "http", "scheme": "HTTP"},
@@ -164,7 +165,7 @@ def test_the_deployment() -> None:
 
 def test_a_pod_has_an_agent_where_there_is_a_key_for_its_token() -> None:
     """It stands last, since containers start in this order. The token is a file of its alone: no variable, and nothing
-    of the editor's."""
+    of the editor's, which has a secret of its own."""
     settings = replace(SETTINGS, secret_key="k" * 32, gateway_url="http://gateway.system:8001/")
     spec = objects.pod_template(ADA, Choices.of(settings))["spec"]
     editor, agent = spec["containers"]
@@ -204,9 +205,22 @@ def test_a_pod_has_an_agent_where_there_is_a_key_for_its_token() -> None:
             {"name": "token", "mountPath": "/run/agent", "readOnly": True},
         ],
     }
-    assert [editor] == objects.pod_template(ADA, CHOICES)["spec"]["containers"]
-    token = {"secretName": "user-abcd1234", "items": [{"key": "token", "path": "token"}], "defaultMode": 0o400}
-    assert spec["volumes"] == [*VOLUMES, {"name": "token", "secret": token}]
+    (bare,) = objects.pod_template(ADA, CHOICES)["spec"]["containers"]
+    bare["env"][-1] = {"name": "WORKSPACE_SECRET_FILE", "value": "/run/editor/editor"}
+    bare["volumeMounts"].append({"name": "editor-secret", "mountPath": "/run/editor", "readOnly": True})
+    assert editor == bare
+    token, door = (
+        {"secretName": "user-abcd1234", "items": [{"key": key, "path": key}], "defaultMode": 0o400}
+        for key in ("token", "editor")
+    )
+    assert spec["volumes"] == [*VOLUMES, {"name": "token", "secret": token}, {"name": "editor-secret", "secret": door}]
+
+
+def test_the_editor_is_told_who_may_embed_it() -> None:
+    """Where anybody may; it changes the template, so that sessions hear of it at their next start."""
+    chosen = Choices.of(replace(SETTINGS, embed_origins="https://b.example.com, https://a.example.com:8443/"))
+    (editor,) = objects.pod_template(ADA, chosen)["spec"]["containers"]
+    assert editor["env"][-1] == {"name": "EMBED_ORIGINS", "value": "https://b.example.com https://a.example.com:8443"}
 
 
 def test_the_agent_understands_what_it_is_told() -> None:
@@ -276,12 +290,12 @@ def test_where_pods_may_run() -> None:
 def test_the_secret_and_the_service() -> None:
     """Both go with the Deployment."""
     metadata = {"name": "user-abcd1234", "labels": LABELS, "annotations": USER, "ownerReferences": OWNED}
-    assert objects.secret(ADA, OWNER, "s3cret") == {
+    assert objects.secret(ADA, OWNER, "s3cret", "open") == {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": metadata,
         "type": "Opaque",
-        "data": {"token": "czNjcmV0"},
+        "data": {"token": "czNjcmV0", "editor": "b3Blbg=="},
     }
     assert objects.service(ADA, OWNER, CHOICES) == {
         "apiVersion": "v1",
@@ -373,6 +387,7 @@ def test_the_scaled_object_holds_no_password() -> None:
                         "address": "redis.fresh-system:6380",
                         "databaseIndex": "2",
                         "enableTLS": "true",
+                        "unsafeSsl": "false",
                         "listName": "queue:abcd1234",
                         "listLength": "1",
                         "activationListLength": "0",

@@ -14,10 +14,11 @@ import redis
 
 from app.settings import Settings
 from scripts.lib import check_lock, check_tree, leftovers, procfile, serve
+from scripts.lib import redis_server as redis_servers
 from scripts.lib.data_dir import PORTS, StartError, chosen_port, only_run, remembered_port, remembered_secret
 from scripts.lib.locks import only_one
-from scripts.lib.redis_server import warnings
-from scripts.lib.serve import environment
+from scripts.lib.redis_server import outdated, warnings
+from scripts.lib.serve import dangerous_user, environment
 from tests.conftest import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -220,3 +221,22 @@ def test_only_the_gateway_is_given_the_models_key(monkeypatch: pytest.MonkeyPatc
     web = procfile.environment("web")
     assert "LLM_API_KEY" not in web
     assert (web["LLM_MODEL"], web["PROCESS_NAME"]) == ("m", "web")
+
+
+@pytest.mark.parametrize(
+    ("folder", "version", "warned"),
+    [(Path(sys.executable).parent, (6, 2, 14), True), (Path(sys.executable).parent, (6, 2, 20), False)]
+    + [(Path("/usr/bin"), (6, 2, 14), False)],
+)
+def test_a_bundled_redis_without_a_mend_is_told_of(
+    folder: Path, version: tuple[int, ...], warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A system's own Redis has mends that its version does not show."""
+    monkeypatch.setattr(redis_servers, "program", lambda: (str(folder / "redis-server"), version))
+    assert [("CVE-2025-49844" in text, "6.2.14" in text) for text in outdated()] == [(True, True)] * warned
+
+
+def test_a_root_shell_for_everybody_is_told_of() -> None:
+    assert dangerous_user(1000) == []
+    [told] = dangerous_user(0)
+    assert "as another user" in told

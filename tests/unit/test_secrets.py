@@ -81,12 +81,31 @@ def test_the_file_holds_the_token_and_on_its_second_line_what_opens_the_door():
     assert secrets.token_file(UUID).splitlines() == [secrets.token(UUID), *secrets.doors(UUID)]
 
 
+def test_what_opens_an_editor_is_of_its_session_and_good_for_nothing_else():
+    """Neither a token nor what opens the agent; and no other session's."""
+    mac = hmac.new(KEY.encode(), b"editor:abcd1234", hashlib.sha256).hexdigest()
+    secrets = SessionSecrets([KEY])
+    assert secrets.editors(UUID) == (mac,)
+    assert secrets.uuid_of(f"{UUID}.{mac}") is None
+    assert mac not in (*secrets.doors(UUID), *secrets.editors("abcd1235"))
+
+
+@pytest.mark.parametrize(("started", "asked"), [([KEY], [OTHER, KEY]), ([OTHER, KEY], [KEY]), ([OTHER, KEY], [OTHER])])
+def test_an_editor_knows_who_comes_while_a_key_is_rotated(started, asked):
+    """Whether it was started before its ingress heard of the new key, or after."""
+    known = SessionSecrets(started).editor_file(UUID).splitlines()
+    assert set(known) & set(SessionSecrets(asked).editors(UUID))
+    assert len(known) == len(started)
+
+
 def test_no_key_no_token():
     """A service without a SECRET_KEY says so, rather than signing with nothing."""
     with pytest.raises(SettingsError, match="SECRET_KEY"):
         SessionSecrets([]).token(UUID)
     with pytest.raises(SettingsError, match="SECRET_KEY"):
         SessionSecrets([]).doors(UUID)
+    with pytest.raises(SettingsError, match="SECRET_KEY"):
+        SessionSecrets([]).editors(UUID)
 
 
 def test_the_keys_are_not_in_its_text():

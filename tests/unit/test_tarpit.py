@@ -64,7 +64,8 @@ class Served:
         self.app, self.waited, self.held = Flask("test"), list[float](), list[int]()
         self.budget = ByteBudget(ROOM)
         register_bodies(self.app, self.budget)
-        register_tarpit(self.app, lambda: request.headers.get("Who", ""), connections, self._sleep)
+        tarpit = Tarpit(Clock(), self._sleep)
+        register_tarpit(self.app, lambda: request.headers.get("Who", ""), connections, tarpit)
         self.app.add_url_rule("/<path>", view_func=self._view, methods=["POST"])
 
     def _view(self, path: str) -> Response:

@@ -50,10 +50,12 @@ def test_what_couriers_do_takes_nothing_but_redis(
     monkeypatch.setattr(context.runtimes, "load", no_runtime)
     redis_client.hset(f"session:{A}", mapping={"uuid": A, "user_id": "ada", "status": "active", "created_at": "1"})
     redis_client.hset(f"agent:{A}", mapping={"address": "http://127.0.0.1:9"})
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "9")
     forget()
     try:
         with contextlib.suppress(AgentUnavailable, Retry):  # Nobody listens there.
-            OWN[name](A)
+            OWN[name](*([] if name == queue.CHECK_POLICIES else [A]))
     finally:
         forget()
 
@@ -70,7 +72,7 @@ def no_runtime(settings: Settings) -> None:
 def test_what_a_user_waits_for_never_queues_behind_a_backup() -> None:
     assert {queue.ROUTES[queue.PROVISION], queue.ROUTES[queue.WAKE]} == {"wake"}
     to_agents = {task for task, name in queue.ROUTES.items() if name == "deliver"}
-    assert to_agents == {queue.DELIVER, queue.WARN, queue.LOCK_OUT}, "an agent may hang"
+    assert to_agents == {queue.DELIVER, queue.WARN, queue.LOCK_OUT, queue.CHECK_POLICIES}, "an agent may hang"
     assert {queue.ROUTES[task] for task in (queue.BACKUP, queue.RESTORE, queue.TEARDOWN)} == {"backup"}
 
 

@@ -82,12 +82,12 @@ class Beside:
             self._cluster.delete(self._scaler.kind, names.scaler(uuid))
 
     def keep_secret(self, identity: Identity, deployment: Object) -> None:
-        """Make the Secret of the session's agent, where it has one. Another value comes with another SECRET_KEY, or
-        from an earlier release; another owner is a Deployment that was made anew."""
+        """Make the Secret of the session's agent and editor, where there is a key for one. Another value comes with
+        another SECRET_KEY, or from an earlier release; another owner is a Deployment that was made anew."""
         if self._choices.agent is None:
             return
-        name = names.workspace(identity.uuid)
-        wanted = objects.secret(identity, deployment, self._secrets.token_file(identity.uuid))
+        uuid, name = identity.uuid, names.workspace(identity.uuid)
+        wanted = objects.secret(identity, deployment, self._secrets.token_file(uuid), self._secrets.editor_file(uuid))
         there = self._cluster.get("secrets", name)
         if there is None:
             self._cluster.create("secrets", wanted)

@@ -31,6 +31,7 @@ class Choices:
     api_host: str
     agent: Mapping[str, str] | None
     agent_port: int
+    embed_origins: Sequence[str]
     ingress_annotations: Mapping[str, str]
     tls_secret: str
     priority_class: str
@@ -64,6 +65,7 @@ class Choices:
             api_host=settings.api_host,
             agent=_agent_environment(settings) if settings.secret_keys() else None,
             agent_port=settings.user_pod_port,
+            embed_origins=settings.embedding_origins(),
             # The door's last: no other annotation may take its place.
             ingress_annotations=_json(settings.ingress_annotations, "INGRESS_ANNOTATIONS", dict)
             | _json(settings.ingress_door, "INGRESS_DOOR", dict),

@@ -4,6 +4,7 @@
                                /home/      the editor's own data, HOME in its terminals
                                /meta.json  whose it is, and the last intent; written last
                                /agent-token   what its agent is known by, and lets the manager in by
+                               /editor-secret   what its editor lets visitors in by
                                /editor.log, /agent.log
     $DATA_DIR/running/{uuid}.json          its processes; only while it should be up
     $DATA_DIR/locks/{uuid}.lock            outlives the folder for a day, with the last intent in it
@@ -156,6 +157,9 @@ class Folders:
     def token_file(self, uuid: str) -> Path:
         return self.workspace(uuid) / "agent-token"
 
+    def editor_secret_file(self, uuid: str) -> Path:
+        return self.workspace(uuid) / "editor-secret"
+
     # A workspace
 
     def make(self, uuid: str) -> None:
@@ -197,12 +201,11 @@ class Folders:
 
     def write_token(self, uuid: str, text: str) -> None:
         """Put the agent's secrets in place, readable for their owner only."""
-        path = self.token_file(uuid)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        draft.unlink(missing_ok=True)
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
-        draft.rename(path)
+        _write_secret(self.token_file(uuid), text)
+
+    def write_editor_secret(self, uuid: str, text: str) -> None:
+        """The same for the editor's."""
+        _write_secret(self.editor_secret_file(uuid), text)
 
     def discard(self, uuid: str) -> None:
         """Take the workspace's folder out of sight in one step; `empty_trash` deletes it."""
@@ -312,6 +315,14 @@ def _checked(uuid: str) -> str:
     if not UUID_PATTERN.fullmatch(uuid):
         raise PermanentError("A workspace's name is 8 characters of 0-9 and a-z.")
     return uuid
+
+
+def _write_secret(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    draft.rename(path)
 
 
 def _write_json(path: Path, values: Mapping[str, Any], *, durable: bool) -> None:

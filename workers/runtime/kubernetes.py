@@ -226,10 +226,11 @@ class KubernetesRuntime:
         deployment = live.deployment or self._live.create_deployment(identity)
         asleep = not replicas_of(deployment)
         began.append(asleep)
+        # Its pod can't begin without the Secret and the claim; and whoever else scales the updated Deployment up must
+        # find all in the Secret that it mounts.
+        self._beside.keep_secret(identity, deployment)
         if asleep:
             deployment = self._live.update(identity, deployment)
-        # Its pod can't begin without these two.
-        self._beside.keep_secret(identity, deployment)
         claim = binding.let_claim_bind(self._cluster, live.claim)
         self._scaler.before_start(uuid)
         try:

@@ -1,7 +1,7 @@
 """What the processes of a workspace on this machine are started as: their commands and all their environment says.
 
-A workspace is hostile, so nothing of the worker's environment is passed on but a fixed list; and its agent gets
-its secrets in a file, since an environment is shown to whoever may look at the process.
+A workspace is hostile, so nothing of the worker's environment is passed on but a fixed list; and agent and editor get
+their secrets in files, since an environment is shown to whoever may look at the process.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class Launcher:
         return {"WORKSPACE_UUID": uuid, "DATA_DIR": str(self._folders.data_dir)}
 
     def editor(self, uuid: str, port: int) -> Process:
-        """Start the editor on this loopback port."""
+        """Start the editor on this loopback port, its secret file written anew: a key may have been rotated. Without a
+        key there is nothing to open it with, and nobody gets in."""
+        self._folders.write_editor_secret(uuid, self._secrets.editor_file(uuid) if self.has_agents else "")
         program = self._settings.code_server or shutil.which("code-server") or "code-server"
         data = self._folders.editor_data(uuid)
         command = [
@@ -59,7 +61,8 @@ class Launcher:
             str(self._folders.app(uuid)),
         ]
         log, folder = self._folders.log(uuid), self._folders.app(uuid)
-        return processes.spawn(command, environment=self._environment(uuid), folder=folder, log=log)
+        environment = self._environment(uuid) | self._editor_settings(uuid)
+        return processes.spawn(command, environment=environment, folder=folder, log=log)
 
     def agent(self, uuid: str, port: int) -> Process:
         """Start the agent on this loopback port, its token file written anew: a key may have been rotated."""
@@ -72,6 +75,12 @@ class Launcher:
     def _environment(self, uuid: str) -> dict[str, str]:
         passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         return {"LANG": "C.UTF-8", **passed_on, "HOME": str(self._folders.home(uuid)), **self.marks(uuid)}
+
+    def _editor_settings(self, uuid: str) -> dict[str, str]:
+        """By the names that scripts/editor/guard.js reads."""
+        origins = " ".join(self._settings.embedding_origins())
+        embedding = {"EMBED_ORIGINS": origins} if origins else {}
+        return {"WORKSPACE_SECRET_FILE": str(self._folders.editor_secret_file(uuid)), **embedding}
 
     def _agent_settings(self, uuid: str, port: int) -> dict[str, str]:
         chosen = self._settings

@@ -32,8 +32,14 @@ PORT = 8080
 TOKEN_FOLDER = "/run/agent"
 """Where the agent finds its secrets, and nobody else does."""
 
-TOKEN_KEY = "token"
-"""Of the session's Secret, and the file's name."""
+EDITOR_FOLDER = "/run/editor"
+"""The same for the editor."""
+
+TOKEN_KEY, EDITOR_KEY = "token", "editor"
+"""Of the session's Secret, and the files' names."""
+
+NO_SECRET = "/dev/null"
+"""A file that opens no editor, where there is no key to make a secret with: nobody has a pass then."""
 
 AGENT_REQUESTS = {"cpu": "20m", "memory": "64Mi"}
 """What an agent needs that waits; what it runs may take as much as its size allows."""
@@ -102,9 +108,7 @@ def pod_template(identity: Identity, choices: Choices) -> Object:
     volumes = pods.volumes(uuid, choices)
     if choices.agent is not None:
         containers.append(agent(identity, choices, choices.agent))
-        # Readable by its group too, which fsGroup makes it: uid 1000 is not its owner.
-        token = {"secretName": names.workspace(uuid), "items": [{"key": TOKEN_KEY, "path": TOKEN_KEY}]}
-        volumes.append({"name": "token", "secret": {**token, "defaultMode": 0o400}})
+        volumes += [_secret_volume(uuid, "token", TOKEN_KEY), _secret_volume(uuid, "editor-secret", EDITOR_KEY)]
     spec = pods.pod_spec(containers, volumes, choices, choices.stop_grace)
     # Services come with environment variables otherwise, one set for each session of the namespace.
     return {
@@ -113,8 +117,19 @@ def pod_template(identity: Identity, choices: Choices) -> Object:
     }
 
 
+def _secret_volume(uuid: str, name: str, key: str) -> Object:
+    """One key of the session's Secret. Never optional: a pod whose Secret an earlier release made waits for a worker
+    to complete it."""
+    # Readable by its group too, which fsGroup makes it: uid 1000 is not its owner.
+    secret = {"secretName": names.workspace(uuid), "items": [{"key": key, "path": key}], "defaultMode": 0o400}
+    return {"name": name, "secret": secret}
+
+
 def editor(identity: Identity, choices: Choices) -> Object:
-    """The container that users see."""
+    """The container that users see. Its secret is in no other; the agent's token is not in it."""
+    embedding = [{"name": "EMBED_ORIGINS", "value": " ".join(choices.embed_origins)}] if choices.embed_origins else []
+    keyed = choices.agent is not None
+    secret = [{"name": "editor-secret", "mountPath": EDITOR_FOLDER, "readOnly": True}] if keyed else []
     return {
         "name": names.EDITOR,
         "image": choices.image,
@@ -123,6 +138,8 @@ def editor(identity: Identity, choices: Choices) -> Object:
         "env": [
             {"name": "WORKSPACE_UUID", "value": identity.uuid},
             {"name": "HOME", "value": pods.HOME},
+            {"name": "WORKSPACE_SECRET_FILE", "value": f"{EDITOR_FOLDER}/{EDITOR_KEY}" if keyed else NO_SECRET},
+            *embedding,
         ],
         # Every second from the start on: a startup probe before it doubles the time to Ready.
         "readinessProbe": {
@@ -135,7 +152,11 @@ def editor(identity: Identity, choices: Choices) -> Object:
         "resources": choices.sizes[identity.size],
         "securityContext": pods.container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [{"name": "files", "mountPath": pods.MOUNT}, {"name": "tmp", "mountPath": "/tmp"}],
+        "volumeMounts": [
+            {"name": "files", "mountPath": pods.MOUNT},
+            {"name": "tmp", "mountPath": "/tmp"},
+            *secret,
+        ],
     }
 
 
@@ -169,15 +190,17 @@ def agent(identity: Identity, choices: Choices, environment: Mapping[str, str]) 
     }
 
 
-def secret(identity: Identity, owner: Object, value: str) -> Object:
-    """What the session's agent is given to prove whose it is, and to tell who calls: good for this session, and
-    nothing else."""
+def secret(identity: Identity, owner: Object, token: str, editor: str) -> Object:
+    """What the session's agent is given to prove whose it is, and to tell who calls, and its editor to tell who comes
+    by the ingress: good for this session, and nothing else."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": _metadata(identity, owner),
         "type": "Opaque",
-        "data": {TOKEN_KEY: base64.b64encode(value.encode()).decode()},
+        "data": {
+            key: base64.b64encode(value.encode()).decode() for key, value in ((TOKEN_KEY, token), (EDITOR_KEY, editor))
+        },
     }
 
 

@@ -24,6 +24,7 @@ from urllib.parse import unquote, urlsplit
 
 import redis
 
+from app import redis_address
 from app.sessions.errors import RetryableError
 from app.sessions.model import UUID_PATTERN
 from app.sessions.passes import COOKIES, Kind, Passes
@@ -34,7 +35,7 @@ ENTRY_POINT = "workspaces"
 MIDDLEWARES = ("auth@file", "waking@file")
 """What each route passes, in this order."""
 
-OUR_HEADERS = ("Cookie", "Authorization", "X-API-Key")
+OUR_HEADERS = ("Cookie", "Authorization", "X-API-Key", "X-Workspace-Secret")
 """Of a visitor: what the door answers goes on in their place, and nothing where it answers none."""
 
 DOOR_LIMIT = 1_048_576
@@ -199,5 +200,7 @@ def traefik_environment(settings: Settings, file: str) -> dict[str, str]:
     if url.password:
         values[f"{prefix}_PASSWORD"] = unquote(url.password)
     if url.scheme == "rediss":
-        values[f"{prefix}_TLS"] = "true"
+        values[f"{prefix}_TLS_INSECURESKIPVERIFY"] = "false"
+        if ca_file := redis_address.tls(settings.redis_url).get(redis_address.CA):
+            values[f"{prefix}_TLS_CA"] = ca_file
     return values

@@ -117,8 +117,8 @@ def withdraw(cluster: Cluster) -> None:
 
 
 def scaled_object(identity: Identity, owner: Object, settings: Settings) -> Object:
-    """The session's ScaledObject (keda.sh/v1alpha1, redis list trigger). The password comes with the
-    TriggerAuthentication, so that none is written down here."""
+    """The session's ScaledObject (keda.sh/v1alpha1, redis list trigger). User, password and the
+    certificate of who signed Redis' come with the TriggerAuthentication, so that no secret is written down here."""
     url = urlsplit(settings.redis_url)
     uuid = identity.uuid
     trigger = {
@@ -127,6 +127,7 @@ def scaled_object(identity: Identity, owner: Object, settings: Settings) -> Obje
             "address": f"{url.hostname or '127.0.0.1'}:{url.port or 6379}",
             "databaseIndex": url.path.strip("/") or "0",
             "enableTLS": "true" if url.scheme == "rediss" else "false",
+            "unsafeSsl": "false",
             "listName": keys.INBOX.format(uuid=uuid),
             "listLength": "1",
             "activationListLength": "0",

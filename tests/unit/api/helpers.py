@@ -15,7 +15,7 @@ from app.sessions.backups import Backup
 from app.sessions.core import Core
 from app.sessions.model import Identity, Record, Status
 
-ADMIN_KEY = "admin-key"
+ADMIN_KEY = "the-key-of-an-admin"
 SERVICE_KEY = "service-key"
 BOUND_KEY = "bound-key"
 OWN_LIMITS_KEY = "own-limits-key"

@@ -99,6 +99,32 @@ def test_the_workspace_sees_neither_cookie_nor_key_nor_token(client: Client, uui
     assert browser.visit().headers["Cookie"] == "theme=dark"
 
 
+def test_who_gets_in_is_announced_to_the_editor_and_nobody_else(
+    make_app: AppMaker, client: Client, core: Core, uuid: str, browser: Visitor
+) -> None:
+    """By the session's secret of each key, whatever the visitor says it is; no refusal, no link and no agent has it."""
+    entered = browser.navigate(link(client, uuid))
+    mine = browser.visit(X_Workspace_Secret="of my own")
+    assert (mine.status_code, mine.headers["X-Workspace-Secret"]) == (200, core.secrets.editors(uuid)[0])
+    asleep, agent = new_session(client), f"/chat/{uuid}/history"
+    others = [
+        entered,
+        Visitor(browser.client.application, uuid).visit(**POLL),
+        browser.visit(host=f"vs-code-{asleep}.localhost"),
+        browser.visit(**POLL, Sec_Fetch_Site="same-site"),
+        browser.visit(agent, host="api.localhost", X_API_Key=ADMIN_KEY),
+        browser.client.get("/auth/waking"),
+    ]
+    assert [each.status_code for each in others] == [302, 401, 401, 403, 200, 503]
+    assert [each for each in others if "X-Workspace-Secret" in each.headers] == []
+    rotated = make_app(secret_key=f"{'n' * 32},{SECRET_KEY}")
+    later = Visitor(rotated, uuid)
+    later.cookies = browser.cookies
+    both = later.visit().headers["X-Workspace-Secret"].split()
+    assert both == list(core_of(rotated).secrets.editors(uuid))
+    assert both[1:] == list(core.secrets.editors(uuid))
+
+
 def test_a_siblings_cookie_shuts_nobody_out(client: Client, uuid: str, browser: Visitor) -> None:
     """A page of another workspace may set one for all of the domain, with any value; a comma does not end it."""
     browser.navigate(link(client, uuid))

@@ -90,6 +90,12 @@ def test_keys_that_make_no_sense_stop_the_start(settings: Settings, api_keys: st
     assert "secret" not in str(raised.value).replace("sha256", "")
 
 
+def test_a_key_that_can_be_guessed_stops_the_start(settings: Settings) -> None:
+    with pytest.raises(SettingsError, match="16 characters"):
+        read_keyring(dataclasses.replace(settings, api_key="k" * 15))
+    assert read_keyring(dataclasses.replace(settings, api_key="k" * 16)).find("k" * 16) is not None
+
+
 def test_a_rate_that_makes_no_sense_stops_the_start(make_app: AppMaker) -> None:
     with pytest.raises(SettingsError, match="RATE_LIMIT_WAKE"):
         make_app(rate_limit_wake="now and then")
@@ -342,7 +348,7 @@ def test_preferences_are_honoured_or_ignored(header: str, expected: Preference) 
 
 
 def test_create_app_connects_to_nothing(settings: Settings) -> None:
-    app = create_app(dataclasses.replace(settings, redis_url="redis://192.0.2.1:1/0", api_key="k"))
+    app = create_app(dataclasses.replace(settings, redis_url="redis://192.0.2.1:1/0", api_key=ADMIN_KEY))
     assert core_of(app).redis.connection_pool._connections == []
 
 

@@ -17,11 +17,12 @@ from app.api.openapi import VERSION
 from app.api.security import ANONYMOUS
 from app.api.streams import follow, follow_message
 from app.sessions.core import Core
+from app.sessions.fleet import Policies
 from app.sessions.model import Status
 from app.sessions.passes import Kind, Pass
 from app.sessions.queue import QUEUES
 from tests.conftest import ROOT
-from tests.unit.api.helpers import ADMIN_KEY, Client, check_problem, keyed, move, new_session
+from tests.unit.api.helpers import ADMIN_KEY, AppMaker, Client, check_problem, core_of, keyed, move, new_session
 
 
 def alive(core: Core, workers: int = 1) -> None:
@@ -58,6 +59,33 @@ def test_health_is_bad_while_the_watcher_is_silent(client: Client, core: Core) -
 def test_health_is_bad_without_workers(client: Client, core: Core) -> None:
     alive(core, workers=0)
     assert client.get("/health").status_code == 503
+
+
+@pytest.mark.parametrize("found", list(Policies))
+def test_health_warns_of_a_cluster_that_enforces_no_policies(make_app: AppMaker, found: Policies) -> None:
+    """Which takes nothing from its status: the service works."""
+    app = make_app(runtime="kubernetes", workspace_image="workspace:1")
+    core = core_of(app)
+    alive(core)
+    if found is not Policies.UNKNOWN:
+        core.fleet.note_policies(found)
+    answer = keyed(app, ADMIN_KEY).get("/health")
+    assert (answer.status_code, answer.json["status"], answer.json["network_policies"]) == (200, "healthy", found)
+    assert ["NetworkPolicies" in each for each in answer.json["warnings"]] == [True] * (found == "not_enforced")
+
+
+def test_nobody_says_that_policies_are_enforced_while_the_watcher_sees_nothing(make_app: AppMaker) -> None:
+    """The API server may be away, which is what was tried."""
+    app = make_app(runtime="kubernetes", workspace_image="workspace:1")
+    core_of(app).fleet.note_policies(Policies.ENFORCED)
+    assert keyed(app, ADMIN_KEY).get("/health").json["network_policies"] == "unknown"
+
+
+def test_one_machine_has_no_policies(client: Client, core: Core) -> None:
+    alive(core)
+    core.fleet.note_policies(Policies.NOT_ENFORCED)
+    body = client.get("/health").json
+    assert (body["network_policies"], body["warnings"]) == (None, [])
 
 
 def test_probes_are_plain(client: Client) -> None:

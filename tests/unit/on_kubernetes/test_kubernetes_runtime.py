@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import redis
@@ -59,14 +60,15 @@ def test_a_creation_brings_the_pod_up_before_what_stands_beside_it(runtime: Kube
     assert made[:2] == ["secrets", "deployments"]
 
 
-def secret_of(api: FakeApi) -> str:
-    return base64.b64decode(api.get("secrets", NAME)["data"]["token"]).decode()
+def secret_of(api: FakeApi, key: str = "token") -> str:
+    return base64.b64decode(api.get("secrets", NAME)["data"][key]).decode()
 
 
 def test_the_secret_follows_from_the_key(runtime: KubernetesRuntime, api: FakeApi) -> None:
     """Nothing of it is random, so it is the same after anything that may happen, and not written again."""
     started(runtime)
     assert secret_of(api) == SessionSecrets([SECRET_KEY]).token_file(A)
+    assert secret_of(api, "editor") == SessionSecrets([SECRET_KEY]).editor_file(A)
     before = len(api.requests)
     runtime.start(A, 3)
     assert [each for each in api.requests[before:] if each.endswith(" secrets")] == ["GET secrets"]
@@ -84,6 +86,29 @@ def test_with_another_key_a_start_writes_another_secret(
     later = KubernetesRuntime(replace(on_cluster, secret_key=",".join(rotated)), redis_client, api.cluster())
     later.start(A, 4)
     assert secret_of(api) == SessionSecrets(rotated).token_file(A)
+    assert secret_of(api, "editor") == SessionSecrets(rotated).editor_file(A)
+
+
+def test_a_session_of_an_earlier_release_has_its_editors_secret_before_its_pod_wants_it(
+    runtime: KubernetesRuntime, api: FakeApi
+) -> None:
+    """Whoever scales the new template up between two calls of the worker finds all that it mounts."""
+    runtime.provision(ADA, 1)
+    secret, deployment = api.get("secrets", NAME), api.get("deployments", NAME)
+    api.put("secrets", {**secret, "data": {"token": secret["data"]["token"]}})
+    old = {**deployment["metadata"]["annotations"], "session-manager.dev/template": "of an earlier release"}
+    api.put("deployments", {**deployment, "metadata": {**deployment["metadata"], "annotations": old}})
+    before = len(api.requests)
+    runtime.start(A, 2)
+    changed = [request.split()[1] for request in api.requests[before:] if not request.startswith("GET")]
+    assert changed[:2] == ["secrets", "deployments"]
+    assert secret_of(api, "editor") == SessionSecrets([SECRET_KEY]).editor_file(A)
+    mounted = [each["secret"]["items"] for each in volumes_of(api) if "secret" in each]
+    assert mounted == [[{"key": "token", "path": "token"}], [{"key": "editor", "path": "editor"}]]
+
+
+def volumes_of(api: FakeApi) -> list[dict[str, Any]]:
+    return list(api.get("deployments", NAME)["spec"]["template"]["spec"]["volumes"])
 
 
 def test_without_a_key_a_session_has_neither_agent_nor_secret(
@@ -264,12 +289,16 @@ def test_a_claim_that_does_not_say_whose_it_is_hides_no_other(runtime: Kubernete
 
 
 def test_no_cluster_is_a_setting_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Said at the start, by name."""
+    """Said at the start, by name; as is an ingress that asks nobody who gets in."""
     monkeypatch.setenv("KUBECONFIG", "/nonexistent/config")
     with pytest.raises(SettingsError, match="KUBECONFIG"):
         find_cluster()
     with pytest.raises(SettingsError, match="WORKSPACE_IMAGE"):
         Settings(runtime="kubernetes").checked()
+    for door in ("", "{}"):
+        with pytest.raises(SettingsError, match="INGRESS_DOOR"):
+            Settings(runtime="kubernetes", workspace_image="w:1", ingress_door=door).checked()
+    Settings(runtime="kubernetes", workspace_image="w:1", ingress_door='{"a": "b"}').checked()
     with pytest.raises(SettingsError, match="RUNTIME"):
         runtimes.load(Settings(runtime="docker"))
 

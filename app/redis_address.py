@@ -1,0 +1,146 @@
+"""Where Redis is and how one gets in: one URL, made of all settings that say something of it.
+
+Every client takes the URL, redis-py as it is, the others (Celery, Traefik, KEDA) the parts of it that they want. The
+certificate of a `rediss://` is always verified, against `ssl_ca_certs` of the URL where it has that.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+NAMES = (
+    "REDIS_URL",
+    "REDIS_HOST",
+    "REDIS_PORT",
+    "REDIS_DB",
+    "REDIS_USERNAME",
+    "REDIS_PASSWORD",
+    "REDIS_CA_FILE",
+)
+"""The variables that say where Redis is. Any of them names one that is not ours to start."""
+
+HOST, PORT, DATABASE = "127.0.0.1", "6379", "0"
+"""Where it is when nothing says so."""
+
+CA = "ssl_ca_certs"
+"""The parameter of the URL that has the file with the certificate to verify Redis' by, as redis-py calls it."""
+
+ENCODE = "A password with other characters than letters and digits is given as REDIS_PASSWORD, as it is."
+
+
+class AddressError(ValueError):
+    """The settings name no Redis, or two; the text says what to do and has no password."""
+
+
+def is_named(environ: Mapping[str, str]) -> bool:
+    """Whether an environment says where Redis is."""
+    return any(environ.get(name) for name in NAMES)
+
+
+def address(given: Mapping[str, str]) -> str:
+    """The URL of the Redis that the variables `NAMES` speak of; one that is "" or missing says nothing. Raises
+    `AddressError`."""
+    said = {name: given.get(name, "") for name in NAMES}
+    parts = _parts_of(said["REDIS_URL"])
+    ca_file = _joined("REDIS_CA_FILE", said["REDIS_CA_FILE"], parts.pop(CA, ""))
+    scheme = parts.pop("scheme", "") or ("rediss" if ca_file else "redis")
+    host, port, database, username, password = (
+        _joined(name, said[name], parts.get(name, ""))
+        for name in ("REDIS_HOST", "REDIS_PORT", "REDIS_DB", "REDIS_USERNAME", "REDIS_PASSWORD")
+    )
+    _checked(port, database, username, password)
+    if ca_file:
+        _check_ca(scheme, ca_file)
+    host = (host or HOST).strip("[]")
+    who = quote(username, safe="") + (f":{quote(password, safe='')}" if password else "")
+    where = f"[{host}]" if ":" in host else host
+    query = f"?{urlencode({CA: ca_file})}" if ca_file else ""
+    return f"{scheme}://{who}{'@' if who else ''}{where}:{port or PORT}/{database or DATABASE}{query}"
+
+
+def tls(url: str) -> dict[str, Any]:
+    """How a client that takes no URL verifies Redis' certificate, in redis-py's names; empty without TLS."""
+    parts = urlsplit(url)
+    if parts.scheme != "rediss":
+        return {}
+    ca_file = dict(parse_qsl(parts.query)).get(CA)
+    return {
+        "ssl_cert_reqs": ssl.CERT_REQUIRED,
+        "ssl_check_hostname": True,
+        **({CA: ca_file} if ca_file else {}),
+    }
+
+
+def celery_broker(url: str) -> dict[str, Any]:
+    """Celery's settings for this URL. Celery, and Flower with it, takes what concerns TLS beside the URL only."""
+    return {"broker_url": urlsplit(url)._replace(query="").geturl(), "broker_use_ssl": tls(url) or False}
+
+
+def _parts_of(url: str) -> dict[str, str]:
+    """What a URL says, by the name of the variable that may say it as well; nothing for none."""
+    if not url:
+        return {}
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", str(parts.port or "")
+    except ValueError:
+        raise AddressError(f"REDIS_URL has no port that is one. {ENCODE}") from None
+    if parts.scheme not in ("redis", "rediss"):
+        raise AddressError("REDIS_URL must begin with redis://, or with rediss:// for TLS.")
+    if parts.fragment:
+        raise AddressError(f"REDIS_URL must not have a #. {ENCODE}")
+    return {
+        "scheme": parts.scheme,
+        "REDIS_HOST": unquote(host),
+        "REDIS_PORT": port,
+        "REDIS_DB": parts.path.strip("/"),
+        "REDIS_USERNAME": unquote(parts.username or ""),
+        "REDIS_PASSWORD": unquote(parts.password or ""),
+        CA: _ca_of(dict(parse_qsl(parts.query, keep_blank_values=True))),
+    }
+
+
+def _ca_of(query: dict[str, str]) -> str:
+    """The file a URL's parameters name; nothing else may stand there but what holds anyway."""
+    ca_file = query.pop(CA, "")
+    harmless = {"ssl_cert_reqs": ("required", "CERT_REQUIRED"), "ssl_check_hostname": ("true", "True", "1")}
+    wrong = [name for name, value in query.items() if value not in harmless.get(name, ())]
+    if wrong:
+        raise AddressError(
+            f"REDIS_URL must not have {', '.join(wrong)}: Redis' certificate is always verified, against REDIS_CA_FILE "
+            "where it is not signed by a public authority, and other parameters are settings of their own."
+        )
+    return ca_file
+
+
+def _joined(name: str, given: str, in_url: str) -> str:
+    """What a variable or the URL says."""
+    if given and in_url and given != in_url:
+        raise AddressError(f"{name} says something else than REDIS_URL. Set one of the two, or both to the same.")
+    return given or in_url
+
+
+def _checked(port: str, database: str, username: str, password: str) -> None:
+    if port and not (port.isdecimal() and 0 < int(port) < 65_536):
+        raise AddressError(
+            "REDIS_PORT must be a number from 1 to 65535. In a pod beside a Service called redis Kubernetes sets it to "
+            "an address: set enableServiceLinks to false there."
+        )
+    if database and not database.isdecimal():
+        raise AddressError(f"REDIS_DB, and what follows the host in REDIS_URL, must be a number. {ENCODE}")
+    if username and not password:
+        raise AddressError("REDIS_USERNAME needs the user's password: set REDIS_PASSWORD.")
+
+
+def _check_ca(scheme: str, ca_file: str) -> None:
+    if scheme != "rediss":
+        raise AddressError("REDIS_CA_FILE is set, but redis:// does not encrypt: REDIS_URL must begin with rediss://.")
+    try:
+        ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise AddressError(
+            f"REDIS_CA_FILE ({ca_file}) must be a file with certificates in PEM: {error.strerror or error}."
+        ) from None

@@ -1,0 +1,179 @@
+"""A session's whole life while each process is its own user of Redis, and none is refused anything it needs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+from app.sessions.redis_users import ADMIN
+from tests.model_server import ModelServer
+from tests.redis_users import Guarded, guarded_redis, password
+from tests.service import KEY, Service, wait_for
+
+IDENTITY = """\
+import os
+
+user = os.environ.get("PROCESS_NAME", "{admin}")
+os.environ["REDIS_USERNAME"], os.environ["REDIS_PASSWORD"] = user, "{before}" + user
+"""
+"""Python runs it at the start of each process, which by that becomes the user of its name."""
+
+VISITOR = {
+    "Accept": "text/html",
+    "Sec_Fetch_Mode": "navigate",
+    "Sec_Fetch_Dest": "document",
+    "Sec_Fetch_Site": "none",
+}
+"""A person's navigation."""
+
+ROUTES = "~traefik/* +mset +scan +exists"
+"""What the local mode has besides: it leads visitors to workspaces by Redis, and Traefik reads it there."""
+
+STORE = "~backups ~backups:* ~backup:* ~session:*:backups ~user:*:backups"
+"""And web deletes backups by itself, where on a cluster it asks a worker."""
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    rules = "~traefik* &* +@read +@connection +@pubsub +scan -@admin +config|set"
+    traefik = f"user traefik on >{password('traefik')} {rules}\n"
+    with guarded_redis(tmp_path_factory.mktemp("redis"), traefik) as running:
+        admin = running.client(ADMIN)
+        for name in ("worker", "sweeper", "archiver", "watcher"):
+            admin.execute_command("ACL", "SETUSER", name, *ROUTES.split())
+        admin.execute_command("ACL", "SETUSER", "web", *STORE.split())
+        yield running
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[ModelServer]:
+    with ModelServer() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def service(
+    tmp_path_factory: pytest.TempPathFactory, code_server: str, guarded: Guarded, model: ModelServer
+) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("service")
+    (folder / "sitecustomize.py").write_text(IDENTITY.format(admin=ADMIN, before=password("")))
+    root = Path(__file__).resolve().parents[2]
+    running = Service(
+        folder,
+        code_server,
+        REDIS_URL=f"redis://127.0.0.1:{guarded.port}/0",
+        PYTHONPATH=f"{folder}:{root}",
+        LLM_BASE_URL=model.url,
+        LLM_MODEL="stub",
+        RECONCILE_INTERVAL="2",
+        RETENTION_INTERVAL="2",
+        WAKE_GRACE="0",
+        SIGNAL_WINDOWS='{"browser": 1, "prompt": 1, "turn": 1, "editor": 1, "terminal": 1, "jobs": 1}',
+    )
+    # What scripts/run ends in; before that it would set PYTHONPATH.
+    running.command = [sys.executable, "-m", "scripts.lib.serve"]
+    running.start()
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+def test_every_process_does_its_work_as_its_own_user(service: Service, guarded: Guarded) -> None:
+    """Create, open, prompt, sleep, wake, back up, restore, delete, and all that is asked and swept meanwhile."""
+    session = service.create("ada")
+    uuid, seen = session["uuid"], lambda: str(guarded.refused())
+    assert service.prompt(uuid, "remember 7", "m1")["status"] == "processed"
+    visit(service, session)
+    look_at(service, uuid)
+
+    service.done("POST", f"/session/{uuid}/scale-down")
+    service.call("POST", f"/session/{uuid}/chat", {"message": "what was it?", "id": "m2"})
+    assert service.ended(uuid, "m2")["state"] == "processed"
+    service.done("POST", f"/session/{uuid}/revoke")
+    wait_for(lambda: not guarded.client(ADMIN).zcard("sessions:lockouts"), "the lockout", seen)
+
+    service.done("POST", f"/session/{uuid}/scale-down")
+    visit(service, session)
+    service.wait_status(uuid, "active")
+
+    service.done("POST", f"/session/{uuid}/backup")
+    wait_for(lambda: service.done("GET", f"/session/{uuid}/backups")["total"] == 1, "the backup", seen)
+    gone = service.done("DELETE", f"/session/{uuid}")
+    restored = service.done("POST", f"/backups/{gone['backup']}/restore")
+    service.wait_status(restored["uuid"], "active")
+    assert service.call("GET", f"/backups/{gone['backup']}/download").ok
+    service.done("DELETE", f"/session/{restored['uuid']}?backup=false")
+    assert service.call("DELETE", f"/backups/{gone['backup']}").status_code == 204
+    assert guarded.refused() == []
+
+
+def test_a_session_falls_asleep_and_expires_by_itself(service: Service, guarded: Guarded) -> None:
+    """What only sweeps do, and what is warned of before."""
+    uuid = service.create("bob", idle_timeout=3, ttl=30)["uuid"]
+    wait_for(lambda: service.status(uuid)["session"]["status"] == "sleeping", "it to sleep")
+    wait_for(lambda: service.status(uuid)["session"]["status"] == "terminated", "it to expire")
+    wait_for(lambda: guarded.client(ADMIN).exists("backups:in_use:known"), "the sweep of backups")
+    assert guarded.refused() == []
+
+
+def test_a_workspace_that_dies_is_noticed_and_comes_up_again(service: Service, guarded: Guarded) -> None:
+    """By the watcher, and by whoever is asked to."""
+    uuid = service.create("eve")["uuid"]
+    for process in service.processes(WORKSPACE_UUID=uuid):
+        process.kill()
+    service.wait_status(uuid, "failed")
+    service.done("POST", f"/session/{uuid}/wake")
+    service.wait_status(uuid, "active")
+    service.done("DELETE", f"/session/{uuid}?backup=false")
+    assert guarded.refused() == []
+
+
+def test_flower_shows_the_queues_and_asks_the_workers(service: Service, guarded: Guarded) -> None:
+    """Over the workers' mailboxes, and back."""
+    url = next(line.strip().partition("=")[2] for line in service.printed if "FLOWER_URL=" in line)
+    who = ("admin", KEY)
+
+    def workers() -> bool:
+        answer = requests.get(f"{url}/api/workers", params={"refresh": "1"}, auth=who, timeout=30)
+        return answer.ok and len(answer.json()) == 4
+
+    wait_for(workers, "four workers")
+    names = {
+        each["name"] for each in requests.get(f"{url}/api/queues/length", auth=who, timeout=30).json()["active_queues"]
+    }
+    assert names == {"wake", "deliver", "lifecycle", "sweep", "backup"}
+    assert guarded.refused() == []
+
+
+def visit(service: Service, session: dict[str, str]) -> None:
+    """As a browser that follows a link and is let in, and as a program with a token."""
+    service.workspace(session)
+    link = urlsplit(service.link(session["uuid"]))
+    let_in = service.workspace(session, f"{link.path}?{link.query}", **VISITOR)
+    (cookie,) = let_in.cookies.items()
+    service.workspace(session, Cookie="=".join(cookie), **VISITOR)
+
+
+def look_at(service: Service, uuid: str) -> None:
+    """All that can be asked of a session and of the service."""
+    for path in ("", "/status", "/activity", "/messages", "/messages/m1", "/backups"):
+        service.done("GET", f"/session/{uuid}{path}")
+    service.done("POST", f"/session/{uuid}/keepalive", {"seconds": 5})
+    service.done("POST", f"/session/{uuid}/keepalive", {"seconds": 0})
+    for path in ("/sessions", "/sessions?user_id=ada", "/sessions?status=active", "/backups", "/backups?user_id=ada"):
+        service.done("GET", path)
+    for path in ("/health", "/readyz", "/metrics"):
+        assert service.call("GET", path).ok
+    for _ in range(2):
+        service.done("POST", f"/session/{uuid}/token", headers={"Idempotency-Key": "once"})
+        service.done("POST", f"/session/{uuid}/wake", headers={"Idempotency-Key": "twice"})
+    with requests.get(
+        f"{service.url}/session/{uuid}/events", headers={"X-API-Key": KEY}, stream=True, timeout=10
+    ) as answer:
+        assert next(answer.iter_lines())

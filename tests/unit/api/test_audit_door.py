@@ -1,0 +1,131 @@
+"""Of the visits of workspaces the audit has who came in by a link, who woke one, and who was refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flask import Flask
+from werkzeug.datastructures import Headers
+
+from app.api.visits import told_address
+from app.sessions.core import Core
+from app.sessions.model import Status
+from app.settings import Settings
+from tests.unit.api.helpers import ADMIN_KEY, AppMaker, Client, forward_auth_of, move, new_session
+from tests.unit.api.test_api_door import Visitor, asked_by_nginx, link
+from tests.unit.api.visitors import HANDSHAKE, NAVIGATION, POLL
+from tests.world import SECRET_KEY
+
+THERE = {"X-Forwarded-For": "203.0.113.9"}
+
+
+@pytest.fixture
+def app(make_app: AppMaker) -> Flask:
+    return make_app(rate_limit_default="10000/minute", rate_limit_create="10000/minute", secret_key=SECRET_KEY)
+
+
+@pytest.fixture
+def uuid(client: Client, core: Core) -> str:
+    made = new_session(client)
+    move(core, made, Status.ACTIVE)
+    return made
+
+
+@pytest.fixture
+def browser(app: Flask, uuid: str) -> Visitor:
+    return Visitor(app, uuid)
+
+
+def visits(client: Client, by: str = "visitor") -> list[tuple[Any, ...]]:
+    """What the audit has of them: action, session, address, status, reason, count."""
+    names = ("action", "uuid", "address", "status", "reason", "count")
+    return [tuple(entry[name] for name in names) for entry in client.get(f"/audit?key={by}").json["entries"]]
+
+
+def test_who_follows_a_link_has_an_entry_and_what_they_do_then_has_none(
+    client: Client, uuid: str, browser: Visitor
+) -> None:
+    browser.navigate(link(client, uuid), **THERE)
+    for _ in range(5):
+        browser.navigate(**THERE)
+        browser.visit(**POLL)
+        browser.visit(**HANDSHAKE, Origin=f"http://{browser.host}")
+    assert visits(client) == [("enter", uuid, "203.0.113.9", 302, None, 1)]
+    [entered] = client.get("/audit?key=visitor").json["entries"]
+    assert (entered["role"], entered["user_id"], len(entered["request_id"])) == ("visitor", "ada", 32)
+
+
+def test_behind_nginx_it_is_the_same(app: Flask, client: Client, uuid: str) -> None:
+    door = forward_auth_of(app).test_client(use_cookies=False)
+    told = asked_by_nginx(f"vs-code-{uuid}.localhost", link(client, uuid), **(NAVIGATION | THERE))
+    assert door.get("/auth/verify", **told).status_code == 401
+    assert visits(client) == [("enter", uuid, "203.0.113.9", 302, None, 1)]
+
+
+def test_a_wake_by_the_address_or_the_button_has_an_entry(
+    client: Client, core: Core, uuid: str, browser: Visitor
+) -> None:
+    browser.navigate(link(client, uuid), **THERE)
+    move(core, uuid, Status.SLEEPING)
+    for _ in range(3):
+        assert browser.navigate(**THERE).status_code == 503
+    move(core, uuid, Status.FAILED)
+    browser.visit("/.session/retry", "POST", Origin=f"http://{browser.host}", **THERE)
+    assert visits(client) == [
+        ("wake", uuid, "203.0.113.9", 303, "its button", 1),
+        ("wake", uuid, "203.0.113.9", 503, "its address", 1),
+        ("enter", uuid, "203.0.113.9", 302, None, 1),
+    ]
+
+
+def test_refusals_at_the_door_count_in_one_entry(client: Client, uuid: str, browser: Visitor) -> None:
+    path = link(client, uuid)
+    for _ in range(7):
+        browser.visit(**POLL, **THERE)
+    browser.navigate(path, **THERE)
+    other = Visitor(browser.client.application, uuid)
+    for _ in range(3):
+        other.navigate(path, **THERE)
+        browser.visit(**HANDSHAKE, Origin="https://example.com", **THERE)
+    assert visits(client) == [
+        ("visit", uuid, "203.0.113.9", 403, "foreign_origin", 3),
+        ("visit", uuid, "203.0.113.9", 403, "link_used", 3),
+        ("enter", uuid, "203.0.113.9", 302, None, 1),
+        ("visit", uuid, "203.0.113.9", 401, "unauthorized", 7),
+    ]
+
+
+def test_a_prompt_straight_to_the_agent_has_an_entry(app: Flask, client: Client, uuid: str) -> None:
+    visitor = Visitor(app, uuid)
+    token = client.post(f"/session/{uuid}/token").json["token"]
+    for method, path in (("GET", "history"), ("POST", "chat"), ("POST", "chat"), ("POST", "cancel")):
+        for shown in ({"Authorization": f"Bearer {token}"}, {"X-API-Key": ADMIN_KEY}):
+            answer = visitor.visit(f"/chat/{uuid}/{path}", method, host="api.localhost", **shown, **THERE)
+            assert answer.status_code == 200
+    expected = [
+        ("agent_call", uuid, "203.0.113.9", 200, "at its agent", 1),
+        ("prompt", uuid, "203.0.113.9", 200, "at its agent", 2),
+    ]
+    assert visits(client, f"session:{uuid}") == expected
+    assert [each for each in visits(client, "api_key") if each[4]] == expected
+    visitor.visit(f"/chat/{uuid}/chat", "POST", host="api.localhost", **THERE)
+    assert visits(client) == [("visit", uuid, "203.0.113.9", 401, "unauthorized", 1)]
+
+
+@pytest.mark.parametrize(
+    ("told", "proxies", "address"),
+    [
+        ([], 0, ""),
+        (["203.0.113.9"], 0, "203.0.113.9"),
+        (["198.51.100.1, 203.0.113.9"], 0, "203.0.113.9"),
+        (["198.51.100.1, 203.0.113.9"], 1, "203.0.113.9"),
+        (["198.51.100.1, 203.0.113.9, 10.0.0.1"], 2, "203.0.113.9"),
+        (["198.51.100.1", "203.0.113.9, 10.0.0.1"], 2, "203.0.113.9"),
+        (["203.0.113.9"], 2, "203.0.113.9"),
+    ],
+)
+def test_the_address_is_what_the_ingress_has_seen(told: list[str], proxies: int, address: str) -> None:
+    """And not what a visitor says of itself before that."""
+    headers = Headers([("X-Forwarded-For", line) for line in told])
+    assert told_address(headers, Settings(trusted_proxies=proxies)) == address
