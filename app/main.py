@@ -21,6 +21,7 @@ from app.api.limits import register_limits
 from app.api.openapi import DOCUMENT, build_document, make_api
 from app.api.pages import Pages
 from app.api.prefer import register_prefer
+from app.api.refusals import PAGES
 from app.api.security import Keyring, identify, read_keyring, require_key, stranger
 from app.api.streams import SLOTS, stream_slots
 from app.edge import register_edge
@@ -105,5 +106,5 @@ def _begin(name: str, settings: Settings) -> tuple[Flask, Core, Keyring]:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions[EXTENSION] = core
     app.extensions[KEYRING] = keyring
-    app.extensions[door.PAGES] = Pages()
+    app.extensions[PAGES] = Pages(settings.embedding_origins())
     return app, core, keyring

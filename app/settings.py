@@ -22,6 +22,9 @@ from app.secret_keys import Purpose, keys_for, trouble_with
 ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9-]+\.)*[A-Za-z0-9-]+(?::\d{1,5})?")
 """As a Content-Security-Policy takes it: nothing in it may begin another source, or another directive."""
 
+PAGE = re.compile(ORIGIN.pattern + r'(?:[/?][!"$-~]*)?')
+"""An address that a browser may be sent to, to which a query can be added: no fragment, nobody's password."""
+
 
 class SettingsError(Exception):
     """A setting has a value the service can't start with; the text names it and says what to do."""
@@ -105,6 +108,12 @@ class Settings:
     link_ttl: float = setting(30.0, "s", "a link opens a workspace once, and only this soon: it is for a redirect")
     cookie_ttl: float = setting(43_200.0, "s", "a browser stays let in this long (12 h) after its last visit")
     token_ttl: float = setting(900.0, "s", "a session token; a page asks its own backend for another one")
+    login_url: str = setting(
+        "",
+        "URL",
+        "of your product: who opens a workspace without being let in is sent there, with `workspace` and `return_to`; "
+        "empty: a page says no",
+    )
 
     # A session's life
     runtime: str = setting("local", "local | kubernetes", "what runs the workspaces")
@@ -383,6 +392,11 @@ class Settings:
         parts = (part.strip().rstrip("/") for part in self.embed_origins.split(","))
         return tuple(dict.fromkeys(part for part in parts if part))
 
+    def nginx_says_why(self) -> bool:
+        """Whether nginx, where it leads a visitor away (`auth-signin`), says why: the first header it takes of an
+        answer of forward-auth's."""
+        return "next=$authHeader0" in self.ingress_door and '"Workspace-Next,' in self.ingress_door
+
     @classmethod
     def variables(cls) -> list[str]:
         """The environment variables that are read, in the order of the settings."""
@@ -431,6 +445,13 @@ class Settings:
             raise SettingsError("CORS_ORIGINS: an origin looks like https://app.example.com, without a path.")
         if not all(ORIGIN.fullmatch(each) for each in self.embedding_origins()):
             raise SettingsError("EMBED_ORIGINS: an origin looks like https://app.example.com, without a path.")
+        if self.login_url and not PAGE.fullmatch(self.login_url):
+            raise SettingsError("LOGIN_URL: an address looks like https://app.example.com/sign-in, without a fragment.")
+        if self.login_url and "auth-signin" in self.ingress_door and not self.nginx_says_why():
+            raise SettingsError(
+                "INGRESS_DOOR: for LOGIN_URL, auth-signin must end in ?next=$authHeader0 and auth-response-headers "
+                "must begin with Workspace-Next, as in manifests/components/nginx/settings.env."
+            )
         if self.llm_base_url and urlsplit(self.llm_base_url).scheme not in ("http", "https"):
             raise SettingsError("LLM_BASE_URL must begin with http:// or https://.")
         if self.redis_reserve >= 1:

@@ -25,6 +25,10 @@ CHROMIUM_FLAGS = [
 ]
 """As root in a closed network: without these it refuses to start, or asks for hosts that aren't there."""
 
+AS_PEOPLE_HAVE_IT = "--disable-features=HttpsUpgrades,MediaRouter"
+"""In place of a longer list by which Playwright has Chromium not give frames of other sites a storage of their own, as
+all browsers do: without any, VS Code does not start there."""
+
 SOCKET = """(url) => new Promise((told) => {
   const socket = new WebSocket(url);
   socket.onopen = () => { socket.close(); told(true); };

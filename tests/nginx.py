@@ -149,8 +149,8 @@ def workspace(service: Service, listen: str, uuid: str, port: int) -> str:
     chosen = door_annotations()
     door, signin = urlsplit(chosen["auth-url"]), urlsplit(chosen["auth-signin"])
     replaced = "".join(
-        f"auth_request_set $replaced{number} $upstream_http_{name.lower().replace('-', '_')};\n"
-        f"proxy_set_header {name} $replaced{number};\n"
+        f"auth_request_set $authHeader{number} $upstream_http_{name.lower().replace('-', '_')};\n"
+        f"proxy_set_header {name} $authHeader{number};\n"
         for number, name in enumerate(chosen["auth-response-headers"].split(","))
     )
     return f"""\
@@ -170,7 +170,7 @@ location = /_door {{
 location @signin {{
     internal;
     add_header Set-Cookie $door_cookie;
-    return 302 http://{API_HOST}:{service.workspace_port}{signin.path}?rd=$scheme://$http_host$escaped_uri;
+    return 302 http://{API_HOST}:{service.workspace_port}{signin.path}?{signin.query}&rd=$scheme://$http_host$escaped_uri;
 }}
 location / {{
     auth_request /_door;

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from flask import Response
 
 from app.api.blueprint import Blueprint
 from app.api.context import core, reply, request_id
 from app.api.idempotency import answer_has_secret
-from app.api.schemas import ActionSchema, OpenedSchema, TokenSchema
+from app.api.landing import PARAMETER, with_parameter
+from app.api.schemas import ActionSchema, OpenedSchema, OpenSchema, TokenSchema
 from app.api.security import check_session, visible_session
-from app.api.visits import PARAMETER
 from app.problems import Problem
 from app.sessions.errors import IllegalState
 from app.sessions.model import GONE, Record, iso
@@ -21,15 +22,16 @@ blp = Blueprint("access", __name__, description="Getting into a workspace, and b
 
 
 @blp.route("/session/<session:uuid>/open", methods=["POST"])
+@blp.arguments(OpenSchema, required=False)
 @blp.response(200, OpenedSchema)
 @blp.operation("openSession", 404, body=True)
-def open_workspace(uuid: str) -> Response:
-    """Make a link that logs a browser into the workspace, once, within `LINK_TTL`. The same Idempotency-Key makes
-    another one: secrets are not kept."""
+def open_workspace(wanted: dict[str, Any], uuid: str) -> Response:
+    """Make a link that logs a browser into the workspace, once, within `LINK_TTL`, and leads to `path`. The same
+    Idempotency-Key makes another one: secrets are not kept."""
     record = lasting(visible_session(uuid))
     require_keys()
     answer_has_secret()
-    url = f"{core().settings.workspace_url(uuid)}/?{PARAMETER}{core().links.make(uuid, record.door)}"
+    url = link_to(record, wanted.get("path", "/"))
     expires_at = iso(time.time() + core().settings.link_ttl)
     return reply({"uuid": uuid, "url": url, "expires_at": expires_at})
 
@@ -55,6 +57,12 @@ def revoke(uuid: str) -> Response:
     check_session(uuid)
     core().sessions.revoke(uuid, request_id())
     return reply({"uuid": uuid, "action": "revoke", "status": "success"})
+
+
+def link_to(record: Record, path: str = "/") -> str:
+    """The URL of a new link to a path of the workspace. An answer that holds it is not to be kept."""
+    secret = core().links.make(record.uuid, record.door)
+    return core().settings.workspace_url(record.uuid) + with_parameter(path, PARAMETER + secret)
 
 
 def lasting(record: Record) -> Record:

@@ -21,22 +21,22 @@ from marshmallow import Schema, fields, validate
 from app.api.audit import VISITOR, address_of
 from app.api.blueprint import Blueprint
 from app.api.context import KEYRING, core, request_id
-from app.api.pages import Pages
+from app.api.landing import ENTERED, landing, with_parameter
+from app.api.refusals import BY_NGINX, NEXT, REFUSALS, led_on, pages, refusal, to_login
 from app.api.security import SESSION
 from app.api.verdicts import RETRY_PATH, Outcome, Verdict, judge, judge_agent
-from app.api.visits import Visit, from_nginx, from_traefik, target, told_address
+from app.api.visits import Frame, Visit, from_nginx, from_traefik, target, told_address
 from app.problems import Problem, problem_response
 from app.secret_keys import Purpose
 from app.sessions.audit import REFUSED, Act
 from app.sessions.errors import StateUnavailable
 from app.sessions.model import PHASES, Record, Status
-from app.sessions.passes import COOKIE, Kind, Pass
+from app.sessions.passes import COOKIE, FRAME_COOKIE, Kind, Pass
 
 blp = Blueprint("door", __name__, description="For the ingress: who gets into a workspace.")
 
 back = Blueprint("return", __name__, description="Where nginx leads a visitor of a workspace: on the API's own host.")
 
-PAGES = "door_pages"
 SECRET_HEADER = "X-Workspace-Secret"
 """What the editor wants to be shown (scripts/editor/guard.js): the session's own secret, by each SECRET_KEY."""
 
@@ -57,31 +57,10 @@ PHASE_NAMES = {
     "ready": "the editor answers",
 }
 
-REFUSALS = {
-    Outcome.GONE: (404, "session_not_found", "There is no such workspace", "It was deleted, or never was."),
-    Outcome.NO_PASS: (
-        401,
-        "unauthorized",
-        "This workspace is not open to you",
-        "Open it from where you found it: you get in with a fresh link. Programs need a session token.",
-    ),
-    Outcome.USED_LINK: (
-        403,
-        "link_used",
-        "This link has been used, or is too old",
-        "A link opens a workspace once, within seconds. Go back to where you found it, and ask for a new one.",
-    ),
-    Outcome.FOREIGN: (
-        403,
-        "foreign_origin",
-        "This was asked by another page",
-        "Only the workspace's own pages may.",
-    ),
-}
-
 NGINX = {302: 401, 303: 401, 503: 401, 401: 403, 404: 403}
 """What is said to nginx instead: `auth_request` knows 2xx, 401 and 403, and takes all else for an error. 401 is for
-whatever goes on by itself: its `auth-signin` leads to /auth/again from there, and brings the cookie along."""
+whatever goes on by itself: its `auth-signin` leads to /auth/again from there, and brings the cookie along. Where that
+says why (`next`), 401 is for what a person is to be shown or led to as well."""
 
 
 class VerifyQuery(Schema):
@@ -99,13 +78,16 @@ class Visitor:
 
 
 class AgainQuery(Schema):
+    """`next` is what forward-auth said in its answer to nginx, "" for nothing."""
+
     rd = fields.String(required=True)
+    next = fields.String(load_default="", validate=validate.OneOf(["", *sorted(BY_NGINX)]))
 
 
 @blp.route("/auth/verify", methods=["GET"])
 @blp.arguments(VerifyQuery, location="query")
 @blp.response(200, description="Let it through, with the headers of this answer instead of its own.")
-@blp.alt_response(302, description="The link was good.")
+@blp.alt_response(302, description="The link was good; or the product is to ask who it is.")
 @blp.alt_response(303, description="The workspace is being woken.")
 @blp.operation("verify", 400, 401, 403, 404, anonymous=True)
 def verify(query: dict[str, str]) -> Response:
@@ -118,10 +100,12 @@ def verify(query: dict[str, str]) -> Response:
         raise Problem(400, "no_visit", "This is for the ingress, which tells of a workspace's visitor.")
     g.principal = Visitor(f"visitor:{visit.uuid}")
     now = time.time()
-    held = held_by(visit, now)
-    response = at_agent(visit, held, now) if visit.agent else at_workspace(visit, held, now)
+    shown = held_by(visit, now)
+    response = at_agent(visit, shown, now) if visit.agent else at_workspace(visit, shown, now)
     if nginx:
-        response.status_code = NGINX.get(response.status_code, response.status_code)
+        response.status_code = for_nginx(response, settings.nginx_says_why())
+    else:
+        response.headers.pop(NEXT, None)
     return response
 
 
@@ -140,18 +124,24 @@ def waking() -> Response:
 @back.route("/auth/again", methods=["GET"])
 @back.arguments(AgainQuery, location="query")
 @back.response(302, description="Back there without the link.")
+@back.alt_response(401, description="The page that says why the workspace does not open.")
+@back.alt_response(403, description="The same, where another page shows it in a frame.")
 @back.alt_response(503, description="The workspace is being woken; the page goes back there by itself.")
 @back.operation("again", 400, anonymous=True)
 def again(query: dict[str, str]) -> Response:
-    """Where nginx sends a visitor (`auth-signin`) whose link was good: back without it; and whose workspace is being
-    woken: to a page that goes back every second. It knows nothing of the session, and tells nothing."""
+    """Where nginx sends a visitor (`auth-signin`) whose link was good: back without it; whose workspace is being woken:
+    to a page that goes back every second; and who has no pass: to LOGIN_URL. It knows nothing of the session, and tells
+    nothing."""
     goal = target(query["rd"], core().settings)
     if goal is None:
         raise Problem(400, "no_visit", "This leads back to workspaces only.")
     g.expected = True
+    if query["next"] and not goal.agent:
+        return led_on(Outcome(query["next"]), goal)
     url = core().settings.workspace_url(goal.uuid) + goal.without_link
-    if goal.has_link and not goal.agent:
-        return Response(status=302, headers={"Location": url, "Referrer-Policy": "no-referrer"})
+    if (goal.has_link or goal.entered) and not goal.agent:
+        in_frame = request.headers.get("Sec-Fetch-Dest") == "iframe"
+        return without_link(url, entered=goal.has_link, in_frame=in_frame)
     if goal.agent or "text/html" not in request.headers.get("Accept", ""):
         return not_up("unknown", {})
     headers = {"Retry-After": RETRY_AFTER, STATUS_HEADER: "unknown"}
@@ -159,18 +149,40 @@ def again(query: dict[str, str]) -> Response:
     return pages().show("again.html", 503, headers, title="Waking the workspace", text=text, back=url)
 
 
-def held_by(visit: Visit, now: float) -> Pass | None:
-    """The pass a visitor brings, if it is one: what is shown on purpose goes before what a browser adds."""
+def for_nginx(response: Response, says_why: bool) -> int:
+    """The status nginx is given in place of the response's own. `says_why`: whether its redirect does."""
+    if NEXT in response.headers:
+        return 401 if says_why else 403
+    return NGINX.get(response.status_code, response.status_code)
+
+
+def without_link(url: str, *, entered: bool, in_frame: bool) -> Response:
+    """The way on to the address without its link. Where it matters whether the browser keeps the cookie it was given
+    with this, the address says that it was (`entered`) until the browser comes with it."""
+    marked = entered and (in_frame or bool(core().settings.login_url))
+    response = Response(status=302, headers={"Location": with_parameter(url, ENTERED) if marked else url})
+    # A browser on its way through redirects still names the page it came from; by that a frame is known.
+    response.headers["Referrer-Policy"] = "strict-origin" if in_frame else "no-referrer"
+    return response
+
+
+def held_by(visit: Visit, now: float) -> tuple[Pass, ...]:
+    """The passes a visitor brings: what is shown on purpose, or else what a browser adds."""
     passes = core().passes
     token = passes.read(Kind.TOKEN, visit.bearer, now) or passes.read(Kind.PROBE, visit.bearer, now)
-    return token or (None if visit.agent else passes.read(Kind.COOKIE, visit.cookie, now))
+    if token or visit.agent:
+        return (token,) if token else ()
+    read = (passes.read(Kind.COOKIE, visit.cookie, now), passes.read(Kind.FRAME, visit.frame_cookie, now))
+    return tuple(each for each in read if each)
 
 
-def at_workspace(visit: Visit, held: Pass | None, now: float) -> Response:
+def at_workspace(visit: Visit, shown: tuple[Pass, ...], now: float) -> Response:
     """The answer to a visit of the workspace itself."""
+    settings = core().settings
     try:
         look = core().links.look(visit.uuid, visit.link)
-        verdict = judge(visit, look.record, held, core().settings.workspace_url(visit.uuid), look.linked, now)
+        own, sign_in = settings.workspace_url(visit.uuid), bool(settings.login_url)
+        verdict = judge(visit, look.record, shown, own, look.linked, now, sign_in=sign_in)
         return answered(visit, look.record, verdict, now)
     except StateUnavailable:
         if not visit.page:
@@ -179,12 +191,12 @@ def at_workspace(visit: Visit, held: Pass | None, now: float) -> Response:
         return pages().show("page.html", 503, {"Retry-After": RETRY_AFTER}, title=title, text=text)
 
 
-def at_agent(visit: Visit, held: Pass | None, now: float) -> Response:
+def at_agent(visit: Visit, shown: tuple[Pass, ...], now: float) -> Response:
     """The answer to a visit of an agent; what opens its door goes along in place of what opened this one."""
     principal = current_app.extensions[KEYRING].find(visit.api_key) if visit.api_key else None
     record = core().links.look(visit.uuid).record
     keyed = principal if principal and record and principal.may_see(record.user_id) else None
-    verdict = judge_agent(record, held, keyed is not None)
+    verdict = judge_agent(record, shown[0] if shown else None, keyed is not None)
     if verdict.outcome is not Outcome.PASS:
         return answered(visit, record, verdict, now)
     if not core().settings.keys_for(Purpose.AGENT):
@@ -204,13 +216,15 @@ def answered(visit: Visit, record: Record | None, verdict: Verdict, now: float) 
     if verdict.wake:
         record = core().sessions.wake(visit.uuid, request_id())
     note(visit, record, verdict)
+    if verdict.outcome is Outcome.SIGN_IN:
+        return to_login(visit.uuid, landing(visit.path, visit.query), visit.sent)
     if verdict.outcome in REFUSALS or record is None:
         return refusal(visit, verdict.outcome)
     url = core().settings.workspace_url(visit.uuid)
     match verdict.outcome:
         case Outcome.ENTER | Outcome.TIDY:
-            response = Response(status=302, headers={"Location": url + visit.without_link})
-            response.headers["Referrer-Policy"] = "no-referrer"
+            entered, in_frame = verdict.outcome is Outcome.ENTER, visit.frame is Frame.NAMED
+            response = without_link(url + visit.without_link, entered=entered, in_frame=in_frame)
         case Outcome.RETRY:
             return Response(status=303, headers={"Location": f"{url}/"})
         case Outcome.NOT_UP:
@@ -221,20 +235,20 @@ def answered(visit: Visit, record: Record | None, verdict: Verdict, now: float) 
     if verdict.use:
         core().signals.note(visit.uuid, "browser", now)
     if verdict.renew or verdict.outcome is Outcome.ENTER:
-        set_cookie(response, record, now)
+        set_cookie(response, record, now, in_frame=verdict.in_frame)
     return response
 
 
 def note(visit: Visit, record: Record | None, verdict: Verdict) -> None:
     """Tell the audit who came in by a link, woke a workspace or was refused; of all other visits it knows nothing."""
-    status, reason, *_ = REFUSALS.get(verdict.outcome, (0, ""))
+    refused = REFUSALS.get(verdict.outcome)
     if verdict.outcome is Outcome.ENTER:
         tell(visit, record, by_visitor("enter", 302, ""), repeatable=False)
     elif verdict.wake:
         pressed = verdict.outcome is Outcome.RETRY
         tell(visit, record, by_visitor("wake", 303 if pressed else 503, "its button" if pressed else "its address"))
-    elif status in REFUSED:
-        tell(visit, record, by_visitor("visit", status, reason))
+    elif refused and refused.status in REFUSED:
+        tell(visit, record, by_visitor("visit", refused.status, refused.code))
 
 
 def by_visitor(action: str, status: int, reason: str) -> Act:
@@ -259,18 +273,20 @@ def let_through(visit: Visit) -> Response:
     return Response(status=200, headers={"Cookie": visit.other_cookies} if visit.other_cookies else {})
 
 
-def set_cookie(response: Response, record: Record, now: float) -> None:
-    text, issued = core().passes.issue(Kind.COOKIE, record.uuid, record.door, now)
+def set_cookie(response: Response, record: Record, now: float, *, in_frame: bool) -> None:
+    """Give the browser a cookie; in another page's frame, one that it keeps apart for that page's site."""
+    text, issued = core().passes.issue(Kind.FRAME if in_frame else Kind.COOKIE, record.uuid, record.door, now)
     age = int(issued.expires_at - issued.issued_at)
-    response.set_cookie(COOKIE, text, max_age=age, path="/", secure=True, httponly=True, samesite="Lax")
-
-
-def refusal(visit: Visit, outcome: Outcome) -> Response:
-    status, code, title, text = REFUSALS[outcome]
-    headers = {"WWW-Authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else {}
-    if visit.page:
-        return pages().show("page.html", status, headers, title=title, text=text)
-    return problem_response(Problem(status, code, f"{title}. {text}", headers=headers))
+    response.set_cookie(
+        FRAME_COOKIE if in_frame else COOKIE,
+        text,
+        max_age=age,
+        path="/",
+        secure=True,
+        httponly=True,
+        samesite="None" if in_frame else "Lax",
+        partitioned=in_frame,
+    )
 
 
 def starting(visit: Visit, record: Record, now: float) -> Response:
@@ -308,8 +324,3 @@ def not_up(status: str, phases: Any, elapsed: int = 0, reason: str = "") -> Resp
     more = {"session_status": status, "phases": dict(phases), "elapsed_ms": elapsed, "reason": reason}
     headers = {"Retry-After": RETRY_AFTER, STATUS_HEADER: status}
     return problem_response(Problem(503, "workspace_not_up", text, headers=headers, more=more))
-
-
-def pages() -> Pages:
-    found: Pages = current_app.extensions[PAGES]
-    return found

@@ -17,6 +17,7 @@ from app.api.idempotency import answer_is_of, answered_message, name_of_request
 from app.api.prefer import longest_wait, waiting, wanted_wait
 from app.api.schemas import ChatSchema, ConversationSchema, MessageSchema, PageQuerySchema, PromptSchema
 from app.api.security import caller, visible_past, visible_session
+from app.api.sessions import COMING_UP
 from app.api.streams import HELD_BACK, follow_message, message_of, streamed
 from app.problems import Problem
 from app.secret_keys import Purpose
@@ -27,7 +28,9 @@ from app.sessions.model import Record, Status
 
 blp = Blueprint("messages", __name__, description="Prompts to a workspace's agent, and the conversation.")
 
-QUEUED = "Pod is waking up, message queued"
+WAKING = "Pod is waking up, message queued"
+QUEUED = "Message queued for the agent"
+DELIVERED = "The agent has the message and has not answered yet"
 STREAM = "text/event-stream"
 CURSOR = re.compile(r"[0-9]{1,9}")
 CHAT_ERRORS = (404, 413, 422, 429, 503, 507)
@@ -123,10 +126,17 @@ def chat_events(record: Record, text: str, message_id: str) -> Iterator[str]:
 
 def chat_answer(uuid: str, message: Message, held: bool) -> Response:
     """The answer to a prompt, as far as it has come. `status` stays `queued` until the end; `state` tells more, and
-    the text whether a sleep holds it back."""
+    the text what it waits for."""
     body = {"uuid": uuid, "message_id": message.id, "state": message.state}
     if message.state is State.PROCESSED:
         return reply(body | {"status": "processed", "pod_response": dict(message.response)})
     if message.state is State.FAILED:
         return reply(body | {"status": "failed", "pod_response": {}, "reason": message.reason})
-    return reply(body | {"status": "queued", "message": HELD_BACK if held else QUEUED}, 202)
+    return reply(body | {"status": "queued", "message": HELD_BACK if held else waits_for(uuid, message)}, 202)
+
+
+def waits_for(uuid: str, message: Message) -> str:
+    """What a prompt waits for whose end is not known."""
+    if message.state is State.DELIVERED:
+        return DELIVERED
+    return WAKING if core().sessions.get(uuid).status in COMING_UP else QUEUED

@@ -12,6 +12,7 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
+from app.api.landing import LANDING_REGEX, LONGEST, is_landing
 from app.sessions.backup_files import NAME_PATTERN
 from app.sessions.inbox import ID_PATTERN, State
 from app.sessions.model import SIZES, USER_ID_PATTERN, UUID_PATTERN, Status
@@ -24,7 +25,7 @@ LABEL_REGEX = "^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$"
 LABEL_RULE = "1 to 63 of A-Z a-z 0-9 . _ / -, a letter or digit at both ends"
 TEXT_REGEX = "^[^\\x00-\\x1f\\x7f]*$"
 
-LONGEST = 315_360_000
+MOST_SECONDS = 315_360_000
 """s: ten years; longer is a unit gone wrong."""
 
 MOST_LABELS = 32
@@ -100,6 +101,14 @@ def check_says_something(text: str) -> None:
         raise ValidationError("More than blanks.")
 
 
+def check_landing(text: str) -> None:
+    """Raises `ValidationError` for what could lead elsewhere, or already carries a link."""
+    if not is_landing(text):
+        raise ValidationError(
+            f"One slash and a path, no host, fragment or link: {LONGEST} printable characters at most."
+        )
+
+
 def check_labels(labels: Mapping[str, str]) -> None:
     """Raises `ValidationError` for more labels than a record should carry."""
     if len(labels) > MOST_LABELS:
@@ -107,7 +116,7 @@ def check_labels(labels: Mapping[str, str]) -> None:
 
 
 def seconds(description: str) -> Seconds:
-    return Seconds(validate=validate.Range(0, LONGEST), metadata={"description": description})
+    return Seconds(validate=validate.Range(0, MOST_SECONDS), metadata={"description": description})
 
 
 def user_id_field(**options: Any) -> fields.String:
@@ -120,6 +129,15 @@ class Strict(Schema):
 
     class Meta:
         unknown = RAISE
+
+
+class Flag(fields.Boolean):
+    """A JSON boolean; no text and no number is one."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid", input=value)
+        return value
 
 
 class NewSessionSchema(Strict):
@@ -136,6 +154,19 @@ class NewSessionSchema(Strict):
         values=fields.String(validate=check_label_text, metadata={"maxLength": LONGEST_LABEL, "pattern": TEXT_REGEX}),
         validate=check_labels,
         metadata={"description": "texts of the caller's own, kept with the session", "maxProperties": MOST_LABELS},
+    )
+    open = Flag(metadata={"description": "answer with a link too, as POST /session/{uuid}/open makes it"})
+
+
+class OpenSchema(Strict):
+    path = fields.String(
+        validate=check_landing,
+        metadata={
+            "description": "where the link leads in the workspace: a path with its query, never a host",
+            "maxLength": LONGEST,
+            "pattern": LANDING_REGEX,
+            "examples": ["/?folder=/app"],
+        },
     )
 
 
@@ -218,6 +249,9 @@ class CreatedSessionSchema(Schema):
     status = status_field()
     workspace_url = fields.String(required=True, metadata={"format": "uri"})
     created_at = time_field(required=True)
+    open_url = fields.String(
+        metadata={"description": "only when asked for: a link that works once, for LINK_TTL from this answer on"}
+    )
 
 
 def risk_field() -> fields.Dict:

@@ -192,10 +192,17 @@ def require_key() -> None:
         if HEADER in request.headers:
             text = "The API key is not valid."
         elif "Authorization" in request.headers:
-            text = "The session token is not valid, or not any more."
+            text = explained(request.headers["Authorization"])
         raise Problem(401, "unauthorized", text, headers=CHALLENGE)
     if principal.held is not None:
         _check_token(principal.held)
+
+
+def explained(shown: str) -> str:
+    """Why what came in Authorization opens nothing."""
+    if shown.startswith(SCHEME) and shown.count(".") == 2:
+        return "The session token is not valid, or not any more."
+    return f"What came in Authorization is not a session token. Send an API key in {HEADER}."
 
 
 def _check_token(held: Pass) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 from flask import Response
 
+from app.api.access import link_to, require_keys
 from app.api.blueprint import Blueprint
 from app.api.context import core, reply, request_id
-from app.api.idempotency import name_of_request
+from app.api.idempotency import answer_has_secret, name_of_request
 from app.api.prefer import wait_for, waiting, wanted_wait
 from app.api.schemas import (
     ActionSchema,
@@ -24,7 +25,7 @@ from app.api.schemas import (
 from app.api.security import check_listing, check_session, check_user, visible_backup, visible_session
 from app.api.streams import event_stream
 from app.problems import Problem, to_problem
-from app.sessions.errors import BackupIncomplete, Superseded
+from app.sessions.errors import BackupIncomplete, SessionError, Superseded
 from app.sessions.model import Record, Status, iso
 from app.sessions.service import NewSession
 
@@ -39,12 +40,17 @@ DELETED = "Session and all resources deleted"
 @blp.response(201, CreatedSessionSchema, headers={"Location": {"schema": {"type": "string"}}})
 @blp.operation("createSession", 404, 507, body=True)
 def create(wanted: dict[str, Any]) -> Response:
-    """Create a session; its workspace starts at once."""
+    """Create a session; its workspace starts at once. With `open`, the answer has a link into it, which shows how far
+    it is; the same Idempotency-Key then makes another link to the same session."""
+    linked = wanted.pop("open", False)
     check_user(wanted["user_id"])
     if "restore_from" in wanted:
         visible_backup(wanted["restore_from"])
+    if linked:
+        require_keys()
+        answer_has_secret()
     with waiting(wanted["user_id"]):
-        return created(core().sessions.create(NewSession(**wanted), request_id(), name_of_request()))
+        return created(core().sessions.create(NewSession(**wanted), request_id(), name_of_request()), linked=linked)
 
 
 @blp.route("/sessions", methods=["GET"])
@@ -92,7 +98,7 @@ def sleep(uuid: str) -> Response:
     """Put a session to sleep; answers at once unless asked to wait."""
     with waiting(visible_session(uuid).user_id, uuid):
         record = down_or_problem(wait_for(core().sessions.sleep(uuid, request_id()), settled_down))
-    return action(record, "sleep", record.status, "Pod queued for sleep")
+    return action(record, "sleep", record.status, "Pod is asleep" if settled_down(record) else "Pod queued for sleep")
 
 
 @blp.route("/session/<session:uuid>/scale-up", methods=["POST"])
@@ -209,9 +215,9 @@ def action(record: Record, name: str, outcome: str, message: str = "", status: i
     return reply(body | ({"message": message} if message else {}), status)
 
 
-def created(asked: Record) -> Response:
+def created(asked: Record, *, linked: bool = False) -> Response:
     """The answer to a creation, after as much waiting as the caller asked for. A session that did not come up in it is
-    there all the same, and the problem says which it is."""
+    there all the same, and the problem says which it is. `linked` adds a link, whose time begins with the answer."""
     record = wait_for(asked, settled_up)
     if wanted_wait(0.0):
         try:
@@ -225,7 +231,15 @@ def created(asked: Record) -> Response:
         "workspace_url": core().settings.workspace_url(record.uuid),
         "created_at": iso(record.created_at),
     }
-    return reply(body, 201, location(record))
+    return reply(body | (opened(record) if linked else {}), 201, location(record))
+
+
+def opened(record: Record) -> dict[str, str]:
+    """The link in the answer to a creation; a problem names the session, which is there all the same."""
+    try:
+        return {"open_url": link_to(record)}
+    except SessionError as error:
+        raise named(to_problem(error), record) from error
 
 
 def named(problem: Problem, record: Record) -> Problem:

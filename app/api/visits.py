@@ -8,33 +8,52 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 from urllib.parse import unquote
 
 from werkzeug.datastructures import Headers
 
-from app.sessions.passes import COOKIE
+from app.api.landing import ENTERED, PARAMETER, without_ours
+from app.sessions.passes import COOKIE, FRAME_COOKIE
 from app.settings import Settings
-
-PARAMETER = "workspace-link="
-"""Of a URL: what carries a link's secret, which needs no escapes."""
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
-OWN_COOKIE = re.compile(rf"(?:^|;)\s*{re.escape(COOKIE)}\s*=\s*([^;,]*)")
-ANY_OF_ITS_NAME = re.compile(rf"(?:^|(?<=[;,]))\s*{re.escape(COOKIE)}\s*=\s*([^;,]*)[;,]?")
+SENT_COOKIE = "__Host-workspace-sign-in"
+"""How often a browser was sent to sign in lately; it opens nothing."""
+
+OURS = (COOKIE, FRAME_COOKIE, SENT_COOKIE)
+OWN_COOKIES = {name: re.compile(rf"(?:^|;)\s*{re.escape(name)}\s*=\s*([^;,]*)") for name in OURS}
+ANY_OF_THEIR_NAMES = re.compile(rf"(?:^|(?<=[;,]))\s*(?:{'|'.join(map(re.escape, OURS))})\s*=\s*([^;,]*)[;,]?")
 """Also within the value of another cookie, and where a server joined two headers: none of it is for the workspace."""
 
 AGENT_PATH = re.compile(r"/chat/([0-9a-z]{8})(?:/|$)")
 CRAWLER = re.compile(r"bot\b|crawl|spider|slurp|preview|facebookexternalhit|whatsapp|monitor|uptime|pingdom|lighthouse")
 """In the name by which a program calls itself; of those that come with a person's cookie nobody is sure."""
+REFERER = re.compile(r"(https?://[^/?#]+)(?:[/?#]|$)")
+"""A browser names at least the origin of the page that navigates, unless the page forbids it."""
+
+
+class Frame(StrEnum):
+    """Whose frame a page is asked for, as the browser says it."""
+
+    NONE = "none"
+    """None: a tab of its own, or no page at all."""
+    OWN = "own"
+    """One within the workspace's own pages."""
+    NAMED = "named"
+    """One of a page that EMBED_ORIGINS names."""
+    FOREIGN = "foreign"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Visit:
     """One request. `agent` says that it is for the agent (of `uuid`), at the API's host, and not for the workspace's
-    own; `socket` that it is a WebSocket's handshake; `embedded` that a page of another origin asks for something to use
-    within itself; `person` that somebody opens a page, `page` that the answer may be one; `by_service` that the ingress
-    reaches a workspace by the address of its Service, which leads to a new pod a moment after it is ready."""
+    own; `socket` that it is a WebSocket's handshake; `frame` whose frame a page is for; `same_origin` that the browser
+    vouches for the workspace's own page as the one that asks; `embedded` that a page of another origin asks for
+    something to use within itself; `person` that somebody opens a page, `page` that the answer may be one; `sent` how
+    often the browser was sent to sign in lately; `by_service` that the ingress reaches a workspace by the address of
+    its Service, which leads to a new pod a moment after it is ready."""
 
     uuid: str
     agent: bool
@@ -43,10 +62,14 @@ class Visit:
     query: str
     origin: str
     cookie: str
+    frame_cookie: str
     other_cookies: str
+    sent: int
     bearer: str
     api_key: str
     socket: bool
+    frame: Frame
+    same_origin: bool
     embedded: bool
     person: bool
     page: bool
@@ -60,9 +83,14 @@ class Visit:
         return next((part.removeprefix(PARAMETER) for part in self.query.split("&") if part.startswith(PARAMETER)), "")
 
     @property
+    def entered(self) -> bool:
+        """Whether it comes from a link that was followed, as its address says."""
+        return self.person and not self.agent and ENTERED in self.query.split("&")
+
+    @property
     def without_link(self) -> str:
-        """Its path and query, the link's secret aside."""
-        return without_link(self.path, self.query)
+        """Its path and query, what is ours of it aside."""
+        return without_ours(self.path, self.query)
 
     @property
     def acts(self) -> bool:
@@ -107,9 +135,13 @@ class Target:
         return any(part.startswith(PARAMETER) for part in self.query.split("&"))
 
     @property
+    def entered(self) -> bool:
+        return ENTERED in self.query.split("&")
+
+    @property
     def without_link(self) -> str:
-        """Its path and query, the link's secret aside."""
-        return without_link(self.path, self.query)
+        """Its path and query, what is ours of it aside."""
+        return without_ours(self.path, self.query)
 
 
 def target(url: str, settings: Settings) -> Target | None:
@@ -118,12 +150,6 @@ def target(url: str, settings: Settings) -> Target | None:
     path, _, query = uri.partition("?")
     uuid, agent = _whom(_name(host), path, settings)
     return Target(uuid, agent, path, query) if uuid and path and uri.isprintable() else None
-
-
-def without_link(path: str, query: str) -> str:
-    """Path and query, the link's secret aside."""
-    kept = "&".join(part for part in query.split("&") if not part.startswith(PARAMETER))
-    return path + (f"?{kept}" if kept else "")
 
 
 def _split(url: str) -> tuple[str, str]:
@@ -144,9 +170,10 @@ def _visit(headers: Headers, settings: Settings, host: str, uri: str, method: st
     if not uuid or not method or not path.startswith("/"):
         return None
     cookies = headers.get("Cookie", "")
-    own = OWN_COOKIE.search(cookies)
     scheme, _, token = headers.get("Authorization", "").partition(" ")
-    person = _is_person(headers, method, path)
+    frame = _frame(headers, method, settings)
+    person = _is_person(headers, method, path, frame)
+    sent = _cookie(cookies, SENT_COOKIE)
     return Visit(
         uuid=uuid,
         agent=agent,
@@ -154,13 +181,17 @@ def _visit(headers: Headers, settings: Settings, host: str, uri: str, method: st
         path=path,
         query=query,
         origin=headers.get("Origin", ""),
-        cookie=own[1].strip() if own else "",
-        other_cookies=ANY_OF_ITS_NAME.sub("", cookies).strip(" ;,"),
+        cookie=_cookie(cookies, COOKIE),
+        frame_cookie=_cookie(cookies, FRAME_COOKIE),
+        other_cookies=ANY_OF_THEIR_NAMES.sub("", cookies).strip(" ;,"),
+        sent=int(sent) if re.fullmatch(r"[0-9]{1,3}", sent) else 0,
         bearer=token.strip() if scheme.lower() == "bearer" else "",
         api_key=headers.get("X-API-Key", ""),
         # Traefik takes `Upgrade` out before it asks; every handshake has the key (RFC 6455).
         socket="Sec-WebSocket-Key" in headers or "websocket" in headers.get("Upgrade", "").lower(),
-        embedded=_is_embedded(headers),
+        frame=frame,
+        same_origin=headers.get("Sec-Fetch-Site") == "same-origin",
+        embedded=_is_embedded(headers, frame),
         person=person,
         page=method == "GET" and _accepts_pages(headers),
         by_service=by_service,
@@ -180,23 +211,51 @@ def _whom(host: str, path: str, settings: Settings) -> tuple[str, bool]:
     return "", False
 
 
-def _is_person(headers: Headers, method: str, path: str) -> bool:
+def _cookie(cookies: str, name: str) -> str:
+    """The value of the first cookie of this name, "" for none."""
+    found = OWN_COOKIES[name].search(cookies)
+    return found[1].strip() if found else ""
+
+
+def _frame(headers: Headers, method: str, settings: Settings) -> Frame:
+    """Whose frame this is for. A navigation has no Origin; its Referer no page can give in another's name. A browser
+    that says nothing of frames (no Fetch Metadata) is not known to ask for one."""
+    if headers.get("Sec-Fetch-Mode") != "navigate" or headers.get("Sec-Fetch-Dest", "document") == "document":
+        return Frame.NONE
+    if method == "GET" and headers["Sec-Fetch-Dest"] == "iframe" and settings.embed_origins:
+        by = REFERER.match(headers.get("Referer", ""))
+        if by and _origin(by[1]) in map(_origin, settings.embedding_origins()):
+            return Frame.NAMED
+    return Frame.FOREIGN if headers.get("Sec-Fetch-Site") in ("same-site", "cross-site") else Frame.OWN
+
+
+def _origin(text: str) -> str:
+    """As browsers write it: in lower case, without the scheme's own port."""
+    lower = text.lower()
+    return lower.removesuffix(":443" if lower.startswith("https:") else ":80")
+
+
+def _is_person(headers: Headers, method: str, path: str, frame: Frame) -> bool:
     """Whether somebody opens a page: no socket, no script, no image, nothing fetched beforehand, no crawler.
 
     Browsers say so (Fetch Metadata, https://www.w3.org/TR/fetch-metadata/); of those that don't, whoever
-    wants a page and isn't known for something else.
+    wants a page and isn't known for something else. Who opens a page that may hold the workspace opens that.
     """
     if method != "GET" or path == "/favicon.ico" or CRAWLER.search(headers.get("User-Agent", "").lower()):
         return False
     if "prefetch" in (headers.get("Sec-Purpose", "") + headers.get("Purpose", "") + headers.get("X-Moz", "")).lower():
         return False
     if "Sec-Fetch-Mode" in headers:
-        return headers["Sec-Fetch-Mode"] == "navigate" and headers.get("Sec-Fetch-Dest") == "document"
+        opened = headers["Sec-Fetch-Mode"] == "navigate" and headers.get("Sec-Fetch-Dest") == "document"
+        return opened or frame is Frame.NAMED
     return _accepts_pages(headers)
 
 
-def _is_embedded(headers: Headers) -> bool:
-    """Whether a page of another origin asks for a script, an image, a frame: a browser adds the cookie for siblings."""
+def _is_embedded(headers: Headers, frame: Frame) -> bool:
+    """Whether a page of another origin, that may not, asks for a script, an image, a frame: a browser adds the cookie
+    for siblings."""
+    if frame is Frame.NAMED:
+        return False
     opened = headers.get("Sec-Fetch-Mode") == "navigate" and headers.get("Sec-Fetch-Dest") == "document"
     return headers.get("Sec-Fetch-Site") in ("same-site", "cross-site") and not opened
 

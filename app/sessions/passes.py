@@ -21,6 +21,11 @@ ALGORITHM = "HS256"
 COOKIE = "__Host-workspace"
 """The cookie's name. No other host can set one of this prefix (RFC 6265bis): a workspace gives itself no visitors."""
 
+FRAME_COOKIE = "__Host-workspace-embedded"
+"""The one that a browser is given within another page's frame, and keeps for that page's site alone."""
+
+COOKIES = (COOKIE, FRAME_COOKIE)
+
 PROBE_TTL = 3_600.0
 """s: of the manager's own; the workspace's start is long over by then."""
 
@@ -29,14 +34,25 @@ LONGEST = 2_000
 
 
 class Kind(StrEnum):
-    """What a pass is good for; it is the `aud` of its JWT."""
+    """What a pass is good for; it is the `aud` of its JWT. A browser adds cookies by itself; what is in a frame's is
+    good within a frame only."""
 
     COOKIE = "workspace"
+    FRAME = "frame"
     TOKEN = "session"
     PROBE = "probe"
 
 
-PURPOSES = {Kind.COOKIE: Purpose.COOKIE, Kind.TOKEN: Purpose.SESSION, Kind.PROBE: Purpose.PROBE}
+PURPOSES = {
+    Kind.COOKIE: Purpose.COOKIE,
+    Kind.FRAME: Purpose.COOKIE,
+    Kind.TOKEN: Purpose.SESSION,
+    Kind.PROBE: Purpose.PROBE,
+}
+"""Who makes one kind of cookie makes the other; each says of itself which it is."""
+
+BY_BROWSER = frozenset({Kind.COOKIE, Kind.FRAME})
+"""What a browser adds by itself, whichever page asks."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +75,7 @@ class Passes:
 
     def __init__(self, keys: Sequence[str], cookie_ttl: float, token_ttl: float) -> None:
         self._keys = {kind: keys_for(purpose, keys) for kind, purpose in PURPOSES.items()}
-        self._ttls = {Kind.COOKIE: cookie_ttl, Kind.TOKEN: token_ttl, Kind.PROBE: PROBE_TTL}
+        self._ttls = {Kind.COOKIE: cookie_ttl, Kind.FRAME: cookie_ttl, Kind.TOKEN: token_ttl, Kind.PROBE: PROBE_TTL}
 
     def __repr__(self) -> str:
         return f"Passes({len(self._keys[Kind.TOKEN])} keys)"

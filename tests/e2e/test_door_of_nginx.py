@@ -151,7 +151,7 @@ def test_opening_a_sleeping_workspace_ends_in_the_editor(service: Service, brows
     for headers in ({"Accept": "application/json"}, HANDSHAKE | {"Origin": session["workspace_url"]}):
         led = asked(service, session, "/x?a=b", Cookie=cookie, **headers)
         assert led.status_code == 302
-        assert led.headers["Location"].startswith(f"http://{API_HOST}:{service.workspace_port}/auth/again?rd=")
+        assert led.headers["Location"].startswith(f"http://{API_HOST}:{service.workspace_port}/auth/again?next=&rd=")
         path = led.headers["Location"].partition(f":{service.workspace_port}")[2]
         told = service.call("GET", path, headers={"Accept": "application/json"})
         assert (told.status_code, told.headers["Retry-After"], told.json()["error"]) == (503, "1", "workspace_not_up")

@@ -451,7 +451,8 @@ def test_nginx_takes_the_place_of_traefik(tmp_path):
     assert annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"] == "3600"
     door = json.loads(settings_of(objects)["INGRESS_DOOR"])
     assert door["nginx.ingress.kubernetes.io/auth-url"].endswith("/auth/verify?proxy=nginx&host=$host")
-    assert door["nginx.ingress.kubernetes.io/auth-response-headers"] == ",".join(OUR_HEADERS)
+    assert door["nginx.ingress.kubernetes.io/auth-response-headers"] == ",".join(("Workspace-Next", *OUR_HEADERS))
+    assert Settings(ingress_door=json.dumps(door)).nginx_says_why()
     assert web["spec"]["rules"][0]["host"] in door["nginx.ingress.kubernetes.io/auth-signin"]
     assert door["nginx.ingress.kubernetes.io/service-upstream"] == "true"
 

@@ -27,7 +27,7 @@ import redis
 from app import redis_address
 from app.sessions.errors import RetryableError
 from app.sessions.model import UUID_PATTERN
-from app.sessions.passes import COOKIE, Kind, Passes
+from app.sessions.passes import COOKIES, Kind, Passes
 from app.settings import Settings, SettingsError
 from workers.runtime import names
 
@@ -142,7 +142,7 @@ def fixed(settings: Settings) -> dict[str, Any]:
         "address": f"{forward_auth_url(settings)}/auth/verify",
         "authResponseHeaders": OUR_HEADERS,
         # The door's own renewed cookie, on the workspace's answer.
-        "addAuthCookiesToResponse": [COOKIE],
+        "addAuthCookiesToResponse": list(COOKIES),
         "maxResponseBodySize": DOOR_LIMIT,
     }
     page = {"status": ["502-504"], "service": "forward-auth", "query": "/auth/waking"}

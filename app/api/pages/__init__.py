@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -23,22 +23,32 @@ def _digest(text: str) -> str:
 
 
 class Pages:
-    """The templates, read once."""
+    """The templates, read once. `embedders` are the origins of the pages that may show them in a frame."""
 
-    def __init__(self) -> None:
+    def __init__(self, embedders: Sequence[str] = ()) -> None:
         self._style, self._script = _read("page.css"), _read("waking.js")
-        loader = DictLoader({name: _read(name) for name in ("page.html", "waking.html", "again.html")})
+        loader = DictLoader({name: _read(name) for name in ("page.html", "waking.html", "again.html", "onward.html")})
         self._templates = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
         self._policy = (
             f"default-src 'none'; style-src {_digest(self._style)}; script-src {_digest(self._script)}; "
-            "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+            "connect-src 'self'; form-action 'self'; base-uri 'none'"
         )
+        self._embedders = " ".join(embedders) or "'none'"
 
-    def show(self, name: str, status: int, headers: Mapping[str, str] | None = None, **values: Any) -> Response:
-        """The page of the template `name` with these values."""
+    def show(
+        self,
+        name: str,
+        status: int,
+        headers: Mapping[str, str] | None = None,
+        *,
+        by_any_page: bool = False,
+        **values: Any,
+    ) -> Response:
+        """The page of the template `name` with these values; `by_any_page`, also within any other page's frame."""
         text = self._templates.get_template(name).render(style=self._style, script=self._script, **values)
         response = Response(text, status, headers, mimetype="text/html")
-        response.headers["Content-Security-Policy"] = self._policy
+        policy = self._policy if by_any_page else f"{self._policy}; frame-ancestors {self._embedders}"
+        response.headers["Content-Security-Policy"] = policy
         # The button's Origin is told to this host alone; with "no-referrer" it would be null there too.
         response.headers["Referrer-Policy"] = "same-origin"
         return response

@@ -27,34 +27,13 @@ from tests.unit.api.helpers import (
     move,
     new_session,
 )
-from tests.unit.api.visitors import HANDSHAKE, NAVIGATION, POLL, asked
+from tests.unit.api.visitors import HANDSHAKE, NAVIGATION, POLL, Visitor, asked, asked_by_nginx, link
 from tests.world import SECRET_KEY
 
 
 @pytest.fixture
 def app(make_app: AppMaker) -> Flask:
     return make_app(rate_limit_default="10000/minute", rate_limit_create="10000/minute", secret_key=SECRET_KEY)
-
-
-class Visitor:
-    """A browser, with the cookies it was given, or a program with none. `visit` is a request through the ingress."""
-
-    def __init__(self, app: Flask, uuid: str) -> None:
-        self.client: Client = forward_auth_of(app).test_client(use_cookies=False)
-        self.host = f"vs-code-{uuid}.localhost"
-        self.cookies: dict[str, str] = {}
-
-    def visit(self, uri: str = "/", method: str = "GET", *, host: str = "", **headers: str) -> Any:
-        cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-        told = asked(host or self.host, uri, method, **({"Cookie": cookies} if cookies else {}), **headers)
-        answer = self.client.get("/auth/verify", headers=told)
-        for line in answer.headers.getlist("Set-Cookie"):
-            name, _, value = line.partition(";")[0].partition("=")
-            self.cookies[name] = value
-        return answer
-
-    def navigate(self, uri: str = "/", **headers: str) -> Any:
-        return self.visit(uri, **(NAVIGATION | headers))
 
 
 @pytest.fixture
@@ -69,13 +48,6 @@ def uuid(client: Client, core: Core) -> str:
 def browser(app: Flask, uuid: str) -> Visitor:
     """One that never was here."""
     return Visitor(app, uuid)
-
-
-def link(client: Client, uuid: str) -> str:
-    """The path and query of a new link."""
-    answer = client.post(f"/session/{uuid}/open")
-    assert answer.status_code == 200, answer.text
-    return "/" + str(answer.json["url"]).partition("localhost/")[2]
 
 
 def test_a_link_logs_a_browser_in_once_and_leaves_the_address(client: Client, uuid: str, browser: Visitor) -> None:
@@ -104,9 +76,9 @@ def test_a_browser_without_a_cookie_gets_a_page_and_a_program_a_problem(browser:
     assert (page.status_code, page.mimetype) == (401, "text/html")
     assert "not open to you" in page.text
     check_problem(browser.visit(**POLL), 401, "unauthorized")
-    gone = browser.navigate(host="vs-code-zzzzzzzz.localhost")
-    assert (gone.status_code, gone.mimetype) == (404, "text/html")
-    check_problem(browser.visit(host="vs-code-zzzzzzzz.localhost"), 404, "session_not_found")
+    unknown = browser.navigate(host="vs-code-zzzzzzzz.localhost")
+    assert (unknown.status_code, unknown.text) == (401, page.text), "nobody learns by it which workspaces there are"
+    check_problem(browser.visit(host="vs-code-zzzzzzzz.localhost"), 401, "unauthorized")
 
 
 def test_a_cookie_opens_its_own_workspace_only(client: Client, core: Core, uuid: str, browser: Visitor) -> None:
@@ -287,7 +259,7 @@ def test_the_api_does_not_answer_for_the_door(app: Flask, uuid: str) -> None:
 
 def test_the_door_is_asked_about_workspaces_and_answers_nothing_else(app: Flask) -> None:
     door = forward_auth_of(app).test_client()
-    check_problem(door.get("/auth/verify", headers=asked("vs-code-zzzzzzzz.localhost")), 404, "session_not_found")
+    check_problem(door.get("/auth/verify", headers=asked("vs-code-zzzzzzzz.localhost")), 401, "unauthorized")
     check_problem(door.get("/auth/verify"), 400, "no_visit")
     check_problem(door.get("/sessions", headers={"X-API-Key": ADMIN_KEY}), 404, "not_found")
     assert door.get("/livez").status_code == 200
@@ -317,7 +289,7 @@ def test_without_redis_the_door_is_closed(make_app: AppMaker) -> None:
 
 def test_the_door_has_no_rate_limit(make_app: AppMaker) -> None:
     app = make_app(rate_limit_default="1/minute", secret_key=SECRET_KEY)
-    assert {Visitor(app, "zzzzzzzz").visit().status_code for _ in range(5)} == {404}
+    assert {Visitor(app, "zzzzzzzz").visit().status_code for _ in range(5)} == {401}
 
 
 def test_one_visit_costs_one_round_trip(app: Flask, core: Core, client: Client, uuid: str, browser: Visitor) -> None:
@@ -329,12 +301,6 @@ def test_one_visit_costs_one_round_trip(app: Flask, core: Core, client: Client, 
         assert browser.navigate().status_code == 200
     # Of each of the two measurements INFO itself counts once.
     assert core.redis.info("stats")["total_commands_processed"] - before == 11
-
-
-def asked_by_nginx(host: str, uri: str = "/", server: str = "", **headers: str) -> dict[str, Any]:
-    """What ingress-nginx sends for a request of `uri` at `host`, as arguments of a test client's call."""
-    told = {"X-Original-URL": f"http://{host}{uri}", "X-Original-Method": "GET"} | headers
-    return {"query_string": {"proxy": "nginx", "host": server or host}, "headers": told}
 
 
 def test_nginx_is_told_what_it_knows(app: Flask, core: Core, client: Client, uuid: str) -> None:
@@ -409,7 +375,7 @@ def test_refusals_are_logged_with_the_session_and_waiting_tabs_are_not(
         move(core, uuid, Status.SLEEPING)
         browser.visit(**POLL)
     logged = [vars(record) for record in caplog.records if record.name == "app.requests"]
-    assert [(each["status"], each["caller"]) for each in logged] == [(404, "visitor:zzzzzzzz")]
+    assert [(each["status"], each["caller"]) for each in logged] == [(401, "visitor:zzzzzzzz")]
     assert "s3cret" not in str(logged)
 
 

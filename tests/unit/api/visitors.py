@@ -1,8 +1,13 @@
-"""Headers of visitors, as browsers and programs send them and as the ingress passes them on."""
+"""Visitors, and their headers as browsers and programs send them and as the ingress passes them on."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from flask import Flask
 from werkzeug.datastructures import Headers
+
+from tests.unit.api.helpers import Client, forward_auth_of
 
 SAFARI = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Safari/605.1.15"
 PAGE = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
@@ -30,3 +35,37 @@ def asked(host: str, uri: str = "/", method: str = "GET", **headers: str) -> Hea
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     told = {"X-Forwarded-Host": host, "X-Forwarded-Uri": uri, "X-Forwarded-Method": method}
     return Headers(told | {"X-Forwarded-Proto": "http"} | named)
+
+
+def asked_by_nginx(host: str, uri: str = "/", server: str = "", **headers: str) -> dict[str, Any]:
+    """What ingress-nginx sends for a request of `uri` at `host`, as arguments of a test client's call."""
+    told = {"X-Original-URL": f"http://{host}{uri}", "X-Original-Method": "GET"} | headers
+    return {"query_string": {"proxy": "nginx", "host": server or host}, "headers": told}
+
+
+class Visitor:
+    """A browser, with the cookies it was given, or a program with none. `visit` is a request through the ingress."""
+
+    def __init__(self, app: Flask, uuid: str) -> None:
+        self.client: Client = forward_auth_of(app).test_client(use_cookies=False)
+        self.host = f"vs-code-{uuid}.localhost"
+        self.cookies: dict[str, str] = {}
+
+    def visit(self, uri: str = "/", method: str = "GET", *, host: str = "", **headers: str) -> Any:
+        cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        told = asked(host or self.host, uri, method, **({"Cookie": cookies} if cookies else {}), **headers)
+        answer = self.client.get("/auth/verify", headers=told)
+        for line in answer.headers.getlist("Set-Cookie"):
+            name, _, value = line.partition(";")[0].partition("=")
+            self.cookies[name] = value
+        return answer
+
+    def navigate(self, uri: str = "/", **headers: str) -> Any:
+        return self.visit(uri, **(NAVIGATION | headers))
+
+
+def link(client: Client, uuid: str) -> str:
+    """The path and query of a new link."""
+    answer = client.post(f"/session/{uuid}/open")
+    assert answer.status_code == 200, answer.text
+    return "/" + str(answer.json["url"]).partition("localhost/")[2]

@@ -1,0 +1,130 @@
+"""`"open": true` when a session is created: a link into it in the same answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from app.sessions import keys
+from app.sessions.core import Core
+from app.sessions.errors import StateUnavailable
+from app.sessions.links import Links
+from app.sessions.model import Record, Status
+from app.sessions.service import SessionService
+from tests.unit.api.helpers import ADMIN_KEY, AppMaker, Client, check_problem, keyed, move, new_session
+from tests.unit.api.visitors import Visitor
+from tests.world import SECRET_KEY
+
+WANTED = {"user_id": "ada", "open": True}
+ONCE = {"Idempotency-Key": "order-17"}
+
+
+@pytest.fixture
+def app(make_app: AppMaker) -> Flask:
+    limits = {"rate_limit_default": "10000/minute", "rate_limit_create": "10000/minute"}
+    return make_app(**limits, secret_key=SECRET_KEY)
+
+
+def follow(app: Flask, made: Any) -> tuple[Visitor, Any]:
+    """A browser that has followed the link of a creation, and what it was told."""
+    browser = Visitor(app, made["uuid"])
+    return browser, browser.navigate("/" + str(made["open_url"]).partition("localhost/")[2])
+
+
+def test_the_link_of_a_creation_shows_how_far_it_is_and_then_the_workspace(
+    app: Flask, client: Client, core: Core
+) -> None:
+    """Followed at once it is used, and its time matters no more: the cookie waits for the start."""
+    answer = client.post("/session/create", json=WANTED)
+    assert answer.status_code == 201
+    browser, entered = follow(app, answer.json)
+    assert entered.status_code == 302
+    assert browser.navigate().status_code == 503
+    move(core, answer.json["uuid"], Status.ACTIVE)
+    assert browser.navigate().status_code == 200
+    assert follow(app, answer.json)[1].status_code == 403, "it works once"
+
+
+def test_the_links_time_begins_with_the_answer(client: Client, core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with the call, which may wait for longer than a link lasts."""
+    steps: list[str] = []
+    made, waited, created = Links.make, SessionService.wait, SessionService.create
+
+    def making(*args: Any) -> str:
+        steps.append("link")
+        return made(*args)
+
+    def waiting(*args: Any) -> Record:
+        steps.append("wait")
+        return waited(*args)
+
+    def creating(*args: Any) -> Record:
+        record = created(*args)
+        move(core, record.uuid, Status.ACTIVE)
+        return record
+
+    monkeypatch.setattr(Links, "make", making)
+    monkeypatch.setattr(SessionService, "wait", waiting)
+    monkeypatch.setattr(SessionService, "create", creating)
+    answer = client.post("/session/create", json=WANTED, headers={"Prefer": "wait=5"})
+    assert (answer.status_code, answer.json["status"]) == (201, "active")
+    assert steps == ["wait", "link"]
+
+
+def test_the_same_call_again_makes_another_link_to_the_same_session(app: Flask, client: Client, core: Core) -> None:
+    first, again = (client.post("/session/create", json=WANTED, headers=ONCE) for _ in range(2))
+    assert first.json["uuid"] == again.json["uuid"]
+    assert first.json["open_url"] != again.json["open_url"]
+    assert core.sessions.page(user_id="ada").total == 1
+    secret = first.json["open_url"].partition("workspace-link=")[2]
+    kept = [str(core.redis.get(name)) for name in core.redis.keys(keys.IDEMPOTENCY.format(digest="*"))]
+    assert len(kept) == 1
+    assert secret not in kept[0]
+    assert follow(app, again.json)[1].status_code == 302
+    check_problem(
+        client.post("/session/create", json=WANTED | {"open": False}, headers=ONCE), 422, "idempotency_key_reused"
+    )
+
+
+def test_a_creation_has_a_link_only_when_it_is_asked_for(client: Client) -> None:
+    for wanted in ({"user_id": "ada"}, WANTED | {"open": False}):
+        assert "open_url" not in client.post("/session/create", json=wanted).json
+    for bad in ("true", 1, None):
+        problem = check_problem(client.post("/session/create", json=WANTED | {"open": bad}), 400, "invalid_request")
+        assert "open" in dict(problem["errors"])  # type: ignore[call-overload]
+
+
+def test_without_a_secret_key_nothing_is_made(make_app: AppMaker) -> None:
+    client = keyed(make_app(), ADMIN_KEY)
+    check_problem(client.post("/session/create", json=WANTED), 503, "door_not_configured")
+    assert client.get("/sessions").json["total"] == 0
+
+
+def test_a_link_that_could_not_be_made_leaves_a_session_that_is_named(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: Any) -> str:
+        raise StateUnavailable("Redis went away.")
+
+    monkeypatch.setattr(Links, "make", failing)
+    answer = client.post("/session/create", json=WANTED)
+    problem = check_problem(answer, 503, "state_unavailable")
+    assert answer.headers["Location"] == f"/session/{problem['uuid']}"
+    assert client.get(f"/session/{problem['uuid']}").status_code == 200
+
+
+def test_open_takes_a_path_or_nothing(client: Client) -> None:
+    uuid = new_session(client)
+    base = f"http://vs-code-{uuid}.localhost"
+    for body, begin in (
+        ({}, "/?"),
+        ({"path": "/"}, "/?"),
+        ({"path": "/x"}, "/x?"),
+        ({"path": "/?folder=/a"}, "/?folder=/a&"),
+    ):
+        url = client.post(f"/session/{uuid}/open", json=body).json["url"]
+        assert url.startswith(f"{base}{begin}workspace-link=")
+    assert client.post(f"/session/{uuid}/open").status_code == 200
+    check_problem(client.post(f"/session/{uuid}/open", json={"path": "/x", "host": "x"}), 400, "invalid_request")
