@@ -99,7 +99,7 @@ RUN --mount=type=secret,id=ca \
     python3 -m venv --without-pip /opt/service && \
     /opt/tools/bin/pip-install /opt/service /tmp/requirements-image.lock fsspec gcsfs s3fs isal stream-zip redis environs
 WORKDIR /opt/service/lib/python3.11/site-packages
-COPY app/__init__.py app/logs.py app/settings.py app/
+COPY app/__init__.py app/logs.py app/redis_address.py app/secret_keys.py app/settings.py app/
 COPY app/sessions app/sessions
 COPY workers/__init__.py workers/archive_job.py workers/backup_reader.py workers/trees.py workers/
 COPY workers/archive workers/archive

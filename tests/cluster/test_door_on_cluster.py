@@ -145,13 +145,14 @@ def test_revoking_ends_the_connections_that_are_open(api: Api, browser: Browser,
     page.context.close()
 
 
-def test_an_agent_is_found_under_the_apis_host_while_its_workspace_is_up(api: Api, sessions: list[Any]) -> None:
-    """For whoever has an API key or its session's token; 503 when it sleeps."""
+def test_an_agent_is_found_at_the_agents_host_while_its_workspace_is_up(api: Api, sessions: list[Any]) -> None:
+    """For whoever has an API key or its session's token; 503 when it sleeps. Nothing else is there."""
     mine, other = (each["uuid"] for each in sessions)
     held = {"Authorization": f"Bearer {api.call('POST', f'/session/{mine}/token')['token']}"}
+    agents = api.url.replace("//api.", "//agents.")
 
     def asked(uuid: str, path: str, headers: dict[str, str]) -> requests.Response:
-        return requests.get(f"{api.url}/chat/{uuid}{path}", headers=headers, timeout=10)
+        return requests.get(f"{agents}/chat/{uuid}{path}", headers=headers, timeout=10)
 
     wait_for(lambda: asked(mine, "/health", held).status_code == 200, "the agent's route")
     assert asked(mine, "/history", {"X-API-Key": api.headers["X-API-Key"]}).json()["messages"] == []
@@ -159,6 +160,7 @@ def test_an_agent_is_found_under_the_apis_host_while_its_workspace_is_up(api: Ap
     api.call("POST", f"/session/{mine}/scale-down")
     asleep = asked(mine, "/health", held)
     assert (asleep.status_code, asleep.json()["error"]) == (503, "workspace_not_up")
+    assert requests.get(f"{agents}/health", timeout=10).status_code == 404
     api.call("POST", f"/session/{mine}/wake")
 
 

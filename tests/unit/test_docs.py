@@ -31,8 +31,8 @@ LOCAL = {"NEW_KEY"}
 
 CONSTANTS = {"TRANSITIONS"}
 
-EARLIER = {"REDIS_HOST", "REDIS_PORT", "REDIS_PASSWORD", "USER_POD_IMAGE"}
-"""Variables of earlier versions, of which docs/coming-from-v3.md says what became of them."""
+EARLIER = {"USER_POD_IMAGE"}
+"""A variable of earlier versions, of which docs/coming-from-v3.md says what became of it."""
 
 
 def routes() -> set[tuple[str, str]]:

@@ -404,6 +404,18 @@ def test_gke_serves_https_with_the_certificates_it_asks_for():
     assert tls["hosts"] == [of_kind(objects, "Ingress")["web"]["spec"]["rules"][0]["host"]]
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_agents_are_reached_at_a_host_where_nothing_else_is(overlay):
+    """Whatever a workspace serves there shares no origin with the API; the workspaces' certificate is good for it."""
+    objects = render(MANIFESTS / "overlays" / overlay)
+    settings = settings_of(objects)
+
+    hosts = {rule["host"] for each in of_kind(objects, "Ingress").values() for rule in each["spec"]["rules"]}
+
+    assert settings["API_HOST"] == f"agents.{settings['WORKSPACE_DOMAIN']}"
+    assert settings["API_HOST"] not in hosts
+
+
 def test_without_keda_nobody_tells_it_anything(tmp_path):
     """The base alone scales by itself; all it may do with KEDA's objects is take them away."""
     objects = with_components(tmp_path, "traefik")
