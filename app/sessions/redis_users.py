@@ -171,8 +171,8 @@ GATEWAY = User(
         *_any(keys.USER_TOKENS, keys.SPENT),
         NOTHING,
     ),
-    reads=(keys.SENTINEL, *_bindings("deliver")),
-    writes=_sends("deliver"),
+    reads=(keys.SENTINEL, *_bindings("deliver", "wake")),
+    writes=_sends("deliver", "wake"),
     channels=EVENTS_CHANNELS,
 )
 """What workspaces reach: their sessions' records and prompts, and what the model costs. No index, no deadline, no
@@ -254,11 +254,11 @@ WATCHER = User(
 BEAT = User(
     "beat",
     commands=(*CONNECTION, *SENDING, "exists", "llen", "lpush"),
-    reads=_bindings("sweep", "backup"),
-    writes=_sends("sweep", "backup"),
+    reads=_bindings("sweep", "backup", "deliver"),
+    writes=_sends("sweep", "backup", "deliver"),
     checked=(),
 )
-"""Enqueues the sweeps, and sees nothing of any session."""
+"""Enqueues the sweeps and the look at the network, and sees nothing of any session."""
 
 FLOWER = User(
     "flower",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from app.sessions import redis_users
+from app.sessions import queue, redis_users
 from scripts.lib import redis_users as generator
 from tests.conftest import ROOT
 from tests.redis_users import Guarded, guarded_redis
@@ -136,3 +136,15 @@ def test_keda_asks_how_long_a_queue_is(guarded: Guarded) -> None:
         return redis.error_reply('another kind')
     """
     assert [guarded.client("keda").eval(asked, 1, f"queue:{uuid}") for uuid in (A, B)] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("user", "tasks"),
+    [
+        ("beat", [task for task in queue.ROUTES if task.startswith(queue.SWEEPS)]),
+        ("gateway", [queue.DELIVER, queue.RENEW_TOKEN]),
+    ],
+)
+def test_who_asks_for_tasks_may_put_them_where_they_belong(guarded: Guarded, user: str, tasks: list[str]) -> None:
+    assert tasks
+    assert [task for task in tasks if not may(guarded, user, f"LPUSH {queue.ROUTES[task]} message")] == []
