@@ -202,6 +202,8 @@ class World:
             self.deliveries.deliver(*args)
         elif task == queue.LOCK_OUT:
             lock_out(self.core, args[0], self.now)
+        elif task == queue.TOKEN_ENDED:
+            self.tasks.send(queue.RENEW_TOKEN, args[0])
         elif task == queue.RENEW_TOKEN:
             renew(self.core, self.runtime, args[0], self.clock)
         elif task == queue.WARN:

@@ -103,6 +103,12 @@ def check_policies() -> None:
     isolation.check(core().fleet, os.environ)
 
 
+@app.task(name=queue.TOKEN_ENDED, **SHORT)
+def token_ended(uuid: str) -> None:
+    # The gateway, which workspaces reach, puts nothing into the queue of those who act on the cluster.
+    core().tasks.send(queue.RENEW_TOKEN, uuid)
+
+
 @app.task(name=queue.RENEW_TOKEN, base=SessionTask, **SHORT)
 def renew_token(uuid: str) -> None:
     # One that is lost comes again with the next call that shows an ended token.

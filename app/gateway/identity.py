@@ -89,7 +89,7 @@ def _check_epoch(record: Record, epoch: int) -> None:
             log.warning("token of an earlier release; it is good until the session sleeps", extra={"uuid": record.uuid})
         return
     if record.status in UP and parts.renewals.due(record.uuid, parts.ticks()):
-        parts.core.tasks.send(queue.RENEW_TOKEN, record.uuid, request_id=g.request_id)
+        parts.core.tasks.send(queue.TOKEN_ENDED, record.uuid, request_id=g.request_id)
     text = (
         f"This token of session {record.uuid} has ended: it was revoked, or the workspace was put to sleep since. "
         "The workspace's own agent finds another in its token file; nobody else gets one."

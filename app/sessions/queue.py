@@ -27,6 +27,7 @@ DELIVER = "sessions.deliver"
 WARN = "sessions.warn"
 LOCK_OUT = "sessions.lock_out"
 RENEW_TOKEN = "sessions.renew_token"
+TOKEN_ENDED = "sessions.token_ended"
 
 READ_BACKUP = "backups.read"
 DELETE_BACKUP = "backups.delete"
@@ -49,6 +50,7 @@ ROUTES: Mapping[str, str] = {
     DELIVER: "deliver",
     WARN: "deliver",
     LOCK_OUT: "deliver",
+    TOKEN_ENDED: "deliver",
     CHECK_POLICIES: "deliver",
     SLEEP: "lifecycle",
     LEAVE: "lifecycle",

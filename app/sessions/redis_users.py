@@ -171,8 +171,8 @@ GATEWAY = User(
         *_any(keys.USER_TOKENS, keys.SPENT),
         NOTHING,
     ),
-    reads=(keys.SENTINEL, *_bindings("deliver", "wake")),
-    writes=_sends("deliver", "wake"),
+    reads=(keys.SENTINEL, *_bindings("deliver")),
+    writes=_sends("deliver"),
     channels=EVENTS_CHANNELS,
 )
 """What workspaces reach: their sessions' records and prompts, and what the model costs. No index, no deadline, no

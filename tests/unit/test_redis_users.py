@@ -142,7 +142,7 @@ def test_keda_asks_how_long_a_queue_is(guarded: Guarded) -> None:
     ("user", "tasks"),
     [
         ("beat", [task for task in queue.ROUTES if task.startswith(queue.SWEEPS)]),
-        ("gateway", [queue.DELIVER, queue.RENEW_TOKEN]),
+        ("gateway", [queue.DELIVER, queue.TOKEN_ENDED]),
     ],
 )
 def test_who_asks_for_tasks_may_put_them_where_they_belong(guarded: Guarded, user: str, tasks: list[str]) -> None:

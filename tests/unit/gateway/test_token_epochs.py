@@ -259,9 +259,9 @@ def test_an_agent_whose_renewal_was_lost_gets_its_token_by_calling(life: Life) -
     life.world.tasks.lose_all()
     assert not life.good(life.held())
     assert not life.good(life.held())
-    assert life.sent() == [queue.RENEW_TOKEN]
-    life.world.tasks.send(queue.RENEW_TOKEN, life.uuid)
-    life.world.work()
+    assert life.sent() == [queue.TOKEN_ENDED]
+    life.world.tasks.send(queue.TOKEN_ENDED, life.uuid)
+    assert life.world.work() == [queue.TOKEN_ENDED, queue.RENEW_TOKEN]
     assert life.good(life.held())
 
 
