@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[2]
-KEY = "bench-key"
+KEY = "the-key-of-the-benches"
 HEADERS = {"Host": "bench", "X-API-Key": KEY}
 START_LIMIT = 30.0
 """Seconds within which a server must listen."""

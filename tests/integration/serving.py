@@ -16,7 +16,7 @@ from types import TracebackType
 
 from tests.conftest import PATIENCE, ROOT, free_port
 
-KEY = "integration-key"
+KEY = "the-key-of-integration-tests"
 SECRET_KEY = "integration-secret-key-of-32-characters"
 
 
