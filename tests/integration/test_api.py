@@ -92,7 +92,7 @@ def test_the_web_process_starts_without_redis(tmp_path: Path, own_redis: OwnRedi
         (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n", 414),
         (b"GET /livez HTTP/1.1\r\nA: " + b"a" * 9000 + b"\r\n\r\n", 431),
         (
-            b"POST /session/create HTTP/1.1\r\nHost: x\r\nX-API-Key: integration-key\r\n"
+            b"POST /session/create HTTP/1.1\r\nHost: x\r\nX-API-Key: " + KEY.encode() + b"\r\n"
             b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\nnonsense\r\n",
             400,
         ),
