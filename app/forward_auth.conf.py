@@ -1,18 +1,18 @@
-"""How gunicorn runs what the ingress asks who gets in, from the same settings as everything else."""
+"""gunicorn's configuration for forward auth, from the service's settings."""
 
 from __future__ import annotations
 
+from app.gunicorn_worker import listen_at
 from app.logs import logging_config
 from app.settings import Settings
 from app.threads import end_process_when_one_dies
-from app.web_worker import listen_at
 
 _settings = Settings.from_env()
 
-# Its answers hold what an agent is opened with: locally nobody else is to reach it, in a cluster policies see to that.
+# Its answers hold agent secrets: locally it listens on loopback only, in a cluster network policies protect it.
 bind = listen_at("127.0.0.1" if _settings.runtime == "local" else _settings.bind, _settings.forward_auth_port)
 workers = _settings.forward_auth_workers
-worker_class = "app.web_worker.ProblemWorker"
+worker_class = "app.gunicorn_worker.ProblemWorker"
 worker_connections = _settings.web_connections
 keepalive = 75
 timeout = 30

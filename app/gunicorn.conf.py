@@ -1,21 +1,21 @@
-"""How gunicorn runs the web process, from the same settings as everything else."""
+"""gunicorn's configuration for web, from the service's settings."""
 
 from __future__ import annotations
 
+from app.gunicorn_worker import listen_at
 from app.logs import logging_config
 from app.settings import Settings
 from app.threads import end_process_when_one_dies
-from app.web_worker import listen_at
 
 _settings = Settings.from_env()
 
 bind = listen_at(_settings.bind, _settings.port)
 workers = _settings.web_workers
-worker_class = "app.web_worker.ProblemWorker"
+worker_class = "app.gunicorn_worker.ProblemWorker"
 worker_connections = _settings.web_connections
 # A proxy in front should close first.
 keepalive = 75
-# Of a worker's heartbeat, not of a request: one that waits for a session doesn't stop it.
+# For a worker's heartbeat, not for a request: one that waits for a session does not block it.
 timeout = 30
 # Below the 4 s that scripts/respawn gives a process to end in: an event stream never ends by itself.
 graceful_timeout = 3

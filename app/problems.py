@@ -1,4 +1,4 @@
-"""Where exceptions become answers: RFC 9457 problem documents, whatever went wrong, in every web process alike.
+"""Turns every exception into an answer, an RFC 9457 problem document, in all web processes.
 
 `type` stays `about:blank`, for which the RFC wants the status' own phrase as `title`; the stable code
 to program against is `error`.
@@ -17,16 +17,16 @@ from flask.json import dumps
 from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 from werkzeug.exceptions import HTTPException
 
-from app.sessions.errors import (
+from app.core.errors import (
     BackupInUse,
     BackupNotFound,
     IllegalState,
     InboxFull,
     InvalidRequest,
     KeyReused,
-    MessageIdReused,
-    MessageNotFound,
-    MessageTooLarge,
+    PromptIdReused,
+    PromptNotFound,
+    PromptTooLarge,
     QuotaExceeded,
     RetryableError,
     SessionError,
@@ -40,15 +40,15 @@ log = logging.getLogger(__name__)
 
 PROBLEM_TYPE = "application/problem+json"
 RETRY_AFTER = "2"
-"""s: Redis restarts in less, and a client that waits longer notices the recovery late."""
+"""s: Redis restarts in less; with a longer pause clients would notice late."""
 
 CORE_ERRORS: Mapping[type[SessionError], int] = {
     InvalidRequest: 400,
     SessionNotFound: 404,
     BackupNotFound: 404,
-    MessageNotFound: 404,
-    MessageTooLarge: 413,
-    MessageIdReused: 422,
+    PromptNotFound: 404,
+    PromptTooLarge: 413,
+    PromptIdReused: 422,
     KeyReused: 422,
     InboxFull: 429,
     IllegalState: 409,
@@ -60,7 +60,7 @@ CORE_ERRORS: Mapping[type[SessionError], int] = {
     RetryableError: 503,
     SessionError: 500,
 }
-"""The status of each of the core's errors; a subclass that isn't here has its parent's."""
+"""The status of each of the core's errors; a subclass that is missing here has its parent's."""
 
 HTTP_ERRORS: Mapping[int, str] = {
     400: "invalid_request",
@@ -76,18 +76,22 @@ HTTP_ERRORS: Mapping[int, str] = {
     429: "rate_limited",
     503: "unavailable",
 }
-"""The code of an error that comes from HTTP itself."""
+"""The code for errors of the web framework, by status."""
+
+EARLIER_ERRORS: Mapping[str, str] = {"forward_auth_not_configured": "door_not_configured"}
+"""Renamed error codes and their names in the release before. A problem carries the earlier name as well, as
+`earlier_error`, for one version."""
 
 EXPLANATIONS: Mapping[int, str] = {
-    404: "Nothing is at this path.",
-    405: "This path does not answer that method; the Allow header lists those it does.",
+    404: "There is no such path.",
+    405: "This path does not support that method; the Allow header lists the supported ones.",
     413: "The request body is larger than this service accepts.",
 }
-"""What to say instead of the web framework's own words."""
+"""Texts in place of the web framework's own."""
 
 
 class Problem(Exception):
-    """An answer decided at the edge; `detail` is fit for the caller to read, `more` are members of its own."""
+    """An error as its answer will say it. `detail` is for the caller to read, `more` are extension members."""
 
     def __init__(
         self,
@@ -119,6 +123,8 @@ def problem_response(problem: Problem) -> Response:
         "error": problem.code,
         "request_id": g.get("request_id", ""),
     }
+    if problem.code in EARLIER_ERRORS:
+        body["earlier_error"] = EARLIER_ERRORS[problem.code]
     if problem.errors:
         body["errors"] = dict(problem.errors)
     body |= problem.more
@@ -126,7 +132,7 @@ def problem_response(problem: Problem) -> Response:
 
 
 def to_problem(error: Exception) -> Problem:
-    """What the caller is told about `error`. One that nobody foresaw is told as "internal_error" only."""
+    """The problem for `error`. An unexpected exception becomes "internal_error", without details."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, SessionError):
@@ -136,8 +142,8 @@ def to_problem(error: Exception) -> Problem:
     if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
         return _http_problem(error, error.code)
     if isinstance(error, ParseException):
-        return Problem(400, "invalid_request", "The request body is not framed as HTTP demands.")
-    return Problem(500, "internal_error", "Something went wrong here; the request_id finds it in the logs.")
+        return Problem(400, "invalid_request", "The request body is not framed as HTTP requires.")
+    return Problem(500, "internal_error", "An unexpected error; find the request_id in the logs.")
 
 
 def _http_problem(error: HTTPException, status: int) -> Problem:
@@ -147,8 +153,7 @@ def _http_problem(error: HTTPException, status: int) -> Problem:
 
 
 def register_error_handlers(app: Flask, translate: Callable[[Exception], Problem] = to_problem) -> None:
-    """Answer every exception of `app` with the problem document `translate` makes of it; log those that are
-    our own fault."""
+    """Answer every exception of `app` with the problem that `translate` makes of it; log those with status 500."""
 
     def answer(error: Exception) -> Response:
         problem = translate(error)
@@ -157,5 +162,5 @@ def register_error_handlers(app: Flask, translate: Callable[[Exception], Problem
         return problem_response(problem)
 
     app.register_error_handler(Exception, answer)
-    # Without this one Flask would hand the handler its own wrapper instead of what was raised.
+    # Without this one, Flask would wrap what was raised.
     app.register_error_handler(HTTPException, answer)

@@ -1,7 +1,7 @@
-"""Where Redis is and how one gets in: one URL, made of all settings that say something of it.
+"""The address of Redis: one URL with its credentials, made of all REDIS_* settings.
 
-Every client takes the URL, redis-py as it is, the others (Celery, Traefik, KEDA) the parts of it that they want. The
-certificate of a `rediss://` is always verified, against `ssl_ca_certs` of the URL where it has that.
+redis-py takes the URL as it is, other clients (Celery, Traefik, KEDA) parts of it. The certificate of a `rediss://` is
+always verified, against the URL's `ssl_ca_certs` if it has that.
 """
 
 from __future__ import annotations
@@ -20,29 +20,28 @@ NAMES = (
     "REDIS_PASSWORD",
     "REDIS_CA_FILE",
 )
-"""The variables that say where Redis is. Any of them names one that is not ours to start."""
+"""The variables with the address of Redis. If any is set, the service does not start its own Redis."""
 
 HOST, PORT, DATABASE = "127.0.0.1", "6379", "0"
-"""Where it is when nothing says so."""
+"""The defaults."""
 
 CA = "ssl_ca_certs"
-"""The parameter of the URL that has the file with the certificate to verify Redis' by, as redis-py calls it."""
+"""The URL's parameter with the file of CA certificates, by its name in redis-py."""
 
 ENCODE = "A password with other characters than letters and digits is given as REDIS_PASSWORD, as it is."
 
 
 class AddressError(ValueError):
-    """The settings name no Redis, or two; the text says what to do and has no password."""
+    """The settings are invalid or contradict each other; the text says what to do and holds no password."""
 
 
 def is_named(environ: Mapping[str, str]) -> bool:
-    """Whether an environment says where Redis is."""
+    """Whether an environment has an address of Redis."""
     return any(environ.get(name) for name in NAMES)
 
 
 def address(given: Mapping[str, str]) -> str:
-    """The URL of the Redis that the variables `NAMES` speak of; one that is "" or missing says nothing. Raises
-    `AddressError`."""
+    """The URL made of the variables `NAMES`; "" counts as not set. Raises `AddressError`."""
     said = {name: given.get(name, "") for name in NAMES}
     parts = _parts_of(said["REDIS_URL"])
     ca_file = _joined("REDIS_CA_FILE", said["REDIS_CA_FILE"], parts.pop(CA, ""))
@@ -62,7 +61,7 @@ def address(given: Mapping[str, str]) -> str:
 
 
 def tls(url: str) -> dict[str, Any]:
-    """How a client that takes no URL verifies Redis' certificate, in redis-py's names; empty without TLS."""
+    """TLS options for clients that take no URL, by redis-py's names; empty without TLS."""
     parts = urlsplit(url)
     if parts.scheme != "rediss":
         return {}
@@ -75,12 +74,12 @@ def tls(url: str) -> dict[str, Any]:
 
 
 def celery_broker(url: str) -> dict[str, Any]:
-    """Celery's settings for this URL. Celery, and Flower with it, takes what concerns TLS beside the URL only."""
+    """Celery's settings for this URL. Celery and Flower take TLS options only apart from the URL."""
     return {"broker_url": urlsplit(url)._replace(query="").geturl(), "broker_use_ssl": tls(url) or False}
 
 
 def _parts_of(url: str) -> dict[str, str]:
-    """What a URL says, by the name of the variable that may say it as well; nothing for none."""
+    """The parts of a URL, by the variables of the same meaning; empty for no URL."""
     if not url:
         return {}
     try:
@@ -104,7 +103,7 @@ def _parts_of(url: str) -> dict[str, str]:
 
 
 def _ca_of(query: dict[str, str]) -> str:
-    """The file a URL's parameters name; nothing else may stand there but what holds anyway."""
+    """The CA file in a URL's parameters; other parameters may only repeat what always holds."""
     ca_file = query.pop(CA, "")
     harmless = {"ssl_cert_reqs": ("required", "CERT_REQUIRED"), "ssl_check_hostname": ("true", "True", "1")}
     wrong = [name for name, value in query.items() if value not in harmless.get(name, ())]
@@ -117,7 +116,7 @@ def _ca_of(query: dict[str, str]) -> str:
 
 
 def _joined(name: str, given: str, in_url: str) -> str:
-    """What a variable or the URL says."""
+    """The value of a variable or of the URL; raises `AddressError` if they differ."""
     if given and in_url and given != in_url:
         raise AddressError(f"{name} says something else than REDIS_URL. Set one of the two, or both to the same.")
     return given or in_url

@@ -1,7 +1,7 @@
-"""What is signed with what: a key for each purpose, so that whoever needs one can't do what the others are for.
+"""A signing key for each purpose, so that a process with one key can't sign for other purposes.
 
-All of them follow from SECRET_KEY. A process that has that can do everything, as on one machine. In a cluster none
-has it: `manifests/make-secrets` makes the keys of each process, and its SECRET_KEY holds those, as `purpose=key`.
+All keys are derived from SECRET_KEY. On one machine every process has it. In a cluster no process has it:
+`manifests/make-secrets` derives the keys that each process needs, and its SECRET_KEY holds only these (`purpose=key`).
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 SHORTEST = 32
-"""Characters of a key: 128 random bits in hexadecimal, and no word someone made up."""
+"""Characters of a key: 128 random bits in hexadecimal."""
 
 GIVEN = re.compile(r"([a-z]{1,16})=(.*)")
-"""A key for one purpose, as SECRET_KEY may hold it; what else it holds all keys are made of."""
+"""A key for one purpose in SECRET_KEY; any other part is one to derive keys from."""
 
 
 class Purpose(StrEnum):
-    """What a key is for: a workspace's token; what opens its agent's door, and its editor's; a visitor's cookie; a
-    session token; the manager's own visits. `EARLIER` is for what an earlier release signed with SECRET_KEY itself, for
-    one version."""
+    """What a key signs: workspace tokens, agent secrets, editor secrets, cookies, session tokens, and the observer's
+    probe tokens. `EARLIER` verifies what the release before signed with SECRET_KEY itself, for one version."""
 
     WORKSPACE = "workspace"
     AGENT = "agent"
@@ -41,11 +40,11 @@ LABELS: Mapping[Purpose, str] = {
     Purpose.SESSION: "pass:session",
     Purpose.PROBE: "pass:probe",
 }
-"""What is hashed, under SECRET_KEY, for the key of a purpose; `manifests/make-secrets` has the same words."""
+"""The text whose HMAC under SECRET_KEY is a purpose's key; `manifests/make-secrets` has the same texts."""
 
 
 def keys_for(purpose: Purpose, keys: Sequence[str]) -> tuple[str, ...]:
-    """The keys for this purpose in those of SECRET_KEY, in their order: the first signs, all verify."""
+    """The keys for a purpose from the parts of SECRET_KEY, in order: the first signs, all verify."""
     found = []
     for key in keys:
         given = GIVEN.fullmatch(key)
@@ -57,7 +56,7 @@ def keys_for(purpose: Purpose, keys: Sequence[str]) -> tuple[str, ...]:
 
 
 def trouble_with(keys: Sequence[str]) -> str:
-    """What is wrong with the keys of SECRET_KEY, "" for nothing; without any of them in the text."""
+    """What is wrong with SECRET_KEY, "" for nothing; the text holds no key."""
     known = {str(each) for each in Purpose}
     for key in keys:
         given = GIVEN.fullmatch(key)

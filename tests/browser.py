@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, WebSocket, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, FrameLocator, Locator, Page, WebSocket, expect, sync_playwright
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
-from app.sessions.passes import COOKIE
-from tests.service import wait_for
+from app.core.access.tokens import COOKIE
+from tests.waiting import wait_for
 
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -114,10 +114,10 @@ def expect_editor(page: Page) -> None:
     expect(page.locator(EDITOR)).to_be_visible(timeout=PATIENCE)
 
 
-def in_terminal(page: Page, command: str) -> None:
-    """Type a command into a new terminal of VS Code."""
-    wait_for(lambda: _run_from_palette(page, "Terminal: Create New Terminal"), "VS Code to offer a terminal")
-    terminal = page.locator(".terminal-wrapper.active .xterm-screen")
+def in_terminal(page: Page, command: str, frame: FrameLocator | None = None) -> None:
+    """Type a command into a new terminal of VS Code, which may be in a frame of the page that has the focus."""
+    wait_for(lambda: _run_from_palette(page, "Terminal: Create New Terminal", frame), "VS Code to offer a terminal")
+    terminal = (frame or page).locator(".terminal-wrapper.active .xterm-screen")
     expect(terminal).to_be_visible(timeout=PATIENCE)
     terminal.click()
     page.keyboard.type(command + "\n")
@@ -135,23 +135,26 @@ def sleep_warning(page: Page) -> Locator:
     return page.locator(".notification-toast").get_by_text("goes to sleep in")
 
 
-def expect_file(page: Page, name: str) -> None:
+def expect_file(page: Page | FrameLocator, name: str) -> None:
     """VS Code's explorer shows it."""
     shown = page.locator(".explorer-folders-view").get_by_text(name, exact=True)
     expect(shown).to_be_visible(timeout=PATIENCE)
 
 
-def _run_from_palette(page: Page, command: str) -> bool:
+def _run_from_palette(page: Page, command: str, frame: FrameLocator | None = None) -> bool:
     """Run a command of VS Code by its name; False while it isn't offered yet: the palette lists what was loaded
     when it was opened. It closes again when an editor that is still starting takes the focus."""
+    shown = frame or page
     page.keyboard.press("F1")
-    palette = page.locator(".quick-input-widget input[type=text]").first
-    expect(palette).to_be_focused(timeout=PATIENCE)
-    offered = page.get_by_role("option").filter(has_text=command).first
+    palette = shown.locator(".quick-input-widget input[type=text]").first
+    offered = shown.get_by_role("option").filter(has_text=command).first
     try:
+        expect(palette).to_be_focused(timeout=10_000)
         palette.fill(f">{command}", timeout=2_000)
         offered.click(timeout=2_000)
-    except PlaywrightTimeout:
-        page.keyboard.press("Escape")
+    except (AssertionError, PlaywrightTimeout):
+        # A click that was late has worked: its terminal takes the focus, and would take the key for its own.
+        if palette.is_visible():
+            palette.press("Escape")
         return False
     return True

@@ -4,30 +4,43 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import redis
 
 from app.settings import Settings
+from tests.ports import free_port
+from tests.waiting import wait_for
+
+# A busy machine takes longer for one example than for another, which is no bug.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
+
+# Suites that modules of tests derive from: what a failed comparison compared is shown as in those.
+pytest.register_assert_rewrite("tests.stolen_tokens", "tests.ways_in")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+NEEDS = {"browser": "browser", "small_disk": "root", "images": "root"}
+"""The marks of tests that use these fixtures."""
 REDIS_PASSWORD = "p@ss/word+1"
 REDIS_PASSWORD_IN_URL = "p%40ss%2Fword%2B1"
-PATIENCE = 30.0
-"""Seconds after which a test gives up on something that takes well under one; no test measures it."""
 
 
-def free_port() -> int:
-    """A loopback port nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a browser, root or a cluster, before `-m` chooses."""
+    for item in items:
+        folder = item.path.relative_to(ROOT).parts[1]
+        if folder == "cluster" or (folder == "contract" and "KUBECONFIG" in os.environ):
+            item.add_marker("cluster")
+        for fixture in NEEDS.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(NEEDS[fixture])
 
 
 @pytest.fixture(scope="session")
@@ -63,23 +76,31 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def wait_for_redis(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + PATIENCE
+    """Return as soon as the redis-server `process` answers at `url`."""
+
+    def answers() -> bool:
+        assert process.poll() is None, f"redis-server ended with status {process.returncode}"
+        try:
+            return bool(client.ping())
+        except redis.RedisError:
+            return False
+
     with redis.Redis.from_url(url, socket_timeout=1.0) as client:
-        while process.poll() is None and time.monotonic() < deadline:
-            try:
-                client.ping()
-                return
-            except redis.RedisError:
-                time.sleep(0.02)
-    raise RuntimeError(f"redis-server did not come up; its status is {process.poll()}")
+        wait_for(answers, "redis-server answers", interval=0.02)
 
 
 @pytest.fixture
-def redis_client(redis_server: str) -> Iterator[redis.Redis]:
+def real_redis_client(redis_server: str) -> Iterator[redis.Redis]:
     """An empty Redis."""
     with redis.Redis.from_url(redis_server, decode_responses=True, socket_timeout=5.0) as client:
         client.flushall()
         yield client
+
+
+@pytest.fixture
+def redis_client(real_redis_client: redis.Redis) -> redis.Redis:
+    """An empty Redis; tests/unit/conftest.py has another one."""
+    return real_redis_client
 
 
 @pytest.fixture

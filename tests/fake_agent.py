@@ -15,7 +15,7 @@ from threading import Event, Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.conftest import PATIENCE
+from tests.waiting import PATIENCE
 
 
 class FakeAgent:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from threading import Event
 
-from app.sessions.errors import BackupIncomplete, BackupNotFound, FilesGone, Superseded, WorkspaceConflict
-from app.sessions.model import Identity
+from app.core.errors import BackupIncomplete, BackupNotFound, FilesGone, Superseded, WorkspaceConflict
+from app.core.sessions.model import Identity
 from workers.runtime.base import PATIENCE, BackupSummary, Check, Observation, Snapshot, never
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from threading import Lock, Thread
 from urllib.parse import urlsplit, urlunsplit
 
-from app.sessions.scripts import script
+from app.core.redis.scripts import script
 
 CHUNK = 65_536
 TIMEOUT = 10.0
@@ -18,7 +18,7 @@ FAR_MARKS = (b"-NOSCRIPT",)
 
 
 class LosingProxy:
-    """Passes commands and answers on. `lose` names, by some of their bytes, the commands whose next answers are lost;
+    """Forwards commands and answers. `lose` names, by some of their bytes, the commands whose next answers are lost;
     `lost` counts those that were."""
 
     def __init__(self, url: str) -> None:

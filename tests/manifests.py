@@ -16,25 +16,36 @@ import yaml  # type: ignore[import-untyped]
 
 from scripts.cluster import programs
 from scripts.cluster.errors import ClusterError
-from workers.runtime import names
+from workers.runtime.kubernetes import names
 
 Object = dict[str, Any]
 
 MANIFESTS = Path(__file__).resolve().parents[1] / "manifests"
 SYSTEM, WORKSPACES = "fresh-system", "fresh-workspaces"
 OVERLAYS = ("dev", "gke")
-PROCESSES = {"web", "forward-auth", "gateway", "worker", "sweeper", "archiver", "courier", "watcher", "beat", "flower"}
+PROCESSES = {
+    "web",
+    "forward-auth",
+    "gateway",
+    "worker",
+    "sweeper",
+    "backup-worker",
+    "delivery-worker",
+    "observer",
+    "beat",
+    "flower",
+}
 
 WORKSPACE = {names.APP_LABEL: names.WORKSPACE, names.UUID_LABEL: "abcd1234"}
-READER = {names.APP_LABEL: names.READER}
-ARCHIVE = {names.APP_LABEL: names.ARCHIVE, names.UUID_LABEL: "abcd1234"}
+READER = {names.APP_LABEL: names.DOWNLOAD}
+ARCHIVE = {names.APP_LABEL: names.BACKUP, names.UUID_LABEL: "abcd1234"}
 
 WORKER = {
     "deployments": {"create", "delete", "get", "list", "patch"},
     "persistentvolumeclaims": {"create", "delete", "get", "list", "patch"},
     "services": {"create", "delete", "patch"},
     "ingresses": {"create", "delete", "list", "patch"},
-    "secrets": {"create", "delete", "get", "patch"},
+    "secrets": {"create", "delete", "update"},
     "pods": {"delete", "list", "patch"},
     "jobs": {"create", "delete", "get", "list"},
     "scaledobjects": {"create", "delete", "list", "patch"},

@@ -23,7 +23,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.conftest import ROOT
-from tests.service import Service, wait_for
+from tests.service import Service
+from tests.waiting import wait_for
 
 ADDRESS = "127.0.0.2"
 """Where it listens, on the port at which Traefik serves the same URLs at 127.0.0.1."""
@@ -53,7 +54,7 @@ def nginx_program() -> Path:
 def door_annotations() -> dict[str, str]:
     """The door's, as the component gives them to the worker, by their names behind the prefix."""
     lines = (ROOT / "manifests" / "components" / "nginx" / "settings.env").read_text().splitlines()
-    (text,) = [line.partition("=")[2] for line in lines if line.startswith("INGRESS_DOOR=")]
+    (text,) = [line.partition("=")[2] for line in lines if line.startswith("INGRESS_FORWARD_AUTH=")]
     return {name.removeprefix(ANNOTATION): value for name, value in json.loads(text).items()}
 
 

@@ -1,4 +1,4 @@
-"""A Redis with the users of app/sessions/redis_users.py, as on a cluster, and a look at what it refused them."""
+"""A Redis with the users of app/core/redis/users.py, as on a cluster, and a look at what it refused them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 
 import redis
 
-from app.sessions import redis_users
+from app.core.redis import users
 from scripts.lib import redis_server
-from tests.conftest import free_port, wait_for_redis
+from tests.conftest import wait_for_redis
+from tests.ports import free_port
 
 
 def password(user: str) -> str:
@@ -37,7 +38,7 @@ class Guarded:
 
     def refused(self) -> list[str]:
         """What anybody was refused so far: who, and which command, key or channel, from inside of a script or not."""
-        log: Any = self.client(redis_users.ADMIN).acl_log()
+        log: Any = self.client(users.ADMIN).acl_log()
         return [f"{each['username']}: {each['reason']} {each['object']} ({each['context']})" for each in log]
 
 
@@ -45,9 +46,9 @@ class Guarded:
 def guarded_redis(folder: Path, more: str = "") -> Iterator[Guarded]:
     """One while the block lasts; `more` are further lines of its file of users."""
     file = folder / "users.acl"
-    names = [line.partition(" ")[0] for line in redis_users.lines()]
-    users = redis_users.access_list({name: password(name) for name in names})
-    file.write_text(f"user default off\n{users}{more}")
+    names = [line.partition(" ")[0] for line in users.lines()]
+    lines = users.access_list({name: password(name) for name in names})
+    file.write_text(f"user default off\n{lines}{more}")
     made = Guarded(free_port())
     options = {
         "--port": str(made.port),
@@ -64,7 +65,7 @@ def guarded_redis(folder: Path, more: str = "") -> Iterator[Guarded]:
     with (folder / "redis.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
-            wait_for_redis(made.url(redis_users.ADMIN), process)
+            wait_for_redis(made.url(users.ADMIN), process)
             yield made
         finally:
             process.terminate()

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ import redis
 import requests
 
 from app.settings import Settings
-from tests.conftest import ROOT, free_port
+from tests.conftest import ROOT
+from tests.ports import free_port
+from tests.waiting import wait_for
 
 START_DEADLINE = 180.0
 STOP_DEADLINE = 60.0
-PATIENCE = 60.0
-"""Seconds after which a test gives up on something; no test measures it."""
 
 KEY = "a-key-of-the-tests"
 
@@ -58,10 +58,17 @@ class Service:
             text=True,
             start_new_session=True,
         )
-        assert self._process.stdout is not None
-        deadline = time.monotonic() + START_DEADLINE
+        try:
+            self._hear(self._process, time.monotonic() + START_DEADLINE)
+        except BaseException:
+            # Nobody else would: it is not running as far as the test knows.
+            self.stop()
+            raise
+
+    def _hear(self, process: subprocess.Popen[str], deadline: float) -> None:
+        assert process.stdout is not None
         self.printed = []
-        for line in self._process.stdout:
+        for line in process.stdout:
             self.printed.append(line)
             if "/session/create" in line:
                 return
@@ -226,15 +233,3 @@ class Service:
 
     def files(self, uuid: str) -> Path:
         return self.data_dir / "workspaces" / uuid / "app"
-
-
-def wait_for(
-    condition: Callable[[], Any], what: str, seen: Callable[[], str] = lambda: "", seconds: float = PATIENCE
-) -> Any:
-    """Wait until `condition` is true and answer it; a test fails that waits for longer than `seconds`."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if result := condition():
-            return result
-        time.sleep(0.05)
-    raise AssertionError(f"waited in vain for {what}: {seen()}")

@@ -8,42 +8,22 @@ from typing import Any
 
 import redis
 
-from app.sessions import keys, queue
-from app.sessions.agents import AgentClient
-from app.sessions.archive_store import Archive
-from app.sessions.audit import Audit
-from app.sessions.backup_files import BackupFiles
-from app.sessions.backups import BackupIndex
-from app.sessions.byte_budget import ByteBudget
-from app.sessions.clock import CountedTime
-from app.sessions.conversations import Conversations
-from app.sessions.core import Core
-from app.sessions.delivery import Deliveries
-from app.sessions.events import FROM_START, EventLog, SessionEvent
-from app.sessions.fleet import Fleet
-from app.sessions.inbox import Inbox
-from app.sessions.leases import Leases
-from app.sessions.links import Links
-from app.sessions.lockouts import Lockouts
-from app.sessions.memory import Memory
-from app.sessions.model import Record, Signal
-from app.sessions.passes import Passes
-from app.sessions.queue import Waiting
-from app.sessions.secrets import SessionSecrets
-from app.sessions.service import NewSession, SessionService
-from app.sessions.signals import Signals
-from app.sessions.store import SessionStore
-from app.sessions.stored import Direct
-from app.sessions.tickets import Tickets
-from app.sessions.verdict import IdleVerdict, Policy, idle_verdict
+from app.core.composition import Core
+from app.core.redis import keys, task_queue
+from app.core.redis.events import FROM_START, SessionEvent
+from app.core.redis.task_queue import Waiting
+from app.core.service import NewSession
+from app.core.sessions.counted_time import CountedTime
+from app.core.sessions.idle_policy import IdleVerdict, idle_verdict
+from app.core.sessions.model import Record, Signal
 from app.settings import Settings
 from tests.fakes import FakeRuntime
+from workers.disconnect import end_connections
+from workers.idle_notice import warn
 from workers.lifecycle import Lifecycle
-from workers.lockout import lock_out
+from workers.observer import Observer
 from workers.sweeps import Sweeps
-from workers.tokens import renew
-from workers.warning import warn
-from workers.watcher import Watcher
+from workers.token_renewal import renew
 
 SECRET_KEY = "a-secret-key-of-the-tests-and-of-nobody-else"
 
@@ -53,6 +33,9 @@ class FakeTasks:
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, tuple[Any, ...]]] = []
+
+    def deliver(self, uuid: str, request_id: str = "") -> None:
+        self.send(task_queue.DELIVER, uuid, request_id=request_id)
 
     def send(self, task: str, *args: str | int, request_id: str = "") -> None:
         self.sent.append((task, args))
@@ -71,62 +54,20 @@ class World:
     def __init__(self, client: redis.Redis, folder: Path, **settings: Any) -> None:
         self.now = 1_763_625_600.0
         self.tasks = FakeTasks()
-        self.settings = replace(Settings(data_dir=folder, secret_key=SECRET_KEY), **settings)
-        memory = Memory(client, self.settings.redis_reserve)
-        store = SessionStore(client, self.settings.tombstone_ttl, self.settings.session_event_bytes)
-        events = EventLog(client, memory, most=self.settings.session_event_bytes)
-        backups = BackupIndex(client)
-        files = BackupFiles(self.settings.backups_location())
-        inbox = Inbox(client, store, self.settings)
-        archive = Archive(self.settings.archive_location())
-        secrets = SessionSecrets(self.settings.secret_keys())
-        signals = Signals(client, ticks=self.clock)
-        lockouts = Lockouts(client, store, self.settings.stale_after)
-        budget = ByteBudget(self.settings.body_budget_bytes)
-        agents = AgentClient(secrets, self.settings.agent_timeout, budget)
-        self.sessions = SessionService(
-            store=store,
-            events=events,
-            backups=backups,
-            inbox=inbox,
-            tasks=self.tasks,  # type: ignore[arg-type]
-            signals=signals,
-            lockouts=lockouts,
-            settings=self.settings,
-            clock=self.clock,
-        )
+        self.settings = replace(Settings(data_dir=folder, secret_key=SECRET_KEY, redis_timeout=0.1), **settings)
         self.core = Core(
-            settings=self.settings,
-            redis=client,
-            memory=memory,
-            store=store,
-            events=events,
-            backups=backups,
-            files=files,
-            stored=Direct(files, backups, self.clock),
-            tickets=Tickets(client, self.tasks, block=0.05),  # type: ignore[arg-type]
-            archive=archive,
-            secrets=secrets,
-            passes=Passes(self.settings.secret_keys(), self.settings.cookie_ttl, self.settings.token_ttl),
-            links=Links(client, self.settings.link_ttl),
-            lockouts=lockouts,
-            fleet=Fleet(client),
-            leases=Leases(client, ttl=15.0),
+            self.settings,
+            client=client,
             tasks=self.tasks,  # type: ignore[arg-type]
-            inbox=inbox,
-            agents=agents,
-            conversations=Conversations(inbox, agents, archive),
-            signals=signals,
-            policy=Policy.of(self.settings),
-            sessions=self.sessions,
-            budget=budget,
-            audit=Audit(client, self.settings.audit_bytes, self.settings.redis_reserve),
+            clock=self.clock,
+            ticks=self.clock,
+            pause=lambda seconds: None,
         )
+        self.sessions = self.core.sessions
         self.runtime = FakeRuntime(self.clock)
         self.lifecycle = Lifecycle(self.core, self.runtime, self.clock)
         self.sweeps = Sweeps(self.core, self.runtime, self.lifecycle, self.clock, self.clock)
-        self.deliveries = Deliveries(self.core, self.clock, pause=lambda seconds: None)
-        self.watcher = Watcher(self.core, self.runtime, self.clock)
+        self.observer = Observer(self.core, self.runtime, self.clock)
 
     def clock(self) -> float:
         return self.now
@@ -142,7 +83,7 @@ class World:
 
     def use(self, uuid: str) -> None:
         """Someone does something in the editor now."""
-        self.core.signals.write(uuid, {"editor": Signal(self.now)})
+        self.core.activity.write(uuid, {"editor": Signal(self.now)})
 
     def verdict(self, uuid: str) -> IdleVerdict:
         """Whether the session is idle now."""
@@ -150,7 +91,7 @@ class World:
 
     def events_of(self, uuid: str) -> list[SessionEvent]:
         """All events of the session so far."""
-        told = self.core.events.follow(uuid, FROM_START, seconds=5.0)
+        told = self.core.events.follow(uuid, FROM_START, seconds=5.0, quiet=0.01)
         return [event for event in iter(lambda: next(told), None) if event is not None]
 
     def work(self) -> list[str]:
@@ -165,10 +106,10 @@ class World:
         raise AssertionError(f"the queue never became empty: {done[-10:]}")
 
     def look(self, uuid: str) -> None:
-        """The watcher sees the workspace as it is now."""
+        """The observer sees the workspace as it is now."""
         seen = self.runtime.observe(uuid)
         if seen is not None:
-            self.watcher.apply(seen)
+            self.observer.apply(seen)
 
     def active(self, user_id: str = "ada", **wanted: Any) -> str:
         """A session that was created and came up; answers its uuid."""
@@ -187,26 +128,26 @@ class World:
 
     def _do(self, task: str, args: tuple[Any, ...]) -> None:
         sweeps = {
-            queue.SWEEP_IDLE: self.sweeps.idle,
-            queue.SWEEP_EXPIRED: self.sweeps.expired,
-            queue.SWEEP_STALE: self.sweeps.stale,
-            queue.RECONCILE: self.sweeps.reconcile,
-            queue.SWEEP_INDEX: self.sweeps.index,
-            queue.SWEEP_RETENTION: self.sweeps.retention,
+            task_queue.SWEEP_IDLE: self.sweeps.idle,
+            task_queue.SWEEP_EXPIRED: self.sweeps.expired,
+            task_queue.SWEEP_STALE: self.sweeps.stale,
+            task_queue.RECONCILE: self.sweeps.reconcile,
+            task_queue.SWEEP_INDEX: self.sweeps.index,
+            task_queue.SWEEP_RETENTION: self.sweeps.retention,
         }
         if task in sweeps:
             sweeps[task]()
-        elif task == queue.BACKUP:
+        elif task == task_queue.BACKUP:
             self.lifecycle.back_up(*args)
-        elif task == queue.DELIVER:
-            self.deliveries.deliver(*args)
-        elif task == queue.LOCK_OUT:
-            lock_out(self.core, args[0], self.now)
-        elif task == queue.TOKEN_ENDED:
-            self.tasks.send(queue.RENEW_TOKEN, args[0])
-        elif task == queue.RENEW_TOKEN:
+        elif task == task_queue.DELIVER:
+            self.core.delivery.deliver(*args)
+        elif task == task_queue.LOCK_OUT:
+            end_connections(self.core, args[0], self.now)
+        elif task == task_queue.TOKEN_ENDED:
+            self.tasks.send(task_queue.RENEW_TOKEN, args[0])
+        elif task == task_queue.RENEW_TOKEN:
             renew(self.core, self.runtime, args[0], self.clock)
-        elif task == queue.WARN:
+        elif task == task_queue.WARN:
             warn(self.core, args[0], self.now)
         else:
             self.lifecycle.carry_out(*args)

@@ -1,4 +1,4 @@
-"""The Celery application of the workers and of beat, wired as DESIGN.md's measured facts demand."""
+"""The Celery application of the workers and of beat."""
 
 from __future__ import annotations
 
@@ -7,37 +7,38 @@ import time
 from typing import Any
 
 from celery import Celery, signals
+from celery.schedules import schedule
 from kombu import Queue
 
 from app import logs, threads
+from app.core.errors import StateUnavailable
+from app.core.redis import task_queue
+from app.core.redis.connections import connect
+from app.core.redis.heartbeats import POLICIES_LOOKED_AT, Heartbeats
 from app.redis_address import celery_broker
-from app.sessions import queue
-from app.sessions.connections import connect
-from app.sessions.errors import StateUnavailable
-from app.sessions.fleet import POLICIES_LOOKED_AT, Fleet
 from app.settings import Settings
-from workers import broker, pulse
+from workers import admission, broker, celery_heartbeat
 from workers.heartbeat import Heartbeat
 
 log = logging.getLogger(__name__)
 
 BROKER_TIMEOUT = 30.0
-"""s: a worker's own commands; must be longer than the broker's blocking reads."""
+"""s for a worker's Redis commands; longer than the broker's blocking reads."""
 
 settings = Settings.from_env()
-fleet = Fleet(connect(settings.redis_url, settings.redis_timeout))
+heartbeats = Heartbeats(connect(settings.redis_url, settings.redis_timeout))
 
 heartbeat = Heartbeat(settings.heartbeat_file)
-broker.register(heartbeat.beat)
+broker.register(heartbeat.beat, admission.admit)
 app = Celery("workers", include=["workers.tasks"])
 app.heartbeat = heartbeat
-app.steps["worker"].add(pulse.Pulse)
+app.steps["worker"].add(celery_heartbeat.Pulse)
 app.conf.update(
     **celery_broker(settings.redis_url),
-    task_queues=[Queue(name) for name in queue.QUEUES],
-    task_routes={task: {"queue": name} for task, name in queue.ROUTES.items()},
+    task_queues=[Queue(name) for name in task_queue.QUEUES],
+    task_routes={task: {"queue": name} for task, name in task_queue.ROUTES.items()},
     task_create_missing_queues=False,
-    # Results in Redis halve the throughput, and nobody reads them: the record tells.
+    # Results in Redis halve the throughput, and the session's record holds the outcome.
     task_ignore_result=True,
     # A killed worker's task goes back to the queue; tasks are idempotent.
     task_acks_late=True,
@@ -45,40 +46,40 @@ app.conf.update(
     worker_prefetch_multiplier=1,
     worker_hijack_root_logger=False,
     worker_cancel_long_running_tasks_on_connection_loss=False,
-    # Flower lives on these.
+    # Flower needs these events.
     worker_send_task_events=True,
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
-    broker_transport_options=queue.transport_options(settings.visibility_timeout, BROKER_TIMEOUT),
+    broker_transport_options=task_queue.transport_options(settings.visibility_timeout, BROKER_TIMEOUT),
     result_backend_transport_options={"visibility_timeout": settings.visibility_timeout},
-    beat_scheduler=pulse.Scheduler,
+    beat_scheduler=celery_heartbeat.Scheduler,
     beat_schedule={
         task: {
             "task": task,
-            "schedule": seconds,
+            "schedule": schedule(seconds, nowfun=celery_heartbeat.now),
             # A sweep that waited longer than its interval is replaced by the next one.
             "options": {"expires": max(seconds, 1.0)},
         }
         for task, seconds in {
-            queue.SWEEP_IDLE: settings.sweep_interval,
-            queue.SWEEP_EXPIRED: settings.sweep_interval,
-            queue.SWEEP_STALE: settings.sweep_interval,
-            queue.RECONCILE: settings.reconcile_interval,
-            queue.SWEEP_INDEX: settings.reconcile_interval,
-            queue.SWEEP_RETENTION: settings.retention_interval,
-            # On one machine there are none.
-            **({queue.CHECK_POLICIES: POLICIES_LOOKED_AT} if settings.runtime == "kubernetes" else {}),
+            task_queue.SWEEP_IDLE: settings.sweep_interval,
+            task_queue.SWEEP_EXPIRED: settings.sweep_interval,
+            task_queue.SWEEP_STALE: settings.sweep_interval,
+            task_queue.RECONCILE: settings.reconcile_interval,
+            task_queue.SWEEP_INDEX: settings.reconcile_interval,
+            task_queue.SWEEP_RETENTION: settings.retention_interval,
+            # Network policies exist in clusters only.
+            **({task_queue.CHECK_POLICIES: POLICIES_LOOKED_AT} if settings.runtime == "kubernetes" else {}),
         }.items()
     },
 )
 
 
 class NotSweeps(logging.Filter):
-    """Drops what Celery says of each sweep: several a second, and a sweep that acts says so itself."""
+    """Drops Celery's log lines about each sweep: several a second, and a sweep that acts logs that itself."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        told = record.args if isinstance(record.args, dict) else getattr(record, "data", {})
-        return record.levelno > logging.INFO or not str(told.get("name", "")).startswith(queue.SWEEPS)
+        fields = record.args if isinstance(record.args, dict) else getattr(record, "data", {})
+        return record.levelno > logging.INFO or not str(fields.get("name", "")).startswith(task_queue.SWEEPS)
 
 
 @signals.setup_logging.connect
@@ -92,16 +93,16 @@ def _set_up_logging(**_: Any) -> None:
 
 @signals.task_prerun.connect
 def _note_request(task: Any = None, **_: Any) -> None:
-    """Let every line a task logs carry the id of the request behind it; a sweep has none."""
+    """Put the id of the request behind a task on every line that the task logs; a sweep has none."""
     logs.request_id.set(task.request.get("request_id") or "")
 
 
 @signals.worker_ready.connect
 @signals.heartbeat_sent.connect
 def _report_alive(sender: Any = None, **_: Any) -> None:
-    """Tell `/health` that this worker lives; runs in the worker's main process."""
+    """Report to `/health` that this worker is alive; runs in the worker's main process."""
     name = sender.hostname if hasattr(sender, "hostname") else sender.eventer.hostname
     try:
-        fleet.worker_alive(name, time.time())
+        heartbeats.worker_alive(name, time.time())
     except StateUnavailable as error:
         log.warning("heartbeat not sent: %s", error)

@@ -1,4 +1,4 @@
-"""What a worker process works with, built once, after the pool forked it."""
+"""The objects of a worker process, built once, after the pool has forked it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from app.sessions.core import Core, build_core
-from app.sessions.delivery import Deliveries
+from app.core.composition import Core
 from app.settings import Settings
 from workers import runtime as runtimes
 from workers.lifecycle import Lifecycle
@@ -15,7 +14,7 @@ from workers.runtime.base import Runtime
 from workers.sweeps import Sweeps
 
 if TYPE_CHECKING:
-    from workers.runtime.readers import Readers
+    from workers.runtime.kubernetes.download_job import DownloadJobs
 
 
 @dataclass(frozen=True)
@@ -28,28 +27,21 @@ class Context:
 
 @lru_cache(maxsize=1)
 def core() -> Core:
-    """The core alone, which is all that couriers have: they have no access to what runs the workspaces."""
-    return build_core(Settings.from_env())
+    """The core alone: delivery workers have no access to the runtime."""
+    return Core(Settings.from_env())
 
 
 @lru_cache(maxsize=1)
 def context() -> Context:
-    """This process's context; never called before the fork, so that no connection is shared."""
+    """The context of this process. Never called before the fork, so that no connection is shared."""
     runtime = runtimes.load(core().settings)
     lifecycle = Lifecycle(core(), runtime)
     return Context(core(), runtime, lifecycle, Sweeps(core(), runtime, lifecycle))
 
 
 @lru_cache(maxsize=1)
-def deliveries() -> Deliveries:
-    """Who hands out prompts in this process."""
-    return Deliveries(core())
-
-
-@lru_cache(maxsize=1)
-def readers() -> Readers:
-    """Who starts readers of backups in this process; there are some in a cluster only, and only the tasks that want
-    one load what that takes."""
-    from workers.runtime.readers import make
+def download_jobs() -> DownloadJobs:
+    """The download jobs, which exist in clusters only; the Kubernetes modules are loaded at the first use."""
+    from workers.runtime.kubernetes.download_job import make
 
     return make(core().settings)

@@ -1,8 +1,8 @@
-"""A process's sign that it does its work: a file that it touches.
+"""The heartbeat of a process: a file that it touches while it works.
 
-It is touched from the loop that does the work, never from a thread beside it, which would go on while the work hangs.
-Whoever runs the process ends one whose file grows old: scripts/respawn locally, the pod's liveness probe in a cluster.
-Waiting for a Redis or an API server that is away is work: whoever tries again goes on touching.
+The loop that does the work touches the file, not a thread beside it, which would continue while the work hangs. A
+process whose file grows old is ended: locally by scripts/respawn, in a cluster by the pod's liveness probe. A process
+that waits for an unavailable Redis or API server goes on touching the file.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 EVERY = 1.0
-"""s between two beats; those that come sooner do nothing."""
+"""s between two beats; a beat that comes sooner does nothing."""
 
 
 class Heartbeat:
-    """Touches `file`, "" for none. Only the process and the thread that made it count: a forked child, or another
-    thread, says nothing of the loop."""
+    """Touches `file`, "" for none. Only beats of the process and thread that created it count: a forked child or
+    another thread shows nothing about the loop."""
 
     def __init__(self, file: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._file = Path(file) if file else None
@@ -32,7 +32,7 @@ class Heartbeat:
         self._due = 0.0
 
     def beat(self) -> None:
-        """Say that the loop goes round."""
+        """Note that the loop is running."""
         if self._owner != (os.getpid(), threading.get_ident()):
             return
         self._last = self._clock()
@@ -42,7 +42,7 @@ class Heartbeat:
         try:
             self._file.touch()
         except OSError as error:
-            log.warning("heartbeat not noted: %s", error.strerror)
+            log.warning("the heartbeat file was not touched: %s", error.strerror)
 
     @property
     def age(self) -> float:

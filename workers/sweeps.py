@@ -1,7 +1,7 @@
-"""What beat asks for again and again: look at what is due, and set it going.
+"""The periodic tasks of beat: each looks for what is due and starts it.
 
-A sweep reads one range of a sorted set and decides by the pure functions of app/sessions/verdict.py. Two
-sweeps at once are harmless: each change is refused when the session is no longer as it was seen.
+A sweep reads one range of a sorted set and decides by the pure functions of app/core/sessions/idle_policy.py. Two
+sweeps at once are harmless: a change is refused when the session has changed since it was read.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 
-from app.sessions import keys, queue
-from app.sessions.backups import Backup
-from app.sessions.clock import CountedTime
-from app.sessions.core import Core
-from app.sessions.errors import (
+from app.core.backups.backup_access import Direct
+from app.core.backups.index import Backup
+from app.core.composition import Core
+from app.core.errors import (
     ArchiveError,
     BackupInUse,
     BackupNotFound,
@@ -27,35 +26,36 @@ from app.sessions.errors import (
     SessionNotFound,
     Superseded,
 )
-from app.sessions.model import UP, Record, Status, iso
-from app.sessions.service import seen_idle
-from app.sessions.stored import Direct
-from app.sessions.verdict import (
-    FURTHEST_EXPIRY_LOOK,
-    FURTHEST_LOOK,
+from app.core.redis import keys, task_queue
+from app.core.service import seen_idle
+from app.core.sessions.counted_time import CountedTime
+from app.core.sessions.idle_policy import (
+    MAX_EXPIRY_RECHECK,
+    MAX_RECHECK,
     IdleVerdict,
     expiry_verdict,
     idle_verdict,
     not_ahead,
 )
-from workers.arrival import arrived, catch_up
+from app.core.sessions.model import UP, Record, Status, iso
+from workers.activation import arrived, catch_up
+from workers.clock import ClockGuard
 from workers.lifecycle import Lifecycle
 from workers.runtime.base import Observation, Runtime
-from workers.steady import Steady
 
 log = logging.getLogger(__name__)
 
 STALE_PARTS = 86_400.0
-"""s: a temporary backup file this old belongs to no living worker; a backup may take an hour."""
+"""s: a temporary backup file this old belongs to no running backup, which takes an hour at most."""
 
 ADOPTION_GRACE = 60.0
-"""s from the making of a workspace's volume until it may count as one that has lost its record."""
+"""s from the creation of a workspace's volume until a missing record counts as lost."""
 
 
 class Sweeps:
     """The sweeps, each safe to run at any time. Times are seconds since the epoch.
 
-    What a sweep deletes for its age it asks for its counted age, by a tick of its own."""
+    Sweeps that delete by age use counted time, which each of them ticks."""
 
     def __init__(
         self,
@@ -71,17 +71,17 @@ class Sweeps:
         self._lifecycle = lifecycle
         self._clock = clock
         self._ticks = ticks
-        self._steady = Steady()
+        self._clock_guard = ClockGuard()
         self._time = CountedTime.of(core.redis, core.settings)
-        self._stored = Direct(core.files, core.backups, clock)
+        self._stored = Direct(core.backup_store, core.backups, clock)
 
     def idle(self) -> None:
-        """Put to sleep what is idle, and announce it a while before. A look that is further away than any would be
-        was agreed on before the clock jumped back."""
+        """Put idle sessions to sleep, and announce it a while before. Checks that are scheduled too far in the future
+        were scheduled before the clock jumped back, and are due too."""
         now = self._clock()
-        if not self._steady.trusts(now, self._ticks()):
+        if not self._clock_guard.trusts(now, self._ticks()):
             return
-        for record in [*self._store.due(keys.IDLE, now), *self._store.due_after(keys.IDLE, now + FURTHEST_LOOK)]:
+        for record in [*self._store.due(keys.IDLE, now), *self._store.due_after(keys.IDLE, now + MAX_RECHECK)]:
             verdict = idle_verdict(record, self._core.policy, now)
             try:
                 if verdict.due:
@@ -94,22 +94,22 @@ class Sweeps:
                 if verdict.ahead:
                     self._store.change(record.uuid, now, expect=seen_idle(record), **not_ahead(record, now))
             except (Superseded, IllegalState, SessionNotFound) as error:
-                log.info("left awake: %s", error, extra={"uuid": record.uuid})
+                log.info("not put to sleep: %s", error, extra={"uuid": record.uuid})
             else:
                 self._store.defer(keys.IDLE, record.uuid, verdict.next_check)
 
     def expired(self) -> None:
-        """Back up and tear down what has outlived its time to live, by the time that counts. A look that is further
-        away than any would be was agreed on before the clock jumped back."""
+        """Delete, with a backup, the sessions that have outlived their time to live, in counted time. Checks that are
+        scheduled too far in the future are due too, as in `idle`."""
         counted = self._time.tick(self._clock())
         now = counted.now
-        far = self._store.due_after(keys.EXPIRY, now + FURTHEST_EXPIRY_LOOK)
+        far = self._store.due_after(keys.EXPIRY, now + MAX_EXPIRY_RECHECK)
         for record in [*self._store.due(keys.EXPIRY, now), *far]:
             verdict = expiry_verdict(record, counted)
             try:
                 if verdict.due:
                     self._core.sessions.delete(record.uuid, seen=record)
-                    log.info("deleted: %s", verdict.why, extra={"uuid": record.uuid})
+                    log.info("deleting: %s", verdict.why, extra={"uuid": record.uuid})
                     self._core.audit.note_own("delete", record.uuid, record.user_id, verdict.why)
                     continue
                 if verdict.ahead:
@@ -120,23 +120,23 @@ class Sweeps:
                 self._store.defer(keys.EXPIRY, record.uuid, verdict.next_check)
 
     def stale(self) -> None:
-        """Enqueue again what was asked for and not done: its message, or its worker, was lost. What still waits in a
-        queue gets no second message, however long that takes."""
+        """Send intents, backups, deliveries and disconnects again whose message or worker was lost. A task that still
+        waits in its queue is not sent twice."""
         now = self._clock()
         later = now + self._core.settings.stale_after
         if self._store.first_sight(now):
-            self._core.tasks.send(queue.RECONCILE)
-            self._core.tasks.send(queue.SWEEP_INDEX)
+            self._core.tasks.send(task_queue.RECONCILE)
+            self._core.tasks.send(task_queue.SWEEP_INDEX)
         waiting = lru_cache(maxsize=1)(self._core.tasks.waiting)
         for record in self._store.due(keys.INTENTS, now):
             if record.settled >= record.generation:
                 self._store.defer(keys.INTENTS, record.uuid, 0.0)
             elif left := self._core.leases.left(keys.LEASE.format(uuid=record.uuid)):
-                # That long if its worker is dead; one that lives goes on renewing it.
+                # A dead worker's lease ends by then; a living worker renews it.
                 self._store.defer(keys.INTENTS, record.uuid, min(later, now + left))
             elif record.started_at:
                 if not catch_up(self._core, self._runtime, record, now):
-                    self._judge_start(record, now)
+                    self._check_start(record, now)
             elif waiting().has(record.task, record.uuid, record.generation):
                 self._store.defer(keys.INTENTS, record.uuid, later)
             else:
@@ -145,23 +145,23 @@ class Sweeps:
             self._store.defer(keys.BACKUP_REQUESTS, record.uuid, later)
             if left := self._core.leases.left(keys.BACKUP_LEASE.format(uuid=record.uuid)):
                 self._store.defer(keys.BACKUP_REQUESTS, record.uuid, min(later, now + left))
-            elif not waiting().has(queue.BACKUP, record.uuid):
-                self._core.tasks.send(queue.BACKUP, record.uuid, request_id=record.request_id)
+            elif not waiting().has(task_queue.BACKUP, record.uuid):
+                self._core.tasks.send(task_queue.BACKUP, record.uuid, request_id=record.request_id)
         for record in self._store.due(keys.INBOX_PENDING, now):
             self._store.defer(keys.INBOX_PENDING, record.uuid, later)
-            if not waiting().has(queue.DELIVER, record.uuid):
+            if not waiting().has(task_queue.DELIVER, record.uuid):
                 self._remind(record)
         for record in self._store.due(keys.LOCKOUTS, now):
-            self._core.lockouts.sent(record.uuid, now)
-            if not waiting().has(queue.LOCK_OUT, record.uuid):
-                self._core.tasks.send(queue.LOCK_OUT, record.uuid, request_id=record.request_id)
+            self._core.revocations.sent(record.uuid, now)
+            if not waiting().has(task_queue.LOCK_OUT, record.uuid):
+                self._core.tasks.send(task_queue.LOCK_OUT, record.uuid, request_id=record.request_id)
 
-    def _judge_start(self, record: Record, now: float) -> None:
-        """An editor that runs and does not answer for `START_TIMEOUT` has failed, if the watcher looked all that time
-        and another look shows the same. How long a workspace may wait for its editor to begin is the watcher's to say,
-        who sees what goes on meanwhile."""
+    def _check_start(self, record: Record, now: float) -> None:
+        """A start has failed when its editor runs and does not answer for `START_TIMEOUT`, the observer watched all
+        that time, and a direct look confirms it. How long a workspace may wait for its editor to begin is decided by
+        the observer, which sees progress."""
         patience = self._core.settings.start_timeout
-        since = self._core.fleet.watched_since(now)
+        since = self._core.heartbeats.observed_since(now)
         judged_at = now + patience if since is None else max(record.started_at, since) + patience
         if judged_at >= now:
             self._store.defer(keys.INTENTS, record.uuid, min(judged_at, now + patience) + 0.001)
@@ -170,7 +170,7 @@ class Sweeps:
         try:
             seen = self._runtime.observe(record.uuid)
         except RetryableError as error:
-            log.info("not seen whether it answers: %s", error, extra={"uuid": record.uuid})
+            log.info("the workspace cannot be observed: %s", error, extra={"uuid": record.uuid})
             self._store.defer(keys.INTENTS, record.uuid, now + self._core.settings.stale_after)
             return
         except PermanentError as error:
@@ -188,9 +188,8 @@ class Sweeps:
             self._lifecycle.fail(record, silent)
 
     def reconcile(self) -> None:
-        """Make the records agree with the workspaces that are there: give a record to every
-        workspace without one (Redis was lost), and mark sessions `failed` whose files are gone. What nobody
-        needs any more beside the workspaces goes."""
+        """Make the records agree with the existing workspaces: create a record for every workspace without one (Redis
+        was lost), mark sessions `failed` whose files are gone, and remove leftovers of the runtime."""
         workspaces = {seen.identity.uuid: seen for seen in self._runtime.observe_all()}
         known = {record.uuid for record in self._store.find(workspaces)}
         now = self._clock()
@@ -203,32 +202,32 @@ class Sweeps:
         self._runtime.tidy()
 
     def index(self) -> None:
-        """Put stored backups into the index that it doesn't know, and finish deletions that were broken off. One that
-        was deleted meanwhile may have been read before, so it is looked for once more."""
+        """Add stored backups to the index that it lacks, and finish interrupted deletions. A backup may be deleted
+        while it is added, so its existence is checked once more."""
         self._stored.finish()
         awaited: frozenset[str] | None = None
-        for name in self._core.backups.unknown(self._core.files.names()):
+        for name in self._core.backups.unknown(self._core.backup_store.names()):
             try:
-                backup = Backup.from_sidecar(self._core.files.sidecar(name))
+                backup = Backup.from_sidecar(self._core.backup_store.sidecar(name))
                 awaited = self._awaited() if awaited is None else awaited
                 if name not in awaited:
                     self._core.backups.add(backup)
             except (ArchiveError, BackupNotFound, BackupRetired) as error:
-                log.warning("backup not indexed: %s", error)
+                log.warning("a backup was not indexed: %s", error)
                 continue
-            if not self._core.files.exists(name):
+            if not self._core.backup_store.exists(name):
                 self._core.backups.delete(name)
 
     def _awaited(self) -> frozenset[str]:
-        """The backups that workspaces without a record are to be restored from: in the index, where no record names
-        them yet, they could be deleted."""
+        """The backups that workspaces without a record are to be restored from. They are not indexed: without a record
+        that names them they could be deleted."""
         waiting = {seen.identity.uuid: seen.identity.restore_from for seen in self._runtime.observe_all()}
         known = {record.uuid for record in self._store.find(waiting)}
         return frozenset(waiting[uuid] for uuid in waiting.keys() - known)
 
     def retention(self) -> None:
-        """Delete backups older than `BACKUP_RETENTION`, conversations older than `HISTORY_RETENTION` of sessions
-        that are gone, entries of the audit older than `AUDIT_RETENTION`, leftovers of killed workers, and old
+        """Delete backups older than `BACKUP_RETENTION`, conversations of deleted sessions older than
+        `HISTORY_RETENTION`, audit entries older than `AUDIT_RETENTION`, temporary files of killed workers, and old
         tombstones."""
         counted = self._time.tick(self._clock())
         if retention := self._core.settings.backup_retention:
@@ -238,38 +237,39 @@ class Sweeps:
                 except BackupInUse:
                     continue
                 except PermanentError as error:
-                    log.warning("old backup not deleted: %s", error)
+                    log.warning("an expired backup was not deleted: %s", error)
                 else:
                     why = f"older than BACKUP_RETENTION, {backup.name}"
                     self._core.audit.note_own("delete_backup", backup.uuid, backup.user_id, why)
-        self._core.files.sweep_parts(counted.ago(STALE_PARTS))
+        self._core.backup_store.sweep_parts(counted.ago(STALE_PARTS))
         if retention := self._core.settings.history_retention:
             self._forget_conversations(counted.ago(retention))
         self._store.forget_tombstones(counted.now)
         if retention := self._core.settings.audit_retention:
-            self._core.audit.forget(counted.ago(retention))
+            self._core.audit.delete_before(counted.ago(retention))
 
     def _lost(self, uuid: str) -> bool:
-        """Whether no record says that a session lives, but its workspace is there: its record was lost with Redis."""
+        """Whether a workspace exists whose session has no record, or only a tombstone: the record was lost with
+        Redis."""
         lives = any(record.status is not Status.TERMINATED for record in self._store.find([uuid]))
         return not lives and self._runtime.observe(uuid) is not None
 
     def _forget_conversations(self, before: float) -> None:
-        uuids = self._core.archive.uuids()
+        uuids = self._core.history_store.uuids()
         records = self._store.find(uuids)
         living = {record.uuid for record in records if record.status is not Status.TERMINATED}
         for uuid in set(uuids) - living:
-            written = self._core.archive.last_written(uuid)
+            written = self._core.history_store.last_written(uuid)
             if written is None or written > before:
                 continue
             try:
                 if not self._lost(uuid):
-                    self._core.archive.delete(uuid)
+                    self._core.history_store.delete(uuid)
             except PermanentError as error:
-                log.warning("old conversation not deleted: %s", error)
+                log.warning("an expired conversation was not deleted: %s", error)
 
     def _announce(self, record: Record, verdict: IdleVerdict, now: float) -> None:
-        """Tell who listens that the session is about to sleep, once for each such moment; also in its editor."""
+        """Announce, once for each planned sleep, that the session is about to sleep: as an event and in its editor."""
         self._store.change(
             record.uuid,
             now,
@@ -277,24 +277,23 @@ class Sweeps:
             warned=verdict.sleeps_at,
             event=("idle_warning", {"sleeps_at": iso(verdict.sleeps_at), "why": verdict.why}),
         )
-        self._core.tasks.send(queue.WARN, record.uuid, request_id=record.request_id)
+        self._core.tasks.send(task_queue.WARN, record.uuid, request_id=record.request_id)
 
     def _remind(self, record: Record) -> None:
-        """Prompts wait for longer than they should, or an agent to be called back: their task was lost, or someone
-        else stopped the workspace, which a prompt outweighs. Those of a session that was put to sleep on demand are not
-        among them."""
+        """Prompts, or an agent's call, have waited for too long: their task was lost, or something else stopped the
+        workspace, which is woken for its prompts. A session that was put to sleep on demand is not woken."""
         if record.status is Status.SLEEPING and record.settled >= record.generation and record.waiting:
             try:
                 self._core.sessions.wake(record.uuid, record.request_id)
                 why = "prompts wait"
                 self._core.audit.note_own("wake", record.uuid, record.user_id, why, repeatable=True)
             except (IllegalState, SessionNotFound) as error:
-                log.info("not woken for its prompts: %s", error, extra={"uuid": record.uuid})
+                log.info("not woken for waiting prompts: %s", error, extra={"uuid": record.uuid})
         elif record.status in UP:
-            self._core.tasks.send(queue.DELIVER, record.uuid, request_id=record.request_id)
+            self._core.tasks.deliver(record.uuid, record.request_id)
 
     def _adopt(self, seen: Observation) -> None:
-        """Give a workspace its record back. One that runs is woken, which adopts its processes."""
+        """Create the record of a workspace again. A running one is woken, which adopts its processes."""
         now = self._clock()
         identity = seen.identity
         unfinished = bool(identity.restore_from)
@@ -304,17 +303,17 @@ class Sweeps:
             status=Status.WAKING if up else Status.SLEEPING,
             generation=seen.generation + 1,
             settled=0 if up else seen.generation + 1,
-            task=queue.RESTORE if unfinished else queue.WAKE if up else "",
+            task=task_queue.RESTORE if unfinished else task_queue.WAKE if up else "",
             provisioned=not unfinished,
             requested_at=now,
             last_activity=now,
-            # Nobody knows which passes were taken back: none of before is good.
-            door=int(now),
-            # Its processes, or the next that are started, have the token of this one.
+            # It is unknown which access tokens were revoked, so all earlier ones are.
+            access_epoch=int(now),
+            # The agent's token is of this epoch.
             epoch=seen.epoch,
         )
         if self._store.create(record, quota=None, due=now + self._core.settings.stale_after if up else 0.0):
-            log.warning("workspace without a record adopted", extra={"uuid": record.uuid})
+            log.warning("created the record of a workspace that had none", extra={"uuid": record.uuid})
             if up:
                 self._core.sessions.resend(record)
 
@@ -324,4 +323,4 @@ class Sweeps:
             if self._runtime.observe(uuid) is None and record.provisioned:
                 self._lifecycle.lose(record)
         except SessionError as error:
-            log.info("not reported missing: %s", error, extra={"uuid": uuid})
+            log.info("not marked failed: %s", error, extra={"uuid": uuid})

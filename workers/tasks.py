@@ -1,4 +1,4 @@
-"""The tasks: each takes ids, and calls the lifecycle or a sweep."""
+"""The Celery tasks: each takes ids and calls the lifecycle or a sweep."""
 
 from __future__ import annotations
 
@@ -12,175 +12,177 @@ from typing import Any
 
 from celery import Task
 
-from app.sessions import queue
-from app.sessions.errors import RetryableError, StateUnavailable
-from workers import answering, isolation, lockout, tokens, warning
+from app.core.errors import RetryableError, StateUnavailable
+from app.core.redis import task_queue
+from workers import disconnect, idle_notice, network_policies, rpc, token_renewal
 from workers.celery_app import app, settings
-from workers.context import context, core, deliveries, readers
+from workers.context import context, core, download_jobs
 
 log = logging.getLogger(__name__)
 
 SHORT = {"time_limit": settings.short_task_limit, "soft_time_limit": settings.short_task_limit * 0.9}
-# Flower shows what was done for sessions; three sweeps a second would bury it.
+# Flower shows the tasks of sessions; three sweeps a second would hide them.
 SWEEP = {**SHORT, "send_events": False}
 LONG = {"time_limit": settings.long_task_limit, "soft_time_limit": settings.long_task_limit * 0.95}
 
-
-PLACES = 32
-"""Tasks of a process that wait for workspaces at a time. Its threads beyond that are for sweeps: the `sweeper` of the
+CONCURRENCY_LIMIT = 32
+"""Tasks of a process that wait for workspaces at a time. The threads beyond that are for sweeps: the `sweeper` of the
 Procfile has 8 more."""
 
-_places = BoundedSemaphore(PLACES)
+_slots = BoundedSemaphore(CONCURRENCY_LIMIT)
 
 
-class NoPlace(RetryableError):
-    """As many tasks wait for workspaces as may."""
+class NoSlot(RetryableError):
+    """The concurrency limit of tasks that wait for workspaces is reached."""
 
     def __init__(self) -> None:
         super().__init__("Too many workspaces are stopping at the moment; try again.")
 
 
 @contextmanager
-def _place() -> Iterator[None]:
-    """One of the `PLACES`; raises `NoPlace` at once when none is free."""
-    if not _places.acquire(blocking=False):
-        raise NoPlace
+def _slot() -> Iterator[None]:
+    """Take one of `CONCURRENCY_LIMIT` slots; raises `NoSlot` at once when none is free."""
+    if not _slots.acquire(blocking=False):
+        raise NoSlot
     try:
         yield
     finally:
-        _places.release()
+        _slots.release()
+
+
+def _log_deferred(error: Exception, task: str, *args: Any) -> None:
+    log.warning("deferred; the stale sweep will retry: %s", error, extra={"task": task, "task_args": list(args)})
 
 
 class SessionTask(Task):
-    """What may go right later was put off (workers/lifecycle.py): the stale sweep comes back to it.
+    """A task whose retryable errors are left to the stale sweep, which sends the intent again (workers/lifecycle.py).
 
-    So it is with Redis or the runtime away: the intent is recorded, and is enqueued again until they are back, however
-    long that takes.
+    The same holds while Redis or the runtime is unavailable, for however long: the intent is in the record.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         try:
             super().__call__(*args, **kwargs)
         except (StateUnavailable, RetryableError) as error:
-            log.warning("left to the stale sweep: %s", error, extra={"task": self.name, "task_args": list(args)})
+            _log_deferred(error, self.name, *args)
 
 
-@app.task(name=queue.PROVISION, base=SessionTask, **SHORT)
+@app.task(name=task_queue.PROVISION, base=SessionTask, **SHORT)
 def provision(uuid: str, generation: int) -> None:
     context().lifecycle.carry_out(uuid, generation)
 
 
-@app.task(name=queue.WAKE, base=SessionTask, **SHORT)
+@app.task(name=task_queue.WAKE, base=SessionTask, **SHORT)
 def wake(uuid: str, generation: int) -> None:
     context().lifecycle.carry_out(uuid, generation)
 
 
-@app.task(name=queue.DELIVER, **SHORT)
+@app.task(name=task_queue.DELIVER, **SHORT)
 def deliver(uuid: str) -> None:
-    # Not counted as others are: many of them at once are no sign of trouble. While prompts wait the sweep asks again.
+    # Its attempts are not counted: many at once are normal. While prompts wait the sweep sends it again.
     try:
-        deliveries().deliver(uuid)
+        core().delivery.deliver(uuid)
     except StateUnavailable as error:
-        log.warning("left to the stale sweep: %s", error, extra={"task": queue.DELIVER, "task_args": [uuid]})
+        _log_deferred(error, task_queue.DELIVER, uuid)
 
 
-@app.task(name=queue.WARN, **SHORT)
+@app.task(name=task_queue.WARN, **SHORT)
 def warn(uuid: str) -> None:
-    warning.warn(core(), uuid, time.time())
+    idle_notice.warn(core(), uuid, time.time())
 
 
-@app.task(name=queue.LOCK_OUT, **SHORT)
-def lock_out(uuid: str) -> None:
-    # Never put aside: while it is owed the sweep asks again, later each time.
+@app.task(name=task_queue.LOCK_OUT, **SHORT)
+def end_connections(uuid: str) -> None:
+    # Never given up: until the connections are ended the sweep sends it again, later each time.
     try:
-        lockout.lock_out(core(), uuid, time.time())
+        disconnect.end_connections(core(), uuid, time.time())
     except StateUnavailable as error:
-        log.warning("left to the stale sweep: %s", error, extra={"task": queue.LOCK_OUT, "task_args": [uuid]})
+        _log_deferred(error, task_queue.LOCK_OUT, uuid)
 
 
-@app.task(name=queue.CHECK_POLICIES, **SWEEP)
+@app.task(name=task_queue.CHECK_POLICIES, **SWEEP)
 def check_policies() -> None:
-    isolation.check(core().fleet, os.environ)
+    network_policies.check(core().heartbeats, os.environ)
 
 
-@app.task(name=queue.TOKEN_ENDED, **SHORT)
+@app.task(name=task_queue.TOKEN_ENDED, **SHORT)
 def token_ended(uuid: str) -> None:
-    # The gateway, which workspaces reach, puts nothing into the queue of those who act on the cluster.
-    core().tasks.send(queue.RENEW_TOKEN, uuid)
+    # The gateway, which workspaces can reach, may not write to the queue of tasks that act on the cluster.
+    core().tasks.send(task_queue.RENEW_TOKEN, uuid)
 
 
-@app.task(name=queue.RENEW_TOKEN, base=SessionTask, **SHORT)
+@app.task(name=task_queue.RENEW_TOKEN, base=SessionTask, **SHORT)
 def renew_token(uuid: str) -> None:
-    # One that is lost comes again with the next call that shows an ended token.
-    tokens.renew(core(), context().runtime, uuid)
+    # A lost task is sent again with the next request that shows an ended token.
+    token_renewal.renew(core(), context().runtime, uuid)
 
 
-@app.task(name=queue.SLEEP, base=SessionTask, **SHORT)
+@app.task(name=task_queue.SLEEP, base=SessionTask, **SHORT)
 def sleep(uuid: str, generation: int) -> None:
-    with _place():
+    with _slot():
         context().lifecycle.carry_out(uuid, generation)
 
 
-@app.task(name=queue.LEAVE, base=SessionTask, **SHORT)
-def leave(uuid: str, generation: int) -> None:
-    with _place():
+@app.task(name=task_queue.LEAVE, base=SessionTask, **SHORT)
+def begin_deletion(uuid: str, generation: int) -> None:
+    with _slot():
         context().lifecycle.carry_out(uuid, generation)
 
 
-@app.task(name=queue.RESTORE, base=SessionTask, **LONG)
+@app.task(name=task_queue.RESTORE, base=SessionTask, **LONG)
 def restore(uuid: str, generation: int) -> None:
     context().lifecycle.carry_out(uuid, generation)
 
 
-@app.task(name=queue.TEARDOWN, base=SessionTask, **LONG)
+@app.task(name=task_queue.TEARDOWN, base=SessionTask, **LONG)
 def teardown(uuid: str, generation: int) -> None:
     context().lifecycle.carry_out(uuid, generation)
 
 
-@app.task(name=queue.BACKUP, base=SessionTask, **LONG)
+@app.task(name=task_queue.BACKUP, base=SessionTask, **LONG)
 def backup(uuid: str) -> None:
     context().lifecycle.back_up(uuid)
 
 
-@app.task(name=queue.READ_BACKUP, **SHORT)
+@app.task(name=task_queue.READ_BACKUP, **SHORT)
 def read_backup(name: str, ticket: str) -> None:
     try:
-        with _place():
-            answering.read(core(), readers(), name, ticket)
-    except NoPlace as error:
-        core().tickets.refuse(ticket, error)
+        with _slot():
+            rpc.read(core(), download_jobs(), name, ticket)
+    except NoSlot as error:
+        core().rpc.refuse(ticket, error)
 
 
-@app.task(name=queue.DELETE_BACKUP, **SHORT)
+@app.task(name=task_queue.DELETE_BACKUP, **SHORT)
 def delete_backup(name: str, ticket: str) -> None:
-    answering.delete(core(), name, ticket)
+    rpc.delete(core(), name, ticket)
 
 
-@app.task(name=queue.SWEEP_IDLE, **SWEEP)
+@app.task(name=task_queue.SWEEP_IDLE, **SWEEP)
 def sweep_idle() -> None:
     context().sweeps.idle()
 
 
-@app.task(name=queue.SWEEP_EXPIRED, **SWEEP)
+@app.task(name=task_queue.SWEEP_EXPIRED, **SWEEP)
 def sweep_expired() -> None:
     context().sweeps.expired()
 
 
-@app.task(name=queue.SWEEP_STALE, **SWEEP)
+@app.task(name=task_queue.SWEEP_STALE, **SWEEP)
 def sweep_stale() -> None:
     context().sweeps.stale()
 
 
-@app.task(name=queue.RECONCILE, **SWEEP)
+@app.task(name=task_queue.RECONCILE, **SWEEP)
 def reconcile() -> None:
     context().sweeps.reconcile()
 
 
-@app.task(name=queue.SWEEP_INDEX, **{**LONG, "send_events": False})
+@app.task(name=task_queue.SWEEP_INDEX, **{**LONG, "send_events": False})
 def sweep_index() -> None:
     context().sweeps.index()
 
 
-@app.task(name=queue.SWEEP_RETENTION, **LONG)
+@app.task(name=task_queue.SWEEP_RETENTION, **LONG)
 def sweep_retention() -> None:
     context().sweeps.retention()

@@ -1,8 +1,8 @@
 """The agent's process: `python -m app.agent`.
 
-Waking a workspace takes as long as it takes until this process listens and the manager knows it, so that is
-done first, with nothing but the standard library: the socket, then the call home in a thread. Whoever
-connects meanwhile waits in the socket's queue. Flask and the rest are imported after that, the model's client last.
+A waking workspace is ready once this process listens and the manager knows its address. So the socket is opened
+first, then a thread calls the manager, both with the standard library alone. Connections wait in the socket's queue
+while Flask and the rest are imported, the model's client last.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BODY_BYTES = 4 * 1024 * 1024
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """The open socket. OSError when somebody else has the port."""
+    """A listening socket. OSError if the port is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -30,7 +30,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def say_hello(settings: AgentSettings, port: int, stopping: threading.Event) -> None:
-    """Tell the manager where this process is, and again now and then: it may have lost its memory."""
+    """Report this process's address to the manager, and again at intervals: the manager may have lost its records."""
     from app.agent.gateway import Gateway, call_home
 
     hello = {
@@ -41,13 +41,13 @@ def say_hello(settings: AgentSettings, port: int, stopping: threading.Event) -> 
     gateway = Gateway(settings.gateway_url, settings.token)
     while not stopping.is_set():
         call_home(gateway, hello, stopping)
-        # The manager has closed an idle connection long before the next time.
+        # The manager closes idle connections long before the next report.
         gateway.close()
         stopping.wait(settings.checkpoint_interval)
 
 
 def serve(settings: AgentSettings, listener: socket.socket, stopping: threading.Event) -> None:
-    """Serve until SIGTERM or SIGINT, then end in order."""
+    """Serve until SIGTERM or SIGINT, then shut down."""
     import logging
     import signal
 
@@ -58,7 +58,7 @@ def serve(settings: AgentSettings, listener: socket.socket, stopping: threading.
         signal.signal(number, lambda *_: None)
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    # It would tell of each request that has to wait for a thread.
+    # It logs each request that waits for a thread.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     for chatty in ("httpx2", "httpcore2", "httpx", "openai"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -98,7 +98,7 @@ def main() -> int:
         threading.Thread(target=say_hello, args=(settings, port, stopping), name="hello", daemon=True).start()
     serve(settings, listener, stopping)
     sys.stderr.flush()
-    # Not by way of the interpreter's end: it would wait for threads that wait for a provider.
+    # A normal exit would wait for threads that wait for a provider.
     os._exit(0)
 
 

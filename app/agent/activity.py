@@ -1,15 +1,14 @@
-"""What goes on in the workspace beside the agent's own work, told to the manager; and what the editor is to announce.
+"""Reports the use of the workspace to the manager, and passes the manager's notices to the editor.
 
-The agent can't look into the editor: in a cluster that is another container. They share a folder of the volume, and
-what runs beside the editor leaves its signs there (scripts/editor/activity.js, and the extension in
-scripts/editor/extension). Whoever works in the workspace may write there too, so nothing is believed but its size.
+In a cluster the editor runs in another container, so the agent can't see into it. The two share a folder of the
+volume: code beside the editor (app/editor/activity.js, app/editor/extension) writes activity signals there. Users of
+the workspace can write there too, so only the size of these files is trusted.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import threading
 import time
@@ -17,101 +16,99 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from app.agent.disk import write_document
 from app.agent.gateway import Gateway, GatewayDown
 
-log = logging.getLogger(__name__)
-
 FOLDER = Path(".local", "state", "workspace")
-"""Below HOME: where the signs are."""
+"""Below HOME: the folder of the signals."""
 
-EDITOR, TERMINALS, UNSAVED, NOTICE, LOCKOUT = "editor", "terminals.json", "unsaved.json", "notice.json", "lockout"
-"""Touched when something is done in the editor; what goes on in terminals; names of files with unsaved changes; the
-sleep that is to be announced; touched when every connection to the editor is to end."""
+EDITOR, TERMINALS, UNSAVED, NOTICE, DISCONNECT = "editor", "terminals.json", "unsaved.json", "notice.json", "lockout"
+"""Touched at each action in the editor; activity in terminals; names of files with unsaved changes; the announced
+sleep; touched to end every connection to the editor."""
 
 HEARTBEAT = Path(".local", "share", "code-server", "heartbeat")
-"""Below HOME: what code-server touches while a page is open. A poor sign, for an editor that gives no other."""
+"""Below HOME: code-server touches it while a page is open. A weak signal, used for editors that write no other."""
 
-LOOK = 2.0
-"""Seconds between two looks, at two small files."""
+POLL_INTERVAL = 2.0
+"""Seconds between two reads of the signals: two small files."""
 
-TELL = 10.0
+REPORT_INTERVAL = 10.0
 """Seconds between two reports; the manager writes no more often."""
 
 FILE_BYTES = 16_384
 
 
-class Sign(NamedTuple):
-    """When something was last seen (seconds since the epoch), and a word about it."""
+class Signal(NamedTuple):
+    """When an activity was last seen (seconds since the epoch), and a detail of it."""
 
     at: float
     detail: str = ""
 
 
-class Activity:
-    """The signs in a home folder, and the thread that reports what is new of them."""
+class ActivityReporter:
+    """Reports new signals of a home folder to the manager."""
 
     def __init__(self, home: Path, gateway: Gateway) -> None:
         self._home = home
         self._gateway = gateway
-        self._told: dict[str, Sign] = {}
+        self._reported: dict[str, Signal] = {}
 
     def run(self, stopping: threading.Event) -> None:
-        """Report until `stopping`: at most every `TELL` seconds, and only when there is something new."""
-        told_at = float("-inf")
-        while not stopping.wait(LOOK):
-            if time.monotonic() - told_at >= TELL and self.tell(time.time()):
-                told_at = time.monotonic()
+        """Report until `stopping`: at most every `REPORT_INTERVAL` seconds, and only new signals."""
+        reported_at = float("-inf")
+        while not stopping.wait(POLL_INTERVAL):
+            if time.monotonic() - reported_at >= REPORT_INTERVAL and self.report(time.time()):
+                reported_at = time.monotonic()
 
-    def tell(self, now: float) -> bool:
-        """Report what is new, if anything is; whether a report was made. What the manager could not take yet, or did
-        not get, is new the next time."""
-        new = {name: sign for name, sign in signs(self._home).items() if self._told.get(name) != sign}
+    def report(self, now: float) -> bool:
+        """Report new signals; whether there were any. Those the manager did not accept are new the next time."""
+        new = {name: signal for name, signal in read_signals(self._home).items() if self._reported.get(name) != signal}
         if not new:
             return False
-        body = {"signals": {name: _document(sign, now) for name, sign in new.items()}}
+        body = {"signals": {name: _document(signal, now) for name, signal in new.items()}}
         try:
             answer = self._gateway.call("POST", "/agent/v1/activity", body)
-            again = not answer.ok or json.loads(answer.body).get("again")
-        except (GatewayDown, ValueError, AttributeError):
-            again = True
-        if not again:
-            self._told |= new
+        except GatewayDown:
+            return True
+        document = answer.document()
+        if answer.ok and document is not None and not document.get("again"):
+            self._reported |= new
         return True
 
 
-def signs(home: Path) -> dict[str, Sign]:
-    """What was seen of the use of the workspace, by the names the manager knows."""
+def read_signals(home: Path) -> dict[str, Signal]:
+    """The signals in a home folder, by the manager's names for them."""
     folder = home / FOLDER
     found = {}
     terminals = read_json(folder / TERMINALS)
     edited = _touched(folder / EDITOR) or (0.0 if terminals else _touched(home / HEARTBEAT))
     if edited:
-        found["editor"] = Sign(edited)
+        found["editor"] = Signal(edited)
     if typed := _number(terminals.get("input_at")):
-        found["terminal"] = Sign(typed)
+        found["terminal"] = Signal(typed)
     if busy := _number(terminals.get("busy_at")):
-        found["jobs"] = Sign(busy, str(terminals.get("busy", ""))[:64])
+        found["jobs"] = Signal(busy, str(terminals.get("busy", ""))[:64])
     return found
 
 
 def announce(home: Path, seconds: float) -> None:
-    """Have the editor say that the workspace sleeps in so many seconds. OSError when the volume is full."""
-    path = home / FOLDER / NOTICE
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f".{NOTICE}")
-    draft.write_text(json.dumps({"sleeps_at": round(time.time() + seconds, 1)}))
-    draft.replace(path)
+    """Have the editor announce that the workspace sleeps in `seconds`. OSError if the volume is full."""
+    write_document(_made(home) / NOTICE, {"sleeps_at": round(time.time() + seconds, 1)}, durable=False)
 
 
-def lock_out(home: Path) -> None:
-    """Have every connection to the editor ended. OSError when the volume is full."""
-    path = home / FOLDER / LOCKOUT
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.touch()
+def disconnect(home: Path) -> None:
+    """Have the editor end every connection to it. OSError if the volume is full."""
+    (_made(home) / DISCONNECT).touch()
+
+
+def _made(home: Path) -> Path:
+    folder = home / FOLDER
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
 
 
 def read_json(path: Path) -> Mapping[str, Any]:
-    """The object in a small file, an empty one when there is none. Opens nothing that could block."""
+    """The object in a small file, an empty one if it holds none. Never blocks on a pipe or a device."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -123,9 +120,9 @@ def read_json(path: Path) -> Mapping[str, Any]:
     return {}
 
 
-def _document(sign: Sign, now: float) -> dict[str, Any]:
-    document: dict[str, Any] = {"age": round(max(0.0, now - sign.at), 3)}
-    return document | ({"detail": sign.detail} if sign.detail else {})
+def _document(signal: Signal, now: float) -> dict[str, Any]:
+    document: dict[str, Any] = {"age": round(max(0.0, now - signal.at), 3)}
+    return document | ({"detail": signal.detail} if signal.detail else {})
 
 
 def _touched(path: Path) -> float:

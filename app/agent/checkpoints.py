@@ -1,9 +1,9 @@
-"""A copy of the conversation at the manager's: loaded when the volume has none, and kept up with while it grows.
+"""The manager's copy of the conversation: loaded if the volume has none, and updated as the conversation grows.
 
-Messages are only ever added, so only new ones are sent. The copy has a mark, a hash of all messages in it: by that an
-agent sees whether it is a copy of what it has, and the manager whether what comes goes on from there. Where it isn't,
-because this volume was restored as it once was, all is sent as a new edition beside the one that is there, which
-counts until the new one is whole.
+Messages are only ever appended, so only new ones are sent. The copy has a mark, a hash over all its messages. The agent
+compares it with its own history, and the manager checks that new messages continue the copy. If the two differ, as
+after this volume was restored to an earlier state, all messages are sent as a new edition. The old edition stays valid
+until the new one is complete.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from app.agent.documents import Documents, Message, Unreadable, documents_from, natural
-from app.agent.gateway import Answer, Gateway, GatewayDown, waits
-from app.agent.standing import EARLIER_RELEASE, NotKnown
+from app.agent.gateway import Answer, Gateway, GatewayDown, attempts
+from app.agent.prompt_status import EARLIER_RELEASE, ProcessEnding
 from app.agent.state import State
 
 log = logging.getLogger(__name__)
@@ -29,20 +29,20 @@ PATH = "/agent/v1/checkpoint"
 HISTORY = "/agent/v1/history"
 
 NONE_KEPT = "checkpoint_not_found"
-"""The code by which the manager says that it has none."""
+"""The error code of a manager that has no copy."""
 
 TIMEOUT = 30.0
-"""Seconds for one call, which may carry a conversation from or to a manager of an earlier release."""
+"""Seconds for one call; a manager of an earlier release sends and takes whole conversations."""
 
 PIECE_BYTES = 1_000_000
-"""Of messages sent in one call; a longer message goes alone."""
+"""Bytes of messages in one call; a longer message is sent alone."""
 
 TRIES = 3
-"""How often it may be found that the copy is another one than it was thought to be."""
+"""Tries to send what the copy lacks, each after a 409: the copy was not the expected one."""
 
 
 class Copy(NamedTuple):
-    """How far a copy is: its edition, the number of its messages, and their mark."""
+    """A copy's edition, the number of its messages, and their mark."""
 
     edition: str
     messages: int = 0
@@ -50,40 +50,39 @@ class Copy(NamedTuple):
 
 
 def load(gateway: Gateway, stopping: threading.Event) -> Documents | None:
-    """The manager's copy, None if it has none. Asks until it knows: beginning anew would replace it. NotKnown."""
-    next_wait = waits()
-    while not stopping.is_set():
+    """The manager's copy, None if it has none. Retries until the manager answers: an empty conversation would replace
+    the copy. Raises ProcessEnding."""
+    for _ in attempts(stopping):
         try:
             answer = gateway.call("GET", f"{PATH}?paged", timeout=TIMEOUT)
-            if answer.status == 404 and _object(answer.body).get("error") == NONE_KEPT:
+            if answer.status == 404 and (answer.document() or {}).get("error") == NONE_KEPT:
                 return None
             return _documents(gateway, _good(answer))
         except GatewayDown as e:
-            log.warning("The kept conversation can't be loaded yet: %s", e)
+            log.warning("The manager's copy of the conversation can't be loaded, retrying: %s", e)
         except (ValueError, Unreadable):
-            log.error("The kept conversation can't be read; it begins anew")
+            log.error("The manager's copy of the conversation is invalid; starting an empty one")
             return None
-        stopping.wait(next_wait())
-    raise NotKnown
+    raise ProcessEnding
 
 
 def _documents(gateway: Gateway, answer: Answer) -> Documents:
-    said = json.loads(answer.body)
-    if not isinstance(said, dict):
-        raise Unreadable("a checkpoint is an object")
-    if "history" not in said:
-        said["history"] = list(_pages(gateway, said))
-    return documents_from(said)
+    checkpoint = answer.document()
+    if checkpoint is None:
+        raise Unreadable("the checkpoint is not a JSON object")
+    if "history" not in checkpoint:
+        checkpoint["history"] = list(_pages(gateway, checkpoint))
+    return documents_from(checkpoint)
 
 
-def _pages(gateway: Gateway, said: Mapping[str, Any]) -> Iterator[Any]:
-    """The messages of this edition. GatewayDown also when it is replaced meanwhile."""
+def _pages(gateway: Gateway, checkpoint: Mapping[str, Any]) -> Iterator[Any]:
+    """The messages of the checkpoint's edition. GatewayDown also if it is replaced meanwhile."""
     after = 0
-    while after < natural(said.get("messages")):
+    while after < natural(checkpoint.get("messages")):
         page = json.loads(_good(gateway.call("GET", f"{HISTORY}?after={after}", timeout=TIMEOUT)).body)
-        messages = page.get("messages") if page.get("edition") == said.get("edition") else None
+        messages = page.get("messages") if page.get("edition") == checkpoint.get("edition") else None
         if not messages:
-            raise GatewayDown("the copy was replaced")
+            raise GatewayDown("the copy was replaced while it was loaded")
         yield from messages
         after += len(messages)
 
@@ -94,17 +93,8 @@ def _good(answer: Answer) -> Answer:
     return answer
 
 
-def _object(body: bytes) -> Mapping[str, Any]:
-    """The object in an answer, an empty one for anything else: of something in front of the manager, say."""
-    try:
-        said = json.loads(body)
-    except ValueError:
-        return {}
-    return said if isinstance(said, dict) else {}
-
-
 class Keeper:
-    """Keeps the copy up with the conversation: every `interval` seconds if something has changed, and when asked to."""
+    """Updates the copy every `interval` seconds if the conversation has changed, and on request."""
 
     def __init__(self, gateway: Gateway, state: State, interval: float) -> None:
         self._gateway = gateway
@@ -120,8 +110,8 @@ class Keeper:
             self.save()
 
     def save(self, seconds: float = math.inf) -> bool:
-        """Save if something has changed since the last time, in these seconds; whether the manager has all of it now.
-        What was sent by then need not be sent again."""
+        """Save the changes since the last time within `seconds`; whether the manager now has everything. Messages sent
+        by then are not sent again."""
         deadline = time.monotonic() + seconds
         if not self._lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX)):
             return False
@@ -137,38 +127,38 @@ class Keeper:
             self._saved = changes
             return True
         except GatewayDown as e:
-            log.warning("No checkpoint could be saved: %s", e)
+            log.warning("The checkpoint could not be saved: %s", e)
             return False
         finally:
             self._lock.release()
 
     def _store(self, documents: Documents, deadline: float) -> bool:
-        answer = self._look(documents, deadline) if self._copy is None else None
+        answer = self._find_copy(documents, deadline) if self._copy is None else None
         if answer is not None and answer.status in EARLIER_RELEASE:
             answer = self._call("PUT", PATH, documents.as_json(), deadline)
         elif answer is None or answer.ok:
-            answer = self._bring(documents, deadline)
+            answer = self._send_missing(documents, deadline)
         if not answer.ok:
-            code = _object(answer.body).get("error")
+            code = (answer.document() or {}).get("error")
             log.warning("The gateway refused a checkpoint (status %d, %s)", answer.status, code)
         return answer.ok
 
-    def _look(self, documents: Documents, deadline: float) -> Answer:
-        """Find out how far the copy is."""
+    def _find_copy(self, documents: Documents, deadline: float) -> Answer:
+        """Ask the manager how far its copy is."""
         answer = self._call("GET", f"{HISTORY}?head", None, deadline)
         if answer.ok:
-            self._copy = matching(documents.history, _object(answer.body))
+            self._copy = matching(documents.history, answer.document() or {})
         return answer
 
-    def _bring(self, documents: Documents, deadline: float) -> Answer:
-        """Send what the copy lacks, and say that it is whole then."""
+    def _send_missing(self, documents: Documents, deadline: float) -> Answer:
+        """Send the messages that the copy lacks, then complete it."""
         for _ in range(TRIES):
             answer = self._send(documents, deadline)
             if answer.status in EARLIER_RELEASE:
                 self._copy = None
             if answer.status != 409:
                 break
-            self._copy = matching(documents.history, _object(answer.body))
+            self._copy = matching(documents.history, answer.document() or {})
         return answer
 
     def _send(self, documents: Documents, deadline: float) -> Answer:
@@ -187,12 +177,12 @@ class Keeper:
     def _call(self, method: str, path: str, document: Any, deadline: float) -> Answer:
         left = deadline - time.monotonic()
         if left <= 0:
-            raise GatewayDown("there was no time for all of it")
+            raise GatewayDown("no time was left to send everything")
         return self._gateway.call(method, path, document, timeout=min(TIMEOUT, left))
 
 
 def matching(history: Sequence[Message], heads: Mapping[str, Any]) -> Copy:
-    """The copy at the manager's that this history goes on from, a new one if none is."""
+    """The manager's copy that this history continues, or a new one."""
     for name in ("current", "following"):
         head = heads.get(name)
         if not isinstance(head, dict) or not isinstance(head.get("edition"), str):
@@ -204,12 +194,12 @@ def matching(history: Sequence[Message], heads: Mapping[str, Any]) -> Copy:
 
 
 def new_copy() -> Copy:
-    """One that has nothing yet."""
+    """An empty copy of a new edition."""
     return Copy(os.urandom(8).hex())
 
 
 def marked(mark: str, messages: Iterable[Message]) -> str:
-    """The mark after these messages, where it was this before them."""
+    """The mark after these messages, `mark` being the one before them."""
     for message in messages:
         text = json.dumps(message, sort_keys=True)
         mark = hashlib.sha256(f"{mark} {text}".encode()).hexdigest()[:32]
@@ -217,7 +207,7 @@ def marked(mark: str, messages: Iterable[Message]) -> str:
 
 
 def pieces(messages: Sequence[Message], most: int = PIECE_BYTES) -> Iterator[list[Message]]:
-    """The messages in parts of `most` bytes; a longer message is a part of its own."""
+    """The messages in parts of at most `most` bytes; a longer message is a part of its own."""
     part: list[Message] = []
     size = 0
     for message in messages:

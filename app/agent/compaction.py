@@ -1,9 +1,8 @@
-"""A long conversation made short enough for the model; the history keeps all of it.
+"""Shortens a long conversation for the model; the history keeps all of it.
 
-First the outputs of tools that lie some steps back are shortened: they are most of the text, and can be had
-again. If that isn't enough, all but the last steps become a summary, which the model writes; if it can't,
-the prompts alone stand for them. Sizes are estimates, a quarter of the bytes, since nobody here knows the
-model's own way of counting: the limit is meant to be well below what the model takes.
+First, older outputs of tools are shortened: they are most of the text, and the model can get them again. If that is not
+enough, the model summarises all but the last steps; if it can't, only their prompts are kept. Sizes in tokens are
+estimated as a quarter of the bytes, since the model's tokenizer is unknown. So set the limit well below the model's.
 """
 
 from __future__ import annotations
@@ -16,19 +15,19 @@ from app.agent.context import Message
 from app.agent.text import cut
 
 RECENT = 8
-"""Messages at the end whose outputs stay whole: what the model is working with."""
+"""Messages at the end whose outputs are not shortened: the model is working with them."""
 
 SHORT = 400
-"""Characters that are left of an older output or argument."""
+"""Characters kept of an older output or argument."""
 
 PROMPT = 120
-"""Characters of a prompt when nobody wrote a summary."""
+"""Characters of a prompt where there is no summary."""
 
 ENOUGH = 0.6
-"""Of the limit: shortened to this there is room for some steps before it must be done again."""
+"""Share of the limit to shorten to, which leaves room for some steps."""
 
 TAIL = 0.3
-"""Of the limit: how much stays as it was beside a summary."""
+"""Share of the limit kept verbatim after a summary."""
 
 SUMMARY_PROMPT = """\
 Below is the first part of a conversation between a user and you, an agent that works on the user's files. \
@@ -38,7 +37,7 @@ is still open. Be brief and exact, and quote names, paths and values as they wer
 
 
 def estimate(messages: Sequence[Message]) -> int:
-    """About how many tokens these messages are."""
+    """Estimated tokens of these messages."""
     return sum(_size(message) for message in messages) // 4
 
 
@@ -51,9 +50,9 @@ def _size(message: Message) -> int:
 
 
 def compacted(context: Sequence[Message], limit: int, summarise: Callable[[str], str]) -> list[Message]:
-    """The context itself if it is within the limit, else one that is.
+    """The context, shortened if it exceeds the limit.
 
-    `summarise` gets a conversation as text and returns a summary, "" when there is none to be had.
+    `summarise` takes a conversation as text and returns a summary, "" if it fails.
     """
     if estimate(context) <= limit:
         return list(context)
@@ -69,7 +68,7 @@ def compacted(context: Sequence[Message], limit: int, summarise: Callable[[str],
 
 
 def shortened(context: Sequence[Message]) -> list[Message]:
-    """Older outputs and long arguments cut to a few lines."""
+    """The context with older outputs and long arguments cut to a few lines."""
     border = max(0, len(context) - RECENT)
     return [_short(message) if n < border else message for n, message in enumerate(context)]
 
@@ -87,7 +86,7 @@ def _short(message: Message) -> Message:
 
 
 def _short_text(text: str) -> str:
-    # The note of what is missing makes it longer than said; cut again it would only lose that.
+    # The note of the length left out exceeds the limit a little; cut again, only the note would be lost.
     return cut(text, SHORT) if len(text) > 2 * SHORT else text
 
 
@@ -107,9 +106,9 @@ def _short_arguments(text: str) -> str:
 
 
 def split(context: Sequence[Message], budget: int) -> tuple[list[Message], list[Message]]:
-    """What is to be summarised, and the steps at the end that stay: at least one, more while they fit.
+    """The messages to summarise, and the steps at the end to keep: at least one, more while they fit.
 
-    A call stays with its results. What stays begins with a prompt, if need be that of the turn it was cut from.
+    A call stays with its results. The kept part begins with a prompt, if need be a copy of its turn's.
     """
     start = len(context)
     for n in range(len(context) - 1, -1, -1):
@@ -128,7 +127,7 @@ def split(context: Sequence[Message], budget: int) -> tuple[list[Message], list[
 
 
 def transcript(messages: Sequence[Message]) -> str:
-    """Messages as text a model can read."""
+    """Messages as text for the model."""
     lines = []
     for message in messages:
         if message.get("content"):
@@ -139,14 +138,14 @@ def transcript(messages: Sequence[Message]) -> str:
 
 
 def prompts_only(messages: Sequence[Message]) -> str:
-    """What stands for a conversation nobody summarised: an earlier summary and the beginnings of the prompts."""
+    """The substitute for a summary: an earlier summary and the beginnings of the prompts."""
     summaries = [message["content"] for message in messages if message["role"] == "summary"]
     prompts = [f"- {cut(message['content'], PROMPT)}" for message in messages if message["role"] == "user"]
     return "\n".join([*summaries, "The user asked, and you answered (the answers are left out here):", *prompts])
 
 
 def fitted(context: Sequence[Message], limit: int) -> list[Message]:
-    """The last resort: the longest contents are halved until all is within the limit."""
+    """The last resort: halve the longest contents until the limit is met."""
     messages = list(context)
     for _ in range(20 * max(1, len(messages))):
         if estimate(messages) <= limit:

@@ -1,8 +1,8 @@
-"""What the model is told of the history: chat messages as the provider's API takes them, always well-formed.
+"""The history as chat messages for the provider's API, always well-formed.
 
-A context message is a chat message with `through`: how many messages of the history it and those before
-it stand for. So a context that lags behind its history, after a crash or a restore, is brought up to date by
-adding what came later. The first may have the role `summary`; it becomes part of the system message.
+A context message is a chat message with `through`: how many messages of the history it and those before it represent.
+A context that lags behind its history, after a crash or a restore, is updated by appending the later messages. The
+first may have the role `summary`; it becomes part of the system message.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def chat_message(message: Message, through: int) -> Message:
 
 
 def sound_arguments(text: str) -> str:
-    """Arguments a provider takes back: a JSON object, `{}` for what a model wrote that isn't one."""
+    """Arguments that a provider accepts: a JSON object, `{}` if the model wrote something else."""
     try:
         value = json.loads(text or "{}")
     except ValueError:
@@ -53,7 +53,7 @@ def sound_arguments(text: str) -> str:
 
 
 def caught_up(context: Sequence[Message], history: Sequence[Message]) -> list[Message]:
-    """The context with what the history has beyond it; made anew if it isn't of this history."""
+    """The context with later messages of the history; rebuilt if it does not belong to this history."""
     known = list(context)
     through = known[-1].get("through", 0) if known else 0
     if not isinstance(through, int) or through > len(history) or not all(_usable(message) for message in known):
@@ -66,7 +66,7 @@ def _usable(message: Message) -> bool:
 
 
 def open_calls(messages: Sequence[Message]) -> list[str]:
-    """The ids of the calls in the last assistant message of a history that have no result yet, in order."""
+    """Ids of the calls in the last assistant message that have no result yet, in order."""
     done = set()
     for message in reversed(messages):
         if message["role"] == "tool":
@@ -79,7 +79,7 @@ def open_calls(messages: Sequence[Message]) -> list[str]:
 
 
 def for_model(system: str, context: Sequence[Message]) -> list[Message]:
-    """The messages of a request: the system message first, each call followed by its results, none without."""
+    """The messages of a request: the system message first, each call followed by its results."""
     summaries = [message["content"] for message in context if message["role"] == "summary"]
     if summaries:
         system = f"{system}\n\n# The conversation before this, in short\n\n{summaries[0]}"

@@ -1,5 +1,6 @@
-"""The conversation in memory: what the documents say, and what the entries of the journal make of it, now and after a
-crash. Nothing here is written, and nothing is safe from several threads: `app.agent.state` sees to both.
+"""The conversation in memory: the documents, with the journal's entries applied to them.
+
+Nothing here is written to disk, and nothing is thread-safe: `app.agent.state` does both.
 """
 
 from __future__ import annotations
@@ -7,43 +8,42 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from app.agent.documents import Documents, Message, is_prompt, listed, natural
+from app.agent.documents import Documents, Message, is_prompt, listed, natural, strings
 from app.agent.text import seconds_since
 
 
 class Conversation:
-    """What was said, what waits, what came of each prompt, and who has been told."""
+    """The messages, the queue, each prompt's outcome, and the outcomes not reported yet."""
 
     def __init__(self, documents: Documents) -> None:
         metadata = documents.metadata
         self.history: list[Message] = []
         self.context = documents.context
         self.queue: list[Message] = []
-        """Prompts accepted and not begun."""
+        """Prompts accepted and not started."""
         self.prompts: dict[str, str] = {}
         """The text of each prompt ever accepted."""
         self.outcomes: dict[str, dict[str, Any]] = {}
         self.unreported: dict[str, None] = {}
-        """Prompts of whose end the manager hasn't heard, in order."""
+        """Ended prompts not reported to the manager yet, in order."""
         self.resumes = natural(metadata.get("resumes"))
-        """How often the open turn was taken up without getting any further."""
+        """How often the open turn was resumed without progress."""
         self.inherited = natural(metadata.get("inherited"))
-        """How many messages at the beginning are another session's: none of their prompts is ours."""
+        """How many messages at the beginning belong to another session; so do their prompts."""
         self.restored = metadata.get("restored") is True
-        """Whether this is what the manager kept, and nothing was done with it yet."""
+        """Whether this is the manager's copy, with nothing done in it yet."""
         self.last_prompt_at = self.last_finished_at = ""
         for message in documents.history:
             self._remember(message)
         for prompt in listed(metadata.get("queue")):
             if is_prompt(prompt) and prompt["id"] not in self.prompts:
                 self._enqueue(prompt)
-        told = [id_ for id_ in listed(metadata.get("unreported")) if isinstance(id_, str)]
-        self.unreported = {id_: None for id_ in told if id_ in self.outcomes}
+        self.unreported = {id_: None for id_ in strings(metadata.get("unreported")) if id_ in self.outcomes}
         self.last_finished_at = str(metadata.get("last_finished_at") or "")
         self.last_prompt_at = str(metadata.get("last_prompt_at") or "")
 
     def metadata(self, uuid: str) -> dict[str, Any]:
-        """What of it is in none of the other documents."""
+        """The state that neither history nor context holds."""
         special = {"inherited": self.inherited, "restored": self.restored}
         return {name: value for name, value in special.items() if value} | {
             "format": 1,
@@ -57,7 +57,7 @@ class Conversation:
         }
 
     def apply(self, entry: Mapping[str, Any]) -> None:
-        """What this entry of the journal says has happened. KeyError, TypeError: it isn't one."""
+        """Apply an entry of the journal. KeyError or TypeError if it is invalid."""
         kind = entry.get("kind")
         if kind == "message":
             message = entry["message"]
@@ -102,31 +102,31 @@ class Conversation:
         self.last_prompt_at = prompt["at"]
 
     def disown(self) -> None:
-        """All that was said is another session's: one of its prompts may come with the same id."""
+        """Mark all messages as another session's: this session may have a prompt with the same id."""
         self.inherited = len(self.history)
         self.prompts, self.outcomes, self.unreported = {}, {}, {}
         self.queue.clear()
 
     def open_turn(self) -> str | None:
-        """The id of the turn that has begun and not ended."""
+        """The id of the turn that has started and not ended."""
         if not self.history or "outcome" in self.history[-1]:
             return None
         return str(self.history[-1]["id"])
 
     def turn(self, id_: str) -> list[Message]:
-        """What belongs to the last turn, if it is this one."""
+        """The messages of the last turn, if it has this id."""
         start = len(self.history)
         while start > self.inherited and self.history[start - 1]["id"] == id_:
             start -= 1
         return self.history[start:]
 
     def open_prompts(self) -> list[str]:
-        """What is still to be done: the open turn's prompt, and those that wait."""
+        """The open turn's prompt, and the queued ones."""
         turn = self.open_turn()
         return [*([turn] if turn else []), *(prompt["id"] for prompt in self.queue)]
 
     def ages(self, ids: Iterable[str], now: float) -> dict[str, float]:
-        """How long ago these prompts were accepted (s)."""
-        taken = {message["id"]: message.get("at") for message in self.history if message["role"] == "user"}
-        taken |= {prompt["id"]: prompt["at"] for prompt in self.queue}
-        return {id_: seconds_since(taken.get(id_), now) for id_ in ids}
+        """Seconds since these prompts were accepted."""
+        accepted = {message["id"]: message.get("at") for message in self.history if message["role"] == "user"}
+        accepted |= {prompt["id"]: prompt["at"] for prompt in self.queue}
+        return {id_: seconds_since(accepted.get(id_), now) for id_ in ids}

@@ -1,8 +1,8 @@
-"""What makes a change on disk last: documents replaced as a whole, and a journal that is only added to.
+"""Durable writes: documents replaced as a whole, and an append-only journal.
 
-A step of a turn adds a line to the journal, which costs the same however long the conversation is. At
-the end of a turn the documents are written anew and the journal starts empty; a crash anywhere in
-between leaves lines that say what the documents know already, and reading them twice changes nothing.
+A step of a turn appends a line to the journal, at the same cost however long the conversation is. At the end of a
+turn the documents are rewritten and the journal is cleared. A crash in between leaves lines that the documents already
+contain; replaying them changes nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last."""
+    """Flush the names in a folder to disk."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -23,23 +23,25 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def write_document(path: Path, document: Any) -> None:
-    """Replace a JSON document; whoever reads it, even after a crash, sees the old or the new one."""
+def write_document(path: Path, document: Any, *, durable: bool = True) -> None:
+    """Replace a JSON document atomically. If `durable`, the new one is on disk on return."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("w", encoding="utf-8", errors="replace") as file:
             json.dump(document, file, ensure_ascii=False, separators=(",", ":"))
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
 class Journal:
-    """JSON objects, one a line, each on disk before `add` returns. One owner, no locking of its own."""
+    """JSON objects, one a line, each on disk before `add` returns. Not thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -47,7 +49,7 @@ class Journal:
         self._end = 0
 
     def open(self) -> list[dict[str, Any]]:
-        """Open or create it; what it holds. A torn or foreign line ends it: what follows is cut off."""
+        """Open or create the file and return its entries. It is truncated at the first torn or invalid line."""
         self.close()
         self._end = 0
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -69,7 +71,7 @@ class Journal:
         return entries
 
     def add(self, entry: dict[str, Any]) -> None:
-        """Add an entry. OSError (a full disk) leaves the journal as it was."""
+        """Append an entry. OSError (a full disk) leaves the journal unchanged."""
         data = json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
         try:
             written = 0
@@ -83,18 +85,18 @@ class Journal:
         self._end += len(data)
 
     def clear(self) -> None:
-        """Forget everything; the documents know it."""
+        """Remove all entries: the documents contain them."""
         os.ftruncate(self._fd, 0)
         os.fsync(self._fd)
         self._end = 0
 
     @property
     def size(self) -> int:
-        """Bytes in it."""
+        """Bytes in the file."""
         return self._end
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

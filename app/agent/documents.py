@@ -1,4 +1,4 @@
-"""The three documents of a conversation, checked: their owner may edit them, and a restore may bring any of them."""
+"""The three documents of a conversation, validated: users may edit them, and a restore may replace them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 Message = dict[str, Any]
-"""A message of the history (`app.agent.state` says what is in it)."""
+"""A message of the history (`app.agent.state` describes its fields)."""
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,16 @@ class Documents:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """As a checkpoint travels."""
+        """As a checkpoint carries them."""
         return {"history": self.history, "context": self.context, "metadata": self.metadata}
 
 
 class Unreadable(ValueError):
-    """A document isn't what it should be: its owner may have edited it."""
+    """A document is invalid: a user may have edited it."""
 
 
 def documents_from(data: Mapping[str, Any]) -> Documents:
-    """Checked documents. Unreadable when the history isn't one; the others can be made anew from it."""
+    """Validated documents. Unreadable if the history is invalid; the others can be rebuilt from it."""
     history, context, metadata = data.get("history"), data.get("context"), data.get("metadata")
     if not isinstance(history, list) or not all(_is_message(message) for message in history):
         raise Unreadable("history is not a list of messages")
@@ -51,7 +51,7 @@ def _is_message(message: Any) -> bool:
 
 
 def is_prompt(prompt: Any) -> bool:
-    """Whether this is a prompt that waits."""
+    """Whether this is a queued prompt."""
     return isinstance(prompt, dict) and all(isinstance(prompt.get(name), str) for name in ("id", "content", "at"))
 
 
@@ -60,19 +60,24 @@ def listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+def strings(value: Any) -> list[str]:
+    """The strings in a list, none if the value isn't one."""
+    return [each for each in listed(value) if isinstance(each, str)]
+
+
 def natural(value: Any) -> int:
-    """The value if it is a count, else 0."""
+    """The value if it is a non-negative integer, else 0."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
 
 
 def owner(documents: Documents) -> str:
-    """The session a conversation says it is of, "" when it doesn't."""
+    """The uuid of the session in a conversation's metadata, "" if there is none."""
     uuid = documents.metadata.get("uuid")
     return uuid if isinstance(uuid, str) else ""
 
 
 def read_documents(folder: Path) -> Documents | None:
-    """The documents in a folder, None when it has no history. Unreadable when what is there isn't one."""
+    """The documents in a folder, None if it has no history. Raises Unreadable."""
     read: dict[str, Any] = {}
     for name in ("history", "context", "metadata"):
         path = folder / f"{name}.json"
@@ -87,7 +92,7 @@ def read_documents(folder: Path) -> Documents | None:
 
 
 def set_aside(folder: Path, mark: int) -> None:
-    """Keep what can't be read under another name."""
+    """Rename files that can't be read, to keep them."""
     for name in ("history.json", "journal"):
         path = folder / name
         if path.exists():

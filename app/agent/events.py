@@ -1,4 +1,4 @@
-"""What happens in a turn, told to whoever listens: the manager, and clients that watch a stream."""
+"""The events of a turn, for the manager and for clients that watch a stream."""
 
 from __future__ import annotations
 
@@ -6,60 +6,39 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from app.agent.text import cut
+from app.agent_protocol import FAILED, PROCESSED, Event
 
-PROCESSED = "processed"
-FAILED = "failed"
-TERMINAL = frozenset({PROCESSED, FAILED})
-
-SHOWN = 2000
-"""Characters of an argument or a result that an event carries; the history has all of it."""
+EVENT_TEXT = 2000
+"""Characters of an argument or a result in an event; the history has all of them."""
 
 WATCHER_EVENTS = 10_000
-"""Kept for a watcher that doesn't read; one that falls further behind is let go."""
-
-
-@dataclass(frozen=True)
-class Event:
-    """`type` is token, tool_call, tool_result, processed or failed; `data` depends on it."""
-
-    type: str
-    message_id: str
-    data: Mapping[str, Any]
-
-    @property
-    def is_terminal(self) -> bool:
-        return self.type in TERMINAL
-
-    def document(self) -> dict[str, Any]:
-        """As JSON holds it, and as the manager takes it."""
-        return {"type": self.type, "message_id": self.message_id, "data": dict(self.data)}
+"""Events kept for a slow watcher; one that falls further behind is dropped."""
 
 
 Publish = Callable[[Event], None]
 
 
 def outcome_event(message_id: str, outcome: Mapping[str, Any]) -> Event:
-    """The event that tells how a turn ended."""
+    """The event of a turn's end."""
     if outcome.get("status") == PROCESSED:
         return Event(PROCESSED, message_id, {"response": outcome.get("response", {})})
     return Event(FAILED, message_id, {"reason": outcome.get("reason", ""), "code": outcome.get("code", "")})
 
 
-def shown(value: Any) -> Any:
-    """A value of an event, its texts cut."""
+def truncated(value: Any) -> Any:
+    """A value for an event, its strings cut."""
     if isinstance(value, str):
-        return cut(value, SHOWN)
+        return cut(value, EVENT_TEXT)
     if isinstance(value, Mapping):
-        return {name: shown(inner) for name, inner in value.items()}
+        return {name: truncated(inner) for name, inner in value.items()}
     return value
 
 
 class Bus:
-    """Passes each event to every listener, and to those who watch its message."""
+    """Passes each event to every listener, and to the watchers of its prompt."""
 
     def __init__(self, *listeners: Publish) -> None:
         self._listeners = listeners
@@ -68,7 +47,7 @@ class Bus:
         self._closed = False
 
     def publish(self, event: Event) -> None:
-        """Tell everybody. Doesn't wait for anybody."""
+        """Pass the event on; never blocks."""
         for listener in self._listeners:
             listener(event)
         with self._lock:
@@ -81,7 +60,7 @@ class Bus:
 
     @contextlib.contextmanager
     def watch(self, message_id: str) -> Iterator[queue.Queue[Event | None]]:
-        """A queue of this message's events from now on; None in it means that no more will come."""
+        """A queue of this prompt's events from now on; None in it ends the stream."""
         watcher: queue.Queue[Event | None] = queue.Queue(WATCHER_EVENTS)
         with self._lock:
             if self._closed:
@@ -98,13 +77,13 @@ class Bus:
                     self._watchers.pop(message_id, None)
 
     def close(self) -> None:
-        """No more events: those who watch may go."""
+        """End all streams, also of later watchers."""
         with self._lock:
             self._closed = True
-        self.dismiss()
+        self.end_streams()
 
-    def dismiss(self) -> None:
-        """Those who watch now are to go; others may come."""
+    def end_streams(self) -> None:
+        """End the streams of the present watchers."""
         with self._lock:
             for watchers in self._watchers.values():
                 for watcher in watchers:

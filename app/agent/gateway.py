@@ -1,4 +1,4 @@
-"""Calls to the manager's gateway, with the standard library alone: the first is made before anything else is loaded."""
+"""Calls to the manager's gateway, with the standard library alone: the first call comes before other imports."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import http.client
 import json
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 TIMEOUT = 5.0
-"""Seconds for each call, unless it carries a conversation."""
+"""Seconds for a call, unless it carries a conversation."""
 
 FIRST_WAIT = 0.05
 LONGEST_WAIT = 15.0
@@ -20,11 +20,11 @@ ANSWER_BYTES = 256 * 1024 * 1024
 
 
 class GatewayDown(Exception):
-    """No answer from the gateway; the text has no secret in it."""
+    """The gateway did not answer. The text contains no secret."""
 
 
 class Answer(NamedTuple):
-    """What the gateway said."""
+    """The gateway's response."""
 
     status: int
     body: bytes
@@ -33,9 +33,17 @@ class Answer(NamedTuple):
     def ok(self) -> bool:
         return 200 <= self.status < 300
 
+    def document(self) -> dict[str, Any] | None:
+        """The JSON object in the body, None if it holds none."""
+        try:
+            document = json.loads(self.body)
+        except ValueError:
+            return None
+        return document if isinstance(document, dict) else None
+
 
 class Gateway:
-    """One connection to the gateway, kept open between calls. Not for several threads at once: each has its own."""
+    """A connection to the gateway, kept open between calls. Not thread-safe: each thread needs its own."""
 
     def __init__(self, url: str, token: Callable[[], str]) -> None:
         self._url = urlsplit(url)
@@ -43,7 +51,7 @@ class Gateway:
         self._connection: http.client.HTTPConnection | None = None
 
     def call(self, method: str, path: str, document: Any = None, *, timeout: float = TIMEOUT) -> Answer:
-        """Send a document, or nothing. GatewayDown when there is no answer."""
+        """Send a JSON document, or no body. Raises GatewayDown."""
         body = None if document is None else json.dumps(document, ensure_ascii=False).encode()
         headers = {"Authorization": f"Bearer {self._token()}", "Content-Type": "application/json"}
         try:
@@ -66,14 +74,14 @@ class Gateway:
         return self._connection
 
     def close(self) -> None:
-        """Close the connection; the next call opens another."""
+        """Close the connection; the next call opens a new one."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
 
 def waits(chance: Callable[[], float] = random.random) -> Callable[[], float]:
-    """Seconds to wait after a failure: each time twice as long, up to a limit, and spread a little."""
+    """Exponential backoff: returns the seconds to wait after each failure, up to a limit, with jitter."""
     wait = FIRST_WAIT
 
     def next_wait() -> float:
@@ -84,13 +92,19 @@ def waits(chance: Callable[[], float] = random.random) -> Callable[[], float]:
     return next_wait
 
 
-def call_home(gateway: Gateway, hello: dict[str, str], stopping: threading.Event) -> None:
-    """Say where this agent is, until the manager has taken it: at first it may not know the session yet."""
+def attempts(stopping: threading.Event) -> Iterator[None]:
+    """Yield for each attempt, with a backoff between two, until `stopping` is set."""
     next_wait = waits()
     while not stopping.is_set():
+        yield
+        stopping.wait(next_wait())
+
+
+def call_home(gateway: Gateway, hello: dict[str, str], stopping: threading.Event) -> None:
+    """Report this agent's address until the manager accepts it: at first it may not know the session yet."""
+    for _ in attempts(stopping):
         try:
             if gateway.call("POST", "/agent/v1/hello", hello).ok:
                 return
         except GatewayDown:
             pass
-        stopping.wait(next_wait())

@@ -1,9 +1,8 @@
-"""The model, through the manager's gateway: one streamed answer, or the reason why there is none.
+"""Calls to the model through the manager's gateway: one streamed reply, or an error with its reason.
 
-The `openai` client takes half a second to import, so that is left to `warm`, in the background after the
-socket is open. A call runs in a thread of its own, because nothing else ends a wait for a provider's first
-byte when the user cancels: the turn stops listening, and the thread ends at the latest with its timeout.
-Neither prompts nor answers are ever logged.
+The `openai` client takes half a second to import, so `warm` does that in the background after the socket is open. A
+call runs in its own thread, since a wait for a provider's first byte can't be interrupted. When the user cancels, the
+turn stops listening, and the thread ends with its timeout at the latest. Prompts and replies are never logged.
 """
 
 from __future__ import annotations
@@ -25,21 +24,21 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 600.0
-"""Seconds between two bytes: the gateway may try its provider several times before the first."""
+"""Seconds between two bytes: before the first one the gateway may retry its provider several times."""
 
-MANAGER_AWAY = frozenset({"state_unavailable", "session_not_found", "too_many_calls", "token_ended"})
-"""The gateway's problems that pass when the manager is whole again, less is asked at a time, or the token file was
-written anew, as after all passes were taken back."""
+MANAGER_UNAVAILABLE = frozenset({"state_unavailable", "session_not_found", "too_many_calls", "token_ended"})
+"""Error codes of the gateway that are temporary: the manager recovers, load falls, or the token file is replaced, as
+after a revoke."""
 
 ANSWER_CHARACTERS = 4_000_000
-"""A stream that goes on beyond this is no answer."""
+"""A longer stream is an error."""
 
 Message = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Call:
-    """A tool call as the model wrote it; `arguments` is text that should be a JSON object."""
+    """A tool call as the model wrote it; `arguments` should be a JSON object."""
 
     id: str
     name: str
@@ -48,17 +47,17 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer: text, calls, or both. `usage` in tokens, estimated when the provider doesn't say."""
+    """The model's text, tool calls, or both. `usage` in tokens, estimated if the provider sends none."""
 
     text: str
     calls: tuple[Call, ...]
     usage: dict[str, int]
     complete: bool = True
-    """False: cut off at the provider's limit of length."""
+    """False: cut off at the provider's length limit."""
 
 
 class ModelError(Exception):
-    """No answer, and asking again would not help. `code` is for programs, the text for people."""
+    """The model did not reply, and a retry would not help. `code` is for programs, the text for people."""
 
     def __init__(self, reason: str, code: str) -> None:
         super().__init__(reason)
@@ -66,11 +65,11 @@ class ModelError(Exception):
 
 
 class ContextTooLong(ModelError):
-    """The conversation is longer than the model takes."""
+    """The conversation exceeds the model's context."""
 
 
 class ModelUnavailable(ModelError):
-    """No answer this time. `retry_after` in seconds, 0 when nobody said; `tries` is after how many to give up."""
+    """A temporary failure. `retry_after` in seconds, 0 if unknown; `tries`: attempts before giving up."""
 
     tries: ClassVar[int] = 10
 
@@ -79,18 +78,18 @@ class ModelUnavailable(ModelError):
         self.retry_after = retry_after
 
 
-class ManagerAway(ModelUnavailable):
-    """The gateway, or the Redis behind it, is not there. The model was hardly asked: asking again is seldom billed."""
+class ManagerUnavailable(ModelUnavailable):
+    """The gateway or its Redis is unavailable. The model was hardly reached, so retries are seldom billed."""
 
     tries: ClassVar[int] = 64
 
 
 class Stopped(Exception):
-    """The turn was to end while the model was answering."""
+    """The turn was ended while the model was replying."""
 
 
 class Model:
-    """The model behind the gateway. `token` gives the session's secret, `name` "" leaves the model to the gateway."""
+    """The model behind the gateway. `token` returns the workspace token; without `name` the gateway chooses."""
 
     def __init__(self, gateway_url: str, token: Callable[[], str], name: str = "") -> None:
         self._url = f"{gateway_url}/llm/v1" if gateway_url else ""
@@ -100,14 +99,14 @@ class Model:
         self._made: tuple[str, openai.OpenAI] | None = None
 
     def warm(self) -> None:
-        """Import and build the client now rather than with the first prompt."""
+        """Import and build the client before the first prompt."""
         self._client()
 
     def _client(self) -> openai.OpenAI:
         with self._lock:
             token = self._token() or "none"
             if self._made is None or self._made[0] != token:
-                # At "debug" the client would log whole conversations.
+                # With OPENAI_LOG=debug the client logs whole conversations.
                 os.environ.pop("OPENAI_LOG", None)
                 import openai
 
@@ -116,7 +115,7 @@ class Model:
                     api_key=token,
                     max_retries=0,
                     timeout=openai.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT),
-                    # The gateway is reached directly; a user's proxy settings must not send the secret elsewhere.
+                    # No proxy of the user's: the token must reach only the gateway.
                     http_client=openai.DefaultHttpxClient(trust_env=False, follow_redirects=False),
                 )
                 self._made = (token, client)
@@ -129,9 +128,9 @@ class Model:
         on_text: Callable[[str], None],
         stop: Stop,
     ) -> Reply:
-        """The model's answer; `on_text` gets its text piece by piece. ModelError, Stopped."""
+        """The model's reply; `on_text` gets its text piece by piece. Raises ModelError, Stopped."""
         if not self._url:
-            raise ModelError("This workspace has no gateway, and so no model (GATEWAY_URL).", "llm_not_configured")
+            raise ModelError("This workspace has no model: GATEWAY_URL is not set.", "llm_not_configured")
         request: dict[str, Any] = {"model": self._name, "messages": list(messages)}
         if tools:
             request["tools"] = list(tools)
@@ -156,7 +155,7 @@ class Model:
 
 
 class _Streaming:
-    """One request and its stream, read by a thread that tells what it gets: text, then a Reply or an error."""
+    """One request and its stream. A thread reads it into `items`: pieces of text, then a Reply or an error."""
 
     def __init__(self, client: Callable[[], openai.OpenAI], request: dict[str, Any]) -> None:
         self.items: queue.Queue[str | Reply | ModelError] = queue.Queue()
@@ -167,12 +166,12 @@ class _Streaming:
         self._stream: openai.Stream[Any] | None = None
 
     def run(self) -> None:
-        """Ask and read to the end."""
+        """Send the request and read its stream to the end."""
         client = self._client()
         import openai
 
         if self._abandoned.is_set():
-            return  # while the client was loaded: a question that nobody waits for is not to be paid
+            return  # while the client was imported: the request would be paid for nothing
         try:
             stream = client.chat.completions.create(
                 **self._request, stream=True, stream_options={"include_usage": True}
@@ -184,7 +183,7 @@ class _Streaming:
                         return
                 reply = self._read(stream)
                 with self._lock:
-                    # Its connection may serve the next request from here on.
+                    # From here on its connection may serve the next request.
                     self._stream = None
             self.items.put(reply)
         except ModelError as e:
@@ -193,10 +192,10 @@ class _Streaming:
             self.items.put(refusal(e))
         except (openai.OpenAIError, ValueError, OSError) as e:
             if self._stream is None and isinstance(e, openai.APIConnectionError):
-                self.items.put(ManagerAway(f"The manager's gateway can't be reached ({type(e).__name__})."))
+                self.items.put(ManagerUnavailable(f"The manager's gateway can't be reached ({type(e).__name__})."))
             else:
-                self.items.put(ModelUnavailable(f"The model's answer broke off ({type(e).__name__})."))
-        except Exception as e:  # noqa: BLE001 - whoever waits for the answer must hear of it, whatever it is
+                self.items.put(ModelUnavailable(f"The model's reply was interrupted ({type(e).__name__})."))
+        except Exception as e:  # noqa: BLE001 - the waiting turn must get every error
             self.items.put(ModelError(f"Asking the model failed ({type(e).__name__}).", "model_failed"))
 
     def _read(self, stream: openai.Stream[Any]) -> Reply:
@@ -206,23 +205,23 @@ class _Streaming:
             if text:
                 self.items.put(text)
             if parts.size > ANSWER_CHARACTERS:
-                raise ModelError("The model's answer has no end.", "model_failed")
+                raise ModelError(f"The model's reply exceeds {ANSWER_CHARACTERS} characters.", "model_failed")
         return parts.reply(self._request["messages"])
 
     def abandon(self) -> None:
-        """Nobody listens any more: end the stream, also while the thread waits for its next byte."""
+        """End the stream, also while the thread waits for its next byte."""
         with self._lock:
             self._abandoned.set()
             stream = self._stream
         if stream is not None:
-            # Closing a socket doesn't wake up whoever reads from it; shutting it down does.
+            # Closing a socket does not wake up its reader; shutting it down does.
             connection: Any = stream.response.extensions.get("network_stream")
             with contextlib.suppress(OSError, AttributeError):
                 connection.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
 
 class _Parts:
-    """A streamed answer as it is put together."""
+    """Assembles a streamed reply."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -232,7 +231,7 @@ class _Parts:
         self._finish = ""
 
     def add(self, chunk: Any) -> str:
-        """Take a chunk; the text in it."""
+        """Add a chunk; returns its text."""
         if chunk.usage is not None:
             usage = chunk.usage
             self._usage = {"prompt_tokens": usage.prompt_tokens or 0, "completion_tokens": usage.completion_tokens or 0}
@@ -257,11 +256,11 @@ class _Parts:
             self.size += len(arguments) + 1
 
     def reply(self, messages: Sequence[Message]) -> Reply:
-        """The whole. ModelUnavailable when it has no end: it was cut where HTTP couldn't tell."""
+        """The complete reply. ModelUnavailable if its end is missing: HTTP does not always detect that."""
         if not self._finish:
-            raise ModelUnavailable("The model's answer broke off.")
+            raise ModelUnavailable("The model's reply was interrupted.")
         text = "".join(self._text)
-        # Some servers send no id, and a result must name one.
+        # Some servers send no id, but a result needs one.
         calls = tuple(
             Call(call["id"] or f"call_{index}", call["name"], call["arguments"])
             for index, call in sorted(self._calls.items())
@@ -274,25 +273,25 @@ class _Parts:
 
 
 def refusal(error: openai.APIStatusError) -> ModelError:
-    """What an error status means for the turn; bodies are the gateway's problem or the provider's error."""
-    code, detail = _told(error)
+    """The error for a status. The body is the gateway's problem document or the provider's error."""
+    code, detail = _code_and_detail(error)
     status = error.status_code
     if code in ("llm_budget_exceeded", "llm_not_configured"):
         return ModelError(detail or code, code)
-    if status in (401, 403) and code not in MANAGER_AWAY:
-        return ModelError("The gateway doesn't accept this workspace's secret.", "model_refused")
+    if status in (401, 403) and code not in MANAGER_UNAVAILABLE:
+        return ModelError("The gateway refused this workspace's token.", "model_refused")
     if code == "context_length_exceeded" or (status in (400, 413, 422) and "context" in detail and "length" in detail):
-        return ContextTooLong("The conversation is longer than the model takes.", "context_too_long")
-    if status == 429 or status in (408, 409) or status >= 500 or code in MANAGER_AWAY:
+        return ContextTooLong("The conversation is longer than the model's context.", "context_too_long")
+    if status == 429 or status in (408, 409) or status >= 500 or code in MANAGER_UNAVAILABLE:
         wait = error.response.headers.get("retry-after", "")
         seconds = float(wait) if wait.isdigit() else 0.0
-        if code in MANAGER_AWAY:
-            return ManagerAway(f"The manager is not available ({code}).", seconds)
+        if code in MANAGER_UNAVAILABLE:
+            return ManagerUnavailable(f"The manager is not available ({code}).", seconds)
         return ModelUnavailable(f"The model is not available (status {status}).", seconds)
     return ModelError(f"The model refused the request (status {status}): {cut(detail, 300)}", "model_refused")
 
 
-def _told(error: openai.APIStatusError) -> tuple[str, str]:
+def _code_and_detail(error: openai.APIStatusError) -> tuple[str, str]:
     try:
         body = error.response.json()
     except ValueError:

@@ -1,4 +1,4 @@
-"""The system message: who the agent is, and what this project wants of it."""
+"""The system message: the agent's instructions and the project's own."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import stat
 from functools import cache
 from pathlib import Path
 
-from app.agent.tools.confine import ToolError, Workspace
+from app.agent.tools.sandbox_path import ToolError, Workspace
 
 INSTRUCTIONS = "AGENTS.md"
 INSTRUCTIONS_BYTES = 32_000
-"""Of a project's instructions: they are part of every request."""
+"""Limit of a project's instructions, which are part of every request."""
 
 
 @cache
@@ -20,15 +20,15 @@ def _own() -> str:
 
 
 def system_prompt(workspace: Workspace) -> str:
-    """The system message as of now; a project's instructions may change between two prompts."""
+    """The current system message; a project's instructions may change between two prompts."""
     instructions = project_instructions(workspace)
     return f"{_own()}\n# {INSTRUCTIONS} of this workspace\n\n{instructions}\n" if instructions else _own()
 
 
 def project_instructions(workspace: Workspace) -> str:
-    """The beginning of the workspace's AGENTS.md, "" when it has none that can be read."""
+    """The beginning of the workspace's AGENTS.md, "" if it has no readable one."""
     try:
-        with workspace.place(INSTRUCTIONS) as place:
+        with workspace.resolve(INSTRUCTIONS) as place:
             fd = place.open(os.O_RDONLY)
             with open(fd, "rb") as file:
                 if not stat.S_ISREG(os.fstat(fd).st_mode):

@@ -1,7 +1,7 @@
-"""The agent's HTTP interface: prompts in, answers out, and what the manager asks before it puts a workspace to sleep.
+"""The agent's HTTP interface for prompts, their answers, and the manager's calls around a sleep.
 
-Everything but `/health` wants `Authorization: Bearer` with the secret of this agent's door. Errors are RFC 9457 problem
-documents with a stable code in `error`, like those of the manager.
+Every path but `/health` requires `Authorization: Bearer` with the agent secret. Errors are RFC 9457 problem
+documents with a stable code in `error`, like the manager's.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Response, jsonify, request
+from flask import Blueprint, Flask, Response, current_app, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from app.agent.activity import announce, lock_out
+from app.agent.activity import announce, disconnect
 from app.agent.checkpoints import pieces
-from app.agent.events import Event, outcome_event
-from app.agent.risk import at_risk
+from app.agent.events import outcome_event
+from app.agent.prompt_status import ID
 from app.agent.service import Agent
-from app.agent.standing import ID
 from app.agent.state import IdReused, QueueFull
 from app.agent.text import clean
+from app.agent.unsaved_work import find_unsaved_work
+from app.agent_protocol import Event
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -35,29 +36,35 @@ VERSION = "1"
 """Of this interface."""
 
 RETRY_AFTER = 2
-"""Seconds after which it is worth trying again when the agent is about to end, or has just begun."""
+"""Seconds after which to retry a call that came while the agent starts or stops."""
 
 WAIT_LIMIT = 3600.0
-"""Seconds a caller is kept waiting at most, whatever is queued before its prompt."""
+"""Seconds a caller waits for an outcome at most, however long the queue is."""
 
 LOADING_WAIT = 5.0
-"""Seconds a call waits for the conversation: the first prompt comes as soon as the socket is open, well before it."""
+"""Seconds a call waits for the conversation to load. The first prompt arrives as soon as the socket is open, well
+before that."""
 
 KEEP_ALIVE = 15.0
 CANCEL_WAIT = 5.0
 WAITING_CALLERS = 24
-"""Of the server's threads; the others stay free for short calls."""
+"""Server threads that may wait for outcomes; the others stay free for short calls."""
 
 NOTICE_MOST = 86_400.0
-"""Seconds before a sleep that it may be announced."""
+"""Seconds before a sleep that a notice may announce it."""
 
 HISTORY_LIMIT = 10_000
 PUSH_SECONDS = 8.0
-"""For a checkpoint that is pushed, where nobody says how long: the manager waits 10."""
+"""Default time for a pushed checkpoint; the manager waits 10."""
+
+AGENT, WAITING = "agent", "agent-waiting-callers"
+"""Keys in `Flask.extensions`: the agent, and a semaphore of `WAITING_CALLERS`."""
+
+api = Blueprint("agent", __name__)
 
 
 class Problem(Exception):
-    """An answer that is an error."""
+    """An error response; `retry` adds a Retry-After header."""
 
     def __init__(self, status: int, code: str, detail: str, *, retry: bool = False) -> None:
         super().__init__(detail)
@@ -66,142 +73,18 @@ class Problem(Exception):
         self.retry = retry
 
 
-def problem_response(status: int, code: str, detail: str, *, retry: bool = False) -> Response:
-    """A problem document; `retry` says when to try again."""
-    body = {"type": "about:blank", "title": code.replace("_", " "), "status": status, "detail": detail, "error": code}
-    response = jsonify(body)
-    response.status_code = status
-    response.content_type = "application/problem+json"
-    if retry:
-        response.headers["Retry-After"] = str(RETRY_AFTER)
-    return response
-
-
 def create_app(agent: Agent) -> Flask:
     """The interface to this agent."""
     app = Flask(__name__)
     app.wsgi_app = _below(f"/chat/{agent.settings.uuid}", app.wsgi_app)  # type: ignore[assignment, method-assign]
-    app.config["MAX_CONTENT_LENGTH"] = 8 * agent.settings.message_max_bytes + 10_000
-    waiting = threading.BoundedSemaphore(WAITING_CALLERS)
-
-    @app.before_request
-    def check_token() -> None:
-        if request.path == "/health":
-            return
-        door = agent.settings.door()
-        given = request.headers.get("Authorization", "")
-        if not door or not hmac.compare_digest(given.encode(), f"Bearer {door}".encode()):
-            raise Problem(401, "unauthorized", "The secret of this agent is missing or wrong.")
-
-    @app.errorhandler(Problem)
-    def show_problem(e: Problem) -> Response:
-        return problem_response(e.status, e.code, str(e), retry=e.retry)
-
-    @app.errorhandler(HTTPException)
-    def show_http_error(e: HTTPException) -> Response:
-        code = (e.name or "error").lower().replace(" ", "_")
-        return problem_response(e.code or 500, code, e.name or "Error")
-
-    @app.get("/health")
-    def health() -> Response:
-        return jsonify({"status": "ok", "busy": agent.turns.busy, "version": VERSION})
-
-    @app.get("/activity")
-    def activity() -> Response:
-        return jsonify(
-            {
-                "busy": agent.turns.busy,
-                "turn": agent.turns.current(),
-                "last_prompt_at": agent.state.last_prompt_at or None,
-                "last_finished_at": agent.state.last_finished_at or None,
-                "queued": agent.state.waiting(),
-            }
-        )
-
-    @app.get("/history")
-    def history() -> Response:
-        _loaded(agent)
-        after = _natural(request.args.get("after", "0"))
-        limit = min(_natural(request.args.get("limit", str(HISTORY_LIMIT))), HISTORY_LIMIT)
-        messages, total = agent.state.history(after, limit)
-        if "bytes" in request.args:
-            messages = next(pieces(messages, _natural(request.args["bytes"])), [])
-        return jsonify({"messages": messages, "total": total})
-
-    @app.post("/checkpoint")
-    def checkpoint() -> Response:
-        _loaded(agent)
-        body = request.get_json(force=True, silent=True)
-        wanted = body if isinstance(body, dict) else {}
-        if wanted.get("push") is True and agent.settings.gateway_url:
-            return jsonify(agent.push(_seconds(wanted, PUSH_SECONDS)))
-        with _writing():
-            agent.state.fold()
-        return jsonify(agent.state.documents().as_json())
-
-    @app.post("/notice")
-    def notice() -> Response:
-        seconds = _seconds(_object(), math.nan)
-        with _writing():
-            announce(agent.settings.home, seconds)
-        return jsonify({})
-
-    @app.post("/lockout")
-    def lockout() -> Response:
-        agent.bus.dismiss()
-        with _writing():
-            lock_out(agent.settings.home)
-        return jsonify({})
-
-    @app.post("/risk")
-    def risk() -> Response:
-        return jsonify(at_risk(agent.settings.folder, agent.settings.home, agent.environment))
-
-    @app.post("/cancel")
-    def cancel() -> Response:
-        body = _object()
-        reason, id_ = body.get("reason", "user"), body.get("id") or ""
-        if not isinstance(reason, str) or not isinstance(id_, str):
-            raise Problem(400, "bad_request", "`reason` and `id` are texts.")
-        cancelled = agent.turns.cancel(clean(reason)[:200], id_, _generation(body))
-        if cancelled is not None:
-            agent.state.wait_for_outcome(cancelled, CANCEL_WAIT)
-        return jsonify({"cancelled": cancelled})
-
-    @app.post("/resume")
-    def resume() -> Response:
-        agent.turns.resume(_generation(_object()))
-        return jsonify({})
-
-    @app.post("/chat")
-    def chat() -> Response:
-        id_, message = _prompt(agent)
-        streams = "text/event-stream" in request.headers.get("Accept", "")
-        seconds = _patience(request.headers.get("Prefer", ""))
-        with contextlib.ExitStack() as held:
-            if streams or seconds > 0:
-                if not waiting.acquire(blocking=False):
-                    raise Problem(503, "too_many_waiting", "Too many callers wait; use respond-async.", retry=True)
-                held.callback(waiting.release)
-            if streams:
-                # Before the prompt is taken, so that not one event is missed.
-                events = held.enter_context(agent.bus.watch(id_))
-                _accept(agent, id_, message)
-                response = _stream(_events(agent, id_, events))
-                response.call_on_close(held.pop_all().close)
-                return response
-            _accept(agent, id_, message)
-            outcome = agent.state.outcome(id_) or _wait(agent, id_, seconds)
-        if outcome is None:
-            return _answer({"id": id_, "status": "accepted"}, 202)
-        return _answer({"id": id_, **outcome}, 200)
-
+    app.config["MAX_CONTENT_LENGTH"] = 8 * agent.settings.prompt_max_bytes + 10_000
+    app.extensions |= {AGENT: agent, WAITING: threading.BoundedSemaphore(WAITING_CALLERS)}
+    app.register_blueprint(api)
     return app
 
 
 def _below(prefix: str, served: WSGIApplication) -> WSGIApplication:
-    """The same, served below `prefix` too: an ingress may lead a path of another host here, and not every one of them
-    takes the path off."""
+    """The application, served below `prefix` too: some ingresses that route a path to the agent do not strip it."""
 
     def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
@@ -212,46 +95,217 @@ def _below(prefix: str, served: WSGIApplication) -> WSGIApplication:
     return serve
 
 
+def _agent() -> Agent:
+    agent: Agent = current_app.extensions[AGENT]
+    return agent
+
+
+# Before and after each view
+
+
+@api.before_app_request
+def check_secret() -> None:
+    """Require the agent secret, on unknown paths too."""
+    if request.path == "/health":
+        return
+    secret = _agent().settings.agent_secret()
+    given = request.headers.get("Authorization", "")
+    if not secret or not hmac.compare_digest(given.encode(), f"Bearer {secret}".encode()):
+        raise Problem(401, "unauthorized", "The agent secret is missing or wrong.")
+
+
+@api.app_errorhandler(Problem)
+def problem_response(e: Problem) -> Response:
+    """A problem document; `retry` says when to try again."""
+    title = e.code.replace("_", " ")
+    body = {"type": "about:blank", "title": title, "status": e.status, "detail": str(e), "error": e.code}
+    response = jsonify(body)
+    response.status_code = e.status
+    response.content_type = "application/problem+json"
+    if e.retry:
+        response.headers["Retry-After"] = str(RETRY_AFTER)
+    return response
+
+
+@api.app_errorhandler(HTTPException)
+def http_error_response(e: HTTPException) -> Response:
+    """Flask's own errors (unknown path, body too large) as problem documents."""
+    name = e.name or "Error"
+    return problem_response(Problem(e.code or 500, name.lower().replace(" ", "_"), name))
+
+
+# The views
+
+
+@api.get("/health")
+def health() -> Response:
+    """Liveness, for the manager's probes."""
+    return jsonify({"status": "ok", "busy": _agent().turns.busy, "version": VERSION})
+
+
+@api.get("/activity")
+def activity() -> Response:
+    """The running turn and the queue."""
+    agent = _agent()
+    return jsonify(
+        {
+            "busy": agent.turns.busy,
+            "turn": agent.turns.current(),
+            "last_prompt_at": agent.state.last_prompt_at or None,
+            "last_finished_at": agent.state.last_finished_at or None,
+            "queued": agent.state.waiting(),
+        }
+    )
+
+
+@api.get("/history")
+def history() -> Response:
+    """A page of messages: from index `after`, at most `limit` of them, and at most `bytes` bytes if given."""
+    agent = _loaded()
+    after = _natural("after", 0)
+    messages, total = agent.state.history(after, min(_natural("limit", HISTORY_LIMIT), HISTORY_LIMIT))
+    if "bytes" in request.args:
+        messages = next(pieces(messages, _natural("bytes", 0)), [])
+    return jsonify({"messages": messages, "total": total})
+
+
+@api.post("/checkpoint")
+def checkpoint() -> Response:
+    """Write the documents and return them; with `{"push": true}` send them to the manager instead."""
+    agent = _loaded()
+    body = request.get_json(force=True, silent=True)
+    wanted = body if isinstance(body, dict) else {}
+    if wanted.get("push") is True and agent.settings.gateway_url:
+        return jsonify(agent.push(_seconds(wanted, PUSH_SECONDS)))
+    with _writing():
+        agent.state.fold()
+    return jsonify(agent.state.documents().as_json())
+
+
+@api.post("/notice")
+def notice() -> Response:
+    """Announce in the editor that the workspace will sleep in `seconds`."""
+    seconds = _seconds(_object(), math.nan)
+    with _writing():
+        announce(_agent().settings.home, seconds)
+    return jsonify({})
+
+
+@api.post("/lockout")
+def lockout() -> Response:
+    """End the event streams, and every connection to the editor."""
+    agent = _agent()
+    agent.bus.end_streams()
+    with _writing():
+        disconnect(agent.settings.home)
+    return jsonify({})
+
+
+@api.post("/risk")
+def risk() -> Response:
+    """Unsaved work in the workspace (`unsaved_work`)."""
+    agent = _agent()
+    return jsonify(find_unsaved_work(agent.settings.folder, agent.settings.home, agent.environment))
+
+
+@api.post("/cancel")
+def cancel() -> Response:
+    """Cancel the running turn, or the prompt `id`."""
+    agent, body = _agent(), _object()
+    reason, id_ = body.get("reason", "user"), body.get("id") or ""
+    if not isinstance(reason, str) or not isinstance(id_, str):
+        raise Problem(400, "bad_request", "`reason` and `id` must be strings.")
+    cancelled = agent.turns.cancel(clean(reason)[:200], id_, _generation(body))
+    if cancelled is not None:
+        agent.state.wait_for_outcome(cancelled, CANCEL_WAIT)
+    return jsonify({"cancelled": cancelled})
+
+
+@api.post("/resume")
+def resume() -> Response:
+    """End the pause that a cancelled stop began."""
+    _agent().turns.resume(_generation(_object()))
+    return jsonify({})
+
+
+@api.post("/chat")
+def chat() -> Response | tuple[Response, int]:
+    """Take a prompt, and wait for its outcome as long as the caller prefers, or stream its events."""
+    agent = _agent()
+    id_, message = _prompt(agent)
+    streams = "text/event-stream" in request.headers.get("Accept", "")
+    seconds = _patience(request.headers.get("Prefer", ""))
+    with contextlib.ExitStack() as held:
+        if streams or seconds > 0:
+            waiting: threading.BoundedSemaphore = current_app.extensions[WAITING]
+            if not waiting.acquire(blocking=False):
+                raise Problem(
+                    503, "too_many_waiting", "Too many callers are waiting; use `Prefer: respond-async`.", retry=True
+                )
+            held.callback(waiting.release)
+        if streams:
+            # Watch before the prompt is accepted, so that no event is missed.
+            events = held.enter_context(agent.bus.watch(id_))
+            _accept(agent, id_, message)
+            response = Response(_events(agent, id_, events), mimetype="text/event-stream")
+            response.headers |= {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+            response.call_on_close(held.pop_all().close)
+            return response
+        _accept(agent, id_, message)
+        outcome = agent.state.outcome(id_) or _wait(agent, id_, seconds)
+    if outcome is None:
+        return jsonify({"id": id_, "status": "accepted"}), 202
+    return jsonify({"id": id_, **outcome})
+
+
+# Reading a request
+
+
 @contextlib.contextmanager
 def _writing() -> Iterator[None]:
-    """Tell of a disk that can't be written to."""
+    """Answer 503 when the disk can't be written."""
     try:
         yield
     except OSError:
-        raise Problem(503, "disk", "The workspace can't be written to.", retry=True) from None
+        raise Problem(503, "disk", "The workspace's disk can't be written; it may be full.", retry=True) from None
 
 
-def _loaded(agent: Agent) -> None:
+def _loaded() -> Agent:
+    """The agent, its conversation loaded."""
+    agent = _agent()
     if not agent.state.wait_until_loaded(LOADING_WAIT):
-        raise Problem(503, "loading", "The conversation is being loaded.", retry=True)
+        raise Problem(503, "loading", "The conversation is still loading; retry later.", retry=True)
+    return agent
 
 
 def _object() -> dict[str, Any]:
     body = request.get_json(force=True, silent=True)
     if not isinstance(body, dict):
-        raise Problem(400, "bad_request", "The body is not a JSON object.")
+        raise Problem(400, "bad_request", "The body must be a JSON object.")
     return body
 
 
 def _seconds(body: dict[str, Any], default: float) -> float:
-    """A time in a request: `default` where none is said, which must be one if that is no number."""
+    """`seconds` of a body; a `default` of NaN makes it required."""
     seconds = body.get("seconds", default)
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= NOTICE_MOST:
-        raise Problem(400, "bad_request", f"`seconds` is a number up to {NOTICE_MOST:g}.")
+        raise Problem(400, "bad_request", f"`seconds` must be a number from 0 to {NOTICE_MOST:g}.")
     return seconds
 
 
 def _generation(body: dict[str, Any]) -> int:
-    """The session's intent behind a request, 0 where it isn't said."""
+    """The generation of the intent behind a request, 0 if not given."""
     generation = body.get("generation", 0)
     if isinstance(generation, bool) or not isinstance(generation, int) or generation < 0:
-        raise Problem(400, "bad_request", "`generation` is a number from 0 on.")
+        raise Problem(400, "bad_request", "`generation` must be a non-negative integer.")
     return generation
 
 
-def _natural(text: str) -> int:
+def _natural(name: str, default: int) -> int:
+    """A number in the query."""
+    text = request.args.get(name, str(default))
     if not text.isdecimal() or len(text) > 12:
-        raise Problem(400, "bad_request", "Not a number from 0 on.")
+        raise Problem(400, "bad_request", f"`{name}` must be a non-negative integer.")
     return int(text)
 
 
@@ -260,28 +314,27 @@ def _prompt(agent: Agent) -> tuple[str, str]:
     body = _object()
     id_, message = body.get("id"), body.get("message")
     if not isinstance(id_, str) or not ID.fullmatch(id_):
-        raise Problem(400, "bad_request", "`id` is 1 to 64 characters of A-Z a-z 0-9 . _ -")
+        raise Problem(400, "bad_request", "`id` must be 1 to 64 characters of A-Z a-z 0-9 . _ -")
     if not isinstance(message, str) or not message.strip():
-        raise Problem(400, "bad_request", "`message` is a text.")
+        raise Problem(400, "bad_request", "`message` must be a non-empty string.")
     message = clean(message)
-    if len(message.encode()) > agent.settings.message_max_bytes:
-        raise Problem(413, "message_too_large", f"At most {agent.settings.message_max_bytes} bytes.")
+    if len(message.encode()) > agent.settings.prompt_max_bytes:
+        raise Problem(413, "message_too_large", f"`message` must have at most {agent.settings.prompt_max_bytes} bytes.")
     return id_, message
 
 
 def _accept(agent: Agent, id_: str, message: str) -> None:
-    """Take a prompt, once; it is on disk when this returns."""
-    _loaded(agent)
+    """Take a prompt once; it is on disk when this returns."""
+    _loaded()
     if agent.closing and not agent.state.knows(id_):
         raise Problem(503, "closing", "The workspace is about to stop.", retry=True)
     try:
-        agent.state.accept(id_, message, limit=agent.settings.queue_limit)
+        with _writing():
+            agent.state.accept(id_, message, limit=agent.settings.queue_limit)
     except IdReused:
-        raise Problem(422, "message_id_reused", "This id came before with another message.") from None
+        raise Problem(422, "message_id_reused", "This `id` was used before with another `message`.") from None
     except QueueFull:
-        raise Problem(503, "queue_full", "Too many prompts wait.", retry=True) from None
-    except OSError:
-        raise Problem(503, "disk", "The workspace can't be written to; its disk may be full.", retry=True) from None
+        raise Problem(503, "queue_full", "The prompt queue of this agent is full; retry later.", retry=True) from None
 
 
 def _patience(prefer: str) -> float:
@@ -296,8 +349,11 @@ def _patience(prefer: str) -> float:
     return WAIT_LIMIT
 
 
+# Waiting for an outcome
+
+
 def _wait(agent: Agent, id_: str, seconds: float) -> dict[str, Any] | None:
-    """The outcome, None when the time is over or the process ends first."""
+    """The outcome, None if the time is over or the process ends first."""
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0 and not agent.stopping:
         outcome = agent.state.wait_for_outcome(id_, min(left, 1.0))
@@ -306,21 +362,8 @@ def _wait(agent: Agent, id_: str, seconds: float) -> dict[str, Any] | None:
     return None
 
 
-def _answer(body: dict[str, Any], status: int) -> Response:
-    response = jsonify(body)
-    response.status_code = status
-    return response
-
-
-def _stream(events: Iterator[bytes]) -> Response:
-    response = Response(events, mimetype="text/event-stream")
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Accel-Buffering"] = "no"
-    return response
-
-
 def _events(agent: Agent, id_: str, events: queue.Queue[Event | None]) -> Iterator[bytes]:
-    """A message's events, ending with its outcome; a comment while nothing happens."""
+    """A prompt's events as server-sent events, the outcome last; comments keep an idle stream open."""
     deadline = time.monotonic() + WAIT_LIMIT
     yield b": here\n\n"
     while time.monotonic() < deadline:
@@ -329,18 +372,18 @@ def _events(agent: Agent, id_: str, events: queue.Queue[Event | None]) -> Iterat
         except queue.Empty:
             outcome = agent.state.outcome(id_)
             if outcome is not None:
-                yield sse(outcome_event(id_, outcome))
+                yield _sse(outcome_event(id_, outcome))
                 return
             yield b": still here\n\n"
             continue
         if event is None:
             return
-        yield sse(event)
-        if event.is_terminal:
+        yield _sse(event)
+        if event.ends:
             return
 
 
-def sse(event: Event) -> bytes:
-    """An event as a server-sent one, its data with the message's id."""
+def _sse(event: Event) -> bytes:
+    """An event as a server-sent one, its data with the prompt's id."""
     data = json.dumps({"id": event.message_id, **event.data}, ensure_ascii=False)
     return f"event: {event.type}\ndata: {data}\n\n".encode()

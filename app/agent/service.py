@@ -1,4 +1,4 @@
-"""The agent put together: who owns which part, in which order they begin, and how it ends."""
+"""The agent's parts, the order in which they start, and how they stop."""
 
 from __future__ import annotations
 
@@ -8,37 +8,38 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from app.agent.activity import Activity
+from app.agent.activity import ActivityReporter
 from app.agent.checkpoints import Keeper, load
 from app.agent.documents import Documents
-from app.agent.events import Bus, Event, outcome_event
+from app.agent.events import Bus, outcome_event
 from app.agent.gateway import Gateway
 from app.agent.model import Model
 from app.agent.prompt import system_prompt
+from app.agent.prompt_status import ProcessEnding, PromptStatus, fetch_status
 from app.agent.reports import Reports
+from app.agent.retry import AnyModel, RetryingModel
 from app.agent.settings import AgentSettings
-from app.agent.standing import NotKnown, Standing, ask
 from app.agent.state import State
-from app.agent.thinking import AnyModel, Thinking
 from app.agent.tools.command import command_environment, hidden_folder
-from app.agent.tools.confine import Workspace
+from app.agent.tools.orphans import kill_orphans
 from app.agent.tools.registry import Toolbox
-from app.agent.tools.strays import end_strays
+from app.agent.tools.sandbox_path import Workspace
 from app.agent.turns import Limits, Turns
+from app.agent_protocol import Event
 
 log = logging.getLogger(__name__)
 
 STEP_SHARE, REPORT_SHARE, CHECKPOINT_SHARE = 0.4, 0.1, 0.3
-"""Of the time from SIGTERM to SIGKILL: for the step a turn is at, whose command is killed meanwhile, for the last
-reports, and for the checkpoint. The rest is for the disk. A share is used up only when something hangs."""
+"""Shares of the time from SIGTERM to SIGKILL: for the turn's current step, whose command is killed, for the last
+reports, and for the checkpoint. The rest is for the disk. A share is used up only if something hangs."""
 
 WARM_DELAY = 2.0
-"""Before the model's client is loaded, unless a prompt needs it sooner: until then a workspace that wakes up has better
-use for its processor, the editor's start and the first answer of this process."""
+"""Seconds until the model's client is imported, unless a prompt needs it sooner: a waking workspace needs its CPU for
+the editor's start and this process's first answer."""
 
 
 class Agent:
-    """One workspace's agent. `environment` is the process's; the model is the gateway's unless a test gives its own."""
+    """One workspace's agent. `environment` is the process's; `model` replaces the gateway's in tests."""
 
     def __init__(self, settings: AgentSettings, environment: Mapping[str, str], model: AnyModel | None = None) -> None:
         self.settings = settings
@@ -47,7 +48,7 @@ class Agent:
         self._threads: list[threading.Thread] = []
         self._model = model or Model(settings.gateway_url, settings.token, settings.model)
         self._keeper = Keeper(self._gateway(), self.state, settings.checkpoint_interval)
-        self._activity = Activity(settings.home, self._gateway())
+        self._activity = ActivityReporter(settings.home, self._gateway())
         self._reports = Reports(self._gateway(), self.state.reported, lambda: self.turns.busy)
         self.bus = Bus(self._report)
         workspace = Workspace(settings.folder)
@@ -60,7 +61,7 @@ class Agent:
         )
         self.turns = Turns(
             self.state,
-            Thinking(self._model, self.state, toolbox.schemas(), settings.context_tokens),
+            RetryingModel(self._model, self.state, toolbox.schemas(), settings.context_tokens),
             toolbox,
             lambda: system_prompt(workspace),
             self.bus.publish,
@@ -76,16 +77,16 @@ class Agent:
 
     @property
     def stopping(self) -> bool:
-        """Whether the process is about to end."""
+        """Whether the process is shutting down."""
         return self._stopping.is_set()
 
     @property
     def closing(self) -> bool:
-        """Whether prompts are not taken any more."""
+        """Whether new prompts are refused."""
         return self._stopping.is_set() or self.turns.closed
 
     def start(self) -> None:
-        """Load the conversation and go on with it, in the background."""
+        """Load the conversation and continue it, in the background."""
         self._thread("turns", self._load_and_work)
         if self.settings.gateway_url:
             self._thread("activity", lambda: self._activity.run(self._stopping))
@@ -97,8 +98,8 @@ class Agent:
             self._model.warm()
 
     def _load_and_work(self) -> None:
-        if not end_strays(self.settings.uuid):
-            log.warning("A command of the agent before this one could not be ended")
+        if not kill_orphans(self.settings.uuid):
+            log.warning("Processes of an earlier agent's command could not be killed")
         if not self._load():
             return
         for id_, outcome in self.state.unreported().items():
@@ -106,39 +107,39 @@ class Agent:
         if self.settings.gateway_url:
             self._thread("reports", self._reports.run)
             self._thread("checkpoints", lambda: self._keeper.run(self._stopping))
-        if self._settle():
+        if self._confirm():
             self.turns.run()
 
     def _load(self) -> bool:
         while not self._stopping.is_set():
             try:
-                self.state.open(self._checkpoint, self._standing)
-            except NotKnown:
+                self.state.open(self._checkpoint, self._status)
+            except ProcessEnding:
                 return False
             except OSError as e:
-                log.error("The conversation can't be loaded (%s); trying again", e.strerror)
+                log.error("The conversation can't be loaded (%s); retrying", e.strerror)
                 self._stopping.wait(5.0)
             else:
                 return True
         return False
 
-    def _settle(self) -> bool:
-        """Go on only with what is still wanted; False when the process ends before that is known."""
-        while ages := self.state.doubtful():
+    def _confirm(self) -> bool:
+        """Drop open prompts that ended elsewhere; False if the process ends before the manager answers."""
+        while ages := self.state.unconfirmed():
             try:
-                standing = self._standing(ages)
-                if standing is None:
+                status = self._status(ages)
+                if status is None:
                     break
-                self.state.settle(standing)
-            except NotKnown:
+                self.state.confirm(status)
+            except ProcessEnding:
                 return False
             except OSError as e:
-                log.error("The conversation can't be written (%s); trying again", e.strerror)
+                log.error("The conversation can't be written (%s); retrying", e.strerror)
                 self._stopping.wait(5.0)
         return not self._stopping.is_set()
 
-    def _standing(self, ages: Mapping[str, float]) -> Standing | None:
-        return ask(self._gateway(), ages, self._stopping) if self.settings.gateway_url else None
+    def _status(self, ages: Mapping[str, float]) -> PromptStatus | None:
+        return fetch_status(self._gateway(), ages, self._stopping) if self.settings.gateway_url else None
 
     def _checkpoint(self) -> Documents | None:
         if not self.settings.gateway_url:
@@ -151,20 +152,13 @@ class Agent:
         thread.start()
 
     def push(self, seconds: float) -> dict[str, Any]:
-        """Bring the conversation to the disk and to the manager in these seconds: whether that has all of it then."""
-        self._fold()
+        """Write the conversation to disk, and to the manager within `seconds`; `saved`: whether it has everything."""
+        self.state.try_fold()
         saved = self._keeper.save(seconds)
         return {"saved": saved, "messages": self.state.history()[1]}
 
-    def _fold(self) -> None:
-        try:
-            self.state.fold()
-        except OSError as e:
-            log.warning("The documents can't be written (%s); the journal has it all", type(e).__name__)
-
     def stop(self) -> None:
-        """Let the running turn rest, tell the manager what there is to tell, and leave everything on disk, within
-        `stop_grace`."""
+        """Interrupt the running turn, report to the manager, and write everything to disk, within `stop_grace`."""
         began, grace = time.monotonic(), self.settings.stop_grace
         self._stopping.set()
         self.turns.stop()
@@ -174,5 +168,5 @@ class Agent:
             self._keeper.save(CHECKPOINT_SHARE * grace)
         self.bus.close()
         if self.state.loaded:
-            self._fold()
+            self.state.try_fold()
         log.info("Ended after %.1f s", time.monotonic() - began)

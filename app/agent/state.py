@@ -1,19 +1,19 @@
-"""The conversation as it survives: what was asked, every step taken, what came of it, who has been told.
+"""The conversation on disk: every message and step, the queue, outcomes, and which of them were reported.
 
-    .session/history.json   every message, oldest first; nothing is ever taken out
-    .session/context.json   what the model gets of it (`app.agent.context`)
-    .session/metadata.json  prompts waiting, outcomes not yet reported, whose session it is
-    .session/journal        what happened since those three were written (`app.agent.disk`)
+    .session/history.json   every message, oldest first; nothing is ever removed
+    .session/context.json   the messages as the model gets them (`app.agent.context`)
+    .session/metadata.json  the queue, outcomes not reported yet, the session's uuid
+    .session/journal        changes since those three were written (`app.agent.disk`)
 
 A message is `{"id", "role": "user"|"assistant"|"tool", "content", "at", …}`, where `id` is the prompt's,
 for every message of its turn. An assistant's may have `tool_calls` `[{"call_id","name","arguments"}]`
 and `usage`; a tool's has `call_id`, `name`, `ok`. The last message of a turn has `outcome`:
-`{"status": "processed", "response": {…}}` or `{"status": "failed", "reason", "code"}`. A history whose
-last message has none was cut short there: that turn goes on.
+`{"status": "processed", "response": {…}}` or `{"status": "failed", "reason", "code"}`. If the last message of the
+history has none, its turn was interrupted and is resumed.
 
-The folder may be a copy, whose conversation is another session's, or this one's as it once was. `metadata.json` has
-the session's `uuid` from the beginning; in another's nothing is ours but what was said, and `inherited` counts those
-messages. What is open in our own goes on where the manager agrees (`app.agent.standing`).
+The folder may be a copy: of another session, or of this session at an earlier time. `metadata.json` has the session's
+`uuid` from the start. Of another session's conversation only the messages are kept, counted by `inherited`. Open
+prompts of this session continue if the manager confirms them (`app.agent.prompt_status`).
 """
 
 from __future__ import annotations
@@ -36,38 +36,38 @@ from app.agent.documents import (
     read_documents,
     set_aside,
 )
-from app.agent.standing import Ask, Standing, nobody
+from app.agent.prompt_status import FetchStatus, PromptStatus, no_manager
 from app.agent.text import moment
 
 log = logging.getLogger(__name__)
 
 JOURNAL_BYTES = 1024 * 1024
-"""A journal longer than this is not left to a quieter moment: reading it again takes time at the next start."""
+"""A longer journal is folded even while the conversation changes: replaying it slows the next start."""
 
-RESTORED = "The workspace was restored from a backup made while this ran."
-ROLLED_BACK = "The conversation was restored as it was while this ran. It has ended since; how is not in this copy."
+RESTORED = "The workspace was restored from a backup made while this prompt ran."
+ROLLED_BACK = "The conversation was restored to a time when this prompt ran. Its outcome is not in this copy."
 
 
 class IdReused(ValueError):
-    """This id came before with another text."""
+    """This id was used before with another text."""
 
 
 class QueueFull(RuntimeError):
-    """As many prompts wait as may."""
+    """The queue is full."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A turn to work on. `resumes`: how often it was taken up again since its last message."""
+    """A turn to run. `resumes`: how often it was resumed since its last message."""
 
     id: str
     resumes: int = 0
     withdrawn: tuple[str, str] | None = None
-    """Reason and code of its cancel, when that came before it began."""
+    """Reason and code of a cancel that came before it started."""
 
 
 class State:
-    """The conversation in memory and on disk. Every method is safe from any thread."""
+    """The conversation in memory and on disk. Thread-safe."""
 
     def __init__(self, folder: Path, uuid: str, *, clock: Callable[[], float] = time.time) -> None:
         self._folder = folder
@@ -75,15 +75,15 @@ class State:
         self._clock = clock
         self._changed = threading.Condition(threading.RLock())
         self._folding = threading.Lock()
-        """Held while documents are written; taken before the other, never after it."""
+        """Held while documents are written; acquired before `_changed`, never after it."""
         self._journal = Journal(folder / "journal")
         self._unsaved: list[dict[str, Any]] = []
         self.loaded = False
-        """Whether it is known what was said before."""
+        """Whether the conversation is loaded."""
         self._conversation = Conversation(Documents())
-        self._doubtful: list[str] = []
+        self._unconfirmed: list[str] = []
         self.changes = 0
-        """Grows with every change worth a checkpoint."""
+        """Counts the changes worth a checkpoint."""
 
     @property
     def last_prompt_at(self) -> str:
@@ -97,11 +97,11 @@ class State:
 
     # Loading
 
-    def open(self, fetch: Callable[[], Documents | None], ask: Ask = nobody) -> None:
-        """Load what is there; of a folder without a history, what `fetch` has, if anything. `ask` tells whose a
-        conversation is that doesn't say so. On return it says so on the disk.
+    def open(self, fetch: Callable[[], Documents | None], status: FetchStatus = no_manager) -> None:
+        """Load the conversation from disk, or from `fetch` if the folder has no history. `status` decides whether a
+        conversation without a uuid is this session's. On return the uuid is on disk.
 
-        Both may raise to say that this isn't known yet: nothing is changed then, and this may be called again.
+        If `fetch` or `status` raises, nothing is changed and this may be called again.
         """
         self._folder.mkdir(mode=0o700, exist_ok=True)
         documents = self._read() or self._begin(fetch())
@@ -109,31 +109,30 @@ class State:
             self._conversation = Conversation(documents)
             self._unsaved.clear()
             self._replay(self._journal.open())
-        if self._is_foreign(owner(documents), ask):
+        if self._is_foreign(owner(documents), status):
             self._disown()
         elif owner(documents) != self._uuid:
             self.fold()
         with self._changed:
-            self._doubtful = self._conversation.open_prompts()
-            self._conversation.restored = self._conversation.restored and bool(self._doubtful)
+            self._unconfirmed = self._conversation.open_prompts()
+            self._conversation.restored = self._conversation.restored and bool(self._unconfirmed)
             self.loaded = True
             self._changed.notify_all()
 
     def _read(self) -> Documents | None:
-        """The documents on disk; None when there are none, or none that can be read (they are set aside)."""
+        """The documents on disk; None if there are none. Invalid ones are set aside."""
         try:
             documents = read_documents(self._folder)
         except Unreadable as e:
             log.warning("The conversation on disk is set aside: %s", e)
             documents = None
         if documents is None:
-            # With the journal: it goes on from its history, and alone it doesn't say whose it is.
+            # The journal too: it continues this history, and does not name its session.
             set_aside(self._folder, int(self._clock()))
         return documents
 
     def _begin(self, fetched: Documents | None) -> Documents:
-        """Write the documents of a folder that has none. The history last: its presence says that the others are
-        there."""
+        """Write the documents of a folder that has none. The history comes last: its presence implies the others'."""
         metadata = {"format": 1} if fetched is None else {**fetched.metadata, "restored": True}
         documents = replace(fetched or Documents(), metadata=metadata | {"uuid": self._uuid})
         write_document(self._folder / "metadata.json", documents.metadata)
@@ -141,45 +140,42 @@ class State:
         write_document(self._folder / "history.json", documents.history)
         return documents
 
-    def _is_foreign(self, owner: str, ask: Ask) -> bool:
-        """Whether the conversation is another session's. One that doesn't say whose it is is ours where the manager
-        waits for the end of one of its prompts: agents of earlier releases wrote it down after their first turn."""
+    def _is_foreign(self, owner: str, fetch_status: FetchStatus) -> bool:
+        """Whether the conversation is another session's. One without a uuid is ours if the manager waits for one of its
+        prompts: agents of earlier releases wrote the uuid only after their first turn."""
         if owner:
             return owner != self._uuid
         ages = self._conversation.ages(self._conversation.prompts, self._clock())
-        standing = ask(ages) if ages else None
-        if standing is None:
+        status = fetch_status(ages) if ages else None
+        if status is None:
             return False
-        self._conversation.unreported |= {
-            id_: None for id_ in self._conversation.outcomes if id_ in standing.unfinished
-        }
-        return not standing.unfinished
+        self._conversation.unreported |= {id_: None for id_ in self._conversation.outcomes if id_ in status.unfinished}
+        return not status.unfinished
 
     def _disown(self) -> None:
-        """In another session's conversation nothing is left to do or to report, and its prompts aren't ours: one may
-        come with the same id."""
+        """End another session's conversation: nothing of it is open or reported, and its prompts' ids are free."""
         with self._changed:
             turn = self.open_turn()
             if turn is not None:
                 self.finish(turn, failure=(RESTORED, "restored"))
             self._conversation.disown()
             write_document(self._folder / "history.json", self._conversation.history)
-            # Before it says that it is ours, or its journal would be.
+            # Before the uuid is written, else the journal would count as this session's.
             self._journal.clear()
             self._unsaved.clear()
             write_document(self._folder / "metadata.json", self._conversation.metadata(self._uuid))
 
-    def doubtful(self) -> dict[str, float]:
-        """What was open on the disk, and was not brought again since: the prompts, and how old they are (s)."""
+    def unconfirmed(self) -> dict[str, float]:
+        """Prompts that were open on disk and not sent again since, with their age in seconds."""
         with self._changed:
-            return self._conversation.ages(self._doubtful, self._clock())
+            return self._conversation.ages(self._unconfirmed, self._clock())
 
-    def settle(self, standing: Standing) -> None:
-        """Go on with what was open only as far as the manager knows it as unfinished: the rest has ended, and this
-        copy is older. What the manager may have forgotten goes on too, unless it is certain that this is a copy."""
+    def confirm(self, status: PromptStatus) -> None:
+        """Continue only open prompts that the manager knows as unfinished: the others ended after this copy was made.
+        Prompts unknown to the manager continue too, unless this is certainly a copy."""
         with self._changed:
-            ours = standing.unfinished if self._conversation.restored else standing.unfinished | standing.unknown
-            gone = [id_ for id_ in self._doubtful if id_ not in ours]
+            ours = status.unfinished if self._conversation.restored else status.unfinished | status.unknown
+            gone = [id_ for id_ in self._unconfirmed if id_ not in ours]
             turn = self.open_turn()
             if turn is not None and turn in gone:
                 self.finish(turn, failure=(ROLLED_BACK, "rolled_back"))
@@ -187,22 +183,22 @@ class State:
             waiting = [prompt["id"] for prompt in self._conversation.queue if prompt["id"] in gone]
             if waiting:
                 self._record({"kind": "dropped", "ids": waiting})
-            self._doubtful = []
+            self._unconfirmed = []
             self._conversation.restored = False
         if gone:
-            log.warning("%d prompts that were open here have ended elsewhere; they are left", len(gone))
+            log.warning("%d open prompts are dropped: they ended after this copy was made", len(gone))
 
-    # The journal: every change is an entry, applied the same way now and after a crash
+    # The journal: every change is an entry, applied in the same way now and after a crash
 
     def _replay(self, entries: Sequence[Mapping[str, Any]]) -> None:
         for entry in entries:
             try:
                 self._conversation.apply(entry)
             except (KeyError, TypeError):
-                log.warning("An entry of the journal isn't ours; it is left out")
+                log.warning("An invalid entry of the journal is skipped")
 
     def _record(self, entry: dict[str, Any], *, even_if_full: bool = False) -> None:
-        """Write an entry and apply it. OSError changes nothing, unless it is to count with a full disk too."""
+        """Write an entry and apply it. OSError changes nothing; `even_if_full` applies it without writing it."""
         self._unsaved.append(entry)
         try:
             while self._unsaved:
@@ -212,7 +208,7 @@ class State:
             if not even_if_full:
                 self._unsaved.pop()
                 raise
-            log.warning("The outcome of a turn can't be written; it is kept in memory")
+            log.warning("The outcome of a turn can't be written and is kept in memory")
         self._conversation.apply(entry)
         self.changes += 1
         self._changed.notify_all()
@@ -220,19 +216,19 @@ class State:
     # Prompts
 
     def wait_until_loaded(self, seconds: float) -> bool:
-        """Whether it is known what was said before, at the latest after these seconds."""
+        """Whether the conversation is loaded, waiting at most these seconds."""
         with self._changed:
             return self._changed.wait_for(lambda: self.loaded, seconds)
 
     def accept(self, id_: str, text: str, *, limit: int) -> bool:
-        """Take a prompt; on disk when it returns. False: it was taken before. IdReused, QueueFull, OSError."""
+        """Queue a prompt; on disk on return. False if it was accepted before. Raises IdReused, QueueFull, OSError."""
         with self._changed:
             known = self._conversation.prompts.get(id_)
             if known is not None:
                 if known != text:
                     raise IdReused(id_)
-                if id_ in self._doubtful:
-                    self._doubtful.remove(id_)
+                if id_ in self._unconfirmed:
+                    self._unconfirmed.remove(id_)
                 return False
             if len(self._conversation.queue) >= limit:
                 raise QueueFull
@@ -241,7 +237,7 @@ class State:
             return True
 
     def next_turn(self) -> Turn | None:
-        """The turn to work on now: the one that was cut short, else the first prompt waiting, begun by this."""
+        """The turn to run: the interrupted one, else that of the first queued prompt, which this starts."""
         with self._changed:
             id_ = self.open_turn()
             if id_ is not None:
@@ -256,7 +252,7 @@ class State:
             return Turn(id_, resumes, (str(withdrawn[0]), str(withdrawn[1])) if withdrawn else None)
 
     def withdraw(self, id_: str, *, reason: str, code: str) -> bool:
-        """Let a prompt that waits fail when it is its turn, so that order stays. False if it doesn't wait."""
+        """Let a queued prompt fail at its turn, which keeps the order. False if it isn't queued."""
         with self._changed:
             if not any(prompt["id"] == id_ for prompt in self._conversation.queue):
                 return False
@@ -264,30 +260,30 @@ class State:
             return True
 
     def wait_for_prompt(self, seconds: float, *, unless: Callable[[], bool]) -> None:
-        """Return when there is something to do, when `unless` holds (say so with `notify`), or after these seconds."""
+        """Wait for a turn to run, for `unless` (call `notify` when it changes), or these seconds."""
         with self._changed:
             self._changed.wait_for(
                 lambda: unless() or bool(self._conversation.queue) or self.open_turn() is not None, seconds
             )
 
     def notify(self) -> None:
-        """Let those who wait look again."""
+        """Wake up waiting threads."""
         with self._changed:
             self._changed.notify_all()
 
     def open_turn(self) -> str | None:
-        """The id of the turn that has begun and not ended."""
+        """The id of the turn that has started and not ended."""
         with self._changed:
             return self._conversation.open_turn()
 
     def waiting(self) -> int:
-        """Prompts accepted and not begun."""
+        """Prompts accepted and not started."""
         return len(self._conversation.queue)
 
     # Steps and outcomes
 
     def append(self, message: Message) -> None:
-        """Add a message to the history; on disk when it returns. OSError: it isn't there."""
+        """Append a message to the history; on disk on return. OSError changes nothing."""
         with self._changed:
             message.setdefault("at", moment(self._clock()))
             self._record({"kind": "message", "n": len(self._conversation.history), "message": message})
@@ -295,7 +291,7 @@ class State:
     def finish(self, id_: str, *, failure: tuple[str, str]) -> None:
         """End the open turn without an answer: reason for people, code for programs.
 
-        It counts even when it can't be written, so that a full disk doesn't make a turn endless.
+        This applies even if it can't be written, so that a full disk does not repeat a turn forever.
         """
         reason, code = failure
         with self._changed:
@@ -312,7 +308,7 @@ class State:
             self._record(entry, even_if_full=True)
 
     def stopped(self, id_: str) -> None:
-        """Note that a turn rests because the process was asked to end, so that this counts as no failure of it."""
+        """Note that a turn is interrupted by a shutdown, which is no failure of it."""
         with self._changed:
             self._record({"kind": "stopped", "id": id_})
 
@@ -322,22 +318,22 @@ class State:
             return id_ in self._conversation.prompts
 
     def outcome(self, id_: str) -> dict[str, Any] | None:
-        """What came of a prompt, None while that is open."""
+        """A prompt's outcome, None while it is open."""
         return self._conversation.outcomes.get(id_)
 
     def wait_for_outcome(self, id_: str, seconds: float) -> dict[str, Any] | None:
-        """The outcome once there is one, None if there is none after these seconds."""
+        """The outcome, None if there is none after these seconds."""
         with self._changed:
             self._changed.wait_for(lambda: id_ in self._conversation.outcomes, seconds)
             return self._conversation.outcomes.get(id_)
 
     def unreported(self) -> dict[str, dict[str, Any]]:
-        """Outcomes the manager hasn't taken yet, by prompt, in order."""
+        """Outcomes not reported to the manager yet, by prompt, in order."""
         with self._changed:
             return {id_: self._conversation.outcomes[id_] for id_ in self._conversation.unreported}
 
     def reported(self, ids: Sequence[str]) -> None:
-        """The manager has taken these."""
+        """Note that the manager has these prompts' outcomes."""
         with self._changed:
             known = [id_ for id_ in ids if id_ in self._conversation.unreported]
             if known:
@@ -346,25 +342,25 @@ class State:
     # Reading
 
     def history(self, after: int = 0, limit: int | None = None) -> tuple[list[Message], int]:
-        """The messages from index `after` on, and how many there are in all."""
+        """The messages from index `after` on, and the total."""
         with self._changed:
             end = None if limit is None else after + limit
             return self._conversation.history[after:end], len(self._conversation.history)
 
     def turn_messages(self, id_: str) -> list[Message]:
-        """What belongs to the last turn, if it is this one."""
+        """The messages of the last turn, if it has this id."""
         with self._changed:
             return self._conversation.turn(id_)
 
     # Documents
 
     def context(self) -> list[Message]:
-        """What the model got last (`app.agent.context` brings it up to date)."""
+        """The context the model got last (`app.agent.context` updates it)."""
         with self._changed:
             return list(self._conversation.context)
 
     def set_context(self, context: list[Message], *, write: bool = False) -> None:
-        """Replace it; `write` at once what was expensive to make, else with the next `fold`."""
+        """Replace the context; `write` it at once if it was expensive to make, else with the next `fold`."""
         with self._changed:
             self._conversation.context = list(context)
         if write:
@@ -372,7 +368,7 @@ class State:
                 write_document(self._folder / "context.json", context)
 
     def documents(self) -> Documents:
-        """All of it as of now."""
+        """The documents as of now."""
         with self._changed:
             return Documents(
                 list(self._conversation.history),
@@ -381,9 +377,9 @@ class State:
             )
 
     def fold(self) -> None:
-        """Write the documents anew and start the journal empty. OSError leaves what was there.
+        """Write the documents and clear the journal. OSError leaves both unchanged.
 
-        Others may go on meanwhile; then the journal stays as it is, which says some things twice.
+        If the conversation changes meanwhile, the journal is kept; some of its entries are in the documents too.
         """
         with self._folding:
             with self._changed:
@@ -397,12 +393,19 @@ class State:
                 self._unsaved.clear()
                 self._journal.clear()
 
+    def try_fold(self) -> None:
+        """`fold`, with a failure logged: the journal holds all changes."""
+        try:
+            self.fold()
+        except OSError as e:
+            log.warning("The documents can't be written (%s); the journal holds all changes", type(e).__name__)
+
     def _write(self, documents: Documents) -> None:
         write_document(self._folder / "history.json", documents.history)
         write_document(self._folder / "context.json", documents.context)
         write_document(self._folder / "metadata.json", documents.metadata)
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         with self._changed:
             self._journal.close()

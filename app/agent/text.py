@@ -1,4 +1,4 @@
-"""Text as it leaves and enters the agent: always valid UTF-8, never longer than said, times in one form."""
+"""Text that enters and leaves the agent: valid UTF-8, limited in length, times in one format."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 
 
 def clean(text: str) -> str:
-    """The text without what UTF-8 can't hold: JSON may carry half a surrogate pair."""
+    """The text without lone surrogates, which JSON may contain and UTF-8 can't encode."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def cut(text: str, limit: int) -> str:
-    """At most about `limit` characters: its head and its tail, with a note of what is missing between."""
+    """At most about `limit` characters: head and tail, with a note of the length left out between."""
     if len(text) <= limit:
         return text
     half = limit // 2
@@ -25,7 +25,7 @@ def moment(seconds: float) -> str:
 
 
 def seconds_since(text: object, now: float) -> float:
-    """The age of such a time, 0 for one that lies ahead, or for anything else."""
+    """Seconds since such a time, 0 if it is in the future or invalid."""
     try:
         return max(0.0, now - datetime.fromisoformat(str(text)).timestamp())
     except (ValueError, OverflowError):
@@ -33,7 +33,7 @@ def seconds_since(text: object, now: float) -> float:
 
 
 def trace(error: BaseException) -> str:
-    """An exception for the log: its type and where it was raised. Its text may quote a prompt, so that is left out."""
+    """An exception for the log: type and location, without its text, which may quote a prompt."""
     frames = traceback.extract_tb(error.__traceback__)[-6:]
     places = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
     return f"{type(error).__name__} at {places}"

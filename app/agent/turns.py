@@ -1,7 +1,7 @@
-"""The turns: one at a time, in the order of their prompts, each until the model answers or something ends it.
+"""Runs the turns: one at a time, in the order of their prompts, each until the model answers or it is ended.
 
-A turn is a loop of steps. Every step is on disk before the next begins, so a turn that was cut short goes
-on where it was, and what was done is never done again by itself.
+A turn is a loop of steps. Every step is on disk before the next one starts, so an interrupted turn resumes where it
+was, and no step is repeated.
 """
 
 from __future__ import annotations
@@ -16,38 +16,39 @@ from typing import Any
 
 from app.agent.context import INTERRUPTED, NOT_RUN, open_calls
 from app.agent.documents import Message
-from app.agent.events import Event, Publish, outcome_event, shown
+from app.agent.events import Publish, outcome_event, truncated
 from app.agent.model import Call, ModelError, Reply, Stopped
+from app.agent.retry import RetryingModel
 from app.agent.state import State, Turn
 from app.agent.text import moment, trace
-from app.agent.thinking import Thinking
 from app.agent.tools.registry import Toolbox
+from app.agent_protocol import Event
 
 log = logging.getLogger(__name__)
 
 RESUMES = 5
-"""A turn that was taken up so often without getting any further is what ends the agent."""
+"""A turn resumed more often without progress is taken as the cause of the agent's crashes."""
 
 PAUSE = 60.0
-"""Seconds no turn begins after a cancel because of a sleep: the end of the process comes meanwhile, or not at all. A
-sleep that is broken off says so earlier."""
+"""Seconds without new turns after a cancel for a sleep: within them the process ends, or never. A cancelled sleep ends
+the pause earlier (`resume`)."""
 
-LOOK = 5.0
-"""Seconds between two looks for prompts, of which there is a notice anyway."""
+POLL_INTERVAL = 5.0
+"""Seconds between two checks for prompts; new ones normally wake the thread."""
 
 REASONS: Mapping[str, str] = {
     "sleep": "The workspace was put to sleep while this ran.",
     "delete": "The workspace was deleted while this ran.",
     "user": "Cancelled by the user.",
 }
-"""What a failed turn says, by the reason of its cancel."""
+"""Texts of failed turns, by the reason of their cancel."""
 
 PAUSING = frozenset({"sleep", "delete"})
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one turn may take: seconds, answers of the model, tokens as the provider counts them."""
+    """Limits of one turn: seconds, model replies, tokens as the provider counts them."""
 
     seconds: float
     steps: int
@@ -56,7 +57,7 @@ class Limits:
 
 @dataclass
 class _Running:
-    """The turn that runs now."""
+    """The running turn."""
 
     id: str
     started_at: float
@@ -66,7 +67,7 @@ class _Running:
 
 
 class Ended(Exception):
-    """The turn ends without an answer: a reason for people and a code."""
+    """The turn ends without an answer: the text for people, `code` for programs."""
 
     def __init__(self, reason: str, code: str) -> None:
         super().__init__(reason)
@@ -74,16 +75,16 @@ class Ended(Exception):
 
 
 class Stopping(Exception):
-    """The process ends; the turn rests."""
+    """The process ends; the turn is interrupted."""
 
 
 class Turns:
-    """Works off the prompts of `state`. `run` in a thread of its own; everything else from any thread."""
+    """Runs the prompts of `state`. `run` needs its own thread; the other methods are thread-safe."""
 
     def __init__(
         self,
         state: State,
-        thinking: Thinking,
+        model: RetryingModel,
         toolbox: Toolbox,
         system: Callable[[], str],
         publish: Publish,
@@ -92,7 +93,7 @@ class Turns:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._state = state
-        self._thinking = thinking
+        self._model = model
         self._toolbox = toolbox
         self._system = system
         self._publish = publish
@@ -103,32 +104,32 @@ class Turns:
         self._stopping = threading.Event()
         self._paused_until = 0.0
         self._paused_by = self._resumed = 0
-        """The generations of the stop that paused, and the newest of which it is known that the workspace goes on."""
+        """The generations of the stop that paused, and of the newest `resume`."""
 
-    # From outside
+    # For other threads
 
     @property
     def busy(self) -> bool:
-        """Whether a turn runs or could begin now."""
+        """Whether a turn runs or could start now."""
         return self._running is not None or (self._state.waiting() > 0 and not self.closed)
 
     @property
     def closed(self) -> bool:
-        """Whether prompts are not taken: the process ends, or the workspace is about to."""
+        """Whether new prompts are refused: the process or the workspace is stopping."""
         return self._stopping.is_set() or time.monotonic() < self._paused_until
 
     def current(self) -> dict[str, Any] | None:
-        """The running turn as `/activity` shows it."""
+        """The running turn for `/activity`."""
         running = self._running
         if running is None:
             return None
         return {"id": running.id, "started_at": moment(running.started_at), "step": running.step}
 
     def cancel(self, reason: str, id_: str = "", generation: int = 0) -> str | None:
-        """End the running turn, or a given one; its id, or None if there is none such. Doesn't wait for its end.
+        """Cancel the running turn, or a given one, without waiting for its end. Its id, None if there is none.
 
-        One for a sleep or a delete begins a pause, unless the `generation` of that stop, 0 where it isn't known, is
-        one that was broken off (`resume`): then the cancel comes too late, and nothing is done.
+        A cancel for a sleep or a delete begins a pause. If that stop, of this `generation` (0: unknown), was cancelled
+        already by `resume`, nothing is done.
         """
         text = REASONS.get(reason) or reason
         code = reason if reason in REASONS else "cancelled"
@@ -145,7 +146,7 @@ class Turns:
         return id_ if id_ and self._state.withdraw(id_, reason=text, code=code) else None
 
     def resume(self, generation: int) -> None:
-        """End the pause: the workspace goes on after all. Not the pause of a stop that is newer than `generation`."""
+        """End the pause of a cancelled stop, unless a stop newer than `generation` began it."""
         with self._lock:
             self._resumed = max(self._resumed, generation)
             if self._paused_by <= generation:
@@ -153,22 +154,22 @@ class Turns:
             self._lock.notify_all()
 
     def stop(self) -> None:
-        """End `run` soon: the turn rests after its step, whose command is ended; the next process goes on with it."""
+        """End `run`: the turn is interrupted after its step, whose command is killed. The next process resumes it."""
         self._stopping.set()
         with self._lock:
             self._lock.notify_all()
         self._state.notify()
 
-    # The thread
+    # The thread of the turns
 
     def run(self) -> None:
-        """Work until `stop`."""
+        """Run turns until `stop`."""
         while not self._stopping.is_set():
             try:
                 if not self.run_next():
                     self._wait()
             except OSError as e:
-                log.error("The conversation can't be written (%s); trying again", type(e).__name__)
+                log.error("The conversation can't be written (%s); retrying", type(e).__name__)
                 self._stopping.wait(5.0)
 
     def _wait(self) -> None:
@@ -178,12 +179,12 @@ class Turns:
                 self._lock.wait(left)
                 return
         if not self._stopping.is_set():
-            self._state.wait_for_prompt(LOOK, unless=self._stopping.is_set)
+            self._state.wait_for_prompt(POLL_INTERVAL, unless=self._stopping.is_set)
 
     def run_next(self) -> bool:
-        """Run the next turn to its end; False when there is none, or none may begin. OSError: it could not even."""
+        """Run the next turn to its end; False if there is none, or none may start. OSError: it could not start."""
         with self._lock:
-            # Asked under the lock: a cancel that saw no turn is sure that none begins.
+            # Under the lock: if a cancel sees no running turn, none starts after it.
             turn = None if self.closed else self._state.next_turn()
             if turn is None:
                 return False
@@ -200,49 +201,40 @@ class Turns:
     def _run(self, turn: Turn, running: _Running) -> None:
         try:
             if turn.resumes > RESUMES:
-                raise Ended("The agent ended unexpectedly each time it worked on this.", "crashed")
+                raise Ended("The agent ended unexpectedly each time it worked on this prompt.", "crashed")
             if turn.withdrawn is not None:
                 raise Ended(*turn.withdrawn)
-            self._settle(turn.id, first=INTERRUPTED)
+            self._answer_open_calls(turn.id, first=INTERRUPTED)
             while not self._step(running):
                 pass
         except Stopping:
-            self._settle(turn.id, first=NOT_RUN)
+            self._answer_open_calls(turn.id, first=NOT_RUN)
             self._state.stopped(turn.id)
             return
         except (Ended, ModelError) as e:
             self._fail(turn.id, str(e), e.code)
         except OSError as e:
-            log.error("A turn could not be written down: %s", trace(e))
-            self._fail(turn.id, f"The workspace could not be written to ({e.strerror}).", "disk")
-        except Exception as e:  # noqa: BLE001 - one turn's trouble must not end the agent
+            log.error("A turn could not be written to disk: %s", trace(e))
+            self._fail(turn.id, f"The workspace's disk could not be written ({e.strerror}).", "disk")
+        except Exception as e:  # noqa: BLE001 - one turn must not end the agent
             log.error("A turn failed unexpectedly: %s", trace(e))
-            self._fail(turn.id, "The agent failed unexpectedly; its log says why.", "internal")
-        self._told(turn.id)
-        self._fold()
+            self._fail(turn.id, "The agent failed unexpectedly; see its log.", "internal")
+        outcome = self._state.outcome(turn.id)
+        if outcome is not None:
+            self._publish(outcome_event(turn.id, outcome))
+        self._state.try_fold()
 
     def _fail(self, id_: str, reason: str, code: str) -> None:
         try:
-            self._settle(id_, first=NOT_RUN)
+            self._answer_open_calls(id_, first=NOT_RUN)
         except OSError:
-            log.warning("Results of tools can't be written; the outcome of the turn is all there is of it")
+            log.warning("Results of tools can't be written; only the turn's outcome is kept")
         self._state.finish(id_, failure=(reason, code))
-
-    def _told(self, id_: str) -> None:
-        outcome = self._state.outcome(id_)
-        if outcome is not None:
-            self._publish(outcome_event(id_, outcome))
-
-    def _fold(self) -> None:
-        try:
-            self._state.fold()
-        except OSError as e:
-            log.warning("The documents can't be written (%s); the journal has it all", type(e).__name__)
 
     # A step
 
     def _step(self, running: _Running) -> bool:
-        """Ask the model and do what it says; whether that was its answer."""
+        """Ask the model and run its tool calls; True if it made none: that was its answer."""
         self._check(running)
         messages = self._state.turn_messages(running.id)
         steps = [message for message in messages if message["role"] == "assistant"]
@@ -271,17 +263,17 @@ class Turns:
             self._publish(Event("token", running.id, data))
 
         try:
-            return self._thinking.next_reply(self._system(), on_text, lambda: self._must_stop(running))
+            return self._model.next_reply(self._system(), on_text, lambda: self._must_stop(running))
         except Stopped:
             self._check(running)
             raise
 
     def _call(self, running: _Running, call: Call) -> None:
-        told = {"call_id": call.id, "name": call.name}
-        self._publish(Event("tool_call", running.id, {**told, "arguments": shown(_arguments(call.arguments))}))
+        named = {"call_id": call.id, "name": call.name}
+        self._publish(Event("tool_call", running.id, {**named, "arguments": truncated(_arguments(call.arguments))}))
         result = self._toolbox.call(call.name, call.arguments, lambda: self._must_stop(running))
-        self._state.append({"id": running.id, "role": "tool", **told, "ok": result.ok, "content": result.text})
-        self._publish(Event("tool_result", running.id, {**told, "ok": result.ok, "text": shown(result.text)}))
+        self._state.append({"id": running.id, "role": "tool", **named, "ok": result.ok, "content": result.text})
+        self._publish(Event("tool_result", running.id, {**named, "ok": result.ok, "text": truncated(result.text)}))
 
     def _must_stop(self, running: _Running) -> bool:
         return self._stopping.is_set() or running.cancel is not None or time.monotonic() > running.deadline
@@ -294,17 +286,17 @@ class Turns:
         if time.monotonic() > running.deadline:
             raise Ended(f"The turn took longer than {self._limits.seconds:g} s.", "turn_timeout")
 
-    def _settle(self, id_: str, *, first: str) -> None:
-        """Give each call without a result one: `first` to the one that may have run; those after it did not."""
+    def _answer_open_calls(self, id_: str, *, first: str) -> None:
+        """Add the missing results of calls: `first` for the one that may have run; later ones did not run."""
         messages = self._state.turn_messages(id_)
         names = {call["call_id"]: call["name"] for message in messages for call in message.get("tool_calls") or []}
         for n, call_id in enumerate(open_calls(messages)):
-            told = {"call_id": call_id, "name": names[call_id], "ok": False}
-            self._state.append({"id": id_, "role": "tool", **told, "content": NOT_RUN if n else first})
+            named = {"call_id": call_id, "name": names[call_id], "ok": False}
+            self._state.append({"id": id_, "role": "tool", **named, "content": NOT_RUN if n else first})
 
 
 def distinct(calls: Sequence[Call]) -> list[Call]:
-    """The calls, no two with the same id: a result belongs to one of them."""
+    """The calls with unique ids: a result refers to one of them."""
     seen: set[str] = set()
     unique = []
     for n, call in enumerate(calls):
@@ -315,14 +307,14 @@ def distinct(calls: Sequence[Call]) -> list[Call]:
 
 
 def total_usage(steps: Sequence[Message]) -> dict[str, int]:
-    """Tokens of these steps in sum."""
+    """Total tokens of these steps."""
     prompt = sum((step.get("usage") or {}).get("prompt_tokens", 0) for step in steps)
     completion = sum((step.get("usage") or {}).get("completion_tokens", 0) for step in steps)
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 def response(messages: Sequence[Message], reply: Reply) -> dict[str, Any]:
-    """What a prompt is answered with: `{"text", "steps", "tool_calls": [{"name", "ok"}], "usage"}`."""
+    """The response to a prompt: `{"text", "steps", "tool_calls": [{"name", "ok"}], "usage"}`."""
     steps = [message for message in messages if message["role"] == "assistant"]
     tools = [{"name": message["name"], "ok": message["ok"]} for message in messages if message["role"] == "tool"]
     answer = {

@@ -1,4 +1,4 @@
-"""The calls on a session's use: why it is awake, and keeping it up."""
+"""Activity of a session: why it is awake, and keeping it awake."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from app.api.activity_schemas import ActivitySchema, KeepAliveSchema, KeptSchema
 from app.api.blueprint import Blueprint
 from app.api.context import core, reply
 from app.api.security import check_session, visible_session
-from app.sessions.model import Record, iso
-from app.sessions.verdict import IdleVerdict, Reason, idle_verdict
+from app.core.sessions.idle_policy import IdleVerdict, Reason, idle_verdict
+from app.core.sessions.model import Record, iso
 
-blp = Blueprint("activity", __name__, description="Why a workspace is awake, and keeping it up.")
+blp = Blueprint("activity", __name__, description="Why a workspace is awake, and keeping it awake.")
 
 
 @blp.route("/session/<session:uuid>/activity", methods=["GET"])
 @blp.response(200, ActivitySchema)
 @blp.operation("getActivity", 404)
 def activity(uuid: str) -> Response:
-    """Explain why a session is awake, or when it will sleep: what the sweep that puts it to sleep goes by."""
+    """Explain why a session is awake, or when it will sleep, by the rules of the idle sweep."""
     record, now = visible_session(uuid), time.time()
     return reply(explained(record, idle_verdict(record, core().policy, now), now))
 
@@ -31,10 +31,10 @@ def activity(uuid: str) -> Response:
 @blp.route("/session/<session:uuid>/keepalive", methods=["POST"])
 @blp.arguments(KeepAliveSchema, example={"seconds": 3600})
 @blp.response(200, KeptSchema)
-@blp.operation("keepSessionUp", 404, body=True)
+@blp.operation("keepSessionUp", 404, body=True, audit="keepalive")
 def keep_up(wanted: dict[str, Any], uuid: str) -> Response:
-    """Keep a session up for `seconds`, `until` a time, or in some `hours` of the week. It wakes nothing. The last
-    call counts, and `until` tells what it came to; 0 seconds, and hours of none, take it back."""
+    """Keep a session awake for `seconds`, `until` a time, or in some `hours` of the week. It does not wake a session.
+    The last call counts, and the answer's `until` shows the result; 0 seconds, or empty hours, end it."""
     check_session(uuid)
     if "hours" in wanted:
         record = core().sessions.keep_up_in(uuid, wanted["hours"])
@@ -53,12 +53,12 @@ def keep_up(wanted: dict[str, Any], uuid: str) -> Response:
 
 
 def seconds_to(moment: datetime) -> float:
-    """From now to a time; of one that is past, none."""
+    """Seconds from now to a time, 0 for a time in the past."""
     return max(0.0, moment.timestamp() - time.time())
 
 
 def explained(record: Record, verdict: IdleVerdict, now: float) -> dict[str, Any]:
-    """A verdict as an answer: times as everywhere, ages and lengths in seconds, null for never."""
+    """The answer for an idle verdict: ages and lengths in seconds, null for never."""
     up = verdict.next_check > 0.0
     return {
         "uuid": record.uuid,
@@ -74,7 +74,7 @@ def explained(record: Record, verdict: IdleVerdict, now: float) -> dict[str, Any
 
 
 def signal_of(reason: Reason, now: float) -> dict[str, Any]:
-    """One thing that may keep a session up."""
+    """One activity signal in an answer."""
     return {
         "signal": reason.name,
         "last_at": iso(reason.at),
@@ -88,5 +88,5 @@ def signal_of(reason: Reason, now: float) -> dict[str, Any]:
 
 
 def time_of(moment: float) -> str | None:
-    """A time, null for none and for never."""
+    """A time in an answer, null for none and for never."""
     return None if math.isinf(moment) else iso(moment)

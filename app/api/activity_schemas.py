@@ -1,4 +1,4 @@
-"""The shapes of what is said of a session's use."""
+"""Schemas of the activity calls."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, validates_schema
 
 from app.api.schemas import Strict, WholeText, seconds, status_field, time_field, uuid_field
-from app.sessions.hours import HOURS
-from app.sessions.verdict import WAITING, WAKE
+from app.core.sessions.awake_hours import HOURS
+from app.core.sessions.idle_policy import WAITING, WAKE
 
 HOURS_REGEX = f"^{HOURS.pattern}$"
 
 
 class KeepAliveSchema(Strict):
-    seconds = seconds("from now; KEEPALIVE_MAX at most counts, 0 takes it back (s)")
+    seconds = seconds("from now, KEEPALIVE_MAX at most; 0 ends it (s)")
     until = fields.AwareDateTime(
         format="iso",
         default_timezone=UTC,
-        metadata={"description": "a time instead; UTC where it names no zone", "format": "date-time"},
+        metadata={"description": "a time instead; UTC if it names no zone", "format": "date-time"},
     )
     hours = fields.String(
-        validate=WholeText(HOURS_REGEX, "Hours of the week, as Mon-Fri 08:00-18:00."),
+        validate=WholeText(HOURS_REGEX, "Must be hours of the week, as Mon-Fri 08:00-18:00."),
         metadata={"description": "of each week, in UTC, from now on", "examples": ["Mon-Fri 08:00-18:00"]},
     )
 
     @validates_schema
     def check_one(self, values: dict[str, Any], **_: Any) -> None:
-        """Raises `ValidationError` unless one way is given."""
+        """Raises `ValidationError` unless exactly one field is given."""
         if len(values) != 1:
-            raise ValidationError(f"Give one of {', '.join(self.fields)}.")
+            raise ValidationError(f"Give exactly one of {', '.join(self.fields)}.")
 
 
 class KeptSchema(Schema):
@@ -48,17 +48,17 @@ class VerdictSchema(Schema):
 
 class SignalSchema(Schema):
     signal = fields.String(
-        required=True, metadata={"description": f"a signal's name, {WAKE} for coming up, {WAITING} for prompts"}
+        required=True, metadata={"description": f"an activity signal; {WAKE} for the start, {WAITING} for prompts"}
     )
     last_at = time_field(required=True, allow_none=True)
     age_seconds = fields.Float(required=True, allow_none=True)
     counts_seconds = fields.Float(
-        required=True, allow_none=True, metadata={"description": "how long it counts from its last time"}
+        required=True, allow_none=True, metadata={"description": "how long it counts after `last_at`"}
     )
-    holds = fields.Boolean(required=True, metadata={"description": "whether it keeps the session up now"})
+    holds = fields.Boolean(required=True, metadata={"description": "whether it keeps the session awake now"})
     until = time_field(required=True, allow_none=True)
     by_a_person = fields.Boolean(
-        required=True, metadata={"description": "what is not, counts until MAX_AWAKE after the last that is"}
+        required=True, metadata={"description": "other signals count until MAX_AWAKE after the last one by a person"}
     )
     detail = fields.String(required=True, allow_none=True)
 

@@ -1,4 +1,4 @@
-"""The shapes of the audit's calls."""
+"""Schemas of the audit's calls."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from app.api.schemas import UUID_REGEX, PageQuerySchema, WholeText, time_field
 
 class AuditQuerySchema(PageQuerySchema):
     uuid = fields.String(
-        validate=WholeText(UUID_REGEX, "8 of 0-9 a-z"), metadata={"description": "what was done to this session"}
+        validate=WholeText(UUID_REGEX, "8 of 0-9 a-z"), metadata={"description": "only calls about this session"}
     )
     key = fields.String(
         validate=validate.Length(1, 128),
         metadata={
-            "description": "what this caller did: a key's name, `session:{uuid}`, `visitor`, `anonymous`, `system`"
+            "description": "only calls of this caller: a key's name, `session:{uuid}`, `workspace:{uuid}`, `visitor`, "
+            "`anonymous`, `system`"
         },
     )
 
@@ -24,27 +25,32 @@ class AuditEntrySchema(Schema):
     at = time_field(required=True)
     action = fields.String(
         required=True,
-        metadata={"description": "`several` where a caller was refused more different things in a minute"},
+        metadata={"description": "`several` if a caller was refused many different calls within a minute"},
     )
     uuid = fields.String(required=True, allow_none=True, metadata={"description": "the session it is about"})
-    user_id = fields.String(required=True, allow_none=True, metadata={"description": "whose session that is"})
+    user_id = fields.String(required=True, allow_none=True, metadata={"description": "the session's user"})
     by = fields.String(
         required=True,
-        metadata={"description": "a key's name, `session:{uuid}` for its token, `visitor`, `anonymous`, `system`"},
+        metadata={
+            "description": "a key's name, `session:{uuid}` for its token, `workspace:{uuid}` for its workspace's, "
+            "`visitor`, `anonymous`, `system`"
+        },
     )
     role = fields.String(
         required=True,
-        metadata={"description": "that of the key; `session`, `visitor`, `anonymous` or `system` where there is none"},
+        metadata={
+            "description": "the key's role; without a key `session`, `workspace`, `visitor`, `anonymous` or `system`"
+        },
     )
     address = fields.String(required=True, allow_none=True, metadata={"description": "where the call came from"})
     status = fields.Integer(
-        required=True, allow_none=True, metadata={"description": "of the answer; null where there was none"}
+        required=True, allow_none=True, metadata={"description": "of the answer; null if there was none"}
     )
     reason = fields.String(
-        required=True, allow_none=True, metadata={"description": "the error's code, or why or how it was done"}
+        required=True, allow_none=True, metadata={"description": "the error's code, or details of the call"}
     )
     request_id = fields.String(required=True, allow_none=True)
-    count = fields.Integer(required=True, metadata={"description": "how often, within the minute from `at`"})
+    count = fields.Integer(required=True, metadata={"description": "how often, within a minute from `at` on"})
 
 
 class AuditSchema(Schema):
@@ -52,5 +58,5 @@ class AuditSchema(Schema):
     next_cursor = fields.String(
         required=True,
         allow_none=True,
-        metadata={"description": "null at the end; until then a page may have few entries, or none"},
+        metadata={"description": "null at the end; pages before may have few entries, or none"},
     )

@@ -1,4 +1,4 @@
-"""The calls on backups. They outlive their sessions, so they have a list of their own."""
+"""The calls on backups, which outlive their sessions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from app.api.prefer import waiting
 from app.api.schemas import BackupListSchema, BackupsQuerySchema, CreatedSessionSchema, PageQuerySchema, RestoreSchema
 from app.api.security import caller, check_listing, check_user, check_uuid, visible_backup, visible_session
 from app.api.sessions import created
-from app.sessions.backups import Backup
-from app.sessions.model import iso
+from app.core.backups.index import Backup
+from app.core.sessions.model import iso
 
 blp = Blueprint("backups", __name__, description="Backups: list, restore, download, delete.")
 
@@ -36,7 +36,7 @@ def list_all(query: dict[str, Any]) -> Response:
 @blp.response(200, BackupListSchema)
 @blp.operation("listSessionBackups", 400, 404)
 def list_of_session(query: dict[str, Any], uuid: str) -> Response:
-    """List a session's backups, newest first; while the session or one of its backups exists."""
+    """List a session's backups, newest first, as long as the session or one of its backups exists."""
     check_uuid(uuid)
     newest = core().backups.newest_of(uuid)
     if newest is None or not caller().may_see(newest.user_id):
@@ -47,9 +47,9 @@ def list_of_session(query: dict[str, Any], uuid: str) -> Response:
 @blp.route("/backups/<name>/restore", methods=["POST"])
 @blp.arguments(RestoreSchema, required=False)
 @blp.response(201, CreatedSessionSchema, headers={"Location": {"schema": {"type": "string"}}})
-@blp.operation("restoreBackup", 404, 507, body=True)
+@blp.operation("restoreBackup", 404, 507, body=True, rate="create", audit="restore", creates=True)
 def restore(wanted: dict[str, str], name: str) -> Response:
-    """Create a session that holds the files of a backup, for its user or another."""
+    """Create a session with the files of a backup, for the same user or another."""
     backup = visible_backup(name)
     user_id = wanted.get("user_id", backup.user_id)
     check_user(user_id)
@@ -59,7 +59,7 @@ def restore(wanted: dict[str, str], name: str) -> Response:
 
 @blp.route("/backups/<name>/download", methods=["GET"])
 @blp.response(200, ZIP_DOC, content_type="application/zip", description="The zip; ranges are answered with 206.")
-@blp.operation("downloadBackup", 404, 416)
+@blp.operation("downloadBackup", 404, 416, audit="download")
 def download(name: str) -> Response:
     """Download a backup's zip."""
     backup = visible_backup(name)
@@ -67,22 +67,22 @@ def download(name: str) -> Response:
     response.set_etag(backup.sha256)
     response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     response.content_length = backup.size
-    # Before the store is asked for anything, as that may take seconds.
+    # Before the backup store is asked, which may take seconds.
     response.make_conditional(request, accept_ranges=True, complete_length=backup.size)
     if response.status_code in (200, 206) and request.method != "HEAD":
         part = response.content_range
-        body = core().stored.open(name, part.start or 0, part.stop or backup.size)
+        body = core().backup_access.open(name, part.start or 0, part.stop or backup.size)
         response.response = body
         response.call_on_close(body.close)
     return response
 
 
 @blp.route("/backups/<name>", methods=["DELETE"])
-@blp.response(204, description="It is gone.")
-@blp.operation("deleteBackup", 404, 409)
+@blp.response(204, description="The backup is deleted.")
+@blp.operation("deleteBackup", 404, 409, rate="delete", audit="delete_backup")
 def delete(name: str) -> Response:
-    """Delete a backup; refused while a session still gets its files from it."""
-    core().stored.delete(visible_backup(name).name)
+    """Delete a backup; refused while a session is being restored from it."""
+    core().backup_access.delete(visible_backup(name).name)
     return Response(status=204)
 
 

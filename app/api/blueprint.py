@@ -1,11 +1,12 @@
-"""Blueprints of this API: how their views are documented, and how bodies and queries are read.
+"""Blueprints of this API: the rules and the documentation of each route, and how bodies and queries are read.
 
-Whatever a caller may send ends here as checked values or as a 400, 413 or 415.
+A view gets checked values; anything else ends here as a 400, 413 or 415.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, NoReturn
 
@@ -16,18 +17,54 @@ from webargs import core as webargs
 from webargs.flaskparser import FlaskParser
 from werkzeug.routing import BaseConverter
 
-from app.bodies import body_of_request, parse_body
+from app.core.untrusted_json import SMALL
 from app.problems import Problem
-from app.sessions.foreign_json import SMALL
+from app.request_bodies import body_of_request, parse_body
 
 ALWAYS = (429, 500, 503)
 WITH_KEY = (401, 403)
 WITH_BODY = (400, 409, 413, 415, 422)
 
 
+RULES = "route_rules"
+"""The attribute of a view function that holds its rules."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouteRules:
+    """What holds for a route before its view runs.
+
+    `anonymous`: no key is needed. `session_token`: a session token opens it as well, for its own session. `rate`: the
+    category its requests count in, None for no limit. `without_redis`: it has an answer while Redis is down. `audit`:
+    its action in the audit, "" where only refusals are audited. `creates`: its answer names the session it created.
+    """
+
+    anonymous: bool = False
+    session_token: bool = False
+    rate: str | None = "default"
+    without_redis: bool = False
+    audit: str = ""
+    creates: bool = False
+
+
+NO_ROUTE = RouteRules(anonymous=True, without_redis=True)
+"""The rules of a path that does not exist: its answer is a 404."""
+
+
+def rules_of(app: flask.Flask, endpoint: str | None) -> RouteRules:
+    """The rules of an endpoint, the default ones if its view declares none; `NO_ROUTE` for no endpoint."""
+    rules: RouteRules = getattr(app.view_functions[endpoint], RULES, RouteRules()) if endpoint else NO_ROUTE
+    return rules
+
+
+def route_rules() -> RouteRules:
+    """The rules of the current request's route."""
+    return rules_of(flask.current_app, flask.request.endpoint)
+
+
 class SessionName(BaseConverter):
     """The part of a path that names a session: anything but `create`, which is a call of its own, so that
-    its wrong methods are 405. What can't be a name is told as a session that doesn't exist."""
+    wrong methods of that are 405. A malformed name is answered as a session that doesn't exist."""
 
     regex = r"(?!create\Z)[^/]+"
 
@@ -51,9 +88,9 @@ class EdgeParser(FlaskParser):
             raise Problem(400, "invalid_json", "The body is not valid JSON in UTF-8.") from error
 
     def load_querystring(self, req: flask.Request, schema: Schema) -> Any:
-        repeated = {name: ["Give it once."] for name, values in req.args.lists() if len(values) > 1}
+        repeated = {name: ["Give this parameter once."] for name, values in req.args.lists() if len(values) > 1}
         if repeated:
-            raise Problem(400, "invalid_request", "A parameter came more than once.", errors=repeated)
+            raise Problem(400, "invalid_request", "A query parameter is repeated.", errors=repeated)
         return super().load_querystring(req, schema)
 
     def handle_error(
@@ -67,7 +104,7 @@ class EdgeParser(FlaskParser):
     ) -> NoReturn:
         messages = error.normalized_messages()
         fields = {path: texts for location in messages.values() for path, texts in _flat("", location)}
-        raise Problem(400, "invalid_request", "Some values are not acceptable; see errors.", errors=fields) from error
+        raise Problem(400, "invalid_request", "Some values are invalid; see `errors`.", errors=fields) from error
 
 
 def _flat(path: str, messages: Any) -> list[tuple[str, list[str]]]:
@@ -80,22 +117,25 @@ def _flat(path: str, messages: Any) -> list[tuple[str, list[str]]]:
 
 
 class Blueprint(flask_smorest.Blueprint):
-    """A blueprint whose operations are named and say which errors they answer with."""
+    """A blueprint whose views declare their rules, their name in OpenAPI and their errors."""
 
     ARGUMENTS_PARSER = EdgeParser()
 
     def operation(
-        self, name: str, *errors: int, anonymous: bool = False, body: bool = False, by_token: bool = False
+        self, name: str, *errors: int, body: bool = False, **given: Any
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Document a view: its operationId and the statuses of its problem documents. `body` for POSTs,
-        which may all carry an Idempotency-Key, `anonymous` for those that need no key, `by_token` for those that
-        a session token opens as well."""
-        statuses = {*errors, *ALWAYS, *(() if anonymous else WITH_KEY), *(WITH_BODY if body else ())}
+        """Declare a view: its operationId, the statuses of its problem documents, and its `RouteRules`. `body` for
+        POSTs, which may all carry an Idempotency-Key."""
+        rules = RouteRules(**given)
+        statuses = {*errors, *ALWAYS, *(() if rules.anonymous else WITH_KEY), *(WITH_BODY if body else ())}
         responses = {str(status): HTTPStatus(status).name for status in sorted(statuses)}
-        options: dict[str, Any] = {"security": []} if anonymous else {}
-        if by_token:
+        options: dict[str, Any] = {"security": []} if rules.anonymous else {}
+        if rules.session_token:
             options["security"] = [{"ApiKey": []}, {"SessionToken": []}]
-        document: Callable[[Callable[..., Any]], Callable[..., Any]] = self.doc(
-            operationId=name, responses=responses, **options
-        )
-        return document
+
+        def declare(view: Callable[..., Any]) -> Callable[..., Any]:
+            setattr(view, RULES, rules)
+            declared: Callable[..., Any] = self.doc(operationId=name, responses=responses, **options)(view)
+            return declared
+
+        return declare

@@ -1,4 +1,4 @@
-"""What a view reaches for: the core this process was built with, and facts about the current request."""
+"""What views need: the core of this process, and facts about the current request."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from flask import Response, current_app, g
 
-from app.sessions.core import Core
+from app.core.composition import Core
 
 EXTENSION = "workspace_sessions"
 KEYRING = "keyring"
@@ -24,6 +24,6 @@ def request_id() -> str:
 
 
 def reply(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A JSON answer. The schemas document and check the answers (tests hold one against the other);
-    dumping through them would double the cost of the most frequent call."""
+    """A JSON answer. Schemas only document answers, and tests compare both: dumping through them would double the
+    cost of the most frequent call."""
     return Response(json.dumps(body), status, headers, mimetype="application/json")

@@ -1,7 +1,7 @@
-"""Which web pages may call the API from a browser: those of `CORS_ORIGINS`, exactly, and with a session token only.
+"""CORS: web pages of `CORS_ORIGINS` may call the API from a browser, with a session token only.
 
-Written out here: Flask-CORS adds headers to answers of routes that take OPTIONS, and no route here does, so that a
-preflight would still end at the key it can't bring (https://fetch.spec.whatwg.org/#http-cors-protocol).
+Flask-CORS does not fit: it adds headers to answers of routes that take OPTIONS. No route here does, so a preflight,
+which carries no key, would be refused (https://fetch.spec.whatwg.org/#http-cors-protocol).
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from flask import Flask, Response, request
 
 MAX_AGE = "600"
-"""s a browser remembers the answer to its preflight."""
+"""s a browser caches the answer to a preflight."""
 
 METHODS = "GET, POST"
 REQUEST_HEADERS = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer, X-Request-Id"
-"""Not X-API-Key: a key in a page is everybody's."""
+"""Not X-API-Key: everybody can read a key in a page."""
 
 ANSWER_HEADERS = (
     "Idempotency-Replayed, Location, Preference-Applied, "
@@ -22,7 +22,7 @@ ANSWER_HEADERS = (
 
 
 def register_cors(app: Flask, origins: frozenset[str]) -> None:
-    """Let pages of these origins call `app`. Register it before what asks for a key: a preflight brings none."""
+    """Let pages of these origins call `app`. Register it before the check of keys: a preflight carries none."""
     if not origins:
         return
 
@@ -34,7 +34,7 @@ def register_cors(app: Flask, origins: frozenset[str]) -> None:
         response.headers.add("Vary", "Origin")
         origin = request.headers.get("Origin", "")
         if origin in origins:
-            # No cookies: the token is shown on purpose, and the API takes nothing else from a page.
+            # No Allow-Credentials: the API takes no cookies.
             response.headers["Access-Control-Allow-Origin"] = origin
             response.headers["Access-Control-Expose-Headers"] = ANSWER_HEADERS
             if request.method == "OPTIONS":

@@ -1,14 +1,16 @@
-"""The OpenAPI document and a page to try it, every asset of it served from here: it works offline."""
+"""The OpenAPI document and the docs page. All assets are served from here, so the page works offline."""
 
 from __future__ import annotations
 
 from importlib.resources import files
 
-from flask import Response, current_app
+from flask import Response, current_app, request
 from werkzeug.exceptions import NotFound
 
 from app.api.blueprint import Blueprint
+from app.api.context import core
 from app.api.openapi import DOCUMENT, TITLE
+from app.core.access.forwarded_request import target
 
 blp = Blueprint("docs", __name__, description="This document.")
 
@@ -45,9 +47,19 @@ PAGE = f"""<!doctype html>
 """
 
 
+@blp.route("/", methods=["GET"])
+@blp.response(302, description="To the docs page.")
+@blp.operation("root", anonymous=True, without_redis=True)
+def root() -> Response:
+    """Redirect to the docs page; a workspace's host has none."""
+    if target(request.url, core().settings):
+        raise NotFound
+    return Response(status=302, headers={"Location": "/docs"})
+
+
 @blp.route("/openapi.json", methods=["GET"])
 @blp.response(200, {"type": "object"}, description="This document.")
-@blp.operation("openapi", anonymous=True)
+@blp.operation("openapi", anonymous=True, without_redis=True)
 def openapi() -> Response:
     """This document."""
     return Response(current_app.extensions[DOCUMENT], mimetype="application/json")
@@ -55,24 +67,24 @@ def openapi() -> Response:
 
 @blp.route("/docs", methods=["GET"])
 @blp.response(200, {"type": "string"}, content_type="text/html", description="The page.")
-@blp.operation("docs", anonymous=True)
+@blp.operation("docs", anonymous=True, without_redis=True)
 def page() -> Response:
-    """A page to read this document and try the calls."""
+    """Show the docs page: this document, and forms to try the calls."""
     headers = {"Content-Security-Policy": PAGE_POLICY, "Referrer-Policy": "no-referrer"}
     return Response(PAGE, mimetype="text/html", headers=headers)
 
 
 @blp.route("/docs/assets/<asset>", methods=["GET"])
 @blp.response(200, {"type": "string"}, content_type="*/*", description="The asset.")
-@blp.operation("docsAsset", 404, anonymous=True)
+@blp.operation("docsAsset", 404, anonymous=True, without_redis=True)
 def asset(asset: str) -> Response:
-    """What the page consists of."""
+    """Serve an asset of the docs page."""
     content, kind = read_asset(asset)
     return Response(content, mimetype=kind, headers={"Cache-Control": f"public, max-age={DAY}"})
 
 
 def read_asset(name: str) -> tuple[bytes, str]:
-    """An asset and its type; nothing but those the page names can be reached."""
+    """An asset and its type; raises `NotFound` for any file that the page does not use."""
     if name == OWN_SCRIPT:
         return files("app.api").joinpath("static", OWN_SCRIPT).read_bytes(), "text/javascript"
     if name not in ASSETS:

@@ -1,4 +1,4 @@
-"""What the API's own exceptions are answered with; all others are app/problems.py's."""
+"""Problems for exceptions that only the API raises; app/problems.py has the others."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from app.problems import Problem, to_problem
 
 
 def to_api_problem(error: Exception) -> Problem:
-    """What the caller is told about `error`."""
+    """The problem for `error`."""
     if isinstance(error, RateLimitExceeded):
         return Problem(429, "rate_limited", f"Only {error.limit.limit} of these requests are allowed.")
     if isinstance(error, NotFound):
-        return Problem(404, "not_found", "Nothing is at this path; /openapi.json lists what there is.")
+        return Problem(404, "not_found", "There is no such path; /openapi.json lists all paths.")
     return to_problem(error)

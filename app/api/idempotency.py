@@ -1,12 +1,11 @@
-"""`Idempotency-Key` on every POST: what is needed to give the first answer again is kept, so that a client may
-repeat a request whose answer it never saw.
+"""`Idempotency-Key` on every POST: a client may repeat a request whose answer it never saw, and gets the first answer.
 
-While the first request runs its key is claimed for little longer than it can take; one that died frees
-it by that. Answers that ask for another try (5xx, 429) are not kept, nor are streams.
+While the first request runs it claims its key, for little longer than it can take, so the claim of a request that died
+expires. Answers that ask for a retry (5xx, 429) and streams are not stored.
 
-What is kept is small: a short answer itself, of a longer one to a prompt only which message it is about. A call whose
-answer has a secret, or is too long, is carried out again. It makes another secret, and nothing twice, because what it
-creates is named by the key. Of each session so many answers are kept, the newest; none while Redis is full.
+Short answers are stored whole; of a longer answer to a prompt, the message's id. A call whose answer has a secret or is
+too long is carried out again: it makes a new secret, and creates nothing twice, because the key names what it creates.
+Redis keeps the newest answers of each session, and stores none while it is full.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ from redis.commands.core import Script
 from app.api.context import EXTENSION, core
 from app.api.prefer import longest_wait
 from app.api.security import caller
-from app.bodies import body_of_request
+from app.core.errors import StateUnavailable, StoreFull
+from app.core.redis import keys
+from app.core.redis.errors import redis_errors
+from app.core.redis.scripts import EVEN_WHEN_FULL
 from app.problems import Problem
-from app.sessions import keys
-from app.sessions.errors import StateUnavailable, StoreFull
-from app.sessions.redis_errors import redis_errors
-from app.sessions.scripts import EVEN_WHEN_FULL
+from app.request_bodies import body_of_request
 
 log = logging.getLogger(__name__)
 
@@ -41,21 +40,20 @@ HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
 KEY_PATTERN = re.compile(r"[\x21-\x7e]{1,128}")
 CLAIM_MARGIN = 10
-"""s beyond the longest wait a claim lasts: what a request takes besides waiting."""
+"""s that a claim lasts beyond the longest wait: the time of a request apart from waiting."""
 
 FREE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
-"""Frees a claim, unless it ended and is another request's by now."""
+"""Frees a claim, unless it has expired and another request holds it."""
 
 KEPT_HEADERS = ("Content-Type", "Location", "Preference-Applied")
 
 ANSWER_MAX = 2_048
-"""Bytes of an answer that is kept itself: all answers but those of agents have less, and most problems."""
+"""Bytes of an answer that is stored whole: nearly all answers but those of agents are shorter."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a request holds while it works: the key's name in Redis, the digest of its body, and the claim as it
-    stands there."""
+    """The claim of a running request: its key in Redis, the digest of its body, and the claim's text in Redis."""
 
     name: str
     body: str
@@ -71,24 +69,24 @@ def register_idempotency(app: Flask) -> None:
 
 
 def name_of_request() -> str:
-    """A name that all requests with this one's Idempotency-Key share, "" where it has none. What a request
-    creates can be named by it, so that a repetition creates no second one even when its answer was lost."""
+    """A name shared by all requests with this Idempotency-Key, "" without one. Naming what a request creates by it
+    keeps a repetition from creating a second one, even if the first answer was lost."""
     name: str = g.get("idempotency_name", "")
     return _digest(name)[:32] if name else ""
 
 
 def answer_has_secret() -> None:
-    """Let the answer to this request not be kept: a repetition makes another secret."""
+    """Don't store the answer to this request: a repetition makes a new secret."""
     g.idempotency_secret = True
 
 
 def answer_is_of(message_id: str) -> None:
-    """Note which message the answer is about, from which it can be made again."""
+    """Store the message's id in place of a long answer, which can be made again from it."""
     g.idempotency_message = message_id
 
 
 def answered_message() -> str:
-    """The message that an earlier request with this key was answered about, "" where the call is to be carried out."""
+    """The id of the message that an earlier request with this key was about, "" if the call must be carried out."""
     return str(g.get("idempotency_answered", ""))
 
 
@@ -101,7 +99,7 @@ def _begin() -> Response | None:
         raise Problem(400, "invalid_request", text, errors={HEADER: [text]})
     name = keys.IDEMPOTENCY.format(digest=_digest(caller().digest, request.method, request.path, key))
     body = _digest(request.query_string, body_of_request())
-    # With something of this request's own, by which it recognises its claim when Redis' answer to it was lost.
+    # The nonce identifies this request's claim if Redis' answer was lost.
     claim = json.dumps({"body": body, "nonce": secrets.token_hex(8)})
     g.idempotency_name = name
     try:
@@ -109,7 +107,7 @@ def _begin() -> Response | None:
             claimed = core().redis.set(name, claim, nx=True, ex=int(longest_wait()) + CLAIM_MARGIN)
             kept = claim if claimed else cast("str | None", core().redis.get(name))
     except StoreFull:
-        return None  # what may be done nevertheless does no harm when it is done twice
+        return None  # Calls that a full Redis still allows do no harm when repeated.
     if kept == claim:
         g.idempotency = Claim(name, body, claim)
         return None
@@ -118,9 +116,9 @@ def _begin() -> Response | None:
 
 def _answer_again(kept: dict[str, str | int | dict[str, str]], body: str) -> Response | None:
     if kept["body"] != body:
-        raise Problem(422, "idempotency_key_reused", f"This {HEADER} came with another request before.")
+        raise Problem(422, "idempotency_key_reused", f"This {HEADER} was used with another request before.")
     if "status" not in kept:
-        text = "The first request with this key is still being worked on."
+        text = "The first request with this key is still in progress."
         raise Problem(409, "request_in_progress", text, headers={"Retry-After": "1"})
     if "answer" not in kept:
         g.idempotency_answered = kept.get("message", "")
@@ -147,17 +145,17 @@ def _finish(keep: Script, response: Response) -> Response:
                 ttl = max(1, int(settings.idempotency_ttl))
                 keep(keys=[claim.name, _index()], args=[kept, ttl, time.time(), settings.idempotency_kept])
     except StateUnavailable:
-        log.warning("the answer was not kept for its idempotency key; the claim ends by itself")
+        log.warning("answer not stored for its idempotency key; the claim expires by itself")
     return response
 
 
 def _index() -> str:
-    """The name of what lists the kept answers of the session the request is about, or else of the caller."""
+    """The key of the list of stored answers: of the request's session, or else of the caller."""
     return keys.KEPT_ANSWERS.format(owner=(request.view_args or {}).get("uuid") or caller().digest[:32])
 
 
 def _kept(response: Response, body: str) -> str:
-    """What is kept of an answer; without `answer` the call is carried out again, or answered from the `message`."""
+    """The stored form of an answer. Without `answer`, a repetition is carried out again, or answered by `message`."""
     kept: dict[str, object] = {"body": body, "status": response.status_code}
     answer = response.get_data(as_text=True)
     if len(answer) <= ANSWER_MAX and not g.get("idempotency_secret"):
@@ -169,7 +167,7 @@ def _kept(response: Response, body: str) -> str:
 
 
 def _digest(*parts: str | bytes) -> str:
-    """One digest of all parts; each is hashed first, so that no part can pass for the end of another."""
+    """One digest of all parts. Each is hashed first, so that a part's end can't be taken for another part."""
     whole = hashlib.sha256()
     for part in parts:
         whole.update(hashlib.sha256(part.encode() if isinstance(part, str) else part).digest())

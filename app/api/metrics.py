@@ -1,4 +1,4 @@
-"""The service's figures: one reading of Redis, as JSON or in Prometheus' formats."""
+"""The service's metrics: one reading of Redis, as JSON or in Prometheus' formats."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from app.sessions.core import Core
-from app.sessions.fleet import START_BUCKETS, Histogram
-from app.sessions.memory import Fill
-from app.sessions.model import Status, iso
-from app.sessions.queue import QUEUES
+from app.core.composition import Core
+from app.core.redis.counters import START_BUCKETS, Histogram
+from app.core.redis.memory import Fill
+from app.core.redis.task_queue import QUEUES
+from app.core.sessions.model import Status, iso
 
 TEXT_TYPES = ("text/plain", "application/openmetrics-text")
 UNSAFE = re.compile(r"[^a-zA-Z0-9_]")
@@ -25,12 +25,12 @@ UNSAFE = re.compile(r"[^a-zA-Z0-9_]")
 
 @dataclass(frozen=True)
 class Figures:
-    """One reading. `sessions` counts by state, `counters` only grow, `starts` are by kind and phase."""
+    """One reading: `sessions` by state, `counters` that only grow, `starts` by kind and phase."""
 
     sessions: dict[Status, int]
     backlog: dict[str, int]
     workers: int
-    watcher_age: float | None
+    observer_age: float | None
     counters: dict[str, int]
     starts: dict[tuple[str, str], Histogram]
     backups: int
@@ -38,7 +38,7 @@ class Figures:
     read_at: float
 
     def to_json(self) -> dict[str, object]:
-        """The answer of /metrics. `total_sessions` leaves out the terminated, which are only remembered."""
+        """The answer of /metrics. `total_sessions` leaves out terminated sessions."""
         living = sum(count for status, count in self.sessions.items() if status is not Status.TERMINATED)
         return {
             "total_sessions": living,
@@ -46,7 +46,8 @@ class Figures:
             "dead_letters": self.counters.get("dead_letters", 0),
             "queue_backlog": self.backlog,
             "workers": self.workers,
-            "watcher_age_seconds": self.watcher_age,
+            "observer_age_seconds": self.observer_age,
+            "watcher_age_seconds": self.observer_age,
             "backups": self.backups,
             "redis_used_bytes": self.fill.used,
             "redis_max_bytes": self.fill.limit,
@@ -56,14 +57,14 @@ class Figures:
 
 
 def read_figures(service: Core, now: float) -> Figures:
-    """Read all figures; raises `StateUnavailable`."""
+    """Read all metrics; raises `StateUnavailable`."""
     return Figures(
         sessions=service.store.counts(),
-        backlog=service.fleet.backlog(QUEUES),
-        workers=service.fleet.workers(now),
-        watcher_age=service.fleet.watcher_age(now),
-        counters=service.fleet.counters(),
-        starts=service.fleet.starts(),
+        backlog=service.counters.backlog(QUEUES),
+        workers=service.heartbeats.workers(now),
+        observer_age=service.heartbeats.observer_age(now),
+        counters=service.counters.read(),
+        starts=service.counters.starts(),
         backups=service.backups.count(),
         fill=service.memory.read(),
         read_at=now,
@@ -86,20 +87,20 @@ class FiguresCollector(Collector):
         for queue, waiting in figures.backlog.items():
             backlog.add_metric([queue], waiting)
         yield backlog
-        yield GaugeMetricFamily("sessions_workers", "Workers that reported lately", value=figures.workers)
+        yield GaugeMetricFamily("sessions_workers", "Workers with a recent heartbeat", value=figures.workers)
         yield GaugeMetricFamily("sessions_backups", "Backups that exist", value=figures.backups)
         used, limit = figures.fill.used, figures.fill.limit
-        yield GaugeMetricFamily("sessions_redis_used_bytes", "Memory of Redis that is taken", value=used)
+        yield GaugeMetricFamily("sessions_redis_used_bytes", "Memory that Redis uses", value=used)
         if limit:
-            yield GaugeMetricFamily("sessions_redis_max_bytes", "Memory that Redis may take", value=limit)
-        if figures.watcher_age is not None:
-            yield GaugeMetricFamily(
-                "sessions_watcher_age_seconds", "Since the watcher last reported", value=figures.watcher_age
-            )
+            yield GaugeMetricFamily("sessions_redis_max_bytes", "Memory that Redis may use", value=limit)
+        if figures.observer_age is not None:
+            new, old = "Since the observer last reported", "Deprecated: use sessions_observer_age_seconds"
+            yield GaugeMetricFamily("sessions_observer_age_seconds", new, value=figures.observer_age)
+            yield GaugeMetricFamily("sessions_watcher_age_seconds", old, value=figures.observer_age)
         dead = figures.counters.get("dead_letters", 0)
-        yield CounterMetricFamily("sessions_dead_letters", "Tasks given up on", value=dead)
+        yield CounterMetricFamily("sessions_dead_letters", "Tasks that failed for good", value=dead)
         starts = HistogramMetricFamily(
-            "sessions_start_seconds", "From the request until a phase of the start was over", labels=["kind", "phase"]
+            "sessions_start_seconds", "From the request to the end of a phase of the start", labels=["kind", "phase"]
         )
         for (kind, phase), histogram in figures.starts.items():
             starts.add_metric([kind, phase], cumulative(histogram), histogram.total)
@@ -111,7 +112,7 @@ class FiguresCollector(Collector):
 
 
 def cumulative(histogram: Histogram) -> list[tuple[str, float]]:
-    """The buckets as Prometheus wants them: each counts those below it too."""
+    """The buckets in Prometheus' format: each includes those below it."""
     bounds = [*map(floatToGoString, START_BUCKETS), "+Inf"]
     return list(zip(bounds, itertools.accumulate(histogram.counts), strict=True))
 

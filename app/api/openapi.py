@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document: what the views declare, plus what holds for every call."""
+"""The OpenAPI 3.1 document: the views' declarations, and what all calls share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DESCRIPTION = (
 )
 
 PLAIN: dict[str, Any] = {"type": "string"}
-"""The schema of an answer that is text."""
+"""The schema of a text answer."""
 
 METHODS = ("get", "post", "delete")
 EVENTS_PATH = "/session/{uuid}/events"
@@ -37,7 +37,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "RequestId": {
         "name": "X-Request-Id",
         "in": "header",
-        "description": "1 to 128 of A-Z a-z 0-9 . _ -; comes back, and is in every log line; anything else is replaced",
+        "description": "1 to 128 of A-Z a-z 0-9 . _ -; returned, and added to log lines; any other value is replaced",
         "schema": {"type": "string"},
     },
     "IdempotencyKey": {
@@ -49,7 +49,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "Prefer": {
         "name": "Prefer",
         "in": "header",
-        "description": "`wait=N` waits up to N seconds for the end state, `respond-async` not at all",
+        "description": "`wait=N` waits up to N seconds for the end state; `respond-async` does not wait",
         "schema": {"type": "string", "examples": ["wait=30", "respond-async"]},
     },
     "LastEventId": {
@@ -66,8 +66,8 @@ HEADERS: dict[str, dict[str, Any]] = {
     "RateLimit-Remaining": {"description": "requests left in this window", "schema": {"type": "integer"}},
     "RateLimit-Reset": {"description": "seconds until the next window", "schema": {"type": "integer"}},
     "Retry-After": {"description": "seconds to wait before trying again", "schema": {"type": "integer"}},
-    "Preference-Applied": {"description": "the preference that was honoured", "schema": {"type": "string"}},
-    "Idempotency-Replayed": {"description": "true when this is an earlier answer", "schema": {"type": "string"}},
+    "Preference-Applied": {"description": "the preference that was applied", "schema": {"type": "string"}},
+    "Idempotency-Replayed": {"description": "true if this is the first answer again", "schema": {"type": "string"}},
 }
 
 EVERYWHERE = ("X-Request-Id", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
@@ -75,7 +75,7 @@ AGAIN_LATER = (HTTPStatus.TOO_MANY_REQUESTS.name, HTTPStatus.SERVICE_UNAVAILABLE
 
 
 class Api(flask_smorest.Api):
-    """flask-smorest, with problem documents for errors and the document served by ourselves."""
+    """flask-smorest, with problem documents for errors, and without its own pages."""
 
     ERROR_SCHEMA = ProblemSchema
     DEFAULT_ERROR_RESPONSE_NAME = None
@@ -89,11 +89,11 @@ class Api(flask_smorest.Api):
             self.spec.components.response(status.name, response, lazy=True)
 
     def _register_error_handlers(self) -> None:
-        """app.api.errors does that, for what comes from outside of views too."""
+        """Left to app.problems, which also handles errors outside of views."""
 
 
 def make_api(app: Flask) -> Api:
-    """The collector of what the views declare; register the blueprints with it."""
+    """Collects the views' declarations; register the blueprints with it."""
     app.config.update(API_TITLE=TITLE, API_VERSION=VERSION, OPENAPI_VERSION="3.1.0")
     api = Api(app, spec_kwargs={"info": {"description": DESCRIPTION, "license": {"name": "Apache-2.0"}}})
     api.spec.components.security_scheme("ApiKey", {"type": "apiKey", "in": "header", "name": "X-API-Key"})
@@ -115,7 +115,7 @@ def build_document(api: Api) -> dict[str, Any]:
         for method in METHODS:
             if method in item:
                 _complete(item[method], method, path)
-    # What a Dict field says of its keys is lost on the way here, and what a schema says of itself.
+    # apispec drops rules of a Dict field's keys, and of a schema as a whole.
     document["components"]["schemas"]["NewSession"]["properties"]["labels"]["propertyNames"] = {"pattern": LABEL_REGEX}
     document["components"]["schemas"]["KeepAlive"] |= {"minProperties": 1, "maxProperties": 1}
     for name, response in document["components"]["responses"].items():
@@ -124,7 +124,7 @@ def build_document(api: Api) -> dict[str, Any]:
 
 
 def _complete(operation: dict[str, Any], method: str, path: str) -> None:
-    """Add to an operation what it shares with the others of its kind."""
+    """Add the parameters and headers that all operations of its kind have."""
     own = ("IdempotencyKey", "Prefer") if method == "post" else ("Prefer",) if method == "delete" else ()
     if path == EVENTS_PATH:
         own = ("LastEventId",)

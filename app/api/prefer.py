@@ -1,4 +1,4 @@
-"""The `Prefer` header (RFC 7240): how long a caller wants to wait for the end state of what it asked for."""
+"""The `Prefer` header (RFC 7240): how long a caller wants to wait for the end state."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ from dataclasses import dataclass
 from flask import Flask, Response, g, request
 
 from app.api.context import core
-from app.api.holding import Kind, place
-from app.sessions.model import Record
+from app.api.tenant_limits import Kind, hold
+from app.core.sessions.model import Record
 
 WAIT_PATTERN = re.compile(r'wait\s*=\s*"?(\d{1,9})"?')
 
 
 @dataclass(frozen=True)
 class Preference:
-    """How long to wait (s), and what to tell the caller was honoured, "" for nothing."""
+    """How long to wait (s), and the preference that was applied, "" for none."""
 
     seconds: float
     applied: str
 
 
 def preference(header: str, default: float, most: float) -> Preference:
-    """What a `Prefer` header asks for, in a call that waits `default` seconds by itself; never more
-    than `most`. As the RFC demands, what is unknown or malformed is ignored; `wait` beats `respond-async`,
-    which then says what to do once it ran out."""
+    """The wait that a `Prefer` header asks for, `default` seconds without one, and never more than `most`. As the RFC
+    demands, unknown or malformed preferences are ignored; with both, `wait` beats `respond-async`."""
     wished = [part.strip().lower() for part in header.split(",")]
     for part in wished:
         if match := WAIT_PATTERN.fullmatch(part):
@@ -39,8 +38,7 @@ def preference(header: str, default: float, most: float) -> Preference:
 
 
 def wait_for(record: Record, until: Callable[[Record], bool], default: float = 0.0) -> Record:
-    """The record once `until` holds, or as it is after the time the caller gives it (by default
-    `default` seconds)."""
+    """The record once `until` holds, or as it is after the caller's wait (without one, `default` seconds)."""
     seconds = wanted_wait(default)
     if not seconds or until(record):
         return record
@@ -49,27 +47,27 @@ def wait_for(record: Record, until: Callable[[Record], bool], default: float = 0
 
 @contextmanager
 def waiting(user_id: str, uuid: str = "", default: float = 0.0) -> Iterator[None]:
-    """A place among the caller's waiting calls, if it waits. Raises a 429, with nothing done, when there is none."""
+    """Hold one of the caller's waiting calls, if it waits. Raises a 429, with nothing done, at its limit."""
     seconds = preference(request.headers.get("Prefer", ""), default, core().settings.wait_max).seconds
-    with place(Kind.WAIT, user_id, uuid) if seconds else nullcontext():
+    with hold(Kind.WAIT, user_id, uuid) if seconds else nullcontext():
         yield
 
 
 def wanted_wait(default: float) -> float:
-    """How long the caller wants to wait (s), by default `default`; it is told which preference that follows."""
+    """How long the caller wants to wait (s), without a wish `default`; the answer names the preference applied."""
     wish = preference(request.headers.get("Prefer", ""), default, core().settings.wait_max)
     g.preference_applied = wish.applied
     return wish.seconds
 
 
 def longest_wait() -> float:
-    """The most seconds the current request may wait."""
+    """The longest wait of the current request, in s."""
     settings = core().settings
     return preference(request.headers.get("Prefer", ""), settings.wait_default, settings.wait_max).seconds
 
 
 def register_prefer(app: Flask) -> None:
-    """Tell callers of `app` which preference was honoured."""
+    """Name the applied preference in the answers of `app`."""
 
     def show_applied(response: Response) -> Response:
         if applied := g.get("preference_applied"):

@@ -1,4 +1,4 @@
-"""Whether a process is alive and ready: for the kubelet, and whatever else watches processes."""
+"""Whether a process is alive and ready, for the kubelet and other supervisors."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from flask import Response
 from app.api.blueprint import Blueprint
 from app.api.context import core
 from app.api.openapi import PLAIN
-from app.sessions.errors import StateUnavailable
+from app.core.errors import StateUnavailable
 
 blp = Blueprint("probes", __name__, description="Whether a process is alive and ready.")
 
 
 @blp.route("/livez", methods=["GET"])
 @blp.response(200, PLAIN, content_type="text/plain", description="The process answers.")
-@blp.operation("live", anonymous=True)
+@blp.operation("live", anonymous=True, without_redis=True, rate=None)
 def livez() -> Response:
-    """Whether the process answers; says nothing about anything else."""
+    """Whether the process answers."""
     return Response("ok\n", mimetype="text/plain")
 
 
 @blp.route("/readyz", methods=["GET"])
 @blp.response(200, PLAIN, content_type="text/plain", description="Ready for requests.")
 @blp.alt_response(503, schema=PLAIN, content_type="text/plain", description="Redis does not answer.")
-@blp.operation("ready", anonymous=True)
+@blp.operation("ready", anonymous=True, without_redis=True, rate=None)
 def readyz() -> Response:
-    """Whether requests can be served: Redis answers. One that is full does: what makes room must get through."""
+    """Whether requests can be served: Redis answers. A full Redis counts as ready: deletions must get through."""
     try:
-        core().fleet.ping()
+        core().heartbeats.ping()
     except StateUnavailable:
         return Response("the state store does not answer\n", 503, {"Retry-After": "2"}, mimetype="text/plain")
     return Response("ok\n", mimetype="text/plain")

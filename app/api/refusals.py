@@ -1,34 +1,35 @@
-"""What a visitor is told who is not let into a workspace: a page for a person, a problem document for a program, or the
-way to the product's sign-in.
+"""Answers to visitors who may not enter a workspace: a page for a person, a problem document for a program, or a
+redirect to the product's sign-in.
 
-None of it depends on the session: it says the same of a workspace that never was.
+No answer depends on the session: each is the same for a workspace that never existed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import cast
 
 from flask import Response, current_app, request
 
 from app.api.context import core
-from app.api.landing import landing, login_location
 from app.api.pages import Pages
-from app.api.verdicts import Outcome
-from app.api.visits import SENT_COOKIE, Frame, Target, Visit
+from app.core.access.access_policy import Outcome
+from app.core.access.forwarded_request import SENT_COOKIE, ForwardedRequest, Frame, Target
+from app.core.access.landing_path import landing, login_location
 from app.problems import Problem, problem_response
 
-PAGES = "door_pages"
+PAGES = "forward_auth_pages"
 NEXT = "Workspace-Next"
-"""What /auth/again is to show or do, in forward-auth's answer to nginx, whose redirect there says it on."""
+"""The header that tells nginx what /auth/again shall show or do; nginx's redirect there repeats it."""
 
 SENT_FOR = 60
-"""s for which it is counted how often a browser was sent to sign in."""
+"""s during which redirects to the sign-in are counted for a browser."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """`code` is the problem's; `title` and `text` are what a person reads."""
+    """`code` is the problem's error code; a person reads `title` and `text`."""
 
     status: int
     code: str
@@ -37,69 +38,71 @@ class Refusal:
 
 
 REFUSALS = {
-    Outcome.GONE: Refusal(404, "session_not_found", "There is no such workspace", "It was deleted, or never was."),
-    Outcome.NO_PASS: Refusal(
+    Outcome.GONE: Refusal(
+        404, "session_not_found", "This workspace does not exist", "It was deleted, or the address is wrong."
+    ),
+    Outcome.NO_TOKEN: Refusal(
         401,
         "unauthorized",
         "This workspace is not open to you",
-        "Open it from where you found it: you get in with a fresh link. Programs need a session token.",
+        "Go back to the page where you found it, and open it from there. Programs need a session token.",
     ),
     Outcome.USED_LINK: Refusal(
         403,
         "link_used",
         "This link has been used, or is too old",
-        "A link opens a workspace once, within seconds. Go back to where you found it, and ask for a new one.",
+        "A link opens a workspace once, within seconds. Go back to the page where you found it, and ask for a new one.",
     ),
     Outcome.FOREIGN: Refusal(
         403,
         "foreign_origin",
-        "This was asked by another page",
+        "This request was sent by another page",
         "Only the workspace's own pages may.",
     ),
     Outcome.FRAMED: Refusal(
         403,
         "not_embeddable",
         "This page may not show the workspace",
-        "The setting EMBED_ORIGINS names the pages that may hold a workspace in a frame. This one is not named, or its "
-        "Referrer-Policy keeps browsers from saying which page it is. A link in the frame's address is not used up.",
+        "The setting EMBED_ORIGINS lists the pages that may show a workspace in a frame. This page is not listed, or "
+        "its Referrer-Policy hides its address. The link in the frame's address is still good.",
     ),
     Outcome.NO_COOKIE: Refusal(
         401,
         "cookie_not_kept",
         "Your browser did not keep this workspace's cookie",
-        "You came by a link, and are back without the cookie it gave you. Allow cookies for this address, also within "
-        "other pages if one shows it to you, and try again.",
+        "The workspace needs a cookie to know you. Allow cookies for this address, also within other pages if one "
+        "shows the workspace to you, and try again.",
     ),
     Outcome.SIGN_IN_LOOP: Refusal(
         401,
         "sign_in_loop",
         "Signing in led back here without a link",
-        "Your browser was sent to sign in several times within a minute, and each time it came back as before. Allow "
-        "cookies for this address. If that does not help, tell those who run this: the page of LOGIN_URL must lead on "
-        "to the `url` that POST /session/{uuid}/open answers.",
+        "Your browser was sent to sign in several times within a minute, and came back without a link each time. Allow "
+        "cookies for this address. If that does not help, tell the people who run this service: the page of LOGIN_URL "
+        "must lead on to the `url` that POST /session/{uuid}/open answers.",
     ),
 }
 
 BY_NGINX = frozenset({Outcome.SIGN_IN, Outcome.SIGN_IN_LOOP, Outcome.NO_COOKIE, Outcome.FRAMED})
-"""What nginx is to lead a person to; in place of everything else it shows its own 403."""
+"""Outcomes that nginx can show a person, by a redirect; for all others it shows its own 403."""
 
 AGAIN = {Outcome.SIGN_IN_LOOP: "Sign in", Outcome.NO_COOKIE: "Try again"}
-"""Refusals after which a person may go on by a click, and what the link says."""
+"""The text of the link by which a person may go on, for refusals that have one."""
 
 
-def refusal(visit: Visit, outcome: Outcome) -> Response:
-    """The answer to a visitor who is turned away."""
+def refusal(forwarded: ForwardedRequest, outcome: Outcome) -> Response:
+    """The answer to a visitor who may not enter."""
     found = REFUSALS[outcome]
-    if visit.page:
-        again = landing(visit.path, visit.query) if visit.frame is Frame.NONE else ""
-        return refusal_page(outcome, visit.uuid, again)
+    if forwarded.wants_page:
+        again = landing(forwarded.path, forwarded.query) if forwarded.frame is Frame.NONE else ""
+        return refusal_page(outcome, forwarded.uuid, again)
     return problem_response(
         Problem(found.status, found.code, f"{found.title}. {found.text}", headers=_challenge(found))
     )
 
 
 def refusal_page(outcome: Outcome, uuid: str, again: str) -> Response:
-    """The page of a refusal; `again` is the path of the workspace to try again, where that makes sense."""
+    """The page of a refusal; `again` is the workspace's path to try again, "" if that makes no sense."""
     found = REFUSALS[outcome]
     settings = core().settings
     label = AGAIN.get(outcome, "") if again and settings.login_url else ""
@@ -107,40 +110,39 @@ def refusal_page(outcome: Outcome, uuid: str, again: str) -> Response:
     href = login_location(settings, uuid, again) if loops else settings.workspace_url(uuid) + again
     headers = _challenge(found) | ({NEXT: outcome.value} if outcome in BY_NGINX else {})
     template = "onward.html" if label else "page.html"
-    # It shows nothing that is anybody's and has nothing to click on: so whoever put it there may read what is wrong.
+    # This page shows nobody's data and has nothing to click on, so the framing page may show what is wrong.
     framed = outcome is Outcome.FRAMED
     values = {"title": found.title, "text": found.text, "href": href, "label": label}
     return pages().show(template, found.status, headers, by_any_page=framed, **values)
 
 
-def to_login(uuid: str, path: str, sent: int) -> Response:
-    """The way to the product's sign-in, for a browser that was sent there `sent` times lately."""
+def to_login(uuid: str, path: str, sign_ins: int) -> Response:
+    """The redirect to the product's sign-in, for a browser that was sent there `sign_ins` times within a minute."""
     response = Response(status=302, headers={"Location": login_location(core().settings, uuid, path)})
     response.headers["Referrer-Policy"] = "no-referrer"
     response.headers["Cache-Control"] = "no-store"
     response.headers[NEXT] = Outcome.SIGN_IN.value
-    times = str(sent + 1)
+    times = str(sign_ins + 1)
     response.set_cookie(SENT_COOKIE, times, max_age=SENT_FOR, path="/", secure=True, httponly=True, samesite="Lax")
     return response
 
 
-def led_on(outcome: Outcome, goal: Target) -> Response:
-    """What nginx leads to: the same, told at the API's host."""
-    path = landing(goal.path, goal.query)
+def shown_by_nginx(outcome: Outcome, target: Target) -> Response:
+    """The same answer at the API's host, where nginx redirects to."""
+    path = landing(target.path, target.query)
     if outcome is not Outcome.SIGN_IN:
-        return refusal_page(outcome, goal.uuid, "" if request.headers.get("Sec-Fetch-Dest") == "iframe" else path)
+        return refusal_page(outcome, target.uuid, "" if request.headers.get("Sec-Fetch-Dest") == "iframe" else path)
     if not core().settings.login_url:
-        raise Problem(400, "no_visit", "There is no page to sign in: LOGIN_URL is not set.")
-    response = to_login(goal.uuid, path, 0)
-    # Of this host it would be; nginx sent the workspace's along.
+        raise Problem(400, "no_visit", "There is no sign-in page: LOGIN_URL is not set.")
+    response = to_login(target.uuid, path, 0)
+    # The cookie would be for this host; nginx has set the workspace's own already.
     del response.headers["Set-Cookie"]
     return response
 
 
 def pages() -> Pages:
     """The pages of this process."""
-    found: Pages = current_app.extensions[PAGES]
-    return found
+    return cast(Pages, current_app.extensions[PAGES])
 
 
 def _challenge(found: Refusal) -> dict[str, str]:

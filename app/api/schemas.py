@@ -1,6 +1,6 @@
-"""The shapes of requests and answers, for checking the former and documenting both. Nothing else knows them.
+"""Schemas of requests and answers, to check requests and document both.
 
-What comes in is checked strictly: a number is not a text of digits, and an unknown field is an error.
+Requests are checked strictly: a string of digits is no number, and an unknown field is an error.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
-from app.api.landing import LANDING_REGEX, LONGEST, is_landing
-from app.sessions.backup_files import NAME_PATTERN
-from app.sessions.inbox import ID_PATTERN, State
-from app.sessions.model import SIZES, USER_ID_PATTERN, UUID_PATTERN, Status
+from app.core.access.landing_path import LANDING_REGEX, LONGEST, is_landing
+from app.core.backups.store import NAME_PATTERN
+from app.core.prompts.inbox import ID_PATTERN, State
+from app.core.sessions.model import SIZES, USER_ID_PATTERN, UUID_PATTERN, Status
 
 UUID_REGEX = f"^{UUID_PATTERN.pattern}$"
 USER_REGEX = f"^{USER_ID_PATTERN.pattern}$"
@@ -26,7 +26,7 @@ LABEL_RULE = "1 to 63 of A-Z a-z 0-9 . _ / -, a letter or digit at both ends"
 TEXT_REGEX = "^[^\\x00-\\x1f\\x7f]*$"
 
 MOST_SECONDS = 315_360_000
-"""s: ten years; longer is a unit gone wrong."""
+"""s: ten years; more is probably a wrong unit."""
 
 MOST_LABELS = 32
 LONGEST_LABEL = 256
@@ -35,7 +35,7 @@ INTEGER = re.compile(r"[0-9]{1,9}")
 
 
 class WholeText(validate.Regexp):
-    """A check that all of a text matches: Python's `$`, the end of the documented pattern, lets a newline follow."""
+    """Checks that a whole text matches: Python's `$`, the end of the documented pattern, allows a newline after it."""
 
     def __init__(self, regex: str, message: str) -> None:
         super().__init__(regex, error=message)
@@ -48,7 +48,7 @@ class WholeText(validate.Regexp):
 
 
 class Seconds(fields.Float):
-    """A JSON number of seconds; text, though it be digits, is none."""
+    """A JSON number of seconds; a string of digits is refused."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -72,47 +72,47 @@ class QueryInteger(fields.Integer):
 
 
 class QueryBackup(fields.String):
-    """Which backup a deletion makes first: `true` all, `false` none, `partial` what can be read."""
+    """The backup before a deletion: `true` of all files, `false` none, `partial` of the readable files."""
 
-    # As some languages print a boolean.
+    # Some languages print booleans with a capital.
     WORDS: Mapping[Any, str] = {"true": "true", "True": "true", "false": "false", "False": "false"}
     CHOICES = ("true", "false", "partial")
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
         word = self.WORDS.get(value, value)
         if word not in self.CHOICES:
-            raise ValidationError(f"One of {', '.join(self.CHOICES)}.")
+            raise ValidationError(f"Must be one of {', '.join(self.CHOICES)}.")
         return word
 
 
 def check_label_text(text: str) -> None:
-    """Raises `ValidationError` for what can't be stored or shown."""
+    """Raises `ValidationError` for a text that is too long or not printable."""
     if len(text) > LONGEST_LABEL or UNPRINTABLE.search(text):
-        raise ValidationError(f"At most {LONGEST_LABEL} printable characters.")
+        raise ValidationError(f"Must have at most {LONGEST_LABEL} printable characters.")
 
 
 def check_says_something(text: str) -> None:
-    """Raises `ValidationError` for blanks, and for half a character, which JSON can say and UTF-8 can't."""
+    """Raises `ValidationError` for a blank text, and for a lone surrogate, which UTF-8 can't encode."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValidationError("Only whole characters.") from error
+        raise ValidationError("Must not contain lone surrogates.") from error
     if not text.strip():
-        raise ValidationError("More than blanks.")
+        raise ValidationError("Must not be blank.")
 
 
 def check_landing(text: str) -> None:
-    """Raises `ValidationError` for what could lead elsewhere, or already carries a link."""
+    """Raises `ValidationError` for a path that could lead to another host, or carries a login link."""
     if not is_landing(text):
         raise ValidationError(
-            f"One slash and a path, no host, fragment or link: {LONGEST} printable characters at most."
+            f"Must be a path after one slash, without host, fragment or login link: at most {LONGEST} characters."
         )
 
 
 def check_labels(labels: Mapping[str, str]) -> None:
-    """Raises `ValidationError` for more labels than a record should carry."""
+    """Raises `ValidationError` for too many labels."""
     if len(labels) > MOST_LABELS:
-        raise ValidationError(f"At most {MOST_LABELS} labels.")
+        raise ValidationError(f"Must have at most {MOST_LABELS} labels.")
 
 
 def seconds(description: str) -> Seconds:
@@ -125,14 +125,14 @@ def user_id_field(**options: Any) -> fields.String:
 
 
 class Strict(Schema):
-    """What comes in: an unknown field is refused."""
+    """A request; an unknown field is refused."""
 
     class Meta:
         unknown = RAISE
 
 
 class Flag(fields.Boolean):
-    """A JSON boolean; no text and no number is one."""
+    """A JSON boolean; strings and numbers are refused."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> bool:
         if not isinstance(value, bool):
@@ -143,26 +143,26 @@ class Flag(fields.Boolean):
 class NewSessionSchema(Strict):
     user_id = user_id_field(required=True)
     restore_from = fields.String(
-        validate=WholeText(BACKUP_REGEX, "The name of a backup, as GET /backups gives it."),
-        metadata={"description": "a backup whose files the session starts with"},
+        validate=WholeText(BACKUP_REGEX, "Must be the name of a backup, as in GET /backups."),
+        metadata={"description": "the backup whose files the session starts with"},
     )
     size = fields.String(validate=validate.OneOf(SIZES), metadata={"description": "how much CPU and memory it may use"})
-    ttl = seconds("unused this long, it is backed up and deleted; 0 never (s)")
-    idle_timeout = seconds("unused this long, it sleeps; 0 never (s)")
+    ttl = seconds("unused for this long, the session is backed up and deleted; 0 never (s)")
+    idle_timeout = seconds("unused for this long, the session sleeps; 0 never (s)")
     labels = fields.Dict(
         keys=fields.String(validate=WholeText(LABEL_REGEX, LABEL_RULE)),
         values=fields.String(validate=check_label_text, metadata={"maxLength": LONGEST_LABEL, "pattern": TEXT_REGEX}),
         validate=check_labels,
-        metadata={"description": "texts of the caller's own, kept with the session", "maxProperties": MOST_LABELS},
+        metadata={"description": "the caller's own texts, stored with the session", "maxProperties": MOST_LABELS},
     )
-    open = Flag(metadata={"description": "answer with a link too, as POST /session/{uuid}/open makes it"})
+    open = Flag(metadata={"description": "add a login link to the answer, as from POST /session/{uuid}/open"})
 
 
 class OpenSchema(Strict):
     path = fields.String(
         validate=check_landing,
         metadata={
-            "description": "where the link leads in the workspace: a path with its query, never a host",
+            "description": "where the link leads in the workspace: a path with its query, without a host",
             "maxLength": LONGEST,
             "pattern": LANDING_REGEX,
             "examples": ["/?folder=/app"],
@@ -174,11 +174,11 @@ class PromptSchema(Strict):
     message = fields.String(
         required=True,
         validate=[validate.Length(1), check_says_something],
-        metadata={"pattern": "\\S", "description": "what the agent is to do; at most MESSAGE_MAX_BYTES bytes of UTF-8"},
+        metadata={"pattern": "\\S", "description": "the prompt for the agent; at most PROMPT_MAX_BYTES bytes of UTF-8"},
     )
     id = fields.String(
         validate=WholeText(MESSAGE_ID_REGEX, "1 to 64 of A-Z a-z 0-9 . _ -"),
-        metadata={"description": "the same id and message again is the same prompt; made here when it is left out"},
+        metadata={"description": "the same id and message again are the same prompt; generated if left out"},
     )
 
 
@@ -191,7 +191,7 @@ class DeleteQuerySchema(Strict):
         load_default="true",
         metadata={
             "enum": list(QueryBackup.CHOICES),
-            "description": "false deletes the files without a backup of them, partial with one of what can be read",
+            "description": "false deletes without a backup, partial with a backup of the readable files",
         },
     )
 
@@ -216,7 +216,7 @@ def uuid_field() -> fields.String:
 
 
 def time_field(**options: Any) -> fields.String:
-    """A time in an answer, already ISO 8601 in UTC."""
+    """A time in an answer, in ISO 8601 and UTC."""
     return fields.String(metadata={"format": "date-time", "examples": ["2026-11-20T08:00:00.000Z"]}, **options)
 
 
@@ -234,11 +234,14 @@ class ProblemSchema(Schema):
     instance = fields.String(required=True)
     error = fields.String(required=True, metadata={"description": "a stable code", "examples": ["session_not_found"]})
     request_id = fields.String(required=True)
+    earlier_error = fields.String(
+        metadata={"deprecated": True, "description": "the code of this error in the release before, if it was renamed"}
+    )
     errors = fields.Dict(keys=fields.String(), values=fields.List(fields.String()))
     uuid = fields.String(
         metadata={
             "pattern": UUID_REGEX,
-            "description": "the session that was created and did not come up; Location says where it is",
+            "description": "the session that was created and did not start; Location has its path",
         }
     )
 
@@ -250,19 +253,20 @@ class CreatedSessionSchema(Schema):
     workspace_url = fields.String(required=True, metadata={"format": "uri"})
     created_at = time_field(required=True)
     open_url = fields.String(
-        metadata={"description": "only when asked for: a link that works once, for LINK_TTL from this answer on"}
+        metadata={"description": "only with `open`: a single-use login link, for LOGIN_LINK_TTL from this answer on"}
     )
 
 
 def risk_field() -> fields.Dict:
-    """Of a session: what app/sessions/risk.py made of it."""
-    told = "work at risk when it was last stopped: unsaved, uncommitted, unpushed, jobs; null for none, or not known"
-    return fields.Dict(required=True, allow_none=True, metadata={"description": told})
+    """A session's unsaved work (app/core/sessions/unsaved_work.py)."""
+    text = "work at risk when it was last stopped: unsaved, uncommitted, unpushed, jobs; null for none, or not known"
+    return fields.Dict(required=True, allow_none=True, metadata={"description": text})
 
 
 class KeptConversationSchema(Schema):
     stale = fields.Boolean(
-        required=True, metadata={"description": "the kept copy has been behind for more than two CHECKPOINT_INTERVALs"}
+        required=True,
+        metadata={"description": "the stored copy is outdated by more than two CHECKPOINT_INTERVALs"},
     )
     unsaved_since = time_field(required=True, allow_none=True)
     reason = fields.String(required=True, allow_none=True)
@@ -277,12 +281,12 @@ class SessionDetailSchema(Schema):
     workspace_url = fields.String(required=True, metadata={"format": "uri"})
     pod_name = fields.String(required=True, allow_none=True)
     reason = fields.String(
-        required=True, allow_none=True, metadata={"description": "why it failed, or what its start waits for"}
+        required=True, allow_none=True, metadata={"description": "why the session failed, or what its start waits for"}
     )
     reason_code = fields.String(
         required=True,
         allow_none=True,
-        metadata={"description": "the reason for programs, where it has a code", "examples": ["no_capacity"]},
+        metadata={"description": "a code of the reason, if it has one", "examples": ["no_capacity"]},
     )
     size = fields.String(required=True)
     idle_timeout = fields.Float(required=True)
@@ -291,7 +295,9 @@ class SessionDetailSchema(Schema):
     restore_from = fields.String(required=True, allow_none=True)
     backup = fields.String(required=True, allow_none=True)
     backup_lacks = fields.Dict(
-        required=True, allow_none=True, metadata={"description": "`unreadable`: files its last backup could not read"}
+        required=True,
+        allow_none=True,
+        metadata={"description": "`unreadable`: files its last backup could not read"},
     )
     generation = fields.Integer(required=True)
     risk = risk_field()
@@ -324,10 +330,10 @@ class ChatSchema(Schema):
     message_id = fields.String(required=True)
     state = state_field()
     pod_response = fields.Dict(
-        metadata={"description": "what the agent answered: text, steps, tool_calls, usage; empty when it failed"}
+        metadata={"description": "the agent's answer: text, steps, tool_calls, usage; empty if it failed"}
     )
     reason = fields.String(metadata={"description": "why it failed"})
-    message = fields.String(metadata={"description": "of a prompt that is not processed yet"})
+    message = fields.String(metadata={"description": "what a prompt waits for that is not processed yet"})
 
 
 class MessageSchema(Schema):
@@ -345,11 +351,11 @@ class MessageSchema(Schema):
 
 
 class ConversationEntrySchema(Schema):
-    id = fields.String(metadata={"description": "of the prompt; all messages of a turn have it"})
+    id = fields.String(metadata={"description": "the prompt's id, the same for all messages of a turn"})
     role = fields.String(metadata={"examples": ["user", "assistant", "tool"]})
     content = fields.String()
     at = time_field(allow_none=True)
-    state = fields.String(metadata={"description": "of a prompt the agent has not begun"})
+    state = fields.String(metadata={"description": "of a prompt that the agent has not begun"})
 
 
 class ConversationSchema(Schema):
@@ -387,19 +393,17 @@ class BackupSchema(Schema):
     size = fields.Integer(required=True, metadata={"description": "bytes of the zip"})
     files = fields.Integer(required=True)
     content_bytes = fields.Integer(
-        required=True, metadata={"description": "bytes of the files in it, without the holes of sparse ones"}
+        required=True, metadata={"description": "bytes of its files, without the holes of sparse files"}
     )
     sha256 = fields.String(required=True)
     created_at = time_field(required=True)
     verified = fields.Boolean(required=True)
     changed = fields.List(
-        fields.String(), required=True, metadata={"description": "some of the files that changed while they were read"}
+        fields.String(), required=True, metadata={"description": "some of the files that changed during the backup"}
     )
-    complete = fields.Boolean(
-        required=True, metadata={"description": "false when it lacks files that might not be read"}
-    )
+    complete = fields.Boolean(required=True, metadata={"description": "false if it lacks files that could not be read"})
     unreadable = fields.List(
-        fields.String(), required=True, metadata={"description": "some of the files and folders it lacks"}
+        fields.String(), required=True, metadata={"description": "some of the files and folders that are missing"}
     )
 
 
@@ -411,7 +415,7 @@ class BackupListSchema(Schema):
 
 class OpenedSchema(Schema):
     uuid = uuid_field()
-    url = fields.String(required=True, metadata={"description": "works once, until `expires_at`"})
+    url = fields.String(required=True, metadata={"description": "single-use login link, valid until `expires_at`"})
     expires_at = time_field(required=True)
 
 
@@ -419,6 +423,12 @@ class TokenSchema(Schema):
     uuid = uuid_field()
     token = fields.String(required=True)
     expires_at = time_field(required=True)
+
+
+def deprecated_age() -> fields.Float:
+    """The earlier name of `observer_age_seconds`, kept for one version."""
+    metadata = {"deprecated": True, "description": "deprecated; use observer_age_seconds"}
+    return fields.Float(required=True, allow_none=True, metadata=metadata)
 
 
 class RedisMemorySchema(Schema):
@@ -440,7 +450,8 @@ class HealthSchema(Schema):
         required=True, allow_none=True, metadata={"enum": ["enforced", "not_enforced", "unknown", None]}
     )
     warnings = fields.List(fields.String(), required=True)
-    watcher_age_seconds = fields.Float(required=True, allow_none=True)
+    observer_age_seconds = fields.Float(required=True, allow_none=True)
+    watcher_age_seconds = deprecated_age()
     timestamp = time_field(required=True)
 
 
@@ -456,7 +467,8 @@ class MetricsSchema(Schema):
     dead_letters = fields.Integer(required=True)
     queue_backlog = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True)
     workers = fields.Integer(required=True)
-    watcher_age_seconds = fields.Float(required=True, allow_none=True)
+    observer_age_seconds = fields.Float(required=True, allow_none=True)
+    watcher_age_seconds = deprecated_age()
     backups = fields.Integer(required=True)
     redis_used_bytes = fields.Integer(required=True)
     redis_max_bytes = fields.Integer(required=True)

@@ -1,6 +1,6 @@
 """Who is calling, and what they may see: API keys, their roles, and the users they are bound to.
 
-A key is known by its SHA-256 only. A key of 128 random bits needs no slow hash: there is nothing to guess.
+Only the SHA-256 of a key is stored. A key of 128 random bits needs no slow hash: it can't be guessed.
 """
 
 from __future__ import annotations
@@ -17,54 +17,40 @@ from typing import Any, cast
 from flask import g, request
 from limits import parse_many
 
+from app.api.blueprint import route_rules
 from app.api.context import core
+from app.core.access.tokens import AccessToken, AccessTokens, Kind
+from app.core.backups.index import Backup
+from app.core.backups.store import NAME_PATTERN
+from app.core.errors import BackupNotFound, SessionNotFound
+from app.core.sessions.model import UUID_PATTERN, Record, Status
 from app.problems import Problem
-from app.sessions.backup_files import NAME_PATTERN
-from app.sessions.backups import Backup
-from app.sessions.errors import BackupNotFound, SessionNotFound
-from app.sessions.model import UUID_PATTERN, Record, Status
-from app.sessions.passes import Kind, Pass, Passes
 from app.settings import Settings, SettingsError
 
 HEADER = "X-API-Key"
 ADMIN = "admin"
 SERVICE = "service"
 SESSION = "session"
-"""The role of who has a session token; no key has it."""
+"""The role of a caller with a session token; no key has it."""
 
 SCHEME = "Bearer "
 CHALLENGE = {"WWW-Authenticate": 'ApiKey realm="sessions", Bearer'}
 CATEGORIES = ("create", "wake", "chat", "delete", "default")
-"""The kinds of requests that have rate limits of their own."""
+"""The kinds of requests with rate limits of their own."""
 
 KEY_LENGTH = 16
-"""Characters of API_KEY at least; what `scripts/run` and `manifests/make-secrets` make has more."""
+"""Characters of API_KEY at least; `scripts/run` and `manifests/make-secrets` make longer ones."""
 
 DIGEST_PATTERN = re.compile(r"[0-9a-f]{64}")
 KEY_FIELDS = frozenset({"name", "sha256", "role", "user_prefix", "limits", "held_at_once"})
 
-ANONYMOUS = frozenset(
-    {
-        *("probes.livez", "probes.readyz", "system.health", "docs.openapi", "docs.page", "docs.asset"),
-        "return.again",
-    }
-)
-"""The endpoints that need no key; each is public by the contract."""
-
-BY_TOKEN = frozenset(
-    {
-        *("sessions.get", "sessions.status", "sessions.events", "sessions.wake", "sessions.sleep"),
-        *("messages.chat", "messages.conversation", "messages.message"),
-    }
-)
-"""What a session token opens, for its own session."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Principal:
-    """A caller: the holder of one key. `user_prefix` is how the users it may act for begin, "" for all;
-    `limits` are rate limits of its own by category, `held_at_once` how many waits, streams and calls to agents each it
-    may hold of a process (0: as many as its users may), `held` the session token of a caller who has that instead."""
+    """A caller with a key, or (`held`) with a session token.
+
+    It may act for users whose id begins with `user_prefix`, "" for all. `limits` are the key's own rates by category.
+    `held_at_once` is its concurrency limit in each process, for waits, streams and calls to agents each (0: none)."""
 
     name: str
     digest: str
@@ -72,14 +58,14 @@ class Principal:
     user_prefix: str = ""
     limits: Mapping[str, str] = field(default_factory=dict)
     held_at_once: int = 0
-    held: Pass | None = None
+    held: AccessToken | None = None
 
     def may_see(self, user_id: str) -> bool:
         return user_id.startswith(self.user_prefix)
 
     @property
     def lists_everything(self) -> bool:
-        """Whether it may list across users."""
+        """Whether the caller may list across users."""
         return self.role == ADMIN and not self.user_prefix
 
 
@@ -90,7 +76,7 @@ class Keyring:
         self._principals = tuple(principals)
 
     def find(self, key: str) -> Principal | None:
-        """Whose key this is. Every key is compared whole, so the time taken tells nothing."""
+        """The owner of a key, in constant time: every key is compared."""
         digest = hashlib.sha256(key.encode("latin-1", "replace")).hexdigest()
         found = None
         for principal in self._principals:
@@ -100,7 +86,7 @@ class Keyring:
 
 
 def read_keyring(settings: Settings) -> Keyring:
-    """The keys of the settings; raises `SettingsError` when one is malformed or there is none at all."""
+    """The keys of the settings; raises `SettingsError` if one is malformed or none is set."""
     principals = [_principal(number, entry) for number, entry in enumerate(_listed(settings.api_keys), 1)]
     if settings.api_key:
         if len(settings.api_key) < KEY_LENGTH:
@@ -111,7 +97,7 @@ def read_keyring(settings: Settings) -> Keyring:
         digest = hashlib.sha256(settings.api_key.encode()).hexdigest()
         principals.append(Principal(name="api_key", digest=digest, role=ADMIN))
     if not principals:
-        raise SettingsError("No key is configured, so nobody could call the API: set API_KEY or API_KEYS.")
+        raise SettingsError("No API key is configured: set API_KEY or API_KEYS.")
     return Keyring(principals)
 
 
@@ -126,9 +112,9 @@ def _listed(text: str) -> list[Any]:
 
 
 def _principal(number: int, entry: Any) -> Principal:
-    """One entry of API_KEYS. The messages name its place in the list, never what it holds."""
+    """One entry of API_KEYS. Errors name its place in the list, never its values."""
     if not isinstance(entry, dict) or not entry.keys() <= KEY_FIELDS:
-        raise SettingsError(f"API_KEYS, entry {number}: an object with {', '.join(sorted(KEY_FIELDS))} is expected.")
+        raise SettingsError(f"API_KEYS, entry {number} must be an object with only {', '.join(sorted(KEY_FIELDS))}.")
     name, digest, role = (entry.get(field_name) for field_name in ("name", "sha256", "role"))
     prefix, limits = entry.get("user_prefix", ""), entry.get("limits", {})
     if not isinstance(name, str) or not name or not isinstance(prefix, str):
@@ -138,12 +124,12 @@ def _principal(number: int, entry: Any) -> Principal:
     if role not in (ADMIN, SERVICE):
         raise SettingsError(f"API_KEYS, entry {number}: role must be {ADMIN} or {SERVICE}.")
     if not isinstance(limits, dict) or not limits.keys() <= set(CATEGORIES):
-        raise SettingsError(f"API_KEYS, entry {number}: limits are for {', '.join(CATEGORIES)}.")
+        raise SettingsError(f"API_KEYS, entry {number}: limits must be an object with only {', '.join(CATEGORIES)}.")
     for category, rate in limits.items():
         check_rate(f"API_KEYS, entry {number}, {category}", rate)
     held = entry.get("held_at_once", 0)
     if not isinstance(held, int) or isinstance(held, bool) or held < 0:
-        raise SettingsError(f"API_KEYS, entry {number}: held_at_once must be a number, 0 for no bound.")
+        raise SettingsError(f"API_KEYS, entry {number}: held_at_once must be a whole number, 0 for no limit.")
     return Principal(name=name, digest=digest.lower(), role=role, user_prefix=prefix, limits=limits, held_at_once=held)
 
 
@@ -154,28 +140,29 @@ def check_rate(where: str, rate: Any) -> None:
     except ValueError:
         good = False
     if not good:
-        raise SettingsError(f"{where}: a rate looks like 100/minute.")
+        raise SettingsError(f"{where}: a rate must look like 100/minute.")
 
 
-def identify(keyring: Keyring, passes: Passes) -> None:
-    """Note whose request this is, before its rate limit is counted."""
+def identify(keyring: Keyring, access_tokens: AccessTokens) -> None:
+    """Set `g.principal`, the caller, None without a valid key or token. Runs before rate limits count."""
     key, token = request.headers.get(HEADER), request.headers.get("Authorization", "")
     if key:
         g.principal = keyring.find(key)
     else:
-        held = passes.read(Kind.TOKEN, token.removeprefix(SCHEME), time.time()) if token.startswith(SCHEME) else None
+        bearer = token.removeprefix(SCHEME) if token.startswith(SCHEME) else ""
+        held = access_tokens.read(Kind.TOKEN, bearer, time.time())
         g.principal = None if held is None else _holder(held)
 
 
-def _holder(held: Pass) -> Principal:
-    """Who shows a session token: limits and repeated requests are counted by the session."""
+def _holder(held: AccessToken) -> Principal:
+    """The caller with a session token: its limits and idempotency keys are the session's."""
     name = f"session:{held.uuid}"
     return Principal(name=name, digest=hashlib.sha256(name.encode()).hexdigest(), role=SESSION, held=held)
 
 
-def stranger() -> str:
-    """Which session's token or unknown client's address it is, "" for the holder of a key: the product's own servers
-    have no thread to spare for an answer that is held back."""
+def tarpit_name() -> str:
+    """The name by which the tarpit counts a caller: the session's or the client's address. "" for a caller with a key:
+    the product's own servers have no thread to spare for a delayed answer."""
     principal: Principal | None = g.get("principal")
     if principal is None:
         return f"ip:{request.remote_addr or 'local'}"
@@ -183,12 +170,12 @@ def stranger() -> str:
 
 
 def require_key() -> None:
-    """Refuse a request whose endpoint needs a key and that brought no valid one."""
+    """Refuse a request without a valid key or token, unless its route is anonymous."""
     principal: Principal | None = g.principal
-    if request.endpoint is None or request.endpoint in ANONYMOUS:
+    if route_rules().anonymous:
         return
     if principal is None:
-        text = f"An API key is needed, in {HEADER}, or for one session its token, in Authorization."
+        text = f"Send an API key in {HEADER}, or a session token in Authorization."
         if HEADER in request.headers:
             text = "The API key is not valid."
         elif "Authorization" in request.headers:
@@ -199,38 +186,38 @@ def require_key() -> None:
 
 
 def explained(shown: str) -> str:
-    """Why what came in Authorization opens nothing."""
+    """Why the Authorization header is refused."""
     if shown.startswith(SCHEME) and shown.count(".") == 2:
-        return "The session token is not valid, or not any more."
-    return f"What came in Authorization is not a session token. Send an API key in {HEADER}."
+        return "The session token is invalid or has expired."
+    return f"The Authorization header holds no session token. Send an API key in {HEADER}."
 
 
-def _check_token(held: Pass) -> None:
-    """Refuse a session token where it opens nothing, and one that was taken back."""
-    if request.endpoint not in BY_TOKEN:
-        raise Problem(403, "forbidden", "A session token does not open this; an API key may.")
+def _check_token(held: AccessToken) -> None:
+    """Refuse a session token on routes that don't take it, for another session, and after a revocation."""
+    if not route_rules().session_token:
+        raise Problem(403, "forbidden", "This call needs an API key; a session token does not open it.")
     uuid = (request.view_args or {})["uuid"]
     if uuid != held.uuid:
         raise SessionNotFound(uuid)
     record = visible_session(uuid)
-    if record.door != held.door or record.status is Status.TERMINATED:
-        raise Problem(401, "unauthorized", "The session token was taken back.", headers=CHALLENGE)
+    if record.access_epoch != held.access_epoch or record.status is Status.TERMINATED:
+        raise Problem(401, "unauthorized", "The session token was revoked.", headers=CHALLENGE)
 
 
 def caller() -> Principal:
-    """Who called; only where a key is required."""
+    """The caller; only on routes that are not anonymous."""
     return cast(Principal, g.principal)
 
 
 def check_uuid(uuid: str) -> None:
-    """Raises `SessionNotFound` for what can't be a session's name, and would be no safe part of a Redis key."""
+    """Raises `SessionNotFound` for a malformed uuid, which would be no safe part of a Redis key."""
     if not UUID_PATTERN.fullmatch(uuid):
         raise SessionNotFound(uuid)
 
 
 def visible_session(uuid: str) -> Record:
-    """The session as it was when the request came; raises `SessionNotFound` when there is none or it is not
-    the caller's to see."""
+    """The session as it was when the request came; raises `SessionNotFound` if there is none or the caller may not
+    see it."""
     check_uuid(uuid)
     hashed = g.get("session_hash")
     record = Record.from_hash(hashed) if hashed else core().sessions.get(uuid)
@@ -240,8 +227,8 @@ def visible_session(uuid: str) -> Record:
 
 
 def visible_past(uuid: str) -> Record:
-    """The session, or, when its record has expired, what its newest backup tells of it; raises `SessionNotFound`
-    when there is neither or it is not the caller's to see."""
+    """The session or, if its record has expired, a record made from its newest backup; raises `SessionNotFound` if
+    there is neither or the caller may not see it."""
     try:
         return visible_session(uuid)
     except SessionNotFound:
@@ -276,7 +263,7 @@ def check_user(user_id: str) -> None:
 
 
 def check_listing(user_id: str | None, uuid: str | None = None) -> None:
-    """Raises a 403 unless the caller may list what these filters leave."""
+    """Raises a 403 unless the caller may list with these filters."""
     if user_id is not None:
         check_user(user_id)
     elif uuid is None and not caller().lists_everything:

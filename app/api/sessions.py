@@ -1,4 +1,4 @@
-"""The calls on sessions. Each view checks who asks, calls the service, and shapes the answer."""
+"""The calls on sessions. Each view checks the caller's rights, calls the service, and shapes the answer."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from flask import Response
 from app.api.access import link_to, require_keys
 from app.api.blueprint import Blueprint
 from app.api.context import core, reply, request_id
+from app.api.event_streams import event_stream
 from app.api.idempotency import answer_has_secret, name_of_request
 from app.api.prefer import wait_for, waiting, wanted_wait
 from app.api.schemas import (
@@ -23,11 +24,10 @@ from app.api.schemas import (
     SessionStatusSchema,
 )
 from app.api.security import check_listing, check_session, check_user, visible_backup, visible_session
-from app.api.streams import event_stream
+from app.core.errors import BackupIncomplete, SessionError, Superseded
+from app.core.service import NewSession
+from app.core.sessions.model import Record, Status, iso
 from app.problems import Problem, to_problem
-from app.sessions.errors import BackupIncomplete, SessionError, Superseded
-from app.sessions.model import Record, Status, iso
-from app.sessions.service import NewSession
 
 blp = Blueprint("sessions", __name__, description="Workspaces: create, wake, put to sleep, watch, delete.")
 
@@ -38,10 +38,10 @@ DELETED = "Session and all resources deleted"
 @blp.route("/session/create", methods=["POST"])
 @blp.arguments(NewSessionSchema, example={"user_id": "ada@example.com", "labels": {"course": "python-101"}})
 @blp.response(201, CreatedSessionSchema, headers={"Location": {"schema": {"type": "string"}}})
-@blp.operation("createSession", 404, 507, body=True)
+@blp.operation("createSession", 404, 507, body=True, rate="create", audit="create", creates=True)
 def create(wanted: dict[str, Any]) -> Response:
-    """Create a session; its workspace starts at once. With `open`, the answer has a link into it, which shows how far
-    it is; the same Idempotency-Key then makes another link to the same session."""
+    """Create a session; its workspace starts at once. With `open`, the answer has a login link, which shows the
+    progress of the start; the same Idempotency-Key then makes another link to the same session."""
     linked = wanted.pop("open", False)
     check_user(wanted["user_id"])
     if "restore_from" in wanted:
@@ -58,7 +58,7 @@ def create(wanted: dict[str, Any]) -> Response:
 @blp.response(200, SessionListSchema)
 @blp.operation("listSessions", 400)
 def list_all(query: dict[str, Any]) -> Response:
-    """List sessions, newest first; terminated ones only when that status is asked for."""
+    """List sessions, newest first; terminated ones only with `status=terminated`."""
     check_listing(query.get("user_id"))
     page = core().sessions.page(**query)
     shown = [summary(record) for record in page.items]
@@ -67,7 +67,7 @@ def list_all(query: dict[str, Any]) -> Response:
 
 @blp.route("/session/<session:uuid>", methods=["GET"])
 @blp.response(200, SessionStatusSchema)
-@blp.operation("getSession", 404, by_token=True)
+@blp.operation("getSession", 404, session_token=True)
 def get(uuid: str) -> Response:
     """Show a session."""
     return reply(status_of(visible_session(uuid), time.time()))
@@ -75,7 +75,7 @@ def get(uuid: str) -> Response:
 
 @blp.route("/session/<session:uuid>/status", methods=["GET"])
 @blp.response(200, SessionStatusSchema)
-@blp.operation("getSessionStatus", 404, by_token=True)
+@blp.operation("getSessionStatus", 404, session_token=True)
 def status(uuid: str) -> Response:
     """Show a session; the same as without `/status`."""
     return get(uuid)
@@ -83,7 +83,7 @@ def status(uuid: str) -> Response:
 
 @blp.route("/session/<session:uuid>/wake", methods=["POST"])
 @blp.response(200, ActionSchema)
-@blp.operation("wakeSession", 404, body=True, by_token=True)
+@blp.operation("wakeSession", 404, body=True, session_token=True, rate="wake", audit="wake")
 def wake(uuid: str) -> Response:
     """Wake a session; answers at once unless asked to wait."""
     with waiting(visible_session(uuid).user_id, uuid):
@@ -93,7 +93,7 @@ def wake(uuid: str) -> Response:
 
 @blp.route("/session/<session:uuid>/sleep", methods=["POST"])
 @blp.response(200, ActionSchema)
-@blp.operation("sleepSession", 404, body=True, by_token=True)
+@blp.operation("sleepSession", 404, body=True, session_token=True, audit="sleep")
 def sleep(uuid: str) -> Response:
     """Put a session to sleep; answers at once unless asked to wait."""
     with waiting(visible_session(uuid).user_id, uuid):
@@ -103,8 +103,8 @@ def sleep(uuid: str) -> Response:
 
 @blp.route("/session/<session:uuid>/scale-up", methods=["POST"])
 @blp.response(200, ActionSchema)
-@blp.alt_response(202, schema=ActionSchema, description="The wait ran out; status says where it is.")
-@blp.operation("scaleUpSession", 404, body=True)
+@blp.alt_response(202, schema=ActionSchema, description="The wait ran out; `status` is the present state.")
+@blp.operation("scaleUpSession", 404, body=True, rate="wake", audit="scale_up")
 def scale_up(uuid: str) -> Response:
     """Wake a session and wait until its workspace answers."""
     with waiting(visible_session(uuid).user_id, uuid, core().settings.wait_default):
@@ -116,10 +116,10 @@ def scale_up(uuid: str) -> Response:
 
 @blp.route("/session/<session:uuid>/scale-down", methods=["POST"])
 @blp.response(200, ActionSchema)
-@blp.alt_response(202, schema=ActionSchema, description="The wait ran out; status says where it is.")
-@blp.operation("scaleDownSession", 404, body=True)
+@blp.alt_response(202, schema=ActionSchema, description="The wait ran out; `status` is the present state.")
+@blp.operation("scaleDownSession", 404, body=True, audit="scale_down")
 def scale_down(uuid: str) -> Response:
-    """Put a session to sleep and wait until its processes are gone."""
+    """Put a session to sleep and wait until its processes have ended."""
     with waiting(visible_session(uuid).user_id, uuid, core().settings.wait_default):
         record = wait_for(core().sessions.sleep(uuid, request_id()), settled_down, core().settings.wait_default)
     if not settled_down(down_or_problem(record)):
@@ -129,9 +129,9 @@ def scale_down(uuid: str) -> Response:
 
 @blp.route("/session/<session:uuid>/backup", methods=["POST"])
 @blp.response(202, ActionSchema)
-@blp.operation("backUpSession", 404, body=True)
+@blp.operation("backUpSession", 404, body=True, audit="backup")
 def back_up(uuid: str) -> Response:
-    """Back a session up; it goes on as before."""
+    """Back a session up, without interrupting it."""
     check_session(uuid)
     return action(core().sessions.request_backup(uuid, request_id()), "backup", "queued", status=202)
 
@@ -140,10 +140,10 @@ def back_up(uuid: str) -> Response:
 @blp.arguments(DeleteQuerySchema, location="query")
 @blp.response(200, DeletedSchema)
 @blp.alt_response(202, schema=DeletedSchema, description="The wait ran out; the deletion goes on.")
-@blp.operation("deleteSession", 400, 404, 409)
+@blp.operation("deleteSession", 400, 404, 409, rate="delete", audit="delete")
 def delete(query: dict[str, str], uuid: str) -> Response:
-    """Delete a session, after a verified backup of its files; waits until they are gone. `backup=partial` accepts a
-    backup without the files that can't be read, which it names."""
+    """Delete a session, after a verified backup of its files, and wait for the end. `backup=partial` accepts a backup
+    without the files that can't be read, and lists those."""
     backup, partial = query["backup"] != "false", query["backup"] == "partial"
     with waiting(visible_session(uuid).user_id, uuid, core().settings.wait_default):
         asked = core().sessions.delete(uuid, backup=backup, partial=partial, request_id=request_id())
@@ -164,48 +164,48 @@ def delete(query: dict[str, str], uuid: str) -> Response:
 
 @blp.route("/session/<session:uuid>/events", methods=["GET"])
 @blp.response(200, description="Server-sent events.", content_type="text/event-stream", schema={"type": "string"})
-@blp.operation("followSession", 400, 404, by_token=True)
+@blp.operation("followSession", 400, 404, session_token=True)
 def events(uuid: str) -> Response:
-    """Follow a session's events; `Last-Event-ID` resumes after the one it names."""
+    """Follow a session's events; `Last-Event-ID` resumes after that event."""
     check_session(uuid)
     return event_stream(uuid)
 
 
 def _teardown_code(record: Record) -> str:
-    """The code of a deletion that failed: files that can't be read have one of their own, as there is a way on."""
+    """The error code of a failed deletion. Unreadable files have their own: `backup=partial` is a way on."""
     return record.reason_code if record.reason_code == BackupIncomplete.code else "teardown_failed"
 
 
 def settled_up(record: Record) -> bool:
-    """Nothing more is to be waited for by who wants it up."""
+    """Whether a wait for the session to be awake is over."""
     return record.status not in COMING_UP
 
 
 def settled_down(record: Record) -> bool:
-    """Nothing more is to be waited for by who wants it asleep."""
+    """Whether a wait for the session to be asleep is over."""
     return record.status is not Status.SLEEPING or record.settled == record.generation
 
 
 def settled_gone(record: Record) -> bool:
-    """Nothing more is to be waited for by who wants it gone."""
+    """Whether a wait for the session to be deleted is over."""
     return record.status in (Status.TERMINATED, Status.FAILED)
 
 
 def up_or_problem(record: Record) -> Record:
-    """The record, unless it ended anywhere but up."""
+    """The record; raises unless the session is awake or on its way."""
     if record.status is Status.FAILED:
         raise Problem(409, "start_failed", record.reason or "The workspace did not start.")
     if record.status not in COMING_UP and record.status is not Status.ACTIVE:
-        raise Superseded(f"Session {record.uuid} is {record.status}: something newer was asked for meanwhile.")
+        raise Superseded(f"Session {record.uuid} is {record.status}: a newer request replaced this one.")
     return record
 
 
 def down_or_problem(record: Record) -> Record:
-    """The record, unless it ended anywhere but asleep."""
+    """The record; raises unless the session is asleep."""
     if record.status is Status.FAILED:
         raise Problem(409, "stop_failed", record.reason or "The workspace did not stop.")
     if record.status is not Status.SLEEPING:
-        raise Superseded(f"Session {record.uuid} is {record.status}: something newer was asked for meanwhile.")
+        raise Superseded(f"Session {record.uuid} is {record.status}: a newer request replaced this one.")
     return record
 
 
@@ -216,8 +216,8 @@ def action(record: Record, name: str, outcome: str, message: str = "", status: i
 
 
 def created(asked: Record, *, linked: bool = False) -> Response:
-    """The answer to a creation, after as much waiting as the caller asked for. A session that did not come up in it is
-    there all the same, and the problem says which it is. `linked` adds a link, whose time begins with the answer."""
+    """The answer to a creation, after the caller's wait. If the session did not start, the problem names it, as it
+    exists all the same. `linked` adds a login link, made after the wait."""
     record = wait_for(asked, settled_up)
     if wanted_wait(0.0):
         try:
@@ -235,7 +235,7 @@ def created(asked: Record, *, linked: bool = False) -> Response:
 
 
 def opened(record: Record) -> dict[str, str]:
-    """The link in the answer to a creation; a problem names the session, which is there all the same."""
+    """The login link in the answer to a creation; a problem names the session, which exists all the same."""
     try:
         return {"open_url": link_to(record)}
     except SessionError as error:
@@ -243,14 +243,14 @@ def opened(record: Record) -> dict[str, str]:
 
 
 def named(problem: Problem, record: Record) -> Problem:
-    """The problem, with the session it is about: its uuid, and where it is."""
+    """The problem, with the session's uuid and location."""
     problem.more["uuid"] = record.uuid
     problem.headers |= location(record)
     return problem
 
 
 def location(record: Record) -> dict[str, str]:
-    """The header that says where a session is."""
+    """The header with a session's path."""
     return {"Location": f"/session/{record.uuid}"}
 
 
@@ -266,7 +266,7 @@ def summary(record: Record) -> dict[str, Any]:
 
 
 def status_of(record: Record, now: float) -> dict[str, Any]:
-    """A session in full. `queue_length` counts the prompts that its agent has not been given yet."""
+    """A session in full. `queue_length` counts the prompts that are not delivered yet."""
     return {
         "uuid": record.uuid,
         "session": {
@@ -298,8 +298,8 @@ def status_of(record: Record, now: float) -> dict[str, Any]:
 
 
 def kept_conversation(record: Record, now: float) -> dict[str, Any]:
-    """Whether the kept conversation is the newest: an agent stores its own every `CHECKPOINT_INTERVAL`, and what
-    keeps it from that may pass."""
+    """Whether the stored conversation is up to date. It is stale after two `CHECKPOINT_INTERVAL`s: a single failure to
+    store it may pass."""
     since = float(record.unarchived.get("since", 0.0))
     return {
         "stale": 0 < since < now - 2 * core().settings.checkpoint_interval,

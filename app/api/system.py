@@ -1,4 +1,4 @@
-"""The calls on the service itself: is it healthy, what does it count."""
+"""The calls on the service itself: health and metrics."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from app.api.context import core, reply
 from app.api.metrics import prometheus_text, read_figures, wants_text
 from app.api.openapi import PLAIN, VERSION
 from app.api.schemas import HealthSchema, MetricsSchema
-from app.sessions.core import Core
-from app.sessions.errors import StateUnavailable
-from app.sessions.fleet import WATCHER_SILENCE, Policies
-from app.sessions.memory import Fill
-from app.sessions.model import iso
+from app.core.composition import Core
+from app.core.errors import StateUnavailable
+from app.core.redis.heartbeats import OBSERVER_SILENCE, Policies
+from app.core.redis.memory import Fill
+from app.core.sessions.model import iso
 
 POLICIES_WARNING = (
-    "The cluster does not enforce NetworkPolicies: its pods reach one another's ports, and workspaces every address. "
-    "Install a network plugin that does."
+    "The cluster does not enforce NetworkPolicies: pods reach one another's ports, and workspaces reach every address. "
+    "Install a network plugin that enforces them."
 )
 
 blp = Blueprint("system", __name__, description="The service itself.")
@@ -29,14 +29,14 @@ blp = Blueprint("system", __name__, description="The service itself.")
 
 @blp.route("/health", methods=["GET"])
 @blp.response(200, HealthSchema)
-@blp.alt_response(503, schema=HealthSchema, description="Something the service needs is missing; the body says what.")
-@blp.operation("health", anonymous=True)
+@blp.alt_response(503, schema=HealthSchema, description="A part of the service is missing; the body says which.")
+@blp.operation("health", anonymous=True, without_redis=True)
 def health() -> Response:
-    """How the parts of the service are. `kubernetes` speaks of whatever runs the workspaces (see
-    `runtime`), as the watcher last reported; a silent watcher counts as disconnected. A `degraded` service works and
-    needs somebody to look at it: `redis_memory` is `filling` from 70 % on, and `full` when new sessions and prompts
-    are refused. `network_policies`, null on one machine, says whether the cluster enforces them, as was tried in the
-    last minutes; `warnings` are for whoever installed it, and change no status."""
+    """Health of the service's parts. `kubernetes` is the state of whatever runs the workspaces (see `runtime`), as the
+    observer last reported; a silent observer counts as disconnected. A `degraded` service works and needs attention:
+    `redis_memory` is `filling` from 70 % on, and `full` when new sessions and prompts are refused. `network_policies`,
+    null on one machine, says whether the cluster enforces them, by a test in the last minutes. `warnings` are for the
+    people who installed it, and change no status."""
     now = time.time()
     parts = Parts(redis=False) if g.get("redis_down") else read_parts(core(), now)
     return reply(parts.to_json(core().settings.runtime, now), 200 if parts.healthy else 503)
@@ -44,10 +44,10 @@ def health() -> Response:
 
 @blp.route("/metrics", methods=["GET"])
 @blp.response(200, MetricsSchema)
-@blp.alt_response(200, schema=PLAIN, content_type="text/plain", description="Figures.")
+@blp.alt_response(200, schema=PLAIN, content_type="text/plain", description="Metrics.")
 @blp.operation("metrics")
 def metrics() -> Response:
-    """Figures, as JSON, or for Prometheus when the Accept header asks for its text formats."""
+    """Metrics, as JSON, or for Prometheus if the Accept header asks for its text formats."""
     figures = read_figures(core(), time.time())
     accept = request.headers.get("Accept", "")
     if not wants_text(accept):
@@ -58,21 +58,21 @@ def metrics() -> Response:
 
 @dataclass(frozen=True)
 class Parts:
-    """What the service is made of, as it is now. `watcher_age` is seconds, None for never heard of."""
+    """The state of the service's parts. `observer_age` is in seconds, None if the observer never reported."""
 
     redis: bool
     workers: int = 0
-    watcher_age: float | None = None
+    observer_age: float | None = None
     fill: Fill | None = None
     policies: Policies = Policies.UNKNOWN
 
     @property
     def watched(self) -> bool:
-        return self.watcher_age is not None and self.watcher_age <= WATCHER_SILENCE
+        return self.observer_age is not None and self.observer_age <= OBSERVER_SILENCE
 
     @property
     def healthy(self) -> bool:
-        """A silent watcher means the records may be untrue; no worker means that nothing is carried out."""
+        """With a silent observer the records may be outdated; without a worker nothing is carried out."""
         return self.redis and self.watched and self.workers > 0
 
     @property
@@ -83,13 +83,14 @@ class Parts:
 
     @property
     def isolation(self) -> Policies:
-        """What was tried is the API server: that nobody reached it means something while the watcher does."""
+        """A pod that can't reach the API server proves enforcement only while the observer reaches it."""
         enforced = self.policies is Policies.ENFORCED
         return Policies.UNKNOWN if enforced and not self.watched else self.policies
 
     def to_json(self, runtime: str, now: float) -> dict[str, Any]:
         runtime_state = "connected" if self.watched else "disconnected"
         in_cluster = runtime == "kubernetes"
+        age = None if self.observer_age is None else round(self.observer_age, 3)
         warned = in_cluster and self.isolation is Policies.NOT_ENFORCED
         return {
             "status": self.status,
@@ -101,22 +102,23 @@ class Parts:
             "runtime": runtime,
             "network_policies": self.isolation if in_cluster else None,
             "warnings": [POLICIES_WARNING] if warned else [],
-            "watcher_age_seconds": None if self.watcher_age is None else round(self.watcher_age, 3),
+            "observer_age_seconds": age,
+            "watcher_age_seconds": age,
             "timestamp": iso(now),
         }
 
 
 def read_parts(service: Core, now: float) -> Parts:
-    """How the parts are; a Redis that does not answer is a finding, not an error."""
+    """The state of the parts; Redis being down is a result, not an error."""
     try:
-        workers, age = service.fleet.workers(now), service.fleet.watcher_age(now)
-        policies = service.fleet.policies()
-        return Parts(redis=True, workers=workers, watcher_age=age, fill=service.memory.read(), policies=policies)
+        workers, age = service.heartbeats.workers(now), service.heartbeats.observer_age(now)
+        policies = service.heartbeats.policies()
+        return Parts(redis=True, workers=workers, observer_age=age, fill=service.memory.read(), policies=policies)
     except StateUnavailable:
         return Parts(redis=False)
 
 
 def shown_fill(fill: Fill) -> dict[str, Any]:
-    """How full Redis is; `percent` is null where it has no limit."""
+    """How full Redis is; `percent` is null if it has no limit."""
     percent = None if fill.share is None else round(100 * fill.share, 1)
     return {"state": fill.state, "percent": percent, "used_bytes": fill.used, "max_bytes": fill.limit}

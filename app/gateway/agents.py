@@ -1,4 +1,4 @@
-"""What agents want of the manager: to say where they are, to tell of their work, to learn what of it is still open."""
+"""The calls of agents: to announce their address, report their work, and ask which prompts are unfinished."""
 
 from __future__ import annotations
 
@@ -8,101 +8,101 @@ from typing import Any
 
 from flask import Blueprint, Response, g, jsonify
 
+from app.agent_protocol import PROCESSED, Event
+from app.core.errors import IllegalState, InvalidRequest
+from app.core.prompts.inbox import FINISHED, ID_PATTERN
+from app.core.sessions.model import UP, Record
+from app.core.untrusted_json import SMALL
 from app.gateway.activity import read_activity
 from app.gateway.bodies import json_body, nothing
 from app.gateway.context import Gateway, gateway, session
-from app.gateway.reports import PROCESSED, Event, Report, fitted
-from app.sessions import queue
-from app.sessions.errors import IllegalState, InvalidRequest
-from app.sessions.foreign_json import SMALL
-from app.sessions.inbox import FINISHED, ID_PATTERN
-from app.sessions.model import UP, Record
+from app.gateway.reports import Report, fitted, shown
 
 log = logging.getLogger(__name__)
 
 blp = Blueprint("agents", __name__, url_prefix="/agent/v1")
 
 HELLO_MAX = 4_096
-"""Bytes of an agent's first words: where it is, and two names."""
+"""Bytes of an agent's hello: its address and two names."""
 
 REPORT_MAX = 4_194_304
-"""Bytes of a report: what an agent tells in one go, a response included."""
+"""Bytes of a report, a response included."""
 
 REPORT_VALUES = 40_000
-"""Values in one: a thousand events, each with the arguments of a call."""
+"""JSON values in a report: a thousand events, each with the arguments of a tool call."""
 
 ACTIVITY_MAX = 4_096
 """Bytes of a report of activity: a few names and numbers."""
 
 UNFINISHED_MAX = 131_072
-"""Bytes of a question about the prompts an agent holds."""
+"""Bytes of a question about unfinished prompts."""
 
 UNFINISHED_MOST = 1_000
 
 
 @blp.post("/hello")
 def hello() -> Response:
-    """An agent says where it listens; its prompts are delivered from now on, without waiting for the cluster."""
+    """Announce the agent's address; its prompts are delivered from now on, without waiting for the cluster."""
     parts, record = gateway(), session()
-    said = json_body(HELLO_MAX)
-    texts = [said.get(name, "") for name in ("address", "name", "boot")] if isinstance(said, dict) else []
+    document = json_body(HELLO_MAX)
+    texts = [document.get(name, "") for name in ("address", "name", "boot")] if isinstance(document, dict) else []
     if not texts or not all(isinstance(text, str) for text in texts):
-        raise InvalidRequest("An agent says its address, its name and its boot, as texts.")
+        raise InvalidRequest("`address`, `name` and `boot` must be strings.")
     address, name, boot = texts
     if not parts.core.inbox.agent_here(record.uuid, address, name, boot, time.time()):
-        raise IllegalState(f"Session {record.uuid} is {record.status}; its agent is not wanted now.")
-    # An agent that calls on and on gets no more deliveries than one that calls once; the sweep makes up for it.
+        raise IllegalState(f"Session {record.uuid} is {record.status}; an agent must not run now.")
+    # Throttled: an agent that calls on and on gets no more deliveries; the sweep makes up for those left out.
     if parts.core.inbox.waiting(record.uuid) and parts.deliveries.due(record.uuid, parts.ticks()):
-        parts.core.tasks.send(queue.DELIVER, record.uuid, request_id=g.request_id)
+        parts.core.tasks.deliver(record.uuid, g.request_id)
     return nothing()
 
 
 @blp.post("/events")
 def events() -> Response:
-    """An agent tells of its work. Repeating a report does no harm but to show its events twice."""
+    """Report the agent's work. A repeated report only shows its events twice."""
     parts, record = gateway(), session()
     g.routine = True
     report = Report.from_json(json_body(REPORT_MAX, REPORT_VALUES))
     if report.busy and record.status in UP:
-        parts.core.signals.note(record.uuid, "turn", time.time())
+        parts.core.activity.note(record.uuid, "turn", time.time())
     for run in report.runs():
         if isinstance(run, Event):
             _finish(parts, record, run)
         else:
-            parts.core.events.append_all(record.uuid, [(event.type, event.shown()) for event in run])
+            parts.core.events.append_all(record.uuid, [(event.type, shown(event)) for event in run])
     return nothing()
 
 
 @blp.post("/unfinished")
 def unfinished() -> Response:
-    """An agent asks which of the prompts on its disk have not ended: it may have been restored as it once was."""
+    """Say which of the prompts on the agent's disk are unfinished: its volume may have been restored from a backup."""
     parts, record = gateway(), session()
     ages = _ages(json_body(UNFINISHED_MAX, 2 * UNFINISHED_MOST + SMALL))
     since = time.time() - parts.core.store.remembers_since()
     states = dict(zip(ages, parts.core.inbox.states(record.uuid, list(ages)), strict=True))
     known = [message_id for message_id, state in states.items() if state is not None and state not in FINISHED]
-    # Taken before what this Redis remembers; one it should remember has ended, and was forgotten after its time.
+    # Queued before this Redis began to remember. A younger unknown prompt has ended, and its state has expired.
     unknown = [message_id for message_id, state in states.items() if state is None and ages[message_id] > since]
     return jsonify({"unfinished": known, "unknown": unknown})
 
 
 @blp.post("/activity")
 def activity() -> Response:
-    """An agent tells what goes on in the workspace beside its own work. `again` asks for the same once more, in its
-    next report: this one came too soon after another to be written."""
+    """Report activity in the workspace apart from the agent's own work. `again` asks to repeat it in the next report:
+    this one came too soon after another to be written."""
     parts, record = gateway(), session()
     g.routine = True
     signals = read_activity(json_body(ACTIVITY_MAX), time.time())
     if not signals or record.status not in UP:
         return jsonify({"again": False})
-    return jsonify({"again": not parts.core.signals.note_all(record.uuid, signals)})
+    return jsonify({"again": not parts.core.activity.note_all(record.uuid, signals)})
 
 
 def _ages(document: Any) -> dict[str, float]:
-    """The prompts in `{"prompts": {id: seconds since it was taken}}`, without what is none; raises `InvalidRequest`."""
+    """The valid ids in `{"prompts": {id: seconds since it was queued}}`; raises `InvalidRequest`."""
     asked = document.get("prompts") if isinstance(document, dict) else None
     if not isinstance(asked, dict) or len(asked) > UNFINISHED_MOST:
-        raise InvalidRequest(f"An agent asks about up to {UNFINISHED_MOST} prompts, and says how old they are.")
+        raise InvalidRequest(f"`prompts` must be an object of at most {UNFINISHED_MOST} ids and their ages in seconds.")
     return {
         message_id: age if isinstance(age, int | float) and not isinstance(age, bool) else 0.0
         for message_id, age in asked.items()
@@ -111,7 +111,7 @@ def _ages(document: Any) -> dict[str, float]:
 
 
 def _finish(parts: Gateway, record: Record, event: Event) -> None:
-    """Note how a message ended; the inbox tells the event stream."""
+    """Store the end of a prompt; the inbox adds it to the event stream."""
     inbox, now = parts.core.inbox, time.time()
     if event.type == PROCESSED:
         known = inbox.finish(record.uuid, event.message_id, response=fitted(event.data["response"]), now=now)

@@ -1,4 +1,4 @@
-"""What a request brings, and the answer that has nothing to say."""
+"""JSON request bodies, and the empty answer."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Any
 
 from flask import Response
 
-from app.bodies import parse_body, read_body
-from app.sessions.errors import InvalidRequest
-from app.sessions.foreign_json import SMALL
+from app.core.errors import InvalidRequest
+from app.core.untrusted_json import SMALL
+from app.request_bodies import parse_body, read_body
 
 
 def json_body(most: int, values: int = SMALL) -> Any:
-    """The JSON a request brings, of so many bytes and values at most; raises `InvalidRequest`, a `Problem` for too many
-    values, `NoRoom`, and 413 by Flask's exception."""
+    """The JSON body, of `most` bytes and `values` values at most. Raises `InvalidRequest`, a `Problem` for too many
+    values, `NoRoom`, and Flask's exception for 413."""
     try:
         return parse_body(read_body(most), values)
     except ValueError as error:
@@ -21,5 +21,5 @@ def json_body(most: int, values: int = SMALL) -> Any:
 
 
 def nothing() -> Response:
-    """It is done."""
+    """An empty answer, 204."""
     return Response(status=204)

@@ -1,4 +1,4 @@
-"""A request for a completion, as it may go to the provider, and its answer, as it comes back."""
+"""Chat completions: the request as sent to the provider, and the relayed answer."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from urllib3.exceptions import HTTPError
 
-from app.gateway.calls import Call
+from app.core.untrusted_json import LARGE, parse
+from app.gateway.cancellation import Call
 from app.gateway.provider import Answer
 from app.gateway.usage import Meter
 from app.problems import Problem
-from app.sessions.foreign_json import LARGE, parse
 
 FIELDS = frozenset(
     {
@@ -39,41 +39,40 @@ FIELDS = frozenset(
         "thinking",
     }
 )
-"""The fields that are passed on. Others are left out: they choose what is billed (`n`, `service_tier`) or what
-the provider keeps (`store`, `metadata`, `user`), which is not a workspace's to choose."""
+"""The fields that are passed on. A workspace must not choose the others: they affect billing (`n`, `service_tier`) or
+what the provider stores (`store`, `metadata`, `user`)."""
 
 LINE_MAX = 1_048_576
-"""Bytes of one line of a stream that are kept back until it is whole."""
+"""Bytes of an incomplete line of a stream that are held back."""
 
 CUT = {"message": "The model's answer was cut off.", "type": "server_error", "param": None, "code": "llm_stream_cut"}
 CUT_EVENT = f"data: {json.dumps({'error': CUT})}\n\n".encode()
-"""An error in the midst of a stream, in the shape OpenAI's own clients raise as an error."""
+"""An error within a stream, in the format that OpenAI's own clients raise as an exception."""
 
 
 def provider_request(body: bytes, model: str) -> bytes:
-    """The body to send for the `body` a workspace sent: `model` in place of its own, unless "", and the usage of a
-    stream asked for. Raises a `Problem` for what is no request for a completion."""
+    """The body for the provider: a workspace's `body` with `model`, unless "", and with the usage of a stream asked
+    for. Raises a `Problem` for an invalid request."""
     try:
         wanted = parse(body, LARGE)
     except ValueError as error:
         raise _invalid("The body is not valid JSON.") from error
     if not isinstance(wanted, dict) or not isinstance(wanted.get("messages"), list):
-        raise _invalid("A request for a completion is a JSON object with a list of messages.")
+        raise _invalid("The body must be a JSON object with `messages`, a list.")
     if any(not _is_at_hand(url) for url in _images(wanted["messages"])):
-        raise _invalid("An image must be in the request itself, as a data: URL.")
+        raise _invalid("Images must be in the request itself, as data: URLs.")
     sent = {name: value for name, value in wanted.items() if name in FIELDS}
     if model:
         sent["model"] = model
     if not isinstance(sent.get("model"), str) or not sent["model"]:
-        raise _invalid("No LLM_MODEL is set here, so the request must name a model.")
+        raise _invalid("The request must name a model: LLM_MODEL is not set.")
     if sent.get("stream"):
         sent["stream_options"] = {"include_usage": True}
     return json.dumps(sent, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def _images(messages: list[Any]) -> Iterator[Any]:
-    """The URLs of all images in them, whatever they are. Whoever serves the model would fetch a remote one on a
-    workspace's behalf."""
+    """The URLs of all images. The provider would fetch a remote one on a workspace's behalf."""
     for message in messages:
         content = message.get("content") if isinstance(message, dict) else None
         for part in content if isinstance(content, list) else ():
@@ -91,8 +90,8 @@ def _invalid(text: str) -> Problem:
 
 
 def relay(answer: Answer, call: Call, meter: Meter) -> Iterator[bytes]:
-    """The bytes of a stream, unchanged, each line as soon as it is whole. One that is cut, or that ends without
-    saying so, ends with `CUT_EVENT`, in place of the broken line; `meter.done` tells which it was."""
+    """The bytes of a stream, unchanged, each line as soon as it is whole. A stream that is cut, or ends without its
+    final event, ends with `CUT_EVENT` in place of the broken line; then `meter.done` is False."""
     rest = b""
     try:
         for piece in answer.pieces():
@@ -101,7 +100,7 @@ def relay(answer: Answer, call: Call, meter: Meter) -> Iterator[bytes]:
                 meter.see(lines)
                 yield lines
     except (HTTPError, OSError):
-        # How it ended is seen below: nothing but the end that providers announce is a good one.
+        # Handled below: only a stream with its final event has ended well.
         pass
     if rest:
         meter.see(rest)
@@ -117,5 +116,5 @@ def _whole_lines(text: bytes) -> tuple[bytes, bytes]:
 
 
 def models_document(model: str) -> dict[str, Any]:
-    """The list of models, in the provider's shape, where only this one can be had."""
+    """The list of models, in the provider's format, with only this one."""
     return {"object": "list", "data": [{"id": model, "object": "model", "created": 0, "owned_by": "manager"}]}

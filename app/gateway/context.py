@@ -1,4 +1,4 @@
-"""What a view of the gateway reaches for: the parts its process was built with, and whose request it works on."""
+"""What the gateway's views need: the parts of the process, and the session of the request."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from typing import cast
 
 from flask import current_app, g
 
-from app.gateway.calls import Hangups
-from app.gateway.figures import Figures
-from app.gateway.pacing import Pace
+from app.core.composition import Core
+from app.core.prompts.token_usage import TokenUsage
+from app.core.sessions.model import Record
+from app.core.throttle import Throttle
+from app.gateway.cancellation import Hangups
+from app.gateway.metrics import Figures
 from app.gateway.provider import Provider
-from app.sessions.core import Core
-from app.sessions.model import Record
-from app.sessions.spending import Spending
 
 EXTENSION = "workspace_gateway"
 
 
 @dataclass(frozen=True)
 class Gateway:
-    """One of each for the process. `deliveries` paces those an agent sets going by its call, `renewals` the new tokens
-    that ended ones set going, `old_tokens` what the log says of those of an earlier release, all by the clock `ticks`;
-    `checkpoints` bounds how many pieces of conversations are in memory."""
+    """The parts of the process. By the clock `ticks`, three throttles limit for each session: `deliveries` that hellos
+    trigger, `renewals` that ended tokens trigger, and log lines about `old_tokens` of the release before. `checkpoints`
+    limits how many pieces of conversations are in memory."""
 
     core: Core
-    spending: Spending
+    token_usage: TokenUsage
     provider: Provider
     figures: Figures
     hangups: Hangups
-    deliveries: Pace
-    renewals: Pace
-    old_tokens: Pace
+    deliveries: Throttle
+    renewals: Throttle
+    old_tokens: Throttle
     checkpoints: BoundedSemaphore
     ticks: Callable[[], float] = time.monotonic
 
@@ -45,5 +45,5 @@ def gateway() -> Gateway:
 
 
 def session() -> Record:
-    """The session whose token the request brought, as it was when the request came."""
+    """The session of the request's token, as it was when the request came."""
     return cast(Record, g.session)

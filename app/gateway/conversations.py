@@ -1,7 +1,7 @@
-"""An agent's conversation, kept for it: added to in pieces, given back in pages, so that no request holds much of it.
+"""The history store for agents: a conversation is added in pieces and read in pages, as no request may hold all of it.
 
-An agent asks how far its conversation is kept, adds what is new, and says when it is whole. One of an earlier release
-hands all of it over in one document, and gets it back in one.
+An agent asks how far its conversation is stored, adds new messages, and says when it is complete. An agent of the
+release before sends the whole conversation in one document, and reads it in one.
 """
 
 from __future__ import annotations
@@ -16,100 +16,100 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
+from app.core.errors import InvalidRequest, SessionError
+from app.core.prompts.history_index import CHUNK_BYTES, Contended, ConversationTooLong, Head, OtherConversation, Piece
+from app.core.prompts.history_store import Checkpoint
+from app.core.sessions.model import Record
+from app.core.untrusted_json import LARGE
 from app.gateway.bodies import json_body, nothing
 from app.gateway.context import Gateway, gateway, session
 from app.problems import EXPLANATIONS, Problem
-from app.sessions.archive_index import CHUNK_BYTES, Contended, ConversationTooLong, Head, OtherConversation, Piece
-from app.sessions.archive_store import Checkpoint
-from app.sessions.errors import InvalidRequest, SessionError
-from app.sessions.foreign_json import LARGE
-from app.sessions.model import Record
 
 log = logging.getLogger(__name__)
 
 blp = Blueprint("conversations", __name__, url_prefix="/agent/v1")
 
 PIECE_MAX = 8 * CHUNK_BYTES
-"""Bytes of a piece: of one message, that is, as an agent sends several only up to `CHUNK_BYTES`."""
+"""Bytes of a piece; agents put several messages into one only up to `CHUNK_BYTES`."""
 
 WHOLE_MAX = 67_108_864
-"""Bytes of a document that may hold a whole conversation: an agent of an earlier release knows no other way."""
+"""Bytes of a document with a whole conversation, from an agent of the release before."""
 
 WHOLE_VALUES = 2 * LARGE
-"""Values in one: 64 MiB of messages of 1.5 KB."""
+"""JSON values in such a document: 64 MiB of messages of 1.5 KB."""
 
 CHECKPOINT_WAIT = 5.0
-"""s to wait for others to be stored: an agent that is being stopped has 10."""
+"""s to wait for a slot: an agent that is being stopped has 10."""
 
 
 @blp.get("/history")
 def history() -> Response:
-    """How far the conversation is kept (`?head`), or the messages from number `after` on, a page of them."""
+    """How far the conversation is stored (`?head`), or a page of its messages from number `after` on."""
     parts, record = gateway(), session()
     if "head" in request.args:
-        return jsonify(parts.core.archive.index(record.uuid).heads())
-    with _place(parts):
-        page = parts.core.archive.page(record.uuid, _number("after"), size=CHUNK_BYTES)
+        return jsonify(parts.core.history_store.index(record.uuid).heads())
+    with _slot(parts):
+        page = parts.core.history_store.page(record.uuid, _number("after"), size=CHUNK_BYTES)
         if page is None:
-            raise _none_kept(record)
+            raise _not_stored(record)
         return _document({"messages": list(page.messages), "total": page.total, "edition": page.edition})
 
 
 @blp.post("/history")
 def add() -> Response:
-    """An agent adds messages to its conversation. 409 says from where to go on, where they don't continue it."""
+    """Add messages to the conversation. If they don't continue it, the 409 says where to continue."""
     parts, record = gateway(), session()
     with _storing(parts, record):
-        index = parts.core.archive.append(record.uuid, Piece.from_json(json_body(PIECE_MAX, LARGE)))
+        index = parts.core.history_store.append(record.uuid, Piece.from_json(json_body(PIECE_MAX, LARGE)))
     return jsonify(index.heads())
 
 
 @blp.put("/checkpoint")
 def put_checkpoint() -> Response:
-    """An agent says that its conversation is whole, or hands all of it over."""
+    """Mark the stored conversation as complete, or replace it by a whole one."""
     parts, record = gateway(), session()
     with _storing(parts, record):
-        said = json_body(min(WHOLE_MAX, parts.core.settings.history_max_bytes), WHOLE_VALUES)
-        if isinstance(said, dict) and "edition" in said:
-            told = Checkpoint.from_json({**said, "history": []})
-            parts.core.archive.settle(record.uuid, Head.from_json(said), told.context, told.metadata)
+        document = json_body(min(WHOLE_MAX, parts.core.settings.history_max_bytes), WHOLE_VALUES)
+        if isinstance(document, dict) and "edition" in document:
+            end = Checkpoint.from_json({**document, "history": []})
+            parts.core.history_store.settle(record.uuid, Head.from_json(document), end.context, end.metadata)
         else:
-            parts.core.archive.write(record.uuid, Checkpoint.from_json(said))
+            parts.core.history_store.write(record.uuid, Checkpoint.from_json(document))
     if record.unarchived:
-        parts.core.store.change(record.uuid, time.time(), unarchived={})
+        parts.core.store.note_unarchived(record.uuid, {})
     return nothing()
 
 
 @blp.get("/checkpoint")
 def get_checkpoint() -> Response:
-    """The conversation an agent begins with when its volume has none; with `?paged` only what there is beside the
-    messages, how many these are, and of which edition."""
+    """The conversation for an agent whose volume has none. With `?paged`, without the messages: their number, their
+    edition, and the context and metadata."""
     parts, record = gateway(), session()
-    archive = parts.core.archive
-    with _place(parts):
-        current = archive.index(record.uuid).current
+    store = parts.core.history_store
+    with _slot(parts):
+        current = store.index(record.uuid).current
         if "paged" in request.args and current is not None:
-            context, metadata = archive.beside(record.uuid)
+            context, metadata = store.beside(record.uuid)
             return _document({"context": context, "metadata": metadata, **current.head().to_json()})
         if current is not None and current.size > WHOLE_MAX:
-            raise Problem(413, "payload_too_large", "The conversation is too long for one document; ask for pages.")
-        checkpoint = archive.read(record.uuid)
+            raise Problem(413, "payload_too_large", "The conversation is too long for one document; use pages.")
+        checkpoint = store.read(record.uuid)
         if checkpoint is None:
-            raise _none_kept(record)
+            raise _not_stored(record)
         return _document(checkpoint.to_json())
 
 
 @contextmanager
 def _storing(parts: Gateway, record: Record) -> Iterator[None]:
-    """A place to store something of the conversation. What goes wrong is noted in the record, so that the status says
-    that the kept conversation is not the newest."""
+    """Hold a slot to store a part of the conversation. An error is noted in the record, so that the session's status
+    says that the stored conversation is stale."""
     try:
-        with _place(parts):
+        with _slot(parts):
             yield
     except OtherConversation as error:
         raise Problem(409, error.code, str(error), more=error.index.heads()) from error
     except Contended:
-        # Whoever changed it has stored something newer.
+        # The other writer has stored something newer.
         raise
     except ConversationTooLong as error:
         _note(parts, record, str(error))
@@ -118,23 +118,22 @@ def _storing(parts: Gateway, record: Record) -> Iterator[None]:
         _note(parts, record, str(error))
         raise
     except HTTPException as error:
-        _note(parts, record, EXPLANATIONS.get(error.code or 0, "It could not be read."))
+        _note(parts, record, EXPLANATIONS.get(error.code or 0, "The request could not be read."))
         raise
 
 
 def _note(parts: Gateway, record: Record, reason: str) -> None:
-    """The agent has something newer than what is kept. Noted once, so that trying again costs nothing."""
+    """Note that the stored conversation is stale. Noted once, so that retries cost nothing."""
     if not record.unarchived:
-        log.warning("a conversation is not kept: %s", reason, extra={"uuid": record.uuid})
-        now = time.time()
+        log.warning("conversation not stored: %s", reason, extra={"uuid": record.uuid})
         with suppress(SessionError):
-            parts.core.store.change(record.uuid, now, unarchived={"since": round(now, 3), "reason": reason})
+            parts.core.store.note_unarchived(record.uuid, {"since": round(time.time(), 3), "reason": reason})
 
 
 @contextmanager
-def _place(parts: Gateway) -> Iterator[None]:
+def _slot(parts: Gateway) -> Iterator[None]:
     if not parts.checkpoints.acquire(timeout=CHECKPOINT_WAIT):
-        text = "Other conversations are being stored; try again."
+        text = "The gateway is storing other conversations; retry later."
         raise Problem(503, "unavailable", text, headers={"Retry-After": "1"})
     try:
         yield
@@ -142,14 +141,14 @@ def _place(parts: Gateway) -> Iterator[None]:
         parts.checkpoints.release()
 
 
-def _none_kept(record: Record) -> Problem:
-    return Problem(404, "checkpoint_not_found", f"No conversation of session {record.uuid} is kept.")
+def _not_stored(record: Record) -> Problem:
+    return Problem(404, "checkpoint_not_found", f"No conversation of session {record.uuid} is stored.")
 
 
 def _number(name: str) -> int:
     text = request.args.get(name, "0")
     if not text.isdecimal() or len(text) > 12:
-        raise InvalidRequest(f"{name} is a number from 0 on.")
+        raise InvalidRequest(f"`{name}` must be a whole number, 0 or more.")
     return int(text)
 
 

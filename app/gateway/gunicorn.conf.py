@@ -1,23 +1,23 @@
-"""How gunicorn runs the gateway, from the same settings as everything else."""
+"""gunicorn's configuration for the gateway, from the service's settings."""
 
 from __future__ import annotations
 
 import resource
 
+from app.gunicorn_worker import listen_at, worker_for
 from app.logs import logging_config
 from app.settings import Settings
 from app.threads import end_process_when_one_dies
-from app.web_worker import listen_at, worker_for
 
 _settings = Settings.from_env()
 
 bind = listen_at(_settings.bind, _settings.gateway_port)
 workers = _settings.gateway_workers
 worker_class = worker_for(per_peer=_settings.gateway_connections_per_peer)
-# Agents call every few moments, so theirs stay open between.
+# Agents call every few moments, so their connections stay open.
 worker_connections = _settings.gateway_connections
 keepalive = 75
-# Of a worker's heartbeat, not of a request: one that waits for a model doesn't stop it.
+# For a worker's heartbeat, not for a request: one that waits for a model does not block it.
 timeout = 30
 graceful_timeout = _settings.gateway_grace
 # The app logs requests itself, with their ids; paths only, never bodies.
@@ -27,11 +27,11 @@ logconfig_dict = logging_config(_settings.log_level)
 control_socket_disable = True
 
 OPEN_FILES = 65_536
-"""A stream takes three: the client, the model's API, Redis; and the usual limit of 1,024 is a soft one."""
+"""A stream takes three: client, model's API, Redis; the usual soft limit is 1,024."""
 
 
 def on_starting(server: object) -> None:
-    """Allow what the settings promise; called once, before a worker is started."""
+    """Raise the limit of open files; called once, before a worker is started."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))

@@ -1,4 +1,4 @@
-"""Whose request it is: the workspace's token, the record of its session, and a place among that session's requests."""
+"""Which session a request is from: the workspace token, the session's record, and its concurrency limit."""
 
 from __future__ import annotations
 
@@ -7,58 +7,62 @@ from dataclasses import dataclass
 
 from flask import Flask, Response, g, request
 
+from app.concurrency import ConcurrencyLimit
+from app.core.access.agent_credentials import TokenOwner
+from app.core.errors import SessionNotFound
+from app.core.redis import task_queue
+from app.core.sessions.model import UP, Record, Status
 from app.gateway.context import gateway
-from app.places import Places
 from app.problems import Problem
-from app.sessions import queue
-from app.sessions.errors import SessionNotFound
-from app.sessions.model import UP, Record, Status
-from app.sessions.secrets import Named
 
 log = logging.getLogger(__name__)
 
 OPEN = frozenset({"system.livez", "system.readyz", "system.metrics"})
-"""The endpoints that need no token; none of them tells anything of a session."""
+"""The endpoints that need no token; they reveal nothing about sessions."""
 
 SCHEME = "Bearer "
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who is named in the log line of a request: the session."""
+    """A caller with a correctly signed token. `name` stands in the log line and counts refusals; `user_id` is ""
+    without a record."""
 
     name: str
+    uuid: str
+    user_id: str = ""
 
 
 def register_identity(app: Flask, calls_per_session: int) -> None:
-    """Refuse a request without a good token, and one more than a session may have at a time."""
-    places = Places()
+    """Refuse requests without a valid token, and those above a session's concurrency limit."""
+    limit = ConcurrencyLimit()
 
     def identify() -> None:
         if request.endpoint in OPEN:
             return
         named = _named_by_token()
         uuid = named.uuid
-        g.principal = Caller(uuid)
-        if not places.take(uuid, calls_per_session):
-            text = f"A session may have {calls_per_session} requests at a time here."
+        g.principal = Caller(uuid, uuid)
+        if not limit.acquire(uuid, calls_per_session):
+            text = f"A session may have {calls_per_session} requests at a time; retry later."
             raise Problem(429, "too_many_calls", text, headers={"Retry-After": "1"})
-        g.place = uuid
+        g.slot = uuid
         record = _record(uuid)
+        g.principal = Caller(uuid, uuid, record.user_id)
         if record.status is Status.TERMINATED:
-            raise Problem(403, "session_terminated", f"Session {uuid} is terminated; its token is no longer good.")
+            raise Problem(403, "session_terminated", f"Session {uuid} is terminated; its token is no longer valid.")
         if named.epoch != record.epoch:
-            # Whoever stole it is not to take the agent's places.
-            places.give_back(g.pop("place"))
-            g.principal = Caller(f"{uuid}:ended")
+            # A thief of the old token must not use up the agent's limit.
+            limit.release(g.pop("slot"))
+            g.principal = Caller(f"{uuid}:ended", uuid, record.user_id)
         _check_epoch(record, named.epoch)
         g.session = record
 
     def leave(response: Response) -> Response:
-        uuid = g.pop("place", None)
+        uuid = g.pop("slot", None)
         if uuid is not None:
-            # When the last byte is out, however the request ends.
-            response.call_on_close(lambda: places.give_back(uuid))
+            # Released with the last byte, however the request ends.
+            response.call_on_close(lambda: limit.release(uuid))
         return response
 
     app.before_request(identify)
@@ -66,7 +70,7 @@ def register_identity(app: Flask, calls_per_session: int) -> None:
 
 
 def who_asks() -> str:
-    """The session, or for want of a good token the address."""
+    """The session, or without a valid token the address."""
     caller: Caller | None = g.get("principal")
     return caller.name if caller else f"ip:{request.remote_addr or 'local'}"
 
@@ -75,33 +79,38 @@ def _record(uuid: str) -> Record:
     try:
         return gateway().core.sessions.get(uuid)
     except SessionNotFound as error:
-        # No 404, which says that there is no conversation: an agent would begin anew and overwrite the one there is.
-        text = f"Session {uuid} is not known here now. Its record may come back; try again."
+        # Not a 404: an agent would conclude that no conversation is stored, and overwrite it.
+        text = f"Session {uuid} is unknown at present. Its record may be restored; retry later."
         raise Problem(503, "session_not_found", text, headers={"Retry-After": "2"}) from error
 
 
 def _check_epoch(record: Record, epoch: int) -> None:
-    """Refuse a token that has ended. Whoever brings one may be the session's own agent, whose file was not written anew
-    yet, or no more: so that is seen to, whatever was lost before."""
+    """Refuse a token that has ended, and have the token file written again: the caller may be the session's own agent,
+    whose new token is late or was lost."""
     parts = gateway()
     if epoch == record.epoch:
         if not epoch and parts.old_tokens.due(record.uuid, parts.ticks()):
-            log.warning("token of an earlier release; it is good until the session sleeps", extra={"uuid": record.uuid})
+            log.warning("token of the release before; valid until the session sleeps", extra={"uuid": record.uuid})
         return
     if record.status in UP and parts.renewals.due(record.uuid, parts.ticks()):
-        parts.core.tasks.send(queue.TOKEN_ENDED, record.uuid, request_id=g.request_id)
+        parts.core.tasks.send(task_queue.TOKEN_ENDED, record.uuid, request_id=g.request_id)
     text = (
         f"This token of session {record.uuid} has ended: it was revoked, or the workspace was put to sleep since. "
-        "The workspace's own agent finds another in its token file; nobody else gets one."
+        "The workspace's agent finds a new one in its token file."
     )
     raise Problem(401, "token_ended", text, headers={"WWW-Authenticate": "Bearer", "Retry-After": "1"})
 
 
-def _named_by_token() -> Named:
+def shown_token() -> str:
+    """The request's bearer token, "" for none."""
     header = request.headers.get("Authorization", "")
-    token = header.removeprefix(SCHEME) if header.startswith(SCHEME) else ""
-    named = gateway().core.secrets.named_by(token)
+    return header.removeprefix(SCHEME) if header.startswith(SCHEME) else ""
+
+
+def _named_by_token() -> TokenOwner:
+    token = shown_token()
+    named = gateway().core.credentials.owner_of(token)
     if named is None:
-        text = "The token is not valid." if token else "A workspace's token is needed, in Authorization: Bearer."
+        text = "The token is invalid." if token else "Send a workspace token, in Authorization: Bearer."
         raise Problem(401, "unauthorized", text, headers={"WWW-Authenticate": "Bearer"})
     return named

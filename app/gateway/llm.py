@@ -1,6 +1,6 @@
-"""The model for workspaces: an OpenAI-compatible API that adds the key, counts tokens and keeps to the budget.
+"""The model for workspaces: an OpenAI-compatible API that adds the key, counts tokens and enforces the budget.
 
-What passes through here is never logged: neither prompts nor answers nor the key.
+Prompts, answers and the key are never logged.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from contextlib import ExitStack, contextmanager
 
 from flask import Blueprint, Response, request
 
-from app.bodies import charge_values, read_body
-from app.gateway.calls import Call, ClientGone
+from app.core.errors import StateUnavailable
+from app.core.prompts.token_usage import next_day
+from app.core.sessions.model import Record, iso
+from app.core.untrusted_json import LARGE
+from app.gateway.cancellation import Call, ClientGone
 from app.gateway.completions import models_document, provider_request, relay
 from app.gateway.context import Gateway, gateway, session
 from app.gateway.provider import EVENT_STREAM, NO_SECOND_TRY, Answer
 from app.gateway.usage import Meter
 from app.problems import Problem
-from app.sessions.errors import StateUnavailable
-from app.sessions.foreign_json import LARGE
-from app.sessions.model import Record, iso
-from app.sessions.spending import next_day
+from app.request_bodies import charge_values, read_body
 
 log = logging.getLogger(__name__)
 
 blp = Blueprint("llm", __name__, url_prefix="/llm/v1")
 
 CLIENT_LEFT = 499
-"""The status in the log of a request nobody waits for any more; no client sees it."""
+"""The status in the log for a client that has disconnected; no client sees it."""
 
 NOT_CONFIGURED = (
     "No model is configured: start the service with LLM_BASE_URL=https://api.openai.com/v1, LLM_API_KEY and LLM_MODEL "
@@ -40,7 +40,7 @@ NOT_CONFIGURED = (
 
 @blp.post("/chat/completions")
 def chat_completions() -> Response:
-    """A completion, streamed or not, as OpenAI's API reference has it."""
+    """A completion, streamed or not, as in OpenAI's API reference."""
     parts, record = gateway(), session()
     _check_configured(parts)
     asked = read_body(parts.core.settings.llm_max_body_bytes)
@@ -63,14 +63,14 @@ def chat_completions() -> Response:
         held.callback(answer.close)
         headers = {"X-Accel-Buffering": "no"}
         response = Response(_relayed(parts, answer, call, meter), headers=headers, mimetype=EVENT_STREAM)
-        # Called however the request ends, even when not one byte was read; a generator's own `finally` isn't.
+        # A generator's own `finally` does not run if no byte was read; this always runs.
         response.call_on_close(held.pop_all().close)
         return response
 
 
 @blp.get("/models")
 def models() -> Response:
-    """The models that can be had: the one of LLM_MODEL, or the provider's list."""
+    """The available models: the one of LLM_MODEL, or the provider's list."""
     parts = gateway()
     _check_configured(parts)
     if name := parts.core.settings.llm_model:
@@ -88,27 +88,27 @@ def _check_configured(parts: Gateway) -> None:
 
 
 def _check_budget(parts: Gateway, record: Record, now: float) -> None:
-    """Raises a 429 when the user's tokens of the day are used up. What is under way then is let finish, so a day
-    may end above the budget by what a session's requests at a time take."""
+    """Raises a 429 if the user's tokens of the day are used up. Running requests may finish, so a day may end above the
+    budget by their tokens."""
     budget = parts.core.settings.llm_tokens_per_day
     if not budget:
         return
-    used = parts.spending.of_day(record.user_id, now)
+    used = parts.token_usage.of_day(record.user_id, now)
     if used >= budget:
         reset = next_day(now)
         raise Problem(
             429,
             "llm_budget_exceeded",
-            f"The budget of {budget} tokens a day is used up ({used}); it begins anew at {iso(reset)}.",
+            f"The budget of {budget} tokens a day is used up ({used}); it is renewed at {iso(reset)}.",
             headers={"Retry-After": str(int(reset - now) + 1), **NO_SECOND_TRY},
         )
 
 
 @contextmanager
 def _watched(parts: Gateway) -> Iterator[Call]:
-    """A call to the provider that ends when its client hangs up."""
+    """A call to the provider that is cancelled when its client disconnects."""
     call = Call()
-    # Only under gunicorn is there a socket to watch.
+    # Only gunicorn provides the socket.
     client = request.environ.get("gunicorn.socket")
     number = -1 if client is None else parts.hangups.watch(client, call)
     try:
@@ -119,8 +119,8 @@ def _watched(parts: Gateway) -> Iterator[Call]:
 
 
 def _ask(parts: Gateway, record: Record, call: Call, body: bytes) -> Answer | None:
-    """The provider's answer, None for a client that left before its first byte. The provider has read the prompt
-    by then, so it is counted."""
+    """The provider's answer, None if the client disconnected before its first byte. The provider has read the prompt by
+    then, so it is counted."""
     started = time.monotonic()
     try:
         answer = parts.provider.chat(call, body)
@@ -139,17 +139,17 @@ def _relayed(parts: Gateway, answer: Answer, call: Call, meter: Meter) -> Iterat
 
 
 def _count(parts: Gateway, record: Record, meter: Meter) -> None:
-    """Count what an answer took, however it ended."""
+    """Count the tokens of an answer, however it ended."""
     tokens = meter.tokens()
     parts.figures.count_tokens(tokens)
     try:
-        parts.spending.add(record.uuid, record.user_id, tokens, time.time())
+        parts.token_usage.add(record.uuid, record.user_id, tokens, time.time())
     except StateUnavailable:
         parts.figures.unrecorded.inc(tokens.total)
-        log.warning("tokens not recorded", extra={"uuid": record.uuid, "tokens": tokens.total})
+        log.warning("token usage not recorded", extra={"uuid": record.uuid, "tokens": tokens.total})
 
 
 def _whole(answer: Answer) -> Response:
-    """An answer that is no stream, an error of the provider included."""
+    """An answer that is not streamed, or an error of the provider."""
     headers = {"Retry-After": str(int(answer.retry_after) + 1)} if answer.retry_after is not None else {}
     return Response(answer.text, answer.status, headers, mimetype="application/json")

@@ -1,8 +1,7 @@
-"""The model's API, as the gateway calls it: pooled connections, retries before the first byte, and the one
-place where the key is known.
+"""The client of the model's API: pooled connections, retries before the first byte, and the only place with the key.
 
-urllib3 is used directly, because two things are needed that clients above it hide: the connection's socket, to
-end a call whose client has gone, and bytes as they come.
+It uses urllib3 directly, because higher clients hide two things: the connection's socket, to cancel a call whose client
+has disconnected, and bytes as they come.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from urllib.parse import urlsplit
 import urllib3
 from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, ReadTimeoutError
 
-from app.gateway.calls import CURRENT, Call, ClientGone
-from app.gateway.figures import Figures
+from app.gateway.cancellation import CURRENT, Call, ClientGone
+from app.gateway.metrics import Figures
 from app.gateway.retries import LONGEST_RETRY_AFTER, parse_retry_after, retry_delay, worth_retrying
 from app.problems import Problem
 from app.settings import Settings
@@ -30,13 +29,13 @@ from app.settings import Settings
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 10.0
-"""s: TCP and TLS; a provider that takes longer is as good as down."""
+"""s: TCP and TLS; a slower provider counts as down."""
 
 IDLE_CONNECTIONS = 256
-"""To the provider, kept open for further requests; there may be more while they are used."""
+"""Idle connections to the provider that are kept open; more may be in use."""
 
 PIECE = 65_536
-"""Bytes read at most at a time; what is there is taken, however little."""
+"""Bytes read at most at a time; a read returns what is there, however little."""
 
 WHOLE_MAX = 33_554_432
 """Bytes of an answer that is not streamed; far above what any model writes."""
@@ -47,18 +46,18 @@ ERROR_MAX = 65_536
 EVENT_STREAM = "text/event-stream"
 AGENT = "workspace-session-manager"
 KEY_LIKE = re.compile(rb"\b(?:sk|pk|rk|key|gsk|xai)-[\w*.-]{3,}", re.ASCII)
-"""What keys of this kind of API look like, also when the provider has put asterisks into them."""
+"""API keys of such providers, also masked with asterisks."""
 
 NO_SECOND_TRY = {"x-should-retry": "false"}
-"""Tells OpenAI's own clients that the gateway has retried already."""
+"""Tells OpenAI's own clients not to retry: the gateway has."""
 
 
 @dataclass
 class Answer:
-    """An answer of the provider: `status`, `content_type`, and its body; `retry_after` is seconds.
+    """An answer of the provider; `retry_after` is in seconds.
 
-    A stream has `body` as the pieces come, and its first one is there already; anything else has it whole
-    in `text`. Whoever got a stream closes it.
+    Of a stream, `text` is the first piece, and `pieces` gives all; any other answer is whole in `text`. The caller
+    closes a stream.
     """
 
     status: int
@@ -72,19 +71,19 @@ class Answer:
         return self._response is not None
 
     def pieces(self) -> Iterator[bytes]:
-        """The body of a stream as it comes; raises `HTTPError` where it is cut."""
+        """The body of a stream as it comes; raises `HTTPError` if the stream is cut."""
         yield self.text
         while piece := self._response.read1(PIECE):
             yield piece
 
     def close(self) -> None:
-        """Let go of the connection: to the pool when the body was read to its end, else closed."""
+        """Return the connection to the pool if the body was read to its end, else close it."""
         if self._response is not None:
             self._response.close()
 
 
 class Provider:
-    """The API at `LLM_BASE_URL`. `random` gives the jitter, from 0 to 1."""
+    """The API at `LLM_BASE_URL`; `jitter` returns 0 to 1."""
 
     def __init__(self, settings: Settings, figures: Figures, jitter: Callable[[], float] = random.random) -> None:
         self._base = settings.llm_base_url.rstrip("/")
@@ -99,8 +98,8 @@ class Provider:
         return bool(self._base)
 
     def chat(self, call: Call, body: bytes) -> Answer:
-        """Ask for a completion. Sent again, within `LLM_TIMEOUT`, while the provider refuses it for now and not a
-        byte of an answer is there. Raises `ClientGone`, or a `Problem` when no answer can be had."""
+        """Ask for a completion. Retries temporary errors within `LLM_TIMEOUT`, before the first byte of an answer.
+        Raises `ClientGone`, or a `Problem` if the provider gives no answer."""
         return self._ask(call, "POST", "/chat/completions", body)
 
     def models(self, call: Call) -> Answer:
@@ -123,11 +122,11 @@ class Provider:
             attempt += 1
             reason = _reason(refusal)
             self._figures.retries.labels(reason).inc()
-            log.info("the model's API is asked again", extra={"reason": reason, "attempt": attempt})
+            log.info("retrying a request to the model's API", extra={"reason": reason, "attempt": attempt})
             call.pause(delay)
 
     def _try(self, call: Call, method: str, path: str, body: bytes | None, seconds: float) -> Answer | Exception:
-        """One request: the answer with the first bytes of its body, or what went wrong."""
+        """One request: the answer with the first bytes of its body, or the error."""
         token = CURRENT.set(call)
         response = None
         try:
@@ -174,7 +173,7 @@ class Provider:
     def _checked(self, answer: Answer) -> Answer:
         """The answer as a workspace may see it."""
         if answer.status == 401:
-            text = "The model's API does not take the manager's key; LLM_API_KEY has to be set right."
+            text = "The model's API refused the service's key; set LLM_API_KEY to a valid key."
             log.error("the model's API refused LLM_API_KEY")
             raise Problem(502, "llm_key_refused", text, headers=NO_SECOND_TRY)
         understood = answer.streams or "json" in answer.content_type
@@ -184,18 +183,18 @@ class Provider:
             answer.text = self._without_key(answer.text)
             return answer
         log.warning("the model's API answered unexpectedly", extra={"status": answer.status})
-        text = f"The model's API answered with status {answer.status}, and nothing an answer can be made of."
+        text = f"The model's API returned status {answer.status} with an empty or invalid response."
         raise Problem(502, "llm_unavailable", text, headers=NO_SECOND_TRY)
 
     def _given_up(self, refusal: Answer | Exception) -> Answer:
         if isinstance(refusal, Answer):
             return self._checked(refusal)
-        # Its name only: the text of an exception may hold an address with a password in it.
-        log.warning("the model's API can't be reached", extra={"error": type(refusal).__name__})
+        # Only the name: the text of an exception may hold an address with a password.
+        log.warning("the model's API is unreachable", extra={"error": type(refusal).__name__})
         if isinstance(refusal, ReadTimeoutError):
             text = f"The model did not begin to answer within {self._settings.llm_timeout:.0f} s."
             raise Problem(504, "llm_timeout", text, headers=NO_SECOND_TRY)
-        raise Problem(502, "llm_unavailable", "The model's API can't be reached.", headers=NO_SECOND_TRY)
+        raise Problem(502, "llm_unavailable", "The model's API is unreachable.", headers=NO_SECOND_TRY)
 
     def _without_key(self, text: bytes) -> bytes:
         if self._key:
@@ -204,7 +203,7 @@ class Provider:
 
 
 def _reason(refusal: Answer | Exception) -> str:
-    """What a retry was for, in few words for a label: no text of an exception, which may hold a host."""
+    """The reason of a retry, for a metric's label. No text of an exception: it may hold a host."""
     if isinstance(refusal, Answer):
         return str(refusal.status)
     if isinstance(refusal, ReadTimeoutError):
@@ -222,14 +221,14 @@ def _read_whole(response: Any, limit: int) -> bytes:
 
 
 class _Attached:
-    """A connection that tells the call it works for which socket to shut."""
+    """A connection that attaches its socket to the present call, to be shut if that is cancelled."""
 
     sock: Any
 
     _call: Call | None = None
 
     def getresponse(self) -> Any:
-        # The connection may come from the pool, and the call before must not shut it any more.
+        # A pooled connection must not be shut by the call before.
         if self._call is not None:
             self._call.detach()
         self._call = CURRENT.get()
@@ -255,7 +254,7 @@ class _SecurePool(urllib3.HTTPSConnectionPool):
 
 
 def _pool(base: str, size: int) -> urllib3.PoolManager:
-    """Connections, of which `size` are kept, through the proxy of the environment where there is one."""
+    """A pool that keeps `size` connections, through the environment's proxy if it has one."""
     address = urlsplit(base)
     proxy = urllib.request.getproxies().get(address.scheme)
     if proxy and not urllib.request.proxy_bypass(address.hostname or ""):

@@ -1,4 +1,4 @@
-"""What an agent tells of its work, checked and cut to size: in a workspace its user may write anything."""
+"""Checks an agent's report of its work, and cuts it to size: the workspace's user may have forged it."""
 
 from __future__ import annotations
 
@@ -7,86 +7,68 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.sessions.errors import InvalidRequest
-from app.sessions.inbox import ID_PATTERN
-
-TOKEN, TOOL_CALL, TOOL_RESULT = "token", "tool_call", "tool_result"
-PROCESSED, FAILED = "processed", "failed"
+from app.agent_protocol import ENDS, FAILED, PROCESSED, TOKEN, TOOL_CALL, TOOL_RESULT, Event
+from app.core.errors import InvalidRequest
+from app.core.prompts.inbox import ID_PATTERN
 
 SHOWN: Mapping[str, Sequence[str]] = {
     TOKEN: ("text", "again"),
     TOOL_CALL: ("name", "arguments", "call_id"),
     TOOL_RESULT: ("call_id", "name", "ok", "text"),
 }
-"""What the session's event stream carries of each type; the rest of an event is left out. A token with `again`
-begins the message's text anew: what was shown of it before belongs to an answer that broke off."""
-
-ENDS = frozenset({PROCESSED, FAILED})
+"""The fields of each type in the session's event stream; others are dropped. A token with `again` restarts the text of
+its message: the text before belongs to an answer that broke off."""
 
 EVENTS_MAX = 1_000
 """Events of one report; an agent sends 20 reports a second."""
 
 TEXT_MAX = 4_096
-"""Characters of one text in an event: streams are read by browsers and kept in memory; the history has it whole."""
+"""Characters of one text in an event, as Redis keeps events in memory; the history has the whole text."""
 
 NAME_MAX = 128
 """Characters of the name of a tool, or the id of a call."""
 
 RESPONSE_MAX = 65_536
-"""Characters of JSON of a response; of a longer one only the beginning of its text is kept."""
-
+"""Characters of JSON of a response; of a longer one, only the beginning of its text is stored."""
 
 LENGTHS: Mapping[str, int] = {"text": TEXT_MAX, "arguments": TEXT_MAX}
-"""Characters of those fields of an event that are more than a name."""
+"""Characters of an event's fields that are not names."""
 
 ESCAPED = 12
-"""Characters JSON makes of one of a text at most: of one that UTF-16 writes as two."""
+"""Characters that JSON needs for one of a text at most: a surrogate pair."""
 
 
-@dataclass(frozen=True)
-class Event:
-    """One event: its type, the message it is about, and its data."""
-
-    type: str
-    message_id: str
-    data: Mapping[str, Any]
-
-    @property
-    def ends(self) -> bool:
-        """Whether it says how a message ended."""
-        return self.type in ENDS
-
-    def shown(self) -> dict[str, Any]:
-        """The data for the session's event stream."""
-        shown = [name for name in SHOWN[self.type] if name in self.data]
-        return {
-            "message_id": self.message_id,
-            **{name: _cut(self.data[name], LENGTHS.get(name, NAME_MAX)) for name in shown},
-        }
+def shown(event: Event) -> dict[str, Any]:
+    """The data of an event for the session's event stream."""
+    kept = [name for name in SHOWN[event.type] if name in event.data]
+    return {
+        "message_id": event.message_id,
+        **{name: _cut(event.data[name], LENGTHS.get(name, NAME_MAX)) for name in kept},
+    }
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `POST /agent/v1/events` brings: events in their order, and whether a turn is being worked on."""
+    """The body of `POST /agent/v1/events`: events in order, and whether a turn is running."""
 
     events: Sequence[Event]
     busy: bool
 
     @classmethod
     def from_json(cls, document: Any) -> Report:
-        """The report in a JSON object; raises `InvalidRequest` when any part of it is wrong."""
+        """The report in a JSON object; raises `InvalidRequest` if any part is invalid."""
         if not isinstance(document, dict):
-            raise InvalidRequest("A report is a JSON object.")
+            raise InvalidRequest("A report must be a JSON object.")
         events, busy = document.get("events", []), document.get("busy", False)
         if not isinstance(events, list) or len(events) > EVENTS_MAX:
-            raise InvalidRequest(f"events is a list of at most {EVENTS_MAX}.")
+            raise InvalidRequest(f"`events` must be a list of at most {EVENTS_MAX}.")
         if not isinstance(busy, bool):
-            raise InvalidRequest("busy is true or false.")
+            raise InvalidRequest("`busy` must be true or false.")
         return cls([_event(event) for event in events], busy)
 
     def runs(self) -> Iterator[Event | list[Event]]:
-        """The events in order: those for the stream in lists as long as can be, tokens of one message that
-        follow one another as one; each end by itself."""
+        """The events in order: consecutive events for the stream in one list, with consecutive tokens of a message
+        joined; each end by itself."""
         run: list[Event] = []
         for event in self.events:
             if event.ends:
@@ -104,20 +86,20 @@ class Report:
 
 def _event(given: Any) -> Event:
     if not isinstance(given, dict):
-        raise InvalidRequest("An event is an object.")
+        raise InvalidRequest("An event must be an object.")
     kind, message_id, data = given.get("type"), given.get("message_id"), given.get("data", {})
     if not isinstance(kind, str) or kind not in SHOWN.keys() | ENDS:
-        raise InvalidRequest(f"An event's type is one of {', '.join([*SHOWN, *sorted(ENDS)])}.")
+        raise InvalidRequest(f"`type` of an event must be one of {', '.join([*SHOWN, *sorted(ENDS)])}.")
     if not isinstance(message_id, str) or not ID_PATTERN.fullmatch(message_id):
-        raise InvalidRequest("An event's message_id is the id of a message.")
+        raise InvalidRequest("`message_id` of an event must be a valid id.")
     if not isinstance(data, dict):
-        raise InvalidRequest("An event's data is an object.")
+        raise InvalidRequest("`data` of an event must be an object.")
     if kind == TOKEN and not isinstance(data.get("text"), str):
-        raise InvalidRequest("A token's text is text.")
+        raise InvalidRequest("`text` of a token must be a string.")
     if kind == PROCESSED and not isinstance(data.get("response"), dict):
-        raise InvalidRequest("The response of a processed message is an object.")
+        raise InvalidRequest("`response` of a processed message must be an object.")
     if kind == FAILED and not isinstance(data.get("reason"), str):
-        raise InvalidRequest("The reason of a failed message is text.")
+        raise InvalidRequest("`reason` of a failed message must be a string.")
     return Event(kind, message_id, data)
 
 
@@ -131,7 +113,7 @@ def _continues(before: Event, event: Event) -> bool:
 
 
 def _cut(value: Any, length: int) -> Any:
-    """The value, as text and cut when its JSON is long; text that JSON makes many times longer is cut shorter."""
+    """The value; if its JSON is too long, its text, cut. Text that JSON escapes to a multiple is cut shorter."""
     written = json.dumps(value)
     if len(written) <= 2 * length and not (isinstance(value, str) and len(value) > length):
         return value
@@ -141,8 +123,7 @@ def _cut(value: Any, length: int) -> Any:
 
 
 def fitted(response: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The response as it is kept; one that is too long is cut rather than refused, as its agent would only
-    send it again."""
+    """The response, cut if too long. It is not refused, as the agent would only send it again."""
     if len(json.dumps(response)) <= RESPONSE_MAX:
         return response
     return {"text": str(response.get("text", ""))[: RESPONSE_MAX // ESCAPED], "truncated": True}

@@ -1,11 +1,11 @@
-"""The calls on the gateway itself: is it alive, is it ready, what does it count."""
+"""The calls on the gateway itself: probes and metrics."""
 
 from __future__ import annotations
 
 from flask import Blueprint, Response, request
 
+from app.core.errors import StateUnavailable
 from app.gateway.context import gateway
-from app.sessions.errors import StateUnavailable
 
 blp = Blueprint("system", __name__)
 
@@ -18,9 +18,9 @@ def livez() -> Response:
 
 @blp.get("/readyz")
 def readyz() -> Response:
-    """Whether requests can be served: Redis answers. A model is not needed for it."""
+    """Whether requests can be served: Redis answers. No model is needed."""
     try:
-        gateway().core.fleet.ping()
+        gateway().core.heartbeats.ping()
     except StateUnavailable:
         return Response("the state store does not answer\n", 503, {"Retry-After": "2"}, mimetype="text/plain")
     return Response("ok\n", mimetype="text/plain")
@@ -28,6 +28,6 @@ def readyz() -> Response:
 
 @blp.get("/metrics")
 def metrics() -> Response:
-    """Figures of this process for Prometheus."""
+    """Metrics of this process for Prometheus."""
     text, content_type = gateway().figures.text(request.headers.get("Accept", ""))
     return Response(text, content_type=content_type)

@@ -1,4 +1,4 @@
-"""How many tokens an answer took: read from what passes by, never changing it.
+"""Counts the tokens of an answer as it passes through, without changing it.
 
 Source: OpenAI's API reference, "Chat completions": with `stream_options.include_usage` the last chunk of a
 stream carries `usage`, and the stream ends with `data: [DONE]`.
@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.sessions.foreign_json import LARGE, parse
-from app.sessions.spending import Tokens
+from app.core.prompts.token_usage import Tokens
+from app.core.untrusted_json import LARGE, parse
 
 BYTES_PER_TOKEN = 4
-"""Of a prompt whose tokens nobody counted: English text and code have 3.5 to 4.5."""
+"""To estimate a prompt's tokens: English text and code have 3.5 to 4.5."""
 
 DATA, DONE = b"data:", b"[DONE]"
 
 
 class Meter:
-    """Reads one answer, whole lines at a time. `done` once the stream has said that it is complete."""
+    """Reads one answer, whole lines at a time. `done` after the stream's final event."""
 
     def __init__(self, request_bytes: int) -> None:
         self._request_bytes = request_bytes
@@ -27,9 +27,9 @@ class Meter:
         self.done = False
 
     def see(self, lines: bytes) -> None:
-        """Look at whole lines of an event stream."""
+        """Read whole lines of an event stream."""
         self._chunks += lines.count(DATA)
-        # Quotes within a text of the model are escaped, so this is never found in one.
+        # JSON escapes quotes within the model's text, so this never matches there.
         if b'"usage"' in lines:
             for line in lines.splitlines():
                 if b'"usage"' in line:
@@ -38,7 +38,7 @@ class Meter:
             self.done = True
 
     def see_document(self, text: bytes) -> None:
-        """Look at a JSON object that may say how many tokens it took; anything else says nothing."""
+        """Read the usage of a JSON object, if it has one."""
         try:
             usage = parse(text, LARGE).get("usage")
         except (ValueError, AttributeError):
@@ -47,8 +47,8 @@ class Meter:
             self._counted = Tokens(_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
 
     def tokens(self) -> Tokens:
-        """What the provider counted; else an estimate: a token for some bytes of the request, and one for
-        each chunk, which is how models stream."""
+        """The provider's count, or else an estimate: by the bytes of the request, and one token for each chunk, as
+        models stream."""
         if self._counted is not None:
             return self._counted
         prompt = self._request_bytes // BYTES_PER_TOKEN
@@ -56,7 +56,7 @@ class Meter:
 
 
 def _data(line: bytes) -> bytes:
-    """The data of a line of an event stream; a blank after the colon is optional."""
+    """The data of a line of an event stream; the blank after the colon is optional."""
     return line.removeprefix(DATA).strip() if line.startswith(DATA) else b""
 
 

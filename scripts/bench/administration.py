@@ -19,8 +19,8 @@ from typing import Any
 from kubernetes import client
 
 from scripts.bench.product import NAMESPACE, SYSTEM, TIMEOUT
-from workers.runtime import names
-from workers.runtime.cluster import find_cluster
+from workers.runtime.kubernetes import names
+from workers.runtime.kubernetes.api_server import find_cluster
 
 CLASS = "bench-many"
 GOING_LIMIT = 600.0
@@ -64,10 +64,10 @@ class Administration:
                     return str(image)
         raise RuntimeError("The worker's settings name no WORKSPACE_IMAGE.")
 
-    def watcher_memory(self) -> int:
+    def observer_memory(self) -> int:
         """Bytes of the larger watcher: of the one that leads, which alone keeps the workspaces in mind."""
         pods = self._core.list_namespaced_pod(
-            SYSTEM, label_selector="app.kubernetes.io/name=watcher", _request_timeout=TIMEOUT
+            SYSTEM, label_selector="app.kubernetes.io/name=observer", _request_timeout=TIMEOUT
         ).items
         command = ["sh", "-c", "cat /proc/[0-9]*/status"]
         running = [pod.metadata.name for pod in pods if pod.status.phase == "Running"]

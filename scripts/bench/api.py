@@ -12,10 +12,10 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from app.sessions import keys
-from app.sessions.connections import connect
-from app.sessions.model import Record, Status, new_uuid
-from app.sessions.store import SessionStore
+from app.core.redis import keys
+from app.core.redis.connections import connect
+from app.core.sessions.model import Record, Status, new_uuid
+from app.core.sessions.store import SessionStore
 from scripts.bench.servers import latencies, percentile, running_gunicorn, running_redis, throughput
 from scripts.bench.table import Row
 

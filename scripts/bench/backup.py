@@ -18,8 +18,8 @@ import time
 import zipfile
 from pathlib import Path
 
-from app.sessions.backup_files import BackupFiles, backup_name
-from app.sessions.model import Identity
+from app.core.backups.store import BackupStore, backup_name
+from app.core.sessions.model import Identity
 from scripts.bench.table import Row
 from workers.archive import write_backup
 
@@ -91,7 +91,7 @@ def back_up(which: str, tree: Path) -> dict[str, float]:
         if which == "ours":
             now = time.time()
             identity = Identity(uuid="benchbch", user_id="bench", created_at=now)
-            write_backup(tree, BackupFiles(f"file://{store}"), backup_name("benchbch", now), identity, now)
+            write_backup(tree, BackupStore(f"file://{store}"), backup_name("benchbch", now), identity, now)
         else:
             plain_zip(tree, Path(store) / "plain.zip")
         seconds = time.perf_counter() - start

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from app.sessions.connections import connect
-from app.sessions.secrets import SessionSecrets
-from app.sessions.store import SessionStore
+from app.core.access.agent_credentials import AgentCredentials
+from app.core.redis.connections import connect
+from app.core.sessions.store import SessionStore
 from scripts.bench import api, wake
 from scripts.bench.servers import percentile, running_gateway, running_model, running_redis
 from scripts.bench.table import Row
@@ -171,7 +171,7 @@ def streams(folder: Path, model: str) -> list[Row]:
     """As many answers as may run at once, each of two seconds, through one gateway process."""
     with running_redis(folder) as redis_url, running_gateway(folder, redis_url, model, SECRET_KEY) as port:
         uuids = api.fill(SessionStore(connect(redis_url, 5.0)), STREAMS // STREAMS_OF_A_SESSION)
-        secrets = SessionSecrets([SECRET_KEY])
+        secrets = AgentCredentials([SECRET_KEY])
         tokens = [secrets.token(uuid, 1) for uuid in uuids] * STREAMS_OF_A_SESSION
         first: list[float] = []
         troubles: list[str] = []

@@ -20,12 +20,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from app.sessions.model import PHASES
+from app.core.sessions.model import PHASES
 from scripts.bench.product import NAMESPACE, PATIENCE, TIMEOUT, CallFailed, Manager, Pods, watched_pods
 from scripts.bench.servers import percentile
 from scripts.bench.table import Row
-from workers.runtime import names
-from workers.runtime.cluster import Cluster
+from workers.runtime.kubernetes import names
+from workers.runtime.kubernetes.api_server import ApiServer
 
 Object = dict[str, Any]
 
@@ -60,7 +60,7 @@ class Start:
 
 def run(rounds: int = ROUNDS) -> list[Row]:
     """Measure; rows of label, value and target."""
-    manager, cluster = Manager(), Cluster(NAMESPACE, TIMEOUT)
+    manager, cluster = Manager(), ApiServer(NAMESPACE, TIMEOUT)
     starts: list[Start] = []
     failed: list[str] = []
     with watched_pods(cluster) as pods, no_session_left(manager), floor(manager, cluster):
@@ -91,7 +91,7 @@ def moments_of_a_second(rounds: int, seed: int) -> list[float]:
     return moments
 
 
-def start_floor(cluster: Cluster, pods: Pods, pause: float) -> Start:
+def start_floor(cluster: ApiServer, pods: Pods, pause: float) -> Start:
     """Scale the bare Deployment up, and down again."""
     time.sleep(pause)
     began = time.monotonic()
@@ -169,7 +169,7 @@ def no_session_left(manager: Manager) -> Iterator[None]:
 
 
 @contextmanager
-def floor(manager: Manager, cluster: Cluster) -> Iterator[None]:
+def floor(manager: Manager, cluster: ApiServer) -> Iterator[None]:
     """The bare Deployment at 0, made after a session's, whatever image and resources those have here."""
     uuid = manager.call("POST", "/session/create", {"user_id": USER})["uuid"]
     try:

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from app.sessions.connections import connect
-from app.sessions.passes import COOKIE, Kind, Passes
-from app.sessions.store import SessionStore
+from app.core.access.tokens import COOKIE, AccessTokens, Kind
+from app.core.redis.connections import connect
+from app.core.sessions.store import SessionStore
 from app.settings import Settings
 from scripts.bench.api import fill
 from scripts.bench.servers import (
@@ -25,7 +25,7 @@ from scripts.bench.servers import (
     throughput,
 )
 from scripts.bench.table import Row
-from workers.runtime import routes
+from workers.runtime.local import routes
 
 SECRET_KEY = "of-the-bench-and-of-nobody-else-at-all"
 SESSIONS = 1_000
@@ -109,7 +109,7 @@ def through(traefik: int, uuid: str, rounds: int, seconds: float) -> list[Row]:
 
 def visitor(uuid: str) -> dict[str, str]:
     """The headers of a browser that has been let in."""
-    text, _ = Passes([SECRET_KEY], 3600.0, 900.0).issue(Kind.COOKIE, uuid, 0, time.time())
+    text, _ = AccessTokens([SECRET_KEY], 3600.0, 900.0).issue(Kind.COOKIE, uuid, 0, time.time())
     agent = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36"
     return {
         "Host": Settings().workspace_host(uuid),

@@ -18,14 +18,14 @@ from typing import Any
 
 import redis
 
-from app.sessions.model import Identity
+from app.core.sessions.model import Identity
 from app.settings import Settings
 from scripts.bench.table import Row
 from scripts.cluster import addons, layout, network, processes, programs
-from workers.runtime import names
-from workers.runtime.choices import Choices
-from workers.runtime.objects import deployment
-from workers.runtime.scalers import scaled_object
+from workers.runtime.kubernetes import names
+from workers.runtime.kubernetes.config import KubernetesConfig
+from workers.runtime.kubernetes.objects import deployment
+from workers.runtime.kubernetes.scalers import scaled_object
 
 NAMESPACE = "bench-keda"
 PASSWORD = "of-the-bench"
@@ -112,7 +112,7 @@ class Bench:
 
     def sessions(self, numbers: range) -> None:
         """Make the Deployments of sleeping sessions, and the Secrets they name, which KEDA reads too."""
-        choices = Choices.of(self.settings)
+        choices = KubernetesConfig.of(self.settings)
         items = [deployment(_identity(number), choices, 0) for number in numbers]
         secret = {"apiVersion": "v1", "kind": "Secret", "stringData": {"secret": PASSWORD}}
         self.apply([*items, *({**secret, "metadata": {"name": item["metadata"]["name"]}} for item in items)])

@@ -18,21 +18,21 @@ from itertools import cycle
 from pathlib import Path
 from threading import Event, Thread
 
-from app.sessions import keys
-from app.sessions.core import Core, build_core
-from app.sessions.errors import RetryableError, StateUnavailable
-from app.sessions.model import Record, Status, new_uuid
-from app.sessions.redis_errors import redis_errors
+from app.core.composition import Core
+from app.core.errors import RetryableError, StateUnavailable
+from app.core.redis import keys
+from app.core.redis.errors import redis_errors
+from app.core.sessions.model import Record, Status, new_uuid
 from app.settings import Settings
 from scripts.bench.administration import Administration
 from scripts.bench.product import NAMESPACE, TIMEOUT, CallFailed, Manager
 from scripts.bench.servers import percentile
 from scripts.bench.table import Row
 from workers.lifecycle import Lifecycle
-from workers.runtime import names, objects
-from workers.runtime.choices import Choices
-from workers.runtime.cluster import Cluster, Conflict
-from workers.runtime.kubernetes import KubernetesRuntime
+from workers.runtime.kubernetes import names, objects
+from workers.runtime.kubernetes.api_server import ApiServer, Conflict
+from workers.runtime.kubernetes.config import KubernetesConfig
+from workers.runtime.kubernetes.driver import KubernetesRuntime
 from workers.sweeps import Sweeps
 
 SESSIONS = 10_000
@@ -79,18 +79,18 @@ def run(sessions: int = SESSIONS, calls: int = CALLS) -> list[Row]:
     manager, administration = Manager(), Administration()
     with tempfile.TemporaryDirectory(prefix="bench-many-") as folder, administration.room_for(sessions) as storage:
         settings = settings_for(administration, storage, Path(folder))
-        core, cluster = build_core(settings), Cluster(NAMESPACE, TIMEOUT)
+        core, cluster = Core(settings), ApiServer(NAMESPACE, TIMEOUT)
         runtime = KubernetesRuntime(settings, core.redis, cluster)
         with gone_afterwards(core, administration) as making:
-            before = memory(core), administration.watcher_memory()
+            before = memory(core), administration.observer_memory()
             during = Calls()
             with calling(manager, making, during):
-                make(core, runtime, cluster, Choices.of(settings), sessions, making)
+                make(core, runtime, cluster, KubernetesConfig.of(settings), sessions, making)
             after = Calls()
             measure_calls(manager, making.made, calls, after)
             rows = rows_of_making(making, sessions)
             rows += rows_of_calls("while they are made", during) + rows_of_calls("with all of them", after)
-            rows += rows_of_memory(before, (memory(core), administration.watcher_memory()), len(making.made))
+            rows += rows_of_memory(before, (memory(core), administration.observer_memory()), len(making.made))
             sweeps = Sweeps(core, runtime, Lifecycle(core, runtime))
             return [*rows, *rows_of_sweeps(sweeps), *rows_of_lists(cluster)]
 
@@ -112,7 +112,7 @@ def settings_for(administration: Administration, storage: str, folder: Path) -> 
 
 
 def make(
-    core: Core, runtime: KubernetesRuntime, cluster: Cluster, choices: Choices, sessions: int, making: Making
+    core: Core, runtime: KubernetesRuntime, cluster: ApiServer, choices: KubernetesConfig, sessions: int, making: Making
 ) -> None:
     """Make the sessions: by the worker's code as many as the time allows, the rest by its manifests alone."""
     began = time.monotonic()
@@ -164,7 +164,7 @@ def sleeping() -> Record:
     )
 
 
-def make_objects(cluster: Cluster, choices: Choices, record: Record) -> None:
+def make_objects(cluster: ApiServer, choices: KubernetesConfig, record: Record) -> None:
     """The objects of a session, without a look at what is there."""
     identity = record.identity
     cluster.create("persistentvolumeclaims", objects.claim(identity, record.generation, choices))
@@ -196,7 +196,7 @@ def forget(core: Core, uuids: Sequence[str]) -> None:
     indexes += [keys.BY_STATUS.format(status=status) for status in Status]
     for uuid in uuids:
         pipe = core.redis.pipeline(transaction=True)
-        pipe.delete(keys.SESSION.format(uuid=uuid), keys.EVENTS.format(uuid=uuid))
+        pipe.delete(*(key.format(uuid=uuid) for key in (keys.SESSION, keys.USE, keys.EVENTS)))
         for index in indexes:
             pipe.zrem(index, uuid)
         pipe.execute()
@@ -265,7 +265,7 @@ def rows_of_memory(before: tuple[int, int], after: tuple[int, int], made: int) -
     data = after[0] - before[0]
     return [
         ("Redis, more than before (MB; bytes a session)", f"{data / 1e6:.1f}; {data / max(1, made):.0f}", ""),
-        ("the watcher, before and after (MB)", f"{before[1] / 1e6:.0f} / {after[1] / 1e6:.0f}", ""),
+        ("the observer, before and after (MB)", f"{before[1] / 1e6:.0f} / {after[1] / 1e6:.0f}", ""),
     ]
 
 
@@ -276,7 +276,7 @@ def rows_of_sweeps(sweeps: Sweeps) -> list[Row]:
     ]
 
 
-def rows_of_lists(cluster: Cluster) -> list[Row]:
+def rows_of_lists(cluster: ApiServer) -> list[Row]:
     def list_all(kind: str) -> Row:
         taken = repeated(lambda: cluster.list(kind, names.SELECTOR))
         return (f"the API server's list of all {kind} (ms)", taken, "")

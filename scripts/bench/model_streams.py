@@ -18,9 +18,9 @@ from pathlib import Path
 
 import psutil
 
-from app.sessions.connections import connect
-from app.sessions.secrets import SessionSecrets
-from app.sessions.store import SessionStore
+from app.core.access.agent_credentials import AgentCredentials
+from app.core.redis.connections import connect
+from app.core.sessions.store import SessionStore
 from scripts.bench.api import fill
 from scripts.bench.servers import percentile, running_gateway, running_redis
 from scripts.bench.streams import AT_ONCE, at_pace
@@ -95,7 +95,7 @@ def gateway(model: str, options: str) -> Iterator[tuple[int, list[str], psutil.P
     """A gateway's port, a token for each stream, and gunicorn's first process."""
     with tempfile.TemporaryDirectory(prefix="bench-streams-") as name, running_redis(Path(name)) as redis_url:
         uuids = fill(SessionStore(connect(redis_url, 5.0)), STREAMS // STREAMS_OF_A_SESSION)
-        secrets = SessionSecrets([SECRET_KEY])
+        secrets = AgentCredentials([SECRET_KEY])
         tokens = [secrets.token(uuid, 1) for uuid in uuids] * STREAMS_OF_A_SESSION
         # All of them come from one address here.
         settings = {"GATEWAY_CONNECTIONS_PER_PEER": "0", "GUNICORN_CMD_ARGS": options}

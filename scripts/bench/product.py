@@ -15,8 +15,8 @@ from typing import Any
 
 import requests
 
-from workers.runtime import names, views
-from workers.runtime.cluster import Cluster, Watching
+from workers.runtime.kubernetes import names, status
+from workers.runtime.kubernetes.api_server import ApiServer, WatchStream
 
 NAMESPACE = os.environ.get("WORKSPACE_NAMESPACE", "fresh-workspaces")
 SYSTEM = os.environ.get("SYSTEM_NAMESPACE", "fresh-system")
@@ -69,7 +69,7 @@ class Manager:
 class Pods:
     """When each pod of the namespace became ready, as the API server told it. Times are monotonic seconds."""
 
-    def __init__(self, watching: Watching) -> None:
+    def __init__(self, watching: WatchStream) -> None:
         self._watching = watching
         self._changed = Condition()
         self._ready: dict[str, float] = {}
@@ -112,7 +112,7 @@ class Pods:
                 self._changed.notify_all()
 
     def _take(self, event: Any, now: float) -> None:
-        pod = views.pod_view(event["object"])
+        pod = status.pod_view(event["object"])
         label = pod.uuid or event["object"]["metadata"].get("labels", {}).get(names.APP_LABEL, "")
         known = f"{label} {pod.name}"
         if event["type"] == "DELETED":
@@ -128,7 +128,7 @@ class Pods:
 
 
 @contextmanager
-def watched_pods(cluster: Cluster) -> Iterator[Pods]:
+def watched_pods(cluster: ApiServer) -> Iterator[Pods]:
     """The pods of the namespace, from now on."""
     pods = Pods(cluster.watch("pods", "", cluster.version("pods"), WATCH_SECONDS))
     try:

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import psutil
 
-from app.sessions.connections import connect
-from app.sessions.events import EventLog
-from app.sessions.memory import Memory
-from app.sessions.model import Status
-from app.sessions.store import SessionStore
+from app.core.redis.connections import connect
+from app.core.redis.events import EventLog
+from app.core.redis.memory import Memory
+from app.core.sessions.model import Status
+from app.core.sessions.store import SessionStore
 from scripts.bench.api import fill
 from scripts.bench.servers import HEADERS, percentile, running_gunicorn, running_redis
 from scripts.bench.table import Row

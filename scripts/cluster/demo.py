@@ -1,4 +1,4 @@
-"""The whole product on the cluster: images, manifests, secrets, and a wait until it is healthy."""
+"""Installs the whole product on the cluster: images, manifests, secrets; waits until it is healthy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from scripts.cluster import addons, doors, images
+from scripts.cluster import addons, host_ports, images
 from scripts.cluster.errors import ClusterError
 from scripts.cluster.layout import Layout
 from scripts.cluster.programs import Programs
@@ -25,28 +25,29 @@ BUILD_LIMIT = 3_000.0
 
 ROLLOUT_LIMIT = 300.0
 HEALTH_LIMIT = 120.0
-"""Seconds until every process runs, and then until the workers have found Redis: their pauses between tries grow."""
+"""Seconds until every process runs, and then until the workers have reached Redis, which they retry ever less often."""
 
 
 def run(layout: Layout, programs: Programs, archives: Mapping[str, Path]) -> str:
-    """Put it there, or bring what is there up to date; answers lines of NAME=VALUE. Raises `ClusterError`."""
+    """Install or update the product; returns lines of NAME=VALUE. Raises `ClusterError`."""
     for archive in archives.values():
         images.load(layout, str(archive))
     cluster = [str(ROOT / "scripts" / "cluster" / "cluster"), "exec"]
     apply = ["apply", "--server-side", "-k", str(OVERLAY)]
     addons.kubectl(layout, programs, *apply, timeout=ROLLOUT_LIMIT)
-    step([str(ROOT / "manifests" / "make-secrets")], ROLLOUT_LIMIT, KUBECTL=" ".join([*cluster, "kubectl"]))
-    opened = doors.recall(layout)
-    if opened is None:
-        raise ClusterError("The cluster is not up.")
-    port = f"WORKSPACE_PORT={opened.shown}" if opened.shown else "WORKSPACE_PORT-"
-    # A tag says nothing of what it names: with another image under it the processes must start again.
+    for script in ("make-secrets", "remove-earlier"):
+        step([str(ROOT / "manifests" / script)], ROLLOUT_LIMIT, KUBECTL=" ".join([*cluster, "kubectl"]))
+    ports = host_ports.recall(layout)
+    if ports is None:
+        raise ClusterError("The cluster is not up; start it with: scripts/cluster/cluster up")
+    port = f"WORKSPACE_PORT={ports.url_port}" if ports.url_port else "WORKSPACE_PORT-"
+    # The tag does not change with the image, so this restarts the processes after a new build.
     values = [f"IMAGE_DIGEST={digest(archives)}", port]
     addons.kubectl(layout, programs, "-n", NAMESPACE, "set", "env", "deployment", "--all", *values)
     for kind in ("statefulset/redis", "deployment"):
         status = ["-n", NAMESPACE, "rollout", "status", kind, f"--timeout={ROLLOUT_LIMIT:.0f}s"]
         addons.kubectl(layout, programs, *status, timeout=ROLLOUT_LIMIT + 10)
-    url = f"http://{API_HOST}:{opened.shown}" if opened.shown else f"http://{API_HOST}"
+    url = f"http://{API_HOST}:{ports.url_port}" if ports.url_port else f"http://{API_HOST}"
     wait_healthy(cluster, url)
     read = ["-n", NAMESPACE, "get", "secret", "manager", "-o", "jsonpath={.data.api-key}"]
     key = base64.b64decode(addons.kubectl(layout, programs, *read)).decode()
@@ -54,13 +55,13 @@ def run(layout: Layout, programs: Programs, archives: Mapping[str, Path]) -> str
 
 
 def build_images() -> dict[str, Path]:
-    """The archive of each image, built if need be. Before `up`: nothing leads out of the cluster's network."""
+    """The archive of each image, built if need be. Call it before `up`: the cluster's network has no way out."""
     built = step([str(ROOT / "scripts" / "images" / "build")], BUILD_LIMIT)
     return {line.split()[0]: Path(line.split()[1]) for line in built.splitlines()}
 
 
 def digest(archives: Mapping[str, Path]) -> str:
-    """What names the manager's content: its archive is called by it."""
+    """The digest of the manager's image, which is the name of its archive."""
     return archives["localhost/manager:dev"].resolve().stem
 
 
@@ -74,7 +75,7 @@ def wait_healthy(cluster: list[str], url: str) -> None:
 
 
 def step(command: list[str], limit: float, **environ: str) -> str:
-    """Run one of the project's own scripts; what it says goes to the terminal, what it answers is returned."""
+    """Run a script of the project; returns its standard output."""
     print(f"cluster: {Path(command[0]).name}", file=sys.stderr)
     try:
         done = subprocess.run(

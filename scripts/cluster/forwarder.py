@@ -1,7 +1,7 @@
-"""The way from the host into the cluster's network: the part `forwarder`.
+"""Forwards connections from the host into the cluster's network: the part `forwarder`.
 
-A socket stays in the network it was made in, whatever its process does. So the listening sockets come from the
-host, inherited (`doors` makes them), and this process runs in the cluster's network, where it makes the others.
+A socket stays in the network it was opened in. So this process inherits listening sockets that were opened on the host
+(`host_ports`), and opens the outgoing ones in the cluster's network, where it runs.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import sys
 from collections.abc import Iterator
 
 VARIABLE = "FORWARD"
-"""What was inherited: a JSON list of [descriptor, address, port]; the last two are where its connections lead."""
+"""The inherited sockets: a JSON list of [descriptor, target address, target port]."""
 CHUNK = 65_536
-"""Bytes read at once; a reader stops at twice as many, a writer waits at as many. The rest is the kernel's."""
+"""Bytes read at once; a reader pauses at twice as many, a writer at as many. The kernel buffers the rest."""
 CONNECT_LIMIT = 10.0
 """Seconds for a connection within one machine."""
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 20), (socket.TCP_KEEPCNT, 3))
-"""Seconds, seconds, tries: a silent peer that is gone is noticed after two minutes. One that is idle may stay."""
+"""Seconds, seconds, tries: a dead peer is noticed after two minutes. Idle connections stay open."""
 
 
 async def main(inherited: list[tuple[int, str, int]]) -> None:
-    """Forward until the process is ended. What comes after its last file descriptor waits in the kernel's queue."""
+    """Forward until the process is ended. Without a free file descriptor, connections wait in the kernel's queue."""
     async with contextlib.AsyncExitStack() as servers:
         for descriptor, address, port in inherited:
             await servers.enter_async_context(await serve(socket.socket(fileno=descriptor), address, port))
@@ -34,10 +34,10 @@ async def main(inherited: list[tuple[int, str, int]]) -> None:
 
 
 async def serve(listener: socket.socket, address: str, port: int) -> asyncio.Server:
-    """Forward what `listener` accepts, each connection to one of its own."""
+    """Forward each connection that `listener` accepts."""
 
     async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # Either may be gone at any moment: that ends the pair, and nobody needs to read of it.
+        # Either side may end at any moment; that ends the pair and needs no log.
         with contextlib.suppress(OSError, TimeoutError):
             await forward(reader, writer, address, port)
 
@@ -45,7 +45,7 @@ async def serve(listener: socket.socket, address: str, port: int) -> asyncio.Ser
 
 
 async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, address: str, port: int) -> None:
-    """Copy both ways until both ends are reached. An error on either side resets both. Raises `OSError`."""
+    """Copy in both directions until both end. An error on either side resets both. Raises `OSError`."""
     with resetting(writer):
         async with asyncio.timeout(CONNECT_LIMIT):
             inner_reader, inner_writer = await asyncio.open_connection(address, port, limit=CHUNK)
@@ -58,7 +58,7 @@ async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ad
             finally:
                 for way in ways:
                     way.cancel()
-            # What was written last is still on its way.
+            # Flush the last data.
             for side in (writer, inner_writer):
                 side.close()
                 await side.wait_closed()
@@ -66,12 +66,12 @@ async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ad
 
 @contextlib.contextmanager
 def resetting(writer: asyncio.StreamWriter) -> Iterator[None]:
-    """End the connection by a reset if the block fails: a half of something must not look like all of it."""
+    """Reset the connection if the block fails: partial data must not look complete."""
     try:
         yield
     except BaseException:
         connection = writer.get_extra_info("socket")
-        # Closed with no time to linger, it is reset.
+        # Closed with a linger time of 0, it is reset.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         raise
     finally:
@@ -79,7 +79,7 @@ def resetting(writer: asyncio.StreamWriter) -> Iterator[None]:
 
 
 async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """One direction. Its end is passed on and leaves the other direction open."""
+    """Copy one direction. Its end is passed on and leaves the other direction open."""
     while data := await reader.read(CHUNK):
         writer.write(data)
         await writer.drain()

@@ -38,11 +38,11 @@ SHARED_FOLDERS = (
     "/var/log/pods",
     "/run/netns",
 )
-"""Written to by containerd, its shims, runc, CNI and the kubelet, whatever they are told."""
+"""Fixed paths that containerd, its shims, runc, CNI and the kubelet write to."""
 
 
 def remember(layout: Layout) -> None:
-    """Write down, once for a cluster, what `restore` has to bring back. Its folder is the cluster's from then on.
+    """Record, once for a cluster, what `restore` must undo. From then on the folder is the cluster's.
 
     Raises ClusterError for a folder in which something else lies: `down` will delete it with all it holds.
     """
@@ -61,7 +61,7 @@ def remember(layout: Layout) -> None:
 
 
 def _others(layout: Layout) -> dict[Path, Any]:
-    """The records of the clusters beside this one, and where they are."""
+    """The records of other clusters, with their paths."""
     files = [file for file in layout.folder.parent.glob(f"*/{RECORD}") if file.parent != layout.folder]
     found = {}
     for file in files:
@@ -86,7 +86,7 @@ def _read(file: Path) -> str | None:
 
 
 def restore(layout: Layout) -> None:
-    """Undo what the cluster did outside its folder. With everything else of it gone already."""
+    """Undo the cluster's changes outside its folder. Call it when its other parts are removed."""
     try:
         before = json.loads((layout.folder / RECORD).read_text())
     except (FileNotFoundError, ValueError):
@@ -112,7 +112,7 @@ def restore(layout: Layout) -> None:
 
 
 def _remove_files(layout: Layout) -> None:
-    """Files of this cluster's containers in folders that other clusters may use at the same time."""
+    """Files of this cluster's containers in folders shared with other clusters."""
     sandboxes = set()
     for task in (layout.containerd / "state" / "io.containerd.runtime.v2.task" / "k8s.io").glob("*"):
         sandboxes.add(task.name)
@@ -133,7 +133,7 @@ def _remove_files(layout: Layout) -> None:
 
 
 def remove_empty(folder: Path) -> None:
-    """Remove a folder and the folders in it, as far as they are empty."""
+    """Remove a folder and its subfolders, as far as they are empty."""
     # `ip netns` mounts its folder onto itself, which Path.is_mount does not notice.
     if str(folder) in mounts_below(folder) and not any(folder.iterdir()):
         with contextlib.suppress(ClusterError):
@@ -144,7 +144,7 @@ def remove_empty(folder: Path) -> None:
 
 
 def remove_folder(layout: Layout) -> None:
-    """Delete the cluster's folder. Its record goes last: without it nothing tells the folder from a stranger's."""
+    """Delete the cluster's folder. Its record is deleted last: it identifies the folder as a cluster's."""
     for path in list(layout.folder.iterdir()):
         if path.name == RECORD:
             continue
@@ -157,12 +157,12 @@ def remove_folder(layout: Layout) -> None:
 
 
 def is_ours(layout: Layout) -> bool:
-    """Whether the folder is a cluster's, or one whose making or removing was cut short."""
+    """Whether the folder is a cluster's, also a partly created or removed one."""
     return (layout.folder / RECORD).exists() or (layout.folder.exists() and not any(layout.folder.iterdir()))
 
 
 def create_cgroups(layout: Layout) -> None:
-    """The cgroup that holds those of all pods, in every hierarchy: the kubelet wants to find it there."""
+    """Create the parent cgroup of all pods in every hierarchy; the kubelet expects it."""
     for root in _hierarchies():
         folder = root / layout.cgroup.strip("/")
         folder.mkdir(exist_ok=True)
@@ -173,7 +173,7 @@ def create_cgroups(layout: Layout) -> None:
 
 
 def processes_in_cgroups(layout: Layout) -> set[int]:
-    """The ids of all processes of its pods."""
+    """The ids of all processes of the cluster's pods."""
     found: set[int] = set()
     for folder in _own_cgroups(layout):
         found.update(int(word) for word in (_read(folder / "cgroup.procs") or "").split())
@@ -181,7 +181,7 @@ def processes_in_cgroups(layout: Layout) -> set[int]:
 
 
 def remove_cgroups(layout: Layout) -> bool:
-    """Remove the cluster's cgroups, innermost first; whether all are gone. They hold processes no more."""
+    """Remove the cluster's empty cgroups, innermost first; whether all were removed."""
     for folder in _own_cgroups(layout):
         with contextlib.suppress(OSError):
             folder.rmdir()
@@ -210,6 +210,6 @@ def mounts_below(folder: Path) -> list[str]:
 
 
 def unmount_below(folder: Path) -> None:
-    """Unmount everything at or below a folder. Raises ClusterError for what does not let go."""
+    """Unmount everything at or below a folder. Raises ClusterError for mounts that stay busy."""
     for point in mounts_below(folder):
         run(["umount", point])

@@ -1,4 +1,4 @@
-"""Images for the node: the pause image every pod needs, and whatever a test brings. No registry is asked."""
+"""Loads images into the node: the pause image that every pod needs, and those of tests. No registry is used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from scripts.cluster.programs import cache_folder
 LIMIT = 600.0
 """Seconds for one import; 750 MB took 20 s."""
 PAUSE_PROGRAM = "catatonit"
-"""Linked statically: it needs nothing else in its image. With -P it waits until it is told to end."""
+"""Statically linked, so its image needs nothing else. With -P it waits until it is signalled."""
 
 
 def ctr(layout: Layout, *arguments: str, timeout: float = 60.0) -> str:
@@ -36,7 +36,7 @@ def on_node(layout: Layout) -> dict[str, str]:
 
 
 def load(layout: Layout, image: str) -> list[str]:
-    """Give the node an image, from an OCI archive or from buildah's store; returns its names there.
+    """Load an image into the node, from an OCI archive or buildah's store; returns its names there.
 
     An image that has one of these names already is replaced, for pods started from then on. Raises ClusterError.
     """
@@ -74,7 +74,7 @@ def _import(layout: Layout, archive: Path) -> list[str]:
 
 
 def content_of(archive: Path) -> dict[str, str]:
-    """The names an OCI archive gives its images, with their digests.
+    """The names of an OCI archive's images, with their digests.
 
     Raises ClusterError when it is none, or names nothing.
     """
@@ -94,7 +94,7 @@ def content_of(archive: Path) -> dict[str, str]:
 
 
 def ensure_pause(layout: Layout) -> None:
-    """Have the pause image on the node."""
+    """Load the pause image into the node if it is missing."""
     _import(layout, _pause_archive())
 
 

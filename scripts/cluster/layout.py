@@ -1,6 +1,6 @@
-"""Where the parts of one cluster lie and at which addresses they listen.
+"""The paths and addresses of a cluster's parts.
 
-The addresses are the same in every cluster: each has a network namespace of its own, which no route leaves.
+The addresses are the same in every cluster: each has its own network namespace, without a route out of it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FOLDERS = Path("/var/lib/workspace-session-manager")
 
 @dataclass(frozen=True)
 class Layout:
-    """The paths of the cluster called `name`, all under `folder` but the ones the kernel decides on."""
+    """The paths of the cluster `name`, all below `folder` except those the kernel determines."""
 
     name: str
     folder: Path
@@ -92,12 +92,14 @@ class Layout:
 
 
 def from_environment() -> Layout:
-    """The cluster that CLUSTER and CLUSTER_DIR speak of. Raises ClusterError for a name that can't be one."""
+    """The cluster named by CLUSTER and CLUSTER_DIR. Raises ClusterError for an invalid name."""
     name = os.environ.get("CLUSTER") or "sessions"
     if not re.fullmatch(r"[a-z]([a-z0-9-]{0,18}[a-z0-9])?", name):
-        raise ClusterError(f"CLUSTER={name}: up to 20 lower-case letters, digits and inner hyphens, a letter first.")
+        raise ClusterError(
+            f"CLUSTER={name} must be up to 20 lower-case letters, digits and inner hyphens, a letter first."
+        )
     folder = os.environ.get("CLUSTER_DIR") or FOLDERS / name
     # A socket's path may have 107 bytes, and the longest below the folder has 34: kubelet/pod-resources/kubelet.sock.
     if len(os.fsencode(Path(folder).resolve())) > 70:
-        raise ClusterError(f"CLUSTER_DIR={folder}: too long for the paths of sockets below it; at most 70 bytes.")
+        raise ClusterError(f"CLUSTER_DIR={folder} is too long for the paths of sockets below it; use at most 70 bytes.")
     return Layout(name, Path(folder).resolve())

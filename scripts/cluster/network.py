@@ -1,4 +1,4 @@
-"""The network namespace of the cluster: its own addresses and no way out, so that nothing a test does can leave."""
+"""The cluster's network namespace: its own addresses and no way out, so that no test reaches other networks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SYSCTLS = {
 
 
 def create(layout: Layout) -> None:
-    """Make the namespace with loopback and the node's address, unless it is there; finishes a half-made one."""
+    """Create the namespace with loopback and the node's address; completes a half-made one."""
     if not layout.network_namespace.exists():
         run(["ip", "netns", "add", layout.name])
     enter(layout)
@@ -40,7 +40,7 @@ def create(layout: Layout) -> None:
 
 
 def enter(layout: Layout) -> None:
-    """Put this thread, and what it starts from here on, into the cluster's network. Raises ClusterError."""
+    """Move this thread, and processes it starts from now on, into the cluster's network. Raises ClusterError."""
     try:
         descriptor = os.open(layout.network_namespace, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError as error:
@@ -62,7 +62,7 @@ def members(layout: Layout) -> list[int]:
 
 
 def delete(layout: Layout) -> None:
-    """Remove the namespace; with its last process gone, the kernel removes what is in it."""
+    """Remove the namespace; with its last process the kernel removes its content."""
     if layout.network_namespace.exists():
         run(["ip", "netns", "delete", layout.name])
 
@@ -72,7 +72,7 @@ def resolver(layout: Layout) -> Path:
 
 
 def resolver_text() -> str:
-    """Lets programs beside the cluster use the names that pods use."""
+    """A resolv.conf with which programs outside the cluster use the pods' names."""
     return f"nameserver {NODE_IP}\nsearch svc.{DOMAIN} {DOMAIN}\noptions ndots:3 timeout:2 attempts:2\n"
 
 

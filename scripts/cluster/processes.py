@@ -1,7 +1,6 @@
-"""Starts the parts of the cluster as daemons, and ends exactly those again.
+"""Starts the parts of the cluster as daemons, and ends exactly those.
 
-A part is known by its process id together with the time the kernel started it: an id alone may by then belong
-to somebody else's process.
+A part is identified by its process id and its start time: the id alone may have been reused by another process.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from scripts.cluster.errors import ClusterError
 from scripts.cluster.layout import Layout
 
 POLL = 0.05
-"""Seconds between two looks at a condition; each is a few system calls or one request."""
+"""Seconds between two checks of a condition; each is a few system calls or one request."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Identity:
 
 
 def identity(pid: int) -> Identity | None:
-    """The running process with this id; None when there is none or only its exit status is left."""
+    """The running process with this id; None if there is none, or only a zombie."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -41,7 +40,7 @@ def identity(pid: int) -> Identity | None:
 
 
 def recorded(layout: Layout, name: str) -> Identity | None:
-    """What `start` wrote down for a part, running or not."""
+    """A part's process as `start` recorded it, running or not."""
     try:
         return Identity(**json.loads((layout.pids / name).read_text()))
     except (FileNotFoundError, ValueError, TypeError):
@@ -49,7 +48,7 @@ def recorded(layout: Layout, name: str) -> Identity | None:
 
 
 def running(layout: Layout, name: str) -> Identity | None:
-    """The part's process, or None when it does not run."""
+    """The part's process, None if it does not run."""
     known = recorded(layout, name)
     return known if known and identity(known.pid) == known else None
 
@@ -61,7 +60,7 @@ def start(
     environment: Mapping[str, str] | None = None,
     descriptors: Sequence[int] = (),
 ) -> None:
-    """Start a part unless it runs. It gets a session of its own, no input, and a log; it outlives this process.
+    """Start a part unless it runs. It gets its own session, no input, and a log; it outlives this process.
 
     It inherits `descriptors` under their numbers.
     """
@@ -87,13 +86,13 @@ def start(
 
 
 def _clean_environment() -> dict[str, str]:
-    """Only what any program needs: a KUBECONFIG or a proxy of the caller's would change what a part does."""
+    """Only basic variables: the caller's KUBECONFIG or proxy would change a part's behaviour."""
     kept = ("PATH", "HOME", "LANG", "VIRTUAL_ENV", "PYTHONPATH")
     return {key: os.environ[key] for key in kept if key in os.environ}
 
 
 def stop(found: Identity | None, grace: float) -> None:
-    """End one process: SIGTERM, `grace` seconds, SIGKILL. Raises ClusterError when it outlives even that."""
+    """End a process: SIGTERM, `grace` seconds, SIGKILL. Raises ClusterError if it survives."""
     if found is None or identity(found.pid) != found:
         return
     for number, limit in ((signal.SIGTERM, grace), (signal.SIGKILL, 30.0)):
@@ -107,7 +106,7 @@ def stop(found: Identity | None, grace: float) -> None:
 
 
 def signal_process(found: Identity, number: signal.Signals) -> None:
-    """Send a signal to this process and no other; nothing when it is gone."""
+    """Send a signal to this process only, if it still runs."""
     try:
         descriptor = os.pidfd_open(found.pid)
     except ProcessLookupError:
@@ -135,7 +134,7 @@ def _reap(pid: int) -> None:
 
 
 def wait_until(condition: Callable[[], object], seconds: float) -> bool:
-    """Poll a condition; False when it does not hold within the time."""
+    """Poll a condition; False if it is not met in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -145,7 +144,7 @@ def wait_until(condition: Callable[[], object], seconds: float) -> bool:
 
 
 def wait_ready(layout: Layout, name: str, condition: Callable[[], object], seconds: float = 120.0) -> None:
-    """Wait for a part to do its work. Raises ClusterError with its last words when it ends or does not get there."""
+    """Wait until a part is ready. Raises ClusterError with the end of its log if it ends or is late."""
     deadline = time.monotonic() + seconds
     while not condition():
         if not running(layout, name):
@@ -165,7 +164,7 @@ def last_words(layout: Layout, name: str) -> str:
 
 
 def run(command: Sequence[str], *, text: str | None = None, timeout: float = 60.0) -> str:
-    """Run a program to its end and return what it prints. Raises ClusterError with what it says when it fails."""
+    """Run a program and return its output. Raises ClusterError with that output if it fails."""
     try:
         done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=timeout, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -25,16 +25,16 @@ from scripts.lib.locks import only_one
 
 HERE = Path(__file__).resolve().parent
 BUILD_LIMIT = 3_600.0
-"""Seconds for one build, and for the wait for another's; Kubernetes and KEDA take 5 to 7 minutes each on 2 cores."""
+"""Seconds for a build, and for waiting for another run's; Kubernetes and KEDA take 5 to 7 minutes each on 2 cores."""
 KUBERNETES_VERSION = "1.34.4"
 """As in kubernetes/go.mod; a program built outside Kubernetes' own tree does not know it."""
 GO_HOMES = ("/usr/local/go/bin", "/usr/lib/go/bin")
-"""Where Go is when it is not on PATH: its own instructions, and Debian's."""
+"""Where Go is if it is not on PATH, as installed by its own instructions or by Debian."""
 
 
 @dataclass(frozen=True)
 class Module:
-    """A go.mod and what is built from it; `programs` maps a package to the file it becomes."""
+    """A go.mod and its programs; `programs` maps a package to the name of its file."""
 
     name: str
     programs: dict[str, str]
@@ -72,12 +72,12 @@ MODULES = (
 
 @dataclass(frozen=True)
 class Programs:
-    """Where each program lies."""
+    """The paths of the programs."""
 
     folders: dict[str, Path]
 
     def __getitem__(self, name: str) -> str:
-        """The path of a program; KeyError for one that no module builds."""
+        """The path of a program. KeyError if no module builds it."""
         for module in MODULES:
             if name in module.programs.values():
                 return str(self.folders[module.name] / name)
@@ -94,12 +94,12 @@ def cache_folder() -> Path:
 
 
 def built() -> Programs:
-    """Where the programs are or would be; builds nothing."""
+    """The paths of the programs, whether they are built or not."""
     return Programs({module.name: target_of(module) for module in MODULES})
 
 
 def ensure() -> Programs:
-    """Build what is missing, one module after the other on a small machine. Raises ClusterError."""
+    """Build what is missing, on small machines one module at a time. Raises ClusterError."""
     missing = [module for module in MODULES if not target_of(module).exists()]
     if missing:
         go = find_go()
@@ -110,7 +110,7 @@ def ensure() -> Programs:
 
 
 def target_of(module: Module) -> Path:
-    """The folder of a module's build; its name changes with everything that changes the build."""
+    """The folder of a module's build; its name depends on everything that affects the build."""
     digest = hashlib.sha256(repr((sorted(module.programs.items()), module.ldflags, module.crds)).encode())
     for name in ("go.mod", "go.sum"):
         digest.update((HERE / module.name / name).read_bytes())
@@ -156,7 +156,7 @@ def _build(go: str, module: Module, target: Path) -> None:
 
 
 def _default_name(package: str) -> str:
-    """What `go build` calls a package's program: by the last word of its path that is not a version of the module."""
+    """`go build`'s name for a package's program: the last part of its path that is not the module's version."""
     return re.sub(r"/v[0-9]+$", "", package).rsplit("/", 1)[1]
 
 

@@ -1,4 +1,4 @@
-"""Gives every claim of the default StorageClass a folder of the node, and removes it with the claim.
+"""Creates a folder of the node for every claim of the default StorageClass, and removes it with the claim.
 
 The controller-manager's own provisioner makes folders that only root may write, at a place that all clusters
 share. Volumes of the kind `local`, as made here, take the pod's fsGroup as a cloud's disk does.
@@ -24,16 +24,16 @@ from scripts.cluster.layout import Layout
 
 CLASS = "standard"
 LIMITED = "limited"
-"""A second class, for tests of full disks: its volumes hold what the claim asks for and no byte more, in memory."""
+"""A second class, for tests of full disks: its volumes are in memory and hold exactly the claim's size."""
 PROVISIONER = "cluster.local/folder"
 OWNER = 1000
-"""The user that workspaces run as; volumes are theirs from the beginning."""
+"""The user that workspaces run as, who owns the volumes."""
 TIMEOUT = 10.0
 """Seconds for one request."""
 WATCH_SECONDS = 300
-"""After this long a watch is asked for again, from a fresh list."""
+"""Seconds after which a watch is restarted from a new list."""
 PAUSE = 0.5
-"""Seconds until a failed request is tried again."""
+"""Seconds until a failed request is retried."""
 
 log = logging.getLogger("provisioner")
 
@@ -54,7 +54,7 @@ def storage_classes() -> list[dict[str, Any]]:
 
 
 def wants_volume(claim: dict[str, Any]) -> bool:
-    """Whether a claim waits for a volume of ours."""
+    """Whether a claim waits for a volume of this provisioner."""
     spec = claim["spec"]
     return (
         spec.get("storageClassName") in (CLASS, LIMITED)
@@ -65,7 +65,7 @@ def wants_volume(claim: dict[str, Any]) -> bool:
 
 
 def is_over(volume: dict[str, Any]) -> bool:
-    """Whether a volume of ours may go: its claim is gone, and it was not asked to stay."""
+    """Whether a volume can be removed: its claim is deleted, and its policy is not to retain it."""
     return (
         volume["metadata"].get("annotations", {}).get("pv.kubernetes.io/provisioned-by") == PROVISIONER
         and volume["spec"].get("persistentVolumeReclaimPolicy") == "Delete"
@@ -74,7 +74,7 @@ def is_over(volume: dict[str, Any]) -> bool:
 
 
 def volume_for(claim: dict[str, Any], layout: Layout) -> Any:
-    """The PersistentVolume for a claim, bound to it from the beginning. One claim always makes the same one."""
+    """The PersistentVolume for a claim, already bound to it; always the same one for a claim."""
     metadata, spec = claim["metadata"], claim["spec"]
     name = f"pvc-{metadata['uid']}"
     here = {"key": "kubernetes.io/hostname", "operator": "In", "values": [layout.name]}
@@ -128,7 +128,7 @@ def run(layout: Layout) -> None:
 
 
 def follow(lister: Callable[..., Any], handle: Callable[[dict[str, Any]], None]) -> None:
-    """Call `handle` with every object, and again whenever it changes; after an error, from a fresh list."""
+    """Call `handle` with every object, and again on each change; after an error, from a new list."""
     while True:
         try:
             # At "0" the watch begins with every object that the API server holds in memory, as a list at "0" would, and
@@ -179,7 +179,7 @@ def remove(api: client.CoreV1Api, volume: dict[str, Any], layout: Layout) -> Non
 
 
 def mount(*command: str) -> None:
-    """Raises OSError when it fails, which has the whole list looked through again."""
+    """Raises OSError if it fails, after which the whole list is processed again."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     if done.returncode != 0:
         raise OSError(f"{command[0]}: {done.stderr.strip()}")

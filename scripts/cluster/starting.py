@@ -1,4 +1,4 @@
-"""Brings the cluster up: every step looks first and does only what is missing, so that `up` also repairs."""
+"""Brings the cluster up. Every step does only what is missing, so `up` also repairs a cluster."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from scripts.cluster import addons, certificates, components, doors, host, images, network
+from scripts.cluster import addons, certificates, components, host, host_ports, images, network
 from scripts.cluster.components import HEALTH, Component
 from scripts.cluster.errors import ClusterError
 from scripts.cluster.layout import API_URL, DOMAIN, Layout
@@ -19,14 +19,14 @@ from scripts.cluster.processes import last_words, run, running, start, wait_read
 from scripts.cluster.programs import Programs
 
 LIMIT = 120.0
-"""Seconds for each condition of a ready cluster; all together they take 20 to 30 s on 2 cores."""
+"""Seconds for each condition of a ready cluster; all of them take 20 to 30 s on 2 cores."""
 
 
 class Starter:
     """One `up`. `run` returns when pods can be started, names resolved and volumes claimed."""
 
     def __init__(self, layout: Layout, programs: Programs, port: int = 0) -> None:
-        """`port` of the host is to lead to the ingress controller; 0 is the one it had, and 80 at first."""
+        """`port` of the host leads to the ingress controller; 0 is the port of the last time, at first 80."""
         self.layout = layout
         self.port = port
         self.programs = programs
@@ -34,7 +34,7 @@ class Starter:
         self.began = time.monotonic()
 
     def run(self) -> None:
-        """Raises ClusterError; what has been started by then stays for a look, or another try, until `down`."""
+        """Raises ClusterError; the parts started by then keep running until `down`."""
         self._prepare()
         if all(running(self.layout, name) for name in self.parts) and self._nothing_missing():
             self.say("is up already")
@@ -65,7 +65,7 @@ class Starter:
         for folder in (layout.pids, layout.logs, layout.config / "cni", layout.config / "keda", layout.volumes):
             folder.mkdir(parents=True, exist_ok=True)
         layout.pki.mkdir(mode=0o700, exist_ok=True)
-        opened, sockets = doors.open_doors(layout, self.port)
+        ports, sockets = host_ports.open_ports(layout, self.port)
         network.create(layout)
         host.create_cgroups(layout)
         certificates.create(layout)
@@ -73,11 +73,11 @@ class Starter:
         for file, text in components.files(layout).items():
             file.write_text(text)
         self.parts = components.components(layout, self.programs)
-        doors.start_forwarder(layout, self.parts[doors.NAME], opened, sockets)
-        if not opened.web:
+        host_ports.start_forwarder(layout, self.parts[host_ports.NAME], ports, sockets)
+        if not ports.web:
             self.say(
-                f"port {opened.wanted} of this host is taken, so pages open behind `exec` only; "
-                "give them another with: scripts/cluster/cluster demo --port 8080"
+                f"port {ports.wanted} of this host is taken, so only `exec` reaches the cluster's pages; "
+                "choose another port with: scripts/cluster/cluster demo --port 8080"
             )
 
     def _keda_certificates(self) -> None:
@@ -104,7 +104,7 @@ class Starter:
         return True
 
     def _nothing_missing(self) -> bool:
-        """Whether a cluster whose parts all run also answers; a first `up` may have ended half-way."""
+        """Whether a cluster whose parts all run is also usable; an earlier `up` may have ended half-way."""
         return all(_answers(url) for url in HEALTH.values()) and self._node_ready() and self._has_default_class()
 
     def _has_default_class(self) -> bool:
@@ -116,16 +116,16 @@ class Starter:
     def _wait_usable(self) -> None:
         for name in HEALTH:
             self._wait_healthy(name)
-        self._wait("the node's being ready", self._node_ready, "kubelet")
+        self._wait("the node to be ready", self._node_ready, "kubelet")
         self.say("the node is ready")
-        self._wait("names that resolve", self._names_resolve, "coredns")
+        self._wait("names to resolve", self._names_resolve, "coredns")
         addons.apply(self.layout, self.programs, [addons.probe_claim()])
-        self._wait("a volume", self._claim_bound, "provisioner")
+        self._wait("a volume to be bound", self._claim_bound, "provisioner")
         self._kubectl("delete", "pvc", "-n", addons.PROBE["namespace"], addons.PROBE["name"], "--timeout=60s")
 
     def _wait(self, what: str, condition: Callable[[], bool], part: str) -> None:
         if not wait_until(condition, LIMIT):
-            raise ClusterError(f"No sign of {what} in {LIMIT:.0f} s.\n{last_words(self.layout, part)}")
+            raise ClusterError(f"Waited {LIMIT:.0f} s in vain for {what}.\n{last_words(self.layout, part)}")
 
     def _kubectl(self, *arguments: str) -> str:
         return addons.kubectl(self.layout, self.programs, *arguments)
@@ -152,7 +152,7 @@ class Starter:
 
 
 def _answers(url: str) -> bool:
-    """Whether a part says it is well. Its certificate is its own and tells nothing here."""
+    """Whether a part reports that it is healthy. Its certificate is self-signed and not checked."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -165,5 +165,5 @@ def _answers(url: str) -> bool:
 
 
 def result(layout: Layout, programs: Programs) -> str:
-    """What `up` prints: lines of NAME=VALUE. They hold on the host; `exec` sets its own."""
+    """What `up` prints: lines of NAME=VALUE, for the host; `exec` sets its own."""
     return f"KUBECONFIG={layout.host_kubeconfig}\nKUBECTL={Path(programs['kubectl'])}\n"

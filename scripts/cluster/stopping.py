@@ -1,8 +1,8 @@
 """Takes the cluster down and leaves nothing behind, whatever state it is in.
 
-The order matters: who starts processes ends before those it starts, and the API server stays until nobody
-needs it. Then what is still in the cluster's cgroups or network is ended, which covers every part that was
-killed before it could clean up.
+The order matters: a part that starts processes ends before them, and the API server ends after the parts that need it.
+Then every process left in the cluster's cgroups or network is killed, also those of parts that were killed before they
+could clean up.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ GRACE = {
     "provisioner": 2.0,
     "coredns": 2.0,
 }
-"""The order, and seconds until SIGKILL: first those who would start pods or volumes again."""
+"""In this order, with the seconds until SIGKILL: first the parts that would start pods or volumes again."""
 GRACE_AFTER = {
     "containerd": 10.0,
     # It waits for every open watch before it ends.
@@ -38,24 +38,24 @@ GRACE_AFTER = {
 
 
 def down(layout: Layout) -> bool:
-    """End and remove everything; False when there was nothing. Raises ClusterError for what resists."""
+    """Stop and remove everything; False if there was nothing. Raises ClusterError for what can't be removed."""
     if not layout.folder.exists() and not layout.network_namespace.exists():
         return False
     if layout.folder.exists() and not host.is_ours(layout):
-        raise ClusterError(f"{layout.folder} is no cluster's, and stays as it is.")
+        raise ClusterError(f"{layout.folder} is not the folder of a cluster and is left as it is.")
     _end(layout, GRACE)
-    # The pods. Without the kubelet nobody starts them again; containerd only sees them end.
+    # The pods: only the kubelet, stopped above, would start them again.
     _kill("pods", lambda: host.processes_in_cgroups(layout))
     _end(layout, GRACE_AFTER)
     _kill("processes in its network", lambda: set(network.members(layout)) - _own_family())
     host.unmount_below(layout.folder)
     network.delete(layout)
     if not wait_until(lambda: host.remove_cgroups(layout), 30.0):
-        raise ClusterError(f"Cgroups called {layout.cgroup} stay: something still runs in them.")
+        raise ClusterError(f"The cgroups {layout.cgroup} can't be removed: processes still run in them.")
     host.restore(layout)
     if layout.folder.exists():
         host.remove_folder(layout)
-    # Made with the first cluster's; it goes with the last one's, and only if it is empty then.
+    # Created with the first cluster, removed with the last one, and only if it is empty.
     if layout.folder.parent == FOLDERS:
         with contextlib.suppress(OSError):
             FOLDERS.rmdir()
@@ -68,7 +68,7 @@ def _end(layout: Layout, graces: dict[str, float]) -> None:
 
 
 def _kill(what: str, find: Callable[[], set[int]]) -> None:
-    """SIGKILL what `find` finds until it finds nothing: a process may start another before it ends."""
+    """SIGKILL the processes that `find` returns until there are none: a process may start another before it ends."""
 
     def none_left() -> bool:
         found = find()
@@ -79,7 +79,7 @@ def _kill(what: str, find: Callable[[], set[int]]) -> None:
         return not found
 
     if not wait_until(none_left, 60.0):
-        raise ClusterError(f"{len(find())} {what} do not end.")
+        raise ClusterError(f"{len(find())} {what} can't be killed.")
 
 
 def _own_family() -> set[int]:

@@ -1,7 +1,7 @@
-"""`scripts/images/build`, once the machine has the packages it needs: makes the images that are asked for.
+"""Builds the images; started by `scripts/images/build` when the needed packages are installed.
 
-An image's archive is named by a digest of all it is made from. So a second run finds it, a change makes
-another, and two checkouts share a cache without harm. Several may run at once: one builds, the others wait.
+An image's archive is named by a digest of its sources. So a second run finds it, a change builds another, and checkouts
+can share a cache. Runs at the same time are safe: one builds, the others wait.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ TARGETS = ("manager", "workspace", "redis")
 LOCK = ".lock"
 NAME = "localhost/{target}:dev"
 BUILD_LIMIT = 2_400.0
-"""Seconds for one image, and for the wait for another's builds; both took 4 min on 2 cores."""
+"""Seconds for one image, and for waiting for another run; both images took 4 min on 2 cores."""
 
 KEPT = 2
-"""Archives kept of each image: this one, and the one before for whoever goes back and forth."""
+"""Archives kept of each image: this one and the one before, for switching between versions."""
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/images/build", description="Builds the service's images.")
     parser.add_argument("target", nargs="*", choices=[*TARGETS, []], help="default: all of them")
-    parser.add_argument("--fresh", action="store_true", help="make the Debian base anew")
+    parser.add_argument("--fresh", action="store_true", help="rebuild the Debian base")
     options = parser.parse_args(arguments)
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
@@ -46,13 +46,13 @@ def main(arguments: list[str]) -> int:
 
 
 def cache_folder() -> Path:
-    """Where archives are kept: outside the checkout, so that they outlive it and are in no one's way."""
+    """The folder of the archives, outside the checkout, so that they outlive it."""
     found = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(found) / "workspace-session-manager" / "images"
 
 
 def discard_left_overs(cache: Path) -> None:
-    """Remove what a killed build was writing; while the cache is held, nobody else writes there."""
+    """Remove files of killed builds. The lock of the cache excludes other writers."""
     for path in set(cache.glob(".*")) - {cache / LOCK}:
         if path.is_dir():
             shutil.rmtree(path)
@@ -61,7 +61,7 @@ def discard_left_overs(cache: Path) -> None:
 
 
 def ensure(target: str, cache: Path, debian: base.Base) -> Path:
-    """The image's archive, built if it isn't there; `{target}.tar` in the cache links to it."""
+    """The image's archive, built if it is missing; `{target}.tar` in the cache links to it."""
     archive = cache / f"{target}-{inputs.digest(ROOT, target, debian.digest)}.tar"
     if archive.exists():
         os.utime(archive)
@@ -71,7 +71,7 @@ def ensure(target: str, cache: Path, debian: base.Base) -> Path:
         base.load(debian)
         oci.build(ROOT, target, name, BUILD_LIMIT)
         if archive != cache / f"{target}-{inputs.digest(ROOT, target, debian.digest)}.tar":
-            raise oci.BuildError(f"files of {name} were changed while it was built; start again")
+            raise oci.BuildError(f"sources of {name} were changed during its build; run it again")
         oci.save(name, archive)
     link = cache / f"{target}.tar"
     draft = cache / f".{target}.{os.getpid()}"
@@ -88,7 +88,7 @@ def discard_old(cache: Path, target: str) -> None:
 
 
 def describe(target: str, archive: Path) -> str:
-    """One line for people and for scripts: name, path, MB unpacked and MB of the archive, compressed by layers."""
+    """A line for users and scripts: name, path, MB unpacked, and MB of its compressed layers."""
     unpacked, packed = oci.sizes(archive)
     return f"{NAME.format(target=target)} {archive} {unpacked / 1e6:.0f} MB ({packed / 1e6:.0f} MB compressed)"
 

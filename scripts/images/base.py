@@ -1,7 +1,7 @@
-"""The Debian that the images are built on, made from Debian's own packages instead of pulled from a registry.
+"""Builds the Debian base of the images from Debian's packages instead of pulling it from a registry.
 
-It goes by the name of the image it stands in for, so that the Dockerfile builds unchanged anywhere. It is
-made once and kept as an archive, because it takes a while and because images are only built again when it changes.
+It has the name of the image it replaces, so the Dockerfile needs no change. It is built once and kept as an archive:
+the build takes a while, and a new base rebuilds all images.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ LIMIT = 900.0
 
 LEFT_OUT = ("/usr/share/man/*", "/usr/share/info/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/groff/*")
 KEPT = ("/usr/share/doc/*/copyright", "/usr/share/locale/locale.alias")
-"""Of the packages' files: what the image of this name leaves out as well, in packages installed later too."""
+"""Files of packages to omit, as the original image does, also of packages installed later."""
 
 
 @dataclass(frozen=True)
 class Base:
-    """The base in its archive; `digest` changes when it is made anew."""
+    """The base in its archive; `digest` changes with each build of it."""
 
     archive: Path
     digest: str
 
 
 def command(target: Path) -> list[str]:
-    """What makes the root file system as a tar file."""
+    """The command that creates the root file system as a tar file."""
     options = [f"--dpkgopt=path-exclude={path}" for path in LEFT_OUT]
     options += [f"--dpkgopt=path-include={path}" for path in KEPT]
     # /bin is a link to /usr/bin from the start: else the package that merges them comes in, and all of Perl with it.
@@ -42,11 +42,11 @@ def command(target: Path) -> list[str]:
 
 
 def ensure(cache: Path, fresh: bool = False) -> Base:
-    """The base, made if it isn't in the cache, or if a `fresh` one is wanted; raises `oci.BuildError`."""
+    """The base, built if it is not in the cache or if `fresh`; raises `oci.BuildError`."""
     recipe = hashlib.sha256(repr((NAME, command(Path("root.tar")))).encode()).hexdigest()[:12]
     archive = cache / f"debian-{recipe}.tar"
     if fresh or not archive.exists():
-        print("scripts/images/build: making the Debian base (about a minute, once)", file=sys.stderr)
+        print("scripts/images/build: building the Debian base (about a minute, once)", file=sys.stderr)
         with tempfile.TemporaryDirectory(prefix=".base-", dir=cache) as folder:
             root = Path(folder, "root.tar")
             oci.run(command(root), LIMIT)
@@ -58,6 +58,6 @@ def ensure(cache: Path, fresh: bool = False) -> Base:
 
 
 def load(base: Base) -> None:
-    """Have the builder know it by its name."""
+    """Load the base into the builder under its name."""
     if oci.image_id(NAME) != base.digest:
         oci.load(base.archive, NAME)

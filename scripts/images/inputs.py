@@ -1,4 +1,4 @@
-"""What an image is made from, read from the Dockerfile itself so that no list of it can go out of date."""
+"""The sources of an image, read from the Dockerfile so that they are always up to date."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass
 class Stage:
-    """One `FROM … AS …`: its instructions, what it copies from the checkout, and the stages it is built on."""
+    """One `FROM … AS …`: its instructions, the sources it copies from the checkout, and the stages it builds on."""
 
     instructions: list[str] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
@@ -47,7 +47,7 @@ def parse(dockerfile: str) -> dict[str, Stage]:
 
 
 def needed(stages: dict[str, Stage], target: str) -> list[Stage]:
-    """The target and every stage it is built from; raises `KeyError` for a target that isn't there."""
+    """The target and every stage it is built from; raises `KeyError` for an unknown target."""
     found = {target: stages[target]}
     waiting = [target]
     while waiting:
@@ -59,7 +59,7 @@ def needed(stages: dict[str, Stage], target: str) -> list[Stage]:
 
 
 def files(root: Path, sources: list[str]) -> list[Path]:
-    """The files that are copied; raises `FileNotFoundError` for a source that isn't there."""
+    """The files that are copied; raises `FileNotFoundError` for a missing source."""
     found: set[Path] = set()
     for source in sources:
         path = root / source
@@ -68,12 +68,12 @@ def files(root: Path, sources: list[str]) -> list[Path]:
         elif path.is_file():
             found.add(path)
         else:
-            raise FileNotFoundError(f"the Dockerfile copies {source}, which isn't there")
+            raise FileNotFoundError(f"the Dockerfile copies {source}, which does not exist")
     return sorted(found)
 
 
 def digest(root: Path, target: str, base: str) -> str:
-    """Names an image: the instructions of its stages, every file they copy with its mode, and the base."""
+    """Identifies an image by the instructions of its stages, every file they copy with its mode, and the base."""
     total = hashlib.sha256(base.encode())
     stages = needed(parse((root / "Dockerfile").read_text()), target)
     for stage in stages:

@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 SHORT = 60.0
-"""Seconds for a call that only looks."""
+"""Seconds for a call that only reads metadata."""
 
 LONG = 600.0
 """Seconds for one that reads or writes a whole image; the larger takes 30 s on 2 cores."""
 
 
 class BuildError(Exception):
-    """An image can't be made; the text says which step failed, and how."""
+    """An image can't be built; the text names the step that failed, and why."""
 
 
 def run(command: list[str], timeout: float) -> str:
-    """What a command prints; raises `BuildError` with the end of its output."""
+    """A command's output; raises `BuildError` with the end of it."""
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
@@ -37,7 +37,7 @@ def run(command: list[str], timeout: float) -> str:
 
 
 def build(root: Path, target: str, name: str, timeout: float) -> None:
-    """Build a target of the Dockerfile in `root`; unchanged steps are taken from those built before."""
+    """Build a target of the Dockerfile in `root`; unchanged steps come from the cache."""
     bundle = Path(os.environ.get("CA_BUNDLE") or "/etc/ssl/certs/ca-certificates.crt")
     secret = ["--secret", f"id=ca,src={bundle}"] if bundle.exists() else []
     # runc: the other runtime of Debian refuses machines with both generations of cgroups.
@@ -46,7 +46,7 @@ def build(root: Path, target: str, name: str, timeout: float) -> None:
 
 
 def commit_root(root_tar: Path, name: str) -> None:
-    """Make an image of a root file system in a tar file."""
+    """Create an image from a root file system in a tar file."""
     container = run(["buildah", "from", "scratch"], SHORT)
     try:
         run(["buildah", "add", "--quiet", container, str(root_tar), "/"], LONG)
@@ -68,13 +68,13 @@ def save(name: str, archive: Path) -> None:
 
 
 def load(archive: Path, name: str) -> None:
-    """Take an archive's image into the builder's store, under its name."""
+    """Load an archive's image into the builder's store, under its name."""
     found = run(["buildah", "pull", "--quiet", f"oci-archive:{archive}:{name}"], LONG)
     run(["buildah", "tag", found.splitlines()[-1], name], SHORT)
 
 
 def image_id(name: str) -> str:
-    """The digest of the image of that name in the builder's store; empty when there is none."""
+    """The digest of the image of that name in the builder's store; "" if there is none."""
     found = run(["buildah", "images", "--no-trunc", "--json"], SHORT)
     for image in json.loads(found or "null") or []:
         if name in (image.get("names") or []):
@@ -89,14 +89,14 @@ def config_digest(archive: Path) -> str:
 
 
 def config(archive: Path) -> dict[str, Any]:
-    """How the image wants to be run: `Env`, `Entrypoint`, `Cmd`, `User`, `Labels` and so on, as OCI has them."""
+    """The image's OCI configuration: `Env`, `Entrypoint`, `Cmd`, `User`, `Labels` and so on."""
     with tarfile.open(archive) as tar:
         found = _json(tar, _manifest(tar)["config"]["digest"])["config"]
         return dict(found)
 
 
 def sizes(archive: Path) -> tuple[int, int]:
-    """Bytes of the image on a node, and as it travels: its layers unpacked, and compressed."""
+    """Bytes of the image's layers, unpacked as on a node, and compressed."""
     with tarfile.open(archive) as tar:
         layers = _manifest(tar)["layers"]
     unpack = 'tar -xOf "$1" "$2" | zstd -dc | wc -c'

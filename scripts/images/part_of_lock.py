@@ -1,4 +1,4 @@
-"""Prints the part of a lock file that some packages need, so that an image holds no more than that.
+"""Prints the part of a lock file that some packages need, so that an image contains only that.
 
     python part_of_lock.py LOCK [NAME…]    without names, all of it
 
@@ -26,7 +26,7 @@ def entries(lock: str) -> list[tuple[str, set[str], str]]:
 
 
 def part(lock: str, names: Iterable[str]) -> str:
-    """The entries of these packages and of everything they need; raises `KeyError` for one that isn't there."""
+    """The entries of these packages and of everything they need; raises `KeyError` for an unknown package."""
     known = entries(lock)
     wanted = set(names)
     if missing := wanted - {name for name, _, _ in known}:

@@ -1,4 +1,4 @@
-"""Takes out of a code-server what no workspace needs: more than half of it.
+"""Removes the parts of code-server that no workspace needs, more than half of it.
 
     python prune.py NODE_MODULES
 
@@ -31,7 +31,7 @@ UNUSED = (
 """Folders below EDITOR."""
 
 LEFT_OVERS = {"obj", "obj.target", ".deps"}
-"""What node-gyp leaves in `build/Release` beside the module it made."""
+"""Files that node-gyp leaves in `build/Release` beside the built module."""
 
 SUFFIXES = {".map", ".pdb", ".exe", ".dll", ".a", ".o"}
 
@@ -40,12 +40,12 @@ MACHINES = {"x86_64": "x64", "aarch64": "arm64"}
 
 
 def is_foreign(name: str, own: str) -> bool:
-    """Whether a folder's name, like `darwin-arm64`, says it is for another system than `own`, like `linux-x64`."""
+    """Whether a folder's name, like `darwin-arm64`, names another system than `own`, like `linux-x64`."""
     return name.partition("-")[0] in SYSTEMS and "-" in name and name != own
 
 
 def unneeded(modules: Path, own: str) -> Iterator[Path]:
-    """Every file and folder to take out; a folder may come before something inside it."""
+    """Every file and folder to remove; a folder may precede its content."""
     yield from (modules / EDITOR / name for name in UNUSED)
     for path in modules.rglob("*"):
         if path.is_dir() and not path.is_symlink():
@@ -57,7 +57,7 @@ def unneeded(modules: Path, own: str) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Take out a file or a folder, which may have gone with another."""
+    """Remove a file or a folder, which may have been removed with another."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -1,9 +1,9 @@
-"""Says whether the lock files were made for the requirements that setup.cfg has now.
+"""Checks that the lock files were made for the present requirements in setup.cfg.
 
-    python -m scripts.lib.check_lock            exit code 1 and a text when not
-    python -m scripts.lib.check_lock --digest   the digest that scripts/lock heads a lock file with
+    python -m scripts.lib.check_lock            exit code 1 and a text if not
+    python -m scripts.lib.check_lock --digest   the digest in the first line of a lock file
 
-It needs no network and no package, so that it can run first.
+It needs neither network nor packages, so it can run first.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def digest(setup_cfg: str) -> str:
 
 
 def faults(lock: str, wanted: str) -> list[str]:
-    """What is wrong with the text of a lock file that should be headed by the digest `wanted`."""
+    """Faults in the text of a lock file, whose first line should contain the digest `wanted`."""
     found = []
     if wanted not in lock.split("\n", 1)[0]:
         found.append("it was not made for the present requirements")
     if re.search(r"://|^\s*--(index|extra|find|trusted)", lock, re.MULTILINE):
-        found.append("it names where packages come from, which is the installing machine's business")
+        found.append("it names a package index, which is up to the installing machine")
     return found
 
 

@@ -1,7 +1,6 @@
-"""Says which files of the project name a path or a package host of the machine they were made on.
+"""Reports files of the project that name a path or a package host of this machine.
 
-Both would be wrong on every other machine. The hosts are asked of pip and npm themselves, so that
-a mirror counts as well.
+Both would be wrong on other machines. The hosts come from the configuration of pip and npm, so mirrors count too.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ TIMEOUT = 60
 
 
 def output(*command: str) -> str:
-    """What a command prints; empty when it fails, as `pip config get` does for what is not set."""
+    """A command's output; empty if it fails, as `pip config get` does for unset keys."""
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def package_hosts() -> set[str]:
-    """The hosts this machine gets its packages from."""
+    """The package hosts of this machine."""
     urls = [
         output("npm", "config", "get", "registry"),
         *(output(sys.executable, "-m", "pip", "config", "get", f"global.{key}") for key in ("index-url", "find-links")),
@@ -35,10 +34,10 @@ def package_hosts() -> set[str]:
 
 
 def forbidden(hosts: set[str]) -> re.Pattern[str]:
-    """Matches a package host, a path of someone's home folder, and the path of this checkout."""
+    """Matches a package host, a path in a home folder, and the path of this checkout."""
     words = [re.escape(host) for host in hosts]
     words.append(r"(?<![\w.~-])/(?:home|Users)/\w+")
-    # A checkout at /app or the like says nothing: such a path means something else in the texts.
+    # Short paths such as /app are skipped: they have other meanings in the texts.
     words += [re.escape(str(path)) + r"\b" for path in (ROOT, Path.home()) if len(path.parts) > 2]
     return re.compile("|".join(words))
 

@@ -1,6 +1,6 @@
-"""What one data folder remembers between runs, and that only one run serves it.
+"""State of a data folder kept between runs, and the lock that admits one run at a time.
 
-The key and the ports stay the same, so that clients and the workspaces' URLs survive a restart.
+Keys and ports are kept, so that clients and the workspaces' URLs survive a restart.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PORTS = range(20_000, 30_000)
-"""Where free ports are looked for: below the range Linux takes the ports of outgoing connections
-from (32768 and up), so that a remembered one is most likely still free in the next run."""
+"""Range of free ports: below Linux's ports of outgoing connections (32768 and up), so that a remembered port is most
+likely free in the next run."""
 
 
 class StartError(Exception):
@@ -26,7 +26,7 @@ class StartError(Exception):
 
 @contextlib.contextmanager
 def only_run(data_dir: Path) -> Iterator[None]:
-    """Hold the data folder for this process; raises `StartError` when another run holds it."""
+    """Lock the data folder; raises `StartError` if another run holds it."""
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (data_dir / "run.lock").open("a+") as lock:
         try:
@@ -44,7 +44,7 @@ def only_run(data_dir: Path) -> Iterator[None]:
 
 
 def remembered_secret(path: Path) -> str:
-    """The secret in the file; made on first use, readable for its owner only."""
+    """The secret in the file; created on first use, readable only by its owner."""
     with contextlib.suppress(FileNotFoundError):
         if text := path.read_text().strip():
             return text
@@ -54,7 +54,7 @@ def remembered_secret(path: Path) -> str:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Put the file in place whole, with mode 0600 from the start."""
+    """Write the file atomically, with mode 0600 from the start."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.unlink(missing_ok=True)
@@ -66,7 +66,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def is_free(port: int, address: str = "127.0.0.1") -> bool:
-    """Whether a server could listen there now."""
+    """Whether a server could listen on this port now."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -78,9 +78,9 @@ def is_free(port: int, address: str = "127.0.0.1") -> bool:
 
 
 def remembered_port(data_dir: Path, name: str, taken: set[int]) -> int:
-    """The loopback port remembered under `name`, or another free one when that is used by now.
+    """The loopback port remembered under `name`, or another free one if it is in use.
 
-    `taken` are ports that are spoken for though nobody listens yet; the port is added to it.
+    `taken` are ports assigned in this run; the port is added to it.
     """
     file = data_dir / "ports.json"
     ports = json.loads(file.read_text()) if file.exists() else {}
@@ -96,9 +96,9 @@ def remembered_port(data_dir: Path, name: str, taken: set[int]) -> int:
 
 
 def chosen_port(name: str, text: str, address: str, taken: set[int]) -> int:
-    """A port the user chose with the variable `name`; `StartError` when it can't be used."""
+    """A port chosen with the variable `name`; `StartError` if it can't be used."""
     if not text.isdigit() or not 0 < int(text) < 65_536:
-        raise StartError(f"{name}={text} is no TCP port.")
+        raise StartError(f"{name}={text} is not a TCP port.")
     port = int(text)
     if port in taken or not is_free(port, address):
         raise StartError(f"Port {port} on {address} can't be used or is taken. Choose another with {name}.")

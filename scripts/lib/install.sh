@@ -1,6 +1,6 @@
-# Installs what scripts/run and scripts/test need, and only what is missing. To be sourced in the checkout's root.
-#   ensure_packages PACKAGE…  Debian packages: installs them when root, else says how to
-#   ensure_venv               .venv with everything in requirements.lock; puts it first on PATH
+# Installs what scripts/run and scripts/test need and is missing. Source it in the root of the checkout.
+#   ensure_packages PACKAGE…  Debian packages: installs them as root, else prints the command
+#   ensure_venv               .venv with all packages of requirements.lock, first on PATH
 #   ensure_editor             a code-server; sets CODE_SERVER
 
 PYTHON=${PYTHON:-python3}
@@ -8,16 +8,16 @@ EDITOR_PACKAGES="g++ make libkrb5-dev libsecret-1-dev"
 
 say() { echo "$(basename "$0"): $*" >&2; }
 
-missing_packages() { # those of its arguments that dpkg doesn't know as installed
+missing_packages() { # prints those of its arguments that are not installed
     local package
     for package in "$@"; do
         [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || echo "$package"
     done
 }
 
-ensure_packages() { # succeeds when all are there in the end
+ensure_packages() { # succeeds if all are installed in the end
     local missing
-    command -v dpkg-query >/dev/null || { say "not a Debian: if something is missing, install what Debian calls: $*"; return 1; }
+    command -v dpkg-query >/dev/null || { say "this system is not Debian; if a program is missing, install the counterparts of these Debian packages: $*"; return 1; }
     missing=$(missing_packages "$@" | xargs)
     [ -z "$missing" ] && return 0
     if [ "$(id -u)" != 0 ]; then
@@ -29,7 +29,7 @@ ensure_packages() { # succeeds when all are there in the end
     { apt_get update && apt_get install $missing; } || { dpkg --configure -a && apt_get install $missing; }
 }
 
-apt_get() { # waits for another apt to end; asks nothing; its output only matters when it fails
+apt_get() { # waits for another apt, asks no questions, prints its output only if it fails
     local log
     log=$(mktemp)
     if DEBIAN_FRONTEND=noninteractive apt-get -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$@" >"$log" 2>&1; then
@@ -47,7 +47,7 @@ ensure_python() {
         say "Python 3.11 or newer is needed; $PYTHON is $("$PYTHON" -V 2>&1). Choose another with PYTHON=python3.x"
         exit 1
     fi
-    # Debian ships the part of venv that brings pip as a package of its own.
+    # Debian ships ensurepip in a separate package.
     "$PYTHON" -c 'import ensurepip' 2>/dev/null || ensure_packages python3-venv || exit 1
 }
 
@@ -58,8 +58,8 @@ ensure_venv() {
     if [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ]; then
         ensure_python
         (
-            # Two first runs at once: the second waits, and then finds it done.
-            flock -w 900 9 || { say "another installation holds .venv.lock"; exit 1; }
+            # Of two first runs at the same time, the second waits and finds it done.
+            flock -w 900 9 || { say "another installation has held .venv.lock for 900 s"; exit 1; }
             [ "$(cat .venv/installed 2>/dev/null)" = "$wanted" ] && exit 0
             say "installing the Python packages into .venv (a minute or two, once)"
             "$PYTHON" -m venv --clear .venv &&
@@ -68,14 +68,14 @@ ensure_venv() {
                 echo "$wanted" >.venv/installed
         ) 9>.venv.lock || exit 1
     fi
-    # The folder of the checkout on PYTHONPATH stands in for installing the project itself.
+    # PYTHONPATH replaces an installation of the project itself.
     export VIRTUAL_ENV=$root/.venv PATH=$root/.venv/bin:$PATH PYTHONPATH=$root PYTHONUNBUFFERED=1
     PYTHON=$root/.venv/bin/python
 }
 
 ensure_editor() {
     if [ -z "${CODE_SERVER:-}" ]; then
-        CODE_SERVER=$(scripts/editor/install) || { say "no editor: building one needs the packages $EDITOR_PACKAGES"; exit 1; }
+        CODE_SERVER=$(app/editor/install) || { say "the editor could not be built; it needs the packages $EDITOR_PACKAGES"; exit 1; }
     fi
     export CODE_SERVER
 }

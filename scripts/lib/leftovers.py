@@ -1,8 +1,7 @@
-"""Finds and ends the processes of one data folder, whoever their parent is by now.
+"""Finds and ends the processes of a data folder, whatever their parent is.
 
-They are recognised by their environment: DATA_DIR names the folder, SUPERVISED marks what
-scripts/run started, WORKSPACE_UUID marks a workspace. A shell or a test that merely has DATA_DIR
-set carries neither mark and is left alone.
+They are recognised by their environment: DATA_DIR names the folder, SUPERVISED marks processes of scripts/run,
+WORKSPACE_UUID those of a workspace. A shell or a test with only DATA_DIR set is left alone.
 """
 
 from __future__ import annotations
@@ -17,15 +16,14 @@ WORKSPACE = "WORKSPACE_UUID"
 
 
 def mark_of(environment: Mapping[str, str], data_dir: Path) -> str | None:
-    """What a process with this environment is to the data folder: WORKSPACE, SUPERVISED or nothing."""
+    """The mark of a process with this environment: WORKSPACE, SUPERVISED, or None for a process of no interest."""
     if environment.get("DATA_DIR") != str(data_dir):
         return None
     return next((mark for mark in (WORKSPACE, SUPERVISED) if mark in environment), None)
 
 
 def find(data_dir: Path, *marks: str) -> list[psutil.Process]:
-    """The living processes of the data folder that bear one of the marks, without this one and those
-    it was started by."""
+    """Running processes of the data folder with one of the marks, except this one and its ancestors."""
     me = psutil.Process()
     mine = {me.pid, *(parent.pid for parent in me.parents())}
     found = []
@@ -40,18 +38,18 @@ def find(data_dir: Path, *marks: str) -> list[psutil.Process]:
 
 
 def end(processes: list[psutil.Process], grace: float) -> None:
-    """SIGTERM, then SIGKILL for what is left after `grace` seconds. psutil compares start times, so that
-    a process id that is another's by now is not hit."""
+    """SIGTERM, then SIGKILL after `grace` seconds. psutil compares start times, so a reused process id is not
+    signalled."""
     for process in processes:
-        tell(process, kill=False)
+        signal(process, kill=False)
     _, left = psutil.wait_procs(processes, timeout=grace)
     for process in left:
-        tell(process, kill=True)
+        signal(process, kill=True)
     psutil.wait_procs(left, timeout=2)
 
 
-def tell(process: psutil.Process, kill: bool) -> None:
-    """Signal a process that may have gone meanwhile."""
+def signal(process: psutil.Process, kill: bool) -> None:
+    """Signal a process that may have ended."""
     try:
         if kill:
             process.kill()

@@ -14,9 +14,9 @@ POLL = 0.2
 
 @contextmanager
 def only_one(path: Path, limit: float, error: type[Exception]) -> Iterator[None]:
-    """Hold the file `path`, made if need be; raises `error` when another holds it for `limit` seconds.
+    """Lock the file `path`, created if need be; raises `error` if another process holds it for `limit` seconds.
 
-    The kernel ends the hold with the process, however that ends.
+    The kernel releases the lock when the process ends.
     """
     deadline = time.monotonic() + limit
     with path.open("w") as file:
@@ -26,6 +26,6 @@ def only_one(path: Path, limit: float, error: type[Exception]) -> Iterator[None]
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise error(f"Another has held {path} for {limit:.0f} s.") from None
+                    raise error(f"Another process has held {path} for {limit:.0f} s.") from None
                 time.sleep(POLL)
         yield

@@ -1,8 +1,7 @@
-"""Runs the processes of the Procfile with honcho and writes what they print to one log.
+"""Runs the processes of the Procfile with honcho and writes their output to one log.
 
-honcho's own command would give each process another PORT and read a `.env` file; here they all get
-the environment as it is, and their name in PROCESS_NAME. Ends when told to (SIGTERM), or when one
-process could not be kept alive.
+honcho's own command would give each process another PORT and read a `.env` file. Here all processes get the same
+environment, with their name in PROCESS_NAME. Ends on SIGTERM, or when a process ends for good.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from honcho.manager import Manager
 from honcho.printer import Printer
 
 LOG_BYTES = 20_000_000
-"""The log and one older one are kept, each at most this large."""
+"""Size limit of the log, and of the one older log that is kept."""
 
 
 class Log:
-    """What honcho prints to: the file, and the terminal too when asked for."""
+    """honcho's output: the file, and also the terminal if `verbose`."""
 
     def __init__(self, path: Path, verbose: bool) -> None:
         handlers: list[RotatingFileHandler | logging.StreamHandler[TextIO]] = [
@@ -46,15 +45,14 @@ class Log:
 
 
 def environment(name: str) -> dict[str, str]:
-    """What a process of the Procfile is given: all there is, but the model's key to the gateway alone; and where to
-    show its heartbeat."""
+    """The environment of a process: this one's, the path of its heartbeat, and the model's key for the gateway only."""
     kept = {key: text for key, text in os.environ.items() if name == "gateway" or key != "LLM_API_KEY"}
     heartbeat = Path(os.environ["DATA_DIR"], "pids", f"{name}.heartbeat")
     return kept | {"PROCESS_NAME": name, "HEARTBEAT_FILE": str(heartbeat)}
 
 
 def main() -> int:
-    # A full disk must not fill the terminal with the log's own troubles.
+    # On a full disk, logging errors must not fill the terminal.
     logging.raiseExceptions = False
     log = Log(Path(os.environ["DATA_DIR"], "log", "run.log"), os.environ.get("VERBOSE") == "1")
     manager = Manager(Printer(log, colour=False, time_format="%Y-%m-%dT%H:%M:%S"))

@@ -1,4 +1,4 @@
-"""Writes manifests/base/system/redis-users.acl from app/sessions/redis_users.py, so that the two can't drift apart.
+"""Writes manifests/base/system/redis-users.acl from app/core/redis/users.py, to keep the two in step.
 
 python -m scripts.lib.redis_users
 """
@@ -8,15 +8,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from app.sessions import redis_users
+from app.core.redis import users
 
 FILE = Path(__file__).resolve().parents[2] / "manifests" / "base" / "system" / "redis-users.acl"
 COMMAND = "python -m scripts.lib.redis_users"
 
 
 def text() -> str:
-    """What the file must hold."""
-    return "\n".join(redis_users.lines()) + "\n"
+    """The content of the file."""
+    return "\n".join(users.lines()) + "\n"
 
 
 def main() -> int:

@@ -1,8 +1,7 @@
-"""Runs the whole service on one machine, in the order its parts depend on one another.
+"""Runs the whole service on one machine; started by scripts/run.
 
-Started by scripts/run, once everything is installed: ports and key, Redis, the processes of the
-Procfile, then waits; on SIGINT, SIGTERM or SIGHUP the same backwards, workspaces before Redis. What
-dies in between is started again; what a killed run left behind is ended first.
+Starts in order: ports and keys, Redis, the processes of the Procfile. On SIGINT, SIGTERM or SIGHUP it stops them in
+reverse order, workspaces before Redis. Parts that die are restarted; processes left by a killed run are ended first.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from app.settings import Settings, SettingsError
 from scripts.lib import leftovers, redis_server
 from scripts.lib.data_dir import StartError, chosen_port, only_run, remembered_port, remembered_secret
 from scripts.lib.redis_server import RedisServer
-from workers.runtime.processes import KILL_LIMIT
-from workers.runtime.routes import web_url
+from workers.runtime.local.processes import KILL_LIMIT
+from workers.runtime.local.routes import web_url
 
 READY_DEADLINE = 60.0
 """Seconds until /readyz must answer; it takes about 3 on two cores."""
@@ -34,24 +33,24 @@ PROCESSES_GRACE = 7.0
 """Seconds for the Procfile's processes: honcho kills its own after 5."""
 
 WORKSPACES_SLACK = 5.0
-"""Seconds for the workspaces beyond the longest one of them may take to end; eight are ended at a time."""
+"""Seconds for all workspaces beyond the longest time of one; eight are ended at a time."""
 
 STEADY = 30.0
-"""Seconds the processes must have lived for the count of restarts to begin anew."""
+"""Seconds after which the count of restarts is reset."""
 
 RESTARTS = 5
-"""Restarts of all processes in a row until it is an error: something is broken that no restart mends."""
+"""Restarts in a row after which the run ends with an error: restarting does not help."""
 
 TICK = 0.1
 
 
 class Stop:
-    """Whether someone asked this run to end."""
+    """Whether this run was asked to end."""
 
     def __init__(self) -> None:
         self.requested = False
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            # One started under nohup outlives its terminal.
+            # A run under nohup outlives its terminal.
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self.request)
 
@@ -60,9 +59,9 @@ class Stop:
 
 
 def environment(data_dir: Path, settings: Settings, taken: set[int]) -> dict[str, str]:
-    """The environment every process gets, REDIS_URL aside; raises `StartError` for what can't work.
+    """The environment of every process, except REDIS_URL; raises `StartError` for invalid settings.
 
-    The ports it speaks for are added to `taken`.
+    The chosen ports are added to `taken`.
     """
     chosen = {"PORT": str(chosen_port("PORT", str(settings.port), settings.bind, taken))}
     for name in ("WORKSPACE_PORT", "FLOWER_PORT", "GATEWAY_PORT", "FORWARD_AUTH_PORT"):
@@ -87,7 +86,7 @@ def environment(data_dir: Path, settings: Settings, taken: set[int]) -> dict[str
 
 
 class Service:
-    """The parts of a run. `start` in order, `keep` while it lasts, `stop` whatever happened before."""
+    """The parts of a run: `start` them, `keep` them running, always `stop` them."""
 
     def __init__(self, data_dir: Path, stop: Stop) -> None:
         self.data_dir = data_dir
@@ -101,7 +100,7 @@ class Service:
         self.api_url = ""
 
     def start(self) -> None:
-        """Bring everything up and return when the API is ready; `StartError` when it doesn't get there."""
+        """Start everything and wait until the API is ready; `StartError` if it doesn't become ready."""
         self.log.mkdir(parents=True, exist_ok=True)
         leftovers.end(leftovers.find(self.data_dir, leftovers.SUPERVISED), PROCESSES_GRACE)
         settings, taken = Settings.from_env(), set[int]()
@@ -113,9 +112,9 @@ class Service:
                 raise StartError(why)
             warn(redis_server.warnings(settings.redis_url))
         else:
-            warn(redis_server.outdated())
             port = remembered_port(self.data_dir, "REDIS_PORT", taken)
             self.redis = RedisServer(self.data_dir / "redis", port, self.log / "redis.log", settings.redis_max_bytes)
+            warn(redis_server.outdated(self.redis.program, self.redis.version))
             self.redis.start(self.environment)
             self.environment["REDIS_URL"] = self.redis.url
         self.start_processes()
@@ -144,20 +143,20 @@ class Service:
         return f"The end of {file}:\n" + "\n".join(lines)
 
     def keep(self) -> None:
-        """Start again what has died: Redis with its data, or all processes when honcho gave up."""
+        """Restart dead parts: Redis with its data, or all processes if honcho has ended."""
         if self.redis is not None and not self.redis.alive():
-            print("Redis has died; starting it again.", file=sys.stderr)
+            print("Redis has ended; restarting it.", file=sys.stderr)
             self.restart_redis(self.redis)
         if self.processes is not None and self.processes.poll() is not None:
             self.restarts = 1 if time.monotonic() - self.started > STEADY else self.restarts + 1
             if self.restarts > RESTARTS:
                 raise StartError(f"The processes ended {RESTARTS} times in a row. {self.last_words()}")
-            print("The processes of the Procfile have ended; starting them again.", file=sys.stderr)
+            print("The processes of the Procfile have ended; restarting them.", file=sys.stderr)
             self.end_processes()
             self.start_processes()
 
     def restart_redis(self, server: RedisServer) -> None:
-        """It may be killed again while it starts; only a Redis that can't start at all ends the run."""
+        """Restart Redis, several times if need be; the run ends if it can't start."""
         for attempt in range(RESTARTS):
             try:
                 server.start(self.environment)
@@ -167,7 +166,7 @@ class Service:
                     raise
 
     def end_processes(self) -> None:
-        """End what the Procfile started, also what no longer hangs on honcho; Redis is not among it."""
+        """End the processes of the Procfile, also orphans of honcho, but not Redis."""
         if self.processes is not None:
             self.processes.terminate()
             try:
@@ -181,7 +180,7 @@ class Service:
         leftovers.end(left, 1.0)
 
     def stop(self) -> None:
-        """End everything, workspaces after the workers that could start one and before Redis."""
+        """End everything: workspaces after the workers, which could start one, and before Redis."""
         self.end_processes()
         if self.environment:
             self.stop_workspaces()
@@ -190,21 +189,21 @@ class Service:
         leftovers.end(leftovers.find(self.data_dir, leftovers.SUPERVISED, leftovers.WORKSPACE), 1.0)
 
     def stop_workspaces(self) -> None:
-        command = [sys.executable, "-m", "workers.runtime.local", "stop-all"]
+        command = [sys.executable, "-m", "workers.runtime.local.driver", "stop-all"]
         limit = workspaces_limit(Settings.from_env())
         try:
             subprocess.run(command, env=self.environment, timeout=limit, check=True, start_new_session=True)
         except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
-            print(f"Workspaces did not all stop by themselves and are killed ({error}).", file=sys.stderr)
+            print(f"Some workspaces did not stop in time and are killed ({error}).", file=sys.stderr)
 
 
 def workspaces_limit(settings: Settings) -> float:
-    """Seconds after which the workspaces that are still there are killed."""
+    """Seconds after which running workspaces are killed."""
     return settings.stop_grace + KILL_LIMIT + WORKSPACES_SLACK
 
 
 def is_ready(url: str) -> bool:
-    """Whether the API behind the URL says so itself; a proxy of the user's is not asked."""
+    """Whether the API at this URL is ready; asked without the user's proxy."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(f"{url}/readyz", timeout=2) as answer:
@@ -214,23 +213,23 @@ def is_ready(url: str) -> bool:
 
 
 def dangerous_user(euid: int) -> list[str]:
-    """What is wrong with this user's being the one who runs everything, as a sentence for the operator."""
+    """A warning if everything runs as root."""
     if euid != 0:
         return []
     return [
-        "this runs as root, and so do the terminals of all workspaces: whoever is let into one owns this machine. "
-        "Start it as another user, unless all that use it are you."
+        "this runs as root, and so do the terminals of all workspaces: anyone with access to a workspace controls this "
+        "machine. Start it as another user, unless you are its only user."
     ]
 
 
 def warn(sentences: Iterable[str]) -> None:
-    """Tell the operator, who sees what the start prints."""
+    """Print warnings for the operator."""
     for sentence in sentences:
         print(f"Warning: {sentence}", file=sys.stderr)
 
 
 def introduction(service: Service) -> str:
-    """What a newcomer needs to know once everything runs."""
+    """Printed once everything runs: URLs, key, and a first call."""
     env = service.environment
     return f"""
 API_URL={service.api_url}
@@ -239,7 +238,7 @@ FLOWER_URL=http://127.0.0.1:{env["FLOWER_PORT"]}
 
 {prompts(env)}
 Docs: {service.api_url}/docs. Flower's user is admin, its password the API key. Log: {service.log}/run.log.
-Ctrl-C stops everything. A first workspace:
+Ctrl-C stops everything. To start anew, stop it and delete {service.data_dir}. A first workspace:
 
   curl -H "X-API-Key: {env["API_KEY"]}" -H "Content-Type: application/json" \\
        -d '{{"user_id": "me"}}' {service.api_url}/session/create
@@ -247,10 +246,10 @@ Ctrl-C stops everything. A first workspace:
 
 
 def prompts(environ: Mapping[str, str]) -> str:
-    """Whose model answers, by its host alone: a URL may hold a password."""
+    """Which model answers, with only the host of its URL, which may contain a password."""
     url = environ.get("LLM_BASE_URL", "")
     if not url:
-        return "No model is set, so prompts are refused: see Prompts in README.md."
+        return "No model is set, so prompts are refused: see Prompts in docs/tutorial.md."
     return f"Prompts go to {environ.get('LLM_MODEL') or 'the model asked for'} at {urlsplit(url).hostname}."
 
 

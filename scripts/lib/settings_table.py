@@ -1,8 +1,8 @@
-"""Writes README.md's table of settings from app/settings.py, so that the two can't drift apart.
+"""Writes the table of docs/settings.md from app/settings.py, to keep the two in step.
 
     python -m scripts.lib.settings_table
 
-replaces what stands between the two markers in README.md.
+replaces what stands between the two markers in docs/settings.md.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from app.settings import Settings
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
 COMMAND = "python -m scripts.lib.settings_table"
 BEGIN = f"<!-- settings: written by {COMMAND} -->"
 END = "<!-- end of settings -->"
@@ -52,7 +52,7 @@ def escaped(cell: str) -> str:
 def replaced(text: str) -> str:
     """`text` with the table of today between its markers; raises `MarkersMissing`."""
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise MarkersMissing(f"README.md must have these two lines, once each, in this order:\n{BEGIN}\n{END}")
+        raise MarkersMissing(f"docs/settings.md must have these two lines, once each, in this order:\n{BEGIN}\n{END}")
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2]
     return f"{before}{BEGIN}\n{table()}\n{END}{after}"
@@ -60,7 +60,7 @@ def replaced(text: str) -> str:
 
 def main() -> int:
     try:
-        README.write_text(replaced(README.read_text()))
+        PAGE.write_text(replaced(PAGE.read_text()))
     except MarkersMissing as error:
         print(f"settings_table: {error}", file=sys.stderr)
         return 1

@@ -9,6 +9,9 @@ import pytest
 
 from scripts.cluster import layout as layouts
 from tests.browser import browser
+from tests.cluster.product import Api
+from tests.cluster.prompting import Conversation, model_for_the_gateway
+from tests.model_server import ModelServer
 
 __all__ = ["browser"]
 
@@ -19,8 +22,12 @@ if not os.environ.get("API_URL"):
         "test_agent_on_cluster.py",
         "test_backups_on_cluster.py",
         "test_bench.py",
+        "test_door_on_cluster.py",
+        "test_falling_asleep_on_cluster.py",
         "test_fuzz_on_cluster.py",
         "test_scalers_on_cluster.py",
+        "test_stolen_tokens_on_cluster.py",
+        "test_ways_in_on_cluster.py",
         "test_workspace_on_cluster.py",
     ]
 if os.environ.get("KUBECONFIG") != str(layouts.from_environment().kubeconfig):
@@ -31,6 +38,7 @@ if os.environ.get("KUBECONFIG") != str(layouts.from_environment().kubeconfig):
         "test_chaos_node.py",
         "test_fuzz_on_cluster.py",
         "test_provisioner.py",
+        "test_stolen_tokens_on_cluster.py",
     ]
 
 
@@ -41,3 +49,20 @@ def namespace() -> Iterator[str]:
 
     with own_namespace() as name:
         yield name
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[ModelServer]:
+    """The one that the gateway is told of."""
+    with model_for_the_gateway() as running:
+        yield running
+
+
+@pytest.fixture
+def chat(model: ModelServer) -> Iterator[Conversation]:
+    """A session to send prompts to."""
+    made = Conversation(Api())
+    try:
+        yield made
+    finally:
+        made.delete()

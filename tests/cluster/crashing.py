@@ -28,7 +28,7 @@ from typing import Any
 import redis
 from redis.client import Pipeline
 
-from app.sessions.errors import StillEnding
+from app.core.errors import StillEnding
 
 PAUSE = 0.05
 """s between two looks for processes that ended."""
@@ -75,20 +75,25 @@ counting = threading.local()
 def install(folder: Path) -> None:
     """Have every call counted from here on, in this process and those it forks."""
     from workers.lifecycle import Lifecycle
-    from workers.runtime.cluster import Cluster
+    from workers.runtime.kubernetes.api_server import ApiServer
 
     for name in ("carry_out", "back_up"):
         setattr(Lifecycle, name, planned(getattr(Lifecycle, name), folder))
     for kind, name, describe in (
         (
-            Cluster,
+            ApiServer,
             "_call",
-            lambda method, path, *_: (f"{method} {path.rpartition('/namespaces/')[2]}", method == "GET"),
+            lambda _, method, path, *__: (f"{method} {path.rpartition('/namespaces/')[2]}", method == "GET"),
         ),
-        (redis.Redis, "execute_command", lambda *words, **_: (words_of(words), words[0] in READS)),
-        (Pipeline, "execute", lambda *_: ("a pipeline", False)),
+        (redis.Redis, "execute_command", lambda _, *words: (words_of(words), words[0] in READS)),
+        (Pipeline, "execute", lambda pipe, *_: described([words for words, _ in pipe.command_stack])),
     ):
         setattr(kind, name, counted(getattr(kind, name), describe))
+
+
+def described(commands: list[tuple[Any, ...]]) -> tuple[str, bool]:
+    """What is asked for in one go, and whether all of it is read."""
+    return ", ".join(map(words_of, commands)), all(words[0] in READS for words in commands)
 
 
 def words_of(command: tuple[Any, ...]) -> str:
@@ -132,11 +137,13 @@ def take(folder: Path, uuid: str, *, new: bool) -> Path | None:
 def counted(method: Callable[..., Any], describe: Callable[..., tuple[str, bool]]) -> Callable[..., Any]:
     @wraps(method)
     def calling(self: object, *arguments: Any, **named: Any) -> Any:
-        answer = method(self, *arguments, **named)
         count = getattr(counting, "count", None)
-        if count is not None:
-            what, reads = describe(*arguments)
-            count.called(what, reads=reads)
+        if count is None:
+            return method(self, *arguments, **named)
+        # Before: a pipeline forgets what it was asked.
+        what, reads = describe(self, *arguments)
+        answer = method(self, *arguments, **named)
+        count.called(what, reads=reads)
         return answer
 
     return calling
@@ -154,8 +161,8 @@ def worker(name: str, queues: str) -> Callable[[], None]:
     return lambda: run_celery("worker", *options, "-l", "INFO")
 
 
-def watcher() -> None:
-    from workers.watcher import main
+def observer() -> None:
+    from workers.observer import main
 
     main()
 
@@ -193,25 +200,20 @@ def supervise(parts: dict[str, Callable[[], None]], folder: Path) -> None:
         os.waitpid(pid, 0)
 
 
-def main(folder: Path, many: int, archivers: int) -> None:
+def main(folder: Path, many: int, backup_workers: int) -> None:
     # All that a worker loads, so that none of those that die has to load it again.
-
-    import workers.context
-    import workers.runtime.kubernetes
-    import workers.tasks
-    import workers.watcher  # noqa: F401
 
     (folder / "pids").mkdir(exist_ok=True)
     install(folder)
     schedule = str(folder / f"schedule-{time.time():.0f}")
     supervise(
         {
-            "watcher": watcher,
+            "observer": observer,
             "beat": lambda: run_celery("beat", "--schedule", schedule, "-l", "WARNING"),
             # The sweeps have one of their own: a wake of a killed worker's must not wait for them.
             "sweeper": worker("sweeper", "sweep"),
             **{f"worker{n}": worker(f"worker{n}", "wake,lifecycle") for n in range(many)},
-            **{f"archiver{n}": worker(f"archiver{n}", "backup") for n in range(archivers)},
+            **{f"backup-worker{n}": worker(f"backup-worker{n}", "backup") for n in range(backup_workers)},
         },
         folder,
     )

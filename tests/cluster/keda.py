@@ -6,7 +6,7 @@ from kubernetes import client
 
 from tests.conftest import REDIS_PASSWORD
 from tests.contract.cluster import TIMEOUT
-from workers.runtime.cluster import find_cluster
+from workers.runtime.kubernetes.api_server import find_cluster
 
 
 def let_in(namespace: str) -> None:

@@ -17,16 +17,16 @@ from typing import Any
 import redis
 import requests
 
-from app.sessions.backups import BackupIndex
-from app.sessions.store import SessionStore
+from app.core.backups.index import BackupIndex
+from app.core.sessions.store import SessionStore
 from app.settings import Settings
 from tests.cluster.crashing import FOLDERS
 from tests.conftest import ROOT
 from tests.contract.cluster import IMAGE, TIMEOUT
 from tests.integration.serving import KEY, running_web
-from tests.service import wait_for
-from workers.runtime import names
-from workers.runtime.cluster import Cluster
+from tests.waiting import wait_for
+from workers.runtime.kubernetes import names
+from workers.runtime.kubernetes.api_server import ApiServer
 
 PATIENCE = 240.0
 """s until a test gives up on a state that is normally reached in a few."""
@@ -46,7 +46,7 @@ class Manager:
     def __init__(self, namespace: str, redis_url: str, folder: Path, **environ: str) -> None:
         self.namespace = namespace
         self.folder = folder
-        self.cluster = Cluster(namespace, TIMEOUT)
+        self.cluster = ApiServer(namespace, TIMEOUT)
         self.redis = redis.Redis.from_url(redis_url, decode_responses=True, socket_timeout=5.0)
         self.store = SessionStore(self.redis)
         self.environ = {
@@ -54,7 +54,7 @@ class Manager:
             "DATA_DIR": str(folder / "data"),
             "RUNTIME": "kubernetes",
             # Nobody visits these workspaces by an address.
-            "INGRESS_DOOR": '{"session-manager.dev/door": "none"}',
+            "INGRESS_FORWARD_AUTH": '{"session-manager.dev/door": "none"}',
             "WORKSPACE_NAMESPACE": namespace,
             "WORKSPACE_IMAGE": IMAGE,
             "WORKSPACE_SIZES": SMALL,
@@ -85,7 +85,7 @@ class Manager:
             yield
 
     @contextmanager
-    def workers(self, workers: int = 2, archivers: int = 2) -> Iterator[None]:
+    def workers(self, workers: int = 2, backup_workers: int = 2) -> Iterator[None]:
         """Run all the rest for the block."""
         command = [
             sys.executable,
@@ -95,7 +95,7 @@ class Manager:
             "tests.cluster.crashing",
             str(self.folder),
             str(workers),
-            str(archivers),
+            str(backup_workers),
         ]
         environ = {name: text for name, text in os.environ.items() if name not in Settings.variables()} | self.environ
         with (self.folder / "workers.log").open("ab") as log:

@@ -14,7 +14,7 @@ from typing import Any
 
 import requests
 
-from tests.service import wait_for
+from tests.waiting import wait_for
 
 SYSTEM, WORKSPACES = "fresh-system", "fresh-workspaces"
 LET_IN = (200, 302)

@@ -18,7 +18,7 @@ import requests
 from scripts.cluster import host, layout
 from tests.cluster.product import SYSTEM, WORKSPACES, Api, kubectl, rolled_out
 from tests.model_server import ModelServer
-from tests.service import wait_for
+from tests.waiting import wait_for
 
 MODEL_KEY = "sk-the-key-of-the-model-provider"
 PATIENCE = 300.0

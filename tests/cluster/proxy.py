@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 from kubernetes import client
 
 from tests.contract.cluster import TIMEOUT
-from workers.runtime.cluster import find_cluster
+from workers.runtime.kubernetes.api_server import find_cluster
 
 CHUNK = 65_536
 
 
 class Proxy:
-    """Passes bytes on, both ways. While it holds, new connections are taken and get no answer."""
+    """Forwards bytes on, both ways. While it holds, new connections are taken and get no answer."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)

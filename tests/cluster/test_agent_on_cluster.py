@@ -4,7 +4,7 @@ finds in a workspace."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -13,32 +13,16 @@ from tests.cluster.prompting import (
     Conversation,
     delete_pod,
     kill,
-    model_for_the_gateway,
     secrets_of_the_manager,
     token_file,
 )
 from tests.model_server import ModelServer
-from tests.service import wait_for
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(1_800)]
 
 PROMPTS = 5
 """For each thing that dies."""
-
-
-@pytest.fixture(scope="module")
-def model() -> Iterator[ModelServer]:
-    with model_for_the_gateway() as running:
-        yield running
-
-
-@pytest.fixture
-def chat(model: ModelServer) -> Iterator[Conversation]:
-    made = Conversation(Api())
-    try:
-        yield made
-    finally:
-        made.delete()
 
 
 def test_a_prompt_makes_a_file_and_its_answer_streams(chat: Conversation) -> None:
@@ -92,7 +76,7 @@ def test_a_conversation_is_kept_after_its_session(model: ModelServer) -> None:
 DEATHS: dict[str, Callable[[str], object]] = {
     "the pod, deleted": delete_pod,
     "the pod, killed": lambda uuid: kill(f"session-uuid={uuid}", "fresh-workspaces"),
-    "workers and couriers": lambda uuid: kill("app.kubernetes.io/name in (worker, sweeper, courier)"),
+    "workers and delivery workers": lambda uuid: kill("app.kubernetes.io/name in (worker, sweeper, delivery-worker)"),
     "the gateways": lambda uuid: kill("app.kubernetes.io/name=gateway"),
     "Redis": lambda uuid: kill("app.kubernetes.io/name=redis"),
 }

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 import redis
 
-from app.sessions.backup_files import backup_name
-from app.sessions.errors import BackupIncomplete, PermanentError, RetryableError, Superseded
+from app.core.backups.store import backup_name
+from app.core.errors import BackupIncomplete, PermanentError, RetryableError, Superseded
 from app.settings import Settings
 from tests.contract.cluster import KubernetesHarness
 from tests.contract.runtimes import identity, watching
-from workers.runtime import names
-from workers.runtime.kubernetes import KubernetesRuntime
+from workers.runtime.kubernetes import names
+from workers.runtime.kubernetes.driver import KubernetesRuntime
 
 A = "aaaa0001"
 
@@ -24,7 +24,7 @@ def harness(settings: Settings, redis_client: redis.Redis, namespace: str) -> Ku
 
 
 def jobs(harness: KubernetesHarness) -> list[object]:
-    return list(harness.cluster.list("jobs", names.selector(A, names.ARCHIVE))[0])
+    return list(harness.cluster.list("jobs", names.selector(A, names.BACKUP))[0])
 
 
 def test_a_running_workspace_is_backed_up_and_runs_on(harness: KubernetesHarness) -> None:
@@ -72,7 +72,7 @@ class Overtaken:
 
     def __init__(self, harness: KubernetesHarness, action: str, backup: str) -> None:
         self.harness = harness
-        self.selector = f"batch.kubernetes.io/job-name={names.archive_job(action, A, backup)}"
+        self.selector = f"batch.kubernetes.io/job-name={names.backup_job(action, A, backup)}"
         self.looks = 0
 
     def __call__(self) -> None:

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from tests.cluster.product import SYSTEM, Api, kubectl, redis_says, stopped
-from tests.service import wait_for
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.alone
 
@@ -54,7 +54,7 @@ def readers() -> list[str]:
 
 def stored() -> list[str]:
     """The files in the backups' folder."""
-    return kubectl("exec", "deployment/archiver", "--", "ls", "/backups", namespace=SYSTEM).split()
+    return kubectl("exec", "deployment/backup-worker", "--", "ls", "/backups", namespace=SYSTEM).split()
 
 
 def test_a_backup_made_here_is_downloaded_through_a_reader(api: Api, session: str) -> None:
@@ -79,7 +79,7 @@ def test_a_backup_that_does_not_exist_is_404_and_starts_nothing(api: Api) -> Non
 def test_a_backup_whose_file_is_gone_is_404(api: Api, session: str) -> None:
     """The index may be behind the store; the reader says so."""
     backup = backed_up(api, session)
-    kubectl("exec", "deployment/archiver", "--", "rm", f"/backups/{backup['name']}.json", namespace=SYSTEM)
+    kubectl("exec", "deployment/backup-worker", "--", "rm", f"/backups/{backup['name']}.json", namespace=SYSTEM)
     assert api.ask("GET", f"/backups/{backup['name']}/download").status_code == 404
     wait_for(lambda: not readers(), "the reader to go")
 

@@ -9,11 +9,11 @@ import re
 
 import pytest
 
-from app.sessions.model import PHASES
+from app.core.sessions.model import PHASES
 from scripts.bench import cluster, many
 from scripts.bench.product import NAMESPACE, TIMEOUT
-from workers.runtime import names
-from workers.runtime.cluster import Cluster
+from workers.runtime.kubernetes import names
+from workers.runtime.kubernetes.api_server import ApiServer
 
 pytestmark = pytest.mark.alone
 
@@ -29,7 +29,7 @@ def test_starts_are_measured_beside_the_floor() -> None:
     for kind in ("create", "wake"):
         phases = [int(rows[f"{kind}: {name} (ms since the request)"]) for name in PHASES]
         assert phases == sorted(phases)
-    assert Cluster(NAMESPACE, TIMEOUT).get("deployments", cluster.FLOOR) is None
+    assert ApiServer(NAMESPACE, TIMEOUT).get("deployments", cluster.FLOOR) is None
 
 
 def test_many_sessions_are_made_measured_and_taken_away() -> None:
@@ -38,5 +38,5 @@ def test_many_sessions_are_made_measured_and_taken_away() -> None:
     assert (rows["sleeping sessions made"], rows["  by the worker's code"]) == ("10", "10")
     for name in ("idle", "expired", "reconcile"):
         assert rows[f"the sweep {name} (ms)"].isdigit()
-    left, _ = Cluster(NAMESPACE, TIMEOUT).list("deployments", f"{names.USER_LABEL}={many.USER}")
+    left, _ = ApiServer(NAMESPACE, TIMEOUT).list("deployments", f"{names.USER_LABEL}={many.USER}")
     assert left == []

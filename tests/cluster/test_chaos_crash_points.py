@@ -17,7 +17,7 @@ import redis
 from tests.cluster.keda import let_in
 from tests.cluster.manager import PATIENCE, Manager, together
 from tests.contract.cluster import own_namespace
-from tests.service import wait_for
+from tests.waiting import wait_for
 
 MANY = 1_000
 """Calls that no step makes."""
@@ -110,7 +110,7 @@ def test_what_was_asked_for_happens_whatever_call_was_a_workers_last(manager: Ma
     """Create, sleep, wake, backup, delete and restore: each ends as asked, with one pod for each start and no more,
     the files there, and nothing left of what was deleted."""
     killed = Killed(manager)
-    with manager.workers(archivers=4), manager.counting_pods() as pods:
+    with manager.workers(backup_workers=4), manager.counting_pods() as pods:
         alive = killed.creating("create", manager.create)
         manager.wait_status(alive, "active", 1)
         # A stop looks until the pod is gone: some have more calls than a creation.

@@ -12,8 +12,8 @@ from tests.cluster.keda import let_in
 from tests.cluster.manager import PATIENCE, Manager, together
 from tests.contract.cluster import own_namespace
 from tests.contract.runtimes import SECRET_KEY
-from tests.service import wait_for
-from workers.runtime import names
+from tests.waiting import wait_for
+from workers.runtime.kubernetes import names
 
 KINDS = ("deployments", "services", "ingresses", "secrets", "scaledobjects")
 """What a wake makes again. Pods are made again by the cluster, and the volume by nobody."""
@@ -91,7 +91,7 @@ def test_a_session_whose_volume_was_deleted_says_so_and_wakes_with_its_newest_ba
     manager.sleep(uuid)
     manager.wait_status([uuid], "sleeping", 0)
     manager.cluster.delete(CLAIMS, names.workspace(uuid))
-    wait_for(lambda: manager.reason(uuid).startswith("Its files are gone."), "the reason", seconds=PATIENCE)
+    wait_for(lambda: manager.reason(uuid).startswith("The session's files are gone."), "the reason", seconds=PATIENCE)
     manager.wake(uuid)
     manager.wait_status([uuid], "active", 1)
     assert manager.holds(uuid)

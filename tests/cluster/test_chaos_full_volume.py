@@ -15,15 +15,15 @@ from scripts.cluster.provisioner import LIMITED
 from tests.cluster.manager import PATIENCE, Manager
 from tests.cluster.node import volume
 from tests.contract.cluster import TIMEOUT, own_namespace
-from tests.service import wait_for
-from workers.runtime.cluster import Cluster
+from tests.waiting import wait_for
+from workers.runtime.kubernetes.api_server import ApiServer
 
 
 @pytest.fixture
 def backups() -> Iterator[tuple[str, Path]]:
     """A namespace whose claim for backups has little room, and the folder where that is on this machine."""
     with own_namespace(LIMITED, "6Mi") as namespace:
-        cluster = Cluster(namespace, TIMEOUT)
+        cluster = ApiServer(namespace, TIMEOUT)
 
         def bound() -> dict[str, Any] | None:
             claim = cluster.get("persistentvolumeclaims", "backups")

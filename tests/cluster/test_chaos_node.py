@@ -10,7 +10,7 @@ import redis
 from tests.cluster.manager import PATIENCE, Manager, together
 from tests.cluster.node import hang_for, restart, stopped
 from tests.contract.cluster import own_namespace
-from tests.service import wait_for
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.alone
 
@@ -79,7 +79,7 @@ def test_a_node_that_is_silent_is_told_and_clears_when_it_is_back(manager: Manag
     pod = manager.pod(uuid)
     with stopped("kubelet"):
         wait_for(
-            lambda: manager.reason(uuid) == "The machine the workspace runs on does not answer.",
+            lambda: manager.reason(uuid) == "The machine that runs the workspace does not respond.",
             "the silence to be told",
             lambda: manager.show([uuid]),
             seconds=PATIENCE,

@@ -11,16 +11,16 @@ from app.settings import Settings
 from tests.cluster.proxy import Proxy, proxied
 from tests.contract.cluster import TIMEOUT, own_namespace, settings_for
 from tests.contract.runtimes import identity, watching
-from workers.runtime import names
-from workers.runtime.cluster import Cluster, Expired, Watching
-from workers.runtime.kubernetes import KubernetesRuntime
+from workers.runtime.kubernetes import names
+from workers.runtime.kubernetes.api_server import ApiServer, Expired, WatchStream
+from workers.runtime.kubernetes.driver import KubernetesRuntime
 
 A = "aaaa0001"
 LONG_AGO = "1"
 """A version that every cluster is past, and that none has kept."""
 
 
-class Forgetful(Cluster):
+class Forgetful(ApiServer):
     """Has each next watch of a kind begin too long ago, for as often as it is told to; the server answers that."""
 
     def __init__(self, *arguments: object, **named: object) -> None:
@@ -28,7 +28,7 @@ class Forgetful(Cluster):
         self.forget: set[str] = set()
         self.expired: list[str] = []
 
-    def watch(self, kind: str, selector: str, version: str, seconds: int) -> Watching:
+    def watch(self, kind: str, selector: str, version: str, seconds: int) -> WatchStream:
         if kind not in self.forget:
             return super().watch(kind, selector, version, seconds)
         self.forget.discard(kind)
@@ -60,7 +60,7 @@ def test_a_watch_that_was_cut_catches_up(
         proxy.cut()
         if too_old:
             cluster.forget |= {"deployments", "pods"}
-        other = Cluster(chosen.workspace_namespace, TIMEOUT)
+        other = ApiServer(chosen.workspace_namespace, TIMEOUT)
         other.patch("deployments", names.workspace(A), {"spec": {"replicas": 0}})
         other.delete("deployments", names.workspace("bbbb0002"))
         proxy.release()

@@ -21,7 +21,7 @@ from tests.browser import (
     opens_socket,
 )
 from tests.cluster.product import LET_IN, Api, kubectl, ready_pods
-from tests.service import wait_for
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.alone
 
@@ -85,7 +85,11 @@ def test_a_neighbour_who_finds_an_editors_port_gets_no_further(api: Api, session
     assert [status(path) for path in ("/", "/proxy/8080/", "/healthz")] == ["403", "403", "200"]
     assert "agent" not in inside("ls", "/run").split(), "its agent's token is not within its reach"
     found = "not_enforced"
-    wait_for(lambda: api.ask("GET", "/health").json()["network_policies"] == found, "a courier to look", seconds=180.0)
+    wait_for(
+        lambda: api.ask("GET", "/health").json()["network_policies"] == found,
+        "a delivery worker to look",
+        seconds=180.0,
+    )
 
 
 def test_a_workspace_that_can_not_start_shows_why_and_goes_on_when_it_can(

@@ -19,14 +19,15 @@ from threading import Condition, Thread
 import pytest
 import redis
 
-from app.sessions.model import SIZES
+from app.core.sessions.model import SIZES
 from app.settings import Settings
 from tests.cluster.keda import let_in
 from tests.contract.cluster import TIMEOUT, settings_for
-from tests.contract.runtimes import PATIENCE, identity, stop, watching
-from workers.runtime import names, views
-from workers.runtime.cluster import Cluster, wait_for
-from workers.runtime.kubernetes import KubernetesRuntime
+from tests.contract.runtimes import identity, stop, watching
+from tests.waiting import PATIENCE, wait_for
+from workers.runtime.kubernetes import names, status
+from workers.runtime.kubernetes.api_server import ApiServer
+from workers.runtime.kubernetes.driver import KubernetesRuntime
 
 A = "aaaa0001"
 CYCLES = int(os.environ.get("KEDA_CYCLES", "50"))
@@ -72,7 +73,7 @@ class Pods:
         self._ready: defaultdict[str, set[str]] = defaultdict(set)
 
     def note(self, event: dict[str, object]) -> None:
-        pod = views.pod_view(event["object"])  # type: ignore[arg-type]
+        pod = status.pod_view(event["object"])  # type: ignore[arg-type]
         with self._changed:
             self.names[pod.uuid].add(pod.name)
             if pod.ready and not pod.gone and event["type"] != "DELETED":
@@ -99,14 +100,16 @@ def beside(work: Callable[[], None], end: Callable[[], None]) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def api(namespace: str) -> Cluster:
+def api(namespace: str) -> ApiServer:
     """The namespace, with what KEDA reads the password from."""
     let_in(namespace)
-    return Cluster(namespace, TIMEOUT)
+    return ApiServer(namespace, TIMEOUT)
 
 
 @pytest.fixture
-def runtime(api: Cluster, namespace: str, settings: Settings, redis_client: redis.Redis) -> Iterator[KubernetesRuntime]:
+def runtime(
+    api: ApiServer, namespace: str, settings: Settings, redis_client: redis.Redis
+) -> Iterator[KubernetesRuntime]:
     chosen = replace(
         settings_for(settings, namespace),
         scaler="keda",
@@ -142,7 +145,7 @@ def looks(redis_server: str) -> Iterator[Looks]:
 
 
 @pytest.fixture
-def pods(api: Cluster) -> Iterator[Pods]:
+def pods(api: ApiServer) -> Iterator[Pods]:
     """All of the namespace, from now on."""
     _, version = api.list("pods", names.SELECTOR)
     following = api.watch("pods", names.SELECTOR, version, WATCH_LIMIT)
@@ -158,7 +161,7 @@ def pods(api: Cluster) -> Iterator[Pods]:
         yield seen
 
 
-def known_to_keda(api: Cluster, uuid: str = A) -> None:
+def known_to_keda(api: ApiServer, uuid: str = A) -> None:
     """Until the operator has taken the ScaledObject up."""
 
     def ready() -> bool:
@@ -166,17 +169,17 @@ def known_to_keda(api: Cluster, uuid: str = A) -> None:
         conditions = (scaled.get("status") or {}).get("conditions") or []
         return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
-    wait_for(ready, PATIENCE, "KEDA did not take the ScaledObject up")
+    wait_for(ready, "KEDA to take the ScaledObject up", interval=0.1)
 
 
-def replicas(api: Cluster, uuid: str = A) -> int:
+def replicas(api: ApiServer, uuid: str = A) -> int:
     deployment = api.get("deployments", names.workspace(uuid))
     assert deployment is not None
     return int(deployment["spec"]["replicas"])
 
 
 def test_a_prompt_wakes_a_session_without_us_and_its_end_puts_it_down(
-    runtime: KubernetesRuntime, api: Cluster, redis_client: redis.Redis
+    runtime: KubernetesRuntime, api: ApiServer, redis_client: redis.Redis
 ) -> None:
     """No worker is there to do it; and the intent that is noted stays the one we carried out last."""
     runtime.provision(identity(A), 1)
@@ -191,7 +194,7 @@ def test_a_prompt_wakes_a_session_without_us_and_its_end_puts_it_down(
 
 
 def test_a_session_that_is_up_stays_up_beyond_the_cooldown(
-    runtime: KubernetesRuntime, api: Cluster, looks: Looks
+    runtime: KubernetesRuntime, api: ApiServer, looks: Looks
 ) -> None:
     """The marker holds it; KEDA's own idea of idleness is not ours."""
     runtime.provision(identity(A), 1)
@@ -204,7 +207,7 @@ def test_a_session_that_is_up_stays_up_beyond_the_cooldown(
 
 
 def test_racing_keda_ends_in_the_state_asked_for(
-    runtime: KubernetesRuntime, api: Cluster, looks: Looks, pods: Pods
+    runtime: KubernetesRuntime, api: ApiServer, looks: Looks, pods: Pods
 ) -> None:
     """Wake and sleep at any moment of its polling, right after a look or between two, with no pod more than was
     asked for; and what was put to sleep last stays asleep for as long as KEDA may think about it."""

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import redis
 
-from app.sessions.model import Status
+from app.core.sessions.model import Status
 from app.settings import Settings
 from tests.contract.cluster import own_namespace, settings_for
 from tests.contract.runtimes import identity, watching
 from tests.world import World
 from workers.lifecycle import Lifecycle
-from workers.runtime.kubernetes import KubernetesRuntime
+from workers.observer import Observer
+from workers.runtime.kubernetes.driver import KubernetesRuntime
 from workers.sweeps import ADOPTION_GRACE, Sweeps
-from workers.watcher import Watcher
 
 USERS = {"aaaa0001": "ada@example.com", "bbbb0002": "bob+tag@example.com", "cccc0003": "c" * 128}
 
@@ -38,7 +38,7 @@ def test_every_session_and_its_user_come_back(settings: Settings, redis_client: 
             world.sweeps.reconcile()
             world.work()
             adopted = seen.until(lambda each: each.ready and each.generation == 8)
-            Watcher(world.core, runtime, world.clock).apply(adopted)
+            Observer(world.core, runtime, world.clock).apply(adopted)
         records = {uuid: world.get(uuid) for uuid in USERS}
         assert {uuid: record.user_id for uuid, record in records.items()} == USERS
         assert [record.status for record in records.values()] == [Status.ACTIVE, Status.SLEEPING, Status.SLEEPING]

@@ -11,11 +11,11 @@ import redis
 from kubernetes import client
 from kubernetes.utils import parse_quantity
 
-from app.sessions import keys
+from app.core.redis import keys
 from tests.cluster.manager import PATIENCE, Manager
 from tests.contract.cluster import TIMEOUT, own_namespace
-from tests.service import wait_for
-from workers.runtime.cluster import find_cluster
+from tests.waiting import wait_for
+from workers.runtime.kubernetes.api_server import find_cluster
 
 pytestmark = pytest.mark.alone
 

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.sessions.inbox import MARKER
+from app.core.prompts.inbox import MARKER
 from tests.cluster.product import Api, kubectl, ready_pods, redis_says, running_pods, settings_of_processes, stopped
-from tests.service import wait_for
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.alone
 
 SHORT = 3
 """s of idleness after which a session sleeps here."""
 
-WHO_SCALES = ("worker", "sweeper", "archiver", "watcher")
+WHO_SCALES = ("worker", "sweeper", "backup-worker", "observer")
 
 
 class Sessions:
@@ -84,7 +84,7 @@ def test_a_pushed_item_wakes_a_session_while_every_worker_is_dead(sessions: Sess
     """KEDA does it; and the workers that come back find a session that is up, and go on with it."""
     uuid = sessions.create()
     sessions.sleep(uuid)
-    with stopped("worker", "sweeper", "archiver"):
+    with stopped("worker", "sweeper", "backup-worker"):
         redis_says("rpush", f"queue:{uuid}", '{"id": "1"}')
         wait_for(lambda: ready_pods(uuid), "KEDA to wake it")
         (pod,) = ready_pods(uuid)

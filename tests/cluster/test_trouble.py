@@ -13,9 +13,9 @@ from kubernetes import client
 from app.settings import Settings
 from tests.contract.cluster import TIMEOUT, own_namespace, settings_for
 from tests.contract.runtimes import SECRET_KEY, identity, stop, watching
-from workers.runtime import names
-from workers.runtime.cluster import Cluster, find_cluster
-from workers.runtime.kubernetes import KubernetesRuntime
+from workers.runtime.kubernetes import names
+from workers.runtime.kubernetes.api_server import ApiServer, find_cluster
+from workers.runtime.kubernetes.driver import KubernetesRuntime
 
 A = "aaaa0001"
 NO_REGISTRY = "127.0.0.1:1/image:1"
@@ -39,7 +39,7 @@ def runtime(chosen: Settings, redis_client: redis.Redis) -> Iterator[KubernetesR
 @pytest.mark.parametrize(
     ("wrong", "told", "code"),
     [
-        ({"workspace_image": NO_REGISTRY}, "The workspace's image can't be fetched: ", ""),
+        ({"workspace_image": NO_REGISTRY}, "The workspace's image cannot be pulled: ", ""),
         ({"workspace_sizes": HUGE}, "No machine of the cluster has room for the workspace: ", "no_capacity"),
     ],
 )
@@ -101,7 +101,7 @@ def test_a_quota_is_told_and_clears_by_itself(settings: Settings, redis_client: 
 @pytest.mark.parametrize("kind", ["deployments", "services", "ingresses", "secrets", "pods"])
 def test_what_someone_deletes_is_made_again(runtime: KubernetesRuntime, namespace: str, kind: str) -> None:
     """At the next wake at the latest; a pod at once."""
-    cluster = Cluster(namespace, TIMEOUT)
+    cluster = ApiServer(namespace, TIMEOUT)
     runtime.provision(identity(A), 1)
     with watching(runtime) as seen:
         runtime.start(A, 2)

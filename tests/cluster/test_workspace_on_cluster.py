@@ -7,7 +7,7 @@ from playwright.sync_api import Browser
 
 from tests.browser import expect_file, in_terminal, open_editor
 from tests.cluster.product import LET_IN, Api, kubectl
-from tests.service import wait_for
+from tests.waiting import wait_for
 
 KINDS = "deployments,pods,services,ingresses,secrets,persistentvolumeclaims,jobs,scaledobjects.keda.sh"
 

@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import secrets
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,12 +16,12 @@ from kubernetes import client
 from kubernetes.stream import stream
 
 from app.settings import Settings
-from tests.contract.runtimes import PATIENCE
-from workers.runtime import names, objects, pods, views
+from tests.waiting import wait_for
 from workers.runtime.base import Runtime
-from workers.runtime.choices import Choices
-from workers.runtime.cluster import Cluster, find_cluster, wait_for
-from workers.runtime.kubernetes import KubernetesRuntime
+from workers.runtime.kubernetes import names, objects, pods, status
+from workers.runtime.kubernetes.api_server import ApiServer, find_cluster
+from workers.runtime.kubernetes.config import KubernetesConfig
+from workers.runtime.kubernetes.driver import KubernetesRuntime
 
 IMAGE = os.environ.get("WORKSPACE_IMAGE", "localhost/workspace:dev")
 TIMEOUT = 30.0
@@ -55,7 +54,7 @@ def own_namespace(storage_class: str = "", backup_size: str = "1Gi") -> Iterator
         if storage_class:
             spec["storageClassName"] = storage_class
         claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "backups"}, "spec": spec}
-        Cluster(name, TIMEOUT).create("persistentvolumeclaims", claim)
+        ApiServer(name, TIMEOUT).create("persistentvolumeclaims", claim)
         yield name
     finally:
         core.delete_namespace(name, _request_timeout=TIMEOUT)
@@ -80,7 +79,7 @@ class KubernetesHarness:
         self.settings = settings_for(settings, namespace)
         self.namespace = namespace
         self.client = redis_client
-        self.cluster = Cluster(namespace, TIMEOUT)
+        self.cluster = ApiServer(namespace, TIMEOUT)
         self.runtime: Runtime = KubernetesRuntime(self.settings, redis_client, self.cluster)
 
     def again(self) -> Runtime:
@@ -95,7 +94,7 @@ class KubernetesHarness:
 
     def leftovers(self) -> list[str]:
         """Jobs, and pods that run. What one of them left on a volume, tests/cluster/test_backups.py looks for."""
-        selector = f"{names.APP_LABEL}={names.ARCHIVE}"
+        selector = f"{names.APP_LABEL}={names.BACKUP}"
         running = [pod for pod in self.cluster.list("pods", selector)[0] if pod["status"].get("phase") == "Running"]
         return [each["metadata"]["name"] for each in [*self.cluster.list("jobs", selector)[0], *running]]
 
@@ -105,16 +104,17 @@ class KubernetesHarness:
     def crash(self, uuid: str) -> None:
         """The first time Kubernetes starts it again at once: only one that keeps dying has failed."""
         core = client.CoreV1Api(client.ApiClient(find_cluster()))
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
+
+        def dead() -> bool:
             pods, _ = self.cluster.list("pods", names.selector(uuid))
-            if any(views.pod_problem(pod) for pod in pods):
-                return
+            if any(status.pod_problem(pod) for pod in pods):
+                return True
             for pod in pods:
-                if views.pod_view(pod).ready:
+                if status.pod_view(pod).ready:
                     self._kill(core, pod["metadata"]["name"], names.EDITOR)
-            time.sleep(0.2)
-        raise AssertionError("the editor does not stay dead")
+            return False
+
+        wait_for(dead, "the editor stays dead", interval=0.2)
 
     def agent_address(self, uuid: str) -> str:
         seen = self.runtime.observe(uuid)
@@ -159,21 +159,21 @@ class KubernetesHarness:
         def done() -> bool:
             seen = self.cluster.get("pods", pod)
             assert seen is not None
-            for status in seen["status"].get("containerStatuses") or []:
-                if "terminated" in status["state"]:
-                    assert status["state"]["terminated"]["exitCode"] == 0
-                    answer.append(status["state"]["terminated"].get("message", ""))
+            for each in seen["status"].get("containerStatuses") or []:
+                if "terminated" in each["state"]:
+                    assert each["state"]["terminated"]["exitCode"] == 0
+                    answer.append(each["state"]["terminated"].get("message", ""))
             return bool(answer)
 
-        wait_for(done, PATIENCE, "the hand did nothing")
+        wait_for(done, "the hand to end", interval=0.1)
         self.cluster.delete("pods", pod)
-        wait_for(lambda: self.cluster.get("pods", pod) is None, PATIENCE, "the hand is still there")
+        wait_for(lambda: self.cluster.get("pods", pod) is None, "the hand to be gone", interval=0.1)
         return answer[0]
 
     def _pod(self, name: str, uuid: str, command: list[str], backups: bool) -> dict[str, Any]:
         """A pod as the workspace's own, but for what it runs."""
         identity = objects.Identity(uuid=uuid, user_id="hand", created_at=0.0)
-        spec = objects.pod_template(identity, Choices.of(self.settings))["spec"]
+        spec = objects.pod_template(identity, KubernetesConfig.of(self.settings))["spec"]
         (editor,) = (each for each in spec["containers"] if each["name"] == names.EDITOR)
         container = dict(editor, command=command)
         for unneeded in ("readinessProbe", "env", "ports"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import queue
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,15 +15,15 @@ from typing import Protocol
 import redis
 import requests
 
-from app.sessions.errors import StillEnding
-from app.sessions.model import Identity
-from app.sessions.secrets import SessionSecrets
+from app.core.access.agent_credentials import AgentCredentials
+from app.core.errors import StillEnding
+from app.core.sessions.model import Identity
 from app.settings import Settings
 from tests.fakes import FakeRuntime
-from tests.service import wait_for
+from tests.waiting import PATIENCE, wait_for
 from workers.runtime.base import Observation, Runtime, Snapshot
-from workers.runtime.folders import Folders, Running
-from workers.runtime.local import LocalRuntime
+from workers.runtime.local.driver import LocalRuntime
+from workers.runtime.local.storage import Running, WorkspaceStorage
 
 KINDS = ["kubernetes"] if os.environ.get("KUBECONFIG") else ["fake", "local"]
 """The runtimes under test: that of a cluster where somebody points at one, else those that need none."""
@@ -33,21 +32,18 @@ SECRET_KEY = "the-secret-key-of-the-contract-tests"
 
 A, B = "aaaa0001", "bbbb0002"
 
-PATIENCE = 60.0
-"""Seconds until a test gives up on something that takes well under one; no test measures it."""
-
 
 def stop(runtime: Runtime, uuid: str, generation: int) -> None:
     """Stop a workspace as its worker does: asked again for as long as its processes take to end."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
+
+    def stopped() -> bool:
         try:
             runtime.stop(uuid, generation)
         except StillEnding:
-            if time.monotonic() > deadline:
-                raise
-        else:
-            return
+            return False
+        return True
+
+    wait_for(stopped, f"the processes of {uuid} to end", interval=0.0)
 
 
 class Harness(Protocol):
@@ -117,7 +113,7 @@ class LocalHarness:
         self.client = client
         self.local = LocalRuntime(settings, client)
         self.runtime: Runtime = self.local
-        self.folders = Folders(settings.data_dir)
+        self.folders = WorkspaceStorage(settings.data_dir)
 
     def again(self) -> Runtime:
         return LocalRuntime(self.settings, self.client)
@@ -197,7 +193,7 @@ class Seen:
 
 @contextmanager
 def watching(runtime: Runtime) -> Iterator[Seen]:
-    """Watch for as long as the block runs."""
+    """LocalObserver for as long as the block runs."""
     stop, seen = Event(), Seen()
 
     def watch() -> None:
@@ -229,16 +225,13 @@ def status_of_agent(address: str, secret: str) -> int:
 
 def wait_for_agent(agents: AgentHarness, uuid: str, epoch: int = 0) -> str:
     """The address of the agent that lets the manager in, as of this epoch."""
-    door = SessionSecrets([SECRET_KEY]).doors(uuid, epoch)[0]
+    door = AgentCredentials([SECRET_KEY]).agent_secrets(uuid, epoch)[0]
     wait_for(lambda: status_of_agent(agents.agent_address(uuid), door) == 200, f"the agent of {uuid}")
     return agents.agent_address(uuid)
 
 
 def environment(pid: int) -> dict[str, str]:
     """What a process was started with. While it is being started there is nothing to read for a moment."""
-    deadline = time.monotonic() + PATIENCE
-    while not (text := Path(f"/proc/{pid}/environ").read_text()):
-        assert time.monotonic() < deadline, f"process {pid} has no environment"
-        time.sleep(0.001)
+    text = wait_for(Path(f"/proc/{pid}/environ").read_text, f"the environment of process {pid}", interval=0.001)
     pairs = text.split("\0")
     return dict(pair.split("=", 1) for pair in pairs if "=" in pair)

@@ -8,8 +8,9 @@ from functools import partial
 
 import pytest
 
-from app.sessions.backup_files import backup_name
-from app.sessions.errors import (
+from app.core.access.agent_credentials import AgentCredentials
+from app.core.backups.store import backup_name
+from app.core.errors import (
     BackupNotFound,
     FilesGone,
     PermanentError,
@@ -17,7 +18,6 @@ from app.sessions.errors import (
     Superseded,
     WorkspaceConflict,
 )
-from app.sessions.secrets import SessionSecrets
 from tests.contract.runtimes import (
     SECRET_KEY,
     A,
@@ -30,7 +30,7 @@ from tests.contract.runtimes import (
     wait_for_agent,
     watching,
 )
-from tests.service import wait_for
+from tests.waiting import wait_for
 from workers.runtime.base import Runtime, Snapshot
 
 
@@ -345,8 +345,8 @@ def test_a_started_workspace_has_an_agent_that_knows_only_its_own_sessions_secre
         ready = seen.until(lambda each: each.ready and each.identity.uuid == A)
     address = wait_for_agent(agents, A)
     assert ready.agent == address
-    secrets = SessionSecrets([SECRET_KEY])
-    for secret in (secrets.token(A, 0), secrets.doors(B, 0)[0], secrets.token(B, 0), ""):
+    secrets = AgentCredentials([SECRET_KEY])
+    for secret in (secrets.token(A, 0), secrets.agent_secrets(B, 0)[0], secrets.token(B, 0), ""):
         assert status_of_agent(address, secret) == 401
 
 

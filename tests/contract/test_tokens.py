@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from app.sessions.secrets import SessionSecrets
+from app.core.access.agent_credentials import AgentCredentials
 from tests.contract.runtimes import (
     SECRET_KEY,
     A,
@@ -16,7 +16,7 @@ from tests.contract.runtimes import (
     wait_for_agent,
     watching,
 )
-from tests.service import wait_for
+from tests.waiting import wait_for
 from workers.runtime.base import Runtime
 
 
@@ -30,7 +30,7 @@ def epoch(runtime: Runtime) -> int:
 
 def lets_in(agents: AgentHarness, number: int) -> bool:
     """Whether the agent knows what the manager shows in this epoch."""
-    door = SessionSecrets([SECRET_KEY]).doors(A, number)[0]
+    door = AgentCredentials([SECRET_KEY]).agent_secrets(A, number)[0]
     return status_of_agent(agents.agent_address(A), door) == 200
 
 

@@ -14,7 +14,8 @@ from playwright.sync_api import Browser
 
 from tests.browser import expect_file, in_terminal, open_editor
 from tests.model_server import ModelServer
-from tests.service import KEY, Service, wait_for
+from tests.service import KEY, Service
+from tests.waiting import wait_for
 
 MODEL_KEY = "the-key-of-the-model"
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.service import Service, wait_for
+from tests.service import Service
+from tests.waiting import wait_for
 
 
 def test_an_untouched_session_sleeps_and_an_expired_one_is_backed_up_and_gone(tmp_path: Path, code_server: str) -> None:

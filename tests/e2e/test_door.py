@@ -14,7 +14,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser, WebSocket, expect
 
-from app.sessions.passes import COOKIE
+from app.core.access.tokens import COOKIE
 from tests.browser import (
     HANDSHAKE,
     PATIENCE,
@@ -27,7 +27,8 @@ from tests.browser import (
     open_editor,
     opens_socket,
 )
-from tests.service import Service, wait_for
+from tests.service import Service
+from tests.waiting import wait_for
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ from typing import Any
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser import PATIENCE, in_terminal, open_editor, sleep_warning, type_untitled
-from tests.service import Service, wait_for
+from tests.service import Service
+from tests.waiting import wait_for
 
 IDLE = 30
 """s: twice the time that a sign takes to reach the manager at most."""
@@ -122,7 +123,7 @@ def test_a_job_in_a_terminal_keeps_it_up_until_it_is_done(service: Service, brow
     assert never_slept(service, uuid)
     told = activity(service, uuid)
     assert not told["terminal"]["holds"]
-    assert told["why"].startswith("processes of a terminal used CPU"), told["why"]
+    assert told["why"].startswith("a terminal's processes used CPU"), told["why"]
     wait_for(lambda: service.status(uuid)["session"]["status"] == "sleeping", "the sleep", seconds=150)
     service.wait_status(uuid, "sleeping", replicas=0)
     service.done("DELETE", f"/session/{uuid}?backup=false")

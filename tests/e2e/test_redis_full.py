@@ -10,8 +10,9 @@ import pytest
 import redis
 import requests
 
-from app.sessions import keys
-from tests.service import KEY, Service, wait_for
+from app.core.redis import keys
+from tests.service import KEY, Service
+from tests.waiting import wait_for
 
 MOST_PROMPTS = 3_000
 CHUNK = 100_000

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, expect
 
-from app.api.landing import ENTERED
+from app.core.access.landing_path import ENTERED
 from tests.browser import AS_PEOPLE_HAVE_IT, EDITOR, PATIENCE, expect_editor, launched, navigated
 from tests.nginx import ADDRESS, ANNOTATION, API_HOST, door_annotations, in_front, nginx_program
 from tests.product import Product, product
@@ -34,7 +34,7 @@ def service_settings(app: Product) -> Mapping[str, str]:
         "WORKSPACE_DOMAIN": "ws.localhost",
         "LOGIN_URL": app.login_url,
         "EMBED_ORIGINS": app.origin(NAMED),
-        "INGRESS_DOOR": json.dumps(door),
+        "INGRESS_FORWARD_AUTH": json.dumps(door),
     }
 
 

@@ -7,10 +7,10 @@ import signal
 from collections.abc import Iterator, Mapping
 
 import pytest
-import requests
 
 from tests.model_server import ModelServer
-from tests.service import Service, wait_for
+from tests.service import Service
+from tests.stolen_tokens import Victim, opens_nothing_after_revoke_sleep_wake_and_delete
 
 MODEL_KEY = "the-key-of-the-model"
 
@@ -31,68 +31,34 @@ def token_of(service: Service, uuid: str) -> str:
     return (service.data_dir / "workspaces" / uuid / "agent-token").read_text().split()[0]
 
 
-def shown(service: Service, token: str) -> list[tuple[int, str]]:
-    """How the gateway answers it, for the conversation, a report, and the model."""
-    calls = [
-        ("GET", "/agent/v1/checkpoint", None),
-        ("POST", "/agent/v1/events", {"events": [], "busy": True}),
-        ("GET", "/llm/v1/models", None),
-    ]
-    said = []
-    for method, path, body in calls:
-        headers = {"Authorization": f"Bearer {token}"}
-        answer = requests.request(method, service.gateway_url + path, json=body, headers=headers, timeout=20)
-        said.append((answer.status_code, "" if answer.ok else str(answer.json()["error"])))
-    return said
-
-
-ENDED = [(401, "token_ended")] * 3
-
-
-def good(service: Service, token: str) -> bool:
-    return all(code not in ("token_ended", "unauthorized", "session_terminated") for _, code in shown(service, token))
+def victim_of(service: Service) -> Victim:
+    uuid = service.create("ada")["uuid"]
+    return Victim(uuid, service.gateway_url, service.done, lambda: token_of(service, uuid))
 
 
 def test_a_stolen_token_opens_nothing_after_revoke_sleep_wake_and_delete(service: Service) -> None:
-    """The agent it was stolen from works on, each time with a token of its own."""
-    uuid = service.create("ada")["uuid"]
-    assert service.prompt(uuid, "remember 1", "m1")["status"] == "processed"
-    stolen = [token_of(service, uuid)]
-    assert good(service, stolen[0])
-
-    service.done("POST", f"/session/{uuid}/revoke")
-    assert shown(service, stolen[0]) == ENDED
-    assert service.prompt(uuid, "remember 2", "m2")["status"] == "processed"
-    stolen.append(token_of(service, uuid))
-    assert good(service, stolen[1])
-
-    service.done("POST", f"/session/{uuid}/scale-down")
-    service.wait_status(uuid, "sleeping", replicas=0)
-    assert [shown(service, each) for each in stolen] == [ENDED, ENDED]
-
-    service.call("POST", f"/session/{uuid}/chat", {"message": "remember 3", "id": "m3"})
-    assert service.ended(uuid, "m3")["state"] == "processed"
-    service.wait_status(uuid, "active")
-    assert [shown(service, each) for each in stolen] == [ENDED, ENDED]
-    stolen.append(token_of(service, uuid))
-    assert good(service, stolen[2])
-
-    service.done("DELETE", f"/session/{uuid}?backup=false")
-    wait_for(lambda: service.status(uuid)["session"]["status"] == "terminated", "the deletion")
-    assert [shown(service, each) for each in stolen] == [[(403, "session_terminated")] * 3] * 3
+    """Each time it was tried is in the audit."""
+    victim = victim_of(service)
+    opens_nothing_after_revoke_sleep_wake_and_delete(victim)
+    noted = service.done("GET", f"/audit?key=workspace:{victim.uuid}")["entries"]
+    assert {(each["action"], each["reason"], each["address"]) for each in noted} == {
+        (action, reason, "127.0.0.1")
+        for action in ("conversation", "report", "model")
+        for reason in ("token_ended", "session_terminated")
+    }
 
 
 def test_an_agent_that_crashed_goes_on_with_the_token_it_had(service: Service) -> None:
     """Whoever starts it again asks nobody for its epoch."""
-    uuid = service.create("ada")["uuid"]
-    assert service.prompt(uuid, "remember 1", "m1")["status"] == "processed"
-    service.done("POST", f"/session/{uuid}/revoke")
-    assert service.prompt(uuid, "remember 2", "m2")["status"] == "processed"
-    held = token_of(service, uuid)
-    for agent in service.processes(WORKSPACE_UUID=uuid):
+    victim = victim_of(service)
+    victim.works(1)
+    service.done("POST", f"/session/{victim.uuid}/revoke")
+    victim.works(2)
+    held = victim.steal()
+    for agent in service.processes(WORKSPACE_UUID=victim.uuid):
         if "app.agent" in agent.cmdline():
             os.kill(agent.pid, signal.SIGKILL)
-    assert service.prompt(uuid, "remember 3", "m3")["status"] == "processed"
-    assert token_of(service, uuid) == held
-    assert good(service, held)
-    service.done("DELETE", f"/session/{uuid}?backup=false")
+    victim.works(3)
+    assert victim.steal() == held
+    assert victim.good(held)
+    service.done("DELETE", f"/session/{victim.uuid}?backup=false")

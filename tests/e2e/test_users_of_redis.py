@@ -10,10 +10,11 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from app.sessions.redis_users import ADMIN
+from app.core.redis.users import ADMIN
 from tests.model_server import ModelServer
 from tests.redis_users import Guarded, guarded_redis, password
-from tests.service import KEY, Service, wait_for
+from tests.service import KEY, Service
+from tests.waiting import wait_for
 
 IDENTITY = """\
 import os
@@ -44,7 +45,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     traefik = f"user traefik on >{password('traefik')} {rules}\n"
     with guarded_redis(tmp_path_factory.mktemp("redis"), traefik) as running:
         admin = running.client(ADMIN)
-        for name in ("worker", "sweeper", "archiver", "watcher"):
+        for name in ("worker", "sweeper", "backup-worker", "observer"):
             admin.execute_command("ACL", "SETUSER", name, *ROUTES.split())
         admin.execute_command("ACL", "SETUSER", "web", *STORE.split())
         yield running
@@ -73,7 +74,7 @@ def service(
         RECONCILE_INTERVAL="2",
         RETENTION_INTERVAL="2",
         WAKE_GRACE="0",
-        SIGNAL_WINDOWS='{"browser": 1, "prompt": 1, "turn": 1, "editor": 1, "terminal": 1, "jobs": 1}',
+        ACTIVITY_WINDOWS='{"browser": 1, "prompt": 1, "turn": 1, "editor": 1, "terminal": 1, "jobs": 1}',
     )
     # What scripts/run ends in; before that it would set PYTHONPATH.
     running.command = [sys.executable, "-m", "scripts.lib.serve"]
@@ -123,7 +124,7 @@ def test_a_session_falls_asleep_and_expires_by_itself(service: Service, guarded:
 
 
 def test_a_workspace_that_dies_is_noticed_and_comes_up_again(service: Service, guarded: Guarded) -> None:
-    """By the watcher, and by whoever is asked to."""
+    """By the observer, and by whoever is asked to."""
     uuid = service.create("eve")["uuid"]
     for process in service.processes(WORKSPACE_UUID=uuid):
         process.kill()
@@ -173,6 +174,9 @@ def look_at(service: Service, uuid: str) -> None:
     for _ in range(2):
         service.done("POST", f"/session/{uuid}/token", headers={"Idempotency-Key": "once"})
         service.done("POST", f"/session/{uuid}/wake", headers={"Idempotency-Key": "twice"})
+    guess = {"Authorization": f"Bearer {uuid}.1.{'0' * 64}"}
+    assert requests.get(f"{service.gateway_url}/llm/v1/models", headers=guess, timeout=10).status_code == 401
+    assert [each["action"] for each in service.done("GET", f"/audit?uuid={uuid}&key=anonymous")["entries"]] == ["model"]
     with requests.get(
         f"{service.url}/session/{uuid}/events", headers={"X-API-Key": KEY}, stream=True, timeout=10
     ) as answer:

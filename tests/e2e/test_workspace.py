@@ -7,7 +7,8 @@ import stat
 from playwright.sync_api import Browser, expect
 
 from tests.browser import PATIENCE, expect_file, in_terminal, open_editor
-from tests.service import Service, wait_for
+from tests.service import Service
+from tests.waiting import wait_for
 
 
 def test_a_workspace_lives_sleeps_wakes_dies_and_is_restored(service: Service, browser: Browser) -> None:

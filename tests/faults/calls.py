@@ -6,7 +6,8 @@ from typing import Any
 
 import requests
 
-from tests.service import Service, wait_for
+from tests.service import Service
+from tests.waiting import wait_for
 
 
 def ask(service: Service, method: str, path: str, body: object = None) -> Any:

@@ -26,10 +26,10 @@ import psutil
 import redis
 import requests
 
-from app.sessions import keys
-from app.sessions.backup_files import PART_PATTERN
-from app.sessions.errors import SessionError
-from app.sessions.secrets import SessionSecrets
+from app.core.access.agent_credentials import AgentCredentials
+from app.core.backups.store import PART_PATTERN
+from app.core.errors import SessionError
+from app.core.redis import keys
 from scripts.cluster import host, layout
 from tests.cluster.manager import OWNED, SMALL
 from tests.cluster.node import volume
@@ -38,14 +38,24 @@ from tests.faults.counting import counting
 from tests.faults.judging import session_of
 from tests.faults.places import SETTINGS, checksums, page_opened, said, text_of
 from tests.model_server import ModelServer
-from tests.service import wait_for
-from workers.runtime import names
-from workers.runtime.cluster import Cluster
+from tests.waiting import wait_for
+from workers.runtime.kubernetes import names
+from workers.runtime.kubernetes.api_server import ApiServer
 
 PART = "app.kubernetes.io/name"
 """The label that tells the manager's pods apart."""
 
-DEPLOYMENTS = ("web", "forward-auth", "gateway", "worker", "sweeper", "archiver", "courier", "watcher", "beat")
+DEPLOYMENTS = (
+    "web",
+    "forward-auth",
+    "gateway",
+    "worker",
+    "sweeper",
+    "backup-worker",
+    "delivery-worker",
+    "observer",
+    "beat",
+)
 TIMEOUT = 20.0
 
 LAST_WORDS = 330.0
@@ -72,7 +82,7 @@ class ClusterPlace:
     def __init__(self, folder: Path, model: ModelServer) -> None:
         self.model, self.prefix = model, _prefix()
         self.url, self._key = os.environ["API_URL"], os.environ["API_KEY"]
-        self._system, self._workspaces = Cluster(SYSTEM, TIMEOUT), Cluster(WORKSPACES, TIMEOUT)
+        self._system, self._workspaces = ApiServer(SYSTEM, TIMEOUT), ApiServer(WORKSPACES, TIMEOUT)
         self._logs = folder / "logs"
         self._logs.mkdir(exist_ok=True)
         self._password = _secret("redis", "password")
@@ -104,7 +114,7 @@ class ClusterPlace:
     def gateway(self, uuid: str) -> tuple[str, str]:
         secret = _secret("manager", "secret-key")
         epoch = int(self.redis().hget(keys.SESSION.format(uuid=uuid), "epoch") or 0)
-        return f"http://gateway.{SYSTEM}.svc.cluster.local:8001", SessionSecrets([secret]).token(uuid, epoch)
+        return f"http://gateway.{SYSTEM}.svc.cluster.local:8001", AgentCredentials([secret]).token(uuid, epoch)
 
     # Trouble
 
@@ -341,10 +351,10 @@ class ClusterPlace:
     def _pods_of(self, part: str) -> list[Object]:
         return self._pods(self._system, f"{PART}={part}")
 
-    def _pods(self, cluster: Cluster, selector: str) -> list[Object]:
+    def _pods(self, cluster: ApiServer, selector: str) -> list[Object]:
         return self._list(cluster, "pods", selector)
 
-    def _list(self, cluster: Cluster, kind: str, selector: str) -> list[Object]:
+    def _list(self, cluster: ApiServer, kind: str, selector: str) -> list[Object]:
         with _as_no_answer():
             return cluster.list(kind, selector)[0]
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.sessions.inbox import State
-from app.sessions.model import Record, Status
+from app.core.prompts.inbox import State
+from app.core.sessions.model import Record, Status
 from tests.faults import counting
 from tests.faults.judging import Finding, session_of
 from tests.faults.looking import Snapshot

@@ -1,4 +1,4 @@
-"""Deliveries, and leaves of an agent, by processes that kill themselves at a given step.
+"""Delivery, and leaves of an agent, by processes that kill themselves at a given step.
 
     python -m tests.faults.delivering
 
@@ -19,12 +19,11 @@ from typing import Any
 import redis
 from redis.client import Pipeline
 
-from app.sessions.agents import AgentClient
-from app.sessions.archive_store import CONTEXT, INDEX, METADATA, Archive
-from app.sessions.core import build_core
-from app.sessions.delivery import Deliveries
+from app.core.composition import Core
+from app.core.prompts.agent_client import AgentClient
+from app.core.prompts.history_store import CONTEXT, INDEX, METADATA, HistoryStore
 from app.settings import Settings
-from workers.leaving import take_leave
+from workers.shutdown import shut_down
 
 NAMED = (INDEX, CONTEXT, METADATA)
 """The documents of a conversation that aren't chunks of its messages."""
@@ -61,17 +60,17 @@ def install(steps: Steps) -> None:
     steps.count(redis.Redis, "execute_command", lambda *words: f"redis {words[0]}")
     steps.count(Pipeline, "execute", lambda *_: "redis pipeline")
     steps.count(AgentClient, "_request", lambda agent, method, path, *_: f"agent {path}")
-    steps.count(Archive, "_put", lambda folder, name, content: f"archive {name if name in NAMED else 'chunk'}")
+    steps.count(HistoryStore, "_put", lambda folder, name, content: f"archive {name if name in NAMED else 'chunk'}")
 
 
 def work(task: str, uuid: str) -> None:
-    core = build_core(Settings.from_env())
+    core = Core(Settings.from_env())
     if task == "deliver":
-        Deliveries(core).deliver(uuid)
+        core.delivery.deliver(uuid)
         return
     agent = core.inbox.agent(uuid)
     assert agent is not None
-    take_leave(core, agent, "sleep")
+    shut_down(core, agent, "sleep")
 
 
 def attempt(task: str, uuid: str, limit: int) -> str:

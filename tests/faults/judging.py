@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from app.sessions.backup_files import NAME_PATTERN
-from app.sessions.inbox import State
-from app.sessions.model import Record, Status
+from app.core.backups.store import NAME_PATTERN
+from app.core.prompts.inbox import State
+from app.core.sessions.model import Record, Status
 from tests.faults.looking import UNFINISHED, Event, Events, Snapshot
 from tests.faults.scene import DOWN, GONE, MOVES, STATUSES, STOPS, UP, Prompt, Scene, Subject
 
@@ -216,8 +216,8 @@ class Judge:
 
     def _poisoned(self, why: str, at: float) -> bool:
         """Whether a task was given up because its workers died, and they did so often enough in the minutes before."""
-        ends = ("kill worker", "kill sweeper", "kill archiver", "kill courier", *STOPS)
-        return "died each time" in why and len(self.scene.faults(at - 300, at, *ends)) >= POISON
+        ends = ("kill worker", "kill sweeper", "kill backup-worker", "kill delivery-worker", *STOPS)
+        return "its worker died in each" in why and len(self.scene.faults(at - 300, at, *ends)) >= POISON
 
     def _moves(self, subject: Subject) -> Iterator[Finding]:
         """Every move of its state has its reason."""
@@ -275,8 +275,8 @@ class Judge:
             if refused and deed.what in LIVING_CALLS and not subject.ttl and deed.ended < subject.deletion():
                 yield Finding("refused without a reason", subject.uuid, f"{deed}")
         revokes = subject.possible("revoke")
-        if not sum(deed.accepted for deed in revokes) <= record.door <= len(revokes):
-            yield Finding("wrong door", subject.uuid, f"door {record.door} after {revokes}")
+        if not sum(deed.accepted for deed in revokes) <= record.access_epoch <= len(revokes):
+            yield Finding("wrong door", subject.uuid, f"door {record.access_epoch} after {revokes}")
 
     def _ends(self, subject: Subject, seen: Snapshot) -> Iterator[Finding]:
         """Every prompt ended once, for a good reason, and was not worked on any more."""

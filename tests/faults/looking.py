@@ -12,9 +12,9 @@ from typing import Any
 
 import redis
 
-from app.sessions import keys
-from app.sessions.inbox import MARKER, Message, State
-from app.sessions.model import Record, Status
+from app.core.prompts.inbox import MARKER, Prompt, State
+from app.core.redis import keys
+from app.core.sessions.model import Record, Status
 
 PAUSE = 0.2
 """s between two looks at the events."""
@@ -88,7 +88,7 @@ class Snapshot:
     inbox: Mapping[str, list[str]] = field(default_factory=dict)
     held: Mapping[str, list[str]] = field(default_factory=dict)
     prompts: Mapping[str, list[str]] = field(default_factory=dict)
-    messages: Mapping[tuple[str, str], Message] = field(default_factory=dict)
+    messages: Mapping[tuple[str, str], Prompt] = field(default_factory=dict)
 
 
 def snapshot(client: redis.Redis, prefix: str = "") -> Snapshot:
@@ -99,7 +99,7 @@ def snapshot(client: redis.Redis, prefix: str = "") -> Snapshot:
     names = client.keys("message:*")
     users = client.keys(keys.BY_USER.format(user_id="*"))
     pipe = client.pipeline(transaction=True)
-    for name in sessions + names:
+    for name in [*sessions, *(keys.USE.format(uuid=uuid) for uuid in uuids), *names]:
         pipe.hgetall(name)
     for uuid in uuids:
         for key in (keys.INBOX, keys.HELD, keys.PROMPTS):
@@ -114,13 +114,17 @@ def snapshot(client: redis.Redis, prefix: str = "") -> Snapshot:
     pipe.keys("lease:*")
     answers = iter(pipe.execute())
     hashes = [next(answers) for _ in sessions]
+    noted = [next(answers) for _ in sessions]
     found = [next(answers) for _ in names]
     lists = {uuid: [next(answers) for _ in range(3)] for uuid in uuids}
     by_user = {name.removeprefix("user:").removesuffix(":sessions"): set(next(answers)) for name in users}
     by_status = {str(status): set(next(answers)) for status in Status}
     everyone, intents, idle, pending, requests, backups = (set(next(answers)) for _ in range(6))
     seen = Snapshot(
-        records={record.uuid: record for record in map(Record.from_hash, filter(None, hashes))},
+        records={
+            record.uuid: record
+            for record in (Record.from_hash(*both) for both in zip(hashes, noted, strict=True) if both[0])
+        },
         by_status=by_status,
         everyone=everyone,
         by_user=by_user,
@@ -135,7 +139,7 @@ def snapshot(client: redis.Redis, prefix: str = "") -> Snapshot:
         held={uuid: each[1] for uuid, each in lists.items()},
         prompts={uuid: each[2] for uuid, each in lists.items()},
         messages={
-            _whose(name): Message.from_hash(_whose(name)[1], hashed)
+            _whose(name): Prompt.from_hash(_whose(name)[1], hashed)
             for name, hashed in zip(names, found, strict=True)
             if hashed
         },

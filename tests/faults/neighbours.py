@@ -26,7 +26,7 @@ from app.api.security import CATEGORIES
 from app.settings import Settings
 from tests.faults.hostile import Target, attack
 from tests.faults.places import Place
-from tests.service import wait_for
+from tests.waiting import wait_for
 
 QUIET = 20
 TARGET = 1.5

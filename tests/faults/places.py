@@ -23,14 +23,15 @@ import psutil
 import redis
 import requests
 
-from app.sessions import keys
-from app.sessions.backup_files import PART_PATTERN
-from app.sessions.secrets import SessionSecrets
+from app.core.access.agent_credentials import AgentCredentials
+from app.core.backups.store import PART_PATTERN
+from app.core.redis import keys
 from scripts.lib.leftovers import WORKSPACE
 from tests.faults.counting import counting
 from tests.model_server import ModelServer
-from tests.service import KEY, Service, wait_for
-from workers.runtime.folders import Folders
+from tests.service import KEY, Service
+from tests.waiting import wait_for
+from workers.runtime.local.storage import WorkspaceStorage
 
 SETTINGS = {
     # A killed worker's lease and its message are waited for, and sweeps come all the time.
@@ -46,7 +47,7 @@ SETTINGS = {
     "IDLE_WARNING": "1",
     "MAX_SESSIONS_PER_USER": "1000",
     # What became of a prompt is judged to the end of the run.
-    "MESSAGE_KEPT": "86400",
+    "PROMPT_TTL": "86400",
     # An hour's prompts cost more than a day's budget.
     "LLM_TOKENS_PER_DAY": "0",
 }
@@ -168,9 +169,9 @@ class LocalPlace:
         "gateway",
         "worker",
         "sweeper",
-        "archiver",
-        "courier",
-        "watcher",
+        "backup-worker",
+        "delivery-worker",
+        "observer",
         "beat",
         "traefik",
         "redis",
@@ -181,7 +182,7 @@ class LocalPlace:
         given = SETTINGS | {"LLM_BASE_URL": model.url, "LLM_MODEL": "stub"} | settings
         self.model = model
         self.service = Service(folder, code_server, **given)
-        self._folders = Folders(self.service.data_dir)
+        self._folders = WorkspaceStorage(self.service.data_dir)
 
     # Calls
 
@@ -206,7 +207,7 @@ class LocalPlace:
     def gateway(self, uuid: str) -> tuple[str, str]:
         secret = (self.service.data_dir / "secret-key").read_text().strip()
         epoch = int(self.redis().hget(keys.SESSION.format(uuid=uuid), "epoch") or 0)
-        return self.service.gateway_url, SessionSecrets([secret]).token(uuid, epoch)
+        return self.service.gateway_url, AgentCredentials([secret]).token(uuid, epoch)
 
     # Trouble
 
@@ -410,7 +411,7 @@ def said(who: str, text: str) -> tuple[float, str] | None:
     """A line of a process's log: when, and who said what; None for one that isn't ours."""
     try:
         told = json.loads(text)
-        at = datetime.strptime(told.pop("time"), "%Y-%m-%d %H:%M:%S,%f").timestamp()
+        at = datetime.fromisoformat(told.pop("time")).timestamp()
     except (ValueError, KeyError, AttributeError):
         return None
     message = str(told.pop("message", ""))

@@ -14,13 +14,13 @@ from typing import Any
 
 import requests
 
-from app.sessions import keys
-from app.sessions.inbox import FINISHED, State
-from app.sessions.model import Status
+from app.core.prompts.inbox import FINISHED, State
+from app.core.redis import keys
+from app.core.sessions.model import Status
 from tests.faults import counting
 from tests.faults.places import Place
 from tests.model_server import last_prompt
-from tests.service import wait_for
+from tests.waiting import wait_for
 
 APART = 0.05
 """s between the two calls at most."""
@@ -139,7 +139,7 @@ class Race:
 
     def _end_of(self, name: str) -> float:
         with self.place.redis() as client:
-            return float(client.hget(keys.MESSAGE.format(uuid=self.uuid, id=name), "processed_at") or 0)
+            return float(client.hget(keys.PROMPT.format(uuid=self.uuid, id=name), "processed_at") or 0)
 
     def _sleep(self) -> None:
         self._done("POST", f"/session/{self.uuid}/sleep")

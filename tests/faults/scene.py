@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from app.sessions.model import Status
+from app.core.sessions.model import Status
 from tests.faults.chronicle import Chronicle, Deed
 from tests.faults.places import Place
 

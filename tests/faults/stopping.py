@@ -17,7 +17,7 @@ from tests.faults.chronicle import TROUBLE, Outcome
 from tests.faults.places import Place
 from tests.faults.scene import Prompt, Scene, Subject, Written
 from tests.faults.settling import Settled, Settling, settling
-from tests.service import wait_for
+from tests.waiting import wait_for
 
 LATEST = 2.5
 """s from the calls to the stop at most: a start takes one, a turn and a restore a little more."""

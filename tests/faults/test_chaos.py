@@ -9,9 +9,21 @@ from typing import Any
 import pytest
 
 from tests.faults.calls import ask, wait_status
-from tests.service import Service, wait_for
+from tests.service import Service
+from tests.waiting import wait_for
 
-PARTS = ["worker", "sweeper", "archiver", "courier", "gateway", "web", "beat", "watcher", "traefik", "redis"]
+PARTS = [
+    "worker",
+    "sweeper",
+    "backup-worker",
+    "delivery-worker",
+    "gateway",
+    "web",
+    "beat",
+    "observer",
+    "traefik",
+    "redis",
+]
 STEPS = 120
 SESSIONS = 6
 """As many at once as two cores start without the test being about load."""

@@ -1,4 +1,5 @@
-"""A courier that dies after each single step of a delivery, and a worker that does while it takes leave of an agent."""
+"""A delivery worker that dies after each single step of a delivery, and a worker that does while it takes leave of an
+agent."""
 
 from __future__ import annotations
 
@@ -12,16 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from app.sessions.core import Core, build_core
-from app.sessions.delivery import Deliveries
-from app.sessions.model import Status
-from app.sessions.service import NewSession
+from app.core.composition import Core
+from app.core.service import NewSession
+from app.core.sessions.model import Status
 from app.settings import Settings
 from tests.conftest import ROOT
 from tests.fake_agent import FakeAgent, fake_agent
 from tests.fakes import FakeRuntime
 from tests.integration.serving import OwnRedis
-from tests.service import wait_for
+from tests.waiting import wait_for
 from workers.lifecycle import Lifecycle
 from workers.sweeps import Sweeps
 
@@ -39,7 +39,7 @@ class Place:
         self.sweeps = Sweeps(core, runtime, Lifecycle(core, runtime))
 
     def session(self) -> str:
-        """A session that is up, its agent known, with nothing sent to the courier of it."""
+        """A session that is up, its agent known, with nothing sent to the delivery worker of it."""
         uuid = self.core.sessions.create(NewSession(user_id="ada")).uuid
         self.core.store.change(uuid, time.time(), to=Status.ACTIVE, settle=True)
         assert self.core.inbox.agent_here(uuid, self.agent.address, "pod", "boot", time.time())
@@ -52,11 +52,11 @@ class Place:
         return self.process.stdout.readline().strip()
 
     def deliver_until(self, uuid: str, done: Callable[[], bool]) -> None:
-        """What the sweeps and a courier do, until it is done."""
+        """What the sweeps and a delivery worker do, until it is done."""
 
         def tried() -> bool:
             self.sweeps.stale()
-            Deliveries(self.core).deliver(uuid)
+            self.core.delivery.deliver(uuid)
             return done()
 
         wait_for(tried, f"the prompts of {uuid}", lambda: str(self.core.store.get(uuid)))
@@ -84,11 +84,11 @@ def place(tmp_path: Path) -> Iterator[Place]:
             stale_after=0.2,
             max_sessions_per_user=1000,
         )
-        yield Place(build_core(own), agent, process)
+        yield Place(Core(own), agent, process)
 
 
-def test_a_courier_may_die_after_any_step_and_every_prompt_is_delivered_once_and_in_order(place: Place) -> None:
-    """Whatever it had done by then, the next courier does the rest."""
+def test_a_delivery_worker_may_die_after_any_step_and_every_prompt_is_delivered_once_and_in_order(place: Place) -> None:
+    """Whatever it had done by then, the next delivery worker does the rest."""
     deaths = []
     for limit in range(1, MOST_STEPS):
         uuid = place.session()
@@ -123,11 +123,11 @@ def test_a_worker_may_die_after_any_step_of_its_leave_and_a_whole_conversation_i
         assert place.attempt("leave", uuid, MOST_STEPS) == "passed"
         place.agent.history = new
         outcome = place.attempt("leave", uuid, limit)
-        kept = place.core.archive.read(uuid)
+        kept = place.core.history_store.read(uuid)
         assert kept is not None
         assert kept.history in (old, new), f"after {outcome}"
         assert place.attempt("leave", uuid, MOST_STEPS) == "passed"
-        kept = place.core.archive.read(uuid)
+        kept = place.core.history_store.read(uuid)
         assert kept is not None
         assert kept.history == new, f"after {outcome}"
         if outcome == "passed":

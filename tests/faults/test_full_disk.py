@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.service import Service, wait_for
+from tests.service import Service
+from tests.waiting import wait_for
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.faults.calls import ask, wait_status
-from tests.service import Service, wait_for
+from tests.service import Service
+from tests.waiting import wait_for
 
-PARTS = ["worker", "sweeper", "archiver", "courier", "gateway", "web", "beat", "watcher", "traefik"]
+PARTS = ["worker", "sweeper", "backup-worker", "delivery-worker", "gateway", "web", "beat", "observer", "traefik"]
 
 
 @pytest.mark.parametrize("part", PARTS)

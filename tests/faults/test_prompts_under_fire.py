@@ -15,15 +15,16 @@ from tests.faults.calls import ask, wait_status
 from tests.faults.conftest import impatient_service
 from tests.faults.counting import counting
 from tests.model_server import ModelServer, last_prompt
-from tests.service import Service, wait_for
-from workers.runtime.folders import Folders
+from tests.service import Service
+from tests.waiting import wait_for
+from workers.runtime.local.storage import WorkspaceStorage
 
 PROMPTS = 200
 SESSIONS = 4
 ROUNDS = 2
 """Each begins with all sessions asleep."""
 
-PARTS = ["worker", "sweeper", "agent", "courier", "gateway", "redis", "web", "agent told to end", "watcher"]
+PARTS = ["worker", "sweeper", "agent", "delivery-worker", "gateway", "redis", "web", "agent told to end", "observer"]
 AGENTS = {"agent": signal.SIGKILL, "agent told to end": signal.SIGTERM}
 BETWEEN = 6
 """Prompts sent from one death to the next."""
@@ -48,7 +49,7 @@ class Senders:
     def __init__(self, service: Service) -> None:
         self.service = service
         self.sent: dict[str, list[str]] = {service.create("ada")["uuid"]: [] for _ in range(SESSIONS)}
-        self.folders = Folders(service.data_dir)
+        self.folders = WorkspaceStorage(service.data_dir)
         self.deaths = 0
 
     def send(self, number: int) -> None:
@@ -109,7 +110,7 @@ class Senders:
 
 
 def test_a_workspace_that_runs_takes_prompts_after_redis_lost_everything(service: Service) -> None:
-    """Its agent did not call again: the watcher tells where it is. The conversation is in the workspace."""
+    """Its agent did not call again: the observer tells where it is. The conversation is in the workspace."""
     uuid = service.create("ada")["uuid"]
     service.prompt(uuid, "count 1", "m1")
     before = service.conversation(uuid)

@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
 from scripts.images import oci
-from tests.conftest import PATIENCE
+from tests.waiting import PATIENCE, wait_for
 
 TIMEOUT = 120.0
 """Seconds for one command; none takes a tenth of it."""
@@ -85,10 +84,13 @@ class Container:
             self._process = subprocess.Popen(
                 ["unshare", "--net", "sh", "-c", run], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )
-        deadline = time.monotonic() + PATIENCE
-        while self._process.poll() is None and self._state() not in ("running", "stopped"):
-            assert time.monotonic() < deadline, self.output()
-            time.sleep(0.02)
+        process = self._process
+        wait_for(
+            lambda: process.poll() is not None or self._state() in ("running", "stopped"),
+            "the container runs",
+            self.output,
+            interval=0.02,
+        )
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

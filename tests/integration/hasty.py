@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from app.sessions import queue
-from workers import pulse
+from app.core.redis import task_queue
+from workers import celery_heartbeat
 from workers.celery_app import app, settings
 
 __all__ = ["app"]
@@ -15,8 +15,9 @@ TIMEOUT = 2.0
 TOUCH = "tests.touch"
 """A name of its own: of two tasks with one name, a worker takes the one that was registered first."""
 
-app.conf.broker_transport_options = queue.transport_options(settings.visibility_timeout, TIMEOUT)
-pulse.STUCK = 3
+task_queue.ROUTES = {**task_queue.ROUTES, TOUCH: "wake"}
+app.conf.broker_transport_options = task_queue.transport_options(settings.visibility_timeout, TIMEOUT)
+celery_heartbeat.STUCK = 3
 
 
 @app.task(name=TOUCH, time_limit=60)

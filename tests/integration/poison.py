@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import signal
 
-from app.sessions.errors import RetryableError, RuntimeUnavailable, StateUnavailable
-from app.sessions.model import Record
+from app.core.errors import RetryableError, RuntimeUnavailable, StateUnavailable
+from app.core.sessions.model import Record
 from workers.celery_app import app
 from workers.steps import Steps
 

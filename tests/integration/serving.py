@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from tests.conftest import PATIENCE, ROOT, free_port
+from tests.conftest import ROOT
+from tests.ports import free_port, listens
+from tests.waiting import PATIENCE, wait_for
 
 KEY = "the-key-of-integration-tests"
 SECRET_KEY = "integration-secret-key-of-32-characters"
@@ -43,7 +43,7 @@ class OwnRedis:
         options = {"--port": str(self.port), "--bind": "127.0.0.1", "--dir": str(self._folder), "--appendonly": "yes"}
         arguments = [part for pair in options.items() for part in pair]
         self._process = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL)
-        wait_until(lambda: _listens(self.port), "redis listens")
+        wait_for(lambda: listens(self.port), "redis listens")
 
     def kill(self) -> None:
         """End it at once, as a crash does."""
@@ -85,17 +85,18 @@ def _serving(
     """The URL of a gunicorn while the block lasts; its log has its name."""
     port = free_port()
     own = {"DATA_DIR": str(folder / "data"), "REDIS_URL": redis_url, port_setting: str(port)}
-    with _gunicorn(config, app, own | given, folder / f"{name}.log"):
-        wait_until(lambda: _listens(port), f"{name} listens")
+    command = [sys.executable, "-m", "gunicorn", "--config", config, app]
+    with started(command, own | given, folder / f"{name}.log"):
+        wait_for(lambda: listens(port), f"{name} listens")
         yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager
-def _gunicorn(config: str, app: str, environment: dict[str, str], log_file: Path) -> Iterator[None]:
-    """A gunicorn while the block lasts."""
-    command = [sys.executable, "-m", "gunicorn", "--config", config, app]
-    with log_file.open("ab") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stderr=log)
+def started(command: list[str], environment: dict[str, str], log: Path) -> Iterator[None]:
+    """A process of this checkout's while the block lasts."""
+    with log.open("ab") as output:
+        environ = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+        process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=output, stderr=output)
         try:
             yield
         finally:
@@ -105,21 +106,3 @@ def _gunicorn(config: str, app: str, environment: dict[str, str], log_file: Path
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Return as soon as the callable `condition` gives true; fail naming `what` when it doesn't in time."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"it did not happen that {what}")
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.service import wait_for
+from tests.waiting import wait_for
 
 BUCKET = "fresh-backups"
 

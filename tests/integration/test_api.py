@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from app.sessions.connections import connect
-from app.sessions.events import EventLog
-from app.sessions.memory import Memory
-from tests.integration.serving import KEY, OwnRedis, running_web, wait_until
+from app.core.redis.connections import connect
+from app.core.redis.events import EventLog
+from app.core.redis.memory import Memory
+from tests.integration.serving import KEY, OwnRedis, running_web
+from tests.waiting import wait_for
 
 HEADERS = {"X-API-Key": KEY}
 CONTRACT = 2.0
@@ -59,7 +60,7 @@ def test_a_killed_redis_is_503_in_time_and_its_return_needs_no_help(url: str, ow
     own_redis.kill()
     check_unavailable(url, uuid)
     own_redis.start()
-    wait_until(lambda: requests.get(f"{url}/readyz", timeout=10).status_code == 200, "the API is ready again")
+    wait_for(lambda: requests.get(f"{url}/readyz", timeout=10).status_code == 200, "the API is ready again")
     assert requests.get(f"{url}/session/{uuid}", headers=HEADERS, timeout=10).status_code == 200
 
 
@@ -70,7 +71,7 @@ def test_a_hanging_redis_is_503_in_time_and_its_return_needs_no_help(url: str, o
         check_unavailable(url, uuid)
     finally:
         own_redis.freeze(False)
-    wait_until(lambda: requests.get(f"{url}/readyz", timeout=10).status_code == 200, "the API is ready again")
+    wait_for(lambda: requests.get(f"{url}/readyz", timeout=10).status_code == 200, "the API is ready again")
     assert requests.get(f"{url}/session/{uuid}", headers=HEADERS, timeout=10).status_code == 200
 
 
@@ -80,7 +81,7 @@ def test_the_web_process_starts_without_redis(tmp_path: Path, own_redis: OwnRedi
         assert requests.get(f"{url}/livez", timeout=10).status_code == 200
         assert requests.get(f"{url}/readyz", timeout=10).status_code == 503
         own_redis.start()
-        wait_until(lambda: create(url).status_code == 201, "sessions can be created")
+        wait_for(lambda: create(url).status_code == 201, "sessions can be created")
 
 
 @pytest.mark.parametrize(
@@ -158,7 +159,7 @@ def test_places_of_streams_whose_clients_left_are_free_again(tmp_path: Path, own
             with requests.get(path, headers=HEADERS, stream=True, timeout=30) as stream:
                 return stream.status_code == 200
 
-        wait_until(free_again, "the place is free again")
+        wait_for(free_again, "the place is free again")
 
 
 def _data(lines: Iterator[str], count: int) -> Iterator[str]:

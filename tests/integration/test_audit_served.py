@@ -9,10 +9,11 @@ from pathlib import Path
 
 import requests
 
-from app.sessions.audit import Audit
-from app.sessions.connections import connect
-from app.sessions.keys import SESSION
-from tests.integration.serving import KEY, OwnRedis, running_web, wait_until
+from app.core.access.audit import Audit
+from app.core.redis.connections import connect
+from app.core.redis.keys import SESSION
+from tests.integration.serving import KEY, OwnRedis, running_web
+from tests.waiting import wait_for
 
 HEADERS = {"X-API-Key": KEY}
 WAITING = HEADERS | {"Prefer": "wait=60"}
@@ -32,7 +33,7 @@ def test_a_call_that_waits_while_the_service_is_stopped_has_an_entry(tmp_path: P
 
             waiting = threading.Thread(target=delete, daemon=True)
             waiting.start()
-            wait_until(
+            wait_for(
                 lambda: client.hget(SESSION.format(uuid=uuid), "status") == "terminating", "the deletion is asked for"
             )
         waiting.join(10)

@@ -13,7 +13,7 @@ from kombu import Connection, Consumer, Queue
 from kombu.pidbox import Mailbox
 from kombu.transport import resolve_transport
 
-from app.sessions import queue
+from app.core.redis import task_queue
 from tests.integration.serving import OwnRedis
 from workers.broker import Transport
 from workers.celery_app import app
@@ -29,12 +29,13 @@ def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
 
 def at_work(url: str) -> Connection:
     """A worker's connection: it listens for commands, has a message it has not acknowledged, and waits for the next."""
-    connection = Connection(url, transport=Transport, transport_options=queue.transport_options(60.0, 2.0))
+    connection = Connection(url, transport=Transport, transport_options=task_queue.transport_options(60.0, 2.0))
     channel: Any = connection.default_channel
     taken: list[object] = []
     consumer = Consumer(channel, [WAKE], callbacks=[lambda _body, message: taken.append(message)])
     consumer.consume()
-    connection.Producer().publish({"a": "task"}, routing_key="wake", declare=[WAKE])
+    headers = {"task": task_queue.WAKE}
+    connection.Producer().publish([["one"], {}, {}], routing_key="wake", declare=[WAKE], headers=headers)
     while not taken:
         connection.drain_events(timeout=5)
     node = Mailbox("celery", type="fanout").Node("worker@here", channel=connection.channel())

@@ -1,10 +1,8 @@
-"""A prompt's whole way, through real processes: web, courier, agent, gateway, a model server, and back."""
+"""A prompt's whole way, through real processes: web, delivery worker, agent, gateway, a model server, and back."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,14 +13,14 @@ from typing import Any
 import pytest
 import requests
 
-from app.sessions.core import Core, build_core
-from app.sessions.model import Status
+from app.core.composition import Core
+from app.core.sessions.model import Status
 from app.settings import Settings
-from tests.conftest import ROOT, free_port
-from tests.integration.serving import KEY, SECRET_KEY, OwnRedis, running_gateway, running_web
-from tests.integration.test_prompts import Courier
+from tests.integration.serving import KEY, SECRET_KEY, OwnRedis, running_gateway, running_web, started
+from tests.integration.test_prompts import DeliveryWorker
 from tests.model_server import ModelServer
-from tests.service import wait_for
+from tests.ports import free_port
+from tests.waiting import wait_for
 
 DEMO = "create hello.py that prints hi and run it"
 
@@ -44,12 +42,12 @@ class Place:
         return self.call("POST", f"/session/{self.uuid}/chat", {"message": message, "id": message_id}, **headers)
 
     def move(self, to: Status) -> None:
-        """What a worker or the watcher would do."""
+        """What a worker or the observer would do."""
         self.core.store.change(self.uuid, time.time(), to=to, settle=True)
 
     def secrets(self) -> str:
         """The agent's token file, as a runtime would write it now."""
-        return self.core.secrets.token_file(self.uuid, self.core.store.get(self.uuid).epoch)
+        return self.core.credentials.token_file(self.uuid, self.core.store.get(self.uuid).epoch)
 
     def message(self, message_id: str) -> dict[str, Any]:
         found: dict[str, Any] = self.call("GET", f"/session/{self.uuid}/messages/{message_id}").json()
@@ -90,19 +88,8 @@ class Place:
             "WORKSPACE_DIR": str(self.files),
             "WORKSPACE_UUID": self.uuid,
         }
-        with (self.folder / "agent.log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "app.agent"], cwd=ROOT, env=os.environ | environ, stdout=log, stderr=log
-            )
-            try:
-                yield
-            finally:
-                process.terminate()
-                try:
-                    process.wait(20)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+        with started([sys.executable, "-m", "app.agent"], environ, self.folder / "agent.log"):
+            yield
 
 
 @pytest.fixture
@@ -114,10 +101,10 @@ def place(tmp_path: Path) -> Iterator[Place]:
         web = stack.enter_context(running_web(tmp_path, server.url, SECRET_KEY=SECRET_KEY, **chosen))
         gateway = stack.enter_context(running_gateway(tmp_path, server.url, **chosen))
         settings = Settings(data_dir=tmp_path / "data", redis_url=server.url, secret_key=SECRET_KEY)
-        courier = Courier(settings, tmp_path / "courier.log")
-        stack.callback(courier.kill)
-        courier.start()
-        yield Place(web, gateway, build_core(settings), tmp_path)
+        delivery_worker = DeliveryWorker(settings, tmp_path / "delivery-worker.log")
+        stack.callback(delivery_worker.kill)
+        delivery_worker.start()
+        yield Place(web, gateway, Core(settings), tmp_path)
 
 
 def events_of(answer: requests.Response) -> list[tuple[str, Any]]:
@@ -176,7 +163,7 @@ def test_prompts_asleep_and_awake_are_worked_on_and_remembered(place: Place) -> 
     assert place.call("GET", f"/session/{place.uuid}/messages").json()["messages"] == awake
     record = place.core.store.get(place.uuid)
     assert (record.waiting, record.unfinished) == (0, 0)
-    for log in ("web.log", "gateway.log", "courier.log", "agent.log"):
+    for log in ("web.log", "gateway.log", "delivery-worker.log", "agent.log"):
         text = (place.folder / log).read_text()
         assert DEMO not in text, log
         assert "the-key-of-the-model" not in text, log

@@ -162,7 +162,7 @@ class TestHost:
         (tmp_path / "work").write_text("of years")
         with pytest.raises(ClusterError, match="not empty"):
             host.remember(one)
-        with pytest.raises(ClusterError, match="no cluster's"):
+        with pytest.raises(ClusterError, match="not the folder of a cluster"):
             stopping.down(one)
         assert (tmp_path / "work").exists()
 
@@ -446,6 +446,7 @@ def cluster() -> Iterator[Cluster]:
         found.run("down")
 
 
+@pytest.mark.root
 def test_the_whole_of_it(cluster: Cluster) -> None:
     """Up, used, broken, repaired, broken again and down: one story, since every chapter costs a cluster."""
     # Up, and all of it.

@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,12 +15,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from app.sessions.secrets import SessionSecrets
-from tests.conftest import PATIENCE, free_port
+from app.core.access.agent_credentials import AgentCredentials
+from tests.ports import free_port
+from tests.waiting import PATIENCE, wait_for
 
 UUID = "aaaa0001"
-SECRETS = SessionSecrets(["the-secret-key-of-this-test-of-the-editor"])
-(SECRET,) = SECRETS.editors(UUID)
+SECRETS = AgentCredentials(["the-secret-key-of-this-test-of-the-editor"])
+(SECRET,) = SECRETS.editor_secrets(UUID)
 HANDSHAKE = {
     "Connection": "Upgrade",
     "Upgrade": "websocket",
@@ -60,12 +60,13 @@ def port(code_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     secret.write_text(SECRETS.editor_file(UUID))
     settings = {"WORKSPACE_SECRET_FILE": str(secret), "EMBED_ORIGINS": "https://app.example.com"}
     with editor(code_server, folder, **settings) as (served, process):
-        deadline = time.monotonic() + PATIENCE
-        while process.poll() is None and not answers(served):
-            assert time.monotonic() < deadline, (folder / "log").read_text()
-            time.sleep(0.02)
-        assert process.poll() is None, (folder / "log").read_text()
+        wait_for_editor(served, process, folder / "log")
         yield served
+
+
+def wait_for_editor(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    wait_for(lambda: process.poll() is not None or answers(port), "the editor answers", log.read_text, interval=0.02)
+    assert process.poll() is None, log.read_text()
 
 
 def answers(port: int) -> bool:
@@ -174,10 +175,7 @@ def test_an_editor_that_was_told_nothing_does_not_start(code_server: str, tmp_pa
 def test_one_that_is_tried_by_hand_says_so(code_server: str, tmp_path: Path) -> None:
     """And sends the policy that VS Code made."""
     with editor(code_server, tmp_path, WORKSPACE_SECRET_FILE="none") as (port, process):
-        deadline = time.monotonic() + PATIENCE
-        while not answers(port):
-            assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
-            time.sleep(0.02)
+        wait_for_editor(port, process, tmp_path / "log")
         status, headers, _ = ask(port, "/?folder=/")
     assert status == 200
     assert "frame-ancestors" not in headers["Content-Security-Policy"]

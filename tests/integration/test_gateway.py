@@ -16,13 +16,14 @@ import pytest
 import redis
 import requests
 
-from app.sessions.connections import connect
-from app.sessions.model import Record, Status
-from app.sessions.secrets import SessionSecrets
-from app.sessions.spending import Spending
-from app.sessions.store import SessionStore
-from tests.integration.serving import SECRET_KEY, running_gateway, wait_until
+from app.core.access.agent_credentials import AgentCredentials
+from app.core.prompts.token_usage import TokenUsage
+from app.core.redis.connections import connect
+from app.core.sessions.model import Record, Status
+from app.core.sessions.store import SessionStore
+from tests.integration.serving import SECRET_KEY, running_gateway
 from tests.model_server import Answer, ModelServer, Received
+from tests.waiting import wait_for
 
 API_KEY = "sk-test-key-of-the-provider-0123456789"
 PROMPT = "a prompt nobody but the model may read"
@@ -62,7 +63,7 @@ def new_session(redis_server: str, uuid: str = "gateway1", user_id: str = "ada")
         uuid=uuid, user_id=user_id, created_at=now, last_activity=now, status=Status.ACTIVE, settled=1, epoch=1
     )
     SessionStore(connect(redis_server, 5.0)).create(record, quota=None)
-    return SessionSecrets([SECRET_KEY]).token(uuid, 1)
+    return AgentCredentials([SECRET_KEY]).token(uuid, 1)
 
 
 @pytest.fixture
@@ -154,8 +155,8 @@ def test_tokens_are_counted_by_session_and_user(
     with ask(url, token) as response:
         list(events(response))
     ask(url, token, stream=False)
-    spending = Spending(redis_client)
-    wait_until(lambda: spending.of_session("gateway1").prompt == 22, "both requests are counted")
+    spending = TokenUsage(redis_client)
+    wait_for(lambda: spending.of_session("gateway1").prompt == 22, "both requests are counted")
     assert spending.of_session("gateway1").completion == 10
     assert spending.of_session("gateway1").estimated == 0
     assert spending.of_day("ada", time.time()) == 32
@@ -168,8 +169,8 @@ def test_a_stream_without_usage_is_estimated(
     model.script(Answer(text="a b c", usage=False))
     with ask(url, token) as response:
         list(events(response))
-    spending = Spending(redis_client)
-    wait_until(lambda: spending.of_session("gateway1").total > 0, "the stream is counted")
+    spending = TokenUsage(redis_client)
+    wait_for(lambda: spending.of_session("gateway1").total > 0, "the stream is counted")
     counted = spending.of_session("gateway1")
     assert counted.estimated == counted.total
     assert "gateway_llm_tokens_estimated_total" in requests.get(f"{url}/metrics", timeout=TIMEOUT).text
@@ -251,8 +252,8 @@ def test_a_client_that_leaves_before_the_first_byte_ends_the_request(
     received = newest(model, before)
     assert received.finished.wait(TIMEOUT)
     assert received.outcome == "client gone"
-    spending = Spending(redis_client)
-    wait_until(lambda: spending.of_session("gateway1").estimated > 0, "the prompt is counted")
+    spending = TokenUsage(redis_client)
+    wait_for(lambda: spending.of_session("gateway1").estimated > 0, "the prompt is counted")
 
 
 def test_two_hundred_streams_at_once(url: str, redis_server: str, model: ModelServer) -> None:
@@ -298,7 +299,7 @@ def test_one_session_cannot_take_all_places(url: str, redis_server: str, model: 
         for response in streams:
             list(events(response))
             response.close()
-    wait_until(lambda: ask(url, greedy, stream=False).status_code == 200, "its places are free again")
+    wait_for(lambda: ask(url, greedy, stream=False).status_code == 200, "its places are free again")
 
 
 def test_no_secret_and_no_content_is_logged_or_counted(

@@ -17,7 +17,7 @@ from celery import Celery
 
 from tests.conftest import ROOT
 from tests.integration.serving import OwnRedis
-from tests.service import wait_for
+from tests.waiting import wait_for
 
 LIMIT = 20
 """s without a heartbeat; ten times what a Redis that hangs is waited for, and more than Python takes to start."""
@@ -26,7 +26,7 @@ CELERY = [sys.executable, "-m", "celery", "-A", "tests.integration.hasty"]
 COMMANDS = {
     "worker": [*CELERY, "worker", "-Q", "wake", "-c", "1", "--without-gossip", "--without-mingle", "-l", "INFO"],
     "beat": [*CELERY, "beat", "-l", "INFO", "--schedule", "beat-schedule"],
-    "watcher": [sys.executable, "-m", "workers.watcher"],
+    "observer": [sys.executable, "-m", "workers.observer"],
 }
 PATIENCE = 120.0
 """s for a process to be up, or to be found hanging."""

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from app.sessions.backups import identity_fields
-from app.sessions.model import Identity
+from app.core.backups.index import identity_fields
+from app.core.sessions.model import Identity
 from tests.conftest import ROOT
 from tests.integration.containers import Container, Image
 
@@ -78,7 +78,8 @@ def ended(image: Image, bundle: Path, *command: str) -> str:
 
 
 def test_the_manager_has_all_its_processes_import(images: dict[str, Image], bundle: Path) -> None:
-    code = "import app.main, workers.celery_app, workers.watcher, workers.runtime.kubernetes, flower; print('imported')"
+    modules = "app.main, workers.celery_app, workers.observer, workers.runtime.kubernetes.driver, flower"
+    code = f"import {modules}; print('imported')"
     assert "imported" in ended(images["manager"], bundle, "python", "-c", code)
 
 
@@ -96,7 +97,7 @@ def test_a_process_that_the_procfile_does_not_have_is_refused(images: dict[str, 
         assert "one of: web forward-auth gateway worker" in container.output()
 
 
-@pytest.mark.parametrize("name", ["web", "worker", "watcher"])
+@pytest.mark.parametrize("name", ["web", "worker", "observer"])
 def test_a_process_that_is_told_to_end_before_it_is_up_ends(images: dict[str, Image], bundle: Path, name: str) -> None:
     """A rollout over another one needn't wait until its pods are killed."""
     with Container(images["manager"], bundle, name, API_KEY="a-key-for-the-images") as container:
@@ -199,7 +200,8 @@ def test_the_agent_is_compiled_and_holds_no_more_than_it_needs(images: dict[str,
     found = {path.name for path in packages.iterdir()}
     assert {"flask", "waitress", "openai"} <= found
     assert found.isdisjoint({"redis", "fsspec", "celery", "kubernetes", "cryptography"})
-    assert {path.name for path in (packages / "app").iterdir()} == {"__init__.py", "__pycache__", "agent"}
+    own = {path.name for path in (packages / "app").iterdir()} - {"__pycache__"}
+    assert own == {"__init__.py", "agent", "agent_protocol.py"}
 
 
 def test_a_workspace_has_the_tools_it_promises(images: dict[str, Image], bundle: Path) -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import redis
 
-from app.sessions import notices
-from app.sessions.connections import connect
-from app.sessions.events import FROM_START, EventLog, SessionEvent
-from app.sessions.memory import Memory
-from app.sessions.notices import Notices
-from tests.integration.serving import OwnRedis, wait_until
+from app.core.redis import notifications
+from app.core.redis.connections import connect
+from app.core.redis.events import FROM_START, EventLog, SessionEvent
+from app.core.redis.memory import Memory
+from app.core.redis.notifications import Notices
+from tests.integration.serving import OwnRedis
+from tests.waiting import wait_for
 
 UUIDS = [f"session-{number}" for number in range(50)]
 
@@ -43,14 +44,14 @@ def test_fifty_that_follow_take_one_connection_and_each_hears_its_own(client: re
     threads = [threading.Thread(target=follow, args=(uuid,), daemon=True) for uuid in UUIDS]
     for thread in threads:
         thread.start()
-    wait_until(lambda: len(listened_to(client)) == len(UUIDS), "all are subscribed")
+    wait_for(lambda: len(listened_to(client)) == len(UUIDS), "all are subscribed")
     assert listeners(client) == 1
     for uuid in UUIDS:
         log.append(uuid, "phase", {"of": uuid})
     for thread in threads:
         thread.join(30)
     assert {uuid: event.data["of"] for uuid, event in told.items()} == {uuid: uuid for uuid in UUIDS}
-    wait_until(lambda: not listened_to(client), "nobody is subscribed any more")
+    wait_for(lambda: not listened_to(client), "nobody is subscribed any more")
 
 
 def test_who_waits_alone_asks_redis_nothing_until_there_is_news(client: redis.Redis) -> None:
@@ -77,8 +78,8 @@ def test_events_of_before_a_connection_was_lost_and_made_anew_are_told(client: r
 
 def test_a_redis_that_hangs_is_noticed(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing comes on the connection, though it stands."""
-    monkeypatch.setattr(notices, "PING_EVERY", 0.1)
-    with Notices(client).of("channel") as news:
+    monkeypatch.setattr(notifications, "PING_EVERY", 0.1)
+    with Notices(client).subscribe("channel") as news:
         assert news.wait(10)
         news.clear()
         client.execute_command("CLIENT", "PAUSE", "2000", "ALL")
@@ -88,21 +89,21 @@ def test_a_redis_that_hangs_is_noticed(client: redis.Redis, monkeypatch: pytest.
 def test_a_listener_that_nobody_needs_ends_and_another_begins(
     client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notices, "PING_EVERY", 0.05)
+    monkeypatch.setattr(notifications, "PING_EVERY", 0.05)
     several = Notices(client)
     for _ in range(3):
-        with several.of("channel") as news:
+        with several.subscribe("channel") as news:
             assert news.wait(10)
-        wait_until(lambda: listeners(client) == 0, "it has ended")
+        wait_for(lambda: listeners(client) == 0, "it has ended")
 
 
 def test_where_nobody_waits_nothing_is_tried_when_redis_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notices, "PAUSE", 0.05)
+    monkeypatch.setattr(notifications, "PAUSE", 0.05)
     with OwnRedis(tmp_path) as server:
         lonely = Notices(connect(server.url, 5.0))
-        with lonely.of("channel") as news:
+        with lonely.subscribe("channel") as news:
             assert news.wait(10)
             server.kill()
-        wait_until(lambda: not lonely._listening, "its thread has ended")
+        wait_for(lambda: not lonely._listening, "its thread has ended")

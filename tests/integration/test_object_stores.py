@@ -11,14 +11,14 @@ from threading import Thread
 import fsspec
 import pytest
 
-from app.sessions.archive_index import Head, Piece
-from app.sessions.archive_store import Archive, Checkpoint
-from app.sessions.backup_files import BackupFiles, backup_name
-from app.sessions.errors import ArchiveError, RetryableError
-from app.sessions.model import Identity
-from app.sessions.object_stores import ERRORS, errors
-from tests.conftest import free_port
+from app.core.backups.store import BackupStore, backup_name
+from app.core.errors import ArchiveError, RetryableError
+from app.core.prompts.history_index import Head, Piece
+from app.core.prompts.history_store import Checkpoint, HistoryStore
+from app.core.sessions.model import Identity
+from app.core.storage.object_stores import ERRORS, errors
 from tests.integration.stores import BUCKET, point_at, server
+from tests.ports import free_port
 from workers.archive import restore_backup, write_backup
 
 NOW = 1_763_625_600.0
@@ -58,7 +58,7 @@ def test_a_backup_goes_there_and_comes_back(url: str, tmp_path: Path) -> None:
     (root / "run.sh").write_text("echo hi\n")
     (root / "run.sh").chmod(0o755)
     (root / "link").symlink_to("run.sh")
-    files = BackupFiles(url)
+    files = BackupStore(url)
     assert files.names() == []
     summary = write_backup(root, files, NAME, IDENTITY, NOW)
     assert (files.names(), files.size(NAME)) == ([NAME], summary.size)
@@ -70,11 +70,11 @@ def test_a_backup_goes_there_and_comes_back(url: str, tmp_path: Path) -> None:
     assert (target / "link").readlink() == Path("run.sh")
     files.delete(NAME)
     files.delete(NAME)
-    assert BackupFiles(url).names() == []
+    assert BackupStore(url).names() == []
 
 
 def test_what_a_killed_worker_left_there_is_swept(url: str) -> None:
-    files = BackupFiles(url)
+    files = BackupStore(url)
     with files.writing(NAME) as whole:
         whole.write(b"zip")
         whole.commit({"name": NAME})
@@ -89,7 +89,7 @@ def test_what_a_killed_worker_left_there_is_swept(url: str) -> None:
 
 
 def test_the_first_of_two_writers_of_one_name_stands(url: str) -> None:
-    files = BackupFiles(url)
+    files = BackupStore(url)
     with files.writing(NAME) as first, files.writing(NAME) as second:
         first.write(b"the first")
         second.write(b"the second")
@@ -100,12 +100,12 @@ def test_the_first_of_two_writers_of_one_name_stands(url: str) -> None:
 
 
 def test_a_conversation_is_kept_there(url: str) -> None:
-    archive = Archive(url)
+    archive = HistoryStore(url)
     assert (archive.read("abcd1234"), archive.uuids(), archive.last_written("abcd1234")) == (None, [], None)
     said = [{"id": "m1", "role": "user", "content": "remember ß \ud800"}]
     archive.write("abcd1234", Checkpoint(said, said, {"turns": 1}))
     archive.renew("abcd1234", {"turns": 1, "ended": True})
-    kept = Archive(url).read("abcd1234")
+    kept = HistoryStore(url).read("abcd1234")
     assert kept is not None
     assert (kept.history, kept.metadata) == (said, {"turns": 1, "ended": True})
     assert archive.uuids() == ["abcd1234"]
@@ -115,7 +115,7 @@ def test_a_conversation_is_kept_there(url: str) -> None:
     archive.settle("abcd1234", Head("new", 2, "2"), said, {"turns": 2})
     archive.append("abcd1234", Piece("new", 2, "2", "3", said))
     archive.settle("abcd1234", Head("new", 3, "3"), said, {"turns": 3})
-    kept = Archive(url).read("abcd1234")
+    kept = HistoryStore(url).read("abcd1234")
     assert kept is not None
     assert (kept.history, kept.metadata) == (3 * said, {"turns": 3})
     archive.delete("abcd1234")
@@ -138,7 +138,7 @@ class Refusing(BaseHTTPRequestHandler):
 
 
 def calls(url: str) -> list[Callable[[], object]]:
-    files, archive = BackupFiles(url), Archive(url)
+    files, archive = BackupStore(url), HistoryStore(url)
     return [files.names, lambda: files.exists(NAME), archive.uuids, lambda: archive.read("abcd1234")]
 
 
@@ -170,7 +170,7 @@ def test_the_errors_of_every_client_are_known() -> None:
 
 def test_a_bucket_that_is_not_there_takes_no_backup(kind: str, port: int, tmp_path: Path) -> None:
     with server(kind, port, tmp_path / "server.log"):
-        files = BackupFiles(f"{kind}://{BUCKET}/kept")
+        files = BackupStore(f"{kind}://{BUCKET}/kept")
         with pytest.raises((RetryableError, ArchiveError)), files.writing(NAME) as part:
             part.write(b"zip")
             part.commit({"name": NAME})

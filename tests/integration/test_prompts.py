@@ -1,4 +1,4 @@
-"""Prompts through real processes that are killed: a courier, Redis, and the agent's connections."""
+"""Prompts through real processes that are killed: a delivery worker, Redis, and the agent's connections."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from app.sessions.core import Core, build_core
-from app.sessions.errors import StateUnavailable
-from app.sessions.model import Status
-from app.sessions.service import NewSession
+from app.core.composition import Core
+from app.core.errors import StateUnavailable
+from app.core.service import NewSession
+from app.core.sessions.model import Status
 from app.settings import Settings
 from tests.conftest import ROOT
 from tests.fake_agent import FakeAgent, fake_agent
 from tests.fakes import FakeRuntime
 from tests.integration.serving import OwnRedis
-from tests.service import wait_for
+from tests.waiting import wait_for
 from workers.lifecycle import Lifecycle
 from workers.sweeps import Sweeps
 
@@ -31,9 +31,9 @@ PROMPTS = 200
 SHORT = {"LEASE_TTL": "1", "STALE_AFTER": "0.5"}
 
 
-class Courier:
-    """A courier that can be killed and started again. Started as the Procfile does it: a worker that loses its Redis
-    in the wrong moment ends, by an error of its library's, and has to be started anew."""
+class DeliveryWorker:
+    """A delivery worker that can be killed and started again. Started as the Procfile does it: a worker that loses its
+    Redis in the wrong moment ends, by an error of its library's, and has to be started anew."""
 
     def __init__(self, settings: Settings, log: Path) -> None:
         self._environ = os.environ | SHORT
@@ -74,9 +74,9 @@ class Courier:
 class Service:
     """What is there between a client and the agent, one session of it, and its sweeps."""
 
-    def __init__(self, core: Core, server: OwnRedis, courier: Courier, agent: FakeAgent) -> None:
+    def __init__(self, core: Core, server: OwnRedis, delivery_worker: DeliveryWorker, agent: FakeAgent) -> None:
         runtime = FakeRuntime()
-        self.core, self.server, self.courier, self.agent = core, server, courier, agent
+        self.core, self.server, self.delivery_worker, self.agent = core, server, delivery_worker, agent
         self.sweeps = Sweeps(core, runtime, Lifecycle(core, runtime))
         self.uuid = core.sessions.create(NewSession(user_id="ada")).uuid
         core.store.change(self.uuid, time.time(), to=Status.ACTIVE, settle=True)
@@ -121,18 +121,18 @@ def service(tmp_path: Path) -> Iterator[Service]:
             inbox_limit=PROMPTS,
             secret_key="k" * 32,
         )
-        courier = Courier(settings, tmp_path / "courier.log")
-        stack.callback(courier.kill)
-        courier.start()
-        yield Service(build_core(settings), server, courier, agent)
+        delivery_worker = DeliveryWorker(settings, tmp_path / "delivery-worker.log")
+        stack.callback(delivery_worker.kill)
+        delivery_worker.start()
+        yield Service(Core(settings), server, delivery_worker, agent)
 
 
 def test_200_prompts_with_kills_all_along_are_delivered_once_and_in_order(service: Service) -> None:
-    """The courier and Redis die by SIGKILL while prompts come and go, and the agent's answers get lost."""
+    """The delivery worker and Redis die by SIGKILL while prompts come and go, and the agent's answers get lost."""
 
-    def kill_courier() -> None:
-        service.courier.kill()
-        service.courier.start()
+    def kill_delivery_worker() -> None:
+        service.delivery_worker.kill()
+        service.delivery_worker.start()
 
     def kill_redis() -> None:
         service.server.kill()
@@ -141,7 +141,7 @@ def test_200_prompts_with_kills_all_along_are_delivered_once_and_in_order(servic
     def lose_an_answer() -> None:
         service.agent.die_after_taking += 1
 
-    troubles = [kill_courier, lose_an_answer, kill_redis, lose_an_answer]
+    troubles = [kill_delivery_worker, lose_an_answer, kill_redis, lose_an_answer]
     ids = [f"m{number}" for number in range(PROMPTS)]
     for number, message_id in enumerate(ids):
         service.send(message_id)
@@ -155,7 +155,7 @@ def test_200_prompts_with_kills_all_along_are_delivered_once_and_in_order(servic
 
 
 def test_an_agent_that_hangs_keeps_no_other_session_waiting(service: Service) -> None:
-    """One process of the courier's waits for it; the others go on."""
+    """One process of the delivery worker's waits for it; the others go on."""
     service.agent.hang = True
     service.send("stuck")
     wait_for(service.agent.hung.is_set, "the agent to hang")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,16 +11,18 @@ import pytest
 import redis
 import requests
 
+from app.core.errors import StateUnavailable
+from app.core.redis.connections import connect
+from app.core.redis.errors import redis_errors
+from app.core.redis.notifications import Notices
 from app.redis_address import address
-from app.sessions.connections import connect
-from app.sessions.errors import StateUnavailable
-from app.sessions.notices import Notices
-from app.sessions.redis_errors import redis_errors
 from scripts.lib import redis_server
 from scripts.lib.redis_server import program
 from tests.certificates import Authority
-from tests.conftest import REDIS_PASSWORD, ROOT, free_port
-from tests.integration.serving import KEY, running_web, wait_until
+from tests.conftest import REDIS_PASSWORD
+from tests.integration.serving import KEY, running_web, started
+from tests.ports import free_port
+from tests.waiting import wait_for
 
 
 @dataclass(frozen=True)
@@ -73,34 +72,16 @@ def secured(tmp_path: Path) -> Iterator[Secured]:
         "--notify-keyspace-events": "KEA",
     }
     log = tmp_path / "redis.log"
-    with started([program()[0], *(part for pair in options.items() for part in pair)], log, {}):
+    with started([program()[0], *(part for pair in options.items() for part in pair)], {}, log):
         made = Secured(port, str(authority.file))
-        wait_until(lambda: not redis_server.trouble(made.url()), f"Redis answers: {log.read_text()[-500:]}")
+        wait_for(lambda: not redis_server.trouble(made.url()), f"Redis answers: {log.read_text()[-500:]}")
         yield made
 
 
-@contextmanager
-def started(command: list[str], log: Path, environ: dict[str, str]) -> Iterator[None]:
-    """A process while the block lasts."""
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)} | environ, stdout=output, stderr=output
-        )
-        try:
-            yield
-        finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def celery(secured: Secured, folder: Path, *words: str, **environ: str) -> tuple[list[str], Path, dict[str, str]]:
-    """What starts a process of Celery's, its log, and its environment."""
+def celery(secured: Secured, folder: Path, *words: str, **environ: str) -> tuple[list[str], dict[str, str], Path]:
+    """What starts a process of Celery's, its environment, and its log."""
     own = {"DATA_DIR": str(folder / "data"), "POISON": "bug", **secured.environ, **environ}
-    return [sys.executable, "-m", "celery", "-A", *words], folder / "celery.log", own
+    return [sys.executable, "-m", "celery", "-A", *words], own, folder / "celery.log"
 
 
 def test_a_call_goes_its_whole_way_with_tls(secured: Secured, tmp_path: Path) -> None:
@@ -138,14 +119,14 @@ def test_flower_reads_the_queues_with_tls(secured: Secured, tmp_path: Path) -> N
                 return False
             return {"name": "wake", "messages": 1} in answer["active_queues"]
 
-        wait_until(waiting, "Flower shows the task that waits")
+        wait_for(waiting, "Flower shows the task that waits")
 
 
 def test_traefik_hears_of_routes_with_tls(secured: Secured, tmp_path: Path) -> None:
     environ = {"DATA_DIR": str(tmp_path / "data"), "WORKSPACE_PORT": str(free_port()), **secured.environ}
-    with started([sys.executable, "scripts/traefik"], tmp_path / "traefik.log", environ):
+    with started([sys.executable, "scripts/traefik"], environ, tmp_path / "traefik.log"):
         client = connect(secured.url(), 5.0)
-        wait_until(
+        wait_for(
             lambda: any(each["psub"] == "1" for each in client.client_list()),
             f"Traefik listens to Redis: {(tmp_path / 'traefik.log').read_text()}",
         )
@@ -154,8 +135,8 @@ def test_traefik_hears_of_routes_with_tls(secured: Secured, tmp_path: Path) -> N
 def test_who_waits_hears_a_notice_with_tls(secured: Secured) -> None:
     """Over a connection of its own, on which Redis speaks first."""
     client = connect(secured.url(), 5.0)
-    with Notices(client).of("channel") as news:
-        wait_until(lambda: client.publish("channel", "") == 1, "somebody is subscribed")
+    with Notices(client).subscribe("channel") as news:
+        wait_for(lambda: client.publish("channel", "") == 1, "somebody is subscribed")
         assert news.wait(10)
 
 
@@ -169,7 +150,7 @@ def test_a_redis_of_another_authority_is_not_spoken_to(
     secured: Secured, stranger: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever holds the name could read every password; the log, and scripts/run, say which setting it is about."""
-    monkeypatch.setattr("app.sessions.redis_errors._told", float("-inf"))
+    monkeypatch.setattr("app.core.redis.errors._logged_at", float("-inf"))
     with pytest.raises(StateUnavailable), redis_errors():
         connect(secured.url(ca_file=stranger), 5.0).ping()
     assert "REDIS_CA_FILE" in caplog.text
@@ -188,7 +169,7 @@ def test_neither_web_nor_a_worker_speaks_to_it(secured: Secured, stranger: str, 
         running_web(tmp_path, wrong.environ["REDIS_URL"], **settings) as url,
     ):
         assert requests.get(f"{url}/readyz", timeout=10).status_code == 503
-        wait_until(lambda: "CERTIFICATE_VERIFY_FAILED" in log.read_text(), "the worker says why")
+        wait_for(lambda: "CERTIFICATE_VERIFY_FAILED" in log.read_text(), "the worker says why")
     assert "REDIS_CA_FILE" in (tmp_path / "web.log").read_text()
     assert REDIS_PASSWORD not in log.read_text() + (tmp_path / "web.log").read_text()
 

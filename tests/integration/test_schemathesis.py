@@ -13,8 +13,8 @@ import pytest
 import requests
 import schemathesis
 
-from app.sessions.connections import connect
-from app.sessions.fleet import Fleet
+from app.core.redis.connections import connect
+from app.core.redis.heartbeats import Heartbeats
 from tests.conftest import ROOT
 from tests.integration.serving import KEY, OwnRedis, running_web
 
@@ -33,14 +33,14 @@ DOOR = "^/auth/"
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The service, waiting for nothing long; its watcher and a worker have reported, though there are none."""
+    """The service, waiting for nothing long; its observer and a worker have reported, though there are none."""
     folder = tmp_path_factory.mktemp("service")
     short = {"WAIT_DEFAULT": "0.05", "WAIT_MAX": "0.1", "MAX_SESSIONS_PER_USER": "100000"}
     short |= {"LLM_BASE_URL": "http://127.0.0.1:1/v1", "SECRET_KEY": "k" * 32}
     with OwnRedis(folder) as server, running_web(folder, server.url, **short) as address:
-        fleet = Fleet(connect(server.url, 5.0))
-        fleet.watcher_alive(time.time() + AN_HOUR)
-        fleet.worker_alive("worker", time.time() + AN_HOUR)
+        heartbeats = Heartbeats(connect(server.url, 5.0))
+        heartbeats.observer_alive(time.time() + AN_HOUR)
+        heartbeats.worker_alive("worker", time.time() + AN_HOUR)
         yield address
 
 

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from app.web_worker import HEAD_LIMIT
-from tests.conftest import PATIENCE
+from app.gunicorn_worker import HEAD_LIMIT
 from tests.integration.serving import KEY, OwnRedis, running_forward_auth, running_gateway, running_web
+from tests.waiting import PATIENCE
 
 HEADERS = {"X-API-Key": KEY}
 WAITING = 200

@@ -14,15 +14,15 @@ import pytest
 import redis
 import requests
 
-from app.sessions.backup_files import BackupFiles, backup_name
-from app.sessions.backups import Backup, BackupIndex
-from app.sessions.connections import connect
-from app.sessions.model import Identity, Record, Status
-from app.sessions.secrets import SessionSecrets
-from app.sessions.store import SessionStore
-from tests.conftest import free_port
+from app.core.access.agent_credentials import AgentCredentials
+from app.core.backups.index import Backup, BackupIndex
+from app.core.backups.store import BackupStore, backup_name
+from app.core.redis.connections import connect
+from app.core.sessions.model import Identity, Record, Status
+from app.core.sessions.store import SessionStore
 from tests.integration.serving import KEY, SECRET_KEY, running_gateway, running_web
 from tests.integration.stores import BUCKET, point_at, server
+from tests.ports import free_port
 from workers.archive import write_backup
 
 HEADERS = {"X-API-Key": KEY}
@@ -47,7 +47,7 @@ def stores(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     client.clear_instance_cache()
     with server(kind, port, tmp_path / "server.log"):
         fsspec.filesystem(kind).mkdir(BUCKET)
-        yield {"ARCHIVE_URL": f"{kind}://{BUCKET}/archive", "BACKUP_URL": f"{kind}://{BUCKET}/backups"}
+        yield {"HISTORY_URL": f"{kind}://{BUCKET}/archive", "BACKUP_URL": f"{kind}://{BUCKET}/backups"}
     client.clear_instance_cache()
 
 
@@ -58,10 +58,10 @@ def new_session(redis_url: str) -> str:
         uuid=UUID, user_id="ada", created_at=now, last_activity=now, status=Status.ACTIVE, settled=1, epoch=1
     )
     SessionStore(connect(redis_url, 5.0)).create(record, quota=None)
-    return SessionSecrets([SECRET_KEY]).token(UUID, 1)
+    return AgentCredentials([SECRET_KEY]).token(UUID, 1)
 
 
-def new_backup(redis_url: str, files: BackupFiles, folder: Path) -> Backup:
+def new_backup(redis_url: str, files: BackupStore, folder: Path) -> Backup:
     """A backup that is in the store and in the index."""
     folder.mkdir()
     (folder / "large").write_bytes(os.urandom(LARGE))
@@ -96,7 +96,7 @@ def test_a_conversation_goes_in_over_the_gateway_and_comes_out_over_web(
 def test_a_backup_is_downloaded_and_deleted_over_web(
     tmp_path: Path, redis_server: str, redis_client: redis.Redis, stores: dict[str, str]
 ) -> None:
-    files = BackupFiles(stores.get("BACKUP_URL", f"file://{tmp_path}/data/backups"))
+    files = BackupStore(stores.get("BACKUP_URL", f"file://{tmp_path}/data/backups"))
     backup = new_backup(redis_server, files, tmp_path / "app")
     with files.open(backup.name) as stored:
         content = stored.read()
@@ -117,7 +117,7 @@ def test_a_store_that_does_not_answer_holds_up_nobody_else(
     new_session(redis_server)
     with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor() as threads:
         point_at("s3", silent.getsockname()[1], monkeypatch)
-        settings = {"ARCHIVE_URL": f"s3://{BUCKET}/archive", "WEB_WORKERS": "1"}
+        settings = {"HISTORY_URL": f"s3://{BUCKET}/archive", "WEB_WORKERS": "1"}
         with running_web(tmp_path, redis_server, **settings) as web:
             read = threads.submit(requests.get, f"{web}/session/{UUID}/messages", headers=HEADERS, timeout=TIMEOUT)
             silent.settimeout(TIMEOUT)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,14 +13,14 @@ from pathlib import Path
 import pytest
 import redis
 
-from app.sessions import queue
-from app.sessions.core import Core, build_core
-from app.sessions.model import Record, Status
-from app.sessions.service import NewSession
+from app.core.composition import Core
+from app.core.redis import task_queue
+from app.core.service import NewSession
+from app.core.sessions.model import Record, Status
 from app.settings import Settings
-from tests.conftest import ROOT
 from tests.fakes import FakeRuntime
-from tests.service import wait_for
+from tests.integration.serving import started
+from tests.waiting import wait_for
 from workers.lifecycle import Lifecycle
 from workers.sweeps import Sweeps
 
@@ -32,7 +30,7 @@ LEASE = 1.0
 
 @pytest.fixture
 def core(settings: Settings, redis_client: redis.Redis) -> Core:
-    return build_core(replace(settings, stale_after=0.1, lease_ttl=LEASE))
+    return Core(replace(settings, stale_after=0.1, lease_ttl=LEASE))
 
 
 def sweep(core: Core) -> None:
@@ -44,35 +42,25 @@ def sweep(core: Core) -> None:
 @contextmanager
 def worker(core: Core, folder: Path, poison: str) -> Iterator[Path]:
     """A worker of the wake queue whose tasks go wrong; gives its log."""
-    environ = os.environ | {
+    environ = {
         "REDIS_URL": core.settings.redis_url,
         "DATA_DIR": str(core.settings.data_dir),
         "POISON": poison,
         "LEASE_TTL": str(LEASE),
-        "PYTHONPATH": str(ROOT),
     }
     command = [sys.executable, "-m", "celery", "-A", "tests.integration.poison", "worker"]
     command += ["-Q", "wake", "-c", "1", "--without-gossip", "--without-mingle", "-l", "INFO"]
     log = folder / "worker.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, env=environ, cwd=ROOT, stdout=output, stderr=output)
-        try:
-            yield log
-        finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    with started(command, environ, log):
+        yield log
 
 
 @pytest.mark.parametrize(
     ("poison", "said"),
     [
-        ("killed", "tried 5 times"),
+        ("killed", "in each of 5 attempts"),
         ("busy", "The runtime is busy."),
-        ("bug", "an internal error, ZeroDivisionError"),
+        ("bug", "an internal error (ZeroDivisionError)"),
     ],
 )
 def test_a_task_that_never_ends_well_is_put_aside_and_its_session_says_why(
@@ -95,10 +83,10 @@ def test_a_task_that_never_ends_well_is_put_aside_and_its_session_says_why(
         )
         assert said in failed.reason
         assert "secret" not in failed.reason
-        letters = core.fleet.dead_letters()
-        assert [(letter["task"], letter["args"]) for letter in letters] == [(queue.PROVISION, [uuid, 1])]
-        assert core.fleet.counters()["dead_letters"] == 1
-        wait_for(lambda: core.fleet.backlog(queue.QUEUES)["wake"] == 0, "the queue to be empty")
+        letters = core.dead_letters.read()
+        assert [(letter["task"], letter["args"]) for letter in letters] == [(task_queue.PROVISION, [uuid, 1])]
+        assert core.counters.read()["dead_letters"] == 1
+        wait_for(lambda: core.counters.backlog(task_queue.QUEUES)["wake"] == 0, "the queue to be empty")
 
 
 @pytest.mark.parametrize("away", ["no redis", "no runtime"])
@@ -108,13 +96,13 @@ def test_what_is_away_fails_no_session(core: Core, tmp_path: Path, away: str) ->
         record = core.sessions.create(NewSession(user_id="ada"))
 
         def met(times: int) -> bool:
-            return log.read_text().count("left to the stale sweep") >= times
+            return log.read_text().count("deferred; the stale sweep will retry") >= times
 
         for number in range(1, core.settings.max_deliveries + 3):
             wait_for(partial(met, number), "the delivery", log.read_text)
             core.sessions.resend(record)
         assert core.store.get(record.uuid).status is Status.CREATED
-        assert core.fleet.dead_letters() == []
+        assert core.dead_letters.read() == []
 
 
 def test_a_task_carries_the_id_of_its_request_into_the_workers_log(core: Core, tmp_path: Path) -> None:
@@ -125,5 +113,5 @@ def test_a_task_carries_the_id_of_its_request_into_the_workers_log(core: Core, t
 
 def test_workers_are_counted_while_they_live(core: Core, tmp_path: Path, redis_client: redis.Redis) -> None:
     with worker(core, tmp_path, "bug"):
-        wait_for(lambda: core.fleet.workers(time.time()) == 1, "the worker's heartbeat")
-    assert core.fleet.workers(time.time() + 60) == 0
+        wait_for(lambda: core.heartbeats.workers(time.time()) == 1, "the worker's heartbeat")
+    assert core.heartbeats.workers(time.time() + 60) == 0

@@ -1,8 +1,8 @@
 """A stand-in for the API server: objects in memory, over HTTP, so that the adapter is under test as well.
 
 It does what the runtime relies on, and no more: versions that grow, `resourceVersion` as a condition,
-POST that won't overwrite, merge and server-side apply patches (with conflicts over replicas and annotations), DELETE
-(with finalizers), lists in pages, and watches. Controllers there are none: a test makes the pods.
+POST that won't overwrite, PUT that won't make, merge and server-side apply patches (with conflicts over replicas and
+annotations), DELETE (with finalizers), lists in pages, and watches. Controllers there are none: a test makes the pods.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from urllib.parse import parse_qs, urlsplit
 
 from kubernetes import client
 
-from workers.runtime.cluster import Cluster
+from workers.runtime.kubernetes.api_server import ApiServer
 
 Object = dict[str, Any]
 NAMESPACE = "workspaces"
 LONG_AGO = "2026-01-01T00:00:00Z"
+
+KEPT = ("uid", "creationTimestamp", "deletionTimestamp", "resourceVersion")
+"""What a PUT without it leaves in the metadata."""
 
 
 class FakeApi:
@@ -74,9 +77,9 @@ class FakeApi:
                 self.forgotten = self.version
             self.changed.notify_all()
 
-    def cluster(self, timeout: float = 5.0) -> Cluster:
+    def cluster(self, timeout: float = 5.0) -> ApiServer:
         """The adapter under test, connected to this."""
-        return Cluster(NAMESPACE, timeout, client.Configuration(host=self.url))
+        return ApiServer(NAMESPACE, timeout, client.Configuration(host=self.url))
 
     # What the server does
 
@@ -129,9 +132,19 @@ class FakeApi:
     def _get(self, kind: str, there: Object, query: dict[str, str], body: Object) -> tuple[int, Object]:
         return 200, there
 
+    def _put(self, kind: str, there: Object, query: dict[str, str], body: Object) -> tuple[int, Object]:
+        if _outdated(there, body["metadata"]):
+            return _status(409, "the object has been modified")
+        kept = {name: there["metadata"][name] for name in KEPT if name in there["metadata"]}
+        item = {**body, "metadata": {**body["metadata"], **kept}}
+        if "deletionTimestamp" in kept and not item["metadata"].get("finalizers"):
+            # What kept it until now is no longer in it.
+            self.drop(kind, item["metadata"]["name"])
+            return 200, item
+        return 200, there if item == there else self._store(kind, item, "MODIFIED")
+
     def _patch(self, kind: str, there: Object, query: dict[str, str], body: Object) -> tuple[int, Object]:
-        wanted = body["metadata"].get("resourceVersion")
-        if wanted not in (None, there["metadata"]["resourceVersion"]):
+        if _outdated(there, body["metadata"]):
             return _status(409, "the object has been modified")
         replicas = (body.get("spec") or {}).get("replicas")
         if "force" in query:
@@ -144,8 +157,7 @@ class FakeApi:
         return 200, self._store(kind, merged(there, body), "MODIFIED")
 
     def _delete(self, kind: str, there: Object, query: dict[str, str], body: Object) -> tuple[int, Object]:
-        wanted = (body.get("preconditions") or {}).get("resourceVersion")
-        if wanted not in (None, there["metadata"]["resourceVersion"]):
+        if _outdated(there, body.get("preconditions") or {}):
             return _status(409, "the object has been modified")
         if there["metadata"].get("finalizers"):
             return 200, self._store(kind, merged(there, {"metadata": {"deletionTimestamp": LONG_AGO}}), "MODIFIED")
@@ -220,6 +232,10 @@ def merged(there: Object, patch: Object) -> Object:
     return result
 
 
+def _outdated(there: Object, condition: Object) -> bool:
+    return condition.get("resourceVersion") not in (None, there["metadata"]["resourceVersion"])
+
+
 def _status(code: int, message: str) -> tuple[int, Object]:
     return code, {"kind": "Status", "code": code, "message": message}
 
@@ -249,7 +265,7 @@ def serving() -> Iterator[FakeApi]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_PATCH = do_DELETE = _serve
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
 
         def _stream(self, kind: str, query: dict[str, str]) -> None:
             self.send_response(200)

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from app.main import create_app
-from app.settings import Settings
+from app.settings import EARLIER_NAMES, Settings
 from scripts.lib import settings_table
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "manifests/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+GUARANTEES = ROOT / "docs/guarantees.md"
 RUNBOOKS = [path for path in DOCUMENTS if path.parent.name != "adr"]
+
+SOURCES = {"app", "manifests", "scripts", "tests", "workers", "Dockerfile", "Procfile", "setup.cfg", ".ci"}
 
 METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
 CALL = re.compile(rf"`({'|'.join(sorted(METHODS))}) (/[^`?]*)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+MENTION = re.compile(r"(?<![\w./])((?:docs|manifests)/[\w/-]+\.md)(?:#([\w-]+))?")
+README_LIMIT = 8192
+"""Bytes: what somebody reads who only wants to know whether to read on."""
+
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 VARIABLE = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b")
@@ -29,10 +40,10 @@ NOT_OURS = {"REDISCLI_AUTH"}
 LOCAL = {"NEW_KEY"}
 """Shell variables of the runbook's own."""
 
-CONSTANTS = {"TRANSITIONS"}
+CONSTANTS = {"CORE_ERRORS", "TRANSITIONS"}
 
-EARLIER = {"USER_POD_IMAGE"}
-"""A variable of earlier versions, of which docs/coming-from-v3.md says what became of it."""
+EARLIER = set(EARLIER_NAMES.values())
+"""Names of an earlier release, which upgrading.md and the changelog tell of."""
 
 
 def routes() -> set[tuple[str, str]]:
@@ -46,8 +57,8 @@ def routes() -> set[tuple[str, str]]:
 
 
 def api_table() -> set[tuple[str, str]]:
-    """The calls in the first column of README's table of the API."""
-    section = (ROOT / "README.md").read_text().split("\n## The API\n")[1].split("\n## ")[0]
+    """The calls in the first column of the table in docs/api.md."""
+    section = (ROOT / "docs/api.md").read_text().split("\n## Calls\n")[1].split("\n## ")[0]
     cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("|")]
     return {call for cell in cells for call in CALL.findall(cell)}
 
@@ -66,10 +77,10 @@ def known_variables() -> set[str]:
 
 
 def test_the_table_of_settings_is_that_of_the_code():
-    """A setting added, removed or changed in app/settings.py must reach README.md."""
-    text = (ROOT / "README.md").read_text()
+    """A setting added, removed or changed in app/settings.py must reach docs/settings.md."""
+    text = settings_table.PAGE.read_text()
 
-    assert settings_table.replaced(text) == text, f"README.md is out of step; mend it with: {settings_table.COMMAND}"
+    assert settings_table.replaced(text) == text, f"the table is out of step; mend it with: {settings_table.COMMAND}"
 
 
 def test_the_table_has_every_setting_and_its_default():
@@ -97,7 +108,7 @@ def test_a_bar_in_a_setting_ends_no_cell():
         f"{settings_table.BEGIN}\n{settings_table.END}\n{settings_table.END}",
     ],
 )
-def test_a_readme_without_a_place_for_the_table_is_refused(text):
+def test_a_page_without_a_place_for_the_table_is_refused(text):
     """Rather than writing the table somewhere, or twice."""
     with pytest.raises(settings_table.MarkersMissing):
         settings_table.replaced(text)
@@ -137,6 +148,45 @@ def test_every_relative_link_leads_somewhere(path):
         assert not anchor or anchor in anchors(target), f"{path.name} links to a heading that is not there: {link}"
 
 
+def sources() -> list[Path]:
+    """The tracked files that are no documents: code, scripts, manifests and tests, whose texts name documents too."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    files = [ROOT / name for name in tracked.stdout.splitlines() if name.partition("/")[0] in SOURCES]
+    return [path for path in files if path.is_file() and path.suffix not in (".md", ".json", ".lock", ".png")]
+
+
+def test_every_document_that_the_code_names_exists():
+    """In comments and in errors such as "see docs/settings.md", the heading too where one is named."""
+    wrong = []
+    for path in sources():
+        for name, anchor in MENTION.findall(path.read_text()):
+            target = ROOT / name
+            if not target.exists() or (anchor and anchor not in anchors(target)):
+                wrong.append(f"{path.relative_to(ROOT)}: {name}#{anchor}")
+
+    assert wrong == []
+
+
+def test_the_readme_is_short():
+    """What is longer belongs into docs/, to which it leads."""
+    assert len((ROOT / "README.md").read_bytes()) <= README_LIMIT
+
+
+def test_the_readme_has_the_two_commands():
+    """They are what newcomers and the checks before a merge run."""
+    lines = (ROOT / "README.md").read_text().splitlines()
+
+    assert [line.split()[0] for line in lines if line.startswith("scripts/")] == ["scripts/run", "scripts/test"]
+
+
+def test_the_index_leads_to_every_page():
+    """A page that nobody is led to is not read."""
+    linked = {link.partition("#")[0] for link in LINK.findall((ROOT / "docs/README.md").read_text())}
+    pages = {path.name for path in (ROOT / "docs").iterdir() if path.suffix in (".md", ".html")}
+
+    assert pages - {"README.md"} - linked == set()
+
+
 @pytest.mark.parametrize("path", RUNBOOKS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_variable_a_document_names_exists(path):
     """A setting that was renamed must not live on in the documents."""
@@ -149,3 +199,20 @@ def test_every_source_file_a_document_names_exists(path):
     named = re.findall(r"`((?:app|workers|scripts|tests|docs|manifests)/[\w./-]*)`", path.read_text())
 
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_every_test_a_guarantee_names_exists():
+    """They are named below `tests/`, as `unit/workers/test_sweeps.py`."""
+    named = re.findall(r"`((?:unit|contract|integration|e2e|faults|cluster)/[\w./-]*)`", GUARANTEES.read_text())
+
+    assert named
+    assert [name for name in named if not (ROOT / "tests" / name).exists()] == []
+
+
+@pytest.mark.parametrize("path", RUNBOOKS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_module_a_diagram_shows_exists(path):
+    """A module that was renamed must not live on in a picture."""
+    diagrams = re.findall(r"^```mermaid$.*?^```$", path.read_text(), re.MULTILINE | re.DOTALL)
+    shown = [name for each in diagrams for name in re.findall(r"\b(?:app|workers)/[\w/.]*\w", each)]
+
+    assert [name for name in shown if not (ROOT / name).exists()] == []

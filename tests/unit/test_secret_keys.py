@@ -8,10 +8,10 @@ import hmac
 import jwt
 import pytest
 
+from app.core.access.agent_credentials import AgentCredentials, TokenOwner
+from app.core.access.tokens import AccessTokens, Kind
 from app.gateway.main import create_app
 from app.secret_keys import Purpose, keys_for
-from app.sessions.passes import Kind, Passes
-from app.sessions.secrets import Named, SessionSecrets
 from app.settings import Settings, SettingsError
 
 MASTER = "what-all-keys-of-these-tests-are-made-of"
@@ -24,8 +24,8 @@ def given(*purposes: Purpose, master: str = MASTER) -> tuple[str, ...]:
     return Settings(secret_key=text).checked().secret_keys()
 
 
-def passes(keys: tuple[str, ...]) -> Passes:
-    return Passes(keys, cookie_ttl=100.0, token_ttl=10.0)
+def passes(keys: tuple[str, ...]) -> AccessTokens:
+    return AccessTokens(keys, cookie_ttl=100.0, token_ttl=10.0)
 
 
 def test_no_two_purposes_have_the_same_key() -> None:
@@ -35,8 +35,10 @@ def test_no_two_purposes_have_the_same_key() -> None:
 
 def test_a_key_for_one_purpose_signs_what_the_master_signs() -> None:
     """So nobody is locked out where keys take its place, or it theirs."""
-    assert SessionSecrets(given(Purpose.WORKSPACE)).token(UUID, 2) == SessionSecrets([MASTER]).token(UUID, 2)
-    assert SessionSecrets(given(Purpose.AGENT)).doors(UUID, 2) == SessionSecrets([MASTER]).doors(UUID, 2)
+    assert AgentCredentials(given(Purpose.WORKSPACE)).token(UUID, 2) == AgentCredentials([MASTER]).token(UUID, 2)
+    assert AgentCredentials(given(Purpose.AGENT)).agent_secrets(UUID, 2) == AgentCredentials([MASTER]).agent_secrets(
+        UUID, 2
+    )
     for kind, purpose in ((Kind.COOKIE, Purpose.COOKIE), (Kind.TOKEN, Purpose.SESSION), (Kind.PROBE, Purpose.PROBE)):
         assert passes(given(purpose)).issue(kind, UUID, 1, NOW) == passes((MASTER,)).issue(kind, UUID, 1, NOW)
 
@@ -56,7 +58,7 @@ def test_who_checks_workspaces_tokens_can_make_no_pass_and_open_no_agent() -> No
         with pytest.raises(SettingsError):
             passes(keys).issue(kind, UUID, 0, NOW)
     with pytest.raises(SettingsError):
-        SessionSecrets(keys).doors(UUID, 1)
+        AgentCredentials(keys).agent_secrets(UUID, 1)
     for kind in Kind:
         forged = jwt.encode(
             {"aud": kind, "sub": UUID, "door": 0, "iat": NOW, "exp": NOW + 100},
@@ -67,32 +69,32 @@ def test_who_checks_workspaces_tokens_can_make_no_pass_and_open_no_agent() -> No
 
 
 def test_who_lets_visitors_in_can_make_no_workspaces_token() -> None:
-    """Forward-auth, which the internet can reach; nor web, nor a courier."""
+    """Forward-auth, which the internet can reach; nor web, nor a delivery worker."""
     for keys in (given(Purpose.AGENT, Purpose.COOKIE, Purpose.SESSION), given(Purpose.AGENT)):
         with pytest.raises(SettingsError):
-            SessionSecrets(keys).token(UUID, 1)
-        assert SessionSecrets(keys).named_by(SessionSecrets([MASTER]).token(UUID, 1)) is None
-        assert SessionSecrets(keys).named_by(SessionSecrets([MASTER]).token(UUID, 0)) is None
+            AgentCredentials(keys).token(UUID, 1)
+        assert AgentCredentials(keys).owner_of(AgentCredentials([MASTER]).token(UUID, 1)) is None
+        assert AgentCredentials(keys).owner_of(AgentCredentials([MASTER]).token(UUID, 0)) is None
     with pytest.raises(SettingsError):
         passes(given(Purpose.AGENT, Purpose.SESSION)).issue(Kind.COOKIE, UUID, 0, NOW)
 
 
 def test_of_several_keys_for_a_purpose_the_first_signs_and_all_verify() -> None:
     new, old = given(Purpose.WORKSPACE, master="n" * 32), given(Purpose.WORKSPACE)
-    both = SessionSecrets(new + old)
-    assert both.token(UUID, 1) == SessionSecrets(["n" * 32]).token(UUID, 1)
-    assert both.named_by(SessionSecrets([MASTER]).token(UUID, 1)) == Named(UUID, 1)
+    both = AgentCredentials(new + old)
+    assert both.token(UUID, 1) == AgentCredentials(["n" * 32]).token(UUID, 1)
+    assert both.owner_of(AgentCredentials([MASTER]).token(UUID, 1)) == TokenOwner(UUID, 1)
 
 
 def test_a_token_of_an_earlier_release_needs_its_very_key() -> None:
     """It was made with SECRET_KEY itself; where that is gone it is good for nothing, and nothing else breaks."""
-    old = SessionSecrets([MASTER]).token(UUID, 0)
-    assert SessionSecrets(given(Purpose.WORKSPACE)).named_by(old) is None
-    with_it = SessionSecrets(given(Purpose.WORKSPACE, Purpose.EARLIER))
-    assert (with_it.named_by(old), with_it.token(UUID, 0)) == (Named(UUID, 0), old)
-    without = SessionSecrets(given(Purpose.WORKSPACE, Purpose.AGENT))
+    old = AgentCredentials([MASTER]).token(UUID, 0)
+    assert AgentCredentials(given(Purpose.WORKSPACE)).owner_of(old) is None
+    with_it = AgentCredentials(given(Purpose.WORKSPACE, Purpose.EARLIER))
+    assert (with_it.owner_of(old), with_it.token(UUID, 0)) == (TokenOwner(UUID, 0), old)
+    without = AgentCredentials(given(Purpose.WORKSPACE, Purpose.AGENT))
     assert without.token_file(UUID, 0)
-    assert without.named_by(without.token(UUID, 0)) is None
+    assert without.owner_of(without.token(UUID, 0)) is None
 
 
 @pytest.mark.parametrize("text", ["workspase=" + "k" * 32, "k" * 32 + ",cookies=" + "k" * 32])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from flask import Flask, Response, abort, request
 
-from app.bodies import body_of_request, register_bodies
-from app.sessions.byte_budget import ByteBudget
-from app.tarpit import BURST, CALLERS, LONGEST, PACE, Tarpit, register_tarpit
+from app.core.byte_budget import ByteBudget
+from app.request_bodies import body_of_request, register_bodies
+from app.tarpit import BURST, CALLERS, LONGEST, RATE, Tarpit, register_tarpit
 
 ROOM = 10_000
 """Bytes."""
@@ -29,7 +29,7 @@ def clock() -> Clock:
 def test_a_burst_is_answered_at_once_and_what_follows_at_a_pace(clock: Clock) -> None:
     tarpit = Tarpit(clock)
     assert [tarpit.delay("one") for _ in range(BURST)] == [0.0] * BURST
-    assert [tarpit.delay("one") for _ in range(3)] == pytest.approx([1 / PACE, 2 / PACE, 3 / PACE])
+    assert [tarpit.delay("one") for _ in range(3)] == pytest.approx([1 / RATE, 2 / RATE, 3 / RATE])
     assert tarpit.delay("other") == 0.0
 
 
@@ -37,7 +37,7 @@ def test_nobody_waits_longer_than_the_longest_and_quiet_is_forgiven(clock: Clock
     tarpit = Tarpit(clock)
     delays = [tarpit.delay("one") for _ in range(1_000)]
     assert max(delays) == pytest.approx(LONGEST)
-    clock.now += LONGEST + BURST / PACE
+    clock.now += LONGEST + BURST / RATE
     assert [tarpit.delay("one") for _ in range(BURST)] == [0.0] * BURST
 
 
@@ -45,7 +45,7 @@ def test_a_client_that_waits_for_each_answer_is_held_to_the_pace(clock: Clock) -
     tarpit, began = Tarpit(clock), clock.now
     for _ in range(200):
         clock.now += tarpit.delay("one")
-    assert 200 / (clock.now - began) == pytest.approx(PACE, rel=0.15)
+    assert 200 / (clock.now - began) == pytest.approx(RATE, rel=0.15)
 
 
 def test_callers_are_forgotten_once_they_are_quiet_and_are_bounded(clock: Clock) -> None:
@@ -53,7 +53,7 @@ def test_callers_are_forgotten_once_they_are_quiet_and_are_bounded(clock: Clock)
     for number in range(CALLERS):
         tarpit.delay(f"caller {number}")
     assert [tarpit.delay("one more") for _ in range(2 * BURST)] == [0.0] * (2 * BURST)
-    clock.now += BURST / PACE
+    clock.now += BURST / RATE
     assert [tarpit.delay("one more") for _ in range(2 * BURST)][-1] > 0
 
 

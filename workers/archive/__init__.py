@@ -1,6 +1,5 @@
-"""The zip of a workspace: `write` streams it, `verify` reads it back, `restore` puts it in place again;
-`format` holds what they must agree on. A backup is worth what its restore is worth, so they are
-tested together.
+"""The zip of a workspace: `write` streams it, `verify` reads it back, `restore` extracts it; `format` holds what they
+share.
 """
 
 from workers.archive.restore import restore_backup

@@ -1,8 +1,7 @@
-"""The conversation a backup holds, told beside it: to read what was said nobody should have to unpack a zip.
+"""Copies the conversation in a backup into its sidecar, so that it can be read without unpacking the zip.
 
-The agent keeps it among the workspace's files, so it is in the zip whole, and a restore brings it back. What
-is told here is a copy for people and programs, from a file that is its user's to change: it is taken as text, and
-bounded.
+The agent keeps the conversation among the workspace's files, so the zip holds all of it and a restore brings it back.
+The user can change that file, so the copy is untrusted text, and bounded.
 """
 
 from __future__ import annotations
@@ -12,25 +11,25 @@ import stat
 from collections.abc import Sequence
 from typing import Any
 
-from app.sessions.foreign_json import LARGE, parse
+from app.core.untrusted_json import LARGE, parse
 from workers.archive.format import folder_below
 
 FOLDER, NAME = ".session", "history.json"
 FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 READ_BYTES = 8_388_608
-"""A longer file is only named: a parsed document takes several times its size of memory."""
+"""Bytes; a longer file is not read: a parsed document takes several times its size of memory."""
 
-TOLD_CHARS = 262_144
-"""Of texts: whoever lists the backups after Redis was lost reads every sidecar."""
+MAX_CHARS = 262_144
+"""Characters of all texts: after a loss of Redis every sidecar is read."""
 
 FIELDS = ("id", "role", "content", "at")
 
 
 def conversation(root: int) -> dict[str, Any] | None:
-    """What the folder with the descriptor `root` holds of a conversation, None when there is none:
-    `{"file", "total", "messages": [{"id", "role", "content", "at"}]}`, the messages the newest that fit, oldest
-    first; `total` is None where the file is no history or too large to be read here."""
+    """The conversation in the folder with the descriptor `root`, None when there is none:
+    `{"file", "total", "messages": [{"id", "role", "content", "at"}]}`, with the newest messages that fit, oldest first.
+    `total` is None when the file is invalid or too large."""
     try:
         with folder_below(root, FOLDER) as folder:
             content = _content(folder)
@@ -39,14 +38,14 @@ def conversation(root: int) -> dict[str, Any] | None:
     if content is None:
         return None
     messages = _messages(content)
-    told: dict[str, Any] = {"file": f"{FOLDER}/{NAME}", "total": None, "messages": []}
-    return told if messages is None else told | {"total": len(messages), "messages": newest(messages)}
+    found: dict[str, Any] = {"file": f"{FOLDER}/{NAME}", "total": None, "messages": []}
+    return found if messages is None else found | {"total": len(messages), "messages": newest(messages)}
 
 
 def newest(messages: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """The last messages whose texts have `TOLD_CHARS` characters together at most."""
+    """The last messages whose texts have at most `MAX_CHARS` characters together."""
     kept: list[dict[str, str]] = []
-    left = TOLD_CHARS
+    left = MAX_CHARS
     for message in reversed(messages):
         left -= sum(map(len, message.values()))
         if left < 0:
@@ -56,7 +55,7 @@ def newest(messages: Sequence[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def _content(folder: int) -> bytes | None:
-    """The file; empty when it is too large, None when it is none."""
+    """The content of the file; empty when it is too large, None when it is not a regular file."""
     descriptor = os.open(NAME, FLAGS, dir_fd=folder)
     with os.fdopen(descriptor, "rb") as file:
         info = os.fstat(descriptor)

@@ -1,6 +1,6 @@
-"""What the writing and the reading side of the archive agree on: names, times, links, folders.
+"""The format shared by writing and reading a backup: names, times, links, folders.
 
-Everything here is a pure function, but for the two that open folders without following a link.
+The functions are pure, except those that open folders without following links.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 FIRST_VERSION, FORMAT_VERSION = 1, 2
-"""Since 2 an entry may hold the data of a sparse file. A backup says the first that is enough for it."""
+"""Since 2 an entry may hold the data of a sparse file. A backup notes the lowest version that can restore it."""
 
 BLOCK = 1 << 20
 """Bytes read or written at once: 1 MiB keeps memory flat and the calls few."""
@@ -56,7 +56,7 @@ def original_path(name: str) -> str:
 
 
 def printable(path: str) -> str:
-    """A path for messages and JSON: what is no text is written as its escape."""
+    """A path for messages and JSON; undecodable bytes are escaped."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -103,11 +103,10 @@ def entry_time(info: zipfile.ZipInfo) -> int:
 
 
 def stays_inside(path: str, target: str) -> bool:
-    """Whether a link at `path` surely leads to somewhere under the root.
+    """Whether a link at `path` certainly leads to a place under the root.
 
-    Sure is a relative target that goes up no further than the root and only at its beginning: the
-    folders above a link are real ones, so going up is safe there, while `..` behind a name may leave
-    through another link.
+    Certain is a relative target with `..` only at its beginning and no further up than the root: the folders above a
+    link are real, while `..` after a name may lead out through another link.
     """
     parts = [part for part in target.split("/") if part not in ("", ".")]
     ups = next((index for index, part in enumerate(parts) if part != ".."), len(parts))
@@ -120,8 +119,8 @@ FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def open_below(root: int, path: str, create: bool = False) -> int:
-    """A descriptor of the folder `path` (relative, "" is the root itself), reached one folder at a time
-    so that no link on the way is followed, whoever puts one there meanwhile. The caller closes it."""
+    """A descriptor of the folder `path` (relative, "" is the root itself), opened one folder at a time so that no link
+    is followed, even one that appears meanwhile. The caller closes it."""
     folder = os.dup(root)
     for part in filter(None, path.split("/")):
         try:
@@ -135,7 +134,7 @@ def open_below(root: int, path: str, create: bool = False) -> int:
 
 
 def make_folder(name: str, parent: int) -> None:
-    """Create a folder; one that is there already is fine, anything else of that name is not."""
+    """Create a folder unless it exists; raises `FileExistsError` when something else has that name."""
     try:
         os.mkdir(name, 0o755, dir_fd=parent)
     except FileExistsError:

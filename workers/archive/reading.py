@@ -1,7 +1,7 @@
-"""Reading a stored zip, for verification and for restore alike, with nothing taken on trust.
+"""Reads a stored zip as untrusted input, for verification and for restore.
 
-The directory is read by the standard library, the entries by ISA-L: inflating is what either spends
-its time on, and ISA-L takes between a half and a seventh of zlib's.
+The standard library reads the directory, ISA-L the entries: inflating takes most of the time, and ISA-L needs between a
+half and a seventh of zlib's.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ UNREADABLE: tuple[type[Exception], ...] = (
     NotImplementedError,
     OverflowError,
 )
-"""What a damaged or hostile zip makes the readers raise."""
+"""The exceptions that a damaged or hostile zip causes."""
 
 
 def digest_of(stream: BinaryIO, check: Check) -> tuple[str, int]:
-    """The SHA-256 (hex) and the length of all a stream holds."""
+    """The SHA-256 (hex) and the length of a whole stream."""
     digest = hashlib.sha256()
     length = 0
     stream.seek(0)
@@ -49,15 +49,15 @@ def digest_of(stream: BinaryIO, check: Check) -> tuple[str, int]:
 def entry_content(stored: BinaryIO, info: zipfile.ZipInfo, check: Check) -> Iterator[bytes]:
     """The content of an entry in blocks of at most `BLOCK` bytes, never more than the directory says.
 
-    One of `UNREADABLE` when its name, its length or its CRC is not what the directory says: only
-    after the last block is it known that all of them were good.
+    Raises one of `UNREADABLE` when its name, length or CRC differs from the directory; only after the last block are
+    all blocks known to be valid.
     """
     stored.seek(info.header_offset)
     signature, name_length, extra_length = LOCAL_HEADER.unpack(stored.read(LOCAL_HEADER.size))
     name = stored.read(name_length + extra_length)[:name_length]
     encoding = "utf-8" if info.flag_bits & UTF8_NAME else "cp437"
     if signature != LOCAL_SIGNATURE or name != info.orig_filename.encode(encoding):
-        raise zipfile.BadZipFile(f"no entry where {info.filename!r} should begin")
+        raise zipfile.BadZipFile(f"the entry {info.filename!r} is not at its offset")
     packed = _packed(stored, info.compress_size)
     crc = length = 0
     for block in packed if info.compress_type == zipfile.ZIP_STORED else _inflated(packed):
@@ -68,7 +68,7 @@ def entry_content(stored: BinaryIO, info: zipfile.ZipInfo, check: Check) -> Iter
             break
         yield block
     if (crc, length) != (info.CRC, info.file_size):
-        raise zipfile.BadZipFile(f"{info.filename!r} is not what the directory says")
+        raise zipfile.BadZipFile(f"the entry {info.filename!r} differs from the directory")
 
 
 def _packed(stored: BinaryIO, left: int) -> Iterator[bytes]:

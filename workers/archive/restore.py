@@ -1,8 +1,8 @@
-"""Restoring a backup: everything checked first, extracted beside the target, then swapped in.
+"""Restores a backup: checks everything, extracts it beside the target, then replaces the target.
 
-A zip is input like any other: its names, links, sizes and modes are refused where they could reach
-outside the target or fill the disk. Until the swap the target is untouched; a run that was killed
-leaves only a `.restoring-` folder, which the next run clears away.
+A zip is untrusted input: names, links, sizes and modes that could reach outside the target or fill the disk are
+refused. Until the replacement the target is untouched; an interrupted run leaves only a `.restoring-` folder, which the
+next run deletes.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from app.sessions.backup_files import BackupFiles, file_error
-from app.sessions.errors import ArchiveError, PermanentError, RetryableError
+from app.core.backups.store import BackupStore
+from app.core.errors import ArchiveError, PermanentError, RetryableError
+from app.core.storage.object_stores import file_error
 from workers.archive.format import (
     BLOCK,
     DRIVE,
@@ -38,8 +39,8 @@ from workers.archive.format import (
 )
 from workers.archive.reading import UNREADABLE, digest_of, entry_content
 from workers.archive.sparse import Layout, read_layouts, spread
+from workers.rmtree import delete_tree
 from workers.runtime.base import Check, never
-from workers.trees import delete_tree
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +59,8 @@ UNSAFE = re.compile(r"[\\\0]")
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing to create. `kind` is one of `stat`'s file types, `path` relative to the root, `layout` that of a
-    sparse file."""
+    """A file, folder or link to create. `kind` is one of `stat`'s file types, `path` is relative to the root, `layout`
+    is set for a sparse file."""
 
     info: zipfile.ZipInfo
     path: str
@@ -77,14 +78,14 @@ class Entry:
 
 
 def restore_backup(
-    files: BackupFiles, name: str, target: Path, max_bytes: int, max_entries: int, check: Check = never
+    files: BackupStore, name: str, target: Path, max_bytes: int, max_entries: int, check: Check = never
 ) -> None:
-    """Replace the folder `target` by what the backup holds, all or nothing.
+    """Replace the folder `target` by the content of the backup, all or nothing.
 
-    Files belong to the running user. Raises `BackupNotFound`; `ArchiveError` when the zip is damaged,
-    holds anything that could leave the target, or is beyond the limits; `NoSpace`; `PermanentError`
-    when the folder around the target is missing; `RetryableError` when another run is at it or the
-    store can't be reached; and what `check` does. After any of them the target is as it was.
+    The running user owns the files. Raises `BackupNotFound`; `ArchiveError` when the zip is damaged, holds anything
+    that could leave the target, or exceeds the limits; `NoSpace`; `PermanentError` when the folder around the target is
+    missing; `RetryableError` when another restore runs or the store cannot be reached; and what `check` raises. After
+    an error the target is unchanged.
     """
     sidecar = files.sidecar(name)
     with _alone(target.parent), _failing(name), closing(files.open(name)) as stored:
@@ -103,14 +104,14 @@ def restore_backup(
             _discard(work)
 
 
-# Checks: all that can be known before a byte is extracted.
+# Checks before anything is extracted.
 
 
 @dataclass(frozen=True)
 class Vouched:
-    """What the sidecar says of the entries, where no workspace can write: the names of the links that the user's own
-    workspace had leading outside, as a virtual environment's to its interpreter does, and the sparse files'
-    layouts by name."""
+    """The sidecar's statements about entries, which no workspace can change: the names of links that led outside in the
+    user's own workspace, like a virtual environment's link to its interpreter, and the layouts of sparse files by
+    name."""
 
     outward: Set[str]
     layouts: Mapping[str, Layout]
@@ -123,17 +124,16 @@ class Vouched:
 def _check_version(sidecar: dict[str, Any]) -> None:
     versions = sidecar.get("versions")
     if isinstance(versions, dict) and versions.get("archive", 0) > FORMAT_VERSION:
-        raise ArchiveError(f"{sidecar['name']} was made by a later release, which is needed to restore it.")
+        raise ArchiveError(f"{sidecar['name']} was made by a later release; upgrade to restore it.")
 
 
 def _check_digest(stored: BinaryIO, sidecar: dict[str, Any], check: Check) -> None:
     if digest_of(stored, check) != (sidecar.get("sha256"), sidecar.get("size")):
-        raise ArchiveError(f"{sidecar['name']} is damaged: it is not what was verified when it was made.")
+        raise ArchiveError(f"{sidecar['name']} is damaged: its checksum or size differs from the sidecar.")
 
 
 def _plan(stored: BinaryIO, vouched: Vouched, max_bytes: int, max_entries: int, check: Check) -> list[Entry]:
-    """The entries to create, once none of them can do harm. A link that leads outside and isn't vouched for is
-    refused."""
+    """The entries to create, all checked. A link that leads outside is refused unless the sidecar lists it."""
     with zipfile.ZipFile(stored) as archive:
         infos = archive.infolist()
     if len(infos) > max_entries:
@@ -145,7 +145,7 @@ def _plan(stored: BinaryIO, vouched: Vouched, max_bytes: int, max_entries: int, 
     kinds: dict[str, int] = {}
     for entry in entries:
         if entry.path in kinds:
-            raise _refused(entry.info, "it is there twice")
+            raise _refused(entry.info, "it exists twice")
         kinds[entry.path] = entry.kind
     for entry in entries:
         check()
@@ -156,39 +156,51 @@ def _plan(stored: BinaryIO, vouched: Vouched, max_bytes: int, max_entries: int, 
 
 
 def _entry(info: zipfile.ZipInfo, layouts: Mapping[str, Layout]) -> Entry:
+    """The entry, once its name, type and size are safe."""
+    path = _path_of(info)
+    if info.flag_bits & ENCRYPTED or info.compress_type not in METHODS:
+        raise _refused(info, "it is encrypted, or compressed by an unknown method")
+    kind, permissions = _kind_of(info)
+    if kind != stat.S_IFREG and info.file_size > (LONGEST_LINK if kind == stat.S_IFLNK else 0):
+        raise _refused(info, "it is too large for a folder or link")
+    layout = layouts.get(info.orig_filename)
+    if layout is not None and (kind != stat.S_IFREG or layout.stored != info.file_size):
+        raise _refused(info, "its data differs from the sidecar")
+    return Entry(info, path, kind, permissions, layout)
+
+
+def _path_of(info: zipfile.ZipInfo) -> str:
+    """The path to restore the entry to, relative to the root."""
     name = info.orig_filename
     if UNSAFE.search(name) or DRIVE.match(name) or name.startswith("/"):
         raise _refused(info, "its name is not a relative path")
     plain = name.removesuffix("/")
     if any(part in ("", ".", "..") for part in plain.split("/")):
         raise _refused(info, "its name leads outside or nowhere")
-    if info.flag_bits & ENCRYPTED or info.compress_type not in METHODS:
-        raise _refused(info, "it is encrypted or compressed in an unknown way")
-    is_folder = name.endswith("/")
+    return original_path(plain)
+
+
+def _kind_of(info: zipfile.ZipInfo) -> tuple[int, int]:
+    """The entry's type, as in `stat`, and its permissions."""
+    is_folder = info.orig_filename.endswith("/")
     mode = info.external_attr >> 16 if info.create_system == UNIX else 0
     kind = stat.S_IFMT(mode) or (stat.S_IFDIR if is_folder else stat.S_IFREG)
     if kind not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK) or (kind == stat.S_IFDIR) != is_folder:
-        raise _refused(info, "it is neither file, folder nor link")
-    if kind != stat.S_IFREG and info.file_size > (LONGEST_LINK if kind == stat.S_IFLNK else 0):
-        raise _refused(info, "it is too long for what it is")
-    layout = layouts.get(name)
-    if layout is not None and (kind != stat.S_IFREG or layout.stored != info.file_size):
-        raise _refused(info, "its data is not what the sidecar says")
-    permissions = mode & 0o777 if stat.S_IFMT(mode) else (0o755 if is_folder else 0o644)
-    return Entry(info, original_path(plain), kind, permissions, layout)
+        raise _refused(info, "it is neither a file nor a folder nor a link")
+    return kind, mode & 0o777 if stat.S_IFMT(mode) else (0o755 if is_folder else 0o644)
 
 
 def _check_parents(entry: Entry, kinds: dict[str, int]) -> None:
     parent = entry.parent
     while parent:
         if kinds.get(parent, stat.S_IFDIR) != stat.S_IFDIR:
-            raise _refused(entry.info, "it lies below what is no folder")
+            raise _refused(entry.info, "its parent is not a folder")
         parent = parent.rpartition("/")[0]
 
 
 def _check_link(entry: Entry, target: bytes, outward: Set[str]) -> None:
     if not target or b"\0" in target:
-        raise _refused(entry.info, "it is a link to nowhere")
+        raise _refused(entry.info, "it is a link without a target")
     if not stays_inside(entry.path, os.fsdecode(target)) and entry.info.orig_filename not in outward:
         raise _refused(entry.info, "it is a link that leaves the workspace")
 
@@ -212,7 +224,7 @@ def _extract(stored: BinaryIO, entries: list[Entry], new: Path, check: Check) ->
                 for entry in group:
                     check()
                     _place(stored, entry, folder, check)
-        # Last and from the deepest up: creating in a folder moves its time and needs its write permission.
+        # Last, the deepest first: creating in a folder changes its time and needs write permission.
         folders = [entry for entry in entries if entry.kind == stat.S_IFDIR]
         for entry in sorted(folders, key=lambda entry: entry.path.count("/"), reverse=True):
             check()
@@ -261,7 +273,7 @@ def _set_time(entry: Entry, folder: int) -> None:
     os.utime(entry.name, (entry_time(entry.info),) * 2, dir_fd=folder, follow_symlinks=False)
 
 
-# The swap, and what is left of runs that were killed.
+# Replacing the target, and leftovers of interrupted runs.
 
 
 def _mode_of(target: Path) -> int:
@@ -289,27 +301,27 @@ def _put_back(work: Path, target: Path) -> None:
 
 
 def _clear_leftovers(target: Path) -> None:
-    """Undo runs that were killed, even one killed between the two renames of its swap."""
+    """Undo interrupted runs, also one between the two renames of `_swap`."""
     for work in target.parent.glob(WORK_PREFIX + "*"):
         _put_back(work, target)
         _discard(work)
 
 
 def _discard(work: Path) -> None:
-    """Remove a work folder; if that fails, the outcome of the restore stands and the next run tries again."""
+    """Delete a work folder; a failure does not fail the restore, and the next run tries again."""
     try:
         delete_tree(work)
     except RetryableError as error:
-        log.warning("a leftover of a restore stays for now: %s", error)
+        log.warning("a leftover of a restore was not deleted: %s", error)
 
 
 @contextmanager
 def _alone(parent: Path) -> Iterator[None]:
-    """Hold the folder around the target; the kernel lets go of it when this process dies."""
+    """Lock the folder around the target; the kernel unlocks it when this process dies."""
     try:
         folder = os.open(parent, FOLDER_FLAGS)
     except OSError as error:
-        raise PermanentError("The workspace to restore into has no folder.") from error
+        raise PermanentError("The workspace to restore has no folder.") from error
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -323,11 +335,11 @@ def _alone(parent: Path) -> Iterator[None]:
 
 @contextmanager
 def _failing(name: str) -> Iterator[None]:
-    """The errors of files and zips as ours; none of their texts names a path of this machine."""
+    """Turn errors of files and zips into the service's, without paths of this machine."""
     try:
         yield
     except OSError as error:
-        full = f"The disk is full: {name} could not be restored. The files that were there are untouched."
+        full = f"The disk is full: {name} could not be restored. The existing files are unchanged."
         raise file_error(error, f"{name} could not be restored", full) from error
     except UNREADABLE as error:
-        raise ArchiveError(f"{name} is not a zip that can be restored: {error}") from error
+        raise ArchiveError(f"{name} is not a valid zip: {error}") from error

@@ -1,8 +1,8 @@
-"""Files that are mostly holes: only their data is read, stored and written back.
+"""Sparse files: only their data is read, stored and written back.
 
-`truncate -s 2T image` takes no room on a disk and must take none in a backup, nor the hours it takes to read zeros.
-Such a file's entry in the zip is its data, one piece after the other; where each piece belongs is in the sidecar,
-`"sparse": {entry: {"size": bytes, "data": [[offset, length], ...]}}`, where no workspace can write.
+`truncate -s 2T image` takes no room on a disk; it must take none in a backup, nor hours of reading zeros. The entry of
+a sparse file in the zip is its data, one piece after the other; the sidecar says where each piece belongs, `"sparse":
+{entry: {"size": bytes, "data": [[offset, length], ...]}}`. No workspace can change the sidecar.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.sessions.errors import ArchiveError
+from app.core.errors import ArchiveError
 from workers.runtime.base import Check
 
 HOLE = 1 << 20
 """Bytes: a shorter hole is stored as the zeros it reads as."""
 
 WORTH = 64 << 20
-"""Bytes of holes from which a file's are left out. Fewer cost a tenth of a second as zeros, and `unzip` gives the file
-as it was."""
+"""Bytes of holes from which a file is stored as sparse. Fewer cost a tenth of a second as zeros, and `unzip` restores
+the file as it was."""
 
 PIECES = 20_000
-"""Of all sparse files of a backup: a hostile file could have millions, and who lists the backups after Redis was lost
-reads every sidecar. Beyond them holes are stored as zeros."""
+"""Pieces of all sparse files of a backup; beyond them holes are stored as zeros. A hostile file could have millions,
+and after a loss of Redis every sidecar is read."""
 
 Piece = tuple[int, int]
 """Offset and length of data in a file, bytes."""
@@ -49,7 +49,7 @@ class Layout:
 
 
 def layout_of(file: int, size: int, room: int, check: Check) -> Layout | None:
-    """Where a file has its data, in fewer than `room` pieces; None when it is no sparse one, or its file system can't
+    """Where a file has its data, in fewer than `room` pieces; None when it is not sparse or its file system cannot
     tell. Moves the descriptor's position."""
     if size < WORTH:
         return None
@@ -59,7 +59,7 @@ def layout_of(file: int, size: int, room: int, check: Check) -> Layout | None:
         while (start := _next_data(file, end)) < size:
             check()
             joined = pieces and (start - end < HOLE or len(pieces) + 1 >= room)
-            # Whatever is done to the file meanwhile, each look comes further.
+            # Even if the file changes meanwhile, each step must advance.
             end = max(end + 1, min(os.lseek(file, start, os.SEEK_HOLE), size))
             first = pieces.pop()[0] if joined else start
             pieces.append((first, end - first))
@@ -80,7 +80,7 @@ def _next_data(file: int, start: int) -> int:
 
 
 def read_layouts(sidecar: Mapping[str, Any]) -> dict[str, Layout]:
-    """The sparse files of a backup by the names of their entries; `ArchiveError` when what is recorded can't be."""
+    """The sparse files of a backup by the names of their entries; `ArchiveError` when the sidecar is invalid."""
     try:
         found = {
             str(name): Layout(int(each["size"]), tuple((int(start), int(length)) for start, length in each["data"]))
@@ -103,15 +103,15 @@ def _possible(layout: Layout) -> bool:
 
 
 def _damaged(sidecar: Mapping[str, Any]) -> ArchiveError:
-    return ArchiveError(f"The sidecar of {sidecar.get('name')} is damaged: it does not say where its data belongs.")
+    return ArchiveError(f"The sidecar of {sidecar.get('name')} is damaged: the layout of a sparse file is invalid.")
 
 
 def spread(blocks: Iterable[bytes], layout: Layout, file: int) -> None:
-    """Write an entry's content to where it belongs in an empty file."""
+    """Write an entry's content to its places in an empty file."""
     os.ftruncate(file, layout.size)
     pieces = iter(layout.data)
     offset = left = 0
-    # To the end of the blocks: only then is it known that all of them were good.
+    # Read all blocks: only then are they known to be valid.
     for block in blocks:
         rest = memoryview(block)
         while rest:

@@ -1,7 +1,7 @@
-"""Under which terms a backup is made, and what is said when the workspace doesn't meet them.
+"""The terms of a backup, and the errors when a workspace does not meet them.
 
-A backup that can't be made whole, or could not be restored, is none. It ends at the first file that says so; then one
-look at everything, without reading it, tells whoever has to mend it how much there is.
+A backup that cannot be complete, or could not be restored, is refused. It ends at the first such file; then a survey of
+the whole workspace, without reading it, gives the error its figures.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from app.sessions.errors import BackupIncomplete, PermanentError, RetryableError, SessionError
+from app.core.errors import BackupIncomplete, PermanentError, RetryableError, SessionError
 from workers.archive.format import printable
 from workers.archive.sparse import PIECES, WORTH, layout_of
 from workers.archive.walking import Found, Replaced, open_file, walk
@@ -24,8 +24,8 @@ NAMED = 10
 
 @dataclass(frozen=True)
 class Terms:
-    """`max_bytes` and `max_entries` are what a restore takes, by default all there can be; a `partial` backup may lack
-    files that may not be read; `check` raises when the backup is no longer wanted."""
+    """`max_bytes` and `max_entries` are the limits of a restore, by default none; a `partial` backup may lack
+    unreadable files; `check` raises when the backup is no longer wanted."""
 
     max_bytes: int = sys.maxsize
     max_entries: int = sys.maxsize
@@ -38,13 +38,13 @@ class TooMuch(Exception):
 
 
 class Unreadable(Exception):
-    """A file may not be read, and the backup must be whole."""
+    """A file cannot be read, and the backup must be complete."""
 
 
 @dataclass
 class Survey:
-    """What a workspace holds: bytes and entries as a restore would count them, its largest file, and some of what may
-    not be read."""
+    """What a workspace holds: bytes and entries as a restore counts them, its largest file, and some of its unreadable
+    paths."""
 
     content_bytes: int = 0
     entries: int = 0
@@ -54,7 +54,7 @@ class Survey:
     unreadable: list[str] = field(default_factory=list)
 
     def missed(self, path: str, error: Exception) -> None:
-        """Count what may not be read; what vanished doesn't matter here."""
+        """Count unreadable files; vanished ones do not matter here."""
         if isinstance(error, PermissionError):
             self.unreadable_count += 1
             if self.unreadable_count <= NAMED:
@@ -67,7 +67,7 @@ class Survey:
             return
         self.entries += 1
         if stat.S_ISLNK(mode):
-            # Its target is content to a restore.
+            # A restore counts its target as content.
             self.content_bytes += found.info.st_size
         elif stat.S_ISREG(mode):
             size = self._size(found, check)
@@ -85,7 +85,7 @@ class Survey:
 
 
 def survey(root: int, check: Check) -> Survey:
-    """Look at all that is in the folder with this descriptor."""
+    """Survey the folder with this descriptor."""
     seen = Survey()
     for found in walk(root, seen.missed, check):
         try:
@@ -96,7 +96,7 @@ def survey(root: int, check: Check) -> Survey:
 
 
 def refusal(why: TooMuch | Unreadable, root: int, terms: Terms) -> SessionError:
-    """The error that says what is wrong with the workspace, and what to do."""
+    """The error that names the problem and what to do."""
     seen = survey(root, terms.check)
     too_much = seen.content_bytes > terms.max_bytes or seen.entries > terms.max_entries
     if not (seen.unreadable_count if isinstance(why, Unreadable) else too_much):
@@ -104,23 +104,23 @@ def refusal(why: TooMuch | Unreadable, root: int, terms: Terms) -> SessionError:
     if isinstance(why, Unreadable):
         return incomplete(seen.unreadable_count, seen.unreadable)
     return PermanentError(
-        f"The workspace has {seen.content_bytes} bytes in {seen.entries} files, folders and links. Not more than "
+        f"The workspace has {seen.content_bytes} bytes in {seen.entries} files, folders and links. At most "
         f"{terms.max_bytes} bytes and {terms.max_entries} of them can be restored, so it was not backed up. Delete "
-        f"what is not needed (the largest file is {seen.largest[1]} with {seen.largest[0]} bytes), or raise "
+        f"unneeded files (the largest is {seen.largest[1]} with {seen.largest[0]} bytes), or raise "
         "RESTORE_MAX_BYTES or RESTORE_MAX_ENTRIES."
     )
 
 
 def incomplete(count: int, paths: Sequence[str]) -> BackupIncomplete:
-    """The error for files that may not be read, of which `paths` are some; "" is the folder of all."""
+    """The error for unreadable files, of which `paths` are some; "" is the workspace's folder."""
     if "" in paths:
         return BackupIncomplete(
-            "The workspace's folder may not be read, so nothing in it can be backed up. Make it readable, or delete "
+            "The workspace's folder is not readable, so it cannot be backed up. Make it readable, or delete "
             "the session without a backup."
         )
     named = ", ".join(paths[:NAMED])
     more = ", …" if count > len(paths[:NAMED]) else ""
     return BackupIncomplete(
-        f"Files or folders that may not be read would be missing from the backup: {count} ({named}{more}). Make them "
+        f"Unreadable files or folders would be missing from the backup: {count} ({named}{more}). Make them "
         "readable, or ask for a partial backup."
     )

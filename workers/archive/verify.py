@@ -1,4 +1,4 @@
-"""Reading a stored zip back to its last byte, before it may be called a backup."""
+"""Verifies a stored zip by reading all of it, before it counts as a backup."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from app.sessions.errors import ArchiveError, RetryableError
+from app.core.errors import ArchiveError, RetryableError
 from workers.archive.reading import UNREADABLE, digest_of, entry_content
 from workers.runtime.base import Check
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What was written: `size` bytes with this SHA-256 (hex), and in them so many entries, whose
-    regular files have `content_bytes` bytes together. `sparse` are bytes of data by sparse file's entry."""
+    """What was written: `size` bytes with this SHA-256 (hex), with this number of entries, whose regular files have
+    `content_bytes` bytes together. `sparse` are the bytes of data by the entry of a sparse file."""
 
     sha256: str
     size: int
@@ -26,13 +26,13 @@ class Expected:
 
 
 def verify(stored: BinaryIO, name: str, expected: Expected, check: Check) -> None:
-    """Compare all that is stored with what was written: every byte, every CRC, the counts.
+    """Compare the stored zip with what was written: every byte, every CRC, the counts.
 
-    Other bytes than were written are `RetryableError`, as the store may have failed for once; a zip
-    that can't be read although they are the same is `ArchiveError`.
+    Raises `RetryableError` when bytes differ, as the store may have failed once, and `ArchiveError` when the bytes are
+    the same and the zip is invalid.
     """
     if digest_of(stored, check) != (expected.sha256, expected.size):
-        raise RetryableError(f"{name} was not stored as it was written; nothing was kept of it.")
+        raise RetryableError(f"{name} was stored incorrectly, so it was discarded.")
     entries = content_bytes = 0
     sparse = {}
     try:
@@ -45,6 +45,6 @@ def verify(stored: BinaryIO, name: str, expected: Expected, check: Check) -> Non
                 sparse[info.orig_filename] = length
             content_bytes += length if stat.S_ISREG(info.external_attr >> 16) else 0
     except UNREADABLE as error:
-        raise ArchiveError(f"{name} can't be read back; nothing was kept of it.") from error
+        raise ArchiveError(f"{name} cannot be read back, so it was discarded.") from error
     if (entries, content_bytes, sparse) != (expected.entries, expected.content_bytes, expected.sparse):
-        raise ArchiveError(f"{name} does not hold what was put into it; nothing was kept of it.")
+        raise ArchiveError(f"{name} does not hold all files, so it was discarded.")

@@ -1,7 +1,7 @@
-"""Going through a workspace's files while they change, without being led astray.
+"""Walks through a workspace's files while they change.
 
-No link is ever followed, and a FIFO put in a file's place can't block. What can't be looked at is told to the
-caller, who knows what that means.
+No link is ever followed, and a FIFO in the place of a file cannot block. Entries that cannot be read are reported to
+the caller.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ VANISHED = (FileNotFoundError, NotADirectoryError)
 
 
 class Replaced(Exception):
-    """Something else stands where a file or link was a moment ago."""
+    """A file or link was replaced by something else a moment ago."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One thing: `name` in the folder with the descriptor `folder`, which is open until the next is asked for; `path`
-    is relative to the root."""
+    """An entry: `name` in the folder with the descriptor `folder`, which is open until the next is yielded; `path` is
+    relative to the root."""
 
     folder: int
     name: str
@@ -37,8 +37,8 @@ class Found:
 
 
 def walk(root: int, missed: Callable[[str, OSError], None], check: Check) -> Iterator[Found]:
-    """Everything under the folder with the descriptor `root`, a folder before what is in it, names in order. What
-    can't be looked at is passed over, once `missed` was told its path ("" of the root) and why."""
+    """Everything under the folder with the descriptor `root`, a folder before its content, names in order. What cannot
+    be read is skipped, after `missed` got its path ("" for the root) and the error."""
     pending = [""]
     while pending:
         path = pending.pop()
@@ -77,7 +77,7 @@ def _inside(folder: int, path: str, missed: Callable[[str, OSError], None], chec
 
 @contextmanager
 def open_file(folder: int, name: str) -> Iterator[BinaryIO]:
-    """A regular file, for reading; `Replaced` when it is none any more."""
+    """Open a regular file for reading; `Replaced` when it no longer is one."""
     try:
         file = os.open(name, FILE_FLAGS, dir_fd=folder)
     except (FileNotFoundError, PermissionError):

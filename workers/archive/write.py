@@ -1,14 +1,12 @@
-"""Writing a backup: the tree streamed into a zip, read back, and only then published.
+"""Writes a backup: streams the files into a zip, reads it back, and publishes it.
 
-The workspace may be running and hostile meanwhile. So no link is ever followed, a FIFO put in a
-file's place can't block, and a file is taken as it was between two equal looks at it; where no two
-looks are equal, the backup holds what was read and names the file as changed. What can't stand for the
-workspace is no backup: one whose files vanished in numbers or were taken away while they were read, one that
-lacks what may not be read (unless it may), and one that could not be restored.
+The workspace may be running, and hostile. So no link is ever followed, a FIFO in the place of a file cannot block, and
+a file is stored when its state is the same before and after reading; if it never is, the backup holds what was read and
+names the file as changed. A backup is refused when many files vanished or the folder was replaced meanwhile, when files
+are unreadable (unless it may be partial), and when it could not be restored.
 
-Memory is flat but for the names: a small file is read whole, which lets it be read again before
-anything of it is in the zip; a large one is streamed, and when it changed meanwhile the whole zip is
-written a second time, since what was streamed can't be taken back.
+Memory is constant except for names: a small file is read whole, so it can be read again before it enters the zip; a
+large one is streamed, and if it changed meanwhile the whole zip is written a second time.
 """
 
 from __future__ import annotations
@@ -28,10 +26,10 @@ from typing import Any, BinaryIO
 from isal import isal_zlib
 from stream_zip import NO_COMPRESSION_32, NO_COMPRESSION_64, ZIP_32, ZIP_64, MemberFile, Method, ZipError, stream_zip
 
-from app.sessions.backup_files import BackupFiles, NewBackup
-from app.sessions.backups import identity_fields
-from app.sessions.errors import ArchiveError, FilesGone, PermanentError, RetryableError
-from app.sessions.model import Identity
+from app.core.backups.index import identity_fields
+from app.core.backups.store import BackupStore, NewBackup
+from app.core.errors import ArchiveError, FilesGone, PermanentError, RetryableError
+from app.core.sessions.model import Identity
 from workers.archive.conversation import conversation
 from workers.archive.format import (
     BLOCK,
@@ -54,20 +52,20 @@ log = logging.getLogger(__name__)
 DISTRIBUTION = "workspace-session-manager"
 
 SMALL = 8 * BLOCK
-"""Files up to this many bytes are read whole: nearly all of a workspace's, and no burden on memory."""
+"""Bytes up to which a file is read whole: nearly all files of a workspace."""
 
 LOOKS = 3
-"""How often a small file is read in the hope that it holds still."""
+"""How often a small file is read until it did not change meanwhile."""
 
 PASSES = 2
-"""How often the whole zip is written when a large file changed meanwhile, or many files vanished."""
+"""How often the whole zip is written when a large file changed meanwhile or many files vanished."""
 
 MANY, MANY_SHARE = 50, 0.005
-"""How many files may vanish while they are read, and what share of all. More do when somebody deletes the workspace
-(of 40,000 files in 100 folders 274 were missed, with 14,239 in them), or their user a large part of it."""
+"""How many files, or what share of all, may vanish while they are read. More vanish when somebody deletes the workspace
+(of 40,000 files in 100 folders 274 were missed, with 14,239 in them) or a large part of it."""
 
 LISTED = 100
-"""How many changed or skipped paths are named; a runaway log folder must not fill a record."""
+"""How many changed or skipped paths are named, so that they do not fill a record."""
 
 LEVEL = 1
 """ISA-L's fastest level that compresses: 280 MB/s where zlib's default reaches 44."""
@@ -77,14 +75,13 @@ CLASSIC_ENTRIES = 60_000
 """Beyond these an entry is written as zip64, well before the classic format ends (4 GiB, 65,535
 entries); below them even the oldest tools read the zip."""
 
-
 ANY = Terms()
 
 
 @dataclass
 class Tally:
-    """What went into a zip so far, under which terms. `unsettled` says that a large file changed while it was
-    streamed; `announced` counts bytes of the zip, `restored` those a restore will write."""
+    """What the zip holds so far. `unsettled` says that a large file changed while it was streamed; `announced` counts
+    bytes of the zip, `restored` those that a restore will write."""
 
     terms: Terms
     entries: int = 0
@@ -113,8 +110,8 @@ class Tally:
         return self.announced < CLASSIC_BYTES and self.entries < CLASSIC_ENTRIES
 
     def missed(self, path: str, error: Exception) -> None:
-        """Note what vanished or became something else since it was listed, and what may not be read, which raises
-        `Unreadable` where the backup must be whole. Any other error fails it."""
+        """Note a path that vanished, was replaced, or is unreadable, which raises `Unreadable` when the backup must be
+        complete. Any other error is raised."""
         if isinstance(error, PermissionError):
             if not self.terms.partial:
                 raise Unreadable from error
@@ -131,19 +128,19 @@ class Tally:
 
     @property
     def dissolved(self) -> bool:
-        """Whether so much vanished that the rest is no picture of the workspace."""
+        """Whether so many files vanished that the rest does not represent the workspace."""
         return self.vanished > max(MANY, MANY_SHARE * self.entries)
 
 
 def write_backup(
-    root: Path, files: BackupFiles, name: str, identity: Identity, now: float, terms: Terms = ANY
+    root: Path, files: BackupStore, name: str, identity: Identity, now: float, terms: Terms = ANY
 ) -> BackupSummary:
     """Back up what is in `root` as `name`, made at `now` (seconds since the epoch).
 
-    Nothing appears under that name unless all of it was read back and is good; a backup that is there
-    already is left alone and described. Raises `FilesGone` when `root` was taken away meanwhile, `BackupIncomplete`
-    and `PermanentError` by the terms and when `root` is no folder, `ArchiveError`, `NoSpace`, `RetryableError`, and
-    what `terms.check` does.
+    Nothing appears under that name unless all of it was read back and is valid; an existing backup of that name is
+    returned unchanged. Raises `FilesGone` when `root` was removed meanwhile, `BackupIncomplete` and `PermanentError` by
+    the terms and when `root` is not a folder, `ArchiveError`, `NoSpace`, `RetryableError`, and what `terms.check`
+    raises.
     """
     if files.exists(name):
         return _summary(files.sidecar(name), terms)
@@ -163,7 +160,7 @@ def write_backup(
                 verify(stored, name, _expected(digest, part.written, tally), terms.check)
             described = _sidecar(name, identity, now, part.written, digest, tally)
             described["conversation"] = conversation(folder)
-            # All that was read was whole if it is still there: what goes, goes in one step before any of it is deleted.
+            # If the folder is still in place all files were complete: a removal renames it before it deletes files.
             _check_in_place(root, folder, identity.uuid)
             terms.check()
             return _summary(part.commit(described), terms)
@@ -171,7 +168,7 @@ def write_backup(
 
 
 def _check_in_place(root: Path, folder: int, uuid: str) -> None:
-    """That the folder which was read is still the workspace's."""
+    """Raise unless the folder that was read is still the workspace's."""
     try:
         there = os.stat(root, follow_symlinks=False)
     except VANISHED as error:
@@ -206,14 +203,14 @@ def _sidecar(name: str, identity: Identity, now: float, size: int, digest: str, 
         "unreadable_count": tally.unreadable_count,
         "outward_links": tally.outward_links,
         "sparse": {name: layout.to_json() for name, layout in tally.sparse.items()},
-        # A release that knows nothing of sparse files knows only the first.
+        # A release without sparse files knows only the first version.
         "versions": {"manager": _manager_version(), "archive": FORMAT_VERSION if tally.sparse else FIRST_VERSION},
         "identity": identity_fields(identity),
     }
 
 
 def _summary(sidecar: dict[str, Any], terms: Terms) -> BackupSummary:
-    """What the sidecar says, maybe another writer's; `BackupIncomplete` when the terms want more."""
+    """The summary of a sidecar, maybe of another writer; `BackupIncomplete` when the terms do not allow it."""
     summary = BackupSummary(
         created_at=sidecar["created_at"],
         size=sidecar["size"],
@@ -245,7 +242,7 @@ def _write(folder: int, part: NewBackup, tally: Tally) -> str:
             digest.update(chunk)
             part.write(chunk)
     except ZipError as error:
-        raise ArchiveError(f"A zip can't hold this workspace ({type(error).__name__}).") from error
+        raise ArchiveError(f"A zip cannot hold this workspace ({type(error).__name__}).") from error
     return digest.hexdigest()
 
 
@@ -262,7 +259,7 @@ def _opened(root: Path) -> Iterator[int]:
     except PermissionError as error:
         raise incomplete(1, [""]) from error
     except OSError as error:
-        raise ArchiveError(f"The workspace's files can't be opened ({os.strerror(error.errno or 0)}).") from error
+        raise ArchiveError(f"The workspace's files cannot be opened ({os.strerror(error.errno or 0)}).") from error
     try:
         yield folder
     finally:
@@ -270,7 +267,7 @@ def _opened(root: Path) -> Iterator[int]:
 
 
 def _tree(root: int, tally: Tally) -> Iterator[MemberFile]:
-    """Every entry under `root`, a folder before what is in it, names in order."""
+    """Every entry under `root`, a folder before its content, names in order."""
     for found in walk(root, tally.missed, tally.terms.check):
         try:
             yield from _members(found, tally)
@@ -279,7 +276,7 @@ def _tree(root: int, tally: Tally) -> Iterator[MemberFile]:
 
 
 def _members(found: Found, tally: Tally) -> Iterator[MemberFile]:
-    """The entry of what was found: one, none if it vanished or is no file."""
+    """The zip entry of a found path: one, or none if it vanished or is a special file."""
     if stat.S_ISDIR(found.info.st_mode):
         yield _plain(found.path + "/", found.info, b"", tally)
     elif stat.S_ISLNK(found.info.st_mode):
@@ -287,12 +284,12 @@ def _members(found: Found, tally: Tally) -> Iterator[MemberFile]:
     elif stat.S_ISREG(found.info.st_mode):
         yield from _file(found, tally)
     else:
-        log.info("not a file, left out of the backup: %s", printable(found.path))
+        log.info("skipping a special file: %s", printable(found.path))
         tally.skipped.append(printable(found.path))
 
 
 def _unread(path: str, error: OSError) -> RetryableError:
-    return RetryableError(f"{printable(path) or 'The workspace'} can't be read ({os.strerror(error.errno or 0)}).")
+    return RetryableError(f"{printable(path) or 'The workspace'} cannot be read ({os.strerror(error.errno or 0)}).")
 
 
 def _link(found: Found, tally: Tally) -> MemberFile:
@@ -319,7 +316,7 @@ def _member(path: str, info: os.stat_result, method: Method, chunks: Iterable[by
 
 
 def _file(found: Found, tally: Tally) -> Iterator[MemberFile]:
-    """The entry of a regular file: one, none if it vanished."""
+    """The entry of a regular file: one, or none if it vanished."""
     path = found.path
     for _ in range(LOOKS):
         with open_file(found.folder, found.name) as file:
@@ -355,8 +352,8 @@ def _large(file: BinaryIO, path: str, before: os.stat_result, tally: Tally) -> I
 def _stream(
     file: BinaryIO, path: str, before: os.stat_result, layout: Layout, tally: Tally
 ) -> Generator[bytes, None, None]:
-    """The data of a large file as it is read, no more of it than it had at first: one that grows faster than it
-    is read would never end. What was read of a sparse one is noted."""
+    """The data of a large file, up to its first size: a file that grows faster than it is read would never end. For a
+    sparse file, the layout of what was read is noted."""
     read = []
     left = 0
     for start, length in layout.data:

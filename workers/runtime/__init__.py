@@ -1,20 +1,20 @@
-"""What runs the workspaces; `load` gives the one the settings name."""
+"""The runtimes, which run the workspaces; `load` returns the configured one."""
 
 from __future__ import annotations
 
-from app.sessions.connections import connect
+from app.core.redis.connections import connect
 from app.settings import Settings, SettingsError
 from workers.runtime.base import Runtime
 
 
 def load(settings: Settings) -> Runtime:
-    """The runtime of `settings.runtime`; only its own libraries are imported. Raises `SettingsError`."""
+    """The runtime of `settings.runtime`; imports only that one. Raises `SettingsError`."""
     if settings.runtime == "local":
-        from workers.runtime.local import LocalRuntime
+        from workers.runtime.local.driver import LocalRuntime
 
         return LocalRuntime(settings, connect(settings.routes_url, settings.redis_timeout))
     if settings.runtime == "kubernetes":
-        from workers.runtime.kubernetes import KubernetesRuntime
+        from workers.runtime.kubernetes.driver import KubernetesRuntime
 
         return KubernetesRuntime(settings, connect(settings.redis_url, settings.redis_timeout))
-    raise SettingsError(f"RUNTIME is {settings.runtime!r}; it is one of: local, kubernetes.")
+    raise SettingsError(f"RUNTIME is {settings.runtime!r}; it must be local or kubernetes.")

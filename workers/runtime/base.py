@@ -1,12 +1,12 @@
-"""What the service asks of whatever runs the workspaces: one protocol, one file for each runtime.
+"""The protocol of runtimes, which run the workspaces; each runtime has a package of its own.
 
-Every call that changes something carries the `generation` of the intent it carries out. A runtime
-keeps the highest it has seen with the workspace and refuses an older one with `Superseded`: that
-is the fencing token which stops a worker that lost its lease from undoing a newer intent.
+Every call that changes something carries the `generation` of its intent. A runtime keeps the highest generation of each
+workspace and refuses an older one with `Superseded`: this fencing token stops a worker that lost its lease from undoing
+a newer intent.
 
-Errors, for all calls: `RuntimeUnavailable` when the runtime can't be reached, `RetryableError` when it is busy,
-`PermanentError` when trying again changes nothing, `WorkspaceConflict` when what is there belongs
-to another session. Every call is idempotent and bounded in time.
+Errors of all calls: `RuntimeUnavailable` when the runtime cannot be reached, `RetryableError` when it is busy,
+`PermanentError` when trying again changes nothing, `WorkspaceConflict` when the workspace belongs to another session.
+Every call is idempotent and bounded in time.
 """
 
 from __future__ import annotations
@@ -16,43 +16,39 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Protocol
 
-from app.sessions.model import Identity
+from app.core.sessions.model import Identity
 
 Check = Callable[[], None]
-"""Asked again and again during long work, at least once a second of it: raises `Superseded` when the work is no longer
-wanted. It is cheap, and throttles itself."""
-
+"""Called at least once a second during long work: raises `Superseded` when the work is no longer wanted. It is cheap,
+and throttles itself."""
 
 NO_CAPACITY = "no_capacity"
-"""The code of a start that waits for room on a machine."""
+"""The code of a start that waits for room in the cluster."""
 
 PATIENCE = 2.0
-"""s a stop waits for processes to end: a pod takes 0.7, an editor 0.02. Who needs longer is asked for again, so that no
-worker waits for it."""
+"""s a stop waits for processes to end: a pod takes 0.7, an editor 0.02. A longer stop is tried again later, so that it
+occupies no worker."""
 
 
 def never() -> None:
-    """The `Check` of work that is wanted whatever happens."""
+    """The `Check` of work that is never cancelled."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
     """One workspace as the runtime sees it now.
 
-    `generation` is that of the last intent it carried out; `running` whether its processes are
-    asked for and there; `ready` whether the editor answers; `failure` why it is neither, with the
-    last lines of its log; `deleted` whether it went down without anyone's wish that it sleep: someone deleted what ran
-    it, or its machine was stopped.
-    `agent` is the address of its agent, `http://IP:PORT`, "" where the runtime doesn't know it; `trouble` why
-    its agent does not run though its editor does.
-    `waiting` is what a start that goes on waits for, as a sentence, and `code` the same for programs where there is
-    one; beside a `failure`, what it has waited for too long.
+    `generation` is the last intent carried out on it. `running` says that its processes should run and exist, `ready`
+    that the editor answers; `failure` is why it is neither, with the last lines of its log. `deleted` says that it went
+    down without a request to sleep: its pod or processes were deleted, or the machine was stopped. `agent` is the
+    address of its agent, `http://IP:PORT`, "" if unknown; `trouble` is why its agent does not run although its editor
+    does. `waiting` is what a start waits for, as a sentence, and `code` the same for programs, "" where there is none;
+    with a `failure`, what it waited for too long.
 
-    Four things are told beside what the workspace is, and make no difference between two looks at it: `epoch` is that
-    of the token its agent was given last, 0 where that isn't known or names none, and told by `observe` and
-    `observe_all` alone; `created_at` is when its volume was made, `phases` when each step of the present start was seen
-    (see `PHASES` in app/sessions/model.py), `began` when its editor's process began, 0 where that is still to begin;
-    all in seconds since the epoch, as far as they are known.
+    The other fields do not count when observations are compared. `epoch` is that of the agent's newest token, 0 if
+    unknown, and set by `observe` and `observe_all` only. `created_at` is when the volume was created, `phases` when
+    each phase of the current start was seen (`PHASES` in app/core/sessions/model.py), `began` when the editor's process
+    began, 0 before that; all in seconds since the epoch, as far as known.
     """
 
     identity: Identity
@@ -74,8 +70,8 @@ class Observation:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All workspaces that are running or failed at one moment: what is not in it is down. `unwished` says that nobody
-    can have wished that of a workspace which should be up: the machine was stopped, or the whole service."""
+    """All workspaces that are running or failed at one moment; all others are down. `unwished` says that a workspace
+    which should be up cannot be down by request: the machine, or the whole service, was stopped."""
 
     workspaces: tuple[Observation, ...]
     unwished: bool = False
@@ -83,10 +79,9 @@ class Snapshot:
 
 @dataclass(frozen=True, kw_only=True)
 class BackupSummary:
-    """What a verified backup holds. `created_at` is when it was begun (seconds since the epoch), `size`
-    that of the zip and `content_bytes` of the files in it, holes left out; `changed` names the files that changed
-    while they were read, even after another try, `unreadable` some of the `unreadable_count` it lacks because they
-    may not be read."""
+    """The content of a verified backup. `created_at` is when it began (seconds since the epoch), `size` the bytes of
+    the zip, and `content_bytes` those of its files without holes. `changed` names the files that changed at each
+    attempt to read them, `unreadable` some of the `unreadable_count` unreadable files that it lacks."""
 
     created_at: float
     size: int
@@ -102,54 +97,51 @@ class Runtime(Protocol):
     """Runs workspaces: folders and processes on this machine, or objects of a cluster."""
 
     def ping(self) -> None:
-        """Return when what runs the workspaces answers."""
+        """Return when the runtime answers."""
 
     def provision(self, identity: Identity, generation: int, *, starting: bool = False) -> None:
-        """Create the workspace's volume and what names it, not running; adopt it when it is already
-        this session's. With `starting` a start of the same intent follows at once, and what that makes
-        in any case may be left to it."""
+        """Create the workspace, not running, or adopt it when it is this session's already. With `starting` a start of
+        the same intent follows at once, and may do part of the work."""
 
     def start(self, uuid: str, generation: int, epoch: int = 0) -> bool:
-        """Ask for the processes and return; `watch` tells when they are ready. The agent gets the token of `epoch`,
-        0 for that of the one it was given last. True when they ran already: only the generation is noted then, and the
-        epoch if it is another. Others that must end before: `StillEnding`, as of `stop`. No volume:
-        `FilesGone`."""
+        """Start the processes and return; `watch` yields when they are ready. The agent gets the token of `epoch`, 0
+        for the same epoch as before. True when they ran already: then only the generation, and another epoch, is noted.
+        Raises `StillEnding` while old processes end, as `stop`, and `FilesGone` when there is no volume."""
 
     def stop(self, uuid: str, generation: int, patience: float = PATIENCE) -> None:
-        """Return when no process of the workspace is left and its URL no longer leads to it. `StillEnding` where that
-        takes longer than `patience` (s): they were told, and calling again sees how far they are. `FilesGoing` when
-        that would be the end of its files too, because someone else had its volume deleted: nothing is done then."""
+        """Stop the processes; return when none is left and the URL no longer leads to them. Raises `StillEnding` when
+        that takes longer than `patience` (s): call again. Raises `FilesGoing`, and does nothing, when the stop would
+        delete the files, because something else deleted the volume."""
 
     def renew(self, uuid: str, epoch: int) -> None:
-        """Have the workspace's agent show the token of this epoch, the one that runs within a few seconds, and the next
-        whoever starts it. Of no intent: the last call counts. No workspace: success."""
+        """Give the workspace's agent the token of this epoch: the running agent within a few seconds, and the next one.
+        Belongs to no intent: the last call counts. Does nothing without a workspace."""
 
     def remove(self, uuid: str, generation: int, *, force: bool = False) -> None:
-        """Delete everything, the volume too. Nothing there: success. Where a backup that runs is waited for,
-        `RetryableError` when it doesn't end soon; with `force` none is, and one that runs fails."""
+        """Delete the workspace with its volume; a missing workspace is fine. Where this waits for a running backup, it
+        raises `RetryableError` when that does not end soon; with `force` it does not wait, and the backup fails."""
 
     def backup(self, uuid: str, name: str, *, partial: bool = False, check: Check = never) -> BackupSummary:
-        """Write the files to the backup store as `name`, verified; running or not. Nothing appears under that name
-        unless all of it is good, the files stayed in place all the time, and `restore` would take it. Files that
-        may not be read: `BackupIncomplete`, or, when it may be `partial`, a backup that names them. What `check`
-        raises breaks it off, and leaves nothing. No volume: `FilesGone`."""
+        """Write a verified backup `name` of the files, running or not. Nothing appears under that name unless the
+        backup is valid, the files stayed in place all the time, and `restore` would accept it. Unreadable files raise
+        `BackupIncomplete`, or are named in the backup when it may be `partial`. An error of `check` cancels the backup
+        and leaves nothing. Raises `FilesGone` when there is no volume."""
 
     def restore(self, identity: Identity, generation: int, *, check: Check = never) -> None:
-        """Replace the workspace's files by those of the backup `identity.restore_from`, all or
-        nothing, and clear `restore_from` in the identity kept beside the volume. What `check` raises breaks it off,
-        and leaves the files as they were."""
+        """Replace the workspace's files by those of the backup `identity.restore_from`, all or nothing, and clear
+        `restore_from` in the identity kept with the volume. An error of `check` cancels the restore and leaves the
+        files unchanged."""
 
     def observe(self, uuid: str) -> Observation | None:
-        """One workspace, or None when there is nothing of it."""
+        """One workspace, None when it does not exist."""
 
     def observe_all(self) -> Iterator[Observation]:
         """Every workspace that has a volume, running or not."""
 
     def watch(self, stop: Event, alive: Callable[[], None] = never) -> Iterator[Snapshot | Observation]:
-        """A `Snapshot`, then every change as it happens (a stopped workspace too, with
-        `running=False`), until `stop` is set. Sleeping workspaces cost nothing here. `alive` is called several times a
-        second, by the loop that looks: where nothing happens it is the only sign that somebody does."""
+        """Yield a `Snapshot`, then every change as it happens (a stopped workspace too, with `running=False`), until
+        `stop` is set. Sleeping workspaces cost nothing. The loop calls `alive` several times a second, which shows that
+        it runs even if nothing happens."""
 
     def tidy(self) -> None:
-        """Take away, or put right, what other settings or an earlier release left beside the workspaces. Asked now and
-        then."""
+        """Delete or update what other settings or an earlier release left. Called now and then."""

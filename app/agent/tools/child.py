@@ -1,4 +1,4 @@
-"""A helper process that is told one thing, answers once, and never outlives its welcome."""
+"""Runs a helper process: one order in, one answer out, ended within its time."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 ANSWER_BYTES = 4 * 1024 * 1024
-"""More than any helper says; it ends one that says more."""
+"""Output beyond this ends the helper; none writes as much."""
 
 TICK = 0.05
-"""Seconds between two looks at whether to stop."""
+"""Seconds between two checks whether to stop."""
 
 Stop = Callable[[], bool]
-"""Whether the turn is to end."""
+"""Whether the turn must end."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What the helper said. `ended`: "" by itself, "stopped" when asked to stop, "late" after its time."""
+    """The helper's output. `ended`: "" by itself, "stopped" on request, "late" at its time limit."""
 
     output: bytes
     code: int
@@ -41,14 +41,14 @@ def ask(
 ) -> Reply:
     """Run a helper in an open folder: one line on its standard input, its answer until it closes its output.
 
-    When it is to stop, or its time is over, its input is closed; `grace` seconds later it is killed.
+    On `stop` or after `seconds` its input is closed; `grace` seconds later it is killed.
     """
     process = subprocess.Popen(
         list(command),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        # The descriptor and not its path, which may be another folder by now.
+        # The descriptor instead of the path, which may be another folder by now.
         cwd=f"/proc/self/fd/{folder}",
         pass_fds=(folder,),
         env=None if environment is None else dict(environment),

@@ -1,4 +1,4 @@
-"""The tool that runs a shell command, with all it starts ended in time (`runner`)."""
+"""The tool that runs a shell command; `runner` ends every process it starts."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from pathlib import Path
 from typing import Any
 
 from app.agent.tools import child
-from app.agent.tools.confine import ToolError, Workspace
-from app.agent.tools.strays import MARK, end_strays
+from app.agent.tools.orphans import MARK, kill_orphans
+from app.agent.tools.sandbox_path import ToolError, Workspace
 
 log = logging.getLogger(__name__)
 
 HEAD_BYTES = 12_000
 TAIL_BYTES = 12_000
-"""Errors stand at the end, what was done at the beginning."""
+"""Output usually has errors at its end and the steps before them at its beginning."""
 
 PROCESSES = 500
-"""A build with one for each core has far fewer, a fork bomb soon has more."""
+"""A parallel build has far fewer, a fork bomb soon has more."""
 
 GRACE = 12.0
-"""Seconds for the runner to end everything; longer than it tries."""
+"""Seconds for the runner to end everything; more than its own limit."""
 
 PROGRAM = Path(__file__).with_name("runner.py")
 
 OWN_VARIABLES = ("AGENT_", "GATEWAY_", "LLM_", "PYTHON")
-"""What the agent's process was given for itself; a command finds nothing of it in its environment."""
+"""Prefixes of the agent's own variables, which commands do not inherit."""
 
 
 def hidden_folder(token_file: Path, folder: Path) -> Path | None:
-    """What commands of a workspace in `folder` are kept from: the folder of the agent's token, where it has one of its
-    own, as in a container. On a machine that is shared with the manager there is more to be read than that."""
+    """The folder commands must not read: that of the agent's token, unless the workspace is below it. In a container it
+    isn't; on a machine shared with the manager it is, and hiding that folder alone would protect nothing."""
     own = token_file.parent.absolute()
     return None if folder.absolute().is_relative_to(own) else own
 
 
 def command_environment(environment: Mapping[str, str], token: str, uuid: str) -> dict[str, str]:
-    """The environment of a command: the workspace's, without the agent's own variables and without the secret."""
+    """The environment of a command: the agent's, without its own variables and its token."""
     kept = {
         name: value
         for name, value in environment.items()
         if not name.startswith(OWN_VARIABLES) and not (token and token in value)
     }
-    # Nobody is there to page, to answer or to see colours.
+    # No terminal: no pager, no questions, no colours.
     return {**kept, "TERM": "dumb", "PAGER": "cat", "GIT_PAGER": "cat", "GIT_TERMINAL_PROMPT": "0", MARK: uuid}
 
 
@@ -62,12 +62,12 @@ def run_command(
     processes: int = PROCESSES,
     hidden: Path | None = None,
 ) -> tuple[bool, str]:
-    """Run a shell command in the workspace's folder; whether it succeeded, and its output with how it ended. It can't
-    read what is in the `hidden` folder, where the kernel can keep it from that."""
+    """Run a shell command in the workspace's folder; whether it succeeded, and its output with notes on its end. Where
+    the kernel supports that, it can't read the `hidden` folder."""
     if not command.strip():
         raise ToolError("`command` is empty")
     if "\0" in command:
-        raise ToolError("a command can't hold a NUL")
+        raise ToolError("`command` must not contain a NUL")
     seconds = min(timeout, limit) if timeout > 0 else limit
     order = {"command": command, "seconds": seconds, "head": HEAD_BYTES, "tail": TAIL_BYTES, "processes": processes}
     order["hidden"] = str(hidden or "")
@@ -90,17 +90,17 @@ def run_command(
     try:
         answer = json.loads(reply.output)
     except ValueError:
-        end_strays(environment.get(MARK, ""))
-        raise ToolError("the command took down what was running it; how far it came is not known") from None
+        kill_orphans(environment.get(MARK, ""))
+        raise ToolError("the command ended the process that ran it; it is not known how far it came") from None
     if answer["open"]:
-        _say_that_it_is_open()
+        _warn_of_readable_token()
     return answer["code"] == 0 and not answer["ended"], described(answer, seconds)
 
 
 @functools.cache
-def _say_that_it_is_open() -> None:
-    """Once in a process."""
-    log.warning("Commands can read the agent's token: this kernel, or what runs the container, has no Landlock")
+def _warn_of_readable_token() -> None:
+    """Warn once in a process."""
+    log.warning("Commands can read the agent's token: the kernel or the container runtime has no Landlock")
 
 
 def described(answer: Mapping[str, Any], seconds: float) -> str:

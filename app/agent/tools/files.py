@@ -10,26 +10,26 @@ import stat
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from app.agent.tools.confine import Place, ToolError, Workspace, reason
+from app.agent.tools.sandbox_path import SandboxPath, ToolError, Workspace, reason
 
 READ_LINES = 2000
 READ_CHARACTERS = 30_000
-"""Of one answer: about 8,000 tokens."""
+"""Of one result: about 8,000 tokens."""
 
 LINE_CHARACTERS = 2000
 """Of one line; minified files have lines of megabytes."""
 
 EDIT_BYTES = 10 * 1024 * 1024
-"""A file that is patched is held in memory whole."""
+"""Size limit of a patched file, which is held in memory."""
 
 LISTED = 500
 SKIPPED_FOLDERS = frozenset({".git", "node_modules", "__pycache__", ".venv"})
-"""Listed by name, not entered."""
+"""Listed, but not entered."""
 
 
 def list_files(workspace: Workspace, path: str = ".", depth: int = 1) -> str:
-    """A folder's content, `depth` levels deep: one name a line, folders with a slash, files with their bytes."""
-    with workspace.place(path) as place:
+    """A folder's entries, `depth` levels deep: one name a line, folders with a slash, files with their size."""
+    with workspace.resolve(path) as place:
         status = place.status()
         if status is None or not stat.S_ISDIR(status.st_mode):
             raise ToolError(f"{path} is not a folder")
@@ -48,7 +48,7 @@ def list_files(workspace: Workspace, path: str = ".", depth: int = 1) -> str:
 
 def _entries(fd: int, prefix: str, depth: int) -> Iterator[str]:
     with os.scandir(fd) as scan:
-        # A folder of a million names is not worth sorting for the 500 that are shown.
+        # Bounded: a folder of a million names is not sorted for the 500 listed.
         names = sorted(entry.name for entry, _ in zip(scan, range(20 * LISTED), strict=False))
     for name in names:
         shown = _printable(prefix + name)
@@ -81,17 +81,17 @@ def _below(fd: int, name: str, prefix: str, depth: int) -> Iterator[str]:
 
 
 def _printable(name: str) -> str:
-    """A name of any bytes as text of one line."""
+    """A name as one line of text, whatever its bytes."""
     return name.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n")
 
 
 def read_file(workspace: Workspace, path: str, first: int = 1, last: int = 0) -> str:
-    """Lines `first` to `last` (0: as many as fit), each with its number."""
+    """Lines `first` to `last` (0: as many as fit), numbered."""
     first = max(1, first)
     last = min(last or first + READ_LINES - 1, first + READ_LINES - 1)
     lines: list[str] = []
     size = 0
-    with workspace.place(path) as place, _open_file(place, path) as fd:
+    with workspace.resolve(path) as place, _open_file(place, path) as fd:
         with open(fd, "rb", closefd=False) as file:
             number = 0
             for number, line in enumerate(_lines(file), start=1):
@@ -108,7 +108,7 @@ def read_file(workspace: Workspace, path: str, first: int = 1, last: int = 0) ->
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Lines without their ends; of a long one the beginning, however long it is."""
+    """Lines without their line ends; long ones are cut."""
     limit = 4 * LINE_CHARACTERS
     while line := file.readline(limit):
         rest = 0
@@ -118,7 +118,7 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
             rest += len(more)
             whole = more.endswith(b"\n") or not more
         if rest:
-            # The cut may have gone through a character.
+            # The cut may have split a character.
             line = line.decode("utf-8", "ignore").encode() + f" [… {rest} bytes more]".encode()
         yield line.rstrip(b"\r\n")
 
@@ -135,8 +135,8 @@ def _decoded(line: bytes, path: str, number: int) -> str:
 
 
 @contextlib.contextmanager
-def _open_file(place: Place, path: str) -> Iterator[int]:
-    """A regular file, open for reading. ToolError for anything else."""
+def _open_file(place: SandboxPath, path: str) -> Iterator[int]:
+    """A regular file, open for reading. Raises ToolError."""
     status = place.status()
     if status is None:
         raise ToolError(f"{path}: no such file")
@@ -152,11 +152,11 @@ def _open_file(place: Place, path: str) -> Iterator[int]:
 
 
 def write_file(workspace: Workspace, path: str, content: str) -> str:
-    """Write a whole file, made anew or replaced; folders on the way are made."""
+    """Write a whole file, new or replaced; missing folders are created."""
     data = content.encode("utf-8", "replace")
     if len(data) > EDIT_BYTES:
         raise ToolError(f"the content has {len(data)} bytes; at most {EDIT_BYTES} are written at once")
-    with workspace.place(path, write=True, make=True) as place:
+    with workspace.resolve(path, write=True, make=True) as place:
         existed = _replaceable(place, path)
         _replace(place, data, None if existed is None else stat.S_IMODE(existed.st_mode))
         verb = "wrote" if existed is None else "replaced"
@@ -164,10 +164,10 @@ def write_file(workspace: Workspace, path: str, content: str) -> str:
 
 
 def patch_file(workspace: Workspace, path: str, old: str, new: str, all: bool = False) -> str:
-    """Replace `old` by `new`, both exactly as they are in the file; `old` occurs once, unless `all` is said."""
+    """Replace `old` by `new`; `old` must match exactly, and occur once unless `all`."""
     if not old:
         raise ToolError("`old` is empty; use write_file to write a file")
-    with workspace.place(path, write=True) as place:
+    with workspace.resolve(path, write=True) as place:
         with _open_file(place, path) as fd:
             status = os.fstat(fd)
             if status.st_size > EDIT_BYTES:
@@ -177,7 +177,7 @@ def patch_file(workspace: Workspace, path: str, old: str, new: str, all: bool = 
         if found == 0:
             raise ToolError(f"`old` is not in {path}; it must match exactly, white space included")
         if found > 1 and not all:
-            raise ToolError(f"`old` occurs {found} times in {path}; give more of the lines around it, or say `all`")
+            raise ToolError(f"`old` occurs {found} times in {path}; include more of the lines around it, or set `all`")
         data = text.replace(old, new).encode("utf-8", "replace")
         if len(data) > EDIT_BYTES:
             raise ToolError(f"{path} would have {len(data)} bytes; at most {EDIT_BYTES} are written at once")
@@ -196,15 +196,15 @@ def _whole_text(fd: int, path: str) -> str:
         raise ToolError(f"{path} is not valid UTF-8: byte 0x{data[e.start]:02x} at {e.start}") from None
 
 
-def _replaceable(place: Place, path: str) -> os.stat_result | None:
+def _replaceable(place: SandboxPath, path: str) -> os.stat_result | None:
     status = place.status()
     if status is not None and not stat.S_ISREG(status.st_mode):
         raise ToolError(f"{path} is a folder" if stat.S_ISDIR(status.st_mode) else f"{path} is not a regular file")
     return status
 
 
-def _replace(place: Place, data: bytes, mode: int | None) -> None:
-    """Write beside it and move it there: a reader, a crash or a full disk never sees half a file."""
+def _replace(place: SandboxPath, data: bytes, mode: int | None) -> None:
+    """Write atomically: no reader, crash or full disk leaves half a file."""
     temporary = f".{secrets.token_hex(8)}.tmp"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=place.folder)
     try:
@@ -220,8 +220,8 @@ def _replace(place: Place, data: bytes, mode: int | None) -> None:
 
 
 def delete_path(workspace: Workspace, path: str) -> str:
-    """Delete a file, a link (not what it leads to), or a folder with all that is in it."""
-    with workspace.place(path, follow=False, write=True) as place:
+    """Delete a file, a link (not its target), or a folder with its content."""
+    with workspace.resolve(path, follow=False, write=True) as place:
         status = place.status()
         if place.is_root:
             raise ToolError("the workspace's folder can't be deleted")
@@ -235,18 +235,18 @@ def delete_path(workspace: Workspace, path: str) -> str:
 
 
 def move_path(workspace: Workspace, source: str, target: str) -> str:
-    """Move or rename a file or folder; nothing is overwritten, and a folder as target is moved into."""
-    with workspace.place(source, follow=False, write=True) as here:
+    """Move or rename a file or folder; nothing is overwritten. A target folder is moved into."""
+    with workspace.resolve(source, follow=False, write=True) as here:
         if here.is_root:
             raise ToolError("the workspace's folder can't be moved")
         if here.status() is None:
             raise ToolError(f"{source}: no such file or folder")
         name = here.name
         with contextlib.ExitStack() as held:
-            there = held.enter_context(workspace.place(target, write=True, make=True))
+            there = held.enter_context(workspace.resolve(target, write=True, make=True))
             status = there.status()
             if status is not None and stat.S_ISDIR(status.st_mode):
-                there = held.enter_context(workspace.place(f"{there.path}/{name}", write=True))
+                there = held.enter_context(workspace.resolve(f"{there.path}/{name}", write=True))
                 status = there.status()
             if status is not None:
                 raise ToolError(f"{there.path} exists already")

@@ -1,4 +1,4 @@
-"""The tools the model may use: their names, what they take, and one way to call them that never raises."""
+"""The model's tools: their schemas, and a call that never raises."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from app.agent.text import clean, cut, trace
 from app.agent.tools import files
 from app.agent.tools.child import Stop
 from app.agent.tools.command import run_command
-from app.agent.tools.confine import ToolError, Workspace
+from app.agent.tools.sandbox_path import ToolError, Workspace
 from app.agent.tools.search import search_files
 
 log = logging.getLogger(__name__)
 
 RESULT_CHARACTERS = 40_000
-"""Of one result in the history; the tools' own limits are below it."""
+"""Limit of one result in the history; the tools' own limits are lower."""
 
 TEXT = {"type": "string"}
 NUMBER = {"type": "integer"}
@@ -28,7 +28,7 @@ FLAG = {"type": "boolean"}
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a call: whether it did what was asked, and the text for the model."""
+    """A call's result: whether it succeeded, and the text for the model."""
 
     ok: bool
     text: str
@@ -36,7 +36,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Tool:
-    """A tool as the model sees it, and what carries it out: arguments and stop in, text or (ok, text) out."""
+    """A tool's schema and function. `run` takes arguments and stop, and returns text or (ok, text)."""
 
     name: str
     description: str
@@ -45,7 +45,7 @@ class Tool:
     run: Callable[[dict[str, Any], Stop], str | tuple[bool, str]]
 
     def schema(self) -> dict[str, Any]:
-        """The tool as the chat completions API takes it."""
+        """The tool for the chat completions API."""
         parameters = {
             "type": "object",
             "properties": {name: dict(kind) for name, kind in self.properties.items()},
@@ -58,7 +58,7 @@ class Tool:
 
 class Toolbox:
     """The tools of one workspace. `environment` is that of its commands, `command_timeout` in seconds, `hidden` a
-    folder whose files they are not to read."""
+    folder that commands can't read."""
 
     def __init__(
         self,
@@ -72,11 +72,11 @@ class Toolbox:
         self._tools = {tool.name: tool for tool in tools}
 
     def schemas(self) -> list[dict[str, Any]]:
-        """All of them, for a request to the model."""
+        """All schemas, for a request to the model."""
         return [tool.schema() for tool in self._tools.values()]
 
     def call(self, name: str, arguments: str, stop: Stop) -> Result:
-        """Carry out a call as the model wrote it. Whatever is wrong with it is a result too."""
+        """Carry out a call as the model wrote it; errors become results."""
         tool = self._tools.get(name)
         if tool is None:
             return Result(False, f"there is no tool {cut(name, 100)}; there are {', '.join(self._tools)}")
@@ -92,14 +92,14 @@ class Toolbox:
 
 
 def checked(tool: Tool, text: str) -> dict[str, Any]:
-    """A call's arguments. ToolError, for the model to read, when they aren't what the tool takes."""
+    """A call's arguments. Raises ToolError, whose text the model reads."""
     try:
         arguments = json.loads(text or "{}")
     except ValueError as e:
         raise ToolError(f"the arguments are not valid JSON ({e}); if they were cut off, write less at once") from None
     if not isinstance(arguments, dict):
         raise ToolError("the arguments are not a JSON object")
-    # Models often send null for what they leave out.
+    # Models often send null for omitted arguments.
     arguments = {
         name: clean(value) if isinstance(value, str) else value
         for name, value in arguments.items()

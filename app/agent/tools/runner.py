@@ -1,17 +1,16 @@
-"""One command and everything it starts, as a process of its own that nothing it starts can get away from.
+"""Runs one command, and ends every process it starts.
 
     python -I -S runner.py, then one line: {"command", "seconds", "head", "tail", "processes", "hidden"}
 
-It makes itself the reaper of orphans (prctl(2), PR_SET_CHILD_SUBREAPER): whatever detaches itself with setsid or
-a double fork becomes its child again, so "has no children" means that nothing is left. The command ends when its
-shell does, or when its time is over, when it has too many processes, or when standard input is closed (the agent
-wants it to end, or was killed); then all that is left is stopped, so that nothing forks meanwhile, and killed.
-The answer is one JSON object: `{"code", "ended", "head", "tail", "omitted", "left", "survivors", "open"}`, `code` as a
-shell gives it, output as text with what isn't UTF-8 escaped. `open` says that the `hidden` folder could be read, as the
-kernel can't hide it.
+This process is the reaper of orphans (prctl(2), PR_SET_CHILD_SUBREAPER): processes that detach with setsid or a double
+fork become its children again, so without children nothing is left. The command ends with its shell, at its time limit,
+with too many processes, or when standard input is closed (by the agent, or because the agent was killed). Then all
+remaining processes are stopped, so that none forks meanwhile, and killed. The answer is one JSON object:
+`{"code", "ended", "head", "tail", "omitted", "left", "survivors", "open"}`, `code` as a shell gives it, output as text
+with invalid UTF-8 escaped. `open`: the kernel could not hide the `hidden` folder.
 
-It knows nothing of the rest of the agent. No RLIMIT_NPROC: that counts all processes of a user id on the
-machine, other workspaces' too; the count of processes here is the command's own.
+It imports nothing of the agent. RLIMIT_NPROC is not used: it counts all processes of a user id on the machine, other
+workspaces' too. The count here is the command's own.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
-"""landlock(7): their numbers are the same on all processors."""
+"""landlock(7): the system calls' numbers, the same on all processors."""
 
 READ_FILE, REFER = 1 << 2, 1 << 13
 OLDEST = 2
-"""The first version that lets files be moved between folders again (Linux 5.19)."""
+"""The first version of Landlock that allows moving files between folders (Linux 5.19)."""
 
 TICK = 0.05
 PIPE_READS = 16
-"""More than a pipe can hold; a process that could not be ended may go on writing."""
+"""More than a pipe holds; a process that could not be killed may go on writing."""
 
 KILLING_SECONDS = 8.0
-"""How long to try; only a process stuck in the kernel takes so long."""
+"""How long to try; only processes stuck in the kernel take this long."""
 
 
 class Output:
@@ -52,7 +51,7 @@ class Output:
         self.omitted = 0
 
     def add(self, data: bytes) -> None:
-        """Take more of the stream."""
+        """Add data of the stream."""
         room = self._head_limit - len(self._head)
         self._head += data[:room] if room > 0 else b""
         self._tail += data[max(room, 0) :]
@@ -62,10 +61,10 @@ class Output:
             self.omitted += surplus
 
     def parts(self) -> tuple[str, str]:
-        """Head and tail as text; together the whole when nothing was left out."""
+        """Head and tail as text; the head is the whole if nothing was omitted."""
         if not self.omitted:
             return text_of(bytes(self._head + self._tail)), ""
-        # The cuts may have gone through characters.
+        # The cuts may have split characters.
         head = bytes(self._head).decode("utf-8", "ignore") if _is_text(self._head) else text_of(bytes(self._head))
         tail = bytes(self._tail)
         while tail and 0x80 <= tail[0] < 0xC0:
@@ -82,13 +81,13 @@ def _is_text(data: bytearray) -> bool:
 
 
 def text_of(data: bytes) -> str:
-    """Bytes as text: what isn't UTF-8, and control characters but the usual ones, escaped."""
+    """Bytes as text, with invalid UTF-8 and unusual control characters escaped."""
     text = data.decode("utf-8", "backslashreplace")
     return "".join(c if c >= " " or c in "\n\t" else "" if c == "\r" else f"\\x{ord(c):02x}" for c in text)
 
 
 def descendants() -> list[int]:
-    """Every process below this one, by what /proc says at the moment."""
+    """Every process below this one, from /proc."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -104,7 +103,7 @@ def descendants() -> list[int]:
 
 
 def reap() -> bool:
-    """Collect what has died; whether nothing is left below this process."""
+    """Reap dead children; whether no child is left."""
     while True:
         try:
             pid, _ = os.waitpid(-1, os.WNOHANG)
@@ -115,12 +114,12 @@ def reap() -> bool:
 
 
 def end_all() -> tuple[int, int]:
-    """End everything below this process; how many there were, and how many could not be ended."""
+    """Kill everything below this process; how many there were, and how many survived."""
     deadline = time.monotonic() + KILLING_SECONDS
     seen: set[int] = set()
     while not reap() and time.monotonic() < deadline:
         stopped: set[int] = set()
-        # Until nothing new turns up: a stopped process doesn't fork.
+        # Until there are no new ones: a stopped process does not fork.
         while (new := set(descendants()) - stopped) and time.monotonic() < deadline:
             for pid in new:
                 _signal(pid, signal.SIGSTOP)
@@ -141,7 +140,7 @@ def _signal(pid: int, number: int) -> None:
 def start(command: str, output: int) -> int:
     """Start the shell with the command; its process id."""
     shell = "/bin/bash" if os.path.exists("/bin/bash") else "/bin/sh"
-    # When memory runs out the kernel is to take the command, not the agent.
+    # If memory runs out, the kernel should kill the command, not the agent.
     script = 'echo 1000 2>/dev/null >/proc/self/oom_score_adj; exec "$0" -c "$1"'
     return os.posix_spawn(
         "/bin/sh",
@@ -158,12 +157,12 @@ def start(command: str, output: int) -> int:
 
 
 def watch(shell: int, output: int, kept: Output, order: dict) -> tuple[int, str]:
-    """Read the output until the shell ends or has to; its status and why it was ended ("" if by itself)."""
+    """Read the output until the shell ends or must end; its status and why it was ended ("": by itself)."""
     deadline = time.monotonic() + order["seconds"]
     poll = select.poll()
     poll.register(output, select.POLLIN)
     poll.register(0, select.POLLIN)
-    looked = 0.0
+    checked = 0.0
     while True:
         for fd, _ in poll.poll(TICK * 1000):
             if fd == 0:
@@ -179,15 +178,15 @@ def watch(shell: int, output: int, kept: Output, order: dict) -> tuple[int, str]
         now = time.monotonic()
         if now > deadline:
             return -1, "late"
-        if now - looked > TICK:
-            looked = now
-            # Looking at every process costs much more than counting them all.
+        if now - checked > TICK:
+            checked = now
+            # Counting all processes is much cheaper than reading each.
             if len(os.listdir("/proc")) > order["processes"] and len(descendants()) > order["processes"]:
                 return -1, "processes"
 
 
 def drain(output: int, kept: Output) -> None:
-    """Take what is in the pipe; everybody who could write to it is gone, or stuck."""
+    """Read the rest of the pipe; its writers have ended, or are stuck."""
     os.set_blocking(output, False)
     with contextlib.suppress(BlockingIOError):
         for _ in range(PIPE_READS):
@@ -213,8 +212,8 @@ def beside(folder: str) -> list[str]:
 
 
 def hide(folder: str) -> bool:
-    """Let neither this process nor what it starts read a file in the folder, or the memory of others; False where the
-    kernel knows no way. Raises OSError."""
+    """Keep this process and its children from reading files in the folder, and other processes' memory; False if the
+    kernel does not support that. Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
 
     def call(number: int, *arguments: object) -> int:
@@ -246,7 +245,7 @@ def hide(folder: str) -> bool:
 
 
 def main() -> None:
-    """Do what the order says and answer."""
+    """Carry out the order and answer."""
     os.closerange(3, 256)
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     line = bytearray()

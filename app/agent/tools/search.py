@@ -1,4 +1,4 @@
-"""The tool that searches files' contents, bounded in time whatever the expression (`searcher`)."""
+"""The tool that searches files; `searcher` bounds its time, whatever the expression."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from app.agent.tools import child
-from app.agent.tools.confine import ToolError, Workspace
+from app.agent.tools.sandbox_path import ToolError, Workspace
 
 SECONDS = 20.0
 MATCHES = 200
@@ -31,7 +31,7 @@ def search_files(
     if not pattern:
         raise ToolError("`pattern` is empty")
     order = {"pattern": pattern, "regex": regex, "glob": glob, "matches": MATCHES, "characters": CHARACTERS}
-    with workspace.place(path) as place:
+    with workspace.resolve(path) as place:
         status = place.status()
         if status is None or not stat.S_ISDIR(status.st_mode):
             raise ToolError(f"{path} is not a folder; read_file reads a file")

@@ -1,9 +1,9 @@
-"""A search, as a process of its own: an expression that never ends is ended with it, and nothing else waits.
+"""A search in its own process, so that an expression that never ends can be killed.
 
     python -I searcher.py, then one line: {"pattern", "regex", "glob", "matches", "characters"}
 
-Searches the current folder, whose descriptor it was started with, and prints one line for each match, then what
-was left out. Links are not followed. It knows nothing of the rest of the agent.
+Searches the current folder and prints one line for each match, then whether there were more. Links are not followed.
+It imports nothing of the agent.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 SKIPPED_FOLDERS = {".git", "node_modules", "__pycache__", ".venv", ".session"}
 FILE_BYTES = 4 * 1024 * 1024
 LINE = 300
-"""Characters of a match that are shown."""
+"""Characters printed of a match."""
 
 
 def files(only: str) -> Iterator[tuple[str, bytes]]:
@@ -36,7 +36,7 @@ def files(only: str) -> Iterator[tuple[str, bytes]]:
 
 
 def read(name: str, folder: int) -> bytes:
-    """A regular file of bearable size, else nothing."""
+    """The content of a regular file of at most FILE_BYTES, else nothing."""
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
     except OSError:

@@ -1,7 +1,7 @@
 -- Count a request in several fixed windows at once, and read what the request is about on the same way.
--- KEYS: the windows' counters, then the hash to read ("" for none).
+-- KEYS: the windows' counters, then the session to read ("" for none).
 -- ARGV: the length of a window (s), how much to count.
--- Answers, for each window, how much is counted in it and the milliseconds it has left, then the hash, flat.
+-- Answers, for each window, how much is counted in it and the milliseconds it has left, then the record, flat.
 local answer = {}
 for i = 1, #KEYS - 1 do
   answer[#answer + 1] = redis.call('INCRBY', KEYS[i], ARGV[2])
@@ -12,5 +12,5 @@ for i = 1, #KEYS - 1 do
   end
   answer[#answer + 1] = left
 end
-answer[#answer + 1] = KEYS[#KEYS] ~= '' and redis.call('HGETALL', KEYS[#KEYS]) or {}
+answer[#answer + 1] = KEYS[#KEYS] ~= '' and whole(KEYS[#KEYS]) or {}
 return answer

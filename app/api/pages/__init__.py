@@ -1,5 +1,5 @@
-"""The pages the door shows to people: each is one document that asks for nothing else, under a policy that lets
-nothing else in."""
+"""The pages forward auth shows to people. Each is one document that loads nothing, under a policy that allows nothing
+else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _read(name: str) -> str:
 
 
 def _digest(text: str) -> str:
-    """How a policy names an inline script or style."""
+    """The source of an inline script or style in a Content-Security-Policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
@@ -44,11 +44,11 @@ class Pages:
         by_any_page: bool = False,
         **values: Any,
     ) -> Response:
-        """The page of the template `name` with these values; `by_any_page`, also within any other page's frame."""
+        """The template `name` with these values; `by_any_page`: any other page may show it in a frame."""
         text = self._templates.get_template(name).render(style=self._style, script=self._script, **values)
         response = Response(text, status, headers, mimetype="text/html")
         policy = self._policy if by_any_page else f"{self._policy}; frame-ancestors {self._embedders}"
         response.headers["Content-Security-Policy"] = policy
-        # The button's Origin is told to this host alone; with "no-referrer" it would be null there too.
+        # With "no-referrer" the button's POST would have the Origin null.
         response.headers["Referrer-Policy"] = "same-origin"
         return response

@@ -1,5 +1,5 @@
 "use strict";
-// Asks this page's own address how far the workspace is, and loads it again as soon as something else answers there.
+// Asks this page's own address for the state of the start, and reloads the page as soon as the workspace answers.
 (() => {
   const QUICK = 300, SLOW = 2000, HIDDEN = 5000, QUICK_FOR = 20000, PATIENCE = 10000;
   const at = (id) => document.getElementById(id);
@@ -35,7 +35,7 @@
     const seconds = (performance.now() - began) / 1000;
     const usual = estimate ? ", usually " + (estimate / 1000).toFixed(1) + " s" : "";
     at("time").textContent = seconds.toFixed(1) + " s" + usual;
-    // Never quite at its end before it is.
+    // Never at its end before the workspace is up.
     at("progress").value = 1 - Math.exp(-seconds * 1000 / (estimate || 1000));
   }
 
@@ -47,14 +47,14 @@
       });
       const starting = answer.headers.has("Workspace-Status");
       if (starting && answer.headers.get("Workspace-Status") !== "unknown") show(await answer.json());
-      // What is no longer ours: the editor, or the door that says why not.
+      // Not the waking page any more: the editor, or a refusal of forward auth.
       if (!starting && (answer.ok || answer.type === "opaqueredirect" || [401, 403, 404].includes(answer.status))) {
         up = true;
         location.reload();
         return;
       }
     } catch (error) {
-      // The network, or the service, is away for now: asked again below.
+      // The network or the service is down: ask again below.
     }
     const quick = performance.now() - opened < QUICK_FOR && at("retry").hidden;
     setTimeout(ask, document.hidden ? HIDDEN : quick ? QUICK : SLOW);

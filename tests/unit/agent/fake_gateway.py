@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from app.sessions.archive_index import Head, OtherConversation, Piece
-from app.sessions.archive_store import Archive, Checkpoint
+from app.core.prompts.history_index import Head, OtherConversation, Piece
+from app.core.prompts.history_store import Checkpoint, HistoryStore
 
 TOKEN = "abcd1234.secret-of-this-session"
 DOOR = "secret-of-its-door"
@@ -30,7 +30,7 @@ class FakeGateway:
         self.events: list[dict[str, Any]] = []
         self.batches: list[dict[str, Any]] = []
         self.uuid = token.partition(".")[0]
-        self.archive = Archive(f"memory://gateway-{os.urandom(8).hex()}")
+        self.archive = HistoryStore(f"memory://gateway-{os.urandom(8).hex()}")
         self.earlier_release = False
         self.pieces: list[dict[str, Any]] = []
         self.saved = 0

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.agent.events import Event
 from app.agent.model import Call, Reply
+from app.agent.retry import RetryingModel
 from app.agent.state import State
-from app.agent.thinking import Thinking
 from app.agent.tools.child import Stop
-from app.agent.tools.confine import Workspace
 from app.agent.tools.registry import Result, Toolbox
+from app.agent.tools.sandbox_path import Workspace
 from app.agent.turns import Limits, Turns
+from app.agent_protocol import Event
 
 USAGE = {"prompt_tokens": 10, "completion_tokens": 5}
 
@@ -77,7 +77,7 @@ class World:
         self.state.open(lambda: None)
         self.turns = Turns(
             self.state,
-            Thinking(model, self.state, (), limits.pop("context_tokens", 40_000)),
+            RetryingModel(model, self.state, (), limits.pop("context_tokens", 40_000)),
             self.toolbox,
             lambda: "You are a test.",
             self.events.append,

@@ -11,17 +11,17 @@ import pytest
 
 from app.agent import activity as activity_module
 from app.agent.activity import (
+    DISCONNECT,
     EDITOR,
     FILE_BYTES,
     FOLDER,
     HEARTBEAT,
-    LOCKOUT,
     NOTICE,
     TERMINALS,
-    Activity,
-    Sign,
+    ActivityReporter,
+    Signal,
     announce,
-    signs,
+    read_signals,
 )
 from app.agent.gateway import Answer, GatewayDown
 from tests.unit.agent.fake_gateway import FakeGateway
@@ -76,17 +76,17 @@ def home(tmp_path: Path) -> Home:
 
 def test_each_sign_is_told_by_its_age_and_once(home: Home) -> None:
     manager = FakeManager()
-    activity = Activity(home.folder, manager)  # type: ignore[arg-type]
-    assert not activity.tell(NOW), "nothing was seen"
+    activity = ActivityReporter(home.folder, manager)  # type: ignore[arg-type]
+    assert not activity.report(NOW), "nothing was seen"
     home.edited(NOW - 3)
     home.terminals(input_at=NOW - 60, busy_at=NOW - 1, busy="make")
-    assert activity.tell(NOW)
+    assert activity.report(NOW)
     assert manager.reports == [
         {"editor": {"age": 3.0}, "terminal": {"age": 60.0}, "jobs": {"age": 1.0, "detail": "make"}}
     ]
-    assert not activity.tell(NOW + 10)
+    assert not activity.report(NOW + 10)
     home.edited(NOW + 15)
-    assert activity.tell(NOW + 20)
+    assert activity.report(NOW + 20)
     assert manager.reports[1:] == [{"editor": {"age": 5.0}}]
 
 
@@ -95,47 +95,47 @@ def test_each_sign_is_told_by_its_age_and_once(home: Home) -> None:
 )
 def test_what_the_manager_did_not_take_is_told_again(home: Home, answer: Answer | None) -> None:
     manager = FakeManager()
-    activity = Activity(home.folder, manager)  # type: ignore[arg-type]
+    activity = ActivityReporter(home.folder, manager)  # type: ignore[arg-type]
     manager.answers = [answer]
     home.edited(NOW)
-    assert activity.tell(NOW)
-    assert activity.tell(NOW + 10)
+    assert activity.report(NOW)
+    assert activity.report(NOW + 10)
     assert manager.reports == [{"editor": {"age": 0.0}}, {"editor": {"age": 10.0}}]
-    assert not activity.tell(NOW + 20)
+    assert not activity.report(NOW + 20)
 
 
 def test_a_sign_from_the_future_is_seen_and_so_is_the_next_from_the_past(home: Home) -> None:
     """The clock jumped back between the two."""
     manager = FakeManager()
-    activity = Activity(home.folder, manager)  # type: ignore[arg-type]
+    activity = ActivityReporter(home.folder, manager)  # type: ignore[arg-type]
     home.edited(NOW + 5_000)
-    activity.tell(NOW)
+    activity.report(NOW)
     home.edited(NOW + 1)
-    activity.tell(NOW + 2)
+    activity.report(NOW + 2)
     assert [report["editor"]["age"] for report in manager.reports] == [0.0, 1.0]
 
 
 def test_an_editor_without_signs_of_its_own_is_seen_by_its_heartbeat(home: Home) -> None:
     """One that was not installed by this service; where ours runs, an open page alone is no sign."""
     home.heartbeat(NOW)
-    assert signs(home.folder) == {"editor": Sign(NOW)}
+    assert read_signals(home.folder) == {"editor": Signal(NOW)}
     home.terminals(jobs=[])
-    assert signs(home.folder) == {}
+    assert read_signals(home.folder) == {}
 
 
 @pytest.mark.parametrize("told", ["{", "[]", '{"input_at": "now", "busy_at": true, "busy": 7}', "[" * FILE_BYTES])
 def test_a_file_that_makes_no_sense_is_no_sign(home: Home, told: str) -> None:
     (home.signs / TERMINALS).write_text(told)
-    assert signs(home.folder) == {}
+    assert read_signals(home.folder) == {}
 
 
 def test_a_pipe_or_a_link_in_place_of_a_file_stops_nothing(home: Home, tmp_path: Path) -> None:
     os.mkfifo(home.signs / TERMINALS)
-    assert signs(home.folder) == {}
+    assert read_signals(home.folder) == {}
     (home.signs / TERMINALS).unlink()
     (tmp_path / "elsewhere").write_text('{"input_at": 5}')
     (home.signs / TERMINALS).symlink_to(tmp_path / "elsewhere")
-    assert signs(home.folder) == {}
+    assert read_signals(home.folder) == {}
 
 
 def test_an_announcement_replaces_the_one_before(tmp_path: Path) -> None:
@@ -146,6 +146,7 @@ def test_an_announcement_replaces_the_one_before(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / FOLDER).iterdir()] == [NOTICE]
 
 
+@pytest.mark.slow
 def test_an_agent_reports_what_is_new_by_itself_and_takes_announcements(
     agent: AgentProcess, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,8 +155,8 @@ def test_an_agent_reports_what_is_new_by_itself_and_takes_announcements(
     assert agent.call("POST", "/notice", {"seconds": 60})[0] == 200
     assert (home / FOLDER / NOTICE).exists()
     assert agent.call("POST", "/lockout", {})[0] == 200
-    assert (home / FOLDER / LOCKOUT).exists()
+    assert (home / FOLDER / DISCONNECT).exists()
     assert [agent.call("POST", "/notice", {"seconds": wrong})[0] for wrong in (-1, "60", True, 1e9)] == [400] * 4
     (home / FOLDER / EDITOR).touch()
     gateway.wait(lambda: gateway.activity)
-    assert gateway.activity[0]["editor"]["age"] < activity_module.TELL
+    assert gateway.activity[0]["editor"]["age"] < activity_module.REPORT_INTERVAL

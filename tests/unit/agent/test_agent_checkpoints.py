@@ -8,8 +8,8 @@ import pytest
 from app.agent import checkpoints
 from app.agent.checkpoints import Keeper, load
 from app.agent.gateway import Gateway
-from app.agent.standing import NotKnown
-from app.sessions.archive_store import Checkpoint
+from app.agent.prompt_status import ProcessEnding
+from app.core.prompts.history_store import Checkpoint
 from tests.unit.agent.fake_gateway import TOKEN
 from tests.unit.agent.fakes import FakeModel, World, says
 
@@ -57,12 +57,12 @@ def test_a_conversation_is_loaded_once_it_is_known_whether_there_is_one(gateway,
     assert (documents.history, documents.context, documents.metadata) == (said, said[-1:], {"turns": 1})
     stopped = threading.Event()
     stopped.set()
-    with pytest.raises(NotKnown):
+    with pytest.raises(ProcessEnding):
         load(line, stopped)
 
 
 def test_a_long_conversation_is_loaded_in_pages(gateway, line, world, monkeypatch):
-    monkeypatch.setattr("app.sessions.archive_index.CHUNK_BYTES", 500)
+    monkeypatch.setattr("app.core.prompts.history_index.CHUNK_BYTES", 500)
     keeper = Keeper(line, world.state, 1000)
     for n in range(10):
         turns(world, f"m{n}")
@@ -239,6 +239,7 @@ def test_the_keeper_saves_by_itself(gateway, line, world):
     assert not thread.is_alive()
 
 
+@pytest.mark.slow
 def test_an_agent_pushes_its_checkpoint_when_asked_to(agent, gateway):
     """It says whether all of it is there; the documents are on its own disk too."""
     agent.start()
@@ -254,6 +255,7 @@ def test_an_agent_pushes_its_checkpoint_when_asked_to(agent, gateway):
     assert agent.call("POST", "/checkpoint", push) == (200, {"saved": True, "messages": 4})
 
 
+@pytest.mark.slow
 def test_a_page_of_the_history_has_as_many_bytes_as_are_wanted(agent):
     """One message at least; without a limit all that were asked for."""
     agent.start()

@@ -9,10 +9,10 @@ import pytest
 
 from app.agent.tools import command, search
 from app.agent.tools.command import command_environment, run_command
-from app.agent.tools.confine import ToolError, Workspace
+from app.agent.tools.orphans import MARK, marked_processes
 from app.agent.tools.registry import Toolbox
 from app.agent.tools.runner import Output
-from app.agent.tools.strays import MARK, marked
+from app.agent.tools.sandbox_path import ToolError, Workspace
 
 PATIENCE = 120.0
 
@@ -116,6 +116,7 @@ def test_a_fork_bomb_is_ended_and_leaves_nothing(workspace, tmp_path):
     assert run(workspace, "echo alive") == (True, "alive")
 
 
+@pytest.mark.slow
 def test_of_a_gigabyte_the_beginning_and_the_end_are_kept(workspace):
     """The rest is counted; the answer is small."""
     script = "echo first; head -c 1000000000 /dev/zero | tr '\\0' 'x'; echo; echo last"
@@ -134,7 +135,7 @@ def test_a_command_that_kills_its_runner_is_an_error_and_no_end(workspace):
     """The agent answers that it doesn't know, ends what nobody watches over any more, and goes on."""
     with pytest.raises(ToolError, match="not known"):
         run(workspace, "kill -9 $PPID; setsid sleep 1000 & sleep 1000")
-    assert marked(f"test-{os.getpid()}") == []
+    assert marked_processes(f"test-{os.getpid()}") == []
     assert run(workspace, "echo alive") == (True, "alive")
 
 

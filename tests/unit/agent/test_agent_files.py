@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from app.agent.tools import confine, files
-from app.agent.tools.confine import ToolError, Workspace
+from app.agent.tools import files, sandbox_path
+from app.agent.tools.sandbox_path import ToolError, Workspace
 
 
 @pytest.fixture
@@ -169,6 +169,7 @@ def test_read_gives_ranges_with_numbers_and_says_what_is_left(workspace, folder)
     assert files.read_file(workspace, "empty") == "(empty file)"
 
 
+@pytest.mark.slow
 def test_a_file_of_100_megabytes_is_read_in_parts_and_not_held(workspace, folder):
     """One line of 100 MB is cut; many lines end at the limit; patching says that it is too large."""
     with (folder / "one").open("wb") as file:
@@ -288,7 +289,7 @@ def test_every_descriptor_is_closed_again(workspace, folder):
 def test_a_path_of_many_names_is_refused(workspace):
     """The walk holds a descriptor for each name; there is a bound."""
     with pytest.raises(ToolError, match="too deep"):
-        files.write_file(workspace, "/".join(["a"] * (confine.DEPTH + 1)), "x")
+        files.write_file(workspace, "/".join(["a"] * (sandbox_path.DEPTH + 1)), "x")
 
 
 def test_a_workspace_that_is_gone_is_a_tool_error(tmp_path):

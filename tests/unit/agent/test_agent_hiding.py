@@ -11,7 +11,7 @@ import pytest
 
 from app.agent.tools import command, runner
 from app.agent.tools.command import hidden_folder, run_command
-from app.agent.tools.confine import Workspace
+from app.agent.tools.sandbox_path import Workspace
 from tests.model_server import Answer, ModelServer, ToolCall
 from tests.unit.agent.fake_gateway import FakeGateway
 from tests.unit.agent.process import AgentProcess
@@ -127,7 +127,7 @@ def test_where_the_kernel_cant_hide_it_commands_run_and_the_log_says_so(
     older = tmp_path / "runner.py"
     older.write_text(Path(runner.__file__).read_text().replace("OLDEST = 2", "OLDEST = 1_000"))
     monkeypatch.setattr(command, "PROGRAM", older)
-    command._say_that_it_is_open.cache_clear()
+    command._warn_of_readable_token.cache_clear()
     with caplog.at_level(logging.WARNING, logger="app.agent.tools.command"):
         assert place.run("echo hi") == (True, "hi")
         assert place.run("echo hi") == (True, "hi")

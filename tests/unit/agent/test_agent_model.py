@@ -6,7 +6,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.agent.model import Call, ContextTooLong, ManagerAway, Model, ModelError, ModelUnavailable, Stopped, _Streaming
+from app.agent.model import (
+    Call,
+    ContextTooLong,
+    ManagerUnavailable,
+    Model,
+    ModelError,
+    ModelUnavailable,
+    Stopped,
+    _Streaming,
+)
 from tests.model_server import Answer, ToolCall
 from tests.unit.agent.fake_gateway import TOKEN
 
@@ -79,17 +88,17 @@ def test_retry_after_is_passed_on(ask, model):
 
 def test_a_gateway_that_is_away_is_the_managers_fault():
     """Nobody listens there."""
-    with pytest.raises(ManagerAway):
+    with pytest.raises(ManagerUnavailable):
         Model("http://127.0.0.1:1", lambda: TOKEN).answer(MESSAGES, (), lambda text: None, never)
 
 
 @pytest.mark.parametrize(
     ("status", "code", "error"),
     [
-        (503, "state_unavailable", ManagerAway),
-        (503, "session_not_found", ManagerAway),
-        (429, "too_many_calls", ManagerAway),
-        (401, "token_ended", ManagerAway),
+        (503, "state_unavailable", ManagerUnavailable),
+        (503, "session_not_found", ManagerUnavailable),
+        (429, "too_many_calls", ManagerUnavailable),
+        (401, "token_ended", ManagerUnavailable),
         (502, "llm_unavailable", ModelUnavailable),
     ],
 )
@@ -107,7 +116,7 @@ def test_what_asking_again_would_not_change_is_refused(gateway, ask, model):
     with pytest.raises(ModelError, match="status 400") as raised:
         ask()
     assert raised.value.code == "model_refused" and not isinstance(raised.value, ModelUnavailable)
-    with pytest.raises(ModelError, match="secret"):
+    with pytest.raises(ModelError, match="token"):
         Model(gateway.url, lambda: "wrong").answer(MESSAGES, (), lambda text: None, never)
     with pytest.raises(ModelError) as raised:
         Model("", lambda: TOKEN).answer(MESSAGES, (), lambda text: None, never)

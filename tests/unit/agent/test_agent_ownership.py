@@ -11,14 +11,15 @@ import pytest
 from app.agent import state as state_module
 from app.agent.disk import Journal
 from app.agent.documents import documents_from
-from app.agent.standing import Standing
+from app.agent.prompt_status import PromptStatus
 from app.agent.state import RESTORED, ROLLED_BACK, State
 from app.agent.text import moment
 from tests.model_server import Answer
 from tests.unit.agent.fakes import FakeModel, World, calls, says
 from tests.unit.agent.process import AgentProcess
 
-LONG_AGO_AT = time.time() - 3600
+LONG_AGO_AT = float(int(time.time()) - 3600)
+"""A whole second, which its text tells exactly."""
 LONG_AGO = moment(LONG_AGO_AT)
 
 
@@ -56,7 +57,7 @@ def opened(folder, uuid="u1", ask=lambda ages: None, fetch=lambda: None):
 
 
 def all_ended(ages):
-    return Standing(frozenset())
+    return PromptStatus(frozenset())
 
 
 # Whose it is
@@ -188,7 +189,7 @@ def test_a_copy_an_earlier_release_made_during_the_first_turn_is_not_ones_own(tm
 def test_a_session_that_was_in_its_first_turn_during_an_upgrade_goes_on(tmp_path):
     """The manager waits for its prompt: it is ours, whatever the disk says."""
     folder = old_release(folder_in(tmp_path), prompt_entry("m1", "one"), prompt_entry("m2", "two"))
-    state = opened(folder, "u1", lambda ages: Standing(frozenset({"m2", "m1"})))
+    state = opened(folder, "u1", lambda ages: PromptStatus(frozenset({"m2", "m1"})))
     assert state.waiting() == 2
     assert json.loads((folder / ".session" / "metadata.json").read_text())["uuid"] == "u1"
 
@@ -199,7 +200,7 @@ def test_an_end_an_earlier_release_left_unreported_is_told(tmp_path):
         {"id": "m1", "role": "assistant", "content": "x", "at": LONG_AGO, "outcome": {"status": "processed"}},
     ]
     folder = old_release(folder_in(tmp_path), history=history)
-    assert list(opened(folder, ask=lambda ages: Standing(frozenset({"m1"}))).unreported()) == ["m1"]
+    assert list(opened(folder, ask=lambda ages: PromptStatus(frozenset({"m1"}))).unreported()) == ["m1"]
 
 
 def test_without_a_manager_to_ask_what_says_nothing_is_ones_own(tmp_path):
@@ -230,8 +231,8 @@ def test_what_has_ended_since_the_copy_was_made_does_not_run_again(tmp_path):
     """The turn is ended, the prompt is forgotten, neither is reported: that was done when they ended."""
     folder = rolled_back(tmp_path)
     world = World(folder, FakeModel())
-    assert list(world.state.doubtful()) == ["m1", "m2", "m3"]
-    world.state.settle(Standing(frozenset({"m3"})))
+    assert list(world.state.unconfirmed()) == ["m1", "m2", "m3"]
+    world.state.confirm(PromptStatus(frozenset({"m3"})))
     for again in (False, True):
         assert world.outcome("m1") == {"status": "failed", "reason": ROLLED_BACK, "code": "rolled_back"}
         assert [prompt["id"] for prompt in world.state.documents().metadata["queue"]] == ["m3"]
@@ -250,7 +251,7 @@ def test_what_has_ended_since_the_copy_was_made_does_not_run_again(tmp_path):
 def test_what_the_manager_may_have_forgotten_goes_on(tmp_path):
     """Its Redis lost its data, and the agent started anew: what was accepted is not lost."""
     world = World(rolled_back(tmp_path), FakeModel())
-    world.state.settle(Standing(frozenset({"m3"}), frozenset({"m1"})))
+    world.state.confirm(PromptStatus(frozenset({"m3"}), frozenset({"m1"})))
     world.run()
     assert world.outcome("m1")["status"] == world.outcome("m3")["status"] == "processed"
     assert not world.state.knows("m2")
@@ -262,7 +263,7 @@ def test_in_a_copy_the_manager_kept_what_may_have_ended_does_not_run(tmp_path):
     folder = folder_in(tmp_path, "fresh")
     opened(folder, fetch=lambda: documents_from(kept)).close()
     state = opened(folder, fetch=lambda: pytest.fail("fetched twice"))
-    state.settle(Standing(frozenset({"m3"}), frozenset({"m1", "m2"})))
+    state.confirm(PromptStatus(frozenset({"m3"}), frozenset({"m1", "m2"})))
     assert state.open_turn() is None and [each["id"] for each in state.documents().metadata["queue"]] == ["m3"]
     assert "restored" not in state.documents().metadata
 
@@ -271,13 +272,14 @@ def test_a_prompt_the_manager_brings_again_is_not_doubtful(tmp_path):
     """It was asked about before, and came in between."""
     world = World(rolled_back(tmp_path), FakeModel())
     assert world.state.accept("m2", "prompt 2", limit=10) is False
-    world.state.settle(all_ended({}))
+    world.state.confirm(all_ended({}))
     assert [prompt["id"] for prompt in world.state.documents().metadata["queue"]] == ["m2"]
 
 
 # With a process
 
 
+@pytest.mark.slow
 def test_a_copy_restored_as_another_user_leaves_the_original_its_turn(agent, model, gateway, tmp_path):
     """Made while the first turn runs; the original goes on, the copy has nothing to do."""
     model.script(Answer(text="one two", hold=(held := threading.Event())))
@@ -311,6 +313,7 @@ def interrupted(agent, model, *behind):
     agent.kill()
 
 
+@pytest.mark.slow
 def test_at_its_start_an_agent_asks_what_is_still_to_be_done(agent, model, gateway):
     """What has ended is not run again, by itself or when it is put again; what has not is."""
     interrupted(agent, model, "m2", "m3")
@@ -324,6 +327,7 @@ def test_at_its_start_an_agent_asks_what_is_still_to_be_done(agent, model, gatew
     assert gateway.terminal("m1") == gateway.terminal("m2") == []
 
 
+@pytest.mark.slow
 def test_an_agent_waits_for_a_manager_that_can_t_be_asked(agent, model, gateway):
     """Its answers to prompts meanwhile: those it has are accepted, and a new one is taken behind them."""
     interrupted(agent, model)
@@ -337,6 +341,7 @@ def test_an_agent_waits_for_a_manager_that_can_t_be_asked(agent, model, gateway)
     assert [event["message_id"] for event in gateway.events if event["type"] == "processed"] == ["m1", "m2"]
 
 
+@pytest.mark.slow
 def test_a_manager_of_an_earlier_release_is_not_asked_again(agent, model, gateway):
     interrupted(agent, model)
     gateway.failures["/agent/v1/unfinished"].append(404)
@@ -345,6 +350,7 @@ def test_a_manager_of_an_earlier_release_is_not_asked_again(agent, model, gatewa
     assert gateway.asked == []
 
 
+@pytest.mark.slow
 def test_an_agent_that_has_nothing_open_asks_nothing(agent, gateway):
     """A workspace that wakes for its first prompt waits for one call less."""
     for _ in range(2):
@@ -354,6 +360,7 @@ def test_an_agent_that_has_nothing_open_asks_nothing(agent, gateway):
     assert gateway.asked == []
 
 
+@pytest.mark.slow
 def test_a_prompt_that_comes_again_is_answered_as_it_stands(agent, model, gateway):
     """While the conversation is loaded, while it runs, while it waits, and when it has ended; then with its end."""
     held = threading.Event()
@@ -376,6 +383,7 @@ def test_a_prompt_that_comes_again_is_answered_as_it_stands(agent, model, gatewa
     assert len(model.requests) == 2
 
 
+@pytest.mark.slow
 def test_an_older_volume_takes_the_prompts_it_lacks_and_no_other(agent, model, gateway, tmp_path):
     """Restored from a backup of before, as the same session: what had ended by then is answered as it ended."""
     agent.start()

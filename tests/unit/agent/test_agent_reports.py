@@ -6,9 +6,10 @@ import pytest
 
 from app.agent import gateway as calls
 from app.agent import reports as module
-from app.agent.events import Bus, Event, outcome_event, shown
+from app.agent.events import Bus, outcome_event, truncated
 from app.agent.gateway import Gateway, GatewayDown, call_home, waits
 from app.agent.reports import Reports
+from app.agent_protocol import Event
 from tests.unit.agent.fake_gateway import TOKEN
 
 EVENTS = "/agent/v1/events"
@@ -126,7 +127,7 @@ def test_while_the_gateway_is_away_only_outcomes_are_kept(gateway, monkeypatch):
     for n in range(100):
         reports.add(Event("tool_call", "m1", {"n": n}))
     reports.add(processed("m1"))
-    assert [e.message_id for e in reports._events if e.is_terminal] == ["m0", "m1"] and len(reports._events) <= 12
+    assert [e.message_id for e in reports._events if e.ends] == ["m0", "m1"] and len(reports._events) <= 12
 
 
 def test_a_turn_without_events_is_heard_of(gateway, line, monkeypatch):
@@ -181,7 +182,7 @@ def test_a_watcher_that_does_not_read_is_let_go(monkeypatch):
 
 def test_events_carry_the_beginning_and_the_end_of_long_values():
     """The history has the rest."""
-    cut = shown({"path": "x", "content": "y" * 100_000, "n": 3})
+    cut = truncated({"path": "x", "content": "y" * 100_000, "n": 3})
     assert cut["path"] == "x" and cut["n"] == 3 and len(cut["content"]) < 2100
 
 

@@ -4,18 +4,18 @@ import threading
 
 import pytest
 
-from app.agent import thinking
+from app.agent import retry
 from app.agent.context import INTERRUPTED, NOT_RUN
-from app.agent.model import Call, ContextTooLong, ManagerAway, ModelError, ModelUnavailable, Reply, Stopped
+from app.agent.model import Call, ContextTooLong, ManagerUnavailable, ModelError, ModelUnavailable, Reply, Stopped
+from app.agent.retry import wait_before
 from app.agent.state import IdReused, QueueFull
-from app.agent.thinking import wait_before
 from tests.unit.agent.fakes import USAGE, FakeModel, World, calls, says
 from tests.unit.agent.process import PATIENCE
 
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
-    monkeypatch.setattr(thinking, "wait_before", lambda attempt, retry_after, chance: 0.0)
+    monkeypatch.setattr(retry, "wait_before", lambda attempt, retry_after, chance: 0.0)
 
 
 def test_a_turn_calls_tools_until_the_model_answers(tmp_path):
@@ -96,13 +96,13 @@ def test_a_model_that_stays_away_fails_the_turn(tmp_path):
 
 def test_a_manager_that_is_away_for_longer_fails_no_turn(tmp_path):
     """It asks the model nothing meanwhile, so a turn has more patience with it; but not for ever."""
-    away = [ManagerAway("no Redis")] * (ManagerAway.tries - 1)
+    away = [ManagerUnavailable("no Redis")] * (ManagerUnavailable.tries - 1)
     unavailable = [ModelUnavailable("status 500")] * (ModelUnavailable.tries - 1)
     world = World(tmp_path, FakeModel(*away, *unavailable, says("back")))
     world.prompt("m1")
     world.run()
     assert world.outcome("m1")["response"]["text"] == "back"
-    world.model.script = [*away, ManagerAway("no Redis")]
+    world.model.script = [*away, ManagerUnavailable("no Redis")]
     world.prompt("m2")
     world.run()
     assert world.outcome("m2")["reason"] == "no Redis"
@@ -113,7 +113,7 @@ def test_tries_have_growing_pauses_between_them_and_respect_a_named_one():
     assert [wait_before(attempt, 0.0, 1.0) for attempt in (0, 1, 4, 5, 62)] == [0.5, 1.0, 8.0, 10.0, 10.0]
     assert wait_before(62, 0.0, 0.0) == 5.0
     assert [wait_before(0, named, 0.0) for named in (7.0, 3600.0)] == [7.0, 30.0]
-    whole = sum(wait_before(attempt, 0.0, 0.5) for attempt in range(ManagerAway.tries - 1))
+    whole = sum(wait_before(attempt, 0.0, 0.5) for attempt in range(ManagerUnavailable.tries - 1))
     assert whole > 400, "a container in its longest pause of 5 minutes comes back meanwhile"
 
 
@@ -186,7 +186,7 @@ def test_a_waiting_prompt_can_be_cancelled_and_keeps_its_place(tmp_path):
     assert world.turns.cancel("user", "m2") == "m2"
     assert world.turns.cancel("user", "none") is None
     world.run()
-    ended = [(event.message_id, event.type) for event in world.events if event.is_terminal]
+    ended = [(event.message_id, event.type) for event in world.events if event.ends]
     assert ended == [("m1", "processed"), ("m2", "failed"), ("m3", "processed")]
     assert len(world.model.asked) == 2
 

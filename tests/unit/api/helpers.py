@@ -10,10 +10,10 @@ from typing import Any
 from flask import Flask
 
 from app.api.context import EXTENSION
+from app.core.backups.index import Backup
+from app.core.composition import Core
+from app.core.sessions.model import Identity, Record, Status
 from app.main import create_forward_auth
-from app.sessions.backups import Backup
-from app.sessions.core import Core
-from app.sessions.model import Identity, Record, Status
 
 ADMIN_KEY = "the-key-of-an-admin"
 SERVICE_KEY = "service-key"
@@ -63,7 +63,7 @@ def new_session(client: Client, user_id: str = "ada", **fields: object) -> str:
 
 
 def move(core: Core, uuid: str, to: Status, **changes: object) -> Record:
-    """Do what a worker or the watcher would: move the session and settle its intent."""
+    """Do what a worker or the observer would: move the session and settle its intent."""
     return core.store.change(uuid, time.time(), to=to, settle=True, **changes).record
 
 
@@ -87,7 +87,7 @@ def add_backup(
         origin=origin,
         **values,
     )
-    with core.files.writing(name) as part:
+    with core.backup_store.writing(name) as part:
         part.write(content)
         part.commit({"name": name})
     core.backups.add(backup)

@@ -7,11 +7,11 @@ import time
 import pytest
 from flask import Flask
 
-from app.api.security import BY_TOKEN
+from app.api.blueprint import rules_of
+from app.core.access.tokens import Kind
+from app.core.composition import Core
+from app.core.sessions.model import Status
 from app.main import create_app
-from app.sessions.core import Core
-from app.sessions.model import Status
-from app.sessions.passes import Kind
 from app.settings import Settings, SettingsError
 from tests.unit.api.helpers import BOUND_KEY, AppMaker, Client, check_problem, keyed, move, new_session
 from tests.world import SECRET_KEY
@@ -56,10 +56,11 @@ def test_a_token_opens_its_sessions_own_calls_and_nothing_else(app: Flask, holde
             answer.close()
             if answer.status_code not in (401, 403):
                 opened.add(rule.endpoint)
-    assert opened == BY_TOKEN
+    declared = {endpoint for endpoint in app.view_functions if rules_of(app, endpoint).session_token}
+    assert opened == declared
     document = holder.get("/openapi.json").json
     said = [each for item in document["paths"].values() for each in item.values() if "security" in each]
-    assert sum({"SessionToken": []} in each["security"] for each in said) == len(BY_TOKEN)
+    assert sum({"SessionToken": []} in each["security"] for each in said) == len(declared)
     for path in ("/sessions", "/backups", "/metrics"):
         check_problem(holder.get(path), 403, "forbidden")
     check_problem(holder.post("/session/create", json={"user_id": "ada"}), 403, "forbidden")
@@ -72,7 +73,7 @@ def test_a_token_is_no_use_for_another_session(client: Client, holder: Client) -
 def test_a_token_ends_with_its_time_its_session_and_its_revocation(
     app: Flask, client: Client, core: Core, uuid: str, holder: Client
 ) -> None:
-    old, _ = core.passes.issue(Kind.TOKEN, uuid, 0, time.time() - 901)
+    old, _ = core.access_tokens.issue(Kind.TOKEN, uuid, 0, time.time() - 901)
     check_problem(
         app.test_client().get(f"/session/{uuid}", headers={"Authorization": f"Bearer {old}"}), 401, "unauthorized"
     )

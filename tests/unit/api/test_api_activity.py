@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from app.sessions import keys
-from app.sessions.core import Core
-from app.sessions.model import Signal, Status
+from app.core.composition import Core
+from app.core.redis import keys
+from app.core.sessions.model import Signal, Status
 from tests.unit.api.helpers import Client, check_problem, move, new_session
 
 SIGNALS = ["wake", "prompt", "turn", "browser", "editor", "terminal", "jobs", "keepalive", "window"]
@@ -40,11 +40,11 @@ def activity(client: Client, uuid: str) -> Any:
 def test_activity_explains_what_keeps_a_session_up(client: Client, core: Core) -> None:
     """Each signal, when it was last seen, how long it counts, and whether it holds."""
     uuid = active(client, core, idle_timeout=600)
-    core.signals.write(uuid, {"jobs": Signal(time.time() - 100, detail="make")})
+    core.activity.write(uuid, {"jobs": Signal(time.time() - 100, detail="make")})
     body = activity(client, uuid)
     assert [each["signal"] for each in body["signals"]] == SIGNALS
     assert body["verdict"]["idle"] is False
-    assert body["verdict"]["why"].startswith("it came up 0 s ago")
+    assert body["verdict"]["why"].startswith("it woke 0 s ago")
     jobs = body["signals"][SIGNALS.index("jobs")]
     assert (jobs["counts_seconds"], jobs["holds"], jobs["by_a_person"], jobs["detail"]) == (600, True, False, "make")
     assert 100 <= jobs["age_seconds"] < 110
@@ -65,7 +65,7 @@ def test_activity_of_a_session_that_is_not_up_says_so(client: Client, core: Core
 
 def test_activity_of_a_session_that_never_sleeps_has_no_times(client: Client, core: Core) -> None:
     body = activity(client, active(client, core, idle_timeout=0))
-    assert "never sleeps by itself" in body["verdict"]["why"]
+    assert "never falls asleep" in body["verdict"]["why"]
     assert (body["sleeps_at"], body["next_check"]) == (None, None)
 
 
@@ -96,7 +96,7 @@ def test_hours_of_the_week_are_kept_with_the_session(client: Client, core: Core)
     answer = keep_up(client, uuid, hours="Mon-Sun 00:00-00:00")
     assert (answer.json["hours"], answer.json["until"]) == ("Mon-Sun 00:00-00:00", None)
     body = activity(client, uuid)
-    assert body["verdict"]["why"].startswith("kept up in these hours")
+    assert body["verdict"]["why"].startswith("kept awake in these hours")
     assert body["sleeps_at"] == body["only_a_person_counts_from"], "a whole week is longer than MAX_AWAKE"
     assert keep_up(client, uuid, hours="").json["hours"] == ""
     assert activity(client, uuid)["signals"][-1]["holds"] is False

@@ -8,9 +8,9 @@ from typing import Any, BinaryIO
 import pytest
 from flask import Flask
 
-from app.sessions import queue
-from app.sessions.core import Core
-from app.sessions.model import Status
+from app.core.composition import Core
+from app.core.redis import task_queue
+from app.core.sessions.model import Status
 from tests.unit.api.helpers import (
     ADMIN_KEY,
     AppMaker,
@@ -22,8 +22,8 @@ from tests.unit.api.helpers import (
     move,
     new_session,
 )
-from workers import answering
-from workers.backup_reader import Reader, digest
+from workers import rpc
+from workers.download_server import DownloadServer, digest
 
 UNKNOWN = "app-zzzzzzzz-20261120-080000.zip"
 
@@ -115,16 +115,16 @@ class Asked:
         name, ticket = map(str, args)
         if self.idle:
             return
-        if task == queue.DELETE_BACKUP:
-            answering.delete(self.core, name, ticket)
+        if task == task_queue.DELETE_BACKUP:
+            rpc.delete(self.core, name, ticket)
             return
-        secret, size = "one-time", self.core.files.size(name)
-        stream = self.core.files.open(name)
-        reader = Reader(("127.0.0.1", 0), stream, size, digest(secret))
+        secret, size = "one-time", self.core.backup_store.size(name)
+        stream = self.core.backup_store.open(name)
+        reader = DownloadServer(("127.0.0.1", 0), stream, size, digest(secret))
         Thread(target=self._serve, args=(reader, stream), daemon=True).start()
-        self.core.tickets.answer(ticket, {"host": "127.0.0.1", "port": reader.server_address[1], "secret": secret})
+        self.core.rpc.answer(ticket, {"host": "127.0.0.1", "port": reader.server_address[1], "secret": secret})
 
-    def _serve(self, reader: Reader, stream: BinaryIO) -> None:
+    def _serve(self, reader: DownloadServer, stream: BinaryIO) -> None:
         with reader, stream:
             reader.serve_once(30.0)
 
@@ -149,7 +149,7 @@ def test_in_a_cluster_a_download_comes_through_a_reader(in_cluster: tuple[Client
     part = client.get(path, headers={"Range": "bytes=-4"})
     assert (part.status_code, part.data) == (206, content[-4:])
     assert part.headers["Content-Range"] == f"bytes {len(content) - 4}-{len(content) - 1}/{len(content)}"
-    assert asked.tasks == [queue.READ_BACKUP] * 2
+    assert asked.tasks == [task_queue.READ_BACKUP] * 2
 
 
 def test_no_reader_is_started_for_an_answer_without_a_body(in_cluster: tuple[Client, Asked]) -> None:
@@ -180,14 +180,14 @@ def test_in_a_cluster_a_deletion_is_done_when_it_is_answered(in_cluster: tuple[C
     client, asked = in_cluster
     backup = add_backup(asked.core)
     assert client.delete(f"/backups/{backup.name}").status_code == 204
-    assert (asked.core.files.exists(backup.name), asked.core.backups.count()) == (False, 0)
+    assert (asked.core.backup_store.exists(backup.name), asked.core.backups.count()) == (False, 0)
 
 
 def test_delete_takes_the_files_and_the_entry(client: Client, core: Core) -> None:
     backup = add_backup(core)
     answer = client.delete(f"/backups/{backup.name}")
     assert (answer.status_code, answer.data) == (204, b"")
-    assert not core.files.exists(backup.name)
+    assert not core.backup_store.exists(backup.name)
     assert client.get("/backups").json["total"] == 0
 
 
@@ -195,23 +195,23 @@ def test_a_backup_that_is_being_restored_from_stays(client: Client, core: Core) 
     backup = add_backup(core)
     new_session(client, restore_from=backup.name)
     check_problem(client.delete(f"/backups/{backup.name}"), 409, "backup_in_use")
-    assert core.files.exists(backup.name)
+    assert core.backup_store.exists(backup.name)
 
 
 def test_a_restore_asked_for_in_the_middle_of_a_deletion_gets_none_of_it(client: Client, core: Core) -> None:
     """The deletion has asked whether the backup is in use. One of the two succeeds, never both."""
     backup = add_backup(core)
     answers = []
-    delete = core.stored.delete
+    delete = core.backup_access.delete
 
     def restored_first(name: str) -> None:
         answers.append(client.post(f"/backups/{name}/restore"))
         delete(name)
 
-    core.stored.delete = restored_first  # type: ignore[method-assign]
+    core.backup_access.delete = restored_first  # type: ignore[method-assign]
     check_problem(client.delete(f"/backups/{backup.name}"), 409, "backup_in_use")
     assert [answer.status_code for answer in answers] == [201]
-    assert core.files.exists(backup.name)
+    assert core.backup_store.exists(backup.name)
 
 
 def test_a_deletion_asked_for_in_the_middle_of_a_restore_wins_or_is_refused(client: Client, core: Core) -> None:
@@ -249,7 +249,7 @@ def test_of_a_deletion_and_a_restore_at_once_exactly_one_wins(app: Flask, core: 
         for thread in threads:
             thread.join()
         assert (answers["DELETE"], answers["POST"]) in ((204, 404), (409, 201))
-        assert core.files.exists(backup.name) is (answers["POST"] == 201)
+        assert core.backup_store.exists(backup.name) is (answers["POST"] == 201)
         for uuid in core.store.uuids([Status.CREATED]):
             move(core, uuid, Status.TERMINATING)
             move(core, uuid, Status.TERMINATED)

@@ -10,10 +10,10 @@ from collections.abc import Callable
 import pytest
 from flask import Flask
 
-from app.sessions.core import Core
-from app.sessions.model import Status, iso
-from tests.service import wait_for
+from app.core.composition import Core
+from app.core.sessions.model import Status, iso
 from tests.unit.api.helpers import ADMIN_KEY, Client, add_backup, check_problem, keyed, move, new_session
+from tests.waiting import wait_for
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 

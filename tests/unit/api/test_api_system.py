@@ -12,24 +12,24 @@ import pytest
 from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.api.limits import ENDPOINTS, WITHOUT_REDIS
+from app.api.blueprint import rules_of
+from app.api.event_streams import follow, follow_message, revoked
 from app.api.openapi import VERSION
-from app.api.security import ANONYMOUS
-from app.api.streams import follow, follow_message
-from app.sessions.core import Core
-from app.sessions.fleet import Policies
-from app.sessions.model import Status
-from app.sessions.passes import Kind, Pass
-from app.sessions.queue import QUEUES
+from app.core.access.tokens import AccessToken, Kind
+from app.core.composition import Core
+from app.core.redis.events import REVOKED, SessionEvent
+from app.core.redis.heartbeats import Policies
+from app.core.redis.task_queue import QUEUES
+from app.core.sessions.model import Status
 from tests.conftest import ROOT
 from tests.unit.api.helpers import ADMIN_KEY, AppMaker, Client, check_problem, core_of, keyed, move, new_session
 
 
 def alive(core: Core, workers: int = 1) -> None:
     now = time.time()
-    core.fleet.watcher_alive(now)
+    core.heartbeats.observer_alive(now)
     for number in range(workers):
-        core.fleet.worker_alive(f"worker{number}", now)
+        core.heartbeats.worker_alive(f"worker{number}", now)
 
 
 def test_health_is_good_when_all_parts_are_there(client: Client, core: Core) -> None:
@@ -45,12 +45,13 @@ def test_health_is_good_when_all_parts_are_there(client: Client, core: Core) -> 
         "workers": 2,
         "runtime": "local",
     }
-    assert 0 <= body["watcher_age_seconds"] < 10
+    assert 0 <= body["observer_age_seconds"] < 10
+    assert body["watcher_age_seconds"] == body["observer_age_seconds"]
 
 
-def test_health_is_bad_while_the_watcher_is_silent(client: Client, core: Core) -> None:
-    core.fleet.worker_alive("worker", time.time())
-    core.fleet.watcher_alive(time.time() - 60)
+def test_health_is_bad_while_the_observer_is_silent(client: Client, core: Core) -> None:
+    core.heartbeats.worker_alive("worker", time.time())
+    core.heartbeats.observer_alive(time.time() - 60)
     answer = client.get("/health")
     assert answer.status_code == 503
     assert (answer.json["status"], answer.json["kubernetes"]) == ("unhealthy", "disconnected")
@@ -68,22 +69,22 @@ def test_health_warns_of_a_cluster_that_enforces_no_policies(make_app: AppMaker,
     core = core_of(app)
     alive(core)
     if found is not Policies.UNKNOWN:
-        core.fleet.note_policies(found)
+        core.heartbeats.note_policies(found)
     answer = keyed(app, ADMIN_KEY).get("/health")
     assert (answer.status_code, answer.json["status"], answer.json["network_policies"]) == (200, "healthy", found)
     assert ["NetworkPolicies" in each for each in answer.json["warnings"]] == [True] * (found == "not_enforced")
 
 
-def test_nobody_says_that_policies_are_enforced_while_the_watcher_sees_nothing(make_app: AppMaker) -> None:
+def test_nobody_says_that_policies_are_enforced_while_the_observer_sees_nothing(make_app: AppMaker) -> None:
     """The API server may be away, which is what was tried."""
     app = make_app(runtime="kubernetes", workspace_image="workspace:1")
-    core_of(app).fleet.note_policies(Policies.ENFORCED)
+    core_of(app).heartbeats.note_policies(Policies.ENFORCED)
     assert keyed(app, ADMIN_KEY).get("/health").json["network_policies"] == "unknown"
 
 
 def test_one_machine_has_no_policies(client: Client, core: Core) -> None:
     alive(core)
-    core.fleet.note_policies(Policies.NOT_ENFORCED)
+    core.heartbeats.note_policies(Policies.NOT_ENFORCED)
     body = client.get("/health").json
     assert (body["network_policies"], body["warnings"]) == (None, [])
 
@@ -99,20 +100,35 @@ def test_metrics_count_sessions_by_state(client: Client, core: Core) -> None:
     uuid = new_session(client)
     new_session(client)
     move(core, uuid, Status.ACTIVE)
-    core.fleet.bury({"task": "x"})
+    core.dead_letters.add({"task": "x"})
     body = client.get("/metrics").json
     assert (body["total_sessions"], body["active_sessions"], body["created_sessions"]) == (2, 1, 1)
     assert {f"{status}_sessions" for status in Status} <= body.keys()
     assert (body["dead_letters"], body["workers"]) == (1, 1)
     assert body["queue_backlog"].keys() == set(QUEUES)
     assert body["timestamp"].endswith("Z")
+    assert body["watcher_age_seconds"] == body["observer_age_seconds"] >= 0
+
+
+def test_the_earlier_name_of_the_observers_age_is_deprecated(client: Client, core: Core) -> None:
+    alive(core)
+    text = client.get("/metrics", headers={"Accept": "text/plain"}).text
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    old, new = families["sessions_watcher_age_seconds"], families["sessions_observer_age_seconds"]
+    assert old.samples[0].value == new.samples[0].value
+    assert "Deprecated" in old.documentation
+    assert new.name in old.documentation
+    schemas = client.get("/openapi.json").json["components"]["schemas"]
+    for name in ("Health", "Metrics"):
+        properties = schemas[name]["properties"]
+        assert (properties["watcher_age_seconds"]["deprecated"], "observer_age_seconds" in properties) == (True, True)
 
 
 @pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text; version=1.0.0"])
 def test_metrics_speak_prometheus_when_asked_to(client: Client, core: Core, accept: str) -> None:
     move(core, new_session(client), Status.ACTIVE)
-    core.fleet.count("wakes")
-    core.fleet.started("wake", {"enqueued": 10, "ready": 1200})
+    core.counters.count("wakes")
+    core.counters.started("wake", {"enqueued": 10, "ready": 1200})
     answer = client.get("/metrics", headers={"Accept": accept})
     assert answer.mimetype == accept.partition(";")[0]
     samples = {
@@ -147,7 +163,7 @@ def test_the_document_is_complete(app: Flask, client: Client) -> None:
     names = [operation["operationId"] for operation in operations]
     assert len(set(names)) == len(names)
     public = [operation for operation in operations if operation.get("security") == []]
-    assert len(public) == len(ANONYMOUS)
+    assert len(public) == sum(rules_of(app, endpoint).anonymous for endpoint in app.view_functions)
     for operation in operations:
         assert operation["summary"]
         assert "429" in operation["responses"]
@@ -167,9 +183,19 @@ def test_the_documents_version_is_the_packages() -> None:
     assert config["metadata"]["version"] == VERSION
 
 
-def test_endpoints_named_in_tables_exist(app: Flask) -> None:
-    named = set(ENDPOINTS) | ANONYMOUS | {name for name in WITHOUT_REDIS if name is not None}
-    assert named <= app.view_functions.keys()
+@pytest.mark.parametrize("accept", ["text/html", "application/json"])
+def test_the_root_leads_to_the_docs(app: Flask, accept: str) -> None:
+    answer = app.test_client().get("/", headers={"Accept": accept})
+    assert (answer.status_code, answer.headers["Location"], answer.text) == (302, "/docs", "")
+
+
+def test_the_root_of_a_workspaces_host_is_not_the_docs(client: Client) -> None:
+    check_problem(client.get("/", headers={"Host": "vs-code-aaaa0001.localhost"}), 404, "not_found")
+
+
+def test_the_root_leads_to_the_docs_without_redis(make_app: AppMaker) -> None:
+    app = make_app(redis_url="redis://127.0.0.1:1/0", redis_timeout=0.2)
+    assert app.test_client().get("/").status_code == 302
 
 
 def test_the_docs_page_loads_nothing_from_elsewhere(client: Client) -> None:
@@ -254,17 +280,24 @@ def test_streams_are_bounded_and_free_their_place(make_app: Callable[..., Flask]
     again.close()
 
 
+@pytest.mark.parametrize("data", [{"access_epoch": 2, "door": 2}, {"door": 2}], ids=["now", "release before"])
+def test_an_event_revokes_the_tokens_of_earlier_access_epochs(data: dict[str, int]) -> None:
+    event = SessionEvent("1-0", REVOKED, data)
+    tokens = [None, *(AccessToken(Kind.TOKEN, "aaaa0001", epoch, 0.0, 1.0) for epoch in (1, 2))]
+    assert [revoked(token, event) for token in tokens] == [False, True, False]
+
+
 @pytest.mark.parametrize("chat", [False, True])
 def test_a_stream_ends_with_the_pass_that_opened_it(client: Client, core: Core, chat: bool) -> None:
     """One opened with a key goes on, and so does one whose pass was made since."""
     uuid = new_session(client)
-    old, new = (Pass(Kind.TOKEN, uuid, door, time.time(), time.time() + 60) for door in (0, 1))
+    old, new = (AccessToken(Kind.TOKEN, uuid, door, time.time(), time.time() + 60) for door in (0, 1))
     start = core.events.last_id(uuid)
-    message = core.inbox.take(uuid, "hello", "m1", now=time.time()).message if chat else None
+    message = core.inbox.take(uuid, "hello", "m1", now=time.time()).prompt if chat else None
     core.sessions.revoke(uuid)
     record = core.store.get(uuid)
 
-    def lines(held: Pass | None) -> Iterator[str]:
+    def lines(held: AccessToken | None) -> Iterator[str]:
         if message:
             return follow_message(core, uuid, message, start, held=held, heartbeat=0.0)
         return follow(core, record, start, announce=False, held=held, heartbeat=0.0)

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from app.sessions import keys
-from app.sessions.core import Core
-from app.sessions.errors import StateUnavailable
-from app.sessions.links import Links
-from app.sessions.model import Record, Status
-from app.sessions.service import SessionService
+from app.core.access.login_links import LoginLinks
+from app.core.composition import Core
+from app.core.errors import StateUnavailable
+from app.core.redis import keys
+from app.core.service import SessionService
+from app.core.sessions.model import Record, Status
 from tests.unit.api.helpers import ADMIN_KEY, AppMaker, Client, check_problem, keyed, move, new_session
 from tests.unit.api.visitors import Visitor
 from tests.world import SECRET_KEY
@@ -29,8 +29,8 @@ def app(make_app: AppMaker) -> Flask:
 
 def follow(app: Flask, made: Any) -> tuple[Visitor, Any]:
     """A browser that has followed the link of a creation, and what it was told."""
-    browser = Visitor(app, made["uuid"])
-    return browser, browser.navigate("/" + str(made["open_url"]).partition("localhost/")[2])
+    visitor = Visitor(app, made["uuid"])
+    return visitor, visitor.navigate("/" + str(made["open_url"]).partition("localhost/")[2])
 
 
 def test_the_link_of_a_creation_shows_how_far_it_is_and_then_the_workspace(
@@ -39,18 +39,18 @@ def test_the_link_of_a_creation_shows_how_far_it_is_and_then_the_workspace(
     """Followed at once it is used, and its time matters no more: the cookie waits for the start."""
     answer = client.post("/session/create", json=WANTED)
     assert answer.status_code == 201
-    browser, entered = follow(app, answer.json)
+    visitor, entered = follow(app, answer.json)
     assert entered.status_code == 302
-    assert browser.navigate().status_code == 503
+    assert visitor.navigate().status_code == 503
     move(core, answer.json["uuid"], Status.ACTIVE)
-    assert browser.navigate().status_code == 200
+    assert visitor.navigate().status_code == 200
     assert follow(app, answer.json)[1].status_code == 403, "it works once"
 
 
 def test_the_links_time_begins_with_the_answer(client: Client, core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not with the call, which may wait for longer than a link lasts."""
     steps: list[str] = []
-    made, waited, created = Links.make, SessionService.wait, SessionService.create
+    made, waited, created = LoginLinks.make, SessionService.wait, SessionService.create
 
     def making(*args: Any) -> str:
         steps.append("link")
@@ -65,7 +65,7 @@ def test_the_links_time_begins_with_the_answer(client: Client, core: Core, monke
         move(core, record.uuid, Status.ACTIVE)
         return record
 
-    monkeypatch.setattr(Links, "make", making)
+    monkeypatch.setattr(LoginLinks, "make", making)
     monkeypatch.setattr(SessionService, "wait", waiting)
     monkeypatch.setattr(SessionService, "create", creating)
     answer = client.post("/session/create", json=WANTED, headers={"Prefer": "wait=5"})
@@ -98,7 +98,8 @@ def test_a_creation_has_a_link_only_when_it_is_asked_for(client: Client) -> None
 
 def test_without_a_secret_key_nothing_is_made(make_app: AppMaker) -> None:
     client = keyed(make_app(), ADMIN_KEY)
-    check_problem(client.post("/session/create", json=WANTED), 503, "door_not_configured")
+    body = check_problem(client.post("/session/create", json=WANTED), 503, "forward_auth_not_configured")
+    assert body["earlier_error"] == "door_not_configured", "for clients of the release before"
     assert client.get("/sessions").json["total"] == 0
 
 
@@ -108,7 +109,7 @@ def test_a_link_that_could_not_be_made_leaves_a_session_that_is_named(
     def failing(*_: Any) -> str:
         raise StateUnavailable("Redis went away.")
 
-    monkeypatch.setattr(Links, "make", failing)
+    monkeypatch.setattr(LoginLinks, "make", failing)
     answer = client.post("/session/create", json=WANTED)
     problem = check_problem(answer, 503, "state_unavailable")
     assert answer.headers["Location"] == f"/session/{problem['uuid']}"

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from app.api.landing import ENTERED
-from app.api.verdicts import RETRY_PATH, Outcome, Verdict, judge
-from app.api.visits import Frame, Visit, from_traefik
+from app.core.access.access_policy import RETRY_PATH, AccessDecision, Outcome, decide
+from app.core.access.forwarded_request import ForwardedRequest, Frame, from_traefik
+from app.core.access.landing_path import ENTERED
+from app.core.access.tokens import FRAME_COOKIE, AccessToken, Kind
+from app.core.composition import Core
+from app.core.sessions.model import Record, Status
 from app.main import create_app
-from app.sessions.core import Core
-from app.sessions.model import Record, Status
-from app.sessions.passes import FRAME_COOKIE, Kind, Pass
 from app.settings import Settings, SettingsError
 from tests.unit.api.helpers import ADMIN_KEY, AppMaker, Client, check_problem, forward_auth_of, keyed, move, new_session
 from tests.unit.api.visitors import HANDSHAKE, NAVIGATION, POLL, Visitor, asked, asked_by_nginx, link
@@ -27,8 +27,8 @@ PRODUCT, SECOND, STRANGER = "https://app.example.com", "http://localhost:3000", 
 NAMED = f"{PRODUCT}, {SECOND}/"
 SETTINGS = Settings(workspace_domain="ws.example.org", workspace_scheme="https", embed_origins=NAMED)
 HOST, OWN = f"vs-code-{UUID}.ws.example.org", f"https://vs-code-{UUID}.ws.example.org"
-RECORD = Record(uuid=UUID, user_id="ada", created_at=NOW, status=Status.ACTIVE, door=2)
-COOKIE = Pass(Kind.COOKIE, UUID, 2, NOW, NOW + 43_200)
+RECORD = Record(uuid=UUID, user_id="ada", created_at=NOW, status=Status.ACTIVE, access_epoch=2)
+COOKIE = AccessToken(Kind.COOKIE, UUID, 2, NOW, NOW + 43_200)
 EMBEDDED = replace(COOKIE, kind=Kind.FRAME)
 
 FRAME = NAVIGATION | {"Sec-Fetch-Dest": "iframe"}
@@ -54,27 +54,31 @@ def framed(by: str, site: str = "cross-site", **headers: str) -> dict[str, str]:
     return FRAME | {"Sec-Fetch-Site": site} | ({"Referer": f"{by}/"} if by else {}) | headers
 
 
-def visit(headers: dict[str, str], *, method: str = "GET", uri: str = "/", settings: Settings = SETTINGS) -> Visit:
+def visit(
+    headers: dict[str, str], *, method: str = "GET", uri: str = "/", settings: Settings = SETTINGS
+) -> ForwardedRequest:
     found = from_traefik(asked(HOST, uri, method, **headers), settings)
     assert found is not None
     return found
 
 
-def verdict(seen: Visit, *shown: Pass, linked: bool = False, now: float = NOW, **record: Any) -> Verdict:
-    return judge(seen, replace(RECORD, **record), shown, OWN, linked, now, sign_in=True)
+def decision(
+    seen: ForwardedRequest, *shown: AccessToken, linked: bool = False, now: float = NOW, **record: Any
+) -> AccessDecision:
+    return decide(seen, replace(RECORD, **record), shown, OWN, linked, now, sign_in=True)
 
 
 @pytest.mark.parametrize("site", ["same-site", "cross-site"])
 @pytest.mark.parametrize("by", [PRODUCT, SECOND])
 @pytest.mark.parametrize("held", [COOKIE, EMBEDDED], ids=["cookie", "frame's cookie"])
-def test_a_named_page_shows_it_and_that_is_a_person_who_opens_it(site: str, by: str, held: Pass) -> None:
+def test_a_named_page_shows_it_and_that_is_a_person_who_opens_it(site: str, by: str, held: AccessToken) -> None:
     seen = visit(framed(by, site))
     in_frame = held is EMBEDDED
     assert seen.frame is Frame.NAMED
-    assert verdict(seen, held) == Verdict(Outcome.PASS, use=True, in_frame=in_frame)
-    assert verdict(seen, held, status=Status.SLEEPING) == Verdict(Outcome.NOT_UP, wake=True)
-    assert verdict(seen) == Verdict(Outcome.NO_PASS), "within a frame nobody is sent to sign in"
-    assert verdict(seen, replace(held, door=1)) == Verdict(Outcome.NO_PASS)
+    assert decision(seen, held) == AccessDecision(Outcome.ALLOW, use=True, in_frame=in_frame)
+    assert decision(seen, held, status=Status.SLEEPING) == AccessDecision(Outcome.NOT_UP, wake=True)
+    assert decision(seen) == AccessDecision(Outcome.NO_TOKEN), "within a frame nobody is sent to sign in"
+    assert decision(seen, replace(held, access_epoch=1)) == AccessDecision(Outcome.NO_TOKEN)
 
 
 def test_an_origin_is_the_same_however_it_is_written() -> None:
@@ -105,41 +109,41 @@ def test_no_other_page_shows_it_whatever_it_brings(site: str, referer: str) -> N
     seen = visit(framed("", site, **({"Referer": referer} if referer else {})), uri="/?workspace-link=s3cret")
     assert (seen.frame, seen.link) == (Frame.FOREIGN, ""), "the link is not used up"
     for shown in ((), (COOKIE,), (EMBEDDED,), (COOKIE, EMBEDDED)):
-        assert verdict(seen, *shown) == Verdict(Outcome.FRAMED)
+        assert decision(seen, *shown) == AccessDecision(Outcome.FRAMED)
 
 
 @pytest.mark.parametrize("dest", ["embed", "object", "frame", "fencedframe"])
 def test_only_an_iframe_shows_it(dest: str) -> None:
-    assert verdict(visit(framed(PRODUCT) | {"Sec-Fetch-Dest": dest}), COOKIE).outcome is Outcome.FRAMED
+    assert decision(visit(framed(PRODUCT) | {"Sec-Fetch-Dest": dest}), COOKIE).outcome is Outcome.FRAMED
 
 
 def test_where_no_page_is_named_none_shows_it() -> None:
     seen = visit(framed(PRODUCT), settings=replace(SETTINGS, embed_origins=""))
-    assert verdict(seen, COOKIE) == Verdict(Outcome.FRAMED)
+    assert decision(seen, COOKIE) == AccessDecision(Outcome.FRAMED)
 
 
 def test_what_is_told_depends_on_nothing_that_is_anybodys() -> None:
     """So whoever frames it learns nothing by it, not even whether there is such a workspace."""
     for record in (None, RECORD, replace(RECORD, status=Status.TERMINATED)):
         for shown in ((), (COOKIE,)):
-            assert judge(visit(framed(STRANGER)), record, shown, OWN, False, NOW).outcome is Outcome.FRAMED
+            assert decide(visit(framed(STRANGER)), record, shown, OWN, False, NOW).outcome is Outcome.FRAMED
 
 
 def test_a_link_followed_within_a_named_page_lets_in_by_a_frames_cookie() -> None:
     seen = visit(framed(PRODUCT), uri="/x?workspace-link=s3cret")
     assert seen.link == "s3cret"
-    assert verdict(seen, linked=True) == Verdict(Outcome.ENTER, in_frame=True)
-    assert verdict(seen) == Verdict(Outcome.USED_LINK)
-    assert verdict(visit(framed(PRODUCT), uri=f"/x?{ENTERED}")) == Verdict(Outcome.NO_COOKIE)
-    assert verdict(visit(framed(PRODUCT), uri=f"/x?{ENTERED}"), EMBEDDED) == Verdict(Outcome.TIDY)
+    assert decision(seen, linked=True) == AccessDecision(Outcome.ENTER, in_frame=True)
+    assert decision(seen) == AccessDecision(Outcome.USED_LINK)
+    assert decision(visit(framed(PRODUCT), uri=f"/x?{ENTERED}")) == AccessDecision(Outcome.NO_COOKIE)
+    assert decision(visit(framed(PRODUCT), uri=f"/x?{ENTERED}"), EMBEDDED) == AccessDecision(Outcome.DROP_LINK)
     prefetched = framed(PRODUCT) | {"Sec-Purpose": "prefetch"}
     assert visit(prefetched, uri="/?workspace-link=s3cret").link == ""
 
 
 @pytest.mark.parametrize("headers", WITHIN.values(), ids=WITHIN)
 def test_within_the_frame_the_workspace_works_as_without(headers: dict[str, str]) -> None:
-    assert verdict(visit(headers), EMBEDDED) == Verdict(Outcome.PASS, in_frame=True)
-    assert verdict(visit(headers), COOKIE) == Verdict(Outcome.PASS)
+    assert decision(visit(headers), EMBEDDED) == AccessDecision(Outcome.ALLOW, in_frame=True)
+    assert decision(visit(headers), COOKIE) == AccessDecision(Outcome.ALLOW)
 
 
 def test_within_the_frame_what_acts_comes_from_the_workspace_itself() -> None:
@@ -152,9 +156,9 @@ def test_within_the_frame_what_acts_comes_from_the_workspace_itself() -> None:
             ({"Sec-Fetch-Site": "cross-site"}, "PUT"),
         ):
             seen = visit(headers | named, method=method)
-            assert verdict(seen, EMBEDDED).outcome in (Outcome.FOREIGN, Outcome.FRAMED), (origin, method)
+            assert decision(seen, EMBEDDED).outcome in (Outcome.FOREIGN, Outcome.FRAMED), (origin, method)
     pressed = visit({"Origin": OWN, "Sec-Fetch-Site": "same-origin"}, method="POST", uri=RETRY_PATH)
-    assert verdict(pressed, EMBEDDED, status=Status.FAILED) == Verdict(Outcome.RETRY, wake=True)
+    assert decision(pressed, EMBEDDED, status=Status.FAILED) == AccessDecision(Outcome.RETRY, wake=True)
 
 
 @pytest.mark.parametrize("site", ["", "none", "same-site", "cross-site"])
@@ -163,18 +167,20 @@ def test_a_frames_cookie_is_good_in_frames_only(site: str) -> None:
     not say from where: nobody reads by it."""
     named = {"Sec-Fetch-Site": site} if site else {}
     script = {"Accept": "*/*"} | ({"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "script"} if site else {}) | named
-    assert verdict(visit(script), EMBEDDED) == Verdict(Outcome.NO_PASS)
+    assert decision(visit(script), EMBEDDED) == AccessDecision(Outcome.NO_TOKEN)
     opened = {"Accept": "text/html"} | ({"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"} if site else {})
-    assert verdict(visit(opened | named), EMBEDDED) == Verdict(Outcome.SIGN_IN)
-    assert verdict(visit(opened | named), EMBEDDED, COOKIE).outcome is Outcome.PASS
-    taken_back = replace(COOKIE, door=1)
-    assert verdict(visit(framed(PRODUCT)), taken_back, EMBEDDED).outcome is Outcome.PASS
+    assert decision(visit(opened | named), EMBEDDED) == AccessDecision(Outcome.SIGN_IN)
+    assert decision(visit(opened | named), EMBEDDED, COOKIE).outcome is Outcome.ALLOW
+    taken_back = replace(COOKIE, access_epoch=1)
+    assert decision(visit(framed(PRODUCT)), taken_back, EMBEDDED).outcome is Outcome.ALLOW
 
 
 def test_a_frames_cookie_is_renewed_as_one() -> None:
     later = NOW + 43_200 / 12 + 1
-    assert verdict(visit(WITHIN["fetch"]), EMBEDDED, now=later) == Verdict(Outcome.PASS, renew=True, in_frame=True)
-    assert not verdict(visit(WITHIN["socket"]), EMBEDDED, now=later).renew
+    assert decision(visit(WITHIN["fetch"]), EMBEDDED, now=later) == AccessDecision(
+        Outcome.ALLOW, renew=True, in_frame=True
+    )
+    assert not decision(visit(WITHIN["socket"]), EMBEDDED, now=later).renew
 
 
 @pytest.fixture
@@ -183,46 +189,32 @@ def app(make_app: AppMaker) -> Flask:
     return make_app(**limits, secret_key=SECRET_KEY, embed_origins=NAMED)
 
 
-@pytest.fixture
-def uuid(client: Client, core: Core) -> str:
-    """An active session."""
-    made = new_session(client)
-    move(core, made, Status.ACTIVE)
-    return made
-
-
-@pytest.fixture
-def browser(app: Flask, uuid: str) -> Visitor:
-    """One that never was here."""
-    return Visitor(app, uuid)
-
-
-def test_a_frame_is_given_a_cookie_of_its_own(client: Client, uuid: str, browser: Visitor) -> None:
+def test_a_frame_is_given_a_cookie_of_its_own(client: Client, uuid: str, visitor: Visitor) -> None:
     """Which the browser keeps for the site that shows it, and the workspace never sees."""
-    entered = browser.visit(link(client, uuid), **framed(PRODUCT))
-    assert entered.headers["Location"] == f"http://{browser.host}/?{ENTERED}"
+    entered = visitor.visit(link(client, uuid), **framed(PRODUCT))
+    assert entered.headers["Location"] == f"http://{visitor.host}/?{ENTERED}"
     assert entered.headers["Referrer-Policy"] == "strict-origin", "or the next request would not say whose frame it is"
     (cookie,) = entered.headers.getlist("Set-Cookie")
     assert cookie.startswith(f"{FRAME_COOKIE}=")
     expected = {"Secure", "HttpOnly", "Path=/", "SameSite=None", "Partitioned", "Max-Age=43200"}
     assert expected <= set(cookie.split("; "))
-    tidied = browser.visit(f"/?{ENTERED}", **framed(PRODUCT))
-    assert tidied.headers["Location"] == f"http://{browser.host}/"
-    assert browser.visit(**framed(PRODUCT)).status_code == 200
-    answer = browser.visit(**WITHIN["fetch"])
+    tidied = visitor.visit(f"/?{ENTERED}", **framed(PRODUCT))
+    assert tidied.headers["Location"] == f"http://{visitor.host}/"
+    assert visitor.visit(**framed(PRODUCT)).status_code == 200
+    answer = visitor.visit(**WITHIN["fetch"])
     assert (answer.status_code, "Cookie" in answer.headers) == (200, False)
-    assert browser.navigate().status_code == 401, "a tab of its own needs a pass of its own"
+    assert visitor.navigate().status_code == 401, "a tab of its own needs a pass of its own"
     client.post(f"/session/{uuid}/revoke")
-    assert browser.visit(**WITHIN["fetch"]).status_code == 401
+    assert visitor.visit(**WITHIN["fetch"]).status_code == 401
 
 
 def test_a_refusal_within_a_frame_says_why_and_which_setting_helps(
-    client: Client, core: Core, uuid: str, browser: Visitor, make_app: AppMaker
+    client: Client, core: Core, uuid: str, visitor: Visitor, make_app: AppMaker
 ) -> None:
     """Any page may show it: it holds nothing and has nothing to click on. A link that came along is good as before."""
     path = link(client, uuid)
-    for app in (browser.client.application, forward_auth_of(make_app(secret_key=SECRET_KEY))):
-        stranger = Visitor(browser.client.application, uuid)
+    for app in (visitor.client.application, forward_auth_of(make_app(secret_key=SECRET_KEY))):
+        stranger = Visitor(visitor.client.application, uuid)
         stranger.client = app.test_client(use_cookies=False)
         page = stranger.visit(path, **framed(STRANGER))
         assert (page.status_code, page.mimetype) == (403, "text/html")
@@ -231,17 +223,17 @@ def test_a_refusal_within_a_frame_says_why_and_which_setting_helps(
         policy = page.headers["Content-Security-Policy"]
         assert ("frame-ancestors" in policy, "default-src 'none'" in policy) == (False, True)
         assert (uuid in page.text, "Set-Cookie" in page.headers, "X-Frame-Options" in page.headers) == (False,) * 3
-    check_problem(browser.visit(path, **(framed(STRANGER) | {"Accept": "*/*"})), 403, "not_embeddable")
-    assert browser.navigate(path).status_code == 302
+    check_problem(visitor.visit(path, **(framed(STRANGER) | {"Accept": "*/*"})), 403, "not_embeddable")
+    assert visitor.navigate(path).status_code == 302
 
 
 def test_the_doors_own_pages_are_shown_by_named_pages_only(
-    client: Client, core: Core, uuid: str, browser: Visitor, make_app: AppMaker
+    client: Client, core: Core, uuid: str, visitor: Visitor, make_app: AppMaker
 ) -> None:
-    browser.visit(link(client, uuid), **framed(PRODUCT))
+    visitor.visit(link(client, uuid), **framed(PRODUCT))
     move(core, uuid, Status.SLEEPING)
     for headers in (framed(PRODUCT), NAVIGATION):
-        page = browser.visit(**headers)
+        page = visitor.visit(**headers)
         assert page.headers["Content-Security-Policy"].endswith(f"frame-ancestors {PRODUCT} {SECOND}")
     unnamed = keyed(make_app(secret_key=SECRET_KEY), ADMIN_KEY)
     page = Visitor(unnamed.application, uuid).navigate()
@@ -251,7 +243,7 @@ def test_the_doors_own_pages_are_shown_by_named_pages_only(
 def test_nginx_leads_a_frame_back_and_to_the_reason(make_app: AppMaker) -> None:
     """A redirect keeps the page's name that a frame is known by."""
     steered = '{"auth-signin": "https://a.example/auth/again?next=$authHeader0", "headers": "Workspace-Next,Cookie"}'
-    app = make_app(secret_key=SECRET_KEY, embed_origins=NAMED, ingress_door=steered)
+    app = make_app(secret_key=SECRET_KEY, embed_origins=NAMED, ingress_forward_auth=steered)
     client = keyed(app, ADMIN_KEY)
     uuid = new_session(client)
     own = f"vs-code-{uuid}.localhost"

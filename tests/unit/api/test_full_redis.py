@@ -9,11 +9,11 @@ import pytest
 import redis
 from flask import Flask
 
-from app.sessions import keys
-from app.sessions.core import Core
-from app.sessions.errors import StoreFull
-from app.sessions.memory import BALLAST_SHARE
-from app.sessions.model import Status
+from app.core.composition import Core
+from app.core.errors import StoreFull
+from app.core.redis import keys
+from app.core.redis.memory import BALLAST_SHARE
+from app.core.sessions.model import Status
 from tests.unit.api.helpers import (
     ADMIN_KEY,
     AppMaker,
@@ -140,7 +140,7 @@ def test_what_frees_room_works_however_full_it_is(
     answer = client.post(f"/session/{uuid}/sleep", headers=KEY)
     assert (answer.status_code, answer.json["status"]) == (200, Status.SLEEPING), answer.text
     assert client.get(f"/session/{uuid}").json["session"]["status"] == Status.SLEEPING
-    with core.leases.begin(uuid, core.store.get(uuid).generation) as begun:
+    with core.attempts.begin(uuid, core.store.get(uuid).generation) as begun:
         assert begun is not None
     assert core.inbox.hold(uuid, core.store.get(uuid).generation, time.time())
     assert client.post(f"/session/{uuid}/wake").status_code == 200
@@ -171,7 +171,7 @@ def test_events_shrink_while_there_is_no_room(make_app: AppMaker, limited: redis
     name = keys.EVENTS.format(uuid=uuid)
     before = limited.memory_usage(name, samples=0)
     fill(limited, NEARLY)
-    core.memory.forget()
+    core.memory.invalidate()
     core.events.append_all(uuid, tokens)
     core.events.append(uuid, "backup", {"status": "done"})
     assert int(limited.memory_usage(name, samples=0)) < min(100_000, int(before))
@@ -193,7 +193,7 @@ def test_an_answer_takes_the_place_of_older_ones_while_there_is_no_room(
 def test_a_redis_that_is_full_to_the_brim_says_so(core: Core, client: Client, limited: redis.Redis) -> None:
     brim(limited)
     with pytest.raises(StoreFull):
-        core.fleet.count("wakes")
+        core.counters.count("wakes")
     check_problem(client.post("/session/create", json={"user_id": "ada"}), 507, "insufficient_storage")
 
 
@@ -207,8 +207,8 @@ def test_without_a_limit_nothing_is_refused(client: Client, core: Core) -> None:
 
 
 def alive(core: Core) -> None:
-    core.fleet.watcher_alive(time.time())
-    core.fleet.worker_alive("worker", time.time())
+    core.heartbeats.observer_alive(time.time())
+    core.heartbeats.worker_alive("worker", time.time())
 
 
 @pytest.mark.parametrize(
@@ -251,22 +251,22 @@ def test_the_ballast_is_given_up_when_all_else_is_taken_and_held_again_when_ther
     """Between the two nothing happens, however often it is looked."""
     limit = limited.info("memory")["maxmemory"]
     for _ in range(2):
-        core.memory.trim()
+        core.memory.adjust_ballast()
         assert limited.strlen(keys.BALLAST) == int(limit * BALLAST_SHARE)
     fill(limited, 1.0)
     with pytest.raises(redis.OutOfMemoryError):
         limited.lpush("wake", "x" * CHUNK)
-    core.memory.trim()
+    core.memory.adjust_ballast()
     assert not limited.exists(keys.BALLAST)
     assert limited.lpush("wake", "x" * 10_000) == 1
-    core.memory.trim()
+    core.memory.adjust_ballast()
     assert not limited.exists(keys.BALLAST)
     empty(limited)
-    core.memory.trim()
+    core.memory.adjust_ballast()
     assert limited.exists(keys.BALLAST)
 
 
 def test_without_a_limit_there_is_no_ballast(core: Core, redis_client: redis.Redis) -> None:
     redis_client.set(keys.BALLAST, "x")
-    core.memory.trim()
+    core.memory.adjust_ballast()
     assert not redis_client.exists(keys.BALLAST)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from app.sessions import keys
-from app.sessions.core import Core
-from app.sessions.model import Status
+from app.core.composition import Core
+from app.core.redis import keys
+from app.core.sessions.model import Status
 from tests.unit.api.helpers import ADMIN_KEY, AppMaker, Client, check_problem, core_of, keyed, move, new_session
 
 CONFIGURED = {"llm_base_url": "http://127.0.0.1:1/v1", "secret_key": "k" * 32, "redis_timeout": 5.0}
@@ -77,7 +77,7 @@ def test_a_long_answer_is_given_again_without_a_prompt_to_a_session_that_sleeps(
     """When the inbox has forgotten it the history answers; the session is not woken for it."""
     uuid, _ = answered(client, core)
     move(core, uuid, Status.SLEEPING)
-    core.redis.delete(keys.MESSAGE.format(uuid=uuid, id="m1"))
+    core.redis.delete(keys.PROMPT.format(uuid=uuid, id="m1"))
     again = client.post(f"/session/{uuid}/chat", json={"message": "do it", "id": "m1"}, headers=KEY)
     check_problem(again, 404, "message_not_found")
     record = core.store.get(uuid)

@@ -9,15 +9,15 @@ import pytest
 import redis
 from flask import Flask
 
-from app.sessions import keys, queue
-from app.sessions.connections import connect
-from app.sessions.core import Core
-from app.sessions.leases import Leases
-from app.sessions.links import Links
-from app.sessions.model import Status
-from app.sessions.service import NewSession
-from app.sessions.spending import Spending, Tokens
-from app.sessions.tickets import Tickets
+from app.core.access.login_links import LoginLinks
+from app.core.composition import Core
+from app.core.prompts.token_usage import Tokens, TokenUsage
+from app.core.redis import keys, task_queue
+from app.core.redis.connections import connect
+from app.core.redis.leases import Leases
+from app.core.redis.rpc import Rpc
+from app.core.service import NewSession
+from app.core.sessions.model import Status
 from tests.losing import LosingProxy, losing, script_mark
 from tests.unit.api.helpers import ADMIN_KEY, AppMaker, Client, add_backup, check_problem, core_of, keyed, move
 
@@ -42,7 +42,7 @@ def far(proxy: LosingProxy) -> redis.Redis:
 
 
 def backlog(core: Core, name: str) -> int:
-    return core.fleet.backlog((name,))[name]
+    return core.counters.backlog((name,))[name]
 
 
 def test_a_create_whose_answer_is_lost_makes_one_session(client: Client, core: Core, proxy: LosingProxy) -> None:
@@ -141,7 +141,13 @@ def test_a_request_frees_no_claim_but_its_own(
 
 
 @pytest.mark.parametrize(
-    ("call", "task"), [("wake", queue.WAKE), ("sleep", queue.SLEEP), ("delete", queue.TEARDOWN), ("chat", queue.WAKE)]
+    ("call", "task"),
+    [
+        ("wake", task_queue.WAKE),
+        ("sleep", task_queue.SLEEP),
+        ("delete", task_queue.TEARDOWN),
+        ("chat", task_queue.WAKE),
+    ],
 )
 def test_an_intent_whose_answer_is_lost_is_carried_out_at_once(
     make_app: AppMaker, proxy: LosingProxy, call: str, task: str
@@ -153,7 +159,7 @@ def test_an_intent_whose_answer_is_lost_is_carried_out_at_once(
     move(core, uuid, Status.ACTIVE)
     if call in ("wake", "chat"):
         move(core, uuid, Status.SLEEPING)
-    name = queue.ROUTES[task]
+    name = task_queue.ROUTES[task]
     before = backlog(core, name)
     if call == "chat":
         proxy.lose(script_mark("take"))
@@ -181,19 +187,19 @@ def test_an_intent_that_stands_already_is_sent_no_second_time(client: Client, co
 
 def test_a_link_whose_answer_is_lost_opens_its_workspace_once(core: Core, far: redis.Redis, proxy: LosingProxy) -> None:
     uuid = core.sessions.create(NewSession(user_id="ada")).uuid
-    links = Links(far, 30.0)
+    links = LoginLinks(far, 30.0)
     secret = links.make(uuid, 0)
     proxy.lose(b"link:")
-    look = links.look(uuid, secret)
+    look = links.lookup(uuid, secret)
     assert (look.linked, proxy.lost) == (True, 1)
-    assert not links.look(uuid, secret).linked, "whoever comes second is turned away"
-    assert links.look(uuid).record == core.store.get(uuid)
+    assert not links.lookup(uuid, secret).linked, "whoever comes second is turned away"
+    assert links.lookup(uuid).record == core.store.get(uuid)
 
 
 def test_a_taken_link_is_forgotten_when_it_would_have_ended(core: Core, redis_client: redis.Redis) -> None:
-    links = Links(redis_client, 30.0)
+    links = LoginLinks(redis_client, 30.0)
     secret = links.make("k3v9x0qa", 0)
-    assert links.look("k3v9x0qa", secret).record is None
+    assert links.lookup("k3v9x0qa", secret).record is None
     [name] = redis_client.keys(keys.LINK.format(digest="*"))
     assert 0 < redis_client.pttl(name) <= 30_000
 
@@ -208,7 +214,7 @@ def test_a_lease_whose_answer_is_lost_is_held(far: redis.Redis, redis_client: re
 
 
 def test_tokens_whose_answer_is_lost_are_counted_once(far: redis.Redis, proxy: LosingProxy) -> None:
-    spending, now = Spending(far), time.time()
+    spending, now = TokenUsage(far), time.time()
     proxy.lose(b"tokens:ada")
     spending.add("k3v9x0qa", "ada", Tokens(3, 4), now)
     assert proxy.lost == 1
@@ -222,9 +228,9 @@ def test_a_workers_answer_that_is_lost_is_read_again(
 ) -> None:
     class Answering:
         def send(self, _task: str, _name: str, ticket: str) -> None:
-            Tickets(redis_client, self, block=0.05).answer(ticket, {"done": True})  # type: ignore[arg-type]
+            Rpc(redis_client, self, block=0.05).answer(ticket, {"done": True})  # type: ignore[arg-type]
 
     proxy.lose(b":answer")
-    tickets = Tickets(far, Answering(), block=0.05)  # type: ignore[arg-type]
-    assert tickets.ask(queue.DELETE_BACKUP, "a-backup", patience=2.0) == {"done": True}
+    tickets = Rpc(far, Answering(), block=0.05)  # type: ignore[arg-type]
+    assert tickets.ask(task_queue.DELETE_BACKUP, "a-backup", patience=2.0) == {"done": True}
     assert (proxy.lost, redis_client.keys("ticket:*")) == (1, [])

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from app.sessions import keys, queue
-from app.sessions.archive_store import Checkpoint
-from app.sessions.core import Core
-from app.sessions.delivery import Deliveries
-from app.sessions.inbox import Inbox, Message, State
-from app.sessions.model import Status
+from app.api import event_streams
+from app.core.composition import Core
+from app.core.prompts.history_store import Checkpoint
+from app.core.prompts.inbox import Inbox, Prompt, State
+from app.core.redis import keys, task_queue
+from app.core.sessions.model import Status
 from tests.fake_agent import FakeAgent, fake_agent
 from tests.unit.api.helpers import (
     ADMIN_KEY,
@@ -157,12 +157,12 @@ def test_a_prompt_that_failed_is_answered_with_its_reason(client: Client, core: 
 
 def test_the_delivery_is_set_going_when_an_agent_is_there(client: Client, core: Core, agent: FakeAgent) -> None:
     uuid = awake(client, core)
-    backlog = core.fleet.backlog(queue.QUEUES)
+    backlog = core.counters.backlog(task_queue.QUEUES)
     chat(client, uuid, headers={"Prefer": "respond-async"})
-    assert core.fleet.backlog(queue.QUEUES)["deliver"] == backlog["deliver"]
+    assert core.counters.backlog(task_queue.QUEUES)["deliver"] == backlog["deliver"]
     core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
     chat(client, uuid, headers={"Prefer": "respond-async"})
-    assert core.fleet.backlog(queue.QUEUES)["deliver"] == backlog["deliver"] + 1
+    assert core.counters.backlog(task_queue.QUEUES)["deliver"] == backlog["deliver"] + 1
 
 
 @pytest.mark.parametrize("headers", [LONG_WAIT, {"Accept": "text/event-stream"}])
@@ -171,29 +171,29 @@ def test_a_caller_who_waits_hands_the_prompt_to_an_awake_agent(
 ) -> None:
     """No queue stands between them."""
     uuid = awake(client, core, agent)
-    backlog = core.fleet.backlog(queue.QUEUES)
+    backlog = core.counters.backlog(task_queue.QUEUES)
     end = partial(core.inbox.finish, uuid, response={"text": "hi"}, now=time.time())
     when_taken(core, uuid, end, State.DELIVERED)
     answer = chat(client, uuid, headers=headers, id="m1")
     assert "processed" in answer.text
     assert agent.accepted == ["m1"]
-    assert core.fleet.backlog(queue.QUEUES) == backlog
+    assert core.counters.backlog(task_queue.QUEUES) == backlog
 
 
 def test_a_caller_who_waits_hands_over_the_prompt_that_came_first(make_app: AppMaker, agent: FakeAgent) -> None:
-    """The rest is the courier's."""
+    """The rest is the delivery worker's."""
     app = make_app(**CONFIGURED, wait_default=0.2, agent_timeout=0.1)
     client, core = keyed(app, ADMIN_KEY), core_of(app)
     uuid = awake(client, core)
     chat(client, uuid, id="m1")
     core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
-    backlog = core.fleet.backlog(queue.QUEUES)["deliver"]
+    backlog = core.counters.backlog(task_queue.QUEUES)["deliver"]
     assert chat(client, uuid, id="m2").json["state"] == "queued"
     assert agent.accepted == ["m1"]
-    assert core.fleet.backlog(queue.QUEUES)["deliver"] == backlog + 1
+    assert core.counters.backlog(task_queue.QUEUES)["deliver"] == backlog + 1
 
 
-def test_a_prompt_whose_agent_fails_waits_for_the_courier(make_app: AppMaker, agent: FakeAgent) -> None:
+def test_a_prompt_whose_agent_fails_waits_for_the_delivery_worker(make_app: AppMaker, agent: FakeAgent) -> None:
     app = make_app(**CONFIGURED, wait_default=0.2, agent_timeout=0.1)
     client, core = keyed(app, ADMIN_KEY), core_of(app)
     uuid = awake(client, core, agent)
@@ -201,7 +201,8 @@ def test_a_prompt_whose_agent_fails_waits_for_the_courier(make_app: AppMaker, ag
     answer = chat(client, uuid, id="m1")
     assert (answer.status_code, answer.json["state"]) == (202, "queued")
     assert core.inbox.waiting(uuid) == 1
-    Deliveries(core, clock=lambda: time.time() + 60).deliver(uuid)
+    core.delivery._clock = lambda: time.time() + 60  # past the pause after a failure
+    core.delivery.deliver(uuid)
     assert agent.accepted == ["m1"]
 
 
@@ -402,6 +403,13 @@ def put_down(core: Core, uuid: str) -> None:
     core.store.change(uuid, time.time(), settle=True, event=("state", {"status": Status.SLEEPING, "replicas": 0}))
 
 
+@pytest.fixture
+def looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who follows a session looks at it twice a second, also without news."""
+    monkeypatch.setattr(event_streams, "QUIET", 0.5)
+
+
+@pytest.mark.usefixtures("looking_often")
 @pytest.mark.parametrize("state", [State.QUEUED, State.DELIVERED])
 def test_a_stream_ends_when_a_sleep_holds_its_prompt_back(client: Client, core: Core, state: State) -> None:
     """It says so, and what to do; until now it stayed open until somebody woke the session."""
@@ -422,22 +430,23 @@ def test_a_stream_ends_when_a_sleep_holds_its_prompt_back(client: Client, core: 
     assert core.store.get(uuid).status is Status.SLEEPING, "asking wakes nothing"
 
 
+@pytest.mark.usefixtures("looking_often")
 def test_a_stream_ends_before_the_workspace_has_stopped(
     client: Client, core: Core, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which may take a minute: the prompt rests as soon as a worker has held it back, of which no event tells."""
     uuid = awake(client, core)
     when_taken(core, uuid, lambda _: core.sessions.sleep(uuid))
-    look, seen = type(core.inbox).look, []
+    look, seen = type(core.inbox).progress, []
 
-    def and_hold(self: Inbox, *what: str) -> tuple[Message, bool]:
+    def and_hold(self: Inbox, *what: str) -> tuple[Prompt, bool]:
         seen.append(look(self, *what))
         record = core.store.get(uuid)
         if record.status is Status.SLEEPING and len(seen) > 1:
             self.hold(uuid, record.generation, time.time())
         return seen[-1]
 
-    monkeypatch.setattr(type(core.inbox), "look", and_hold)
+    monkeypatch.setattr(type(core.inbox), "progress", and_hold)
     answer = chat(client, uuid, headers={"Accept": "text/event-stream"})
     assert events_of(answer.text)[-1][0] == "held"
     assert len(seen) < 10
@@ -489,7 +498,7 @@ def test_a_prompt_of_a_workspace_that_someone_else_stopped_is_not_held_back(clie
     uuid = awake(client, core)
     core.inbox.take(uuid, "hi", "m1", now=time.time())
     core.store.change(uuid, time.time(), to=Status.SLEEPING, settle=True)
-    assert core.inbox.look(uuid, "m1")[1] is False
+    assert core.inbox.progress(uuid, "m1")[1] is False
 
 
 # Reading
@@ -498,16 +507,16 @@ def test_a_prompt_of_a_workspace_that_someone_else_stopped_is_not_held_back(clie
 def test_the_conversation_comes_from_the_agent_while_it_runs(client: Client, core: Core, agent: FakeAgent) -> None:
     uuid = awake(client, core, agent)
     agent.history = HISTORY
-    core.archive.write(uuid, Checkpoint(HISTORY[:2]))
+    core.history_store.write(uuid, Checkpoint(HISTORY[:2]))
     answer = client.get(f"/session/{uuid}/messages")
     assert answer.json == {"uuid": uuid, "messages": HISTORY, "next_cursor": None}
-    assert agent.tokens == [f"Bearer {core.secrets.doors(uuid, 1)[0]}"]
+    assert agent.tokens == [f"Bearer {core.credentials.agent_secrets(uuid, 1)[0]}"]
 
 
 def test_the_conversation_comes_from_the_archive_otherwise(client: Client, core: Core, agent: FakeAgent) -> None:
     """Asleep, deleted, or with an agent that does not answer."""
     uuid = awake(client, core, agent)
-    core.archive.write(uuid, Checkpoint(HISTORY))
+    core.history_store.write(uuid, Checkpoint(HISTORY))
     agent.raw_answer = b"no JSON"
     seen = [client.get(f"/session/{uuid}/messages").json["messages"]]
     for status in (Status.SLEEPING, Status.TERMINATING, Status.TERMINATED):
@@ -522,7 +531,7 @@ def test_a_conversation_outlives_its_sessions_record_as_its_backup_does(app: Fla
     uuid, other = asleep(client, core), asleep(client, core)
     add_backup(core, uuid=uuid)
     for each in (uuid, other):
-        core.archive.write(each, Checkpoint(HISTORY))
+        core.history_store.write(each, Checkpoint(HISTORY))
         core.redis.delete(keys.SESSION.format(uuid=each))
     assert client.get(f"/session/{uuid}/messages").json["messages"] == HISTORY
     assert client.get(f"/session/{uuid}/messages/m1").json["state"] == "processed"
@@ -533,7 +542,7 @@ def test_a_conversation_outlives_its_sessions_record_as_its_backup_does(app: Fla
 def test_prompts_that_are_not_begun_stand_at_the_end(client: Client, core: Core) -> None:
     """The one the agent works on is in the history already."""
     uuid = asleep(client, core)
-    core.archive.write(uuid, Checkpoint(HISTORY))
+    core.history_store.write(uuid, Checkpoint(HISTORY))
     for name, text in (("m3", "and 9"), ("m4", "and 10"), ("m5", "and 11")):
         chat(client, uuid, text, id=name)
     for name in ("m3", "m4"):
@@ -548,7 +557,7 @@ def test_prompts_that_are_not_begun_stand_at_the_end(client: Client, core: Core)
 def test_a_conversation_is_paged_oldest_first(client: Client, core: Core, agent: FakeAgent, running: bool) -> None:
     uuid = awake(client, core, agent if running else None)
     agent.history = HISTORY
-    core.archive.write(uuid, Checkpoint(HISTORY))
+    core.history_store.write(uuid, Checkpoint(HISTORY))
     chat(client, uuid, "and 10", headers={"Prefer": "respond-async"}, id="m4")
     read, cursor = [], ""
     for _ in range(3):
@@ -563,12 +572,12 @@ def test_a_long_conversation_is_paged_by_its_size_too(
     client: Client, core: Core, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No answer takes a whole conversation into memory, whatever is asked for."""
-    for module in ("archive_index", "archive_store"):
-        monkeypatch.setattr(f"app.sessions.{module}.CHUNK_BYTES", 5_000)
-    monkeypatch.setattr("app.sessions.conversations.PAGE_BYTES", 10_000)
+    for module in ("history_index", "history_store"):
+        monkeypatch.setattr(f"app.core.prompts.{module}.CHUNK_BYTES", 5_000)
+    monkeypatch.setattr("app.core.prompts.history.PAGE_BYTES", 10_000)
     uuid = asleep(client, core)
     long = [{"id": f"m{n}", "role": "user", "content": "x" * 1_000} for n in range(50)]
-    core.archive.write(uuid, Checkpoint(long))
+    core.history_store.write(uuid, Checkpoint(long))
     read, cursor, sizes = [], "", []
     while "None" not in cursor:
         page = client.get(f"/session/{uuid}/messages?limit=1000{cursor}").json
@@ -621,7 +630,7 @@ def test_a_message_redis_has_forgotten_is_told_from_the_history(
     client: Client, core: Core, name: str, expected: tuple[Any, ...]
 ) -> None:
     uuid = asleep(client, core)
-    core.archive.write(uuid, Checkpoint(HISTORY))
+    core.history_store.write(uuid, Checkpoint(HISTORY))
     body = client.get(f"/session/{uuid}/messages/{name}").json
     assert (body["state"], body["message"], body["response"], body["reason"]) == expected
     assert body["created_at"].startswith("2026-11-20T08:00:0")
@@ -647,7 +656,7 @@ def test_of_two_messages_with_one_id_the_last_is_told(client: Client, core: Core
     """The first came with the backup that the session was restored from."""
     uuid = asleep(client, core)
     again = [{**HISTORY[0], "content": "another"}, {"id": "m1", "role": "assistant", "content": "half"}]
-    core.archive.write(uuid, Checkpoint([*HISTORY, *again]))
+    core.history_store.write(uuid, Checkpoint([*HISTORY, *again]))
     body = client.get(f"/session/{uuid}/messages/m1").json
     assert (body["state"], body["message"], body["response"]) == ("delivered", "another", None)
 
@@ -667,7 +676,7 @@ def test_what_a_workspace_put_into_its_history_breaks_no_answer(client: Client, 
         {},
         {"id": "m1", "outcome": {"response": "x"}},
     ]
-    core.archive.write(uuid, Checkpoint(odd))
+    core.history_store.write(uuid, Checkpoint(odd))
     assert client.get(f"/session/{uuid}/messages").json["messages"] == odd
     assert client.get(f"/session/{uuid}/messages/m1").json["state"] == "processed"
 
@@ -685,7 +694,7 @@ def test_no_prompt_reaches_a_log(client: Client, core: Core, caplog: pytest.LogC
 
 def test_a_wait_ends_when_the_session_is_deleted(client: Client, core: Core) -> None:
     uuid = awake(client, core)
-    reason = "The session was deleted before this was done."
+    reason = "The session was deleted before this prompt ran."
     when_taken(core, uuid, lambda _: core.inbox.close(uuid, reason, time.time()))
     answer = chat(client, uuid, headers=LONG_WAIT)
     assert (answer.json["status"], answer.json["reason"]) == ("failed", reason)

@@ -10,11 +10,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from flask import Flask
 
-from app.api.landing import ENTERED
-from app.api.verdicts import MOST_SENT, RETRY_PATH
+from app.core.access.access_policy import MOST_SENT, RETRY_PATH
+from app.core.access.landing_path import ENTERED
+from app.core.composition import Core
+from app.core.sessions.model import Status
 from app.main import create_app
-from app.sessions.core import Core
-from app.sessions.model import Status
 from app.settings import Settings, SettingsError
 from tests.unit.api.helpers import ADMIN_KEY as KEY
 from tests.unit.api.helpers import AppMaker, Client, check_problem, forward_auth_of, keyed, move, new_session
@@ -28,21 +28,7 @@ STEERED = '{"auth-signin": "https://api.example.com/auth/again?next=$authHeader0
 @pytest.fixture
 def app(make_app: AppMaker) -> Flask:
     limits = {"rate_limit_default": "10000/minute", "rate_limit_create": "10000/minute"}
-    return make_app(**limits, secret_key=SECRET_KEY, login_url=LOGIN, ingress_door=STEERED)
-
-
-@pytest.fixture
-def uuid(client: Client, core: Core) -> str:
-    """An active session."""
-    made = new_session(client)
-    move(core, made, Status.ACTIVE)
-    return made
-
-
-@pytest.fixture
-def browser(app: Flask, uuid: str) -> Visitor:
-    """One that never was here."""
-    return Visitor(app, uuid)
+    return make_app(**limits, secret_key=SECRET_KEY, login_url=LOGIN, ingress_forward_auth=STEERED)
 
 
 def asked_for(answer: Any) -> tuple[str, str]:
@@ -63,64 +49,64 @@ def opened(client: Client, uuid: str, path: str) -> str:
 
 @pytest.mark.parametrize("headers", [NAVIGATION, OLD_BROWSER], ids=["browser", "old browser"])
 def test_a_person_without_a_cookie_is_asked_by_the_product_who_they_are(
-    browser: Visitor, uuid: str, headers: dict[str, str]
+    visitor: Visitor, uuid: str, headers: dict[str, str]
 ) -> None:
-    answer = browser.visit("/x?folder=%2Fa", **headers)
+    answer = visitor.visit("/x?folder=%2Fa", **headers)
     assert asked_for(answer) == (uuid, "/x?folder=%2Fa")
     assert (answer.headers["Referrer-Policy"], answer.headers["Cache-Control"]) == ("no-referrer", "no-store")
-    assert uuid not in browser.host.replace(f"vs-code-{uuid}", "") and "Workspace-Next" not in answer.headers
+    assert uuid not in visitor.host.replace(f"vs-code-{uuid}", "") and "Workspace-Next" not in answer.headers
 
 
-def test_they_come_back_to_the_same_path(client: Client, browser: Visitor, uuid: str) -> None:
+def test_they_come_back_to_the_same_path(client: Client, visitor: Visitor, uuid: str) -> None:
     """By the link that the product was given for it."""
-    path = asked_for(browser.navigate("/x?folder=%2Fa"))[1]
-    entered = browser.navigate(opened(client, uuid, path))
-    assert entered.headers["Location"] == f"http://{browser.host}{path}&{ENTERED}"
-    tidied = browser.navigate(f"{path}&{ENTERED}")
-    assert (tidied.status_code, tidied.headers["Location"]) == (302, f"http://{browser.host}{path}")
-    assert browser.navigate(path).status_code == 200
+    path = asked_for(visitor.navigate("/x?folder=%2Fa"))[1]
+    entered = visitor.navigate(opened(client, uuid, path))
+    assert entered.headers["Location"] == f"http://{visitor.host}{path}&{ENTERED}"
+    tidied = visitor.navigate(f"{path}&{ENTERED}")
+    assert (tidied.status_code, tidied.headers["Location"]) == (302, f"http://{visitor.host}{path}")
+    assert visitor.navigate(path).status_code == 200
 
 
 def test_whose_browser_keeps_no_cookie_is_told_so_and_not_sent_round(
-    client: Client, browser: Visitor, uuid: str
+    client: Client, visitor: Visitor, uuid: str
 ) -> None:
-    entered = browser.navigate(opened(client, uuid, "/x"))
-    browser.cookies.clear()
-    page = browser.navigate(entered.headers["Location"].partition(browser.host)[2])
+    entered = visitor.navigate(opened(client, uuid, "/x"))
+    visitor.cookies.clear()
+    page = visitor.navigate(entered.headers["Location"].partition(visitor.host)[2])
     assert (page.status_code, page.mimetype) == (401, "text/html")
     assert "did not keep" in page.text
-    assert re.findall(r'href="([^"]+)"', page.text) == [f"http://{browser.host}/x"], "which asks the product again"
-    assert browser.navigate(entered.headers["Location"].partition(browser.host)[2]).status_code == 401
+    assert re.findall(r'href="([^"]+)"', page.text) == [f"http://{visitor.host}/x"], "which asks the product again"
+    assert visitor.navigate(entered.headers["Location"].partition(visitor.host)[2]).status_code == 401
 
 
-def test_a_product_that_sends_people_back_without_a_link_leads_to_a_page(browser: Visitor, uuid: str) -> None:
+def test_a_product_that_sends_people_back_without_a_link_leads_to_a_page(visitor: Visitor, uuid: str) -> None:
     for _ in range(MOST_SENT):
-        asked_for(browser.navigate("/x"))
-    page = browser.navigate("/x")
+        asked_for(visitor.navigate("/x"))
+    page = visitor.navigate("/x")
     assert (page.status_code, page.mimetype) == (401, "text/html")
     assert "LOGIN_URL" in page.text
     ((href),) = re.findall(r'href="([^"]+)"', page.text)
     assert href.replace("&amp;", "&") == f"{LOGIN}?workspace={uuid}&return_to=%2Fx"
-    assert browser.visit("/x", **NAVIGATION, X_Forwarded_For="x").headers.get("Set-Cookie") is None
+    assert visitor.visit("/x", **NAVIGATION, X_Forwarded_For="x").headers.get("Set-Cookie") is None
 
 
-def test_how_often_somebody_was_sent_is_no_affair_of_the_workspace(client: Client, browser: Visitor, uuid: str) -> None:
-    (cookie,) = browser.navigate().headers.getlist("Set-Cookie")
+def test_how_often_somebody_was_sent_is_no_affair_of_the_workspace(client: Client, visitor: Visitor, uuid: str) -> None:
+    (cookie,) = visitor.navigate().headers.getlist("Set-Cookie")
     assert {"Secure", "HttpOnly", "Path=/", "SameSite=Lax", "Max-Age=60"} <= set(cookie.split("; "))
-    browser.navigate(link(client, uuid))
-    assert len(browser.cookies) == 2
-    assert "Cookie" not in browser.visit().headers
+    visitor.navigate(link(client, uuid))
+    assert len(visitor.cookies) == 2
+    assert "Cookie" not in visitor.visit().headers
 
 
 @pytest.mark.parametrize("headers", [*BACKGROUND.values(), HANDSHAKE], ids=[*BACKGROUND, "socket"])
-def test_everything_else_stays_401(browser: Visitor, headers: dict[str, str]) -> None:
-    answer = browser.visit(**headers)
+def test_everything_else_stays_401(visitor: Visitor, headers: dict[str, str]) -> None:
+    answer = visitor.visit(**headers)
     assert (answer.status_code, "Location" in answer.headers) == (401, False)
 
 
-def test_no_method_but_get_is_sent_there(browser: Visitor) -> None:
+def test_no_method_but_get_is_sent_there(visitor: Visitor) -> None:
     for method in ("POST", "HEAD"):
-        assert browser.visit(RETRY_PATH, method, **NAVIGATION).status_code == 401
+        assert visitor.visit(RETRY_PATH, method, **NAVIGATION).status_code == 401
 
 
 def test_a_used_link_is_told_as_one_and_not_sent_round(client: Client, app: Flask, uuid: str) -> None:
@@ -151,15 +137,15 @@ def test_a_workspace_that_never_was_is_told_like_one_that_is(client: Client, cor
     check_problem(client.post("/session/zzzzzzzz/open"), 404, "session_not_found")
 
 
-def test_where_to_is_never_another_host_and_never_a_secret(browser: Visitor) -> None:
+def test_where_to_is_never_another_host_and_never_a_secret(visitor: Visitor) -> None:
     for uri, path in (
         ("//evil.example.com/x", "/"),
         ("/\\evil.example.com", "/"),
         ("/x?" + "y" * 3_000, "/"),
         ("/x?a=b#c", "/"),
     ):
-        browser.cookies.clear()
-        assert asked_for(browser.navigate(uri))[1] == path
+        visitor.cookies.clear()
+        assert asked_for(visitor.navigate(uri))[1] == path
 
 
 @pytest.mark.parametrize(
@@ -174,11 +160,11 @@ def test_without_a_page_to_sign_in_all_is_as_before(make_app: AppMaker) -> None:
     app = make_app(secret_key=SECRET_KEY)
     client = keyed(app, KEY)
     uuid = new_session(client)
-    browser = Visitor(app, uuid)
-    page = browser.navigate("/x")
+    visitor = Visitor(app, uuid)
+    page = visitor.navigate("/x")
     assert (page.status_code, page.mimetype) == (401, "text/html")
-    assert browser.cookies == {}
-    assert browser.navigate(opened(client, uuid, "/x")).headers["Location"] == f"http://{browser.host}/x"
+    assert visitor.cookies == {}
+    assert visitor.navigate(opened(client, uuid, "/x")).headers["Location"] == f"http://{visitor.host}/x"
 
 
 @pytest.mark.parametrize(
@@ -193,9 +179,9 @@ def test_what_is_no_page_to_sign_in_stops_the_start(settings: Settings, url: str
 def test_behind_an_nginx_that_does_not_say_why_it_leads_away_nobody_is_sent_to_sign_in(settings: Settings) -> None:
     """It would be sent to the page of a workspace that is being woken, for ever."""
     old = STEERED.replace("?next=$authHeader0", "")
-    with pytest.raises(SettingsError, match="INGRESS_DOOR"):
-        replace(settings, login_url=LOGIN, ingress_door=old).checked()
-    assert replace(settings, login_url=LOGIN, ingress_door=STEERED).checked()
+    with pytest.raises(SettingsError, match="INGRESS_FORWARD_AUTH"):
+        replace(settings, login_url=LOGIN, ingress_forward_auth=old).checked()
+    assert replace(settings, login_url=LOGIN, ingress_forward_auth=STEERED).checked()
 
 
 def test_nginx_leads_to_the_products_sign_in_and_back(app: Flask, client: Client, uuid: str) -> None:

@@ -7,8 +7,8 @@ import time
 import pytest
 from flask import Flask
 
-from app.sessions.core import Core
-from app.sessions.model import Status
+from app.core.composition import Core
+from app.core.sessions.model import Status
 from tests.unit.api.helpers import ADMIN_KEY, AppMaker, Client, check_problem, move, new_session
 
 CONFIGURED = {"llm_base_url": "http://127.0.0.1:1/v1", "secret_key": "k" * 32, "redis_timeout": 5.0}
@@ -59,4 +59,4 @@ def test_a_key_that_came_as_a_token_is_told_where_it_belongs(app: Flask, client:
         assert ADMIN_KEY not in str(problem)
     expired = {"Authorization": "Bearer eyJh.eyJh.c2ln"}
     problem = check_problem(app.test_client().get(f"/session/{uuid}", headers=expired), 401, "unauthorized")
-    assert problem["detail"] == "The session token is not valid, or not any more."
+    assert problem["detail"] == "The session token is invalid or has expired."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
 from collections.abc import Callable
@@ -10,8 +11,8 @@ from typing import Any
 
 from flask import Flask
 
+from app.core.sessions.model import Record, Status
 from app.gateway.context import EXTENSION, Gateway
-from app.sessions.model import Record, Status
 from tests.world import FakeTasks
 
 SECRET_KEY = "a-secret-key-of-the-gateways-tests"
@@ -30,7 +31,8 @@ def parts_of(app: Flask) -> Gateway:
 def in_a_test(app: Flask) -> Flask:
     """The app, with a queue that only keeps what was sent, and the clock of its paces standing still."""
     parts = parts_of(app)
-    core = dataclasses.replace(parts.core, tasks=FakeTasks())  # type: ignore[arg-type]
+    core = copy.copy(parts.core)
+    core.tasks = FakeTasks()  # type: ignore[assignment]
     app.extensions[EXTENSION] = dataclasses.replace(parts, core=core, ticks=lambda: 100.0)
     return app
 
@@ -50,7 +52,7 @@ class Workspace:
             uuid=uuid, user_id=user_id, created_at=now, last_activity=now, status=status, settled=1, epoch=1
         )
         self.core.store.create(record, quota=None)
-        self.headers = {"Authorization": f"Bearer {self.core.secrets.token(uuid, 1)}"}
+        self.headers = {"Authorization": f"Bearer {self.core.credentials.token(uuid, 1)}"}
 
     @property
     def sent(self) -> list[tuple[str, tuple[Any, ...]]]:
@@ -75,5 +77,5 @@ class Workspace:
 
     def events(self) -> list[tuple[str, dict[str, Any]]]:
         """What the session's event stream holds, without changes of its state."""
-        told = self.core.events.follow(self.uuid, "0-0", 5.0)
+        told = self.core.events.follow(self.uuid, "0-0", 5.0, quiet=0.01)
         return [(event.type, dict(event.data)) for event in takewhile(bool, told) if event and event.type != "state"]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from urllib3.exceptions import ProtocolError
 
-from app.gateway.calls import Call
+from app.gateway.cancellation import Call
 from app.gateway.completions import CUT_EVENT, LINE_MAX, provider_request, relay
 from app.gateway.provider import Answer
 from app.gateway.usage import Meter

@@ -9,8 +9,8 @@ import pytest
 import redis
 from flask import Flask
 
-from app.sessions import queue
-from app.sessions.model import Status
+from app.core.redis import task_queue
+from app.core.sessions.model import Status
 from tests.unit.gateway.helpers import Workspace
 
 HELLO = {"address": "http://127.0.0.1:1111", "name": "pod-1", "boot": "b1"}
@@ -38,7 +38,7 @@ def test_hello_says_where_the_agent_is_and_starts_delivery(workspace: Workspace)
     agent = workspace.core.inbox.agent(workspace.uuid)
     assert agent is not None
     assert (agent.address, agent.name, agent.boot) == ("http://127.0.0.1:1111", "pod-1", "b1")
-    assert workspace.sent == [(queue.DELIVER, (workspace.uuid,))]
+    assert workspace.sent == [(task_queue.DELIVER, (workspace.uuid,))]
 
 
 def test_hello_enqueues_nothing_when_no_prompt_waits(workspace: Workspace) -> None:
@@ -53,7 +53,7 @@ def test_hello_of_another_process_enqueues_what_the_one_before_had_not_finished(
     assert workspace.call("POST", "/agent/v1/hello", json=HELLO).status_code == 204
     take(workspace)
     assert workspace.call("POST", "/agent/v1/hello", json=HELLO | {"boot": "another"}).status_code == 204
-    assert [task for task, *_ in workspace.sent] == [queue.DELIVER]
+    assert [task for task, *_ in workspace.sent] == [task_queue.DELIVER]
 
 
 def test_an_agent_that_calls_on_and_on_sets_one_delivery_going(workspace: Workspace) -> None:
@@ -225,7 +225,7 @@ def test_what_an_agent_sees_inside_is_noted_by_its_age(workspace: Workspace) -> 
     began = time.time()
     answer = tell(workspace, editor={"age": 2.5}, jobs={"age": 0, "detail": "make\n" + "x" * 500})
     assert (answer.status_code, answer.json) == (200, {"again": False})
-    signals = workspace.core.signals.read(workspace.uuid)
+    signals = workspace.core.activity.read(workspace.uuid)
     assert began - 2.6 < signals["editor"].at < time.time() - 2.4
     assert signals["jobs"].detail == "make" + "x" * 91
     assert workspace.record().last_activity == signals["jobs"].at
@@ -233,9 +233,9 @@ def test_what_an_agent_sees_inside_is_noted_by_its_age(workspace: Workspace) -> 
 
 def test_reports_one_upon_the_other_cost_one_write_and_are_asked_for_again(workspace: Workspace) -> None:
     tell(workspace, editor={"age": 5})
-    noted = workspace.core.signals.read(workspace.uuid)
+    noted = workspace.core.activity.read(workspace.uuid)
     assert [tell(workspace, terminal={"age": 0}).json["again"] for _ in range(20)] == [True] * 20
-    assert workspace.core.signals.read(workspace.uuid) == noted
+    assert workspace.core.activity.read(workspace.uuid) == noted
 
 
 @pytest.mark.parametrize(
@@ -253,13 +253,13 @@ def test_reports_one_upon_the_other_cost_one_write_and_are_asked_for_again(works
 def test_activity_that_makes_no_sense_is_refused(workspace: Workspace, signals: dict[str, Any]) -> None:
     """Above all a signal that only the manager itself can see."""
     assert tell(workspace, **signals).status_code == 400
-    assert workspace.core.signals.read(workspace.uuid) == {}
+    assert workspace.core.activity.read(workspace.uuid) == {}
 
 
 def test_activity_of_a_session_that_is_being_stopped_changes_nothing(app: Flask) -> None:
     workspace = Workspace(app, status=Status.SLEEPING)
     assert tell(workspace, editor={"age": 0}).json == {"again": False}
-    assert workspace.core.signals.read(workspace.uuid) == {}
+    assert workspace.core.activity.read(workspace.uuid) == {}
 
 
 def test_a_wrong_event_leaves_the_whole_report_undone(workspace: Workspace) -> None:

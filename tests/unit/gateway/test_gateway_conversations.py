@@ -14,11 +14,11 @@ from werkzeug.serving import make_server
 
 from app.agent.checkpoints import Keeper, load
 from app.agent.gateway import Gateway as Line
-from app.sessions import archive_index
-from app.sessions.archive_index import Contended
-from app.sessions.archive_store import Checkpoint
-from app.sessions.errors import RetryableError
-from app.sessions.model import Status
+from app.core.errors import RetryableError
+from app.core.prompts import history_index
+from app.core.prompts.history_index import Contended
+from app.core.prompts.history_store import Checkpoint
+from app.core.sessions.model import Status
 from tests.unit.agent.fakes import FakeModel, World
 from tests.unit.gateway.helpers import GatewayMaker, Workspace
 
@@ -112,7 +112,7 @@ def test_a_store_that_fails_is_noted_too(workspace: Workspace, monkeypatch: pyte
     def fail(*_: object) -> None:
         raise RetryableError("The archive is away.")
 
-    monkeypatch.setattr(workspace.core.archive, "append", fail)
+    monkeypatch.setattr(workspace.core.history_store, "append", fail)
     assert add(workspace, 0, 1).status_code == 503
     assert workspace.record().unarchived["reason"] == "The archive is away."
 
@@ -129,7 +129,7 @@ def test_of_two_that_store_at_once_one_tries_again(workspace: Workspace, monkeyp
     def overtaken(*_: object) -> None:
         raise Contended(workspace.uuid)
 
-    monkeypatch.setattr(workspace.core.archive, "append", overtaken)
+    monkeypatch.setattr(workspace.core.history_store, "append", overtaken)
     answer = add(workspace, 0, 1)
     assert (answer.status_code, answer.json["error"]) == (503, "contended")
     assert workspace.record().unarchived == {}
@@ -137,7 +137,7 @@ def test_of_two_that_store_at_once_one_tries_again(workspace: Workspace, monkeyp
 
 def test_a_conversation_of_an_earlier_release_is_given_in_one_document(app: Flask, workspace: Workspace) -> None:
     """Also to an agent that would read pages; it then keeps it in pieces."""
-    folder = Path(workspace.core.archive._folder(workspace.uuid))
+    folder = Path(workspace.core.history_store._folder(workspace.uuid))
     folder.mkdir(parents=True)
     (folder / "history.json").write_text('[{"id": "m0", "role": "user", "content": "old"}]')
     kept = workspace.call("GET", f"{CHECKPOINT}?paged").json
@@ -176,7 +176,7 @@ def test_an_agents_conversation_comes_back_as_it_was(
 ) -> None:
     """The agent and the gateway as they are, with chunks small enough to need many."""
     monkeypatch.setattr("app.gateway.conversations.CHUNK_BYTES", 2_000)
-    monkeypatch.setattr(archive_index, "CHUNK_BYTES", 2_000)
+    monkeypatch.setattr(history_index, "CHUNK_BYTES", 2_000)
     (tmp_path / "app").mkdir()
     world = World(tmp_path / "app", FakeModel())
     keeper = Keeper(line, world.state, 1000)
@@ -184,13 +184,13 @@ def test_an_agents_conversation_comes_back_as_it_was(
         world.prompt(f"m{n}", "grüß dich 😀 " + "x" * 30 * n)
         world.run()
         assert keeper.save()
-    edition = workspace.core.archive.index(workspace.uuid).current
+    edition = workspace.core.history_store.index(workspace.uuid).current
     assert edition is not None
     assert len(edition.chunks) > 5
     kept = load(line, threading.Event())
     assert kept is not None
     assert kept == world.state.documents()
-    whole = workspace.core.archive.read(workspace.uuid)
+    whole = workspace.core.history_store.read(workspace.uuid)
     assert whole == Checkpoint(kept.history, kept.context, kept.metadata)
 
 
@@ -218,7 +218,7 @@ def test_a_conversation_is_its_own_sessions(app: Flask, workspace: Workspace) ->
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b'{"history": [1]}', b"\xff", b"[" * 100_000])
 def test_what_is_no_conversation_is_not_kept(workspace: Workspace, body: bytes) -> None:
     assert workspace.call("PUT", "/agent/v1/checkpoint", data=body).status_code == 400
-    assert workspace.core.archive.read(workspace.uuid) is None
+    assert workspace.core.history_store.read(workspace.uuid) is None
 
 
 def test_a_conversation_too_long_is_refused(make_gateway: GatewayMaker) -> None:

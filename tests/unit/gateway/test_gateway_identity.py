@@ -6,9 +6,9 @@ import pytest
 import redis
 from flask import Flask
 
+from app.core.access.agent_credentials import AgentCredentials
+from app.core.sessions.model import Status
 from app.gateway.main import create_app
-from app.sessions.model import Status
-from app.sessions.secrets import SessionSecrets
 from app.settings import Settings, SettingsError
 from tests.unit.gateway.helpers import SECRET_KEY, GatewayMaker, Workspace
 
@@ -32,8 +32,8 @@ CALLS = [
         "Bearer ",
         "Bearer abcd1234",
         "Basic YTpi",
-        f"Bearer {SessionSecrets(['x' * 32]).token('abcd1234', 1)}",
-        SessionSecrets([SECRET_KEY]).token("abcd1234", 1),
+        f"Bearer {AgentCredentials(['x' * 32]).token('abcd1234', 1)}",
+        AgentCredentials([SECRET_KEY]).token("abcd1234", 1),
     ],
 )
 def test_without_a_good_token_there_is_nothing(

@@ -13,9 +13,9 @@ import redis
 from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.sessions import keys
-from app.sessions.errors import StateUnavailable
-from app.sessions.spending import Spending, Tokens, day_of
+from app.core.errors import StateUnavailable
+from app.core.prompts.token_usage import Tokens, TokenUsage, day_of
+from app.core.redis import keys
 from tests.model_server import Answer, ModelServer
 from tests.unit.gateway.helpers import API_KEY, GatewayMaker, Workspace
 
@@ -63,7 +63,7 @@ def test_a_user_past_the_budget_hears_when_it_begins_anew(
 ) -> None:
     """And the model is not asked."""
     workspace = Workspace(make_gateway(llm_tokens_per_day=100))
-    Spending(redis_client).add("other000", "ada", Tokens(99, 1), time.time())
+    TokenUsage(redis_client).add("other000", "ada", Tokens(99, 1), time.time())
     answer = workspace.ask()
     assert answer.status_code == 429
     assert answer.json["error"] == "llm_budget_exceeded"
@@ -78,8 +78,8 @@ def test_the_budget_is_each_users_own_and_the_last_token_counts(
 ) -> None:
     """One below it may still ask; another user's spending is no matter."""
     app = make_gateway(llm_tokens_per_day=100)
-    Spending(redis_client).add("other000", "ada", Tokens(99, 0), time.time())
-    Spending(redis_client).add("other001", "bob", Tokens(500, 0), time.time())
+    TokenUsage(redis_client).add("other000", "ada", Tokens(99, 0), time.time())
+    TokenUsage(redis_client).add("other001", "bob", Tokens(500, 0), time.time())
     assert Workspace(app).ask().status_code == 200
     assert Workspace(app, "bobs0000", "bob").ask().status_code == 429
 
@@ -87,7 +87,7 @@ def test_the_budget_is_each_users_own_and_the_last_token_counts(
 def test_without_a_limit_nobody_is_refused(make_gateway: GatewayMaker, redis_client: redis.Redis) -> None:
     """0 is no limit."""
     workspace = Workspace(make_gateway(llm_tokens_per_day=0))
-    Spending(redis_client).add("other000", "ada", Tokens(10**12, 0), time.time())
+    TokenUsage(redis_client).add("other000", "ada", Tokens(10**12, 0), time.time())
     assert workspace.ask().status_code == 200
 
 
@@ -95,7 +95,7 @@ def test_what_an_answer_took_is_counted_once(workspace: Workspace, model: ModelS
     """In Redis, by session and user, and in the figures."""
     model.script(Answer(text="x", prompt_tokens=70, completion_tokens=7))
     assert workspace.ask().status_code == 200
-    assert workspace.parts.spending.of_session(workspace.uuid) == Tokens(70, 7)
+    assert workspace.parts.token_usage.of_session(workspace.uuid) == Tokens(70, 7)
     assert redis_client.get(keys.USER_TOKENS.format(user_id="ada", day=day_of(time.time()))) == "77"
     assert metric(workspace, "gateway_llm_tokens_total", kind="prompt") == 70
     assert metric(workspace, "gateway_llm_tokens_total", kind="completion") == 7
@@ -106,7 +106,7 @@ def test_a_refused_request_costs_nothing(workspace: Workspace, model: ModelServe
     """Nobody pays for an error."""
     model.script(Answer(status=400))
     assert workspace.ask().status_code == 400
-    assert workspace.parts.spending.of_session(workspace.uuid) == Tokens()
+    assert workspace.parts.token_usage.of_session(workspace.uuid) == Tokens()
 
 
 def test_a_provider_that_refuses_the_key_is_not_the_workspaces_fault(
@@ -210,7 +210,7 @@ def test_redis_down_after_the_answer_loses_the_count_not_the_answer(
     def down(*_: object) -> None:
         raise StateUnavailable("down")
 
-    monkeypatch.setattr(Spending, "add", down)
+    monkeypatch.setattr(TokenUsage, "add", down)
     model.script(Answer(text="x", prompt_tokens=70, completion_tokens=7))
     assert workspace.ask().status_code == 200
     assert metric(workspace, "gateway_llm_tokens_unrecorded_total") == 77

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from app.gateway.reports import ESCAPED, EVENTS_MAX, RESPONSE_MAX, TEXT_MAX, Event, Report, fitted
-from app.sessions.errors import InvalidRequest
+from app.agent_protocol import Event
+from app.core.errors import InvalidRequest
+from app.gateway.reports import ESCAPED, EVENTS_MAX, RESPONSE_MAX, TEXT_MAX, Report, fitted, shown
 
 
 def token(text, message_id="m1"):
@@ -59,15 +60,15 @@ def test_the_order_of_events_is_kept_around_an_end():
 
 def test_only_what_is_meant_for_the_stream_reaches_it_and_no_long_text():
     data = {"call_id": "c", "name": "run", "ok": False, "text": "z" * 9_999, "secret": "s"}
-    shown = Event("tool_result", "m1", data).shown()
-    assert set(shown) == {"message_id", "call_id", "name", "ok", "text"}
-    assert shown["ok"] is False
-    assert shown["text"] == "z" * TEXT_MAX + "…"
+    told = shown(Event("tool_result", "m1", data))
+    assert set(told) == {"message_id", "call_id", "name", "ok", "text"}
+    assert told["ok"] is False
+    assert told["text"] == "z" * TEXT_MAX + "…"
 
 
 def test_long_arguments_are_shown_as_cut_text_and_short_ones_as_they_are():
-    short = Event("tool_call", "m1", {"arguments": {"path": "a"}}).shown()
-    long = Event("tool_call", "m1", {"arguments": {"content": "z" * 9_999}}).shown()
+    short = shown(Event("tool_call", "m1", {"arguments": {"path": "a"}}))
+    long = shown(Event("tool_call", "m1", {"arguments": {"content": "z" * 9_999}}))
     assert short["arguments"] == {"path": "a"}
     assert len(long["arguments"]) == TEXT_MAX + 1
 
@@ -83,7 +84,7 @@ def test_what_an_event_takes_in_memory_is_bounded(character):
         ),
         ("tool_result", {"name": [character] * 9_999, "ok": character * 9_999, "text": character * 99_999}),
     ):
-        assert len(json.dumps(Event(kind, "m1", data).shown())) < 5 * TEXT_MAX
+        assert len(json.dumps(shown(Event(kind, "m1", data)))) < 5 * TEXT_MAX
 
 
 @pytest.mark.parametrize("character", ["a", "ä", "𝄞", "\0"])

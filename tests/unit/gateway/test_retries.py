@@ -55,6 +55,7 @@ def test_nobody_comes_back_before_the_moment_the_provider_named():
         ("-1", 0.0),
         ("Thu, 20 Nov 2025 08:00:10 GMT", 10.0),
         ("Thu, 20 Nov 2025 07:00:00 GMT", 0.0),
+        ("Thu, 20 Nov 2025 08:00:10", 10.0),
         ("soon", None),
         ("nan", None),
         ("inf", None),

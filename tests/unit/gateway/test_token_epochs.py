@@ -8,10 +8,10 @@ import pytest
 import redis
 from flask import Flask
 
-from app.sessions import queue
-from app.sessions.model import Status
-from app.sessions.service import NewSession
-from app.sessions.store import SessionStore
+from app.core.redis import task_queue
+from app.core.service import NewSession
+from app.core.sessions.model import Status
+from app.core.sessions.store import SessionStore
 from tests.unit.gateway.helpers import GatewayMaker, parts_of
 from tests.world import FakeTasks, World
 
@@ -33,7 +33,7 @@ class Life:
 
     def held(self) -> str:
         """The token in the workspace now: what its agent shows, and what can be stolen from it."""
-        return self.world.core.secrets.token(self.uuid, self.world.runtime.workspaces[self.uuid].epoch)
+        return self.world.core.credentials.token(self.uuid, self.world.runtime.workspaces[self.uuid].epoch)
 
     def shown(self, token: str) -> tuple[int, str]:
         """How the gateway answers to it."""
@@ -55,7 +55,7 @@ class Life:
         return names
 
     def up(self) -> None:
-        """The editor answers, and the watcher sees it."""
+        """The editor answers, and the observer sees it."""
         self.world.runtime.become_ready(self.uuid)
         self.world.look(self.uuid)
         self.world.work()
@@ -94,7 +94,7 @@ def test_a_stolen_token_ends_with_a_revoke_at_once_and_the_agent_that_runs_gets_
     stolen = life.held()
     life.world.sessions.revoke(life.uuid)
     assert not life.good(stolen)
-    assert queue.RENEW_TOKEN in life.world.work()
+    assert task_queue.RENEW_TOKEN in life.world.work()
     assert (life.good(stolen), life.good(life.held())) == (False, True)
 
 
@@ -194,7 +194,7 @@ def test_a_workspace_that_is_adopted_keeps_its_token(life: Life, redis_client: r
     """Redis has lost everything; what runs goes on."""
     life.world.sessions.revoke(life.uuid)
     life.world.work()
-    stolen, held = life.world.core.secrets.token(life.uuid, 1), life.held()
+    stolen, held = life.world.core.credentials.token(life.uuid, 1), life.held()
     redis_client.flushall()
     life.world.sweeps.reconcile()
     life.world.work()
@@ -259,9 +259,9 @@ def test_an_agent_whose_renewal_was_lost_gets_its_token_by_calling(life: Life) -
     life.world.tasks.lose_all()
     assert not life.good(life.held())
     assert not life.good(life.held())
-    assert life.sent() == [queue.TOKEN_ENDED]
-    life.world.tasks.send(queue.TOKEN_ENDED, life.uuid)
-    assert life.world.work() == [queue.TOKEN_ENDED, queue.RENEW_TOKEN]
+    assert life.sent() == [task_queue.TOKEN_ENDED]
+    life.world.tasks.send(task_queue.TOKEN_ENDED, life.uuid)
+    assert life.world.work() == [task_queue.TOKEN_ENDED, task_queue.RENEW_TOKEN]
     assert life.good(life.held())
 
 
@@ -289,7 +289,7 @@ def test_whoever_shows_an_ended_token_takes_no_place_of_the_agents(world: World,
 
 
 def test_the_last_epoch_counts_where_two_renew_at_once(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Passes are taken back again while a token is written."""
+    """Access is revoked again while a token is written."""
     runtime, renewed = life.world.runtime, life.world.runtime.renew
 
     def while_another_comes(uuid: str, epoch: int) -> None:
@@ -323,7 +323,7 @@ def test_a_token_of_an_earlier_release_is_good_until_its_life_ends(
     with caplog.at_level(logging.WARNING, logger="app.gateway.identity"):
         assert life.good(old) and life.good(old)
     assert [record.getMessage() for record in caplog.records].count(
-        "token of an earlier release; it is good until the session sleeps"
+        "token of the release before; valid until the session sleeps"
     ) == 1
     life.world.sessions.sleep(life.uuid)
     life.world.work()

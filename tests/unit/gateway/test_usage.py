@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from app.core.prompts.token_usage import Tokens
 from app.gateway.usage import Meter
-from app.sessions.spending import Tokens
 
 
 def chunk(**fields):

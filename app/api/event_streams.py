@@ -1,0 +1,191 @@
+"""Event streams (SSE): a session's events as they happen, resumable, and bounded in number and time."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from threading import BoundedSemaphore
+from typing import Any, cast
+
+from flask import Response, current_app, request
+
+from app.api.context import core
+from app.api.security import caller
+from app.api.tenant_limits import Kind, hold
+from app.core.access.tokens import AccessToken
+from app.core.composition import Core
+from app.core.errors import PromptNotFound, SessionNotFound, StateUnavailable
+from app.core.prompts.inbox import FINISHED, Prompt, State
+from app.core.redis.events import ID_PATTERN, QUIET, REVOKED, SessionEvent
+from app.core.sessions.model import Record, Status, iso
+from app.problems import Problem
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT = 15.0
+"""s between comment lines, which keep proxies from closing the connection and detect clients that left."""
+
+LIFETIME = 3600.0
+"""s a stream lasts at most; the client resumes with Last-Event-ID."""
+
+HELD_BACK = "The session sleeps, so this prompt waits: wake it or send another prompt to continue."
+
+LARGEST_ID = 2**64 - 1
+SLOTS = "event_stream_slots"
+
+
+def stream_slots(count: int) -> BoundedSemaphore:
+    """The limit of streams in this process; the app keeps it."""
+    return BoundedSemaphore(max(1, count))
+
+
+def event_stream(uuid: str) -> Response:
+    """The stream of a session's events; raises as `streamed`."""
+    service = core()
+    after = _resume_point(request.headers.get("Last-Event-ID"))
+    position = after if after is not None else service.events.last_id(uuid)
+    record = service.sessions.get(uuid)
+    held = caller().held
+    return streamed(record, lambda: follow(service, record, position, announce=after is None, held=held))
+
+
+def streamed(record: Record, begin: Callable[[], Iterator[str]]) -> Response:
+    """The lines of `begin()` as a stream about the session. Before it calls `begin`, it raises a 503 at the process's
+    limit of streams, and a 429 at the session's or user's."""
+    slots = cast(BoundedSemaphore, current_app.extensions[SLOTS])
+    if not slots.acquire(blocking=False):
+        text = "This server holds as many event streams as it can; retry later."
+        raise Problem(503, "too_many_streams", text, headers={"Retry-After": "5"})
+    with ExitStack() as slot:
+        slot.callback(slots.release)
+        slot.enter_context(hold(Kind.STREAM, record.user_id, record.uuid))
+        response = Response(begin(), mimetype="text/event-stream", headers={"X-Accel-Buffering": "no"})
+        # A generator's own `finally` does not run if no line was read; this always runs.
+        response.call_on_close(slot.pop_all().close)
+        return response
+
+
+def follow(
+    service: Core,
+    record: Record,
+    position: str,
+    *,
+    announce: bool,
+    held: AccessToken | None = None,
+    heartbeat: float = HEARTBEAT,
+) -> Iterator[str]:
+    """The lines of a stream: the present state (if `announce`), then every event after `position`, until the session is
+    terminated or gone, or the caller's session token `held` is revoked."""
+    if announce:
+        why = {"reason": record.reason or None, "reason_code": record.reason_code or None}
+        yield sse(position, "state", {"status": record.status, **why})
+    over = record.status is Status.TERMINATED
+    if over and announce:
+        return
+    quiet_since = time.monotonic()
+    try:
+        for event in service.events.follow(record.uuid, position, LIFETIME, min(heartbeat, QUIET)):
+            if event is not None:
+                yield sse(event.id, event.type, event.data)
+                quiet_since = time.monotonic()
+                ended = event.type == "state" and event.data.get("status") == Status.TERMINATED
+                if ended or revoked(held, event):
+                    return
+            elif over:
+                return
+            elif time.monotonic() - quiet_since >= heartbeat:
+                yield ": still here\n\n"
+                quiet_since = time.monotonic()
+                over = service.sessions.get(record.uuid).status is Status.TERMINATED
+    except (StateUnavailable, SessionNotFound) as error:
+        log.info("event stream ended early: %s", error)
+
+
+def follow_message(
+    service: Core,
+    uuid: str,
+    message: Prompt,
+    position: str,
+    *,
+    held: AccessToken | None = None,
+    heartbeat: float = HEARTBEAT,
+) -> Iterator[str]:
+    """The lines of a stream about one prompt: its session's states, the agent's work on it, and last the prompt with
+    its response, or as it is after `LIFETIME`. If the session is put to sleep first, the event `held` comes last. The
+    stream ends without either if the caller's session token `held` is revoked."""
+    quiet_since = time.monotonic()
+    last, rests, down = position, False, False
+    check = True  # The session may have been put to sleep before the stream began.
+    try:
+        if not message.finished:
+            for event in service.events.follow(uuid, position, LIFETIME, min(heartbeat, QUIET)):
+                if event is not None:
+                    if revoked(held, event):
+                        return
+                    last = event.id
+                    about = event.type == "state" or event.data.get("message_id") == message.id
+                    if event.type == "message" and about and event.data.get("state") in FINISHED:
+                        break
+                    if event.type == "state":
+                        down = event.data.get("status") == Status.SLEEPING
+                    if about:
+                        yield sse(event.id, event.type, event.data)
+                        quiet_since = time.monotonic()
+                    continue
+                if time.monotonic() - quiet_since >= heartbeat:
+                    yield ": still here\n\n"
+                    quiet_since = time.monotonic()
+                    # The last event may be lost: Redis keeps a thousand.
+                    check = True
+                if check or down:
+                    seen, rests = service.inbox.progress(uuid, message.id)
+                    if seen.finished or rests:
+                        break
+                    check = False
+            message = service.inbox.get(uuid, message.id)
+        if rests:
+            yield sse(last, "held", message_of(uuid, message) | {"session": Status.SLEEPING, "detail": HELD_BACK})
+        else:
+            yield sse(last, "message", message_of(uuid, message))
+    except (StateUnavailable, PromptNotFound) as error:
+        log.info("event stream ended early: %s", error)
+
+
+def revoked(token: AccessToken | None, event: SessionEvent) -> bool:
+    """Whether this event revokes the caller's session token; callers with an API key have none."""
+    if token is None or event.type != REVOKED:
+        return False
+    # Events of the release before have the access epoch as `door` only.
+    return token.access_epoch < event.data.get("access_epoch", event.data.get("door", 0))
+
+
+def message_of(uuid: str, message: Prompt) -> dict[str, Any]:
+    """A prompt in answers and streams."""
+    return {
+        "uuid": uuid,
+        "message_id": message.id,
+        "state": message.state,
+        "message": message.text or None,
+        "response": dict(message.response) if message.state is State.PROCESSED else None,
+        "reason": message.reason or None,
+        "created_at": iso(message.created_at),
+        "delivered_at": iso(message.delivered_at),
+        "processed_at": iso(message.processed_at),
+    }
+
+
+def sse(event_id: str, kind: str, data: Mapping[str, Any]) -> str:
+    """One event in the wire format; JSON has no raw newline, so the data is one line."""
+    return f"id: {event_id}\nevent: {kind}\ndata: {json.dumps(dict(data))}\n\n"
+
+
+def _resume_point(last_event_id: str | None) -> str | None:
+    if last_event_id is None:
+        return None
+    parts = last_event_id.split("-")
+    if not ID_PATTERN.fullmatch(last_event_id) or any(int(part) > LARGEST_ID for part in parts):
+        raise Problem(400, "invalid_request", "Last-Event-ID is not a valid event id.")
+    return last_event_id

@@ -1,0 +1,341 @@
+"""Forward auth: the ingress asks here before it lets a request through to a workspace, and for a page to show while the
+workspace does not answer.
+
+A process of its own serves it, at a port that only the ingress reaches: its answers hold the secrets of agents and
+editors, and no caller of the API may keep a workspace's visitors waiting.
+
+It has no rate limit: all requests for all workspaces come from one address, the ingress's, which has limits of its own.
+Its cost is bounded instead: one round trip to Redis, no call of the cluster. In doubt it refuses: without Redis,
+without SECRET_KEY, for any host that is no workspace's.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from typing import Any
+
+from flask import Response, current_app, g, request
+from marshmallow import Schema, fields, validate
+
+from app.api.audit import VISITOR
+from app.api.blueprint import Blueprint
+from app.api.context import KEYRING, core, request_id
+from app.api.refusals import BY_NGINX, NEXT, REFUSALS, pages, refusal, shown_by_nginx, to_login
+from app.api.security import SESSION
+from app.core.access.access_policy import RETRY_PATH, AccessDecision, Outcome, decide, decide_agent
+from app.core.access.audit import REFUSED, Act, address_of
+from app.core.access.forwarded_request import (
+    ForwardedRequest,
+    Frame,
+    client_address,
+    from_nginx,
+    from_traefik,
+    target,
+)
+from app.core.access.landing_path import ENTERED, landing, with_parameter
+from app.core.access.tokens import COOKIE, FRAME_COOKIE, AccessToken, Kind
+from app.core.errors import StateUnavailable
+from app.core.sessions.model import PHASES, Record, Status
+from app.problems import Problem, problem_response
+from app.secret_keys import Purpose
+
+blp = Blueprint("forward_auth", __name__, description="Forward auth, for the ingress: who gets into a workspace.")
+
+again_blp = Blueprint("auth_again", __name__, description="Where nginx redirects a workspace's visitor to.")
+
+SECRET_HEADER = "X-Workspace-Secret"
+"""The editor requires it (app/editor/guard.js): the session's editor secret, by each key of SECRET_KEY."""
+
+STATUS_HEADER = "Workspace-Status"
+"""On each answer that says that a workspace isn't up. By it the waking page tells our answers from the workspace's."""
+
+RETRY_AFTER = "1"
+SAYS_WHY = frozenset({Status.CREATED, Status.WAKING, Status.FAILED})
+"""The states whose reason is about the workspace's start."""
+
+LOCAL_PHASES = ("enqueued", "started", "ready")
+PHASE_NAMES = {
+    "enqueued": "a worker has begun",
+    "scheduled": "a machine is found",
+    "volume": "your files are attached",
+    "image": "the software is loaded",
+    "started": "the editor is started",
+    "ready": "the editor answers",
+}
+
+NGINX = {302: 401, 303: 401, 503: 401, 401: 403, 404: 403}
+"""The status for nginx in place of ours: `auth_request` knows 2xx, 401 and 403, and takes all else for an error. On 401
+nginx redirects to /auth/again (`auth-signin`), with our cookie; so 401 is for answers that go on by themselves. Where
+the redirect says why (`next`), 401 is also for pages and redirects meant for a person."""
+
+
+class VerifyQuery(Schema):
+    """`host` is nginx's `$host`: the name by which it chose where the request goes."""
+
+    proxy = fields.String(load_default="traefik", validate=validate.OneOf(["traefik", "nginx"]))
+    host = fields.String(load_default="")
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """The caller in the log line of a forwarded request."""
+
+    name: str
+
+
+class AgainQuery(Schema):
+    """`next` is the `Workspace-Next` of forward auth's answer to nginx, "" for none."""
+
+    rd = fields.String(required=True)
+    next = fields.String(load_default="", validate=validate.OneOf(["", *sorted(BY_NGINX)]))
+
+
+@blp.route("/auth/verify", methods=["GET"])
+@blp.arguments(VerifyQuery, location="query")
+@blp.response(200, description="Let the request through, with the headers of this answer in place of its own.")
+@blp.alt_response(302, description="The login link was good; or a redirect to the product's sign-in.")
+@blp.alt_response(303, description="The workspace is being woken.")
+@blp.operation("verify", 400, 401, 403, 404, anonymous=True)
+def verify(query: dict[str, str]) -> Response:
+    """Decide whether a request gets through to a workspace. For the ingress, which describes the request in
+    X-Forwarded-* headers (`proxy=nginx`: in X-Original-*)."""
+    settings = core().settings
+    nginx, headers = query["proxy"] == "nginx", request.headers
+    forwarded = from_nginx(headers, settings, query["host"]) if nginx else from_traefik(headers, settings)
+    if forwarded is None:
+        missing = "X-Original-* headers and `host`" if nginx else "X-Forwarded-* headers"
+        raise Problem(400, "no_visit", f"Forward-auth endpoint; the {missing} are missing, or name no workspace.")
+    g.principal = Visitor(f"visitor:{forwarded.uuid}")
+    now = time.time()
+    tokens = tokens_of(forwarded, now)
+    response = to_agent(forwarded, tokens, now) if forwarded.agent else to_workspace(forwarded, tokens, now)
+    if nginx:
+        response.status_code = for_nginx(response, settings.nginx_says_why())
+    else:
+        response.headers.pop(NEXT, None)
+    return response
+
+
+@blp.route("/auth/waking", methods=["GET"])
+@blp.response(503, description="The ingress does not reach the workspace yet.")
+@blp.operation("waking", anonymous=True)
+def waking() -> Response:
+    """The page the ingress shows when it reaches no workspace: the one of a workspace that wakes. It says nothing about
+    the session."""
+    g.expected = True
+    if "text/html" in request.headers.get("Accept", ""):
+        return waking_page("unknown", {}, 0, 0, "")
+    return not_up("unknown", {})
+
+
+@again_blp.route("/auth/again", methods=["GET"])
+@again_blp.arguments(AgainQuery, location="query")
+@again_blp.response(302, description="Back to the workspace without the link.")
+@again_blp.alt_response(401, description="The page that says why the workspace does not open.")
+@again_blp.alt_response(403, description="The same, in a frame of another page.")
+@again_blp.alt_response(503, description="The workspace wakes; the page goes back to it by itself.")
+@again_blp.operation("again", 400, anonymous=True, without_redis=True, rate=None)
+def again(query: dict[str, str]) -> Response:
+    """Where nginx redirects visitors to (`auth-signin`). Sends a visitor whose link was good back without it, one whose
+    workspace wakes to a page that goes back every second, and one without a token to LOGIN_URL. It says nothing about
+    the session."""
+    goal = target(query["rd"], core().settings)
+    if goal is None:
+        raise Problem(400, "no_visit", "`rd` must be the address of a workspace.")
+    g.expected = True
+    if query["next"] and not goal.agent:
+        return shown_by_nginx(Outcome(query["next"]), goal)
+    url = core().settings.workspace_url(goal.uuid) + goal.without_link
+    if (goal.has_link or goal.entered) and not goal.agent:
+        in_frame = request.headers.get("Sec-Fetch-Dest") == "iframe"
+        return without_link(url, entered=goal.has_link, in_frame=in_frame)
+    if goal.agent or "text/html" not in request.headers.get("Accept", ""):
+        return not_up("unknown", {})
+    headers = {"Retry-After": RETRY_AFTER, STATUS_HEADER: "unknown"}
+    text = "This page opens the workspace by itself. If nothing happens for long, ask the people who run this service."
+    return pages().show("again.html", 503, headers, title="Waking the workspace", text=text, back=url)
+
+
+def for_nginx(response: Response, says_why: bool) -> int:
+    """The status for nginx in place of the response's own. `says_why`: nginx's redirect repeats `Workspace-Next`."""
+    if NEXT in response.headers:
+        return 401 if says_why else 403
+    return NGINX.get(response.status_code, response.status_code)
+
+
+def without_link(url: str, *, entered: bool, in_frame: bool) -> Response:
+    """The redirect to the address without its link. If it matters whether the browser keeps the cookie set with this
+    answer, the address is marked (`entered`) until the browser sends the cookie."""
+    marked = entered and (in_frame or bool(core().settings.login_url))
+    response = Response(status=302, headers={"Location": with_parameter(url, ENTERED) if marked else url})
+    # Through redirects a browser still names the page it came from; that identifies a frame's page.
+    response.headers["Referrer-Policy"] = "strict-origin" if in_frame else "no-referrer"
+    return response
+
+
+def tokens_of(forwarded: ForwardedRequest, now: float) -> tuple[AccessToken, ...]:
+    """The signed tokens of a request: the bearer token, or else the cookies."""
+    access_tokens = core().access_tokens
+    bearer = access_tokens.read(Kind.TOKEN, forwarded.bearer, now) or access_tokens.read(
+        Kind.PROBE, forwarded.bearer, now
+    )
+    if bearer or forwarded.agent:
+        return (bearer,) if bearer else ()
+    cookies = ((Kind.COOKIE, forwarded.cookie), (Kind.FRAME, forwarded.frame_cookie))
+    return tuple(token for kind, text in cookies if (token := access_tokens.read(kind, text, now)))
+
+
+def to_workspace(forwarded: ForwardedRequest, tokens: tuple[AccessToken, ...], now: float) -> Response:
+    """The answer to a request for the workspace itself."""
+    settings = core().settings
+    try:
+        found = core().login_links.lookup(forwarded.uuid, forwarded.link)
+        own, sign_in = settings.workspace_url(forwarded.uuid), bool(settings.login_url)
+        decision = decide(forwarded, found.record, tokens, own, found.linked, now, sign_in=sign_in)
+        return carry_out(forwarded, found.record, decision, now)
+    except StateUnavailable:
+        if not forwarded.wants_page:
+            raise
+        title, text = "Workspaces are unavailable at the moment", "Load this page again in a few seconds."
+        return pages().show("page.html", 503, {"Retry-After": RETRY_AFTER}, title=title, text=text)
+
+
+def to_agent(forwarded: ForwardedRequest, tokens: tuple[AccessToken, ...], now: float) -> Response:
+    """The answer to a request for an agent; the agent's secret replaces the caller's credential."""
+    principal = current_app.extensions[KEYRING].find(forwarded.api_key) if forwarded.api_key else None
+    record = core().login_links.lookup(forwarded.uuid).record
+    keyed = principal if principal and record and principal.may_see(record.user_id) else None
+    decision = decide_agent(record, tokens[0] if tokens else None, keyed is not None)
+    if decision.outcome is not Outcome.ALLOW:
+        return carry_out(forwarded, record, decision, now)
+    if not core().settings.keys_for(Purpose.AGENT):
+        raise Problem(503, "agent_not_configured", "Agents are not configured: set SECRET_KEY.")
+    if forwarded.has_effects:
+        # The request goes straight to the agent, so web can't audit it.
+        action = "prompt" if forwarded.path.endswith("/chat") else "agent_call"
+        by, role = (keyed.name, keyed.role) if keyed else (f"session:{forwarded.uuid}", SESSION)
+        audit(forwarded, record, Act(action=action, by=by, role=role, status=200, reason="at its agent"))
+    response = let_through(forwarded)
+    secret = core().credentials.agent_secrets(forwarded.uuid, record.epoch if record else 0)[0]
+    response.headers["Authorization"] = f"Bearer {secret}"
+    return response
+
+
+def carry_out(forwarded: ForwardedRequest, record: Record | None, decision: AccessDecision, now: float) -> Response:
+    """Carry a decision out; returns the answer."""
+    outcome = decision.outcome
+    if decision.wake:
+        record = core().sessions.wake(forwarded.uuid, request_id())
+    audit_decision(forwarded, record, decision)
+    if outcome is Outcome.SIGN_IN:
+        return to_login(forwarded.uuid, landing(forwarded.path, forwarded.query), forwarded.sign_ins)
+    if outcome in REFUSALS or record is None:
+        return refusal(forwarded, outcome)
+    url = core().settings.workspace_url(forwarded.uuid)
+    match outcome:
+        case Outcome.ENTER | Outcome.DROP_LINK:
+            entered, in_frame = outcome is Outcome.ENTER, forwarded.frame is Frame.NAMED
+            response = without_link(url + forwarded.without_link, entered=entered, in_frame=in_frame)
+        case Outcome.RETRY:
+            return Response(status=303, headers={"Location": f"{url}/"})
+        case Outcome.NOT_UP:
+            return starting(forwarded, record, now)
+        case _:
+            response = let_through(forwarded)
+            response.headers[SECRET_HEADER] = " ".join(core().credentials.editor_secrets(forwarded.uuid))
+    if decision.use:
+        core().activity.note(forwarded.uuid, "browser", now)
+    if decision.renew or outcome is Outcome.ENTER:
+        set_cookie(response, record, now, in_frame=decision.in_frame)
+    return response
+
+
+def audit_decision(forwarded: ForwardedRequest, record: Record | None, decision: AccessDecision) -> None:
+    """Audit who entered by a link, woke a workspace or was refused; no other request is audited."""
+    refused = REFUSALS.get(decision.outcome)
+    if decision.outcome is Outcome.ENTER:
+        audit(forwarded, record, by_visitor("enter", 302, ""), repeatable=False)
+    elif decision.wake:
+        pressed = decision.outcome is Outcome.RETRY
+        act = by_visitor("wake", 303 if pressed else 503, "its button" if pressed else "its address")
+        audit(forwarded, record, act)
+    elif refused and refused.status in REFUSED:
+        audit(forwarded, record, by_visitor("visit", refused.status, refused.code))
+
+
+def by_visitor(action: str, status: int, reason: str) -> Act:
+    return Act(action=action, by=VISITOR, role=VISITOR, status=status, reason=reason)
+
+
+def audit(forwarded: ForwardedRequest, record: Record | None, act: Act, *, repeatable: bool = True) -> None:
+    """Write an audit entry about a forwarded request. Visitors may repeat theirs without end, except by links: an API
+    key makes those."""
+    act = replace(
+        act,
+        uuid=forwarded.uuid,
+        user_id=record.user_id if record else "",
+        address=address_of(client_address(request.headers, core().settings)),
+        request_id=request_id(),
+    )
+    core().audit.note(act, repeatable=repeatable)
+
+
+def let_through(forwarded: ForwardedRequest) -> Response:
+    """A 200. The ingress replaces the visitor's Cookie, Authorization, X-API-Key and X-Workspace-Secret by the headers
+    of this answer, or removes them."""
+    return Response(status=200, headers={"Cookie": forwarded.other_cookies} if forwarded.other_cookies else {})
+
+
+def set_cookie(response: Response, record: Record, now: float, *, in_frame: bool) -> None:
+    """Set the session's cookie; in a frame of another page, a partitioned one for that page's site."""
+    kind, name = (Kind.FRAME, FRAME_COOKIE) if in_frame else (Kind.COOKIE, COOKIE)
+    text, issued = core().access_tokens.issue(kind, record.uuid, record.access_epoch, now)
+    response.set_cookie(
+        name,
+        text,
+        max_age=int(issued.expires_at - issued.issued_at),
+        path="/",
+        secure=True,
+        httponly=True,
+        samesite="None" if in_frame else "Lax",
+        partitioned=in_frame,
+    )
+
+
+def starting(forwarded: ForwardedRequest, record: Record, now: float) -> Response:
+    """The answer for a workspace that isn't up: how far its start is."""
+    # Not worth a log line: tabs left open ask for sleeping workspaces all day.
+    g.expected = True
+    elapsed = max(0, round((now - record.requested_at) * 1000)) if record.requested_at else 0
+    reason = record.reason if record.status in SAYS_WHY else ""
+    if forwarded.wants_page:
+        return waking_page(record.status, record.phases, elapsed, core().counters.usual_start("wake") or 0, reason)
+    return not_up(record.status, record.phases, elapsed, reason)
+
+
+def waking_page(status: str, phases: Any, elapsed: int, estimate: int, reason: str) -> Response:
+    shown = PHASES if core().settings.runtime == "kubernetes" else LOCAL_PHASES
+    failed = status == Status.FAILED
+    return pages().show(
+        "waking.html",
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        {"Retry-After": RETRY_AFTER, STATUS_HEADER: status},
+        title="The workspace did not start" if failed else "Waking the workspace",
+        text="" if failed else "This page opens it by itself.",
+        failed=failed,
+        state=status,
+        phases=[(name, PHASE_NAMES[name], phases.get(name)) for name in shown],
+        elapsed_ms=elapsed,
+        estimate_ms=estimate,
+        reason=reason,
+        retry=RETRY_PATH,
+    )
+
+
+def not_up(status: str, phases: Any, elapsed: int = 0, reason: str = "") -> Response:
+    text = "The workspace is not running. POST /session/{uuid}/wake wakes it; so does a person who opens its address."
+    more = {"session_status": status, "phases": dict(phases), "elapsed_ms": elapsed, "reason": reason}
+    headers = {"Retry-After": RETRY_AFTER, STATUS_HEADER: status}
+    return problem_response(Problem(503, "workspace_not_up", text, headers=headers, more=more))

@@ -1,0 +1,66 @@
+"""Single-use login links, each to one workspace.
+
+Redis holds only the digest of a link's secret, which is no use to a reader. A used link stays until it expires, with
+the id of the lookup that used it: a lookup whose answer was lost is repeated with the same id, and succeeds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+
+import redis
+
+from app.core.redis.errors import redis_errors
+from app.core.redis.keys import LINK, SESSION
+from app.core.redis.scripts import pairs, script
+from app.core.sessions.model import Record
+from app.core.sessions.store import ask
+
+LINK_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """The session of a forwarded request, None if it does not exist, and whether its login link was valid."""
+
+    record: Record | None
+    linked: bool = False
+
+
+class LoginLinks:
+    """Makes and redeems links. `ttl` is in seconds."""
+
+    def __init__(self, client: redis.Redis, ttl: float) -> None:
+        self._redis = client
+        self._take = client.register_script(script("link"))
+        self._ttl = ttl
+
+    def make(self, uuid: str, access_epoch: int) -> str:
+        """The secret of a new link, for this access epoch of the session."""
+        secret = secrets.token_urlsafe(LINK_BYTES)
+        with redis_errors():
+            self._redis.set(_key(secret), f"{uuid}:{access_epoch}", px=max(1, round(self._ttl * 1000)))
+        return secret
+
+    def lookup(self, uuid: str, secret: str = "") -> Lookup:
+        """The session, and whether the secret was that of an unused link to it. One round trip."""
+        session, meant = SESSION.format(uuid=uuid), ""
+        with redis_errors():
+            if secret:
+                meant, flat = self._take(keys=[session, _key(secret)], args=[secrets.token_hex(8)])
+                hashed = pairs(flat)
+                noted = {}
+            else:
+                pipe = self._redis.pipeline(transaction=False)
+                ask(pipe, uuid)
+                hashed, noted = pipe.execute()
+        if not hashed:
+            return Lookup(None)
+        record = Record.from_hash(hashed, noted)
+        return Lookup(record, meant == f"{uuid}:{record.access_epoch}")
+
+
+def _key(secret: str) -> str:
+    return LINK.format(digest=hashlib.sha256(secret.encode()).hexdigest())

@@ -1,0 +1,99 @@
+"""Revoking access to a workspace, and ending the connections made with it.
+
+Revocation is an intent: `access_epoch` of the record counts revocations, and `disconnected_epoch` is the epoch up to
+which connections were ended. Where the two differ, `sessions:lockouts` says when to try again. A lost broker message, a
+killed worker or an unreachable agent only delay it. A sleeping session has no connections.
+"""
+
+from __future__ import annotations
+
+import redis
+
+from app.core.redis import keys
+from app.core.redis.errors import redis_errors
+from app.core.redis.events import REVOKED
+from app.core.redis.scripts import script
+from app.core.sessions.change import Change, Changed, change_keys
+from app.core.sessions.model import Record, Status
+from app.core.sessions.store import SessionStore
+
+FIRST_RETRY = 1.0
+LONGEST_RETRY = 300.0
+"""s between two tries, doubled from the first to the longest. An agent that died is back within a second; a broken one
+must not keep the delivery workers from the others."""
+
+TRIES_KEPT = 86_400
+
+
+class Revocations:
+    """Revocations and the disconnects due after them. Times are seconds since the epoch; every method raises
+    `StateUnavailable`. A broker message that no worker took within `patience` (s) counts as lost."""
+
+    def __init__(self, client: redis.Redis, store: SessionStore, patience: float) -> None:
+        self._redis = client
+        self._store = store
+        self._patience = patience
+        self._revoke = client.register_script(script("revoke"))
+        self._done = client.register_script(script("disconnected"))
+
+    def revoke(self, uuid: str, access_epoch: int, now: float) -> Changed:
+        """Revoke all access of this access epoch and before, and schedule the disconnect, in one step. Raises
+        `SessionNotFound`, and `Superseded` when the access epoch has changed."""
+        following = access_epoch + 1
+        change = Change(
+            expect={"access_epoch": access_epoch},
+            fields={"access_epoch": following},
+            # `door` is the earlier name, which web processes of the release before read.
+            event=(REVOKED, {"access_epoch": following, "door": following}),
+        )
+        request = self._store.request(uuid, now, change)
+        with redis_errors():
+            answer = self._revoke(
+                keys=[*change_keys(uuid), *_keys(uuid)], args=[request, uuid, now + self._patience, Status.SLEEPING]
+            )
+        return Changed.from_answer(uuid, None, answer)
+
+    def disconnected(self, record: Record) -> bool:
+        """Note that all connections before this access epoch have ended; False when access was revoked again since."""
+        with redis_errors():
+            own = keys.SESSION.format(uuid=record.uuid)
+            return bool(self._done(keys=[own, *_keys(record.uuid)], args=[record.uuid, record.access_epoch]))
+
+    def clear(self, uuid: str) -> None:
+        """Cancel the disconnect of a session that no longer exists."""
+        with redis_errors():
+            self._redis.zrem(keys.LOCKOUTS, uuid)
+
+    def sent(self, uuid: str, now: float) -> None:
+        """Note that the task was enqueued: try again when its message may have been lost, later each time."""
+        with redis_errors():
+            pipe = self._redis.pipeline()
+            pipe.incr(keys.LOCKOUT_TRIES.format(uuid=uuid))
+            pipe.expire(keys.LOCKOUT_TRIES.format(uuid=uuid), TRIES_KEPT)
+            tries = int(pipe.execute()[0])
+        self._store.defer(keys.LOCKOUTS, uuid, now + max(self._patience, _pause(tries)))
+
+    def failed(self, uuid: str, now: float) -> None:
+        """Note that the disconnect failed: try again soon, and later each time."""
+        with redis_errors():
+            tries = int(self._redis.get(keys.LOCKOUT_TRIES.format(uuid=uuid)) or 0)
+        self._store.defer(keys.LOCKOUTS, uuid, now + _pause(tries))
+
+
+def disconnect_due(record: Record) -> bool:
+    """Whether connections made with revoked access may still exist."""
+    return record.access_epoch > record.disconnected_epoch
+
+
+def nothing_runs(record: Record) -> bool:
+    """Whether no process of the session runs, so that it has no connections."""
+    asleep = record.status is Status.SLEEPING and record.settled >= record.generation
+    return asleep or record.status is Status.TERMINATED
+
+
+def _pause(tries: int) -> float:
+    return min(FIRST_RETRY * 2.0 ** min(tries, 30), LONGEST_RETRY)
+
+
+def _keys(uuid: str) -> list[str]:
+    return [keys.LOCKOUTS, keys.LOCKOUT_TRIES.format(uuid=uuid)]

@@ -1,0 +1,117 @@
+"""Builds the core from the settings, for the web process and the workers alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import cast
+
+import redis
+
+from app.core.access.agent_credentials import AgentCredentials
+from app.core.access.audit import Audit
+from app.core.access.login_links import LoginLinks
+from app.core.access.revocation import Revocations
+from app.core.access.tokens import AccessTokens
+from app.core.backups.backup_access import BackupAccess, Direct, Remote
+from app.core.backups.index import BackupIndex
+from app.core.backups.store import BackupStore
+from app.core.byte_budget import ByteBudget
+from app.core.prompts.agent_client import AgentClient
+from app.core.prompts.delivery import Delivery
+from app.core.prompts.history import ConversationHistory
+from app.core.prompts.history_store import HistoryStore
+from app.core.prompts.inbox import Inbox
+from app.core.redis.connections import connect
+from app.core.redis.counters import Counters
+from app.core.redis.dead_letters import DeadLetters
+from app.core.redis.events import EventLog
+from app.core.redis.heartbeats import Heartbeats
+from app.core.redis.leases import Leases
+from app.core.redis.memory import Memory
+from app.core.redis.rpc import Rpc
+from app.core.redis.task_queue import TaskQueue
+from app.core.service import SessionService
+from app.core.sessions.activity import Activity
+from app.core.sessions.attempts import Attempts
+from app.core.sessions.idle_policy import Policy
+from app.core.sessions.store import SessionStore
+from app.core.storage.object_stores import is_remote
+from app.core.storage.remote import FilesProxy, Proxy, StoreProcess
+from app.settings import Settings
+
+
+class Core:
+    """The parts of the core, sharing a Redis client. Building them connects to nothing; each process builds its own,
+    after any fork. With `stores_apart`, remote stores are called in another process: gevent's patching breaks their
+    clients. The other arguments replace parts in tests."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        stores_apart: bool = False,
+        client: redis.Redis | None = None,
+        tasks: TaskQueue | None = None,
+        clock: Callable[[], float] = time.time,
+        ticks: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        client = client or connect(settings.redis_url, settings.redis_timeout)
+        keys, in_cluster = settings.secret_keys(), settings.runtime == "kubernetes"
+        self.settings = settings
+        self.redis = client
+        self.tasks = tasks or TaskQueue(client, settings.redis_url, settings.visibility_timeout, settings.redis_timeout)
+        self.memory = Memory(client, settings.redis_reserve)
+        self.events = EventLog(client, self.memory, most=settings.session_event_bytes)
+        self.rpc = Rpc(client, self.tasks, block=settings.redis_timeout / 2)
+        self.heartbeats = Heartbeats(client)
+        self.counters = Counters(client)
+        self.dead_letters = DeadLetters(client)
+        self.leases = Leases(client, settings.lease_ttl)
+        self.budget = ByteBudget(settings.body_budget_bytes)
+        self.store = SessionStore(client, settings.tombstone_ttl, settings.session_event_bytes, settings.redis_reserve)
+        self.attempts = Attempts(client, self.leases)
+        self.activity = Activity(client, ticks)
+        self.policy = Policy.of(settings)
+        self.credentials = AgentCredentials(keys)
+        self.access_tokens = AccessTokens(keys, settings.cookie_ttl, settings.token_ttl)
+        self.login_links = LoginLinks(client, settings.login_link_ttl)
+        self.revocations = Revocations(client, self.store, settings.stale_after)
+        self.audit = Audit(client, settings.audit_bytes, settings.redis_reserve)
+        self.backup_store, self.history_store = build_stores(settings, apart=stores_apart)
+        self.backups = BackupIndex(client)
+        self.backup_access: BackupAccess = (
+            Remote(self.rpc, settings.wait_default) if in_cluster else Direct(self.backup_store, self.backups, clock)
+        )
+        self.inbox = Inbox(client, self.store, settings)
+        self.agents = AgentClient(self.credentials, settings.agent_timeout, self.budget)
+        self.history = ConversationHistory(self.inbox, self.agents, self.history_store)
+        self.delivery = Delivery(
+            self.store, self.inbox, self.agents, self.leases, self.tasks, settings.short_task_limit / 2, clock, pause
+        )
+        self.sessions = SessionService(
+            store=self.store,
+            events=self.events,
+            backups=self.backups,
+            inbox=self.inbox,
+            tasks=self.tasks,
+            activity=self.activity,
+            revocations=self.revocations,
+            settings=settings,
+            clock=clock,
+        )
+
+
+def build_stores(settings: Settings, *, apart: bool) -> tuple[BackupStore, HistoryStore]:
+    """The backup store and the history store. With `apart`, remote ones are called in another process. Raises
+    `SettingsError` for a malformed `HISTORY_KEY`."""
+    process = StoreProcess(settings.log_level)
+    history_arguments = (settings.history_location(), settings.history_key, settings.history_max_bytes)
+    backups_url = settings.backups_location()
+    history_store, backup_store = HistoryStore(*history_arguments), BackupStore(backups_url)
+    if apart and is_remote(settings.history_location()):
+        history_store = cast(HistoryStore, Proxy(process, HistoryStore, *history_arguments))
+    if apart and is_remote(backups_url):
+        backup_store = cast(BackupStore, FilesProxy(process, BackupStore, backups_url))
+    return backup_store, history_store

@@ -1,0 +1,224 @@
+"""The errors of the core.
+
+An adapter raises these in place of its library's exceptions. A worker retries a `RetryableError`, never a
+`PermanentError`.
+"""
+
+from __future__ import annotations
+
+import copyreg
+from typing import Any
+
+
+class SessionError(Exception):
+    """The base of everything the core raises on purpose. Users see its text."""
+
+    code = "session_error"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Many an `__init__` takes other arguments than the text, so pickle must not call it.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
+
+
+class InvalidRequest(SessionError):
+    """The caller sent an invalid value."""
+
+    code = "invalid_request"
+
+
+class SessionNotFound(SessionError):
+    """No session has this uuid, or the caller may not see it."""
+
+    code = "session_not_found"
+
+    def __init__(self, uuid: str) -> None:
+        super().__init__(f"Session {uuid} does not exist.")
+
+
+class IllegalState(SessionError):
+    """The session's state forbids the request."""
+
+    code = "illegal_state"
+
+
+class QuotaExceeded(SessionError):
+    """The user has reached the session quota."""
+
+    code = "quota_exceeded"
+
+
+class KeyReused(SessionError):
+    """This Idempotency-Key was used for another request before."""
+
+    code = "idempotency_key_reused"
+
+
+class PromptNotFound(SessionError):
+    """The session has no prompt with this id, or the prompt has expired."""
+
+    code = "message_not_found"
+
+    def __init__(self, message_id: str) -> None:
+        super().__init__(f"This session has no message {message_id}.")
+
+
+class PromptTooLarge(SessionError):
+    """A prompt is longer than `PROMPT_MAX_BYTES`."""
+
+    code = "message_too_large"
+
+
+class PromptIdReused(SessionError):
+    """This id was used for another text before."""
+
+    code = "message_id_reused"
+
+
+class InboxFull(SessionError):
+    """The session's prompts have reached their limit, in number or in bytes."""
+
+    code = "inbox_full"
+
+
+class UserInboxFull(InboxFull):
+    """The prompts and kept answers of all sessions of the user have reached their limit in bytes."""
+
+    code = "user_inbox_full"
+
+
+class BackupInUse(SessionError):
+    """A session still needs this backup."""
+
+    code = "backup_in_use"
+
+
+class StateUnavailable(SessionError):
+    """Redis is unreachable, or did not answer in time."""
+
+    code = "state_unavailable"
+
+
+class StoreFull(StateUnavailable):
+    """Redis has no room for anything new. Requests that free room still work."""
+
+    code = "insufficient_storage"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The state store is full and accepts nothing new. Sleep and delete still work: delete sessions you do not "
+            "need, or retry later."
+        )
+
+
+class Superseded(SessionError):
+    """A newer intent exists; the worker with the older one must stop and change nothing."""
+
+    code = "superseded"
+
+
+class RetryableError(SessionError):
+    """A retry may succeed: something outside was temporarily unavailable."""
+
+    code = "temporarily_unavailable"
+
+
+class BackupRetired(RetryableError):
+    """A backup with this name is being deleted; the next backup gets another name."""
+
+    code = "backup_retired"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Backup {name} is being deleted; retry.")
+
+
+class StillEnding(RetryableError):
+    """Processes of a stopped workspace are still running: check again until they have ended."""
+
+    code = "still_ending"
+
+    def __init__(self, uuid: str) -> None:
+        super().__init__(f"The processes of workspace {uuid} are still ending.")
+
+
+class RuntimeUnavailable(RetryableError):
+    """The runtime is unreachable, which is no failure of any one session."""
+
+    code = "runtime_unavailable"
+
+
+class AgentUnavailable(RetryableError):
+    """The agent of a workspace is unreachable, did not answer in time, or is shutting down."""
+
+    code = "agent_unavailable"
+
+
+class AgentNotReady(AgentUnavailable):
+    """The agent refuses connections or reports that it is not ready; it may be in a moment."""
+
+    code = "agent_not_ready"
+
+
+class AgentRefused(SessionError):
+    """The agent rejected this request; a retry will not help."""
+
+    code = "agent_refused"
+
+
+class PermanentError(SessionError):
+    """A retry will not help; the session becomes `failed` with this text as its reason."""
+
+    code = "failed"
+
+
+class BackupNotFound(PermanentError):
+    """No backup has this name, or the caller may not see it."""
+
+    code = "backup_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Backup {name} does not exist.")
+
+
+class FilesGone(PermanentError):
+    """The session's volume does not exist: there is nothing to run, back up or lose."""
+
+    code = "files_gone"
+
+    def __init__(self, uuid: str) -> None:
+        super().__init__(f"The files of workspace {uuid} no longer exist.")
+
+
+class FilesGoing(PermanentError):
+    """Someone outside the service deleted the session's volume; its files last while the workspace runs."""
+
+    code = "files_going"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The volume of this workspace is being deleted by someone else; its files are lost once the workspace "
+            "stops. Delete the session: its files are backed up first, while they exist."
+        )
+
+
+class WorkspaceConflict(PermanentError):
+    """An object with the name of this session's workspace belongs to another session."""
+
+    code = "workspace_conflict"
+
+
+class ArchiveError(PermanentError):
+    """A file store refused: a backup or a conversation could not be written, read or verified."""
+
+    code = "archive_error"
+
+
+class BackupIncomplete(PermanentError):
+    """Unreadable files would be missing from a backup that must be complete; no backup was made."""
+
+    code = "backup_incomplete"
+
+
+class NoSpace(ArchiveError):
+    """The disk is full; nothing was replaced or deleted."""
+
+    code = "no_space"

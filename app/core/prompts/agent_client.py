@@ -1,0 +1,316 @@
+"""The manager's client of the agent in a workspace.
+
+The workspace's user controls the agent, so nothing it returns is trusted: its address must be one a workspace can have,
+each request ends by a deadline however slowly the response trickles, responses are bounded in size, and no redirect is
+followed.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import ipaddress
+import json
+import math
+import socket
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from threading import Timer
+from typing import Any
+from urllib.parse import urlsplit
+
+from app.core.access.agent_credentials import AgentCredentials
+from app.core.byte_budget import Account, ByteBudget, NoRoom
+from app.core.errors import AgentNotReady, AgentRefused, AgentUnavailable, InvalidRequest
+from app.core.prompts.history_store import Checkpoint
+from app.core.sessions.unsaved_work import read_unsaved_work
+from app.core.untrusted_json import LARGE, SMALL, VALUE_BYTES, count_values, parse
+from app.settings import Settings
+
+REFUSAL_STATUSES = frozenset({400, 413, 415, 422})
+"""The statuses by which an agent rejects the request itself. Any other error is the agent's own and may pass."""
+
+UNSUPPORTED_STATUSES = frozenset({404, 405})
+"""The statuses by which an agent of an earlier release rejects a request it does not know."""
+
+NAME_LENGTH = 128
+
+SMALL_RESPONSE = 65_536
+"""Bytes of a response that only confirms something."""
+
+CHAT_RESPONSE = 1_048_576
+"""Bytes of the response to a prompt, which may hold its result: a model's longest text is half of that."""
+
+PAGE_RESPONSE = 9_437_184
+"""Bytes of a page of a conversation: one message may have 8 MiB."""
+
+WHOLE_RESPONSE = 67_108_864
+"""Bytes: an agent of an earlier release returns its whole conversation."""
+
+PIECE = 65_536
+"""Bytes read at a time."""
+
+PAGE_BYTES = 1_048_576
+"""Bytes asked for in a page of a conversation; a longer message comes alone."""
+
+UNSAVED_WORK_TIMEOUT = 6.0
+"""s to report unsaved work; an agent takes 4 at most, and a stop must not wait longer."""
+
+MIN_TIMEOUT = 0.001
+"""s: a timeout of 0 would make the socket non-blocking."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agent:
+    """Where a session's agent listens. `boot` is new with each of its processes. `at` is when it registered, `retry_at`
+    when it may be tried again after a failure (seconds since the epoch). `epoch` is that of the session's record."""
+
+    uuid: str
+    address: str
+    name: str = ""
+    boot: str = ""
+    at: float = 0.0
+    retry_at: float = 0.0
+    epoch: int = 0
+
+    @classmethod
+    def at_address(cls, uuid: str, address: str, settings: Settings, name: str = "", boot: str = "") -> Agent:
+        """An agent at the address it reported. Raises `InvalidRequest` for an address that no workspace can have:
+        otherwise a workspace could make the manager send requests inside the cluster on its behalf."""
+        try:
+            url = urlsplit(address)
+            given, port = ipaddress.ip_address(url.hostname or ""), url.port
+        except ValueError as error:
+            raise InvalidRequest("An agent's address must be http://, an IP address, and a port.") from error
+        host = getattr(given, "ipv4_mapped", None) or given
+        bare = url.scheme == "http" and not (url.path.strip("/") or url.query or url.fragment or url.username)
+        if settings.runtime == "local":
+            possible = host.is_loopback and port is not None
+        else:
+            special = host.is_loopback or host.is_link_local or host.is_multicast or host.is_unspecified
+            possible = not special and not host.is_global and port == settings.user_pod_port
+        if not bare or not possible:
+            raise InvalidRequest("No workspace's agent can have this address.")
+        return cls(uuid=uuid, address=f"http://{url.netloc}", name=name[:NAME_LENGTH], boot=boot[:NAME_LENGTH])
+
+    @classmethod
+    def from_hash(cls, uuid: str, hashed: Mapping[str, str], epoch: int = 0) -> Agent | None:
+        """The agent in a Redis hash, None when that has no address."""
+        if "address" not in hashed:
+            return None
+        return cls(
+            uuid=uuid,
+            address=hashed["address"],
+            name=hashed.get("name", ""),
+            boot=hashed.get("boot", ""),
+            at=float(hashed.get("at") or 0),
+            retry_at=float(hashed.get("retry_at") or 0),
+            epoch=epoch,
+        )
+
+
+@dataclass(frozen=True)
+class History:
+    """Messages of a conversation as the agent keeps them, and their number in all."""
+
+    messages: Sequence[Mapping[str, Any]]
+    total: int
+
+
+class CheckpointIncomplete(AgentUnavailable):
+    """The agent could not store its conversation in time."""
+
+    code = "checkpoint_left"
+
+    def __init__(self, uuid: str) -> None:
+        super().__init__(
+            f"The agent of session {uuid} could not store all of its conversation in time; its volume has it."
+        )
+
+
+class AgentClient:
+    """Requests to agents, each ended after `timeout` seconds. The process's `budget` bounds the bytes of all responses.
+    A request that an agent rejects with 401 is repeated with the secrets of the epoch before and of older keys.
+
+    Every method raises `AgentUnavailable`, `AgentRefused` where the agent rejects the request itself, and
+    `SettingsError` where no SECRET_KEY is set.
+    """
+
+    def __init__(self, secrets: AgentCredentials, timeout: float, budget: ByteBudget) -> None:
+        self._secrets = secrets
+        self._timeout = timeout
+        self._budget = budget
+
+    def chat(self, agent: Agent, message_id: str, text: str) -> Mapping[str, Any]:
+        """Hand over a prompt; on return the agent has it on its disk. In the response `status` is `accepted`, or the
+        result of an earlier delivery of the same prompt."""
+        return self._request(agent, "POST", "/chat", {"id": message_id, "message": text}, most=CHAT_RESPONSE)
+
+    def cancel(self, agent: Agent, reason: str, generation: int = 0, seconds: float = math.inf) -> None:
+        """Cancel the running turn, and wait until it has ended. For a sleep or a delete the agent begins no other turn
+        for a while, unless the stop of that `generation` was broken off before."""
+        said = {"reason": reason} | ({"generation": generation} if generation else {})
+        self._request(agent, "POST", "/cancel", said, timeout=seconds)
+
+    def resume(self, agent: Agent, generation: int) -> None:
+        """Let the agent begin turns again: the stop of `generation`, or an earlier one, was broken off. An agent of an
+        earlier release does not know this request and resumes after a while."""
+        self._request(agent, "POST", "/resume", {"generation": generation}, ignored=UNSUPPORTED_STATUSES)
+
+    def notice(self, agent: Agent, seconds: float) -> None:
+        """Announce in the editor that the workspace sleeps in so many seconds unless it is used."""
+        self._request(agent, "POST", "/notice", {"seconds": round(seconds, 1)})
+
+    def disconnect(self, agent: Agent) -> None:
+        """End every connection to the workspace; browsers whose access is still valid reconnect."""
+        self._request(agent, "POST", "/lockout", {})
+
+    def unsaved_work(self, agent: Agent, seconds: float = math.inf) -> Mapping[str, Any]:
+        """The unsaved work a stop would put at risk, as app/core/sessions/unsaved_work.py reads it; empty for none."""
+        return read_unsaved_work(self._request(agent, "POST", "/risk", {}, timeout=min(UNSAVED_WORK_TIMEOUT, seconds)))
+
+    def checkpoint(self, agent: Agent, seconds: float = math.inf) -> Checkpoint | None:
+        """Have the agent write its conversation to its disk and send the gateway what the history store lacks; answers
+        None. An agent of an earlier release returns the conversation instead. Raises `CheckpointIncomplete` too."""
+        seconds = min(self._timeout, seconds)
+        wanted = {"push": True, "seconds": round(0.8 * seconds, 3)}
+        said = self._request(agent, "POST", "/checkpoint", wanted, timeout=seconds, most=WHOLE_RESPONSE, values=LARGE)
+        if "saved" in said:
+            if said["saved"] is not True:
+                raise CheckpointIncomplete(agent.uuid)
+            return None
+        try:
+            return Checkpoint.from_json(said)
+        except InvalidRequest as error:
+            raise AgentUnavailable(f"The agent of session {agent.uuid} returned an invalid checkpoint.") from error
+
+    def history(self, agent: Agent, after: int, limit: int) -> History:
+        """The conversation from message number `after` on: at most `limit` messages."""
+        path = f"/history?after={after}&limit={limit}&bytes={PAGE_BYTES}"
+        said = self._request(agent, "GET", path, most=PAGE_RESPONSE, values=LARGE)
+        messages, total = said.get("messages"), said.get("total")
+        if not isinstance(messages, list) or not all(isinstance(each, dict) for each in messages):
+            raise AgentUnavailable(f"The agent of session {agent.uuid} returned an invalid history.")
+        return History(messages, total if isinstance(total, int) else after + len(messages))
+
+    def _request(
+        self,
+        agent: Agent,
+        method: str,
+        path: str,
+        body: object = None,
+        timeout: float = math.inf,
+        ignored: Collection[int] = (),
+        most: int = SMALL_RESPONSE,
+        values: int = SMALL,
+    ) -> Mapping[str, Any]:
+        """The JSON object in the response, of at most so many bytes and values; empty for a status in `ignored`."""
+        status, content = 401, b""
+        deadline = time.monotonic() + min(timeout, self._timeout)
+        sent = None if body is None else json.dumps(body).encode()
+        try:
+            with self._budget.account() as account:
+                for agent_secret in self._secrets.agent_secrets(agent.uuid, agent.epoch):
+                    status, content = self._exchange(agent, method, path, sent, agent_secret, deadline, most, account)
+                    if status != 401:
+                        break
+                if status in ignored:
+                    return {}
+                _check_status(agent, status)
+                if len(content) > most:
+                    raise AgentUnavailable(f"The agent of session {agent.uuid} returned more than {most} bytes.")
+                if (counted := count_values(content, values)) > values:
+                    raise AgentUnavailable(
+                        f"The agent of session {agent.uuid} returned more than {values} JSON values."
+                    )
+                account.take(VALUE_BYTES * counted)
+                return _parsed(agent, content, values)
+        except NoRoom as error:
+            raise AgentUnavailable(
+                f"This process has no memory left for the response of the agent of session {agent.uuid}; retry."
+            ) from error
+
+    def _exchange(
+        self,
+        agent: Agent,
+        method: str,
+        path: str,
+        body: bytes | None,
+        agent_secret: str,
+        deadline: float,
+        most: int,
+        account: Account,
+    ) -> tuple[int, bytes]:
+        url = urlsplit(agent.address)
+        left = max(MIN_TIMEOUT, deadline - time.monotonic())
+        connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=left)
+        try:
+            connection.connect()
+        except OSError as error:
+            connection.close()
+            raise _unreachable(agent, error) from error
+        # A socket's timeout applies to each read: a response that trickles would never end.
+        end = Timer(max(0.0, deadline - time.monotonic()), _shut_down, [connection.sock])
+        end.daemon = True
+        end.start()
+        try:
+            connection.request(method, path, body, _headers(agent_secret))
+            response = connection.getresponse()
+            return response.status, _read(response, most, account)
+        except (OSError, http.client.HTTPException) as error:
+            raise _unreachable(agent, error) from error
+        finally:
+            end.cancel()
+            connection.close()
+
+
+def _read(response: http.client.HTTPResponse, most: int, account: Account) -> bytes:
+    """The response, or its beginning where it has more than `most` bytes."""
+    content = io.BytesIO()
+    while (left := most + 1 - content.tell()) and (piece := response.read(min(PIECE, left))):
+        account.take(len(piece))
+        content.write(piece)
+    return content.getvalue()
+
+
+def _check_status(agent: Agent, status: int) -> None:
+    if status in REFUSAL_STATUSES:
+        raise AgentRefused(f"The agent of session {agent.uuid} rejected the request with status {status}.")
+    if status == 503:
+        raise AgentNotReady(f"The agent of session {agent.uuid} is not ready.")
+    if not 200 <= status < 300:
+        raise AgentUnavailable(f"The agent of session {agent.uuid} returned status {status}.")
+
+
+def _parsed(agent: Agent, content: bytes, values: int) -> Mapping[str, Any]:
+    try:
+        said = parse(content, values)
+    except ValueError as error:
+        raise AgentUnavailable(f"The agent of session {agent.uuid} returned invalid JSON.") from error
+    if not isinstance(said, dict):
+        raise AgentUnavailable(f"The agent of session {agent.uuid} returned JSON that is not an object.")
+    return said
+
+
+def _unreachable(agent: Agent, error: Exception) -> AgentUnavailable:
+    if isinstance(error, ConnectionError):
+        return AgentNotReady(f"The agent of session {agent.uuid} refuses connections.")
+    return AgentUnavailable(f"The agent of session {agent.uuid} did not answer in time.")
+
+
+def _headers(agent_secret: str) -> dict[str, str]:
+    return {
+        "Authorization": f"Bearer {agent_secret}",
+        "Content-Type": "application/json",
+        "Prefer": "respond-async",
+        "Connection": "close",
+    }
+
+
+def _shut_down(connection: socket.socket) -> None:
+    """Wake the thread that reads from this connection, which closing it would not. It takes the socket because
+    http.client drops that of a connection which the server closes after the response, and reads on."""
+    with suppress(OSError):  # already closed
+        connection.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,376 @@
+"""The history store: the conversation of each session as JSON documents, which outlive its volume and its record.
+
+    {edition}-{number}-{random}.json   the messages in chunks, each written once (app/core/prompts/history_index.py)
+    index.json                         the chunks, in their order
+    context.json                       what the model is shown of the messages
+    metadata.json                      the agent's notes on both
+    history.json                       all messages, as an earlier release stored them
+
+The store is any fsspec URL. Only the manager holds its credential: agents send their messages to the gateway or to a
+worker. Documents are replaced whole, and written after those they refer to. `metadata.json` is written last, so its
+time says when the conversation was last stored in full.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+from app.core.errors import ArchiveError, InvalidRequest
+from app.core.prompts.history_index import (
+    CHUNK_BYTES,
+    Chunk,
+    Contended,
+    ConversationTooLong,
+    Edition,
+    Head,
+    Index,
+    OtherConversation,
+    Piece,
+)
+from app.core.sessions.model import UUID_PATTERN
+from app.core.storage.file_store import FileStore
+from app.settings import SettingsError
+
+HISTORY, INDEX, CONTEXT, METADATA = "history.json", "index.json", "context.json", "metadata.json"
+
+READS = 3
+"""Tries to read by the index: a chunk that was removed in the meantime was replaced, and the new index names it."""
+
+LEFT_ALONE = 3600.0
+"""s: a chunk that no index names may be about to be added; after this time its writer was killed."""
+
+Messages = Sequence[Mapping[str, Any]]
+
+PLAIN = (b"[", b"{")
+"""How an unencrypted document begins; an encrypted one begins with the version byte 0x80 in base64, `g`."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A conversation as an agent keeps it: all messages, those the model is still shown, and notes on both."""
+
+    history: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    context: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object agents and the gateway exchange."""
+        return {"history": list(self.history), "context": list(self.context), "metadata": dict(self.metadata)}
+
+    @classmethod
+    def from_json(cls, document: Any) -> Checkpoint:
+        """The checkpoint in a JSON object; raises `InvalidRequest`."""
+        if not isinstance(document, dict):
+            raise InvalidRequest("A checkpoint must be a JSON object with `history`, `context` and `metadata`.")
+        metadata = document.get("metadata", {})
+        if not isinstance(metadata, dict):
+            raise InvalidRequest("A checkpoint's `metadata` must be an object.")
+        history = _messages("history", document.get("history"))
+        return cls(history, _messages("context", document.get("context", [])), metadata)
+
+
+@dataclass(frozen=True)
+class Page:
+    """Messages of a conversation, their number in all, and their edition."""
+
+    messages: Messages
+    total: int
+    edition: str = ""
+
+
+class _Replaced(Exception):
+    """A chunk was replaced since the index was read."""
+
+
+class HistoryStore:
+    """The conversations under one URL, at `{url}/{uuid}/`, each of at most `most` bytes. With a Fernet `key` new
+    documents are encrypted, and both forms are read. Of several keys, separated by commas, the first encrypts and all
+    decrypt.
+
+    Raises `SettingsError` for an invalid key. Every method raises `RetryableError` or `ArchiveError` where the store
+    fails, and `InvalidRequest` for an invalid uuid.
+    """
+
+    def __init__(self, url: str, key: str = "", most: float = math.inf) -> None:
+        self._files = FileStore(url)
+        self._cipher = _cipher(key)
+        self._most = most
+
+    def write(self, uuid: str, checkpoint: Checkpoint) -> None:
+        """Replace the stored conversation by this one; a local store has it on the disk on return."""
+        folder, index = self._folder(uuid), self.index(uuid)
+        edition = Edition(secrets.token_hex(8))
+        with self._errors(uuid):
+            try:
+                for messages in in_chunks(checkpoint.history):
+                    edition = self._add(folder, uuid, edition, messages, "")
+                self._put(folder, CONTEXT, checkpoint.context)
+            except BaseException:
+                self._remove(folder, edition.files())
+                raise
+            self._settle(folder, uuid, index, edition, checkpoint.metadata)
+
+    def append(self, uuid: str, piece: Piece) -> Index:
+        """Add messages to an edition of the conversation, or begin one with them; answers the new index. Raises
+        `OtherConversation` where they do not continue the stored messages, `ConversationTooLong`, and `Contended`."""
+        folder, index = self._folder(uuid), self.index(uuid)
+        edition = index.find(piece.edition)
+        if (edition.messages, edition.mark) != (piece.after, piece.mark):
+            raise OtherConversation(index)
+        with self._errors(uuid):
+            try:
+                grown = index.put(self._add(folder, uuid, edition, piece.messages, piece.then))
+            except _Replaced as error:
+                # The stored edition is damaged: the agent sends everything anew, and until then it stays.
+                raise OtherConversation(Index()) from error
+            self._replace(folder, uuid, index, grown)
+            self._files.sync(folder, self._files.root)
+        return grown
+
+    def settle(self, uuid: str, head: Head, context: Messages, metadata: Mapping[str, Any]) -> None:
+        """Make the edition of `head` the current conversation, with this context and metadata. Raises
+        `OtherConversation` where the stored edition does not match `head`."""
+        folder, index = self._folder(uuid), self.index(uuid)
+        edition = index.find(head.edition)
+        if edition.head() != head:
+            raise OtherConversation(index)
+        with self._errors(uuid):
+            self._put(folder, CONTEXT, context)
+            self._settle(folder, uuid, index, edition, metadata)
+
+    def index(self, uuid: str) -> Index:
+        """The conversation's index; an empty one where nothing is stored in chunks."""
+        document = self._get(self._folder(uuid), uuid, INDEX)
+        try:
+            return Index() if document is None else Index.from_json(document)
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(uuid) from error
+
+    def read(self, uuid: str) -> Checkpoint | None:
+        """The stored conversation, None where there is none. Raises `ArchiveError` where it is damaged. Holds all of it
+        in memory, which `page` does not."""
+        kept = self.page(uuid)
+        if kept is None:
+            return None
+        context, metadata = self.beside(uuid)
+        return Checkpoint(kept.messages, context, metadata)
+
+    def beside(self, uuid: str) -> tuple[Messages, Mapping[str, Any]]:
+        """The stored context and metadata."""
+        folder = self._folder(uuid)
+        context, metadata = self._get(folder, uuid, CONTEXT), self._get(folder, uuid, METADATA)
+        try:
+            checked = Checkpoint.from_json({"history": [], "context": context or [], "metadata": metadata or {}})
+        except InvalidRequest as error:
+            raise _damaged(uuid) from error
+        return checked.context, checked.metadata
+
+    def page(self, uuid: str, after: int = 0, limit: float = math.inf, size: float = math.inf) -> Page | None:
+        """At most `limit` messages from number `after` on; fewer where the next chunk would make them more than `size`
+        bytes. None where no conversation is stored. Only chunks with some of these messages are read."""
+        folder = self._folder(uuid)
+        for attempt in range(READS):
+            edition = self.index(uuid).current
+            if edition is not None:
+                with suppress(_Replaced):
+                    return Page(self._some(folder, uuid, edition, after, limit, size), edition.messages, edition.name)
+                continue
+            history = self._get(folder, uuid, HISTORY)
+            if history is not None:
+                return Page(_part(_checked(uuid, history), after, limit), len(history))
+            if attempt:
+                return None
+        raise _damaged(uuid)
+
+    def renew(self, uuid: str, metadata: Mapping[str, Any] | None = None) -> None:
+        """Write the metadata again, the given or the stored one, so that the retention counts from now. Does nothing
+        where no conversation is stored."""
+        folder = self._folder(uuid)
+        known = self._get(folder, uuid, METADATA) if metadata is None else metadata
+        if known is not None:
+            with self._errors(uuid):
+                self._put(folder, METADATA, known)
+                self._files.sync(folder, self._files.root)
+
+    def delete(self, uuid: str) -> None:
+        """Delete the conversation, if there is one."""
+        folder = self._folder(uuid)
+        with self._errors(uuid), suppress(FileNotFoundError):
+            self._files.fs.rm(folder, recursive=True)
+
+    def uuids(self) -> list[str]:
+        """The sessions with a stored conversation, terminated ones included."""
+        with self._errors("the list of sessions"):
+            return sorted(name for name in self._files.names(self._files.root) if UUID_PATTERN.fullmatch(name))
+
+    def last_written(self, uuid: str) -> float | None:
+        """When the conversation was last stored in full (seconds since the epoch), else when its last part was; None
+        where there is none."""
+        folder = self._folder(uuid)
+        with self._errors(uuid):
+            return self._files.modified(f"{folder}/{METADATA}") or self._files.modified(f"{folder}/{INDEX}")
+
+    # Chunks and their index
+
+    def _add(self, folder: str, uuid: str, edition: Edition, messages: Messages, mark: str) -> Edition:
+        """Write messages to the end of an edition; into a new version of the last chunk where that has room."""
+        size = len(_encoded(messages))
+        if edition.size + size > self._most:
+            raise ConversationTooLong(self._most)
+        last = edition.open_chunk(size)
+        if last is not None:
+            messages, size = [*self._messages(folder, uuid, last), *messages], last.size + size
+        chunk = Chunk(edition.new_name(), len(messages), size)
+        self._put(folder, chunk.name, messages)
+        return edition.grown(chunk, mark, instead=last)
+
+    def _settle(self, folder: str, uuid: str, index: Index, edition: Edition, metadata: Mapping[str, Any]) -> None:
+        whole = index.settled(edition)
+        if (index.current, index.following) != (edition, None):
+            self._replace(folder, uuid, index, whole)
+        if index.current is None or index.current.name != edition.name:
+            self._tidy(folder, whole)
+        self._put(folder, METADATA, metadata)
+        self._files.sync(folder, self._files.root)
+
+    def _replace(self, folder: str, uuid: str, index: Index, by: Index) -> None:
+        """Replace the index, and remove the chunks that the old one listed as gone. Raises `Contended`."""
+        # Two writers may pass this check at once; then one has written in vain. All chunks of its index still exist, so
+        # the other's index is true.
+        if self.index(uuid).version != index.version:
+            raise Contended(uuid)
+        self._put(folder, INDEX, by.to_json())
+        self._remove(folder, set(index.gone) - by.files())
+
+    def _tidy(self, folder: str, index: Index) -> None:
+        """Remove the files that this index replaces: `history.json`, and what killed writers left."""
+        now = time.time()
+        for name in set(self._files.names(folder)) - index.files() - {*index.gone, INDEX, CONTEXT, METADATA}:
+            if name == HISTORY or now - (self._files.modified(f"{folder}/{name}") or now) > LEFT_ALONE:
+                self._remove(folder, [name])
+
+    def _remove(self, folder: str, names: Collection[str]) -> None:
+        for name in names:
+            self._files.remove(f"{folder}/{name}")
+
+    def _some(
+        self, folder: str, uuid: str, edition: Edition, after: int, limit: float, size: float
+    ) -> Sequence[Mapping[str, Any]]:
+        found: list[Mapping[str, Any]] = []
+        end = 0
+        for chunk in edition.chunks:
+            begin, end = end, end + chunk.messages
+            if end <= after:
+                continue
+            size -= chunk.size
+            if found and (size < 0 or len(found) >= limit):
+                break
+            found += _part(self._messages(folder, uuid, chunk), max(0, after - begin), math.inf)
+        return _part(found, 0, limit)
+
+    def _messages(self, folder: str, uuid: str, chunk: Chunk) -> Messages:
+        content = self._get(folder, uuid, chunk.name)
+        if content is None:
+            raise _Replaced
+        messages = _checked(uuid, content)
+        if len(messages) != chunk.messages:
+            raise _damaged(uuid)
+        return messages
+
+    # Documents
+
+    def _errors(self, what: str) -> AbstractContextManager[None]:
+        return self._files.translated(f"The history store could not access {what}")
+
+    def _folder(self, uuid: str) -> str:
+        if not UUID_PATTERN.fullmatch(uuid):
+            raise InvalidRequest("The uuid of a session must be 8 characters of 0-9 a-z.")
+        return f"{self._files.root}/{uuid}"
+
+    def _put(self, folder: str, name: str, content: Any) -> None:
+        data = _encoded(content)
+        if self._cipher is not None:
+            data = self._cipher.encrypt(data)
+        self._files.write(f"{folder}/{name}", data)
+
+    def _get(self, folder: str, uuid: str, name: str) -> Any:
+        with self._errors(uuid):
+            try:
+                data: bytes = self._files.fs.cat_file(f"{folder}/{name}")
+            except FileNotFoundError:
+                return None
+        if not data.startswith(PLAIN):
+            data = self._decrypted(uuid, data)
+        try:
+            return json.loads(data.decode("utf-8", "surrogatepass"))
+        except ValueError as error:
+            raise _damaged(uuid) from error
+
+    def _decrypted(self, uuid: str, data: bytes) -> bytes:
+        if self._cipher is None:
+            raise ArchiveError(f"The stored conversation of {uuid} is encrypted; set HISTORY_KEY to read it.")
+        try:
+            return self._cipher.decrypt(data)
+        except InvalidToken as error:
+            raise ArchiveError(
+                f"The stored conversation of {uuid} is damaged, or was encrypted with a key that is not in HISTORY_KEY."
+            ) from error
+
+
+def in_chunks(messages: Messages) -> Iterator[Messages]:
+    """The messages in parts of `CHUNK_BYTES`; a longer message is a part of its own."""
+    part: list[Mapping[str, Any]] = []
+    size = 0
+    for message in messages:
+        more = len(_encoded(message)) + 1
+        if part and size + more > CHUNK_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(message)
+        size += more
+    if part:
+        yield part
+
+
+def _encoded(content: Any) -> bytes:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+def _part(messages: Messages, after: int, limit: float) -> Messages:
+    return messages[after:] if limit == math.inf else messages[after : after + int(limit)]
+
+
+def _damaged(uuid: str) -> ArchiveError:
+    return ArchiveError(f"The stored conversation of {uuid} is damaged.")
+
+
+def _checked(uuid: str, messages: Any) -> Messages:
+    try:
+        return _messages("history", messages)
+    except InvalidRequest as error:
+        raise _damaged(uuid) from error
+
+
+def _messages(name: str, value: Any) -> list[Mapping[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(message, dict) for message in value):
+        raise InvalidRequest(f"A checkpoint's `{name}` must be a list of objects.")
+    return value
+
+
+def _cipher(key: str) -> MultiFernet | None:
+    try:
+        ciphers = [Fernet(each.strip()) for each in key.split(",") if each.strip()]
+    except ValueError as error:
+        raise SettingsError(
+            "HISTORY_KEY must be 32 bytes in URL-safe base64, as Fernet.generate_key() returns."
+        ) from error
+    return MultiFernet(ciphers) if ciphers else None

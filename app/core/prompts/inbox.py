@@ -1,0 +1,397 @@
+"""The inbox: a session's prompts from their arrival until they are finished.
+
+Storing a prompt and waking its session is one step, so that no sweep comes in between. A prompt leaves the inbox only
+once the agent has it on its disk. Any process may die in between: undelivered prompts are delivered again, in order,
+and the agent drops those it has seen. In effect each prompt runs exactly once.
+
+`queue:{uuid}` holds the ids of the prompts to deliver and, where KEDA scales, one marker for as long as the session
+should run. When a user puts the session to sleep, its prompts move to `queue:{uuid}:held`, where they wake nothing. The
+next wake, or the next prompt, puts them back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import redis
+
+from app.core.errors import (
+    InboxFull,
+    InvalidRequest,
+    PromptIdReused,
+    PromptNotFound,
+    PromptTooLarge,
+    StoreFull,
+    UserInboxFull,
+)
+from app.core.prompts.agent_client import Agent
+from app.core.redis import keys, task_queue
+from app.core.redis.errors import redis_errors
+from app.core.redis.events import EVENTS_KEPT
+from app.core.redis.scripts import ON_PROMPTS, pairs, script
+from app.core.sessions.change import Change, Changed, change_keys
+from app.core.sessions.model import UP, Record, Status, number
+from app.core.sessions.store import SessionStore
+from app.settings import Settings
+
+ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+MARKER = "*up*"
+"""The list entry that makes KEDA keep the session running; no prompt's id has this form."""
+
+UNFINISHED_PER_WAITING = 2
+"""Unfinished prompts allowed for each one that may wait: bounds the agent's own queue."""
+
+COUNTS = keys.PROMPT_BYTES.split("{user_id}")
+"""The parts of a user's key before and after the user id."""
+
+REASON_LENGTH = 2_000
+"""Characters kept of a failure's reason, which the agent wrote."""
+
+PROMPT_OVERHEAD = 1_024
+"""Bytes of Redis for a prompt besides its texts, its list entries included (measured: 600 to 900)."""
+
+FIRST_RETRY = 1.0
+LONGEST_RETRY = 300.0
+"""s between two tries to reach an agent that does not answer, doubled from the first to the longest. A broken agent
+must not keep the delivery workers from the others."""
+
+
+class State(StrEnum):
+    """Of a prompt: waiting for the agent, with the agent, answered, or failed for the `reason`."""
+
+    QUEUED = "queued"
+    DELIVERED = "delivered"
+    PROCESSED = "processed"
+    FAILED = "failed"
+
+
+FINISHED = frozenset({State.PROCESSED, State.FAILED})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """A prompt as Redis holds it (hash `message:{uuid}:{id}`). Times are seconds since the epoch, 0 for not yet.
+
+    `text` is kept until the prompt is finished, then only in the agent's history. `response` is the agent's: `text`,
+    `steps`, `tool_calls`, `usage`.
+    """
+
+    id: str
+    state: State
+    text: str = ""
+    response: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    created_at: float = 0.0
+    delivered_at: float = 0.0
+    processed_at: float = 0.0
+    request_id: str = ""
+
+    @property
+    def finished(self) -> bool:
+        return self.state in FINISHED
+
+    @classmethod
+    def from_hash(cls, message_id: str, hashed: Mapping[str, str]) -> Prompt:
+        times = {name: float(hashed.get(name) or 0) for name in ("created_at", "delivered_at", "processed_at")}
+        return cls(
+            id=message_id,
+            state=State(hashed["state"]),
+            text=hashed.get("text", ""),
+            response=json.loads(hashed.get("response") or "{}"),
+            reason=hashed.get("reason", ""),
+            request_id=hashed.get("request_id", ""),
+            **times,
+        )
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A prompt that was taken. `record` is its session's, None when the prompt was known and waits no more. `woken`
+    says whether the session was woken for it, `deliver` whether an agent is registered."""
+
+    prompt: Prompt
+    record: Record | None = None
+    woken: bool = False
+    deliver: bool = False
+
+
+class Inbox:
+    """The prompts of all sessions, and where their agents are. Every method raises `StateUnavailable`."""
+
+    def __init__(self, client: redis.Redis, store: SessionStore, settings: Settings) -> None:
+        self._redis = client
+        self._store = store
+        self._settings = settings
+        self._scripts = {name: client.register_script(script(name)) for name in ("take", "finish", *ON_PROMPTS)}
+
+    def take(self, uuid: str, text: str, message_id: str = "", *, now: float, request_id: str = "") -> Taken:
+        """Store a prompt, and wake its session if it sleeps. The same id and text again is the same prompt.
+
+        Raises `InvalidRequest`, `PromptTooLarge`, `PromptIdReused`, `InboxFull`, `UserInboxFull`, `StoreFull`,
+        `SessionNotFound`, and `IllegalState` for a session that is deleted or being deleted.
+        """
+        data = self._checked(text, message_id)
+        message_id = message_id or secrets.token_hex(8)
+        due = now + self._settings.stale_after
+        wakes = [
+            self._store.request(
+                uuid,
+                now,
+                Change.intent(Status.WAKING, task=task, noop=UP, due=due, request_id=request_id, touch=True),
+            )
+            for task in (task_queue.WAKE, task_queue.RESTORE)
+        ]
+        given = {
+            "digest": hashlib.sha256(data).hexdigest(),
+            "text": text,
+            "request_id": request_id,
+            "limit": self._settings.inbox_limit,
+            "most": self._settings.inbox_limit * UNFINISHED_PER_WAITING,
+            **self._budget(),
+        }
+        with redis_errors():
+            code, detail, record, prompt, agent = self._scripts["take"](
+                keys=_keys(uuid, message_id), args=[self._given(uuid, message_id, now, **given), *wakes]
+            )
+        if code == "reused":
+            raise PromptIdReused("This message id was already used with another text; choose a new id.")
+        if code == "no_room":
+            raise StoreFull
+        if code == "full":
+            raise self._full(detail)
+        if code == "known":
+            return Taken(Prompt.from_hash(message_id, pairs(prompt)))
+        changed = Changed.from_answer(uuid, Status.WAKING, (code, detail, record))
+        return Taken(
+            Prompt.from_hash(message_id, pairs(prompt)), changed.record, woken=changed.applied, deliver=bool(agent)
+        )
+
+    def head(self, uuid: str) -> Prompt | None:
+        """The prompt to deliver next, None when none waits. Ids of expired prompts are dropped."""
+        while True:
+            with redis_errors():
+                first = [name for name in self._redis.lrange(keys.INBOX.format(uuid=uuid), 0, 1) if name != MARKER]
+            if not first:
+                return None
+            prompt = self._find(uuid, first[0])
+            if prompt is not None and prompt.state is State.QUEUED:
+                return prompt
+            self.delivered(uuid, first[0], 0.0)
+
+    def delivered(self, uuid: str, message_id: str, now: float) -> bool:
+        """Note that the agent has this prompt; False when it was noted before."""
+        return self._run("delivered", uuid, message_id, now)
+
+    def finish(
+        self, uuid: str, message_id: str, *, response: Mapping[str, Any] | None = None, reason: str = "", now: float
+    ) -> bool:
+        """Note that a prompt is finished: processed, with its response, or failed where a `reason` is given. The first
+        result stands; False for a later one, or an unknown prompt."""
+        given = {
+            "state": State.FAILED if reason else State.PROCESSED,
+            "response": json.dumps(dict(response)) if response else "",
+            "reason": reason[:REASON_LENGTH],
+            "kept": max(1, int(self._settings.prompt_ttl)),
+            **self._budget(),
+        }
+        return self._run("finish", uuid, message_id, now, **given)
+
+    def get(self, uuid: str, message_id: str) -> Prompt:
+        """The prompt; raises `PromptNotFound`, also once `PROMPT_TTL` has passed since it was finished."""
+        prompt = self._find(uuid, message_id)
+        if prompt is None:
+            raise PromptNotFound(message_id)
+        return prompt
+
+    def progress(self, uuid: str, message_id: str) -> tuple[Prompt, bool]:
+        """The prompt, and whether it is held back because its session was put to sleep: then nothing happens to it
+        until the session wakes. Both are read at one moment; raises as `get`."""
+        with redis_errors():
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.hgetall(keys.PROMPT.format(uuid=uuid, id=message_id))
+            pipe.lpos(keys.HELD.format(uuid=uuid), message_id)
+            pipe.hmget(keys.SESSION.format(uuid=uuid), ["status", "generation", "settled"])
+            hashed, place, (status, generation, settled) = pipe.execute()
+        if not hashed:
+            raise PromptNotFound(message_id)
+        prompt = Prompt.from_hash(message_id, hashed)
+        with_agent = prompt.state is State.DELIVERED and generation == settled
+        return prompt, status == Status.SLEEPING and (place is not None or with_agent)
+
+    def waiting(self, uuid: str) -> int:
+        """How many prompts wait for delivery, without those held back."""
+        with redis_errors():
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.llen(keys.INBOX.format(uuid=uuid))
+            pipe.lpos(keys.INBOX.format(uuid=uuid), MARKER)
+            length, marker = pipe.execute()
+        return int(length) - (marker is not None)
+
+    def unfinished(self, uuid: str) -> list[Prompt]:
+        """All prompts that wait or are with the agent, in the order they came."""
+        with redis_errors():
+            ids = self._redis.lrange(keys.PROMPTS.format(uuid=uuid), 0, -1)
+            pipe = self._redis.pipeline(transaction=False)
+            for message_id in ids:
+                pipe.hgetall(keys.PROMPT.format(uuid=uuid, id=message_id))
+            found = zip(ids, pipe.execute(), strict=True)
+        prompts = [Prompt.from_hash(message_id, hashed) for message_id, hashed in found if hashed]
+        return [prompt for prompt in prompts if not prompt.finished]
+
+    def states(self, uuid: str, ids: Sequence[str]) -> list[State | None]:
+        """The state of each of these prompts, None for an unknown or expired one."""
+        with redis_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            for message_id in ids:
+                pipe.hget(keys.PROMPT.format(uuid=uuid, id=message_id), "state")
+            return [State(state) if state else None for state in pipe.execute()]
+
+    def hold(self, uuid: str, generation: int, now: float) -> bool:
+        """Stop deliveries to the session's agent and hold its prompts back, before the intent `generation` stops it.
+        Does nothing and answers False when a newer intent exists: a prompt came in the meantime."""
+        return self._run("hold", uuid, "", now, generation=str(generation))
+
+    def release(self, uuid: str, now: float) -> None:
+        """Make the held prompts deliverable, before the session starts. An agent that was being stopped and still runs
+        has to be resumed: a delivery stays due until it has been."""
+        self._run("release", uuid, "", now)
+
+    def close(self, uuid: str, reason: str, now: float) -> None:
+        """Fail all prompts of a session that is being deleted, and forget its agent. Results stay for `PROMPT_TTL`."""
+        for prompt in self.unfinished(uuid):
+            self.finish(uuid, prompt.id, reason=reason, now=now)
+        self._run("close", uuid, "", now, counts=COUNTS)
+
+    def agent(self, uuid: str) -> Agent | None:
+        """The session's agent, None while it has not registered or once it is being stopped."""
+        hashed, epoch = self._agent_hash(uuid)
+        return Agent.from_hash(uuid, hashed, epoch) if hashed and "leaving" not in hashed else None
+
+    def leaving_agent(self, uuid: str) -> Agent | None:
+        """The session's agent if it is being stopped, or a stop of it was broken off: it may refuse prompts."""
+        hashed, epoch = self._agent_hash(uuid)
+        return Agent.from_hash(uuid, hashed, epoch) if "leaving" in hashed else None
+
+    def has_agent(self, uuid: str) -> bool:
+        """Whether an agent is registered, being stopped or not."""
+        with redis_errors():
+            return bool(self._redis.exists(keys.AGENT.format(uuid=uuid)))
+
+    def agent_leaves(self, uuid: str) -> None:
+        """Note that the session's agent is being stopped."""
+        self._run("agent_leaves", uuid, "", 0.0)
+
+    def agent_stays(self, uuid: str, generation: int, now: float) -> None:
+        """Note that the intent `generation` broke the stop off, and that the agent takes prompts again. Does nothing
+        when a newer intent exists."""
+        self._run("agent_stays", uuid, "", now, generation=str(generation))
+
+    def agent_here(self, uuid: str, address: str, name: str, boot: str, now: float) -> bool:
+        """Register the session's agent at `address`. One with another `boot` than before gets all unfinished prompts
+        again. False when it is being stopped or its session is deleted. Raises `InvalidRequest` for a bad address."""
+        agent = Agent.at_address(uuid, address, self._settings, name=name, boot=boot)
+        return self._run("agent_here", uuid, "", now, address=agent.address, pod=agent.name, boot=agent.boot)
+
+    def agent_gone(self, uuid: str) -> None:
+        """Forget the session's agent."""
+        with redis_errors():
+            self._redis.delete(keys.AGENT.format(uuid=uuid))
+
+    def agent_failed(self, agent: Agent, now: float) -> None:
+        """Note that a delivery failed: the sweep retries after a pause that doubles each time. An agent that registers
+        again is retried at once."""
+        self._run("agent_failed", agent.uuid, "", now, boot=agent.boot, first=FIRST_RETRY, longest=LONGEST_RETRY)
+
+    def _agent_hash(self, uuid: str) -> tuple[dict[str, str], int]:
+        """The agent's hash, and the epoch of its session."""
+        with redis_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.hgetall(keys.AGENT.format(uuid=uuid))
+            pipe.hget(keys.SESSION.format(uuid=uuid), "epoch")
+            hashed, epoch = pipe.execute()
+        return dict(hashed), int(epoch or 0)
+
+    def _checked(self, text: str, message_id: str) -> bytes:
+        try:
+            data = text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidRequest("`message` must be valid Unicode: it contains a lone surrogate.") from error
+        if not text.strip():
+            raise InvalidRequest("`message` must not be empty.")
+        if len(data) > self._settings.prompt_max_bytes:
+            raise PromptTooLarge(
+                f"`message` has {len(data)} bytes; the limit is {self._settings.prompt_max_bytes}. "
+                "Put longer texts into a file of the workspace."
+            )
+        if message_id and not ID_PATTERN.fullmatch(message_id):
+            raise InvalidRequest("`id` must be 1 to 64 characters of A-Z a-z 0-9 . _ -")
+        return data
+
+    def _budget(self) -> dict[str, Any]:
+        """Arguments of lua/budget.lua and lua/room.lua."""
+        return {
+            "overhead": PROMPT_OVERHEAD,
+            "session_bytes": self._settings.session_prompt_bytes,
+            "user_bytes": self._settings.user_prompt_bytes,
+            "counts": COUNTS,
+            "reserve": self._settings.redis_reserve,
+        }
+
+    def _full(self, what: str) -> InboxFull:
+        settings = self._settings
+        if what == "user":
+            return UserInboxFull(
+                f"The prompts and answers of this user's sessions would exceed {settings.user_prompt_bytes} bytes "
+                "(USER_PROMPT_BYTES). Retry when the agents have caught up, or delete sessions."
+            )
+        if what == "session":
+            return InboxFull(
+                f"The prompts of this session would exceed {settings.session_prompt_bytes} bytes "
+                "(SESSION_PROMPT_BYTES). Retry when its agent has caught up, or put long texts into files."
+            )
+        return InboxFull(
+            f"The prompt queue of this session is full ({settings.inbox_limit} prompts, INBOX_LIMIT). Retry when its "
+            "agent has caught up."
+        )
+
+    def _find(self, uuid: str, message_id: str) -> Prompt | None:
+        if not ID_PATTERN.fullmatch(message_id):
+            return None
+        with redis_errors():
+            hashed = self._redis.hgetall(keys.PROMPT.format(uuid=uuid, id=message_id))
+        return Prompt.from_hash(message_id, hashed) if hashed else None
+
+    def _run(self, script_name: str, uuid: str, message_id: str, now: float, **more: Any) -> bool:
+        with redis_errors():
+            given = self._given(uuid, message_id, now, **more)
+            return bool(self._scripts[script_name](keys=_keys(uuid, message_id), args=[given]))
+
+    def _given(self, uuid: str, message_id: str, now: float, **more: Any) -> str:
+        common = {
+            "uuid": uuid,
+            "id": message_id,
+            "now": number(now),
+            "marker": MARKER,
+            "due": now + self._settings.stale_after,
+            "events_kept": EVENTS_KEPT,
+            "events_bytes": self._settings.session_event_bytes,
+        }
+        return json.dumps(common | more)
+
+
+def _keys(uuid: str, message_id: str) -> list[str]:
+    own = (keys.INBOX, keys.HELD, keys.PROMPTS, keys.INBOX_PENDING, keys.AGENT)
+    return [
+        *change_keys(uuid),
+        *(name.format(uuid=uuid) for name in own),
+        keys.PROMPT.format(uuid=uuid, id=message_id),
+        keys.ANSWERED.format(uuid=uuid),
+    ]

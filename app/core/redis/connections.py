@@ -1,0 +1,27 @@
+"""How the service connects to Redis: every command is bounded, a dropped connection is retried once."""
+
+from __future__ import annotations
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+MOST = 256
+"""Connections of a process. With all in use, a command waits for one as long as for a response: thousands of waiting
+threads that read at once do not become thousands of clients of Redis."""
+
+
+def connect(url: str, timeout: float) -> redis.Redis:
+    """A client with text responses. `timeout` (s) bounds connecting and every command. Only a dropped connection is
+    retried, once, so that a restart of Redis goes unnoticed and a hang costs one timeout."""
+    pool = redis.BlockingConnectionPool.from_url(
+        url,
+        max_connections=MOST,
+        timeout=timeout,
+        decode_responses=True,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+        health_check_interval=0,
+    )
+    return redis.Redis.from_pool(pool)

@@ -1,0 +1,99 @@
+"""The names of everything the service keeps in Redis, in one place."""
+
+from __future__ import annotations
+
+SESSION = "session:{uuid}"
+EVENTS = "session:{uuid}:events"
+INBOX = "queue:{uuid}"
+LEASE = "lease:{uuid}"
+BACKUP_LEASE = "lease:{uuid}:backup"
+DELIVERY_LEASE = "lease:{uuid}:deliver"
+
+# A session's use, as noted by processes that may not write its record (app/core/redis/lua/noted.lua).
+USE = "session:{uuid}:use"
+
+# Prompts and the agent that works on them. PROMPTS lists all unfinished ones, INBOX and HELD those not yet delivered:
+# INBOX keeps the session awake, HELD waits for its next wake. INBOX_PENDING holds uuids scored by when a delivery is
+# due. ANSWERED holds the finished prompts that are kept, with their bytes, scored by when they expire; PROMPT_BYTES the
+# bytes of each session, by uuid.
+PROMPT = "message:{uuid}:{id}"
+HELD = "queue:{uuid}:held"
+PROMPTS = "session:{uuid}:prompts"
+ANSWERED = "session:{uuid}:answered"
+PROMPT_BYTES = "user:{user_id}:prompt_bytes"
+AGENT = "agent:{uuid}"
+INBOX_PENDING = "inbox:pending"
+
+# Token usage: `prompt` and `completion` of a session; one number for each user and day (UTC).
+TOKENS = "session:{uuid}:tokens"
+USER_TOKENS = "tokens:{user_id}:{day}"
+SPENT = "spent:{request}"
+
+# A login link, by the SHA-256 of its secret: the session and its access epoch.
+LINK = "link:{digest}"
+
+# Sorted sets of uuids. ALL, a status set and a user's sets are scored by when the session was created, or terminated;
+# the rest by when something is due.
+ALL = "sessions:all"
+BY_STATUS = "sessions:status:{status}"
+BY_USER = "user:{user_id}:sessions"
+USER_TOMBSTONES = "user:{user_id}:terminated"
+IDLE = "sessions:idle"
+EXPIRY = "sessions:expiry"
+INTENTS = "sessions:intents"
+BACKUP_REQUESTS = "backups:requested"
+LOCKOUTS = "sessions:lockouts"
+
+# Tries to end a session's connections since its last revocation.
+LOCKOUT_TRIES = "session:{uuid}:lockout"
+
+# Backups: sorted sets of names scored by `created_at`, and the hash of one.
+BACKUPS = "backups"
+BACKUP = "backup:{name}"
+SESSION_BACKUPS = "session:{uuid}:backups"
+USER_BACKUPS = "user:{user_id}:backups"
+
+# IN_USE: by uuid, the backup a session is being restored from. IN_USE_KNOWN exists while IN_USE was recently compared
+# with the records. RETIRED holds the names of backups whose files are being deleted.
+IN_USE = "backups:in_use"
+IN_USE_KNOWN = "backups:in_use:known"
+RETIRED = "backups:retired"
+
+# An RPC of the web process to a worker: the call exists while its caller waits; the answer is a list of one.
+RPC_CALL = "ticket:{call}"
+RPC_ANSWER = "ticket:{call}:answer"
+
+# The generation of a workspace's removal from a cluster, where no object is left to hold it.
+REMOVED = "removed:{uuid}"
+
+# The last tick of the sweep, and the gaps that do not count (app/core/sessions/counted_time.py).
+CLOCK = "clock"
+
+# Meaningless bytes, freed when Redis is nearly full (app/core/redis/memory.py).
+BALLAST = "ballast"
+
+# The service itself.
+SENTINEL = "sentinel"
+WORKERS_SEEN = "workers:seen"
+OBSERVER_SEEN = "watcher:seen"
+OBSERVER_SINCE = "watcher:since"
+OBSERVER_LEADER = "watcher:leader"
+NETWORK_POLICIES = "network:policies"
+DEAD_LETTERS = "dead_letters"
+COUNTERS = "counters"
+STARTS = "starts"
+RECENT_STARTS = "starts:recent:{kind}"
+
+# The audit (app/core/access/audit.py): two streams; the counts of the second's entries, by id; and, for a minute, the
+# id of the entry that a repeated act is counted with.
+AUDIT = "audit"
+AUDIT_REPEATED = "audit:repeated"
+AUDIT_COUNTS = "audit:repeated:counts"
+AUDIT_WINDOW = "audit:window:{digest}"
+
+# Kept responses by Idempotency-Key; and their names by session (by API key where there is none), scored by time.
+IDEMPOTENCY = "idempotency:{digest}"
+KEPT_ANSWERS = "answers:{owner}"
+
+# The session a call has created, so that its repetition after a lost answer creates no second one.
+CREATED = "created:{token}"

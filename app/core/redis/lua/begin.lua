@@ -1,0 +1,31 @@
+-- Begin an attempt at a session's intent, or at a requested backup: take the lease and count the attempt, in one step.
+-- KEYS: session, lease, backups:requested. ARGV: uuid, generation ("" for a requested backup), token, ttl (ms).
+-- Answers {code, the hash afterwards}; code is "ok", "done" (nothing is left to do) or "held" (another attempt has the
+-- lease; `missed` tells it of this one).
+local session, lease, requests = unpack(KEYS)
+local uuid, generation, token, ttl = unpack(ARGV)
+local newest, settled = unpack(redis.call('HMGET', session, 'generation', 'settled'))
+local backup = generation == ''
+if not newest then return {'done', {}} end
+fold(session)
+if backup then
+  if not redis.call('ZSCORE', requests, uuid) then return {'done', {}} end
+elseif newest ~= generation or tonumber(settled or '0') >= tonumber(generation) then
+  return {'done', {}}
+end
+
+local holder = redis.call('GET', lease)
+if holder and holder ~= token then
+  if not backup then redis.call('HSET', session, 'missed', generation) end
+  return {'held', {}}
+end
+-- A client whose answer was lost repeats the call with its token, and has begun only once.
+if not holder then
+  redis.call('SET', lease, token, 'PX', ttl)
+  redis.call('HINCRBY', session, backup and 'backup_tries' or 'tries', 1)
+  if not backup then
+    redis.call('HINCRBY', session, 'lease', 1)
+    redis.call('HDEL', session, 'missed')
+  end
+end
+return {'ok', redis.call('HGETALL', session)}

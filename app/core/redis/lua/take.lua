@@ -1,0 +1,36 @@
+-- Store a prompt and wake its session, in one step. `change` is change.lua.
+-- ARGV[1] has besides: digest (of the text), text, request_id, limit (of waiting prompts), most (of unfinished ones), reserve.
+-- ARGV[2] is the change that wakes the session, ARGV[3] the one for a session whose files are not restored yet.
+-- Answers {code, detail, the record, the prompt, 1 when an agent is registered}; code is change.lua's, or "known" (nothing
+-- was done), "reused", "full" (detail: "prompts", or "session" or "user" for the bytes), or "no_room" in Redis.
+local digest = redis.call('HGET', prompt, 'digest')
+local state = redis.call('HGET', prompt, 'state')
+if digest and digest ~= given.digest then return {'reused', '', {}, {}, 0} end
+if state and state ~= 'queued' then return {'known', '', {}, redis.call('HGETALL', prompt), 0} end
+
+local bytes = #given.text + given.overhead
+if not state then
+  local waiting = tonumber(noted(session).waiting or redis.call('HGET', session, 'waiting') or '0')
+  if waiting >= given.limit or redis.call('LLEN', prompts) >= given.most then return {'full', 'prompts', {}, {}, 0} end
+  if full(given.reserve) then return {'no_room', '', {}, {}, 0} end
+  local of_session, of_user = over(bytes)
+  local needed = math.max(of_session, of_user)
+  if needed > 0 and needed > kept() then return {'full', of_session > kept() and 'session' or 'user', {}, {}, 0} end
+  shed(needed)
+end
+
+local wake = redis.call('HEXISTS', session, 'restore_from') == 1 and ARGV[3] or ARGV[2]
+local woken = change(KEYS, {wake})
+if woken[1] ~= 'ok' and woken[1] ~= 'noop' then return {woken[1], woken[2], woken[3], {}, 0} end
+
+release()
+if not state then
+  redis.call('HSET', prompt, 'state', 'queued', 'text', given.text, 'digest', given.digest,
+    'created_at', given.now, 'request_id', given.request_id)
+  redis.call('RPUSH', inbox, given.id)
+  redis.call('RPUSH', prompts, given.id)
+  charge(bytes)
+  tell('queued')
+end
+count()
+return {woken[1], woken[2], whole(session), redis.call('HGETALL', prompt), redis.call('EXISTS', agent)}

@@ -1,0 +1,159 @@
+"""The names and queues of the tasks, and how to enqueue one without importing a worker."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import redis
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from app.core.redis.errors import redis_errors
+from app.redis_address import celery_broker
+
+log = logging.getLogger(__name__)
+
+PROVISION = "sessions.provision"
+WAKE = "sessions.wake"
+SLEEP = "sessions.sleep"
+BACKUP = "sessions.backup"
+RESTORE = "sessions.restore"
+LEAVE = "sessions.leave"
+TEARDOWN = "sessions.teardown"
+DELIVER = "sessions.deliver"
+WARN = "sessions.warn"
+LOCK_OUT = "sessions.lock_out"
+RENEW_TOKEN = "sessions.renew_token"
+TOKEN_ENDED = "sessions.token_ended"
+
+READ_BACKUP = "backups.read"
+DELETE_BACKUP = "backups.delete"
+
+SWEEPS = "sweeps."
+SWEEP_IDLE = SWEEPS + "idle"
+SWEEP_EXPIRED = SWEEPS + "expired"
+SWEEP_STALE = SWEEPS + "stale"
+RECONCILE = SWEEPS + "reconcile"
+SWEEP_INDEX = SWEEPS + "index"
+SWEEP_RETENTION = SWEEPS + "retention"
+CHECK_POLICIES = SWEEPS + "policies"
+
+QUEUES = ("wake", "deliver", "lifecycle", "sweep", "backup")
+
+ROUTES: Mapping[str, str] = {
+    PROVISION: "wake",
+    WAKE: "wake",
+    RENEW_TOKEN: "wake",
+    DELIVER: "deliver",
+    WARN: "deliver",
+    LOCK_OUT: "deliver",
+    TOKEN_ENDED: "deliver",
+    CHECK_POLICIES: "deliver",
+    SLEEP: "lifecycle",
+    LEAVE: "lifecycle",
+    READ_BACKUP: "lifecycle",
+    SWEEP_IDLE: "sweep",
+    SWEEP_EXPIRED: "sweep",
+    SWEEP_STALE: "sweep",
+    RECONCILE: "sweep",
+    BACKUP: "backup",
+    RESTORE: "backup",
+    TEARDOWN: "backup",
+    DELETE_BACKUP: "backup",
+    SWEEP_INDEX: "backup",
+    SWEEP_RETENTION: "backup",
+}
+"""The queue of each task. `wake` is for tasks a user waits for, `backup` for those that may take an hour. `deliver` is
+for requests to workspaces, which may hang: it has processes of its own, so that no other session waits. These may reach
+only workspaces, so they also check that the NetworkPolicies hold. `lifecycle` waits for workspaces to stop, with many
+threads, of which some are reserved for `sweep` (workers/tasks.py). A worker refuses a task of another queue
+(workers/admission.py)."""
+
+READ_MOST = 10_000
+"""Broker messages of a queue that are read; in a longer queue every call counts as waiting."""
+
+Call = tuple[str, tuple[str, ...]]
+"""A task and its arguments as texts."""
+
+
+class Waiting:
+    """A snapshot of the broker messages that no worker has taken yet."""
+
+    def __init__(self, calls: frozenset[Call], long: frozenset[str]) -> None:
+        self._calls = calls
+        self._long = long
+
+    def has(self, task: str, *args: str | int) -> bool:
+        """Whether a broker message for this call waits in its queue."""
+        return ROUTES[task] in self._long or (task, tuple(map(str, args))) in self._calls
+
+
+class TaskQueue:
+    """Enqueues tasks by name. A failure is only logged: the intent is recorded, and the stale sweep enqueues it again.
+    `client` is the broker's Redis."""
+
+    def __init__(self, client: redis.Redis, broker_url: str, visibility_timeout: float, timeout: float) -> None:
+        self._redis = client
+        self._celery = Celery("sessions")
+        self._celery.conf.update(
+            **celery_broker(broker_url),
+            task_ignore_result=True,
+            broker_connection_timeout=timeout,
+            broker_transport_options=transport_options(visibility_timeout, timeout),
+        )
+        # Loading the transport takes 0.1 s, which the first caller would wait for. This connects to nothing.
+        with self._celery.connection_for_write() as connection:
+            connection.transport  # noqa: B018
+
+    def send(self, task: str, *args: str | int, request_id: str = "") -> None:
+        """Enqueue `task`; logged when the broker can't be reached."""
+        try:
+            self._celery.send_task(
+                task,
+                args=args,
+                queue=ROUTES[task],
+                headers={"request_id": request_id, CALL: [task, *map(str, args)]},
+                retry=False,
+            )
+        except OperationalError:
+            log.warning("task not enqueued, the stale sweep will enqueue it", extra={"task": task, "task_args": args})
+
+    def deliver(self, uuid: str, request_id: str = "") -> None:
+        """Have a delivery worker hand the session's waiting prompts to its agent."""
+        self.send(DELIVER, uuid, request_id=request_id)
+
+    def waiting(self) -> Waiting:
+        """The calls that wait in the queues now and need no second broker message. Those a worker took and lost are not
+        among them. Raises `StateUnavailable`."""
+        with redis_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            for name in QUEUES:
+                pipe.lrange(name, 0, READ_MOST)
+            found = dict(zip(QUEUES, pipe.execute(), strict=True))
+        calls = frozenset(call for messages in found.values() for call in map(_call_of, messages) if call)
+        return Waiting(calls, frozenset(name for name, messages in found.items() if len(messages) > READ_MOST))
+
+
+CALL = "call"
+"""The header of a broker message that names its call, so that its body need not be read."""
+
+
+def _call_of(message: str) -> Call | None:
+    """The call a stored broker message names, None for one of an earlier release, which names none."""
+    try:
+        said: Any = json.loads(message)["headers"][CALL]
+        return str(said[0]), tuple(map(str, said[1:]))
+    except (ValueError, KeyError, TypeError, IndexError):
+        return None
+
+
+def transport_options(visibility_timeout: float, timeout: float) -> dict[str, float]:
+    """Options of the Redis broker (s) that must be the same for producers and workers."""
+    return {
+        "visibility_timeout": visibility_timeout,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+    }

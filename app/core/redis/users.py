@@ -1,0 +1,314 @@
+"""The users of Redis on a cluster: one for each process, with the keys and commands it needs.
+
+`python -m scripts.lib.redis_users` writes them to `manifests/base/system/redis-users.acl`, and the tests run the
+processes as these users. They need Redis 7, whose rules tell reading from writing and can apply to one command.
+
+Redis checks a script's own commands as if its caller had sent them. So naming a key to a script grants nothing, and
+every user may name any key to one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from app.core.redis import keys, task_queue
+
+ANY_SESSION = "?" * 8
+"""A uuid in a pattern. A session's other keys are longer, so `session:????????` matches the record alone."""
+
+CONNECTION = ("ping", "select", "client", "multi", "exec", "discard", "watch", "unwatch")
+"""Of `client`, as of every command, without the administrators' parts."""
+
+SCRIPTS = ("script|load", "script|exists")
+
+READING = (
+    *("exists", "get", "mget", "strlen", "pttl", "info", "memory|usage"),
+    *("hget", "hmget", "hgetall", "hkeys", "hvals", "hexists", "hstrlen"),
+    *("llen", "lrange", "lpos"),
+    *("zcard", "zcount", "zrange", "zrangebyscore", "zrevrange", "zrevrangebyscore", "zscore", "zmscore"),
+    *("xlen", "xrange", "xread", "xrevrange"),
+)
+
+WRITING = (
+    *("set", "setrange", "incr", "incrby", "del", "unlink", "expire", "pexpire", "persist"),
+    *("hset", "hdel", "hincrby"),
+    *("lpush", "rpush", "rpop", "lrem", "ltrim", "blmove"),
+    *("zadd", "zrem", "zpopmin", "zremrangebyscore"),
+    *("xadd", "xdel", "xtrim", "publish"),
+)
+
+WAITING = ("subscribe", "unsubscribe")
+
+SENDING = ("sadd", "smembers")
+"""Further commands that Celery needs to enqueue."""
+
+WORKING = ("sadd", "srem", "smembers", "brpop", "time", "psubscribe", "punsubscribe", *WAITING)
+"""Further commands that Celery's workers and Flower need."""
+
+NOTHING = "*:nothing"
+"""The keys that scripts unlink first (app/core/redis/scripts.py)."""
+
+PRIORITIES = "??[369]"
+"""Suffixes that Celery's Redis transport adds to a queue for a priority. We use none, but it reads those lists."""
+
+EVENTS_CHANNELS = (keys.EVENTS.format(uuid="*"),)
+CELERY_CHANNELS = ("/0.celery.pidbox", "/0.celeryev", "/0.celeryev/*")
+CELERY_KEYS = tuple(
+    f"_kombu.{table}.{exchange}"
+    for table in ("binding", "binding_permanent")
+    for exchange in ("celeryev", "celery.pidbox", "reply.celery.pidbox")
+) + ("_kombu.binding_deadlines",)
+REPLIES = ("*.reply.celery.pidbox", f"*.reply.celery.pidbox{PRIORITIES}")
+
+KEYS_IN_USE = (
+    *(keys.USE, keys.EVENTS, keys.PROMPTS, keys.ANSWERED, keys.TOKENS),
+    *(keys.INBOX, keys.HELD, keys.AGENT),
+)
+"""Keys of one session that change while its agent works."""
+
+SESSION_KEYS = (keys.SESSION, *KEYS_IN_USE)
+
+REFUSAL_KEYS = (keys.AUDIT_REPEATED, keys.AUDIT_COUNTS, keys.AUDIT_WINDOW)
+"""The audit's stream of repeatable acts, refusals among them."""
+
+AUDIT_KEYS = (keys.AUDIT, *REFUSAL_KEYS)
+"""The script that writes an entry also reads the streams, to keep them small."""
+
+
+@dataclass(frozen=True)
+class User:
+    """One user: `commands` as in Redis' rules but without a sign; patterns of keys for reading, writing or both, and of
+    channels; and the commands that may name any key, since Redis checks what their scripts do."""
+
+    name: str
+    commands: tuple[str, ...]
+    both: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+    checked: tuple[str, ...] = ("evalsha",)
+
+    def rules(self) -> str:
+        """The rules in Redis' syntax, without the password. `-@admin` comes last and overrules the lists above."""
+        return " ".join(
+            [
+                "resetchannels",
+                *(f"~{each}" for each in _sorted(self.both)),
+                *(f"%R~{each}" for each in _sorted(self.reads)),
+                *(f"%W~{each}" for each in _sorted(self.writes)),
+                *(f"&{each}" for each in _sorted(self.channels)),
+                "-@all",
+                *(f"+{each}" for each in _sorted(self.commands)),
+                "-@admin",
+                *([f"({' '.join(f'+{each}' for each in self.checked)} ~*)"] if self.checked else []),
+            ]
+        )
+
+
+def _sorted(items: Iterable[str]) -> list[str]:
+    return sorted(set(items))
+
+
+def _any(*names: str) -> tuple[str, ...]:
+    """Patterns of these names of app/core/redis/keys.py."""
+    known = {"uuid": ANY_SESSION}
+    others = ("id", "user_id", "day", "request", "digest", "status", "name", "call", "token", "kind", "owner")
+    return tuple(name.format(**known, **dict.fromkeys(others, "*")) for name in names)
+
+
+def _sends(*queues: str) -> tuple[str, ...]:
+    """Keys written to enqueue into these queues. Writing alone allows neither reading nor taking the messages there."""
+    exchanges = (*queues, "celery")
+    return (
+        *(name for each in queues for name in (each, f"{each}{PRIORITIES}")),
+        *(f"_kombu.{table}.{each}" for each in exchanges for table in ("binding", "binding_permanent")),
+    )
+
+
+def _bindings(*queues: str) -> tuple[str, ...]:
+    """Keys read to enqueue into these queues. `celery` is Celery's default exchange."""
+    return tuple(f"_kombu.binding.{each}" for each in (*queues, "celery"))
+
+
+ALL_QUEUES = task_queue.QUEUES
+STATUS_SETS = _any(keys.BY_STATUS)
+
+WEB = User(
+    "web",
+    commands=(*CONNECTION, *SCRIPTS, *READING, *WRITING, *WAITING, *SENDING),
+    both=(
+        *_any(*SESSION_KEYS, keys.PROMPT, keys.PROMPT_BYTES, keys.INBOX_PENDING, keys.DELIVERY_LEASE),
+        *_any(keys.BY_USER, keys.USER_TOMBSTONES, keys.BY_STATUS, keys.LOCKOUT_TRIES),
+        *(keys.ALL, keys.IDLE, keys.EXPIRY, keys.INTENTS, keys.LOCKOUTS, keys.BACKUP_REQUESTS, keys.IN_USE),
+        *_any(keys.LINK, keys.RPC_CALL, keys.RPC_ANSWER, keys.IDEMPOTENCY, keys.KEPT_ANSWERS, keys.CREATED),
+        *_any(*AUDIT_KEYS),
+        "LIMITER/rate:*",
+        NOTHING,
+    ),
+    reads=(
+        *_any(keys.BACKUPS, keys.BACKUP, keys.SESSION_BACKUPS, keys.USER_BACKUPS, keys.USER_TOKENS),
+        *_any(keys.STARTS, keys.RECENT_STARTS, keys.COUNTERS, keys.DEAD_LETTERS),
+        *(keys.SENTINEL, keys.WORKERS_SEEN, keys.OBSERVER_SEEN, keys.OBSERVER_SINCE, keys.NETWORK_POLICIES),
+        *_bindings(*ALL_QUEUES),
+    ),
+    writes=_sends(*ALL_QUEUES),
+    channels=EVENTS_CHANNELS,
+    checked=("eval", "evalsha"),
+)
+"""The API, which writes records."""
+
+FORWARD_AUTH = User(
+    "forward-auth",
+    commands=(*CONNECTION, *SCRIPTS, *READING, *WRITING, *SENDING),
+    both=(
+        *_any(keys.SESSION, keys.USE, keys.EVENTS, keys.LINK, *AUDIT_KEYS),
+        *STATUS_SETS,
+        keys.INTENTS,
+        keys.IDLE,
+        NOTHING,
+    ),
+    reads=(*_any(keys.RECENT_STARTS), *_bindings("wake", "backup")),
+    writes=_sends("wake", "backup"),
+    channels=EVENTS_CHANNELS,
+)
+"""A forwarded request uses a login link, counts as activity, and wakes a session."""
+
+GATEWAY = User(
+    "gateway",
+    commands=(*CONNECTION, *SCRIPTS, *READING, *WRITING, *SENDING),
+    both=(
+        *_any(*KEYS_IN_USE, keys.PROMPT, keys.PROMPT_BYTES, keys.INBOX_PENDING),
+        *_any(keys.USER_TOKENS, keys.SPENT),
+        *_any(*REFUSAL_KEYS),
+        NOTHING,
+    ),
+    reads=(*_any(keys.SESSION), keys.SENTINEL, *_bindings("deliver")),
+    writes=_sends("deliver"),
+    channels=EVENTS_CHANNELS,
+)
+"""The process that workspaces reach: it writes prompts, a session's use, token usage and refusals. It reads records and
+writes none, since others act on them. It has no index, deadline, backup, login link, or main stream of the audit."""
+
+
+def _celery(*queues: str) -> tuple[str, ...]:
+    """Celery's own keys that a worker of these queues reads and writes."""
+    return (
+        *(name for each in queues for name in (each, f"{each}{PRIORITIES}")),
+        *_bindings(*queues),
+        *CELERY_KEYS,
+        *REPLIES,
+        *("unacked", "unacked_index", "unacked_mutex"),
+        f"*.celery.pidbox{PRIORITIES}",
+        "*.celery.pidbox",
+    )
+
+
+def _worker(name: str, *queues: str) -> User:
+    """A worker that carries out intents: it recovers records, backs up and deletes."""
+    others = tuple(each for each in ALL_QUEUES if each not in queues)
+    return User(
+        name,
+        commands=(*CONNECTION, *SCRIPTS, *READING, *WRITING, *WORKING),
+        both=(
+            *_any(*SESSION_KEYS, keys.PROMPT, keys.PROMPT_BYTES, keys.INBOX_PENDING, keys.LOCKOUT_TRIES),
+            *_any(keys.LEASE, keys.BACKUP_LEASE, keys.DELIVERY_LEASE, keys.REMOVED, keys.RPC_CALL, keys.RPC_ANSWER),
+            *_any(keys.BY_USER, keys.USER_TOMBSTONES, keys.BY_STATUS, keys.ALL, keys.IDLE, keys.EXPIRY, keys.INTENTS),
+            *_any(keys.BACKUPS, keys.BACKUP, keys.SESSION_BACKUPS, keys.USER_BACKUPS, keys.BACKUP_REQUESTS),
+            *(keys.IN_USE, keys.IN_USE_KNOWN, keys.RETIRED, keys.LOCKOUTS, keys.CLOCK, keys.SENTINEL),
+            *_any(keys.COUNTERS, keys.STARTS, keys.RECENT_STARTS, keys.DEAD_LETTERS, keys.WORKERS_SEEN),
+            *_any(*AUDIT_KEYS),
+            *_celery(*queues),
+            NOTHING,
+        ),
+        # The sweep enqueues no task again that still waits in a queue.
+        reads=(keys.OBSERVER_SEEN, keys.OBSERVER_SINCE, *others, *_bindings(*others)),
+        writes=_sends(*ALL_QUEUES),
+        channels=(*EVENTS_CHANNELS, *CELERY_CHANNELS),
+    )
+
+
+WORKER = _worker("worker", "wake")
+SWEEPER = _worker("sweeper", "lifecycle", "sweep")
+BACKUP_WORKER = _worker("backup-worker", "backup")
+
+DELIVERY_WORKER = User(
+    "delivery-worker",
+    commands=(*CONNECTION, *SCRIPTS, *READING, *WRITING, *WORKING),
+    both=(
+        *_any(*SESSION_KEYS, keys.PROMPT, keys.PROMPT_BYTES, keys.INBOX_PENDING, keys.LOCKOUT_TRIES),
+        *_any(keys.DELIVERY_LEASE, keys.LOCKOUTS, keys.COUNTERS, keys.DEAD_LETTERS, keys.WORKERS_SEEN),
+        keys.NETWORK_POLICIES,
+        *_celery("deliver"),
+        NOTHING,
+    ),
+    # A dead worker's task may be of any queue; the first worker that notices puts it back.
+    reads=_bindings(*ALL_QUEUES),
+    writes=_sends(*ALL_QUEUES),
+    channels=(*EVENTS_CHANNELS, *CELERY_CHANNELS),
+)
+"""Sends requests to agents: prompts, warnings, disconnects. It has no backup and no lifecycle task."""
+
+OBSERVER = User(
+    "observer",
+    commands=(*CONNECTION, *SCRIPTS, *READING, *WRITING, *SENDING),
+    both=(
+        *_any(*SESSION_KEYS, keys.PROMPT, keys.INBOX_PENDING, keys.BY_STATUS, keys.IDLE, keys.INTENTS),
+        *(keys.OBSERVER_SEEN, keys.OBSERVER_SINCE, keys.OBSERVER_LEADER, keys.BALLAST),
+        *_any(keys.COUNTERS, keys.STARTS, keys.RECENT_STARTS, keys.REMOVED, *AUDIT_KEYS),
+        NOTHING,
+    ),
+    reads=_bindings(*ALL_QUEUES),
+    writes=_sends(*ALL_QUEUES),
+    channels=EVENTS_CHANNELS,
+)
+
+BEAT = User(
+    "beat",
+    commands=(*CONNECTION, *SENDING, "exists", "llen", "lpush"),
+    reads=_bindings("sweep", "backup", "deliver"),
+    writes=_sends("sweep", "backup", "deliver"),
+    checked=(),
+)
+"""Enqueues the sweeps and the check of the network, and reads no session."""
+
+FLOWER = User(
+    "flower",
+    commands=(
+        *CONNECTION,
+        *SCRIPTS,
+        *WORKING,
+        *("exists", "get", "set", "del", "pexpire", "llen", "publish"),
+        *("zadd", "zrem", "zrange", "zrangebyscore", "zrevrangebyscore"),
+    ),
+    # Like every consumer, Flower checks for messages taken so long ago that their worker must be dead.
+    both=(*CELERY_KEYS, *REPLIES, "celeryev.*", "unacked_mutex"),
+    reads=("unacked_index", *(name for each in ALL_QUEUES for name in (each, f"{each}{PRIORITIES}"))),
+    channels=CELERY_CHANNELS,
+)
+"""Receives the workers' events, queries the workers, and reads the queues' lengths. It enqueues nothing."""
+
+KEDA = User(
+    "keda",
+    commands=("ping", "select", "client", "type", "llen"),
+    reads=_any(keys.INBOX),
+    checked=("eval", "evalsha"),
+)
+"""Reads the length of a session's queue, by a script of its own."""
+
+ADMIN = "admin"
+"""May do everything; no process has its password."""
+
+PROCESSES = (WEB, FORWARD_AUTH, GATEWAY, WORKER, SWEEPER, BACKUP_WORKER, DELIVERY_WORKER, OBSERVER, BEAT, FLOWER)
+USERS = (*PROCESSES, KEDA)
+
+
+def lines() -> list[str]:
+    """Each user and its rules, as the pod of Redis reads them; the pod inserts the passwords."""
+    return [*(f"{user.name} {user.rules()}" for user in USERS), f"{ADMIN} ~* &* +@all"]
+
+
+def access_list(passwords: dict[str, str]) -> str:
+    """Redis' ACL file, with a password for each user."""
+    named = (line.partition(" ") for line in lines())
+    return "".join(f"user {name} on >{passwords[name]} {rules}\n" for name, _, rules in named)

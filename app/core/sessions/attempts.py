@@ -1,0 +1,52 @@
+"""Attempts at an intent: one worker at a time works on a session, and the record counts each attempt.
+
+Every change of an attempt expects the record's count (`Record.lease`), so those of a worker that lost its lease without
+noticing fail. Outside Redis the generation protects a session (workers/runtime/base.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+
+from app.core.redis import keys
+from app.core.redis.leases import Leases
+from app.core.redis.scripts import pairs, script
+from app.core.sessions.model import Record
+
+
+class Attempts:
+    """Begins attempts. Every method raises `StateUnavailable`."""
+
+    def __init__(self, client: redis.Redis, leases: Leases) -> None:
+        self._leases = leases
+        self._begin = client.register_script(script("begin"))
+
+    @contextmanager
+    def begin(self, uuid: str, generation: int) -> Iterator[Record | None]:
+        """An attempt at the intent `generation`: holds the session's lease for the block and yields the record, which
+        counts the attempt. None when the intent is not the newest, is settled, or another worker holds the lease."""
+        with self._attempt(uuid, keys.LEASE, str(generation)) as record:
+            yield record
+
+    @contextmanager
+    def begin_backup(self, uuid: str) -> Iterator[Record | None]:
+        """An attempt at a requested backup, under a lease of its own; None when no backup is requested."""
+        with self._attempt(uuid, keys.BACKUP_LEASE, "") as record:
+            yield record
+
+    @contextmanager
+    def _attempt(self, uuid: str, key: str, generation: str) -> Iterator[Record | None]:
+        begun: list[Record] = []
+
+        def take(name: str, token: bytes, ttl: int) -> bool:
+            names = [keys.SESSION.format(uuid=uuid), name, keys.BACKUP_REQUESTS]
+            code, flat = self._begin(keys=names, args=[uuid, generation, token, ttl])
+            if code == "ok":
+                begun.append(Record.from_hash(pairs(flat)))
+            return bool(begun)
+
+        with self._leases.hold(key.format(uuid=uuid), take):
+            yield begun[0] if begun else None

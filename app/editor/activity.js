@@ -1,0 +1,127 @@
+"use strict";
+// Writes activity signals of the editor's terminals for the workspace's agent (app/agent/activity.py): when a user last
+// typed into one, and when a process in one last used the CPU. The agent can't see this itself, since in a cluster the
+// editor is another container. VS Code extensions can't either: they end with their page, while terminals live on.
+//
+// Runs in code-server's own process (launch.js) and reads only the processes below it: some thirty small reads of /proc
+// every few seconds.
+const fs = require("node:fs");
+const path = require("node:path");
+const { SIGNALS, replace } = require("./files");
+const { read, childrenOf, childrenOfType } = require("./proc");
+
+const INTERVAL = 5_000; // ms between two samples.
+const TICKS = 100; // A second of CPU time as Linux counts it (sysconf(3), _SC_CLK_TCK).
+const SHARE = 0.01; // of a CPU: processes that use less are idle, as a waiting server or a text editor is.
+const NAMES = 20; // Jobs reported by name.
+
+const file = path.join(SIGNALS, "terminals.json");
+
+// A process's name, start, and CPU time in ticks: its own, and with that of its ended children (proc(5),
+// /proc/pid/stat). A name may contain brackets and blanks.
+function statOf(pid) {
+  const text = read(`/proc/${pid}/stat`);
+  const end = text.lastIndexOf(")");
+  if (end < 0) return undefined;
+  const rest = text.slice(end + 2).split(" ");
+  const [user, system, usersOfChildren, systemOfChildren] = rest.slice(11, 15).map(Number);
+  return {
+    name: text.slice(text.indexOf("(") + 1, end),
+    start: rest[19],
+    own: user + system,
+    all: user + system + usersOfChildren + systemOfChildren,
+  };
+}
+
+function terminalOf(pid) {
+  try {
+    const input = fs.readlinkSync(`/proc/${pid}/fd/0`);
+    return input.startsWith("/dev/pts/") ? input : "";
+  } catch {
+    return ""; // It ended.
+  }
+}
+
+// The shells: children of VS Code's terminal process that have a terminal. It also runs programs for itself.
+function shellsBelow(pid) {
+  return childrenOfType(pid, "ptyHost").flatMap(childrenOf).filter(terminalOf);
+}
+
+function typedAt(pid) {
+  try {
+    // The kernel counts reads of a terminal as access, in steps of 8 s; writes are no access.
+    return fs.statSync(terminalOf(pid)).atimeMs / 1000;
+  } catch {
+    return 0;
+  }
+}
+
+// Every process in a terminal, and processes of earlier samples that have detached from one.
+function processesOf(shells, known) {
+  const found = new Map();
+  const waiting = [...shells, ...known.keys()];
+  while (waiting.length) {
+    const pid = waiting.pop();
+    if (found.has(pid)) continue;
+    const stat = statOf(pid);
+    const before = known.get(pid);
+    if (!stat || (before && before.start !== stat.start && !shells.includes(pid))) continue;
+    found.set(pid, stat);
+    waiting.push(...childrenOf(pid));
+  }
+  return found;
+}
+
+class TerminalMonitor {
+  constructor(root) {
+    this.root = root;
+    this.known = new Map();
+    this.sampledAt = 0;
+    this.activity = { input_at: 0, busy_at: 0, busy: "", jobs: [] };
+  }
+
+  // The activity in the terminals below `root`; `now` in seconds since the epoch.
+  sample(now) {
+    const shells = shellsBelow(this.root);
+    const found = processesOf(shells, this.known);
+    const sum = (processes) => [...processes.values()].reduce((total, each) => total + each.all, 0);
+    const used = (sum(found) - sum(this.known)) / TICKS;
+    // CPU time before the first sample may have been used at any time.
+    const busy = this.sampledAt > 0 && used > SHARE * Math.min(now - this.sampledAt, (10 * INTERVAL) / 1000);
+    const jobs = [...found].filter(([pid]) => !shells.includes(pid)).map(([, each]) => each.name);
+    this.activity = {
+      input_at: Math.max(0, ...shells.map(typedAt)),
+      busy_at: busy ? now : this.activity.busy_at,
+      busy: busy ? busiest(found, this.known) : this.activity.busy,
+      jobs: [...new Set(jobs)].sort().slice(0, NAMES),
+    };
+    this.known = found;
+    this.sampledAt = now;
+    return this.activity;
+  }
+}
+
+function busiest(found, known) {
+  const used = ([pid, each]) => each.own - (known.get(pid)?.own ?? 0);
+  return [...found].reduce((most, each) => (used(each) > used(most) ? each : most))[1].name;
+}
+
+// Samples while this process lives, and writes changes.
+function start() {
+  const monitor = new TerminalMonitor(process.pid);
+  let written = "";
+  const write = () => {
+    const text = JSON.stringify(monitor.sample(Date.now() / 1000));
+    if (text === written) return;
+    try {
+      replace(file, text);
+      written = text;
+    } catch {
+      // The volume is full: the next sample tries again.
+    }
+  };
+  // The first sample is not immediate: nothing runs yet, and users wait for the editor to start.
+  setInterval(write, INTERVAL).unref();
+}
+
+module.exports = { TerminalMonitor, start };

@@ -1,0 +1,123 @@
+"use strict";
+// Refuses requests that did not come through the ingress. Forward auth adds the editor secret to each request it
+// allows, and no other client has it. So a neighbour who reaches this port despite the network policies gets no
+// further.
+//
+// The guard runs before every listener of the server, including WebSockets and the forwarding to the user's own
+// programs, which never see the secret. Only /healthz is open, for the probes of the kubelet and the manager.
+// code-server's other socket, for `code` in a terminal, is a file that belongs to the user.
+const { createHash, timingSafeEqual } = require("node:crypto");
+const fs = require("node:fs");
+const { IncomingMessage, ServerResponse } = require("node:http");
+
+const HEADER = "x-workspace-secret";
+const POLICY = "content-security-policy";
+const FORWARDED = /^\/(abs)?proxy\//i; // To programs of the user, which set the policy of their own pages.
+const NONE = "none";
+const MOST = 16; // Secrets checked in a request: one for each SECRET_KEY during a rotation.
+const REFUSAL =
+  "This editor opens only at its workspace's own address. " +
+  "Go back to the page that lists the workspace, and open it there.\n";
+
+// The digests of the secrets (undefined: none is required) and the origins that may embed the editor. Both are removed
+// from the environment, since terminals inherit it.
+function settingsOf(environment) {
+  const file = environment.WORKSPACE_SECRET_FILE;
+  const origins = (environment.EMBED_ORIGINS ?? "").split(" ").filter(Boolean);
+  delete environment.WORKSPACE_SECRET_FILE;
+  delete environment.EMBED_ORIGINS;
+  if (!file) {
+    throw new Error(
+      "WORKSPACE_SECRET_FILE is not set: it names the file with the editor secret. " +
+        `The service sets it. To run an editor by hand without a secret, set it to "${NONE}".`,
+    );
+  }
+  return { known: file === NONE ? undefined : secretsIn(file).map(digest), origins };
+}
+
+function secretsIn(file) {
+  try {
+    return words(fs.readFileSync(file, "utf8"));
+  } catch (error) {
+    throw new Error(`the file named by WORKSPACE_SECRET_FILE can't be read: ${error.code}`);
+  }
+}
+
+const words = (text) => text.split(/[\s,]+/).filter(Boolean);
+const digest = (secret) => createHash("sha256").update(secret).digest();
+
+// Whether one of these texts is a secret, in constant time.
+function isKnown(given, known) {
+  let found = false;
+  for (const each of given.map(digest)) {
+    for (const one of known) found = timingSafeEqual(each, one) || found;
+  }
+  return found;
+}
+
+// The secrets in a request; removes them from it.
+function takeSecrets(request) {
+  const given = words(request.headers[HEADER] ?? "").slice(0, MOST);
+  // Node derives `headers` and `headersDistinct` from `rawHeaders` when they are first read: so these come first.
+  delete request.headers[HEADER];
+  delete request.headersDistinct[HEADER];
+  const raw = request.rawHeaders;
+  for (let at = raw.length - 2; at >= 0; at -= 2) if (raw[at].toLowerCase() === HEADER) raw.splice(at, 2);
+  return given;
+}
+
+function isProbe(event, request) {
+  return event === "request" && ["GET", "HEAD"].includes(request.method) && request.url.split("?")[0] === "/healthz";
+}
+
+function refuse(answer) {
+  if (answer instanceof ServerResponse) {
+    answer.writeHead(403, { "Content-Type": "text/plain; charset=utf-8", Connection: "close" });
+    answer.end(REFUSAL);
+    return;
+  }
+  // The socket of a WebSocket handshake: no other listener handles its errors.
+  answer.on("error", () => answer.destroy());
+  const head = "HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n";
+  answer.end(`${head}Content-Length: ${Buffer.byteLength(REFUSAL)}\r\n\r\n${REFUSAL}`, () => answer.destroy());
+}
+
+// The policy, its frame-ancestors extended by these origins.
+function embeddable(policy, origins) {
+  const directives = policy.split(";").map((each) => each.trim()).filter(Boolean);
+  const old = directives.find((each) => /^frame-ancestors(\s|$)/i.test(each)) ?? "frame-ancestors 'self'";
+  const sources = old.split(/\s+/).slice(1).filter((each) => each.toLowerCase() !== "'none'");
+  const rest = directives.filter((each) => each !== old);
+  return [...rest, ["frame-ancestors", ...new Set([...sources, ...origins])].join(" ")].join("; ");
+}
+
+// Changes the policy of a response when its head is written, in whichever of Node's ways it was set.
+function embed(response, origins) {
+  const write = response.writeHead;
+  response.writeHead = function (status, ...rest) {
+    const given = rest.find((each) => each && typeof each === "object" && !Array.isArray(each));
+    const name = given && Object.keys(given).find((each) => each.toLowerCase() === POLICY);
+    const there = this.getHeader(POLICY);
+    if (name) rest[rest.indexOf(given)] = { ...given, [name]: embeddable(String(given[name]), origins) };
+    else if (there) this.setHeader(POLICY, embeddable(String(there), origins));
+    return write.call(this, status, ...rest);
+  };
+}
+
+// Passes every request of the server through the guard. Call it before the server listens.
+function guard(server, { known, origins }) {
+  const emit = server.emit;
+  server.emit = function (event, request, answer) {
+    if (request instanceof IncomingMessage) {
+      const given = takeSecrets(request);
+      if (known && !isProbe(event, request) && !isKnown(given, known)) {
+        refuse(answer);
+        return true;
+      }
+      if (origins.length && answer instanceof ServerResponse && !FORWARDED.test(request.url)) embed(answer, origins);
+    }
+    return emit.apply(this, arguments);
+  };
+}
+
+module.exports = { settingsOf, guard };

@@ -1,0 +1,50 @@
+"use strict";
+// Serves code-server in one process instead of two, which halves the time to its first answer (0.23 s to 0.12 s) and
+// its memory (153 MB to 79 MB). The second process only relaunches the first after an update, and this service never
+// updates a running editor.
+//
+// It calls code-server's own modules, so it depends on the version pinned in package.json: compare its
+// out/node/entry.js when that changes. Other commands than serving go through that file as usual.
+const { enableCompileCache } = require("node:module");
+const path = require("node:path");
+
+const code = path.join(__dirname, "node_modules", "code-server", "out", "node");
+
+async function serve() {
+  // code-server serves in the process that knows its parent, and exits with that parent; this process is its own.
+  process.env.CODE_SERVER_PARENT_PID = String(process.pid);
+  // Keeps V8's compiled code for the next start: 0.02 s less. No effect if the folder can't be written.
+  enableCompileCache(path.join(__dirname, ".compiled"));
+  const { guard, settingsOf } = require("./guard");
+  const cli = require(path.join(code, "cli"));
+  const { runCodeServer } = require(path.join(code, "main"));
+  const { wrapper } = require(path.join(code, "wrapper"));
+  // After main, which loads it too: loaded before main it costs each start 0.03 s of CPU time.
+  const app = require(path.join(code, "app"));
+  try {
+    // First, so that no later failure leaves the editor unguarded.
+    const settings = settingsOf(process.env);
+    const given = cli.parse(process.argv.slice(2));
+    const args = await cli.setDefaults(given, await cli.readConfigFile(given.config));
+    wrapper.preventExit();
+    // code-server listens before it has started completely, so the guard is installed in listen().
+    const { listen } = app;
+    let guarded;
+    app.listen = (server, options) => {
+      // The server on a Unix socket is for `code` in a terminal.
+      if (!options.socket) guard((guarded = server), settings);
+      return listen(server, options);
+    };
+    const server = await runCodeServer(args);
+    if (server.server !== guarded) throw new Error("this version of code-server listens on a server without the guard");
+    wrapper.onDispose(() => server.dispose());
+    require("./disconnect").start(server.server);
+    require("./activity").start();
+  } catch (error) {
+    console.error(error.message);
+    wrapper.exit(error);
+  }
+}
+
+if (process.argv.includes("--bind-addr")) serve();
+else require(path.join(code, "entry"));

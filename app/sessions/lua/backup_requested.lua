@@ -1,6 +1,0 @@
--- Note that a backup of the session is wanted, of the files as they are from now on.
--- KEYS: session, backups:requested. ARGV: uuid, due.
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-redis.call('HINCRBY', KEYS[1], 'backup_asked', 1)
-redis.call('ZADD', KEYS[2], ARGV[2], ARGV[1])
-return 1

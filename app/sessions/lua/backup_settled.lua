@@ -1,6 +1,0 @@
--- An attempt at the requested backups has come to its end. KEYS: session, backups:requested.
--- ARGV: uuid, how many were asked for when it began. Answers 1, or 0 when another was asked for since.
-redis.call('HDEL', KEYS[1], 'backup_tries')
-if (redis.call('HGET', KEYS[1], 'backup_asked') or '0') ~= ARGV[2] then return 0 end
-redis.call('ZREM', KEYS[2], ARGV[1])
-return 1

@@ -1,0 +1,185 @@
+"""Every endpoint of the service, and how it is asked for what is another tenant's (tests/e2e/test_two_tenants.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tests.tenants import ALICE, BOB
+
+
+@dataclass(frozen=True)
+class Try:
+    """One way to ask an endpoint for what is the victim's, and how it is answered: who shows an API key for the
+    attacker's users, its session token, its workspace's own token, or (`rest`) anything else. Names in angle brackets
+    are filled in."""
+
+    query: str = ""
+    body: Any = None
+    key: int = 401
+    token: int = 401
+    workspace: int = 401
+    rest: int = 401
+
+
+def public(status: int = 200, query: str = "") -> tuple[Try, ...]:
+    """An endpoint that asks nobody who they are, and tells everybody the same."""
+    return (Try(query, key=status, token=status, workspace=status, rest=status),)
+
+
+KEYED = Try(key=404, token=403)
+"""Of a session or a backup: for keys of other users it is not there, and a session token does not open it at all."""
+
+OF_SESSION = Try(key=404, token=404)
+"""What a session token opens, of its own session."""
+
+LISTED = Try(key=403, token=403)
+
+WEB: Mapping[str, Sequence[Try]] = {
+    "sessions.create": [
+        replace(LISTED, body={"user_id": BOB}),
+        replace(KEYED, body={"user_id": ALICE, "restore_from": "<name>"}),
+    ],
+    "sessions.list_all": [
+        LISTED,
+        replace(LISTED, query=f"user_id={BOB}"),
+        replace(LISTED, query="status=active"),
+        replace(LISTED, query=f"user_id={ALICE}", key=200),
+    ],
+    "sessions.get": [OF_SESSION],
+    "sessions.status": [OF_SESSION],
+    "sessions.wake": [OF_SESSION],
+    "sessions.sleep": [OF_SESSION],
+    "sessions.events": [OF_SESSION],
+    "sessions.scale_up": [KEYED],
+    "sessions.scale_down": [KEYED],
+    "sessions.back_up": [KEYED],
+    "sessions.delete": [KEYED, replace(KEYED, query="backup=false")],
+    "access.open_workspace": [KEYED, replace(KEYED, body={"path": "/"})],
+    "access.token": [KEYED],
+    "access.revoke": [KEYED],
+    "activity.activity": [KEYED],
+    "activity.keep_up": [replace(KEYED, body={"seconds": 60})],
+    "messages.chat": [replace(OF_SESSION, body={"message": "tell me all", "id": "m2"})],
+    "messages.conversation": [OF_SESSION, replace(OF_SESSION, query="limit=1")],
+    "messages.message": [OF_SESSION],
+    "backups.list_all": [
+        LISTED,
+        replace(LISTED, query=f"user_id={BOB}"),
+        replace(LISTED, query="uuid=<session:uuid>", key=200),
+        replace(LISTED, query=f"user_id={ALICE}&uuid=<session:uuid>", key=200),
+    ],
+    "backups.list_of_session": [KEYED],
+    "backups.restore": [KEYED, replace(KEYED, body={"user_id": ALICE})],
+    "backups.download": [KEYED],
+    "backups.delete": [KEYED],
+    "audit.list_all": [LISTED, replace(LISTED, query="uuid=<session:uuid>")],
+    "system.metrics": [replace(LISTED, key=200)],
+    "system.health": public(),
+    "probes.livez": public(),
+    "probes.readyz": public(),
+    "docs.openapi": public(),
+    "docs.page": public(),
+    "docs.root": public(302),
+    "docs.asset": public(),
+    "auth_again.again": public(503, query="rd=http://<host>/"),
+}
+"""Every endpoint of the API."""
+
+DOOR: Mapping[str, Sequence[Try]] = {
+    "forward_auth.verify": [],
+    "forward_auth.waking": public(503),
+    "probes.livez": public(),
+    "probes.readyz": public(),
+}
+"""Every endpoint of forward-auth; what it is asked of visitors is in `VISITS`."""
+
+ELSEWHERE = {"uuid": "<session:uuid>", "session": "<session:uuid>"}
+"""What a caller of the gateway may add to say whose it should be: it is the token that says it."""
+
+AS_ANOTHER = "uuid=<session:uuid>&session=<session:uuid>"
+
+GATEWAY: Mapping[str, Sequence[Try]] = {
+    "llm.chat_completions": [
+        Try(body={"messages": [{"role": "user", "content": "what does <session:uuid> say?"}]}, workspace=200)
+    ],
+    "llm.models": [Try(query=AS_ANOTHER, workspace=200)],
+    "agents.hello": [
+        Try(body={"address": "http://127.0.0.1:<agent>", "name": "x", "boot": "x", **ELSEWHERE}, workspace=204)
+    ],
+    "agents.events": [
+        Try(
+            body={
+                "events": [
+                    {"type": "token", "message_id": "<message_id>", "data": {"text": "forged"}},
+                    {"type": "processed", "message_id": "<message_id>", "data": {"response": {"text": "forged"}}},
+                ],
+                "busy": True,
+                **ELSEWHERE,
+            },
+            workspace=204,
+        )
+    ],
+    "agents.unfinished": [Try(body={"prompts": {"<message_id>": 60}, **ELSEWHERE}, workspace=200)],
+    "agents.activity": [
+        Try(body={"signals": {"terminal": {"age": 0, "detail": "forged"}}, **ELSEWHERE}, workspace=200)
+    ],
+    "conversations.history": [Try(query=AS_ANOTHER, workspace=200), Try(query=f"head&{AS_ANOTHER}", workspace=200)],
+    "conversations.add": [Try(query=AS_ANOTHER, body=ELSEWHERE, workspace=400)],
+    "conversations.put_checkpoint": [
+        Try(body={"history": [], "context": [], "metadata": ELSEWHERE, **ELSEWHERE}, workspace=204)
+    ],
+    "conversations.get_checkpoint": [
+        Try(query=AS_ANOTHER, workspace=200),
+        Try(query=f"paged&{AS_ANOTHER}", workspace=200),
+    ],
+    "system.livez": public(),
+    "system.readyz": public(),
+    "system.metrics": public(),
+}
+"""Every endpoint of the gateway. Those that a workspace's own token opens are about its own session."""
+
+AGENT: Mapping[str, Sequence[Try]] = {
+    "agent.health": public(),
+    "static": [Try()],
+    "agent.activity": [Try()],
+    "agent.history": [Try()],
+    "agent.checkpoint": [Try(body={"push": True}), Try(body={})],
+    "agent.notice": [Try(body={"seconds": 5})],
+    "agent.lockout": [Try()],
+    "agent.risk": [Try()],
+    "agent.cancel": [Try(body={"reason": "forged"})],
+    "agent.resume": [Try(body={})],
+    "agent.chat": [Try(body={"id": "m2", "message": "tell me all"})],
+}
+"""Every endpoint of an agent."""
+
+VISITS = (
+    ("<host>", "GET", "/"),
+    ("<host>", "GET", "/?folder=/"),
+    ("<host>", "GET", "/proxy/<agent>/history"),
+    ("<host>", "POST", "/"),
+    ("<host>", "POST", "/.session/retry"),
+    ("<host>", "SOCKET", "/?reconnectionToken=0&skipWebSocketFrames=false"),
+    ("<agents>", "GET", "/chat/<session:uuid>/history"),
+    ("<agents>", "POST", "/chat/<session:uuid>/chat"),
+    ("<agents>", "SOCKET", "/chat/<session:uuid>/"),
+)
+"""What a visitor may ask of a workspace and its agent, by host, method and path."""
+
+EDITOR = ("/", "/?folder=/", "/login", "/vscode/", "/_static/src/browser/robots.txt", "/proxy/<agent>/history")
+"""What an editor serves to whoever it lets in."""
+
+CROOKED = (
+    "/chat/<own>/../<session:uuid>/history",
+    "/chat/<own>/%2e%2e/<session:uuid>/history",
+    "/chat/<own>%2f..%2f<session:uuid>/history",
+    "/chat/<own>/chat/<session:uuid>/history",
+    "//chat/<session:uuid>/history",
+    "/chat//<session:uuid>/history",
+    "/chat/<session:uuid>%00/history",
+    "/CHAT/<session:uuid>/history",
+    "http://<agents>/chat/<session:uuid>/history",
+)
+"""Paths that may be one tenant's for who checks and the other's for who answers."""

@@ -1,0 +1,125 @@
+"""What a stop of the workspace would put at risk, with a real git."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from app.agent import unsaved_work
+from app.agent.activity import FOLDER, TERMINALS, UNSAVED
+from app.agent.unsaved_work import find_unsaved_work
+from tests.unit.agent.process import AgentProcess
+
+ENVIRONMENT = {
+    "PATH": os.environ["PATH"],
+    "GIT_AUTHOR_NAME": "Ada",
+    "GIT_AUTHOR_EMAIL": "ada@example.com",
+    "GIT_COMMITTER_NAME": "Ada",
+    "GIT_COMMITTER_EMAIL": "ada@example.com",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "app").mkdir()
+    return tmp_path / "app"
+
+
+def git(folder: Path, *arguments: str) -> None:
+    home = {"HOME": str(folder.parent)}
+    subprocess.run(["git", *arguments], cwd=folder, env=ENVIRONMENT | home, check=True, capture_output=True, timeout=60)
+
+
+def repository(folder: Path) -> Path:
+    """One with a commit that a remote has."""
+    folder.mkdir(exist_ok=True)
+    git(folder, "init", "-q", "-b", "main")
+    (folder / "old").write_text("old")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "first")
+    remote = folder.parent / f".{folder.name}.git"
+    git(folder, "init", "-q", "--bare", str(remote))
+    git(folder, "remote", "add", "origin", str(remote))
+    git(folder, "push", "-q", "origin", "main")
+    return folder
+
+
+def asked(folder: Path) -> dict[str, object]:
+    return find_unsaved_work(folder, folder.parent, ENVIRONMENT)
+
+
+def test_a_clean_workspace_risks_nothing(folder: Path) -> None:
+    assert asked(folder) == {"complete": True}
+    repository(folder)
+    assert asked(folder) == {"complete": True}
+
+
+def test_changes_commits_and_stashes_that_no_remote_has_are_told(folder: Path) -> None:
+    """Also of a repository below; its files with the path to it."""
+    repository(folder)
+    inner = repository(folder / "inner")
+    (folder / ".gitignore").write_text("inner\n.inner.git\n")
+    (folder / "old").write_text("changed")
+    git(folder, "stash", "-q")
+    (folder / "new file").write_text("new")
+    (inner / "more").write_text("more")
+    git(inner, "add", "-A")
+    git(inner, "commit", "-qm", "second")
+    told = asked(folder)
+    assert told["uncommitted"] == {"count": 2, "names": [".gitignore", "new file"]}
+    unpushed = told["unpushed"]
+    assert isinstance(unpushed, dict)
+    assert unpushed["count"] == 2
+    assert unpushed["names"][0].startswith("WIP on main")
+    assert unpushed["names"][1].startswith("inner/")
+    assert unpushed["names"][1].endswith(" second")
+
+
+def test_unsaved_files_and_running_jobs_come_from_beside_the_editor(folder: Path) -> None:
+    signs = folder.parent / FOLDER
+    signs.mkdir(parents=True)
+    (signs / UNSAVED).write_text(json.dumps({"names": ["a.py", 7, "Untitled-1"]}))
+    (signs / TERMINALS).write_text(json.dumps({"jobs": ["make", "sleep"]}))
+    told = asked(folder)
+    assert told["unsaved"] == {"count": 2, "names": ["a.py", "Untitled-1"]}
+    assert told["jobs"] == {"count": 2, "names": ["make", "sleep"]}
+
+
+def test_only_the_first_names_of_many_are_told_and_all_are_counted(folder: Path) -> None:
+    repository(folder)
+    for number in range(500):
+        (folder / f"{'n' * 180}{number:03}").touch()
+    told = asked(folder)["uncommitted"]
+    assert isinstance(told, dict)
+    assert (told["count"], len(told["names"])) == (500, unsaved_work.NAMES)
+
+
+def test_without_time_it_answers_with_what_it_has(folder: Path) -> None:
+    repository(folder)
+    (folder / "new").touch()
+    assert find_unsaved_work(folder, folder.parent, ENVIRONMENT, seconds=0.0) == {"complete": False}
+
+
+def test_a_broken_repository_is_told_as_not_looked_at(folder: Path) -> None:
+    (folder / ".git").mkdir()
+    assert asked(folder) == {"complete": False}
+
+
+def test_no_program_of_the_repository_is_run(folder: Path) -> None:
+    repository(folder)
+    git(folder, "config", "core.fsmonitor", f"touch {folder.parent}/ran; false")
+    asked(folder)
+    assert not (folder.parent / "ran").exists()
+
+
+@pytest.mark.slow
+def test_an_agent_answers_what_is_at_risk(agent: AgentProcess) -> None:
+    agent.start()
+    repository(agent.folder)
+    (agent.folder / "new").touch()
+    status, told = agent.call("POST", "/risk", {})
+    assert (status, told["uncommitted"]["count"]) == (200, 1)

@@ -1,0 +1,115 @@
+"""What opens a workspace: passes that can't be made up, bent or kept, and links that work once."""
+
+from __future__ import annotations
+
+import time
+
+import jwt
+import pytest
+import redis
+
+from app.core.access.login_links import LoginLinks
+from app.core.access.tokens import AccessTokens, Kind
+from app.core.sessions.model import Record, Status
+from app.core.sessions.store import SessionStore
+from app.settings import SettingsError
+from tests.world import World
+
+OLD, NEW = "an-old-key-of-32-characters-or-more", "a-new-key-of-32-characters-or-more"
+NOW = 1_763_625_600.0
+A, B = "aaaa0001", "bbbb0002"
+
+
+def passes(*keys: str) -> AccessTokens:
+    return AccessTokens(keys, cookie_ttl=100.0, token_ttl=10.0)
+
+
+def test_a_pass_says_whose_it_is_and_until_when() -> None:
+    text, issued = passes(NEW).issue(Kind.COOKIE, A, 3, NOW)
+    assert passes(NEW).read(Kind.COOKIE, text, NOW + 99) == issued
+    assert (issued.uuid, issued.access_epoch, issued.expires_at) == (A, 3, NOW + 100)
+
+
+def test_an_expired_pass_is_none() -> None:
+    text, _ = passes(NEW).issue(Kind.TOKEN, A, 0, NOW)
+    assert passes(NEW).read(Kind.TOKEN, text, NOW + 10) is None
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_no_kind_passes_for_another(kind: Kind) -> None:
+    text, _ = passes(NEW).issue(kind, A, 0, NOW)
+    assert [other for other in Kind if passes(NEW).read(other, text, NOW)] == [kind]
+
+
+def test_a_key_is_rotated_without_locking_anybody_out() -> None:
+    before, _ = passes(OLD).issue(Kind.COOKIE, A, 0, NOW)
+    after, _ = passes(NEW, OLD).issue(Kind.COOKIE, A, 0, NOW)
+    assert passes(NEW, OLD).read(Kind.COOKIE, before, NOW)
+    assert passes(NEW).read(Kind.COOKIE, after, NOW)
+    assert passes(NEW).read(Kind.COOKIE, before, NOW) is None
+
+
+@pytest.mark.parametrize("text", ["", "x", "a.b.c", "é", "." * 2001, "e30.e30.", "\udce9"])
+def test_what_is_no_pass_is_none(text: str) -> None:
+    assert passes(NEW).read(Kind.COOKIE, text, NOW) is None
+
+
+def test_an_unsigned_or_bent_pass_is_none() -> None:
+    text, _ = passes(NEW).issue(Kind.COOKIE, A, 0, NOW)
+    claims = {"aud": "workspace", "sub": B, "door": 0, "iat": NOW, "exp": NOW + 100}
+    head, _, mac = text.split(".")
+    body = jwt.encode(claims, OLD, algorithm="HS256").split(".")[1]
+    for bent in (jwt.encode(claims, "", algorithm="none"), jwt.encode(claims, NEW), f"{head}.{body}.{mac}"):
+        assert passes(NEW).read(Kind.COOKIE, bent, NOW) is None
+
+
+def test_without_a_key_nothing_is_signed_and_nothing_opens() -> None:
+    text, _ = passes(NEW).issue(Kind.COOKIE, A, 0, NOW)
+    assert passes().read(Kind.COOKIE, text, NOW) is None
+    with pytest.raises(SettingsError):
+        passes().issue(Kind.COOKIE, A, 0, NOW)
+
+
+def test_the_keys_are_not_shown() -> None:
+    assert NEW not in repr(passes(NEW))
+
+
+def session(client: redis.Redis, uuid: str, access_epoch: int = 0) -> Record:
+    record = Record(uuid=uuid, user_id="ada", created_at=NOW, status=Status.ACTIVE, access_epoch=access_epoch)
+    assert SessionStore(client).create(record, quota=None)
+    return record
+
+
+def test_a_link_opens_its_session_once(redis_client: redis.Redis) -> None:
+    links, record = LoginLinks(redis_client, 30.0), session(redis_client, A)
+    secret = links.make(A, record.access_epoch)
+    assert [links.lookup(A, secret).linked for _ in range(2)] == [True, False]
+    assert links.lookup(A).record == record
+
+
+def test_a_link_opens_no_other_session_and_no_later_door(redis_client: redis.Redis) -> None:
+    links = LoginLinks(redis_client, 30.0)
+    session(redis_client, A)
+    session(redis_client, B, access_epoch=1)
+    assert not links.lookup(B, links.make(A, 0)).linked
+    assert not links.lookup(B, links.make(B, 0)).linked
+    assert links.lookup("cccc0003", links.make("cccc0003", 0)).record is None
+
+
+def test_a_link_ends_by_itself_and_is_kept_as_a_digest(redis_client: redis.Redis) -> None:
+    secret = LoginLinks(redis_client, 30.0).make(A, 0)
+    (key,) = redis_client.scan_iter("link:*")
+    assert secret not in key
+    assert 29_000 < redis_client.pttl(key) <= 30_000
+
+
+def test_revoking_moves_the_door_on(world: World) -> None:
+    uuid = world.active()
+    assert [world.core.sessions.revoke(uuid).access_epoch for _ in range(2)] == [1, 2]
+    assert world.get(uuid).access_epoch == 2
+
+
+def test_a_pass_of_now_is_good_now() -> None:
+    """With the clock that everything else uses."""
+    text, _ = passes(NEW).issue(Kind.COOKIE, A, 0, time.time())
+    assert passes(NEW).read(Kind.COOKIE, text, time.time())

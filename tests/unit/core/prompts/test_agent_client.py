@@ -1,0 +1,182 @@
+"""What the manager makes of agents: hostile answers end by themselves, hostile addresses are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from app.core.access.agent_credentials import AgentCredentials
+from app.core.byte_budget import ByteBudget
+from app.core.errors import AgentNotReady, AgentRefused, AgentUnavailable, InvalidRequest
+from app.core.prompts.agent_client import CHAT_RESPONSE, Agent, AgentClient
+from app.settings import Settings, SettingsError
+from tests.fake_agent import FakeAgent, fake_agent
+from tests.ports import free_port
+
+UUID = "aaaa0001"
+SECRETS = AgentCredentials(["k" * 32])
+LOCAL = Settings()
+CLUSTER = Settings(runtime="kubernetes")
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeAgent]:
+    with fake_agent() as made:
+        yield made
+
+
+@pytest.fixture
+def client() -> AgentClient:
+    return AgentClient(SECRETS, timeout=5.0, budget=ByteBudget(10**8))
+
+
+def at(fake: FakeAgent) -> Agent:
+    return Agent.at_address(UUID, fake.address, LOCAL)
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1", "http://127.0.0.1:65535/", "http://[::1]:4711"])
+def test_a_local_agent_is_on_loopback(address: str) -> None:
+    assert Agent.at_address(UUID, address, LOCAL).address == address.rstrip("/")
+
+
+@pytest.mark.parametrize("address", ["http://10.1.2.3:1111", "http://[fd00::7]:1111", "http://100.64.1.2:1111"])
+def test_an_agent_in_a_cluster_is_on_its_pods_address_and_port(address: str) -> None:
+    assert Agent.at_address(UUID, address, CLUSTER).address == address
+
+
+@pytest.mark.parametrize(
+    ("address", "settings"),
+    [
+        ("http://10.1.2.3:1111", LOCAL),
+        ("http://localhost:1111", LOCAL),
+        ("http://127.0.0.1", LOCAL),
+        ("https://127.0.0.1:1111", LOCAL),
+        ("http://127.0.0.1:1111/admin", LOCAL),
+        ("http://127.0.0.1:1111?x=1", LOCAL),
+        ("http://user@127.0.0.1:1111", LOCAL),
+        ("http://127.0.0.1:99999", LOCAL),
+        ("http://[::1", LOCAL),
+        ("", LOCAL),
+        ("http://127.0.0.1:1111", CLUSTER),
+        ("http://169.254.169.254:1111", CLUSTER),
+        ("http://0.0.0.0:1111", CLUSTER),
+        ("http://224.0.0.1:1111", CLUSTER),
+        ("http://[::ffff:169.254.169.254]:1111", CLUSTER),
+        ("http://[::ffff:127.0.0.1]:1111", CLUSTER),
+        ("http://8.8.8.8:1111", CLUSTER),
+        ("http://[2001:4860:4860::8888]:1111", CLUSTER),
+        ("http://10.1.2.3:6379", CLUSTER),
+        ("http://redis:1111", CLUSTER),
+    ],
+)
+def test_an_address_where_no_workspace_can_be_is_refused(address: str, settings: Settings) -> None:
+    """A workspace must not have the manager ask inside the cluster on its behalf."""
+    with pytest.raises(InvalidRequest):
+        Agent.at_address(UUID, address, settings)
+
+
+def test_an_answer_that_never_ends_is_cut_off(fake: FakeAgent) -> None:
+    """A byte now and then keeps a socket's own timeout from ever striking."""
+    fake.trickle = True
+    fake.raw_answer = b" " * 10**6
+    with pytest.raises(AgentUnavailable):
+        AgentClient(SECRETS, timeout=0.3, budget=ByteBudget(10**8)).chat(at(fake), "m", "hi")
+
+
+def test_an_agent_that_hangs_is_left(fake: FakeAgent) -> None:
+    fake.hang = True
+    with pytest.raises(AgentUnavailable):
+        AgentClient(SECRETS, timeout=0.3, budget=ByteBudget(10**8)).chat(at(fake), "m", "hi")
+
+
+def test_where_nobody_listens_someone_may_in_a_moment(client: AgentClient) -> None:
+    with pytest.raises(AgentNotReady):
+        client.chat(Agent.at_address(UUID, f"http://127.0.0.1:{free_port()}", LOCAL), "m", "hi")
+
+
+@pytest.mark.parametrize("answer", [b"", b"{", b"[]", b"\xff", b"x" * (CHAT_RESPONSE + 1), b"[" * 10_000])
+def test_an_answer_that_is_none_is_unavailable(fake: FakeAgent, client: AgentClient, answer: bytes) -> None:
+    fake.raw_answer = answer or b" "
+    with pytest.raises(AgentUnavailable):
+        client.chat(at(fake), "m", "hi")
+
+
+@pytest.mark.parametrize("answer", [b'{"messages": 1}', b'{"messages": [1]}', b"{}"])
+def test_a_history_that_is_none_is_unavailable(fake: FakeAgent, client: AgentClient, answer: bytes) -> None:
+    fake.raw_answer = answer
+    with pytest.raises(AgentUnavailable):
+        client.history(at(fake), 0, 10)
+
+
+def test_a_checkpoint_that_is_none_is_unavailable(fake: FakeAgent, client: AgentClient) -> None:
+    fake.raw_answer = b'{"history": "all of it"}'
+    with pytest.raises(AgentUnavailable):
+        client.checkpoint(at(fake))
+
+
+def test_a_redirect_is_not_followed(fake: FakeAgent, client: AgentClient) -> None:
+    fake.statuses = [302]
+    with pytest.raises(AgentUnavailable):
+        client.chat(at(fake), "m", "hi")
+    assert [path for _, path, _ in fake.requests] == ["/chat"]
+
+
+def test_a_refused_message_is_told_apart_from_an_agent_in_trouble(fake: FakeAgent, client: AgentClient) -> None:
+    fake.statuses = [413]
+    with pytest.raises(AgentRefused):
+        client.chat(at(fake), "m", "hi")
+
+
+def test_errors_name_no_address_and_no_token(fake: FakeAgent, client: AgentClient) -> None:
+    fake.statuses = [500]
+    with pytest.raises(AgentUnavailable) as raised:
+        client.chat(at(fake), "m", "a prompt")
+    for secret in ("127.0.0.1", *SECRETS.agent_secrets(UUID, 0), "a prompt"):
+        assert secret not in str(raised.value)
+
+
+def test_an_agent_is_never_shown_what_it_would_show_the_gateway(fake: FakeAgent, client: AgentClient) -> None:
+    """Another session's agent may have got the address."""
+    client.chat(at(fake), "m", "hi")
+    assert fake.tokens == [f"Bearer {SECRETS.agent_secrets(UUID, 0)[0]}"]
+    assert SECRETS.owner_of(fake.tokens[0].removeprefix("Bearer ")) is None
+
+
+def test_an_agent_from_before_a_rotation_of_the_key_is_reached(fake: FakeAgent) -> None:
+    """It was given what the old key says."""
+    rotated = AgentCredentials(["n" * 32, "k" * 32])
+    fake.statuses = [401]
+    AgentClient(rotated, timeout=5.0, budget=ByteBudget(10**8)).chat(at(fake), "m", "hi")
+    assert fake.tokens == [f"Bearer {door}" for door in rotated.agent_secrets(UUID, 0)]
+    assert fake.accepted == ["m"]
+
+
+def test_an_agent_that_lets_nobody_in_is_unavailable(fake: FakeAgent, client: AgentClient) -> None:
+    fake.statuses = [401]
+    with pytest.raises(AgentUnavailable):
+        client.chat(at(fake), "m", "hi")
+    assert len(fake.requests) == 1
+
+
+def test_without_a_key_no_agent_is_spoken_to(fake: FakeAgent) -> None:
+    with pytest.raises(SettingsError):
+        AgentClient(AgentCredentials([]), 1.0, ByteBudget(100)).chat(at(fake), "m", "hi")
+    assert fake.requests == []
+
+
+def test_an_agent_is_told_of_which_stop_it_is_and_that_it_was_broken_off(fake: FakeAgent, client: AgentClient) -> None:
+    client.cancel(at(fake), "sleep", 7)
+    client.cancel(at(fake), "user")
+    client.resume(at(fake), 8)
+    said = [("/cancel", {"reason": "sleep", "generation": 7}), ("/cancel", {"reason": "user"})]
+    assert [(path, body) for _, path, body in fake.requests] == [*said, ("/resume", {"generation": 8})]
+
+
+def test_an_agent_of_an_earlier_release_is_not_told_to_go_on(fake: FakeAgent, client: AgentClient) -> None:
+    """It has no such request; one that is in trouble is another matter."""
+    fake.statuses = [404, 405, 500]
+    client.resume(at(fake), 8)
+    client.resume(at(fake), 8)
+    with pytest.raises(AgentUnavailable):
+        client.resume(at(fake), 8)

@@ -1,0 +1,595 @@
+"""Conversations are stored whole or piece by piece, read back as they were, and kept to themselves."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+
+import fsspec
+import pytest
+from cryptography.fernet import Fernet
+
+from app.core.errors import ArchiveError, InvalidRequest, NoSpace
+from app.core.prompts import history_index, history_store
+from app.core.prompts.history_index import Contended, ConversationTooLong, Head, OtherConversation, Piece
+from app.core.prompts.history_store import Checkpoint, HistoryStore
+from app.core.storage import file_store
+from app.settings import SettingsError
+
+UUID = "abcd1234"
+TALK = Checkpoint(
+    history=[{"role": "user", "content": "Grüße \ud800 ‑ ok"}, {"role": "assistant", "content": "ja"}],
+    context=[{"role": "user", "content": "short"}],
+    metadata={"turns": 1},
+)
+LATER = Checkpoint(history=[*TALK.history, {"role": "user", "content": "more"}])
+
+
+@pytest.fixture(params=["file", "memory"])
+def url(request, tmp_path):
+    """A folder, and a store of objects."""
+    if request.param == "file":
+        yield f"file://{tmp_path}/deep/archive"
+    else:
+        yield "memory://archive"
+        fsspec.filesystem("memory").store.clear()
+
+
+DOCUMENTS = ["context.json", "index.json", "metadata.json"]
+
+
+def said(begin, end):
+    """Messages, by their numbers."""
+    return [{"id": f"m{n}", "role": "user", "content": f"{n} " + "x" * 50} for n in range(begin, end)]
+
+
+def piece(begin, end, edition="one", mark=None):
+    """Those messages as an agent adds them; its mark is how many there are."""
+    before = (str(begin) if begin else "") if mark is None else mark
+    return Piece(edition, begin, before, str(end), said(begin, end))
+
+
+def head(messages, edition="one"):
+    return Head(edition, messages, str(messages) if messages else "")
+
+
+def names(archive, uuid=UUID):
+    """The files of a conversation; chunks only by how many there are."""
+    found = sorted(archive._files.names(f"{archive._files.root}/{uuid}"))
+    return len([name for name in found if name not in DOCUMENTS]), [name for name in found if name in DOCUMENTS]
+
+
+def old_release(tmp_path, checkpoint, uuid=UUID):
+    """As an earlier release stored a conversation."""
+    folder = tmp_path / uuid
+    folder.mkdir(parents=True)
+    for name, content in checkpoint.to_json().items():
+        text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+        (folder / f"{name}.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    return folder
+
+
+def reads_of(archive, monkeypatch):
+    """The names of the documents that are read from now on."""
+    read: list[str] = []
+    real = archive._get
+
+    def get(folder, uuid, name):
+        read.append(name)
+        return real(folder, uuid, name)
+
+    monkeypatch.setattr(archive, "_get", get)
+    return read
+
+
+def sure(found):
+    """What there is, where a test knows that there is something."""
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Chunks of two or three messages."""
+    monkeypatch.setattr(history_index, "CHUNK_BYTES", 300)
+    monkeypatch.setattr(history_store, "CHUNK_BYTES", 300)
+
+
+def test_a_conversation_reads_as_it_was_written(url):
+    """Texts of any kind included: a model may write half a character."""
+    HistoryStore(url).write(UUID, TALK)
+    assert HistoryStore(url).read(UUID) == TALK
+
+
+def test_a_conversation_never_written_is_none(url):
+    """No error: a new session has none."""
+    assert HistoryStore(url).read(UUID) is None
+    assert HistoryStore(url).last_written(UUID) is None
+    assert HistoryStore(url).uuids() == []
+
+
+def test_the_last_one_written_stands(url):
+    """In place of the one before, all three documents of it."""
+    archive = HistoryStore(url)
+    archive.write(UUID, TALK)
+    archive.write(UUID, LATER)
+    assert archive.read(UUID) == LATER
+
+
+def test_conversations_are_kept_apart_and_listed(url):
+    """Each under its own session; what else lies in the store is nobody's."""
+    archive = HistoryStore(url)
+    archive.write(UUID, TALK)
+    archive.write("zzzz9999", LATER)
+    assert archive.read("zzzz9999") == LATER
+    assert archive.uuids() == [UUID, "zzzz9999"]
+
+
+def test_a_deleted_conversation_is_gone(url):
+    """Deleting it again is no error."""
+    archive = HistoryStore(url)
+    archive.write(UUID, TALK)
+    archive.delete(UUID)
+    archive.delete(UUID)
+    assert archive.read(UUID) is None
+    assert archive.uuids() == []
+
+
+def test_renewing_moves_its_time(tmp_path):
+    """The retention counts from the end of a session, not from its last word."""
+    archive = HistoryStore(str(tmp_path))
+    archive.write(UUID, TALK)
+    os.utime(tmp_path / UUID / "metadata.json", (1_000.0, 1_000.0))
+    assert archive.last_written(UUID) == 1_000.0
+    archive.renew(UUID, {})
+    renewed = archive.last_written(UUID)
+    assert renewed is not None
+    assert renewed > 1_000.0
+
+
+def test_renewing_leaves_the_conversation(url):
+    """Only what is known of it is replaced."""
+    archive = HistoryStore(url)
+    archive.write(UUID, TALK)
+    archive.renew(UUID, {"turns": 1, "ended": True})
+    assert archive.last_written(UUID) is not None
+    assert archive.read(UUID) == Checkpoint(TALK.history, TALK.context, {"turns": 1, "ended": True})
+
+
+def test_an_encrypted_conversation_shows_nothing(tmp_path):
+    """Neither a word nor a role is in the stored bytes."""
+    key = Fernet.generate_key().decode()
+    HistoryStore(str(tmp_path), key).write(UUID, TALK)
+    assert len(list((tmp_path / UUID).iterdir())) == 4
+    for path in (tmp_path / UUID).iterdir():
+        assert b"role" not in path.read_bytes()
+        assert b"turns" not in path.read_bytes()
+        assert b"chunks" not in path.read_bytes()
+    assert HistoryStore(str(tmp_path), key).read(UUID) == TALK
+
+
+def test_a_key_may_be_added_later_and_rotated(tmp_path):
+    """What was stored in the clear, or with the key before, is still read."""
+    old, new = (Fernet.generate_key().decode() for _ in range(2))
+    HistoryStore(str(tmp_path)).write("plain000", TALK)
+    HistoryStore(str(tmp_path), old).write("older000", TALK)
+    rotated = HistoryStore(str(tmp_path), f"{new},{old}")
+    assert rotated.read("plain000") == rotated.read("older000") == TALK
+    rotated.write("newer000", TALK)
+    assert HistoryStore(str(tmp_path), new).read("newer000") == TALK
+
+
+@pytest.mark.parametrize("key", ["", Fernet.generate_key().decode()], ids=["no key", "another key"])
+def test_without_its_key_a_conversation_is_an_error_not_an_empty_one(tmp_path, key):
+    """An agent that began anew would overwrite it."""
+    HistoryStore(str(tmp_path), Fernet.generate_key().decode()).write(UUID, TALK)
+    with pytest.raises(ArchiveError, match="HISTORY_KEY"):
+        HistoryStore(str(tmp_path), key).read(UUID)
+
+
+def test_a_key_that_is_none_is_refused_without_being_shown():
+    """At the start of the process, not at the first checkpoint."""
+    with pytest.raises(SettingsError, match="HISTORY_KEY") as error:
+        HistoryStore("memory://archive", "not-a-key")
+    assert "not-a-key" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["{", "null", '{"a": 1}', '["text"]', ""])
+def test_a_damaged_history_is_an_error_not_an_empty_one(tmp_path, text):
+    """For the same reason."""
+    HistoryStore(str(tmp_path)).write(UUID, TALK)
+    old_release(tmp_path, TALK, "older000")
+    (tmp_path / "older000" / "history.json").write_text(text)
+    next(path for path in (tmp_path / UUID).iterdir() if path.name not in DOCUMENTS).write_text(text)
+    for uuid in (UUID, "older000"):
+        with pytest.raises(ArchiveError):
+            HistoryStore(str(tmp_path)).read(uuid)
+
+
+@pytest.mark.parametrize("text", ["{", "null", '{"a": 1}', "[]", '{"version":1,"current":{"name":1},"following":null}'])
+def test_a_damaged_index_is_an_error_too(tmp_path, text):
+    HistoryStore(str(tmp_path)).write(UUID, TALK)
+    (tmp_path / UUID / "index.json").write_text(text)
+    with pytest.raises(ArchiveError):
+        HistoryStore(str(tmp_path)).read(UUID)
+
+
+def test_a_chunk_that_is_missing_is_an_error_not_a_shorter_conversation(url, small_chunks):
+    """All of it can be brought again, and takes its place then."""
+    archive = HistoryStore(url)
+    archive.write(UUID, Checkpoint(said(0, 7)))
+    edition = sure(archive.index(UUID).current)
+    archive._remove(archive._folder(UUID), [edition.chunks[-1].name])
+    with pytest.raises(ArchiveError, match="damaged"):
+        archive.read(UUID)
+    with pytest.raises(OtherConversation) as error:
+        archive.append(UUID, Piece(edition.name, 7, "", "8", said(7, 8)))
+    assert error.value.index.heads() == {"current": None, "following": None}
+    archive.append(UUID, piece(0, 3, "again"))
+    archive.settle(UUID, head(3, "again"), [], {})
+    assert archive.read(UUID) == Checkpoint(said(0, 3))
+
+
+@pytest.mark.parametrize("name", ["..", "../abcd12", "", "abcd1234/..", "ABCD1234", "abcd12345"])
+def test_only_a_sessions_name_names_a_conversation(url, name):
+    """No other path of the store can be reached."""
+    archive = HistoryStore(url)
+    writing = (
+        lambda uuid: archive.write(uuid, TALK),
+        lambda uuid: archive.append(uuid, piece(0, 1)),
+        lambda uuid: archive.settle(uuid, head(0), [], {}),
+    )
+    for act in (archive.read, archive.page, archive.index, archive.delete, archive.last_written, *writing):
+        with pytest.raises(InvalidRequest):
+            act(name)
+
+
+def test_a_write_that_fails_leaves_the_conversation_before(tmp_path, monkeypatch):
+    """Each document is replaced whole or not at all, and nothing half-written stays."""
+    archive = HistoryStore(str(tmp_path))
+    archive.write(UUID, TALK)
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(file_store.os, "fsync", full)
+    with pytest.raises(NoSpace):
+        archive.write(UUID, LATER)
+    monkeypatch.undo()
+    assert archive.read(UUID) == TALK
+    assert names(archive) == (1, DOCUMENTS)
+
+
+def test_local_files_are_their_owners_only(tmp_path):
+    """Other users of the machine don't read along."""
+    HistoryStore(str(tmp_path / "archive")).write(UUID, TALK)
+    folder = tmp_path / "archive" / UUID
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        None,
+        [],
+        {},
+        {"history": {}},
+        {"history": ["text"]},
+        {"history": [], "context": None},
+        {"history": [], "metadata": []},
+    ],
+)
+def test_what_is_no_checkpoint_is_refused(document):
+    """An agent may send anything."""
+    with pytest.raises(InvalidRequest):
+        Checkpoint.from_json(document)
+
+
+def test_a_checkpoint_survives_its_json():
+    """As the agent and the gateway exchange it."""
+    assert Checkpoint.from_json(json.loads(json.dumps(TALK.to_json()))) == TALK
+
+
+# Piece by piece
+
+
+def test_messages_are_added_and_count_once_they_are_all_there(url, small_chunks):
+    """Until then the conversation is what it was, and its documents say how far it is."""
+    archive = HistoryStore(url)
+    archive.append(UUID, piece(0, 2))
+    assert archive.read(UUID) is None
+    assert archive.uuids() == [UUID]
+    assert archive.last_written(UUID) is not None
+    assert sure(archive.append(UUID, piece(2, 7)).following).head() == head(7)
+    archive.settle(UUID, head(7), said(6, 7), {"turns": 7})
+    assert archive.read(UUID) == Checkpoint(said(0, 7), said(6, 7), {"turns": 7})
+    archive.append(UUID, piece(7, 8))
+    assert archive.index(UUID).heads() == {"current": head(8).to_json(), "following": None}
+    archive.settle(UUID, head(8), [], {"turns": 8})
+    assert HistoryStore(url).read(UUID) == Checkpoint(said(0, 8), [], {"turns": 8})
+
+
+def test_a_small_addition_costs_no_file_and_reads_one_chunk(url, small_chunks, monkeypatch):
+    """However long the conversation is."""
+    archive = HistoryStore(url)
+    for n in range(40):
+        archive.append(UUID, piece(n, n + 1))
+    chunks = sure(archive.index(UUID).following).chunks
+    assert all(chunk.messages > 1 and chunk.size <= 300 for chunk in chunks[:-1])
+    assert names(archive) == (len(chunks), ["index.json"])
+    read = reads_of(archive, monkeypatch)
+    archive.append(UUID, piece(40, 41))
+    assert len([name for name in read if name != "index.json"]) <= 1
+    assert [message["id"] for message in said(0, 41)] == [m["id"] for m in _all(archive)]
+
+
+def _all(archive):
+    following = sure(archive.index(UUID).following)
+    archive.settle(UUID, following.head(), [], {})
+    return sure(archive.read(UUID)).history
+
+
+def test_a_message_longer_than_a_chunk_has_one_of_its_own(url, small_chunks):
+    archive = HistoryStore(url)
+    long = {"id": "m", "role": "tool", "content": "x" * 5_000}
+    archive.write(UUID, Checkpoint([*said(0, 2), long, *said(2, 4)]))
+    assert sure(archive.read(UUID)).history == [*said(0, 2), long, *said(2, 4)]
+    assert [chunk.messages for chunk in sure(archive.index(UUID).current).chunks] == [2, 1, 2]
+
+
+@pytest.mark.parametrize("form", ["new", "old"])
+def test_a_page_is_read_by_its_number(tmp_path, form, small_chunks, monkeypatch):
+    """And by no more than the chunks it is in; what an earlier release stored is one document."""
+    archive = HistoryStore(str(tmp_path))
+    if form == "new":
+        archive.write(UUID, Checkpoint(said(0, 20)))
+    else:
+        old_release(tmp_path, Checkpoint(said(0, 20)))
+    read = reads_of(archive, monkeypatch)
+    for after, limit in [(0, 3), (7, 1), (7, 5), (19, 5), (20, 5), (99, 1)]:
+        read.clear()
+        page = sure(archive.page(UUID, after, limit))
+        assert (page.messages, page.total) == (said(0, 20)[after : after + limit], 20)
+        if form == "new":
+            assert len(read) - 1 <= limit // 2 + 2
+    assert sure(archive.page(UUID)).messages == said(0, 20)
+
+
+def test_a_page_is_bounded_by_bytes(url, small_chunks):
+    """By whole chunks, of which there is one at least."""
+    archive = HistoryStore(url)
+    archive.write(UUID, Checkpoint(said(0, 20)))
+    begin, count = 0, 0
+    while begin < 20:
+        page = sure(archive.page(UUID, begin, size=700))
+        assert page.messages == said(begin, begin + len(page.messages))
+        assert 0 < len(page.messages) <= 8
+        begin, count = begin + len(page.messages), count + 1
+    assert 2 < count < 8
+    assert len(sure(archive.page(UUID, 0, size=1)).messages) > 0
+
+
+def test_what_an_earlier_release_stored_is_read_and_replaced(tmp_path):
+    """By the whole conversation, of either kind; until then it stands."""
+    for uuid in (UUID, "older000"):
+        old_release(tmp_path, TALK, uuid)
+    archive = HistoryStore(str(tmp_path))
+    assert archive.read(UUID) == TALK
+    assert archive.index(UUID).heads() == {"current": None, "following": None}
+    archive.append(UUID, piece(0, 2))
+    assert archive.read(UUID) == TALK
+    archive.settle(UUID, head(2), [], {})
+    archive.write("older000", LATER)
+    assert (archive.read(UUID), archive.read("older000")) == (Checkpoint(said(0, 2)), LATER)
+    for uuid in (UUID, "older000"):
+        assert names(archive, uuid) == (1, DOCUMENTS)
+
+
+def test_who_reads_while_what_an_earlier_release_stored_is_replaced_reads_the_new(tmp_path, monkeypatch):
+    """Not that there is none: an agent would begin anew."""
+    old_release(tmp_path, TALK)
+    archive, other = HistoryStore(str(tmp_path)), HistoryStore(str(tmp_path))
+    real, left = archive._get, [LATER]
+
+    def get(folder, uuid, name):
+        if name == "history.json" and left:
+            other.write(UUID, left.pop())
+        return real(folder, uuid, name)
+
+    monkeypatch.setattr(archive, "_get", get)
+    assert archive.read(UUID) == LATER
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        piece(1, 2, mark="2"),
+        piece(3, 4),
+        piece(0, 1),
+        piece(2, 3, mark="x"),
+        piece(2, 3, "two"),
+        piece(0, 1, "two", "x"),
+    ],
+)
+def test_what_does_not_go_on_from_there_is_refused(url, wrong):
+    """A gap, an overlap, or another conversation; the answer says where to go on."""
+    archive = HistoryStore(url)
+    archive.append(UUID, piece(0, 2))
+    archive.settle(UUID, head(2), [], {})
+    with pytest.raises(OtherConversation) as error:
+        archive.append(UUID, wrong)
+    assert error.value.index.heads() == {"current": head(2).to_json(), "following": None}
+    assert archive.read(UUID) == Checkpoint(said(0, 2))
+
+
+@pytest.mark.parametrize("wrong", [head(1), head(3), head(2, "two"), Head("one", 2, "x")])
+def test_a_conversation_is_whole_only_with_all_its_messages(url, wrong):
+    archive = HistoryStore(url)
+    archive.append(UUID, piece(0, 2))
+    with pytest.raises(OtherConversation):
+        archive.settle(UUID, wrong, [], {})
+    assert archive.read(UUID) is None
+
+
+def test_another_edition_takes_the_place_of_the_one_before_at_once(url, small_chunks):
+    """A third one that comes meanwhile takes the place of the second; nothing of any is left."""
+    archive = HistoryStore(url)
+    archive.append(UUID, piece(0, 5))
+    archive.settle(UUID, head(5), [], {"turns": 1})
+    archive.append(UUID, piece(0, 3, "two"))
+    archive.append(UUID, piece(0, 9, "three"))
+    archive.append(UUID, piece(5, 6))
+    assert sure(archive.read(UUID)).history == said(0, 6)
+    with pytest.raises(OtherConversation):
+        archive.settle(UUID, head(3, "two"), [], {})
+    archive.settle(UUID, head(9, "three"), [], {"turns": 2})
+    assert archive.read(UUID) == Checkpoint(said(0, 9), [], {"turns": 2})
+    archive.append(UUID, piece(9, 10, "three"))
+    archive.append(UUID, piece(10, 11, "three"))
+    archive.settle(UUID, head(11, "three"), [], {"turns": 2})
+    archive.append(UUID, piece(11, 20, "three"))
+    assert names(archive) == (len(sure(archive.index(UUID).current).chunks), DOCUMENTS)
+
+
+def test_a_conversation_longer_than_is_kept_is_refused_and_said(url):
+    """What is kept stays."""
+    archive = HistoryStore(url, most=500)
+    archive.append(UUID, piece(0, 4))
+    archive.settle(UUID, head(4), [], {})
+    with pytest.raises(ConversationTooLong, match="HISTORY_MAX_BYTES"):
+        archive.append(UUID, piece(4, 9))
+    with pytest.raises(ConversationTooLong):
+        archive.write(UUID, Checkpoint(said(0, 9)))
+    assert sure(archive.read(UUID)).history == said(0, 4)
+    assert names(archive) == (1, DOCUMENTS)
+
+
+def test_of_two_that_write_at_once_one_is_refused(url, monkeypatch):
+    """And what the other has written is whole."""
+    archive, other = HistoryStore(url), HistoryStore(url)
+    archive.append(UUID, piece(0, 2))
+    real = archive._put
+
+    def put(folder, name, content):
+        if name not in DOCUMENTS:
+            other.append(UUID, piece(2, 4))
+        real(folder, name, content)
+
+    monkeypatch.setattr(archive, "_put", put)
+    with pytest.raises(Contended):
+        archive.append(UUID, piece(2, 9))
+    archive.settle(UUID, head(4), [], {})
+    assert sure(archive.read(UUID)).history == said(0, 4)
+
+
+def test_of_two_that_pass_at_the_very_same_moment_neither_breaks_what_is_there(url, monkeypatch):
+    """No file is removed that the other's index may tell of."""
+    archive, other = HistoryStore(url), HistoryStore(url)
+    archive.append(UUID, piece(0, 2))
+    archive.settle(UUID, head(2), [], {})
+    real = archive._put
+
+    def put(folder, name, content):
+        if name == "index.json":
+            other.append(UUID, piece(2, 4))
+        real(folder, name, content)
+
+    monkeypatch.setattr(archive, "_put", put)
+    monkeypatch.setattr(history_index, "CHUNK_BYTES", 0)
+    archive.append(UUID, piece(2, 3))
+    monkeypatch.undo()
+    assert sure(archive.read(UUID)).history == said(0, 3)
+    archive.append(UUID, piece(3, 5))
+    archive.append(UUID, piece(5, 6))
+    assert sure(archive.read(UUID)).history == said(0, 6)
+
+
+def test_who_reads_while_a_chunk_is_replaced_reads_it_anew(url, monkeypatch):
+    archive, other = HistoryStore(url), HistoryStore(url)
+    archive.append(UUID, piece(0, 2))
+    archive.settle(UUID, head(2), [], {})
+    real, more = archive._messages, [piece(2, 3), piece(3, 4)]
+
+    def messages(folder, uuid, chunk):
+        while more:
+            other.append(UUID, more.pop(0))
+        return real(folder, uuid, chunk)
+
+    monkeypatch.setattr(archive, "_messages", messages)
+    assert sure(archive.page(UUID)).messages == said(0, 4)
+
+
+def test_what_killed_writers_left_goes_with_the_next_edition(tmp_path):
+    """Not what somebody may just be writing."""
+    archive = HistoryStore(str(tmp_path))
+    archive.write(UUID, TALK)
+    for name in ("old-000000-aaaaaaaa.json", "new-000000-bbbbbbbb.json"):
+        (tmp_path / UUID / name).write_text("[]")
+    os.utime(tmp_path / UUID / "old-000000-aaaaaaaa.json", (1_000.0, 1_000.0))
+    archive.write(UUID, LATER)
+    assert not (tmp_path / UUID / "old-000000-aaaaaaaa.json").exists()
+    assert (tmp_path / UUID / "new-000000-bbbbbbbb.json").exists()
+
+
+@pytest.mark.parametrize("steps", range(1, 12))
+def test_a_writer_may_die_after_any_step(tmp_path, monkeypatch, small_chunks, steps):
+    """What is kept is the conversation before or after, never a mix; and the next writer goes on."""
+    archive = HistoryStore(str(tmp_path))
+    archive.append(UUID, piece(0, 5))
+    archive.settle(UUID, head(5), [], {"turns": 5})
+
+    class Killed(BaseException):
+        pass
+
+    left = [steps]
+
+    def counted(real):
+        def call(*arguments, **named):
+            answer = real(*arguments, **named)
+            left[0] -= 1
+            if left[0] == 0:
+                raise Killed
+            return answer
+
+        return call
+
+    with monkeypatch.context() as patched:
+        patched.setattr(HistoryStore, "_put", counted(HistoryStore._put))
+        patched.setattr(archive._files.fs, "rm_file", counted(archive._files.fs.rm_file))
+        try:
+            archive.append(UUID, piece(5, 6))
+            archive.append(UUID, piece(0, 4, "two"))
+            archive.settle(UUID, head(4, "two"), [], {"turns": 4})
+            assert steps > 7
+        except Killed:
+            assert steps < 12
+    kept = HistoryStore(str(tmp_path)).read(UUID)
+    assert kept is not None
+    assert kept.history in (said(0, 5), said(0, 6), said(0, 4))
+    archive.write(UUID, LATER)
+    assert archive.read(UUID) == LATER
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        None,
+        [],
+        {},
+        {"edition": "../x", "after": 0, "mark": "", "then": "", "messages": [{}]},
+        {"edition": "", "after": 0, "mark": "", "then": "", "messages": [{}]},
+        {"edition": "a" * 33, "after": 0, "mark": "", "then": "", "messages": [{}]},
+        {"edition": "a", "after": -1, "mark": "", "then": "", "messages": [{}]},
+        {"edition": "a", "after": True, "mark": "", "then": "", "messages": [{}]},
+        {"edition": "a", "after": 0, "mark": None, "then": "", "messages": [{}]},
+        {"edition": "a", "after": 0, "mark": "", "then": "A/B", "messages": [{}]},
+        {"edition": "a", "after": 0, "mark": "", "then": "", "messages": []},
+        {"edition": "a", "after": 0, "mark": "", "then": "", "messages": ["text"]},
+    ],
+)
+def test_what_is_no_piece_is_refused(document):
+    """An edition's name becomes a part of files' names."""
+    with pytest.raises(InvalidRequest):
+        Piece.from_json(document)

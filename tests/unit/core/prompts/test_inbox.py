@@ -1,0 +1,555 @@
+"""The inbox: prompts are kept in order, counted, woken for, and ended once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from threading import Barrier
+from typing import Any
+
+import pytest
+
+from app.core.errors import (
+    IllegalState,
+    InboxFull,
+    InvalidRequest,
+    PromptIdReused,
+    PromptNotFound,
+    PromptTooLarge,
+    SessionNotFound,
+    Superseded,
+)
+from app.core.prompts.inbox import MARKER, REASON_LENGTH, State
+from app.core.redis import keys, task_queue
+from app.core.service import NewSession
+from app.core.sessions.model import Record, Signal, Status
+from app.settings import Settings
+from tests.world import World
+from workers.runtime.kubernetes.scalers import Keda
+
+
+def taken(world: World, uuid: str, text: str = "do it", message_id: str = "") -> str:
+    """The id of a prompt just taken."""
+    return world.core.inbox.take(uuid, text, message_id, now=world.now).prompt.id
+
+
+def kept(world: World, name: str, uuid: str) -> list[str]:
+    """What the list of this name holds."""
+    return list(world.core.redis.lrange(name.format(uuid=uuid), 0, -1))
+
+
+def ids(world: World, uuid: str) -> list[str]:
+    return [message.id for message in world.core.inbox.unfinished(uuid)]
+
+
+def last_event(world: World, uuid: str) -> tuple[str, str]:
+    newest = world.core.redis.xrevrange(keys.EVENTS.format(uuid=uuid), count=1)
+    return newest[0][1]["type"], newest[0][1]["data"]
+
+
+# Taking
+
+
+def test_a_prompt_is_stored_as_it_came(world: World) -> None:
+    uuid = world.active()
+    text = "färbe 🦊\n\x00 'quoted' \\ \"twice\""
+    message = world.core.inbox.take(uuid, text, "m1", now=world.now, request_id="r1").prompt
+    assert message == world.core.inbox.get(uuid, "m1")
+    assert (message.text, message.state, message.request_id) == (text, State.QUEUED, "r1")
+    assert message.created_at == world.now
+    assert world.core.inbox.head(uuid) == message
+
+
+def test_a_prompt_to_a_sleeping_session_wakes_it_in_the_same_step(world: World) -> None:
+    uuid = world.asleep()
+    before = world.get(uuid)
+    result = world.core.inbox.take(uuid, "wake up", now=world.now + 5)
+    assert result.woken
+    after = world.get(uuid)
+    assert (after.status, after.generation, after.task) == (Status.WAKING, before.generation + 1, task_queue.WAKE)
+    assert (after.last_activity, after.waiting) == (world.now + 5, 1)
+    assert world.core.redis.zscore(keys.INTENTS, uuid) is not None
+
+
+def test_a_prompt_to_an_awake_session_is_use_and_wakes_nothing(world: World) -> None:
+    uuid = world.active()
+    before = world.get(uuid)
+    world.now += 50
+    assert not world.core.inbox.take(uuid, "hi", now=world.now).woken
+    used = replace(before, last_activity=world.now, waiting=1, signals={"prompt": Signal(world.now)})
+    assert world.get(uuid) == used
+
+
+def test_a_prompt_to_a_session_that_is_going_to_sleep_turns_it_around(world: World) -> None:
+    uuid = world.active()
+    asked = world.sessions.sleep(uuid)
+    world.sessions.prompt(uuid, "not yet")
+    assert world.get(uuid).generation == asked.generation + 1
+    world.work()
+    assert world.get(uuid).status is Status.WAKING
+    assert world.runtime.workspaces[uuid].running
+
+
+def test_a_prompt_brings_a_failed_session_up_again(world: World) -> None:
+    uuid = world.active()
+    world.runtime.crash(uuid, "out of memory")
+    world.look(uuid)
+    world.sessions.prompt(uuid, "again")
+    assert world.work() == [task_queue.WAKE]
+    assert world.runtime.workspaces[uuid].running
+
+
+def test_a_prompt_to_a_session_still_to_be_restored_restores_it(world: World) -> None:
+    """After a failed restore the prompt's wake is a restore, which may take an hour."""
+    source = world.active()
+    world.sessions.delete(source)
+    world.work()
+    backup = world.core.backups.newest_of(source)
+    assert backup is not None
+    uuid = world.sessions.create(NewSession(user_id="ada", restore_from=backup.name)).uuid
+    world.lifecycle.fail(world.get(uuid), "the disk was full")
+    assert world.core.inbox.take(uuid, "hi", now=world.now).woken
+    assert world.get(uuid).task == task_queue.RESTORE
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_a_deleted_session_takes_no_prompt(world: World, done: bool) -> None:
+    uuid = world.active()
+    world.sessions.delete(uuid)
+    if done:
+        world.work()
+    with pytest.raises(IllegalState):
+        taken(world, uuid)
+    assert kept(world, keys.INBOX, uuid) == []
+
+
+def test_an_unknown_session_takes_no_prompt(world: World) -> None:
+    with pytest.raises(SessionNotFound):
+        taken(world, "zzzzzzzz")
+    assert list(world.core.redis.scan_iter("*zzzzzzzz*")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message_id", "error"),
+    [
+        ("", "m", InvalidRequest),
+        (" \n", "m", InvalidRequest),
+        ("\ud800", "m", InvalidRequest),
+        ("x", "a b", InvalidRequest),
+        ("x", "a\n", InvalidRequest),
+        ("x", "a" * 65, InvalidRequest),
+        ("x", MARKER, InvalidRequest),
+        ("x" * 100_001, "m", PromptTooLarge),
+        ("ß" * 50_001, "m", PromptTooLarge),
+    ],
+)
+def test_what_can_t_be_a_prompt_is_refused(world: World, text: str, message_id: str, error: type[Exception]) -> None:
+    uuid = world.active()
+    with pytest.raises(error):
+        taken(world, uuid, text, message_id)
+    assert world.get(uuid).waiting == 0
+
+
+def test_a_prompt_may_be_as_long_as_the_setting_says(world: World) -> None:
+    uuid = world.active()
+    assert taken(world, uuid, "x" * world.settings.prompt_max_bytes)
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_the_same_id_and_text_again_is_the_same_message(world: World, state: State) -> None:
+    uuid = world.active()
+    inbox = world.core.inbox
+    taken(world, uuid, "once", "m")
+    if state is not State.QUEUED:
+        inbox.delivered(uuid, "m", world.now)
+    if state is State.PROCESSED:
+        inbox.finish(uuid, "m", response={"text": "done"}, now=world.now)
+    if state is State.FAILED:
+        inbox.finish(uuid, "m", reason="broken", now=world.now)
+    before = (kept(world, keys.INBOX, uuid), kept(world, keys.PROMPTS, uuid), world.get(uuid).waiting)
+    again = inbox.take(uuid, "once", "m", now=world.now).prompt
+    assert (again.state, again.response) == (state, {"text": "done"} if state is State.PROCESSED else {})
+    assert (kept(world, keys.INBOX, uuid), kept(world, keys.PROMPTS, uuid), world.get(uuid).waiting) == before
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_the_same_id_with_another_text_is_refused(world: World, finished: bool) -> None:
+    uuid = world.active()
+    taken(world, uuid, "once", "m")
+    if finished:
+        world.core.inbox.finish(uuid, "m", response={"text": "done"}, now=world.now)
+    with pytest.raises(PromptIdReused):
+        taken(world, uuid, "twice", "m")
+
+
+def test_one_id_sent_by_many_at_once_is_one_message(world: World) -> None:
+    uuid = world.asleep()
+    barrier = Barrier(8)
+
+    def send(_: int) -> bool:
+        barrier.wait()
+        return world.core.inbox.take(uuid, "once", "m", now=world.now).woken
+
+    with ThreadPoolExecutor(8) as pool:
+        woken = list(pool.map(send, range(8)))
+    assert sum(woken) == 1
+    assert ids(world, uuid) == ["m"]
+    assert world.get(uuid).waiting == 1
+
+
+def test_as_many_prompts_wait_as_may_and_a_full_inbox_wakes_nothing(world: World) -> None:
+    """A repetition of one that waits is no new one."""
+    world = World(world.core.redis, world.settings.data_dir, inbox_limit=3)
+    uuid = world.active()
+    for number in range(3):
+        taken(world, uuid, "x", f"m{number}")
+    with pytest.raises(InboxFull):
+        taken(world, uuid, "x", "m3")
+    assert taken(world, uuid, "x", "m1") == "m1"
+    world.core.inbox.delivered(uuid, "m0", world.now)
+    assert taken(world, uuid, "x", "m3") == "m3"
+
+
+def test_what_the_agent_has_and_does_not_finish_is_bounded_too(world: World) -> None:
+    world = World(world.core.redis, world.settings.data_dir, inbox_limit=3)
+    uuid = world.active()
+    for number in range(6):
+        world.core.inbox.delivered(uuid, taken(world, uuid, "x", f"m{number}"), world.now)
+    with pytest.raises(InboxFull):
+        taken(world, uuid, "x", "m6")
+    world.core.inbox.finish(uuid, "m0", response={}, now=world.now)
+    assert taken(world, uuid, "x", "m6")
+
+
+# Order, counts, ends
+
+
+def test_prompts_leave_in_the_order_they_came(world: World) -> None:
+    uuid = world.active()
+    sent = [taken(world, uuid, f"number {n}") for n in range(10)]
+    seen = []
+    while (head := world.core.inbox.head(uuid)) is not None:
+        seen.append(head.id)
+        assert world.core.inbox.delivered(uuid, head.id, world.now)
+    assert seen == sent == ids(world, uuid)
+
+
+def test_the_record_counts_what_waits_and_what_is_unfinished(world: World) -> None:
+    uuid = world.active()
+    first, second = taken(world, uuid), taken(world, uuid)
+    counts = []
+    steps: list[Callable[[], Any]] = [
+        lambda: None,
+        lambda: world.core.inbox.delivered(uuid, first, world.now),
+        lambda: world.core.inbox.delivered(uuid, first, world.now),
+        lambda: world.core.inbox.finish(uuid, first, response={}, now=world.now),
+        lambda: world.core.inbox.finish(uuid, second, reason="too long", now=world.now),
+    ]
+    for step in steps:
+        step()
+        counts.append((world.get(uuid).waiting, world.get(uuid).unfinished))
+    assert counts == [(2, 0), (1, 1), (1, 1), (1, 0), (0, 0)]
+    world.core.store.change(uuid, world.now)
+    assert not world.core.redis.hexists(keys.SESSION.format(uuid=uuid), "waiting")
+    assert world.core.redis.zscore(keys.INBOX_PENDING, uuid) is None
+
+
+def test_an_end_before_the_delivery_was_noted_stands(world: World) -> None:
+    """The agent can be faster than the worker that handed the prompt over."""
+    uuid = world.active()
+    message_id = taken(world, uuid)
+    assert world.core.inbox.finish(uuid, message_id, response={"text": "hi"}, now=world.now)
+    assert not world.core.inbox.delivered(uuid, message_id, world.now)
+    assert world.core.inbox.get(uuid, message_id).state is State.PROCESSED
+    assert world.core.inbox.head(uuid) is None
+
+
+def test_the_first_end_stands_and_only_it_is_told(world: World) -> None:
+    uuid = world.active()
+    message_id = taken(world, uuid)
+    inbox = world.core.inbox
+    assert inbox.finish(uuid, message_id, reason="It was cancelled.", now=world.now)
+    event = last_event(world, uuid)
+    assert not inbox.finish(uuid, message_id, response={"text": "late"}, now=world.now + 1)
+    assert (inbox.get(uuid, message_id).state, inbox.get(uuid, message_id).reason) == (
+        State.FAILED,
+        "It was cancelled.",
+    )
+    assert last_event(world, uuid) == event
+    told = {"message_id": message_id, "state": "failed", "reason": "It was cancelled."}
+    assert (event[0], json.loads(event[1])) == ("message", told)
+
+
+def test_an_end_of_an_unknown_message_changes_nothing(world: World) -> None:
+    uuid = world.active()
+    assert not world.core.inbox.finish(uuid, "nobody", response={}, now=world.now)
+    assert not world.core.inbox.delivered("zzzzzzzz", "nobody", world.now)
+    assert not world.core.redis.exists(keys.SESSION.format(uuid="zzzzzzzz"))
+    with pytest.raises(PromptNotFound):
+        world.core.inbox.get(uuid, "nobody")
+
+
+def test_a_finished_message_is_kept_for_a_while_without_its_text(world: World) -> None:
+    uuid = world.active()
+    message_id = taken(world, uuid)
+    key = keys.PROMPT.format(uuid=uuid, id=message_id)
+    assert world.core.redis.ttl(key) == -1, "one that is not finished stays"
+    world.core.inbox.delivered(uuid, message_id, world.now)
+    assert world.core.redis.ttl(key) == -1
+    world.core.inbox.finish(uuid, message_id, reason="x" * 10_000, now=world.now)
+    assert 0 < world.core.redis.ttl(key) <= world.settings.prompt_ttl
+    message = world.core.inbox.get(uuid, message_id)
+    assert (message.text, len(message.reason)) == ("", REASON_LENGTH)
+
+
+def test_an_id_without_its_message_is_dropped(world: World) -> None:
+    """Someone deleted it by hand; the prompts behind it must not wait for ever."""
+    uuid = world.active()
+    first, second = taken(world, uuid), taken(world, uuid)
+    world.core.redis.delete(keys.PROMPT.format(uuid=uuid, id=first))
+    head = world.core.inbox.head(uuid)
+    assert head is not None
+    assert head.id == second
+    assert world.core.inbox.waiting(uuid) == 1
+
+
+# The marker of whoever scales
+
+
+@pytest.fixture
+def keda(world: World) -> Keda:
+    return Keda(Settings(), world.core.redis)
+
+
+def test_the_marker_is_no_prompt(world: World, keda: Keda) -> None:
+    uuid = world.active()
+    keda.before_start(uuid)
+    assert world.core.inbox.head(uuid) is None
+    assert world.core.inbox.waiting(uuid) == 0
+    message_id = taken(world, uuid)
+    assert (world.core.inbox.waiting(uuid), world.get(uuid).waiting) == (1, 1)
+    assert kept(world, keys.INBOX, uuid) == [MARKER, message_id]
+    world.core.inbox.delivered(uuid, message_id, world.now)
+    assert kept(world, keys.INBOX, uuid) == [MARKER]
+    assert world.get(uuid).waiting == 0
+
+
+def test_removing_the_marker_loses_no_prompt(world: World, keda: Keda) -> None:
+    uuid = world.active()
+    keda.before_start(uuid)
+    sent = [taken(world, uuid) for _ in range(3)]
+    keda.before_stop(uuid)
+    assert kept(world, keys.INBOX, uuid) == sent
+    keda.before_start(uuid)
+    assert kept(world, keys.INBOX, uuid) == [MARKER, *sent]
+
+
+# Sleep on demand, idle sweeps, deletion
+
+
+def test_a_sleep_on_demand_holds_prompts_back_until_the_session_is_woken(world: World, keda: Keda) -> None:
+    """Neither KEDA's trigger nor the sweep wakes it for them; the order stays."""
+    uuid = world.active()
+    keda.before_start(uuid)
+    sent = [taken(world, uuid) for _ in range(3)]
+    world.sessions.sleep(uuid)
+    world.work()
+    keda.before_stop(uuid)
+    assert kept(world, keys.INBOX, uuid) == []
+    assert (world.get(uuid).waiting, ids(world, uuid)) == (3, sent)
+    world.now += 1_000
+    world.sweeps.stale()
+    world.work()
+    assert world.get(uuid).status is Status.SLEEPING
+    world.sessions.wake(uuid)
+    world.work()
+    assert kept(world, keys.INBOX, uuid) == sent
+    assert world.core.redis.zscore(keys.INBOX_PENDING, uuid) is not None
+
+
+def test_a_new_prompt_goes_behind_those_held_back(world: World) -> None:
+    uuid = world.active()
+    first = [taken(world, uuid) for _ in range(2)]
+    world.sessions.sleep(uuid)
+    world.work()
+    last = taken(world, uuid)
+    assert kept(world, keys.INBOX, uuid) == [*first, last]
+    assert world.get(uuid).status is Status.WAKING
+
+
+def test_the_same_prompt_again_wakes_a_session_that_holds_it_back(world: World) -> None:
+    uuid = world.active()
+    message_id = taken(world, uuid, "x", "m")
+    world.sessions.sleep(uuid)
+    world.work()
+    assert world.core.inbox.take(uuid, "x", "m", now=world.now).woken
+    assert kept(world, keys.INBOX, uuid) == [message_id]
+
+
+def test_a_prompt_delivered_while_the_session_is_stopped_is_held_back_no_more(world: World) -> None:
+    uuid = world.active()
+    message_id = taken(world, uuid)
+    world.sessions.sleep(uuid)
+    world.work()
+    world.core.inbox.delivered(uuid, message_id, world.now)
+    assert kept(world, keys.HELD, uuid) == []
+    assert (world.get(uuid).waiting, world.get(uuid).unfinished) == (0, 1)
+
+
+def test_a_stop_that_a_prompt_overtook_holds_nothing_back(world: World) -> None:
+    """The worker has looked at its intent; then the prompt comes; then it would hold the prompts back."""
+    uuid = world.active()
+    asked = world.sessions.sleep(uuid)
+    message_id = taken(world, uuid)
+    assert not world.core.inbox.hold(uuid, asked.generation, world.now)
+    assert kept(world, keys.INBOX, uuid) == [message_id]
+
+
+def test_a_session_stopped_by_someone_else_is_woken_for_its_prompts(world: World) -> None:
+    """As KEDA would; without KEDA the observer does it."""
+    uuid = world.active()
+    taken(world, uuid)
+    world.runtime.stop(uuid, world.get(uuid).generation)
+    world.look(uuid)
+    assert world.get(uuid).status is Status.WAKING
+
+
+def test_a_sleeping_session_with_prompts_that_nobody_held_back_is_woken_by_the_sweep(world: World) -> None:
+    uuid = world.active()
+    taken(world, uuid)
+    world.tasks.lose_all()
+    world.core.store.change(uuid, world.now, to=Status.SLEEPING, settle=True)
+    world.now += world.settings.stale_after + 1
+    world.sweeps.stale()
+    assert world.get(uuid).status is Status.WAKING
+
+
+def test_a_failed_session_is_not_woken_again_and_again(world: World) -> None:
+    uuid = world.active()
+    taken(world, uuid)
+    world.runtime.crash(uuid, "out of memory")
+    world.look(uuid)
+    world.now += 1_000
+    world.sweeps.stale()
+    world.work()
+    assert world.get(uuid).status is Status.FAILED
+
+
+def test_the_idle_sweep_leaves_a_session_with_prompts_alone(world: World) -> None:
+    uuid = world.active(idle_timeout=60)
+    taken(world, uuid)
+    world.now += 1_000
+    world.sweeps.idle()
+    assert world.get(uuid).status is Status.ACTIVE
+    world.core.inbox.finish(uuid, ids(world, uuid)[0], reason="gone", now=world.now)
+    world.now += 61
+    world.sweeps.idle()
+    assert world.get(uuid).status is Status.SLEEPING
+
+
+def test_500_races_of_a_prompt_with_the_idle_sweep_leave_no_session_asleep(world: World) -> None:
+    """On a session whose time has come: either the sweep is refused or the prompt wakes it. Half of them at once,
+    the others one just before the other."""
+    uuid = world.active(idle_timeout=60)
+    inbox, swept = world.core.inbox, 0
+
+    def sweep(seen: Record) -> bool:
+        try:
+            return world.sessions.sleep(uuid, seen=seen).status is Status.SLEEPING
+        except Superseded:
+            return False
+
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(500):
+            world.now += 100
+            seen = world.get(uuid)
+            assert world.verdict(uuid).due
+            prompt = partial(inbox.take, uuid, "x", f"m{number}", now=world.now)
+            if number % 4 == 0:
+                swept += sweep(seen)
+                prompt()
+            elif number % 4 == 1:
+                prompt()
+                assert not sweep(seen)
+            else:
+                results = pool.submit(sweep, seen), pool.submit(prompt)
+                swept += bool(results[0].result())
+                results[1].result()
+            assert world.get(uuid).status in (Status.ACTIVE, Status.WAKING)
+            inbox.finish(uuid, f"m{number}", response={}, now=world.now)
+            if world.get(uuid).status is Status.WAKING:
+                world.tasks.lose_all()
+                world.core.store.change(uuid, world.now, to=Status.ACTIVE, settle=True, idle_at=world.now + 60)
+    assert swept >= 125
+    assert world.get(uuid).generation == 1 + 2 * swept
+
+
+def test_a_deleted_session_ends_its_prompts_and_leaves_nothing(world: World) -> None:
+    uuid = world.active()
+    message_id = taken(world, uuid)
+    world.sessions.delete(uuid)
+    world.work()
+    message = world.core.inbox.get(uuid, message_id)
+    assert (message.state, message.reason) == (
+        State.FAILED,
+        "The session was deleted before this prompt ran.",
+    )
+    left = {key for key in world.core.redis.scan_iter(f"*{uuid}*") if world.core.redis.ttl(key) == -1}
+    assert left <= {keys.SESSION_BACKUPS.format(uuid=uuid)} | {
+        key for key in left if key.startswith(("backup:", "deliveries:"))
+    }
+    assert world.core.redis.zscore(keys.INBOX_PENDING, uuid) is None
+
+
+# Where the agent is
+
+
+def test_an_agent_that_called_is_known_until_it_is_gone(world: World) -> None:
+    uuid = world.active()
+    inbox = world.core.inbox
+    assert inbox.agent(uuid) is None
+    assert inbox.agent_here(uuid, "http://127.0.0.1:4711", "pod-1", "boot-1", world.now)
+    agent = inbox.agent(uuid)
+    assert agent is not None
+    assert (agent.address, agent.name, agent.boot, agent.at) == ("http://127.0.0.1:4711", "pod-1", "boot-1", world.now)
+    inbox.agent_gone(uuid)
+    assert inbox.agent(uuid) is None
+
+
+def test_an_agent_that_is_being_stopped_is_not_taken_up(world: World) -> None:
+    """Its call was late. One of a session that sleeps for good was started by someone else, and is."""
+    uuid = world.active()
+    world.sessions.sleep(uuid)
+    assert not world.core.inbox.agent_here(uuid, "http://127.0.0.1:4711", "pod-1", "boot-1", world.now)
+    world.work()
+    assert world.core.inbox.agent_here(uuid, "http://127.0.0.1:4711", "pod-2", "boot-2", world.now)
+    world.sessions.delete(uuid)
+    assert not world.core.inbox.agent_here(uuid, "http://127.0.0.1:4711", "pod-2", "boot-2", world.now)
+    assert not world.core.inbox.agent_here("zzzzzzzz", "http://127.0.0.1:4711", "pod-2", "boot-2", world.now)
+
+
+def test_a_sleep_forgets_the_agent(world: World) -> None:
+    uuid = world.active()
+    world.core.inbox.agent_here(uuid, "http://127.0.0.1:1", "pod-1", "boot-1", world.now)
+    world.sessions.sleep(uuid)
+    world.work()
+    assert world.core.inbox.agent(uuid) is None
+
+
+def test_what_redis_holds_of_prompts_is_gone_with_their_end(world: World) -> None:
+    """Only the message itself is left, and its bytes, for a while; after the session only the message."""
+    uuid = world.active()
+    before = set(world.core.redis.scan_iter())
+    message_id = taken(world, uuid)
+    world.core.inbox.delivered(uuid, message_id, world.now)
+    world.core.inbox.finish(uuid, message_id, response={}, now=world.now)
+    left = {keys.PROMPT.format(uuid=uuid, id=message_id), keys.ANSWERED.format(uuid=uuid)}
+    used = {keys.PROMPT_BYTES.format(user_id="ada"), keys.USE.format(uuid=uuid)}
+    assert set(world.core.redis.scan_iter()) - before == left | used
+    assert all(0 < world.core.redis.ttl(name) <= world.settings.prompt_ttl for name in left)
+    world.core.inbox.close(uuid, "The session was deleted.", world.now)
+    world.core.store.change(uuid, world.now)
+    assert set(world.core.redis.scan_iter()) - before == {keys.PROMPT.format(uuid=uuid, id=message_id)}

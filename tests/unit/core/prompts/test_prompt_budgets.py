@@ -1,0 +1,251 @@
+"""What one session, and one user, may hold in Redis: prompts, answers and events, in bytes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+import redis
+
+from app.core.errors import InboxFull, PromptNotFound, UserInboxFull
+from app.core.prompts.inbox import PROMPT_OVERHEAD
+from app.core.redis import keys
+from app.core.sessions.model import Status
+from tests.world import World
+
+# The bytes that Redis takes are measured.
+pytestmark = pytest.mark.real_redis
+
+TEXT = "x" * 10_000
+ANSWER = {"text": "y" * 10_000}
+WITH_TEXT = len(TEXT) + PROMPT_OVERHEAD
+
+
+@pytest.fixture
+def small(make_world: Callable[..., World]) -> World:
+    """A world in which a session may hold four prompts of this length, and a user six."""
+    return make_world(session_prompt_bytes=4 * WITH_TEXT, user_prompt_bytes=6 * WITH_TEXT)
+
+
+def take(world: World, uuid: str, message_id: str = "", text: str = TEXT) -> str:
+    return world.core.inbox.take(uuid, text, message_id, now=world.now).prompt.id
+
+
+def finish(world: World, uuid: str, message_id: str) -> bool:
+    return world.core.inbox.finish(uuid, message_id, response=ANSWER, now=world.now)
+
+
+def counted(world: World, uuid: str, user_id: str = "ada") -> int:
+    return int(world.core.redis.hget(keys.PROMPT_BYTES.format(user_id=user_id), uuid) or 0)
+
+
+def held(world: World, uuid: str) -> int:
+    """What is really there."""
+    messages = [world.core.redis.hgetall(name) for name in world.core.redis.keys(f"message:{uuid}:*")]
+    texts = [text for each in messages for name in ("text", "response", "reason") if (text := each.get(name))]
+    return sum(len(text.encode()) for text in texts) + PROMPT_OVERHEAD * len(messages)
+
+
+# Prompts
+
+
+def test_a_session_holds_prompts_up_to_its_budget(small: World) -> None:
+    uuid = small.active()
+    for _ in range(4):
+        take(small, uuid)
+    with pytest.raises(InboxFull, match="SESSION_PROMPT_BYTES"):
+        take(small, uuid)
+    assert small.get(uuid).waiting == 4
+    assert counted(small, uuid) == held(small, uuid) == 4 * WITH_TEXT
+
+
+def test_bytes_are_counted_not_characters(small: World) -> None:
+    uuid = small.active()
+    take(small, uuid, text="ü" * 20_000)
+    assert counted(small, uuid) == held(small, uuid) == 40_000 + PROMPT_OVERHEAD
+
+
+def test_a_user_holds_prompts_up_to_a_budget_over_all_sessions(small: World) -> None:
+    one, two, other = small.active(), small.active(), small.active("bob")
+    for _ in range(3):
+        take(small, one)
+        take(small, two)
+    with pytest.raises(UserInboxFull, match="USER_PROMPT_BYTES"):
+        take(small, one)
+    take(small, other)
+
+
+def test_a_prompt_that_is_known_takes_no_room(small: World) -> None:
+    uuid = small.active()
+    for number in range(4):
+        take(small, uuid, f"m{number}")
+    assert take(small, uuid, "m3") == "m3"
+    assert counted(small, uuid) == 4 * WITH_TEXT
+
+
+def test_there_is_room_again_when_prompts_end(small: World) -> None:
+    uuid = small.active()
+    ids = [take(small, uuid) for _ in range(4)]
+    small.core.inbox.finish(uuid, ids[0], reason="it did not work", now=small.now)
+    with pytest.raises(InboxFull):
+        take(small, uuid, text="x" * (WITH_TEXT + 1))
+    take(small, uuid)
+
+
+# Answers
+
+
+def test_kept_answers_make_room_for_prompts_oldest_first(small: World) -> None:
+    """The agent's history has them; a prompt is nowhere else."""
+    uuid = small.active()
+    for number in range(3):
+        take(small, uuid, f"m{number}")
+        finish(small, uuid, f"m{number}")
+    take(small, uuid)
+    take(small, uuid)
+    with pytest.raises(PromptNotFound):
+        small.core.inbox.get(uuid, "m0")
+    assert small.core.inbox.get(uuid, "m2").response == ANSWER
+    assert counted(small, uuid) == held(small, uuid) <= 4 * WITH_TEXT
+
+
+def test_a_prompt_that_finds_no_room_in_any_case_takes_no_answers_along(small: World) -> None:
+    uuid = small.active()
+    take(small, uuid, "m0")
+    finish(small, uuid, "m0")
+    for _ in range(2):
+        take(small, uuid)
+    with pytest.raises(InboxFull):
+        take(small, uuid, text="x" * 30_000)
+    assert small.core.inbox.get(uuid, "m0").response == ANSWER
+
+
+def test_answers_to_short_prompts_stay_within_the_budget(small: World) -> None:
+    """A hostile agent ends many prompts of two letters with the longest answers."""
+    uuids = [small.active() for _ in range(3)]
+    prompts = [(uuid, take(small, uuid, text="hi")) for uuid in uuids for _ in range(12)]
+    for uuid, each in prompts:
+        finish(small, uuid, each)
+    for uuid in uuids:
+        assert counted(small, uuid) == held(small, uuid) <= 4 * WITH_TEXT
+    assert sum(held(small, uuid) for uuid in uuids) <= 7 * (WITH_TEXT + 20)
+    assert small.core.inbox.get(*prompts[-1]).response == ANSWER, "the last one is always kept"
+
+
+def test_answers_of_other_sessions_count_no_longer_than_they_are_kept(small: World) -> None:
+    uuids = [small.active() for _ in range(3)]
+    for uuid in uuids[:2]:
+        for _ in range(3):
+            finish(small, uuid, take(small, uuid))
+    with pytest.raises(UserInboxFull):
+        take(small, uuids[2])
+    small.now += small.settings.prompt_ttl + 1
+    take(small, uuids[2])
+    assert [counted(small, uuid) for uuid in uuids] == [0, 0, WITH_TEXT]
+
+
+# The count is the truth
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_happens_the_count_is_what_is_there(make_world: Callable[..., World], seed: int) -> None:
+    world = make_world(session_prompt_bytes=6 * WITH_TEXT, user_prompt_bytes=9 * WITH_TEXT, prompt_ttl=60.0)
+    chance = random.Random(seed)
+    uuids = [world.active() for _ in range(3)]
+    for _ in range(150):
+        uuid = chance.choice(uuids)
+        open_ids = [message.id for message in world.core.inbox.unfinished(uuid)]
+        match chance.choice(["take", "take", "take", "again", "deliver", "finish", "fail", "boot", "sleep", "time"]):
+            case "take":
+                _refused_or_not(world, uuid, "", "z" * chance.randrange(1, 15_000))
+            case "again":
+                _refused_or_not(world, uuid, f"m{chance.randrange(5)}", TEXT)
+            case "deliver" if open_ids:
+                world.core.inbox.delivered(uuid, open_ids[0], world.now)
+            case "finish" if open_ids:
+                finish(world, uuid, chance.choice(open_ids))
+            case "fail" if open_ids:
+                world.core.inbox.finish(uuid, open_ids[-1], reason="r" * chance.randrange(1, 3_000), now=world.now)
+            case "boot":
+                world.core.inbox.agent_here(uuid, "http://127.0.0.1:1", "pod", str(chance.random()), world.now)
+            case "sleep":
+                world.core.inbox.hold(uuid, world.get(uuid).generation, world.now)
+            case "time":
+                world.now += chance.randrange(40)
+        for each in uuids:
+            assert counted(world, each) == held(world, each)
+    for uuid in uuids:
+        world.core.inbox.close(uuid, "The session was deleted.", world.now)
+    assert world.core.redis.keys("user:*:prompt_bytes") == []
+
+
+def _refused_or_not(world: World, uuid: str, message_id: str, text: str) -> None:
+    with suppress(InboxFull):
+        take(world, uuid, message_id, text)
+
+
+def test_a_count_that_is_wrong_is_counted_anew_before_anybody_is_refused(small: World) -> None:
+    """As an earlier release leaves it, or a hash that expired a moment before its time."""
+    uuid = small.active()
+    take(small, uuid)
+    small.core.redis.hset(keys.PROMPT_BYTES.format(user_id="ada"), mapping={uuid: 1_000_000, "0000gone": 1_000_000})
+    take(small, uuid)
+    assert small.core.redis.hgetall(keys.PROMPT_BYTES.format(user_id="ada")) == {uuid: str(2 * WITH_TEXT)}
+
+
+def test_prompts_that_were_never_counted_are_counted_with_the_first_that_is(small: World) -> None:
+    uuid = small.active()
+    for _ in range(3):
+        take(small, uuid)
+    small.core.redis.delete(keys.PROMPT_BYTES.format(user_id="ada"))
+    take(small, uuid)
+    assert counted(small, uuid) == 4 * WITH_TEXT
+
+
+def test_a_deleted_session_leaves_the_ends_of_its_prompts_for_a_while_and_counts_no_more(small: World) -> None:
+    uuid = small.active()
+    finish(small, uuid, take(small, uuid, "answered"))
+    take(small, uuid, "waiting")
+    small.sessions.delete(uuid, backup=False)
+    small.work()
+    assert small.get(uuid).status is Status.TERMINATED
+    assert small.core.inbox.get(uuid, "waiting").reason
+    assert small.core.inbox.get(uuid, "answered").finished
+    assert small.core.redis.keys("user:*:prompt_bytes") == []
+    names = [keys.PROMPT.format(uuid=uuid, id=each) for each in ("waiting", "answered")]
+    assert all(0 < small.core.redis.ttl(name) <= small.settings.prompt_ttl for name in names)
+
+
+def test_a_message_takes_about_what_it_is_counted_with(redis_client: redis.Redis, small: World) -> None:
+    uuid = small.active()
+    message = take(small, uuid, text="x" * 100)
+    size = redis_client.memory_usage(keys.PROMPT.format(uuid=uuid, id=message))
+    assert PROMPT_OVERHEAD / 4 < size < PROMPT_OVERHEAD + 100
+
+
+# Events
+
+
+def size_of_events(world: World, uuid: str) -> int:
+    return int(world.core.redis.memory_usage(keys.EVENTS.format(uuid=uuid), samples=0))
+
+
+def test_events_are_bounded_in_bytes_as_well(make_world: Callable[..., World]) -> None:
+    world = make_world(session_event_bytes=200_000)
+    uuid = world.active()
+    for number in range(100):
+        events = [("tool_call", {"message_id": "m", "arguments": "a" * 8_000, "n": number * 10 + n}) for n in range(10)]
+        world.core.events.append_all(uuid, events)
+    assert size_of_events(world, uuid) <= 200_000
+    told = world.events_of(uuid)
+    assert told[-1].data["n"] == 999 and len(told) > 10
+
+
+def test_ends_of_prompts_are_events_within_the_same_bounds(make_world: Callable[..., World]) -> None:
+    world = make_world(session_event_bytes=100_000)
+    uuid = world.active()
+    for _ in range(200):
+        world.core.inbox.finish(uuid, take(world, uuid, text="hi"), reason="\x01" * 2_000, now=world.now)
+    assert size_of_events(world, uuid) <= 100_000

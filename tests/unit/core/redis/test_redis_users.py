@@ -1,0 +1,169 @@
+"""What each user of Redis may do, asked of Redis itself: nothing of an administrator's, and its own keys only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import redis
+
+from app.core.access.audit import Act, Audit
+from app.core.redis import task_queue, users
+from scripts.lib import redis_users as generator
+from tests.conftest import ROOT
+from tests.redis_users import Guarded, guarded_redis
+
+A, B = "abcd1234", "efgh5678"
+
+DANGEROUS = [
+    *("FLUSHALL", "FLUSHDB", "KEYS *", "SCAN 0", "RANDOMKEY", "DBSIZE", "SWAPDB 0 1", "SAVE", "BGSAVE", "BGREWRITEAOF"),
+    *("SHUTDOWN", "DEBUG SLEEP 1", "MONITOR", "REPLICAOF a 1", "FAILOVER", "SYNC", "CLUSTER INFO", "LATENCY RESET"),
+    *("CONFIG GET requirepass", "CONFIG SET dir /", "CONFIG REWRITE", "MODULE LOAD /x", "FUNCTION LOAD x", "FCALL f 0"),
+    *("ACL LIST", "ACL SETUSER me", "ACL WHOAMI", "SCRIPT FLUSH", "SCRIPT KILL", "SLOWLOG GET", "MEMORY DOCTOR"),
+    *("CLIENT LIST", "CLIENT KILL ID 1", "CLIENT PAUSE 1", "CLIENT NO-EVICT on", "PUBSUB CHANNELS", "WAIT 0 1"),
+    *("MIGRATE a 1 k 0 1", "RESTORE k 0 x", "DUMP k", "OBJECT FREQ k", "MOVE k 1", "COPY a b", "RENAME a b", "SORT k"),
+]
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    with guarded_redis(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+def may(guarded: Guarded, user: str, command: str) -> bool:
+    """Whether Redis would carry out the user's command."""
+    answer = guarded.client(users.ADMIN).execute_command("ACL", "DRYRUN", user, *command.split())
+    return bool(answer == "OK")
+
+
+def test_the_file_of_the_manifests_is_what_the_code_says() -> None:
+    """A key or a command that is added reaches the cluster."""
+    assert generator.FILE.read_text() == generator.text(), f"mend it with: {generator.COMMAND}"
+
+
+@pytest.mark.parametrize("user", [each.name for each in users.USERS])
+def test_no_process_may_do_what_is_for_administrators(guarded: Guarded, user: str) -> None:
+    assert [command for command in DANGEROUS if may(guarded, user, command)] == []
+
+
+def test_the_administrator_may(guarded: Guarded) -> None:
+    """Of all this; so that the commands above are refused for whom they come from, and not for how they are written."""
+    assert [command for command in DANGEROUS if not may(guarded, users.ADMIN, command)] == []
+
+
+@pytest.mark.parametrize(
+    ("user", "commands"),
+    [
+        (
+            "gateway",
+            [
+                *(f"ZADD sessions:intents 1 {A}", f"ZADD sessions:expiry 1 {A}", f"ZADD sessions:idle 1 {A}"),
+                *("ZRANGE sessions:all 0 -1", "ZRANGE user:ada:sessions 0 -1", "GET link:0", "SET link:0 x"),
+                *("DEL backups", f"HSET backups:in_use {A} x", "HGETALL backup:x", f"SET lease:{A} x"),
+                *("LPUSH wake {}", "LPUSH backup {}", "LRANGE deliver 0 -1", "BRPOP deliver 1", "HGETALL unacked"),
+                *("GET idempotency:x", "SET sentinel 0", "SUBSCRIBE x", "PUBLISH /0.celery.pidbox x", "SET clock x"),
+                *(f"HSET session:{A} task x", f"HDEL session:{A} epoch", f"DEL session:{A}", f"EXPIRE session:{A} 1"),
+                *("XADD audit * a b", "XDEL audit 1-1", "XRANGE audit - +", "DEL audit"),
+            ],
+        ),
+        (
+            "forward-auth",
+            [
+                *(f"HGETALL message:{A}:m", f"HGETALL agent:{A}", f"LRANGE queue:{A} 0 -1", "LPUSH deliver {}"),
+                *(f"LRANGE session:{A}:prompts 0 -1", "ZADD sessions:expiry 1 x", "DEL backups", "LRANGE wake 0 -1"),
+                *("GET tokens:ada:2026-01-01", "HINCRBY counters x 1", "PUBLISH /0.celery.pidbox x"),
+            ],
+        ),
+        (
+            "web",
+            ["HGETALL unacked", "LRANGE wake 0 -1", "DEL backups", "HSET backup:x a b", "SET sentinel 0", "DEL clock"],
+        ),
+        (
+            "delivery-worker",
+            ["ZADD sessions:intents 1 x", "DEL backups", "LRANGE wake 0 -1", f"SET lease:{A} x", "GET link:0"],
+        ),
+        ("observer", ["DEL backups", f"SET lease:{A} x", "GET link:0", "LRANGE wake 0 -1", "ZADD sessions:expiry 1 x"]),
+        (
+            "worker",
+            ["GET link:0", "GET idempotency:x", "LRANGE answers:x 0 -1", "LPUSH LIMITER/rate:x y", "SET ballast x"],
+        ),
+        ("beat", [f"HGETALL session:{A}", "LPUSH wake {}", "LRANGE sweep 0 -1", "BRPOP sweep 1", "EVAL x 0"]),
+        (
+            "flower",
+            ["LPUSH wake {}", "BRPOP wake 1", "DEL wake", f"HGETALL session:{A}", "GET link:0", "HGETALL unacked"],
+        ),
+        (
+            "keda",
+            [f"DEL queue:{A}", f"LPUSH queue:{A} x", f"HGETALL session:{A}", f"LRANGE queue:{A} 0 -1", "GET link:0"],
+        ),
+    ],
+)
+def test_a_process_has_no_part_in_what_is_anothers(guarded: Guarded, user: str, commands: list[str]) -> None:
+    """Whoever has taken it over has not got there."""
+    assert [command for command in commands if may(guarded, user, command)] == []
+
+
+@pytest.mark.parametrize("user", [each.name for each in users.USERS if each.checked])
+def test_a_script_gives_nobody_more(guarded: Guarded, user: str) -> None:
+    """Any key may be named to one, and what it does with it is refused."""
+    client = guarded.client(user)
+    for text in ("return redis.call('SET', KEYS[1], 'x')", "return redis.call('FLUSHALL')"):
+        digest = guarded.client(users.ADMIN).script_load(text)
+        with pytest.raises(redis.ResponseError, match="permissions|can't run this command|can't access"):
+            client.evalsha(digest, 1, "nobodys")
+    assert guarded.client(users.ADMIN).get("nobodys") is None
+
+
+def test_the_gateway_notes_whom_it_refuses_and_can_not_touch_what_keys_did(guarded: Guarded) -> None:
+    """The refusals are a stream of their own; the other it neither reads nor writes."""
+    act = Act(action="model", by="anonymous", role="anonymous", address="10.0.0.5", status=401, reason="unauthorized")
+    of_gateway, of_web = Audit(guarded.client("gateway")), Audit(guarded.client("web"))
+    of_web.note(replace(act, action="delete", status=200))
+    for each in (act, act, replace(act, address="10.0.0.6")):
+        of_gateway.note(each, repeatable=True)
+    of_gateway.note(replace(act, action="forged"))
+    noted = [(entry.act.action, entry.act.address, entry.count) for entry in of_web.page().entries]
+    assert noted == [("model", "10.0.0.6", 1), ("model", "10.0.0.5", 2), ("delete", "10.0.0.5", 1)]
+
+
+def test_what_scripts_do_may_be_done() -> None:
+    """A command that one of them is the first to use is added to the lists; on whose keys is for the lists to say."""
+    texts = [each.read_text() for each in (ROOT / "app").rglob("*.lua")]
+    used = {name.lower() for text in texts for name in re.findall(r"redis\.call\('([A-Z]+)'", text)}
+    granted = {name.partition("|")[0] for name in (*users.READING, *users.WRITING)}
+    assert len(texts) > 20
+    assert used - granted == set()
+
+
+def test_without_a_password_nobody_gets_in(guarded: Guarded) -> None:
+    """Nor with another's."""
+    with pytest.raises(redis.AuthenticationError):
+        redis.Redis(port=guarded.port, retry=None).ping()
+    with pytest.raises(redis.AuthenticationError):
+        redis.Redis(port=guarded.port, username="web", password="password-of-gateway", retry=None).ping()
+
+
+def test_keda_asks_how_long_a_queue_is(guarded: Guarded) -> None:
+    """With the script of its Redis scaler (2.20), in short."""
+    guarded.client("worker").rpush(f"queue:{A}", "prompt")
+    asked = """
+        local kind = redis.call('type', KEYS[1]).ok
+        if kind == 'list' or kind == 'none' then return redis.call('llen', KEYS[1]) end
+        return redis.error_reply('another kind')
+    """
+    assert [guarded.client("keda").eval(asked, 1, f"queue:{uuid}") for uuid in (A, B)] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("user", "tasks"),
+    [
+        ("beat", [task for task in task_queue.ROUTES if task.startswith(task_queue.SWEEPS)]),
+        ("gateway", [task_queue.DELIVER, task_queue.TOKEN_ENDED]),
+    ],
+)
+def test_who_asks_for_tasks_may_put_them_where_they_belong(guarded: Guarded, user: str, tasks: list[str]) -> None:
+    assert tasks
+    assert [task for task in tasks if not may(guarded, user, f"LPUSH {task_queue.ROUTES[task]} message")] == []

@@ -1,0 +1,365 @@
+"""The verdict over scripted days: the moment at which a session must sleep, and until which it must not.
+
+A day begins on a Monday at 8:00 UTC with a session that has just come up and sleeps 15 minutes after its last use;
+`MAX_AWAKE` is 12 hours. Its times are minutes from there. The sweep looks when the verdict before told it to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.core.sessions.awake_hours import HOURS, BadHours, hours_end, read_hours
+from app.core.sessions.counted_time import Counted
+from app.core.sessions.idle_policy import (
+    BUSY_GRACE,
+    MAX_EXPIRY_RECHECK,
+    MAX_RECHECK,
+    Policy,
+    expiry_verdict,
+    idle_verdict,
+    not_ahead,
+)
+from app.core.sessions.model import SIGNALS, Record, Signal, Status
+from app.settings import Settings, SettingsError
+from workers.clock import ClockGuard
+
+MONDAY = 1_763_971_200.0
+"""2025-11-24T08:00:00Z."""
+
+MINUTE, HOUR = 60.0, 3_600.0
+IDLE = 15
+POLICY = Policy(max_awake=12 * HOUR, wake_grace=30.0, warning=60.0)
+UP = Record(
+    uuid="abcd1234",
+    user_id="ada",
+    created_at=MONDAY,
+    status=Status.ACTIVE,
+    idle_timeout=IDLE * MINUTE,
+    ttl=600.0,
+    last_activity=MONDAY,
+    awake_since=MONDAY,
+)
+
+LOOKS = 10_000
+"""Of the sweep, in a day of a test: a verdict that is never done would show."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happens at a minute of the day: a signal, other fields of the record, or a jump of the clock (s)."""
+
+    minute: float
+    signal: str = ""
+    until: float = 0.0
+    fields: dict[str, Any] = field(default_factory=dict)
+    jump: float = 0.0
+
+
+def every(minutes: float, signal: str, start: float, end: float) -> list[Event]:
+    """A signal again and again, the last time at `end`."""
+    count = round((end - start) / minutes)
+    return [Event(start + n * minutes, signal) for n in range(count)] + [Event(end, signal)]
+
+
+def once(signal: str, minute: float, until: float = 0.0) -> list[Event]:
+    return [Event(minute, signal, until)]
+
+
+def prompts(minute: float, **fields: Any) -> list[Event]:
+    """The inbox changes its counts."""
+    return [Event(minute, fields=fields)]
+
+
+def slept_at(events: Iterable[Event], policy: Policy = POLICY, record: Record = UP) -> float:
+    """The minute in which the sweep puts it to sleep, infinite when it wouldn't in four days.
+
+    The clock of the record and of the sweep may jump; the answer is in minutes that really passed.
+    """
+    coming = sorted(events, key=lambda event: event.minute)
+    steady, passed, offset = ClockGuard(), 0.0, MONDAY
+    due = idle_verdict(record, policy, offset).next_check
+    for _ in range(LOOKS):
+        wait = due - offset - passed
+        look = passed if wait > MAX_RECHECK else passed + max(0.0, wait)
+        if coming and coming[0].minute * MINUTE <= look:
+            event = coming.pop(0)
+            passed = max(passed, event.minute * MINUTE)
+            steady.trusts(passed + offset, passed)
+            record, offset = happened(record, event, passed + offset), offset + event.jump
+            continue
+        passed, now = look, look + offset
+        if not due or passed > 4 * 24 * HOUR:
+            return math.inf
+        if not steady.trusts(now, passed):
+            passed += 1.0
+            continue
+        verdict = idle_verdict(record, policy, now)
+        if verdict.due:
+            return passed / MINUTE
+        assert verdict.next_check > now, verdict.why
+        if verdict.warn:
+            record = replace(record, warned=verdict.sleeps_at)
+        if verdict.ahead:
+            changed = not_ahead(record, now)
+            record = replace(record, **(changed | {"signals": {**record.signals, **changed["signals"]}}))
+        due = verdict.next_check
+    raise AssertionError("the sweep never came to an end")
+
+
+def happened(record: Record, event: Event, now: float) -> Record:
+    if not event.signal:
+        return replace(record, **event.fields)
+    signal = Signal(now, MONDAY + event.until * MINUTE if event.until else 0.0)
+    return replace(record, signals={**record.signals, event.signal: signal}, last_activity=now)
+
+
+LONG_BUILD = [*once("terminal", 1), *every(0.5, "jobs", 1, 5 * 60)]
+BUILD_FOR_EVER = [*once("terminal", 1), *every(5, "jobs", 1, 3 * 24 * 60)]
+THINKING = [*once("prompt", 1), *prompts(1.1, unfinished=1), *every(0.2, "turn", 1.2, 16), *prompts(16, unfinished=0)]
+ALONE = [*once("prompt", 1), *prompts(1.1, unfinished=1), *every(0.2, "turn", 1.2, 41), *prompts(41, unfinished=0)]
+DIES = [*once("prompt", 1), *prompts(1.1, unfinished=1), *every(0.2, "turn", 1.2, 6)]
+LUNCH = [*every(1, "editor", 0, 4 * 60), *every(1, "editor", 4 * 60 + 14, 8 * 60)]
+
+DAYS: dict[str, tuple[list[Event], float]] = {
+    "nobody comes": ([], IDLE),
+    "typing for three hours": (every(1, "editor", 0, 180), 180 + IDLE),
+    "typing, a lunch of 14 minutes, typing": (LUNCH, 8 * 60 + IDLE),
+    "reading with the tab open, a scroll now and then": (every(10, "editor", 0, 120), 120 + IDLE),
+    "reading without a touch for longer than the timeout": ([*once("editor", 5), *once("editor", 21)], 20),
+    "a tab that was loaded, then in the background over night": (every(0.1, "browser", 0, 2), 2 + IDLE),
+    "a person reloads the page all evening": (every(10, "browser", 0, 240), 240 + IDLE),
+    "something makes a browser's requests for ever": (every(5, "browser", 0, 3 * 24 * 60), 12 * 60),
+    "a long build in a terminal": (LONG_BUILD, 5 * 60 + IDLE),
+    "a build that never ends": (BUILD_FOR_EVER, 12 * 60 + 1),
+    "sleep 600; make": ([*once("terminal", 1), *every(0.2, "jobs", 11, 30)], 30 + IDLE),
+    "the model thinks for 15 minutes": (THINKING, 16 + IDLE),
+    "the agent works with no tab open": (ALONE, 41 + IDLE),
+    "the agent dies while it works": (DIES, 6 + IDLE),
+    "a prompt every 10 minutes for two days": (every(10, "prompt", 0, 2_880), 2_880 + IDLE),
+    "prompts that its agent never takes": (prompts(1, waiting=2), 12 * 60),
+    "a prompt that its agent takes late": ([*prompts(1, waiting=1), *once("turn", 50), *prompts(50, waiting=0)], 65),
+    "a keepalive": (once("keepalive", 1, until=200), 200),
+    "a keepalive for longer than MAX_AWAKE": (once("keepalive", 1, until=3_000), 12 * 60),
+    "a keepalive that is taken back": ([*once("keepalive", 1, until=200), *once("keepalive", 2, until=2)], IDLE),
+    "a keepalive again and again": ([Event(n, "keepalive", n + 60) for n in range(0, 4_000, 50)], 12 * 60),
+    "typing for 14 hours": (every(1, "editor", 0, 840), 840 + IDLE),
+    "a build begun after 11 hours of typing": (
+        [*every(1, "editor", 0, 660), *every(1, "jobs", 660, 3 * 24 * 60)],
+        660 + 12 * 60,
+    ),
+    "the clock jumps back an hour while someone types": (
+        [*every(1, "editor", 0, 20), Event(20.5, jump=-HOUR), *every(1, "editor", 21, 40)],
+        40 + IDLE,
+    ),
+    "the clock jumps forward an hour while someone types": (
+        [*every(0.1, "editor", 0, 20), Event(20.05, jump=HOUR), *every(0.1, "editor", 20.1, 40)],
+        40 + IDLE,
+    ),
+}
+
+
+@pytest.mark.parametrize("day", DAYS)
+def test_a_session_sleeps_at_the_minute_it_should_and_not_before(day: str) -> None:
+    events, minute = DAYS[day]
+    assert slept_at(events) == pytest.approx(minute, abs=0.02)
+
+
+def test_what_is_no_signal_keeps_nothing_up() -> None:
+    """A reconnecting socket, a crawler, a health check: whoever sees them notes nothing, and the verdict knows no
+    name for them."""
+    assert set(SIGNALS) == {"prompt", "turn", "browser", "editor", "terminal", "jobs", "keepalive", "window"}
+    assert slept_at([]) == IDLE
+
+
+@pytest.mark.parametrize("jump", [-365 * 24 * HOUR, -24 * HOUR])
+def test_a_clock_that_jumps_back_far_keeps_a_session_up_for_one_more_timeout_at_most(jump: float) -> None:
+    """Its times lie in the future for ever then; they count as now, once."""
+    asleep = slept_at([*once("editor", 1), Event(2, jump=jump)])
+    assert 16 <= asleep <= 2 + 2 * IDLE + 1
+
+
+def test_hours_keep_a_session_up_until_they_end() -> None:
+    """Also those of one session alone; not for longer than MAX_AWAKE."""
+    assert slept_at([], replace(POLICY, hours=read_hours("Mon-Fri 08:00-18:00"))) == 10 * 60
+    own = replace(UP, signals={"window": Signal(MONDAY, detail="Mon 07:00-09:00")})
+    assert slept_at([], POLICY, own) == 60
+    assert slept_at([], replace(POLICY, hours=read_hours("Mon-Sun 00:00-00:00"))) == 12 * 60
+    assert slept_at([], replace(POLICY, hours=read_hours("Tue 08:00-18:00"))) == IDLE
+
+
+@pytest.mark.parametrize(
+    ("text", "hours"),
+    [
+        ("Mon-Fri 08:00-18:00", 10.0),
+        ("Mon 08:00-09:00,Mon 09:00-12:30", 4.5),
+        ("Sat-Mon 07:00-08:00", 0.0),
+        ("Sat-Mon 07:00-08:01", 1 / 60),
+        ("Sun 22:00-09:00", 1.0),
+        ("Sun 22:00-08:00", 0.0),
+        ("Mon 00:00-00:00, Tue 00:00-10:00", 26.0),
+        ("", 0.0),
+    ],
+)
+def test_hours_end_when_the_last_of_those_that_follow_one_another_does(text: str, hours: float) -> None:
+    end = hours_end(read_hours(text), MONDAY)
+    assert end == pytest.approx(MONDAY + hours * HOUR if hours else 0.0)
+
+
+def test_hours_of_the_whole_week_end_after_one() -> None:
+    end = hours_end(read_hours("Mon-Sun 00:00-00:00"), MONDAY)
+    assert 6 * 24 * HOUR < end - MONDAY < 9 * 24 * HOUR
+
+
+@pytest.mark.parametrize(
+    "text", ["always", "Mon 8-18", "mon 08:00-18:00", "Xyz 08:00-09:00", "Mon 08:00-24:00", "Mon 08:61-09:00", "x" * 65]
+)
+def test_what_is_no_hours_is_refused_with_a_reason(text: str) -> None:
+    with pytest.raises(BadHours, match="must have the form"):
+        read_hours(text)
+
+
+@given(st.from_regex(HOURS, fullmatch=True))
+def test_whatever_looks_like_hours_is(text: str) -> None:
+    """So that the pattern in the API's document tells all of it."""
+    assert all(0 <= span.start < span.end <= 2 * 24 * HOUR for span in read_hours(text))
+
+
+def test_a_signal_counts_as_long_as_the_settings_say() -> None:
+    """A browser's requests for 5 minutes here, and processes that use CPU not at all."""
+    policy = replace(POLICY, windows={"browser": 300.0, "jobs": 0.0})
+    assert slept_at(every(1, "browser", 0, 60), policy) == 65
+    assert slept_at(every(1, "jobs", 0, 60), policy) == IDLE
+    assert slept_at(every(1, "editor", 0, 60), policy) == 60 + IDLE
+
+
+def test_without_max_awake_a_build_goes_on_for_ever() -> None:
+    assert slept_at(BUILD_FOR_EVER, replace(POLICY, max_awake=0.0)) == 3 * 24 * 60 + IDLE
+    assert slept_at(prompts(1, waiting=1), replace(POLICY, max_awake=0.0)) == math.inf
+
+
+def test_a_session_that_came_up_is_left_its_grace_however_short_its_timeout() -> None:
+    assert slept_at([], POLICY, replace(UP, idle_timeout=5.0)) * MINUTE == pytest.approx(30.0)
+
+
+def test_a_session_without_idle_timeout_never_sleeps_by_itself() -> None:
+    verdict = idle_verdict(replace(UP, idle_timeout=0.0), POLICY, 1e10)
+    assert (verdict.due, verdict.next_check) == (False, 0.0)
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status is not Status.ACTIVE])
+def test_only_an_active_session_is_idle(status: Status) -> None:
+    assert idle_verdict(replace(UP, status=status), POLICY, 1e10).due is False
+
+
+def test_one_of_an_earlier_release_counts_from_its_last_use() -> None:
+    """It has no signals, and nobody noted when it came up."""
+    old = replace(UP, awake_since=0.0, last_activity=MONDAY + 60)
+    assert slept_at([], POLICY, old) == IDLE + 1
+
+
+def test_an_unfinished_prompt_counts_until_its_agent_is_silent_however_short_the_timeout() -> None:
+    """It reports every 10 s while it works."""
+    working = replace(UP, unfinished=1, idle_timeout=10.0, signals={"turn": Signal(MONDAY + 100)})
+    assert not idle_verdict(working, POLICY, MONDAY + 100 + BUSY_GRACE - 1).due
+    assert idle_verdict(working, POLICY, MONDAY + 100 + BUSY_GRACE).due
+
+
+def looks(record: Record = UP) -> Iterator[tuple[float, bool]]:
+    """When the sweep looks (s), and whether it warns then, until it puts the session to sleep."""
+    look = idle_verdict(record, POLICY, MONDAY).next_check
+    while not (verdict := idle_verdict(record, POLICY, look)).due:
+        yield look - MONDAY, verdict.warn
+        record = replace(record, warned=verdict.sleeps_at) if verdict.warn else record
+        look = verdict.next_check
+
+
+def test_a_sleep_is_announced_once_a_minute_before() -> None:
+    assert list(looks()) == [(14 * MINUTE, True)]
+    assert list(looks(replace(UP, idle_timeout=90.0))) == [(60.0, True)], "the last third of a short timeout"
+
+
+def test_a_use_after_the_warning_makes_it_void_and_there_is_another_one() -> None:
+    warned = replace(UP, warned=MONDAY + 900)
+    assert not idle_verdict(warned, POLICY, MONDAY + 880).warn
+    used = replace(warned, signals={"editor": Signal(MONDAY + 880)})
+    again = idle_verdict(used, POLICY, MONDAY + 900)
+    assert (again.due, again.warn, again.next_check) == (False, False, MONDAY + 880 + 840)
+    assert idle_verdict(used, POLICY, again.next_check).warn
+
+
+def test_the_verdict_explains_itself() -> None:
+    """By what keeps it up the longest; with every signal, also those never seen."""
+    record = replace(UP, signals={"editor": Signal(MONDAY + 100), "jobs": Signal(MONDAY + 200, detail="make")})
+    verdict = idle_verdict(record, POLICY, MONDAY + 230)
+    assert verdict.why == "a terminal's processes used CPU 30 s ago (make)"
+    reasons = {reason.name: reason for reason in verdict.reasons}
+    assert set(reasons) == {"wake", *SIGNALS}
+    assert (reasons["editor"].until, reasons["editor"].person) == (MONDAY + 1_000, True)
+    assert (reasons["jobs"].until, reasons["jobs"].person) == (MONDAY + 1_100, False)
+    assert reasons["browser"].at == reasons["browser"].until == 0.0
+    idle = idle_verdict(record, POLICY, MONDAY + 5_000)
+    assert (idle.due, idle.why) == (True, "unused for 4800 s")
+    limited = idle_verdict(replace(UP, signals={"jobs": Signal(MONDAY + 12 * HOUR)}), POLICY, MONDAY + 12 * HOUR)
+    assert limited.why == "unused for 0 s; only a person keeps it awake after 43200 s"
+
+
+def test_a_policy_is_what_the_settings_say_and_names_what_is_wrong() -> None:
+    assert Policy.of(Settings()).windows == {}
+    assert Policy.of(Settings(activity_windows='{"browser": 60}')).windows == {"browser": 60.0}
+    for wrong in ("[]", "{", '{"noise": 1}', '{"browser": -1}', '{"keepalive": 1}', '{"browser": "long"}'):
+        with pytest.raises(SettingsError, match="ACTIVITY_WINDOWS"):
+            Policy.of(Settings(activity_windows=wrong))
+    with pytest.raises(SettingsError, match="AWAKE_HOURS"):
+        Policy.of(Settings(awake_hours="always"))
+
+
+def test_a_session_expires_ttl_after_its_last_use() -> None:
+    assert expiry_verdict(UP, Counted(MONDAY + 599)).due is False
+    assert expiry_verdict(UP, Counted(MONDAY + 600)).due is True
+    assert expiry_verdict(replace(UP, last_activity=MONDAY + 500), Counted(MONDAY + 600)).next_check == MONDAY + 1_100
+
+
+def test_a_sleeping_or_failed_session_expires_too() -> None:
+    for status in (Status.SLEEPING, Status.FAILED):
+        assert expiry_verdict(replace(UP, status=status), Counted(MONDAY + 600)).due is True
+
+
+def test_a_teardown_under_way_is_looked_at_again_later_and_a_finished_one_never() -> None:
+    """If the teardown of an expired session fails, it is tried again."""
+    under_way = expiry_verdict(replace(UP, status=Status.TERMINATING), Counted(MONDAY + 1_000))
+    assert under_way.due is False
+    assert under_way.next_check > MONDAY + 1_000
+    assert expiry_verdict(replace(UP, status=Status.TERMINATED), Counted(MONDAY + 1_000)).next_check == 0.0
+
+
+def test_gaps_put_the_expiry_off() -> None:
+    counted = Counted(MONDAY + 1_000, ((MONDAY + 100, MONDAY + 900),))
+    seen = expiry_verdict(UP, counted)
+    assert (seen.due, seen.next_check) == (False, MONDAY + 1_400)
+
+
+def test_one_that_expires_far_ahead_is_looked_at_once_a_day() -> None:
+    """So that a deadline beyond that is one of a clock that jumped back."""
+    seen = expiry_verdict(replace(UP, ttl=1e9), Counted(MONDAY))
+    assert seen.next_check == MONDAY + MAX_EXPIRY_RECHECK
+    assert (seen.ahead, expiry_verdict(replace(UP, last_activity=MONDAY + 60), Counted(MONDAY)).ahead) == (False, True)
+
+
+@pytest.mark.parametrize(("tries", "hours"), [(1, 1), (2, 2), (3, 4), (5, 16), (6, 24), (1_000, 24)])
+def test_one_that_could_not_be_deleted_is_left_alone_longer_each_time(tries: int, hours: int) -> None:
+    failed = replace(UP, status=Status.FAILED, expiry_tries=tries, requested_at=MONDAY + 1_000)
+    waits = expiry_verdict(failed, Counted(MONDAY + 1_000))
+    assert (waits.due, waits.next_check) == (False, MONDAY + 1_000 + hours * HOUR)
+    assert f"its backup failed {tries} times" in waits.why
+    assert expiry_verdict(failed, Counted(waits.next_check)).due is True
+
+
+def test_a_session_with_no_ttl_never_expires() -> None:
+    assert expiry_verdict(replace(UP, ttl=0.0), Counted(1e12)).due is False

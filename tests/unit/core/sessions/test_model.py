@@ -1,0 +1,94 @@
+"""The record's form in Redis, and the transition table."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.core.sessions.model import (
+    CODECS,
+    SIGNALS,
+    TRANSITIONS,
+    UUID_PATTERN,
+    Record,
+    Signal,
+    Status,
+    iso,
+    new_uuid,
+    sources,
+)
+
+ACTIVE = Record(
+    uuid="abcd1234",
+    user_id="ada",
+    created_at=1_000.0,
+    status=Status.ACTIVE,
+    idle_timeout=60.0,
+    ttl=600.0,
+    last_activity=1_000.0,
+)
+
+times = st.integers(0, 2**40).map(lambda ms: ms / 1000)
+signals = st.builds(Signal, times, times, st.from_regex("([a-z0-9]+( [a-z]+)?)?", fullmatch=True))
+records = st.builds(
+    Record,
+    uuid=st.from_regex(UUID_PATTERN, fullmatch=True),
+    user_id=st.text(min_size=1),
+    created_at=times,
+    last_activity=times,
+    idle_timeout=st.integers(0, 10**6).map(float),
+    status=st.sampled_from(Status),
+    reason=st.text(),
+    labels=st.dictionaries(st.text(), st.text()),
+    generation=st.integers(0, 2**31),
+    provisioned=st.booleans(),
+    delete_backup=st.booleans(),
+    phases=st.dictionaries(st.sampled_from(["enqueued", "volume", "started", "ready"]), st.integers(0, 10**6)),
+    risk=st.dictionaries(st.text(), st.integers()),
+    unarchived=st.dictionaries(st.text(), st.integers()),
+    signals=st.dictionaries(st.sampled_from(SIGNALS), signals),
+)
+
+
+@given(records)
+def test_a_record_survives_its_hash(record: Record) -> None:
+    """What is written to Redis reads back the same, whatever the fields hold."""
+    assert Record.from_hash(record.to_hash()) == record
+
+
+def test_a_hash_with_unknown_fields_is_read() -> None:
+    """An older release can read what a newer one wrote."""
+    assert Record.from_hash(ACTIVE.to_hash() | {"colour": "green"}) == ACTIVE
+
+
+def test_every_field_of_a_record_has_a_codec() -> None:
+    assert set(CODECS) == set(Record.__dataclass_fields__) - {"phases", "signals"}
+
+
+def test_defaults_are_not_stored() -> None:
+    """A sleeping session costs little: what says nothing is left out."""
+    assert "reason" not in ACTIVE.to_hash()
+    assert "pod_name" not in ACTIVE.to_hash()
+
+
+def test_the_table_knows_every_state_and_ends_in_terminated() -> None:
+    assert set(TRANSITIONS) == set(Status)
+    assert TRANSITIONS[Status.TERMINATED] == frozenset()
+    assert sources(Status.TERMINATED) == {Status.TERMINATING}
+    assert sources(Status.CREATED) == frozenset()
+
+
+def test_only_wake_and_delete_lead_a_caller_out_of_failed() -> None:
+    """`failed` → `active` is the observer's alone: the cause went away."""
+    assert TRANSITIONS[Status.FAILED] == {Status.WAKING, Status.TERMINATING, Status.ACTIVE}
+
+
+def test_uuids_are_8_of_the_alphabet_and_differ() -> None:
+    made = {new_uuid() for _ in range(1_000)}
+    assert len(made) == 1_000
+    assert all(UUID_PATTERN.fullmatch(uuid) for uuid in made)
+
+
+def test_times_are_iso_with_z() -> None:
+    assert iso(1_763_625_600.5) == "2025-11-20T08:00:00.500Z"
+    assert iso(0.0) is None

@@ -1,0 +1,39 @@
+"""Bounds on what one session may cause."""
+
+from __future__ import annotations
+
+from app.concurrency import ConcurrencyLimit
+from app.core.throttle import Throttle
+
+
+def test_the_first_time_is_always_due():
+    assert Throttle(5.0).due("a", 0.0)
+
+
+def test_it_is_due_again_after_the_interval_and_for_each_name_apart():
+    throttle = Throttle(5.0)
+    seen = [(name, now) for now in range(12) for name in ("a", "b") if throttle.due(name, float(now))]
+    assert seen == [("a", 0), ("b", 0), ("a", 5), ("b", 5), ("a", 10), ("b", 10)]
+
+
+def test_it_remembers_no_more_names_than_it_may():
+    """The one it forgot is due early; nothing grows without a bound."""
+    throttle = Throttle(5.0, names=2)
+    due = [throttle.due(name, 0.0) for name in ("a", "b", "c", "b", "c", "a")]
+    assert due == [True, True, True, False, False, True]
+    assert len(throttle._last) == 2
+
+
+def test_slots_are_bounded_by_name_and_can_be_released():
+    limit = ConcurrencyLimit()
+    assert [limit.acquire("a", 2) for _ in range(3)] == [True, True, False]
+    assert limit.acquire("b", 2)
+    limit.release("a")
+    assert limit.acquire("a", 2)
+
+
+def test_a_name_without_slots_is_forgotten():
+    limit = ConcurrencyLimit()
+    limit.acquire("a", 2)
+    limit.release("a")
+    assert not limit._taken

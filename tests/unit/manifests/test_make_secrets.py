@@ -1,0 +1,189 @@
+"""manifests/make-secrets fills what is empty and changes nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from app.core.access.agent_credentials import AgentCredentials, TokenOwner
+from app.core.redis.users import ADMIN, USERS
+from app.secret_keys import Purpose
+from app.settings import Settings
+from tests.manifests import MANIFESTS, SYSTEM, WORKSPACES
+
+FAKE_KUBECTL = """#!/bin/sh
+# As far as make-secrets needs it: each value is a file; what is applied is also added to a log.
+cd "$(dirname "$0")/held"
+shift # --request-timeout
+if [ "$1" = apply ]; then
+    read -r line
+    echo "$line" >>../applied
+    namespace=${line#*'"namespace": "'} name=${line#*'"name": "'} pair=${line#*'"stringData": {"'}
+    value=${pair#*'": "'}
+    mkdir -p "${namespace%%'"'*}/${name%%'"'*}"
+    printf %s "${value%'"}}'}" >"${namespace%%'"'*}/${name%%'"'*}/${pair%%'"'*}"
+else
+    secret=$2/$5
+    while [ "$1" != -o ]; do shift; done
+    key=${2#"jsonpath={.data['"}
+    if [ "$2" = name ]; then
+        [ ! -d "$secret" ] || echo "secret/${secret#*/}"
+    elif [ -f "$secret/${key%"']}"}" ]; then
+        base64 -w 0 "$secret/${key%"']}"}"
+    fi
+fi
+"""
+"""A shell script: make-secrets runs it some fifty times."""
+
+
+def fill_secrets(folder: Path, held: dict[str, dict[str, str]], *arguments: str) -> dict[str, dict[str, str]]:
+    """What manifests/make-secrets makes of the Secrets of a cluster that holds these."""
+    kubectl, applied = folder / "kubectl", folder / "applied"
+    kubectl.write_text(FAKE_KUBECTL)
+    kubectl.chmod(0o755)
+    applied.write_text("")
+    shutil.rmtree(folder / "held", ignore_errors=True)
+    for name, values in held.items():
+        (folder / "held" / name).mkdir(parents=True)
+        for key, value in values.items():
+            (folder / "held" / name / key).write_text(value)
+    subprocess.run(
+        [MANIFESTS / "make-secrets", *arguments],
+        env=os.environ | {"KUBECTL": str(kubectl)},
+        timeout=60,
+        check=True,
+        text=True,
+    )
+    filled = {name: dict(values) for name, values in held.items()}
+    for line in applied.read_text().splitlines():
+        given = json.loads(line)
+        name = f"{given['metadata']['namespace']}/{given['metadata']['name']}"
+        filled.setdefault(name, {}).update(given["stringData"])
+    return filled
+
+
+def test_make_secrets_fills_what_is_empty(tmp_path):
+    """Random values that fit where they are used, a password for each user of Redis; KEDA gets that of its own."""
+    empty: dict[str, dict[str, str]] = {
+        f"{SYSTEM}/{name}": {} for name in ("manager", "redis", "redis-users", "flower")
+    }
+
+    filled = fill_secrets(tmp_path, empty | {f"{WORKSPACES}/keda-redis": {}})
+
+    password = filled[f"{SYSTEM}/redis"]["password"]
+    assert re.fullmatch(r"[0-9a-f]{32}", password)
+    assert re.fullmatch(r"[0-9a-f]{32}", filled[f"{SYSTEM}/manager"]["api-key"])
+    assert re.fullmatch(r"[0-9a-f]{64}", filled[f"{SYSTEM}/manager"]["secret-key"])
+    assert re.fullmatch(r"admin:[0-9a-f]{32}", filled[f"{SYSTEM}/flower"]["basic-auth"])
+    users = filled[f"{SYSTEM}/redis-users"]
+    assert set(users) == {user.name for user in USERS} | {ADMIN}
+    assert all(re.fullmatch(r"[0-9a-f]{32}", each) for each in users.values())
+    assert filled[f"{WORKSPACES}/keda-redis"] == {"username": "keda", "password": users["keda"]}
+    key, flower = filled[f"{SYSTEM}/manager"]["api-key"], filled[f"{SYSTEM}/flower"]["basic-auth"][6:]
+    assert len({password, key, flower, *users.values()}) == 3 + len(users)
+
+
+def a_cluster(secret_key: str = "s" * 32) -> dict[str, dict[str, str]]:
+    """Secrets with values of their owner's."""
+    return {
+        f"{SYSTEM}/manager": {"api-key": "mine", "api-keys": "[]", "secret-key": secret_key},
+        f"{SYSTEM}/redis": {"password": "secret"},
+        f"{SYSTEM}/redis-users": {user: f"that of {user}" for user in [*(each.name for each in USERS), ADMIN]},
+        f"{WORKSPACES}/keda-redis": {"username": "keda", "password": "old"},
+        f"{SYSTEM}/flower": {"basic-auth": "me:secret"},
+    }
+
+
+def test_make_secrets_changes_nothing_that_has_a_value(tmp_path):
+    """It may run at any time; a password made anew would shut the manager out of its Redis."""
+    held = a_cluster()
+
+    filled = fill_secrets(tmp_path, held)
+
+    for name, values in held.items():
+        assert values.items() <= filled[name].items()
+    assert {name for name in filled[f"{SYSTEM}/manager"] if name not in held[f"{SYSTEM}/manager"]} == set(PROCESSES)
+    assert fill_secrets(tmp_path, filled) == filled
+
+
+PROCESSES = {
+    "keys-web": {Purpose.AGENT, Purpose.SESSION},
+    "keys-forward-auth": {Purpose.AGENT, Purpose.COOKIE, Purpose.EDITOR, Purpose.SESSION},
+    "keys-gateway": {Purpose.WORKSPACE},
+    "keys-delivery-worker": {Purpose.AGENT},
+    "keys-worker": {Purpose.WORKSPACE, Purpose.AGENT, Purpose.EDITOR},
+}
+"""What each process, or kind of process, may sign and verify."""
+
+
+def keys_of(made: dict[str, dict[str, str]], process: str) -> Settings:
+    """The settings of a process with these keys; they are good ones."""
+    return Settings(secret_key=made[f"{SYSTEM}/manager"][process]).checked()
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_each_process_gets_the_keys_of_its_purposes_and_no_other(tmp_path, process):
+    """As the service makes them itself where it has what they are made of; that is in none of them."""
+    master = Settings(secret_key="s" * 32)
+
+    made = keys_of(fill_secrets(tmp_path, a_cluster()), process)
+
+    for purpose in Purpose:
+        wanted = master.keys_for(purpose) if purpose in PROCESSES[process] else ()
+        assert made.keys_for(purpose) == wanted, purpose
+    assert "s" * 32 not in made.secret_key
+
+
+def test_while_a_key_is_rotated_each_process_has_both(tmp_path):
+    """In their order: the first signs. Without the old one it is the new one alone."""
+    new, old = "n" * 32, "o" * 32
+    both = Settings(secret_key=f"{new},{old}")
+    filled = fill_secrets(tmp_path, a_cluster(f"{new}, {old}"))
+
+    for process, purposes in PROCESSES.items():
+        for purpose in purposes:
+            assert keys_of(filled, process).keys_for(purpose) == both.keys_for(purpose)
+
+    filled[f"{SYSTEM}/manager"]["secret-key"] = new
+    after = keys_of(fill_secrets(tmp_path, filled), "keys-gateway")
+    assert after.keys_for(Purpose.WORKSPACE) == Settings(secret_key=new).keys_for(Purpose.WORKSPACE)
+
+
+def test_what_an_earlier_release_signed_is_taken_for_as_long_as_the_operator_says(tmp_path):
+    """Only with the key itself can that be verified; without the word it is taken away again."""
+    token = AgentCredentials(["s" * 32]).token("abcd1234", 0)
+    filled = fill_secrets(tmp_path, a_cluster(), "--earlier")
+
+    gateway = AgentCredentials(keys_of(filled, "keys-gateway").secret_keys())
+    assert gateway.owner_of(token) == TokenOwner("abcd1234", 0)
+    delivery_worker = AgentCredentials(keys_of(filled, "keys-delivery-worker").secret_keys())
+    assert delivery_worker.agent_secrets("abcd1234", 0) == AgentCredentials(["s" * 32]).agent_secrets("abcd1234", 0)
+
+    later = AgentCredentials(keys_of(fill_secrets(tmp_path, filled), "keys-gateway").secret_keys())
+    assert later.owner_of(token) is None
+
+
+def test_make_secrets_adds_what_a_new_release_wants(tmp_path):
+    """Before its manifests are there: nothing that exists is changed but KEDA's copy, which was that of `default`."""
+    old = {
+        f"{SYSTEM}/manager": {"api-key": "mine", "secret-key": "s" * 32},
+        f"{SYSTEM}/redis": {"password": "secret"},
+        f"{SYSTEM}/flower": {"basic-auth": "me:secret"},
+        f"{WORKSPACES}/keda-redis": {"password": "secret"},
+    }
+
+    filled = fill_secrets(tmp_path, old)
+
+    users = filled.pop(f"{SYSTEM}/redis-users")
+    assert "secret" not in users.values()
+    assert filled.pop(f"{WORKSPACES}/keda-redis") == {"username": "keda", "password": users["keda"]}
+    assert set(filled[f"{SYSTEM}/manager"]) == {"api-key", "secret-key", *PROCESSES}
+    for name, held in old.items():
+        if name in filled:
+            assert held.items() <= filled[name].items()

@@ -1,0 +1,246 @@
+"""The parts of scripts/run: what a data folder remembers, what is recognised as left behind, what is checked."""
+
+from __future__ import annotations
+
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+
+from app.settings import Settings
+from scripts.lib import check_lock, check_tree, leftovers, procfile, serve
+from scripts.lib.data_dir import PORTS, StartError, chosen_port, only_run, remembered_port, remembered_secret
+from scripts.lib.locks import only_one
+from scripts.lib.redis_server import outdated, warnings
+from scripts.lib.serve import dangerous_user, environment
+from tests.ports import free_port
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_a_secret_is_made_once_and_is_its_owners_only(tmp_path):
+    """The API key of a second run is that of the first."""
+    file = tmp_path / "deep" / "api-key"
+    first = remembered_secret(file)
+    assert len(first) >= 32
+    assert remembered_secret(file) == first
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_run_has_a_secret_key_and_a_gateway_that_stay_the_same(tmp_path):
+    """Workspaces that outlive a run still hold good tokens, and find the gateway where it was."""
+    first, second = (environment(tmp_path, Settings(port=free_port()), set()) for _ in range(2))
+    assert Settings(secret_key=first["SECRET_KEY"]).checked().secret_keys()
+    assert first["SECRET_KEY"] != first["API_KEY"]
+    for name in ("SECRET_KEY", "GATEWAY_PORT"):
+        assert first[name] == second[name]
+    assert stat.S_IMODE((tmp_path / "secret-key").stat().st_mode) == 0o600
+
+
+def test_a_secret_key_of_the_users_own_is_taken(tmp_path):
+    """Nothing is made then."""
+    chosen = environment(tmp_path, Settings(port=free_port(), secret_key="s" * 32), set())
+    assert chosen["SECRET_KEY"] == "s" * 32
+    assert not (tmp_path / "secret-key").exists()
+
+
+def test_a_port_is_remembered_while_it_is_free(tmp_path):
+    """Workspace URLs stay the same from run to run."""
+    port = remembered_port(tmp_path, "WORKSPACE_PORT", set())
+    assert port in PORTS
+    assert remembered_port(tmp_path, "WORKSPACE_PORT", set()) == port
+
+
+def test_a_remembered_port_that_is_taken_gives_way_to_another(tmp_path):
+    """A run starts even when its old port is someone else's by now, and remembers the new one."""
+    port = remembered_port(tmp_path, "WORKSPACE_PORT", set())
+    with socket.create_server(("127.0.0.1", port)):
+        other = remembered_port(tmp_path, "WORKSPACE_PORT", set())
+    assert other != port
+    assert remembered_port(tmp_path, "WORKSPACE_PORT", set()) == other
+
+
+def test_two_names_never_get_one_port(tmp_path):
+    """A port that is spoken for is not given away again, though nobody listens on it yet."""
+    taken: set[int] = set()
+    ports = [remembered_port(tmp_path, name, taken) for name in ("A", "B", "C")]
+    assert len(set(ports)) == 3
+    assert taken == set(ports)
+
+
+def test_a_chosen_port_that_is_taken_is_an_error_that_names_the_setting():
+    """The user reads which variable to change."""
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(StartError, match="PORT"):
+        chosen_port("PORT", str(server.getsockname()[1]), "127.0.0.1", set())
+
+
+@pytest.mark.parametrize("text", ["", "x", "0", "65536", "-1"])
+def test_a_port_that_is_none_is_an_error_that_names_the_setting(text):
+    """Nonsense is refused before anything starts."""
+    with pytest.raises(StartError, match="FLOWER_PORT"):
+        chosen_port("FLOWER_PORT", text, "127.0.0.1", set())
+
+
+def test_a_data_folder_has_one_run(tmp_path):
+    """A second run in the same folder is refused with the process that holds it; after it, one may start."""
+    with only_run(tmp_path), pytest.raises(StartError, match=str(psutil.Process().pid)), only_run(tmp_path):
+        pytest.fail("two runs at once")
+    with only_run(tmp_path):
+        assert (tmp_path / "run.lock").read_text().strip() == str(psutil.Process().pid)
+
+
+HERE = Path("/srv/data")
+
+
+@pytest.mark.parametrize(
+    ("environment", "mark"),
+    [
+        ({"DATA_DIR": "/srv/data"}, None),
+        ({"DATA_DIR": "/srv/other", "SUPERVISED": "1"}, None),
+        ({"SUPERVISED": "1"}, None),
+        ({"DATA_DIR": "/srv/data", "SUPERVISED": "1"}, leftovers.SUPERVISED),
+        ({"DATA_DIR": "/srv/data", "WORKSPACE_UUID": "a"}, leftovers.WORKSPACE),
+        ({"DATA_DIR": "/srv/data", "WORKSPACE_UUID": "a", "SUPERVISED": "1"}, leftovers.WORKSPACE),
+    ],
+)
+def test_only_marked_processes_of_the_folder_are_its_own(environment, mark):
+    """A shell with DATA_DIR set is nobody's leftover, and a workspace is never taken for a worker."""
+    assert leftovers.mark_of(environment, HERE) == mark
+
+
+def test_leftovers_are_found_and_ended_and_others_left_alone(tmp_path):
+    """What a killed run left is ended; a workspace and a bystander live on."""
+    command = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
+    environments = [
+        {"DATA_DIR": str(tmp_path), "SUPERVISED": "1"},
+        {"DATA_DIR": str(tmp_path), "WORKSPACE_UUID": "abcd1234"},
+        {"DATA_DIR": str(tmp_path)},
+    ]
+    started = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE) for env in environments]
+    try:
+        for process in started:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"up\n"
+        found = leftovers.find(tmp_path, leftovers.SUPERVISED)
+        assert [process.pid for process in found] == [started[0].pid]
+        leftovers.end(found, grace=10)
+        assert [process.poll() is None for process in started] == [False, True, True]
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+
+
+SETUP = """
+[options]
+python_requires = >=3.11
+install_requires =
+    flask
+    redis>=7
+[options.extras_require]
+dev =
+    pytest
+"""
+
+
+def test_the_lock_digest_follows_the_requirements_and_nothing_else():
+    """Order is no change; a requirement more is."""
+    same = SETUP.replace("    flask\n    redis>=7\n", "    redis>=7\n    flask\n")
+    assert check_lock.digest(same) == check_lock.digest(SETUP)
+    assert check_lock.digest(SETUP.replace("pytest", "pytest\n    ruff")) != check_lock.digest(SETUP)
+
+
+def test_a_lock_out_of_step_or_bound_to_a_host_is_refused():
+    """Both are found in the text of the lock file."""
+    wanted = check_lock.digest(SETUP)
+    assert check_lock.faults(f"# made for {wanted}\nflask==3 \\\n    --hash=sha256:00\n", wanted) == []
+    assert len(check_lock.faults("# made for something else\nflask==3\n", wanted)) == 1
+    assert len(check_lock.faults(f"# {wanted}\n--index-url https://example.org/\nflask==3\n", wanted)) == 1
+
+
+def test_machine_paths_and_package_hosts_are_found_in_a_text():
+    """Addresses of the service's own world are not."""
+    pattern = check_tree.forbidden({"packages.example.org"})
+    assert pattern.search("see https://packages.example.org/simple/flask")
+    assert pattern.search("cp /ho" + "me/someone/x .")
+    assert pattern.search(f"cd {ROOT / 'app'}")
+    assert not pattern.search("the folder $DATA_DIR/workspaces/abcd1234/home/user and https://example.org/home/x")
+
+
+def test_a_foreign_redis_that_may_lose_sessions_is_warned_of(redis_client: redis.Redis, redis_server: str) -> None:
+    """The tests' own is set up as it should be, but for a limit; each wrong setting is named, with what comes of it."""
+    [unlimited] = warnings(redis_server)
+    assert "no maxmemory" in unlimited
+    redis_client.config_set("maxmemory", 1_000_000_000)
+    redis_client.config_set("notify-keyspace-events", "")
+    redis_client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        told = warnings(redis_server)
+    finally:
+        redis_client.config_set("notify-keyspace-events", "KEA")
+        redis_client.config_set("maxmemory-policy", "noeviction")
+        redis_client.config_set("maxmemory", 0)
+    assert len(told) == 2
+    assert any("maxmemory-policy allkeys-lru" in text for text in told)
+    assert any("notify-keyspace-events unset" in text for text in told)
+
+
+def test_what_one_holds_another_does_not_get(tmp_path):
+    """It is told so after the limit; when the first lets go, the next gets it at once."""
+    with (
+        only_one(tmp_path / "lock", 0.0, StartError),
+        pytest.raises(StartError, match="lock"),
+        only_one(tmp_path / "lock", 0.0, StartError),
+    ):
+        pytest.fail("both hold it")
+    with only_one(tmp_path / "lock", 0.0, StartError):
+        pass
+
+
+def test_the_introduction_tells_of_the_model_and_none_of_its_secrets() -> None:
+    """By host and name; or how to set one."""
+    told = serve.prompts(
+        {"LLM_BASE_URL": "https://me:password@models.example/v1", "LLM_MODEL": "m", "LLM_API_KEY": "k"}
+    )
+    assert told == "Prompts go to m at models.example."
+    assert "docs/tutorial.md" in serve.prompts({})
+
+
+def test_the_introduction_names_the_folder_to_delete_to_start_anew(tmp_path: Path) -> None:
+    service = serve.Service.__new__(serve.Service)
+    service.data_dir, service.log, service.api_url = tmp_path, tmp_path / "log", "http://127.0.0.1:8000"
+    service.environment = {"API_KEY": "k", "FLOWER_PORT": "1"}
+    assert f"To start anew, stop it and delete {tmp_path}." in serve.introduction(service)
+
+
+def test_only_the_gateway_is_given_the_models_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every process gets everything else, and its name."""
+    monkeypatch.setenv("DATA_DIR", "/data")
+    monkeypatch.setenv("LLM_API_KEY", "the key")
+    monkeypatch.setenv("LLM_MODEL", "m")
+    assert procfile.environment("gateway")["LLM_API_KEY"] == "the key"
+    web = procfile.environment("web")
+    assert "LLM_API_KEY" not in web
+    assert (web["LLM_MODEL"], web["PROCESS_NAME"]) == ("m", "web")
+
+
+@pytest.mark.parametrize(
+    ("folder", "version", "warned"),
+    [(Path(sys.executable).parent, (6, 2, 14), True), (Path(sys.executable).parent, (6, 2, 20), False)]
+    + [(Path("/usr/bin"), (6, 2, 14), False)],
+)
+def test_a_bundled_redis_without_a_mend_is_told_of(folder: Path, version: tuple[int, ...], warned: bool) -> None:
+    """A system's own Redis has mends that its version does not show."""
+    told = outdated(str(folder / "redis-server"), version)
+    assert [("CVE-2025-49844" in text, "6.2.14" in text) for text in told] == [(True, True)] * warned
+
+
+def test_a_root_shell_for_everybody_is_told_of() -> None:
+    assert dangerous_user(1000) == []
+    [told] = dangerous_user(0)
+    assert "as another user" in told

@@ -1,0 +1,56 @@
+"""The Kubernetes runtime, on an API server in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import redis
+
+from app.settings import Settings
+from tests.unit import fake_api
+from tests.unit.fake_api import FakeApi
+from tests.unit.workers.runtime.kubernetes.samples import (
+    SECRET_KEY,
+)
+from workers.runtime.kubernetes import driver, scalers, scheduling
+from workers.runtime.kubernetes.driver import KubernetesRuntime
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    with fake_api.serving() as served:
+        yield served
+
+
+@pytest.fixture(autouse=True)
+def nobody_schedules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fake gives no pod a node: not to be waited for."""
+    monkeypatch.setattr(scheduling, "LIMIT", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is decided again is so without a pause."""
+    monkeypatch.setattr(driver, "PAUSE", 0.0)
+
+
+@pytest.fixture
+def on_cluster(settings: Settings) -> Settings:
+    return replace(
+        settings, runtime="kubernetes", workspace_image="workspace:1", start_timeout=60.0, secret_key=SECRET_KEY
+    )
+
+
+@pytest.fixture
+def runtime(on_cluster: Settings, redis_client: redis.Redis, api: FakeApi) -> KubernetesRuntime:
+    return KubernetesRuntime(on_cluster, redis_client, api.cluster())
+
+
+@pytest.fixture
+def keda(
+    on_cluster: Settings, redis_client: redis.Redis, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> KubernetesRuntime:
+    monkeypatch.setattr(scalers, "SETTLE", 0.0)
+    return KubernetesRuntime(replace(on_cluster, scaler="keda"), redis_client, api.cluster())

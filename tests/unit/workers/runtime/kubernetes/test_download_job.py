@@ -1,0 +1,96 @@
+"""Starting a reader in a cluster: where it is, and what becomes of one that does not start."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from app.core.errors import BackupNotFound, RetryableError
+from app.settings import Settings
+from tests.unit.fake_api import FakeApi, serving
+from workers.download_server import digest
+from workers.runtime.kubernetes import jobs
+from workers.runtime.kubernetes.config import KubernetesConfig
+from workers.runtime.kubernetes.download_job import DownloadJobs
+from workers.runtime.kubernetes.job_objects import DOWNLOAD_PORT
+from workers.runtime.kubernetes.jobs import BackupJobs
+
+NAME = "app-aaaa0001-20260101-000000.zip"
+RUNS = {"phase": "Running", "podIP": "10.1.2.3", "containerStatuses": [{"state": {"running": {}}}]}
+CREATING = {"phase": "Pending", "containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}]}
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
+    monkeypatch.setattr(jobs, "POLL", 0.01)
+    with serving() as fake:
+        yield fake
+
+
+def readers(api: FakeApi, settings: Settings, start_timeout: float = 30.0) -> DownloadJobs:
+    choices = KubernetesConfig.of(replace(settings, runtime="kubernetes", workspace_image="workspace:1"))
+    return DownloadJobs(choices, BackupJobs(api.cluster(), start_timeout))
+
+
+def pod_is(api: FakeApi, *statuses: object) -> None:
+    """The pod of the one Job there is has these statuses, one at each look."""
+    left = list(statuses)
+
+    def next_look() -> None:
+        [job] = [name for kind, name in api.names() if kind == "jobs"]
+        labels = {"batch.kubernetes.io/controller-uid": api.get("jobs", job)["metadata"]["uid"]}
+        api.put("pods", {"metadata": {"name": f"{job}-x", "labels": labels}, "spec": {}, "status": left.pop(0)})
+        if left:
+            api.before["GET pods"] = next_look
+
+    api.before["GET pods"] = next_look
+
+
+def test_a_reader_that_runs_has_an_address_and_a_secret_the_cluster_does_not_know(
+    api: FakeApi, settings: Settings
+) -> None:
+    """Nor a log: what is shown of a reader leaves it out."""
+    pod_is(api, CREATING, RUNS)
+    reader = readers(api, settings).start(NAME)
+    assert reader.answer == {"host": "10.1.2.3", "port": DOWNLOAD_PORT, "secret": reader.secret}
+    job = json.dumps(api.get("jobs", reader.job))
+    assert digest(reader.secret) in job
+    assert reader.secret not in job
+    assert reader.secret not in repr(reader)
+
+
+def test_two_readers_of_one_backup_share_nothing(api: FakeApi, settings: Settings) -> None:
+    pod_is(api, RUNS)
+    first = readers(api, settings).start(NAME)
+    readers(api, settings).end(first)
+    assert {kind for kind, _ in api.names()} == {"pods"}
+    pod_is(api, RUNS)
+    second = readers(api, settings).start(NAME)
+    assert first.job != second.job
+    assert first.secret != second.secret
+
+
+def test_a_backup_that_is_not_there_is_said_and_no_job_is_left(api: FakeApi, settings: Settings) -> None:
+    message = json.dumps({"error": "backup_not_found", "text": "There is none."})
+    ended = {"phase": "Failed", "containerStatuses": [{"state": {"terminated": {"exitCode": 1, "message": message}}}]}
+    pod_is(api, CREATING, ended)
+    with pytest.raises(BackupNotFound):
+        readers(api, settings).start(NAME)
+    assert {kind for kind, _ in api.names()} == {"pods"}
+
+
+def test_a_reader_that_does_not_start_in_time_goes(api: FakeApi, settings: Settings) -> None:
+    pod_is(api, CREATING)
+    with pytest.raises(RetryableError, match="did not start"):
+        readers(api, settings, start_timeout=0.1).start(NAME)
+    assert {kind for kind, _ in api.names()} == {"pods"}
+
+
+def test_a_reader_that_ended_before_it_was_called_is_no_reader(api: FakeApi, settings: Settings) -> None:
+    """Whatever it says."""
+    pod_is(api, {"phase": "Succeeded", "containerStatuses": [{"state": {"terminated": {"message": "{}"}}}]})
+    with pytest.raises(RetryableError):
+        readers(api, settings).start(NAME)

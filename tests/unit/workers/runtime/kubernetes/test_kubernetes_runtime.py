@@ -1,0 +1,314 @@
+"""What the Kubernetes runtime does beyond the contract: what it makes, repairs, and makes of trouble."""
+
+from __future__ import annotations
+
+import base64
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import redis
+
+from app.core.access.agent_credentials import AgentCredentials
+from app.core.errors import (
+    PermanentError,
+    RetryableError,
+    RuntimeUnavailable,
+    StillEnding,
+    Superseded,
+    WorkspaceConflict,
+)
+from app.settings import Settings, SettingsError
+from tests.unit import fake_api
+from tests.unit.fake_api import FakeApi
+from tests.unit.workers.runtime.kubernetes.samples import (
+    ADA,
+    ALL_KINDS,
+    CRASHED,
+    NAME,
+    READY,
+    SECRET_KEY,
+    A,
+    pod,
+    replicas,
+    started,
+)
+from workers import runtime as runtimes
+from workers.runtime.kubernetes.api_server import Conflict, find_cluster
+from workers.runtime.kubernetes.driver import KubernetesRuntime
+
+
+def test_provisioning_makes_all_of_a_session(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """Asleep, and owned by the Deployment but for the volume."""
+    runtime.provision(ADA, 1)
+    kinds = ("persistentvolumeclaims", "deployments", "secrets", "services", "ingresses")
+    assert api.names() == {(kind, NAME) for kind in kinds}
+    assert replicas(api) == 0
+    owners = {kind: len(api.get(kind, NAME)["metadata"].get("ownerReferences", [])) for kind in kinds}
+    assert owners == {"persistentvolumeclaims": 0, "deployments": 0, "secrets": 1, "services": 1, "ingresses": 1}
+
+
+def test_a_creation_brings_the_pod_up_before_what_stands_beside_it(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """All is there in the end; before the pod only the Secret, without which that can't begin."""
+    runtime.provision(ADA, 1, starting=True)
+    assert {kind for kind, _ in api.names()} == {"persistentvolumeclaims", "deployments"}
+    before = len(api.requests)
+    runtime.start(A, 1)
+    assert {kind for kind, _ in api.names()} == ALL_KINDS - {"scaledobjects"}
+    made = [request.split()[1] for request in api.requests[before:] if not request.startswith("GET")]
+    assert made[:3] == ["secrets", "secrets", "deployments"]
+
+
+def secret_of(api: FakeApi, key: str = "token") -> str:
+    return base64.b64decode(api.get("secrets", NAME)["data"][key]).decode()
+
+
+def test_the_secret_follows_from_the_key(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """Nothing of it is random, so it is the same after anything that may happen, and not written again."""
+    started(runtime)
+    version = api.get("secrets", NAME)["metadata"]["resourceVersion"]
+    assert secret_of(api) == AgentCredentials([SECRET_KEY]).token_file(A, 0)
+    assert secret_of(api, "editor") == AgentCredentials([SECRET_KEY]).editor_file(A)
+    before = len(api.requests)
+    runtime.start(A, 3)
+    assert [each for each in api.requests[before:] if each.endswith(" secrets")] == ["PUT secrets"]
+    assert api.get("secrets", NAME)["metadata"]["resourceVersion"] == version
+
+
+def test_with_another_key_a_start_writes_another_secret(
+    runtime: KubernetesRuntime, on_cluster: Settings, redis_client: redis.Redis, api: FakeApi
+) -> None:
+    """And in the place of one that an earlier release made."""
+    started(runtime)
+    api.put("secrets", {**api.get("secrets", NAME), "data": {"secret": "c29tZXRoaW5n"}})
+    runtime.start(A, 3)
+    assert secret_of(api) == AgentCredentials([SECRET_KEY]).token_file(A, 0)
+    rotated = ("another-secret-key-of-these-tests", SECRET_KEY)
+    later = KubernetesRuntime(replace(on_cluster, secret_key=",".join(rotated)), redis_client, api.cluster())
+    later.start(A, 4)
+    assert secret_of(api) == AgentCredentials(rotated).token_file(A, 0)
+    assert secret_of(api, "editor") == AgentCredentials(rotated).editor_file(A)
+
+
+def test_a_session_of_an_earlier_release_has_its_editors_secret_before_its_pod_wants_it(
+    runtime: KubernetesRuntime, api: FakeApi
+) -> None:
+    """Whoever scales the new template up between two calls of the worker finds all that it mounts."""
+    runtime.provision(ADA, 1)
+    secret, deployment = api.get("secrets", NAME), api.get("deployments", NAME)
+    api.put("secrets", {**secret, "data": {"token": secret["data"]["token"]}})
+    old = {**deployment["metadata"]["annotations"], "session-manager.dev/template": "of an earlier release"}
+    api.put("deployments", {**deployment, "metadata": {**deployment["metadata"], "annotations": old}})
+    before = len(api.requests)
+    runtime.start(A, 2)
+    changed = [request.split()[1] for request in api.requests[before:] if not request.startswith("GET")]
+    assert changed[:2] == ["secrets", "deployments"]
+    assert secret_of(api, "editor") == AgentCredentials([SECRET_KEY]).editor_file(A)
+    mounted = [each["secret"]["items"] for each in volumes_of(api) if "secret" in each]
+    assert mounted == [[{"key": "token", "path": "token"}], [{"key": "editor", "path": "editor"}]]
+
+
+def volumes_of(api: FakeApi) -> list[dict[str, Any]]:
+    return list(api.get("deployments", NAME)["spec"]["template"]["spec"]["volumes"])
+
+
+def test_without_a_key_a_session_has_neither_agent_nor_secret(
+    on_cluster: Settings, redis_client: redis.Redis, api: FakeApi
+) -> None:
+    """And starts all the same."""
+    runtime = KubernetesRuntime(replace(on_cluster, secret_key=""), redis_client, api.cluster())
+    started(runtime)
+    assert {kind for kind, _ in api.names()} == ALL_KINDS - {"scaledobjects", "secrets"}
+    (container,) = api.get("deployments", NAME)["spec"]["template"]["spec"]["containers"]
+    assert container["name"] == "editor"
+    api.put("pods", pod({"podIP": "10.1.2.3", **READY}))
+    seen = runtime.observe(A)
+    assert seen is not None
+    assert (seen.ready, seen.agent) == (True, "")
+
+
+def test_a_start_makes_again_what_someone_deleted(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """The volume is the session: the rest follows from it."""
+    runtime.provision(ADA, 1)
+    for kind in ("deployments", "secrets", "services", "ingresses"):
+        api.drop(kind, NAME)
+    runtime.start(A, 2)
+    kinds = {kind for kind, _ in api.names()}
+    assert kinds == {"persistentvolumeclaims", "deployments", "secrets", "services", "ingresses"}
+    assert replicas(api) == 1
+    seen = runtime.observe(A)
+    assert seen is not None
+    assert (seen.identity, seen.generation, seen.running) == (ADA, 2, True)
+
+
+def test_a_volume_without_a_deployment_still_knows_its_intent(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """Else deleting the Deployment would let an older intent pass."""
+    runtime.provision(ADA, 1)
+    runtime.start(A, 7)
+    api.drop("deployments", NAME)
+    with pytest.raises(Superseded):
+        runtime.start(A, 6)
+    seen = runtime.observe(A)
+    assert seen is not None
+    assert (seen.generation, seen.running) == (7, False)
+
+
+def test_a_sleeping_workspace_is_brought_up_to_date_when_it_starts(
+    runtime: KubernetesRuntime, api: FakeApi, on_cluster: Settings, redis_client: redis.Redis
+) -> None:
+    """A release with a newer image reaches every session, one that runs only after its next sleep."""
+    newer = KubernetesRuntime(replace(on_cluster, workspace_image="workspace:2"), redis_client, api.cluster())
+    runtime.provision(ADA, 1)
+    runtime.start(A, 2)
+    newer.start(A, 3)
+    assert image(api) == "workspace:1"
+    newer.stop(A, 4)
+    newer.start(A, 5)
+    assert image(api) == "workspace:2"
+
+
+def image(api: FakeApi) -> str:
+    return str(api.get("deployments", NAME)["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
+def test_a_deployment_of_that_name_that_is_not_ours_is_left_alone(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """What stands in the way is told, never taken."""
+    api.put("deployments", {"metadata": {"name": NAME, "labels": {"app": "shop"}}, "spec": {"replicas": 3}})
+    with pytest.raises(WorkspaceConflict):
+        runtime.provision(ADA, 1)
+    assert replicas(api) == 3
+    assert ("persistentvolumeclaims", NAME) not in api.names()
+
+
+# Stop and start of what does not behave
+
+
+def test_a_stop_scales_down_again_what_someone_scaled_up_meanwhile(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """KEDA may have looked at the list a moment before the marker went."""
+    runtime.provision(ADA, 1)
+    runtime.start(A, 2)
+    api.put("pods", pod(READY))
+
+    def scaled_up() -> None:
+        deployment = api.get("deployments", NAME)
+        api.put("deployments", {**deployment, "spec": {**deployment["spec"], "replicas": 1}})
+        api.before["PATCH deployments"] = lambda: api.drop("pods", "pod-1")
+
+    api.before["GET pods"] = scaled_up
+    runtime.stop(A, 3)
+    assert replicas(api) == 0
+
+
+def test_a_stop_holds_nobody_up_while_a_pod_ends(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """It is scaled down, and asked for again until there is no pod."""
+    runtime.provision(ADA, 1)
+    runtime.start(A, 2)
+    api.put("pods", pod(READY))
+    for _ in range(2):
+        with pytest.raises(StillEnding):
+            runtime.stop(A, 3, patience=0.0)
+    assert replicas(api) == 0
+    api.drop("pods", "pod-1")
+    runtime.stop(A, 3, patience=0.0)
+
+
+def test_a_pod_that_crashes_is_replaced_by_a_start(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """Kubernetes would have the user wait for up to five minutes."""
+    runtime.provision(ADA, 1)
+    runtime.start(A, 2)
+    api.put("pods", pod(CRASHED))
+    assert not runtime.start(A, 3)
+    assert ("pods", "pod-1") not in api.names()
+
+
+def test_a_pod_that_works_is_kept_by_a_start(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """Whoever works in it notices nothing."""
+    runtime.provision(ADA, 1)
+    runtime.start(A, 2)
+    api.put("pods", pod(READY))
+    runtime.start(A, 3)
+    assert ("pods", "pod-1") in api.names()
+
+
+# Trouble
+
+
+def test_a_quota_is_told_as_one(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """Trying again changes nothing, and the user can do something about it."""
+    api.answers["POST persistentvolumeclaims"] = (
+        403,
+        'persistentvolumeclaims "user-aaaa0001" is forbidden: exceeded quota: workspaces, requested: '
+        "persistentvolumeclaims=1, used: persistentvolumeclaims=50, limited: persistentvolumeclaims=50",
+    )
+    with pytest.raises(PermanentError, match="quota for workspaces is used up.*limited: persistentvolumeclaims=50"):
+        runtime.provision(ADA, 1)
+
+
+@pytest.mark.parametrize("status", [401, 429, 500, 503, 504])
+def test_a_server_that_can_not_serve_is_asked_again_later(
+    runtime: KubernetesRuntime, api: FakeApi, status: int
+) -> None:
+    """By the task, not by the adapter: it asks once."""
+    api.answers["GET deployments"] = (status, "")
+    with pytest.raises(RetryableError):
+        runtime.observe(A)
+    assert api.requests.count("GET deployments") == 1
+
+
+def test_a_server_that_is_away_is_told_as_such(on_cluster: Settings, redis_client: redis.Redis) -> None:
+    """Nobody listens there."""
+    with fake_api.serving() as api:
+        cluster = api.cluster()
+    with pytest.raises(RuntimeUnavailable):
+        KubernetesRuntime(on_cluster, redis_client, cluster).observe(A)
+
+
+def test_a_server_that_hangs_is_left(on_cluster: Settings, redis_client: redis.Redis, api: FakeApi) -> None:
+    """The client's own calls would wait for ever, or three times as long as told."""
+    api.before["GET persistentvolumeclaims"] = lambda: time.sleep(1.0)
+    hasty = KubernetesRuntime(on_cluster, redis_client, api.cluster(timeout=0.1))
+    with pytest.raises(RuntimeUnavailable):
+        hasty.observe(A)
+    assert api.requests.count("GET deployments") == 0
+
+
+def test_a_list_is_read_page_by_page(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """No answer may grow with the number of sessions."""
+    uuids = [f"aaaa{number:04}" for number in range(5)]
+    for uuid in uuids:
+        runtime.provision(replace(ADA, uuid=uuid), 1)
+    api.page = 2
+    assert [seen.identity.uuid for seen in runtime.observe_all()] == uuids
+
+
+def test_a_claim_that_does_not_say_whose_it_is_hides_no_other(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """Anyone with kubectl can break an annotation."""
+    runtime.provision(ADA, 1)
+    runtime.provision(replace(ADA, uuid="bbbb0002"), 1)
+    claim = api.get("persistentvolumeclaims", NAME)
+    api.put("persistentvolumeclaims", {**claim, "metadata": {**claim["metadata"], "annotations": {}}})
+    assert [seen.identity.uuid for seen in runtime.observe_all()] == ["bbbb0002"]
+
+
+def test_no_cluster_is_a_setting_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said at the start, by name; as is an ingress that asks nobody who gets in."""
+    monkeypatch.setenv("KUBECONFIG", "/nonexistent/config")
+    with pytest.raises(SettingsError, match="KUBECONFIG"):
+        find_cluster()
+    with pytest.raises(SettingsError, match="WORKSPACE_IMAGE"):
+        Settings(runtime="kubernetes").checked()
+    for door in ("", "{}"):
+        with pytest.raises(SettingsError, match="INGRESS_FORWARD_AUTH"):
+            Settings(runtime="kubernetes", workspace_image="w:1", ingress_forward_auth=door).checked()
+    Settings(runtime="kubernetes", workspace_image="w:1", ingress_forward_auth='{"a": "b"}').checked()
+    with pytest.raises(SettingsError, match="RUNTIME"):
+        runtimes.load(Settings(runtime="docker"))
+
+
+def test_an_object_that_is_there_is_not_made_again(api: FakeApi) -> None:
+    """The one call that must not overwrite."""
+    cluster = api.cluster()
+    cluster.create("secrets", {"metadata": {"name": "one"}, "data": {}})
+    with pytest.raises(Conflict):
+        cluster.create("secrets", {"metadata": {"name": "one"}, "data": {}})

@@ -1,0 +1,352 @@
+"""The account of attempts: what is tried again, what is given up, and what gets no second message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from app.core.errors import RetryableError, RuntimeUnavailable, StateUnavailable
+from app.core.redis import keys, task_queue
+from app.core.service import NewSession
+from app.core.sessions.model import Status
+from tests.world import World
+from workers.runtime.base import BackupSummary, Snapshot
+
+
+class Killed(BaseException):
+    """The worker's process ended there."""
+
+
+def die(world: World, uuid: str, work: Callable[[], object]) -> None:
+    """Do it in a worker that dies of it: nothing it would do at its end is done, and its lease ends by itself."""
+    leases = world.core.leases
+    release, leases._release = leases._release, lambda lock: None  # type: ignore[method-assign]
+    pass_on, world.lifecycle._resend_missed = world.lifecycle._resend_missed, lambda uuid: None  # type: ignore[method-assign]
+    try:
+        with pytest.raises(Killed):
+            work()
+    finally:
+        leases._release = release  # type: ignore[method-assign]
+        world.lifecycle._resend_missed = pass_on  # type: ignore[method-assign]
+
+
+def lease_ends(world: World, uuid: str) -> None:
+    for name in (keys.LEASE, keys.BACKUP_LEASE):
+        world.core.redis.delete(name.format(uuid=uuid))
+
+
+def kill_in(world: World, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def killed(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    monkeypatch.setattr(world.runtime, name, killed)
+
+
+def sweep(world: World) -> list[tuple[str, tuple[Any, ...]]]:
+    """What the stale sweep sends, once everything is overdue."""
+    world.now += world.settings.stale_after + 31
+    world.sweeps.stale()
+    world.tasks.sent = [
+        sent for sent in world.tasks.sent if sent[0] not in (task_queue.RECONCILE, task_queue.SWEEP_INDEX)
+    ]
+    return world.tasks.sent
+
+
+def test_a_task_that_kills_its_workers_is_a_dead_letter_also_when_its_message_comes_back_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message returns to a worker that meets the dead one's lease: that is no attempt, and forgets none."""
+    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+    kill_in(world, monkeypatch, "provision")
+    for attempts in range(1, world.settings.max_deliveries + 1):
+        die(world, uuid, lambda: world.lifecycle.carry_out(uuid, 1))
+        world.lifecycle.carry_out(uuid, 1)
+        assert world.get(uuid).tries == attempts
+        lease_ends(world, uuid)
+    world.lifecycle.carry_out(uuid, 1)
+    assert world.get(uuid).status is Status.FAILED
+    assert "its worker died in each of 5 attempts" in world.get(uuid).reason
+    assert [(letter["task"], letter["args"]) for letter in world.core.dead_letters.read()] == [
+        (task_queue.PROVISION, [uuid, 1])
+    ]
+
+
+def test_a_backup_that_kills_its_workers_is_a_dead_letter_and_the_session_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uuid = world.active()
+    world.sessions.request_backup(uuid)
+    kill_in(world, monkeypatch, "backup")
+    for _ in range(world.settings.max_deliveries):
+        die(world, uuid, lambda: world.lifecycle.back_up(uuid))
+        world.lifecycle.back_up(uuid)
+        lease_ends(world, uuid)
+    world.lifecycle.back_up(uuid)
+    assert world.get(uuid).status is Status.ACTIVE
+    assert [letter["task"] for letter in world.core.dead_letters.read()] == [task_queue.BACKUP]
+    assert world.core.redis.zscore(keys.BACKUP_REQUESTS, uuid) is None
+    assert world.get(uuid).backup_tries == 0
+
+
+def test_what_fails_for_now_is_tried_again_later_and_later_and_then_given_up(world: World) -> None:
+    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+    world.tasks.lose_all()
+    for number in range(1, world.settings.max_deliveries):
+        world.runtime.errors["provision"] = RetryableError("The disk is busy.")
+        with pytest.raises(RetryableError):
+            world.lifecycle.carry_out(uuid, 1)
+        assert world.get(uuid).tries == number
+        due = world.core.redis.zscore(keys.INTENTS, uuid)
+        assert 0.4 * 2 ** (number - 1) <= due - world.now <= 2 ** (number - 1)
+        assert sweep(world) == [(task_queue.PROVISION, (uuid, 1))]
+        world.tasks.lose_all()
+    world.runtime.errors["provision"] = RetryableError("The disk is busy.")
+    world.lifecycle.carry_out(uuid, 1)
+    assert "The disk is busy." in world.get(uuid).reason
+    assert len(world.core.dead_letters.read()) == 1
+
+
+@pytest.mark.parametrize("away", [StateUnavailable("Redis is away."), RuntimeUnavailable("The API server is away.")])
+def test_what_is_away_counts_as_no_attempt(world: World, away: Exception) -> None:
+    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+    for _ in range(world.settings.max_deliveries + 3):
+        world.runtime.errors["provision"] = away
+        with pytest.raises(type(away)):
+            world.lifecycle.carry_out(uuid, 1)
+    assert world.get(uuid).tries == 0
+    world.work()
+    assert world.get(uuid).started_at
+
+
+def test_an_attempt_that_came_to_its_end_does_not_count_against_the_next(world: World) -> None:
+    """A service that is stopped and started while a workspace starts makes the start again, however often."""
+    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+    for _ in range(world.settings.max_deliveries + 3):
+        world.work()
+        world.runtime.stop(uuid, 1)
+        world.observer.apply(Snapshot((), unwished=True))
+    assert world.tasks.sent == [(task_queue.PROVISION, (uuid, 1))]
+    assert world.core.dead_letters.read() == []
+
+
+def test_an_intent_whose_message_waits_gets_no_second_one(world: World) -> None:
+    """Two hundred deletes and no archiver: two hundred messages, however long that lasts."""
+    uuid = world.active()
+    world.sessions.delete(uuid)
+    world.sessions.request_backup(world.active("bob"))
+    asked = world.active("eve")
+    world.core.inbox.take(asked, "hi", now=world.now)
+    world.tasks.send(task_queue.DELIVER, asked)
+    before = list(world.tasks.sent)
+    for _ in range(10):
+        assert sweep(world) == before
+
+
+def test_what_an_intents_message_met_is_not_forgotten_when_the_lease_is_let_go(world: World) -> None:
+    """One message for it was taken and found the lease held: then it gets another, and only then."""
+    uuid = world.active()
+    world.sessions.sleep(uuid)
+    stop = world.runtime.stop
+
+    def a_wake_comes(uuid: str, generation: int) -> None:
+        stop(uuid, generation)
+        world.sessions.wake(uuid)
+
+    world.runtime.stop = a_wake_comes  # type: ignore[method-assign, assignment]
+    world.lifecycle.carry_out(*world.tasks.sent.pop(0)[1])
+    assert world.tasks.sent == [(task_queue.WAKE, (uuid, 3))], "its own message waits still"
+
+
+def test_a_worker_that_lost_its_lease_changes_nothing_any_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Suspended in its backup for longer than the lease lasts, while another one deletes the session."""
+    uuid = world.active()
+    generation = world.sessions.delete(uuid).generation
+    back_up = world.runtime.backup
+
+    def suspended(uuid: str, name: str, **more: Any) -> BackupSummary:
+        monkeypatch.setattr(world.runtime, "backup", back_up)
+        lease_ends(world, uuid)
+        monkeypatch.setattr(world.runtime, "remove", lambda *_, **__: (_ for _ in ()).throw(RetryableError("busy")))
+        with pytest.raises(RetryableError):
+            world.lifecycle.carry_out(uuid, generation)
+        monkeypatch.undo()
+        return back_up(uuid, name, **more)
+
+    monkeypatch.setattr(world.runtime, "backup", suspended)
+    world.lifecycle.carry_out(uuid, generation)
+    assert [name for name, _, _ in world.runtime.calls].count("remove") == 0
+    assert world.get(uuid).status is Status.TERMINATING
+
+
+def test_a_backup_that_was_begun_before_it_was_asked_for_does_not_settle_the_request(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written in between is in none of those before."""
+    uuid = world.active()
+    files = world.runtime.workspaces[uuid].files
+    world.sessions.request_backup(uuid)
+    back_up = world.runtime.backup
+
+    def and_then_more_is_written(uuid: str, name: str, **more: Any) -> BackupSummary:
+        monkeypatch.setattr(world.runtime, "backup", back_up)
+        summary = back_up(uuid, name, **more)
+        files["later.txt"] = b"later"
+        world.sessions.request_backup(uuid)
+        world.lifecycle.back_up(*world.tasks.sent.pop()[1])
+        return summary
+
+    monkeypatch.setattr(world.runtime, "backup", and_then_more_is_written)
+    assert world.work() == [task_queue.BACKUP, task_queue.BACKUP]
+    newest = world.core.backups.newest_of(uuid)
+    assert newest is not None
+    assert world.runtime.backups[newest.name] == {"later.txt": b"later"}
+    told = [event.data["status"] for event in world.events_of(uuid) if event.type == "backup"]
+    assert told == ["done", "done"]
+    assert world.core.redis.zscore(keys.BACKUP_REQUESTS, uuid) is None
+
+
+def test_a_deletion_does_not_wait_for_a_restore(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The restore holds the session's lease, for an hour maybe, and finds that nobody needs its files."""
+    source = world.active()
+    world.sessions.delete(source)
+    world.work()
+    uuid = world.sessions.restore(world.get(source).backup).uuid
+    restore = world.runtime.restore
+
+    def deleted_meanwhile(*args: Any, **more: Any) -> None:
+        monkeypatch.setattr(world.runtime, "restore", restore)
+        world.sessions.delete(uuid)
+        world.lifecycle.carry_out(*world.tasks.sent.pop()[1])
+        more["check"]()
+        raise AssertionError("the restore went on")
+
+    monkeypatch.setattr(world.runtime, "restore", deleted_meanwhile)
+    assert world.work() == [task_queue.RESTORE, task_queue.TEARDOWN]
+    assert world.get(uuid).status is Status.TERMINATED
+
+
+@pytest.mark.parametrize("newer", ["sleep", "wake"])
+def test_a_restore_goes_on_for_whoever_needs_the_files_too(
+    world: World, monkeypatch: pytest.MonkeyPatch, newer: str
+) -> None:
+    source = world.active()
+    world.sessions.delete(source)
+    world.work()
+    uuid = world.sessions.restore(world.get(source).backup).uuid
+    restore = world.runtime.restore
+
+    def superseded(*args: Any, **more: Any) -> None:
+        monkeypatch.setattr(world.runtime, "restore", restore)
+        world.sessions.sleep(uuid)
+        if newer == "wake":
+            world.sessions.wake(uuid)
+        more["check"]()
+        restore(*args, **more)
+
+    monkeypatch.setattr(world.runtime, "restore", superseded)
+    world.work()
+    assert [name for name, _, _ in world.runtime.calls].count("restore") == 1
+    up = newer == "wake"
+    assert world.runtime.workspaces[uuid].running is up
+    assert world.get(uuid).status is (Status.WAKING if up else Status.SLEEPING)
+
+
+def test_a_forced_deletion_does_not_wait_for_a_requested_backup(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    uuid = world.active()
+    world.sessions.request_backup(uuid)
+    world.tasks.lose_all()
+
+    def forced(uuid: str, name: str, **more: Any) -> BackupSummary:
+        world.sessions.delete(uuid, backup=False)
+        world.lifecycle.carry_out(*world.tasks.sent.pop()[1])
+        more["check"]()
+        raise AssertionError("the backup went on")
+
+    monkeypatch.setattr(world.runtime, "backup", forced)
+    world.tasks.send(task_queue.BACKUP, uuid)
+    world.work()
+    assert world.get(uuid).status is Status.TERMINATED
+    assert world.core.backups.count() == 0
+
+
+def test_a_start_that_was_undone_by_a_stop_of_the_service_is_made_again(world: World) -> None:
+    """Its processes went with the service, and its worker had done all there was to do."""
+    uuid = world.asleep()
+    generation = world.sessions.wake(uuid).generation
+    world.work()
+    world.runtime.stop(uuid, generation)
+    world.observer.apply(Snapshot((), unwished=True))
+    assert world.work() == [task_queue.WAKE]
+    world.runtime.become_ready(uuid)
+    world.look(uuid)
+    assert world.get(uuid).status is Status.ACTIVE
+
+
+def test_an_active_session_comes_back_after_a_stop_of_the_service(world: World) -> None:
+    uuid = world.active()
+    world.runtime.stop(uuid, world.get(uuid).generation)
+    world.observer.apply(Snapshot((), unwished=True))
+    assert world.get(uuid).status is Status.WAKING
+    world.work()
+    assert world.runtime.workspaces[uuid].running
+
+
+def test_one_that_is_idle_by_then_sleeps(world: World) -> None:
+    uuid = world.active()
+    world.runtime.stop(uuid, world.get(uuid).generation)
+    world.now += 2 * world.settings.idle_timeout
+    world.observer.apply(Snapshot((), unwished=True))
+    assert world.get(uuid).status is Status.SLEEPING
+
+
+def test_one_whose_prompt_was_not_finished_comes_back_however_it_went(world: World) -> None:
+    """Somebody scaled it down on the cluster while the agent worked on a prompt."""
+    uuid = world.active()
+    taken = world.core.inbox.take(uuid, "hi", now=world.now)
+    world.core.inbox.delivered(uuid, taken.prompt.id, world.now)
+    world.runtime.stop(uuid, world.get(uuid).generation)
+    world.now += 2 * world.settings.idle_timeout
+    world.observer.apply(Snapshot(()))
+    assert world.get(uuid).status is Status.WAKING
+
+
+def test_what_is_seen_of_a_moment_ago_makes_no_second_start(world: World) -> None:
+    uuid = world.asleep()
+    world.sessions.wake(uuid)
+    world.work()
+    seen = world.runtime.observe(uuid)
+    assert seen is not None
+    world.observer.apply(replace(seen, running=False))
+    assert world.tasks.sent == []
+
+
+def test_a_requested_backup_names_what_it_could_not_read_and_a_deletion_stops_at_it(world: World) -> None:
+    """Until it is told that a partial backup will do."""
+    uuid = world.active()
+    workspace = world.runtime.workspaces[uuid]
+    workspace.files |= {"kept": b"1", "closed": b"2"}
+    workspace.unreadable.add("closed")
+    world.sessions.request_backup(uuid)
+    world.work()
+    assert world.get(uuid).backup_lacks == {"unreadable": ["closed"]}
+    world.sessions.delete(uuid)
+    world.work()
+    failed = world.get(uuid)
+    assert (failed.status, failed.reason_code) == (Status.FAILED, "backup_incomplete")
+    assert workspace.files.keys() == {"kept", "closed"}
+    world.sessions.delete(uuid, partial=True)
+    world.work()
+    gone = world.get(uuid)
+    assert gone.status is Status.TERMINATED
+    assert world.runtime.backups[gone.backup].keys() == {"kept"}
+
+
+def test_a_deletion_that_takes_a_partial_backup_replaces_one_that_does_not(world: World) -> None:
+    uuid = world.active()
+    first = world.sessions.delete(uuid).generation
+    assert world.sessions.delete(uuid, partial=True).generation == first + 1
+    assert world.sessions.delete(uuid).generation == first + 1
+    assert world.get(uuid).delete_partial

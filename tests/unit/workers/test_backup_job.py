@@ -1,0 +1,199 @@
+"""What an archive Job does, and how its outcome travels to the worker that made it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from app.core.backups.index import identity_fields
+from app.core.backups.store import backup_name
+from app.core.errors import (
+    ArchiveError,
+    BackupIncomplete,
+    BackupNotFound,
+    NoSpace,
+    PermanentError,
+    RetryableError,
+)
+from app.core.sessions.model import Identity
+from tests.unit.workers.archive.test_archive import unprivileged
+from tests.waiting import wait_for
+from workers import backup_job
+from workers.runtime.base import BackupSummary
+
+ADA = Identity(uuid="abcd1234", user_id="ada@example.com", created_at=1_763_625_600.0)
+NAME = backup_name(ADA.uuid, 1_763_625_600.0)
+SUMMARY = BackupSummary(created_at=1.5, size=10, files=2, content_bytes=7, sha256="ab", changed=("a", "b"))
+
+
+def run(tmp_path: Path, action: str, *more: str) -> tuple[int, str]:
+    """The exit status and the message of a Job."""
+    message = tmp_path / "message"
+    common = ["--files", str(tmp_path / "app"), "--url", f"file://{tmp_path}/backups", "--name", NAME]
+    status = backup_job.main([action, *common, *more], message)
+    return status, message.read_text()
+
+
+MADE = ("--identity", json.dumps(identity_fields(ADA)), "--at", "1763625600.0")
+
+
+def back_up(tmp_path: Path, *more: str) -> tuple[int, str]:
+    return run(tmp_path, "backup", *MADE, *more)
+
+
+def restore(tmp_path: Path) -> tuple[int, str]:
+    return run(tmp_path, "restore", "--max-bytes", "1000", "--max-entries", "10")
+
+
+def test_a_backup_and_its_restore(tmp_path: Path) -> None:
+    """The summary comes back whole, and so do the files."""
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "file").write_bytes(b"content")
+    status, message = back_up(tmp_path)
+    summary = backup_job.read_outcome(message, NAME)
+    assert status == 0
+    assert summary is not None
+    assert (summary.files, summary.content_bytes, summary.created_at) == (1, 7, 1_763_625_600.0)
+    (tmp_path / "app" / "file").write_bytes(b"changed")
+    status, message = restore(tmp_path)
+    assert (status, backup_job.read_outcome(message, NAME)) == (0, None)
+    assert (tmp_path / "app" / "file").read_bytes() == b"content"
+
+
+def test_a_workspace_that_never_started_has_an_empty_backup(tmp_path: Path) -> None:
+    """Its volume is empty; that must not keep the session from being deleted."""
+    status, message = back_up(tmp_path)
+    summary = backup_job.read_outcome(message, NAME)
+    assert status == 0
+    assert summary is not None
+    assert summary.files == 0
+
+
+def test_a_used_volume_that_lost_its_files_is_no_empty_backup(tmp_path: Path) -> None:
+    """The editor's home is there and the folder of files is not: nothing may be deleted on the strength of that."""
+    (tmp_path / "home").mkdir()
+    status, message = back_up(tmp_path)
+    assert status == backup_job.FAILED
+    with pytest.raises(PermanentError, match="no folder"):
+        backup_job.read_outcome(message, NAME)
+
+
+def test_an_error_arrives_as_what_it_was(tmp_path: Path) -> None:
+    """The lifecycle decides by its type."""
+    status, message = restore(tmp_path)
+    assert status == backup_job.FAILED
+    with pytest.raises(BackupNotFound, match=NAME):
+        backup_job.read_outcome(message, NAME)
+
+
+@pytest.mark.parametrize("kind", [RetryableError, PermanentError, ArchiveError, BackupIncomplete, NoSpace])
+def test_each_kind_of_error_travels(kind: type[Exception]) -> None:
+    """With its text."""
+    message = backup_job.outcome_text({"error": kind.code, "text": "why"})  # type: ignore[attr-defined]
+    with pytest.raises(kind, match="^why$") as caught:
+        backup_job.read_outcome(message, NAME)
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("message", ["", "Killed", "[]", "7", '{"summary": {"size": 1}}', '{"summary": 3}'])
+def test_a_job_that_did_not_say_how_it_went_is_tried_again(message: str) -> None:
+    """It was killed, or ran out of memory: its last words are shown."""
+    with pytest.raises(RetryableError):
+        backup_job.read_outcome(message, NAME)
+
+
+def test_a_long_outcome_is_cut_to_what_a_message_holds() -> None:
+    """Names of changed files go first; the sidecar has them all."""
+    many = replace(SUMMARY, changed=tuple("x" * 100 + str(number) for number in range(100)), unreadable=("closed",))
+    text = backup_job.outcome_text({"summary": asdict(many)})
+    summary = backup_job.read_outcome(text, NAME)
+    assert len(text) <= backup_job.MESSAGE_LIMIT
+    assert summary is not None
+    assert 10 < len(summary.changed) < 100
+    assert replace(summary, changed=()) == replace(SUMMARY, changed=(), unreadable=("closed",))
+    many = replace(many, changed=(), unreadable=many.changed, unreadable_count=1_000)
+    summary = backup_job.read_outcome(backup_job.outcome_text({"summary": asdict(many)}), NAME)
+    assert summary is not None
+    assert 10 < len(summary.unreadable) < 100
+    assert summary.unreadable_count == 1_000
+    text = backup_job.outcome_text({"error": "archive_error", "text": "é" * 5000})
+    assert len(text.encode()) <= backup_job.MESSAGE_LIMIT
+
+
+def test_a_summary_of_an_earlier_release_is_read() -> None:
+    """Its Job knew nothing of files that may not be read."""
+    old = {name: value for name, value in asdict(SUMMARY).items() if not name.startswith("unreadable")}
+    assert backup_job.read_outcome(json.dumps({"summary": old}), NAME) == SUMMARY
+
+
+@pytest.mark.parametrize(("limit", "text"), [("--max-bytes=6", "7 bytes"), ("--max-entries=0", "1 files")])
+def test_what_could_not_be_restored_is_told(tmp_path: Path, limit: str, text: str) -> None:
+    """The limits are those of the worker that made the Job."""
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "file").write_bytes(b"content")
+    status, message = back_up(tmp_path, limit)
+    assert status == backup_job.FAILED
+    with pytest.raises(PermanentError, match=text):
+        backup_job.read_outcome(message, NAME)
+
+
+def test_what_may_not_be_read_fails_a_backup_or_is_told_of_a_partial_one() -> None:
+    """As the worker asked for."""
+    with unprivileged() as folder:
+        (folder / "app").mkdir()
+        (folder / "app" / "mine").touch(mode=0)
+        status, message = back_up(folder)
+        assert status == backup_job.FAILED
+        with pytest.raises(BackupIncomplete, match="mine"):
+            backup_job.read_outcome(message, NAME)
+        status, message = back_up(folder, "--partial")
+        summary = backup_job.read_outcome(message, NAME)
+        assert status == 0 and summary is not None
+        assert (summary.unreadable, summary.unreadable_count, summary.files) == (("mine",), 1, 0)
+
+
+def block_sigterm() -> None:
+    """As the image's own script does."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("action", ["backup", "restore"])
+def test_a_job_that_is_told_to_end_leaves_nothing(tmp_path: Path, action: str, early: bool) -> None:
+    """The cluster gives it a while for that; whoever still waits for it tries again. It may be told before it has
+    loaded its modules."""
+    # So much that it is surely not done when it is told.
+    (tmp_path / "app").mkdir()
+    with open(tmp_path / "app" / "large", "wb") as file:
+        for _ in range(20):
+            file.write(os.urandom(10_000_000))
+    if action == "restore":
+        assert back_up(tmp_path)[0] == 0
+        shutil.rmtree(tmp_path / "app")
+    more = MADE if action == "backup" else ("--max-bytes", "1000000000", "--max-entries", "10")
+    source = (
+        "import pathlib, sys; from workers import backup_job\n"
+        "sys.exit(backup_job.main(sys.argv[2:], pathlib.Path(sys.argv[1])))"
+    )
+    common = ["--files", str(tmp_path / "app"), "--url", f"file://{tmp_path}/backups", "--name", NAME]
+    command = [sys.executable, "-c", source, str(tmp_path / "message"), action, *common, *more]
+    pattern = "backups/.app-*.part-*" if action == "backup" else ".restoring-*"
+    with subprocess.Popen(command, preexec_fn=block_sigterm) as job:
+        if not early:
+            wait_for(lambda: list(tmp_path.glob(pattern)), "the Job to begin")
+        job.terminate()
+        assert job.wait(60) == backup_job.FAILED
+    with pytest.raises(RetryableError, match="was cancelled"):
+        backup_job.read_outcome((tmp_path / "message").read_text(), NAME)
+    assert not list(tmp_path.glob(pattern))
+    assert (tmp_path / "backups" / NAME).exists() is (action == "restore")
+    assert (tmp_path / "app").exists() is (action == "backup")

@@ -1,0 +1,576 @@
+"""Intents, and what carries them out: with lost messages, killed workers, double deliveries and refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+
+from app.core.errors import (
+    BackupInUse,
+    BackupNotFound,
+    FilesGoing,
+    IllegalState,
+    InvalidRequest,
+    NoSpace,
+    QuotaExceeded,
+    RetryableError,
+)
+from app.core.redis import keys, task_queue
+from app.core.service import NewSession
+from app.core.sessions.model import Status
+from tests.world import World
+from workers.runtime.base import BackupSummary
+
+
+def test_create_brings_a_workspace_up(world: World) -> None:
+    record = world.sessions.create(NewSession(user_id="ada"))
+    assert record.status is Status.CREATED
+    assert world.work() == [task_queue.PROVISION]
+    world.runtime.become_ready(record.uuid)
+    world.now += 0.4
+    world.look(record.uuid)
+    up = world.get(record.uuid)
+    assert (up.status, up.replicas, up.settled) == (Status.ACTIVE, 1, up.generation)
+    assert up.phases == {"enqueued": 0, "ready": 400}
+
+
+@pytest.mark.parametrize("user_id", ["", "a" * 129, "a b", "a/b", "ä", "a\n"])
+def test_a_bad_user_id_is_refused(world: World, user_id: str) -> None:
+    with pytest.raises(InvalidRequest):
+        world.sessions.create(NewSession(user_id=user_id))
+
+
+def test_a_quota_reached_is_said(world: World) -> None:
+    for _ in range(world.settings.max_sessions_per_user):
+        world.sessions.create(NewSession(user_id="ada"))
+    with pytest.raises(QuotaExceeded):
+        world.sessions.create(NewSession(user_id="ada"))
+    assert world.sessions.create(NewSession(user_id="bob"))
+
+
+def test_sleep_and_wake_keep_the_files(world: World) -> None:
+    uuid = world.active()
+    world.runtime.workspaces[uuid].files["a.txt"] = b"kept"
+    world.sessions.sleep(uuid)
+    assert world.get(uuid).status is Status.SLEEPING
+    world.work()
+    assert not world.runtime.workspaces[uuid].running
+    assert world.get(uuid).settled == world.get(uuid).generation
+    assert world.sessions.wake(uuid).status is Status.WAKING
+    world.work()
+    world.runtime.become_ready(uuid)
+    world.look(uuid)
+    assert world.get(uuid).status is Status.ACTIVE
+    assert world.runtime.workspaces[uuid].files == {"a.txt": b"kept"}
+
+
+def test_waking_what_is_up_changes_nothing_but_its_last_use(world: World) -> None:
+    uuid = world.active()
+    world.now += 60
+    before = world.get(uuid)
+    assert world.sessions.wake(uuid).status is Status.ACTIVE
+    assert world.get(uuid).generation == before.generation
+    assert world.get(uuid).last_activity == world.now
+    assert world.work() == []
+
+
+def test_a_session_still_being_created_is_put_to_sleep_with_its_volume(world: World) -> None:
+    """No process stays, and what was created is there."""
+    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+    world.sessions.sleep(uuid)
+    world.work()
+    asleep = world.get(uuid)
+    assert (asleep.status, asleep.settled, asleep.provisioned) == (Status.SLEEPING, asleep.generation, True)
+    assert not world.runtime.workspaces[uuid].running
+
+
+def test_a_restore_is_finished_for_a_session_that_is_put_to_sleep_meanwhile(world: World) -> None:
+    first = world.active()
+    world.runtime.workspaces[first].files["a.txt"] = b"kept"
+    world.sessions.delete(first)
+    world.work()
+    second = world.sessions.restore(world.get(first).backup).uuid
+    world.tasks.lose_all()
+    world.sessions.sleep(second)
+    assert world.work() == [task_queue.RESTORE]
+    assert world.runtime.workspaces[second].files == {"a.txt": b"kept"}
+    assert (world.get(second).restore_from, world.get(second).settled) == ("", 2)
+
+
+def test_a_prompt_wins_over_the_sleep_of_a_session_still_being_created(world: World) -> None:
+    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+    world.sessions.sleep(uuid)
+    world.sessions.prompt(uuid, "hello")
+    world.work()
+    assert world.get(uuid).status is Status.WAKING
+    assert world.runtime.workspaces[uuid].running
+
+
+def test_a_task_delivered_again_after_it_was_settled_does_nothing(world: World) -> None:
+    uuid = world.asleep()
+    world.sessions.wake(uuid)
+    message = world.tasks.sent[0]
+    world.work()
+    world.runtime.become_ready(uuid)
+    world.look(uuid)
+    world.tasks.sent.append(message)
+    world.work()
+    assert [call[:2] for call in world.runtime.calls].count(("start", uuid)) == 2, "one for create, one for the wake"
+
+
+def test_an_old_task_does_nothing(world: World) -> None:
+    """The wake's message arrives after a newer sleep was asked for."""
+    uuid = world.asleep()
+    old = world.sessions.wake(uuid).generation
+    world.sessions.sleep(uuid)
+    world.tasks.lose_all()
+    world.lifecycle.carry_out(uuid, old)
+    assert not world.runtime.workspaces[uuid].running
+
+
+def test_a_lost_message_is_sent_again_by_the_stale_sweep(world: World) -> None:
+    uuid = world.asleep()
+    world.sessions.wake(uuid)
+    world.tasks.lose_all()
+    world.sweeps.stale()
+    world.tasks.sent = [
+        sent for sent in world.tasks.sent if sent[0] not in (task_queue.RECONCILE, task_queue.SWEEP_INDEX)
+    ]
+    assert world.tasks.sent == [], "not before it is overdue"
+    world.now += world.settings.stale_after + 1
+    world.sweeps.stale()
+    assert world.work() == [task_queue.WAKE]
+    assert world.runtime.workspaces[uuid].running
+
+
+def test_an_intent_in_a_living_workers_hands_is_left_to_it(world: World) -> None:
+    uuid = world.asleep()
+    world.sessions.wake(uuid)
+    world.tasks.lose_all()
+    world.now += world.settings.stale_after + 1
+    with world.core.leases.hold(keys.LEASE.format(uuid=uuid)):
+        world.sweeps.stale()
+        assert task_queue.WAKE not in world.work()
+
+
+def test_an_intent_that_finds_the_lease_taken_is_passed_on(world: World) -> None:
+    """A wake comes while the sleep is being carried out: whoever holds the lease enqueues it at the end."""
+    uuid = world.active()
+    world.sessions.sleep(uuid)
+
+    stop = world.runtime.stop
+
+    def stop_while_a_wake_comes(uuid: str, generation: int) -> None:
+        stop(uuid, generation)
+        world.sessions.wake(uuid)
+        wakes = [sent for sent in world.tasks.sent if sent[0] == task_queue.WAKE]
+        world.tasks.lose_all()
+        world.lifecycle.carry_out(*wakes[0][1])
+
+    world.runtime.stop = stop_while_a_wake_comes  # type: ignore[method-assign, assignment]
+    assert world.work() == [task_queue.SLEEP, task_queue.WAKE]
+    assert world.runtime.workspaces[uuid].running
+    world.runtime.become_ready(uuid)
+    world.look(uuid)
+    assert world.get(uuid).status is Status.ACTIVE
+
+
+def test_ready_processes_of_an_older_intent_do_not_make_a_session_active(world: World) -> None:
+    """Else a wake could be called done just before the sleep before it stops the processes."""
+    uuid = world.active()
+    world.sessions.sleep(uuid)
+    world.sessions.wake(uuid)
+    world.look(uuid)
+    assert world.get(uuid).status is Status.WAKING
+
+
+def test_delete_backs_up_then_deletes_everything(world: World) -> None:
+    uuid = world.active()
+    world.runtime.workspaces[uuid].files["a.txt"] = b"kept"
+    world.sessions.delete(uuid)
+    world.work()
+    gone = world.get(uuid)
+    assert gone.status is Status.TERMINATED
+    assert world.core.backups.get(gone.backup).uuid == uuid
+    assert world.runtime.observe(uuid) is None
+    restored = world.sessions.restore(gone.backup)
+    world.work()
+    assert restored.user_id == "ada"
+    assert world.runtime.workspaces[restored.uuid].files == {"a.txt": b"kept"}
+    assert world.get(restored.uuid).restore_from == ""
+
+
+def test_delete_without_backup_makes_none(world: World) -> None:
+    uuid = world.active()
+    world.sessions.delete(uuid, backup=False)
+    world.work()
+    assert world.get(uuid).status is Status.TERMINATED
+    assert world.core.backups.count() == 0
+
+
+def test_a_failed_backup_deletes_nothing_and_a_second_delete_tries_again(world: World) -> None:
+    uuid = world.active()
+    world.runtime.workspaces[uuid].files["a.txt"] = b"kept"
+    world.runtime.errors["backup"] = NoSpace("The disk is full.")
+    world.sessions.delete(uuid)
+    world.work()
+    assert (world.get(uuid).status, world.get(uuid).reason) == (Status.FAILED, "The disk is full.")
+    assert world.runtime.workspaces[uuid].files == {"a.txt": b"kept"}
+    world.sessions.delete(uuid)
+    world.work()
+    assert world.get(uuid).status is Status.TERMINATED
+    assert world.core.backups.count() == 1
+
+
+def test_a_delete_without_a_backup_forces_one_that_is_under_way(world: World) -> None:
+    """Its worker is deep in the backup, and finds that it is not wanted any more."""
+    uuid = world.active()
+    world.sessions.delete(uuid)
+    back_up = world.runtime.backup
+
+    def forced(uuid: str, name: str, **more: Any) -> BackupSummary:
+        world.sessions.delete(uuid, backup=False)
+        assert not world.get(uuid).delete_backup
+        more["check"]()
+        return back_up(uuid, name, **more)
+
+    world.runtime.backup = forced  # type: ignore[method-assign]
+    world.work()
+    assert world.get(uuid).status is Status.TERMINATED
+    assert (world.core.backups.count(), world.runtime.observe(uuid)) == (0, None)
+
+
+def test_a_delete_asked_again_with_a_backup_does_not_bring_it_back(world: World) -> None:
+    uuid = world.active()
+    world.sessions.delete(uuid, backup=False)
+    assert world.sessions.delete(uuid).delete_backup is False
+    world.work()
+    assert world.sessions.delete(uuid).status is Status.TERMINATED
+
+
+def test_a_teardown_killed_after_its_backup_does_not_make_another(world: World) -> None:
+    uuid = world.active()
+    world.runtime.errors["remove"] = RetryableError("killed here")
+    world.sessions.delete(uuid)
+    with pytest.raises(RetryableError):
+        world.work()
+    assert world.core.backups.count() == 1
+    world.sessions.resend(world.get(uuid))
+    world.work()
+    assert world.get(uuid).status is Status.TERMINATED
+    assert world.core.backups.count() == 1
+
+
+def test_a_teardown_waits_for_a_running_backup(world: World) -> None:
+    """Of a worker that is killed then: the stale sweep comes back once the lease has ended."""
+    uuid = world.active()
+    world.sessions.delete(uuid)
+    with world.core.leases.hold(keys.BACKUP_LEASE.format(uuid=uuid)):
+        assert world.work() == [task_queue.TEARDOWN]
+        assert world.runtime.observe(uuid) is not None
+    world.now += world.settings.stale_after + 1
+    world.sweeps.stale()
+    world.work()
+    assert world.get(uuid).status is Status.TERMINATED
+
+
+@pytest.mark.parametrize("ends_with", [None, NoSpace("The disk is full."), RetryableError("The store is away.")])
+def test_the_end_of_a_backup_resumes_the_teardown_that_waited(
+    world: World, monkeypatch: pytest.MonkeyPatch, ends_with: Exception | None
+) -> None:
+    """However it ended, and without a sweep. What the teardown needs is a backup of its own: the files may have
+    changed since."""
+    uuid = world.active()
+    world.sessions.request_backup(uuid)
+    back_up = world.runtime.backup
+
+    def overtaken(uuid: str, name: str, **terms: Any) -> BackupSummary:
+        monkeypatch.setattr(world.runtime, "backup", back_up)
+        world.sessions.delete(uuid)
+        assert world.work() == [task_queue.TEARDOWN]
+        assert world.runtime.observe(uuid) is not None
+        if ends_with:
+            raise ends_with
+        return back_up(uuid, name, **terms)
+
+    monkeypatch.setattr(world.runtime, "backup", overtaken)
+    with suppress(RetryableError):
+        world.work()
+    world.work()
+    assert (world.get(uuid).status, world.runtime.observe(uuid)) == (Status.TERMINATED, None)
+    assert world.core.backups.count() == (1 if ends_with else 2)
+
+
+def test_a_teardown_that_gave_way_to_a_backup_which_ended_meanwhile_comes_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The backup's end still saw the teardown at work, so it is for the teardown to notice."""
+    uuid = world.active()
+    world.sessions.delete(uuid)
+    hold = world.core.leases.hold
+
+    @contextmanager
+    def taken_once(key: str, take: Any = None) -> Iterator[bool]:
+        if key == keys.BACKUP_LEASE.format(uuid=uuid):
+            monkeypatch.setattr(world.core.leases, "hold", hold)
+            yield False
+        else:
+            with hold(key, take) as held:
+                yield held
+
+    monkeypatch.setattr(world.core.leases, "hold", taken_once)
+    assert world.work() == [task_queue.TEARDOWN, task_queue.TEARDOWN]
+    assert world.get(uuid).status is Status.TERMINATED
+
+
+def test_a_session_whose_files_were_never_restored_names_their_backup(world: World) -> None:
+    first = world.active()
+    world.sessions.delete(first)
+    world.work()
+    name = world.get(first).backup
+    second = world.sessions.restore(name).uuid
+    world.tasks.lose_all()
+    world.sessions.delete(second)
+    world.work()
+    assert world.get(second).backup == name
+    assert world.core.backups.count() == 1
+
+
+def test_a_backup_in_use_is_not_deletable(world: World) -> None:
+    first = world.active()
+    world.sessions.delete(first)
+    world.work()
+    backup = world.sessions.backup(world.get(first).backup)
+    world.sessions.restore(backup.name)
+    with pytest.raises(BackupInUse):
+        world.core.backup_access.delete(backup.name)
+    world.work()
+    world.core.backup_access.delete(backup.name)
+
+
+def test_a_failed_restore_is_tried_again_by_wake_and_never_starts_empty(world: World) -> None:
+    first = world.active()
+    world.runtime.workspaces[first].files["a.txt"] = b"kept"
+    world.sessions.delete(first)
+    world.work()
+    world.runtime.errors["restore"] = NoSpace("The disk is full.")
+    second = world.sessions.restore(world.get(first).backup).uuid
+    world.work()
+    assert world.get(second).status is Status.FAILED
+    world.sessions.wake(second)
+    assert world.work() == [task_queue.RESTORE]
+    assert world.runtime.workspaces[second].files == {"a.txt": b"kept"}
+
+
+def test_restoring_an_unknown_backup_is_not_found(world: World) -> None:
+    with pytest.raises(BackupNotFound):
+        world.sessions.restore("app-aaaaaaaa-20260101-000000.zip")
+
+
+def test_a_backup_of_a_running_session_leaves_it_running(world: World) -> None:
+    uuid = world.active()
+    world.sessions.request_backup(uuid)
+    assert world.work() == [task_queue.BACKUP]
+    assert world.get(uuid).status is Status.ACTIVE
+    assert world.core.backups.newest_of(uuid).name == world.get(uuid).backup  # type: ignore[union-attr]
+
+
+def test_two_backups_in_one_second_have_two_names(world: World) -> None:
+    uuid = world.active()
+    for _ in range(2):
+        world.sessions.request_backup(uuid)
+        world.work()
+    assert world.core.backups.count() == 2
+
+
+def test_a_lost_backup_message_is_sent_again(world: World) -> None:
+    uuid = world.active()
+    world.sessions.request_backup(uuid)
+    world.tasks.lose_all()
+    world.now += world.settings.stale_after + 1
+    world.sweeps.stale()
+    assert task_queue.BACKUP in world.work()
+    assert world.core.backups.count() == 1
+
+
+def test_a_failed_backup_is_an_event_and_the_session_goes_on(world: World) -> None:
+    uuid = world.active()
+    world.runtime.errors["backup"] = NoSpace("The disk is full.")
+    world.sessions.request_backup(uuid)
+    world.work()
+    assert world.get(uuid).status is Status.ACTIVE
+    events = world.events_of(uuid)
+    assert events[-1].type == "backup"
+    assert events[-1].data == {"status": "failed", "reason": "The disk is full."}
+    assert world.core.redis.zscore(keys.BACKUP_REQUESTS, uuid) is None
+
+
+def test_there_is_nothing_to_back_up_before_the_files_are_there(world: World) -> None:
+    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+    with pytest.raises(IllegalState):
+        world.sessions.request_backup(uuid)
+
+
+def test_a_workspace_that_died_is_failed_with_its_last_words_and_wakes(world: World) -> None:
+    uuid = world.active()
+    world.runtime.crash(uuid, "out of memory")
+    world.look(uuid)
+    assert world.get(uuid).status is Status.FAILED
+    assert "out of memory" in world.get(uuid).reason
+    world.sessions.wake(uuid)
+    world.work()
+    world.runtime.become_ready(uuid)
+    world.look(uuid)
+    assert (world.get(uuid).status, world.get(uuid).reason) == (Status.ACTIVE, "")
+
+
+def test_a_start_that_never_answers_is_left_alone_and_has_failed_in_the_end(world: World) -> None:
+    """Starting it again and again would only begin the wait anew, and replace a pod that is slow."""
+    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+    world.core.heartbeats.observer_alive(world.now)
+    world.work()
+    for _ in range(round(world.settings.start_timeout / world.settings.stale_after)):
+        watched_for(world, world.settings.stale_after)
+        world.sweeps.stale()
+        assert task_queue.PROVISION not in world.work()
+    watched_for(world, 1.0)
+    world.sweeps.stale()
+    assert world.get(uuid).status is Status.FAILED
+    assert "did not answer" in world.get(uuid).reason
+
+
+def test_a_start_that_nobody_watched_has_not_failed(world: World) -> None:
+    """The service was stopped meanwhile, or its observer was: nobody can say that it did not answer."""
+    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+    world.core.heartbeats.observer_alive(world.now)
+    world.work()
+    world.now += 10 * world.settings.start_timeout
+    world.sweeps.stale()
+    world.core.heartbeats.observer_alive(world.now)
+    world.sweeps.stale()
+    assert world.get(uuid).status is Status.CREATED
+    for _ in range(8):
+        watched_for(world, 10.0)
+        world.sweeps.stale()
+    assert world.get(uuid).status is Status.FAILED
+
+
+def watched_for(world: World, seconds: float) -> None:
+    """The time passes, and the observer looks all along."""
+    for _ in range(round(seconds)):
+        world.now += 1.0
+        world.core.heartbeats.observer_alive(world.now)
+
+
+def test_a_failed_start_that_answers_after_all_is_active(world: World) -> None:
+    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+    world.work()
+    world.now += world.settings.start_timeout + 1
+    world.sweeps.stale()
+    world.runtime.become_ready(uuid)
+    world.look(uuid)
+    assert world.get(uuid).status is Status.ACTIVE
+
+
+def backed_up_and_lost(world: World) -> str:
+    """A sleeping session with one backup, whose volume someone then deleted."""
+    uuid = world.active()
+    world.runtime.workspaces[uuid].files["file"] = b"content"
+    world.sessions.request_backup(uuid)
+    world.work()
+    world.sessions.sleep(uuid)
+    world.work()
+    del world.runtime.workspaces[uuid]
+    return uuid
+
+
+def test_waking_a_session_whose_files_are_gone_says_so_and_waking_it_again_brings_back_its_newest_backup(
+    world: World,
+) -> None:
+    """Nothing is lost silently: the user is told what the next wake does before it does that."""
+    uuid = backed_up_and_lost(world)
+    world.sessions.wake(uuid)
+    world.work()
+    lost = world.get(uuid)
+    assert lost.status is Status.FAILED
+    assert lost.reason.startswith(f"The session's files are gone. Wake it to restore its newest backup, {lost.backup}")
+    world.sessions.wake(uuid)
+    assert world.work() == [task_queue.RESTORE]
+    world.runtime.become_ready(uuid)
+    world.look(uuid)
+    assert world.get(uuid).status is Status.ACTIVE
+    assert world.runtime.workspaces[uuid].files == {"file": b"content"}
+
+
+def test_a_session_whose_files_are_gone_without_a_backup_wakes_empty_once_its_user_knows(world: World) -> None:
+    uuid = world.asleep()
+    del world.runtime.workspaces[uuid]
+    for told in ("it has no backup", ""):
+        world.sessions.wake(uuid)
+        world.work()
+        assert told in world.get(uuid).reason
+    assert world.runtime.workspaces[uuid].running
+
+
+def test_a_session_whose_files_are_gone_can_be_deleted(world: World) -> None:
+    """With nothing left to back up, its newest backup is what remains of it."""
+    uuid = backed_up_and_lost(world)
+    newest = world.get(uuid).backup
+    world.sessions.delete(uuid)
+    world.work()
+    gone = world.get(uuid)
+    assert (gone.status, gone.backup) == (Status.TERMINATED, newest)
+
+
+@pytest.mark.parametrize("backup", [True, False])
+def test_files_that_end_with_the_workspace_are_backed_up_before_it_is_stopped(world: World, backup: bool) -> None:
+    """Someone else had the volume deleted: it lasts as long as the workspace runs."""
+    uuid = world.active()
+    world.runtime.workspaces[uuid].files["file"] = b"content"
+    world.runtime.errors["stop"] = FilesGoing()
+    world.sessions.delete(uuid, backup=backup)
+    world.runtime.calls.clear()
+    world.work()
+    assert [name for name, _, _ in world.runtime.calls] == ["stop", *(["backup"] if backup else []), "remove"]
+    gone = world.get(uuid)
+    assert (gone.status, gone.replicas, bool(gone.backup)) == (Status.TERMINATED, 0, backup)
+    assert list(world.runtime.backups.values()) == ([{"file": b"content"}] if backup else [])
+
+
+def test_a_session_is_not_put_to_sleep_when_that_would_end_its_files(world: World) -> None:
+    uuid = world.active()
+    world.runtime.errors["stop"] = FilesGoing()
+    world.sessions.sleep(uuid)
+    world.work()
+    failed = world.get(uuid)
+    assert failed.status is Status.FAILED
+    assert "Delete the session: its files are backed up first" in failed.reason
+    assert world.runtime.workspaces[uuid].running
+
+
+def test_what_another_worker_at_the_same_intent_ended_otherwise_stays_as_it_is(world: World) -> None:
+    """One of the two lost its lease without noticing; the session's user is told, and deletes it again."""
+    uuid = world.asleep()
+    generation = world.sessions.delete(uuid).generation
+    removed = world.runtime.remove
+
+    def overtaken(uuid: str, generation: int, *, force: bool = False) -> None:
+        removed(uuid, generation)
+        world.lifecycle.fail(world.get(uuid), "It was given up.")
+
+    world.runtime.remove = overtaken  # type: ignore[method-assign]
+    world.lifecycle.carry_out(uuid, generation)
+    assert (world.get(uuid).status, world.get(uuid).reason) == (Status.FAILED, "It was given up.")
+    world.sessions.delete(uuid)
+    world.runtime.remove = removed  # type: ignore[method-assign]
+    world.work()
+    assert world.get(uuid).status is Status.TERMINATED
+
+
+def test_a_wait_ends_when_the_state_is_reached_and_when_time_is_up(world: World) -> None:
+    uuid = world.active()
+    assert world.sessions.wait(uuid, lambda r: r.status is Status.ACTIVE, 5).status is Status.ACTIVE
+    assert world.sessions.wait(uuid, lambda r: r.status is Status.SLEEPING, 0.1).status is Status.ACTIVE

@@ -1,0 +1,254 @@
+"""Sweeps and the watcher: idle, expiry, retention, and what comes back after Redis was lost."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+import redis
+
+from app.core.backups.store import backup_name
+from app.core.errors import NoSpace
+from app.core.redis import keys, task_queue
+from app.core.service import NewSession
+from app.core.sessions.model import Identity, Status
+from tests.world import World
+from workers.archive import write_backup
+from workers.runtime.base import Snapshot
+
+
+def test_an_unused_session_sleeps_at_its_deadline(world: World) -> None:
+    uuid = world.active(idle_timeout=60)
+    world.now += 59
+    world.sweeps.idle()
+    assert world.get(uuid).status is Status.ACTIVE
+    world.now += 1
+    world.sweeps.idle()
+    assert world.work() == [task_queue.WARN, task_queue.SLEEP]
+    assert world.get(uuid).status is Status.SLEEPING
+
+
+def test_a_used_session_gets_a_new_deadline(world: World) -> None:
+    uuid = world.active(idle_timeout=60)
+    world.now += 50
+    world.use(uuid)
+    world.now += 20
+    world.sweeps.idle()
+    assert world.get(uuid).status is Status.ACTIVE
+    assert world.core.redis.zscore(keys.IDLE, uuid) == pytest.approx(world.now + 20), "when its sleep is announced"
+    world.now += 40
+    world.sweeps.idle()
+    assert world.get(uuid).status is Status.SLEEPING
+
+
+def test_a_use_at_the_very_moment_of_the_sweep_wins(world: World) -> None:
+    """The sweep has looked and decided; before it writes, the session is used."""
+    uuid = world.active(idle_timeout=60)
+    world.now += 61
+    seen = world.get(uuid)
+    due = world.core.store.due
+
+    def used_after_the_look(*args: object) -> list[object]:
+        records = due(*args)  # type: ignore[arg-type]
+        world.use(uuid)
+        return records  # type: ignore[return-value]
+
+    world.core.store.due = used_after_the_look  # type: ignore[method-assign, assignment]
+    world.sweeps.idle()
+    assert world.get(uuid).status is Status.ACTIVE
+    assert world.get(uuid).generation == seen.generation
+
+
+def test_two_idle_sweeps_at_once_make_one_intent(world: World) -> None:
+    uuid = world.active(idle_timeout=60)
+    before = world.get(uuid)
+    world.now += 61
+    world.sweeps.idle()
+    world.sweeps.idle()
+    assert world.get(uuid).generation == before.generation + 1
+
+
+def test_a_session_with_idle_timeout_0_never_sleeps_by_itself(world: World) -> None:
+    uuid = world.active(idle_timeout=0)
+    world.now += 1e8
+    world.sweeps.idle()
+    assert world.get(uuid).status is Status.ACTIVE
+
+
+def test_an_expired_session_is_backed_up_and_torn_down(world: World) -> None:
+    uuid = world.asleep(ttl=3_600)
+    world.pass_time(3_601)
+    world.sweeps.expired()
+    world.work()
+    assert world.get(uuid).status is Status.TERMINATED
+    assert world.core.backups.newest_of(uuid) is not None
+    world.sweeps.expired()
+    assert world.core.redis.zcard(keys.EXPIRY) == 0
+
+
+def test_a_use_moves_the_expiry(world: World) -> None:
+    uuid = world.asleep(ttl=3_600)
+    world.pass_time(3_000)
+    world.use(uuid)
+    world.pass_time(1_000)
+    world.sweeps.expired()
+    assert world.get(uuid).status is Status.SLEEPING
+
+
+def test_a_failed_teardown_of_an_expired_session_is_tried_again_less_and_less_often(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that can't be read today can't be read in an hour."""
+    uuid = world.asleep(ttl=3_600)
+    tries: list[float] = []
+
+    def full(uuid: str, name: str, **_: object) -> NoReturn:
+        tries.append(world.now)
+        raise NoSpace("The disk is full.")
+
+    monkeypatch.setattr(world.runtime, "backup", full)
+    for _ in range(24 * 5):
+        world.pass_time(3_600)
+        world.sweeps.expired()
+        world.work()
+    assert world.get(uuid).status is Status.FAILED
+    assert [round((after - before) / 3_600) for before, after in pairwise(tries)] == [1, 2, 4, 8, 16, 24, 24, 24]
+    monkeypatch.undo()
+    world.pass_time(24 * 3_600)
+    world.sweeps.expired()
+    world.work()
+    assert world.get(uuid).status is Status.TERMINATED
+
+
+@pytest.mark.parametrize("use", ["wake", "prompt"])
+def test_a_use_ends_the_patience_with_an_expiry_that_failed(world: World, use: str) -> None:
+    uuid = world.asleep(ttl=3_600)
+    for pause in (3_600, 3_600, 7_200):
+        world.pass_time(pause)
+        world.runtime.errors["backup"] = NoSpace("The disk is full.")
+        world.sweeps.expired()
+        world.work()
+    assert world.get(uuid).expiry_tries == 3
+    if use == "wake":
+        world.sessions.wake(uuid)
+    else:
+        world.sessions.prompt(uuid, "hello")
+    assert world.get(uuid).expiry_tries == 0
+
+
+def test_after_redis_was_lost_every_session_comes_back(world: World) -> None:
+    """Its user, settings and files, running or asleep, from what stands beside the volumes."""
+    up = world.active("ada", labels={"team": "blue"})
+    down = world.asleep("bob", ttl=3_600)
+    for _ in range(3):
+        world.sessions.revoke(down)
+    world.core.redis.flushall()
+    world.sweeps.stale()
+    assert task_queue.RECONCILE in world.work()
+    assert world.get(down).status is Status.SLEEPING
+    assert (world.get(down).user_id, world.get(down).ttl) == ("bob", 3_600)
+    assert world.get(down).access_epoch > 3, "a pass that was taken back must not be good again"
+    assert world.get(up).status is Status.WAKING
+    world.look(up)
+    assert world.get(up).status is Status.ACTIVE
+    assert world.get(up).labels == {"team": "blue"}
+    world.sessions.wake(down)
+    world.work()
+    assert world.runtime.workspaces[down].running
+
+
+def test_reconcile_leaves_known_sessions_alone(world: World) -> None:
+    uuid = world.active()
+    before = world.get(uuid)
+    world.sweeps.reconcile()
+    assert world.get(uuid) == before
+    assert world.work() == []
+
+
+def test_a_session_whose_files_are_gone_is_failed(world: World) -> None:
+    lost = world.asleep()
+    world.asleep("bob")
+    del world.runtime.workspaces[lost]
+    world.sweeps.reconcile()
+    assert world.get(lost).status is Status.FAILED
+    assert "it has no backup" in world.get(lost).reason
+
+
+def test_an_empty_runtime_is_doubted(world: World) -> None:
+    """A volume that isn't mounted must not mark every session failed."""
+    uuid = world.asleep()
+    del world.runtime.workspaces[uuid]
+    world.sweeps.reconcile()
+    assert world.get(uuid).status is Status.SLEEPING
+
+
+def test_old_backups_go_but_never_a_living_sessions_newest(world: World) -> None:
+    living, dead = world.asleep(), world.asleep("bob")
+    for _ in range(2):
+        world.sessions.request_backup(living)
+        world.work()
+        world.now += 60
+    world.sessions.delete(dead)
+    world.work()
+    newest = world.core.backups.newest_of(living)
+    world.pass_time(world.settings.backup_retention + 1)
+    world.sweeps.retention()
+    assert world.core.backups.count() == 1
+    assert world.core.backups.newest_of(living) == newest
+
+
+def test_a_backup_that_is_being_restored_stays(world: World) -> None:
+    """Deleting it would leave the new session without its files."""
+    dead = world.asleep()
+    world.sessions.delete(dead)
+    world.work()
+    world.pass_time(world.settings.backup_retention + 1)
+    world.sessions.restore(world.get(dead).backup)
+    world.sweeps.retention()
+    assert world.core.backups.count() == 1
+
+
+def test_a_retention_of_0_keeps_backups_for_ever(redis_client: redis.Redis, tmp_path: Path) -> None:
+    world = World(redis_client, tmp_path, backup_retention=0.0)
+    uuid = world.asleep()
+    world.sessions.delete(uuid)
+    world.work()
+    world.pass_time(1e9)
+    world.sweeps.retention()
+    assert world.core.backups.count() == 1
+
+
+def test_the_index_of_backups_is_rebuilt_from_the_store_but_for_damaged_ones(world: World) -> None:
+    identity = Identity(uuid="aaaa0000", user_id="ada", created_at=world.now)
+    (world.settings.data_dir / "app").mkdir()
+    names = [backup_name("aaaa0000", world.now + n) for n in range(2)]
+    for name in names:
+        write_backup(world.settings.data_dir / "app", world.core.backup_store, name, identity, world.now)
+    (world.settings.data_dir / "backups" / f"{names[1]}.json").write_text("{")
+    world.sweeps.index()
+    assert world.core.backups.get(names[0]).user_id == "ada"
+    assert world.core.backups.count() == 1
+
+
+def test_the_first_snapshot_puts_to_rest_what_was_stopped_meanwhile(world: World) -> None:
+    """The whole service was shut down in order, its workspaces too: they sleep, they haven't failed."""
+    uuid = world.active()
+    world.observer.apply(Snapshot(()))
+    assert (world.get(uuid).status, world.get(uuid).replicas) == (Status.SLEEPING, 0)
+
+
+def test_a_snapshot_leaves_a_starting_session_to_its_worker(world: World) -> None:
+    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+    world.observer.apply(Snapshot(()))
+    assert world.get(uuid).status is Status.CREATED
+
+
+def test_a_workspace_without_a_record_is_no_error_for_the_observer(world: World) -> None:
+    uuid = world.active()
+    seen = world.runtime.observe(uuid)
+    assert seen is not None
+    world.core.redis.flushall()
+    world.observer.apply(seen)
+    assert world.core.redis.dbsize() == 0

@@ -1,0 +1,90 @@
+"""The names the API enqueues by, and what the workers registered under them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+
+import pytest
+import redis
+from celery.exceptions import Retry
+
+from app.core.errors import AgentUnavailable
+from app.core.redis import task_queue
+from app.settings import Settings
+from workers import context, tasks
+from workers.celery_app import NotSweeps, app, settings
+
+A = "aaaa0001"
+OWN = {name: task for name, task in app.tasks.items() if not name.startswith("celery.")}
+
+
+def test_every_name_the_api_may_enqueue_is_a_task_and_every_task_has_a_queue() -> None:
+    assert tasks.provision.name == task_queue.PROVISION
+    assert set(OWN) == set(task_queue.ROUTES)
+    assert set(task_queue.ROUTES.values()) == set(task_queue.QUEUES) == {q.name for q in app.conf.task_queues}
+
+
+def test_beat_only_asks_for_tasks_that_exist_and_lets_them_expire() -> None:
+    """A sweep that nobody took is replaced by the next, it doesn't pile up."""
+    for entry in app.conf.beat_schedule.values():
+        assert entry["task"] in OWN
+        assert entry["options"]["expires"] >= entry["schedule"].seconds
+
+
+@pytest.mark.parametrize("name", sorted(OWN))
+def test_a_task_survives_its_worker_and_ends_before_redis_hands_it_out_again(name: str) -> None:
+    task = OWN[name]
+    assert app.conf.task_acks_late and task.acks_late is not False
+    assert app.conf.task_reject_on_worker_lost
+    assert task.soft_time_limit < task.time_limit < settings.visibility_timeout
+    assert app.conf.broker_transport_options["visibility_timeout"] == settings.visibility_timeout
+
+
+@pytest.mark.parametrize("name", sorted(name for name, of in task_queue.ROUTES.items() if of == "deliver"))
+def test_what_delivery_workers_do_takes_nothing_but_redis(
+    name: str, redis_server: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a cluster they may not ask it for anything, and so have no runtime at all."""
+    monkeypatch.setenv("REDIS_URL", redis_server)
+    monkeypatch.setattr(context.runtimes, "load", no_runtime)
+    redis_client.hset(f"session:{A}", mapping={"uuid": A, "user_id": "ada", "status": "active", "created_at": "1"})
+    redis_client.hset(f"agent:{A}", mapping={"address": "http://127.0.0.1:9"})
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "9")
+    forget()
+    try:
+        with contextlib.suppress(AgentUnavailable, Retry):  # Nobody listens there.
+            OWN[name](*([] if name == task_queue.CHECK_POLICIES else [A]))
+        assert (context.core.cache_info().currsize, context.context.cache_info().currsize) == (1, 0)
+    finally:
+        forget()
+
+
+def forget() -> None:
+    for cached in (context.core, context.context):
+        cached.cache_clear()
+
+
+def no_runtime(settings: Settings) -> None:
+    raise AssertionError("a delivery worker has no access to it")
+
+
+def test_what_a_user_waits_for_never_queues_behind_a_backup() -> None:
+    assert {task_queue.ROUTES[task_queue.PROVISION], task_queue.ROUTES[task_queue.WAKE]} == {"wake"}
+    to_agents = {task for task, name in task_queue.ROUTES.items() if name == "deliver"}
+    short = {task_queue.CHECK_POLICIES, task_queue.TOKEN_ENDED}
+    assert to_agents == {task_queue.DELIVER, task_queue.WARN, task_queue.LOCK_OUT} | short, "an agent may hang"
+    assert {task_queue.ROUTES[task] for task in (task_queue.BACKUP, task_queue.RESTORE, task_queue.TEARDOWN)} == {
+        "backup"
+    }
+
+
+def a_line(name: str, level: int = logging.INFO) -> logging.LogRecord:
+    return logging.LogRecord("celery.app.trace", level, "", 0, "Task %(name)s succeeded", ({"name": name},), None)
+
+
+def test_sweeps_are_not_logged_each_second_but_their_failures_are() -> None:
+    assert not NotSweeps().filter(a_line(task_queue.SWEEP_IDLE))
+    assert NotSweeps().filter(a_line(task_queue.WAKE))
+    assert NotSweeps().filter(a_line(task_queue.SWEEP_IDLE, logging.ERROR))

@@ -1,0 +1,31 @@
+"""Waiting for something that another thread, process or machine does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+PATIENCE = 60.0
+"""Seconds after which a test gives up on something that takes well under one; no test measures it."""
+
+
+def wait_for(
+    condition: Callable[[], Result | None],
+    what: str,
+    seen: Callable[[], str] = lambda: "",
+    seconds: float = PATIENCE,
+    interval: float = 0.05,
+) -> Result:
+    """Call `condition` every `interval` seconds and return its first true result.
+
+    AssertionError, naming `what` and `seen()`, if there is none after `seconds`.
+    """
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"not within {seconds:g} s: {what}. {seen()}".rstrip())
+        time.sleep(interval)
+    return result

@@ -1,0 +1,244 @@
+"""Ways into a workspace that a product has besides a link, in Chromium: its own sign-in, and a frame in its page.
+
+One suite for wherever the service runs. A module of tests derives a class from `WaysIn`, imports the fixtures, and has
+one of its own, `ways`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, FrameLocator, Page, expect
+
+from app.core.access.access_policy import MOST_SENT
+from app.core.access.landing_path import ENTERED
+from app.core.access.tokens import COOKIE, FRAME_COOKIE
+from tests.browser import (
+    AS_PEOPLE_HAVE_IT,
+    CHROMIUM_FLAGS,
+    EDITOR,
+    PATIENCE,
+    expect_editor,
+    expect_file,
+    in_terminal,
+    launched,
+    navigated,
+    open_editor,
+    opens_socket,
+)
+from tests.product import Product
+
+DOMAIN = "ws.localhost"
+"""So that there are names of the same site (`app.ws.localhost`) and of others: below `localhost` each name is one."""
+
+SAME_SITE, CROSS_SITE, STRANGER, SIBLING = (
+    "app.ws.localhost",
+    "product.localhost",
+    "evil.localhost",
+    "evil.ws.localhost",
+)
+
+KEPT = "kept.txt"
+"""A file in the workspace."""
+
+READ = "url => fetch(url, {credentials: 'include'}).then(() => 'read', () => 'refused')"
+
+
+def settings_with(app: Product) -> dict[str, str]:
+    """What the service is told of the product."""
+    named = [app.origin(host) for host in (SAME_SITE, CROSS_SITE)]
+    return {"WORKSPACE_DOMAIN": DOMAIN, "LOGIN_URL": app.login_url, "EMBED_ORIGINS": ", ".join(named)}
+
+
+@dataclass(frozen=True)
+class Ways:
+    """Those into a workspace whose service was told of the product `app`. `ask` makes a call of the API that goes well
+    (method, path, body) and answers its JSON; `folder` is the one that the editor opens, with the file `KEPT`."""
+
+    ask: Callable[..., Any]
+    app: Product
+    session: Any
+    folder: str
+
+    @property
+    def uuid(self) -> str:
+        return str(self.session["uuid"])
+
+    @property
+    def address(self) -> str:
+        return str(self.session["workspace_url"])
+
+    def link(self) -> str:
+        """One that is good once."""
+        return str(self.ask("POST", f"/session/{self.uuid}/open")["url"])
+
+    def sleep(self) -> None:
+        self.ask("POST", f"/session/{self.uuid}/scale-down")
+
+    def shown_in(self, page: Page, host: str, src: str) -> FrameLocator:
+        """What the product's page shows in its frame, under one of its names."""
+        page.goto(self.app.page_with(host, src))
+        return page.frame_locator("iframe").first
+
+
+@pytest.fixture
+def signs_in(ways: Ways) -> Product:
+    """The product, which knows its user and opens the workspace at the path it is asked for."""
+
+    def opened(uuid: str, path: str) -> str:
+        return str(ways.ask("POST", f"/session/{uuid}/open", {"path": path})["url"])
+
+    ways.app.opener = opened
+    ways.app.asked.clear()
+    return ways.app
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with launched(AS_PEOPLE_HAVE_IT) as chromium:
+        yield chromium
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A browser that never was here."""
+    made = browser.new_context()
+    yield made
+    made.close()
+
+
+def expect_working(frame: FrameLocator) -> None:
+    """VS Code is there, and has the files, which come over its WebSocket."""
+    expect(frame.locator(EDITOR)).to_be_visible(timeout=PATIENCE)
+    expect_file(frame, KEPT)
+
+
+def expect_powerless(page: Page, ways: Ways) -> None:
+    """The page's own scripts open no socket of the workspace and read nothing of it."""
+    assert opens_socket(page, ways.session) != ""
+    assert page.evaluate(READ, ways.address) == "refused"
+
+
+class WaysIn:
+    """The suite."""
+
+    def test_a_bookmark_comes_back_through_the_products_sign_in_to_the_same_place(
+        self, ways: Ways, context: BrowserContext, signs_in: Product
+    ) -> None:
+        """After the cookie's end, and in a browser that never had one; awake and asleep."""
+        place = f"/?folder={ways.folder}&payload=%5B%5D"
+        page = open_editor(context, ways.link())
+        page.goto("about:blank")
+        context.clear_cookies()
+        for number in range(2):
+            page.goto(ways.address + place)
+            expect_editor(page)
+            assert page.url == ways.address + place
+            assert signs_in.asked == [(ways.uuid, place)] * (number + 1)
+            page.goto("about:blank")
+            ways.sleep()
+            context.clear_cookies()
+        ways.ask("POST", f"/session/{ways.uuid}/scale-up")
+
+    def test_a_browser_that_keeps_no_cookie_gets_a_page_and_is_not_sent_round(
+        self, ways: Ways, browser: Browser, signs_in: Product, tmp_path: Path
+    ) -> None:
+        """In one that is told to block all cookies, as its users tell it in its settings."""
+        (tmp_path / "Default").mkdir()
+        settings = {"profile": {"default_content_setting_values": {"cookies": 2}}}
+        (tmp_path / "Default" / "Preferences").write_text(json.dumps(settings))
+        program = shutil.which("chromium")
+        context = browser.browser_type.launch_persistent_context(tmp_path, executable_path=program, args=CHROMIUM_FLAGS)
+        page = context.new_page()
+        assert navigated(page, f"{ways.address}/x") == 401
+        assert context.cookies() == []
+        expect(page.get_by_role("heading", name="did not keep")).to_be_visible(timeout=PATIENCE)
+        assert page.url == f"{ways.address}/x?{ENTERED}"
+        assert len(signs_in.asked) == 1
+        page.get_by_role("link", name="Try again").click()
+        page.wait_for_url(f"**/x?{ENTERED}")
+        assert signs_in.asked == [(ways.uuid, "/x")] * 2
+        context.close()
+
+    def test_a_product_that_leads_back_to_the_bare_address_ends_in_a_page(
+        self, ways: Ways, context: BrowserContext, signs_in: Product
+    ) -> None:
+        signs_in.opener = lambda _, path: ways.address + path
+        page = context.new_page()
+        assert navigated(page, ways.address) == 401
+        expect(page.get_by_role("heading", name="Signing in led back here")).to_be_visible(timeout=PATIENCE)
+        assert len(signs_in.asked) == MOST_SENT
+
+    @pytest.mark.parametrize("host", [SAME_SITE, CROSS_SITE])
+    def test_the_editor_works_in_a_named_pages_frame(self, ways: Ways, context: BrowserContext, host: str) -> None:
+        """With its files and a terminal, which come over its WebSocket; by a link at first, and then by the cookie that
+        is kept for this page's site. The plain address wakes it when the page is opened."""
+        page = context.new_page()
+        frame = ways.shown_in(page, host, ways.link())
+        expect_working(frame)
+        frame.get_by_text(KEPT, exact=True).first.click()
+        in_terminal(page, f"touch by-{host}", frame)
+        expect_file(frame, f"by-{host}")
+        (cookie,) = [each for each in context.cookies() if each.get("name") in (COOKIE, FRAME_COOKIE)]
+        flags = (cookie.get("secure"), cookie.get("httpOnly"), cookie.get("sameSite"))
+        assert (cookie.get("name"), flags) == (FRAME_COOKIE, (True, True, "None"))
+        assert DOMAIN in str(cookie.get("partitionKey")) or host in str(cookie.get("partitionKey"))
+        page.goto("about:blank")
+        ways.sleep()
+        expect_working(ways.shown_in(page, host, ways.address))
+        assert ways.ask("GET", f"/session/{ways.uuid}")["session"]["status"] == "active"
+
+    def test_the_cookie_of_a_frame_opens_nothing_elsewhere(
+        self, ways: Ways, context: BrowserContext, signs_in: Product
+    ) -> None:
+        """Not in the frame of another named page's site, nor in a tab."""
+        page = context.new_page()
+        expect_working(ways.shown_in(page, CROSS_SITE, ways.link()))
+        frame = ways.shown_in(page, SAME_SITE, ways.address)
+        expect(frame.get_by_role("heading", name="not open to you")).to_be_visible(timeout=PATIENCE)
+        elsewhere = signs_in.origin("127.0.0.1") + "/asked"
+        signs_in.opener = lambda *_: elsewhere
+        page.goto(ways.address)
+        assert page.url == elsewhere
+
+    @pytest.mark.parametrize("host", [STRANGER, SIBLING])
+    def test_a_page_that_is_not_named_shows_the_reason_and_nothing_else(
+        self, ways: Ways, context: BrowserContext, host: str
+    ) -> None:
+        """With a fresh link, which is good as before, and with the cookies of a tab and of a named page's frame."""
+        link = ways.link()
+        page = context.new_page()
+        refused = ways.shown_in(page, host, link)
+        expect(refused.get_by_text("EMBED_ORIGINS")).to_be_visible(timeout=PATIENCE)
+        open_editor(context, link).close()
+        expect_working(ways.shown_in(page, SAME_SITE, ways.link()))
+        refused = ways.shown_in(page, host, ways.address)
+        expect(refused.get_by_text("EMBED_ORIGINS")).to_be_visible(timeout=PATIENCE)
+        expect(refused.locator(EDITOR)).to_have_count(0)
+        expect_powerless(page, ways)
+
+    def test_a_link_that_was_used_is_told_as_one_within_the_frame(self, ways: Ways, context: BrowserContext) -> None:
+        link = ways.link()
+        open_editor(context, link).close()
+        context.clear_cookies()
+        frame = ways.shown_in(context.new_page(), CROSS_SITE, link)
+        expect(frame.get_by_text("ask for a new one")).to_be_visible(timeout=PATIENCE)
+
+    def test_a_named_page_does_not_act_in_the_workspaces_place(self, ways: Ways, context: BrowserContext) -> None:
+        """It may show it, and no more."""
+        page = context.new_page()
+        expect_working(ways.shown_in(page, SAME_SITE, ways.link()))
+        expect_powerless(page, ways)
+
+    def test_a_revoked_frame_is_turned_away(self, ways: Ways, context: BrowserContext) -> None:
+        page = context.new_page()
+        expect_working(ways.shown_in(page, CROSS_SITE, ways.link()))
+        ways.ask("POST", f"/session/{ways.uuid}/revoke")
+        frame = ways.shown_in(page, CROSS_SITE, ways.address)
+        expect(frame.get_by_role("heading", name="not open to you")).to_be_visible(timeout=PATIENCE)

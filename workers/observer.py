@@ -1,0 +1,293 @@
+"""The observer: keeps the records in agreement with what the runtime observes. One leads, the others stand by.
+
+A session becomes `active` as soon as its editor is seen to answer (workers/activation.py); one whose workspace died is
+`failed`, with the last lines of its log.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
+
+from app import logs, threads
+from app.core.composition import Core
+from app.core.errors import (
+    IllegalState,
+    InvalidRequest,
+    RetryableError,
+    SessionError,
+    SessionNotFound,
+    StateUnavailable,
+    Superseded,
+)
+from app.core.redis import keys, task_queue
+from app.core.sessions.idle_policy import idle_verdict
+from app.core.sessions.model import UP, Record, Status, phases_since
+from app.settings import Settings
+from workers import activation, outcomes
+from workers import runtime as runtimes
+from workers.heartbeat import Heartbeat
+from workers.runtime.base import Observation, Runtime, Snapshot
+
+log = logging.getLogger(__name__)
+
+BEAT = 1.0
+"""s between heartbeats, and between two attempts to lead or to watch."""
+
+HUNG = 10.0
+"""s without a heartbeat of the loop after which the observer no longer reports as alive."""
+
+
+class Observer:
+    """Applies what a runtime observes to the records. Times are seconds since the epoch."""
+
+    def __init__(
+        self,
+        core: Core,
+        runtime: Runtime,
+        clock: Callable[[], float] = time.time,
+        heartbeat: Heartbeat | None = None,
+    ) -> None:
+        self._heart = heartbeat or Heartbeat("")
+        self._core = core
+        self._store = core.store
+        self._runtime = runtime
+        self._clock = clock
+
+    def run(self, stop: Event) -> None:
+        """Lead when no other observer does, and watch until `stop`; after an error, try again after `BEAT`."""
+        while not stop.is_set():
+            self._heart.beat()
+            try:
+                with self._core.leases.hold(keys.OBSERVER_LEADER) as leading:
+                    if leading:
+                        log.info("leading")
+                        self._watch(stop)
+            except (StateUnavailable, RetryableError) as error:
+                log.warning("the watch was interrupted: %s", error)
+            stop.wait(BEAT)
+
+    def apply(self, seen: Snapshot | Observation) -> None:
+        """Make the records agree with what was observed."""
+        if isinstance(seen, Observation):
+            self._apply_one(seen)
+            return
+        present = {workspace.identity.uuid for workspace in seen.workspaces}
+        for record in self._store.find(self._store.uuids(UP)):
+            if record.uuid not in present:
+                try:
+                    self._apply_down(record, record.generation, wished=not seen.unwished)
+                except (Superseded, IllegalState, SessionNotFound) as error:
+                    log.info("snapshot ignored: %s", error, extra={"uuid": record.uuid})
+        for workspace in seen.workspaces:
+            self._apply_one(workspace)
+
+    def _watch(self, stop: Event) -> None:
+        with self._heartbeat():
+            for seen in self._runtime.watch(stop, self._heart.beat):
+                self.apply(seen)
+
+    def _apply_one(self, seen: Observation) -> None:
+        self._heart.beat()
+        try:
+            record = self._store.get(seen.identity.uuid)
+            if seen.failure:
+                self._apply_failure(record, seen)
+            elif seen.ready:
+                self._apply_ready(record, seen)
+                self._apply_agent(record, seen)
+            elif seen.running:
+                self._apply_progress(record, seen)
+            else:
+                self._apply_down(record, seen.generation, wished=not seen.deleted)
+        except (Superseded, IllegalState, SessionNotFound, InvalidRequest) as error:
+            log.info("observation ignored: %s", error, extra={"uuid": seen.identity.uuid})
+
+    def _apply_progress(self, record: Record, seen: Observation) -> None:
+        """Note the phases of a start, and what it waits for. An active session whose workspace waits for something has
+        lost its pod: it is waking again."""
+        if record.generation != seen.generation:
+            return
+        if record.status is Status.ACTIVE and seen.waiting:
+            self._bring_back(record, "its pod is gone, and the new one waits")
+        elif record.status in outcomes.STARTING:
+            self._note_phases(record, seen)
+            self._note_waiting(record, seen)
+
+    def _note_phases(self, record: Record, seen: Observation) -> None:
+        phases = phases_since(record.phases, seen.phases, record.requested_at)
+        if new := [name for name in phases if name not in record.phases]:
+            self._store.change(
+                record.uuid,
+                self._clock(),
+                expect={"generation": seen.generation, "status": record.status},
+                phases={name: phases[name] for name in new},
+                event=("phase", {"phase": new[-1], "ms": phases[new[-1]]}),
+            )
+
+    def _note_waiting(self, record: Record, seen: Observation) -> None:
+        if (record.reason, record.reason_code) != (seen.waiting, seen.code):
+            # The scheduler's message changes with every node that comes or goes: that alone is no event.
+            news = (record.reason == "", record.reason_code) != (seen.waiting == "", seen.code)
+            why = {"reason": seen.waiting or None, "reason_code": seen.code or None}
+            self._store.change(
+                record.uuid,
+                self._clock(),
+                expect={"generation": seen.generation, "status": record.status},
+                reason=seen.waiting,
+                reason_code=seen.code,
+                event=("state", {"status": record.status, **why}) if news else None,
+            )
+
+    def _apply_failure(self, record: Record, seen: Observation) -> None:
+        if record.status not in UP or record.generation != seen.generation:
+            return
+        if seen.waiting and not self._still_waits(seen):
+            log.warning("a direct look contradicts the watch", extra={"uuid": record.uuid})
+            return
+        now = self._clock()
+        self._store.change(
+            record.uuid,
+            now,
+            to=Status.FAILED,
+            expect={"generation": seen.generation},
+            settle=True,
+            reason=seen.failure,
+            reason_code=seen.code,
+            replicas=0,
+            pod_name="",
+        )
+        self._core.counters.count("sessions_failed")
+        outcomes.failed(record, seen.failure, now)
+
+    def _apply_ready(self, record: Record, seen: Observation) -> None:
+        """Mark the session active if it was started for its newest intent; else that is left to the worker of that."""
+        if record.generation != seen.generation:
+            return
+        if record.status is Status.ACTIVE:
+            self._refresh(record, seen)
+        elif record.status is Status.SLEEPING:
+            self._adopt(record)
+        else:
+            activation.answered(self._core, record, seen, self._clock())
+
+    def _refresh(self, record: Record, seen: Observation) -> None:
+        """Note the pod of an active session. That its agent does not run is a reason, but no failure: the editor
+        works."""
+        if (record.replicas, record.pod_name, record.reason) != (1, seen.pod_name, seen.trouble):
+            self._store.change(
+                record.uuid,
+                self._clock(),
+                expect={"generation": seen.generation},
+                replicas=1,
+                pod_name=seen.pod_name,
+                reason=seen.trouble,
+            )
+
+    def _adopt(self, record: Record) -> None:
+        """Wake a sleeping session that something else scaled up: the wake adopts its processes."""
+        if record.settled >= record.generation:
+            log.info("scaled up by something else", extra={"uuid": record.uuid})
+            self._core.sessions.wake(record.uuid)
+
+    def _apply_agent(self, record: Record, seen: Observation) -> None:
+        """Note the agent's address, which the runtime knows too: normally the agent has reported it before, unless that
+        call was lost."""
+        if record.generation != seen.generation or record.status not in UP:
+            return
+        if seen.agent and self._core.inbox.agent(record.uuid) is None:
+            self._core.inbox.agent_here(record.uuid, seen.agent, seen.pod_name, "", self._clock())
+        if record.waiting:
+            self._core.tasks.deliver(record.uuid, record.request_id)
+
+    def _apply_down(self, record: Record, generation: int, *, wished: bool) -> None:
+        """The processes of a session that should be up are gone. A start is repeated once its worker is done with it.
+        An active session sleeps if somebody may have asked for that and it has nothing left to do; else it is woken,
+        unless it is due to sleep anyway."""
+        if record.generation != generation or record.status not in UP:
+            return
+        if record.status is not Status.ACTIVE:
+            if record.started_at and not self._runs(record):
+                self._core.sessions.resend(record)
+            return
+        now = self._clock()
+        busy = record.waiting or record.unfinished
+        if busy or not (wished or idle_verdict(record, self._core.policy, now).due):
+            self._bring_back(record, "its processes are gone, so they are started again")
+            return
+        self._store.change(
+            record.uuid,
+            now,
+            to=Status.SLEEPING,
+            expect={"generation": generation, "status": record.status},
+            settle=True,
+            replicas=0,
+            pod_name="",
+            next_epoch=True,
+        )
+        # It was scaled down by something else, so there was no request.
+        outcomes.succeeded(record, "sleep", now, since=0.0)
+        self._core.tasks.send(task_queue.RENEW_TOKEN, record.uuid, request_id=record.request_id)
+
+    def _bring_back(self, record: Record, why: str) -> None:
+        log.warning("%s", why, extra={"uuid": record.uuid})
+        self._core.sessions.restart(record)
+        self._core.audit.note_own("bring_back", record.uuid, record.user_id, why, repeatable=True)
+
+    def _still_waits(self, reported: Observation) -> bool:
+        """Whether a direct look confirms that a start waits: the watch may have missed changes."""
+        seen = self._runtime.observe(reported.identity.uuid)
+        if seen is None or seen.generation != reported.generation:
+            return True
+        return not seen.ready and not seen.began and seen.code == reported.code
+
+    def _runs(self, record: Record) -> bool:
+        """Whether its processes run after all for the newest intent: the observation is a moment old."""
+        seen = self._runtime.observe(record.uuid)
+        return seen is not None and seen.running and seen.generation == record.generation
+
+    @contextmanager
+    def _heartbeat(self) -> Iterator[None]:
+        """Report this observer as alive while the block runs, its loop turns, and the runtime answers; a hung observer
+        would otherwise look like a quiet one. Errors of the runtime or Redis do not end the block. This also trims
+        Redis's memory reserve: no task can, as a full Redis accepts none."""
+        done = Event()
+
+        def beat() -> None:
+            while not done.is_set():
+                try:
+                    self._core.memory.adjust_ballast()
+                    self._runtime.ping()
+                    if self._heart.age < HUNG:
+                        self._core.heartbeats.observer_alive(self._clock())
+                except SessionError as error:
+                    log.warning("the heartbeat was not sent: %s", error)
+                done.wait(BEAT)
+
+        thread = Thread(target=beat, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join(BEAT)
+
+
+def main() -> None:
+    """Watch until SIGTERM or SIGINT."""
+    settings = Settings.from_env()
+    logs.configure(settings.log_level)
+    threads.end_process_when_one_dies()
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    core = Core(settings)
+    Observer(core, runtimes.load(settings), heartbeat=Heartbeat(settings.heartbeat_file)).run(stop)
+
+
+if __name__ == "__main__":
+    main()

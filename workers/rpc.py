@@ -1,0 +1,46 @@
+"""RPCs of the web process, which waits for the reply: see `app.core.redis.rpc`. Nothing is done for a caller that has
+left, so a task that runs late or twice is harmless."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from app.core.backups.backup_access import Direct
+from app.core.composition import Core
+from app.core.errors import SessionError, StateUnavailable
+
+if TYPE_CHECKING:
+    from workers.runtime.kubernetes.download_job import DownloadJobs
+
+log = logging.getLogger(__name__)
+
+
+def read(core: Core, download_jobs: DownloadJobs, name: str, ticket: str) -> None:
+    """Start a download job for a backup; the reply holds its address and secret."""
+    if not core.rpc.wanted(ticket):
+        return
+    try:
+        running = download_jobs.start(name)
+    except StateUnavailable:
+        raise
+    except SessionError as error:
+        log.warning("the download job of %s was not started: %s", name, error)
+        core.rpc.refuse(ticket, error)
+        return
+    if not core.rpc.answer(ticket, running.answer):
+        download_jobs.end(running)
+
+
+def delete(core: Core, name: str, ticket: str) -> None:
+    """Delete a backup and its index entry, unless a session needs it."""
+    if not core.rpc.wanted(ticket):
+        return
+    try:
+        Direct(core.backup_store, core.backups).delete(name)
+    except StateUnavailable:
+        raise
+    except SessionError as error:
+        core.rpc.refuse(ticket, error)
+        return
+    core.rpc.answer(ticket, {})

@@ -1,0 +1,27 @@
+"""The part of the agent's environment that both runtimes share; app/agent/settings.py reads it."""
+
+from __future__ import annotations
+
+from app.settings import Settings
+
+PASSED_ON = (
+    "agent_turn_timeout",
+    "agent_max_steps",
+    "agent_max_tokens",
+    "agent_command_timeout",
+    "checkpoint_interval",
+)
+"""Settings of the service that the agent reads under the same names."""
+
+
+def agent_environment(settings: Settings, *, host: str, port: int, stop_grace: float) -> dict[str, str]:
+    """Variables for an agent that listens on `host` and `port` and gets `stop_grace` seconds to end."""
+    return {
+        "AGENT_HOST": host,
+        "USER_POD_PORT": str(port),
+        "GATEWAY_URL": settings.gateway_location(),
+        "AGENT_STOP_GRACE": str(stop_grace),
+        # Agents of the release before know it by this name.
+        "MESSAGE_MAX_BYTES": str(settings.prompt_max_bytes),
+        **{name.upper(): str(getattr(settings, name)) for name in PASSED_ON},
+    }
