@@ -45,7 +45,8 @@ DIFFERENT = (
     (re.compile(r"(?<=local-)\d+"), "N"),
     (re.compile(r"(?<=call_)\d+_\d+"), "N"),
     (re.compile(r"(?<=\": )\d+(?=[,}\n])"), "N"),
-    (re.compile(r"(?<=\"uuid\": \")[a-z0-9]{8}|(?<=Session )[a-z0-9]{8}(?= (?:is|cannot) )|(?<=workspace=)[a-z0-9]{8}"), "UUID"),
+    (re.compile(r"(?<=\"uuid\": \")[a-z0-9]{8}|(?<=workspace=)[a-z0-9]{8}"), "UUID"),
+    (re.compile(r"(?<=Session )[a-z0-9]{8}(?= (?:is|cannot) )"), "UUID"),
     (re.compile(r"(?<=\"/session/)[a-z0-9]{8}(?=/)"), "UUID"),
 )
 """What is another thing each time. A number in JSON counts as one, whatever it is."""

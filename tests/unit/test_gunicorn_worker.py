@@ -82,6 +82,7 @@ def test_a_body_that_comes_steadily_has_the_time_it_takes(pair: Pair) -> None:
         client.recv(1)
 
 
+@pytest.mark.slow
 def test_one_that_takes_no_answer_is_given_up(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once its buffers are full."""
     monkeypatch.setattr(gunicorn_worker, "SLOWEST", 1_000_000_000)

@@ -44,6 +44,7 @@ def sent(gateway):
     return counts
 
 
+@pytest.mark.slow
 def test_a_conversation_is_loaded_once_it_is_known_whether_there_is_one(gateway, line):
     """Errors are no answer, nor is just any 404: to begin anew would replace what is there."""
     gateway.failures[CHECKPOINT].extend([500, 503, 401, 404])

@@ -44,6 +44,7 @@ def alive(mark):
     return found
 
 
+@pytest.mark.slow
 def test_output_and_status_are_the_answer(workspace, tmp_path):
     """In the workspace's folder, errors among the output, without anything to read."""
     assert run(workspace, "pwd; echo oops >&2") == (True, f"{tmp_path}\noops")
@@ -75,6 +76,7 @@ time.sleep(0)' {mark} &
     assert alive(mark) == []
 
 
+@pytest.mark.slow
 def test_a_command_ends_at_its_time_limit_with_all_it_started(workspace):
     """What it said until then is there."""
     mark = f"mark-limit-{os.getpid()}"
@@ -98,6 +100,7 @@ def test_a_command_ends_when_the_turn_is_to_stop(workspace, tmp_path):
     assert alive(mark) == []
 
 
+@pytest.mark.slow
 def test_a_fork_bomb_is_ended_and_leaves_nothing(workspace, tmp_path):
     """It is noticed by its count of processes. This one would end by itself at 2,000, for the machine's sake."""
     bomb = tmp_path / "bomb.py"
@@ -166,6 +169,7 @@ def test_output_keeps_head_and_tail_of_any_stream():
     assert torn.parts() == ("ü", "ü")
 
 
+@pytest.mark.slow
 def test_search_finds_lines_by_text_and_by_expression(workspace, tmp_path):
     """With path and line; only in files of the given name, below the given folder."""
     (tmp_path / "src").mkdir()
@@ -196,6 +200,7 @@ def test_search_skips_what_is_no_source(workspace, tmp_path):
     assert len(lines) == search.MATCHES + 1 and "more matches" in lines[-1]
 
 
+@pytest.mark.slow
 def test_an_expression_that_never_ends_is_ended(workspace, tmp_path):
     """By its time, or because the turn is to stop; meanwhile the agent's other threads run."""
     (tmp_path / "f").write_text("a" * 60 + "\n")

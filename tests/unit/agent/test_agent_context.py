@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from app.agent.compaction import ENOUGH, compacted, estimate, fitted, shortened, split
 from app.agent.context import INTERRUPTED, caught_up, for_model, open_calls
 from tests.unit.agent.fakes import FakeModel, World, calls, says
@@ -140,6 +142,7 @@ def test_one_enormous_step_is_cut_to_fit():
     assert fitted([], 0) == []
 
 
+@pytest.mark.slow
 def test_a_compacted_conversation_goes_on_and_its_history_is_whole(tmp_path):
     """Fifty turns with a small context: requests stay small, every word stays in history.json, restarts too."""
     model = FakeModel(

@@ -106,6 +106,7 @@ def test_a_workspace_reached_through_a_link_takes_both_of_its_names(folder, tmp_
     assert files.read_file(workspace, str(folder / "x")) == "1\there"
 
 
+@pytest.mark.slow
 def test_a_folder_swapped_for_a_link_while_it_is_used_leads_nowhere(workspace, folder):
     """Whatever the swapper does between the walk and the write, nothing is ever written outside."""
     outside = folder.parent / "outside"

@@ -141,6 +141,7 @@ def test_a_token_beside_the_workspaces_files_is_hidden_from_nobody(tmp_path: Pat
 
 
 @hides
+@pytest.mark.slow
 def test_an_agent_in_a_container_keeps_its_commands_from_its_token(
     agent: AgentProcess, model: ModelServer, gateway: FakeGateway, tmp_path: Path
 ) -> None:

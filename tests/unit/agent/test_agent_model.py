@@ -102,6 +102,7 @@ def test_a_gateway_that_is_away_is_the_managers_fault():
         (502, "llm_unavailable", ModelUnavailable),
     ],
 )
+@pytest.mark.slow
 def test_it_is_told_whether_the_manager_or_the_model_is_away(gateway, ask, monkeypatch, status, code, error):
     """By the code of the gateway's problem document."""
     _answers(gateway, monkeypatch, status, code)

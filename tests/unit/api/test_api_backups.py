@@ -164,6 +164,7 @@ def test_no_reader_is_started_for_an_answer_without_a_body(in_cluster: tuple[Cli
     assert asked.tasks == []
 
 
+@pytest.mark.slow
 def test_without_a_reader_in_time_the_caller_may_try_again(make_app: AppMaker) -> None:
     """And is told so; so is one who wants to delete while nobody can."""
     app = make_app(runtime="kubernetes", workspace_image="workspace:1", wait_default=0.2)
@@ -230,6 +231,7 @@ def test_a_deletion_asked_for_in_the_middle_of_a_restore_wins_or_is_refused(clie
     assert core.store.counts()[Status.CREATED] == 0
 
 
+@pytest.mark.slow
 def test_of_a_deletion_and_a_restore_at_once_exactly_one_wins(app: Flask, core: Core) -> None:
     """Whatever way they fall into one another."""
     for number in range(25):

@@ -46,6 +46,7 @@ def endpoints(app: Flask) -> Iterator[tuple[str, str, str]]:
             yield rule.endpoint, method, path
 
 
+@pytest.mark.slow
 def test_every_endpoint_but_the_public_ones_needs_a_key(app: Flask) -> None:
     for endpoint, method, path in endpoints(app):
         for headers in ({}, {"X-API-Key": "wrong"}):

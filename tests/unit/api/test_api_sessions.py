@@ -99,6 +99,7 @@ def test_create_from_an_unknown_backup_is_404(client: Client) -> None:
     check_problem(client.post("/session/create", json=body), 404, "backup_not_found")
 
 
+@pytest.mark.slow
 def test_create_waits_for_active_only_when_asked_to(client: Client) -> None:
     answer = client.post("/session/create", json={"user_id": "ada"}, headers={"Prefer": "wait=1"})
     assert (answer.status_code, answer.json["status"]) == (201, "created")
@@ -212,6 +213,7 @@ def test_scale_up_waits_until_the_session_is_active(client: Client, core: Core) 
     assert answer.json == {"uuid": uuid, "action": "scale_up", "status": "success", "message": "Pod scaled up"}
 
 
+@pytest.mark.slow
 def test_scale_up_says_where_it_is_when_the_wait_runs_out(client: Client) -> None:
     uuid = new_session(client)
     answer = client.post(f"/session/{uuid}/scale-up")
@@ -232,6 +234,7 @@ def test_scale_up_tells_why_a_start_failed(client: Client, core: Core) -> None:
     assert check_problem(answer, 409, "start_failed")["detail"] == "the editor exited with 1"
 
 
+@pytest.mark.slow
 def test_scale_down_waits_until_the_processes_are_gone(client: Client, core: Core) -> None:
     """`sleeping` is said at once; only a settled intent means that nothing runs any more."""
     uuid = new_session(client)

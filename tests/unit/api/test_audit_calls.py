@@ -84,6 +84,7 @@ def test_no_endpoint_that_changes_something_is_forgotten(app: Flask) -> None:
     assert len(set(actions.values())) == len(actions)
 
 
+@pytest.mark.slow
 def test_each_of_them_leaves_an_entry(app: Flask, client: Client, core: Core) -> None:
     bodies: dict[str, dict[str, Any]] = {
         "sessions.create": {"user_id": "ada"},
@@ -155,6 +156,7 @@ def test_a_deletion_says_what_it_did_without(client: Client) -> None:
     assert entries(client, uuid=uuid)[0]["reason"] == "invalid_request"
 
 
+@pytest.mark.slow
 def test_a_session_made_of_a_backup_says_of_which(client: Client, core: Core) -> None:
     name = add_backup(core).name
     uuid = new_session(client, "bob", restore_from=name)

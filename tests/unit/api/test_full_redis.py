@@ -86,6 +86,7 @@ def empty(client: redis.Redis) -> None:
 
 
 @pytest.mark.parametrize("call", ["create", "restore", "chat"])
+@pytest.mark.slow
 def test_what_is_new_is_507_while_only_the_reserve_is_left(
     client: Client, core: Core, limited: redis.Redis, call: str
 ) -> None:
@@ -116,6 +117,7 @@ def test_a_create_that_was_carried_out_is_told_of_though_there_is_no_room_now(
     assert (again.status_code, again.json["uuid"]) == (201, first.json["uuid"])
 
 
+@pytest.mark.slow
 def test_a_prompt_that_is_known_is_told_of_though_there_is_no_room_now(
     client: Client, core: Core, limited: redis.Redis
 ) -> None:
@@ -129,6 +131,7 @@ def test_a_prompt_that_is_known_is_told_of_though_there_is_no_room_now(
 
 
 @pytest.mark.parametrize("fullness", ["reserve", "brim"])
+@pytest.mark.slow
 def test_what_frees_room_works_however_full_it_is(
     client: Client, core: Core, limited: redis.Redis, fullness: str
 ) -> None:

@@ -137,6 +137,7 @@ def test_a_sleeping_session_is_waited_for_when_the_caller_asks(client: Client, c
     assert chat(client, uuid, headers=LONG_WAIT).json["status"] == "processed"
 
 
+@pytest.mark.slow
 def test_an_agent_that_takes_longer_than_the_wait_answers_queued(client: Client, core: Core) -> None:
     """`status` has the contract's value; `state` says that the agent has it."""
     uuid = awake(client, core)
@@ -180,6 +181,7 @@ def test_a_caller_who_waits_hands_the_prompt_to_an_awake_agent(
     assert core.counters.backlog(task_queue.QUEUES) == backlog
 
 
+@pytest.mark.slow
 def test_a_caller_who_waits_hands_over_the_prompt_that_came_first(make_app: AppMaker, agent: FakeAgent) -> None:
     """The rest is the delivery worker's."""
     app = make_app(**CONFIGURED, wait_default=0.2, agent_timeout=0.1)
@@ -193,6 +195,7 @@ def test_a_caller_who_waits_hands_over_the_prompt_that_came_first(make_app: AppM
     assert core.counters.backlog(task_queue.QUEUES)["deliver"] == backlog + 1
 
 
+@pytest.mark.slow
 def test_a_prompt_whose_agent_fails_waits_for_the_delivery_worker(make_app: AppMaker, agent: FakeAgent) -> None:
     app = make_app(**CONFIGURED, wait_default=0.2, agent_timeout=0.1)
     client, core = keyed(app, ADMIN_KEY), core_of(app)
@@ -411,6 +414,7 @@ def looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("looking_often")
 @pytest.mark.parametrize("state", [State.QUEUED, State.DELIVERED])
+@pytest.mark.slow
 def test_a_stream_ends_when_a_sleep_holds_its_prompt_back(client: Client, core: Core, state: State) -> None:
     """It says so, and what to do; until now it stayed open until somebody woke the session."""
     uuid = awake(client, core)
@@ -431,6 +435,7 @@ def test_a_stream_ends_when_a_sleep_holds_its_prompt_back(client: Client, core: 
 
 
 @pytest.mark.usefixtures("looking_often")
+@pytest.mark.slow
 def test_a_stream_ends_before_the_workspace_has_stopped(
     client: Client, core: Core, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,6 +62,7 @@ documents = st.recursive(
 
 
 @given(documents, st.integers(1, 40), st.booleans())
+@pytest.mark.slow
 def test_no_document_has_more_values_than_are_counted(document: object, most: int, escaped: bool) -> None:
     """Whatever stands in its texts: it is read if it has few enough, and refused if it has too many."""
     data = json.dumps(document, ensure_ascii=escaped).encode("utf-8", "surrogatepass")
@@ -107,6 +108,7 @@ def test_what_is_nested_too_deep_is_a_value_error() -> None:
     ],
     ids=["objects", "texts", "escapes", "numbers", "quotes", "backslashes", "depth", "members"],
 )
+@pytest.mark.slow
 def test_a_hostile_document_is_refused_in_little_more_than_its_own_size(data: bytes) -> None:
     with at_most(2 * WHOLE + MIB), suppress(ValueError):
         parse(data, 250_000)
@@ -144,6 +146,7 @@ def agent() -> Iterator[FakeAgent]:
         (asks_checkpoint, WHOLE),
     ],
 )
+@pytest.mark.slow
 def test_a_hostile_answer_of_an_agent_takes_little_memory(
     agent: FakeAgent, ask: Callable[[AgentClient, Agent], None], held: int
 ) -> None:
@@ -178,6 +181,7 @@ def test_answers_of_many_agents_take_no_more_than_the_budget(agent: FakeAgent) -
         ("POST", "/agent/v1/activity", WHOLE, 413, "payload_too_large"),
     ],
 )
+@pytest.mark.slow
 def test_a_hostile_request_to_the_gateway_takes_little_memory(
     make_gateway: GatewayMaker,  # noqa: F811
     method: str,

@@ -126,6 +126,7 @@ def editor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Editor]:
         running.process.wait(PATIENCE)
 
 
+@pytest.mark.slow
 def test_a_job_that_waits_is_seen_and_is_not_busy(editor: Editor) -> None:
     editor.until(lambda seen: seen["jobs"] == [])
     editor.type("sleep 600")
@@ -134,6 +135,7 @@ def test_a_job_that_waits_is_seen_and_is_not_busy(editor: Editor) -> None:
     assert editor.look()["jobs"] == ["sleep"]
 
 
+@pytest.mark.slow
 def test_a_job_that_uses_the_processor_is_busy_by_its_name_and_then_no_more(editor: Editor) -> None:
     editor.type("yes > /dev/null & sleep 600")
     seen = editor.until(lambda seen: seen["busy"] == "yes")
@@ -151,6 +153,7 @@ def test_many_short_processes_are_busy_together(editor: Editor) -> None:
         editor.until(lambda seen: seen["busy_at"] == editor.now)
 
 
+@pytest.mark.slow
 def test_a_job_that_left_its_terminal_is_still_one(editor: Editor) -> None:
     """Its terminal was closed, and it goes on."""
     editor.type("nohup yes > /dev/null & sleep 600")

@@ -19,6 +19,7 @@ def wait_gone(call: Call) -> None:
         call.pause(PATIENCE)
 
 
+@pytest.mark.slow
 def test_a_client_that_hangs_up_cancels_its_call():
     """A pause of it ends at once."""
     server, client = socket.socketpair()
@@ -52,6 +53,7 @@ def test_a_connection_given_back_is_left_alone():
         assert ours.recv(1) == b"x"
 
 
+@pytest.mark.slow
 def test_a_client_no_longer_watched_cancels_nothing():
     """Its request is over; one that is watched meanwhile still does."""
     hangups, over, other = Hangups(), Call(), Call()
@@ -67,6 +69,7 @@ def test_a_client_no_longer_watched_cancels_nothing():
         assert not over.gone
 
 
+@pytest.mark.slow
 def test_a_kept_connection_is_watched_again_and_again():
     """One request after the other comes over it."""
     hangups = Hangups()
@@ -96,6 +99,7 @@ def watchers() -> int:
     return sum(thread.name == "hangups" for thread in threading.enumerate())
 
 
+@pytest.mark.slow
 def test_many_clients_cost_one_thread():
     """However many there are at a time."""
     hangups, calls, pairs = Hangups(), [Call() for _ in range(50)], [socket.socketpair() for _ in range(50)]

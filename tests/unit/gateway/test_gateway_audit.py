@@ -98,6 +98,7 @@ def test_what_is_let_in_and_what_is_merely_wrong_leave_none(
     assert not redis_client.exists(keys.AUDIT, keys.AUDIT_REPEATED)
 
 
+@pytest.mark.slow
 def test_a_flood_is_one_entry_that_counts_and_pushes_nothing_out(
     app: Flask, workspace: Workspace, redis_client: redis.Redis
 ) -> None:

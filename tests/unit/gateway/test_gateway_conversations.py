@@ -171,6 +171,7 @@ def line(app: Flask, workspace: Workspace) -> Iterator[Line]:
     server.server_close()
 
 
+@pytest.mark.slow
 def test_an_agents_conversation_comes_back_as_it_was(
     line: Line, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

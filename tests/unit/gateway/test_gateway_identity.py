@@ -68,6 +68,7 @@ def test_the_token_of_a_terminated_session_is_good_for_nothing(app: Flask) -> No
     assert (answer.status_code, answer.json["error"]) == (403, "session_terminated")
 
 
+@pytest.mark.slow
 def test_places_are_given_back_whatever_the_answer(app: Flask, workspace: Workspace) -> None:
     """More requests than places, each refused for another reason."""
     for _ in range(10):

@@ -156,6 +156,7 @@ def test_a_provider_that_keeps_failing_is_a_502(make_gateway: GatewayMaker, mode
     assert (answer.status_code, answer.json["error"]) == (502, "llm_unavailable")
 
 
+@pytest.mark.slow
 def test_a_provider_that_is_not_there_is_a_502(make_gateway: GatewayMaker) -> None:
     """The text names no host."""
     answer = Workspace(make_gateway(llm_base_url="http://127.0.0.1:1/v1", llm_retries=1)).ask()
@@ -163,6 +164,7 @@ def test_a_provider_that_is_not_there_is_a_502(make_gateway: GatewayMaker) -> No
     assert "127.0.0.1" not in answer.text
 
 
+@pytest.mark.slow
 def test_a_provider_that_does_not_begin_is_a_504(make_gateway: GatewayMaker, model: ModelServer) -> None:
     """After LLM_TIMEOUT, however many retries there might be."""
     workspace = Workspace(make_gateway(llm_timeout=0.2, llm_retries=3))
@@ -172,6 +174,7 @@ def test_a_provider_that_does_not_begin_is_a_504(make_gateway: GatewayMaker, mod
     assert len(model.requests) == 1
 
 
+@pytest.mark.slow
 def test_a_provider_that_falls_silent_cuts_the_stream(make_gateway: GatewayMaker, model: ModelServer) -> None:
     """After LLM_STREAM_TIMEOUT between two pieces, with the error clients understand; also on a connection that
     was used before."""

@@ -68,6 +68,7 @@ def fill_secrets(folder: Path, held: dict[str, dict[str, str]], *arguments: str)
     return filled
 
 
+@pytest.mark.slow
 def test_make_secrets_fills_what_is_empty(tmp_path):
     """Random values that fit where they are used, a password for each user of Redis; KEDA gets that of its own."""
     empty: dict[str, dict[str, str]] = {
@@ -100,6 +101,7 @@ def a_cluster(secret_key: str = "s" * 32) -> dict[str, dict[str, str]]:
     }
 
 
+@pytest.mark.slow
 def test_make_secrets_changes_nothing_that_has_a_value(tmp_path):
     """It may run at any time; a password made anew would shut the manager out of its Redis."""
     held = a_cluster()
@@ -128,6 +130,7 @@ def keys_of(made: dict[str, dict[str, str]], process: str) -> Settings:
 
 
 @pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.slow
 def test_each_process_gets_the_keys_of_its_purposes_and_no_other(tmp_path, process):
     """As the service makes them itself where it has what they are made of; that is in none of them."""
     master = Settings(secret_key="s" * 32)
@@ -140,6 +143,7 @@ def test_each_process_gets_the_keys_of_its_purposes_and_no_other(tmp_path, proce
     assert "s" * 32 not in made.secret_key
 
 
+@pytest.mark.slow
 def test_while_a_key_is_rotated_each_process_has_both(tmp_path):
     """In their order: the first signs. Without the old one it is the new one alone."""
     new, old = "n" * 32, "o" * 32
@@ -155,6 +159,7 @@ def test_while_a_key_is_rotated_each_process_has_both(tmp_path):
     assert after.keys_for(Purpose.WORKSPACE) == Settings(secret_key=new).keys_for(Purpose.WORKSPACE)
 
 
+@pytest.mark.slow
 def test_what_an_earlier_release_signed_is_taken_for_as_long_as_the_operator_says(tmp_path):
     """Only with the key itself can that be verified; without the word it is taken away again."""
     token = AgentCredentials(["s" * 32]).token("abcd1234", 0)
@@ -169,6 +174,7 @@ def test_what_an_earlier_release_signed_is_taken_for_as_long_as_the_operator_say
     assert later.owner_of(token) is None
 
 
+@pytest.mark.slow
 def test_make_secrets_adds_what_a_new_release_wants(tmp_path):
     """Before its manifests are there: nothing that exists is changed but KEDA's copy, which was that of `default`."""
     old = {

@@ -418,6 +418,7 @@ def test_agents_are_reached_at_a_host_where_nothing_else_is(overlay):
     assert settings["API_HOST"] not in hosts
 
 
+@pytest.mark.slow
 def test_without_keda_nobody_tells_it_anything(tmp_path):
     """The base alone scales by itself; all it may do with KEDA's objects is take them away."""
     objects = with_components(tmp_path, "traefik")
@@ -451,6 +452,7 @@ def shown_settings(objects: tuple[Object, ...]) -> dict[str, Any]:
     return {name: given[name.upper()] for name in names if name.upper() in given}
 
 
+@pytest.mark.slow
 def test_nginx_takes_the_place_of_traefik(tmp_path):
     """The same openings for another namespace, and streams that are not buffered."""
     objects = with_components(tmp_path, "nginx")
@@ -471,6 +473,7 @@ def test_nginx_takes_the_place_of_traefik(tmp_path):
     assert door["nginx.ingress.kubernetes.io/service-upstream"] == "true"
 
 
+@pytest.mark.slow
 def test_gvisor_is_a_class_and_the_setting_that_names_it(tmp_path):
     """The runtime puts the name into each workspace's pod."""
     objects = with_components(tmp_path, "gvisor")
@@ -478,6 +481,7 @@ def test_gvisor_is_a_class_and_the_setting_that_names_it(tmp_path):
     assert settings_of(objects)["RUNTIME_CLASS"] in of_kind(objects, "RuntimeClass")
 
 
+@pytest.mark.slow
 def test_a_changed_setting_rolls_out(tmp_path):
     """The name of the ConfigMap follows from its content, and the pods name it."""
     before, after = (tmp_path / "before", tmp_path / "after")

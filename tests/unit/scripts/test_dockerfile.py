@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from scripts.images import inputs
 from tests.conftest import ROOT
 
@@ -25,6 +27,7 @@ def copied() -> list[Path]:
     return [ROOT / name for names in lines for name in names]
 
 
+@pytest.mark.slow
 def test_all_that_the_archive_jobs_import_is_in_their_image() -> None:
     ran = subprocess.run([sys.executable, "-c", IMPORTED], cwd=ROOT, capture_output=True, text=True, timeout=60)
     imported = {Path(line) for line in ran.stdout.splitlines()}

@@ -34,6 +34,7 @@ def outcome(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
+@pytest.mark.slow
 def test_every_way_of_skipping_fails_and_says_what_and_why(tmp_path, body):
     """The test's name and its reason are in the output."""
     done = outcome(tmp_path, body)
@@ -44,6 +45,7 @@ def test_every_way_of_skipping_fails_and_says_what_and_why(tmp_path, body):
 
 
 @pytest.mark.parametrize("body", ["def test_it(): pass", "@pytest.mark.xfail\ndef test_it(): assert 0"])
+@pytest.mark.slow
 def test_passed_and_expected_failures_stay_what_they_are(tmp_path, body):
     """Only a skip counts."""
     assert outcome(tmp_path, body).returncode == 0

@@ -143,6 +143,7 @@ def test_beat_beats_with_each_tick(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert app.conf.beat_scheduler is celery_heartbeat.Scheduler
 
 
+@pytest.mark.slow
 def test_the_observer_beats_from_the_loop_that_looks(world: World) -> None:
     """Also where nothing happens, and where another one leads."""
     stop = threading.Event()

@@ -146,6 +146,7 @@ def test_each_start_is_counted_by_kind_and_phase(world: World) -> None:
     assert world.core.counters.starts() == starts
 
 
+@pytest.mark.slow
 def test_a_runtime_that_does_not_answer_silences_the_observer(world: World) -> None:
     """Nothing happens in one that hangs, either; `/health` goes by the observer's age."""
     observer, stop = world.observer, Event()

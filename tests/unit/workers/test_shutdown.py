@@ -78,6 +78,7 @@ def test_nothing_at_risk_takes_back_what_was_before(world: World, agent: FakeAge
     assert told(world, uuid) == []
 
 
+@pytest.mark.slow
 def test_an_agent_that_hangs_holds_a_sleep_up_no_longer_than_its_deadlines(world: World, agent: FakeAgent) -> None:
     """It is put to sleep, with nothing known of its work."""
     uuid = up(world, agent)

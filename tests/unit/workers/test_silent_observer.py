@@ -93,6 +93,7 @@ def test_a_start_that_can_not_be_looked_at_for_good_has_failed(world: World, mon
     )
 
 
+@pytest.mark.slow
 def test_the_time_to_answer_counts_from_when_the_editor_began(world: World) -> None:
     """Before, the workspace waited for a machine, its volume or its image: how long it may is not judged here."""
     uuid = starting(world)

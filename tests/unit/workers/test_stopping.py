@@ -53,6 +53,7 @@ def calls(world: World) -> list[str]:
 
 
 @pytest.mark.parametrize("how", ["hang", "trickle"])
+@pytest.mark.slow
 def test_all_that_is_asked_of_an_agent_before_a_stop_has_one_deadline(world: World, agent: FakeAgent, how: str) -> None:
     """An agent that takes all of it for the first answer is asked for nothing more, and stopped."""
     uuid = up(world, agent)

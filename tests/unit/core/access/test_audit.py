@@ -122,6 +122,7 @@ def flood(audit: Audit, number: int) -> None:
         audit.note(replace(REFUSAL, address=f"2001:db8::{each:x}"), repeatable=True)
 
 
+@pytest.mark.slow
 def test_a_flood_of_refusals_takes_its_own_bytes_and_no_act(redis_client: redis.Redis) -> None:
     """As one from very many addresses."""
     audit = Audit(redis_client, 400_000)
@@ -136,6 +137,7 @@ def test_a_flood_of_refusals_takes_its_own_bytes_and_no_act(redis_client: redis.
     assert read(audit, by="anonymous")[0].act.address == newest, "of refusals the oldest go"
 
 
+@pytest.mark.slow
 def test_acts_have_a_bound_in_bytes_of_which_the_oldest_go(redis_client: redis.Redis) -> None:
     audit = Audit(redis_client, 200_000)
     for number in range(3_000):
@@ -146,6 +148,7 @@ def test_acts_have_a_bound_in_bytes_of_which_the_oldest_go(redis_client: redis.R
     assert len(kept) > 500
 
 
+@pytest.mark.slow
 def test_a_smaller_bound_is_kept_to_little_by_little(redis_client: redis.Redis) -> None:
     """Nobody waits for thousands of entries to go."""
     audit = Audit(redis_client, 4_000_000)
@@ -160,6 +163,7 @@ def test_a_smaller_bound_is_kept_to_little_by_little(redis_client: redis.Redis) 
     assert int(redis_client.memory_usage(keys.AUDIT, samples=0) or 0) <= 30_000
 
 
+@pytest.mark.slow
 def test_what_is_counted_goes_with_its_entry(redis_client: redis.Redis) -> None:
     audit = Audit(redis_client, 100_000)
     for _ in range(2):
@@ -171,6 +175,7 @@ def test_what_is_counted_goes_with_its_entry(redis_client: redis.Redis) -> None:
     assert read(audit, uuid=REFUSAL.uuid)[0].act.address == REFUSAL.address, "its window had an entry that is gone"
 
 
+@pytest.mark.slow
 def test_the_default_bound_holds_what_the_docs_say(redis_client: redis.Redis) -> None:
     """24 MiB of acts of 130 bytes or so: 180,000."""
     audit = Audit(redis_client)

@@ -74,6 +74,7 @@ def test_a_lost_message_is_sent_again(world: World, agent: FakeAgent) -> None:
     assert task_queue.LOCK_OUT not in world.work()
 
 
+@pytest.mark.slow
 def test_an_agent_that_is_away_for_long_is_asked_until_it_is_there(world: World, agent: FakeAgent) -> None:
     """Far longer than any task would be tried, and less and less often."""
     uuid = world.active(idle_timeout=0)

@@ -76,6 +76,7 @@ def test_an_address_where_no_workspace_can_be_is_refused(address: str, settings:
         Agent.at_address(UUID, address, settings)
 
 
+@pytest.mark.slow
 def test_an_answer_that_never_ends_is_cut_off(fake: FakeAgent) -> None:
     """A byte now and then keeps a socket's own timeout from ever striking."""
     fake.trickle = True
@@ -84,6 +85,7 @@ def test_an_answer_that_never_ends_is_cut_off(fake: FakeAgent) -> None:
         AgentClient(SECRETS, timeout=0.3, budget=ByteBudget(10**8)).chat(at(fake), "m", "hi")
 
 
+@pytest.mark.slow
 def test_an_agent_that_hangs_is_left(fake: FakeAgent) -> None:
     fake.hang = True
     with pytest.raises(AgentUnavailable):

@@ -168,6 +168,7 @@ def test_any_other_refusal_leaves_the_prompt_waiting(world: World, agent: FakeAg
     assert states(world, uuid, ids) == [State.QUEUED]
 
 
+@pytest.mark.slow
 def test_only_one_delivers_at_a_time(world: World, agent: FakeAgent) -> None:
     uuid = up(world, agent)
     ids = send(world, uuid, *(f"number {n}" for n in range(40)))
@@ -312,6 +313,7 @@ def sweep_later(world: World, uuid: str) -> None:
     survive(world, uuid)
 
 
+@pytest.mark.slow
 def test_200_prompts_with_a_crash_at_every_point_are_delivered_once_and_in_order(
     world: World, agent: FakeAgent
 ) -> None:

@@ -337,6 +337,7 @@ def test_the_marker_is_no_prompt(world: World, keda: Keda) -> None:
     assert world.get(uuid).waiting == 0
 
 
+@pytest.mark.slow
 def test_removing_the_marker_loses_no_prompt(world: World, keda: Keda) -> None:
     uuid = world.active()
     keda.before_start(uuid)
@@ -350,6 +351,7 @@ def test_removing_the_marker_loses_no_prompt(world: World, keda: Keda) -> None:
 # Sleep on demand, idle sweeps, deletion
 
 
+@pytest.mark.slow
 def test_a_sleep_on_demand_holds_prompts_back_until_the_session_is_woken(world: World, keda: Keda) -> None:
     """Neither KEDA's trigger nor the sweep wakes it for them; the order stays."""
     uuid = world.active()
@@ -450,6 +452,7 @@ def test_the_idle_sweep_leaves_a_session_with_prompts_alone(world: World) -> Non
     assert world.get(uuid).status is Status.SLEEPING
 
 
+@pytest.mark.slow
 def test_500_races_of_a_prompt_with_the_idle_sweep_leave_no_session_asleep(world: World) -> None:
     """On a session whose time has come: either the sweep is refused or the prompt wakes it. Half of them at once,
     the others one just before the other."""

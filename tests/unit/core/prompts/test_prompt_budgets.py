@@ -150,6 +150,7 @@ def test_answers_of_other_sessions_count_no_longer_than_they_are_kept(small: Wor
 
 
 @pytest.mark.parametrize("seed", range(6))
+@pytest.mark.slow
 def test_whatever_happens_the_count_is_what_is_there(make_world: Callable[..., World], seed: int) -> None:
     world = make_world(session_prompt_bytes=6 * WITH_TEXT, user_prompt_bytes=9 * WITH_TEXT, prompt_ttl=60.0)
     chance = random.Random(seed)
@@ -243,6 +244,7 @@ def test_events_are_bounded_in_bytes_as_well(make_world: Callable[..., World]) -
     assert told[-1].data["n"] == 999 and len(told) > 10
 
 
+@pytest.mark.slow
 def test_ends_of_prompts_are_events_within_the_same_bounds(make_world: Callable[..., World]) -> None:
     world = make_world(session_event_bytes=100_000)
     uuid = world.active()

@@ -89,6 +89,7 @@ def test_a_signal_between_the_verdict_and_the_sleep_wins(world: World, name: str
     assert world.get(uuid).status is Status.ACTIVE
 
 
+@pytest.mark.slow
 def test_500_races_of_a_signal_with_the_idle_sweep_put_nothing_to_sleep_that_was_used_before(world: World) -> None:
     """Both at once: a signal is refused by no one, and a sweep that comes after one is."""
     uuid = world.active(idle_timeout=60)
@@ -122,6 +123,7 @@ def test_500_races_of_a_signal_with_the_idle_sweep_put_nothing_to_sleep_that_was
     assert world.get(uuid).status is Status.ACTIVE
 
 
+@pytest.mark.slow
 def test_500_races_of_a_prompt_with_the_idle_sweep_lose_no_prompt_and_leave_no_session_asleep(world: World) -> None:
     """The whole of both: the sweep that looks, judges and writes, and the prompt that is taken, at one moment. Each
     prompt waits for its agent then, in a session that is up or on its way."""

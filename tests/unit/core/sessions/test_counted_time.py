@@ -224,6 +224,7 @@ STEPS = st.lists(
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
+@pytest.mark.slow
 def test_nothing_is_ever_older_than_the_service_ran_since(
     redis_client: redis.Redis, world: World, steps: list[tuple[float, bool]]
 ) -> None:

@@ -226,6 +226,7 @@ def test_what_is_no_hours_is_refused_with_a_reason(text: str) -> None:
 
 
 @given(st.from_regex(HOURS, fullmatch=True))
+@pytest.mark.slow
 def test_whatever_looks_like_hours_is(text: str) -> None:
     """So that the pattern in the API's document tells all of it."""
     assert all(0 <= span.start < span.end <= 2 * 24 * HOUR for span in read_hours(text))

@@ -167,6 +167,7 @@ def test_so_many_calls_run_at_a_time_and_the_rest_wait(shelf: Shelf, tmp_path: P
         assert max(call.result(PATIENCE) for call in calls) == CALLS
 
 
+@pytest.mark.slow
 def test_only_so_many_calls_wait(process: StoreProcess, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped(shelf)
     child(process).answered = math.inf
@@ -212,6 +213,7 @@ for _ in range(20):
 """
 
 
+@pytest.mark.slow
 def test_it_ends_with_the_process_that_started_it_whatever_it_does(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PARENT, str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
@@ -241,6 +243,7 @@ print([each.get() for each in waiting])
 """
 
 
+@pytest.mark.slow
 def test_under_gevent_a_call_holds_up_nobody_else(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PATCHED, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2 * PATIENCE, check=False)
@@ -260,6 +263,7 @@ def keep(folder: Path, content: bytes) -> None:
         part.commit({"name": NAME})
 
 
+@pytest.mark.slow
 def test_a_download_comes_in_pieces(files: BackupStore, tmp_path: Path) -> None:
     content = os.urandom(3 * PIECE + 5)
     keep(tmp_path, content)

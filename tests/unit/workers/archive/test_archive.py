@@ -219,6 +219,7 @@ def plant(folder: bytes, tree: dict[bytes, Any]) -> None:
 
 @given(tree=TREES)
 @hypothesis_settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
 def test_any_tree_comes_back(tree: dict[bytes, Any]) -> None:
     """Whatever the names, links and folders: what was backed up is what is restored."""
     with tempfile.TemporaryDirectory() as scratch:

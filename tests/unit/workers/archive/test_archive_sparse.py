@@ -80,6 +80,7 @@ def test_a_file_of_nothing_but_hole_comes_back(root: Path, store: BackupStore, t
 @pytest.mark.parametrize(
     ("size", "stored"), [(64 * MIB - 1, 64 * MIB - 1), (64 * MIB + 4096, 4096)], ids=["few holes", "many"]
 )
+@pytest.mark.slow
 def test_few_holes_are_stored_as_zeros(root: Path, store: BackupStore, tmp_path: Path, size: int, stored: int) -> None:
     """So that `unzip` gives nearly every file as it was; the limits count them."""
     make(root / "x", size, {0: b"x"})
@@ -98,6 +99,7 @@ def test_holes_shorter_than_a_block_are_no_pieces_of_their_own(tmp_path: Path) -
     assert found == Layout(200 * MIB, ((0, 65536 + 4096), (100 * MIB, MIB + 4096)))
 
 
+@pytest.mark.slow
 def test_a_file_of_very_many_pieces_is_stored_with_zeros(
     monkeypatch: pytest.MonkeyPatch, root: Path, store: BackupStore, tmp_path: Path
 ) -> None:
@@ -122,6 +124,7 @@ def test_a_file_of_very_many_pieces_is_stored_with_zeros(
         back_up(root, store, max_bytes=summary.content_bytes - 1)
 
 
+@pytest.mark.slow
 def test_where_holes_can_not_be_told_a_file_is_read_whole(
     monkeypatch: pytest.MonkeyPatch, root: Path, store: BackupStore, tmp_path: Path
 ) -> None:

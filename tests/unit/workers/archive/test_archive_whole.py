@@ -145,6 +145,7 @@ def spots(calls: int) -> Iterator[int]:
     return iter(sorted({1, 2, calls // 3, calls // 2, calls - 1, calls}))
 
 
+@pytest.mark.slow
 def test_a_backup_can_be_broken_off_anywhere_and_leaves_nothing(root: Path, tmp_path: Path) -> None:
     """Between files, between the blocks of a large one, while it is verified, and before it is published."""
     whole_tree(root)
@@ -159,6 +160,7 @@ def test_a_backup_can_be_broken_off_anywhere_and_leaves_nothing(root: Path, tmp_
     back_up(root, store, check=Counting())
 
 
+@pytest.mark.slow
 def test_a_restore_can_be_broken_off_anywhere_and_leaves_the_files(
     root: Path, store: BackupStore, tmp_path: Path
 ) -> None:

@@ -101,6 +101,7 @@ def backups_and_restores(runtime: KubernetesRuntime) -> list[Callable[[Callable[
 
 
 @pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.slow
 def test_work_that_is_broken_off_ends_its_job_and_its_pod(runtime: KubernetesRuntime, api: FakeApi, which: int) -> None:
     """What asked for it goes on only then."""
     runtime.provision(ADA, 1)
@@ -139,6 +140,7 @@ def test_a_pod_that_does_not_end_keeps_nobody(
 
 
 @pytest.mark.parametrize("end", ["check", "removal"])
+@pytest.mark.slow
 def test_a_job_that_ends_takes_its_pod_with_it_at_once(runtime: KubernetesRuntime, api: FakeApi, end: str) -> None:
     """No garbage collector is waited for: in that time the pod would do what nobody wants any more."""
     runtime.provision(ADA, 1)
@@ -217,6 +219,7 @@ def test_a_start_tells_whether_it_began_anything(runtime: KubernetesRuntime, api
     assert runtime.start(A, 4) is False
 
 
+@pytest.mark.slow
 def test_a_volume_that_is_being_deleted_is_told(runtime: KubernetesRuntime, api: FakeApi) -> None:
     """Also by a watch that begins later; and no more once the workspace has another."""
     started(runtime)

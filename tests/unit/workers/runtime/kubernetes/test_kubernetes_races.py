@@ -95,6 +95,7 @@ def test_a_change_that_is_overtaken_for_ever_ends(runtime: KubernetesRuntime, ap
 
 @pytest.mark.parametrize("done", [False, True])
 @pytest.mark.parametrize("call", ["provision", "start", "stop", "remove"])
+@pytest.mark.slow
 def test_a_worker_may_die_at_any_request(keda: KubernetesRuntime, api: FakeApi, call: str, done: bool) -> None:
     """Before the server did it or after: the same intent, tried again, ends where it would have ended."""
     for step in range(1, 40):

@@ -67,6 +67,7 @@ def test_an_overtaken_stop_leaves_the_marker(keda: KubernetesRuntime, api: FakeA
 
 
 @pytest.mark.parametrize("provisioner", ["local", ""])
+@pytest.mark.slow
 def test_a_pod_is_wanted_once_its_claim_has_a_volume(
     runtime: KubernetesRuntime, api: FakeApi, monkeypatch: pytest.MonkeyPatch, provisioner: str
 ) -> None:

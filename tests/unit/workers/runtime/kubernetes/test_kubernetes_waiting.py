@@ -119,6 +119,7 @@ def test_no_room_is_what_it_waits_for_and_a_failure_only_after_its_patience(stag
     assert (ready.ready, ready.failure, ready.waiting, ready.code) == (True, "", "", "")
 
 
+@pytest.mark.slow
 def test_a_watch_tells_of_it_by_itself(stage: Stage, api: FakeApi) -> None:
     """Nothing new comes from the cluster meanwhile."""
     stage.patience = 3.0

@@ -95,6 +95,7 @@ AGENT_DOWN = {
 }
 
 
+@pytest.mark.slow
 def test_an_agent_that_keeps_dying_is_told_and_fails_nothing(runtime: KubernetesRuntime, api: FakeApi) -> None:
     """The pod isn't ready then, by the cluster's rules; the editor works, and its users go on."""
     started(runtime)
@@ -173,6 +174,7 @@ def test_a_deleted_deployment_is_a_workspace_that_is_down(runtime: KubernetesRun
     assert (down.generation, down.failure, down.deleted) == (2, "", True)
 
 
+@pytest.mark.slow
 def test_a_deleted_deployment_is_not_made_again_beside_its_old_pod(runtime: KubernetesRuntime, api: FakeApi) -> None:
     """Two pods must never share a volume. The start waits, as a stop does: each try again counts as a delivery."""
     started(runtime)
@@ -191,6 +193,7 @@ def test_a_deleted_deployment_is_not_made_again_beside_its_old_pod(runtime: Kube
 
 
 @pytest.mark.parametrize("forget", [False, True])
+@pytest.mark.slow
 def test_a_watch_that_is_cut_misses_nothing(runtime: KubernetesRuntime, api: FakeApi, forget: bool) -> None:
     """It goes on where it was; and lists anew when that is too long ago (410)."""
     started(runtime)

@@ -24,6 +24,7 @@ def test_the_names_of_a_session() -> None:
 
 
 @given(uuid=st.from_regex(r"[0-9a-z]{8}", fullmatch=True), backup=st.text())
+@pytest.mark.slow
 def test_every_name_is_a_dns_label(uuid: str, backup: str) -> None:
     """Whatever the uuid begins with, and whatever the backup is called."""
     for name in (names.workspace(uuid), names.scaler(uuid), names.backup_job("restore", uuid, backup)):

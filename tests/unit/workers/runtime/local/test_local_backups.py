@@ -65,6 +65,7 @@ def refused(stage: Stage, kind: type[SessionError]) -> None:
     assert not store(stage).exists(NAME) and not leftovers(stage)
 
 
+@pytest.mark.slow
 def test_files_taken_away_while_they_are_read_leave_no_backup(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """By whoever knows nothing of locks: what was left of them would be verified, and the newest."""
 
@@ -77,6 +78,7 @@ def test_files_taken_away_while_they_are_read_leave_no_backup(stage: Stage, monk
     refused(stage, FilesGone)
 
 
+@pytest.mark.slow
 def test_a_removal_waits_for_a_backup_and_comes_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two workers at one teardown the slower reads all; neither breaks the other's work. No lock of it stays."""
     monkeypatch.setattr(local, "LOCK_SLACK", 0.05)
@@ -94,6 +96,7 @@ def test_a_removal_waits_for_a_backup_and_comes_again(stage: Stage, monkeypatch:
     assert [path.name for path in (stage.settings.data_dir / "locks").iterdir()] == [f"{A}.lock"]
 
 
+@pytest.mark.slow
 def test_a_forced_removal_waits_for_no_backup(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody wants one; the one that runs fails."""
     fill(stage)
@@ -113,6 +116,7 @@ def test_a_backup_comes_again_when_a_removal_is_at_it(stage: Stage, monkeypatch:
     refused(stage, FilesGone)
 
 
+@pytest.mark.slow
 def test_neither_wakes_nor_other_backups_wait_for_a_backup(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may take an hour."""
     other = backup_name(A, 1_763_625_601.0)
@@ -127,6 +131,7 @@ def test_neither_wakes_nor_other_backups_wait_for_a_backup(stage: Stage, monkeyp
     assert [stage.runtime.backup(A, NAME).files, stage.runtime.backup(A, other).files] == [FILES, FILES]
 
 
+@pytest.mark.slow
 def test_a_restore_puts_no_files_in_the_place_of_those_that_are_read(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -145,6 +145,7 @@ def test_an_agent_gets_its_secrets_in_a_file_and_none_of_the_workers(
     assert file.read_text() == AgentCredentials(["n" * 32]).token_file(A, 0)
 
 
+@pytest.mark.slow
 def test_an_agent_that_dies_again_and_again_is_started_later_each_time(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +171,7 @@ def test_an_agent_that_dies_again_and_again_is_started_later_each_time(
     assert all(each.ready for each in list(seen.all.queue) if isinstance(each, Observation))
 
 
+@pytest.mark.slow
 def test_the_agent_of_an_editor_that_died_ends_and_its_turn_rests(stage: Stage) -> None:
     """A failed workspace does nothing, and costs nothing, until it is started again."""
     stage.settings = replace(stage.settings, secret_key="k" * 32)
@@ -192,6 +194,7 @@ def test_files_of_the_user_and_of_the_editor_lie_apart(stage: Stage) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_stop_ends_what_a_terminal_left_in_a_session_of_its_own(stage: Stage) -> None:
     """Neither its process group nor its parent leads to it; its environment does."""
     running = stage.up(A)
@@ -226,6 +229,7 @@ def test_stop_ends_the_children_of_an_editor_whose_environment_was_emptied(stage
     assert not processes.alive(child)
 
 
+@pytest.mark.slow
 def test_an_editor_that_ignores_sigterm_is_killed_after_the_grace(stage: Stage) -> None:
     """A stop is bounded, whatever runs in the workspace."""
     stage.editor(STUBBORN)
@@ -238,6 +242,7 @@ def test_an_editor_that_ignores_sigterm_is_killed_after_the_grace(stage: Stage) 
     assert stage.folders.read_running(A) is None
 
 
+@pytest.mark.slow
 def test_a_stop_holds_nobody_up_until_the_grace_is_over(stage: Stage) -> None:
     """It can be asked again, does not signal the editor twice, and holds no lock meanwhile; so does a start that finds
     the old processes."""
@@ -283,6 +288,7 @@ def test_two_starts_at_once_make_one_process(stage: Stage) -> None:
     assert stage.alive(A) == {stage.running(A).process}
 
 
+@pytest.mark.slow
 def test_a_stop_cut_short_is_no_failure_and_is_completed_by_the_next(stage: Stage) -> None:
     """A process that ended because someone stopped it is not reported as dead."""
     running = stage.up(A)
@@ -345,6 +351,7 @@ def test_the_tail_of_a_log_is_bounded_and_clean(tmp_path: Path) -> None:
     assert len(watch_module.log_tail(log, tmp_path)) == 1500
 
 
+@pytest.mark.slow
 def test_an_editor_that_never_answers_is_a_failure_and_the_next_start_replaces_it(stage: Stage) -> None:
     """Alive is not ready: after the time to start it is given up."""
     stage.editor("import time\ntime.sleep(600)\n")
