@@ -16,6 +16,7 @@ import yaml  # type: ignore[import-untyped]
 
 from scripts.cluster import programs
 from scripts.cluster.errors import ClusterError
+from tests.processes import MANAGER
 from workers.runtime.kubernetes import names
 
 Object = dict[str, Any]
@@ -23,18 +24,7 @@ Object = dict[str, Any]
 MANIFESTS = Path(__file__).resolve().parents[1] / "manifests"
 SYSTEM, WORKSPACES = "fresh-system", "fresh-workspaces"
 OVERLAYS = ("dev", "gke")
-PROCESSES = {
-    "web",
-    "forward-auth",
-    "gateway",
-    "worker",
-    "sweeper",
-    "backup-worker",
-    "delivery-worker",
-    "observer",
-    "beat",
-    "flower",
-}
+PROCESSES = {*MANAGER, "flower"}
 
 WORKSPACE = {names.APP_LABEL: names.WORKSPACE, names.UUID_LABEL: "abcd1234"}
 READER = {names.APP_LABEL: names.DOWNLOAD}

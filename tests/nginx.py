@@ -1,9 +1,9 @@
 """A real nginx in front of a service's workspaces, set up as ingress-nginx sets it up for the annotations of
 `manifests/components/nginx`.
 
-What it has in common with the controller's own template is what the door depends on: one server for each host; the
-call of the door, which is told the URL with the visitor's `Host` in it; headers replaced by those of its answer;
-and a 401 that becomes a redirect with the door's cookie. The controller leads to a Service's address, which stays
+What it has in common with the controller's own template is what forward auth depends on: one server for each host; the
+call of forward auth, which is told the URL with the visitor's `Host` in it; headers replaced by those of its answer;
+and a 401 that becomes a redirect with forward auth's cookie. The controller leads to a Service's address, which stays
 while the pod behind it comes and goes; here that is a forwarder for each workspace.
 """
 
@@ -51,8 +51,8 @@ def nginx_program() -> Path:
     return Path(done.stdout.strip())
 
 
-def door_annotations() -> dict[str, str]:
-    """The door's, as the component gives them to the worker, by their names behind the prefix."""
+def forward_auth_annotations() -> dict[str, str]:
+    """Forward auth's, as the component gives them to the worker, by their names behind the prefix."""
     lines = (ROOT / "manifests" / "components" / "nginx" / "settings.env").read_text().splitlines()
     (text,) = [line.partition("=")[2] for line in lines if line.startswith("INGRESS_FORWARD_AUTH=")]
     return {name.removeprefix(ANNOTATION): value for name, value in json.loads(text).items()}
@@ -147,8 +147,8 @@ server {{ {listen}; server_name {API_HOST}; location / {{ proxy_pass {service.ur
 
 def workspace(service: Service, listen: str, uuid: str, port: int) -> str:
     """The server of one workspace."""
-    chosen = door_annotations()
-    door, signin = urlsplit(chosen["auth-url"]), urlsplit(chosen["auth-signin"])
+    chosen = forward_auth_annotations()
+    forward_auth, signin = urlsplit(chosen["auth-url"]), urlsplit(chosen["auth-signin"])
     replaced = "".join(
         f"auth_request_set $authHeader{number} $upstream_http_{name.lower().replace('-', '_')};\n"
         f"proxy_set_header {name} $authHeader{number};\n"
@@ -158,25 +158,25 @@ def workspace(service: Service, listen: str, uuid: str, port: int) -> str:
 server {{
 {listen};
 server_name vs-code-{uuid}.ws.localhost;
-location = /_door {{
+location = /_forward_auth {{
     internal;
     proxy_pass_request_body off;
     proxy_set_header Content-Length "";
-    proxy_set_header Host {door.hostname};
+    proxy_set_header Host {forward_auth.hostname};
     proxy_set_header X-Original-URL $scheme://$http_host$request_uri;
     proxy_set_header X-Original-Method $request_method;
-    set $door {service.forward_auth_url}{door.path}?{door.query};
-    proxy_pass $door;
+    set $forward_auth {service.forward_auth_url}{forward_auth.path}?{forward_auth.query};
+    proxy_pass $forward_auth;
 }}
 location @signin {{
     internal;
-    add_header Set-Cookie $door_cookie;
+    add_header Set-Cookie $forward_auth_cookie;
     return 302 http://{API_HOST}:{service.workspace_port}{signin.path}?{signin.query}&rd=$scheme://$http_host$escaped_uri;
 }}
 location / {{
-    auth_request /_door;
-    auth_request_set $door_cookie $upstream_http_set_cookie;
-    add_header Set-Cookie $door_cookie;
+    auth_request /_forward_auth;
+    auth_request_set $forward_auth_cookie $upstream_http_set_cookie;
+    add_header Set-Cookie $forward_auth_cookie;
     {replaced}
     set_escape_uri $escaped_uri $request_uri;
     error_page 401 = @signin;

@@ -87,7 +87,7 @@ WEB: Mapping[str, Sequence[Try]] = {
 }
 """Every endpoint of the API."""
 
-DOOR: Mapping[str, Sequence[Try]] = {
+FORWARD_AUTH: Mapping[str, Sequence[Try]] = {
     "forward_auth.verify": [],
     "forward_auth.waking": public(503),
     "probes.livez": public(),

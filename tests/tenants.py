@@ -119,7 +119,7 @@ class Attacker(Tenant):
 
     def __init__(self, service: Service, victim: str) -> None:
         super().__init__(service, ALICE)
-        token, door, editor = self._read_inside()
+        token, secret, editor = self._read_inside()
         self.secrets = {
             "session token": service.token(self.uuid),
             "cookie": self._cookie(COOKIE, {"Sec-Fetch-Dest": "document"}),
@@ -130,7 +130,7 @@ class Attacker(Tenant):
             "link": self._link(),
             "workspace token": token,
             "forged workspace token": token.replace(self.uuid, victim),
-            "agent's secret": door,
+            "agent's secret": secret,
             "editor's secret": editor,
             **{f"bound {role} key": key for role, key in BOUND_KEYS.items()},
         }
@@ -172,12 +172,12 @@ class Attacker(Tenant):
         return self.service.link(self.uuid).partition("workspace-link=")[2]
 
     def _read_inside(self) -> tuple[str, str, str]:
-        """The token, what opens the agent's door, and the editor's: as a command within the workspace finds them."""
+        """The token, the agent's secret, and the editor's: as a command within the workspace finds them."""
         said = str(self.service.prompt(self.uuid, "run: cat ../agent-token ../editor-secret", "steal"))
         token = re.search(rf"{self.uuid}\.[0-9]+\.[0-9a-f]{{64}}", said)
         assert token, said
-        door, editor = re.findall(r"(?<![0-9a-f.])[0-9a-f]{64}", said.replace(token[0], ""))[:2]
-        return token[0], door, editor
+        secret, editor = re.findall(r"(?<![0-9a-f.])[0-9a-f]{64}", said.replace(token[0], ""))[:2]
+        return token[0], secret, editor
 
     def _cookie(self, name: str, visit: Mapping[str, str]) -> str:
         link = urlsplit(self.service.link(self.uuid))

@@ -12,7 +12,7 @@ from flask_smorest.utils import prepare_response
 from app.api.schemas import BACKUP_REGEX, LABEL_REGEX, MESSAGE_ID_REGEX, UUID_REGEX, ProblemSchema
 from app.problems import PROBLEM_TYPE
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 DOCUMENT = "openapi_document"
 TITLE = "Workspace Session Manager"
 DESCRIPTION = (

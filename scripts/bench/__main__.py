@@ -1,6 +1,6 @@
 """All measurements, printed as tables.
 
-    scripts/bench/run [api] [wake] [backup] [chat] [door] [streams] [model_streams] [cluster] [keda]
+    scripts/bench/run [api] [wake] [backup] [chat] [forward_auth] [streams] [model_streams] [cluster] [keda]
         [--rounds N] [--sessions N]
     scripts/bench/run versions --other CHECKOUT [--rounds N]
 
@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from scripts.bench import api, backup, chat, cluster, door, keda, many, model_streams, streams, versions, wake
+from scripts.bench import api, backup, chat, cluster, forward_auth, keda, many, model_streams, streams, versions, wake
 from scripts.bench.table import Row, print_table
 
 Table = tuple[str, Callable[[], list[Row]]]
@@ -27,7 +27,7 @@ ON_THIS_MACHINE: dict[str, Table] = {
     "wake": ("Waking a workspace", wake.run),
     "backup": ("Backing up 300 MB in 10,000 files", backup.run),
     "chat": ("Prompts, with a model that takes no time", chat.run),
-    "door": ("The door, asked for every request of a workspace", door.run),
+    "forward_auth": ("Forward auth, asked for every request of a workspace", forward_auth.run),
     "streams": ("Event streams and waiting calls on two web processes", streams.run),
     "model_streams": ("Streams of the model through one gateway process", model_streams.run),
 }
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "measurement",
         nargs="*",
-        help="api, wake, backup, chat, door, streams, model_streams (all by default), cluster, keda",
+        help="api, wake, backup, chat, forward_auth, streams, model_streams (all by default), cluster, keda",
     )
     parser.add_argument("--rounds", type=int, default=cluster.ROUNDS, help="of starts on the cluster")
     parser.add_argument("--sessions", type=int, default=many.SESSIONS, help="asleep on the cluster; 0 for none")

@@ -57,9 +57,9 @@ class Place:
     token_file: Path
 
     def held(self) -> tuple[str, str]:
-        """The token of the session's agent, and what opens its door; others after each sleep."""
-        token, door = self.token_file.read_text().split()
-        return token, door
+        """The token of the session's agent, and its secret; others after each sleep."""
+        token, secret = self.token_file.read_text().split()
+        return token, secret
 
 
 def awake_and_asleep(folder: Path, model: str) -> list[Row]:
@@ -80,11 +80,11 @@ def awake_and_asleep(folder: Path, model: str) -> list[Row]:
 
 def awake(place: Place) -> list[Row]:
     """The same answer by four ways: of the model, through the gateway, of the agent, and of the manager."""
-    token, door = place.held()
+    token, secret = place.held()
     ways: dict[str, Callable[[int], object]] = {
         "model": lambda n: ask_model(place.model, ""),
         "gateway": lambda n: ask_model(place.gateway, token),
-        "agent": lambda n: post(f"{place.agent}/chat", {"id": f"a{n}", "message": "remember 1"}, door),
+        "agent": lambda n: post(f"{place.agent}/chat", {"id": f"a{n}", "message": "remember 1"}, secret),
         "manager": lambda n: ask_manager(place, f"b{n}"),
     }
     taken: dict[str, list[float]] = {name: [] for name in ways}

@@ -34,13 +34,13 @@ CHECKS = 200
 
 @dataclass
 class Version:
-    """One checkout's service. `woken` and `cpu` are in seconds, one for each round, `checked` in ms. `door` is the port
-    of forward-auth, `visitor` the headers of a browser that was let in."""
+    """One checkout's service. `woken` and `cpu` are in seconds, one for each round, `checked` in ms. `forward_auth` is
+    that process' port, `visitor` the headers of a browser that was let in."""
 
     data: Path
     url: str
     uuid: str
-    door: int
+    forward_auth: int
     visitor: dict[str, str]
     woken: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Version:
 
     def check(self) -> None:
         """Ask who gets in, as Traefik does for a page's parts."""
-        self.checked += latencies(self.door, ["/auth/verify"] * CHECKS, self.visitor)
+        self.checked += latencies(self.forward_auth, ["/auth/verify"] * CHECKS, self.visitor)
 
     def wake(self) -> None:
         """Put its workspace to sleep, and measure how it wakes."""
@@ -93,13 +93,13 @@ def run(other: Path, rounds: int) -> list[Row]:
 
 
 def _version(running: ExitStack, data: Path, project: Path, **settings: str) -> Version:
-    door = wake.free_port()
-    url = running.enter_context(wake.service(data, project=project, FORWARD_AUTH_PORT=str(door), **settings))
+    forward_auth = wake.free_port()
+    url = running.enter_context(wake.service(data, project=project, FORWARD_AUTH_PORT=str(forward_auth), **settings))
     uuid = wake.call(url, "POST", "/session/create", {"user_id": "bench"}, "wait=30")["uuid"]
-    return Version(data, url, uuid, door, _let_in(url, uuid, door))
+    return Version(data, url, uuid, forward_auth, _let_in(url, uuid, forward_auth))
 
 
-def _let_in(url: str, uuid: str, door: int) -> dict[str, str]:
+def _let_in(url: str, uuid: str, forward_auth: int) -> dict[str, str]:
     """What a browser sends with a request that followed a link, as forward-auth is told of it."""
     link = urlsplit(wake.call(url, "POST", f"/session/{uuid}/open")["url"])
     told = {
@@ -110,7 +110,7 @@ def _let_in(url: str, uuid: str, door: int) -> dict[str, str]:
         "Sec-Fetch-Mode": "navigate",
         "Sec-Fetch-Dest": "document",
     }
-    connection = http.client.HTTPConnection("127.0.0.1", door, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", forward_auth, timeout=10)
     connection.request("GET", "/auth/verify", headers={**told, "X-Forwarded-Uri": f"{link.path}?{link.query}"})
     cookie = str(connection.getresponse().headers["Set-Cookie"]).partition(";")[0]
     connection.close()

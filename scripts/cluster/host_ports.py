@@ -18,7 +18,7 @@ from scripts.cluster.layout import API_PORT, NODE_IP, Layout
 from scripts.cluster.processes import recorded, running, start, stop
 
 NAME = "forwarder"
-FILE = "doors.json"
+FILE = "ports.json"
 """Below the cluster's configuration; the name is that of earlier releases, whose clusters may be up."""
 LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 GRACE = 2.0

@@ -22,7 +22,7 @@ if not os.environ.get("API_URL"):
         "test_agent_on_cluster.py",
         "test_backups_on_cluster.py",
         "test_bench.py",
-        "test_door_on_cluster.py",
+        "test_browser_access_on_cluster.py",
         "test_falling_asleep_on_cluster.py",
         "test_fuzz_on_cluster.py",
         "test_scalers_on_cluster.py",

@@ -149,7 +149,7 @@ def test_a_shell_in_a_workspace_finds_no_secret_of_anyone_else(chat: Conversatio
         found = chat.inside(FILES, container) + chat.inside(ENVIRONMENTS, container)
         assert chat.uuid in found
         hidden = secrets_of_the_manager() | {"the other's words": "the-word-of-the-other-session"}
-        hidden |= dict(zip(("the other's token", "the other's door"), token_file(other.uuid).split(), strict=True))
+        hidden |= dict(zip(("the other's token", "the other's secret"), token_file(other.uuid).split(), strict=True))
         assert [name for name, value in hidden.items() if value in found] == []
         own = token_file(chat.uuid).split()
         assert [value in found for value in own] == [container == "agent"] * 2
@@ -162,7 +162,7 @@ def test_a_shell_in_a_workspace_finds_no_secret_of_anyone_else(chat: Conversatio
 
 
 def _ask_around(chat: Conversation, other: Conversation, container: str) -> None:
-    token, door = token_file(chat.uuid).split()
+    token, secret = token_file(chat.uuid).split()
     forged = f"{other.uuid}.{token.partition('.')[2]}"
     sibling = kubectl(
         "get", "pod", "-l", f"app=workspace,session-uuid={other.uuid}", "-o", "jsonpath={.items[0].status.podIP}"
@@ -171,10 +171,10 @@ def _ask_around(chat: Conversation, other: Conversation, container: str) -> None
     asked = {
         "own models": [f"{gateway}/llm/v1/models", token],
         "models without a token": [f"{gateway}/llm/v1/models"],
-        "models with the door": [f"{gateway}/llm/v1/models", door],
+        "models with the agent's secret": [f"{gateway}/llm/v1/models", secret],
         "the other's conversation": [f"{gateway}/agent/v1/checkpoint", forged],
         "the other's agent": [f"{agent}/history", token],
-        "the other's agent by the door": [f"{agent}/history", door],
+        "the other's agent by the secret": [f"{agent}/history", secret],
         "sessions": ["http://web.fresh-system/sessions", token],
         "the API server": ["https://kubernetes.default.svc/api/v1/namespaces/fresh-workspaces/secrets"],
         "metadata": ["http://169.254.169.254/"],

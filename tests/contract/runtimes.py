@@ -225,8 +225,8 @@ def status_of_agent(address: str, secret: str) -> int:
 
 def wait_for_agent(agents: AgentHarness, uuid: str, epoch: int = 0) -> str:
     """The address of the agent that lets the manager in, as of this epoch."""
-    door = AgentCredentials([SECRET_KEY]).agent_secrets(uuid, epoch)[0]
-    wait_for(lambda: status_of_agent(agents.agent_address(uuid), door) == 200, f"the agent of {uuid}")
+    secret = AgentCredentials([SECRET_KEY]).agent_secrets(uuid, epoch)[0]
+    wait_for(lambda: status_of_agent(agents.agent_address(uuid), secret) == 200, f"the agent of {uuid}")
     return agents.agent_address(uuid)
 
 

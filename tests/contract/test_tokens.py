@@ -30,8 +30,8 @@ def epoch(runtime: Runtime) -> int:
 
 def lets_in(agents: AgentHarness, number: int) -> bool:
     """Whether the agent knows what the manager shows in this epoch."""
-    door = AgentCredentials([SECRET_KEY]).agent_secrets(A, number)[0]
-    return status_of_agent(agents.agent_address(A), door) == 200
+    secret = AgentCredentials([SECRET_KEY]).agent_secrets(A, number)[0]
+    return status_of_agent(agents.agent_address(A), secret) == 200
 
 
 def test_the_epoch_of_the_last_token_is_known_without_redis(harness: Harness) -> None:

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, expect
 
 from app.core.access.landing_path import ENTERED
 from tests.browser import AS_PEOPLE_HAVE_IT, EDITOR, PATIENCE, expect_editor, launched, navigated
-from tests.nginx import ADDRESS, ANNOTATION, API_HOST, door_annotations, in_front, nginx_program
+from tests.nginx import ADDRESS, ANNOTATION, API_HOST, forward_auth_annotations, in_front, nginx_program
 from tests.product import Product, product
 from tests.service import Service
 
@@ -29,12 +29,12 @@ def app() -> Iterator[Product]:
 
 @pytest.fixture(scope="module")
 def service_settings(app: Product) -> Mapping[str, str]:
-    door = {ANNOTATION + name: value for name, value in door_annotations().items()}
+    forward_auth = {ANNOTATION + name: value for name, value in forward_auth_annotations().items()}
     return {
         "WORKSPACE_DOMAIN": "ws.localhost",
         "LOGIN_URL": app.login_url,
         "EMBED_ORIGINS": app.origin(NAMED),
-        "INGRESS_FORWARD_AUTH": json.dumps(door),
+        "INGRESS_FORWARD_AUTH": json.dumps(forward_auth),
     }
 
 

@@ -25,7 +25,7 @@ from app.settings import Settings
 from tests.browser import HANDSHAKE
 from tests.model_server import ModelServer
 from tests.service import Service
-from tests.tenant_tables import AGENT, CROOKED, DOOR, EDITOR, GATEWAY, VISITS, WEB, Try
+from tests.tenant_tables import AGENT, CROOKED, EDITOR, FORWARD_AUTH, GATEWAY, VISITS, WEB, Try
 from tests.tenants import BOUND_KEYS, SETTINGS, Answer, Attacker, Shown, Victim, ask
 
 NOBODYS = "zzzzzzzz"
@@ -78,7 +78,7 @@ def served() -> dict[str, list[Route]]:
     agent = SimpleNamespace(settings=SimpleNamespace(uuid=NOBODYS, prompt_max_bytes=1))
     return {
         "web": routes(create_app(settings)),
-        "door": routes(create_forward_auth(settings)),
+        "forward_auth": routes(create_forward_auth(settings)),
         "gateway": routes(create_gateway(settings)),
         "agent": routes(create_agent(cast(Any, agent))),
     }
@@ -86,7 +86,7 @@ def served() -> dict[str, list[Route]]:
 
 REFUSED = (401, 403)
 AGENTS_HOST = "api.localhost"
-TABLES = {"web": WEB, "door": DOOR, "gateway": GATEWAY, "agent": AGENT}
+TABLES = {"web": WEB, "forward_auth": FORWARD_AUTH, "gateway": GATEWAY, "agent": AGENT}
 
 
 @dataclass(frozen=True)
@@ -237,9 +237,9 @@ def test_the_editors_own_port(contest: Contest) -> None:
 
 
 def test_forward_auth(contest: Contest) -> None:
-    """Asked in the ingress's words, Traefik's and nginx's: it lets nobody in, and says nothing that opens a door."""
+    """Asked in the ingress's words, Traefik's and nginx's: it lets nobody in, and says nothing that lets anyone in."""
     port = port_of(contest.service.forward_auth_url)
-    contest.by_table(port, "door")
+    contest.by_table(port, "forward_auth")
     attempts = []
     for host, method, path, shown in contest.visits():
         traefik = {"X-Forwarded-Host": host, "X-Forwarded-Uri": path, "X-Forwarded-Method": method}
@@ -276,7 +276,7 @@ def test_both_hosts_of_a_workspace(contest: Contest) -> None:
 
 def test_every_endpoint_at_hosts_that_are_not_its_own(contest: Contest) -> None:
     """The host of workspaces and that of agents serve nothing of the API, the gateway or forward-auth; an agent's
-    endpoints are behind its door."""
+    endpoints are behind forward auth."""
     port, everything = contest.service.workspace_port, contest.ada.all_at_once()
     paths = {(route.method, contest.fill(route.path)) for each in served().values() for route in each}
     attempts = [
@@ -305,12 +305,12 @@ def test_from_inside_ones_own_workspace(contest: Contest) -> None:
     """By the editor's own way to whatever listens on its machine."""
     inside = {"Cookie": contest.ada.cookies(), "Host": contest.ada.host}
     agent, editor = contest.bob.port_of("chat"), contest.bob.port_of("vs-code")
-    gateway, door = port_of(contest.service.gateway_url), port_of(contest.service.forward_auth_url)
+    gateway, forward_auth = port_of(contest.service.gateway_url), port_of(contest.service.forward_auth_url)
     paths = [f"/proxy/{editor}/", f"/proxy/{agent}/history", f"/proxy/{gateway}/agent/v1/checkpoint"]
     port = contest.service.workspace_port
     attempts = [Attempt(port, "GET", path, inside, REFUSED, path) for path in paths]
     forged = {"X-Original-URL": f"http://{contest.bob.host}/", "X-Original-Method": "GET"}
-    verify = f"/proxy/{door}/auth/verify?proxy=nginx&host={contest.bob.host.partition(':')[0]}"
+    verify = f"/proxy/{forward_auth}/auth/verify?proxy=nginx&host={contest.bob.host.partition(':')[0]}"
     attempts.append(Attempt(port, "GET", verify, {**inside, **forged}, REFUSED, verify))
     attempts.append(Attempt(port, "GET", f"/proxy/{agent}/health", inside, (200,), "the way itself"))
     contest.run(attempts)

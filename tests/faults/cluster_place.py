@@ -38,6 +38,7 @@ from tests.faults.counting import counting
 from tests.faults.judging import session_of
 from tests.faults.places import SETTINGS, checksums, page_opened, said, text_of
 from tests.model_server import ModelServer
+from tests.processes import MANAGER
 from tests.waiting import wait_for
 from workers.runtime.kubernetes import names
 from workers.runtime.kubernetes.api_server import ApiServer
@@ -45,17 +46,6 @@ from workers.runtime.kubernetes.api_server import ApiServer
 PART = "app.kubernetes.io/name"
 """The label that tells the manager's pods apart."""
 
-DEPLOYMENTS = (
-    "web",
-    "forward-auth",
-    "gateway",
-    "worker",
-    "sweeper",
-    "backup-worker",
-    "delivery-worker",
-    "observer",
-    "beat",
-)
 TIMEOUT = 20.0
 
 LAST_WORDS = 330.0
@@ -76,7 +66,7 @@ class ClusterPlace:
     """The product in a cluster; see `Place`. A stop ends no workspace, as those are no part of the manager. A process
     that dies often is started again with growing pauses; its pod is then replaced, which the cluster does at once."""
 
-    parts = (*DEPLOYMENTS, "redis")
+    parts = (*MANAGER, "redis")
     patience, agent_port = 60.0, 1111
 
     def __init__(self, folder: Path, model: ModelServer) -> None:
@@ -87,7 +77,7 @@ class ClusterPlace:
         self._logs.mkdir(exist_ok=True)
         self._password = _secret("redis", "password")
         self._backups = Path(_kubectl("get", "pv", "fresh-backups-workspaces", "-o", "jsonpath={.spec.hostPath.path}"))
-        self._counts = {name: self._get("deployments", name)["spec"]["replicas"] for name in DEPLOYMENTS}
+        self._counts = {name: self._get("deployments", name)["spec"]["replicas"] for name in MANAGER}
         self._seen: dict[str, bool] = {}
         self._volumes: dict[str, Path] = {}
 
@@ -180,7 +170,7 @@ class ClusterPlace:
         # Nobody sees anything between the first death and the last, and nothing is started again yet.
         _send(doomed, signal.SIGSTOP)
         try:
-            self._scale(dict.fromkeys(DEPLOYMENTS, 0))
+            self._scale(dict.fromkeys(MANAGER, 0))
             _kubectl("scale", "statefulset/redis", "--replicas=0")
         finally:
             _send(doomed, signal.SIGKILL)
@@ -205,7 +195,7 @@ class ClusterPlace:
 
     def _stop_manager(self) -> None:
         self._keep_logs()
-        self._scale(dict.fromkeys(DEPLOYMENTS, 0))
+        self._scale(dict.fromkeys(MANAGER, 0))
         wait_for(lambda: not self._everything(redis=False), "the manager to end", self._left, LAST_WORDS)
 
     def _scale(self, counts: Mapping[str, int]) -> None:
@@ -338,7 +328,7 @@ class ClusterPlace:
 
     def _everything(self, *, redis: bool = True, workspaces: bool = False) -> list[Object]:
         """All pods of the manager, and those of this run's workspaces if so wanted."""
-        found = [pod for part in (self.parts if redis else DEPLOYMENTS) for pod in self._pods_of(part)]
+        found = [pod for part in (self.parts if redis else MANAGER) for pod in self._pods_of(part)]
         if workspaces:
             mine = self.mine()
             pods = self._pods(self._workspaces, names.SELECTOR)
@@ -472,4 +462,4 @@ def cluster_place(folder: Path, **settings: str) -> Iterator[ClusterPlace]:
 
 
 def _set_env(words: Iterable[str]) -> None:
-    _kubectl("set", "env", *(f"deployment/{name}" for name in DEPLOYMENTS), *words)
+    _kubectl("set", "env", *(f"deployment/{name}" for name in MANAGER), *words)

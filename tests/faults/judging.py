@@ -276,7 +276,7 @@ class Judge:
                 yield Finding("refused without a reason", subject.uuid, f"{deed}")
         revokes = subject.possible("revoke")
         if not sum(deed.accepted for deed in revokes) <= record.access_epoch <= len(revokes):
-            yield Finding("wrong door", subject.uuid, f"door {record.access_epoch} after {revokes}")
+            yield Finding("wrong access epoch", subject.uuid, f"access epoch {record.access_epoch} after {revokes}")
 
     def _ends(self, subject: Subject, seen: Snapshot) -> Iterator[Finding]:
         """Every prompt ended once, for a good reason, and was not worked on any more."""

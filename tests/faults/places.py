@@ -29,6 +29,7 @@ from app.core.redis import keys
 from scripts.lib.leftovers import WORKSPACE
 from tests.faults.counting import counting
 from tests.model_server import ModelServer
+from tests.processes import MANAGER
 from tests.service import KEY, Service
 from tests.waiting import wait_for
 from workers.runtime.local.storage import WorkspaceStorage
@@ -163,19 +164,7 @@ class Place(Protocol):
 class LocalPlace:
     """The service as `scripts/run` starts it; see `Place`."""
 
-    parts = (
-        "web",
-        "forward-auth",
-        "gateway",
-        "worker",
-        "sweeper",
-        "backup-worker",
-        "delivery-worker",
-        "observer",
-        "beat",
-        "traefik",
-        "redis",
-    )
+    parts = (*MANAGER, "traefik", "redis")
     prefix, patience, agent_port = "", 30.0, 0
 
     def __init__(self, folder: Path, code_server: str, model: ModelServer, **settings: str) -> None:

@@ -168,7 +168,7 @@ class TestHostPorts:
         with opened(place, port) as first:
             assert first.web == port
         with taken() as other:
-            (place.config / "doors.json").write_text(json.dumps(vars(first) | {"wanted": other.getsockname()[1]}))
+            (place.config / "ports.json").write_text(json.dumps(vars(first) | {"wanted": other.getsockname()[1]}))
             with opened(place) as second:
                 assert (second.web, second.api) == (0, first.api)
             port = other.getsockname()[1]
@@ -202,7 +202,7 @@ class TestHostPorts:
         with taken() as other:
             port = other.getsockname()[1]
             before = host_ports.HostPorts(port, 0, 0)
-            (place.config / "doors.json").write_text(json.dumps(vars(before)))
+            (place.config / "ports.json").write_text(json.dumps(vars(before)))
             processes.start(place, host_ports.NAME, [sys.executable, "-c", "import signal; signal.pause()"])
             assert host_ports.open_ports(place) == (before, [])
             assert processes.running(place, host_ports.NAME)

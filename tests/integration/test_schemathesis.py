@@ -27,7 +27,7 @@ AN_HOUR = 3600.0
 STREAM = "/session/{uuid}/events"
 """A stream stays open as long as its session lives; tests of their own read those."""
 
-DOOR = "^/auth/"
+FORWARD_AUTH = "^/auth/"
 """For the ingress alone: what is no visit is 400, and a page for "not now" is 503, however well it was asked for."""
 
 
@@ -49,7 +49,7 @@ def test_the_service_keeps_to_its_document(url: str, tmp_path: Path) -> None:
     don't exist, keys that are missing), and every error is a problem document."""
     command = [
         *(sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json"),
-        *("--header", f"X-API-Key:{KEY}", "--exclude-path", STREAM, "--exclude-path-regex", DOOR),
+        *("--header", f"X-API-Key:{KEY}", "--exclude-path", STREAM, "--exclude-path-regex", FORWARD_AUTH),
         *("--max-examples", EXAMPLES, "--request-timeout", "20", "--workers", "1"),
         *("--generation-deterministic", "--continue-on-failure", "--no-color"),
         # By contract a deleted session can be asked about: while it goes, and for a day after.

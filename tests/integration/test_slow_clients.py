@@ -52,11 +52,13 @@ def test_heads_that_trickle_are_cut_off_and_hold_nobody_up(tmp_path: Path, redis
         assert slow == []
 
 
-def test_as_many_waiting_calls_as_one_likes_stop_neither_the_api_nor_the_door(tmp_path: Path, redis_url: str) -> None:
+def test_as_many_waiting_calls_as_one_likes_stop_neither_the_api_nor_forward_auth(
+    tmp_path: Path, redis_url: str
+) -> None:
     settings = {"WEB_WORKERS": "1", "SECRET_KEY": "a-secret-key-of-32-characters-or-so"}
     with (
         running_web(tmp_path, redis_url, **settings) as url,
-        running_forward_auth(tmp_path, redis_url, **settings) as door,
+        running_forward_auth(tmp_path, redis_url, **settings) as forward_auth,
     ):
         uuid = requests.post(
             f"{url}/session/create", json={"user_id": "ada"}, headers=HEADERS, timeout=PATIENCE
@@ -75,7 +77,7 @@ def test_as_many_waiting_calls_as_one_likes_stop_neither_the_api_nor_the_door(tm
             for _ in range(10):
                 assert requests.get(f"{url}/livez", timeout=PATIENCE).status_code == 200
                 assert requests.get(f"{url}/session/{uuid}", headers=HEADERS, timeout=PATIENCE).status_code == 200
-                assert requests.get(f"{door}/auth/verify", timeout=PATIENCE).status_code == 400
+                assert requests.get(f"{forward_auth}/auth/verify", timeout=PATIENCE).status_code == 400
         finally:
             over.set()
             for thread in threads:

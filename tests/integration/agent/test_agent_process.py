@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.model_server import Answer, ToolCall
-from tests.unit.agent.fake_gateway import DOOR, TOKEN
+from tests.unit.agent.fake_gateway import AGENT_SECRET, TOKEN
 from tests.unit.agent.process import PATIENCE, ROOT, UUID, AgentProcess
 from tests.waiting import wait_for
 
@@ -35,7 +35,7 @@ def events_of(response):
 def open_stream(agent, id_, message):
     connection = agent.connect()
     body = json.dumps({"id": id_, "message": message})
-    headers = {"Authorization": f"Bearer {DOOR}", "Accept": "text/event-stream"}
+    headers = {"Authorization": f"Bearer {AGENT_SECRET}", "Accept": "text/event-stream"}
     connection.request("POST", "/chat", body, headers)
     return connection.getresponse()
 
@@ -80,7 +80,7 @@ def test_everything_but_health_wants_the_secret(agent):
     """No secret, a wrong one, the one the agent shows the gateway, another scheme: 401 as a problem document."""
     agent.start()
     assert agent.call("GET", "/health", headers={"Authorization": ""})[0] == 200
-    for given in ("", "Bearer", "Bearer wrong", DOOR, f"Basic {DOOR}", f"Bearer {TOKEN}", "Bearer ü"):
+    for given in ("", "Bearer", "Bearer wrong", AGENT_SECRET, f"Basic {AGENT_SECRET}", f"Bearer {TOKEN}", "Bearer ü"):
         for method, path in (("POST", "/chat"), ("GET", "/history"), ("GET", "/activity"), ("POST", "/cancel")):
             headers = {"Authorization": given.encode("utf-8").decode("latin-1")}
             status, problem = agent.call(method, path, {} if method == "POST" else None, headers)
@@ -380,7 +380,7 @@ def test_a_command_finds_no_secret_and_no_log_holds_one(agent, model, gateway):
     agent.start()
     answer = agent.chat("m1", "run: env; cat /proc/self/environ")[1]
     assert "WORKSPACE_UUID" in answer["response"]["text"]
-    for hidden in (TOKEN, DOOR, "AGENT_TOKEN_FILE", "GATEWAY_URL"):
+    for hidden in (TOKEN, AGENT_SECRET, "AGENT_TOKEN_FILE", "GATEWAY_URL"):
         assert hidden not in answer["response"]["text"]
     model.script(Answer(status=500), Answer(text="a secret answer"))
     agent.chat("m2", "a secret prompt")

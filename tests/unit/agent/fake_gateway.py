@@ -15,7 +15,7 @@ from app.core.prompts.history_index import Head, OtherConversation, Piece
 from app.core.prompts.history_store import Checkpoint, HistoryStore
 
 TOKEN = "abcd1234.secret-of-this-session"
-DOOR = "secret-of-its-door"
+AGENT_SECRET = "secret-of-the-agent"
 
 
 class FakeGateway:

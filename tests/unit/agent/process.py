@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.unit.agent.fake_gateway import DOOR, TOKEN, FakeGateway
+from tests.unit.agent.fake_gateway import AGENT_SECRET, TOKEN, FakeGateway
 
 ROOT = Path(__file__).resolve().parents[3]
 PATIENCE = 60.0
@@ -30,7 +30,7 @@ class AgentProcess:
         self.folder.mkdir(exist_ok=True)
         self.log = folder / "agent.log"
         token = folder / "token"
-        token.write_text(f"{TOKEN}\n{DOOR}\n")
+        token.write_text(f"{TOKEN}\n{AGENT_SECRET}\n")
         self.environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
@@ -64,7 +64,7 @@ class AgentProcess:
         """Write its token file anew, as a runtime does: all of it appears at once."""
         path = Path(self.environment["AGENT_TOKEN_FILE"])
         draft = path.with_name("token.new")
-        draft.write_text(f"{token}\n{DOOR}\n")
+        draft.write_text(f"{token}\n{AGENT_SECRET}\n")
         draft.replace(path)
 
     @property
@@ -98,7 +98,7 @@ class AgentProcess:
         connection = self.connect()
         try:
             text = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
-            connection.request(method, path, text, {"Authorization": f"Bearer {DOOR}", **(headers or {})})
+            connection.request(method, path, text, {"Authorization": f"Bearer {AGENT_SECRET}", **(headers or {})})
             response = connection.getresponse()
             data = response.read()
             return response.status, json.loads(data) if data else None

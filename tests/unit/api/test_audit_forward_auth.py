@@ -44,9 +44,9 @@ def test_who_follows_a_link_has_an_entry_and_what_they_do_then_has_none(
 
 
 def test_behind_nginx_it_is_the_same(app: Flask, client: Client, uuid: str) -> None:
-    door = forward_auth_of(app).test_client(use_cookies=False)
+    forward_auth = forward_auth_of(app).test_client(use_cookies=False)
     told = asked_by_nginx(f"vs-code-{uuid}.localhost", link(client, uuid), **(NAVIGATION | THERE))
-    assert door.get("/auth/verify", **told).status_code == 401
+    assert forward_auth.get("/auth/verify", **told).status_code == 401
     assert visits(client) == [("enter", uuid, "203.0.113.9", 302, None, 1)]
 
 
@@ -66,7 +66,7 @@ def test_a_wake_by_the_address_or_the_button_has_an_entry(
     ]
 
 
-def test_refusals_at_the_door_count_in_one_entry(client: Client, uuid: str, visitor: Visitor) -> None:
+def test_refusals_at_forward_auth_count_in_one_entry(client: Client, uuid: str, visitor: Visitor) -> None:
     path = link(client, uuid)
     for _ in range(7):
         visitor.visit(**POLL, **THERE)

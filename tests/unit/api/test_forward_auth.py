@@ -1,4 +1,4 @@
-"""The door over HTTP, as the ingress calls it: cookies, links, pages, and what the workspace gets to see."""
+"""Forward auth over HTTP, as the ingress calls it: cookies, links, pages, and what the workspace gets to see."""
 
 from __future__ import annotations
 
@@ -214,10 +214,10 @@ def test_the_pages_ask_for_nothing_and_allow_only_what_is_in_them(visitor: Visit
 
 def test_what_no_page_is_there_for_is_the_same_page(app: Flask) -> None:
     """The ingress shows it where it reaches nothing; it knows no session and needs no Redis."""
-    door = forward_auth_of(app).test_client()
-    page = door.get("/auth/waking", headers=NAVIGATION)
+    forward_auth = forward_auth_of(app).test_client()
+    page = forward_auth.get("/auth/waking", headers=NAVIGATION)
     assert (page.status_code, page.mimetype, page.headers["Workspace-Status"]) == (503, "text/html", "unknown")
-    check_problem(door.get("/auth/waking", headers=POLL), 503, "workspace_not_up")
+    check_problem(forward_auth.get("/auth/waking", headers=POLL), 503, "workspace_not_up")
 
 
 def test_an_agent_is_reached_with_a_token_or_a_key_and_shown_its_own_secret(
@@ -236,7 +236,7 @@ def test_an_agent_is_reached_with_a_token_or_a_key_and_shown_its_own_secret(
     check_problem(visitor.visit(path, host="api.localhost", X_API_Key=ADMIN_KEY), 503, "workspace_not_up")
 
 
-def test_the_api_does_not_answer_for_the_door(app: Flask, uuid: str) -> None:
+def test_the_api_does_not_answer_for_forward_auth(app: Flask, uuid: str) -> None:
     """What it tells the ingress is not for callers of the API, whatever name they reach it by."""
     client = app.test_client()
     for headers in (asked(f"vs-code-{uuid}.localhost"), asked_by_nginx(f"vs-code-{uuid}.localhost")["headers"]):
@@ -244,16 +244,16 @@ def test_the_api_does_not_answer_for_the_door(app: Flask, uuid: str) -> None:
             check_problem(client.get("/auth/verify?proxy=nginx", headers=headers | key), 404, "not_found")
 
 
-def test_the_door_is_asked_about_workspaces_and_answers_nothing_else(app: Flask) -> None:
-    door = forward_auth_of(app).test_client()
-    check_problem(door.get("/auth/verify", headers=asked("vs-code-zzzzzzzz.localhost")), 401, "unauthorized")
-    check_problem(door.get("/auth/verify"), 400, "no_visit")
-    check_problem(door.get("/sessions", headers={"X-API-Key": ADMIN_KEY}), 404, "not_found")
-    assert door.get("/livez").status_code == 200
-    assert door.get("/readyz").status_code == 200
+def test_forward_auth_is_asked_about_workspaces_and_answers_nothing_else(app: Flask) -> None:
+    forward_auth = forward_auth_of(app).test_client()
+    check_problem(forward_auth.get("/auth/verify", headers=asked("vs-code-zzzzzzzz.localhost")), 401, "unauthorized")
+    check_problem(forward_auth.get("/auth/verify"), 400, "no_visit")
+    check_problem(forward_auth.get("/sessions", headers={"X-API-Key": ADMIN_KEY}), 404, "not_found")
+    assert forward_auth.get("/livez").status_code == 200
+    assert forward_auth.get("/readyz").status_code == 200
 
 
-def test_without_a_secret_key_the_door_is_closed(make_app: AppMaker) -> None:
+def test_without_a_secret_key_forward_auth_is_closed(make_app: AppMaker) -> None:
     app = make_app()
     client, core = keyed(app, ADMIN_KEY), core_of(app)
     uuid = new_session(client)
@@ -266,7 +266,7 @@ def test_without_a_secret_key_the_door_is_closed(make_app: AppMaker) -> None:
     check_problem(agent, 503, "agent_not_configured")
 
 
-def test_without_redis_the_door_is_closed(make_app: AppMaker) -> None:
+def test_without_redis_forward_auth_is_closed(make_app: AppMaker) -> None:
     app = make_app(redis_url=f"redis://127.0.0.1:{free_port()}/0", secret_key=SECRET_KEY)
     visitor = Visitor(app, "zzzzzzzz")
     page = visitor.navigate()
@@ -274,7 +274,7 @@ def test_without_redis_the_door_is_closed(make_app: AppMaker) -> None:
     check_problem(visitor.visit(**POLL), 503, "state_unavailable")
 
 
-def test_the_door_has_no_rate_limit(make_app: AppMaker) -> None:
+def test_forward_auth_has_no_rate_limit(make_app: AppMaker) -> None:
     app = make_app(rate_limit_default="1/minute", secret_key=SECRET_KEY)
     assert {Visitor(app, "zzzzzzzz").visit().status_code for _ in range(5)} == {401}
 
@@ -302,10 +302,10 @@ def test_nginx_is_told_what_it_knows(app: Flask, core: Core, client: Client, uui
     """2xx, 401 and 403. 401, with a cookie or without, leads to where the link is taken out of the address, or to the
     page that comes back."""
     host = f"vs-code-{uuid}.localhost"
-    door = forward_auth_of(app).test_client(use_cookies=False)
+    forward_auth = forward_auth_of(app).test_client(use_cookies=False)
 
     def visit(uri: str = "/", **headers: str) -> Any:
-        return door.get("/auth/verify", **asked_by_nginx(host, uri, **headers))
+        return forward_auth.get("/auth/verify", **asked_by_nginx(host, uri, **headers))
 
     def navigate(uri: str = "/", **headers: str) -> Any:
         return visit(uri, **(NAVIGATION | headers))
@@ -334,10 +334,10 @@ def test_a_pass_opens_no_workspace_whose_server_nginx_chose_by_another_name(
     visitor.navigate(link(client, uuid))
     ((name, value),) = visitor.cookies.items()
     own, other = f"vs-code-{uuid}.localhost", f"vs-code-{new_session(client)}.localhost"
-    door = forward_auth_of(app).test_client(use_cookies=False)
-    assert door.get("/auth/verify", **asked_by_nginx(own, Cookie=f"{name}={value}")).status_code == 200
+    forward_auth = forward_auth_of(app).test_client(use_cookies=False)
+    assert forward_auth.get("/auth/verify", **asked_by_nginx(own, Cookie=f"{name}={value}")).status_code == 200
     told = asked_by_nginx(own, server=other, Cookie=f"{name}={value}")
-    check_problem(door.get("/auth/verify", **told), 400, "no_visit")
+    check_problem(forward_auth.get("/auth/verify", **told), 400, "no_visit")
 
 
 def test_nginx_brings_back_without_the_link(app: Flask, uuid: str) -> None:
@@ -381,7 +381,7 @@ def test_what_a_page_shows_is_escaped() -> None:
     assert "<script>" not in page.get_data(as_text=True)
 
 
-def test_a_token_read_by_another_kind_of_door_is_none(core: Core, uuid: str, visitor: Visitor) -> None:
+def test_a_token_read_by_another_kind_of_forward_auth_is_none(core: Core, uuid: str, visitor: Visitor) -> None:
     """Neither does a session token pass for a cookie, nor a cookie for a token."""
     token, _ = core.access_tokens.issue(Kind.TOKEN, uuid, 0, 1e12)
     cookie, _ = core.access_tokens.issue(Kind.COOKIE, uuid, 0, 1e12)

@@ -227,7 +227,7 @@ def test_a_refusal_within_a_frame_says_why_and_which_setting_helps(
     assert visitor.navigate(path).status_code == 302
 
 
-def test_the_doors_own_pages_are_shown_by_named_pages_only(
+def test_forward_auths_own_pages_are_shown_by_named_pages_only(
     client: Client, core: Core, uuid: str, visitor: Visitor, make_app: AppMaker
 ) -> None:
     visitor.visit(link(client, uuid), **framed(PRODUCT))
@@ -247,10 +247,10 @@ def test_nginx_leads_a_frame_back_and_to_the_reason(make_app: AppMaker) -> None:
     client = keyed(app, ADMIN_KEY)
     uuid = new_session(client)
     own = f"vs-code-{uuid}.localhost"
-    door, api = forward_auth_of(app).test_client(use_cookies=False), app.test_client(use_cookies=False)
+    forward_auth, api = forward_auth_of(app).test_client(use_cookies=False), app.test_client(use_cookies=False)
 
     def led(uri: str, headers: dict[str, str]) -> Any:
-        told = door.get("/auth/verify", **asked_by_nginx(own, uri, **headers))
+        told = forward_auth.get("/auth/verify", **asked_by_nginx(own, uri, **headers))
         assert told.status_code == 401
         query = {"next": told.headers.get("Workspace-Next", ""), "rd": f"http://{own}{uri}"}
         return api.get("/auth/again", query_string=query, headers=headers)

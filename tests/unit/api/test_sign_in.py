@@ -187,19 +187,19 @@ def test_behind_an_nginx_that_does_not_say_why_it_leads_away_nobody_is_sent_to_s
 def test_nginx_leads_to_the_products_sign_in_and_back(app: Flask, client: Client, uuid: str) -> None:
     """By way of the API's own host: forward-auth's answer says in a header why, and nginx's redirect says it on."""
     own = f"vs-code-{uuid}.localhost"
-    door = forward_auth_of(app).test_client(use_cookies=False)
+    forward_auth = forward_auth_of(app).test_client(use_cookies=False)
     api = app.test_client(use_cookies=False)
 
     def visit(uri: str, **headers: str) -> tuple[Any, Any]:
-        """What the door answers nginx, and what the browser is told in the end."""
-        told = door.get("/auth/verify", **asked_by_nginx(own, uri, **(NAVIGATION | headers)))
+        """What forward auth answers nginx, and what the browser is told in the end."""
+        told = forward_auth.get("/auth/verify", **asked_by_nginx(own, uri, **(NAVIGATION | headers)))
         if told.status_code != 401:
             return told, None
         query = {"next": told.headers.get("Workspace-Next", ""), "rd": f"http://{own}{uri}"}
         return told, api.get("/auth/again", query_string=query, headers=NAVIGATION)
 
-    door_says, sent = visit("/x?a=b")
-    assert door_says.headers["Workspace-Next"] == "sign_in"
+    auth_says, sent = visit("/x?a=b")
+    assert auth_says.headers["Workspace-Next"] == "sign_in"
     assert asked_for(sent) == (uuid, "/x?a=b")
     assert sent.headers.get("Set-Cookie") is None
     entered, back = visit(opened(client, uuid, "/x?a=b"))
@@ -212,7 +212,7 @@ def test_nginx_leads_to_the_products_sign_in_and_back(app: Flask, client: Client
     assert visit("/x?a=b", Cookie=cookie)[0].status_code == 200
     _, circle = visit("/x", Cookie=f"__Host-workspace-sign-in={MOST_SENT}")
     assert (circle.status_code, "LOGIN_URL" in circle.text) == (401, True)
-    poll = door.get("/auth/verify", **asked_by_nginx(own, "/x", **POLL))
+    poll = forward_auth.get("/auth/verify", **asked_by_nginx(own, "/x", **POLL))
     assert (poll.status_code, "Workspace-Next" in poll.headers) == (403, False)
     for bad in ({"next": "elsewhere"}, {"next": "sign_in", "rd": "https://evil.example.com/"}):
         check_problem(

@@ -428,18 +428,18 @@ def test_without_keda_nobody_tells_it_anything(tmp_path):
     assert not Network(objects).admits({"app.kubernetes.io/name": "redis"}, SYSTEM, 6379, {}, "keda")
 
 
-def test_traefik_asks_the_door_for_every_workspace(overlay):
-    """Whatever other annotations an overlay adds; the door stands before the page, and is the one web answers at."""
+def test_traefik_asks_forward_auth_for_every_workspace(overlay):
+    """Whatever other annotations an overlay adds; forward auth stands before the page."""
     annotations = KubernetesConfig.of(Settings(**shown_settings(overlay))).ingress_annotations
     passed = annotations["traefik.ingress.kubernetes.io/router.middlewares"].split(",")
     middlewares = of_kind(overlay, "Middleware", SYSTEM)
 
     assert passed == [f"{SYSTEM}-{name}@kubernetescrd" for name in ("forward-auth", "waking")]
-    door, waking = (middlewares[name]["spec"] for name in ("forward-auth", "waking"))
+    forward_auth, waking = (middlewares[name]["spec"] for name in ("forward-auth", "waking"))
     local = fixed(Settings())["http"]["middlewares"]
     for option in ("authResponseHeaders", "addAuthCookiesToResponse", "maxResponseBodySize"):
-        assert door["forwardAuth"][option] == json.loads(json.dumps(local["auth"]["forwardAuth"][option]))
-    assert door["forwardAuth"]["address"] == f"http://forward-auth.{SYSTEM}.svc.cluster.local/auth/verify"
+        assert forward_auth["forwardAuth"][option] == json.loads(json.dumps(local["auth"]["forwardAuth"][option]))
+    assert forward_auth["forwardAuth"]["address"] == f"http://forward-auth.{SYSTEM}.svc.cluster.local/auth/verify"
     assert (waking["errors"]["status"], waking["errors"]["query"]) == (["502-504"], "/auth/waking")
     assert waking["errors"]["service"]["name"] in of_kind(overlay, "Service", SYSTEM)
     assert Network(overlay).admits({"app.kubernetes.io/name": "web"}, SYSTEM, 8000, {}, "traefik")
@@ -465,12 +465,14 @@ def test_nginx_takes_the_place_of_traefik(tmp_path):
     annotations = json.loads(settings_of(objects)["INGRESS_ANNOTATIONS"])
     assert all(isinstance(value, str) for value in annotations.values())
     assert annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"] == "3600"
-    door = json.loads(settings_of(objects)["INGRESS_FORWARD_AUTH"])
-    assert door["nginx.ingress.kubernetes.io/auth-url"].endswith("/auth/verify?proxy=nginx&host=$host")
-    assert door["nginx.ingress.kubernetes.io/auth-response-headers"] == ",".join(("Workspace-Next", *OUR_HEADERS))
-    assert Settings(ingress_forward_auth=json.dumps(door)).nginx_says_why()
-    assert web["spec"]["rules"][0]["host"] in door["nginx.ingress.kubernetes.io/auth-signin"]
-    assert door["nginx.ingress.kubernetes.io/service-upstream"] == "true"
+    forward_auth = json.loads(settings_of(objects)["INGRESS_FORWARD_AUTH"])
+    assert forward_auth["nginx.ingress.kubernetes.io/auth-url"].endswith("/auth/verify?proxy=nginx&host=$host")
+    assert forward_auth["nginx.ingress.kubernetes.io/auth-response-headers"] == ",".join(
+        ("Workspace-Next", *OUR_HEADERS)
+    )
+    assert Settings(ingress_forward_auth=json.dumps(forward_auth)).nginx_says_why()
+    assert web["spec"]["rules"][0]["host"] in forward_auth["nginx.ingress.kubernetes.io/auth-signin"]
+    assert forward_auth["nginx.ingress.kubernetes.io/service-upstream"] == "true"
 
 
 @pytest.mark.slow

@@ -46,14 +46,14 @@ NO_TOKENS = {
     "none": None,
     "another session's": replace(HELD, uuid=B),
     "one taken back": replace(HELD, access_epoch=1),
-    "one of a door to come": replace(HELD, access_epoch=3),
+    "one of an access epoch to come": replace(HELD, access_epoch=3),
     "another session's token": replace(TOKEN, uuid=B),
 }
 
 
 @pytest.mark.parametrize("held", NO_TOKENS.values(), ids=NO_TOKENS)
 @pytest.mark.parametrize("status", [Status.ACTIVE, Status.SLEEPING, Status.FAILED])
-def test_without_a_pass_of_this_session_and_door_nobody_gets_in_and_nothing_wakes(
+def test_without_a_pass_of_this_session_and_access_epoch_nobody_gets_in_and_nothing_wakes(
     held: AccessToken | None, status: Status
 ) -> None:
     assert decision(visit(NAVIGATION), held, status=status) == AccessDecision(Outcome.NO_TOKEN)

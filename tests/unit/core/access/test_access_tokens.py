@@ -87,7 +87,7 @@ def test_a_link_opens_its_session_once(redis_client: redis.Redis) -> None:
     assert links.lookup(A).record == record
 
 
-def test_a_link_opens_no_other_session_and_no_later_door(redis_client: redis.Redis) -> None:
+def test_a_link_opens_no_other_session_and_no_later_access_epoch(redis_client: redis.Redis) -> None:
     links = LoginLinks(redis_client, 30.0)
     session(redis_client, A)
     session(redis_client, B, access_epoch=1)
@@ -103,7 +103,7 @@ def test_a_link_ends_by_itself_and_is_kept_as_a_digest(redis_client: redis.Redis
     assert 29_000 < redis_client.pttl(key) <= 30_000
 
 
-def test_revoking_moves_the_door_on(world: World) -> None:
+def test_revoking_moves_the_access_epoch_on(world: World) -> None:
     uuid = world.active()
     assert [world.core.sessions.revoke(uuid).access_epoch for _ in range(2)] == [1, 2]
     assert world.get(uuid).access_epoch == 2

@@ -77,7 +77,7 @@ def test_what_is_no_token_is_refused_without_an_error(text):
     assert AgentCredentials([KEY]).owner_of(text) is None
 
 
-def test_what_opens_an_agents_door_is_no_token():
+def test_an_agents_secret_is_no_token():
     """A workspace that sees another's, because it got its address, can't call the gateway with it."""
     [key] = keys_for(Purpose.AGENT, [KEY])
     mac = hmac.new(key.encode(), b"abcd1234.3", hashlib.sha256).hexdigest()
@@ -95,7 +95,7 @@ def test_an_agent_that_has_not_read_its_new_file_yet_is_reached_with_what_it_kno
     assert len(set(secrets.agent_secrets(UUID, 3) + secrets.agent_secrets(UUID, 1))) == 4
 
 
-def test_each_key_opens_the_door_of_an_agent_that_was_started_with_it():
+def test_each_key_gives_the_secret_of_an_agent_that_was_started_with_it():
     """The newest first, which a started agent is given."""
     both, first, second = AgentCredentials([OTHER, KEY]), AgentCredentials([OTHER]), AgentCredentials([KEY])
     (new, new_before), (old, old_before) = first.agent_secrets(UUID, 3), second.agent_secrets(UUID, 3)
@@ -103,7 +103,7 @@ def test_each_key_opens_the_door_of_an_agent_that_was_started_with_it():
     assert both.token_file(UUID, 3) == AgentCredentials([OTHER]).token_file(UUID, 3)
 
 
-def test_the_file_holds_the_token_and_on_its_second_line_what_opens_the_door():
+def test_the_file_holds_the_token_and_on_its_second_line_the_agents_secret():
     """This is how an agent reads it."""
     secrets = AgentCredentials([KEY])
     assert secrets.token_file(UUID, 3).splitlines() == [secrets.token(UUID, 3), secrets.agent_secrets(UUID, 3)[0]]

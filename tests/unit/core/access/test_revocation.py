@@ -236,7 +236,7 @@ def test_taking_passes_back_that_somebody_else_took_back_is_refused(world: World
 
 
 def test_a_record_of_an_earlier_release_owes_nothing_by_itself(world: World) -> None:
-    """It has a door and no word of connections; the next revocation settles both."""
+    """It has an access epoch and no word of connections; the next revocation settles both."""
     uuid = world.active()
     world.core.redis.hset(keys.SESSION.format(uuid=uuid), "door", "3")
     world.now += 60

@@ -150,7 +150,7 @@ def test_an_agent_from_before_a_rotation_of_the_key_is_reached(fake: FakeAgent) 
     rotated = AgentCredentials(["n" * 32, "k" * 32])
     fake.statuses = [401]
     AgentClient(rotated, timeout=5.0, budget=ByteBudget(10**8)).chat(at(fake), "m", "hi")
-    assert fake.tokens == [f"Bearer {door}" for door in rotated.agent_secrets(UUID, 0)]
+    assert fake.tokens == [f"Bearer {secret}" for secret in rotated.agent_secrets(UUID, 0)]
     assert fake.accepted == ["m"]
 
 

@@ -46,7 +46,7 @@ def states(world: World, uuid: str, ids: list[str]) -> list[State]:
     return [world.core.inbox.get(uuid, each).state for each in ids]
 
 
-def test_prompts_reach_the_agent_in_order_with_what_opens_its_door(world: World, agent: FakeAgent) -> None:
+def test_prompts_reach_the_agent_in_order_with_its_secret(world: World, agent: FakeAgent) -> None:
     uuid = up(world, agent)
     ids = send(world, uuid, "one", "two", "three")
     world.work()

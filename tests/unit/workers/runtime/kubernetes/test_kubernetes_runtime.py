@@ -298,9 +298,9 @@ def test_no_cluster_is_a_setting_that_is_missing(monkeypatch: pytest.MonkeyPatch
         find_cluster()
     with pytest.raises(SettingsError, match="WORKSPACE_IMAGE"):
         Settings(runtime="kubernetes").checked()
-    for door in ("", "{}"):
+    for forward_auth in ("", "{}"):
         with pytest.raises(SettingsError, match="INGRESS_FORWARD_AUTH"):
-            Settings(runtime="kubernetes", workspace_image="w:1", ingress_forward_auth=door).checked()
+            Settings(runtime="kubernetes", workspace_image="w:1", ingress_forward_auth=forward_auth).checked()
     Settings(runtime="kubernetes", workspace_image="w:1", ingress_forward_auth='{"a": "b"}').checked()
     with pytest.raises(SettingsError, match="RUNTIME"):
         runtimes.load(Settings(runtime="docker"))

@@ -181,7 +181,7 @@ def test_where_keda_scales_no_more_its_objects_go_and_are_no_danger_until_then(
 def test_a_sleeping_session_gets_the_address_of_the_settings_of_now(
     on_cluster: Settings, runtime: KubernetesRuntime, redis_client: redis.Redis, api: FakeApi
 ) -> None:
-    """With its owner and its user, and once. A visit that is to wake it finds the door that was put there since."""
+    """With its owner and its user, and once. A visit that is to wake it finds the forward auth of then."""
     runtime.provision(ADA, 1)
     runtime.start(A, 2)
     runtime.stop(A, 3)

@@ -211,11 +211,15 @@ def test_a_pod_has_an_agent_where_there_is_a_key_for_its_token() -> None:
     bare["env"][-1] = {"name": "WORKSPACE_SECRET_FILE", "value": "/run/editor/editor"}
     bare["volumeMounts"].append({"name": "editor-secret", "mountPath": "/run/editor", "readOnly": True})
     assert editor == bare
-    token, door = (
+    token, editor = (
         {"secretName": "user-abcd1234", "items": [{"key": key, "path": key}], "defaultMode": 0o400}
         for key in ("token", "editor")
     )
-    assert spec["volumes"] == [*VOLUMES, {"name": "token", "secret": token}, {"name": "editor-secret", "secret": door}]
+    assert spec["volumes"] == [
+        *VOLUMES,
+        {"name": "token", "secret": token},
+        {"name": "editor-secret", "secret": editor},
+    ]
 
 
 def test_the_editor_is_told_who_may_embed_it() -> None:
@@ -350,8 +354,8 @@ def test_addresses_of_the_same_settings_are_told_from_those_of_others() -> None:
     assert len(told) == 1 + len(changes)
 
 
-def test_no_annotation_takes_the_doors_place() -> None:
-    """The door's are a setting of their own, so that an overlay with annotations of its own leaves none out."""
+def test_no_annotation_takes_forward_auths_place() -> None:
+    """Forward auth's are a setting of their own, so that an overlay with annotations of its own leaves none out."""
     chosen = KubernetesConfig.of(
         replace(SETTINGS, ingress_annotations='{"a": "1", "b": "2"}', ingress_forward_auth='{"b": "3"}')
     )

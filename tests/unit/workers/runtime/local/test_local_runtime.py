@@ -552,7 +552,7 @@ def test_only_a_workspace_name_leads_to_a_folder(stage: Stage, name: str) -> Non
 
 
 def test_traefik_gets_the_password_as_it_is_and_listens_on_loopback(settings: Settings) -> None:
-    """In a URL it is quoted; Traefik wants it plain. A workspace has no other door than its own machine's."""
+    """In a URL it is quoted; Traefik wants it plain. A workspace has no forward auth but its own machine's."""
     made = replace(
         settings, redis_url="redis://user:p%40ss%2Fw@example.org:7000/3", workspace_port=8081, bind="0.0.0.0"
     )
@@ -577,8 +577,8 @@ def test_the_rule_for_sleeping_workspaces_takes_the_domain_literally() -> None:
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1", "0.0.0.0", "::"])
-def test_every_address_passes_the_door_and_then_the_page(bind: str) -> None:
-    """Asleep or up, workspace or agent; the page comes second, or it would tell what the door does not."""
+def test_every_address_passes_forward_auth_and_then_the_page(bind: str) -> None:
+    """Asleep or up, workspace or agent; the page comes second, or it would tell what forward auth does not."""
     http, url = routes.fixed(Settings(bind=bind))["http"], "http://127.0.0.1:8002"
     asked, ours = http["middlewares"]["auth"]["forwardAuth"], ("Cookie", "Authorization", "X-API-Key")
     assert (asked["address"], asked["authResponseHeaders"]) == (f"{url}/auth/verify", (*ours, "X-Workspace-Secret"))

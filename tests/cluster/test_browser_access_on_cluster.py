@@ -1,4 +1,4 @@
-"""The door and the waking page on a real cluster, in Chromium, through the ingress."""
+"""Forward auth and the waking page on a real cluster, in Chromium, through the ingress."""
 
 from __future__ import annotations
 

@@ -106,11 +106,11 @@ def test_another_workspaces_cookie_and_a_missing_origin_open_nothing(
     service.done("DELETE", f"/session/{other['uuid']}?backup=false")
 
 
-def test_no_way_but_that_through_the_door_leads_to_the_editor(
+def test_no_way_but_that_through_forward_auth_leads_to_the_editor(
     service: Service, browser: Browser, session: Any, recorder: tuple[int, list[Any]]
 ) -> None:
-    """Its own port is closed to whoever finds it, with a good cookie too. Through the door a visitor is let in whatever
-    they call the session's secret, and no program in the workspace hears of that."""
+    """Its own port is closed to whoever finds it, with a good cookie too. Through forward auth a visitor is let in
+    whatever they call the session's secret, and no program in the workspace hears of that."""
     context = browser.new_context()
     open_editor(context, service.link(session["uuid"]))
     cookie = cookie_of(context, session)

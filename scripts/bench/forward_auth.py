@@ -1,4 +1,4 @@
-"""What the door costs: /auth/verify by itself, and a workspace's request through Traefik with the door and without.
+"""What forward auth costs: /auth/verify by itself, and a workspace's request through Traefik with it and without.
 
 With and without are measured in turns, against the same backend, so that whatever else the machine does hits both.
 """
@@ -41,17 +41,19 @@ PATH = "/session/x"
 
 def run(rounds: int = 5, seconds: float = 2.0) -> list[Row]:
     """Measure; rows of label, value and target."""
-    with tempfile.TemporaryDirectory(prefix="bench-door-") as name:
+    with tempfile.TemporaryDirectory(prefix="bench-forward-auth-") as name:
         folder = Path(name)
         with (
             running_redis(folder) as redis_url,
-            running_gunicorn("app.main:create_forward_auth()", folder, redis_url, SECRET_KEY=SECRET_KEY) as door,
+            running_gunicorn(
+                "app.main:create_forward_auth()", folder, redis_url, SECRET_KEY=SECRET_KEY
+            ) as forward_auth,
             running_gunicorn("scripts.bench.bare:create_app()", folder, redis_url) as backend,
         ):
-            settings = Settings(forward_auth_port=door)
+            settings = Settings(forward_auth_port=forward_auth)
             uuid = fill(SessionStore(connect(redis_url, 5.0)), SESSIONS)[0]
             with running_traefik(folder, traefik_file(settings, uuid, backend)) as traefik:
-                return [*check(door, uuid, rounds, seconds), *through(traefik, uuid, rounds, seconds)]
+                return [*check(forward_auth, uuid, rounds, seconds), *through(traefik, uuid, rounds, seconds)]
 
 
 def traefik_file(settings: Settings, uuid: str, backend: int) -> dict[str, Any]:
@@ -66,7 +68,7 @@ def traefik_file(settings: Settings, uuid: str, backend: int) -> dict[str, Any]:
     return made
 
 
-def check(door: int, uuid: str, rounds: int, seconds: float) -> list[Row]:
+def check(forward_auth: int, uuid: str, rounds: int, seconds: float) -> list[Row]:
     """/auth/verify by itself, as Traefik asks it for an asset of a page."""
     host = Settings().workspace_host(uuid)
     headers = {
@@ -77,9 +79,9 @@ def check(door: int, uuid: str, rounds: int, seconds: float) -> list[Row]:
         "X-Forwarded-Uri": "/static/out/vs/workbench/workbench.js",
     }
     asked = ["/auth/verify"] * SAMPLES
-    latencies(door, asked[:100], headers)
-    taken = [ms for _ in range(rounds) for ms in latencies(door, asked, headers)]
-    rate = statistics.median(throughput(door, "/auth/verify", seconds, headers=headers) for _ in range(rounds))
+    latencies(forward_auth, asked[:100], headers)
+    taken = [ms for _ in range(rounds) for ms in latencies(forward_auth, asked, headers)]
+    rate = statistics.median(throughput(forward_auth, "/auth/verify", seconds, headers=headers) for _ in range(rounds))
     return [
         ("/auth/verify, one process (requests/s)", f"{rate:.0f}", ""),
         ("/auth/verify, p50 (ms)", f"{percentile(taken, 50):.2f}", f"< {TARGET:.0f} ms"),
@@ -88,7 +90,7 @@ def check(door: int, uuid: str, rounds: int, seconds: float) -> list[Row]:
 
 
 def through(traefik: int, uuid: str, rounds: int, seconds: float) -> list[Row]:
-    """The same request through Traefik, with the door and without."""
+    """The same request through Traefik, with forward auth and without."""
     ways = {"bare": {"Host": "bare.localhost"}, "guarded": visitor(uuid)}
     taken: dict[str, list[float]] = {name: [] for name in ways}
     rates: dict[str, list[float]] = {name: [] for name in ways}
@@ -99,12 +101,12 @@ def through(traefik: int, uuid: str, rounds: int, seconds: float) -> list[Row]:
             taken[name] += latencies(traefik, [PATH] * SAMPLES, headers)
             rates[name].append(throughput(traefik, PATH, seconds, headers=headers))
     rows = []
-    for name, label in (("bare", "through Traefik alone"), ("guarded", "through Traefik and the door")):
+    for name, label in (("bare", "through Traefik alone"), ("guarded", "through Traefik and forward auth")):
         p50, p99 = (percentile(taken[name], percent) for percent in (50, 99))
         rows.append((f"{label} (requests/s)", f"{statistics.median(rates[name]):.0f}", ""))
         rows.append((f"{label}, p50 / p99 (ms)", f"{p50:.2f} / {p99:.2f}", ""))
     added = [percentile(taken["guarded"], percent) - percentile(taken["bare"], percent) for percent in (50, 99)]
-    return [*rows, ("the door adds, p50 / p99 (ms)", f"{added[0]:.2f} / {added[1]:.2f}", "")]
+    return [*rows, ("forward auth adds, p50 / p99 (ms)", f"{added[0]:.2f} / {added[1]:.2f}", "")]
 
 
 def visitor(uuid: str) -> dict[str, str]:

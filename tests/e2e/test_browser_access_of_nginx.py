@@ -1,4 +1,4 @@
-"""Getting into a workspace behind nginx, in Chromium: the same door as behind Traefik, where it looks different."""
+"""Getting into a workspace behind nginx, in Chromium: what is different there from Traefik."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_only_the_workspaces_own_pages_open_a_socket(
 def test_a_cookie_opens_one_workspace_by_whatever_name_it_is_asked_for(
     service: Service, browser: Browser, session: Any, other: Any
 ) -> None:
-    """Of a request with an absolute URL in its first line nginx takes the server from there, and tells the door the
+    """Of a request with an absolute URL in its first line nginx takes the server from there, and tells forward auth the
     `Host` header."""
     cookie = entered(service, browser, session)
     assert asked(service, session, Cookie=cookie).status_code in (200, 302)
