@@ -60,7 +60,7 @@ RUN --mount=type=secret,id=ca \
     python3 -m venv --without-pip /opt/service && \
     /opt/tools/bin/pip-install /opt/service /tmp/requirements-image.lock fsspec gcsfs s3fs isal stream-zip redis environs
 WORKDIR /opt/service/lib/python3.11/site-packages
-COPY app/__init__.py app/logs.py app/redis_address.py app/secret_keys.py app/settings.py app/
+COPY app/__init__.py app/logs.py app/private_text.py app/redis_address.py app/secret_keys.py app/settings.py app/tracing.py app/
 COPY app/core app/core
 COPY workers/__init__.py workers/backup_job.py workers/download_server.py workers/rmtree.py workers/
 COPY workers/archive workers/archive

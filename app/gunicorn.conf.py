@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from app.gunicorn_worker import listen_at
 from app.logs import logging_config
+from app.metrics import shared
 from app.settings import Settings
 from app.threads import end_process_when_one_dies
 
@@ -24,6 +25,11 @@ accesslog = None
 logconfig_dict = logging_config(_settings.log_level)
 # Nothing here uses it, and two services on one machine would share its path.
 control_socket_disable = True
+
+
+def on_starting(server: object) -> None:
+    """Have the workers count together; called once, before a worker is started."""
+    shared.begin(_settings.prometheus_multiproc_dir, shared.slots_for(workers))
 
 
 def post_worker_init(worker: object) -> None:

@@ -49,6 +49,8 @@ PATIENCE = 20.0
 SLOWEST = 8_192
 """bytes/s: a client that is slower over more than `PATIENCE` is disconnected."""
 
+UNREADABLE = "The request could not be read as HTTP."
+
 UNREAD = 65_536
 """Bytes of a body that are read and dropped, if the app did not read it, to keep the connection open. With more, it is
 closed: gunicorn would read all, 1 KiB at a time, before the next request."""
@@ -207,11 +209,13 @@ class ProblemWorker(GeventWorker):
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
         status = next((status for kind, status in CLIENT_ERRORS if isinstance(exc, kind)), None)
+        text = UNREADABLE
         if status is None:
-            super().handle_error(req, client, addr, exc)
-            return
+            # Not by gunicorn's own handler, which logs the address of the request, query and all.
+            self.log.error("a request failed outside the application", exc_info=exc)
+            status, text = HTTPStatus.INTERNAL_SERVER_ERROR, "The request could not be handled."
         try:
-            write_nonblock(client, answer(status, uuid4().hex))
+            write_nonblock(client, answer(status, uuid4().hex, text))
             _linger(client)
         except OSError:
             self.log.debug("a client left before it got the answer to its malformed request")
@@ -242,15 +246,15 @@ def _local(addr: Any) -> bool:
     return not isinstance(addr, tuple) or not addr[0] or ipaddress.ip_address(addr[0].partition("%")[0]).is_loopback
 
 
-def answer(status: HTTPStatus, request_id: str) -> bytes:
+def answer(status: HTTPStatus, request_id: str, text: str = UNREADABLE) -> bytes:
     """A whole HTTP response with a problem document; the connection ends with it."""
     problem = {
         "type": "about:blank",
         "title": status.phrase,
         "status": int(status),
-        "detail": "The request could not be read as HTTP.",
+        "detail": text,
         "instance": "",
-        "error": "malformed_request",
+        "error": "malformed_request" if status < 500 else "internal_error",
         "request_id": request_id,
     }
     body = json.dumps(problem).encode()

@@ -16,6 +16,7 @@ from app.api import (
     activity,
     audit,
     backups,
+    costs,
     docs,
     forward_auth,
     messages,
@@ -30,6 +31,7 @@ from app.api.cors import register_cors
 from app.api.errors import to_api_problem
 from app.api.event_streams import SLOTS, stream_slots
 from app.api.idempotency import register_idempotency
+from app.api.instruments import INSTRUMENTS, ForwardAuthInstruments, WebInstruments
 from app.api.openapi import DOCUMENT, build_document, make_api
 from app.api.pages import Pages
 from app.api.prefer import register_prefer
@@ -41,6 +43,7 @@ from app.problems import register_error_handlers
 from app.request_hooks import register_request_hooks
 from app.settings import Settings
 from app.tarpit import register_tarpit
+from app.traced_requests import trace_requests
 
 NO_BODY = 1_024
 """Bytes; the ingress asks by GET, without a body."""
@@ -71,14 +74,18 @@ def create_app(settings: Settings | None = None) -> Flask:
     app, core, keyring = _begin("app", settings)
     app.url_map.converters["session"] = SessionName
     app.extensions[SLOTS] = stream_slots(settings.max_streams)
-    app.extensions[tenant_limits.EXTENSION] = tenant_limits.TenantLimits(settings)
+    app.extensions[INSTRUMENTS] = instruments = WebInstruments()
+    shown = {tenant_limits.Kind.STREAM: instruments.streams, tenant_limits.Kind.WAIT: instruments.waits}
+    app.extensions[tenant_limits.EXTENSION] = tenant_limits.TenantLimits(settings, shown)
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
 
     # A request passes these in order: first the caller is known, then the limits count, then it may be refused. Answers
     # pass in reverse order.
     register_error_handlers(app, to_api_problem)
-    register_request_hooks(app, min(SMALL_BODY, settings.max_body_bytes), core.budget, {CHAT: largest_prompt(settings)})
+    trace_requests(app)
+    most, larger = min(SMALL_BODY, settings.max_body_bytes), {CHAT: largest_prompt(settings)}
+    register_request_hooks(app, instruments.http, most, core.budget, larger)
     register_tarpit(app, tarpit_name, settings.web_connections)
     audit.register_audit(app)
     register_cors(app, settings.allowed_origins())
@@ -89,7 +96,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     register_idempotency(app)
 
     api = make_api(app)
-    for module in (sessions, access, activity, messages, backups, audit, system, probes, docs):
+    for module in (sessions, access, activity, messages, backups, costs, audit, system, probes, docs):
         api.register_blueprint(module.blp)
     api.register_blueprint(forward_auth.again_blp)
     app.extensions[DOCUMENT] = app.json.dumps(build_document(api))
@@ -100,7 +107,9 @@ def create_forward_auth(settings: Settings | None = None) -> Flask:
     """Forward auth's WSGI application; otherwise as `create_app`."""
     app, core, _ = _begin("forward_auth", settings or Settings.from_env())
     register_error_handlers(app, to_api_problem)
-    register_request_hooks(app, NO_BODY, core.budget)
+    app.extensions[INSTRUMENTS] = instruments = ForwardAuthInstruments()
+    register_request_hooks(app, instruments.http, NO_BODY, core.budget)
+    app.after_request(lambda response: forward_auth.count_decision(instruments, response))
     for module in (forward_auth, probes):
         app.register_blueprint(module.blp)
     return app
@@ -109,7 +118,7 @@ def create_forward_auth(settings: Settings | None = None) -> Flask:
 def _begin(name: str, settings: Settings) -> tuple[Flask, Core, Keyring]:
     """The part that both applications share."""
     keyring = read_keyring(settings)
-    core = Core(settings, stores_apart=True)
+    core = Core(settings, stores_apart=True, knows_keys=True)
     app = SyncFlask(name, static_folder=None, template_folder=None)
     # Redirects for slashes would be HTML pages, and answers to OPTIONS are not documented.
     app.url_map.strict_slashes = False

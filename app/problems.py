@@ -20,6 +20,7 @@ from werkzeug.exceptions import HTTPException
 from app.core.errors import (
     BackupInUse,
     BackupNotFound,
+    BudgetExceeded,
     IllegalState,
     InboxFull,
     InvalidRequest,
@@ -44,6 +45,7 @@ RETRY_AFTER = "2"
 
 CORE_ERRORS: Mapping[type[SessionError], int] = {
     InvalidRequest: 400,
+    BudgetExceeded: 403,
     SessionNotFound: 404,
     BackupNotFound: 404,
     PromptNotFound: 404,
@@ -152,13 +154,20 @@ def _http_problem(error: HTTPException, status: int) -> Problem:
     return Problem(status, HTTP_ERRORS.get(status, "http_error"), detail, headers=headers)
 
 
+def safe_path() -> str:
+    """The path of the request for a log line: its route, with the session's uuid. The other parts of a path are the
+    caller's texts, and so is a path without a route."""
+    rule, parts = request.url_rule, request.view_args or {}
+    return rule.rule.replace("<session:uuid>", str(parts.get("uuid", ""))) if rule else ""
+
+
 def register_error_handlers(app: Flask, translate: Callable[[Exception], Problem] = to_problem) -> None:
     """Answer every exception of `app` with the problem that `translate` makes of it; log those with status 500."""
 
     def answer(error: Exception) -> Response:
         problem = translate(error)
         if problem.status == 500:
-            log.error("request failed", exc_info=error, extra={"error": problem.code, "path": request.path})
+            log.error("request failed", exc_info=error, extra={"error": problem.code, "path": safe_path()})
         return problem_response(problem)
 
     app.register_error_handler(Exception, answer)

@@ -1,4 +1,5 @@
-"""Hooks around every request of a web process: its id, its size, its log line, and headers that protect browsers."""
+"""Hooks around every request of a web process: its id, its size, its log line, its metrics, and headers that protect
+browsers."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from flask import Flask, Response, g, request
 
 from app import logs
 from app.core.byte_budget import ByteBudget
-from app.problems import EXPLANATIONS, Problem
+from app.metrics.http import HttpMetrics
+from app.problems import EXPLANATIONS, Problem, safe_path
 from app.request_bodies import register_bodies
 
 log = logging.getLogger("app.requests")
@@ -24,10 +26,15 @@ API_POLICY = "default-src 'none'; frame-ancestors 'none'"
 
 
 def register_request_hooks(
-    app: Flask, max_body_bytes: int, budget: ByteBudget, larger: Mapping[str, int] = MappingProxyType({})
+    app: Flask,
+    metrics: HttpMetrics,
+    max_body_bytes: int,
+    budget: ByteBudget,
+    larger: Mapping[str, int] = MappingProxyType({}),
 ) -> None:
     """Register these before all other hooks: requests pass here first and answers last. A body may have
-    `max_body_bytes`, or the bytes in `larger` for its endpoint; all bodies together share `budget`."""
+    `max_body_bytes`, or the bytes in `larger` for its endpoint; all bodies together share `budget`. Each answer is
+    counted in `metrics`."""
 
     def begin() -> None:
         given = request.headers.get(HEADER, "")
@@ -41,10 +48,10 @@ def register_request_hooks(
 
     register_bodies(app, budget)
     app.before_request(begin)
-    app.after_request(_finish)
+    app.after_request(lambda response: _finish(response, metrics))
 
 
-def _finish(response: Response) -> Response:
+def _finish(response: Response, metrics: HttpMetrics) -> Response:
     headers = response.headers
     headers.add(HEADER, g.request_id)
     headers.add("X-Content-Type-Options", "nosniff")
@@ -52,11 +59,14 @@ def _finish(response: Response) -> Response:
         headers.add("Content-Security-Policy", API_POLICY)
     if "Cache-Control" not in headers:
         headers.add("Cache-Control", "no-store")
-    _log(response)
+    seconds = time.monotonic() - g.started
+    # How long a stream lasts says nothing about the service.
+    metrics.answered(request.endpoint, request.method, response.status_code, None if response.is_streamed else seconds)
+    _log(response, seconds)
     return response
 
 
-def _log(response: Response) -> None:
+def _log(response: Response, seconds: float) -> None:
     """Log one line for each request. Successful reads, requests that a view marks as routine (`g.routine`), and errors
     marked as expected (`g.expected`) are logged at DEBUG, or the log would hold little else."""
     fine = response.status_code < 400 or g.get("expected", False)
@@ -66,9 +76,9 @@ def _log(response: Response) -> None:
         principal = g.get("principal")
         facts = {
             "method": request.method,
-            "path": request.path,
+            "path": safe_path(),
             "status": response.status_code,
-            "ms": round((time.monotonic() - g.started) * 1000, 1),
+            "ms": round(seconds * 1000, 1),
             "caller": principal.name if principal else "",
         }
         log.log(level, "request", extra=facts)

@@ -79,8 +79,9 @@ class Settings:
     api_keys: str = setting(
         "[]",
         "JSON",
-        'more keys: a list of {"name", "sha256", "role": "admin"|"service", "user_prefix"?, '
-        '"limits"?: {"create": "1000/minute"}}; two valid at once is how a key is rotated',
+        'more keys: a list of {"name", "sha256", "role": "admin"|"service"|"metrics", "user_prefix"?, '
+        '"limits"?: {"create": "1000/minute"}, "budget"?: 500}; two valid at once is how a key is rotated; '
+        "a `metrics` key reads /metrics alone, and Prometheus sends it as `Authorization: Bearer`",
     )
     trusted_proxies: int = setting(0, "proxies", "our own proxies: so many last hops of X-Forwarded-For are trusted")
     rate_limit_create: str = setting("100/minute", "rate", "creating a session costs a volume")
@@ -219,9 +220,7 @@ class Settings:
     # The gateway, and the model behind it
     gateway_port: int = setting(8001, "TCP port", "the gateway, which workspaces call")
     gateway_url: str = setting("", "URL", "the gateway as workspaces reach it; by default its port on loopback")
-    gateway_workers: int = setting(
-        1, "processes", "one carries 2,000 streams with a tenth of a core; each process has metrics of its own"
-    )
+    gateway_workers: int = setting(1, "processes", "one carries 2,000 streams with a tenth of a core")
     gateway_connections: int = setting(
         8_192, "connections", "of each gateway process; a stream of the model holds one, an agent keeps another"
     )
@@ -310,6 +309,43 @@ class Settings:
     )
     restore_max_entries: int = setting(2_000_000, "files", "more would exhaust a volume's inodes")
 
+    # Costs
+    price_vcpu_hour: float = setting(
+        0.0445,
+        "$",
+        "a vCPU that a pod requests, for an hour: GKE Autopilot's list price for general-purpose pods, us-central1 "
+        "(cloud.google.com/kubernetes-engine/pricing, 2025); replace the prices by those you pay",
+    )
+    price_gib_hour: float = setting(
+        0.0049225, "$", "a GiB of memory that a pod requests, for an hour: the same list (2025)"
+    )
+    price_disk_gib_month: float = setting(
+        0.10,
+        "$",
+        "a GiB of a workspace's volume, for 730 hours: pd-balanced, us-central1 "
+        "(cloud.google.com/compute/disks-image-pricing, 2025)",
+    )
+    price_backup_gib_month: float = setting(
+        0.020,
+        "$",
+        "a GiB of backups, for 730 hours: Cloud Storage, Standard, us-central1 "
+        "(cloud.google.com/storage/pricing, 2025)",
+    )
+    price_tokens: str = setting(
+        '{"gpt-5": [1.25, 10], "gpt-5-mini": [0.25, 2], "gpt-4.1": [2, 8], "gpt-4.1-mini": [0.4, 1.6], '
+        '"*": [1.25, 10]}',
+        "JSON",
+        "$ a million tokens that a model reads and writes, by model: OpenAI's list prices, without discounts for "
+        "cached ones (openai.com/api/pricing, March 2026); `*` is for all other models, which the ledger doesn't tell "
+        "apart",
+    )
+    budget_per_user: float = setting(
+        0.0,
+        "$",
+        "what all sessions of a user may cost in a calendar month (UTC); then creations, wakes, prompts and calls of "
+        "the model are 403; 0 no limit; a key's own is its `budget` in API_KEYS",
+    )
+
     # Workers
     lease_ttl: float = setting(15.0, "s", "a killed worker's session is free for others after this; renewed at a third")
     stale_after: float = setting(10.0, "s", "an intent that no worker carried out is enqueued again after this")
@@ -354,6 +390,21 @@ class Settings:
     max_streams: int = setting(4_096, "streams", "event streams of each web process; some 50 KB each")
     redis_timeout: float = setting(1.0, "s", "any Redis command; Redis down is a 503 within 2 s")
     log_level: str = setting("INFO", "level", "of the JSON logs")
+
+    # Metrics
+    metrics_port: int = setting(
+        0,
+        "TCP port",
+        "where each process but web answers Prometheus, without a key: on loopback in local mode, in a cluster for "
+        "whom its network policies let in; 0: nowhere, and the gateway shows its own to all it serves. `scripts/run` "
+        "gives each process its own with MONITORING=1",
+    )
+    prometheus_multiproc_dir: str = setting(
+        "",
+        "path",
+        "of files in which the processes of one program count together; emptied at its start; empty: each process "
+        "shows its own counts only",
+    )
 
     @property
     def routes_url(self) -> str:

@@ -28,6 +28,7 @@ class FakeWorkspace:
     waiting: str = ""
     code: str = ""
     began: float = 0.0
+    ended: float = 0.0
     agent: str = ""
     epoch: int = 0
     files: dict[str, bytes] = field(default_factory=dict)
@@ -46,7 +47,7 @@ class FakeRuntime:
         self.workspaces: dict[str, FakeWorkspace] = {}
         self.backups: dict[str, dict[str, bytes]] = {}
         self.calls: list[tuple[str, str, int]] = []
-        self.errors: dict[str, Exception] = {}
+        self.errors: dict[str, BaseException] = {}
         self._buried: dict[str, int] = {}
         self._changes: queue.Queue[Observation] = queue.Queue()
 
@@ -61,6 +62,7 @@ class FakeRuntime:
         """Its processes end by themselves; `text` is the last they said."""
         workspace = self.workspaces[uuid]
         workspace.running = workspace.ready = False
+        workspace.ended = self._clock()
         workspace.failure = f"The editor ended unexpectedly. Last lines of its log:\n{text}"
         self._tell(uuid)
 
@@ -82,6 +84,7 @@ class FakeRuntime:
         workspace.epoch = epoch or workspace.epoch
         if not ran:
             workspace.running, workspace.failure, workspace.began = True, "", self._clock()
+            workspace.ended = 0.0
         self._tell(uuid)
         return ran
 
@@ -185,6 +188,7 @@ class FakeRuntime:
         if workspace.running or workspace.failure:
             workspace.running = workspace.ready = False
             workspace.failure = ""
+            workspace.ended = self._clock()
             self._tell(uuid)
 
     def _intent(self, uuid: str, generation: int) -> FakeWorkspace | None:
@@ -216,6 +220,7 @@ def _observation(workspace: FakeWorkspace) -> Observation:
         waiting=workspace.waiting,
         code=workspace.code,
         began=0.0 if workspace.waiting else workspace.began,
+        ended=0.0 if workspace.running else workspace.ended,
         agent=workspace.agent,
         epoch=workspace.epoch,
     )

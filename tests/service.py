@@ -184,6 +184,11 @@ class Service:
         return int(self._ports()["WORKSPACE_PORT"])
 
     @property
+    def prometheus_url(self) -> str:
+        """Where Prometheus is, in a run with MONITORING=1."""
+        return f"http://127.0.0.1:{self._ports()['PROMETHEUS_PORT']}"
+
+    @property
     def forward_auth_url(self) -> str:
         """Where the ingress asks who gets into a workspace."""
         return f"http://127.0.0.1:{self._ports()['FORWARD_AUTH_PORT']}"

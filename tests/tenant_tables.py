@@ -74,6 +74,13 @@ WEB: Mapping[str, Sequence[Try]] = {
     "backups.restore": [KEYED, replace(KEYED, body={"user_id": ALICE})],
     "backups.download": [KEYED],
     "backups.delete": [KEYED],
+    "costs.of_session": [KEYED, replace(KEYED, query="from=2026-01-01&to=2026-01-31")],
+    "costs.list_all": [
+        LISTED,
+        replace(LISTED, query=f"user_id={BOB}"),
+        replace(LISTED, query="group_by=user"),
+        replace(LISTED, query=f"user_id={ALICE}&group_by=day", key=200),
+    ],
     "audit.list_all": [LISTED, replace(LISTED, query="uuid=<session:uuid>")],
     "system.metrics": [replace(LISTED, key=200)],
     "system.health": public(),

@@ -57,6 +57,7 @@ class World:
         self.settings = replace(Settings(data_dir=folder, secret_key=SECRET_KEY, redis_timeout=0.1), **settings)
         self.core = Core(
             self.settings,
+            knows_keys=True,
             client=client,
             tasks=self.tasks,  # type: ignore[arg-type]
             clock=self.clock,

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from app.core.composition import Core
 from app.core.errors import IllegalState, RetryableError, SessionNotFound, Superseded
+from app.core.sessions.change import Intervals
 from app.core.sessions.idle_policy import idle_verdict
 from app.core.sessions.model import Record, Status, phases_since
 from workers import outcomes
@@ -77,9 +78,20 @@ def _arrive(core: Core, record: Record, seen: Observation, now: float) -> None:
         reason_code="",
         replicas=1,
         pod_name=seen.pod_name,
+        ledger=Intervals(runs_from=ran_from(record, seen.began, now)),
     )
     core.counters.count("starts")
     if record.status in STARTING:
         action = outcomes.action_of(record)
         core.counters.started(action, phases)
-        outcomes.succeeded(record, action, now)
+        outcomes.succeeded(core.counters, record, action, now, phases=phases)
+
+
+def ran_from(record: Record, began: float, now: float) -> float:
+    """Since when the processes of a workspace that is ready cost (s since the epoch), 0 if the record has it right.
+    `began` is when the editor's newest process began, 0 if unknown: those that ran before the request cost longer."""
+    since = record.compute_since
+    if not since:
+        return max(began or now, record.compute_until)
+    ran_before = since < record.requested_at and since < began
+    return 0.0 if ran_before else began

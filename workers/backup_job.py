@@ -29,6 +29,7 @@ from app.core import errors
 from app.core.backups.index import read_identity
 from app.core.backups.store import BackupStore
 from app.core.errors import ArchiveError, BackupNotFound, PermanentError, RetryableError, SessionError
+from app.private_text import private, without_private
 from workers import archive, download_server
 from workers.runtime.base import BackupSummary, Check
 
@@ -80,7 +81,8 @@ def read_outcome(text: str, name: str) -> BackupSummary | None:
             summary = outcome.get("summary")
             return _read_summary(summary) if summary else None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RetryableError(f"The Job of {name} did not finish: {text.strip() or 'it left no message'}") from error
+        left = private(text.strip()) if text.strip() else "it left no message"
+        raise RetryableError(f"The Job of {name} did not finish: {left}") from error
     kind = KINDS.get(outcome["error"], RetryableError)
     if kind is BackupNotFound:
         raise BackupNotFound(name)
@@ -183,7 +185,7 @@ def main(arguments: list[str], message: Path = MESSAGE) -> int:
     try:
         outcome = act(order)
     except SessionError as error:
-        log.error("%s", error)
+        log.error("%s", without_private(str(error)))
         outcome, status = {"error": error.code, "text": str(error)}, FAILED
     message.write_text(outcome_text(outcome))
     return status

@@ -17,7 +17,7 @@ from app.core.redis.connections import connect
 from app.core.redis.heartbeats import POLICIES_LOOKED_AT, Heartbeats
 from app.redis_address import celery_broker
 from app.settings import Settings
-from workers import admission, broker, celery_heartbeat
+from workers import admission, broker, celery_heartbeat, metrics
 from workers.heartbeat import Heartbeat
 
 log = logging.getLogger(__name__)
@@ -30,8 +30,9 @@ heartbeats = Heartbeats(connect(settings.redis_url, settings.redis_timeout))
 
 heartbeat = Heartbeat(settings.heartbeat_file)
 broker.register(heartbeat.beat, admission.admit)
-app = Celery("workers", include=["workers.tasks"])
+app = Celery("workers", include=["workers.tasks"], task_cls="workers.safe_task:SafeTask")
 app.heartbeat = heartbeat
+metrics.register(settings)
 app.steps["worker"].add(celery_heartbeat.Pulse)
 app.conf.update(
     **celery_broker(settings.redis_url),

@@ -32,8 +32,10 @@ from app.core.errors import (
     Superseded,
 )
 from app.core.redis import keys, task_queue
+from app.core.sessions.change import Intervals
 from app.core.sessions.model import Record, Status
-from workers import outcomes
+from app.private_text import without_private
+from workers import metrics, outcomes
 from workers.runtime.base import Runtime
 from workers.steps import Steps
 
@@ -74,6 +76,7 @@ class Lifecycle:
     def __init__(self, core: Core, runtime: Runtime, clock: Callable[[], float] = time.time) -> None:
         self._core = core
         self._store = core.store
+        self._runtime = runtime
         self._steps = Steps(core, runtime, clock)
         self._clock = clock
         self._most = core.settings.max_deliveries
@@ -105,7 +108,9 @@ class Lifecycle:
             reason = "The session's files are gone and it has no backup. Wake it to start empty, or delete it."
         else:
             reason = f"The session's files are gone. Wake it to restore its newest backup, {newest.name}, or delete it."
-        self.fail(record, reason, provisioned=False, restore_from=newest.name if newest else "")
+        now = self._clock()
+        ended = Intervals(ran_until=now, kept_until=now)
+        self.fail(record, reason, provisioned=False, restore_from=newest.name if newest else "", ledger=ended)
 
     def fail(self, record: Record, reason: str, *, reason_code: str = "", **fields: object) -> None:
         """Make the session `failed`, unless it has a newer intent or another attempt began since `record`."""
@@ -122,7 +127,7 @@ class Lifecycle:
                 **fields,
             )
             self._core.counters.count("sessions_failed")
-            outcomes.failed(record, reason, now)
+            outcomes.failed(self._core.counters, record, reason, now)
         except (Superseded, IllegalState, SessionNotFound) as error:
             log.info("not marked failed: %s", error, extra={"uuid": record.uuid})
 
@@ -131,6 +136,7 @@ class Lifecycle:
     ) -> None:
         """One attempt, counted in `counter`. Gives up after too many, and after an unexpected error."""
         tries = getattr(record, counter.tries)
+        metrics.worker_figures().tried(task_queue.BACKUP if counter is BACKUP else record.task)
         if tries > self._most:
             give_up(record, f"its worker died in each of {self._most} attempts")
             return
@@ -185,7 +191,16 @@ class Lifecycle:
 
     def _give_up(self, record: Record, why: str) -> None:
         self._add_dead_letter(record.task, [record.uuid, record.generation], why)
-        self.fail(record, f"The {record.task.split('.')[-1]} task was given up: {why}")
+        self.fail(record, f"The {record.task.split('.')[-1]} task was given up: {why}", ledger=self._end_of(record))
+
+    def _end_of(self, record: Record) -> Intervals | None:
+        """A stop that was given up may have ended the processes without noting it."""
+        try:
+            seen = self._runtime.observe(record.uuid) if record.stopping else None
+        except SessionError:
+            return None  # the reconcile sweep will look
+        running = not record.stopping or (seen is not None and seen.running)
+        return None if running else Intervals(ran_until=self._clock())
 
     def _give_up_backup(self, record: Record, why: str) -> None:
         self._add_dead_letter(task_queue.BACKUP, [record.uuid], why)
@@ -193,12 +208,13 @@ class Lifecycle:
         self._store.settle_backup(record.uuid, record.backup_asked)
 
     def _add_dead_letter(self, task: str, arguments: list[str | int], why: str) -> None:
+        why = without_private(why)
         log.error("task given up: %s", why, extra={"task": task, "task_args": arguments})
         self._core.dead_letters.add({"task": task, "args": arguments, "why": why, "at": self._clock()})
 
     def _report_failed_backup(self, record: Record, reason: str, begun: float = 0.0) -> None:
         """Report that a requested backup failed; the session is unchanged."""
-        outcomes.failed(record, reason, self._clock(), "backup", begun)
+        outcomes.failed(self._core.counters, record, reason, self._clock(), "backup", begun)
         self._core.counters.count("backups_failed")
         self._core.events.append(record.uuid, "backup", {"status": "failed", "reason": reason})
 

@@ -10,12 +10,15 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event, Thread
+
+from prometheus_client import CollectorRegistry
 
 from app import logs, threads
 from app.core.composition import Core
 from app.core.errors import (
+    FilesGoing,
     IllegalState,
     InvalidRequest,
     RetryableError,
@@ -25,12 +28,14 @@ from app.core.errors import (
     Superseded,
 )
 from app.core.redis import keys, task_queue
+from app.core.sessions.change import Intervals
 from app.core.sessions.idle_policy import idle_verdict
 from app.core.sessions.model import UP, Record, Status, phases_since
 from app.settings import Settings
-from workers import activation, outcomes
+from workers import activation, metrics, outcomes
 from workers import runtime as runtimes
 from workers.heartbeat import Heartbeat
+from workers.metrics import ObserverFigures
 from workers.runtime.base import Observation, Runtime, Snapshot
 
 log = logging.getLogger(__name__)
@@ -51,7 +56,9 @@ class Observer:
         runtime: Runtime,
         clock: Callable[[], float] = time.time,
         heartbeat: Heartbeat | None = None,
+        figures: ObserverFigures | None = None,
     ) -> None:
+        self._figures = figures or ObserverFigures(CollectorRegistry())
         self._heart = heartbeat or Heartbeat("")
         self._core = core
         self._store = core.store
@@ -66,9 +73,12 @@ class Observer:
                 with self._core.leases.hold(keys.OBSERVER_LEADER) as leading:
                     if leading:
                         log.info("leading")
+                        self._figures.leads()
                         self._watch(stop)
             except (StateUnavailable, RetryableError) as error:
                 log.warning("the watch was interrupted: %s", error)
+            else:
+                self._figures.stands_by()
             stop.wait(BEAT)
 
     def apply(self, seen: Snapshot | Observation) -> None:
@@ -76,6 +86,7 @@ class Observer:
         if isinstance(seen, Observation):
             self._apply_one(seen)
             return
+        self._figures.seen("snapshot")
         present = {workspace.identity.uuid for workspace in seen.workspaces}
         for record in self._store.find(self._store.uuids(UP)):
             if record.uuid not in present:
@@ -83,26 +94,42 @@ class Observer:
                     self._apply_down(record, record.generation, wished=not seen.unwished)
                 except (Superseded, IllegalState, SessionNotFound) as error:
                     log.info("snapshot ignored: %s", error, extra={"uuid": record.uuid})
+        for record in self._store.metered():
+            if record.uuid not in present:
+                self._note_end(record, 0.0)
         for workspace in seen.workspaces:
             self._apply_one(workspace)
 
     def _watch(self, stop: Event) -> None:
         with self._heartbeat():
-            for seen in self._runtime.watch(stop, self._heart.beat):
+            complete = False
+
+            def turn() -> None:
+                # Between two observations nothing that was reported is left to apply.
+                self._heart.beat()
+                if complete:
+                    self._figures.up_to_date()
+
+            for seen in self._runtime.watch(stop, turn):
                 self.apply(seen)
+                complete = True
 
     def _apply_one(self, seen: Observation) -> None:
         self._heart.beat()
         try:
             record = self._store.get(seen.identity.uuid)
+            self._figures.seen(kind_of(seen))
             if seen.failure:
                 self._apply_failure(record, seen)
             elif seen.ready:
+                self._note_begin(record, seen)
                 self._apply_ready(record, seen)
                 self._apply_agent(record, seen)
             elif seen.running:
+                self._note_begin(record, seen)
                 self._apply_progress(record, seen)
             else:
+                self._note_end(record, seen.ended)
                 self._apply_down(record, seen.generation, wished=not seen.deleted)
         except (Superseded, IllegalState, SessionNotFound, InvalidRequest) as error:
             log.info("observation ignored: %s", error, extra={"uuid": seen.identity.uuid})
@@ -113,6 +140,7 @@ class Observer:
         if record.generation != seen.generation:
             return
         if record.status is Status.ACTIVE and seen.waiting:
+            self._end(record, self._clock())
             self._bring_back(record, "its pod is gone, and the new one waits")
         elif record.status in outcomes.STARTING:
             self._note_phases(record, seen)
@@ -130,7 +158,8 @@ class Observer:
             )
 
     def _note_waiting(self, record: Record, seen: Observation) -> None:
-        if (record.reason, record.reason_code) != (seen.waiting, seen.code):
+        never_ran = bool(seen.waiting and not seen.began and record.compute_since)
+        if never_ran or (record.reason, record.reason_code) != (seen.waiting, seen.code):
             # The scheduler's message changes with every node that comes or goes: that alone is no event.
             news = (record.reason == "", record.reason_code) != (seen.waiting == "", seen.code)
             why = {"reason": seen.waiting or None, "reason_code": seen.code or None}
@@ -140,6 +169,7 @@ class Observer:
                 expect={"generation": seen.generation, "status": record.status},
                 reason=seen.waiting,
                 reason_code=seen.code,
+                ledger=Intervals(never_ran=never_ran),
                 event=("state", {"status": record.status, **why}) if news else None,
             )
 
@@ -160,9 +190,10 @@ class Observer:
             reason_code=seen.code,
             replicas=0,
             pod_name="",
+            ledger=_ended_by(seen, now),
         )
         self._core.counters.count("sessions_failed")
-        outcomes.failed(record, seen.failure, now)
+        outcomes.failed(self._core.counters, record, seen.failure, now)
 
     def _apply_ready(self, record: Record, seen: Observation) -> None:
         """Mark the session active if it was started for its newest intent; else that is left to the worker of that."""
@@ -230,13 +261,39 @@ class Observer:
             next_epoch=True,
         )
         # It was scaled down by something else, so there was no request.
-        outcomes.succeeded(record, "sleep", now, since=0.0)
+        outcomes.succeeded(self._core.counters, record, "sleep", now, since=0.0)
         self._core.tasks.send(task_queue.RENEW_TOKEN, record.uuid, request_id=record.request_id)
 
     def _bring_back(self, record: Record, why: str) -> None:
         log.warning("%s", why, extra={"uuid": record.uuid})
         self._core.sessions.restart(record)
         self._core.audit.note_own("bring_back", record.uuid, record.user_id, why, repeatable=True)
+
+    def _note_begin(self, record: Record, seen: Observation) -> None:
+        """The processes cost from their beginning, also those that no worker started, or one of an earlier release.
+        What began before the last known end is an old observation."""
+        unknown = not record.compute_since and not record.stopping and seen.began > record.compute_until
+        if unknown and record.status is not Status.TERMINATED:
+            expect = {"compute_since": 0.0, "compute_until": record.compute_until, "stopping": False}
+            with suppress(Superseded):  # somebody else has noted it
+                self._store.change(record.uuid, self._clock(), expect=expect, ledger=Intervals(runs_from=seen.began))
+
+    def _note_end(self, record: Record, ended: float) -> None:
+        """The processes are gone, and cost until `ended`, as far as that is known. A worker that starts or stops them
+        notes that itself."""
+        begins = record.status in outcomes.STARTING and not record.started_at
+        stops = record.stopping and record.settled < record.generation
+        if not record.compute_since or stops or begins:
+            return
+        # The observation may be older than the record.
+        seen = self._runtime.observe(record.uuid)
+        if seen is None or not seen.running:
+            self._end(record, ended or self._clock())
+
+    def _end(self, record: Record, ended: float) -> None:
+        expect = {"compute_since": record.compute_since, "stopping": record.stopping}
+        with suppress(Superseded, SessionNotFound):
+            self._store.change(record.uuid, self._clock(), expect=expect, ledger=Intervals(ran_until=ended))
 
     def _still_waits(self, reported: Observation) -> bool:
         """Whether a direct look confirms that a start waits: the watch may have missed changes."""
@@ -277,6 +334,22 @@ class Observer:
             thread.join(BEAT)
 
 
+def kind_of(seen: Observation) -> str:
+    """What was observed, in the metrics."""
+    if seen.failure:
+        return "failed"
+    return "ready" if seen.ready else "progress" if seen.running else "down"
+
+
+def _ended_by(failure: Observation, now: float) -> Intervals | None:
+    """What a failure ends: processes, unless the start waited in vain, or only the files are going."""
+    if failure.failure == str(FilesGoing()):
+        return None
+    if failure.waiting and not failure.began:
+        return Intervals(never_ran=True)
+    return Intervals(ran_until=failure.ended or now)
+
+
 def main() -> None:
     """Watch until SIGTERM or SIGINT."""
     settings = Settings.from_env()
@@ -285,8 +358,10 @@ def main() -> None:
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    core = Core(settings)
-    Observer(core, runtimes.load(settings), heartbeat=Heartbeat(settings.heartbeat_file)).run(stop)
+    figures = ObserverFigures(metrics.registry())
+    metrics.serve(settings)
+    core, heartbeat = Core(settings), Heartbeat(settings.heartbeat_file)
+    Observer(core, runtimes.load(settings), heartbeat=heartbeat, figures=figures).run(stop)
 
 
 if __name__ == "__main__":

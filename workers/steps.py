@@ -26,6 +26,7 @@ from app.core.errors import (
     Superseded,
 )
 from app.core.redis import keys, task_queue
+from app.core.sessions.change import Intervals
 from app.core.sessions.model import GONE, Record, Status
 from workers import outcomes
 from workers.activation import catch_up
@@ -88,10 +89,12 @@ class Steps:
             self._inbox.agent_gone(record.uuid)
             self._note_stopped(record, ended=True)
         self._begin_epochs(record)
-        # Noted before the start: a session whose processes run always has `provisioned` set.
+        # Noted before the start: a session whose processes run always has `provisioned` set, and costs.
+        runs_on = record.compute_since and not record.stopping
         noted = self._update(
             record,
             provisioned=True,
+            ledger=self._kept(runs_from=0.0 if runs_on else self._clock()),
             phases={"enqueued": enqueued},
             event=("phase", {"phase": "enqueued", "ms": enqueued}),
         )
@@ -105,13 +108,16 @@ class Steps:
             self._core.tasks.deliver(record.uuid, record.request_id)
 
     def _sleep(self, record: Record) -> None:
+        phases = {"enqueued": self._since(record)}
         self._bring_files(record, starting=False)
         if not record.provisioned:
-            self._update(record, provisioned=True)
+            self._update(record, provisioned=True, ledger=self._kept())
         if not self._inbox.hold(record.uuid, record.generation, self._clock()):
             raise Superseded(f"Session {record.uuid} is wanted again.")
         self._shut_down_agent(record, "sleep")
+        phases["agent_shut_down"] = self._since(record)
         stopped = self._stop(record)
+        phases["stopped"] = self._since(record)
         self._inbox.agent_gone(record.uuid)
         # KEDA may start it next, without a worker.
         self._runtime.renew(record.uuid, stopped.epoch)
@@ -121,10 +127,11 @@ class Steps:
             replicas=0,
             pod_name="",
             events_ttl=EVENTS_KEPT_ASLEEP,
+            ledger=self._kept(),  # where an earlier release made the volume
             event=("state", {"status": Status.SLEEPING, "replicas": 0}),
         )
         self._core.counters.count("sleeps")
-        outcomes.succeeded(record, "sleep", self._clock())
+        outcomes.succeeded(self._core.counters, record, "sleep", self._clock(), phases=phases)
 
     def _begin_deletion(self, record: Record) -> None:
         """The first part of a deletion, on a queue of its own: its waits, for the agent and for processes to end, must
@@ -146,16 +153,22 @@ class Steps:
                 log.info("the teardown waits for a backup", extra={"uuid": record.uuid})
                 self._update(record, missed=record.generation, tries=0)
                 return
+            phases = {"enqueued": self._since(record)}
             self._stop_unless_files_go(record)
+            phases["stopped"] = self._since(record)
             if record.delete_backup:
                 self._update(record, backup=self._last_backup(record), backup_generation=record.generation)
+                phases["backed_up"] = self._since(record)
             self._update(record, event=("phase", {"phase": "deleting", "ms": self._since(record)}))
             self._runtime.remove(record.uuid, record.generation, force=not record.delete_backup)
+            phases["removed"] = self._since(record)
             self._store.defer(keys.BACKUP_REQUESTS, record.uuid, 0.0)
             self._keep_conversation(record)
-            self._update(record, to=Status.TERMINATED, settle=True, replicas=0, pod_name="")
+            now = self._clock()
+            ended = Intervals(ran_until=now, kept_until=now)
+            self._update(record, to=Status.TERMINATED, settle=True, replicas=0, pod_name="", ledger=ended)
             self._core.counters.count("teardowns")
-            outcomes.succeeded(record, "delete", self._clock())
+            outcomes.succeeded(self._core.counters, record, "delete", self._clock(), phases=phases)
 
     def _stop_unless_files_go(self, record: Record) -> None:
         try:
@@ -180,8 +193,15 @@ class Steps:
     def _note_stopped(self, record: Record, *, ended: bool) -> Record:
         """Note that the stop is over and, with `ended`, that nothing runs, which begins a new epoch. Done even if a
         newer intent exists, which then need not check itself."""
-        expect = {"lease": record.lease}
-        return self._store.change(record.uuid, self._clock(), expect=expect, stopping=False, next_epoch=ended).record
+        now, expect = self._clock(), {"lease": record.lease}
+        ledger = Intervals(ran_until=now) if ended else None
+        return self._store.change(
+            record.uuid, now, expect=expect, stopping=False, next_epoch=ended, ledger=ledger
+        ).record
+
+    def _kept(self, runs_from: float = 0.0) -> Intervals:
+        """The volume exists, and with `runs_from` the processes run."""
+        return Intervals(kept_from=self._clock(), mib=self._core.prices.volume_mib, runs_from=runs_from)
 
     def _begin_epochs(self, record: Record) -> None:
         """Give a session of an earlier release its first epoch, unless its processes run: their token names none."""
@@ -207,6 +227,7 @@ class Steps:
                 expect={"restore_from": record.restore_from},
                 restore_from="",
                 provisioned=True,
+                ledger=self._kept(),
                 event=("phase", {"phase": "restored", "ms": self._since(record)}),
             )
         elif not record.provisioned:
@@ -248,6 +269,7 @@ class Steps:
     def _write_backup(self, record: Record, check: Check, *, partial: bool) -> Backup:
         name, begun = self._free_name(record.uuid), self._clock()
         summary = self._runtime.backup(record.uuid, name, partial=partial, check=check)
+        phases = {"verified": round((self._clock() - begun) * 1000)}
         backup = Backup(
             name=name,
             uuid=record.uuid,
@@ -266,7 +288,7 @@ class Steps:
         )
         self._core.backups.add(backup)
         self._core.counters.count("backups")
-        outcomes.succeeded(record, "backup", self._clock(), since=begun)
+        outcomes.succeeded(self._core.counters, record, "backup", self._clock(), since=begun, phases=phases)
         return backup
 
     def _free_name(self, uuid: str) -> str:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import lru_cache
+from typing import Any
 
 from app.core.backups.backup_access import Direct
 from app.core.backups.index import Backup
@@ -28,6 +30,7 @@ from app.core.errors import (
 )
 from app.core.redis import keys, task_queue
 from app.core.service import seen_idle
+from app.core.sessions.change import Intervals
 from app.core.sessions.counted_time import CountedTime
 from app.core.sessions.idle_policy import (
     MAX_EXPIRY_RECHECK,
@@ -37,7 +40,7 @@ from app.core.sessions.idle_policy import (
     idle_verdict,
     not_ahead,
 )
-from app.core.sessions.model import UP, Record, Status, iso
+from app.core.sessions.model import GONE, UP, Record, Status, iso
 from workers.activation import arrived, catch_up
 from workers.clock import ClockGuard
 from workers.lifecycle import Lifecycle
@@ -127,6 +130,7 @@ class Sweeps:
         if self._store.first_sight(now):
             self._core.tasks.send(task_queue.RECONCILE)
             self._core.tasks.send(task_queue.SWEEP_INDEX)
+        self._core.counters.look_at_queues(task_queue.QUEUES, now)
         waiting = lru_cache(maxsize=1)(self._core.tasks.waiting)
         for record in self._store.due(keys.INTENTS, now):
             if record.settled >= record.generation:
@@ -196,6 +200,7 @@ class Sweeps:
         for uuid in workspaces.keys() - known:
             if now - workspaces[uuid].created_at >= ADOPTION_GRACE:
                 self._adopt(workspaces[uuid])
+        self._correct_costs(workspaces, now)
         if workspaces:
             for uuid in set(self._store.uuids([Status.SLEEPING, Status.ACTIVE])) - workspaces.keys():
                 self._report_missing(uuid)
@@ -314,8 +319,36 @@ class Sweeps:
         )
         if self._store.create(record, quota=None, due=now + self._core.settings.stale_after if up else 0.0):
             log.warning("created the record of a workspace that had none", extra={"uuid": record.uuid})
+            self._store.change(record.uuid, now, ledger=self._costs_of(seen, now))
             if up:
                 self._core.sessions.resend(record)
+
+    def _correct_costs(self, workspaces: Mapping[str, Observation], now: float) -> None:
+        """Begin and end in the ledger what a killed worker, whose attempts were given up, has not noted. `workspaces`
+        were observed before the records are read: what has begun since costs on."""
+        for record in self._store.metered():
+            seen = workspaces.get(record.uuid)
+            at_rest = record.settled >= record.generation and record.compute_since < now
+            if at_rest and (seen is None or not seen.running):
+                self._correct(record, {"compute_since": record.compute_since}, Intervals(ran_until=now))
+        for record in self._store.find(workspaces):
+            if not record.disk_since and record.status not in GONE:
+                made = 0.0 if record.provisioned else workspaces[record.uuid].created_at
+                kept = Intervals(kept_from=made or now, mib=self._core.prices.volume_mib)
+                self._correct(record, {"disk_since": 0.0}, kept)
+
+    def _correct(self, record: Record, expect: Mapping[str, Any], intervals: Intervals) -> None:
+        with suppress(Superseded, SessionNotFound):  # somebody else has noted it, or it is gone
+            expect = {**expect, "generation": record.generation}
+            self._store.change(record.uuid, self._clock(), expect=expect, ledger=intervals)
+
+    def _costs_of(self, seen: Observation, now: float) -> Intervals:
+        """What a workspace costs whose record, and with it the ledger, was lost."""
+        return Intervals(
+            runs_from=(seen.began or now) if seen.running else 0.0,
+            kept_from=seen.created_at or now,
+            mib=self._core.prices.volume_mib,
+        )
 
     def _report_missing(self, uuid: str) -> None:
         try:

@@ -10,13 +10,12 @@ from contextlib import contextmanager
 from threading import BoundedSemaphore
 from typing import Any
 
-from celery import Task
-
 from app.core.errors import RetryableError, StateUnavailable
 from app.core.redis import task_queue
-from workers import disconnect, idle_notice, network_policies, rpc, token_renewal
+from workers import disconnect, idle_notice, metrics, network_policies, rpc, token_renewal
 from workers.celery_app import app, settings
 from workers.context import context, core, download_jobs
+from workers.safe_task import SafeTask
 
 log = logging.getLogger(__name__)
 
@@ -51,18 +50,19 @@ def _slot() -> Iterator[None]:
 
 
 def _log_deferred(error: Exception, task: str, *args: Any) -> None:
+    metrics.deferred()
     log.warning("deferred; the stale sweep will retry: %s", error, extra={"task": task, "task_args": list(args)})
 
 
-class SessionTask(Task):
+class SessionTask(SafeTask):
     """A task whose retryable errors are left to the stale sweep, which sends the intent again (workers/lifecycle.py).
 
     The same holds while Redis or the runtime is unavailable, for however long: the intent is in the record.
     """
 
-    def __call__(self, *args: Any, **kwargs: Any) -> None:
+    def attempt(self, *args: Any, **kwargs: Any) -> None:
         try:
-            super().__call__(*args, **kwargs)
+            super().attempt(*args, **kwargs)
         except (StateUnavailable, RetryableError) as error:
             _log_deferred(error, self.name, *args)
 

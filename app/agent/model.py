@@ -89,9 +89,17 @@ class Stopped(Exception):
 
 
 class Model:
-    """The model behind the gateway. `token` returns the workspace token; without `name` the gateway chooses."""
+    """The model behind the gateway. `token` returns the workspace token; without `name` the gateway chooses. `headers`
+    returns those that a call has besides."""
 
-    def __init__(self, gateway_url: str, token: Callable[[], str], name: str = "") -> None:
+    def __init__(
+        self,
+        gateway_url: str,
+        token: Callable[[], str],
+        name: str = "",
+        headers: Callable[[], dict[str, str]] = dict,
+    ) -> None:
+        self._headers = headers
         self._url = f"{gateway_url}/llm/v1" if gateway_url else ""
         self._token = token
         self._name = name or "default"
@@ -132,6 +140,8 @@ class Model:
         if not self._url:
             raise ModelError("This workspace has no model: GATEWAY_URL is not set.", "llm_not_configured")
         request: dict[str, Any] = {"model": self._name, "messages": list(messages)}
+        if headers := self._headers():
+            request["extra_headers"] = headers
         if tools:
             request["tools"] = list(tools)
         call = _Streaming(self._client, request)

@@ -26,6 +26,7 @@ from app.agent.prompt_status import ID
 from app.agent.service import Agent
 from app.agent.state import IdReused, QueueFull
 from app.agent.text import clean
+from app.agent.traces import HEADER
 from app.agent.unsaved_work import find_unsaved_work
 from app.agent_protocol import Event
 
@@ -233,6 +234,7 @@ def chat() -> Response | tuple[Response, int]:
     """Take a prompt, and wait for its outcome as long as the caller prefers, or stream its events."""
     agent = _agent()
     id_, message = _prompt(agent)
+    agent.traces.note(id_, request.headers.get(HEADER, ""))
     streams = "text/event-stream" in request.headers.get("Accept", "")
     seconds = _patience(request.headers.get("Prefer", ""))
     with contextlib.ExitStack() as held:

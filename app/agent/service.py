@@ -24,6 +24,7 @@ from app.agent.tools.command import command_environment, hidden_folder
 from app.agent.tools.orphans import kill_orphans
 from app.agent.tools.registry import Toolbox
 from app.agent.tools.sandbox_path import Workspace
+from app.agent.traces import Traces
 from app.agent.turns import Limits, Turns
 from app.agent_protocol import Event
 
@@ -46,7 +47,8 @@ class Agent:
         self.state = State(settings.state_folder, settings.uuid)
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._model = model or Model(settings.gateway_url, settings.token, settings.model)
+        self.traces = Traces()
+        self._model = model or Model(settings.gateway_url, settings.token, settings.model, self.traces.headers)
         self._keeper = Keeper(self._gateway(), self.state, settings.checkpoint_interval)
         self._activity = ActivityReporter(settings.home, self._gateway())
         self._reports = Reports(self._gateway(), self.state.reported, lambda: self.turns.busy)
@@ -66,6 +68,7 @@ class Agent:
             lambda: system_prompt(workspace),
             self.bus.publish,
             Limits(settings.turn_timeout, settings.max_steps, settings.max_tokens),
+            begins=self.traces.begin,
         )
 
     def _gateway(self) -> Gateway:

@@ -79,7 +79,8 @@ class Stopping(Exception):
 
 
 class Turns:
-    """Runs the prompts of `state`. `run` needs its own thread; the other methods are thread-safe."""
+    """Runs the prompts of `state`. `run` needs its own thread; the other methods are thread-safe. `begins` is told
+    the id of each turn."""
 
     def __init__(
         self,
@@ -91,7 +92,9 @@ class Turns:
         limits: Limits,
         *,
         clock: Callable[[], float] = time.time,
+        begins: Callable[[str], None] = lambda id_: None,
     ) -> None:
+        self._begins = begins
         self._state = state
         self._model = model
         self._toolbox = toolbox
@@ -191,6 +194,7 @@ class Turns:
             now = self._clock()
             running = _Running(turn.id, now, time.monotonic() + self._limits.seconds)
             self._running = running
+        self._begins(turn.id)
         try:
             self._run(turn, running)
         finally:

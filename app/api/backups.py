@@ -54,7 +54,7 @@ def restore(wanted: dict[str, str], name: str) -> Response:
     user_id = wanted.get("user_id", backup.user_id)
     check_user(user_id)
     with waiting(user_id):
-        return created(core().sessions.restore(name, user_id, request_id(), name_of_request()))
+        return created(core().sessions.restore(name, user_id, request_id(), name_of_request(), made_by=caller().name))
 
 
 @blp.route("/backups/<name>/download", methods=["GET"])

@@ -37,6 +37,7 @@ class RouteRules:
     `anonymous`: no key is needed. `session_token`: a session token opens it as well, for its own session. `rate`: the
     category its requests count in, None for no limit. `without_redis`: it has an answer while Redis is down. `audit`:
     its action in the audit, "" where only refusals are audited. `creates`: its answer names the session it created.
+    `metrics_key`: a key of the role `metrics` opens it as well.
     """
 
     anonymous: bool = False
@@ -45,6 +46,7 @@ class RouteRules:
     without_redis: bool = False
     audit: str = ""
     creates: bool = False
+    metrics_key: bool = False
 
 
 NO_ROUTE = RouteRules(anonymous=True, without_redis=True)
@@ -132,6 +134,8 @@ class Blueprint(flask_smorest.Blueprint):
         options: dict[str, Any] = {"security": []} if rules.anonymous else {}
         if rules.session_token:
             options["security"] = [{"ApiKey": []}, {"SessionToken": []}]
+        if rules.metrics_key:
+            options["security"] = [{"ApiKey": []}, {"MetricsKey": []}]
 
         def declare(view: Callable[..., Any]) -> Callable[..., Any]:
             setattr(view, RULES, rules)

@@ -12,6 +12,7 @@ without SECRET_KEY, for any host that is no workspace's.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
@@ -22,6 +23,7 @@ from marshmallow import Schema, fields, validate
 from app.api.audit import VISITOR
 from app.api.blueprint import Blueprint
 from app.api.context import KEYRING, core, request_id
+from app.api.instruments import Decided, ForwardAuthInstruments
 from app.api.refusals import BY_NGINX, NEXT, REFUSALS, pages, refusal, shown_by_nginx, to_login
 from app.api.security import SESSION
 from app.core.access.access_policy import RETRY_PATH, AccessDecision, Outcome, decide, decide_agent
@@ -36,7 +38,7 @@ from app.core.access.forwarded_request import (
 )
 from app.core.access.landing_path import ENTERED, landing, with_parameter
 from app.core.access.tokens import COOKIE, FRAME_COOKIE, AccessToken, Kind
-from app.core.errors import StateUnavailable
+from app.core.errors import BudgetExceeded, StateUnavailable
 from app.core.sessions.model import PHASES, Record, Status
 from app.problems import Problem, problem_response
 from app.secret_keys import Purpose
@@ -44,6 +46,9 @@ from app.secret_keys import Purpose
 blp = Blueprint("forward_auth", __name__, description="Forward auth, for the ingress: who gets into a workspace.")
 
 again_blp = Blueprint("auth_again", __name__, description="Where nginx redirects a workspace's visitor to.")
+
+VERIFY = "forward_auth.verify"
+"""The endpoint that decides."""
 
 SECRET_HEADER = "X-Workspace-Secret"
 """The editor requires it (app/editor/guard.js): the session's editor secret, by each key of SECRET_KEY."""
@@ -115,6 +120,23 @@ def verify(query: dict[str, str]) -> Response:
         response.status_code = for_nginx(response, settings.nginx_says_why())
     else:
         response.headers.pop(NEXT, None)
+    return response
+
+
+DECIDED: Mapping[Outcome, Decided] = {
+    **dict.fromkeys((Outcome.ALLOW, Outcome.RETRY, Outcome.NOT_UP), Decided.LET_IN),
+    **dict.fromkeys((Outcome.ENTER, Outcome.DROP_LINK, Outcome.SIGN_IN), Decided.LOGIN),
+}
+"""The decisions in the metrics; all other outcomes are refusals."""
+
+
+def count_decision(instruments: ForwardAuthInstruments, response: Response) -> Response:
+    """Count the decision on a forwarded request; an answer without one is an error of ours or of the ingress."""
+    if request.endpoint == VERIFY:
+        outcome: Outcome | None = g.get("outcome")
+        failed = response.status_code >= 500 and outcome is not Outcome.NOT_UP
+        decided = DECIDED.get(outcome, Decided.REFUSED) if outcome else Decided.REFUSED
+        instruments.decided(Decided.ERROR if failed else decided)
     return response
 
 
@@ -217,6 +239,7 @@ def to_agent(forwarded: ForwardedRequest, tokens: tuple[AccessToken, ...], now: 
         action = "prompt" if forwarded.path.endswith("/chat") else "agent_call"
         by, role = (keyed.name, keyed.role) if keyed else (f"session:{forwarded.uuid}", SESSION)
         audit(forwarded, record, Act(action=action, by=by, role=role, status=200, reason="at its agent"))
+    g.outcome = decision.outcome
     response = let_through(forwarded)
     secret = core().credentials.agent_secrets(forwarded.uuid, record.epoch if record else 0)[0]
     response.headers["Authorization"] = f"Bearer {secret}"
@@ -227,8 +250,13 @@ def carry_out(forwarded: ForwardedRequest, record: Record | None, decision: Acce
     """Carry a decision out; returns the answer."""
     outcome = decision.outcome
     if decision.wake:
-        record = core().sessions.wake(forwarded.uuid, request_id())
+        try:
+            record = core().sessions.wake(forwarded.uuid, request_id(), asked=True)
+        except BudgetExceeded:
+            decision = replace(decision, outcome=Outcome.OVER_BUDGET, wake=False)
+            outcome = decision.outcome
     audit_decision(forwarded, record, decision)
+    g.outcome = outcome
     if outcome is Outcome.SIGN_IN:
         return to_login(forwarded.uuid, landing(forwarded.path, forwarded.query), forwarded.sign_ins)
     if outcome in REFUSALS or record is None:

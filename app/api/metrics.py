@@ -4,28 +4,41 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from app.api.instruments import WebInstruments
 from app.core.composition import Core
-from app.core.redis.counters import START_BUCKETS, Histogram
+from app.core.costs.ledger import Totals
+from app.core.redis.counters import ANSWERED, FIRST_TOKEN, Histogram
 from app.core.redis.memory import Fill
 from app.core.redis.task_queue import QUEUES
 from app.core.sessions.model import Status, iso
+from app.metrics.shared import collector, exposition
 
 TEXT_TYPES = ("text/plain", "application/openmetrics-text")
+COUNTED: Mapping[str, str] = {
+    "starts": "Sessions that became active",
+    "sleeps": "Sessions that were put to sleep",
+    "backups": "Backups that were made",
+    "teardowns": "Sessions that were deleted",
+    "sessions_failed": "Sessions that failed",
+    "backups_failed": "Requested backups that failed",
+}
+"""The counters, shown from 0 on: a rate needs a value from before the first event."""
+
+ACTIONS = ("create", "wake", "restore", "sleep", "backup", "delete")
 UNSAFE = re.compile(r"[^a-zA-Z0-9_]")
 
 
 @dataclass(frozen=True)
 class Figures:
-    """One reading: `sessions` by state, `counters` that only grow, `starts` by kind and phase."""
+    """One reading: `sessions` by state, `counters` that only grow, `starts` by kind and phase, `actions` by action and
+    phase, `failures` by action, `prompts` by what was measured. `oldest` is in s, by queue."""
 
     sessions: dict[Status, int]
     backlog: dict[str, int]
@@ -33,8 +46,14 @@ class Figures:
     observer_age: float | None
     counters: dict[str, int]
     starts: dict[tuple[str, str], Histogram]
+    actions: dict[tuple[str, str], Histogram]
+    failures: dict[str, int]
+    prompts: dict[str, Histogram]
+    oldest: dict[str, float]
+    dead_letters_kept: int
     backups: int
     fill: Fill
+    costs: Totals
     read_at: float
 
     def to_json(self) -> dict[str, object]:
@@ -58,7 +77,13 @@ class Figures:
 
 def read_figures(service: Core, now: float) -> Figures:
     """Read all metrics; raises `StateUnavailable`."""
+    actions, failures = service.counters.actions()
     return Figures(
+        actions=actions,
+        failures=failures,
+        prompts=service.counters.prompts(),
+        oldest=service.counters.oldest(QUEUES, now),
+        dead_letters_kept=service.dead_letters.count(),
         sessions=service.store.counts(),
         backlog=service.counters.backlog(QUEUES),
         workers=service.heartbeats.workers(now),
@@ -67,6 +92,7 @@ def read_figures(service: Core, now: float) -> Figures:
         starts=service.counters.starts(),
         backups=service.backups.count(),
         fill=service.memory.read(),
+        costs=service.ledger.totals(now),
         read_at=now,
     )
 
@@ -87,6 +113,10 @@ class FiguresCollector(Collector):
         for queue, waiting in figures.backlog.items():
             backlog.add_metric([queue], waiting)
         yield backlog
+        oldest = GaugeMetricFamily("sessions_queue_oldest_seconds", "Age of the oldest waiting task", labels=["queue"])
+        for queue, age in figures.oldest.items():
+            oldest.add_metric([queue], age)
+        yield oldest
         yield GaugeMetricFamily("sessions_workers", "Workers with a recent heartbeat", value=figures.workers)
         yield GaugeMetricFamily("sessions_backups", "Backups that exist", value=figures.backups)
         used, limit = figures.fill.used, figures.fill.limit
@@ -99,21 +129,68 @@ class FiguresCollector(Collector):
             yield GaugeMetricFamily("sessions_watcher_age_seconds", old, value=figures.observer_age)
         dead = figures.counters.get("dead_letters", 0)
         yield CounterMetricFamily("sessions_dead_letters", "Tasks that failed for good", value=dead)
+        kept = "Dead letters that wait for an operator"
+        yield GaugeMetricFamily("sessions_dead_letters_kept", kept, value=figures.dead_letters_kept)
         starts = HistogramMetricFamily(
             "sessions_start_seconds", "From the request to the end of a phase of the start", labels=["kind", "phase"]
         )
         for (kind, phase), histogram in figures.starts.items():
             starts.add_metric([kind, phase], cumulative(histogram), histogram.total)
         yield starts
-        for name, count in sorted(figures.counters.items()):
+        yield from self._actions()
+        yield from self._prompts()
+        yield from self._costs()
+        yield from self._counters()
+
+    def _costs(self) -> Iterable[Metric]:
+        figures = self._figures.costs
+        costs = CounterMetricFamily("sessions_cost_dollars", "What all sessions cost", labels=["kind"])
+        for kind, dollars in figures.dollars.items():
+            costs.add_metric([kind], dollars)
+        yield costs
+        saved = "What processes that always ran would have cost besides"
+        yield CounterMetricFamily("sessions_saved_dollars", saved, value=figures.saved)
+        refused = "Calls refused for a budget"
+        yield CounterMetricFamily("sessions_budget_refusals", refused, value=figures.refusals)
+
+    def _counters(self) -> Iterable[Metric]:
+        counted = {**dict.fromkeys(COUNTED, 0), **self._figures.counters}
+        for name, count in sorted(counted.items()):
             if name != "dead_letters":
                 safe = UNSAFE.sub("_", name)
-                yield CounterMetricFamily(f"sessions_{safe}", f"Counted by the service: {name}", value=count)
+                text = COUNTED.get(name, f"Counted by the service: {name}")
+                yield CounterMetricFamily(f"sessions_{safe.removeprefix('sessions_')}", text, value=count)
+        failed = "Deprecated: use sessions_failed_total"
+        yield CounterMetricFamily("sessions_sessions_failed", failed, value=counted["sessions_failed"])
+
+    def _actions(self) -> Iterable[Metric]:
+        durations = HistogramMetricFamily(
+            "sessions_action_seconds",
+            "From the request to the end of a phase of the action",
+            labels=["action", "phase"],
+        )
+        for (action, phase), histogram in self._figures.actions.items():
+            durations.add_metric([action, phase], cumulative(histogram), histogram.total)
+        yield durations
+        failures = CounterMetricFamily("sessions_action_failures", "Actions that failed", labels=["action"])
+        for action in ACTIONS:
+            failures.add_metric([action], self._figures.failures.get(action, 0))
+        yield failures
+
+    def _prompts(self) -> Iterable[Metric]:
+        for name, measured, text in (
+            ("sessions_prompt_seconds", ANSWERED, "From a prompt's arrival to its answer"),
+            ("sessions_prompt_first_token_seconds", FIRST_TOKEN, "From a prompt's arrival to its answer's first token"),
+        ):
+            family = HistogramMetricFamily(name, text)
+            histogram = self._figures.prompts[measured]
+            family.add_metric([], cumulative(histogram), histogram.total)
+            yield family
 
 
 def cumulative(histogram: Histogram) -> list[tuple[str, float]]:
     """The buckets in Prometheus' format: each includes those below it."""
-    bounds = [*map(floatToGoString, START_BUCKETS), "+Inf"]
+    bounds = [*map(floatToGoString, histogram.bounds), "+Inf"]
     return list(zip(bounds, itertools.accumulate(histogram.counts), strict=True))
 
 
@@ -122,9 +199,7 @@ def wants_text(accept: str) -> bool:
     return any(kind in accept for kind in TEXT_TYPES)
 
 
-def prometheus_text(figures: Figures, accept: str) -> tuple[bytes, str]:
-    """The exposition and its content type, in the format `accept` prefers."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(FiguresCollector(figures))
-    encode, content_type = choose_encoder(accept)
-    return encode(registry), content_type
+def prometheus_text(figures: Figures, instruments: WebInstruments, accept: str) -> tuple[bytes, str]:
+    """The exposition and its content type, in the format `accept` prefers: the reading, and what the processes of this
+    web server counted."""
+    return exposition((FiguresCollector(figures), collector(instruments.registry)), accept)

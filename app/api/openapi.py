@@ -97,6 +97,7 @@ def make_api(app: Flask) -> Api:
     app.config.update(API_TITLE=TITLE, API_VERSION=VERSION, OPENAPI_VERSION="3.1.0")
     api = Api(app, spec_kwargs={"info": {"description": DESCRIPTION, "license": {"name": "Apache-2.0"}}})
     api.spec.components.security_scheme("ApiKey", {"type": "apiKey", "in": "header", "name": "X-API-Key"})
+    api.spec.components.security_scheme("MetricsKey", {"type": "http", "scheme": "bearer"})
     api.spec.components.security_scheme("SessionToken", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"})
     api.spec.options["security"] = [{"ApiKey": []}]
     for name, parameter in PARAMETERS.items():

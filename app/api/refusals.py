@@ -66,6 +66,13 @@ REFUSALS = {
         "The setting EMBED_ORIGINS lists the pages that may show a workspace in a frame. This page is not listed, or "
         "its Referrer-Policy hides its address. The link in the frame's address is still good.",
     ),
+    Outcome.OVER_BUDGET: Refusal(
+        403,
+        "budget_exceeded",
+        "This workspace can not start now",
+        "The budget for this month is used up; your files are kept. Ask the people who run this service to raise it, "
+        "or come back on the first of the next month.",
+    ),
     Outcome.NO_COOKIE: Refusal(
         401,
         "cookie_not_kept",

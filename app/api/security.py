@@ -30,6 +30,9 @@ from app.settings import Settings, SettingsError
 HEADER = "X-API-Key"
 ADMIN = "admin"
 SERVICE = "service"
+METRICS = "metrics"
+"""The role of a key for Prometheus, which opens /metrics and nothing else."""
+
 SESSION = "session"
 """The role of a caller with a session token; no key has it."""
 
@@ -42,7 +45,7 @@ KEY_LENGTH = 16
 """Characters of API_KEY at least; `scripts/run` and `manifests/make-secrets` make longer ones."""
 
 DIGEST_PATTERN = re.compile(r"[0-9a-f]{64}")
-KEY_FIELDS = frozenset({"name", "sha256", "role", "user_prefix", "limits", "held_at_once"})
+KEY_FIELDS = frozenset({"name", "sha256", "role", "user_prefix", "limits", "held_at_once", "budget"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +64,7 @@ class Principal:
     held: AccessToken | None = None
 
     def may_see(self, user_id: str) -> bool:
-        return user_id.startswith(self.user_prefix)
+        return self.role != METRICS and user_id.startswith(self.user_prefix)
 
     @property
     def lists_everything(self) -> bool:
@@ -121,8 +124,8 @@ def _principal(number: int, entry: Any) -> Principal:
         raise SettingsError(f"API_KEYS, entry {number}: name and user_prefix must be text.")
     if not isinstance(digest, str) or not DIGEST_PATTERN.fullmatch(digest.lower()):
         raise SettingsError(f"API_KEYS, entry {number}: sha256 must be the 64 hex digits of the key's SHA-256.")
-    if role not in (ADMIN, SERVICE):
-        raise SettingsError(f"API_KEYS, entry {number}: role must be {ADMIN} or {SERVICE}.")
+    if role not in (ADMIN, SERVICE, METRICS):
+        raise SettingsError(f"API_KEYS, entry {number}: role must be {ADMIN}, {SERVICE} or {METRICS}.")
     if not isinstance(limits, dict) or not limits.keys() <= set(CATEGORIES):
         raise SettingsError(f"API_KEYS, entry {number}: limits must be an object with only {', '.join(CATEGORIES)}.")
     for category, rate in limits.items():
@@ -130,7 +133,14 @@ def _principal(number: int, entry: Any) -> Principal:
     held = entry.get("held_at_once", 0)
     if not isinstance(held, int) or isinstance(held, bool) or held < 0:
         raise SettingsError(f"API_KEYS, entry {number}: held_at_once must be a whole number, 0 for no limit.")
+    check_budget(f"API_KEYS, entry {number}", entry.get("budget", 0))
     return Principal(name=name, digest=digest.lower(), role=role, user_prefix=prefix, limits=limits, held_at_once=held)
+
+
+def check_budget(where: str, budget: Any) -> None:
+    """Raises `SettingsError` unless `budget` is a number of dollars."""
+    if isinstance(budget, bool) or not isinstance(budget, int | float) or not 0 <= budget < 1e9:
+        raise SettingsError(f"{where}: budget must be dollars a month, 0 for no limit.")
 
 
 def check_rate(where: str, rate: Any) -> None:
@@ -151,7 +161,13 @@ def identify(keyring: Keyring, access_tokens: AccessTokens) -> None:
     else:
         bearer = token.removeprefix(SCHEME) if token.startswith(SCHEME) else ""
         held = access_tokens.read(Kind.TOKEN, bearer, time.time())
-        g.principal = None if held is None else _holder(held)
+        g.principal = _scraper(keyring, bearer) if held is None else _holder(held)
+
+
+def _scraper(keyring: Keyring, bearer: str) -> Principal | None:
+    """The owner of a key that Prometheus shows. Other keys are not taken in this header: they come in X-API-Key."""
+    found = keyring.find(bearer) if bearer else None
+    return found if found is not None and found.role == METRICS else None
 
 
 def _holder(held: AccessToken) -> Principal:
@@ -181,6 +197,8 @@ def require_key() -> None:
         elif "Authorization" in request.headers:
             text = explained(request.headers["Authorization"])
         raise Problem(401, "unauthorized", text, headers=CHALLENGE)
+    if principal.role == METRICS and not route_rules().metrics_key:
+        raise Problem(403, "forbidden", "This key reads /metrics and opens nothing else.")
     if principal.held is not None:
         _check_token(principal.held)
 

@@ -23,7 +23,7 @@ from app.api.schemas import (
     SessionsQuerySchema,
     SessionStatusSchema,
 )
-from app.api.security import check_listing, check_session, check_user, visible_backup, visible_session
+from app.api.security import caller, check_listing, check_session, check_user, visible_backup, visible_session
 from app.core.errors import BackupIncomplete, SessionError, Superseded
 from app.core.service import NewSession
 from app.core.sessions.model import Record, Status, iso
@@ -50,7 +50,10 @@ def create(wanted: dict[str, Any]) -> Response:
         require_keys()
         answer_has_secret()
     with waiting(wanted["user_id"]):
-        return created(core().sessions.create(NewSession(**wanted), request_id(), name_of_request()), linked=linked)
+        return created(
+            core().sessions.create(NewSession(**wanted), request_id(), name_of_request(), made_by=caller().name),
+            linked=linked,
+        )
 
 
 @blp.route("/sessions", methods=["GET"])
@@ -87,7 +90,7 @@ def status(uuid: str) -> Response:
 def wake(uuid: str) -> Response:
     """Wake a session; answers at once unless asked to wait."""
     with waiting(visible_session(uuid).user_id, uuid):
-        record = up_or_problem(wait_for(core().sessions.wake(uuid, request_id()), settled_up))
+        record = up_or_problem(wait_for(core().sessions.wake(uuid, request_id(), asked=True), settled_up))
     return action(record, "wake", "active" if record.status is Status.ACTIVE else "waking")
 
 
@@ -108,7 +111,9 @@ def sleep(uuid: str) -> Response:
 def scale_up(uuid: str) -> Response:
     """Wake a session and wait until its workspace answers."""
     with waiting(visible_session(uuid).user_id, uuid, core().settings.wait_default):
-        record = wait_for(core().sessions.wake(uuid, request_id()), settled_up, core().settings.wait_default)
+        record = wait_for(
+            core().sessions.wake(uuid, request_id(), asked=True), settled_up, core().settings.wait_default
+        )
     if up_or_problem(record).status in COMING_UP:
         return action(record, "scale_up", record.status, "Pod is starting", 202)
     return action(record, "scale_up", "success", "Pod scaled up")

@@ -6,10 +6,11 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Response, g, request
+from flask import Response, current_app, g, request
 
 from app.api.blueprint import Blueprint
 from app.api.context import core, reply
+from app.api.instruments import INSTRUMENTS
 from app.api.metrics import prometheus_text, read_figures, wants_text
 from app.api.openapi import PLAIN, VERSION
 from app.api.schemas import HealthSchema, MetricsSchema
@@ -45,14 +46,15 @@ def health() -> Response:
 @blp.route("/metrics", methods=["GET"])
 @blp.response(200, MetricsSchema)
 @blp.alt_response(200, schema=PLAIN, content_type="text/plain", description="Metrics.")
-@blp.operation("metrics")
+@blp.operation("metrics", metrics_key=True)
 def metrics() -> Response:
-    """Metrics, as JSON, or for Prometheus if the Accept header asks for its text formats."""
+    """Metrics, as JSON, or for Prometheus if the Accept header asks for its text formats. A key of the role `metrics`
+    opens only this; it may be sent as `Authorization: Bearer` too."""
     figures = read_figures(core(), time.time())
     accept = request.headers.get("Accept", "")
     if not wants_text(accept):
         return reply(figures.to_json())
-    text, content_type = prometheus_text(figures, accept)
+    text, content_type = prometheus_text(figures, current_app.extensions[INSTRUMENTS], accept)
     return Response(text, content_type=content_type)
 
 

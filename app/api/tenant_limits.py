@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from enum import StrEnum
+from types import MappingProxyType
 from typing import cast
 
 from flask import current_app
+from prometheus_client import Gauge
 
 from app.api.security import Principal, caller
 from app.concurrency import ConcurrencyLimit
@@ -43,9 +45,11 @@ RETRY_AFTER = {"Retry-After": "5"}
 
 
 class TenantLimits:
-    """Counts what is under way, by kind and by session, user and key. `settings` has the limits."""
+    """Counts what is under way, by kind and by session, user and key. `settings` has the limits; `shown` the gauges of
+    the kinds that have one."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, shown: Mapping[Kind, Gauge] = MappingProxyType({})) -> None:
+        self._shown = shown
         self._per_session = settings.held_per_session
         self._per_user = settings.held_per_user
         self._limit = ConcurrencyLimit()
@@ -66,6 +70,9 @@ class TenantLimits:
                     text = f"The {owner} has reached its limit of {most} {kind}. {WAYS_OUT[kind]}"
                     raise Problem(429, CODES[kind], text, headers=RETRY_AFTER)
                 taken.callback(self._limit.release, f"{kind} {owner}")
+            if gauge := self._shown.get(kind):
+                gauge.inc()
+                taken.callback(gauge.dec)
             yield
 
     def held(self, kind: Kind, owner: str) -> int:

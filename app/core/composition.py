@@ -17,6 +17,9 @@ from app.core.backups.backup_access import BackupAccess, Direct, Remote
 from app.core.backups.index import BackupIndex
 from app.core.backups.store import BackupStore
 from app.core.byte_budget import ByteBudget
+from app.core.costs.budgets import Budgets, key_budgets
+from app.core.costs.ledger import Ledger
+from app.core.costs.prices import Prices
 from app.core.prompts.agent_client import AgentClient
 from app.core.prompts.delivery import Delivery
 from app.core.prompts.history import ConversationHistory
@@ -44,13 +47,15 @@ from app.settings import Settings
 class Core:
     """The parts of the core, sharing a Redis client. Building them connects to nothing; each process builds its own,
     after any fork. With `stores_apart`, remote stores are called in another process: gevent's patching breaks their
-    clients. The other arguments replace parts in tests."""
+    clients. A process that `knows_keys` has API_KEYS, and notes their budgets for those without. The other arguments
+    replace parts in tests."""
 
     def __init__(
         self,
         settings: Settings,
         *,
         stores_apart: bool = False,
+        knows_keys: bool = False,
         client: redis.Redis | None = None,
         tasks: TaskQueue | None = None,
         clock: Callable[[], float] = time.time,
@@ -69,6 +74,17 @@ class Core:
         self.counters = Counters(client)
         self.dead_letters = DeadLetters(client)
         self.leases = Leases(client, settings.lease_ttl)
+        self.prices = Prices.of(settings)
+        self.ledger = Ledger(client, self.prices)
+        self.budgets = Budgets(
+            client,
+            self.ledger,
+            self.events,
+            per_user=settings.budget_per_user,
+            per_key=key_budgets(settings.api_keys),
+            knows_keys=knows_keys,
+            clock=clock,
+        )
         self.budget = ByteBudget(settings.body_budget_bytes)
         self.store = SessionStore(client, settings.tombstone_ttl, settings.session_event_bytes, settings.redis_reserve)
         self.attempts = Attempts(client, self.leases)
@@ -98,6 +114,7 @@ class Core:
             tasks=self.tasks,
             activity=self.activity,
             revocations=self.revocations,
+            budgets=self.budgets,
             settings=settings,
             clock=clock,
         )

@@ -47,6 +47,12 @@ class QuotaExceeded(SessionError):
     code = "quota_exceeded"
 
 
+class BudgetExceeded(SessionError):
+    """The user, or the API key that created the session, has used up a month's budget."""
+
+    code = "budget_exceeded"
+
+
 class KeyReused(SessionError):
     """This Idempotency-Key was used for another request before."""
 

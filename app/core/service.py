@@ -14,8 +14,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from app import tracing
 from app.core.access.revocation import Revocations, disconnect_due
 from app.core.backups.index import Backup, BackupIndex
+from app.core.costs.budgets import Budgets
 from app.core.errors import IllegalState, InvalidRequest, SessionError, Superseded
 from app.core.prompts.inbox import Inbox, Prompt, Taken
 from app.core.redis import keys, task_queue
@@ -71,6 +73,7 @@ class SessionService:
         tasks: TaskQueue,
         activity: Activity,
         revocations: Revocations,
+        budgets: Budgets,
         settings: Settings,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -81,19 +84,22 @@ class SessionService:
         self._tasks = tasks
         self._activity = activity
         self._revocations = revocations
+        self._budgets = budgets
         self._settings = settings
         self._clock = clock
 
-    def create(self, wanted: NewSession, request_id: str = "", name: str = "") -> Record:
+    def create(self, wanted: NewSession, request_id: str = "", name: str = "", *, made_by: str = "") -> Record:
         """Create a session and start it; with `restore_from`, with the files of that backup. A call whose answer from
         Redis was lost creates no second session. One with a `name` (an idempotency key) answers the same session for
-        `IDEMPOTENCY_TTL`, in its current state. Raises `KeyReused` for a name used with other values."""
+        `IDEMPOTENCY_TTL`, in its current state. Raises `KeyReused` for a name used with other values, and
+        `BudgetExceeded` for the user or for the API key that it is `made_by`."""
         if not USER_ID_PATTERN.fullmatch(wanted.user_id):
             raise InvalidRequest("user_id must be 1 to 128 of A-Z a-z 0-9 @ . _ + -")
         if wanted.size not in SIZES:
             raise InvalidRequest(f"size must be one of {', '.join(SIZES)}.")
         if wanted.restore_from:
             self._backups.get(wanted.restore_from)
+        self._budgets.check(wanted.user_id, made_by)
         now = round(self._clock(), 3)  # as Redis will hold it, so that repeated answers are equal
         kept = self._settings.idempotency_ttl if name else CALL_KEPT
         call = Call(name or secrets.token_hex(16), _digest(wanted), kept)
@@ -107,9 +113,11 @@ class SessionService:
                 ttl=self._settings.session_ttl if wanted.ttl is None else wanted.ttl,
                 labels=dict(wanted.labels or {}),
                 restore_from=wanted.restore_from,
+                made_by=made_by,
                 status=Status.CREATED,
                 task=task_queue.RESTORE if wanted.restore_from else task_queue.PROVISION,
                 request_id=request_id,
+                traceparent=tracing.traceparent(),
                 requested_at=now,
                 last_activity=now,
                 epoch=1,
@@ -133,9 +141,12 @@ class SessionService:
         """Sessions, newest first."""
         return self._store.page(status=status, user_id=user_id, limit=limit, cursor=cursor)
 
-    def wake(self, uuid: str, request_id: str = "") -> Record:
-        """Start the workspace; one that runs or starts stays as it is, and counts as used."""
+    def wake(self, uuid: str, request_id: str = "", *, asked: bool = False) -> Record:
+        """Start the workspace; one that runs or starts stays as it is, and counts as used. One that somebody `asked`
+        for raises `BudgetExceeded`; the service's own repairs go on."""
         record = self._store.get(uuid)
+        if asked:
+            self._budgets.check(record.user_id, record.made_by, uuid)
         return self._intend(
             uuid,
             Status.WAKING,
@@ -149,7 +160,11 @@ class SessionService:
         self, uuid: str, text: str, message_id: str = "", request_id: str = "", *, delivery_worker: bool = True
     ) -> Taken:
         """Store a prompt for the session's agent, and wake the session if it sleeps; raises as `Inbox.take`. With
-        `delivery_worker` False no delivery is enqueued for an agent that runs: the caller delivers the prompt."""
+        `delivery_worker` False no delivery is enqueued for an agent that runs: the caller delivers the prompt. Raises
+        `BudgetExceeded`."""
+        if not self._budgets.unlimited:
+            record = self._store.get(uuid)
+            self._budgets.check(record.user_id, record.made_by, uuid)
         now = self._clock()
         taken = self._inbox.take(uuid, text, message_id, now=now, request_id=request_id)
         if taken.record is not None and (taken.woken or _answer_lost(taken.record, now, request_id)):
@@ -248,10 +263,14 @@ class SessionService:
         self._tasks.send(task_queue.BACKUP, uuid, request_id=request_id)
         return record
 
-    def restore(self, name: str, user_id: str = "", request_id: str = "", call: str = "") -> Record:
+    def restore(
+        self, name: str, user_id: str = "", request_id: str = "", call: str = "", *, made_by: str = ""
+    ) -> Record:
         """A new session with a backup's files, by default for the backup's user; `call` is the `name` of `create`."""
         backup = self._backups.get(name)
-        return self.create(NewSession(user_id=user_id or backup.user_id, restore_from=name), request_id, call)
+        return self.create(
+            NewSession(user_id=user_id or backup.user_id, restore_from=name), request_id, call, made_by=made_by
+        )
 
     def backup(self, name: str) -> Backup:
         return self._backups.get(name)
@@ -294,7 +313,8 @@ class SessionService:
     def resend(self, record: Record) -> None:
         """Enqueue the session's current intent again."""
         self._store.defer(keys.INTENTS, record.uuid, self._overdue(self._clock()))
-        self._enqueue(record, record.request_id)
+        with tracing.span("resend", parent=record.traceparent):
+            self._enqueue(record, record.request_id)
 
     def _intend(
         self,

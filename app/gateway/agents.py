@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import Blueprint, Response, g, jsonify
 
-from app.agent_protocol import PROCESSED, Event
+from app.agent_protocol import PROCESSED, TOKEN, Event
 from app.core.errors import IllegalState, InvalidRequest
 from app.core.prompts.inbox import FINISHED, ID_PATTERN
 from app.core.sessions.model import UP, Record
@@ -70,6 +70,7 @@ def events() -> Response:
             _finish(parts, record, run)
         else:
             parts.core.events.append_all(record.uuid, [(event.type, shown(event)) for event in run])
+            _note_first_tokens(parts, record, run)
     return nothing()
 
 
@@ -108,6 +109,13 @@ def _ages(document: Any) -> dict[str, float]:
         for message_id, age in asked.items()
         if ID_PATTERN.fullmatch(message_id)
     }
+
+
+def _note_first_tokens(parts: Gateway, record: Record, events: list[Event]) -> None:
+    """Note that answers have begun: one call of Redis for each prompt that this process sees."""
+    for message_id in dict.fromkeys(event.message_id for event in events if event.type == TOKEN):
+        if parts.begun_answers.due(f"{record.uuid}:{message_id}", parts.ticks()):
+            parts.core.inbox.answer_begins(record.uuid, message_id, time.time())
 
 
 def _finish(parts: Gateway, record: Record, event: Event) -> None:

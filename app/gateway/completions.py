@@ -50,9 +50,9 @@ CUT_EVENT = f"data: {json.dumps({'error': CUT})}\n\n".encode()
 """An error within a stream, in the format that OpenAI's own clients raise as an exception."""
 
 
-def provider_request(body: bytes, model: str) -> bytes:
-    """The body for the provider: a workspace's `body` with `model`, unless "", and with the usage of a stream asked
-    for. Raises a `Problem` for an invalid request."""
+def provider_request(body: bytes, model: str) -> tuple[bytes, str]:
+    """The body for the provider, and the model it names: a workspace's `body` with `model`, unless "", and with the
+    usage of a stream asked for. Raises a `Problem` for an invalid request."""
     try:
         wanted = parse(body, LARGE)
     except ValueError as error:
@@ -68,7 +68,7 @@ def provider_request(body: bytes, model: str) -> bytes:
         raise _invalid("The request must name a model: LLM_MODEL is not set.")
     if sent.get("stream"):
         sent["stream_options"] = {"include_usage": True}
-    return json.dumps(sent, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return json.dumps(sent, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"), sent["model"]
 
 
 def _images(messages: list[Any]) -> Iterator[Any]:

@@ -24,8 +24,9 @@ EXTENSION = "workspace_gateway"
 @dataclass(frozen=True)
 class Gateway:
     """The parts of the process. By the clock `ticks`, three throttles limit for each session: `deliveries` that hellos
-    trigger, `renewals` that ended tokens trigger, and log lines about `old_tokens` of the release before. `checkpoints`
-    limits how many pieces of conversations are in memory."""
+    trigger, `renewals` that ended tokens trigger, and log lines about `old_tokens` of the release before.
+    `begun_answers` remembers the prompts whose first token was noted. `checkpoints` limits how many pieces of
+    conversations are in memory."""
 
     core: Core
     token_usage: TokenUsage
@@ -35,6 +36,7 @@ class Gateway:
     deliveries: Throttle
     renewals: Throttle
     old_tokens: Throttle
+    begun_answers: Throttle
     checkpoints: BoundedSemaphore
     ticks: Callable[[], float] = time.monotonic
 

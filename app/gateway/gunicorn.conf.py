@@ -6,6 +6,7 @@ import resource
 
 from app.gunicorn_worker import listen_at, worker_for
 from app.logs import logging_config
+from app.metrics import scrape, shared
 from app.settings import Settings
 from app.threads import end_process_when_one_dies
 
@@ -31,10 +32,16 @@ OPEN_FILES = 65_536
 
 
 def on_starting(server: object) -> None:
-    """Raise the limit of open files; called once, before a worker is started."""
+    """Raise the limit of open files, and share metrics; called once, before a worker is started."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    shared.begin(_settings.prometheus_multiproc_dir, shared.slots_for(workers))
+
+
+def when_ready(server: object) -> None:
+    """Serve the metrics from the main process, which answers no requests; called once."""
+    scrape.serve(_settings, shared.text)
 
 
 def post_worker_init(worker: object) -> None:

@@ -13,7 +13,8 @@ from contextlib import ExitStack, contextmanager
 
 from flask import Blueprint, Response, request
 
-from app.core.errors import StateUnavailable
+from app import tracing
+from app.core.errors import BudgetExceeded, StateUnavailable
 from app.core.prompts.token_usage import next_day
 from app.core.sessions.model import Record, iso
 from app.core.untrusted_json import LARGE
@@ -45,21 +46,26 @@ def chat_completions() -> Response:
     _check_configured(parts)
     asked = read_body(parts.core.settings.llm_max_body_bytes)
     charge_values(asked, LARGE)
-    body = provider_request(asked, parts.core.settings.llm_model)
+    body, model = provider_request(asked, parts.core.settings.llm_model)
     del asked
     _check_budget(parts, record, time.time())
+    _check_costs(parts, record)
     with ExitStack() as held:
         call = held.enter_context(_watched(parts))
-        answer = _ask(parts, record, call, body)
+        meter = Meter(len(body), model)
+        span = _model_span(parts)
+        held.callback(span.end)
+        answer = _ask(parts, record, call, body, meter, span)
         if answer is None:
             return Response(status=CLIENT_LEFT)
-        meter = Meter(len(body))
         if not answer.streams:
             if answer.status == 200:
                 meter.see_document(answer.text)
-                _count(parts, record, meter)
+                _count(parts, record, meter, span)
+            else:
+                span.fail(str(answer.status))
             return _whole(answer)
-        held.callback(_count, parts, record, meter)
+        held.callback(_count, parts, record, meter, span)
         held.callback(answer.close)
         headers = {"X-Accel-Buffering": "no"}
         response = Response(_relayed(parts, answer, call, meter), headers=headers, mimetype=EVENT_STREAM)
@@ -104,6 +110,15 @@ def _check_budget(parts: Gateway, record: Record, now: float) -> None:
         )
 
 
+def _check_costs(parts: Gateway, record: Record) -> None:
+    """Raises a 403 if the month's budget in dollars, of the user or of the key that created the session, is used up. A
+    second try is no use."""
+    try:
+        parts.core.budgets.check(record.user_id, record.made_by, record.uuid)
+    except BudgetExceeded as error:
+        raise Problem(403, error.code, str(error), headers=NO_SECOND_TRY) from error
+
+
 @contextmanager
 def _watched(parts: Gateway) -> Iterator[Call]:
     """A call to the provider that is cancelled when its client disconnects."""
@@ -118,15 +133,26 @@ def _watched(parts: Gateway) -> Iterator[Call]:
         parts.hangups.unwatch(number)
 
 
-def _ask(parts: Gateway, record: Record, call: Call, body: bytes) -> Answer | None:
+def _model_span(parts: Gateway) -> tracing.Span:
+    """The span of a call of the model, until its last byte; a model that the workspace chooses is not named."""
+    model = parts.core.settings.llm_model
+    asked = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai"}
+    named = {"gen_ai.request.model": model} if model else {}
+    return tracing.span(f"chat {model}".rstrip(), {**asked, **named}, kind="client")
+
+
+def _ask(parts: Gateway, record: Record, call: Call, body: bytes, meter: Meter, span: tracing.Span) -> Answer | None:
     """The provider's answer, None if the client disconnected before its first byte. The provider has read the prompt by
     then, so it is counted."""
     started = time.monotonic()
     try:
         answer = parts.provider.chat(call, body)
     except ClientGone:
-        _count(parts, record, Meter(len(body)))
+        _count(parts, record, meter, span)
         return None
+    except Problem as problem:
+        span.fail(problem.code)
+        raise
     parts.figures.first_byte.observe(time.monotonic() - started)
     return answer
 
@@ -138,12 +164,16 @@ def _relayed(parts: Gateway, answer: Answer, call: Call, meter: Meter) -> Iterat
         log.warning("the provider cut a stream off")
 
 
-def _count(parts: Gateway, record: Record, meter: Meter) -> None:
+def _count(parts: Gateway, record: Record, meter: Meter, span: tracing.Span) -> None:
     """Count the tokens of an answer, however it ended."""
     tokens = meter.tokens()
-    parts.figures.count_tokens(tokens)
+    span.set("gen_ai.usage.input_tokens", tokens.prompt)
+    span.set("gen_ai.usage.output_tokens", tokens.completion)
+    parts.figures.count_tokens(tokens, meter.model)
     try:
-        parts.token_usage.add(record.uuid, record.user_id, tokens, time.time())
+        parts.token_usage.add(
+            record.uuid, record.user_id, tokens, time.time(), parts.core.prices.model_name(meter.model)
+        )
     except StateUnavailable:
         parts.figures.unrecorded.inc(tokens.total)
         log.warning("token usage not recorded", extra={"uuid": record.uuid, "tokens": tokens.total})

@@ -26,6 +26,7 @@ from app.request_hooks import register_request_hooks
 from app.secret_keys import Purpose
 from app.settings import Settings, SettingsError
 from app.tarpit import register_tarpit
+from app.traced_requests import trace_requests
 
 DELIVERY_INTERVAL = 1.0
 """s between two deliveries that a session's hellos trigger."""
@@ -57,10 +58,13 @@ def create_app(settings: Settings | None = None) -> Flask:
         deliveries=Throttle(DELIVERY_INTERVAL),
         renewals=Throttle(RENEWAL_INTERVAL),
         old_tokens=Throttle(math.inf),
+        begun_answers=Throttle(math.inf),
         checkpoints=BoundedSemaphore(CHECKPOINTS_AT_A_TIME),
     )
     register_error_handlers(app)
-    register_request_hooks(app, max(settings.llm_max_body_bytes, conversations.WHOLE_MAX), core.budget)
+    trace_requests(app, continued_only=True)
+    largest = max(settings.llm_max_body_bytes, conversations.WHOLE_MAX)
+    register_request_hooks(app, figures.http, largest, core.budget)
     register_tarpit(app, who_asks, settings.gateway_connections)
     register_audit(app)
     register_identity(app, settings.gateway_calls_per_session)

@@ -6,6 +6,7 @@ from flask import Blueprint, Response, request
 
 from app.core.errors import StateUnavailable
 from app.gateway.context import gateway
+from app.problems import Problem
 
 blp = Blueprint("system", __name__)
 
@@ -28,6 +29,8 @@ def readyz() -> Response:
 
 @blp.get("/metrics")
 def metrics() -> Response:
-    """Metrics of this process for Prometheus."""
+    """Metrics for Prometheus, as long as they have no port of their own: workspaces reach this one."""
+    if gateway().core.settings.metrics_port:
+        raise Problem(404, "not_found", "The metrics are at METRICS_PORT, which workspaces don't reach.")
     text, content_type = gateway().figures.text(request.headers.get("Accept", ""))
     return Response(text, content_type=content_type)

@@ -18,9 +18,11 @@ DATA, DONE = b"data:", b"[DONE]"
 
 
 class Meter:
-    """Reads one answer, whole lines at a time. `done` after the stream's final event."""
+    """Reads one answer, whole lines at a time. `model` is the one that was asked for. `done` after the stream's final
+    event."""
 
-    def __init__(self, request_bytes: int) -> None:
+    def __init__(self, request_bytes: int, model: str = "") -> None:
+        self.model = model
         self._request_bytes = request_bytes
         self._chunks = 0
         self._counted: Tokens | None = None

@@ -1,6 +1,6 @@
 """All measurements, printed as tables.
 
-    scripts/bench/run [api] [wake] [backup] [chat] [forward_auth] [streams] [model_streams] [cluster] [keda]
+    scripts/bench/run [api] [counting] [wake] [backup] [chat] [forward_auth] [streams] [model_streams] [cluster] [keda]
         [--rounds N] [--sessions N]
     scripts/bench/run versions --other CHECKOUT [--rounds N]
 
@@ -17,13 +17,27 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from scripts.bench import api, backup, chat, cluster, forward_auth, keda, many, model_streams, streams, versions, wake
+from scripts.bench import (
+    api,
+    backup,
+    chat,
+    cluster,
+    counting,
+    forward_auth,
+    keda,
+    many,
+    model_streams,
+    streams,
+    versions,
+    wake,
+)
 from scripts.bench.table import Row, print_table
 
 Table = tuple[str, Callable[[], list[Row]]]
 
 ON_THIS_MACHINE: dict[str, Table] = {
     "api": ("The API", api.run),
+    "counting": ("Metrics of requests", counting.run),
     "wake": ("Waking a workspace", wake.run),
     "backup": ("Backing up 300 MB in 10,000 files", backup.run),
     "chat": ("Prompts, with a model that takes no time", chat.run),
@@ -40,7 +54,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "measurement",
         nargs="*",
-        help="api, wake, backup, chat, forward_auth, streams, model_streams (all by default), cluster, keda",
+        help="api, counting, wake, backup, chat, forward_auth, streams, model_streams (all by default), cluster, keda",
     )
     parser.add_argument("--rounds", type=int, default=cluster.ROUNDS, help="of starts on the cluster")
     parser.add_argument("--sessions", type=int, default=many.SESSIONS, help="asleep on the cluster; 0 for none")

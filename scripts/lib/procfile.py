@@ -1,7 +1,8 @@
 """Runs the processes of the Procfile with honcho and writes their output to one log.
 
 honcho's own command would give each process another PORT and read a `.env` file. Here all processes get the same
-environment, with their name in PROCESS_NAME. Ends on SIGTERM, or when a process ends for good.
+environment, with their name in PROCESS_NAME. Prometheus is one of them with MONITORING=1. Ends on SIGTERM, or when a
+process ends for good.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TextIO
@@ -19,6 +21,22 @@ from honcho.printer import Printer
 
 LOG_BYTES = 20_000_000
 """Size limit of the log, and of the one older log that is kept."""
+
+PROMETHEUS = "prometheus"
+
+MEASURED = (
+    *("forward-auth", "gateway", "worker", "sweeper", "backup-worker", "delivery-worker"),
+    *("observer", "beat"),
+)
+"""The processes with a port for Prometheus; web has its own."""
+
+SEVERAL = frozenset({"web", *MEASURED[:-2]})
+"""The programs of several processes, which count together."""
+
+
+def metrics_port_of(name: str) -> str:
+    """The variable with a process' port for Prometheus."""
+    return f"METRICS_PORT_{name.upper().replace('-', '_')}"
 
 
 class Log:
@@ -45,10 +63,22 @@ class Log:
 
 
 def environment(name: str) -> dict[str, str]:
-    """The environment of a process: this one's, the path of its heartbeat, and the model's key for the gateway only."""
+    """The environment of a process: this one's, the path of its heartbeat, where it counts and shows its metrics, and
+    the model's key for the gateway only."""
     kept = {key: text for key, text in os.environ.items() if name == "gateway" or key != "LLM_API_KEY"}
     heartbeat = Path(os.environ["DATA_DIR"], "pids", f"{name}.heartbeat")
-    return kept | {"PROCESS_NAME": name, "HEARTBEAT_FILE": str(heartbeat)}
+    own = {"PROCESS_NAME": name, "HEARTBEAT_FILE": str(heartbeat)}
+    own["METRICS_PORT"] = kept.get(metrics_port_of(name), "0")
+    if name in SEVERAL:
+        own["PROMETHEUS_MULTIPROC_DIR"] = str(Path(os.environ["DATA_DIR"], "metrics", name))
+    return kept | own
+
+
+def started(text: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """The processes of this Procfile that a run has, with their commands: Prometheus only where it has a port."""
+    processes: dict[str, str] = parse_procfile(text).processes
+    watched = environ.get("MONITORING") == "1" and environ.get("PROMETHEUS_PORT")
+    return {name: command for name, command in processes.items() if watched or name != PROMETHEUS}
 
 
 def main() -> int:
@@ -56,7 +86,7 @@ def main() -> int:
     logging.raiseExceptions = False
     log = Log(Path(os.environ["DATA_DIR"], "log", "run.log"), os.environ.get("VERBOSE") == "1")
     manager = Manager(Printer(log, colour=False, time_format="%Y-%m-%dT%H:%M:%S"))
-    for name, command in parse_procfile(Path("Procfile").read_text()).processes.items():
+    for name, command in started(Path("Procfile").read_text(), os.environ).items():
         manager.add_process(name, f"exec {command}", env=environment(name))
     manager.loop()
     return int(manager.returncode or 0)

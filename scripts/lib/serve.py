@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import http.client
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterable, Mapping
@@ -20,7 +22,7 @@ from urllib.parse import urlsplit
 
 from app import redis_address
 from app.settings import Settings, SettingsError
-from scripts.lib import leftovers, redis_server
+from scripts.lib import leftovers, monitoring, procfile, redis_server
 from scripts.lib.data_dir import StartError, chosen_port, only_run, remembered_port, remembered_secret
 from scripts.lib.redis_server import RedisServer
 from workers.runtime.local.processes import KILL_LIMIT
@@ -42,6 +44,9 @@ RESTARTS = 5
 """Restarts in a row after which the run ends with an error: restarting does not help."""
 
 TICK = 0.1
+
+IN_MEMORY = Path("/dev/shm")
+"""For the metrics, 7 MB a program: every request writes to them, and on a disk that takes a fifth of web's time."""
 
 
 class Stop:
@@ -68,6 +73,9 @@ def environment(data_dir: Path, settings: Settings, taken: set[int]) -> dict[str
         text = os.environ.get(name, "0")
         port = remembered_port(data_dir, name, taken) if text == "0" else chosen_port(name, text, "127.0.0.1", taken)
         chosen[name] = str(port)
+    if os.environ.get("MONITORING") == "1":
+        chosen |= metrics_ports(data_dir, taken) | monitoring.environment(data_dir, os.environ, taken)
+        warn(monitoring.missing())
     key = settings.api_key or remembered_secret(data_dir / "api-key")
     if not key.isascii() or not key.isprintable() or set(key) & set(" ,"):
         raise StartError("API_KEY must be printable ASCII without spaces and commas.")
@@ -82,6 +90,36 @@ def environment(data_dir: Path, settings: Settings, taken: set[int]) -> dict[str
         "FLOWER_BASIC_AUTH": f"admin:{key}",
         "PYTHONUNBUFFERED": "1",
         leftovers.SUPERVISED: str(os.getpid()),
+    }
+
+
+def make_metrics_folder(data_dir: Path) -> None:
+    """Link `metrics` in the data folder, where the processes count, to a new folder in memory, if there is a place. By
+    the link the next run finds what a killed one left."""
+    drop_metrics_folder(data_dir)
+    link = data_dir / "metrics"
+    if os.access(IN_MEMORY, os.W_OK):
+        shutil.rmtree(link, ignore_errors=True)
+        link.symlink_to(tempfile.mkdtemp(prefix="workspace-metrics-", dir=IN_MEMORY))
+
+
+def drop_metrics_folder(data_dir: Path) -> None:
+    """Delete the folder in memory, when nothing counts any more."""
+    link = data_dir / "metrics"
+    if link.is_symlink():
+        shutil.rmtree(link.readlink(), ignore_errors=True)
+        link.unlink()
+
+
+def metrics_ports(data_dir: Path, taken: set[int]) -> dict[str, str]:
+    """The variables with the port of each process for Prometheus: as given, or remembered."""
+    names = [procfile.metrics_port_of(name) for name in procfile.MEASURED]
+    given = {name: os.environ.get(name, "0") for name in names}
+    return {
+        name: str(
+            remembered_port(data_dir, name, taken) if text == "0" else chosen_port(name, text, "127.0.0.1", taken)
+        )
+        for name, text in given.items()
     }
 
 
@@ -107,6 +145,7 @@ class Service:
         warn(dangerous_user(os.geteuid()))
         self.api_url = web_url(settings)
         self.environment = environment(self.data_dir, settings, taken)
+        make_metrics_folder(self.data_dir)
         if redis_address.is_named(os.environ):
             if why := redis_server.trouble(settings.redis_url):
                 raise StartError(why)
@@ -187,6 +226,7 @@ class Service:
         if self.redis is not None:
             self.redis.stop()
         leftovers.end(leftovers.find(self.data_dir, leftovers.SUPERVISED, leftovers.WORKSPACE), 1.0)
+        drop_metrics_folder(self.data_dir)
 
     def stop_workspaces(self) -> None:
         command = [sys.executable, "-m", "workers.runtime.local.driver", "stop-all"]
@@ -235,7 +275,7 @@ def introduction(service: Service) -> str:
 API_URL={service.api_url}
 API_KEY={env["API_KEY"]}
 FLOWER_URL=http://127.0.0.1:{env["FLOWER_PORT"]}
-
+{watched(env)}
 {prompts(env)}
 Docs: {service.api_url}/docs. Flower's user is admin, its password the API key. Log: {service.log}/run.log.
 Ctrl-C stops everything. To start anew, stop it and delete {service.data_dir}. A first workspace:
@@ -243,6 +283,12 @@ Ctrl-C stops everything. To start anew, stop it and delete {service.data_dir}. A
   curl -H "X-API-Key: {env["API_KEY"]}" -H "Content-Type: application/json" \\
        -d '{{"user_id": "me"}}' {service.api_url}/session/create
 """
+
+
+def watched(environ: Mapping[str, str]) -> str:
+    """Where Prometheus is, a line of its own; empty without one."""
+    port = environ.get("PROMETHEUS_PORT")
+    return f"PROMETHEUS_URL=http://127.0.0.1:{port}\n" if port and environ.get("MONITORING") == "1" else ""
 
 
 def prompts(environ: Mapping[str, str]) -> str:

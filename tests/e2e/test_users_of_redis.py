@@ -35,8 +35,8 @@ VISITOR = {
 ROUTES = "~traefik/* +mset +scan +exists"
 """What the local mode has besides: it leads visitors to workspaces by Redis, and Traefik reads it there."""
 
-STORE = "~backups ~backups:* ~backup:* ~session:*:backups ~user:*:backups"
-"""And web deletes backups by itself, where on a cluster it asks a worker."""
+STORE = "~backups ~backups:* ~backup:* ~session:*:backups ~user:*:backups ~ledger:* ~costs:*"
+"""And web deletes backups by itself, which books what they cost, where on a cluster it asks a worker."""
 
 
 @pytest.fixture(scope="module")

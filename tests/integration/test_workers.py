@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -109,6 +111,27 @@ def test_a_task_carries_the_id_of_its_request_into_the_workers_log(core: Core, t
     with worker(core, tmp_path, "bug") as log:
         core.sessions.create(NewSession(user_id="ada"), request_id="request-of-the-test")
         wait_for(lambda: "request-of-the-test" in log.read_text(), "the id in the log")
+
+
+def test_an_unexpected_error_of_a_task_is_logged_and_reported_without_its_text(
+    core: Core, tmp_path: Path, redis_client: redis.Redis
+) -> None:
+    """Neither the worker's log nor Celery's event of the failure, which Flower shows, quotes it."""
+    heard = redis_client.pubsub()
+    heard.psubscribe("*celeryev*")
+    with worker(core, tmp_path, "bug") as log:
+        core.sessions.create(NewSession(user_id="ada"))
+        wait_for(lambda: "raised unexpected" in log.read_text(), "the failure in the log", log.read_text)
+        events: list[str] = []
+
+        def reported() -> bool:
+            message = (heard.get_message(timeout=0.1) or {}).get("data")
+            events.append(str(b64decode(json.loads(message)["body"])) if isinstance(message, str) else "")
+            return "task-failed" in events[-1]
+
+        wait_for(reported, "the event of the failure")
+    assert "ZeroDivisionError" in log.read_text() and "poison.py:" in log.read_text()
+    assert "secret may" not in log.read_text() and not any("secret may" in event for event in events)
 
 
 def test_workers_are_counted_while_they_live(core: Core, tmp_path: Path, redis_client: redis.Redis) -> None:

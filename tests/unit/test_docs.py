@@ -73,6 +73,8 @@ def known_variables() -> set[str]:
     """The settings, and what the scripts read or print besides."""
     scripts = [path for path in (ROOT / "scripts").rglob("*") if path.is_file() and path.suffix in ("", ".py", ".sh")]
     more = {name for path in scripts for name in READ_OR_PRINTED.findall(path.read_text())}
+    modules = [ROOT / "app/tracing.py", ROOT / "app/tracing_export.py"]
+    more |= {name for path in modules for name in re.findall(r"\bOTEL_[A-Z_]+[A-Z]\b", path.read_text())}
     return set(Settings.variables()) | more | NOT_OURS | LOCAL | CONSTANTS | EARLIER
 
 

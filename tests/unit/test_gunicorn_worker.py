@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import gevent
 import pytest
 from gevent import socket
 
 from app import gunicorn_worker
-from app.gunicorn_worker import Client, worker_for
+from app.gunicorn_worker import Client, ProblemWorker, worker_for
 
 LIMIT = 0.05
 LONG = 5.0
@@ -122,3 +125,18 @@ def test_a_request_that_came_along_with_the_one_before_is_no_rest(pair: Pair) ->
     client.rest()
     client.work()
     assert not client.resting
+
+
+def test_an_error_outside_the_application_is_answered_and_logged_without_the_address(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    """gunicorn's own handler would log the whole address; its query may hold a token."""
+    worker = ProblemWorker.__new__(ProblemWorker)
+    worker.log = logging.getLogger("gunicorn.error")
+    request = SimpleNamespace(method="GET", uri="/canary?token=canary")
+    pair[1].shutdown(socket.SHUT_WR)
+    with caplog.at_level(logging.DEBUG):
+        worker.handle_error(request, pair[0], ("127.0.0.1", 1), RuntimeError("broken"))
+    head, _, body = pair[1].recv(65_536).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 500 ") and json.loads(body)["error"] == "internal_error"
+    assert [record.getMessage() for record in caplog.records] == ["a request failed outside the application"]

@@ -11,6 +11,7 @@ from io import StringIO
 import pytest
 
 from app.logs import logging_config, request_id
+from app.private_text import LOG_HEADING, private, without_private
 
 
 @pytest.fixture
@@ -44,3 +45,33 @@ def test_each_line_has_the_id_of_its_request(lines: StringIO) -> None:
     request_id.reset(token)
     line = json.loads(lines.getvalue())
     assert (line["request_id"], line["uuid"]) == ("r1", "aaaa0001")
+
+
+def test_an_exception_is_logged_by_its_type_and_places_without_its_text(lines: StringIO) -> None:
+    """A library may quote a prompt or a password in it. The causes are there too."""
+    try:
+        try:
+            raise PermissionError(13, "Permission denied", "/canary")
+        except OSError as error:
+            raise ValueError("canary") from error
+    except ValueError:
+        logging.getLogger("test.logs").exception("failed")
+    line = json.loads(lines.getvalue())
+    assert line["exc_info"].startswith("builtins.ValueError\n  tests/unit/test_logs.py:")
+    assert "caused by builtins.PermissionError (Permission denied)" in line["exc_info"]
+    assert "canary" not in lines.getvalue()
+
+
+def test_the_private_parts_of_a_text_are_in_no_line(lines: StringIO) -> None:
+    """Wherever they stand: in the message, or in a field."""
+    error = f"{private('canary.txt')} and {private('canary”2“')} cannot be read.{LOG_HEADING}\ncanary"
+    logging.getLogger("test.logs").warning("failed: %s", error, extra={"reason": error, "more": {"list": [error]}})
+    line = json.loads(lines.getvalue())
+    assert line["message"] == "failed: “…” and “…” cannot be read."
+    assert line["reason"] == line["more"]["list"][0] == "“…” and “…” cannot be read."
+    assert "canary" not in lines.getvalue()
+
+
+def test_a_private_part_that_was_cut_off_stays_private() -> None:
+    """The outcome of a Job has a limit of length."""
+    assert without_private(f"At {private('canary')}"[:6]) == "At “…”"

@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 from app.core.backups.store import BackupStore
 from app.core.errors import ArchiveError, PermanentError, RetryableError
 from app.core.storage.object_stores import file_error
+from app.private_text import private
 from workers.archive.format import (
     BLOCK,
     DRIVE,
@@ -210,7 +211,7 @@ def _link_target(stored: BinaryIO, entry: Entry) -> bytes:
 
 
 def _refused(info: zipfile.ZipInfo, why: str) -> ArchiveError:
-    return ArchiveError(f"The backup is refused because of its entry {printable(info.orig_filename)!r}: {why}.")
+    return ArchiveError(f"The backup is refused because of its entry {private(printable(info.orig_filename))}: {why}.")
 
 
 # Extraction.
@@ -342,4 +343,4 @@ def _failing(name: str) -> Iterator[None]:
         full = f"The disk is full: {name} could not be restored. The existing files are unchanged."
         raise file_error(error, f"{name} could not be restored", full) from error
     except UNREADABLE as error:
-        raise ArchiveError(f"{name} is not a valid zip: {error}") from error
+        raise ArchiveError(f"{name} is not a valid zip: {private(str(error))}") from error

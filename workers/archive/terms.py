@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from app.core.errors import BackupIncomplete, PermanentError, RetryableError, SessionError
+from app.private_text import private
 from workers.archive.format import printable
 from workers.archive.sparse import PIECES, WORTH, layout_of
 from workers.archive.walking import Found, Replaced, open_file, walk
@@ -106,7 +107,7 @@ def refusal(why: TooMuch | Unreadable, root: int, terms: Terms) -> SessionError:
     return PermanentError(
         f"The workspace has {seen.content_bytes} bytes in {seen.entries} files, folders and links. At most "
         f"{terms.max_bytes} bytes and {terms.max_entries} of them can be restored, so it was not backed up. Delete "
-        f"unneeded files (the largest is {seen.largest[1]} with {seen.largest[0]} bytes), or raise "
+        f"unneeded files (the largest is {private(seen.largest[1])} with {seen.largest[0]} bytes), or raise "
         "RESTORE_MAX_BYTES or RESTORE_MAX_ENTRIES."
     )
 
@@ -121,6 +122,6 @@ def incomplete(count: int, paths: Sequence[str]) -> BackupIncomplete:
     named = ", ".join(paths[:NAMED])
     more = ", …" if count > len(paths[:NAMED]) else ""
     return BackupIncomplete(
-        f"Unreadable files or folders would be missing from the backup: {count} ({named}{more}). Make them "
+        f"Unreadable files or folders would be missing from the backup: {count} ({private(named + more)}). Make them "
         "readable, or ask for a partial backup."
     )

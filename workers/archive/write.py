@@ -30,6 +30,7 @@ from app.core.backups.index import identity_fields
 from app.core.backups.store import BackupStore, NewBackup
 from app.core.errors import ArchiveError, FilesGone, PermanentError, RetryableError
 from app.core.sessions.model import Identity
+from app.private_text import private
 from workers.archive.conversation import conversation
 from workers.archive.format import (
     BLOCK,
@@ -284,12 +285,14 @@ def _members(found: Found, tally: Tally) -> Iterator[MemberFile]:
     elif stat.S_ISREG(found.info.st_mode):
         yield from _file(found, tally)
     else:
-        log.info("skipping a special file: %s", printable(found.path))
+        # Its name is in the sidecar.
+        log.info("a special file is left out of a backup")
         tally.skipped.append(printable(found.path))
 
 
 def _unread(path: str, error: OSError) -> RetryableError:
-    return RetryableError(f"{printable(path) or 'The workspace'} cannot be read ({os.strerror(error.errno or 0)}).")
+    named = private(printable(path)) if path else "The workspace"
+    return RetryableError(f"{named} cannot be read ({os.strerror(error.errno or 0)}).")
 
 
 def _link(found: Found, tally: Tally) -> MemberFile:

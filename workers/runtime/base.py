@@ -48,7 +48,7 @@ class Observation:
     The other fields do not count when observations are compared. `epoch` is that of the agent's newest token, 0 if
     unknown, and set by `observe` and `observe_all` only. `created_at` is when the volume was created, `phases` when
     each phase of the current start was seen (`PHASES` in app/core/sessions/model.py), `began` when the editor's process
-    began, 0 before that; all in seconds since the epoch, as far as known.
+    began, 0 before that, `ended` when it ended, 0 while it runs; all in seconds since the epoch, as far as known.
     """
 
     identity: Identity
@@ -65,6 +65,7 @@ class Observation:
     epoch: int = field(default=0, compare=False)
     created_at: float = field(default=0.0, compare=False)
     began: float = field(default=0.0, compare=False)
+    ended: float = field(default=0.0, compare=False)
     phases: Mapping[str, float] = field(default_factory=dict, compare=False)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import signal
 
+from app.private_text import LOG_HEADING
+
 LINES, CHARS = 15, 1500
 """How much of a log is shown."""
 
 ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-_])|[\x00-\x08\x0b-\x1f\x7f]")
 """Terminal escape sequences and control characters."""
-
-LOG_HEADING = " Last lines of its log:"
 
 
 def log_tail(text: str) -> str:

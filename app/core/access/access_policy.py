@@ -46,6 +46,8 @@ class Outcome(StrEnum):
     """The browser followed a good link and did not keep the cookie."""
     USED_LINK = "used_link"
     FOREIGN = "foreign"
+    OVER_BUDGET = "over_budget"
+    """The session is not woken: its user's budget, or its key's, is used up."""
     FRAMED = "framed"
     """A page that EMBED_ORIGINS does not name shows the workspace in a frame."""
 

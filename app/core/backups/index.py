@@ -128,17 +128,22 @@ class BackupIndex:
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
-        self._index, self._retire, self._uses = (
-            client.register_script(script(name)) for name in ("index", "retire", "uses")
+        self._index, self._unindex, self._retire, self._uses = (
+            client.register_script(script(name)) for name in ("index", "unindex", "retire", "uses")
         )
 
     def add(self, backup: Backup) -> None:
         """Put a backup into the index. Raises `BackupRetired` while one of that name is being deleted."""
+        session = keys.SESSION.format(uuid=backup.uuid)
         sets = _sets_of(backup.uuid, backup.user_id)
+        kib = -(-backup.size // 1024)
         with redis_errors():
             added = self._index(
-                keys=[keys.RETIRED, keys.BACKUP.format(name=backup.name), *sets],
-                args=[backup.name, repr(backup.created_at), *flatten(backup.to_hash())],
+                keys=[keys.RETIRED, keys.BACKUP.format(name=backup.name), session, *sets],
+                args=[
+                    *(backup.name, repr(backup.created_at), backup.uuid, backup.user_id, kib),
+                    *flatten(backup.to_hash()),
+                ],
             )
         if not added:
             raise BackupRetired(backup.name)
@@ -184,14 +189,10 @@ class BackupIndex:
         match = NAME_PATTERN.fullmatch(name)
         if not match:
             raise BackupNotFound(name)
-        record = keys.BACKUP.format(name=name)
+        uuid = match["uuid"]
+        names = [keys.BACKUP.format(name=name), keys.SESSION.format(uuid=uuid), *_sets_of(uuid, None)]
         with redis_errors():
-            user_id = cast(str | None, self._redis.hget(record, "user_id"))
-            with self._redis.pipeline(transaction=True) as change:
-                for key in _sets_of(match["uuid"], user_id):
-                    change.zrem(key, name)
-                change.delete(record)
-                change.execute()
+            self._unindex(keys=names, args=[name, uuid, *keys.USER_BACKUPS.split("{user_id}")])
 
     def retire(self, name: str, now: float, *, keep: Keep = "") -> bool:
         """Take a backup out of the index before its files are deleted; False when there is none. The caller deletes the
@@ -213,7 +214,7 @@ class BackupIndex:
             keys.IN_USE_KNOWN,
             keys.SESSION.format(uuid=uuid),
         ]
-        arguments = [name, repr(now), *keys.USER_BACKUPS.split("{user_id}"), keep]
+        arguments = [name, repr(now), uuid, *keys.USER_BACKUPS.split("{user_id}"), keep]
         while True:
             with redis_errors():
                 answer = self._retire(keys=names, args=arguments)

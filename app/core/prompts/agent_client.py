@@ -21,6 +21,7 @@ from threading import Timer
 from typing import Any
 from urllib.parse import urlsplit
 
+from app import tracing
 from app.core.access.agent_credentials import AgentCredentials
 from app.core.byte_budget import Account, ByteBudget, NoRoom
 from app.core.errors import AgentNotReady, AgentRefused, AgentUnavailable, InvalidRequest
@@ -301,7 +302,9 @@ def _unreachable(agent: Agent, error: Exception) -> AgentUnavailable:
 
 
 def _headers(agent_secret: str) -> dict[str, str]:
+    parent = tracing.traceparent()
     return {
+        **({tracing.HEADER: parent} if parent else {}),
         "Authorization": f"Bearer {agent_secret}",
         "Content-Type": "application/json",
         "Prefer": "respond-async",

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from app import tracing
 from app.core.errors import AgentNotReady, AgentRefused, AgentUnavailable, SessionNotFound
 from app.core.prompts.agent_client import Agent, AgentClient
 from app.core.prompts.inbox import Inbox, Prompt
@@ -81,7 +82,8 @@ class Delivery:
             if prompt is None or agent is None:
                 return
             try:
-                said = self._hand_over(agent, prompt)
+                with tracing.span("deliver prompt", {"session.uuid": uuid}, parent=prompt.traceparent, kind="client"):
+                    said = self._hand_over(agent, prompt)
             except AgentRefused as error:
                 self._inbox.finish(uuid, prompt.id, reason=str(error), now=self._clock())
             except AgentUnavailable as error:

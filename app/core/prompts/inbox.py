@@ -22,6 +22,7 @@ from typing import Any
 
 import redis
 
+from app import tracing
 from app.core.errors import (
     InboxFull,
     InvalidRequest,
@@ -33,6 +34,7 @@ from app.core.errors import (
 )
 from app.core.prompts.agent_client import Agent
 from app.core.redis import keys, task_queue
+from app.core.redis.counters import PROMPT_BUCKETS
 from app.core.redis.errors import redis_errors
 from app.core.redis.events import EVENTS_KEPT
 from app.core.redis.scripts import ON_PROMPTS, pairs, script
@@ -93,6 +95,7 @@ class Prompt:
     delivered_at: float = 0.0
     processed_at: float = 0.0
     request_id: str = ""
+    traceparent: str = ""
 
     @property
     def finished(self) -> bool:
@@ -108,6 +111,7 @@ class Prompt:
             response=json.loads(hashed.get("response") or "{}"),
             reason=hashed.get("reason", ""),
             request_id=hashed.get("request_id", ""),
+            traceparent=hashed.get("traceparent", ""),
             **times,
         )
 
@@ -130,7 +134,9 @@ class Inbox:
         self._redis = client
         self._store = store
         self._settings = settings
-        self._scripts = {name: client.register_script(script(name)) for name in ("take", "finish", *ON_PROMPTS)}
+        self._scripts = {
+            name: client.register_script(script(name)) for name in ("take", "finish", "first_token", *ON_PROMPTS)
+        }
 
     def take(self, uuid: str, text: str, message_id: str = "", *, now: float, request_id: str = "") -> Taken:
         """Store a prompt, and wake its session if it sleeps. The same id and text again is the same prompt.
@@ -153,6 +159,7 @@ class Inbox:
             "digest": hashlib.sha256(data).hexdigest(),
             "text": text,
             "request_id": request_id,
+            "traceparent": tracing.traceparent(),
             "limit": self._settings.inbox_limit,
             "most": self._settings.inbox_limit * UNFINISHED_PER_WAITING,
             **self._budget(),
@@ -200,9 +207,15 @@ class Inbox:
             "response": json.dumps(dict(response)) if response else "",
             "reason": reason[:REASON_LENGTH],
             "kept": max(1, int(self._settings.prompt_ttl)),
+            "bounds": PROMPT_BUCKETS,
             **self._budget(),
         }
         return self._run("finish", uuid, message_id, now, **given)
+
+    def answer_begins(self, uuid: str, message_id: str, now: float) -> bool:
+        """Note that the first token of the answer has come; False when it was noted before, or the prompt is
+        unknown."""
+        return self._run("first_token", uuid, message_id, now, bounds=PROMPT_BUCKETS)
 
     def get(self, uuid: str, message_id: str) -> Prompt:
         """The prompt; raises `PromptNotFound`, also once `PROMPT_TTL` has passed since it was finished."""
@@ -394,4 +407,5 @@ def _keys(uuid: str, message_id: str) -> list[str]:
         *(name.format(uuid=uuid) for name in own),
         keys.PROMPT.format(uuid=uuid, id=message_id),
         keys.ANSWERED.format(uuid=uuid),
+        keys.PROMPT_TIMES,
     ]

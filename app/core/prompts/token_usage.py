@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 
 import redis
 
+from app.core.costs.prices import OTHER
+from app.core.costs.usage import day_number
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
 from app.core.redis.scripts import flatten, script
@@ -57,13 +59,16 @@ class TokenUsage:
         self._redis = client
         self._spend = client.register_script(script("spend"))
 
-    def add(self, uuid: str, user_id: str, tokens: Tokens, now: float) -> None:
-        """Count the tokens of one request; only once, even when Redis' answer is lost."""
+    def add(self, uuid: str, user_id: str, tokens: Tokens, now: float, model: str = OTHER) -> None:
+        """Count the tokens of one request, and book them in the cost ledger under the name of `model`; only once, even
+        when Redis' answer is lost."""
         session, user = keys.TOKENS.format(uuid=uuid), keys.USER_TOKENS.format(user_id=user_id, day=day_of(now))
         once = keys.SPENT.format(request=secrets.token_hex(8))
         with redis_errors():
             kept = (SESSION_KEPT, DAY_KEPT, ONCE_KEPT)
-            self._spend(keys=[session, user, once], args=[*kept, tokens.total, *flatten(vars(tokens))])
+            booked = (uuid, user_id, day_number(now), model, tokens.prompt, tokens.completion)
+            names = [session, user, once, keys.SESSION.format(uuid=uuid)]
+            self._spend(keys=names, args=[*kept, tokens.total, *booked, *flatten(vars(tokens))])
 
     def of_session(self, uuid: str) -> Tokens:
         """All tokens of a session so far."""

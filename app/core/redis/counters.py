@@ -1,4 +1,4 @@
-"""Counters of the service: events, and how long starts take."""
+"""Counters of the service: events, and how long starts, other actions and prompts take."""
 
 from __future__ import annotations
 
@@ -11,9 +11,25 @@ import redis
 
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
+from app.core.redis.task_queue import enqueued_at
 
 START_BUCKETS = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds (s) of the histogram of start phases; a start in a cluster takes about 1."""
+
+ACTION_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
+"""Upper bounds (s) for sleeps, backups and deletions: from a sleep without an agent to the longest backup allowed."""
+
+PROMPT_BUCKETS = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0)
+"""Upper bounds (s) for prompts: a turn ends after 900 (AGENT_TURN_TIMEOUT), and a wake may come before it."""
+
+ANSWERED, FIRST_TOKEN = "answered", "first_token"
+"""What is measured of a prompt, each since it was stored: its answer's end and first token."""
+
+FAILED = ":failed"
+"""Ends the field that counts an action's failures."""
+
+SEEN_AT = "at"
+"""The field with the time of the last look at the queues; no queue has this name."""
 
 RECENT = 25
 """Recent starts of a kind from which the next is estimated: enough to ignore one slow start, few enough to follow a
@@ -22,10 +38,11 @@ change in the cluster's speed."""
 
 @dataclass(frozen=True)
 class Histogram:
-    """Durations: `counts` by upper bound (`START_BUCKETS`, and one more for all above), `total` in s."""
+    """Durations: `counts` by upper bound (`bounds`, and one more for all above), `total` in s."""
 
     counts: tuple[int, ...]
     total: float
+    bounds: tuple[float, ...] = START_BUCKETS
 
 
 class Counters:
@@ -48,9 +65,7 @@ class Counters:
         with redis_errors():
             pipe = self._redis.pipeline(transaction=False)
             for phase, ms in phases.items():
-                bucket = bisect.bisect_left(START_BUCKETS, ms / 1000)
-                pipe.hincrby(keys.STARTS, f"{kind}:{phase}:{bucket}", 1)
-                pipe.hincrby(keys.STARTS, f"{kind}:{phase}:ms", ms)
+                _observe(pipe, keys.STARTS, f"{kind}:{phase}", ms, START_BUCKETS)
             if phases:
                 recent = keys.RECENT_STARTS.format(kind=kind)
                 pipe.lpush(recent, max(phases.values()))
@@ -66,15 +81,35 @@ class Counters:
     def starts(self) -> dict[tuple[str, str], Histogram]:
         """The durations of all starts, by kind and phase."""
         with redis_errors():
-            counted = self._redis.hgetall(keys.STARTS)
-        found = {(kind, phase) for kind, phase, _ in (name.split(":") for name in counted)}
-        return {
-            (kind, phase): Histogram(
-                tuple(int(counted.get(f"{kind}:{phase}:{bucket}", 0)) for bucket in range(len(START_BUCKETS) + 1)),
-                int(counted.get(f"{kind}:{phase}:ms", 0)) / 1000,
-            )
-            for kind, phase in sorted(found)
-        }
+            return _by_pair(_histograms(self._redis.hgetall(keys.STARTS), START_BUCKETS))
+
+    def acted(self, action: str, phases: Mapping[str, int]) -> None:
+        """Count the end of a sleep, backup or deletion; `phases` are the ms from the request to the end of each."""
+        with redis_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            for phase, ms in phases.items():
+                _observe(pipe, keys.ACTIONS, f"{action}:{phase}", ms, ACTION_BUCKETS)
+            pipe.execute()
+
+    def action_failed(self, action: str) -> None:
+        """Count a failed action of any kind."""
+        with redis_errors():
+            self._redis.hincrby(keys.ACTIONS, f"{action}{FAILED}", 1)
+
+    def actions(self) -> tuple[dict[tuple[str, str], Histogram], dict[str, int]]:
+        """The durations of the actions, by action and phase, and the number of failed ones, by action."""
+        with redis_errors():
+            counted = self._redis.hgetall(keys.ACTIONS)
+        failed = {name: int(counted.pop(name)) for name in list(counted) if name.endswith(FAILED)}
+        durations = _by_pair(_histograms(counted, ACTION_BUCKETS))
+        return durations, {name.removesuffix(FAILED): count for name, count in sorted(failed.items())}
+
+    def prompts(self) -> dict[str, Histogram]:
+        """The durations of prompts (`ANSWERED`, `FIRST_TOKEN`), which lua/timed.lua counts."""
+        with redis_errors():
+            counted = _histograms(self._redis.hgetall(keys.PROMPT_TIMES), PROMPT_BUCKETS)
+        nothing = Histogram((0,) * (len(PROMPT_BUCKETS) + 1), 0.0, PROMPT_BUCKETS)
+        return {name: counted.get(name, nothing) for name in (ANSWERED, FIRST_TOKEN)}
 
     def backlog(self, queues: tuple[str, ...]) -> dict[str, int]:
         """The number of tasks waiting in each queue."""
@@ -83,3 +118,52 @@ class Counters:
             for queue in queues:
                 pipe.llen(queue)
             return dict(zip(queues, (int(n) for n in pipe.execute()), strict=True))
+
+    def look_at_queues(self, queues: tuple[str, ...], now: float) -> None:
+        """Note since when the oldest task of each queue waits. For the sweep: web may not read the messages."""
+        with redis_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            for queue in queues:
+                # Messages are added at the other end.
+                pipe.lrange(queue, -1, -1)
+            found = zip(queues, pipe.execute(), strict=True)
+            since = {queue: str(enqueued_at(last[0], now)) if last else "" for queue, last in found}
+            self._redis.hset(keys.QUEUES_SEEN, mapping={**since, SEEN_AT: str(now)})
+
+    def oldest(self, queues: tuple[str, ...], now: float) -> dict[str, float]:
+        """How long (s) the oldest task of each queue has waited, 0 for an empty queue. A task that came after the last
+        look counts from that look: it waits for less long, and by a second only while sweeps run."""
+        with redis_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.hgetall(keys.QUEUES_SEEN)
+            for queue in queues:
+                pipe.llen(queue)
+            seen, *lengths = pipe.execute()
+        looked = float(seen.get(SEEN_AT) or now)
+        return {
+            queue: max(0.0, now - float(seen.get(queue) or looked)) if length else 0.0
+            for queue, length in zip(queues, lengths, strict=True)
+        }
+
+
+def _observe(pipe: redis.client.Pipeline, key: str, name: str, ms: int, bounds: tuple[float, ...]) -> None:
+    """Count a duration in a hash; lua/timed.lua does the same."""
+    pipe.hincrby(key, f"{name}:{bisect.bisect_left(bounds, ms / 1000)}", 1)
+    pipe.hincrby(key, f"{name}:ms", ms)
+
+
+def _histograms(counted: Mapping[str, str], bounds: tuple[float, ...]) -> dict[str, Histogram]:
+    """The histograms in such a hash, by name."""
+    return {
+        name: Histogram(
+            tuple(int(counted.get(f"{name}:{bucket}", 0)) for bucket in range(len(bounds) + 1)),
+            int(counted.get(f"{name}:ms", 0)) / 1000,
+            bounds,
+        )
+        for name in sorted({field.rpartition(":")[0] for field in counted})
+    }
+
+
+def _by_pair(histograms: Mapping[str, Histogram]) -> dict[tuple[str, str], Histogram]:
+    """The same by the two parts of their names."""
+    return {(first, second): each for name, each in histograms.items() for first, _, second in [name.partition(":")]}

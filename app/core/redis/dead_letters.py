@@ -29,6 +29,11 @@ class DeadLetters:
             pipe.hincrby(keys.COUNTERS, "dead_letters", 1)
             pipe.execute()
 
+    def count(self) -> int:
+        """How many dead letters are kept."""
+        with redis_errors():
+            return int(self._redis.llen(keys.DEAD_LETTERS))
+
     def read(self) -> list[dict[str, Any]]:
         """The dead letters, newest first."""
         with redis_errors():

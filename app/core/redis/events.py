@@ -43,8 +43,8 @@ READ_AT_ONCE = 100
 
 @dataclass(frozen=True)
 class SessionEvent:
-    """`id` grows; `data` is JSON-ready. `type` is `state`, `phase`, `backup`, `idle_warning`, `risk`, `revoked`,
-    `message` (a prompt's state), or the agent's `token`, `tool_call` or `tool_result`."""
+    """`id` grows; `data` is JSON-ready. `type` is `state`, `phase`, `backup`, `idle_warning`, `budget`, `risk`,
+    `revoked`, `message` (a prompt's state), or the agent's `token`, `tool_call` or `tool_result`."""
 
     id: str
     type: str

@@ -84,6 +84,13 @@ COUNTERS = "counters"
 STARTS = "starts"
 RECENT_STARTS = "starts:recent:{kind}"
 
+# How long sleeps, backups and deletions took, and how many actions failed; how long prompts took.
+ACTIONS = "actions"
+PROMPT_TIMES = "prompts:times"
+
+# By queue, when its oldest task was enqueued, "" for none; and when the sweep looked.
+QUEUES_SEEN = "queues:seen"
+
 # The audit (app/core/access/audit.py): two streams; the counts of the second's entries, by id; and, for a minute, the
 # id of the entry that a repeated act is counted with.
 AUDIT = "audit"
@@ -97,3 +104,28 @@ KEPT_ANSWERS = "answers:{owner}"
 
 # The session a call has created, so that its repetition after a lost answer creates no second one.
 CREATED = "created:{token}"
+
+# The cost ledger (app/core/redis/lua/ledger.lua). A session's use by day and kind, in a hash for each month (UTC); what
+# it is, beside that, which outlives its record; and the sessions of a month, scored by when they were created.
+LEDGER = "ledger:{uuid}:{month}"
+LEDGER_SESSION = "ledger:{uuid}"
+MONTH_SESSIONS = "costs:sessions:{month}"
+USER_MONTH_SESSIONS = "costs:user:{user_id}:{month}:sessions"
+
+# Running totals of an owner: the service, a user, or an API key. By kind: what was booked in a month, and, in OPEN,
+# what runs on. TOTALS has what was booked ever, SHOWN the figures that /metrics has shown.
+ALL_COSTS = "costs:all"
+USER_COSTS = "costs:user:{user_id}"
+KEY_COSTS = "costs:key:{key}"
+BOOKED = "{owner}:{month}"
+OPEN = "{owner}:open"
+TOTALS = "costs:all:ever"
+SHOWN = "costs:shown"
+
+# The sessions whose processes run, as far as the ledger knows, scored by since when.
+RUNNING = "costs:running"
+
+# Budgets: those of API keys, which the gateway doesn't know; who was warned in a month; and how many were refused.
+BUDGETS = "costs:budgets"
+BUDGET_WARNED = "costs:warned:{month}:{owner}"
+BUDGET_REFUSALS = "costs:refusals"

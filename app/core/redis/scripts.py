@@ -19,11 +19,16 @@ PARTS: Mapping[str, Sequence[str]] = {
     "append": ("log",),
     **dict.fromkeys(("audit_add", "audit_count"), ("room", "audit_fit")),
     **dict.fromkeys(("begin", "link", "signals"), ("noted",)),
-    "change": ("log", "noted"),
+    "change": ("log", "noted", "ledger"),
     "create": ("room",),
-    "finish": ("log", "noted", "prompts", "room", "budget"),
-    "revoke": ("log", "noted", "change"),
-    "take": ("log", "noted", "change", "prompts", "room", "budget"),
+    "finish": ("log", "noted", "prompts", "room", "budget", "timed"),
+    "first_token": ("log", "noted", "prompts", "timed"),
+    "index": ("ledger",),
+    "retire": ("ledger", "stored"),
+    "revoke": ("log", "noted", "ledger", "change"),
+    "spend": ("ledger",),
+    "take": ("log", "noted", "ledger", "change", "prompts", "room", "budget"),
+    "unindex": ("ledger", "stored"),
 }
 """The functions a script calls, put in front of it. `change` is a script of its own, and a function for others."""
 

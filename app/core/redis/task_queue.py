@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from app import tracing
 from app.core.redis.errors import redis_errors
 from app.redis_address import celery_broker
 
@@ -110,14 +112,17 @@ class TaskQueue:
 
     def send(self, task: str, *args: str | int, request_id: str = "") -> None:
         """Enqueue `task`; logged when the broker can't be reached."""
+        said: dict[str, Any] = {
+            "request_id": request_id,
+            CALL: [task, *map(str, args)],
+            ENQUEUED_AT: round(time.time(), 3),
+        }
+        queue = ROUTES[task]
         try:
-            self._celery.send_task(
-                task,
-                args=args,
-                queue=ROUTES[task],
-                headers={"request_id": request_id, CALL: [task, *map(str, args)]},
-                retry=False,
-            )
+            with tracing.span(f"send {queue}", {"messaging.destination.name": queue}, kind="producer"):
+                if parent := tracing.traceparent():
+                    said[tracing.HEADER] = parent
+                self._celery.send_task(task, args=args, queue=queue, headers=said, retry=False)
         except OperationalError:
             log.warning("task not enqueued, the stale sweep will enqueue it", extra={"task": task, "task_args": args})
 
@@ -139,6 +144,18 @@ class TaskQueue:
 
 CALL = "call"
 """The header of a broker message that names its call, so that its body need not be read."""
+
+
+ENQUEUED_AT = "enqueued_at"
+"""The header of a broker message with the time it was enqueued (s since the epoch)."""
+
+
+def enqueued_at(message: str, unknown: float) -> float:
+    """When a stored broker message was enqueued; `unknown` for one of an earlier release, which does not say."""
+    try:
+        return float(json.loads(message)["headers"][ENQUEUED_AT])
+    except (ValueError, KeyError, TypeError):
+        return unknown
 
 
 def _call_of(message: str) -> Call | None:

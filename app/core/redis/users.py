@@ -72,6 +72,15 @@ SESSION_KEYS = (keys.SESSION, *KEYS_IN_USE)
 REFUSAL_KEYS = (keys.AUDIT_REPEATED, keys.AUDIT_COUNTS, keys.AUDIT_WINDOW)
 """The audit's stream of repeatable acts, refusals among them."""
 
+LEDGER_KEYS = ("ledger:*", "costs:*")
+"""The cost ledger, for those who carry out what costs: the script that ends an interval writes all of it."""
+
+BUDGET_READS = ("costs:user:*", "costs:key:*", keys.BUDGETS)
+"""What a check of a budget reads: the owner's running totals, and a key's budget."""
+
+BUDGET_NOTES = (keys.BUDGET_WARNED.format(month="*", owner="*"), keys.BUDGET_REFUSALS)
+"""What it notes."""
+
 AUDIT_KEYS = (keys.AUDIT, *REFUSAL_KEYS)
 """The script that writes an entry also reads the streams, to keep them small."""
 
@@ -142,14 +151,18 @@ WEB = User(
         *_any(keys.BY_USER, keys.USER_TOMBSTONES, keys.BY_STATUS, keys.LOCKOUT_TRIES),
         *(keys.ALL, keys.IDLE, keys.EXPIRY, keys.INTENTS, keys.LOCKOUTS, keys.BACKUP_REQUESTS, keys.IN_USE),
         *_any(keys.LINK, keys.RPC_CALL, keys.RPC_ANSWER, keys.IDEMPOTENCY, keys.KEPT_ANSWERS, keys.CREATED),
+        keys.PROMPT_TIMES,
         *_any(*AUDIT_KEYS),
+        *(*BUDGET_NOTES, keys.BUDGETS, keys.SHOWN),
         "LIMITER/rate:*",
         NOTHING,
     ),
     reads=(
         *_any(keys.BACKUPS, keys.BACKUP, keys.SESSION_BACKUPS, keys.USER_BACKUPS, keys.USER_TOKENS),
-        *_any(keys.STARTS, keys.RECENT_STARTS, keys.COUNTERS, keys.DEAD_LETTERS),
+        *_any(keys.STARTS, keys.RECENT_STARTS, keys.ACTIONS, keys.COUNTERS, keys.DEAD_LETTERS),
         *(keys.SENTINEL, keys.WORKERS_SEEN, keys.OBSERVER_SEEN, keys.OBSERVER_SINCE, keys.NETWORK_POLICIES),
+        keys.QUEUES_SEEN,
+        *LEDGER_KEYS,
         *_bindings(*ALL_QUEUES),
     ),
     writes=_sends(*ALL_QUEUES),
@@ -164,31 +177,41 @@ FORWARD_AUTH = User(
     both=(
         *_any(keys.SESSION, keys.USE, keys.EVENTS, keys.LINK, *AUDIT_KEYS),
         *STATUS_SETS,
+        *(*BUDGET_NOTES, keys.BUDGETS),
         keys.INTENTS,
         keys.IDLE,
         NOTHING,
     ),
-    reads=(*_any(keys.RECENT_STARTS), *_bindings("wake", "backup")),
+    reads=(*_any(keys.RECENT_STARTS), *BUDGET_READS, *_bindings("wake", "backup")),
     writes=_sends("wake", "backup"),
     channels=EVENTS_CHANNELS,
 )
 """A forwarded request uses a login link, counts as activity, and wakes a session."""
+
+TOKEN_LEDGER = (
+    *("ledger:*", "costs:sessions:*", "costs:user:*", "costs:key:*"),
+    *(f"{keys.ALL_COSTS}:????-??", keys.TOTALS),
+)
+"""What booking a model's tokens writes."""
 
 GATEWAY = User(
     "gateway",
     commands=(*CONNECTION, *SCRIPTS, *READING, *WRITING, *SENDING),
     both=(
         *_any(*KEYS_IN_USE, keys.PROMPT, keys.PROMPT_BYTES, keys.INBOX_PENDING),
-        *_any(keys.USER_TOKENS, keys.SPENT),
+        *_any(keys.USER_TOKENS, keys.SPENT, keys.PROMPT_TIMES),
+        *TOKEN_LEDGER,
+        *BUDGET_NOTES,
         *_any(*REFUSAL_KEYS),
         NOTHING,
     ),
-    reads=(*_any(keys.SESSION), keys.SENTINEL, *_bindings("deliver")),
+    reads=(*_any(keys.SESSION), *BUDGET_READS, keys.SENTINEL, *_bindings("deliver")),
     writes=_sends("deliver"),
     channels=EVENTS_CHANNELS,
 )
 """The process that workspaces reach: it writes prompts, a session's use, token usage and refusals. It reads records and
-writes none, since others act on them. It has no index, deadline, backup, login link, or main stream of the audit."""
+writes none, since others act on them. It books tokens in the cost ledger. It has no index, deadline, backup, login
+link, or main stream of the audit."""
 
 
 def _celery(*queues: str) -> tuple[str, ...]:
@@ -216,8 +239,9 @@ def _worker(name: str, *queues: str) -> User:
             *_any(keys.BY_USER, keys.USER_TOMBSTONES, keys.BY_STATUS, keys.ALL, keys.IDLE, keys.EXPIRY, keys.INTENTS),
             *_any(keys.BACKUPS, keys.BACKUP, keys.SESSION_BACKUPS, keys.USER_BACKUPS, keys.BACKUP_REQUESTS),
             *(keys.IN_USE, keys.IN_USE_KNOWN, keys.RETIRED, keys.LOCKOUTS, keys.CLOCK, keys.SENTINEL),
-            *_any(keys.COUNTERS, keys.STARTS, keys.RECENT_STARTS, keys.DEAD_LETTERS, keys.WORKERS_SEEN),
-            *_any(*AUDIT_KEYS),
+            keys.QUEUES_SEEN,
+            *_any(keys.COUNTERS, keys.STARTS, keys.RECENT_STARTS, keys.ACTIONS, keys.DEAD_LETTERS, keys.WORKERS_SEEN),
+            *(*_any(*AUDIT_KEYS), *LEDGER_KEYS),
             *_celery(*queues),
             NOTHING,
         ),
@@ -238,7 +262,7 @@ DELIVERY_WORKER = User(
     both=(
         *_any(*SESSION_KEYS, keys.PROMPT, keys.PROMPT_BYTES, keys.INBOX_PENDING, keys.LOCKOUT_TRIES),
         *_any(keys.DELIVERY_LEASE, keys.LOCKOUTS, keys.COUNTERS, keys.DEAD_LETTERS, keys.WORKERS_SEEN),
-        keys.NETWORK_POLICIES,
+        *(keys.NETWORK_POLICIES, keys.PROMPT_TIMES),
         *_celery("deliver"),
         NOTHING,
     ),
@@ -255,7 +279,8 @@ OBSERVER = User(
     both=(
         *_any(*SESSION_KEYS, keys.PROMPT, keys.INBOX_PENDING, keys.BY_STATUS, keys.IDLE, keys.INTENTS),
         *(keys.OBSERVER_SEEN, keys.OBSERVER_SINCE, keys.OBSERVER_LEADER, keys.BALLAST),
-        *_any(keys.COUNTERS, keys.STARTS, keys.RECENT_STARTS, keys.REMOVED, *AUDIT_KEYS),
+        *_any(keys.COUNTERS, keys.STARTS, keys.RECENT_STARTS, keys.ACTIONS, keys.REMOVED, *AUDIT_KEYS),
+        *LEDGER_KEYS,
         NOTHING,
     ),
     reads=_bindings(*ALL_QUEUES),

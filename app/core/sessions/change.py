@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from app import tracing
 from app.core.errors import IllegalState, SessionNotFound, Superseded
 from app.core.redis import keys
 from app.core.redis.events import EVENTS_KEPT, EVENTS_KEPT_ASLEEP
@@ -26,6 +27,26 @@ from app.core.sessions.model import (
 
 
 @dataclass(frozen=True, kw_only=True)
+class Intervals:
+    """What begins or ends to cost with a change, in seconds since the epoch, 0 for nothing.
+
+    The processes ended at `ran_until`, or `never_ran`; they run since `runs_from`, which also moves the beginning of an
+    interval. The volume was gone at `kept_until`, or exists since `kept_from`, with `mib`. What exists does not begin
+    again, and an interval that began later than the end is a newer one and goes on."""
+
+    ran_until: float = 0.0
+    never_ran: bool = False
+    runs_from: float = 0.0
+    kept_until: float = 0.0
+    kept_from: float = 0.0
+    mib: int = 0
+
+    def to_texts(self) -> dict[str, str]:
+        """As lua/ledger.lua takes them."""
+        return {each.name: number(value) for each in fields(self) if (value := getattr(self, each.name))}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Change:
     """What to change of a session.
 
@@ -35,7 +56,7 @@ class Change:
     `task` makes it a new intent: the generation grows and the intent is overdue at `due`. `settle` says that the
     current intent is carried out, `then` which task continues it. `next_epoch` ends the workspace's token. `idle_at` is
     when to check next whether the session is idle. `event` is its type and data, by default the new state; `events_ttl`
-    (s) lets the session's events expire unless more come."""
+    (s) lets the session's events expire unless more come. `ledger` is what begins or ends to cost."""
 
     to: Status | None = None
     noop: Collection[Status] = ()
@@ -53,6 +74,7 @@ class Change:
     idle_at: float = 0.0
     event: tuple[str, Mapping[str, Any]] | None = None
     events_ttl: float = 0.0
+    ledger: Intervals | None = None
 
     @classmethod
     def of(cls, **wanted: Any) -> Change:
@@ -66,7 +88,8 @@ class Change:
     ) -> Change:
         """A new intent, and what every one of them resets."""
         reset = {"clear_phases": True, "reason": "", "reason_code": "", "started_at": 0.0}
-        return cls.of(to=to, task=task, noop=noop, due=due, request_id=request_id, **reset, **wanted)
+        behind = {"request_id": request_id, "traceparent": tracing.traceparent()}
+        return cls.of(to=to, task=task, noop=noop, due=due, **behind, **reset, **wanted)
 
     def to_json(self, uuid: str, now: float, *, events_bytes: int, tombstone_ttl: int) -> str:
         """The script's argument."""
@@ -101,6 +124,8 @@ class Change:
             "events_ttl": int(tombstone_ttl if self.to is Status.TERMINATED else self.events_ttl),
             "tombstone_ttl": tombstone_ttl,
         }
+        if self.ledger and (intervals := self.ledger.to_texts()):
+            document["ledger"] = intervals
         return json.dumps(document)
 
     def _state_event(self) -> tuple[str, Mapping[str, Any]]:

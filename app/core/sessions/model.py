@@ -150,22 +150,26 @@ class Record(Identity):
     why the session failed, what its start waits for, or, while it is active, why its agent does not run; `reason_code`
     is the same for programs, where there is one (app/core/errors.py, and `no_capacity`). `generation` counts intents;
     `settled` is the last generation carried out; `task` carries out the current intent; `provisioned` says whether its
-    volume ever existed. `phases` are milliseconds since the request that started the workspace, in the order of
-    `PHASES`. `delete_backup` says whether the teardown must back up first, `delete_partial` whether a backup without
-    the unreadable files will do. `waiting` counts the prompts not yet delivered, `unfinished` those with the agent; the
-    inbox keeps both. `access_epoch` counts revocations: an access token of an earlier epoch is invalid;
-    `disconnected_epoch` is the one up to which connections were ended. `epoch` is that of the workspace token: one of
-    another epoch is invalid (app/core/access/agent_credentials.py); 0 is a session of an earlier release. `signals` are
-    by name; `awake_since` is when it last woke, `warned` the time of the announced sleep, `risk` the unsaved work when
-    it was last stopped (app/core/sessions/unsaved_work.py). `expiry_tries` counts deletions for age since it was last
-    used. `unarchived` is empty unless the agent's conversation is newer than the stored one: `since` when, and the
-    `reason`.
+    volume ever existed. `request_id` and `traceparent` are of the request behind the current intent. `phases` are
+    milliseconds since the request that started the workspace, in the order of `PHASES`. `delete_backup` says whether
+    the teardown must back up first, `delete_partial` whether a backup without the unreadable files will do. `waiting`
+    counts the prompts not yet delivered, `unfinished` those with the agent; the inbox keeps both. `access_epoch` counts
+    revocations: an access token of an earlier epoch is invalid; `disconnected_epoch` is the one up to which connections
+    were ended. `epoch` is that of the workspace token: one of another epoch is invalid
+    (app/core/access/agent_credentials.py); 0 is a session of an earlier release. `signals` are by name; `awake_since`
+    is when it last woke, `warned` the time of the announced sleep, `risk` the unsaved work when it was last stopped
+    (app/core/sessions/unsaved_work.py). `expiry_tries` counts deletions for age since it was last used. `unarchived` is
+    empty unless the agent's conversation is newer than the stored one: `since` when, and the `reason`.
 
     `tries` counts the unfinished attempts at the current intent, `backup_tries` those at a requested backup. `lease`
     counts the attempts at all intents: a worker that lost its lease finds another number. `missed` is the intent whose
     broker message found the lease taken, `answered` the one whose workspace was ready before its start was finished.
     `backup_asked` counts requests for a backup: an attempt begun before the last request does not settle it. `stopping`
     says that the processes were told to stop and may still run: nothing may be started before they have ended.
+
+    For the cost ledger: `made_by` names the API key that created the session. `compute_since` is since when its
+    processes run, 0 when they don't, `compute_until` when they last ended; `disk_since` is since when its volume of
+    `disk_mib` exists. Only a change's `Intervals` set these four (app/core/redis/lua/ledger.lua).
     """
 
     status: Status
@@ -177,6 +181,7 @@ class Record(Identity):
     stopping: bool = False
     provisioned: bool = False
     request_id: str = ""
+    traceparent: str = ""
     requested_at: float = 0.0
     started_at: float = 0.0
     last_activity: float = 0.0
@@ -203,6 +208,11 @@ class Record(Identity):
     expiry_tries: int = 0
     risk: Mapping[str, Any] = field(default_factory=dict)
     unarchived: Mapping[str, Any] = field(default_factory=dict)
+    made_by: str = ""
+    compute_since: float = 0.0
+    compute_until: float = 0.0
+    disk_since: float = 0.0
+    disk_mib: int = 0
     phases: Mapping[str, int] = field(default_factory=dict)
     signals: Mapping[str, Signal] = field(default_factory=dict)
 

@@ -192,6 +192,11 @@ class SessionStore:
                 uuid for status in statuses for uuid in self._redis.zrange(keys.BY_STATUS.format(status=status), 0, -1)
             ]
 
+    def metered(self) -> list[Record]:
+        """The sessions whose processes run, as far as the cost ledger knows."""
+        with redis_errors():
+            return self.find(self._redis.zrange(keys.RUNNING, 0, -1))
+
     def first_sight(self, now: float) -> bool:
         """True once for each Redis without the service's data, new or after a loss."""
         with redis_errors():

@@ -285,6 +285,20 @@ def test_log_lines_carry_the_request_id_and_no_key(client: Client, caplog: pytes
     assert all(ADMIN_KEY not in str(vars(record)) for record in caplog.records)
 
 
+def test_log_lines_have_the_route_and_none_of_the_callers_texts(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A path may hold a name, a token, or anything where there is no route."""
+    uuid = client.post("/session/create", json={"user_id": "ada"}).json["uuid"]
+    with caplog.at_level(logging.DEBUG):
+        for path in (f"/session/{uuid}/messages/canary?canary=1", "/canary", "/backups/canary/download"):
+            client.get(path)
+    ours = [record for record in caplog.records if record.name == "app.requests"]
+    paths = [record.path for record in ours]  # type: ignore[attr-defined]
+    assert paths == [f"/session/{uuid}/messages/<message_id>", "", "/backups/<name>/download"]
+    assert not any("canary" in str(vars(record)) for record in ours)
+
+
 def test_unforeseen_errors_are_logged_and_not_shown(
     app: Flask, core: Core, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

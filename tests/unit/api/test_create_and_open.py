@@ -60,8 +60,8 @@ def test_the_links_time_begins_with_the_answer(client: Client, core: Core, monke
         steps.append("wait")
         return waited(*args)
 
-    def creating(*args: Any) -> Record:
-        record = created(*args)
+    def creating(*args: Any, **options: Any) -> Record:
+        record = created(*args, **options)
         move(core, record.uuid, Status.ACTIVE)
         return record
 

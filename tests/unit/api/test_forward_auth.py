@@ -14,6 +14,7 @@ from flask import Flask
 from app.api.pages import Pages
 from app.core.access.tokens import Kind
 from app.core.composition import Core
+from app.core.prompts.token_usage import Tokens, TokenUsage
 from app.core.sessions.model import Status
 from tests.ports import free_port
 from tests.unit.api.helpers import (
@@ -171,6 +172,22 @@ def test_opening_a_sleeping_workspace_wakes_it_and_shows_how_far_it_is(
     assert (told["session_status"], told["phases"]) == ("waking", {"enqueued": 12})
     move(core, uuid, Status.ACTIVE)
     assert visitor.visit(**POLL).status_code == 200
+
+
+def test_a_visitor_of_a_user_past_the_budget_reads_why_the_workspace_stays_asleep(make_app: AppMaker) -> None:
+    app = make_app(budget_per_user=1.0, secret_key=SECRET_KEY)
+    client, core = keyed(app, ADMIN_KEY), core_of(app)
+    uuid = new_session(client)
+    move(core, uuid, Status.ACTIVE)
+    visitor = Visitor(app, uuid)
+    visitor.navigate(link(client, uuid))
+    TokenUsage(core.redis).add(uuid, "ada", Tokens(0, 1_000_000), time.time(), "gpt-5")
+    assert visitor.navigate().status_code == 200, "what runs goes on"
+    move(core, uuid, Status.SLEEPING)
+    page = visitor.navigate()
+    assert (page.status_code, page.mimetype) == (403, "text/html")
+    assert "The budget for this month is used up" in page.text
+    assert core.store.get(uuid).status is Status.SLEEPING
 
 
 def test_a_workspace_that_waits_for_room_says_so(client: Client, core: Core, uuid: str, visitor: Visitor) -> None:

@@ -22,6 +22,8 @@ TABLE = {
     "backups.list_all": RouteRules(),
     "backups.list_of_session": RouteRules(),
     "backups.restore": RouteRules(rate="create", audit="restore", creates=True),
+    "costs.list_all": RouteRules(),
+    "costs.of_session": RouteRules(),
     "docs.asset": PUBLIC,
     "docs.openapi": PUBLIC,
     "docs.page": PUBLIC,
@@ -43,7 +45,7 @@ TABLE = {
     "sessions.status": RouteRules(session_token=True),
     "sessions.wake": RouteRules(session_token=True, rate="wake", audit="wake"),
     "system.health": PUBLIC,
-    "system.metrics": RouteRules(),
+    "system.metrics": RouteRules(metrics_key=True),
 }
 """Written down by hand: a route that becomes public, or changes its rate, changes this table too."""
 

@@ -13,6 +13,7 @@ import redis
 from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.core.costs.usage import day_number
 from app.core.errors import StateUnavailable
 from app.core.prompts.token_usage import Tokens, TokenUsage, day_of
 from app.core.redis import keys
@@ -82,6 +83,30 @@ def test_the_budget_is_each_users_own_and_the_last_token_counts(
     TokenUsage(redis_client).add("other001", "bob", Tokens(500, 0), time.time())
     assert Workspace(app).ask().status_code == 200
     assert Workspace(app, "bobs0000", "bob").ask().status_code == 429
+
+
+def test_a_user_past_the_months_budget_in_dollars_asks_no_model(make_gateway: GatewayMaker, model: ModelServer) -> None:
+    """Failed and cancelled turns count; another try is no use. The session's events have the warning."""
+    workspace = Workspace(make_gateway(budget_per_user=1.0, price_tokens='{"*": [1, 1]}'))
+    model.script(Answer(text="x", prompt_tokens=900_000, completion_tokens=100_000))
+    assert workspace.ask().status_code == 200
+    refused = workspace.ask()
+    assert (refused.status_code, refused.json["error"]) == (403, "budget_exceeded")
+    assert refused.headers["x-should-retry"] == "false"
+    assert len(model.requests) == 1
+    assert ("budget", {"cost": 1.0, "budget": 1.0, "owner": "user"}) in workspace.events()
+
+
+@pytest.mark.parametrize(("wanted", "booked"), [("gpt-5", "gpt-5"), ("made-up", "other")])
+def test_tokens_are_booked_under_the_models_name_if_it_has_a_price(
+    make_gateway: GatewayMaker, model: ModelServer, wanted: str, booked: str
+) -> None:
+    workspace = Workspace(make_gateway(llm_model=""))
+    model.script(Answer(text="x", prompt_tokens=70, completion_tokens=7))
+    assert workspace.ask(model=wanted).status_code == 200
+    today = day_number(time.time())
+    [used] = workspace.core.ledger.read([workspace.uuid], today, today, time.time())
+    assert used.days.total(today, today) == {f"p:{booked}": 70, f"t:{booked}": 7}
 
 
 def test_without_a_limit_nobody_is_refused(make_gateway: GatewayMaker, redis_client: redis.Redis) -> None:

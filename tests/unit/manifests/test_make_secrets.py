@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -193,3 +194,33 @@ def test_make_secrets_adds_what_a_new_release_wants(tmp_path):
     for name, held in old.items():
         if name in filled:
             assert held.items() <= filled[name].items()
+
+
+def test_prometheus_gets_a_key_and_web_its_digest(tmp_path):
+    """Where there is a Secret for it; web's entry has the role that reads the metrics alone."""
+    filled = fill_secrets(tmp_path, {f"{SYSTEM}/scrape-key": {}})
+
+    key = filled[f"{SYSTEM}/scrape-key"]["key"]
+    [entry] = json.loads(filled[f"{SYSTEM}/manager"]["api-keys"])
+    assert re.fullmatch(r"[0-9a-f]{64}", key)
+    assert entry == {"name": "prometheus", "sha256": hashlib.sha256(key.encode()).hexdigest(), "role": "metrics"}
+
+
+def test_without_monitoring_there_is_no_key_for_it(tmp_path):
+    """A key that nobody uses would only be one more to lose."""
+    filled = fill_secrets(tmp_path, {f"{SYSTEM}/manager": {}})
+
+    assert f"{SYSTEM}/scrape-key" not in filled
+    assert "api-keys" not in filled[f"{SYSTEM}/manager"]
+
+
+def test_the_operators_own_keys_are_not_changed_for_prometheus(tmp_path, capfd):
+    """The entry to add is printed, until it is there."""
+    held = {f"{SYSTEM}/manager": {"api-keys": "[{}]"}, f"{SYSTEM}/scrape-key": {"key": "k" * 64}}
+    digest = hashlib.sha256(b"k" * 64).hexdigest()
+
+    assert fill_secrets(tmp_path, held)[f"{SYSTEM}/manager"]["api-keys"] == "[{}]"
+    assert f'{{"name": "prometheus", "sha256": "{digest}", "role": "metrics"}}' in capfd.readouterr().out
+    held[f"{SYSTEM}/manager"]["api-keys"] = f'[{{"sha256": "{digest}"}}]'
+    fill_secrets(tmp_path, held)
+    assert "add this entry" not in capfd.readouterr().out

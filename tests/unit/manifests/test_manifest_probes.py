@@ -9,7 +9,7 @@ import time
 import pytest
 
 from app.settings import Settings
-from tests.manifests import MANIFESTS, OVERLAYS, pods, render, settings_of
+from tests.manifests import MANIFESTS, OVERLAYS, Object, pods, render, settings_of
 
 
 @pytest.fixture(params=OVERLAYS)
@@ -18,9 +18,14 @@ def overlay(request):
     return render(MANIFESTS / "overlays" / request.param)
 
 
+def serves(container: Object) -> bool:
+    """Whether somebody waits for its answers; a process shows its metrics beside its work."""
+    return any(port["name"] != "metrics" for port in container.get("ports", ()))
+
+
 def test_whatever_listens_is_probed(overlay):
     """A container with a port says when it is ready and when it is dead."""
-    listening = {pod.name: pod.containers[0] for pod in pods(overlay).values() if "ports" in pod.containers[0]}
+    listening = {pod.name: pod.containers[0] for pod in pods(overlay).values() if serves(pod.containers[0])}
 
     assert set(listening) == {"web", "forward-auth", "gateway", "flower", "redis"}
     assert all({"readinessProbe", "livenessProbe"} <= set(each) for each in listening.values())
@@ -31,7 +36,7 @@ def test_whatever_listens_is_probed(overlay):
 
 def test_whatever_does_not_listen_shows_that_it_works(overlay):
     """By the age of its heartbeat, as the process is told and as scripts/respawn counts it locally."""
-    silent = {pod.name: pod.containers[0] for pod in pods(overlay).values() if "ports" not in pod.containers[0]}
+    silent = {pod.name: pod.containers[0] for pod in pods(overlay).values() if not serves(pod.containers[0])}
     settings, limit = settings_of(overlay), Settings().heartbeat_limit
 
     assert set(silent) == {"worker", "sweeper", "backup-worker", "delivery-worker", "observer", "beat"}

@@ -229,6 +229,46 @@ def test_only_the_gateway_is_given_the_models_key(monkeypatch: pytest.MonkeyPatc
     assert (web["LLM_MODEL"], web["PROCESS_NAME"]) == ("m", "web")
 
 
+def test_processes_show_metrics_where_they_were_given_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each at its own, and the programs of several processes count in a folder of their own."""
+    monkeypatch.setenv("DATA_DIR", "/data")
+    monkeypatch.setenv("METRICS_PORT", "1")
+    monkeypatch.setenv("METRICS_PORT_BACKUP_WORKER", "9104")
+    told = {name: procfile.environment(name) for name in ("web", "backup-worker", "beat")}
+    assert {name: each["METRICS_PORT"] for name, each in told.items()} == {
+        "web": "0",
+        "backup-worker": "9104",
+        "beat": "0",
+    }
+    folders = {name: each.get("PROMETHEUS_MULTIPROC_DIR") for name, each in told.items()}
+    assert folders == {"web": "/data/metrics/web", "backup-worker": "/data/metrics/backup-worker", "beat": None}
+
+
+def test_each_process_has_a_metrics_port_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same in the next run, unless it is given."""
+    first = serve.metrics_ports(tmp_path, set())
+    assert len(set(first.values())) == len(first) == len(procfile.MEASURED)
+    monkeypatch.setenv("METRICS_PORT_BEAT", str(port := free_port()))
+    assert serve.metrics_ports(tmp_path, set()) == first | {"METRICS_PORT_BEAT": str(port)}
+
+
+def test_processes_count_in_memory_and_leave_nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = tmp_path / "memory"
+    memory.mkdir()
+    monkeypatch.setattr(serve, "IN_MEMORY", memory)
+    for _ in range(2):
+        # The second run finds what a killed one left.
+        serve.make_metrics_folder(tmp_path)
+        assert (tmp_path / "metrics").resolve().parent == memory
+        (tmp_path / "metrics" / "web").mkdir()
+    assert len(list(memory.iterdir())) == 1
+    serve.drop_metrics_folder(tmp_path)
+    assert list(memory.iterdir()) == []
+    monkeypatch.setattr(serve, "IN_MEMORY", tmp_path / "nowhere")
+    serve.make_metrics_folder(tmp_path)
+    assert not (tmp_path / "metrics").is_symlink()
+
+
 @pytest.mark.parametrize(
     ("folder", "version", "warned"),
     [(Path(sys.executable).parent, (6, 2, 14), True), (Path(sys.executable).parent, (6, 2, 20), False)]

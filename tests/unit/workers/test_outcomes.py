@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
+from app import logs
 from app.core.errors import PermanentError, RetryableError
-from app.core.redis import task_queue
+from app.core.redis import keys, task_queue
 from app.core.service import NewSession
+from app.private_text import private
 from tests.world import World
+from workers.archive.terms import incomplete
 from workers.outcomes import log as outcomes
 
 
@@ -146,3 +150,85 @@ def test_a_crash_of_an_active_session_is_no_action(world: World, ended: Any, cap
     world.look(uuid)
     assert "session failed: The editor ended unexpectedly." in caplog.text and "a secret" not in caplog.text
     assert ended() == [("WARNING", "", None)]
+
+
+@pytest.fixture
+def line(caplog: pytest.LogCaptureFixture) -> Any:
+    """The fields of the newest line, without the duration, which the tests above hold."""
+    caplog.set_level(logging.INFO, outcomes.name)
+
+    def newest() -> dict[str, Any]:
+        record = [each for each in caplog.records if each.name == outcomes.name][-1]
+        return {
+            name: getattr(record, name, None)
+            for name in ("uuid", "action", "outcome", "phases", "reason", "request_id")
+        }
+
+    return newest
+
+
+def test_a_line_has_the_phases_and_the_request_of_its_action(world: World, line: Any) -> None:
+    uuid = world.sessions.create(NewSession(user_id="ada"), "r-create").uuid
+    world.now += 0.25
+    world.work()
+    world.runtime.become_ready(uuid)
+    world.now += 1.0
+    world.look(uuid)
+    told = {"uuid": uuid, "outcome": "done", "reason": ""}
+    assert line() == told | {
+        "action": "create",
+        "phases": {"enqueued": 250, "ready": 1250},
+        "request_id": "r-create",
+    }
+
+    world.sessions.sleep(uuid, "r-sleep")
+    world.now += 0.5
+    world.work()
+    phases = {"enqueued": 500, "agent_shut_down": 500, "stopped": 500}
+    assert line() == told | {"action": "sleep", "phases": phases, "request_id": "r-sleep"}
+
+    token = logs.request_id.set("r-backup")  # as a worker does from the message of the task
+    world.sessions.request_backup(uuid, "r-backup")
+    world.work()
+    logs.request_id.reset(token)
+    assert line() == told | {"action": "backup", "phases": {"verified": 0}, "request_id": "r-backup"}
+
+    world.sessions.delete(uuid, request_id="r-delete")
+    world.now += 2.0
+    world.work()
+    phases = {"enqueued": 2000, "stopped": 2000, "backed_up": 2000, "removed": 2000}
+    assert line() == told | {"action": "delete", "phases": phases, "request_id": "r-delete"}
+
+
+def test_a_failed_action_has_its_reason_without_the_names_of_files(
+    world: World, line: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its user reads them in the session's status."""
+
+    def unreadable(*_: object, **__: object) -> None:
+        raise incomplete(2, ["canary.txt", "folder/canary"])
+
+    uuid = world.active()
+    monkeypatch.setattr(world.runtime, "backup", unreadable)
+    world.sessions.delete(uuid, request_id="r1")
+    world.work()
+    said = line()
+    assert said["reason"].startswith("Unreadable files or folders would be missing from the backup: 2 (“…”).")
+    assert (said["action"], said["outcome"], said["request_id"]) == ("delete", "failed", "r1")
+    assert "canary.txt" in world.get(uuid).reason and "canary" not in caplog.text
+
+
+def test_a_given_up_task_leaves_a_dead_letter_without_the_names_of_files(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RetryableError(f"{private('canary.txt')} cannot be read.")
+
+    uuid = world.active()
+    monkeypatch.setattr(world.runtime, "backup", refuse)
+    world.sessions.request_backup(uuid)
+    for _ in range(world.settings.max_deliveries):
+        with suppress(RetryableError):
+            world.lifecycle.back_up(uuid)
+    letters = world.core.redis.lrange(keys.DEAD_LETTERS, 0, -1)
+    assert len(letters) == 1 and "cannot be read" in letters[0] and "canary" not in letters[0]

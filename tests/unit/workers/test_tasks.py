@@ -14,6 +14,7 @@ from app.core.redis import task_queue
 from app.settings import Settings
 from workers import context, tasks
 from workers.celery_app import NotSweeps, app, settings
+from workers.safe_task import TaskFailed
 
 A = "aaaa0001"
 OWN = {name: task for name, task in app.tasks.items() if not name.startswith("celery.")}
@@ -88,3 +89,16 @@ def test_sweeps_are_not_logged_each_second_but_their_failures_are() -> None:
     assert not NotSweeps().filter(a_line(task_queue.SWEEP_IDLE))
     assert NotSweeps().filter(a_line(task_queue.WAKE))
     assert NotSweeps().filter(a_line(task_queue.SWEEP_IDLE, logging.ERROR))
+
+
+def test_an_unexpected_error_leaves_a_task_without_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Celery writes what a task raises into its log and its events."""
+    monkeypatch.setattr(tasks, "network_policies", None)
+    task = OWN[task_queue.CHECK_POLICIES]
+    task.push_request(called_directly=False)
+    try:
+        with pytest.raises(TaskFailed, match="AttributeError\n") as raised:
+            task()
+    finally:
+        task.pop_request()
+    assert "NoneType" not in str(raised.value) and raised.value.__suppress_context__

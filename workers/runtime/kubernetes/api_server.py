@@ -19,6 +19,7 @@ from urllib.parse import urlencode
 import urllib3
 from kubernetes import client, config
 
+from app import tracing
 from app.core.errors import PermanentError, RetryableError, RuntimeUnavailable
 from app.settings import SettingsError
 from workers.runtime.kubernetes.names import FIELD_MANAGER, Object
@@ -202,10 +203,17 @@ class ApiServer:
         self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         url = f"{self._client.configuration.host}{path}{'?' + urlencode(query) if query else ''}"
         timeout = urllib3.Timeout(connect=min(CONNECT_TIMEOUT, self._timeout), read=read_timeout or self._timeout)
-        with _transport_errors():
-            return self._pool.request(
+        # By the kind alone: an object's name may be a user's.
+        kind = path.partition("/namespaces/")[2].split("/")[1]
+        with (
+            tracing.span(f"{method} {kind}", {"http.request.method": method}, kind="client") as span,
+            _transport_errors(),
+        ):
+            response = self._pool.request(
                 method, url, body=body, headers=headers, timeout=timeout, preload_content=False, redirect=False
             )
+            span.set("http.response.status_code", response.status)
+            return response
 
 
 class WatchStream:

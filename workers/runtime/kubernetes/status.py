@@ -122,8 +122,8 @@ class DeploymentView:
 class PodView:
     """A pod that may run the editor. `gone` says that it is being deleted or has ended, `ended` that none of its
     processes is left: the cluster deletes it a second or two later. `steps` are the phases of its start that are done,
-    `placed` is when it got its node, `began` when the newest process of the editor began, both 0 before that.
-    `problem` is the editor's, `trouble` the agent's."""
+    `placed` is when it got its node, `began` when the newest process of the editor began, both 0 before that,
+    `finished` when that process ended, 0 while it runs. `problem` is the editor's, `trouble` the agent's."""
 
     uuid: str
     name: str
@@ -136,6 +136,7 @@ class PodView:
     problem: Problem | None
     placed: float = 0.0
     began: float = 0.0
+    finished: float = 0.0
     trouble: str = ""
     address: str = ""
 
@@ -196,6 +197,7 @@ def pod_view(item: Object) -> PodView:
         problem=None if ready else pod_problem(item),
         placed=_placed(item),
         began=_began(item),
+        finished=_finished(item),
         trouble=agent_trouble(item),
         address=status.get("podIP", ""),
     )
@@ -273,7 +275,7 @@ def observation(
     problem = problem_of(deployment, pod, warning)
     reported = problem if problem is not None and now >= problem.reported_at else None
     if reported is not None and not reported.waits:
-        return replace(down, failure=reported.text)
+        return replace(down, failure=reported.text, ended=pod.finished if pod else 0.0)
     if overdue and not begun(pod) and reported is problem:
         return _stuck(down, reported)
     up = replace(down, running=True, phases=dict(phases or {}))
@@ -380,6 +382,15 @@ def _began(item: Object) -> float:
     if life is None:
         return 0.0
     return timestamp(life.get("startedAt") or item["metadata"].get("creationTimestamp"))
+
+
+def _finished(item: Object) -> float:
+    """When the newest process of the editor ended, 0 while it runs."""
+    container = _container(item)
+    if "running" in (container.get("state") or {}):
+        return 0.0
+    ends = [(container.get(each) or {}).get("terminated") or {} for each in ("state", "lastState")]
+    return next((timestamp(end["finishedAt"]) for end in ends if end.get("finishedAt")), 0.0)
 
 
 def _steps(conditions: Mapping[str, Object], container: Object, *, ready: bool) -> frozenset[str]:

@@ -8,6 +8,7 @@
 --   task (makes it a new intent, due at `due`), settle (the current intent is carried out),
 --   idle_at (when to check whether it is idle), status_key, user_key (the names of those sets, without the value),
 --   backups_key, in_use_key (the index of backups, and those in use),
+--   ledger (see ledger.lua; left out where nothing begins or ends to cost),
 --   event {type, data}, events_kept (how many), events_bytes (in how many), events_ttl (seconds, 0 for ever),
 --   tombstone_ttl (seconds).
 -- Answers {code, detail, the hash afterwards}; code is "ok", "noop", "missing", "stale" or "illegal".
@@ -44,6 +45,7 @@ if change.touch then
 end
 if already then return answer('noop', status) end
 
+if change.ledger then keep_ledger(session, change.uuid, change.ledger, tonumber(change.now)) end
 if change.clear_prefix ~= '' then
   for _, field in ipairs(redis.call('HKEYS', session)) do
     if string.sub(field, 1, #change.clear_prefix) == change.clear_prefix then redis.call('HDEL', session, field) end

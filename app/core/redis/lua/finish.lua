@@ -1,5 +1,5 @@
 -- A prompt is finished. ARGV[1] has besides: state (processed or failed), response (JSON, or ""), reason,
--- kept (s: until the prompt expires), reserve. Answers 0 when it is unknown or was finished before.
+-- kept (s: until the prompt expires), reserve, bounds. KEYS end with the histogram of prompts' times. Answers 0 when it is unknown or was finished before.
 local state = redis.call('HGET', prompt, 'state')
 if not state or state == 'processed' or state == 'failed' then return 0 end
 local before = redis.call('HSTRLEN', prompt, 'text')
@@ -16,6 +16,7 @@ charge(after - before)
 shed(math.max(over(0)), answer)
 -- An answer can't be refused, but it can replace older ones.
 if full(given.reserve) then shed(math.huge, answer) end
+if given.state == 'processed' then timed(KEYS[14], 'answered') end
 tell(given.state, given.reason)
 touch()
 count()

@@ -1,6 +1,6 @@
 -- The part that all scripts on a session's prompts begin with.
 -- Their KEYS begin with those of change.lua; then come: the inbox, the prompts held back while the session sleeps, all
--- unfinished prompts, the sessions with waiting prompts, the agent, the prompt, the answers.
+-- unfinished prompts, the sessions with waiting prompts, the agent, the prompt, the answers, the times of all prompts.
 -- Their first ARGV is a JSON object with: uuid, id, now, marker, due (when the sweep checks), events_kept, events_bytes.
 local session, events = KEYS[1], KEYS[2]
 local inbox, held, prompts, pending, agent, prompt = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]

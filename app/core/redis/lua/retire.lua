@@ -1,11 +1,11 @@
 -- Take a backup out of the index, after which its files are deleted; unless a session needs it.
 -- KEYS: backups, its session's backups, the backup, the retired, those in use, whether these are known, its session
--- ARGV: name, now, the name of its user's set (before and after the user id), keep: "living" protects the newest backup of
+-- ARGV: name, now, uuid, the name of its user's set (before and after the user id), keep: "living" protects the newest backup of
 --   a living session, "any" of any session, "" none.
 -- Answers "retired" (also when it was before), "gone", "in_use", "newest"; "unknown" while the backups in use are not
 -- known.
 local backups, own, backup, retired, in_use, known, session = unpack(KEYS)
-local name, now, before, after, keep = unpack(ARGV)
+local name, now, uuid, before, after, keep = unpack(ARGV)
 if not redis.call('ZSCORE', backups, name) then
   return redis.call('ZSCORE', retired, name) and 'retired' or 'gone'
 end
@@ -30,7 +30,11 @@ if keep == 'any' or (keep == 'living' and living) then
   end
 end
 
-local user_id = redis.call('HGET', backup, 'user_id')
+local user_id, size = unpack(redis.call('HMGET', backup, 'user_id', 'size'))
+if user_id and size then
+  local payer, since = stop_metering(backup, uuid, session)
+  book_backup(payer, since, tonumber(size), now)
+end
 if user_id then redis.call('ZREM', before .. user_id .. after, name) end
 redis.call('ZREM', backups, name)
 redis.call('ZREM', own, name)

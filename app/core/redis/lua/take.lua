@@ -1,5 +1,6 @@
 -- Store a prompt and wake its session, in one step. `change` is change.lua.
--- ARGV[1] has besides: digest (of the text), text, request_id, limit (of waiting prompts), most (of unfinished ones), reserve.
+-- ARGV[1] has besides: digest (of the text), text, request_id, traceparent ("" for none), limit (of waiting prompts),
+-- most (of unfinished ones), reserve.
 -- ARGV[2] is the change that wakes the session, ARGV[3] the one for a session whose files are not restored yet.
 -- Answers {code, detail, the record, the prompt, 1 when an agent is registered}; code is change.lua's, or "known" (nothing
 -- was done), "reused", "full" (detail: "prompts", or "session" or "user" for the bytes), or "no_room" in Redis.
@@ -27,6 +28,7 @@ release()
 if not state then
   redis.call('HSET', prompt, 'state', 'queued', 'text', given.text, 'digest', given.digest,
     'created_at', given.now, 'request_id', given.request_id)
+  if given.traceparent ~= '' then redis.call('HSET', prompt, 'traceparent', given.traceparent) end
   redis.call('RPUSH', inbox, given.id)
   redis.call('RPUSH', prompts, given.id)
   charge(bytes)

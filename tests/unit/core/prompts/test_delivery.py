@@ -397,10 +397,10 @@ def test_a_session_deleted_under_the_sweeps_eyes_doesn_t_stop_it(world: World) -
     world.tasks.lose_all()
     wake = world.core.sessions.wake
 
-    def deleted_first(uuid: str, request_id: str = "") -> Any:
+    def deleted_first(uuid: str, request_id: str = "", *, asked: bool = False) -> Any:
         if uuid == uuids[0]:
             world.sessions.delete(uuid)
-        return wake(uuid, request_id)
+        return wake(uuid, request_id, asked=asked)
 
     world.core.sessions.wake = deleted_first  # type: ignore[method-assign]
     world.now += world.settings.stale_after + 1

@@ -551,8 +551,9 @@ def test_what_redis_holds_of_prompts_is_gone_with_their_end(world: World) -> Non
     world.core.inbox.finish(uuid, message_id, response={}, now=world.now)
     left = {keys.PROMPT.format(uuid=uuid, id=message_id), keys.ANSWERED.format(uuid=uuid)}
     used = {keys.PROMPT_BYTES.format(user_id="ada"), keys.USE.format(uuid=uuid)}
-    assert set(world.core.redis.scan_iter()) - before == left | used
+    assert set(world.core.redis.scan_iter()) - before == left | used | {keys.PROMPT_TIMES}
     assert all(0 < world.core.redis.ttl(name) <= world.settings.prompt_ttl for name in left)
     world.core.inbox.close(uuid, "The session was deleted.", world.now)
     world.core.store.change(uuid, world.now)
-    assert set(world.core.redis.scan_iter()) - before == {keys.PROMPT.format(uuid=uuid, id=message_id)}
+    message = keys.PROMPT.format(uuid=uuid, id=message_id)
+    assert set(world.core.redis.scan_iter()) - before == {message, keys.PROMPT_TIMES}

@@ -66,6 +66,7 @@ def test_the_administrator_may(guarded: Guarded) -> None:
                 *("LPUSH wake {}", "LPUSH backup {}", "LRANGE deliver 0 -1", "BRPOP deliver 1", "HGETALL unacked"),
                 *("GET idempotency:x", "SET sentinel 0", "SUBSCRIBE x", "PUBLISH /0.celery.pidbox x", "SET clock x"),
                 *(f"HSET session:{A} task x", f"HDEL session:{A} epoch", f"DEL session:{A}", f"EXPIRE session:{A} 1"),
+                *("DEL costs:running", "HSET costs:budgets backend 1", "HSET costs:all:open x 1", "GET costs:shown"),
                 *("XADD audit * a b", "XDEL audit 1-1", "XRANGE audit - +", "DEL audit"),
             ],
         ),
@@ -74,12 +75,23 @@ def test_the_administrator_may(guarded: Guarded) -> None:
             [
                 *(f"HGETALL message:{A}:m", f"HGETALL agent:{A}", f"LRANGE queue:{A} 0 -1", "LPUSH deliver {}"),
                 *(f"LRANGE session:{A}:prompts 0 -1", "ZADD sessions:expiry 1 x", "DEL backups", "LRANGE wake 0 -1"),
+                *(f"HGETALL ledger:{A}:2026-01", "HINCRBY costs:user:ada:2026-01 b 1", "HGETALL costs:all:ever"),
                 *("GET tokens:ada:2026-01-01", "HINCRBY counters x 1", "PUBLISH /0.celery.pidbox x"),
             ],
         ),
         (
             "web",
-            ["HGETALL unacked", "LRANGE wake 0 -1", "DEL backups", "HSET backup:x a b", "SET sentinel 0", "DEL clock"],
+            [
+                *(f"HINCRBY ledger:{A}:2026-01 01:b 1", "DEL costs:user:ada:2026-01", "HSET costs:all:open x 1"),
+                *(
+                    "HGETALL unacked",
+                    "LRANGE wake 0 -1",
+                    "DEL backups",
+                    "HSET backup:x a b",
+                    "SET sentinel 0",
+                    "DEL clock",
+                ),
+            ],
         ),
         (
             "delivery-worker",

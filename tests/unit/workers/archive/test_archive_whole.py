@@ -199,7 +199,7 @@ def test_what_could_not_be_restored_is_not_backed_up(
     (root / "link").symlink_to("s")
     (root / "empty").touch()
     os.mkfifo(root / "pipe")
-    text += ".*the largest is folder/large with 20 bytes.*RESTORE_MAX_BYTES"
+    text += ".*the largest is “folder/large” with 20 bytes.*RESTORE_MAX_BYTES"
     refused(PermanentError, root, store, tmp_path / "store", text, **limit)
     back_up(root, store, max_bytes=30, max_entries=5)
     bring_back(store, tmp_path / "restored", max_bytes=30, max_entries=5)
@@ -244,7 +244,7 @@ UNREADABLE = ("closed", "listed/name", "notes/mine.txt")
 def test_a_backup_that_must_be_whole_fails_at_what_may_not_be_read(guarded: Path) -> None:
     """All of it is counted, and named so that it can be mended."""
     theirs = BackupStore(f"file://{guarded}/store")
-    text = rf"missing from the backup: 3 \({', '.join(UNREADABLE)}\)\. Make them readable, or ask for a partial"
+    text = rf"missing from the backup: 3 \(“{', '.join(UNREADABLE)}”\)\. Make them readable, or ask for a partial"
     refused(BackupIncomplete, guarded / "app", theirs, guarded / "store", text)
 
 

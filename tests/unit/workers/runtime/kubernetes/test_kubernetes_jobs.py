@@ -201,7 +201,7 @@ def test_another_ones_partial_backup_does_not_pass_for_a_whole_one(
     if partial:
         assert back_up() == summary
     else:
-        with pytest.raises(BackupIncomplete, match="1 .mine."):
+        with pytest.raises(BackupIncomplete, match="1 .“mine”."):
             back_up()
 
 

@@ -1,0 +1,261 @@
+"""Writes the tables of docs/cost.md from the settings and the manifests, to keep them in step.
+
+    python -m scripts.lib.cost_page
+
+replaces what stands between the two markers in docs/cost.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from app.core.costs.prices import HOURS_PER_MONTH, Prices, quantity
+from app.core.costs.usage import bill
+from app.settings import Settings
+from scripts.lib.settings_table import MarkersMissing
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "cost.md"
+SYSTEM = ROOT / "manifests" / "base" / "system"
+COMMAND = "python -m scripts.lib.cost_page"
+BEGIN = f"<!-- costs: written by {COMMAND} -->"
+END = "<!-- end of costs -->"
+
+USERS = (100, 1_000, 10_000)
+AWAKE_HOURS = (10, 40)
+"""Hours a month in which a user's session is awake: a course, and half of a working time."""
+
+SIZE, MODEL = "standard", "gpt-5-mini"
+PROMPT_PER_HOUR, COMPLETION_PER_HOUR = 200_000, 10_000
+"""Tokens of an awake hour: ten turns, each of which reads 20,000 and writes 1,000."""
+
+BACKUP_MIB = 200
+"""Of one backup that is kept all month."""
+
+CLUSTER_HOUR = Decimal("0.10")
+"""$: GKE's management fee of a cluster (cloud.google.com/kubernetes-engine/pricing, 2025)."""
+
+BALANCER_HOUR = Decimal("0.025")
+"""$: a forwarding rule of the load balancer before the ingress (cloud.google.com/vpc/network-pricing, 2025); traffic
+comes on top."""
+
+INGRESS = (2, "100m", "128Mi")
+"""Replicas, CPU and memory of the ingress controller, which the manifests of the service do not bring."""
+
+PEAK = 4
+"""How many times the average of sessions is awake at the busiest hour."""
+
+CARRIED = 500
+"""Sessions awake at a time for which the manifests' replicas of web, forward-auth, gateway and workers are; of beat,
+observer, flower and Redis there are as many for all."""
+
+GROWING = frozenset({"web", "forward-auth", "gateway", "worker", "sweeper", "backup-worker", "delivery-worker"})
+
+
+@dataclass(frozen=True)
+class Process:
+    """A Deployment or StatefulSet of the service: its replicas, and what each requests."""
+
+    name: str
+    replicas: int
+    vcpus: Decimal
+    gib: Decimal
+    disk_gib: Decimal = Decimal(0)
+
+    def dollars(self, prices: Prices, times: int = 1) -> Decimal:
+        """A month of it, with so many times the replicas."""
+        hourly = self.vcpus * prices.vcpu_hour + self.gib * prices.gib_hour
+        return times * self.replicas * (hourly * HOURS_PER_MONTH + self.disk_gib * prices.disk_gib_month)
+
+
+@dataclass(frozen=True)
+class User:
+    """A month of one user, in dollars, and what sleeping saved."""
+
+    hours: int
+    dollars: Mapping[str, Decimal]
+    saved: Decimal
+
+    @property
+    def total(self) -> Decimal:
+        return sum(self.dollars.values(), Decimal(0))
+
+
+def processes() -> list[Process]:
+    """The service as the base manifests have it, and an ingress controller."""
+    replicas, cpu, memory = INGRESS
+    return [*sorted(_deployed(), key=lambda each: each.name), _process("ingress", replicas, [(cpu, memory)])]
+
+
+def a_user(hours: int, prices: Prices) -> User:
+    """One session, awake for so many hours, with its volume and a backup kept all month, at work while awake."""
+    month = HOURS_PER_MONTH * 3_600
+    made = bill(
+        {
+            f"c:{SIZE}": hours * 3_600_000,
+            f"d:{SIZE}:{prices.volume_mib}": month,
+            "b": BACKUP_MIB * 1_024 * month,
+            f"p:{MODEL}": hours * PROMPT_PER_HOUR,
+            f"t:{MODEL}": hours * COMPLETION_PER_HOUR,
+        },
+        prices,
+    )
+    return User(hours, made.dollars, made.saved)
+
+
+def times(users: int, hours: int) -> int:
+    """How many times the manifests' replicas carry these users."""
+    at_once = users * hours * PEAK / HOURS_PER_MONTH
+    return max(1, -(-int(at_once) // CARRIED))
+
+
+def platform(users: int, hours: int, prices: Prices) -> Decimal:
+    """A month of the service itself, for so many users."""
+    grown = times(users, hours)
+    pods = sum((each.dollars(prices, grown if each.name in GROWING else 1) for each in processes()), Decimal(0))
+    return pods + (CLUSTER_HOUR + BALANCER_HOUR) * HOURS_PER_MONTH
+
+
+def tables() -> str:
+    """All that the page computes."""
+    prices = Prices.of(Settings())
+    return "\n\n".join(["\n".join(_users(prices)), "\n".join(_service(prices)), "\n".join(_all(prices))])
+
+
+def _users(prices: Prices) -> Iterator[str]:
+    yield "### A user"
+    yield ""
+    hour, gib = prices.compute_hour(SIZE), Decimal(prices.volume_mib) / 1_024
+    tokens = prices.of_model(MODEL)
+    of_tokens = (PROMPT_PER_HOUR * tokens.prompt + COMPLETION_PER_HOUR * tokens.completion) / 1_000_000
+    vcpus, memory = prices.vcpus[SIZE], prices.memory_gib[SIZE]
+    yield (
+        f"- Compute: a pod of the size `{SIZE}` requests {vcpus} vCPU and {memory} GiB with its agent; an hour is "
+        f"{vcpus} × ${prices.vcpu_hour} + {memory} × ${prices.gib_hour} = ${hour:.6f}."
+    )
+    yield f"- Disk: {gib:.0f} GiB × ${prices.disk_gib_month} = ${gib * prices.disk_gib_month:.2f}, awake or asleep."
+    yield (
+        f"- Backups: {BACKUP_MIB} MiB × ${prices.backup_gib_month} a GiB = "
+        f"${Decimal(BACKUP_MIB) / 1_024 * prices.backup_gib_month:.4f}."
+    )
+    yield (
+        f"- Tokens of an awake hour, by `{MODEL}`: {PROMPT_PER_HOUR:,} read × ${tokens.prompt} and "
+        f"{COMPLETION_PER_HOUR:,} written × ${tokens.completion} a million = ${of_tokens:.4f}."
+    )
+    yield ""
+    yield from _table(
+        ("Awake a month", "Compute", "Disk", "Backups", "Tokens", "In all", "Saved by sleeping"),
+        [
+            (f"{each.hours} h", *(_money(value) for value in (*each.dollars.values(), each.total, each.saved)))
+            for each in (a_user(hours, prices) for hours in AWAKE_HOURS)
+        ],
+    )
+
+
+def _service(prices: Prices) -> Iterator[str]:
+    yield "### The service"
+    yield ""
+    pods = processes()
+    rows = [
+        (f"`{each.name}`", str(each.replicas), f"{each.vcpus}", f"{each.gib:.3f}", _money(each.dollars(prices)))
+        for each in pods
+    ]
+    rows.append(("GKE's fee", "", "", "", _money(CLUSTER_HOUR * HOURS_PER_MONTH)))
+    rows.append(("load balancer", "", "", "", _money(BALANCER_HOUR * HOURS_PER_MONTH)))
+    rows.append(("**in all**", "", "", "", _money(platform(1, 1, prices))))
+    yield from _table(("Process", "Replicas", "vCPU each", "GiB each", "A month"), rows)
+
+
+def _all(prices: Prices) -> Iterator[str]:
+    yield "### 100, 1,000 and 10,000 users"
+    yield ""
+    rows = []
+    for hours in AWAKE_HOURS:
+        user = a_user(hours, prices)
+        for users in USERS:
+            shared = platform(users, hours, prices)
+            each, always = user.total + shared / users, user.total + user.saved
+            rows.append(
+                (
+                    *(f"{users:,}", f"{hours} h", f"× {times(users, hours)}", _money(shared)),
+                    *(_money(shared / users), _money(user.total), f"**{_money(each)}**", _money(each * users)),
+                    _money(always + shared / users),
+                )
+            )
+    yield from _table(
+        (
+            *("Users", "Awake a month", "Replicas", "The service", "Its share", "Sessions and tokens"),
+            *("A user costs", "All users", "A user, never asleep"),
+        ),
+        rows,
+    )
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    for row in (heads, ["---"] * len(heads), *rows):
+        yield "| " + " | ".join(row) + " |"
+
+
+def _money(dollars: Decimal) -> str:
+    return f"${dollars:,.2f}"
+
+
+def _deployed() -> Iterator[Process]:
+    found = [each for path in sorted(SYSTEM.glob("*.yaml")) for each in yaml.safe_load_all(path.read_text())]
+    objects = [each for each in found if isinstance(each, dict)]
+    scaled = {
+        each["spec"]["scaleTargetRef"]["name"]: each["spec"]["minReplicas"]
+        for each in objects
+        if each["kind"] == "HorizontalPodAutoscaler"
+    }
+    for each in objects:
+        if each["kind"] in ("Deployment", "StatefulSet"):
+            name, spec = each["metadata"]["name"], each["spec"]
+            asked = [_requests(container) for container in spec["template"]["spec"]["containers"]]
+            claims = spec.get("volumeClaimTemplates", ())
+            disks = [claim["spec"]["resources"]["requests"]["storage"] for claim in claims]
+            yield _process(name, scaled.get(name) or spec["replicas"], asked, disks)
+
+
+def _requests(container: Mapping[str, Any]) -> tuple[str, str]:
+    asked = container["resources"]["requests"]
+    return str(asked["cpu"]), str(asked["memory"])
+
+
+def _process(name: str, replicas: int, asked: Sequence[tuple[str, str]], disks: Sequence[str] = ()) -> Process:
+    gib = 1_024**3
+    return Process(
+        name,
+        replicas,
+        sum((quantity(cpu, name) for cpu, _ in asked), Decimal(0)),
+        sum((quantity(memory, name) for _, memory in asked), Decimal(0)) / gib,
+        sum((quantity(disk, name) for disk in disks), Decimal(0)) / gib,
+    )
+
+
+def replaced(text: str) -> str:
+    """`text` with the tables of today between its markers; raises `MarkersMissing`."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise MarkersMissing(f"docs/cost.md must have these two lines, once each, in this order:\n{BEGIN}\n{END}")
+    before, _, rest = text.partition(BEGIN)
+    return f"{before}{BEGIN}\n\n{tables()}\n\n{END}{rest.partition(END)[2]}"
+
+
+def main() -> int:
+    try:
+        PAGE.write_text(replaced(PAGE.read_text()))
+    except MarkersMissing as error:
+        print(f"cost_page: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

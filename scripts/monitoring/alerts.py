@@ -1,0 +1,210 @@
+"""Every alert: when it fires, how urgent it is, what users notice. The sections of docs/operations-monitoring.md
+say what to do.
+
+Figures that web reads from Redis are the same at each replica: their `max`. What a process counts itself is added up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from scripts.monitoring.objectives import API, FAST, SLOW, WAKE
+
+PROCESSES = (
+    "web",
+    "forward-auth",
+    "gateway",
+    "worker",
+    "sweeper",
+    "backup-worker",
+    "delivery-worker",
+    "observer",
+    "beat",
+)
+"""Those that show metrics. The job of the scrape is `sessions-` and the name."""
+
+Severity = Literal["page", "warning"]
+
+
+@dataclass(frozen=True)
+class Alert:
+    """`lasting`: how long `expr` must hold. `section`: the heading in the runbook, `page`: somebody is woken."""
+
+    name: str
+    severity: Severity
+    expr: str
+    lasting: str
+    summary: str
+    section: str
+
+
+def _share(part: str, whole: str, limit: str) -> str:
+    return f"{part}\n/ {whole}\n> {limit}"
+
+
+def _increase(metric: str, window: str) -> str:
+    return f"max by (namespace) (increase({metric}[{window}]))"
+
+
+_BACKUPS_FAILED = _increase('sessions_action_failures_total{action="backup"}', "1h")
+_BACKUPS_DONE = _increase('sessions_action_seconds_count{action="backup",phase="total"}', "1h")
+_REDIS = "max by (namespace) (sessions_redis_used_bytes) / max by (namespace) (sessions_redis_max_bytes)"
+
+ALERTS = (
+    Alert(
+        name="SessionsApiBurnFast",
+        severity="page",
+        expr=API.burns(FAST),
+        lasting="1m",
+        summary="Calls of the API fail: users can't create, open or wake their sessions, or only at the second try.",
+        section="The API answers errors",
+    ),
+    Alert(
+        name="SessionsApiBurnSlow",
+        severity="warning",
+        expr=API.burns(SLOW),
+        lasting="1h",
+        summary="A few calls of the API fail, more than the 0.1 % allowed: some users have to try again.",
+        section="The API answers errors",
+    ),
+    Alert(
+        name="SessionsWakeBurnFast",
+        severity="page",
+        expr=WAKE.burns(FAST),
+        lasting="1m",
+        summary="Many wakes fail or take more than 5 s: users wait in front of a workspace that does not open.",
+        section="Wakes are slow or fail",
+    ),
+    Alert(
+        name="SessionsWakeBurnSlow",
+        severity="warning",
+        expr=WAKE.burns(SLOW),
+        lasting="1h",
+        summary="More than 1 % of the wakes fail or take more than 5 s: some users wait.",
+        section="Wakes are slow or fail",
+    ),
+    Alert(
+        name="SessionsBackupFailed",
+        severity="warning",
+        expr=f"{_BACKUPS_FAILED} > 0",
+        lasting="0m",
+        summary="A backup failed: its user has no copy of the newest files, and a delete of the session is refused.",
+        section="Backups fail",
+    ),
+    Alert(
+        name="SessionsBackupsFailing",
+        severity="page",
+        expr=f"{_BACKUPS_FAILED} >= 3\nand {_BACKUPS_FAILED} > ({_BACKUPS_DONE} or 0 * {_BACKUPS_FAILED})",
+        lasting="5m",
+        summary="Most backups fail: no user's newest files are safe, and sessions can't be deleted.",
+        section="Backups fail",
+    ),
+    Alert(
+        name="SessionsDeadLetters",
+        severity="warning",
+        expr="max by (namespace) (sessions_dead_letters_kept) > 0",
+        lasting="1m",
+        summary="A task was given up: the session of a user is failed, or a backup that he asked for was not made.",
+        section="Tasks were given up",
+    ),
+    Alert(
+        name="SessionsObserverSilent",
+        severity="page",
+        expr=(
+            "max by (namespace) (sessions_observer_age_seconds) > 30\n"
+            "or 0 * max by (namespace) (sessions_redis_used_bytes)"
+            " unless max by (namespace) (sessions_observer_age_seconds)"
+        ),
+        lasting="1m",
+        summary="No observer reports: new and woken sessions don't become active, and their users wait.",
+        section="The observer is silent or late",
+    ),
+    Alert(
+        name="SessionsObserverLag",
+        severity="warning",
+        expr="min by (namespace) (observer_lag_seconds) > 60",
+        lasting="2m",
+        summary="The observer reports, but sees the workspaces late: users see states that are a minute old.",
+        section="The observer is silent or late",
+    ),
+    Alert(
+        name="SessionsQueueOld",
+        severity="page",
+        expr='max by (namespace, queue) (sessions_queue_oldest_seconds{queue=~"wake|deliver"}) > 30',
+        lasting="1m",
+        summary="Tasks of the queue {{ $labels.queue }} wait for over 30 s, and users for their workspace or answer.",
+        section="A queue does not empty",
+    ),
+    Alert(
+        name="SessionsBackgroundQueueOld",
+        severity="warning",
+        expr='max by (namespace, queue) (sessions_queue_oldest_seconds{queue!~"wake|deliver"}) > 900',
+        lasting="1m",
+        summary="Tasks of the queue {{ $labels.queue }} wait for over 15 minutes: sleeps or backups come late.",
+        section="A queue does not empty",
+    ),
+    Alert(
+        name="SessionsRedisFilling",
+        severity="warning",
+        expr=f"{_REDIS} > 0.7",
+        lasting="5m",
+        summary="Redis is {{ $value | humanizePercentage }} full. When it is full, new sessions are refused.",
+        section="Redis fills",
+    ),
+    Alert(
+        name="SessionsRedisFull",
+        severity="page",
+        expr=f"{_REDIS} > 0.9",
+        lasting="1m",
+        summary="Redis is {{ $value | humanizePercentage }} full: new sessions and prompts soon are refused (507).",
+        section="Redis fills",
+    ),
+    Alert(
+        name="SessionsForwardAuthErrors",
+        severity="page",
+        expr=_share(
+            'sum by (namespace) (rate(forward_auth_decisions_total{decision="error"}[5m]))',
+            "sum by (namespace) (rate(forward_auth_decisions_total[5m]))",
+            "0.05",
+        ),
+        lasting="2m",
+        summary="Over 5 % of the requests to workspaces can't be decided: editors and terminals show errors.",
+        section="Forward auth answers errors",
+    ),
+    Alert(
+        name="SessionsProcessDown",
+        severity="page",
+        expr='max by (namespace, job) (up{job=~"sessions-.+"}) == 0',
+        lasting="2m",
+        summary="No {{ $labels.job }} answers. What users notice is in the runbook's table of processes.",
+        section="A process is down",
+    ),
+    Alert(
+        name="SessionsReplicaDown",
+        severity="warning",
+        expr=(
+            'min by (namespace, job) (up{job=~"sessions-.+"}) == 0\n'
+            'and max by (namespace, job) (up{job=~"sessions-.+"}) == 1'
+        ),
+        lasting="15m",
+        summary="A replica of {{ $labels.job }} does not answer. Users notice nothing as long as another does.",
+        section="A process is down",
+    ),
+    Alert(
+        name="SessionsScrapeMissing",
+        severity="page",
+        expr="\nor ".join(f'absent(up{{job="sessions-{name}"}})' for name in PROCESSES),
+        lasting="10m",
+        summary="Prometheus has no target {{ $labels.job }}: the process is gone, or nobody would hear of its faults.",
+        section="A scrape is missing",
+    ),
+    Alert(
+        name="SessionsBeatSilent",
+        severity="warning",
+        expr="time() - max by (namespace) (beat_last_sent_timestamp_seconds) > 300",
+        lasting="1m",
+        summary="Beat has sent no sweep for over 5 minutes: idle sessions stay awake, and cost what they cost.",
+        section="Beat is silent",
+    ),
+)

@@ -1,0 +1,66 @@
+"""Writes the dashboards and the rules of manifests/components/monitoring from the tables beside this file.
+
+    python -m scripts.monitoring.write
+    python -m scripts.monitoring.write https://git.example.com/workspaces/blob/main/   where alerts lead to
+
+The second form is for an installation's own copy: without it an alert's `runbook_url` is the path in this repository.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from scripts.monitoring import rules
+from scripts.monitoring.panels import dashboard_json, load
+
+FOLDER = Path(__file__).resolve().parents[2] / "manifests" / "components" / "monitoring"
+DASHBOARDS = Path(__file__).resolve().parent / "dashboards"
+MADE = "# Made by `python -m scripts.monitoring.write` from scripts/monitoring.\n"
+WIDTH = 120
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts of several lines as they are, and no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: _Dumper, text: str) -> Any:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def as_yaml(value: Mapping[str, Any]) -> str:
+    return MADE + yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=WIDTH)
+
+
+def files(runbooks: str = "") -> dict[Path, str]:
+    """The text of each file."""
+    made = {
+        FOLDER / "common" / "dashboards" / f"{path.stem}.json": json.dumps(dashboard_json(load(path)), indent=2) + "\n"
+        for path in DASHBOARDS.glob("*.yaml")
+    }
+    return made | {
+        FOLDER / "prometheus-rule.yaml": as_yaml(rules.prometheus_rule(runbooks)),
+        FOLDER / "plain" / "rules.yaml": as_yaml(rules.rules_file(runbooks)),
+    }
+
+
+def main() -> int:
+    for path, text in files(*sys.argv[1:2]).items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,188 @@
+"""A key for Prometheus, and what it is shown."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+
+import pytest
+from flask import Flask
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.api.blueprint import rules_of
+from app.api.instruments import INSTRUMENTS
+from app.core.composition import Core
+from app.core.redis import task_queue
+from app.core.sessions.model import Status
+from tests.unit.api.helpers import (
+    ADMIN_KEY,
+    SERVICE_KEY,
+    AppMaker,
+    Client,
+    check_problem,
+    core_of,
+    digest,
+    move,
+    new_session,
+)
+from tests.unit.api.visitors import Visitor, asked, link
+
+METRICS_KEY = "key-of-prometheus"
+TEXT = {"Accept": "text/plain"}
+
+
+@pytest.fixture
+def app(make_app: AppMaker) -> Flask:
+    keys = [
+        {"name": "prometheus", "sha256": digest(METRICS_KEY), "role": "metrics"},
+        {"name": "backend", "sha256": digest(SERVICE_KEY), "role": "service"},
+    ]
+    return make_app(api_keys=json.dumps(keys), secret_key="k" * 32)
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def samples(text: str) -> Mapping[tuple[str, ...], float]:
+    return {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+@pytest.mark.parametrize("shown", [bearer(METRICS_KEY), {"X-API-Key": METRICS_KEY}], ids=["bearer", "header"])
+def test_it_opens_metrics_and_nothing_else(app: Flask, client: Client, shown: dict[str, str]) -> None:
+    """Every route there is."""
+    uuid = new_session(client)
+    prometheus: Client = app.test_client()
+    assert prometheus.get("/metrics", headers=shown | TEXT).status_code == 200
+    assert prometheus.get("/metrics", headers=shown).json["total_sessions"] == 1
+    opened = set()
+    for rule in app.url_map.iter_rules():
+        path = rule.rule.replace("<session:uuid>", uuid).replace("<message_id>", "m1").replace("<name>", "x")
+        for method in (rule.methods or set()) & {"GET", "POST", "DELETE"}:
+            answer = prometheus.open(path, method=method, headers=shown, json={} if method == "POST" else None)
+            answer.close()
+            if answer.status_code != 403:
+                opened.add(rule.endpoint)
+    assert opened == {"system.metrics"} | {each for each in app.view_functions if rules_of(app, each).anonymous}
+
+
+def test_other_keys_are_no_bearers(app: Flask) -> None:
+    """What a page's script may send must not be a key that acts."""
+    for key in (ADMIN_KEY, SERVICE_KEY, "wrong"):
+        check_problem(app.test_client().get("/metrics", headers=bearer(key)), 401, "unauthorized")
+
+
+def test_it_opens_no_agent(app: Flask, client: Client, core: Core) -> None:
+    """At the ingress, where keys open agents too."""
+    uuid = new_session(client)
+    move(core, uuid, Status.ACTIVE)
+    visitor = Visitor(app, uuid)
+    for headers in ({"X_API_Key": METRICS_KEY}, {"Authorization": f"Bearer {METRICS_KEY}"}):
+        told = asked(f"{core.settings.agents_host()}", f"/chat/{uuid}/health", **headers)
+        assert visitor.client.get("/auth/verify", headers=told).status_code in (401, 404)
+
+
+def test_the_document_tells_of_it(client: Client) -> None:
+    document = client.get("/openapi.json").json
+    assert {"MetricsKey": []} in document["paths"]["/metrics"]["get"]["security"]
+    assert document["components"]["securitySchemes"]["MetricsKey"] == {"type": "http", "scheme": "bearer"}
+
+
+def test_requests_are_counted(app: Flask, client: Client) -> None:
+    uuid = new_session(client)
+    for _ in range(2):
+        client.get(f"/session/{uuid}")
+    client.get("/nowhere")
+    found = samples(client.get("/metrics", headers=TEXT).text)
+    assert found["http_requests_total", "sessions.get", "GET", "web", "200"] == 2
+    assert found["http_requests_total", "none", "GET", "web", "404"] == 1
+    assert found["http_request_seconds_count", "sessions.get", "GET", "web"] == 2
+    assert uuid not in str(found)
+
+
+def test_streams_and_waits_are_shown_while_they_last(app: Flask, client: Client) -> None:
+    uuid = new_session(client)
+    registry = app.extensions[INSTRUMENTS].registry
+
+    def open_now(name: str) -> float | None:
+        return registry.get_sample_value(name, {"process": "web"})
+
+    stream = client.get(f"/session/{uuid}/events", buffered=False)
+    assert (open_now("http_streams_open"), open_now("http_waits_open")) == (1, 0)
+    stream.close()
+    assert open_now("http_streams_open") == 0
+    found = samples(client.get("/metrics", headers=TEXT).text)
+    assert ("http_request_seconds_count", "sessions.events", "GET", "web") not in found
+
+
+def test_what_all_processes_count_in_redis_is_shown(client: Client, core: Core) -> None:
+    core.counters.acted("sleep", {"stopped": 700, "total": 1_200})
+    core.counters.action_failed("wake")
+    core.counters.count("sessions_failed")
+    core.dead_letters.add({"task": "x"})
+    found = samples(client.get("/metrics", headers=TEXT).text)
+    assert found["sessions_action_seconds_bucket", "sleep", "1.0", "stopped"] == 1
+    assert found["sessions_action_seconds_bucket", "sleep", "1.0", "total"] == 0
+    assert found["sessions_action_seconds_sum", "sleep", "total"] == 1.2
+    assert found["sessions_action_failures_total", "wake"] == 1
+    assert found["sessions_action_failures_total", "restore"] == 0
+    assert found["sessions_dead_letters_kept",] == found["sessions_dead_letters_total",] == 1
+    assert found["sessions_failed_total",] == found["sessions_sessions_failed_total",] == 1
+    assert found["sessions_sleeps_total",] == 0
+
+
+def test_the_json_is_as_it_was(client: Client, core: Core) -> None:
+    core.counters.acted("sleep", {"total": 1})
+    core.counters.action_failed("wake")
+    assert client.get("/metrics").json["counters"] == {}
+
+
+def test_the_age_of_the_oldest_task_is_known_from_the_last_look(client: Client, core: Core) -> None:
+    """Web may not read the messages, so the sweep notes it."""
+    queues, now = task_queue.QUEUES, time.time()
+    for queue, since in (("wake", now - 30), ("wake", now - 5), ("deliver", now - 7)):
+        core.redis.lpush(queue, json.dumps({"headers": {task_queue.ENQUEUED_AT: since}}))
+    core.counters.look_at_queues(queues, now)
+    core.redis.delete("deliver")
+    core.redis.lpush("backup", "a message of an earlier release")
+    assert core.counters.oldest(queues, now + 2) == {
+        "wake": pytest.approx(32, abs=0.1),
+        "backup": 2.0,
+        **dict.fromkeys(("deliver", "lifecycle", "sweep"), 0.0),
+    }
+
+
+def test_a_message_says_when_it_was_enqueued(client: Client, core: Core) -> None:
+    before = time.time()
+    core.tasks.send(task_queue.SWEEP_IDLE)
+    message = core.redis.lrange("sweep", -1, -1)[0]
+    assert before - 0.01 <= task_queue.enqueued_at(message, 0.0) <= time.time()
+
+
+def test_forward_auth_counts_its_decisions(app: Flask, client: Client) -> None:
+    uuid = new_session(client)
+    move(core_of(app), uuid, Status.ACTIVE)
+    visitor = Visitor(app, uuid)
+    registry = visitor.client.application.extensions[INSTRUMENTS].registry
+    visitor.visit()
+    visitor.navigate(link(client, uuid))
+    visitor.navigate()
+    visitor.client.get("/auth/verify")
+    decided = {
+        name: registry.get_sample_value("forward_auth_decisions_total", {"decision": name})
+        for name in ("let_in", "login", "refused", "error")
+    }
+    assert decided == {"let_in": 1, "login": 1, "refused": 2, "error": 0}
+
+
+def test_a_decision_without_redis_is_an_error(make_app: AppMaker, app: Flask) -> None:
+    broken = make_app(secret_key="k" * 32, redis_url="redis://127.0.0.1:1/0")
+    visitor = Visitor(broken, "abcd1234")
+    assert visitor.visit().status_code == 503
+    registry = visitor.client.application.extensions[INSTRUMENTS].registry
+    assert registry.get_sample_value("forward_auth_decisions_total", {"decision": "error"}) == 1

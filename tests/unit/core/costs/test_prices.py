@@ -1,0 +1,71 @@
+"""Prices come from the settings, each with its source."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from app.core.costs.prices import AGENT_REQUESTS, Prices, quantity
+from app.settings import Settings, SettingsError
+from workers.runtime.kubernetes import objects
+
+
+def test_a_size_is_priced_by_what_its_pod_requests() -> None:
+    """The editor's container and the agent's."""
+    prices = Prices.of(replace(Settings(), price_vcpu_hour=1.0, price_gib_hour=10.0))
+    assert prices.compute_hour("large") == Decimal("0.52") + 10 * Decimal("1.0625")
+    assert (objects.AGENT_REQUESTS["cpu"], objects.AGENT_REQUESTS["memory"]) == AGENT_REQUESTS
+
+
+def test_a_size_that_is_gone_costs_as_the_largest() -> None:
+    prices = Prices.of(Settings())
+    assert prices.compute_hour("huge") == prices.compute_hour("large")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("250m", "0.25"), ("1", "1"), ("1.5", "1.5"), ("256Mi", "268435456"), ("5Gi", "5368709120"), ("5G", "5000000000")],
+)
+def test_quantities_are_kubernetes_own(text: str, number: str) -> None:
+    assert quantity(text, "X") == Decimal(number)
+
+
+def test_a_volume_counts_in_whole_mib() -> None:
+    assert Prices.of(replace(Settings(), volume_size="5G")).volume_mib == 4_769
+
+
+def test_a_model_without_a_price_is_one_of_the_others() -> None:
+    """A workspace may name any model; names without end would fill the ledger."""
+    prices = Prices.of(replace(Settings(), price_tokens='{"big": [2, 4.5], "*": [1, 1]}'))
+    assert [prices.model_name(each) for each in ("big", "made-up", "*", "other")] == ["big", "other", "other", "other"]
+    assert prices.of_model("big").completion == Decimal("4.5")
+    assert prices.of_model("a model whose price is gone").prompt == 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"price_tokens": "[]"},
+        {"price_tokens": "{}"},
+        {"price_tokens": '{"*": [1]}'},
+        {"price_tokens": '{"*": [1, -1]}'},
+        {"price_tokens": '{"*": [1, "NaN"]}'},
+        {"price_tokens": '{"a:b c": [1, 1], "*": [1, 1]}'},
+        {"price_tokens": "no JSON"},
+        {"workspace_sizes": "{}"},
+        {"workspace_sizes": '{"small": ["a", "1", "1Gi", "1Gi"]}'},
+        {"volume_size": "five"},
+    ],
+)
+def test_malformed_prices_name_their_setting(changed: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=next(iter(changed)).upper()):
+        Prices.of(replace(Settings(), **changed))
+
+
+def test_each_price_says_where_it_comes_from() -> None:
+    reasons = {each.name: each.metadata["why"] for each in fields(Settings) if each.name.startswith("price_")}
+    assert len(reasons) == 5
+    assert all("20" in why and ("/" in why or "same list" in why) for why in reasons.values()), reasons

@@ -1,0 +1,36 @@
+"""The metrics of requests."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry
+
+from app.metrics.http import HttpMetrics
+
+
+def counted(*requests: tuple[str | None, str, int, float | None]) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    metrics = HttpMetrics("web", registry)
+    for each in requests:
+        metrics.answered(*each)
+    return registry
+
+
+def test_requests_are_counted_by_endpoint_method_and_status() -> None:
+    registry = counted(("sessions.get", "GET", 200, 0.003), ("sessions.get", "GET", 200, 0.03), ("x", "PUT", 500, 1.0))
+    labels = {"process": "web", "endpoint": "sessions.get", "method": "GET"}
+    assert registry.get_sample_value("http_requests_total", {**labels, "status": "200"}) == 2
+    assert registry.get_sample_value("http_request_seconds_count", labels) == 2
+    assert registry.get_sample_value("http_request_seconds_bucket", {**labels, "le": "0.005"}) == 1
+
+
+def test_a_stream_has_no_duration() -> None:
+    registry = counted(("sessions.events", "GET", 200, None))
+    labels = {"process": "web", "endpoint": "sessions.events", "method": "GET"}
+    assert registry.get_sample_value("http_requests_total", {**labels, "status": "200"}) == 1
+    assert registry.get_sample_value("http_request_seconds_count", labels) is None
+
+
+def test_callers_cannot_make_labels() -> None:
+    registry = counted((None, "HACK", 404, 0.1), (None, "HACK2", 404, 0.1))
+    labels = {"process": "web", "endpoint": "none", "method": "other", "status": "404"}
+    assert registry.get_sample_value("http_requests_total", labels) == 2

@@ -1,0 +1,46 @@
+"""docs/cost.md says what the settings and the manifests come to."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from app.core.costs.prices import Prices
+from app.settings import Settings
+from scripts.lib import cost_page
+from scripts.lib.settings_table import MarkersMissing
+
+PRICES = Prices.of(Settings())
+
+
+def test_the_page_is_that_of_the_settings_and_manifests() -> None:
+    text = cost_page.PAGE.read_text()
+    assert cost_page.replaced(text) == text, f"the tables are out of step; mend them with: {cost_page.COMMAND}"
+
+
+def test_a_user_by_hand() -> None:
+    """40 hours of 0.27 vCPU and 0.3125 GiB, 5 GiB of disk, and 40 times ten turns."""
+    user = cost_page.a_user(40, PRICES)
+    compute = 40 * (Decimal("0.27") * Decimal("0.0445") + Decimal("0.3125") * Decimal("0.0049225"))
+    assert user.dollars["compute"] == compute
+    assert user.dollars["disk"] == Decimal("0.5")
+    assert user.dollars["tokens"] == 40 * (Decimal("0.05") + Decimal("0.02"))
+    assert user.saved == compute / 40 * (730 - 40)
+
+
+def test_every_process_of_the_manifests_is_paid_for() -> None:
+    names = {each.name for each in cost_page.processes()}
+    assert cost_page.GROWING | {"observer", "beat", "flower", "redis", "ingress"} == names
+    assert all(each.vcpus > 0 and each.gib > 0 and each.replicas > 0 for each in cost_page.processes())
+
+
+def test_more_users_awake_need_more_replicas() -> None:
+    assert [cost_page.times(users, 40) for users in (1, 1_000, 10_000)] == [1, 1, 5]
+    assert cost_page.platform(10_000, 40, PRICES) > cost_page.platform(100, 40, PRICES)
+
+
+@pytest.mark.parametrize("text", ["", cost_page.BEGIN, f"{cost_page.END}\n{cost_page.BEGIN}"])
+def test_a_page_without_a_place_for_the_tables_is_refused(text: str) -> None:
+    with pytest.raises(MarkersMissing):
+        cost_page.replaced(text)

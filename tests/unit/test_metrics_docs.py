@@ -1,0 +1,107 @@
+"""docs/metrics.md lists every metric of every process, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.registry import Collector
+
+from app.api.instruments import ForwardAuthInstruments, WebInstruments
+from app.api.metrics import COUNTED, Figures, FiguresCollector
+from app.core.costs.ledger import Totals
+from app.core.redis.counters import ACTION_BUCKETS, ANSWERED, FIRST_TOKEN, PROMPT_BUCKETS, START_BUCKETS, Histogram
+from app.core.redis.memory import Fill
+from app.core.sessions.model import Status
+from app.gateway.metrics import Figures as GatewayFigures
+from workers.metrics import BeatFigures, ObserverFigures, WorkerFigures
+
+ROOT = Path(__file__).resolve().parents[2]
+ROW = re.compile(r"^\| `(\w+)` \| (gauge|counter|histogram) \|(.*?)\| (.*?) \| .+ \|$", re.MULTILINE)
+
+Shown = dict[str, tuple[str, tuple[str, ...], set[str]]]
+"""By name: type, labels, and the processes that show it."""
+
+
+def reading() -> Figures:
+    """One in which everything is there."""
+
+    def histogram(bounds: tuple[float, ...]) -> Histogram:
+        return Histogram((0,) * (len(bounds) + 1), 0.0, bounds)
+
+    return Figures(
+        sessions={Status.ACTIVE: 1},
+        backlog={"wake": 0},
+        workers=1,
+        observer_age=0.0,
+        counters={"dead_letters": 0},
+        starts={("wake", "ready"): histogram(START_BUCKETS)},
+        actions={("sleep", "total"): histogram(ACTION_BUCKETS)},
+        failures={},
+        prompts={name: histogram(PROMPT_BUCKETS) for name in (ANSWERED, FIRST_TOKEN)},
+        oldest={"wake": 0.0},
+        dead_letters_kept=0,
+        backups=0,
+        costs=Totals({"compute": 0.0}, 0.0, 0),
+        fill=Fill(1, 2, 0.1),
+        read_at=0.0,
+    )
+
+
+def collectors() -> Iterable[tuple[str, Collector]]:
+    """What each process shows."""
+    yield "web, Redis", FiguresCollector(reading())
+    worker, beat, observer = CollectorRegistry(), CollectorRegistry(), CollectorRegistry()
+    WorkerFigures(worker)
+    BeatFigures(beat)
+    ObserverFigures(observer).leads()
+    for process, registry in (
+        ("web", WebInstruments().registry),
+        ("forward-auth", ForwardAuthInstruments().registry),
+        ("gateway", GatewayFigures()._registry),
+        ("worker", worker),
+        ("beat", beat),
+        ("observer", observer),
+    ):
+        for each in registry._collector_to_names:
+            yield process, each
+
+
+def in_the_code() -> Shown:
+    found: Shown = {}
+    for process, collector in collectors():
+        for family in collector.collect():
+            # A family tells its labels, an instrument that has counted nothing only by itself.
+            labels = tuple(getattr(collector, "_labelnames", ()) or getattr(family, "_labelnames", ()))
+            name = family.name + ("_total" if family.type == "counter" else "")
+            found.setdefault(name, (family.type, labels, set()))[2].add(process)
+    return found
+
+
+def in_the_docs() -> Shown:
+    text = (ROOT / "docs/metrics.md").read_text()
+    return {
+        name: (kind, tuple(re.findall(r"`(\w+)`", labels)), {shown} if "Redis" in shown else set(shown.split(", ")))
+        for name, kind, labels, shown in ROW.findall(text)
+    }
+
+
+def test_each_metric_is_in_the_docs_with_its_type_labels_and_processes() -> None:
+    assert in_the_docs() == in_the_code()
+
+
+def test_each_counter_of_the_service_has_a_text() -> None:
+    """Those in Redis exist by being counted somewhere."""
+    sources = [*(ROOT / "app").rglob("*.py"), *(ROOT / "workers").rglob("*.py")]
+    counted = {name for file in sources for name in re.findall(r'counters\.count\("(\w+)"\)', file.read_text())}
+    assert counted == COUNTED.keys()
+
+
+def test_no_label_names_a_session_a_user_or_a_key() -> None:
+    labels = {label for _, given, _ in in_the_code().values() for label in given}
+    assert labels == {
+        *("action", "decision", "endpoint", "kind", "method", "model", "outcome", "phase", "process", "queue"),
+        *("reason", "status", "task"),
+    }
