@@ -116,7 +116,7 @@ def code_server() -> str:
     if named:
         return named
     done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "editor" / "install")],
+        [sys.executable, str(ROOT / "app" / "editor" / "install")],
         capture_output=True,
         text=True,
         timeout=1800,
