@@ -106,7 +106,7 @@ def test_what_may_not_be_read_and_what_could_not_be_restored(harness: Kubernetes
     name = backup_name(A, 1_763_625_604.0)
     harness.runtime.provision(identity(A), 1)
     harness.run(A, ODD)
-    with pytest.raises(BackupIncomplete, match="1 .mine."):
+    with pytest.raises(BackupIncomplete, match="1 .“mine”."):
         harness.runtime.backup(A, name)
     summary = harness.runtime.backup(A, name, partial=True)
     assert (summary.unreadable, summary.unreadable_count, summary.content_bytes) == (("mine",), 1, 0)
