@@ -156,6 +156,8 @@ def kubelet(layout: Layout, programs: Programs) -> Component:
         "root-dir": layout.kubelet,
         "hostname-override": layout.name,
         "node-ip": NODE_IP,
+        # cAdvisor asks containerd itself whose a cgroup is: else its figures name no pods and containers.
+        "containerd": layout.containerd_socket,
     }
     return Component("kubelet", [programs["kubelet"], *_flags(flags)])
 

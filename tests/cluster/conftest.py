@@ -25,6 +25,7 @@ if not os.environ.get("API_URL"):
         "test_browser_access_on_cluster.py",
         "test_falling_asleep_on_cluster.py",
         "test_fuzz_on_cluster.py",
+        "test_monitoring_on_cluster.py",
         "test_scalers_on_cluster.py",
         "test_stolen_tokens_on_cluster.py",
         "test_ways_in_on_cluster.py",
@@ -37,6 +38,7 @@ if os.environ.get("KUBECONFIG") != str(layouts.from_environment().kubeconfig):
         "test_chaos_full_volume.py",
         "test_chaos_node.py",
         "test_fuzz_on_cluster.py",
+        "test_monitoring_on_cluster.py",
         "test_provisioner.py",
         "test_stolen_tokens_on_cluster.py",
     ]

@@ -35,14 +35,15 @@ def model_for_the_gateway() -> Iterator[ModelServer]:
         literals = [f"--from-literal={name}={value}" for name, value in values.items()]
         kubectl("create", "secret", "generic", "llm", *literals, namespace=SYSTEM)
         try:
-            _restart(*names)
+            restart(*names)
             yield model
         finally:
             kubectl("delete", "secret", "llm", namespace=SYSTEM)
-            _restart(*names)
+            restart(*names)
 
 
-def _restart(*names: str) -> None:
+def restart(*names: str) -> None:
+    """These processes, until none of before is left."""
     kubectl("rollout", "restart", *(f"deployment/{name}" for name in names), namespace=SYSTEM)
     rolled_out(*names)
 

@@ -117,6 +117,9 @@ def test_the_scrape_without_the_operator_is_the_same(tmp_path):
     )
     assert kept["sessions-web"].fullmatch(f"{part};web;http")
     assert [name for name, each in jobs.items() if "authorization" in each] == ["sessions-web"]
+    # The operator leaves out pods that ended by itself.
+    ended = {"source_labels": ["__meta_kubernetes_pod_phase"], "regex": "Succeeded|Failed", "action": "drop"}
+    assert all(ended in each["relabel_configs"] for each in jobs.values())
     assert of_kind(objects, "Role", SYSTEM)["scrape"]["rules"] == [
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}
     ]
