@@ -126,7 +126,7 @@ class TestComponents:
         for file, text in components.files(place).items():
             file.parent.mkdir(exist_ok=True)
             file.write_text(text)
-        made_by_parts = {place.config / "keda", place.kubelet, place.folder / "etcd"}
+        made_by_parts = {place.config / "keda", place.kubelet, place.folder / "etcd", place.containerd_socket}
         words: set[str] = set()
         for part in components.components(place, programs.built()).values():
             words.update(word.rpartition("=")[2] for word in [*part.command, *part.environment.values()])
