@@ -16,7 +16,7 @@ import yaml  # type: ignore[import-untyped]
 
 from scripts.cluster import programs
 from scripts.cluster.errors import ClusterError
-from tests.processes import MANAGER
+from scripts.lib.processes import MANAGER
 from workers.runtime.kubernetes import names
 
 Object = dict[str, Any]

@@ -19,7 +19,7 @@ import yaml  # type: ignore[import-untyped]
 from app.core.costs.prices import HOURS_PER_MONTH, Prices, quantity
 from app.core.costs.usage import bill
 from app.settings import Settings
-from scripts.lib.settings_table import MarkersMissing
+from scripts.lib import marked
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "cost.md"
@@ -241,17 +241,14 @@ def _process(name: str, replicas: int, asked: Sequence[tuple[str, str]], disks: 
 
 
 def replaced(text: str) -> str:
-    """`text` with the tables of today between its markers; raises `MarkersMissing`."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise MarkersMissing(f"docs/cost.md must have these two lines, once each, in this order:\n{BEGIN}\n{END}")
-    before, _, rest = text.partition(BEGIN)
-    return f"{before}{BEGIN}\n\n{tables()}\n\n{END}{rest.partition(END)[2]}"
+    """`text` with the tables of today between its markers; raises `marked.MarkersMissing`."""
+    return marked.replaced(text, "docs/cost.md", BEGIN, END, f"\n{tables()}\n")
 
 
 def main() -> int:
     try:
         PAGE.write_text(replaced(PAGE.read_text()))
-    except MarkersMissing as error:
+    except marked.MarkersMissing as error:
         print(f"cost_page: {error}", file=sys.stderr)
         return 1
     return 0

@@ -19,15 +19,14 @@ from honcho.environ import parse_procfile
 from honcho.manager import Manager
 from honcho.printer import Printer
 
+from scripts.lib.processes import MANAGER
+
 LOG_BYTES = 20_000_000
 """Size limit of the log, and of the one older log that is kept."""
 
 PROMETHEUS = "prometheus"
 
-MEASURED = (
-    *("forward-auth", "gateway", "worker", "sweeper", "backup-worker", "delivery-worker"),
-    *("observer", "beat"),
-)
+MEASURED = tuple(name for name in MANAGER if name != "web")
 """The processes with a port for Prometheus; web has its own."""
 
 SEVERAL = frozenset({"web", *MEASURED[:-2]})

@@ -13,15 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from app.settings import Settings
+from scripts.lib import marked
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
 COMMAND = "python -m scripts.lib.settings_table"
 BEGIN = f"<!-- settings: written by {COMMAND} -->"
 END = "<!-- end of settings -->"
-
-
-class MarkersMissing(Exception):
-    """A text has no place for the table: it lacks a marker, or has one twice."""
 
 
 def table() -> str:
@@ -50,18 +47,14 @@ def escaped(cell: str) -> str:
 
 
 def replaced(text: str) -> str:
-    """`text` with the table of today between its markers; raises `MarkersMissing`."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise MarkersMissing(f"docs/settings.md must have these two lines, once each, in this order:\n{BEGIN}\n{END}")
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+    """`text` with the table of today between its markers; raises `marked.MarkersMissing`."""
+    return marked.replaced(text, "docs/settings.md", BEGIN, END, table())
 
 
 def main() -> int:
     try:
         PAGE.write_text(replaced(PAGE.read_text()))
-    except MarkersMissing as error:
+    except marked.MarkersMissing as error:
         print(f"settings_table: {error}", file=sys.stderr)
         return 1
     return 0

@@ -9,19 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from scripts.lib.processes import MANAGER
 from scripts.monitoring.objectives import API, FAST, SLOW, WAKE
 
-PROCESSES = (
-    "web",
-    "forward-auth",
-    "gateway",
-    "worker",
-    "sweeper",
-    "backup-worker",
-    "delivery-worker",
-    "observer",
-    "beat",
-)
+PROCESSES = MANAGER
 """Those that show metrics. The job of the scrape is `sessions-` and the name."""
 
 Severity = Literal["page", "warning"]

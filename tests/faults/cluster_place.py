@@ -31,6 +31,7 @@ from app.core.backups.store import PART_PATTERN
 from app.core.errors import SessionError
 from app.core.redis import keys
 from scripts.cluster import host, layout
+from scripts.lib.processes import MANAGER
 from tests.cluster.manager import OWNED, SMALL
 from tests.cluster.node import volume
 from tests.cluster.product import SYSTEM, WORKSPACES, kubectl
@@ -38,7 +39,6 @@ from tests.faults.counting import counting
 from tests.faults.judging import session_of
 from tests.faults.places import SETTINGS, checksums, page_opened, said, text_of
 from tests.model_server import ModelServer
-from tests.processes import MANAGER
 from tests.waiting import wait_for
 from workers.runtime.kubernetes import names
 from workers.runtime.kubernetes.api_server import ApiServer

@@ -27,9 +27,9 @@ from app.core.access.agent_credentials import AgentCredentials
 from app.core.backups.store import PART_PATTERN
 from app.core.redis import keys
 from scripts.lib.leftovers import WORKSPACE
+from scripts.lib.processes import MANAGER
 from tests.faults.counting import counting
 from tests.model_server import ModelServer
-from tests.processes import MANAGER
 from tests.service import KEY, Service
 from tests.waiting import wait_for
 from workers.runtime.local.storage import WorkspaceStorage

@@ -11,6 +11,7 @@ import pytest
 from app.main import create_app
 from app.settings import EARLIER_NAMES, Settings
 from scripts.lib import settings_table
+from scripts.lib.marked import MarkersMissing
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
@@ -112,7 +113,7 @@ def test_a_bar_in_a_setting_ends_no_cell():
 )
 def test_a_page_without_a_place_for_the_table_is_refused(text):
     """Rather than writing the table somewhere, or twice."""
-    with pytest.raises(settings_table.MarkersMissing):
+    with pytest.raises(MarkersMissing):
         settings_table.replaced(text)
 
 

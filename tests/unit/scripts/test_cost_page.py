@@ -9,7 +9,7 @@ import pytest
 from app.core.costs.prices import Prices
 from app.settings import Settings
 from scripts.lib import cost_page
-from scripts.lib.settings_table import MarkersMissing
+from scripts.lib.marked import MarkersMissing
 
 PRICES = Prices.of(Settings())
 
