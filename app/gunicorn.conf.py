@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from app.gunicorn_worker import listen_at
 from app.logs import logging_config
 from app.metrics import shared
+from app.process_reports import report_process
 from app.settings import Settings
 from app.threads import end_process_when_one_dies
 
@@ -32,6 +35,13 @@ def on_starting(server: object) -> None:
     shared.begin(_settings.prometheus_multiproc_dir, shared.slots_for(workers))
 
 
-def post_worker_init(worker: object) -> None:
+def post_worker_init(worker: Any) -> None:
     """Called once in each process that serves."""
     end_process_when_one_dies()
+    worker.reports = report_process("web", _settings)
+
+
+def worker_exit(server: object, worker: Any) -> None:
+    """Called in a process that served, as it ends."""
+    if reports := getattr(worker, "reports", None):
+        reports.stop()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -17,13 +18,25 @@ from app.api import (
     audit,
     backups,
     costs,
+    dead_letters,
+    diagnosis,
     docs,
+    feed,
     forward_auth,
+    going_back,
+    keys,
     messages,
+    overview,
+    past_events,
     probes,
+    processes,
+    restore_points,
     sessions,
     system,
     tenant_limits,
+)
+from app.api import (
+    settings as settings_call,
 )
 from app.api.blueprint import SessionName
 from app.api.context import EXTENSION, KEYRING
@@ -32,18 +45,21 @@ from app.api.errors import to_api_problem
 from app.api.event_streams import SLOTS, stream_slots
 from app.api.idempotency import register_idempotency
 from app.api.instruments import INSTRUMENTS, ForwardAuthInstruments, WebInstruments
-from app.api.openapi import DOCUMENT, build_document, make_api
+from app.api.openapi import make_api
 from app.api.pages import Pages
 from app.api.prefer import register_prefer
 from app.api.rate_limits import register_limits
 from app.api.refusals import PAGES
-from app.api.security import Keyring, identify, read_keyring, require_key, tarpit_name
-from app.core.composition import Core
+from app.api.security import identify, require_key, tarpit_name
+from app.core.access.keyring import Keyring, read_keyring
+from app.core.composition import Core, check_keys
+from app.look.product import Product
 from app.problems import register_error_handlers
 from app.request_hooks import register_request_hooks
 from app.settings import Settings
 from app.tarpit import register_tarpit
 from app.traced_requests import trace_requests
+from app.web.application import by_host, create_dashboard
 
 NO_BODY = 1_024
 """Bytes; the ingress asks by GET, without a body."""
@@ -68,17 +84,16 @@ class SyncFlask(Flask):
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """The API's WSGI application; raises `SettingsError` for invalid settings. It connects to nothing: without Redis
-    it starts, and /readyz says 503."""
+    """The API's WSGI application; raises `SettingsError` for invalid settings, and for an ARCHIVE_KEY
+    that lacks a key of the stores. It waits for nothing: without Redis it starts, and /readyz says 503."""
     settings = settings or Settings.from_env()
+    check_keys(settings, backups=settings.runtime == "local")
     app, core, keyring = _begin("app", settings)
     app.url_map.converters["session"] = SessionName
     app.extensions[SLOTS] = stream_slots(settings.max_streams)
     app.extensions[INSTRUMENTS] = instruments = WebInstruments()
     shown = {tenant_limits.Kind.STREAM: instruments.streams, tenant_limits.Kind.WAIT: instruments.waits}
     app.extensions[tenant_limits.EXTENSION] = tenant_limits.TenantLimits(settings, shown)
-    if settings.trusted_proxies:
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
 
     # A request passes these in order: first the caller is known, then the limits count, then it may be refused. Answers
     # pass in reverse order.
@@ -96,10 +111,36 @@ def create_app(settings: Settings | None = None) -> Flask:
     register_idempotency(app)
 
     api = make_api(app)
-    for module in (sessions, access, activity, messages, backups, costs, audit, system, probes, docs):
+    for module in (
+        sessions,
+        feed,
+        access,
+        activity,
+        messages,
+        past_events,
+        backups,
+        restore_points,
+        going_back,
+        costs,
+        audit,
+        dead_letters,
+        diagnosis,
+        keys,
+        overview,
+        processes,
+        settings_call,
+        system,
+        probes,
+        docs,
+    ):
         api.register_blueprint(module.blp)
     api.register_blueprint(forward_auth.again_blp)
-    app.extensions[DOCUMENT] = app.json.dumps(build_document(api))
+    if location := settings.dashboard_location():
+        # Behind the proxies' part: what the dashboard calls is the API alone, with the person's address.
+        dashboard = create_dashboard(core, keyring, instruments.http, app.wsgi_app)
+        app.wsgi_app = by_host(urlsplit(location).hostname or "", dashboard, app.wsgi_app)  # type: ignore[assignment, method-assign]
+    if settings.trusted_proxies:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
     return app
 
 
@@ -127,5 +168,5 @@ def _begin(name: str, settings: Settings) -> tuple[Flask, Core, Keyring]:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions[EXTENSION] = core
     app.extensions[KEYRING] = keyring
-    app.extensions[PAGES] = Pages(settings.embedding_origins())
+    app.extensions[PAGES] = Pages(Product.of(settings), settings.embedding_origins())
     return app, core, keyring

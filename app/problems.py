@@ -21,6 +21,7 @@ from app.core.errors import (
     BackupInUse,
     BackupNotFound,
     BudgetExceeded,
+    DeadLetterNotFound,
     IllegalState,
     InboxFull,
     InvalidRequest,
@@ -29,6 +30,7 @@ from app.core.errors import (
     PromptNotFound,
     PromptTooLarge,
     QuotaExceeded,
+    RestorePointNotFound,
     RetryableError,
     SessionError,
     SessionNotFound,
@@ -49,6 +51,8 @@ CORE_ERRORS: Mapping[type[SessionError], int] = {
     SessionNotFound: 404,
     BackupNotFound: 404,
     PromptNotFound: 404,
+    DeadLetterNotFound: 404,
+    RestorePointNotFound: 404,
     PromptTooLarge: 413,
     PromptIdReused: 422,
     KeyReused: 422,
@@ -161,14 +165,19 @@ def safe_path() -> str:
     return rule.rule.replace("<session:uuid>", str(parts.get("uuid", ""))) if rule else ""
 
 
-def register_error_handlers(app: Flask, translate: Callable[[Exception], Problem] = to_problem) -> None:
-    """Answer every exception of `app` with the problem that `translate` makes of it; log those with status 500."""
+def register_error_handlers(
+    app: Flask,
+    translate: Callable[[Exception], Problem] = to_problem,
+    show: Callable[[Problem], Response] = problem_response,
+) -> None:
+    """Answer every exception of `app` with the problem that `translate` makes of it, as `show` shows it; log those with
+    status 500."""
 
     def answer(error: Exception) -> Response:
         problem = translate(error)
         if problem.status == 500:
             log.error("request failed", exc_info=error, extra={"error": problem.code, "path": safe_path()})
-        return problem_response(problem)
+        return show(problem)
 
     app.register_error_handler(Exception, answer)
     # Without this one, Flask would wrap what was raised.

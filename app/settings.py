@@ -29,14 +29,29 @@ ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9-]+\.)*[A-Za-z0-9-]+(?::\d{1,5})?")
 PAGE = re.compile(ORIGIN.pattern + r'(?:[/?][!"$-~]*)?')
 """An address to redirect browsers to, to which a query can be added: no fragment, no credentials."""
 
+WAY_BACK = re.compile(PAGE.pattern + r"(?:#[!-~]*)?")
+"""An address for a link."""
+
+ROLES: Mapping[str, tuple[re.Pattern[str], str]] = {
+    "s3": (re.compile(r"arn:[a-z-]+:iam::\d*:role/[\w+=,.@/-]+"), "arn:aws:iam::123456789012:role/archive"),
+    "gs": (re.compile(r"[a-z0-9-]+@[a-z0-9.:-]+"), "archive@project.iam.gserviceaccount.com"),
+}
+"""What a Job's credential comes from, by the store's protocol: its form, and an example."""
+
+PLAIN_PLACE = re.compile(r"[A-Za-z0-9._/-]+")
+"""A bucket and a path in it, without what has a meaning in a policy."""
+
+COLOR = re.compile(r"#[0-9a-fA-F]{6}")
+"""A colour that is safe in a style sheet."""
+
 
 class SettingsError(Exception):
     """A setting has a value the service can't start with; the text names the setting and says what to do."""
 
 
-def setting(default: Any, unit: str, why: str) -> Any:
-    """A field of `Settings`: its default, the unit of its value, and the reason for both."""
-    return dataclasses.field(default=default, metadata={"unit": unit, "why": why})
+def setting(default: Any, unit: str, why: str, *, secret: bool = False) -> Any:
+    """A field of `Settings`: its default, the unit of its value, and the reason for both. A `secret` is never shown."""
+    return dataclasses.field(default=default, metadata={"unit": unit, "why": why, "secret": secret})
 
 
 @dataclass(frozen=True)
@@ -56,7 +71,7 @@ class Settings:
     redis_port: str = setting("", "TCP port", "6379 if neither this nor the URL names it")
     redis_db: str = setting("", "number", "0 if neither this nor the URL names it; local mode also uses the next one")
     redis_username: str = setting("", "text", "the Redis user (ACL); empty: `default`")
-    redis_password: str = setting("", "text", "taken literally; in a URL it would have to be encoded")
+    redis_password: str = setting("", "text", "taken literally; in a URL it would have to be encoded", secret=True)
     redis_ca_file: str = setting(
         "", "path", "PEM of the CA that signed Redis' certificate, which is always verified; empty: the system's CAs"
     )
@@ -75,13 +90,17 @@ class Settings:
     bind: str = setting("127.0.0.1", "address", "loopback, so that other machines do not reach the service by default")
 
     # Who may call
-    api_key: str = setting("", "text", "one admin key in the clear; `scripts/run` makes one when this is empty")
+    api_key: str = setting(
+        "", "text", "one admin key in the clear; `scripts/run` makes one when this is empty", secret=True
+    )
     api_keys: str = setting(
         "[]",
         "JSON",
-        'more keys: a list of {"name", "sha256", "role": "admin"|"service"|"metrics", "user_prefix"?, '
+        'more keys: a list of {"name", "sha256", "role": "admin"|"service"|"read"|"metrics", "user_prefix"?, '
         '"limits"?: {"create": "1000/minute"}, "budget"?: 500}; two valid at once is how a key is rotated; '
-        "a `metrics` key reads /metrics alone, and Prometheus sends it as `Authorization: Bearer`",
+        "a `read` key sees everything and changes nothing; a `metrics` key reads /metrics alone, and Prometheus sends "
+        "it as `Authorization: Bearer`",
+        secret=True,
     )
     trusted_proxies: int = setting(0, "proxies", "our own proxies: so many last hops of X-Forwarded-For are trusted")
     rate_limit_create: str = setting("100/minute", "rate", "creating a session costs a volume")
@@ -120,6 +139,52 @@ class Settings:
         "with `workspace` and `return_to`; empty: they get an error page",
     )
 
+    # The dashboard
+    dashboard_url: str = setting(
+        "",
+        "URL",
+        "of the dashboard, on a name of its own, served by web; in local mode http://dashboard.localhost:PORT, "
+        "unless the domain is another; else, and if it is `off`, there is none",
+    )
+    dashboard_session: float = setting(
+        43_200.0, "s", "a person who is signed in and does nothing is signed out after this (12 h), a working day"
+    )
+
+    oidc_issuer: str = setting(
+        "", "URL", "of an OpenID Connect provider, by which people sign in at the dashboard; empty: by API keys alone"
+    )
+    oidc_client_id: str = setting(
+        "", "text", "the dashboard's client there; its redirect URI is DASHBOARD_URL/sign-in/back"
+    )
+    oidc_client_secret: str = setting(
+        "", "text", "of that client; empty for a public client, which PKCE protects", secret=True
+    )
+    oidc_scopes: str = setting("openid email profile", "words", "asked for; add what brings the claim with the roles")
+    oidc_name_claim: str = setting("email", "claim", "the person's name in the dashboard and the audit; else `sub`")
+    oidc_role_claim: str = setting("groups", "claim", "its values give a person a role; an email counts if verified")
+    oidc_admins: str = setting("", "values", "of that claim, separated by commas, with the role `admin`")
+    oidc_readers: str = setting("", "values", "of that claim, separated by commas, with the role `read`")
+
+    # What people see
+    product_name: str = setting(
+        "Workspaces", "text", "on the pages people meet, and the dashboard; 60 characters at most"
+    )
+    product_url: str = setting(
+        "", "URL", "where the pages' way back leads: your product's list of workspaces; empty: they have none"
+    )
+    product_logo: str = setting(
+        "",
+        "path or data: URL",
+        "an SVG or PNG image of 32,768 bytes at most, which becomes part of each page and stands beside "
+        "the name: a square one fits best; empty: the built-in mark",
+    )
+    product_color: str = setting(
+        "",
+        "#rrggbb",
+        "of the mark and the buttons; text and progress are in the nearest shade that can be read (WCAG AA); empty: "
+        "#4f46e5, in the dark #8b85ff",
+    )
+
     # A session's life
     runtime: str = setting("local", "local | kubernetes", "where workspaces run")
     idle_timeout: float = setting(900.0, "s", "a session that is unused for this long sleeps; 0 never")
@@ -144,7 +209,19 @@ class Settings:
     awake_hours: str = setting("", "hours", "no idle session is put to sleep in these, in UTC, as Mon-Fri 08:00-18:00")
     keepalive_max: float = setting(28_800.0, "s", "the longest time a keepalive call may ask for: a working day")
     session_ttl: float = setting(
-        2_592_000.0, "s", "unused for this long (30 days), a session is backed up and deleted; 0 never"
+        86_400.0,
+        "s",
+        "unused for this long, a sleeping session is archived: its volume goes, and the next wake restores its files; "
+        "0 never, and then the session has no end either",
+    )
+    archive_retention: float = setting(
+        7_776_000.0,
+        "s",
+        "unused for this long (90 days), or for its own `ttl` if that is longer, a session is backed up and deleted; "
+        "0 never",
+    )
+    archives_at_once: int = setting(
+        4, "sessions", "archived at a time: each is read whole, and stored data is read back, beside users' wakes"
     )
     start_timeout: float = setting(60.0, "s", "a start fails if the editor runs and does not answer for this long")
     progress_timeout: float = setting(
@@ -175,6 +252,7 @@ class Settings:
         "`manifests/make-secrets` make one; 32 characters or more. Several, separated by commas, during a "
         "rotation: the "
         "first signs, all verify. Or single derived keys, as purpose=key, for a process that needs no others",
+        secret=True,
     )
     prompt_max_bytes: int = setting(100_000, "bytes", "a longer prompt is 413; a file belongs into the workspace")
     inbox_limit: int = setting(100, "prompts", "in the queue of one session; one more is 429")
@@ -201,13 +279,27 @@ class Settings:
         1_000_000, "tokens", "in a turn, with each step's whole prompt counted, as it is billed: about a hundred steps"
     )
     agent_command_timeout: float = setting(120.0, "s", "a command of the agent is killed after this")
+    undo_points: int = setting(
+        20, "each", "undo points in a workspace: so many of its last prompts can be undone in seconds; 0 for none"
+    )
+    undo_file_max_bytes: int = setting(
+        104_857_600, "bytes", "a larger file is in no undo point; undoing leaves it alone"
+    )
+    undo_max_bytes: int = setting(
+        1_073_741_824, "bytes", "of a volume for its undo points, the oldest go first; a larger project has none"
+    )
     checkpoint_interval: float = setting(
         180.0, "s", "between copies to the history store: the most a lost volume can cost"
     )
     history_url: str = setting(
         "", "URL", "the history store of conversations, any fsspec URL; by default `archive` in the data folder"
     )
-    history_key: str = setting("", "Fernet key", "encrypts stored conversations; empty: they are stored unencrypted")
+    history_key: str = setting(
+        "",
+        "Fernet key",
+        "reads conversations that an earlier release encrypted; without an ARCHIVE_KEY it encrypts new ones",
+        secret=True,
+    )
     history_max_bytes: int = setting(
         268_435_456, "bytes", "stored of one conversation; of a longer one the copy is stale, and its status says so"
     )
@@ -233,7 +325,7 @@ class Settings:
     )
     gateway_calls_per_session: int = setting(8, "requests", "of one session at a time")
     llm_base_url: str = setting("", "URL", "an OpenAI-compatible API, up to and with its /v1; empty: no model, no chat")
-    llm_api_key: str = setting("", "text", "the key of that API; it never leaves the gateway")
+    llm_api_key: str = setting("", "text", "the key of that API; it never leaves the gateway", secret=True)
     llm_model: str = setting("", "name", "the model for all workspaces; empty: each request names its own")
     llm_tokens_per_day: int = setting(
         2_000_000, "tokens", "of one user a day (UTC); further requests are refused with 429; 0 no limit"
@@ -298,6 +390,19 @@ class Settings:
     keda_authentication: str = setting("redis", "name", "the TriggerAuthentication that carries Redis's password")
     backup_pvc: str = setting("backups", "name", "the claim backups are kept on when BACKUP_URL is a path")
     backup_service_account: str = setting("default", "name", "of the backup Jobs; for access to an object store")
+    backup_role: str = setting(
+        "",
+        "ARN or e-mail address",
+        "of the AWS role (s3://) or the Google service account (gs://) from which each Job is given a short-lived "
+        "credential for its own session's part of the backup store, in place of BACKUP_SERVICE_ACCOUNT; empty: what "
+        "the cloud gives that account, which opens all backups to each Job",
+    )
+    backup_role_limit: float = setting(
+        3_600.0,
+        "s",
+        "the longest credential that BACKUP_ROLE gives; an hour is what both clouds allow by default, and all that AWS "
+        "allows a worker whose own credential is a role's",
+    )
     kube_timeout: float = setting(10.0, "s", "any request to the API server, which normally answers in 0.01 s")
 
     # Backups
@@ -308,6 +413,37 @@ class Settings:
         21_474_836_480, "bytes", "20 GiB, four times a workspace's volume; a larger one is not backed up either"
     )
     restore_max_entries: int = setting(2_000_000, "files", "more would exhaust a volume's inodes")
+
+    archive_key: str = setting(
+        "",
+        "32 bytes in base64",
+        "encrypts what the stores hold, by keys derived for each session; the first of several encrypts, all decrypt. "
+        "Empty: backups and conversations are stored unencrypted, and there are no restore points; `scripts/run` and "
+        "`manifests/make-secrets` make one",
+        secret=True,
+    )
+
+    # Restore points
+    restore_point_interval: float = setting(
+        3_600.0, "s", "between restore points of a session that is awake: the most a lost volume costs; 0 for none"
+    )
+    restore_point_keep_last: int = setting(3, "points", "the newest are always kept")
+    restore_point_keep_hourly: int = setting(24, "points", "the last one of each hour, for so many hours with one")
+    restore_point_keep_daily: int = setting(7, "points", "likewise of each day")
+    restore_point_keep_weekly: int = setting(4, "points", "likewise of each week")
+    restore_point_check_interval: float = setting(
+        86_400.0, "s", "between two full looks at a session's files and at the stored data of its restore points"
+    )
+    restore_points_at_once: int = setting(
+        4, "points", "made at a time in the whole service; the volume's reads and the Jobs are the cost"
+    )
+    drill_cycle: float = setting(
+        604_800.0, "s", "within which each session's newest restore point is restored for a proof; 0 for no drills"
+    )
+    restic: str = setting("restic", "path", "the program that makes restore points, restic 0.14 or newer")
+    volume_lost_after: float = setting(
+        300.0, "s", "that a volume may be out of reach before the newest restore point replaces it"
+    )
 
     # Costs
     price_vcpu_hour: float = setting(
@@ -446,6 +582,13 @@ class Settings:
         """The host name whose /chat/{uuid}/ leads to agents, "" for none."""
         return self.api_host or (f"api.{self.workspace_domain}" if self.runtime == "local" else "")
 
+    def dashboard_location(self) -> str:
+        """The dashboard's address, without a slash at the end; "" for none."""
+        if self.dashboard_url or self.runtime != "local":
+            return self.dashboard_url.rstrip("/").removesuffix("off")
+        derived = f"http://dashboard.{self.workspace_domain}:{self.port}"
+        return derived if _is_safe(derived) else ""
+
     def allowed_origins(self) -> frozenset[str]:
         """The origins of `cors_origins`."""
         return frozenset(text for part in self.cors_origins.split(",") if (text := part.strip().rstrip("/")))
@@ -503,6 +646,8 @@ class Settings:
                 "forward auth who gets into a workspace. The components traefik and nginx of manifests/ set it. "
                 "If your ingress asks forward auth for all hosts by itself, set any annotation of your own."
             )
+        if trouble := self._trouble_with_backup_role():
+            raise SettingsError(f"BACKUP_ROLE: {trouble}")
         if self.scaler not in ("direct", "keda"):
             raise SettingsError(f"SCALER is {self.scaler!r}; it is one of: direct, keda.")
         if trouble := trouble_with(self.secret_keys()):
@@ -518,6 +663,16 @@ class Settings:
                 "INGRESS_FORWARD_AUTH: for LOGIN_URL, auth-signin must end in ?next=$authHeader0 and "
                 "auth-response-headers must begin with Workspace-Next, as in manifests/components/nginx/settings.env."
             )
+        if trouble := self._trouble_with_dashboard():
+            raise SettingsError(f"DASHBOARD_URL: {trouble}")
+        if trouble := self._trouble_with_oidc():
+            raise SettingsError(f"OIDC_ISSUER: {trouble}")
+        if not self.product_name.strip() or len(self.product_name) > 60 or not self.product_name.isprintable():
+            raise SettingsError("PRODUCT_NAME must be a name of 1 to 60 characters in one line.")
+        if self.product_url and not WAY_BACK.fullmatch(self.product_url):
+            raise SettingsError("PRODUCT_URL: an address looks like https://app.example.com/home.")
+        if self.product_color and not COLOR.fullmatch(self.product_color):
+            raise SettingsError("PRODUCT_COLOR: a colour looks like #4f46e5: a # and six hexadecimal digits.")
         if self.llm_base_url and urlsplit(self.llm_base_url).scheme not in ("http", "https"):
             raise SettingsError("LLM_BASE_URL must begin with http:// or https://.")
         if self.redis_reserve >= 1:
@@ -535,6 +690,56 @@ class Settings:
             raise SettingsError(f"{', '.join(negative)} must not be negative.")
         return self
 
+    def _trouble_with_backup_role(self) -> str:
+        """What is wrong with the role of Jobs, "" for nothing."""
+        if not self.backup_role:
+            return ""
+        scheme, _, place = self.backups_location().partition("://")
+        if self.runtime != "kubernetes":
+            return "it is for Jobs, which only RUNTIME=kubernetes has."
+        if scheme not in ROLES:
+            return "it is for a BACKUP_URL that begins with s3:// or gs://; a Job sees its part of a volume anyway."
+        pattern, example = ROLES[scheme]
+        if not pattern.fullmatch(self.backup_role):
+            return f"for {scheme}:// it looks like {example}."
+        if not PLAIN_PLACE.fullmatch(place):
+            return "BACKUP_URL may have letters, digits and . _ - / only, as it becomes part of a policy."
+        if not 900 <= self.backup_role_limit <= 43_200:
+            return "BACKUP_ROLE_LIMIT must be 900 to 43200 (s)."
+        return ""
+
+    def _trouble_with_dashboard(self) -> str:
+        """What is wrong with the dashboard's address, "" for nothing."""
+        location = self.dashboard_location()
+        if not location:
+            return ""
+        if not ORIGIN.fullmatch(location):
+            return "an address looks like https://dashboard.example.com, without a path; `off` for no dashboard."
+        host = urlsplit(location).hostname or ""
+        if not _is_safe(location):
+            return "it must begin with https://: browsers keep the dashboard's cookie only for that, and for localhost."
+        if host == self.agents_host() or host.startswith("vs-code-"):
+            return "the dashboard needs a name of its own, on which no workspace serves anything."
+        return ""
+
+    def _trouble_with_oidc(self) -> str:
+        """What is wrong with the sign-in by OpenID Connect, "" for nothing."""
+        if not self.oidc_issuer:
+            return ""
+        if not PAGE.fullmatch(self.oidc_issuer) or not _is_safe(self.oidc_issuer):
+            return "it must begin with https://; http:// is for localhost only."
+        if not self.oidc_client_id:
+            return "OIDC_CLIENT_ID must be set too: the id of the dashboard's client at the provider."
+        if not self.oidc_admins and not self.oidc_readers:
+            return "OIDC_ADMINS or OIDC_READERS must be set too, or nobody who signs in may see anything."
+        return ""
+
+
+def _is_safe(url: str) -> bool:
+    """Whether a URL is encrypted, or leads to this machine."""
+    host = urlsplit(url).hostname or ""
+    return url.startswith("https:") or host in ("localhost", "127.0.0.1") or host.endswith(".localhost")
+
 
 def _variable(field: str) -> str:
     """The environment variable of a field: its earlier name if only that is set."""
@@ -545,7 +750,6 @@ def _variable(field: str) -> str:
 
 EARLIER_NAMES: Mapping[str, str] = {
     "HISTORY_URL": "ARCHIVE_URL",
-    "HISTORY_KEY": "ARCHIVE_KEY",
     "BACKUP_SERVICE_ACCOUNT": "ARCHIVE_SERVICE_ACCOUNT",
     "INGRESS_FORWARD_AUTH": "INGRESS_DOOR",
     "PROMPT_MAX_BYTES": "MESSAGE_MAX_BYTES",

@@ -46,6 +46,8 @@ HANDSHAKE = {
 EDITOR = ".monaco-workbench"
 PATIENCE = 60_000.0
 """Milliseconds after which a test gives up on what takes a second or two."""
+# Playwright's own, 5 s, is less than a start on a busy machine takes.
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +72,14 @@ def launched(*flags: str) -> Iterator[Browser]:
 def open_editor(browser: Browser | BrowserContext, link: str) -> Page:
     """A page with VS Code loaded; in a browser of its own unless one with its cookies is given."""
     page = browser.new_page()
-    page.goto(link)
+    page.goto(link, timeout=PATIENCE)
     expect_editor(page)
     return page
 
 
 def navigated(page: Page, url: str) -> int:
     """The status that a page was answered with."""
-    answer = page.goto(url)
+    answer = page.goto(url, timeout=PATIENCE)
     assert answer is not None
     return answer.status
 
@@ -111,14 +113,14 @@ def expect_all_closed(page: Page, opened: Sequence[WebSocket]) -> None:
 
 def expect_editor(page: Page) -> None:
     """VS Code is there, whatever was before it."""
-    expect(page.locator(EDITOR)).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(EDITOR)).to_be_visible()
 
 
 def in_terminal(page: Page, command: str, frame: FrameLocator | None = None) -> None:
     """Type a command into a new terminal of VS Code, which may be in a frame of the page that has the focus."""
     wait_for(lambda: _run_from_palette(page, "Terminal: Create New Terminal", frame), "VS Code to offer a terminal")
     terminal = (frame or page).locator(".terminal-wrapper.active .xterm-screen")
-    expect(terminal).to_be_visible(timeout=PATIENCE)
+    expect(terminal).to_be_visible()
     terminal.click()
     page.keyboard.type(command + "\n")
 
@@ -126,7 +128,7 @@ def in_terminal(page: Page, command: str, frame: FrameLocator | None = None) -> 
 def type_untitled(page: Page, text: str) -> None:
     """Type into a file that has no name yet, and so is not saved."""
     wait_for(lambda: _run_from_palette(page, "New Untitled Text File"), "VS Code to offer a new file")
-    expect(page.locator(".monaco-editor.focused").first).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(".monaco-editor.focused").first).to_be_visible()
     page.keyboard.type(text)
 
 
@@ -135,10 +137,16 @@ def sleep_warning(page: Page) -> Locator:
     return page.locator(".notification-toast").get_by_text("goes to sleep in")
 
 
+def expect_hint(page: Page | FrameLocator, words: str) -> None:
+    """A page of ours tells the people who run the service this, when it is asked to."""
+    page.get_by_text("For the people who run this service").click(timeout=PATIENCE)
+    expect(page.get_by_text(words)).to_be_visible()
+
+
 def expect_file(page: Page | FrameLocator, name: str) -> None:
     """VS Code's explorer shows it."""
     shown = page.locator(".explorer-folders-view").get_by_text(name, exact=True)
-    expect(shown).to_be_visible(timeout=PATIENCE)
+    expect(shown).to_be_visible()
 
 
 def _run_from_palette(page: Page, command: str, frame: FrameLocator | None = None) -> bool:

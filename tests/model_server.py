@@ -317,7 +317,7 @@ class ModelServer:
         self._arrived = threading.Condition(self._lock)
         self._http = _Http((host, port), _Handler)
         self._http.model = self
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
 
     @property
     def url(self) -> str:

@@ -60,9 +60,11 @@ def forward_auth_annotations() -> dict[str, str]:
 
 @contextlib.contextmanager
 def in_front(service: Service, program: Path, folder: Path, uuids: list[str]) -> Iterator[None]:
-    """nginx at the addresses of these workspaces, until the end of the block."""
+    """nginx at the addresses of these workspaces, and, as the route of archived ones, at all others of their domain;
+    until the end of the block."""
     with contextlib.ExitStack() as stack:
-        ways = {uuid: stack.enter_context(way_to(service, uuid)) for uuid in uuids}
+        ways = {f"vs-code-{uuid}": stack.enter_context(way_to(service, uuid)) for uuid in uuids}
+        ways["*"] = stack.enter_context(way_to(service, "of none"))
         file = folder / "nginx.conf"
         file.write_text(config(service, program, folder, ways))
         log = stack.enter_context((folder / "log").open("wb"))
@@ -120,10 +122,10 @@ def copy(source: socket.socket, sink: socket.socket) -> None:
 
 
 def config(service: Service, program: Path, folder: Path, ways: Mapping[str, int]) -> str:
-    """nginx.conf: a server for each workspace, and the API's."""
+    """nginx.conf: a server for each name of the workspaces' domain, and the API's."""
     modules = program.parents[1] / "lib" / "nginx" / "modules"
     listen = f"listen {ADDRESS}:{service.workspace_port}"
-    servers = "".join(workspace(service, listen, uuid, port) for uuid, port in ways.items())
+    servers = "".join(workspace(service, listen, name, port) for name, port in ways.items())
     temporary = "".join(
         f"{name}_temp_path {folder}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
@@ -145,8 +147,8 @@ server {{ {listen}; server_name {API_HOST}; location / {{ proxy_pass {service.ur
 """
 
 
-def workspace(service: Service, listen: str, uuid: str, port: int) -> str:
-    """The server of one workspace."""
+def workspace(service: Service, listen: str, name: str, port: int) -> str:
+    """The server of one workspace, or of several."""
     chosen = forward_auth_annotations()
     forward_auth, signin = urlsplit(chosen["auth-url"]), urlsplit(chosen["auth-signin"])
     replaced = "".join(
@@ -157,7 +159,7 @@ def workspace(service: Service, listen: str, uuid: str, port: int) -> str:
     return f"""\
 server {{
 {listen};
-server_name vs-code-{uuid}.ws.localhost;
+server_name {name}.ws.localhost;
 location = /_forward_auth {{
     internal;
     proxy_pass_request_body off;

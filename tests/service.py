@@ -156,6 +156,12 @@ class Service:
 
         return wait_for(reached, f"session {uuid} to be {status}", lambda: str(self.status(uuid)))
 
+    def save(self, uuid: str) -> str:
+        """A restore point of now; its id."""
+        made = self.done("POST", f"/session/{uuid}/restore-points", headers={"Prefer": "wait=60"})
+        assert made["status"] == "done", made
+        return str(self.status(uuid)["session"]["restore_point"]["id"])
+
     def link(self, uuid: str) -> str:
         """The URL of a link that opens the workspace once."""
         return str(self.done("POST", f"/session/{uuid}/open")["url"])
@@ -181,22 +187,22 @@ class Service:
     @property
     def workspace_port(self) -> int:
         """Where Traefik serves the workspaces."""
-        return int(self._ports()["WORKSPACE_PORT"])
+        return int(self.ports["WORKSPACE_PORT"])
 
     @property
     def prometheus_url(self) -> str:
         """Where Prometheus is, in a run with MONITORING=1."""
-        return f"http://127.0.0.1:{self._ports()['PROMETHEUS_PORT']}"
+        return f"http://127.0.0.1:{self.ports['PROMETHEUS_PORT']}"
 
     @property
     def forward_auth_url(self) -> str:
         """Where the ingress asks who gets into a workspace."""
-        return f"http://127.0.0.1:{self._ports()['FORWARD_AUTH_PORT']}"
+        return f"http://127.0.0.1:{self.ports['FORWARD_AUTH_PORT']}"
 
     @property
     def gateway_url(self) -> str:
         """Where workspaces ask the gateway."""
-        return f"http://127.0.0.1:{self._ports()['GATEWAY_PORT']}"
+        return f"http://127.0.0.1:{self.ports['GATEWAY_PORT']}"
 
     def agent(self, uuid: str, path: str, **headers: str) -> requests.Response:
         """A GET of the workspace's agent, through Traefik."""
@@ -206,8 +212,16 @@ class Service:
             timeout=10,
         )
 
-    def _ports(self) -> Any:
-        return json.loads((self.data_dir / "ports.json").read_text())
+    @property
+    def ports(self) -> Any:
+        """The ports of this run, by their variables."""
+        return json.loads((self.data_dir / "ports.json").read_text()) | {"PORT": self.port}
+
+    def leader(self, name: str) -> psutil.Process:
+        """The first of the processes of this name, from which the others come."""
+        file = self.data_dir / "pids" / f"{name}.pid"
+        wait_for(lambda: file.exists() and file.read_text().endswith("\n"), f"{name} to be there")
+        return psutil.Process(int(file.read_text()))
 
     def prompt(self, uuid: str, message: str, message_id: str, prefer: str = "wait=60") -> Any:
         """Send the agent a prompt; the JSON answer."""

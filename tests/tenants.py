@@ -215,7 +215,7 @@ class Victim(Tenant):
         files = self.service.files(self.uuid)
         folders = [files, *(self.service.data_dir / "archive").glob(self.uuid)]
         paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
-        paths += (self.service.data_dir / "backups").glob(f"*{self.uuid}*")
+        paths += (self.service.data_dir / "backups").glob(f"{self.uuid}/app-*")
         return {
             **self._in_redis(),
             **{str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths},

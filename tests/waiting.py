@@ -19,13 +19,15 @@ def wait_for(
     seconds: float = PATIENCE,
     interval: float = 0.05,
 ) -> Result:
-    """Call `condition` every `interval` seconds and return its first true result.
+    """Call `condition` every `interval` seconds, at first after a fraction of that, and return its first true result.
 
     AssertionError, naming `what` and `seen()`, if there is none after `seconds`.
     """
     deadline = time.monotonic() + seconds
+    pause = interval / 32
     while not (result := condition()):
         if time.monotonic() >= deadline:
             raise AssertionError(f"not within {seconds:g} s: {what}. {seen()}".rstrip())
-        time.sleep(interval)
+        time.sleep(pause)
+        pause = min(2 * pause, interval)
     return result

@@ -23,9 +23,9 @@ from tests.browser import (
     AS_PEOPLE_HAVE_IT,
     CHROMIUM_FLAGS,
     EDITOR,
-    PATIENCE,
     expect_editor,
     expect_file,
+    expect_hint,
     in_terminal,
     launched,
     navigated,
@@ -115,7 +115,7 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 def expect_working(frame: FrameLocator) -> None:
     """VS Code is there, and has the files, which come over its WebSocket."""
-    expect(frame.locator(EDITOR)).to_be_visible(timeout=PATIENCE)
+    expect(frame.locator(EDITOR)).to_be_visible()
     expect_file(frame, KEPT)
 
 
@@ -158,7 +158,7 @@ class WaysIn:
         page = context.new_page()
         assert navigated(page, f"{ways.address}/x") == 401
         assert context.cookies() == []
-        expect(page.get_by_role("heading", name="did not keep")).to_be_visible(timeout=PATIENCE)
+        expect(page.get_by_role("heading", name="did not keep")).to_be_visible()
         assert page.url == f"{ways.address}/x?{ENTERED}"
         assert len(signs_in.asked) == 1
         page.get_by_role("link", name="Try again").click()
@@ -172,7 +172,7 @@ class WaysIn:
         signs_in.opener = lambda _, path: ways.address + path
         page = context.new_page()
         assert navigated(page, ways.address) == 401
-        expect(page.get_by_role("heading", name="Signing in led back here")).to_be_visible(timeout=PATIENCE)
+        expect(page.get_by_role("heading", name="Signing in led back here")).to_be_visible()
         assert len(signs_in.asked) == MOST_SENT
 
     @pytest.mark.parametrize("host", [SAME_SITE, CROSS_SITE])
@@ -201,7 +201,7 @@ class WaysIn:
         page = context.new_page()
         expect_working(ways.shown_in(page, CROSS_SITE, ways.link()))
         frame = ways.shown_in(page, SAME_SITE, ways.address)
-        expect(frame.get_by_role("heading", name="not open to you")).to_be_visible(timeout=PATIENCE)
+        expect(frame.get_by_role("heading", name="not open to you")).to_be_visible()
         elsewhere = signs_in.origin("127.0.0.1") + "/asked"
         signs_in.opener = lambda *_: elsewhere
         page.goto(ways.address)
@@ -215,11 +215,11 @@ class WaysIn:
         link = ways.link()
         page = context.new_page()
         refused = ways.shown_in(page, host, link)
-        expect(refused.get_by_text("EMBED_ORIGINS")).to_be_visible(timeout=PATIENCE)
+        expect_hint(refused, "EMBED_ORIGINS")
         open_editor(context, link).close()
         expect_working(ways.shown_in(page, SAME_SITE, ways.link()))
         refused = ways.shown_in(page, host, ways.address)
-        expect(refused.get_by_text("EMBED_ORIGINS")).to_be_visible(timeout=PATIENCE)
+        expect_hint(refused, "EMBED_ORIGINS")
         expect(refused.locator(EDITOR)).to_have_count(0)
         expect_powerless(page, ways)
 
@@ -228,7 +228,7 @@ class WaysIn:
         open_editor(context, link).close()
         context.clear_cookies()
         frame = ways.shown_in(context.new_page(), CROSS_SITE, link)
-        expect(frame.get_by_text("ask for a new one")).to_be_visible(timeout=PATIENCE)
+        expect(frame.get_by_text("ask for a new one")).to_be_visible()
 
     def test_a_named_page_does_not_act_in_the_workspaces_place(self, ways: Ways, context: BrowserContext) -> None:
         """It may show it, and no more."""
@@ -241,4 +241,4 @@ class WaysIn:
         expect_working(ways.shown_in(page, CROSS_SITE, ways.link()))
         ways.ask("POST", f"/session/{ways.uuid}/revoke")
         frame = ways.shown_in(page, CROSS_SITE, ways.address)
-        expect(frame.get_by_role("heading", name="not open to you")).to_be_visible(timeout=PATIENCE)
+        expect(frame.get_by_role("heading", name="not open to you")).to_be_visible()

@@ -19,9 +19,13 @@ from app.core.sessions.model import Record, Signal
 from app.settings import Settings
 from tests.fakes import FakeRuntime
 from workers.disconnect import end_connections
+from workers.drills import Drills
+from workers.erasing import Erasing
+from workers.files_notice import tell
 from workers.idle_notice import warn
 from workers.lifecycle import Lifecycle
 from workers.observer import Observer
+from workers.points import Points
 from workers.sweeps import Sweeps
 from workers.token_renewal import renew
 
@@ -67,7 +71,10 @@ class World:
         self.sessions = self.core.sessions
         self.runtime = FakeRuntime(self.clock)
         self.lifecycle = Lifecycle(self.core, self.runtime, self.clock)
+        self.points = Points(self.core, self.runtime, self.lifecycle, self.clock)
+        self.drills = Drills(self.core, self.runtime, self.lifecycle, self.clock)
         self.sweeps = Sweeps(self.core, self.runtime, self.lifecycle, self.clock, self.clock)
+        self.erasing = Erasing(self.core, self.runtime, self.clock)
         self.observer = Observer(self.core, self.runtime, self.clock)
 
     def clock(self) -> float:
@@ -132,6 +139,8 @@ class World:
             task_queue.SWEEP_IDLE: self.sweeps.idle,
             task_queue.SWEEP_EXPIRED: self.sweeps.expired,
             task_queue.SWEEP_STALE: self.sweeps.stale,
+            task_queue.SWEEP_POINTS: self.points.sweep,
+            task_queue.SWEEP_DRILLS: self.drills.sweep,
             task_queue.RECONCILE: self.sweeps.reconcile,
             task_queue.SWEEP_INDEX: self.sweeps.index,
             task_queue.SWEEP_RETENTION: self.sweeps.retention,
@@ -140,6 +149,16 @@ class World:
             sweeps[task]()
         elif task == task_queue.BACKUP:
             self.lifecycle.back_up(*args)
+        elif task == task_queue.ERASE:
+            self.erasing.erase(*args)
+        elif task == task_queue.POINT:
+            self.points.make(*args)
+        elif task == task_queue.DRILL:
+            self.drills.drill(*args)
+        elif task == task_queue.LOST:
+            self.lifecycle.check_files(*args)
+        elif task == task_queue.TELL_FILES:
+            tell(self.core, args[0])
         elif task == task_queue.DELIVER:
             self.core.delivery.deliver(*args)
         elif task == task_queue.LOCK_OUT:

@@ -12,6 +12,8 @@ from dataclasses import replace
 
 from app.core.composition import Core
 from app.core.errors import IllegalState, RetryableError, SessionNotFound, Superseded
+from app.core.redis import keys
+from app.core.restore_points.schedule import next_point
 from app.core.sessions.change import Intervals
 from app.core.sessions.idle_policy import idle_verdict
 from app.core.sessions.model import Record, Status, phases_since
@@ -80,6 +82,8 @@ def _arrive(core: Core, record: Record, seen: Observation, now: float) -> None:
         pod_name=seen.pod_name,
         ledger=Intervals(runs_from=ran_from(record, seen.began, now)),
     )
+    if core.makes_restore_points:
+        core.store.look_earlier(keys.POINTS_DUE, record.uuid, next_point(up, core.settings, now).at)
     core.counters.count("starts")
     if record.status in STARTING:
         action = outcomes.action_of(record)

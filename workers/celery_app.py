@@ -15,9 +15,11 @@ from app.core.errors import StateUnavailable
 from app.core.redis import task_queue
 from app.core.redis.connections import connect
 from app.core.redis.heartbeats import POLICIES_LOOKED_AT, Heartbeats
+from app.core.redis.processes import Reporter
+from app.core.restore_points.drilling import sweep_period
 from app.redis_address import celery_broker
-from app.settings import Settings
-from workers import admission, broker, celery_heartbeat, metrics
+from app.settings import Settings, SettingsError
+from workers import admission, broker, celery_heartbeat, metrics, process_reports
 from workers.heartbeat import Heartbeat
 
 log = logging.getLogger(__name__)
@@ -25,13 +27,18 @@ log = logging.getLogger(__name__)
 BROKER_TIMEOUT = 30.0
 """s for a worker's Redis commands; longer than the broker's blocking reads."""
 
+BEAT = "beat"
+
 settings = Settings.from_env()
-heartbeats = Heartbeats(connect(settings.redis_url, settings.redis_timeout))
+client = connect(settings.redis_url, settings.redis_timeout)
+heartbeats = Heartbeats(client)
 
 heartbeat = Heartbeat(settings.heartbeat_file)
 broker.register(heartbeat.beat, admission.admit)
 app = Celery("workers", include=["workers.tasks"], task_cls="workers.safe_task:SafeTask")
 app.heartbeat = heartbeat
+app.reporter = Reporter(client, BEAT)
+process_reports.register(client)
 metrics.register(settings)
 app.steps["worker"].add(celery_heartbeat.Pulse)
 app.conf.update(
@@ -65,6 +72,8 @@ app.conf.update(
             task_queue.SWEEP_IDLE: settings.sweep_interval,
             task_queue.SWEEP_EXPIRED: settings.sweep_interval,
             task_queue.SWEEP_STALE: settings.sweep_interval,
+            task_queue.SWEEP_POINTS: settings.sweep_interval,
+            task_queue.SWEEP_DRILLS: sweep_period(settings.drill_cycle),
             task_queue.RECONCILE: settings.reconcile_interval,
             task_queue.SWEEP_INDEX: settings.reconcile_interval,
             task_queue.SWEEP_RETENTION: settings.retention_interval,
@@ -90,6 +99,22 @@ def _set_up_logging(**_: Any) -> None:
     logging.getLogger("celery.beat").setLevel(logging.WARNING)
     for name in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(name).addFilter(NotSweeps())
+
+
+@signals.worker_init.connect
+def _check_archive_keys(sender: Any, **_: Any) -> None:
+    """Refuse to start a worker that uses a store without the archive keys of what it holds."""
+    # Beat and Flower import this module too, and use no store.
+    from app.core.composition import check_keys
+
+    queues = set(sender.app.amqp.queues.consume_from)
+    if queues.isdisjoint(task_queue.USING_STORES):
+        return
+    try:
+        check_keys(settings, backups=task_queue.BACKUP_QUEUE in queues)
+    except SettingsError as error:
+        # Celery only logs other exceptions of a signal's receiver.
+        raise SystemExit(str(error)) from error
 
 
 @signals.task_prerun.connect

@@ -67,11 +67,17 @@ def now() -> datetime:
 
 
 class Scheduler(PersistentScheduler):
-    """Beat's scheduler with a heartbeat at each tick; a tick that sends a task waits for the broker."""
+    """Beat's scheduler with a heartbeat and a report at each tick; a tick that sends a task waits for the broker."""
 
     max_interval = EVERY
 
     def tick(self, *args: Any, **options: Any) -> Any:
         """See Celery's."""
         self.app.heartbeat.beat()
+        self.app.reporter.tick()
         return super().tick(*args, **options)
+
+    def close(self) -> None:
+        """See Celery's."""
+        self.app.reporter.leave()
+        super().close()

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 from app.core.composition import Core
 from app.settings import Settings
 from workers import runtime as runtimes
+from workers.drills import Drills
+from workers.erasing import Erasing
 from workers.lifecycle import Lifecycle
+from workers.points import Points
 from workers.runtime.base import Runtime
 from workers.sweeps import Sweeps
 
@@ -22,7 +25,10 @@ class Context:
     core: Core
     runtime: Runtime
     lifecycle: Lifecycle
+    points: Points
+    drills: Drills
     sweeps: Sweeps
+    erasing: Erasing
 
 
 @lru_cache(maxsize=1)
@@ -36,7 +42,10 @@ def context() -> Context:
     """The context of this process. Never called before the fork, so that no connection is shared."""
     runtime = runtimes.load(core().settings)
     lifecycle = Lifecycle(core(), runtime)
-    return Context(core(), runtime, lifecycle, Sweeps(core(), runtime, lifecycle))
+    points = Points(core(), runtime, lifecycle)
+    drills = Drills(core(), runtime, lifecycle)
+    sweeps, erasing = Sweeps(core(), runtime, lifecycle), Erasing(core(), runtime)
+    return Context(core(), runtime, lifecycle, points, drills, sweeps, erasing)
 
 
 @lru_cache(maxsize=1)

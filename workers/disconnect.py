@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def end_connections(core: Core, uuid: str, now: float) -> None:
-    """Make the agent end every connection to its workspace, if access was revoked since the last time. A session that
+    """Make the agent end the connections to its workspace, if access was revoked since the last time. A session that
     is not running has no connections, and without a SECRET_KEY nobody had access. After a failure the stale sweep tries
     again."""
     try:
@@ -31,11 +31,12 @@ def end_connections(core: Core, uuid: str, now: float) -> None:
         core.revocations.failed(uuid, now)
         return
     try:
-        core.agents.disconnect(agent)
+        core.agents.disconnect(agent, record.access_epoch)
     except StateUnavailable:
         raise
     except SessionError as error:
         log.warning("connections not ended yet: %s", error, extra={"uuid": uuid})
         core.revocations.failed(uuid, now)
         return
-    core.revocations.disconnected(record)
+    if not core.revocations.may_still_connect(record, now):
+        core.revocations.disconnected(record)

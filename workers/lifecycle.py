@@ -15,11 +15,15 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
+from app import logs
 from app.core.composition import Core
 from app.core.errors import (
+    ArchiveError,
     BackupNotFound,
+    FilesGoing,
     FilesGone,
     IllegalState,
     PermanentError,
@@ -32,11 +36,17 @@ from app.core.errors import (
     Superseded,
 )
 from app.core.redis import keys, task_queue
+from app.core.redis.dead_letters import DeadLetter
+from app.core.restore_points.names import parse
 from app.core.sessions.change import Intervals
-from app.core.sessions.model import Record, Status
+from app.core.sessions.model import UP, Record, Status
+from app.core.sessions.reason_codes import ReasonCode
 from app.private_text import without_private
 from workers import metrics, outcomes
-from workers.runtime.base import Runtime
+from workers.archiving import give_up
+from workers.lost_files import LostFiles
+from workers.place import Place
+from workers.runtime.base import Observation, Runtime
 from workers.steps import Steps
 
 log = logging.getLogger(__name__)
@@ -46,6 +56,12 @@ UNAVAILABLE = (StateUnavailable, RuntimeUnavailable)
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """s until the attempt after a failed one: doubled from the first to the longest."""
+
+FRESH = 150.0
+"""s that a restore point of files which are being deleted is fresh: two reconcile sweeps look meanwhile."""
+
+CLUSTER_SECOND = 1.0
+"""s that a cluster's times are exact to."""
 
 ENDING_PAUSE = 1.0
 """s until the next look at a workspace that is stopping."""
@@ -70,6 +86,10 @@ INTENT = Counter("tries", keys.INTENTS)
 BACKUP = Counter("backup_tries", keys.BACKUP_REQUESTS)
 
 
+GiveUp = Callable[[Record, str, str], None]
+"""Takes the record, why, and the kind of the last error, "" if there was none."""
+
+
 class Lifecycle:
     """Acts on sessions through a runtime. Times are seconds since the epoch."""
 
@@ -78,6 +98,7 @@ class Lifecycle:
         self._store = core.store
         self._runtime = runtime
         self._steps = Steps(core, runtime, clock)
+        self._lost = LostFiles(core, Place(core.redis, runtime), self.fail, clock)
         self._clock = clock
         self._most = core.settings.max_deliveries
 
@@ -91,6 +112,12 @@ class Lifecycle:
         finally:
             self._resend_missed(uuid)
 
+    def resend_waiting(self, uuid: str) -> None:
+        """Send what waited for the backups' lease, which was just released."""
+        self._resend_missed(uuid)
+        if self._store.pending(keys.BACKUP_REQUESTS, uuid):
+            self._core.tasks.send(task_queue.BACKUP, uuid)
+
     def back_up(self, uuid: str) -> None:
         """Carry out a requested backup. A permanent failure is reported as an event and drops the request."""
         try:
@@ -101,16 +128,39 @@ class Lifecycle:
             # Even after a failure: a delete that came meanwhile waits for this.
             self._resend_missed(uuid)
 
-    def lose(self, record: Record) -> None:
-        """Make a session whose files are gone `failed`; the next wake restores its newest backup."""
-        newest = self._core.backups.newest_of(record.uuid)
-        if newest is None:
-            reason = "The session's files are gone and it has no backup. Wake it to start empty, or delete it."
-        else:
-            reason = f"The session's files are gone. Wake it to restore its newest backup, {newest.name}, or delete it."
-        now = self._clock()
-        ended = Intervals(ran_until=now, kept_until=now)
-        self.fail(record, reason, provisioned=False, restore_from=newest.name if newest else "", ledger=ended)
+    def check_files(self, uuid: str) -> None:
+        """Look whether the session's files are gone, and bring it back from its newest copy if they are. Files that go
+        with the running workspace are saved first: once a restore point is fresh, the session is brought back from
+        that."""
+        try:
+            record = self._store.get(uuid)
+            if not record.provisioned:
+                return
+            seen = self._runtime.observe(uuid)
+            if seen is None or seen.code == FilesGone.code:
+                self._lost.bring_back(record)
+            elif seen.code == FilesGoing.code:
+                self._leave_volume(record, seen)
+        except SessionError as error:
+            log.info("not looked for lost files: %s", error, extra={"uuid": uuid})
+
+    def _leave_volume(self, record: Record, seen: Observation) -> None:
+        """Bring the session back from a restore point that was made since its volume was deleted; ask for one before
+        that."""
+        saved = record.point_at > seen.files_deleted_at + CLUSTER_SECOND
+        if saved and self._clock() - record.point_at < FRESH:
+            self._lost.bring_back(record)
+        elif self._core.settings.archive_key:
+            self._core.sessions.ask_for_point(record.uuid, "interval")
+        elif record.status in UP:
+            self.fail(record, seen.failure, reason_code=seen.code)
+
+    def replace_volume(self, record: Record) -> None:
+        """Restore the newest copy of a session's files into another volume: its own is out of reach, and kept."""
+        try:
+            self._lost.bring_back(record, out_of_reach=True)
+        except RuntimeUnavailable as error:
+            log.info("a volume is not replaced: %s", error, extra={"uuid": record.uuid})
 
     def fail(self, record: Record, reason: str, *, reason_code: str = "", **fields: object) -> None:
         """Make the session `failed`, unless it has a newer intent or another attempt began since `record`."""
@@ -127,18 +177,16 @@ class Lifecycle:
                 **fields,
             )
             self._core.counters.count("sessions_failed")
-            outcomes.failed(self._core.counters, record, reason, now)
+            outcomes.failed(self._core.counters, record, reason, now, code=reason_code)
         except (Superseded, IllegalState, SessionNotFound) as error:
             log.info("not marked failed: %s", error, extra={"uuid": record.uuid})
 
-    def _attempt(
-        self, record: Record, counter: Counter, act: Callable[[Record], None], give_up: Callable[[Record, str], None]
-    ) -> None:
+    def _attempt(self, record: Record, counter: Counter, act: Callable[[Record], None], give_up: GiveUp) -> None:
         """One attempt, counted in `counter`. Gives up after too many, and after an unexpected error."""
         tries = getattr(record, counter.tries)
         metrics.worker_figures().tried(task_queue.BACKUP if counter is BACKUP else record.task)
         if tries > self._most:
-            give_up(record, f"its worker died in each of {self._most} attempts")
+            give_up(record, f"its worker died in each of {self._most} attempts", "")
             return
         try:
             act(record)
@@ -150,12 +198,12 @@ class Lifecycle:
             if waits:
                 self._uncount(record, counter.tries, tries)
             elif tries >= self._most:
-                give_up(record, str(error))
+                give_up(record, str(error), type(error).__name__)
                 return
-            self._store.defer(counter.due, record.uuid, self._clock() + (ENDING_PAUSE if waits else _pause(tries)))
+            self._store.defer(counter.due, record.uuid, self._clock() + (ENDING_PAUSE if waits else pause(tries)))
             raise
         except Exception as error:
-            give_up(record, f"an internal error ({type(error).__name__})")
+            give_up(record, f"an internal error ({type(error).__name__})", type(error).__name__)
             raise
 
     def _act(self, record: Record) -> None:
@@ -168,13 +216,41 @@ class Lifecycle:
         except SessionNotFound:
             log.info("the session no longer exists", extra={"uuid": record.uuid})
         except FilesGone:
-            self.lose(record)
-        except BackupNotFound as error:
+            self._lost.bring_back(record)
+        except (ArchiveError, BackupNotFound) as error:
+            self._cannot_restore(record, error)
+        except PermanentError as error:
+            if not self._stays_asleep(record, str(error)):
+                self.fail(record, str(error), reason_code=error.code)
+
+    def _stays_asleep(self, record: Record, why: str) -> bool:
+        """A session that can't be archived sleeps on, and is looked at again later; whether it was to be archived."""
+        if record.status is not Status.SLEEPING or record.task != task_queue.ARCHIVE:
+            return False
+        now = self._clock()
+        expect = {"generation": record.generation, "lease": record.lease}
+        with suppress(Superseded, SessionNotFound):
+            self._store.change(record.uuid, now, expect=expect, settle=True)
+            give_up(self._core, record, now)
+            self._core.counters.count("archives_failed")
+            outcomes.failed(self._core.counters, record, why, now, "archive")
+        return True
+
+    def _cannot_restore(self, record: Record, error: PermanentError) -> None:
+        """A backup or a restore point can't be read. The files of a lost volume come from the newest backup then."""
+        if self._stays_asleep(record, str(error)):
+            return
+        # An archived session without a backup keeps its reference: the store may have it again.
+        lost = record.files_of or (record.archived_at and self._core.backups.newest_of(record.uuid))
+        if lost and parse(record.restore_from) and type(error) in (ArchiveError, BackupNotFound):
+            self._lost.bring_back(record, points=False)
+        elif isinstance(error, BackupNotFound):
             self.fail(
                 record,
                 f"{error} The session was to start with its files: put the backup back and wake it, or delete it.",
+                reason_code=error.code,
             )
-        except PermanentError as error:
+        else:
             self.fail(record, str(error), reason_code=error.code)
 
     def _back_up(self, record: Record) -> None:
@@ -184,14 +260,17 @@ class Lifecycle:
         except (Superseded, SessionNotFound) as error:
             log.info("backup cancelled: %s", error, extra={"uuid": uuid})
         except PermanentError as error:
-            self._report_failed_backup(record, str(error), begun)
+            self._report_failed_backup(record, str(error), begun, error.code)
         if not self._store.settle_backup(uuid, record.backup_asked):
             # It was requested again after this one began, so later changes are in no backup.
             self._core.tasks.send(task_queue.BACKUP, uuid, request_id=record.request_id)
 
-    def _give_up(self, record: Record, why: str) -> None:
-        self._add_dead_letter(record.task, [record.uuid, record.generation], why)
-        self.fail(record, f"The {record.task.split('.')[-1]} task was given up: {why}", ledger=self._end_of(record))
+    def _give_up(self, record: Record, why: str, error: str) -> None:
+        self._add_dead_letter(record, record.task, (record.uuid, record.generation), why, error, record.tries)
+        reason = f"The {record.task.split('.')[-1]} task was given up: {why}"
+        if self._stays_asleep(record, reason):
+            return
+        self.fail(record, reason, reason_code=ReasonCode.GIVEN_UP, ledger=self._end_of(record))
 
     def _end_of(self, record: Record) -> Intervals | None:
         """A stop that was given up may have ended the processes without noting it."""
@@ -202,19 +281,27 @@ class Lifecycle:
         running = not record.stopping or (seen is not None and seen.running)
         return None if running else Intervals(ran_until=self._clock())
 
-    def _give_up_backup(self, record: Record, why: str) -> None:
-        self._add_dead_letter(task_queue.BACKUP, [record.uuid], why)
+    def _give_up_backup(self, record: Record, why: str, error: str) -> None:
+        self._add_dead_letter(record, task_queue.BACKUP, (record.uuid,), why, error, record.backup_tries)
         self._report_failed_backup(record, why)
         self._store.settle_backup(record.uuid, record.backup_asked)
 
-    def _add_dead_letter(self, task: str, arguments: list[str | int], why: str) -> None:
+    def _add_dead_letter(
+        self, record: Record, task: str, args: tuple[str | int, ...], why: str, error: str, tries: int
+    ) -> None:
         why = without_private(why)
-        log.error("task given up: %s", why, extra={"task": task, "task_args": arguments})
-        self._core.dead_letters.add({"task": task, "args": arguments, "why": why, "at": self._clock()})
+        # A request for a backup is no intent, so its task names it, not the record.
+        request_id = logs.request_id.get() if task == task_queue.BACKUP else record.request_id
+        # An attempt is counted when it begins; the one that only gives up is none.
+        tries, now = min(tries, self._most), self._clock()
+        log.error("task given up: %s", why, extra={"task": task, "task_args": list(args)})
+        self._core.dead_letters.add(
+            DeadLetter(task=task, args=args, why=why, error=error, tries=tries, request_id=request_id, at=now)
+        )
 
-    def _report_failed_backup(self, record: Record, reason: str, begun: float = 0.0) -> None:
+    def _report_failed_backup(self, record: Record, reason: str, begun: float = 0.0, code: str = "") -> None:
         """Report that a requested backup failed; the session is unchanged."""
-        outcomes.failed(self._core.counters, record, reason, self._clock(), "backup", begun)
+        outcomes.failed(self._core.counters, record, reason, self._clock(), "backup", begun, code)
         self._core.counters.count("backups_failed")
         self._core.events.append(record.uuid, "backup", {"status": "failed", "reason": reason})
 
@@ -256,8 +343,9 @@ class Lifecycle:
         self._core.sessions.resend(record)
 
 
-def _pause(tries: int) -> float:
-    """Seconds until the next attempt: longer each time, and random, so that not all attempts that failed at once repeat
-    at once."""
-    longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (tries - 1))
-    return random.uniform(longest / 2, longest)
+def pause(tries: int, first: float = FIRST_PAUSE, longest: float = LONGEST_PAUSE) -> float:
+    """Seconds until the next attempt: doubled from the first to the longest, and random, so that not all attempts that
+    failed at once repeat at once."""
+    # A power of 30 is beyond every longest one; far higher ones are no floats.
+    most = min(longest, first * 2.0 ** min(tries - 1, 30))
+    return random.uniform(most / 2, most)

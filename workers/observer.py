@@ -19,6 +19,7 @@ from app import logs, threads
 from app.core.composition import Core
 from app.core.errors import (
     FilesGoing,
+    FilesGone,
     IllegalState,
     InvalidRequest,
     RetryableError,
@@ -31,10 +32,12 @@ from app.core.redis import keys, task_queue
 from app.core.sessions.change import Intervals
 from app.core.sessions.idle_policy import idle_verdict
 from app.core.sessions.model import UP, Record, Status, phases_since
+from app.process_reports import report_process
 from app.settings import Settings
 from workers import activation, metrics, outcomes
 from workers import runtime as runtimes
 from workers.heartbeat import Heartbeat
+from workers.lost_files import out_of_reach
 from workers.metrics import ObserverFigures
 from workers.runtime.base import Observation, Runtime, Snapshot
 
@@ -119,7 +122,9 @@ class Observer:
         try:
             record = self._store.get(seen.identity.uuid)
             self._figures.seen(kind_of(seen))
-            if seen.failure:
+            if seen.code in (FilesGone.code, FilesGoing.code):
+                self._core.tasks.send(task_queue.LOST, record.uuid)
+            elif seen.failure:
                 self._apply_failure(record, seen)
             elif seen.ready:
                 self._note_begin(record, seen)
@@ -180,6 +185,9 @@ class Observer:
             log.warning("a direct look contradicts the watch", extra={"uuid": record.uuid})
             return
         now = self._clock()
+        lasts = record.started_at and now - record.started_at < self._core.settings.volume_lost_after
+        if seen.waiting and lasts and out_of_reach(record):
+            return  # the stale sweep replaces the volume
         self._store.change(
             record.uuid,
             now,
@@ -193,7 +201,7 @@ class Observer:
             ledger=_ended_by(seen, now),
         )
         self._core.counters.count("sessions_failed")
-        outcomes.failed(self._core.counters, record, seen.failure, now)
+        outcomes.failed(self._core.counters, record, seen.failure, now, code=seen.code)
 
     def _apply_ready(self, record: Record, seen: Observation) -> None:
         """Mark the session active if it was started for its newest intent; else that is left to the worker of that."""
@@ -318,6 +326,7 @@ class Observer:
             while not done.is_set():
                 try:
                     self._core.memory.adjust_ballast()
+                    self._core.feed.shrink_when_full()
                     self._runtime.ping()
                     if self._heart.age < HUNG:
                         self._core.heartbeats.observer_alive(self._clock())
@@ -361,7 +370,11 @@ def main() -> None:
     figures = ObserverFigures(metrics.registry())
     metrics.serve(settings)
     core, heartbeat = Core(settings), Heartbeat(settings.heartbeat_file)
-    Observer(core, runtimes.load(settings), heartbeat=heartbeat, figures=figures).run(stop)
+    reports = report_process("observer", settings, lambda: heartbeat.age < HUNG)
+    try:
+        Observer(core, runtimes.load(settings), heartbeat=heartbeat, figures=figures).run(stop)
+    finally:
+        reports.stop()
 
 
 if __name__ == "__main__":

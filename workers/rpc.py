@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from app.core.backups.backup_access import Direct
 from app.core.composition import Core
 from app.core.errors import SessionError, StateUnavailable
+from app.core.operations.verdicts import NO_ARCHIVE
+from app.private_text import without_private
 
 if TYPE_CHECKING:
     from workers.runtime.kubernetes.download_job import DownloadJobs
@@ -21,7 +23,7 @@ def read(core: Core, download_jobs: DownloadJobs, name: str, ticket: str) -> Non
     if not core.rpc.wanted(ticket):
         return
     try:
-        running = download_jobs.start(name)
+        running = download_jobs.start(name, flat=core.backups.get(name).flat)
     except StateUnavailable:
         raise
     except SessionError as error:
@@ -44,3 +46,24 @@ def delete(core: Core, name: str, ticket: str) -> None:
         core.rpc.refuse(ticket, error)
         return
     core.rpc.answer(ticket, {})
+
+
+def check_stores(core: Core, ticket: str) -> None:
+    """Write, read and delete a file in each store; the reply says for each what is wrong, "" for nothing, and whether
+    there is no archive key."""
+    if not core.rpc.wanted(ticket):
+        return
+    answer = {}
+    for name, store in (("backups", core.backup_store), ("conversations", core.history_store)):
+        try:
+            store.check()
+        except StateUnavailable:
+            raise
+        except SessionError as error:
+            log.warning("the store of %s can't be used: %s", name, error)
+            answer[name] = without_private(str(error))
+        else:
+            answer[name] = ""
+    if not core.settings.archive_key:
+        answer[NO_ARCHIVE] = ""
+    core.rpc.answer(ticket, answer)

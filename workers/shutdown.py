@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from app.core.composition import Core
@@ -17,11 +18,18 @@ from workers.runtime.base import Check, never
 log = logging.getLogger(__name__)
 
 
-def shut_down(
-    core: Core, agent: Agent, reason: str, generation: int = 0, check: Check = never
-) -> Mapping[str, Any] | None:
-    """Before a workspace is stopped: ask for the unsaved work, cancel the running turn, and store the conversation.
-    Returns the unsaved work (app/core/sessions/unsaved_work.py), None when it is unknown.
+@dataclass(frozen=True)
+class Left:
+    """What an agent left: the unsaved work (app/core/sessions/unsaved_work.py), None when it is unknown, and the
+    fingerprint of the files, "" when they may change after it was taken."""
+
+    risk: Mapping[str, Any] | None = None
+    fingerprint: str = ""
+
+
+def shut_down(core: Core, agent: Agent, reason: str, generation: int = 0, check: Check = never) -> Left:
+    """Before a workspace is stopped: ask for the unsaved work, cancel the running turn, store the conversation, and ask
+    for the files' fingerprint.
 
     One deadline, `AGENT_SHUTDOWN_TIMEOUT` from now, covers all steps, and no failure prevents the stop: the agent keeps
     its conversation on the volume too, and pushes it at SIGTERM. `generation` is that of the stop. `check` is called
@@ -45,7 +53,7 @@ def shut_down(
         core.agents.cancel(agent, reason, generation, left())
     except SessionError as error:
         log.warning("stopping with a turn that may still run: %s", error, extra={"uuid": agent.uuid})
-        return risk
+        return Left(risk)
     check()
     try:
         kept = core.agents.checkpoint(agent, left())
@@ -55,7 +63,18 @@ def shut_down(
         log.warning("stopping without a checkpoint: %s", error, extra={"uuid": agent.uuid})
         if isinstance(error, CheckpointIncomplete) or not isinstance(error, AgentUnavailable | Contended):
             _note(core, agent.uuid, str(error))
-    return risk
+        return Left(risk)
+    return Left(risk, _fingerprint(core, agent, left))
+
+
+def _fingerprint(core: Core, agent: Agent, left: Callable[[], float]) -> str:
+    if not core.makes_restore_points:
+        return ""
+    try:
+        return core.agents.fingerprint(agent, left())
+    except SessionError as error:
+        log.info("stopping without a fingerprint of the files: %s", error, extra={"uuid": agent.uuid})
+        return ""
 
 
 def _note(core: Core, uuid: str, reason: str) -> None:

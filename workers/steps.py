@@ -11,9 +11,10 @@ step waits for readiness: the observer sees that (workers/activation.py).
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
+from typing import Any
 
 from app.core.backups.index import Backup
 from app.core.backups.store import backup_name
@@ -21,28 +22,47 @@ from app.core.composition import Core
 from app.core.errors import (
     FilesGoing,
     FilesGone,
+    PermanentError,
+    RetryableError,
     SessionError,
-    StateUnavailable,
     Superseded,
 )
 from app.core.redis import keys, task_queue
+from app.core.restore_points.names import parse, reference
 from app.core.sessions.change import Intervals
-from app.core.sessions.model import GONE, Record, Status
+from app.core.sessions.model import GONE, SIGNALS, Record, Status, iso
 from workers import outcomes
 from workers.activation import catch_up
-from workers.runtime.base import Check, Runtime
-from workers.shutdown import shut_down
+from workers.archiving import Archive, safe_point
+from workers.lost_files import newest_copy
+from workers.point_making import EVENTS_KEPT_ASLEEP
+from workers.rolling_back import NOT_READABLE, RollingBack
+from workers.runtime.base import Check, RestoredPoint, Runtime
+from workers.shutdown import Left, shut_down
+from workers.stored_points import StoredPoints
+from workers.wanted import Ends, forced, gone, newer, while_wanted
 
 log = logging.getLogger(__name__)
 
-EVENTS_KEPT_ASLEEP = 600.0
-"""s: a sleeping session may cost 2 KB, and any stream takes 4 KB in Redis (measured on 7.0)."""
-
-CHECK_EVERY = 0.5
-"""s between two checks whether long work is still wanted: a newer intent waits for this."""
-
 UNREADABLE_SHOWN = 10
 """Paths of unreadable files in the session's status; the sidecar of the backup has up to a hundred."""
+
+FORGOTTEN: Mapping[str, Any] = {
+    "left_fingerprint": "",
+    "pod_name": "",
+    "point_error": "",
+    "request_id": "",
+    "traceparent": "",
+    "started_at": 0.0,
+    "answered": 0,
+    "awake_since": 0.0,
+    "point_asked": 0,
+    "warned": 0.0,
+    "reason": "",
+    "reason_code": "",
+}
+FORGOTTEN_SIGNALS = frozenset(SIGNALS) - {"keepalive", "window"}
+"""What an archived session's record does without: it costs less than 1 KB of Redis. `last_activity` stays."""
 
 DELETED = "The session was deleted before this prompt ran."
 
@@ -57,12 +77,16 @@ class Steps:
         self._inbox = core.inbox
         self._runtime = runtime
         self._clock = clock
+        self._rolling_back = RollingBack(core, runtime, clock, self._update, self._stop)
+        self._archived = Archive(core)
 
     def act(self, record: Record) -> None:
         """Carry out the record's intent."""
         match record.status:
             case Status.CREATED | Status.WAKING:
                 self._start(record)
+            case Status.SLEEPING if record.task == task_queue.ARCHIVE:
+                self._archive(record)
             case Status.SLEEPING:
                 self._sleep(record)
             case Status.TERMINATING if record.task == task_queue.LEAVE:
@@ -74,7 +98,7 @@ class Steps:
         """Back up the files as they are; a deletion without a backup cancels it."""
         if record.status in GONE and not record.delete_backup:
             return
-        backup = self._write_backup(record, self._check(record, _forced), partial=True)
+        backup = self._write_backup(record, while_wanted(self._store, record, forced), partial=True)
         lacking = {} if backup.complete else {"unreadable": list(backup.unreadable[:UNREADABLE_SHOWN])}
         done = ("backup", {"status": "done", "name": backup.name, **lacking})
         self._store.change(record.uuid, self._clock(), backup=backup.name, backup_lacks=lacking, event=done)
@@ -82,12 +106,14 @@ class Steps:
     def _start(self, record: Record) -> None:
         # When a worker first took the task; this may be a repetition.
         enqueued = record.phases.get("enqueued", self._since(record))
-        self._bring_files(record, starting=True)
-        if record.stopping:
+        if record.stopping and not _lost(record):
             # Do not wait here for the old processes to end: that would occupy a worker.
             self._runtime.stop(record.uuid, record.generation, patience=0.0)
             self._inbox.agent_gone(record.uuid)
             self._note_stopped(record, ended=True)
+        if not (ready := self._bring_files(record, starting=True)):
+            return
+        record = ready
         self._begin_epochs(record)
         # Noted before the start: a session whose processes run always has `provisioned` set, and costs.
         runs_on = record.compute_since and not record.stopping
@@ -109,12 +135,20 @@ class Steps:
 
     def _sleep(self, record: Record) -> None:
         phases = {"enqueued": self._since(record)}
-        self._bring_files(record, starting=False)
+        if record.archived_at and not record.rollback_to and self._runtime.observe(record.uuid) is None:
+            # Its wake came to nothing, and there is nothing to stop.
+            self._inbox.hold(record.uuid, record.generation, self._clock())
+            self._update(record, settle=True, events_ttl=EVENTS_KEPT_ASLEEP)
+            return
+        if not (ready := self._bring_files(record, starting=False)):
+            return
+        record = ready
         if not record.provisioned:
             self._update(record, provisioned=True, ledger=self._kept())
         if not self._inbox.hold(record.uuid, record.generation, self._clock()):
             raise Superseded(f"Session {record.uuid} is wanted again.")
-        self._shut_down_agent(record, "sleep")
+        left = self._shut_down_agent(record, "sleep")
+        unchanged = _unchanged(record, left)
         phases["agent_shut_down"] = self._since(record)
         stopped = self._stop(record)
         phases["stopped"] = self._since(record)
@@ -128,10 +162,57 @@ class Steps:
             pod_name="",
             events_ttl=EVENTS_KEPT_ASLEEP,
             ledger=self._kept(),  # where an earlier release made the volume
-            event=("state", {"status": Status.SLEEPING, "replicas": 0}),
+            event=("phase", {"phase": "stopped", "ms": phases["stopped"]}),
+            left_fingerprint=left.fingerprint,
+            **({"point_at": self._clock()} if unchanged else {}),
         )
         self._core.counters.count("sleeps")
         outcomes.succeeded(self._core.counters, record, "sleep", self._clock(), phases=phases)
+        if not unchanged:
+            self._core.sessions.ask_for_point(record.uuid, "sleep", record.request_id)
+
+    def _archive(self, record: Record) -> None:
+        """Leave the files to a restore point that was read back, and remove the workspace. The record says so before
+        the workspace goes: what comes in between restores the same files, whether they are there or not."""
+        with self._core.leases.hold(keys.BACKUP_LEASE.format(uuid=record.uuid)) as free:
+            if not free:
+                self._update(record, missed=record.generation, tries=0)
+                return
+            uuid, now, phases = record.uuid, self._clock(), {"enqueued": self._since(record)}
+            point = safe_point(self._core, record)
+            seen = self._runtime.observe(uuid)
+            if seen is None and not record.archived_at:
+                raise FilesGone(uuid)
+            if point is None or (seen is not None and seen.running):
+                log.info("not archived: it changed since that was asked for", extra={"uuid": uuid})
+                self._update(record, settle=True)
+                return
+            self._archived.mark(record, point, now)
+            if not record.archived_at:
+                self._update(
+                    record,
+                    provisioned=False,
+                    restore_from=reference(uuid, point.id),
+                    archived_at=now,
+                    clear_phases=True,
+                    forget_signals=FORGOTTEN_SIGNALS,
+                    **FORGOTTEN,
+                )
+            phases["marked"] = self._since(record)
+            self._runtime.remove(uuid, record.generation)
+            phases["removed"] = self._since(record)
+            self._core.restore_points.keep_only(uuid, point.id)
+            for each in (keys.POINTS_DUE, keys.ARCHIVING):
+                self._store.defer(each, uuid, 0.0)
+            self._update(
+                record,
+                settle=True,
+                events_ttl=EVENTS_KEPT_ASLEEP,
+                ledger=Intervals(kept_until=self._clock()),
+                event=("phase", {"phase": "archived", "ms": phases["removed"]}),
+            )
+            self._core.counters.count("archived")
+            outcomes.succeeded(self._core.counters, record, "archive", self._clock(), phases=phases)
 
     def _begin_deletion(self, record: Record) -> None:
         """The first part of a deletion, on a queue of its own: its waits, for the agent and for processes to end, must
@@ -163,10 +244,15 @@ class Steps:
             self._runtime.remove(record.uuid, record.generation, force=not record.delete_backup)
             phases["removed"] = self._since(record)
             self._store.defer(keys.BACKUP_REQUESTS, record.uuid, 0.0)
+            self._delete_points(record)
             self._keep_conversation(record)
             now = self._clock()
             ended = Intervals(ran_until=now, kept_until=now)
-            self._update(record, to=Status.TERMINATED, settle=True, replicas=0, pod_name="", ledger=ended)
+            self._update(
+                record, to=Status.TERMINATED, settle=True, replicas=0, pod_name="", archived_at=0.0, ledger=ended
+            )
+            if record.delete_erase:
+                self._core.tasks.send(task_queue.ERASE, record.uuid, request_id=record.request_id)
             self._core.counters.count("teardowns")
             outcomes.succeeded(self._core.counters, record, "delete", self._clock(), phases=phases)
 
@@ -216,31 +302,126 @@ class Steps:
         """Let another task continue this intent as soon as the lease is released."""
         self._update(record, then=task, missed=record.generation, tries=0)
 
-    def _bring_files(self, record: Record, *, starting: bool) -> None:
-        """Make sure that the session has its volume, with the files of the backup it is to start from."""
+    def _bring_files(self, record: Record, *, starting: bool, ends: Ends = gone) -> Record | None:
+        """Make sure that the session has its volume, with the files of the backup or restore point it is to start
+        from or is rolled back to; returns the record as it is then, None when this waits for a backup. A newer intent
+        needs these as well, unless it is a deletion."""
+        if record.rollback_to and ends is gone:
+            prepared = self._rolling_back.prepare(record)
+            if prepared is None:
+                return None
+            record = prepared
         if record.restore_from:
-            # A newer intent needs the files as well, unless it is a deletion.
-            self._runtime.restore(record.identity, record.generation, check=self._check(record, _gone))
-            self._store.change(
-                record.uuid,
-                self._clock(),
-                expect={"restore_from": record.restore_from},
-                restore_from="",
-                provisioned=True,
-                ledger=self._kept(),
-                event=("phase", {"phase": "restored", "ms": self._since(record)}),
-            )
-        elif not record.provisioned:
+            return self._restore(record, ends)
+        if not record.provisioned:
             self._runtime.provision(record.identity, record.generation, starting=starting)
+        return record
 
-    def _shut_down_agent(self, record: Record, reason: str) -> None:
+    def _restore(self, record: Record, ends: Ends) -> Record:
+        """Restore the files. A rollback to what can't be read is called off."""
+        if _lost(record):
+            self._discard(record)
+        check = while_wanted(self._store, record, ends)
+        self._core.events.append(record.uuid, "phase", {"phase": "restoring", "ms": self._since(record)})
+        try:
+            restored = self._runtime.restore(record.identity, record.generation, check=check)
+        except NOT_READABLE as error:
+            if not record.rollback_to:
+                raise
+            after = self._rolling_back.call_off(record, str(error))
+            if after.provisioned:
+                return after
+            if _lost(record):
+                raise
+            return self._restore(after, ends)
+        return self._note_restored(record, restored)
+
+    def _note_restored(self, record: Record, restored: RestoredPoint | None) -> Record:
+        fell_back = bool(record.archived_at and restored and restored.fell_back)
+        replaced = fell_back or bool(record.files_of and not record.archived_at)
+        change: dict[str, Any] = {
+            "files_of": restored.created_at if replaced and restored else record.files_of,
+            "event": ("phase", {"phase": "restored", "ms": self._since(record)}),
+        }
+        if record.rollback_to:
+            change = self._rolling_back.finish(record, restored)
+        after = self._store.change(
+            record.uuid,
+            self._clock(),
+            expect={"restore_from": record.restore_from, "rollback_to": record.rollback_to},
+            restore_from="",
+            provisioned=True,
+            archived_at=0.0,
+            ledger=self._kept(),
+            **change,
+        ).record
+        if record.rollback_to:
+            self._store.look_earlier(keys.POINTS_DUE, record.uuid, self._clock())
+        elif replaced:
+            self._tell_restored(record, restored)
+        if record.archived_at:
+            self._leave_archive(record)
+        # A newer intent is noticed by the next change.
+        return replace(after, generation=record.generation, lease=record.lease)
+
+    def _leave_archive(self, record: Record) -> None:
+        """The files of an archived session are on a volume again."""
+        self._archived.unmark(record.uuid)
+        if record.ttl:
+            self._store.look_earlier(keys.EXPIRY, record.uuid, self._clock() + record.ttl)
+        try:
+            StoredPoints(self._core).index(record)
+        except (PermanentError, RetryableError) as error:
+            log.warning("the daily look lists its restore points: %s", error, extra={"uuid": record.uuid})
+        self._core.counters.count("unarchived")
+
+    def _discard(self, record: Record) -> None:
+        """The volume is lost: end what still runs. One that is only out of reach is kept, and told of."""
+        kept = self._runtime.discard(record.identity, record.generation)
+        self._inbox.agent_gone(record.uuid)
+        self._note_stopped(record, ended=True)
+        if kept:
+            log.warning("the old volume %s is kept", kept, extra={"uuid": record.uuid})
+            told = {"restore_from": record.restore_from, "files_of": iso(record.files_of), "kept": kept}
+            self._core.events.append(record.uuid, "files_lost", told)
+
+    def _tell_restored(self, record: Record, restored: RestoredPoint | None) -> None:
+        """The files of a lost volume are there again, or those of an archived session, of an older restore point."""
+        asked = parse(record.restore_from)
+        if asked and restored and restored.fell_back:
+            self._core.restore_points.mark_broken(record.uuid, asked[1:])
+        told = {
+            "files_of": iso(restored.created_at if restored else record.files_of),
+            "restore_from": reference(record.uuid, restored.id) if restored else record.restore_from,
+            "fell_back": restored is not None and restored.fell_back,
+        }
+        self._core.events.append(record.uuid, "files_restored", told)
+        if not record.archived_at:
+            self._core.counters.count("volumes_restored")
+
+    def _shut_down_agent(self, record: Record, reason: str) -> Left:
         """Shut the agent down before the workspace is stopped, and report its unsaved work."""
         agent = self._inbox.leaving_agent(record.uuid)
         if agent is None or record.stopping:
+            return Left()
+        left = shut_down(
+            self._core, agent, reason, record.generation, while_wanted(self._store, record, newer, every=0.0)
+        )
+        if left.risk is not None:
+            self._update(record, risk=left.risk, event=("risk", left.risk) if left.risk else None)
+        return left
+
+    def _delete_points(self, record: Record) -> None:
+        """Restore points end with their session. Those that can't be deleted now are by the daily look at the store."""
+        self._store.defer(keys.ARCHIVING, record.uuid, 0.0)
+        self._store.forget_points(record.uuid, self._core.settings.tombstone_ttl)
+        if not record.point or self._core.restore_points.needed_elsewhere(record.uuid):
+            # A fork is still being restored from one.
             return
-        risk = shut_down(self._core, agent, reason, record.generation, self._check(record, _newer, every=0.0))
-        if risk is not None:
-            self._update(record, risk=risk, event=("risk", risk) if risk else None)
+        try:
+            StoredPoints(self._core).delete(record.uuid)
+        except (PermanentError, RetryableError) as error:
+            log.warning("restore points were not deleted: %s", error, extra={"uuid": record.uuid})
 
     def _keep_conversation(self, record: Record) -> None:
         """End the remaining prompts, and start the retention of the conversation."""
@@ -256,18 +437,27 @@ class Steps:
         earlier attempt made for this teardown is used again."""
         if record.backup_generation == record.generation:
             return record.backup
-        if record.restore_from:
+        if parse(record.restore_from):
+            # Restore points end with their session.
+            self._bring_files(record, starting=False, ends=newer)
+        elif record.restore_from:
             return record.restore_from
-        if not record.provisioned:
+        elif not record.provisioned:
             return ""
         try:
-            return self._write_backup(record, self._check(record, _newer), partial=record.delete_partial).name
+            return self._write_backup(
+                record, while_wanted(self._store, record, newer), partial=record.delete_partial
+            ).name
         except FilesGone:
-            newest = self._core.backups.newest_of(record.uuid)
-            return newest.name if newest else ""
+            source, _ = newest_copy(self._core, record.uuid)
+            if not parse(source):
+                return source
+            record = self._update(record, restore_from=source, provisioned=False)
+            return self._last_backup(record)
 
     def _write_backup(self, record: Record, check: Check, *, partial: bool) -> Backup:
         name, begun = self._free_name(record.uuid), self._clock()
+        self._core.backup_store.prepare(record.uuid)
         summary = self._runtime.backup(record.uuid, name, partial=partial, check=check)
         phases = {"verified": round((self._clock() - begun) * 1000)}
         backup = Backup(
@@ -285,6 +475,8 @@ class Steps:
             changed=summary.changed,
             unreadable=summary.unreadable,
             complete=not summary.unreadable_count,
+            # By a Job that a worker of an earlier release started.
+            flat=self._core.backup_store.is_flat(name),
         )
         self._core.backups.add(backup)
         self._core.counters.count("backups")
@@ -303,39 +495,17 @@ class Steps:
         expect = {"generation": record.generation, "lease": record.lease}
         return self._store.change(record.uuid, self._clock(), expect=expect, **change).record  # type: ignore[arg-type]
 
-    def _check(self, begun: Record, ends: Callable[[Record, Record], bool], every: float = CHECK_EVERY) -> Check:
-        """The `Check` of long work: raises `Superseded` once `ends`, given the record at the start and now, is true."""
-        look_at = 0.0
-
-        def check() -> None:
-            nonlocal look_at
-            if time.monotonic() < look_at:
-                return
-            look_at = time.monotonic() + every
-            try:
-                now = self._store.get(begun.uuid)
-            except StateUnavailable:
-                return  # the next check will tell
-            if ends(begun, now):
-                raise Superseded(f"Session {begun.uuid} is {now.status}, so this is no longer wanted.")
-
-        return check
-
     def _since(self, record: Record) -> int:
         """Milliseconds since the request."""
         return max(0, round((self._clock() - record.requested_at) * 1000))
 
 
-def _newer(begun: Record, now: Record) -> bool:
-    """Whether another attempt took over."""
-    return (begun.generation, begun.lease) != (now.generation, now.lease)
+def _lost(record: Record) -> bool:
+    """Whether the session's volume is lost, and its files are not restored yet (workers/lost_files.py)."""
+    return bool(record.restore_from and record.files_of) and not record.provisioned and not record.archived_at
 
 
-def _gone(begun: Record, now: Record) -> bool:
-    """Whether another attempt took over, or the session is being deleted and needs no files."""
-    return begun.lease != now.lease or now.status in GONE
-
-
-def _forced(begun: Record, now: Record) -> bool:
-    """Whether the session is to be deleted without a backup."""
-    return now.status in GONE and not now.delete_backup
+def _unchanged(record: Record, left: Left) -> bool:
+    """Whether the agent finds the files as they were at the last stop, and a restore point has been made since."""
+    saved = record.point_at and record.point_at >= record.compute_until
+    return bool(saved and left.fingerprint and left.fingerprint == record.left_fingerprint)

@@ -7,9 +7,11 @@ sweeps at once are harmless: a change is refused when the session has changed si
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -21,13 +23,15 @@ from app.core.errors import (
     BackupInUse,
     BackupNotFound,
     BackupRetired,
+    FilesGoing,
+    FilesGone,
     IllegalState,
     PermanentError,
     RetryableError,
-    SessionError,
     SessionNotFound,
     Superseded,
 )
+from app.core.operations.overview import Sampler
 from app.core.redis import keys, task_queue
 from app.core.service import seen_idle
 from app.core.sessions.change import Intervals
@@ -41,15 +45,24 @@ from app.core.sessions.idle_policy import (
     not_ahead,
 )
 from app.core.sessions.model import GONE, UP, Record, Status, iso
+from app.core.sessions.reason_codes import ReasonCode
 from workers.activation import arrived, catch_up
+from workers.archive_adoption import ArchiveAdoption
+from workers.archiving import Archiving
 from workers.clock import ClockGuard
 from workers.lifecycle import Lifecycle
-from workers.runtime.base import Observation, Runtime
+from workers.lost_files import out_of_reach
+from workers.place import Place
+from workers.runtime.base import Observation, Runtime, silent_editor
+from workers.stored_points import StoredPoints
 
 log = logging.getLogger(__name__)
 
 STALE_PARTS = 86_400.0
 """s: a temporary backup file this old belongs to no running backup, which takes an hour at most."""
+
+STORE_LOOK_EVERY = 86_400.0
+"""s between two looks at the whole backup store, which take a call for each session with a backup."""
 
 ADOPTION_GRACE = 60.0
 """s from the creation of a workspace's volume until a missing record counts as lost."""
@@ -76,7 +89,14 @@ class Sweeps:
         self._ticks = ticks
         self._clock_guard = ClockGuard()
         self._time = CountedTime.of(core.redis, core.settings)
+        self._sampler = Sampler(core)
         self._stored = Direct(core.backup_store, core.backups, clock)
+        self._stored_points = StoredPoints(core, clock)
+        self._archiving = Archiving(core, clock)
+        self._adoption = ArchiveAdoption(core, runtime, clock)
+        self._place = Place(core.redis, runtime)
+        self._begun = clock()
+        self._skipped: set[str] = set()
 
     def idle(self) -> None:
         """Put idle sessions to sleep, and announce it a while before. Checks that are scheduled too far in the future
@@ -102,18 +122,23 @@ class Sweeps:
                 self._store.defer(keys.IDLE, record.uuid, verdict.next_check)
 
     def expired(self) -> None:
-        """Delete, with a backup, the sessions that have outlived their time to live, in counted time. Checks that are
-        scheduled too far in the future are due too, as in `idle`."""
+        """Archive the sleeping sessions that are unused for their `ttl`, and delete, with a backup, those that are for
+        `ARCHIVE_RETENTION`, in counted time. Checks that are scheduled too far in the future are due too, as in
+        `idle`."""
         counted = self._time.tick(self._clock())
         now = counted.now
+        self._archiving.go_on(counted)
         far = self._store.due_after(keys.EXPIRY, now + MAX_EXPIRY_RECHECK)
         for record in [*self._store.due(keys.EXPIRY, now), *far]:
-            verdict = expiry_verdict(record, counted)
+            verdict = expiry_verdict(record, counted, self._core.settings.archive_retention)
             try:
                 if verdict.due:
                     self._core.sessions.delete(record.uuid, seen=record)
                     log.info("deleting: %s", verdict.why, extra={"uuid": record.uuid})
                     self._core.audit.note_own("delete", record.uuid, record.user_id, verdict.why)
+                    continue
+                if verdict.archive:
+                    self._store.defer(keys.EXPIRY, record.uuid, self._archiving.take(record, now))
                     continue
                 if verdict.ahead:
                     self._store.change(record.uuid, now, expect=seen_idle(record), **not_ahead(record, now))
@@ -123,8 +148,8 @@ class Sweeps:
                 self._store.defer(keys.EXPIRY, record.uuid, verdict.next_check)
 
     def stale(self) -> None:
-        """Send intents, backups, deliveries and disconnects again whose message or worker was lost. A task that still
-        waits in its queue is not sent twice."""
+        """Send intents, backups, erasures, deliveries and disconnects again whose message or worker was lost. A task
+        that still waits in its queue is not sent twice. Once a minute, also sample the service."""
         now = self._clock()
         later = now + self._core.settings.stale_after
         if self._store.first_sight(now):
@@ -151,6 +176,10 @@ class Sweeps:
                 self._store.defer(keys.BACKUP_REQUESTS, record.uuid, min(later, now + left))
             elif not waiting().has(task_queue.BACKUP, record.uuid):
                 self._core.tasks.send(task_queue.BACKUP, record.uuid, request_id=record.request_id)
+        for uuid in self._core.erasures.due(now):
+            self._core.erasures.defer(uuid, later)
+            if not waiting().has(task_queue.ERASE, uuid):
+                self._core.tasks.send(task_queue.ERASE, uuid)
         for record in self._store.due(keys.INBOX_PENDING, now):
             self._store.defer(keys.INBOX_PENDING, record.uuid, later)
             if not waiting().has(task_queue.DELIVER, record.uuid):
@@ -159,18 +188,24 @@ class Sweeps:
             self._core.revocations.sent(record.uuid, now)
             if not waiting().has(task_queue.LOCK_OUT, record.uuid):
                 self._core.tasks.send(task_queue.LOCK_OUT, record.uuid, request_id=record.request_id)
+        self._sampler.sample(now)
 
     def _check_start(self, record: Record, now: float) -> None:
         """A start has failed when its editor runs and does not answer for `START_TIMEOUT`, the observer watched all
         that time, and a direct look confirms it. How long a workspace may wait for its editor to begin is decided by
         the observer, which sees progress."""
+        lost_at = record.started_at + self._core.settings.volume_lost_after
+        if out_of_reach(record) and now >= lost_at:
+            self._lifecycle.replace_volume(record)
+            return
         patience = self._core.settings.start_timeout
         since = self._core.heartbeats.observed_since(now)
         judged_at = now + patience if since is None else max(record.started_at, since) + patience
         if judged_at >= now:
-            self._store.defer(keys.INTENTS, record.uuid, min(judged_at, now + patience) + 0.001)
+            looked_at = min(judged_at, now + patience, lost_at if lost_at > now else math.inf)
+            self._store.defer(keys.INTENTS, record.uuid, looked_at + 0.001)
             return
-        silent = f"The editor did not answer for {patience:.0f} s."
+        silent = silent_editor(patience)
         try:
             seen = self._runtime.observe(record.uuid)
         except RetryableError as error:
@@ -181,7 +216,8 @@ class Sweeps:
             self._lifecycle.fail(record, str(error), reason_code=error.code)
             return
         if seen is None or not seen.running or seen.generation != record.generation:
-            self._lifecycle.fail(record, (seen and seen.failure) or silent)
+            why, code = (seen.failure, seen.code) if seen and seen.failure else (silent, ReasonCode.EDITOR_SILENT)
+            self._lifecycle.fail(record, why, reason_code=code)
         elif seen.ready:
             arrived(self._core, record, seen, now)
         elif not seen.began:
@@ -189,39 +225,74 @@ class Sweeps:
         elif seen.began + patience >= now:
             self._store.defer(keys.INTENTS, record.uuid, seen.began + patience + 0.001)
         else:
-            self._lifecycle.fail(record, silent)
+            self._lifecycle.fail(record, silent, reason_code=ReasonCode.EDITOR_SILENT)
 
     def reconcile(self) -> None:
         """Make the records agree with the existing workspaces: create a record for every workspace without one (Redis
-        was lost), mark sessions `failed` whose files are gone, and remove leftovers of the runtime."""
+        was lost), bring sessions back whose files are gone, and remove leftovers of the runtime."""
         workspaces = {seen.identity.uuid: seen for seen in self._runtime.observe_all()}
         known = {record.uuid for record in self._store.find(workspaces)}
         now = self._clock()
         for uuid in workspaces.keys() - known:
             if now - workspaces[uuid].created_at >= ADOPTION_GRACE:
                 self._adopt(workspaces[uuid])
+        if self._core.makes_restore_points:
+            # Most are scheduled; not so those of an earlier release, or of a Redis that was lost.
+            self._store.schedule_missing(keys.POINTS_DUE, known, now)
         self._correct_costs(workspaces, now)
-        if workspaces:
-            for uuid in set(self._store.uuids([Status.SLEEPING, Status.ACTIVE])) - workspaces.keys():
-                self._report_missing(uuid)
+        archived = self._store.archived()
+        for record in self._store.find(archived & workspaces.keys()):
+            if record.status is Status.SLEEPING and record.archived_at and record.settled >= record.generation:
+                self._archiving.finish(record)
+        expected = set(self._store.uuids([Status.SLEEPING, Status.ACTIVE])) - archived
+        if self._place.is_same(sure=not expected or not expected.isdisjoint(workspaces)):
+            for uuid in expected - workspaces.keys():
+                self._lifecycle.check_files(uuid)
+        for uuid, seen in workspaces.items():
+            if seen.code in (FilesGone.code, FilesGoing.code):
+                self._lifecycle.check_files(uuid)
         self._runtime.tidy()
 
     def index(self) -> None:
-        """Add stored backups to the index that it lacks, and finish interrupted deletions. A backup may be deleted
-        while it is added, so its existence is checked once more."""
+        """Finish interrupted deletions; and once a day, at the start of this process, and where Redis was lost, look at
+        the whole store of backups, and bring archived sessions back."""
         self._stored.finish()
+        begun, looked = self._clock(), self._core.backups.looked_at()
+        # A later time is of a clock that has jumped back since.
+        if looked is not None and max(self._begun, begun - STORE_LOOK_EVERY) <= looked <= begun:
+            return
+        with self._core.leases.hold(keys.STORE_LOOK_LEASE) as free:
+            if not free:
+                return
+            complete = self._look_at_store()
+            self._adoption.look()
+            if complete:
+                self._core.backups.note_look(begun)
+            self._stored_points.look()
+
+    def _look_at_store(self) -> bool:
+        """Remove what killed workers left, and add the stored backups that the index lacks; whether none must wait. A
+        backup may be deleted while it is added, so its existence is checked once more. A damaged one is skipped."""
+        store, index = self._core.backup_store, self._core.backups
+        store.sweep_parts(self._time.tick(self._clock()).ago(STALE_PARTS))
         awaited: frozenset[str] | None = None
-        for name in self._core.backups.unknown(self._core.backup_store.names()):
+        waits = False
+        for name in index.unknown(store.names()):
             try:
-                backup = Backup.from_sidecar(self._core.backup_store.sidecar(name))
+                backup = replace(Backup.from_sidecar(store.sidecar(name)), flat=store.is_flat(name))
                 awaited = self._awaited() if awaited is None else awaited
-                if name not in awaited:
-                    self._core.backups.add(backup)
+                if name in awaited:
+                    waits = True
+                    continue
+                index.add(backup)
             except (ArchiveError, BackupNotFound, BackupRetired) as error:
-                log.warning("a backup was not indexed: %s", error)
+                if name not in self._skipped:
+                    log.warning("a backup was not indexed: %s", error)
+                    self._skipped.add(name)
                 continue
-            if not self._core.backup_store.exists(name):
-                self._core.backups.delete(name)
+            if not store.exists(name):
+                index.delete(name)
+        return not waits
 
     def _awaited(self) -> frozenset[str]:
         """The backups that workspaces without a record are to be restored from. They are not indexed: without a record
@@ -232,8 +303,7 @@ class Sweeps:
 
     def retention(self) -> None:
         """Delete backups older than `BACKUP_RETENTION`, conversations of deleted sessions older than
-        `HISTORY_RETENTION`, audit entries older than `AUDIT_RETENTION`, temporary files of killed workers, and old
-        tombstones."""
+        `HISTORY_RETENTION`, audit entries older than `AUDIT_RETENTION`, and old tombstones."""
         counted = self._time.tick(self._clock())
         if retention := self._core.settings.backup_retention:
             for backup in self._core.backups.older_than(counted.ago(retention)):
@@ -246,7 +316,6 @@ class Sweeps:
                 else:
                     why = f"older than BACKUP_RETENTION, {backup.name}"
                     self._core.audit.note_own("delete_backup", backup.uuid, backup.user_id, why)
-        self._core.backup_store.sweep_parts(counted.ago(STALE_PARTS))
         if retention := self._core.settings.history_retention:
             self._forget_conversations(counted.ago(retention))
         self._store.forget_tombstones(counted.now)
@@ -349,11 +418,3 @@ class Sweeps:
             kept_from=seen.created_at or now,
             mib=self._core.prices.volume_mib,
         )
-
-    def _report_missing(self, uuid: str) -> None:
-        try:
-            record = self._store.get(uuid)
-            if self._runtime.observe(uuid) is None and record.provisioned:
-                self._lifecycle.lose(record)
-        except SessionError as error:
-            log.info("not marked failed: %s", error, extra={"uuid": uuid})

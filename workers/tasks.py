@@ -12,7 +12,7 @@ from typing import Any
 
 from app.core.errors import RetryableError, StateUnavailable
 from app.core.redis import task_queue
-from workers import disconnect, idle_notice, metrics, network_policies, rpc, token_renewal
+from workers import disconnect, files_notice, idle_notice, metrics, network_policies, rpc, token_renewal
 from workers.celery_app import app, settings
 from workers.context import context, core, download_jobs
 from workers.safe_task import SafeTask
@@ -91,6 +91,11 @@ def warn(uuid: str) -> None:
     idle_notice.warn(core(), uuid, time.time())
 
 
+@app.task(name=task_queue.TELL_FILES, **SHORT)
+def tell_files(uuid: str) -> None:
+    files_notice.tell(core(), uuid)
+
+
 @app.task(name=task_queue.LOCK_OUT, **SHORT)
 def end_connections(uuid: str) -> None:
     # Never given up: until the connections are ended the sweep sends it again, later each time.
@@ -129,8 +134,19 @@ def begin_deletion(uuid: str, generation: int) -> None:
         context().lifecycle.carry_out(uuid, generation)
 
 
+@app.task(name=task_queue.LOST, base=SessionTask, **SHORT)
+def check_files(uuid: str) -> None:
+    # A lost task is made up for by the reconcile sweep, or by the next wake.
+    context().lifecycle.check_files(uuid)
+
+
 @app.task(name=task_queue.RESTORE, base=SessionTask, **LONG)
 def restore(uuid: str, generation: int) -> None:
+    context().lifecycle.carry_out(uuid, generation)
+
+
+@app.task(name=task_queue.ROLLBACK, base=SessionTask, **LONG)
+def rollback(uuid: str, generation: int) -> None:
     context().lifecycle.carry_out(uuid, generation)
 
 
@@ -139,9 +155,29 @@ def teardown(uuid: str, generation: int) -> None:
     context().lifecycle.carry_out(uuid, generation)
 
 
+@app.task(name=task_queue.ARCHIVE, base=SessionTask, **LONG)
+def archive(uuid: str, generation: int) -> None:
+    context().lifecycle.carry_out(uuid, generation)
+
+
+@app.task(name=task_queue.ERASE, base=SessionTask, **LONG)
+def erase(uuid: str) -> None:
+    context().erasing.erase(uuid)
+
+
 @app.task(name=task_queue.BACKUP, base=SessionTask, **LONG)
 def backup(uuid: str) -> None:
     context().lifecycle.back_up(uuid)
+
+
+@app.task(name=task_queue.POINT, base=SessionTask, **LONG)
+def restore_point(uuid: str) -> None:
+    context().points.make(uuid)
+
+
+@app.task(name=task_queue.DRILL, base=SessionTask, **LONG)
+def drill(uuid: str) -> None:
+    context().drills.drill(uuid)
 
 
 @app.task(name=task_queue.READ_BACKUP, **SHORT)
@@ -158,6 +194,11 @@ def delete_backup(name: str, ticket: str) -> None:
     rpc.delete(core(), name, ticket)
 
 
+@app.task(name=task_queue.CHECK_STORES, **SHORT)
+def check_stores(name: str, ticket: str) -> None:
+    rpc.check_stores(core(), ticket)
+
+
 @app.task(name=task_queue.SWEEP_IDLE, **SWEEP)
 def sweep_idle() -> None:
     context().sweeps.idle()
@@ -171,6 +212,16 @@ def sweep_expired() -> None:
 @app.task(name=task_queue.SWEEP_STALE, **SWEEP)
 def sweep_stale() -> None:
     context().sweeps.stale()
+
+
+@app.task(name=task_queue.SWEEP_POINTS, **SWEEP)
+def sweep_points() -> None:
+    context().points.sweep()
+
+
+@app.task(name=task_queue.SWEEP_DRILLS, **SWEEP)
+def sweep_drills() -> None:
+    context().drills.sweep()
 
 
 @app.task(name=task_queue.RECONCILE, **SWEEP)

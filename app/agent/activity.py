@@ -24,7 +24,13 @@ FOLDER = Path(".local", "state", "workspace")
 
 EDITOR, TERMINALS, UNSAVED, NOTICE, DISCONNECT = "editor", "terminals.json", "unsaved.json", "notice.json", "lockout"
 """Touched at each action in the editor; activity in terminals; names of files with unsaved changes; the announced
-sleep; touched to end every connection to the editor."""
+sleep; replaced to end connections to the editor: by an access epoch, those of earlier ones, by null, all."""
+
+RESTORED = "restored.json"
+"""Of when the files are that replaced those of a lost volume."""
+
+TOLD = 3_600.0
+"""Seconds in which an editor that is opened shows that."""
 
 HEARTBEAT = Path(".local", "share", "code-server", "heartbeat")
 """Below HOME: code-server touches it while a page is open. A weak signal, used for editors that write no other."""
@@ -96,9 +102,16 @@ def announce(home: Path, seconds: float) -> None:
     write_document(_made(home) / NOTICE, {"sleeps_at": round(time.time() + seconds, 1)}, durable=False)
 
 
-def disconnect(home: Path) -> None:
-    """Have the editor end every connection to it. OSError if the volume is full."""
-    (_made(home) / DISCONNECT).touch()
+def tell_files(home: Path, files_of: float) -> None:
+    """Have the editor tell that the files are those of this time. OSError if the volume is full."""
+    told = {"files_of": files_of, "until": round(time.time() + TOLD)}
+    write_document(_made(home) / RESTORED, told, durable=False)
+
+
+def disconnect(home: Path, access_epoch: int | None = None) -> None:
+    """Have the editor end every connection to it, or those made before this access epoch. OSError if the volume is
+    full."""
+    write_document(_made(home) / DISCONNECT, access_epoch, durable=False)
 
 
 def _made(home: Path) -> Path:

@@ -103,6 +103,7 @@ class Keeper:
         self._lock = threading.Lock()
         self._saved = -1
         self._copy: Copy | None = None
+        self._cuts = 0
 
     def run(self, stopping: threading.Event) -> None:
         """Save until `stopping`."""
@@ -116,6 +117,8 @@ class Keeper:
         if not self._lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX)):
             return False
         try:
+            if self._cuts != self._state.cuts:
+                self._cuts, self._copy = self._state.cuts, None
             changes = self._state.changes
             if changes == self._saved:
                 return True
@@ -163,6 +166,8 @@ class Keeper:
 
     def _send(self, documents: Documents, deadline: float) -> Answer:
         copy = self._copy or new_copy()
+        if copy.messages > len(documents.history):
+            copy = new_copy()
         for messages in pieces(documents.history[copy.messages :]):
             after = copy.messages + len(messages)
             grown = Copy(copy.edition, after, marked(copy.mark, messages))

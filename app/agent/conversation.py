@@ -11,6 +11,16 @@ from typing import Any
 from app.agent.documents import Documents, Message, is_prompt, listed, natural, strings
 from app.agent.text import seconds_since
 
+UNDONE = {
+    "status": "failed",
+    "reason": "This prompt was undone: files and conversation are as they were before it.",
+    "code": "rolled_back",
+}
+"""The outcome of a prompt that was undone, also when it is sent again."""
+
+UNDONE_KEPT = 1_000
+"""Prompts that are known to be undone, the newest. The manager sends none again that is older."""
+
 
 class Conversation:
     """The messages, the queue, each prompt's outcome, and the outcomes not reported yet."""
@@ -32,11 +42,21 @@ class Conversation:
         """How many messages at the beginning belong to another session; so do their prompts."""
         self.restored = metadata.get("restored") is True
         """Whether this is the manager's copy, with nothing done in it yet."""
+        self.undone: dict[str, str] = {}
+        """Prompts that were undone, each with the one whose start was restored. They never run again."""
+        self.restoring: dict[str, Any] | None = None
+        """The restore of files that the conversation was cut for, until it is complete: `{"to", "files"}`."""
+        self.last_restore: dict[str, Any] | None = None
+        """The same of the last complete one."""
         self.last_prompt_at = self.last_finished_at = ""
         for message in documents.history:
             self._remember(message)
+        undone = metadata.get("undone")
+        for id_, to in (undone if isinstance(undone, dict) else {}).items():
+            self._mark_undone(id_, str(to))
+        self.restoring, self.last_restore = (_restore(metadata.get(name)) for name in ("restoring", "last_restore"))
         for prompt in listed(metadata.get("queue")):
-            if is_prompt(prompt) and prompt["id"] not in self.prompts:
+            if is_prompt(prompt) and prompt["id"] not in self.prompts.keys() | self.undone.keys():
                 self._enqueue(prompt)
         self.unreported = {id_: None for id_ in strings(metadata.get("unreported")) if id_ in self.outcomes}
         self.last_finished_at = str(metadata.get("last_finished_at") or "")
@@ -44,14 +64,20 @@ class Conversation:
 
     def metadata(self, uuid: str) -> dict[str, Any]:
         """The state that neither history nor context holds."""
-        special = {"inherited": self.inherited, "restored": self.restored}
+        special = {
+            "inherited": self.inherited,
+            "restored": self.restored,
+            "undone": dict(self.undone),
+            "restoring": self.restoring,
+            "last_restore": self.last_restore,
+        }
         return {name: value for name, value in special.items() if value} | {
             "format": 1,
             "uuid": uuid,
             "queue": list(self.queue),
             "unreported": list(self.unreported),
             "resumes": self.resumes,
-            "turns": len(self.outcomes),
+            "turns": len(self.outcomes) - len(self.undone),
             "last_prompt_at": self.last_prompt_at,
             "last_finished_at": self.last_finished_at,
         }
@@ -78,6 +104,10 @@ class Conversation:
         elif kind == "reported":
             for id_ in entry["ids"]:
                 self.unreported.pop(id_, None)
+        elif kind == "undone":
+            self._cut(entry["n"], entry["ids"], entry["to"], entry["files"])
+        elif kind == "files_restored":
+            self.last_restore, self.restoring = self.restoring or self.last_restore, None
         elif kind == "resumed":
             self.resumes += 1
         elif kind == "stopped":
@@ -101,11 +131,41 @@ class Conversation:
         self.prompts[prompt["id"]] = prompt["content"]
         self.last_prompt_at = prompt["at"]
 
+    def undoable(self, id_: str) -> tuple[int, list[str]] | None:
+        """Where the history is cut to undo this prompt, and the prompts that go: it, and all after it. None if it never
+        started, or is another session's."""
+        for n in range(self.inherited, len(self.history)):
+            message = self.history[n]
+            if message["role"] == "user" and message["id"] == id_:
+                after = [each["id"] for each in self.history[n:] if each["role"] == "user"]
+                return n, after + [prompt["id"] for prompt in self.queue]
+        return None
+
+    def _cut(self, n: int, ids: Iterable[str], to: str, files: int) -> None:
+        del self.history[n:]
+        self.context = [message for message in self.context if natural(message.get("through")) <= n]
+        self.queue = [prompt for prompt in self.queue if prompt["id"] not in ids]
+        for id_ in ids:
+            if id_ not in self.outcomes:
+                self.unreported[id_] = None
+            self._mark_undone(id_, to)
+        for id_ in list(self.undone)[:-UNDONE_KEPT]:
+            del self.undone[id_], self.outcomes[id_]
+            self.unreported.pop(id_, None)
+        self.resumes = 0
+        self.restoring = {"to": to, "files": files}
+
+    def _mark_undone(self, id_: str, to: str) -> None:
+        self.undone[id_] = to
+        self.prompts.pop(id_, None)
+        self.outcomes[id_] = UNDONE
+
     def disown(self) -> None:
         """Mark all messages as another session's: this session may have a prompt with the same id."""
         self.inherited = len(self.history)
         self.prompts, self.outcomes, self.unreported = {}, {}, {}
         self.queue.clear()
+        self.undone, self.restoring, self.last_restore = {}, None, None
 
     def open_turn(self) -> str | None:
         """The id of the turn that has started and not ended."""
@@ -130,3 +190,10 @@ class Conversation:
         accepted = {message["id"]: message.get("at") for message in self.history if message["role"] == "user"}
         accepted |= {prompt["id"]: prompt["at"] for prompt in self.queue}
         return {id_: seconds_since(accepted.get(id_), now) for id_ in ids}
+
+
+def _restore(value: Any) -> dict[str, Any] | None:
+    """A restore as the metadata hold it."""
+    if not isinstance(value, dict) or not isinstance(value.get("to"), str):
+        return None
+    return {"to": value["to"], "files": natural(value.get("files"))}

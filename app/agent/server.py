@@ -19,16 +19,19 @@ from typing import TYPE_CHECKING, Any
 from flask import Blueprint, Flask, Response, current_app, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from app.agent.activity import announce, disconnect
+from app.agent.activity import announce, disconnect, tell_files
 from app.agent.checkpoints import pieces
 from app.agent.events import outcome_event
 from app.agent.prompt_status import ID
 from app.agent.service import Agent
 from app.agent.state import IdReused, QueueFull
-from app.agent.text import clean
+from app.agent.text import clean, moment
 from app.agent.traces import HEADER
+from app.agent.turns import PAUSING, Busy
+from app.agent.undo.points import NO_POINT, NO_ROOM, UndoFailed
 from app.agent.unsaved_work import find_unsaved_work
 from app.agent_protocol import Event
+from app.volume.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -183,22 +186,61 @@ def checkpoint() -> Response:
     return jsonify(agent.state.documents().as_json())
 
 
+@api.get("/checkpoints")
+def checkpoints() -> Response:
+    """The undo points, newest first, and the last prompts without one. (Not the conversation's checkpoint.)"""
+    agent = _loaded()
+    try:
+        points = agent.undo.listed()
+    except UndoFailed as e:
+        raise Problem(500, e.code, f"{e}.") from None
+    known = [
+        {**point, "created_at": moment(point["created_at"])}
+        for point in points
+        if agent.state.undoable(point["message_id"])
+    ]
+    missing = [{"message_id": id_, "reason": reason} for id_, reason in list(agent.undo.missing.items())]
+    return jsonify({"checkpoints": known, "missing": missing})
+
+
+@api.post("/checkpoints/<message_id>/restore")
+def restore_checkpoint(message_id: str) -> Response:
+    """Undo a prompt and all after it: the files and the conversation are as they were when it began."""
+    agent = _loaded()
+    begun = time.monotonic()
+    try:
+        with _writing():
+            undone = agent.undo_prompt(message_id)
+    except Busy:
+        raise Problem(409, "busy", "A turn runs; cancel it, or wait for its end.", retry=True) from None
+    except UndoFailed as e:
+        if e.code == NO_POINT:
+            raise Problem(404, "no_checkpoint", "There is no undo point of this prompt.") from None
+        status = 507 if e.code == NO_ROOM else 500
+        raise Problem(status, e.code, f"The prompt can't be undone: {e}.") from None
+    return jsonify({**undone, "ms": round(1000 * (time.monotonic() - begun))})
+
+
 @api.post("/notice")
 def notice() -> Response:
-    """Announce in the editor that the workspace will sleep in `seconds`."""
-    seconds = _seconds(_object(), math.nan)
+    """Announce in the editor that the workspace will sleep in `seconds`, or tell that its files are those of
+    `files_of` (seconds since the epoch)."""
+    body, home = _object(), _agent().settings.home
     with _writing():
-        announce(_agent().settings.home, seconds)
+        if "files_of" in body:
+            tell_files(home, _files_of(body))
+        else:
+            announce(home, _seconds(body, math.nan))
     return jsonify({})
 
 
 @api.post("/lockout")
 def lockout() -> Response:
-    """End the event streams, and every connection to the editor."""
-    agent = _agent()
+    """End the event streams, and the connections to the editor made before `access_epoch`; without it all of them."""
+    agent, epoch = _agent(), _object().get("access_epoch")
     agent.bus.end_streams()
     with _writing():
-        disconnect(agent.settings.home)
+        disconnect(agent.settings.home, epoch if isinstance(epoch, int) else None)
     return jsonify({})
 
 
@@ -209,13 +251,32 @@ def risk() -> Response:
     return jsonify(find_unsaved_work(agent.settings.folder, agent.settings.home, agent.environment))
 
 
+@api.post("/fingerprint")
+def files_fingerprint() -> Response:
+    """A text that changes with the workspace's files (`fingerprint`), found within `seconds`."""
+    deadline = time.monotonic() + _seconds(_object(), math.nan)
+
+    def check() -> None:
+        if time.monotonic() > deadline:
+            raise TimeoutError
+
+    found = ""
+    with contextlib.suppress(TimeoutError):
+        found = fingerprint(_agent().settings.folder.absolute().parent, check)
+    return jsonify({"fingerprint": found})
+
+
 @api.post("/cancel")
 def cancel() -> Response:
-    """Cancel the running turn, or the prompt `id`."""
+    """Cancel the running turn, or the prompt `id`. Before a stop, end the connections to the editor too: its page asks
+    then how the workspace is, and says that it sleeps, while the turn may take seconds to end."""
     agent, body = _agent(), _object()
     reason, id_ = body.get("reason", "user"), body.get("id") or ""
     if not isinstance(reason, str) or not isinstance(id_, str):
         raise Problem(400, "bad_request", "`reason` and `id` must be strings.")
+    if reason in PAUSING:
+        with contextlib.suppress(OSError):  # The volume is full: the page learns it when the editor ends.
+            disconnect(agent.settings.home)
     cancelled = agent.turns.cancel(clean(reason)[:200], id_, _generation(body))
     if cancelled is not None:
         agent.state.wait_for_outcome(cancelled, CANCEL_WAIT)
@@ -293,6 +354,13 @@ def _seconds(body: dict[str, Any], default: float) -> float:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= NOTICE_MOST:
         raise Problem(400, "bad_request", f"`seconds` must be a number from 0 to {NOTICE_MOST:g}.")
     return seconds
+
+
+def _files_of(body: dict[str, Any]) -> float:
+    files_of = body["files_of"]
+    if isinstance(files_of, bool) or not isinstance(files_of, int | float) or not 0 <= files_of < 1e11:
+        raise Problem(400, "bad_request", "`files_of` must be seconds since the epoch.")
+    return files_of
 
 
 def _generation(body: dict[str, Any]) -> int:

@@ -14,6 +14,7 @@ from app.agent.documents import Documents
 from app.agent.events import Bus, outcome_event
 from app.agent.gateway import Gateway
 from app.agent.model import Model
+from app.agent.moving import move_conversation
 from app.agent.prompt import system_prompt
 from app.agent.prompt_status import ProcessEnding, PromptStatus, fetch_status
 from app.agent.reports import Reports
@@ -26,6 +27,8 @@ from app.agent.tools.registry import Toolbox
 from app.agent.tools.sandbox_path import Workspace
 from app.agent.traces import Traces
 from app.agent.turns import Limits, Turns
+from app.agent.undo.points import UndoPoints
+from app.agent.undo.undoing import Undoing
 from app.agent_protocol import Event
 
 log = logging.getLogger(__name__)
@@ -55,11 +58,13 @@ class Agent:
         self.bus = Bus(self._report)
         workspace = Workspace(settings.folder)
         self.environment = command_environment(environment, settings.token(), settings.uuid)
+        hidden = hidden_folder(settings.token_file, settings.folder)
+        self.undo = UndoPoints(settings, self.environment, hidden)
         toolbox = Toolbox(
             workspace,
             environment=self.environment,
             command_timeout=settings.command_timeout,
-            hidden=hidden_folder(settings.token_file, settings.folder),
+            hidden=hidden,
         )
         self.turns = Turns(
             self.state,
@@ -68,8 +73,25 @@ class Agent:
             lambda: system_prompt(workspace),
             self.bus.publish,
             Limits(settings.turn_timeout, settings.max_steps, settings.max_tokens),
-            begins=self.traces.begin,
+            begins=self._begin,
+            before_tools=self.undo.wait,
         )
+        self._undoing = Undoing(self.state, self.turns, self.undo, self._report)
+
+    def _begin(self, id_: str) -> None:
+        self.traces.begin(id_)
+        self._undoing.complete(self._stopping)
+        self.undo.begin(id_, untouched=not any(m.get("tool_calls") for m in self.state.turn_messages(id_)))
+
+    def undo_prompt(self, id_: str) -> dict[str, Any]:
+        """Undo a prompt and all after it (`Undoing.undo`)."""
+        undone = self._undoing.undo(id_)
+        self._thread("checkpoint", self._save)
+        return undone
+
+    def _save(self) -> None:
+        if self.settings.gateway_url:
+            self._keeper.save()
 
     def _gateway(self) -> Gateway:
         return Gateway(self.settings.gateway_url, self.settings.token)
@@ -110,12 +132,14 @@ class Agent:
         if self.settings.gateway_url:
             self._thread("reports", self._reports.run)
             self._thread("checkpoints", lambda: self._keeper.run(self._stopping))
+        self._undoing.complete(self._stopping)
         if self._confirm():
             self.turns.run()
 
     def _load(self) -> bool:
         while not self._stopping.is_set():
             try:
+                move_conversation(self.settings.folder, self.settings.state_folder)
                 self.state.open(self._checkpoint, self._status)
             except ProcessEnding:
                 return False

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 STATE_FOLDER = ".session"
-"""Inside the workspace's folder: the conversation. Backups take it along, tools may not write to it."""
+"""The name of the conversation's folder, which is beside the workspace's: not among the user's files, and on the same
+volume. Agents of earlier releases had it within the workspace's."""
 
 
 class AgentSettings(NamedTuple):
@@ -20,6 +21,8 @@ class AgentSettings(NamedTuple):
     """The session this workspace belongs to."""
     folder: Path
     """The workspace's files; tools see nothing else."""
+    state_folder: Path
+    """The conversation."""
     token_file: Path
     """Holds the workspace token, and on a second line the agent secret. Read at each use: either may be replaced."""
     home: Path
@@ -50,13 +53,14 @@ class AgentSettings(NamedTuple):
     prompt_max_bytes: int = 100_000
     queue_limit: int = 100
     """Prompts accepted and not started."""
+    undo_points: int = 20
+    """Undo points kept, one of each prompt; 0 makes none."""
+    undo_file_max_bytes: int = 104_857_600
+    """The content of a larger file is in no undo point."""
+    undo_max_bytes: int = 1_073_741_824
+    """Of all undo points; a larger project has none."""
     stop_grace: float = 10.0
     """Seconds from SIGTERM to SIGKILL."""
-
-    @property
-    def state_folder(self) -> Path:
-        """Where the conversation is kept."""
-        return self.folder / STATE_FOLDER
 
     def token(self) -> str:
         """The workspace token sent to the manager, "" if there is none yet."""
@@ -95,9 +99,11 @@ def settings_from(environment: Mapping[str, str]) -> AgentSettings:
     for name in ("WORKSPACE_UUID", "WORKSPACE_DIR", "AGENT_TOKEN_FILE"):
         if not environment.get(name):
             raise BadSetting(f"{name} is not set")
+    folder = Path(environment["WORKSPACE_DIR"])
     return AgentSettings(
         uuid=environment["WORKSPACE_UUID"],
-        folder=Path(environment["WORKSPACE_DIR"]),
+        folder=folder,
+        state_folder=Path(environment.get("AGENT_STATE_DIR") or folder.absolute().parent / STATE_FOLDER),
         token_file=Path(environment["AGENT_TOKEN_FILE"]),
         home=Path(environment.get("HOME") or "/"),
         host=environment.get("AGENT_HOST") or defaults["host"],
@@ -114,6 +120,9 @@ def settings_from(environment: Mapping[str, str]) -> AgentSettings:
         checkpoint_interval=number("CHECKPOINT_INTERVAL", defaults["checkpoint_interval"]),
         prompt_max_bytes=int(number("MESSAGE_MAX_BYTES", defaults["prompt_max_bytes"])),
         queue_limit=int(number("AGENT_QUEUE_LIMIT", defaults["queue_limit"])),
+        undo_points=int(number("UNDO_POINTS", defaults["undo_points"])),
+        undo_file_max_bytes=int(number("UNDO_FILE_MAX_BYTES", defaults["undo_file_max_bytes"])),
+        undo_max_bytes=int(number("UNDO_MAX_BYTES", defaults["undo_max_bytes"])),
         stop_grace=number("AGENT_STOP_GRACE", defaults["stop_grace"]),
     )
 

@@ -11,9 +11,9 @@ and `usage`; a tool's has `call_id`, `name`, `ok`. The last message of a turn ha
 `{"status": "processed", "response": {…}}` or `{"status": "failed", "reason", "code"}`. If the last message of the
 history has none, its turn was interrupted and is resumed.
 
-The folder may be a copy: of another session, or of this session at an earlier time. `metadata.json` has the session's
-`uuid` from the start. Of another session's conversation only the messages are kept, counted by `inherited`. Open
-prompts of this session continue if the manager confirms them (`app.agent.prompt_status`).
+The folder is beside the workspace's. It may be a copy: of another session, or of this session at an earlier time.
+`metadata.json` has the session's `uuid` from the start. Of another session's conversation only the messages are kept,
+counted by `inherited`. Open prompts of this session continue if the manager confirms them (`app.agent.prompt_status`).
 """
 
 from __future__ import annotations
@@ -84,6 +84,8 @@ class State:
         self._unconfirmed: list[str] = []
         self.changes = 0
         """Counts the changes worth a checkpoint."""
+        self.cuts = 0
+        """Counts how often messages were removed, which a copy can't follow by appending."""
 
     @property
     def last_prompt_at(self) -> str:
@@ -224,6 +226,8 @@ class State:
         """Queue a prompt; on disk on return. False if it was accepted before. Raises IdReused, QueueFull, OSError."""
         with self._changed:
             known = self._conversation.prompts.get(id_)
+            if id_ in self._conversation.undone:
+                return False
             if known is not None:
                 if known != text:
                     raise IdReused(id_)
@@ -315,7 +319,7 @@ class State:
     def knows(self, id_: str) -> bool:
         """Whether this prompt was ever accepted."""
         with self._changed:
-            return id_ in self._conversation.prompts
+            return id_ in self._conversation.prompts or id_ in self._conversation.undone
 
     def outcome(self, id_: str) -> dict[str, Any] | None:
         """A prompt's outcome, None while it is open."""
@@ -338,6 +342,45 @@ class State:
             known = [id_ for id_ in ids if id_ in self._conversation.unreported]
             if known:
                 self._record({"kind": "reported", "ids": known})
+
+    # Undoing prompts (`app.agent.undo`)
+
+    def undoable(self, id_: str) -> bool:
+        """Whether the conversation can be cut before this prompt."""
+        with self._changed:
+            return self._conversation.undoable(id_) is not None
+
+    def undone(self, id_: str) -> tuple[int, list[str]] | None:
+        """The files changed and the prompts cut when this one was undone; None if it was not, or by an earlier one."""
+        with self._changed:
+            ids = [each for each, to in self._conversation.undone.items() if to == id_]
+            restore = self._conversation.restoring or self._conversation.last_restore or {}
+            return (restore["files"] if restore.get("to") == id_ else 0, ids) if ids else None
+
+    @property
+    def restoring(self) -> str:
+        """The prompt whose files are still to be restored; the conversation is cut already. "" for none."""
+        with self._changed:
+            return (self._conversation.restoring or {}).get("to", "")
+
+    def undo(self, id_: str, files: int) -> list[str]:
+        """Remove this prompt and all after it, which never run again, and note that `files` files are to be restored.
+        On disk on return: the prompts that were removed and had no outcome yet. Raises OSError."""
+        with self._changed:
+            cut = self._conversation.undoable(id_)
+            if cut is None:
+                return []
+            n, ids = cut
+            ended = [each for each in ids if each not in self._conversation.outcomes]
+            self._record({"kind": "undone", "n": n, "ids": ids, "to": id_, "files": files})
+            self.cuts += 1
+            self._unconfirmed = [each for each in self._unconfirmed if each not in ids]
+            return ended
+
+    def files_restored(self) -> None:
+        """Note that the restore of files is complete, or will never be."""
+        with self._changed:
+            self._record({"kind": "files_restored"})
 
     # Reading
 
@@ -379,10 +422,13 @@ class State:
     def fold(self) -> None:
         """Write the documents and clear the journal. OSError leaves both unchanged.
 
-        If the conversation changes meanwhile, the journal is kept; some of its entries are in the documents too.
+        If the conversation changes meanwhile, the journal is kept; some of its entries are in the documents too. What
+        is there already is not written again: an unchanged volume needs no new restore point.
         """
         with self._folding:
             with self._changed:
+                if not self._unsaved and not self._journal.size and (self._folder / "metadata.json").exists():
+                    return
                 documents, changes = self.documents(), self.changes
             self._write(documents)
             with self._changed:

@@ -6,11 +6,12 @@ was, and no step is repeated.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from app.agent.model import Call, ModelError, Reply, Stopped
 from app.agent.retry import RetryingModel
 from app.agent.state import State, Turn
 from app.agent.text import moment, trace
+from app.agent.tools.child import Stop
 from app.agent.tools.registry import Toolbox
 from app.agent_protocol import Event
 
@@ -74,13 +76,17 @@ class Ended(Exception):
         self.code = code
 
 
+class Busy(Exception):
+    """A turn runs or is about to."""
+
+
 class Stopping(Exception):
     """The process ends; the turn is interrupted."""
 
 
 class Turns:
     """Runs the prompts of `state`. `run` needs its own thread; the other methods are thread-safe. `begins` is told
-    the id of each turn."""
+    the id of each turn; `before_tools` may wait before each of its calls."""
 
     def __init__(
         self,
@@ -93,8 +99,10 @@ class Turns:
         *,
         clock: Callable[[], float] = time.time,
         begins: Callable[[str], None] = lambda id_: None,
+        before_tools: Callable[[Stop], None] = lambda stop: None,
     ) -> None:
         self._begins = begins
+        self._before_tools = before_tools
         self._state = state
         self._model = model
         self._toolbox = toolbox
@@ -105,6 +113,7 @@ class Turns:
         self._lock = threading.Condition()
         self._running: _Running | None = None
         self._stopping = threading.Event()
+        self._held = False
         self._paused_until = 0.0
         self._paused_by = self._resumed = 0
         """The generations of the stop that paused, and of the newest `resume`."""
@@ -156,6 +165,24 @@ class Turns:
                 self._paused_until = 0.0
             self._lock.notify_all()
 
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Let no turn start meanwhile. Raises Busy if one runs, or could start now."""
+        with self._lock:
+            if self._running is not None and self._state.outcome(self._running.id) is not None:
+                # It has ended, and its caller may know that; only the documents are still written.
+                self._lock.wait_for(lambda: self._running is None, POLL_INTERVAL)
+            waiting = self._state.waiting() > 0 or self._state.open_turn() is not None
+            if self._held or self._running is not None or (waiting and not self.closed):
+                raise Busy
+            self._held = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held = False
+                self._lock.notify_all()
+
     def stop(self) -> None:
         """End `run`: the turn is interrupted after its step, whose command is killed. The next process resumes it."""
         self._stopping.set()
@@ -178,6 +205,9 @@ class Turns:
     def _wait(self) -> None:
         with self._lock:
             left = self._paused_until - time.monotonic()
+            if self._held and not self._stopping.is_set():
+                self._lock.wait(POLL_INTERVAL)
+                return
             if left > 0 and not self._stopping.is_set():
                 self._lock.wait(left)
                 return
@@ -188,7 +218,7 @@ class Turns:
         """Run the next turn to its end; False if there is none, or none may start. OSError: it could not start."""
         with self._lock:
             # Under the lock: if a cancel sees no running turn, none starts after it.
-            turn = None if self.closed else self._state.next_turn()
+            turn = None if self.closed or self._held else self._state.next_turn()
             if turn is None:
                 return False
             now = self._clock()
@@ -200,6 +230,7 @@ class Turns:
         finally:
             with self._lock:
                 self._running = None
+                self._lock.notify_all()
         return True
 
     def _run(self, turn: Turn, running: _Running) -> None:
@@ -257,6 +288,7 @@ class Turns:
         message["tool_calls"] = [{"call_id": call.id, "name": call.name, "arguments": call.arguments} for call in calls]
         self._state.append(message)
         for call in calls:
+            self._before_tools(lambda: self._must_stop(running))
             self._check(running)
             self._call(running, call)
         return False
@@ -331,7 +363,9 @@ def response(messages: Sequence[Message], reply: Reply) -> dict[str, Any]:
 
 
 def _arguments(text: str) -> Any:
+    """The arguments of a call as an object, or as the text they are if that is none."""
     try:
-        return json.loads(text or "{}")
-    except ValueError:
+        found = json.loads(text or "{}")
+    except (ValueError, RecursionError):
         return text
+    return found if isinstance(found, dict) else text

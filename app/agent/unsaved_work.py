@@ -13,7 +13,6 @@ from typing import Any
 
 from app.agent.activity import FOLDER, TERMINALS, UNSAVED, read_json
 from app.agent.documents import strings
-from app.agent.settings import STATE_FOLDER
 from app.agent.tools import child
 
 SECONDS = 4.0
@@ -34,9 +33,6 @@ GIT = ("git", "-c", "core.fsmonitor=false", "-c", "safe.directory=*", "--no-opti
 """Runs no program configured by the repository, as far as git allows."""
 
 CHANGES = (*GIT, "status", "--porcelain=v1", "-z", "--no-renames", "--ignore-submodules=dirty")
-OURS = ("--", ".", f":(exclude){STATE_FOLDER}")
-"""Leaves out the conversation, which git should not have."""
-
 UNPUSHED = (*GIT, "log", "-z", f"--max-count={COMMITS}", "--format=%h %s", "--branches", "--not", "--remotes")
 STASHES = (*GIT, "stash", "list", "-z", "--format=%gs")
 
@@ -55,7 +51,7 @@ def find_unsaved_work(
     complete = True
     for repository in repositories(folder, deadline):
         prefix = "" if repository == folder else f"{repository.relative_to(folder)}/"
-        for command, found, skip in ((CHANGES + OURS, uncommitted, 3), (UNPUSHED, unpushed, 0), (STASHES, unpushed, 0)):
+        for command, found, skip in ((CHANGES, uncommitted, 3), (UNPUSHED, unpushed, 0), (STASHES, unpushed, 0)):
             lines = _git_lines(command, repository, environment, deadline)
             complete = complete and lines is not None
             found += [prefix + line[skip:] for line in lines or ()]

@@ -1,20 +1,26 @@
-"""Activity of a session: why it is awake, and keeping it awake."""
+"""Activity of a session: why it is awake, keeping it awake, and the work that a stop would put at risk."""
 
 from __future__ import annotations
 
+import logging
 import math
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from flask import Response
 
-from app.api.activity_schemas import ActivitySchema, KeepAliveSchema, KeptSchema
+from app.api.activity_schemas import ActivitySchema, KeepAliveSchema, KeptSchema, RiskSchema
 from app.api.blueprint import Blueprint
 from app.api.context import core, reply
 from app.api.security import check_session, visible_session
+from app.api.tenant_limits import Kind, hold
+from app.core.errors import AgentUnavailable
 from app.core.sessions.idle_policy import IdleVerdict, Reason, idle_verdict
-from app.core.sessions.model import Record, iso
+from app.core.sessions.model import Record, Status, iso
+
+log = logging.getLogger(__name__)
 
 blp = Blueprint("activity", __name__, description="Why a workspace is awake, and keeping it awake.")
 
@@ -50,6 +56,30 @@ def keep_up(wanted: dict[str, Any], uuid: str) -> Response:
         "hours": window.detail if window else "",
     }
     return reply(body)
+
+
+@blp.route("/session/<session:uuid>/risk", methods=["GET"])
+@blp.response(200, RiskSchema)
+@blp.operation("getRisk", 404)
+def risk(uuid: str) -> Response:
+    """Show the work that a stop would put at risk: asked of the workspace now if it is awake, else as it was when last
+    stopped. `known` is false while it is awake and does not answer within seconds."""
+    record = visible_session(uuid)
+    found: Mapping[str, Any] | None = record.risk
+    if record.status is Status.ACTIVE:
+        with hold(Kind.AGENT, record.user_id, uuid):
+            found = asked_risk(uuid)
+    return reply({"uuid": uuid, "status": record.status, "known": found is not None, "risk": dict(found or {}) or None})
+
+
+def asked_risk(uuid: str) -> Mapping[str, Any] | None:
+    """What the workspace's agent says is at risk; None if it does not say."""
+    agent = core().inbox.agent(uuid)
+    try:
+        return None if agent is None else core().agents.unsaved_work(agent)
+    except AgentUnavailable as error:
+        log.info("the agent did not say what is unsaved: %s", error, extra={"uuid": uuid})
+        return None
 
 
 def seconds_to(moment: datetime) -> float:

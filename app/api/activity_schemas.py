@@ -7,7 +7,7 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validates_schema
 
-from app.api.schemas import Strict, WholeText, seconds, status_field, time_field, uuid_field
+from app.api.schemas import Strict, WholeText, risk_field, seconds, status_field, time_field, uuid_field
 from app.core.sessions.awake_hours import HOURS
 from app.core.sessions.idle_policy import WAITING, WAKE
 
@@ -73,3 +73,10 @@ class ActivitySchema(Schema):
     idle_timeout = fields.Float(required=True)
     signals = fields.List(fields.Nested(SignalSchema), required=True)
     timestamp = time_field(required=True)
+
+
+class RiskSchema(Schema):
+    uuid = uuid_field()
+    status = status_field()
+    known = fields.Boolean(required=True)
+    risk = risk_field()

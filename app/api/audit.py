@@ -16,8 +16,9 @@ from app.api.audit_schemas import AuditQuerySchema, AuditSchema
 from app.api.blueprint import Blueprint, route_rules
 from app.api.context import core, reply
 from app.api.idempotency import REPLAYED
-from app.api.security import SESSION, Principal, caller
+from app.api.security import caller
 from app.core.access.audit import ANONYMOUS, REFUSED, UNKNOWN, Act, Entry, address_of
+from app.core.access.keyring import SESSION, Principal
 from app.core.backups.store import NAME_PATTERN
 from app.core.sessions.model import UUID_PATTERN, iso
 from app.problems import Problem
@@ -61,7 +62,8 @@ def _note_answer(response: Response) -> Response:
         answer = _read(response) if failed or rules.creates else {}
         code = str(answer.get("error", "")) if failed else ""
         replayed = "replayed" if REPLAYED in response.headers else ""
-        act = _act(response.status_code, _reason(code, replayed), answer if rules.creates else {})
+        source = str(answer.get("forked_from", ""))
+        act = _act(response.status_code, _reason(code, replayed, source), answer if rules.creates else {})
         _note(act, reachable=code != UNREACHABLE)
     return response
 
@@ -82,6 +84,7 @@ def _act(status: int, reason: str, created: Mapping[str, Any]) -> Act:
     principal: Principal | None = g.get("principal")
     backup, named = g.get("backup"), request.view_args or {}
     uuid, user_id = str(named.get("uuid", "")), str(g.get("session_hash", {}).get("user_id", ""))
+    uuid, user_id = g.get("audited_session", (uuid, user_id))
     if backup is not None and request.endpoint != "sessions.create":
         uuid, user_id = backup.uuid, backup.user_id
     elif match := NAME_PATTERN.fullmatch(str(named.get("name", ""))):
@@ -101,11 +104,13 @@ def _act(status: int, reason: str, created: Mapping[str, Any]) -> Act:
 
 
 def _reason(*codes: str) -> str:
-    """The codes, the `backup` parameter of a deletion, and the backup's name."""
+    """The codes, the source of a fork, the parameters of a deletion, and the backup's name."""
     backup = g.get("backup")
-    chosen = request.args.get("backup", "") if request.endpoint == "sessions.delete" else ""
+    asked = request.args if request.endpoint == "sessions.delete" else {}
+    chosen = asked.get("backup", "")
     how = f"backup={chosen}" if chosen in ("false", "partial") else ""
-    return ", ".join(filter(None, (*codes, how, backup.name if backup is not None else "")))
+    erased = "erase" if asked.get("erase", "").lower() == "true" else ""
+    return ", ".join(filter(None, (*codes, how, erased, backup.name if backup is not None else "")))
 
 
 def _read(response: Response) -> Mapping[str, Any]:

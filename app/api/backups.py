@@ -59,6 +59,8 @@ def restore(wanted: dict[str, str], name: str) -> Response:
 
 @blp.route("/backups/<name>/download", methods=["GET"])
 @blp.response(200, ZIP_DOC, content_type="application/zip", description="The zip; ranges are answered with 206.")
+@blp.alt_response(206, schema=ZIP_DOC, content_type="application/zip", description="A part of the zip.")
+@blp.alt_response(304, description="The caller has it: its ETag is in If-None-Match.")
 @blp.operation("downloadBackup", 404, 416, audit="download")
 def download(name: str) -> Response:
     """Download a backup's zip."""

@@ -5,14 +5,14 @@ A view gets checked values; anything else ends here as a 400, 413 or 415.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, NoReturn
 
 import flask
 import flask_smorest
-from marshmallow import RAISE, Schema, ValidationError
+from marshmallow import RAISE, Schema, ValidationError, fields
 from webargs import core as webargs
 from webargs.flaskparser import FlaskParser
 from werkzeug.routing import BaseConverter
@@ -72,7 +72,8 @@ class SessionName(BaseConverter):
 
 
 class EdgeParser(FlaskParser):
-    """Reads JSON bodies and query strings; an unknown field is an error in both."""
+    """Reads JSON bodies and query strings; an unknown field is an error in both. In a query, lists are repeated
+    parameters."""
 
     DEFAULT_VALIDATION_STATUS = 400
     DEFAULT_UNKNOWN_BY_LOCATION = {**FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION, "query": RAISE}
@@ -90,7 +91,9 @@ class EdgeParser(FlaskParser):
             raise Problem(400, "invalid_json", "The body is not valid JSON in UTF-8.") from error
 
     def load_querystring(self, req: flask.Request, schema: Schema) -> Any:
-        repeated = {name: ["Give this parameter once."] for name, values in req.args.lists() if len(values) > 1}
+        lists = {name for name, field in schema.fields.items() if isinstance(field, fields.List)}
+        given = {name: values for name, values in req.args.lists() if name not in lists}
+        repeated = {name: ["Give this parameter once."] for name, values in given.items() if len(values) > 1}
         if repeated:
             raise Problem(400, "invalid_request", "A query parameter is repeated.", errors=repeated)
         return super().load_querystring(req, schema)
@@ -105,8 +108,8 @@ class EdgeParser(FlaskParser):
         error_headers: Mapping[str, str] | None,
     ) -> NoReturn:
         messages = error.normalized_messages()
-        fields = {path: texts for location in messages.values() for path, texts in _flat("", location)}
-        raise Problem(400, "invalid_request", "Some values are invalid; see `errors`.", errors=fields) from error
+        errors = {path: texts for location in messages.values() for path, texts in _flat("", location)}
+        raise Problem(400, "invalid_request", "Some values are invalid; see `errors`.", errors=errors) from error
 
 
 def _flat(path: str, messages: Any) -> list[tuple[str, list[str]]]:
@@ -124,12 +127,13 @@ class Blueprint(flask_smorest.Blueprint):
     ARGUMENTS_PARSER = EdgeParser()
 
     def operation(
-        self, name: str, *errors: int, body: bool = False, **given: Any
+        self, name: str, *errors: int, body: bool = False, own: Collection[int] = (), **given: Any
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Declare a view: its operationId, the statuses of its problem documents, and its `RouteRules`. `body` for
-        POSTs, which may all carry an Idempotency-Key."""
+        POSTs, which may all carry an Idempotency-Key. `own` are statuses for which the view declares an answer that is
+        no problem document."""
         rules = RouteRules(**given)
-        statuses = {*errors, *ALWAYS, *(() if rules.anonymous else WITH_KEY), *(WITH_BODY if body else ())}
+        statuses = {*errors, *ALWAYS, *(() if rules.anonymous else WITH_KEY), *(WITH_BODY if body else ())} - {*own}
         responses = {str(status): HTTPStatus(status).name for status in sorted(statuses)}
         options: dict[str, Any] = {"security": []} if rules.anonymous else {}
         if rules.session_token:

@@ -9,13 +9,11 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields
 
-from app.api.schemas import LABEL_REGEX, PageQuerySchema, Strict, WholeText, user_id_field, uuid_field
+from app.api.schemas import BARE_LABEL, PageQuerySchema, Strict, WholeText, label_filter, user_id_field, uuid_field
 from app.core.costs.usage import KINDS
 
 DAY_REGEX = "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
-BARE_LABEL = LABEL_REGEX.removeprefix("^").removesuffix("$")
 GROUP_REGEX = f"^(session|user|size|day|label:{BARE_LABEL})$"
-LABEL_FILTER_REGEX = f"^{BARE_LABEL}=[^\\x00-\\x1f\\x7f]{{0,256}}$"
 
 
 class Day(fields.String):
@@ -45,10 +43,7 @@ class DaysQuerySchema(Strict):
 
 class CostsQuerySchema(DaysQuerySchema, PageQuerySchema):
     user_id = user_id_field()
-    label = fields.String(
-        validate=WholeText(LABEL_FILTER_REGEX, "Must be a label and its value, as course=python-101."),
-        metadata={"description": "only sessions with this label and value", "examples": ["course=python-101"]},
-    )
+    label = label_filter("only sessions with this label and value")
     group_by = fields.String(
         load_default="session",
         validate=WholeText(GROUP_REGEX, "Must be session, user, size, day, or label: with a label, as label:course."),
@@ -126,6 +121,10 @@ def range_field(name: str, description: str) -> fields.String:
     return fields.String(data_key=name, required=True, metadata={"description": description, "format": "date"})
 
 
+class DayUsageSchema(UsageSchema):
+    day = fields.String(required=True, metadata={"format": "date"})
+
+
 class SessionCostSchema(UsageSchema):
     uuid = uuid_field()
     user_id = fields.String(required=True)
@@ -133,6 +132,9 @@ class SessionCostSchema(UsageSchema):
     labels = fields.Dict(keys=fields.String(), values=fields.String(), required=True)
     first = range_field("from", "the first day")
     last = range_field("to", "the last day")
+    days = fields.List(
+        fields.Nested(DayUsageSchema), required=True, metadata={"description": "the days with any use, oldest first"}
+    )
     prices = fields.Nested(PricesSchema, required=True)
 
 

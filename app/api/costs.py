@@ -52,7 +52,9 @@ def of_session(query: dict[str, date], uuid: str) -> Response:
     found = next(core().ledger.read([uuid], *days, time.time()), None)
     if found is None or not caller().may_see(found.payer.user_id):
         raise SessionNotFound(uuid)
-    return reply(about(found.payer) | shown_days(days) | shown(found.days.total(*days)) | {"prices": prices()})
+    by_day = [{"day": day_of_number(day).isoformat()} | shown(amounts) for day, amounts in found.days.between(*days)]
+    whole = shown(found.days.total(*days)) | {"days": by_day, "prices": prices()}
+    return reply(about(found.payer) | shown_days(days) | whole)
 
 
 @blp.route("/costs", methods=["GET"])

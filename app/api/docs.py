@@ -9,7 +9,7 @@ from werkzeug.exceptions import NotFound
 
 from app.api.blueprint import Blueprint
 from app.api.context import core
-from app.api.openapi import DOCUMENT, TITLE
+from app.api.openapi import TITLE, api_of
 from app.core.access.forwarded_request import target
 
 blp = Blueprint("docs", __name__, description="This document.")
@@ -49,7 +49,7 @@ PAGE = f"""<!doctype html>
 
 @blp.route("/", methods=["GET"])
 @blp.response(302, description="To the docs page.")
-@blp.operation("root", anonymous=True, without_redis=True)
+@blp.operation("root", 404, anonymous=True, without_redis=True)
 def root() -> Response:
     """Redirect to the docs page; a workspace's host has none."""
     if target(request.url, core().settings):
@@ -62,7 +62,7 @@ def root() -> Response:
 @blp.operation("openapi", anonymous=True, without_redis=True)
 def openapi() -> Response:
     """This document."""
-    return Response(current_app.extensions[DOCUMENT], mimetype="application/json")
+    return Response(api_of(current_app).document_text(), mimetype="application/json")
 
 
 @blp.route("/docs", methods=["GET"])

@@ -7,6 +7,8 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from threading import BoundedSemaphore
 from typing import Any, cast
 
@@ -45,23 +47,24 @@ def stream_slots(count: int) -> BoundedSemaphore:
 def event_stream(uuid: str) -> Response:
     """The stream of a session's events; raises as `streamed`."""
     service = core()
-    after = _resume_point(request.headers.get("Last-Event-ID"))
+    after = resume_point(request.headers.get("Last-Event-ID"))
     position = after if after is not None else service.events.last_id(uuid)
     record = service.sessions.get(uuid)
     held = caller().held
-    return streamed(record, lambda: follow(service, record, position, announce=after is None, held=held))
+    lines = partial(follow, service, record, position, announce=after is None, held=held)
+    return streamed(lines, record.user_id, record.uuid)
 
 
-def streamed(record: Record, begin: Callable[[], Iterator[str]]) -> Response:
-    """The lines of `begin()` as a stream about the session. Before it calls `begin`, it raises a 503 at the process's
-    limit of streams, and a 429 at the session's or user's."""
+def streamed(begin: Callable[[], Iterator[str]], user_id: str | None, uuid: str = "") -> Response:
+    """The lines of `begin()` as a stream about a session, a user's sessions, or all. Before it calls `begin`, it raises
+    a 503 at the process's limit of streams, and a 429 at the session's, user's or key's."""
     slots = cast(BoundedSemaphore, current_app.extensions[SLOTS])
     if not slots.acquire(blocking=False):
         text = "This server holds as many event streams as it can; retry later."
         raise Problem(503, "too_many_streams", text, headers={"Retry-After": "5"})
     with ExitStack() as slot:
         slot.callback(slots.release)
-        slot.enter_context(hold(Kind.STREAM, record.user_id, record.uuid))
+        slot.enter_context(hold(Kind.STREAM, user_id, uuid))
         response = Response(begin(), mimetype="text/event-stream", headers={"X-Accel-Buffering": "no"})
         # A generator's own `finally` does not run if no line was read; this always runs.
         response.call_on_close(slot.pop_all().close)
@@ -79,9 +82,10 @@ def follow(
 ) -> Iterator[str]:
     """The lines of a stream: the present state (if `announce`), then every event after `position`, until the session is
     terminated or gone, or the caller's session token `held` is revoked."""
+    told: Mapping[str, Any] = {}
     if announce:
-        why = {"reason": record.reason or None, "reason_code": record.reason_code or None}
-        yield sse(position, "state", {"status": record.status, **why})
+        told = {"status": record.status, "reason": record.reason or None, "reason_code": record.reason_code or None}
+        yield sse(position, "state", told)
     over = record.status is Status.TERMINATED
     if over and announce:
         return
@@ -89,8 +93,12 @@ def follow(
     try:
         for event in service.events.follow(record.uuid, position, LIFETIME, min(heartbeat, QUIET)):
             if event is not None:
-                yield sse(event.id, event.type, event.data)
-                quiet_since = time.monotonic()
+                data = shown(service, record.uuid, event)
+                # What was announced may have happened after `position`.
+                if event.type != "state" or data != told:
+                    yield sse(event.id, event.type, data)
+                    quiet_since = time.monotonic()
+                told = data if event.type == "state" else told
                 ended = event.type == "state" and event.data.get("status") == Status.TERMINATED
                 if ended or revoked(held, event):
                     return
@@ -117,7 +125,7 @@ def follow_message(
     its response, or as it is after `LIFETIME`. If the session is put to sleep first, the event `held` comes last. The
     stream ends without either if the caller's session token `held` is revoked."""
     quiet_since = time.monotonic()
-    last, rests, down = position, False, False
+    last, rests, down, over = position, False, False, False
     check = True  # The session may have been put to sleep before the stream began.
     try:
         if not message.finished:
@@ -132,9 +140,10 @@ def follow_message(
                     if event.type == "state":
                         down = event.data.get("status") == Status.SLEEPING
                     if about:
-                        yield sse(event.id, event.type, event.data)
+                        yield sse(event.id, event.type, shown(service, uuid, event))
                         quiet_since = time.monotonic()
-                    continue
+                    if not (down and event.type == "phase"):
+                        continue
                 if time.monotonic() - quiet_since >= heartbeat:
                     yield ": still here\n\n"
                     quiet_since = time.monotonic()
@@ -142,9 +151,10 @@ def follow_message(
                     check = True
                 if check or down:
                     seen, rests = service.inbox.progress(uuid, message.id)
-                    if seen.finished or rests:
+                    # Of a prompt that has finished since the log was read, the rest of its work is told first.
+                    if rests or (seen.finished and over):
                         break
-                    check = False
+                    check = over = seen.finished
             message = service.inbox.get(uuid, message.id)
         if rests:
             yield sse(last, "held", message_of(uuid, message) | {"session": Status.SLEEPING, "detail": HELD_BACK})
@@ -152,6 +162,25 @@ def follow_message(
             yield sse(last, "message", message_of(uuid, message))
     except (StateUnavailable, PromptNotFound) as error:
         log.info("event stream ended early: %s", error)
+
+
+def shown(service: Core, uuid: str, event: SessionEvent) -> Mapping[str, Any]:
+    """The data of an event in a stream. The log takes room in Redis: of a prompt it has only the id and the state. Its
+    text, which may be long, is left to `GET …/messages/{message_id}`."""
+    if event.type == "state":
+        last = {"backup": event.data["backup"]} if "backup" in event.data else {}
+        return {name: event.data.get(name) for name in ("status", "reason", "reason_code")} | last
+    if event.type != "message":
+        return event.data
+    state, reason = State(event.data["state"]), event.data.get("reason", "")
+    try:
+        prompt = service.inbox.get(uuid, event.data["message_id"])
+    except PromptNotFound:
+        prompt = Prompt(id=event.data["message_id"], state=state)
+    delivered_at = 0.0 if state is State.QUEUED else prompt.delivered_at
+    processed_at = prompt.processed_at if state in FINISHED else 0.0
+    then = replace(prompt, text="", state=state, reason=reason, delivered_at=delivered_at, processed_at=processed_at)
+    return message_of(uuid, then)
 
 
 def revoked(token: AccessToken | None, event: SessionEvent) -> bool:
@@ -174,6 +203,7 @@ def message_of(uuid: str, message: Prompt) -> dict[str, Any]:
         "created_at": iso(message.created_at),
         "delivered_at": iso(message.delivered_at),
         "processed_at": iso(message.processed_at),
+        "rolled_back_at": iso(message.rolled_back_at),
     }
 
 
@@ -182,7 +212,8 @@ def sse(event_id: str, kind: str, data: Mapping[str, Any]) -> str:
     return f"id: {event_id}\nevent: {kind}\ndata: {json.dumps(dict(data))}\n\n"
 
 
-def _resume_point(last_event_id: str | None) -> str | None:
+def resume_point(last_event_id: str | None) -> str | None:
+    """The header Last-Event-ID, checked; raises a 400."""
     if last_event_id is None:
         return None
     parts = last_event_id.split("-")

@@ -14,8 +14,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from http import HTTPStatus
-from typing import Any
 
 from flask import Response, current_app, g, request
 from marshmallow import Schema, fields, validate
@@ -24,9 +22,11 @@ from app.api.audit import VISITOR
 from app.api.blueprint import Blueprint
 from app.api.context import KEYRING, core, request_id
 from app.api.instruments import Decided, ForwardAuthInstruments
+from app.api.openapi import PLAIN
 from app.api.refusals import BY_NGINX, NEXT, REFUSALS, pages, refusal, shown_by_nginx, to_login
-from app.api.security import SESSION
-from app.core.access.access_policy import RETRY_PATH, AccessDecision, Outcome, decide, decide_agent
+from app.api.schemas import ProblemSchema
+from app.api.waking import RETRY_AFTER, back_to, not_up, starting, waking_page
+from app.core.access.access_policy import AccessDecision, Outcome, decide, decide_agent
 from app.core.access.audit import REFUSED, Act, address_of
 from app.core.access.forwarded_request import (
     ForwardedRequest,
@@ -36,11 +36,12 @@ from app.core.access.forwarded_request import (
     from_traefik,
     target,
 )
+from app.core.access.keyring import SESSION
 from app.core.access.landing_path import ENTERED, landing, with_parameter
 from app.core.access.tokens import COOKIE, FRAME_COOKIE, AccessToken, Kind
 from app.core.errors import BudgetExceeded, StateUnavailable
-from app.core.sessions.model import PHASES, Record, Status
-from app.problems import Problem, problem_response
+from app.core.sessions.model import Record
+from app.problems import PROBLEM_TYPE, Problem
 from app.secret_keys import Purpose
 
 blp = Blueprint("forward_auth", __name__, description="Forward auth, for the ingress: who gets into a workspace.")
@@ -51,24 +52,8 @@ VERIFY = "forward_auth.verify"
 """The endpoint that decides."""
 
 SECRET_HEADER = "X-Workspace-Secret"
-"""The editor requires it (app/editor/guard.js): the session's editor secret, by each key of SECRET_KEY."""
-
-STATUS_HEADER = "Workspace-Status"
-"""On each answer that says that a workspace isn't up. By it the waking page tells our answers from the workspace's."""
-
-RETRY_AFTER = "1"
-SAYS_WHY = frozenset({Status.CREATED, Status.WAKING, Status.FAILED})
-"""The states whose reason is about the workspace's start."""
-
-LOCAL_PHASES = ("enqueued", "started", "ready")
-PHASE_NAMES = {
-    "enqueued": "a worker has begun",
-    "scheduled": "a machine is found",
-    "volume": "your files are attached",
-    "image": "the software is loaded",
-    "started": "the editor is started",
-    "ready": "the editor answers",
-}
+"""The editor requires it (app/editor/guard.js): the session's editor secret, by each key of SECRET_KEY, and the access
+epoch, by which the editor tells connections from before a revocation (app/editor/disconnect.js)."""
 
 NGINX = {302: 401, 303: 401, 503: 401, 401: 403, 404: 403}
 """The status for nginx in place of ours: `auth_request` knows 2xx, 401 and 403, and takes all else for an error. On 401
@@ -97,6 +82,23 @@ class AgainQuery(Schema):
     next = fields.String(load_default="", validate=validate.OneOf(["", *sorted(BY_NGINX)]))
 
 
+class ForPeopleSchema(Schema):
+    title = fields.String(required=True)
+    text = fields.String(required=True)
+    detail = fields.String(required=True, metadata={"description": "for whoever reports the trouble; empty for none"})
+
+
+class NotUpSchema(ProblemSchema):
+    """The problem of a workspace that does not run."""
+
+    session_status = fields.String()
+    phases = fields.Dict(keys=fields.String(), values=fields.Integer())
+    elapsed_ms = fields.Integer()
+    reason = fields.String()
+    reason_code = fields.String(allow_none=True)
+    for_people = fields.Nested(ForPeopleSchema, metadata={"description": "what the page says"})
+
+
 @blp.route("/auth/verify", methods=["GET"])
 @blp.arguments(VerifyQuery, location="query")
 @blp.response(200, description="Let the request through, with the headers of this answer in place of its own.")
@@ -110,8 +112,12 @@ def verify(query: dict[str, str]) -> Response:
     nginx, headers = query["proxy"] == "nginx", request.headers
     forwarded = from_nginx(headers, settings, query["host"]) if nginx else from_traefik(headers, settings)
     if forwarded is None:
-        missing = "X-Original-* headers and `host`" if nginx else "X-Forwarded-* headers"
-        raise Problem(400, "no_visit", f"Forward-auth endpoint; the {missing} are missing, or name no workspace.")
+        if headers.get("X-Original-URL" if nginx else "X-Forwarded-Host"):
+            raise Problem(NGINX[404] if nginx else 404, "not_found", "There is no workspace at this address.")
+        missing = "X-Original-* headers" if nginx else "X-Forwarded-* headers"
+        raise Problem(
+            400, "no_visit", f"This is for the ingress, which names the address in {missing}; they are missing."
+        )
     g.principal = Visitor(f"visitor:{forwarded.uuid}")
     now = time.time()
     tokens = tokens_of(forwarded, now)
@@ -148,17 +154,24 @@ def waking() -> Response:
     the session."""
     g.expected = True
     if "text/html" in request.headers.get("Accept", ""):
-        return waking_page("unknown", {}, 0, 0, "")
+        return waking_page("unknown", {}, 0, 0)
     return not_up("unknown", {})
 
 
 @again_blp.route("/auth/again", methods=["GET"])
 @again_blp.arguments(AgainQuery, location="query")
 @again_blp.response(302, description="Back to the workspace without the link.")
-@again_blp.alt_response(401, description="The page that says why the workspace does not open.")
-@again_blp.alt_response(403, description="The same, in a frame of another page.")
-@again_blp.alt_response(503, description="The workspace wakes; the page goes back to it by itself.")
-@again_blp.operation("again", 400, anonymous=True, without_redis=True, rate=None)
+@again_blp.alt_response(
+    401, schema=PLAIN, content_type="text/html", description="The page that says why the workspace does not open."
+)
+@again_blp.alt_response(
+    403, schema=PLAIN, content_type="text/html", description="The same, in a frame of another page."
+)
+@again_blp.alt_response(
+    503, schema=PLAIN, content_type="text/html", description="The workspace wakes; the page goes back to it by itself."
+)
+@again_blp.alt_response(503, schema=NotUpSchema, content_type=PROBLEM_TYPE)
+@again_blp.operation("again", 400, own=(503,), anonymous=True, without_redis=True, rate=None)
 def again(query: dict[str, str]) -> Response:
     """Where nginx redirects visitors to (`auth-signin`). Sends a visitor whose link was good back without it, one whose
     workspace wakes to a page that goes back every second, and one without a token to LOGIN_URL. It says nothing about
@@ -175,9 +188,7 @@ def again(query: dict[str, str]) -> Response:
         return without_link(url, entered=goal.has_link, in_frame=in_frame)
     if goal.agent or "text/html" not in request.headers.get("Accept", ""):
         return not_up("unknown", {})
-    headers = {"Retry-After": RETRY_AFTER, STATUS_HEADER: "unknown"}
-    text = "This page opens the workspace by itself. If nothing happens for long, ask the people who run this service."
-    return pages().show("again.html", 503, headers, title="Waking the workspace", text=text, back=url)
+    return back_to(url)
 
 
 def for_nginx(response: Response, says_why: bool) -> int:
@@ -220,7 +231,7 @@ def to_workspace(forwarded: ForwardedRequest, tokens: tuple[AccessToken, ...], n
     except StateUnavailable:
         if not forwarded.wants_page:
             raise
-        title, text = "Workspaces are unavailable at the moment", "Load this page again in a few seconds."
+        title, text = "Workspaces are unavailable", "This lasts a moment. Load this page again in a few seconds."
         return pages().show("page.html", 503, {"Retry-After": RETRY_AFTER}, title=title, text=text)
 
 
@@ -272,7 +283,8 @@ def carry_out(forwarded: ForwardedRequest, record: Record | None, decision: Acce
             return starting(forwarded, record, now)
         case _:
             response = let_through(forwarded)
-            response.headers[SECRET_HEADER] = " ".join(core().credentials.editor_secrets(forwarded.uuid))
+            secrets = core().credentials.editor_secrets(forwarded.uuid)
+            response.headers[SECRET_HEADER] = " ".join([*secrets, f"epoch={record.access_epoch}"])
     if decision.use:
         core().activity.note(forwarded.uuid, "browser", now)
     if decision.renew or outcome is Outcome.ENTER:
@@ -330,40 +342,3 @@ def set_cookie(response: Response, record: Record, now: float, *, in_frame: bool
         samesite="None" if in_frame else "Lax",
         partitioned=in_frame,
     )
-
-
-def starting(forwarded: ForwardedRequest, record: Record, now: float) -> Response:
-    """The answer for a workspace that isn't up: how far its start is."""
-    # Not worth a log line: tabs left open ask for sleeping workspaces all day.
-    g.expected = True
-    elapsed = max(0, round((now - record.requested_at) * 1000)) if record.requested_at else 0
-    reason = record.reason if record.status in SAYS_WHY else ""
-    if forwarded.wants_page:
-        return waking_page(record.status, record.phases, elapsed, core().counters.usual_start("wake") or 0, reason)
-    return not_up(record.status, record.phases, elapsed, reason)
-
-
-def waking_page(status: str, phases: Any, elapsed: int, estimate: int, reason: str) -> Response:
-    shown = PHASES if core().settings.runtime == "kubernetes" else LOCAL_PHASES
-    failed = status == Status.FAILED
-    return pages().show(
-        "waking.html",
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        {"Retry-After": RETRY_AFTER, STATUS_HEADER: status},
-        title="The workspace did not start" if failed else "Waking the workspace",
-        text="" if failed else "This page opens it by itself.",
-        failed=failed,
-        state=status,
-        phases=[(name, PHASE_NAMES[name], phases.get(name)) for name in shown],
-        elapsed_ms=elapsed,
-        estimate_ms=estimate,
-        reason=reason,
-        retry=RETRY_PATH,
-    )
-
-
-def not_up(status: str, phases: Any, elapsed: int = 0, reason: str = "") -> Response:
-    text = "The workspace is not running. POST /session/{uuid}/wake wakes it; so does a person who opens its address."
-    more = {"session_status": status, "phases": dict(phases), "elapsed_ms": elapsed, "reason": reason}
-    headers = {"Retry-After": RETRY_AFTER, STATUS_HEADER: status}
-    return problem_response(Problem(503, "workspace_not_up", text, headers=headers, more=more))

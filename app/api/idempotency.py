@@ -18,7 +18,6 @@ import secrets
 import time
 from dataclasses import dataclass
 from functools import partial
-from importlib.resources import files
 from typing import cast
 
 from flask import Flask, Response, g, request
@@ -30,7 +29,7 @@ from app.api.security import caller
 from app.core.errors import StateUnavailable, StoreFull
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
-from app.core.redis.scripts import EVEN_WHEN_FULL
+from app.core.redis.scripts import EVEN_WHEN_FULL, script_text
 from app.problems import Problem
 from app.request_bodies import body_of_request
 
@@ -62,8 +61,7 @@ class Claim:
 
 def register_idempotency(app: Flask) -> None:
     """Replay the answers of repeated POSTs of `app`. Register it last: it must see the final answer first."""
-    keep = files("app.api").joinpath("lua", "keep.lua").read_text()
-    script = app.extensions[EXTENSION].redis.register_script(EVEN_WHEN_FULL + keep)
+    script = app.extensions[EXTENSION].redis.register_script(EVEN_WHEN_FULL + script_text("keep", "app.api"))
     app.before_request(_begin)
     app.after_request(partial(_finish, script))
 
@@ -83,6 +81,11 @@ def answer_has_secret() -> None:
 def answer_is_of(message_id: str) -> None:
     """Store the message's id in place of a long answer, which can be made again from it."""
     g.idempotency_message = message_id
+
+
+def answer_names(uuid: str) -> None:
+    """The answer to this request names a session that its path does not: it goes with the session's erasure."""
+    g.idempotency_names = uuid
 
 
 def answered_message() -> str:
@@ -143,7 +146,7 @@ def _finish(keep: Script, response: Response) -> Response:
                 settings = core().settings
                 kept = _kept(response, claim.body)
                 ttl = max(1, int(settings.idempotency_ttl))
-                keep(keys=[claim.name, _index()], args=[kept, ttl, time.time(), settings.idempotency_kept])
+                keep(keys=[claim.name, _index(), *_about()], args=[kept, ttl, time.time(), settings.idempotency_kept])
     except StateUnavailable:
         log.warning("answer not stored for its idempotency key; the claim expires by itself")
     return response
@@ -152,6 +155,15 @@ def _finish(keep: Script, response: Response) -> Response:
 def _index() -> str:
     """The key of the list of stored answers: of the request's session, or else of the caller."""
     return keys.KEPT_ANSWERS.format(owner=(request.view_args or {}).get("uuid") or caller().digest[:32])
+
+
+def _about() -> list[str]:
+    """The keys of the session that the answer is about, and of the answers that name it without being its own."""
+    if "idempotency_names" in g:
+        uuid = g.idempotency_names
+        return [keys.SESSION.format(uuid=uuid), keys.CREATING_ANSWERS.format(uuid=uuid)]
+    uuid = (request.view_args or {}).get("uuid")
+    return [keys.SESSION.format(uuid=uuid)] if uuid else []
 
 
 def _kept(response: Response, body: str) -> str:

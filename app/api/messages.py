@@ -12,6 +12,8 @@ from flask import Response, request
 
 from app.api.blueprint import Blueprint
 from app.api.context import core, reply, request_id
+from app.api.conversation_entries import shown_entry
+from app.api.event_schemas import STREAM, stream_of
 from app.api.event_streams import HELD_BACK, follow_message, message_of, streamed
 from app.api.idempotency import answer_is_of, answered_message, name_of_request
 from app.api.prefer import longest_wait, waiting, wanted_wait
@@ -30,7 +32,6 @@ blp = Blueprint("messages", __name__, description="Prompts to a workspace's agen
 WAKING = "Pod is waking up, message queued"
 QUEUED = "Message queued for the agent"
 DELIVERED = "The agent has the message and has not answered yet"
-STREAM = "text/event-stream"
 CURSOR = re.compile(r"[0-9]{1,9}")
 CHAT_ERRORS = (404, 413, 422, 429, 503, 507)
 
@@ -43,6 +44,12 @@ CHAT_ERRORS = (404, 413, 422, 429, 503, 507)
     schema=ChatSchema,
     description="The prompt is queued: the session slept, or did not answer within the wait. See `state`.",
 )
+@blp.alt_response(
+    200,
+    schema=stream_of("ChatEvents"),
+    content_type=STREAM,
+    description="The prompt is processed or has failed, with a reason; or the stream of the work on it.",
+)
 @blp.operation("chat", *CHAT_ERRORS, body=True, session_token=True, rate="chat", audit="prompt")
 def chat(wanted: dict[str, str], uuid: str) -> Response:
     """Send a prompt to the agent; it wakes a sleeping session. With `Accept: text/event-stream` the answer is the
@@ -54,7 +61,7 @@ def chat(wanted: dict[str, str], uuid: str) -> Response:
     require_model()
     message_id = wanted.get("id") or name_of_request()
     if wants_stream():
-        return streamed(record, partial(chat_events, record, wanted["message"], message_id))
+        return streamed(partial(chat_events, record, wanted["message"], message_id), record.user_id, uuid)
     began = time.monotonic()
     default = core().settings.wait_default
     with waiting(record.user_id, uuid, default if record.status is Status.ACTIVE else 0.0):
@@ -70,7 +77,8 @@ def chat(wanted: dict[str, str], uuid: str) -> Response:
 @blp.response(200, ConversationSchema)
 @blp.operation("listMessages", 400, 404, session_token=True)
 def conversation(query: dict[str, Any], uuid: str) -> Response:
-    """Read the conversation, oldest first; prompts that the agent has not begun are last."""
+    """Read the conversation, oldest first; prompts that the agent has not begun are last. `cursor` is also the number
+    of messages to leave out: with `total` one begins anywhere."""
     record = visible_past(uuid)
     cursor = query.get("cursor", "0")
     if not CURSOR.fullmatch(cursor):
@@ -78,7 +86,8 @@ def conversation(query: dict[str, Any], uuid: str) -> Response:
     with hold(Kind.AGENT, record.user_id, uuid):
         found = core().history.excerpt(record, int(cursor), query["limit"])
     following = None if found.following is None else str(found.following)
-    return reply({"uuid": uuid, "messages": list(found.messages), "next_cursor": following})
+    messages = [*map(shown_entry, found.messages)]
+    return reply({"uuid": uuid, "total": found.total, "messages": messages, "next_cursor": following})
 
 
 @blp.route("/session/<session:uuid>/messages/<message_id>", methods=["GET"])

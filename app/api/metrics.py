@@ -14,10 +14,12 @@ from prometheus_client.utils import floatToGoString
 from app.api.instruments import WebInstruments
 from app.core.composition import Core
 from app.core.costs.ledger import Totals
+from app.core.redis import keys
 from app.core.redis.counters import ANSWERED, FIRST_TOKEN, Histogram
 from app.core.redis.memory import Fill
 from app.core.redis.task_queue import QUEUES
-from app.core.sessions.model import Status, iso
+from app.core.restore_points.drilling import LATE
+from app.core.sessions.model import Status, Tier, iso
 from app.metrics.shared import collector, exposition
 
 TEXT_TYPES = ("text/plain", "application/openmetrics-text")
@@ -28,10 +30,25 @@ COUNTED: Mapping[str, str] = {
     "teardowns": "Sessions that were deleted",
     "sessions_failed": "Sessions that failed",
     "backups_failed": "Requested backups that failed",
+    "points_made": "Restore points that were made",
+    "points_unchanged": "Restore points that were asked for although nothing had changed",
+    "points_failed": "Attempts at a restore point that failed; each is repeated",
+    "points_broken": "Restore points of which a check found data missing",
+    "points_stored_bytes": "Bytes that restore points added to the store",
+    "drills_proven": "Drills that restored a restore point and found each file as it was",
+    "drills_failed": "Drills that found a restore point broken",
+    "drills_put_off": "Drills that could not be made; each is repeated",
+    "rollbacks": "Rollbacks to a restore point that were done",
+    "rollbacks_failed": "Rollbacks that were called off; the session went on with the files it had",
+    "volumes_lost": "Volumes that were gone, of which a copy was there",
+    "volumes_restored": "Lost volumes whose files were restored",
+    "archived": "Sessions that were archived",
+    "unarchived": "Archived sessions whose files were restored",
+    "archives_failed": "Sessions that could not be archived and kept their volume",
 }
 """The counters, shown from 0 on: a rate needs a value from before the first event."""
 
-ACTIONS = ("create", "wake", "restore", "sleep", "backup", "delete")
+ACTIONS = ("create", "wake", "restore", "rollback", "sleep", "archive", "backup", "point", "drill", "delete")
 UNSAFE = re.compile(r"[^a-zA-Z0-9_]")
 
 
@@ -41,6 +58,8 @@ class Figures:
     phase, `failures` by action, `prompts` by what was measured. `oldest` is in s, by queue."""
 
     sessions: dict[Status, int]
+    archived: int
+    archiving: int
     backlog: dict[str, int]
     workers: int
     observer_age: float | None
@@ -52,6 +71,10 @@ class Figures:
     oldest: dict[str, float]
     dead_letters_kept: int
     backups: int
+    points_waiting: int
+    points_oldest: float
+    drills_oldest: float
+    drills_late: int
     fill: Fill
     costs: Totals
     read_at: float
@@ -62,6 +85,7 @@ class Figures:
         return {
             "total_sessions": living,
             **{f"{status}_sessions": count for status, count in self.sessions.items()},
+            "archived_sessions": self.archived,
             "dead_letters": self.counters.get("dead_letters", 0),
             "queue_backlog": self.backlog,
             "workers": self.workers,
@@ -85,16 +109,28 @@ def read_figures(service: Core, now: float) -> Figures:
         oldest=service.counters.oldest(QUEUES, now),
         dead_letters_kept=service.dead_letters.count(),
         sessions=service.store.counts(),
+        archived=service.store.size(keys.ARCHIVED),
+        archiving=service.store.size(keys.ARCHIVING),
         backlog=service.counters.backlog(QUEUES),
         workers=service.heartbeats.workers(now),
         observer_age=service.heartbeats.observer_age(now),
         counters=service.counters.read(),
         starts=service.counters.starts(),
         backups=service.backups.count(),
+        points_waiting=service.store.size(keys.POINTS_WAITING),
+        points_oldest=service.store.oldest(keys.POINTS_WAITING, now),
+        drills_oldest=service.store.oldest(keys.DRILLS, now),
+        drills_late=_late_drills(service, now),
         fill=service.memory.read(),
         costs=service.ledger.totals(now),
         read_at=now,
     )
+
+
+def _late_drills(service: Core, now: float) -> int:
+    """Sessions whose restore points no drill has proven for too long."""
+    cycle = service.settings.drill_cycle
+    return service.store.overdue(keys.DRILLS, now - LATE * cycle) if cycle else 0
 
 
 class FiguresCollector(Collector):
@@ -109,6 +145,12 @@ class FiguresCollector(Collector):
         for status, count in figures.sessions.items():
             sessions.add_metric([status], count)
         yield sessions
+        tiers = GaugeMetricFamily("sessions_tier", "Sessions by where their files are", labels=["tier"])
+        living = sum(count for status, count in figures.sessions.items() if status is not Status.TERMINATED)
+        tiers.add_metric([Tier.HOT], max(0, living - figures.archived))
+        tiers.add_metric([Tier.ARCHIVED], figures.archived)
+        yield tiers
+        yield GaugeMetricFamily("sessions_archiving", "Sessions that are being archived", value=figures.archiving)
         backlog = GaugeMetricFamily("sessions_queue_tasks", "Tasks waiting, by queue", labels=["queue"])
         for queue, waiting in figures.backlog.items():
             backlog.add_metric([queue], waiting)
@@ -119,6 +161,15 @@ class FiguresCollector(Collector):
         yield oldest
         yield GaugeMetricFamily("sessions_workers", "Workers with a recent heartbeat", value=figures.workers)
         yield GaugeMetricFamily("sessions_backups", "Backups that exist", value=figures.backups)
+        yield GaugeMetricFamily(
+            "sessions_points_waiting", "Sessions that wait for a restore point", value=figures.points_waiting
+        )
+        late = "How long the session that waits longest has waited for its restore point"
+        yield GaugeMetricFamily("sessions_points_oldest_seconds", late, value=figures.points_oldest)
+        proof = "How long ago the restore points of the session that waits longest for a drill were proven"
+        yield GaugeMetricFamily("sessions_drills_oldest_seconds", proof, value=figures.drills_oldest)
+        overdue = "Sessions whose restore points were not proven for two cycles"
+        yield GaugeMetricFamily("sessions_drills_late", overdue, value=figures.drills_late)
         used, limit = figures.fill.used, figures.fill.limit
         yield GaugeMetricFamily("sessions_redis_used_bytes", "Memory that Redis uses", value=used)
         if limit:
@@ -202,4 +253,5 @@ def wants_text(accept: str) -> bool:
 def prometheus_text(figures: Figures, instruments: WebInstruments, accept: str) -> tuple[bytes, str]:
     """The exposition and its content type, in the format `accept` prefers: the reading, and what the processes of this
     web server counted."""
+    instruments.http.count()
     return exposition((FiguresCollector(figures), collector(instruments.registry)), accept)

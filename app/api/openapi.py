@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import flask_smorest
 from flask import Flask
+from flask_smorest import Blueprint
 from flask_smorest.utils import prepare_response
 
+from app.api.dead_letter_schemas import ID_REGEX
+from app.api.event_schemas import STREAMS, schema_name, stream_schema
 from app.api.schemas import BACKUP_REGEX, LABEL_REGEX, MESSAGE_ID_REGEX, UUID_REGEX, ProblemSchema
 from app.problems import PROBLEM_TYPE
 
 VERSION = "0.2.0"
-DOCUMENT = "openapi_document"
+EXTENSION = "openapi"
 TITLE = "Workspace Session Manager"
 DESCRIPTION = (
     "VS Code workspaces on demand: they sleep when idle, wake in seconds and are always restorable. "
@@ -24,12 +28,30 @@ PLAIN: dict[str, Any] = {"type": "string"}
 """The schema of a text answer."""
 
 METHODS = ("get", "post", "delete")
-EVENTS_PATH = "/session/{uuid}/events"
+EVENTS_PATHS = ("/session/{uuid}/events", "/events")
+
+WAITING = frozenset(
+    {
+        "chat",
+        "createSession",
+        "deleteSession",
+        "makeRestorePoint",
+        "restoreBackup",
+        "rollBackSession",
+        "forkSession",
+        "scaleDownSession",
+        "scaleUpSession",
+        "sleepSession",
+        "wakeSession",
+    }
+)
+"""The operations that heed `Prefer`."""
 
 PATH_PARAMETERS: dict[str, dict[str, Any]] = {
     "uuid": {"type": "string", "pattern": UUID_REGEX, "examples": ["k3v9x0qa"]},
     "name": {"type": "string", "pattern": BACKUP_REGEX, "examples": ["app-k3v9x0qa-20261120-080000.zip"]},
     "message_id": {"type": "string", "pattern": MESSAGE_ID_REGEX, "examples": ["7f3a9c0de1b2a4f5"]},
+    "letter_id": {"type": "string", "pattern": ID_REGEX, "examples": ["7f3a9c0de1b2a4f5"]},
     "asset": {"type": "string", "pattern": "^[a-z0-9.-]{1,40}$", "examples": ["swagger-ui.css"]},
 }
 
@@ -75,10 +97,35 @@ AGAIN_LATER = (HTTPStatus.TOO_MANY_REQUESTS.name, HTTPStatus.SERVICE_UNAVAILABLE
 
 
 class Api(flask_smorest.Api):
-    """flask-smorest, with problem documents for errors, and without its own pages."""
+    """flask-smorest, with problem documents for errors, and without its own pages. The document is written when it is
+    first asked for: it takes longer than everything else at the start of a process."""
 
     ERROR_SCHEMA = ProblemSchema
     DEFAULT_ERROR_RESPONSE_NAME = None
+
+    def __init__(self, app: Flask) -> None:
+        self._blueprints: list[Blueprint] = []
+        self._text = ""
+        super().__init__(app)
+
+    def register_blueprint(self, blp: Blueprint) -> None:
+        """Register a blueprint in the application, and for the document."""
+        self._app.extensions["flask-smorest"]["blp_name_to_api"][blp.name] = self
+        self._app.register_blueprint(blp)
+        self._blueprints.append(blp)
+
+    def document_text(self) -> str:
+        """The whole document in JSON, of the blueprints registered so far."""
+        if not self._text:
+            _begin_spec(self, super()._init_spec)
+            for blp in self._blueprints:
+                blp.register_views_in_doc(self, self._app, self.spec, name=blp.name, parameters=None)
+                self.spec.tag({"name": blp.name, "description": blp.description})
+            self._text = self._app.json.dumps(_document(self))
+        return self._text
+
+    def _init_spec(self, **_: Any) -> None:
+        """Left to `document_text`."""
 
     def _register_responses(self) -> None:
         for status in HTTPStatus:
@@ -95,7 +142,18 @@ class Api(flask_smorest.Api):
 def make_api(app: Flask) -> Api:
     """Collects the views' declarations; register the blueprints with it."""
     app.config.update(API_TITLE=TITLE, API_VERSION=VERSION, OPENAPI_VERSION="3.1.0")
-    api = Api(app, spec_kwargs={"info": {"description": DESCRIPTION, "license": {"name": "Apache-2.0"}}})
+    app.extensions[EXTENSION] = api = Api(app)
+    return api
+
+
+def api_of(app: Flask) -> Api:
+    """What `make_api` made for this application."""
+    return cast(Api, app.extensions[EXTENSION])
+
+
+def _begin_spec(api: Api, begin: Callable[..., None]) -> None:
+    """The document's parts that all calls share; `begin` is the library's own beginning."""
+    begin(info={"description": DESCRIPTION, "license": {"name": "Apache-2.0"}})
     api.spec.components.security_scheme("ApiKey", {"type": "apiKey", "in": "header", "name": "X-API-Key"})
     api.spec.components.security_scheme("MetricsKey", {"type": "http", "scheme": "bearer"})
     api.spec.components.security_scheme("SessionToken", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"})
@@ -104,11 +162,13 @@ def make_api(app: Flask) -> Api:
         api.spec.components.parameter(name, parameter["in"], {k: v for k, v in parameter.items() if k != "in"})
     for name, header in HEADERS.items():
         api.spec.components.header(name, header)
-    return api
+    for schema in {each: None for kinds in STREAMS.values() for each in kinds.values()}:
+        api.spec.components.schema(schema_name(schema), schema=schema)
+    for name in STREAMS:
+        api.spec.components.schema(name, stream_schema(name))
 
 
-def build_document(api: Api) -> dict[str, Any]:
-    """The whole document, once every blueprint is registered."""
+def _document(api: Api) -> dict[str, Any]:
     document: dict[str, Any] = api.spec.to_dict()
     for path, item in document["paths"].items():
         for parameter in item.get("parameters", ()):
@@ -118,7 +178,10 @@ def build_document(api: Api) -> dict[str, Any]:
                 _complete(item[method], method, path)
     # apispec drops rules of a Dict field's keys, and of a schema as a whole.
     document["components"]["schemas"]["NewSession"]["properties"]["labels"]["propertyNames"] = {"pattern": LABEL_REGEX}
-    document["components"]["schemas"]["KeepAlive"] |= {"minProperties": 1, "maxProperties": 1}
+    schemas = document["components"]["schemas"]
+    for one_of in ("KeepAlive", "Rollback"):
+        schemas[one_of] |= {"minProperties": 1, "maxProperties": 1}
+    schemas["Fork"] |= {"not": {"required": ["restore_point", "message_id"]}}
     for name, response in document["components"]["responses"].items():
         response["headers"] = _header_refs(*EVERYWHERE, *(("Retry-After",) if name in AGAIN_LATER else ()))
     return document
@@ -126,12 +189,14 @@ def build_document(api: Api) -> dict[str, Any]:
 
 def _complete(operation: dict[str, Any], method: str, path: str) -> None:
     """Add the parameters and headers that all operations of its kind have."""
-    own = ("IdempotencyKey", "Prefer") if method == "post" else ("Prefer",) if method == "delete" else ()
-    if path == EVENTS_PATH:
+    waits = operation["operationId"] in WAITING
+    own = (*(("IdempotencyKey",) if method == "post" else ()), *(("Prefer",) if waits else ()))
+    if path in EVENTS_PATHS:
         own = ("LastEventId",)
     refs = [{"$ref": f"#/components/parameters/{name}"} for name in ("RequestId", *own)]
     operation["parameters"] = [*operation.get("parameters", ()), *refs]
-    headers = (*EVERYWHERE, "Preference-Applied", "Idempotency-Replayed") if method == "post" else EVERYWHERE
+    replayed, applied = ("Idempotency-Replayed",) if method == "post" else (), ("Preference-Applied",) if waits else ()
+    headers = (*EVERYWHERE, *applied, *replayed)
     for response in operation["responses"].values():
         if "$ref" not in response:
             response["headers"] = _header_refs(*headers) | response.get("headers", {})

@@ -23,7 +23,7 @@ def livez() -> Response:
 @blp.route("/readyz", methods=["GET"])
 @blp.response(200, PLAIN, content_type="text/plain", description="Ready for requests.")
 @blp.alt_response(503, schema=PLAIN, content_type="text/plain", description="Redis does not answer.")
-@blp.operation("ready", anonymous=True, without_redis=True, rate=None)
+@blp.operation("ready", own=(503,), anonymous=True, without_redis=True, rate=None)
 def readyz() -> Response:
     """Whether requests can be served: Redis answers. A full Redis counts as ready: deletions must get through."""
     try:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 import redis
@@ -24,12 +23,12 @@ from limits.storage import RedisStorage
 from limits.strategies import STRATEGIES, FixedWindowRateLimiter
 
 from app.api.blueprint import route_rules
-from app.api.security import CATEGORIES, Principal, check_rate
+from app.core.access.keyring import CATEGORIES, Principal, check_rate
 from app.core.composition import Core
 from app.core.errors import StateUnavailable
 from app.core.redis.errors import redis_errors
 from app.core.redis.keys import SESSION
-from app.core.redis.scripts import with_parts
+from app.core.redis.scripts import script_text, with_parts
 from app.problems import Problem
 from app.settings import Settings
 
@@ -76,7 +75,7 @@ class JointFixedWindow(FixedWindowRateLimiter):
         super().__init__(storage)
         self._script = None
         if isinstance(storage, RedisStorage):
-            script = with_parts(files("app.api").joinpath("lua", "count.lua").read_text(), "noted")
+            script = with_parts(script_text("count", "app.api"), "noted")
             self._script = storage.get_connection().register_script(script.encode())
 
     def hit(self, item: RateLimitItem, *identifiers: str, cost: int = 1) -> bool:

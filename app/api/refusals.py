@@ -29,12 +29,14 @@ SENT_FOR = 60
 
 @dataclass(frozen=True)
 class Refusal:
-    """`code` is the problem's error code; a person reads `title` and `text`."""
+    """`code` is the problem's error code; a person reads `title` and `text`, whoever runs the service `hint`. A program
+    gets all three."""
 
     status: int
     code: str
     title: str
     text: str
+    hint: str = ""
 
 
 REFUSALS = {
@@ -45,7 +47,8 @@ REFUSALS = {
         401,
         "unauthorized",
         "This workspace is not open to you",
-        "Go back to the page where you found it, and open it from there. Programs need a session token.",
+        "Go back to the page where you found it, and open it from there.",
+        "People come in by a link of POST /session/{uuid}/open, programs with a session token.",
     ),
     Outcome.USED_LINK: Refusal(
         403,
@@ -63,13 +66,14 @@ REFUSALS = {
         403,
         "not_embeddable",
         "This page may not show the workspace",
+        "Open the workspace in a tab of its own.",
         "The setting EMBED_ORIGINS lists the pages that may show a workspace in a frame. This page is not listed, or "
         "its Referrer-Policy hides its address. The link in the frame's address is still good.",
     ),
     Outcome.OVER_BUDGET: Refusal(
         403,
         "budget_exceeded",
-        "This workspace can not start now",
+        "This workspace can't start now",
         "The budget for this month is used up; your files are kept. Ask the people who run this service to raise it, "
         "or come back on the first of the next month.",
     ),
@@ -85,8 +89,8 @@ REFUSALS = {
         "sign_in_loop",
         "Signing in led back here without a link",
         "Your browser was sent to sign in several times within a minute, and came back without a link each time. Allow "
-        "cookies for this address. If that does not help, tell the people who run this service: the page of LOGIN_URL "
-        "must lead on to the `url` that POST /session/{uuid}/open answers.",
+        "cookies for this address. If that does not help, tell the people who run this service.",
+        "The page of LOGIN_URL must lead on to the `url` that POST /session/{uuid}/open answers.",
     ),
 }
 
@@ -103,9 +107,8 @@ def refusal(forwarded: ForwardedRequest, outcome: Outcome) -> Response:
     if forwarded.wants_page:
         again = landing(forwarded.path, forwarded.query) if forwarded.frame is Frame.NONE else ""
         return refusal_page(outcome, forwarded.uuid, again)
-    return problem_response(
-        Problem(found.status, found.code, f"{found.title}. {found.text}", headers=_challenge(found))
-    )
+    detail = f"{found.title}. {found.text} {found.hint}".rstrip()
+    return problem_response(Problem(found.status, found.code, detail, headers=_challenge(found)))
 
 
 def refusal_page(outcome: Outcome, uuid: str, again: str) -> Response:
@@ -117,10 +120,10 @@ def refusal_page(outcome: Outcome, uuid: str, again: str) -> Response:
     href = login_location(settings, uuid, again) if loops else settings.workspace_url(uuid) + again
     headers = _challenge(found) | ({NEXT: outcome.value} if outcome in BY_NGINX else {})
     template = "onward.html" if label else "page.html"
-    # This page shows nobody's data and has nothing to click on, so the framing page may show what is wrong.
+    # This page shows nobody's data and leads nowhere, so the framing page may show what is wrong.
     framed = outcome is Outcome.FRAMED
     values = {"title": found.title, "text": found.text, "href": href, "label": label}
-    return pages().show(template, found.status, headers, by_any_page=framed, **values)
+    return pages().show(template, found.status, headers, by_any_page=framed, hint=found.hint, **values)
 
 
 def to_login(uuid: str, path: str, sign_ins: int) -> Response:

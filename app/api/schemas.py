@@ -7,23 +7,28 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from marshmallow import RAISE, Schema, ValidationError, fields, validate
+from marshmallow import INCLUDE, RAISE, Schema, ValidationError, fields, validate
 
 from app.core.access.landing_path import LANDING_REGEX, LONGEST, is_landing
 from app.core.backups.store import NAME_PATTERN
 from app.core.prompts.inbox import ID_PATTERN, State
+from app.core.restore_points.names import REFERENCE_PATTERN
 from app.core.sessions.model import SIZES, USER_ID_PATTERN, UUID_PATTERN, Status
 
 UUID_REGEX = f"^{UUID_PATTERN.pattern}$"
 USER_REGEX = f"^{USER_ID_PATTERN.pattern}$"
 BACKUP_REGEX = f"^{NAME_PATTERN.pattern.replace('?P<uuid>', '')}$"
+POINT_REGEX = f"^{REFERENCE_PATTERN.pattern.replace('?P<uuid>', '').replace('?P<id>', '')}$"
+SOURCE_REGEX = f"^(?:{BACKUP_REGEX[1:-1]}|{POINT_REGEX[1:-1]})$"
 MESSAGE_ID_REGEX = f"^{ID_PATTERN.pattern}$"
 LABEL_REGEX = "^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$"
 LABEL_RULE = "1 to 63 of A-Z a-z 0-9 . _ / -, a letter or digit at both ends"
 TEXT_REGEX = "^[^\\x00-\\x1f\\x7f]*$"
+BARE_LABEL = LABEL_REGEX.removeprefix("^").removesuffix("$")
+LABEL_FILTER_REGEX = f"^{BARE_LABEL}=[^\\x00-\\x1f\\x7f]{{0,256}}$"
 
 MOST_SECONDS = 315_360_000
 """s: ten years; more is probably a wrong unit."""
@@ -69,6 +74,17 @@ class QueryInteger(fields.Integer):
         if not isinstance(value, str) or not INTEGER.fullmatch(value):
             raise self.make_error("invalid", input=value)
         return int(value)
+
+
+class QueryFlag(fields.Boolean):
+    """A boolean in a query string: `true` or `false`, as some languages print it with a capital."""
+
+    WORDS: Mapping[Any, bool] = {"true": True, "True": True, "false": False, "False": False}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> bool:
+        if value not in self.WORDS:
+            raise self.make_error("invalid", input=value)
+        return self.WORDS[value]
 
 
 class QueryBackup(fields.String):
@@ -124,6 +140,29 @@ def user_id_field(**options: Any) -> fields.String:
     return fields.String(validate=check, metadata={"examples": ["ada@example.com"]}, **options)
 
 
+def label_filter(description: str) -> fields.String:
+    """A label and its value in a query string."""
+    return fields.String(
+        validate=WholeText(LABEL_FILTER_REGEX, "Must be a label and its value, as course=python-101."),
+        metadata={"description": description, "examples": ["course=python-101"]},
+    )
+
+
+def label_filters() -> fields.List:
+    """Labels and their values in a query string, one for each time the parameter is given."""
+    return fields.List(
+        label_filter("a label and its value"),
+        load_default=list,
+        validate=validate.Length(max=MOST_LABELS),
+        metadata={"description": "only sessions with this label and value; repeat it for several, all must match"},
+    )
+
+
+def label_pairs(filters: Sequence[str]) -> list[tuple[str, str]]:
+    """The names and values of label filters."""
+    return [(name, value) for name, _, value in (each.partition("=") for each in filters)]
+
+
 class Strict(Schema):
     """A request; an unknown field is refused."""
 
@@ -143,11 +182,11 @@ class Flag(fields.Boolean):
 class NewSessionSchema(Strict):
     user_id = user_id_field(required=True)
     restore_from = fields.String(
-        validate=WholeText(BACKUP_REGEX, "Must be the name of a backup, as in GET /backups."),
-        metadata={"description": "the backup whose files the session starts with"},
+        validate=WholeText(SOURCE_REGEX, "Must be the name of a backup, or `restore_from` of a restore point."),
+        metadata={"description": "the backup, or the restore point, whose files the session starts with"},
     )
     size = fields.String(validate=validate.OneOf(SIZES), metadata={"description": "how much CPU and memory it may use"})
-    ttl = seconds("unused for this long, the session is backed up and deleted; 0 never (s)")
+    ttl = seconds("unused for this long, the session is archived; 0: never, and it has no end (s)")
     idle_timeout = seconds("unused for this long, the session sleeps; 0 never (s)")
     labels = fields.Dict(
         keys=fields.String(validate=WholeText(LABEL_REGEX, LABEL_RULE)),
@@ -194,6 +233,13 @@ class DeleteQuerySchema(Strict):
             "description": "false deletes without a backup, partial with a backup of the readable files",
         },
     )
+    erase = QueryFlag(
+        load_default=False,
+        metadata={
+            "description": "true leaves no backup, restore point or conversation either, whatever `backup` says; also "
+            "of a session that is terminated"
+        },
+    )
 
 
 class PageQuerySchema(Strict):
@@ -204,6 +250,12 @@ class PageQuerySchema(Strict):
 class SessionsQuerySchema(PageQuerySchema):
     status = fields.Enum(Status, by_value=True)
     user_id = user_id_field()
+    label = label_filters()
+    q = fields.String(
+        load_default="",
+        validate=[validate.Length(1, LONGEST_LABEL), WholeText(TEXT_REGEX, "Must be printable.")],
+        metadata={"description": "search: a part of the uuid, the user id or a label's value, in any case"},
+    )
 
 
 class BackupsQuerySchema(PageQuerySchema):
@@ -222,6 +274,24 @@ def time_field(**options: Any) -> fields.String:
 
 def status_field() -> fields.String:
     return fields.String(required=True, metadata={"enum": [str(status) for status in Status]})
+
+
+def tier_field() -> fields.String:
+    return fields.String(
+        required=True,
+        metadata={"enum": ["hot", "parked", "archived"], "description": "where its files are; `parked` is reserved"},
+    )
+
+
+def archives_at_field() -> fields.String:
+    return fields.String(
+        required=True,
+        allow_none=True,
+        metadata={
+            "format": "date-time",
+            "description": "when it is archived at the earliest; null if it is, and for `ttl` 0",
+        },
+    )
 
 
 class ProblemSchema(Schema):
@@ -272,11 +342,27 @@ class KeptConversationSchema(Schema):
     reason = fields.String(required=True, allow_none=True)
 
 
+class NewestPointSchema(Schema):
+    """The newest restore point of a session."""
+
+    id = fields.String(required=True, allow_none=True)
+    saved_at = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"format": "date-time", "description": "the time whose files are safe in it"},
+    )
+    error = fields.String(
+        required=True, allow_none=True, metadata={"description": "why the last attempt at a newer one failed"}
+    )
+
+
 class SessionDetailSchema(Schema):
     user_id = fields.String(required=True)
     status = status_field()
     created_at = time_field(required=True)
     last_activity = time_field(required=True, allow_none=True)
+    tier = tier_field()
+    archives_at = archives_at_field()
     expires_at = time_field(required=True, allow_none=True)
     workspace_url = fields.String(required=True, metadata={"format": "uri"})
     pod_name = fields.String(required=True, allow_none=True)
@@ -286,7 +372,7 @@ class SessionDetailSchema(Schema):
     reason_code = fields.String(
         required=True,
         allow_none=True,
-        metadata={"description": "a code of the reason, if it has one", "examples": ["no_capacity"]},
+        metadata={"description": "a code of the reason, if it has one", "examples": ["no_capacity", "editor_ended"]},
     )
     size = fields.String(required=True)
     idle_timeout = fields.Float(required=True)
@@ -298,6 +384,34 @@ class SessionDetailSchema(Schema):
         required=True,
         allow_none=True,
         metadata={"description": "`unreadable`: files its last backup could not read"},
+    )
+    restore_point = fields.Nested(NewestPointSchema, required=True)
+    last_proven = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={
+            "format": "date-time",
+            "description": "when a drill last restored its newest restore point, and each file was as it had been",
+        },
+    )
+    files_of = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"format": "date-time", "description": "of when the files are, after a volume was lost; else null"},
+    )
+    rollback_to = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "the restore point that the session is being rolled back to"},
+    )
+    rolled_back = fields.Dict(
+        required=True,
+        allow_none=True,
+        metadata={
+            "description": "how its last rollback ended: `restored` (`checkpoint` if the agent undid `message_id`, "
+            "else `restore_point`), `restore_point`, `files_of`, `saved` (the restore point of the state before), "
+            "`at`, `fell_back`, `files` (how many an agent wrote or removed), and `error` if it was called off"
+        },
     )
     generation = fields.Integer(required=True)
     risk = risk_field()
@@ -348,18 +462,57 @@ class MessageSchema(Schema):
     created_at = time_field(required=True, allow_none=True)
     delivered_at = time_field(required=True, allow_none=True)
     processed_at = time_field(required=True, allow_none=True)
+    rolled_back_at = fields.String(
+        allow_none=True,
+        metadata={"format": "date-time", "description": "when a rollback undid what it did; it does not run again"},
+    )
+
+
+def arguments_field() -> fields.Raw:
+    """The arguments of a tool call, which a model wrote."""
+    text = "an object; a text where it was cut, or is no JSON object"
+    return fields.Raw(metadata={"type": ["object", "string"], "description": text})
+
+
+class ToolUseSchema(Schema):
+    call_id = fields.String(required=True, metadata={"description": "the result has the same"})
+    name = fields.String(required=True)
+    arguments = arguments_field()
+
+
+class OutcomeSchema(Schema):
+    """How a turn ended."""
+
+    status = fields.String(required=True, metadata={"enum": ["processed", "failed"]})
+    response = fields.Dict(metadata={"description": "of a processed prompt, as in `GET …/messages/{message_id}`"})
+    reason = fields.String(metadata={"description": "why it failed"})
+    code = fields.String(metadata={"description": "why it failed, as a code", "examples": ["step_limit"]})
 
 
 class ConversationEntrySchema(Schema):
+    """One message, as the agent keeps it; the workspace's user may have changed that."""
+
+    class Meta:
+        unknown = INCLUDE
+
     id = fields.String(metadata={"description": "the prompt's id, the same for all messages of a turn"})
     role = fields.String(metadata={"examples": ["user", "assistant", "tool"]})
     content = fields.String()
     at = time_field(allow_none=True)
     state = fields.String(metadata={"description": "of a prompt that the agent has not begun"})
+    tool_calls = fields.List(fields.Nested(ToolUseSchema), metadata={"description": "of an assistant"})
+    usage = fields.Dict(metadata={"description": "of an assistant: the model's tokens, as the model counts them"})
+    call_id = fields.String(metadata={"description": "of a tool: the call it answers"})
+    name = fields.String(metadata={"description": "of a tool"})
+    ok = fields.Boolean(metadata={"description": "of a tool: whether it worked"})
+    outcome = fields.Nested(OutcomeSchema, metadata={"description": "of the last message of a turn"})
 
 
 class ConversationSchema(Schema):
     uuid = uuid_field()
+    total = fields.Integer(
+        required=True, metadata={"description": "messages, without the prompts that the agent has not begun"}
+    )
     messages = fields.List(fields.Nested(ConversationEntrySchema), required=True)
     next_cursor = fields.String(required=True, allow_none=True)
 
@@ -378,11 +531,26 @@ class SessionSummarySchema(Schema):
     status = status_field()
     created_at = time_field(required=True)
     last_activity = time_field(required=True, allow_none=True)
+    tier = tier_field()
+    archives_at = archives_at_field()
+    expires_at = time_field(required=True, allow_none=True)
+    workspace_url = fields.String(required=True, metadata={"format": "uri"})
+    reason = fields.String(required=True, allow_none=True, metadata={"description": "as in the session itself"})
+    reason_code = fields.String(required=True, allow_none=True)
+    labels = fields.Dict(keys=fields.String(), values=fields.String(), required=True)
+    queue_length = fields.Integer(required=True, metadata={"description": "prompts that are not delivered yet"})
 
 
 class SessionListSchema(Schema):
-    total = fields.Integer(required=True)
-    sessions = fields.List(fields.Nested(SessionSummarySchema), required=True)
+    total = fields.Integer(
+        required=True,
+        metadata={"description": "sessions of the user and state; `label` and `q` don't change it"},
+    )
+    sessions = fields.List(
+        fields.Nested(SessionSummarySchema),
+        required=True,
+        metadata={"description": "with `label` or `q` a page may have fewer than `limit`, or none, before the last"},
+    )
     next_cursor = fields.String(required=True, allow_none=True)
 
 
@@ -464,6 +632,9 @@ class MetricsSchema(Schema):
     terminating_sessions = fields.Integer(required=True)
     terminated_sessions = fields.Integer(required=True)
     failed_sessions = fields.Integer(required=True)
+    archived_sessions = fields.Integer(
+        required=True, metadata={"description": "without a volume; they also count by their state"}
+    )
     dead_letters = fields.Integer(required=True)
     queue_backlog = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True)
     workers = fields.Integer(required=True)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
-from flask import Response
+from flask import Response, g
 
 from app.api.access import link_to, require_keys
 from app.api.blueprint import Blueprint
 from app.api.context import core, reply, request_id
+from app.api.event_schemas import STREAM, stream_of
 from app.api.event_streams import event_stream
-from app.api.idempotency import answer_has_secret, name_of_request
+from app.api.idempotency import answer_has_secret, answer_names, name_of_request
 from app.api.prefer import wait_for, waiting, wanted_wait
 from app.api.schemas import (
     ActionSchema,
@@ -22,8 +25,18 @@ from app.api.schemas import (
     SessionListSchema,
     SessionsQuerySchema,
     SessionStatusSchema,
+    label_pairs,
 )
-from app.api.security import caller, check_listing, check_session, check_user, visible_backup, visible_session
+from app.api.security import (
+    caller,
+    check_listing,
+    check_session,
+    check_source,
+    check_user,
+    user_of_remains,
+    visible_session,
+)
+from app.core.erasures import pseudonym_of
 from app.core.errors import BackupIncomplete, SessionError, Superseded
 from app.core.service import NewSession
 from app.core.sessions.model import Record, Status, iso
@@ -31,8 +44,10 @@ from app.problems import Problem, to_problem
 
 blp = Blueprint("sessions", __name__, description="Workspaces: create, wake, put to sleep, watch, delete.")
 
+NOTHING_MORE: Mapping[str, Any] = MappingProxyType({})
 COMING_UP = frozenset({Status.CREATED, Status.WAKING})
 DELETED = "Session and all resources deleted"
+ERASED = "Session erased, with its backups, restore points and conversation"
 
 
 @blp.route("/session/create", methods=["POST"])
@@ -45,7 +60,7 @@ def create(wanted: dict[str, Any]) -> Response:
     linked = wanted.pop("open", False)
     check_user(wanted["user_id"])
     if "restore_from" in wanted:
-        visible_backup(wanted["restore_from"])
+        check_source(wanted["restore_from"])
     if linked:
         require_keys()
         answer_has_secret()
@@ -61,9 +76,11 @@ def create(wanted: dict[str, Any]) -> Response:
 @blp.response(200, SessionListSchema)
 @blp.operation("listSessions", 400)
 def list_all(query: dict[str, Any]) -> Response:
-    """List sessions, newest first; terminated ones only with `status=terminated`."""
+    """List sessions, newest first; terminated ones only with `status=terminated`. With `label` or `q` one call compares
+    at most 2,000 sessions, so a page may have fewer than `limit`, or none: `next_cursor` goes on until it is null."""
     check_listing(query.get("user_id"))
-    page = core().sessions.page(**query)
+    labels = label_pairs(query.pop("label"))
+    page = core().sessions.page(labels=labels, search=query.pop("q"), **query)
     shown = [summary(record) for record in page.items]
     return reply({"total": page.total, "sessions": shown, "next_cursor": page.next_cursor})
 
@@ -146,9 +163,13 @@ def back_up(uuid: str) -> Response:
 @blp.response(200, DeletedSchema)
 @blp.alt_response(202, schema=DeletedSchema, description="The wait ran out; the deletion goes on.")
 @blp.operation("deleteSession", 400, 404, 409, rate="delete", audit="delete")
-def delete(query: dict[str, str], uuid: str) -> Response:
+def delete(query: dict[str, Any], uuid: str) -> Response:
     """Delete a session, after a verified backup of its files, and wait for the end. `backup=partial` accepts a backup
-    without the files that can't be read, and lists those."""
+    without the files that can't be read, and lists those. `erase=true` leaves nothing of it: no backup, restore point,
+    conversation or event, also if it was deleted before; the audit and the cost ledger keep a pseudonym for its
+    user."""
+    if query["erase"]:
+        return erase(uuid)
     backup, partial = query["backup"] != "false", query["backup"] == "partial"
     with waiting(visible_session(uuid).user_id, uuid, core().settings.wait_default):
         asked = core().sessions.delete(uuid, backup=backup, partial=partial, request_id=request_id())
@@ -167,8 +188,27 @@ def delete(query: dict[str, str], uuid: str) -> Response:
     return reply(body, 200 if gone else 202)
 
 
+def erase(uuid: str) -> Response:
+    """Erase a session, and wait for the end."""
+    user_id = user_of_remains(uuid)
+    g.audited_session = (uuid, pseudonym_of(uuid))
+    with waiting(user_id, uuid, core().settings.wait_default):
+        core().sessions.erase(uuid, request_id())
+        record, erased = core().sessions.wait_for_erasure(uuid, wanted_wait(core().settings.wait_default))
+    if record is not None and record.status is Status.FAILED:
+        raise Problem(409, _teardown_code(record), record.reason or "The session could not be deleted.")
+    body = {
+        "uuid": uuid,
+        "status": Status.TERMINATED if erased else Status.TERMINATING,
+        "message": ERASED if erased else "Session is being erased",
+        "backup": None,
+        "risk": None,
+    }
+    return reply(body, 200 if erased else 202)
+
+
 @blp.route("/session/<session:uuid>/events", methods=["GET"])
-@blp.response(200, description="Server-sent events.", content_type="text/event-stream", schema={"type": "string"})
+@blp.response(200, stream_of("SessionEvents"), description="Server-sent events.", content_type=STREAM)
 @blp.operation("followSession", 400, 404, session_token=True)
 def events(uuid: str) -> Response:
     """Follow a session's events; `Last-Event-ID` resumes after that event."""
@@ -220,9 +260,10 @@ def action(record: Record, name: str, outcome: str, message: str = "", status: i
     return reply(body | ({"message": message} if message else {}), status)
 
 
-def created(asked: Record, *, linked: bool = False) -> Response:
+def created(asked: Record, *, linked: bool = False, more: Mapping[str, Any] = NOTHING_MORE) -> Response:
     """The answer to a creation, after the caller's wait. If the session did not start, the problem names it, as it
-    exists all the same. `linked` adds a login link, made after the wait."""
+    exists all the same. `linked` adds a login link, made after the wait, and `more` these values."""
+    answer_names(asked.uuid)
     record = wait_for(asked, settled_up)
     if wanted_wait(0.0):
         try:
@@ -236,7 +277,7 @@ def created(asked: Record, *, linked: bool = False) -> Response:
         "workspace_url": core().settings.workspace_url(record.uuid),
         "created_at": iso(record.created_at),
     }
-    return reply(body | (opened(record) if linked else {}), 201, location(record))
+    return reply(body | (opened(record) if linked else {}) | dict(more), 201, location(record))
 
 
 def opened(record: Record) -> dict[str, str]:
@@ -260,13 +301,28 @@ def location(record: Record) -> dict[str, str]:
 
 
 def summary(record: Record) -> dict[str, Any]:
-    """A session in a list."""
+    """A session in a list, of the fields that `SessionList` reads."""
     return {
         "uuid": record.uuid,
         "user_id": record.user_id,
         "status": record.status,
         "created_at": iso(record.created_at),
         "last_activity": iso(record.last_activity),
+        **tier_of(record),
+        "workspace_url": core().settings.workspace_url(record.uuid),
+        "reason": record.reason or None,
+        "reason_code": record.reason_code or None,
+        "labels": dict(record.labels),
+        "queue_length": record.waiting,
+    }
+
+
+def tier_of(record: Record) -> dict[str, Any]:
+    """Where a session's files are, and when it is archived and ends if nobody uses it."""
+    return {
+        "tier": record.tier,
+        "archives_at": iso(record.archives_at),
+        "expires_at": iso(record.expires_at(core().settings.archive_retention)),
     }
 
 
@@ -279,7 +335,7 @@ def status_of(record: Record, now: float) -> dict[str, Any]:
             "status": record.status,
             "created_at": iso(record.created_at),
             "last_activity": iso(record.last_activity),
-            "expires_at": iso(record.expires_at),
+            **tier_of(record),
             "workspace_url": core().settings.workspace_url(record.uuid),
             "pod_name": record.pod_name or None,
             "reason": record.reason or None,
@@ -291,6 +347,15 @@ def status_of(record: Record, now: float) -> dict[str, Any]:
             "restore_from": record.restore_from or None,
             "backup": record.backup or None,
             "backup_lacks": dict(record.backup_lacks) or None,
+            "restore_point": {
+                "id": record.point or None,
+                "saved_at": iso(record.point_at),
+                "error": record.point_error or None,
+            },
+            "last_proven": iso(record.last_proven),
+            "files_of": iso(record.files_of),
+            "rollback_to": record.rollback_to or None,
+            "rolled_back": dict(record.rolled_back) or None,
             "generation": record.generation,
             "risk": dict(record.risk) or None,
             "conversation": kept_conversation(record, now),

@@ -31,7 +31,7 @@ blp = Blueprint("system", __name__, description="The service itself.")
 @blp.route("/health", methods=["GET"])
 @blp.response(200, HealthSchema)
 @blp.alt_response(503, schema=HealthSchema, description="A part of the service is missing; the body says which.")
-@blp.operation("health", anonymous=True, without_redis=True)
+@blp.operation("health", own=(503,), anonymous=True, without_redis=True)
 def health() -> Response:
     """Health of the service's parts. `kubernetes` is the state of whatever runs the workspaces (see `runtime`), as the
     observer last reported; a silent observer counts as disconnected. A `degraded` service works and needs attention:
@@ -46,6 +46,7 @@ def health() -> Response:
 @blp.route("/metrics", methods=["GET"])
 @blp.response(200, MetricsSchema)
 @blp.alt_response(200, schema=PLAIN, content_type="text/plain", description="Metrics.")
+@blp.alt_response(200, schema=PLAIN, content_type="application/openmetrics-text", description="Metrics.")
 @blp.operation("metrics", metrics_key=True)
 def metrics() -> Response:
     """Metrics, as JSON, or for Prometheus if the Accept header asks for its text formats. A key of the role `metrics`

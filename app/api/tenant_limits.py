@@ -15,8 +15,9 @@ from typing import cast
 from flask import current_app
 from prometheus_client import Gauge
 
-from app.api.security import Principal, caller
+from app.api.security import caller
 from app.concurrency import ConcurrencyLimit
+from app.core.access.keyring import Principal
 from app.problems import Problem
 from app.settings import Settings
 
@@ -55,11 +56,11 @@ class TenantLimits:
         self._limit = ConcurrencyLimit()
 
     @contextmanager
-    def hold(self, kind: Kind, by: Principal, user_id: str, uuid: str) -> Iterator[None]:
-        """Take a slot for the block: of the session (if there is one), the user, and the key (if it has a limit).
+    def hold(self, kind: Kind, by: Principal, user_id: str | None, uuid: str) -> Iterator[None]:
+        """Take a slot for the block: of the session and the user (if there is one), and the key (if it has a limit).
         Raises a 429 that names the one whose limit is reached."""
         tokens = " (session tokens)" if by.held else ""
-        bounds = [(f"user {user_id}{tokens}", self._per_user)]
+        bounds = [(f"user {user_id}{tokens}", self._per_user)] if user_id is not None else []
         if uuid:
             bounds.append((f"session {uuid}{tokens}", self._per_session))
         if by.held_at_once:
@@ -81,7 +82,7 @@ class TenantLimits:
 
 
 @contextmanager
-def hold(kind: Kind, user_id: str, uuid: str = "") -> Iterator[None]:
+def hold(kind: Kind, user_id: str | None, uuid: str = "") -> Iterator[None]:
     """Hold one of the caller's slots for the block."""
     with cast(TenantLimits, current_app.extensions[EXTENSION]).hold(kind, caller(), user_id, uuid):
         yield

@@ -20,25 +20,35 @@ from app.core.byte_budget import ByteBudget
 from app.core.costs.budgets import Budgets, key_budgets
 from app.core.costs.ledger import Ledger
 from app.core.costs.prices import Prices
+from app.core.erasures import Erasures
+from app.core.going_back import GoingBack
 from app.core.prompts.agent_client import AgentClient
 from app.core.prompts.delivery import Delivery
 from app.core.prompts.history import ConversationHistory
 from app.core.prompts.history_store import HistoryStore
 from app.core.prompts.inbox import Inbox
 from app.core.redis.connections import connect
-from app.core.redis.counters import Counters
+from app.core.redis.counters import START_BUCKETS, Counters
 from app.core.redis.dead_letters import DeadLetters
 from app.core.redis.events import EventLog
+from app.core.redis.feed import Feed
 from app.core.redis.heartbeats import Heartbeats
 from app.core.redis.leases import Leases
 from app.core.redis.memory import Memory
+from app.core.redis.model_answers import ModelAnswers
+from app.core.redis.processes import Processes
 from app.core.redis.rpc import Rpc
 from app.core.redis.task_queue import TaskQueue
+from app.core.restore_points.index import RestorePoints
 from app.core.service import SessionService
 from app.core.sessions.activity import Activity
 from app.core.sessions.attempts import Attempts
 from app.core.sessions.idle_policy import Policy
+from app.core.sessions.listing import SessionList
+from app.core.sessions.samples import Samples
 from app.core.sessions.store import SessionStore
+from app.core.storage.archive_keys import ArchiveKeys
+from app.core.storage.key_check import KeyCheck, Listing
 from app.core.storage.object_stores import is_remote
 from app.core.storage.remote import FilesProxy, Proxy, StoreProcess
 from app.settings import Settings
@@ -68,10 +78,14 @@ class Core:
         self.redis = client
         self.tasks = tasks or TaskQueue(client, settings.redis_url, settings.visibility_timeout, settings.redis_timeout)
         self.memory = Memory(client, settings.redis_reserve)
+        self.feed = Feed(client, self.memory)
         self.events = EventLog(client, self.memory, most=settings.session_event_bytes)
         self.rpc = Rpc(client, self.tasks, block=settings.redis_timeout / 2)
         self.heartbeats = Heartbeats(client)
+        self.processes = Processes(client, clock)
+        self.model_answers = ModelAnswers(client)
         self.counters = Counters(client)
+        self.samples = Samples(client, len(START_BUCKETS) + 1)
         self.dead_letters = DeadLetters(client)
         self.leases = Leases(client, settings.lease_ttl)
         self.prices = Prices.of(settings)
@@ -97,6 +111,10 @@ class Core:
         self.audit = Audit(client, settings.audit_bytes, settings.redis_reserve)
         self.backup_store, self.history_store = build_stores(settings, apart=stores_apart)
         self.backups = BackupIndex(client)
+        self.restore_points = RestorePoints(client)
+        self.erasures = Erasures(client)
+        # In a cluster the processes that make them have the key, and the others assume that these do.
+        self.makes_restore_points = bool(settings.archive_key) or in_cluster
         self.backup_access: BackupAccess = (
             Remote(self.rpc, settings.wait_default) if in_cluster else Direct(self.backup_store, self.backups, clock)
         )
@@ -108,8 +126,11 @@ class Core:
         )
         self.sessions = SessionService(
             store=self.store,
+            session_list=SessionList(client),
             events=self.events,
             backups=self.backups,
+            points=self.restore_points,
+            erasures=self.erasures,
             inbox=self.inbox,
             tasks=self.tasks,
             activity=self.activity,
@@ -118,17 +139,43 @@ class Core:
             settings=settings,
             clock=clock,
         )
+        self.going_back = GoingBack(
+            self.sessions,
+            self.store,
+            self.restore_points,
+            self.inbox,
+            self.agents,
+            self.history,
+            self.events,
+            settings,
+            clock,
+        )
 
 
-def build_stores(settings: Settings, *, apart: bool) -> tuple[BackupStore, HistoryStore]:
+def build_stores(
+    settings: Settings, *, apart: bool, process: StoreProcess | None = None
+) -> tuple[BackupStore, HistoryStore]:
     """The backup store and the history store. With `apart`, remote ones are called in another process. Raises
-    `SettingsError` for a malformed `HISTORY_KEY`."""
-    process = StoreProcess(settings.log_level)
-    history_arguments = (settings.history_location(), settings.history_key, settings.history_max_bytes)
-    backups_url = settings.backups_location()
-    history_store, backup_store = HistoryStore(*history_arguments), BackupStore(backups_url)
+    `SettingsError` for a malformed `HISTORY_KEY` or `ARCHIVE_KEY`."""
+    process = process or StoreProcess(settings.log_level)
+    keys = ArchiveKeys(settings.archive_key)
+    history_arguments = (settings.history_location(), settings.history_key, settings.history_max_bytes, keys)
+    backup_arguments = (settings.backups_location(), keys)
+    history_store, backup_store = HistoryStore(*history_arguments), BackupStore(*backup_arguments)
     if apart and is_remote(settings.history_location()):
         history_store = cast(HistoryStore, Proxy(process, HistoryStore, *history_arguments))
-    if apart and is_remote(backups_url):
-        backup_store = cast(BackupStore, FilesProxy(process, BackupStore, backups_url))
+    if apart and is_remote(settings.backups_location()):
+        backup_store = cast(BackupStore, FilesProxy(process, BackupStore, *backup_arguments))
     return backup_store, history_store
+
+
+def check_keys(settings: Settings, *, backups: bool = True) -> None:
+    """Begin to check that this process has the archive keys of what its stores hold, `backups` included. Raises
+    `SettingsError` where they are local; remote ones are asked from a thread, in another process."""
+    process = StoreProcess(settings.log_level)
+    backup_store, history_store = build_stores(settings, apart=True, process=process)
+    stores: dict[str, Listing] = {"conversations": history_store}
+    if backups:
+        stores["backups"] = backup_store
+    remote = is_remote(settings.history_location()) or (backups and is_remote(settings.backups_location()))
+    KeyCheck(stores, ArchiveKeys(settings.archive_key)).begin(at_once=not remote, done=process.end)

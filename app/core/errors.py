@@ -98,6 +98,33 @@ class BackupInUse(SessionError):
     code = "backup_in_use"
 
 
+class RestorePointsOff(IllegalState):
+    """The service has no ARCHIVE_KEY, so it makes no restore points."""
+
+    code = "restore_points_off"
+
+    def __init__(self) -> None:
+        super().__init__("This service makes no restore points: its operator has set no ARCHIVE_KEY.")
+
+
+class RestorePointNotFound(SessionError):
+    """The session has no such restore point."""
+
+    code = "restore_point_not_found"
+
+    def __init__(self, uuid: str, what: str) -> None:
+        super().__init__(f"Session {uuid} has no {what}; GET /session/{uuid}/restore-points lists those it has.")
+
+
+class DeadLetterNotFound(SessionError):
+    """No dead letter has this id; it may have been retried or dropped."""
+
+    code = "dead_letter_not_found"
+
+    def __init__(self, letter_id: str) -> None:
+        super().__init__(f"There is no dead letter {letter_id}; it may have been retried or dropped.")
+
+
 class StateUnavailable(SessionError):
     """Redis is unreachable, or did not answer in time."""
 

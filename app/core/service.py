@@ -10,7 +10,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,14 +18,26 @@ from app import tracing
 from app.core.access.revocation import Revocations, disconnect_due
 from app.core.backups.index import Backup, BackupIndex
 from app.core.costs.budgets import Budgets
-from app.core.errors import IllegalState, InvalidRequest, SessionError, Superseded
+from app.core.erasures import Erasures
+from app.core.errors import (
+    BackupNotFound,
+    IllegalState,
+    InvalidRequest,
+    RestorePointsOff,
+    SessionError,
+    Superseded,
+)
 from app.core.prompts.inbox import Inbox, Prompt, Taken
 from app.core.redis import keys, task_queue
 from app.core.redis.events import EventLog, SessionEvent
 from app.core.redis.paging import Page
 from app.core.redis.task_queue import TaskQueue
+from app.core.restore_points.index import RestorePoints
+from app.core.restore_points.names import parse
+from app.core.restore_points.schedule import has_files
 from app.core.sessions.activity import Activity
 from app.core.sessions.change import Change
+from app.core.sessions.listing import Filter, SessionList
 from app.core.sessions.model import (
     GONE,
     SIZES,
@@ -67,8 +79,11 @@ class SessionService:
         self,
         *,
         store: SessionStore,
+        session_list: SessionList,
         events: EventLog,
         backups: BackupIndex,
+        points: RestorePoints,
+        erasures: Erasures,
         inbox: Inbox,
         tasks: TaskQueue,
         activity: Activity,
@@ -78,8 +93,11 @@ class SessionService:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
+        self._list = session_list
         self._events = events
         self._backups = backups
+        self._points = points
+        self._erasures = erasures
         self._inbox = inbox
         self._tasks = tasks
         self._activity = activity
@@ -98,7 +116,7 @@ class SessionService:
         if wanted.size not in SIZES:
             raise InvalidRequest(f"size must be one of {', '.join(SIZES)}.")
         if wanted.restore_from:
-            self._backups.get(wanted.restore_from)
+            self._check_source(wanted.restore_from)
         self._budgets.check(wanted.user_id, made_by)
         now = round(self._clock(), 3)  # as Redis will hold it, so that repeated answers are equal
         kept = self._settings.idempotency_ttl if name else CALL_KEPT
@@ -132,14 +150,30 @@ class SessionService:
                 return made
         raise SessionError("No free session uuid was found; retry.")
 
+    def _check_source(self, source: str) -> None:
+        """Raises `BackupNotFound` unless the backup, or the restore point, is there."""
+        point = parse(source)
+        if point is None:
+            self._backups.get(source)
+        elif self._points.get(*point) is None:
+            raise BackupNotFound(source)
+
     def get(self, uuid: str) -> Record:
         return self._store.get(uuid)
 
     def page(
-        self, *, status: Status | None = None, user_id: str | None = None, limit: int = 100, cursor: str | None = None
+        self,
+        *,
+        status: Status | None = None,
+        user_id: str | None = None,
+        labels: Sequence[tuple[str, str]] = (),
+        search: str = "",
+        limit: int = 100,
+        cursor: str | None = None,
     ) -> Page[Record]:
-        """Sessions, newest first."""
-        return self._store.page(status=status, user_id=user_id, limit=limit, cursor=cursor)
+        """Sessions, newest first, with what a list shows; as `SessionList.page`."""
+        wanted = Filter(user_id=user_id, status=status, labels=labels, search=search)
+        return self._list.page(wanted, limit=limit, cursor=cursor)
 
     def wake(self, uuid: str, request_id: str = "", *, asked: bool = False) -> Record:
         """Start the workspace; one that runs or starts stays as it is, and counts as used. One that somebody `asked`
@@ -150,7 +184,7 @@ class SessionService:
         return self._intend(
             uuid,
             Status.WAKING,
-            task=task_queue.RESTORE if record.restore_from else task_queue.WAKE,
+            task=_bringing(record) or task_queue.WAKE,
             noop=UP,
             request_id=request_id,
             touch=True,
@@ -177,14 +211,29 @@ class SessionService:
         """Put the session to sleep. With `seen`, raises `Superseded` if the session changed or was used since."""
         expect = {} if seen is None else seen_idle(seen)
         # A restore under way is finished first, however long it takes.
-        task = task_queue.RESTORE if (seen or self._store.get(uuid)).restore_from else task_queue.SLEEP
+        task = _bringing(seen or self._store.get(uuid)) or task_queue.SLEEP
         return self._intend(
             uuid, Status.SLEEPING, task=task, noop=(Status.SLEEPING,), request_id=request_id, expect=expect
         )
 
+    def archive(self, seen: Record) -> Record:
+        """Leave the files of a sleeping session to the archive; raises `Superseded` if it changed since it was seen."""
+        now = self._clock()
+        change = Change.of(
+            task=task_queue.ARCHIVE,
+            due=self._overdue(now),
+            expect={**seen_idle(seen), **_as(seen, "status", "settled", "archived_at")},
+            request_id="",
+            traceparent="",
+            started_at=0.0,
+        )
+        record = self._store.apply(seen.uuid, now, change).record
+        self._enqueue(record, "")
+        return record
+
     def restart(self, seen: Record) -> Record:
         """Start an active session's workspace again after its processes ended unexpectedly, unless it changed since."""
-        task = task_queue.RESTORE if seen.restore_from else task_queue.WAKE
+        task = _bringing(seen) or task_queue.WAKE
         expect = _as(seen, "generation", "status")
         return self._intend(seen.uuid, Status.WAKING, task=task, noop=(), request_id=seen.request_id, expect=expect)
 
@@ -213,15 +262,18 @@ class SessionService:
         *,
         backup: bool = True,
         partial: bool = False,
+        erase: bool = False,
         request_id: str = "",
         seen: Record | None = None,
     ) -> Record:
         """Delete the session and its files, after a verified backup unless `backup` is False; `partial` accepts a
-        backup without the unreadable files. A call that demands less of the backup replaces a deletion under way, so
-        False forces one at any time. `seen` is for an expired session: raises `Superseded` if it was used since."""
+        backup without the unreadable files. With `erase` nothing is left; see `erase`. A call that demands less of the
+        backup, or to erase, replaces a deletion under way, so False forces one at any time. `seen` is for an expired
+        session: raises `Superseded` if it was used since."""
         expect = {} if seen is None else _as(seen, "generation", "last_activity")
         record = seen or self._store.get(uuid)
         less = record.delete_backup and (not backup or (partial and not record.delete_partial))
+        less = less or (erase and not record.delete_erase)
         forced = record.status is Status.TERMINATING and less
         return self._intend(
             uuid,
@@ -232,8 +284,38 @@ class SessionService:
             expect=expect,
             delete_backup=backup,
             delete_partial=partial,
+            delete_erase=erase,
             expiry_tries=seen.expiry_tries + 1 if seen else 0,
         )
+
+    def erase(self, uuid: str, request_id: str = "") -> None:
+        """Leave nothing of a session: neither files nor backups, restore points, conversation or events. If it is
+        terminated, or has no record, what is left of it is erased. Its entries in the audit and the cost ledger keep a
+        pseudonym for the user, and no labels. Raises `BackupInUse` while another session is being restored from it."""
+        record = self._find(uuid)
+        if record is not None and record.status is not Status.TERMINATED:
+            record = self.delete(uuid, backup=False, erase=True, request_id=request_id)
+        if record is None or record.status is Status.TERMINATED:
+            self._erasures.request(uuid, self._overdue(self._clock()))
+            self._tasks.send(task_queue.ERASE, uuid, request_id=request_id)
+
+    def wait_for_erasure(self, uuid: str, seconds: float) -> tuple[Record | None, bool]:
+        """The record, None where there is none, and whether the session is erased: once it is or has failed, or after
+        `seconds`."""
+
+        def read() -> tuple[Record | None, bool]:
+            # In this order: what is terminated with an erasure has it in the set.
+            record = self._find(uuid)
+            gone = record is None or record.status is Status.TERMINATED
+            return record, gone and not self._erasures.pending(uuid)
+
+        def over(found: tuple[Record | None, bool]) -> bool:
+            return found[1] or (found[0] is not None and found[0].status is Status.FAILED)
+
+        return self._wait(uuid, read, over, seconds)
+
+    def _find(self, uuid: str) -> Record | None:
+        return next(iter(self._store.find([uuid])), None)
 
     def revoke(self, uuid: str, request_id: str = "") -> Record:
         """Revoke all access tokens, cookies and login links of the workspace, and end the connections made with them.
@@ -256,12 +338,34 @@ class SessionService:
         record = self._store.get(uuid)
         if record.status in GONE:
             raise IllegalState(f"Session {uuid} is `{record.status}`; GET /backups lists its last backup.")
+        if record.archived_at:
+            raise IllegalState(f"Session {uuid} is archived: its files have a restore point. Wake it first.")
         if record.status is Status.CREATED or record.restore_from or not record.provisioned:
             raise IllegalState(f"Session {uuid} does not have its files yet; retry once it is active.")
         now = self._clock()
         self._store.request_backup(uuid, self._overdue(now))
         self._tasks.send(task_queue.BACKUP, uuid, request_id=request_id)
         return record
+
+    def request_point(self, uuid: str, request_id: str = "") -> Record:
+        """Request a restore point of the current files; the session stays as it is. Raises `RestorePointsOff`."""
+        if not self._settings.archive_key:
+            raise RestorePointsOff
+        record = self._store.get(uuid)
+        if record.status in GONE:
+            raise IllegalState(f"Session {uuid} is `{record.status}`; GET /backups lists its last backup.")
+        if record.archived_at:
+            raise IllegalState(f"Session {uuid} is archived: its files have a restore point. Wake it first.")
+        if not has_files(record):
+            raise IllegalState(f"Session {uuid} does not have its files yet; retry once it is active.")
+        self.ask_for_point(uuid, "api", request_id)
+        return record
+
+    def ask_for_point(self, uuid: str, trigger: str, request_id: str = "") -> None:
+        """Have a restore point made, where there are any; one of the service's own is asked for once at a time."""
+        now = self._clock()
+        if self._settings.archive_key and self._store.request_point(uuid, now, self._overdue(now), trigger):
+            self._tasks.send(task_queue.POINT, uuid, request_id=request_id)
 
     def restore(
         self, name: str, user_id: str = "", request_id: str = "", call: str = "", *, made_by: str = ""
@@ -287,7 +391,7 @@ class SessionService:
             lambda: self._inbox.progress(uuid, prompt.id),
             lambda found: found[0].finished or found[1],
             seconds,
-            lambda event: event.type == "state" or event.data.get("message_id") == prompt.id,
+            lambda event: event.type in ("state", "phase") or event.data.get("message_id") == prompt.id,
         )
 
     def _wait(
@@ -338,6 +442,13 @@ class SessionService:
 
     def _overdue(self, now: float) -> float:
         return now + self._settings.stale_after
+
+
+def _bringing(record: Record) -> str:
+    """The task of an intent that has to bring the session's files first, "" where they are there."""
+    if record.rollback_to:
+        return task_queue.ROLLBACK
+    return task_queue.RESTORE if record.restore_from else ""
 
 
 def seen_idle(record: Record) -> dict[str, Any]:

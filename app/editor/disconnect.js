@@ -1,24 +1,58 @@
 "use strict";
-// Ends every connection to the editor after access to its workspace was revoked: users with valid access reconnect
-// through forward auth, others can't. Terminals, what runs in them, and files are left alone.
+// Ends the connections to the editor that were made before access to its workspace was revoked: who still has access
+// reconnects through forward auth, others can't. Terminals, what runs in them, and files are left alone.
 //
-// The agent asks for it by touching a file in the folder of signals (app/agent/activity.py). VS Code hands the socket
-// of a page's extensions to an extension host process, which ends with it; all other sockets are the server's own. An
-// extension host that is still starting for an ended socket waits a minute for it, then ends.
+// Forward auth names the session's access epoch, which grows with each revocation, in every request. The first request
+// of a new epoch, or the agent's order with it, ends all connections there are, as they are older; those made
+// afterwards stay, also when the order is repeated. The agent orders by replacing a file in the folder of signals
+// (app/agent/activity.py) by the epoch, or by `null`, which ends every connection.
+//
+// VS Code hands the socket of a page's extensions to an extension host process, which ends with it; all other sockets
+// are the server's own. An extension host that is still starting for an ended socket waits a minute for it, then ends.
 const fs = require("node:fs");
+const path = require("node:path");
 const { SIGNALS } = require("./files");
 const { childrenOfType } = require("./proc");
 
 const REQUEST = "lockout"; // The file's name, which agents of earlier releases use too.
+const LATE = 60_000; // ms in which a request that was let in before a revocation may still arrive.
 
-function start(server) {
-  const open = new Set();
-  server.on("connection", (socket) => {
-    open.add(socket);
-    socket.once("close", () => open.delete(socket));
-  });
-  const end = () => {
-    for (const socket of open) socket.destroy();
+class Connections {
+  #open = new Set();
+  #epoch;
+  #since = -Infinity;
+
+  constructor(server) {
+    server.on("connection", (socket) => {
+      this.#open.add(socket);
+      socket.once("close", () => this.#open.delete(socket));
+    });
+  }
+
+  // Whether to serve a request of this access epoch (undefined: it names none). A lower epoch is that of a request let
+  // in before a revocation, or, when no such request can be on its way any more, that of a restored state of the manager.
+  admit(epoch, socket) {
+    if (epoch === undefined || epoch === this.#epoch) return true;
+    if (epoch < this.#epoch && performance.now() - this.#since < LATE) return false;
+    if (epoch > this.#epoch) this.#end(socket);
+    this.#follow(epoch);
+    return true;
+  }
+
+  // Ends the connections of other access epochs; every one if none is given.
+  end(epoch) {
+    if (epoch !== undefined && epoch === this.#epoch) return;
+    this.#end();
+    if (epoch !== undefined) this.#follow(epoch);
+  }
+
+  #follow(epoch) {
+    this.#epoch = epoch;
+    this.#since = performance.now();
+  }
+
+  #end(spared) {
+    for (const socket of this.#open) if (socket !== spared) socket.destroy();
     for (const pid of childrenOfType(process.pid, "extensionHost")) {
       try {
         process.kill(pid);
@@ -26,10 +60,25 @@ function start(server) {
         // It ended.
       }
     }
-  };
+  }
+}
+
+// The access epoch in the file, undefined if it holds none.
+function ordered() {
+  try {
+    const flag = fs.constants.O_RDONLY | fs.constants.O_NONBLOCK;
+    const epoch = JSON.parse(fs.readFileSync(path.join(SIGNALS, REQUEST), { encoding: "utf8", flag }));
+    return Number.isSafeInteger(epoch) ? epoch : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+// Ends connections as the agent orders.
+function obey(connections) {
   try {
     fs.mkdirSync(SIGNALS, { recursive: true, mode: 0o700 });
-    const watcher = fs.watch(SIGNALS, { persistent: false }, (_, name) => name === REQUEST && end());
+    const watcher = fs.watch(SIGNALS, { persistent: false }, (_, name) => name === REQUEST && connections.end(ordered()));
     // The folder was deleted, and with it the activity signals.
     watcher.on("error", () => watcher.close());
   } catch (error) {
@@ -37,4 +86,4 @@ function start(server) {
   }
 }
 
-module.exports = { start };
+module.exports = { Connections, obey };

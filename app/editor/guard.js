@@ -1,7 +1,7 @@
 "use strict";
 // Refuses requests that did not come through the ingress. Forward auth adds the editor secret to each request it
 // allows, and no other client has it. So a neighbour who reaches this port despite the network policies gets no
-// further.
+// further. Beside the secret, forward auth names the access epoch by which it allowed the request (disconnect.js).
 //
 // The guard runs before every listener of the server, including WebSockets and the forwarding to the user's own
 // programs, which never see the secret. Only /healthz is open, for the probes of the kubelet and the manager.
@@ -14,6 +14,7 @@ const HEADER = "x-workspace-secret";
 const POLICY = "content-security-policy";
 const FORWARDED = /^\/(abs)?proxy\//i; // To programs of the user, which set the policy of their own pages.
 const NONE = "none";
+const EPOCH = /^epoch=(\d+)$/;
 const MOST = 16; // Secrets checked in a request: one for each SECRET_KEY during a rotation.
 const REFUSAL =
   "This editor opens only at its workspace's own address. " +
@@ -55,15 +56,17 @@ function isKnown(given, known) {
   return found;
 }
 
-// The secrets in a request; removes them from it.
+// The secrets in a request, and its access epoch if it names one; removes them from it.
 function takeSecrets(request) {
-  const given = words(request.headers[HEADER] ?? "").slice(0, MOST);
+  const given = words(request.headers[HEADER] ?? "");
+  const epoch = given.map((each) => EPOCH.exec(each)?.[1]).find(Boolean);
+  const secrets = given.filter((each) => !EPOCH.test(each)).slice(0, MOST);
   // Node derives `headers` and `headersDistinct` from `rawHeaders` when they are first read: so these come first.
   delete request.headers[HEADER];
   delete request.headersDistinct[HEADER];
   const raw = request.rawHeaders;
   for (let at = raw.length - 2; at >= 0; at -= 2) if (raw[at].toLowerCase() === HEADER) raw.splice(at, 2);
-  return given;
+  return { secrets, epoch: epoch && Number(epoch) };
 }
 
 function isProbe(event, request) {
@@ -104,15 +107,18 @@ function embed(response, origins) {
   };
 }
 
-// Passes every request of the server through the guard. Call it before the server listens.
-function guard(server, { known, origins }) {
+// Passes every request of the server through the guard. Call it before the server listens. `connections.admit` says
+// whether to serve an access epoch.
+function guard(server, { known, origins }, connections) {
   const emit = server.emit;
   server.emit = function (event, request, answer) {
     if (request instanceof IncomingMessage) {
-      const given = takeSecrets(request);
-      if (known && !isProbe(event, request) && !isKnown(given, known)) {
-        refuse(answer);
-        return true;
+      const { secrets, epoch } = takeSecrets(request);
+      if (known && !isProbe(event, request)) {
+        if (!isKnown(secrets, known) || !connections.admit(epoch, request.socket)) {
+          refuse(answer);
+          return true;
+        }
       }
       if (origins.length && answer instanceof ServerResponse && !FORWARDED.test(request.url)) embed(answer, origins);
     }

@@ -16,6 +16,7 @@ async function serve() {
   // Keeps V8's compiled code for the next start: 0.02 s less. No effect if the folder can't be written.
   enableCompileCache(path.join(__dirname, ".compiled"));
   const { guard, settingsOf } = require("./guard");
+  const { Connections, obey } = require("./disconnect");
   const cli = require(path.join(code, "cli"));
   const { runCodeServer } = require(path.join(code, "main"));
   const { wrapper } = require(path.join(code, "wrapper"));
@@ -30,15 +31,19 @@ async function serve() {
     // code-server listens before it has started completely, so the guard is installed in listen().
     const { listen } = app;
     let guarded;
+    let connections;
     app.listen = (server, options) => {
       // The server on a Unix socket is for `code` in a terminal.
-      if (!options.socket) guard((guarded = server), settings);
+      if (!options.socket) {
+        connections = new Connections((guarded = server));
+        guard(server, settings, connections);
+      }
       return listen(server, options);
     };
     const server = await runCodeServer(args);
     if (server.server !== guarded) throw new Error("this version of code-server listens on a server without the guard");
     wrapper.onDispose(() => server.dispose());
-    require("./disconnect").start(server.server);
+    obey(connections);
     require("./activity").start();
   } catch (error) {
     console.error(error.message);

@@ -11,6 +11,7 @@ from flask import Blueprint, Response, g, jsonify
 from app.agent_protocol import PROCESSED, TOKEN, Event
 from app.core.errors import IllegalState, InvalidRequest
 from app.core.prompts.inbox import FINISHED, ID_PATTERN
+from app.core.redis import task_queue
 from app.core.sessions.model import UP, Record
 from app.core.untrusted_json import SMALL
 from app.gateway.activity import read_activity
@@ -51,6 +52,8 @@ def hello() -> Response:
     address, name, boot = texts
     if not parts.core.inbox.agent_here(record.uuid, address, name, boot, time.time()):
         raise IllegalState(f"Session {record.uuid} is {record.status}; an agent must not run now.")
+    if record.files_of and record.task == task_queue.RESTORE:
+        parts.core.tasks.send(task_queue.TELL_FILES, record.uuid, request_id=g.request_id)
     # Throttled: an agent that calls on and on gets no more deliveries; the sweep makes up for those left out.
     if parts.core.inbox.waiting(record.uuid) and parts.deliveries.due(record.uuid, parts.ticks()):
         parts.core.tasks.deliver(record.uuid, g.request_id)

@@ -11,7 +11,7 @@ from threading import BoundedSemaphore
 
 from flask import Flask, Response, request
 
-from app.core.composition import Core
+from app.core.composition import Core, check_keys
 from app.core.prompts.token_usage import TokenUsage
 from app.core.throttle import Throttle
 from app.gateway import agents, conversations, llm, system
@@ -39,9 +39,10 @@ CHECKPOINTS_AT_A_TIME = 4
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """The WSGI application; raises `SettingsError` for invalid settings. It connects to nothing, and starts without a
-    model."""
+    """The WSGI application; raises `SettingsError` for invalid settings, and for an ARCHIVE_KEY that lacks a key of the
+    stored conversations. It waits for nothing, and starts without a model."""
     settings = settings or Settings.from_env()
+    check_keys(settings, backups=False)
     if not settings.keys_for(Purpose.WORKSPACE):
         raise SettingsError("SECRET_KEY has no key for workspace tokens, which identify workspaces.")
     core, figures = Core(settings, stores_apart=True), Figures()

@@ -88,4 +88,5 @@ class Figures:
 
     def text(self, accept: str) -> tuple[bytes, str]:
         """The exposition and its content type, in the format `accept` prefers."""
+        self.http.count()
         return exposition((collector(self._registry),), accept)

@@ -106,6 +106,15 @@ class Provider:
         """Ask for the list of models, in the same way."""
         return self._ask(call, "GET", "/models", None)
 
+    def probe(self, seconds: float) -> tuple[int, str]:
+        """Ask for the list of models once: the status of the answer, or 0 and the kind of the error."""
+        answer = self._try(Call(), "GET", "/models", None, seconds)
+        if isinstance(answer, Answer):
+            answer.close()
+            return answer.status, ""
+        # Only the name: the text of an exception may hold an address with a password.
+        return 0, type(answer).__name__
+
     def _ask(self, call: Call, method: str, path: str, body: bytes | None) -> Answer:
         deadline = time.monotonic() + self._settings.llm_timeout
         attempt = 0

@@ -31,6 +31,9 @@ NAME_MAX = 128
 RESPONSE_MAX = 65_536
 """Characters of JSON of a response; of a longer one, only the beginning of its text is stored."""
 
+FLAGS = frozenset({"again", "ok"})
+"""Fields that are true or false."""
+
 LENGTHS: Mapping[str, int] = {"text": TEXT_MAX, "arguments": TEXT_MAX}
 """Characters of an event's fields that are not names."""
 
@@ -43,8 +46,17 @@ def shown(event: Event) -> dict[str, Any]:
     kept = [name for name in SHOWN[event.type] if name in event.data]
     return {
         "message_id": event.message_id,
-        **{name: _cut(event.data[name], LENGTHS.get(name, NAME_MAX)) for name in kept},
+        **{name: _fitting(name, event.data[name]) for name in kept},
     }
+
+
+def _fitting(name: str, value: Any) -> Any:
+    """The value of an event's field, of the type that the API documents."""
+    if name in FLAGS:
+        return value is True
+    if not isinstance(value, str) and not (name == "arguments" and isinstance(value, dict)):
+        value = json.dumps(value, ensure_ascii=False)
+    return _cut(value, LENGTHS.get(name, NAME_MAX))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """All measurements, printed as tables.
 
-    scripts/bench/run [api] [counting] [wake] [backup] [chat] [forward_auth] [streams] [model_streams] [cluster] [keda]
-        [--rounds N] [--sessions N]
+    scripts/bench/run [api] [counting] [wake] [backup] [restore_points] [archive] [chat] [forward_auth] [streams]
+        [dashboard] [model_streams] [undo_points] [cluster] [keda] [--rounds N] [--sessions N]
     scripts/bench/run versions --other CHECKOUT [--rounds N]
 
 Every target is a ratio of figures taken in the same run, in rounds that alternate, because the
@@ -19,15 +19,19 @@ from pathlib import Path
 
 from scripts.bench import (
     api,
+    archive,
     backup,
     chat,
     cluster,
     counting,
+    dashboard,
     forward_auth,
     keda,
     many,
     model_streams,
+    restore_points,
     streams,
+    undo_points,
     versions,
     wake,
 )
@@ -40,10 +44,14 @@ ON_THIS_MACHINE: dict[str, Table] = {
     "counting": ("Metrics of requests", counting.run),
     "wake": ("Waking a workspace", wake.run),
     "backup": ("Backing up 300 MB in 10,000 files", backup.run),
+    "restore_points": ("Restore points of 300 MB in 10,000 files", restore_points.run),
+    "archive": ("An archived session of 300 MB", archive.run),
     "chat": ("Prompts, with a model that takes no time", chat.run),
     "forward_auth": ("Forward auth, asked for every request of a workspace", forward_auth.run),
     "streams": ("Event streams and waiting calls on two web processes", streams.run),
+    "dashboard": ("The dashboard's list with 10,000 sessions, in Chromium", dashboard.run),
     "model_streams": ("Streams of the model through one gateway process", model_streams.run),
+    "undo_points": ("Undo points of 50,000 files", undo_points.run),
 }
 ON_A_CLUSTER = ("cluster", "keda")
 VERSIONS = "versions"
@@ -54,7 +62,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "measurement",
         nargs="*",
-        help="api, counting, wake, backup, chat, forward_auth, streams, model_streams (all by default), cluster, keda",
+        help="api, counting, wake, backup, restore_points, chat, forward_auth, streams, dashboard, model_streams, "
+        "undo_points (all by default), cluster, keda",
     )
     parser.add_argument("--rounds", type=int, default=cluster.ROUNDS, help="of starts on the cluster")
     parser.add_argument("--sessions", type=int, default=many.SESSIONS, help="asleep on the cluster; 0 for none")

@@ -18,7 +18,10 @@ from scripts.cluster.programs import Programs
 ROOT = Path(__file__).resolve().parents[2]
 OVERLAY = ROOT / "manifests" / "overlays" / "dev"
 NAMESPACE = "fresh-system"
-API_HOST = "api.localhost"
+API_HOST, DASHBOARD_HOST = "api.localhost", "dashboard.localhost"
+
+NODE_FOLDERS = "/var/lib/fresh-"
+"""What the overlay's folders on its node begin with."""
 
 BUILD_LIMIT = 3_000.0
 """Seconds for all images; 8 min on two cores when nothing is cached."""
@@ -33,25 +36,28 @@ def run(layout: Layout, programs: Programs, archives: Mapping[str, Path]) -> str
     for archive in archives.values():
         images.load(layout, str(archive))
     cluster = [str(ROOT / "scripts" / "cluster" / "cluster"), "exec"]
-    apply = ["apply", "--server-side", "-k", str(OVERLAY)]
-    addons.kubectl(layout, programs, *apply, timeout=ROLLOUT_LIMIT)
+    objects = addons.kubectl(layout, programs, "kustomize", str(OVERLAY))
+    # What is stored goes with the cluster: nothing can be read of it without the cluster's archive key.
+    own = objects.replace(NODE_FOLDERS, str(layout.stores / "fresh-"))
+    addons.kubectl(layout, programs, "apply", "--server-side", "-f", "-", text=own, timeout=ROLLOUT_LIMIT)
     for script in ("make-secrets", "remove-earlier"):
         step([str(ROOT / "manifests" / script)], ROLLOUT_LIMIT, KUBECTL=" ".join([*cluster, "kubectl"]))
     ports = host_ports.recall(layout)
     if ports is None:
         raise ClusterError("The cluster is not up; start it with: scripts/cluster/cluster up")
+    suffix = f":{ports.url_port}" if ports.url_port else ""
+    url, dashboard = f"http://{API_HOST}{suffix}", f"http://{DASHBOARD_HOST}{suffix}"
     port = f"WORKSPACE_PORT={ports.url_port}" if ports.url_port else "WORKSPACE_PORT-"
     # The tag does not change with the image, so this restarts the processes after a new build.
-    values = [f"IMAGE_DIGEST={digest(archives)}", port]
+    values = [f"IMAGE_DIGEST={digest(archives)}", port, f"DASHBOARD_URL={dashboard}"]
     addons.kubectl(layout, programs, "-n", NAMESPACE, "set", "env", "deployment", "--all", *values)
     for kind in ("statefulset/redis", "deployment"):
         status = ["-n", NAMESPACE, "rollout", "status", kind, f"--timeout={ROLLOUT_LIMIT:.0f}s"]
         addons.kubectl(layout, programs, *status, timeout=ROLLOUT_LIMIT + 10)
-    url = f"http://{API_HOST}:{ports.url_port}" if ports.url_port else f"http://{API_HOST}"
     wait_healthy(cluster, url)
     read = ["-n", NAMESPACE, "get", "secret", "manager", "-o", "jsonpath={.data.api-key}"]
     key = base64.b64decode(addons.kubectl(layout, programs, *read)).decode()
-    return f"API_URL={url}\nAPI_KEY={key}\n"
+    return f"API_URL={url}\nDASHBOARD_URL={dashboard}\nAPI_KEY={key}\n"
 
 
 def build_images() -> dict[str, Path]:

@@ -66,6 +66,11 @@ class Layout:
         return self.folder / "volumes"
 
     @property
+    def stores(self) -> Path:
+        """Of the product on it: backups, restore points and conversations."""
+        return self.folder / "stores"
+
+    @property
     def containerd(self) -> Path:
         return self.folder / "containerd"
 

@@ -1,5 +1,5 @@
-"""Builds the Go programs of the cluster once: etcd, Kubernetes, the KEDA operator and CoreDNS; and fetches the kinds
-that the manifests have objects of.
+"""Builds the Go programs of the cluster once: etcd, Kubernetes, the KEDA operator and CoreDNS; fetches the kinds that
+the manifests have objects of; and builds an object store for tests.
 
 They come from the Go module proxy as source and are pinned by the go.mod and go.sum beside this file. A build
 is kept outside the checkout under a name made of both, so that another version is another folder. Several
@@ -69,6 +69,9 @@ MODULES = (
     Module("traefik", {}, crds=("github.com/traefik/traefik/v3", "docs/content/reference/dynamic-configuration")),
 )
 
+MINIO = Module("minio", {"github.com/minio/minio": "minio"})
+"""No part of the cluster."""
+
 
 @dataclass(frozen=True)
 class Programs:
@@ -107,6 +110,13 @@ def ensure() -> Programs:
         with ThreadPoolExecutor(max_workers=2 if (os.cpu_count() or 1) >= 8 else 1) as pool:
             list(pool.map(lambda module: _ensure_one(go, module), missing))
     return built()
+
+
+def minio() -> Path:
+    """The path of MinIO, built if it is missing. Raises ClusterError."""
+    if not target_of(MINIO).exists():
+        _ensure_one(find_go(), MINIO)
+    return target_of(MINIO) / "minio"
 
 
 def target_of(module: Module) -> Path:

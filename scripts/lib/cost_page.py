@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,12 @@ PROMPT_PER_HOUR, COMPLETION_PER_HOUR = 200_000, 10_000
 
 BACKUP_MIB = 200
 """Of one backup that is kept all month."""
+
+DAYS = {10: 5, 40: 10}
+"""Days of a month on which a user of so many awake hours comes; on each the volume stays for `SESSION_TTL` after."""
+
+STORED_MIB = 156
+"""Of the restore points of 304 MB of files, as measured (docs/adr/0037-restic-makes-restore-points.md)."""
 
 CLUSTER_HOUR = Decimal("0.10")
 """$: GKE's management fee of a cluster (cloud.google.com/kubernetes-engine/pricing, 2025)."""
@@ -88,10 +95,11 @@ class User:
         return sum(self.dollars.values(), Decimal(0))
 
 
-def processes() -> list[Process]:
+@cache
+def processes() -> tuple[Process, ...]:
     """The service as the base manifests have it, and an ingress controller."""
     replicas, cpu, memory = INGRESS
-    return [*sorted(_deployed(), key=lambda each: each.name), _process("ingress", replicas, [(cpu, memory)])]
+    return (*sorted(_deployed(), key=lambda each: each.name), _process("ingress", replicas, [(cpu, memory)]))
 
 
 def a_user(hours: int, prices: Prices) -> User:
@@ -126,7 +134,8 @@ def platform(users: int, hours: int, prices: Prices) -> Decimal:
 def tables() -> str:
     """All that the page computes."""
     prices = Prices.of(Settings())
-    return "\n\n".join(["\n".join(_users(prices)), "\n".join(_service(prices)), "\n".join(_all(prices))])
+    parts = (_users(prices), _service(prices), _all(prices), _archived(prices))
+    return "\n\n".join("\n".join(part) for part in parts)
 
 
 def _users(prices: Prices) -> Iterator[str]:
@@ -140,7 +149,8 @@ def _users(prices: Prices) -> Iterator[str]:
         f"- Compute: a pod of the size `{SIZE}` requests {vcpus} vCPU and {memory} GiB with its agent; an hour is "
         f"{vcpus} × ${prices.vcpu_hour} + {memory} × ${prices.gib_hour} = ${hour:.6f}."
     )
-    yield f"- Disk: {gib:.0f} GiB × ${prices.disk_gib_month} = ${gib * prices.disk_gib_month:.2f}, awake or asleep."
+    disk = gib * prices.disk_gib_month
+    yield f"- Disk: {gib:.0f} GiB × ${prices.disk_gib_month} = ${disk:.2f}, awake or asleep, while there is a volume."
     yield (
         f"- Backups: {BACKUP_MIB} MiB × ${prices.backup_gib_month} a GiB = "
         f"${Decimal(BACKUP_MIB) / 1_024 * prices.backup_gib_month:.4f}."
@@ -196,6 +206,53 @@ def _all(prices: Prices) -> Iterator[str]:
         ),
         rows,
     )
+
+
+def kept_hours(hours: int) -> int:
+    """Hours of a month in which a user's volume exists: those awake, and `SESSION_TTL` after each day of use."""
+    if not hours:
+        return 0
+    asleep = DAYS[hours] * Settings().session_ttl / 3_600
+    return min(HOURS_PER_MONTH, round(hours + asleep))
+
+
+def with_archive(hours: int, prices: Prices) -> tuple[Decimal, Decimal, Decimal]:
+    """A month of one user without tokens, in dollars: compute, the volume while it exists, and what is stored."""
+    stored = (BACKUP_MIB + STORED_MIB) * 1_024 * HOURS_PER_MONTH * 3_600
+    made = bill(
+        {
+            f"c:{SIZE}": hours * 3_600_000,
+            f"d:{SIZE}:{prices.volume_mib}": kept_hours(hours) * 3_600,
+            "b": stored,
+        },
+        prices,
+    )
+    compute, disk, backups, *_ = made.dollars.values()
+    return compute, disk, backups
+
+
+def _archived(prices: Prices) -> Iterator[str]:
+    yield "### With the archive, without tokens"
+    yield ""
+    stored, days = with_archive(0, prices)[2], " or ".join(map(str, DAYS.values()))
+    yield f"An archived session has no volume: {STORED_MIB} MiB of restore points (of 304 MB of files) and the backup"
+    yield f"cost ${stored:.4f} a month. A user comes on {days} days of the month, and the volume stays for a"
+    yield "`SESSION_TTL` of 24 h after each."
+    yield ""
+    rows = []
+    for hours in (0, *AWAKE_HOURS):
+        compute, disk, stored = with_archive(hours, prices)
+        alone = compute + disk + stored
+        shares = [alone + platform(users, max(hours, 1), prices) / users for users in USERS[1:]]
+        named = f"{hours} h on {DAYS[hours]} days" if hours else "archived all month"
+        kept = f"{kept_hours(hours)} h" if hours else "none"
+        rows.append((named, kept, *(_money(each) for each in (compute, disk, stored)), *(map(_bold, shares))))
+    heads = ("Awake a month", "Volume", "Compute", "Disk", "Stored")
+    yield from _table((*heads, *(f"A user of {users:,}" for users in USERS[1:])), rows)
+
+
+def _bold(dollars: Decimal) -> str:
+    return f"**{_money(dollars)}**"
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

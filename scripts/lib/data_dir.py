@@ -12,7 +12,7 @@ import os
 import random
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PORTS = range(20_000, 30_000)
@@ -43,12 +43,16 @@ def only_run(data_dir: Path) -> Iterator[None]:
         yield
 
 
-def remembered_secret(path: Path) -> str:
-    """The secret in the file; created on first use, readable only by its owner."""
+def random_secret() -> str:
+    return secrets.token_urlsafe(32)
+
+
+def remembered_secret(path: Path, new: Callable[[], str] = random_secret) -> str:
+    """The secret in the file; made by `new` on first use, readable only by its owner."""
     with contextlib.suppress(FileNotFoundError):
         if text := path.read_text().strip():
             return text
-    text = secrets.token_urlsafe(32)
+    text = new()
     write_private(path, text + "\n")
     return text
 

@@ -16,11 +16,15 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
 
 from app import redis_address
+from app.core.composition import check_keys
+from app.core.storage.archive_keys import new_key
+from app.core.storage.object_stores import is_remote
 from app.settings import Settings, SettingsError
 from scripts.lib import leftovers, monitoring, procfile, redis_server
 from scripts.lib.data_dir import StartError, chosen_port, only_run, remembered_port, remembered_secret
@@ -80,17 +84,26 @@ def environment(data_dir: Path, settings: Settings, taken: set[int]) -> dict[str
     if not key.isascii() or not key.isprintable() or set(key) & set(" ,"):
         raise StartError("API_KEY must be printable ASCII without spaces and commas.")
     secret_key = settings.secret_key or remembered_secret(data_dir / "secret-key")
+    archive_key = settings.archive_key or remembered_secret(data_dir / "archive-key", new_key)
     return {
         **os.environ,
         **chosen,
         "DATA_DIR": str(data_dir),
         "API_KEY": key,
         "SECRET_KEY": secret_key,
+        "ARCHIVE_KEY": archive_key,
         "FLOWER_ADDRESS": "127.0.0.1",
         "FLOWER_BASIC_AUTH": f"admin:{key}",
         "PYTHONUNBUFFERED": "1",
         leftovers.SUPERVISED: str(os.getpid()),
     }
+
+
+def check_archive_keys(settings: Settings) -> None:
+    """Refuse to start without the archive keys of what the stores hold. Raises `SettingsError`. Remote stores are asked
+    by each process itself."""
+    if not is_remote(settings.history_location()) and not is_remote(settings.backups_location()):
+        check_keys(settings)
 
 
 def make_metrics_folder(data_dir: Path) -> None:
@@ -145,6 +158,7 @@ class Service:
         warn(dangerous_user(os.geteuid()))
         self.api_url = web_url(settings)
         self.environment = environment(self.data_dir, settings, taken)
+        check_archive_keys(replace(settings, archive_key=self.environment["ARCHIVE_KEY"]))
         make_metrics_folder(self.data_dir)
         if redis_address.is_named(os.environ):
             if why := redis_server.trouble(settings.redis_url):
@@ -273,7 +287,7 @@ def introduction(service: Service) -> str:
     env = service.environment
     return f"""
 API_URL={service.api_url}
-API_KEY={env["API_KEY"]}
+{dashboard()}API_KEY={env["API_KEY"]}
 FLOWER_URL=http://127.0.0.1:{env["FLOWER_PORT"]}
 {watched(env)}
 {prompts(env)}
@@ -283,6 +297,12 @@ Ctrl-C stops everything. To start anew, stop it and delete {service.data_dir}. A
   curl -H "X-API-Key: {env["API_KEY"]}" -H "Content-Type: application/json" \\
        -d '{{"user_id": "me"}}' {service.api_url}/session/create
 """
+
+
+def dashboard() -> str:
+    """Where the dashboard is, a line of its own; empty without one."""
+    location = Settings.from_env().dashboard_location()
+    return f"DASHBOARD_URL={location}\n" if location else ""
 
 
 def watched(environ: Mapping[str, str]) -> str:

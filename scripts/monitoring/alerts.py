@@ -1,5 +1,5 @@
-"""Every alert: when it fires, how urgent it is, what users notice. The sections of docs/operations-monitoring.md
-say what to do.
+"""Every alert: when it fires, how urgent it is, what users notice. docs/operations-monitoring.md has a section for
+each, under its name, that says what to do.
 
 Figures that web reads from Redis are the same at each replica: their `max`. What a process counts itself is added up.
 """
@@ -20,14 +20,13 @@ Severity = Literal["page", "warning"]
 
 @dataclass(frozen=True)
 class Alert:
-    """`lasting`: how long `expr` must hold. `section`: the heading in the runbook, `page`: somebody is woken."""
+    """`lasting`: how long `expr` must hold. `page`: somebody is woken."""
 
     name: str
     severity: Severity
     expr: str
     lasting: str
     summary: str
-    section: str
 
 
 def _share(part: str, whole: str, limit: str) -> str:
@@ -49,7 +48,6 @@ ALERTS = (
         expr=API.burns(FAST),
         lasting="1m",
         summary="Calls of the API fail: users can't create, open or wake their sessions, or only at the second try.",
-        section="The API answers errors",
     ),
     Alert(
         name="SessionsApiBurnSlow",
@@ -57,7 +55,6 @@ ALERTS = (
         expr=API.burns(SLOW),
         lasting="1h",
         summary="A few calls of the API fail, more than the 0.1 % allowed: some users have to try again.",
-        section="The API answers errors",
     ),
     Alert(
         name="SessionsWakeBurnFast",
@@ -65,7 +62,6 @@ ALERTS = (
         expr=WAKE.burns(FAST),
         lasting="1m",
         summary="Many wakes fail or take more than 5 s: users wait in front of a workspace that does not open.",
-        section="Wakes are slow or fail",
     ),
     Alert(
         name="SessionsWakeBurnSlow",
@@ -73,7 +69,6 @@ ALERTS = (
         expr=WAKE.burns(SLOW),
         lasting="1h",
         summary="More than 1 % of the wakes fail or take more than 5 s: some users wait.",
-        section="Wakes are slow or fail",
     ),
     Alert(
         name="SessionsBackupFailed",
@@ -81,7 +76,6 @@ ALERTS = (
         expr=f"{_BACKUPS_FAILED} > 0",
         lasting="0m",
         summary="A backup failed: its user has no copy of the newest files, and a delete of the session is refused.",
-        section="Backups fail",
     ),
     Alert(
         name="SessionsBackupsFailing",
@@ -89,7 +83,27 @@ ALERTS = (
         expr=f"{_BACKUPS_FAILED} >= 3\nand {_BACKUPS_FAILED} > ({_BACKUPS_DONE} or 0 * {_BACKUPS_FAILED})",
         lasting="5m",
         summary="Most backups fail: no user's newest files are safe, and sessions can't be deleted.",
-        section="Backups fail",
+    ),
+    Alert(
+        name="SessionsRestorePointsLate",
+        severity="warning",
+        expr="max by (namespace) (sessions_points_oldest_seconds) > 900",
+        lasting="5m",
+        summary="Restore points are over 15 minutes late: if a volume were lost now, its user would lose more work.",
+    ),
+    Alert(
+        name="SessionsDrillFailed",
+        severity="warning",
+        expr=f"{_increase('sessions_drills_failed_total', '1h')} > 0",
+        lasting="0m",
+        summary="A restore point was broken: had the volume been lost before the next one, its user had lost work.",
+    ),
+    Alert(
+        name="SessionsDrillsLate",
+        severity="warning",
+        expr="max by (namespace) (sessions_drills_late) > 0",
+        lasting="5m",
+        summary="Restore points are not proven any more: whether users can have their files back is not known.",
     ),
     Alert(
         name="SessionsDeadLetters",
@@ -97,7 +111,6 @@ ALERTS = (
         expr="max by (namespace) (sessions_dead_letters_kept) > 0",
         lasting="1m",
         summary="A task was given up: the session of a user is failed, or a backup that he asked for was not made.",
-        section="Tasks were given up",
     ),
     Alert(
         name="SessionsObserverSilent",
@@ -109,7 +122,6 @@ ALERTS = (
         ),
         lasting="1m",
         summary="No observer reports: new and woken sessions don't become active, and their users wait.",
-        section="The observer is silent or late",
     ),
     Alert(
         name="SessionsObserverLag",
@@ -117,7 +129,6 @@ ALERTS = (
         expr="min by (namespace) (observer_lag_seconds) > 60",
         lasting="2m",
         summary="The observer reports, but sees the workspaces late: users see states that are a minute old.",
-        section="The observer is silent or late",
     ),
     Alert(
         name="SessionsQueueOld",
@@ -125,7 +136,6 @@ ALERTS = (
         expr='max by (namespace, queue) (sessions_queue_oldest_seconds{queue=~"wake|deliver"}) > 30',
         lasting="1m",
         summary="Tasks of the queue {{ $labels.queue }} wait for over 30 s, and users for their workspace or answer.",
-        section="A queue does not empty",
     ),
     Alert(
         name="SessionsBackgroundQueueOld",
@@ -133,7 +143,6 @@ ALERTS = (
         expr='max by (namespace, queue) (sessions_queue_oldest_seconds{queue!~"wake|deliver"}) > 900',
         lasting="1m",
         summary="Tasks of the queue {{ $labels.queue }} wait for over 15 minutes: sleeps or backups come late.",
-        section="A queue does not empty",
     ),
     Alert(
         name="SessionsRedisFilling",
@@ -141,7 +150,6 @@ ALERTS = (
         expr=f"{_REDIS} > 0.7",
         lasting="5m",
         summary="Redis is {{ $value | humanizePercentage }} full. When it is full, new sessions are refused.",
-        section="Redis fills",
     ),
     Alert(
         name="SessionsRedisFull",
@@ -149,7 +157,6 @@ ALERTS = (
         expr=f"{_REDIS} > 0.9",
         lasting="1m",
         summary="Redis is {{ $value | humanizePercentage }} full: new sessions and prompts soon are refused (507).",
-        section="Redis fills",
     ),
     Alert(
         name="SessionsForwardAuthErrors",
@@ -161,7 +168,6 @@ ALERTS = (
         ),
         lasting="2m",
         summary="Over 5 % of the requests to workspaces can't be decided: editors and terminals show errors.",
-        section="Forward auth answers errors",
     ),
     Alert(
         name="SessionsProcessDown",
@@ -169,7 +175,6 @@ ALERTS = (
         expr='max by (namespace, job) (up{job=~"sessions-.+"}) == 0',
         lasting="2m",
         summary="No {{ $labels.job }} answers. What users notice is in the runbook's table of processes.",
-        section="A process is down",
     ),
     Alert(
         name="SessionsReplicaDown",
@@ -180,7 +185,6 @@ ALERTS = (
         ),
         lasting="15m",
         summary="A replica of {{ $labels.job }} does not answer. Users notice nothing as long as another does.",
-        section="A process is down",
     ),
     Alert(
         name="SessionsScrapeMissing",
@@ -188,7 +192,6 @@ ALERTS = (
         expr="\nor ".join(f'absent(up{{job="sessions-{name}"}})' for name in PROCESSES),
         lasting="10m",
         summary="Prometheus has no target {{ $labels.job }}: the process is gone, or nobody would hear of its faults.",
-        section="A scrape is missing",
     ),
     Alert(
         name="SessionsBeatSilent",
@@ -196,6 +199,5 @@ ALERTS = (
         expr="time() - max by (namespace) (beat_last_sent_timestamp_seconds) > 300",
         lasting="1m",
         summary="Beat has sent no sweep for over 5 minutes: idle sessions stay awake, and cost what they cost.",
-        section="Beat is silent",
     ),
 )

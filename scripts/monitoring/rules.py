@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from scripts.monitoring.alerts import ALERTS, Alert
@@ -42,11 +41,6 @@ def prometheus_rule(runbooks: str = "") -> Json:
     }
 
 
-def anchor(heading: str) -> str:
-    """What a link names of a heading, as GitHub makes it."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-
-
 def _recordings(objective: Objective) -> list[Json]:
     return [
         {"record": objective.recorded(what, window), "expr": expr.replace("$window", window)}
@@ -63,6 +57,6 @@ def _alert(alert: Alert, runbooks: str) -> Json:
         "labels": {"severity": alert.severity},
         "annotations": {
             "summary": alert.summary,
-            "runbook_url": f"{runbooks}{RUNBOOK}#{anchor(alert.section)}",
+            "runbook_url": f"{runbooks}{RUNBOOK}#{alert.name.lower()}",
         },
     }

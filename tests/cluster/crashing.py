@@ -1,13 +1,13 @@
 """The service's processes but the web's, each a real one, with workers that can be told where to die.
 
-    python -m tests.cluster.crashing FOLDER WORKERS ARCHIVERS
+    python -m tests.cluster.crashing FOLDER WORKERS BACKUP_WORKERS
 
 All are forked from this one, which has loaded the code already, and started again when they end. A file
 `FOLDER/plan/{uuid}` with the number N in it lets the worker that next acts on that session kill itself
-(SIGKILL) right after the N-th call it makes to the API server or to Redis while it does so; the file then
-becomes `FOLDER/fate/{uuid}`, which says after what; or how many calls there were, when that one came to its
-end before. Files in `FOLDER/new` are the plans of sessions still to come, one
-each. What is only asked again, in a wait, counts once.
+(SIGKILL) right after the N-th call it makes to the API server or to Redis while it does so; where the file has a
+method's name behind the number, only by that method. The file then becomes `FOLDER/fate/{uuid}`, which says after
+what; or how many calls there were, when that one came to its end before. Files in `FOLDER/new` are the plans of
+sessions still to come, one each. What is only asked again, in a wait, counts once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from typing import Any
 import redis
 from redis.client import Pipeline
 
+from app.core.backups.store import BackupStore
 from app.core.errors import StillEnding
+from workers.runtime.kubernetes import pods
 
 PAUSE = 0.05
 """s between two looks for processes that ended."""
@@ -43,7 +45,7 @@ class Count:
 
     def __init__(self, folder: Path, uuid: str, file: Path) -> None:
         self.folder, self.uuid = folder, uuid
-        self.limit = int(file.read_text())
+        self.limit = int(file.read_text().split()[0])
         self.made = 0
         self.asked: set[str] = set()
         file.unlink()
@@ -75,10 +77,12 @@ counting = threading.local()
 def install(folder: Path) -> None:
     """Have every call counted from here on, in this process and those it forks."""
     from workers.lifecycle import Lifecycle
+    from workers.points import Points
     from workers.runtime.kubernetes.api_server import ApiServer
 
-    for name in ("carry_out", "back_up"):
-        setattr(Lifecycle, name, planned(getattr(Lifecycle, name), folder))
+    setattr(BackupStore, "prepare", given_to_jobs(BackupStore.prepare))  # noqa: B010
+    for acting, name in ((Lifecycle, "carry_out"), (Lifecycle, "back_up"), (Points, "make")):
+        setattr(acting, name, planned(getattr(acting, name), folder))
     for kind, name, describe in (
         (
             ApiServer,
@@ -91,20 +95,34 @@ def install(folder: Path) -> None:
         setattr(kind, name, counted(getattr(kind, name), describe))
 
 
+def given_to_jobs(prepare: Callable[[BackupStore, str], None]) -> Callable[[BackupStore, str], None]:
+    """The folder of a session belongs to its Jobs, too: in a cluster they and the workers are one user, here workers
+    are root."""
+
+    @wraps(prepare)
+    def preparing(store: BackupStore, uuid: str) -> None:
+        prepare(store, uuid)
+        if store.files.is_local:
+            os.chown(Path(store.files.root, uuid), pods.UID, pods.UID)
+
+    return preparing
+
+
 def described(commands: list[tuple[Any, ...]]) -> tuple[str, bool]:
     """What is asked for in one go, and whether all of it is read."""
     return ", ".join(map(words_of, commands)), all(words[0] in READS for words in commands)
 
 
 def words_of(command: tuple[Any, ...]) -> str:
-    """A command and its key, and no value; a script's key comes after its digest and their number."""
-    return f"{command[0]} {command[3 if command[0] == 'EVALSHA' else 1]}"
+    """A command and its key, if any, and no value; a script's key comes after its digest and their number."""
+    at = 3 if command[0] == "EVALSHA" else 1
+    return " ".join(map(str, (command[0], *command[at : at + 1])))
 
 
 def planned(method: Callable[..., None], folder: Path) -> Callable[..., None]:
     @wraps(method)
     def acting(lifecycle: object, uuid: str, *more: int) -> None:
-        plan = take(folder, uuid, new=more == (1,))
+        plan = take(folder, uuid, method.__name__, new=more == (1,))
         if plan is None:
             method(lifecycle, uuid, *more)
             return
@@ -122,15 +140,17 @@ def planned(method: Callable[..., None], folder: Path) -> Callable[..., None]:
     return acting
 
 
-def take(folder: Path, uuid: str, *, new: bool) -> Path | None:
-    """The plan for this session, which is nobody else's then; a new one gets the next of those for new ones."""
+def take(folder: Path, uuid: str, method: str, *, new: bool) -> Path | None:
+    """The plan for this method's act on this session, which is nobody else's then; a new session gets the next of those
+    for new ones."""
     taken = folder / "taken" / uuid
     waiting = [folder / "plan" / uuid]
     if new and not (folder / "fate" / uuid).exists() and not taken.exists():
         waiting += sorted((folder / "new").iterdir())
     for file in waiting:
         with suppress(FileNotFoundError):
-            return file.rename(taken)
+            if method in (file.read_text().split()[1:] or [method]):
+                return file.rename(taken)
     return None
 
 

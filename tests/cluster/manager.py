@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ import redis
 import requests
 
 from app.core.backups.index import BackupIndex
+from app.core.redis import keys
 from app.core.sessions.store import SessionStore
 from app.settings import Settings
 from tests.cluster.crashing import FOLDERS
@@ -56,9 +58,11 @@ class Manager:
             # Nobody visits these workspaces by an address.
             "INGRESS_FORWARD_AUTH": '{"session-manager.dev/door": "none"}',
             "WORKSPACE_NAMESPACE": namespace,
+            # Its route for all other hosts must not take those of the product.
+            "WORKSPACE_DOMAIN": f"{namespace}.localhost",
             "WORKSPACE_IMAGE": IMAGE,
             "WORKSPACE_SIZES": SMALL,
-            "BACKUP_URL": "file:///backups",
+            "BACKUP_URL": f"file://{folder}/backups",
             "SCALER": "keda",
             "STOP_GRACE": "5",
             # A killed worker's lease and its message are waited for.
@@ -179,11 +183,15 @@ class Manager:
         together(self.write, uuids)
         return uuids
 
-    def gone(self, uuids: list[str]) -> None:
-        """Delete them; nothing may be left."""
+    def gone(self, uuids: list[str], within: float = 0.0) -> None:
+        """Delete them; nothing may be left, at once or so many seconds later."""
+
+        def left() -> list[str]:
+            return [each for uuid in uuids for each in self.objects(uuid)]
+
         together(self.delete_unsaved, uuids)
         self.wait_status(uuids, "terminated", 0)
-        assert [each for uuid in uuids for each in self.objects(uuid)] == []
+        wait_for(lambda: not left(), "nothing to be left", lambda: str(left()), within)
 
     def show(self, uuids: Sequence[str]) -> str:
         """What the first of these sessions look like, for a failed test."""
@@ -194,19 +202,94 @@ class Manager:
         index = BackupIndex(self.redis)
         wait_for(lambda: all(map(index.newest_of, uuids)), "the backups", seconds=PATIENCE)
 
-    def plan(self, uuid: str, calls: int) -> None:
-        """Let the worker that next acts on this session die after so many calls."""
+    def save(self, uuid: str) -> None:
+        """Make a restore point."""
+        self.done("POST", f"/session/{uuid}/restore-points")
+        wait_for(lambda: not self.saving(uuid), "a restore point", lambda: self.show([uuid]), PATIENCE)
+        assert self.store.get(uuid).point
+
+    def roll_back(self, uuid: str) -> None:
+        """Go back to its oldest restore point."""
+        self.done("POST", f"/session/{uuid}/rollback", {"restore_point": self.points(uuid)[-1]})
+
+    def fork(self, uuid: str) -> str:
+        """Another user's session, from its newest restore point."""
+        body = {"user_id": "ben@example.com", "restore_point": self.points(uuid)[0]}
+        return str(self.done("POST", f"/session/{uuid}/fork", body)["uuid"])
+
+    def points(self, uuid: str) -> list[str]:
+        """The ids of its restore points, newest first."""
+        return [each["id"] for each in self.done("GET", f"/session/{uuid}/restore-points")["restore_points"]]
+
+    def unused(self, uuid: str) -> None:
+        """Nobody has used it for its `ttl`."""
+        self.redis.hset(keys.SESSION.format(uuid=uuid), "ttl", "1")
+        self.redis.zadd(keys.EXPIRY, {uuid: 0})
+
+    def wait_archived(self, uuids: Iterable[str]) -> None:
+        """Until they are in the archive, and nothing of them in the cluster."""
+        left = list(uuids)
+
+        def gone() -> bool:
+            seen = self.store.find(left)
+            left[:] = [each.uuid for each in seen if not each.archived_at or self.objects(each.uuid)]
+            return not left
+
+        wait_for(gone, "the sessions to be archived", lambda: self.show(left), PATIENCE)
+
+    def saving(self, uuid: str) -> bool:
+        """Whether a restore point is wanted of it, or being made."""
+        return self.redis.zscore(keys.POINT_REQUESTS, uuid) is not None
+
+    def lose(self, uuid: str) -> None:
+        """Its claim and its volume are gone at once, whoever uses them."""
+        claim = names.workspace(uuid)
+        for kind, name in (("pvc", claim), ("pv", self.volume(uuid))):
+            self.kubectl("delete", kind, name, "--wait=false", "--ignore-not-found")
+            # Against the cluster's own protection of what is in use; what is in no use goes meanwhile.
+            unprotected = ("patch", kind, name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+            self.kubectl(*unprotected, unless="NotFound")
+
+    def kill_its_job(self, uuid: str, after: float) -> None:
+        """SIGKILL all that the session's next Job does, so many seconds after its pod is there."""
+        selector = f"{names.APP_LABEL}={names.BACKUP},{names.UUID_LABEL}={uuid}"
+
+        def pod() -> str:
+            items, _ = self.cluster.list("pods", selector)
+            left = [each for each in items if each["status"].get("phase") in ("Pending", "Running")]
+            return str(left[0]["metadata"]["name"]) if left else ""
+
+        name = wait_for(pod, "a Job's pod", lambda: self.show([uuid]), PATIENCE)
+        time.sleep(after)
+        self.cluster.delete("pods", name, now=True)
+
+    def volume(self, uuid: str) -> str:
+        """The name of the volume behind its first claim."""
+        return self.kubectl("get", "pvc", names.workspace(uuid), "-o", "jsonpath={.spec.volumeName}")
+
+    def wait_restored(self, uuid: str, status: str, replicas: int) -> None:
+        """Until its lost files are back, and it is in that state."""
+
+        def restored() -> bool:
+            record = self.store.get(uuid)
+            return bool(record.files_of) and not record.restore_from and record.settled >= record.generation
+
+        wait_for(restored, f"{uuid} to be restored", lambda: self.show([uuid]), PATIENCE)
+        self.wait_status([uuid], status, replicas)
+
+    def plan(self, uuid: str, calls: int, method: str = "") -> None:
+        """Let the worker that next acts on this session, or does so by this method, die after so many calls."""
         (self.folder / "fate" / uuid).unlink(missing_ok=True)
-        self._write_plan("plan", uuid, calls)
+        self._write_plan("plan", uuid, f"{calls} {method}")
 
     def plan_new(self, calls: Iterable[int]) -> None:
         """The same for sessions still to be created: one for each of these numbers."""
         for each in calls:
-            self._write_plan("new", f"{each:03}", each)
+            self._write_plan("new", f"{each:03}", str(each))
 
-    def _write_plan(self, folder: str, name: str, calls: int) -> None:
+    def _write_plan(self, folder: str, name: str, plan: str) -> None:
         file = self.folder / "written" / name
-        file.write_text(str(calls))
+        file.write_text(plan)
         file.rename(self.folder / folder / name)
 
     def fate(self, uuid: str) -> dict[str, Any]:
@@ -248,10 +331,22 @@ class Manager:
 
     def inside(self, uuid: str, command: str) -> str:
         """What a command prints in the workspace's pod."""
-        line = [os.environ.get("KUBECTL", "kubectl"), "-n", self.namespace, "exec", f"deployment/user-{uuid}", "--"]
-        done = subprocess.run([*line, "sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stderr
+        return self.kubectl("exec", f"deployment/user-{uuid}", "--", "sh", "-c", command)
+
+    def kubectl(self, *command: str, unless: str = "") -> str:
+        """What kubectl prints, in this namespace. It may fail for the reason `unless`."""
+        line = [os.environ.get("KUBECTL", "kubectl"), "-n", self.namespace, *command]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0 or (unless and unless in done.stderr), done.stderr
         return done.stdout
+
+
+def store_of(folder: Path) -> Path:
+    """The folder of the store of a manager in `folder`, for Jobs too, which are another user's."""
+    store = folder / "backups"
+    store.mkdir()
+    store.chmod(0o777)
+    return store
 
 
 def together(action: Any, uuids: Iterable[str]) -> list[Any]:

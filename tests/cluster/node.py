@@ -13,6 +13,11 @@ from scripts.cluster import components, processes, programs
 from scripts.cluster import layout as layouts
 
 
+def volumes() -> Path:
+    """The folder that has one of each volume, by its name."""
+    return layouts.from_environment().volumes
+
+
 @contextmanager
 def stopped(part: str) -> Iterator[None]:
     """The part hangs for the block: SIGSTOP, and SIGCONT."""

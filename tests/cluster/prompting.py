@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -78,6 +79,12 @@ class Conversation:
     def messages(self) -> list[dict[str, Any]]:
         return list(self._done("GET", f"/session/{self.uuid}/messages").json()["messages"])
 
+    def roll_back(self, message_id: str) -> Any:
+        """Undo this prompt and the later ones; what the session says of it."""
+        self._done("POST", f"/session/{self.uuid}/rollback", {"message_id": message_id})
+        wait_for(lambda: self._record()["session"]["rolled_back"], "the rollback", self.look, PATIENCE)
+        return self._record()["session"]["rolled_back"]
+
     def sleep(self) -> None:
         """Until no process of it is left."""
         self._done("POST", f"/session/{self.uuid}/sleep")
@@ -87,6 +94,31 @@ class Conversation:
         """Until nothing of it is left."""
         self._done("DELETE", f"/session/{self.uuid}{query}")
         wait_for(lambda: self._status() == "terminated", "the session to go", self.look, PATIENCE)
+
+    def save(self) -> None:
+        """Until there is a restore point of its files."""
+        points = f"/session/{self.uuid}/restore-points"
+        self._done("POST", points)
+        wait_for(lambda: self._done("GET", points).json()["total"], "a restore point", self.look, PATIENCE)
+
+    def lose_volume(self) -> None:
+        """Its claim and its volume are gone at once, although they are in use."""
+        claim = f"user-{self.uuid}"
+        volume = kubectl("get", "pvc", claim, "-o", "jsonpath={.spec.volumeName}")
+        for kind, name in (("pvc", claim), ("pv", volume)):
+            kubectl("delete", kind, name, "--wait=false", "--ignore-not-found")
+            # Against the cluster's own protection of what is in use. The volume may have gone with its claim.
+            with suppress(subprocess.CalledProcessError):
+                kubectl("patch", kind, name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+
+    def wait_restored(self) -> None:
+        """Until the files of a lost volume are back, and it is up again."""
+
+        def restored() -> bool:
+            session = self._record()["session"]
+            return bool(session["files_of"]) and (session["restore_from"], session["status"]) == (None, "active")
+
+        wait_for(restored, "the files to come back", self.look, PATIENCE)
 
     def _record(self) -> Any:
         return self._done("GET", f"/session/{self.uuid}").json()

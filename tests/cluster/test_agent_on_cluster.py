@@ -4,10 +4,13 @@ finds in a workspace."""
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from tests import sampling
 from tests.cluster.product import Api, kubectl
 from tests.cluster.prompting import (
     Conversation,
@@ -16,21 +19,30 @@ from tests.cluster.prompting import (
     secrets_of_the_manager,
     token_file,
 )
-from tests.model_server import ModelServer
+from tests.model_server import Answer, ModelServer, last_prompt
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.alone, pytest.mark.timeout(1_800)]
+pytestmark = pytest.mark.timeout(1_800)
 
 PROMPTS = 5
 """For each thing that dies."""
 
 
+def states(seen: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """The types of events, with the state that each tells."""
+    return [(kind, data.get("state")) for kind, data in seen]
+
+
 def test_a_prompt_makes_a_file_and_its_answer_streams(chat: Conversation) -> None:
     """The work comes as events while it is done; the file is there for the editor."""
-    ended = ("message", {"message_id": "m1", "state": "processed"})
     with chat.events() as seen:
         chat.send("m1", "create hello.py that prints hi and run it")
-        wait_for(lambda: ended in seen, "the end among the events", lambda: f"{seen}\n{chat.look()}", 120)
+        wait_for(
+            lambda: ("message", "processed") in states(seen),
+            "the end among the events",
+            lambda: f"{seen}\n{chat.look()}",
+            120,
+        )
         told = list(seen)
     response = chat.ended("m1")["response"]
     tokens = [data["text"] for kind, data in told if kind == "token"]
@@ -73,6 +85,23 @@ def test_a_conversation_is_kept_after_its_session(model: ModelServer) -> None:
     assert chat.messages() == awake
 
 
+def test_what_a_prompt_did_is_undone_with_all_that_came_after(chat: Conversation) -> None:
+    """By the workspace itself: files that git would ignore too; what is rolled back doesn't run again."""
+    for number in (1, 2, 3):
+        chat.send(f"m{number}", f"run: mkdir -p /app/node_modules && echo {number} >> /app/node_modules/done")
+        assert chat.ended(f"m{number}")["state"] == "processed"
+    told = chat.roll_back("m2")
+    assert told["restored"] == "checkpoint"
+    assert chat.inside("cat /app/node_modules/done").split() == ["1"]
+    assert [each["id"] for each in chat.messages() if each["role"] == "user"] == ["m1"]
+    chat.send("m4", "run: echo 4 >> /app/node_modules/done")
+    assert chat.ended("m4")["state"] == "processed"
+    chat.sleep()
+    chat.send("m5", "run: echo 5 >> /app/node_modules/done")
+    assert chat.ended("m5")["state"] == "processed"
+    assert chat.inside("cat /app/node_modules/done").split() == ["1", "4", "5"]
+
+
 DEATHS: dict[str, Callable[[str], object]] = {
     "the pod, deleted": delete_pod,
     "the pod, killed": lambda uuid: kill(f"session-uuid={uuid}", "fresh-workspaces"),
@@ -82,7 +111,7 @@ DEATHS: dict[str, Callable[[str], object]] = {
 }
 
 
-@pytest.mark.parametrize("dying", DEATHS)
+@pytest.mark.parametrize("dying", sampling.some(DEATHS, 2, "deaths"))
 def test_no_prompt_is_lost_or_worked_on_twice_whatever_dies(chat: Conversation, dying: str) -> None:
     """In the midst of waking up, of a turn, and with prompts that wait; in the order in which they were sent."""
     deaths: list[object] = []
@@ -104,6 +133,30 @@ def test_no_prompt_is_lost_or_worked_on_twice_whatever_dies(chat: Conversation, 
     assert set(range(PROMPTS)) - set(done) <= {*slept, *unsure}, "none lost"
     users = [each["id"] for each in chat.messages() if each["role"] == "user"]
     assert users == [f"m{number}" for number in range(PROMPTS)]
+
+
+def test_prompts_behind_a_lost_volume(chat: Conversation, model: ModelServer) -> None:
+    """The one that was being worked on is worked on again, those that ended are not: neither the one that the restore
+    point knows, nor the one after it. The next one goes on from there."""
+    for number in (1, 2):
+        chat.send(f"m{number}", f"run: echo {number} >> /app/done")
+        assert chat.ended(f"m{number}")["state"] == "processed"
+        if number == 1:
+            chat.save()
+    before, held = len(model.requests), threading.Event()
+    model.script(Answer(text="too late", hold=held))
+    chat.send("m3", "run: echo 3 >> /app/done")
+    model.wait_for_requests(before + 1)
+    try:
+        chat.lose_volume()
+        chat.send("m4", "run: echo 4 >> /app/done")
+        chat.wait_restored()
+        assert [chat.ended(f"m{number}")["state"] for number in (1, 2, 3, 4)] == ["processed"] * 4
+    finally:
+        held.set()
+    assert chat.inside("cat /app/done").split() == ["1", "3", "4"]
+    asked = {last_prompt(each.body) for each in model.requests[before:]}
+    assert asked == {f"run: echo {number} >> /app/done" for number in (3, 4)}
 
 
 FILES = (

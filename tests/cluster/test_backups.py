@@ -7,15 +7,12 @@ from dataclasses import replace
 import pytest
 import redis
 
-from app.core.backups.store import backup_name
 from app.core.errors import BackupIncomplete, PermanentError, RetryableError, Superseded
 from app.settings import Settings
 from tests.contract.cluster import KubernetesHarness
-from tests.contract.runtimes import identity, watching
+from tests.contract.runtimes import A, identity, unused_backup_name, watching
 from workers.runtime.kubernetes import names
 from workers.runtime.kubernetes.driver import KubernetesRuntime
-
-A = "aaaa0001"
 
 
 @pytest.fixture
@@ -34,7 +31,7 @@ def test_a_running_workspace_is_backed_up_and_runs_on(harness: KubernetesHarness
         harness.runtime.start(A, 2)
         before = seen.until(lambda each: each.ready)
         harness.write(A, "file", b"content")
-        summary = harness.runtime.backup(A, backup_name(A, 1_763_625_601.0))
+        summary = harness.runtime.backup(A, unused_backup_name(A))
     assert (summary.files, summary.content_bytes) == (1, 7)
     assert harness.runtime.observe(A) == before
     assert jobs(harness) == []
@@ -62,7 +59,7 @@ os.truncate("/workspace/app/hole", 2 << 40)
 LEFT = """
 import os
 found = os.listdir("/workspace") + os.listdir("/backups")
-left = [name for name in found if name.startswith((".app-", ".restoring-"))]
+left = [name for name in found if name.startswith((".app-", ".restoring-", ".replacing-"))]
 open("/dev/termination-log", "w").write(" ".join(sorted(left)) or "nothing")
 """
 
@@ -88,7 +85,7 @@ def test_work_that_is_broken_off_while_its_job_writes_leaves_nothing_on_the_volu
     harness: KubernetesHarness,
 ) -> None:
     """Neither in the store nor beside the files; no Job and no pod is left."""
-    name = backup_name(A, 1_763_625_603.0)
+    name = unused_backup_name(A)
     harness.runtime.provision(identity(A), 1)
     harness.run(A, LARGE)
     with pytest.raises(Superseded):
@@ -103,7 +100,7 @@ def test_work_that_is_broken_off_while_its_job_writes_leaves_nothing_on_the_volu
 
 def test_what_may_not_be_read_and_what_could_not_be_restored(harness: KubernetesHarness) -> None:
     """A Job tells both as they are told on one machine; holes don't count."""
-    name = backup_name(A, 1_763_625_604.0)
+    name = unused_backup_name(A)
     harness.runtime.provision(identity(A), 1)
     harness.run(A, ODD)
     with pytest.raises(BackupIncomplete, match="1 .“mine”."):
@@ -113,7 +110,7 @@ def test_what_may_not_be_read_and_what_could_not_be_restored(harness: Kubernetes
     harness.write(A, "file", b"12345")
     tight = KubernetesRuntime(replace(harness.settings, restore_max_bytes=4), harness.client)
     with pytest.raises(PermanentError, match="5 bytes in 3 files"):
-        tight.backup(A, backup_name(A, 1_763_625_605.0), partial=True)
+        tight.backup(A, unused_backup_name(A), partial=True)
     assert harness.run(A, LEFT, backups=True) == "nothing"
     harness.runtime.remove(A, 2)
 
@@ -124,7 +121,7 @@ def test_a_backup_that_can_not_be_made_leaves_the_volume(harness: KubernetesHarn
     harness.write(A, "file", b"precious")
     nowhere = replace(harness.settings, backup_pvc="no-such-claim", progress_timeout=3.0)
     with pytest.raises(RetryableError, match='did not start.*"no-such-claim" not found'):
-        KubernetesRuntime(nowhere, harness.client).backup(A, backup_name(A, 1_763_625_602.0))
+        KubernetesRuntime(nowhere, harness.client).backup(A, unused_backup_name(A))
     assert jobs(harness) == []
     assert harness.read(A, "file") == b"precious"
     harness.runtime.remove(A, 2)

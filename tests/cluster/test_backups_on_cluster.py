@@ -15,8 +15,6 @@ import requests
 from tests.cluster.product import SYSTEM, Api, kubectl, redis_says, stopped
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.alone
-
 UNKNOWN = "app-zzzzzzzz-20261120-080000.zip"
 LARGE = 96
 """MiB that don't shrink: more than all buffers between a reader and its caller hold."""
@@ -53,8 +51,8 @@ def readers() -> list[str]:
 
 
 def stored() -> list[str]:
-    """The files in the backups' folder."""
-    return kubectl("exec", "deployment/backup-worker", "--", "ls", "/backups", namespace=SYSTEM).split()
+    """The names of all files in the store."""
+    return kubectl("exec", "deployment/backup-worker", "--", "ls", "-R", "/backups", namespace=SYSTEM).split()
 
 
 def test_a_backup_made_here_is_downloaded_through_a_reader(api: Api, session: str) -> None:
@@ -79,7 +77,8 @@ def test_a_backup_that_does_not_exist_is_404_and_starts_nothing(api: Api) -> Non
 def test_a_backup_whose_file_is_gone_is_404(api: Api, session: str) -> None:
     """The index may be behind the store; the reader says so."""
     backup = backed_up(api, session)
-    kubectl("exec", "deployment/backup-worker", "--", "rm", f"/backups/{backup['name']}.json", namespace=SYSTEM)
+    sidecar = f"/backups/{backup['uuid']}/{backup['name']}.json"
+    kubectl("exec", "deployment/backup-worker", "--", "rm", sidecar, namespace=SYSTEM)
     assert api.ask("GET", f"/backups/{backup['name']}/download").status_code == 404
     wait_for(lambda: not readers(), "the reader to go")
 

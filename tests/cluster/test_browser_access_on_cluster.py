@@ -12,7 +12,6 @@ from playwright.sync_api import Browser, WebSocket, expect
 
 from tests.browser import (
     HANDSHAKE,
-    PATIENCE,
     cookie_of,
     expect_all_closed,
     expect_editor,
@@ -22,8 +21,6 @@ from tests.browser import (
 )
 from tests.cluster.product import LET_IN, Api, kubectl, ready_pods
 from tests.waiting import wait_for
-
-pytestmark = pytest.mark.alone
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +101,7 @@ def test_a_workspace_that_can_not_start_shows_why_and_goes_on_when_it_can(
     api.call("POST", f"/session/{uuid}/scale-down")
     with no_room_for_pods():
         page.goto(session["workspace_url"])
-        expect(page.get_by_text("quota for workspaces is used up")).to_be_visible(timeout=PATIENCE)
+        expect(page.get_by_text("There is no room for one more workspace")).to_be_visible()
         before = api.call("GET", f"/session/{uuid}/status")["session"]["generation"]
         page.get_by_role("button", name="Try again").click()
         wait_for(
@@ -166,6 +163,34 @@ def test_an_agent_is_found_at_the_agents_host_while_its_workspace_is_up(api: Api
     assert (asleep.status_code, asleep.json()["error"]) == (503, "workspace_not_up")
     assert requests.get(f"{agents}/health", timeout=10).status_code == 404
     api.call("POST", f"/session/{mine}/wake")
+
+
+def test_opening_an_archived_workspace_ends_in_the_editor(api: Api, browser: Browser) -> None:
+    """It has no object in the cluster; one route leads to all of these, by which its agent isn't up either."""
+    session = api.call("POST", "/session/create", {"user_id": "dan", "ttl": 2})
+    uuid = session["uuid"]
+    kubectl("exec", f"deployment/user-{uuid}", "--", "sh", "-c", "echo kept > /app/kept.txt")
+    api.call("POST", f"/session/{uuid}/sleep")
+
+    def archived() -> bool:
+        tier = api.call("GET", f"/session/{uuid}/status")["session"]["tier"]
+        return bool(tier == "archived") and not kubectl(
+            "get", "deployments,ingresses,pvc", "-l", f"session-uuid={uuid}"
+        )
+
+    wait_for(archived, "the session to be archived", seconds=180.0)
+    held = {"Authorization": f"Bearer {api.call('POST', f'/session/{uuid}/token')['token']}"}
+    agent = requests.get(f"{api.url.replace('//api.', '//agents.')}/chat/{uuid}/health", headers=held, timeout=10)
+    assert (agent.status_code, agent.json()["error"]) == (503, "workspace_not_up")
+    assert api.visit(session, Accept="text/html").status_code == 401
+    assert api.status(uuid) == "sleeping"
+    page = browser.new_page()
+    page.goto(api.link(uuid))
+    expect(page.get_by_text("archive")).to_be_visible()
+    expect_editor(page)
+    expect_file(page, "kept.txt")
+    page.context.close()
+    api.call("DELETE", f"/session/{uuid}?backup=false")
 
 
 def extension_hosts(uuid: str) -> int:

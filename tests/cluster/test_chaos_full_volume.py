@@ -64,9 +64,9 @@ def test_a_full_backup_volume_fails_the_backup_keeps_everything_and_says_so(
 
         assert manager.objects(uuid, "jobs") == []
         assert manager.objects(uuid, "persistentvolumeclaims") != []
-        left = sorted(path.name for path in folder.iterdir() if "app-" in path.name)
+        left = sorted(path.name for path in folder.rglob("*") if "app-" in path.name)
         assert left == [older["name"], older["name"] + ".json"]
-        assert hashlib.sha256((folder / older["name"]).read_bytes()).hexdigest() == older["sha256"]
+        assert hashlib.sha256((folder / uuid / older["name"]).read_bytes()).hexdigest() == older["sha256"]
         manager.wake(uuid)
         manager.wait_status([uuid], "active", 1)
         assert manager.holds(uuid)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import sampling
 from tests.faults import racing
 from tests.faults.cluster_place import ClusterPlace, cluster_place
 from tests.faults.fuzz import SLOTS, Fuzz
@@ -17,7 +17,6 @@ from tests.faults.settling import settling
 from tests.faults.troubling import Mood
 
 TRIALS = 3
-SEED = 1
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]
 
@@ -37,12 +36,14 @@ def place(running: ClusterPlace) -> Place:
 
 def test_a_prompt_beside_a_sleep_is_worked_on_once(place: Place) -> None:
     """One that came after the sleep is answered; one that was running when it came may say that it was put to sleep."""
-    assert racing.run(place, TRIALS, random.Random(SEED)) == []
+    assert racing.run(place, TRIALS, sampling.dice("races")) == []
 
 
 def test_random_calls_and_faults_lose_nothing_and_leave_nothing(place: Place, tmp_path: Path) -> None:
     """What must be so is in tests/faults/judging.py and contents.py."""
     with settling(Scene(place, SLOTS), tmp_path) as quiet:
-        assert Fuzz(quiet, SEED).play(0, Mood.KILLS).findings == []
+        [seed] = sampling.seeds(1, "fuzz")
+        findings = Fuzz(quiet, seed).play(0, Mood.KILLS).findings
+        assert not findings, findings
         accepted = [deed for deed in quiet.scene.chronicle.deeds() if deed.accepted and not deed.fault]
         assert len(accepted) > 10, "hardly anything was done"

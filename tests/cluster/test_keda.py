@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ import redis
 
 from app.core.sessions.model import SIZES
 from app.settings import Settings
+from tests import sampling
 from tests.cluster.keda import let_in
 from tests.contract.cluster import TIMEOUT, settings_for
 from tests.contract.runtimes import identity, stop, watching
@@ -30,7 +30,7 @@ from workers.runtime.kubernetes.api_server import ApiServer
 from workers.runtime.kubernetes.driver import KubernetesRuntime
 
 A = "aaaa0001"
-CYCLES = int(os.environ.get("KEDA_CYCLES", "50"))
+CYCLES = int(os.environ.get("KEDA_CYCLES") or sampling.times(50, 15))
 """Of all racers together; KEDA_CYCLES has them race for longer."""
 RACERS = [f"race000{number}" for number in range(5)]
 """Sessions that wake and sleep at the same time, and share the cycles."""
@@ -214,7 +214,7 @@ def test_racing_keda_ends_in_the_state_asked_for(
     each = CYCLES // len(RACERS)
 
     def race(uuid: str) -> None:
-        choice = random.Random(uuid)
+        choice = sampling.dice(uuid)
         for cycle in range(each):
             looks.pass_by(uuid, choice.randrange(3))
             runtime.start(uuid, 2 + 2 * cycle)

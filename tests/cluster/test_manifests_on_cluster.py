@@ -42,7 +42,7 @@ class Place:
     def moved(self, objects: tuple[Object, ...]) -> list[Object]:
         """The same objects in these namespaces; what belongs to no namespace gets another name too."""
         text = yaml.safe_dump_all(objects)
-        for name in (SYSTEM, WORKSPACES, "fresh-node", "fresh-backups"):
+        for name in (SYSTEM, WORKSPACES, "fresh-node", "fresh-backups", "fresh-conversations"):
             text = re.sub(rf"\b{name}\b", f"{name}-{self.suffix}", text)
         return list(yaml.safe_load_all(text))
 

@@ -23,7 +23,7 @@ from tests.model_server import ModelServer
 from tests.waiting import wait_for
 
 # Web and the gateway are replaced before the first test and after the last: they are told of a key and a model.
-pytestmark = [pytest.mark.alone, pytest.mark.timeout(1_200)]
+pytestmark = pytest.mark.timeout(1_200)
 
 VARIABLES = {"$namespace": SYSTEM, "$workspaces": WORKSPACES, "$__rate_interval": "15m"}
 """As Grafana replaces them; the interval is that of a view of some days."""
@@ -86,6 +86,13 @@ def use(left: ExitStack) -> str:
         wait_for(lambda: api.visit(shown).status_code in LET_IN, "the ingress to lead there", interval=1.0)
         api.call("POST", f"/session/{uuid}/backup")
         wait_for(lambda: api.call("GET", f"/session/{uuid}/backups")["total"] == 1, "the backup", interval=1.0)
+        # Before the sleep, whose own point a wake would end.
+        points = f"/session/{uuid}/restore-points"
+        api.call("POST", points)
+        wait_for(lambda: api.call("GET", points)["total"] >= 1, "the restore point", interval=1.0)
+        back = {"restore_point": api.call("GET", points)["restore_points"][0]["id"]}
+        api.call("POST", f"/session/{uuid}/rollback", back)
+        wait_for(lambda: rolled_back(api, uuid), "the rollback", interval=1.0)
         chat.sleep()
         # Wakes it, and is handed over by a delivery worker; web hands a prompt to an awake session itself.
         chat.send("m2", "remember 8")
@@ -102,6 +109,12 @@ def use(left: ExitStack) -> str:
     wait_for(lambda: api.status(restored) == "active", "the restored session", interval=1.0)
     api.call("POST", f"/session/{restored}/keepalive", {"seconds": 1_200})
     return restored
+
+
+def rolled_back(api: Api, uuid: str) -> bool:
+    """And up again."""
+    session = api.call("GET", f"/session/{uuid}")["session"]
+    return bool(session["rolled_back"]) and session["status"] == "active"
 
 
 @pytest.mark.parametrize("way", WAYS)

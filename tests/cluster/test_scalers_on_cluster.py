@@ -11,6 +11,7 @@ from app.core.prompts.inbox import MARKER
 from tests.cluster.product import Api, kubectl, ready_pods, redis_says, running_pods, settings_of_processes, stopped
 from tests.waiting import wait_for
 
+# A session that idles for SHORT is still up when it is looked at only while nothing else slows the cluster down.
 pytestmark = pytest.mark.alone
 
 SHORT = 3

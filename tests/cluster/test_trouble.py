@@ -39,7 +39,7 @@ def runtime(chosen: Settings, redis_client: redis.Redis) -> Iterator[KubernetesR
 @pytest.mark.parametrize(
     ("wrong", "told", "code"),
     [
-        ({"workspace_image": NO_REGISTRY}, "The workspace's image cannot be pulled: ", ""),
+        ({"workspace_image": NO_REGISTRY}, "The workspace's image cannot be pulled: ", "image_unavailable"),
         ({"workspace_sizes": HUGE}, "No machine of the cluster has room for the workspace: ", "no_capacity"),
     ],
 )

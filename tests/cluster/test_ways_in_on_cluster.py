@@ -16,7 +16,7 @@ from workers.runtime.kubernetes.pods import FILES
 __all__ = ["browser", "context", "signs_in"]
 
 # All processes are replaced before the first test and after the last.
-pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 WHO_KNOWS = ("web", "forward-auth", "worker", "sweeper", "backup-worker")
 """The processes that must hear of the product, and of where workspaces are: who makes their addresses, and who lets

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -41,9 +42,9 @@ open("/dev/termination-log", "w").write(answer)
 
 
 @contextmanager
-def own_namespace(storage_class: str = "", backup_size: str = "1Gi") -> Iterator[str]:
+def own_namespace(storage_class: str = "", backup_size: str = "1Gi", folder: Path | None = None) -> Iterator[str]:
     """A namespace that takes restricted pods only, as the workspaces' does, with a claim for backups in it: of that
-    class and size."""
+    class and size, or of that folder of the node, which is this machine."""
     core = client.CoreV1Api(client.ApiClient(find_cluster()))
     name = f"contract-{secrets.token_hex(4)}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -53,11 +54,32 @@ def own_namespace(storage_class: str = "", backup_size: str = "1Gi") -> Iterator
         spec: dict[str, Any] = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": backup_size}}}
         if storage_class:
             spec["storageClassName"] = storage_class
+        if folder:
+            core.create_persistent_volume(folder_volume(name, folder), _request_timeout=TIMEOUT)
+            spec |= {"storageClassName": "", "volumeName": name}
         claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "backups"}, "spec": spec}
         ApiServer(name, TIMEOUT).create("persistentvolumeclaims", claim)
         yield name
     finally:
         core.delete_namespace(name, _request_timeout=TIMEOUT)
+        if folder:
+            core.delete_persistent_volume(name, _request_timeout=TIMEOUT)
+
+
+def folder_volume(name: str, folder: Path) -> Any:
+    """A volume that is a folder of the node."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "persistentVolumeReclaimPolicy": "Retain",
+            "storageClassName": "",
+            "hostPath": {"path": str(folder), "type": "Directory"},
+        },
+    }
 
 
 def settings_for(settings: Settings, namespace: str) -> Settings:
@@ -66,6 +88,7 @@ def settings_for(settings: Settings, namespace: str) -> Settings:
         settings,
         runtime="kubernetes",
         workspace_namespace=namespace,
+        workspace_domain=f"{namespace}.localhost",
         workspace_image=IMAGE,
         backup_url="file:///backups",
         stop_grace=5.0,

@@ -10,7 +10,7 @@ import redis
 
 from app.settings import Settings
 from tests.contract import runtimes
-from tests.contract.runtimes import A, AgentHarness, B, Harness
+from tests.contract.runtimes import A, AgentHarness, B, C, Harness
 from workers.runtime.base import Runtime
 
 
@@ -34,7 +34,7 @@ def made_harness(
         lambda: str(request.getfixturevalue("namespace")),
     )
     yield made
-    for uuid in (A, B):
+    for uuid in (A, B, C):
         made.runtime.remove(uuid, 1_000_000)
 
 

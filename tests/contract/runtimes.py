@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import queue
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
-from typing import Protocol
+from typing import Any, Protocol
 
 import redis
 import requests
 
 from app.core.access.agent_credentials import AgentCredentials
+from app.core.backups.index import identity_fields
+from app.core.backups.store import backup_name
 from app.core.errors import StillEnding
+from app.core.restore_points.names import new_id
 from app.core.sessions.model import Identity
 from app.settings import Settings
 from tests.fakes import FakeRuntime
 from tests.waiting import PATIENCE, wait_for
-from workers.runtime.base import Observation, Runtime, Snapshot
+from workers.runtime.base import Observation, PointOrder, Runtime, Snapshot
 from workers.runtime.local.driver import LocalRuntime
 from workers.runtime.local.storage import Running, WorkspaceStorage
 
@@ -30,7 +35,9 @@ KINDS = ["kubernetes"] if os.environ.get("KUBECONFIG") else ["fake", "local"]
 
 SECRET_KEY = "the-secret-key-of-the-contract-tests"
 
-A, B = "aaaa0001", "bbbb0002"
+ARCHIVE_KEY = "QSBrZXkgb2YgdGhlIGNvbnRyYWN0IHRlc3RzLCAzMiE="
+
+A, B, C = "aaaa0001", "bbbb0002", "cccc0003"
 
 
 def stop(runtime: Runtime, uuid: str, generation: int) -> None:
@@ -55,7 +62,7 @@ class Harness(Protocol):
         """The runtime as another process would see it."""
 
     def write(self, uuid: str, name: str, content: bytes) -> None:
-        """Put a file into the workspace, as its user would."""
+        """Put a file into the workspace, as its user would; the conversation's begin with `../.session/`."""
 
     def read(self, uuid: str, name: str) -> bytes | None:
         """A file of the workspace."""
@@ -119,7 +126,9 @@ class LocalHarness:
         return LocalRuntime(self.settings, self.client)
 
     def write(self, uuid: str, name: str, content: bytes) -> None:
-        (self.folders.app(uuid) / name).write_bytes(content)
+        path = self.folders.app(uuid) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
     def read(self, uuid: str, name: str) -> bytes | None:
         path = self.folders.app(uuid) / name
@@ -127,7 +136,7 @@ class LocalHarness:
 
     def leftovers(self) -> list[str]:
         data = self.settings.data_dir
-        patterns = ("backups/.app-*", "workspaces/*/restoring", "trash/*")
+        patterns = ("backups/.app-*", "workspaces/*/.*ing-*", "trash/*")
         return [path.name for pattern in patterns for path in data.glob(pattern)]
 
     def answer(self, uuid: str) -> None:
@@ -160,7 +169,7 @@ def make(
 ) -> Harness:
     """The runtime of this name; only a real one needs the editor's program, or a namespace of a cluster, and runs
     agents."""
-    settings = replace(settings, secret_key=SECRET_KEY)
+    settings = replace(settings, secret_key=SECRET_KEY, archive_key=ARCHIVE_KEY)
     if kind == "fake":
         return FakeHarness()
     if kind == "kubernetes":
@@ -193,7 +202,7 @@ class Seen:
 
 @contextmanager
 def watching(runtime: Runtime) -> Iterator[Seen]:
-    """LocalObserver for as long as the block runs."""
+    """What the runtime's watch tells of, for as long as the block runs."""
     stop, seen = Event(), Seen()
 
     def watch() -> None:
@@ -208,6 +217,23 @@ def watching(runtime: Runtime) -> Iterator[Seen]:
         stop.set()
         thread.join(PATIENCE)
     assert not thread.is_alive(), "the watch did not end when it was told to"
+
+
+backup_times = itertools.count(1_763_625_600)
+
+
+def unused_backup_name(uuid: str) -> str:
+    """Of a backup that no other test has made: in a cluster they outlive their test, and are not made again."""
+    return backup_name(uuid, next(backup_times))
+
+
+def order(uuid: str, **more: Any) -> PointOrder:
+    """A restore point to make."""
+    wanted = {"keep": (3, 24, 7, 4), "max_bytes": 10**9, "max_entries": 10**6}
+    origin = identity_fields(identity(uuid))
+    return PointOrder(
+        **{"uuid": uuid, "id": new_id(), "at": time.time(), "trigger": "api", "identity": origin, **wanted, **more}
+    )
 
 
 def identity(uuid: str, user_id: str = "ada@example.com", **more: str) -> Identity:

@@ -15,6 +15,7 @@ from playwright.sync_api import Browser
 from tests.browser import expect_file, in_terminal, open_editor
 from tests.model_server import ModelServer
 from tests.service import KEY, Service
+from tests.stored import backups_of
 from tests.waiting import wait_for
 
 MODEL_KEY = "the-key-of-the-model"
@@ -66,6 +67,12 @@ def events_of(service: Service, uuid: str) -> Iterator[list[tuple[str, Any]]]:
         answer.close()
 
 
+def is_end(event: tuple[str, Any]) -> bool:
+    """Whether a prompt was processed."""
+    kind, data = event
+    return bool(kind == "message" and data["state"] == "processed")
+
+
 def test_a_prompt_makes_a_file_runs_it_and_the_open_editor_shows_it(
     service: Service, browser: Browser, model: ModelServer
 ) -> None:
@@ -79,9 +86,10 @@ def test_a_prompt_makes_a_file_runs_it_and_the_open_editor_shows_it(
     with events_of(service, uuid) as seen:
         answer = service.prompt(uuid, "create hello.py that prints hi and run it", "m1")
         assert answer["status"] == "processed"
-        ended = ("message", {"message_id": "m1", "state": "processed"})
-        wait_for(lambda: ended in seen, "the end among the events", lambda: str(seen))
+        wait_for(lambda: any(map(is_end, seen)), "the end among the events", lambda: str(seen))
         told = list(seen)
+    [ended] = filter(is_end, told)
+    assert ended[1]["response"] == answer["pod_response"], "as whole as in the answer"
     assert (service.files(uuid) / "hello.py").read_text() == "print('hi')\n"
     assert answer["pod_response"]["text"].endswith("It printed:\n\nhi")
     assert [each["name"] for each in answer["pod_response"]["tool_calls"]] == ["write_file", "run_command"]
@@ -95,7 +103,7 @@ def test_a_prompt_makes_a_file_runs_it_and_the_open_editor_shows_it(
 
     with events_of(service, uuid) as seen:
         service.prompt(uuid, "count to 20", "m2")
-        wait_for(lambda: any(kind == "message" and data["state"] == "processed" for kind, data in seen), "the end")
+        wait_for(lambda: any(map(is_end, seen)), "the end")
         assert len([kind for kind, _ in seen if kind == "token"]) > 1, "an answer of a second comes in pieces"
     service.done("DELETE", f"/session/{uuid}?backup=false")
 
@@ -136,7 +144,7 @@ def test_a_conversation_reads_the_same_after_sleeps_a_delete_and_a_restore(
     gone = service.done("DELETE", f"/session/{uuid}")
     assert gone["status"] == "terminated"
     assert service.conversation(uuid) == awake
-    sidecar = json.loads((service.data_dir / "backups" / f"{gone['backup']}.json").read_text())
+    sidecar = backups_of(service.data_dir).sidecar(gone["backup"])
     assert [each["content"] for each in sidecar["conversation"]["messages"]] == wanted
 
     restored = service.done("POST", f"/backups/{gone['backup']}/restore")["uuid"]

@@ -15,9 +15,9 @@ import requests
 from playwright.sync_api import Browser, WebSocket, expect
 
 from app.core.access.tokens import COOKIE
+from app.core.sessions.store import SessionStore
 from tests.browser import (
     HANDSHAKE,
-    PATIENCE,
     cookie_of,
     expect_all_closed,
     expect_editor,
@@ -61,7 +61,7 @@ def test_a_link_opens_the_editor_once_and_nobody_elses_browser(
     assert "workspace" not in page.evaluate("document.cookie")
     stranger = theirs.new_page()
     assert navigated(stranger, link) == 403
-    expect(stranger.get_by_text("ask for a new one")).to_be_visible(timeout=PATIENCE)
+    expect(stranger.get_by_text("ask for a new one")).to_be_visible()
     assert navigated(stranger, session["workspace_url"]) == 401
     page.goto(session["workspace_url"])
     expect_editor(page)
@@ -162,7 +162,7 @@ def test_one_that_is_up_and_not_reached_yet_has_a_page_too(service: Service, bro
         told = service.workspace(session)
         assert (told.json()["error"], told.headers["Retry-After"]) == ("workspace_not_up", "1")
         assert navigated(page, session["workspace_url"]) == 503
-        expect(page.get_by_role("heading", name="Waking the workspace")).to_be_visible(timeout=PATIENCE)
+        expect(page.get_by_role("heading", name="Waking the workspace")).to_be_visible()
         assert service.status(uuid)["session"]["status"] == "active"
         routes.mset(taken)
     expect_editor(page)
@@ -180,7 +180,7 @@ def test_a_failed_workspace_shows_why_and_its_button_brings_it_back(
         os.kill(process.pid, signal.SIGKILL)
     service.wait_status(uuid, "failed")
     assert navigated(page, session["workspace_url"]) == 503
-    expect(page.get_by_text(re.compile("The editor ended unexpectedly"))).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text(re.compile("Its editor ended unexpectedly"))).to_be_visible()
     page.get_by_role("button", name="Try again").click()
     expect_editor(page)
     assert service.status(uuid)["session"]["status"] == "active"
@@ -233,5 +233,20 @@ def test_a_revoked_browser_is_turned_away_where_it_stands(service: Service, brow
     wait_for(lambda: not extensions & set(of_the_editor("--type=extensionHost")), "its extensions to end")
     assert navigated(page, session["workspace_url"]) == 401
     assert of_the_editor("sleep 600") == [job]
-    open_editor(context, service.link(uuid))
     context.close()
+
+
+def test_who_comes_back_after_a_revocation_stays(service: Service, browser: Browser) -> None:
+    """Connections from before it are ended twice; one from after it is neither time."""
+    uuid = service.create("dan")["uuid"]
+    service.done("POST", f"/session/{uuid}/revoke")
+    page = browser.new_page()
+    opened: list[WebSocket] = []
+    page.on("websocket", lambda socket: opened.append(socket))
+    page.goto(service.link(uuid))
+    expect_editor(page)
+    with service.redis() as client:
+        store = SessionStore(client)
+        wait_for(lambda: store.get(uuid).disconnected_epoch == 1, "the second time")
+    assert opened and not any(each.is_closed() for each in opened)
+    page.context.close()

@@ -13,7 +13,6 @@ from playwright.sync_api import Browser, expect
 
 from tests.browser import (
     HANDSHAKE,
-    PATIENCE,
     cookie_of,
     expect_editor,
     expect_file,
@@ -24,6 +23,7 @@ from tests.browser import (
 )
 from tests.nginx import ADDRESS, API_HOST, in_front, nginx_program
 from tests.service import Service
+from tests.waiting import wait_for
 
 __all__ = ["nginx_program"]
 
@@ -136,7 +136,7 @@ def test_a_cookie_opens_one_workspace_by_whatever_name_it_is_asked_for(
     own, others = session["workspace_url"], other["workspace_url"]
     assert status(own, own) == 200
     assert status(others, others) == 403
-    assert [status(others, own), status(own, others)] == [500, 500]
+    assert [status(others, own), status(own, others)] == [403, 403]
 
 
 def test_opening_a_sleeping_workspace_ends_in_the_editor(service: Service, browser: Browser, session: Any) -> None:
@@ -157,10 +157,27 @@ def test_opening_a_sleeping_workspace_ends_in_the_editor(service: Service, brows
         assert (told.status_code, told.headers["Retry-After"], told.json()["error"]) == (503, "1", "workspace_not_up")
     assert service.status(uuid)["session"]["status"] == "sleeping"
     assert navigated(page, session["workspace_url"]) == 503
-    expect(page.get_by_role("heading", name="Waking the workspace")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_role("heading", name="Waking the workspace")).to_be_visible()
     expect_editor(page)
     expect_file(page, "kept.txt")
     context.close()
+
+
+@pytest.mark.usefixtures("sessions")
+def test_a_visit_wakes_an_archived_workspace(service: Service, browser: Browser) -> None:
+    """It has no route of its own; that of all others lets in nobody without access, and wakes it for who has it."""
+    session = service.create("dan", ttl=2)
+    uuid = session["uuid"]
+    service.done("POST", f"/session/{uuid}/sleep")
+    wait_for(lambda: service.status(uuid)["session"]["tier"] == "archived", "the session to be archived")
+    elsewhere = {"workspace_url": "http://agents.ws.localhost"}
+    assert [asked(service, each).status_code for each in (session, elsewhere)] == [403, 403]
+    assert service.status(uuid)["session"]["status"] == "sleeping"
+    page = browser.new_page()
+    assert navigated(page, service.link(uuid)) == 503
+    expect(page.get_by_role("heading", name="Waking the workspace")).to_be_visible()
+    service.wait_status(uuid, "active")
+    page.context.close()
 
 
 def test_the_workspace_sees_neither_cookie_nor_key_nor_token(

@@ -13,8 +13,8 @@ from tests.waiting import wait_for
 
 
 def test_an_untouched_session_sleeps_and_an_expired_one_is_backed_up_and_gone(tmp_path: Path, code_server: str) -> None:
-    """With IDLE_TIMEOUT=3, no grace after its start and SESSION_TTL=5, nobody does anything."""
-    service = Service(tmp_path, code_server, IDLE_TIMEOUT="3", WAKE_GRACE="0", SESSION_TTL="5")
+    """With IDLE_TIMEOUT=3, no grace after its start and the archive retention of 5 s, nobody does anything."""
+    service = Service(tmp_path, code_server, IDLE_TIMEOUT="3", WAKE_GRACE="0", SESSION_TTL="5", ARCHIVE_RETENTION="5")
     service.start()
     try:
         uuid = service.done("POST", "/session/create", {"user_id": "ada"})["uuid"]

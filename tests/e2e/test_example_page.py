@@ -10,7 +10,6 @@ from threading import Thread
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser import PATIENCE
 from tests.conftest import ROOT
 from tests.service import Service
 
@@ -54,15 +53,15 @@ def test_the_page_follows_its_session_and_puts_it_to_sleep_and_wakes_it(
     uuid = service.create("ada")["uuid"]
     page = followed(browser, service, f"http://localhost:{port}", uuid)
     status = page.locator("#status")
-    expect(status).to_have_text("active", timeout=PATIENCE)
+    expect(status).to_have_text("active")
     page.get_by_role("button", name="Sleep").click()
-    expect(status).to_have_text("sleeping", timeout=PATIENCE)
+    expect(status).to_have_text("sleeping")
     page.get_by_role("button", name="Wake").click()
-    expect(status).to_have_text("active", timeout=PATIENCE)
+    expect(status).to_have_text("active")
     page.close()
 
     stranger = followed(browser, service, f"http://127.0.0.1:{port}", uuid)
-    expect(stranger.locator("#log")).to_contain_text("Failed to fetch", timeout=PATIENCE)
+    expect(stranger.locator("#log")).to_contain_text("Failed to fetch")
     expect(stranger.locator("#status")).to_have_text("unknown")
     stranger.close()
     service.done("DELETE", f"/session/{uuid}?backup=false")

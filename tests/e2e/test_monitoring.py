@@ -49,6 +49,8 @@ def use(service: Service) -> None:
         service.prompt(uuid, "remember 7", "m1")
         assert service.workspace(session).ok
         service.done("POST", f"/session/{uuid}/backup", headers={"Prefer": "wait=60"})
+        to = {"restore_point": service.save(uuid)}
+        service.done("POST", f"/session/{uuid}/rollback", to, headers={"Prefer": "wait=60"})
         service.done("POST", f"/session/{uuid}/sleep", headers={"Prefer": "wait=60"})
         # Wakes it, and is handed over by a delivery worker; web hands a prompt to an awake session itself.
         service.prompt(uuid, "remember 8", "m2")

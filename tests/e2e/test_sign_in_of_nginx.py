@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from app.core.access.landing_path import ENTERED
-from tests.browser import AS_PEOPLE_HAVE_IT, EDITOR, PATIENCE, expect_editor, launched, navigated
+from tests.browser import AS_PEOPLE_HAVE_IT, EDITOR, expect_editor, expect_hint, launched, navigated
 from tests.nginx import ADDRESS, ANNOTATION, API_HOST, forward_auth_annotations, in_front, nginx_program
 from tests.product import Product, product
 from tests.service import Service
@@ -71,7 +71,7 @@ def test_who_comes_back_without_a_cookie_gets_a_page(browser: Browser, session: 
     page = browser.new_context().new_page()
     assert navigated(page, f"{session['workspace_url']}/?{ENTERED}") == 401
     assert page.url.startswith(f"http://{API_HOST}:")
-    expect(page.get_by_role("heading", name="did not keep")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_role("heading", name="did not keep")).to_be_visible()
     page.context.close()
 
 
@@ -81,7 +81,7 @@ def test_a_frame_of_a_named_page_shows_the_editor_and_others_the_reason(
     page = browser.new_context().new_page()
     link = service.link(session["uuid"])
     page.goto(app.page_with(STRANGER, link))
-    expect(page.frame_locator("iframe").get_by_text("EMBED_ORIGINS")).to_be_visible(timeout=PATIENCE)
+    expect_hint(page.frame_locator("iframe"), "EMBED_ORIGINS")
     page.goto(app.page_with(NAMED, link))
-    expect(page.frame_locator("iframe").first.locator(EDITOR)).to_be_visible(timeout=PATIENCE)
+    expect(page.frame_locator("iframe").first.locator(EDITOR)).to_be_visible()
     page.context.close()

@@ -126,6 +126,7 @@ class Contest:
             "session:uuid": self.bob.uuid,
             "name": self.bob.backup,
             "message_id": self.bob.message,
+            "letter_id": "0123456789abcdef",
             "asset": "docs.js",
             "path:filename": "x",
             "host": self.bob.host,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -74,6 +75,7 @@ def service(
         RECONCILE_INTERVAL="2",
         RETENTION_INTERVAL="2",
         WAKE_GRACE="0",
+        ARCHIVE_RETENTION="60",
         ACTIVITY_WINDOWS='{"browser": 1, "prompt": 1, "turn": 1, "editor": 1, "terminal": 1, "jobs": 1}',
     )
     # What scripts/run ends in; before that it would set PYTHONPATH.
@@ -114,11 +116,16 @@ def test_every_process_does_its_work_as_its_own_user(service: Service, guarded: 
     assert guarded.refused() == []
 
 
-def test_a_session_falls_asleep_and_expires_by_itself(service: Service, guarded: Guarded) -> None:
+def test_a_session_falls_asleep_is_archived_and_expires_by_itself(service: Service, guarded: Guarded) -> None:
     """What only sweeps do, and what is warned of before."""
-    uuid = service.create("bob", idle_timeout=3, ttl=30)["uuid"]
-    wait_for(lambda: service.status(uuid)["session"]["status"] == "sleeping", "it to sleep")
-    wait_for(lambda: service.status(uuid)["session"]["status"] == "terminated", "it to expire")
+    uuid = service.create("bob", idle_timeout=3, ttl=5)["uuid"]
+
+    def session() -> Any:
+        return service.status(uuid)["session"]
+
+    wait_for(lambda: session()["status"] == "sleeping", "it to sleep")
+    wait_for(lambda: session()["tier"] == "archived", "it to be archived", lambda: str(guarded.refused()))
+    wait_for(lambda: session()["status"] == "terminated", "it to expire", lambda: str(guarded.refused()), 150)
     wait_for(lambda: guarded.client(ADMIN).exists("backups:in_use:known"), "the sweep of backups")
     assert guarded.refused() == []
 
@@ -132,6 +139,26 @@ def test_a_workspace_that_dies_is_noticed_and_comes_up_again(service: Service, g
     service.done("POST", f"/session/{uuid}/wake")
     service.wait_status(uuid, "active")
     service.done("DELETE", f"/session/{uuid}?backup=false")
+    assert guarded.refused() == []
+
+
+def test_operators_see_that_all_is_well(service: Service, guarded: Guarded) -> None:
+    """Each process reports itself, the stores and the model answer, and the sweep takes samples."""
+
+    def alive() -> bool:
+        found = service.done("GET", "/processes")["processes"]
+        return all(each["status"] == "alive" for each in found)
+
+    wait_for(alive, "every process", lambda: str(service.done("GET", "/processes")))
+
+    def trouble() -> list[dict[str, str]]:
+        checks = service.done("GET", "/diagnosis")["checks"]
+        return [each for each in checks if each["status"] != "ok"]
+
+    wait_for(lambda: not trouble(), "a diagnosis without trouble", lambda: str(trouble()))
+    wait_for(lambda: service.done("GET", "/overview/history?hours=1")["samples"], "a sample")
+    for path in ("/settings", "/keys", "/dead-letters"):
+        service.done("GET", path)
     assert guarded.refused() == []
 
 

@@ -6,7 +6,7 @@ import stat
 
 from playwright.sync_api import Browser, expect
 
-from tests.browser import PATIENCE, expect_file, in_terminal, open_editor
+from tests.browser import expect_file, in_terminal, open_editor
 from tests.service import Service
 from tests.waiting import wait_for
 
@@ -61,7 +61,7 @@ def test_the_docs_page_works_without_any_other_host(service: Service, browser: B
     page.on("request", lambda request: asked.append(request.url))
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     page.goto(f"{service.url}/docs")
-    expect(page.get_by_text("/session/create").first).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("/session/create").first).to_be_visible()
     assert all(url.startswith((service.url, "data:", "blob:")) for url in asked), asked
     assert complaints == []
     page.close()

@@ -1,9 +1,10 @@
-"""The service under random calls and faults, for as long as one wants: the fuzzer, a prompt beside a sleep, stops, and
-a hostile session beside quiet ones.
+"""The service under random calls and faults, for as long as one wants: the fuzzer, a prompt beside a sleep, stops, a
+hostile session beside quiet ones; and each alert by its fault.
 
     python -m tests.faults --seed 1 fuzz --seconds 3600
     python -m tests.faults races --trials 500
     python -m tests.faults neighbours --rounds 3
+    python -m tests.faults alerts
     scripts/cluster/cluster exec env API_URL=… API_KEY=… PYTHONPATH=$PWD \\
         python -m tests.faults --runtime cluster stops --trials 60
 
@@ -21,7 +22,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from tests.faults import fuzz, neighbours, racing, stopping
+from tests.faults import alarming, fuzz, neighbours, racing, stopping
 from tests.faults.places import Place, local_place
 from tests.faults.troubling import Mood
 
@@ -45,6 +46,9 @@ def main() -> int:
         plays.add_parser(name, help=what).add_argument("--trials", type=int, default=10)
     beside = plays.add_parser("neighbours", help="a hostile session beside quiet ones")
     beside.add_argument("--rounds", type=int, default=3)
+    names = [fault.name for fault in alarming.FAULTS]
+    alerts = plays.add_parser("alerts", help="each alert by its real fault; over an hour for all")
+    alerts.add_argument("faults", nargs="*", metavar="FAULT", help=f"all without it: {', '.join(names)}")
     fuzzer = plays.add_parser("fuzz", help="random calls and faults")
     fuzzer.add_argument("--seconds", type=float, default=600.0)
     fuzzer.add_argument("--mood", choices=[str(mood) for mood in Mood], help="only this kind of trouble")
@@ -56,6 +60,11 @@ def main() -> int:
     folder = options.folder or Path(tempfile.mkdtemp(prefix="faults-"))
     folder.mkdir(parents=True, exist_ok=True)
     print(f"seed {seed}, in {folder}", flush=True)
+    if options.play == "alerts":
+        if unknown := set(options.faults) - set(names):
+            parser.error(f"no such fault: {', '.join(unknown)}")
+        chosen = [fault for fault in alarming.FAULTS if not options.faults or fault.name in options.faults]
+        return bool(alarming.run(folder, os.environ["CODE_SERVER"], chosen))
     settings = neighbours.SETTINGS if options.play == "neighbours" else {}
     with place_of(options.runtime, folder, settings) as place:
         match options.play:

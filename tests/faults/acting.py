@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 import requests
@@ -13,7 +14,7 @@ from urllib3.exceptions import NewConnectionError
 
 from tests.faults.chronicle import Deed, Outcome
 from tests.faults.counting import prompt as counting_prompt
-from tests.faults.scene import Prompt, Scene, Subject, Written
+from tests.faults.scene import BACK, Prompt, Scene, Subject, Written
 
 ASYNC = {"Prefer": "respond-async"}
 
@@ -83,7 +84,7 @@ class Actor(threading.Thread):
             (self.sleep, 10), (self.wake, 6), (self.scale, 4), (self.chat, 14), (self.chat_again, 4),
             (self.stream, 4), (self.hang_up, 3), (self.cancel, 3), (self.back_up, 5), (self.write, 6),
             (self.delete, 3), (self.drop_backup, 4), (self.revoke, 2), (self.open, 2), (self.keep_up, 2),
-            (self.look, 3),
+            (self.look, 3), (self.save, 6), (self.roll_back, 8), (self.fork, 4),
         ]  # fmt: skip
         acts = [each for each in acts if each[0].__name__ not in self.without]
         return self.chance.choices([each for each, _ in acts], [weight for _, weight in acts])[0]
@@ -95,7 +96,7 @@ class Actor(threading.Thread):
         backup = self.chance.choice(sorted(self.scene.backups) or [""]) if self.chance.random() < 0.4 else ""
         by_name = bool(backup) and self.chance.random() < 0.5
         mark = self.scene.mark()
-        idle, ttl = (self.chance.choice(choice) for choice in ((0, 0, 0, 3, 6), (0,) * 9 + (10,)))
+        idle, ttl = (self.chance.choice(choice) for choice in ((0, 0, 0, 3, 6), (0,) * 8 + (2, 10)))
         if "idle" in self.without:
             idle = ttl = 0
         body: dict[str, Any] = {"user_id": mark}
@@ -188,12 +189,58 @@ class Actor(threading.Thread):
     def back_up(self, subject: Subject) -> None:
         self.do(subject, "backup", "POST", f"/session/{subject.uuid}/backup", None, {})
 
-    def write(self, subject: Subject) -> None:
-        """A file, now and then a folder of many, where the session is up and has its files."""
+    def save(self, subject: Subject) -> None:
+        self.do(subject, "point", "POST", f"/session/{subject.uuid}/restore-points", None, self.patience())
+
+    def point(self, subject: Subject) -> dict[str, Any]:
+        """One of the session's restore points, {} where it has none."""
+        path = f"/session/{subject.uuid}/restore-points"
+        deed, answer = self.do(subject, "list points", "GET", path, None, {})
+        listed = answer.json()["restore_points"] if deed.accepted and answer is not None else []
+        return self.chance.choice([each for each in listed if not each["broken"]] or [{}])
+
+    def roll_back(self, subject: Subject) -> None:
+        """To a restore point, or to before a prompt."""
+        path = f"/session/{subject.uuid}/rollback"
+        if subject.prompts and self.chance.random() < 0.4:
+            prompt = self.chance.choice(sorted(subject.prompts))
+            if self.is_up(subject):
+                self.do(subject, "undo", "POST", path, {"message_id": prompt}, self.patience(), about=prompt)
+        elif point := self.point(subject):
+            body = {"restore_point": point["id"]}
+            self.do(subject, "rollback", "POST", path, body, self.patience(), about=point["id"])
+
+    def is_up(self, subject: Subject) -> bool:
+        """Whether it is active, with its files."""
         with suppress(requests.RequestException):
             seen = self.scene.place.call("GET", f"/session/{subject.uuid}", None, {}, 5).json().get("session", {})
-            if seen.get("status") != "active" or seen.get("restore_from"):
-                return
+            return bool(seen.get("status") == "active" and not seen.get("restore_from"))
+        return False
+
+    def fork(self, subject: Subject) -> None:
+        """A new session of another user, with the files of a restore point."""
+        slot = self.chance.randrange(self.scene.slots)
+        point = self.point(subject) if not subject.possible(*BACK) else {}
+        if not point or not self.scene.reserve(slot):
+            return
+        before = datetime.fromisoformat(point["created_at"]).timestamp()
+        inherited = subject.certain(before)
+        mark = self.scene.mark()
+        body = {"user_id": mark, "restore_point": point["id"]}
+        deed, answer = self.do(None, "fork", "POST", f"/session/{subject.uuid}/fork", body, ASYNC, about=point["id"])
+        self.scene.makings[mark].append(deed)
+        made = None
+        if deed.accepted and answer is not None:
+            deed.uuid = str(answer.json()["uuid"])
+            whole = {} if subject.possible(*BACK) else inherited
+            made = Subject(deed.uuid, mark, deeds=self.scene.makings[mark], inherited=whole)
+        self.scene.fill(slot, made)
+
+    def write(self, subject: Subject) -> None:
+        """A file, now and then a folder of many, where the session is up and has its files."""
+        if not self.is_up(subject):
+            return
+        with suppress(requests.RequestException):
             name = f"f{self.scene.number()}"
             if self.chance.random() < 0.1:
                 files = {f"{name}/{n}": self.chance.randbytes(64) for n in range(MANY)}

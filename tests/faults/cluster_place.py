@@ -27,9 +27,10 @@ import redis
 import requests
 
 from app.core.access.agent_credentials import AgentCredentials
-from app.core.backups.store import PART_PATTERN
+from app.core.backups.store import BackupStore
 from app.core.errors import SessionError
 from app.core.redis import keys
+from app.core.storage.archive_keys import ArchiveKeys
 from scripts.cluster import host, layout
 from scripts.lib.processes import MANAGER
 from tests.cluster.manager import OWNED, SMALL
@@ -37,7 +38,7 @@ from tests.cluster.node import volume
 from tests.cluster.product import SYSTEM, WORKSPACES, kubectl
 from tests.faults.counting import counting
 from tests.faults.judging import session_of
-from tests.faults.places import SETTINGS, checksums, page_opened, said, text_of
+from tests.faults.places import SETTINGS, checksums, page_opened, parts_in, said, text_of
 from tests.model_server import ModelServer
 from tests.waiting import wait_for
 from workers.runtime.kubernetes import names
@@ -76,7 +77,8 @@ class ClusterPlace:
         self._logs = folder / "logs"
         self._logs.mkdir(exist_ok=True)
         self._password = _secret("redis", "password")
-        self._backups = Path(_kubectl("get", "pv", "fresh-backups-workspaces", "-o", "jsonpath={.spec.hostPath.path}"))
+        self._shelf = Path(_kubectl("get", "pv", "fresh-backups-workspaces", "-o", "jsonpath={.spec.hostPath.path}"))
+        self._backups = BackupStore(self._shelf.as_uri(), ArchiveKeys(_secret("manager", "archive-key")))
         self._counts = {name: self._get("deployments", name)["spec"]["replicas"] for name in MANAGER}
         self._seen: dict[str, bool] = {}
         self._volumes: dict[str, Path] = {}
@@ -264,19 +266,18 @@ class ClusterPlace:
                 if ours and (uuid not in living or kind == "jobs"):
                     found.append(f"{kind}/{each['metadata']['name']} of {uuid}, living: {uuid in living}")
         found += [f"no {kind} of {uuid}, which is up" for uuid, kind in sorted(missing)]
-        parts = [name for name in os.listdir(self._backups) if PART_PATTERN.fullmatch(name)]
-        return found + [name for name in parts if any(f"app-{uuid}-" in name for uuid in mine)]
+        return found + [name for name in parts_in(self._shelf) if any(f"app-{uuid}-" in name for uuid in mine)]
 
     def stored(self) -> set[str]:
-        there, mine = set(os.listdir(self._backups)), self.mine()
-        whole = {name for name in there if name.endswith(".zip") and f"{name}.json" in there}
-        return {name for name in whole if session_of(name) in mine}
+        mine = self.mine()
+        return {name for name in self._backups.names() if session_of(name) in mine}
 
     def zipped(self, name: str) -> zipfile.ZipFile:
-        return zipfile.ZipFile(io.BytesIO((self._backups / name).read_bytes()))
+        with self._backups.open(name) as stored:
+            return zipfile.ZipFile(io.BytesIO(stored.read()))
 
     def backup_begun(self, name: str) -> float:
-        return float(json.loads((self._backups / f"{name}.json").read_text())["created_at"])
+        return float(self._backups.sidecar(name)["created_at"])
 
     def lines(self, uuid: str, since: float) -> list[tuple[float, str]]:
         self._keep_logs()
@@ -439,7 +440,8 @@ def _kind(process: psutil.Process) -> str:
 def cluster_place(folder: Path, **settings: str) -> Iterator[ClusterPlace]:
     """The product in the cluster with the fuzzer's settings and a model that counts; at the end with its own again."""
     keys = base64.b64encode(settings.pop("API_KEYS", "[]").encode()).decode()
-    changed = SETTINGS | {"WORKSPACE_SIZES": SMALL} | settings
+    # A drill is a Job of some seconds: in a shorter cycle, one is always under way.
+    changed = SETTINGS | {"WORKSPACE_SIZES": SMALL, "DRILL_CYCLE": "120"} | settings
     with ModelServer(host=layout.NODE_IP, api_key=MODEL_KEY, rules=[counting]) as model:
         place = ClusterPlace(folder, model)
         try:

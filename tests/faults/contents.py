@@ -80,9 +80,7 @@ class Contents:
         if subject.origin in self.kept:
             inherited = self.kept[subject.origin].files
             expected |= {name: crc for name, crc in inherited.items() if name[:1] == "f"}
-        for written in list(subject.written):
-            if written.deed.ended < min(before, subject.deletion()):
-                expected |= written.files
+        expected |= subject.certain(min(before, subject.deletion()))
         lost = [name for name, crc in expected.items() if files.get(name) != crc]
         return f"{len(lost)} of {len(expected)} files: {lost[:5]}" if lost else ""
 
@@ -127,7 +125,8 @@ class Contents:
                 yield Finding("prompt ran twice", subject.uuid, f"{name} was counted {times} times")
         for prompt in list(subject.prompts.values()):
             message = seen.messages.get((subject.uuid, prompt.id))
-            if message is not None and message.state is State.PROCESSED and not counted[prompt.id]:
+            stands = message is not None and message.state is State.PROCESSED and not message.rolled_back_at
+            if stands and not counted[prompt.id]:
                 yield Finding("prompt's work lost", subject.uuid, f"{prompt.id} is processed, and not counted")
 
     def _cuts(self, subject: Subject, prompt: Prompt) -> int:
@@ -162,7 +161,10 @@ class Contents:
             )
             if ends[prompt.id] > 1:
                 yield Finding("prompt answered twice", subject.uuid, prompt.id)
-            if message.state is State.PROCESSED:
+            if message.rolled_back_at:
+                if outcome.get("status") == State.PROCESSED and not self._counted(subject, prompt):
+                    yield Finding("files and conversation differ", subject.uuid, f"{prompt.id} is said, not counted")
+            elif message.state is State.PROCESSED:
                 text = outcome.get("response", {}).get("text")
                 if not text == message.response.get("text") == counting.answer(prompt.id):
                     told = f"{prompt.id}: {text!r} in the conversation, {message.response.get('text')!r} told"
@@ -172,6 +174,9 @@ class Contents:
             for second in ordered[n + 1 :]:
                 if first.taken < second.first and places[first.id] > places[second.id]:
                     yield Finding("wrong order", subject.uuid, f"{second.id} before {first.id}")
+
+    def _counted(self, subject: Subject, prompt: Prompt) -> bool:
+        return prompt.id in self.scene.place.read(subject.uuid, counting.FILE).split()
 
     def _said(self, uuid: str) -> list[dict[str, Any]]:
         """All of a conversation."""

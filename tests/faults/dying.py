@@ -18,7 +18,8 @@ from tests.waiting import wait_for
 MORTAL = tuple(
     str(ROOT / each)
     for each in (
-        *("workers/steps.py", "workers/lifecycle.py", "workers/activation.py", "workers/observer.py"),
+        *("workers/steps.py", "workers/rolling_back.py", "workers/archiving.py", "workers/point_making.py"),
+        *("workers/lifecycle.py", "workers/activation.py", "workers/observer.py"),
         *("app/core/service.py", "app/core/sessions/", "app/core/backups/", "app/core/prompts/token_usage.py"),
     )
 )

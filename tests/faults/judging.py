@@ -15,7 +15,7 @@ from app.core.backups.store import NAME_PATTERN
 from app.core.prompts.inbox import State
 from app.core.sessions.model import Record, Status
 from tests.faults.looking import UNFINISHED, Event, Events, Snapshot
-from tests.faults.scene import DOWN, GONE, MOVES, STATUSES, STOPS, UP, Prompt, Scene, Subject
+from tests.faults.scene import BACK, DOWN, GONE, MOVES, STATUSES, STOPS, UP, Prompt, Scene, Subject
 
 POISON = 5
 """Deaths of its worker after which a task, or of its agent after which a turn, is given up."""
@@ -25,6 +25,9 @@ SLACK = 1.0
 
 ABANDONED = 10.0
 """s after its end in which a turn may be too late to take back what it was about to ask."""
+
+UNDER_WAY = 30.0
+"""s that a rollback may be under way after it was asked for."""
 
 LIVING_CALLS = ("wake", "chat", "revoke", "token", "open")
 """Calls that only a session's end forbids."""
@@ -102,6 +105,10 @@ class Judge:
             yield Finding("not settled", subject.uuid, shown)
         elif woken and record.status in (Status.SLEEPING, Status.FAILED) and not subject.idle_timeout:
             yield Finding("does not wake", subject.uuid, shown)
+        if record.archived_at and record.status in (Status.ACTIVE, Status.TERMINATED):
+            yield Finding("archived and not asleep", subject.uuid, shown)
+        for event in self.events.of(subject.uuid, "drill_failed"):
+            yield Finding("restore point broken", subject.uuid, str(event.data))
         if record.replicas != (record.status is Status.ACTIVE):
             yield Finding("wrong replicas", subject.uuid, f"{record.replicas} of {shown}")
 
@@ -313,8 +320,12 @@ class Judge:
         if "deleted" in reason:
             deleted = subject.possible("delete", "delete unsaved")
             return bool(subject.ttl) or any(deed.overlaps(prompt.first, end) for deed in deleted)
+        if any(words in reason for words in ("rolled back", "restored to a time", "was undone")):
+            return any(deed.begun < end for deed in subject.possible(*BACK))
         if "ancel" in reason:
-            return any(deed.about == prompt.id for deed in subject.possible("cancel"))
+            # An undo cancels the turn that runs.
+            undone = any(deed.overlaps(prompt.first, end) for deed in subject.possible("undo"))
+            return undone or any(deed.about == prompt.id for deed in subject.possible("cancel"))
         if "each time" in reason:
             return len(self._deaths(subject, prompt.first, end)) >= POISON
         return False
@@ -322,7 +333,10 @@ class Judge:
     def _deaths(self, subject: Subject, begin: float, end: float) -> list[object]:
         """What ended the session's agent in this time."""
         found = self.scene.faults(begin, end, "end agent", "kill editor", *STOPS, uuid=subject.uuid)
-        return [*found, *(deed for deed in subject.possible("sleep", "scale-down") if deed.overlaps(begin, end))]
+        stops = [deed for deed in subject.possible("sleep", "scale-down") if deed.overlaps(begin, end)]
+        # A rollback stops the workspace after its call has been answered.
+        backs = [deed for deed in subject.possible(*BACK) if deed.overlaps(begin - UNDER_WAY, end)]
+        return [*found, *stops, *backs]
 
     def _steps(self, subject: Subject, prompt: Prompt, asked: list[float], end: float) -> Iterator[Finding]:
         """The model is asked twice for a prompt, again only where something was cut short."""

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 
 import requests
 
-from app.api.security import CATEGORIES
+from app.core.access.keyring import CATEGORIES
 from app.settings import Settings
 from tests.faults.hostile import Target, attack
 from tests.faults.places import Place

@@ -31,6 +31,7 @@ from scripts.lib.processes import MANAGER
 from tests.faults.counting import counting
 from tests.model_server import ModelServer
 from tests.service import KEY, Service
+from tests.stored import backups_of
 from tests.waiting import wait_for
 from workers.runtime.local.storage import WorkspaceStorage
 
@@ -44,6 +45,7 @@ SETTINGS = {
     # A session says itself when it falls asleep.
     "IDLE_TIMEOUT": "0",
     "SESSION_TTL": "0",
+    "DRILL_CYCLE": "60",
     "WAKE_GRACE": "1",
     "IDLE_WARNING": "1",
     "MAX_SESSIONS_PER_USER": "1000",
@@ -296,7 +298,7 @@ class LocalPlace:
         return found
 
     def lives(self) -> set[str]:
-        return {f"{part} {process.pid}" for part in self.parts for process in self._tree(part)}
+        return {f"{part} {process.pid}" for part in self.parts for process in self._forks(part)}
 
     def memory(self) -> Mapping[str, int]:
         found: Counter[str] = Counter()
@@ -317,32 +319,42 @@ class LocalPlace:
                         found.append(process)
         return found
 
+    def _forks(self, part: str) -> list[psutil.Process]:
+        """Those of its processes that run its program: none that it runs for a moment, as restic."""
+        found, tree = [], self._tree(part)
+        for process in tree:
+            with contextlib.suppress(psutil.Error):
+                if process.cmdline() == tree[0].cmdline():
+                    found.append(process)
+        return found
+
     def leftovers(self, up: set[str], failed: set[str], living: set[str]) -> list[str]:
         data = self.service.data_dir
         found = [f"trash/{path.name}" for path in (data / "trash").iterdir()]
-        if (data / "backups").exists():
-            found += [name for name in os.listdir(data / "backups") if PART_PATTERN.fullmatch(name)]
+        found += parts_in(data / "backups")
         for path in (data / "workspaces").iterdir():
+            # The name of the place is the disk's, no session's.
+            if path.name == ".place":
+                continue
             if path.name not in living:
                 found.append(f"workspaces/{path.name} of no session")
             with contextlib.suppress(FileNotFoundError):
-                names = os.listdir(path)
-                found += [f"{path.name}/{name}" for name in names if "restoring" in name or name[:5] == ".meta"]
+                left = (".restoring", ".replacing", ".meta")
+                found += [f"{path.name}/{name}" for name in os.listdir(path) if name.startswith(left)]
         should_run = set(self._folders.running_files())
         found += [f"running/{uuid}.json of a session that is not up" for uuid in should_run - up - failed]
         found += [f"no running/{uuid}.json of a session that is up" for uuid in up - should_run]
         return found
 
     def stored(self) -> set[str]:
-        folder = self.service.data_dir / "backups"
-        names = set(os.listdir(folder)) if folder.exists() else set()
-        return {name for name in names if name.endswith(".zip") and f"{name}.json" in names}
+        return set(backups_of(self.service.data_dir).names())
 
     def zipped(self, name: str) -> zipfile.ZipFile:
-        return zipfile.ZipFile(io.BytesIO((self.service.data_dir / "backups" / name).read_bytes()))
+        with backups_of(self.service.data_dir).open(name) as stored:
+            return zipfile.ZipFile(io.BytesIO(stored.read()))
 
     def backup_begun(self, name: str) -> float:
-        return float(json.loads((self.service.data_dir / "backups" / f"{name}.json").read_text())["created_at"])
+        return float(backups_of(self.service.data_dir).sidecar(name)["created_at"])
 
     def lines(self, uuid: str, since: float) -> list[tuple[float, str]]:
         found = []
@@ -378,6 +390,11 @@ def checksums(folder: Path) -> Mapping[str, int] | None:
     except FileNotFoundError:
         return None
     return files if folder.exists() else None
+
+
+def parts_in(backups: Path) -> list[str]:
+    """The names of backups that are not written to their end; folders may go while this looks."""
+    return [name for _, _, names in os.walk(backups) for name in names if PART_PATTERN.fullmatch(name)]
 
 
 def text_of(path: Path) -> str:

@@ -17,6 +17,7 @@ UP, DOWN, GONE = "up", "down", "gone"
 MOVES = {
     "create": UP,
     "restore": UP,
+    "fork": UP,
     "wake": UP,
     "scale-up": UP,
     "chat": UP,
@@ -27,8 +28,12 @@ MOVES = {
 }
 """What a call asks a session to become."""
 
-MAYBE = {"chat again": UP, "visit": UP}
-"""What some calls ask for only if they find it otherwise: a prompt that is known, a page that is opened."""
+MAYBE = {"chat again": UP, "visit": UP, "undo": UP}
+"""What some calls ask for only if they find it otherwise: a prompt that is known, a page that is opened, a prompt that
+is undone by its agent."""
+
+BACK = ("rollback", "undo")
+"""What takes files and prompts back."""
 
 STOPS = ("stop", "die", "die with workspaces")
 """Ends of the whole service."""
@@ -82,6 +87,8 @@ class Subject:
     prompts: dict[str, Prompt] = field(default_factory=dict)
     written: list[Written] = field(default_factory=list)
     tokens: list[tuple[str, Deed]] = field(default_factory=list)
+    inherited: dict[str, int] = field(default_factory=dict)
+    """Files that it has from the session it was forked from, as CRC-32s by name."""
     spoiled: bool = False
     """Something was found about it; nothing more is expected of it."""
     over: bool = False
@@ -101,6 +108,15 @@ class Subject:
             return {GONE}
         last = {state for deed, state in moves if not any(other.begun > deed.latest for other in certain)}
         return last | ({GONE} if self.ttl else set())
+
+    def certain(self, before: float) -> dict[str, int]:
+        """The files that were written before this moment, and that no rollback can have taken back."""
+        settled = max((deed.latest for deed in self.possible(*BACK)), default=0.0)
+        found: dict[str, int] = dict(self.inherited)
+        for written in list(self.written):
+            if written.deed.ended < before and written.deed.begun > settled:
+                found |= written.files
+        return found
 
     def deletion(self) -> float:
         """When its deletion may have begun, infinite for never."""

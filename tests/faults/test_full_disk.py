@@ -57,7 +57,7 @@ def test_a_full_disk_fails_the_backup_keeps_everything_and_says_so(
         assert service.done("GET", f"/session/{uuid}/backups")["backups"] == [older]
         zipped = service.call("GET", f"/backups/{older['name']}/download").content
         assert hashlib.sha256(zipped).hexdigest() == older["sha256"]
-        assert sorted(path.name for path in small_disk.iterdir() if ".part" in path.name) == []
+        assert sorted(path.name for path in small_disk.rglob("*") if ".part" in path.name) == []
 
         service.done("POST", f"/session/{uuid}/scale-up")
         (service.files(uuid) / "large").unlink()

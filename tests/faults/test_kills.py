@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import sampling
 from tests.faults.calls import ask, wait_status
 from tests.service import Service
 from tests.waiting import wait_for
@@ -18,7 +19,7 @@ from tests.waiting import wait_for
 PARTS = ["worker", "sweeper", "backup-worker", "delivery-worker", "gateway", "web", "beat", "observer", "traefik"]
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", sampling.some(PARTS, 4, "kills"))
 def test_a_session_survives_the_death_of(service: Service, part: str) -> None:
     """Killed during create, sleep, wake, backup and delete, in turn."""
     uuid = ask(service, "POST", "/session/create", {"user_id": part})["uuid"]

@@ -18,6 +18,7 @@ from app.core.redis import keys
 from app.core.redis.connections import connect
 from app.core.service import NewSession
 from app.core.sessions.model import GONE, SIZES, Identity, Status
+from tests import sampling
 from tests.fakes import FakeRuntime, FakeWorkspace
 from tests.faults.dying import Fate, Killed
 from tests.integration.serving import OwnRedis
@@ -253,7 +254,7 @@ class Month:
 
 @pytest.mark.slow
 @pytest.mark.real_redis
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", sampling.seeds(sampling.times(2, 1), "month"))
 def test_the_ledger_of_a_month_equals_one_by_hand(tmp_path: Path, seed: int) -> None:
     """In each kind, in dollars, and for each session; with workers killed at any line, and Redis with SIGKILL."""
     with OwnRedis(tmp_path) as server:

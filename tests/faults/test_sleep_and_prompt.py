@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
 
+from tests import sampling
 from tests.faults.places import local_place
 from tests.faults.racing import run
 
-TRIALS = 10
-SEED = 1
+TRIALS = sampling.times(10, 5)
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -20,4 +19,4 @@ pytestmark = pytest.mark.timeout(1200)
 def test_a_prompt_beside_a_sleep_is_worked_on_once(tmp_path: Path, code_server: str) -> None:
     """One that came after the sleep is answered; one that was running when it came may say that it was put to sleep."""
     with local_place(tmp_path, code_server) as place:
-        assert run(place, TRIALS, random.Random(SEED)) == []
+        assert run(place, TRIALS, sampling.dice("races")) == []

@@ -3,16 +3,15 @@ a bounded sample of `python -m tests.faults stops`."""
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
 
+from tests import sampling
 from tests.faults.places import local_place
 from tests.faults.stopping import run
 
-STOPS = 4
-SEED = 1
+STOPS = sampling.times(4, 2)
 
 pytestmark = pytest.mark.timeout(800)
 
@@ -20,4 +19,4 @@ pytestmark = pytest.mark.timeout(800)
 def test_after_a_start_every_session_becomes_what_it_was_last_asked_to_be(tmp_path: Path, code_server: str) -> None:
     """Within 30 s, and prompts go on by themselves; by SIGTERM and by SIGKILL in turn."""
     with local_place(tmp_path, code_server) as place:
-        assert run(place, STOPS, random.Random(SEED), tmp_path) == []
+        assert run(place, STOPS, sampling.dice("stops"), tmp_path) == []

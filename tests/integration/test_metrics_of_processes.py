@@ -76,6 +76,8 @@ def test_web_counts_in_all_its_processes_and_forgets_no_dead_one(tmp_path: Path,
             return scraped(f"{url}/metrics", **{"X-API-Key": KEY})
 
         call(f"{url}/livez", 40)
+        # A worker counts a moment after it answered.
+        wait_for(lambda: shown().get(lives) == 40, "the requests", lambda: str(shown()))
         assert {shown()[lives] for _ in range(10)} == {40}
         assert shown()["http_request_seconds_count", "probes.livez", "GET", "web"] == 40
 
@@ -91,7 +93,7 @@ def test_web_counts_in_all_its_processes_and_forgets_no_dead_one(tmp_path: Path,
             os.kill(pid, signal.SIGKILL)
         wait_for(lambda: len(children(shared) - before) == 2, "new workers")
         call(f"{url}/livez", 10)
-        assert shown()[lives] == 50
+        wait_for(lambda: shown()[lives] == 50, "the other requests", lambda: str(shown()))
         assert shown()[streams] == 0
         for each in held:
             each.close()
@@ -122,8 +124,8 @@ def test_those_whose_callers_are_strangers_answer_at_another_port(tmp_path: Path
         endpoint = "probes.livez" if process == "forward-auth" else "system.livez"
         # Slow ones hold a thread each, until they are cut off.
         slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(2)]
-        samples = scraped(f"http://127.0.0.1:{port}/metrics")
-        assert samples["http_requests_total", endpoint, "GET", process, "200"] == 20
+        counted = ("http_requests_total", endpoint, "GET", process, "200")
+        wait_for(lambda: scraped(f"http://127.0.0.1:{port}/metrics").get(counted) == 20, "the requests")
         assert requests.get(f"{url}/metrics", timeout=TIMEOUT).status_code == 404
         assert requests.get(f"http://127.0.0.1:{port}/", timeout=TIMEOUT).status_code == 404
         for each in slow:

@@ -66,7 +66,7 @@ def test_a_worker_carries_out_nothing_that_its_queue_is_not_for(
         other = core.sessions.create(NewSession(user_id="bob")).uuid
         wait_for(lambda: core.store.get(other).status is Status.FAILED, "the honest task", log.read_text)
     assert [core.store.get(victim).status for victim in victims] == [Status.CREATED] * 3
-    assert [letter["args"][0] for letter in core.dead_letters.read()] == [other]
+    assert [letter.uuid for letter in core.dead_letters.read()] == [other]
     refusals = [json.loads(line) for line in log.read_text().splitlines() if "message refused" in line]
     assert [(each["task"], each["queue"]) for each in refusals] == [
         (task_queue.TEARDOWN, "wake"),

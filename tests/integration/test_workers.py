@@ -86,7 +86,7 @@ def test_a_task_that_never_ends_well_is_put_aside_and_its_session_says_why(
         assert said in failed.reason
         assert "secret" not in failed.reason
         letters = core.dead_letters.read()
-        assert [(letter["task"], letter["args"]) for letter in letters] == [(task_queue.PROVISION, [uuid, 1])]
+        assert [(letter.task, letter.args) for letter in letters] == [(task_queue.PROVISION, (uuid, 1))]
         assert core.counters.read()["dead_letters"] == 1
         wait_for(lambda: core.counters.backlog(task_queue.QUEUES)["wake"] == 0, "the queue to be empty")
 

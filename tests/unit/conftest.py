@@ -7,9 +7,13 @@ import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 import redis
+from flask import Flask
+from jinja2.bccache import Bucket, BytecodeCache
+from werkzeug.routing import Rule
 
 from tests.fake_redis import fake_redis
 from tests.world import World
@@ -26,6 +30,53 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     chosen = getattr(options, "numprocesses", 0) is not None or options.usepdb or options.collectonly
     if not (chosen or hasattr(config, "workerinput")) and all(Path(each).is_dir() for each in config.args):
         options.numprocesses = "logical"
+
+
+COMPILED_ROUTES: dict[tuple[object, ...], dict[str, Any]] = {}
+"""What werkzeug made of each route, which all apps of this process share."""
+
+
+def _builds_no_address(*_: object, **__: object) -> NoReturn:
+    raise AssertionError("no address of a route is built in unit tests: see compile_once")
+
+
+def compile_once(rule: Rule, compile_: Callable[[Rule], None] = Rule.compile) -> None:
+    """Compile a route as werkzeug does, without the two functions that build its address, which the service calls
+    nowhere, or copy what came of it for an earlier app."""
+    assert rule.map is not None
+    assert not rule.defaults
+    key = (rule.rule, rule.host, rule.subdomain, rule.merge_slashes, *rule.map.converters.items())
+    if key not in COMPILED_ROUTES:
+        compile_(rule)
+        COMPILED_ROUTES[key] = {name: getattr(rule, name) for name in ("_parts", "_trace", "_converters", "arguments")}
+    vars(rule).update(COMPILED_ROUTES[key], _build=_builds_no_address, _build_unknown=_builds_no_address)
+
+
+class CompiledTemplates(BytecodeCache):
+    """Jinja's compiled templates, which all apps of this process share."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        if code := self._codes.get(bucket.key + bucket.checksum):
+            bucket.bytecode_from_string(code)
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self._codes[bucket.key + bucket.checksum] = bucket.bytecode_to_string()
+
+
+COMPILED = CompiledTemplates()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_once() -> Iterator[None]:
+    """A process compiles each route and each template once; unit tests have an app each, hundreds in all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rule, "_compile_builder", lambda *_, **__: _builds_no_address)
+        patch.setattr(Rule, "compile", compile_once)
+        patch.setitem(Flask.jinja_options, "bytecode_cache", COMPILED)
+        yield
 
 
 @pytest.fixture

@@ -258,6 +258,8 @@ def serving() -> Iterator[FakeApi]:
             if query.get("watch"):
                 self._stream(kind, query)
                 return
+            if url.path == f"/api/v1/namespaces/{NAMESPACE}":
+                kind, name = "namespaces", NAMESPACE
             code, answer = api.answer(self.command, kind, name, query, body)
             content = json.dumps(answer).encode()
             self.send_response(code)
@@ -287,7 +289,7 @@ def serving() -> Iterator[FakeApi]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     api.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
         yield api

@@ -33,6 +33,8 @@ def reading() -> Figures:
 
     return Figures(
         sessions={Status.ACTIVE: 1},
+        archived=1,
+        archiving=1,
         backlog={"wake": 0},
         workers=1,
         observer_age=0.0,
@@ -44,6 +46,10 @@ def reading() -> Figures:
         oldest={"wake": 0.0},
         dead_letters_kept=0,
         backups=0,
+        points_waiting=0,
+        points_oldest=0.0,
+        drills_oldest=0.0,
+        drills_late=0,
         costs=Totals({"compute": 0.0}, 0.0, 0),
         fill=Fill(1, 2, 0.1),
         read_at=0.0,
@@ -95,7 +101,7 @@ def test_each_metric_is_in_the_docs_with_its_type_labels_and_processes() -> None
 def test_each_counter_of_the_service_has_a_text() -> None:
     """Those in Redis exist by being counted somewhere."""
     sources = [*(ROOT / "app").rglob("*.py"), *(ROOT / "workers").rglob("*.py")]
-    counted = {name for file in sources for name in re.findall(r'counters\.count\("(\w+)"\)', file.read_text())}
+    counted = {name for file in sources for name in re.findall(r'counters\.count\("(\w+)"[,)]', file.read_text())}
     assert counted == COUNTED.keys()
 
 
@@ -103,5 +109,5 @@ def test_no_label_names_a_session_a_user_or_a_key() -> None:
     labels = {label for _, given, _ in in_the_code().values() for label in given}
     assert labels == {
         *("action", "decision", "endpoint", "kind", "method", "model", "outcome", "phase", "process", "queue"),
-        *("reason", "status", "task"),
+        *("reason", "status", "task", "tier"),
     }

@@ -49,6 +49,7 @@ def run(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "environment",
     [{}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_SDK_DISABLED": "true"}],
@@ -58,6 +59,7 @@ def test_while_traces_are_off_no_process_imports_opentelemetry(environment: dict
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_without_the_extra_an_endpoint_is_an_error_in_the_log_and_no_more() -> None:
     missing = "import sys; sys.modules['opentelemetry'] = None\n"
     done = run(missing + EVERY_PROCESS, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")

@@ -1,6 +1,6 @@
 """Copies the conversation in a backup into its sidecar, so that it can be read without unpacking the zip.
 
-The agent keeps the conversation among the workspace's files, so the zip holds all of it and a restore brings it back.
+The zip holds all of the conversation, and a restore brings it back.
 The user can change that file, so the copy is untrusted text, and bounded.
 """
 
@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.core.untrusted_json import LARGE, parse
-from workers.archive.format import folder_below
+from workers.archive.format import CONVERSATION, folder_below
 
-FOLDER, NAME = ".session", "history.json"
+NAME = "history.json"
 FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 READ_BYTES = 8_388_608
@@ -26,19 +26,21 @@ MAX_CHARS = 262_144
 FIELDS = ("id", "role", "content", "at")
 
 
-def conversation(root: int) -> dict[str, Any] | None:
-    """The conversation in the folder with the descriptor `root`, None when there is none:
+def conversation(around: int | None) -> dict[str, Any] | None:
+    """The conversation in the folder with the descriptor `around`, None when there is none:
     `{"file", "total", "messages": [{"id", "role", "content", "at"}]}`, with the newest messages that fit, oldest first.
     `total` is None when the file is invalid or too large."""
+    if around is None:
+        return None
     try:
-        with folder_below(root, FOLDER) as folder:
+        with folder_below(around, CONVERSATION) as folder:
             content = _content(folder)
     except OSError:
         return None
     if content is None:
         return None
     messages = _messages(content)
-    found: dict[str, Any] = {"file": f"{FOLDER}/{NAME}", "total": None, "messages": []}
+    found: dict[str, Any] = {"file": f"{CONVERSATION}/{NAME}", "total": None, "messages": []}
     return found if messages is None else found | {"total": len(messages), "messages": newest(messages)}
 
 

@@ -1,5 +1,8 @@
 """The format shared by writing and reading a backup: names, times, links, folders.
 
+The zip's root is the project. The conversation is in it as `.session/`, where earlier releases kept it; on the volume
+it lies beside the project. A project's own folder of that name gets another name in the zip.
+
 The functions are pure, except those that open folders without following links.
 """
 
@@ -21,6 +24,12 @@ FIRST_VERSION, FORMAT_VERSION = 1, 2
 BLOCK = 1 << 20
 """Bytes read or written at once: 1 MiB keeps memory flat and the calls few."""
 
+PROJECT, CONVERSATION = "app", ".session"
+"""The folders of a volume that a backup holds."""
+
+WRITTEN_FIRST = ("metadata.json", "history.json")
+"""A folder is a conversation if it has one of these files (app/agent/state.py)."""
+
 # Names. Zip names are UTF-8 text, Linux names are any bytes. A byte that no text can hold, a backslash
 # (a separator to some readers) and the colon of a leading drive letter are each stored as the private-use
 # character U+EF00 + byte; a name that holds such a character itself has each of its bytes stored so.
@@ -28,30 +37,38 @@ BLOCK = 1 << 20
 ESCAPE = 0xEF00
 HIGH_BYTES = range(0x80, 0x100)
 SURROGATE = 0xDC00
-BACKSLASH, COLON = ord("\\"), ord(":")
+BACKSLASH, COLON, DOT = ord("\\"), ord(":"), ord(".")
 STORING = (
     {SURROGATE + byte: chr(ESCAPE + byte) for byte in HIGH_BYTES}
     | {BACKSLASH: chr(ESCAPE + BACKSLASH)}
     | {
         ESCAPE + byte: "".join(chr(ESCAPE + unit) for unit in chr(ESCAPE + byte).encode())
-        for byte in (BACKSLASH, COLON, *HIGH_BYTES)
+        for byte in (BACKSLASH, COLON, DOT, *HIGH_BYTES)
     }
 )
 READING = {ESCAPE + byte: chr(SURROGATE + byte) for byte in HIGH_BYTES} | {
     ESCAPE + byte: chr(byte) for byte in (BACKSLASH, COLON)
 }
 DRIVE = re.compile(r"[A-Za-z]:")
+OWN = re.compile(re.escape(CONVERSATION) + r"(?=/|$)")
+STORED_OWN = re.compile(re.escape(chr(ESCAPE + DOT) + CONVERSATION[1:]) + r"(?=/|$)")
+"""How a project's own folder of the conversation's name begins, on the volume and in the zip."""
 
 
-def stored_name(path: str) -> str:
-    """The zip's name for a path relative to the root (undecodable bytes as Python's surrogates)."""
+def stored_name(path: str, *, own: bool = False) -> str:
+    """The zip's name for a path relative to the root (undecodable bytes as Python's surrogates). With `own` a root
+    folder of the conversation's name is the project's own."""
     name = path.translate(STORING)
+    if own and OWN.match(name):
+        return chr(ESCAPE + DOT) + name[1:]
     return f"{name[0]}{chr(ESCAPE + COLON)}{name[2:]}" if DRIVE.match(name) else name
 
 
 def original_path(name: str) -> str:
     """The path that `stored_name` stored under this name; no other name gives the same path
     without being a duplicate of it."""
+    if STORED_OWN.match(name):
+        name = f".{name[1:]}"
     return name.translate(READING).encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
 
 

@@ -1,22 +1,19 @@
-"""Restores a backup: checks everything, extracts it beside the target, then replaces the target.
+"""Restores a backup: checks everything, extracts it beside the project, then replaces project and conversation.
 
 A zip is untrusted input: names, links, sizes and modes that could reach outside the target or fill the disk are
-refused. Until the replacement the target is untouched; an interrupted run leaves only a `.restoring-` folder, which the
-next run deletes.
+refused. Until the replacement the workspace is untouched (workers/archive/replace.py).
 """
 
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import re
 import stat
-import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Set
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from io import FileIO
 from itertools import groupby
 from pathlib import Path
@@ -26,11 +23,14 @@ from app.core.backups.store import BackupStore
 from app.core.errors import ArchiveError, PermanentError, RetryableError
 from app.core.storage.object_stores import file_error
 from app.private_text import private
+from workers.archive import replace as replacing
 from workers.archive.format import (
     BLOCK,
+    CONVERSATION,
     DRIVE,
     FOLDER_FLAGS,
     FORMAT_VERSION,
+    WRITTEN_FIRST,
     entry_time,
     folder_below,
     make_folder,
@@ -40,13 +40,7 @@ from workers.archive.format import (
 )
 from workers.archive.reading import UNREADABLE, digest_of, entry_content
 from workers.archive.sparse import Layout, read_layouts, spread
-from workers.rmtree import delete_tree
 from workers.runtime.base import Check, never
-
-log = logging.getLogger(__name__)
-
-WORK_PREFIX = ".restoring-"
-NEW, OLD = "new", "old"
 
 LONGEST_LINK = 4096
 """Bytes of a link's target; Linux's PATH_MAX."""
@@ -60,8 +54,8 @@ UNSAFE = re.compile(r"[\\\0]")
 
 @dataclass(frozen=True)
 class Entry:
-    """A file, folder or link to create. `kind` is one of `stat`'s file types, `path` is relative to the root, `layout`
-    is set for a sparse file."""
+    """A file, folder or link to create. `kind` is one of `stat`'s file types, `path` is relative to the project, or to
+    the conversation's folder; `layout` is set for a sparse file."""
 
     info: zipfile.ZipInfo
     path: str
@@ -79,30 +73,45 @@ class Entry:
 
 
 def restore_backup(
-    files: BackupStore, name: str, target: Path, max_bytes: int, max_entries: int, check: Check = never
+    files: BackupStore,
+    name: str,
+    target: Path,
+    max_bytes: int,
+    max_entries: int,
+    check: Check = never,
+    *,
+    user_id: str | None = None,
+    exclusively: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> None:
-    """Replace the folder `target` by the content of the backup, all or nothing.
+    """Replace the project's folder `target`, and the conversation beside it, by the content of the backup, all or
+    nothing. With a `user_id` that is not the backup's, there is no conversation afterwards.
 
-    The running user owns the files. Raises `BackupNotFound`; `ArchiveError` when the zip is damaged, holds anything
-    that could leave the target, or exceeds the limits; `NoSpace`; `PermanentError` when the folder around the target is
-    missing; `RetryableError` when another restore runs or the store cannot be reached; and what `check` raises. After
-    an error the target is unchanged.
+    The running user owns the files. They are replaced within `exclusively`. Raises `BackupNotFound`; `ArchiveError`
+    when the zip is damaged, holds anything that could leave the target, or exceeds the limits; `NoSpace`;
+    `PermanentError` when the folder around the target is missing; `RetryableError` when another restore runs or the
+    store cannot be reached; and what `check` and `exclusively` raise. After an error nothing is replaced, unless an
+    interrupted run had begun to.
     """
     sidecar = files.sidecar(name)
-    with _alone(target.parent), _failing(name), closing(files.open(name)) as stored:
-        _clear_leftovers(target)
+    place = target.parent
+    with _alone(place), _failing(name), closing(files.open(name)) as stored:
+        if replacing.interrupted(place):
+            with exclusively():
+                replacing.complete(place)
+        replacing.clear(place)
         _check_digest(stored, sidecar, check)
         _check_version(sidecar)
-        entries = _plan(stored, Vouched.of(sidecar), max_bytes, max_entries, check)
-        work = Path(tempfile.mkdtemp(prefix=WORK_PREFIX, dir=target.parent))
-        try:
-            (work / NEW).mkdir(mode=_mode_of(target))
-            _extract(stored, entries, work / NEW, check)
+        content = _plan(stored, Vouched.of(sidecar), max_bytes, max_entries, check)
+        if user_id not in (None, sidecar.get("user_id")):
+            content = content.for_another_user()
+        with replacing.draft(place) as new:
+            _extract(stored, content.project, new / target.name, _mode_of(target), check)
+            if content.conversation or os.path.lexists(place / CONVERSATION):
+                _extract(stored, content.conversation, new / CONVERSATION, 0o700, check)
             os.sync()
             check()
-            _swap(work, target)
-        finally:
-            _discard(work)
+            with exclusively():
+                replacing.put_in_place(new)
 
 
 # Checks before anything is extracted.
@@ -122,6 +131,31 @@ class Vouched:
         return cls(frozenset(sidecar.get("outward_links", ())), read_layouts(sidecar))
 
 
+@dataclass(frozen=True)
+class Content:
+    """What a backup holds, as entries to create."""
+
+    project: Sequence[Entry]
+    conversation: Sequence[Entry]
+
+    def for_another_user(self) -> Content:
+        """Without the conversation, also without one that lies in the project."""
+        within = [entry for entry in self.project if _is_in_folder(entry)]
+        if _has_conversation(within):
+            return Content([entry for entry in self.project if entry not in within], ())
+        return Content(self.project, ())
+
+
+def _is_in_folder(entry: Entry) -> bool:
+    """Whether the entry is the folder of the conversation's name at the root, or in it."""
+    return entry.path.startswith(CONVERSATION + "/") or (entry.path, entry.kind) == (CONVERSATION, stat.S_IFDIR)
+
+
+def _has_conversation(entries: Sequence[Entry]) -> bool:
+    names = {entry.path for entry in entries}
+    return any(f"{CONVERSATION}/{name}" in names for name in WRITTEN_FIRST)
+
+
 def _check_version(sidecar: dict[str, Any]) -> None:
     versions = sidecar.get("versions")
     if isinstance(versions, dict) and versions.get("archive", 0) > FORMAT_VERSION:
@@ -133,8 +167,9 @@ def _check_digest(stored: BinaryIO, sidecar: dict[str, Any], check: Check) -> No
         raise ArchiveError(f"{sidecar['name']} is damaged: its checksum or size differs from the sidecar.")
 
 
-def _plan(stored: BinaryIO, vouched: Vouched, max_bytes: int, max_entries: int, check: Check) -> list[Entry]:
-    """The entries to create, all checked. A link that leads outside is refused unless the sidecar lists it."""
+def _plan(stored: BinaryIO, vouched: Vouched, max_bytes: int, max_entries: int, check: Check) -> Content:
+    """The entries to create, all checked. A link that leads outside is refused unless the sidecar lists it, and one in
+    the conversation is left out."""
     with zipfile.ZipFile(stored) as archive:
         infos = archive.infolist()
     if len(infos) > max_entries:
@@ -143,6 +178,28 @@ def _plan(stored: BinaryIO, vouched: Vouched, max_bytes: int, max_entries: int, 
     if total > max_bytes:
         raise ArchiveError(f"The backup's files have {total} bytes; at most {max_bytes} are restored.")
     entries = [_entry(info, vouched.layouts) for info in infos]
+    said = [entry for entry in entries if _is_in_folder(entry) and entry.info.orig_filename.startswith(CONVERSATION)]
+    if not _has_conversation(said):
+        said = []
+    in_it = {id(entry) for entry in said}
+    content = Content(
+        [entry for entry in entries if id(entry) not in in_it],
+        [
+            replace(entry, path=entry.path.removeprefix(CONVERSATION + "/"))
+            for entry in said
+            if entry.path != CONVERSATION and entry.kind != stat.S_IFLNK
+        ],
+    )
+    for each in (content.project, content.conversation):
+        _check_tree(each, check)
+    for entry in content.project:
+        if entry.kind == stat.S_IFLNK:
+            check()
+            _check_link(entry, _link_target(stored, entry), vouched.outward)
+    return content
+
+
+def _check_tree(entries: Sequence[Entry], check: Check) -> None:
     kinds: dict[str, int] = {}
     for entry in entries:
         if entry.path in kinds:
@@ -151,9 +208,6 @@ def _plan(stored: BinaryIO, vouched: Vouched, max_bytes: int, max_entries: int, 
     for entry in entries:
         check()
         _check_parents(entry, kinds)
-        if entry.kind == stat.S_IFLNK:
-            _check_link(entry, _link_target(stored, entry), vouched.outward)
-    return entries
 
 
 def _entry(info: zipfile.ZipInfo, layouts: Mapping[str, Layout]) -> Entry:
@@ -217,7 +271,8 @@ def _refused(info: zipfile.ZipInfo, why: str) -> ArchiveError:
 # Extraction.
 
 
-def _extract(stored: BinaryIO, entries: list[Entry], new: Path, check: Check) -> None:
+def _extract(stored: BinaryIO, entries: Sequence[Entry], new: Path, mode: int, check: Check) -> None:
+    new.mkdir(mode=mode)
     root = os.open(new, FOLDER_FLAGS)
     try:
         for parent, group in groupby(entries, key=lambda entry: entry.parent):
@@ -274,46 +329,8 @@ def _set_time(entry: Entry, folder: int) -> None:
     os.utime(entry.name, (entry_time(entry.info),) * 2, dir_fd=folder, follow_symlinks=False)
 
 
-# Replacing the target, and leftovers of interrupted runs.
-
-
 def _mode_of(target: Path) -> int:
     return stat.S_IMODE(target.stat().st_mode) & 0o777 if target.is_dir() else 0o755
-
-
-def _swap(work: Path, target: Path) -> None:
-    with suppress(FileNotFoundError):
-        os.rename(target, work / OLD)
-    try:
-        os.rename(work / NEW, target)
-    except OSError:
-        _put_back(work, target)
-        raise
-    folder = os.open(target.parent, FOLDER_FLAGS)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _put_back(work: Path, target: Path) -> None:
-    if os.path.lexists(work / OLD) and not os.path.lexists(target):
-        os.rename(work / OLD, target)
-
-
-def _clear_leftovers(target: Path) -> None:
-    """Undo interrupted runs, also one between the two renames of `_swap`."""
-    for work in target.parent.glob(WORK_PREFIX + "*"):
-        _put_back(work, target)
-        _discard(work)
-
-
-def _discard(work: Path) -> None:
-    """Delete a work folder; a failure does not fail the restore, and the next run tries again."""
-    try:
-        delete_tree(work)
-    except RetryableError as error:
-        log.warning("a leftover of a restore was not deleted: %s", error)
 
 
 @contextmanager

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from app.core.errors import BackupIncomplete, PermanentError, RetryableError, SessionError
 from app.private_text import private
 from workers.archive.format import printable
+from workers.archive.source import Source
 from workers.archive.sparse import PIECES, WORTH, layout_of
-from workers.archive.walking import Found, Replaced, open_file, walk
+from workers.archive.walking import Found, Replaced, open_file
 from workers.runtime.base import Check, never
 
 NAMED = 10
@@ -85,10 +86,10 @@ class Survey:
         return layout.stored
 
 
-def survey(root: int, check: Check) -> Survey:
-    """Survey the folder with this descriptor."""
+def survey(source: Source, check: Check) -> Survey:
+    """Survey what is to be backed up."""
     seen = Survey()
-    for found in walk(root, seen.missed, check):
+    for found in source.walk(seen.missed, check):
         try:
             seen.count(found, check)
         except (OSError, Replaced) as error:
@@ -96,9 +97,9 @@ def survey(root: int, check: Check) -> Survey:
     return seen
 
 
-def refusal(why: TooMuch | Unreadable, root: int, terms: Terms) -> SessionError:
+def refusal(why: TooMuch | Unreadable, source: Source, terms: Terms) -> SessionError:
     """The error that names the problem and what to do."""
-    seen = survey(root, terms.check)
+    seen = survey(source, terms.check)
     too_much = seen.content_bytes > terms.max_bytes or seen.entries > terms.max_entries
     if not (seen.unreadable_count if isinstance(why, Unreadable) else too_much):
         return RetryableError("The workspace changed while it was backed up.")

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from workers.archive.format import open_below
+from workers.archive.format import open_below, stored_name
 from workers.runtime.base import Check
 
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -28,18 +28,28 @@ class Replaced(Exception):
 @dataclass(frozen=True, slots=True)
 class Found:
     """An entry: `name` in the folder with the descriptor `folder`, which is open until the next is yielded; `path` is
-    relative to the root."""
+    relative to the root. `own` says that a folder of the conversation's name is the project's own."""
 
     folder: int
     name: str
     path: str
     info: os.stat_result
+    own: bool = False
+
+    @property
+    def stored(self) -> str:
+        """Its name in the zip, for a folder without the slash at its end."""
+        return stored_name(self.path, own=self.own)
 
 
-def walk(root: int, missed: Callable[[str, OSError], None], check: Check) -> Iterator[Found]:
-    """Everything under the folder with the descriptor `root`, a folder before its content, names in order. What cannot
-    be read is skipped, after `missed` got its path ("" for the root) and the error."""
-    pending = [""]
+Missed = Callable[[str, OSError], None]
+"""Gets the path ("" for the root) and the error of what could not be read."""
+
+
+def walk(root: int, missed: Missed, check: Check, start: str = "") -> Iterator[Found]:
+    """Everything under the folder `start` below the one with the descriptor `root`, a folder before its content, names
+    in order. What cannot be read is skipped, after `missed` was called for it."""
+    pending = [start]
     while pending:
         path = pending.pop()
         try:
@@ -58,7 +68,7 @@ def walk(root: int, missed: Callable[[str, OSError], None], check: Check) -> Ite
         pending.extend(reversed(subfolders))
 
 
-def _inside(folder: int, path: str, missed: Callable[[str, OSError], None], check: Check) -> Iterator[Found]:
+def _inside(folder: int, path: str, missed: Missed, check: Check) -> Iterator[Found]:
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:

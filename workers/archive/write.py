@@ -18,7 +18,7 @@ import os
 import stat
 import zlib
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -35,17 +35,16 @@ from workers.archive.conversation import conversation
 from workers.archive.format import (
     BLOCK,
     FIRST_VERSION,
-    FOLDER_FLAGS,
     FORMAT_VERSION,
     printable,
     stays_inside,
-    stored_name,
     zip_time,
 )
+from workers.archive.source import Source, opened
 from workers.archive.sparse import PIECES, Layout, layout_of
 from workers.archive.terms import Terms, TooMuch, Unreadable, incomplete, refusal
 from workers.archive.verify import Expected, verify
-from workers.archive.walking import VANISHED, Found, Replaced, open_file, walk
+from workers.archive.walking import VANISHED, Found, Replaced, open_file
 from workers.runtime.base import BackupSummary
 
 log = logging.getLogger(__name__)
@@ -136,33 +135,36 @@ class Tally:
 def write_backup(
     root: Path, files: BackupStore, name: str, identity: Identity, now: float, terms: Terms = ANY
 ) -> BackupSummary:
-    """Back up what is in `root` as `name`, made at `now` (seconds since the epoch).
+    """Back up the project's folder `root`, and the conversation beside it, as `name`, made at `now` (seconds since the
+    epoch).
 
     Nothing appears under that name unless all of it was read back and is valid; an existing backup of that name is
     returned unchanged. Raises `FilesGone` when `root` was removed meanwhile, `BackupIncomplete` and `PermanentError` by
     the terms and when `root` is not a folder, `ArchiveError`, `NoSpace`, `RetryableError`, and what `terms.check`
     raises.
     """
-    if files.exists(name):
+    if files.is_published(name):
         return _summary(files.sidecar(name), terms)
     for final in (False,) * (PASSES - 1) + (True,):
-        with files.writing(name) as part, _opened(root) as folder:
+        with files.writing(name) as part, _opened(root) as source:
             tally = Tally(terms)
             try:
-                digest = _write(folder, part, tally)
+                digest = _write(source, part, tally)
             except (TooMuch, Unreadable) as why:
-                raise refusal(why, folder, terms) from why
-            _check_in_place(root, folder, identity.uuid)
-            if (tally.unsettled or tally.dissolved) and not final:
+                raise refusal(why, source, terms) from why
+            _check_in_place(root, source.project, identity.uuid)
+            if (tally.unsettled or tally.dissolved or source.moved()) and not final:
                 continue
+            if source.moved():
+                raise RetryableError("The conversation was moved while it was backed up.")
             if tally.dissolved:
                 raise RetryableError(f"{tally.vanished} files or folders vanished while they were backed up.")
             with part.read_back() as stored:
                 verify(stored, name, _expected(digest, part.written, tally), terms.check)
             described = _sidecar(name, identity, now, part.written, digest, tally)
-            described["conversation"] = conversation(folder)
+            described["conversation"] = conversation(source.around_conversation)
             # If the folder is still in place all files were complete: a removal renames it before it deletes files.
-            _check_in_place(root, folder, identity.uuid)
+            _check_in_place(root, source.project, identity.uuid)
             terms.check()
             return _summary(part.commit(described), terms)
     raise AssertionError("the last pass returns or raises")
@@ -234,10 +236,10 @@ def _manager_version() -> str:
         return "unknown"
 
 
-def _write(folder: int, part: NewBackup, tally: Tally) -> str:
+def _write(source: Source, part: NewBackup, tally: Tally) -> str:
     """Stream the tree into the new backup; the SHA-256 of what was written."""
     digest = hashlib.sha256()
-    chunks = stream_zip(_tree(folder, tally), chunk_size=BLOCK, get_compressobj=_compressor)
+    chunks = stream_zip(_tree(source, tally), chunk_size=BLOCK, get_compressobj=_compressor)
     try:
         for chunk in chunks:
             digest.update(chunk)
@@ -252,24 +254,22 @@ def _compressor() -> Any:
 
 
 @contextmanager
-def _opened(root: Path) -> Iterator[int]:
-    try:
-        folder = os.open(root, FOLDER_FLAGS)
-    except VANISHED as error:
-        raise PermanentError("The workspace has no folder of files to back up.") from error
-    except PermissionError as error:
-        raise incomplete(1, [""]) from error
-    except OSError as error:
-        raise ArchiveError(f"The workspace's files cannot be opened ({os.strerror(error.errno or 0)}).") from error
-    try:
-        yield folder
-    finally:
-        os.close(folder)
+def _opened(root: Path) -> Iterator[Source]:
+    with ExitStack() as stack:
+        try:
+            source = stack.enter_context(opened(root))
+        except VANISHED as error:
+            raise PermanentError("The workspace has no folder of files to back up.") from error
+        except PermissionError as error:
+            raise incomplete(1, [""]) from error
+        except OSError as error:
+            raise ArchiveError(f"The workspace's files cannot be opened ({os.strerror(error.errno or 0)}).") from error
+        yield source
 
 
-def _tree(root: int, tally: Tally) -> Iterator[MemberFile]:
-    """Every entry under `root`, a folder before its content, names in order."""
-    for found in walk(root, tally.missed, tally.terms.check):
+def _tree(source: Source, tally: Tally) -> Iterator[MemberFile]:
+    """Every entry, a folder before its content, names in order."""
+    for found in source.walk(tally.missed, tally.terms.check):
         try:
             yield from _members(found, tally)
         except (OSError, Replaced) as error:
@@ -279,7 +279,7 @@ def _tree(root: int, tally: Tally) -> Iterator[MemberFile]:
 def _members(found: Found, tally: Tally) -> Iterator[MemberFile]:
     """The zip entry of a found path: one, or none if it vanished or is a special file."""
     if stat.S_ISDIR(found.info.st_mode):
-        yield _plain(found.path + "/", found.info, b"", tally)
+        yield _plain(found.stored + "/", found.info, b"", tally)
     elif stat.S_ISLNK(found.info.st_mode):
         yield _link(found, tally)
     elif stat.S_ISREG(found.info.st_mode):
@@ -301,59 +301,58 @@ def _link(found: Found, tally: Tally) -> MemberFile:
     except OSError as error:
         raise Replaced from error
     if not stays_inside(found.path, target):
-        tally.outward_links.append(stored_name(found.path))
+        tally.outward_links.append(found.stored)
     tally.files += 1
-    return _plain(found.path, found.info, os.fsencode(target), tally)
+    return _plain(found.stored, found.info, os.fsencode(target), tally)
 
 
-def _plain(path: str, info: os.stat_result, data: bytes, tally: Tally) -> MemberFile:
+def _plain(name: str, info: os.stat_result, data: bytes, tally: Tally) -> MemberFile:
     """An entry stored without compression: folders, links, empty files."""
     method = NO_COMPRESSION_32 if tally.classic(len(data)) else NO_COMPRESSION_64
-    return _member(path, info, method, (data,) if data else ())
+    return _member(name, info, method, (data,) if data else ())
 
 
-def _member(path: str, info: os.stat_result, method: Method, chunks: Iterable[bytes]) -> MemberFile:
+def _member(name: str, info: os.stat_result, method: Method, chunks: Iterable[bytes]) -> MemberFile:
     # Set-uid, set-gid and sticky bits are left out: a restored file has another owner.
     mode = stat.S_IFMT(info.st_mode) | (info.st_mode & 0o777)
-    return stored_name(path), zip_time(info.st_mtime_ns // 10**9), mode, method, chunks
+    return name, zip_time(info.st_mtime_ns // 10**9), mode, method, chunks
 
 
 def _file(found: Found, tally: Tally) -> Iterator[MemberFile]:
     """The entry of a regular file: one, or none if it vanished."""
-    path = found.path
     for _ in range(LOOKS):
         with open_file(found.folder, found.name) as file:
             before = os.fstat(file.fileno())
             if before.st_size > SMALL:
-                yield from _large(file, path, before, tally)
+                yield from _large(file, found, before, tally)
                 return
             data = file.read(before.st_size + 1)
             after = os.fstat(file.fileno())
         if _same(before, after) and len(data) == before.st_size:
             break
     else:
-        tally.changed[printable(path)] = None
+        tally.changed[printable(found.path)] = None
     tally.files += 1
     tally.content_bytes += len(data)
     if not data:
-        yield _plain(path, after, data, tally)
+        yield _plain(found.stored, after, data, tally)
         return
-    yield _member(path, after, ZIP_32 if tally.classic(len(data)) else ZIP_64, (data,))
+    yield _member(found.stored, after, ZIP_32 if tally.classic(len(data)) else ZIP_64, (data,))
 
 
-def _large(file: BinaryIO, path: str, before: os.stat_result, tally: Tally) -> Iterator[MemberFile]:
+def _large(file: BinaryIO, found: Found, before: os.stat_result, tally: Tally) -> Iterator[MemberFile]:
     whole = Layout(before.st_size, ((0, before.st_size),))
     sparse = layout_of(file.fileno(), before.st_size, PIECES - tally.pieces, tally.terms.check)
     layout = sparse or whole
     tally.pieces += len(layout.data) + 1 if sparse else 0
     method = ZIP_32 if tally.classic(layout.stored) else ZIP_64
     tally.files += 1
-    with closing(_stream(file, path, before, layout, tally)) as chunks:
-        yield _member(path, before, method, chunks)
+    with closing(_stream(file, found, before, layout, tally)) as chunks:
+        yield _member(found.stored, before, method, chunks)
 
 
 def _stream(
-    file: BinaryIO, path: str, before: os.stat_result, layout: Layout, tally: Tally
+    file: BinaryIO, found: Found, before: os.stat_result, layout: Layout, tally: Tally
 ) -> Generator[bytes, None, None]:
     """The data of a large file, up to its first size: a file that grows faster than it is read would never end. For a
     sparse file, the layout of what was read is noted."""
@@ -362,7 +361,7 @@ def _stream(
     for start, length in layout.data:
         file.seek(start)
         left = length
-        while left and (block := _next_block(file, path, left)):
+        while left and (block := _next_block(file, found.path, left)):
             tally.terms.check()
             left -= len(block)
             tally.content_bytes += len(block)
@@ -371,10 +370,10 @@ def _stream(
         if left:
             break
     if layout.stored < layout.size:
-        tally.sparse[stored_name(path)] = Layout(sum(read[-1]) if left else layout.size, tuple(read))
+        tally.sparse[found.stored] = Layout(sum(read[-1]) if left else layout.size, tuple(read))
     if left or not _same(before, os.fstat(file.fileno())):
         tally.unsettled = True
-        tally.changed[printable(path)] = None
+        tally.changed[printable(found.path)] = None
 
 
 def _next_block(file: BinaryIO, path: str, left: int) -> bytes:

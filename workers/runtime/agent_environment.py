@@ -10,6 +10,9 @@ PASSED_ON = (
     "agent_max_tokens",
     "agent_command_timeout",
     "checkpoint_interval",
+    "undo_points",
+    "undo_file_max_bytes",
+    "undo_max_bytes",
 )
 """Settings of the service that the agent reads under the same names."""
 

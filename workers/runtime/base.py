@@ -14,16 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from threading import Event
-from typing import Protocol
+from typing import Any, Protocol
 
 from app.core.sessions.model import Identity
 
 Check = Callable[[], None]
 """Called at least once a second during long work: raises `Superseded` when the work is no longer wanted. It is cheap,
 and throttles itself."""
-
-NO_CAPACITY = "no_capacity"
-"""The code of a start that waits for room in the cluster."""
 
 PATIENCE = 2.0
 """s a stop waits for processes to end: a pod takes 0.7, an editor 0.02. A longer stop is tried again later, so that it
@@ -34,6 +31,11 @@ def never() -> None:
     """The `Check` of work that is never cancelled."""
 
 
+def silent_editor(patience: float) -> str:
+    """Why a start failed whose editor ran for `patience` seconds, whether the observer or the sweep found it first."""
+    return f"The editor did not answer within {patience:.0f} s."
+
+
 @dataclass(frozen=True, kw_only=True)
 class Observation:
     """One workspace as the runtime sees it now.
@@ -42,13 +44,14 @@ class Observation:
     that the editor answers; `failure` is why it is neither, with the last lines of its log. `deleted` says that it went
     down without a request to sleep: its pod or processes were deleted, or the machine was stopped. `agent` is the
     address of its agent, `http://IP:PORT`, "" if unknown; `trouble` is why its agent does not run although its editor
-    does. `waiting` is what a start waits for, as a sentence, and `code` the same for programs, "" where there is none;
-    with a `failure`, what it waited for too long.
+    does. `waiting` is what a start waits for, as a sentence; with a `failure`, what it waited for too long. `code`
+    is the reason code of either, "" where there is none.
 
     The other fields do not count when observations are compared. `epoch` is that of the agent's newest token, 0 if
-    unknown, and set by `observe` and `observe_all` only. `created_at` is when the volume was created, `phases` when
-    each phase of the current start was seen (`PHASES` in app/core/sessions/model.py), `began` when the editor's process
-    began, 0 before that, `ended` when it ended, 0 while it runs; all in seconds since the epoch, as far as known.
+    unknown, and set by `observe` and `observe_all` only, as is `files_deleted_at`, when something deleted the volume
+    although it is in use. `created_at` is when the volume was created, `phases` when each phase of the current start
+    was seen (`PHASES` in app/core/sessions/model.py), `began` when the editor's process began, 0 before that, `ended`
+    when it ended, 0 while it runs; all in seconds since the epoch, as far as known.
     """
 
     identity: Identity
@@ -66,6 +69,7 @@ class Observation:
     created_at: float = field(default=0.0, compare=False)
     began: float = field(default=0.0, compare=False)
     ended: float = field(default=0.0, compare=False)
+    files_deleted_at: float = field(default=0.0, compare=False)
     phases: Mapping[str, float] = field(default_factory=dict, compare=False)
 
 
@@ -94,11 +98,99 @@ class BackupSummary:
     unreadable_count: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class PointOrder:
+    """A restore point to make. JSON-able, and no secret. `at` is seconds since the epoch; `parent` is the newest point,
+    "" for none, and `fingerprint` of the files as that has them, "" if unknown. `full` looks at all content, reads the
+    stored data back and prunes. `keep` is how many are kept: last, hourly, daily, weekly. Points known to be `broken`
+    ask for a fresh repository; `fresh` asks for one in any case. Those that are `needed` for a restore stay."""
+
+    uuid: str
+    id: str
+    at: float
+    trigger: str
+    message_id: str = ""
+    parent: str = ""
+    fingerprint: str = ""
+    full: bool = False
+    fresh: bool = False
+    keep: tuple[int, int, int, int]
+    broken: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ()
+    max_bytes: int
+    max_entries: int
+    identity: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointSummary:
+    """A restore point that was made, or, if nothing changed since its parent, `unchanged` and none. `forgotten` are the
+    points that retention removed, `broken` those of which a check found data missing; `checked` says that all data was
+    read back. `ms` are the engine's phases."""
+
+    id: str
+    created_at: float
+    files: int
+    size: int
+    stored: int
+    fingerprint: str
+    repository: int
+    unchanged: bool = False
+    forgotten: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
+    checked: bool = False
+    ms: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProofOrder:
+    """A restore point to prove, which has that many `files` with `size` bytes. JSON-able, and no secret."""
+
+    uuid: str
+    id: str
+    files: int
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """What a drill found. `failure` is why the point could not be restored, "" if it could; `different` counts the
+    files that are not as the manifest says, and `differences` names a few of them, each with what differs. `files` and
+    `size` (bytes) are what was restored, `compared` counts the entries of the manifest, 0 where the point has none.
+    `ms` are the phases."""
+
+    id: str
+    failure: str = ""
+    different: int = 0
+    differences: tuple[str, ...] = ()
+    files: int = 0
+    size: int = 0
+    compared: int = 0
+    ms: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def proven(self) -> bool:
+        return not self.failure and not self.different
+
+
+@dataclass(frozen=True)
+class RestoredPoint:
+    """The restore point whose files a workspace has now; another one than was asked for if that `fell_back`."""
+
+    id: str
+    created_at: float
+    fell_back: bool = False
+
+
 class Runtime(Protocol):
     """Runs workspaces: folders and processes on this machine, or objects of a cluster."""
 
     def ping(self) -> None:
         """Return when the runtime answers."""
+
+    def place(self) -> str:
+        """What names the place of all workspaces, their disk or namespace: another disk, and a namespace that
+        was made again, have another name. "" when it is not there. Raises `PermanentError` when it can't be told."""
 
     def provision(self, identity: Identity, generation: int, *, starting: bool = False) -> None:
         """Create the workspace, not running, or adopt it when it is this session's already. With `starting` a start of
@@ -128,10 +220,24 @@ class Runtime(Protocol):
         `BackupIncomplete`, or are named in the backup when it may be `partial`. An error of `check` cancels the backup
         and leaves nothing. Raises `FilesGone` when there is no volume."""
 
-    def restore(self, identity: Identity, generation: int, *, check: Check = never) -> None:
-        """Replace the workspace's files by those of the backup `identity.restore_from`, all or nothing, and clear
-        `restore_from` in the identity kept with the volume. An error of `check` cancels the restore and leaves the
-        files unchanged."""
+    def make_point(self, uuid: str, order: PointOrder, *, check: Check = never) -> PointSummary:
+        """Make a restore point of the files, running or not, unless nothing changed. An error of `check` cancels it.
+        Raises `FilesGone` when there is no volume."""
+
+    def prove_point(self, uuid: str, order: ProofOrder, *, check: Check = never) -> Proof:
+        """Restore a stored restore point to a scratch place, compare it with its manifest, and remove it. Needs no
+        volume, and changes nothing in the store. An error of `check` cancels it. A point that is not as it should be is
+        no error; `NoSpace` and `RetryableError` tell nothing about it."""
+
+    def restore(self, identity: Identity, generation: int, *, check: Check = never) -> RestoredPoint | None:
+        """Replace the workspace's files by those of the backup or restore point `identity.restore_from`, all or
+        nothing, and clear `restore_from` in the identity kept with the volume; returns the restore point. An error of
+        `check` cancels the restore and leaves the files unchanged."""
+
+    def discard(self, identity: Identity, generation: int) -> str:
+        """End the processes of a workspace whose volume is lost, being deleted by something else, or out of reach, so
+        that another can take its place. One that is out of reach, which `identity.volume` no longer is, is kept;
+        returns its name, "" for none. Raises `StillEnding` as `stop`."""
 
     def observe(self, uuid: str) -> Observation | None:
         """One workspace, None when it does not exist."""

@@ -13,10 +13,14 @@ LINES, CHARS = 15, 1500
 ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-_])|[\x00-\x08\x0b-\x1f\x7f]")
 """Terminal escape sequences and control characters."""
 
+FOLDERS = re.compile(r"(?:(?<=file://)|(?<![\w.$~…/-]))/(?:[^\s/:;,'\"()<>]+/){2,}(?=[^\s/])")
+"""The folders of an absolute path with two of them or more."""
+
 
 def log_tail(text: str) -> str:
-    """The last lines of a log without terminal escapes and empty lines, at most `CHARS` characters."""
-    lines = [line.rstrip() for line in ESCAPES.sub("", text).splitlines() if line.strip()]
+    """The last lines of a log, at most `CHARS` characters: without terminal escapes, empty lines, and the folders in
+    which the machine keeps its programs."""
+    lines = [FOLDERS.sub("…/", line.rstrip()) for line in ESCAPES.sub("", text).splitlines() if line.strip()]
     return "\n".join(lines[-LINES:])[-CHARS:]
 
 

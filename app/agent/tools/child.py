@@ -37,9 +37,10 @@ def ask(
     stop: Stop,
     grace: float = 0.0,
     environment: Mapping[str, str] | None = None,
-    folder: int,
+    folder: int | None = None,
 ) -> Reply:
-    """Run a helper in an open folder: one line on its standard input, its answer until it closes its output.
+    """Run a helper: one line on its standard input, its answer until it closes its output. `folder` is an open one to
+    run in.
 
     On `stop` or after `seconds` its input is closed; `grace` seconds later it is killed.
     """
@@ -49,8 +50,8 @@ def ask(
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         # The descriptor instead of the path, which may be another folder by now.
-        cwd=f"/proc/self/fd/{folder}",
-        pass_fds=(folder,),
+        cwd="/" if folder is None else f"/proc/self/fd/{folder}",
+        pass_fds=() if folder is None else (folder,),
         env=None if environment is None else dict(environment),
         bufsize=0,
     )

@@ -156,7 +156,7 @@ def write_file(workspace: Workspace, path: str, content: str) -> str:
     data = content.encode("utf-8", "replace")
     if len(data) > EDIT_BYTES:
         raise ToolError(f"the content has {len(data)} bytes; at most {EDIT_BYTES} are written at once")
-    with workspace.resolve(path, write=True, make=True) as place:
+    with workspace.resolve(path, make=True) as place:
         existed = _replaceable(place, path)
         _replace(place, data, None if existed is None else stat.S_IMODE(existed.st_mode))
         verb = "wrote" if existed is None else "replaced"
@@ -167,7 +167,7 @@ def patch_file(workspace: Workspace, path: str, old: str, new: str, all: bool = 
     """Replace `old` by `new`; `old` must match exactly, and occur once unless `all`."""
     if not old:
         raise ToolError("`old` is empty; use write_file to write a file")
-    with workspace.resolve(path, write=True) as place:
+    with workspace.resolve(path) as place:
         with _open_file(place, path) as fd:
             status = os.fstat(fd)
             if status.st_size > EDIT_BYTES:
@@ -221,7 +221,7 @@ def _replace(place: SandboxPath, data: bytes, mode: int | None) -> None:
 
 def delete_path(workspace: Workspace, path: str) -> str:
     """Delete a file, a link (not its target), or a folder with its content."""
-    with workspace.resolve(path, follow=False, write=True) as place:
+    with workspace.resolve(path, follow=False) as place:
         status = place.status()
         if place.is_root:
             raise ToolError("the workspace's folder can't be deleted")
@@ -236,17 +236,17 @@ def delete_path(workspace: Workspace, path: str) -> str:
 
 def move_path(workspace: Workspace, source: str, target: str) -> str:
     """Move or rename a file or folder; nothing is overwritten. A target folder is moved into."""
-    with workspace.resolve(source, follow=False, write=True) as here:
+    with workspace.resolve(source, follow=False) as here:
         if here.is_root:
             raise ToolError("the workspace's folder can't be moved")
         if here.status() is None:
             raise ToolError(f"{source}: no such file or folder")
         name = here.name
         with contextlib.ExitStack() as held:
-            there = held.enter_context(workspace.resolve(target, write=True, make=True))
+            there = held.enter_context(workspace.resolve(target, make=True))
             status = there.status()
             if status is not None and stat.S_ISDIR(status.st_mode):
-                there = held.enter_context(workspace.resolve(f"{there.path}/{name}", write=True))
+                there = held.enter_context(workspace.resolve(f"{there.path}/{name}"))
                 status = there.status()
             if status is not None:
                 raise ToolError(f"{there.path} exists already")

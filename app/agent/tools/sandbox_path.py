@@ -17,8 +17,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.agent.settings import STATE_FOLDER
-
 LINKS = 40
 """Links followed in one path, as in Linux."""
 
@@ -65,16 +63,14 @@ class Workspace:
         self.folder = folder
 
     @contextlib.contextmanager
-    def resolve(
-        self, path: str, *, follow: bool = True, write: bool = False, make: bool = False
-    ) -> Iterator[SandboxPath]:
+    def resolve(self, path: str, *, follow: bool = True, make: bool = False) -> Iterator[SandboxPath]:
         """Resolve a path and hold it open. ToolError if it leaves the workspace.
 
-        `follow`: follow a link at the end. `write`: refuse the conversation's folder. `make`: create missing folders.
+        `follow`: follow a link at the end. `make`: create missing folders.
         """
         with contextlib.ExitStack() as owned:
             try:
-                walk = _Walk(self.folder, owned, make=make, write=write)
+                walk = _Walk(self.folder, owned, make=make)
                 yield walk.to(self._relative(path), follow=follow)
             except OSError as e:
                 raise ToolError(f"{path}: {reason(e)}") from e
@@ -110,11 +106,10 @@ def reason(error: OSError) -> str:
 class _Walk:
     """A stack of open folders, the workspace at the bottom."""
 
-    def __init__(self, folder: Path, owned: contextlib.ExitStack, *, make: bool, write: bool) -> None:
+    def __init__(self, folder: Path, owned: contextlib.ExitStack, *, make: bool) -> None:
         self._root = folder
         self._owned = owned
         self._make = make
-        self._write = write
         self._folders = [self._own(os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))]
         self._names: list[str] = []
 
@@ -152,8 +147,6 @@ class _Walk:
 
     def _handle(self, name: str, last: bool) -> int | None:
         """The name, open; None if it is missing and may be created."""
-        if self._write and not self._names and name == STATE_FOLDER:
-            raise ToolError(f"{STATE_FOLDER} holds the conversation; tools can't change it")
         folder = self._folders[-1]
         try:
             return self._own(os.open(name, HANDLE, dir_fd=folder))

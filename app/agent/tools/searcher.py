@@ -16,7 +16,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 
-SKIPPED_FOLDERS = {".git", "node_modules", "__pycache__", ".venv", ".session"}
+SKIPPED_FOLDERS = {".git", "node_modules", "__pycache__", ".venv"}
 FILE_BYTES = 4 * 1024 * 1024
 LINE = 300
 """Characters printed of a match."""

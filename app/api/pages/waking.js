@@ -6,32 +6,48 @@
   const live = at("live");
   const estimate = Number(live.dataset.estimate);
   const opened = performance.now();
+  const isOver = () => ["failed", "sleeping"].includes(live.dataset.state);
   let began = opened - Number(live.dataset.elapsed);
   let up = false;
 
-  function show(state) {
-    began = performance.now() - state.elapsed_ms;
-    live.dataset.state = state.session_status;
-    for (const item of at("phases").children) {
-      const ms = state.phases[item.id.replace("phase-", "")];
-      item.className = ms === undefined ? "" : "done";
-      item.querySelector("span").textContent = ms === undefined ? "" : ms + " ms";
-    }
-    at("reason").textContent = state.reason || "";
-    stop(state.session_status);
+  function write(id, text) {
+    // Screen readers would read the same text again.
+    if (at(id).textContent !== text) at(id).textContent = text;
   }
 
-  function stop(status) {
-    const over = status === "failed" || status === "sleeping";
-    at("retry").hidden = !over;
-    at("progress").hidden = over;
-    at("time").hidden = over;
-    document.querySelector("h1").textContent =
-      { failed: "The workspace did not start", sleeping: "The workspace is asleep" }[status] || "Waking the workspace";
+  function show(state) {
+    const { title, text, detail } = state.for_people;
+    began = performance.now() - state.elapsed_ms;
+    live.dataset.state = state.session_status;
+    showSteps(state.phases, state.session_status);
+    write("title", title);
+    write("text", text);
+    write("detail", detail);
+    at("details").hidden = !detail;
+    at("retry").hidden = !isOver();
+    if (isOver()) showEnd();
+    at("retry").firstElementChild.textContent = state.session_status === "sleeping" ? "Wake it" : "Try again";
+  }
+
+  function showSteps(phases, status) {
+    let reached = 0;
+    let next = { failed: "failed", sleeping: "" }[status] ?? "now";
+    for (const item of at("phases").children) {
+      const ms = phases[item.id.replace("phase-", "")];
+      item.className = item.querySelector(".said").textContent = ms === undefined ? next : "done";
+      item.querySelector(".took").textContent = ms === undefined ? "" : ((ms - reached) / 1000).toFixed(1) + " s";
+      if (ms === undefined) next = "";
+      else reached = ms;
+    }
+    at("phases").hidden = next === "failed";
+  }
+
+  function showEnd() {
+    at("progress").value = live.dataset.state === "failed" ? 1 : 0;
   }
 
   function tick() {
-    if (up) return;
+    if (up || isOver()) return;
     const seconds = (performance.now() - began) / 1000;
     const usual = estimate ? ", usually " + (estimate / 1000).toFixed(1) + " s" : "";
     at("time").textContent = seconds.toFixed(1) + " s" + usual;
@@ -56,17 +72,17 @@
     } catch (error) {
       // The network or the service is down: ask again below.
     }
-    const quick = performance.now() - opened < QUICK_FOR && at("retry").hidden;
+    const quick = performance.now() - opened < QUICK_FOR && !isOver();
     setTimeout(ask, document.hidden ? HIDDEN : quick ? QUICK : SLOW);
   }
 
   at("retry").addEventListener("submit", async (event) => {
     event.preventDefault();
     const answer = await fetch(event.target.action, { method: "POST", redirect: "manual" }).catch(() => null);
-    if (answer && answer.type === "opaqueredirect") { at("reason").textContent = ""; stop("waking"); began = performance.now(); }
+    if (answer && answer.type === "opaqueredirect") location.reload();
   });
 
-  stop(live.dataset.state);
+  if (isOver()) showEnd();
   tick();
   setInterval(tick, 100);
   setTimeout(ask, QUICK);

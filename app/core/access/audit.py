@@ -21,7 +21,7 @@ from typing import Any
 
 import redis
 
-from app.core.errors import InvalidRequest, SessionError
+from app.core.errors import InvalidRequest, RetryableError, SessionError
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
 from app.core.redis.memory import RESERVE
@@ -67,6 +67,9 @@ SCANS_PER_PAGE = 100
 
 DELETE_BATCH = 1_000
 DELETE_ROUNDS = 1_000
+
+REWRITE_ROUNDS = 100_000
+"""Scripts run to rewrite a stream; the default limit in bytes takes some 400."""
 
 ID_PATTERN = re.compile(r"([0-9]{1,20})-([0-9]{1,20})(r?)")
 LARGEST = 2**64 - 1
@@ -127,6 +130,7 @@ class Audit:
         self._add = client.register_script(script("audit_add"))
         self._count = client.register_script(script("audit_count"))
         self._scan = client.register_script(script("audit_scan"))
+        self._rewrite = client.register_script(script("audit_rewrite"))
 
     def note(self, act: Act, *, repeatable: bool = False, reachable: bool = True) -> None:
         """Write an entry and a log line; one round trip. `repeatable` is for acts the caller may repeat without end.
@@ -187,6 +191,20 @@ class Audit:
                         self._redis.hdel(keys.AUDIT_COUNTS, *old)
                 forgotten += len(old)
         return forgotten
+
+    def pseudonymise(self, uuid: str, pseudonym: str) -> None:
+        """Put the pseudonym in the place of the user in all entries about this session. Only one process at a time may
+        do that."""
+        for stream, _ in STREAMS:
+            last = ""
+            for _ in range(REWRITE_ROUNDS):
+                with redis_errors():
+                    names = [stream, keys.AUDIT_COPY.format(stream=stream)]
+                    last = self._rewrite(keys=names, args=[uuid, pseudonym, last, ENTRIES_PER_SCAN])
+                if not last:
+                    break
+            else:
+                raise RetryableError("The audit has more entries than can be rewritten.")
 
     def _write(self, fields: Mapping[str, str]) -> bool:
         self._add(keys=[keys.AUDIT], args=[self._acts, self._reserve, *flatten(fields)])

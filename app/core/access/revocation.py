@@ -24,6 +24,10 @@ must not keep the delivery workers from the others."""
 
 TRIES_KEPT = 86_400
 
+HANDSHAKE = 5.0
+"""s from forward auth's admission of a handshake until its connection exists, even on a busy machine. Connections are
+ended once more after this time: what was admitted just before the revocation may come into being after the first."""
+
 
 class Revocations:
     """Revocations and the disconnects due after them. Times are seconds since the epoch; every method raises
@@ -52,6 +56,19 @@ class Revocations:
                 keys=[*change_keys(uuid), *_keys(uuid)], args=[request, uuid, now + self._patience, Status.SLEEPING]
             )
         return Changed.from_answer(uuid, None, answer)
+
+    def may_still_connect(self, record: Record, now: float) -> bool:
+        """Note that connections were ended; whether that must be done once more, as handshakes that were admitted
+        before the revocation may not be over."""
+        key, this = keys.DISCONNECTED_AT.format(uuid=record.uuid), str(record.access_epoch)
+        with redis_errors():
+            epoch, _, first = (self._redis.get(key) or "").partition(" ")
+            if epoch != this:
+                self._redis.set(key, f"{this} {now}", ex=TRIES_KEPT)
+        over = (float(first) if epoch == this else now) + HANDSHAKE
+        if now < over:
+            self._store.defer(keys.LOCKOUTS, record.uuid, over)
+        return now < over
 
     def disconnected(self, record: Record) -> bool:
         """Note that all connections before this access epoch have ended; False when access was revoked again since."""

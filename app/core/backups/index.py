@@ -1,6 +1,7 @@
 """The index of backups in Redis, and which of them may be deleted.
 
-The index is a copy of the sidecars in the store, from which the reconcile sweep rebuilds it after Redis was lost.
+A backup enters the index when it is made, and leaves it when it is deleted. The sidecars in the store hold the same; by
+a look at all of them a sweep completes the index once a day, at the service's start, and after Redis was lost.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class Backup:
     """One verified backup. `created_at` is seconds since the epoch, `size` bytes of the zip,
     `content_bytes` of the files in it, `files` counts files and links, `changed` names some of the
     files that changed while they were read. A backup that is not `complete` lacks unreadable files, of which
-    `unreadable` names some. `origin` is the session's identity at that time."""
+    `unreadable` names some. `origin` is the session's identity at that time. A `flat` one is not stored in its
+    session's folder, but as earlier releases did."""
 
     name: str
     uuid: str
@@ -47,6 +49,7 @@ class Backup:
     changed: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
     complete: bool = True
+    flat: bool = False
 
     @classmethod
     def from_sidecar(cls, sidecar: Mapping[str, Any]) -> Backup:
@@ -67,6 +70,7 @@ class Backup:
                 changed=tuple(str(path) for path in sidecar.get("changed", ())),
                 unreadable=tuple(str(path) for path in sidecar.get("unreadable", ())),
                 complete=bool(sidecar.get("complete", True)),
+                flat=bool(sidecar.get("flat", False)),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ArchiveError(f"The sidecar of {sidecar.get('name', 'a backup')} is malformed.") from error
@@ -86,6 +90,7 @@ class Backup:
             "verified": "1" if self.verified else "0",
             "identity": json.dumps(identity_fields(self.origin), sort_keys=True),
             "changed": json.dumps(self.changed),
+            "flat": "1" if self.flat else "0",
             **lacking,
         }
 
@@ -98,12 +103,16 @@ class Backup:
         values["verified"] = hashed["verified"] == "1"
         values["complete"] = hashed.get("complete", "1") == "1"
         values["unreadable"] = json.loads(hashed.get("unreadable", "[]"))
+        # An earlier release, which does not say it, stores all backups flat.
+        values["flat"] = hashed.get("flat", "1") == "1"
         return cls.from_sidecar(values)
 
 
 def identity_fields(identity: Identity) -> dict[str, Any]:
     """An identity for JSON."""
-    return {name: value for name, value in asdict(identity).items() if name in IDENTITY_FIELDS}
+    fields = {name: value for name, value in asdict(identity).items() if name in IDENTITY_FIELDS}
+    counts = {"volume", "rollbacks"}
+    return {name: value for name, value in fields.items() if value or name not in counts}
 
 
 def read_identity(values: Mapping[str, Any]) -> Identity:
@@ -247,6 +256,17 @@ class BackupIndex:
                 some = uuids[first : first + RECORDS_AT_ONCE]
                 self._uses(keys=[keys.IN_USE], args=[keys.SESSION.format(uuid=""), *some])
             self._redis.set(keys.IN_USE_KNOWN, "1", ex=USES_TRUSTED)
+
+    def looked_at(self) -> float | None:
+        """When the last whole look at the store began (seconds since the epoch), None where this Redis knows none."""
+        with redis_errors():
+            noted = self._redis.get(keys.STORE_LOOKED)
+        return None if noted is None else float(cast(str, noted))
+
+    def note_look(self, begun: float) -> None:
+        """Note a whole look at the store: the index has all backups that were stored when it began."""
+        with redis_errors():
+            self._redis.set(keys.STORE_LOOKED, repr(begun))
 
     def older_than(self, when: float) -> list[Backup]:
         """The backups made before `when` (seconds since the epoch), oldest first."""

@@ -1,4 +1,8 @@
-"""The backup store: for each backup a zip and a sidecar, a JSON file that describes it.
+"""The backup store: for each backup a zip and a sidecar, a JSON file that describes it, in its session's folder.
+
+    {uuid}/app-{uuid}-{time}.zip         encrypted where there is an archive key; its readers see the plain zip
+    {uuid}/app-{uuid}-{time}.zip.json    likewise
+    app-{uuid}-{time}.zip[.json]         flat, as earlier releases stored them, not encrypted: read and deleted alike
 
 A backup exists when both files do. Files are written under temporary names, and the sidecar gets its final name last;
 deleting takes the sidecar first. So a worker killed at any point leaves nothing that looks like a whole backup, only
@@ -18,9 +22,11 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, BinaryIO, cast
 
 import fsspec
@@ -32,8 +38,12 @@ from app.core.errors import (
     PermanentError,
     RetryableError,
 )
-from app.core.storage import object_stores
+from app.core.sessions.model import UUID_PATTERN
+from app.core.storage import encrypted_file, object_stores
+from app.core.storage.archive_keys import MAGIC, NO_KEYS, Keys, SessionKeys
+from app.core.storage.encrypted_file import HEADER_BYTES, Cipher, EncryptingWriter, Layout
 from app.core.storage.file_store import FileStore
+from app.core.storage.key_list import KeyList
 from app.core.storage.object_stores import file_error
 
 log = logging.getLogger(__name__)
@@ -43,6 +53,9 @@ NAME_PATTERN = re.compile(r"app-(?P<uuid>[0-9a-z]{8})-[0-9]{8}-[0-9]{6}\.zip")
 
 PART_PATTERN = re.compile(r"\.app-[0-9a-z]{8}-[0-9]{8}-[0-9]{6}\.zip(\.json)?\.part-[0-9a-f]{16}")
 SIDECAR_SUFFIX = ".json"
+
+KNOWN = 64
+"""Backups whose size and cipher are kept for the next read of a piece: a zip never changes."""
 
 LOCK_NAME = ".publishing"
 LOCK_TRIES, LOCK_PAUSE = 200, 0.05
@@ -58,20 +71,62 @@ def backup_name(uuid: str, when: float) -> str:
     return f"app-{uuid}-{datetime.fromtimestamp(when, UTC):%Y%m%d-%H%M%S}.zip"
 
 
-class BackupStore:
-    """The zips and sidecars under one URL.
+def session_of(name: str) -> str:
+    """The uuid of the session that a backup is of; raises `BackupNotFound` for an invalid name."""
+    match = NAME_PATTERN.fullmatch(name)
+    if not match:
+        raise BackupNotFound(name)
+    return match["uuid"]
 
-    All methods raise `RetryableError` when the store is unreachable, `ArchiveError` when it refuses, and
-    `BackupNotFound` for an invalid name.
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a zip is stored, its bytes there, and the cipher and layout of an encrypted one."""
+
+    path: str
+    bytes: int
+    cipher: Cipher | None
+    layout: Layout | None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the plain zip."""
+        return self.bytes if self.layout is None else self.layout.size
+
+
+class BackupStore:
+    """The zips and sidecars under one URL. New ones are encrypted by `keys`, where there are any for their session.
+
+    All methods raise `RetryableError` when the store is unreachable, `ArchiveError` when it refuses or what it holds is
+    damaged, `UnknownKey` for what is encrypted with another key, and `BackupNotFound` for an invalid name.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, keys: Keys = NO_KEYS) -> None:
         protocol = object_stores.protocol_of(url)
         try:
             fsspec.get_filesystem_class(protocol)
         except (ImportError, ValueError) as error:
             raise PermanentError(f"Backups can't be stored at a {protocol}:// URL: {error}") from error
         self.files = FileStore(url)
+        self.keys = keys
+        self._key_list = KeyList(self.files)
+        self._known = lru_cache(maxsize=KNOWN)(self._look)
+
+    def check(self) -> None:
+        """Try whether the store can be used: write, read and remove a file."""
+        self.files.check()
+
+    def key_ids(self) -> tuple[str, ...]:
+        """The ids of the archive keys under which anything is stored."""
+        return self._key_list.read()
+
+    def prepare(self, uuid: str) -> None:
+        """Make the store ready for new content of a session: note the key that it will be under, and make the folder.
+        A Job can do neither: it is given that folder alone."""
+        if keys := self.keys.session(uuid):
+            self._key_list.note(keys.newest)
+        with self._reading(uuid):
+            self._make_folder(f"{self.files.root}/{uuid}")
 
     @contextmanager
     def writing(self, name: str) -> Iterator[NewBackup]:
@@ -85,38 +140,55 @@ class BackupStore:
             part.close()
 
     def open(self, name: str) -> BinaryIO:
-        """The zip, for reading and seeking; the caller closes it. Raises `BackupNotFound`."""
-        path = self._existing(name)
+        """The plain zip, for reading and seeking; the caller closes it. Raises `BackupNotFound`."""
         with self._reading(name):
-            return cast(BinaryIO, self.files.fs.open(path, "rb"))
+            return self._open(self._look(name))
 
     def read(self, name: str, start: int, stop: int) -> bytes:
-        """The bytes of the zip from `start` up to, not including, `stop`; fewer where it ends before."""
-        path = self._path(name)
+        """The bytes of the plain zip from `start` up to, not including, `stop`; fewer where it ends before."""
         with self._reading(name):
-            return bytes(self.files.fs.cat_file(path, start=start, end=stop))
+            found = self._known(name)
+            stop = min(stop, found.size)
+            if found.cipher is None or found.layout is None or start >= stop:
+                return bytes(self.files.fs.cat_file(found.path, start=start, end=stop)) if start < stop else b""
+            numbers, first, end = found.layout.of(start, stop)
+            stored = bytes(self.files.fs.cat_file(found.path, start=first, end=end))
+            begin = numbers.start * encrypted_file.CHUNK
+            content = encrypted_file.decrypted(found.cipher, found.layout, numbers, stored)
+            return content[start - begin : stop - begin]
 
     def size(self, name: str) -> int:
-        """Bytes of the stored zip."""
-        path = self._existing(name)
+        """Bytes of the plain zip."""
         with self._reading(name):
-            return int(self.files.fs.info(path)["size"])
+            return self._look(name).size
 
     def exists(self, name: str) -> bool:
         """Whether the zip and its sidecar exist."""
         if not NAME_PATTERN.fullmatch(name):
             return False
-        path = self._path(name)
         with self._reading(name):
-            return self._is_file(path + SIDECAR_SUFFIX) and self._is_file(path)
+            return self._found(name) is not None
+
+    def is_published(self, name: str) -> bool:
+        """Whether the zip and its sidecar are in the session's folder. By the folder's list: S3 tells a Job, which may
+        list no more than that, of a missing file that it may not be read."""
+        if not NAME_PATTERN.fullmatch(name):
+            return False
+        with self._reading(name):
+            return {name, name + SIDECAR_SUFFIX} <= set(self.files.names(os.path.dirname(self._path(name))))
+
+    def is_flat(self, name: str) -> bool:
+        """Whether a backup is stored as earlier releases did, outside of its session's folder."""
+        with self._reading(name):
+            return self._found(name) == self._flat_path(name)
 
     def sidecar(self, name: str) -> dict[str, Any]:
         """The description of the backup; raises `ArchiveError` where it is damaged."""
         path = self._existing(name)
         with self._reading(name):
-            text = self.files.fs.cat_file(path + SIDECAR_SUFFIX)
+            data = bytes(self.files.fs.cat_file(path + SIDECAR_SUFFIX))
         try:
-            recorded = json.loads(text)
+            recorded = json.loads(self._keys_of(name).decrypt(data, name + SIDECAR_SUFFIX))
         except ValueError as error:
             raise ArchiveError(f"The sidecar of {name} is damaged.") from error
         if not isinstance(recorded, dict) or recorded.get("name") != name:
@@ -124,33 +196,44 @@ class BackupStore:
         return recorded
 
     def names(self) -> list[str]:
-        """The names of all backups: zips with a sidecar."""
-        present = set(self._names())
-        return sorted(n for n in present if NAME_PATTERN.fullmatch(n) and n + SIDECAR_SUFFIX in present)
+        """The names of all backups: zips with a sidecar. Looks into every session's folder."""
+        return sorted({name for folder, present in self._folders() for name in self._whole(folder, present)})
+
+    def names_of(self, uuid: str) -> list[str]:
+        """The names of a session's backups."""
+        found: set[str] = set()
+        for folder in (self.files.root, f"{self.files.root}/{uuid}"):
+            with self._reading(f"the backups of {uuid}"):
+                present = set(self.files.names(folder))
+            found.update(name for name in self._whole(folder, present) if session_of(name) == uuid)
+        return sorted(found)
 
     def delete(self, name: str) -> None:
         """Delete a backup, if it exists."""
         path = self._path(name)
         with self._reading(name):
-            for each in (path + SIDECAR_SUFFIX, path):
+            for each in (path, self._flat_path(name)):
+                self.files.remove(each + SIDECAR_SUFFIX)
                 self.files.remove(each)
-            self.files.sync(self.files.root)
+            self.files.sync(os.path.dirname(path), self.files.root)
+        self._known.cache_clear()
 
     def sweep_parts(self, older_than: float) -> int:
         """Remove the leftovers of killed workers, and return how many: temporary files without a lock (where the store
         has no locks, those last written before `older_than`, in seconds since the epoch), and zips as old without a
-        sidecar.
+        sidecar. Looks into every session's folder.
 
         `older_than` must be longer ago than a backup may take, or a running one loses its file.
         """
-        present = set(self._names())
-        lone = {name for name in present if NAME_PATTERN.fullmatch(name) and name + SIDECAR_SUFFIX not in present}
-        parts = {name for name in present if PART_PATTERN.fullmatch(name)}
-        return sum(self._sweep(name, name in parts, older_than) for name in sorted(lone | parts))
+        removed = 0
+        for folder, present in self._folders():
+            lone = {name for name in present if self._belongs(name, folder) and name + SIDECAR_SUFFIX not in present}
+            parts = {name for name in present if PART_PATTERN.fullmatch(name)}
+            removed += sum(self._sweep(f"{folder}/{name}", name in parts, older_than) for name in sorted(lone | parts))
+        return removed
 
-    def _sweep(self, name: str, part: bool, older_than: float) -> bool:
-        path = f"{self.files.root}/{name}"
-        with self._reading(name), suppress(FileNotFoundError):
+    def _sweep(self, path: str, part: bool, older_than: float) -> bool:
+        with self._reading(os.path.basename(path)), suppress(FileNotFoundError):
             if self.files.is_local and part and (removed := _remove_unheld(path)) is not None:
                 return removed
             modified = self.files.modified(path)
@@ -160,15 +243,90 @@ class BackupStore:
         return False
 
     def _path(self, name: str) -> str:
-        if not NAME_PATTERN.fullmatch(name):
-            raise BackupNotFound(name)
+        """Where a new backup is stored."""
+        return f"{self.files.root}/{session_of(name)}/{name}"
+
+    def _flat_path(self, name: str) -> str:
         return f"{self.files.root}/{name}"
 
+    def _found(self, name: str) -> str | None:
+        """Where the backup is stored, None where it isn't."""
+        refusal: PermissionError | None = None
+        for path in (self._path(name), self._flat_path(name)):
+            try:
+                if self._is_file(path + SIDECAR_SUFFIX) and self._is_file(path):
+                    return path
+            except PermissionError as error:
+                # S3's answer for a missing file to one who may not list the bucket, as a Job.
+                refusal = error
+        if refusal is not None:
+            raise refusal
+        return None
+
     def _existing(self, name: str) -> str:
-        path = self._path(name)
-        if not self.exists(name):
+        with self._reading(name):
+            path = self._found(name)
+        if path is None:
             raise BackupNotFound(name)
         return path
+
+    def _keys_of(self, name: str) -> SessionKeys:
+        return self.keys.session(session_of(name))
+
+    def _look(self, name: str) -> Stored:
+        path = self._existing(name)
+        found = self._stored(path, name)
+        if found.cipher is None and self._head(path + SIDECAR_SUFFIX, len(MAGIC)) == MAGIC:
+            raise ArchiveError(f"{name} is damaged: its zip was replaced by one that is not encrypted.")
+        return found
+
+    def _stored(self, path: str, name: str) -> Stored:
+        size = int(self.files.fs.info(path)["size"])
+        cipher = Cipher.read(self._head(path, HEADER_BYTES), self._keys_of(name), name)
+        return Stored(path, size, cipher, cipher.layout(size) if cipher else None)
+
+    def _head(self, path: str, length: int) -> bytes:
+        return bytes(self.files.fs.cat_file(path, start=0, end=length))
+
+    def _open(self, found: Stored) -> BinaryIO:
+        stream = cast(BinaryIO, self.files.fs.open(found.path, "rb"))
+        if found.cipher is None:
+            return stream
+        try:
+            return encrypted_file.opened(stream, found.bytes, found.cipher)
+        except BaseException:
+            stream.close()
+            raise
+
+    def _folders(self) -> Iterator[tuple[str, set[str]]]:
+        """The root and every session's folder, with the names in it. One that can't be read is logged and left out."""
+        root = self.files.root
+        with self._reading("the list of backups"):
+            present = set(self.files.names(root))
+        yield root, present
+        for uuid in sorted(filter(UUID_PATTERN.fullmatch, present)):
+            try:
+                with self._reading(f"the backups of {uuid}"):
+                    inside = set(self.files.names(f"{root}/{uuid}"))
+            except ArchiveError as error:
+                log.warning("left out: %s", error, extra={"uuid": uuid})
+                continue
+            yield f"{root}/{uuid}", inside
+
+    def _whole(self, folder: str, present: Set[str]) -> Iterator[str]:
+        """The backups in a folder with these names."""
+        return (name for name in present if self._belongs(name, folder) and name + SIDECAR_SUFFIX in present)
+
+    def _belongs(self, name: str, folder: str) -> bool:
+        """Whether a name is a backup's, and this is a folder where it is found."""
+        return NAME_PATTERN.fullmatch(name) is not None and f"{folder}/{name}" in (
+            self._path(name),
+            self._flat_path(name),
+        )
+
+    def _make_folder(self, folder: str) -> None:
+        for each in (self.files.root, folder) if self.files.is_local else ():
+            os.makedirs(each, mode=0o700, exist_ok=True)
 
     def _is_file(self, path: str) -> bool:
         # fsspec's own isfile() answers False on any error: an unreachable store would look like an empty one.
@@ -176,10 +334,6 @@ class BackupStore:
             return bool(self.files.fs.info(path)["type"] == "file")
         except FileNotFoundError:
             return False
-
-    def _names(self) -> list[str]:
-        with self._reading("the list of backups"):
-            return self.files.names(self.files.root)
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:
@@ -190,8 +344,7 @@ class BackupStore:
                 raise BackupNotFound(what) from error
 
     def _create(self, path: str) -> BinaryIO:
-        if self.files.is_local:
-            os.makedirs(self.files.root, mode=0o700, exist_ok=True)
+        self._make_folder(os.path.dirname(path))
         stream = cast(BinaryIO, self.files.fs.open(path, "wb"))
         if self.files.is_local:
             os.chmod(path, 0o600)
@@ -217,14 +370,15 @@ class BackupStore:
             self.files.fs.cp_file(source, target)
             self.files.remove(source)
 
-    def _publishing(self) -> AbstractContextManager[None]:
+    def _publishing(self, folder: str) -> AbstractContextManager[None]:
         """A lock for the final renames, so that one writer's zip never gets another's sidecar. Remote stores have no
         such lock and rely on the session's lease."""
-        return _exclusive(f"{self.files.root}/{LOCK_NAME}") if self.files.is_local else nullcontext()
+        return _exclusive(f"{folder}/{LOCK_NAME}") if self.files.is_local else nullcontext()
 
 
 class NewBackup:
-    """A backup under its temporary name: write, read back, then commit. Made by `BackupStore.writing`.
+    """A backup under its temporary name: write, read back, then commit. Made by `BackupStore.writing`. `written` are
+    bytes of the plain zip.
 
     Raises `NoSpace` for a full disk, `RetryableError` or `ArchiveError` for any other failure.
     """
@@ -233,27 +387,32 @@ class NewBackup:
         self.name = name
         self.written = 0
         self._store, self._files = store, store.files
+        self._keys = store._keys_of(name)
+        self._folder = os.path.dirname(store._path(name))
         suffix = f".part-{secrets.token_hex(8)}"
-        self._part = f"{store.files.root}/.{name}{suffix}"
-        self._sidecar_part = f"{store.files.root}/.{name}{SIDECAR_SUFFIX}{suffix}"
+        self._part = f"{self._folder}/.{name}{suffix}"
+        self._sidecar_part = f"{self._folder}/.{name}{SIDECAR_SUFFIX}{suffix}"
         self._held: list[int] = []
+        self._encrypting: EncryptingWriter | None = None
         with self._errors():
             self._stream: BinaryIO | None = self._create(self._part)
+            if self._keys:
+                self._encrypting = EncryptingWriter(self._stream, Cipher.new(self._keys, name))
 
     def write(self, chunk: bytes) -> None:
         """Append to the zip."""
         if self._stream is None:
             raise ValueError("The zip of this backup is already finished.")
         with self._errors():
-            self._stream.write(chunk)
+            (self._encrypting or self._stream).write(chunk)
         self.written += len(chunk)
 
     @contextmanager
     def read_back(self) -> Iterator[BinaryIO]:
-        """Finish the zip and read it back from the store."""
+        """Finish the zip and read it back from the store, as a reader will."""
         with self._errors():
             self._finish()
-            stored = cast(BinaryIO, self._files.fs.open(self._part, "rb"))
+            stored = self._store._open(self._store._stored(self._part, self.name))
         try:
             yield stored
         finally:
@@ -267,14 +426,15 @@ class NewBackup:
         with self._errors():
             self._finish()
             with closing(self._create(self._sidecar_part)) as stream:
-                stream.write(json.dumps(sidecar, indent=1, sort_keys=True).encode())
+                text = json.dumps(sidecar, indent=1, sort_keys=True).encode()
+                stream.write(self._keys.encrypt(text, self.name + SIDECAR_SUFFIX) if self._keys else text)
                 store._finish(stream)
-            with store._publishing():
-                if store.exists(self.name):
+            with store._publishing(self._folder):
+                if store.is_published(self.name):
                     return store.sidecar(self.name)
                 store._move(self._part, path)
                 store._move(self._sidecar_part, path + SIDECAR_SUFFIX)
-                self._files.sync(self._files.root)
+                self._files.sync(self._folder, self._files.root)
         return dict(sidecar)
 
     def close(self) -> None:
@@ -297,6 +457,8 @@ class NewBackup:
 
     def _finish(self) -> None:
         if self._stream is not None:
+            if self._encrypting is not None:
+                self._encrypting.finish()
             self._store._finish(self._stream)
             self._stream = None
 

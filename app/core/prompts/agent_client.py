@@ -12,6 +12,7 @@ import io
 import ipaddress
 import json
 import math
+import re
 import socket
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -55,6 +56,9 @@ PIECE = 65_536
 
 PAGE_BYTES = 1_048_576
 """Bytes asked for in a page of a conversation; a longer message comes alone."""
+
+FINGERPRINT = re.compile(r"[0-9a-f]{8,64}")
+"""The form of a fingerprint: the record holds it."""
 
 UNSAVED_WORK_TIMEOUT = 6.0
 """s to report unsaved work; an agent takes 4 at most, and a stop must not wait longer."""
@@ -120,6 +124,15 @@ class History:
     total: int
 
 
+@dataclass(frozen=True)
+class RestoredCheckpoint:
+    """What an agent restored: so many files were written or removed, and these prompts are in the conversation no
+    more."""
+
+    files: int
+    messages_cut: Sequence[str]
+
+
 class CheckpointIncomplete(AgentUnavailable):
     """The agent could not store its conversation in time."""
 
@@ -164,13 +177,27 @@ class AgentClient:
         """Announce in the editor that the workspace sleeps in so many seconds unless it is used."""
         self._request(agent, "POST", "/notice", {"seconds": round(seconds, 1)})
 
-    def disconnect(self, agent: Agent) -> None:
-        """End every connection to the workspace; browsers whose access is still valid reconnect."""
-        self._request(agent, "POST", "/lockout", {})
+    def tell_files(self, agent: Agent, files_of: float) -> None:
+        """Tell in the editor that the files are those of this time (seconds since the epoch): their volume was lost."""
+        self._request(agent, "POST", "/notice", {"files_of": round(files_of)})
+
+    def disconnect(self, agent: Agent, access_epoch: int) -> None:
+        """End the connections to the workspace made before this access epoch. Those of event streams, and all of an
+        agent of an earlier release, end too; whose access is still valid reconnects."""
+        self._request(agent, "POST", "/lockout", {"access_epoch": access_epoch})
 
     def unsaved_work(self, agent: Agent, seconds: float = math.inf) -> Mapping[str, Any]:
         """The unsaved work a stop would put at risk, as app/core/sessions/unsaved_work.py reads it; empty for none."""
         return read_unsaved_work(self._request(agent, "POST", "/risk", {}, timeout=min(UNSAVED_WORK_TIMEOUT, seconds)))
+
+    def fingerprint(self, agent: Agent, seconds: float = math.inf) -> str:
+        """A text that changes with the workspace's files, "" when the agent did not see all of them in time, or is of
+        an earlier release."""
+        limit = min(UNSAVED_WORK_TIMEOUT, seconds)
+        wanted = {"seconds": round(0.8 * limit, 3)}
+        said = self._request(agent, "POST", "/fingerprint", wanted, timeout=limit, ignored=UNSUPPORTED_STATUSES)
+        text = said.get("fingerprint")
+        return text if isinstance(text, str) and FINGERPRINT.fullmatch(text) else ""
 
     def checkpoint(self, agent: Agent, seconds: float = math.inf) -> Checkpoint | None:
         """Have the agent write its conversation to its disk and send the gateway what the history store lacks; answers
@@ -186,6 +213,18 @@ class AgentClient:
             return Checkpoint.from_json(said)
         except InvalidRequest as error:
             raise AgentUnavailable(f"The agent of session {agent.uuid} returned an invalid checkpoint.") from error
+
+    def restore_checkpoint(self, agent: Agent, message_id: str) -> RestoredCheckpoint | None:
+        """Have the agent restore files and conversation as they were before this prompt began; None if it did not note
+        that, or is of an earlier release. Raises `AgentNotReady` while a turn runs."""
+        path = f"/checkpoints/{message_id}/restore"
+        said = self._request(agent, "POST", path, {}, ignored=UNSUPPORTED_STATUSES, busy=(409,), values=LARGE)
+        if not said:
+            return None
+        files, cut = said.get("files"), said.get("messages_cut")
+        if not isinstance(files, int) or not isinstance(cut, list) or not all(isinstance(each, str) for each in cut):
+            raise AgentUnavailable(f"The agent of session {agent.uuid} did not say what it restored.")
+        return RestoredCheckpoint(files, cut)
 
     def history(self, agent: Agent, after: int, limit: int) -> History:
         """The conversation from message number `after` on: at most `limit` messages."""
@@ -204,6 +243,7 @@ class AgentClient:
         body: object = None,
         timeout: float = math.inf,
         ignored: Collection[int] = (),
+        busy: Collection[int] = (),
         most: int = SMALL_RESPONSE,
         values: int = SMALL,
     ) -> Mapping[str, Any]:
@@ -219,6 +259,8 @@ class AgentClient:
                         break
                 if status in ignored:
                     return {}
+                if status in busy:
+                    raise AgentNotReady(f"The agent of session {agent.uuid} is busy.")
                 _check_status(agent, status)
                 if len(content) > most:
                     raise AgentUnavailable(f"The agent of session {agent.uuid} returned more than {most} bytes.")

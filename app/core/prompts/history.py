@@ -33,10 +33,12 @@ TURN_LIMIT = 10.0
 
 @dataclass(frozen=True)
 class Excerpt:
-    """Messages of a conversation, oldest first, and the number of the next one, None after the last."""
+    """Messages of a conversation, oldest first, the number of the next one, None after the last, and how many there
+    are without the prompts that the agent has not begun."""
 
     messages: Sequence[Mapping[str, Any]]
     following: int | None
+    total: int
 
 
 class ConversationHistory:
@@ -55,10 +57,10 @@ class ConversationHistory:
         messages = list(history.messages[:limit])
         end = after + len(messages)
         if messages and end < history.total:
-            return Excerpt(messages, end)
+            return Excerpt(messages, end, history.total)
         begun = {message.get("id") for message in messages}
         open_prompts = [prompt for prompt in self._inbox.unfinished(record.uuid) if prompt.id not in begun]
-        return Excerpt([*messages, *map(_as_entry, open_prompts)], None)
+        return Excerpt([*messages, *map(_as_entry, open_prompts)], None, history.total)
 
     def prompt(self, record: Record, message_id: str) -> Prompt:
         """A prompt: from the inbox, else from the history. Raises `PromptNotFound`."""

@@ -20,6 +20,8 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import takewhile
 from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -37,7 +39,9 @@ from app.core.prompts.history_index import (
     Piece,
 )
 from app.core.sessions.model import UUID_PATTERN
+from app.core.storage.archive_keys import MAGIC, NO_KEYS, ArchiveKeys
 from app.core.storage.file_store import FileStore
+from app.core.storage.key_list import KeyList
 from app.settings import SettingsError
 
 HISTORY, INDEX, CONTEXT, METADATA = "history.json", "index.json", "context.json", "metadata.json"
@@ -51,7 +55,7 @@ LEFT_ALONE = 3600.0
 Messages = Sequence[Mapping[str, Any]]
 
 PLAIN = (b"[", b"{")
-"""How an unencrypted document begins; an encrypted one begins with the version byte 0x80 in base64, `g`."""
+"""How an unencrypted document begins. One of Fernet begins with the version byte 0x80 in base64, `g`."""
 
 
 @dataclass(frozen=True)
@@ -92,18 +96,30 @@ class _Replaced(Exception):
 
 
 class HistoryStore:
-    """The conversations under one URL, at `{url}/{uuid}/`, each of at most `most` bytes. With a Fernet `key` new
-    documents are encrypted, and both forms are read. Of several keys, separated by commas, the first encrypts and all
-    decrypt.
+    """The conversations under one URL, at `{url}/{uuid}/`, each of at most `most` bytes.
+
+    New documents are encrypted by `keys`, or where there is none by the Fernet `key`; all forms are read. Of several
+    Fernet keys, separated by commas, the first encrypts and all decrypt.
 
     Raises `SettingsError` for an invalid key. Every method raises `RetryableError` or `ArchiveError` where the store
-    fails, and `InvalidRequest` for an invalid uuid.
+    fails, `UnknownKey` for what is encrypted with another key, and `InvalidRequest` for an invalid uuid.
     """
 
-    def __init__(self, url: str, key: str = "", most: float = math.inf) -> None:
+    def __init__(self, url: str, key: str = "", most: float = math.inf, keys: ArchiveKeys = NO_KEYS) -> None:
         self._files = FileStore(url)
         self._cipher = _cipher(key)
+        self._decipher = _cipher(",".join([key, *keys.fernet_keys]))
         self._most = most
+        self._keys = keys
+        self._key_list = KeyList(self._files)
+
+    def check(self) -> None:
+        """Try whether the store can be used: write, read and remove a file."""
+        self._files.check()
+
+    def key_ids(self) -> tuple[str, ...]:
+        """The ids of the archive keys under which anything is stored."""
+        return self._key_list.read()
 
     def write(self, uuid: str, checkpoint: Checkpoint) -> None:
         """Replace the stored conversation by this one; a local store has it on the disk on return."""
@@ -201,11 +217,23 @@ class HistoryStore:
                 self._put(folder, METADATA, known)
                 self._files.sync(folder, self._files.root)
 
+    def cut(self, uuid: str, until: float) -> int:
+        """Keep the messages up to this time (seconds since the epoch) only, as a restore of the volume did; answers how
+        many were removed. Its agent replaces what differs from its own copy when it starts."""
+        kept = self.read(uuid)
+        history = [] if kept is None else list(takewhile(lambda message: _at(message) <= until, kept.history))
+        if kept is None or len(history) == len(kept.history):
+            return 0
+        context = list(takewhile(lambda message: _represents(message) <= len(history), kept.context))
+        metadata = {name: value for name, value in kept.metadata.items() if name not in ("queue", "unreported")}
+        self.write(uuid, Checkpoint(history, context, metadata))
+        return len(kept.history) - len(history)
+
     def delete(self, uuid: str) -> None:
         """Delete the conversation, if there is one."""
         folder = self._folder(uuid)
-        with self._errors(uuid), suppress(FileNotFoundError):
-            self._files.fs.rm(folder, recursive=True)
+        with self._errors(uuid):
+            self._files.remove_folder(folder)
 
     def uuids(self) -> list[str]:
         """The sessions with a stored conversation, terminated ones included."""
@@ -298,7 +326,10 @@ class HistoryStore:
 
     def _put(self, folder: str, name: str, content: Any) -> None:
         data = _encoded(content)
-        if self._cipher is not None:
+        if keys := self._keys.session(_uuid_of(folder)):
+            self._key_list.note(keys.newest)
+            data = keys.encrypt(data, name)
+        elif self._cipher is not None:
             data = self._cipher.encrypt(data)
         self._files.write(f"{folder}/{name}", data)
 
@@ -308,7 +339,9 @@ class HistoryStore:
                 data: bytes = self._files.fs.cat_file(f"{folder}/{name}")
             except FileNotFoundError:
                 return None
-        if not data.startswith(PLAIN):
+        if data.startswith(MAGIC):
+            data = self._keys.session(uuid).decrypt(data, name)
+        elif not data.startswith(PLAIN):
             data = self._decrypted(uuid, data)
         try:
             return json.loads(data.decode("utf-8", "surrogatepass"))
@@ -316,10 +349,10 @@ class HistoryStore:
             raise _damaged(uuid) from error
 
     def _decrypted(self, uuid: str, data: bytes) -> bytes:
-        if self._cipher is None:
+        if self._decipher is None:
             raise ArchiveError(f"The stored conversation of {uuid} is encrypted; set HISTORY_KEY to read it.")
         try:
-            return self._cipher.decrypt(data)
+            return self._decipher.decrypt(data)
         except InvalidToken as error:
             raise ArchiveError(
                 f"The stored conversation of {uuid} is damaged, or was encrypted with a key that is not in HISTORY_KEY."
@@ -345,6 +378,25 @@ def _encoded(content: Any) -> bytes:
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
 
 
+def _at(message: Mapping[str, Any]) -> float:
+    """When a message was written, 0 if it does not say."""
+    try:
+        return datetime.fromisoformat(str(message.get("at"))).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def _represents(message: Mapping[str, Any]) -> float:
+    """How many messages of the history a message of the context, and those before it, represent; infinity if it does
+    not say: an agent makes its context anew where it lacks some."""
+    through = message.get("through")
+    return through if isinstance(through, int) else math.inf
+
+
+def _uuid_of(folder: str) -> str:
+    return folder.rpartition("/")[2]
+
+
 def _part(messages: Messages, after: int, limit: float) -> Messages:
     return messages[after:] if limit == math.inf else messages[after : after + int(limit)]
 
@@ -366,9 +418,9 @@ def _messages(name: str, value: Any) -> list[Mapping[str, Any]]:
     return value
 
 
-def _cipher(key: str) -> MultiFernet | None:
+def _cipher(keys: str) -> MultiFernet | None:
     try:
-        ciphers = [Fernet(each.strip()) for each in key.split(",") if each.strip()]
+        ciphers = [Fernet(each.strip()) for each in keys.split(",") if each.strip()]
     except ValueError as error:
         raise SettingsError(
             "HISTORY_KEY must be 32 bytes in URL-safe base64, as Fernet.generate_key() returns."

@@ -77,13 +77,20 @@ class State(StrEnum):
 
 FINISHED = frozenset({State.PROCESSED, State.FAILED})
 
+TIMES = ("created_at", "delivered_at", "processed_at", "rolled_back_at")
+
+ROLLED_BACK = "The session was rolled back to a time before this prompt had ended."
+
+MARKED_AT_ONCE = 500
+"""Prompts that one call reads and marks."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
     """A prompt as Redis holds it (hash `message:{uuid}:{id}`). Times are seconds since the epoch, 0 for not yet.
 
     `text` is kept until the prompt is finished, then only in the agent's history. `response` is the agent's: `text`,
-    `steps`, `tool_calls`, `usage`.
+    `steps`, `tool_calls`, `usage`. `rolled_back_at` is when a rollback undid what the prompt did.
     """
 
     id: str
@@ -94,6 +101,7 @@ class Prompt:
     created_at: float = 0.0
     delivered_at: float = 0.0
     processed_at: float = 0.0
+    rolled_back_at: float = 0.0
     request_id: str = ""
     traceparent: str = ""
 
@@ -103,7 +111,7 @@ class Prompt:
 
     @classmethod
     def from_hash(cls, message_id: str, hashed: Mapping[str, str]) -> Prompt:
-        times = {name: float(hashed.get(name) or 0) for name in ("created_at", "delivered_at", "processed_at")}
+        times = {name: float(hashed.get(name) or 0) for name in TIMES}
         return cls(
             id=message_id,
             state=State(hashed["state"]),
@@ -238,6 +246,49 @@ class Inbox:
         prompt = Prompt.from_hash(message_id, hashed)
         with_agent = prompt.state is State.DELIVERED and generation == settled
         return prompt, status == Status.SLEEPING and (place is not None or with_agent)
+
+    def last_ended(self, uuid: str) -> str:
+        """The id of the prompt that ended last, "" for none that is remembered."""
+        with redis_errors():
+            newest = self._redis.zrevrange(keys.ANSWERED.format(uuid=uuid), 0, 0)
+        return newest[0].partition(" ")[2] if newest else ""
+
+    def roll_back(self, uuid: str, since: float, asked_at: float, now: float) -> int:
+        """Mark the prompts that ended after `since` as rolled back, and end those that have not; answers how many. None
+        of them is delivered again. Those that came after `asked_at` and have not ended are left: they are for the files
+        as they are then. Called while no agent runs."""
+        for prompt in self.unfinished(uuid):
+            if prompt.created_at <= asked_at:
+                self.finish(uuid, prompt.id, reason=ROLLED_BACK, now=now)
+        with redis_errors():
+            answered = self._redis.zrange(keys.ANSWERED.format(uuid=uuid), 0, -1)
+        ids = [member.partition(" ")[2] for member in answered]
+        marked = 0
+        for first in range(0, len(ids), MARKED_AT_ONCE):
+            some = ids[first : first + MARKED_AT_ONCE]
+            undone = [
+                message_id for message_id, ended in zip(some, self._ends(uuid, some), strict=True) if ended > since
+            ]
+            if undone:
+                marked += self._count("rolled_back", uuid, "-", now, ids=undone)
+        return marked
+
+    def end_as_rolled_back(self, uuid: str, ids: Sequence[str], now: float) -> None:
+        """Mark these prompts as rolled back, and end those that have not ended. Ids that are none are ignored."""
+        known = [each for each in ids if ID_PATTERN.fullmatch(each)]
+        for prompt in self.unfinished(uuid):
+            if prompt.id in known:
+                self.finish(uuid, prompt.id, reason=ROLLED_BACK, now=now)
+        for first in range(0, len(known), MARKED_AT_ONCE):
+            self._count("rolled_back", uuid, "-", now, ids=known[first : first + MARKED_AT_ONCE])
+
+    def _ends(self, uuid: str, ids: Sequence[str]) -> list[float]:
+        """When each of these prompts ended; 0 for an expired one."""
+        with redis_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            for message_id in ids:
+                pipe.hget(keys.PROMPT.format(uuid=uuid, id=message_id), "processed_at")
+            return [float(ended or 0) for ended in pipe.execute()]
 
     def waiting(self, uuid: str) -> int:
         """How many prompts wait for delivery, without those held back."""
@@ -383,9 +434,12 @@ class Inbox:
         return Prompt.from_hash(message_id, hashed) if hashed else None
 
     def _run(self, script_name: str, uuid: str, message_id: str, now: float, **more: Any) -> bool:
+        return bool(self._count(script_name, uuid, message_id, now, **more))
+
+    def _count(self, script_name: str, uuid: str, message_id: str, now: float, **more: Any) -> int:
         with redis_errors():
             given = self._given(uuid, message_id, now, **more)
-            return bool(self._scripts[script_name](keys=_keys(uuid, message_id), args=[given]))
+            return int(self._scripts[script_name](keys=_keys(uuid, message_id), args=[given]))
 
     def _given(self, uuid: str, message_id: str, now: float, **more: Any) -> str:
         common = {

@@ -51,10 +51,10 @@ class Counters:
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
 
-    def count(self, name: str) -> None:
-        """Add one to a counter."""
+    def count(self, name: str, more: int = 1) -> None:
+        """Add to a counter."""
         with redis_errors():
-            self._redis.hincrby(keys.COUNTERS, name, 1)
+            self._redis.hincrby(keys.COUNTERS, name, more)
 
     def read(self) -> dict[str, int]:
         with redis_errors():
@@ -96,6 +96,15 @@ class Counters:
         with redis_errors():
             self._redis.hincrby(keys.ACTIONS, f"{action}{FAILED}", 1)
 
+    def failed_because(self, reason: str) -> None:
+        """Count a failure of a session or a backup by its reason, one of a few dozen words."""
+        with redis_errors():
+            self._redis.hincrby(keys.FAILURES, reason, 1)
+
+    def failures_by_reason(self) -> dict[str, int]:
+        with redis_errors():
+            return {reason: int(count) for reason, count in self._redis.hgetall(keys.FAILURES).items()}
+
     def actions(self) -> tuple[dict[tuple[str, str], Histogram], dict[str, int]]:
         """The durations of the actions, by action and phase, and the number of failed ones, by action."""
         with redis_errors():
@@ -129,6 +138,12 @@ class Counters:
             found = zip(queues, pipe.execute(), strict=True)
             since = {queue: str(enqueued_at(last[0], now)) if last else "" for queue, last in found}
             self._redis.hset(keys.QUEUES_SEEN, mapping={**since, SEEN_AT: str(now)})
+
+    def looked_at_queues(self) -> float | None:
+        """When a sweep last looked (s since the epoch), None if none ever did."""
+        with redis_errors():
+            looked = self._redis.hget(keys.QUEUES_SEEN, SEEN_AT)
+        return float(looked) if looked else None
 
     def oldest(self, queues: tuple[str, ...], now: float) -> dict[str, float]:
         """How long (s) the oldest task of each queue has waited, 0 for an empty queue. A task that came after the last

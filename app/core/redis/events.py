@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,11 @@ class SessionEvent:
     type: str
     data: Mapping[str, Any]
 
+    @property
+    def at(self) -> float:
+        """When it was added, by Redis's clock."""
+        return int(self.id.partition("-")[0]) / 1000
+
 
 class EventLog:
     """Adds and follows events. Each addition is announced on a channel with the stream's name. A session's events take
@@ -78,6 +83,25 @@ class EventLog:
         with redis_errors():
             newest = self._redis.xrevrange(keys.EVENTS.format(uuid=uuid), count=1)
         return newest[0][0] if newest else FROM_START
+
+    def past(
+        self, uuid: str, before: str, limit: int, types: Collection[str] | None = None
+    ) -> tuple[list[SessionEvent], str | None]:
+        """At most `limit` events of these types before the id `before` ("" for the newest), newest first; and the id to
+        go on before, None at the end."""
+        stream = keys.EVENTS.format(uuid=uuid)
+        found: list[SessionEvent] = []
+        for _ in range(0, EVENTS_KEPT, READ_AT_ONCE):
+            with redis_errors():
+                entries = self._redis.xrevrange(stream, f"({before}" if before else "+", count=READ_AT_ONCE)
+            for before, entry in entries:
+                if types is None or entry["type"] in types:
+                    found.append(SessionEvent(before, entry["type"], json.loads(entry["data"])))
+                if len(found) == limit:
+                    return found, before
+            if len(entries) < READ_AT_ONCE:
+                return found, None
+        return found, before
 
     def follow(self, uuid: str, after: str, seconds: float, quiet: float = QUIET) -> Iterator[SessionEvent | None]:
         """Events after the id `after`, for `seconds`. Yields None when there is none at first, when the session changed

@@ -9,6 +9,9 @@ LEASE = "lease:{uuid}"
 BACKUP_LEASE = "lease:{uuid}:backup"
 DELIVERY_LEASE = "lease:{uuid}:deliver"
 
+# The feed: events of all sessions (app/core/redis/feed.py). Scripts name it themselves (app/core/redis/lua/log.lua).
+FEED = "events"
+
 # A session's use, as noted by processes that may not write its record (app/core/redis/lua/noted.lua).
 USE = "session:{uuid}:use"
 
@@ -40,12 +43,23 @@ BY_USER = "user:{user_id}:sessions"
 USER_TOMBSTONES = "user:{user_id}:terminated"
 IDLE = "sessions:idle"
 EXPIRY = "sessions:expiry"
+# ARCHIVED: those in the archive, scored by since when; scripts name this set themselves. ARCHIVING: those that the
+# sweep is archiving, likewise.
+ARCHIVED = "sessions:archived"
+ARCHIVING = "sessions:archiving"
 INTENTS = "sessions:intents"
 BACKUP_REQUESTS = "backups:requested"
 LOCKOUTS = "sessions:lockouts"
 
+# Terminated sessions of which nothing is to be left, scored by when that is overdue; scripts name this set themselves
+# (app/core/erasures.py). The lease for rewriting the audit, and the copy.
+ERASURES = "sessions:erasures"
+AUDIT_LEASE = "lease:audit"
+AUDIT_COPY = "{stream}:copy"
+
 # Tries to end a session's connections since its last revocation.
 LOCKOUT_TRIES = "session:{uuid}:lockout"
+DISCONNECTED_AT = "session:{uuid}:disconnected"
 
 # Backups: sorted sets of names scored by `created_at`, and the hash of one.
 BACKUPS = "backups"
@@ -59,12 +73,33 @@ IN_USE = "backups:in_use"
 IN_USE_KNOWN = "backups:in_use:known"
 RETIRED = "backups:retired"
 
+# Restore points. POINTS: a session's, in a hash by id. POINT_REQUESTS: uuids scored by the next attempt; POINTS_WAITING
+# by since when a point is due and not made; POINTS_DUE by when to look whether one is. POINT_SLOT: a lease for each
+# point that is made at a time.
+POINTS = "session:{uuid}:points"
+POINT_REQUESTS = "points:requested"
+POINTS_WAITING = "points:waiting"
+POINTS_DUE = "points:due"
+POINT_SLOT = "lease:points:{number}"
+
+# Drills. DRILLS: uuids of sessions with restore points, scored by when one was last proven, of a new session by when it
+# got its first; DRILL_REQUESTS: of those to be drilled, by the next attempt.
+DRILLS = "drills:proven"
+DRILL_REQUESTS = "drills:requested"
+
+# When the last whole look at the backup store began, and the lease of the worker that looks.
+STORE_LOOKED = "backups:looked"
+STORE_LOOK_LEASE = "backups:looking"
+
 # An RPC of the web process to a worker: the call exists while its caller waits; the answer is a list of one.
 RPC_CALL = "ticket:{call}"
 RPC_ANSWER = "ticket:{call}:answer"
 
 # The generation of a workspace's removal from a cluster, where no object is left to hold it.
 REMOVED = "removed:{uuid}"
+
+# What names the disk or namespace of all workspaces (workers/place.py).
+PLACE = "workspaces:place"
 
 # The last tick of the sweep, and the gaps that do not count (app/core/sessions/counted_time.py).
 CLOCK = "clock"
@@ -75,9 +110,11 @@ BALLAST = "ballast"
 # The service itself.
 SENTINEL = "sentinel"
 WORKERS_SEEN = "workers:seen"
+PROCESSES = "processes:{kind}"
 OBSERVER_SEEN = "watcher:seen"
 OBSERVER_SINCE = "watcher:since"
 OBSERVER_LEADER = "watcher:leader"
+MODEL_SEEN = "model:seen"
 NETWORK_POLICIES = "network:policies"
 DEAD_LETTERS = "dead_letters"
 COUNTERS = "counters"
@@ -87,6 +124,14 @@ RECENT_STARTS = "starts:recent:{kind}"
 # How long sleeps, backups and deletions took, and how many actions failed; how long prompts took.
 ACTIONS = "actions"
 PROMPT_TIMES = "prompts:times"
+
+# Failures of sessions and backups, by reason.
+FAILURES = "failures"
+
+# Samples of the service for charts (app/core/sessions/samples.py), and what was noted with the last.
+MINUTES = "samples:minutes"
+HOURS = "samples:hours"
+SAMPLED = "samples:last"
 
 # By queue, when its oldest task was enqueued, "" for none; and when the sweep looked.
 QUEUES_SEEN = "queues:seen"
@@ -101,6 +146,9 @@ AUDIT_WINDOW = "audit:window:{digest}"
 # Kept responses by Idempotency-Key; and their names by session (by API key where there is none), scored by time.
 IDEMPOTENCY = "idempotency:{digest}"
 KEPT_ANSWERS = "answers:{owner}"
+
+# The names of the kept answers to the call that created a session, which name it.
+CREATING_ANSWERS = "answers:{uuid}:created"
 
 # The session a call has created, so that its repetition after a lost answer creates no second one.
 CREATED = "created:{token}"
@@ -129,3 +177,6 @@ RUNNING = "costs:running"
 BUDGETS = "costs:budgets"
 BUDGET_WARNED = "costs:warned:{month}:{owner}"
 BUDGET_REFUSALS = "costs:refusals"
+
+# A person who is signed in at the dashboard, by the SHA-256 of the cookie's secret.
+SIGNED_IN = "dashboard:session:{digest}"

@@ -7,7 +7,7 @@ holder that lost its lease are refused, see app/core/sessions/attempts.py.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 from typing import Any
@@ -58,6 +58,16 @@ class Leases:
             done.set()
             renewer.join()
             self._release(lock)
+
+    @contextmanager
+    def hold_one(self, names: Iterable[str]) -> Iterator[bool]:
+        """Hold the first of these leases that is free, as `hold`; yields False when none is."""
+        for name in names:
+            with self.hold(name) as held:
+                if held:
+                    yield True
+                    return
+        yield False
 
     def _renew(self, lock: Lock, done: Event) -> None:
         while not done.wait(self._ttl / 3):

@@ -7,8 +7,9 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Generic, TypeVar
 
 import redis
@@ -16,6 +17,9 @@ import redis
 from app.core.errors import InvalidRequest
 
 FOREIGN = "`cursor` is not one of this service; start again without it."
+
+CHUNK = 500
+"""Members read and compared at a time."""
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -38,20 +42,65 @@ Place = tuple[float, str]
 """A member's place: its score, then its name."""
 
 
+Source = Callable[[Place | None, int], list[Place]]
+"""Members, highest place first: so many of those after a place, or of all, and fewer only at the end."""
+
+
 def newest_first(client: redis.Redis, index: str, *, limit: int, cursor: str | None) -> Page[str]:
     """Members of the sorted set `index`, highest score first; raises `InvalidRequest` for a foreign cursor."""
-    after = _decode(cursor) if cursor else None
-    highest = "+inf" if after is None else repr(after[0])
-    found: list[Place] = []
-    offset = 0
-    while len(found) <= limit:
-        chunk = client.zrevrangebyscore(index, highest, "-inf", start=offset, num=limit + 1, withscores=True)
-        found += [(score, member) for member, score in chunk if after is None or (score, member) < after]
-        offset += len(chunk)
-        if len(chunk) <= limit:
-            break
+    found = members_of(client, index)(_decode(cursor) if cursor else None, limit + 1)
     next_cursor = _encode(found[limit - 1]) if len(found) > limit else None
     return Page(client.zcard(index), [member for _, member in found[:limit]], next_cursor)
+
+
+def filtered(
+    source: Source, matching: Callable[[list[str]], Collection[str]], *, limit: int, cursor: str | None, most: int
+) -> tuple[list[str], str | None]:
+    """The members that `matching` leaves of those it is asked about, and the next cursor; raises as `newest_first`. It
+    is asked about at most `most`, so there may be fewer than `limit`, or none, before the last page."""
+    place = _decode(cursor) if cursor else None
+    found: list[Place] = []
+    asked, more = 0, True
+    while more and asked < most and len(found) < limit:
+        size = min(CHUNK, most - asked)
+        chunk = source(place, size + 1)
+        more, chunk = len(chunk) > size, chunk[:size]
+        left = matching([member for _, member in chunk])
+        found += [each for each in chunk if each[1] in left]
+        asked += len(chunk)
+        place = chunk[-1] if chunk else place
+    if len(found) > limit:
+        more, place = True, found[limit - 1]
+    return [member for _, member in found[:limit]], _encode(place) if more and place else None
+
+
+def members_of(client: redis.Redis, index: str) -> Source:
+    """The members of a sorted set."""
+
+    def read(after: Place | None, count: int) -> list[Place]:
+        highest = "+inf" if after is None else repr(after[0])
+        found: list[Place] = []
+        offset = 0
+        while len(found) < count:
+            chunk = client.zrevrangebyscore(index, highest, "-inf", start=offset, num=count, withscores=True)
+            found += [(score, member) for member, score in chunk if after is None or (score, member) < after]
+            offset += len(chunk)
+            if len(chunk) < count:
+                break
+        return found[:count]
+
+    return read
+
+
+def these(places: Iterable[Place]) -> Source:
+    """Members in memory."""
+    ordered = sorted(places, reverse=True)
+
+    def read(after: Place | None, count: int) -> list[Place]:
+        rest = (each for each in ordered if after is None or each < after)
+        return list(islice(rest, count))
+
+    return read
 
 
 def page_of(items: Iterable[T], place: Callable[[T], Place], *, limit: int, cursor: str | None) -> Page[T]:

@@ -8,34 +8,41 @@ room themselves (lua/room.lua).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
 EVEN_WHEN_FULL = "redis.call('UNLINK', KEYS[1] .. ':nothing')\n"
 
-ON_PROMPTS = ("delivered", "close", "hold", "release", "agent_here", "agent_failed", "agent_leaves", "agent_stays")
+ON_PROMPTS = (
+    *("delivered", "close", "hold", "release", "rolled_back"),
+    *("agent_here", "agent_failed", "agent_leaves", "agent_stays"),
+)
 PARTS: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(ON_PROMPTS, ("log", "noted", "prompts")),
     "append": ("log",),
     **dict.fromkeys(("audit_add", "audit_count"), ("room", "audit_fit")),
     **dict.fromkeys(("begin", "link", "signals"), ("noted",)),
-    "change": ("log", "noted", "ledger"),
-    "create": ("room",),
+    "change": ("log", "noted", "ledger", "source"),
+    "create": ("log", "room", "source"),
+    "erase": ("source",),
+    "feed_shrink": ("log",),
     "finish": ("log", "noted", "prompts", "room", "budget", "timed"),
     "first_token": ("log", "noted", "prompts", "timed"),
     "index": ("ledger",),
     "retire": ("ledger", "stored"),
-    "revoke": ("log", "noted", "ledger", "change"),
+    "revoke": ("log", "noted", "ledger", "source", "change"),
     "spend": ("ledger",),
-    "take": ("log", "noted", "ledger", "change", "prompts", "room", "budget"),
+    "take": ("log", "noted", "ledger", "source", "change", "prompts", "room", "budget"),
     "unindex": ("ledger", "stored"),
 }
 """The functions a script calls, put in front of it. `change` is a script of its own, and a function for others."""
 
 
+@cache
 def script(name: str) -> str:
     """The script `name` of the folder `lua`, with the functions it calls."""
-    return with_parts(_text(name), *PARTS.get(name, ()))
+    return with_parts(script_text(name), *PARTS.get(name, ()))
 
 
 def with_parts(text: str, *parts: str) -> str:
@@ -56,9 +63,11 @@ def pairs(flat: Sequence[str]) -> dict[str, str]:
 def _part(name: str) -> str:
     if name == "change":
         # The script reads KEYS and ARGV, and ends with a return.
-        return f"local function change(KEYS, ARGV)\n{_text(name)}\nend\n"
-    return _text(name) + "\n"
+        return f"local function change(KEYS, ARGV)\n{script_text(name)}\nend\n"
+    return script_text(name) + "\n"
 
 
-def _text(name: str) -> str:
-    return files("app.core.redis").joinpath("lua", f"{name}.lua").read_text()
+@cache
+def script_text(name: str, package: str = "app.core.redis") -> str:
+    """A file of the package's folder `lua`, read once a process."""
+    return files(package).joinpath("lua", f"{name}.lua").read_text()

@@ -22,28 +22,42 @@ PROVISION = "sessions.provision"
 WAKE = "sessions.wake"
 SLEEP = "sessions.sleep"
 BACKUP = "sessions.backup"
+POINT = "sessions.point"
+DRILL = "sessions.drill"
 RESTORE = "sessions.restore"
+ROLLBACK = "sessions.rollback"
 LEAVE = "sessions.leave"
 TEARDOWN = "sessions.teardown"
+ARCHIVE = "sessions.archive"
+ERASE = "sessions.erase"
 DELIVER = "sessions.deliver"
 WARN = "sessions.warn"
 LOCK_OUT = "sessions.lock_out"
+TELL_FILES = "sessions.tell_files"
+LOST = "sessions.lost"
 RENEW_TOKEN = "sessions.renew_token"
 TOKEN_ENDED = "sessions.token_ended"
 
 READ_BACKUP = "backups.read"
 DELETE_BACKUP = "backups.delete"
+CHECK_STORES = "backups.check_stores"
 
 SWEEPS = "sweeps."
 SWEEP_IDLE = SWEEPS + "idle"
 SWEEP_EXPIRED = SWEEPS + "expired"
 SWEEP_STALE = SWEEPS + "stale"
+SWEEP_POINTS = SWEEPS + "points"
+SWEEP_DRILLS = SWEEPS + "drills"
 RECONCILE = SWEEPS + "reconcile"
 SWEEP_INDEX = SWEEPS + "index"
 SWEEP_RETENTION = SWEEPS + "retention"
 CHECK_POLICIES = SWEEPS + "policies"
 
 QUEUES = ("wake", "deliver", "lifecycle", "sweep", "backup")
+
+BACKUP_QUEUE = "backup"
+USING_STORES = frozenset({"lifecycle", BACKUP_QUEUE})
+"""The queues whose workers store conversations; those of `BACKUP_QUEUE` also use the store of backups."""
 
 ROUTES: Mapping[str, str] = {
     PROVISION: "wake",
@@ -52,19 +66,29 @@ ROUTES: Mapping[str, str] = {
     DELIVER: "deliver",
     WARN: "deliver",
     LOCK_OUT: "deliver",
+    TELL_FILES: "deliver",
     TOKEN_ENDED: "deliver",
     CHECK_POLICIES: "deliver",
     SLEEP: "lifecycle",
     LEAVE: "lifecycle",
+    LOST: "lifecycle",
     READ_BACKUP: "lifecycle",
     SWEEP_IDLE: "sweep",
     SWEEP_EXPIRED: "sweep",
     SWEEP_STALE: "sweep",
+    SWEEP_POINTS: "sweep",
+    SWEEP_DRILLS: "sweep",
     RECONCILE: "sweep",
     BACKUP: "backup",
+    POINT: "backup",
+    DRILL: "backup",
     RESTORE: "backup",
+    ROLLBACK: "backup",
     TEARDOWN: "backup",
+    ARCHIVE: "backup",
+    ERASE: "backup",
     DELETE_BACKUP: "backup",
+    CHECK_STORES: "backup",
     SWEEP_INDEX: "backup",
     SWEEP_RETENTION: "backup",
 }

@@ -23,10 +23,10 @@ CONNECTION = ("ping", "select", "client", "multi", "exec", "discard", "watch", "
 SCRIPTS = ("script|load", "script|exists")
 
 READING = (
-    *("exists", "get", "mget", "strlen", "pttl", "info", "memory|usage"),
+    *("exists", "get", "mget", "strlen", "pttl", "info", "memory|usage", "time"),
     *("hget", "hmget", "hgetall", "hkeys", "hvals", "hexists", "hstrlen"),
     *("llen", "lrange", "lpos"),
-    *("zcard", "zcount", "zrange", "zrangebyscore", "zrevrange", "zrevrangebyscore", "zscore", "zmscore"),
+    *("zcard", "zcount", "zinter", "zrange", "zrangebyscore", "zrevrange", "zrevrangebyscore", "zscore", "zmscore"),
     *("xlen", "xrange", "xread", "xrevrange"),
 )
 
@@ -46,13 +46,16 @@ SENDING = ("sadd", "smembers")
 WORKING = ("sadd", "srem", "smembers", "brpop", "time", "psubscribe", "punsubscribe", *WAITING)
 """Further commands that Celery's workers and Flower need."""
 
+ERASING = ("rename",)
+"""A further command of the backup worker, which rewrites the audit for an erasure."""
+
 NOTHING = "*:nothing"
 """The keys that scripts unlink first (app/core/redis/scripts.py)."""
 
 PRIORITIES = "??[369]"
 """Suffixes that Celery's Redis transport adds to a queue for a priority. We use none, but it reads those lists."""
 
-EVENTS_CHANNELS = (keys.EVENTS.format(uuid="*"),)
+EVENTS_CHANNELS = (keys.EVENTS.format(uuid="*"), keys.FEED)
 CELERY_CHANNELS = ("/0.celery.pidbox", "/0.celeryev", "/0.celeryev/*")
 CELERY_KEYS = tuple(
     f"_kombu.{table}.{exchange}"
@@ -122,8 +125,13 @@ def _sorted(items: Iterable[str]) -> list[str]:
 def _any(*names: str) -> tuple[str, ...]:
     """Patterns of these names of app/core/redis/keys.py."""
     known = {"uuid": ANY_SESSION}
-    others = ("id", "user_id", "day", "request", "digest", "status", "name", "call", "token", "kind", "owner")
+    others = ("id", "user_id", "day", "request", "digest", "status", "name", "call", "token", "kind", "owner", "number")
     return tuple(name.format(**known, **dict.fromkeys(others, "*")) for name in names)
+
+
+def _reports(kind: str) -> str:
+    """The key in which the processes of a kind report themselves."""
+    return keys.PROCESSES.format(kind=kind)
 
 
 def _sends(*queues: str) -> tuple[str, ...]:
@@ -150,18 +158,22 @@ WEB = User(
         *_any(*SESSION_KEYS, keys.PROMPT, keys.PROMPT_BYTES, keys.INBOX_PENDING, keys.DELIVERY_LEASE),
         *_any(keys.BY_USER, keys.USER_TOMBSTONES, keys.BY_STATUS, keys.LOCKOUT_TRIES),
         *(keys.ALL, keys.IDLE, keys.EXPIRY, keys.INTENTS, keys.LOCKOUTS, keys.BACKUP_REQUESTS, keys.IN_USE),
+        *(keys.POINT_REQUESTS, keys.POINTS_WAITING, keys.ERASURES, keys.ARCHIVED, keys.ARCHIVING),
         *_any(keys.LINK, keys.RPC_CALL, keys.RPC_ANSWER, keys.IDEMPOTENCY, keys.KEPT_ANSWERS, keys.CREATED),
-        keys.PROMPT_TIMES,
+        *_any(keys.SIGNED_IN),
+        *(keys.FEED, keys.PROMPT_TIMES),
         *_any(*AUDIT_KEYS),
         *(*BUDGET_NOTES, keys.BUDGETS, keys.SHOWN),
+        keys.DEAD_LETTERS,
+        _reports("web"),
         "LIMITER/rate:*",
         NOTHING,
     ),
     reads=(
-        *_any(keys.BACKUPS, keys.BACKUP, keys.SESSION_BACKUPS, keys.USER_BACKUPS, keys.USER_TOKENS),
-        *_any(keys.STARTS, keys.RECENT_STARTS, keys.ACTIONS, keys.COUNTERS, keys.DEAD_LETTERS),
+        *_any(keys.BACKUPS, keys.BACKUP, keys.SESSION_BACKUPS, keys.USER_BACKUPS, keys.USER_TOKENS, keys.POINTS),
+        *_any(keys.STARTS, keys.RECENT_STARTS, keys.ACTIONS, keys.COUNTERS, keys.PROCESSES),
         *(keys.SENTINEL, keys.WORKERS_SEEN, keys.OBSERVER_SEEN, keys.OBSERVER_SINCE, keys.NETWORK_POLICIES),
-        keys.QUEUES_SEEN,
+        *(keys.QUEUES_SEEN, keys.MODEL_SEEN, keys.MINUTES, keys.HOURS, keys.DRILLS),
         *LEDGER_KEYS,
         *_bindings(*ALL_QUEUES),
     ),
@@ -180,10 +192,11 @@ FORWARD_AUTH = User(
         *(*BUDGET_NOTES, keys.BUDGETS),
         keys.INTENTS,
         keys.IDLE,
+        _reports("forward-auth"),
         NOTHING,
     ),
     reads=(*_any(keys.RECENT_STARTS), *BUDGET_READS, *_bindings("wake", "backup")),
-    writes=_sends("wake", "backup"),
+    writes=(keys.FEED, *_sends("wake", "backup")),
     channels=EVENTS_CHANNELS,
 )
 """A forwarded request uses a login link, counts as activity, and wakes a session."""
@@ -203,10 +216,12 @@ GATEWAY = User(
         *TOKEN_LEDGER,
         *BUDGET_NOTES,
         *_any(*REFUSAL_KEYS),
+        _reports("gateway"),
+        keys.MODEL_SEEN,
         NOTHING,
     ),
     reads=(*_any(keys.SESSION), *BUDGET_READS, keys.SENTINEL, *_bindings("deliver")),
-    writes=_sends("deliver"),
+    writes=(keys.FEED, *_sends("deliver")),
     channels=EVENTS_CHANNELS,
 )
 """The process that workspaces reach: it writes prompts, a session's use, token usage and refusals. It reads records and
@@ -227,27 +242,42 @@ def _celery(*queues: str) -> tuple[str, ...]:
     )
 
 
+def _erases() -> tuple[str, ...]:
+    """Further keys for erasures: events in the feed, answers kept for repeated calls, and the copy of the audit."""
+    copies = (keys.AUDIT_COPY.format(stream=stream) for stream in (keys.AUDIT, keys.AUDIT_REPEATED))
+    return (keys.FEED, *_any(keys.IDEMPOTENCY, keys.KEPT_ANSWERS), keys.AUDIT_LEASE, *copies)
+
+
 def _worker(name: str, *queues: str) -> User:
     """A worker that carries out intents: it recovers records, backs up and deletes."""
     others = tuple(each for each in ALL_QUEUES if each not in queues)
     return User(
         name,
-        commands=(*CONNECTION, *SCRIPTS, *READING, *WRITING, *WORKING),
+        commands=(*CONNECTION, *SCRIPTS, *READING, *WRITING, *WORKING, *(ERASING if "backup" in queues else ())),
         both=(
             *_any(*SESSION_KEYS, keys.PROMPT, keys.PROMPT_BYTES, keys.INBOX_PENDING, keys.LOCKOUT_TRIES),
             *_any(keys.LEASE, keys.BACKUP_LEASE, keys.DELIVERY_LEASE, keys.REMOVED, keys.RPC_CALL, keys.RPC_ANSWER),
             *_any(keys.BY_USER, keys.USER_TOMBSTONES, keys.BY_STATUS, keys.ALL, keys.IDLE, keys.EXPIRY, keys.INTENTS),
+            *(keys.ARCHIVED, keys.ARCHIVING),
             *_any(keys.BACKUPS, keys.BACKUP, keys.SESSION_BACKUPS, keys.USER_BACKUPS, keys.BACKUP_REQUESTS),
-            *(keys.IN_USE, keys.IN_USE_KNOWN, keys.RETIRED, keys.LOCKOUTS, keys.CLOCK, keys.SENTINEL),
+            *_any(keys.POINTS, keys.POINT_SLOT, keys.POINT_REQUESTS, keys.POINTS_WAITING, keys.POINTS_DUE),
+            *(keys.DRILLS, keys.DRILL_REQUESTS),
+            *(keys.IN_USE, keys.IN_USE_KNOWN, keys.RETIRED, keys.LOCKOUTS, keys.CLOCK, keys.SENTINEL, keys.ERASURES),
+            keys.PLACE,
+            *(_erases() if "backup" in queues else ()),
             keys.QUEUES_SEEN,
             *_any(keys.COUNTERS, keys.STARTS, keys.RECENT_STARTS, keys.ACTIONS, keys.DEAD_LETTERS, keys.WORKERS_SEEN),
             *(*_any(*AUDIT_KEYS), *LEDGER_KEYS),
+            _reports(name),
+            keys.FAILURES,
+            *((keys.MINUTES, keys.HOURS, keys.SAMPLED) if "sweep" in queues else ()),
+            *((keys.STORE_LOOKED, keys.STORE_LOOK_LEASE) if "backup" in queues else ()),
             *_celery(*queues),
             NOTHING,
         ),
         # The sweep enqueues no task again that still waits in a queue.
         reads=(keys.OBSERVER_SEEN, keys.OBSERVER_SINCE, *others, *_bindings(*others)),
-        writes=_sends(*ALL_QUEUES),
+        writes=(keys.FEED, *_sends(*ALL_QUEUES)),
         channels=(*EVENTS_CHANNELS, *CELERY_CHANNELS),
     )
 
@@ -261,14 +291,22 @@ DELIVERY_WORKER = User(
     commands=(*CONNECTION, *SCRIPTS, *READING, *WRITING, *WORKING),
     both=(
         *_any(*SESSION_KEYS, keys.PROMPT, keys.PROMPT_BYTES, keys.INBOX_PENDING, keys.LOCKOUT_TRIES),
-        *_any(keys.DELIVERY_LEASE, keys.LOCKOUTS, keys.COUNTERS, keys.DEAD_LETTERS, keys.WORKERS_SEEN),
+        *_any(
+            keys.DISCONNECTED_AT,
+            keys.DELIVERY_LEASE,
+            keys.LOCKOUTS,
+            keys.COUNTERS,
+            keys.DEAD_LETTERS,
+            keys.WORKERS_SEEN,
+        ),
         *(keys.NETWORK_POLICIES, keys.PROMPT_TIMES),
+        _reports("delivery-worker"),
         *_celery("deliver"),
         NOTHING,
     ),
     # A dead worker's task may be of any queue; the first worker that notices puts it back.
     reads=_bindings(*ALL_QUEUES),
-    writes=_sends(*ALL_QUEUES),
+    writes=(keys.FEED, *_sends(*ALL_QUEUES)),
     channels=(*EVENTS_CHANNELS, *CELERY_CHANNELS),
 )
 """Sends requests to agents: prompts, warnings, disconnects. It has no backup and no lifecycle task."""
@@ -278,19 +316,21 @@ OBSERVER = User(
     commands=(*CONNECTION, *SCRIPTS, *READING, *WRITING, *SENDING),
     both=(
         *_any(*SESSION_KEYS, keys.PROMPT, keys.INBOX_PENDING, keys.BY_STATUS, keys.IDLE, keys.INTENTS),
-        *(keys.OBSERVER_SEEN, keys.OBSERVER_SINCE, keys.OBSERVER_LEADER, keys.BALLAST),
+        *(keys.OBSERVER_SEEN, keys.OBSERVER_SINCE, keys.OBSERVER_LEADER, keys.BALLAST, keys.POINTS_DUE),
         *_any(keys.COUNTERS, keys.STARTS, keys.RECENT_STARTS, keys.ACTIONS, keys.REMOVED, *AUDIT_KEYS),
         *LEDGER_KEYS,
+        *(_reports("observer"), keys.FAILURES),
         NOTHING,
     ),
     reads=_bindings(*ALL_QUEUES),
-    writes=_sends(*ALL_QUEUES),
+    writes=(keys.FEED, *_sends(*ALL_QUEUES)),
     channels=EVENTS_CHANNELS,
 )
 
 BEAT = User(
     "beat",
-    commands=(*CONNECTION, *SENDING, "exists", "llen", "lpush"),
+    commands=(*CONNECTION, *SENDING, "exists", "llen", "lpush", "time", "hset", "hdel", "hgetall"),
+    both=(_reports("beat"),),
     reads=_bindings("sweep", "backup", "deliver"),
     writes=_sends("sweep", "backup", "deliver"),
     checked=(),

@@ -34,16 +34,30 @@ class Attempts:
     @contextmanager
     def begin_backup(self, uuid: str) -> Iterator[Record | None]:
         """An attempt at a requested backup, under a lease of its own; None when no backup is requested."""
-        with self._attempt(uuid, keys.BACKUP_LEASE, "") as record:
+        with self._attempt(uuid, keys.BACKUP_LEASE, "", keys.BACKUP_REQUESTS, "backup_tries") as record:
             yield record
 
     @contextmanager
-    def _attempt(self, uuid: str, key: str, generation: str) -> Iterator[Record | None]:
+    def begin_point(self, uuid: str) -> Iterator[Record | None]:
+        """The same of a requested restore point, under the backups' lease: both read all files."""
+        with self._attempt(uuid, keys.BACKUP_LEASE, "", keys.POINT_REQUESTS, "point_tries") as record:
+            yield record
+
+    @contextmanager
+    def begin_drill(self, uuid: str) -> Iterator[Record | None]:
+        """The same of a requested drill, under the backups' lease: no point is made, and nothing pruned, meanwhile."""
+        with self._attempt(uuid, keys.BACKUP_LEASE, "", keys.DRILL_REQUESTS, "drill_tries") as record:
+            yield record
+
+    @contextmanager
+    def _attempt(
+        self, uuid: str, key: str, generation: str, requests: str = keys.BACKUP_REQUESTS, tries: str = "tries"
+    ) -> Iterator[Record | None]:
         begun: list[Record] = []
 
         def take(name: str, token: bytes, ttl: int) -> bool:
-            names = [keys.SESSION.format(uuid=uuid), name, keys.BACKUP_REQUESTS]
-            code, flat = self._begin(keys=names, args=[uuid, generation, token, ttl])
+            names = [keys.SESSION.format(uuid=uuid), name, requests]
+            code, flat = self._begin(keys=names, args=[uuid, generation, token, ttl, tries])
             if code == "ok":
                 begun.append(Record.from_hash(pairs(flat)))
             return bool(begun)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from app import tracing
-from app.core.errors import IllegalState, SessionNotFound, Superseded
+from app.core.errors import BackupInUse, IllegalState, SessionNotFound, Superseded
 from app.core.redis import keys
 from app.core.redis.events import EVENTS_KEPT, EVENTS_KEPT_ASLEEP
 from app.core.redis.scripts import pairs
@@ -53,6 +53,8 @@ class Change:
     `to` moves it, by the transition table; one in `noop` is left as it is. `touch` notes in either case that someone
     asked for the session. `expect` are fields that must still have these values, `fields` those to set.
 
+    `signals` are set, `forget_signals` removed.
+
     `task` makes it a new intent: the generation grows and the intent is overdue at `due`. `settle` says that the
     current intent is carried out, `then` which task continues it. `next_epoch` ends the workspace's token. `idle_at` is
     when to check next whether the session is idle. `event` is its type and data, by default the new state; `events_ttl`
@@ -66,6 +68,7 @@ class Change:
     phases: Mapping[str, int] = field(default_factory=dict)
     clear_phases: bool = False
     signals: Mapping[str, Signal] = field(default_factory=dict)
+    forget_signals: Collection[str] = ()
     task: str = ""
     due: float = 0.0
     settle: bool = False
@@ -84,7 +87,7 @@ class Change:
 
     @classmethod
     def intent(
-        cls, to: Status, *, task: str, noop: Collection[Status], due: float, request_id: str, **wanted: Any
+        cls, to: Status | None, *, task: str, noop: Collection[Status], due: float, request_id: str, **wanted: Any
     ) -> Change:
         """A new intent, and what every one of them resets."""
         reset = {"clear_phases": True, "reason": "", "reason_code": "", "started_at": 0.0}
@@ -103,7 +106,10 @@ class Change:
             "now": number(now),
             "expect": _expected(self.expect),
             "set": kept,
-            "clear": [name for name in texts if name not in kept],
+            "clear": [
+                *(name for name in texts if name not in kept),
+                *(SIGNAL_PREFIX + name for name in self.forget_signals),
+            ],
             "clear_prefix": PHASE_PREFIX if self.clear_phases else "",
             "to": self.to or "",
             "from": sorted(sources(self.to)) if self.to else [],
@@ -153,9 +159,16 @@ class Changed:
             raise SessionNotFound(uuid)
         if code == "stale":
             raise Superseded(f"Session {uuid} changed in the meantime ({detail}); retry.")
+        if code == "in_use":
+            raise source_in_use(uuid, detail)
         if code == "illegal":
             raise IllegalState(f"Session {uuid} cannot go from `{detail}` to `{to}`.")
         return cls(Record.from_hash(pairs(flat)), applied=code == "ok")
+
+
+def source_in_use(uuid: str, source: str) -> BackupInUse:
+    """The refusal of an erasure while another session is being restored from this one."""
+    return BackupInUse(f"Another session is being restored from {source} of session {uuid}; erase it after that.")
 
 
 def change_keys(uuid: str) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from app.core.sessions.awake_hours import BadHours, Span, hours_end, read_hours
 from app.core.sessions.counted_time import Counted
-from app.core.sessions.model import SIGNALS, Record, Signal, Status
+from app.core.sessions.model import SIGNALS, Record, Signal, Status, longest_unused
 from app.settings import Settings, SettingsError
 
 BUSY_GRACE = 60.0
@@ -30,6 +30,9 @@ can't read now is probably unreadable in an hour."""
 
 AHEAD = 5.0
 """s a time may be in the future because two machines' clocks differ."""
+
+NOT_ASLEEP_RECHECK = 300.0
+"""s until another look at a session that is unused for its `ttl` and does not sleep: only what sleeps is archived."""
 
 MAX_RECHECK, MAX_EXPIRY_RECHECK = 3_600.0, 86_400.0
 """s between two checks whether a session is idle, and whether it has expired, at most. A later deadline comes from a
@@ -104,9 +107,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class ExpiryVerdict(Verdict):
-    """Whether a session has expired; `ahead` says whether some of its times are in the future."""
+    """Whether a session has expired, or is to be archived (`archive`); `ahead` says whether some of its times are in
+    the future."""
 
     ahead: bool = False
+    archive: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,8 +158,9 @@ def idle_verdict(record: Record, policy: Policy, now: float) -> IdleVerdict:
     )
 
 
-def expiry_verdict(record: Record, counted: Counted) -> ExpiryVerdict:
-    """Whether a session has outlived its `ttl`, by the counted time since its last use."""
+def expiry_verdict(record: Record, counted: Counted, retention: float) -> ExpiryVerdict:
+    """Whether a session is unused for its `ttl`, which archives it, or for `ARCHIVE_RETENTION`, which ends it: by the
+    counted time since its last use."""
     now = counted.now
     if record.status is Status.TERMINATED:
         return ExpiryVerdict(False, 0.0, "already terminated")
@@ -162,14 +168,24 @@ def expiry_verdict(record: Record, counted: Counted) -> ExpiryVerdict:
         return ExpiryVerdict(False, now + EXPIRY_RETRY, "being terminated")
     if not record.ttl:
         return ExpiryVerdict(False, 0.0, "its ttl is 0: it never expires")
-    left = record.ttl - counted.age(record.last_activity)
-    why = "not expired"
+    unused = counted.age(record.last_activity)
+    longest = longest_unused(record.ttl, retention)
+    left = longest - unused if longest else math.inf
     if left <= 0 and record.expiry_tries:
         left = expiry_pause(record.expiry_tries) - counted.age(record.requested_at)
         why = f"expired; its backup failed {record.expiry_tries} times and is retried in {left:.0f} s"
-    if left > 0:
-        return ExpiryVerdict(False, now + min(left, MAX_EXPIRY_RECHECK), why, _ahead(record, now))
-    return ExpiryVerdict(True, now, f"unused for longer than its ttl, {record.ttl:.0f} s")
+        if left > 0:
+            return ExpiryVerdict(False, now + min(left, MAX_EXPIRY_RECHECK), why)
+    if left <= 0:
+        return ExpiryVerdict(True, now, f"unused for longer than {longest:.0f} s")
+    ahead = _ahead(record, now)
+    if not record.archived_at and unused < record.ttl:
+        left = min(left, record.ttl - unused)
+    elif not record.archived_at:
+        if record.status is Status.SLEEPING and not ahead:
+            return ExpiryVerdict(False, now, f"unused for its ttl, {record.ttl:.0f} s", archive=True)
+        left = min(left, record.ttl, NOT_ASLEEP_RECHECK)
+    return ExpiryVerdict(False, now + min(left, MAX_EXPIRY_RECHECK), "not expired", ahead)
 
 
 def expiry_pause(tries: int) -> float:

@@ -22,6 +22,13 @@ USER_ID_PATTERN = re.compile(r"[A-Za-z0-9@._+-]{1,128}")
 SIZES = ("small", "standard", "large")
 
 
+class Tier(StrEnum):
+    """Where a session's files are: on its volume, or in the store of restore points only. `parked` is reserved."""
+
+    HOT = "hot"
+    ARCHIVED = "archived"
+
+
 class Status(StrEnum):
     """The states of a session. `sleeping` is set when a sleep is requested; `replicas` shows whether processes
     remain."""
@@ -128,8 +135,10 @@ a terminal; a terminal's processes using CPU; a call to keep the session awake; 
 class Identity:
     """The part of a session that must survive the loss of Redis; the runtime keeps a copy beside the volume.
 
-    `idle_timeout` and `ttl` are in seconds, 0 for never. `restore_from` names the backup the session starts with, until
-    all its files are restored.
+    `idle_timeout` and `ttl` are in seconds, 0 for never. `restore_from` names the backup, or the restore
+    point, the session starts with, until all its files are restored. `volume` counts the volumes that were out of reach
+    and were replaced: in a cluster each has a claim of its own. `rollbacks` counts the session's rollbacks: each
+    restores anew, also from the same point.
     """
 
     uuid: str
@@ -140,6 +149,13 @@ class Identity:
     ttl: float = 0.0
     labels: Mapping[str, str] = field(default_factory=dict)
     restore_from: str = ""
+    volume: int = 0
+    rollbacks: int = 0
+
+    @property
+    def restore_mark(self) -> str:
+        """What a volume notes of a restore that is done, so that a repeated task does not undo later work."""
+        return f"{self.restore_from} {self.rollbacks}" if self.restore_from and self.rollbacks else self.restore_from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,11 +164,12 @@ class Record(Identity):
 
     `backup` is the last backup, `backup_lacks` names some unreadable files missing from it (`unreadable`). `reason` is
     why the session failed, what its start waits for, or, while it is active, why its agent does not run; `reason_code`
-    is the same for programs, where there is one (app/core/errors.py, and `no_capacity`). `generation` counts intents;
+    is the same for programs, where there is one (app/core/sessions/reason_codes.py). `generation` counts intents;
     `settled` is the last generation carried out; `task` carries out the current intent; `provisioned` says whether its
     volume ever existed. `request_id` and `traceparent` are of the request behind the current intent. `phases` are
     milliseconds since the request that started the workspace, in the order of `PHASES`. `delete_backup` says whether
-    the teardown must back up first, `delete_partial` whether a backup without the unreadable files will do. `waiting`
+    the teardown must back up first, `delete_partial` whether a backup without the unreadable files will do,
+    `delete_erase` whether nothing is to be left (app/core/erasures.py). `waiting`
     counts the prompts not yet delivered, `unfinished` those with the agent; the inbox keeps both. `access_epoch` counts
     revocations: an access token of an earlier epoch is invalid; `disconnected_epoch` is the one up to which connections
     were ended. `epoch` is that of the workspace token: one of another epoch is invalid
@@ -166,6 +183,16 @@ class Record(Identity):
     broker message found the lease taken, `answered` the one whose workspace was ready before its start was finished.
     `backup_asked` counts requests for a backup: an attempt begun before the last request does not settle it. `stopping`
     says that the processes were told to stop and may still run: nothing may be started before they have ended.
+
+    `point` is the newest restore point, `point_at` the time whose files are in it, `point_error` why the last attempt
+    failed, `point_checked_at` when all stored data was last read. `point_asked` and `point_tries` count as those of
+    backups, `point_trigger` is who asked. `last_proven` is when a drill last found the newest point whole,
+    `drill_tries` counts its unfinished attempts. `left_fingerprint` is the agent's, of the files at the last stop.
+    `files_of` is of when the files are that replaced those of a lost volume. `archived_at` is since when the files are
+    in the archive only, from where `restore_from` brings them back, 0 while there is a volume.
+
+    `rollback_to` is the restore point that the session is being rolled back to, as asked for at `rollback_at`;
+    `rolled_back` is how the last rollback ended (workers/rolling_back.py).
 
     For the cost ledger: `made_by` names the API key that created the session. `compute_since` is since when its
     processes run, 0 when they don't, `compute_until` when they last ended; `disk_since` is since when its volume of
@@ -189,6 +216,7 @@ class Record(Identity):
     pod_name: str = ""
     delete_backup: bool = True
     delete_partial: bool = False
+    delete_erase: bool = False
     backup: str = ""
     backup_lacks: Mapping[str, Any] = field(default_factory=dict)
     backup_generation: int = 0
@@ -198,6 +226,21 @@ class Record(Identity):
     answered: int = 0
     backup_asked: int = 0
     backup_tries: int = 0
+    point: str = ""
+    point_at: float = 0.0
+    point_error: str = ""
+    point_checked_at: float = 0.0
+    point_asked: int = 0
+    point_tries: int = 0
+    point_trigger: str = ""
+    last_proven: float = 0.0
+    drill_tries: int = 0
+    left_fingerprint: str = ""
+    files_of: float = 0.0
+    rollback_to: str = ""
+    rollback_at: float = 0.0
+    rolled_back: Mapping[str, Any] = field(default_factory=dict)
+    archived_at: float = 0.0
     waiting: int = 0
     unfinished: int = 0
     access_epoch: int = 0
@@ -221,10 +264,20 @@ class Record(Identity):
         return Identity(**{f.name: getattr(self, f.name) for f in fields(Identity)})
 
     @property
-    def expires_at(self) -> float:
-        """When the session expires at the earliest, 0 for never: `ttl` after its last use, if all of that time counts
-        (app/core/sessions/counted_time.py)."""
-        return self.last_activity + self.ttl if self.ttl else 0.0
+    def tier(self) -> Tier:
+        """Where its files are."""
+        return Tier.ARCHIVED if self.archived_at else Tier.HOT
+
+    @property
+    def archives_at(self) -> float:
+        """When the session is archived at the earliest, 0 for never: `ttl` after its last use, if all of that time
+        counts (app/core/sessions/counted_time.py). Needs restore points."""
+        return self.last_activity + self.ttl if self.ttl and not self.archived_at else 0.0
+
+    def expires_at(self, retention: float) -> float:
+        """When the session ends at the earliest, 0 for never, with this `ARCHIVE_RETENTION`."""
+        unused = longest_unused(self.ttl, retention)
+        return self.last_activity + unused if unused else 0.0
 
     def to_hash(self) -> dict[str, str]:
         """The Redis hash; fields at their default are left out, which keeps a sleeping session small."""
@@ -245,6 +298,12 @@ class Record(Identity):
             name: Signal.from_text(hashed[SIGNAL_PREFIX + name]) for name in SIGNALS if SIGNAL_PREFIX + name in hashed
         }
         return cls(**values, phases=phases, signals=signals)
+
+
+def longest_unused(ttl: float, retention: float) -> float:
+    """s that a session may be unused until it ends, 0 for no end: `ARCHIVE_RETENTION`, or its `ttl` if that is longer.
+    One with the `ttl` 0 was promised to have no end."""
+    return max(ttl, retention) if ttl and retention else 0.0
 
 
 PHASE_PREFIX = "phase_"

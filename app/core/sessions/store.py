@@ -7,6 +7,7 @@ quotas and sweeps never scan. Every method raises `StateUnavailable`.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +20,13 @@ from app.core.redis import keys
 from app.core.redis.errors import redis_errors
 from app.core.redis.events import EVENTS_BYTES
 from app.core.redis.memory import RESERVE
-from app.core.redis.paging import Page, newest_first, page_of
 from app.core.redis.scripts import flatten, script
 from app.core.sessions.change import Change, Changed, change_keys
 from app.core.sessions.counted_time import Counted
 from app.core.sessions.idle_policy import expiry_verdict
 from app.core.sessions.model import Record, Status, encode, number
+
+POINT_SETS = (keys.POINT_REQUESTS, keys.POINTS_WAITING)
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class SessionStore:
         self._note_unarchived = client.register_script(script("unarchived"))
         self._backup_requested = client.register_script(script("backup_requested"))
         self._backup_settled = client.register_script(script("backup_settled"))
+        self._point_requested = client.register_script(script("point_requested"))
+        self._point_settled = client.register_script(script("point_settled"))
 
     def create(self, record: Record, *, quota: int | None, due: float = 0.0, call: Call | None = None) -> str:
         """Record a new session and answer its uuid, "" when that is taken; if the `call` has created a session before,
@@ -82,7 +86,7 @@ class SessionStore:
                 -1 if quota is None else quota,
                 number(record.created_at),
                 number(due),
-                number(expiry_verdict(record, Counted(record.last_activity)).next_check),
+                number(expiry_verdict(record, Counted(record.last_activity), math.inf).next_check),
                 "state",
                 json.dumps({"status": record.status}),
                 call.digest if call else "",
@@ -132,20 +136,6 @@ class SessionStore:
         """A change for scripts that make it as part of something larger."""
         return change.to_json(uuid, now, events_bytes=self._events_bytes, tombstone_ttl=self._tombstone_ttl)
 
-    def page(self, *, status: Status | None, user_id: str | None, limit: int, cursor: str | None) -> Page[Record]:
-        """Sessions, newest first, of a user, in a state, or all; terminated ones only when that state is asked for.
-        Raises `InvalidRequest` for a foreign cursor."""
-        if user_id is not None:
-            name = keys.USER_TOMBSTONES if status is Status.TERMINATED else keys.BY_USER
-            index = name.format(user_id=user_id)
-        else:
-            index = keys.BY_STATUS.format(status=status) if status else keys.ALL
-        with redis_errors():
-            if user_id is not None and status not in (None, Status.TERMINATED):
-                own = [record for record in self.find(self._redis.zrange(index, 0, -1)) if record.status is status]
-                return page_of(own, lambda record: (record.created_at, record.uuid), limit=limit, cursor=cursor)
-            return newest_first(self._redis, index, limit=limit, cursor=cursor).map(self.find)
-
     def due(self, deadlines: str, now: float, limit: int = 100) -> list[Record]:
         """The sessions whose deadline in the sorted set `deadlines` has come, oldest first. Members without a record
         are removed from the set."""
@@ -185,12 +175,85 @@ class SessionStore:
         arguments = [uuid, asked]
         return bool(self._run(self._backup_settled, [keys.SESSION.format(uuid=uuid), keys.BACKUP_REQUESTS], arguments))
 
+    def request_point(self, uuid: str, now: float, due: float, trigger: str) -> bool:
+        """Note a request for a restore point, overdue at `due`; a point that has already begun does not settle it.
+        False for one of the service itself while another is pending."""
+        arguments = [uuid, number(due), trigger, number(now)]
+        return bool(self._run(self._point_requested, [keys.SESSION.format(uuid=uuid), *POINT_SETS], arguments))
+
+    def settle_point(self, uuid: str, asked: int) -> bool:
+        """Note that the requests up to number `asked` are carried out; False when there is a newer one."""
+        return bool(self._run(self._point_settled, [keys.SESSION.format(uuid=uuid), *POINT_SETS], [uuid, asked]))
+
+    def size(self, deadlines: str) -> int:
+        """How many sessions have this deadline."""
+        with redis_errors():
+            return int(self._redis.zcard(deadlines))
+
+    def oldest(self, deadlines: str, now: float) -> float:
+        """Seconds since the first of these times, 0 for none."""
+        with redis_errors():
+            first = self._redis.zrange(deadlines, 0, 0, withscores=True)
+        return max(0.0, now - first[0][1]) if first else 0.0
+
+    def pending(self, deadlines: str, uuid: str) -> bool:
+        """Whether the session has this deadline."""
+        with redis_errors():
+            return self._redis.zscore(deadlines, uuid) is not None
+
+    def deadline(self, deadlines: str, uuid: str) -> float | None:
+        """The session's deadline, None for none."""
+        with redis_errors():
+            when = self._redis.zscore(deadlines, uuid)
+        return None if when is None else float(when)
+
+    def overdue(self, deadlines: str, when: float) -> int:
+        """How many sessions have a deadline before `when`."""
+        with redis_errors():
+            return int(self._redis.zcount(deadlines, "-inf", f"({when}"))
+
+    def schedule(self, deadlines: str, uuid: str, when: float) -> None:
+        """Give the session a deadline at `when`, whatever it had."""
+        with redis_errors():
+            self._redis.zadd(deadlines, {uuid: when})
+
+    def schedule_missing(self, deadlines: str, uuids: Iterable[str], when: float) -> None:
+        """Give those of the sessions that lack this deadline one at `when`."""
+        mapping = dict.fromkeys(uuids, when)
+        if mapping:
+            with redis_errors():
+                self._redis.zadd(deadlines, mapping, nx=True)
+
+    def clear(self, deadlines: str) -> None:
+        """Remove these deadlines of all sessions."""
+        with redis_errors():
+            self._redis.delete(deadlines)
+
+    def look_earlier(self, deadlines: str, uuid: str, when: float) -> None:
+        """Give the session a deadline at `when`, unless it has an earlier one."""
+        with redis_errors():
+            self._redis.zadd(deadlines, {uuid: when}, lt=True)
+
+    def forget_points(self, uuid: str, kept: float) -> None:
+        """A deleted session is due for no restore point and no drill; those it has stay listed for `kept` seconds."""
+        with redis_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            for each in (*POINT_SETS, keys.POINTS_DUE, keys.DRILLS, keys.DRILL_REQUESTS):
+                pipe.zrem(each, uuid)
+            pipe.expire(keys.POINTS.format(uuid=uuid), max(1, int(kept)))
+            pipe.execute()
+
     def uuids(self, statuses: Iterable[Status]) -> list[str]:
         """All sessions in these states."""
         with redis_errors():
             return [
                 uuid for status in statuses for uuid in self._redis.zrange(keys.BY_STATUS.format(status=status), 0, -1)
             ]
+
+    def archived(self) -> set[str]:
+        """The sessions whose files are in the archive only."""
+        with redis_errors():
+            return set(self._redis.zrange(keys.ARCHIVED, 0, -1))
 
     def metered(self) -> list[Record]:
         """The sessions whose processes run, as far as the cost ledger knows."""

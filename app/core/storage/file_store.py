@@ -11,7 +11,16 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
+from app.core.errors import ArchiveError
 from app.core.storage import object_stores
+
+
+def make_private(folder: str) -> None:
+    """Create a local folder, and those above it that are missing, for its owner only."""
+    if not os.path.isdir(folder):
+        make_private(os.path.dirname(folder))
+        with suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
 
 
 class FileStore:
@@ -34,6 +43,10 @@ class FileStore:
     @cached_property
     def root(self) -> str:
         return str(self.fs._strip_protocol(self._url)).rstrip("/")
+
+    @property
+    def protocol(self) -> str:
+        return object_stores.protocol_of(self._url)
 
     @property
     def is_local(self) -> bool:
@@ -68,7 +81,7 @@ class FileStore:
             self.fs.pipe_file(path, data)
             return
         folder, name = os.path.split(path)
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        make_private(folder)
         part = f"{folder}/.{name}.part-{secrets.token_hex(8)}"
         try:
             with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -80,10 +93,41 @@ class FileStore:
             with suppress(FileNotFoundError):
                 os.unlink(part)
 
+    def read(self, path: str) -> bytes:
+        """A whole file; raises `FileNotFoundError`."""
+        return bytes(self.fs.cat_file(path))
+
+    def read_all(self, paths: list[str]) -> dict[str, bytes]:
+        """Those of the files that exist, by path: at once where the store can."""
+        found = self.fs.cat(paths, on_error="return") if paths else {}
+        for error in found.values():
+            if isinstance(error, Exception) and not isinstance(error, FileNotFoundError):
+                raise error
+        return {path: content for path, content in found.items() if isinstance(content, bytes)}
+
     def remove(self, path: str) -> None:
         """Remove a file, if it exists."""
         with suppress(FileNotFoundError):
             self.fs.rm_file(path)
+
+    def remove_folder(self, path: str) -> None:
+        """Remove a folder with all files in it, if it exists."""
+        with suppress(FileNotFoundError):
+            self.fs.rm(path, recursive=True)
+
+    def check(self, folder: str = "") -> None:
+        """Write a small file, read it and remove it: in this folder, by default the root. Raises `RetryableError` or
+        `ArchiveError`."""
+        data = secrets.token_hex(8).encode()
+        path = f"{folder or self.root}/.check-{data.decode()}"
+        with self.translated("The store can't be used"):
+            self.write(path, data)
+            try:
+                read = bytes(self.fs.cat_file(path))
+            finally:
+                self.remove(path)
+        if read != data:
+            raise ArchiveError("The store returned something else than was written.")
 
     def sync(self, *folders: str) -> None:
         """Sync the entries of local folders to the disk; those that do not exist are skipped."""

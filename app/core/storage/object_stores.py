@@ -47,6 +47,16 @@ def protocol_of(url: str) -> str:
     return url.partition("://")[0] if "://" in url else "file"
 
 
+def is_google(url: str) -> bool:
+    """Whether a URL is of a bucket of Google's."""
+    return protocol_of(url) in ("gs", "gcs")
+
+
+def s3_endpoint() -> str:
+    """The address of the S3 server as the AWS tools read it, "" for Amazon's."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+
+
 def is_remote(url: str) -> bool:
     """Whether a URL is of a remote store, whose client needs a network and threads."""
     return protocol_of(url) not in LocalFileSystem.protocol
@@ -55,7 +65,19 @@ def is_remote(url: str) -> bool:
 def filesystem(url: str) -> Any:
     """A client for a URL. Make it in the process that uses it: clients of remote stores do not survive a fork. Cached
     listings would hide files of other processes."""
-    return fsspec.url_to_fs(url, use_listings_cache=False, **OPTIONS.get(protocol_of(url), {}))[0]
+    options = OPTIONS.get(protocol_of(url), {})
+    return fsspec.url_to_fs(url, use_listings_cache=False, **options, **_given_token(url))[0]
+
+
+def _given_token(url: str) -> Mapping[str, Any]:
+    """The option with a token for Google's store in GOOGLE_ACCESS_TOKEN, which restic knows by itself. As an object: of
+    a text gcsfs would ask Google first, in an address."""
+    token = os.environ.get("GOOGLE_ACCESS_TOKEN")
+    if not is_google(url) or not token:
+        return {}
+    from google.oauth2.credentials import Credentials
+
+    return {"token": Credentials(token)}
 
 
 def errors(url: str) -> tuple[type[Exception], ...]:

@@ -96,6 +96,13 @@ class StoreProcess:
             raise result
         return result
 
+    def end(self) -> None:
+        """End the process. The next call would start another."""
+        with self._lock:
+            child, self._child = self._child, None
+        if child is not None:
+            child.end()
+
     def _hand_over(self, connection: socket.socket, deadline: float) -> Child:
         """Pass a connection to the process, where it waits for its turn."""
         for _ in range(2):

@@ -1,7 +1,8 @@
 "use strict";
 // Writes activity signals of the editor for the workspace's agent (app/agent/activity.py): it touches one file when the
 // user types, scrolls, selects or saves, and lists unsaved files in another. An open page without user input writes
-// nothing. It also shows the agent's notice that the workspace is about to sleep.
+// nothing. It also shows the agent's notices: that the workspace is about to sleep, and of when its files are after its
+// volume was lost.
 //
 // It is one of the editor's built-in extensions, so it needs no marketplace and users can't uninstall it.
 const fs = require("node:fs");
@@ -17,9 +18,11 @@ const folder = path.join(os.homedir(), ".local", "state", "workspace");
 const editor = path.join(folder, "editor");
 const unsaved = path.join(folder, "unsaved.json");
 const notice = path.join(folder, "notice.json");
+const restored = path.join(folder, "restored.json");
 
 let touchedAt = 0;
 let announced = 0;
+let toldOf = 0;
 let listing;
 
 // Fails silently: the user learns of a full volume elsewhere.
@@ -66,6 +69,19 @@ async function announce() {
   if (answer) write(editor, "");
 }
 
+function tellFiles() {
+  let told;
+  try {
+    told = JSON.parse(fs.readFileSync(restored, "utf8"));
+  } catch {
+    return; // Nothing was lost.
+  }
+  if (!(told.until > Date.now() / 1000) || told.files_of === toldOf) return;
+  toldOf = told.files_of;
+  const at = new Date(1000 * told.files_of).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+  vscode.window.showWarningMessage(`The disk of this workspace was lost. Your files are those of ${at}.`);
+}
+
 function activate(context) {
   fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
   const { window, workspace } = vscode;
@@ -91,6 +107,7 @@ function activate(context) {
   ];
   const watcher = fs.watch(folder, (_, name) => {
     if (name === path.basename(notice)) announce();
+    if (name === path.basename(restored)) tellFiles();
   });
   context.subscriptions.push(
     ...signals.map((signal) => signal(noteInput)),
@@ -103,6 +120,7 @@ function activate(context) {
   );
   listUnsaved();
   announce();
+  tellFiles();
 }
 
 module.exports = { activate };

@@ -360,7 +360,7 @@ def test_a_checkpoint_is_handed_out_when_asked_for(agent, model):
     status, documents = agent.call("POST", "/checkpoint")
     assert status == 200 and set(documents) == {"history", "context", "metadata"}
     for name, document in documents.items():
-        assert json.loads((agent.folder / ".session" / f"{name}.json").read_text()) == document
+        assert json.loads((agent.folder.parent / ".session" / f"{name}.json").read_text()) == document
 
 
 def test_instructions_of_the_project_reach_the_model(agent, model):

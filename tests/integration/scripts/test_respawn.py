@@ -103,12 +103,13 @@ def test_a_command_that_ignores_sigterm_is_killed(respawned):
 
 
 def test_a_stop_is_heeded_between_two_starts(respawned):
-    """SIGTERM while respawn waits to start the command again ends it at once."""
+    """SIGTERM while respawn waits to start the command again ends it at once. No process has its id meanwhile."""
     thing = respawned("raise SystemExit(5)")
     for _ in range(4):
         assert "ended with 5" in thing.line()
     thing.process.terminate()
     assert thing.process.wait(DEADLINE) == 0
+    assert not thing.file.exists()
 
 
 def test_a_command_that_does_not_exist_is_an_error_not_a_loop(tmp_path):

@@ -154,8 +154,14 @@ def test_an_agent_reports_what_is_new_by_itself_and_takes_announcements(
     agent.start()
     assert agent.call("POST", "/notice", {"seconds": 60})[0] == 200
     assert (home / FOLDER / NOTICE).exists()
-    assert agent.call("POST", "/lockout", {})[0] == 200
-    assert (home / FOLDER / DISCONNECT).exists()
+    for body, ordered in (({"access_epoch": 7}, "7"), ({}, "null")):
+        assert agent.call("POST", "/lockout", body)[0] == 200
+        assert (home / FOLDER / DISCONNECT).read_text() == ordered
+    for reason, ended in (("user", False), ("sleep", True), ("delete", True)):
+        (home / FOLDER / DISCONNECT).unlink()
+        assert agent.call("POST", "/cancel", {"reason": reason})[0] == 200
+        assert (home / FOLDER / DISCONNECT).exists() == ended
+        (home / FOLDER / DISCONNECT).touch()
     assert [agent.call("POST", "/notice", {"seconds": wrong})[0] for wrong in (-1, "60", True, 1e9)] == [400] * 4
     (home / FOLDER / EDITOR).touch()
     gateway.wait(lambda: gateway.activity)

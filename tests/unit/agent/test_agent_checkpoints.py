@@ -248,7 +248,7 @@ def test_an_agent_pushes_its_checkpoint_when_asked_to(agent, gateway):
     push = {"push": True, "seconds": 5}
     assert agent.call("POST", "/checkpoint", push) == (200, {"saved": True, "messages": 2})
     assert kept(gateway) == agent.history()
-    assert (agent.folder / ".session" / "journal").stat().st_size == 0
+    assert (agent.folder.parent / ".session" / "journal").stat().st_size == 0
     agent.chat("m2", "remember 6")
     gateway.failures[HISTORY].append(413)
     assert agent.call("POST", "/checkpoint", push) == (200, {"saved": False, "messages": 4})

@@ -188,7 +188,7 @@ def test_search_finds_lines_by_text_and_by_expression(workspace, tmp_path):
 
 def test_search_skips_what_is_no_source(workspace, tmp_path):
     """Binary files, .git, node_modules, links and pipes; and it shows no more than it says."""
-    for name in (".git", "node_modules", ".session"):
+    for name in (".git", "node_modules"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x").write_text("needle")
     (tmp_path / "binary").write_bytes(b"\0needle")

@@ -12,6 +12,8 @@ from tests.unit.agent.crash_points import PROMPTS
 
 ROOT = Path(__file__).resolve().parents[3]
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):

@@ -94,6 +94,7 @@ def test_no_command_reads_the_agents_memory(place: Place, reading: str) -> None:
 
 
 @hides
+@pytest.mark.slow
 def test_everything_else_works_as_before(place: Place) -> None:
     """Files are made, read, moved between folders and linked; programs and temporary files are there."""
     script = """

@@ -280,14 +280,14 @@ def test_a_prompt_the_manager_brings_again_is_not_doubtful(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_copy_restored_as_another_user_leaves_the_original_its_turn(agent, model, gateway, tmp_path):
+def test_a_copy_in_another_session_leaves_the_original_its_turn(agent, model, gateway, tmp_path):
     """Made while the first turn runs; the original goes on, the copy has nothing to do."""
     model.script(Answer(text="one two", hold=(held := threading.Event())))
     agent.start()
     agent.prompt("m1", "hello")
     model.wait_for_requests(1)
     other = folder_in(tmp_path, "other")
-    shutil.copytree(agent.folder, other / "app")
+    shutil.copytree(agent.folder.parent / ".session", other / ".session")
     copy = AgentProcess(gateway, other, WORKSPACE_UUID="zzzz9999")
     try:
         copy.start()
@@ -390,7 +390,7 @@ def test_an_older_volume_takes_the_prompts_it_lacks_and_no_other(agent, model, g
     agent.chat("m1", "remember 1")
     assert agent.terminate() == 0
     other = folder_in(tmp_path, "other")
-    shutil.copytree(agent.folder, other / "app")
+    shutil.copytree(agent.folder.parent / ".session", other / ".session")
     agent.start()
     agent.chat("m2", "remember 2")
     agent.kill()
@@ -403,3 +403,20 @@ def test_an_older_volume_takes_the_prompts_it_lacks_and_no_other(agent, model, g
     finally:
         older.close()
     assert [message["id"] for message in gateway.checkpoint["history"]] == ["m1", "m1", "m2", "m2"]
+
+
+@pytest.mark.slow
+def test_a_workspace_of_an_earlier_release_goes_on(agent, model):
+    """Its conversation is in the workspace's folder. A turn was interrupted there; its prompt runs once."""
+    agent.start()
+    agent.chat("m1", "remember 1")
+    model.script(Answer(text="too late", hold=(held := threading.Event())))
+    agent.prompt("m2", "hello")
+    model.wait_for_requests(len(model.requests) + 1)
+    agent.kill()
+    held.set()
+    (agent.folder.parent / ".session").rename(agent.folder / ".session")
+    agent.start()
+    assert agent.chat("m2", "hello")[0] == 200
+    assert [message["id"] for message in agent.history() if message["role"] == "user"] == ["m1", "m2"]
+    assert list(agent.folder.iterdir()) == [] and (agent.folder.parent / ".session" / "history.json").exists()

@@ -186,6 +186,7 @@ def test_while_documents_are_written_the_conversation_goes_on(tmp_path, monkeypa
     world = World(tmp_path, FakeModel())
     world.prompt("m1", "one")
     world.run()
+    world.prompt("m3", "three")
     real = state_module.write_document
 
     def write(path, document):
@@ -199,7 +200,23 @@ def test_while_documents_are_written_the_conversation_goes_on(tmp_path, monkeypa
     monkeypatch.setattr(state_module, "write_document", write)
     world.state.fold()
     world.state.close()
-    assert reopened(tmp_path).state.waiting() == 1
+    assert reopened(tmp_path).state.waiting() == 2
+
+
+def test_what_is_there_already_is_not_written_again(tmp_path):
+    """An unchanged volume needs no new restore point, also after a restart."""
+    world = World(tmp_path, FakeModel(says("x")))
+    world.prompt("m1", "one")
+    world.run()
+    world.state.fold()
+    files = [tmp_path.joinpath(*each.parts) for each in tmp_path.rglob("*.json")]
+    before = {each: each.stat().st_ctime_ns for each in files}
+    assert before
+    world.state.fold()
+    world.state.close()
+    again = reopened(tmp_path)
+    again.state.fold()
+    assert {each: each.stat().st_ctime_ns for each in files} == before
 
 
 def test_a_long_journal_is_folded_even_so(tmp_path, monkeypatch):
@@ -214,8 +231,9 @@ def test_a_long_journal_is_folded_even_so(tmp_path, monkeypatch):
             world.prompt(f"m{n}", "x")
 
     monkeypatch.setattr(state_module, "write_document", write)
-    for _ in range(3):
+    for number in range(3):
+        world.prompt(f"own{number}", "x")
         world.state.fold()
         assert (tmp_path / ".session" / "journal").stat().st_size == 0
     world.state.close()
-    assert reopened(tmp_path).state.waiting() == 3
+    assert reopened(tmp_path).state.waiting() == 6

@@ -58,6 +58,7 @@ def test_a_clean_workspace_risks_nothing(folder: Path) -> None:
     assert asked(folder) == {"complete": True}
 
 
+@pytest.mark.slow
 def test_changes_commits_and_stashes_that_no_remote_has_are_told(folder: Path) -> None:
     """Also of a repository below; its files with the path to it."""
     repository(folder)

@@ -5,49 +5,46 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import redis
 from flask import Flask
-from flask_smorest import Blueprint
 
-from app import main
 from app.api.openapi import Api
 from app.core.composition import Core
 from app.core.sessions.model import Status
 from app.main import create_app
 from app.settings import Settings
+from tests.documented import CheckedClient
 from tests.unit.api.helpers import ADMIN_KEY, KEYS, AppMaker, Client, core_of, keyed, move, new_session
 from tests.unit.api.visitors import Visitor
 
-DOCUMENTS: list[dict[str, Any]] = []
+DOCUMENTS: list[str] = []
 """The OpenAPI document of the first app of this process."""
 
 
 @pytest.fixture(autouse=True)
 def documented_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All apps have the same OpenAPI document, and putting it together takes most of the time to make one."""
-    if DOCUMENTS:
-        monkeypatch.setattr(Blueprint, "register_views_in_doc", lambda *_, **__: None)
-        monkeypatch.setattr(Api, "_register_responses", lambda _: None)
-        monkeypatch.setattr(main, "build_document", lambda _: DOCUMENTS[0])
-    else:
+    """All apps have the same OpenAPI document, and putting it together takes longer than all else of an app."""
 
-        def kept(api: Api, build: Callable[[Api], dict[str, Any]] = main.build_document) -> dict[str, Any]:
-            DOCUMENTS.append(build(api))
-            return DOCUMENTS[0]
+    def once(api: Api, write: Callable[[Api], str] = Api.document_text) -> str:
+        if not DOCUMENTS:
+            DOCUMENTS.append(write(api))
+        return DOCUMENTS[0]
 
-        monkeypatch.setattr(main, "build_document", kept)
+    monkeypatch.setattr(Api, "document_text", once)
 
 
 @pytest.fixture
 def make_app(settings: Settings, redis_client: redis.Redis) -> AppMaker:
-    """Makes an app over the empty Redis; keyword arguments change its settings."""
+    """Makes an app over the empty Redis, without the dashboard; keyword arguments change its settings."""
 
     def make(**changes: object) -> Flask:
-        base = dataclasses.replace(settings, api_key=ADMIN_KEY, api_keys=json.dumps(KEYS), wait_default=0.3)
-        return create_app(dataclasses.replace(base, **changes))  # type: ignore[arg-type]
+        keys = json.dumps(KEYS)
+        base = dataclasses.replace(settings, api_key=ADMIN_KEY, api_keys=keys, wait_default=0.3, dashboard_url="off")
+        app = create_app(dataclasses.replace(base, **changes))  # type: ignore[arg-type]
+        app.test_client_class = CheckedClient
+        return app
 
     return make
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from app.core.backups.index import Backup
 from app.core.composition import Core
 from app.core.sessions.model import Identity, Record, Status
 from app.main import create_forward_auth
+from tests.waiting import wait_for
 
 ADMIN_KEY = "the-key-of-an-admin"
 SERVICE_KEY = "service-key"
@@ -65,6 +67,22 @@ def new_session(client: Client, user_id: str = "ada", **fields: object) -> str:
 def move(core: Core, uuid: str, to: Status, **changes: object) -> Record:
     """Do what a worker or the observer would: move the session and settle its intent."""
     return core.store.change(uuid, time.time(), to=to, settle=True, **changes).record
+
+
+def meanwhile(once: Callable[[], object], change: Callable[[], object]) -> None:
+    """Do `change` while the request that follows waits: `once` it has recorded what was asked for."""
+
+    def later() -> None:
+        wait_for(once, "what the request records")
+        change()
+
+    threading.Thread(target=later).start()
+
+
+def changes(core: Core, uuid: str) -> Callable[[], bool]:
+    """Whether the session's record is another than now."""
+    now = core.store.get(uuid)
+    return lambda: core.store.get(uuid) != now
 
 
 def add_backup(

@@ -7,13 +7,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from flask import Flask
 
 from app.core.composition import Core
 from app.core.redis import keys
 from app.core.sessions.model import Signal, Status
-from tests.unit.api.helpers import Client, check_problem, move, new_session
+from tests.fake_agent import fake_agent
+from tests.unit.api.helpers import AppMaker, Client, check_problem, move, new_session
+from tests.world import SECRET_KEY
 
 SIGNALS = ["wake", "prompt", "turn", "browser", "editor", "terminal", "jobs", "keepalive", "window"]
+
+
+@pytest.fixture
+def app(make_app: AppMaker) -> Flask:
+    return make_app(secret_key=SECRET_KEY, rate_limit_default="10000/minute", rate_limit_create="10000/minute")
 
 
 def active(client: Client, core: Core, **fields: Any) -> str:
@@ -133,3 +141,28 @@ def test_a_session_on_its_way_out_can_not_be_kept_up(client: Client, core: Core)
     core.sessions.delete(uuid)
     assert keep_up(client, uuid, seconds=60).status_code == 409
     check_problem(keep_up(client, "zzzzzzzz", seconds=60), 404, "session_not_found")
+
+
+def test_the_work_at_risk_is_asked_of_an_awake_workspace(client: Client, core: Core) -> None:
+    uuid = active(client, core)
+    with fake_agent() as agent:
+        agent.risk = {"unsaved": {"count": 1, "names": ["a.py"]}, "complete": True}
+        assert core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
+        assert risk(client, uuid) == (True, agent.risk)
+        agent.risk = {"complete": True}
+        assert risk(client, uuid) == (True, None)
+    assert risk(client, uuid) == (False, None), "it answers no more"
+
+
+def test_the_work_at_risk_of_a_sleeping_session_is_what_was_seen_last(client: Client, core: Core) -> None:
+    uuid = active(client, core)
+    left = {"jobs": {"count": 2, "names": ["make"]}, "complete": True}
+    move(core, uuid, Status.SLEEPING, risk=left)
+    assert risk(client, uuid) == (True, left)
+    check_problem(client.get("/session/aaaaaaaa/risk"), 404, "session_not_found")
+
+
+def risk(client: Client, uuid: str) -> tuple[bool, Any]:
+    answer = client.get(f"/session/{uuid}/risk")
+    assert answer.status_code == 200, answer.text
+    return answer.json["known"], answer.json["risk"]

@@ -14,7 +14,7 @@ from flask import Flask
 from app import logs
 from app.api.blueprint import rules_of
 from app.api.prefer import Preference, preference
-from app.api.security import Keyring, Principal, read_keyring
+from app.core.access.keyring import Keyring, Principal, read_keyring
 from app.core.composition import Core
 from app.core.redis import keys
 from app.main import create_app

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections.abc import Callable
 
@@ -12,8 +11,17 @@ from flask import Flask
 
 from app.core.composition import Core
 from app.core.sessions.model import Status, iso
-from tests.unit.api.helpers import ADMIN_KEY, Client, add_backup, check_problem, keyed, move, new_session
-from tests.waiting import wait_for
+from tests.unit.api.helpers import (
+    ADMIN_KEY,
+    Client,
+    add_backup,
+    changes,
+    check_problem,
+    keyed,
+    meanwhile,
+    move,
+    new_session,
+)
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
@@ -114,10 +122,10 @@ def test_a_start_that_failed_names_its_session(client: Client, core: Core, call:
     headers = {"Prefer": "wait=30", "Idempotency-Key": "k1"}
 
     def end() -> None:
-        [record] = wait_for(lambda: core.sessions.page(user_id="ada").items, "the session")
+        [record] = core.sessions.page(user_id="ada").items
         move(core, record.uuid, ended, reason="the editor exited with 1")
 
-    with_delay(end)
+    meanwhile(lambda: core.sessions.page(user_id="ada").items, end)
     answer = client.post(path, json={"user_id": "ada"}, headers=headers)
     [record] = core.sessions.page(user_id="ada").items
     assert check_problem(answer, 409, code)["uuid"] == record.uuid
@@ -207,7 +215,7 @@ def test_sleep_of_a_session_that_is_still_starting_is_accepted(client: Client) -
 
 def test_scale_up_waits_until_the_session_is_active(client: Client, core: Core) -> None:
     uuid = new_session(client)
-    with_delay(lambda: move(core, uuid, Status.ACTIVE))
+    meanwhile(changes(core, uuid), lambda: move(core, uuid, Status.ACTIVE))
     answer = client.post(f"/session/{uuid}/scale-up", headers={"Prefer": "wait=30"})
     assert answer.status_code == 200
     assert answer.json == {"uuid": uuid, "action": "scale_up", "status": "success", "message": "Pod scaled up"}
@@ -229,7 +237,7 @@ def test_scale_up_answers_at_once_when_async_is_preferred(client: Client) -> Non
 
 def test_scale_up_tells_why_a_start_failed(client: Client, core: Core) -> None:
     uuid = new_session(client)
-    with_delay(lambda: move(core, uuid, Status.FAILED, reason="the editor exited with 1"))
+    meanwhile(changes(core, uuid), lambda: move(core, uuid, Status.FAILED, reason="the editor exited with 1"))
     answer = client.post(f"/session/{uuid}/scale-up", headers={"Prefer": "wait=30"})
     assert check_problem(answer, 409, "start_failed")["detail"] == "the editor exited with 1"
 
@@ -249,7 +257,7 @@ def test_scale_down_waits_until_the_processes_are_gone(client: Client, core: Cor
 def test_scale_down_that_something_newer_overtook_is_409(client: Client, core: Core) -> None:
     uuid = new_session(client)
     move(core, uuid, Status.ACTIVE)
-    with_delay(lambda: core.sessions.wake(uuid))
+    meanwhile(changes(core, uuid), lambda: core.sessions.wake(uuid))
     answer = client.post(f"/session/{uuid}/scale-down", headers={"Prefer": "wait=30"})
     check_problem(answer, 409, "superseded")
 
@@ -269,7 +277,7 @@ def test_delete_waits_and_answers_the_same_again(client: Client, core: Core) -> 
     name = f"app-{uuid}-20261120-080000.zip"
     risk = {"jobs": {"count": 1, "names": ["make"]}, "complete": True}
     gone = {"backup": name, "risk": risk}
-    with_delay(lambda: move(core, uuid, Status.TERMINATED, **gone), until=Status.TERMINATING, core=core, uuid=uuid)
+    meanwhile(changes(core, uuid), lambda: move(core, uuid, Status.TERMINATED, **gone))
     expected = {
         "uuid": uuid,
         "status": "terminated",
@@ -303,12 +311,7 @@ def told_of(client: Client, uuid: str) -> object:
 
 def test_delete_tells_why_nothing_was_deleted(client: Client, core: Core) -> None:
     uuid = new_session(client)
-    with_delay(
-        lambda: move(core, uuid, Status.FAILED, reason="the disk is full"),
-        until=Status.TERMINATING,
-        core=core,
-        uuid=uuid,
-    )
+    meanwhile(changes(core, uuid), lambda: move(core, uuid, Status.FAILED, reason="the disk is full"))
     answer = client.delete(f"/session/{uuid}", headers={"Prefer": "wait=30"})
     assert check_problem(answer, 409, "teardown_failed")["detail"] == "the disk is full"
 
@@ -340,7 +343,8 @@ def test_a_second_delete_says_anew_what_backup_is_wanted(client: Client, core: C
 
 
 @pytest.mark.parametrize(
-    "query", ["?backup=maybe", "?backup=", "?backup=Partial", "?backup=true&backup=false", "?nope=1"]
+    "query",
+    ["?backup=maybe", "?backup=", "?backup=Partial", "?backup=true&backup=false", "?nope=1", "?erase=", "?erase=1"],
 )
 def test_delete_refuses_a_query_it_does_not_understand(client: Client, query: str) -> None:
     check_problem(client.delete(f"/session/{new_session(client)}{query}"), 400, "invalid_request")
@@ -356,7 +360,8 @@ def test_list_pages_through_all_sessions_newest_first(client: Client) -> None:
         cursor = f"&cursor={page['next_cursor']}"
     assert page["next_cursor"] is None
     assert sorted(seen) == sorted(made)
-    assert page["sessions"][0].keys() == {"uuid", "user_id", "status", "created_at", "last_activity"}
+    fields = {"uuid", "user_id", "status", "created_at", "last_activity", "expires_at", "workspace_url", "labels"}
+    assert page["sessions"][0].keys() == fields | {"reason", "reason_code", "queue_length", "tier", "archives_at"}
 
 
 def test_list_filters_by_status_and_user(client: Client, core: Core) -> None:
@@ -368,9 +373,34 @@ def test_list_filters_by_status_and_user(client: Client, core: Core) -> None:
     assert client.get("/sessions?user_id=bob&status=active").json["sessions"] == []
 
 
+def test_a_row_of_a_list_says_what_the_session_itself_says(client: Client, core: Core) -> None:
+    uuid = new_session(client, labels={"course": "python-101"})
+    move(core, uuid, Status.FAILED, reason="no room", reason_code="no_capacity")
+    [row] = client.get("/sessions").json["sessions"]
+    full = client.get(f"/session/{uuid}").json
+    assert row == {name: (full["session"] | full)[name] for name in row}
+    assert (row["labels"], row["reason_code"]) == ({"course": "python-101"}, "no_capacity")
+
+
+def test_list_filters_by_labels_and_search(client: Client) -> None:
+    both = new_session(client, labels={"course": "python-101", "team": "blue=green"})
+    one = new_session(client, "Bob@example.com", labels={"course": "python-101"})
+    for query, wanted in (
+        ("label=course=python-101", [one, both]),
+        ("label=course=python-101&label=team=blue%3Dgreen", [both]),
+        ("label=course=", []),
+        ("q=BLUE", [both]),
+        (f"q={one[2:7].upper()}", [one]),
+        ("q=bob@&label=course=python-101&status=created", [one]),
+    ):
+        page = client.get(f"/sessions?{query}").json
+        assert ([row["uuid"] for row in page["sessions"]], page["next_cursor"]) == (wanted, None), query
+
+
 @pytest.mark.parametrize(
     "query",
-    ["limit=0", "limit=1001", "limit=1_0", "limit=x", "limit=", "status=none", "user_id=a%00", "cursor=!", "a=b"],
+    ["limit=0", "limit=1001", "limit=1_0", "limit=x", "limit=", "status=none", "user_id=a%00", "cursor=!", "a=b"]
+    + ["label=x", "label==x", "label=a%01=b", "q=", "q=%07", "q=a&q=b", f"q={'a' * 257}", "label=a=b&" * 33 + "q=a"],
 )
 def test_list_refuses_a_query_it_does_not_understand(client: Client, query: str) -> None:
     check_problem(client.get(f"/sessions?{query}"), 400, "invalid_request")
@@ -380,17 +410,3 @@ def test_restored_sessions_say_where_they_come_from(client: Client, core: Core) 
     backup = add_backup(core)
     uuid = new_session(client, restore_from=backup.name)
     assert client.get(f"/session/{uuid}").json["session"]["restore_from"] == backup.name
-
-
-def with_delay(
-    change: Callable[[], object], until: Status | None = None, core: Core | None = None, uuid: str = ""
-) -> None:
-    """Do `change` while the request that follows is waiting: once the session is in `until`, else when
-    its wake or sleep was recorded. An event wakes the waiting call, so the order decides nothing."""
-
-    def later() -> None:
-        if core is not None and until is not None:
-            core.sessions.wait(uuid, lambda record: record.status is until, 30)
-        change()
-
-    threading.Timer(0.1, later).start()

@@ -17,6 +17,7 @@ from app.api.event_streams import follow, follow_message, revoked
 from app.api.openapi import VERSION
 from app.core.access.tokens import AccessToken, Kind
 from app.core.composition import Core
+from app.core.redis.dead_letters import DeadLetter
 from app.core.redis.events import REVOKED, SessionEvent
 from app.core.redis.heartbeats import Policies
 from app.core.redis.task_queue import QUEUES
@@ -100,7 +101,7 @@ def test_metrics_count_sessions_by_state(client: Client, core: Core) -> None:
     uuid = new_session(client)
     new_session(client)
     move(core, uuid, Status.ACTIVE)
-    core.dead_letters.add({"task": "x"})
+    core.dead_letters.add(DeadLetter(task="x"))
     body = client.get("/metrics").json
     assert (body["total_sessions"], body["active_sessions"], body["created_sessions"]) == (2, 1, 1)
     assert {f"{status}_sessions" for status in Status} <= body.keys()
@@ -246,8 +247,8 @@ def test_a_stream_resumes_after_the_event_it_is_given(client: Client, core: Core
     move(core, uuid, Status.TERMINATED)
     text = client.get(f"/session/{uuid}/events", headers={"Last-Event-ID": seen}).text
     assert [line for line in text.split("\n") if line.startswith("data")] == [
-        'data: {"status": "terminating"}',
-        'data: {"status": "terminated"}',
+        'data: {"status": "terminating", "reason": null, "reason_code": null}',
+        'data: {"status": "terminated", "reason": null, "reason_code": null}',
     ]
 
 

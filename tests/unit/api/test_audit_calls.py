@@ -13,8 +13,11 @@ from flask import Flask
 
 from app.api.blueprint import rules_of
 from app.core.composition import Core
-from app.core.redis import keys
+from app.core.redis import keys, task_queue
+from app.core.redis.dead_letters import DeadLetter
+from app.core.restore_points.index import RestorePoint
 from app.core.sessions.model import Status
+from app.core.storage.archive_keys import new_key
 from tests.ports import free_port
 from tests.unit.api.helpers import (
     ADMIN_KEY,
@@ -40,6 +43,8 @@ READS = {"GET", "HEAD", "OPTIONS"}
 WITHOUT_WAIT = {"Prefer": "respond-async"}
 ROOM = {f"rate_limit_{name}": "10000/minute" for name in ("default", "create", "chat", "wake", "delete")}
 PROMPT = "the secret of the prompt"
+MAKING = ("sessions.create", "backups.restore", "going_back.fork")
+POINT = "p000000000000001"
 
 
 @pytest.fixture
@@ -52,7 +57,7 @@ def app(make_app: AppMaker) -> Flask:
         {"name": "web", "sha256": digest(OWN_LIMITS_KEY), "role": "service", "limits": {"create": "5/minute"}},
     ]
     room = ROOM | {"max_sessions_per_user": 100, "llm_base_url": "http://127.0.0.1:1/v1"}
-    return make_app(secret_key=SECRET_KEY, api_keys=json.dumps(keys_of_all), **room)
+    return make_app(secret_key=SECRET_KEY, archive_key=new_key(), api_keys=json.dumps(keys_of_all), **room)
 
 
 def entries(client: Client, **query: str) -> list[dict[str, Any]]:
@@ -90,28 +95,39 @@ def test_each_of_them_leaves_an_entry(app: Flask, client: Client, core: Core) ->
         "sessions.create": {"user_id": "ada"},
         "messages.chat": {"message": PROMPT},
         "activity.keep_up": {"seconds": 60},
+        "going_back.roll_back": {"restore_point": POINT},
+        "going_back.fork": {"restore_point": POINT},
     }
     for endpoint, method, rule in mutating(app):
         uuid, name = new_session(client), add_backup(core).name
         move(core, uuid, Status.ACTIVE, provisioned=True)
-        path = rule.replace("<session:uuid>", uuid).replace("<name>", name)
+        core.restore_points.put(
+            uuid,
+            [RestorePoint(id=POINT, uuid=uuid, created_at=1.0, trigger="api", files=1, size=1, stored=1)],
+        )
+        letter = DeadLetter(task=task_queue.BACKUP, args=(uuid,))
+        core.dead_letters.add(letter)
+        path = rule.replace("<session:uuid>", uuid).replace("<name>", name).replace("<letter_id>", letter.id)
         headers = WITHOUT_WAIT | {"X-Request-Id": f"of-{endpoint}"}
         body = bodies.get(endpoint) if method == "POST" else None
-        answer = keyed(app, SERVICE_KEY).open(path, method=method, json=body, headers=headers)
+        by, role, key = (
+            ("api_key", "admin", ADMIN_KEY) if "<letter_id>" in rule else ("backend", "service", SERVICE_KEY)
+        )
+        answer = keyed(app, key).open(path, method=method, json=body, headers=headers)
         assert answer.status_code < 300, (endpoint, answer.text)
         answer.close()
         entry = entries(client)[0]
-        made = answer.json["uuid"] if endpoint in ("sessions.create", "backups.restore") else ""
-        about = made or (uuid if "<session:uuid>" in rule else "k3v9x0qa")
-        reason = name if "<name>" in rule else None
+        made = answer.json["uuid"] if endpoint in MAKING else ""
+        about = made or ("k3v9x0qa" if "<name>" in rule else uuid)
+        reason = name if "<name>" in rule else uuid if endpoint == "going_back.fork" else None
         assert entry == {
             "id": entry["id"],
             "at": entry["at"],
             "action": rules_of(app, endpoint).audit,
             "uuid": about,
-            "user_id": "ada",
-            "by": "backend",
-            "role": "service",
+            "user_id": None if endpoint == "dead_letters.delete" else "ada",
+            "by": by,
+            "role": role,
             "address": "127.0.0.1",
             "status": answer.status_code,
             "reason": reason,

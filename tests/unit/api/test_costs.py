@@ -85,6 +85,16 @@ def test_a_session_shows_what_it_used_and_what_that_costs(client: Client, booked
     assert answer["prices"]["million_tokens"]["gpt-5-mini"] == {"prompt": 0.25, "completion": 2.0}
 
 
+def test_a_session_shows_each_day_that_it_was_used(client: Client, booked: dict[str, str]) -> None:
+    answer = client.get(f"/session/{booked['ada']}/cost?{MONTH}").json
+    days = [each["day"] for each in answer["days"]]
+    assert days == sorted(set(days))
+    assert sum(each["compute_seconds"].get("standard", 0.0) for each in answer["days"]) == 3_600.0
+    assert sum(each["dollars"]["total"] for each in answer["days"]) == pytest.approx(
+        answer["dollars"]["total"], abs=1e-5
+    )
+
+
 def test_costs_are_shown_when_the_session_is_gone(client: Client, core: Core, booked: dict[str, str]) -> None:
     core.redis.delete(keys.SESSION.format(uuid=booked["ada"]))
     assert client.get(f"/session/{booked['ada']}/cost?{MONTH}").json["compute_seconds"] == {"standard": 3_600.0}

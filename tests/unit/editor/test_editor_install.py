@@ -11,6 +11,10 @@ import pytest
 
 from tests.conftest import ROOT
 
+PAGE = """<html><head><script nonce="{{WORKBENCH_SCRIPT_NONCE}}">first()</script></head>
+<body aria-label=""></body><script type="module" src="workbench.js"></script></html>"""
+"""VS Code's page, as far as our script's place in it goes."""
+
 
 @pytest.fixture
 def install() -> Any:
@@ -32,6 +36,8 @@ def built(install: Any, tmp_path: Path) -> Path:
     (folder / "bin" / "node").write_text("node")
     (folder / "bin" / "code-server").write_text("the older one")
     (folder / "launch.js").write_text("the older one")
+    (folder / install.PAGE).parent.mkdir(parents=True)
+    (folder / install.PAGE).write_text(PAGE)
     return folder
 
 
@@ -44,6 +50,26 @@ def test_what_a_checkout_adds_stands_in_a_folder_of_its_own(install: Any, built:
     assert str(target / "launch.js") in (target / "bin" / "code-server").read_text()
     assert (built / "launch.js").read_text() == (built / "bin" / "code-server").read_text() == "the older one"
     assert (target / "bin" / "node").samefile(built / "bin" / "node")
+
+
+def test_the_editors_page_has_our_script_once_and_before_vscodes(install: Any, built: Path, tmp_path: Path) -> None:
+    """In the copy alone, and with nothing that VS Code's server would replace."""
+    target = tmp_path / "editor-1-2"
+    install.link(built, tmp_path, target)
+    for _ in range(2):
+        install.place_programs(target)
+    own = (ROOT / "app" / "editor" / "page.js").read_text()
+    before, after = (target / install.PAGE).read_text().split(own)
+    assert before.endswith('<script nonce="{{WORKBENCH_SCRIPT_NONCE}}">\n')
+    assert "workbench.js" in after
+    assert "{{" not in own and "</script" not in own
+    assert (built / install.PAGE).read_text() == PAGE
+
+
+def test_a_page_without_the_place_for_our_script_is_an_error(install: Any, built: Path) -> None:
+    (built / install.PAGE).write_text("<html></html>")
+    with pytest.raises(SystemExit):
+        install.place_programs(built)
 
 
 def test_an_older_checkout_takes_nobodys_guard_away(install: Any, built: Path, tmp_path: Path) -> None:
@@ -74,7 +100,7 @@ def test_a_link_that_was_broken_off_leaves_nothing(
 def test_another_launcher_is_another_folder(install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = install.programs_fingerprint()
     assert before == install.programs_fingerprint()
-    for source in [*install.PROGRAMS, "extension"]:
+    for source in [*install.PROGRAMS, install.PAGE_SCRIPT, "extension"]:
         (tmp_path / source).symlink_to(ROOT / "app" / "editor" / source)
     (tmp_path / "guard.js").unlink()
     (tmp_path / "guard.js").write_text("// Lets everybody in.")

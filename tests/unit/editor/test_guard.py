@@ -8,7 +8,7 @@ import http.client
 import json
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ PAGES = {
 
 SERVER = """
 const { guard, settingsOf } = require(process.argv[1]);
+const { Connections } = require(process.argv[1].replace("guard", "disconnect"));
 const pages = JSON.parse(process.argv[2]);
 const server = require("node:http").createServer((request, response) => {
   const policy = pages[request.url];
@@ -41,7 +42,7 @@ const server = require("node:http").createServer((request, response) => {
   const { headers, headersDistinct, rawHeaders } = request;
   response.end(JSON.stringify([headers, headersDistinct, rawHeaders, process.env]));
 });
-guard(server, settingsOf(process.env));
+guard(server, settingsOf(process.env), new Connections(server));
 const greet = (request, socket) => socket.end(`HTTP/1.1 101 Hello\\r\\n\\r\\n${JSON.stringify(request.rawHeaders)}`);
 server.on("upgrade", greet).on("connect", greet);
 server.on("checkContinue", (request, response) => response.writeContinue());
@@ -134,6 +135,58 @@ def test_each_request_of_a_connection_is_asked(port: int) -> None:
             answer.read()
             seen.append(answer.status)
     assert seen == [200, 403]
+
+
+class Kept:
+    """A connection that its server leaves open."""
+
+    def __init__(self, port: int, epoch: int | None) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        self.status = self.ask(epoch)
+
+    def ask(self, epoch: int | None) -> int:
+        """The status of one more request."""
+        shown = NEW if epoch is None else f"{NEW} epoch={epoch}"
+        self._socket.sendall(f"HEAD / HTTP/1.1\r\nHost: x\r\nX-Workspace-Secret: {shown}\r\n\r\n".encode())
+        return int(self._socket.recv(65_536).split()[1])
+
+    @property
+    def ended(self) -> bool:
+        try:
+            return self._socket.recv(1) == b""
+        except ConnectionError:
+            return True
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def connect(secrets: Path) -> Iterator[Callable[[int | None], Kept]]:
+    """Makes connections to a server of its own, by the access epoch that forward auth names."""
+    made: list[Kept] = []
+    with serving(secrets) as port:
+
+        def make(epoch: int | None) -> Kept:
+            made.append(Kept(port, epoch))
+            return made[-1]
+
+        yield make
+        for each in made:
+            each.close()
+
+
+def test_the_first_request_of_a_new_access_epoch_ends_older_connections(
+    connect: Callable[[int | None], Kept],
+) -> None:
+    """Not its own, nor those after it; of a request that was let in before, and comes later, nothing is served."""
+    old, unnamed = connect(3), connect(None)
+    new = connect(4)
+    assert (old.status, unnamed.status, new.status) == (200, 200, 200)
+    assert old.ended and unnamed.ended
+    late, beside = connect(3), connect(4)
+    assert (late.status, beside.status, connect(None).status) == (403, 200, 200)
+    assert new.ask(4) == 200 and beside.ask(4) == 200
 
 
 def test_probes_need_no_secret(port: int) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from app.core.access.agent_credentials import AgentCredentials
 from tests.contract.runtimes import environment
 from tests.unit.workers.runtime.local.test_local_runtime import A, B, Stage, stage
@@ -14,6 +16,7 @@ __all__ = ["stage"]
 KEY, NEW = "k" * 32, "n" * 32
 
 
+@pytest.mark.slow
 def test_an_editor_gets_its_secret_in_a_file_of_its_own(stage: Stage) -> None:
     """Its owner's alone, outside of what the user sees, written anew with each start; the agent hears nothing of it."""
     stage.settings = replace(stage.settings, secret_key=KEY)
@@ -32,12 +35,14 @@ def test_an_editor_gets_its_secret_in_a_file_of_its_own(stage: Stage) -> None:
     assert file.read_text() == AgentCredentials([NEW, KEY]).editor_file(A)
 
 
+@pytest.mark.slow
 def test_without_a_key_an_editor_opens_to_nobody(stage: Stage) -> None:
     """Nobody has a pass then, either; it runs all the same."""
     file = Path(environment(stage.up(A).pid)["WORKSPACE_SECRET_FILE"])
     assert file.read_text() == ""
 
 
+@pytest.mark.slow
 def test_an_editor_is_told_who_may_embed_it(stage: Stage) -> None:
     """At its start; without the setting it is told nothing."""
     assert "EMBED_ORIGINS" not in environment(stage.up(B).pid)

@@ -146,6 +146,7 @@ def test_a_job_that_uses_the_processor_is_busy_by_its_name_and_then_no_more(edit
     editor.rests()
 
 
+@pytest.mark.slow
 def test_many_short_processes_are_busy_together(editor: Editor) -> None:
     """As in a build: none of them lives for long enough to be seen twice."""
     editor.type("while :; do /bin/true; done")
@@ -164,6 +165,7 @@ def test_a_job_that_left_its_terminal_is_still_one(editor: Editor) -> None:
     editor.until(lambda seen: seen["busy_at"] == editor.now and seen["busy"] == "yes")
 
 
+@pytest.mark.slow
 def test_what_is_typed_is_seen_and_what_is_printed_is_not(editor: Editor) -> None:
     """The device's time of access is that of the last read of what was typed."""
     terminal = editor.terminal()

@@ -14,13 +14,14 @@ import pytest
 
 from app.core.access.agent_credentials import AgentCredentials, TokenOwner
 from app.core.redis.users import ADMIN, USERS
+from app.core.storage.archive_keys import ArchiveKeys
 from app.secret_keys import Purpose
 from app.settings import Settings
 from tests.manifests import MANIFESTS, SYSTEM, WORKSPACES
 
 FAKE_KUBECTL = """#!/bin/sh
 # As far as make-secrets needs it: each value is a file; what is applied is also added to a log.
-cd "$(dirname "$0")/held"
+cd "$(dirname "$0")/held" || exit 1
 shift # --request-timeout
 if [ "$1" = apply ]; then
     read -r line
@@ -50,6 +51,7 @@ def fill_secrets(folder: Path, held: dict[str, dict[str, str]], *arguments: str)
     kubectl.chmod(0o755)
     applied.write_text("")
     shutil.rmtree(folder / "held", ignore_errors=True)
+    (folder / "held").mkdir()
     for name, values in held.items():
         (folder / "held" / name).mkdir(parents=True)
         for key, value in values.items():
@@ -82,6 +84,7 @@ def test_make_secrets_fills_what_is_empty(tmp_path):
     assert re.fullmatch(r"[0-9a-f]{32}", password)
     assert re.fullmatch(r"[0-9a-f]{32}", filled[f"{SYSTEM}/manager"]["api-key"])
     assert re.fullmatch(r"[0-9a-f]{64}", filled[f"{SYSTEM}/manager"]["secret-key"])
+    assert len(ArchiveKeys(filled[f"{SYSTEM}/manager"]["archive-key"]).ids) == 1
     assert re.fullmatch(r"admin:[0-9a-f]{32}", filled[f"{SYSTEM}/flower"]["basic-auth"])
     users = filled[f"{SYSTEM}/redis-users"]
     assert set(users) == {user.name for user in USERS} | {ADMIN}
@@ -94,7 +97,7 @@ def test_make_secrets_fills_what_is_empty(tmp_path):
 def a_cluster(secret_key: str = "s" * 32) -> dict[str, dict[str, str]]:
     """Secrets with values of their owner's."""
     return {
-        f"{SYSTEM}/manager": {"api-key": "mine", "api-keys": "[]", "secret-key": secret_key},
+        f"{SYSTEM}/manager": {"api-key": "mine", "api-keys": "[]", "secret-key": secret_key, "archive-key": "own"},
         f"{SYSTEM}/redis": {"password": "secret"},
         f"{SYSTEM}/redis-users": {user: f"that of {user}" for user in [*(each.name for each in USERS), ADMIN]},
         f"{WORKSPACES}/keda-redis": {"username": "keda", "password": "old"},
@@ -190,12 +193,13 @@ def test_make_secrets_adds_what_a_new_release_wants(tmp_path):
     users = filled.pop(f"{SYSTEM}/redis-users")
     assert "secret" not in users.values()
     assert filled.pop(f"{WORKSPACES}/keda-redis") == {"username": "keda", "password": users["keda"]}
-    assert set(filled[f"{SYSTEM}/manager"]) == {"api-key", "secret-key", *PROCESSES}
+    assert set(filled[f"{SYSTEM}/manager"]) == {"api-key", "secret-key", "archive-key", *PROCESSES}
     for name, held in old.items():
         if name in filled:
             assert held.items() <= filled[name].items()
 
 
+@pytest.mark.slow
 def test_prometheus_gets_a_key_and_web_its_digest(tmp_path):
     """Where there is a Secret for it; web's entry has the role that reads the metrics alone."""
     filled = fill_secrets(tmp_path, {f"{SYSTEM}/scrape-key": {}})
@@ -206,6 +210,7 @@ def test_prometheus_gets_a_key_and_web_its_digest(tmp_path):
     assert entry == {"name": "prometheus", "sha256": hashlib.sha256(key.encode()).hexdigest(), "role": "metrics"}
 
 
+@pytest.mark.slow
 def test_without_monitoring_there_is_no_key_for_it(tmp_path):
     """A key that nobody uses would only be one more to lose."""
     filled = fill_secrets(tmp_path, {f"{SYSTEM}/manager": {}})
@@ -214,6 +219,7 @@ def test_without_monitoring_there_is_no_key_for_it(tmp_path):
     assert "api-keys" not in filled[f"{SYSTEM}/manager"]
 
 
+@pytest.mark.slow
 def test_the_operators_own_keys_are_not_changed_for_prometheus(tmp_path, capfd):
     """The entry to add is printed, until it is there."""
     held = {f"{SYSTEM}/manager": {"api-keys": "[{}]"}, f"{SYSTEM}/scrape-key": {"key": "k" * 64}}

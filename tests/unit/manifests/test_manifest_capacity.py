@@ -71,7 +71,8 @@ def test_the_manager_comes_before_workspaces(overlay):
     classes = of_kind(overlay, "PriorityClass")
     manager = {pod.spec["priorityClassName"] for pod in pods(overlay).values()}
     identity = Identity(uuid="abcd1234", user_id="u", created_at=0.0)
-    job = job_objects.backup_job("backup", identity, "b.zip", 0.0, choices_of(overlay))["spec"]["template"]["spec"]
+    backup = "app-abcd1234-20260101-000000.zip"
+    job = job_objects.backup_job("backup", identity, backup, 0.0, choices_of(overlay))["spec"]["template"]["spec"]
 
     [first] = manager
     behind = {spec["priorityClassName"] for spec in (workspace(overlay), job)}

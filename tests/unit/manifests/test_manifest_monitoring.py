@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from pathlib import Path
 
 import pytest
 import yaml  # type: ignore[import-untyped]
@@ -19,11 +19,20 @@ MONITORING = "monitoring"
 METRICS = {name: 8000 if name == "web" else 9102 for name in PROCESSES}
 """The port on which each process shows its metrics."""
 
+WAYS = ("monitoring", "monitoring/plain")
+"""The component for the Prometheus Operator, and the one without it."""
 
-@pytest.fixture(params=["monitoring", "monitoring/plain"])
-def objects(request, tmp_path: Path) -> tuple[Object, ...]:
+
+@pytest.fixture(scope="module")
+def each_way(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Object, ...]]:
     """All objects of the base, an ingress and each of the two."""
-    return built(tmp_path, "traefik", request.param)
+    return {way: built(tmp_path_factory.mktemp("objects"), "traefik", way) for way in WAYS}
+
+
+@pytest.fixture(params=WAYS)
+def objects(request, each_way: dict[str, tuple[Object, ...]]) -> tuple[Object, ...]:
+    """Those of each in turn."""
+    return each_way[request.param]
 
 
 def test_prometheus_reaches_every_process_and_nobody_else_does(objects):
@@ -44,6 +53,7 @@ def test_prometheus_reaches_nothing_else(objects):
         assert not network.admits(found[name].labels, SYSTEM, port, PROMETHEUS, MONITORING), name
 
 
+@pytest.mark.slow
 def test_another_namespace_is_a_patch(tmp_path):
     """As the component and the docs say it."""
     kustomization = {
@@ -77,13 +87,13 @@ def test_grafanas_sidecar_finds_the_dashboards(objects):
     found = of_kind(objects, "ConfigMap", SYSTEM)["sessions-dashboards"]
 
     assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
-    assert {name.removesuffix(".json"): yaml.safe_load(text) for name, text in found["data"].items()} == dashboards()
+    assert {name.removesuffix(".json"): json.loads(text) for name, text in found["data"].items()} == dashboards()
     assert sum(map(len, found["data"].values())) < 1_000_000
 
 
-def test_the_scrape_finds_every_process(tmp_path):
+def test_the_scrape_finds_every_process(each_way):
     """By its labels and the name of its port; web alone is asked with a key, which is in the same namespace."""
-    objects = built(tmp_path, "traefik", "monitoring")
+    objects = each_way["monitoring"]
     monitors = of_kind(objects, "PodMonitor", SYSTEM)
     scraped: dict[str, list[str]] = {}
     for name, monitor in monitors.items():
@@ -100,9 +110,9 @@ def test_the_scrape_finds_every_process(tmp_path):
     assert key["name"] in of_kind(objects, "Secret", SYSTEM)
 
 
-def test_the_scrape_without_the_operator_is_the_same(tmp_path):
+def test_the_scrape_without_the_operator_is_the_same(each_way):
     """The same ports, jobs and key; its Prometheus may ask for the pods of this namespace and for nothing else."""
-    objects = built(tmp_path, "traefik", "monitoring/plain")
+    objects = each_way["monitoring/plain"]
     files = of_kind(objects, "ConfigMap", SYSTEM)["sessions-prometheus"]["data"]
     jobs = {each["job_name"]: each for each in yaml.safe_load(files["scrape.yaml"])["scrape_configs"]}
     kept = {

@@ -196,7 +196,7 @@ def test_flower_is_behind_a_password_and_on_no_ingress(overlay):
 
     assert password[0]["valueFrom"]["secretKeyRef"] == {"name": "flower", "key": "basic-auth"}
     assert of_kind(overlay, "Service")["flower"]["spec"]["type"] == "ClusterIP"
-    assert behind == ["web"]
+    assert set(behind) == {"web"}
     assert not Network(overlay).admits(flower.labels, SYSTEM, 5555, WORKSPACE, WORKSPACES)
 
 
@@ -240,8 +240,8 @@ def test_there_are_two_of_what_users_wait_for(overlay):
 
 
 def test_each_process_gets_the_secrets_it_needs_and_no_other(overlay):
-    """The model's key goes to the gateway alone, the API's keys to web; of the keys that sign each gets its own, and
-    what all of them are made of nobody."""
+    """The model's key goes to the gateway alone, the API's keys to web, the archive's to those who use a store; of the
+    keys that sign each gets its own, and what all of them are made of nobody."""
     got = {
         name: {
             f"{each['valueFrom']['secretKeyRef']['name']}/{each['valueFrom']['secretKeyRef']['key']}"
@@ -253,12 +253,15 @@ def test_each_process_gets_the_secrets_it_needs_and_no_other(overlay):
     }
 
     assert got == {
-        "web": {"manager/api-key", "manager/api-keys", "manager/keys-web", "llm/base-url"},
+        "web": {
+            *("manager/api-key", "manager/api-keys", "manager/keys-web"),
+            *("manager/oidc-client-secret", "llm/base-url", "manager/archive-key"),
+        },
         "forward-auth": {"manager/api-key", "manager/api-keys", "manager/keys-forward-auth"},
-        "gateway": {"manager/keys-gateway", "llm/base-url", "llm/api-key", "llm/model"},
+        "gateway": {"manager/keys-gateway", "manager/archive-key", "llm/base-url", "llm/api-key", "llm/model"},
         "worker": {"manager/keys-worker"},
-        "sweeper": {"manager/keys-worker"},
-        "backup-worker": {"manager/keys-worker"},
+        "sweeper": {"manager/keys-worker", "manager/archive-key"},
+        "backup-worker": {"manager/keys-worker", "manager/archive-key"},
         "delivery-worker": {"manager/keys-delivery-worker"},
         "observer": set(),
         "beat": set(),
@@ -284,7 +287,8 @@ def test_without_a_model_all_else_starts(overlay):
         for pod in pods(overlay).values()
         for container in pod.containers
         for each in container["env"]
-        if each.get("valueFrom", {}).get("secretKeyRef", {}).get("optional") and each["name"] != "API_KEYS"
+        if each.get("valueFrom", {}).get("secretKeyRef", {}).get("optional")
+        and each["name"] not in ("API_KEYS", "OIDC_CLIENT_SECRET")
     }
 
     assert optional == {"llm"}
@@ -365,14 +369,16 @@ def test_gke_takes_every_value_from_one_file():
     objects = render(MANIFESTS / "overlays" / "gke")
     values = yaml.safe_load((MANIFESTS / "overlays" / "gke" / "values.yaml").read_text())["data"]
     certificates = of_kind(objects, "Certificate")
-    [host] = [rule["host"] for rule in of_kind(objects, "Ingress")["web"]["spec"]["rules"]]
+    hosts = [rule["host"] for rule in of_kind(objects, "Ingress")["web"]["spec"]["rules"]]
     accounts = of_kind(objects, "ServiceAccount")
     google = {name: each["metadata"].get("annotations", {}) for name, each in accounts.items()}
     [solver] = of_kind(objects, "ClusterIssuer")["letsencrypt"]["spec"]["acme"]["solvers"]
 
     assert settings_of(objects)["WORKSPACE_DOMAIN"] == values["domain"]
     assert certificates["workspaces"]["spec"]["dnsNames"] == [f"*.{values['domain']}"]
-    assert certificates["api"]["spec"]["dnsNames"] == [host] == [values["api-host"]]
+    assert certificates["api"]["spec"]["dnsNames"] == hosts == [values["api-host"], values["dashboard-host"]]
+    assert of_kind(objects, "Ingress")["web"]["spec"]["tls"][0]["hosts"] == hosts
+    assert settings_of(objects)["DASHBOARD_URL"] == f"https://{values['dashboard-host']}"
     assert of_kind(objects, "ClusterIssuer")["letsencrypt"]["spec"]["acme"]["email"] == values["mail"]
     assert solver["dns01"]["cloudDNS"]["project"] == values["project"]
     assert {name: each["iam.gke.io/gcp-service-account"] for name, each in google.items() if each} == {
@@ -403,7 +409,7 @@ def test_gke_serves_https_with_the_certificates_it_asks_for():
     assert default[0] == SYSTEM
     assert not settings.get("INGRESS_TLS_SECRET")
     assert settings["WORKSPACE_SCHEME"] == "https"
-    assert tls["hosts"] == [of_kind(objects, "Ingress")["web"]["spec"]["rules"][0]["host"]]
+    assert tls["hosts"] == [rule["host"] for rule in of_kind(objects, "Ingress")["web"]["spec"]["rules"]]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

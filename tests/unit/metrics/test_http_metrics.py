@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from prometheus_client import CollectorRegistry
 
-from app.metrics.http import HttpMetrics
+from app.metrics.http import AT_ONCE, HttpMetrics
+from tests.waiting import wait_for
 
 
 def counted(*requests: tuple[str | None, str, int, float | None]) -> CollectorRegistry:
@@ -12,7 +14,13 @@ def counted(*requests: tuple[str | None, str, int, float | None]) -> CollectorRe
     metrics = HttpMetrics("web", registry)
     for each in requests:
         metrics.answered(*each)
+    metrics.count()
     return registry
+
+
+def total(registry: CollectorRegistry) -> float | None:
+    labels = {"process": "web", "endpoint": "x", "method": "GET", "status": "200"}
+    return registry.get_sample_value("http_requests_total", labels)
 
 
 def test_requests_are_counted_by_endpoint_method_and_status() -> None:
@@ -34,3 +42,25 @@ def test_callers_cannot_make_labels() -> None:
     registry = counted((None, "HACK", 404, 0.1), (None, "HACK2", 404, 0.1))
     labels = {"process": "web", "endpoint": "none", "method": "other", "status": "404"}
     assert registry.get_sample_value("http_requests_total", labels) == 2
+
+
+@pytest.mark.slow
+def test_a_request_is_counted_soon_by_itself() -> None:
+    """And the next one after that too: each has a timer, or the timer of one before it."""
+    registry = CollectorRegistry()
+    metrics = HttpMetrics("web", registry)
+    metrics.answered("x", "GET", 200, 0.1)
+    wait_for(lambda: total(registry) == 1, "the request to be counted")
+    metrics.answered("x", "GET", 200, 0.1)
+    wait_for(lambda: total(registry) == 2, "the next one to be counted")
+
+
+def test_many_requests_are_counted_at_once() -> None:
+    """So that few wait in memory, and none is counted twice."""
+    registry = CollectorRegistry()
+    metrics = HttpMetrics("web", registry)
+    for _ in range(AT_ONCE):
+        metrics.answered("x", "GET", 200, 0.1)
+    assert total(registry) == AT_ONCE
+    metrics.count()
+    assert total(registry) == AT_ONCE

@@ -60,6 +60,7 @@ def test_what_is_no_request_ends_no_thread(port: int, sent: bytes) -> None:
     assert requests.get(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT).status_code == 200
 
 
+@pytest.mark.slow
 def test_slow_scrapers_are_cut_off(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though each has a thread, the next is served."""
     monkeypatch.setattr(scrape, "LIMIT", 0.2)

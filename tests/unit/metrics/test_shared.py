@@ -57,6 +57,7 @@ def result(folder: Path, program: str, slots: int = 4) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_counts_of_all_processes_add_up_and_those_of_dead_ones_stay(tmp_path: Path) -> None:
     program = """
 first, second = child(lambda: counter.inc(2)), child(lambda: counter.inc(3))
@@ -70,6 +71,7 @@ kill(second), kill(third)
     assert result(tmp_path, program).split() == ["5.0", "5.0", "15.0"]
 
 
+@pytest.mark.slow
 def test_gauges_are_of_the_living(tmp_path: Path) -> None:
     program = """
 first, second = child(lambda: gauge.inc(2)), child(lambda: gauge.inc(3))
@@ -83,6 +85,7 @@ kill(second), kill(third)
     assert result(tmp_path, program).split() == ["5.0", "3.0", "3.0"]
 
 
+@pytest.mark.slow
 def test_a_process_takes_the_slot_of_a_dead_one(tmp_path: Path) -> None:
     """So there are no more files than slots, however many processes die."""
     program = """
@@ -93,6 +96,7 @@ print(shown()["things_total"], len(list(folder.glob("*.db"))))
     assert result(tmp_path, program).split() == ["20.0", str(4 * len(shared.RESERVED))]
 
 
+@pytest.mark.slow
 def test_a_parent_that_counts_keeps_its_own(tmp_path: Path) -> None:
     program = """
 counter.inc()
@@ -113,6 +117,7 @@ for pid in pids:
     assert result(tmp_path, program, slots=2) == "True"
 
 
+@pytest.mark.slow
 def test_a_program_empties_its_folder(tmp_path: Path) -> None:
     (tmp_path / "counter_9.db").write_bytes(b"of an earlier run")
     (tmp_path / "folder").mkdir()
@@ -120,6 +125,7 @@ def test_a_program_empties_its_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "counter_9.db").exists()
 
 
+@pytest.mark.slow
 def test_the_space_is_reserved(tmp_path: Path) -> None:
     """A write into a mapped file without room kills its process."""
     assert result(tmp_path, "print(sum(each.stat().st_blocks * 512 for each in folder.glob('*.db')))", slots=3) == str(
@@ -127,6 +133,7 @@ def test_the_space_is_reserved(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_without_room_each_process_counts_by_itself(tmp_path: Path) -> None:
     file = tmp_path / "a file"
     file.touch()

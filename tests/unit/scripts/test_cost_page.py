@@ -44,3 +44,13 @@ def test_more_users_awake_need_more_replicas() -> None:
 def test_a_page_without_a_place_for_the_tables_is_refused(text: str) -> None:
     with pytest.raises(MarkersMissing):
         cost_page.replaced(text)
+
+
+def test_with_the_archive_a_user_stays_below_a_dollar() -> None:
+    """40 awake hours on ten days, without tokens, the service's share included."""
+    alone = sum(cost_page.with_archive(40, PRICES))
+    for users in (1_000, 10_000):
+        assert alone + cost_page.platform(users, 40, PRICES) / users < 1
+    compute, disk, stored = cost_page.with_archive(0, PRICES)
+    assert compute == disk == 0
+    assert 0 < stored < Decimal("0.01")

@@ -35,7 +35,21 @@ CLUSTERS_METRICS = {
 """Of cAdvisor (its page "Monitoring cAdvisor with Prometheus") and the kubelet (Kubernetes' metrics reference)."""
 
 ALLOWED_BY = {
-    *("le", "kind", "phase", "status", "action", "decision", "process", "queue", "outcome", "task", "endpoint", "job"),
+    *(
+        "le",
+        "kind",
+        "tier",
+        "phase",
+        "status",
+        "action",
+        "decision",
+        "process",
+        "queue",
+        "outcome",
+        "task",
+        "endpoint",
+        "job",
+    ),
     *("reason", "model", "container", "pod", "persistentvolumeclaim"),
 }
 """Labels that a query may keep. Of single workspaces only what the kubelet names, in the ten that use most."""

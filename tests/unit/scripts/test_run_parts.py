@@ -12,12 +12,14 @@ import psutil
 import pytest
 import redis
 
-from app.settings import Settings
+from app.core.prompts.history_store import Checkpoint, HistoryStore
+from app.core.storage.archive_keys import ArchiveKeys, new_key
+from app.settings import Settings, SettingsError
 from scripts.lib import check_lock, check_tree, leftovers, procfile, serve
 from scripts.lib.data_dir import PORTS, StartError, chosen_port, only_run, remembered_port, remembered_secret
 from scripts.lib.locks import only_one
 from scripts.lib.redis_server import outdated, warnings
-from scripts.lib.serve import dangerous_user, environment
+from scripts.lib.serve import check_archive_keys, dangerous_user, environment
 from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -37,8 +39,10 @@ def test_a_run_has_a_secret_key_and_a_gateway_that_stay_the_same(tmp_path):
     first, second = (environment(tmp_path, Settings(port=free_port()), set()) for _ in range(2))
     assert Settings(secret_key=first["SECRET_KEY"]).checked().secret_keys()
     assert first["SECRET_KEY"] != first["API_KEY"]
-    for name in ("SECRET_KEY", "GATEWAY_PORT"):
+    for name in ("SECRET_KEY", "ARCHIVE_KEY", "GATEWAY_PORT"):
         assert first[name] == second[name]
+    assert ArchiveKeys(first["ARCHIVE_KEY"])
+    assert stat.S_IMODE((tmp_path / "archive-key").stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "secret-key").stat().st_mode) == 0o600
 
 
@@ -47,6 +51,14 @@ def test_a_secret_key_of_the_users_own_is_taken(tmp_path):
     chosen = environment(tmp_path, Settings(port=free_port(), secret_key="s" * 32), set())
     assert chosen["SECRET_KEY"] == "s" * 32
     assert not (tmp_path / "secret-key").exists()
+
+
+def test_a_run_without_an_archive_key_of_its_stores_does_not_start(tmp_path):
+    """It would find backups and conversations unreadable, one by one."""
+    stored = HistoryStore(f"file://{tmp_path}/archive", keys=ArchiveKeys(new_key()))
+    stored.write("abcd1234", Checkpoint())
+    with pytest.raises(SettingsError, match=stored.key_ids()[0]):
+        check_archive_keys(Settings(data_dir=tmp_path, archive_key=new_key()))
 
 
 def test_a_port_is_remembered_while_it_is_free(tmp_path):

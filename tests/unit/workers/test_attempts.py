@@ -69,8 +69,8 @@ def test_a_task_that_kills_its_workers_is_a_dead_letter_also_when_its_message_co
     world.lifecycle.carry_out(uuid, 1)
     assert world.get(uuid).status is Status.FAILED
     assert "its worker died in each of 5 attempts" in world.get(uuid).reason
-    assert [(letter["task"], letter["args"]) for letter in world.core.dead_letters.read()] == [
-        (task_queue.PROVISION, [uuid, 1])
+    assert [(letter.task, letter.args, letter.tries) for letter in world.core.dead_letters.read()] == [
+        (task_queue.PROVISION, (uuid, 1), 5)
     ]
 
 
@@ -86,7 +86,7 @@ def test_a_backup_that_kills_its_workers_is_a_dead_letter_and_the_session_goes_o
         lease_ends(world, uuid)
     world.lifecycle.back_up(uuid)
     assert world.get(uuid).status is Status.ACTIVE
-    assert [letter["task"] for letter in world.core.dead_letters.read()] == [task_queue.BACKUP]
+    assert [letter.task for letter in world.core.dead_letters.read()] == [task_queue.BACKUP]
     assert world.core.redis.zscore(keys.BACKUP_REQUESTS, uuid) is None
     assert world.get(uuid).backup_tries == 0
 

@@ -8,13 +8,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from app.core.backups.index import identity_fields
-from app.core.backups.store import backup_name
+from app.core.backups.store import backup_name, session_of
 from app.core.errors import (
     ArchiveError,
     BackupIncomplete,
@@ -23,11 +25,14 @@ from app.core.errors import (
     PermanentError,
     RetryableError,
 )
+from app.core.restore_points.names import reference
 from app.core.sessions.model import Identity
+from app.core.storage.archive_keys import ArchiveKeys, new_key
+from app.core.storage.credential import Credential
 from tests.unit.workers.archive.test_archive import unprivileged
 from tests.waiting import wait_for
 from workers import backup_job
-from workers.runtime.base import BackupSummary
+from workers.runtime.base import BackupSummary, PointOrder, PointSummary, Proof, ProofOrder, RestoredPoint
 
 ADA = Identity(uuid="abcd1234", user_id="ada@example.com", created_at=1_763_625_600.0)
 NAME = backup_name(ADA.uuid, 1_763_625_600.0)
@@ -60,7 +65,7 @@ def test_a_backup_and_its_restore(tmp_path: Path) -> None:
     status, message = back_up(tmp_path)
     summary = backup_job.read_outcome(message, NAME)
     assert status == 0
-    assert summary is not None
+    assert isinstance(summary, BackupSummary)
     assert (summary.files, summary.content_bytes, summary.created_at) == (1, 7, 1_763_625_600.0)
     (tmp_path / "app" / "file").write_bytes(b"changed")
     status, message = restore(tmp_path)
@@ -73,7 +78,7 @@ def test_a_workspace_that_never_started_has_an_empty_backup(tmp_path: Path) -> N
     status, message = back_up(tmp_path)
     summary = backup_job.read_outcome(message, NAME)
     assert status == 0
-    assert summary is not None
+    assert isinstance(summary, BackupSummary)
     assert summary.files == 0
 
 
@@ -116,12 +121,12 @@ def test_a_long_outcome_is_cut_to_what_a_message_holds() -> None:
     text = backup_job.outcome_text({"summary": asdict(many)})
     summary = backup_job.read_outcome(text, NAME)
     assert len(text) <= backup_job.MESSAGE_LIMIT
-    assert summary is not None
+    assert isinstance(summary, BackupSummary)
     assert 10 < len(summary.changed) < 100
     assert replace(summary, changed=()) == replace(SUMMARY, changed=(), unreadable=("closed",))
     many = replace(many, changed=(), unreadable=many.changed, unreadable_count=1_000)
     summary = backup_job.read_outcome(backup_job.outcome_text({"summary": asdict(many)}), NAME)
-    assert summary is not None
+    assert isinstance(summary, BackupSummary)
     assert 10 < len(summary.unreadable) < 100
     assert summary.unreadable_count == 1_000
     text = backup_job.outcome_text({"error": "archive_error", "text": "é" * 5000})
@@ -156,7 +161,7 @@ def test_what_may_not_be_read_fails_a_backup_or_is_told_of_a_partial_one() -> No
             backup_job.read_outcome(message, NAME)
         status, message = back_up(folder, "--partial")
         summary = backup_job.read_outcome(message, NAME)
-        assert status == 0 and summary is not None
+        assert status == 0 and isinstance(summary, BackupSummary)
         assert (summary.unreadable, summary.unreadable_count, summary.files) == (("mine",), 1, 0)
 
 
@@ -186,7 +191,7 @@ def test_a_job_that_is_told_to_end_leaves_nothing(tmp_path: Path, action: str, e
     )
     common = ["--files", str(tmp_path / "app"), "--url", f"file://{tmp_path}/backups", "--name", NAME]
     command = [sys.executable, "-c", source, str(tmp_path / "message"), action, *common, *more]
-    pattern = "backups/.app-*.part-*" if action == "backup" else ".restoring-*"
+    pattern = "backups/*/.app-*.part-*" if action == "backup" else ".restoring-*"
     with subprocess.Popen(command, preexec_fn=block_sigterm) as job:
         if not early:
             wait_for(lambda: list(tmp_path.glob(pattern)), "the Job to begin")
@@ -195,5 +200,146 @@ def test_a_job_that_is_told_to_end_leaves_nothing(tmp_path: Path, action: str, e
     with pytest.raises(RetryableError, match="was cancelled"):
         backup_job.read_outcome((tmp_path / "message").read_text(), NAME)
     assert not list(tmp_path.glob(pattern))
-    assert (tmp_path / "backups" / NAME).exists() is (action == "restore")
+    assert (tmp_path / "backups" / session_of(NAME) / NAME).exists() is (action == "restore")
     assert (tmp_path / "app").exists() is (action == "backup")
+
+
+KEYS = ArchiveKeys(new_key()).session(ADA.uuid)
+POINT = "p" + "0" * 15
+ORDER = PointOrder(
+    uuid=ADA.uuid,
+    id=POINT,
+    at=1_763_625_600.0,
+    trigger="sleep",
+    keep=(3, 24, 7, 4),
+    max_bytes=1000,
+    max_entries=10,
+    identity=identity_fields(ADA),
+)
+
+
+def point_job(tmp_path: Path, action: str, *more: str) -> tuple[int, str]:
+    """The exit status and the message of a Job for a restore point."""
+    (tmp_path / "keys").write_text(KEYS.to_text())
+    own = ["--files", str(tmp_path / "volume/app"), "--url", f"file://{tmp_path}/store", "--keys-file"]
+    arguments = [action, *own, str(tmp_path / "keys"), "--name", reference(ADA.uuid, POINT), *more]
+    status = backup_job.main(arguments, tmp_path / "message")
+    return status, (tmp_path / "message").read_text()
+
+
+RESTORE = ("--max-bytes", "1000", "--max-entries", "10", f"--user-id={ADA.user_id}")
+
+
+@pytest.mark.slow
+def test_a_restore_point_and_its_restore(tmp_path: Path) -> None:
+    """Both say what they did, whole."""
+    (tmp_path / "volume/app").mkdir(parents=True)
+    (tmp_path / "volume/app/file").write_bytes(b"content")
+    status, message = point_job(tmp_path, "point", "--order", json.dumps(asdict(ORDER)))
+    made = backup_job.read_outcome(message, NAME)
+    assert isinstance(made, PointSummary)
+    assert (status, made.id, made.created_at, made.files, made.forgotten) == (0, POINT, ORDER.at, 1, ())
+    (tmp_path / "volume/app/file").write_bytes(b"changed")
+    status, message = point_job(tmp_path, "restore", *RESTORE)
+    assert (status, backup_job.read_outcome(message, NAME)) == (0, RestoredPoint(POINT, ORDER.at))
+    assert (tmp_path / "volume/app/file").read_bytes() == b"content"
+
+
+@pytest.mark.slow
+def test_a_drill_of_a_restore_point(tmp_path: Path) -> None:
+    """It needs no volume, and leaves nothing."""
+    (tmp_path / "volume/app").mkdir(parents=True)
+    (tmp_path / "volume/app/file").write_bytes(b"content")
+    point_job(tmp_path, "point", "--order", json.dumps(asdict(ORDER)))
+    wanted = ProofOrder(uuid=ADA.uuid, id=POINT, files=1, size=7)
+    scratch = tmp_path / "scratch/files"
+    arguments = ["drill", "--scratch", str(scratch), "--url", f"file://{tmp_path}/store"]
+    arguments += ["--keys-file", str(tmp_path / "keys"), "--name", reference(ADA.uuid, POINT)]
+    status = backup_job.main([*arguments, "--order", json.dumps(asdict(wanted))], tmp_path / "message")
+    proof = backup_job.read_outcome((tmp_path / "message").read_text(), NAME)
+    assert isinstance(proof, Proof)
+    assert (status, proof.proven, proof.files, proof.size, proof.compared) == (0, True, 1, 7, 1)
+    assert not scratch.exists()
+
+
+@pytest.mark.slow
+def test_the_restore_point_of_a_workspace_that_never_started_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "volume").mkdir()
+    status, message = point_job(tmp_path, "point", "--order", json.dumps(asdict(ORDER)))
+    made = backup_job.read_outcome(message, NAME)
+    assert isinstance(made, PointSummary)
+    assert (status, made.files) == (0, 0)
+
+
+def test_a_restore_point_that_does_not_exist_is_not_found(tmp_path: Path) -> None:
+    (tmp_path / "volume").mkdir()
+    status, message = point_job(tmp_path, "restore", *RESTORE)
+    assert status == backup_job.FAILED
+    with pytest.raises(BackupNotFound):
+        backup_job.read_outcome(message, NAME)
+
+
+# With a credential of its own
+
+
+@pytest.fixture
+def credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], tuple[str, str]]:
+    """Writes the file of a credential that is good until then; returns the argument."""
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "before")
+
+    def made(expires_at: float) -> tuple[str, str]:
+        given = Credential({"AWS_SESSION_TOKEN": "canary"}, expires_at)
+        (tmp_path / "credential").write_text(given.to_text())
+        return "--credential-file", str(tmp_path / "credential")
+
+    return made
+
+
+def test_the_stores_clients_find_the_jobs_credential(
+    tmp_path: Path, credential: Callable[[float], tuple[str, str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As restic does. It is told nowhere."""
+    caplog.set_level("INFO")
+    (tmp_path / "app").mkdir()
+    status, message = back_up(tmp_path, *credential(time.time() + 60))
+    assert status == 0
+    assert os.environ["AWS_SESSION_TOKEN"] == "canary"
+    assert "canary" not in message + caplog.text
+
+
+@pytest.mark.parametrize("error", [RetryableError("the store's client raised ClientError"), ArchiveError("refused")])
+@pytest.mark.parametrize("seconds", [60, -1])
+def test_a_job_that_outlives_its_credential_says_so_and_is_tried_again(
+    tmp_path: Path,
+    credential: Callable[[float], tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    seconds: int,
+) -> None:
+    """Until it has expired, the error is what it is."""
+
+    def refused(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(backup_job, "back_up", refused)
+    status, message = back_up(tmp_path, *credential(time.time() + seconds))
+    assert status == backup_job.FAILED
+    with pytest.raises(type(error) if seconds > 0 else RetryableError) as caught:
+        backup_job.read_outcome(message, NAME)
+    assert ("BACKUP_ROLE_LIMIT" in str(caught.value)) is (seconds < 0)
+
+
+@pytest.mark.parametrize("error", [NoSpace("full"), BackupNotFound(NAME), BackupIncomplete("unreadable")])
+def test_an_expired_credential_hides_no_other_error(
+    tmp_path: Path,
+    credential: Callable[[float], tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    def failed(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(backup_job, "back_up", failed)
+    _, message = back_up(tmp_path, *credential(time.time() - 1))
+    with pytest.raises(type(error)):
+        backup_job.read_outcome(message, NAME)

@@ -74,7 +74,13 @@ def test_an_agent_ends_within_the_grace(tmp_path, grace):
             setattr(self, name, allowed.append)
 
     settings = AgentSettings(
-        "u1", tmp_path, tmp_path / "token", tmp_path, gateway_url="http://127.0.0.1:9", stop_grace=grace
+        "u1",
+        tmp_path,
+        tmp_path / ".session",
+        tmp_path / "token",
+        tmp_path,
+        gateway_url="http://127.0.0.1:9",
+        stop_grace=grace,
     )
     ending = agent.Agent(settings, {}, model=object())  # type: ignore[arg-type]
     ending.state.open(lambda: None)

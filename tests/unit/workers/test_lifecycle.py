@@ -487,24 +487,6 @@ def backed_up_and_lost(world: World) -> str:
     return uuid
 
 
-def test_waking_a_session_whose_files_are_gone_says_so_and_waking_it_again_brings_back_its_newest_backup(
-    world: World,
-) -> None:
-    """Nothing is lost silently: the user is told what the next wake does before it does that."""
-    uuid = backed_up_and_lost(world)
-    world.sessions.wake(uuid)
-    world.work()
-    lost = world.get(uuid)
-    assert lost.status is Status.FAILED
-    assert lost.reason.startswith(f"The session's files are gone. Wake it to restore its newest backup, {lost.backup}")
-    world.sessions.wake(uuid)
-    assert world.work() == [task_queue.RESTORE]
-    world.runtime.become_ready(uuid)
-    world.look(uuid)
-    assert world.get(uuid).status is Status.ACTIVE
-    assert world.runtime.workspaces[uuid].files == {"file": b"content"}
-
-
 def test_a_session_whose_files_are_gone_without_a_backup_wakes_empty_once_its_user_knows(world: World) -> None:
     uuid = world.asleep()
     del world.runtime.workspaces[uuid]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app import logs
-from app.core.errors import PermanentError, RetryableError
+from app.core.errors import PermanentError, RetryableError, WorkspaceConflict
 from app.core.redis import keys, task_queue
 from app.core.service import NewSession
 from app.private_text import private
@@ -232,3 +232,13 @@ def test_a_given_up_task_leaves_a_dead_letter_without_the_names_of_files(
             world.lifecycle.back_up(uuid)
     letters = world.core.redis.lrange(keys.DEAD_LETTERS, 0, -1)
     assert len(letters) == 1 and "cannot be read" in letters[0] and "canary" not in letters[0]
+
+
+def test_a_failure_is_counted_by_its_reason(world: World) -> None:
+    """By the code where that says something, else by what failed."""
+    first, second = world.active("ada"), world.active("bob")
+    for uuid, error in ((first, PermanentError("broken")), (second, WorkspaceConflict("another's"))):
+        world.sessions.sleep(uuid)
+        world.runtime.errors["stop"] = error
+        world.work()
+    assert world.core.counters.failures_by_reason() == {"sleep_failed": 1, "workspace_conflict": 1}

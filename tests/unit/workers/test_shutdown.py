@@ -45,8 +45,8 @@ def test_a_sleep_tells_what_it_puts_at_risk_before_it_stops_anything(world: Worl
     assert [path for _, path, _ in agent.requests] == ["/risk", "/cancel", "/checkpoint"]
     assert world.get(uuid).risk == RISK
     assert told(world, uuid) == [RISK]
-    kinds = [event.type if event.type == "risk" else event.data.get("replicas") for event in world.events_of(uuid)]
-    assert kinds.index("risk") < kinds.index(0)
+    kinds = [event.data.get("phase", event.type) for event in world.events_of(uuid)]
+    assert kinds.index("risk") < kinds.index("stopped")
 
 
 def test_a_delete_tells_it_too(world: World, agent: FakeAgent) -> None:

@@ -76,7 +76,7 @@ def test_nobody_fails_while_the_runtime_can_not_be_seen(world: World, monkeypatc
     assert world.get(uuid).status is Status.CREATED
     monkeypatch.undo()
     watched(world, world.settings.stale_after + 1)
-    assert (world.get(uuid).status, world.get(uuid).reason) == (Status.FAILED, "The editor did not answer for 60 s.")
+    assert (world.get(uuid).status, world.get(uuid).reason) == (Status.FAILED, "The editor did not answer within 60 s.")
 
 
 def test_a_start_that_can_not_be_looked_at_for_good_has_failed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

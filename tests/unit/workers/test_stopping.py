@@ -162,9 +162,10 @@ def test_a_lost_message_between_leave_and_teardown_is_sent_again(world: World, a
 
 
 def test_what_waits_for_workspaces_shares_no_queue_with_wakes_deliveries_and_backups() -> None:
-    waiting = {task_queue.SLEEP, task_queue.LEAVE, task_queue.READ_BACKUP}
+    waiting = {task_queue.SLEEP, task_queue.LEAVE, task_queue.LOST, task_queue.READ_BACKUP}
     assert {task for task, name in task_queue.ROUTES.items() if name == "lifecycle"} == waiting
     sweeps = {task_queue.SWEEP_IDLE, task_queue.SWEEP_EXPIRED, task_queue.SWEEP_STALE, task_queue.RECONCILE}
+    sweeps |= {task_queue.SWEEP_POINTS, task_queue.SWEEP_DRILLS}
     assert {task for task, name in task_queue.ROUTES.items() if name == "sweep"} == sweeps
 
 

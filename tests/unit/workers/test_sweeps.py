@@ -10,13 +10,20 @@ import pytest
 import redis
 
 from app.core.backups.store import backup_name
-from app.core.errors import NoSpace
+from app.core.errors import NoSpace, RetryableError
 from app.core.redis import keys, task_queue
 from app.core.service import NewSession
 from app.core.sessions.model import Identity, Status
 from tests.world import World
 from workers.archive import write_backup
 from workers.runtime.base import Snapshot
+from workers.sweeps import Sweeps
+
+
+@pytest.fixture
+def world(redis_client: redis.Redis, tmp_path: Path) -> World:
+    """Sessions end after their time to live: nothing is archived without a key."""
+    return World(redis_client, tmp_path, archive_retention=1.0)
 
 
 def test_an_unused_session_sleeps_at_its_deadline(world: World) -> None:
@@ -226,10 +233,61 @@ def test_the_index_of_backups_is_rebuilt_from_the_store_but_for_damaged_ones(wor
     names = [backup_name("aaaa0000", world.now + n) for n in range(2)]
     for name in names:
         write_backup(world.settings.data_dir / "app", world.core.backup_store, name, identity, world.now)
-    (world.settings.data_dir / "backups" / f"{names[1]}.json").write_text("{")
+    (world.settings.data_dir / "backups" / "aaaa0000" / f"{names[1]}.json").write_text("{")
     world.sweeps.index()
     assert world.core.backups.get(names[0]).user_id == "ada"
     assert world.core.backups.count() == 1
+
+
+def test_the_whole_store_is_looked_at_once_a_day_and_by_each_new_process(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And at once where Redis was lost. A damaged backup is told of once."""
+    identity = Identity(uuid="aaaa0000", user_id="ada", created_at=world.now)
+    (world.settings.data_dir / "app").mkdir()
+    names = [backup_name("aaaa0000", world.now + n) for n in range(2)]
+    for name in names:
+        write_backup(world.settings.data_dir / "app", world.core.backup_store, name, identity, world.now)
+    (world.settings.data_dir / "backups" / "aaaa0000" / f"{names[1]}.json").write_text("{")
+    looks: list[float] = []
+    look = world.core.backup_store.names
+
+    def looked() -> list[str]:
+        looks.append(world.now)
+        return look()
+
+    monkeypatch.setattr(world.core.backup_store, "names", looked)
+
+    for _ in range(3):
+        world.sweeps.index()
+        world.pass_time(60)
+    assert len(looks) == 1
+    world.pass_time(86_400)
+    world.sweeps.index()
+    assert len(looks) == 2
+    world.pass_time(1)
+    another = Sweeps(world.core, world.runtime, world.lifecycle, world.clock, world.clock)
+    for sweeps in (another, another, world.sweeps):
+        sweeps.index()
+    assert len(looks) == 3
+    world.core.redis.flushall()
+    world.sweeps.index()
+    assert len(looks) == 4
+    assert world.core.backups.get(names[0]).user_id == "ada"
+    assert len([line for line in caplog.messages if "not indexed" in line and names[1] in line]) == 2
+
+
+def test_a_store_that_is_away_is_looked_at_again_soon(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away() -> list[str]:
+        raise RetryableError("The store is away.")
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(world.core.backup_store, "names", away)
+        with pytest.raises(RetryableError):
+            world.sweeps.index()
+    assert world.core.backups.looked_at() is None
+    world.sweeps.index()
+    assert world.core.backups.looked_at() == world.now
 
 
 def test_the_first_snapshot_puts_to_rest_what_was_stopped_meanwhile(world: World) -> None:

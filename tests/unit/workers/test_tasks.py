@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from types import SimpleNamespace
 
 import pytest
 import redis
+from celery import signals
 from celery.exceptions import Retry
 
+from app.core import composition
 from app.core.errors import AgentUnavailable
 from app.core.redis import task_queue
-from app.settings import Settings
-from workers import context, tasks
+from app.settings import Settings, SettingsError
+from workers import celery_app, context, tasks
 from workers.celery_app import NotSweeps, app, settings
 from workers.safe_task import TaskFailed
 
@@ -75,10 +78,40 @@ def test_what_a_user_waits_for_never_queues_behind_a_backup() -> None:
     assert {task_queue.ROUTES[task_queue.PROVISION], task_queue.ROUTES[task_queue.WAKE]} == {"wake"}
     to_agents = {task for task, name in task_queue.ROUTES.items() if name == "deliver"}
     short = {task_queue.CHECK_POLICIES, task_queue.TOKEN_ENDED}
-    assert to_agents == {task_queue.DELIVER, task_queue.WARN, task_queue.LOCK_OUT} | short, "an agent may hang"
+    asking = {task_queue.DELIVER, task_queue.WARN, task_queue.LOCK_OUT, task_queue.TELL_FILES}
+    assert to_agents == asking | short, "an agent may hang"
     assert {task_queue.ROUTES[task] for task in (task_queue.BACKUP, task_queue.RESTORE, task_queue.TEARDOWN)} == {
         "backup"
     }
+
+
+@pytest.mark.parametrize(("queues", "asked"), [(["deliver"], []), (["lifecycle"], [False]), (["backup"], [True])])
+def test_a_worker_checks_the_archive_keys_of_the_stores_it_uses(
+    monkeypatch: pytest.MonkeyPatch, queues: list[str], asked: list[bool]
+) -> None:
+    """Delivery workers use none."""
+    calls: list[bool] = []
+    monkeypatch.setattr(composition, "check_keys", lambda settings, *, backups: calls.append(backups))
+    celery_app._check_archive_keys(sender=FakeWorker(queues))
+    assert calls == asked
+
+
+def test_a_worker_without_an_archive_key_of_its_stores_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Celery would go on after any other exception."""
+
+    def refuse(settings: Settings, *, backups: bool) -> None:
+        raise SettingsError("ARCHIVE_KEY: a key is missing.")
+
+    monkeypatch.setattr(composition, "check_keys", refuse)
+    with pytest.raises(SystemExit, match="a key is missing"):
+        signals.worker_init.send(sender=FakeWorker(["backup"]))
+
+
+class FakeWorker:
+    """As far as the check looks at Celery's."""
+
+    def __init__(self, queues: list[str]) -> None:
+        self.app = SimpleNamespace(amqp=SimpleNamespace(queues=SimpleNamespace(consume_from=queues)))
 
 
 def a_line(name: str, level: int = logging.INFO) -> logging.LogRecord:

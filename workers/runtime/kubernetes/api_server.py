@@ -118,6 +118,13 @@ class ApiServer:
         page = self._call("GET", self._path(kind), {"limit": "1"})
         return str(page["metadata"]["resourceVersion"])
 
+    def namespace_uid(self) -> str:
+        """The uid of the namespace, "" when it does not exist."""
+        try:
+            return str(self._call("GET", f"/api/v1/namespaces/{self._namespace}")["metadata"]["uid"])
+        except NotFound:
+            return ""
+
     def create(self, kind: str, body: Object) -> Object:
         """Create an object; `Conflict` when one of this name exists."""
         return self._call("POST", self._path(kind), {"fieldManager": FIELD_MANAGER}, body, "application/json")
@@ -140,9 +147,14 @@ class ApiServer:
         query = {"fieldManager": FIELD_MANAGER}
         return self._call("PATCH", self._path(kind, name), query, body, "application/merge-patch+json")
 
-    def delete(self, kind: str, name: str, *, propagation: str = "Background", version: str = "") -> bool:
-        """Delete an object; whether it existed. `Conflict` when it no longer has the given version."""
+    def delete(
+        self, kind: str, name: str, *, propagation: str = "Background", version: str = "", now: bool = False
+    ) -> bool:
+        """Delete an object, a pod on a silent machine too with `now`; whether it existed. `Conflict` when it no longer
+        has the given version."""
         body: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
+        if now:
+            body["gracePeriodSeconds"] = 0
         if version:
             body["preconditions"] = {"resourceVersion": version}
         try:
@@ -204,7 +216,7 @@ class ApiServer:
         url = f"{self._client.configuration.host}{path}{'?' + urlencode(query) if query else ''}"
         timeout = urllib3.Timeout(connect=min(CONNECT_TIMEOUT, self._timeout), read=read_timeout or self._timeout)
         # By the kind alone: an object's name may be a user's.
-        kind = path.partition("/namespaces/")[2].split("/")[1]
+        kind = (*path.partition("/namespaces/")[2].split("/"), "namespaces")[1]
         with (
             tracing.span(f"{method} {kind}", {"http.request.method": method}, kind="client") as span,
             _transport_errors(),

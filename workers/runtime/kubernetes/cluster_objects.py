@@ -58,10 +58,26 @@ class ClusterObjects:
         self._cluster = cluster
         self._config = config
 
-    def read(self, uuid: str) -> SessionObjects:
-        """Both objects. `WorkspaceConflict` when the Deployment is not this session's."""
-        name = names.workspace(uuid)
-        return SessionObjects(self._cluster.get("persistentvolumeclaims", name), self.deployment(uuid))
+    def read(self, uuid: str, volume: int | None = None) -> SessionObjects:
+        """Both objects; the claim of this `volume`, or of the one that the Deployment notes. `WorkspaceConflict` when
+        the Deployment is not this session's."""
+        deployment = self.deployment(uuid)
+        if volume is None:
+            identity = identity_of(deployment["metadata"]) if deployment else None
+            volume = identity.volume if identity else 0
+        claim = self._cluster.get("persistentvolumeclaims", names.claim(uuid, volume))
+        if claim is not None and kept(claim):
+            # The Deployment is gone, which knew the newest.
+            claim = next(iter(self._cluster.list("persistentvolumeclaims", names.selector(uuid))[0]), None)
+        return SessionObjects(claim, deployment)
+
+    def keep_aside(self, claim: Object) -> None:
+        """Label a claim as none of the workspace any more."""
+        metadata = claim["metadata"]
+        body = {
+            "metadata": {"resourceVersion": metadata["resourceVersion"], "labels": {names.APP_LABEL: names.KEPT}},
+        }
+        self._cluster.patch("persistentvolumeclaims", metadata["name"], body)
 
     def deployment(self, uuid: str) -> Object | None:
         """The Deployment, None when it does not exist. `WorkspaceConflict` when it is not this session's."""
@@ -125,7 +141,7 @@ class ClusterObjects:
     def note_claim(
         self, claim: Object, generation: int, *, identity: Identity | None = None, restored: str = "", epoch: int = 0
     ) -> None:
-        """Note an intent on the claim; `restored` names the backup whose files it holds, `epoch` is the epoch of the
+        """Note an intent on the claim; `restored` marks the restore whose files it holds, `epoch` is the epoch of the
         token in the Secret."""
         notes = notes_of(generation, identity) | ({names.RESTORED: restored} if restored else {})
         notes |= {names.EPOCH: str(epoch)} if epoch else {}
@@ -134,6 +150,11 @@ class ClusterObjects:
         metadata = claim["metadata"]
         body = {"metadata": {"resourceVersion": metadata["resourceVersion"], "annotations": notes}}
         self._cluster.patch("persistentvolumeclaims", metadata["name"], body)
+
+
+def kept(claim: Object) -> bool:
+    """Whether the claim was replaced."""
+    return (claim["metadata"].get("labels") or {}).get(names.APP_LABEL) == names.KEPT
 
 
 def going(item: Object | None) -> bool:

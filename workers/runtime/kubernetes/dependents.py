@@ -40,6 +40,7 @@ class Dependents:
         self._scaler = scaler
         self._config = config
         self._look_at = 0.0
+        self._hosts_at = 0.0
         # Its threads start with the first request, in the process that makes it.
         self._executor = ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="beside")
 
@@ -55,6 +56,15 @@ class Dependents:
         wait(running)
         for each in running:
             each.result()
+
+    def keep_other_hosts(self) -> None:
+        """Lead the hosts of sessions without objects to the waking page. Applied by each process at its start, and each
+        `CHECK_INTERVAL`."""
+        if time.monotonic() < self._hosts_at:
+            return
+        self._cluster.apply("services", objects.nowhere())
+        self._cluster.apply("ingresses", objects.other_hosts(self._config))
+        self._hosts_at = time.monotonic() + CHECK_INTERVAL
 
     def withhold(self, uuid: str) -> None:
         """Keep KEDA from scaling the session up until `complete` is called again."""

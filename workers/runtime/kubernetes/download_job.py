@@ -6,11 +6,14 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.core.backups.store import session_of
+from app.core.storage.archive_keys import NO_KEYS, ArchiveKeys
 from app.settings import Settings
 from workers.download_server import digest
-from workers.runtime.kubernetes import job_objects, names
+from workers.runtime.kubernetes import job_access, job_objects, names
 from workers.runtime.kubernetes.api_server import ApiServer
 from workers.runtime.kubernetes.config import KubernetesConfig
+from workers.runtime.kubernetes.job_credentials import JobCredentials
 from workers.runtime.kubernetes.jobs import BackupJobs
 
 SECRET_BYTES = 32
@@ -33,15 +36,21 @@ class DownloadJob:
 class DownloadJobs:
     """The download jobs of one cluster. Raises `BackupNotFound` and `RetryableError`."""
 
-    def __init__(self, config: KubernetesConfig, jobs: BackupJobs) -> None:
+    def __init__(self, config: KubernetesConfig, jobs: BackupJobs, keys: ArchiveKeys = NO_KEYS) -> None:
         self._config = config
         self._jobs = jobs
+        self._keys = keys
+        self._credentials = JobCredentials(config)
 
-    def start(self, name: str) -> DownloadJob:
-        """Start a download job for the backup `name`. The cluster learns only the digest of the secret."""
-        secret = secrets.token_urlsafe(SECRET_BYTES)
-        job = job_objects.download_job(names.download_job(), name, digest(secret), self._config)
-        return DownloadJob(job["metadata"]["name"], self._jobs.start(job, name), secret)
+    def start(self, name: str, *, flat: bool = False) -> DownloadJob:
+        """Start a download job for the backup `name`, which may be stored `flat`. The cluster learns only the digest of
+        the secret."""
+        secret, keys = secrets.token_urlsafe(SECRET_BYTES), self._keys.session(session_of(name))
+        job = job_objects.download_job(
+            names.download_job(), name, digest(secret), self._config, keyed=bool(keys), flat=flat
+        )
+        credential = self._credentials.issue(session_of(name), job_access.reading(name))
+        return DownloadJob(job["metadata"]["name"], self._jobs.start(job, name, keys, credential), secret)
 
     def end(self, running: DownloadJob) -> None:
         """Delete a download job that nobody will call."""
@@ -51,4 +60,5 @@ class DownloadJobs:
 def make(settings: Settings) -> DownloadJobs:
     """The download jobs of the settings' cluster. A pod may take as long to start as a caller waits."""
     cluster = ApiServer(settings.workspace_namespace, settings.kube_timeout)
-    return DownloadJobs(KubernetesConfig.of(settings), BackupJobs(cluster, settings.wait_default))
+    jobs = BackupJobs(cluster, settings.wait_default)
+    return DownloadJobs(KubernetesConfig.of(settings), jobs, ArchiveKeys(settings.archive_key))

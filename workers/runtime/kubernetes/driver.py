@@ -17,14 +17,37 @@ from typing import TypeVar
 import redis
 
 from app.core.access.agent_credentials import AgentCredentials
-from app.core.errors import FilesGoing, FilesGone, RetryableError, StillEnding, Superseded, WorkspaceConflict
+from app.core.backups.store import BackupStore
+from app.core.errors import (
+    FilesGoing,
+    FilesGone,
+    PermanentError,
+    RetryableError,
+    StillEnding,
+    Superseded,
+    WorkspaceConflict,
+)
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
+from app.core.restore_points import names as points
 from app.core.sessions.model import Identity
+from app.core.storage.archive_keys import ArchiveKeys
 from app.settings import Settings
 from workers.archive.terms import incomplete
-from workers.runtime.base import PATIENCE, BackupSummary, Check, Observation, Snapshot, never
-from workers.runtime.kubernetes import job_objects, names, scalers, scheduling, status
+from workers.runtime.base import (
+    PATIENCE,
+    BackupSummary,
+    Check,
+    Observation,
+    PointOrder,
+    PointSummary,
+    Proof,
+    ProofOrder,
+    RestoredPoint,
+    Snapshot,
+    never,
+)
+from workers.runtime.kubernetes import job_access, job_objects, names, scalers, scheduling, status
 from workers.runtime.kubernetes.api_server import (
     ApiServer,
     Conflict,
@@ -44,6 +67,7 @@ from workers.runtime.kubernetes.cluster_objects import (
 from workers.runtime.kubernetes.config import KubernetesConfig
 from workers.runtime.kubernetes.dependents import Dependents
 from workers.runtime.kubernetes.informer import Informer
+from workers.runtime.kubernetes.job_credentials import JobCredentials
 from workers.runtime.kubernetes.jobs import BackupJobs
 from workers.runtime.kubernetes.names import Object
 from workers.runtime.kubernetes.objects import epoch_of, generation_of, identity_of
@@ -82,11 +106,17 @@ class KubernetesRuntime:
         secrets = AgentCredentials(settings.secret_keys())
         self._dependents = Dependents(self._cluster, self._scaler, self._config, secrets)
         self._jobs = BackupJobs(self._cluster, settings.progress_timeout, clock)
+        self._keys = ArchiveKeys(settings.archive_key)
+        self._credentials = JobCredentials(self._config)
         self._clock = clock
 
     def ping(self) -> None:
         """See `Runtime.ping`. An open watch does not show that the server hangs."""
         self._cluster.version("deployments")
+
+    def place(self) -> str:
+        """See `Runtime.place`."""
+        return self._cluster.namespace_uid()
 
     def provision(self, identity: Identity, generation: int, *, starting: bool = False) -> None:
         """See `Runtime.provision`. With `starting`, the dependents are left to the start: ingress controllers and KEDA
@@ -120,6 +150,22 @@ class KubernetesRuntime:
         if not wait_until(gone, patience, POLL):
             raise StillEnding(uuid)
 
+    def discard(self, identity: Identity, generation: int) -> str:
+        """See `Runtime.discard`. A claim that is being deleted goes with its last pod."""
+        uuid = identity.uuid
+        aside = self._retry(lambda: self._discard(identity, generation))
+        for pod in self._pods(uuid) if aside else ():
+            # Its machine may be silent, and it uses the old volume.
+            self._cluster.delete("pods", pod.name, now=True)
+
+        def gone() -> bool:
+            claim = self._objects.read(uuid, identity.volume).claim
+            return self._all_ended(uuid) and (claim is None or not going(claim))
+
+        if not wait_until(gone, PATIENCE, POLL):
+            raise StillEnding(uuid)
+        return aside
+
     def renew(self, uuid: str, epoch: int) -> None:
         """See `Runtime.renew`. A kubelet takes up to a minute to update a Secret in a pod, but does so at once when the
         pod changes too."""
@@ -141,32 +187,71 @@ class KubernetesRuntime:
         identity = found.identity
         if found.claim is None or identity is None:
             raise FilesGone(uuid)
-        node = next((pod.node for pod in self._pods(uuid) if pod.node), "")
-        job = job_objects.backup_job("backup", identity, name, self._clock(), self._config, node, partial=partial)
+        node, keys = self._node(uuid), self._keys.session(uuid)
+        job = job_objects.backup_job(
+            "backup", identity, name, self._clock(), self._config, node, partial=partial, keyed=bool(keys)
+        )
         if node and going(found.claim):
             job_objects.place(job, node)
         self._jobs.end_others(uuid, job)
-        summary = self._jobs.run(job, name, check)
-        if summary is None:
+        credential = self._credentials.issue(uuid, job_access.making(uuid))
+        summary = self._jobs.run(job, name, keys, credential, check)
+        if not isinstance(summary, BackupSummary):
             raise RetryableError(f"The backup Job of {name} reported no result.")
         if summary.unreadable_count and not partial:
             # The Job was started by a call that asked for a partial backup.
             raise incomplete(summary.unreadable_count, summary.unreadable)
         return summary
 
-    def restore(self, identity: Identity, generation: int, *, check: Check = never) -> None:
+    def make_point(self, uuid: str, order: PointOrder, *, check: Check = never) -> PointSummary:
+        """See `Runtime.make_point`. Runs a Job, on the node of the workspace's pod if there is one."""
+        found, keys = self._objects.read(uuid), self._keys.session(uuid)
+        if found.claim is None or found.identity is None:
+            raise FilesGone(uuid)
+        if not keys:
+            raise PermanentError("There are no restore points without an ARCHIVE_KEY.")
+        node = self._node(uuid)
+        job = job_objects.point_job(order, found.identity, self._config, node)
+        if node and going(found.claim):
+            job_objects.place(job, node)
+        self._jobs.end_others(uuid, job)
+        credential = self._credentials.issue(uuid, job_access.making(uuid))
+        made = self._jobs.run(job, order.id, keys, credential, check)
+        if not isinstance(made, PointSummary):
+            raise RetryableError(f"The Job of restore point {order.id} reported no result.")
+        return made
+
+    def prove_point(self, uuid: str, order: ProofOrder, *, check: Check = never) -> Proof:
+        """See `Runtime.prove_point`. Runs a Job without the volume, on any node."""
+        if not (keys := self._keys.session(uuid)):
+            raise PermanentError("There are no restore points without an ARCHIVE_KEY.")
+        job = job_objects.drill_job(order, self._config)
+        self._jobs.end_others(uuid, job)
+        credential = self._credentials.issue(uuid, job_access.proving(uuid))
+        proof = self._jobs.run(job, order.id, keys, credential, check)
+        if not isinstance(proof, Proof):
+            raise RetryableError(f"The drill of restore point {order.id} reported no result.")
+        return proof
+
+    def restore(self, identity: Identity, generation: int, *, check: Check = never) -> RestoredPoint | None:
         """See `Runtime.restore`. Does nothing when it was done before: a repeated task must not undo later work."""
         uuid, name = identity.uuid, identity.restore_from
         self.provision(identity, generation)
         found = self._objects.read(uuid)
         if found.claim is None or has_files(identity, found):
-            return
+            return None
         # KEDA must not start the workspace now: its files are about to be replaced.
         self._dependents.withhold(uuid)
         self.stop(uuid, generation)
-        self._jobs.run(job_objects.backup_job("restore", identity, name, self._clock(), self._config), name, check)
-        self._retry(lambda: self._note_restored(uuid, generation, name))
+        keys, flat = self._keys.session(job_objects.source_of(name)), self._is_flat(name)
+        job = job_objects.backup_job(
+            "restore", identity, name, self._clock(), self._config, keyed=bool(keys), flat=flat
+        )
+        credential = self._credentials.issue(uuid, job_access.reading(name))
+        result = self._jobs.run(job, name, keys, credential, check)
+        self._retry(lambda: self._note_restored(uuid, generation, identity.restore_mark))
         self.provision(replace(identity, restore_from=""), generation)
+        return result if isinstance(result, RestoredPoint) else None
 
     def observe(self, uuid: str) -> Observation | None:
         """See `Runtime.observe`."""
@@ -195,9 +280,10 @@ class KubernetesRuntime:
         return Informer(self._cluster, self._config.agent_at, timeout, self._clock).run(stop, alive)
 
     def tidy(self) -> None:
-        """See `Runtime.tidy`. Updates Ingresses of other settings, and deletes the ScaledObjects where KEDA no longer
-        scales. Where it does, a session gets its ScaledObject at its next start."""
+        """See `Runtime.tidy`. Updates Ingresses of other settings, keeps the one for archived sessions, and deletes the
+        ScaledObjects where KEDA no longer scales. Where it does, a session gets its ScaledObject at its next start."""
         self._dependents.renew_addresses()
+        self._dependents.keep_other_hosts()
         if self._settings.scaler != "keda":
             scalers.withdraw(self._cluster)
 
@@ -205,7 +291,7 @@ class KubernetesRuntime:
 
     def _provision(self, identity: Identity, generation: int, starting: bool) -> None:
         uuid = identity.uuid
-        found = self._objects.read(uuid)
+        found = self._objects.read(uuid, identity.volume)
         self._refuse_older(uuid, found, generation)
         if found.users - {identity.user_id}:
             raise WorkspaceConflict(f"Workspace {uuid} already exists and belongs to another user.")
@@ -228,7 +314,7 @@ class KubernetesRuntime:
     def _adopt(self, identity: Identity, generation: int, found: SessionObjects) -> Object:
         """Create the missing one of the two, and note the intent on both."""
         claim = found.claim or self._objects.create_claim(identity, generation)
-        if identity.restore_from and annotations_of(claim).get(names.RESTORED) == identity.restore_from:
+        if identity.restore_from and annotations_of(claim).get(names.RESTORED) == identity.restore_mark:
             identity = replace(identity, restore_from="")
         deployment = found.deployment or self._objects.create_deployment(identity)
         return self._objects.note(deployment, claim, generation, identity=identity)
@@ -238,7 +324,7 @@ class KubernetesRuntime:
         found = self._objects.read(uuid)
         self._refuse_older(uuid, found, generation)
         identity = found.identity
-        if found.claim is None or identity is None:
+        if found.claim is None or identity is None or status.is_lost(found.claim):
             raise FilesGone(uuid)
         found.refuse_losing_files()
         found.refuse_going()
@@ -310,10 +396,29 @@ class KubernetesRuntime:
         else:
             self._dependents.delete(uuid)
         if found.claim is not None:
-            version = found.claim["metadata"]["resourceVersion"]
-            self._cluster.delete("persistentvolumeclaims", names.workspace(uuid), version=version)
+            metadata = found.claim["metadata"]
+            self._cluster.delete("persistentvolumeclaims", metadata["name"], version=metadata["resourceVersion"])
 
-    def _note_restored(self, uuid: str, generation: int, name: str) -> None:
+    def _discard(self, identity: Identity, generation: int) -> str:
+        """The name of a claim that was set aside, "" for none."""
+        uuid = identity.uuid
+        found = self._objects.read(uuid)
+        self._refuse_older(uuid, found, generation)
+        if found.deployment is not None and replicas_of(found.deployment):
+            self._scaler.before_stop(uuid)
+            self._objects.note_deployment(found.deployment, generation, replicas=0)
+        if found.claim is None or going(found.claim):
+            return ""
+        name = str(found.claim["metadata"]["name"])
+        if name != names.claim(uuid, identity.volume):
+            self._objects.keep_aside(found.claim)
+            return name
+        if status.is_lost(found.claim):
+            version = found.claim["metadata"]["resourceVersion"]
+            self._cluster.delete("persistentvolumeclaims", name, version=version)
+        return ""
+
+    def _note_restored(self, uuid: str, generation: int, mark: str) -> None:
         found = self._objects.read(uuid)
         self._refuse_older(uuid, found, generation)
         identity = found.identity
@@ -322,9 +427,19 @@ class KubernetesRuntime:
         identity = replace(identity, restore_from="")
         # The Deployment first: the claim's note is what counts, so it is written last.
         self._objects.note_deployment(found.deployment, generation, identity=identity)
-        self._objects.note_claim(found.claim, generation, identity=identity, restored=name)
+        self._objects.note_claim(found.claim, generation, identity=identity, restored=mark)
 
     # Parts of decisions
+
+    def _node(self, uuid: str) -> str:
+        """Where the workspace's pod runs, "" for nowhere: a volume mounted there can be mounted nowhere else."""
+        return next((pod.node for pod in self._pods(uuid) if pod.node), "")
+
+    def _is_flat(self, name: str) -> bool:
+        """Whether the Job must be given two files of the claim instead of a folder of it."""
+        if points.parse(name):
+            return False
+        return bool(self._config.backup_folder) and BackupStore(self._config.backup_url).is_flat(name)
 
     def _retry(self, decide: Callable[[], Done]) -> Done:
         """Decide and change; again after a concurrent change. `RetryableError` after `TRIES` attempts."""
@@ -404,8 +519,12 @@ class KubernetesRuntime:
             self._clock(),
             generation=generation_of(metadata),
             created_at=timestamp(metadata.get("creationTimestamp")),
+            files_going=going(claim),
             agent_at=self._config.agent_at,
         )
+        seen = replace(seen, files_deleted_at=timestamp(metadata.get("deletionTimestamp")))
+        if status.is_lost(claim):
+            seen = replace(seen, running=False, ready=False, failure=str(FilesGone(identity.uuid)), code=FilesGone.code)
         return replace(seen, epoch=epoch_of(metadata))
 
 
@@ -416,4 +535,4 @@ def _epoch_of(found: SessionObjects) -> int:
 def has_files(identity: Identity, found: SessionObjects) -> bool:
     """Whether the files of the backup to restore, if any, are on the volume, as the claim notes."""
     noted = annotations_of(found.claim).get(names.RESTORED) if found.claim else None
-    return identity.restore_from in ("", noted)
+    return identity.restore_mark in ("", noted)

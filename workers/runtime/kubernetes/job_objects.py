@@ -1,12 +1,23 @@
-"""The Jobs that work on backups, as pure functions: backup, restore, and download. All run workers/backup_job.py in the
-workspace's image.
+"""The Jobs that work on backups and restore points, as pure functions: backup, point, drill, restore, and
+download. All run workers/backup_job.py in the workspace's image.
+
+A Job works for one session. Of the backups it has that session's folder alone: as a mount, or by a credential for an
+object store. The session's keys and that credential are in a Secret of its own, which goes with it.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict
 
+from app.core.backups.store import SIDECAR_SUFFIX, session_of
+from app.core.restore_points import names as points
 from app.core.sessions.model import Identity
+from app.core.storage.archive_keys import SessionKeys
+from app.core.storage.credential import Credential
+from workers.restore_points.room import room_for
+from workers.runtime.base import PointOrder, ProofOrder
 from workers.runtime.kubernetes import names, pods
 from workers.runtime.kubernetes.config import KubernetesConfig
 from workers.runtime.kubernetes.names import Object
@@ -20,6 +31,19 @@ BACKUP_RESOURCES = {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"
 
 BACKUP_GRACE = 30
 """s a cancelled Job has to delete what it wrote so far."""
+
+KEYS, CREDENTIAL = "keys", "credential"
+"""The keys in a Job's Secret, and the files that they are mounted as."""
+
+SCRATCH = "/scratch"
+"""Where a drill restores to, in its pod."""
+
+SCRATCH_SLACK, SCRATCH_TMP = 64, 1_024
+"""MiB beyond what a restore point takes, and for the engine's cache."""
+
+MIB = 1 << 20
+
+SECRET_FOLDER = "/run/archive-keys"
 
 DOWNLOAD_PORT = 8081
 """The port of the download server in its pod."""
@@ -43,36 +67,108 @@ def backup_job(
     node: str = "",
     *,
     partial: bool = False,
+    keyed: bool = False,
+    flat: bool = False,
 ) -> Object:
     """The Job that does `action` ("backup" or "restore") with the session's files and that backup, which may be
-    `partial`.
+    `partial`, or the restore point with that reference. A `keyed` one waits for its Secret (`keys_secret`); a `flat`
+    backup is not in its session's folder.
 
-    It runs on `node` when one is given: a volume mounted there can be mounted nowhere else. It gets no token; the cloud
-    gives its service account access to the object store.
+    It runs on `node` when one is given: a volume mounted there can be mounted nowhere else. It gets no token.
     """
-    uuid = identity.uuid
-    arguments = [action, "--name", backup, "--url", config.backup_url, "--files", pods.FILES]
-    arguments += ["--max-bytes", str(config.restore_limits[0]), "--max-entries", str(config.restore_limits[1])]
+    arguments = ["--max-bytes", str(config.restore_limits[0]), "--max-entries", str(config.restore_limits[1])]
     if action == "backup":
         arguments += ["--identity", identity_text(identity), "--at", f"{now:.3f}", *(["--partial"] if partial else [])]
+    else:
+        # Attached, since a user id may begin with a dash.
+        arguments += [f"--user-id={identity.user_id}"]
+    return _files_job(action, identity, backup, arguments, config, node, keyed=keyed, flat=flat)
+
+
+def point_job(order: PointOrder, identity: Identity, config: KubernetesConfig, node: str = "") -> Object:
+    """The Job that makes that restore point; it waits for its Secret."""
+    point = points.reference(order.uuid, order.id)
+    return _files_job("point", identity, point, ["--order", json.dumps(asdict(order))], config, node, keyed=True)
+
+
+def drill_job(order: ProofOrder, config: KubernetesConfig) -> Object:
+    """The Job that proves that restore point; it waits for its Secret. It mounts no volume of the workspace and only
+    reads the store; what it restores is on the node's disk, within a limit, and gone with its pod."""
+    point = points.reference(order.uuid, order.id)
+    room = SCRATCH_SLACK + -(-room_for(order.files, order.size) // MIB)
+    container = {
+        "name": "archive",
+        "args": [
+            *("drill", "--name", point, "--url", config.backup_url),
+            *("--scratch", f"{SCRATCH}/files", "--order", json.dumps(asdict(order))),
+        ],
+        "resources": BACKUP_RESOURCES,
+        "volumeMounts": [{"name": "scratch", "mountPath": SCRATCH}, {"name": "tmp", "mountPath": "/tmp"}],
+    }
+    volumes: list[Object] = [
+        {"name": "scratch", "emptyDir": {"sizeLimit": f"{room}Mi"}},
+        {"name": "tmp", "emptyDir": {"sizeLimit": f"{SCRATCH_TMP}Mi"}},
+    ]
+    name = names.backup_job("drill", order.uuid, point)
+    spec = _pod_spec(
+        name,
+        container,
+        volumes,
+        _backups(point, config, flat=False, may_write=False),
+        config,
+        keyed=True,
+        grace=BACKUP_GRACE,
+    )
+    # What a pod's volumes hold counts against its container's part of the disk.
+    resources = spec["containers"][0]["resources"]
+    resources["requests"]["ephemeral-storage"] = f"{room}Mi"
+    resources["limits"]["ephemeral-storage"] = f"{room + SCRATCH_TMP}Mi"
+    labels = {names.APP_LABEL: names.BACKUP, names.UUID_LABEL: order.uuid}
+    return _job(name, labels, spec, config, kept=JOB_KEPT)
+
+
+def source_of(name: str) -> str:
+    """The uuid of the session whose backup or restore point that is; raises `BackupNotFound` for an invalid name."""
+    point = points.parse(name)
+    return point[0] if point else session_of(name)
+
+
+def _files_job(
+    action: str,
+    identity: Identity,
+    what: str,
+    arguments: list[str],
+    config: KubernetesConfig,
+    node: str,
+    *,
+    keyed: bool,
+    flat: bool = False,
+) -> Object:
+    uuid, reads = identity.uuid, action != "restore"
+    arguments = [action, "--name", what, "--url", config.backup_url, "--files", pods.FILES, *arguments]
     mounts: list[Object] = [
-        {"name": "files", "mountPath": pods.MOUNT, "readOnly": action == "backup"},
+        {"name": "files", "mountPath": pods.MOUNT, "readOnly": reads},
         {"name": "tmp", "mountPath": "/tmp"},
     ]
     container = {"name": "archive", "args": arguments, "resources": BACKUP_RESOURCES, "volumeMounts": mounts}
-    spec = _pod_spec(container, pods.volumes(uuid, config), config, may_write=action == "backup", grace=BACKUP_GRACE)
+    name = names.backup_job(action, uuid, what)
+    # Who restores a point holds its lock, and adds a key file after a rotation of the archive key.
+    mounted = _backups(what, config, flat=flat, may_write=reads or points.parse(what) is not None)
+    spec = _pod_spec(name, container, pods.volumes(identity, config), mounted, config, keyed=keyed, grace=BACKUP_GRACE)
     if node:
         here = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
         spec["affinity"] = {
             "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [here]}}
         }
-    name = names.backup_job(action, uuid, backup)
     return _job(name, pods.labels(identity, names.BACKUP), spec, config, kept=JOB_KEPT)
 
 
-def download_job(name: str, backup: str, secret_digest: str, config: KubernetesConfig) -> Object:
+def download_job(
+    name: str, backup: str, secret_digest: str, config: KubernetesConfig, *, keyed: bool = False, flat: bool = False
+) -> Object:
     """The Job `name` that serves that backup once, to the caller with the secret of this digest. Its access to the
-    backups is read-only; it ends after the download, when no caller comes, and with its deadline at the latest."""
+    backups is read-only; it ends after the download, when no caller comes, and with its deadline at the latest. `keyed`
+    and `flat` are as for `backup_job`."""
     arguments = ["serve", "--name", backup, "--url", config.backup_url]
     arguments += ["--secret-digest", secret_digest, "--port", str(DOWNLOAD_PORT), "--patience", str(DOWNLOAD_PATIENCE)]
     container = {
@@ -82,7 +178,8 @@ def download_job(name: str, backup: str, secret_digest: str, config: KubernetesC
         "resources": DOWNLOAD_RESOURCES,
         "volumeMounts": [],
     }
-    spec = _pod_spec(container, [], config, may_write=False, grace=1)
+    mounted = _backups(backup, config, flat=flat, may_write=False)
+    spec = _pod_spec(name, container, [], mounted, config, keyed=keyed, grace=1)
     return _job(name, {names.APP_LABEL: names.DOWNLOAD}, spec, config, kept=DOWNLOAD_KEPT)
 
 
@@ -92,13 +189,64 @@ def place(job: Object, node: str) -> None:
     job["spec"]["template"]["spec"]["nodeName"] = node
 
 
-def _pod_spec(own: Object, volumes: list[Object], config: KubernetesConfig, *, may_write: bool, grace: int) -> Object:
-    """A pod that runs workers/backup_job.py once in the container `own`, with the backups mounted where they are in a
-    folder."""
-    mounts = own["volumeMounts"]
-    if config.backup_folder:
-        mounts = [*mounts, {"name": "backups", "mountPath": config.backup_folder, "readOnly": not may_write}]
+def secret(job: Object, keys: SessionKeys, credential: Credential | None = None) -> Object:
+    """The Secret of a Job, as the cluster returned it, with the keys of the session that it works for, and its
+    credential for the store, if there are any. It is deleted with the Job."""
+    metadata = job["metadata"]
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": metadata["uid"]}
+    contents = {KEYS: keys.to_text()} if keys else {}
+    if credential is not None:
+        contents[CREDENTIAL] = credential.to_text()
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": metadata["name"], "ownerReferences": [owner]},
+        "type": "Opaque",
+        "stringData": contents,
+    }
+
+
+def _backups(backup: str, config: KubernetesConfig, *, flat: bool, may_write: bool) -> list[Object]:
+    """The mounts of the one session's folder of the backup store, or of the two files of a `flat` backup; none where
+    the store is no folder. The worker has made what is mounted: the kubelet would make it root's."""
+    if not config.backup_folder:
+        return []
+    paths = [backup, backup + SIDECAR_SUFFIX] if flat else [source_of(backup)]
+    return [
+        {
+            "name": "backups",
+            "mountPath": f"{config.backup_folder.rstrip('/')}/{path}",
+            "subPath": path,
+            "readOnly": not may_write,
+        }
+        for path in paths
+    ]
+
+
+def _pod_spec(
+    job: str,
+    own: Object,
+    volumes: list[Object],
+    backups: list[Object],
+    config: KubernetesConfig,
+    *,
+    keyed: bool,
+    grace: int,
+) -> Object:
+    """The pod of that Job, which runs workers/backup_job.py once in the container `own`, with these mounts of the
+    backups. It waits for its Secret if that is to hold anything.
+
+    With a credential of its own it has the service account of workspaces, to which the cloud gives none.
+    """
+    mounts = [*own["volumeMounts"], *backups]
+    files = [each for each, given in ((KEYS, keyed), (CREDENTIAL, bool(config.backup_role))) if given]
+    if backups:
         volumes = [*volumes, {"name": "backups", "persistentVolumeClaim": {"claimName": config.backup_pvc}}]
+    if files:
+        told = [word for each in files for word in (f"--{each}-file", f"{SECRET_FOLDER}/{each}")]
+        own = {**own, "args": [*own["args"], *told]}
+        mounts = [*mounts, {"name": "keys", "mountPath": SECRET_FOLDER, "readOnly": True}]
+        volumes = [*volumes, {"name": "keys", "secret": {"secretName": job, "defaultMode": 0o400}}]
     container = {
         **own,
         "image": config.image,
@@ -109,7 +257,8 @@ def _pod_spec(own: Object, volumes: list[Object], config: KubernetesConfig, *, m
         "volumeMounts": mounts,
     }
     spec = pods.pod_spec([container], volumes, config, grace=grace)
-    return spec | {"restartPolicy": "Never", "serviceAccountName": config.backup_service_account}
+    account = {} if config.backup_role else {"serviceAccountName": config.backup_service_account}
+    return spec | {"restartPolicy": "Never", **account}
 
 
 def _job(name: str, labels: Mapping[str, str], spec: Object, config: KubernetesConfig, *, kept: int) -> Object:

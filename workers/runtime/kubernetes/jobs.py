@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from app.core.errors import RetryableError, SessionError
-from workers.backup_job import read_outcome
-from workers.runtime.base import BackupSummary, Check, never
+from app.core.storage.archive_keys import SessionKeys
+from app.core.storage.credential import Credential
+from workers.backup_job import Result, read_outcome
+from workers.runtime.base import Check, never
 from workers.runtime.kubernetes import job_objects, names, status
-from workers.runtime.kubernetes.api_server import ApiServer, Conflict, timestamp, wait_for
+from workers.runtime.kubernetes.api_server import ApiServer, Conflict, NotFound, timestamp, wait_for
 from workers.runtime.kubernetes.names import Object
 
 log = logging.getLogger(__name__)
@@ -36,34 +39,57 @@ class BackupJobs:
         self._patience = patience
         self._clock = clock
 
-    def run(self, job: Object, backup: str, check: Check = never) -> BackupSummary | None:
-        """Run the Job, or join one of the same name that runs already, until it ends; then delete it. Raises the Job's
-        error, `RetryableError` when it does not end, and what `check` raises, after the Job and its pod are gone."""
+    def run(
+        self,
+        job: Object,
+        backup: str,
+        keys: SessionKeys,
+        credential: Credential | None = None,
+        check: Check = never,
+    ) -> Result:
+        """Run the Job, or join one of the same name that runs already, until it ends; then delete it. It is given these
+        keys and this credential for the store, if there are any. Raises the Job's error, `RetryableError` when it does
+        not end, and what `check` raises, after the Job and its pod are gone."""
         name = job["metadata"]["name"]
-        uid = self._begin(job)
+        uid = self._begin(job, keys, credential)
         deadline = time.monotonic() + job["spec"]["activeDeadlineSeconds"] + MARGIN
         while time.monotonic() < deadline:
             self._cancel_unless_wanted(name, uid, check)
             message = self._message(name, self._pods(uid))
             if message is not None:
-                self._cluster.delete("jobs", name)
+                self.end(name)
                 return read_outcome(message, backup)
             time.sleep(POLL)
-        self._cluster.delete("jobs", name)
+        self.end(name)
         raise RetryableError(f"The Job of {backup} did not end in time.")
 
-    def _begin(self, job: Object) -> str:
-        """Create the Job unless it runs already; its uid."""
+    def _begin(self, job: Object, keys: SessionKeys, credential: Credential | None) -> str:
+        """Create the Job unless it runs already, and then its Secret, which its pod waits for; its uid."""
         name = job["metadata"]["name"]
         for _ in range(BEGIN_TRIES):
+            running: Object | None
             try:
-                return str(self._cluster.create("jobs", job)["metadata"]["uid"])
+                running = self._cluster.create("jobs", job)
             except Conflict:
                 running = self._cluster.get("jobs", name)
-            if running is not None:
                 log.info("joining the running Job %s", name)
+            if running is not None:
+                if keys or credential:
+                    self._give(job_objects.secret(running, keys, credential))
                 return str(running["metadata"]["uid"])
         raise RetryableError(f"Something keeps deleting the Job {name}.")
+
+    def _give(self, secret: Object) -> None:
+        """Create a Job's Secret, or replace that of an earlier Job of the same name, which is about to be deleted."""
+        for _ in range(BEGIN_TRIES):
+            try:
+                self._cluster.create("secrets", secret)
+                return
+            except Conflict:
+                with suppress(NotFound):
+                    self._cluster.replace("secrets", secret)
+                    return
+        raise RetryableError(f"Something keeps deleting the Secret {secret['metadata']['name']}.")
 
     def _cancel_unless_wanted(self, name: str, uid: str, check: Check) -> None:
         """Cancel the Job when `check` raises: its pod gets SIGTERM, and undoes its work."""
@@ -71,7 +97,7 @@ class BackupJobs:
             check()
         except SessionError:
             # Foreground: no new pod is created, and the Job exists as long as one of its pods may.
-            self._cluster.delete("jobs", name, propagation="Foreground")
+            self.end(name, propagation="Foreground")
             try:
                 wait_for(lambda: self._ended(name, uid), END_LIMIT, f"The pod of the Job {name} did not end", POLL)
             except RetryableError as error:
@@ -91,11 +117,11 @@ class BackupJobs:
             if "deletionTimestamp" not in pod["metadata"]:
                 self._cluster.delete("pods", pod["metadata"]["name"])
 
-    def start(self, job: Object, backup: str) -> str:
-        """Start a Job without waiting for its end; returns the address of its pod once that runs. Raises the Job's
-        error if it ends before, and `RetryableError` when its pod does not start."""
+    def start(self, job: Object, backup: str, keys: SessionKeys, credential: Credential | None = None) -> str:
+        """Start a Job, given the same as by `run`, without waiting for its end; returns the address of its pod once
+        that runs. Raises the Job's error if it ends before, and `RetryableError` when its pod does not start."""
         name = job["metadata"]["name"]
-        uid = self._begin(job)
+        uid = self._begin(job, keys, credential)
         deadline = time.monotonic() + self._patience
         try:
             while time.monotonic() < deadline:
@@ -111,14 +137,15 @@ class BackupJobs:
             self.end(name)
             raise
 
-    def end(self, name: str) -> None:
-        """Delete a Job, running or not."""
-        self._cluster.delete("jobs", name)
+    def end(self, name: str, *, propagation: str = "Background") -> None:
+        """Delete a Job, running or not, and its Secret, as the garbage collector takes a while."""
+        self._cluster.delete("jobs", name, propagation=propagation)
+        self._cluster.delete("secrets", name)
 
     def remove(self, uuid: str) -> None:
         """Delete the session's Jobs, running or not."""
         for job in self._cluster.list("jobs", names.selector(uuid, names.BACKUP))[0]:
-            self._cluster.delete("jobs", job["metadata"]["name"])
+            self.end(job["metadata"]["name"])
         self._end_pods(self._cluster.list("pods", names.selector(uuid, names.BACKUP))[0])
 
     def end_others(self, uuid: str, own: Object) -> None:
@@ -129,7 +156,7 @@ class BackupJobs:
             name, uid = job["metadata"]["name"], job["metadata"]["uid"]
             if name != own["metadata"]["name"] and name.startswith(f"{action}-"):
                 log.warning("deleting the Job %s, whose worker is gone", name, extra={"uuid": uuid})
-                self._cluster.delete("jobs", name)
+                self.end(name)
                 self._end_pods(self._pods(uid))
 
     def _pods(self, uid: str) -> list[Object]:
@@ -157,7 +184,7 @@ class BackupJobs:
         problem = status.pod_problem(pod)
         created = timestamp(pod["metadata"].get("creationTimestamp"))
         if problem is not None and self._clock() - created > self._patience:
-            self._cluster.delete("jobs", name)
+            self.end(name)
             raise RetryableError(f"The Job {name} did not start. {problem.text}")
 
 

@@ -28,6 +28,9 @@ WORKSPACE = "workspace"
 BACKUP = "workspace-archive"
 """`app` of the Jobs that back up and restore; not `WORKSPACE`, so that their pods do not count as the workspace's."""
 
+KEPT = "kept-volume"
+"""`app` of claims that were out of reach and were replaced: they may hold newer files, until someone decides."""
+
 DOWNLOAD = "backup-reader"
 """`app` of the download Jobs."""
 
@@ -58,9 +61,23 @@ LABEL_LENGTH = 63
 UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
 
+NOWHERE = "asleep"
+"""The Service without pods, and the Ingress, of the hosts of sessions that have no objects: those in the archive."""
+
+
 def workspace(uuid: str) -> str:
-    """The name of the session's Deployment, Service, Ingress, Secret and volume claim."""
+    """The name of the session's Deployment, Service, Ingress, Secret and first volume claim."""
     return f"user-{uuid}"
+
+
+def claim(uuid: str, volume: int) -> str:
+    """The name of the session's volume claim, after so many were replaced."""
+    return f"{workspace(uuid)}-{volume}" if volume else workspace(uuid)
+
+
+def is_claim(name: str, uuid: str) -> bool:
+    """Whether this is the name of one of the session's claims."""
+    return name.removeprefix(workspace(uuid)).removeprefix("-").isdecimal() or name == workspace(uuid)
 
 
 def scaler(uuid: str) -> str:

@@ -38,6 +38,9 @@ TOKEN_KEY, EDITOR_KEY = "token", "editor"
 NO_SECRET = "/dev/null"
 """The editor's secret file where there is no SECRET_KEY: it admits nobody."""
 
+LOWEST_PRIORITY = "traefik.ingress.kubernetes.io/router.priority"
+"""The annotation of an Ingress with the rank of its routers; other controllers ignore it."""
+
 AGENT_REQUESTS = {"cpu": "20m", "memory": "64Mi"}
 """For an idle agent; the commands it runs may use up to the limits of the session's size."""
 
@@ -79,6 +82,7 @@ def claim(identity: Identity, generation: int, config: KubernetesConfig) -> Obje
     if config.storage_class:
         spec["storageClassName"] = config.storage_class
     metadata = _metadata(identity)
+    metadata["name"] = names.claim(identity.uuid, identity.volume)
     metadata["annotations"] |= {names.IDENTITY: identity_text(identity), names.GENERATION: str(generation)}
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
 
@@ -111,7 +115,7 @@ def pod_template(identity: Identity, config: KubernetesConfig) -> Object:
     """The pod of the session's editor and, where workspaces have one, its agent."""
     uuid = identity.uuid
     containers = [editor(identity, config)]
-    volumes = pods.volumes(uuid, config)
+    volumes = pods.volumes(identity, config)
     if config.agent is not None:
         containers.append(agent(identity, config, config.agent))
         volumes += [_secret_volume(uuid, "token", TOKEN_KEY), _secret_volume(uuid, "editor-secret", EDITOR_KEY)]
@@ -170,6 +174,7 @@ def agent(identity: Identity, config: KubernetesConfig, environment: Mapping[str
         "WORKSPACE_UUID": identity.uuid,
         "USER_ID": identity.user_id,
         "WORKSPACE_DIR": pods.FILES,
+        "AGENT_STATE_DIR": pods.CONVERSATION,
         "HOME": pods.HOME,
         "AGENT_TOKEN_FILE": f"{TOKEN_FOLDER}/{TOKEN_KEY}",
     }
@@ -253,6 +258,33 @@ def _ingress_spec(uuid: str, config: KubernetesConfig) -> Object:
     if config.tls_secret:
         spec["tls"] = [{"hosts": [host], "secretName": config.tls_secret}]
     return spec
+
+
+def nowhere() -> Object:
+    """A Service of no pods: a visit of a host that leads to it gets the waking page, if forward auth lets it in."""
+    spec = {"ports": [{"name": "http", "port": 80, "targetPort": 8080}]}
+    metadata = {"name": names.NOWHERE, "labels": {names.APP_LABEL: names.NOWHERE}}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+
+
+def other_hosts(config: KubernetesConfig) -> Object:
+    """The Ingress of all hosts of the domain that have none of their own, as archived sessions. Traefik ranks routers
+    by the length of their rule, so this one names the lowest priority; elsewhere an exact host comes first anyway."""
+    backend = {"service": {"name": names.NOWHERE, "port": {"name": "http"}}}
+    host = f"*.{config.domain}"
+    spec: Object = {
+        "rules": [{"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}]
+    }
+    if config.ingress_class:
+        spec["ingressClassName"] = config.ingress_class
+    if config.tls_secret:
+        spec["tls"] = [{"hosts": [host], "secretName": config.tls_secret}]
+    metadata = {
+        "name": names.NOWHERE,
+        "labels": {names.APP_LABEL: names.NOWHERE},
+        "annotations": {LOWEST_PRIORITY: "1", **config.ingress_annotations},
+    }
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata, "spec": spec}
 
 
 def _rule(uuid: str, host: str, path: str, port: str) -> Object:

@@ -14,10 +14,12 @@ UID = 1000
 """The user of every process in a workspace, and the group of its files."""
 
 MOUNT = "/workspace"
-"""Where the volume is mounted; the user's files are in `app`, the editor's in `home`. One level above them, so that a
-restore can replace `app` by a rename."""
+"""Where the volume is mounted: the user's files are in `app`, the conversation in `.session`, the editor's files in
+`home`. One level above them, so that a restore can replace them by renames. Mounting them one by one would hide the
+conversation from the editor, but the kubelet makes missing ones as root, and not every volume applies `fsGroup`."""
 
 FILES = MOUNT + "/app"
+CONVERSATION = MOUNT + "/.session"
 HOME = MOUNT + "/home"
 
 NODE_LOST_PATIENCE = 60
@@ -58,9 +60,9 @@ def pod_spec(containers: list[Object], volumes: list[Object], config: Kubernetes
     return spec
 
 
-def volumes(uuid: str, config: KubernetesConfig) -> list[Object]:
+def volumes(identity: Identity, config: KubernetesConfig) -> list[Object]:
     return [
-        {"name": "files", "persistentVolumeClaim": {"claimName": names.workspace(uuid)}},
+        {"name": "files", "persistentVolumeClaim": {"claimName": names.claim(identity.uuid, identity.volume)}},
         {"name": "tmp", "emptyDir": {"sizeLimit": config.disk[1]}},
     ]
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 
 from app.core.errors import FilesGoing
 from app.core.sessions.model import PHASES, Identity
+from app.core.sessions.reason_codes import MACHINE_SILENT, ReasonCode
 from workers.runtime import exits
-from workers.runtime.base import NO_CAPACITY, Observation
+from workers.runtime.base import Observation
 from workers.runtime.kubernetes import names
 from workers.runtime.kubernetes.api_server import refusal, timestamp
 from workers.runtime.kubernetes.names import Object
@@ -56,6 +57,8 @@ UNBOUND = "unbound immediate PersistentVolumeClaims"
 
 VOLUME_MESSAGES = ("persistentvolumeclaim", "persistent volume", "volume node affinity")
 """A scheduler's message with one of these is about the volume; all its messages have the same reason."""
+
+OUT_OF_MEMORY = "OOMKilled"
 
 ROOM_MESSAGES = ("insufficient ", "too many pods")
 """A message with one of these is about room all the same: the nodes that could mount the volume are full."""
@@ -181,6 +184,11 @@ def claim_view(item: Object) -> ClaimView:
     return ClaimView(uuid_of(item), "deletionTimestamp" in item["metadata"])
 
 
+def is_lost(claim: Object) -> bool:
+    """Whether the volume behind a claim was deleted: the claim can never be used again."""
+    return (claim.get("status") or {}).get("phase") == "Lost"
+
+
 def pod_view(item: Object) -> PodView:
     metadata, status = item["metadata"], item.get("status") or {}
     conditions = _conditions(item)
@@ -243,9 +251,10 @@ def problem_of(deployment: DeploymentView, pod: PodView | None, warning: Warned 
         return deployment.problem
     if pod.ready or pod.problem is not None:
         return pod.problem
-    if warning is not None and warning.subject in (pod.name, names.workspace(pod.uuid)):
+    if warning is not None and (warning.subject == pod.name or names.is_claim(warning.subject, pod.uuid)):
         text = f"{TROUBLES[warning.reason]}: {_one_line(warning.text)}"
-        return Problem(text, pod.placed or pod.created, MOUNT_PATIENCE, waits=True)
+        code = ReasonCode.MACHINE_TROUBLE if warning.reason in SANDBOX_TROUBLE else ReasonCode.VOLUME_UNAVAILABLE
+        return Problem(text, pod.placed or pod.created, MOUNT_PATIENCE, waits=True, code=code)
     return None
 
 
@@ -270,12 +279,12 @@ def observation(
     if deployment is None or not deployment.up:
         return down
     if files_going:
-        return replace(down, failure=str(FilesGoing()))
+        return replace(down, failure=str(FilesGoing()), code=FilesGoing.code)
     pod = current(pods)
     problem = problem_of(deployment, pod, warning)
     reported = problem if problem is not None and now >= problem.reported_at else None
     if reported is not None and not reported.waits:
-        return replace(down, failure=reported.text, ended=pod.finished if pod else 0.0)
+        return replace(down, failure=reported.text, code=reported.code, ended=pod.finished if pod else 0.0)
     if overdue and not begun(pod) and reported is problem:
         return _stuck(down, reported)
     up = replace(down, running=True, phases=dict(phases or {}))
@@ -286,7 +295,7 @@ def observation(
 
 def _stuck(down: Observation, problem: Problem | None) -> Observation:
     """A start that failed because it made no progress."""
-    text, code = (problem.text, problem.code) if problem else (NO_PROGRESS, "")
+    text, code = (problem.text, problem.code) if problem else (NO_PROGRESS, ReasonCode.NO_PROGRESS)
     return replace(down, failure=text, waiting=text, code=code)
 
 
@@ -311,16 +320,18 @@ def pod_problem(item: Object) -> Problem | None:
     reason, message = waiting.get("reason", ""), waiting.get("message", "")
     if reason in IMAGE_TROUBLE:
         text = f"The workspace's image cannot be pulled: {_one_line(message or reason)}"
-        return Problem(text, placed, 0.0, waits=reason in PULL_TROUBLE and not NO_IMAGE.search(message))
+        waits = reason in PULL_TROUBLE and not NO_IMAGE.search(message)
+        return Problem(text, placed, 0.0, waits=waits, code=ReasonCode.IMAGE_UNAVAILABLE)
     if reason == "CrashLoopBackOff":
-        return Problem(ended(container), created, 0.0)
+        return Problem(ended(container), created, 0.0, code=_code_of_end(container))
     if reason in SETUP_TROUBLE:
-        return Problem(f"The workspace cannot be started: {_one_line(message or reason)}", placed, SETUP_PATIENCE)
+        text = f"The workspace cannot be started: {_one_line(message or reason)}"
+        return Problem(text, placed, SETUP_PATIENCE, code=ReasonCode.MACHINE_TROUBLE)
     ready = conditions.get("Ready", {})
     if container.get("ready") and ready.get("status") == "False":
         # The cluster says so because the node is silent. (If the agent were down, the editor would count as ready.)
         since = timestamp(ready.get("lastTransitionTime")) or created
-        return Problem("The machine that runs the workspace does not respond.", since, NODE_PATIENCE)
+        return Problem(MACHINE_SILENT, since, NODE_PATIENCE, code=ReasonCode.MACHINE_TROUBLE)
     return None
 
 
@@ -331,12 +342,23 @@ def agent_trouble(item: Object) -> str:
     return ended(container, "agent") if waiting.get("reason") == "CrashLoopBackOff" else ""
 
 
+def _last_end(container: Object) -> Object:
+    """The end of a container's newest process that has ended, {} for none."""
+    ends = ((container.get(each) or {}).get("terminated") for each in ("lastState", "state"))
+    return next((end for end in ends if end), {})
+
+
+def _code_of_end(container: Object) -> ReasonCode:
+    of_memory = _last_end(container).get("reason") == OUT_OF_MEMORY
+    return ReasonCode.OUT_OF_MEMORY if of_memory else ReasonCode.EDITOR_ENDED
+
+
 def ended(container: Object, what: str = "editor") -> str:
     """How a container ended, with the last lines of its log."""
-    last = (container.get("lastState") or {}).get("terminated") or (container.get("state") or {}).get("terminated")
+    last = _last_end(container)
     if not last:
         return f"The {what} ended unexpectedly."
-    if last.get("reason") == "OOMKilled":
+    if last.get("reason") == OUT_OF_MEMORY:
         how = "it needed more memory than the session's size allows"
     elif last.get("exitCode", 0) > 128:
         how = f"killed by {exits.signal_name(last['exitCode'] - 128)}"
@@ -351,7 +373,8 @@ def _refused(item: Object) -> Problem | None:
     if failure.get("status") != "True":
         return None
     message = str(failure.get("message", ""))
-    return Problem(refusal(_one_line(message)), timestamp(failure.get("lastTransitionTime")), QUOTA_PATIENCE)
+    since = timestamp(failure.get("lastTransitionTime"))
+    return Problem(refusal(_one_line(message)), since, QUOTA_PATIENCE, code=ReasonCode.REJECTED)
 
 
 def _unscheduled(message: str, since: float) -> Problem:
@@ -359,9 +382,15 @@ def _unscheduled(message: str, since: float) -> Problem:
     about, lacks = (any(each in message.lower() for each in words) for words in (VOLUME_MESSAGES, ROOM_MESSAGES))
     if about and not lacks:
         patience = BINDING_PATIENCE if UNBOUND in message else SCHEDULING_PATIENCE
-        return Problem(f"The workspace's volume is not available: {message}", since, patience, waits=True)
+        return Problem(
+            f"The workspace's volume is not available: {message}",
+            since,
+            patience,
+            waits=True,
+            code=ReasonCode.VOLUME_UNAVAILABLE,
+        )
     text = f"No machine of the cluster has room for the workspace: {message}"
-    return Problem(text, since, SCHEDULING_PATIENCE, waits=True, code=NO_CAPACITY)
+    return Problem(text, since, SCHEDULING_PATIENCE, waits=True, code=ReasonCode.NO_CAPACITY)
 
 
 def _placed(item: Object) -> float:

@@ -36,17 +36,32 @@ from app.core.errors import (
     WorkspaceConflict,
 )
 from app.core.redis.connections import connect
+from app.core.restore_points import names
 from app.core.sessions.model import Identity
+from app.core.sessions.reason_codes import ReasonCode
+from app.core.storage.archive_keys import ArchiveKeys, SessionKeys
 from app.settings import Settings
-from workers import archive
+from workers import archive, restore_points
 from workers.rmtree import delete_tree
 from workers.runtime import exits
-from workers.runtime.base import PATIENCE, BackupSummary, Check, Observation, Snapshot, never
+from workers.runtime.base import (
+    PATIENCE,
+    BackupSummary,
+    Check,
+    Observation,
+    PointOrder,
+    PointSummary,
+    Proof,
+    ProofOrder,
+    RestoredPoint,
+    Snapshot,
+    never,
+)
 from workers.runtime.local import probe, processes
 from workers.runtime.local.launcher import Launcher
 from workers.runtime.local.observer import LocalObserver, log_tail, pod_name
 from workers.runtime.local.routes import Routes
-from workers.runtime.local.storage import FILES, BrokenMeta, Lock, Meta, Running, WorkspaceStorage, raised
+from workers.runtime.local.storage import DRILL, FILES, BrokenMeta, Lock, Meta, Running, WorkspaceStorage, raised
 from workers.runtime.polling import wait_until
 
 log = logging.getLogger(__name__)
@@ -84,6 +99,11 @@ class LocalRuntime:
     def ping(self) -> None:
         """See `Runtime.ping`. This machine always answers."""
 
+    def place(self) -> str:
+        """See `Runtime.place`."""
+        with _disk():
+            return self._storage.place()
+
     def provision(self, identity: Identity, generation: int, *, starting: bool = False) -> None:
         """See `Runtime.provision`. Completes a folder without meta.json, which an interrupted call has left."""
         uuid = identity.uuid
@@ -95,7 +115,7 @@ class LocalRuntime:
                 raise WorkspaceConflict(f"Workspace {uuid} already exists and belongs to another user.")
             _refuse_older(lock, meta, generation)
             self._storage.make(uuid)
-            if meta.restored and meta.restored == identity.restore_from:
+            if meta.restored and meta.restored == identity.restore_mark:
                 identity = replace(identity, restore_from="")
             self._storage.write_meta(replace(raised(meta, generation), identity=identity))
 
@@ -123,6 +143,11 @@ class LocalRuntime:
         with _disk(), self._intent(uuid, generation):
             self._drop_route(uuid)
             self._end(uuid, patience)
+
+    def discard(self, identity: Identity, generation: int) -> str:
+        """See `Runtime.discard`. A folder that is gone leaves processes; none is out of reach."""
+        self.stop(identity.uuid, generation)
+        return ""
 
     def renew(self, uuid: str, epoch: int) -> None:
         """See `Runtime.renew`. The agent reads its token file for each request."""
@@ -158,35 +183,70 @@ class LocalRuntime:
             app = self._storage.app(uuid)
             return archive.write_backup(app, self._files(), name, meta.identity, time.time(), terms)
 
-    def restore(self, identity: Identity, generation: int, *, check: Check = never) -> None:
+    def make_point(self, uuid: str, order: PointOrder, *, check: Check = never) -> PointSummary:
+        """See `Runtime.make_point`. Takes the same lock as a backup."""
+        if self._storage.read_meta(uuid) is None:
+            raise FilesGone(uuid)
+        with _disk(), self._storage.locked(uuid, LOCK_SLACK, FILES, shared=True, check=check):
+            if self._storage.read_meta(uuid) is None:
+                raise FilesGone(uuid)
+            url, keys = self._settings.backups_location(), self._keys(uuid)
+            volume = self._storage.workspace(uuid)
+            return restore_points.make_point(volume, url, keys, order, check, self._settings.restic)
+
+    def prove_point(self, uuid: str, order: ProofOrder, *, check: Check = never) -> Proof:
+        """See `Runtime.prove_point`. Takes no lock of the workspace: it may be awake, asleep or archived."""
+        url, keys = self._settings.backups_location(), self._keys(uuid)
+        with _disk(), self._storage.locked(uuid, LOCK_SLACK, DRILL, check=check):
+            scratch = self._storage.drill(uuid)
+            return restore_points.prove_point(scratch, url, keys, order, check, self._settings.restic)
+
+    def restore(self, identity: Identity, generation: int, *, check: Check = never) -> RestoredPoint | None:
         """See `Runtime.restore`. Does nothing when it was done before: a repeated task must not undo later work."""
-        uuid, name = identity.uuid, identity.restore_from
+        uuid, name, mark = identity.uuid, identity.restore_from, identity.restore_mark
         self.provision(identity, generation)
         with _disk(), self._storage.locked(uuid, LOCK_SLACK, "restore", check=check):
-            # The files are extracted beside the workspace's without its lock, so it can be removed meanwhile.
-            staging = self._storage.workspace(uuid) / "restoring"
-            # Left by an interrupted restore, maybe after it was done.
-            delete_tree(staging)
+            archive.clear_leftovers(self._storage.workspace(uuid))
+            # An earlier release's.
+            delete_tree(self._storage.workspace(uuid) / "restoring")
             meta = self._storage.read_meta(uuid)
-            if not name or (meta and meta.restored == name):
-                return
-            staging.mkdir(mode=0o700)
-            try:
-                limits = (self._settings.restore_max_bytes, self._settings.restore_max_entries)
-                archive.restore_backup(self._files(), name, staging / "app", *limits, check)
-                with (
-                    self._storage.locked(uuid, SWAP_PATIENCE, FILES, check=check),
-                    self._intent(uuid, generation) as meta,
-                ):
-                    if meta is None:
-                        raise Superseded(f"Workspace {uuid} was removed while it was being restored.")
-                    self._storage.app(uuid).rename(staging / "replaced")
-                    (staging / "app").rename(self._storage.app(uuid))
-                    self._storage.write_meta(
-                        replace(meta, identity=replace(meta.identity, restore_from=""), restored=name)
-                    )
-            finally:
-                delete_tree(staging)
+            if not name or (meta and meta.restored == mark):
+                return None
+
+            @contextlib.contextmanager
+            def exclusively() -> Iterator[None]:
+                with self._storage.locked(uuid, SWAP_PATIENCE, FILES, check=check), self._existing(uuid, generation):
+                    yield
+
+            # The files are extracted without the workspace's lock, so it can be removed meanwhile.
+            limits = (self._settings.restore_max_bytes, self._settings.restore_max_entries)
+            restored = None
+            if point := names.parse(name):
+                source, point_id = point
+                restored = restore_points.restore_point(
+                    self._storage.workspace(uuid),
+                    self._settings.backups_location(),
+                    self._keys(source),
+                    point_id,
+                    limits,
+                    check,
+                    self._settings.restic,
+                    user_id=identity.user_id,
+                    exclusively=exclusively,
+                )
+            else:
+                archive.restore_backup(
+                    self._files(),
+                    name,
+                    self._storage.app(uuid),
+                    *limits,
+                    check,
+                    user_id=identity.user_id,
+                    exclusively=exclusively,
+                )
+            with self._existing(uuid, generation) as meta:
+                self._storage.write_meta(replace(meta, identity=replace(meta.identity, restore_from=""), restored=mark))
+            return restored
 
     def observe(self, uuid: str) -> Observation | None:
         """See `Runtime.observe`."""
@@ -205,7 +265,9 @@ class LocalRuntime:
                 yield self._observation(meta)
 
     def tidy(self) -> None:
-        """See `Runtime.tidy`. Nothing to do on a disk."""
+        """See `Runtime.tidy`. Deletes what killed drills left."""
+        with _disk():
+            self._storage.empty_drills()
 
     def watch(self, stop: Event, alive: Callable[[], None] = never) -> Iterator[Snapshot | Observation]:
         """See `Runtime.watch`. Also rewrites the routes after Redis has lost them."""
@@ -236,6 +298,14 @@ class LocalRuntime:
             if meta is not None and generation > meta.generation:
                 meta = raised(meta, generation)
                 self._storage.write_meta(meta)
+            yield meta
+
+    @contextlib.contextmanager
+    def _existing(self, uuid: str, generation: int) -> Iterator[Meta]:
+        """As `_intent`, but raises `Superseded` when the workspace was removed meanwhile."""
+        with self._intent(uuid, generation) as meta:
+            if meta is None:
+                raise Superseded(f"Workspace {uuid} was removed while it was being restored.")
             yield meta
 
     def _works(self, running: Running) -> bool:
@@ -344,10 +414,17 @@ class LocalRuntime:
             return down
         tail = log_tail(self._storage.log(uuid), self._storage.data_dir)
         text = exits.with_log_tail("The editor ended unexpectedly.", tail)
-        return replace(down, generation=running.generation, failure=text)
+        return replace(down, generation=running.generation, failure=text, code=ReasonCode.EDITOR_ENDED)
+
+    def _keys(self, uuid: str) -> SessionKeys:
+        """The keys of a session's restore points."""
+        keys = ArchiveKeys(self._settings.archive_key)
+        if not keys:
+            raise PermanentError("There are no restore points without an ARCHIVE_KEY.")
+        return keys.session(uuid)
 
     def _files(self) -> BackupStore:
-        return BackupStore(self._settings.backups_location())
+        return BackupStore(self._settings.backups_location(), ArchiveKeys(self._settings.archive_key))
 
 
 def _refuse_older(lock: Lock, meta: Meta | None, generation: int) -> None:

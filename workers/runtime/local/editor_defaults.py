@@ -2,7 +2,8 @@
 
     flags     of code-server; without `--config` it creates a file with a password
     settings  of VS Code in a new workspace, which the user may change: no sign-in to another vendor, the agent's own
-              folder hidden, no question about a git repository above the workspace's folder
+              folder hidden, no question about a git repository above the workspace's folder, no empty
+              side bar at the right
 
 app/editor/workspace.js reads the same file in a cluster.
 """

@@ -100,6 +100,7 @@ class Launcher:
         chosen = self._settings
         return {
             "WORKSPACE_DIR": str(self._storage.app(uuid)),
+            "AGENT_STATE_DIR": str(self._storage.conversation(uuid)),
             "AGENT_TOKEN_FILE": str(self._storage.token_file(uuid)),
             "PYTHONUNBUFFERED": "1",
         } | agent_environment(chosen, host="127.0.0.1", port=port, stop_grace=chosen.stop_grace)

@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
 
-from app.core.errors import RetryableError
+from app.core.errors import FilesGone, RetryableError
 from app.core.sessions.model import Identity
+from app.core.sessions.reason_codes import ReasonCode
 from app.settings import Settings
 from workers.runtime import exits
-from workers.runtime.base import Observation, Snapshot, never
+from workers.runtime.base import Observation, Snapshot, never, silent_editor
 from workers.runtime.local import processes
 from workers.runtime.local.launcher import Launcher
 from workers.runtime.local.probe import Probe
@@ -77,6 +78,7 @@ class Tracked:
         self.probe: Probe | None = Probe(running.port)
         self.route_deadline = 0.0
         self.failure = ""
+        self.code = ""
         self.sightings = 0
         self.agent_delay = 0.0
         self.agent_due = 0.0
@@ -101,6 +103,7 @@ class Tracked:
             ready=self.probe is None and not self.failure and not self.running.stopping,
             pod_name=pod_name(self.running) if not self.failure else "",
             failure=self.failure,
+            code=self.code,
             agent=self.running.agent_address if not self.failure else "",
             phases={"started": self.running.started_at},
             began=self.running.started_at,
@@ -171,6 +174,7 @@ class LocalObserver:
             if not tracked.failure:
                 self._look_at(uuid, tracked, now)
             if slow:
+                self._look_for_files(uuid, tracked)
                 _bound(self._storage.log(uuid))
                 _bound(self._storage.agent_log(uuid))
             if uuid not in self._tracked:
@@ -215,8 +219,8 @@ class LocalObserver:
                     tracked.close()
                 elif self._watched > tracked.deadline:
                     tracked.close()
-                    silent = f"The editor did not answer within {self._start_timeout:.0f} s."
-                    tracked.failure = self._with_log(uuid, silent)
+                    tracked.failure = self._with_log(uuid, silent_editor(self._start_timeout))
+                    tracked.code = ReasonCode.EDITOR_SILENT
             return
         tracked.sightings += 1
         if running.boot != self._boot:
@@ -226,11 +230,18 @@ class LocalObserver:
         elif tracked.sightings >= SIGHTINGS and not running.stopping:
             tracked.close()
             tracked.failure = self._with_log(uuid, "The editor ended unexpectedly.")
+            tracked.code = ReasonCode.EDITOR_ENDED
             # Another workspace may soon use its port.
             self._forget(uuid, running, keep_file=True)
             if running.agent:
                 # Its turn is interrupted, and resumes with the next start.
                 processes.send([running.agent], signal.SIGTERM)
+
+    def _look_for_files(self, uuid: str, tracked: Tracked) -> None:
+        """The folder may be deleted behind running processes, which notice nothing."""
+        if not tracked.running.stopping and not tracked.failure and not self._storage.exists(uuid):
+            tracked.close()
+            tracked.failure, tracked.code = str(FilesGone(uuid)), FilesGone.code
 
     def _restart_agent(self, uuid: str, tracked: Tracked, now: float) -> None:
         """Start a dead agent again once its delay has passed, unless another process holds the workspace's lock."""

@@ -1,15 +1,19 @@
 """What the local runtime keeps on disk, and the locks on it.
 
     $DATA_DIR/workspaces/{uuid}/app/       what the user sees and what is backed up
+                               /.session/  the conversation, which the agent makes; backed up too
                                /home/      the editor's own data, HOME in its terminals
                                /meta.json  its identity and the last intent; written last
                                /agent-token   the agent's secrets
                                /editor-secret   the secret by which its editor admits requests
                                /editor.log, /agent.log
+                         /.place    a random name of this folder, which no other disk has
     $DATA_DIR/running/{uuid}.json          its processes; only while it should be up
     $DATA_DIR/locks/{uuid}.lock            outlives the folder for a day, and holds its last intent
                    {uuid}.files.lock      for reading all files, and for taking them away
+                   {uuid}.drill.lock      for a drill's scratch place
     $DATA_DIR/trash/                       folders to be deleted
+    $DATA_DIR/drills/{uuid}/               a restore point that is being proven
 
 Files are written under another name and renamed, so they appear whole or not at all.
 """
@@ -20,6 +24,7 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -29,6 +34,7 @@ from typing import Any
 
 from app.core.errors import PermanentError, RetryableError
 from app.core.sessions.model import UUID_PATTERN, Identity
+from workers.archive.format import CONVERSATION
 from workers.rmtree import delete_tree
 from workers.runtime.base import Check, never
 from workers.runtime.local.editor_defaults import editor_defaults
@@ -40,6 +46,9 @@ LOCK_POLL = 0.01
 FILES = "files"
 """The lock on a workspace's folder of files: shared by readers of all files, exclusive for those who replace or remove
 the folder. No change of the workspace's processes waits for it."""
+
+DRILL = "drill"
+"""The lock on a session's scratch place."""
 
 TOKEN_LINE = 200
 """Characters of a token file's first line that are read: a token has 84 at most."""
@@ -124,8 +133,10 @@ class WorkspaceStorage:
         self._running = self.data_dir / "running"
         self._locks = self.data_dir / "locks"
         self._trash = self.data_dir / "trash"
-        for folder in (self._workspaces, self._running, self._locks, self._trash):
+        self._drills = self.data_dir / "drills"
+        for folder in (self._workspaces, self._running, self._locks, self._trash, self._drills):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _name_once(self._workspaces / ".place")
 
     # Where things are
 
@@ -134,6 +145,9 @@ class WorkspaceStorage:
 
     def app(self, uuid: str) -> Path:
         return self.workspace(uuid) / "app"
+
+    def conversation(self, uuid: str) -> Path:
+        return self.workspace(uuid) / CONVERSATION
 
     def home(self, uuid: str) -> Path:
         return self.workspace(uuid) / "home"
@@ -154,6 +168,24 @@ class WorkspaceStorage:
     def editor_secret_file(self, uuid: str) -> Path:
         return self.workspace(uuid) / "editor-secret"
 
+    def drill(self, uuid: str) -> Path:
+        """The scratch place of the session's drill, for who holds the lock `DRILL`."""
+        return self._drills / _checked(uuid)
+
+    def empty_drills(self) -> None:
+        """Delete the scratch places of drills that were killed."""
+        for uuid in [name for name in os.listdir(self._drills) if UUID_PATTERN.fullmatch(name)]:
+            # That of a running one is locked.
+            with contextlib.suppress(RetryableError), self.locked(uuid, 0.0, DRILL):
+                delete_tree(self.drill(uuid))
+
+    def place(self) -> str:
+        """The name that the folder of all workspaces got when it was made, "" if it is not there."""
+        try:
+            return (self._workspaces / ".place").read_text().strip()
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
+
     # A workspace
 
     def make(self, uuid: str) -> None:
@@ -171,6 +203,10 @@ class WorkspaceStorage:
     def uuids(self) -> list[str]:
         """The folders that are named like a workspace."""
         return sorted(name for name in os.listdir(self._workspaces) if UUID_PATTERN.fullmatch(name))
+
+    def exists(self, uuid: str) -> bool:
+        """Whether the workspace is complete."""
+        return (self.workspace(uuid) / "meta.json").exists()
 
     def read_meta(self, uuid: str) -> Meta | None:
         """None when the workspace does not exist, or is not complete yet. Raises `BrokenMeta`."""
@@ -314,6 +350,19 @@ def _checked(uuid: str) -> str:
     if not UUID_PATTERN.fullmatch(uuid):
         raise PermanentError("A workspace's uuid must be 8 characters of 0-9 and a-z.")
     return uuid
+
+
+def _name_once(path: Path) -> None:
+    """Write a random name, unless there is one."""
+    if path.exists():
+        return
+    name = secrets.token_hex(16)
+    draft = path.with_name(f"{path.name}.{name}")
+    draft.write_text(name)
+    # Of two processes the first one's counts.
+    with contextlib.suppress(FileExistsError):
+        path.hardlink_to(draft)
+    draft.unlink()
 
 
 def _write_secret(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@
 --   ledger (see ledger.lua; left out where nothing begins or ends to cost),
 --   event {type, data}, events_kept (how many), events_bytes (in how many), events_ttl (seconds, 0 for ever),
 --   tombstone_ttl (seconds).
--- Answers {code, detail, the hash afterwards}; code is "ok", "noop", "missing", "stale" or "illegal".
+-- Answers {code, detail, the hash afterwards}; code is "ok", "noop", "missing", "stale", "illegal" or "in_use".
 local session, events, intents, idle, expiry, all = unpack(KEYS)
 local change = cjson.decode(ARGV[1])
 local status = redis.call('HGET', session, 'status')
@@ -27,13 +27,15 @@ end
 for field, value in pairs(change.expect) do
   if (redis.call('HGET', session, field) or '') ~= value then return answer('stale', field) end
 end
--- A backup that is being deleted can't be restored from, and a teardown must not delete the files after it. The exception
+-- What is being deleted can't be restored from, and a teardown must not delete the files after it. The exception
 -- is a session that never got its files: its backup is the one it was to be restored from.
 local from, last = change.set.restore_from, change.set.backup_generation and change.set.backup
-if from and not redis.call('ZSCORE', change.backups_key, from) then return answer('stale', 'restore_from') end
+if from and not restorable(from, change.backups_key) then return answer('stale', 'restore_from') end
 if last and last ~= redis.call('HGET', session, 'restore_from') and not redis.call('ZSCORE', change.backups_key, last) then
   return answer('stale', 'backup')
 end
+local used = change.set.delete_erase and used_by_another(change.in_use_key, change.uuid)
+if used then return answer('in_use', used) end
 local already = change.to ~= '' and contains(change.noop, status)
 if change.to ~= '' and not already and not contains(change.from, status) then return answer('illegal', status) end
 if change.touch then
@@ -58,6 +60,12 @@ if from then
   redis.call('HSET', change.in_use_key, change.uuid, from)
 elseif contains(change.clear, 'restore_from') or change.to == 'terminated' then
   redis.call('HDEL', change.in_use_key, change.uuid)
+end
+
+if change.set.archived_at then
+  redis.call('ZADD', 'sessions:archived', change.set.archived_at, change.uuid)
+elseif contains(change.clear, 'archived_at') or change.to == 'terminated' then
+  redis.call('ZREM', 'sessions:archived', change.uuid)
 end
 
 if change.task ~= '' then
@@ -89,6 +97,9 @@ if change.to ~= '' and change.to ~= status then
     redis.call('ZADD', user .. ':terminated', change.now, change.uuid)
     redis.call('EXPIRE', user .. ':terminated', change.tombstone_ttl)
     redis.call('EXPIRE', session, change.tombstone_ttl)
+    if redis.call('HGET', session, 'delete_erase') == '1' then
+      redis.call('ZADD', 'sessions:erasures', change.now, change.uuid)
+    end
   end
 end
 

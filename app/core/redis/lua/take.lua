@@ -20,7 +20,8 @@ if not state then
   shed(needed)
 end
 
-local wake = redis.call('HEXISTS', session, 'restore_from') == 1 and ARGV[3] or ARGV[2]
+local lacks_files = redis.call('HEXISTS', session, 'restore_from') == 1 or redis.call('HEXISTS', session, 'rollback_to') == 1
+local wake = lacks_files and ARGV[3] or ARGV[2]
 local woken = change(KEYS, {wake})
 if woken[1] ~= 'ok' and woken[1] ~= 'noop' then return {woken[1], woken[2], woken[3], {}, 0} end
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
-from app.core.access.revocation import LONGEST_RETRY, disconnect_due, nothing_runs
+from app.core.access.revocation import HANDSHAKE, LONGEST_RETRY, disconnect_due, nothing_runs
 from app.core.errors import Superseded
 from app.core.redis import keys, task_queue
 from app.core.service import NewSession
@@ -17,7 +18,8 @@ from tests.fake_agent import FakeAgent, fake_agent
 from tests.world import World
 from workers.disconnect import end_connections
 
-LOCKED: tuple[str, str, dict[str, object]] = ("POST", "/lockout", {})
+ENDED = 2
+"""How often connections are ended for one revocation: at once, and when all handshakes are over."""
 
 
 @pytest.fixture
@@ -37,16 +39,22 @@ def still_owed(world: World, uuid: str) -> bool:
 
 
 def locked_out(agent: FakeAgent) -> int:
-    return agent.requests.count(LOCKED)
+    return len(orders(agent))
+
+
+def orders(agent: FakeAgent) -> list[Any]:
+    """What it was told to end connections by."""
+    return [body for _, path, body in agent.requests if path == "/lockout"]
 
 
 def sweep_until_paid(world: World, uuid: str, seconds: float) -> float:
-    """Let the stale sweep and the workers do their work, second by second; how long it took."""
-    for passed in range(int(seconds)):
+    """Let the stale sweep and the workers do their work, second by second; how long it took until connections were
+    first ended for good, but for those of handshakes that were under way."""
+    for passed in range(int(seconds + HANDSHAKE)):
         world.sweeps.stale()
         world.work()
         if not still_owed(world, uuid):
-            return passed
+            return passed - HANDSHAKE
         world.now += 1
     raise AssertionError(f"still owed after {seconds} s")
 
@@ -57,7 +65,20 @@ def test_revoking_has_the_agent_end_every_connection_at_once(world: World, agent
     world.sessions.revoke(uuid)
     assert still_owed(world, uuid)
     assert world.work() == [task_queue.RENEW_TOKEN, task_queue.LOCK_OUT]
-    assert (locked_out(agent), world.get(uuid).disconnected_epoch, still_owed(world, uuid)) == (1, 1, False)
+    assert locked_out(agent) == 1
+
+
+def test_connections_whose_handshake_was_under_way_are_ended_too(world: World, agent: FakeAgent) -> None:
+    """Forward auth admitted them just before the revocation."""
+    uuid = world.active()
+    here(world, agent, uuid)
+    world.sessions.revoke(uuid)
+    world.work()
+    assert (locked_out(agent), world.get(uuid).disconnected_epoch, still_owed(world, uuid)) == (1, 0, True)
+    end_connections(world.core, uuid, world.now + HANDSHAKE / 2)
+    assert still_owed(world, uuid), "a repeated message does not shorten the wait"
+    assert sweep_until_paid(world, uuid, 2) <= 1
+    assert (orders(agent), world.get(uuid).disconnected_epoch) == ([{"access_epoch": 1}] * 3, 1)
 
 
 def test_a_lost_message_is_sent_again(world: World, agent: FakeAgent) -> None:
@@ -68,7 +89,7 @@ def test_a_lost_message_is_sent_again(world: World, agent: FakeAgent) -> None:
     world.sweeps.stale()
     assert task_queue.LOCK_OUT not in world.work(), "it may still be on its way"
     assert sweep_until_paid(world, uuid, 15) == pytest.approx(world.settings.stale_after, abs=1)
-    assert locked_out(agent) == 1
+    assert locked_out(agent) == ENDED
     world.now += 3_600
     world.sweeps.stale()
     assert task_queue.LOCK_OUT not in world.work()
@@ -88,7 +109,7 @@ def test_an_agent_that_is_away_for_long_is_asked_until_it_is_there(world: World,
     assert 10 <= asked <= 3_600 / LONGEST_RETRY + 12
     here(world, agent, uuid)
     assert sweep_until_paid(world, uuid, LONGEST_RETRY + 15) <= LONGEST_RETRY
-    assert locked_out(agent) == 1
+    assert locked_out(agent) == ENDED
 
 
 def test_an_agent_that_was_started_again_is_asked_within_seconds(world: World, agent: FakeAgent) -> None:
@@ -107,6 +128,10 @@ def test_a_worker_that_was_killed_changes_nothing(
     here(world, agent, uuid)
     world.sessions.revoke(uuid)
 
+    world.work()
+    world.now += HANDSHAKE
+    world.sweeps.stale()
+
     class Killed(BaseException):
         pass
 
@@ -119,7 +144,7 @@ def test_a_worker_that_was_killed_changes_nothing(
             world.work()
     assert still_owed(world, uuid)
     sweep_until_paid(world, uuid, 15)
-    assert locked_out(agent) == 2
+    assert locked_out(agent) == ENDED + 1
 
 
 def test_passes_taken_back_while_connections_are_being_ended_are_owed_as_well(
@@ -130,8 +155,8 @@ def test_passes_taken_back_while_connections_are_being_ended_are_owed_as_well(
     world.sessions.revoke(uuid)
     ask = type(world.core.agents).disconnect
 
-    def once_more(self: object, to: object) -> None:
-        ask(self, to)  # type: ignore[arg-type]
+    def once_more(self: Any, *to: Any) -> None:
+        ask(self, *to)
         monkeypatch.undo()
         world.sessions.revoke(uuid)
 
@@ -142,7 +167,7 @@ def test_passes_taken_back_while_connections_are_being_ended_are_owed_as_well(
     assert (world.get(uuid).access_epoch, still_owed(world, uuid)) == (2, True)
     world.tasks.lose_all()
     sweep_until_paid(world, uuid, 15)
-    assert (world.get(uuid).disconnected_epoch, locked_out(agent)) == (2, 2)
+    assert (world.get(uuid).disconnected_epoch, locked_out(agent)) == (2, 1 + ENDED)
 
 
 def test_revoking_twice_is_settled_by_one_message(world: World, agent: FakeAgent) -> None:
@@ -151,8 +176,8 @@ def test_revoking_twice_is_settled_by_one_message(world: World, agent: FakeAgent
     world.sessions.revoke(uuid)
     world.sessions.revoke(uuid)
     world.tasks.sent.pop()
-    world.work()
-    assert (world.get(uuid).disconnected_epoch, locked_out(agent), still_owed(world, uuid)) == (2, 1, False)
+    sweep_until_paid(world, uuid, 1)
+    assert (world.get(uuid).disconnected_epoch, locked_out(agent)) == (2, ENDED)
 
 
 @pytest.mark.parametrize("restored", [False, True])
@@ -169,7 +194,7 @@ def test_a_session_that_is_coming_up_is_not_forgotten(world: World, agent: FakeA
     assert (world.get(uuid).status, still_owed(world, uuid)) == (Status.ACTIVE, True)
     here(world, agent, uuid)
     sweep_until_paid(world, uuid, 15)
-    assert locked_out(agent) == 1
+    assert locked_out(agent) == ENDED
 
 
 def test_a_sleep_that_was_asked_for_does_not_settle_it_and_one_that_is_done_does(
@@ -185,14 +210,14 @@ def test_a_sleep_that_was_asked_for_does_not_settle_it_and_one_that_is_done_does
     world.core.store.change(uuid, world.now, to=Status.ACTIVE, settle=True)
     here(world, agent, uuid)
     sweep_until_paid(world, uuid, 15)
-    assert locked_out(agent) == 1, "the sleep was broken off, and nobody had left"
+    assert locked_out(agent) == ENDED, "the sleep was broken off, and nobody had left"
 
     world.sessions.revoke(uuid)
     world.tasks.lose_all()
     world.sessions.sleep(uuid)
     world.work()
     sweep_until_paid(world, uuid, 15)
-    assert (locked_out(agent), world.get(uuid).disconnected_epoch) == (1, 2)
+    assert (locked_out(agent), world.get(uuid).disconnected_epoch) == (ENDED, 2)
 
 
 def test_a_session_that_sleeps_owes_nothing(world: World) -> None:

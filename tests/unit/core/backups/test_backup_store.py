@@ -19,6 +19,7 @@ from app.core.errors import ArchiveError, BackupNotFound, InvalidRequest, NoSpac
 
 NAME = "app-abcd1234-20251120-080000.zip"
 OTHER = "app-abcd1234-20251120-080001.zip"
+UUID = "abcd1234"
 SIDECAR = {"name": NAME, "size": 3}
 
 
@@ -45,7 +46,8 @@ def put(files: BackupStore, name: str = NAME, content: bytes = b"zip") -> None:
 
 
 def parts(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name != ".publishing")
+    """The files of the session."""
+    return sorted(path.name for path in (folder / UUID).iterdir() if path.name != ".publishing")
 
 
 def test_a_name_tells_the_session_and_the_moment_in_utc() -> None:
@@ -61,6 +63,45 @@ def test_a_committed_backup_can_be_read(files: BackupStore) -> None:
     assert (files.exists(NAME), files.size(NAME), files.sidecar(NAME)) == (True, 3, SIDECAR)
 
 
+@pytest.fixture
+def strict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BackupStore]:
+    """A store that refuses, as S3 does to a Job, what is not there."""
+    files = BackupStore(f"memory://{tmp_path.name}/store")
+    info = files.files.fs.info
+
+    def strictly(path: str) -> object:
+        try:
+            return info(path)
+        except FileNotFoundError as error:
+            raise PermissionError("Forbidden") from error
+
+    monkeypatch.setattr(files.files.fs, "info", strictly)
+    yield files
+    fsspec.filesystem("memory").store.clear()
+
+
+def test_a_job_that_s3_refuses_what_is_not_there_writes_and_reads_its_backup(strict: BackupStore) -> None:
+    assert (strict.is_published(NAME), strict.is_published("../x")) == (False, False)
+    put(strict)
+    assert strict.is_published(NAME)
+    assert (strict.size(NAME), strict.sidecar(NAME)) == (3, SIDECAR)
+
+
+def test_a_backup_of_an_earlier_release_is_found_past_a_refusal(strict: BackupStore) -> None:
+    fs, root = strict.files.fs, strict.files.root
+    put(strict)
+    for name in (NAME, NAME + ".json"):
+        fs.pipe_file(f"{root}/{name}", fs.cat_file(f"{root}/{UUID}/{name}"))
+        fs.rm_file(f"{root}/{UUID}/{name}")
+    assert strict.is_flat(NAME) and strict.size(NAME) == 3
+
+
+def test_a_refusal_is_no_missing_backup(strict: BackupStore) -> None:
+    """Neither place can be seen."""
+    with pytest.raises((RetryableError, ArchiveError)):
+        strict.exists(NAME)
+
+
 def test_an_uncommitted_backup_leaves_nothing(files: BackupStore) -> None:
     """Neither when its writer gives up nor when it fails."""
     with files.writing(NAME) as part:
@@ -68,7 +109,7 @@ def test_an_uncommitted_backup_leaves_nothing(files: BackupStore) -> None:
     with pytest.raises(ZeroDivisionError), files.writing(NAME) as part:
         part.write(b"half")
         raise ZeroDivisionError
-    assert not files.exists(NAME) and not files._names()
+    assert not files.exists(NAME) and {name for _, inside in files._folders() for name in inside} <= {UUID}
 
 
 def test_what_was_written_can_be_read_back_before_the_commit(files: BackupStore) -> None:
@@ -97,7 +138,7 @@ def test_the_first_of_two_writers_of_one_name_wins_whole(files: BackupStore) -> 
 def test_half_a_backup_is_none(local: BackupStore, tmp_path: Path, gone: str) -> None:
     """A zip without a sidecar, or a sidecar without a zip."""
     put(local)
-    (tmp_path / (NAME + gone)).unlink()
+    (tmp_path / UUID / (NAME + gone)).unlink()
     assert not local.exists(NAME) and local.names() == []
     for read in (local.open, local.size, local.sidecar):
         with pytest.raises(BackupNotFound):
@@ -135,11 +176,12 @@ def test_an_empty_store_has_no_backups(files: BackupStore) -> None:
 @pytest.mark.parametrize("damage", [b"{", b"[]", b"\xff", b'{"name": "another"}', b""])
 def test_a_damaged_sidecar_is_an_error_of_ours(local: BackupStore, tmp_path: Path, damage: bytes) -> None:
     put(local)
-    (tmp_path / (NAME + ".json")).write_bytes(damage)
+    (tmp_path / UUID / (NAME + ".json")).write_bytes(damage)
     with pytest.raises(ArchiveError):
         local.sidecar(NAME)
 
 
+@pytest.mark.slow
 def test_what_killed_workers_left_is_swept_and_the_rest_stays(local: BackupStore, tmp_path: Path) -> None:
     """Old temporary files and zips that never got a sidecar go; recent ones may still be in use."""
     put(local)
@@ -149,14 +191,14 @@ def test_what_killed_workers_left_is_swept_and_the_rest_stays(local: BackupStore
         "    part.write(b'half'); os._exit(9)\n"
     )
     subprocess.run([sys.executable, "-c", script, f"file://{tmp_path}", OTHER], check=False, timeout=60)
-    (tmp_path / OTHER).write_bytes(b"never got a sidecar")
-    (tmp_path / "unrelated").write_bytes(b"not ours")
+    (tmp_path / UUID / OTHER).write_bytes(b"never got a sidecar")
+    (tmp_path / UUID / "unrelated").write_bytes(b"not ours")
     left = [path for path in parts(tmp_path) if path.startswith(f".{OTHER}.part-")]
     assert len(left) == 1
     assert local.sweep_parts(time.time() - 3600) == 1
     assert parts(tmp_path) == sorted([NAME, NAME + ".json", OTHER, "unrelated"])
     for name in [OTHER, "unrelated", NAME]:
-        os.utime(tmp_path / name, (1, 1))
+        os.utime(tmp_path / UUID / name, (1, 1))
     assert local.sweep_parts(time.time() - 3600) == 1
     assert parts(tmp_path) == sorted([NAME, NAME + ".json", "unrelated"])
 
@@ -204,7 +246,7 @@ def test_a_sweep_in_the_moment_before_the_lock_costs_nothing(tmp_path: Path, hel
         if not held:
             assert swept.sweep() == 1
             return
-        (path,) = tmp_path.glob(".app-*")
+        (path,) = tmp_path.glob("*/.app-*")
         lock = _locked(str(path))
         assert lock is not None
 
@@ -242,7 +284,7 @@ def test_where_there_are_no_locks_age_tells(monkeypatch: pytest.MonkeyPatch, tmp
 def test_local_backups_are_for_the_service_alone(tmp_path: Path) -> None:
     """They hold everything a user has."""
     put(BackupStore(f"file://{tmp_path}/store"))
-    modes = {path.stat().st_mode & 0o077 for path in (tmp_path / "store").iterdir()}
+    modes = {path.stat().st_mode & 0o077 for path in (tmp_path / "store").rglob("*")}
     assert modes == {0} and (tmp_path / "store").stat().st_mode & 0o077 == 0
 
 

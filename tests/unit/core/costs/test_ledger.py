@@ -386,6 +386,7 @@ def test_who_is_unknown_used_nothing(world: World) -> None:
 
 
 @pytest.mark.real_redis
+@pytest.mark.slow
 def test_a_session_and_month_of_the_ledger_is_small(make_world: Callable[..., World]) -> None:
     """Every day of it awake and at work: one month's hash stays in its compact form (docs/cost.md has the figure)."""
     world = make_world()

@@ -15,6 +15,7 @@ from app.core.prompts import history_index, history_store
 from app.core.prompts.history_index import Contended, ConversationTooLong, Head, OtherConversation, Piece
 from app.core.prompts.history_store import Checkpoint, HistoryStore
 from app.core.storage import file_store
+from app.core.storage.archive_keys import MAGIC, ArchiveKeys, UnknownKey, new_key
 from app.settings import SettingsError
 
 UUID = "abcd1234"
@@ -186,6 +187,46 @@ def test_without_its_key_a_conversation_is_an_error_not_an_empty_one(tmp_path, k
     HistoryStore(str(tmp_path), Fernet.generate_key().decode()).write(UUID, TALK)
     with pytest.raises(ArchiveError, match="HISTORY_KEY"):
         HistoryStore(str(tmp_path), key).read(UUID)
+
+
+def archive(folder, key, earlier=""):
+    return HistoryStore(str(folder), earlier, keys=ArchiveKeys(key))
+
+
+def test_with_an_archive_key_nothing_is_stored_in_the_clear(tmp_path):
+    """And each document is its session's own."""
+    key = new_key()
+    store = archive(tmp_path, key)
+    for uuid in (UUID, "other000"):
+        store.write(uuid, TALK)
+    assert archive(tmp_path, key).read(UUID) == TALK
+    assert store.key_ids() == ArchiveKeys(key).ids
+    for path in (tmp_path / UUID).iterdir():
+        assert path.read_bytes().startswith(MAGIC)
+    (tmp_path / "other000" / "context.json").replace(tmp_path / UUID / "context.json")
+    with pytest.raises(ArchiveError, match="damaged"):
+        store.read(UUID)
+
+
+def test_documents_of_earlier_releases_are_read_beside_those_of_the_archive_key(tmp_path):
+    """Plain ones, and Fernet's: under HISTORY_KEY, and under its earlier name ARCHIVE_KEY."""
+    fernet, key = Fernet.generate_key().decode(), new_key()
+    HistoryStore(str(tmp_path)).write("plain000", TALK)
+    HistoryStore(str(tmp_path), fernet).write("older000", TALK)
+    HistoryStore(str(tmp_path), key).write("oldest00", TALK)
+    store = archive(tmp_path, key, fernet)
+    for uuid in ("plain000", "older000", "oldest00"):
+        assert store.read(uuid) == TALK
+        store.write(uuid, LATER)
+        assert archive(tmp_path, key).read(uuid) == LATER
+
+
+def test_without_its_archive_key_a_conversation_names_it(tmp_path):
+    key = new_key()
+    archive(tmp_path, key).write(UUID, TALK)
+    for store in (HistoryStore(str(tmp_path), Fernet.generate_key().decode()), archive(tmp_path, new_key())):
+        with pytest.raises(UnknownKey, match=ArchiveKeys(key).ids[0]):
+            store.read(UUID)
 
 
 def test_a_key_that_is_none_is_refused_without_being_shown():

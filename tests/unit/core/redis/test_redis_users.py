@@ -10,7 +10,9 @@ import pytest
 import redis
 
 from app.core.access.audit import Act, Audit
-from app.core.redis import task_queue, users
+from app.core.redis import keys, task_queue, users
+from app.core.redis.events import EventLog
+from app.core.redis.memory import Memory
 from scripts.lib import redis_users as generator
 from tests.conftest import ROOT
 from tests.redis_users import Guarded, guarded_redis
@@ -141,11 +143,28 @@ def test_the_gateway_notes_whom_it_refuses_and_can_not_touch_what_keys_did(guard
     assert noted == [("model", "10.0.0.6", 1), ("model", "10.0.0.5", 2), ("delete", "10.0.0.5", 1)]
 
 
+WRITERS = [each.name for each in users.PROCESSES if each not in (users.BEAT, users.FLOWER)]
+
+
+@pytest.mark.parametrize("user", WRITERS)
+def test_who_changes_sessions_writes_the_feed_and_only_two_read_it(guarded: Guarded, user: str) -> None:
+    """It says of all sessions whose they are, which the gateway, for one, can't find out otherwise. The backup worker
+    deletes what it says of an erased one."""
+    admin = guarded.client(users.ADMIN)
+    admin.delete(keys.FEED)
+    admin.hset(f"session:{A}", mapping={"uuid": A, "user_id": "ada", "status": "active"})
+    client = guarded.client(user)
+    EventLog(client, Memory(client)).append(A, "state", {"status": "active"})
+    assert [entry["user_id"] for _, entry in admin.xrange(keys.FEED)] == ["ada"]
+    reading = [f"XREAD STREAMS {keys.FEED} 0", f"XRANGE {keys.FEED} - +", f"XREVRANGE {keys.FEED} + -"]
+    assert [may(guarded, user, command) for command in reading] == [user in ("web", "backup-worker")] * 3
+
+
 def test_what_scripts_do_may_be_done() -> None:
     """A command that one of them is the first to use is added to the lists; on whose keys is for the lists to say."""
     texts = [each.read_text() for each in (ROOT / "app").rglob("*.lua")]
     used = {name.lower() for text in texts for name in re.findall(r"redis\.call\('([A-Z]+)'", text)}
-    granted = {name.partition("|")[0] for name in (*users.READING, *users.WRITING)}
+    granted = {name.partition("|")[0] for name in (*users.READING, *users.WRITING, *users.ERASING)}
     assert len(texts) > 20
     assert used - granted == set()
 

@@ -20,6 +20,7 @@ from app.core.errors import (
 )
 from app.core.redis.rpc import Rpc
 from app.core.redis.task_queue import TaskQueue
+from tests.unit.core.backups.test_backup_index import a_backup
 from tests.world import World
 from workers import rpc
 from workers.runtime.kubernetes.download_job import DownloadJob, DownloadJobs
@@ -59,8 +60,9 @@ class FakeReaders:
         self.ended: list[str] = []
         self.meanwhile: Callable[[], None] = lambda: None
 
-    def start(self, name: str) -> DownloadJob:
+    def start(self, name: str, *, flat: bool = False) -> DownloadJob:
         self.started.append(name)
+        self.flat = flat
         self.meanwhile()
         return DownloadJob("read-1", "10.0.0.1", "secret")
 
@@ -69,7 +71,9 @@ class FakeReaders:
 
 
 @pytest.fixture
-def readers() -> FakeReaders:
+def readers(world: World) -> FakeReaders:
+    """Beside an index with the backup."""
+    world.core.backups.add(a_backup("aaaa0001", name=NAME))
     return FakeReaders()
 
 
@@ -124,7 +128,17 @@ def test_a_reader_is_started_and_told(tickets: Rpc, workers: Workers, world: Wor
     workers.work = lambda name, ticket: read(world, readers, ticket)
     answer = tickets.ask("backups.read", NAME, PATIENCE)
     assert answer == {"host": "10.0.0.1", "port": 8081, "secret": "secret"}
-    assert (readers.started, readers.ended) == ([NAME], [])
+    assert (readers.started, readers.ended, readers.flat) == ([NAME], [], False)
+
+
+def test_a_reader_is_told_that_an_earlier_release_stored_the_backup(
+    tickets: Rpc, workers: Workers, world: World, readers: FakeReaders, redis_client: redis.Redis
+) -> None:
+    """Which did not say where in the index."""
+    redis_client.hdel(f"backup:{NAME}", "flat")
+    workers.work = lambda name, ticket: read(world, readers, ticket)
+    tickets.ask("backups.read", NAME, PATIENCE)
+    assert readers.flat
 
 
 def test_a_reader_whose_caller_left_meanwhile_is_ended(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import redis
@@ -18,6 +19,12 @@ from tests.world import World
 from workers.sweeps import Sweeps
 
 DAY = 86_400.0
+
+
+@pytest.fixture
+def world(redis_client: redis.Redis, tmp_path: Path) -> World:
+    """Sessions end after their time to live: nothing is archived without a key."""
+    return World(redis_client, tmp_path, archive_retention=1.0)
 
 
 def a_dead_sessions_backup(world: World) -> Backup:

@@ -21,6 +21,7 @@ from app.core.sessions.idle_policy import (
     BUSY_GRACE,
     MAX_EXPIRY_RECHECK,
     MAX_RECHECK,
+    ExpiryVerdict,
     Policy,
     expiry_verdict,
     idle_verdict,
@@ -321,46 +322,82 @@ def test_a_policy_is_what_the_settings_say_and_names_what_is_wrong() -> None:
         Policy.of(Settings(awake_hours="always"))
 
 
+def _verdict(record: Record, counted: Counted, retention: float = 1.0) -> ExpiryVerdict:
+    """By default a session ends after its ttl."""
+    return expiry_verdict(record, counted, retention)
+
+
 def test_a_session_expires_ttl_after_its_last_use() -> None:
-    assert expiry_verdict(UP, Counted(MONDAY + 599)).due is False
-    assert expiry_verdict(UP, Counted(MONDAY + 600)).due is True
-    assert expiry_verdict(replace(UP, last_activity=MONDAY + 500), Counted(MONDAY + 600)).next_check == MONDAY + 1_100
+    assert _verdict(UP, Counted(MONDAY + 599)).due is False
+    assert _verdict(UP, Counted(MONDAY + 600)).due is True
+    assert _verdict(replace(UP, last_activity=MONDAY + 500), Counted(MONDAY + 600)).next_check == MONDAY + 1_100
+
+
+def test_what_sleeps_is_archived_after_its_ttl_and_ends_after_the_retention() -> None:
+    asleep = replace(UP, status=Status.SLEEPING)
+    at = {seconds: _verdict(asleep, Counted(MONDAY + seconds), 3_000.0) for seconds in (599, 600, 2_999, 3_000)}
+    assert [(each.archive, each.due) for each in at.values()] == [
+        (False, False),
+        (True, False),
+        (True, False),
+        (False, True),
+    ]
+    assert at[599].next_check == MONDAY + 600
+    archived = replace(asleep, archived_at=MONDAY + 700)
+    for seconds, left in ((800, 2_200), (2_999, 1)):
+        seen = _verdict(archived, Counted(MONDAY + seconds), 3_000.0)
+        assert (seen.archive, seen.due, seen.next_check) == (False, False, MONDAY + seconds + left)
+    assert _verdict(archived, Counted(MONDAY + 3_000), 3_000.0).due is True
+    never = _verdict(archived, Counted(MONDAY + 1e9), 0.0)
+    assert (never.due, never.archive, never.next_check) == (False, False, MONDAY + 1e9 + MAX_EXPIRY_RECHECK)
+
+
+def test_a_ttl_beyond_the_retention_puts_the_end_off() -> None:
+    asleep = replace(UP, status=Status.SLEEPING, ttl=5_000.0)
+    assert _verdict(asleep, Counted(MONDAY + 4_999), 3_000.0).due is False
+    assert _verdict(asleep, Counted(MONDAY + 5_000), 3_000.0).due is True
+
+
+@pytest.mark.parametrize("status", [Status.ACTIVE, Status.FAILED, Status.WAKING])
+def test_what_does_not_sleep_is_not_archived_and_looked_at_again_soon(status: Status) -> None:
+    seen = _verdict(replace(UP, status=status), Counted(MONDAY + 700), 30_000.0)
+    assert (seen.archive, seen.due, seen.next_check) == (False, False, MONDAY + 1_000)
 
 
 def test_a_sleeping_or_failed_session_expires_too() -> None:
     for status in (Status.SLEEPING, Status.FAILED):
-        assert expiry_verdict(replace(UP, status=status), Counted(MONDAY + 600)).due is True
+        assert _verdict(replace(UP, status=status), Counted(MONDAY + 600)).due is True
 
 
 def test_a_teardown_under_way_is_looked_at_again_later_and_a_finished_one_never() -> None:
     """If the teardown of an expired session fails, it is tried again."""
-    under_way = expiry_verdict(replace(UP, status=Status.TERMINATING), Counted(MONDAY + 1_000))
+    under_way = _verdict(replace(UP, status=Status.TERMINATING), Counted(MONDAY + 1_000))
     assert under_way.due is False
     assert under_way.next_check > MONDAY + 1_000
-    assert expiry_verdict(replace(UP, status=Status.TERMINATED), Counted(MONDAY + 1_000)).next_check == 0.0
+    assert _verdict(replace(UP, status=Status.TERMINATED), Counted(MONDAY + 1_000)).next_check == 0.0
 
 
 def test_gaps_put_the_expiry_off() -> None:
     counted = Counted(MONDAY + 1_000, ((MONDAY + 100, MONDAY + 900),))
-    seen = expiry_verdict(UP, counted)
+    seen = _verdict(UP, counted)
     assert (seen.due, seen.next_check) == (False, MONDAY + 1_400)
 
 
 def test_one_that_expires_far_ahead_is_looked_at_once_a_day() -> None:
     """So that a deadline beyond that is one of a clock that jumped back."""
-    seen = expiry_verdict(replace(UP, ttl=1e9), Counted(MONDAY))
+    seen = _verdict(replace(UP, ttl=1e9), Counted(MONDAY))
     assert seen.next_check == MONDAY + MAX_EXPIRY_RECHECK
-    assert (seen.ahead, expiry_verdict(replace(UP, last_activity=MONDAY + 60), Counted(MONDAY)).ahead) == (False, True)
+    assert (seen.ahead, _verdict(replace(UP, last_activity=MONDAY + 60), Counted(MONDAY)).ahead) == (False, True)
 
 
 @pytest.mark.parametrize(("tries", "hours"), [(1, 1), (2, 2), (3, 4), (5, 16), (6, 24), (1_000, 24)])
 def test_one_that_could_not_be_deleted_is_left_alone_longer_each_time(tries: int, hours: int) -> None:
     failed = replace(UP, status=Status.FAILED, expiry_tries=tries, requested_at=MONDAY + 1_000)
-    waits = expiry_verdict(failed, Counted(MONDAY + 1_000))
+    waits = _verdict(failed, Counted(MONDAY + 1_000))
     assert (waits.due, waits.next_check) == (False, MONDAY + 1_000 + hours * HOUR)
     assert f"its backup failed {tries} times" in waits.why
-    assert expiry_verdict(failed, Counted(waits.next_check)).due is True
+    assert _verdict(failed, Counted(waits.next_check)).due is True
 
 
 def test_a_session_with_no_ttl_never_expires() -> None:
-    assert expiry_verdict(replace(UP, ttl=0.0), Counted(1e12)).due is False
+    assert _verdict(replace(UP, ttl=0.0), Counted(1e12)).due is False

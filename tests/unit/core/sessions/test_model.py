@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,6 +52,7 @@ records = st.builds(
 
 
 @given(records)
+@pytest.mark.slow
 def test_a_record_survives_its_hash(record: Record) -> None:
     """What is written to Redis reads back the same, whatever the fields hold."""
     assert Record.from_hash(record.to_hash()) == record

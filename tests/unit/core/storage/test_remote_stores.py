@@ -34,6 +34,7 @@ from app.core.errors import (
 from app.core.prompts.history_index import Contended, ConversationTooLong, Index, OtherConversation
 from app.core.prompts.history_store import HistoryStore
 from app.core.storage import remote, server
+from app.core.storage.archive_keys import ArchiveKeys, UnknownKey, new_key
 from app.core.storage.remote import PIECE, Child, FilesProxy, Proxy, StoreProcess
 from app.core.storage.server import CALLS, frame, receive, send
 from app.settings import Settings, SettingsError
@@ -276,6 +277,7 @@ def test_a_download_comes_in_pieces(files: BackupStore, tmp_path: Path) -> None:
         assert (stored.seek(-2, os.SEEK_END), stored.read()) == (len(content) - 2, content[-2:])
 
 
+@pytest.mark.slow
 def test_a_download_of_what_is_not_there_or_goes_away_is_an_error(files: BackupStore, tmp_path: Path) -> None:
     with pytest.raises(BackupNotFound):
         files.open(NAME)
@@ -285,6 +287,31 @@ def test_a_download_of_what_is_not_there_or_goes_away_is_an_error(files: BackupS
         files.delete(NAME)
         with pytest.raises(BackupNotFound):
             stored.read(PIECE)
+
+
+def test_an_encrypted_zip_is_read_there_and_plain_here(process: StoreProcess, tmp_path: Path) -> None:
+    """By the keys that go with each call; without them it is said here which one is missing."""
+    content, keys = os.urandom(2 * PIECE + 5), ArchiveKeys(new_key())
+    url = f"file://{tmp_path}"
+    with BackupStore(url, keys).writing(NAME) as part:
+        part.write(content)
+        part.commit({"name": NAME})
+    files = FilesProxy(process, BackupStore, url, keys)
+    assert (files.size(NAME), files.sidecar(NAME)) == (len(content), {"name": NAME})
+    with files.open(NAME) as stored:
+        assert stored.read() == content
+        assert (stored.seek(-3, os.SEEK_END), stored.read()) == (len(content) - 3, content[-3:])
+    with pytest.raises(UnknownKey, match=keys.ids[0]):
+        FilesProxy(process, BackupStore, url).open(NAME)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_ended_is_started_by_the_next_call(shelf: Shelf, process: StoreProcess) -> None:
+    pid = pid_of(shelf)
+    process.end()
+    check_gone(pid)
+    process.end()
+    assert pid_of(shelf) != pid
 
 
 def test_only_remote_stores_are_called_elsewhere(tmp_path: Path) -> None:

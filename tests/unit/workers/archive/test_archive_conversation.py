@@ -24,8 +24,9 @@ HISTORY = [
 
 @pytest.fixture
 def backed_up(tmp_path: Path) -> Callable[[], Any]:
-    """Backs `tmp_path/app` up and gives what the sidecar tells of its conversation."""
-    (tmp_path / "app" / ".session").mkdir(parents=True)
+    """Backs `tmp_path/app` up, and gives what the sidecar tells of the conversation beside it."""
+    (tmp_path / "app").mkdir()
+    (tmp_path / ".session").mkdir()
 
     def back_up() -> Any:
         files = BackupStore(f"file://{tmp_path}/backups")
@@ -38,7 +39,7 @@ def backed_up(tmp_path: Path) -> Callable[[], Any]:
 
 def test_the_sidecar_holds_the_messages_and_names_their_file(tmp_path: Path, backed_up: Callable[[], Any]) -> None:
     """Who said what and when; how the agent got there is in the file."""
-    (tmp_path / "app/.session/history.json").write_text(json.dumps(HISTORY))
+    (tmp_path / ".session/history.json").write_text(json.dumps(HISTORY))
     said = backed_up()
     assert (said["file"], said["total"]) == (".session/history.json", 3)
     assert [(each["role"], each["content"]) for each in said["messages"]] == [
@@ -57,7 +58,7 @@ def test_a_long_conversation_is_told_from_its_end(
     """As much as fits; the total says how much there is."""
     monkeypatch.setattr(told, "MAX_CHARS", 100)
     many = [{"role": "user", "content": f"{number:020}"} for number in range(50)]
-    (tmp_path / "app/.session/history.json").write_text(json.dumps(many))
+    (tmp_path / ".session/history.json").write_text(json.dumps(many))
     said = backed_up()
     assert said["total"] == 50
     assert said["messages"] == many[-4:]
@@ -70,7 +71,7 @@ def test_a_file_that_is_no_history_is_named_and_not_told(
     tmp_path: Path, backed_up: Callable[[], Any], content: bytes
 ) -> None:
     """The backup is made all the same."""
-    (tmp_path / "app/.session/history.json").write_bytes(content)
+    (tmp_path / ".session/history.json").write_bytes(content)
     assert backed_up() == {"file": ".session/history.json", "total": None, "messages": []}
 
 
@@ -78,18 +79,18 @@ def test_no_link_is_followed_out_of_the_workspace(tmp_path: Path, backed_up: Cal
     """Neither the file nor its folder may be one, and a pipe in its place blocks nothing."""
     (tmp_path / "secret").mkdir()
     (tmp_path / "secret/history.json").write_text(json.dumps(HISTORY))
-    (tmp_path / "app/.session/history.json").symlink_to(tmp_path / "secret/history.json")
+    (tmp_path / ".session/history.json").symlink_to(tmp_path / "secret/history.json")
     assert backed_up() is None
 
 
 def test_a_pipe_in_its_place_blocks_nothing(tmp_path: Path, backed_up: Callable[[], Any]) -> None:
-    os.mkfifo(tmp_path / "app/.session/history.json")
+    os.mkfifo(tmp_path / ".session/history.json")
     assert backed_up() is None
 
 
 def test_a_folder_that_is_a_link_is_not_followed(tmp_path: Path, backed_up: Callable[[], Any]) -> None:
     (tmp_path / "secret").mkdir()
     (tmp_path / "secret/history.json").write_text(json.dumps(HISTORY))
-    (tmp_path / "app/.session").rmdir()
-    (tmp_path / "app/.session").symlink_to(tmp_path / "secret")
+    (tmp_path / ".session").rmdir()
+    (tmp_path / ".session").symlink_to(tmp_path / "secret")
     assert backed_up() is None

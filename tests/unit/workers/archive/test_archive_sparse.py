@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.core.backups.store import BackupStore
+from app.core.backups.store import BackupStore, session_of
 from app.core.errors import ArchiveError, PermanentError
 from tests.unit.workers.archive.test_archive import IDENTITY, NAME, NOW, Meddler, bring_back, leftovers
 from workers.archive import Terms, sparse, write_backup
@@ -20,18 +20,6 @@ from workers.runtime.base import BackupSummary, never
 
 MIB = 1 << 20
 TIB = 1 << 40
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> BackupStore:
-    return BackupStore(f"file://{tmp_path}/store")
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "app"
-    folder.mkdir()
-    return folder
 
 
 def back_up(root: Path, store: BackupStore, **terms: Any) -> BackupSummary:
@@ -85,9 +73,8 @@ def test_few_holes_are_stored_as_zeros(root: Path, store: BackupStore, tmp_path:
     """So that `unzip` gives nearly every file as it was; the limits count them."""
     make(root / "x", size, {0: b"x"})
     assert back_up(root, store).content_bytes == stored
-    subprocess.run(
-        ["unzip", "-q", str(tmp_path / "store" / NAME), "-d", str(tmp_path / "plain")], check=True, timeout=60
-    )
+    archive = str(tmp_path / "store" / session_of(NAME) / NAME)
+    subprocess.run(["unzip", "-q", archive, "-d", str(tmp_path / "plain")], check=True, timeout=60)
     assert (tmp_path / "plain" / "x").stat().st_size == stored
 
 

@@ -26,18 +26,6 @@ from workers.runtime.base import BackupSummary
 EVERY = 1_000_000
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> BackupStore:
-    return BackupStore(f"file://{tmp_path}/store")
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "app"
-    folder.mkdir()
-    return folder
-
-
 def back_up(root: Path, store: BackupStore, **terms: Any) -> BackupSummary:
     return write_backup(root, store, NAME, IDENTITY, NOW, Terms(**terms))
 

@@ -14,7 +14,7 @@ from tests.unit.fake_api import FakeApi
 from tests.unit.workers.runtime.kubernetes.samples import (
     SECRET_KEY,
 )
-from workers.runtime.kubernetes import driver, scalers, scheduling
+from workers.runtime.kubernetes import driver, informer, scalers, scheduling
 from workers.runtime.kubernetes.driver import KubernetesRuntime
 
 
@@ -32,8 +32,9 @@ def nobody_schedules(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is decided again is so without a pause."""
+    """What is decided again is so without a pause, and a watch ends soon."""
     monkeypatch.setattr(driver, "PAUSE", 0.0)
+    monkeypatch.setattr(informer, "TICK", 0.01)
 
 
 @pytest.fixture

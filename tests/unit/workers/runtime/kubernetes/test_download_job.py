@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from app.core.errors import BackupNotFound, RetryableError
+from app.core.storage.credential import Credential
 from app.settings import Settings
 from tests.unit.fake_api import FakeApi, serving
 from workers.download_server import digest
-from workers.runtime.kubernetes import jobs
+from workers.runtime.kubernetes import jobs, s3_credentials
 from workers.runtime.kubernetes.config import KubernetesConfig
 from workers.runtime.kubernetes.download_job import DownloadJobs
+from workers.runtime.kubernetes.job_access import Access, reading
 from workers.runtime.kubernetes.job_objects import DOWNLOAD_PORT
 from workers.runtime.kubernetes.jobs import BackupJobs
 
@@ -94,3 +97,25 @@ def test_a_reader_that_ended_before_it_was_called_is_no_reader(api: FakeApi, set
     pod_is(api, {"phase": "Succeeded", "containerStatuses": [{"state": {"terminated": {"message": "{}"}}}]})
     with pytest.raises(RetryableError):
         readers(api, settings).start(NAME)
+
+
+def test_a_reader_has_a_credential_for_its_one_backup(
+    api: FakeApi, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in what is told to the caller."""
+    asked: list[Access] = []
+
+    def issue(*given: Any) -> Credential:
+        asked.append(given[4])
+        return Credential({"AWS_SESSION_TOKEN": "canary"}, 1.0)
+
+    monkeypatch.setattr(s3_credentials, "issue", issue)
+    pod_is(api, RUNS)
+    role = "arn:aws:iam::1:role/r"
+    running = readers(api, replace(settings, backup_url="s3://bucket", backup_role=role))
+    reader = running.start(NAME)
+    assert asked == [reading(NAME)]
+    assert "canary" in api.get("secrets", reader.job)["stringData"]["credential"]
+    assert "canary" not in json.dumps([reader.answer, api.get("jobs", reader.job)]) + repr(reader)
+    running.end(reader)
+    assert {kind for kind, _ in api.names()} == {"pods"}

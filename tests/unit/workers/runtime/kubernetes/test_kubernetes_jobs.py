@@ -8,14 +8,19 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
+import redis
 
 from app.core.errors import (
     BackupIncomplete,
     FilesGoing,
+    PermanentError,
     RetryableError,
     Superseded,
 )
-from tests.contract.runtimes import watching
+from app.core.storage.archive_keys import ArchiveKeys, SessionKeys, new_key
+from app.core.storage.credential import Credential
+from app.settings import Settings
+from tests.contract.runtimes import order, watching
 from tests.unit.fake_api import FakeApi
 from tests.unit.workers.runtime.kubernetes.samples import (
     ADA,
@@ -27,9 +32,10 @@ from tests.unit.workers.runtime.kubernetes.samples import (
     replicas,
     started,
 )
-from workers.runtime.base import BackupSummary
-from workers.runtime.kubernetes import jobs, names
+from workers.runtime.base import BackupSummary, PointSummary, Proof, ProofOrder
+from workers.runtime.kubernetes import jobs, names, s3_credentials
 from workers.runtime.kubernetes.driver import KubernetesRuntime
+from workers.runtime.kubernetes.job_access import Access, making, reading
 
 
 def delete_claim(api: FakeApi) -> None:
@@ -74,6 +80,7 @@ def test_files_that_are_going_are_backed_up_on_their_node_past_the_scheduler(
 
 
 BACKUP = "app-aaaa0001-20260101-000000.zip"
+KEY = new_key()
 
 
 def overtaken() -> None:
@@ -232,3 +239,169 @@ def test_a_volume_that_is_being_deleted_is_told(runtime: KubernetesRuntime, api:
         assert "is being deleted by someone else" in seen.snapshot().workspaces[0].failure
         api.drop("persistentvolumeclaims", NAME)
         seen.until(lambda each: each.ready)
+
+
+@pytest.fixture
+def keyed(on_cluster: Settings, redis_client: redis.Redis, api: FakeApi) -> KubernetesRuntime:
+    """Where stored backups are encrypted."""
+    return KubernetesRuntime(replace(on_cluster, archive_key=KEY), redis_client, api.cluster())
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_job_has_a_secret_with_the_keys_of_its_session_as_long_as_it_runs(
+    keyed: KubernetesRuntime, api: FakeApi, which: int
+) -> None:
+    """A restore's are those of the session that was backed up."""
+    keyed.provision(ADA, 1)
+    seen: list[tuple[str, SessionKeys]] = []
+
+    def check() -> None:
+        ((_, name),) = (key for key in api.names() if key[0] == "jobs")
+        secret = api.get("secrets", name)
+        (owner,) = secret["metadata"]["ownerReferences"]
+        assert owner["uid"] == api.get("jobs", name)["metadata"]["uid"]
+        seen.append((name, SessionKeys.from_text(secret["stringData"]["keys"])))
+        overtaken()
+
+    backup = f"app-bbbb0002-{BACKUP[13:]}" if which else BACKUP
+    with pytest.raises(Superseded):
+        if which:
+            keyed.restore(replace(ADA, restore_from=backup), 2, check=check)
+        else:
+            keyed.backup(A, backup, check=check)
+    ((name, keys),) = seen
+    assert keys == ArchiveKeys(KEY).session(backup[4:12])
+    assert ("secrets", name) not in api.names()
+    assert KEY not in json.dumps([*api.objects.values()])
+
+
+def test_a_job_that_takes_the_name_of_another_gets_a_secret_of_its_own(keyed: KubernetesRuntime, api: FakeApi) -> None:
+    """That of the other is about to be collected."""
+    keyed.provision(ADA, 1)
+    owners: list[str] = []
+
+    def killed() -> None:
+        ((_, name),) = (key for key in api.names() if key[0] == "jobs")
+        owners.append(api.get("secrets", name)["metadata"]["ownerReferences"][0]["uid"])
+        api.drop("jobs", name)
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            keyed.backup(A, BACKUP, check=killed)
+    assert owners[0] != owners[1]
+
+
+@pytest.mark.parametrize("work", ["backup", "restore", "point"])
+def test_a_job_has_a_credential_for_what_it_works_on_as_long_as_it_runs(
+    on_cluster: Settings,
+    redis_client: redis.Redis,
+    api: FakeApi,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    work: str,
+) -> None:
+    """It is in the Secret alone, which goes with the Job. Each try has a new one."""
+    caplog.set_level("INFO")
+    scoped = replace(on_cluster, archive_key=KEY, backup_url="s3://bucket/kept", backup_role="arn:aws:iam::1:role/r")
+    runtime = KubernetesRuntime(scoped, redis_client, api.cluster())
+    asked: list[Access] = []
+    held: list[str] = []
+
+    def issue(role: str, bucket: str, root: str, session: str, access: Access, duration: int) -> Credential:
+        assert (bucket, root, session) == ("bucket", "kept", f"session-{A}")
+        asked.append(access)
+        return Credential({"AWS_SESSION_TOKEN": f"canary-{len(asked)}"}, 1.0)
+
+    def check() -> None:
+        ((_, name),) = (key for key in api.names() if key[0] == "jobs")
+        secret = api.get("secrets", name)["stringData"]["credential"]
+        held.append(Credential.from_text(secret).variables["AWS_SESSION_TOKEN"])
+        assert "canary" not in json.dumps([item for (kind, _), item in api.objects.items() if kind != "secrets"])
+        overtaken()
+
+    monkeypatch.setattr(s3_credentials, "issue", issue)
+    runtime.provision(ADA, 1)
+    backup = f"app-bbbb0002-{BACKUP[13:]}"
+    for _ in range(2):
+        with pytest.raises(Superseded):
+            if work == "restore":
+                runtime.restore(replace(ADA, restore_from=backup), 2, check=check)
+            elif work == "backup":
+                runtime.backup(A, BACKUP, check=check)
+            else:
+                runtime.make_point(A, order(A), check=check)
+    assert asked == 2 * [reading(backup) if work == "restore" else making(A)]
+    assert held == ["canary-1", "canary-2"]
+    assert "canary" not in json.dumps([*api.objects.values()]) + caplog.text
+
+
+def test_without_a_credential_no_job_is_started(
+    on_cluster: Settings, redis_client: redis.Redis, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def issue(*_: object) -> Credential:
+        raise RetryableError("STS gave no credential.")
+
+    monkeypatch.setattr(s3_credentials, "issue", issue)
+    scoped = replace(on_cluster, backup_url="s3://bucket", backup_role="arn:aws:iam::1:role/r")
+    runtime = KubernetesRuntime(scoped, redis_client, api.cluster())
+    runtime.provision(ADA, 1)
+    with pytest.raises(RetryableError, match="no credential"):
+        runtime.backup(A, BACKUP)
+    assert not [name for kind, name in api.names() if kind == "jobs"]
+
+
+# Restore points
+
+
+def test_a_restore_point_is_made_by_a_job_with_the_sessions_keys_which_goes_afterwards(
+    keyed: KubernetesRuntime, api: FakeApi
+) -> None:
+    started(keyed)
+    wanted = order(A)
+    made = PointSummary(
+        id=wanted.id, created_at=wanted.at, files=1, size=2, stored=3, fingerprint="f", repository=1, broken=("b",)
+    )
+    secrets: list[dict[str, Any]] = []
+
+    def ended() -> None:
+        secrets.extend(item for (kind, name), item in api.objects.items() if kind == "secrets" and name != NAME)
+        job_pod(api, message=json.dumps({"point": asdict(made)}))
+
+    api.before["GET pods"] = lambda: api.before.update({"GET pods": ended})
+    assert keyed.make_point(A, wanted) == made
+    assert [json.loads(each["stringData"]["keys"])["uuid"] for each in secrets] == [A]
+    assert not [name for kind, name in api.names() if kind in ("jobs", "secrets") and name != NAME]
+
+
+def test_a_restore_point_is_proven_by_a_job_without_a_workspace(keyed: KubernetesRuntime, api: FakeApi) -> None:
+    """Of an archived session nothing is in the cluster."""
+    wanted = ProofOrder(uuid=A, id=order(A).id, files=1, size=2)
+    found = Proof(id=wanted.id, different=3, differences=("app/file: another content",), files=1, size=2)
+    secrets: list[dict[str, Any]] = []
+
+    def ended() -> None:
+        secrets.extend(item for (kind, _), item in api.objects.items() if kind == "secrets")
+        job_pod(api, message=json.dumps({"proof": asdict(found)}))
+
+    api.before["GET pods"] = lambda: api.before.update({"GET pods": ended})
+    assert keyed.prove_point(A, wanted) == found
+    assert [json.loads(each["stringData"]["keys"])["uuid"] for each in secrets] == [A]
+    assert not [name for kind, name in api.names() if kind in ("jobs", "secrets")]
+
+
+def test_without_an_archive_key_there_are_no_restore_points(runtime: KubernetesRuntime) -> None:
+    started(runtime)
+    with pytest.raises(PermanentError, match="ARCHIVE_KEY"):
+        runtime.prove_point(A, ProofOrder(uuid=A, id=order(A).id, files=1, size=2))
+    with pytest.raises(PermanentError, match="ARCHIVE_KEY"):
+        runtime.make_point(A, order(A))
+
+
+@pytest.mark.slow
+def test_a_restore_point_nobody_wants_ends_its_job_and_its_pod(keyed: KubernetesRuntime, api: FakeApi) -> None:
+    """As a wake, which needs the volume."""
+    started(keyed)
+    with pytest.raises(Superseded):
+        keyed.make_point(A, order(A), check=overtaken)
+    assert not [name for kind, name in api.names() if kind == "jobs"]

@@ -266,11 +266,11 @@ def test_a_server_that_is_away_is_told_as_such(on_cluster: Settings, redis_clien
 
 def test_a_server_that_hangs_is_left(on_cluster: Settings, redis_client: redis.Redis, api: FakeApi) -> None:
     """The client's own calls would wait for ever, or three times as long as told."""
-    api.before["GET persistentvolumeclaims"] = lambda: time.sleep(1.0)
+    api.before["GET deployments"] = lambda: time.sleep(1.0)
     hasty = KubernetesRuntime(on_cluster, redis_client, api.cluster(timeout=0.1))
     with pytest.raises(RuntimeUnavailable):
         hasty.observe(A)
-    assert api.requests.count("GET deployments") == 0
+    assert api.requests.count("GET persistentvolumeclaims") == 0
 
 
 def test_a_list_is_read_page_by_page(runtime: KubernetesRuntime, api: FakeApi) -> None:

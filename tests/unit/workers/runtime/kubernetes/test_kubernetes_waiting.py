@@ -243,7 +243,7 @@ def test_a_warning_about_volumes_is_told_after_a_while_and_is_a_failure_when_not
     assert stage.after(MOUNT_PATIENCE - 1).waiting == ""
     told = stage.after(1)
     text = "The workspace's volume cannot be mounted: the disk is still attached elsewhere"
-    assert (told.running, told.waiting, told.code) == (True, text, "")
+    assert (told.running, told.waiting, told.code) == (True, text, "volume_unavailable")
     assert stage.after(stage.patience - MOUNT_PATIENCE).failure == text
 
 
@@ -252,7 +252,8 @@ def test_a_pull_that_may_succeed_later_is_waited_for(stage: Stage) -> None:
     text = "The workspace's image cannot be pulled: dial tcp: i/o timeout"
     stage.shows(pulling("ErrImagePull", "dial tcp: i/o timeout"))
     assert (stage.look().running, stage.look().waiting) == (True, text)
-    assert stage.after(stage.patience).failure == text
+    failed = stage.after(stage.patience)
+    assert (failed.failure, failed.code) == (text, "image_unavailable")
 
 
 @pytest.mark.parametrize(
@@ -313,9 +314,17 @@ def test_an_editor_that_runs_has_no_such_patience(stage: Stage) -> None:
             "no_capacity",
             SCHEDULING_PATIENCE,
         ),
-        ("0/2 nodes are available: 2 node(s) had volume node affinity conflict.", "", SCHEDULING_PATIENCE),
-        ('0/1 nodes are available: persistentvolumeclaim "x" not found.', "", SCHEDULING_PATIENCE),
-        ("0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.", "", BINDING_PATIENCE),
+        (
+            "0/2 nodes are available: 2 node(s) had volume node affinity conflict.",
+            "volume_unavailable",
+            SCHEDULING_PATIENCE,
+        ),
+        ('0/1 nodes are available: persistentvolumeclaim "x" not found.', "volume_unavailable", SCHEDULING_PATIENCE),
+        (
+            "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.",
+            "volume_unavailable",
+            BINDING_PATIENCE,
+        ),
     ],
 )
 def test_the_schedulers_words_are_told_apart(stage: Stage, message: str, code: str, patience: float) -> None:
@@ -323,7 +332,9 @@ def test_the_schedulers_words_are_told_apart(stage: Stage, message: str, code: s
     problem = kubernetes_status.pod_problem(stage.pod(stage.unschedulable(message)))
     assert problem is not None
     assert (problem.waits, problem.code, problem.patience) == (True, code, patience)
-    begins = "No machine of the cluster has room" if code else "The workspace's volume is not available"
+    begins = (
+        "No machine of the cluster has room" if code == "no_capacity" else "The workspace's volume is not available"
+    )
     assert problem.text.startswith(begins)
 
 

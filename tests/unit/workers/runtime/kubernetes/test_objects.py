@@ -180,6 +180,7 @@ def test_a_pod_has_an_agent_where_there_is_a_key_for_its_token() -> None:
             {"name": "WORKSPACE_UUID", "value": "abcd1234"},
             {"name": "USER_ID", "value": "ada@example.com"},
             {"name": "WORKSPACE_DIR", "value": "/workspace/app"},
+            {"name": "AGENT_STATE_DIR", "value": "/workspace/.session"},
             {"name": "HOME", "value": "/workspace/home"},
             {"name": "AGENT_TOKEN_FILE", "value": "/run/agent/token"},
             {"name": "AGENT_HOST", "value": "0.0.0.0"},
@@ -192,6 +193,9 @@ def test_a_pod_has_an_agent_where_there_is_a_key_for_its_token() -> None:
             {"name": "AGENT_MAX_TOKENS", "value": "1000000"},
             {"name": "AGENT_COMMAND_TIMEOUT", "value": "120.0"},
             {"name": "CHECKPOINT_INTERVAL", "value": "180.0"},
+            {"name": "UNDO_POINTS", "value": "20"},
+            {"name": "UNDO_FILE_MAX_BYTES", "value": "104857600"},
+            {"name": "UNDO_MAX_BYTES", "value": "1073741824"},
             {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         ],
@@ -236,6 +240,7 @@ def test_the_agent_understands_what_it_is_told() -> None:
     told = {each["name"]: each.get("value", "") for each in agent["env"]}
     read = settings_from(told)
     assert (read.uuid, read.host, read.port) == ("abcd1234", "0.0.0.0", 1112)
+    assert (str(read.folder), str(read.state_folder)) == ("/workspace/app", "/workspace/.session")
     assert (read.max_steps, read.turn_timeout, read.gateway_url) == (7, 1.5, "http://127.0.0.1:8001")
     assert own_address(read, told | {"POD_IP": "10.1.2.3"}, 1112) == "http://10.1.2.3:1112"
 
@@ -338,6 +343,24 @@ def test_the_ingress() -> None:
     made = objects.ingress(ADA, OWNER, chosen)
     assert made["spec"] == {"tls": [{"hosts": [host], "secretName": "wildcard"}], "rules": rules}
     assert made["metadata"]["annotations"] == {**USER, "a/b": "c"}
+
+
+def test_hosts_without_objects_lead_to_no_pod_with_the_lowest_priority() -> None:
+    """As those of archived sessions: forward auth and the waking page answer, as for every workspace."""
+    chosen = KubernetesConfig.of(
+        replace(SETTINGS, ingress_tls_secret="wildcard", ingress_annotations='{"a/b": "c"}', ingress_forward_auth="{}")
+    )
+    made, hosts = objects.other_hosts(chosen), "*.example.com"
+    backend = {"service": {"name": "asleep", "port": {"name": "http"}}}
+    assert made["spec"] == {
+        "ingressClassName": "traefik",
+        "rules": [{"host": hosts, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}],
+        "tls": [{"hosts": [hosts], "secretName": "wildcard"}],
+    }
+    assert made["metadata"]["annotations"] == {"traefik.ingress.kubernetes.io/router.priority": "1", "a/b": "c"}
+    assert objects.nowhere()["metadata"]["name"] == "asleep"
+    assert "selector" not in objects.nowhere()["spec"]
+    assert objects.other_hosts(replace(chosen, ingress_class="", tls_secret=""))["spec"].keys() == {"rules"}
 
 
 def test_addresses_of_the_same_settings_are_told_from_those_of_others() -> None:

@@ -15,6 +15,7 @@ from scripts.cluster.layout import Layout
 from workers.runtime.kubernetes import job_objects, objects
 from workers.runtime.kubernetes.config import KubernetesConfig
 
+BACKUP = "app-abcd1234-20260101-000000.zip"
 SETTINGS = Settings(runtime="kubernetes", workspace_image="w:1", secret_key="k" * 32)
 
 
@@ -23,8 +24,8 @@ def specs(choices: KubernetesConfig) -> list[objects.Object]:
     everyone = [Identity(uuid="abcd1234", user_id="u", created_at=0.0, size=size) for size in SIZES]
     made = [objects.pod_template(each, choices) for each in everyone]
     for action in ("backup", "restore"):
-        made.append(job_objects.backup_job(action, everyone[0], "b.zip", 0.0, choices)["spec"]["template"])
-    made.append(job_objects.download_job("read-1", "b.zip", "d1", choices)["spec"]["template"])
+        made.append(job_objects.backup_job(action, everyone[0], BACKUP, 0.0, choices)["spec"]["template"])
+    made.append(job_objects.download_job("read-1", BACKUP, "d1", choices)["spec"]["template"])
     return [each["spec"] for each in made]
 
 

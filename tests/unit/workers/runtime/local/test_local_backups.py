@@ -19,7 +19,9 @@ from app.core.errors import (
 )
 from tests.contract.runtimes import identity
 from tests.unit.workers.runtime.local.test_local_runtime import A, B, Stage, stage
+from workers.archive import replace as replacing
 from workers.runtime.local import driver as local
+from workers.runtime.local.storage import DRILL
 
 __all__ = ["stage"]
 
@@ -43,7 +45,7 @@ def store(stage: Stage) -> BackupStore:
 def leftovers(stage: Stage) -> list[Path]:
     """Of backups and restores."""
     data = stage.settings.data_dir
-    return [*data.glob("backups/.app-*"), *data.glob("workspaces/*/restoring"), *data.glob("trash/*")]
+    return [*data.glob("backups/.app-*"), *data.glob("workspaces/*/*ing*"), *data.glob("trash/*")]
 
 
 def amid(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
@@ -178,6 +180,10 @@ def test_the_limits_of_a_restore_are_those_of_a_backup(stage: Stage) -> None:
     assert (stage.folders.app(B) / "file").read_bytes() == b"12345"
 
 
+def replaced(stage: Stage) -> list[Path]:
+    return list(stage.folders.workspace(B).glob("*ing*"))
+
+
 def test_what_a_restore_left_that_was_killed_when_it_was_done_goes_with_the_next(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,12 +191,24 @@ def test_what_a_restore_left_that_was_killed_when_it_was_done_goes_with_the_next
     stage.runtime.provision(identity(A), 1)
     (stage.folders.app(A) / "file").write_bytes(b"from the backup")
     stage.runtime.backup(A, NAME)
-    staging = stage.folders.workspace(B) / "restoring"
     with monkeypatch.context() as killed:
-        killed.setattr(local, "delete_tree", lambda path: None)
+        killed.setattr(replacing, "delete_tree", lambda path: None)
         stage.runtime.restore(identity(B, restore_from=NAME), 1)
-    assert staging.exists()
+    assert replaced(stage)
+    (stage.folders.workspace(B) / "restoring" / "app").mkdir(parents=True)  # of an earlier release
     (stage.folders.app(B) / "file").write_bytes(b"edited since")
     stage.runtime.restore(identity(B, restore_from=NAME), 1)
-    assert not staging.exists()
+    assert not replaced(stage)
     assert (stage.folders.app(B) / "file").read_bytes() == b"edited since"
+
+
+def test_what_a_killed_drill_left_is_tidied_away_and_a_running_one_is_let_be(stage: Stage) -> None:
+    for uuid in (A, B):
+        (stage.folders.drill(uuid) / "app").mkdir(parents=True)
+        (stage.folders.drill(uuid) / "app/file").write_text("restored")
+    with stage.folders.locked(B, 0.0, DRILL):
+        stage.runtime.tidy()
+        assert not stage.folders.drill(A).exists()
+        assert (stage.folders.drill(B) / "app/file").exists()
+    stage.runtime.tidy()
+    assert not stage.folders.drill(B).exists()

@@ -104,6 +104,33 @@ def ready(seen: Seen, uuid: str, generation: int = 1) -> None:
     seen.until(lambda each: each.ready and (each.identity.uuid, each.generation) == (uuid, generation))
 
 
+def test_another_disk_is_another_place(stage: Stage) -> None:
+    """One that is not mounted has no name, and what a new process makes there has another. An emptied one keeps it."""
+    runtime, disk = stage.runtime, stage.folders.data_dir / "workspaces"
+    name = runtime.place()
+    runtime.provision(identity(A), 1)
+    delete_tree(stage.folders.workspace(A))
+    assert runtime.place() == name
+
+    away = disk.rename(disk.with_name("unmounted"))
+    assert runtime.place() == ""
+    disk.mkdir()
+    assert runtime.place() == ""
+    assert stage.runtime.place() not in ("", name)
+
+    delete_tree(disk)
+    away.rename(disk)
+    assert runtime.place() == stage.runtime.place() == name
+
+
+def test_processes_that_start_at_once_name_the_place_once(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        names = list(pool.map(lambda _: WorkspaceStorage(tmp_path).place(), range(8)))
+    assert len(set(names)) == 1 and names[0]
+    assert [path.name for path in (tmp_path / "workspaces").iterdir()] == [".place"]
+
+
+@pytest.mark.slow
 def test_a_workspace_gets_none_of_the_workers_secrets(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A workspace is hostile: only a fixed list of harmless variables reaches it."""
     monkeypatch.setenv("API_KEY", "secret-1")
@@ -121,12 +148,13 @@ def test_a_workspace_gets_none_of_the_workers_secrets(stage: Stage, monkeypatch:
     assert got["HOME"] == str(stage.folders.home(A))
 
 
+@pytest.mark.slow
 def test_an_agent_gets_its_secrets_in_a_file_and_none_of_the_workers(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file is its owner's alone, outside of what the user sees, and written anew with each start."""
     key = "a-secret-key-of-more-than-32-characters"
-    for name in ("API_KEY", "REDIS_URL", "LLM_API_KEY", "SECRET_KEY", "HISTORY_KEY"):
+    for name in ("API_KEY", "REDIS_URL", "LLM_API_KEY", "SECRET_KEY", "HISTORY_KEY", "ARCHIVE_KEY"):
         monkeypatch.setenv(name, f"worker's {key}")
     stage.settings = replace(stage.settings, secret_key=key)
     running = stage.up(A)
@@ -184,6 +212,7 @@ def test_the_agent_of_an_editor_that_died_ends_and_its_turn_rests(stage: Stage) 
     assert stage.alive(A) == set()
 
 
+@pytest.mark.slow
 def test_files_of_the_user_and_of_the_editor_lie_apart(stage: Stage) -> None:
     """Only app/ is backed up; the editor's data, its log and meta.json stay out of it."""
     stage.up(A)
@@ -213,6 +242,7 @@ def test_stop_ends_what_a_terminal_left_in_a_session_of_its_own(stage: Stage) ->
     assert other.process in stage.alive(B)
 
 
+@pytest.mark.slow
 def test_stop_ends_the_children_of_an_editor_whose_environment_was_emptied(stage: Stage) -> None:
     """What gave up the marks is found below what has them."""
     stage.editor(
@@ -265,6 +295,7 @@ def test_a_stop_holds_nobody_up_until_the_grace_is_over(stage: Stage) -> None:
     assert stage.folders.read_running(A) is None
 
 
+@pytest.mark.slow
 def test_a_start_cut_short_leaves_no_orphan(stage: Stage) -> None:
     """A worker killed between starting the process and noting it left only the note of its intent: the next
     start ends that process and takes its place."""
@@ -279,6 +310,7 @@ def test_a_start_cut_short_leaves_no_orphan(stage: Stage) -> None:
     assert stage.alive(A) == {stage.running(A).process}
 
 
+@pytest.mark.slow
 def test_two_starts_at_once_make_one_process(stage: Stage) -> None:
     """A task delivered twice runs twice, and neither knows of the other."""
     stage.runtime.provision(identity(A), 1)
@@ -302,6 +334,7 @@ def test_a_stop_cut_short_is_no_failure_and_is_completed_by_the_next(stage: Stag
     assert (end.failure, end.generation) == ("", 2)
 
 
+@pytest.mark.slow
 def test_a_process_id_that_went_to_another_is_not_mistaken_for_ours(stage: Stage) -> None:
     """A process is its id and its start time: nobody else's is signalled, and ours counts as dead."""
     stranger = subprocess.Popen(["/bin/sleep", "600"])
@@ -318,6 +351,7 @@ def test_a_process_id_that_went_to_another_is_not_mistaken_for_ours(stage: Stage
         stranger.wait()
 
 
+@pytest.mark.slow
 def test_after_a_reboot_a_workspace_is_down_not_failed(stage: Stage) -> None:
     """Nothing went wrong with it; its file and its route are cleared away."""
     running = stage.up(A)
@@ -330,12 +364,14 @@ def test_after_a_reboot_a_workspace_is_down_not_failed(stage: Stage) -> None:
     assert stage.runtime._routes.all() == set()
 
 
+@pytest.mark.slow
 def test_a_failure_tells_the_last_lines_without_terminal_escapes(stage: Stage) -> None:
     """What a person needs to see why, in a shape that can be shown anywhere."""
     stage.editor(DYING)
     with watching(stage.runtime) as seen:
         stage.up(A)
         failed = seen.until(lambda each: bool(each.failure))
+    assert failed.code == "editor_ended"
     assert "no room for me" in failed.failure
     assert "exited with status 7" in failed.failure
     assert A not in stage.runtime._routes.all()
@@ -349,6 +385,10 @@ def test_the_tail_of_a_log_is_bounded_and_clean(tmp_path: Path) -> None:
     assert watch_module.log_tail(log, tmp_path).splitlines() == [f"line {n}" for n in range(85, 100)]
     log.write_text("x" * 10_000)
     assert len(watch_module.log_tail(log, tmp_path)) == 1500
+    log.write_text(f"at serve (/srv/a/b/launch.js:9) in {tmp_path}/c/d, /tmp/x, http://a/b/c and file:///srv/a/b/e.mjs")
+    assert watch_module.log_tail(log, tmp_path) == (
+        "at serve (…/launch.js:9) in $DATA_DIR/c/d, /tmp/x, http://a/b/c and file://…/e.mjs"
+    )
 
 
 @pytest.mark.slow
@@ -358,7 +398,8 @@ def test_an_editor_that_never_answers_is_a_failure_and_the_next_start_replaces_i
     stage.settings = replace(stage.settings, start_timeout=0.5)
     with watching(stage.runtime) as seen:
         hung = stage.up(A)
-        assert "did not answer" in seen.until(lambda each: bool(each.failure)).failure
+        failed = seen.until(lambda each: bool(each.failure))
+        assert (failed.failure[:22], failed.code) == ("The editor did not ans", "editor_silent")
         stage.editor(ANSWERING)
         stage.runtime.start(A, 2)
         ready(seen, A, 2)
@@ -366,6 +407,7 @@ def test_an_editor_that_never_answers_is_a_failure_and_the_next_start_replaces_i
     assert not processes.alive(hung.process)
 
 
+@pytest.mark.slow
 def test_time_in_which_the_observer_was_held_up_does_not_count_against_an_editor(stage: Stage) -> None:
     """It was stopped, or the machine was busy: at its next look the question is not even asked."""
     running = stage.up(A)
@@ -380,6 +422,7 @@ def test_time_in_which_the_observer_was_held_up_does_not_count_against_an_editor
     assert {each.failure for each in seen} == {""}
 
 
+@pytest.mark.slow
 def test_an_editors_settings_are_the_users_to_change(stage: Stage) -> None:
     """A new workspace gets some; what the user made of them is left alone."""
     stage.up(A)
@@ -391,6 +434,7 @@ def test_an_editors_settings_are_the_users_to_change(stage: Stage) -> None:
     assert chosen.read_text() == "{}"
 
 
+@pytest.mark.slow
 def test_a_program_that_is_missing_is_hopeless_and_says_which_setting_names_it(stage: Stage) -> None:
     """Trying again would not help; nothing is left that looks like a start."""
     stage.settings = replace(stage.settings, code_server="/nowhere/code-server")
@@ -399,6 +443,7 @@ def test_a_program_that_is_missing_is_hopeless_and_says_which_setting_names_it(s
     assert stage.folders.read_running(A) is None
 
 
+@pytest.mark.slow
 def test_routes_come_with_a_start_and_go_with_a_stop(stage: Stage) -> None:
     """Traefik finds the port of this start, and nothing of a workspace that sleeps."""
     running = stage.up(A)
@@ -408,6 +453,7 @@ def test_routes_come_with_a_start_and_go_with_a_stop(stage: Stage) -> None:
     assert list(stage.client.scan_iter("traefik/*")) == [routes.PERMANENT]
 
 
+@pytest.mark.slow
 def test_an_agent_has_a_path_of_the_apis_host_while_its_workspace_is_up(stage: Stage) -> None:
     """And without an agent there is none."""
     stage.up(B)
@@ -421,6 +467,7 @@ def test_an_agent_has_a_path_of_the_apis_host_while_its_workspace_is_up(stage: S
     assert list(stage.client.scan_iter("traefik/*chat-*")) == []
 
 
+@pytest.mark.slow
 def test_routes_are_written_again_after_redis_lost_them(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workspaces go on while Redis starts empty; so does the way to them."""
     monkeypatch.setattr(watch_module, "SLOW_TICK", 0.05)
@@ -440,6 +487,7 @@ def test_a_watch_removes_routes_that_lead_nowhere(stage: Stage) -> None:
     assert stage.runtime._routes.all() == set()
 
 
+@pytest.mark.slow
 def test_without_redis_a_stop_is_tried_again_and_nothing_was_stopped(stage: Stage) -> None:
     """The URL must lead nowhere before the processes go; else it could lead to the next user of the port."""
     stage.up(A)
@@ -449,6 +497,7 @@ def test_without_redis_a_stop_is_tried_again_and_nothing_was_stopped(stage: Stag
     assert stage.alive(A) == {stage.running(A).process}
 
 
+@pytest.mark.slow
 def test_when_the_service_goes_down_every_workspace_does(stage: Stage) -> None:
     """Also with Redis gone already; the intents stay as they were."""
     for uuid in (A, B):
@@ -490,6 +539,7 @@ def test_meta_reads_back_as_it_was_written(stage: Stage) -> None:
     assert stage.folders.read_meta(A) == meta
 
 
+@pytest.mark.slow
 def test_a_running_file_cut_short_reads_as_a_start_never_completed(stage: Stage) -> None:
     """After a power cut it may be empty; the workspace starts all the same."""
     stage.runtime.provision(identity(A), 1)
@@ -507,6 +557,7 @@ def test_a_lock_is_waited_for_and_then_given_up(stage: Stage) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_tombstones_have_their_day(stage: Stage) -> None:
     """A removed workspace's lock file refuses late intents for a day, then goes; a living one's stays."""
     for uuid in (A, B):
@@ -520,6 +571,7 @@ def test_tombstones_have_their_day(stage: Stage) -> None:
     assert [path.name for path in locks.iterdir()] == [f"{B}.lock"]
 
 
+@pytest.mark.slow
 def test_what_a_killed_removal_left_goes_with_the_next(stage: Stage) -> None:
     """A removal is a rename; whoever comes next deletes what was renamed."""
     stage.runtime.provision(identity(A), 1)

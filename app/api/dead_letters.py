@@ -1,0 +1,74 @@
+"""The calls on dead letters, the tasks that were given up: list, retry, drop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response, g
+
+from app.api.blueprint import Blueprint
+from app.api.context import core, reply, request_id
+from app.api.dead_letter_schemas import DeadLetterListSchema, RetriedSchema
+from app.api.operators import check_operator
+from app.api.schemas import PageQuerySchema
+from app.core.operations.retry import retry
+from app.core.redis.dead_letters import DeadLetter
+from app.core.redis.task_queue import ROUTES
+from app.core.sessions.model import iso
+
+blp = Blueprint("dead_letters", __name__, description="Tasks that were given up.")
+
+
+@blp.route("/dead-letters", methods=["GET"])
+@blp.arguments(PageQuerySchema, location="query")
+@blp.response(200, DeadLetterListSchema)
+@blp.operation("listDeadLetters", 400)
+def list_all(query: dict[str, Any]) -> Response:
+    """List the tasks that were given up, newest first; the last 1,000 are kept. For admin and read keys that are
+    bound to no users."""
+    check_operator()
+    page = core().dead_letters.page(**query)
+    shown_ones = [shown(letter) for letter in page.items]
+    return reply({"total": page.total, "dead_letters": shown_ones, "next_cursor": page.next_cursor})
+
+
+@blp.route("/dead-letters/<letter_id>/retry", methods=["POST"])
+@blp.response(202, RetriedSchema)
+@blp.operation("retryDeadLetter", 404, body=True, audit="retry_dead_letter")
+def retry_one(letter_id: str) -> Response:
+    """Try again what was given up, with a new count of attempts, and drop the dead letter. 409 if that makes no sense:
+    the session is deleted, or was woken, deleted or changed since. For admin keys that are bound to no users."""
+    check_operator()
+    letter = core().dead_letters.get(letter_id)
+    g.audited_session = (letter.uuid, "")
+    record = retry(core().sessions, letter, request_id())
+    g.audited_session = (record.uuid, record.user_id)
+    # Last: should the service stop in between, the dead letter is still there, and another retry is refused.
+    core().dead_letters.remove(letter_id)
+    return reply({"id": letter_id, "uuid": record.uuid, "task": letter.task, "status": record.status}, 202)
+
+
+@blp.route("/dead-letters/<letter_id>", methods=["DELETE"])
+@blp.response(204, description="The dead letter is dropped.")
+@blp.operation("deleteDeadLetter", 404, audit="drop_dead_letter")
+def delete(letter_id: str) -> Response:
+    """Drop a dead letter; its session stays as it is. For admin keys that are bound to no users."""
+    check_operator()
+    g.audited_session = (core().dead_letters.remove(letter_id).uuid, "")
+    return Response(status=204)
+
+
+def shown(letter: DeadLetter) -> dict[str, Any]:
+    """A dead letter in an answer; null for missing values."""
+    return {
+        "id": letter.id,
+        "at": iso(letter.at),
+        "task": letter.task,
+        "queue": ROUTES.get(letter.task),
+        "uuid": letter.uuid or None,
+        "generation": letter.generation,
+        "tries": letter.tries or None,
+        "error": letter.error or None,
+        "reason": letter.why or None,
+        "request_id": letter.request_id or None,
+    }

@@ -1,0 +1,57 @@
+"""A session's past events, page by page; `/events` follows the new ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response
+from marshmallow import Schema, fields
+
+from app.api.blueprint import Blueprint
+from app.api.context import core, reply
+from app.api.schemas import PageQuerySchema, WholeText, time_field, uuid_field
+from app.api.security import visible_session
+from app.core.redis.events import ID_PATTERN
+from app.core.sessions.model import iso
+
+blp = Blueprint("past_events", __name__, description="What happened to a session.")
+
+TYPES_REGEX = "^[a-z_]{1,32}(,[a-z_]{1,32}){0,15}$"
+CURSOR_REGEX = f"^{ID_PATTERN.pattern}$"
+
+
+class PastEventsQuerySchema(PageQuerySchema):
+    type = fields.String(
+        validate=WholeText(TYPES_REGEX, "Must be types of events, as state or state,phase."),
+        metadata={"description": "only events of these types", "examples": ["state,phase"]},
+    )
+    cursor = fields.String(
+        validate=WholeText(CURSOR_REGEX, "Must be the next_cursor of the page before."),
+        metadata={"description": "next_cursor of the page before"},
+    )
+
+
+class PastEventSchema(Schema):
+    id = fields.String(required=True, metadata={"examples": ["1795164301412-0"]})
+    type = fields.String(required=True, metadata={"examples": ["state"]})
+    at = time_field(required=True)
+    data = fields.Dict(required=True, metadata={"description": "as in the event stream"})
+
+
+class PastEventsSchema(Schema):
+    uuid = uuid_field()
+    events = fields.List(fields.Nested(PastEventSchema), required=True)
+    next_cursor = fields.String(required=True, allow_none=True)
+
+
+@blp.route("/session/<session:uuid>/events/past", methods=["GET"])
+@blp.arguments(PastEventsQuerySchema, location="query")
+@blp.response(200, PastEventsSchema)
+@blp.operation("listSessionEvents", 400, 404, session_token=True)
+def past(query: dict[str, Any], uuid: str) -> Response:
+    """List the events that are kept of a session, newest first: the last thousand, of a sleeping session a hundred."""
+    visible_session(uuid)
+    types = frozenset(query["type"].split(",")) if "type" in query else None
+    events, following = core().events.past(uuid, query.get("cursor", ""), query["limit"], types)
+    shown = [{"id": each.id, "type": each.type, "at": iso(each.at), "data": dict(each.data)} for each in events]
+    return reply({"uuid": uuid, "events": shown, "next_cursor": following})

@@ -1,0 +1,44 @@
+"""When restore points are proven: pure, with the time passed in.
+
+A session is due for the last quarter of its cycle. The rate is such that all sessions fit into that quarter, so each is
+proven once in a cycle, also those that became due together, and a drill that had to be repeated.
+"""
+
+from __future__ import annotations
+
+import math
+
+QUARTER = 0.25
+"""Of a cycle: a session is due when so much of its cycle is left."""
+
+LATE = 2
+"""Cycles without a proof after which drills are late."""
+
+LONGEST_PERIOD, SHORTEST_PERIOD = 300.0, 1.0
+"""s between two sweeps."""
+
+SWEEPS_OF_A_CYCLE = 40
+"""At least; ten of them in a quarter."""
+
+
+def sweep_period(cycle: float) -> float:
+    """Seconds between two sweeps."""
+    if not cycle:
+        return LONGEST_PERIOD
+    return min(max(cycle / SWEEPS_OF_A_CYCLE, SHORTEST_PERIOD), LONGEST_PERIOD)
+
+
+def due_before(cycle: float, now: float) -> float:
+    """Sessions that were proven before this are due."""
+    return now - cycle * (1 - QUARTER)
+
+
+def most_at_once(sessions: int, cycle: float) -> int:
+    """How many sessions a sweep asks for drills of, of so many with restore points."""
+    return math.ceil(sessions * sweep_period(cycle) / (cycle * QUARTER))
+
+
+def first_seen(proven_at: float, made_at: float, cycle: float, now: float) -> float:
+    """The time that a session counts as proven at which was last proven at `proven_at`, 0 for never as far as is known,
+    and whose oldest point was made at `made_at`: what was forgotten is due, and not late."""
+    return max(proven_at or made_at, now - cycle)

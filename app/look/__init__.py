@@ -1,0 +1,1 @@
+"""How the product looks to people: colours, type, name and mark, the same for every page of the service."""

@@ -1,0 +1,112 @@
+"""The dashboard's WSGI application, and the choice by host between it and the API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from flask import Flask, Response, g, request
+from markupsafe import Markup
+
+from app.core.access.keyring import Keyring
+from app.core.composition import Core
+from app.look.product import Product, mark
+from app.metrics.http import HttpMetrics
+from app.problems import register_error_handlers
+from app.request_hooks import register_request_hooks
+from app.tarpit import register_tarpit
+from app.web import (
+    deletion,
+    operations,
+    overview,
+    session_actions,
+    session_stream,
+    sessions,
+    settings_page,
+    sign_in,
+    static_files,
+)
+from app.web.api import EXTENSION, Api
+from app.web.errors import shown, to_problem
+from app.web.guard import KEYS, PEOPLE, register_guard
+from app.web.names import register_names
+from app.web.people import People
+from app.web.session import modules
+from app.web.sign_in import AUDIT
+from app.web.static_files import PRODUCT, asset_url, look_url
+from app.web.words import FILTERS
+
+LARGEST_FORM = 262_144
+"""Bytes; the longest prompt and some fields."""
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+PROTECTING = {
+    "Content-Security-Policy": POLICY,
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+def create_dashboard(core: Core, keyring: Keyring, metrics: HttpMetrics, api: WSGIApplication) -> Flask:
+    """The dashboard over an API's application; `metrics` counts its requests beside the API's."""
+    app = Flask("app.web", static_folder=None)
+    app.extensions[EXTENSION] = Api(api)
+    app.extensions[PEOPLE] = People(core.redis, keyring, core.settings.dashboard_session)
+    app.extensions[KEYS] = keyring
+    app.extensions[AUDIT] = core.audit
+    app.jinja_env.filters.update(FILTERS)
+    app.extensions[PRODUCT] = Product.of(core.settings)
+    app.jinja_env.globals.update(asset=asset_url, look=look_url, product=app.extensions[PRODUCT], mark=Markup(mark()))
+    app.context_processor(
+        lambda: {"person": g.get("person"), "page": request.endpoint or "", "oidc": bool(core.settings.oidc_issuer)}
+    )
+    register_error_handlers(app, to_problem, shown)
+    register_request_hooks(app, metrics, LARGEST_FORM, core.budget)
+    register_tarpit(app, _stranger, core.settings.web_connections)
+    app.after_request(_protect)
+    register_guard(app, core.settings.dashboard_location())
+    register_names(app)
+    for module in (
+        static_files,
+        sign_in,
+        sessions,
+        session_stream,
+        session_actions,
+        deletion,
+        *modules.ALL,
+        overview,
+        operations,
+        settings_page,
+    ):
+        app.register_blueprint(module.blp)
+    if core.settings.oidc_issuer:
+        # Imported here: its libraries take 20 MB in each process of web.
+        from app.web.oidc import register_oidc
+
+        register_oidc(app, core.settings)
+    return app
+
+
+def by_host(host: str, dashboard: WSGIApplication, others: WSGIApplication) -> WSGIApplication:
+    """The dashboard for requests to its host, `others` for all others."""
+
+    def choose(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        asked = environ.get("HTTP_HOST", "").partition(":")[0].lower()
+        return (dashboard if asked == host else others)(environ, start_response)
+
+    return choose
+
+
+def _stranger() -> str:
+    """The name by which the tarpit counts someone who is not signed in."""
+    return "" if g.get("person") else f"ip:{request.remote_addr or 'local'}"
+
+
+def _protect(response: Response) -> Response:
+    for name, value in PROTECTING.items():
+        response.headers.setdefault(name, value)
+    return response

@@ -1,0 +1,51 @@
+"""What operators look at and act on: the diagnosis, the processes, and the tasks that were given up."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, render_template, request
+
+from app.web.api import api
+
+blp = Blueprint("web_operations", __name__)
+
+PAGE = 50
+"""Dead letters of a page."""
+
+
+@blp.get("/operations")
+def show() -> str:
+    """The page; the diagnosis follows by itself, as it may take seconds."""
+    letters = api().get("/dead-letters", limit=PAGE, cursor=request.args.get("cursor") or None)
+    return render_template("operations.html", letters=letters, processes=read_processes())
+
+
+@blp.get("/operations/diagnosis")
+def diagnosis() -> str:
+    """Each check of the service."""
+    return render_template("_diagnosis.html", diagnosis=api().get("/diagnosis"))
+
+
+@blp.get("/operations/processes")
+def processes() -> str:
+    """Each process, as it was heard of last."""
+    return render_template("_processes.html", processes=read_processes())
+
+
+@blp.post("/operations/dead-letters/<letter_id>/retry")
+def retry(letter_id: str) -> str:
+    """Try a task again."""
+    retried = api().post(f"/dead-letters/{letter_id}/retry")
+    return render_template("_done.html", text=f"{retried['task']} of session {retried['uuid']} is tried again.")
+
+
+@blp.post("/operations/dead-letters/<letter_id>/drop")
+def drop(letter_id: str) -> str | Response:
+    """Drop a dead letter."""
+    api().delete(f"/dead-letters/{letter_id}")
+    return render_template("_done.html", text="The dead letter is dropped.")
+
+
+def read_processes() -> list[dict[str, str]]:
+    """The processes, those that are silent first."""
+    found: list[dict[str, str]] = api().get("/processes")["processes"]
+    return sorted(found, key=lambda each: (each["status"] == "alive", each["kind"], each["name"]))

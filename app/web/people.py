@@ -1,0 +1,81 @@
+"""People who are signed in. Redis has the hash of their cookie's secret, so that a copy of it opens nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from dataclasses import dataclass
+
+import redis
+
+from app.core.access.keyring import Keyring, Principal
+from app.core.redis.errors import redis_errors
+from app.core.redis.keys import SIGNED_IN
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who is signed in. `csrf` must come with every change this person asks for; `by_key`: signed in with an API key,
+    else by OIDC."""
+
+    principal: Principal
+    csrf: str
+    by_key: bool
+
+    @property
+    def may_change(self) -> bool:
+        return self.principal.may_change
+
+
+class People:
+    """The people who are signed in. Whoever came with an API key stays until the key is no longer valid, or until
+    `seconds` after the last request; whoever came by OIDC for `seconds`, as the provider may have taken the role back.
+    Every method raises `StateUnavailable`."""
+
+    def __init__(self, client: redis.Redis, keyring: Keyring, seconds: float) -> None:
+        self._redis = client
+        self._keyring = keyring
+        self._seconds = int(seconds)
+
+    def sign_in(self, principal: Principal, *, by_key: bool) -> str:
+        """Sign a person in; answers the secret for the cookie, new each time."""
+        secret = secrets.token_urlsafe(32)
+        kept = {
+            "name": principal.name,
+            "digest": principal.digest,
+            "role": principal.role,
+            "by_key": by_key,
+            "csrf": secrets.token_urlsafe(32),
+        }
+        with redis_errors():
+            self._redis.set(_name(secret), json.dumps(kept), ex=self._seconds)
+        return secret
+
+    def find(self, secret: str, *, active: bool = True) -> Person | None:
+        """The person with this cookie, None if there is none. `active`: the person asks for something, which puts a
+        sign-out by idleness off."""
+        with redis_errors():
+            text = self._redis.get(_name(secret)) if secret else None
+        if not text:
+            return None
+        kept = json.loads(text)
+        if not kept["by_key"]:
+            principal = Principal(name=kept["name"], digest=kept["digest"], role=kept["role"])
+            return Person(principal, kept["csrf"], by_key=False)
+        owner = self._keyring.by_digest(kept["digest"])
+        if owner is None:
+            return None
+        if active:
+            with redis_errors():
+                self._redis.expire(_name(secret), self._seconds)
+        return Person(owner, kept["csrf"], by_key=True)
+
+    def sign_out(self, secret: str) -> None:
+        """Forget a person; the cookie opens nothing afterwards."""
+        with redis_errors():
+            self._redis.delete(_name(secret))
+
+
+def _name(secret: str) -> str:
+    return SIGNED_IN.format(digest=hashlib.sha256(secret.encode()).hexdigest())

@@ -1,0 +1,68 @@
+"""What the deletion of a session puts at risk, in words for the person who is about to ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.core.sessions.model import UP
+from app.web.api import api
+from app.web.words import at_risk, span
+
+UNDER_WAY: Mapping[str, str] = {
+    "turn": "its agent was at work",
+    "jobs": "programs ran in a terminal",
+    "terminal": "somebody typed in a terminal",
+    "editor": "somebody used the editor",
+    "browser": "somebody had it open",
+}
+"""The activity signals that say that it is in use, and what they say; when follows."""
+
+JUST_NOW = 20.0
+"""s: what goes on is reported that often."""
+
+PARTIAL = "backup_incomplete"
+"""The reason code of a deletion that failed because files could not be read."""
+
+
+@dataclass(frozen=True)
+class Risk:
+    """One session that may be deleted. `now` is what goes on in it, `left` what was unsaved when it was last stopped,
+    `backup` is the newest one, None for none."""
+
+    uuid: str
+    user_id: str
+    status: str
+    now: list[str]
+    left: list[str]
+    waiting: int
+    backup: Mapping[str, Any] | None
+    unreadable: bool
+
+
+def risk_of(uuid: str) -> Risk:
+    """What a deletion of this session would put at risk; raises `ApiError`."""
+    answer = api().get(f"/session/{uuid}")
+    session = answer["session"]
+    backups = api().get(f"/session/{uuid}/backups", limit=1)["backups"]
+    return Risk(
+        uuid=uuid,
+        user_id=session["user_id"],
+        status=session["status"],
+        now=under_way(api().get(f"/session/{uuid}/activity")["signals"]) if session["status"] in UP else [],
+        left=at_risk(session["risk"]),
+        waiting=answer["queue_length"],
+        backup=backups[0] if backups else None,
+        unreadable=session["reason_code"] == PARTIAL,
+    )
+
+
+def under_way(signals: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What goes on in a session, by the signals that keep it awake now, and when it last did."""
+    ages = {each["signal"]: each["age_seconds"] or 0.0 for each in signals if each["holds"]}
+    return [
+        f"{text} {'just now' if ages[name] < JUST_NOW else f'{span(ages[name])} ago'}"
+        for name, text in UNDER_WAY.items()
+        if name in ages
+    ]

@@ -1,0 +1,97 @@
+"""What all tabs of a session's page share: the header, the tabs, the session's actions, and the page's one stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Response, g, render_template, request
+
+from app.web.api import api
+from app.web.guard import while_signed_in
+from app.web.relay import relayed
+from app.web.session.blueprint import session_blueprint
+from app.web.session.phases import steps_of
+from app.web.session.states import state_in_words
+
+
+@dataclass(frozen=True)
+class Tab:
+    """A tab: the last part of its address, its label, and whether only who sees all sessions may see it."""
+
+    path: str
+    label: str
+    of_all: bool = False
+
+
+TABS = (
+    Tab("", "Overview"),
+    Tab("chat", "Chat"),
+    Tab("backups", "Backups"),
+    Tab("restore-points", "Restore points"),
+    Tab("cost", "Cost"),
+    Tab("activity", "Activity"),
+    Tab("events", "Events"),
+    Tab("audit", "Audit", of_all=True),
+)
+
+blp = session_blueprint("page")
+
+
+def show(uuid: str, tab: str, read: Callable[[str], dict[str, Any]], **values: Any) -> str:
+    """A tab with what `read` finds: alone where the page has asked for it, else within the page."""
+    template = f"session/{tab or 'overview'}.html"
+    values |= {"uuid": uuid, "tab": tab, "tabs": visible_tabs()}
+    if request.headers.get("HX-Target") == "tab" and not request.headers.get("HX-History-Restore-Request"):
+        return render_template(template, layout="session/_tab.html", **values | read(uuid))
+    # Before anything is read, so that the stream brings what happens while the page is put together.
+    after = newest_event(uuid)
+    values |= head_of(uuid)
+    return render_template(template, layout="session/page.html", after=after, **values | read(uuid))
+
+
+def visible_tabs() -> list[Tab]:
+    """The tabs that the person may see."""
+    sees_all = g.person.principal.lists_everything
+    return [tab for tab in TABS if sees_all or not tab.of_all]
+
+
+def newest_event(uuid: str) -> str:
+    """The id of the session's newest event."""
+    events = api().get(f"/session/{uuid}/events/past", limit=1)["events"]
+    return events[0]["id"] if events else "0-0"
+
+
+def head_of(uuid: str) -> dict[str, Any]:
+    """What the header shows."""
+    found = api().get(f"/session/{uuid}")
+    return {"found": found, "state": state_in_words(found), "steps": steps_of(found["phases"])}
+
+
+@blp.get("/head")
+def head(uuid: str) -> str:
+    """The header, which changes with the session's state."""
+    return render_template("session/_head.html", uuid=uuid, **head_of(uuid))
+
+
+@blp.post("/<any(wake, sleep):action>")
+def act(uuid: str, action: str) -> str:
+    """Wake the session, or put it to sleep; answers the header."""
+    api().post(f"/session/{uuid}/{action}")
+    return head(uuid)
+
+
+@blp.post("/open")
+def open_workspace(uuid: str) -> str:
+    """A page that leads to the workspace by a one-time link. A redirect would be refused: the policy of the page with
+    the form lets forms lead to the dashboard only."""
+    return render_template("opening.html", uuid=uuid, url=api().post(f"/session/{uuid}/open")["url"])
+
+
+@blp.get("/stream")
+def stream(uuid: str) -> Response:
+    """The session's events after `after`; a browser that lost the connection says itself after which."""
+    after = request.headers.get("Last-Event-ID") or request.args.get("after", "0-0")
+    streamed = api().open("GET", f"/session/{uuid}/events", headers={"Last-Event-ID": after})
+    return relayed(streamed, while_signed_in(streamed.pieces))

@@ -1,0 +1,24 @@
+"""What a session does now, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+TEXTS = {
+    "created": "It starts for the first time.",
+    "waking": "Its editor and its agent start.",
+    "active": "Its editor and its agent run.",
+    "sleeping": "Nothing runs, and its files are kept. Opening it or a prompt wakes it.",
+    "terminating": "It is being deleted.",
+    "terminated": "It was deleted. Its backups are kept.",
+    "failed": "It stays as it is until it is woken or deleted.",
+}
+
+
+def state_in_words(found: Mapping[str, Any]) -> str:
+    """One sentence for the answer of `GET /session/{uuid}`; a reason, where there is one, comes besides."""
+    status = found["session"]["status"]
+    if status == "sleeping" and found["replicas"]:
+        return "Its processes are about to end."
+    return TEXTS.get(status, "")

@@ -1,0 +1,111 @@
+"""The stream of the list of sessions: which of them changed, named so that htmx reloads what shows them.
+
+It relays the API's stream over all sessions, `GET /events`. Each event of it becomes one with the session's uuid as
+its name; a change of state also becomes `counts`, and the first one of a session `new`. At `again` the page reloads its
+rows: after events that were missed, and every few seconds where the API has no such stream to give.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from flask import Blueprint, Response, request
+
+from app.core.sessions.model import UUID_PATTERN, Status
+from app.web.api import api
+from app.web.guard import while_signed_in
+
+blp = Blueprint("web_sessions_stream", __name__)
+
+BEGIN, AGAIN, COUNTS, NEW = "begin", "again", "counts", "new"
+
+EVERY = 5.0
+"""s between reloads of the rows, for want of a stream."""
+
+LIFETIME = 3_600.0
+"""s after which such a stream ends; the browser opens it again."""
+
+LONGEST = 1_048_576
+"""Bytes of one event; the API's are far shorter."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event of a stream of the API."""
+
+    id: str
+    type: str
+    data: Mapping[str, Any]
+
+
+@blp.get("/sessions/stream")
+def stream() -> Response:
+    """The list's stream; `user_id` is for keys that see one user at a time. It goes on after the browser's last event,
+    or after that of `after`, which is when its page was made."""
+    resumed = request.headers.get("Last-Event-ID", "")
+    last = resumed or request.args.get("after", "")
+    query = {"user_id": request.args.get("user_id") or None}
+    streamed = api().open("GET", "/events", query=query, headers={"Last-Event-ID": last} if last else {})
+    lines = relayed(streamed.pieces, resumed=bool(resumed)) if streamed.status == 200 else ticking()
+    response = Response(while_signed_in(lines), mimetype="text/event-stream", headers={"X-Accel-Buffering": "no"})
+    response.call_on_close(cast(Any, streamed.pieces).close)
+    return response
+
+
+def relayed(pieces: Iterable[bytes], *, resumed: bool) -> Iterator[str]:
+    """The lines for the list, of a stream of the API; `resumed`: the page missed what came since it was connected."""
+    for event in events(pieces):
+        if event is None:
+            yield ": still here\n\n"
+        elif event.type == BEGIN:
+            missed = resumed and not event.data.get("complete", True)
+            yield sse(event.id, [AGAIN] if missed else [BEGIN])
+        else:
+            yield sse(event.id, names_of(event))
+
+
+def names_of(event: Event) -> list[str]:
+    """The names of the list's events for one of the API; none for one that concerns no session."""
+    uuid = event.data.get("uuid")
+    if not isinstance(uuid, str) or not UUID_PATTERN.fullmatch(uuid):
+        return []
+    if event.type != "state":
+        return [uuid]
+    return [uuid, COUNTS, NEW] if event.data.get("status") == Status.CREATED else [uuid, COUNTS]
+
+
+def sse(event_id: str, names: Iterable[str]) -> str:
+    """Events in the wire format, with some data: a browser passes none on that has none."""
+    return "".join(f"id: {event_id}\nevent: {name}\ndata: 1\n\n" for name in names)
+
+
+def ticking(every: float = EVERY, lifetime: float = LIFETIME) -> Iterator[str]:
+    """`again`, over and over."""
+    deadline = time.monotonic() + lifetime
+    while time.monotonic() < deadline:
+        # At once, so that the browser knows that it is connected.
+        yield ": still here\n\n"
+        time.sleep(every)
+        yield f"event: {AGAIN}\ndata: 1\n\n"
+
+
+def events(pieces: Iterable[bytes]) -> Iterator[Event | None]:
+    """The events of a stream of the API, None for a comment that keeps the connection. Ends at one that is too
+    long."""
+    rest = b""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split(b"\n\n")
+        for text in whole:
+            lines = dict(line.partition(": ")[::2] for line in text.decode().split("\n"))
+            if "data" not in lines:
+                yield None
+                continue
+            data = json.loads(lines["data"])
+            if isinstance(data, dict):
+                yield Event(lines.get("id", ""), lines.get("event", "message"), data)
+        if len(rest) > LONGEST:
+            return

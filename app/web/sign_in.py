@@ -1,0 +1,83 @@
+"""Sign in with an API key, and sign out. Both, and what was refused, are audited."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from flask import Blueprint, current_app, g, redirect, render_template, request
+from werkzeug.wrappers import Response
+
+from app.core.access.audit import ANONYMOUS, Act, Audit, address_of
+from app.core.access.keyring import METRICS, Principal
+from app.core.access.landing_path import is_landing
+from app.web.guard import COOKIE, KEYS, people
+
+blp = Blueprint("web_sign_in", __name__)
+
+AUDIT = "dashboard_audit"
+"""The app's extension: the audit."""
+
+NOT_VALID = "That key is not valid. Copy it once more; scripts/run prints it, and keeps it in its data folder."
+SEES_NOTHING = "A key of the role `metrics` opens /metrics only. Sign in with another key."
+
+
+@blp.get("/sign-in")
+def show() -> Response | str:
+    """The form; whoever is signed in goes on."""
+    if g.person is not None:
+        return redirect(wanted())
+    return render_template("sign_in.html", next=wanted(), error="")
+
+
+@blp.post("/sign-in")
+def by_key() -> Response | tuple[str, int]:
+    """Sign in with an API key."""
+    principal = current_app.extensions[KEYS].find(request.form.get("key", "").strip())
+    if principal is None or principal.role == METRICS:
+        error = NOT_VALID if principal is None else SEES_NOTHING
+        return refused(error, 401, wanted())
+    return entered(principal, by_key=True, path=wanted())
+
+
+@blp.post("/sign-out")
+def sign_out() -> Response:
+    """Sign out; the cookie opens nothing afterwards."""
+    people().sign_out(request.cookies.get(COOKIE, ""))
+    _note("sign_out", g.person.principal, 302)
+    response = redirect("/sign-in")
+    response.delete_cookie(COOKIE, path="/", secure=True, httponly=True, samesite="Lax")
+    return response
+
+
+def entered(principal: Principal, *, by_key: bool, path: str) -> Response:
+    """Sign this person in, under a new cookie, and go on to `path`; a cookie from before opens nothing any more."""
+    people().sign_out(request.cookies.get(COOKIE, ""))
+    response = redirect(path)
+    secret = people().sign_in(principal, by_key=by_key)
+    _note("sign_in", principal, response.status_code)
+    response.set_cookie(COOKIE, secret, path="/", secure=True, httponly=True, samesite="Lax")
+    return response
+
+
+def refused(text: str, status: int, path: str = "/") -> tuple[str, int]:
+    """The sign-in page again, with what was wrong."""
+    _note("sign_in", None, status)
+    return render_template("sign_in.html", next=path, error=text), status
+
+
+def _note(action: str, principal: Principal | None, status: int) -> None:
+    act = Act(
+        action=action,
+        by=principal.name if principal else ANONYMOUS,
+        role=principal.role if principal else ANONYMOUS,
+        address=address_of(request.remote_addr or ""),
+        status=status,
+        request_id=g.request_id,
+    )
+    cast(Audit, current_app.extensions[AUDIT]).note(act, repeatable=principal is None)
+
+
+def wanted() -> str:
+    """The page to go on to: a path of the dashboard."""
+    path = request.values.get("next", "/")
+    return path if is_landing(path) else "/"

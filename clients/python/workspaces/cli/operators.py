@@ -1,0 +1,158 @@
+"""The commands for those who run the service."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from workspaces.cli.context import FAILED, Json, Limit, client
+from workspaces.cli.doctor import examine
+from workspaces.cli.output import ago, out, print_json, print_rows, safe, say, when
+
+app = typer.Typer()
+letters = typer.Typer(help="Tasks that were given up: list, retry, drop.", no_args_is_help=True)
+app.add_typer(letters, name="dead-letters")
+
+Letter = Annotated[str, typer.Argument(help="The dead letter.", show_default=False)]
+Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="A day in UTC, which counts.")]
+
+MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "failed": "[red]✗[/]", "unknown": "[dim]?[/]"}
+
+
+@letters.command("list")
+def list_letters(context: typer.Context, limit: Limit = 100, json: Json = False) -> None:
+    """List the tasks that were given up, newest first.
+
+    Example: sessionctl dead-letters list
+    """
+    pages = client(context).dead_letters.list(limit=min(limit, 1_000))
+    found = [letter for letter, _ in zip(pages, range(limit), strict=False)]
+    if json:
+        return print_json(found)
+    print_rows(
+        (
+            (each.id, each.task, each.uuid or "", str(each.tries or ""), each.reason or "", ago(each.at))
+            for each in found
+        ),
+        *("DEAD LETTER", "TASK", "SESSION", "TRIES", "WHY", "AGE"),
+        empty="There is none: no task was given up.",
+    )
+
+
+@letters.command("retry")
+def retry(context: typer.Context, letter: Letter, json: Json = False) -> None:
+    """Try a task again, and drop its dead letter.
+
+    Example: sessionctl dead-letters retry 0123456789abcdef
+    """
+    retried = client(context).dead_letters.retry(letter)
+    if json:
+        return print_json(retried)
+    say(f"{retried.task} of session {retried.uuid} is tried again.")
+
+
+@letters.command("drop")
+def drop(context: typer.Context, letter: Letter) -> None:
+    """Drop a dead letter; its session stays as it is.
+
+    Example: sessionctl dead-letters drop 0123456789abcdef
+    """
+    client(context).dead_letters.drop(letter)
+    say("Dropped.")
+
+
+@app.command()
+def costs(
+    context: typer.Context,
+    by: Annotated[str, typer.Option(help="session, user, size, day, or a label as label:course.")] = "user",
+    user: Annotated[str | None, typer.Option(help="Only this user's.")] = None,
+    label: Annotated[str | None, typer.Option(help="Only sessions with NAME=VALUE.")] = None,
+    first: Day = None,
+    last: Day = None,
+    limit: Limit = 100,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    json: Json = False,
+) -> None:
+    """Show what sessions used and cost, this month unless told otherwise.
+
+    Example: sessionctl costs --by label:course --first 2026-01-01 --last 2026-01-31
+    """
+    calls = client(context).costs
+    begin, end = first.date() if first else None, last.date() if last else None
+    if csv:
+        text, _ = calls.csv(group_by=by, user_id=user, label=label, first=begin, last=end, limit=min(limit, 1_000))
+        return print(text, end="")
+    pages = calls.list(group_by=by, user_id=user, label=label, first=begin, last=end, limit=min(limit, 1_000))
+    found = [row for row, _ in zip(pages, range(limit), strict=False)]
+    if json:
+        return print_json(found)
+    print_rows(
+        (
+            (
+                str(each.day or each.label or each.uuid or each.user_id or each.size or ""),
+                f"{sum(each.compute_seconds.values()) / 3600:.1f} h",
+                f"{each.storage_gib_hours:.1f}",
+                str(sum(count.prompt + count.completion for count in each.tokens.values())),
+                f"${each.dollars.total:.4f}",
+                f"${each.saved_dollars:.4f}",
+            )
+            for each in found
+        ),
+        *(by.partition(":")[2].upper() or by.upper(), "AWAKE", "GIB-HOURS", "TOKENS", "COST", "SAVED"),
+        empty="Nothing was used in this time.",
+    )
+
+
+@app.command()
+def audit(
+    context: typer.Context,
+    session: Annotated[str | None, typer.Option(help="Only about this session.")] = None,
+    key: Annotated[str | None, typer.Option(help="Only by the key of this name.")] = None,
+    limit: Limit = 50,
+    json: Json = False,
+) -> None:
+    """Show who did what to which session, from where, newest first.
+
+    Example: sessionctl audit --session k3v9x2ab
+    """
+    pages = client(context).audit.list(uuid=session, key=key, limit=min(limit, 1_000))
+    found = [entry for entry, _ in zip(pages, range(limit), strict=False)]
+    if json:
+        return print_json(found)
+    print_rows(
+        (
+            (
+                when(each.at),
+                each.action,
+                each.uuid or "",
+                each.by,
+                each.address or "",
+                str(each.status or ""),
+                each.reason or "",
+            )
+            for each in found
+        ),
+        *("WHEN", "ACTION", "SESSION", "BY", "FROM", "ANSWER", "WHY"),
+        empty="No entry matches.",
+    )
+
+
+@app.command()
+def doctor(context: typer.Context, json: Json = False) -> None:
+    """Check the service from here to the model: what is wrong, and what to do.
+
+    Example: sessionctl doctor
+    """
+    checks = examine(context.obj.client)
+    if json:
+        print_json([asdict(each) for each in checks])
+    else:
+        for each in checks:
+            out.print(f"{MARKS.get(each.status, MARKS['unknown'])} [bold]{safe(each.check)}[/]  {safe(each.found)}")
+            if each.remedy and each.status != "ok":
+                out.print(f"    {safe(each.remedy)}")
+    if any(each.status == "failed" for each in checks):
+        raise typer.Exit(FAILED)

@@ -1,0 +1,99 @@
+"""What commands print: results on standard output, for people or as JSON; all else on standard error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from workspaces.decoding import Answer
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document, as the API answered it."""
+    print(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+
+
+def print_json_line(value: Any) -> None:
+    """One JSON document on a line of its own, for streams."""
+    print(json.dumps(_plain(value), ensure_ascii=False), flush=True)
+
+
+def print_rows(rows: Iterable[Sequence[str]], *columns: str, empty: str) -> None:
+    """A table; `empty` says what to do if there are no rows. Its cells are texts, never markup."""
+    table = Table(*columns, box=None, pad_edge=False, header_style="dim")
+    for row in rows:
+        table.add_row(*(safe(cell) for cell in row))
+    if table.row_count:
+        out.print(table)
+    else:
+        say(empty)
+
+
+def print_facts(facts: Mapping[str, str]) -> None:
+    """Names and values, one a line, without the empty ones."""
+    width = max(map(len, facts), default=0)
+    for name, value in facts.items():
+        if value:
+            out.print(f"[dim]{name:<{width}}[/dim]  {safe(value)}")
+
+
+def say(text: str) -> None:
+    """A line for the person, not part of the result."""
+    err.print(safe(text))
+
+
+def printable(text: str) -> str:
+    """The text without control characters: a tenant's text must not move the cursor or colour the terminal."""
+    return "".join(each if each.isprintable() or each in "\n\t" else "\N{REPLACEMENT CHARACTER}" for each in text)
+
+
+def safe(text: str) -> str:
+    """The text for a line with markup: shown as it is, without control characters."""
+    return escape(printable(text))
+
+
+def when(at: datetime | None) -> str:
+    """A time as people read it, "" for none."""
+    return f"{at.astimezone():%Y-%m-%d %H:%M}" if at else ""
+
+
+def ago(at: datetime | None) -> str:
+    """How long ago a time was, in one unit, "" for none."""
+    if at is None:
+        return ""
+    seconds = (datetime.now(UTC) - at).total_seconds()
+    for length, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if abs(seconds) >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def yes_or_no(value: bool) -> str:
+    """A bool in words."""
+    return "yes" if value else "no"
+
+
+def size(count: float) -> str:
+    """Bytes as people read them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1_000:
+            return f"{count:.0f} {unit}"
+        count /= 1_000
+    return f"{count:.1f} TB"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Answer):
+        return dict(value.raw)
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value

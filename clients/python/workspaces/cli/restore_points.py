@@ -1,0 +1,128 @@
+"""The commands on restore points, and those that go back to one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from workspaces.cli.context import FAILED, Json, Limit, Uuid, client
+from workspaces.cli.output import ago, print_facts, print_json, print_rows, size
+from workspaces.cli.progress import steps
+
+app = typer.Typer()
+
+MOST_WAIT = 60.0
+"""s: the service waits no longer."""
+
+
+@app.command("restore-points")
+def restore_points(context: typer.Context, uuid: Uuid, limit: Limit = 100, json: Json = False) -> None:
+    """List a session's restore points, newest first.
+
+    Example: sessionctl restore-points k3v9x2ab
+    """
+    pages = client(context).restore_points.list(uuid, limit=min(limit, 1_000))
+    found = [point for point, _ in zip(pages, range(limit), strict=False)]
+    if json:
+        return print_json(found)
+    print_rows(
+        (
+            (
+                each.restore_from,
+                each.trigger,
+                size(each.size),
+                size(each.stored),
+                str(each.files),
+                "broken" if each.broken else ago(each.verified_at),
+                ago(each.proven_at),
+                ago(each.created_at),
+            )
+            for each in found
+        ),
+        *("RESTORE POINT", "MADE BY", "SIZE", "STORED", "FILES", "VERIFIED", "PROVEN", "AGE"),
+        empty="There is no restore point yet. Make one with: sessionctl restore-point SESSION",
+    )
+
+
+@app.command("restore-point")
+def restore_point(
+    context: typer.Context,
+    uuid: Uuid,
+    wait: Annotated[bool, typer.Option(help="Wait until it is made, for up to a minute.")] = True,
+    json: Json = False,
+) -> None:
+    """Make a restore point of a session while it goes on.
+
+    Example: sessionctl restore-point k3v9x2ab
+    """
+    with steps(f"saving {uuid}"):
+        made = client(context).restore_points.create(uuid, wait=MOST_WAIT if wait else None)
+    if json:
+        print_json(made)
+    else:
+        print_facts({"restore point": made.status, "reason": made.message or ""})
+    if made.message:
+        raise typer.Exit(FAILED)
+
+
+Point = Annotated[str | None, typer.Option(help="A restore point's id, as `restore-points` lists it.")]
+Message = Annotated[str | None, typer.Option(help="The message before which the state is wanted.")]
+
+
+@app.command("rollback")
+def rollback(
+    context: typer.Context,
+    uuid: Uuid,
+    point: Point = None,
+    message: Message = None,
+    wait: Annotated[bool, typer.Option(help="Wait until it is done, for up to a minute.")] = True,
+    json: Json = False,
+) -> None:
+    """Roll a session back in place; its present state is saved in a restore point first.
+
+    Example: sessionctl rollback k3v9x2ab --point p0123456789abcde
+    """
+    if (point is None) == (message is None):
+        raise typer.BadParameter("Give either --point or --message.")
+    with steps(f"rolling {uuid} back"):
+        session = client(context).restore_points.roll_back(
+            uuid, restore_point=_id(point), message_id=message, wait=MOST_WAIT if wait else 0
+        )
+    if json:
+        return print_json(session)
+    done = session.rolled_back or {}
+    print_facts(
+        {
+            "session": session.status,
+            "rollback": "under way" if session.rollback_to else "done",
+            "files of": str(done.get("files_of") or ""),
+            "state before": str(done.get("saved") or ""),
+        }
+    )
+
+
+@app.command("fork")
+def fork(
+    context: typer.Context,
+    uuid: Uuid,
+    point: Point = None,
+    message: Message = None,
+    user: Annotated[str | None, typer.Option(help="Whose session it is to be; without HOME and conversation.")] = None,
+    json: Json = False,
+) -> None:
+    """Create a session with the files of a restore point, by default one of now.
+
+    Example: sessionctl fork k3v9x2ab
+    """
+    with steps(f"forking {uuid}"):
+        made = client(context).restore_points.fork(uuid, user_id=user, restore_point=_id(point), message_id=message)
+    if json:
+        print_json(made)
+    else:
+        print_facts({"session": made.uuid, "url": made.workspace_url, "restore point": made.restore_point})
+
+
+def _id(point: str | None) -> str | None:
+    """The id of a restore point, also from its `restore_from`, which the list shows."""
+    return point.rpartition("-")[2] if point else None

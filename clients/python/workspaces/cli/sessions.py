@@ -1,0 +1,252 @@
+"""The commands on sessions."""
+
+from __future__ import annotations
+
+import time
+import webbrowser
+from typing import Annotated, Literal, cast
+
+import typer
+
+from workspaces.cli.context import Json, Limit, Timeout, Uuid, Wait, client
+from workspaces.cli.output import ago, out, print_facts, print_json, print_json_line, print_rows, say, when
+from workspaces.cli.progress import steps
+from workspaces.client import Workspaces
+from workspaces.errors import WaitTimedOut
+from workspaces.models import Session, SessionSummary, Status
+
+app = typer.Typer()
+
+DOWN = frozenset({Status.SLEEPING, Status.TERMINATED, Status.FAILED})
+
+
+@app.command()
+def create(
+    context: typer.Context,
+    user_id: Annotated[str, typer.Argument(help="Whose session it is.", show_default=False)],
+    label: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be repeated.", show_default=False)] = None,
+    size: Annotated[str | None, typer.Option(help="Of the workspace; by default the service's.")] = None,
+    restore_from: Annotated[str | None, typer.Option(help="A backup, or a restore point, whose files it gets.")] = None,
+    ttl: Annotated[float | None, typer.Option(help="Seconds without use until it is archived.")] = None,
+    idle_timeout: Annotated[float | None, typer.Option(help="Seconds without use until it sleeps.")] = None,
+    wait: Wait = True,
+    timeout: Timeout = 120.0,
+    json: Json = False,
+) -> None:
+    """Create a session, and wait until its workspace is up.
+
+    Example: sessionctl create ada@example.com --label course=python-101
+    """
+    calls = client(context)
+    made = calls.sessions.create(
+        user_id, size=size, restore_from=restore_from, ttl=ttl, idle_timeout=idle_timeout, labels=labels_of(label)
+    )
+    if wait:
+        wait_up(calls, made.uuid, timeout)
+    shown(calls.sessions.get(made.uuid), as_json=json)
+
+
+@app.command("list")
+def list_(
+    context: typer.Context,
+    user: Annotated[str | None, typer.Option(help="Only this user's.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only in this state, as sleeping or failed.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Only with NAME=VALUE; may be repeated.")] = None,
+    search: Annotated[str | None, typer.Option(help="Only with this in uuid, user or a label.")] = None,
+    limit: Limit = 100,
+    json: Json = False,
+) -> None:
+    """List sessions, newest first.
+
+    Example: sessionctl list --status failed
+    """
+    pages = client(context).sessions.list(user_id=user, status=status, label=label, q=search, limit=min(limit, 1_000))
+    found = [session for session, _ in zip(pages, range(limit), strict=False)]
+    if json:
+        return print_json(found)
+    print_rows(
+        ((each.uuid, _state(each), each.user_id, ago(each.created_at), ago(each.last_activity)) for each in found),
+        *("SESSION", "STATUS", "USER", "AGE", "LAST USE"),
+        empty="No session matches. Create one with: sessionctl create USER",
+    )
+
+
+@app.command()
+def status(context: typer.Context, uuid: Uuid, json: Json = False) -> None:
+    """Show a session, and why it is awake or when it sleeps.
+
+    Example: sessionctl status k3v9x2ab
+    """
+    calls = client(context)
+    session = calls.sessions.get(uuid)
+    if json:
+        return print_json(session)
+    shown(session)
+    if session.status == Status.ACTIVE:
+        activity = calls.sessions.activity(uuid)
+        print_facts({"awake because": activity.verdict.why, "sleeps at": when(activity.sleeps_at)})
+
+
+@app.command("open")
+def open_(
+    context: typer.Context,
+    uuid: Uuid,
+    path: Annotated[str | None, typer.Option(help="Where to land in the workspace.")] = None,
+    browser: Annotated[bool, typer.Option(help="Open a browser; else only print the link.")] = True,
+    json: Json = False,
+) -> None:
+    """Open a workspace in the browser, by a link that works once, within seconds.
+
+    Example: sessionctl open k3v9x2ab
+    """
+    link = client(context).sessions.open(uuid, path=path)
+    if json:
+        return print_json(link)
+    if not (browser and out.is_terminal and webbrowser.open(link.url)):
+        print(link.url)
+
+
+@app.command()
+def wake(context: typer.Context, uuid: Uuid, wait: Wait = True, timeout: Timeout = 120.0, json: Json = False) -> None:
+    """Wake a session, and wait until its workspace is up.
+
+    Example: sessionctl wake k3v9x2ab
+    """
+    calls = client(context)
+    calls.sessions.wake(uuid, wait=0)
+    if wait:
+        wait_up(calls, uuid, timeout)
+    shown(calls.sessions.get(uuid), as_json=json)
+
+
+@app.command("sleep")
+def sleep_(context: typer.Context, uuid: Uuid, wait: Wait = True, timeout: Timeout = 120.0, json: Json = False) -> None:
+    """Put a session to sleep; its files and its conversation are kept.
+
+    Example: sessionctl sleep k3v9x2ab
+    """
+    calls = client(context)
+    calls.sessions.sleep(uuid, wait=0)
+    if wait:
+        wait_down(calls, uuid, timeout, "asleep")
+    shown(calls.sessions.get(uuid), as_json=json)
+
+
+@app.command()
+def delete(
+    context: typer.Context,
+    uuid: Uuid,
+    backup: Annotated[
+        str, typer.Option(help="true: a verified one first; false: none; partial: without unreadable files.")
+    ] = "true",
+    erase: Annotated[
+        bool, typer.Option("--erase", help="Its backups, restore points and conversation too: nothing is left.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Delete a session, after a verified backup.
+
+    Example: sessionctl delete k3v9x2ab
+    """
+    calls = client(context)
+    if backup not in ("true", "false", "partial"):
+        raise typer.BadParameter("it is one of: true, false, partial.", param_hint="--backup")
+    if not yes:
+        # What is left of a session that was deleted may have no record to show.
+        whose = "" if erase else f" of {calls.sessions.get(uuid).user_id}"
+        kept = "without a backup" if backup == "false" else "after a backup"
+        kept = "and all that is kept of it: backups, restore points, conversation" if erase else kept
+        typer.confirm(f"{'Erase' if erase else 'Delete'} session {uuid}{whose}, {kept}?", abort=True, err=True)
+    with steps(f"{'erasing' if erase else 'deleting'} {uuid}"):
+        how = cast(Literal["true", "false", "partial"], backup)
+        deleted = calls.sessions.delete(uuid, backup=how, erase=erase, wait=60)
+    if json:
+        return print_json(deleted)
+    print_facts({"session": uuid, "status": deleted.status, "backup": deleted.backup or ""})
+    if deleted.backup:
+        say(f"Its files: sessionctl restore {deleted.backup}")
+
+
+@app.command()
+def events(
+    context: typer.Context,
+    uuid: Uuid,
+    after: Annotated[str | None, typer.Option(help="All since the event with this id.")] = None,
+    json: Json = False,
+) -> None:
+    """Follow what happens in a session, until it ends or Ctrl-C.
+
+    Example: sessionctl events k3v9x2ab --json
+    """
+    with client(context).sessions.events(uuid, after=after) as stream:
+        for event in stream:
+            if json:
+                print_json_line({"id": event.id, "type": event.type, "data": dict(event.raw)})
+            else:
+                values = " ".join(f"{name}={value}" for name, value in event.raw.items() if value is not None)
+                print_rows([(event.type, values)], empty="")
+
+
+def wait_up(calls: Workspaces, uuid: str, timeout: float) -> None:
+    """Wait until the workspace is up, and show its steps."""
+    with steps(f"starting {uuid}") as wait:
+        calls.sessions.wait_until_active(uuid, timeout=timeout, on_event=wait.show)
+
+
+def wait_down(calls: Workspaces, uuid: str, timeout: float, what: str) -> None:
+    """Wait until no process of the workspace runs. Raises `WaitTimedOut`."""
+    deadline = time.monotonic() + timeout
+    with steps(f"putting {uuid} to sleep"):
+        while calls.sessions.get(uuid).status not in DOWN:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise WaitTimedOut(f"Session {uuid} is not {what} after {timeout:.0f} s; it goes on by itself.")
+            calls.sessions.sleep(uuid, wait=min(left, 60))
+
+
+def labels_of(texts: list[str] | None) -> dict[str, str] | None:
+    """Labels by name; a usage error for a text that is none."""
+    for text in texts or []:
+        if not text.partition("=")[1]:
+            raise typer.BadParameter(f"{text!r} is not NAME=VALUE.", param_hint="--label")
+    return dict(text.split("=", 1) for text in texts) if texts else None
+
+
+def _saved(session: Session) -> str:
+    """How old the newest restore point is, and why it is."""
+    point = session.restore_point
+    if point is None or not (point.saved_at or point.error):
+        return ""
+    age = f"{ago(point.saved_at)} ago" if point.saved_at else "never"
+    return f"{age}; the last attempt failed: {point.error}" if point.error else age
+
+
+def _state(session: Session | SessionSummary) -> str:
+    """The status, and the tier of a session without a volume."""
+    return session.status if session.tier in (None, "hot") else f"{session.status}, {session.tier}"
+
+
+def shown(session: Session, *, as_json: bool = False) -> None:
+    """Print a session."""
+    if as_json:
+        return print_json(session)
+    print_facts(
+        {
+            "session": session.uuid,
+            "status": _state(session),
+            "reason": session.reason or "",
+            "user": session.user_id,
+            "url": session.workspace_url,
+            "labels": " ".join(f"{name}={value}" for name, value in session.labels.items()),
+            "created": when(session.created_at),
+            "last use": when(session.last_activity),
+            "archived from": when(session.archives_at),
+            "expires": when(session.expires_at),
+            "files saved": _saved(session),
+            "last proven": when(session.last_proven),
+            "files are of": when(session.files_of),
+            "waiting prompts": str(session.queue_length or ""),
+            "steps of its start": ", ".join(f"{name} {ms} ms" for name, ms in session.phases.items()),
+        }
+    )

@@ -1,0 +1,184 @@
+"""The folder of a workspace is deleted behind an awake, a sleeping and a waking session: each comes back by itself, as
+its newest restore point has it."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from app.core.storage.archive_keys import new_key
+from tests.faults.conftest import impatient_service
+from tests.faults.counting import counting
+from tests.model_server import Answer, ModelServer, last_prompt
+from tests.service import Service
+from tests.waiting import wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+SAVED = "as it was saved\n"
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[ModelServer]:
+    with ModelServer(rules=[counting]) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, code_server: str, model: ModelServer) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("lost")
+    often = {"ARCHIVE_KEY": new_key(), "RECONCILE_INTERVAL": "2", "SWEEP_INTERVAL": "0.5"}
+    often |= {"LLM_BASE_URL": model.url, "LLM_MODEL": "stub"}
+    with impatient_service(folder, code_server, **often) as running:
+        yield running
+
+
+def with_point(service: Service) -> Any:
+    """An active session with a file in a restore point, and one that came later."""
+    session = service.create()
+    uuid = session["uuid"]
+    files = service.files(uuid)
+    (files / "notes").mkdir()
+    (files / "notes" / "a.txt").write_text(SAVED)
+    service.save(uuid)
+    (files / "later.txt").write_text("not saved yet")
+    return session
+
+
+def lose(service: Service, uuid: str) -> None:
+    shutil.rmtree(service.data_dir / "workspaces" / uuid, ignore_errors=True)
+
+
+def wait_restored(service: Service, uuid: str, status: str) -> None:
+    def restored() -> bool:
+        session = service.status(uuid)["session"]
+        return session["files_of"] is not None and (session["status"], session["restore_from"]) == (status, None)
+
+    wait_for(restored, f"{uuid} to be {status} again", lambda: str(service.status(uuid)))
+    assert (service.files(uuid) / "notes" / "a.txt").read_text() == SAVED
+    assert not (service.files(uuid) / "later.txt").exists()
+    kinds = [each["type"] for each in service.done("GET", f"/session/{uuid}/events/past?limit=100")["events"]]
+    assert {"files_lost", "files_restored"} <= set(kinds)
+
+
+def test_behind_an_awake_session(service: Service) -> None:
+    """No process goes on without its files, and the workspace answers again."""
+    session = with_point(service)
+    uuid = session["uuid"]
+    before = {each.pid for each in service.processes(WORKSPACE_UUID=uuid)}
+    lose(service, uuid)
+    wait_restored(service, uuid, "active")
+    assert not before & {each.pid for each in service.processes(WORKSPACE_UUID=uuid)}
+    assert service.workspace(session).status_code in (200, 302)
+
+
+def test_behind_a_sleeping_session(service: Service) -> None:
+    """It sleeps on."""
+    uuid = with_point(service)["uuid"]
+    (service.files(uuid) / "later.txt").unlink()
+    service.done("POST", f"/session/{uuid}/sleep", headers={"Prefer": "wait=60"})
+    service.wait_status(uuid, "sleeping", replicas=0)
+    lose(service, uuid)
+    wait_restored(service, uuid, "sleeping")
+    assert service.status(uuid)["replicas"] == 0
+
+
+def test_behind_the_only_session(tmp_path_factory: pytest.TempPathFactory, code_server: str) -> None:
+    """While the disk of all is away, nothing is restored, though somebody else works on the one below it. When it is
+    back, the one volume that is lost is."""
+    often = {"ARCHIVE_KEY": new_key(), "RECONCILE_INTERVAL": "1", "SWEEP_INTERVAL": "0.5"}
+    with impatient_service(tmp_path_factory.mktemp("only"), code_server, **often) as service:
+        uuid = with_point(service)["uuid"]
+        (service.files(uuid) / "later.txt").unlink()
+        service.done("POST", f"/session/{uuid}/sleep", headers={"Prefer": "wait=60"})
+        service.wait_status(uuid, "sleeping", replicas=0)
+        wait_for(lambda: service.redis().get("workspaces:place"), "the place to be known")
+
+        disk = service.data_dir / "workspaces"
+        away = disk.rename(disk.with_name("unmounted"))
+        disk.mkdir(mode=0o700)
+        service.create("another")
+        reconciled(service)
+        assert not service.files(uuid).exists()
+        assert service.status(uuid)["session"]["files_of"] is None
+
+        shutil.rmtree(disk)
+        away.rename(disk)
+        lose(service, uuid)
+        wait_restored(service, uuid, "sleeping")
+
+
+def reconciled(service: Service) -> None:
+    """Wait for two whole reconciles."""
+    log = service.data_dir / "log" / "run.log"
+
+    def warned() -> int:
+        return log.read_text().count("The disk or namespace of the workspaces is not the one that it was")
+
+    before = warned()
+    wait_for(lambda: warned() >= before + 2, "two reconciles")
+
+
+def test_behind_a_waking_session(service: Service) -> None:
+    uuid = with_point(service)["uuid"]
+    (service.files(uuid) / "later.txt").unlink()
+    service.done("POST", f"/session/{uuid}/sleep", headers={"Prefer": "wait=60"})
+    service.wait_status(uuid, "sleeping", replicas=0)
+    lose(service, uuid)
+    service.done("POST", f"/session/{uuid}/wake", headers={"Prefer": "respond-async"})
+    wait_restored(service, uuid, "active")
+
+
+def test_prompts_behind_a_lost_volume(service: Service, model: ModelServer) -> None:
+    """The one that was being worked on is worked on again, those that ended are not: neither the one that the restore
+    point knows, nor the one after it. The next one goes on from there."""
+    uuid = service.create()["uuid"]
+    service.prompt(uuid, "count 1", "m1")
+    assert service.ended(uuid, "m1")["state"] == "processed"
+    service.save(uuid)
+    service.prompt(uuid, "count 2", "m2")
+    assert service.ended(uuid, "m2")["state"] == "processed"
+    held = threading.Event()
+    before = len(model.requests)
+    model.script(Answer(text="too late", hold=held))
+    service.prompt(uuid, "count 3", "m3", prefer="respond-async")
+    model.wait_for_requests(before + 1)
+    try:
+        lose(service, uuid)
+        wait_for(lambda: service.status(uuid)["session"]["files_of"], "the files to come back")
+        assert service.ended(uuid, "m3")["state"] == "processed"
+    finally:
+        held.set()
+    service.prompt(uuid, "count 4", "m4")
+    assert service.ended(uuid, "m4")["state"] == "processed"
+    assert service.files(uuid).joinpath("counted").read_text() == "1\n3\n4\n"
+    asked = [last_prompt(each.body) for each in model.requests[before:]]
+    assert set(asked) == {"count 3", "count 4"}
+    states = [service.done("GET", f"/session/{uuid}/messages/m{number}")["state"] for number in (1, 2, 3, 4)]
+    assert states == ["processed"] * 4
+
+
+def test_many_sleeps_of_an_unchanged_workspace_store_one_point(service: Service) -> None:
+    uuid = with_point(service)["uuid"]
+
+    def points() -> int:
+        return int(service.done("GET", f"/session/{uuid}/restore-points")["total"])
+
+    def sleep() -> None:
+        service.done("POST", f"/session/{uuid}/sleep", headers={"Prefer": "wait=60"})
+        service.wait_status(uuid, "sleeping", replicas=0)
+        quiet = service.redis()
+        wait_for(lambda: quiet.zscore("points:requested", uuid) is None, "no point to be pending")
+
+    sleep()
+    # Asked for a moment after the sleep is done.
+    wait_for(lambda: points() == 2, "the point of what came after the first")
+    for _ in range(5):
+        service.done("POST", f"/session/{uuid}/wake", headers={"Prefer": "wait=60"})
+        service.wait_status(uuid, "active")
+        sleep()
+    assert points() == 2

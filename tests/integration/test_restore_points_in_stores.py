@@ -1,0 +1,96 @@
+"""Restore points in an object store, made and restored by the real restic.
+
+Google's is not among them: restic 0.14 calls no other host than storage.googleapis.com.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from app.core.errors import RetryableError
+from app.core.storage.archive_keys import ArchiveKeys, new_key
+from tests.integration.stores import BUCKET, point_at, server
+from tests.ports import free_port
+from tests.unit.workers.restore_points.conftest import UUID, Shelf
+from workers.restore_points import prove_point, restic
+from workers.restore_points.repository import repositories
+from workers.runtime.base import ProofOrder, never
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
+    """A session whose restore points are in an object store."""
+    port = free_port()
+    point_at("s3", port, monkeypatch)
+    client = fsspec.get_filesystem_class("s3")
+    client.clear_instance_cache()
+    with server("s3", port, tmp_path / "server.log"):
+        fsspec.filesystem("s3").mkdir(BUCKET)
+        made = Shelf(tmp_path / "volume", f"s3://{BUCKET}/backups", ArchiveKeys(new_key()).session(UUID))
+        made.write("app/readme", "the project")
+        yield made
+    client.clear_instance_cache()
+
+
+def test_a_point_is_made_looked_through_and_restored(shelf: Shelf, tmp_path: Path) -> None:
+    """Locks that are older than their lease go, and nothing of the user is in any object."""
+    shelf.write("app/which", "first")
+    first = shelf.make()
+    shelf.write("app/which", "canary")
+    second = shelf.make(parent=first.id, full=True)
+    assert (second.repository, second.broken, second.checked) == (1, (), True)
+    for made, content in ((first, "first"), (second, "canary")):
+        target = tmp_path / made.id
+        assert shelf.restore(made.id, target).fell_back is False
+        assert (target / "app/which").read_text() == content
+    store = shelf.store
+    stored = {path: store.read(path) for path in store.fs.find(f"{store.root}/{UUID}")}
+    assert stored
+    assert not [path for path, content in stored.items() if b"canary" in content or b"readme" in content]
+    assert store.names(f"{repositories(store, UUID)[0].folder}/locks") == []
+
+
+def test_damage_is_named_and_a_fresh_repository_follows(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.write("app/which", "first")
+    broken = shelf.make()
+    store = shelf.store
+    for path in store.fs.find(f"{repositories(store, UUID)[0].folder}/data"):
+        content = bytearray(store.read(path))
+        content[len(content) // 2] ^= 1
+        store.write(path, bytes(content))
+    full = shelf.make(full=True)
+    assert (full.broken, full.repository) == ((broken.id,), 2)
+    assert shelf.restore(full.id, tmp_path / "target").fell_back is False
+
+
+def test_a_drill_writes_nothing_and_finds_a_deleted_pack(shelf: Shelf, tmp_path: Path) -> None:
+    """It takes no lock: its credential may only read."""
+    made = shelf.make()
+    store = shelf.store
+    wanted = ProofOrder(uuid=UUID, id=made.id, files=made.files, size=made.size)
+    before = set(store.fs.find(f"{store.root}/{UUID}"))
+    proof = prove_point(tmp_path / "scratch", shelf.url, shelf.keys, wanted, never)
+    assert (proof.proven, proof.compared > 0) == (True, True), proof
+    assert set(store.fs.find(f"{store.root}/{UUID}")) == before
+    for path in store.fs.find(f"{repositories(store, UUID)[0].folder}/data"):
+        store.remove(path)
+    assert not prove_point(tmp_path / "scratch", shelf.url, shelf.keys, wanted, never).proven
+
+
+def test_a_store_that_is_away_is_no_damage(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is called broken for it."""
+    monkeypatch.setattr(restic, "STORE_PATIENCE", 1.0)
+    made = shelf.make()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    with pytest.raises(RetryableError):
+        shelf.make()
+    with pytest.raises(RetryableError):
+        shelf.restore(made.id, tmp_path / "target")
+    with pytest.raises(RetryableError):
+        wanted = ProofOrder(uuid=UUID, id=made.id, files=made.files, size=made.size)
+        prove_point(tmp_path / "scratch", shelf.url, shelf.keys, wanted, never)

@@ -1,0 +1,237 @@
+"""The calls that go back: rollback and fork."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from flask import Flask
+
+from app.core.composition import Core
+from app.core.redis import keys, task_queue
+from app.core.restore_points.index import RestorePoint
+from app.core.restore_points.names import reference
+from app.core.sessions.model import Status
+from app.core.storage.archive_keys import new_key
+from tests.fake_agent import FakeAgent, fake_agent
+from tests.unit.api.helpers import (
+    ADMIN_KEY,
+    BOUND_KEY,
+    AppMaker,
+    Client,
+    check_problem,
+    core_of,
+    keyed,
+    move,
+    new_session,
+)
+from tests.world import SECRET_KEY
+
+POINT = "p000000000000001"
+AT_ONCE = {"Prefer": "respond-async"}
+
+
+@pytest.fixture
+def app(make_app: AppMaker) -> Flask:
+    fast = dict.fromkeys(("rate_limit_default", "rate_limit_create", "rate_limit_wake"), "10000/minute")
+    return make_app(archive_key=new_key(), wait_default=0.2, secret_key=SECRET_KEY, **fast)
+
+
+@pytest.fixture
+def client(app: Flask) -> Client:
+    return keyed(app, ADMIN_KEY)
+
+
+@pytest.fixture
+def core(app: Flask) -> Core:
+    return core_of(app)
+
+
+@pytest.fixture
+def agent() -> Iterator[FakeAgent]:
+    with fake_agent() as made:
+        yield made
+
+
+@pytest.fixture
+def uuid(client: Client, core: Core) -> str:
+    """An active session with the restore point `POINT`."""
+    made = new_session(client)
+    move(core, made, Status.ACTIVE, provisioned=True, compute_since=time.time())
+    core.restore_points.put(made, [point(made)])
+    return made
+
+
+def point(uuid: str) -> RestorePoint:
+    now = time.time() - 60
+    return RestorePoint(id=POINT, uuid=uuid, created_at=now, trigger="sleep", files=2, size=30, stored=4)
+
+
+# Rollback
+
+
+def test_a_rollback_is_an_intent(client: Client, core: Core, uuid: str) -> None:
+    answer = client.post(f"/session/{uuid}/rollback", json={"restore_point": POINT}, headers=AT_ONCE)
+    assert (answer.status_code, answer.json["session"]["status"]) == (202, "waking")
+    assert (answer.json["session"]["rollback_to"], answer.json["session"]["rolled_back"]) == (POINT, None)
+    record = core.store.get(uuid)
+    assert (record.task, record.rollback_to) == (task_queue.ROLLBACK, POINT)
+
+
+def test_the_wait_ends_with_the_session(client: Client, core: Core, uuid: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    resend = core.sessions.resend
+
+    def done(record: object) -> None:
+        resend(record)  # type: ignore[arg-type]
+        told = {"restore_point": POINT, "files_of": "2026-01-01T00:00:00.000Z", "saved": None}
+        core.store.change(uuid, time.time(), rollback_to="", rolled_back=told)
+        move(core, uuid, Status.ACTIVE)
+
+    monkeypatch.setattr(core.sessions, "resend", done)
+    answer = client.post(f"/session/{uuid}/rollback", json={"restore_point": POINT})
+    assert (answer.status_code, answer.json["session"]["status"]) == (200, "active")
+    assert answer.json["session"]["rolled_back"]["restore_point"] == POINT
+
+
+def test_one_that_is_called_off_is_a_problem(
+    client: Client, core: Core, uuid: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def called_off(record: object) -> None:
+        core.store.change(uuid, time.time(), rollback_to="", rolled_back={"error": "The store is away."})
+
+    monkeypatch.setattr(core.sessions, "resend", called_off)
+    answer = client.post(f"/session/{uuid}/rollback", json={"restore_point": POINT})
+    check_problem(answer, 409, "rollback_failed")
+    assert "The store is away." in answer.json["detail"]
+
+
+def test_what_is_refused(client: Client, core: Core, uuid: str, app: Flask) -> None:
+    call = f"/session/{uuid}/rollback"
+    for body in ({}, {"restore_point": POINT, "message_id": "m"}, {"restore_point": "x"}):
+        check_problem(client.post(call, json=body), 400, "invalid_request")
+    check_problem(client.post(call, json={"restore_point": "p000000000000009"}), 404, "restore_point_not_found")
+    check_problem(client.post(call, json={"message_id": "m"}), 404, "message_not_found")
+    check_problem(keyed(app, BOUND_KEY).post(call, json={"restore_point": POINT}), 404, "session_not_found")
+    core.restore_points.put(uuid, [replace(point(uuid), broken=True)])
+    check_problem(client.post(call, json={"restore_point": POINT}), 409, "illegal_state")
+    core.restore_points.put(uuid, [point(uuid)])
+    move(core, uuid, Status.TERMINATING)
+    check_problem(client.post(call, json={"restore_point": POINT}), 409, "illegal_state")
+
+
+def test_without_an_archive_key_there_is_none(make_app: AppMaker) -> None:
+    app = make_app()
+    client = keyed(app, ADMIN_KEY)
+    uuid = new_session(client)
+    for call, body in (("rollback", {"restore_point": POINT}), ("fork", {})):
+        check_problem(client.post(f"/session/{uuid}/{call}", json=body), 409, "restore_points_off")
+
+
+# By message
+
+
+def test_a_message_is_undone_by_the_agent(client: Client, core: Core, uuid: str, agent: FakeAgent) -> None:
+    assert core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
+    for name in ("first", "second", "third"):
+        core.inbox.take(uuid, "do", name, now=time.time())
+    for name in ("first", "second"):
+        core.inbox.delivered(uuid, name, time.time())
+    core.inbox.finish(uuid, "first", response={"text": "done"}, now=time.time())
+    agent.restored = {"files": 3, "ms": 20, "messages_cut": ["first", "second", "*"]}
+    answer = client.post(f"/session/{uuid}/rollback", json={"message_id": "first"})
+    assert (answer.status_code, answer.json["session"]["status"]) == (200, "active")
+    told = answer.json["session"]["rolled_back"]
+    assert (told["restored"], told["message_id"], told["files"]) == ("checkpoint", "first", 3)
+    assert agent.requests == [("POST", "/checkpoints/first/restore", {})]
+    assert core.store.get(uuid).point_trigger == "rollback"
+    for name, state in (("first", "processed"), ("second", "failed"), ("third", "failed")):
+        shown = client.get(f"/session/{uuid}/messages/{name}").json
+        assert (shown["state"], shown["rolled_back_at"] is not None) == (state, True)
+    assert core.inbox.unfinished(uuid) == []
+
+
+def test_a_turn_is_cancelled_only_for_an_undo(client: Client, core: Core, uuid: str, agent: FakeAgent) -> None:
+    """Not where there is nothing to restore."""
+    assert core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
+    core.inbox.take(uuid, "do", "first", now=time.time() - 3_600)
+    agent.running = True
+    refused = client.post(f"/session/{uuid}/rollback", json={"message_id": "first"})
+    check_problem(refused, 404, "restore_point_not_found")
+    assert agent.running
+    agent.restored = {"files": 3, "ms": 20, "messages_cut": ["first"]}
+    assert client.post(f"/session/{uuid}/rollback", json={"message_id": "first"}).status_code == 200
+    restore = "/checkpoints/first/restore"
+    assert [path for _, path, _ in agent.requests] == [restore, restore, "/cancel", restore]
+
+
+def test_without_a_checkpoint_the_restore_point_before_it_is_restored(
+    client: Client, core: Core, uuid: str, agent: FakeAgent
+) -> None:
+    assert core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
+    core.inbox.take(uuid, "do", "first", now=time.time())
+    answer = client.post(f"/session/{uuid}/rollback", json={"message_id": "first"}, headers=AT_ONCE)
+    assert answer.status_code == 202
+    assert core.store.get(uuid).rollback_to == POINT
+
+
+def test_a_message_from_before_all_points_can_not_be_undone(client: Client, core: Core, uuid: str) -> None:
+    core.inbox.take(uuid, "do", "first", now=time.time() - 3_600)
+    answer = client.post(f"/session/{uuid}/rollback", json={"message_id": "first"}, headers=AT_ONCE)
+    check_problem(answer, 404, "restore_point_not_found")
+
+
+# Fork
+
+
+def test_a_fork_starts_with_the_point(client: Client, core: Core, uuid: str) -> None:
+    answer = client.post(f"/session/{uuid}/fork", json={"restore_point": POINT})
+    assert answer.status_code == 201
+    made = core.store.get(answer.json["uuid"])
+    source = core.store.get(uuid)
+    assert (made.user_id, made.restore_from) == (source.user_id, reference(uuid, POINT))
+    assert (answer.json["forked_from"], answer.json["restore_point"]) == (uuid, POINT)
+    assert core.restore_points.needed(uuid) == [POINT]
+
+
+def test_a_fork_for_another_user_takes_no_choices_along(client: Client, core: Core) -> None:
+    uuid = new_session(client, labels={"course": "python"})
+    move(core, uuid, Status.ACTIVE, provisioned=True)
+    core.restore_points.put(uuid, [point(uuid)])
+    wanted = {"restore_point": POINT}
+    own = client.post(f"/session/{uuid}/fork", json=wanted).json["uuid"]
+    other = client.post(f"/session/{uuid}/fork", json=wanted | {"user_id": "ben"}).json["uuid"]
+    assert core.store.get(own).labels == {"course": "python"}
+    assert (core.store.get(other).user_id, core.store.get(other).labels) == ("ben", {})
+
+
+def test_a_fork_by_message_takes_the_point_before_it(client: Client, core: Core, uuid: str) -> None:
+    core.inbox.take(uuid, "do", "first", now=time.time())
+    assert client.post(f"/session/{uuid}/fork", json={"message_id": "first"}).json["restore_point"] == POINT
+
+
+def test_a_fork_of_now_asks_for_a_point(client: Client, core: Core, uuid: str) -> None:
+    check_problem(client.post(f"/session/{uuid}/fork", json={}), 504, "restore_point_late")
+    assert core.store.pending(keys.POINT_REQUESTS, uuid)
+
+
+def test_a_fork_of_a_sleeping_session_takes_its_newest_point(client: Client, core: Core, uuid: str) -> None:
+    now = time.time()
+    move(core, uuid, Status.SLEEPING, point=POINT, point_at=now, compute_since=0.0, compute_until=now - 1)
+    assert client.post(f"/session/{uuid}/fork").json["restore_point"] == POINT
+
+
+def test_a_repeated_fork_is_one_session(client: Client, uuid: str) -> None:
+    headers = {"Idempotency-Key": "fork-1"}
+    made = [client.post(f"/session/{uuid}/fork", json={"restore_point": POINT}, headers=headers) for _ in range(2)]
+    assert made[0].json["uuid"] == made[1].json["uuid"]
+
+
+def test_a_fork_that_is_refused(client: Client, app: Flask, core: Core, uuid: str) -> None:
+    call = f"/session/{uuid}/fork"
+    check_problem(client.post(call, json={"restore_point": "p000000000000009"}), 404, "restore_point_not_found")
+    check_problem(client.post(call, json={"restore_point": POINT, "message_id": "m"}), 400, "invalid_request")
+    check_problem(keyed(app, BOUND_KEY).post(call, json={"restore_point": POINT}), 404, "session_not_found")
+    move(core, uuid, Status.TERMINATING)
+    check_problem(client.post(call, json={"restore_point": POINT}), 409, "illegal_state")

@@ -1,0 +1,155 @@
+"""A service that answers as a test says, in place of a connection."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+
+from workspaces import Workspaces
+from workspaces.http import Http
+from workspaces.retries import Retries
+
+URL = "http://api.test"
+KEY = "a-key-of-the-tests"
+UUID = "k3v9x0qa"
+TIME = "2026-11-20T08:00:00.000Z"
+
+Turn = httpx.Response | Exception | Callable[[httpx.Request], httpx.Response]
+
+
+class Api(httpx.BaseTransport):
+    """Answers each request with the next of its `turns`; `requests` are those that came, `slept` the pauses of the
+    client."""
+
+    def __init__(self, *turns: Turn) -> None:
+        self.turns = list(turns)
+        self.requests: list[httpx.Request] = []
+        self.slept: list[float] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        request.read()
+        self.requests.append(request)
+        assert self.turns, f"unexpected: {request.method} {request.url}"
+        turn = self.turns.pop(0)
+        if isinstance(turn, Exception):
+            raise turn
+        return turn if isinstance(turn, httpx.Response) else turn(request)
+
+    def client(self, retries: int = 3) -> Workspaces:
+        """A client of this that sleeps for no time, and whose pauses have no jitter."""
+        client = Workspaces(URL, KEY, retries=retries, transport=self)
+        http: Http = client._http
+        http.sleep = self.slept.append
+        http.retries = Retries(retries, jitter=lambda: 1.0)
+        return client
+
+    @property
+    def bodies(self) -> list[Any]:
+        """The JSON bodies of the requests."""
+        return [json.loads(request.content) if request.content else None for request in self.requests]
+
+
+def answer(body: Any, status: int = 200, **headers: str) -> httpx.Response:
+    """A JSON answer."""
+    return httpx.Response(status, json=body, headers={name.replace("_", "-"): text for name, text in headers.items()})
+
+
+def problem(status: int, code: str, detail: str = "no", *, retry_after: str = "", **more: Any) -> httpx.Response:
+    """A problem document."""
+    body = {"type": "about:blank", "status": status, "error": code, "detail": detail, "request_id": "r1", **more}
+    headers = {"Retry-After": retry_after} if retry_after else {}
+    return httpx.Response(status, json=body, headers=headers | {"Content-Type": "application/problem+json"})
+
+
+class Body(httpx.SyncByteStream):
+    """A body of these parts that is read as it comes."""
+
+    def __init__(self, *parts: bytes) -> None:
+        self._parts = parts
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._parts
+
+
+class Broken(httpx.SyncByteStream):
+    """A body that breaks off after these parts."""
+
+    def __init__(self, *parts: bytes) -> None:
+        self._parts = parts
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._parts
+        raise httpx.ReadError("the connection was reset")
+
+
+def sse(event_id: str, kind: str, **data: Any) -> str:
+    """One event as it is sent."""
+    return f"id: {event_id}\nevent: {kind}\ndata: {json.dumps(data)}\n\n"
+
+
+def stream(*events: str, breaks: bool = False) -> httpx.Response:
+    """A stream with these events, which ends or breaks off."""
+    headers = {"Content-Type": "text/event-stream"}
+    if breaks:
+        return httpx.Response(200, headers=headers, stream=Broken(*(event.encode() for event in events)))
+    return httpx.Response(200, headers=headers, text="".join(events))
+
+
+def action(name: str, status: str = "success") -> httpx.Response:
+    """The answer to an action."""
+    return answer({"uuid": UUID, "action": name, "status": status})
+
+
+def session(status: str = "active", **fields: Any) -> dict[str, Any]:
+    """A session as `GET /session/{uuid}` answers it."""
+    detail = {
+        "user_id": "ada",
+        "status": status,
+        "created_at": TIME,
+        "last_activity": TIME,
+        "tier": "hot",
+        "archives_at": None,
+        "expires_at": None,
+        "workspace_url": "http://vs-code-k3v9x0qa.localhost",
+        "pod_name": None,
+        "reason": None,
+        "reason_code": None,
+        "size": "small",
+        "idle_timeout": 600,
+        "ttl": 0.0,
+        "labels": {"course": "python-101"},
+        "restore_from": None,
+        "backup": None,
+        "backup_lacks": None,
+        "generation": 1,
+        "risk": None,
+        "conversation": {"stale": False, "unsaved_since": None, "reason": None},
+    }
+    about = {"uuid": UUID, "replicas": 1, "queue_length": 0, "phases": {"ready": 412}, "timestamp": TIME}
+    return {**about, "session": detail | fields}
+
+
+def message(message_id: str, state: str = "processed", **fields: Any) -> dict[str, Any]:
+    """A prompt as `GET /session/{uuid}/messages/{message_id}` answers it."""
+    done = state == "processed"
+    return {
+        "uuid": UUID,
+        "message_id": message_id,
+        "state": state,
+        "message": None if done else "hi",
+        "response": {"text": "hello"} if done else None,
+        "reason": None,
+        "created_at": TIME,
+        "delivered_at": None,
+        "processed_at": TIME if done else None,
+        **fields,
+    }
+
+
+def created(**fields: Any) -> httpx.Response:
+    """The answer to a creation."""
+    body = {"uuid": UUID, "user_id": "ada", "status": "created", "workspace_url": "http://w", "created_at": TIME}
+    return answer(body | fields, 201)

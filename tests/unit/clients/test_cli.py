@@ -1,0 +1,267 @@
+"""sessionctl: its texts, its exit codes, and what a tenant's text may not do to a terminal."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from tests.unit.clients.api import session
+from workspaces.cli.app import app
+from workspaces.cli.context import EXIT_CODES, State, run
+from workspaces.cli.doctor import examine, reach
+from workspaces.client import Workspaces
+from workspaces.errors import WorkspacesError
+
+Handler = Callable[[httpx.Request], httpx.Response]
+
+SESSION: dict[str, Any] = {
+    "uuid": "k3v9x2ab",
+    "user_id": "ada\x1b[31m[bold]",
+    "status": "sleeping",
+    "created_at": "2026-01-01T10:00:00Z",
+    "last_activity": None,
+    "expires_at": None,
+    "workspace_url": "https://vs-code-k3v9x2ab.example.com",
+    "reason": None,
+    "reason_code": None,
+    "labels": {},
+}
+HEALTH: dict[str, Any] = {
+    "status": "healthy",
+    "version": "0.2.0",
+    "redis": "connected",
+    "redis_memory": None,
+    "kubernetes": "connected",
+    "workers": 4,
+    "runtime": "local",
+    "network_policies": None,
+    "warnings": [],
+    "observer_age_seconds": 0.1,
+    "timestamp": "2026-01-01T10:00:00Z",
+}
+
+
+@pytest.fixture(autouse=True)
+def configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_URL", "https://api.example.com")
+    monkeypatch.setenv("API_KEY", "a-key-of-the-tests")
+    monkeypatch.setenv("TERM", "dumb")
+
+
+def call(handler: Handler, *arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments, obj=State(None, httpx.MockTransport(handler)))
+
+
+def problem(status: int, code: str) -> Handler:
+    body = {"title": "x", "status": status, "detail": f"It is {code}.", "error": code, "request_id": "r-1"}
+    return lambda _: httpx.Response(status, json=body, headers={"content-type": "application/problem+json"})
+
+
+def commands() -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = []
+    group: Any = typer.main.get_command(app)
+    for name, command in group.commands.items():
+        inner = getattr(command, "commands", None)
+        found += [(name, each) for each in inner] if inner else [(name,)]
+    return found
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_the_help_of_each_command_has_an_example(command: tuple[str, ...]) -> None:
+    text = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200"}).output
+    assert re.search(rf"Example: sessionctl {' '.join(command)}( |\b)", text)
+
+
+def test_all_commands_are_there() -> None:
+    names = {name for name, *_ in commands()}
+    wanted = (
+        "create list status open wake sleep delete chat events backups backup restore download decrypt dead-letters "
+        "costs audit"
+    )
+    assert names == {*wanted.split(), "doctor", "restore-points", "restore-point", "rollback", "fork"}
+
+
+def test_a_list_shows_texts_of_tenants_as_they_are_without_control_characters() -> None:
+    result = call(lambda _: httpx.Response(200, json={"total": 1, "sessions": [SESSION], "next_cursor": None}), "list")
+    assert result.exit_code == 0
+    assert "\x1b" not in result.output
+    assert "ada\N{REPLACEMENT CHARACTER}[31m[bold]" in result.output
+
+
+def test_json_is_what_the_api_answered() -> None:
+    answer = {"total": 1, "sessions": [SESSION | {"new": 1}], "next_cursor": None}
+    result = call(lambda _: httpx.Response(200, json=answer), "list", "--json")
+    assert json.loads(result.output) == answer["sessions"]
+
+
+def test_filters_and_limits_reach_the_api() -> None:
+    asked: list[httpx.URL] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url)
+        return httpx.Response(200, json={"total": 0, "sessions": [], "next_cursor": None})
+
+    result = call(answer, "list", "--label", "a=1", "--label", "b=2", "--search", "ada", "--limit", "7")
+    assert "Create one with" in result.output
+    assert asked[0].params.get_list("label") == ["a=1", "b=2"]
+    assert (asked[0].params["q"], asked[0].params["limit"]) == ("ada", "7")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "exit_code"),
+    [(404, "session_not_found", 4), (401, "unauthorized", 3), (409, "illegal_state", 1), (400, "invalid_request", 1)],
+)
+def test_errors_are_one_sentence_and_an_exit_code(
+    status: int, code: str, exit_code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def program() -> None:
+        typer.main.get_command(app).main(
+            ["status", "k3v9x2ab"], obj=State(None, httpx.MockTransport(problem(status, code))), standalone_mode=False
+        )
+
+    assert run(program) == exit_code
+    shown = capsys.readouterr().err
+    assert f"sessionctl: It is {code}." in shown
+    assert "r-1" in shown
+    assert "Traceback" not in shown
+
+
+def test_every_error_of_the_client_has_an_exit_code() -> None:
+    assert EXIT_CODES[-1][0] is WorkspacesError
+
+
+def test_a_label_that_is_none_is_a_usage_error() -> None:
+    result = call(problem(500, "never_asked"), "create", "ada", "--label", "course")
+    assert result.exit_code == 2
+    assert "NAME=VALUE" in result.output
+
+
+def test_a_deletion_asks_first() -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.method)
+        return httpx.Response(200, json={"uuid": "k3v9x2ab", "session": SESSION})
+
+    result = CliRunner().invoke(app, ["delete", "k3v9x2ab"], obj=State(None, httpx.MockTransport(answer)), input="n\n")
+    assert result.exit_code == 1
+    assert asked == ["GET"]
+
+
+def test_an_erasure_asks_first_and_shows_what_it_takes() -> None:
+    """Of a session that has no record any more, too."""
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(f"{request.method} {request.url.query.decode()}")
+        gone = {"uuid": "k3v9x2ab", "status": "terminated", "message": "", "backup": None, "risk": None}
+        return httpx.Response(200, json=gone)
+
+    def erase(said: str) -> int:
+        state = State(None, httpx.MockTransport(answer))
+        result = CliRunner().invoke(app, ["delete", "k3v9x2ab", "--erase"], obj=state, input=said)
+        assert "restore points, conversation?" in result.output
+        return result.exit_code
+
+    assert (erase("n\n"), asked) == (1, [])
+    assert (erase("y\n"), asked) == (0, ["DELETE backup=true&erase=true"])
+
+
+def doctor(handler: Handler) -> dict[str, str]:
+    def make() -> Workspaces:
+        return Workspaces("https://api.example.com", "k" * 16, retries=0, transport=httpx.MockTransport(handler))
+
+    return {each.check: each.status for each in examine(make)}
+
+
+def test_the_doctor_says_that_nothing_is_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.delenv("API_KEY")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    [finding] = examine(Workspaces.from_env)
+    assert (finding.check, finding.status) == ("configuration", "failed")
+    assert "API_KEY" in finding.found
+
+
+def test_the_doctor_says_that_nothing_answers() -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused", request=request)
+
+    assert doctor(refuse) == {"api": "failed"}
+
+
+def test_the_doctor_says_that_something_else_answers() -> None:
+    assert doctor(lambda _: httpx.Response(200, text="<html>")) == {"api": "failed"}
+
+
+def test_without_a_valid_key_the_doctor_goes_by_the_health() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/health":
+            return httpx.Response(503, json=HEALTH | {"workers": 0, "kubernetes": "disconnected"})
+        return problem(401, "unauthorized")(request)
+
+    assert doctor(answer) == {
+        "api": "ok",
+        "clock": "warning",
+        "key": "failed",
+        "redis": "ok",
+        "workers": "failed",
+        "observer": "failed",
+    }
+
+
+@pytest.mark.parametrize(("status", "found"), [(401, "ok"), (404, "ok"), (302, "ok"), (200, "failed"), (502, "failed")])
+def test_an_ingress_must_refuse_a_workspace_that_does_not_exist(status: int, found: str) -> None:
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(status)
+
+    assert reach("http://vs-code-00000000.localhost:8080", httpx.MockTransport(answer)).status == found
+    assert (seen[0].url.host, seen[0].headers["Host"]) == ("127.0.0.1", "vs-code-00000000.localhost:8080")
+
+
+# Going back
+
+
+def test_a_rollback_says_how_it_ended() -> None:
+    bodies: list[Any] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        bodies.append((request.url.path, json.loads(request.content)))
+        told: dict[str, Any] = {
+            "rollback_to": None,
+            "rolled_back": {"files_of": "2026-01-01T10:00:00Z", "saved": "p000000000000002"},
+        }
+        return httpx.Response(200, json=session(**told))
+
+    point = "p000000000000001"
+    for given in (point, f"point-k3v9x2ab-{point}"):
+        result = call(answer, "rollback", "k3v9x2ab", "--point", given)
+        assert result.exit_code == 0, result.output
+        assert "p000000000000002" in result.output
+    call(answer, "rollback", "k3v9x2ab", "--message", "m1")
+    path = "/session/k3v9x2ab/rollback"
+    assert bodies == [(path, {"restore_point": point})] * 2 + [(path, {"message_id": "m1"})]
+    assert call(answer, "rollback", "k3v9x2ab").exit_code == 2
+
+
+def test_a_fork_names_the_new_session() -> None:
+    bodies: list[Any] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        bodies.append((request.url.path, json.loads(request.content)))
+        more = {"forked_from": "k3v9x2ab", "restore_point": "p000000000000001", "files_of": "2026-01-01T10:00:00Z"}
+        return httpx.Response(201, json=SESSION | {"uuid": "newone12"} | more)
+
+    result = call(answer, "fork", "k3v9x2ab", "--user", "ben")
+    assert result.exit_code == 0, result.output
+    assert "newone12" in result.output
+    assert bodies == [("/session/k3v9x2ab/fork", {"user_id": "ben"})]

@@ -1,0 +1,311 @@
+"""The client and the OpenAPI document say the same: calls, their parameters, answers, and events.
+
+A call that is added to the API fails here until the client has a method for it: `@operation("itsId")` in
+clients/python/workspaces/resources, with a dataclass of the answer's name in models.py.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import json
+import re
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date, datetime
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import pytest
+
+from app.api.event_schemas import STREAM, STREAMS
+from app.api.openapi import api_of
+from app.main import create_app
+from app.settings import Settings
+from tests.conftest import ROOT
+from workspaces import Workspaces, events, models
+from workspaces.decoding import Answer
+from workspaces.pages import Pages
+from workspaces.resources.base import OPERATION
+from workspaces.sse import Stream
+from workspaces.version import VERSION
+
+FOR_BROWSERS = {"root", "docs", "docsAsset", "again"}
+"""Operations that are pages, and no calls of a program."""
+
+OPENMETRICS = "application/openmetrics-text"
+"""A second type of the same text."""
+
+PYTHON_NAMES = {"from": "first", "to": "last", "Prefer": "wait", "Idempotency-Key": "idempotency_key"}
+PYTHON_NAMES |= {"Last-Event-ID": "after"}
+BY_ITSELF = {"X-Request-Id"}
+"""Headers that the client sends without being asked."""
+
+OWN = {"downloadBackup": {"to"}}
+"""Parameters that are the client's alone, by operation: where a download goes."""
+
+IGNORED = {STREAM: {"Prefer"}}
+"""Parameters that the API ignores in calls for this type of answer."""
+
+IN_ANOTHER = {"Session": ("SessionStatus", "SessionDetail")}
+"""Dataclasses that put together what the document has in an object within another."""
+
+LEFT_OUT = {"session": "SessionStatus", "watcher_age_seconds": "", "door": "RevokedEvent"}
+"""Fields of the document that no dataclass has: the object within, and earlier names."""
+
+Method = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    app = create_app(Settings(api_key="a-key-for-nothing"))
+    found: dict[str, Any] = json.loads(api_of(app).document_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def methods() -> dict[tuple[str, str], Method]:
+    """The client's methods, by operation and type of the answer."""
+    with Workspaces("http://api.test", "key") as client:
+        found = [each for resource in vars(client).values() for each in operations_of(resource)]
+    names = [name for name, _ in found]
+    assert len(names) == len(set(names)), "two methods call the same operation"
+    return dict(found)
+
+
+def operations_of(resource: object) -> Iterator[tuple[tuple[str, str], Method]]:
+    for _, method in inspect.getmembers(type(resource), inspect.isfunction):
+        if hasattr(method, OPERATION):
+            yield getattr(method, OPERATION), method
+
+
+def operations(document: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each operation by its id, with the parameters of its path."""
+    for item in document["paths"].values():
+        for method, operation in item.items():
+            if method != "parameters":
+                parameters = [*item.get("parameters", []), *operation.get("parameters", [])]
+                yield operation["operationId"], {**operation, "parameters": parameters}
+
+
+def resolved(document: Mapping[str, Any], part: Any) -> Any:
+    while "$ref" in part:
+        found: Any = document
+        for name in part["$ref"].removeprefix("#/").split("/"):
+            found = found[name]
+        part = found
+    return part
+
+
+def answers(document: Mapping[str, Any], operation: Mapping[str, Any]) -> dict[str, Any]:
+    """The schemas of the successful answers by their type, which is "" for none."""
+    found: dict[str, Any] = {}
+    for status, response in operation["responses"].items():
+        if status.startswith("2"):
+            content = resolved(document, response).get("content") or {"": {"schema": None}}
+            found |= {media: each["schema"] for media, each in content.items()}
+    return found
+
+
+def test_every_operation_has_one_method_for_each_type_of_its_answer(document, methods):
+    documented = {
+        (name, media)
+        for name, operation in operations(document)
+        for media in answers(document, operation)
+        if name not in FOR_BROWSERS and media != OPENMETRICS
+    }
+    assert methods.keys() == documented
+
+
+def test_methods_take_the_parameters_of_their_operation(document, methods):
+    known = dict(operations(document))
+    for (name, media), method in methods.items():
+        wanted = parameters_of(document, known[name]) - IGNORED.get(media, set())
+        taken = set(inspect.signature(method).parameters) - {"self"} - OWN.get(name, set())
+        assert taken == {PYTHON_NAMES.get(each, each) for each in wanted}, method.__qualname__
+
+
+def body_of(document: Mapping[str, Any], operation: Mapping[str, Any]) -> Any:
+    """The schema of the body."""
+    content = operation.get("requestBody", {}).get("content", {})
+    return resolved(document, content["application/json"]["schema"]) if content else {}
+
+
+def parameters_of(document: Mapping[str, Any], operation: Mapping[str, Any]) -> set[str]:
+    """The names of an operation's parameters and of the fields of its body."""
+    parameters = {resolved(document, each)["name"] for each in operation["parameters"]}
+    return (parameters - BY_ITSELF) | body_of(document, operation).get("properties", {}).keys()
+
+
+def test_required_parameters_are_required(document, methods):
+    known = dict(operations(document))
+    for (name, _), method in methods.items():
+        parameters = [resolved(document, each) for each in known[name]["parameters"]]
+        required = {each["name"] for each in parameters if each.get("required")}
+        required |= {*body_of(document, known[name]).get("required", [])}
+        taken = inspect.signature(method).parameters.items()
+        given = {each for each, parameter in taken if parameter.default is parameter.empty} - {"self"}
+        assert given == required, method.__qualname__
+
+
+# Answers
+
+
+def test_methods_answer_what_the_document_says(document, methods):
+    known = dict(operations(document))
+    for (name, media), method in methods.items():
+        kind = get_type_hints(method)["return"]
+        schema = answers(document, known[name])[media] or {}
+        where = method.__qualname__
+        if get_origin(kind) is Pages:
+            kind = get_args(kind)[0]
+        if inspect.isclass(kind) and issubclass(kind, Answer):
+            reference = schema["$ref"].rpartition("/")[2]
+            assert reference == IN_ANOTHER.get(kind.__name__, (kind.__name__,))[0], where
+        else:
+            assert "$ref" not in schema, f"{where} answers no dataclass"
+        if media == STREAM:
+            assert get_origin(kind) is Stream, where
+
+
+def dataclasses_of(module: types.ModuleType) -> dict[str, type]:
+    found = inspect.getmembers(module, lambda each: inspect.isclass(each) and issubclass(each, Answer))
+    return {name: each for name, each in found if each.__module__ == module.__name__}
+
+
+def fields_of_schemas(document: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """The properties of these schemas; whether each is required too."""
+    found: dict[str, Any] = {}
+    for name in names:
+        schema = document["components"]["schemas"][name]
+        for field, described in schema["properties"].items():
+            if LEFT_OUT.get(field) not in ("", name):
+                found[field] = (described, field in schema.get("required", []))
+    return found
+
+
+@pytest.mark.parametrize("name", sorted({*dataclasses_of(models)} - {"Usage"}))
+def test_a_dataclass_has_the_fields_of_its_schema(document, name):
+    compare(document, dataclasses_of(models)[name], fields_of_schemas(document, *IN_ANOTHER.get(name, (name,))))
+
+
+@pytest.mark.parametrize("name", sorted({*dataclasses_of(events)} - {"Event", "FeedEvent"}))
+def test_an_events_class_has_the_fields_of_its_data(document, name):
+    known = {"id": ({"type": "string"}, True), "type": ({"type": "string"}, True)}
+    compare(document, dataclasses_of(events)[name], known | fields_of_schemas(document, name))
+
+
+def test_every_answers_schema_has_a_dataclass(document):
+    """Those that are reached from answers and events of the operations that the client has."""
+    reached: set[str] = set()
+    waiting = [
+        schema
+        for name, operation in operations(document)
+        if name not in FOR_BROWSERS
+        for schema in answers(document, operation).values()
+        if schema
+    ]
+    while waiting:
+        part = waiting.pop()
+        name = part.get("$ref", "").rpartition("/")[2] if isinstance(part, dict) else ""
+        if name in reached:
+            continue
+        reached.update(filter(None, [name]))
+        inner = document["components"]["schemas"][name] if name else part
+        waiting += [
+            each for each in (inner.values() if isinstance(inner, dict) else inner) if isinstance(each, dict | list)
+        ]
+    joined = {schema for schemas in IN_ANOTHER.values() for schema in schemas}
+    assert reached - joined - {"UnsavedWork"} - set(STREAMS) <= {*dataclasses_of(models), *dataclasses_of(events)}
+
+
+def test_every_type_of_event_has_a_class(document):
+    def kinds(*names: str) -> set[str]:
+        streams = [document["components"]["schemas"][name]["items"]["oneOf"] for name in names]
+        return {event["properties"]["event"]["const"] for stream in streams for event in stream}
+
+    assert kinds("SessionEvents", "ChatEvents") == events.TYPES.keys()
+    assert kinds("FeedEvents") == events.FEED_TYPES.keys()
+
+
+@pytest.mark.parametrize(
+    ("words", "schema", "field"),
+    [(models.Status, "SessionDetail", "status"), (models.MessageState, "Message", "state")],
+)
+def test_words_are_those_of_the_document(document, words, schema, field):
+    assert [*words] == document["components"]["schemas"][schema]["properties"][field]["enum"]
+
+
+def compare(document: Mapping[str, Any], kind: type, schema: Mapping[str, Any]) -> None:
+    hints = get_type_hints(kind)
+    fields = {each.metadata.get("name", each.name): each for each in dataclasses.fields(kind) if each.name != "raw"}
+    assert fields.keys() == schema.keys(), kind.__name__
+    for name, field in fields.items():
+        described, required = schema[name]
+        expected = type_of(document, described)
+        hint, optional = bare(hints[field.name])
+        where = f"{kind.__name__}.{field.name}"
+        assert fits(hint, expected), f"{where} is {hint}, and {described} in the document"
+        nullable = "null" in as_list(described.get("type")) or None in described.get("enum", [])
+        nullable |= any(each.get("type") == "null" for each in described.get("anyOf", []))
+        absent = not required and get_origin(hint) is not tuple and hint is not Any
+        assert not (nullable or absent) or optional or hint is Any, f"{where} may be null or absent"
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def bare(hint: Any) -> tuple[Any, bool]:
+    """A type without None, and whether None was part of it."""
+    if get_origin(hint) in (Union, types.UnionType):
+        (inner,) = (each for each in get_args(hint) if each is not type(None))
+        return inner, True
+    return hint, False
+
+
+def type_of(document: Mapping[str, Any], described: Mapping[str, Any]) -> Any:
+    """The Python type of a property: for an object that has a name in the document, its name."""
+    for each in described.get("anyOf", []):
+        if "$ref" in each:
+            described = each
+    if "$ref" in described:
+        return described["$ref"].rpartition("/")[2]
+    kinds = [each for each in as_list(described.get("type")) if each != "null"]
+    if len(kinds) != 1:
+        return Any
+    if kinds == ["string"]:
+        return {"date-time": datetime, "date": date}.get(described.get("format", ""), str)
+    return {"integer": int, "number": float, "boolean": bool, "object": dict, "array": tuple}[kinds[0]]
+
+
+def fits(hint: Any, expected: Any) -> bool:
+    if get_origin(hint) is Mapping:
+        return expected is dict or expected == "UnsavedWork"
+    if get_origin(hint) is tuple:
+        return expected is tuple
+    if inspect.isclass(hint) and issubclass(hint, Answer):
+        return bool(hint.__name__ == expected)
+    return bool(hint == expected)
+
+
+# The package
+
+
+def test_the_client_needs_httpx_alone():
+    """No code of the server, and no other package; but to decrypt a backup, which is an extra."""
+    folder = ROOT / "clients/python/workspaces"
+    allowed = {"workspaces", "httpx", *sys.stdlib_module_names}
+    for path in [*folder.glob("*.py"), *folder.glob("resources/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            extra = {"cryptography"} if path.name == "encrypted_backup.py" else set()
+            assert {name.partition(".")[0] for name in names} <= allowed | extra, path
+
+
+def test_the_package_has_the_services_version():
+    found = re.search(r"^version = (.*)$", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
+    assert found is not None
+    assert found[1] == VERSION

@@ -1,0 +1,106 @@
+"""What is left out of restore points: the walk and restic decide alike (see also test_restoring)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.volume.excluded import CACHES, MOST_BYTES, MOST_LINES, SIGNATURE, TAG, is_cache, matcher, patterns
+
+
+def of_lines(tmp_path: Path, text: str) -> list[str]:
+    (tmp_path / "app").mkdir(exist_ok=True)
+    (tmp_path / "app/.workspaceignore").write_bytes(os.fsencode(text))
+    return patterns(tmp_path)[len(CACHES) :]
+
+
+@pytest.mark.parametrize(
+    ("line", "pattern"),
+    [
+        ("*.log", "app/**/*.log"),
+        ("/dist", "app/dist"),
+        ("data/raw", "app/data/raw"),
+        ("build/", "app/**/build/*"),
+        ("/build/", "app/build/*"),
+        ("!keep.log", "!app/**/keep.log"),
+        ("a/**/b", "app/a/**/b"),
+        ("  spaced  ", "app/**/spaced"),
+        ("./here/it", "app/here/it"),
+        ("bad\udcff", "app/**/bad\udcff"),
+    ],
+)
+def test_a_line_becomes_a_pattern_below_the_project(tmp_path: Path, line: str, pattern: str) -> None:
+    assert of_lines(tmp_path, line) == [pattern]
+
+
+@pytest.mark.parametrize("line", ["", "# a comment", "/", "..", "../home", "a/../../b", "**", "a/**", "x\0y"])
+def test_a_line_that_names_nothing_below_the_project_excludes_nothing(tmp_path: Path, line: str) -> None:
+    assert of_lines(tmp_path, line) == []
+
+
+def test_a_file_that_is_too_long_or_no_file_excludes_nothing(tmp_path: Path) -> None:
+    """What is kept needlessly costs room; what is left out by mistake is lost."""
+    assert of_lines(tmp_path, "x\n" * (MOST_LINES + 1)) == []
+    assert of_lines(tmp_path, "x" * (MOST_BYTES + 1)) == []
+    (tmp_path / "app/.workspaceignore").unlink()
+    (tmp_path / "app/.workspaceignore").symlink_to("/etc/passwd")
+    assert patterns(tmp_path) == list(CACHES)
+    (tmp_path / "app/.workspaceignore").unlink()
+    os.mkfifo(tmp_path / "app/.workspaceignore")
+    assert patterns(tmp_path) == list(CACHES)
+
+
+def test_caches_are_excluded_and_what_users_made_is_not() -> None:
+    excludes = matcher(CACHES)
+    for path in (
+        b"home/.cache",
+        b"app/x/__pycache__",
+        b"app/node_modules/.cache",
+        b"home/.local/share/code-server/logs",
+    ):
+        assert excludes(path)
+    for path in (
+        b"app/node_modules",
+        b"app/.cache",
+        b"home/.local",
+        b"home/.npmrc",
+        b"home/.ssh",
+        b".session/x",
+        b"app/cache",
+    ):
+        assert not excludes(path)
+
+
+def test_the_last_pattern_that_matches_decides() -> None:
+    excludes = matcher(["app/**/*.log", "!app/**/keep.log", "app/deep/keep.log"])
+    found = {path: excludes(path) for path in (b"app/a.log", b"app/x/keep.log", b"app/deep/keep.log", b"app/a.txt")}
+    assert found == {b"app/a.log": True, b"app/x/keep.log": False, b"app/deep/keep.log": True, b"app/a.txt": False}
+
+
+def test_stars_stay_within_a_name_and_two_stars_pass_folders() -> None:
+    assert matcher(["app/a*b"])(b"app/a\nb")
+    assert not matcher(["app/a*b"])(b"app/a/b")
+    assert matcher(["app/**/b"])(b"app/b") and matcher(["app/**/b"])(b"app/x/y/b")
+    assert not matcher(["app/**/b"])(b"app/xb")
+    assert matcher(["app/?"])(b"app/\xff") and not matcher(["app/?"])(b"app/xy")
+
+
+@given(st.text(st.characters(exclude_characters="*?/\0\n", codec="utf-8"), min_size=1))
+def test_any_other_character_stands_for_itself(name: str) -> None:
+    assert matcher([f"app/{name}"])(os.fsencode(f"app/{name}"))
+
+
+def test_a_folder_is_a_cache_if_its_tag_says_so(tmp_path: Path) -> None:
+    tag, folder = tmp_path / TAG, os.fsencode(tmp_path)
+    assert not is_cache(folder)
+    tag.write_bytes(b"something else")
+    assert not is_cache(folder)
+    tag.write_bytes(SIGNATURE + b"\nby a program")
+    assert is_cache(folder)
+    tag.unlink()
+    os.mkfifo(tag)
+    assert not is_cache(folder)

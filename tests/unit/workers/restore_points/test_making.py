@@ -1,0 +1,226 @@
+"""A restore point holds what the user would miss, costs what changed, and names its damage."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from app.core.errors import ArchiveError, FilesGone, PermanentError, RetryableError, Superseded
+from app.core.storage.archive_keys import ArchiveKeys, new_key
+from tests.unit.workers.restore_points.conftest import UUID, Shelf, flip
+from workers.restore_points import make_point
+from workers.restore_points.repository import repositories
+from workers.runtime.base import never
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_point_is_listed_with_what_it_holds(shelf: Shelf) -> None:
+    made = shelf.make(message_id="m1", trigger="sleep")
+    sidecar = shelf.sidecars.read()[made.id]
+    assert sidecar is not None
+    assert (made.files, made.size, made.repository, made.unchanged, made.broken) == (3, 27, 1, False, ())
+    assert made.stored > 0
+    assert (sidecar.trigger, sidecar.message_id, sidecar.unreadable) == ("sleep", "m1", 0)
+    assert sidecar.identity == {"user_id": "ada@example.com"}
+
+
+def test_without_a_change_nothing_is_stored(shelf: Shelf) -> None:
+    """Not even asked of the store, which may be away."""
+    first = shelf.make()
+    before = sorted(shelf.folder.rglob("*"))
+    order = replace(shelf.order(), parent=first.id, fingerprint=first.fingerprint)
+    again = make_point(shelf.volume, "file:///nowhere/at/all", shelf.keys, order, never)
+    assert (again.unchanged, again.id, again.fingerprint) == (True, first.id, first.fingerprint)
+    assert sorted(shelf.folder.rglob("*")) == before
+
+
+def test_a_full_look_is_taken_without_a_change_too(shelf: Shelf) -> None:
+    first = shelf.make()
+    full = shelf.make(parent=first.id, fingerprint=first.fingerprint, full=True)
+    assert (full.unchanged, full.checked, full.broken) == (False, True, ())
+    assert set(shelf.sidecars.ids()) == {first.id, full.id}
+
+
+def test_the_second_point_stores_what_changed(shelf: Shelf) -> None:
+    shelf.write("app/large", b"".join(number.to_bytes(8, "big") for number in range(500_000)))
+    first = shelf.make()
+    shelf.write("app/small", "a line")
+    second = shelf.make(parent=first.id, fingerprint=first.fingerprint)
+    assert first.stored > 100_000
+    assert second.stored < 10_000
+
+
+def test_neither_content_nor_name_nor_prompt_nor_user_is_in_any_byte_of_the_store(shelf: Shelf) -> None:
+    shelf.write("app/canary-name.txt", "canary content")
+    shelf.write(".session/history.json", json.dumps([{"content": "canary prompt"}]))
+    shelf.make(message_id="canary-message")
+    stored = b"".join(path.read_bytes() + path.name.encode() for path in shelf.folder.rglob("*") if path.is_file())
+    for secret in (b"canary", b"ada@", b"app", str(shelf.volume).encode(), b"which"):
+        assert secret not in stored.replace(b"repository", b"")
+
+
+def test_points_that_are_too_many_go_with_the_data_only_they_had(shelf: Shelf) -> None:
+    ids = []
+    for number in range(4):
+        shelf.write("app/large", bytes([number]) + number.to_bytes(4, "big") * 100_000)
+        ids.append(shelf.make(keep=(2, 0, 0, 0)).id)
+    assert set(shelf.sidecars.ids()) == set(ids[2:])
+    assert len(repositories(shelf.store, UUID)[0].snapshots()) == 2
+    assert shelf.make(full=True, keep=(2, 0, 0, 0)).forgotten == (ids[2],)
+
+
+def test_a_point_that_a_restore_needs_stays(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.write("app/which", "the first")
+    first = shelf.make().id
+    for number in range(4):
+        shelf.write("app/which", f"{number}")
+        assert shelf.make(keep=(1, 0, 0, 0), needed=(first,)).forgotten.count(first) == 0
+    assert shelf.restore(first, tmp_path / "again").id == first
+    shelf.write("app/which", "the last")
+    assert first in shelf.make(keep=(1, 0, 0, 0)).forgotten
+
+
+def test_a_point_made_by_a_worker_that_died_is_not_made_again(shelf: Shelf) -> None:
+    made = shelf.make()
+    again = shelf.make(id=made.id)
+    assert (again.id, again.stored, again.created_at) == (made.id, made.stored, made.created_at)
+    assert len(repositories(shelf.store, UUID)[0].snapshots()) == 1
+
+
+def test_locks_and_snapshots_of_killed_calls_are_removed(shelf: Shelf) -> None:
+    shelf.make()
+    repository = repositories(shelf.store, UUID)[0]
+    (Path(repository.folder) / "locks" / ("0" * 64)).write_bytes(b"left by a killed restic")
+    half = shelf.make()
+    shelf.sidecars.remove(half.id)
+    shelf.make(full=True)
+    assert list((Path(repository.folder) / "locks").iterdir()) == []
+    assert len(repository.snapshots()) == 2
+
+
+def test_what_a_restore_would_refuse_is_refused_and_leaves_nothing(shelf: Shelf) -> None:
+    with pytest.raises(ArchiveError, match="3 files"):
+        shelf.make(max_entries=2)
+    with pytest.raises(ArchiveError, match="27 bytes"):
+        shelf.make(max_bytes=26)
+    assert shelf.sidecars.ids() == []
+    assert repositories(shelf.store, UUID)[0].snapshots() == []
+
+
+def test_a_volume_without_files_is_gone(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.volume = tmp_path / "empty"
+    shelf.volume.mkdir()
+    with pytest.raises(FilesGone):
+        shelf.make()
+
+
+def test_a_volume_that_is_taken_away_meanwhile_makes_no_point(shelf: Shelf, tmp_path: Path) -> None:
+    """What restic has read until then may be a part."""
+    calls = []
+
+    def move() -> None:
+        calls.append(1)
+        if shelf.volume.exists():
+            shelf.volume.rename(tmp_path / "trash")
+
+    shelf.write("app/large", bytes(30_000_000))
+    with pytest.raises((FilesGone, RetryableError)):
+        make_point(shelf.volume, shelf.url, shelf.keys, shelf.order(), move)
+    assert calls
+    assert shelf.sidecars.ids() == []
+
+
+def test_a_point_nobody_wants_any_more_is_broken_off_and_leaves_no_lock(shelf: Shelf) -> None:
+    def superseded() -> None:
+        raise Superseded("Intent 1 was superseded by intent 2.")
+
+    with pytest.raises(Superseded):
+        shelf.make(check=superseded)
+    assert shelf.sidecars.ids() == []
+    shelf.make()
+    assert list(shelf.folder.glob("repository-1/locks/*")) == []
+
+
+def test_unreadable_files_are_counted_and_the_rest_is_saved(shelf: Shelf, tmp_path: Path) -> None:
+    """Nothing is unreadable to root, so restic is told to say so."""
+    says = '{"message_type":"error","error":{},"during":"archival","item":"/x"}'
+    program = tmp_path / "restic"
+    program.write_text(f"#!/bin/sh\nrestic \"$@\" || exit\necho '{says}' >&2\nexit 3\n")
+    program.chmod(0o755)
+    made = make_point(shelf.volume, shelf.url, shelf.keys, shelf.order(), never, str(program))
+    sidecar = shelf.sidecars.read()[made.id]
+    assert sidecar is not None
+    assert (sidecar.unreadable, sidecar.files) == (1, 3)
+
+
+def test_damage_is_found_named_and_followed_by_a_whole_point_in_a_fresh_repository(shelf: Shelf) -> None:
+    whole = shelf.make()
+    shelf.write("app/second", "only the second point has this")
+    before = set(shelf.folder.glob("repository-1/data/*/*"))
+    broken = shelf.make()
+    for pack in set(shelf.folder.glob("repository-1/data/*/*")) - before:
+        flip(pack)
+    full = shelf.make(full=True)
+    assert (full.broken, full.repository, full.checked) == ((broken.id,), 2, True)
+    assert set(shelf.sidecars.ids()) == {whole.id, broken.id, full.id}
+
+
+def test_points_known_to_be_broken_ask_for_a_fresh_repository_once(shelf: Shelf) -> None:
+    broken = shelf.make()
+    for _ in range(2):
+        assert shelf.make(broken=(broken.id,)).repository == 2
+
+
+def test_a_repository_that_cannot_be_opened_any_more_is_mended_from_a_sidecar(shelf: Shelf) -> None:
+    first = shelf.make()
+    for file in [*shelf.folder.glob("repository-1/keys/*"), shelf.folder / "repository-1/config"]:
+        file.unlink()
+    second = shelf.make(full=True)
+    assert (second.repository, second.broken) == (1, ())
+    assert set(shelf.sidecars.ids()) == {first.id, second.id}
+
+
+def test_a_lost_index_is_made_again(shelf: Shelf) -> None:
+    shelf.make()
+    for file in shelf.folder.glob("repository-1/index/*"):
+        flip(file)
+    made = shelf.make(full=True)
+    assert made.broken == ()
+
+
+def test_a_damaged_sidecar_is_a_broken_point(shelf: Shelf) -> None:
+    made = shelf.make()
+    flip(shelf.folder / f"points/{made.id}.json")
+    (shelf.folder / "points/notes.txt").write_text("a foreign file harms nothing")
+    assert shelf.make(full=True).broken == (made.id,)
+
+
+def test_an_old_repository_goes_with_its_last_point(shelf: Shelf) -> None:
+    broken = shelf.make()
+    for _ in range(3):
+        shelf.make(broken=(broken.id,), keep=(2, 0, 0, 0))
+    assert broken.id not in shelf.sidecars.ids()
+    assert [each.number for each in repositories(shelf.store, UUID)] == [2]
+
+
+def test_a_rotated_key_goes_on_in_the_same_repository(shelf: Shelf) -> None:
+    old = new_key()
+    shelf.keys = ArchiveKeys(old).session(UUID)
+    first = shelf.make()
+    shelf.keys = ArchiveKeys(f"{new_key()},{old}").session(UUID)
+    second = shelf.make(parent=first.id, full=True)
+    assert (second.repository, second.broken) == (1, ())
+
+
+def test_a_store_of_no_known_kind_is_refused(shelf: Shelf) -> None:
+    with pytest.raises(PermanentError, match="memory"):
+        make_point(shelf.volume, "memory://here", shelf.keys, shelf.order(), never)
+
+
+def test_without_restic_the_error_says_what_to_install(shelf: Shelf) -> None:
+    with pytest.raises(PermanentError, match="restic cannot be run: install it"):
+        make_point(shelf.volume, shelf.url, shelf.keys, shelf.order(), never, "/nowhere/restic")

@@ -1,0 +1,77 @@
+"""Which restore points stay."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers.restore_points.retention import DAY, HOUR, WEEK, kept
+
+TIMES = st.dictionaries(st.text("abcdef", min_size=1, max_size=4), st.floats(0, 4e9), max_size=40)
+COUNTS = st.tuples(*[st.integers(0, 6)] * 4)
+
+
+def at(text: str) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+
+
+def test_the_newest_stay_whenever_they_were_made() -> None:
+    points = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}
+    assert kept(points, (3, 0, 0, 0)) == {"b", "c", "d"}
+
+
+def test_of_an_hour_the_last_stays() -> None:
+    points = {"a": at("2025-11-20T08:00:00"), "b": at("2025-11-20T08:59:59"), "c": at("2025-11-20T09:00:00")}
+    assert kept(points, (0, 2, 0, 0)) == {"b", "c"}
+
+
+def test_hours_without_a_point_are_not_counted() -> None:
+    points = {"a": at("2025-11-18T08:00:00"), "b": at("2025-11-19T08:00:00"), "c": at("2025-11-20T09:00:00")}
+    assert kept(points, (0, 3, 0, 0)) == {"a", "b", "c"}
+    assert kept(points, (0, 2, 0, 0)) == {"b", "c"}
+
+
+def test_of_a_day_and_of_a_week_the_last_stays_and_weeks_begin_on_monday() -> None:
+    sunday, monday, later = at("2025-11-16T23:59:59"), at("2025-11-17T00:00:00"), at("2025-11-17T00:00:01")
+    points = {"sunday": sunday, "monday": monday, "later": later}
+    assert kept(points, (0, 0, 7, 0)) == {"sunday", "later"}
+    assert kept(points, (0, 0, 0, 4)) == {"sunday", "later"}
+    assert kept({"sunday": sunday, "saturday": sunday - DAY}, (0, 0, 0, 4)) == {"sunday"}
+
+
+def test_nothing_stays_of_nothing_or_by_no_rule() -> None:
+    assert kept({}, (3, 24, 7, 4)) == set()
+    assert kept({"a": 1.0}, (0, 0, 0, 0)) == set()
+
+
+@given(TIMES, COUNTS)
+def test_no_more_stay_than_the_rules_say_and_the_newest_does(
+    points: dict[str, float], keep: tuple[int, int, int, int]
+) -> None:
+    stay = kept(points, keep)
+    assert stay <= points.keys()
+    assert len(stay) <= sum(keep)
+    if points and any(keep):
+        assert max(points, key=lambda each: (points[each], each)) in stay
+
+
+@given(TIMES, COUNTS)
+def test_who_goes_by_a_rule_never_comes_back_later(points: dict[str, float], keep: tuple[int, int, int, int]) -> None:
+    """Asked again of those that stay, the answer is the same: nothing erodes without a new point."""
+    stay = kept(points, keep)
+    assert kept({each: points[each] for each in stay}, keep) == stay
+
+
+def test_a_point_an_hour_for_two_months_leaves_the_hours_days_and_weeks() -> None:
+    now = at("2025-11-20T08:30:00")
+    points: dict[str, float] = {}
+    for hour in range(24 * 60, -1, -1):
+        points[str(hour)] = now - hour * HOUR
+        stay = kept(points, (3, 24, 7, 4))
+        points = {each: points[each] for each in stay}
+    ages = sorted(int(each) for each in points)
+    assert ages[:24] == list(range(24))
+    assert len(ages) <= 3 + 24 + 7 + 4
+    assert 2 * WEEK < max(ages) * HOUR < 4 * WEEK

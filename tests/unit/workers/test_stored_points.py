@@ -1,0 +1,99 @@
+"""The index of restore points and the store agree, after Redis was lost and after a deletion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import redis
+
+from app.core.redis import keys
+from app.core.sessions.model import Status
+from app.core.storage.archive_keys import ArchiveKeys, new_key
+from tests.world import World
+from workers.restore_points.repository import Head
+from workers.restore_points.sidecar import Sidecar, Sidecars
+from workers.stored_points import StoredPoints
+
+
+@pytest.fixture
+def world(redis_client: redis.Redis, tmp_path: Path) -> World:
+    return World(redis_client, tmp_path, archive_key=new_key())
+
+
+def sidecars(world: World, uuid: str) -> Sidecars:
+    return Sidecars(world.core.backup_store.files, ArchiveKeys(world.settings.archive_key).session(uuid))
+
+
+def store(world: World, uuid: str, number: int) -> str:
+    """A stored point."""
+    made = Sidecar(
+        id=f"p{number:015d}",
+        uuid=uuid,
+        created_at=world.now + number,
+        trigger="interval",
+        message_id="m1",
+        files=3,
+        size=30,
+        stored=3,
+        fingerprint="f",
+        repository=1,
+        snapshot="s",
+        identity={},
+        head=Head.new(),
+    )
+    sidecars(world, uuid).write(made)
+    return made.id
+
+
+def test_an_index_that_was_lost_is_made_again(world: World) -> None:
+    uuid, other = world.active(), world.active("bob")
+    names = {store(world, uuid, number) for number in range(3)}
+    StoredPoints(world.core).look()
+    found = world.core.restore_points.of(uuid)
+    assert {each.id for each in found} == names
+    assert (found[0].trigger, found[0].files, found[0].message_id) == ("interval", 3, "m1")
+    assert world.core.restore_points.of(other) == []
+
+
+def test_what_is_no_longer_stored_leaves_the_index(world: World) -> None:
+    uuid = world.active()
+    name, other = store(world, uuid, 1), store(world, uuid, 2)
+    StoredPoints(world.core).look()
+    sidecars(world, uuid).remove(name)
+    StoredPoints(world.core).look()
+    assert [each.id for each in world.core.restore_points.of(uuid)] == [other]
+
+
+def test_a_damaged_sidecar_harms_no_other_session(world: World) -> None:
+    broken, whole = world.active(), world.active("bob")
+    name = store(world, broken, 1)
+    store(world, whole, 1)
+    path = Path(world.core.backup_store.files.root) / broken / "points" / f"{name}.json"
+    *content, last = path.read_bytes()
+    path.write_bytes(bytes((*content, last ^ 1)))
+    StoredPoints(world.core).look()
+    assert world.core.restore_points.of(broken) == []
+    assert len(world.core.restore_points.of(whole)) == 1
+
+
+def test_points_end_with_their_session(world: World) -> None:
+    uuid = world.active()
+    store(world, uuid, 1)
+    folder = Path(world.core.backup_store.files.root) / uuid
+    (folder / "repository-1").mkdir()
+    world.core.store.change(uuid, world.now, point="p")
+    world.sessions.delete(uuid)
+    world.work()
+    assert world.get(uuid).status is Status.TERMINATED
+    assert {each.name for each in folder.iterdir()} & {"points", "repository-1"} == set()
+    assert world.core.redis.ttl(keys.POINTS.format(uuid=uuid)) != -1
+
+
+def test_those_that_a_deletion_left_go_with_the_next_look(world: World) -> None:
+    uuid = world.active()
+    world.sessions.delete(uuid)
+    world.work()
+    store(world, uuid, 1)
+    StoredPoints(world.core).look()
+    assert sidecars(world, uuid).ids() == []

@@ -1,0 +1,203 @@
+"""Runs restic on one repository.
+
+restic gets the password in its environment, where only its own user can read it, and nothing else of ours. It is killed
+when `check` raises, when it is late, and when the thread that started it dies. Its messages name files of the user and
+of this machine, so errors say only what went wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.core.errors import NoSpace, PermanentError, RetryableError
+from app.core.storage.object_stores import s3_endpoint
+from workers.restore_points.repository import Repository
+from workers.runtime.base import Check
+
+log = logging.getLogger(__name__)
+
+POLL = 0.1
+"""s between two looks at a running restic."""
+
+LIMIT = 3_600.0
+"""s that one call may take: 5 GB take two minutes."""
+
+GRACE = 5.0
+"""s from SIGTERM, at which restic removes its lock, to SIGKILL."""
+
+STORE_PATIENCE = 90.0
+"""s for which restic may repeat a call of the store that fails; by itself it goes on for 15 minutes."""
+
+NICE = 10
+"""restic uses all cores that nobody else wants."""
+
+INCOMPLETE = 3
+"""The status of a backup that lacks unreadable files."""
+
+KEPT_OUTPUT = 4_000_000
+"""Characters of an output that are kept: its end."""
+
+ENVIRONMENT = re.compile(
+    r"PATH|TMPDIR|LANG|(AWS|GOOGLE|CLOUDSDK)_\w+|STORAGE_EMULATOR_HOST|SSL_CERT_(FILE|DIR)|(HTTPS?|NO)_PROXY|GCE_METADATA_HOST",
+    re.IGNORECASE,
+)
+"""The variables that restic gets of ours: to find programs and folders, and to reach the store."""
+
+FULL = re.compile(r"no space left on device|disk quota exceeded|file too large", re.IGNORECASE)
+RETRYING = re.compile(r"returned error, retrying after")
+MISSING = re.compile(r"no such file or directory|does not exist|NoSuchKey|object doesn't exist", re.IGNORECASE)
+LOCKED = re.compile(r"repository is already locked|unable to create lock", re.IGNORECASE)
+
+REASONS = re.compile(
+    r"permission denied|read-only file system|input/output error|connection (refused|reset)|i/o timeout|no such host|"
+    r"access ?denied|ciphertext verification failed|wrong password|already locked|no such file or directory",
+    re.IGNORECASE,
+)
+"""What of restic's messages an error repeats."""
+
+
+class Failed(RetryableError):
+    """restic ended with an error. `missing` says that a file of the repository does not exist, `locked` that somebody
+    else holds a lock."""
+
+    def __init__(self, verb: str, messages: str) -> None:
+        self.missing = bool(MISSING.search(messages))
+        self.locked = bool(LOCKED.search(messages))
+        reasons = [match[0].lower() for match in REASONS.finditer(messages)]
+        why = reasons[-1] if reasons else "for a reason it does not name"
+        super().__init__(f"restic failed to {verb} ({why}).")
+
+
+@dataclass(frozen=True)
+class Done:
+    """A call that succeeded; `complete` is false for a backup without some unreadable files."""
+
+    output: str
+    messages: str
+    complete: bool = True
+
+    def documents(self) -> Iterator[dict[str, Any]]:
+        """The JSON objects of the output, one on a line."""
+        for line in self.output.splitlines():
+            with contextlib.suppress(ValueError):
+                document = json.loads(line)
+                if isinstance(document, dict):
+                    yield document
+
+
+@dataclass(frozen=True)
+class Restic:
+    """restic for one repository. `program` is its path, `held` the descriptor of a lock that it inherits, so that an
+    orphan of it keeps others out."""
+
+    repository: Repository
+    password: str
+    check: Check
+    program: str = "restic"
+    held: int | None = None
+    cache: Path | None = None
+
+    def run(
+        self, verb: str, *arguments: str, cwd: Path | None = None, passed: Sequence[int] = (), quiet: bool = False
+    ) -> Done:
+        """Run `restic VERB ARGUMENTS…`. With `quiet` its output is not kept. Raises `NoSpace`, `Failed`,
+        `PermanentError` where restic is not installed, and what `check` raises."""
+        command = ["setpriv", "--pdeathsig", "KILL", "nice", "-n", str(NICE), self.program]
+        command += ["--repo", location(self.repository), "-o", "local.layout=default"]
+        command += ["--cache-dir", str(self.cache)] if self.cache else ["--no-cache"]
+        descriptors = [*passed, *([self.held] if self.held is not None else [])]
+        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as messages:
+            try:
+                process = subprocess.Popen(
+                    [*command, verb, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL if quiet else output,
+                    stderr=messages,
+                    cwd=cwd,
+                    env=_environment(self.password),
+                    pass_fds=descriptors,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise PermanentError(f"setpriv and nice cannot be run: {error.strerror}.") from error
+            try:
+                status = self._wait(process, verb, messages.fileno())
+            finally:
+                _end(process)
+            texts = _tail(output.fileno()), _tail(messages.fileno())
+        if status in (0, INCOMPLETE):
+            return Done(*texts, complete=status == 0)
+        raise self._error(verb, status, texts[1])
+
+    def _wait(self, process: subprocess.Popen[bytes], verb: str, messages: int) -> int:
+        begun, seen, first = time.monotonic(), 0, 0.0
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(POLL)
+            self.check()
+            now = time.monotonic()
+            if now - begun > LIMIT:
+                raise RetryableError(f"restic did not {verb} within {LIMIT:.0f} s.")
+            if (size := os.fstat(messages).st_size) > seen:
+                new, seen = os.pread(messages, size - seen, seen).decode(errors="replace"), size
+                if not first and RETRYING.search(new):
+                    first = now
+                if RETRYING.search(new) and MISSING.search(new):
+                    # It would look for the file again and again, for 43 s.
+                    raise Failed(verb, new)
+            if first and now - first > STORE_PATIENCE:
+                raise RetryableError("The store of restore points does not answer.")
+
+    def _error(self, verb: str, status: int, messages: str) -> Exception:
+        if status in (126, 127):
+            return PermanentError("restic cannot be run: install it (Debian: restic), or set RESTIC to its path.")
+        if FULL.search(messages):
+            return NoSpace("The disk is full: the restore point could not be made or restored. Nothing was replaced.")
+        return Failed(verb, messages)
+
+
+def location(repository: Repository) -> str:
+    """A repository's place in restic's words. Raises `PermanentError` for a store that restic does not know."""
+    protocol, path = repository.store.protocol, repository.folder
+    if protocol in ("file", "local"):
+        return path
+    bucket, _, rest = path.partition("/")
+    if protocol in ("gs", "gcs"):
+        return f"gs:{bucket}:/{rest}"
+    if protocol in ("s3", "s3a"):
+        endpoint = s3_endpoint() or "https://s3.amazonaws.com"
+        return f"s3:{endpoint.rstrip('/')}/{bucket}/{rest}"
+    raise PermanentError(f"Restore points can't be stored at a {protocol}:// URL; use file, s3 or gs.")
+
+
+def _environment(password: str) -> Mapping[str, str]:
+    ours = {name: value for name, value in os.environ.items() if ENVIRONMENT.fullmatch(name)}
+    return ours | {"RESTIC_PASSWORD": password, "RESTIC_PROGRESS_FPS": "0.1", "HOME": "/nonexistent", "GOGC": "50"}
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End it, with all that it started, if it runs."""
+    for number, patience in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
+        if process.poll() is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+
+
+def _tail(descriptor: int) -> str:
+    size = os.fstat(descriptor).st_size
+    return os.pread(descriptor, KEPT_OUTPUT, max(0, size - KEPT_OUTPUT)).decode(errors="replace")

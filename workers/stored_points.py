@@ -1,0 +1,115 @@
+"""Compares the index of restore points with the store: after Redis was lost it is made again, and restore points end
+with their session."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from app.core.composition import Core
+from app.core.errors import PermanentError, RetryableError
+from app.core.redis import keys
+from app.core.restore_points.drilling import first_seen
+from app.core.restore_points.index import RestorePoint
+from app.core.sessions.model import UUID_PATTERN, Record, Status
+from app.core.storage.archive_keys import ArchiveKeys
+from workers.restore_points.alone import alone
+from workers.restore_points.marker import NAME as MARKER
+from workers.restore_points.marker import Markers
+from workers.restore_points.repository import repositories
+from workers.restore_points.sidecar import Sidecars
+from workers.runtime.base import never
+
+log = logging.getLogger(__name__)
+
+
+class StoredPoints:
+    """The stored restore points of all sessions."""
+
+    def __init__(self, core: Core, clock: Callable[[], float] = time.time) -> None:
+        self._core = core
+        self._clock = clock
+        self._files = core.backup_store.files
+        self._keys = ArchiveKeys(core.settings.archive_key)
+
+    def look(self) -> None:
+        """Index the points of living sessions as their sidecars say, and delete those of terminated ones. One session's
+        trouble harms no other."""
+        with self._files.translated("The store of restore points can't be read"):
+            uuids = [name for name in self._files.names(self._files.root) if UUID_PATTERN.fullmatch(name)]
+        for record in self._core.store.find(uuids):
+            try:
+                if record.status is Status.TERMINATED:
+                    if not self._core.restore_points.needed_elsewhere(record.uuid):
+                        self.delete(record.uuid)
+                elif self._keys and record.archived_at:
+                    self._schedule_drill(record)
+                elif self._keys:
+                    self.index(record)
+                    self._remove_marker(record)
+            except (RetryableError, PermanentError) as error:
+                log.warning("restore points were not looked at: %s", error, extra={"uuid": record.uuid})
+
+    def delete(self, uuid: str) -> None:
+        """Delete the session's points, the sidecars first: without one there is no point."""
+        folder = Sidecars(self._files, self._keys.session(uuid)).folder
+        with self._files.translated(f"The restore points of {uuid} could not be deleted"):
+            # Without this one the session would come back after a loss of Redis.
+            Markers(self._files, self._keys.session(uuid)).remove()
+            if not repositories(self._files, uuid) and not self._files.names(folder):
+                return
+            with alone(self._files, uuid, never):
+                self._files.remove_folder(folder)
+                for repository in repositories(self._files, uuid):
+                    repository.delete()
+
+    def _schedule_drill(self, record: Record) -> None:
+        """Have the session drilled, where that was forgotten, or points were made before there were drills."""
+        if not (cycle := self._core.settings.drill_cycle):
+            return
+        points, now = self._core.restore_points.of(record.uuid), self._clock()
+        proven = max([record.last_proven, *(each.proven_at for each in points)])
+        made = min((each.created_at for each in points), default=now)
+        self._core.store.schedule_missing(keys.DRILLS, [record.uuid], first_seen(proven, made, cycle, now))
+
+    def _remove_marker(self, record: Record) -> None:
+        """Remove the marker of an archived session from one that is not."""
+        uuid = record.uuid
+        with self._files.translated("The store of restore points can't be read"):
+            if MARKER not in self._files.names(f"{self._files.root}/{uuid}"):
+                return
+        # Who archives a session holds this lease while it writes the marker.
+        with self._core.leases.hold(keys.BACKUP_LEASE.format(uuid=uuid)) as free:
+            if free and self._core.store.get(uuid).provisioned:
+                Markers(self._files, self._keys.session(uuid)).remove()
+
+    def index(self, record: Record) -> None:
+        """Index the session's points as their sidecars say."""
+        sidecars = Sidecars(self._files, self._keys.session(record.uuid))
+        known = {each.id for each in self._core.restore_points.of(record.uuid)}
+        stored = set(sidecars.ids())
+        if stored == known:
+            if stored:
+                self._schedule_drill(record)
+            return
+        found = {point_id: each for point_id, each in sidecars.read().items() if each is not None}
+        made = [
+            RestorePoint(
+                id=each.id,
+                uuid=record.uuid,
+                created_at=each.created_at,
+                trigger=each.trigger,
+                files=each.files,
+                size=each.size,
+                stored=each.stored,
+                message_id=each.message_id,
+                fingerprint=each.fingerprint,
+            )
+            for point_id, each in found.items()
+            if point_id not in known
+        ]
+        self._core.restore_points.put(record.uuid, made, sorted(known - stored))
+        if stored:
+            self._schedule_drill(record)
+        log.info("the index of restore points was corrected", extra={"uuid": record.uuid, "added": len(made)})
