@@ -16,6 +16,7 @@ import yaml  # type: ignore[import-untyped]
 
 from scripts.cluster import programs
 from scripts.cluster.errors import ClusterError
+from scripts.lib.locks import only_one
 from scripts.lib.processes import MANAGER
 from workers.runtime.kubernetes import names
 
@@ -38,6 +39,7 @@ WORKER = {
     "secrets": {"create", "delete", "update"},
     "pods": {"delete", "list", "patch"},
     "jobs": {"create", "delete", "get", "list"},
+    "namespaces": {"get"},
     "scaledobjects": {"create", "delete", "list", "patch"},
 }
 ALLOWED = {
@@ -65,14 +67,18 @@ def renderer() -> tuple[str, ...]:
     if Path(kubectl).exists():
         return (kubectl, "kustomize")
     folder = programs.cache_folder() / f"kustomize-{KUSTOMIZE.rpartition('@')[2]}"
+    folder.mkdir(parents=True, exist_ok=True)
     kustomize = folder / "kustomize"
-    if not kustomize.exists():
-        try:
-            go = programs.find_go()
-        except ClusterError:
-            pytest.skip("neither kubectl nor Go is here to render the manifests")
-        environment = os.environ | {"GOBIN": str(folder), "CGO_ENABLED": "0", "GOFLAGS": "-trimpath"}
-        subprocess.run([go, "install", KUSTOMIZE], env=environment, cwd="/", timeout=BUILD_LIMIT, check=True)
+    with only_one(folder / "lock", BUILD_LIMIT, TimeoutError):
+        if not kustomize.exists():
+            try:
+                go = programs.find_go()
+            except ClusterError:
+                pytest.skip("neither kubectl nor Go is here to render the manifests")
+            draft = folder / "draft"
+            environment = os.environ | {"GOBIN": str(draft), "CGO_ENABLED": "0", "GOFLAGS": "-trimpath"}
+            subprocess.run([go, "install", KUSTOMIZE], env=environment, cwd="/", timeout=BUILD_LIMIT, check=True)
+            (draft / kustomize.name).replace(kustomize)
     return (str(kustomize), "build")
 
 
@@ -80,7 +86,7 @@ def renderer() -> tuple[str, ...]:
 def render(folder: Path) -> tuple[Object, ...]:
     """Every object of a kustomization. Raises CalledProcessError when it can't be built."""
     done = subprocess.run([*renderer(), str(folder)], capture_output=True, timeout=RENDER_LIMIT, check=True)
-    return tuple(each for each in yaml.safe_load_all(done.stdout) if each)
+    return tuple(each for each in yaml.load_all(done.stdout, yaml.CSafeLoader) if each)
 
 
 def with_components(folder: Path, *components: str) -> tuple[Object, ...]:

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import random
 import socket
+
+PORTS = range(12_000, 20_000)
+"""Below those that the kernel gives to outgoing connections, one of which may take the port of a server that is killed
+and started again; and beside those that `scripts/run` and the local runtime choose for themselves."""
+
+TRIES = 100
 
 
 def free_port() -> int:
     """A loopback port on which nothing listens at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    for port in random.SystemRandom().sample(PORTS, TRIES):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError(f"none of {TRIES} ports of {PORTS.start} to {PORTS.stop - 1} is free")
 
 
 def listens(port: int) -> bool:

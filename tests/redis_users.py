@@ -55,7 +55,7 @@ def guarded_redis(folder: Path, more: str = "") -> Iterator[Guarded]:
         "--bind": "127.0.0.1",
         "--dir": str(folder),
         "--aclfile": str(file),
-        "--appendonly": "yes",
+        "--appendonly": "no",
         "--maxmemory": "256mb",
         "--maxmemory-policy": "noeviction",
         "--notify-keyspace-events": "KEA",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,11 @@ FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 VARIABLE = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b")
 READ_OR_PRINTED = re.compile(rf"(?:\$\{{?|[\"']|^(?=\w+=))({VARIABLE.pattern})", re.MULTILINE)
 
-NOT_OURS = {"REDISCLI_AUTH"}
-"""Variables of other programs that the runbook sets."""
+NOT_OURS = {
+    *("AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_STS"),
+    *("PYTHONDONTWRITEBYTECODE", "REDISCLI_AUTH"),
+}
+"""Variables of other programs."""
 
 LOCAL = {"NEW_KEY"}
 """Shell variables of the runbook's own."""
@@ -70,9 +74,11 @@ def anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+@cache
 def known_variables() -> set[str]:
-    """The settings, and what the scripts read or print besides."""
+    """The settings, and what the scripts and the tests' samples read or print besides."""
     scripts = [path for path in (ROOT / "scripts").rglob("*") if path.is_file() and path.suffix in ("", ".py", ".sh")]
+    scripts += [ROOT / "tests/sampling.py", ROOT / ".ci/run"]
     more = {name for path in scripts for name in READ_OR_PRINTED.findall(path.read_text())}
     modules = [ROOT / "app/tracing.py", ROOT / "app/tracing_export.py"]
     more |= {name for path in modules for name in re.findall(r"\bOTEL_[A-Z_]+[A-Z]\b", path.read_text())}

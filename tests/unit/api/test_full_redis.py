@@ -41,22 +41,19 @@ def app(make_app: AppMaker) -> Flask:
 
 
 def taken(client: redis.Redis) -> int:
-    """What it holds, without what it has not written to its file yet, which doesn't count."""
+    """What it holds, as it counts for its limit."""
     memory = client.info("memory")
     return int(memory["used_memory"]) - int(memory["mem_not_counted_for_evict"])
 
 
 @pytest.fixture
 def limited(redis_client: redis.Redis) -> Iterator[redis.Redis]:
-    """A Redis with so much more than it holds now that what connections and scripts take is nothing beside it. It
-    writes no file: on a slow disk it holds twice what it has still to write, and leaves out half of that."""
-    redis_client.config_set("appendonly", "no")
+    """A Redis with so much more than it holds now that what connections and scripts take is nothing beside it."""
     redis_client.config_set("maxmemory", taken(redis_client) + 32 * 1024**2)
     try:
         yield redis_client
     finally:
         redis_client.config_set("maxmemory", 0)
-        redis_client.config_set("appendonly", "yes")
 
 
 def fill(client: redis.Redis, share: float) -> None:
@@ -106,6 +103,7 @@ def test_what_is_new_is_507_while_only_the_reserve_is_left(
     assert client.post(path, json=body, headers=headers).status_code in (201, 202), "it recovers by itself"
 
 
+@pytest.mark.slow
 def test_a_create_that_was_carried_out_is_told_of_though_there_is_no_room_now(
     client: Client, core: Core, limited: redis.Redis
 ) -> None:
@@ -153,6 +151,7 @@ def test_what_frees_room_works_however_full_it_is(
     move(core, uuid, Status.TERMINATED)
 
 
+@pytest.mark.slow
 def test_a_full_redis_takes_no_answers_for_keys(client: Client, core: Core, limited: redis.Redis) -> None:
     uuid = new_session(client)
     fill(limited, NEARLY)
@@ -164,6 +163,7 @@ def test_a_full_redis_takes_no_answers_for_keys(client: Client, core: Core, limi
     assert limited.dbsize() <= before + 10
 
 
+@pytest.mark.slow
 def test_events_shrink_while_there_is_no_room(make_app: AppMaker, limited: redis.Redis) -> None:
     """They are told all the same: waiting calls and pages live on them."""
     app = make_app(**CONFIGURED)
@@ -181,6 +181,7 @@ def test_events_shrink_while_there_is_no_room(make_app: AppMaker, limited: redis
     assert limited.xrevrange(name, count=1)[0][1]["type"] == "backup"
 
 
+@pytest.mark.slow
 def test_an_answer_takes_the_place_of_older_ones_while_there_is_no_room(
     client: Client, core: Core, limited: redis.Redis
 ) -> None:
@@ -248,6 +249,7 @@ def test_metrics_tell_how_full_it_is(client: Client, limited: redis.Redis) -> No
     assert "sessions_redis_used_bytes " in text and "sessions_redis_max_bytes " in text
 
 
+@pytest.mark.slow
 def test_the_ballast_is_given_up_when_all_else_is_taken_and_held_again_when_there_is_room(
     core: Core, limited: redis.Redis
 ) -> None:

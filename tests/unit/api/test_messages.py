@@ -181,27 +181,34 @@ def test_a_caller_who_waits_hands_the_prompt_to_an_awake_agent(
     assert core.counters.backlog(task_queue.QUEUES) == backlog
 
 
-@pytest.mark.slow
-def test_a_caller_who_waits_hands_over_the_prompt_that_came_first(make_app: AppMaker, agent: FakeAgent) -> None:
+@pytest.fixture
+def at_once(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller's wait for the end of a prompt is over as soon as it begins."""
+
+    def as_it_is(uuid: str, prompt: Prompt, _: float) -> tuple[Prompt, bool]:
+        return core.inbox.get(uuid, prompt.id), False
+
+    monkeypatch.setattr(core.sessions, "wait_for_prompt", as_it_is)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_caller_who_waits_hands_over_the_prompt_that_came_first(client: Client, core: Core, agent: FakeAgent) -> None:
     """The rest is the delivery worker's."""
-    app = make_app(**CONFIGURED, wait_default=0.2, agent_timeout=0.1)
-    client, core = keyed(app, ADMIN_KEY), core_of(app)
     uuid = awake(client, core)
     chat(client, uuid, id="m1")
     core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
     backlog = core.counters.backlog(task_queue.QUEUES)["deliver"]
-    assert chat(client, uuid, id="m2").json["state"] == "queued"
+    assert chat(client, uuid, id="m2", headers=LONG_WAIT).json["state"] == "queued"
     assert agent.accepted == ["m1"]
     assert core.counters.backlog(task_queue.QUEUES)["deliver"] == backlog + 1
 
 
-@pytest.mark.slow
-def test_a_prompt_whose_agent_fails_waits_for_the_delivery_worker(make_app: AppMaker, agent: FakeAgent) -> None:
-    app = make_app(**CONFIGURED, wait_default=0.2, agent_timeout=0.1)
-    client, core = keyed(app, ADMIN_KEY), core_of(app)
+@pytest.mark.usefixtures("at_once")
+def test_a_prompt_whose_agent_fails_waits_for_the_delivery_worker(client: Client, core: Core, agent: FakeAgent) -> None:
     uuid = awake(client, core, agent)
     agent.statuses = [500] * 20  # However often it is tried while the caller waits.
-    answer = chat(client, uuid, id="m1")
+    answer = chat(client, uuid, id="m1", headers=LONG_WAIT)
+    assert len(agent.statuses) == 19
     assert (answer.status_code, answer.json["state"]) == (202, "queued")
     assert core.inbox.waiting(uuid) == 1
     agent.statuses.clear()

@@ -11,8 +11,9 @@ from contextlib import ExitStack, contextmanager, suppress
 import pytest
 from flask import Flask
 
-from app.api.security import read_keyring, tarpit_name
+from app.api.security import tarpit_name
 from app.api.tenant_limits import EXTENSION, Kind, TenantLimits
+from app.core.access.keyring import read_keyring
 from app.core.access.tokens import Kind as PassKind
 from app.core.composition import Core
 from app.core.errors import AgentUnavailable
@@ -80,7 +81,7 @@ def waiting(client: Client, uuid: str, count: int) -> list[threading.Thread]:
 
     def wait() -> None:
         client.application.test_client().post(
-            f"/session/{uuid}/wake", headers={"X-API-Key": ADMIN_KEY, "Prefer": "wait=2"}
+            f"/session/{uuid}/wake", headers={"X-API-Key": ADMIN_KEY, "Prefer": "wait=60"}
         )
 
     threads = [threading.Thread(target=wait, daemon=True) for _ in range(count)]

@@ -17,6 +17,9 @@ from tests.world import FakeTasks
 
 SECRET_KEY = "a-secret-key-of-the-gateways-tests"
 API_KEY = "sk-key-of-the-provider-0123456789"
+USER = "ada-zimmermann"
+"""Whom no answer, metric or trace may name: a word that no random id has by chance."""
+
 PROMPT = {"messages": [{"role": "user", "content": "hello"}]}
 
 GatewayMaker = Callable[..., Flask]
@@ -40,9 +43,7 @@ def in_a_test(app: Flask) -> Flask:
 class Workspace:
     """One session and its token."""
 
-    def __init__(
-        self, app: Flask, uuid: str = "abcd1234", user_id: str = "ada", status: Status = Status.ACTIVE
-    ) -> None:
+    def __init__(self, app: Flask, uuid: str = "abcd1234", user_id: str = USER, status: Status = Status.ACTIVE) -> None:
         self.uuid = uuid
         self.parts = parts_of(app)
         self.core = self.parts.core

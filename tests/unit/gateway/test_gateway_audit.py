@@ -14,7 +14,7 @@ from app.core.access.agent_credentials import AgentCredentials
 from app.core.access.audit import DISTINCT_ENTRIES, SEVERAL, Entry
 from app.core.redis import keys
 from app.core.sessions.model import Status
-from tests.unit.gateway.helpers import SECRET_KEY, GatewayMaker, Workspace, parts_of
+from tests.unit.gateway.helpers import SECRET_KEY, USER, GatewayMaker, Workspace, parts_of
 
 MODELS, HELLO, CHECKPOINT = "/llm/v1/models", "/agent/v1/hello", "/agent/v1/checkpoint"
 THIEF = "203.0.113.7"
@@ -49,7 +49,7 @@ def test_a_token_that_ended_names_its_session_and_who_shows_it(app: Flask, works
     end_token(workspace)
     assert show(app, stolen) == 401
     by = f"workspace:{workspace.uuid}"
-    assert told(app) == [("model", by, "workspace", workspace.uuid, "ada", THIEF, 401, "token_ended", 1)]
+    assert told(app) == [("model", by, "workspace", workspace.uuid, USER, THIEF, 401, "token_ended", 1)]
 
 
 def test_that_of_a_terminated_session_is_told_as_such(app: Flask) -> None:
@@ -103,7 +103,7 @@ def test_a_flood_is_one_entry_that_counts_and_pushes_nothing_out(
     app: Flask, workspace: Workspace, redis_client: redis.Redis
 ) -> None:
     """In the stream of refusals, and of one caller some ten things are told apart."""
-    workspace.core.audit.note_own("sleep", workspace.uuid, "ada", "idle")
+    workspace.core.audit.note_own("sleep", workspace.uuid, USER, "idle")
     for _ in range(15):
         show(app, "guess")
     for number in range(DISTINCT_ENTRIES + 5):

@@ -10,7 +10,7 @@ from app.core.access.agent_credentials import AgentCredentials
 from app.core.sessions.model import Status
 from app.gateway.main import create_app
 from app.settings import Settings, SettingsError
-from tests.unit.gateway.helpers import SECRET_KEY, GatewayMaker, Workspace
+from tests.unit.gateway.helpers import SECRET_KEY, USER, GatewayMaker, Workspace
 
 CALLS = [
     ("POST", "/llm/v1/chat/completions"),
@@ -96,4 +96,4 @@ def test_the_figures_name_no_session_and_no_user(workspace: Workspace) -> None:
     text = workspace.call("GET", "/metrics").text
     assert 'gateway_requests_total{endpoint="llm.chat_completions",status="200"} 1.0' in text
     assert workspace.uuid not in text
-    assert "ada" not in text
+    assert USER not in text

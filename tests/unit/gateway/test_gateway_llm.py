@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import socket
 import time
@@ -18,7 +19,8 @@ from app.core.errors import StateUnavailable
 from app.core.prompts.token_usage import Tokens, TokenUsage, day_of
 from app.core.redis import keys
 from tests.model_server import Answer, ModelServer
-from tests.unit.gateway.helpers import API_KEY, GatewayMaker, Workspace
+from tests.unit.gateway.helpers import API_KEY, USER, GatewayMaker, Workspace
+from tests.waiting import wait_for
 
 
 def asked_of(make_gateway: GatewayMaker, status: int, content_type: str, body: str) -> Any:
@@ -64,7 +66,7 @@ def test_a_user_past_the_budget_hears_when_it_begins_anew(
 ) -> None:
     """And the model is not asked."""
     workspace = Workspace(make_gateway(llm_tokens_per_day=100))
-    TokenUsage(redis_client).add("other000", "ada", Tokens(99, 1), time.time())
+    TokenUsage(redis_client).add("other000", USER, Tokens(99, 1), time.time())
     answer = workspace.ask()
     assert answer.status_code == 429
     assert answer.json["error"] == "llm_budget_exceeded"
@@ -79,7 +81,7 @@ def test_the_budget_is_each_users_own_and_the_last_token_counts(
 ) -> None:
     """One below it may still ask; another user's spending is no matter."""
     app = make_gateway(llm_tokens_per_day=100)
-    TokenUsage(redis_client).add("other000", "ada", Tokens(99, 0), time.time())
+    TokenUsage(redis_client).add("other000", USER, Tokens(99, 0), time.time())
     TokenUsage(redis_client).add("other001", "bob", Tokens(500, 0), time.time())
     assert Workspace(app).ask().status_code == 200
     assert Workspace(app, "bobs0000", "bob").ask().status_code == 429
@@ -112,7 +114,7 @@ def test_tokens_are_booked_under_the_models_name_if_it_has_a_price(
 def test_without_a_limit_nobody_is_refused(make_gateway: GatewayMaker, redis_client: redis.Redis) -> None:
     """0 is no limit."""
     workspace = Workspace(make_gateway(llm_tokens_per_day=0))
-    TokenUsage(redis_client).add("other000", "ada", Tokens(10**12, 0), time.time())
+    TokenUsage(redis_client).add("other000", USER, Tokens(10**12, 0), time.time())
     assert workspace.ask().status_code == 200
 
 
@@ -121,7 +123,7 @@ def test_what_an_answer_took_is_counted_once(workspace: Workspace, model: ModelS
     model.script(Answer(text="x", prompt_tokens=70, completion_tokens=7))
     assert workspace.ask().status_code == 200
     assert workspace.parts.token_usage.of_session(workspace.uuid) == Tokens(70, 7)
-    assert redis_client.get(keys.USER_TOKENS.format(user_id="ada", day=day_of(time.time()))) == "77"
+    assert redis_client.get(keys.USER_TOKENS.format(user_id=USER, day=day_of(time.time()))) == "77"
     assert metric(workspace, "gateway_llm_tokens_total", kind="prompt") == 70
     assert metric(workspace, "gateway_llm_tokens_total", kind="completion") == 7
     assert metric(workspace, "gateway_llm_tokens_estimated_total") == 0
@@ -196,6 +198,7 @@ def test_a_provider_that_does_not_begin_is_a_504(make_gateway: GatewayMaker, mod
     model.script(Answer(text="late", delay=60))
     answer = workspace.ask()
     assert (answer.status_code, answer.json["error"]) == (504, "llm_timeout")
+    wait_for(lambda: model.requests, "the provider to read the request")
     assert len(model.requests) == 1
 
 
@@ -203,9 +206,13 @@ def test_a_provider_that_does_not_begin_is_a_504(make_gateway: GatewayMaker, mod
 def test_a_provider_that_falls_silent_cuts_the_stream(make_gateway: GatewayMaker, model: ModelServer) -> None:
     """After LLM_STREAM_TIMEOUT between two pieces, with the error clients understand; also on a connection that
     was used before."""
-    workspace = Workspace(make_gateway(llm_stream_timeout=0.2))
+    workspace = Workspace(make_gateway())
+    provider = workspace.parts.provider
+    patient, impatient = provider._settings, dataclasses.replace(provider._settings, llm_stream_timeout=0.2)
     for _ in range(2):
+        provider._settings = patient
         assert workspace.ask(stream=True).text.endswith("data: [DONE]\n\n")
+        provider._settings = impatient
         model.script(Answer(text="one two three", pace=60))
         last = workspace.ask(stream=True).text.strip().rpartition("data: ")[2]
         assert json.loads(last)["error"]["code"] == "llm_stream_cut"

@@ -73,6 +73,19 @@ def test_long_arguments_are_shown_as_cut_text_and_short_ones_as_they_are():
     assert len(long["arguments"]) == TEXT_MAX + 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "forged", "told"),
+    [
+        ("tool_call", {"name": 7, "arguments": [1]}, {"name": "7", "arguments": "[1]"}),
+        ("tool_result", {"ok": "yes", "text": None, "call_id": {}}, {"ok": False, "text": "null", "call_id": "{}"}),
+        ("token", {"text": "a", "again": 1}, {"text": "a", "again": False}),
+    ],
+)
+def test_every_field_has_the_type_that_the_api_documents(kind, forged, told):
+    """A client may rely on it, whatever a workspace reports."""
+    assert shown(Event(kind, "m1", forged)) == {"message_id": "m1", **told}
+
+
 @pytest.mark.parametrize("character", ["a", "ä", "𝄞", "\0", '"'])
 def test_what_an_event_takes_in_memory_is_bounded(character):
     """However many bytes JSON makes of a character: a workspace chooses its texts."""

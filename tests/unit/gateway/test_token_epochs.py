@@ -12,7 +12,7 @@ from app.core.redis import task_queue
 from app.core.service import NewSession
 from app.core.sessions.model import Status
 from app.core.sessions.store import SessionStore
-from tests.unit.gateway.helpers import GatewayMaker, parts_of
+from tests.unit.gateway.helpers import USER, GatewayMaker, parts_of
 from tests.world import FakeTasks, World
 
 ASKED = ("GET", "/llm/v1/models")
@@ -29,7 +29,7 @@ class Life:
 
     def __init__(self, world: World, app: Flask, uuid: str = "") -> None:
         self.world, self._app = world, app
-        self.uuid = uuid or world.active()
+        self.uuid = uuid or world.active(USER)
 
     def held(self) -> str:
         """The token in the workspace now: what its agent shows, and what can be stolen from it."""
@@ -115,7 +115,7 @@ def test_an_ended_token_is_refused_with_what_to_do(life: Life, app: Flask) -> No
     assert answer.json is not None
     assert "token file" in answer.json["detail"]
     assert (answer.headers["WWW-Authenticate"], answer.headers["Retry-After"]) == ("Bearer", "1")
-    assert "ada" not in answer.text
+    assert USER not in answer.text
 
 
 def test_a_sleep_that_is_broken_off_ends_no_token(life: Life) -> None:
