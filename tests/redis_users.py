@@ -55,7 +55,9 @@ def guarded_redis(folder: Path, more: str = "") -> Iterator[Guarded]:
         "--bind": "127.0.0.1",
         "--dir": str(folder),
         "--aclfile": str(file),
-        "--appendonly": "no",
+        # As the service wants it, though no answer waits for the disk.
+        "--appendonly": "yes",
+        "--appendfsync": "no",
         "--maxmemory": "256mb",
         "--maxmemory-policy": "noeviction",
         "--notify-keyspace-events": "KEA",
