@@ -2,6 +2,7 @@
 #   ensure_packages PACKAGE…  Debian packages: installs them as root, else prints the command
 #   ensure_venv               .venv with all packages of requirements.lock, first on PATH
 #   ensure_editor             a code-server; sets CODE_SERVER
+#   ensure_test_tools         all of these that tests need, and nginx; sets NGINX
 
 PYTHON=${PYTHON:-python3}
 EDITOR_PACKAGES="g++ make libkrb5-dev libsecret-1-dev"
@@ -78,4 +79,15 @@ ensure_editor() {
         CODE_SERVER=$(app/editor/install) || { say "the editor could not be built; it needs the packages $EDITOR_PACKAGES"; exit 1; }
     fi
     export CODE_SERVER
+}
+
+ensure_test_tools() {
+    local packages="redis-server restic prometheus chromium make unzip iproute2"
+    [ -n "${CODE_SERVER:-}" ] || command -v code-server >/dev/null || packages="$packages $EDITOR_PACKAGES"
+    # shellcheck disable=SC2086  # a list of words
+    ensure_packages $packages || say "continuing without these packages: tests that need them will be skipped"
+    ensure_venv
+    ensure_editor
+    NGINX=$(scripts/lib/nginx) || say "continuing without nginx: tests that need it will be skipped"
+    export NGINX
 }

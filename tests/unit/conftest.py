@@ -15,6 +15,7 @@ from flask import Flask
 from jinja2.bccache import Bucket, BytecodeCache
 from werkzeug.routing import Rule
 
+from tests.fake_agent import FakeAgent, fake_agent
 from tests.fake_redis import fake_redis
 from tests.world import World
 
@@ -99,3 +100,10 @@ def world(redis_client: redis.Redis, tmp_path: Path) -> World:
 def make_world(redis_client: redis.Redis, tmp_path: Path) -> Callable[..., World]:
     """Makes a world with other settings."""
     return partial(World, redis_client, tmp_path)
+
+
+@pytest.fixture
+def agent() -> Iterator[FakeAgent]:
+    """A workspace's agent that does as the test wants it."""
+    with fake_agent() as made:
+        yield made

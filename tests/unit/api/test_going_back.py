@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -15,14 +14,13 @@ from app.core.restore_points.index import RestorePoint
 from app.core.restore_points.names import reference
 from app.core.sessions.model import Status
 from app.core.storage.archive_keys import new_key
-from tests.fake_agent import FakeAgent, fake_agent
+from tests.fake_agent import FakeAgent
 from tests.unit.api.helpers import (
     ADMIN_KEY,
     BOUND_KEY,
     AppMaker,
     Client,
     check_problem,
-    core_of,
     keyed,
     move,
     new_session,
@@ -37,22 +35,6 @@ AT_ONCE = {"Prefer": "respond-async"}
 def app(make_app: AppMaker) -> Flask:
     fast = dict.fromkeys(("rate_limit_default", "rate_limit_create", "rate_limit_wake"), "10000/minute")
     return make_app(archive_key=new_key(), wait_default=0.2, secret_key=SECRET_KEY, **fast)
-
-
-@pytest.fixture
-def client(app: Flask) -> Client:
-    return keyed(app, ADMIN_KEY)
-
-
-@pytest.fixture
-def core(app: Flask) -> Core:
-    return core_of(app)
-
-
-@pytest.fixture
-def agent() -> Iterator[FakeAgent]:
-    with fake_agent() as made:
-        yield made
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from threading import Thread
 from typing import Any
@@ -18,7 +18,7 @@ from app.core.prompts.history_store import Checkpoint
 from app.core.prompts.inbox import Inbox, Prompt, State
 from app.core.redis import keys, task_queue
 from app.core.sessions.model import Status
-from tests.fake_agent import FakeAgent, fake_agent
+from tests.fake_agent import FakeAgent
 from tests.unit.api.helpers import (
     ADMIN_KEY,
     BOUND_KEY,
@@ -59,12 +59,6 @@ HISTORY: list[dict[str, Any]] = [
 def app(make_app: AppMaker) -> Flask:
     limits = {f"rate_limit_{name}": "10000/minute" for name in ("default", "create", "chat")}
     return make_app(**CONFIGURED, **limits)
-
-
-@pytest.fixture
-def agent() -> Iterator[FakeAgent]:
-    with fake_agent() as made:
-        yield made
 
 
 def awake(client: Client, core: Core, agent: FakeAgent | None = None) -> str:

@@ -32,16 +32,6 @@ def app(make_app: AppMaker) -> Flask:
 
 
 @pytest.fixture
-def client(app: Flask) -> Client:
-    return keyed(app, ADMIN_KEY)
-
-
-@pytest.fixture
-def core(app: Flask) -> Core:
-    return core_of(app)
-
-
-@pytest.fixture
 def uuid(client: Client, core: Core) -> str:
     made = new_session(client)
     move(core, made, Status.ACTIVE, provisioned=True)

@@ -32,6 +32,7 @@ from tests.unit.api.helpers import (
     move,
     new_session,
 )
+from tests.waiting import wait_for
 from tests.world import SECRET_KEY
 
 LIMITS = {"rate_limit_default": "10000/minute", "rate_limit_create": "10000/minute", "rate_limit_wake": "10000/minute"}
@@ -95,10 +96,7 @@ def test_one_more_waiting_call_is_refused_before_anything_is_done(client: Client
     threads = waiting(client, uuid, 2)
     limits = app.extensions[EXTENSION]
     assert isinstance(limits, TenantLimits)
-    for _ in range(1_000):
-        if limits.held(Kind.WAIT, f"session {uuid}") == 2:
-            break
-        threading.Event().wait(0.005)
+    wait_for(lambda: limits.held(Kind.WAIT, f"session {uuid}") == 2, "both calls to wait")
     before = core.store.get(uuid)
     check_problem(client.post(f"/session/{uuid}/sleep", headers={"Prefer": "wait=1"}), 429, "too_many_waits")
     check_problem(client.delete(f"/session/{uuid}"), 429, "too_many_waits")

@@ -17,7 +17,7 @@ from app.core.errors import AgentUnavailable
 from app.core.prompts.agent_client import CHAT_RESPONSE, PAGE_RESPONSE, SMALL_RESPONSE, Agent, AgentClient
 from app.core.untrusted_json import TooManyValues, count_values, parse
 from app.settings import Settings
-from tests.fake_agent import FakeAgent, fake_agent
+from tests.fake_agent import FakeAgent
 from tests.unit.api.conftest import make_app  # noqa: F401
 from tests.unit.api.helpers import ADMIN_KEY, AppMaker, check_problem, keyed
 from tests.unit.gateway.conftest import make_gateway, model  # noqa: F401
@@ -132,12 +132,6 @@ def asks_history(client: AgentClient, agent: Agent) -> None:
 
 def asks_checkpoint(client: AgentClient, agent: Agent) -> None:
     client.checkpoint(agent)
-
-
-@pytest.fixture
-def agent() -> Iterator[FakeAgent]:
-    with fake_agent() as made:
-        yield made
 
 
 @pytest.mark.parametrize(

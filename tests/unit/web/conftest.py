@@ -9,10 +9,11 @@ import pytest
 import redis
 from flask import Flask
 
+from app.core.composition import Core
 from app.main import create_app
 from app.settings import Settings
 from tests.dashboard import ORIGIN, Visitor
-from tests.unit.api.helpers import ADMIN_KEY, digest
+from tests.unit.api.helpers import ADMIN_KEY, core_of, digest
 
 READING_KEY = "the-key-of-an-onlooker"
 
@@ -21,6 +22,11 @@ READING_KEY = "the-key-of-an-onlooker"
 def app(settings: Settings, redis_client: redis.Redis) -> Flask:
     keys = json.dumps([{"name": "onlooker", "sha256": digest(READING_KEY), "role": "read"}])
     return create_app(dataclasses.replace(settings, api_key=ADMIN_KEY, api_keys=keys, dashboard_url=ORIGIN))
+
+
+@pytest.fixture
+def core(app: Flask) -> Core:
+    return core_of(app)
 
 
 @pytest.fixture

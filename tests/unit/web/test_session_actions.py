@@ -18,7 +18,7 @@ from app.main import create_app
 from app.settings import Settings
 from app.web.api import ApiError
 from app.web.session_actions import labels_of
-from tests.unit.api.helpers import ADMIN_KEY, add_backup, core_of, move
+from tests.unit.api.helpers import ADMIN_KEY, add_backup, move
 from tests.unit.web.conftest import ORIGIN, Visitor
 
 
@@ -27,11 +27,6 @@ def app(settings: Settings, redis_client: redis.Redis) -> Flask:
     return create_app(
         dataclasses.replace(settings, api_key=ADMIN_KEY, secret_key="a-secret-of-the-tests" * 2, dashboard_url=ORIGIN)
     )
-
-
-@pytest.fixture
-def core(app: Flask) -> Core:
-    return core_of(app)
 
 
 def only(core: Core) -> Record:

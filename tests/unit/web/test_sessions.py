@@ -17,7 +17,7 @@ from app.core.sessions.model import Record, Status
 from app.main import create_app
 from app.settings import Settings
 from app.web import session_rows
-from tests.unit.api.helpers import ADMIN_KEY, BOUND_KEY, KEYS, SERVICE_KEY, core_of, digest
+from tests.unit.api.helpers import ADMIN_KEY, BOUND_KEY, KEYS, SERVICE_KEY, digest
 from tests.unit.web.conftest import ORIGIN, Visitor
 
 READ_KEY = "read-key"
@@ -28,11 +28,6 @@ MARKUP = '"><img src=x onerror=alert(1)>'
 def app(settings: Settings, redis_client: redis.Redis) -> Flask:
     keys = [*KEYS, {"name": "looker", "sha256": digest(READ_KEY), "role": "read"}]
     return create_app(dataclasses.replace(settings, api_key=ADMIN_KEY, api_keys=json.dumps(keys), dashboard_url=ORIGIN))
-
-
-@pytest.fixture
-def core(app: Flask) -> Core:
-    return core_of(app)
 
 
 def add(core: Core, number: int, status: Status = Status.ACTIVE, **values: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,12 +25,6 @@ FILES = {"a.txt": b"saved"}
 @pytest.fixture
 def world(redis_client: redis.Redis, tmp_path: Path) -> World:
     return World(redis_client, tmp_path, archive_key=new_key())
-
-
-@pytest.fixture
-def agent() -> Iterator[FakeAgent]:
-    with fake_agent() as made:
-        yield made
 
 
 def with_point(world: World) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from app.core.restore_points.schedule import RECHECK, next_point
 from app.core.service import NewSession
 from app.core.sessions.model import Status
 from app.core.storage.archive_keys import new_key
-from tests.fake_agent import FakeAgent, fake_agent
+from tests.fake_agent import FakeAgent
 from tests.world import World
 from workers.points import Points
 from workers.runtime.base import Check, PointOrder, PointSummary, never
@@ -24,12 +23,6 @@ from workers.runtime.base import Check, PointOrder, PointSummary, never
 @pytest.fixture
 def world(redis_client: redis.Redis, tmp_path: Path) -> World:
     return World(redis_client, tmp_path, archive_key=new_key())
-
-
-@pytest.fixture
-def agent() -> Iterator[FakeAgent]:
-    with fake_agent() as made:
-        yield made
 
 
 def saved(world: World, uuid: str) -> list[str]:

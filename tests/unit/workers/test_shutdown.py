@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from app.core.errors import NoSpace, Superseded
@@ -11,18 +9,12 @@ from app.core.prompts.agent_client import AgentClient
 from app.core.redis import task_queue
 from app.core.sessions.model import Status
 from app.core.sessions.unsaved_work import NAME_LENGTH, NAMES, read_unsaved_work
-from tests.fake_agent import FakeAgent, fake_agent
+from tests.fake_agent import FakeAgent
 from tests.world import World
 from workers.lifecycle import Lifecycle
 from workers.shutdown import shut_down
 
 RISK = {"uncommitted": {"count": 2, "names": ["a.py", "b.py"]}, "complete": True}
-
-
-@pytest.fixture
-def agent() -> Iterator[FakeAgent]:
-    with fake_agent() as made:
-        yield made
 
 
 def up(world: World, agent: FakeAgent) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -14,18 +13,12 @@ from app.core.prompts.agent_client import AgentClient
 from app.core.redis import task_queue
 from app.core.sessions.model import Status
 from tests.conftest import ROOT
-from tests.fake_agent import FakeAgent, fake_agent
+from tests.fake_agent import FakeAgent
 from tests.world import World
 from workers import tasks
 from workers.lifecycle import ENDING_LIMIT, ENDING_PAUSE, Lifecycle
 
 SWEEPS_OF_A_KIND = 4
-
-
-@pytest.fixture
-def agent() -> Iterator[FakeAgent]:
-    with fake_agent() as made:
-        yield made
 
 
 def up(world: World, agent: FakeAgent) -> str:

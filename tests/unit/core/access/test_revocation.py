@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,12 @@ from app.core.errors import Superseded
 from app.core.redis import keys, task_queue
 from app.core.service import NewSession
 from app.core.sessions.model import Status
-from tests.fake_agent import FakeAgent, fake_agent
+from tests.fake_agent import FakeAgent
 from tests.world import World
 from workers.disconnect import end_connections
 
 ENDED = 2
 """How often connections are ended for one revocation: at once, and when all handshakes are over."""
-
-
-@pytest.fixture
-def agent() -> Iterator[FakeAgent]:
-    with fake_agent() as made:
-        yield made
 
 
 def here(world: World, agent: FakeAgent, uuid: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,12 +18,6 @@ from tests.fake_agent import FakeAgent, fake_agent
 from tests.ports import free_port
 from tests.world import World
 from workers.runtime.base import Observation
-
-
-@pytest.fixture
-def agent() -> Iterator[FakeAgent]:
-    with fake_agent() as made:
-        yield made
 
 
 def up(world: World, agent: FakeAgent) -> str:

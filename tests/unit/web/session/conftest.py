@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from flask import Flask
 
 from app.core.composition import Core
 from app.core.sessions.model import Status
-from tests.fake_agent import FakeAgent, fake_agent
-from tests.unit.api.helpers import ADMIN_KEY, core_of, keyed, move, new_session
+from tests.unit.api.helpers import ADMIN_KEY, keyed, move, new_session
 
 HOSTILE = '<img src=x onerror=alert(1)>"><script>alert(2)</script>'
 """Markup as a tenant may write it into each text of theirs."""
-
-
-@pytest.fixture
-def core(app: Flask) -> Core:
-    return core_of(app)
 
 
 @pytest.fixture
@@ -27,9 +19,3 @@ def uuid(app: Flask, core: Core) -> str:
     made = new_session(keyed(app, ADMIN_KEY), "ada@example.com", labels={"note": HOSTILE})
     move(core, made, Status.ACTIVE, provisioned=True, event=("state", {"status": "active"}))
     return made
-
-
-@pytest.fixture
-def agent() -> Iterator[FakeAgent]:
-    with fake_agent() as made:
-        yield made
