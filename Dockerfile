@@ -63,12 +63,12 @@ WORKDIR /opt/service/lib/python3.11/site-packages
 COPY app/__init__.py app/logs.py app/private_text.py app/redis_address.py app/secret_keys.py app/settings.py app/tracing.py app/
 COPY app/core app/core
 COPY app/volume app/volume
-COPY workers/__init__.py workers/backup_job.py workers/download_server.py workers/rmtree.py workers/
+COPY workers/__init__.py workers/job_entry.py workers/backup_job.py workers/download_server.py workers/rmtree.py workers/
 COPY workers/archive workers/archive
 COPY workers/restore_points workers/restore_points
 COPY workers/runtime/__init__.py workers/runtime/base.py workers/runtime/
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash app workers && \
-    /opt/service/bin/python -I -c 'import workers.backup_job'
+    /opt/service/bin/python -I -c 'import workers.job_entry, workers.backup_job'
 
 # The agent. Separate from the stage above: it needs a client for a model, and none for storage.
 FROM tools AS agent

@@ -389,13 +389,11 @@ class Settings:
     keda_cooldown: int = setting(300, "s", "KEDA scales a workspace down if its queue is empty for this long")
     keda_authentication: str = setting("redis", "name", "the TriggerAuthentication that carries Redis's password")
     backup_pvc: str = setting("backups", "name", "the claim backups are kept on when BACKUP_URL is a path")
-    backup_service_account: str = setting("default", "name", "of the backup Jobs; for access to an object store")
     backup_role: str = setting(
         "",
         "ARN or e-mail address",
         "of the AWS role (s3://) or the Google service account (gs://) from which each Job is given a short-lived "
-        "credential for its own session's part of the backup store, in place of BACKUP_SERVICE_ACCOUNT; empty: what "
-        "the cloud gives that account, which opens all backups to each Job",
+        "credential for its own session's part of the backup store; it has no other",
     )
     backup_role_limit: float = setting(
         3_600.0,
@@ -692,14 +690,19 @@ class Settings:
 
     def _trouble_with_backup_role(self) -> str:
         """What is wrong with the role of Jobs, "" for nothing."""
-        if not self.backup_role:
-            return ""
-        scheme, _, place = self.backups_location().partition("://")
+        location = self.backups_location()
+        scheme, _, place = location.partition("://") if "://" in location else ("file", "", location)
         if self.runtime != "kubernetes":
-            return "it is for Jobs, which only RUNTIME=kubernetes has."
+            return "it is for Jobs, which only RUNTIME=kubernetes has." if self.backup_role else ""
+        if scheme == "file":
+            return "it is for buckets; a Job sees its part of a volume anyway." if self.backup_role else ""
         if scheme not in ROLES:
-            return "it is for a BACKUP_URL that begins with s3:// or gs://; a Job sees its part of a volume anyway."
+            return (
+                "in a cluster, BACKUP_URL must begin with file://, s3:// or gs://: a Job needs a credential of its own."
+            )
         pattern, example = ROLES[scheme]
+        if not self.backup_role:
+            return f"it must be set for {scheme}://, as Jobs have no other credential. It looks like {example}."
         if not pattern.fullmatch(self.backup_role):
             return f"for {scheme}:// it looks like {example}."
         if not PLAIN_PLACE.fullmatch(place):
@@ -750,7 +753,6 @@ def _variable(field: str) -> str:
 
 EARLIER_NAMES: Mapping[str, str] = {
     "HISTORY_URL": "ARCHIVE_URL",
-    "BACKUP_SERVICE_ACCOUNT": "ARCHIVE_SERVICE_ACCOUNT",
     "INGRESS_FORWARD_AUTH": "INGRESS_DOOR",
     "PROMPT_MAX_BYTES": "MESSAGE_MAX_BYTES",
     "PROMPT_TTL": "MESSAGE_KEPT",

@@ -1,20 +1,21 @@
 """The program of backup Jobs: one backup or restore of the mounted volume, or one download.
 
-    python -m workers.backup_job backup  --files F --url U --name N --max-bytes B --max-entries E [--partial]
-                                          --identity JSON --at SECONDS
-    python -m workers.backup_job restore --files F --url U --name N --max-bytes B --max-entries E --user-id USER
-    python -m workers.backup_job point   --files F --url U --name N --order JSON
-    python -m workers.backup_job drill   --scratch F --url U --name N --order JSON
-    python -m workers.backup_job serve   --url U --name N --secret-digest HEX --port P --patience SECONDS
+    archive-job backup  --files F --url U --name N --max-bytes B --max-entries E --identity J --at SECONDS [--partial]
+    archive-job restore --files F --url U --name N --max-bytes B --max-entries E --user-id USER
+    archive-job point   --files F --url U --name N --order JSON
+    archive-job drill   --scratch F --url U --name N --order JSON
+    archive-job serve   --url U --name N --secret-digest HEX --port P --patience SECONDS
 
-Each takes `--keys-file FILE`, the archive's keys of the session whose backup or restore point that is, and
-`--credential-file FILE`, a short-lived credential for its part of the store. `point` makes a
-restore point of the volume around F; `drill` proves one in the folder F; `restore` restores one too, by its reference.
-`serve` serves one backup (workers/download_server.py); the others talk only to the store. The outcome is one JSON
-object in the pod's termination message, which the worker that created the Job reads: `{"summary": {...}}` of a backup,
-`{"point": {...}}` of a restore point, `{"proof": {...}}` of a drill, `{"restored": {...}}` of a restored one, `{}` of
-the others, `{"error": CODE, "text": ...}` of a failure, with a code of `app.core.errors`. SIGTERM cancels
-all but a download, which leaves nothing of the work.
+workers/job_entry.py starts it. Each takes `--keys-file FILE`, the archive's keys of the session whose backup or
+restore point that is, and `--credential-file FILE`, a short-lived credential for its part of the store, without which
+it uses no remote one. `point` makes a restore point of the volume around F; `drill` proves one in the folder F;
+`restore` restores one too, by its reference. `serve` serves one backup (workers/download_server.py); the others talk
+only to the store.
+
+The outcome is one JSON object in the pod's termination message (`--message FILE`), which the worker that created the
+Job reads: `{"summary": {...}}` of a backup, `{"point": {...}}` of a restore point, `{"proof": {...}}` of a drill,
+`{"restored": {...}}` of a restored one, `{}` of the others, `{"error": CODE, "text": ...}` of a failure, with a code of
+`app.core.errors`. SIGTERM cancels all but a download, which leaves nothing of the work.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from app.core.errors import ArchiveError, BackupNotFound, PermanentError, Retrya
 from app.core.restore_points import names
 from app.core.storage.archive_keys import NO_KEYS, SessionKeys, UnknownKey
 from app.core.storage.credential import Credential
+from app.core.storage.object_stores import is_remote
 from app.private_text import private, without_private
 from workers import archive, download_server, restore_points
 from workers.runtime.base import BackupSummary, Check, PointOrder, PointSummary, Proof, ProofOrder, RestoredPoint
@@ -201,7 +203,7 @@ def serve(arguments: argparse.Namespace) -> None:
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(prog="workers.backup_job", allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="archive-job", allow_abbrev=False)
     actions = parser.add_subparsers(dest="action", required=True)
     for action in ("backup", "restore", "point", "drill", "serve"):
         each = actions.add_parser(action, allow_abbrev=False)
@@ -209,6 +211,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
         each.add_argument("--name", required=True)
         each.add_argument("--keys-file", type=Path)
         each.add_argument("--credential-file", type=Path)
+        each.add_argument("--message", type=Path, default=MESSAGE)
         if action == "serve":
             each.add_argument("--secret-digest", required=True)
             each.add_argument("--port", type=int, required=True)
@@ -238,8 +241,11 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
 @contextmanager
 def given_credential(order: argparse.Namespace) -> Iterator[None]:
     """Let the store's clients within the block use the given credential, if any. A failure after its expiry is a
-    `RetryableError` that says so: the next Job has a new one."""
+    `RetryableError` that says so: the next Job has a new one. A remote store needs one: its clients would look for
+    another, and a Job has none. That is a `PermanentError`."""
     if not order.credential_file:
+        if is_remote(order.url):
+            raise PermanentError("The Job was given no credential for the backup store: set BACKUP_ROLE.")
         yield
         return
     credential = Credential.from_text(order.credential_file.read_text())
@@ -271,8 +277,8 @@ def act(order: argparse.Namespace) -> dict[str, Any]:
         return {"restored": asdict(restored)} if restored else {}
 
 
-def main(arguments: list[str], message: Path = MESSAGE) -> int:
-    """Run the action and write the outcome to `message`; returns the exit status, 0 for success."""
+def main(arguments: list[str]) -> int:
+    """Run the action and write the outcome; returns the exit status, 0 for success."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     order = parsed(arguments)
     status = 0
@@ -282,9 +288,5 @@ def main(arguments: list[str], message: Path = MESSAGE) -> int:
     except SessionError as error:
         log.error("%s", without_private(str(error)))
         outcome, status = {"error": error.code, "text": str(error)}, FAILED
-    message.write_text(outcome_text(outcome))
+    order.message.write_text(outcome_text(outcome))
     return status
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -23,7 +23,7 @@ def read(core: Core, download_jobs: DownloadJobs, name: str, ticket: str) -> Non
     if not core.rpc.wanted(ticket):
         return
     try:
-        running = download_jobs.start(name, flat=core.backups.get(name).flat)
+        running = download_jobs.start(name)
     except StateUnavailable:
         raise
     except SessionError as error:

@@ -475,8 +475,6 @@ class Steps:
             changed=summary.changed,
             unreadable=summary.unreadable,
             complete=not summary.unreadable_count,
-            # By a Job that a worker of an earlier release started.
-            flat=self._core.backup_store.is_flat(name),
         )
         self._core.backups.add(backup)
         self._core.counters.count("backups")

@@ -11,12 +11,12 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 from app.core.backups.backup_access import Direct
 from app.core.backups.index import Backup
+from app.core.backups.store import session_of
 from app.core.composition import Core
 from app.core.errors import (
     ArchiveError,
@@ -279,7 +279,7 @@ class Sweeps:
         waits = False
         for name in index.unknown(store.names()):
             try:
-                backup = replace(Backup.from_sidecar(store.sidecar(name)), flat=store.is_flat(name))
+                backup = self._described(name)
                 awaited = self._awaited() if awaited is None else awaited
                 if name in awaited:
                     waits = True
@@ -293,6 +293,15 @@ class Sweeps:
             if not store.exists(name):
                 index.delete(name)
         return not waits
+
+    def _described(self, name: str) -> Backup:
+        """The stored backup as its sidecar describes it. That was written by a Job of its session, so it is believed
+        for that session and its user only."""
+        backup = Backup.from_sidecar(self._core.backup_store.sidecar(name))
+        users = {record.user_id for record in self._store.find([backup.uuid])} | {backup.origin.user_id}
+        if {backup.uuid, backup.origin.uuid} != {session_of(name)} or users != {backup.user_id}:
+            raise ArchiveError(f"The sidecar of {name} names another session or user than it is of.")
+        return backup
 
     def _awaited(self) -> frozenset[str]:
         """The backups that workspaces without a record are to be restored from. They are not indexed: without a record

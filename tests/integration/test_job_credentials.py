@@ -89,11 +89,9 @@ class Jobs:
             arguments += ["--files", str(volume / "app")]
         for each in ("keys", "credential"):
             arguments += [f"--{each}-file", str(self.folder / each)]
-        program = "import pathlib, sys; from workers import backup_job\n"
-        program += "sys.exit(backup_job.main(sys.argv[2:], pathlib.Path(sys.argv[1])))"
+        arguments += ["--message", str(self.folder / "message")]
         done = subprocess.run(
-            [sys.executable, "-c", program, str(self.folder / "message"), *arguments],
-            env={name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
+            [sys.executable, "-m", "workers.job_entry", *arguments],
             capture_output=True,
             text=True,
             timeout=250,
@@ -182,17 +180,6 @@ def test_a_backup_and_its_restore_need_no_more(jobs: Jobs) -> None:
     assert store.names() == [name]
     assert store.files.names(f"{store.files.root}/{MINE}") == [name, f"{name}.json"]
     _, target = restored(jobs, name, MINE, jobs.credential(reading(name), OTHERS))
-    assert contents(target) == contents(volume)
-
-
-def test_a_backup_that_an_earlier_release_made_is_restored(jobs: Jobs) -> None:
-    """It is in no session's folder."""
-    volume = jobs.volume(MINE, "mine")
-    jobs.back_up(MINE, volume, jobs.credential(making(MINE)))
-    name, files = backup_name(MINE, NOW), BackupStore(jobs.url).files
-    for each in (name, f"{name}.json"):
-        files.fs.mv(f"{files.root}/{MINE}/{each}", f"{files.root}/{each}")
-    _, target = restored(jobs, name, MINE, jobs.credential(reading(name)))
     assert contents(target) == contents(volume)
 
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from app.core.errors import NoSpace, PermanentError, RetryableError
 from app.core.storage.object_stores import s3_endpoint
+from app.volume.environment import NOWHERE
 from workers.restore_points.repository import Repository
 from workers.runtime.base import Check
 
@@ -184,7 +185,7 @@ def location(repository: Repository) -> str:
 
 def _environment(password: str) -> Mapping[str, str]:
     ours = {name: value for name, value in os.environ.items() if ENVIRONMENT.fullmatch(name)}
-    return ours | {"RESTIC_PASSWORD": password, "RESTIC_PROGRESS_FPS": "0.1", "HOME": "/nonexistent", "GOGC": "50"}
+    return ours | {"RESTIC_PASSWORD": password, "RESTIC_PROGRESS_FPS": "0.1", "HOME": NOWHERE, "GOGC": "50"}
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -33,8 +33,7 @@ class Backup:
     """One verified backup. `created_at` is seconds since the epoch, `size` bytes of the zip,
     `content_bytes` of the files in it, `files` counts files and links, `changed` names some of the
     files that changed while they were read. A backup that is not `complete` lacks unreadable files, of which
-    `unreadable` names some. `origin` is the session's identity at that time. A `flat` one is not stored in its
-    session's folder, but as earlier releases did."""
+    `unreadable` names some. `origin` is the session's identity at that time."""
 
     name: str
     uuid: str
@@ -49,12 +48,10 @@ class Backup:
     changed: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
     complete: bool = True
-    flat: bool = False
 
     @classmethod
     def from_sidecar(cls, sidecar: Mapping[str, Any]) -> Backup:
-        """The backup a sidecar describes; raises `ArchiveError` for a malformed one. Backups of earlier releases are
-        complete: an unreadable file failed them."""
+        """The backup a sidecar describes; raises `ArchiveError` for a malformed one."""
         try:
             return cls(
                 name=str(sidecar["name"]),
@@ -70,7 +67,6 @@ class Backup:
                 changed=tuple(str(path) for path in sidecar.get("changed", ())),
                 unreadable=tuple(str(path) for path in sidecar.get("unreadable", ())),
                 complete=bool(sidecar.get("complete", True)),
-                flat=bool(sidecar.get("flat", False)),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ArchiveError(f"The sidecar of {sidecar.get('name', 'a backup')} is malformed.") from error
@@ -90,7 +86,6 @@ class Backup:
             "verified": "1" if self.verified else "0",
             "identity": json.dumps(identity_fields(self.origin), sort_keys=True),
             "changed": json.dumps(self.changed),
-            "flat": "1" if self.flat else "0",
             **lacking,
         }
 
@@ -103,8 +98,6 @@ class Backup:
         values["verified"] = hashed["verified"] == "1"
         values["complete"] = hashed.get("complete", "1") == "1"
         values["unreadable"] = json.loads(hashed.get("unreadable", "[]"))
-        # An earlier release, which does not say it, stores all backups flat.
-        values["flat"] = hashed.get("flat", "1") == "1"
         return cls.from_sidecar(values)
 
 

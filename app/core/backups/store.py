@@ -2,7 +2,9 @@
 
     {uuid}/app-{uuid}-{time}.zip         encrypted where there is an archive key; its readers see the plain zip
     {uuid}/app-{uuid}-{time}.zip.json    likewise
-    app-{uuid}-{time}.zip[.json]         flat, as earlier releases stored them, not encrypted: read and deleted alike
+
+Who has an archive key takes nothing for a backup that was not written with that key of its session: the encryption is
+authenticated, so what anybody else put there is damaged.
 
 A backup exists when both files do. Files are written under temporary names, and the sidecar gets its final name last;
 deleting takes the sidecar first. So a worker killed at any point leaves nothing that looks like a whole backup, only
@@ -40,7 +42,7 @@ from app.core.errors import (
 )
 from app.core.sessions.model import UUID_PATTERN
 from app.core.storage import encrypted_file, object_stores
-from app.core.storage.archive_keys import MAGIC, NO_KEYS, Keys, SessionKeys
+from app.core.storage.archive_keys import NO_KEYS, Keys, SessionKeys
 from app.core.storage.encrypted_file import HEADER_BYTES, Cipher, EncryptingWriter, Layout
 from app.core.storage.file_store import FileStore
 from app.core.storage.key_list import KeyList
@@ -167,7 +169,7 @@ class BackupStore:
         if not NAME_PATTERN.fullmatch(name):
             return False
         with self._reading(name):
-            return self._found(name) is not None
+            return self._is_whole(name)
 
     def is_published(self, name: str) -> bool:
         """Whether the zip and its sidecar are in the session's folder. By the folder's list: S3 tells a Job, which may
@@ -176,11 +178,6 @@ class BackupStore:
             return False
         with self._reading(name):
             return {name, name + SIDECAR_SUFFIX} <= set(self.files.names(os.path.dirname(self._path(name))))
-
-    def is_flat(self, name: str) -> bool:
-        """Whether a backup is stored as earlier releases did, outside of its session's folder."""
-        with self._reading(name):
-            return self._found(name) == self._flat_path(name)
 
     def sidecar(self, name: str) -> dict[str, Any]:
         """The description of the backup; raises `ArchiveError` where it is damaged."""
@@ -197,24 +194,20 @@ class BackupStore:
 
     def names(self) -> list[str]:
         """The names of all backups: zips with a sidecar. Looks into every session's folder."""
-        return sorted({name for folder, present in self._folders() for name in self._whole(folder, present)})
+        return sorted(name for uuid, present in self._folders() for name in _whole(uuid, present))
 
     def names_of(self, uuid: str) -> list[str]:
         """The names of a session's backups."""
-        found: set[str] = set()
-        for folder in (self.files.root, f"{self.files.root}/{uuid}"):
-            with self._reading(f"the backups of {uuid}"):
-                present = set(self.files.names(folder))
-            found.update(name for name in self._whole(folder, present) if session_of(name) == uuid)
-        return sorted(found)
+        with self._reading(f"the backups of {uuid}"):
+            present = set(self.files.names(f"{self.files.root}/{uuid}"))
+        return sorted(_whole(uuid, present))
 
     def delete(self, name: str) -> None:
         """Delete a backup, if it exists."""
         path = self._path(name)
         with self._reading(name):
-            for each in (path, self._flat_path(name)):
-                self.files.remove(each + SIDECAR_SUFFIX)
-                self.files.remove(each)
+            self.files.remove(path + SIDECAR_SUFFIX)
+            self.files.remove(path)
             self.files.sync(os.path.dirname(path), self.files.root)
         self._known.cache_clear()
 
@@ -226,8 +219,9 @@ class BackupStore:
         `older_than` must be longer ago than a backup may take, or a running one loses its file.
         """
         removed = 0
-        for folder, present in self._folders():
-            lone = {name for name in present if self._belongs(name, folder) and name + SIDECAR_SUFFIX not in present}
+        for uuid, present in self._folders():
+            folder = f"{self.files.root}/{uuid}"
+            lone = {name for name in present if _is_of(uuid, name) and name + SIDECAR_SUFFIX not in present}
             parts = {name for name in present if PART_PATTERN.fullmatch(name)}
             removed += sum(self._sweep(f"{folder}/{name}", name in parts, older_than) for name in sorted(lone | parts))
         return removed
@@ -243,42 +237,24 @@ class BackupStore:
         return False
 
     def _path(self, name: str) -> str:
-        """Where a new backup is stored."""
+        """Where a backup is stored."""
         return f"{self.files.root}/{session_of(name)}/{name}"
 
-    def _flat_path(self, name: str) -> str:
-        return f"{self.files.root}/{name}"
-
-    def _found(self, name: str) -> str | None:
-        """Where the backup is stored, None where it isn't."""
-        refusal: PermissionError | None = None
-        for path in (self._path(name), self._flat_path(name)):
-            try:
-                if self._is_file(path + SIDECAR_SUFFIX) and self._is_file(path):
-                    return path
-            except PermissionError as error:
-                # S3's answer for a missing file to one who may not list the bucket, as a Job.
-                refusal = error
-        if refusal is not None:
-            raise refusal
-        return None
+    def _is_whole(self, name: str) -> bool:
+        path = self._path(name)
+        return self._is_file(path + SIDECAR_SUFFIX) and self._is_file(path)
 
     def _existing(self, name: str) -> str:
         with self._reading(name):
-            path = self._found(name)
-        if path is None:
-            raise BackupNotFound(name)
-        return path
+            if not self._is_whole(name):
+                raise BackupNotFound(name)
+        return self._path(name)
 
     def _keys_of(self, name: str) -> SessionKeys:
         return self.keys.session(session_of(name))
 
     def _look(self, name: str) -> Stored:
-        path = self._existing(name)
-        found = self._stored(path, name)
-        if found.cipher is None and self._head(path + SIDECAR_SUFFIX, len(MAGIC)) == MAGIC:
-            raise ArchiveError(f"{name} is damaged: its zip was replaced by one that is not encrypted.")
-        return found
+        return self._stored(self._existing(name), name)
 
     def _stored(self, path: str, name: str) -> Stored:
         size = int(self.files.fs.info(path)["size"])
@@ -299,11 +275,10 @@ class BackupStore:
             raise
 
     def _folders(self) -> Iterator[tuple[str, set[str]]]:
-        """The root and every session's folder, with the names in it. One that can't be read is logged and left out."""
+        """Every session's folder, with the names in it. One that can't be read is logged and left out."""
         root = self.files.root
         with self._reading("the list of backups"):
             present = set(self.files.names(root))
-        yield root, present
         for uuid in sorted(filter(UUID_PATTERN.fullmatch, present)):
             try:
                 with self._reading(f"the backups of {uuid}"):
@@ -311,18 +286,7 @@ class BackupStore:
             except ArchiveError as error:
                 log.warning("left out: %s", error, extra={"uuid": uuid})
                 continue
-            yield f"{root}/{uuid}", inside
-
-    def _whole(self, folder: str, present: Set[str]) -> Iterator[str]:
-        """The backups in a folder with these names."""
-        return (name for name in present if self._belongs(name, folder) and name + SIDECAR_SUFFIX in present)
-
-    def _belongs(self, name: str, folder: str) -> bool:
-        """Whether a name is a backup's, and this is a folder where it is found."""
-        return NAME_PATTERN.fullmatch(name) is not None and f"{folder}/{name}" in (
-            self._path(name),
-            self._flat_path(name),
-        )
+            yield uuid, inside
 
     def _make_folder(self, folder: str) -> None:
         for each in (self.files.root, folder) if self.files.is_local else ():
@@ -490,6 +454,17 @@ class NewBackup:
                 "again. The session and every older backup are untouched."
             )
             raise file_error(error, f"{self.name} could not be written", full) from error
+
+
+def _whole(uuid: str, present: Set[str]) -> Iterator[str]:
+    """The backups in a session's folder with these names."""
+    return (name for name in present if _is_of(uuid, name) and name + SIDECAR_SUFFIX in present)
+
+
+def _is_of(uuid: str, name: str) -> bool:
+    """Whether that is the name of a backup of the session."""
+    match = NAME_PATTERN.fullmatch(name)
+    return match is not None and match["uuid"] == uuid
 
 
 def _locked(path: str) -> int | None:

@@ -98,8 +98,8 @@ class _Replaced(Exception):
 class HistoryStore:
     """The conversations under one URL, at `{url}/{uuid}/`, each of at most `most` bytes.
 
-    New documents are encrypted by `keys`, or where there is none by the Fernet `key`; all forms are read. Of several
-    Fernet keys, separated by commas, the first encrypts and all decrypt.
+    New documents are encrypted by `keys`, or where there is none by the Fernet `key`; both forms are read, and a plain
+    one only without any key. Of several Fernet keys, separated by commas, the first encrypts and all decrypt.
 
     Raises `SettingsError` for an invalid key. Every method raises `RetryableError` or `ArchiveError` where the store
     fails, `UnknownKey` for what is encrypted with another key, and `InvalidRequest` for an invalid uuid.
@@ -341,7 +341,7 @@ class HistoryStore:
                 return None
         if data.startswith(MAGIC):
             data = self._keys.session(uuid).decrypt(data, name)
-        elif not data.startswith(PLAIN):
+        elif self._decipher is not None or not data.startswith(PLAIN):
             data = self._decrypted(uuid, data)
         try:
             return json.loads(data.decode("utf-8", "surrogatepass"))

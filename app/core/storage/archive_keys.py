@@ -78,9 +78,11 @@ class SessionKeys:
         return MAGIC + bytes.fromhex(self.newest) + nonce + sealed
 
     def decrypt(self, data: bytes, name: str) -> bytes:
-        """The document that `encrypt` was given; one that was stored unencrypted as it is. Raises `UnknownKey`, and
-        `ArchiveError` for a damaged one."""
+        """The document that `encrypt` was given; without any key, one that is stored unencrypted. Raises `UnknownKey`,
+        and `ArchiveError` for a damaged one, or one that was written without the key."""
         if not data.startswith(MAGIC):
+            if self:
+                raise ArchiveError(f"{name} is damaged: it was not written with a key of this service.")
             return data
         body = data[len(MAGIC) :]
         key_id, nonce, sealed = (

@@ -60,9 +60,11 @@ class Cipher:
 
     @classmethod
     def read(cls, header: bytes, keys: SessionKeys, name: str) -> Cipher | None:
-        """For a stored file that begins so; None for one that is not encrypted. Raises `UnknownKey`, and `ArchiveError`
-        for a header cut short."""
+        """For a stored file that begins so; None for one that is not encrypted, where there is no key. Raises
+        `UnknownKey`, and `ArchiveError` for a header cut short, or of another than who has the key."""
         if not header.startswith(MAGIC):
+            if keys:
+                raise ArchiveError(f"{name} is damaged: it was not written with a key of this service.")
             return None
         if len(header) < HEADER_BYTES:
             raise _damaged(name)

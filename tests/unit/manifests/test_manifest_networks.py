@@ -21,6 +21,7 @@ from tests.manifests import (
     Object,
     pods,
     render,
+    settings_of,
 )
 
 PRIVATE = (
@@ -56,15 +57,14 @@ def overlay(request) -> tuple[Object, ...]:
 
 @pytest.mark.parametrize("labels", [WORKSPACE, ARCHIVE, READER], ids=["workspace", "archive", "reader"])
 def test_no_workspace_reaches_a_private_address(overlay, labels):
-    """Nor a Job that handles backups, except for its credential (another test)."""
+    """Nor a Job that handles backups: its worker gives it the credential."""
     network = Network(overlay)
-    free = {"169.254.169.254": {80}, "169.254.169.252": {988}} if labels is not WORKSPACE else {}
 
     reached = [
         (address, port)
         for address in PRIVATE
         for port in (53, 80, 443, 988, 6379, 6443, 10250)
-        if network.lets_out_to(labels, WORKSPACES, port, address) and port not in free.get(address, ())
+        if network.lets_out_to(labels, WORKSPACES, port, address)
     ]
 
     assert reached == []
@@ -193,16 +193,28 @@ def test_redis_is_reached_by_the_manager_and_keda_only(overlay):
     assert not network.admits(redis, SYSTEM, 6379, pods(overlay)["web"].labels, WORKSPACES)
 
 
-def test_gke_keeps_workspaces_from_the_control_plane_and_archive_jobs_supplied():
-    """A control plane has a public address, and the services' range is no private one; only a Job's credential comes
-    from the metadata server."""
-    objects = render(MANIFESTS / "overlays" / "gke")
-    network = Network(objects)
+@pytest.mark.parametrize("labels", [ARCHIVE, READER], ids=["archive", "reader"])
+def test_a_job_reaches_its_store_and_nothing_else(overlay, labels):
+    """Where that is a bucket, by its addresses and at its port, and the names. A volume needs no network."""
+    network, bucket = Network(overlay), settings_of(overlay)["BACKUP_URL"].startswith("gs://")
+    dns, gateway = {"k8s-app": "kube-dns"}, pods(overlay)["gateway"].labels
+
+    def reaches(address: str, port: int = 443) -> bool:
+        return network.lets_out_to(labels, WORKSPACES, port, address)
+
+    assert reaches("199.36.153.8") is bucket
+    assert network.lets_out_to_pod(labels, WORKSPACES, 53, dns, "kube-system") is bucket
+    assert not reaches("199.36.153.8", 80) and not reaches("199.36.153.12")
+    assert not any(reaches(each) for each in ("8.8.8.8", "140.82.112.3", "2606:4700:4700::1111", "34.118.224.1"))
+    assert not network.lets_out_to_pod(labels, WORKSPACES, 8001, gateway, SYSTEM)
+    assert not network.lets_out_to_pod(labels, WORKSPACES, 1111, WORKSPACE, WORKSPACES)
+
+
+def test_gke_keeps_workspaces_from_the_control_plane():
+    """A control plane has a public address, and the services' range is no private one."""
+    network = Network(render(MANIFESTS / "overlays" / "gke"))
     values = yaml.safe_load((MANIFESTS / "overlays" / "gke" / "values.yaml").read_text())["data"]
 
     for forbidden in (values["control-plane"].partition("/")[0], "34.118.224.1"):
         assert not network.lets_out_to(WORKSPACE, WORKSPACES, 443, forbidden)
-    for labels in (ARCHIVE, READER):
-        assert network.lets_out_to(labels, WORKSPACES, 80, "169.254.169.254")
-        assert network.lets_out_to(labels, WORKSPACES, 988, "169.254.169.252")
     assert network.lets_out_to(WORKSPACE, WORKSPACES, 53, "169.254.20.10")

@@ -120,7 +120,6 @@ def test_the_service_can_start_with_these_settings(overlay, monkeypatch):
     assert (settings.runtime, settings.scaler) == ("kubernetes", "keda")
     assert settings.workspace_namespace == WORKSPACES
     assert settings.keda_authentication in of_kind(overlay, "TriggerAuthentication", WORKSPACES)
-    assert settings.backup_service_account in of_kind(overlay, "ServiceAccount", WORKSPACES)
     assert KubernetesConfig.of(settings).image == settings.workspace_image
 
 
@@ -161,13 +160,14 @@ def test_no_secret_holds_a_value(overlay):
 
 
 def test_only_those_that_need_the_api_server_get_a_token(overlay):
-    """The account says no by default; four pods ask for theirs."""
+    """The account says no by default; four pods ask for theirs. The workspaces' namespace has none."""
     accounts = [each for each in overlay if each["kind"] == "ServiceAccount"]
     asking = {
         pod.spec["serviceAccountName"] for pod in pods(overlay).values() if pod.spec["automountServiceAccountToken"]
     }
 
-    assert len(accounts) == 12
+    assert len(accounts) == 11
+    assert {each["metadata"]["namespace"] for each in accounts} == {SYSTEM}
     assert all(each["automountServiceAccountToken"] is False for each in accounts)
     assert asking == set(ALLOWED)
 
@@ -383,11 +383,11 @@ def test_gke_takes_every_value_from_one_file():
     assert solver["dns01"]["cloudDNS"]["project"] == values["project"]
     assert {name: each["iam.gke.io/gcp-service-account"] for name, each in google.items() if each} == {
         "archiver": values["manager-account"],
-        "archive": values["archive-account"],
         "gateway": values["conversations-account"],
         "sweeper": values["conversations-account"],
         "web": values["reader-account"],
     }
+    assert settings_of(objects)["BACKUP_ROLE"] == values["archive-account"]
     assert settings_of(objects)["HISTORY_URL"] != settings_of(objects)["BACKUP_URL"]
     assert "values" not in of_kind(objects, "ConfigMap")
 

@@ -43,7 +43,7 @@ def run(tmp_path: Path, action: str, *more: str) -> tuple[int, str]:
     """The exit status and the message of a Job."""
     message = tmp_path / "message"
     common = ["--files", str(tmp_path / "app"), "--url", f"file://{tmp_path}/backups", "--name", NAME]
-    status = backup_job.main([action, *common, *more], message)
+    status = backup_job.main([action, *common, *more, "--message", str(message)])
     return status, message.read_text()
 
 
@@ -185,12 +185,9 @@ def test_a_job_that_is_told_to_end_leaves_nothing(tmp_path: Path, action: str, e
         assert back_up(tmp_path)[0] == 0
         shutil.rmtree(tmp_path / "app")
     more = MADE if action == "backup" else ("--max-bytes", "1000000000", "--max-entries", "10")
-    source = (
-        "import pathlib, sys; from workers import backup_job\n"
-        "sys.exit(backup_job.main(sys.argv[2:], pathlib.Path(sys.argv[1])))"
-    )
     common = ["--files", str(tmp_path / "app"), "--url", f"file://{tmp_path}/backups", "--name", NAME]
-    command = [sys.executable, "-c", source, str(tmp_path / "message"), action, *common, *more]
+    message = ["--message", str(tmp_path / "message")]
+    command = [sys.executable, "-m", "workers.job_entry", action, *common, *message, *more]
     pattern = "backups/*/.app-*.part-*" if action == "backup" else ".restoring-*"
     with subprocess.Popen(command, preexec_fn=block_sigterm) as job:
         if not early:
@@ -223,7 +220,7 @@ def point_job(tmp_path: Path, action: str, *more: str) -> tuple[int, str]:
     (tmp_path / "keys").write_text(KEYS.to_text())
     own = ["--files", str(tmp_path / "volume/app"), "--url", f"file://{tmp_path}/store", "--keys-file"]
     arguments = [action, *own, str(tmp_path / "keys"), "--name", reference(ADA.uuid, POINT), *more]
-    status = backup_job.main(arguments, tmp_path / "message")
+    status = backup_job.main([*arguments, "--message", str(tmp_path / "message")])
     return status, (tmp_path / "message").read_text()
 
 
@@ -255,7 +252,8 @@ def test_a_drill_of_a_restore_point(tmp_path: Path) -> None:
     scratch = tmp_path / "scratch/files"
     arguments = ["drill", "--scratch", str(scratch), "--url", f"file://{tmp_path}/store"]
     arguments += ["--keys-file", str(tmp_path / "keys"), "--name", reference(ADA.uuid, POINT)]
-    status = backup_job.main([*arguments, "--order", json.dumps(asdict(wanted))], tmp_path / "message")
+    arguments += ["--order", json.dumps(asdict(wanted)), "--message", str(tmp_path / "message")]
+    status = backup_job.main(arguments)
     proof = backup_job.read_outcome((tmp_path / "message").read_text(), NAME)
     assert isinstance(proof, Proof)
     assert (status, proof.proven, proof.files, proof.size, proof.compared) == (0, True, 1, 7, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
@@ -9,11 +10,12 @@ from typing import NoReturn
 import pytest
 import redis
 
-from app.core.backups.store import backup_name
+from app.core.backups.store import BackupStore, backup_name
 from app.core.errors import NoSpace, RetryableError
 from app.core.redis import keys, task_queue
 from app.core.service import NewSession
 from app.core.sessions.model import Identity, Status
+from app.core.storage.archive_keys import NO_KEYS, ArchiveKeys, Keys, SessionKeys, new_key
 from tests.world import World
 from workers.archive import write_backup
 from workers.runtime.base import Snapshot
@@ -237,6 +239,47 @@ def test_the_index_of_backups_is_rebuilt_from_the_store_but_for_damaged_ones(wor
     world.sweeps.index()
     assert world.core.backups.get(names[0]).user_id == "ada"
     assert world.core.backups.count() == 1
+
+
+def stored(world: World, name: str, identity: Identity, keys: Keys) -> None:
+    """A backup that was written with these keys."""
+    (world.settings.data_dir / "app").mkdir(exist_ok=True)
+    store = BackupStore(world.settings.backups_location(), keys)
+    write_backup(world.settings.data_dir / "app", store, name, identity, world.now)
+
+
+@pytest.mark.parametrize("forged", ["no key", "another key", "another user", "another session", "the key of another"])
+def test_the_index_takes_no_backup_that_another_wrote(redis_client: redis.Redis, tmp_path: Path, forged: str) -> None:
+    """Neither of who can write to the store, nor of a Job, which has the keys of its own session."""
+    key = new_key()
+    world = World(redis_client, tmp_path, archive_key=key)
+    uuid, name = world.active(), "abcd1234"
+    ours = ArchiveKeys(key)
+    victim = replace(world.get(uuid).identity, user_id="zelda")
+    mine = Identity(uuid=name, user_id="ada", created_at=world.now)
+    cases: dict[str, tuple[Identity, Keys, str]] = {
+        "no key": (mine, NO_KEYS, name),
+        "another key": (mine, ArchiveKeys(new_key()), name),
+        "another user": (victim, ours.session(uuid), uuid),
+        "another session": (replace(mine, uuid="bbbb0002"), ours.session(name), name),
+        "the key of another": (mine, SessionKeys(name, ours.session("bbbb0002").keys), name),
+    }
+    identity, keys, of = cases[forged]
+    stored(world, backup_name(of, world.now), identity, keys)
+    world.sweeps.index()
+    assert world.core.backups.count() == 0
+
+
+def test_the_index_takes_what_a_job_of_the_session_wrote(redis_client: redis.Redis, tmp_path: Path) -> None:
+    """Whether its record is there or was lost."""
+    key = new_key()
+    world = World(redis_client, tmp_path, archive_key=key)
+    living = world.get(world.active()).identity
+    lost = Identity(uuid="abcd1234", user_id="ada", created_at=world.now)
+    for each in (living, lost):
+        stored(world, backup_name(each.uuid, world.now), each, ArchiveKeys(key).session(each.uuid))
+    world.sweeps.index()
+    assert {each.uuid for each in world.core.backups.page().items} == {living.uuid, lost.uuid}
 
 
 def test_the_whole_store_is_looked_at_once_a_day_and_by_each_new_process(

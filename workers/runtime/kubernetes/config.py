@@ -42,7 +42,6 @@ class KubernetesConfig:
     stop_grace: int
     backup_url: str
     backup_pvc: str
-    backup_service_account: str
     backup_role: str
     backup_role_limit: int
     job_deadline: int
@@ -80,7 +79,6 @@ class KubernetesConfig:
             stop_grace=_pod_grace(settings),
             backup_url=settings.backups_location(),
             backup_pvc=settings.backup_pvc,
-            backup_service_account=settings.backup_service_account,
             backup_role=settings.backup_role,
             backup_role_limit=round(settings.backup_role_limit),
             job_deadline=max(1, round(settings.long_task_limit * 0.9)),

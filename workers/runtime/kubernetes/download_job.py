@@ -42,13 +42,10 @@ class DownloadJobs:
         self._keys = keys
         self._credentials = JobCredentials(config)
 
-    def start(self, name: str, *, flat: bool = False) -> DownloadJob:
-        """Start a download job for the backup `name`, which may be stored `flat`. The cluster learns only the digest of
-        the secret."""
+    def start(self, name: str) -> DownloadJob:
+        """Start a download job for the backup `name`. The cluster learns only the digest of the secret."""
         secret, keys = secrets.token_urlsafe(SECRET_BYTES), self._keys.session(session_of(name))
-        job = job_objects.download_job(
-            names.download_job(), name, digest(secret), self._config, keyed=bool(keys), flat=flat
-        )
+        job = job_objects.download_job(names.download_job(), name, digest(secret), self._config, keyed=bool(keys))
         credential = self._credentials.issue(session_of(name), job_access.reading(name))
         return DownloadJob(job["metadata"]["name"], self._jobs.start(job, name, keys, credential), secret)
 

@@ -17,7 +17,6 @@ from typing import TypeVar
 import redis
 
 from app.core.access.agent_credentials import AgentCredentials
-from app.core.backups.store import BackupStore
 from app.core.errors import (
     FilesGoing,
     FilesGone,
@@ -29,7 +28,6 @@ from app.core.errors import (
 )
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
-from app.core.restore_points import names as points
 from app.core.sessions.model import Identity
 from app.core.storage.archive_keys import ArchiveKeys
 from app.settings import Settings
@@ -243,10 +241,8 @@ class KubernetesRuntime:
         # KEDA must not start the workspace now: its files are about to be replaced.
         self._dependents.withhold(uuid)
         self.stop(uuid, generation)
-        keys, flat = self._keys.session(job_objects.source_of(name)), self._is_flat(name)
-        job = job_objects.backup_job(
-            "restore", identity, name, self._clock(), self._config, keyed=bool(keys), flat=flat
-        )
+        keys = self._keys.session(job_objects.source_of(name))
+        job = job_objects.backup_job("restore", identity, name, self._clock(), self._config, keyed=bool(keys))
         credential = self._credentials.issue(uuid, job_access.reading(name))
         result = self._jobs.run(job, name, keys, credential, check)
         self._retry(lambda: self._note_restored(uuid, generation, identity.restore_mark))
@@ -434,12 +430,6 @@ class KubernetesRuntime:
     def _node(self, uuid: str) -> str:
         """Where the workspace's pod runs, "" for nowhere: a volume mounted there can be mounted nowhere else."""
         return next((pod.node for pod in self._pods(uuid) if pod.node), "")
-
-    def _is_flat(self, name: str) -> bool:
-        """Whether the Job must be given two files of the claim instead of a folder of it."""
-        if points.parse(name):
-            return False
-        return bool(self._config.backup_folder) and BackupStore(self._config.backup_url).is_flat(name)
 
     def _retry(self, decide: Callable[[], Done]) -> Done:
         """Decide and change; again after a concurrent change. `RetryableError` after `TRIES` attempts."""

@@ -31,10 +31,10 @@ def proving(uuid: str) -> Access:
 
 
 def reading(name: str) -> Access:
-    """To restore or serve that backup, which a session's folder holds, or the store itself, where an earlier release
-    made it: to these files. Who restores a restore point locks its repository, and adds a key file after a rotation of
-    the archive key: to the folder of its session. Raises `BackupNotFound` for an invalid name."""
+    """To restore or serve that backup: to its two files. Who restores a restore point locks its repository, and adds a
+    key file after a rotation of the archive key: to the folder of its session. Raises `BackupNotFound` for an invalid
+    name."""
     if point := points.parse(name):
         return making(point[0])
-    files = (name, name + SIDECAR_SUFFIX)
-    return Access((*(f"{session_of(name)}/{each}" for each in files), *files), may_write=False)
+    path = f"{session_of(name)}/{name}"
+    return Access((path, path + SIDECAR_SUFFIX), may_write=False)

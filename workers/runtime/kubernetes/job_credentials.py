@@ -16,7 +16,7 @@ SHORTEST = 900
 
 
 class JobCredentials:
-    """The credentials by `BACKUP_ROLE`; none where that is empty: the cloud gives Jobs one by their service account."""
+    """The credentials by `BACKUP_ROLE`; none where that is empty: the backups are on a volume."""
 
     def __init__(self, config: KubernetesConfig) -> None:
         self._config = config

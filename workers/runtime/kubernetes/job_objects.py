@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from app.core.backups.store import SIDECAR_SUFFIX, session_of
+from app.core.backups.store import session_of
 from app.core.restore_points import names as points
 from app.core.sessions.model import Identity
 from app.core.storage.archive_keys import SessionKeys
@@ -34,6 +34,9 @@ BACKUP_GRACE = 30
 
 KEYS, CREDENTIAL = "keys", "credential"
 """The keys in a Job's Secret, and the files that they are mounted as."""
+
+VOLUME = "/volume"
+"""Where a session's volume is mounted in its Jobs: not at the home of the image's user, which is the tenant's."""
 
 SCRATCH = "/scratch"
 """Where a drill restores to, in its pod."""
@@ -68,11 +71,9 @@ def backup_job(
     *,
     partial: bool = False,
     keyed: bool = False,
-    flat: bool = False,
 ) -> Object:
     """The Job that does `action` ("backup" or "restore") with the session's files and that backup, which may be
-    `partial`, or the restore point with that reference. A `keyed` one waits for its Secret (`keys_secret`); a `flat`
-    backup is not in its session's folder.
+    `partial`, or the restore point with that reference. A `keyed` one waits for its Secret (`secret`).
 
     It runs on `node` when one is given: a volume mounted there can be mounted nowhere else. It gets no token.
     """
@@ -82,7 +83,7 @@ def backup_job(
     else:
         # Attached, since a user id may begin with a dash.
         arguments += [f"--user-id={identity.user_id}"]
-    return _files_job(action, identity, backup, arguments, config, node, keyed=keyed, flat=flat)
+    return _files_job(action, identity, backup, arguments, config, node, keyed=keyed)
 
 
 def point_job(order: PointOrder, identity: Identity, config: KubernetesConfig, node: str = "") -> Object:
@@ -114,7 +115,7 @@ def drill_job(order: ProofOrder, config: KubernetesConfig) -> Object:
         name,
         container,
         volumes,
-        _backups(point, config, flat=False, may_write=False),
+        _backups(point, config, may_write=False),
         config,
         keyed=True,
         grace=BACKUP_GRACE,
@@ -142,18 +143,17 @@ def _files_job(
     node: str,
     *,
     keyed: bool,
-    flat: bool = False,
 ) -> Object:
     uuid, reads = identity.uuid, action != "restore"
-    arguments = [action, "--name", what, "--url", config.backup_url, "--files", pods.FILES, *arguments]
+    arguments = [action, "--name", what, "--url", config.backup_url, "--files", f"{VOLUME}/app", *arguments]
     mounts: list[Object] = [
-        {"name": "files", "mountPath": pods.MOUNT, "readOnly": reads},
+        {"name": "files", "mountPath": VOLUME, "readOnly": reads},
         {"name": "tmp", "mountPath": "/tmp"},
     ]
     container = {"name": "archive", "args": arguments, "resources": BACKUP_RESOURCES, "volumeMounts": mounts}
     name = names.backup_job(action, uuid, what)
     # Who restores a point holds its lock, and adds a key file after a rotation of the archive key.
-    mounted = _backups(what, config, flat=flat, may_write=reads or points.parse(what) is not None)
+    mounted = _backups(what, config, may_write=reads or points.parse(what) is not None)
     spec = _pod_spec(name, container, pods.volumes(identity, config), mounted, config, keyed=keyed, grace=BACKUP_GRACE)
     if node:
         here = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
@@ -164,11 +164,11 @@ def _files_job(
 
 
 def download_job(
-    name: str, backup: str, secret_digest: str, config: KubernetesConfig, *, keyed: bool = False, flat: bool = False
+    name: str, backup: str, secret_digest: str, config: KubernetesConfig, *, keyed: bool = False
 ) -> Object:
     """The Job `name` that serves that backup once, to the caller with the secret of this digest. Its access to the
     backups is read-only; it ends after the download, when no caller comes, and with its deadline at the latest. `keyed`
-    and `flat` are as for `backup_job`."""
+    is as for `backup_job`."""
     arguments = ["serve", "--name", backup, "--url", config.backup_url]
     arguments += ["--secret-digest", secret_digest, "--port", str(DOWNLOAD_PORT), "--patience", str(DOWNLOAD_PATIENCE)]
     container = {
@@ -178,7 +178,7 @@ def download_job(
         "resources": DOWNLOAD_RESOURCES,
         "volumeMounts": [],
     }
-    mounted = _backups(backup, config, flat=flat, may_write=False)
+    mounted = _backups(backup, config, may_write=False)
     spec = _pod_spec(name, container, [], mounted, config, keyed=keyed, grace=1)
     return _job(name, {names.APP_LABEL: names.DOWNLOAD}, spec, config, kept=DOWNLOAD_KEPT)
 
@@ -206,21 +206,14 @@ def secret(job: Object, keys: SessionKeys, credential: Credential | None = None)
     }
 
 
-def _backups(backup: str, config: KubernetesConfig, *, flat: bool, may_write: bool) -> list[Object]:
-    """The mounts of the one session's folder of the backup store, or of the two files of a `flat` backup; none where
-    the store is no folder. The worker has made what is mounted: the kubelet would make it root's."""
+def _backups(backup: str, config: KubernetesConfig, *, may_write: bool) -> list[Object]:
+    """The mount of the one session's folder of the backup store; none where the store is no folder. The worker has made
+    that folder: the kubelet would make it root's."""
     if not config.backup_folder:
         return []
-    paths = [backup, backup + SIDECAR_SUFFIX] if flat else [source_of(backup)]
-    return [
-        {
-            "name": "backups",
-            "mountPath": f"{config.backup_folder.rstrip('/')}/{path}",
-            "subPath": path,
-            "readOnly": not may_write,
-        }
-        for path in paths
-    ]
+    uuid = source_of(backup)
+    place = f"{config.backup_folder.rstrip('/')}/{uuid}"
+    return [{"name": "backups", "mountPath": place, "subPath": uuid, "readOnly": not may_write}]
 
 
 def _pod_spec(
@@ -234,9 +227,8 @@ def _pod_spec(
     grace: int,
 ) -> Object:
     """The pod of that Job, which runs workers/backup_job.py once in the container `own`, with these mounts of the
-    backups. It waits for its Secret if that is to hold anything.
-
-    With a credential of its own it has the service account of workspaces, to which the cloud gives none.
+    backups. It waits for its Secret if that is to hold anything. Its service account is that of workspaces, which has
+    no rights in the cluster or in a cloud.
     """
     mounts = [*own["volumeMounts"], *backups]
     files = [each for each, given in ((KEYS, keyed), (CREDENTIAL, bool(config.backup_role))) if given]
@@ -257,8 +249,7 @@ def _pod_spec(
         "volumeMounts": mounts,
     }
     spec = pods.pod_spec([container], volumes, config, grace=grace)
-    account = {} if config.backup_role else {"serviceAccountName": config.backup_service_account}
-    return spec | {"restartPolicy": "Never", **account}
+    return spec | {"restartPolicy": "Never"}
 
 
 def _job(name: str, labels: Mapping[str, str], spec: Object, config: KubernetesConfig, *, kept: int) -> Object:

@@ -1,7 +1,7 @@
 """Starts the processes of a workspace on this machine, with their commands and environments.
 
-A workspace is hostile: it gets only a fixed list of the worker's variables. Agent and editor get their secrets in
-files, because any process of the same user can read an environment.
+A workspace is hostile: it gets few of the worker's variables (app/volume/environment.py). Agent and editor get their
+secrets in files, because any process of the same user can read an environment.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ from app.core.access.agent_credentials import AgentCredentials
 from app.core.sessions.model import Identity
 from app.secret_keys import Purpose
 from app.settings import Settings
+from app.volume.environment import inherited
 from workers.runtime.agent_environment import agent_environment
 from workers.runtime.local import processes
 from workers.runtime.local.editor_defaults import editor_defaults
 from workers.runtime.local.processes import Process
 from workers.runtime.local.storage import WorkspaceStorage
-
-PASSED_ON = ("PATH", "LANG", "SHELL", "TERM", "USER")
-"""The variables a workspace gets from the worker's environment: none may hold a secret."""
 
 PROGRAM_FOLDER = Path(__file__).resolve().parents[3]
 """Where `app.agent` is imported from: the agent's working folder, since a variable would reach its commands too."""
@@ -86,9 +84,8 @@ class Launcher:
         return processes.spawn(command, environment=environment, folder=PROGRAM_FOLDER, log=log)
 
     def _environment(self, identity: Identity) -> dict[str, str]:
-        passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         own = {"HOME": str(self._storage.home(identity.uuid)), "USER_ID": identity.user_id}
-        return {"LANG": "C.UTF-8", **passed_on, **own, **self.marks(identity.uuid)}
+        return {"LANG": "C.UTF-8", **inherited(os.environ), **own, **self.marks(identity.uuid)}
 
     def _editor_settings(self, uuid: str) -> dict[str, str]:
         """The variables that app/editor/guard.js reads."""

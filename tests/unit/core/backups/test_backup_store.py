@@ -87,17 +87,7 @@ def test_a_job_that_s3_refuses_what_is_not_there_writes_and_reads_its_backup(str
     assert (strict.size(NAME), strict.sidecar(NAME)) == (3, SIDECAR)
 
 
-def test_a_backup_of_an_earlier_release_is_found_past_a_refusal(strict: BackupStore) -> None:
-    fs, root = strict.files.fs, strict.files.root
-    put(strict)
-    for name in (NAME, NAME + ".json"):
-        fs.pipe_file(f"{root}/{name}", fs.cat_file(f"{root}/{UUID}/{name}"))
-        fs.rm_file(f"{root}/{UUID}/{name}")
-    assert strict.is_flat(NAME) and strict.size(NAME) == 3
-
-
 def test_a_refusal_is_no_missing_backup(strict: BackupStore) -> None:
-    """Neither place can be seen."""
     with pytest.raises((RetryableError, ArchiveError)):
         strict.exists(NAME)
 

@@ -1,4 +1,4 @@
-"""With an archive key backups are stored encrypted, each in its session's folder; older ones are read as they are."""
+"""With an archive key backups are stored encrypted, each in its session's folder, and nothing else is taken for one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from app.core.backups.store import BackupStore
 from app.core.errors import ArchiveError, BackupNotFound
-from app.core.storage.archive_keys import NO_KEYS, ArchiveKeys, Keys, UnknownKey, new_key
+from app.core.storage.archive_keys import NO_KEYS, ArchiveKeys, UnknownKey, new_key
 from app.core.storage.encrypted_file import CHUNK
 
 NAME = "app-abcd1234-20251120-080000.zip"
@@ -48,7 +48,7 @@ def test_readers_see_the_plain_zip_and_the_store_none_of_it(url: str) -> None:
     files = BackupStore(url, ArchiveKeys(KEY))
     files.prepare("abcd1234")
     put(files)
-    assert files.names() == [NAME] and not files.is_flat(NAME)
+    assert files.names() == [NAME]
     assert files.size(NAME) == len(ZIP)
     with files.open(NAME) as stored:
         assert stored.read() == ZIP
@@ -61,34 +61,24 @@ def test_readers_see_the_plain_zip_and_the_store_none_of_it(url: str) -> None:
         assert b"PK" not in content[:2]
 
 
-def test_a_store_without_keys_is_as_it_was_but_for_the_folders(url: str) -> None:
+def test_a_store_without_keys_is_not_encrypted(url: str) -> None:
     files = BackupStore(url)
     files.prepare("abcd1234")
     put(files)
     assert any(content == ZIP for content in everything(url).values())
     assert files.key_ids() == ()
-    assert BackupStore(url, ArchiveKeys(KEY)).read(NAME, 3, 9) == ZIP[3:9]
 
 
-def flat(url: str, keys: Keys = NO_KEYS) -> BackupStore:
-    """A store with a backup of an earlier release."""
+def test_who_has_a_key_takes_nothing_that_was_written_without_it(url: str) -> None:
+    """Whoever can write to the store could else give a zip of theirs to any user, who would restore it."""
     put(BackupStore(url))
-    fs, root = fsspec.url_to_fs(url)
-    for suffix in ("", ".json"):
-        fs.mv(f"{root}/abcd1234/{NAME}{suffix}", f"{root}/{NAME}{suffix}")
-    return BackupStore(url, keys)
-
-
-def test_a_backup_of_an_earlier_release_is_listed_read_and_deleted(url: str) -> None:
-    files = flat(url, ArchiveKeys(KEY))
-    put(files, LATER)
-    assert files.names() == [NAME, LATER]
-    assert (files.is_flat(NAME), files.is_flat(LATER)) == (True, False)
-    with files.open(NAME) as stored:
-        assert stored.read() == ZIP
-    assert (files.size(NAME), files.sidecar(NAME)["size"]) == (len(ZIP), len(ZIP))
-    files.delete(NAME)
-    assert files.names() == [LATER] and not files.exists(NAME)
+    files = BackupStore(url, ArchiveKeys(KEY))
+    with pytest.raises(ArchiveError, match="not written with a key"):
+        files.sidecar(NAME)
+    with pytest.raises(ArchiveError, match="not written with a key"):
+        files.open(NAME)
+    with pytest.raises(ArchiveError, match="not written with a key"):
+        files.read(NAME, 3, 9)
 
 
 def test_after_a_rotation_both_are_read_and_the_store_knows_both_keys(url: str) -> None:
@@ -144,7 +134,7 @@ def test_no_plain_zip_stands_in_for_an_encrypted_one(tmp_path: Path) -> None:
     put(files)
     (tmp_path / "abcd1234" / NAME).write_bytes(ZIP)
     for call in (files.open, files.size, lambda name: files.read(name, 0, 1)):
-        with pytest.raises(ArchiveError, match="replaced"):
+        with pytest.raises(ArchiveError, match="not written with a key"):
             call(NAME)
 
 

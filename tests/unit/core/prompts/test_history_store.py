@@ -170,13 +170,12 @@ def test_an_encrypted_conversation_shows_nothing(tmp_path):
     assert HistoryStore(str(tmp_path), key).read(UUID) == TALK
 
 
-def test_a_key_may_be_added_later_and_rotated(tmp_path):
-    """What was stored in the clear, or with the key before, is still read."""
+def test_a_key_may_be_rotated(tmp_path):
+    """What was stored with the key before is still read."""
     old, new = (Fernet.generate_key().decode() for _ in range(2))
-    HistoryStore(str(tmp_path)).write("plain000", TALK)
     HistoryStore(str(tmp_path), old).write("older000", TALK)
     rotated = HistoryStore(str(tmp_path), f"{new},{old}")
-    assert rotated.read("plain000") == rotated.read("older000") == TALK
+    assert rotated.read("older000") == TALK
     rotated.write("newer000", TALK)
     assert HistoryStore(str(tmp_path), new).read("newer000") == TALK
 
@@ -209,16 +208,24 @@ def test_with_an_archive_key_nothing_is_stored_in_the_clear(tmp_path):
 
 
 def test_documents_of_earlier_releases_are_read_beside_those_of_the_archive_key(tmp_path):
-    """Plain ones, and Fernet's: under HISTORY_KEY, and under its earlier name ARCHIVE_KEY."""
+    """Fernet's: under HISTORY_KEY, and under its earlier name ARCHIVE_KEY."""
     fernet, key = Fernet.generate_key().decode(), new_key()
-    HistoryStore(str(tmp_path)).write("plain000", TALK)
     HistoryStore(str(tmp_path), fernet).write("older000", TALK)
     HistoryStore(str(tmp_path), key).write("oldest00", TALK)
     store = archive(tmp_path, key, fernet)
-    for uuid in ("plain000", "older000", "oldest00"):
+    for uuid in ("older000", "oldest00"):
         assert store.read(uuid) == TALK
         store.write(uuid, LATER)
         assert archive(tmp_path, key).read(uuid) == LATER
+
+
+@pytest.mark.parametrize("kind", ["archive key", "Fernet key"])
+def test_who_has_a_key_takes_no_conversation_that_was_written_without_it(tmp_path, kind):
+    """Whoever can write to the store could else put words into it."""
+    key = new_key()
+    HistoryStore(str(tmp_path)).write(UUID, TALK)
+    with pytest.raises(ArchiveError, match="damaged"):
+        (archive(tmp_path, key) if kind == "archive key" else HistoryStore(str(tmp_path), key)).read(UUID)
 
 
 def test_without_its_archive_key_a_conversation_names_it(tmp_path):

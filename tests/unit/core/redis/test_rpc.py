@@ -60,9 +60,8 @@ class FakeReaders:
         self.ended: list[str] = []
         self.meanwhile: Callable[[], None] = lambda: None
 
-    def start(self, name: str, *, flat: bool = False) -> DownloadJob:
+    def start(self, name: str) -> DownloadJob:
         self.started.append(name)
-        self.flat = flat
         self.meanwhile()
         return DownloadJob("read-1", "10.0.0.1", "secret")
 
@@ -128,17 +127,7 @@ def test_a_reader_is_started_and_told(tickets: Rpc, workers: Workers, world: Wor
     workers.work = lambda name, ticket: read(world, readers, ticket)
     answer = tickets.ask("backups.read", NAME, PATIENCE)
     assert answer == {"host": "10.0.0.1", "port": 8081, "secret": "secret"}
-    assert (readers.started, readers.ended, readers.flat) == ([NAME], [], False)
-
-
-def test_a_reader_is_told_that_an_earlier_release_stored_the_backup(
-    tickets: Rpc, workers: Workers, world: World, readers: FakeReaders, redis_client: redis.Redis
-) -> None:
-    """Which did not say where in the index."""
-    redis_client.hdel(f"backup:{NAME}", "flat")
-    workers.work = lambda name, ticket: read(world, readers, ticket)
-    tickets.ask("backups.read", NAME, PATIENCE)
-    assert readers.flat
+    assert (readers.started, readers.ended) == ([NAME], [])
 
 
 def test_a_reader_whose_caller_left_meanwhile_is_ended(

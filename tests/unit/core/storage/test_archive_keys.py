@@ -37,8 +37,10 @@ def test_after_a_rotation_old_documents_are_read_and_new_ones_are_of_the_new_key
         ArchiveKeys(NEW).session("aaaaaaaa").decrypt(before, "x")
 
 
-def test_what_was_stored_unencrypted_is_read_as_it_is() -> None:
-    assert ArchiveKeys(NEW).session("aaaaaaaa").decrypt(b'{"a": 1}', "x") == b'{"a": 1}'
+def test_what_was_stored_unencrypted_is_read_without_a_key_only() -> None:
+    assert ArchiveKeys("").session("aaaaaaaa").decrypt(b'{"a": 1}', "x") == b'{"a": 1}'
+    with pytest.raises(ArchiveError, match="not written with a key"):
+        ArchiveKeys(NEW).session("aaaaaaaa").decrypt(b'{"a": 1}', "x")
 
 
 def test_a_flipped_bit_is_found() -> None:

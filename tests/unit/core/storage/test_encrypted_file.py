@@ -149,7 +149,12 @@ def test_no_file_stands_in_for_another() -> None:
 def test_without_its_key_it_is_said_which_one_is_missing() -> None:
     with pytest.raises(UnknownKey, match=KEYS.newest):
         reading(written(b"x"), ArchiveKeys(new_key()).session("aaaaaaaa"))
-    assert Cipher.read(b"PK\x03\x04 a plain zip", KEYS, "a.zip") is None
+
+
+def test_a_plain_zip_is_none_of_ours_once_there_is_a_key() -> None:
+    assert Cipher.read(b"PK\x03\x04 a plain zip", ArchiveKeys("").session("aaaaaaaa"), "a.zip") is None
+    with pytest.raises(ArchiveError, match="not written with a key"):
+        Cipher.read(b"PK\x03\x04 a plain zip", KEYS, "a.zip")
 
 
 def test_the_writer_holds_one_chunk() -> None:

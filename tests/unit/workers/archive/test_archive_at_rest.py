@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -77,14 +76,12 @@ def test_a_workspace_without_files_has_a_backup(tmp_path: Path) -> None:
     assert list((tmp_path / "again" / "app").iterdir()) == []
 
 
-def test_a_plain_backup_of_an_earlier_release_is_restored_after_a_key_is_set(tree: Path, tmp_path: Path) -> None:
-    """It lies in the store's own folder."""
-    store = BackupStore(f"file://{tmp_path}/store")
-    back_up(tree, store)
-    for suffix in ("", ".json"):
-        shutil.move(tmp_path / "store" / session_of(NAME) / f"{NAME}{suffix}", tmp_path / "store" / f"{NAME}{suffix}")
-    bring_back(BackupStore(f"file://{tmp_path}/store", KEYS), tmp_path / "session" / "app")
-    check_same(tmp_path / "session" / "app", tree)
+def test_a_backup_that_was_written_without_the_key_is_not_restored(tree: Path, tmp_path: Path) -> None:
+    """Anybody who can write to the store could have."""
+    back_up(tree, BackupStore(f"file://{tmp_path}/store"))
+    with pytest.raises(ArchiveError, match="not written with a key"):
+        bring_back(BackupStore(f"file://{tmp_path}/store", KEYS), tmp_path / "session" / "app")
+    assert not (tmp_path / "session" / "app").exists()
 
 
 @pytest.mark.parametrize("suffix", ["", ".json"])

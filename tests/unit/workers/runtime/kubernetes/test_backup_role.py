@@ -22,7 +22,6 @@ READY = replace(SETTINGS, ingress_forward_auth='{"a": "b"}')
         ("s3://bucket", ARN.replace("aws", "aws-us-gov")),
         ("gs://bucket/kept", EMAIL),
         ("file:///backups", ""),
-        ("gs://bucket", ""),
     ],
 )
 def test_a_role_of_the_stores_cloud_is_taken(url: str, role: str) -> None:
@@ -35,7 +34,11 @@ def test_a_role_of_the_stores_cloud_is_taken(url: str, role: str) -> None:
         ({"backup_url": "s3://bucket", "backup_role": EMAIL}, "looks like arn:"),
         ({"backup_url": "gs://bucket", "backup_role": ARN}, "looks like archive@"),
         ({"backup_url": "s3://bucket", "backup_role": "archive"}, "looks like arn:"),
-        ({"backup_url": "file:///backups", "backup_role": ARN}, "begins with s3:// or gs://"),
+        ({"backup_url": "file:///backups", "backup_role": ARN}, "for buckets"),
+        ({"backup_url": "/backups", "backup_role": ARN}, "for buckets"),
+        ({"backup_url": "gs://bucket", "backup_role": ""}, "must be set for gs://"),
+        ({"backup_url": "s3://bucket", "backup_role": ""}, "must be set for s3://"),
+        ({"backup_url": "abfs://bucket", "backup_role": ""}, "must begin with file://, s3:// or gs://"),
         ({"backup_url": "s3://bucket/all*", "backup_role": ARN}, "letters, digits"),
         ({"backup_url": "s3://bucket/kept?a=*", "backup_role": ARN}, "letters, digits"),
         ({"backup_url": "s3://bucket/kept#*", "backup_role": ARN}, "letters, digits"),

@@ -16,8 +16,7 @@ def test_who_makes_a_backup_or_a_restore_point_has_its_sessions_folder() -> None
 
 
 def test_who_reads_a_backup_has_its_two_files_to_read() -> None:
-    """In its session's folder, and where earlier releases stored it."""
-    files = (f"bbbb0002/{NAME}", f"bbbb0002/{NAME}.json", NAME, f"{NAME}.json")
+    files = (f"bbbb0002/{NAME}", f"bbbb0002/{NAME}.json")
     assert reading(NAME) == Access(files, may_write=False)
 
 

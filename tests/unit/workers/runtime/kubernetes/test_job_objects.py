@@ -28,6 +28,7 @@ from workers.runtime.kubernetes import job_objects
 from workers.runtime.kubernetes.config import KubernetesConfig
 
 NAME = "app-abcd1234-20260101-000000.zip"
+ROLE = "arn:aws:iam::123456789012:role/archive"
 OWN_FOLDER = {"name": "backups", "mountPath": "/backups/abcd1234", "subPath": "abcd1234"}
 """Of all backups, those of the session."""
 
@@ -53,7 +54,6 @@ def test_the_backup_job() -> None:
                     "enableServiceLinks": False,
                     "terminationGracePeriodSeconds": 30,
                     "restartPolicy": "Never",
-                    "serviceAccountName": "default",
                     "affinity": {"nodeAffinity": required},
                     "securityContext": POD_SECURITY,
                     "containers": [
@@ -64,7 +64,7 @@ def test_the_backup_job() -> None:
                             "command": ["archive-job"],
                             "args": [
                                 "backup",
-                                *("--name", name, "--url", "file:///backups", "--files", "/workspace/app"),
+                                *("--name", name, "--url", "file:///backups", "--files", "/volume/app"),
                                 *("--max-bytes", "21474836480", "--max-entries", "2000000"),
                                 *("--identity", IDENTITY_TEXT, "--at", "12.500"),
                             ],
@@ -75,7 +75,7 @@ def test_the_backup_job() -> None:
                             "securityContext": RESTRICTED,
                             "terminationMessagePolicy": "FallbackToLogsOnError",
                             "volumeMounts": [
-                                {"name": "files", "mountPath": "/workspace", "readOnly": True},
+                                {"name": "files", "mountPath": "/volume", "readOnly": True},
                                 {"name": "tmp", "mountPath": "/tmp"},
                                 {**OWN_FOLDER, "readOnly": False},
                             ],
@@ -117,7 +117,6 @@ def test_the_reader_job() -> None:
                     "enableServiceLinks": False,
                     "terminationGracePeriodSeconds": 1,
                     "restartPolicy": "Never",
-                    "serviceAccountName": "default",
                     "securityContext": POD_SECURITY,
                     "containers": [
                         {
@@ -145,9 +144,9 @@ def test_the_reader_job() -> None:
             },
         },
     }
-    remote = KubernetesConfig.of(replace(SETTINGS, backup_url="gs://bucket/backups", backup_service_account="archive"))
+    remote = KubernetesConfig.of(replace(SETTINGS, backup_url="gs://bucket/backups", backup_role=ROLE))
     spec = job_objects.download_job("read-1", name, "d1", remote)["spec"]["template"]["spec"]
-    assert (spec["volumes"], spec["serviceAccountName"]) == ([], "archive")
+    assert [volume["name"] for volume in spec["volumes"]] == ["keys"]
 
 
 def test_the_restore_job_is_the_other_way_round() -> None:
@@ -159,10 +158,9 @@ def test_the_restore_job_is_the_other_way_round() -> None:
     assert [mount["readOnly"] for mount in container["volumeMounts"] if "readOnly" in mount] == [False, True]
     limits = ["--max-bytes", "21474836480", "--max-entries", "2000000"]
     assert container["args"][-5:] == [*limits, "--user-id=ada@example.com"]
-    remote = KubernetesConfig.of(replace(SETTINGS, backup_url="gs://bucket/backups", backup_service_account="archive"))
+    remote = KubernetesConfig.of(replace(SETTINGS, backup_url="gs://bucket/backups", backup_role=ROLE))
     spec = job_objects.backup_job("restore", ADA, name, 0.0, remote)["spec"]["template"]["spec"]
-    assert [volume["name"] for volume in spec["volumes"]] == ["files", "tmp"]
-    assert spec["serviceAccountName"] == "archive"
+    assert [volume["name"] for volume in spec["volumes"]] == ["files", "tmp", "keys"]
 
 
 def test_a_restore_reads_the_folder_of_the_session_that_was_backed_up() -> None:
@@ -175,19 +173,6 @@ def test_a_restore_reads_the_folder_of_the_session_that_was_backed_up() -> None:
         "subPath": "bbbb0002",
         "readOnly": True,
     }
-
-
-def test_of_backups_that_an_earlier_release_stored_in_one_folder_a_job_sees_one() -> None:
-    """Its two files."""
-    for job in (
-        job_objects.backup_job("restore", ADA, NAME, 0.0, CHOICES, flat=True),
-        job_objects.download_job("read-1", NAME, "d1", CHOICES, flat=True),
-    ):
-        mounts = job["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
-        assert [each for each in mounts if each["name"] == "backups"] == [
-            {"name": "backups", "mountPath": f"/backups/{path}", "subPath": path, "readOnly": True}
-            for path in (NAME, NAME + ".json")
-        ]
 
 
 def test_the_keys_of_a_job_are_in_a_secret_that_goes_with_it() -> None:
@@ -231,10 +216,10 @@ def test_the_job_of_a_restore_point_reads_the_files_and_has_the_sessions_folder_
     container = spec["containers"][0]
     name = job["metadata"]["name"]
     assert name.startswith("point-abcd1234-")
-    assert container["args"][:7] == ["point", "--name", POINT, "--url", "file:///backups", "--files", "/workspace/app"]
+    assert container["args"][:7] == ["point", "--name", POINT, "--url", "file:///backups", "--files", "/volume/app"]
     assert json.loads(container["args"][8]) == json.loads(json.dumps(asdict(order)))
     assert container["volumeMounts"] == [
-        {"name": "files", "mountPath": "/workspace", "readOnly": True},
+        {"name": "files", "mountPath": "/volume", "readOnly": True},
         {"name": "tmp", "mountPath": "/tmp"},
         {**OWN_FOLDER, "readOnly": False},
         {"name": "keys", "mountPath": "/run/archive-keys", "readOnly": True},
@@ -293,9 +278,7 @@ def test_a_restore_point_is_restored_from_the_folder_of_the_session_it_is_of() -
 @pytest.mark.parametrize("keyed", [True, False])
 def test_a_job_with_a_credential_has_it_in_its_secret_and_no_account_of_the_clouds(keyed: bool) -> None:
     """Neither the Job nor its environment holds it."""
-    role = "arn:aws:iam::123456789012:role/archive"
-    scoped = replace(SETTINGS, backup_url="s3://bucket", backup_service_account="archive", backup_role=role)
-    config = KubernetesConfig.of(scoped)
+    config = KubernetesConfig.of(replace(SETTINGS, backup_url="s3://bucket", backup_role=ROLE))
     keys = ArchiveKeys(new_key() if keyed else "").session("abcd1234")
     for job in (
         job_objects.backup_job("backup", ADA, NAME, 0.0, config, keyed=keyed),
@@ -312,7 +295,7 @@ def test_a_job_with_a_credential_has_it_in_its_secret_and_no_account_of_the_clou
         assert "serviceAccountName" not in spec
         assert spec["automountServiceAccountToken"] is False
         assert "env" not in container and "envFrom" not in container
-        assert role not in json.dumps(job)
+        assert ROLE not in json.dumps(job)
         credential = Credential({"AWS_SESSION_TOKEN": "canary"}, 1.0)
         secret = job_objects.secret({**job, "metadata": {**job["metadata"], "uid": "u1"}}, keys, credential)
         assert sorted(secret["stringData"]) == (["credential", "keys"] if keyed else ["credential"])
