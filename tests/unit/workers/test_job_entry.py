@@ -113,6 +113,13 @@ def store() -> Iterator[Server]:
 
 
 @pytest.fixture
+def cloud() -> Iterator[Server]:
+    """The metadata server of a cloud, at which a pod with an account gets its credential."""
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
 def volume(tmp_path: Path, tenant: Server) -> Path:
     """A volume whose owner has put settings for every client of a store into HOME."""
     files = {
@@ -138,12 +145,13 @@ def volume(tmp_path: Path, tenant: Server) -> Path:
         path.write_text(content)
     (tmp_path / "volume/home/steal").chmod(0o755)
     (tmp_path / "volume/app").mkdir()
-    (tmp_path / "volume/app/file").write_text("mine")
     return tmp_path / "volume"
 
 
-def outcome(program: Path, volume: Path, action: str, url: str, credential: Credential | None = None) -> dict[str, str]:
-    """What the Job leaves for its worker."""
+def outcome(
+    program: Path, volume: Path, action: str, url: str, cloud: Server, credential: Credential | None = None
+) -> dict[str, str]:
+    """What the Job leaves for its worker. Its environment names the cloud's server, and files of the tenant's."""
     folder = volume.parent
     arguments = [action, "--files", str(volume / "app"), "--url", url, "--name", NAME, *ACTIONS[action]]
     arguments += ["--message", str(folder / "message")]
@@ -151,7 +159,13 @@ def outcome(program: Path, volume: Path, action: str, url: str, credential: Cred
         (folder / "credential").write_text(credential.to_text())
         arguments += ["--credential-file", str(folder / "credential")]
     set_by_the_image = {"PATH": os.environ["PATH"], "HOME": str(volume / "home"), "LANG": "C.UTF-8"}
-    injected = {"AWS_PROFILE": "default", "CLOUDSDK_CONFIG": str(volume / "home/.config/gcloud")}
+    injected = {
+        "AWS_PROFILE": "default",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{cloud.url}/credential",
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT": cloud.url,
+        "CLOUDSDK_CONFIG": str(volume / "home/.config/gcloud"),
+        "GCE_METADATA_HOST": cloud.url.removeprefix("http://"),
+    }
     done = subprocess.run(
         [str(program), *arguments],
         env={**set_by_the_image, **injected},
@@ -169,7 +183,7 @@ def outcome(program: Path, volume: Path, action: str, url: str, credential: Cred
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
 def test_a_job_calls_its_store_with_its_credential_and_nobody_else(
-    program: Path, volume: Path, tenant: Server, store: Server, scheme: str, action: str
+    program: Path, volume: Path, tenant: Server, store: Server, cloud: Server, scheme: str, action: str
 ) -> None:
     given = {
         "s3": {
@@ -181,9 +195,9 @@ def test_a_job_calls_its_store_with_its_credential_and_nobody_else(
         },
         "gs": {"GOOGLE_ACCESS_TOKEN": OURS, "STORAGE_EMULATOR_HOST": store.url},
     }[scheme]
-    told = outcome(program, volume, action, f"{scheme}://bucket/kept", Credential(given, time.time() + 600))
+    told = outcome(program, volume, action, f"{scheme}://bucket/kept", cloud, Credential(given, time.time() + 600))
     assert told["error"]
-    assert tenant.seen == []
+    assert tenant.seen == cloud.seen == []
     assert store.seen and all(OURS in each for each in store.seen)
     assert THEIRS not in "".join(store.seen)
     assert not (volume.parent / "stolen").exists()
@@ -192,16 +206,19 @@ def test_a_job_calls_its_store_with_its_credential_and_nobody_else(
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
 def test_a_job_without_a_credential_looks_for_none(
-    program: Path, volume: Path, tenant: Server, scheme: str, action: str
+    program: Path, volume: Path, tenant: Server, cloud: Server, scheme: str, action: str
 ) -> None:
-    told = outcome(program, volume, action, f"{scheme}://bucket/kept")
+    told = outcome(program, volume, action, f"{scheme}://bucket/kept", cloud)
     assert "BACKUP_ROLE" in told["text"]
-    assert tenant.seen == []
+    assert tenant.seen == cloud.seen == []
     assert not (volume.parent / "stolen").exists()
 
 
-def test_a_job_beside_such_a_volume_does_its_work(program: Path, volume: Path) -> None:
-    """The settings are files like others: they are backed up."""
-    told = outcome(program, volume, "backup", f"file://{volume.parent}/store")
+def test_a_job_beside_such_a_volume_does_its_work(program: Path, volume: Path, tenant: Server, cloud: Server) -> None:
+    (volume / "app/file").write_text("mine")
+    told = outcome(program, volume, "backup", f"file://{volume.parent}/store", cloud)
     assert "error" not in told
-    assert outcome(program, volume, "restore", f"file://{volume.parent}/store") == {}
+    (volume / "app/file").write_text("changed")
+    assert outcome(program, volume, "restore", f"file://{volume.parent}/store", cloud) == {}
+    assert (volume / "app/file").read_text() == "mine"
+    assert tenant.seen == cloud.seen == []
