@@ -62,16 +62,31 @@ ensure_venv() {
             # Of two first runs at the same time, the second waits and finds it done.
             flock -w 900 9 || { say "another installation has held .venv.lock for 900 s"; exit 1; }
             [ "$(cat .venv/installed 2>/dev/null)" = "$wanted" ] && exit 0
-            say "installing the Python packages into .venv (a minute or two, once)"
+            say "installing the Python packages into .venv"
             "$PYTHON" -m venv --clear .venv &&
-                .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
-                    -r requirements.lock &&
+                pip_install -r <(locked uv) &&
+                { uv_install -r requirements.lock || pip_install -r requirements.lock; } &&
                 echo "$wanted" >.venv/installed
         ) 9>.venv.lock || exit 1
     fi
     # PYTHONPATH replaces an installation of the project itself.
     export VIRTUAL_ENV=$root/.venv PATH=$root/.venv/bin:$PATH PYTHONPATH=$root PYTHONUNBUFFERED=1
     PYTHON=$root/.venv/bin/python
+}
+
+locked() { sed -n "/^$1==/,/^    #/p" requirements.lock; } # PACKAGE: its lines of the lock
+
+pip_install() { # into .venv; its arguments are pip's
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps "$@"
+}
+
+# The same by uv: 3 s where pip takes 90 on two cores, as it unpacks a package once and links it into each .venv. It reads
+# none of pip's settings; where an index or a certificate is set for pip in another way than here, pip does it.
+uv_install() {
+    local index
+    index=${PIP_INDEX_URL:-$(.venv/bin/python -m pip config get global.index-url 2>/dev/null)}
+    VIRTUAL_ENV=$PWD/.venv UV_NATIVE_TLS=1 UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX:-$index} \
+        .venv/bin/uv pip install --quiet --require-hashes --no-deps "$@"
 }
 
 ensure_editor() {

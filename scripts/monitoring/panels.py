@@ -1,7 +1,7 @@
 """What a Grafana dashboard is made of, and its JSON: rows of panels, each with the queries it draws.
 
 Dashboards are written as the YAML files in `dashboards`; their fields are those of the classes below. The JSON is that
-of `@grafana/schema`, with which tests/integration/test_grafana_schema.py compiles it.
+of `@grafana/schema`.
 """
 
 from __future__ import annotations

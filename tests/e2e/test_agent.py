@@ -29,8 +29,8 @@ def model() -> Iterator[ModelServer]:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, code_server: str, model: ModelServer) -> Iterator[Service]:
-    """One that has a model."""
-    settings = {"LLM_BASE_URL": model.url, "LLM_API_KEY": MODEL_KEY, "LLM_MODEL": "stub"}
+    """One that has a model, and lets a workspace sleep however short it is up."""
+    settings = {"LLM_BASE_URL": model.url, "LLM_API_KEY": MODEL_KEY, "LLM_MODEL": "stub", "WAKE_GRACE": "0"}
     running = Service(tmp_path_factory.mktemp("service"), code_server, **settings)
     running.start()
     try:
@@ -156,9 +156,9 @@ def test_a_conversation_reads_the_same_after_sleeps_a_delete_and_a_restore(
 
 def test_an_idle_session_waits_for_the_end_of_a_turn(service: Service) -> None:
     """It is untouched for longer than its idle timeout, but for the agent's work."""
-    uuid = service.done("POST", "/session/create", {"user_id": "ada", "idle_timeout": 2})["uuid"]
-    answer = service.prompt(uuid, "run: sleep 6 && echo over", "long", prefer="respond-async")
-    assert answer["status"] == "queued"
+    uuid = service.done("POST", "/session/create", {"user_id": "ada", "idle_timeout": 3})["uuid"]
+    answer = service.prompt(uuid, "run: sleep 10 && echo over", "long", prefer="respond-async")
+    assert answer["status"] == "queued", "before it is up, so that it is never idle before its turn"
     ended = service.ended(uuid, "long")
     assert (ended["state"], ended["response"]["text"]) == ("processed", "It said:\n\nover")
     service.wait_status(uuid, "sleeping", replicas=0)

@@ -21,7 +21,8 @@ SECRET_KEY = "integration-secret-key-of-32-characters"
 
 
 class OwnRedis:
-    """A Redis that a test may stop, freeze and start again on the same port, with AOF."""
+    """A Redis that a test may stop, freeze and start again on the same port, with all it had: it writes an AOF, though
+    no answer waits for the disk."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
@@ -40,7 +41,14 @@ class OwnRedis:
         """Start it, and return when it answers."""
         program = shutil.which("redis-server")
         assert program is not None, "redis-server is needed on PATH"
-        options = {"--port": str(self.port), "--bind": "127.0.0.1", "--dir": str(self._folder), "--appendonly": "yes"}
+        options = {
+            "--port": str(self.port),
+            "--bind": "127.0.0.1",
+            "--dir": str(self._folder),
+            "--appendonly": "yes",
+            "--appendfsync": "no",
+            "--save": "",
+        }
         arguments = [part for pair in options.items() for part in pair]
         self._process = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL)
         wait_for(lambda: listens(self.port), "redis listens")

@@ -80,7 +80,7 @@ def test_what_a_killed_worker_left_there_is_swept(url: str) -> None:
         whole.commit({"name": NAME})
     other = backup_name("zzzz0001", NOW)
     client = fsspec.filesystem(url.partition(":")[0])
-    client.pipe_file(f"{url}/{other}", b"a zip that never got its sidecar")
+    client.pipe_file(f"{url}/zzzz0001/{other}", b"a zip that never got its sidecar")
     client.pipe_file(f"{url}/zzzz0001/.{other}.part-{'0' * 16}", b"half a zip")
     assert files.names() == [NAME]
     assert files.sweep_parts(time.time() - 3600) == 0

@@ -147,8 +147,8 @@ def idle_verdict(record: Record, policy: Policy, now: float) -> IdleVerdict:
     next_check = warn_at if now < warn_at else sleeps_at
     return IdleVerdict(
         due=False,
-        # Waiting prompts may be delivered at any time; other reasons end at a known time.
-        next_check=min(next_check, now + (record.idle_timeout if record.waiting else MAX_RECHECK)),
+        # Prompts may be delivered, or end, at any time; other reasons end at a known time.
+        next_check=min(next_check, now + (record.idle_timeout if record.waiting or record.unfinished else MAX_RECHECK)),
         why=_why(longest, now),
         reasons=reasons,
         sleeps_at=sleeps_at,

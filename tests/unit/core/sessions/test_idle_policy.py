@@ -172,6 +172,13 @@ def test_a_session_sleeps_at_the_minute_it_should_and_not_before(day: str) -> No
     assert slept_at(events) == pytest.approx(minute, abs=0.02)
 
 
+def test_a_timeout_shorter_than_a_turns_grace_counts_from_the_turns_end() -> None:
+    """A sweep may have looked while the turn still counted for `BUSY_GRACE`."""
+    record = replace(UP, idle_timeout=BUSY_GRACE / 2)
+    turn = [*prompts(0.2, unfinished=1), *once("turn", 0.2), *once("turn", 0.4), *prompts(0.41, unfinished=0)]
+    assert 0.9 <= slept_at(turn, record=record) <= 1.0
+
+
 def test_what_is_no_signal_keeps_nothing_up() -> None:
     """A reconnecting socket, a crawler, a health check: whoever sees them notes nothing, and the verdict knows no
     name for them."""

@@ -1,0 +1,156 @@
+"""Runs shards of the tests, those of tests/shards.toml; `scripts/test` calls it once all that tests need is there.
+
+    python -m tests.shards                    those of the presubmit
+    python -m tests.shards --all              all of them: the complete suite
+    python -m tests.shards --shard NAME …     these
+    python -m tests.shards --shards           lists them
+
+Each ends with a line: its name, the commit, how many passed, how many failed, and its seconds. All run, even when
+one fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+LIST = TESTS / "shards.toml"
+
+LIMIT = 3_600
+"""s. A shard should take under 540; what hangs is ended, as pytest-timeout does it with a single test."""
+
+
+class WrongList(Exception):
+    """tests/shards.toml is wrong; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some of the tests. `files` are relative to tests/, a folder stands for all in it."""
+
+    name: str
+    files: tuple[str, ...]
+    presubmit: bool = False
+    cluster: bool = False
+    spread: str = "loadfile"
+
+    def has(self, file: str) -> bool:
+        """Whether a file of tests is in it."""
+        return any(file == each or file.startswith(each + "/") for each in self.files)
+
+    def command(self, report: Path) -> list[str]:
+        """What runs it, and writes a report in JUnit's format."""
+        paths = [f"tests/{each}" for each in self.files]
+        pytest = [sys.executable, "-m", "pytest", "-m", "", f"--junitxml={report}", "--durations=5", *paths]
+        if self.cluster:
+            return ["scripts/cluster/cluster", "exec", *pytest]
+        return [*pytest, "--numprocesses=2", f"--dist={self.spread}"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a shard ended: how many tests passed and failed, in how many seconds; `status` is pytest's exit status."""
+
+    passed: int
+    failed: int
+    seconds: float
+    status: int
+
+
+def read(text: str, present: Iterable[str]) -> list[Shard]:
+    """The list's shards; `present` are all files of tests. Raises `WrongList` where one is in none or in several."""
+    shards = [Shard(name, **{**given, "files": tuple(given["files"])}) for name, given in tomllib.loads(text).items()]
+    times = Counter({file: sum(shard.has(file) for shard in shards) for file in present})
+    faults = [f"{file} is in {count} shards" for file, count in sorted(times.items()) if count != 1]
+    for shard in shards:
+        faults += [f"{shard.name}: there is no {each}" for each in shard.files if not (TESTS / each).exists()]
+    if faults:
+        raise WrongList(f"Each file of tests belongs in one shard of {LIST.name}:\n  " + "\n  ".join(faults))
+    return shards
+
+
+def present() -> list[str]:
+    """All files of tests."""
+    return [str(path.relative_to(TESTS)) for path in sorted(TESTS.rglob("test_*.py"))]
+
+
+def run(shard: Shard, arguments: Sequence[str]) -> Outcome:
+    """Run it, with more arguments for pytest."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="shard-") as folder:
+        report = Path(folder) / "report.xml"
+        try:
+            command = [*shard.command(report), *arguments]
+            status = subprocess.run(command, cwd=ROOT, timeout=LIMIT, check=False).returncode
+        except subprocess.TimeoutExpired:
+            print(f"{shard.name}: ended after {LIMIT} s", file=sys.stderr)
+            status = 124
+        counts = _counts(report)
+    return Outcome(*counts, time.monotonic() - began, status)
+
+
+def _counts(report: Path) -> tuple[int, int]:
+    """How many tests passed and failed; none where there is no report."""
+    if not report.exists():
+        return 0, 0
+    suites = ElementTree.parse(report).getroot().iter("testsuite")
+    total: Counter[str] = Counter()
+    for suite in suites:
+        total.update({key: int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped")})
+    failed = total["failures"] + total["errors"]
+    return total["tests"] - failed - total["skipped"], failed
+
+
+def commit() -> str:
+    """The checkout's, short; with a + where files differ from it."""
+    command = ["git", "describe", "--always", "--exclude=*", "--dirty=+"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 0 if all passed."""
+    parser = argparse.ArgumentParser(prog="scripts/test", description="Runs the tests, shard by shard.")
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--all", action="store_true", help="all shards, instead of those of the presubmit")
+    choice.add_argument("--shard", nargs="+", default=[], metavar="NAME", help="these shards")
+    choice.add_argument("--shards", action="store_true", help="list the shards")
+    options, more = parser.parse_known_args(arguments)
+    try:
+        shards = {each.name: each for each in read(LIST.read_text(), present())}
+    except WrongList as error:
+        parser.error(str(error))
+    if unknown := [name for name in options.shard if name not in shards]:
+        parser.error(f"no such shard: {', '.join(unknown)}; there are: {', '.join(shards)}")
+    if options.shards:
+        for each in shards.values():
+            where = "presubmit" if each.presubmit else "on a cluster" if each.cluster else ""
+            print(f"{each.name:22} {where:14} {' '.join(each.files)}")
+        return 0
+    chosen = [each for each in shards.values() if options.all or each.presubmit]
+    chosen = [shards[name] for name in options.shard] or chosen
+    lines, worst = [], 0
+    for each in chosen:
+        print(f"== {each.name}", flush=True)
+        outcome = run(each, more)
+        worst = worst or outcome.status
+        lines.append(f"{each.name} {commit()} {outcome.passed} {outcome.failed} {outcome.seconds:.0f}")
+        print(lines[-1], flush=True)
+    if len(chosen) > 1:
+        print("== shard, commit, passed, failed, seconds", *lines, sep="\n")
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main())
