@@ -168,6 +168,7 @@ class Informer:
         self._pods: dict[str, dict[str, PodView]] = {}
         self._warnings: dict[str, Warned] = {}
         self._steps: dict[str, dict[str, float]] = {}
+        """By pod: a step can be seen before the Deployment that asked for it, as each kind has a watch of its own."""
         self._looks: dict[str, int] = {}
         self._going: set[str] = set()
         self._reported: dict[str, Observation] = {}
@@ -275,11 +276,13 @@ class Informer:
         if change.listed:
             touched |= set(self._pods)
             self._pods = {}
+            self._steps = {each.name: self._steps.get(each.name, {}) for each in change.items}
             self._progress.clear()
         for each in change.items:
             pods = self._pods.setdefault(each.uuid, {})
             if change.gone:
                 pods.pop(each.name, None)
+                self._steps.pop(each.name, None)
             else:
                 if not change.listed:
                     self._note_steps(each, pods)
@@ -298,7 +301,7 @@ class Informer:
                 self._warnings[each.uuid] = each
                 self._retry_early(each)
             elif each.subject in self._pods[each.uuid]:
-                self._note_progress(each.uuid, status.EVENT_STEPS.get(each.reason, each.reason))
+                self._note_progress(each.uuid, each.subject, status.EVENT_STEPS.get(each.reason, each.reason))
                 # A warning is about volumes or the sandbox, which this event shows to exist.
                 self._warnings.pop(each.uuid, None)
         return {each.uuid for each in change.items}
@@ -315,16 +318,15 @@ class Informer:
         if pod.gone:
             return
         if pod.name not in known:
-            self._steps[pod.uuid] = {}
             self._looks.pop(pod.uuid, None)
             self._progress.pop(pod.uuid, None)
         for step in pod.steps:
-            self._note_progress(pod.uuid, step)
+            self._note_progress(pod.uuid, pod.name, step)
 
-    def _note_progress(self, uuid: str, step: str) -> None:
+    def _note_progress(self, uuid: str, pod: str, step: str) -> None:
         """Note progress of a start. Each phase, or kind of event, counts once for each pod, so that a start must
         end."""
-        steps = self._steps.setdefault(uuid, {})
+        steps = self._steps.setdefault(pod, {})
         if step not in steps:
             steps[step], self._progress[uuid] = self._clock(), self._watched
 
@@ -361,7 +363,7 @@ class Informer:
             warning,
             now,
             generation=generation if deployment is None else 0,
-            phases=status.steps_in_order(self._steps.get(uuid, {})),
+            phases=status.steps_in_order(self._steps.get(pod.name, {})) if pod else {},
             files_going=uuid in self._going,
             agent_at=self._agent_at,
             overdue=left <= 0,
@@ -375,6 +377,6 @@ class Informer:
         return seen
 
     def _forget(self, uuid: str) -> None:
-        """Drop everything about a workspace that is down except its Deployment's view."""
-        for known in (self._reported, self._warnings, self._steps, self._looks, self._progress):
+        """Drop everything about a workspace that is down except the views of its Deployment and pods."""
+        for known in (self._reported, self._warnings, self._looks, self._progress):
             known.pop(uuid, None)

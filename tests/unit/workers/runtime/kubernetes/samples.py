@@ -22,9 +22,10 @@ def replicas(api: FakeApi) -> int:
     return int(api.get("deployments", NAME)["spec"]["replicas"])
 
 
-def pod(status: dict[str, Any], name: str = "pod-1") -> dict[str, Any]:
-    """A pod of the workspace, as the API shows it."""
-    metadata = {"name": name, "uid": name, "labels": LABELS, "creationTimestamp": "2026-01-01T00:00:00Z"}
+def pod(status: dict[str, Any], name: str = "pod-1", uuid: str = A) -> dict[str, Any]:
+    """A pod of a workspace, as the API shows it."""
+    labels = {**LABELS, "session-uuid": uuid}
+    metadata = {"name": name, "uid": name, "labels": labels, "creationTimestamp": "2026-01-01T00:00:00Z"}
     return {"metadata": metadata, "spec": {"nodeName": "node-1"}, "status": status}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from threading import Event
 from typing import Any
@@ -31,6 +32,8 @@ from tests.waiting import wait_for
 from workers.runtime.kubernetes import names
 from workers.runtime.kubernetes.driver import KubernetesRuntime
 from workers.runtime.kubernetes.informer import LOOKS
+
+B = "bbbb0002"
 
 
 def test_the_steps_of_a_start_are_told(runtime: KubernetesRuntime, api: FakeApi) -> None:
@@ -63,6 +66,20 @@ def test_a_step_that_was_seen_tells_of_those_before_it(runtime: KubernetesRuntim
         begun = seen.until(lambda each: "started" in each.phases)
     assert not begun.ready
     assert begun.phases.items() > pulled.phases.items()
+
+
+def test_a_step_that_is_seen_before_its_start_is_told(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """Pods and Deployments come by watches of their own, in no order between them."""
+    runtime.provision(replace(ADA, uuid=B), 1)
+    runtime.start(B, 2)
+    scheduled = {"conditions": conditions(PodScheduled="True")}
+    with watching(runtime) as seen:
+        seen.snapshot()
+        api.put("pods", pod(scheduled, f"{NAME}-x"))
+        api.put("pods", pod(scheduled, "pod-of-b", B))
+        seen.until(lambda each: each.identity.uuid == B and "scheduled" in each.phases)
+        started(runtime)
+        assert "scheduled" in seen.until(lambda each: each.identity.uuid == A and each.running).phases
 
 
 def test_the_agents_events_are_no_steps_of_a_start(runtime: KubernetesRuntime, api: FakeApi) -> None:
