@@ -365,7 +365,7 @@ class ModelServer:
         self.closing.set()
         self._http.shutdown()
         self._http.server_close()
-        self._thread.join(5)
+        self._thread.join(60)
 
 
 class _Http(ThreadingHTTPServer):

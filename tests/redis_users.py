@@ -71,4 +71,4 @@ def guarded_redis(folder: Path, more: str = "") -> Iterator[Guarded]:
             yield made
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)

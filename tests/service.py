@@ -181,7 +181,7 @@ class Service:
         shown = named or {"Authorization": f"Bearer {self.token(session['uuid'])}"}
         url = f"{scheme}://127.0.0.1:{port}{path}"
         return requests.request(
-            method, url, headers={"Host": f"{host}:{port}"} | shown, timeout=10, allow_redirects=False
+            method, url, headers={"Host": f"{host}:{port}"} | shown, timeout=60, allow_redirects=False
         )
 
     @property
@@ -209,7 +209,7 @@ class Service:
         return requests.get(
             f"http://127.0.0.1:{self.workspace_port}/chat/{uuid}{path}",
             headers={"Host": "api.localhost"} | headers,
-            timeout=10,
+            timeout=60,
         )
 
     @property

@@ -57,7 +57,7 @@ class Victim:
         said = []
         for method, path, body in CALLS:
             headers = {"Authorization": f"Bearer {token}"}
-            answer = requests.request(method, self.gateway + path, json=body, headers=headers, timeout=20)
+            answer = requests.request(method, self.gateway + path, json=body, headers=headers, timeout=60)
             said.append((answer.status_code, "" if answer.ok else str(answer.json()["error"])))
         return said
 

@@ -244,7 +244,7 @@ def status_of_agent(address: str, secret: str) -> int:
     """How the agent there answers this secret; 0 when nothing does."""
     headers = {"Authorization": f"Bearer {secret}"}
     try:
-        return requests.get(f"{address}/activity", headers=headers, timeout=10).status_code if address else 0
+        return requests.get(f"{address}/activity", headers=headers, timeout=60).status_code if address else 0
     except requests.ConnectionError:
         return 0
 

@@ -115,7 +115,7 @@ class Story:
         host, _, path = rest.partition("/")
         url = f"{scheme}://127.0.0.1:{service.workspace_port}/{path}"
         person = {**NAVIGATION, "Sec-Fetch-Dest": "document"}
-        opened = requests.get(url, headers=person | {"Host": host}, allow_redirects=False, timeout=10)
+        opened = requests.get(url, headers=person | {"Host": host}, allow_redirects=False, timeout=60)
         assert opened.cookies, (opened.status_code, opened.text)
         self.canaries |= {
             "login link": link.partition("workspace-link=")[2],
@@ -148,7 +148,7 @@ class Story:
         self.refused("GET", f"/session/{uuid}/messages/{WRONG}", 404)
         stranger = service.workspace(service.status(uuid)["session"], f"/{WRONG}?{WRONG}", Cookie=f"a={WRONG}")
         assert stranger.status_code >= 300
-        with requests.get(service.gateway_url, headers={"Authorization": f"Bearer {WRONG}"}, timeout=10) as answer:
+        with requests.get(service.gateway_url, headers={"Authorization": f"Bearer {WRONG}"}, timeout=60) as answer:
             assert answer.status_code >= 400
         self._break_the_store(uuid)
         self._crash(uuid)

@@ -10,7 +10,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.model_server import MODEL, ModelServer
 from tests.service import KEY, Service
+from tests.waiting import wait_for
 
 TUTORIAL = (ROOT / "docs/tutorial.md").read_text()
 README = (ROOT / "README.md").read_text()
@@ -57,9 +57,6 @@ LIMIT = 90.0
 
 STREAM = 10
 """Seconds a stream without an end is read."""
-
-PATIENCE = 30.0
-"""Seconds in which a read must come to show what the document says: what it shows goes on meanwhile."""
 
 
 def commands(text: str) -> list[tuple[str, str]]:
@@ -109,13 +106,17 @@ class Shell:
 
 def check(shell: Shell, command: str, told: str) -> None:
     """Run `command`; it must print what is told, and a read may take its time for it."""
-    deadline = time.monotonic() + PATIENCE
-    while shape(seen := shell.run(command)) != shape(told):
-        changes = any(option in command for option in (" -d ", " -X ", "=$("))
-        if changes or time.monotonic() > deadline:
-            assert shape(seen) == shape(told), command
-        time.sleep(0.2)
-    shell.learn(told, seen)
+    printed: list[str] = []
+
+    def as_told() -> bool:
+        printed.append(shell.run(command))
+        return shape(printed[-1]) == shape(told)
+
+    if any(option in command for option in (" -d ", " -X ", "=$(")):
+        assert as_told(), f"{command}: {printed[-1]}"
+    else:
+        wait_for(as_told, command, lambda: printed[-1], interval=0.2)
+    shell.learn(told, printed[-1])
 
 
 @pytest.fixture(scope="module")

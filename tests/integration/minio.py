@@ -60,7 +60,7 @@ def use_as_owner(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _is_ready(port: int) -> bool:
     try:
-        return requests.get(f"http://127.0.0.1:{port}/minio/health/live", timeout=5).ok
+        return requests.get(f"http://127.0.0.1:{port}/minio/health/live", timeout=60).ok
     except requests.RequestException:
         return False
 

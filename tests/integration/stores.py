@@ -39,7 +39,7 @@ def server(kind: str, port: int, log: Path) -> Iterator[None]:
 
 def _answers(port: int) -> bool:
     try:
-        requests.get(f"http://127.0.0.1:{port}/", timeout=5)
+        requests.get(f"http://127.0.0.1:{port}/", timeout=60)
     except requests.RequestException:
         return False
     return True

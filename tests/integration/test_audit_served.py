@@ -36,7 +36,7 @@ def test_a_call_that_waits_while_the_service_is_stopped_has_an_entry(tmp_path: P
             wait_for(
                 lambda: client.hget(SESSION.format(uuid=uuid), "status") == "terminating", "the deletion is asked for"
             )
-        waiting.join(10)
+        waiting.join(60)
         entries = Audit(client).page(uuid=uuid).entries
         assert [(entry.act.action, entry.act.status, entry.act.reason) for entry in entries] == [
             ("delete", 0, "no_answer, backup=false"),

@@ -37,7 +37,7 @@ def at_work(url: str) -> Connection:
     headers = {"task": task_queue.WAKE}
     connection.Producer().publish([["one"], {}, {}], routing_key="wake", declare=[WAKE], headers=headers)
     while not taken:
-        connection.drain_events(timeout=5)
+        connection.drain_events(timeout=60)
     node = Mailbox("celery", type="fanout").Node("worker@here", channel=connection.channel())
     node.listen()
     channel._brpop_start()

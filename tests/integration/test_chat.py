@@ -62,7 +62,7 @@ class Place:
     def shown(self, token: str) -> tuple[int, str]:
         """How the gateway answers whoever shows this token, from wherever."""
         headers = {"Authorization": f"Bearer {token}"}
-        answer = requests.get(f"{self.gateway}/llm/v1/models", headers=headers, timeout=20)
+        answer = requests.get(f"{self.gateway}/llm/v1/models", headers=headers, timeout=60)
         return answer.status_code, "" if answer.ok else str(answer.json()["error"])
 
     def ended(self, message_id: str) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def sent_to_provider(stranger: Visitor, path: str = "/sign-in/oidc") -> str:
 
 def came_back(provider: str, subject: str) -> str:
     """The path at which the provider sends the person back."""
-    back = requests.post(provider, data={"sub": subject}, allow_redirects=False, timeout=10).headers["Location"]
+    back = requests.post(provider, data={"sub": subject}, allow_redirects=False, timeout=60).headers["Location"]
     assert back.startswith(f"{ORIGIN}/sign-in/back?")
     return back.removeprefix(ORIGIN)
 

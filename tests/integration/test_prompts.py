@@ -105,7 +105,7 @@ class Service:
             self.sweeps.stale()
             return done()
 
-        wait_for(swept, what, lambda: f"{self.agent.accepted[-5:]}, {self.core.store.get(self.uuid)}", seconds=40)
+        wait_for(swept, what, lambda: f"{self.agent.accepted[-5:]}, {self.core.store.get(self.uuid)}")
 
 
 @pytest.fixture

@@ -148,7 +148,7 @@ class FakeGateway:
     def __exit__(self, *_: object) -> None:
         self._http.shutdown()
         self._http.server_close()
-        self._thread.join(5)
+        self._thread.join(60)
 
 
 class _Handler(BaseHTTPRequestHandler):

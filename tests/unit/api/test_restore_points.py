@@ -24,6 +24,7 @@ from tests.unit.api.helpers import (
     move,
     new_session,
 )
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -82,29 +83,27 @@ def test_a_request_is_queued(client: Client, core: Core, uuid: str) -> None:
 
 def test_a_caller_may_wait_for_it(client: Client, core: Core, uuid: str) -> None:
     def make() -> None:
-        while not core.store.pending(keys.POINT_REQUESTS, uuid):
-            time.sleep(0.01)
+        wait_for(lambda: core.store.pending(keys.POINT_REQUESTS, uuid), "the request", interval=0.01)
         core.store.change(
             uuid, time.time(), point="p", point_at=time.time(), event=("restore_point", {"status": "done"})
         )
 
     worker = threading.Thread(target=make)
     worker.start()
-    answer = client.post(f"/session/{uuid}/restore-points", headers={"Prefer": "wait=10"})
+    answer = client.post(f"/session/{uuid}/restore-points", headers={"Prefer": "wait=60"})
     worker.join()
     assert (answer.status_code, answer.json["status"]) == (200, "done")
 
 
 def test_a_caller_that_waits_is_told_why_it_fails(client: Client, core: Core, uuid: str) -> None:
     def fail() -> None:
-        while not core.store.pending(keys.POINT_REQUESTS, uuid):
-            time.sleep(0.01)
+        wait_for(lambda: core.store.pending(keys.POINT_REQUESTS, uuid), "the request", interval=0.01)
         event = ("restore_point", {"status": "failed", "reason": "The store is away."})
         core.store.change(uuid, time.time(), point_error="The store is away.", event=event)
 
     worker = threading.Thread(target=fail)
     worker.start()
-    answer = client.post(f"/session/{uuid}/restore-points", headers={"Prefer": "wait=10"})
+    answer = client.post(f"/session/{uuid}/restore-points", headers={"Prefer": "wait=60"})
     worker.join()
     assert (answer.status_code, answer.json["status"], answer.json["message"]) == (202, "queued", "The store is away.")
 

@@ -105,7 +105,7 @@ def test_one_more_waiting_call_is_refused_before_anything_is_done(client: Client
     assert client.post(f"/session/{uuid}/sleep").status_code == 200
     assert client.delete(f"/session/{uuid}", headers={"Prefer": "respond-async"}).status_code == 202
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert limits.held(Kind.WAIT, f"session {uuid}") == 0
 
 

@@ -83,7 +83,7 @@ def test_its_start_gives_every_user_its_password(overlay, tmp_path):
         [*container["command"][:-1], script],
         env={"REDISCLI_AUTH": "old", "PATH": "/usr/bin:/bin"},
         check=True,
-        timeout=10,
+        timeout=60,
     )
     made = tmp_path / "tmp" / "users.acl"
     everyone = {user.name: password(user.name) for user in users.USERS}
@@ -104,7 +104,7 @@ def test_its_start_fails_without_a_password(overlay, tmp_path: Path):
         [*container["command"][:-1], script.replace("exec redis-server", "exec echo")],
         env={"REDISCLI_AUTH": "old", "PATH": "/usr/bin:/bin"},
         capture_output=True,
-        timeout=10,
+        timeout=60,
         check=False,
     )
     assert done.returncode != 0

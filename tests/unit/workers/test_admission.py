@@ -145,7 +145,7 @@ def test_what_is_handed_back_goes_into_the_queue_it_was_taken_from(
             channel = connection.default_channel
             consumer = Consumer(channel, [Queue("deliver")], on_message=lambda each: taken.append(each.headers["task"]))
             consumer.consume()
-            connection.drain_events(timeout=5)
+            connection.drain_events(timeout=60)
         assert taken.pop() == task_queue.DELIVER
         assert (redis_client.llen("deliver"), redis_client.llen("backup")) == (1, 0)
 

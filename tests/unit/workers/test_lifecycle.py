@@ -554,5 +554,5 @@ def test_what_another_worker_at_the_same_intent_ended_otherwise_stays_as_it_is(w
 
 def test_a_wait_ends_when_the_state_is_reached_and_when_time_is_up(world: World) -> None:
     uuid = world.active()
-    assert world.sessions.wait(uuid, lambda r: r.status is Status.ACTIVE, 5).status is Status.ACTIVE
+    assert world.sessions.wait(uuid, lambda r: r.status is Status.ACTIVE, 60).status is Status.ACTIVE
     assert world.sessions.wait(uuid, lambda r: r.status is Status.SLEEPING, 0.1).status is Status.ACTIVE

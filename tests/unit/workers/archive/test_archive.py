@@ -52,14 +52,14 @@ def small_disk() -> Iterator[Path]:
     """A disk of 1 MiB."""
     folder = Path(tempfile.mkdtemp(prefix="small-disk-"))
     command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)]
-    mounted = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    mounted = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if mounted.returncode:
         folder.rmdir()
         pytest.skip(f"a disk of its own needs the right to mount one: {mounted.stderr.strip()}")
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True, timeout=10)
+        subprocess.run(["umount", str(folder)], check=True, timeout=60)
         folder.rmdir()
 
 

@@ -59,7 +59,7 @@ def test_neither_content_nor_name_nor_prompt_nor_user_is_in_any_byte_of_the_stor
     shelf.write(".session/history.json", json.dumps([{"content": "canary prompt"}]))
     shelf.make(message_id="canary-message")
     stored = b"".join(path.read_bytes() + path.name.encode() for path in shelf.folder.rglob("*") if path.is_file())
-    for secret in (b"canary", b"ada@", b"app", str(shelf.volume).encode(), b"which"):
+    for secret in (b"canary", b"ada@", b"app/", b'"app"', str(shelf.volume).encode(), b"which"):
         assert secret not in stored.replace(b"repository", b"")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import time
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +34,7 @@ from tests.unit.workers.runtime.kubernetes.samples import (
     replicas,
     started,
 )
+from tests.waiting import PATIENCE
 from workers import runtime as runtimes
 from workers.runtime.kubernetes.api_server import Conflict, find_cluster
 from workers.runtime.kubernetes.driver import KubernetesRuntime
@@ -266,10 +267,12 @@ def test_a_server_that_is_away_is_told_as_such(on_cluster: Settings, redis_clien
 
 def test_a_server_that_hangs_is_left(on_cluster: Settings, redis_client: redis.Redis, api: FakeApi) -> None:
     """The client's own calls would wait for ever, or three times as long as told."""
-    api.before["GET deployments"] = lambda: time.sleep(1.0)
+    left = threading.Event()
+    api.before["GET deployments"] = lambda: left.wait(PATIENCE)
     hasty = KubernetesRuntime(on_cluster, redis_client, api.cluster(timeout=0.1))
     with pytest.raises(RuntimeUnavailable):
         hasty.observe(A)
+    left.set()
     assert api.requests.count("GET persistentvolumeclaims") == 0
 
 
