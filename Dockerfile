@@ -53,12 +53,14 @@ RUN /opt/tools/bin/python /src/prune.py /opt/editor/node_modules && \
     ln -s ../lib/node_modules/npm/bin/npx-cli.js /usr/local/bin/npx && \
     npm --version
 
-# The part of the service in the workspaces' image: it packs and unpacks a volume.
-FROM tools AS service
+# The part of the service in the workspaces' image: it packs and unpacks a volume. Its packages change less often than it.
+FROM tools AS service-packages
 COPY requirements-image.lock /tmp/
 RUN --mount=type=secret,id=ca \
     python3 -m venv --without-pip /opt/service && \
     /opt/tools/bin/pip-install /opt/service /tmp/requirements-image.lock fsspec gcsfs s3fs isal stream-zip cryptography redis environs
+
+FROM service-packages AS service
 WORKDIR /opt/service/lib/python3.11/site-packages
 COPY app/__init__.py app/logs.py app/private_text.py app/redis_address.py app/secret_keys.py app/settings.py app/tracing.py app/
 COPY app/core app/core
@@ -71,11 +73,13 @@ RUN python3 -m compileall -q --invalidation-mode unchecked-hash app workers && \
     /opt/service/bin/python -I -c 'import workers.job_entry, workers.backup_job'
 
 # The agent. Separate from the stage above: it needs a client for a model, and none for storage.
-FROM tools AS agent
+FROM tools AS agent-packages
 COPY requirements-image.lock /tmp/
 RUN --mount=type=secret,id=ca \
     python3 -m venv --without-pip /opt/agent && \
     /opt/tools/bin/pip-install /opt/agent /tmp/requirements-image.lock flask waitress openai
+
+FROM agent-packages AS agent
 WORKDIR /opt/agent/lib/python3.11/site-packages
 COPY app/__init__.py app/agent_protocol.py app/
 COPY app/agent app/agent
@@ -83,6 +87,7 @@ COPY app/volume app/volume
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash app && \
     /opt/agent/bin/python -I -c 'import app.agent.__main__, app.agent.server, app.agent.service, openai, waitress'
 
+# What changes least comes first: after a change of the service the layers of its code are all that is new.
 FROM python AS workspace
 RUN apt-get update && \
     apt-get install -y --no-install-recommends \
@@ -93,11 +98,10 @@ RUN useradd --uid 1000 --user-group --no-create-home --home-dir /workspace/home 
     install -d -o 1000 -g 1000 -m 0700 /workspace && \
     install -d -o 1000 -g 1000 /opt/editor && \
     ln -s /workspace/app /app
+COPY --from=service-packages /opt/service /opt/service
+COPY --from=agent-packages /opt/agent /opt/agent
 COPY --from=editor /usr/local /usr/local
 COPY --from=editor /opt/editor/node_modules /opt/editor/node_modules
-COPY --from=service /opt/service /opt/service
-COPY --from=agent /opt/agent /opt/agent
-COPY scripts/images/archive-job scripts/images/workspace-agent /usr/local/bin/
 COPY app/editor/launch.js app/editor/guard.js app/editor/activity.js app/editor/disconnect.js app/editor/files.js app/editor/proc.js app/editor/workspace.js app/editor/defaults.json app/editor/prime.js /opt/editor/
 ENV HOME=/workspace/home \
     SHELL=/bin/bash \
@@ -105,6 +109,10 @@ ENV HOME=/workspace/home \
 USER 1000:1000
 # V8 keeps compiled code for each user: this must be the one that workspaces run as.
 RUN node /opt/editor/prime.js && rm -rf /workspace/* /tmp/*
+COPY scripts/images/archive-job scripts/images/workspace-agent /usr/local/bin/
+COPY --from=service /opt/service/lib/python3.11/site-packages/app /opt/service/lib/python3.11/site-packages/app
+COPY --from=service /opt/service/lib/python3.11/site-packages/workers /opt/service/lib/python3.11/site-packages/workers
+COPY --from=agent /opt/agent/lib/python3.11/site-packages/app /opt/agent/lib/python3.11/site-packages/app
 LABEL org.opencontainers.image.title="workspace" \
       org.opencontainers.image.description="VS Code in the browser, with Node, Python and git" \
       org.opencontainers.image.licenses="Apache-2.0" \

@@ -125,7 +125,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Location", "http://127.0.0.1:1/")
         self.end_headers()
         try:
-            while self.agent.trickle and not self.agent.stopping.wait(0.01):
+            while self.agent.trickle and not self.agent.stopping.wait(0.01):  # meant: a pause
                 self.wfile.write(b" ")
             self.wfile.write(content)
         except OSError:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 from app.core.redis.scripts import script
 
 CHUNK = 65_536
-TIMEOUT = 10.0
+TIMEOUT = 60
 FAR_MARKS = (b"-NOSCRIPT",)
 """Answers to a command that did not run; they are never the ones to lose."""
 

@@ -27,7 +27,7 @@ def free_port() -> int:
 def listens(port: int) -> bool:
     """Whether a server accepts connections on this loopback port."""
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        socket.create_connection(("127.0.0.1", port), timeout=60).close()
     except OSError:
         return False
     return True

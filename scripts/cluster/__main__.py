@@ -19,7 +19,7 @@ from scripts.cluster.processes import running
 
 LOCK_LIMIT = 7_200.0
 """Seconds to wait for another `up` or `down` of the same cluster; an `up` may build everything."""
-USAGE = "usage: cluster up [--port N] | demo [--port N] | down | status | exec CMD… | load IMAGE"
+USAGE = "usage: cluster build | up [--port N] | demo [--port N] | down | status | exec CMD… | load IMAGE"
 
 
 def main(arguments: list[str]) -> int:
@@ -28,6 +28,8 @@ def main(arguments: list[str]) -> int:
         layout = layouts.from_environment()
         if command in ("up", "demo") and (port := port_of(rest)) is not None:
             return up(layout, port) if command == "up" else demo(layout, port)
+        if command == "build" and not rest:
+            return build()
         if command == "down" and not rest:
             return down(layout)
         if command == "status" and not rest:
@@ -51,6 +53,12 @@ def port_of(rest: list[str]) -> int | None:
         return 0
     asked = rest[1] if len(rest) == 2 and rest[0] == "--port" else ""
     return int(asked) if asked.isdigit() and 0 < int(asked) < 65_536 else None
+
+
+def build() -> int:
+    """Build what is missing, and start nothing."""
+    programs.ensure()
+    return 0
 
 
 def up(layout: Layout, port: int) -> int:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from scripts.cluster import addons, host_ports, images
 from scripts.cluster.errors import ClusterError
@@ -40,6 +41,9 @@ def run(layout: Layout, programs: Programs, archives: Mapping[str, Path]) -> str
     # What is stored goes with the cluster: nothing can be read of it without the cluster's archive key.
     own = objects.replace(NODE_FOLDERS, str(layout.stores / "fresh-"))
     addons.kubectl(layout, programs, "apply", "--server-side", "-f", "-", text=own, timeout=ROLLOUT_LIMIT)
+    if model := model_secret(os.environ):
+        # Before the processes can start, which wait for their keys: none needs a restart to know of it.
+        addons.apply(layout, programs, [model])
     for script in ("make-secrets", "remove-earlier"):
         step([str(ROOT / "manifests" / script)], ROLLOUT_LIMIT, KUBECTL=" ".join([*cluster, "kubectl"]))
     ports = host_ports.recall(layout)
@@ -64,6 +68,18 @@ def build_images() -> dict[str, Path]:
     """The archive of each image, built if need be. Call it before `up`: the cluster's network has no way out."""
     built = step([str(ROOT / "scripts" / "images" / "build")], BUILD_LIMIT)
     return {line.split()[0]: Path(line.split()[1]) for line in built.splitlines()}
+
+
+def model_secret(environ: Mapping[str, str]) -> dict[str, Any] | None:
+    """The Secret that tells the product of a model, by `LLM_BASE_URL`, `LLM_API_KEY` and `LLM_MODEL`; None without a
+    URL. The model must run in the cluster's network, which has no way out."""
+    if not environ.get("LLM_BASE_URL"):
+        return None
+    values = {"base-url": environ["LLM_BASE_URL"], "api-key": environ.get("LLM_API_KEY", "")}
+    if environ.get("LLM_MODEL"):
+        values["model"] = environ["LLM_MODEL"]
+    metadata = {"namespace": NAMESPACE, "name": "llm"}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": values}
 
 
 def digest(archives: Mapping[str, Path]) -> str:

@@ -28,9 +28,9 @@ WITH_PRODUCT = [
     "test_fuzz_on_cluster.py",
     "test_monitoring_on_cluster.py",
     "test_scalers_on_cluster.py",
+    "test_smoke.py",
     "test_stolen_tokens_on_cluster.py",
     "test_ways_in_on_cluster.py",
-    "test_workspace_on_cluster.py",
 ]
 """Only where the whole product runs, as after `scripts/cluster/cluster demo`. The other tests have a namespace, a Redis
 and processes of the manager of their own."""
@@ -47,6 +47,7 @@ if os.environ.get("KUBECONFIG") != str(layouts.from_environment().kubeconfig):
         "test_fuzz_on_cluster.py",
         "test_monitoring_on_cluster.py",
         "test_provisioner.py",
+        "test_smoke.py",
         "test_stolen_tokens_on_cluster.py",
     ]
 

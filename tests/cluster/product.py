@@ -20,8 +20,8 @@ SYSTEM, WORKSPACES = "fresh-system", "fresh-workspaces"
 LET_IN = (200, 302)
 """What the editor answers at its address, by itself or on the way to its folder."""
 
-ROLLOUT_LIMIT = 180
-"""s for processes to be replaced."""
+ROLLOUT_LIMIT = 400
+"""s for processes to be replaced, which have up to 315 s to end what they are at."""
 
 
 class Api:
@@ -51,7 +51,7 @@ class Api:
         if not shown:
             made = self.call("POST", f"/session/{session['uuid']}/token")
             shown = {"Authorization": f"Bearer {made['token']}"}
-        return requests.get(session["workspace_url"], headers=shown, timeout=10, allow_redirects=False)
+        return requests.get(session["workspace_url"], headers=shown, timeout=60, allow_redirects=False)
 
     def status(self, uuid: str) -> str:
         return str(self.call("GET", f"/session/{uuid}/status")["session"]["status"])
@@ -96,7 +96,8 @@ def stopped(*names: str) -> Iterator[None]:
     labels = f"app.kubernetes.io/name in ({','.join(names)})"
     try:
         kubectl("scale", *deployments, "--replicas=0", namespace=SYSTEM)
-        wait_for(lambda: not kubectl("get", "pods", "-l", labels, "-o", "name", namespace=SYSTEM), f"{names} to end")
+        left = partial(kubectl, "get", "pods", "-l", labels, "-o", "name", namespace=SYSTEM)
+        wait_for(lambda: not left(), f"{names} to end", left, ROLLOUT_LIMIT)
         yield
     finally:
         for name, count in counts.items():
@@ -110,7 +111,7 @@ def rolled_out(*names: str) -> None:
         kubectl("rollout", "status", f"deployment/{name}", f"--timeout={ROLLOUT_LIMIT}s", namespace=SYSTEM)
     for name in names:
         count = _replicas_of(name)
-        wait_for(partial(_are, name, count), f"the old {name} to end")
+        wait_for(partial(_are, name, count), f"the old {name} to end", seconds=ROLLOUT_LIMIT)
 
 
 def redis_says(*command: str) -> str:

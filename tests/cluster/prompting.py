@@ -9,21 +9,24 @@ import secrets
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 
 from scripts.cluster import host, layout
-from tests.cluster.product import SYSTEM, WORKSPACES, Api, kubectl, rolled_out
+from tests.cluster.product import LET_IN, SYSTEM, WORKSPACES, Api, kubectl, rolled_out
 from tests.model_server import ModelServer
 from tests.waiting import wait_for
 
 MODEL_KEY = "sk-the-key-of-the-model-provider"
 PATIENCE = 300.0
 """s until a test gives up on a prompt; a pod that died repeatedly is started again with growing pauses."""
+BETWEEN = 1.0
+"""s between two looks by the API, which counts its calls."""
 
 
 @contextmanager
@@ -43,6 +46,21 @@ def model_for_the_gateway() -> Iterator[ModelServer]:
             restart(*names)
 
 
+@contextmanager
+def model_at_install() -> Iterator[ModelServer]:
+    """A model where the product was told of one when it was installed, so that nothing is restarted for it; without one
+    as `model_for_the_gateway`."""
+    found = kubectl("get", "secret", "llm", "--ignore-not-found", "-o", "json", namespace=SYSTEM)
+    if not found:
+        with model_for_the_gateway() as model:
+            yield model
+        return
+    told = {name: base64.b64decode(value).decode() for name, value in json.loads(found)["data"].items()}
+    address = urlsplit(told["base-url"])
+    with ModelServer(address.port or 80, host=str(address.hostname), api_key=told["api-key"]) as model:
+        yield model
+
+
 def restart(*names: str) -> None:
     """These processes, until none of before is left."""
     kubectl("rollout", "restart", *(f"deployment/{name}" for name in names), namespace=SYSTEM)
@@ -50,14 +68,23 @@ def restart(*names: str) -> None:
 
 
 class Conversation:
-    """One session, by what its user does with it. It is deleted by whoever made it."""
+    """One session, new or with a backup's files, by what its user does with it. It is deleted by whoever made it."""
 
-    def __init__(self, api: Api, user: str = "ada@example.com") -> None:
-        self._api = api
+    def __init__(self, api: Api, user: str = "ada@example.com", *, backup: str = "") -> None:
+        self.api = api
         self._headers = {"X-API-Key": api.headers["X-API-Key"]}
         self.uuid = ""
-        self.uuid = str(self._done("POST", "/session/create", {"user_id": user}).json()["uuid"])
-        wait_for(lambda: self._status() == "active", "the session to be active", self.look, PATIENCE)
+        path = f"/backups/{backup}/restore" if backup else "/session/create"
+        self.uuid = str(self._done("POST", path, {"user_id": user}).json()["uuid"])
+        self.wait_awake()
+
+    def visit(self) -> int:
+        """The status of what a program is told at its address."""
+        return self.api.visit(self._record()["session"] | {"uuid": self.uuid}).status_code
+
+    def wait_open(self) -> None:
+        """Until its address leads to the editor."""
+        self._wait(lambda: self.visit() in LET_IN, "its address to lead to the editor")
 
     def send(self, message_id: str, text: str) -> requests.Response:
         """A prompt, not waited for."""
@@ -73,7 +100,7 @@ class Conversation:
                 found.append(answer)
             return bool(found)
 
-        wait_for(over, f"the end of {message_id}", self.look, PATIENCE)
+        self._wait(over, f"the end of {message_id}")
         return found[0]
 
     def messages(self) -> list[dict[str, Any]]:
@@ -82,24 +109,40 @@ class Conversation:
     def roll_back(self, message_id: str) -> Any:
         """Undo this prompt and the later ones; what the session says of it."""
         self._done("POST", f"/session/{self.uuid}/rollback", {"message_id": message_id})
-        wait_for(lambda: self._record()["session"]["rolled_back"], "the rollback", self.look, PATIENCE)
+        self._wait(lambda: self._record()["session"]["rolled_back"], "the rollback")
         return self._record()["session"]["rolled_back"]
 
     def sleep(self) -> None:
         """Until no process of it is left."""
         self._done("POST", f"/session/{self.uuid}/sleep")
-        wait_for(lambda: self._record()["replicas"] == 0, "the session to sleep", self.look, PATIENCE)
+        self._wait(lambda: self._record()["replicas"] == 0, "the session to sleep")
+
+    def wake(self) -> None:
+        """Ask for it, without waiting."""
+        self._done("POST", f"/session/{self.uuid}/wake")
+
+    def wait_awake(self) -> None:
+        self._wait(lambda: self._status() == "active", "the session to be active")
+
+    def back_up(self) -> None:
+        """Until there is a backup."""
+        self._done("POST", f"/session/{self.uuid}/backup")
+        self._wait(self.backups, "the backup")
+
+    def backups(self) -> list[str]:
+        """The names of its backups, newest first."""
+        return [each["name"] for each in self._done("GET", f"/session/{self.uuid}/backups").json()["backups"]]
 
     def delete(self, query: str = "?backup=false") -> None:
         """Until nothing of it is left."""
         self._done("DELETE", f"/session/{self.uuid}{query}")
-        wait_for(lambda: self._status() == "terminated", "the session to go", self.look, PATIENCE)
+        self._wait(lambda: self._status() == "terminated", "the session to go")
 
     def save(self) -> None:
         """Until there is a restore point of its files."""
         points = f"/session/{self.uuid}/restore-points"
         self._done("POST", points)
-        wait_for(lambda: self._done("GET", points).json()["total"], "a restore point", self.look, PATIENCE)
+        self._wait(lambda: self._done("GET", points).json()["total"], "a restore point")
 
     def lose_volume(self) -> None:
         """Its claim and its volume are gone at once, although they are in use."""
@@ -118,7 +161,10 @@ class Conversation:
             session = self._record()["session"]
             return bool(session["files_of"]) and (session["restore_from"], session["status"]) == (None, "active")
 
-        wait_for(restored, "the files to come back", self.look, PATIENCE)
+        self._wait(restored, "the files to come back")
+
+    def _wait(self, condition: Callable[[], Any], what: str) -> None:
+        wait_for(condition, what, self.look, PATIENCE, BETWEEN)
 
     def _record(self) -> Any:
         return self._done("GET", f"/session/{self.uuid}").json()
@@ -133,13 +179,13 @@ class Conversation:
 
         def done() -> bool:
             with suppress(requests.ConnectionError, requests.Timeout):
-                answer = requests.request(method, self._api.url + path, json=body, headers=headers, timeout=30)
+                answer = requests.request(method, self.api.url + path, json=body, headers=headers, timeout=30)
                 assert answer.ok or answer.status_code in (429, 502, 503, 504), answer.text
                 answers.append(answer)
                 return answer.ok
             return False
 
-        wait_for(done, f"{method} {path}", lambda: answers[-1].text if answers else "", PATIENCE)
+        wait_for(done, f"{method} {path}", lambda: answers[-1].text if answers else "", PATIENCE, BETWEEN)
         return answers[-1]
 
     def inside(self, command: str, container: str = "editor") -> str:
@@ -155,8 +201,8 @@ class Conversation:
     def events(self) -> Iterator[list[tuple[str, Any]]]:
         """Its events from now on, as they come."""
         seen: list[tuple[str, Any]] = []
-        url = f"{self._api.url}/session/{self.uuid}/events"
-        answer = requests.get(url, headers=self._api.headers, stream=True, timeout=(10, 60))
+        url = f"{self.api.url}/session/{self.uuid}/events"
+        answer = requests.get(url, headers=self.api.headers, stream=True, timeout=(10, 60))
         assert answer.ok, answer.text
 
         def listen() -> None:

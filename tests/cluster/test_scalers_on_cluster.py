@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from app.core.prompts.inbox import MARKER
-from tests.cluster.product import Api, kubectl, ready_pods, redis_says, running_pods, settings_of_processes, stopped
+from tests.cluster.product import Api, kubectl, ready_pods, redis_says, running_pods, settings_of_processes
 from tests.waiting import wait_for
 
 # A session that idles for SHORT is still up when it is looked at only while nothing else slows the cluster down.
@@ -79,20 +79,6 @@ def test_keda_and_we(sessions: Sessions) -> None:
     uuid = wakes_and_sleeps(sessions)
     assert set(sessions.made) <= scaled_objects()
     assert redis_says("lrange", f"queue:{uuid}", "0", "-1") == MARKER
-
-
-def test_a_pushed_item_wakes_a_session_while_every_worker_is_dead(sessions: Sessions) -> None:
-    """KEDA does it; and the workers that come back find a session that is up, and go on with it."""
-    uuid = sessions.create()
-    sessions.sleep(uuid)
-    with stopped("worker", "sweeper", "backup-worker"):
-        redis_says("rpush", f"queue:{uuid}", '{"id": "1"}')
-        wait_for(lambda: ready_pods(uuid), "KEDA to wake it")
-        (pod,) = ready_pods(uuid)
-    sessions.wake(uuid)
-    assert (ready_pods(uuid), sessions.api.status(uuid)) == ([pod], "active")
-    redis_says("lrem", f"queue:{uuid}", "0", '{"id": "1"}')
-    sessions.sleep(uuid)
 
 
 def test_the_scaler_may_be_changed_under_living_sessions(sessions: Sessions) -> None:

@@ -221,7 +221,7 @@ class LocalPlace:
             for process in frozen:
                 with contextlib.suppress(psutil.Error):
                     process.suspend()
-            time.sleep(seconds if frozen else 0)
+            time.sleep(seconds if frozen else 0)  # meant: for so long it is frozen
         finally:
             for process in reversed(frozen):
                 with contextlib.suppress(psutil.Error):
@@ -407,9 +407,9 @@ def text_of(path: Path) -> str:
 def page_opened(here: str, link: SplitResult) -> str:
     """What came of following a link as a browser does, to the service at the address `here`."""
     headers = BROWSER | {"Host": link.netloc}
-    let_in = requests.get(f"{here}/?{link.query}", headers=headers, timeout=5, allow_redirects=False)
+    let_in = requests.get(f"{here}/?{link.query}", headers=headers, timeout=60, allow_redirects=False)
     cookies = "; ".join(f"{name}={value}" for name, value in let_in.cookies.items())
-    answer = requests.get(f"{here}/", headers=headers | {"Cookie": cookies}, timeout=5, allow_redirects=False)
+    answer = requests.get(f"{here}/", headers=headers | {"Cookie": cookies}, timeout=60, allow_redirects=False)
     return f"{let_in.status_code} {answer.status_code}"
 
 

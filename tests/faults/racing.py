@@ -66,7 +66,7 @@ class Race:
             calls.reverse()
         beside = threading.Thread(target=calls[0])
         beside.start()
-        time.sleep(gap)
+        time.sleep(gap)  # meant: the moment is what is tried
         calls[1]()
         beside.join()
         slept_first = self._slept_first(name, before_both)

@@ -113,7 +113,7 @@ def test_flower_reads_the_queues_with_tls(secured: Secured, tmp_path: Path) -> N
         def waiting() -> bool:
             try:
                 answer = requests.get(
-                    f"http://127.0.0.1:{port}/api/queues/length", auth=("me", "secret"), timeout=10
+                    f"http://127.0.0.1:{port}/api/queues/length", auth=("me", "secret"), timeout=60
                 ).json()
             except (requests.RequestException, ValueError):
                 return False

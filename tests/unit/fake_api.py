@@ -199,7 +199,7 @@ class FakeApi:
                 if self.cuts != cuts:
                     return
                 if not fresh:
-                    self.changed.wait(0.5)
+                    self.changed.wait(0.5)  # meant: it looks again
                     continue
             for version, _, what, item in fresh:
                 reached = version

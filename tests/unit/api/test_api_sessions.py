@@ -237,9 +237,10 @@ def test_scale_up_answers_at_once_when_async_is_preferred(client: Client) -> Non
 
 def test_scale_up_tells_why_a_start_failed(client: Client, core: Core) -> None:
     uuid = new_session(client)
-    meanwhile(changes(core, uuid), lambda: move(core, uuid, Status.FAILED, reason="the editor exited with 1"))
+    reason = "the editor exited with 1"
+    meanwhile(changes(core, uuid), lambda: move(core, uuid, Status.FAILED, reason=reason))
     answer = client.post(f"/session/{uuid}/scale-up", headers={"Prefer": "wait=30"})
-    assert check_problem(answer, 409, "start_failed")["detail"] == "the editor exited with 1"
+    assert check_problem(answer, 409, "start_failed")["detail"] == reason
 
 
 @pytest.mark.slow
@@ -311,9 +312,10 @@ def told_of(client: Client, uuid: str) -> object:
 
 def test_delete_tells_why_nothing_was_deleted(client: Client, core: Core) -> None:
     uuid = new_session(client)
-    meanwhile(changes(core, uuid), lambda: move(core, uuid, Status.FAILED, reason="the disk is full"))
+    reason = "the disk is full"
+    meanwhile(changes(core, uuid), lambda: move(core, uuid, Status.FAILED, reason=reason))
     answer = client.delete(f"/session/{uuid}", headers={"Prefer": "wait=30"})
-    assert check_problem(answer, 409, "teardown_failed")["detail"] == "the disk is full"
+    assert check_problem(answer, 409, "teardown_failed")["detail"] == reason
 
 
 @pytest.mark.parametrize(

@@ -80,13 +80,15 @@ def test_the_wait_ends_with_the_session(client: Client, core: Core, uuid: str, m
 def test_one_that_is_called_off_is_a_problem(
     client: Client, core: Core, uuid: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    why = "The store is away."
+
     def called_off(record: object) -> None:
-        core.store.change(uuid, time.time(), rollback_to="", rolled_back={"error": "The store is away."})
+        core.store.change(uuid, time.time(), rollback_to="", rolled_back={"error": why})
 
     monkeypatch.setattr(core.sessions, "resend", called_off)
     answer = client.post(f"/session/{uuid}/rollback", json={"restore_point": POINT})
     check_problem(answer, 409, "rollback_failed")
-    assert "The store is away." in answer.json["detail"]
+    assert why in answer.json["detail"]
 
 
 def test_what_is_refused(client: Client, core: Core, uuid: str, app: Flask) -> None:

@@ -14,7 +14,7 @@ from app.settings import Settings
 from tests.ports import free_port, listens
 from tests.waiting import wait_for
 
-TIMEOUT = 10
+TIMEOUT = 60
 
 
 def text(accept: str) -> tuple[bytes, str]:

@@ -45,7 +45,7 @@ class Killer:
             assert process.stdout.readline() == "begun\n"
             begun = time.monotonic()
             if within:
-                time.sleep(self.dice.uniform(0, within))
+                time.sleep(self.dice.uniform(0, within))  # meant: the moment is what is tried
                 process.kill()
             else:
                 assert process.stdout.readline() == "done\n"

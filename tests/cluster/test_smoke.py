@@ -1,0 +1,88 @@
+"""Whether the whole product works on a real cluster: a workspace's life in Chromium, a prompt that wakes it, and what
+still wakes it when workers are dead or die. `.ci/run` runs this; every corner is in the other files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+from playwright.sync_api import Browser
+
+from app.core.prompts.inbox import MARKER
+from tests.browser import expect_file, in_terminal, open_editor
+from tests.cluster.product import Api, kubectl, ready_pods, redis_says, running_pods, stopped
+from tests.cluster.prompting import PATIENCE, Conversation, kill, model_at_install
+from tests.model_server import ModelServer
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.timeout(1_800)
+"""s for a test, which waits for several things."""
+
+KINDS = "deployments,pods,services,ingresses,secrets,persistentvolumeclaims,jobs,scaledobjects.keda.sh"
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[ModelServer]:
+    """The one that the product was told of when it was installed, as `.ci/run` does it."""
+    with model_at_install() as running:
+        yield running
+
+
+def test_a_workspace_lives_sleeps_wakes_dies_and_is_restored(model: ModelServer, browser: Browser) -> None:
+    """create → editor → a file from its terminal → sleep → a prompt wakes it, and runs once → backup Job → delete →
+    restore; nothing is lost."""
+    one = Conversation(Api())
+    one.wait_open()
+    page = open_editor(browser, one.api.link(one.uuid))
+    in_terminal(page, "mkdir src && echo hello > src/proof.txt && chmod 750 src/proof.txt && ln -s src/proof.txt link")
+    wait_for(lambda: one.inside("test -L /app/link && echo there || true"), "the terminal's files", one.look, PATIENCE)
+    page.close()
+
+    one.sleep()
+    assert running_pods(one.uuid) == []
+    assert one.visit() == 503, "the sleeping workspace's URL says so"
+
+    answer = one.send("m1", "run: echo ran >> /app/log")
+    assert (answer.status_code, answer.json()["status"]) == (202, "queued")
+    assert one.ended("m1")["state"] == "processed"
+    assert one.inside("cat /app/src/proof.txt /app/log") == "hello\nran\n"
+    one.wait_open()
+    page = open_editor(browser, one.api.link(one.uuid))
+    expect_file(page, "link")
+    page.close()
+
+    one.back_up()
+    one.delete("?backup=true")
+    left = partial(kubectl, "get", KINDS, "-l", f"session-uuid={one.uuid}", "-o", "name")
+    wait_for(lambda: not left(), "all of it to be gone", left, PATIENCE)
+
+    again = Conversation(one.api, backup=one.backups()[0])
+    shown = again.inside("cat /app/link /app/log; stat -c %a /app/src/proof.txt; readlink /app/link")
+    assert shown == "hello\nran\n750\nsrc/proof.txt\n"
+    again.delete()
+
+
+def test_a_pushed_item_wakes_a_session_while_every_worker_is_dead(chat: Conversation) -> None:
+    """KEDA does it; and the workers that come back find a session that is up, and go on with it."""
+    chat.sleep()
+    with stopped("worker", "sweeper", "backup-worker"):
+        redis_says("rpush", f"queue:{chat.uuid}", '{"id": "1"}')
+        wait_for(lambda: ready_pods(chat.uuid), "KEDA to wake it", seconds=PATIENCE)
+        (pod,) = ready_pods(chat.uuid)
+    chat.wake()
+    chat.wait_awake()
+    assert ready_pods(chat.uuid) == [pod]
+    redis_says("lrem", f"queue:{chat.uuid}", "0", '{"id": "1"}')
+    assert redis_says("lrange", f"queue:{chat.uuid}", "0", "-1") == MARKER
+    chat.sleep()
+
+
+def test_a_wake_whose_worker_is_killed_is_done_by_another(chat: Conversation) -> None:
+    """Right after it was asked for; nobody asks again."""
+    chat.inside("echo kept > /app/kept")
+    chat.sleep()
+    chat.wake()
+    assert kill("app.kubernetes.io/name=worker")
+    chat.wait_awake()
+    assert chat.inside("cat /app/kept") == "kept\n"
