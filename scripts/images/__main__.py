@@ -69,7 +69,7 @@ def ensure(target: str, cache: Path, debian: base.Base) -> Path:
         name = NAME.format(target=target)
         print(f"scripts/images/build: building {name} (minutes, when nothing is cached)", file=sys.stderr)
         base.load(debian)
-        oci.build(ROOT, target, name, BUILD_LIMIT)
+        oci.build(ROOT, target, name, BUILD_LIMIT, editor_of_this_machine() if target == "workspace" else {})
         if archive != cache / f"{target}-{inputs.digest(ROOT, target, debian.digest)}.tar":
             raise oci.BuildError(f"sources of {name} were changed during its build; run it again")
         oci.save(name, archive)
@@ -79,6 +79,17 @@ def ensure(target: str, cache: Path, debian: base.Base) -> Path:
     draft.replace(link)
     discard_old(cache, target)
     return link
+
+
+def editor_of_this_machine() -> dict[str, Path]:
+    """What stands for the stage that builds the editor: the build that local mode and the tests use, where this machine
+    has the image's libraries; elsewhere nothing."""
+    if f"VERSION_CODENAME={base.SUITE}" not in Path("/etc/os-release").read_text().splitlines():
+        return {}
+    program = oci.run(
+        [sys.executable, str(ROOT / "app" / "editor" / "install"), str(cache_folder().parent)], BUILD_LIMIT
+    )
+    return {"editor-built": Path(program).parents[1]}
 
 
 def discard_old(cache: Path, target: str) -> None:

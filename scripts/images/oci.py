@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,14 @@ def run(command: list[str], timeout: float) -> str:
     return done.stdout.strip()
 
 
-def build(root: Path, target: str, name: str, timeout: float) -> None:
-    """Build a target of the Dockerfile in `root`; unchanged steps come from the cache."""
+def build(root: Path, target: str, name: str, timeout: float, given: Mapping[str, Path]) -> None:
+    """Build a target of the Dockerfile in `root`; unchanged steps come from the cache. The folders of
+    `given` stand for the stages that it names."""
     bundle = Path(os.environ.get("CA_BUNDLE") or "/etc/ssl/certs/ca-certificates.crt")
     secret = ["--secret", f"id=ca,src={bundle}"] if bundle.exists() else []
     # runc: the other runtime of Debian refuses machines with both generations of cgroups.
     options = ["--runtime", "runc", "--format", "oci", "--layers", "--pull-never", *secret]
+    options += [f"--build-context={stage}={folder}" for stage, folder in given.items()]
     run(["buildah", "bud", *options, "--target", target, "--tag", name, str(root)], timeout)
 
 

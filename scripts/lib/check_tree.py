@@ -15,6 +15,8 @@ from pip._internal.models.index import PyPI
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 60
+IN_IMAGES = ("app", "opt", "srv", "workspace")
+"""Folders of the root in which the images have their files."""
 
 
 def output(*command: str) -> str:
@@ -37,8 +39,9 @@ def forbidden(hosts: set[str]) -> re.Pattern[str]:
     """Matches a package host, a path in a home folder, and the path of this checkout."""
     words = [re.escape(host) for host in hosts]
     words.append(r"(?<![\w.~-])/(?:home|Users)/\w+")
-    # Short paths such as /app are skipped: they have other meanings in the texts.
-    words += [re.escape(str(path)) + r"\b" for path in (ROOT, Path.home()) if len(path.parts) > 2]
+    # Short paths such as /app are skipped, and those of the images: they have other meanings in the texts.
+    own = [path for path in (ROOT, Path.home()) if len(path.parts) > 2 and path.parts[1] not in IN_IMAGES]
+    words += [re.escape(str(path)) + r"\b" for path in own]
     return re.compile("|".join(words))
 
 

@@ -187,7 +187,7 @@ def test_a_silent_stream_ends_at_the_deadline(monkeypatch):
 
     api = Api(*[silent] * 20)
     with pytest.raises(WaitTimedOut):
-        api.client(retries=0).sessions.wait_until_active(UUID, timeout=60)
+        api.client(retries=0).sessions.wait_until_active(UUID, timeout=10)
 
 
 # Prompts
