@@ -6,7 +6,7 @@
     python -m tests.shards --shards           lists them
 
 Each ends with a line: its name, the commit, how many passed, how many failed, and its seconds. All run, even when
-one fails.
+one fails. The tests of tests/unsteady.toml are left out of them, and run in a shard of their own, `unsteady`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,13 @@ import time
 import tomllib
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
+from typing import Any
+
+from tests.plugins import unsteady
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
@@ -30,9 +34,14 @@ LIST = TESTS / "shards.toml"
 LIMIT = 3_600
 """s. A shard should take under 540; what hangs is ended, as pytest-timeout does it with a single test."""
 
+UNSTEADY = "unsteady"
+"""The shard of the unsteady tests. Each of them runs up to RUNS times; they share UNSTEADY_LIMIT seconds."""
+RUNS = 20
+UNSTEADY_LIMIT = 540
+
 
 class WrongList(Exception):
-    """tests/shards.toml is wrong; the text says what to do."""
+    """A list of tests is wrong; the text says what to do."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +109,49 @@ def run(shard: Shard, arguments: Sequence[str]) -> Outcome:
     return Outcome(*counts, time.monotonic() - began, status)
 
 
+def run_unsteady(shards: Iterable[Shard], listed: Sequence[Mapping[str, Any]], arguments: Sequence[str]) -> Outcome:
+    """Run each unsteady test again and again, as its own shard would, and print how often it failed.
+
+    It may fail by time, so `status` is 1 only where one passed in none of its runs. `passed` and `failed` count runs.
+    """
+    began, lines, passed, failed, status = time.monotonic(), ["no test is unsteady"], 0, 0, 0
+    for number, entry in enumerate(listed):
+        share = (UNSTEADY_LIMIT - (time.monotonic() - began)) / (len(listed) - number)
+        good, bad = _repeat(_alone(shards, entry["test"]), arguments, share)
+        lines.append(f"{entry['test']}: failed {bad} times of {good + bad}")
+        passed, failed, status = passed + good, failed + bad, status or int(not good)
+    print("\n".join(lines[1:] or lines), flush=True)
+    return Outcome(passed, failed, time.monotonic() - began, status)
+
+
+def _repeat(shard: Shard, arguments: Sequence[str], seconds: float) -> tuple[int, int]:
+    """How often it passed and failed: in RUNS runs, or in as many as fit into these seconds, but at least one."""
+    began, runs = time.monotonic(), [run(shard, arguments)]
+    while len(runs) < RUNS and time.monotonic() - began + runs[-1].seconds < seconds:
+        runs.append(run(shard, arguments))
+    good = sum(each.status == 0 for each in runs)
+    return good, len(runs) - good
+
+
+def _alone(shards: Iterable[Shard], test: str) -> Shard:
+    """The shard of an unsteady test, of this test only."""
+    return replace(home(shards, test), files=(test.removeprefix("tests/"),))
+
+
+def home(shards: Iterable[Shard], test: str) -> Shard:
+    """The shard that has a test's file."""
+    file = test.partition("::")[0].removeprefix("tests/")
+    return next(shard for shard in shards if shard.has(file))
+
+
+def unsteady_tests(today: date) -> list[Mapping[str, Any]]:
+    """The entries of tests/unsteady.toml. Raises `WrongList` where one is wrong, but not where one has expired."""
+    listed = unsteady.entries(unsteady.LIST.read_text())
+    if faults := unsteady.faults(listed, today):
+        raise WrongList(f"{unsteady.LIST.name}:\n  " + "\n  ".join(faults))
+    return listed
+
+
 def _counts(report: Path) -> tuple[int, int]:
     """How many tests passed and failed; none where there is no report."""
     if not report.exists():
@@ -119,33 +171,54 @@ def commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0 if all passed."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/test", description="Runs the tests, shard by shard.")
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--all", action="store_true", help="all shards, instead of those of the presubmit")
     choice.add_argument("--shard", nargs="+", default=[], metavar="NAME", help="these shards")
     choice.add_argument("--shards", action="store_true", help="list the shards")
+    again = "as the presubmit, also with --shard: what waited in vain is tried once more, and no expired entry fails"
+    parser.add_argument("--presubmit", action="store_true", help=again)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 0 if all passed."""
+    parser = _parser()
     options, more = parser.parse_known_args(arguments)
+    today = date.today()
     try:
         shards = {each.name: each for each in read(LIST.read_text(), present())}
+        listed = unsteady_tests(today)
     except WrongList as error:
         parser.error(str(error))
-    if unknown := [name for name in options.shard if name not in shards]:
-        parser.error(f"no such shard: {', '.join(unknown)}; there are: {', '.join(shards)}")
+    every = [*shards, UNSTEADY]
+    if unknown := [name for name in options.shard if name not in every]:
+        parser.error(f"no such shard: {', '.join(unknown)}; there are: {', '.join(every)}")
     if options.shards:
         for each in shards.values():
             where = "presubmit" if each.presubmit else "on a cluster" if each.cluster else ""
             print(f"{each.name:22} {where:14} {' '.join(each.files)}")
+        print(f"{UNSTEADY:22} {'':14} the tests of {unsteady.LIST.name}")
         return 0
-    chosen = [each for each in shards.values() if options.all or (each.presubmit and not each.cluster)]
-    chosen = [shards[name] for name in options.shard] or chosen
+    on_one_machine = [each.name for each in shards.values() if each.presubmit and not each.cluster]
+    chosen = every if options.all else options.shard or on_one_machine
+    presubmit = options.presubmit or not (options.all or options.shard)
+    left_out = ["-p", "tests.plugins.unsteady", *(["-p", "tests.plugins.second_try"] if presubmit else [])]
+    expired = [] if presubmit else unsteady.expired(listed, today)
     lines, worst = [], 0
-    for each in chosen:
-        print(f"== {each.name}", flush=True)
-        outcome = run(each, more)
+    for name in chosen:
+        print(f"== {name}", flush=True)
+        if name == UNSTEADY:
+            outcome = run_unsteady(shards.values(), listed, more)
+        else:
+            outcome = run(shards[name], [*left_out, *more])
         worst = worst or outcome.status
-        lines.append(f"{each.name} {commit()} {outcome.passed} {outcome.failed} {outcome.seconds:.0f}")
+        for test in expired:
+            if name in (UNSTEADY, home(shards.values(), test).name):
+                print(f"{name} fails: {test} has expired. Mend its cause, and take it off {unsteady.LIST.name}")
+                worst = worst or 1
+        lines.append(f"{name} {commit()} {outcome.passed} {outcome.failed} {outcome.seconds:.0f}")
         print(lines[-1], flush=True)
     if len(chosen) > 1:
         print("== shard, commit, passed, failed, seconds", *lines, sep="\n")

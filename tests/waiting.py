@@ -12,6 +12,10 @@ PATIENCE = 60.0
 """Seconds after which a test gives up on something that takes well under one; no test measures it."""
 
 
+class GaveUp(AssertionError):
+    """What was waited for did not happen in time. tests/plugins/second_try.py tries such a test once more."""
+
+
 def wait_for(
     condition: Callable[[], Result | None],
     what: str,
@@ -21,13 +25,13 @@ def wait_for(
 ) -> Result:
     """Call `condition` every `interval` seconds, at first after a fraction of that, and return its first true result.
 
-    AssertionError, naming `what` and `seen()`, if there is none after `seconds`.
+    `GaveUp`, naming `what` and `seen()`, if there is none after `seconds`.
     """
     deadline = time.monotonic() + seconds
     pause = interval / 32
     while not (result := condition()):
         if time.monotonic() >= deadline:
-            raise AssertionError(f"not within {seconds:g} s: {what}. {seen()}".rstrip())
+            raise GaveUp(f"not within {seconds:g} s: {what}. {seen()}".rstrip())
         time.sleep(pause)
         pause = min(2 * pause, interval)
     return result

@@ -1,6 +1,6 @@
 """Leaves the tests of tests/unsteady.toml out of a run: those that fail by time, until their cause is mended.
 
-Loaded by `.ci/run`, where a test may fail for a defect only. A run without it has them all.
+Loaded by `.ci/run` and for every shard, where a test may fail for a defect only. A run without it has them all.
 """
 
 from __future__ import annotations
