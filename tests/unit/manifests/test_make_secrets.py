@@ -44,7 +44,9 @@ fi
 """A shell script: make-secrets runs it some fifty times."""
 
 
-def fill_secrets(folder: Path, held: dict[str, dict[str, str]], *arguments: str) -> dict[str, dict[str, str]]:
+def fill_secrets(
+    folder: Path, held: dict[str, dict[str, str]], *arguments: str, program: Path = MANIFESTS / "make-secrets"
+) -> dict[str, dict[str, str]]:
     """What manifests/make-secrets makes of the Secrets of a cluster that holds these."""
     kubectl, applied = folder / "kubectl", folder / "applied"
     kubectl.write_text(FAKE_KUBECTL)
@@ -57,7 +59,7 @@ def fill_secrets(folder: Path, held: dict[str, dict[str, str]], *arguments: str)
         for key, value in values.items():
             (folder / "held" / name / key).write_text(value)
     subprocess.run(
-        [MANIFESTS / "make-secrets", *arguments],
+        [program, *arguments],
         env=os.environ | {"KUBECTL": str(kubectl)},
         timeout=60,
         check=True,
@@ -230,3 +232,28 @@ def test_the_operators_own_keys_are_not_changed_for_prometheus(tmp_path, capfd):
     held[f"{SYSTEM}/manager"]["api-keys"] = f'[{{"sha256": "{digest}"}}]'
     fill_secrets(tmp_path, held)
     assert "add this entry" not in capfd.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_value_that_was_public_is_named_and_fails(tmp_path, capfd):
+    """All else is filled. It is not replaced, as what uses it must be restarted with it."""
+    program = tmp_path / "make-secrets"
+    shutil.copy(MANIFESTS / "make-secrets", program)
+    public = (hashlib.sha256(each).hexdigest() for each in (b"p" * 32, b"admin:known"))
+    (tmp_path / "known-secrets").write_text("\n".join(["# SHA-256", *public, ""]))
+    held = a_cluster(f"{'n' * 32}, {'p' * 32}") | {f"{SYSTEM}/flower": {"basic-auth": "admin:known"}}
+    del held[f"{SYSTEM}/redis"]["password"]
+
+    with pytest.raises(subprocess.CalledProcessError):
+        fill_secrets(tmp_path, held, program=program)
+
+    told = "anyone may know them: fresh-system/manager:secret-key fresh-system/flower:basic-auth\n"
+    assert told in capfd.readouterr().err
+    filled = (tmp_path / "applied").read_text()
+    assert '"password"' in filled and "basic-auth" not in filled and '"secret-key"' not in filled
+
+
+def test_the_list_of_public_values_has_digests_only():
+    """Another line would match nothing."""
+    lines = (MANIFESTS / "known-secrets").read_text().splitlines()
+    assert all(re.fullmatch(r"#.*|[0-9a-f]{64}", line) for line in lines)

@@ -13,7 +13,8 @@ from urllib.parse import parse_qs
 
 EXPIRES = "2026-01-01T01:00:00Z"
 EXPIRES_AT = 1_767_229_200.0
-KEY_ID, SECRET, TOKEN = "ASIAIOSFODNN7EXAMPLE", "canary-secret-key", "canary-session-token"
+KEY_ID = "ASIAIOSFODNN7EXAMPLE"  # pragma: allowlist secret
+SECRET, TOKEN = "canary-secret-key", "canary-session-token"
 
 ASSUMED = f"""<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><Credentials>
 <AccessKeyId>{KEY_ID}</AccessKeyId><SecretAccessKey>{SECRET}</SecretAccessKey><SessionToken>{TOKEN}</SessionToken>
