@@ -64,7 +64,8 @@ class Shard:
         pytest = [sys.executable, "-m", "pytest", "-m", "", f"--junitxml={report}", "--durations=5", *paths]
         if self.cluster:
             return ["scripts/cluster/cluster", "exec", *pytest]
-        return [*pytest, "--numprocesses=2", f"--dist={self.spread}"]
+        # In their order: a long file of few tests would come last else, and alone.
+        return [*pytest, "--numprocesses=2", f"--dist={self.spread}", "--no-loadscope-reorder"]
 
 
 @dataclass(frozen=True)
