@@ -12,7 +12,7 @@ from playwright.sync_api import Browser
 from app.core.prompts.inbox import MARKER
 from tests.browser import expect_file, in_terminal, open_editor
 from tests.cluster.product import Api, kubectl, ready_pods, redis_says, running_pods, stopped
-from tests.cluster.prompting import PATIENCE, Conversation, kill, model_at_install
+from tests.cluster.prompting import BETWEEN, PATIENCE, Conversation, kill, model_at_install
 from tests.model_server import ModelServer
 from tests.waiting import wait_for
 
@@ -40,8 +40,8 @@ def test_a_workspace_lives_sleeps_wakes_dies_and_is_restored(model: ModelServer,
     page.close()
 
     one.sleep()
-    assert running_pods(one.uuid) == []
-    assert one.visit() == 503, "the sleeping workspace's URL says so"
+    wait_for(lambda: not running_pods(one.uuid), "no pod to be left", one.look, PATIENCE)
+    wait_for(lambda: one.visit() == 503, "the sleeping workspace's URL to say so", one.look, PATIENCE, BETWEEN)
 
     answer = one.send("m1", "run: echo ran >> /app/log")
     assert (answer.status_code, answer.json()["status"]) == (202, "queued")
