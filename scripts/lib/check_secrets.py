@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from scripts.lib.check_tree import ROOT, output
+from scripts.lib.check_tree import texts
 
 MEANT = "pragma: allowlist secret"
 
@@ -53,16 +53,7 @@ def secrets(name: str, text: str) -> Iterator[tuple[int, str]]:
 
 
 def main() -> int:
-    tracked = output("git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
-    if not tracked:
-        print("check_secrets: no files: this needs a git checkout", file=sys.stderr)
-        return 1
-    found = [
-        f"{name}:{number}: holds {kind}"
-        for name in tracked
-        if (ROOT / name).is_file() and not (ROOT / name).is_symlink()
-        for number, kind in secrets(name, (ROOT / name).read_text(errors="replace"))
-    ]
+    found = [f"{name}:{number}: holds {kind}" for name, text in texts() for number, kind in secrets(name, text)]
     for line in found:
         print(f"{line}. Take it out, and replace it where it is used; or mark its line: {MEANT}", file=sys.stderr)
     return 1 if found else 0

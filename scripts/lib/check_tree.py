@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -45,18 +46,22 @@ def forbidden(hosts: set[str]) -> re.Pattern[str]:
     return re.compile("|".join(words))
 
 
+def texts() -> Iterator[tuple[str, str]]:
+    """The name and the text of each file that is tracked or not ignored. SystemExit outside of a git checkout."""
+    names = output("git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
+    if not names:
+        raise SystemExit("no files: this needs a git checkout")
+    for name in names:
+        path = ROOT / name
+        if path.is_file() and not path.is_symlink():
+            yield name, path.read_text(errors="replace")
+
+
 def main() -> int:
-    tracked = output("git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
-    if not tracked:
-        print("check_tree: no files: this needs a git checkout", file=sys.stderr)
-        return 1
     pattern = forbidden(package_hosts())
     found = 0
-    for name in tracked:
-        path = ROOT / name
-        if path.is_symlink() or not path.is_file():
-            continue
-        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+    for name, text in texts():
+        for number, line in enumerate(text.splitlines(), 1):
             if match := pattern.search(line):
                 print(f"{name}:{number}: names {match.group()}", file=sys.stderr)
                 found += 1

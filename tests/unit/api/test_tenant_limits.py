@@ -61,7 +61,8 @@ def streaming(client: Client, uuid: str, count: int) -> Iterator[None]:
 
 
 def test_a_session_and_a_user_have_so_many_streams_and_others_have_theirs(client: Client, core: Core) -> None:
-    one, other, strangers = new_session(client), new_session(client), new_session(client, "bob")
+    user = "ada"
+    one, other, strangers = new_session(client, user), new_session(client, user), new_session(client, "bob")
     with streaming(client, one, 2):
         refused = client.get(f"/session/{one}/events")
         check_problem(refused, 429, "too_many_streams")
@@ -70,7 +71,7 @@ def test_a_session_and_a_user_have_so_many_streams_and_others_have_theirs(client
         with streaming(client, other, 1):
             refused = client.get(f"/session/{other}/events")
             check_problem(refused, 429, "too_many_streams")
-            assert "ada" in refused.json["detail"]
+            assert f"user {user}" in refused.json["detail"]
             with streaming(client, strangers, 2):
                 pass
     with streaming(client, one, 2):

@@ -59,4 +59,4 @@ def test_a_key_that_came_as_a_token_is_told_where_it_belongs(app: Flask, client:
         assert ADMIN_KEY not in str(problem)
     expired = {"Authorization": "Bearer eyJh.eyJh.c2ln"}
     problem = check_problem(app.test_client().get(f"/session/{uuid}", headers=expired), 401, "unauthorized")
-    assert "X-API-Key" not in str(problem["detail"])
+    assert "expired" in str(problem["detail"]) and "X-API-Key" not in str(problem["detail"])

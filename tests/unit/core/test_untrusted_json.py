@@ -207,6 +207,7 @@ def test_a_gateway_with_no_room_says_so_and_has_room_again_afterwards(make_gatew
         answer = workspace.call("POST", "/llm/v1/chat/completions", json=prompt)
         assert (answer.status_code, answer.json["error"]) == (503, "busy")
         assert int(answer.headers["Retry-After"]) > 0
+        assert "retry" in answer.json["detail"]
     assert workspace.call("POST", "/llm/v1/chat/completions", json=prompt).status_code == 200
     assert budget.left == 110_000
 

@@ -113,7 +113,7 @@ def test_an_ended_token_is_refused_with_what_to_do(life: Life, app: Flask) -> No
     answer = app.test_client().get(ASKED[1], headers={"Authorization": f"Bearer {stolen}"})
     assert answer.status_code == 401
     assert answer.json is not None
-    assert "file" in answer.json["detail"]
+    assert "token" in answer.json["detail"] and "file" in answer.json["detail"]
     assert (answer.headers["WWW-Authenticate"], answer.headers["Retry-After"]) == ("Bearer", "1")
     assert USER not in answer.text
 
