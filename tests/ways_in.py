@@ -6,29 +6,22 @@ one of its own, `ways`.
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, FrameLocator, Page, expect
 
-from app.core.access.access_policy import MOST_SENT
-from app.core.access.landing_path import ENTERED
 from app.core.access.tokens import COOKIE, FRAME_COOKIE
 from tests.browser import (
     AS_PEOPLE_HAVE_IT,
-    CHROMIUM_FLAGS,
     EDITOR,
     expect_editor,
     expect_file,
     expect_hint,
     in_terminal,
     launched,
-    navigated,
     open_editor,
     opens_socket,
 )
@@ -126,7 +119,7 @@ def expect_powerless(page: Page, ways: Ways) -> None:
 
 
 class WaysIn:
-    """The suite."""
+    """The suite, of what depends on the ingress in front of the workspace."""
 
     def test_a_bookmark_comes_back_through_the_products_sign_in_to_the_same_place(
         self, ways: Ways, context: BrowserContext, signs_in: Product
@@ -145,35 +138,6 @@ class WaysIn:
             ways.sleep()
             context.clear_cookies()
         ways.ask("POST", f"/session/{ways.uuid}/scale-up")
-
-    def test_a_browser_that_keeps_no_cookie_gets_a_page_and_is_not_sent_round(
-        self, ways: Ways, browser: Browser, signs_in: Product, tmp_path: Path
-    ) -> None:
-        """In one that is told to block all cookies, as its users tell it in its settings."""
-        (tmp_path / "Default").mkdir()
-        settings = {"profile": {"default_content_setting_values": {"cookies": 2}}}
-        (tmp_path / "Default" / "Preferences").write_text(json.dumps(settings))
-        program = shutil.which("chromium")
-        context = browser.browser_type.launch_persistent_context(tmp_path, executable_path=program, args=CHROMIUM_FLAGS)
-        page = context.new_page()
-        assert navigated(page, f"{ways.address}/x") == 401
-        assert context.cookies() == []
-        expect(page.get_by_role("heading", name="did not keep")).to_be_visible()
-        assert page.url == f"{ways.address}/x?{ENTERED}"
-        assert len(signs_in.asked) == 1
-        page.get_by_role("link", name="Try again").click()
-        page.wait_for_url(f"**/x?{ENTERED}")
-        assert signs_in.asked == [(ways.uuid, "/x")] * 2
-        context.close()
-
-    def test_a_product_that_leads_back_to_the_bare_address_ends_in_a_page(
-        self, ways: Ways, context: BrowserContext, signs_in: Product
-    ) -> None:
-        signs_in.opener = lambda _, path: ways.address + path
-        page = context.new_page()
-        assert navigated(page, ways.address) == 401
-        expect(page.get_by_role("heading", name="Signing in led back here")).to_be_visible()
-        assert len(signs_in.asked) == MOST_SENT
 
     @pytest.mark.parametrize("host", [SAME_SITE, CROSS_SITE])
     def test_the_editor_works_in_a_named_pages_frame(self, ways: Ways, context: BrowserContext, host: str) -> None:
@@ -194,19 +158,6 @@ class WaysIn:
         expect_working(ways.shown_in(page, host, ways.address))
         assert ways.ask("GET", f"/session/{ways.uuid}")["session"]["status"] == "active"
 
-    def test_the_cookie_of_a_frame_opens_nothing_elsewhere(
-        self, ways: Ways, context: BrowserContext, signs_in: Product
-    ) -> None:
-        """Not in the frame of another named page's site, nor in a tab."""
-        page = context.new_page()
-        expect_working(ways.shown_in(page, CROSS_SITE, ways.link()))
-        frame = ways.shown_in(page, SAME_SITE, ways.address)
-        expect(frame.get_by_role("heading", name="not open to you")).to_be_visible()
-        elsewhere = signs_in.origin("127.0.0.1") + "/asked"
-        signs_in.opener = lambda *_: elsewhere
-        page.goto(ways.address)
-        assert page.url == elsewhere
-
     @pytest.mark.parametrize("host", [STRANGER, SIBLING])
     def test_a_page_that_is_not_named_shows_the_reason_and_nothing_else(
         self, ways: Ways, context: BrowserContext, host: str
@@ -221,19 +172,6 @@ class WaysIn:
         refused = ways.shown_in(page, host, ways.address)
         expect_hint(refused, "EMBED_ORIGINS")
         expect(refused.locator(EDITOR)).to_have_count(0)
-        expect_powerless(page, ways)
-
-    def test_a_link_that_was_used_is_told_as_one_within_the_frame(self, ways: Ways, context: BrowserContext) -> None:
-        link = ways.link()
-        open_editor(context, link).close()
-        context.clear_cookies()
-        frame = ways.shown_in(context.new_page(), CROSS_SITE, link)
-        expect(frame.get_by_text("ask for a new one")).to_be_visible()
-
-    def test_a_named_page_does_not_act_in_the_workspaces_place(self, ways: Ways, context: BrowserContext) -> None:
-        """It may show it, and no more."""
-        page = context.new_page()
-        expect_working(ways.shown_in(page, SAME_SITE, ways.link()))
         expect_powerless(page, ways)
 
     def test_a_revoked_frame_is_turned_away(self, ways: Ways, context: BrowserContext) -> None:

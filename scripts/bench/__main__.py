@@ -1,13 +1,11 @@
 """All measurements, printed as tables.
 
-    scripts/bench/run [api] [counting] [wake] [backup] [restore_points] [archive] [chat] [forward_auth] [streams]
+    scripts/bench/run [api] [wake] [backup] [restore_points] [archive] [chat] [forward_auth] [streams]
         [dashboard] [model_streams] [undo_points] [cluster] [keda] [--rounds N] [--sessions N]
-    scripts/bench/run versions --other CHECKOUT [--rounds N]
 
 Every target is a ratio of figures taken in the same run, in rounds that alternate, because the
 machine is noisy; single figures only tell the size of things. `cluster` and `keda` need one with the whole
-product on it, so they are only measured when they are asked for. `versions` measures a wake against that of another
-checkout.
+product on it, so they are only measured when they are asked for.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from scripts.bench import (
     api,
@@ -23,7 +20,6 @@ from scripts.bench import (
     backup,
     chat,
     cluster,
-    counting,
     dashboard,
     forward_auth,
     keda,
@@ -32,7 +28,6 @@ from scripts.bench import (
     restore_points,
     streams,
     undo_points,
-    versions,
     wake,
 )
 from scripts.bench.table import Row, print_table
@@ -41,7 +36,6 @@ Table = tuple[str, Callable[[], list[Row]]]
 
 ON_THIS_MACHINE: dict[str, Table] = {
     "api": ("The API", api.run),
-    "counting": ("Metrics of requests", counting.run),
     "wake": ("Waking a workspace", wake.run),
     "backup": ("Backing up 300 MB in 10,000 files", backup.run),
     "restore_points": ("Restore points of 300 MB in 10,000 files", restore_points.run),
@@ -54,7 +48,6 @@ ON_THIS_MACHINE: dict[str, Table] = {
     "undo_points": ("Undo points of 50,000 files", undo_points.run),
 }
 ON_A_CLUSTER = ("cluster", "keda")
-VERSIONS = "versions"
 
 
 def main(arguments: list[str]) -> int:
@@ -62,16 +55,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "measurement",
         nargs="*",
-        help="api, counting, wake, backup, restore_points, chat, forward_auth, streams, dashboard, model_streams, "
+        help="api, wake, backup, restore_points, chat, forward_auth, streams, dashboard, model_streams, "
         "undo_points (all by default), cluster, keda",
     )
     parser.add_argument("--rounds", type=int, default=cluster.ROUNDS, help="of starts on the cluster")
     parser.add_argument("--sessions", type=int, default=many.SESSIONS, help="asleep on the cluster; 0 for none")
-    parser.add_argument("--other", type=Path, help="a checkout to compare with")
     chosen = parser.parse_args(arguments)
-    if VERSIONS in chosen.measurement and chosen.other is None:
-        parser.error("versions needs --other CHECKOUT")
-    if unknown := set(chosen.measurement) - set(ON_THIS_MACHINE) - set(ON_A_CLUSTER) - {VERSIONS}:
+    if unknown := set(chosen.measurement) - set(ON_THIS_MACHINE) - set(ON_A_CLUSTER):
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     for name in chosen.measurement or ON_THIS_MACHINE:
         for title, run in tables(name, chosen):
@@ -87,8 +77,6 @@ def tables(name: str, chosen: argparse.Namespace) -> Iterator[Table]:
         yield "Starting a workspace on a cluster", lambda: cluster.run(chosen.rounds)
     if name == "cluster" and chosen.sessions:
         yield f"{chosen.sessions:,} sessions asleep on a cluster", lambda: many.run(chosen.sessions)
-    if name == VERSIONS:
-        yield "A wake, this checkout against another", lambda: versions.run(chosen.other.resolve(), chosen.rounds)
     if name == "keda":
         yield "KEDA polling sleeping sessions", keda.run
 

@@ -21,7 +21,6 @@ __all__ = ["browser"]
 WITH_PRODUCT = [
     "test_agent_on_cluster.py",
     "test_backups_on_cluster.py",
-    "test_bench.py",
     "test_browser_access_on_cluster.py",
     "test_dashboard_on_cluster.py",
     "test_falling_asleep_on_cluster.py",
@@ -45,7 +44,6 @@ if os.environ.get("KUBECONFIG") != str(layouts.from_environment().kubeconfig):
         "test_chaos_full_volume.py",
         "test_chaos_node.py",
         "test_fuzz_on_cluster.py",
-        "test_monitoring_on_cluster.py",
         "test_provisioner.py",
         "test_smoke.py",
         "test_stolen_tokens_on_cluster.py",

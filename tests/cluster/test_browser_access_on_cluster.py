@@ -11,13 +11,10 @@ import requests
 from playwright.sync_api import Browser, WebSocket, expect
 
 from tests.browser import (
-    HANDSHAKE,
-    cookie_of,
     expect_all_closed,
     expect_editor,
     expect_file,
     open_editor,
-    opens_socket,
 )
 from tests.cluster.product import LET_IN, Api, kubectl, ready_pods
 from tests.waiting import wait_for
@@ -36,36 +33,6 @@ def sessions(api: Api) -> Iterator[list[Any]]:
     yield made
     for each in made:
         api.call("DELETE", f"/session/{each['uuid']}?backup=false")
-
-
-def test_a_link_works_once_and_its_cookie_for_its_own_workspace_and_pages(
-    api: Api, browser: Browser, sessions: list[Any]
-) -> None:
-    """Another browser, another session's cookie, and the sibling's, a foreign and a missing Origin are refused."""
-    mine, other = sessions
-    link = api.link(mine["uuid"])
-    context, stranger = browser.new_context(bypass_csp=True), browser.new_page()
-    page = open_editor(context, link)
-    assert "workspace-link" not in page.url
-    for url, status in ((link, 403), (mine["workspace_url"], 401)):
-        answer = stranger.goto(url)
-        assert answer is not None
-        assert answer.status == status
-    sibling = open_editor(browser.new_context(bypass_csp=True), api.link(other["uuid"]))
-    foreign = context.new_page()
-    foreign.goto(f"{api.url}/livez")
-    assert opens_socket(page, mine) == ""
-    for elsewhere in (sibling, foreign):
-        assert "WebSocket connection to" in opens_socket(elsewhere, mine)
-    cookie = cookie_of(context, mine)
-    assert api.visit(mine, Cookie=cookie).status_code in LET_IN
-    assert api.visit(other, Cookie=cookie).status_code == 401
-    for origin in ({}, {"Origin": other["workspace_url"]}, {"Origin": "https://example.com"}):
-        assert api.visit(mine, Cookie=cookie, **HANDSHAKE, **origin).status_code == 403
-    api.call("POST", f"/session/{mine['uuid']}/revoke")
-    assert api.visit(mine, Cookie=cookie).status_code == 401
-    for each in (context, sibling.context, stranger.context):
-        each.close()
 
 
 def test_a_neighbour_who_finds_an_editors_port_gets_no_further(api: Api, sessions: list[Any]) -> None:
@@ -197,23 +164,3 @@ def extension_hosts(uuid: str) -> int:
     """How many processes in the editor's container run the extensions of a page."""
     processes = kubectl("exec", f"deployment/user-{uuid}", "-c", "editor", "--", "ps", "-eo", "args")
     return processes.count("--type=extensionHost")
-
-
-def test_opening_a_sleeping_workspace_ends_in_the_editor(api: Api, browser: Browser, sessions: list[Any]) -> None:
-    """With its file, and without a reload by hand; a poll and a socket before it wake nothing."""
-    session = sessions[0]
-    uuid = session["uuid"]
-    kubectl("exec", f"deployment/user-{uuid}", "--", "sh", "-c", "echo kept > /app/kept.txt")
-    context = browser.new_context()
-    page = open_editor(context, api.link(uuid))
-    page.goto("about:blank")
-    api.call("POST", f"/session/{uuid}/scale-down")
-    cookie = cookie_of(context, session)
-    told = api.visit(session, Cookie=cookie, Accept="application/json")
-    assert (told.status_code, told.headers["Retry-After"]) == (503, "1")
-    assert api.visit(session, Cookie=cookie, Origin=session["workspace_url"], **HANDSHAKE).status_code == 503
-    assert api.status(uuid) == "sleeping"
-    page.goto(session["workspace_url"])
-    expect_editor(page)
-    expect_file(page, "kept.txt")
-    context.close()

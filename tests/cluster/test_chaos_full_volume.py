@@ -45,7 +45,7 @@ def ended(manager: Manager, uuid: str) -> Any:
 def test_a_full_backup_volume_fails_the_backup_keeps_everything_and_says_so(
     backups: tuple[str, Path], redis_server: str, redis_client: redis.Redis, tmp_path: Path
 ) -> None:
-    """As on one machine (tests/faults/test_full_disk.py); once there is room, a second DELETE is all it takes."""
+    """Once there is room, a second DELETE is all it takes."""
     namespace, folder = backups
     manager = Manager(namespace, redis_server, tmp_path, SCALER="direct")
     with manager.web(), manager.workers():

@@ -15,7 +15,7 @@ from tests.promtool import promtool
 from tests.service import Service
 from tests.waiting import wait_for
 
-SCRAPED = 45.0
+SCRAPED = 120.0
 """s until figures of what was done are there: scrapes are 5 s apart, recording rules 30 s."""
 
 NOT_YET = {
@@ -65,9 +65,9 @@ def asked(service: Service, path: str, **parameters: str) -> Any:
     return answer.json()["data"]
 
 
-def has_data(service: Service, query: Query) -> bool:
-    """Whether the query, as Grafana sends it, is answered with something."""
-    return bool(asked(service, "query", query=query.sent(VARIABLES))["result"])
+def result(service: Service, query: Query) -> Any:
+    """What the query returns, as Grafana sends it."""
+    return asked(service, "query", query=query.sent(VARIABLES))["result"]
 
 
 def can_have_data(query: Query) -> bool:
@@ -75,50 +75,24 @@ def can_have_data(query: Query) -> bool:
     return not CLUSTERS.search(query.expr) and not any(name in query.expr for name in NOT_YET)
 
 
-def test_every_process_is_scraped(service):
-    """Web with the key, the others at a port of their own; none is refused."""
+def test_every_process_rule_and_query_has_figures(service: Service) -> None:
+    """No alert fires, and no label names a session or its user. Queries of the kubelet's figures are read, which only
+    a cluster has; so are those of what counts trouble."""
 
-    def up() -> bool:
+    def up() -> set[str]:
         targets = asked(service, "targets")["activeTargets"]
-        return {each["labels"]["job"] for each in targets if each["health"] == "up"} == {
-            f"sessions-{name}" for name in PROCESSES
-        }
+        return {each["labels"]["job"] for each in targets if each["health"] == "up"}
 
-    wait_for(up, "every process to be scraped", seconds=SCRAPED)
+    def rules() -> set[str]:
+        return {rule["health"] for group in asked(service, "rules")["groups"] for rule in group["rules"]}
 
-
-def test_every_rule_is_evaluated_and_no_alert_fires(service):
-    """A rule whose two sides do not fit is an error only when there are figures."""
-
-    def states() -> list[str]:
-        groups = asked(service, "rules")["groups"]
-        return [rule["health"] for group in groups for rule in group["rules"]]
-
-    wait_for(lambda: set(states()) == {"ok"}, "every rule to be evaluated", seconds=SCRAPED)
+    wait_for(lambda: up() == {f"sessions-{name}" for name in PROCESSES}, "every process to be scraped", seconds=SCRAPED)
+    wait_for(lambda: rules() == {"ok"}, "every rule to be evaluated", seconds=SCRAPED)
+    for query in filter(can_have_data, queries()):
+        what = f"{query.dashboard}, {query.panel}: {query.expr}"
+        wait_for(lambda query=query: result(service, query), what, seconds=SCRAPED, interval=1.0)  # type: ignore[misc]
+    for query in (each for each in queries() if not can_have_data(each)):
+        assert [sample["value"][1] for sample in result(service, query)] in ([], ["0"]), query
     firing = asked(service, "query", query='ALERTS{alertstate="firing"}')["result"]
     assert [each["metric"]["alertname"] for each in firing] == []
-
-
-@pytest.mark.parametrize(
-    "query", [each for each in queries() if can_have_data(each)], ids=lambda query: f"{query.dashboard}: {query.panel}"
-)
-def test_a_query_of_a_dashboard_returns_data(service, query):
-    """Each that one machine can fill. What only a cluster can, and what counts trouble, is left out."""
-    wait_for(lambda: has_data(service, query), query.expr, seconds=SCRAPED, interval=1.0)
-
-
-def test_prometheus_reads_the_other_queries(service):
-    """Those of the kubelet's figures; here they have no data, or say 0."""
-    others = [each for each in queries() if not can_have_data(each)]
-
-    assert {each.dashboard for each in others} == {"sessions-workspaces", "sessions-model"}
-    for each in others:
-        result = asked(service, "query", query=each.sent(VARIABLES))["result"]
-        assert [sample["value"][1] for sample in result] in ([], ["0"]), each
-
-
-def test_no_label_names_a_session_or_user(service):
-    """Whoever sees the figures learns sums only."""
-    names = set(asked(service, "labels"))
-
-    assert names & {"uuid", "session", "user", "user_id", "key"} == set()
+    assert set(asked(service, "labels")) & {"uuid", "session", "user", "user_id", "key"} == set()

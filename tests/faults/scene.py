@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from app.core.sessions.model import Status
@@ -201,7 +201,3 @@ class Scene:
         """Faults of these kinds in this time, which hit this session: those of its own, and of all."""
         found = self.chronicle.deeds(*what)
         return [deed for deed in found if deed.overlaps(begin, end) and deed.uuid in ("", uuid)]
-
-
-def first_of(deeds: Iterable[Deed]) -> float:
-    return min((deed.begun for deed in deeds), default=float("inf"))
