@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,19 @@ NEEDS = {"browser": "browser", "small_disk": "root", "images": "root"}
 """The marks of tests that use these fixtures."""
 REDIS_PASSWORD = "p@ss/word+1"
 REDIS_PASSWORD_IN_URL = "p%40ss%2Fword%2B1"
+
+
+def pytest_configure() -> None:
+    """A run that is ended by SIGTERM, as `.ci/run` ends it at its limit, ends what its fixtures have started, as after
+    Ctrl-C. A process that a test has forked is none of a run's."""
+    ours = os.getpid()
+
+    def end(number: int, _: object) -> None:
+        if os.getpid() != ours:
+            os._exit(128 + number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def pytest_report_header() -> str:

@@ -156,6 +156,11 @@ class Service:
 
         return wait_for(reached, f"session {uuid} to be {status}", lambda: str(self.status(uuid)))
 
+    def states(self, uuid: str) -> list[str]:
+        """Those that a session was in, in order, also when nobody looked."""
+        entries = [each for _, each in self.redis().xrange(f"session:{uuid}:events")]
+        return [str(json.loads(each["data"])["status"]) for each in entries if each["type"] == "state"]
+
     def save(self, uuid: str) -> str:
         """A restore point of now; its id."""
         made = self.done("POST", f"/session/{uuid}/restore-points", headers={"Prefer": "wait=60"})

@@ -6,12 +6,14 @@
     python -m tests.shards --shards           lists them
 
 Each ends with a line: its name, the commit, how many passed, how many failed, and its seconds. All run, even when
-one fails. The tests of tests/unsteady.toml are left out of them, and run in a shard of their own, `unsteady`.
+one fails; after SIGTERM, which pytest gets too, the running one ends and no other begins. The tests of
+tests/unsteady.toml are left out of them, and run in a shard of their own, `unsteady`.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,7 +21,7 @@ import time
 import tomllib
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -79,10 +81,14 @@ class Outcome:
 
 
 def read(text: str, present: Iterable[str]) -> list[Shard]:
-    """The list's shards; `present` are all files of tests. Raises `WrongList` where one is in none or in several."""
+    """The list's shards; `present` are all files of tests. Raises `WrongList` where one is in none, or in several of
+    those on a cluster, or of the others."""
     shards = [Shard(name, **{**given, "files": tuple(given["files"])}) for name, given in tomllib.loads(text).items()]
-    times = Counter({file: sum(shard.has(file) for shard in shards) for file in present})
-    faults = [f"{file} is in {count} shards" for file, count in sorted(times.items()) if count != 1]
+    faults = []
+    for file in present:
+        where = Counter(shard.cluster for shard in shards if shard.has(file))
+        if not where or max(where.values()) > 1:
+            faults.append(f"{file} is in {where.total()} shards")
     for shard in shards:
         faults += [f"{shard.name}: there is no {each}" for each in shard.files if not (TESTS / each).exists()]
     if faults:
@@ -183,8 +189,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0 if all passed."""
+def main(arguments: Sequence[str] | None = None, ended: Callable[[], object] = bool) -> int:
+    """The exit status: 0 if all passed. No further shard begins once `ended`."""
     parser = _parser()
     options, more = parser.parse_known_args(arguments)
     today = date.today()
@@ -221,10 +227,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 worst = worst or 1
         lines.append(f"{name} {commit()} {outcome.passed} {outcome.failed} {outcome.seconds:.0f}")
         print(lines[-1], flush=True)
+        if ended():
+            return worst or 1
     if len(chosen) > 1:
         print("== shard, commit, passed, failed, seconds", *lines, sep="\n")
     return worst
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    told: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    sys.exit(main(ended=told.copy))

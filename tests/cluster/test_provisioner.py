@@ -13,7 +13,7 @@ from workers.runtime.kubernetes.api_server import ApiServer
 pytestmark = pytest.mark.alone
 
 CLAIMS = "persistentvolumeclaims"
-PROMPT = 30.0
+PROMPT = 120.0
 """s for a volume that takes 2 on an idle machine: the provisioner is a Python process that must start first."""
 WATCH_LIMIT = 10
 """s; an API server that waits in vain for its memory to be as new as etcd gives up after 3."""

@@ -11,7 +11,7 @@ from app.core.prompts.inbox import MARKER
 from tests.cluster.product import Api, kubectl, ready_pods, redis_says, running_pods, settings_of_processes
 from tests.waiting import wait_for
 
-# A session that idles for SHORT is still up when it is looked at only while nothing else slows the cluster down.
+# The scaler is changed under all sessions of the product.
 pytestmark = pytest.mark.alone
 
 SHORT = 3
@@ -29,22 +29,23 @@ class Sessions:
 
     def create(self, **wanted: object) -> str:
         session = self.api.call("POST", "/session/create", {"user_id": "ada@example.com", **wanted})
-        assert session["status"] == "active"
         self.made.append(session["uuid"])
         return str(session["uuid"])
 
     def wake(self, uuid: str) -> None:
         assert self.api.call("POST", f"/session/{uuid}/scale-up")["status"] == "success"
-        assert len(ready_pods(uuid)) == 1
 
     def sleep(self, uuid: str) -> None:
         assert self.api.call("POST", f"/session/{uuid}/scale-down")["status"] == "success"
         assert (running_pods(uuid), self.api.status(uuid)) == ([], "sleeping")
 
-    def falls_asleep(self, uuid: str) -> None:
-        """By itself; `ready_pods` is what is asked again and again, as calls of the API are counted."""
-        wait_for(lambda: not running_pods(uuid), "the session to fall asleep")
-        assert self.api.status(uuid) == "sleeping"
+    def fell_asleep(self, uuid: str, times: int) -> None:
+        """By itself, after it was up each time; its log is read, as calls of the API are counted."""
+
+        def done() -> bool:
+            return states(uuid)[-2 * times :] == ["active", "sleeping"] * times and not running_pods(uuid)
+
+        wait_for(done, "the session to fall asleep", lambda: str(states(uuid)), interval=1.0)
 
 
 @pytest.fixture
@@ -53,6 +54,15 @@ def sessions() -> Iterator[Sessions]:
     yield made
     for uuid in made.made:
         made.api.call("DELETE", f"/session/{uuid}?backup=false")
+
+
+def states(uuid: str) -> list[str]:
+    """Those that the session was in, in order, but for `created` and `waking`."""
+    read = "return cjson.encode(redis.call('xrange', KEYS[1], '-', '+'))"
+    entries = json.loads(redis_says("eval", read, "1", f"session:{uuid}:events"))
+    fields = [dict(zip(entry[::2], entry[1::2], strict=True)) for _, entry in entries]
+    found = [str(json.loads(each["data"])["status"]) for each in fields if each["type"] == "state"]
+    return [each for each in found if each not in ("created", "waking")]
 
 
 def scaled_objects() -> set[str]:
@@ -66,10 +76,11 @@ def wakes_and_sleeps(sessions: Sessions) -> str:
     uuid = sessions.create()
     sessions.sleep(uuid)
     sessions.wake(uuid)
+    assert len(ready_pods(uuid)) == 1
     idler = sessions.create(idle_timeout=SHORT)
-    sessions.falls_asleep(idler)
+    sessions.fell_asleep(idler, 1)
     sessions.wake(idler)
-    sessions.falls_asleep(idler)
+    sessions.fell_asleep(idler, 2)
     assert sessions.api.status(uuid) == "active"
     return uuid
 

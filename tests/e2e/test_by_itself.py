@@ -18,9 +18,9 @@ def test_an_untouched_session_sleeps_and_an_expired_one_is_backed_up_and_gone(tm
     service.start()
     try:
         uuid = service.done("POST", "/session/create", {"user_id": "ada"})["uuid"]
-        service.wait_status(uuid, "sleeping", replicas=0)
+        service.wait_status(uuid, "terminated", replicas=0)
+        assert service.states(uuid) == ["created", "active", "sleeping", "terminating", "terminated"]
         assert service.processes(WORKSPACE_UUID=uuid) == []
-        service.wait_status(uuid, "terminated")
         backups = service.done("GET", "/backups?uuid=" + uuid)["backups"]
         assert [(backup["uuid"], backup["verified"]) for backup in backups] == [(uuid, True)]
         assert not service.files(uuid).parent.exists()

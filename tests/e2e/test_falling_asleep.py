@@ -18,10 +18,20 @@ IDLE = 30
 
 
 def an_impatient_session(service: Service, idle_timeout: int = IDLE) -> dict[str, Any]:
+    """One that is kept up until it is left alone, however long its page takes to be there."""
     wanted = {"user_id": "ada", "idle_timeout": idle_timeout}
     session: dict[str, Any] = service.done("POST", "/session/create", wanted)
+    keep_up(service, session["uuid"], 3_600)
     service.wait_status(session["uuid"], "active")
     return session
+
+
+def keep_up(service: Service, uuid: str, seconds: int) -> None:
+    service.done("POST", f"/session/{uuid}/keepalive", {"seconds": seconds})
+
+
+def leave_alone(service: Service, uuid: str) -> None:
+    keep_up(service, uuid, 0)
 
 
 def activity(service: Service, uuid: str) -> dict[str, Any]:
@@ -55,6 +65,7 @@ def test_an_open_page_in_which_nobody_does_anything_lets_it_sleep(service: Servi
     session = an_impatient_session(service)
     uuid = session["uuid"]
     page = open_editor(browser, service.link(session["uuid"]))
+    leave_alone(service, uuid)
     page.get_by_role("button", name="Keep going").click(timeout=PATIENCE)
     expect(sleep_warning(page)).to_be_hidden()
     expect(sleep_warning(page)).to_be_visible()
@@ -88,6 +99,7 @@ def test_a_page_in_the_background_lets_it_sleep(service: Service, browser: Brows
 
     # The editor begins to watch the folder some time after it shows a file; it misses what changes before.
     wait_for(shows_changes, "a change in the page")
+    leave_alone(service, uuid)
 
     def asleep_though_changed() -> bool:
         change()
@@ -106,6 +118,9 @@ def test_typing_keeps_it_up(service: Service, browser: Browser) -> None:
     (service.files(uuid) / "a.txt").write_text("one\n")
     page = open_editor(browser, service.link(session["uuid"]))
     show(page, "a.txt")
+    page.keyboard.type("x")
+    wait_for(lambda: activity(service, uuid)["editor"]["holds"], "the editor's use to be told")
+    leave_alone(service, uuid)
     began = time.monotonic()
     while time.monotonic() - began < 1.5 * IDLE:
         page.keyboard.type("x", delay=1_000)
@@ -125,6 +140,7 @@ def test_a_job_in_a_terminal_keeps_it_up_until_it_is_done(service: Service, brow
     page = open_editor(browser, service.link(session["uuid"]))
     in_terminal(page, "sleep 60; make")
     wait_for(lambda: activity(service, uuid)["terminal"]["holds"], "the terminal's input")
+    leave_alone(service, uuid)
     page.close()
     wait_for(lambda: activity(service, uuid)["jobs"]["detail"] == "sha256sum", "the build to be seen", seconds=120)
     wait_for((service.files(uuid) / "done").exists, "the end of the build", seconds=180)

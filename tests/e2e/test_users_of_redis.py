@@ -118,7 +118,8 @@ def test_every_process_does_its_work_as_its_own_user(service: Service, guarded: 
 
 def test_a_session_falls_asleep_is_archived_and_expires_by_itself(service: Service, guarded: Guarded) -> None:
     """What only sweeps do, and what is warned of before."""
-    uuid = service.create("bob", idle_timeout=3, ttl=5)["uuid"]
+    wanted = {"user_id": "bob", "idle_timeout": 3, "ttl": 5}
+    uuid = service.done("POST", "/session/create", wanted, headers={"Prefer": "respond-async"})["uuid"]
 
     def session() -> Any:
         return service.status(uuid)["session"]

@@ -167,7 +167,7 @@ class LocalPlace:
     """The service as `scripts/run` starts it; see `Place`."""
 
     parts = (*MANAGER, "traefik", "redis")
-    prefix, patience, agent_port = "", 30.0, 0
+    prefix, patience, agent_port = "", 60.0, 0
 
     def __init__(self, folder: Path, code_server: str, model: ModelServer, **settings: str) -> None:
         given = SETTINGS | {"LLM_BASE_URL": model.url, "LLM_MODEL": "stub"} | settings

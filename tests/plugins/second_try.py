@@ -1,11 +1,15 @@
 """Tries a test once more that waited in vain, with all its fixtures made anew, and says so at the end of the run.
 
 Loaded by the presubmit, where a test may fail for a defect only. A wait that gave up may be a moment of the machine, so
-two of a run are forgiven if their second try passes; with more the run fails. A wrong value is never tried again. Both
-tries share the test's limit of time, and only the last is reported.
+two of a run are forgiven if their second try passes; with more the run fails. Runs that name the same file in
+SECOND_TRIES count as one, as the shards of `.ci/run` do. A wrong value is never tried again. Both tries share the
+test's limit of time, and only the last is reported.
 """
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
 
 import pytest
 from _pytest.runner import runtestprotocol
@@ -17,6 +21,8 @@ FORGIVEN = 2
 
 ERRORS = pytest.StashKey[list[BaseException]]()
 """Those of a test's set-up, call and teardown, skips too."""
+NOTED = pytest.StashKey[list[str]]()
+"""What the end of a run tells."""
 TRIED_AGAIN = "tried again"
 """A property of a report, as these go from the processes of pytest-xdist to the one that counts."""
 
@@ -67,13 +73,25 @@ def tried_again(config: pytest.Config) -> list[str]:
     return [told for each in reports for name, told in getattr(each, "user_properties", []) if name == TRIED_AGAIN]
 
 
+def noted(lines: list[str]) -> list[str]:
+    """These, after those of earlier runs that named the same file."""
+    if not (name := os.environ.get("SECOND_TRIES")):
+        return lines
+    with Path(name).open("a") as file:
+        file.writelines(f"{each}\n" for each in lines)
+    return Path(name).read_text().splitlines()
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if len(tried_again(session.config)) > FORGIVEN and session.exitstatus == pytest.ExitCode.OK:
+    if not (lines := tried_again(session.config)):
+        return
+    session.config.stash[NOTED] = found = noted(lines)
+    if len(found) > FORGIVEN and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if lines := tried_again(config):
+    if lines := config.stash.get(NOTED, []):
         terminalreporter.section("tests that waited in vain")
         terminalreporter.write("\n".join(lines) + "\n")
         if len(lines) > FORGIVEN:

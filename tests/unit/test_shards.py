@@ -20,6 +20,11 @@ def test_each_file_of_tests_is_in_one_shard() -> None:
     assert len(shards.read(LIST, shards.present())) > 3
 
 
+def test_the_contract_runs_on_a_cluster_too() -> None:
+    found = [each for each in shards.read(LIST, []) if each.has("contract/test_runtime.py")]
+    assert sorted(each.cluster for each in found) == [False, True]
+
+
 @pytest.mark.parametrize(
     ("more", "present", "told"),
     [
@@ -157,3 +162,8 @@ def test_a_fault_of_the_unsteady_list_is_told(monkeypatch, capsys) -> None:
     with pytest.raises(SystemExit):
         shards.main(["--all"])
     assert "tests/nowhere.py::test_it: there is no such file" in capsys.readouterr().err
+
+
+def test_no_shard_begins_after_the_end_of_the_run(ran: list[tuple[Shard, list[str]]]) -> None:
+    assert shards.main(["--shard", "unit", "services"], lambda: True) == 1
+    assert [shard.name for shard, _ in ran] == ["unit"]

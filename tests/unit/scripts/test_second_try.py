@@ -29,8 +29,10 @@ def fails_once(error=GaveUp("not within 60 s: the door opens\\nmore")):
 """The beginning of a module of tests."""
 
 
-def outcome(folder: Path, body: str, *arguments: str, tests: int = 1) -> subprocess.CompletedProcess[str]:
-    """What pytest says of so many modules with this body."""
+def outcome(
+    folder: Path, body: str, *arguments: str, tests: int = 1, noted: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """What pytest says of so many modules with this body; `noted` is the file that counts for several runs."""
     for number in range(tests):
         (folder / f"test_{number}.py").write_text(f"{VAIN}\n{body}\n")
     return subprocess.run(
@@ -38,7 +40,7 @@ def outcome(folder: Path, body: str, *arguments: str, tests: int = 1) -> subproc
         + ["-p", "no:cacheprovider", f"--junitxml={folder / 'report.xml'}", *arguments, str(folder)],
         cwd=folder,
         # Loading every plugin that is installed takes seconds; the one that matters here is named.
-        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "SECOND_TRIES": noted},
         capture_output=True,
         text=True,
         timeout=120,
@@ -135,3 +137,17 @@ def test_two_in_a_run_are_forgiven_whichever_process_they_ran_in(tmp_path, tests
     assert len(re.findall("passed at the second try", done.stdout)) == tests
     assert ("3 tests waited in vain. More than 2 in a run are a failure." in done.stdout) == bool(status)
     assert _counts(tmp_path / "report.xml") == (tests, 0)
+
+
+@pytest.mark.slow
+def test_runs_that_note_them_in_the_same_file_count_as_one(tmp_path):
+    """The third waits in vain in the second run; one in which nothing is tried again stays green."""
+    ended = []
+    for number, tests in enumerate((2, 1)):
+        (folder := tmp_path / str(number)).mkdir()
+        body = "def test_it(): fails_once()"
+        ended.append(outcome(folder, body, tests=tests, noted=str(tmp_path / "noted")))
+    assert [each.returncode for each in ended] == [0, 1]
+    assert "3 tests waited in vain. More than 2 in a run are a failure." in ended[1].stdout
+    (folder := tmp_path / "more").mkdir()
+    assert outcome(folder, "def test_it(): pass", noted=str(tmp_path / "noted")).returncode == 0
