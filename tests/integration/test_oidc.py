@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import NoReturn
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import redis
 import requests
 from oidc_provider_mock import User, run_server_in_thread
+from requests.adapters import HTTPAdapter
 
 from app.main import create_app
 from app.settings import Settings, SettingsError
@@ -108,6 +110,18 @@ def test_a_provider_that_is_away_is_said_in_words(settings: Settings, redis_clie
     answer = Visitor(create_app(away)).get("/sign-in/oidc")
     assert answer.status_code == 502
     assert "did not succeed" in answer.get_data(as_text=True)
+
+
+def test_no_call_of_the_provider_waits_for_ever(stranger: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+
+    def send(adapter: HTTPAdapter, request: requests.PreparedRequest, **options: object) -> NoReturn:
+        given.append(options["timeout"])
+        raise requests.ConnectTimeout
+
+    monkeypatch.setattr(HTTPAdapter, "send", send)
+    assert stranger.get("/sign-in/oidc").status_code == 502
+    assert given and None not in given
 
 
 def test_an_unverified_email_gives_no_role(settings: Settings) -> None:

@@ -77,6 +77,14 @@ time.sleep(0)' {mark} &
 
 
 @pytest.mark.slow
+def test_no_command_gets_more_time_than_the_limit(workspace):
+    """However much the model asks for."""
+    environment = {"PATH": os.environ["PATH"], MARK: f"test-{os.getpid()}"}
+    ok, text = run_command(workspace, never, "sleep 20", 1000, limit=1, environment=environment)
+    assert not ok and text == "[ended after 1 s, the time limit]"
+
+
+@pytest.mark.slow
 def test_a_command_ends_at_its_time_limit_with_all_it_started(workspace):
     """However far it came until then; that what it said is kept, the test below shows."""
     mark = f"mark-limit-{os.getpid()}"

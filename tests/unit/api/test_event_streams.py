@@ -62,6 +62,15 @@ def test_a_state_that_was_announced_is_not_told_again(core: Core, uuid: str) -> 
     assert [data["status"] for _, data in events_of(lines)] == ["terminating", "terminated"]
 
 
+def test_a_stream_that_is_resumed_leaves_out_no_state(core: Core, uuid: str) -> None:
+    """Not the present one either: its caller has not heard of it."""
+    core.store.change(uuid, time.time(), to=Status.TERMINATING)
+    before = core.events.last_id(uuid)
+    core.store.change(uuid, time.time(), to=Status.TERMINATED)
+    lines = "".join(follow(core, core.store.get(uuid), before, announce=False)).split("\n")
+    assert [data["status"] for _, data in events_of(lines)] == ["terminated"]
+
+
 def test_the_stream_of_a_prompt_that_ends_between_two_reads_has_all_the_work(
     core: Core, uuid: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import stat
 import subprocess
@@ -18,7 +19,7 @@ from app.settings import Settings, SettingsError
 from scripts.lib import check_lock, check_tree, leftovers, procfile, serve
 from scripts.lib.data_dir import PORTS, StartError, chosen_port, only_run, remembered_port, remembered_secret
 from scripts.lib.locks import only_one
-from scripts.lib.redis_server import outdated, warnings
+from scripts.lib.redis_server import RedisServer, outdated, warnings
 from scripts.lib.serve import check_archive_keys, dangerous_user, environment
 from tests.ports import free_port
 
@@ -202,6 +203,17 @@ def test_a_foreign_redis_that_may_lose_sessions_is_warned_of(redis_client: redis
     assert len(told) == 3
     assert any("maxmemory-policy allkeys-lru" in text for text in told)
     assert any("notify-keyspace-events unset" in text for text in told)
+
+
+def test_the_service_s_own_redis_loses_no_session(tmp_path: Path) -> None:
+    """It has every setting that a foreign one is asked for."""
+    (tmp_path / "redis").mkdir()
+    server = RedisServer(tmp_path / "redis", free_port(), tmp_path / "redis.log", most=1_000_000_000)
+    server.start(dict(os.environ))
+    try:
+        assert warnings(server.url) == []
+    finally:
+        server.stop()
 
 
 def test_what_one_holds_another_does_not_get(tmp_path):

@@ -9,8 +9,8 @@ from flask import Flask
 from app.core.access.keyring import Keyring, Principal
 from app.web import guard
 from app.web.people import People
-from tests.dashboard import Visitor
-from tests.unit.api.helpers import core_of
+from tests.dashboard import ORIGIN, Visitor
+from tests.unit.api.helpers import ADMIN_KEY, core_of
 
 COOKIE = "__Host-dashboard"
 
@@ -59,6 +59,13 @@ def test_a_change_from_another_origin_or_without_the_token_is_refused(visitor: V
     visitor.csrf = "wrong"
     assert visitor.post("/sign-out").status_code == 403
     assert visitor.get("/").status_code == 200
+
+
+def test_a_change_that_names_no_origin_is_refused(visitor: Visitor) -> None:
+    """Also where nobody need be signed in: a page beside must not sign anybody in with a key of its own."""
+    for path in ("/sign-in", "/sign-out"):
+        sent = visitor.client.post(path, data={"key": ADMIN_KEY, "csrf": visitor.csrf}, base_url=ORIGIN)
+        assert (sent.status_code, "Set-Cookie" in sent.headers) == (403, False)
 
 
 def test_no_page_may_be_framed_and_no_script_stands_in_one(visitor: Visitor) -> None:

@@ -181,6 +181,25 @@ def test_a_worker_that_lost_its_lease_changes_nothing_any_more(world: World, mon
     assert world.get(uuid).status is Status.TERMINATING
 
 
+def test_a_worker_that_lost_its_lease_before_a_start_does_not_repeat_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Suspended where nothing asks whether it is still wanted, while another one carries the same intent out."""
+    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+    world.tasks.lose_all()
+    provision = world.runtime.provision
+
+    def suspended(*given: Any, **more: Any) -> None:
+        monkeypatch.setattr(world.runtime, "provision", provision)
+        lease_ends(world, uuid)
+        world.lifecycle.carry_out(uuid, 1)
+        provision(*given, **more)
+
+    monkeypatch.setattr(world.runtime, "provision", suspended)
+    world.lifecycle.carry_out(uuid, 1)
+    assert [name for name, _, _ in world.runtime.calls].count("start") == 1
+
+
 def test_a_backup_that_was_begun_before_it_was_asked_for_does_not_settle_the_request(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

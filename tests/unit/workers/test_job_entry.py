@@ -23,7 +23,8 @@ from app.core.backups.index import identity_fields
 from app.core.backups.store import backup_name
 from app.core.sessions.model import Identity
 from app.core.storage.credential import Credential
-from workers import backup_job
+from app.volume.environment import ALONE
+from workers import backup_job, job_entry
 
 pytestmark = pytest.mark.slow
 
@@ -222,3 +223,12 @@ def test_a_job_beside_such_a_volume_does_its_work(program: Path, volume: Path, t
     assert outcome(program, volume, "restore", f"file://{volume.parent}/store", cloud) == {}
     assert (volume / "app/file").read_text() == "mine"
     assert tenant.seen == cloud.seen == []
+
+
+def test_the_entry_keeps_nothing_of_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever starts it, and empties the environment too."""
+    environment = {"AWS_PROFILE": "default", "HTTPS_PROXY": "http://127.0.0.1:9"}
+    monkeypatch.setattr(os, "environ", environment)
+    monkeypatch.setattr(backup_job, "main", lambda arguments: 0)
+    assert job_entry.main() == 0
+    assert environment == ALONE

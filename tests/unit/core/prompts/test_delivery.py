@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -86,12 +87,14 @@ def test_what_the_runtime_says_never_replaces_what_the_agent_said(world: World, 
 
 
 def test_an_agent_that_is_silent_keeps_its_prompts_waiting_and_the_sweep_tries_again(
-    world: World, agent: FakeAgent
+    world: World, agent: FakeAgent, caplog: pytest.LogCaptureFixture
 ) -> None:
     uuid = up(world, agent)
     agent.statuses = [500]
-    ids = send(world, uuid, "one", "two")
-    world.work()
+    ids = send(world, uuid, "canary one", "canary two")
+    with caplog.at_level(logging.DEBUG):
+        world.work()
+    assert "canary" not in str([(record.getMessage(), vars(record)) for record in caplog.records])
     assert agent.accepted == []
     assert world.get(uuid).waiting == 2
     world.sweeps.stale()
