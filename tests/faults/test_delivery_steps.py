@@ -89,7 +89,8 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 def test_a_delivery_worker_may_die_after_any_step_and_every_prompt_is_delivered_once_and_in_order(place: Place) -> None:
     """Whatever it had done by then, the next delivery worker does the rest."""
-    deaths = []
+    deaths: list[str] = []
+    unnoted: list[str] = []
     for limit in range(1, MOST_STEPS):
         uuid = place.session()
         ids = [f"{uuid}.{name}" for name in PROMPTS]
@@ -105,11 +106,15 @@ def test_a_delivery_worker_may_die_after_any_step_and_every_prompt_is_delivered_
             break
         assert outcome.startswith("killed "), outcome
         deaths.append(outcome)
+        if outcome == "killed agent /chat":
+            unnoted.append(ids[len(unnoted)])
     else:
         raise AssertionError(f"no delivery came to its end: {deaths[-5:]}")
-    assert deaths.count("killed agent /chat") == len(PROMPTS)
+    assert len(unnoted) == len(PROMPTS)
     assert len(deaths) > 4 * len(PROMPTS), deaths
-    assert len(place.agent.repeated) == len(PROMPTS), "those whose deliverer died before it could note it"
+    # And those whose deliverer lost its lease, of 0.3 s, in a slow moment.
+    assert set(unnoted) <= set(place.agent.repeated), "those whose deliverer died before it could note it"
+    assert len(place.agent.repeated) < len(deaths) / 2, place.agent.repeated
 
 
 def test_a_worker_may_die_after_any_step_of_its_leave_and_a_whole_conversation_is_kept(place: Place) -> None:
