@@ -193,6 +193,7 @@ def unknown_names(path: Path) -> Iterator[str]:
         paths += re.findall(r"\b(?:app|workers)/[\w/.]*\w", diagram)
     if path == GUARANTEES:
         tests = re.findall(r"`((?:unit|contract|integration|e2e|faults|cluster)/[\w./-]*)`", text)
+        assert tests
         paths += [f"tests/{name}" for name in tests]
     yield from (name for name in paths if not (ROOT / name).exists())
 
