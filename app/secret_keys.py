@@ -20,12 +20,14 @@ GIVEN = re.compile(r"([a-z]{1,16})=(.*)")
 
 
 class Purpose(StrEnum):
-    """What a key signs: workspace tokens, agent secrets, editor secrets, cookies, session tokens, and the observer's
-    probe tokens. `EARLIER` verifies what the release before signed with SECRET_KEY itself, for one version."""
+    """What a key signs: workspace tokens, agent secrets, editor secrets, orders to disconnect, cookies, session tokens,
+    and the observer's probe tokens. `EARLIER` verifies what the release before signed with SECRET_KEY itself, for one
+    version."""
 
     WORKSPACE = "workspace"
     AGENT = "agent"
     EDITOR = "editor"
+    DISCONNECT = "disconnect"
     COOKIE = "cookie"
     SESSION = "session"
     PROBE = "probe"
@@ -36,6 +38,7 @@ LABELS: Mapping[Purpose, str] = {
     Purpose.WORKSPACE: "secret:workspace",
     Purpose.AGENT: "secret:agent",
     Purpose.EDITOR: "secret:editor",
+    Purpose.DISCONNECT: "secret:disconnect",
     Purpose.COOKIE: "pass:workspace",
     Purpose.SESSION: "pass:session",
     Purpose.PROBE: "pass:probe",

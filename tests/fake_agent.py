@@ -2,11 +2,13 @@
 
 A test ends turns by hand (`answers`), and makes it misbehave: `statuses` are sent for the next prompts instead of
 taking them, `die_after_taking` takes a prompt and breaks the connection before it has said so. It is of an earlier
-release, which hands over its conversation whole, unless `saved` says whether it could store that itself.
+release, which hands over its conversation whole, unless `saved` says whether it could store that itself. The editor
+beside it confirms orders by `disconnect_secret`.
 """
 
 from __future__ import annotations
 
+import hmac
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +42,7 @@ class FakeAgent:
         self.fingerprint = ""
         self.restored: dict[str, Any] = {}
         self.running = False
+        self.disconnect_secret = ""
         self.requests: list[tuple[str, str, dict[str, Any]]] = []
         self.tokens: list[str] = []
         self.stopping = Event()
@@ -68,6 +71,12 @@ class FakeAgent:
         return {"history": self.history, "context": self.history[-1:], "metadata": {"turns": len(self.history)}}
 
 
+def confirmation(order: str, secret: str) -> str:
+    """What an editor with this secret answers to an order to end connections."""
+    epoch, nonce, *_ = order.split()
+    return hmac.digest(secret.encode(), f"disconnected {epoch} {nonce}".encode(), "sha256").hex()
+
+
 class Handler(BaseHTTPRequestHandler):
     """The agent's HTTP side."""
 
@@ -81,8 +90,10 @@ class Handler(BaseHTTPRequestHandler):
             self._say(200, {"cancelled": None})
         elif self.path == "/resume" and self.agent.statuses:
             self._say(self.agent.statuses.pop(0), {})
-        elif self.path in ("/notice", "/lockout", "/resume"):
+        elif self.path in ("/notice", "/resume"):
             self._say(200, {})
+        elif self.path == "/disconnect":
+            self._say(200, {"confirmation": confirmation(body["order"], self.agent.disconnect_secret)})
         elif self.path == "/risk":
             self._say(200, self.agent.risk)
         elif self.path == "/fingerprint":

@@ -173,7 +173,7 @@ AGENT: Mapping[str, Sequence[Try]] = {
     "agent.checkpoints": [Try()],
     "agent.restore_checkpoint": [Try()],
     "agent.notice": [Try(body={"seconds": 5})],
-    "agent.lockout": [Try()],
+    "agent.disconnect": [Try()],
     "agent.risk": [Try()],
     "agent.files_fingerprint": [Try()],
     "agent.cancel": [Try(body={"reason": "forged"})],

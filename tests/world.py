@@ -18,7 +18,7 @@ from app.core.sessions.idle_policy import IdleVerdict, idle_verdict
 from app.core.sessions.model import Record, Signal
 from app.settings import Settings
 from tests.fakes import FakeRuntime
-from workers.disconnect import end_connections
+from workers.disconnect import end_connections, replace_workspace
 from workers.drills import Drills
 from workers.erasing import Erasing
 from workers.files_notice import tell
@@ -163,6 +163,8 @@ class World:
             self.core.delivery.deliver(*args)
         elif task == task_queue.LOCK_OUT:
             end_connections(self.core, args[0], self.now)
+        elif task == task_queue.REPLACE:
+            replace_workspace(self.core, *args)
         elif task == task_queue.TOKEN_ENDED:
             self.tasks.send(task_queue.RENEW_TOKEN, args[0])
         elif task == task_queue.RENEW_TOKEN:

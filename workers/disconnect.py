@@ -4,39 +4,67 @@ from __future__ import annotations
 
 import logging
 
-from app.core.access.revocation import disconnect_due, nothing_runs
+from app.core.access.revocation import nothing_runs
 from app.core.composition import Core
-from app.core.errors import SessionError, SessionNotFound, StateUnavailable
-from app.core.sessions.model import Status
+from app.core.errors import IllegalState, SessionError, SessionNotFound, StateUnavailable, Superseded
+from app.core.redis import task_queue
+from app.core.sessions.model import Record, Status
 from app.secret_keys import Purpose
 
 log = logging.getLogger(__name__)
 
 
 def end_connections(core: Core, uuid: str, now: float) -> None:
-    """Make the agent end the connections to its workspace, if access was revoked since the last time. A session that
-    is not running has no connections, and without a SECRET_KEY nobody had access. After a failure the stale sweep tries
-    again."""
+    """Have the session's editor end the connections to it, if access was revoked since the last time, and have the
+    workspace replaced if its editor does not confirm that. A session that is not running has no connections, and
+    without a SECRET_KEY nobody had access. After a failure the stale sweep tries again."""
     try:
         record = core.store.get(uuid)
     except SessionNotFound:
         core.revocations.clear(uuid)
         return
-    if not disconnect_due(record) or nothing_runs(record) or not core.settings.keys_for(Purpose.AGENT):
+    if not core.revocations.due(uuid):
+        return
+    if nothing_runs(record) or _replaced(record) or not core.settings.keys_for(Purpose.AGENT):
         core.revocations.disconnected(record)
         return
-    # A start or a stop may be interrupted, and then the old connections still exist.
-    agent = core.inbox.agent(uuid) if record.status is Status.ACTIVE else None
-    if agent is None:
+    if record.status is not Status.ACTIVE:
+        # A start or a stop may be interrupted, and then the old connections still exist.
         core.revocations.failed(uuid, now)
         return
     try:
+        agent = core.inbox.agent(uuid)
+        if agent is None:
+            raise SessionError(f"The agent of session {uuid} did not register.")
         core.agents.disconnect(agent, record.access_epoch)
     except StateUnavailable:
         raise
     except SessionError as error:
-        log.warning("connections not ended yet: %s", error, extra={"uuid": uuid})
+        log.warning("connections not ended, the workspace is replaced: %s", error, extra={"uuid": uuid})
+        # Delivery workers write no intents.
+        core.tasks.send(task_queue.REPLACE, uuid, record.access_epoch, request_id=record.request_id)
         core.revocations.failed(uuid, now)
         return
     if not core.revocations.may_still_connect(record, now):
         core.revocations.disconnected(record)
+
+
+def replace_workspace(core: Core, uuid: str, access_epoch: int) -> None:
+    """Replace the workspace of a session whose editor did not confirm that the connections from before this access
+    epoch had ended, unless that was done, or access was revoked again since."""
+    try:
+        record = core.store.get(uuid)
+        due = record.access_epoch == access_epoch and core.revocations.due(uuid) and not _replaced(record)
+        if not due or record.status is not Status.ACTIVE:
+            return
+        core.sessions.replace_workspace(record)
+    except (Superseded, IllegalState, SessionNotFound) as error:
+        log.info("not replaced: %s", error, extra={"uuid": uuid})
+        return
+    core.audit.note_own("replace", uuid, record.user_id, "its editor did not confirm a disconnect", repeatable=True)
+
+
+def _replaced(record: Record) -> bool:
+    """Whether the workspace was replaced after its access was last revoked. Until that intent is carried out the
+    session is not active."""
+    return record.status is Status.ACTIVE and record.replaced_epoch == record.access_epoch

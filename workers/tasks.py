@@ -105,6 +105,12 @@ def end_connections(uuid: str) -> None:
         _log_deferred(error, task_queue.LOCK_OUT, uuid)
 
 
+@app.task(name=task_queue.REPLACE, base=SessionTask, **SHORT)
+def replace_workspace(uuid: str, access_epoch: int) -> None:
+    # While the disconnect is due it is sent again.
+    disconnect.replace_workspace(core(), uuid, access_epoch)
+
+
 @app.task(name=task_queue.CHECK_POLICIES, **SWEEP)
 def check_policies() -> None:
     network_policies.check(core().heartbeats, os.environ)

@@ -22,9 +22,9 @@ from app.agent.gateway import Gateway, GatewayDown
 FOLDER = Path(".local", "state", "workspace")
 """Below HOME: the folder of the signals."""
 
-EDITOR, TERMINALS, UNSAVED, NOTICE, DISCONNECT = "editor", "terminals.json", "unsaved.json", "notice.json", "lockout"
+EDITOR, TERMINALS, UNSAVED, NOTICE, STOPPING = "editor", "terminals.json", "unsaved.json", "notice.json", "stopping"
 """Touched at each action in the editor; activity in terminals; names of files with unsaved changes; the announced
-sleep; replaced to end connections to the editor: by an access epoch, those of earlier ones, by null, all."""
+sleep; replaced before a stop, which ends all connections to the editor, so that its page says that it sleeps."""
 
 RESTORED = "restored.json"
 """Of when the files are that replaced those of a lost volume."""
@@ -108,10 +108,9 @@ def tell_files(home: Path, files_of: float) -> None:
     write_document(_made(home) / RESTORED, told, durable=False)
 
 
-def disconnect(home: Path, access_epoch: int | None = None) -> None:
-    """Have the editor end every connection to it, or those made before this access epoch. OSError if the volume is
-    full."""
-    write_document(_made(home) / DISCONNECT, access_epoch, durable=False)
+def tell_stopping(home: Path) -> None:
+    """Have the editor end every connection to it, as the workspace is about to stop. OSError if the volume is full."""
+    write_document(_made(home) / STOPPING, None, durable=False)
 
 
 def _made(home: Path) -> Path:

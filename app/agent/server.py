@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from flask import Blueprint, Flask, Response, current_app, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from app.agent.activity import announce, disconnect, tell_files
+from app.agent.activity import announce, tell_files, tell_stopping
 from app.agent.checkpoints import pieces
+from app.agent.editor import EditorDown, pass_order
 from app.agent.events import outcome_event
 from app.agent.prompt_status import ID
 from app.agent.service import Agent
@@ -234,14 +235,19 @@ def notice() -> Response:
     return jsonify({})
 
 
-@api.post("/lockout")
-def lockout() -> Response:
-    """End the event streams, and the connections to the editor made before `access_epoch`; without it all of them."""
-    agent, epoch = _agent(), _object().get("access_epoch")
+@api.post("/disconnect")
+def disconnect() -> Response:
+    """End the event streams, pass the manager's `order` to end connections on to the editor, and return the editor's
+    confirmation."""
+    agent, order = _agent(), _object().get("order")
+    if not isinstance(order, str):
+        raise Problem(400, "bad_request", "`order` must be a string.")
     agent.bus.end_streams()
-    with _writing():
-        disconnect(agent.settings.home, epoch if isinstance(epoch, int) else None)
-    return jsonify({})
+    try:
+        confirmation = pass_order(order, agent.settings.editor_port)
+    except EditorDown as e:
+        raise Problem(502, "editor_down", f"The editor did not confirm the order: {e}.", retry=True) from None
+    return jsonify({"confirmation": confirmation})
 
 
 @api.post("/risk")
@@ -276,7 +282,7 @@ def cancel() -> Response:
         raise Problem(400, "bad_request", "`reason` and `id` must be strings.")
     if reason in PAUSING:
         with contextlib.suppress(OSError):  # The volume is full: the page learns it when the editor ends.
-            disconnect(agent.settings.home)
+            tell_stopping(agent.settings.home)
     cancelled = agent.turns.cancel(clean(reason)[:200], id_, _generation(body))
     if cancelled is not None:
         agent.state.wait_for_outcome(cancelled, CANCEL_WAIT)

@@ -30,6 +30,8 @@ class AgentSettings(NamedTuple):
     host: str = "127.0.0.1"
     port: int = 1111
     """0 takes a free one."""
+    editor_port: int = 8080
+    """Where the editor listens on this machine or in this pod."""
     gateway_url: str = ""
     """The manager's gateway; "" = no manager and no model."""
     address: str = ""
@@ -108,6 +110,7 @@ def settings_from(environment: Mapping[str, str]) -> AgentSettings:
         home=Path(environment.get("HOME") or "/"),
         host=environment.get("AGENT_HOST") or defaults["host"],
         port=int(number("USER_POD_PORT", defaults["port"])),
+        editor_port=int(number("EDITOR_PORT", defaults["editor_port"])),
         gateway_url=environment.get("GATEWAY_URL", "").rstrip("/"),
         address=environment.get("AGENT_ADDRESS", "").rstrip("/"),
         name=environment.get("POD_NAME", ""),

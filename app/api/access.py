@@ -10,7 +10,7 @@ from flask import Response
 from app.api.blueprint import Blueprint
 from app.api.context import core, reply, request_id
 from app.api.idempotency import answer_has_secret
-from app.api.schemas import ActionSchema, OpenedSchema, OpenSchema, TokenSchema
+from app.api.schemas import ActionSchema, OpenedSchema, OpenSchema, RevokeSchema, TokenSchema
 from app.api.security import check_session, visible_session
 from app.core.access.landing_path import PARAMETER, with_parameter
 from app.core.access.tokens import Kind
@@ -50,12 +50,15 @@ def token(uuid: str) -> Response:
 
 
 @blp.route("/session/<session:uuid>/revoke", methods=["POST"])
+@blp.arguments(RevokeSchema, required=False)
 @blp.response(200, ActionSchema)
 @blp.operation("revokeAccess", 404, body=True, audit="revoke")
-def revoke(uuid: str) -> Response:
-    """Revoke every cookie, link and token of this session. Open connections end seconds later."""
+def revoke(wanted: dict[str, Any], uuid: str) -> Response:
+    """Revoke every cookie, link and token of this session. Open connections end seconds later; where the editor does
+    not confirm that, the workspace is started again. `restart` does so in any case: it also ends what a stranger has
+    left running. Files stay."""
     check_session(uuid)
-    core().sessions.revoke(uuid, request_id())
+    core().sessions.revoke(uuid, request_id(), restart=wanted["restart"])
     return reply({"uuid": uuid, "action": "revoke", "status": "success"})
 
 

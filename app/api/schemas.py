@@ -209,6 +209,13 @@ class OpenSchema(Strict):
     )
 
 
+class RevokeSchema(Strict):
+    restart = fields.Boolean(
+        load_default=False,
+        metadata={"description": "also end all programs in the workspace, and start it again: it is away for seconds"},
+    )
+
+
 class PromptSchema(Strict):
     message = fields.String(
         required=True,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from app import tracing
-from app.core.access.revocation import Revocations, disconnect_due
+from app.core.access.revocation import Revocations, nothing_runs
 from app.core.backups.index import Backup, BackupIndex
 from app.core.costs.budgets import Budgets
 from app.core.erasures import Erasures
@@ -237,6 +237,20 @@ class SessionService:
         expect = _as(seen, "generation", "status")
         return self._intend(seen.uuid, Status.WAKING, task=task, noop=(), request_id=seen.request_id, expect=expect)
 
+    def replace_workspace(self, seen: Record, request_id: str = "") -> Record:
+        """End all processes of a workspace that is up, and start it again: what a stranger left in it ends. Raises
+        `Superseded` when the session changed since it was seen."""
+        return self._intend(
+            seen.uuid,
+            Status.WAKING if seen.status is Status.ACTIVE else None,
+            task=_bringing(seen) or (seen.task if seen.status is Status.CREATED else task_queue.WAKE),
+            noop=(),
+            request_id=request_id,
+            expect=_as(seen, "generation", "status", "access_epoch"),
+            stopping=True,
+            replaced_epoch=seen.access_epoch,
+        )
+
     def keep_up(self, uuid: str, seconds: float) -> Record:
         """Keep the session awake for so long, at most `KEEPALIVE_MAX` and within `MAX_AWAKE`; 0 ends that."""
         now = self._clock()
@@ -317,19 +331,22 @@ class SessionService:
     def _find(self, uuid: str) -> Record | None:
         return next(iter(self._store.find([uuid])), None)
 
-    def revoke(self, uuid: str, request_id: str = "") -> Record:
+    def revoke(self, uuid: str, request_id: str = "", *, restart: bool = False) -> Record:
         """Revoke all access tokens, cookies and login links of the workspace, and end the connections made with them.
-        The workspace token is revoked too; a running workspace gets another."""
+        The workspace token is revoked too; a running workspace gets another. With `restart` it is replaced, which ends
+        all programs in it as well."""
         for _ in range(REVOKE_TRIES):
             access_epoch = self._store.get(uuid).access_epoch
             try:
                 record = self._revocations.revoke(uuid, access_epoch, self._clock()).record
+                if restart and record.status in UP:
+                    return self.replace_workspace(record, request_id)
             except Superseded:
                 continue  # another call has revoked; this one must also revoke what was issued since
-            if disconnect_due(record):
+            if not nothing_runs(record):
                 self._tasks.send(task_queue.RENEW_TOKEN, uuid, request_id=request_id)
-            if disconnect_due(record) and record.status is Status.ACTIVE:
-                self._tasks.send(task_queue.LOCK_OUT, uuid, request_id=request_id)
+                if record.status is Status.ACTIVE:
+                    self._tasks.send(task_queue.LOCK_OUT, uuid, request_id=request_id)
             return record
         raise Superseded(f"Other calls keep revoking access to session {uuid}; retry.")
 
@@ -423,7 +440,7 @@ class SessionService:
     def _intend(
         self,
         uuid: str,
-        to: Status,
+        to: Status | None,
         *,
         task: str,
         noop: Collection[Status],

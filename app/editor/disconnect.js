@@ -3,18 +3,17 @@
 // reconnects through forward auth, others can't. Terminals, what runs in them, and files are left alone.
 //
 // Forward auth names the session's access epoch, which grows with each revocation, in every request. The first request
-// of a new epoch, or the agent's order with it, ends all connections there are, as they are older; those made
-// afterwards stay, also when the order is repeated. The agent orders by replacing a file in the folder of signals
-// (app/agent/activity.py) by the epoch, or by `null`, which ends every connection.
+// of a new epoch, or the manager's order with it (guard.js), ends all connections there are, as they are older; those
+// made afterwards stay, also when the order is repeated. Before a stop the agent replaces a file in the folder of
+// signals (app/agent/activity.py), which ends every connection.
 //
 // VS Code hands the socket of a page's extensions to an extension host process, which ends with it; all other sockets
 // are the server's own. An extension host that is still starting for an ended socket waits a minute for it, then ends.
 const fs = require("node:fs");
-const path = require("node:path");
 const { SIGNALS } = require("./files");
 const { childrenOfType } = require("./proc");
 
-const REQUEST = "lockout"; // The file's name, which agents of earlier releases use too.
+const STOPPING = "stopping";
 const LATE = 60_000; // ms in which a request that was let in before a revocation may still arrive.
 
 class Connections {
@@ -39,10 +38,10 @@ class Connections {
     return true;
   }
 
-  // Ends the connections of other access epochs; every one if none is given.
-  end(epoch) {
+  // Ends the connections of other access epochs than this one, but for `spared`; every one if no epoch is given.
+  end(epoch, spared) {
     if (epoch !== undefined && epoch === this.#epoch) return;
-    this.#end();
+    this.#end(spared);
     if (epoch !== undefined) this.#follow(epoch);
   }
 
@@ -63,27 +62,16 @@ class Connections {
   }
 }
 
-// The access epoch in the file, undefined if it holds none.
-function ordered() {
-  try {
-    const flag = fs.constants.O_RDONLY | fs.constants.O_NONBLOCK;
-    const epoch = JSON.parse(fs.readFileSync(path.join(SIGNALS, REQUEST), { encoding: "utf8", flag }));
-    return Number.isSafeInteger(epoch) ? epoch : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-// Ends connections as the agent orders.
-function obey(connections) {
+// Ends all connections when the agent says that the workspace is about to stop.
+function endBeforeStop(connections) {
   try {
     fs.mkdirSync(SIGNALS, { recursive: true, mode: 0o700 });
-    const watcher = fs.watch(SIGNALS, { persistent: false }, (_, name) => name === REQUEST && connections.end(ordered()));
+    const watcher = fs.watch(SIGNALS, { persistent: false }, (_, name) => name === STOPPING && connections.end());
     // The folder was deleted, and with it the activity signals.
     watcher.on("error", () => watcher.close());
   } catch (error) {
-    console.error(`connections will not end when access is revoked: ${error.message}`);
+    console.error(`connections will not end before the workspace stops: ${error.message}`);
   }
 }
 
-module.exports = { Connections, obey };
+module.exports = { Connections, endBeforeStop };

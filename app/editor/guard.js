@@ -6,7 +6,11 @@
 // The guard runs before every listener of the server, including WebSockets and the forwarding to the user's own
 // programs, which never see the secret. Only /healthz is open, for the probes of the kubelet and the manager.
 // code-server's other socket, for `code` in a terminal, is a file that belongs to the user.
-const { createHash, timingSafeEqual } = require("node:crypto");
+//
+// The guard also takes the manager's orders to end connections, which the agent passes on: an access epoch, a nonce and
+// a MAC by each disconnect secret. No request ever shows that secret, so a program in the editor's place learns none by
+// waiting for one, and can't confirm an order (app/core/access/disconnect_order.py has the other side).
+const { createHash, createHmac, timingSafeEqual } = require("node:crypto");
 const fs = require("node:fs");
 const { IncomingMessage, ServerResponse } = require("node:http");
 
@@ -16,12 +20,16 @@ const FORWARDED = /^\/(abs)?proxy\//i; // To programs of the user, which set the
 const NONE = "none";
 const EPOCH = /^epoch=(\d+)$/;
 const MOST = 16; // Secrets checked in a request: one for each SECRET_KEY during a rotation.
+const DISCONNECT = /^disconnect=(.+)$/; // Before a disconnect secret, in the file.
+const ORDER_PATH = "/.workspace/disconnect";
+const ORDER_HEADER = "x-workspace-order";
+const ORDER = /^(\d{1,15}) ([0-9a-f]{32})((?: [0-9a-f]{64})+)$/;
 const REFUSAL =
   "This editor opens only at its workspace's own address. " +
   "Go back to the page that lists the workspace, and open it there.\n";
 
-// The digests of the secrets (undefined: none is required) and the origins that may embed the editor. Both are removed
-// from the environment, since terminals inherit it.
+// The digests of the secrets (undefined: none is required), the disconnect secrets, and the origins that may embed the
+// editor. All are removed from the environment, since terminals inherit it.
 function settingsOf(environment) {
   const file = environment.WORKSPACE_SECRET_FILE;
   const origins = (environment.EMBED_ORIGINS ?? "").split(" ").filter(Boolean);
@@ -33,7 +41,10 @@ function settingsOf(environment) {
         `The service sets it. To run an editor by hand without a secret, set it to "${NONE}".`,
     );
   }
-  return { known: file === NONE ? undefined : secretsIn(file).map(digest), origins };
+  if (file === NONE) return { known: undefined, ordering: [], origins };
+  const secrets = secretsIn(file);
+  const ordering = secrets.map((each) => DISCONNECT.exec(each)?.[1]).filter(Boolean);
+  return { known: secrets.filter((each) => !DISCONNECT.test(each)).map(digest), ordering, origins };
 }
 
 function secretsIn(file) {
@@ -67,6 +78,28 @@ function takeSecrets(request) {
   const raw = request.rawHeaders;
   for (let at = raw.length - 2; at >= 0; at -= 2) if (raw[at].toLowerCase() === HEADER) raw.splice(at, 2);
   return { secrets, epoch: epoch && Number(epoch) };
+}
+
+const mac = (secret, text) => createHmac("sha256", secret).update(text).digest();
+
+// The access epoch of an order and its confirmation; undefined for what no disconnect secret has signed.
+function read(order, ordering) {
+  const [, epoch, nonce, macs] = ORDER.exec(order ?? "") ?? [];
+  if (!epoch) return undefined;
+  const given = words(macs).slice(0, MOST).map((each) => Buffer.from(each, "hex"));
+  const expected = ordering.map((each) => mac(each, `disconnect ${epoch} ${nonce}`));
+  const at = expected.findIndex((each) => given.some((one) => timingSafeEqual(each, one)));
+  if (at < 0) return undefined;
+  return { epoch: Number(epoch), confirmation: mac(ordering[at], `disconnected ${epoch} ${nonce}`).toString("hex") };
+}
+
+// Carries out an order, and confirms it.
+function obey(request, answer, ordering, connections) {
+  const order = read(request.headers[ORDER_HEADER], ordering);
+  if (!order) return refuse(answer);
+  connections.end(order.epoch, request.socket);
+  answer.writeHead(200, { "Content-Type": "text/plain; charset=utf-8", Connection: "close" });
+  answer.end(order.confirmation);
 }
 
 function isProbe(event, request) {
@@ -109,10 +142,14 @@ function embed(response, origins) {
 
 // Passes every request of the server through the guard. Call it before the server listens. `connections.admit` says
 // whether to serve an access epoch.
-function guard(server, { known, origins }, connections) {
+function guard(server, { known, ordering, origins }, connections) {
   const emit = server.emit;
   server.emit = function (event, request, answer) {
     if (request instanceof IncomingMessage) {
+      if (event === "request" && request.url === ORDER_PATH) {
+        obey(request, answer, ordering, connections);
+        return true;
+      }
       const { secrets, epoch } = takeSecrets(request);
       if (known && !isProbe(event, request)) {
         if (!isKnown(secrets, known) || !connections.admit(epoch, request.socket)) {

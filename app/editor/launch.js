@@ -16,7 +16,7 @@ async function serve() {
   // Keeps V8's compiled code for the next start: 0.02 s less. No effect if the folder can't be written.
   enableCompileCache(path.join(__dirname, ".compiled"));
   const { guard, settingsOf } = require("./guard");
-  const { Connections, obey } = require("./disconnect");
+  const { Connections, endBeforeStop } = require("./disconnect");
   const cli = require(path.join(code, "cli"));
   const { runCodeServer } = require(path.join(code, "main"));
   const { wrapper } = require(path.join(code, "wrapper"));
@@ -43,7 +43,7 @@ async function serve() {
     const server = await runCodeServer(args);
     if (server.server !== guarded) throw new Error("this version of code-server listens on a server without the guard");
     wrapper.onDispose(() => server.dispose());
-    obey(connections);
+    endBeforeStop(connections);
     require("./activity").start();
   } catch (error) {
     console.error(error.message);

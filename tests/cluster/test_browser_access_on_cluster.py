@@ -96,7 +96,8 @@ def no_room_for_pods() -> Iterator[None]:
 
 
 def test_revoking_ends_the_connections_that_are_open(api: Api, browser: Browser, sessions: list[Any]) -> None:
-    """The page stays without them; what runs beside the editor goes on, in the same pod."""
+    """The page stays without them, whatever was done to the workspace's files; what runs beside the editor goes on, in
+    the same pod."""
     uuid = sessions[1]["uuid"]
     before, others = ready_pods(uuid), extension_hosts(uuid)
     page = browser.new_page()
@@ -106,11 +107,36 @@ def test_revoking_ends_the_connections_that_are_open(api: Api, browser: Browser,
     expect_editor(page)
     # Those of pages that were closed wait for these to come back.
     wait_for(lambda: extension_hosts(uuid) > others, "the page's extensions to be started")
+    in_editor(uuid, "rm -rf ~/.local/state/workspace; chmod a-w ~/.local/state")
     api.call("POST", f"/session/{uuid}/revoke")
     expect_all_closed(page, opened)
     wait_for(lambda: not extension_hosts(uuid), "the extensions to end")
     assert ready_pods(uuid) == before
     page.context.close()
+
+
+def test_a_pod_whose_editor_does_not_confirm_a_revocation_is_replaced(
+    api: Api, browser: Browser, sessions: list[Any]
+) -> None:
+    """A stranger has stopped the process that has the connections, so it closes none."""
+    uuid = sessions[1]["uuid"]
+    page = browser.new_page()
+    opened: list[WebSocket] = []
+    page.on("websocket", lambda socket: opened.append(socket))
+    page.goto(api.link(uuid))
+    expect_editor(page)
+    (before,) = ready_pods(uuid)
+    in_editor(uuid, "kill -STOP $(pgrep -o node)")
+    api.call("POST", f"/session/{uuid}/revoke")
+    expect_all_closed(page, opened)
+    wait_for(lambda: len(ready_pods(uuid)) == 1 and before not in ready_pods(uuid), "another pod in its place")
+    wait_for(lambda: api.call("GET", f"/session/{uuid}/status")["session"]["status"] == "active", "it to be up")
+    page.context.close()
+
+
+def in_editor(uuid: str, command: str) -> str:
+    """What a command of its user says in the editor's container."""
+    return kubectl("exec", f"deployment/user-{uuid}", "-c", "editor", "--", "sh", "-c", command)
 
 
 def test_an_agent_is_found_at_the_agents_host_while_its_workspace_is_up(api: Api, sessions: list[Any]) -> None:

@@ -15,7 +15,7 @@ import requests
 from playwright.sync_api import Browser, WebSocket, expect
 
 from app.core.access.tokens import COOKIE
-from app.core.sessions.store import SessionStore
+from app.core.redis import keys
 from tests.browser import (
     HANDSHAKE,
     cookie_of,
@@ -206,7 +206,8 @@ def test_no_log_has_a_link_a_cookie_or_a_token(service: Service, browser: Browse
 
 
 def test_a_revoked_browser_is_turned_away_where_it_stands(service: Service, browser: Browser, session: Any) -> None:
-    """Its connections end, those to its extensions too, and none comes back. What runs in its terminal goes on."""
+    """Its connections end, those to its extensions too, and none comes back, whatever it did to the files of its
+    workspace. What runs in its terminal goes on."""
     uuid = session["uuid"]
     context = browser.new_context()
     page = context.new_page()
@@ -214,7 +215,7 @@ def test_a_revoked_browser_is_turned_away_where_it_stands(service: Service, brow
     page.on("websocket", lambda socket: opened.append(socket))
     page.goto(service.link(uuid))
     expect_editor(page)
-    in_terminal(page, "sleep 600")
+    in_terminal(page, "rm -rf ~/.local/state/workspace; chmod a-w ~/.local/state; sleep 600")
 
     def of_the_editor(words: str) -> list[int]:
         found = []
@@ -225,6 +226,7 @@ def test_a_revoked_browser_is_turned_away_where_it_stands(service: Service, brow
         return found
 
     (job,) = wait_for(lambda: of_the_editor("sleep 600"), "the job to run")
+    assert not (service.files(uuid).parent / "home" / ".local" / "state" / "workspace").exists()
     extensions = set(of_the_editor("--type=extensionHost"))
     assert extensions
     assert opened and not any(each.is_closed() for each in opened)
@@ -234,6 +236,42 @@ def test_a_revoked_browser_is_turned_away_where_it_stands(service: Service, brow
     assert navigated(page, session["workspace_url"]) == 401
     assert of_the_editor("sleep 600") == [job]
     context.close()
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_workspace_that_does_not_answer_is_replaced_when_access_is_revoked(
+    service: Service, browser: Browser, restart: bool
+) -> None:
+    """A stranger has stopped its editor, which keeps the connections; or whoever revokes asks for it."""
+    session = service.create("eve")
+    uuid = session["uuid"]
+    context = browser.new_context()
+    page = context.new_page()
+    opened: list[WebSocket] = []
+    page.on("websocket", lambda socket: opened.append(socket))
+    page.goto(service.link(uuid))
+    expect_editor(page)
+    before = {process.pid for process in service.processes(WORKSPACE_UUID=uuid)}
+    assert before
+    if not restart:
+        (editor,) = [each for each in before if is_editor(each)]
+        os.kill(editor, signal.SIGSTOP)
+    service.done("POST", f"/session/{uuid}/revoke", {"restart": restart})
+    wait_for(lambda: not before & {process.pid for process in service.processes(WORKSPACE_UUID=uuid)}, "them to end")
+    expect_all_closed(page, opened)
+    service.wait_status(uuid, "active")
+    with service.redis() as client:
+        wait_for(lambda: not client.zscore(keys.LOCKOUTS, uuid), "the disconnect to be settled")
+    assert navigated(page, session["workspace_url"]) == 401
+    open_editor(browser.new_context(), service.link(uuid)).context.close()
+    context.close()
+
+
+def is_editor(pid: int) -> bool:
+    """Whether the process is the editor's own, which has the connections."""
+    return any(
+        each.status == psutil.CONN_LISTEN for each in psutil.Process(pid).net_connections()
+    ) and "app.agent" not in (psutil.Process(pid).cmdline())
 
 
 def test_who_comes_back_after_a_revocation_stays(service: Service, browser: Browser) -> None:
@@ -246,7 +284,6 @@ def test_who_comes_back_after_a_revocation_stays(service: Service, browser: Brow
     page.goto(service.link(uuid))
     expect_editor(page)
     with service.redis() as client:
-        store = SessionStore(client)
-        wait_for(lambda: store.get(uuid).disconnected_epoch == 1, "the second time")
+        wait_for(lambda: not client.zscore(keys.LOCKOUTS, uuid), "the second time")
     assert opened and not any(each.is_closed() for each in opened)
     page.context.close()

@@ -17,11 +17,15 @@ PASSED_ON = (
 """Settings of the service that the agent reads under the same names."""
 
 
-def agent_environment(settings: Settings, *, host: str, port: int, stop_grace: float) -> dict[str, str]:
-    """Variables for an agent that listens on `host` and `port` and gets `stop_grace` seconds to end."""
+def agent_environment(
+    settings: Settings, *, host: str, port: int, editor_port: int, stop_grace: float
+) -> dict[str, str]:
+    """Variables for an agent that listens on `host` and `port`, beside an editor on `editor_port`, and gets
+    `stop_grace` seconds to end."""
     return {
         "AGENT_HOST": host,
         "USER_POD_PORT": str(port),
+        "EDITOR_PORT": str(editor_port),
         "GATEWAY_URL": settings.gateway_location(),
         "AGENT_STOP_GRACE": str(stop_grace),
         # Agents of the release before know it by this name.

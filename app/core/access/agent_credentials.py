@@ -1,5 +1,5 @@
-"""The secrets of a workspace: its token, which it shows the gateway, and the agent secret and the editor secret, which
-the manager shows the workspace.
+"""The secrets of a workspace: its token, which it shows the gateway; the agent secret and the editor secret, which the
+manager shows the workspace; and the disconnect secret, which is shown to nobody (app/core/access/disconnect_order.py).
 
 All are computed, not stored: keyed hashes of the session's uuid, for token and agent also of the record's epoch. So
 they survive the loss of Redis and need no round trip to verify. They differ because the manager sends the agent and
@@ -34,13 +34,14 @@ class TokenOwner:
 
 class AgentCredentials:
     """Makes and verifies tokens, `{uuid}.{epoch}.{mac}`, and makes the other secrets. Of the `keys` in SECRET_KEY it
-    uses those for workspaces, agents and editors. The first key signs, all verify: to rotate, put a new key in front,
-    and remove the old one once no workspace has a token made with it."""
+    uses those for workspaces, agents, editors and disconnects. The first key signs, all verify: to rotate, put a new
+    key in front, and remove the old one once no workspace has a token made with it."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._tokens = keys_for(Purpose.WORKSPACE, keys)
         self._agents = keys_for(Purpose.AGENT, keys)
         self._editors = keys_for(Purpose.EDITOR, keys)
+        self._disconnects = keys_for(Purpose.DISCONNECT, keys)
         self._earlier = keys_for(Purpose.EARLIER, keys)
 
     def __repr__(self) -> str:
@@ -73,10 +74,18 @@ class AgentCredentials:
         _first(self._editors)
         return tuple(_mac(key, uuid) for key in self._editors)
 
+    def disconnect_secrets(self, uuid: str) -> tuple[str, ...]:
+        """What authenticates orders to the session's editor to end connections, one by each key, as above. Raises
+        `SettingsError` without a key for them."""
+        _first(self._disconnects)
+        return tuple(_mac(key, uuid) for key in self._disconnects)
+
     def editor_file(self, uuid: str) -> str:
-        """The content of the editor's secret file: a line with the editor secret by each key. So editor and ingress
-        need only one key in common, whichever was started first."""
-        return "".join(f"{secret}\n" for secret in self.editor_secrets(uuid))
+        """The content of the editor's secret file: a line with each editor secret, and one with each disconnect secret
+        behind `disconnect=`. So the editor and who calls it need only one key in common, whichever was started
+        first."""
+        disconnects = (f"disconnect={secret}" for secret in self.disconnect_secrets(uuid))
+        return "".join(f"{line}\n" for line in (*self.editor_secrets(uuid), *disconnects))
 
     def owner_of(self, token: str) -> TokenOwner | None:
         """The owner of a valid token, None for any other text. Every key is tried and every digest compared whole, so

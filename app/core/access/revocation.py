@@ -1,8 +1,8 @@
 """Revoking access to a workspace, and ending the connections made with it.
 
-Revocation is an intent: `access_epoch` of the record counts revocations, and `disconnected_epoch` is the epoch up to
-which connections were ended. Where the two differ, `sessions:lockouts` says when to try again. A lost broker message, a
-killed worker or an unreachable agent only delay it. A sleeping session has no connections.
+Revocation is an intent: `access_epoch` of the record counts revocations. While older connections may exist the session
+is in `sessions:lockouts`, by when to try again to end them. A lost broker message, a killed worker or an unreachable
+agent only delay that. A workspace that does not confirm it is replaced. A sleeping session has no connections.
 """
 
 from __future__ import annotations
@@ -70,6 +70,10 @@ class Revocations:
             self._store.defer(keys.LOCKOUTS, record.uuid, over)
         return now < over
 
+    def due(self, uuid: str) -> bool:
+        """Whether connections made with revoked access may still exist."""
+        return self._store.pending(keys.LOCKOUTS, uuid)
+
     def disconnected(self, record: Record) -> bool:
         """Note that all connections before this access epoch have ended; False when access was revoked again since."""
         with redis_errors():
@@ -95,11 +99,6 @@ class Revocations:
         with redis_errors():
             tries = int(self._redis.get(keys.LOCKOUT_TRIES.format(uuid=uuid)) or 0)
         self._store.defer(keys.LOCKOUTS, uuid, now + _pause(tries))
-
-
-def disconnect_due(record: Record) -> bool:
-    """Whether connections made with revoked access may still exist."""
-    return record.access_epoch > record.disconnected_epoch
 
 
 def nothing_runs(record: Record) -> bool:

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 from app import tracing
 from app.core.access.agent_credentials import AgentCredentials
+from app.core.access.disconnect_order import DisconnectOrder
 from app.core.byte_budget import Account, ByteBudget, NoRoom
 from app.core.errors import AgentNotReady, AgentRefused, AgentUnavailable, InvalidRequest
 from app.core.prompts.history_store import Checkpoint
@@ -62,6 +63,9 @@ FINGERPRINT = re.compile(r"[0-9a-f]{8,64}")
 
 UNSAVED_WORK_TIMEOUT = 6.0
 """s to report unsaved work; an agent takes 4 at most, and a stop must not wait longer."""
+
+DISCONNECT_TIMEOUT = 5.0
+"""s until a workspace has confirmed that connections were ended. After that it is replaced."""
 
 MIN_TIMEOUT = 0.001
 """s: a timeout of 0 would make the socket non-blocking."""
@@ -182,9 +186,12 @@ class AgentClient:
         self._request(agent, "POST", "/notice", {"files_of": round(files_of)})
 
     def disconnect(self, agent: Agent, access_epoch: int) -> None:
-        """End the connections to the workspace made before this access epoch. Those of event streams, and all of an
-        agent of an earlier release, end too; whose access is still valid reconnects."""
-        self._request(agent, "POST", "/lockout", {"access_epoch": access_epoch})
+        """End the connections to the workspace made before this access epoch, and all event streams; who still has
+        access reconnects. Raises `AgentUnavailable` too where the editor itself does not confirm it in time."""
+        order = DisconnectOrder(self._secrets.disconnect_secrets(agent.uuid), access_epoch)
+        said = self._request(agent, "POST", "/disconnect", {"order": str(order)}, timeout=DISCONNECT_TIMEOUT)
+        if not order.confirmed_by(said.get("confirmation")):
+            raise AgentUnavailable(f"The editor of session {agent.uuid} did not confirm that it ended connections.")
 
     def unsaved_work(self, agent: Agent, seconds: float = math.inf) -> Mapping[str, Any]:
         """The unsaved work a stop would put at risk, as app/core/sessions/unsaved_work.py reads it; empty for none."""

@@ -33,6 +33,7 @@ ERASE = "sessions.erase"
 DELIVER = "sessions.deliver"
 WARN = "sessions.warn"
 LOCK_OUT = "sessions.lock_out"
+REPLACE = "sessions.replace"
 TELL_FILES = "sessions.tell_files"
 LOST = "sessions.lost"
 RENEW_TOKEN = "sessions.renew_token"
@@ -62,6 +63,7 @@ USING_STORES = frozenset({"lifecycle", BACKUP_QUEUE})
 ROUTES: Mapping[str, str] = {
     PROVISION: "wake",
     WAKE: "wake",
+    REPLACE: "wake",
     RENEW_TOKEN: "wake",
     DELIVER: "deliver",
     WARN: "deliver",

@@ -290,7 +290,7 @@ DELIVERY_WORKER = User(
     "delivery-worker",
     commands=(*CONNECTION, *SCRIPTS, *READING, *WRITING, *WORKING),
     both=(
-        *_any(*SESSION_KEYS, keys.PROMPT, keys.PROMPT_BYTES, keys.INBOX_PENDING, keys.LOCKOUT_TRIES),
+        *_any(*KEYS_IN_USE, keys.PROMPT, keys.PROMPT_BYTES, keys.INBOX_PENDING, keys.LOCKOUT_TRIES),
         *_any(
             keys.DISCONNECTED_AT,
             keys.DELIVERY_LEASE,
@@ -305,11 +305,12 @@ DELIVERY_WORKER = User(
         NOTHING,
     ),
     # A dead worker's task may be of any queue; the first worker that notices puts it back.
-    reads=_bindings(*ALL_QUEUES),
+    reads=(*_any(keys.SESSION), *_bindings(*ALL_QUEUES)),
     writes=(keys.FEED, *_sends(*ALL_QUEUES)),
     channels=(*EVENTS_CHANNELS, *CELERY_CHANNELS),
 )
-"""Sends requests to agents: prompts, warnings, disconnects. It has no backup and no lifecycle task."""
+"""Sends requests to agents: prompts, warnings, disconnects. It reads records and writes none, and has no backup and no
+lifecycle task."""
 
 OBSERVER = User(
     "observer",

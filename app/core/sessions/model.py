@@ -169,10 +169,10 @@ class Record(Identity):
     volume ever existed. `request_id` and `traceparent` are of the request behind the current intent. `phases` are
     milliseconds since the request that started the workspace, in the order of `PHASES`. `delete_backup` says whether
     the teardown must back up first, `delete_partial` whether a backup without the unreadable files will do,
-    `delete_erase` whether nothing is to be left (app/core/erasures.py). `waiting`
-    counts the prompts not yet delivered, `unfinished` those with the agent; the inbox keeps both. `access_epoch` counts
-    revocations: an access token of an earlier epoch is invalid; `disconnected_epoch` is the one up to which connections
-    were ended. `epoch` is that of the workspace token: one of another epoch is invalid
+    `delete_erase` whether nothing is to be left (app/core/erasures.py). `waiting` counts the prompts not yet delivered,
+    `unfinished` those with the agent; the inbox keeps both. `access_epoch` counts revocations: an access token of an
+    earlier epoch is invalid; `replaced_epoch` is the one for which the workspace was last replaced, as it did not
+    confirm that older connections had ended. `epoch` is that of the workspace token: one of another epoch is invalid
     (app/core/access/agent_credentials.py); 0 is a session of an earlier release. `signals` are by name; `awake_since`
     is when it last woke, `warned` the time of the announced sleep, `risk` the unsaved work when it was last stopped
     (app/core/sessions/unsaved_work.py). `expiry_tries` counts deletions for age since it was last used. `unarchived` is
@@ -244,7 +244,7 @@ class Record(Identity):
     waiting: int = 0
     unfinished: int = 0
     access_epoch: int = 0
-    disconnected_epoch: int = 0
+    replaced_epoch: int = 0
     epoch: int = 0
     awake_since: float = 0.0
     warned: float = 0.0
@@ -377,7 +377,7 @@ CODECS: Mapping[str, Codec] = {
 }
 """How each field is read from and written to the Redis hash; `phases` and `signals` have several fields there."""
 
-STORED_NAMES = {"access_epoch": "door", "disconnected_epoch": "locked_door"}
+STORED_NAMES = {"access_epoch": "door"}
 """Fields with another name in Redis and in the Lua scripts, from an earlier release whose records still exist."""
 
 

@@ -11,12 +11,12 @@ import pytest
 
 from app.agent import activity as activity_module
 from app.agent.activity import (
-    DISCONNECT,
     EDITOR,
     FILE_BYTES,
     FOLDER,
     HEARTBEAT,
     NOTICE,
+    STOPPING,
     TERMINALS,
     ActivityReporter,
     Signal,
@@ -154,14 +154,10 @@ def test_an_agent_reports_what_is_new_by_itself_and_takes_announcements(
     agent.start()
     assert agent.call("POST", "/notice", {"seconds": 60})[0] == 200
     assert (home / FOLDER / NOTICE).exists()
-    for body, ordered in (({"access_epoch": 7}, "7"), ({}, "null")):
-        assert agent.call("POST", "/lockout", body)[0] == 200
-        assert (home / FOLDER / DISCONNECT).read_text() == ordered
     for reason, ended in (("user", False), ("sleep", True), ("delete", True)):
-        (home / FOLDER / DISCONNECT).unlink()
+        (home / FOLDER / STOPPING).unlink(missing_ok=True)
         assert agent.call("POST", "/cancel", {"reason": reason})[0] == 200
-        assert (home / FOLDER / DISCONNECT).exists() == ended
-        (home / FOLDER / DISCONNECT).touch()
+        assert (home / FOLDER / STOPPING).exists() == ended
     assert [agent.call("POST", "/notice", {"seconds": wrong})[0] for wrong in (-1, "60", True, 1e9)] == [400] * 4
     (home / FOLDER / EDITOR).touch()
     gateway.wait(lambda: gateway.activity)

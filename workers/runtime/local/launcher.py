@@ -74,11 +74,12 @@ class Launcher:
             text = self._secrets.token_file(uuid, epoch or self.epoch(uuid))
             self._storage.write_token(uuid, text)
 
-    def agent(self, identity: Identity, port: int, epoch: int = 0) -> Process:
-        """Start the agent on this loopback port. Its token file is rewritten, as a key may have been rotated."""
+    def agent(self, identity: Identity, port: int, editor_port: int, epoch: int = 0) -> Process:
+        """Start the agent on this loopback port, beside the editor on its own. Its token file is rewritten, as a key
+        may have been rotated."""
         uuid = identity.uuid
         self.write_token(uuid, epoch)
-        environment = self._environment(identity) | self._agent_settings(uuid, port)
+        environment = self._environment(identity) | self._agent_settings(uuid, port, editor_port)
         command = [sys.executable, "-m", "app.agent"]
         log = self._storage.agent_log(uuid)
         return processes.spawn(command, environment=environment, folder=PROGRAM_FOLDER, log=log)
@@ -93,11 +94,13 @@ class Launcher:
         embedding = {"EMBED_ORIGINS": origins} if origins else {}
         return {"WORKSPACE_SECRET_FILE": str(self._storage.editor_secret_file(uuid)), **embedding}
 
-    def _agent_settings(self, uuid: str, port: int) -> dict[str, str]:
+    def _agent_settings(self, uuid: str, port: int, editor_port: int) -> dict[str, str]:
         chosen = self._settings
         return {
             "WORKSPACE_DIR": str(self._storage.app(uuid)),
             "AGENT_STATE_DIR": str(self._storage.conversation(uuid)),
             "AGENT_TOKEN_FILE": str(self._storage.token_file(uuid)),
             "PYTHONUNBUFFERED": "1",
-        } | agent_environment(chosen, host="127.0.0.1", port=port, stop_grace=chosen.stop_grace)
+        } | agent_environment(
+            chosen, host="127.0.0.1", port=port, editor_port=editor_port, stop_grace=chosen.stop_grace
+        )

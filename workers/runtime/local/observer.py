@@ -258,7 +258,8 @@ class LocalObserver:
                 with self._storage.locked(uuid, wait=0):
                     if self._storage.read_running(uuid) == running:
                         log.warning("the agent ended; starting it again", extra={"uuid": uuid})
-                        tracked.running = running.with_agent(self._launcher.agent(tracked.identity, running.agent_port))
+                        agent = self._launcher.agent(tracked.identity, running.agent_port, running.port)
+                        tracked.running = running.with_agent(agent)
                         self._storage.write_running(tracked.running)
             except (OSError, RetryableError) as error:
                 log.warning("the agent was not started again: %s", error, extra={"uuid": uuid})

@@ -4,13 +4,11 @@
 -- Answers as change.lua.
 local answer = change(KEYS, ARGV)
 if answer[1] ~= 'ok' then return answer end
-local status, generation, settled, door = unpack(
-  redis.call('HMGET', KEYS[1], 'status', 'generation', 'settled', 'door'))
+local status, generation, settled = unpack(redis.call('HMGET', KEYS[1], 'status', 'generation', 'settled'))
 redis.call('DEL', KEYS[8])
 if status == ARGV[4] and generation == settled then
   -- Nothing runs, and nothing starts before this script ends. The last token ended with the sleep, and the next one is
   -- not in use yet.
-  redis.call('HSET', KEYS[1], 'locked_door', door)
   redis.call('ZREM', KEYS[7], ARGV[2])
 else
   redis.call('HINCRBY', KEYS[1], 'epoch', 1)

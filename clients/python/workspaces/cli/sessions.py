@@ -133,6 +133,22 @@ def sleep_(context: typer.Context, uuid: Uuid, wait: Wait = True, timeout: Timeo
 
 
 @app.command()
+def revoke(
+    context: typer.Context,
+    uuid: Uuid,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="End all programs in the workspace too, and start it again.")
+    ] = False,
+) -> None:
+    """Revoke every cookie, link and token of a session, and end the connections opened with them.
+
+    Example: sessionctl revoke k3v9x2ab --restart
+    """
+    client(context).sessions.revoke(uuid, restart=restart)
+    say(f"Access to {uuid} is revoked; open connections end within seconds.")
+
+
+@app.command()
 def delete(
     context: typer.Context,
     uuid: Uuid,

@@ -142,9 +142,12 @@ class Sessions(Resource):
         return self._post(Token, path("session", uuid, "token"), idempotency_key=idempotency_key)
 
     @operation("revokeAccess")
-    def revoke(self, uuid: str, *, idempotency_key: str | None = None) -> Action:
-        """Revoke every cookie, login link and token of a session."""
-        return self._act(uuid, "revoke", None, idempotency_key)
+    def revoke(self, uuid: str, *, restart: bool = False, idempotency_key: str | None = None) -> Action:
+        """Revoke every cookie, login link and token of a session, and end the connections opened with them. `restart`
+        also ends all programs in the workspace, and starts it again."""
+        where = f"{session_path(uuid)}/revoke"
+        body = {"restart": True} if restart else None
+        return self._post(Action, where, body=body, idempotency_key=idempotency_key)
 
     @operation("getActivity")
     def activity(self, uuid: str) -> Activity:

@@ -122,9 +122,10 @@ def test_what_opens_an_editor_is_of_its_session_and_good_for_nothing_else():
 @pytest.mark.parametrize(("started", "asked"), [([KEY], [OTHER, KEY]), ([OTHER, KEY], [KEY]), ([OTHER, KEY], [OTHER])])
 def test_an_editor_knows_who_comes_while_a_key_is_rotated(started, asked):
     """Whether it was started before its ingress heard of the new key, or after."""
-    known = AgentCredentials(started).editor_file(UUID).splitlines()
-    assert set(known) & set(AgentCredentials(asked).editor_secrets(UUID))
-    assert len(known) == len(started)
+    known, asking = AgentCredentials(started).editor_file(UUID).splitlines(), AgentCredentials(asked)
+    assert set(known) & set(asking.editor_secrets(UUID))
+    assert set(known) & {f"disconnect={secret}" for secret in asking.disconnect_secrets(UUID)}
+    assert len(known) == 2 * len(started)
 
 
 def test_no_key_no_token():
@@ -135,6 +136,8 @@ def test_no_key_no_token():
         AgentCredentials([]).agent_secrets(UUID, 3)
     with pytest.raises(SettingsError, match="SECRET_KEY"):
         AgentCredentials([]).editor_secrets(UUID)
+    with pytest.raises(SettingsError, match="SECRET_KEY"):
+        AgentCredentials([f"editor={KEY}"]).disconnect_secrets(UUID)
 
 
 def test_the_keys_are_not_in_its_text():

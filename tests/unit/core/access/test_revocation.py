@@ -8,36 +8,37 @@ from typing import Any
 import pytest
 import redis
 
-from app.core.access.revocation import HANDSHAKE, LONGEST_RETRY, disconnect_due, nothing_runs
+from app.core.access.agent_credentials import AgentCredentials
+from app.core.access.revocation import HANDSHAKE, LONGEST_RETRY
 from app.core.errors import Superseded
 from app.core.redis import keys, task_queue
 from app.core.service import NewSession
 from app.core.sessions.model import Status
 from tests.fake_agent import FakeAgent
-from tests.world import World
-from workers.disconnect import end_connections
+from tests.world import SECRET_KEY, World
+from workers.disconnect import end_connections, replace_workspace
 
 ENDED = 2
 """How often connections are ended for one revocation: at once, and when all handshakes are over."""
 
 
 def here(world: World, agent: FakeAgent, uuid: str) -> None:
+    """The session's agent is there, and beside it the editor."""
+    agent.disconnect_secret = AgentCredentials([SECRET_KEY]).disconnect_secrets(uuid)[0]
     assert world.core.inbox.agent_here(uuid, agent.address, "pod", "boot-1", world.now)
 
 
 def still_owed(world: World, uuid: str) -> bool:
-    noted = world.core.redis.zscore(keys.LOCKOUTS, uuid) is not None
-    assert noted == disconnect_due(world.get(uuid)), "the record and the sweep's list agree"
-    return noted
+    return world.core.redis.zscore(keys.LOCKOUTS, uuid) is not None
 
 
 def locked_out(agent: FakeAgent) -> int:
     return len(orders(agent))
 
 
-def orders(agent: FakeAgent) -> list[Any]:
-    """What it was told to end connections by."""
-    return [body for _, path, body in agent.requests if path == "/lockout"]
+def orders(agent: FakeAgent) -> list[int]:
+    """The access epochs of the orders that it got."""
+    return [int(body["order"].split()[0]) for _, path, body in agent.requests if path == "/disconnect"]
 
 
 def sweep_until_paid(world: World, uuid: str, seconds: float) -> float:
@@ -67,11 +68,11 @@ def test_connections_whose_handshake_was_under_way_are_ended_too(world: World, a
     here(world, agent, uuid)
     world.sessions.revoke(uuid)
     world.work()
-    assert (locked_out(agent), world.get(uuid).disconnected_epoch, still_owed(world, uuid)) == (1, 0, True)
+    assert (locked_out(agent), still_owed(world, uuid)) == (1, True)
     end_connections(world.core, uuid, world.now + HANDSHAKE / 2)
     assert still_owed(world, uuid), "a repeated message does not shorten the wait"
     assert sweep_until_paid(world, uuid, 2) <= 1
-    assert (orders(agent), world.get(uuid).disconnected_epoch) == ([{"access_epoch": 1}] * 3, 1)
+    assert (orders(agent), world.get(uuid).status) == ([1] * 3, Status.ACTIVE)
 
 
 def test_a_lost_message_is_sent_again(world: World, agent: FakeAgent) -> None:
@@ -89,9 +90,10 @@ def test_a_lost_message_is_sent_again(world: World, agent: FakeAgent) -> None:
 
 
 @pytest.mark.slow
-def test_an_agent_that_is_away_for_long_is_asked_until_it_is_there(world: World, agent: FakeAgent) -> None:
-    """Far longer than any task would be tried, and less and less often."""
-    uuid = world.active(idle_timeout=0)
+def test_a_start_that_takes_long_is_looked_at_less_and_less_often(world: World, agent: FakeAgent) -> None:
+    """What is called a start may be a sleep that was broken off: who was inside still is, and it may yet come up."""
+    uuid = world.asleep(idle_timeout=0)
+    world.sessions.wake(uuid)
     world.sessions.revoke(uuid)
     asked = 0
     for _ in range(3_600):
@@ -100,17 +102,115 @@ def test_an_agent_that_is_away_for_long_is_asked_until_it_is_there(world: World,
         world.now += 1
     assert still_owed(world, uuid)
     assert 10 <= asked <= 3_600 / LONGEST_RETRY + 12
-    here(world, agent, uuid)
-    assert sweep_until_paid(world, uuid, LONGEST_RETRY + 15) <= LONGEST_RETRY
-    assert locked_out(agent) == ENDED
 
 
-def test_an_agent_that_was_started_again_is_asked_within_seconds(world: World, agent: FakeAgent) -> None:
+def replaced(world: World, uuid: str) -> int:
+    return len([entry for entry in world.core.audit.page().entries if entry.act.action == "replace"])
+
+
+def stopped(world: World) -> int:
+    """How often a workspace was stopped."""
+    return [name for name, *_ in world.runtime.calls].count("stop")
+
+
+def comes_up_again(world: World, uuid: str) -> None:
+    """The replacement that was asked for is carried out, and seen."""
+    assert (world.get(uuid).status, world.runtime.workspaces[uuid].running) == (Status.WAKING, True)
+    assert not world.get(uuid).stopping
+    world.runtime.become_ready(uuid)
+    world.look(uuid)
+    assert world.get(uuid).status is Status.ACTIVE
+
+
+def test_a_workspace_whose_editor_does_not_confirm_is_replaced_once(world: World, agent: FakeAgent) -> None:
+    """As where a program stands in the editor's place, which sees every order and all that requests show. After it
+    nothing is left of before, so nothing is asked."""
     uuid = world.active()
+    here(world, agent, uuid)
+    agent.disconnect_secret = AgentCredentials([SECRET_KEY]).editor_secrets(uuid)[0]
+    world.sessions.revoke(uuid)
+    stops = stopped(world)
+    assert task_queue.REPLACE in world.work()
+    assert (locked_out(agent), stopped(world), still_owed(world, uuid)) == (1, stops + 1, True)
+    assert world.core.inbox.agent(uuid) is None, "no prompt goes to what was replaced"
+    comes_up_again(world, uuid)
+    sweep_until_paid(world, uuid, LONGEST_RETRY)
+    assert (locked_out(agent), replaced(world, uuid)) == (1, 1)
+
+
+@pytest.mark.parametrize("lies", [False, True])
+def test_a_workspace_whose_agent_is_gone_or_lies_is_replaced(world: World, agent: FakeAgent, lies: bool) -> None:
+    uuid = world.active()
+    if lies:
+        here(world, agent, uuid)
+        agent.raw_answer = b'{"confirmation": "' + b"0" * 64 + b'"}'
     world.sessions.revoke(uuid)
     world.work()
+    comes_up_again(world, uuid)
+    sweep_until_paid(world, uuid, LONGEST_RETRY)
+    assert replaced(world, uuid) == 1
+
+
+def test_a_replacement_that_was_lost_is_asked_for_again(world: World) -> None:
+    uuid = world.active()
+    world.sessions.revoke(uuid)
+    end_connections(world.core, uuid, world.now)
+    world.tasks.lose_all()
+    for _ in range(20):
+        world.sweeps.stale()
+        world.work()
+        world.now += 1
+    comes_up_again(world, uuid)
+
+
+def test_only_a_workspace_with_a_disconnect_that_is_due_is_replaced(world: World, agent: FakeAgent) -> None:
+    """A delivery worker that was taken over asks for more."""
+    uuid, other = world.active(), world.active()
+    world.sessions.revoke(uuid)
+    world.tasks.lose_all()
+    for asked, epoch in ((other, 0), (uuid, 0), (uuid, 2), ("00000000", 1)):
+        replace_workspace(world.core, asked, epoch)
+    assert (world.get(uuid).status, world.get(other).status, world.tasks.sent) == (Status.ACTIVE, Status.ACTIVE, [])
+    replace_workspace(world.core, uuid, 1)
+    assert world.get(uuid).status is Status.WAKING
+    generation = world.get(uuid).generation
+    replace_workspace(world.core, uuid, 1)
+    assert world.get(uuid).generation == generation
+
+
+def test_a_revocation_with_a_restart_asks_nobody(world: World, agent: FakeAgent) -> None:
+    """What a stranger left running would go on; the prompts of the workspace wait for the next agent."""
+    uuid = world.active()
     here(world, agent, uuid)
-    assert sweep_until_paid(world, uuid, 10) <= 2
+    stops = stopped(world)
+    assert world.sessions.revoke(uuid, restart=True).status is Status.WAKING
+    world.work()
+    assert (locked_out(agent), stopped(world)) == (0, stops + 1)
+    comes_up_again(world, uuid)
+    sweep_until_paid(world, uuid, LONGEST_RETRY)
+    assert locked_out(agent) == 0
+
+
+def test_a_workspace_that_starts_is_replaced_as_well(world: World) -> None:
+    """Its start may have begun before a sleep had ended what ran."""
+    made, woken = world.sessions.create(NewSession(user_id="ada")).uuid, world.asleep()
+    world.sessions.wake(woken)
+    stops = stopped(world)
+    for uuid, status in ((made, Status.CREATED), (woken, Status.WAKING)):
+        record = world.sessions.revoke(uuid, restart=True)
+        assert (record.status, record.stopping) == (status, True)
+    world.work()
+    assert stopped(world) == stops + 2
+    for uuid in (made, woken):
+        world.runtime.become_ready(uuid)
+        world.look(uuid)
+        sweep_until_paid(world, uuid, LONGEST_RETRY)
+
+
+def test_a_session_that_sleeps_is_not_started_by_a_revocation(world: World) -> None:
+    uuid = world.asleep()
+    assert world.sessions.revoke(uuid, restart=True).status is Status.SLEEPING
+    assert (world.tasks.sent, still_owed(world, uuid)) == ([], False)
 
 
 def test_a_worker_that_was_killed_changes_nothing(
@@ -160,7 +260,7 @@ def test_passes_taken_back_while_connections_are_being_ended_are_owed_as_well(
     assert (world.get(uuid).access_epoch, still_owed(world, uuid)) == (2, True)
     world.tasks.lose_all()
     sweep_until_paid(world, uuid, 15)
-    assert (world.get(uuid).disconnected_epoch, locked_out(agent)) == (2, 1 + ENDED)
+    assert orders(agent) == [1] + [2] * ENDED
 
 
 def test_revoking_twice_is_settled_by_one_message(world: World, agent: FakeAgent) -> None:
@@ -170,7 +270,7 @@ def test_revoking_twice_is_settled_by_one_message(world: World, agent: FakeAgent
     world.sessions.revoke(uuid)
     world.tasks.sent.pop()
     sweep_until_paid(world, uuid, 1)
-    assert (world.get(uuid).disconnected_epoch, locked_out(agent)) == (2, ENDED)
+    assert orders(agent) == [2] * ENDED
 
 
 @pytest.mark.parametrize("restored", [False, True])
@@ -210,13 +310,13 @@ def test_a_sleep_that_was_asked_for_does_not_settle_it_and_one_that_is_done_does
     world.sessions.sleep(uuid)
     world.work()
     sweep_until_paid(world, uuid, 15)
-    assert (locked_out(agent), world.get(uuid).disconnected_epoch) == (ENDED, 2)
+    assert orders(agent) == [1] * ENDED
 
 
 def test_a_session_that_sleeps_owes_nothing(world: World) -> None:
     uuid = world.asleep()
     world.sessions.revoke(uuid)
-    assert (world.get(uuid).access_epoch, world.get(uuid).disconnected_epoch) == (1, 1)
+    assert world.get(uuid).access_epoch == 1
     assert (world.tasks.sent, still_owed(world, uuid)) == ([], False)
 
 
@@ -251,13 +351,3 @@ def test_taking_passes_back_that_somebody_else_took_back_is_refused(world: World
     assert [event.data for event in world.events_of(uuid) if event.type == "revoked"] == [
         {"access_epoch": 1, "door": 1}
     ]
-
-
-def test_a_record_of_an_earlier_release_owes_nothing_by_itself(world: World) -> None:
-    """It has an access epoch and no word of connections; the next revocation settles both."""
-    uuid = world.active()
-    world.core.redis.hset(keys.SESSION.format(uuid=uuid), "door", "3")
-    world.now += 60
-    world.sweeps.stale()
-    assert task_queue.LOCK_OUT not in world.work()
-    assert not nothing_runs(world.get(uuid))

@@ -97,7 +97,10 @@ def test_the_administrator_may(guarded: Guarded) -> None:
         ),
         (
             "delivery-worker",
-            ["ZADD sessions:intents 1 x", "DEL backups", "LRANGE wake 0 -1", f"SET lease:{A} x", "GET link:0"],
+            [
+                *("ZADD sessions:intents 1 x", "DEL backups", "LRANGE wake 0 -1", f"SET lease:{A} x", "GET link:0"),
+                *(f"HSET session:{A} task x", f"HDEL session:{A} epoch", f"DEL session:{A}", f"EXPIRE session:{A} 1"),
+            ],
         ),
         ("observer", ["DEL backups", f"SET lease:{A} x", "GET link:0", "LRANGE wake 0 -1", "ZADD sessions:expiry 1 x"]),
         (

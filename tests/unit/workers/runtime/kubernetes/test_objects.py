@@ -185,6 +185,7 @@ def test_a_pod_has_an_agent_where_there_is_a_key_for_its_token() -> None:
             {"name": "AGENT_TOKEN_FILE", "value": "/run/agent/token"},
             {"name": "AGENT_HOST", "value": "0.0.0.0"},
             {"name": "USER_POD_PORT", "value": "1111"},
+            {"name": "EDITOR_PORT", "value": "8080"},
             {"name": "GATEWAY_URL", "value": "http://gateway.system:8001"},
             {"name": "AGENT_STOP_GRACE", "value": "10"},
             {"name": "MESSAGE_MAX_BYTES", "value": "100000"},
