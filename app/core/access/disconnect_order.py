@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from secrets import token_hex
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class DisconnectOrder:
 
     secrets: Sequence[str] = field(repr=False)
     access_epoch: int
-    nonce: str = field(default_factory=lambda: secrets.token_hex(16))
+    nonce: str = field(default_factory=lambda: token_hex(16))
 
     def __str__(self) -> str:
         """The order as it is sent: access epoch, nonce, and a MAC by each secret."""
