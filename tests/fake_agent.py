@@ -88,7 +88,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/cancel":
             self.agent.running = False
             self._say(200, {"cancelled": None})
-        elif self.path == "/resume" and self.agent.statuses:
+        elif self.path in ("/resume", "/disconnect") and self.agent.statuses:
             self._say(self.agent.statuses.pop(0), {})
         elif self.path in ("/notice", "/resume"):
             self._say(200, {})

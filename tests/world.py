@@ -162,7 +162,7 @@ class World:
         elif task == task_queue.DELIVER:
             self.core.delivery.deliver(*args)
         elif task == task_queue.LOCK_OUT:
-            end_connections(self.core, args[0], self.now)
+            end_connections(self.core, args[0], self.now, pause=lambda seconds: None)
         elif task == task_queue.REPLACE:
             replace_workspace(self.core, *args)
         elif task == task_queue.TOKEN_ENDED:

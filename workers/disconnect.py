@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 
 from app.core.access.revocation import nothing_runs
 from app.core.composition import Core
-from app.core.errors import IllegalState, SessionError, SessionNotFound, StateUnavailable, Superseded
+from app.core.errors import (
+    AgentUnavailable,
+    IllegalState,
+    SessionError,
+    SessionNotFound,
+    StateUnavailable,
+    Superseded,
+)
 from app.core.redis import task_queue
 from app.core.sessions.model import Record, Status
 from app.secret_keys import Purpose
 
 log = logging.getLogger(__name__)
 
+PATIENCE = 5.0
+"""s in which a workspace must confirm that connections were ended."""
 
-def end_connections(core: Core, uuid: str, now: float) -> None:
+TRIES, PAUSE = 10, 0.5
+"""How often it is asked in that time, and s between."""
+
+
+def end_connections(core: Core, uuid: str, now: float, pause: Callable[[float], None] = time.sleep) -> None:
     """Have the session's editor end the connections to it, if access was revoked since the last time, and have the
     workspace replaced if its editor does not confirm that. A session that is not running has no connections, and
     without a SECRET_KEY nobody had access. After a failure the stale sweep tries again."""
@@ -33,10 +48,7 @@ def end_connections(core: Core, uuid: str, now: float) -> None:
         core.revocations.failed(uuid, now)
         return
     try:
-        agent = core.inbox.agent(uuid)
-        if agent is None:
-            raise SessionError(f"The agent of session {uuid} did not register.")
-        core.agents.disconnect(agent, record.access_epoch)
+        _disconnect(core, record, pause)
     except StateUnavailable:
         raise
     except SessionError as error:
@@ -62,6 +74,23 @@ def replace_workspace(core: Core, uuid: str, access_epoch: int) -> None:
         log.info("not replaced: %s", error, extra={"uuid": uuid})
         return
     core.audit.note_own("replace", uuid, record.user_id, "its editor did not confirm a disconnect", repeatable=True)
+
+
+def _disconnect(core: Core, record: Record, pause: Callable[[float], None]) -> None:
+    """Have the editor end connections. It is asked again for `PATIENCE`: a revocation gives the agent another secret,
+    which takes a second to arrive, and an agent that died is back as soon."""
+    deadline = time.monotonic() + PATIENCE
+    for tries_left in reversed(range(TRIES)):
+        try:
+            agent = core.inbox.agent(record.uuid)
+            if agent is None:
+                raise AgentUnavailable(f"The agent of session {record.uuid} did not register.")
+            core.agents.disconnect(agent, record.access_epoch, deadline - time.monotonic())
+            return
+        except AgentUnavailable:
+            if not tries_left or time.monotonic() + PAUSE > deadline:
+                raise
+        pause(PAUSE)
 
 
 def _replaced(record: Record) -> bool:

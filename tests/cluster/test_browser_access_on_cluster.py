@@ -126,7 +126,7 @@ def test_a_pod_whose_editor_does_not_confirm_a_revocation_is_replaced(
     page.goto(api.link(uuid))
     expect_editor(page)
     (before,) = ready_pods(uuid)
-    in_editor(uuid, "kill -STOP $(pgrep -o node)")
+    in_editor(uuid, "kill -STOP $(pgrep -o -x MainThread)")
     api.call("POST", f"/session/{uuid}/revoke")
     expect_all_closed(page, opened)
     wait_for(lambda: len(ready_pods(uuid)) == 1 and before not in ready_pods(uuid), "another pod in its place")

@@ -64,9 +64,6 @@ FINGERPRINT = re.compile(r"[0-9a-f]{8,64}")
 UNSAVED_WORK_TIMEOUT = 6.0
 """s to report unsaved work; an agent takes 4 at most, and a stop must not wait longer."""
 
-DISCONNECT_TIMEOUT = 5.0
-"""s until a workspace has confirmed that connections were ended. After that it is replaced."""
-
 MIN_TIMEOUT = 0.001
 """s: a timeout of 0 would make the socket non-blocking."""
 
@@ -185,11 +182,11 @@ class AgentClient:
         """Tell in the editor that the files are those of this time (seconds since the epoch): their volume was lost."""
         self._request(agent, "POST", "/notice", {"files_of": round(files_of)})
 
-    def disconnect(self, agent: Agent, access_epoch: int) -> None:
+    def disconnect(self, agent: Agent, access_epoch: int, seconds: float = math.inf) -> None:
         """End the connections to the workspace made before this access epoch, and all event streams; who still has
         access reconnects. Raises `AgentUnavailable` too where the editor itself does not confirm it in time."""
         order = DisconnectOrder(self._secrets.disconnect_secrets(agent.uuid), access_epoch)
-        said = self._request(agent, "POST", "/disconnect", {"order": str(order)}, timeout=DISCONNECT_TIMEOUT)
+        said = self._request(agent, "POST", "/disconnect", {"order": str(order)}, timeout=seconds)
         if not order.confirmed_by(said.get("confirmation")):
             raise AgentUnavailable(f"The editor of session {agent.uuid} did not confirm that it ended connections.")
 
@@ -260,7 +257,9 @@ class AgentClient:
         sent = None if body is None else json.dumps(body).encode()
         try:
             with self._budget.account() as account:
-                for agent_secret in self._secrets.agent_secrets(agent.uuid, agent.epoch):
+                known = self._secrets.agent_secrets(agent.uuid, agent.epoch)
+                # The first once more: the agent may have read its new file between the two requests.
+                for agent_secret in (*known, known[0]):
                     status, content = self._exchange(agent, method, path, sent, agent_secret, deadline, most, account)
                     if status != 401:
                         break

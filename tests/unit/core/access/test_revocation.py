@@ -16,7 +16,7 @@ from app.core.service import NewSession
 from app.core.sessions.model import Status
 from tests.fake_agent import FakeAgent
 from tests.world import SECRET_KEY, World
-from workers.disconnect import end_connections, replace_workspace
+from workers.disconnect import TRIES, end_connections, replace_workspace
 
 ENDED = 2
 """How often connections are ended for one revocation: at once, and when all handshakes are over."""
@@ -131,11 +131,34 @@ def test_a_workspace_whose_editor_does_not_confirm_is_replaced_once(world: World
     world.sessions.revoke(uuid)
     stops = stopped(world)
     assert task_queue.REPLACE in world.work()
-    assert (locked_out(agent), stopped(world), still_owed(world, uuid)) == (1, stops + 1, True)
+    assert (locked_out(agent), stopped(world), still_owed(world, uuid)) == (TRIES, stops + 1, True)
     assert world.core.inbox.agent(uuid) is None, "no prompt goes to what was replaced"
     comes_up_again(world, uuid)
     sweep_until_paid(world, uuid, LONGEST_RETRY)
-    assert (locked_out(agent), replaced(world, uuid)) == (1, 1)
+    assert (locked_out(agent), replaced(world, uuid)) == (TRIES, 1)
+
+
+def test_an_agent_whose_new_secret_is_on_its_way_is_asked_again(world: World, agent: FakeAgent) -> None:
+    """A revocation changes it; whoever revokes twice changes it twice."""
+    uuid = world.active()
+    here(world, agent, uuid)
+    agent.statuses = [401] * 9
+    world.sessions.revoke(uuid)
+    assert task_queue.REPLACE not in world.work()
+    assert sweep_until_paid(world, uuid, 2) <= 1
+
+
+def test_a_workspace_that_hangs_is_replaced_after_seconds(
+    world: World, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A delivery worker waits no longer for it, however often it would ask."""
+    monkeypatch.setattr("workers.disconnect.PATIENCE", 0.6)
+    uuid = world.active()
+    here(world, agent, uuid)
+    agent.hang = True
+    world.sessions.revoke(uuid)
+    assert task_queue.REPLACE in world.work()
+    assert locked_out(agent) <= 2
 
 
 @pytest.mark.parametrize("lies", [False, True])
@@ -154,7 +177,7 @@ def test_a_workspace_whose_agent_is_gone_or_lies_is_replaced(world: World, agent
 def test_a_replacement_that_was_lost_is_asked_for_again(world: World) -> None:
     uuid = world.active()
     world.sessions.revoke(uuid)
-    end_connections(world.core, uuid, world.now)
+    end_connections(world.core, uuid, world.now, pause=lambda seconds: None)
     world.tasks.lose_all()
     for _ in range(20):
         world.sweeps.stale()

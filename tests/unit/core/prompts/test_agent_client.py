@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -154,11 +155,21 @@ def test_an_agent_from_before_a_rotation_of_the_key_is_reached(fake: FakeAgent) 
     assert fake.accepted == ["m"]
 
 
+def test_an_agent_that_reads_its_new_secret_between_two_requests_is_reached(
+    fake: FakeAgent, client: AgentClient
+) -> None:
+    """It refused the new one, which it did not have yet, and then the old one."""
+    fake.statuses = [401, 401]
+    client.chat(replace(at(fake), epoch=3), "m", "hi")
+    new, old = SECRETS.agent_secrets(UUID, 3)
+    assert fake.tokens == [f"Bearer {secret}" for secret in (new, old, new)]
+
+
 def test_an_agent_that_lets_nobody_in_is_unavailable(fake: FakeAgent, client: AgentClient) -> None:
-    fake.statuses = [401]
+    fake.statuses = [401, 401]
     with pytest.raises(AgentUnavailable):
         client.chat(at(fake), "m", "hi")
-    assert len(fake.requests) == 1
+    assert len(fake.requests) == 2
 
 
 def test_without_a_key_no_agent_is_spoken_to(fake: FakeAgent) -> None:
