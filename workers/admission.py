@@ -31,7 +31,7 @@ NAME_LENGTH = 100
 def admit(message: Any, name: str) -> Any:
     """The message to be worked on, which is returned into `name`, the queue it was taken from, if the worker rejects
     it. None for a refused message, which is logged and dropped: the stale sweep sends intents again. Messages from
-    queues that are not for tasks pass."""
+    queues that are not for tasks pass: Flower receives the workers' events by the same transport."""
     if name not in task_queue.QUEUES:
         return message
     problem = _problem(message, name)

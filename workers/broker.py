@@ -3,11 +3,10 @@
 A message that does not belong into its queue is refused. Only the transport knows the queue from which a message was
 taken; Celery sees only what the message claims.
 
-A worker survives the loss of Redis at any moment. When a connection breaks, Celery closes it twice: by `collect`, which
-forgets its address, then by `close`. kombu's channel (5.7.0) reads the reply to its BRPOP before it closes. If another
-socket, that of remote control, noticed first that Redis died, that read fails and the channel stays open. `close` then
-closes it again: it wants to return the worker's messages, needs a connection, asks for its address, and the worker dies
-of `'NoneType' object has no attribute 'hostname'`.
+A worker survives the loss of Redis at any moment. It takes no message while it has as many unacknowledged ones as it
+may have (prefetch), and then waits at no socket of Redis, since remote control is off. kombu (5.7.0) only logs an
+acknowledgement that fails, and counts the message as unacknowledged for ever. So a worker that lost Redis while it
+acknowledged its last messages would take no more, and notice nothing.
 """
 
 from __future__ import annotations
@@ -22,16 +21,31 @@ NAMES = ("redis", "rediss")
 """The schemes of broker URLs."""
 
 
-class Channel(redis.Channel):
-    """A channel that is always closed after `close`."""
+class QoS(redis.QoS):
+    """Counts a message as done though Redis could not be told. Redis keeps it, and returns it to its queue after the
+    visibility timeout."""
 
-    def close(self) -> None:
-        """Close it; raises one of `connection_errors` when Redis is unavailable."""
+    def ack(self, delivery_tag: str) -> None:
+        """Acknowledge a message; raises one of the channel's `connection_errors` when Redis is unavailable."""
         try:
-            super().close()
-        except self.connection_errors:
-            # Nothing is left to read, so this time it closes. Closing a closed channel does nothing.
-            super().close()
+            super().ack(delivery_tag)
+        except self.channel.connection_errors:
+            self._quick_ack(delivery_tag)
+            raise
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Give a message back, or drop it; raises like `ack`."""
+        try:
+            super().reject(delivery_tag, requeue=requeue)
+        except self.channel.connection_errors:
+            self._quick_ack(delivery_tag)
+            raise
+
+
+class Channel(redis.Channel):
+    """A channel that counts so."""
+
+    QoS = QoS
 
 
 class Transport(redis.Transport):

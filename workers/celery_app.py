@@ -35,7 +35,12 @@ heartbeats = Heartbeats(client)
 
 heartbeat = Heartbeat(settings.heartbeat_file)
 broker.register(heartbeat.beat, admission.admit)
-app = Celery("workers", include=["workers.tasks"], task_cls="workers.safe_task:SafeTask")
+app = Celery(
+    "workers",
+    include=["workers.tasks"],
+    task_cls="workers.safe_task:SafeTask",
+    control="workers.remote_control:NoControl",
+)
 app.heartbeat = heartbeat
 app.reporter = Reporter(client, BEAT)
 process_reports.register(client)
@@ -46,6 +51,10 @@ app.conf.update(
     task_queues=[Queue(name) for name in task_queue.QUEUES],
     task_routes={task: {"queue": name} for task, name in task_queue.ROUTES.items()},
     task_create_missing_queues=False,
+    # No task goes there without a route. Flower counts the tasks of the default queue too, so it must be one of ours.
+    task_default_queue=task_queue.QUEUES[0],
+    task_default_exchange="celery",
+    task_default_routing_key="celery",
     # Results in Redis halve the throughput, and the session's record holds the outcome.
     task_ignore_result=True,
     # A killed worker's task goes back to the queue; tasks are idempotent.
@@ -56,6 +65,7 @@ app.conf.update(
     worker_cancel_long_running_tasks_on_connection_loss=False,
     # Flower needs these events.
     worker_send_task_events=True,
+    worker_enable_remote_control=False,
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
     broker_transport_options=task_queue.transport_options(settings.visibility_timeout, BROKER_TIMEOUT),

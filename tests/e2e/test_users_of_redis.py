@@ -163,20 +163,25 @@ def test_operators_see_that_all_is_well(service: Service, guarded: Guarded) -> N
     assert guarded.refused() == []
 
 
-def test_flower_shows_the_queues_and_asks_the_workers(service: Service, guarded: Guarded) -> None:
-    """Over the workers' mailboxes, and back."""
-    url = next(line.strip().partition("=")[2] for line in service.printed if "FLOWER_URL=" in line)
-    who = ("admin", KEY)
+def test_flower_shows_workers_tasks_and_queues_and_changes_nothing(service: Service, guarded: Guarded) -> None:
+    """From the workers' events: it asks them nothing, and says nothing of what is missing for that."""
+    address = next(line.strip().partition("=")[2] for line in service.printed if "FLOWER_URL=" in line)
+    flower = requests.Session()
+    flower.auth = ("admin", KEY)
 
-    def workers() -> bool:
-        answer = requests.get(f"{url}/api/workers", params={"refresh": "1"}, auth=who, timeout=30)
-        return answer.ok and len(answer.json()) == 4
+    def shown(path: str) -> Any:
+        answer = flower.get(f"{address}/api/{path}", timeout=30)
+        return answer.json() if answer.ok else {}
 
-    wait_for(workers, "four workers")
-    names = {
-        each["name"] for each in requests.get(f"{url}/api/queues/length", auth=who, timeout=30).json()["active_queues"]
-    }
+    wait_for(lambda: list(shown("workers?status=1").values()) == [True] * 4, "four workers")
+    service.create("flo")
+    wait_for(lambda: "sessions.provision" in {each["name"] for each in shown("tasks").values()}, "the task")
+    names = {each["name"] for each in shown("queues/length")["active_queues"]}
     assert names == {"wake", "deliver", "lifecycle", "sweep", "backup"}
+    worker = next(iter(shown("workers?status=1")))
+    for path in (f"worker/shutdown/{worker}", "task/revoke/any", "task/send-task/sessions.teardown"):
+        assert flower.post(f"{address}/api/{path}", json={"args": []}, timeout=30).status_code == 403
+    assert "Inspect method" not in (service.data_dir / "log" / "run.log").read_text()
     assert guarded.refused() == []
 
 

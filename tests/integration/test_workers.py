@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from celery import Celery
 
 from app.core.composition import Core
 from app.core.redis import task_queue
@@ -132,6 +133,19 @@ def test_an_unexpected_error_of_a_task_is_logged_and_reported_without_its_text(
         wait_for(reported, "the event of the failure")
     assert "ZeroDivisionError" in log.read_text() and "poison.py:" in log.read_text()
     assert "secret may" not in log.read_text() and not any("secret may" in event for event in events)
+
+
+def test_a_worker_hears_no_command_of_celerys(core: Core, tmp_path: Path, redis_client: redis.Redis) -> None:
+    """Whoever reaches its channel in Redis neither asks nor ends it: it carries out what is asked for after that."""
+    stranger = Celery(broker=core.settings.redis_url)
+    with worker(core, tmp_path, "bug") as log:
+        wait_for(lambda: core.heartbeats.workers(time.time()) == 1, "the worker's heartbeat", log.read_text)
+        assert stranger.control.ping(timeout=5.0) == []
+        stranger.control.shutdown()
+        uuid = core.sessions.create(NewSession(user_id="ada")).uuid
+        wait_for(lambda: core.sessions.get(uuid).status is Status.FAILED, "its task", log.read_text)
+        assert redis_client.pubsub_channels("*pidbox*") == []
+        assert redis_client.pubsub_numpat() == 0
 
 
 def test_workers_are_counted_while_they_live(core: Core, tmp_path: Path, redis_client: redis.Redis) -> None:

@@ -40,11 +40,14 @@ WRITING = (
 
 WAITING = ("subscribe", "unsubscribe")
 
+LISTENING = ("psubscribe", "punsubscribe")
+"""How Flower gets the workers' events."""
+
 SENDING = ("sadd", "smembers")
 """Further commands that Celery needs to enqueue."""
 
-WORKING = ("sadd", "srem", "smembers", "brpop", "time", "psubscribe", "punsubscribe", *WAITING)
-"""Further commands that Celery's workers and Flower need."""
+WORKING = ("sadd", "smembers", "brpop")
+"""Further commands that Celery's workers need."""
 
 ERASING = ("rename",)
 """A further command of the backup worker, which rewrites the audit for an erasure."""
@@ -56,13 +59,11 @@ PRIORITIES = "??[369]"
 """Suffixes that Celery's Redis transport adds to a queue for a priority. We use none, but it reads those lists."""
 
 EVENTS_CHANNELS = (keys.EVENTS.format(uuid="*"), keys.FEED)
-CELERY_CHANNELS = ("/0.celery.pidbox", "/0.celeryev", "/0.celeryev/*")
-CELERY_KEYS = tuple(
-    f"_kombu.{table}.{exchange}"
-    for table in ("binding", "binding_permanent")
-    for exchange in ("celeryev", "celery.pidbox", "reply.celery.pidbox")
-) + ("_kombu.binding_deadlines",)
-REPLIES = ("*.reply.celery.pidbox", f"*.reply.celery.pidbox{PRIORITIES}")
+WORKERS_EVENTS = ("/0.celeryev/*",)
+"""What workers publish for Flower. None listens there: workers lack the commands for it."""
+
+LISTENERS = ("_kombu.binding.celeryev", "_kombu.binding_permanent.celeryev", "_kombu.binding_deadlines")
+"""Where kombu notes who listens there."""
 
 KEYS_IN_USE = (
     *(keys.USE, keys.EVENTS, keys.PROMPTS, keys.ANSWERED, keys.TOKENS),
@@ -234,11 +235,7 @@ def _celery(*queues: str) -> tuple[str, ...]:
     return (
         *(name for each in queues for name in (each, f"{each}{PRIORITIES}")),
         *_bindings(*queues),
-        *CELERY_KEYS,
-        *REPLIES,
         *("unacked", "unacked_index", "unacked_mutex"),
-        f"*.celery.pidbox{PRIORITIES}",
-        "*.celery.pidbox",
     )
 
 
@@ -278,7 +275,7 @@ def _worker(name: str, *queues: str) -> User:
         # The sweep enqueues no task again that still waits in a queue.
         reads=(keys.OBSERVER_SEEN, keys.OBSERVER_SINCE, *others, *_bindings(*others)),
         writes=(keys.FEED, *_sends(*ALL_QUEUES)),
-        channels=(*EVENTS_CHANNELS, *CELERY_CHANNELS),
+        channels=(*EVENTS_CHANNELS, *WORKERS_EVENTS),
     )
 
 
@@ -307,7 +304,7 @@ DELIVERY_WORKER = User(
     # A dead worker's task may be of any queue; the first worker that notices puts it back.
     reads=(*_any(keys.SESSION), *_bindings(*ALL_QUEUES)),
     writes=(keys.FEED, *_sends(*ALL_QUEUES)),
-    channels=(*EVENTS_CHANNELS, *CELERY_CHANNELS),
+    channels=(*EVENTS_CHANNELS, *WORKERS_EVENTS),
 )
 """Sends requests to agents: prompts, warnings, disconnects. It reads records and writes none, and has no backup and no
 lifecycle task."""
@@ -343,16 +340,16 @@ FLOWER = User(
     commands=(
         *CONNECTION,
         *SCRIPTS,
-        *WORKING,
-        *("exists", "get", "set", "del", "pexpire", "llen", "publish"),
-        *("zadd", "zrem", "zrange", "zrangebyscore", "zrevrangebyscore"),
+        *LISTENING,
+        *("exists", "get", "set", "del", "pexpire", "llen", "time", "sadd", "srem"),
+        *("zadd", "zrem", "zrange", "zrangebyscore"),
     ),
     # Like every consumer, Flower checks for messages taken so long ago that their worker must be dead.
-    both=(*CELERY_KEYS, *REPLIES, "celeryev.*", "unacked_mutex"),
+    both=(*LISTENERS, "celeryev.*", "unacked_mutex"),
     reads=("unacked_index", *(name for each in ALL_QUEUES for name in (each, f"{each}{PRIORITIES}"))),
-    channels=CELERY_CHANNELS,
+    channels=WORKERS_EVENTS,
 )
-"""Receives the workers' events, queries the workers, and reads the queues' lengths. It enqueues nothing."""
+"""Receives the workers' events, and reads the queues' lengths. It publishes and enqueues nothing."""
 
 KEDA = User(
     "keda",

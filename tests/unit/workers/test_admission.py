@@ -150,7 +150,7 @@ def test_what_is_handed_back_goes_into_the_queue_it_was_taken_from(
         assert (redis_client.llen("deliver"), redis_client.llen("backup")) == (1, 0)
 
 
-def test_commands_to_workers_pass(honest: Message) -> None:
-    """They are nobody's tasks; who may send them is Redis' to say."""
-    command = {"body": "", "properties": {"delivery_info": {"exchange": "celery.pidbox", "routing_key": ""}}}
-    assert admission.admit(command, "worker@here.celery.pidbox") == command
+def test_events_of_workers_pass() -> None:
+    """To Flower: they are nobody's tasks."""
+    event = {"body": "", "properties": {"delivery_info": {"exchange": "celeryev", "routing_key": "worker.heartbeat"}}}
+    assert admission.admit(event, "celeryev.of-flower") == event

@@ -172,6 +172,32 @@ def test_what_scripts_do_may_be_done() -> None:
     assert used - granted == set()
 
 
+CONTROL = (
+    *("PUBLISH /0.celery.pidbox x", "PSUBSCRIBE /0.celery.pidbox", "LPUSH x.reply.celery.pidbox x"),
+    *("BRPOP x.reply.celery.pidbox 1", "SADD _kombu.binding.celery.pidbox x", "LPUSH worker@here.celery.pidbox x"),
+)
+"""What commands Celery's workers, or waits for their answers."""
+
+
+@pytest.mark.parametrize("user", [each.name for each in users.USERS])
+def test_nobody_commands_workers_by_celerys_remote_control(guarded: Guarded, user: str) -> None:
+    """It can end a worker, take back its tasks, and have it take others."""
+    assert [command for command in CONTROL if may(guarded, user, command)] == []
+
+
+@pytest.mark.parametrize("user", ["worker", "sweeper", "backup-worker", "delivery-worker"])
+def test_a_worker_tells_flower_what_it_does(guarded: Guarded, user: str) -> None:
+    """And hears nothing of the other workers."""
+    assert may(guarded, user, "PUBLISH /0.celeryev/worker.heartbeat x")
+    assert not may(guarded, user, "PSUBSCRIBE /0.celeryev/*")
+
+
+def test_flower_listens_and_says_nothing(guarded: Guarded) -> None:
+    assert may(guarded, "flower", "PSUBSCRIBE /0.celeryev/*")
+    assert not may(guarded, "flower", "PUBLISH /0.celeryev/worker.heartbeat x")
+    assert not may(guarded, "flower", "PUBLISH events x")
+
+
 def test_without_a_password_nobody_gets_in(guarded: Guarded) -> None:
     """Nor with another's."""
     with pytest.raises(redis.AuthenticationError):
