@@ -25,6 +25,7 @@ from workers.runtime.base import (
     RestoredPoint,
     Snapshot,
     never,
+    nobody,
 )
 
 
@@ -142,6 +143,9 @@ class FakeRuntime:
         if uuid in self.workspaces:
             self.workspaces[uuid].epoch = epoch
 
+    def look_again(self, uuid: str) -> None:
+        self._called("look_again", uuid, 0)
+
     def remove(self, uuid: str, generation: int, *, force: bool = False) -> None:
         self._called("remove", uuid, generation)
         workspace = self._intent(uuid, generation)
@@ -247,7 +251,9 @@ class FakeRuntime:
         for uuid in sorted(self.workspaces):
             yield _observation(self.workspaces[uuid])
 
-    def watch(self, stop: Event, alive: Callable[[], None] = never) -> Iterator[Snapshot | Observation]:
+    def watch(
+        self, stop: Event, alive: Callable[[], None] = never, look_again: Callable[[str], None] = nobody
+    ) -> Iterator[Snapshot | Observation]:
         self._changes = queue.Queue()
         yield Snapshot(tuple(each for each in self.observe_all() if each.running or each.failure))
         while not stop.is_set():

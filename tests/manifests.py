@@ -46,10 +46,7 @@ ALLOWED = {
     "worker": WORKER,
     "sweeper": WORKER,
     "archiver": WORKER,
-    "watcher": {
-        **{name: {"list", "watch"} for name in ("deployments", "persistentvolumeclaims", "events")},
-        "pods": {"list", "patch", "watch"},
-    },
+    "watcher": {name: {"list", "watch"} for name in ("deployments", "persistentvolumeclaims", "events", "pods")},
 }
 """What each account may do, all of it in the workspaces' namespace: resource to verbs."""
 

@@ -169,6 +169,8 @@ class World:
             self.tasks.send(task_queue.RENEW_TOKEN, args[0])
         elif task == task_queue.RENEW_TOKEN:
             renew(self.core, self.runtime, args[0], self.clock)
+        elif task == task_queue.LOOK_AGAIN:
+            self.runtime.look_again(args[0])
         elif task == task_queue.WARN:
             warn(self.core, args[0], self.now)
         else:

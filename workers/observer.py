@@ -113,7 +113,11 @@ class Observer:
                 if complete:
                     self._figures.up_to_date()
 
-            for seen in self._runtime.watch(stop, turn):
+            def look_again(uuid: str) -> None:
+                # The observer changes nothing where the workspaces run. A lost task is made up for by the next refusal.
+                self._core.tasks.send(task_queue.LOOK_AGAIN, uuid)
+
+            for seen in self._runtime.watch(stop, turn, look_again):
                 self.apply(seen)
                 complete = True
 

@@ -128,6 +128,12 @@ def renew_token(uuid: str) -> None:
     token_renewal.renew(core(), context().runtime, uuid)
 
 
+@app.task(name=task_queue.LOOK_AGAIN, base=SessionTask, **SHORT)
+def look_again(uuid: str) -> None:
+    # A lost task is sent again when the machine is refused again.
+    context().runtime.look_again(uuid)
+
+
 @app.task(name=task_queue.SLEEP, base=SessionTask, **SHORT)
 def sleep(uuid: str, generation: int) -> None:
     with _slot():

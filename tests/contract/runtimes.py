@@ -201,12 +201,12 @@ class Seen:
 
 
 @contextmanager
-def watching(runtime: Runtime) -> Iterator[Seen]:
+def watching(runtime: Runtime, look_again: Callable[[str], None] = lambda uuid: None) -> Iterator[Seen]:
     """What the runtime's watch tells of, for as long as the block runs."""
     stop, seen = Event(), Seen()
 
     def watch() -> None:
-        for each in runtime.watch(stop):
+        for each in runtime.watch(stop, look_again=look_again):
             seen.all.put(each)
 
     thread = Thread(target=watch, name="watch")

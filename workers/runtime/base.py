@@ -31,6 +31,10 @@ def never() -> None:
     """The `Check` of work that is never cancelled."""
 
 
+def nobody(uuid: str) -> None:
+    """Asks nobody to look at a workspace again."""
+
+
 def silent_editor(patience: float) -> str:
     """Why a start failed whose editor ran for `patience` seconds, whether the observer or the sweep found it first."""
     return f"The editor did not answer within {patience:.0f} s."
@@ -210,6 +214,10 @@ class Runtime(Protocol):
         """Give the workspace's agent the token of this epoch: the running agent within a few seconds, and the next one.
         Belongs to no intent: the last call counts. Does nothing without a workspace."""
 
+    def look_again(self, uuid: str) -> None:
+        """Tell the machine of a workspace that starts to retry at once what it was refused. Belongs to no intent, and
+        may fail silently, as the machine retries by itself."""
+
     def remove(self, uuid: str, generation: int, *, force: bool = False) -> None:
         """Delete the workspace with its volume; a missing workspace is fine. Where this waits for a running backup, it
         raises `RetryableError` when that does not end soon; with `force` it does not wait, and the backup fails."""
@@ -245,10 +253,13 @@ class Runtime(Protocol):
     def observe_all(self) -> Iterator[Observation]:
         """Every workspace that has a volume, running or not."""
 
-    def watch(self, stop: Event, alive: Callable[[], None] = never) -> Iterator[Snapshot | Observation]:
+    def watch(
+        self, stop: Event, alive: Callable[[], None] = never, look_again: Callable[[str], None] = nobody
+    ) -> Iterator[Snapshot | Observation]:
         """Yield a `Snapshot`, then every change as it happens (a stopped workspace too, with `running=False`), until
         `stop` is set. Sleeping workspaces cost nothing. The loop calls `alive` several times a second, which shows that
-        it runs even if nothing happens."""
+        it runs even if nothing happens. It only reads: where a machine should be told to `look_again` at a workspace,
+        it says so, a few times for each start."""
 
     def tidy(self) -> None:
         """Delete or update what other settings or an earlier release left. Called now and then."""

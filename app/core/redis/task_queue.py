@@ -37,6 +37,7 @@ REPLACE = "sessions.replace"
 TELL_FILES = "sessions.tell_files"
 LOST = "sessions.lost"
 RENEW_TOKEN = "sessions.renew_token"
+LOOK_AGAIN = "sessions.look_again"
 TOKEN_ENDED = "sessions.token_ended"
 
 READ_BACKUP = "backups.read"
@@ -65,6 +66,7 @@ ROUTES: Mapping[str, str] = {
     WAKE: "wake",
     REPLACE: "wake",
     RENEW_TOKEN: "wake",
+    LOOK_AGAIN: "wake",
     DELIVER: "deliver",
     WARN: "deliver",
     LOCK_OUT: "deliver",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from threading import Event, Thread
 from typing import Any, NoReturn
@@ -14,7 +15,7 @@ from app.core.redis.counters import START_BUCKETS
 from app.core.sessions.model import Status, phases_since
 from tests.waiting import PATIENCE, wait_for
 from tests.world import World
-from workers.runtime.base import Observation
+from workers.runtime.base import Observation, Snapshot
 
 
 def test_a_session_that_someone_else_scaled_up_is_woken(world: World) -> None:
@@ -29,6 +30,26 @@ def test_a_session_that_someone_else_scaled_up_is_woken(world: World) -> None:
     world.look(uuid)
     woken = world.get(uuid)
     assert (woken.status, woken.generation, workspace.generation) == (Status.ACTIVE, generation + 1, generation + 1)
+
+
+def test_a_workspace_that_its_machine_should_look_at_again_is_a_workers_task(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The observer itself changes nothing where the workspaces run."""
+    uuid, stop = world.active(), Event()
+
+    def watch(until: Event, alive: Callable[[], None], look_again: Callable[[str], None]) -> Iterator[Snapshot]:
+        look_again(uuid)
+        until.set()
+        yield Snapshot(tuple(world.runtime.observe_all()))
+
+    monkeypatch.setattr(world.runtime, "watch", watch)
+    calls = len(world.runtime.calls)
+    world.observer.run(stop)
+    assert world.tasks.sent == [(task_queue.LOOK_AGAIN, (uuid,))]
+    assert {name for name, *_ in world.runtime.calls[calls:]} <= {"ping"}
+    world.work()
+    assert world.runtime.calls[-1] == ("look_again", uuid, 0)
 
 
 def test_a_session_whose_deployment_someone_deleted_is_brought_up_again(world: World) -> None:

@@ -44,6 +44,7 @@ from workers.runtime.base import (
     RestoredPoint,
     Snapshot,
     never,
+    nobody,
 )
 from workers.runtime.kubernetes import job_access, job_objects, names, scalers, scheduling, status
 from workers.runtime.kubernetes.api_server import (
@@ -168,6 +169,10 @@ class KubernetesRuntime:
         """See `Runtime.renew`. A kubelet takes up to a minute to update a Secret in a pod, but does so at once when the
         pod changes too."""
         self._retry(lambda: self._renew(uuid, epoch))
+        self.look_again(uuid)
+
+    def look_again(self, uuid: str) -> None:
+        """See `Runtime.look_again`."""
         for pod in self._pods(uuid):
             if not pod.ended:
                 scheduling.look_again(self._cluster, pod.name, self._clock())
@@ -270,10 +275,12 @@ class KubernetesRuntime:
             if seen is not None:
                 yield seen
 
-    def watch(self, stop: Event, alive: Callable[[], None] = never) -> Iterator[Snapshot | Observation]:
+    def watch(
+        self, stop: Event, alive: Callable[[], None] = never, look_again: Callable[[str], None] = nobody
+    ) -> Iterator[Snapshot | Observation]:
         """See `Runtime.watch`."""
         timeout = self._settings.progress_timeout
-        return Informer(self._cluster, self._config.agent_at, timeout, self._clock).run(stop, alive)
+        return Informer(self._cluster, self._config.agent_at, timeout, self._clock).run(stop, alive, look_again)
 
     def tidy(self) -> None:
         """See `Runtime.tidy`. Updates Ingresses of other settings, keeps the one for archived sessions, and deletes the

@@ -17,7 +17,7 @@ from typing import Any
 
 from app.core.errors import RetryableError, SessionError
 from app.core.sessions.model import Identity
-from workers.runtime.base import Observation, Snapshot, never
+from workers.runtime.base import Observation, Snapshot, never, nobody
 from workers.runtime.kubernetes import names, scheduling, status
 from workers.runtime.kubernetes.api_server import ApiServer, Conflict, Expired, NotFound, WatchStream
 from workers.runtime.kubernetes.status import DeploymentView, PodView, Warned
@@ -153,7 +153,6 @@ class Informer:
         progress_timeout: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._cluster = cluster
         self._progress_timeout = progress_timeout
         self._agent_at = agent_at
         self._clock = clock
@@ -170,14 +169,18 @@ class Informer:
         self._steps: dict[str, dict[str, float]] = {}
         """By pod: a step can be seen before the Deployment that asked for it, as each kind has a watch of its own."""
         self._looks: dict[str, int] = {}
+        self._look_again: Callable[[str], None] = nobody
         self._going: set[str] = set()
         self._reported: dict[str, Observation] = {}
         self._watched, self._looked_at = 0.0, clock()
         self._progress: dict[str, float] = {}
         self._due: dict[str, float] = {}
 
-    def run(self, stop: Event, alive: Callable[[], None] = never) -> Iterator[Snapshot | Observation]:
+    def run(
+        self, stop: Event, alive: Callable[[], None] = never, look_again: Callable[[str], None] = nobody
+    ) -> Iterator[Snapshot | Observation]:
         """See `Runtime.watch`."""
+        self._look_again = look_again
         for feed in self._feeds:
             feed.start()
         try:
@@ -307,11 +310,11 @@ class Informer:
         return {each.uuid for each in change.items}
 
     def _retry_early(self, warned: Warned) -> None:
-        """Make the kubelet retry a pod for which it came too early, a few times."""
+        """Have the kubelet retry a pod for which it came too early, a few times."""
         looks = self._looks.get(warned.uuid, 0)
         if scheduling.came_too_early(warned.text) and warned.subject in self._pods[warned.uuid] and looks < LOOKS:
             self._looks[warned.uuid] = looks + 1
-            scheduling.look_again(self._cluster, warned.subject, self._clock())
+            self._look_again(warned.uuid)
 
     def _note_steps(self, pod: PodView, known: Mapping[str, PodView]) -> None:
         """Note when each phase of a start was seen; the API's own times are whole seconds."""

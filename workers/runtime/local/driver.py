@@ -56,6 +56,7 @@ from workers.runtime.base import (
     RestoredPoint,
     Snapshot,
     never,
+    nobody,
 )
 from workers.runtime.local import probe, processes
 from workers.runtime.local.launcher import Launcher
@@ -269,9 +270,14 @@ class LocalRuntime:
         with _disk():
             self._storage.empty_drills()
 
-    def watch(self, stop: Event, alive: Callable[[], None] = never) -> Iterator[Snapshot | Observation]:
+    def watch(
+        self, stop: Event, alive: Callable[[], None] = never, look_again: Callable[[str], None] = nobody
+    ) -> Iterator[Snapshot | Observation]:
         """See `Runtime.watch`. Also rewrites the routes after Redis has lost them."""
         return LocalObserver(self._storage, self._routes, self._launcher, self._settings).run(stop, alive)
+
+    def look_again(self, uuid: str) -> None:
+        """See `Runtime.look_again`. Nothing here waits for its next look."""
 
     def stop_all(self) -> None:
         """Stop all workspaces, without an intent: the service is going down. Raises the first error, after trying

@@ -275,7 +275,8 @@ def test_trouble_is_told_and_clears_by_itself(runtime: KubernetesRuntime, api: F
 
 
 def test_a_kubelet_that_came_too_early_is_asked_to_look_again(runtime: KubernetesRuntime, api: FakeApi) -> None:
-    """It would wait for 10 to 15 s. Not for ever: what is refused for another reason stays refused."""
+    """It would wait for 10 to 15 s. Not for ever: what is refused for another reason stays refused. The observer only
+    reads: a worker asks."""
     started(runtime)
     name = f"{NAME}-x"
     young = pod({"conditions": conditions(PodScheduled="True")}, name)
@@ -284,15 +285,25 @@ def test_a_kubelet_that_came_too_early_is_asked_to_look_again(runtime: Kubernete
     about = {"kind": "Pod", "name": name}
     refused = 'persistentvolumeclaims "x" is forbidden: no relationship found between node "n" and this object'
 
-    with watching(runtime) as seen:
+    asked: list[str] = []
+
+    with watching(runtime, asked.append) as seen:
         seen.snapshot()
         for number in range(LOOKS + 2):
             event = {"metadata": {"name": f"e{number}"}, "involvedObject": about, "reason": "FailedMount"}
             api.put("events", event | {"message": refused})
         api.put("events", {"metadata": {"name": "last"}, "involvedObject": about, "reason": "Pulled", "message": ""})
         seen.until(lambda each: "image" in each.phases)
-    assert api.requests.count("PATCH pods") == LOOKS
+    assert asked == [A] * LOOKS
+    assert "PATCH pods" not in api.requests
+    runtime.look_again(A)
     assert names.LOOK_AGAIN in api.get("pods", name)["metadata"]["annotations"]
+
+
+def test_no_workspace_is_none_to_look_at_again(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """The message may come late, or twice."""
+    runtime.look_again(A)
+    assert [each for each in api.requests if not each.startswith("GET")] == []
 
 
 def test_a_volume_that_was_mounted_after_all_is_no_trouble(runtime: KubernetesRuntime, api: FakeApi) -> None:
