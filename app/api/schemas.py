@@ -210,7 +210,7 @@ class OpenSchema(Strict):
 
 
 class RevokeSchema(Strict):
-    restart = fields.Boolean(
+    restart = Flag(
         load_default=False,
         metadata={"description": "also end all programs in the workspace, and start it again: it is away for seconds"},
     )

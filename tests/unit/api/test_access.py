@@ -88,6 +88,18 @@ def test_a_token_ends_with_its_time_its_session_and_its_revocation(
     check_problem(app.test_client().get(f"/session/{uuid}", headers=headers), 401, "unauthorized")
 
 
+def test_a_revocation_restarts_the_workspace_where_that_is_asked_for(client: Client, core: Core, uuid: str) -> None:
+    """By a boolean and nothing that looks like one: a restart ends what the user runs."""
+    generation = core.sessions.get(uuid).generation
+    for wrong in (0, 1, "true", None):
+        assert client.post(f"/session/{uuid}/revoke", json={"restart": wrong}).status_code == 400
+    for body in ({}, {"restart": False}):
+        assert client.post(f"/session/{uuid}/revoke", json=body).status_code == 200
+    assert core.sessions.get(uuid).generation == generation
+    assert client.post(f"/session/{uuid}/revoke", json={"restart": True}).status_code == 200
+    assert (core.sessions.get(uuid).generation, core.sessions.get(uuid).stopping) == (generation + 1, True)
+
+
 def test_only_who_may_see_a_session_lets_others_in(app: Flask, uuid: str) -> None:
     for call in ("open", "token", "revoke"):
         check_problem(keyed(app, BOUND_KEY).post(f"/session/{uuid}/{call}"), 404, "session_not_found")
