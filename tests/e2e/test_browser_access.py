@@ -227,8 +227,7 @@ def test_a_revoked_browser_is_turned_away_where_it_stands(service: Service, brow
 
     (job,) = wait_for(lambda: of_the_editor("sleep 600"), "the job to run")
     assert not (service.files(uuid).parent / "home" / ".local" / "state" / "workspace").exists()
-    extensions = set(of_the_editor("--type=extensionHost"))
-    assert extensions
+    extensions = set(wait_for(lambda: of_the_editor("--type=extensionHost"), "its extensions to start"))
     assert opened and not any(each.is_closed() for each in opened)
     service.done("POST", f"/session/{uuid}/revoke")
     expect_all_closed(page, opened)
