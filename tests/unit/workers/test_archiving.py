@@ -88,7 +88,9 @@ def test_an_unused_session_is_archived_after_its_ttl(world: World) -> None:
     assert world.core.counters.read()["archived"] == 1
 
 
-def test_a_point_that_was_read_back_is_enough(world: World) -> None:
+def test_a_point_that_was_read_back_is_enough(redis_client: redis.Redis, tmp_path: Path) -> None:
+    world = World(redis_client, tmp_path, archive_key=new_key(), restore_point_check_interval=86_400.0)
+    world.core.store.first_sight(world.now)
     uuid = asleep(world)
     world.pass_time(world.settings.restore_point_check_interval)
     world.points.sweep()

@@ -25,6 +25,11 @@ def world(redis_client: redis.Redis, tmp_path: Path) -> World:
     return World(redis_client, tmp_path, archive_key=new_key())
 
 
+def world_of_full_looks(client: redis.Redis, folder: Path, **settings: float) -> World:
+    """A world in which each session is looked at in full once a day, at a time of its own."""
+    return World(client, folder, archive_key=new_key(), restore_point_check_interval=86_400.0, **settings)
+
+
 def saved(world: World, uuid: str) -> list[str]:
     """The triggers of the session's points, oldest first."""
     return [each.trigger for each in reversed(world.core.restore_points.of(uuid))]
@@ -128,9 +133,7 @@ def test_the_worker_compares_where_no_agent_does(world: World) -> None:
     assert world.get(uuid).point_at == world.now
 
 
-def test_an_awake_session_gets_one_each_interval(redis_client: redis.Redis, tmp_path: Path) -> None:
-    """Without full looks, whose times depend on the session."""
-    world = World(redis_client, tmp_path, archive_key=new_key(), restore_point_check_interval=0.0)
+def test_an_awake_session_gets_one_each_interval(world: World) -> None:
     uuid = world.active()
     interval = world.settings.restore_point_interval
     assert sweep(world, interval - 1) == []
@@ -141,7 +144,7 @@ def test_an_awake_session_gets_one_each_interval(redis_client: redis.Redis, tmp_
 
 
 def test_an_interval_of_zero_asks_for_none_while_awake(redis_client: redis.Redis, tmp_path: Path) -> None:
-    world = World(redis_client, tmp_path, archive_key=new_key(), restore_point_interval=0.0)
+    world = world_of_full_looks(redis_client, tmp_path, restore_point_interval=0.0)
     uuid = world.active()
     world.core.store.change(uuid, world.now, point_checked_at=world.now)
     world.points.sweep()
@@ -151,7 +154,8 @@ def test_an_interval_of_zero_asks_for_none_while_awake(redis_client: redis.Redis
     assert sweep(world, 2 + RECHECK) == [task_queue.POINT], "the full look of the day"
 
 
-def test_a_full_look_once_a_day_for_a_sleeping_session_too(world: World) -> None:
+def test_a_full_look_once_a_day_for_a_sleeping_session_too(redis_client: redis.Redis, tmp_path: Path) -> None:
+    world = world_of_full_looks(redis_client, tmp_path)
     uuid = world.asleep()
     full = []
     make = world.runtime.make_point
