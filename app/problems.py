@@ -38,6 +38,7 @@ from app.core.errors import (
     StoreFull,
     Superseded,
 )
+from app.named_session import named_session
 
 log = logging.getLogger(__name__)
 
@@ -160,9 +161,9 @@ def _http_problem(error: HTTPException, status: int) -> Problem:
 
 def safe_path() -> str:
     """The path of the request for a log line: its route, with the session's uuid. The other parts of a path are the
-    caller's texts, and so is a path without a route."""
-    rule, parts = request.url_rule, request.view_args or {}
-    return rule.rule.replace("<session:uuid>", str(parts.get("uuid", ""))) if rule else ""
+    caller's texts, and so are a malformed uuid and a path without a route."""
+    rule = request.url_rule
+    return rule.rule.replace("<session:uuid>", named_session() or "<session:uuid>") if rule else ""
 
 
 def register_error_handlers(

@@ -1,11 +1,11 @@
 """`Idempotency-Key` on every POST: a client may repeat a request whose answer it never saw, and gets the first answer.
 
 While the first request runs it claims its key, for little longer than it can take, so the claim of a request that died
-expires. Answers that ask for a retry (5xx, 429) and streams are not stored.
+expires. Only 2xx answers are stored: a refusal is decided anew. So is a stream.
 
 Short answers are stored whole; of a longer answer to a prompt, the message's id. A call whose answer has a secret or is
 too long is carried out again: it makes a new secret, and creates nothing twice, because the key names what it creates.
-Redis keeps the newest answers of each session, and stores none while it is full.
+Redis keeps the newest answers of each caller on each session, and stores none while it is full.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from app.core.errors import StateUnavailable, StoreFull
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
 from app.core.redis.scripts import EVEN_WHEN_FULL, script_text
+from app.named_session import named_session
 from app.problems import Problem
 from app.request_bodies import body_of_request
 
@@ -47,7 +48,7 @@ FREE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', K
 KEPT_HEADERS = ("Content-Type", "Location", "Preference-Applied")
 
 ANSWER_MAX = 2_048
-"""Bytes of an answer that is stored whole: nearly all answers but those of agents are shorter."""
+"""Bytes of a stored answer, with what is stored beside it: nearly all answers but those of agents are shorter."""
 
 
 @dataclass(frozen=True)
@@ -138,44 +139,31 @@ def _finish(keep: Script, response: Response) -> Response:
     if claim is None:
         return response
     try:
-        again = response.status_code >= 500 or response.status_code == 429 or response.is_streamed
         with redis_errors():
-            if again or core().memory.full():
+            if not 200 <= response.status_code < 300 or response.is_streamed or core().memory.full():
                 core().redis.eval(FREE, 1, claim.name, claim.text)
             else:
-                settings = core().settings
-                kept = _kept(response, claim.body)
+                settings, uuid = core().settings, named_session()
+                owner = keys.KEPT_ANSWERS.format(owner=f"{caller().digest[:32]}:{uuid}")
+                about = [each for each in dict.fromkeys((uuid, g.get("idempotency_names", ""))) if each]
+                named = [key.format(uuid=each) for each in about for key in (keys.SESSION, keys.NAMING_ANSWERS)]
                 ttl = max(1, int(settings.idempotency_ttl))
-                keep(keys=[claim.name, _index(), *_about()], args=[kept, ttl, time.time(), settings.idempotency_kept])
+                args = [_kept(response, claim.body), ttl, time.time(), settings.idempotency_kept, int(bool(uuid))]
+                keep(keys=[claim.name, owner, *named], args=args)
     except StateUnavailable:
         log.warning("answer not stored for its idempotency key; the claim expires by itself")
     return response
 
 
-def _index() -> str:
-    """The key of the list of stored answers: of the request's session, or else of the caller."""
-    return keys.KEPT_ANSWERS.format(owner=(request.view_args or {}).get("uuid") or caller().digest[:32])
-
-
-def _about() -> list[str]:
-    """The keys of the session that the answer is about, and of the answers that name it without being its own."""
-    if "idempotency_names" in g:
-        uuid = g.idempotency_names
-        return [keys.SESSION.format(uuid=uuid), keys.CREATING_ANSWERS.format(uuid=uuid)]
-    uuid = (request.view_args or {}).get("uuid")
-    return [keys.SESSION.format(uuid=uuid)] if uuid else []
-
-
 def _kept(response: Response, body: str) -> str:
     """The stored form of an answer. Without `answer`, a repetition is carried out again, or answered by `message`."""
-    kept: dict[str, object] = {"body": body, "status": response.status_code}
-    answer = response.get_data(as_text=True)
-    if len(answer) <= ANSWER_MAX and not g.get("idempotency_secret"):
-        headers = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
-        kept |= {"headers": headers, "answer": answer}
-    elif message := g.get("idempotency_message"):
-        kept["message"] = message
-    return json.dumps(kept)
+    least: dict[str, object] = {"body": body, "status": response.status_code}
+    headers = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
+    whole = json.dumps({**least, "headers": headers, "answer": response.get_data(as_text=True)})
+    if len(whole) <= ANSWER_MAX and not g.get("idempotency_secret"):
+        return whole
+    message = g.get("idempotency_message")
+    return json.dumps({**least, "message": message} if message else least)
 
 
 def _digest(*parts: str | bytes) -> str:

@@ -29,6 +29,7 @@ from app.core.errors import StateUnavailable
 from app.core.redis.errors import redis_errors
 from app.core.redis.keys import SESSION
 from app.core.redis.scripts import script_text, with_parts
+from app.named_session import named_session
 from app.problems import Problem
 from app.settings import Settings
 
@@ -90,16 +91,20 @@ class JointFixedWindow(FixedWindowRateLimiter):
         if self._script is None:
             counted = [self.storage.incr(key, expiry, amount=cost) for key in keys]
             return [(n, self.storage.get_expiry(key) - time.time()) for n, key in zip(counted, keys, strict=True)]
-        uuid = (request.view_args or {}).get("uuid")
+        uuid = named_session()
         record = SESSION.format(uuid=uuid) if uuid else ""
         try:
             # If two requests find Redis down at once, Flask-Limiter counts one in memory and raises the other's error.
             with redis_errors():
                 *flat, hashed = self._script(keys=[*keys, record], args=[expiry, cost])
-        except (StateUnavailable, redis.RedisError):
+        except (StateUnavailable, redis.exceptions.NoPermissionError):
             # The rest of this request must not wait for Redis a second time.
             g.redis_down = True
             raise
+        except redis.RedisError as error:
+            # Redis is there, and this one request fails. Raised here, it would have Flask-Limiter count all in memory.
+            g.uncounted = error
+            return [(0, expiry)]
         g.session_hash = dict(zip(hashed[::2], hashed[1::2], strict=True))
         return [(n, left / 1000) for n, left in zip(flat[::2], flat[1::2], strict=True)]
 
@@ -156,6 +161,8 @@ def counters() -> str:
 
 
 def _spare_redis() -> None:
+    if "uncounted" in g:
+        raise g.uncounted
     if g.get("redis_down") and not route_rules().without_redis:
         text = "The state store is unreachable or did not answer in time."
         raise Problem(503, "state_unavailable", text, headers={"Retry-After": "2"})

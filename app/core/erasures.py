@@ -105,8 +105,8 @@ class Erasures:
         ids = [each.rpartition(" ")[2] for each in answered]
         ids += self._redis.lrange(keys.PROMPTS.format(uuid=uuid), 0, -1)
         names = [keys.PROMPT.format(uuid=uuid, id=each) for each in ids]
-        for kept in (keys.KEPT_ANSWERS.format(owner=uuid), keys.CREATING_ANSWERS.format(uuid=uuid)):
-            names += [*self._redis.zrange(kept, 0, -1), kept]
+        kept = keys.NAMING_ANSWERS.format(uuid=uuid)
+        names += [*self._redis.zrange(kept, 0, -1), kept]
         for first in range(0, len(names), AT_ONCE):
             yield names[first : first + AT_ONCE]
 

@@ -34,7 +34,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "how far connections were ended": (keys.DISCONNECTED_AT,),
     "login links": (keys.LINK,),
     "sign-ins": (keys.SIGNED_IN,),
-    "kept answers": (keys.IDEMPOTENCY, keys.KEPT_ANSWERS, keys.CREATING_ANSWERS),
+    "kept answers": (keys.IDEMPOTENCY, keys.KEPT_ANSWERS, keys.NAMING_ANSWERS),
     "what calls created": (keys.CREATED,),
     "the index of backups and restore points": (
         *(keys.BACKUPS, keys.BACKUP, keys.SESSION_BACKUPS, keys.USER_BACKUPS, keys.POINTS),

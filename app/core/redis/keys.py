@@ -143,12 +143,11 @@ AUDIT_REPEATED = "audit:repeated"
 AUDIT_COUNTS = "audit:repeated:counts"
 AUDIT_WINDOW = "audit:window:{digest}"
 
-# Kept responses by Idempotency-Key; and their names by session (by API key where there is none), scored by time.
+# Kept responses by Idempotency-Key; and their names, scored by time: of one caller on one session or on none (the
+# owner), and of all that name a session.
 IDEMPOTENCY = "idempotency:{digest}"
 KEPT_ANSWERS = "answers:{owner}"
-
-# The names of the kept answers to the call that created a session, which name it.
-CREATING_ANSWERS = "answers:{uuid}:created"
+NAMING_ANSWERS = "answers:naming:{uuid}"
 
 # The session a call has created, so that its repetition after a lost answer creates no second one.
 CREATED = "created:{token}"

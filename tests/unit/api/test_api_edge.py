@@ -193,6 +193,26 @@ def test_limits_hold_in_memory_while_redis_is_down(make_app: AppMaker) -> None:
     check_problem(client.get("/sessions"), 429, "rate_limited")
 
 
+@pytest.mark.parametrize("part", ["events", "prompts", "use"])
+def test_no_path_suspends_the_shared_limits(app: Flask, core: Core, client: Client, part: str) -> None:
+    """A text that names another key of Redis would be an error there, and errors of Redis end the shared counting."""
+    uuid = new_session(client)
+    core.redis.xadd("session:name:events", {"a": "b"})
+    (limiter,) = app.extensions["limiter"]
+    for name in (f"{uuid}:{part}", "name:events"):
+        check_problem(client.get(f"/session/{name}"), 404, "session_not_found")
+        assert not limiter._storage_dead
+
+
+def test_an_error_answer_of_redis_is_no_outage(app: Flask, core: Core, client: Client) -> None:
+    """It fails this request, and all others are counted together all the same."""
+    core.redis.set(keys.SESSION.format(uuid="zzzzzzzz"), "no hash")
+    check_problem(client.get("/session/zzzzzzzz"), 500, "internal_error")
+    (limiter,) = app.extensions["limiter"]
+    assert not limiter._storage_dead
+    assert client.get("/sessions").status_code == 200
+
+
 def test_without_redis_the_process_starts_and_says_so(make_app: AppMaker) -> None:
     client = keyed(make_app(redis_url=f"redis://127.0.0.1:{free_port()}/0"), ADMIN_KEY)
     assert client.get("/livez").status_code == 200
@@ -293,9 +313,11 @@ def test_log_lines_have_the_route_and_none_of_the_callers_texts(
     with caplog.at_level(logging.DEBUG):
         for path in (f"/session/{uuid}/messages/canary?canary=1", "/canary", "/backups/canary/download"):
             client.get(path)
+        client.post(f"/session/{'canary' * 700}/wake")
     ours = [record for record in caplog.records if record.name == "app.requests"]
     paths = [record.path for record in ours]  # type: ignore[attr-defined]
-    assert paths == [f"/session/{uuid}/messages/<message_id>", "", "/backups/<name>/download"]
+    routes = [f"/session/{uuid}/messages/<message_id>", "", "/backups/<name>/download", "/session/<session:uuid>/wake"]
+    assert paths == routes
     assert not any("canary" in str(vars(record)) for record in ours)
 
 

@@ -117,7 +117,7 @@ def test_create_waits_for_active_only_when_asked_to(client: Client) -> None:
 @pytest.mark.parametrize("call", ["create", "restore"])
 @pytest.mark.parametrize(("ended", "code"), [(Status.FAILED, "start_failed"), (Status.TERMINATING, "superseded")])
 def test_a_start_that_failed_names_its_session(client: Client, core: Core, call: str, ended: Status, code: str) -> None:
-    """It is there, and counts: who made it can look at it, wake it or delete it. The same answer comes again."""
+    """It is there, and counts: who made it can look at it, wake it or delete it. A repetition is about the same one."""
     path = "/session/create" if call == "create" else f"/backups/{add_backup(core).name}/restore"
     headers = {"Prefer": "wait=30", "Idempotency-Key": "k1"}
 
@@ -132,7 +132,9 @@ def test_a_start_that_failed_names_its_session(client: Client, core: Core, call:
     assert answer.headers["Location"] == f"/session/{record.uuid}"
     assert client.get(answer.headers["Location"]).json["session"]["status"] == ended
     again = client.post(path, json={"user_id": "ada"}, headers=headers)
-    assert (again.status_code, again.json, again.headers["Location"]) == (409, answer.json, answer.headers["Location"])
+    assert check_problem(again, 409, code)["uuid"] == record.uuid
+    assert again.headers["Location"] == answer.headers["Location"]
+    assert core.sessions.page(user_id="ada").total == 1
 
 
 @pytest.mark.parametrize("path", ["/session/{}", "/session/{}/status"])

@@ -11,9 +11,21 @@ import pytest
 from flask import Flask
 
 from app.core.composition import Core
+from app.core.erasures import pseudonym_of
 from app.core.redis import keys
 from app.core.sessions.model import Status
-from tests.unit.api.helpers import ADMIN_KEY, AppMaker, Client, check_problem, core_of, keyed, move, new_session
+from tests.unit.api.helpers import (
+    ADMIN_KEY,
+    BOUND_KEY,
+    SERVICE_KEY,
+    AppMaker,
+    Client,
+    check_problem,
+    core_of,
+    keyed,
+    move,
+    new_session,
+)
 
 CONFIGURED = {"llm_base_url": "http://127.0.0.1:1/v1", "secret_key": "k" * 32, "redis_timeout": 5.0}
 KEY = {"Idempotency-Key": "once"}
@@ -115,6 +127,59 @@ def test_of_one_session_so_many_answers_are_kept(make_app: AppMaker) -> None:
     oldest = client.post(f"/session/{one}/wake", headers={"Idempotency-Key": "k0"})
     other = client.post(f"/session/{two}/wake", headers=KEY)
     assert [answer.headers.get("Idempotency-Replayed") for answer in (newest, oldest, other)] == ["true", None, "true"]
+
+
+def test_callers_push_out_none_of_one_anothers_answers(make_app: AppMaker) -> None:
+    app = make_app(**CONFIGURED, idempotency_kept=5, rate_limit_wake="10000/minute")
+    product, other = keyed(app, ADMIN_KEY), keyed(app, SERVICE_KEY)
+    uuid = new_session(product)
+    product.post(f"/session/{uuid}/wake", headers=KEY)
+    for number in range(12):
+        other.post(f"/session/{uuid}/wake", headers={"Idempotency-Key": f"k{number}"})
+    assert product.post(f"/session/{uuid}/wake", headers=KEY).headers["Idempotency-Replayed"] == "true"
+    assert len(records(core_of(app))) == 6
+
+
+@pytest.mark.parametrize("name", ["x" * 3_500, "nosuchid", "foreign"])
+def test_nothing_is_kept_of_calls_on_what_the_caller_may_not_see(make_app: AppMaker, name: str) -> None:
+    """Neither a text of the caller's length, nor a place among another session's answers."""
+    app = make_app(**CONFIGURED, idempotency_kept=5, rate_limit_wake="10000/minute")
+    product, bound, core = keyed(app, ADMIN_KEY), keyed(app, BOUND_KEY), core_of(app)
+    foreign = new_session(product, "other-ada")
+    product.post(f"/session/{foreign}/wake", headers=KEY)
+    before = {key: core.redis.type(key) for key in core.redis.keys("*") if "rate:" not in key}
+    for number in range(12):
+        path = f"/session/{foreign if name == 'foreign' else name}/wake"
+        check_problem(bound.post(path, headers={"Idempotency-Key": f"k{number}"}), 404, "session_not_found")
+    assert {key: core.redis.type(key) for key in core.redis.keys("*") if "rate:" not in key} == before
+    assert product.post(f"/session/{foreign}/wake", headers=KEY).headers["Idempotency-Replayed"] == "true"
+
+
+def test_a_refusal_is_decided_anew(client: Client, core: Core) -> None:
+    uuid = new_session(client)
+    move(core, uuid, Status.TERMINATING)
+    check_problem(client.post(f"/session/{uuid}/wake", headers=KEY), 409, "illegal_state")
+    assert records(core) == {}
+    core.redis.hset(keys.SESSION.format(uuid=uuid), "status", Status.SLEEPING)
+    again = client.post(f"/session/{uuid}/wake", headers=KEY)
+    assert (again.status_code, again.headers.get("Idempotency-Replayed")) == (200, None)
+
+
+def test_a_kept_answer_is_bounded_in_bytes(client: Client, core: Core) -> None:
+    """With all that is stored beside it, and as it is written: a character of an answer may take seven."""
+    for number in range(20, 180, 20):
+        answered(client, core, {"text": "\N{CYCLONE}" * number})
+    assert len({len(kept) for kept in records(core).values()}) > 3
+    assert all(len(kept.encode()) <= 2_048 for kept in records(core).values())
+
+
+def test_an_erasure_leaves_nothing_of_the_answers_on_its_session(client: Client, core: Core) -> None:
+    uuid = client.post("/session/create", json={"user_id": "ada"}, headers=KEY).json["uuid"]
+    client.post(f"/session/{uuid}/wake", headers=KEY)
+    assert any(uuid in name for name in core.redis.keys("answers:*"))
+    core.erasures.finish(uuid, pseudonym_of(uuid), time.time())
+    assert records(core) == {}
+    assert not any(uuid in name for name in core.redis.keys("answers:*"))
 
 
 def test_what_is_known_of_a_sessions_answers_ends_with_them(client: Client, core: Core) -> None:
