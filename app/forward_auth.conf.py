@@ -18,6 +18,9 @@ bind = listen_at("127.0.0.1" if _settings.runtime == "local" else _settings.bind
 workers = _settings.forward_auth_workers
 worker_class = "app.gunicorn_worker.ProblemWorker"
 worker_connections = _settings.web_connections
+# A sibling workspace can set cookies for the whole domain. With the usual 8 KiB they would lock the user out of all
+# workspaces by a 431, so a header may be as long as the ingress takes: Traefik 1 MiB in all.
+limit_request_field_size = 1_048_576
 keepalive = 75
 timeout = 30
 graceful_timeout = 2

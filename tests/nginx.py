@@ -35,6 +35,9 @@ STOP_LIMIT = 20.0
 CONNECT_LIMIT = 10.0
 """Seconds; none of it takes one, but for the first run of the first."""
 
+LARGE_HEADERS = "4 64k"
+"""The controller's `large-client-header-buffers`, as docs/kubernetes.md has operators set it."""
+
 CHUNK = 65_536
 ANNOTATION = "nginx.ingress.kubernetes.io/"
 
@@ -51,10 +54,10 @@ def nginx_program() -> Path:
     return Path(done.stdout.strip())
 
 
-def forward_auth_annotations() -> dict[str, str]:
-    """Forward auth's, as the component gives them to the worker, by their names behind the prefix."""
+def annotations_in(setting: str) -> dict[str, str]:
+    """Those in a setting, as the component gives them to the worker, by their names behind the prefix."""
     lines = (ROOT / "manifests" / "components" / "nginx" / "settings.env").read_text().splitlines()
-    (text,) = [line.partition("=")[2] for line in lines if line.startswith("INGRESS_FORWARD_AUTH=")]
+    (text,) = [line.partition("=")[2] for line in lines if line.startswith(f"{setting}=")]
     return {name.removeprefix(ANNOTATION): value for name, value in json.loads(text).items()}
 
 
@@ -138,6 +141,7 @@ load_module {modules}/ngx_http_set_misc_module.so;
 events {{ worker_connections 512; }}
 http {{
 access_log off;
+large_client_header_buffers {LARGE_HEADERS};
 {temporary}
 map $http_upgrade $connection_upgrade {{ default upgrade; "" close; }}
 server {{ {listen} default_server; return 404; }}
@@ -149,7 +153,7 @@ server {{ {listen}; server_name {API_HOST}; location / {{ proxy_pass {service.ur
 
 def workspace(service: Service, listen: str, name: str, port: int) -> str:
     """The server of one workspace, or of several."""
-    chosen = forward_auth_annotations()
+    chosen, others = annotations_in("INGRESS_FORWARD_AUTH"), annotations_in("INGRESS_ANNOTATIONS")
     forward_auth, signin = urlsplit(chosen["auth-url"]), urlsplit(chosen["auth-signin"])
     replaced = "".join(
         f"auth_request_set $authHeader{number} $upstream_http_{name.lower().replace('-', '_')};\n"
@@ -167,6 +171,8 @@ location = /_forward_auth {{
     proxy_set_header Host {forward_auth.hostname};
     proxy_set_header X-Original-URL $scheme://$http_host$request_uri;
     proxy_set_header X-Original-Method $request_method;
+    proxy_buffer_size {others["proxy-buffer-size"]};
+    proxy_buffers 4 {others["proxy-buffer-size"]};
     set $forward_auth {service.forward_auth_url}{forward_auth.path}?{forward_auth.query};
     proxy_pass $forward_auth;
 }}

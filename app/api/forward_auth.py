@@ -216,8 +216,9 @@ def tokens_of(forwarded: ForwardedRequest, now: float) -> tuple[AccessToken, ...
     )
     if bearer or forwarded.agent:
         return (bearer,) if bearer else ()
-    cookies = ((Kind.COOKIE, forwarded.cookie), (Kind.FRAME, forwarded.frame_cookie))
-    return tuple(token for kind, text in cookies if (token := access_tokens.read(kind, text, now)))
+    cookies = ((Kind.COOKIE, forwarded.cookies), (Kind.FRAME, forwarded.frame_cookies))
+    read = (access_tokens.read(kind, text, now) for kind, texts in cookies for text in texts)
+    return tuple(token for token in read if token)
 
 
 def to_workspace(forwarded: ForwardedRequest, tokens: tuple[AccessToken, ...], now: float) -> Response:

@@ -30,6 +30,11 @@ from tests.browser import (
 from tests.service import Service
 from tests.waiting import wait_for
 
+PLANTED = """() => {
+  for (let number = 0; number < 12; number++)
+    document.cookie = `planted${number}=${"x".repeat(4000)}; Domain=ws.localhost; Path=/`;
+}"""
+
 
 @pytest.fixture(scope="module")
 def service_settings() -> Mapping[str, str]:
@@ -103,6 +108,23 @@ def test_another_workspaces_cookie_and_a_missing_origin_open_nothing(
     assert service.workspace(session, method="POST", Cookie=cookie, **own).status_code != 403
     service.done("POST", f"/session/{session['uuid']}/revoke")
     assert service.workspace(session, Cookie=cookie).status_code == 401
+    service.done("DELETE", f"/session/{other['uuid']}?backup=false")
+
+
+def test_cookies_of_a_sibling_workspace_lock_nobody_out(
+    service: Service, browser: Browser, session: Any, other: Any
+) -> None:
+    """Its pages can set some for the whole domain, more of them than servers commonly take (8 KiB in a line)."""
+    context = browser.new_context(bypass_csp=True)
+    page = open_editor(context, service.link(session["uuid"]))
+    open_editor(context, service.link(other["uuid"])).evaluate(PLANTED)
+    planted = sum(len(each.get("value", "")) for each in context.cookies(session["workspace_url"]))
+    assert planted > 48_000
+    page.goto(session["workspace_url"])
+    expect_editor(page)
+    forged = f"{COOKIE}=e30.e30.x; \xa0{COOKIE}=x; {cookie_of(context, session)}"
+    assert service.workspace(session, Cookie=forged).status_code in (200, 302)
+    context.close()
     service.done("DELETE", f"/session/{other['uuid']}?backup=false")
 
 

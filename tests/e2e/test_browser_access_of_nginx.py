@@ -75,6 +75,13 @@ def entered(service: Service, browser: Browser, session: Any) -> str:
     return cookie
 
 
+def test_cookies_of_a_sibling_workspace_lock_nobody_out(service: Service, browser: Browser, session: Any) -> None:
+    """Those that nginx takes at all: neither its call of forward auth nor the editor refuses their length."""
+    own = entered(service, browser, session)
+    for planted in (7_000, 40_000):
+        assert asked(service, session, Cookie=f"planted={planted * 'x'}; {own}").status_code in (200, 302)
+
+
 def test_a_link_opens_the_editor_once_and_leaves_the_address(service: Service, browser: Browser, session: Any) -> None:
     """What else was in the address stays; others are turned away, with the link and without it."""
     rest = f"folder={service.files(session['uuid'])}&a=b%26c+d"

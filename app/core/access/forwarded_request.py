@@ -24,9 +24,16 @@ SENT_COOKIE = "__Host-workspace-sign-in"
 """Counts how often a browser was sent to sign in within the last minute; it opens nothing."""
 
 OURS = (COOKIE, FRAME_COOKIE, SENT_COOKIE)
-OWN_COOKIES = {name: re.compile(rf"(?:^|;)\s*{re.escape(name)}\s*=\s*([^;,]*)") for name in OURS}
+BLANK = r"[ \t]*"
+"""No other blank: a cookie whose name begins with one (0xA0) is not ours, and a sibling workspace can set it."""
+
+OWN_COOKIES = {name: re.compile(rf"(?:^|;){BLANK}{re.escape(name)}{BLANK}={BLANK}([^;,]*)") for name in OURS}
 ANY_OF_THEIR_NAMES = re.compile(rf"(?:^|(?<=[;,]))\s*(?:{'|'.join(map(re.escape, OURS))})\s*=\s*([^;,]*)[;,]?")
 """Also within the value of another cookie, and where a server joined two headers: the workspace gets none of it."""
+
+OTHERS_MAX = 8_192
+"""Characters of other cookies that the workspace gets; of more it gets none. Sibling workspaces can set some for the
+whole domain, and with 16 KiB of headers Node answers 431."""
 
 AGENT_PATH = re.compile(r"/chat/([0-9a-z]{8})(?:/|$)")
 CRAWLER = re.compile(r"bot\b|crawl|spider|slurp|preview|facebookexternalhit|whatsapp|monitor|uptime|pingdom|lighthouse")
@@ -73,16 +80,17 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class ForwardedRequest(Target):
-    """One request. `websocket`: it is a WebSocket's handshake; `same_origin`: the browser says that the workspace's own
-    page asks; `embedded`: a page of another origin asks for something to use within itself; `by_person`: somebody
-    opens a page; `wants_page`: the answer may be a page; `sign_ins`: how often the browser was sent to sign in within
-    the last minute; `by_service`: the ingress reaches a workspace by the address of its Service, which leads to a new
-    pod a moment after the pod is ready."""
+    """One request. `cookies` are the values of all cookies with our name, as a sibling workspace may have forged one;
+    `websocket`: it is a WebSocket's handshake; `same_origin`: the browser says that the workspace's own page asks;
+    `embedded`: a page of another origin asks for something to use within itself; `by_person`: somebody opens a page;
+    `wants_page`: the answer may be a page; `sign_ins`: how often the browser was sent to sign in within the last
+    minute; `by_service`: the ingress reaches a workspace by the address of its Service, which leads to a new pod a
+    moment after the pod is ready."""
 
     method: str
     origin: str
-    cookie: str
-    frame_cookie: str
+    cookies: tuple[str, ...]
+    frame_cookies: tuple[str, ...]
     other_cookies: str
     sign_ins: int
     bearer: str
@@ -165,7 +173,8 @@ def _read(
     cookies = headers.get("Cookie", "")
     scheme, _, token = headers.get("Authorization", "").partition(" ")
     frame = _frame(headers, method, settings)
-    sent = _cookie(cookies, SENT_COOKIE)
+    others = ANY_OF_THEIR_NAMES.sub("", cookies).strip(" ;,")
+    sent = [int(each) for each in _values(cookies, SENT_COOKIE) if re.fullmatch(r"[0-9]{1,3}", each)]
     return ForwardedRequest(
         uuid=uuid,
         agent=agent,
@@ -173,10 +182,10 @@ def _read(
         path=path,
         query=query,
         origin=headers.get("Origin", ""),
-        cookie=_cookie(cookies, COOKIE),
-        frame_cookie=_cookie(cookies, FRAME_COOKIE),
-        other_cookies=ANY_OF_THEIR_NAMES.sub("", cookies).strip(" ;,"),
-        sign_ins=int(sent) if re.fullmatch(r"[0-9]{1,3}", sent) else 0,
+        cookies=_values(cookies, COOKIE),
+        frame_cookies=_values(cookies, FRAME_COOKIE),
+        other_cookies=others if len(others) <= OTHERS_MAX else "",
+        sign_ins=max(sent, default=0),
         bearer=token.strip() if scheme.lower() == "bearer" else "",
         api_key=headers.get("X-API-Key", ""),
         # Traefik drops `Upgrade` from its call; every handshake has the key (RFC 6455).
@@ -203,10 +212,9 @@ def _addressee(host: str, path: str, settings: Settings) -> tuple[str, bool]:
     return "", False
 
 
-def _cookie(cookies: str, name: str) -> str:
-    """The value of the first cookie of this name, "" for none."""
-    found = OWN_COOKIES[name].search(cookies)
-    return found[1].strip() if found else ""
+def _values(cookies: str, name: str) -> tuple[str, ...]:
+    """The values of all cookies of this name."""
+    return tuple(value.strip(" \t") for value in OWN_COOKIES[name].findall(cookies))
 
 
 def _frame(headers: Headers, method: str, settings: Settings) -> Frame:

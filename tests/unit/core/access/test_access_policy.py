@@ -234,22 +234,32 @@ def test_an_agent_is_at_the_apis_host_only() -> None:
 @pytest.mark.parametrize(
     ("cookies", "own", "others"),
     [
-        ("", "", ""),
-        ("a=1; b=2", "", "a=1; b=2"),
-        (f"{COOKIE}=x.y.z", "x.y.z", ""),
-        (f"a=1; {COOKIE}=x; b=2", "x", "a=1; b=2"),
-        (f"{COOKIE}=x; a=1", "x", "a=1"),
-        (f"a=1;{COOKIE}=x", "x", "a=1"),
-        (f"a=1,{COOKIE}=x; b=2", "", "a=1, b=2"),
-        (f"a=1,{COOKIE}=x; {COOKIE}=y", "y", "a=1"),
-        (f"{COOKIE}=x; {COOKIE}=y; a=1", "x", "a=1"),
-        (f"{COOKIE}2=x; not{COOKIE}=y", "", f"{COOKIE}2=x; not{COOKIE}=y"),
+        ("", [], ""),
+        ("a=1; b=2", [], "a=1; b=2"),
+        (f"{COOKIE}=x.y.z", ["x.y.z"], ""),
+        (f"a=1; {COOKIE}=x; b=2", ["x"], "a=1; b=2"),
+        (f"{COOKIE}=x; a=1", ["x"], "a=1"),
+        (f"a=1;\t{COOKIE} = x ", ["x"], "a=1"),
+        (f"a=1,{COOKIE}=x; b=2", [], "a=1, b=2"),
+        (f"a=1,{COOKIE}=x; {COOKIE}=y", ["y"], "a=1"),
+        (f"{COOKIE}=x; {COOKIE}=y; a=1", ["x", "y"], "a=1"),
+        (f"{COOKIE}2=x; not{COOKIE}=y", [], f"{COOKIE}2=x; not{COOKIE}=y"),
+        (f"\xa0{COOKIE}=x; {COOKIE}=y", ["y"], ""),
+        (f"\x1f{COOKIE}=x; {COOKIE}=y", ["y"], ""),
     ],
 )
-def test_our_cookie_is_taken_out_of_the_others(cookies: str, own: str, others: str) -> None:
-    """It ends at semicolons only: what stands behind a comma may be part of a sibling's."""
+def test_our_cookie_is_taken_out_of_the_others(cookies: str, own: list[str], others: str) -> None:
+    """It ends at semicolons only: what stands behind a comma may be part of a sibling's. So may one whose name begins
+    with a blank that is none in HTTP."""
     seen = visit({"Cookie": cookies})
-    assert (seen.cookie, seen.other_cookies) == (own, others)
+    assert ([*seen.cookies], seen.other_cookies) == (own, others)
+
+
+def test_a_workspace_gets_no_more_cookies_than_its_editor_takes() -> None:
+    """None rather than some: which ones are its own, nothing tells."""
+    assert visit({"Cookie": "a=" + 8_190 * "x"}).other_cookies == "a=" + 8_190 * "x"
+    seen = visit({"Cookie": f"a={8_191 * 'x'}; {COOKIE}=y"})
+    assert (seen.cookies, seen.other_cookies) == (("y",), "")
 
 
 def test_each_ingress_is_believed_in_its_own_headers_alone() -> None:
