@@ -50,7 +50,7 @@ from app.api.pages import Pages
 from app.api.prefer import register_prefer
 from app.api.rate_limits import register_limits
 from app.api.refusals import PAGES
-from app.api.security import identify, require_key, tarpit_name
+from app.api.security import has_key, identify, require_key, tarpit_name
 from app.core.access.keyring import Keyring, read_keyring
 from app.core.composition import Core, check_keys
 from app.look.product import Product
@@ -98,13 +98,13 @@ def create_app(settings: Settings | None = None) -> Flask:
     # A request passes these in order: first the caller is known, then the limits count, then it may be refused. Answers
     # pass in reverse order.
     register_error_handlers(app, to_api_problem)
-    trace_requests(app)
+    app.before_request(lambda: identify(keyring, core.access_tokens))
+    trace_requests(app, has_key)
     most, larger = min(SMALL_BODY, settings.max_body_bytes), {CHAT: largest_prompt(settings)}
     register_request_hooks(app, instruments.http, most, core.budget, larger)
     register_tarpit(app, tarpit_name, settings.web_connections)
     audit.register_audit(app)
     register_cors(app, settings.allowed_origins())
-    app.before_request(lambda: identify(keyring, core.access_tokens))
     register_limits(app, core)
     app.before_request(require_key)
     register_prefer(app)

@@ -241,7 +241,7 @@ class Settings:
     idempotency_kept: int = setting(
         500,
         "answers",
-        "kept for one session, or for the sessions an API key creates, 2 KB each at most; the oldest are dropped",
+        "kept for one caller on one session, or for the sessions it creates, 2 KB each at most; the oldest are dropped",
     )
 
     # The agent and its prompts
@@ -654,6 +654,9 @@ class Settings:
             raise SettingsError("CORS_ORIGINS: an origin looks like https://app.example.com, without a path.")
         if not all(ORIGIN.fullmatch(each) for each in self.embedding_origins()):
             raise SettingsError("EMBED_ORIGINS: an origin looks like https://app.example.com, without a path.")
+        for name, origins in (("EMBED_ORIGINS", self.embedding_origins()), ("CORS_ORIGINS", self.allowed_origins())):
+            if any(map(self._is_of_workspaces, origins)):
+                raise SettingsError(f"{name}: no origin of a workspace or of the agents: tenants write its pages.")
         if self.login_url and not PAGE.fullmatch(self.login_url):
             raise SettingsError("LOGIN_URL: an address looks like https://app.example.com/sign-in, without a fragment.")
         if self.login_url and "auth-signin" in self.ingress_forward_auth and not self.nginx_says_why():
@@ -718,12 +721,16 @@ class Settings:
             return ""
         if not ORIGIN.fullmatch(location):
             return "an address looks like https://dashboard.example.com, without a path; `off` for no dashboard."
-        host = urlsplit(location).hostname or ""
         if not _is_safe(location):
             return "it must begin with https://: browsers keep the dashboard's cookie only for that, and for localhost."
-        if host == self.agents_host() or host.startswith("vs-code-"):
+        if self._is_of_workspaces(location):
             return "the dashboard needs a name of its own, on which no workspace serves anything."
         return ""
+
+    def _is_of_workspaces(self, url: str) -> bool:
+        """Whether the host of a URL is a workspace's, or that of the agents."""
+        host = urlsplit(url).hostname or ""
+        return host == self.agents_host().lower() or re.match(r"vs-code-[0-9a-z]{8}\.", host) is not None
 
     def _trouble_with_oidc(self) -> str:
         """What is wrong with the sign-in by OpenID Connect, "" for nothing."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from flask import Flask, Response, g, request
 
 from app import tracing
+from app.named_session import named_session
 
 UNTRACED = frozenset({"/livez", "/readyz", "/health", "/metrics"})
 """Routes that something asks for every few seconds."""
 
 
-def trace_requests(app: Flask, *, continued_only: bool = False) -> None:
-    """Trace the requests of `app`. Call this before all other hooks are registered. With `continued_only` only those
-    that bring a traceparent: workspaces call the gateway all the time, and only their turns have one."""
+def trace_requests(app: Flask, follows: Callable[[], bool], *, continued_only: bool = False) -> None:
+    """Trace the requests of `app`. `follows`: whether the current request's traceparent is continued, and with it its
+    decision to sample; a stranger must not have all of its calls recorded. Call this after the hook by which the caller
+    is known, and before all others. With `continued_only` only requests that are continued are traced: workspaces call
+    the gateway all the time, and only their turns bring a traceparent."""
     if not tracing.enabled():
         return
 
@@ -23,7 +28,7 @@ def trace_requests(app: Flask, *, continued_only: bool = False) -> None:
         g.span = tracing.span(
             f"{request.method} {rule}".rstrip(),
             {"http.request.method": request.method, "http.route": rule},
-            parent=request.headers.get(tracing.HEADER, ""),
+            parent=request.headers.get(tracing.HEADER, "") if follows() else "",
             kind="server",
             root=not continued_only,
         )
@@ -38,8 +43,8 @@ def _note(response: Response) -> Response:
     if span := g.get("span"):
         span.set("http.response.status_code", response.status_code)
         span.set("request.id", g.get("request_id", ""))
-        if uuid := (request.view_args or {}).get("uuid"):
-            span.set("session.uuid", str(uuid))
+        if uuid := named_session():
+            span.set("session.uuid", uuid)
         if response.status_code >= 500:
             span.fail(str(response.status_code))
     return response

@@ -100,6 +100,16 @@ def _check_token(held: AccessToken) -> None:
         raise Problem(401, "unauthorized", "The session token was revoked.", headers=CHALLENGE)
 
 
+def has_key() -> bool:
+    """Whether the caller has a valid API key, or is signed in at the dashboard: no stranger, and no session token."""
+    return g.principal is not None and g.principal.held is None
+
+
+def sees_the_service() -> bool:
+    """Whether the caller may be told of the service as a whole: with a key that is bound to no users."""
+    return has_key() and (not caller().user_prefix or caller().role == METRICS)
+
+
 def caller() -> Principal:
     """The caller; only on routes that are not anonymous."""
     return cast(Principal, g.principal)

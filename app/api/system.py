@@ -14,16 +14,21 @@ from app.api.instruments import INSTRUMENTS
 from app.api.metrics import prometheus_text, read_figures, wants_text
 from app.api.openapi import PLAIN, VERSION
 from app.api.schemas import HealthSchema, MetricsSchema
+from app.api.security import sees_the_service
 from app.core.composition import Core
 from app.core.errors import StateUnavailable
 from app.core.redis.heartbeats import OBSERVER_SILENCE, Policies
 from app.core.redis.memory import Fill
 from app.core.sessions.model import iso
+from app.problems import Problem
 
 POLICIES_WARNING = (
     "The cluster does not enforce NetworkPolicies: pods reach one another's ports, and workspaces reach every address. "
     "Install a network plugin that enforces them."
 )
+
+UNTOLD: dict[str, Any] = {"redis_memory": None, "network_policies": None, "warnings": []}
+"""What /health says in place of its parts that only the service's operators are told."""
 
 blp = Blueprint("system", __name__, description="The service itself.")
 
@@ -34,13 +39,16 @@ blp = Blueprint("system", __name__, description="The service itself.")
 @blp.operation("health", own=(503,), anonymous=True, without_redis=True)
 def health() -> Response:
     """Health of the service's parts. `kubernetes` is the state of whatever runs the workspaces (see `runtime`), as the
-    observer last reported; a silent observer counts as disconnected. A `degraded` service works and needs attention:
-    `redis_memory` is `filling` from 70 % on, and `full` when new sessions and prompts are refused. `network_policies`,
-    null on one machine, says whether the cluster enforces them, by a test in the last minutes. `warnings` are for the
-    people who installed it, and change no status."""
+    observer last reported; a silent observer counts as disconnected. A `degraded` service works and needs attention.
+
+    Three parts are told only to an API key that is bound to no users: `redis_memory` is `filling` from 70 % on, and
+    `full` when new sessions and prompts are refused; `network_policies`, null on one machine, says whether the cluster
+    enforces them, by a test in the last minutes; `warnings` are for the people who installed it, and change no
+    status."""
     now = time.time()
     parts = Parts(redis=False) if g.get("redis_down") else read_parts(core(), now)
-    return reply(parts.to_json(core().settings.runtime, now), 200 if parts.healthy else 503)
+    shown = parts.to_json(core().settings.runtime, now) | ({} if sees_the_service() else UNTOLD)
+    return reply(shown, 200 if parts.healthy else 503)
 
 
 @blp.route("/metrics", methods=["GET"])
@@ -50,7 +58,9 @@ def health() -> Response:
 @blp.operation("metrics", metrics_key=True)
 def metrics() -> Response:
     """Metrics, as JSON, or for Prometheus if the Accept header asks for its text formats. A key of the role `metrics`
-    opens only this; it may be sent as `Authorization: Bearer` too."""
+    opens only this; it may be sent as `Authorization: Bearer` too. A key that is bound to users is refused."""
+    if not sees_the_service():
+        raise Problem(403, "forbidden", "The metrics are those of the whole service; this key is bound to users.")
     figures = read_figures(core(), time.time())
     accept = request.headers.get("Accept", "")
     if not wants_text(accept):

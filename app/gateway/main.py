@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from threading import BoundedSemaphore
 
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 
 from app.core.composition import Core, check_keys
 from app.core.prompts.token_usage import TokenUsage
@@ -63,12 +63,12 @@ def create_app(settings: Settings | None = None) -> Flask:
         checkpoints=BoundedSemaphore(CHECKPOINTS_AT_A_TIME),
     )
     register_error_handlers(app)
-    trace_requests(app, continued_only=True)
     largest = max(settings.llm_max_body_bytes, conversations.WHOLE_MAX)
     register_request_hooks(app, figures.http, largest, core.budget)
     register_tarpit(app, who_asks, settings.gateway_connections)
     register_audit(app)
     register_identity(app, settings.gateway_calls_per_session)
+    trace_requests(app, lambda: "session" in g, continued_only=True)
     app.after_request(lambda response: _count_request(figures, response))
     for module in (llm, agents, conversations, system):
         app.register_blueprint(module.blp)

@@ -1,6 +1,7 @@
 # Installs what scripts/run and scripts/test need and is missing. Source it in the root of the checkout.
 #   ensure_packages PACKAGE…  Debian packages: installs them as root, else prints the command
 #   ensure_venv               .venv with all packages of requirements.lock, first on PATH
+#   ensure_venv run           .venv with those that scripts/run needs, at least
 #   ensure_editor             a code-server; sets CODE_SERVER
 #   ensure_test_tools         all of these that tests need, and nginx; sets NGINX
 
@@ -53,25 +54,42 @@ ensure_python() {
 }
 
 ensure_venv() {
-    local root wanted
+    local root part=${1:-all}
     root=$PWD
-    wanted="$(sha256sum <requirements.lock | cut -c1-64) $root"
-    if [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ]; then
+    if ! installed "$part"; then
         ensure_python
         (
             # Of two first runs at the same time, the second waits and finds it done.
             flock -w 900 9 || { say "another installation has held .venv.lock for 900 s"; exit 1; }
-            [ "$(cat .venv/installed 2>/dev/null)" = "$wanted" ] && exit 0
+            installed "$part" && exit 0
             say "installing the Python packages into .venv"
-            "$PYTHON" -m venv --clear .venv &&
+            # A service may run on the packages of scripts/run: the tests' are added to them.
+            { installed run || "$PYTHON" -m venv --clear .venv; } &&
                 pip_install -r <(locked uv) &&
-                { uv_install -r requirements.lock || pip_install -r requirements.lock; } &&
-                echo "$wanted" >.venv/installed
+                install_lock "$part" &&
+                echo "$(locked_for) $part" >.venv/installed
         ) 9>.venv.lock || exit 1
     fi
     # PYTHONPATH replaces an installation of the project itself.
     export VIRTUAL_ENV=$root/.venv PATH=$root/.venv/bin:$PATH PYTHONPATH=$root PYTHONUNBUFFERED=1
     PYTHON=$root/.venv/bin/python
+}
+
+locked_for() { echo "$(sha256sum <requirements.lock | cut -c1-64) $PWD"; } # what .venv is made for: the lock and its place
+
+installed() { # whether .venv has the packages of this part, `run` or `all`
+    local found
+    found=$(cat .venv/installed 2>/dev/null)
+    [ "$found" = "$(locked_for) all" ] || [ "$found" = "$(locked_for) $1" ]
+}
+
+install_lock() { # the packages of this part of the lock
+    local lock=requirements.lock
+    if [ "$1" = run ]; then
+        lock=.venv/run.lock
+        .venv/bin/python -m scripts.lib.run_lock >"$lock" || return 1
+    fi
+    uv_install -r "$lock" || pip_install -r "$lock"
 }
 
 locked() { sed -n "/^$1==/,/^    #/p" requirements.lock; } # PACKAGE: its lines of the lock

@@ -57,7 +57,7 @@ def fill(service: Service, uuid: str, length: int) -> requests.Response:
 
 
 def health(service: Service) -> Any:
-    return requests.get(f"{service.url}/health", timeout=10).json()
+    return requests.get(f"{service.url}/health", headers={"X-API-Key": KEY}, timeout=10).json()
 
 
 def create(service: Service, user_id: str) -> requests.Response:

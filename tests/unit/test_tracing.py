@@ -10,15 +10,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 import pytest
-from flask import Flask
+from flask import Flask, request
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from app import tracing
+from app.main import create_app
+from app.settings import Settings
 from app.traced_requests import trace_requests
 from app.tracing_export import Export
 from tests.conftest import ROOT
+from tests.ports import free_port
 from tests.waiting import wait_for
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -76,9 +79,12 @@ class Spans:
         monkeypatch.setattr(tracing, "_export", self.export)
         monkeypatch.setattr(tracing, "_ready", True)
 
-    def all(self) -> dict[str, ReadableSpan]:
+    def each(self) -> Sequence[ReadableSpan]:
         self.export.flush()
-        return {each.name: each for each in self._kept.get_finished_spans()}
+        return self._kept.get_finished_spans()
+
+    def all(self) -> dict[str, ReadableSpan]:
+        return {each.name: each for each in self.each()}
 
 
 @pytest.fixture
@@ -132,7 +138,7 @@ def test_what_is_over_is_added_with_its_times(spans: Spans) -> None:
 
 def test_a_request_is_named_by_its_route_and_never_by_its_path(spans: Spans) -> None:
     app = Flask("test")
-    trace_requests(app)
+    trace_requests(app, lambda: True)
 
     @app.get("/things/<name>")
     def thing(name: str) -> tuple[str, int]:
@@ -152,12 +158,23 @@ def test_a_request_is_named_by_its_route_and_never_by_its_path(spans: Spans) -> 
 
 def test_a_process_that_only_continues_traces_begins_none(spans: Spans) -> None:
     app = Flask("test")
-    trace_requests(app, continued_only=True)
+    trace_requests(app, lambda: "known" in request.args, continued_only=True)
     app.add_url_rule("/", view_func=lambda: "")
     app.test_client().get("/")
-    assert spans.all() == {}
     app.test_client().get("/", headers={"traceparent": PARENT})
+    assert spans.all() == {}
+    app.test_client().get("/?known", headers={"traceparent": PARENT})
     assert set(spans.all()) == {"GET /"}
+
+
+def test_only_a_caller_with_a_key_has_its_trace_continued(spans: Spans) -> None:
+    """Or a stranger could have all of its calls recorded, whatever share the service samples."""
+    key = "0123456789abcdef"
+    app = create_app(Settings(api_key=key, redis_url=f"redis://127.0.0.1:{free_port()}/0", dashboard_url="off"))
+    for given in ({}, {"X-API-Key": "another-key-of-16"}, {"X-API-Key": key}):
+        app.test_client().get("/sessions", headers={"traceparent": PARENT, **given})
+    traces = [f"{each.context.trace_id:032x}" for each in spans.each() if each.context]
+    assert [each == PARENT[3:35] for each in traces] == [False, False, True]
 
 
 class Stuck(SpanExporter):

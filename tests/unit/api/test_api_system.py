@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -23,7 +24,18 @@ from app.core.redis.heartbeats import Policies
 from app.core.redis.task_queue import QUEUES
 from app.core.sessions.model import Status
 from tests.conftest import ROOT
-from tests.unit.api.helpers import ADMIN_KEY, AppMaker, Client, check_problem, core_of, keyed, move, new_session
+from tests.unit.api.helpers import (
+    ADMIN_KEY,
+    BOUND_KEY,
+    SERVICE_KEY,
+    AppMaker,
+    Client,
+    check_problem,
+    core_of,
+    keyed,
+    move,
+    new_session,
+)
 
 
 def alive(core: Core, workers: int = 1) -> None:
@@ -74,6 +86,20 @@ def test_health_warns_of_a_cluster_that_enforces_no_policies(make_app: AppMaker,
     answer = keyed(app, ADMIN_KEY).get("/health")
     assert (answer.status_code, answer.json["status"], answer.json["network_policies"]) == (200, "healthy", found)
     assert ["NetworkPolicies" in each for each in answer.json["warnings"]] == [True] * (found == "not_enforced")
+
+
+def test_strangers_learn_no_more_of_the_service_than_whether_it_works(make_app: AppMaker) -> None:
+    """Neither how near to full Redis is, nor that workspaces reach one another. Nor do keys that are bound to users."""
+    app = make_app(runtime="kubernetes", workspace_image="workspace:1")
+    core = core_of(app)
+    alive(core)
+    core.heartbeats.note_policies(Policies.NOT_ENFORCED)
+    told = keyed(app, SERVICE_KEY).get("/health").json
+    assert None not in (told["redis_memory"], told["network_policies"]) and told["warnings"]
+    for stranger in (app.test_client(), keyed(app, "no-key-of-ours"), keyed(app, BOUND_KEY)):
+        body: Any = stranger.get("/health").json
+        assert (body["status"], body["workers"]) == ("healthy", 1)
+        assert (body["redis_memory"], body["network_policies"], body["warnings"]) == (None, None, [])
 
 
 def test_nobody_says_that_policies_are_enforced_while_the_observer_sees_nothing(make_app: AppMaker) -> None:

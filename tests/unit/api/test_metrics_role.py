@@ -18,12 +18,14 @@ from app.core.redis.dead_letters import DeadLetter
 from app.core.sessions.model import Status
 from tests.unit.api.helpers import (
     ADMIN_KEY,
+    BOUND_KEY,
     SERVICE_KEY,
     AppMaker,
     Client,
     check_problem,
     core_of,
     digest,
+    keyed,
     move,
     new_session,
 )
@@ -52,6 +54,21 @@ def samples(text: str) -> Mapping[tuple[str, ...], float]:
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
+
+
+def test_a_key_that_is_bound_to_users_is_shown_nothing_of_the_whole_service(make_app: AppMaker) -> None:
+    """A key of this role has no users, whatever it is bound to."""
+    entries = [
+        {"name": "course", "sha256": digest(BOUND_KEY), "role": role, "user_prefix": "course-"}
+        for role in ("admin", "read", "service", "metrics")
+    ]
+    for entry in entries:
+        bound = keyed(make_app(api_keys=json.dumps([entry])), BOUND_KEY)
+        answer = bound.get("/metrics", headers=TEXT)
+        if entry["role"] == "metrics":
+            assert answer.status_code == 200
+        else:
+            check_problem(answer, 403, "forbidden")
 
 
 @pytest.mark.parametrize("shown", [bearer(METRICS_KEY), {"X-API-Key": METRICS_KEY}], ids=["bearer", "header"])

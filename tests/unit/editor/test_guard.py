@@ -303,6 +303,20 @@ def test_what_is_no_origin_stops_the_start(origins: str) -> None:
         Settings(embed_origins=origins).checked()
 
 
+@pytest.mark.parametrize(
+    "host", ["vs-code-aaaa0001.ws.example.org:8443", "VS-Code-aaaa0001.Other.example.org", "api.ws.example.org"]
+)
+@pytest.mark.parametrize("setting", ["embed_origins", "cors_origins"])
+def test_an_origin_whose_pages_tenants_write_stops_the_start(setting: str, host: str) -> None:
+    def start(other: str) -> Settings:
+        named: Any = {setting: f"https://app.example.com,https://{other}"}
+        return Settings(workspace_domain="ws.example.org", **named).checked()
+
+    with pytest.raises(SettingsError, match=setting.upper()):
+        start(host)
+    assert start("vs-code-tools.example.com")
+
+
 def test_origins_are_those_of_the_setting_in_its_order() -> None:
     chosen = Settings(embed_origins="https://b.example.com/, http://localhost:3000,https://b.example.com").checked()
     assert chosen.embedding_origins() == ("https://b.example.com", "http://localhost:3000")
