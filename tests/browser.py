@@ -71,10 +71,17 @@ def launched(*flags: str) -> Iterator[Browser]:
 
 def open_editor(browser: Browser | BrowserContext, link: str) -> Page:
     """A page with VS Code loaded; in a browser of its own unless one with its cookies is given."""
+    return editor_and_sockets(browser, link)[0]
+
+
+def editor_and_sockets(browser: Browser | BrowserContext, link: str) -> tuple[Page, list[WebSocket]]:
+    """A page with VS Code loaded, and the WebSockets that it opens, in a list that grows."""
     page = browser.new_page()
+    opened: list[WebSocket] = []
+    page.on("websocket", lambda socket: opened.append(socket))
     page.goto(link, timeout=PATIENCE)
     expect_editor(page)
-    return page
+    return page, opened
 
 
 def navigated(page: Page, url: str) -> int:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import requests
-from playwright.sync_api import Browser, WebSocket, expect
+from playwright.sync_api import Browser, expect
 
 from tests.browser import (
+    editor_and_sockets,
     expect_all_closed,
     expect_editor,
     expect_file,
@@ -100,11 +101,7 @@ def test_revoking_ends_the_connections_that_are_open(api: Api, browser: Browser,
     the same pod."""
     uuid = sessions[1]["uuid"]
     before, others = ready_pods(uuid), extension_hosts(uuid)
-    page = browser.new_page()
-    opened: list[WebSocket] = []
-    page.on("websocket", lambda socket: opened.append(socket))
-    page.goto(api.link(uuid))
-    expect_editor(page)
+    page, opened = editor_and_sockets(browser, api.link(uuid))
     # Those of pages that were closed wait for these to come back.
     wait_for(lambda: extension_hosts(uuid) > others, "the page's extensions to be started")
     in_editor(uuid, "rm -rf ~/.local/state/workspace; chmod a-w ~/.local/state")
@@ -120,11 +117,7 @@ def test_a_pod_whose_editor_does_not_confirm_a_revocation_is_replaced(
 ) -> None:
     """A stranger has stopped the process that has the connections, so it closes none."""
     uuid = sessions[1]["uuid"]
-    page = browser.new_page()
-    opened: list[WebSocket] = []
-    page.on("websocket", lambda socket: opened.append(socket))
-    page.goto(api.link(uuid))
-    expect_editor(page)
+    page, opened = editor_and_sockets(browser, api.link(uuid))
     (before,) = ready_pods(uuid)
     in_editor(uuid, "kill -STOP $(pgrep -o -x MainThread)")
     api.call("POST", f"/session/{uuid}/revoke")

@@ -12,13 +12,14 @@ from typing import Any
 import psutil
 import pytest
 import requests
-from playwright.sync_api import Browser, WebSocket, expect
+from playwright.sync_api import Browser, expect
 
 from app.core.access.tokens import COOKIE
 from app.core.redis import keys
 from tests.browser import (
     HANDSHAKE,
     cookie_of,
+    editor_and_sockets,
     expect_all_closed,
     expect_editor,
     expect_file,
@@ -232,11 +233,7 @@ def test_a_revoked_browser_is_turned_away_where_it_stands(service: Service, brow
     workspace. What runs in its terminal goes on."""
     uuid = session["uuid"]
     context = browser.new_context()
-    page = context.new_page()
-    opened: list[WebSocket] = []
-    page.on("websocket", lambda socket: opened.append(socket))
-    page.goto(service.link(uuid))
-    expect_editor(page)
+    page, opened = editor_and_sockets(context, service.link(uuid))
     in_terminal(page, "rm -rf ~/.local/state/workspace; chmod a-w ~/.local/state; sleep 600")
 
     def of_the_editor(words: str) -> list[int]:
@@ -267,11 +264,7 @@ def test_a_workspace_that_does_not_answer_is_replaced_when_access_is_revoked(
     session = service.create("eve")
     uuid = session["uuid"]
     context = browser.new_context()
-    page = context.new_page()
-    opened: list[WebSocket] = []
-    page.on("websocket", lambda socket: opened.append(socket))
-    page.goto(service.link(uuid))
-    expect_editor(page)
+    page, opened = editor_and_sockets(context, service.link(uuid))
     before = {process.pid for process in service.processes(WORKSPACE_UUID=uuid)}
     assert before
     if not restart:
@@ -299,11 +292,7 @@ def test_who_comes_back_after_a_revocation_stays(service: Service, browser: Brow
     """Connections from before it are ended twice; one from after it is neither time."""
     uuid = service.create("dan")["uuid"]
     service.done("POST", f"/session/{uuid}/revoke")
-    page = browser.new_page()
-    opened: list[WebSocket] = []
-    page.on("websocket", lambda socket: opened.append(socket))
-    page.goto(service.link(uuid))
-    expect_editor(page)
+    page, opened = editor_and_sockets(browser, service.link(uuid))
     with service.redis() as client:
         wait_for(lambda: not client.zscore(keys.LOCKOUTS, uuid), "the second time")
     assert opened and not any(each.is_closed() for each in opened)
