@@ -243,6 +243,9 @@ class Settings:
         "answers",
         "kept for one caller on one session, or for the sessions it creates, 2 KB each at most; the oldest are dropped",
     )
+    idempotency_kept_per_key: int = setting(
+        50_000, "answers", "kept for one caller, an API key or a session token, on all sessions; the oldest are dropped"
+    )
 
     # The agent and its prompts
     secret_key: str = setting(

@@ -5,7 +5,7 @@ expires. Only 2xx answers are stored: a refusal is decided anew. So is a stream.
 
 Short answers are stored whole; of a longer answer to a prompt, the message's id. A call whose answer has a secret or is
 too long is carried out again: it makes a new secret, and creates nothing twice, because the key names what it creates.
-Redis keeps the newest answers of each caller on each session, and stores none while it is full.
+Redis keeps the newest answers of each caller, and of each caller on each session, and stores none while it is full.
 """
 
 from __future__ import annotations
@@ -144,12 +144,14 @@ def _finish(keep: Script, response: Response) -> Response:
                 core().redis.eval(FREE, 1, claim.name, claim.text)
             else:
                 settings, uuid = core().settings, named_session()
-                owner = keys.KEPT_ANSWERS.format(owner=f"{caller().digest[:32]}:{uuid}")
+                by = caller().digest[:32]
+                owners = [keys.KEPT_ANSWERS.format(owner=each) for each in (by, f"{by}:{uuid}")]
                 about = [each for each in dict.fromkeys((uuid, g.get("idempotency_names", ""))) if each]
                 named = [key.format(uuid=each) for each in about for key in (keys.SESSION, keys.NAMING_ANSWERS)]
                 ttl = max(1, int(settings.idempotency_ttl))
-                args = [_kept(response, claim.body), ttl, time.time(), settings.idempotency_kept, int(bool(uuid))]
-                keep(keys=[claim.name, owner, *named], args=args)
+                most = [settings.idempotency_kept_per_key, settings.idempotency_kept]
+                args = [_kept(response, claim.body), ttl, time.time(), *most, int(bool(uuid))]
+                keep(keys=[claim.name, *owners, *named], args=args)
     except StateUnavailable:
         log.warning("answer not stored for its idempotency key; the claim expires by itself")
     return response

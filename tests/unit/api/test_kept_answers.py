@@ -129,6 +129,18 @@ def test_of_one_session_so_many_answers_are_kept(make_app: AppMaker) -> None:
     assert [answer.headers.get("Idempotency-Replayed") for answer in (newest, oldest, other)] == ["true", None, "true"]
 
 
+def test_of_one_caller_so_many_answers_are_kept_whatever_the_number_of_its_sessions(make_app: AppMaker) -> None:
+    app = make_app(**CONFIGURED, idempotency_kept_per_key=5, rate_limit_wake="10000/minute")
+    product, other, core = keyed(app, ADMIN_KEY), keyed(app, SERVICE_KEY), core_of(app)
+    sessions = [new_session(product, f"user-{number}") for number in range(8)]
+    other.post(f"/session/{sessions[0]}/wake", headers=KEY)
+    first, *_, last = [product.post(f"/session/{uuid}/wake", headers=KEY) for uuid in sessions]
+    assert (first.status_code, last.status_code, len(records(core))) == (200, 200, 6)
+    again = [product.post(f"/session/{uuid}/wake", headers=KEY) for uuid in (sessions[-1], sessions[0])]
+    assert [answer.headers.get("Idempotency-Replayed") for answer in again] == ["true", None]
+    assert other.post(f"/session/{sessions[0]}/wake", headers=KEY).headers["Idempotency-Replayed"] == "true"
+
+
 def test_callers_push_out_none_of_one_anothers_answers(make_app: AppMaker) -> None:
     app = make_app(**CONFIGURED, idempotency_kept=5, rate_limit_wake="10000/minute")
     product, other = keyed(app, ADMIN_KEY), keyed(app, SERVICE_KEY)
