@@ -99,7 +99,7 @@ WEB: Mapping[str, Sequence[Try]] = {
     "overview.show": [LISTED],
     "keys.list_all": [LISTED],
     "audit.list_all": [LISTED, replace(LISTED, query="uuid=<session:uuid>")],
-    "system.metrics": [replace(LISTED, key=200)],
+    "system.metrics": [LISTED],
     "system.health": public(),
     "probes.livez": public(),
     "probes.readyz": public(),
