@@ -111,14 +111,16 @@ class Service:
 
         wait_for(killed, f"{name} to be there")
 
-    def processes(self, **marks: str) -> list[psutil.Process]:
-        """Every process that carries this DATA_DIR, and these variables, in its environment."""
+    def processes(self, argument: str = "", **marks: str) -> list[psutil.Process]:
+        """Every process that carries this DATA_DIR, and these variables, in its environment, and this argument, unless
+        "", in its command line. Any of them may have ended when the list is read."""
         wanted = {"DATA_DIR": str(self.data_dir), **marks}
         found = []
         for process in psutil.process_iter():
             try:
                 environ = process.environ()
-                if process.status() != psutil.STATUS_ZOMBIE and wanted.items() <= environ.items():
+                lives = process.status() != psutil.STATUS_ZOMBIE
+                if lives and wanted.items() <= environ.items() and (not argument or argument in process.cmdline()):
                     found.append(process)
             except psutil.Error:
                 continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
@@ -119,8 +118,12 @@ def test_cookies_of_a_sibling_workspace_lock_nobody_out(
     context = browser.new_context(bypass_csp=True)
     page = open_editor(context, service.link(session["uuid"]))
     open_editor(context, service.link(other["uuid"])).evaluate(PLANTED)
-    planted = sum(len(each.get("value", "")) for each in context.cookies(session["workspace_url"]))
-    assert planted > 48_000
+
+    def planted() -> int:
+        return sum(len(each.get("value", "")) for each in context.cookies(session["workspace_url"]))
+
+    # The page's call returns before the browser has stored them all.
+    wait_for(lambda: planted() > 48_000, "the cookies to be stored", lambda: str(planted()))
     page.goto(session["workspace_url"])
     expect_editor(page)
     forged = f"{COOKIE}=e30.e30.x; \xa0{COOKIE}=x; {cookie_of(context, session)}"
@@ -236,15 +239,10 @@ def test_a_revoked_browser_is_turned_away_where_it_stands(service: Service, brow
     page, opened = editor_and_sockets(context, service.link(uuid))
     in_terminal(page, "rm -rf ~/.local/state/workspace; chmod a-w ~/.local/state; sleep 600")
 
-    def of_the_editor(words: str) -> list[int]:
-        found = []
-        for process in service.processes(WORKSPACE_UUID=uuid):
-            with contextlib.suppress(psutil.Error):  # It ended.
-                if words in " ".join(process.cmdline()):
-                    found.append(process.pid)
-        return found
+    def of_the_editor(argument: str) -> list[int]:
+        return [process.pid for process in service.processes(argument, WORKSPACE_UUID=uuid)]
 
-    (job,) = wait_for(lambda: of_the_editor("sleep 600"), "the job to run")
+    (job,) = wait_for(lambda: of_the_editor("600"), "the job to run")
     assert not (service.files(uuid).parent / "home" / ".local" / "state" / "workspace").exists()
     extensions = set(wait_for(lambda: of_the_editor("--type=extensionHost"), "its extensions to start"))
     assert opened and not any(each.is_closed() for each in opened)
@@ -252,7 +250,7 @@ def test_a_revoked_browser_is_turned_away_where_it_stands(service: Service, brow
     expect_all_closed(page, opened)
     wait_for(lambda: not extensions & set(of_the_editor("--type=extensionHost")), "its extensions to end")
     assert navigated(page, session["workspace_url"]) == 401
-    assert of_the_editor("sleep 600") == [job]
+    assert of_the_editor("600") == [job]
     context.close()
 
 

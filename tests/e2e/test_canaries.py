@@ -166,9 +166,8 @@ class Story:
         service = self.service
         with (service.data_dir / "workspaces" / uuid / "editor.log").open("a") as log:
             log.write(f"{TAIL}\n")
-        for each in service.processes(WORKSPACE_UUID=uuid):
-            if "bind-addr" in " ".join(each.cmdline()):
-                each.kill()
+        for editor in service.processes("--bind-addr", WORKSPACE_UUID=uuid):
+            editor.kill()
         wait_for(lambda: TAIL in self._events_of(uuid) or self._woken(uuid), "the crash to be seen")
         service.done("POST", f"/session/{uuid}/wake")
         for name in ("worker", "delivery-worker", "gateway"):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator, Mapping
 
 import pytest
@@ -55,9 +53,8 @@ def test_an_agent_that_crashed_goes_on_with_the_token_it_had(service: Service) -
     service.done("POST", f"/session/{victim.uuid}/revoke")
     victim.works(2)
     held = victim.steal()
-    for agent in service.processes(WORKSPACE_UUID=victim.uuid):
-        if "app.agent" in agent.cmdline():
-            os.kill(agent.pid, signal.SIGKILL)
+    (agent,) = service.processes("app.agent", WORKSPACE_UUID=victim.uuid)
+    agent.kill()
     victim.works(3)
     assert victim.steal() == held
     assert victim.good(held)
