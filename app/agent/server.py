@@ -254,7 +254,7 @@ def disconnect() -> Response:
 def risk() -> Response:
     """Unsaved work in the workspace (`unsaved_work`)."""
     agent = _agent()
-    return jsonify(find_unsaved_work(agent.settings.folder, agent.settings.home, agent.environment))
+    return jsonify(find_unsaved_work(agent.settings.folder, agent.settings.home, agent.environment, agent.hidden))
 
 
 @api.post("/fingerprint")

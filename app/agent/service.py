@@ -58,13 +58,13 @@ class Agent:
         self.bus = Bus(self._report)
         workspace = Workspace(settings.folder)
         self.environment = command_environment(environment, settings.token(), settings.uuid)
-        hidden = hidden_folder(settings.token_file, settings.folder)
-        self.undo = UndoPoints(settings, self.environment, hidden)
+        self.hidden = hidden_folder(settings.token_file, settings.folder)
+        self.undo = UndoPoints(settings, self.environment, self.hidden)
         toolbox = Toolbox(
             workspace,
             environment=self.environment,
             command_timeout=settings.command_timeout,
-            hidden=hidden,
+            hidden=self.hidden,
         )
         self.turns = Turns(
             self.state,

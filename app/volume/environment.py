@@ -1,16 +1,27 @@
 """The environment of processes beside a workspace's files, which are a stranger's.
 
-What a process inherits is listed here, so that no variable of the service's reaches it. Libraries look for settings in
-HOME too: for programs to run for a credential, and for addresses to send one to. So a process that holds a credential
-of ours has a HOME that does not exist.
+What each kind of them inherits is listed here, so that nothing of the service's reaches it. Libraries look for settings
+in HOME too: for programs to run for a credential, and for addresses to send one to. So a process that holds a
+credential of ours has a HOME that does not exist.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 INHERITED = ("PATH", "LANG", "SHELL", "TERM", "USER")
 """What a workspace's editor and agent inherit from the process that starts them: none of these may hold a secret."""
+
+AGENTS_OWN = ("AGENT_", "GATEWAY_", "LLM_", "PYTHON")
+"""Prefixes of the agent's own variables, which nothing that it runs for a workspace inherits: commands, git, undo
+points. The others are those of the workspace's image, as in the editor's terminals."""
+
+TO_STORES = re.compile(
+    r"PATH|TMPDIR|LANG|(AWS|GOOGLE|CLOUDSDK)_\w+|STORAGE_EMULATOR_HOST|SSL_CERT_(FILE|DIR)|(HTTPS?|NO)_PROXY|GCE_METADATA_HOST",
+    re.IGNORECASE,
+)
+"""What restic inherits: to find programs and folders, and to reach the store."""
 
 NOWHERE, EMPTY = "/nonexistent", "/dev/null"
 
@@ -37,3 +48,17 @@ libraries from a stranger's settings; each library's own variable does so again,
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:
     """What the editor and the agent of a workspace inherit of an environment."""
     return {name: environment[name] for name in INHERITED if name in environment}
+
+
+def of_commands(environment: Mapping[str, str], token: str) -> dict[str, str]:
+    """What the agent's commands inherit of its environment: not its own variables, and none with its token."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith(AGENTS_OWN) and not (token and token in value)
+    }
+
+
+def to_stores(environment: Mapping[str, str]) -> dict[str, str]:
+    """What restic inherits of an environment."""
+    return {name: value for name, value in environment.items() if TO_STORES.fullmatch(name)}

@@ -23,7 +23,7 @@ from typing import Any
 
 from app.core.errors import NoSpace, PermanentError, RetryableError
 from app.core.storage.object_stores import s3_endpoint
-from app.volume.environment import NOWHERE
+from app.volume.environment import NOWHERE, to_stores
 from workers.restore_points.repository import Repository
 from workers.runtime.base import Check
 
@@ -49,12 +49,6 @@ INCOMPLETE = 3
 
 KEPT_OUTPUT = 4_000_000
 """Characters of an output that are kept: its end."""
-
-ENVIRONMENT = re.compile(
-    r"PATH|TMPDIR|LANG|(AWS|GOOGLE|CLOUDSDK)_\w+|STORAGE_EMULATOR_HOST|SSL_CERT_(FILE|DIR)|(HTTPS?|NO)_PROXY|GCE_METADATA_HOST",
-    re.IGNORECASE,
-)
-"""The variables that restic gets of ours: to find programs and folders, and to reach the store."""
 
 FULL = re.compile(r"no space left on device|disk quota exceeded|file too large", re.IGNORECASE)
 RETRYING = re.compile(r"returned error, retrying after")
@@ -184,8 +178,12 @@ def location(repository: Repository) -> str:
 
 
 def _environment(password: str) -> Mapping[str, str]:
-    ours = {name: value for name, value in os.environ.items() if ENVIRONMENT.fullmatch(name)}
-    return ours | {"RESTIC_PASSWORD": password, "RESTIC_PROGRESS_FPS": "0.1", "HOME": NOWHERE, "GOGC": "50"}
+    return to_stores(os.environ) | {
+        "RESTIC_PASSWORD": password,
+        "RESTIC_PROGRESS_FPS": "0.1",
+        "HOME": NOWHERE,
+        "GOGC": "50",
+    }
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

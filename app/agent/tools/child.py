@@ -35,8 +35,8 @@ def ask(
     *,
     seconds: float,
     stop: Stop,
+    environment: Mapping[str, str],
     grace: float = 0.0,
-    environment: Mapping[str, str] | None = None,
     folder: int | None = None,
 ) -> Reply:
     """Run a helper: one line on its standard input, its answer until it closes its output. `folder` is an open one to
@@ -52,7 +52,7 @@ def ask(
         # The descriptor instead of the path, which may be another folder by now.
         cwd="/" if folder is None else f"/proc/self/fd/{folder}",
         pass_fds=() if folder is None else (folder,),
-        env=None if environment is None else dict(environment),
+        env=dict(environment),
         bufsize=0,
     )
     assert process.stdin is not None and process.stdout is not None

@@ -1,4 +1,5 @@
-"""The tool that runs a shell command; `runner` ends every process it starts."""
+"""Runs shell commands as the workspace's own: with an environment of theirs, without the agent's token, and `runner`
+ends every process that one starts. The tool of that name, and whatever else runs programs of a workspace's choosing."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from typing import Any
 from app.agent.tools import child
 from app.agent.tools.orphans import MARK, kill_orphans
 from app.agent.tools.sandbox_path import ToolError, Workspace
+from app.volume.environment import of_commands
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +31,6 @@ GRACE = 12.0
 
 PROGRAM = Path(__file__).with_name("runner.py")
 
-OWN_VARIABLES = ("AGENT_", "GATEWAY_", "LLM_", "PYTHON")
-"""Prefixes of the agent's own variables, which commands do not inherit."""
-
 
 def hidden_folder(token_file: Path, folder: Path) -> Path | None:
     """The folder commands must not read: that of the agent's token, unless the workspace is below it. In a container it
@@ -42,13 +41,52 @@ def hidden_folder(token_file: Path, folder: Path) -> Path | None:
 
 def command_environment(environment: Mapping[str, str], token: str, uuid: str) -> dict[str, str]:
     """The environment of a command: the agent's, without its own variables and its token."""
-    kept = {
-        name: value
-        for name, value in environment.items()
-        if not name.startswith(OWN_VARIABLES) and not (token and token in value)
-    }
+    kept = of_commands(environment, token)
     # No terminal: no pager, no questions, no colours.
     return {**kept, "TERM": "dumb", "PAGER": "cat", "GIT_PAGER": "cat", "GIT_TERMINAL_PROMPT": "0", MARK: uuid}
+
+
+def run_shell(
+    command: str,
+    folder: Path,
+    *,
+    seconds: float,
+    environment: Mapping[str, str],
+    hidden: Path | None,
+    stop: child.Stop = lambda: False,
+    processes: int = PROCESSES,
+    head: int = HEAD_BYTES,
+    tail: int = TAIL_BYTES,
+    grace: float = GRACE,
+) -> Mapping[str, Any]:
+    """The answer of `runner` to a shell command in this folder. Where the kernel supports that, the command can't read
+    the `hidden` folder. Raises `ToolError`."""
+    order = {"command": command, "seconds": seconds, "head": head, "tail": tail, "processes": processes}
+    order["hidden"] = str(hidden or "")
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        raise ToolError("the workspace's folder can't be opened") from None
+    try:
+        reply = child.ask(
+            [sys.executable, "-I", "-S", str(PROGRAM)],
+            json.dumps(order).encode(),
+            seconds=seconds + grace,
+            stop=stop,
+            grace=grace,
+            environment=environment,
+            folder=fd,
+        )
+    finally:
+        os.close(fd)
+    try:
+        answer: Mapping[str, Any] = json.loads(reply.output)
+    except ValueError:
+        kill_orphans(environment.get(MARK, ""))
+        raise ToolError("the command ended the process that ran it; it is not known how far it came") from None
+    if answer["open"]:
+        _warn_of_readable_token()
+    return answer
 
 
 def run_command(
@@ -62,38 +100,22 @@ def run_command(
     processes: int = PROCESSES,
     hidden: Path | None = None,
 ) -> tuple[bool, str]:
-    """Run a shell command in the workspace's folder; whether it succeeded, and its output with notes on its end. Where
-    the kernel supports that, it can't read the `hidden` folder."""
+    """Run a shell command in the workspace's folder; whether it succeeded, and its output with notes on its end.
+    `hidden` as for `run_shell`."""
     if not command.strip():
         raise ToolError("`command` is empty")
     if "\0" in command:
         raise ToolError("`command` must not contain a NUL")
     seconds = min(timeout, limit) if timeout > 0 else limit
-    order = {"command": command, "seconds": seconds, "head": HEAD_BYTES, "tail": TAIL_BYTES, "processes": processes}
-    order["hidden"] = str(hidden or "")
-    try:
-        fd = os.open(workspace.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        raise ToolError("the workspace's folder can't be opened") from None
-    try:
-        reply = child.ask(
-            [sys.executable, "-I", "-S", str(PROGRAM)],
-            json.dumps(order).encode(),
-            seconds=seconds + GRACE,
-            stop=stop,
-            grace=GRACE,
-            environment=environment,
-            folder=fd,
-        )
-    finally:
-        os.close(fd)
-    try:
-        answer = json.loads(reply.output)
-    except ValueError:
-        kill_orphans(environment.get(MARK, ""))
-        raise ToolError("the command ended the process that ran it; it is not known how far it came") from None
-    if answer["open"]:
-        _warn_of_readable_token()
+    answer = run_shell(
+        command,
+        workspace.folder,
+        seconds=seconds,
+        environment=environment,
+        hidden=hidden,
+        stop=stop,
+        processes=processes,
+    )
     return answer["code"] == 0 and not answer["ended"], described(answer, seconds)
 
 

@@ -65,19 +65,19 @@ class Output:
         if not self.omitted:
             return text_of(bytes(self._head + self._tail)), ""
         # The cuts may have split characters.
-        head = bytes(self._head).decode("utf-8", "ignore") if _is_text(self._head) else text_of(bytes(self._head))
         tail = bytes(self._tail)
         while tail and 0x80 <= tail[0] < 0xC0:
             tail = tail[1:]
-        return head, text_of(tail)
+        return text_of(_whole_characters(bytes(self._head))), text_of(tail)
 
 
-def _is_text(data: bytearray) -> bool:
+def _whole_characters(data: bytes) -> bytes:
+    """Without a character that was cut off at the end."""
     try:
         data.decode()
     except UnicodeDecodeError as e:
-        return e.end == len(data)
-    return True
+        return data[: e.start] if e.end == len(data) else data
+    return data
 
 
 def text_of(data: bytes) -> str:

@@ -177,6 +177,12 @@ def test_output_keeps_head_and_tail_of_any_stream():
     assert torn.parts() == ("ü", "ü")
 
 
+def test_the_head_of_cut_output_is_escaped_as_the_rest():
+    cut = Output(9, 1)
+    cut.add(b"a\0\033[1m " + "üü".encode() + b"-" * 10)
+    assert cut.parts() == (r"a\x00\x1b[1m ü", "-")
+
+
 @pytest.mark.slow
 def test_search_finds_lines_by_text_and_by_expression(workspace, tmp_path):
     """With path and line; only in files of the given name, below the given folder."""

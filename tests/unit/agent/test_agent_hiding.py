@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from app.agent.tools import command, runner
 from app.agent.tools.command import hidden_folder, run_command
 from app.agent.tools.sandbox_path import Workspace
+from app.agent.unsaved_work import find_unsaved_work
 from tests.model_server import Answer, ModelServer, ToolCall
 from tests.unit.agent.fake_gateway import FakeGateway
 from tests.unit.agent.process import AgentProcess
@@ -91,6 +93,24 @@ def test_no_command_gets_at_the_token(place: Place, reading: str) -> None:
 def test_no_command_reads_the_agents_memory(place: Place, reading: str) -> None:
     """Where the token is as well: this process stands for the agent."""
     assert place.run(reading.format(pid=os.getpid()))[0] is False
+
+
+@hides
+def test_no_program_that_a_repository_names_gets_at_the_token(place: Place) -> None:
+    """git runs it for a look at unsaved work, which the manager asks for."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(place.folder)}
+    (place.app / "changed").write_text("old")
+    for arguments in (
+        "init -q",
+        "add changed",
+        f"config filter.reading.clean 'cat {place.token} >{place.app}/stolen; cat; echo ran >{place.app}/ran'",
+    ):
+        subprocess.run(f"git {arguments}", shell=True, cwd=place.app, env=environment, check=True, timeout=PATIENCE)
+    (place.app / ".gitattributes").write_text("changed filter=reading\n")
+    (place.app / "changed").write_text("new")
+    told = find_unsaved_work(place.app, place.folder, environment, hidden_folder(place.token, place.app))
+    assert told["uncommitted"]["count"] and (place.app / "ran").exists()
+    assert TOKEN not in (place.app / "stolen").read_text()
 
 
 @hides

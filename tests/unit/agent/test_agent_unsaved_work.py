@@ -11,6 +11,7 @@ import pytest
 
 from app.agent import unsaved_work
 from app.agent.activity import FOLDER, TERMINALS, UNSAVED
+from app.agent.tools.orphans import MARK, marked_processes
 from app.agent.unsaved_work import find_unsaved_work
 from tests.unit.agent.process import AgentProcess
 
@@ -115,6 +116,36 @@ def test_no_program_of_the_repository_is_run(folder: Path) -> None:
     git(folder, "config", "core.fsmonitor", f"touch {folder.parent}/ran; false")
     asked(folder)
     assert not (folder.parent / "ran").exists()
+
+
+ABOVE = "p=$PPID; while ! grep -q -- {} /proc/$p/cmdline; do read -r _ _ _ p _ </proc/$p/stat; done; "
+"""A shell's search for a process among those it was started by."""
+
+GIT, RUNNER = ABOVE.format("--no-optional-locks"), ABOVE.format("runner.py")
+
+DISTURBING = {
+    "ends the process that watches it": f"{RUNNER} kill -9 $p; sleep 1000",
+    "writes lines of its own": rf"{GIT} printf '0\0?? own\0' >/proc/$p/fd/1",
+    "writes more than is read": f"{GIT} head -c 3000000 /dev/zero >/proc/$p/fd/1",
+    "does not end": "sleep 1000 & sleep 1000",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", DISTURBING.values(), ids=DISTURBING.keys())
+def test_a_look_that_a_repositorys_program_disturbs_is_not_called_complete(folder: Path, program: str) -> None:
+    """git runs it to compare a file. Nothing of it is left."""
+    repository(folder)
+    script = folder.parent / "program"
+    script.write_text(f"touch {folder.parent}/ran; {program}; cat")
+    git(folder, "config", "filter.disturbing.clean", f"sh {script}")
+    (folder / ".gitattributes").write_text("old filter=disturbing\n")
+    (folder / "old").write_text("new")
+    mark = f"test-{os.getpid()}"
+    told = find_unsaved_work(folder, folder.parent, ENVIRONMENT | {MARK: mark}, seconds=3.0)
+    assert (folder.parent / "ran").exists()
+    assert told["complete"] is False
+    assert marked_processes(mark) == []
 
 
 @pytest.mark.slow
