@@ -19,7 +19,8 @@ from app.core.prompts.token_usage import next_day
 from app.core.sessions.model import Record, iso
 from app.core.untrusted_json import LARGE
 from app.gateway.cancellation import Call, ClientGone
-from app.gateway.completions import models_document, provider_request, relay
+from app.gateway.chat_request import provider_request
+from app.gateway.completions import models_document, relay
 from app.gateway.context import Gateway, gateway, session
 from app.gateway.provider import EVENT_STREAM, NO_SECOND_TRY, Answer
 from app.gateway.usage import Meter

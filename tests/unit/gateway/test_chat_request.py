@@ -1,0 +1,186 @@
+"""What of a request goes to the provider."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from app.gateway.chat_request import provider_request
+from app.problems import Problem
+
+MESSAGES = [{"role": "user", "content": "hi"}]
+
+
+def sent(forced: str, /, **fields: object) -> dict[str, object]:
+    return dict(json.loads(provider_request(json.dumps({"messages": MESSAGES, **fields}).encode(), forced)[0]))
+
+
+def test_the_settings_model_stands_in_for_the_wanted_one():
+    assert sent("forced", model="wanted")["model"] == "forced"
+    assert sent("", model="wanted")["model"] == "wanted"
+
+
+@pytest.mark.parametrize("model", [None, "", 5, ["a"]])
+def test_without_any_model_the_request_is_refused(model):
+    with pytest.raises(Problem) as error:
+        sent("", model=model)
+    assert error.value.status == 400
+
+
+def test_what_chooses_the_bill_is_left_out():
+    """What a model needs for its answer is passed on."""
+    passed = sent("m", tools=[{"type": "function"}], temperature=0, n=100, service_tier="priority", store=True)
+    assert passed == {"messages": MESSAGES, "model": "m", "tools": [{"type": "function"}], "temperature": 0}
+
+
+HELD = "data:image/png;base64,iVBORw0KGgo="
+
+FUNCTION = {"name": "look", "description": "Looks.", "parameters": {"$ref": "#/$defs/a", "$defs": {"a": {}}}}
+CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"url": "https://a.example"}'}}
+
+PASSED = {
+    "an image": {"content": [{"type": "image_url", "image_url": {"url": HELD, "detail": "low"}}]},
+    "an image without an object": {"content": [{"type": "image_url", "image_url": HELD}]},
+    "sound": {"content": [{"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}]},
+    "a file": {
+        "content": [{"type": "file", "file": {"filename": "a", "file_data": "data:application/pdf;base64,JVBERi0="}}]
+    },
+    "text of an address": {"content": [{"type": "text", "text": "read https://a.example"}]},
+    "a place to cache up to": {"content": [{"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}]},
+    "a call": {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    "Gemini's call": {
+        "tool_calls": [CALL | {"extra_content": {"google": {"thought_signature": "AAA"}}}],
+    },
+    "a call's result": {"role": "tool", "content": "done", "tool_call_id": "call_1"},
+    "a thought": {"reasoning_content": "hm", "reasoning_details": [{"type": "reasoning.text", "text": "hm"}]},
+}
+
+
+@pytest.mark.parametrize("message", PASSED.values(), ids=PASSED.keys())
+def test_what_clients_send_is_passed_on_unchanged(message):
+    message = {"role": "user"} | message
+    assert sent("m", messages=[message])["messages"] == [message]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tools": [{"type": "function", "function": FUNCTION}], "tool_choice": "auto"},
+        {"tool_choice": {"type": "function", "function": {"name": "look"}}},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "strict": True, "schema": {}}}},
+        {"response_format": None, "tools": None, "stop": ["a", "b"], "logit_bias": {"50256": -100}},
+        {"thinking": {"type": "enabled", "budget_tokens": 1000}, "stop": "a", "max_tokens": 5},
+    ],
+)
+def test_how_clients_ask_is_passed_on_unchanged(fields):
+    assert sent("m", **fields) == {"messages": MESSAGES, "model": "m", **fields}
+
+
+ELSEWHERE = "https://elsewhere.example/x"
+
+FETCHED: dict[str, Any] = {
+    "an image": {"type": "image_url", "image_url": {"url": ELSEWHERE}},
+    "an image of the provider's network": {"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}},
+    "an image of the provider's disk": {"type": "image_url", "image_url": "file:///etc/passwd"},
+    "an image's object": {"type": "image_url", "image_url": {"url": {"url": ELSEWHERE}}},
+    "a picture that names others": {"type": "image_url", "image_url": {"url": "data:image/svg+xml;base64,PHN2Zz4="}},
+    "a list of addresses": {"type": "image_url", "image_url": {"url": "data:text/uri-list;base64,aHR0cHM6"}},
+    "an address after data": {"type": "image_url", "image_url": {"url": f"{HELD} {ELSEWHERE}"}},
+    "a film": {"type": "video_url", "video_url": {"url": ELSEWHERE}},
+    "a sound": {"type": "audio_url", "audio_url": {"url": ELSEWHERE}},
+    "a sound by address": {"type": "input_audio", "input_audio": {"data": ELSEWHERE, "format": "wav"}},
+    "an image as Anthropic names it": {"type": "image", "source": {"type": "url", "url": ELSEWHERE}},
+    "a file": {"type": "file", "file": {"file_data": ELSEWHERE}},
+    "a part in a part": {"type": "tool_result", "content": [{"type": "image_url", "image_url": {"url": ELSEWHERE}}]},
+    "a part in a text": {"type": "text", "text": [{"type": "image_url", "image_url": {"url": ELSEWHERE}}]},
+    "a list in the list": [{"type": "image_url", "image_url": {"url": ELSEWHERE}}],
+    "no type": {"image_url": {"url": ELSEWHERE}},
+    "a type that is none": {"type": ["text"], "text": ELSEWHERE},
+}
+
+
+@pytest.mark.parametrize("part", FETCHED.values(), ids=FETCHED.keys())
+@pytest.mark.parametrize("role", ["user", "tool"])
+def test_nothing_in_a_message_makes_the_provider_fetch(part, role):
+    """With what its server can reach, and in the service's name."""
+    with pytest.raises(Problem) as error:
+        sent("m", messages=[*MESSAGES, {"role": role, "content": [{"type": "text", "text": "what is this?"}, part]}])
+    assert (error.value.status, error.value.code) == (400, "invalid_request")
+    assert "`messages.1.content.1" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": [{"role": "user", "content": FETCHED["an image"]}]},
+        {"messages": [[{"role": "user", "content": "hi"}]]},
+        {"messages": [{"role": {"content": ELSEWHERE}, "content": "hi"}]},
+        {"messages": [{"role": "assistant", "tool_calls": [{"type": "mcp", "server_url": ELSEWHERE}]}]},
+        {"tools": [{"type": "mcp", "server_label": "x", "server_url": ELSEWHERE}]},
+        {"tools": [{"type": "web_search"}]},
+        {"tools": {"type": "function"}},
+        {"tools": ["web_search"]},
+        {"tools": [{"type": "function", "function": {"name": "a", "parameters": {"items": [{"$ref": ELSEWHERE}]}}}]},
+        {"tools": [{"type": "function", "function": {"name": "a", "parameters": {"$Ref": "other.json"}}}]},
+        {"tool_choice": {"type": "mcp", "server_url": ELSEWHERE}},
+        {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"tools": [{"type": "mcp"}]}}},
+        {"response_format": {"type": "structural_tag", "format": {"url": ELSEWHERE}}},
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {"$ref": ELSEWHERE}}}},
+        {"thinking": {"type": {"url": ELSEWHERE}}},
+        {"temperature": {"url": ELSEWHERE}},
+        {"stop": [{"url": ELSEWHERE}]},
+        {"logit_bias": {"a": {"url": ELSEWHERE}}},
+    ],
+)
+def test_nothing_beside_the_messages_makes_the_provider_fetch(fields):
+    with pytest.raises(Problem) as error:
+        sent("m", **fields)
+    assert (error.value.status, error.value.code) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user", "content": "hi", "Content": [FETCHED["an image"]], "audio": {"id": "another's"}},
+        {"role": "user", "content": [{"type": "text", "text": "hi", "IMAGE_URL": {"url": ELSEWHERE}}]},
+        {"role": "user", "content": [{"type": "text", "text": "hi", "image_url": {"url": ELSEWHERE}}]},
+        {"role": "user", "content": [{"type": "file", "file": {"file_id": "another's", "url": ELSEWHERE}}]},
+    ],
+)
+def test_fields_that_are_not_known_are_left_out(message):
+    """Some providers read names in any case, or whatever else there is."""
+    passed = json.dumps(sent("m", messages=[message]))
+    assert not any(word in passed for word in ("elsewhere", "another's", "Content"))
+
+
+@pytest.mark.parametrize("depth", [200, 5_000])
+def test_a_schema_that_is_too_deep_is_refused(depth):
+    body = '{"messages": [], "tools": [{"type": "function", "function": {"parameters": %s}}]}'
+    with pytest.raises(Problem) as error:
+        provider_request((body % ('{"a":' * depth + "1" + "}" * depth)).encode(), "m")
+    assert error.value.status == 400
+
+
+def test_what_changes_the_models_template_is_left_out():
+    """With some servers it is code."""
+    assert "chat_template_kwargs" not in sent("m", chat_template_kwargs={"x": "{{ 1 }}"})
+
+
+def test_a_stream_is_told_to_count_even_if_asked_not_to():
+    assert sent("m", stream=True, stream_options={"include_usage": False})["stream_options"] == {"include_usage": True}
+    assert "stream_options" not in sent("m", stream=False, stream_options={"include_usage": True})
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b'{"messages": "hi"}', b"\xff", b"[" * 100_000])
+def test_what_is_no_request_for_a_completion_is_refused(body):
+    with pytest.raises(Problem) as error:
+        provider_request(body, "m")
+    assert error.value.status == 400
+
+
+def test_half_a_character_does_not_spoil_the_request():
+    """A model's own tokens may hold one, and come back in the history; providers refuse a body that is no UTF-8."""
+    body = b'{"messages": [{"role": "user", "content": "a\\ud800z"}]}'
+    assert json.loads(provider_request(body, "m")[0])["messages"][0]["content"] == "a?z"
