@@ -474,7 +474,7 @@ class Settings:
         "JSON",
         "$ a million tokens that a model reads and writes, by model: OpenAI's list prices, without discounts for "
         "cached ones (openai.com/api/pricing, March 2026); `*` is for all other models, which the ledger doesn't tell "
-        "apart",
+        "apart, and which workspaces may not choose where there is a budget",
     )
     budget_per_user: float = setting(
         0.0,

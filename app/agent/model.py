@@ -30,6 +30,9 @@ MANAGER_UNAVAILABLE = frozenset({"state_unavailable", "session_not_found", "too_
 """Error codes of the gateway that are temporary: the manager recovers, load falls, or the token file is replaced, as
 after a revoke."""
 
+TOLD = frozenset({"llm_budget_exceeded", "budget_exceeded", "model_without_price", "llm_not_configured"})
+"""Error codes of the gateway whose words are for the user."""
+
 ANSWER_CHARACTERS = 4_000_000
 """A longer stream is an error."""
 
@@ -286,7 +289,7 @@ def refusal(error: openai.APIStatusError) -> ModelError:
     """The error for a status. The body is the gateway's problem document or the provider's error."""
     code, detail = _code_and_detail(error)
     status = error.status_code
-    if code in ("llm_budget_exceeded", "llm_not_configured"):
+    if code in TOLD:
         return ModelError(detail or code, code)
     if status in (401, 403) and code not in MANAGER_UNAVAILABLE:
         return ModelError("The gateway refused this workspace's token.", "model_refused")

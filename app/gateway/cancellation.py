@@ -27,6 +27,10 @@ class ClientGone(Exception):
     """The client no longer waits for the answer."""
 
 
+class LeftBetweenTries(ClientGone):
+    """It left while the provider had no request of it."""
+
+
 class Call:
     """One request to the model's API, which another thread may cancel."""
 
@@ -66,9 +70,9 @@ class Call:
                 _shut(self._socket)
 
     def pause(self, seconds: float) -> None:
-        """Wait; raises `ClientGone` as soon as the client disconnects."""
+        """Wait before another try; raises `LeftBetweenTries` as soon as the client disconnects."""
         if self._gone.wait(seconds):
-            raise ClientGone
+            raise LeftBetweenTries
 
 
 CURRENT: ContextVar[Call | None] = ContextVar("CURRENT", default=None)

@@ -17,6 +17,9 @@ from typing import Any
 from app.core.untrusted_json import LARGE, parse
 from app.problems import Problem
 
+TOKENS_MAX = 10_000_000
+"""The most tokens an answer may be asked to have; more than any model writes."""
+
 REFERENCES = frozenset({"$ref", "$dynamicref", "$recursiveref"})
 """The keywords of a JSON Schema whose value is the address of another, in small letters."""
 
@@ -40,6 +43,13 @@ def scalar(value: Any) -> Any:
     """A text, a number, a truth value or null."""
     if isinstance(value, (dict, list)):
         raise Refused("must be neither an object nor a list.")
+    return value
+
+
+def tokens(value: Any) -> Any:
+    """A number of tokens that an answer may have, or null."""
+    if value is not None and not (type(value) is int and 0 < value <= TOKENS_MAX):
+        raise Refused(f"must be a whole number from 1 to {TOKENS_MAX}.")
     return value
 
 
@@ -159,12 +169,7 @@ PART = Typed(
         cache_control=CACHED,
     ),
     input_audio=Fields(input_audio=Fields(data=SOUND, format=scalar)),
-    file=Fields(
-        file=Fields(
-            filename=scalar,
-            file_data=DOCUMENT,
-        )
-    ),
+    file=Fields(file=Fields(filename=scalar, file_data=DOCUMENT)),
 )
 
 CALL = Typed(
@@ -177,6 +182,8 @@ CALL = Typed(
     )
 )
 
+THOUGHT = Fields(**dict.fromkeys(("type", "id", "index", "format", "text", "summary", "data", "signature"), scalar))
+
 MESSAGE = Fields(
     role=scalar,
     name=scalar,
@@ -187,18 +194,7 @@ MESSAGE = Fields(
     # What a model thought before; several want it back with the calls of tools that followed.
     reasoning=scalar,
     reasoning_content=scalar,
-    reasoning_details=Many(
-        Fields(
-            type=scalar,
-            id=scalar,
-            index=scalar,
-            format=scalar,
-            text=scalar,
-            summary=scalar,
-            data=scalar,
-            signature=scalar,
-        )
-    ),
+    reasoning_details=Many(THOUGHT),
     prefix=scalar,
 )
 
@@ -212,18 +208,15 @@ REQUEST = Fields(
     stream=scalar,
     tools=Many(TOOL),
     tool_choice=Either(
-        Typed(
-            **CHOSEN.types,
-            allowed_tools=Fields(allowed_tools=Fields(mode=scalar, tools=Many(CHOSEN))),
-        )
+        Typed(**CHOSEN.types, allowed_tools=Fields(allowed_tools=Fields(mode=scalar, tools=Many(CHOSEN))))
     ),
     parallel_tool_calls=scalar,
     temperature=scalar,
     top_p=scalar,
     top_k=scalar,
     min_p=scalar,
-    max_tokens=scalar,
-    max_completion_tokens=scalar,
+    max_tokens=tokens,
+    max_completion_tokens=tokens,
     stop=Either(Many(scalar)),
     seed=scalar,
     frequency_penalty=scalar,
@@ -240,9 +233,21 @@ REQUEST = Fields(
 `web_search_options`) or, with some servers, code (`chat_template_kwargs`)."""
 
 
-def provider_request(body: bytes, model: str) -> tuple[bytes, str]:
-    """The body for the provider, and the model it names: a workspace's `body` with `model`, unless "", and with the
-    usage of a stream asked for. Raises a `Problem` for an invalid request."""
+@dataclass(frozen=True)
+class ChatRequest:
+    """What the provider is asked: its `body`, the `model` that it names, and the most tokens an answer may have, 0 if
+    that is not said. `streams`: whether the workspace wants a stream; the provider always sends one, so that an answer
+    that is not waited for has been counted so far."""
+
+    body: bytes
+    model: str
+    most_tokens: int
+    streams: bool
+
+
+def provider_request(body: bytes, model: str) -> ChatRequest:
+    """The request for the provider: a workspace's `body` with `model`, unless "". Raises a `Problem` for an invalid
+    one."""
     try:
         wanted = parse(body, LARGE)
     except ValueError as error:
@@ -257,9 +262,14 @@ def provider_request(body: bytes, model: str) -> tuple[bytes, str]:
         sent["model"] = model
     if not isinstance(sent.get("model"), str) or not sent["model"]:
         raise _invalid("The request must name a model: LLM_MODEL is not set.")
-    if sent.get("stream"):
-        sent["stream_options"] = {"include_usage": True}
-    return json.dumps(sent, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"), sent["model"]
+    streams = bool(sent.get("stream"))
+    sent |= {"stream": True, "stream_options": {"include_usage": True}}
+    return ChatRequest(
+        body=json.dumps(sent, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"),
+        model=sent["model"],
+        most_tokens=max(sent.get("max_tokens") or 0, sent.get("max_completion_tokens") or 0),
+        streams=streams,
+    )
 
 
 def _read(read: Reader, value: Any, name: str | int) -> Any:

@@ -22,7 +22,7 @@ CUT_EVENT = f"data: {json.dumps({'error': CUT})}\n\n".encode()
 
 def relay(answer: Answer, call: Call, meter: Meter) -> Iterator[bytes]:
     """The bytes of a stream, unchanged, each line as soon as it is whole. A stream that is cut, or ends without its
-    final event, ends with `CUT_EVENT` in place of the broken line; then `meter.done` is False."""
+    final event, ends with `CUT_EVENT` in place of the broken line, and `meter.cut` is set."""
     rest = b""
     try:
         for piece in answer.pieces():
@@ -38,6 +38,7 @@ def relay(answer: Answer, call: Call, meter: Meter) -> Iterator[bytes]:
     if meter.done and rest:
         yield rest
     elif not meter.done and not call.gone:
+        meter.cut = True
         yield CUT_EVENT
 
 

@@ -18,8 +18,9 @@ from app.core.errors import BudgetExceeded, StateUnavailable
 from app.core.prompts.token_usage import next_day
 from app.core.sessions.model import Record, iso
 from app.core.untrusted_json import LARGE
-from app.gateway.cancellation import Call, ClientGone
-from app.gateway.chat_request import provider_request
+from app.gateway.assembly import Assembly, Unreadable
+from app.gateway.cancellation import Call, ClientGone, LeftBetweenTries
+from app.gateway.chat_request import ChatRequest, provider_request
 from app.gateway.completions import models_document, relay
 from app.gateway.context import Gateway, gateway, session
 from app.gateway.provider import EVENT_STREAM, NO_SECOND_TRY, Answer
@@ -39,24 +40,29 @@ NOT_CONFIGURED = (
     "in its environment."
 )
 
+WITHOUT_PRICE = (
+    "There is a budget in dollars, and PRICE_TOKENS has no price for this model. Choose a model that has one, or have "
+    "its price added."
+)
+
 
 @blp.post("/chat/completions")
 def chat_completions() -> Response:
     """A completion, streamed or not, as in OpenAI's API reference."""
     parts, record = gateway(), session()
     _check_configured(parts)
-    asked = read_body(parts.core.settings.llm_max_body_bytes)
-    charge_values(asked, LARGE)
-    body, model = provider_request(asked, parts.core.settings.llm_model)
-    del asked
+    body = read_body(parts.core.settings.llm_max_body_bytes)
+    charge_values(body, LARGE)
+    asked = provider_request(body, parts.core.settings.llm_model)
+    del body
     _check_budget(parts, record, time.time())
-    _check_costs(parts, record)
+    _check_costs(parts, record, asked.model)
     with ExitStack() as held:
         call = held.enter_context(_watched(parts))
-        meter = Meter(len(body), model)
+        meter = Meter(len(asked.body), asked.model, asked.most_tokens)
         span = _model_span(parts)
         held.callback(span.end)
-        answer = _ask(parts, record, call, body, meter, span)
+        answer = _ask(parts, record, call, asked, meter, span)
         if answer is None:
             return Response(status=CLIENT_LEFT)
         if not answer.streams:
@@ -68,6 +74,8 @@ def chat_completions() -> Response:
             return _whole(answer)
         held.callback(_count, parts, record, meter, span)
         held.callback(answer.close)
+        if not asked.streams:
+            return _assembled(parts, answer, call, meter)
         headers = {"X-Accel-Buffering": "no"}
         response = Response(_relayed(parts, answer, call, meter), headers=headers, mimetype=EVENT_STREAM)
         # A generator's own `finally` does not run if no byte was read; this always runs.
@@ -111,9 +119,12 @@ def _check_budget(parts: Gateway, record: Record, now: float) -> None:
         )
 
 
-def _check_costs(parts: Gateway, record: Record) -> None:
-    """Raises a 403 if the month's budget in dollars, of the user or of the key that created the session, is used up. A
-    second try is no use."""
+def _check_costs(parts: Gateway, record: Record, model: str) -> None:
+    """Raises a 403 if the month's budget in dollars, of the user or of the key that created the session, is used up, or
+    if there is one and the workspace chose a model without a price. A second try is no use."""
+    chosen = not parts.core.settings.llm_model
+    if chosen and not parts.core.prices.has_price(model) and parts.core.budgets.limited(record.user_id, record.made_by):
+        raise Problem(403, "model_without_price", WITHOUT_PRICE, headers=NO_SECOND_TRY)
     try:
         parts.core.budgets.check(record.user_id, record.made_by, record.uuid)
     except BudgetExceeded as error:
@@ -142,12 +153,16 @@ def _model_span(parts: Gateway) -> tracing.Span:
     return tracing.span(f"chat {model}".rstrip(), {**asked, **named}, kind="client")
 
 
-def _ask(parts: Gateway, record: Record, call: Call, body: bytes, meter: Meter, span: tracing.Span) -> Answer | None:
-    """The provider's answer, None if the client disconnected before its first byte. The provider has read the prompt by
-    then, so it is counted."""
+def _ask(
+    parts: Gateway, record: Record, call: Call, asked: ChatRequest, meter: Meter, span: tracing.Span
+) -> Answer | None:
+    """The provider's answer, None if the client disconnected before its first byte. The provider may have thought by
+    then, so that is counted."""
     started = time.monotonic()
     try:
-        answer = parts.provider.chat(call, body)
+        answer = parts.provider.chat(call, asked.body)
+    except LeftBetweenTries:
+        return None
     except ClientGone:
         _count(parts, record, meter, span)
         return None
@@ -160,9 +175,22 @@ def _ask(parts: Gateway, record: Record, call: Call, body: bytes, meter: Meter, 
 
 def _relayed(parts: Gateway, answer: Answer, call: Call, meter: Meter) -> Iterator[bytes]:
     yield from relay(answer, call, meter)
-    if not meter.done and not call.gone:
+    if meter.cut:
         parts.figures.cut.inc()
         log.warning("the provider cut a stream off")
+
+
+def _assembled(parts: Gateway, answer: Answer, call: Call, meter: Meter) -> Response:
+    """The answer as a whole, once its stream has ended. Raises a `Problem` for one that is cut off or no completion."""
+    assembly = Assembly()
+    try:
+        for lines in _relayed(parts, answer, call, meter):
+            assembly.add(lines)
+        if call.gone:
+            return Response(status=CLIENT_LEFT)
+        return Response(json.dumps(assembly.document()), mimetype="application/json")
+    except Unreadable as error:
+        raise Problem(502, "llm_stream_cut", "The model's answer was cut off. Send the request again.") from error
 
 
 def _count(parts: Gateway, record: Record, meter: Meter, span: tracing.Span) -> None:

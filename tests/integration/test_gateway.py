@@ -236,16 +236,18 @@ def test_a_client_that_leaves_ends_the_providers_stream(url: str, token: str, mo
     assert received.outcome == "client gone"
 
 
-def test_a_client_that_leaves_before_the_first_byte_ends_the_request(
-    url: str, token: str, model: ModelServer, redis_client: redis.Redis
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("answer", [Answer(text="late", delay=60), Answer(text="one two", hold=threading.Event())])
+def test_a_client_that_leaves_pays_for_what_it_asked(
+    url: str, token: str, model: ModelServer, redis_client: redis.Redis, answer: Answer, stream: bool
 ) -> None:
-    """Also while the model is still thinking."""
+    """While the model is still thinking or writing, streamed or not: its request ends, and counts in full."""
     before = len(model.requests)
-    model.script(Answer(text="late", hold=threading.Event()))
-    with pytest.raises(requests.exceptions.ReadTimeout):
+    model.script(answer)
+    with pytest.raises(requests.exceptions.RequestException):
         requests.post(
             f"{url}/llm/v1/chat/completions",
-            json={"messages": []},
+            json={"messages": [], "max_tokens": 5_000, "stream": stream},
             headers={"Authorization": f"Bearer {token}"},
             timeout=(TIMEOUT, 0.3),
         )
@@ -253,7 +255,8 @@ def test_a_client_that_leaves_before_the_first_byte_ends_the_request(
     assert received.finished.wait(TIMEOUT)
     assert received.outcome == "client gone"
     spending = TokenUsage(redis_client)
-    wait_for(lambda: spending.of_session("gateway1").estimated > 0, "the prompt is counted")
+    wait_for(lambda: spending.of_session("gateway1").completion, "the answer is counted")
+    assert spending.of_session("gateway1").completion == 5_000
 
 
 def test_two_hundred_streams_at_once(url: str, redis_server: str, model: ModelServer) -> None:

@@ -88,6 +88,10 @@ class Budgets:
         """Whether there can be no budget at all."""
         return not self._per_user and self._knows_keys and not self._per_key
 
+    def limited(self, user_id: str, key: str = "") -> bool:
+        """Whether the user, or the `key` which created the session, has a budget. Raises `StateUnavailable`."""
+        return bool(self._limits(user_id, key))
+
     def check(self, user_id: str, key: str = "", uuid: str = "") -> None:
         """Raises `BudgetExceeded` if the user's budget, or that of the `key` which created the session, is used up, and
         warns before that, on the events of the session `uuid` if there is one. Raises `StateUnavailable`."""

@@ -88,6 +88,10 @@ class Prices:
         """The name under which a model's tokens are booked."""
         return model if model in self.tokens else OTHER
 
+    def has_price(self, model: str) -> bool:
+        """Whether this model has a price of its own."""
+        return model in self.tokens and model != OTHER
+
     def of_model(self, model: str) -> TokenPrice:
         """A model's prices."""
         return self.tokens.get(model, self.tokens[OTHER])

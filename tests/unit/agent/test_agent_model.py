@@ -124,7 +124,10 @@ def test_what_asking_again_would_not_change_is_refused(gateway, ask, model):
     assert raised.value.code == "llm_not_configured"
 
 
-@pytest.mark.parametrize(("status", "code"), [(429, "llm_budget_exceeded"), (503, "llm_not_configured")])
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(429, "llm_budget_exceeded"), (403, "budget_exceeded"), (403, "model_without_price"), (503, "llm_not_configured")],
+)
 def test_the_gateways_own_refusals_keep_their_words(gateway, ask, monkeypatch, status, code):
     """Its problem document says what to do; it isn't asked again."""
     _answers(gateway, monkeypatch, status, code)

@@ -7,14 +7,21 @@ from typing import Any
 
 import pytest
 
-from app.gateway.chat_request import provider_request
+from app.gateway.chat_request import TOKENS_MAX, ChatRequest, provider_request
 from app.problems import Problem
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 
 
+STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
+
+
+def asked(forced: str, /, **fields: object) -> ChatRequest:
+    return provider_request(json.dumps({"messages": MESSAGES, **fields}).encode(), forced)
+
+
 def sent(forced: str, /, **fields: object) -> dict[str, object]:
-    return dict(json.loads(provider_request(json.dumps({"messages": MESSAGES, **fields}).encode(), forced)[0]))
+    return dict(json.loads(asked(forced, **fields).body))
 
 
 def test_the_settings_model_stands_in_for_the_wanted_one():
@@ -32,7 +39,7 @@ def test_without_any_model_the_request_is_refused(model):
 def test_what_chooses_the_bill_is_left_out():
     """What a model needs for its answer is passed on."""
     passed = sent("m", tools=[{"type": "function"}], temperature=0, n=100, service_tier="priority", store=True)
-    assert passed == {"messages": MESSAGES, "model": "m", "tools": [{"type": "function"}], "temperature": 0}
+    assert passed == {"messages": MESSAGES, "model": "m", "tools": [{"type": "function"}], "temperature": 0} | STREAMED
 
 
 HELD = "data:image/png;base64,iVBORw0KGgo="
@@ -75,7 +82,7 @@ def test_what_clients_send_is_passed_on_unchanged(message):
     ],
 )
 def test_how_clients_ask_is_passed_on_unchanged(fields):
-    assert sent("m", **fields) == {"messages": MESSAGES, "model": "m", **fields}
+    assert sent("m", **fields) == {"messages": MESSAGES, "model": "m", **fields} | STREAMED
 
 
 ELSEWHERE = "https://elsewhere.example/x"
@@ -168,9 +175,34 @@ def test_what_changes_the_models_template_is_left_out():
     assert "chat_template_kwargs" not in sent("m", chat_template_kwargs={"x": "{{ 1 }}"})
 
 
-def test_a_stream_is_told_to_count_even_if_asked_not_to():
-    assert sent("m", stream=True, stream_options={"include_usage": False})["stream_options"] == {"include_usage": True}
-    assert "stream_options" not in sent("m", stream=False, stream_options={"include_usage": True})
+@pytest.mark.parametrize("stream", [True, False, None])
+def test_the_provider_always_streams_and_counts(stream):
+    """Whatever the workspace asks for: so an answer that nobody waits for has been counted so far."""
+    request = asked("m", stream=stream, stream_options={"include_usage": False})
+    assert json.loads(request.body) == {"messages": MESSAGES, "model": "m"} | STREAMED
+    assert request.streams is bool(stream)
+
+
+@pytest.mark.parametrize(
+    ("fields", "most"),
+    [
+        ({}, 0),
+        ({"max_tokens": None}, 0),
+        ({"max_tokens": 5}, 5),
+        ({"max_completion_tokens": 7}, 7),
+        ({"max_tokens": 5, "max_completion_tokens": 7}, 7),
+    ],
+)
+def test_the_most_tokens_of_an_answer_are_known(fields, most):
+    assert asked("m", **fields).most_tokens == most
+
+
+@pytest.mark.parametrize("most", [0, -1, True, 1.5, "5", [5], TOKENS_MAX + 1, 10**400])
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_a_number_of_tokens_that_is_none_is_refused(name, most):
+    with pytest.raises(Problem) as error:
+        asked("m", **{name: most})
+    assert f"`{name}` must be a whole number" in str(error.value)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b'{"messages": "hi"}', b"\xff", b"[" * 100_000])
@@ -183,4 +215,4 @@ def test_what_is_no_request_for_a_completion_is_refused(body):
 def test_half_a_character_does_not_spoil_the_request():
     """A model's own tokens may hold one, and come back in the history; providers refuse a body that is no UTF-8."""
     body = b'{"messages": [{"role": "user", "content": "a\\ud800z"}]}'
-    assert json.loads(provider_request(body, "m")[0])["messages"][0]["content"] == "a?z"
+    assert json.loads(provider_request(body, "m").body)["messages"][0]["content"] == "a?z"

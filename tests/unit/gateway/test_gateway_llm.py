@@ -18,6 +18,7 @@ from app.core.costs.usage import day_number
 from app.core.errors import StateUnavailable
 from app.core.prompts.token_usage import Tokens, TokenUsage, day_of
 from app.core.redis import keys
+from app.gateway.cancellation import Call
 from tests.model_server import Answer, ModelServer
 from tests.unit.gateway.helpers import API_KEY, USER, GatewayMaker, Workspace
 from tests.waiting import wait_for
@@ -109,6 +110,77 @@ def test_tokens_are_booked_under_the_models_name_if_it_has_a_price(
     today = day_number(time.time())
     [used] = workspace.core.ledger.read([workspace.uuid], today, today, time.time())
     assert used.days.total(today, today) == {f"p:{booked}": 70, f"t:{booked}": 7}
+
+
+@pytest.mark.parametrize("limit", [{"budget_per_user": 1.0}, {}])
+def test_with_a_budget_a_model_without_a_price_is_refused(
+    make_gateway: GatewayMaker, redis_client: redis.Redis, model: ModelServer, limit: dict[str, float]
+) -> None:
+    """It would be booked at the price of all others, whatever it costs. The budget is the user's, or the key's that
+    made the session."""
+    workspace = Workspace(make_gateway(llm_model="", price_tokens='{"gpt-5": [1, 1], "*": [1, 1]}', **limit))
+    if not limit:
+        redis_client.hset(keys.BUDGETS, "web-app", "5")
+        redis_client.hset(keys.SESSION.format(uuid=workspace.uuid), "made_by", "web-app")
+    for unlisted in ("expensive", "GPT-5", "*", "other"):
+        refused = workspace.ask(model=unlisted)
+        assert (refused.status_code, refused.json["error"]) == (403, "model_without_price")
+        assert "PRICE_TOKENS" in refused.json["detail"]
+        assert refused.headers["x-should-retry"] == "false"
+    assert model.requests == []
+    assert workspace.ask(model="gpt-5").status_code == 200
+
+
+def test_the_operators_model_needs_no_price_of_its_own(make_gateway: GatewayMaker) -> None:
+    """No workspace can choose another: `*` is its price."""
+    workspace = Workspace(make_gateway(budget_per_user=1.0, price_tokens='{"*": [1, 1]}'))
+    assert workspace.ask(model="expensive").status_code == 200
+
+
+def test_an_answer_that_is_not_streamed_is_assembled(workspace: Workspace, model: ModelServer) -> None:
+    """And counted as the provider said, which always streams."""
+    model.script(Answer(text="one two", prompt_tokens=70, completion_tokens=7))
+    answer = workspace.ask()
+    assert model.requests[0].body["stream"] is True
+    assert answer.content_type == "application/json"
+    assert answer.json["object"] == "chat.completion"
+    assert answer.json["choices"][0]["message"] == {"role": "assistant", "content": "one two"}
+    assert answer.json["usage"]["total_tokens"] == 77
+    assert workspace.parts.token_usage.of_session(workspace.uuid) == Tokens(70, 7)
+
+
+@pytest.mark.parametrize("broken", [Answer(text="one two", cut_after=2), Answer(text="one two", broken=True)])
+def test_an_answer_that_cannot_be_assembled_is_a_502_and_counted(
+    workspace: Workspace, model: ModelServer, broken: Answer
+) -> None:
+    model.script(broken)
+    answer = workspace.ask()
+    assert (answer.status_code, answer.json["error"]) == (502, "llm_stream_cut")
+    assert "x-should-retry" not in answer.headers
+    assert workspace.parts.token_usage.of_session(workspace.uuid).completion > 0
+    assert metric(workspace, "gateway_llm_streams_open") == 0
+
+
+def test_a_client_that_leaves_while_the_provider_has_refused_pays_nothing(
+    workspace: Workspace, model: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the pause before another try."""
+
+    def leave(call: Call, _: float) -> None:
+        call.cancel()
+        pause(call, 0.0)
+
+    pause = Call.pause
+    monkeypatch.setattr(Call, "pause", leave)
+    model.script(Answer(status=500))
+    assert workspace.ask(max_tokens=5_000).status_code == 499
+    assert workspace.parts.token_usage.of_session(workspace.uuid) == Tokens()
+
+
+def test_a_provider_that_does_not_stream_is_served_all_the_same(make_gateway: GatewayMaker) -> None:
+    """Its answer passes as it is."""
+    whole = {"object": "chat.completion", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+    assert asked_of(make_gateway, 200, "application/json", json.dumps(whole)).json == whole
 
 
 def test_without_a_limit_nobody_is_refused(make_gateway: GatewayMaker, redis_client: redis.Redis) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from app.core.prompts.token_usage import Tokens
-from app.gateway.usage import Meter
+from app.gateway.usage import THOUGHTS_PER_SECOND, Meter
 
 
 def chunk(**fields):
@@ -51,7 +52,64 @@ def test_without_figures_it_is_estimated_and_says_so():
     meter = Meter(400)
     for _ in range(7):
         meter.see(chunk())
+    meter.see(b"data: [DONE]\n\n")
     assert meter.tokens() == Tokens(100, 7, estimated=107)
+
+
+def test_long_chunks_are_estimated_by_their_text():
+    """Some providers send a sentence at a time."""
+    meter = Meter(400)
+    meter.see(chunk(text=""))
+    for _ in range(5):
+        meter.see(chunk(text="x" * 4_000))
+    meter.see(b"data: [DONE]\n\n")
+    assert 4_900 < meter.tokens().completion < 5_100
+
+
+class Clock:
+    now = 50.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def left(after: float = 0.0, *seen: bytes, **more: Any) -> Tokens:
+    """What counts when the client leaves so many seconds after it saw this."""
+    clock = Clock()
+    meter = Meter(400, clock=clock, **more)
+    for lines in seen:
+        meter.see(lines)
+    clock.now += after
+    return meter.tokens()
+
+
+def test_a_client_that_leaves_is_charged_what_it_asked_for():
+    """Before the first byte, or after all but the last: what the model had thought by then is not known."""
+    assert left(most_tokens=5_000) == Tokens(100, 5_000, estimated=5_100)
+    assert left(0.0, chunk(), most_tokens=5_000) == Tokens(100, 5_000, estimated=5_100)
+
+
+def test_a_client_that_leaves_and_asked_for_no_limit_is_charged_for_silence():
+    assert left(0.5).completion == 0
+    assert left(31.0).completion == 30 * THOUGHTS_PER_SECOND
+    assert left(11.0, chunk(), chunk()).completion == 2 + 10 * THOUGHTS_PER_SECOND
+
+
+def test_a_count_along_the_way_is_a_lower_bound():
+    running = chunk(usage={"prompt_tokens": 90, "completion_tokens": 40})
+    assert left(0.0, running) == Tokens(90, 40)
+    assert left(0.0, running, most_tokens=100) == Tokens(90, 100, estimated=60)
+    assert left(0.0, running, b"data: [DONE]\n\n", most_tokens=100) == Tokens(90, 40)
+
+
+def test_a_provider_that_cuts_an_answer_charges_what_was_seen():
+    """A client can bring that about, too, by not reading: so silence counts."""
+    clock = Clock()
+    meter = Meter(400, most_tokens=5_000, clock=clock)
+    meter.see(chunk())
+    clock.now += 3.0
+    meter.cut = True
+    assert meter.tokens().completion == 1 + 2 * THOUGHTS_PER_SECOND
 
 
 @pytest.mark.parametrize("document", [b"", b"[]", b"{", b'{"usage": 5}', b'{"usage": null}', b"\xff", b"[" * 100_000])
