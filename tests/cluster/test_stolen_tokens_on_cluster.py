@@ -3,6 +3,8 @@ it all the same, it opens nothing once it has ended."""
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 
 from tests.cluster.product import Api
@@ -73,6 +75,24 @@ def test_no_tool_of_an_agent_tells_the_model_its_token(chat: Conversation, model
     assert len(said) == len(PLACES) + 1 + len(calls)
     assert all("out of the workspace" in each or "outside the workspace" in each for each in said[-len(calls) :]), said
     assert not any(secret in each for secret in token_file(chat.uuid).split() for each in said)
+
+
+def test_no_program_that_a_repository_names_finds_the_token(chat: Conversation) -> None:
+    """git runs it in a look at unsaved work, which starts with a call of the API or with a sleep."""
+    program = f"cat\n({looks(chat.uuid, 'its file')}) >seen 2>&1\n"
+    steps = [
+        "git init -q",
+        "echo old >changed",
+        "git add changed",
+        "echo new >changed",
+        "echo 'changed filter=looking' >.gitattributes",
+        f"echo {base64.b64encode(program.encode()).decode()} | base64 -d >looking",
+        "git config filter.looking.clean 'sh looking'",
+    ]
+    chat.send("plant", f"run: {' && '.join(steps)} && pwd")
+    folder = chat.ended("plant")["response"]["text"].splitlines()[-1]
+    Api().call("GET", f"/session/{chat.uuid}/risk")
+    assert chat.inside(f"cat {folder}/seen", "agent").splitlines() == [REFUSED, "looked"]
 
 
 def test_a_stolen_token_opens_nothing_after_revoke_sleep_wake_and_delete(chat: Conversation) -> None:
