@@ -91,19 +91,22 @@ def test_a_delivery_worker_may_die_after_any_step_and_every_prompt_is_delivered_
     """Whatever it had done by then, the next delivery worker does the rest."""
     deaths: list[str] = []
     unnoted: list[str] = []
-    for limit in range(1, MOST_STEPS):
+    for _ in range(MOST_STEPS):
         uuid = place.session()
         ids = [f"{uuid}.{name}" for name in PROMPTS]
         for message_id in ids:
             place.core.inbox.take(uuid, f"text of {message_id}", message_id, now=time.time())
-        outcome = place.attempt("deliver", uuid, limit)
+        outcome = place.attempt("deliver", uuid, len(deaths) + 1)
+        whole = place.core.store.get(uuid).waiting == 0
         place.deliver_until(uuid, lambda uuid=uuid: place.core.store.get(uuid).waiting == 0)  # type: ignore[misc]
         accepted = [each for each in place.agent.accepted if each.startswith(uuid)]
         assert accepted == ids, f"after {outcome}"
         states = [place.core.inbox.get(uuid, each).state for each in ids]
         assert states == ["delivered"] * len(ids), f"after {outcome}"
         if outcome == "passed":
-            break
+            if whole:
+                break
+            continue  # It lost its lease, of 0.3 s, in a slow moment.
         assert outcome.startswith("killed "), outcome
         deaths.append(outcome)
         if outcome == "killed agent /chat":
@@ -112,7 +115,7 @@ def test_a_delivery_worker_may_die_after_any_step_and_every_prompt_is_delivered_
         raise AssertionError(f"no delivery came to its end: {deaths[-5:]}")
     assert len(unnoted) == len(PROMPTS)
     assert len(deaths) > 4 * len(PROMPTS), deaths
-    # And those whose deliverer lost its lease, of 0.3 s, in a slow moment.
+    # And those whose deliverer lost its lease.
     assert set(unnoted) <= set(place.agent.repeated), "those whose deliverer died before it could note it"
     assert len(place.agent.repeated) < len(deaths) / 2, place.agent.repeated
 
