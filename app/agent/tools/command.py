@@ -56,12 +56,11 @@ def run_shell(
     stop: child.Stop = lambda: False,
     processes: int = PROCESSES,
     head: int = HEAD_BYTES,
-    tail: int = TAIL_BYTES,
     grace: float = GRACE,
 ) -> Mapping[str, Any]:
     """The answer of `runner` to a shell command in this folder. Where the kernel supports that, the command can't read
     the `hidden` folder. Raises `ToolError`."""
-    order = {"command": command, "seconds": seconds, "head": head, "tail": tail, "processes": processes}
+    order = {"command": command, "seconds": seconds, "head": head, "tail": TAIL_BYTES, "processes": processes}
     order["hidden"] = str(hidden or "")
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -90,7 +90,7 @@ class Prices:
 
     def has_price(self, model: str) -> bool:
         """Whether this model has a price of its own."""
-        return model in self.tokens and model != OTHER
+        return self.model_name(model) != OTHER
 
     def of_model(self, model: str) -> TokenPrice:
         """A model's prices."""
