@@ -600,9 +600,10 @@ class Settings:
         return tuple(dict.fromkeys(part for part in parts if part))
 
     def nginx_says_why(self) -> bool:
-        """Whether nginx's redirect (`auth-signin`) carries `Workspace-Next`: it must be the first header that nginx
-        takes from forward auth's answer."""
-        return "next=$authHeader0" in self.ingress_forward_auth and '"Workspace-Next,' in self.ingress_forward_auth
+        """Whether nginx tells forward auth where it leads a request, and its redirect (`auth-signin`) carries
+        `Workspace-Next`, which must be the first header that nginx takes from forward auth's answer."""
+        parts = ("service=$service_name", "next=$authHeader0", '"Workspace-Next,')
+        return all(part in self.ingress_forward_auth for part in parts)
 
     @classmethod
     def variables(cls) -> list[str]:
@@ -662,10 +663,11 @@ class Settings:
                 raise SettingsError(f"{name}: no origin of a workspace or of the agents: tenants write its pages.")
         if self.login_url and not PAGE.fullmatch(self.login_url):
             raise SettingsError("LOGIN_URL: an address looks like https://app.example.com/sign-in, without a fragment.")
-        if self.login_url and "auth-signin" in self.ingress_forward_auth and not self.nginx_says_why():
+        if "auth-signin" in self.ingress_forward_auth and not self.nginx_says_why():
             raise SettingsError(
-                "INGRESS_FORWARD_AUTH: for LOGIN_URL, auth-signin must end in ?next=$authHeader0 and "
-                "auth-response-headers must begin with Workspace-Next, as in manifests/components/nginx/settings.env."
+                "INGRESS_FORWARD_AUTH: auth-url must have service=$service_name, auth-signin must end in "
+                "?next=$authHeader0, and auth-response-headers must begin with Workspace-Next, as in "
+                "manifests/components/nginx/settings.env."
             )
         if trouble := self._trouble_with_dashboard():
             raise SettingsError(f"DASHBOARD_URL: {trouble}")

@@ -4,7 +4,8 @@
 What it has in common with the controller's own template is what forward auth depends on: one server for each host; the
 call of forward auth, which is told the URL with the visitor's `Host` in it; headers replaced by those of its answer;
 and a 401 that becomes a redirect with forward auth's cookie. The controller leads to a Service's address, which stays
-while the pod behind it comes and goes; here that is a forwarder for each workspace.
+while the pod behind it comes and goes; here that is a forwarder for each workspace. It learns of a new one after a
+while; here a test says when.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import socketserver
 import subprocess
@@ -22,6 +24,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from app.core.access.forwarded_request import NOWHERE
 from tests.conftest import ROOT
 from tests.service import Service
 from tests.waiting import wait_for
@@ -61,24 +64,53 @@ def annotations_in(setting: str) -> dict[str, str]:
     return {name.removeprefix(ANNOTATION): value for name, value in json.loads(text).items()}
 
 
+class Front:
+    """nginx at the addresses of some workspaces, and, as the route of those that have none, at all others of their
+    domain."""
+
+    def __init__(self, service: Service, program: Path, folder: Path) -> None:
+        self._service, self._program, self._folder = service, program, folder
+        self._ways = contextlib.ExitStack()
+        self._ports: dict[str, tuple[str, int]] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def lead_to(self, uuid: str) -> None:
+        """Have a route for one more workspace, as the controller does when it sees its Ingress."""
+        self._add(f"vs-code-{uuid}", f"user-{uuid}", uuid)
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
+
+    def start(self, uuids: list[str]) -> None:
+        self._add("*", NOWHERE, "of none")
+        for uuid in uuids:
+            self._add(f"vs-code-{uuid}", f"user-{uuid}", uuid)
+        with (self._folder / "log").open("wb") as log:
+            command = [str(self._program), "-c", str(self._folder / "nginx.conf"), "-e", "stderr"]
+            process = self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        wait_for(lambda: process.poll() is not None or answers(self._service.workspace_port), "nginx to listen")
+        assert process.poll() is None, (self._folder / "log").read_text()
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(STOP_LIMIT)
+        self._ways.close()
+
+    def _add(self, name: str, service: str, uuid: str) -> None:
+        self._ports[name] = service, self._ways.enter_context(way_to(self._service, uuid))
+        text = config(self._service, self._program, self._folder, self._ports)
+        (self._folder / "nginx.conf").write_text(text)
+
+
 @contextlib.contextmanager
-def in_front(service: Service, program: Path, folder: Path, uuids: list[str]) -> Iterator[None]:
-    """nginx at the addresses of these workspaces, and, as the route of archived ones, at all others of their domain;
-    until the end of the block."""
-    with contextlib.ExitStack() as stack:
-        ways = {f"vs-code-{uuid}": stack.enter_context(way_to(service, uuid)) for uuid in uuids}
-        ways["*"] = stack.enter_context(way_to(service, "of none"))
-        file = folder / "nginx.conf"
-        file.write_text(config(service, program, folder, ways))
-        log = stack.enter_context((folder / "log").open("wb"))
-        process = subprocess.Popen([program, "-c", file, "-e", "stderr"], stdout=log, stderr=log)
-        try:
-            wait_for(lambda: process.poll() is not None or answers(service.workspace_port), "nginx to listen")
-            assert process.poll() is None, (folder / "log").read_text()
-            yield
-        finally:
-            process.terminate()
-            process.wait(STOP_LIMIT)
+def in_front(service: Service, program: Path, folder: Path, uuids: list[str]) -> Iterator[Front]:
+    """nginx in front of these workspaces, until the end of the block."""
+    front = Front(service, program, folder)
+    try:
+        front.start(uuids)
+        yield front
+    finally:
+        front.stop()
 
 
 def answers(port: int) -> bool:
@@ -124,11 +156,11 @@ def copy(source: socket.socket, sink: socket.socket) -> None:
         sink.shutdown(socket.SHUT_WR)
 
 
-def config(service: Service, program: Path, folder: Path, ways: Mapping[str, int]) -> str:
-    """nginx.conf: a server for each name of the workspaces' domain, and the API's."""
+def config(service: Service, program: Path, folder: Path, ways: Mapping[str, tuple[str, int]]) -> str:
+    """nginx.conf: a server for each name of the workspaces' domain, with its Service and its port, and the API's."""
     modules = program.parents[1] / "lib" / "nginx" / "modules"
     listen = f"listen {ADDRESS}:{service.workspace_port}"
-    servers = "".join(workspace(service, listen, name, port) for name, port in ways.items())
+    servers = "".join(workspace(service, listen, name, *way) for name, way in ways.items())
     temporary = "".join(
         f"{name}_temp_path {folder}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
@@ -151,7 +183,7 @@ server {{ {listen}; server_name {API_HOST}; location / {{ proxy_pass {service.ur
 """
 
 
-def workspace(service: Service, listen: str, name: str, port: int) -> str:
+def workspace(service: Service, listen: str, name: str, kubernetes_service: str, port: int) -> str:
     """The server of one workspace, or of several."""
     chosen, others = annotations_in("INGRESS_FORWARD_AUTH"), annotations_in("INGRESS_ANNOTATIONS")
     forward_auth, signin = urlsplit(chosen["auth-url"]), urlsplit(chosen["auth-signin"])
@@ -182,6 +214,7 @@ location @signin {{
     return 302 http://{API_HOST}:{service.workspace_port}{signin.path}?{signin.query}&rd=$scheme://$http_host$escaped_uri;
 }}
 location / {{
+    set $service_name "{kubernetes_service}";
     auth_request /_forward_auth;
     auth_request_set $forward_auth_cookie $upstream_http_set_cookie;
     add_header Set-Cookie $forward_auth_cookie;

@@ -52,9 +52,11 @@ def settings_with(app: Product) -> dict[str, str]:
 @dataclass(frozen=True)
 class Ways:
     """Those into a workspace whose service was told of the product `app`. `ask` makes a call of the API that goes well
-    (method, path, body) and answers its JSON; `folder` is the one that the editor opens, with the file `KEPT`."""
+    (method, path, body) and answers its JSON; `new` makes a session of that user and waits for nothing; `folder` is the
+    one that the editor opens, with the file `KEPT`."""
 
     ask: Callable[..., Any]
+    new: Callable[[str], Any]
     app: Product
     session: Any
     folder: str
@@ -138,6 +140,19 @@ class WaysIn:
             ways.sleep()
             context.clear_cookies()
         ways.ask("POST", f"/session/{ways.uuid}/scale-up")
+
+    def test_who_is_sent_to_a_new_workspace_at_once_comes_in(
+        self, ways: Ways, context: BrowserContext, signs_in: Product
+    ) -> None:
+        """By its bare address, as products did that were written for an earlier version, before anything but its record
+        is there."""
+        made = ways.new("eve")
+        page = context.new_page()
+        page.goto(made["workspace_url"])
+        expect_editor(page)
+        assert signs_in.asked == [(made["uuid"], "/")]
+        page.goto("about:blank")
+        ways.ask("DELETE", f"/session/{made['uuid']}?backup=false")
 
     @pytest.mark.parametrize("host", [SAME_SITE, CROSS_SITE])
     def test_the_editor_works_in_a_named_pages_frame(self, ways: Ways, context: BrowserContext, host: str) -> None:

@@ -23,9 +23,9 @@ from app.api.blueprint import Blueprint
 from app.api.context import KEYRING, core, request_id
 from app.api.instruments import Decided, ForwardAuthInstruments
 from app.api.openapi import PLAIN
-from app.api.refusals import BY_NGINX, NEXT, REFUSALS, pages, refusal, shown_by_nginx, to_login
+from app.api.refusals import BY_NGINX, NEXT, REFUSALS, no_workspace, pages, refusal, shown_by_nginx, to_login
 from app.api.schemas import ProblemSchema
-from app.api.waking import RETRY_AFTER, back_to, not_up, starting, waking_page
+from app.api.waking import RETRY_AFTER, UNKNOWN, back_to, not_up, starting, waking_page
 from app.core.access.access_policy import AccessDecision, Outcome, decide, decide_agent
 from app.core.access.audit import REFUSED, Act, address_of
 from app.core.access.forwarded_request import (
@@ -57,15 +57,17 @@ epoch, by which the editor tells connections from before a revocation (app/edito
 
 NGINX = {302: 401, 303: 401, 503: 401, 401: 403, 404: 403}
 """The status for nginx in place of ours: `auth_request` knows 2xx, 401 and 403, and takes all else for an error. On 401
-nginx redirects to /auth/again (`auth-signin`), with our cookie; so 401 is for answers that go on by themselves. Where
-the redirect says why (`next`), 401 is also for pages and redirects meant for a person."""
+nginx redirects to /auth/again (`auth-signin`), with our cookie; so 401 is for answers that go on by themselves, and for
+those that /auth/again can give in nginx' place (`NEXT`)."""
 
 
 class VerifyQuery(Schema):
-    """`host` is nginx's `$host`: the name by which it chose where the request goes."""
+    """`host` is nginx's `$host`, the name by which it chose where the request goes, and `service` its `$service_name`,
+    where that is."""
 
     proxy = fields.String(load_default="traefik", validate=validate.OneOf(["traefik", "nginx"]))
     host = fields.String(load_default="")
+    service = fields.String(load_default="")
 
 
 @dataclass(frozen=True)
@@ -110,23 +112,30 @@ def verify(query: dict[str, str]) -> Response:
     X-Forwarded-* headers (`proxy=nginx`: in X-Original-*)."""
     settings = core().settings
     nginx, headers = query["proxy"] == "nginx", request.headers
-    forwarded = from_nginx(headers, settings, query["host"]) if nginx else from_traefik(headers, settings)
-    if forwarded is None:
-        if headers.get("X-Original-URL" if nginx else "X-Forwarded-Host"):
-            raise Problem(NGINX[404] if nginx else 404, "not_found", "There is no workspace at this address.")
+    if not headers.get("X-Original-URL" if nginx else "X-Forwarded-Host"):
         missing = "X-Original-* headers" if nginx else "X-Forwarded-* headers"
         raise Problem(
             400, "no_visit", f"This is for the ingress, which names the address in {missing}; they are missing."
         )
-    g.principal = Visitor(f"visitor:{forwarded.uuid}")
-    now = time.time()
-    tokens = tokens_of(forwarded, now)
-    response = to_agent(forwarded, tokens, now) if forwarded.agent else to_workspace(forwarded, tokens, now)
     if nginx:
-        response.status_code = for_nginx(response, settings.nginx_says_why())
+        forwarded = from_nginx(headers, settings, query["host"], query["service"])
+    else:
+        forwarded = from_traefik(headers, settings)
+    response = answer(forwarded) if forwarded else no_workspace()
+    if nginx:
+        status = response.status_code
+        response.status_code = 401 if NEXT in response.headers else NGINX.get(status, status)
     else:
         response.headers.pop(NEXT, None)
     return response
+
+
+def answer(forwarded: ForwardedRequest) -> Response:
+    """The answer to a request for a workspace or its agent."""
+    g.principal = Visitor(f"visitor:{forwarded.uuid}")
+    now = time.time()
+    tokens = tokens_of(forwarded, now)
+    return to_agent(forwarded, tokens, now) if forwarded.agent else to_workspace(forwarded, tokens, now)
 
 
 DECIDED: Mapping[Outcome, Decided] = {
@@ -153,9 +162,7 @@ def waking() -> Response:
     """The page the ingress shows when it reaches no workspace: the one of a workspace that wakes. It says nothing about
     the session."""
     g.expected = True
-    if "text/html" in request.headers.get("Accept", ""):
-        return waking_page("unknown", {}, 0, 0)
-    return not_up("unknown", {})
+    return waking_page(UNKNOWN) if "text/html" in request.headers.get("Accept", "") else not_up(UNKNOWN)
 
 
 @again_blp.route("/auth/again", methods=["GET"])
@@ -167,16 +174,20 @@ def waking() -> Response:
 @again_blp.alt_response(
     403, schema=PLAIN, content_type="text/html", description="The same, in a frame of another page."
 )
+@again_blp.alt_response(404, schema=PLAIN, content_type="text/html", description="There is no workspace there.")
+@again_blp.alt_response(404, schema=ProblemSchema, content_type=PROBLEM_TYPE)
 @again_blp.alt_response(
     503, schema=PLAIN, content_type="text/html", description="The workspace wakes; the page goes back to it by itself."
 )
 @again_blp.alt_response(503, schema=NotUpSchema, content_type=PROBLEM_TYPE)
-@again_blp.operation("again", 400, own=(503,), anonymous=True, without_redis=True, rate=None)
+@again_blp.operation("again", 400, own=(404, 503), anonymous=True, without_redis=True, rate=None)
 def again(query: dict[str, str]) -> Response:
     """Where nginx redirects visitors to (`auth-signin`). Sends a visitor whose link was good back without it, one whose
     workspace wakes to a page that goes back every second, and one without a token to LOGIN_URL. It says nothing about
     the session."""
     goal = target(query["rd"], core().settings)
+    if goal is None and query["next"] == Outcome.GONE:
+        return no_workspace()
     if goal is None:
         raise Problem(400, "no_visit", "`rd` must be the address of a workspace.")
     g.expected = True
@@ -187,15 +198,8 @@ def again(query: dict[str, str]) -> Response:
         in_frame = request.headers.get("Sec-Fetch-Dest") == "iframe"
         return without_link(url, entered=goal.has_link, in_frame=in_frame)
     if goal.agent or "text/html" not in request.headers.get("Accept", ""):
-        return not_up("unknown", {})
+        return not_up(UNKNOWN)
     return back_to(url)
-
-
-def for_nginx(response: Response, says_why: bool) -> int:
-    """The status for nginx in place of the response's own. `says_why`: nginx's redirect repeats `Workspace-Next`."""
-    if NEXT in response.headers:
-        return 401 if says_why else 403
-    return NGINX.get(response.status_code, response.status_code)
 
 
 def without_link(url: str, *, entered: bool, in_frame: bool) -> Response:
@@ -241,7 +245,8 @@ def to_agent(forwarded: ForwardedRequest, tokens: tuple[AccessToken, ...], now: 
     principal = current_app.extensions[KEYRING].find(forwarded.api_key) if forwarded.api_key else None
     record = core().login_links.lookup(forwarded.uuid).record
     keyed = principal if principal and record and principal.may_see(record.user_id) else None
-    decision = decide_agent(record, tokens[0] if tokens else None, keyed is not None)
+    token = tokens[0] if tokens else None
+    decision = decide_agent(record, token, keyed=keyed is not None, nowhere=forwarded.nowhere)
     if decision.outcome is not Outcome.ALLOW:
         return carry_out(forwarded, record, decision, now)
     if not core().settings.keys_for(Purpose.AGENT):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from app.core.errors import (
     ArchiveError,
@@ -40,11 +41,25 @@ class Told:
     detail: str = ""
 
 
-WAKING = Told("Waking the workspace", "This page opens it by itself.")
+class Files(StrEnum):
+    """Where the files are when a workspace starts."""
+
+    THERE = "there"
+    RESTORED = "restored"
+    """In a backup or a restore point, from where they come first."""
+    ARCHIVED = "archived"
+    """The same, as the workspace was not used for long."""
+
+
+OPENS = "This page opens it by itself."
+OPENING = Told("Opening the workspace", OPENS)
+"""Where nothing is known of the session."""
+
+STARTING = Told("Starting the workspace", f"It is new. {OPENS}")
+RESTORING = Told("Restoring the workspace", f"Its files come first. {OPENS}")
+WAKING = Told("Waking the workspace", OPENS)
 ASLEEP = Told("The workspace is asleep", "Wake it to go on where you stopped. Your files are kept.")
-WAKING_ARCHIVED = Told(
-    WAKING.title, "It was not used for long, so its files come from the archive first. This page opens it by itself."
-)
+WAKING_ARCHIVED = Told(WAKING.title, f"It was not used for long, so its files come from the archive first. {OPENS}")
 ASLEEP_ARCHIVED = Told(
     ASLEEP.title,
     "It was not used for long, so its files lie in the archive. Wake it to go on where you stopped; that takes longer "
@@ -91,19 +106,28 @@ FAILS: Mapping[str, str] = {
 """Why it failed, by its reason code."""
 
 
-def told(status: str, phases: Mapping[str, int], code: str, reason: str, *, archived: bool = False) -> Told:
-    """What a person reads about a workspace in this state; `phases` are the steps of its start that are done. The files
-    of one that is `archived` are still to be restored."""
+def told(status: str, phases: Mapping[str, int], code: str, reason: str, files: Files = Files.THERE) -> Told:
+    """What a person reads about a workspace in this state; `phases` are the steps of its start that are done."""
     match status:
         case Status.FAILED:
             title = STOPPED if PHASES[-1] in phases else FAILED
             text = FAILS.get(code, f"Something went wrong. {AGAIN}")
             return Told(title, text, _detail(code, reason))
         case Status.SLEEPING:
-            return ASLEEP_ARCHIVED if archived else ASLEEP
+            return ASLEEP_ARCHIVED if files is Files.ARCHIVED else ASLEEP
         case _:
-            usual = WAKING_ARCHIVED if archived else WAKING
+            usual = _starts(status, files)
             return Told(usual.title, WAITS.get(code, usual.text), _detail(code, reason))
+
+
+def _starts(status: str, files: Files) -> Told:
+    match files:
+        case Files.ARCHIVED:
+            return WAKING_ARCHIVED
+        case Files.RESTORED:
+            return RESTORING
+        case Files.THERE:
+            return STARTING if status == Status.CREATED else WAKING
 
 
 def for_people(reason: str) -> str:

@@ -94,8 +94,8 @@ REFUSALS = {
     ),
 }
 
-BY_NGINX = frozenset({Outcome.SIGN_IN, Outcome.SIGN_IN_LOOP, Outcome.NO_COOKIE, Outcome.FRAMED})
-"""Outcomes that nginx can show a person, by a redirect; for all others it shows its own 403."""
+BY_NGINX = frozenset({Outcome.SIGN_IN, *REFUSALS})
+"""Outcomes that nginx can show a person, by a redirect. A program gets nginx's own 403."""
 
 AGAIN = {Outcome.SIGN_IN_LOOP: "Sign in", Outcome.NO_COOKIE: "Try again"}
 """The text of the link by which a person may go on, for refusals that have one."""
@@ -118,12 +118,22 @@ def refusal_page(outcome: Outcome, uuid: str, again: str) -> Response:
     label = AGAIN.get(outcome, "") if again and settings.login_url else ""
     loops = outcome is Outcome.SIGN_IN_LOOP
     href = login_location(settings, uuid, again) if loops else settings.workspace_url(uuid) + again
-    headers = _challenge(found) | ({NEXT: outcome.value} if outcome in BY_NGINX else {})
+    headers = _challenge(found) | {NEXT: outcome.value}
     template = "onward.html" if label else "page.html"
     # This page shows nobody's data and leads nowhere, so the framing page may show what is wrong.
     framed = outcome is Outcome.FRAMED
     values = {"title": found.title, "text": found.text, "href": href, "label": label}
     return pages().show(template, found.status, headers, by_any_page=framed, hint=found.hint, **values)
+
+
+def no_workspace() -> Response:
+    """The answer at an address that is no workspace's."""
+    found = REFUSALS[Outcome.GONE]
+    headers = {NEXT: Outcome.GONE.value}
+    if "text/html" in request.headers.get("Accept", ""):
+        return pages().show("page.html", found.status, headers, title=found.title, text=found.text)
+    detail = "There is no workspace at this address."
+    return problem_response(Problem(found.status, "not_found", detail, headers=headers))
 
 
 def to_login(uuid: str, path: str, sign_ins: int) -> Response:

@@ -4,14 +4,14 @@ by itself, and a problem document for a program."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 from typing import cast
 
 from flask import Response, g
 
 from app.api.context import core
-from app.api.reasons import WAKING, for_people, told
+from app.api.reasons import OPENING, Files, Told, for_people, told
 from app.api.refusals import pages
 from app.core.access.access_policy import RETRY_PATH
 from app.core.access.forwarded_request import ForwardedRequest
@@ -37,53 +37,70 @@ PHASE_NAMES = {
 """What is being done until the phase is reached."""
 
 
+@dataclass(frozen=True)
+class NotUp:
+    """A workspace that isn't up. `phases` are the steps of its start that are done, `elapsed_ms` is since when it
+    starts, 0 for not known."""
+
+    status: str
+    words: Told
+    phases: Mapping[str, int] = field(default_factory=dict)
+    elapsed_ms: int = 0
+    code: str = ""
+    reason: str = ""
+
+
+UNKNOWN = NotUp("unknown", OPENING)
+"""One of which this process knows nothing."""
+
+
 def starting(forwarded: ForwardedRequest, record: Record, now: float) -> Response:
     """The answer for a workspace that isn't up: how far its start is."""
     # Not worth a log line: tabs left open ask for sleeping workspaces all day.
     g.expected = True
     elapsed = max(0, round((now - record.requested_at) * 1000)) if record.requested_at else 0
     code, reason = (record.reason_code, record.reason) if record.status in SAYS_WHY else ("", "")
-    archived = record.tier is Tier.ARCHIVED
-    if forwarded.wants_page:
-        estimate = core().counters.usual_start("restore" if archived else "wake") or 0
-        return waking_page(record.status, record.phases, elapsed, estimate, code, reason, archived=archived)
-    return not_up(record.status, record.phases, elapsed, code, reason, archived=archived)
+    files = files_of(record)
+    words = told(record.status, record.phases, code, reason, files)
+    state = NotUp(record.status, words, record.phases, elapsed, code, reason)
+    if not forwarded.wants_page:
+        return not_up(state)
+    created = "create" if record.status is Status.CREATED else "wake"
+    kind = created if files is Files.THERE else "restore"
+    return waking_page(state, core().counters.usual_start(kind) or 0)
 
 
-def waking_page(
-    status: str,
-    phases: Mapping[str, int],
-    elapsed: int,
-    estimate: int,
-    code: str = "",
-    reason: str = "",
-    *,
-    archived: bool = False,
-) -> Response:
-    """The page: what happens, the steps of the start, and a button where it has ended. `elapsed` and `estimate` are in
-    ms, 0 for not known."""
-    words = told(status, phases, code, reason, archived=archived)
+def files_of(record: Record) -> Files:
+    """Where the session's files are."""
+    if record.tier is Tier.ARCHIVED:
+        return Files.ARCHIVED
+    return Files.RESTORED if record.restore_from or record.rollback_to else Files.THERE
+
+
+def waking_page(state: NotUp, estimate_ms: int = 0) -> Response:
+    """The page: what happens, the steps of the start, and a button where it has ended. `estimate_ms` is how long such a
+    start usually takes, 0 for not known."""
     return pages().show(
         "waking.html",
         HTTPStatus.SERVICE_UNAVAILABLE,
-        {"Retry-After": RETRY_AFTER, STATUS_HEADER: status},
-        title=words.title,
-        text=words.text,
-        detail=words.detail,
-        state=status,
-        steps=steps(status, phases),
-        steps_are_over=status == Status.FAILED and PHASES[-1] in phases,
-        elapsed_ms=elapsed,
-        estimate_ms=estimate,
+        {"Retry-After": RETRY_AFTER, STATUS_HEADER: state.status},
+        title=state.words.title,
+        text=state.words.text,
+        detail=state.words.detail,
+        state=state.status,
+        steps=steps(state.status, state.phases),
+        steps_are_over=state.status == Status.FAILED and PHASES[-1] in state.phases,
+        elapsed_ms=state.elapsed_ms,
+        estimate_ms=estimate_ms,
         retry=RETRY_PATH,
     )
 
 
 def back_to(url: str) -> Response:
     """The page at nginx's place of return, which goes back to the workspace's address every second."""
-    headers = {"Retry-After": RETRY_AFTER, STATUS_HEADER: "unknown"}
-    text = f"{WAKING.text} If nothing happens for long, tell the people who run this service."
-    return pages().show("again.html", 503, headers, title=WAKING.title, text=text, back=url)
+    headers = {"Retry-After": RETRY_AFTER, STATUS_HEADER: UNKNOWN.status}
+    text = f"{OPENING.text} If nothing happens for long, tell the people who run this service."
+    return pages().show("again.html", 503, headers, title=OPENING.title, text=text, back=url)
 
 
 @dataclass(frozen=True)
@@ -109,24 +126,16 @@ def steps(status: str, phases: Mapping[str, int]) -> list[Step]:
     return shown
 
 
-def not_up(
-    status: str,
-    phases: Mapping[str, int],
-    elapsed: int = 0,
-    code: str = "",
-    reason: str = "",
-    *,
-    archived: bool = False,
-) -> Response:
+def not_up(state: NotUp) -> Response:
     """The problem document; its `for_people` is what the page says."""
     text = "The workspace is not running. POST /session/{uuid}/wake wakes it; so does a person who opens its address."
     more = {
-        "session_status": status,
-        "phases": dict(phases),
-        "elapsed_ms": elapsed,
-        "reason": for_people(reason),
-        "reason_code": code or None,
-        "for_people": asdict(told(status, phases, code, reason, archived=archived)),
+        "session_status": state.status,
+        "phases": dict(state.phases),
+        "elapsed_ms": state.elapsed_ms,
+        "reason": for_people(state.reason),
+        "reason_code": state.code or None,
+        "for_people": asdict(state.words),
     }
-    headers = {"Retry-After": RETRY_AFTER, STATUS_HEADER: status}
+    headers = {"Retry-After": RETRY_AFTER, STATUS_HEADER: state.status}
     return problem_response(Problem(503, "workspace_not_up", text, headers=headers, more=more))

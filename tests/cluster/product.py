@@ -41,6 +41,14 @@ class Api:
         assert answer.ok, answer.text
         return answer.json()
 
+    def new(self, user_id: str, **wanted: Any) -> Any:
+        """A new session, of which nothing is there yet but its record."""
+        body = {"user_id": user_id, **wanted}
+        headers = self.headers | {"Prefer": "respond-async"}
+        answer = requests.post(f"{self.url}/session/create", json=body, headers=headers, timeout=90)
+        assert answer.ok, answer.text
+        return answer.json()
+
     def link(self, uuid: str) -> str:
         """The URL of a link that opens the workspace once."""
         return str(self.call("POST", f"/session/{uuid}/open")["url"])

@@ -15,6 +15,7 @@ from tests.browser import (
     expect_all_closed,
     expect_editor,
     expect_file,
+    navigated,
     open_editor,
 )
 from tests.cluster.product import LET_IN, Api, kubectl, ready_pods
@@ -177,6 +178,47 @@ def test_opening_an_archived_workspace_ends_in_the_editor(api: Api, browser: Bro
     expect_file(page, "kept.txt")
     page.context.close()
     api.call("DELETE", f"/session/{uuid}?backup=false")
+
+
+def test_an_address_without_a_route_of_its_own_says_what_is_there(api: Api, browser: Browser) -> None:
+    """A workspace that is new, gone, being restored, or never was. Its link is followed at once and leads on by itself;
+    nobody meets the ingress controller's own 404."""
+    made = api.new("eve", open=True)
+    mine, stranger = (browser.new_context().new_page() for _ in range(2))
+    assert navigated(mine, made["open_url"]) == 503
+    expect(mine.get_by_role("heading", name="Starting the workspace")).to_be_visible()
+    expect_editor(mine)
+    kubectl("exec", f"deployment/user-{made['uuid']}", "--", "sh", "-c", "echo kept > /app/kept.txt")
+    mine.goto("about:blank")
+    backup = api.call("DELETE", f"/session/{made['uuid']}")["backup"]
+    never = made["workspace_url"].replace(made["uuid"], "zzzzzzzz")
+
+    assert navigated(mine, made["workspace_url"]) == 404
+    expect(mine.get_by_role("heading", name="This workspace does not exist")).to_be_visible()
+    read = {(navigated(stranger, url), stranger.locator("main").inner_text()) for url in (made["workspace_url"], never)}
+    assert [status for status, _ in read] == [401]
+    assert navigated(stranger, made["open_url"]) == 403
+    assert navigated(mine, never.replace("vs-code-zzzzzzzz", "grafana")) == 404
+    expect(mine.get_by_role("heading", name="This workspace does not exist")).to_be_visible()
+    agents, key = api.url.replace("//api.", "//agents."), {"X-API-Key": api.headers["X-API-Key"]}
+    told = [
+        requests.get(f"{agents}/chat/{uuid}/health", headers=headers, timeout=10)
+        for uuid in (made["uuid"], "zzzzzzzz")
+        for headers in (key, {})
+    ]
+    assert [(each.status_code, each.json()["error"]) for each in told] == [
+        (404, "session_not_found"),
+        (401, "unauthorized"),
+    ] * 2
+
+    again = api.new("eve", restore_from=backup, open=True)
+    assert navigated(mine, again["open_url"]) == 503
+    expect(mine.get_by_role("heading", name="Restoring the workspace")).to_be_visible()
+    expect_editor(mine)
+    expect_file(mine, "kept.txt")
+    mine.context.close()
+    stranger.context.close()
+    api.call("DELETE", f"/session/{again['uuid']}?backup=false")
 
 
 def extension_hosts(uuid: str) -> int:

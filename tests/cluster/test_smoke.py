@@ -33,7 +33,6 @@ def test_a_workspace_lives_sleeps_wakes_dies_and_is_restored(model: ModelServer,
     """create → editor → a file from its terminal → sleep → a prompt wakes it, and runs once → backup Job → delete →
     restore; nothing is lost."""
     one = Conversation(Api())
-    one.wait_open()
     page = open_editor(browser, one.api.link(one.uuid))
     in_terminal(page, "mkdir src && echo hello > src/proof.txt && chmod 750 src/proof.txt && ln -s src/proof.txt link")
     wait_for(lambda: one.inside("test -L /app/link && echo there || true"), "the terminal's files", one.look, PATIENCE)

@@ -33,7 +33,7 @@ def ways() -> Iterator[Ways]:
         try:
             wait_for(lambda: api.visit(session).status_code in LET_IN, "the ingress to lead there")
             kubectl("exec", f"deployment/user-{uuid}", "--", "touch", f"{FILES}/{KEPT}")
-            yield Ways(api.call, app, session, FILES)
+            yield Ways(api.call, api.new, app, session, FILES)
         finally:
             api.call("DELETE", f"/session/{uuid}?backup=false")
 

@@ -188,7 +188,7 @@ def test_one_that_is_up_and_not_reached_yet_has_a_page_too(service: Service, bro
         told = service.workspace(session)
         assert (told.json()["error"], told.headers["Retry-After"]) == ("workspace_not_up", "1")
         assert navigated(page, session["workspace_url"]) == 503
-        expect(page.get_by_role("heading", name="Waking the workspace")).to_be_visible()
+        expect(page.get_by_role("heading", name="Opening the workspace")).to_be_visible()
         assert service.status(uuid)["session"]["status"] == "active"
         routes.mset(taken)
     expect_editor(page)

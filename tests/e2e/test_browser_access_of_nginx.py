@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import json
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,10 @@ import pytest
 import requests
 from playwright.sync_api import Browser, expect
 
+from app.core.access.access_policy import SETTLING
 from tests.browser import (
     HANDSHAKE,
+    PATIENCE,
     cookie_of,
     expect_editor,
     expect_file,
@@ -21,7 +25,7 @@ from tests.browser import (
     open_editor,
     opens_socket,
 )
-from tests.nginx import ADDRESS, API_HOST, in_front, nginx_program
+from tests.nginx import ADDRESS, ANNOTATION, API_HOST, Front, annotations_in, in_front, nginx_program
 from tests.service import Service
 from tests.waiting import wait_for
 
@@ -30,15 +34,24 @@ __all__ = ["nginx_program"]
 
 @pytest.fixture(scope="module")
 def service_settings() -> Mapping[str, str]:
-    return {"WORKSPACE_DOMAIN": "ws.localhost"}
+    forward_auth = {ANNOTATION + name: value for name, value in annotations_in("INGRESS_FORWARD_AUTH").items()}
+    return {"WORKSPACE_DOMAIN": "ws.localhost", "INGRESS_FORWARD_AUTH": json.dumps(forward_auth)}
 
 
 @pytest.fixture(scope="module")
-def sessions(service: Service, nginx_program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Any]]:
-    """Two, behind nginx."""
-    made = [service.create(user) for user in ("ada", "bob")]
-    with in_front(service, nginx_program, tmp_path_factory.mktemp("nginx"), [each["uuid"] for each in made]):
-        yield made
+def sessions(service: Service) -> list[Any]:
+    """Two."""
+    return [service.create(user) for user in ("ada", "bob")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def front(
+    service: Service, nginx_program: Path, sessions: list[Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Front]:
+    """nginx in front of them."""
+    uuids = [each["uuid"] for each in sessions]
+    with in_front(service, nginx_program, tmp_path_factory.mktemp("nginx"), uuids) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +104,9 @@ def test_a_link_opens_the_editor_once_and_leaves_the_address(service: Service, b
     assert page.url == f"{session['workspace_url']}/?{rest}"
     stranger = theirs.new_page()
     assert navigated(stranger, link) == 403
-    assert navigated(stranger, session["workspace_url"]) == 403
+    expect(stranger.get_by_role("heading", name="This link has been used")).to_be_visible()
+    assert navigated(stranger, session["workspace_url"]) == 401
+    expect(stranger.get_by_role("heading", name="not open to you")).to_be_visible()
     assert theirs.cookies() == []
     assert navigated(page, link) == 200
     assert "workspace-link" not in page.url
@@ -143,7 +158,7 @@ def test_a_cookie_opens_one_workspace_by_whatever_name_it_is_asked_for(
     own, others = session["workspace_url"], other["workspace_url"]
     assert status(own, own) == 200
     assert status(others, others) == 403
-    assert [status(others, own), status(own, others)] == [403, 403]
+    assert [status(others, own), status(own, others)] == [302, 302], "to where it says that no workspace is there"
 
 
 def test_opening_a_sleeping_workspace_ends_in_the_editor(service: Service, browser: Browser, session: Any) -> None:
@@ -164,13 +179,43 @@ def test_opening_a_sleeping_workspace_ends_in_the_editor(service: Service, brows
         assert (told.status_code, told.headers["Retry-After"], told.json()["error"]) == (503, "1", "workspace_not_up")
     assert service.status(uuid)["session"]["status"] == "sleeping"
     assert navigated(page, session["workspace_url"]) == 503
-    expect(page.get_by_role("heading", name="Waking the workspace")).to_be_visible()
+    expect(page.get_by_role("heading", name="Opening the workspace")).to_be_visible()
     expect_editor(page)
     expect_file(page, "kept.txt")
     context.close()
 
 
-@pytest.mark.usefixtures("sessions")
+def test_a_new_workspaces_link_is_followed_before_nginx_has_a_route_to_it(
+    service: Service, browser: Browser, front: Front
+) -> None:
+    """Its page comes back until there is one, also after the session is up; and says so when it is gone."""
+    made = service.done("POST", "/session/create", {"user_id": "eve", "open": True})
+    uuid, address = made["uuid"], made["workspace_url"]
+    page = browser.new_page()
+    assert navigated(page, made["open_url"]) == 503
+    heading = page.get_by_role("heading", name="Opening the workspace")
+    expect(heading).to_be_visible()
+    session = service.wait_status(uuid, "active")["session"]
+    up = time.time()
+    seen: list[int] = []
+    # By then nginx has had the time in which a Service comes to lead to a new pod.
+    page.on("response", lambda answer: seen.append(answer.status) if time.time() > up + 2 * SETTLING else None)
+    deadline = time.monotonic() + PATIENCE / 1000
+    while 503 not in seen:
+        assert time.monotonic() < deadline, (session, seen)
+        page.wait_for_timeout(100)  # In which Playwright hears of it.
+    assert set(seen) <= {302, 503}
+    expect(heading).to_be_visible()
+    front.lead_to(uuid)
+    expect_editor(page)
+    page.goto("about:blank")
+    service.done("DELETE", f"/session/{uuid}?backup=false")
+    assert navigated(page, address) == 404
+    expect(page.get_by_role("heading", name="This workspace does not exist")).to_be_visible()
+    assert navigated(page, address.replace(f"vs-code-{uuid}", "grafana")) == 404
+    page.context.close()
+
+
 def test_a_visit_wakes_an_archived_workspace(service: Service, browser: Browser) -> None:
     """It has no route of its own; that of all others lets in nobody without access, and wakes it for who has it."""
     session = service.create("dan", ttl=2)
@@ -178,11 +223,11 @@ def test_a_visit_wakes_an_archived_workspace(service: Service, browser: Browser)
     service.done("POST", f"/session/{uuid}/sleep")
     wait_for(lambda: service.status(uuid)["session"]["tier"] == "archived", "the session to be archived")
     elsewhere = {"workspace_url": "http://agents.ws.localhost"}
-    assert [asked(service, each).status_code for each in (session, elsewhere)] == [403, 403]
+    assert [asked(service, each).status_code for each in (session, elsewhere)] == [403, 302]
     assert service.status(uuid)["session"]["status"] == "sleeping"
     page = browser.new_page()
     assert navigated(page, service.link(uuid)) == 503
-    expect(page.get_by_role("heading", name="Waking the workspace")).to_be_visible()
+    expect(page.get_by_role("heading", name="Opening the workspace")).to_be_visible()
     service.wait_status(uuid, "active")
     page.context.close()
 

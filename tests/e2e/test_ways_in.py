@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, expect
@@ -49,7 +50,11 @@ def ways(service: Service, app: Product) -> Ways:
     made = service.create("ada")
     folder = service.files(made["uuid"])
     (folder / KEPT).write_text("kept")
-    return Ways(service.done, app, made, str(folder))
+
+    def new(user_id: str) -> Any:
+        return service.done("POST", "/session/create", {"user_id": user_id})
+
+    return Ways(service.done, new, app, made, str(folder))
 
 
 class TestWaysInLocally(WaysIn):

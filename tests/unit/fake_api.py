@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from kubernetes import client
 
+from app.core.access.forwarded_request import NOWHERE
 from workers.runtime.kubernetes.api_server import ApiServer
 
 Object = dict[str, Any]
@@ -65,8 +66,9 @@ class FakeApi:
         return self.objects[(kind, name)]
 
     def names(self) -> set[tuple[str, str]]:
+        """The kinds and names of all but the route of sessions that have none."""
         with self.changed:
-            return set(self.objects)
+            return {(kind, name) for kind, name in self.objects if name != NOWHERE}
 
     def cut(self, *, forget: bool = False) -> None:
         """End every open watch; with `forget`, its version is too old afterwards."""

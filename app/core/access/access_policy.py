@@ -102,7 +102,8 @@ def decide(
     if record.status is not Status.ACTIVE:
         wakes = forwarded.by_person and by_browser and record.status is Status.SLEEPING
         return AccessDecision(Outcome.NOT_UP, wake=wakes)
-    if forwarded.by_service and forwarded.wants_page and now < started_at(record) + SETTLING:
+    settling = forwarded.by_service and forwarded.wants_page and now < started_at(record) + SETTLING
+    if settling or forwarded.nowhere:
         return AccessDecision(Outcome.NOT_UP)
     aging = (now - token.issued_at) * RENEWALS > token.expires_at - token.issued_at
     # A cookie set by the answer to a handshake is lost.
@@ -122,15 +123,17 @@ def decide_without_token(forwarded: ForwardedRequest, sign_in: bool) -> AccessDe
     return AccessDecision(Outcome.NO_TOKEN)
 
 
-def decide_agent(record: Record | None, token: AccessToken | None, keyed: bool) -> AccessDecision:
+def decide_agent(
+    record: Record | None, token: AccessToken | None, *, keyed: bool, nowhere: bool = False
+) -> AccessDecision:
     """The decision on a program's request for the agent, with a session token or (`keyed`) an API key that may see the
-    session."""
+    session. `nowhere` as in `ForwardedRequest`."""
     allowed = keyed or (record is not None and token is not None and is_current(token, record))
     if record is None or record.status in GONE:
         return AccessDecision(Outcome.GONE if allowed or token or keyed else Outcome.NO_TOKEN)
     if not allowed:
         return AccessDecision(Outcome.NO_TOKEN)
-    return AccessDecision(Outcome.ALLOW if record.status is Status.ACTIVE else Outcome.NOT_UP)
+    return AccessDecision(Outcome.ALLOW if record.status is Status.ACTIVE and not nowhere else Outcome.NOT_UP)
 
 
 def started_at(record: Record) -> float:

@@ -35,6 +35,9 @@ OTHERS_MAX = 8_192
 """Characters of other cookies that the workspace gets; of more it gets none. Sibling workspaces can set some for the
 whole domain, and with 16 KiB of headers Node answers 431."""
 
+NOWHERE = "asleep"
+"""The Service behind the ingress' route of all workspaces that have none of their own; it has no pods."""
+
 AGENT_PATH = re.compile(r"/chat/([0-9a-z]{8})(?:/|$)")
 CRAWLER = re.compile(r"bot\b|crawl|spider|slurp|preview|facebookexternalhit|whatsapp|monitor|uptime|pingdom|lighthouse")
 """In the User-Agent. A crawler may carry a person's cookie, as link previews do."""
@@ -85,7 +88,8 @@ class ForwardedRequest(Target):
     `embedded`: a page of another origin asks for something to use within itself; `by_person`: somebody opens a page;
     `wants_page`: the answer may be a page; `sign_ins`: how often the browser was sent to sign in within the last
     minute; `by_service`: the ingress reaches a workspace by the address of its Service, which leads to a new pod a
-    moment after the pod is ready."""
+    moment after the pod is ready; `nowhere`: the ingress has no route to this workspace, or not yet, and would lead the
+    request to no pod."""
 
     method: str
     origin: str
@@ -102,6 +106,7 @@ class ForwardedRequest(Target):
     by_person: bool
     wants_page: bool
     by_service: bool
+    nowhere: bool
 
     @property
     def link(self) -> str:
@@ -123,17 +128,18 @@ class ForwardedRequest(Target):
 def from_traefik(headers: Headers, settings: Settings) -> ForwardedRequest | None:
     """The request of a `forwardAuth` call; None when it is for no host of ours, or the headers are missing."""
     host, uri = headers.get("X-Forwarded-Host", ""), headers.get("X-Forwarded-Uri", "")
-    return _read(headers, settings, host, uri, headers.get("X-Forwarded-Method", ""), by_service=False)
+    return _read(headers, settings, host, uri, headers.get("X-Forwarded-Method", ""))
 
 
-def from_nginx(headers: Headers, settings: Settings, server: str) -> ForwardedRequest | None:
-    """The request of an `auth_request` call of ingress-nginx; None as above, and when the URL in its headers names
-    another host than `server`, by which nginx chose where the request goes: a request with an absolute URL in its first
-    line names two hosts, and nginx forwards the other one."""
+def from_nginx(headers: Headers, settings: Settings, server: str, service: str = "") -> ForwardedRequest | None:
+    """The request of an `auth_request` call of ingress-nginx, which leads it to `service`; None as above, and when the
+    URL in its headers names another host than `server`, by which nginx chose where the request goes: a request with an
+    absolute URL in its first line names two hosts, and nginx forwards the other one."""
     host, uri = _split(headers.get("X-Original-URL", ""))
     if _name(host) != server.lower():
         return None
-    return _read(headers, settings, host, uri, headers.get("X-Original-Method", ""), by_service=True)
+    method = headers.get("X-Original-Method", "")
+    return _read(headers, settings, host, uri, method, by_service=True, nowhere=service == NOWHERE)
 
 
 def client_address(headers: Headers, settings: Settings) -> str:
@@ -164,7 +170,14 @@ def _name(host: str) -> str:
 
 
 def _read(
-    headers: Headers, settings: Settings, host: str, uri: str, method: str, *, by_service: bool
+    headers: Headers,
+    settings: Settings,
+    host: str,
+    uri: str,
+    method: str,
+    *,
+    by_service: bool = False,
+    nowhere: bool = False,
 ) -> ForwardedRequest | None:
     path, _, query = uri.partition("?")
     uuid, agent = _addressee(_name(host), path, settings)
@@ -196,6 +209,7 @@ def _read(
         by_person=_is_person(headers, method, path, frame),
         wants_page=method == "GET" and _accepts_pages(headers),
         by_service=by_service,
+        nowhere=nowhere,
     )
 
 

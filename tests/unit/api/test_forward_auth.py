@@ -15,6 +15,7 @@ from app.api.pages import Pages
 from app.core.access.tokens import Kind
 from app.core.composition import Core
 from app.core.prompts.token_usage import Tokens, TokenUsage
+from app.core.redis import keys
 from app.core.sessions.model import Status
 from tests.ports import free_port
 from tests.unit.api.helpers import (
@@ -271,6 +272,8 @@ def test_forward_auth_is_asked_about_workspaces_and_answers_nothing_else(app: Fl
     check_problem(forward_auth.get("/auth/verify"), 400, "no_visit")
     for host in ("agents.localhost", "vs-code-short.localhost", "grafana.localhost"):
         check_problem(forward_auth.get("/auth/verify", headers=asked(host)), 404, "not_found")
+        page = forward_auth.get("/auth/verify", headers=asked(host, **NAVIGATION))
+        assert (page.status_code, page.mimetype, "does not exist" in page.text) == (404, "text/html", True)
     check_problem(forward_auth.get("/sessions", headers={"X-API-Key": ADMIN_KEY}), 404, "not_found")
     assert forward_auth.get("/livez").status_code == 200
     assert forward_auth.get("/readyz").status_code == 200
@@ -333,12 +336,12 @@ def test_nginx_is_told_what_it_knows(app: Flask, core: Core, client: Client, uui
     def navigate(uri: str = "/", **headers: str) -> Any:
         return visit(uri, **(NAVIGATION | headers))
 
-    assert navigate().status_code == 403
+    assert visit().status_code == 403
     path = link(client, uuid)
     entered = navigate(path)
     assert entered.status_code == 401
     cookie = entered.headers["Set-Cookie"].partition(";")[0]
-    assert navigate(path).status_code == 403
+    assert visit(path).status_code == 403
     passed = navigate(Cookie=f"{cookie}; theme=dark")
     assert (passed.status_code, passed.headers["Cookie"]) == (200, "theme=dark")
     tidied = navigate(path, Cookie=cookie)
@@ -351,6 +354,51 @@ def test_nginx_is_told_what_it_knows(app: Flask, core: Core, client: Client, uui
     assert core.store.get(uuid).status is Status.WAKING
 
 
+def test_nginx_leads_a_person_to_the_reason(app: Flask, core: Core, client: Client, uuid: str) -> None:
+    """By a redirect to the API's host, whose page is the one that Traefik shows. Strangers read the same of a workspace
+    that never was."""
+    forward_auth, api = (each.test_client(use_cookies=False) for each in (forward_auth_of(app), app))
+
+    def read(host: str, uri: str = "/", **headers: str) -> tuple[int, str]:
+        told = forward_auth.get("/auth/verify", **asked_by_nginx(host, uri, service="asleep", **headers))
+        assert told.status_code == 401
+        query = {"next": told.headers.get("Workspace-Next", ""), "rd": f"http://{host}{uri}"}
+        answer: Any = api.get("/auth/again", query_string=query, headers=headers)
+        heading = re.search("<h1[^>]*>([^<]*)<", answer.text)
+        return answer.status_code, heading[1] if heading else answer.json["error"]
+
+    own, other, unknown = (f"vs-code-{each}.localhost" for each in (uuid, "zzzzzzzz", "x.y"))
+    path = link(client, uuid)
+    entered = forward_auth.get("/auth/verify", **asked_by_nginx(own, path, **NAVIGATION))
+    held = NAVIGATION | {"Cookie": entered.headers["Set-Cookie"].partition(";")[0]}
+    for host in (own, other):
+        assert read(host, **NAVIGATION) == (401, "This workspace is not open to you")
+        assert read(host, path, **NAVIGATION) == (403, "This link has been used, or is too old")
+    assert read(own, **held) == (503, "Opening the workspace")
+    move(core, uuid, Status.TERMINATING)
+    assert read(own, **held) == (404, "This workspace does not exist")
+    assert read(own, **NAVIGATION) == (401, "This workspace is not open to you")
+    assert read(unknown, **NAVIGATION) == (404, "This workspace does not exist")
+    assert read(unknown) == (404, "not_found")
+
+
+def test_a_visitor_reads_what_a_new_workspace_waits_for(app: Flask, core: Core, client: Client) -> None:
+    """A link that is followed at once is used up; its cookie waits for the start, or for the restore."""
+    for change, heading in ({}, "Starting the workspace"), ({"restore_from": "a.zip"}, "Restoring the workspace"):
+        made = client.post("/session/create", json={"user_id": "ada"}).json
+        if change:
+            core.redis.hset(keys.SESSION.format(uuid=made["uuid"]), mapping=change)
+        core.counters.started("restore" if change else "create", {"ready": 90_000 if change else 1_500})
+        visitor = Visitor(app, made["uuid"])
+        assert visitor.navigate(link(client, made["uuid"])).status_code == 302
+        page = visitor.navigate()
+        assert (page.status_code, heading in page.text) == (503, True)
+        assert f'data-estimate="{90_000 if change else 1_500}"' in page.text
+        assert visitor.visit(**POLL).json["for_people"]["title"] == heading
+        move(core, made["uuid"], Status.ACTIVE)
+        assert visitor.navigate().status_code == 200
+
+
 def test_a_pass_opens_no_workspace_whose_server_nginx_chose_by_another_name(
     app: Flask, core: Core, client: Client, uuid: str, visitor: Visitor
 ) -> None:
@@ -360,7 +408,8 @@ def test_a_pass_opens_no_workspace_whose_server_nginx_chose_by_another_name(
     forward_auth = forward_auth_of(app).test_client(use_cookies=False)
     assert forward_auth.get("/auth/verify", **asked_by_nginx(own, Cookie=f"{name}={value}")).status_code == 200
     told = asked_by_nginx(own, server=other, Cookie=f"{name}={value}")
-    check_problem(forward_auth.get("/auth/verify", **told), 403, "not_found")
+    refused: Any = forward_auth.get("/auth/verify", **told)
+    assert (refused.status_code, refused.json["error"]) == (401, "not_found")
 
 
 def test_nginx_brings_back_without_the_link(app: Flask, uuid: str) -> None:

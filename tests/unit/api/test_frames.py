@@ -242,8 +242,7 @@ def test_forward_auths_own_pages_are_shown_by_named_pages_only(
 
 def test_nginx_leads_a_frame_back_and_to_the_reason(make_app: AppMaker) -> None:
     """A redirect keeps the page's name that a frame is known by."""
-    steered = '{"auth-signin": "https://a.example/auth/again?next=$authHeader0", "headers": "Workspace-Next,Cookie"}'
-    app = make_app(secret_key=SECRET_KEY, embed_origins=NAMED, ingress_forward_auth=steered)
+    app = make_app(secret_key=SECRET_KEY, embed_origins=NAMED)
     client = keyed(app, ADMIN_KEY)
     uuid = new_session(client)
     own = f"vs-code-{uuid}.localhost"
@@ -261,12 +260,6 @@ def test_nginx_leads_a_frame_back_and_to_the_reason(make_app: AppMaker) -> None:
     assert "frame-ancestors" not in refused.headers["Content-Security-Policy"]
     back = led(path, framed(PRODUCT))
     assert (back.headers["Location"], back.headers["Referrer-Policy"]) == (f"http://{own}/?{ENTERED}", "strict-origin")
-
-
-def test_an_nginx_that_does_not_say_why_shows_its_own_refusal(make_app: AppMaker) -> None:
-    app = make_app(secret_key=SECRET_KEY, embed_origins=NAMED)
-    told = asked_by_nginx("vs-code-zzzzzzzz.localhost", **framed(STRANGER))
-    assert forward_auth_of(app).test_client().get("/auth/verify", **told).status_code == 403
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,19 @@ import inspect
 
 import pytest
 
-from app.api.reasons import ASLEEP, FAILED, FAILS, STOPPED, WAITS, WAKING, for_people, told
+from app.api.reasons import (
+    ASLEEP,
+    FAILED,
+    FAILS,
+    RESTORING,
+    STARTING,
+    STOPPED,
+    WAITS,
+    WAKING,
+    Files,
+    for_people,
+    told,
+)
 from app.core import errors
 from app.core.sessions.model import PHASES, Status
 from app.core.sessions.reason_codes import ReasonCode
@@ -65,6 +77,8 @@ def test_one_that_was_up_has_stopped() -> None:
 
 def test_what_waits_says_for_what_and_what_sleeps_that_it_sleeps() -> None:
     assert told(Status.WAKING, {}, "", "") == WAKING
-    assert told("unknown", {}, "", "") == WAKING
+    assert told(Status.CREATED, {}, "", "") == STARTING
+    assert told(Status.CREATED, {}, "", "", Files.RESTORED) == told(Status.WAKING, {}, "", "", Files.RESTORED)
+    assert told(Status.WAKING, {}, "", "", Files.RESTORED) == RESTORING
     assert told(Status.CREATED, {}, ReasonCode.NO_CAPACITY, "").text == WAITS[ReasonCode.NO_CAPACITY]
     assert told(Status.SLEEPING, UP_ONCE, "", "") == ASLEEP

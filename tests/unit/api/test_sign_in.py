@@ -22,7 +22,10 @@ from tests.unit.api.visitors import BACKGROUND, HANDSHAKE, NAVIGATION, OLD_BROWS
 from tests.world import SECRET_KEY
 
 LOGIN = "https://app.example.com/sign-in"
-STEERED = '{"auth-signin": "https://api.example.com/auth/again?next=$authHeader0", "headers": "Workspace-Next,Cookie"}'
+STEERED = (
+    '{"auth-url": "http://forward-auth/auth/verify?proxy=nginx&host=$host&service=$service_name", '
+    '"auth-signin": "https://api.example.com/auth/again?next=$authHeader0", "headers": "Workspace-Next,Cookie"}'
+)
 
 
 @pytest.fixture
@@ -176,12 +179,14 @@ def test_what_is_no_page_to_sign_in_stops_the_start(settings: Settings, url: str
         create_app(replace(settings, login_url=url).checked())
 
 
-def test_behind_an_nginx_that_does_not_say_why_it_leads_away_nobody_is_sent_to_sign_in(settings: Settings) -> None:
-    """It would be sent to the page of a workspace that is being woken, for ever."""
-    old = STEERED.replace("?next=$authHeader0", "")
+@pytest.mark.parametrize("part", ["?next=$authHeader0", "Workspace-Next,", "&service=$service_name"])
+def test_an_nginx_that_does_not_say_why_it_leads_away_or_where_to_stops_the_start(
+    settings: Settings, part: str
+) -> None:
+    """A stranger would be sent to the page of a workspace that is being woken, for ever."""
     with pytest.raises(SettingsError, match="INGRESS_FORWARD_AUTH"):
-        replace(settings, login_url=LOGIN, ingress_forward_auth=old).checked()
-    assert replace(settings, login_url=LOGIN, ingress_forward_auth=STEERED).checked()
+        replace(settings, ingress_forward_auth=STEERED.replace(part, "")).checked()
+    assert replace(settings, ingress_forward_auth=STEERED).checked()
 
 
 def test_nginx_leads_to_the_products_sign_in_and_back(app: Flask, client: Client, uuid: str) -> None:

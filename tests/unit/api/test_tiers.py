@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from app.api.reasons import ASLEEP, told
+from app.api.reasons import ASLEEP, Files, told
 from app.api.sessions import status_of, summary
 from app.core.composition import Core
 from app.core.sessions.model import Record, Status, iso
@@ -59,7 +59,7 @@ def test_an_end_comes_no_earlier_than_the_ttl() -> None:
 
 def test_a_visitor_reads_that_the_archive_takes_longer() -> None:
     for status in (Status.SLEEPING, Status.WAKING):
-        words = told(status, {}, "", "", archived=True)
+        words = told(status, {}, "", "", Files.ARCHIVED)
         assert "archive" in words.text
         assert words.text != told(status, {}, "", "").text
     assert told(Status.SLEEPING, {}, "", "") == ASLEEP

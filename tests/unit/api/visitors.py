@@ -37,10 +37,10 @@ def asked(host: str, uri: str = "/", method: str = "GET", **headers: str) -> Hea
     return Headers(told | {"X-Forwarded-Proto": "http"} | named)
 
 
-def asked_by_nginx(host: str, uri: str = "/", server: str = "", **headers: str) -> dict[str, Any]:
+def asked_by_nginx(host: str, uri: str = "/", server: str = "", service: str = "", **headers: str) -> dict[str, Any]:
     """What ingress-nginx sends for a request of `uri` at `host`, as arguments of a test client's call."""
     told = {"X-Original-URL": f"http://{host}{uri}", "X-Original-Method": "GET"} | headers
-    return {"query_string": {"proxy": "nginx", "host": server or host}, "headers": told}
+    return {"query_string": {"proxy": "nginx", "host": server or host, "service": service}, "headers": told}
 
 
 class Visitor:

@@ -32,7 +32,7 @@ from tests.manifests import (
     with_components,
 )
 from workers.runtime.kubernetes.config import KubernetesConfig
-from workers.runtime.kubernetes.objects import pod_template
+from workers.runtime.kubernetes.objects import other_hosts, pod_template
 from workers.runtime.local.routes import OUR_HEADERS, fixed
 
 ROOT = MANIFESTS.parent
@@ -451,9 +451,34 @@ def test_traefik_asks_forward_auth_for_every_workspace(overlay):
     assert Network(overlay).admits({"app.kubernetes.io/name": "web"}, SYSTEM, 8000, {}, "traefik")
 
 
+def test_every_host_of_the_domain_leads_to_forward_auth(overlay):
+    """Those that no other Ingress names: Traefik comes to this one last, at the entry point and with the certificate of
+    the others."""
+    settings = shown_settings(overlay)
+    config = KubernetesConfig.of(Settings(**settings))
+    route, web = other_hosts(config), of_kind(overlay, "Ingress")["web"]
+    annotations = dict(route["metadata"]["annotations"])
+
+    assert annotations.pop("traefik.ingress.kubernetes.io/router.priority") == "1"
+    assert annotations == config.ingress_annotations
+    assert route["spec"]["ingressClassName"] == web["spec"]["ingressClassName"]
+    assert [rule["host"] for rule in route["spec"]["rules"]] == [
+        f"*.{settings['workspace_domain']}",
+        settings["api_host"],
+    ]
+    assert granted(overlay, "worker")["ingresses"] >= {"create", "patch"}
+
+
 def shown_settings(objects: tuple[Object, ...]) -> dict[str, Any]:
     """The settings an overlay gives about a workspace's address."""
-    names = ("workspace_domain", "workspace_image", "ingress_annotations", "ingress_forward_auth")
+    names = (
+        "workspace_domain",
+        "workspace_image",
+        "api_host",
+        "ingress_class",
+        "ingress_annotations",
+        "ingress_forward_auth",
+    )
     given = settings_of(objects)
     return {name: given[name.upper()] for name in names if name.upper() in given}
 
@@ -472,7 +497,9 @@ def test_nginx_takes_the_place_of_traefik(tmp_path):
     assert all(isinstance(value, str) for value in annotations.values())
     assert annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"] == "3600"
     forward_auth = json.loads(settings_of(objects)["INGRESS_FORWARD_AUTH"])
-    assert forward_auth["nginx.ingress.kubernetes.io/auth-url"].endswith("/auth/verify?proxy=nginx&host=$host")
+    assert forward_auth["nginx.ingress.kubernetes.io/auth-url"].endswith(
+        "?proxy=nginx&host=$host&service=$service_name"
+    )
     assert forward_auth["nginx.ingress.kubernetes.io/auth-response-headers"] == ",".join(
         ("Workspace-Next", *OUR_HEADERS)
     )

@@ -58,8 +58,8 @@ class Dependents:
             each.result()
 
     def keep_other_hosts(self) -> None:
-        """Lead the hosts of sessions without objects to the waking page. Applied by each process at its start, and each
-        `CHECK_INTERVAL`."""
+        """Lead the hosts of sessions without objects to forward auth and the waking page. Applied by each process once,
+        and again each `CHECK_INTERVAL`."""
         if time.monotonic() < self._hosts_at:
             return
         self._cluster.apply("services", objects.nowhere())

@@ -119,8 +119,13 @@ class KubernetesRuntime:
 
     def provision(self, identity: Identity, generation: int, *, starting: bool = False) -> None:
         """See `Runtime.provision`. With `starting`, the dependents are left to the start: ingress controllers and KEDA
-        would be busy with them while the pod comes up."""
+        would be busy with them while the pod comes up. Until then one route of all hosts leads its visitors to the
+        waking page; the first session of an installation comes before the first sweep."""
         self._retry(lambda: self._provision(identity, generation, starting))
+        try:
+            self._dependents.keep_other_hosts()
+        except (RetryableError, PermanentError) as error:
+            log.warning("the route of sessions without one is left to the next sweep: %s", error)
         removed = self._removed_generation(identity.uuid)
         if removed > generation:
             # A removal came between our read and our change: what we created is to be removed as well.
@@ -283,7 +288,7 @@ class KubernetesRuntime:
         return Informer(self._cluster, self._config.agent_at, timeout, self._clock).run(stop, alive, look_again)
 
     def tidy(self) -> None:
-        """See `Runtime.tidy`. Updates Ingresses of other settings, keeps the one for archived sessions, and deletes the
+        """See `Runtime.tidy`. Updates Ingresses of other settings, keeps the one of all other hosts, and deletes the
         ScaledObjects where KEDA no longer scales. Where it does, a session gets its ScaledObject at its next start."""
         self._dependents.renew_addresses()
         self._dependents.keep_other_hosts()

@@ -61,10 +61,6 @@ LABEL_LENGTH = 63
 UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
 
-NOWHERE = "asleep"
-"""The Service without pods, and the Ingress, of the hosts of sessions that have no objects: those in the archive."""
-
-
 def workspace(uuid: str) -> str:
     """The name of the session's Deployment, Service, Ingress, Secret and first volume claim."""
     return f"user-{uuid}"

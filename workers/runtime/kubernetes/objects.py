@@ -17,13 +17,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from app.core.access.forwarded_request import NOWHERE
 from app.core.backups.index import identity_fields, read_identity
 from app.core.sessions.model import Identity
 from workers.runtime.kubernetes import names, pods
 from workers.runtime.kubernetes.config import EDITOR_PORT, KubernetesConfig
 from workers.runtime.kubernetes.names import Object
-
-"""The editor's port in its pod."""
 
 TOKEN_FOLDER = "/run/agent"
 """Where the agent's secrets are mounted, in its container only."""
@@ -247,10 +246,10 @@ def address(config: KubernetesConfig) -> str:
 
 
 def _ingress_spec(uuid: str, config: KubernetesConfig) -> Object:
-    host = names.host(uuid, config.domain)
-    rules = [_rule(uuid, host, "/", "http")]
+    host, service = names.host(uuid, config.domain), names.workspace(uuid)
+    rules = [_rule(service, host, "/", "http")]
     if config.api_host:
-        rules.append(_rule(uuid, config.api_host, f"/chat/{uuid}", "agent"))
+        rules.append(_rule(service, config.api_host, f"/chat/{uuid}", "agent"))
     spec: Object = {"rules": rules}
     if config.ingress_class:
         spec["ingressClassName"] = config.ingress_class
@@ -260,34 +259,36 @@ def _ingress_spec(uuid: str, config: KubernetesConfig) -> Object:
 
 
 def nowhere() -> Object:
-    """A Service of no pods: a visit of a host that leads to it gets the waking page, if forward auth lets it in."""
+    """A Service of no pods. Forward auth answers who visits a host that leads to it, or else the waking page."""
     spec = {"ports": [{"name": "http", "port": 80, "targetPort": EDITOR_PORT}]}
-    metadata = {"name": names.NOWHERE, "labels": {names.APP_LABEL: names.NOWHERE}}
+    metadata = {"name": NOWHERE, "labels": {names.APP_LABEL: NOWHERE}}
     return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
 
 
 def other_hosts(config: KubernetesConfig) -> Object:
-    """The Ingress of all hosts of the domain that have none of their own, as archived sessions. Traefik ranks routers
-    by the length of their rule, so this one names the lowest priority; elsewhere an exact host comes first anyway."""
-    backend = {"service": {"name": names.NOWHERE, "port": {"name": "http"}}}
+    """The Ingress of all workspaces and agents that have none of their own: new and archived sessions, and those that
+    are gone. Traefik ranks routers by the length of their rule, so this one names the lowest priority; elsewhere an
+    exact host, or a longer path, comes first anyway."""
     host = f"*.{config.domain}"
-    spec: Object = {
-        "rules": [{"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}]
-    }
+    rules = [_rule(NOWHERE, host, "/", "http")]
+    if config.api_host:
+        # It needs a rule of its own even if the first fits: nginx looks for the path within an exact host only.
+        rules.append(_rule(NOWHERE, config.api_host, "/chat", "http"))
+    spec: Object = {"rules": rules}
     if config.ingress_class:
         spec["ingressClassName"] = config.ingress_class
     if config.tls_secret:
         spec["tls"] = [{"hosts": [host], "secretName": config.tls_secret}]
     metadata = {
-        "name": names.NOWHERE,
-        "labels": {names.APP_LABEL: names.NOWHERE},
+        "name": NOWHERE,
+        "labels": {names.APP_LABEL: NOWHERE},
         "annotations": {LOWEST_PRIORITY: "1", **config.ingress_annotations},
     }
     return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata, "spec": spec}
 
 
-def _rule(uuid: str, host: str, path: str, port: str) -> Object:
-    backend = {"service": {"name": names.workspace(uuid), "port": {"name": port}}}
+def _rule(service: str, host: str, path: str, port: str) -> Object:
+    backend = {"service": {"name": service, "port": {"name": port}}}
     return {"host": host, "http": {"paths": [{"path": path, "pathType": "Prefix", "backend": backend}]}}
 
 

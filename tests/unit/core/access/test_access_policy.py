@@ -275,6 +275,18 @@ def test_each_ingress_is_believed_in_its_own_headers_alone() -> None:
     assert from_nginx(asked(HOST), SETTINGS, HOST) is None
 
 
+def test_what_nginx_would_lead_to_no_pod_waits_for_its_route() -> None:
+    """Its own route comes a moment after the session is up, and until then that of all others leads to it."""
+    told = Headers({"X-Original-URL": f"{OWN}/", "X-Original-Method": "GET"})
+    for headers in (NAVIGATION, POLL, HANDSHAKE | {"Origin": OWN}):
+        for service, expected in (("asleep", Outcome.NOT_UP), (f"user-{A}", Outcome.ALLOW)):
+            seen = from_nginx(Headers(dict(told) | headers), SETTINGS, HOST, service)
+            assert seen is not None
+            assert decision(seen).outcome is expected
+            assert decide_agent(RECORD, TOKEN, keyed=False, nowhere=seen.nowhere).outcome is expected
+            assert outcome(seen, None) is Outcome.NO_TOKEN
+
+
 def test_behind_a_service_a_page_waits_until_it_leads_to_the_new_pod() -> None:
     """Programs and sockets don't: they try again by themselves. Behind an ingress that knows the pod nobody does."""
     started: dict[str, Any] = {"requested_at": NOW - 3.0, "phases": {"ready": 2_500}}

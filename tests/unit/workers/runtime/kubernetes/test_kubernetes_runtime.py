@@ -50,6 +50,32 @@ def test_provisioning_makes_all_of_a_session(runtime: KubernetesRuntime, api: Fa
     assert owners == {"persistentvolumeclaims": 0, "deployments": 0, "secrets": 1, "services": 1, "ingresses": 1}
 
 
+@pytest.mark.parametrize("by", ["the first session", "a sweep"])
+def test_hosts_without_a_route_get_one_that_stays(runtime: KubernetesRuntime, api: FakeApi, by: str) -> None:
+    """Before the first session has its own, whose address is followed at once; and it is not written each time."""
+
+    def act(uuid: str) -> None:
+        runtime.tidy() if by == "a sweep" else runtime.provision(replace(ADA, uuid=uuid), 1, starting=True)
+
+    act("aaaa0001")
+    assert api.get("ingresses", "asleep")["spec"]["rules"][0]["host"] == "*.localhost"
+    assert api.get("services", "asleep")["spec"].get("selector") is None
+    act("bbbb0002")
+    assert api.requests.count("PATCH ingresses") == 1
+
+
+def test_a_cluster_that_refuses_that_route_makes_sessions_all_the_same(
+    runtime: KubernetesRuntime, api: FakeApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.answers["PATCH ingresses"] = (403, "admission webhook denied the request: host is already defined")
+    runtime.provision(ADA, 1, starting=True)
+    assert ("deployments", NAME) in api.names()
+    assert "left to the next sweep" in caplog.text
+    del api.answers["PATCH ingresses"]
+    runtime.tidy()
+    assert api.get("ingresses", "asleep")["spec"]["rules"]
+
+
 def test_a_creation_brings_the_pod_up_before_what_stands_beside_it(runtime: KubernetesRuntime, api: FakeApi) -> None:
     """All is there in the end; before the pod only the Secret, without which that can't begin."""
     runtime.provision(ADA, 1, starting=True)

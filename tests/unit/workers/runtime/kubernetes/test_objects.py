@@ -347,21 +347,33 @@ def test_the_ingress() -> None:
 
 
 def test_hosts_without_objects_lead_to_no_pod_with_the_lowest_priority() -> None:
-    """As those of archived sessions: forward auth and the waking page answer, as for every workspace."""
+    """As those of new and of archived sessions: forward auth and the waking page answer, as for every workspace. So
+    they do for agents, whose host may be of another domain."""
     chosen = KubernetesConfig.of(
-        replace(SETTINGS, ingress_tls_secret="wildcard", ingress_annotations='{"a/b": "c"}', ingress_forward_auth="{}")
+        replace(
+            SETTINGS,
+            api_host="agents.example.org",
+            ingress_tls_secret="wildcard",
+            ingress_annotations='{"a/b": "c"}',
+            ingress_forward_auth="{}",
+        )
     )
     made, hosts = objects.other_hosts(chosen), "*.example.com"
     backend = {"service": {"name": "asleep", "port": {"name": "http"}}}
+
+    def rule(host: str, path: str) -> object:
+        return {"host": host, "http": {"paths": [{"path": path, "pathType": "Prefix", "backend": backend}]}}
+
     assert made["spec"] == {
         "ingressClassName": "traefik",
-        "rules": [{"host": hosts, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}],
+        "rules": [rule(hosts, "/"), rule("agents.example.org", "/chat")],
         "tls": [{"hosts": [hosts], "secretName": "wildcard"}],
     }
     assert made["metadata"]["annotations"] == {"traefik.ingress.kubernetes.io/router.priority": "1", "a/b": "c"}
     assert objects.nowhere()["metadata"]["name"] == "asleep"
     assert "selector" not in objects.nowhere()["spec"]
     assert objects.other_hosts(replace(chosen, ingress_class="", tls_secret=""))["spec"].keys() == {"rules"}
+    assert objects.other_hosts(replace(chosen, api_host=""))["spec"]["rules"] == [rule(hosts, "/")]
 
 
 def test_addresses_of_the_same_settings_are_told_from_those_of_others() -> None:
