@@ -40,7 +40,7 @@ class Dependents:
         self._scaler = scaler
         self._config = config
         self._look_at = 0.0
-        self._hosts_at = 0.0
+        self._keeps_other_hosts = False
         # Its threads start with the first request, in the process that makes it.
         self._executor = ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="beside")
 
@@ -57,14 +57,14 @@ class Dependents:
         for each in running:
             each.result()
 
-    def keep_other_hosts(self) -> None:
-        """Lead the hosts of sessions without objects to forward auth and the waking page. Applied by each process once,
-        and again each `CHECK_INTERVAL`."""
-        if time.monotonic() < self._hosts_at:
+    def keep_other_hosts(self, *, again: bool = True) -> None:
+        """Lead the hosts of sessions without objects to forward auth and the waking page. If not `again`, this process
+        does so once."""
+        if self._keeps_other_hosts and not again:
             return
         self._cluster.apply("services", objects.nowhere())
         self._cluster.apply("ingresses", objects.other_hosts(self._config))
-        self._hosts_at = time.monotonic() + CHECK_INTERVAL
+        self._keeps_other_hosts = True
 
     def withhold(self, uuid: str) -> None:
         """Keep KEDA from scaling the session up until `complete` is called again."""

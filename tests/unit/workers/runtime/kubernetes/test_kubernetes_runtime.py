@@ -50,18 +50,16 @@ def test_provisioning_makes_all_of_a_session(runtime: KubernetesRuntime, api: Fa
     assert owners == {"persistentvolumeclaims": 0, "deployments": 0, "secrets": 1, "services": 1, "ingresses": 1}
 
 
-@pytest.mark.parametrize("by", ["the first session", "a sweep"])
-def test_hosts_without_a_route_get_one_that_stays(runtime: KubernetesRuntime, api: FakeApi, by: str) -> None:
-    """Before the first session has its own, whose address is followed at once; and it is not written each time."""
-
-    def act(uuid: str) -> None:
-        runtime.tidy() if by == "a sweep" else runtime.provision(replace(ADA, uuid=uuid), 1, starting=True)
-
-    act("aaaa0001")
+def test_hosts_without_a_route_get_one_with_the_first_session(runtime: KubernetesRuntime, api: FakeApi) -> None:
+    """Before that has its own, whose address is followed at once. Who takes it away finds it again after a sweep."""
+    runtime.provision(ADA, 1, starting=True)
     assert api.get("ingresses", "asleep")["spec"]["rules"][0]["host"] == "*.localhost"
     assert api.get("services", "asleep")["spec"].get("selector") is None
-    act("bbbb0002")
-    assert api.requests.count("PATCH ingresses") == 1
+    runtime.provision(replace(ADA, uuid="bbbb0002"), 1, starting=True)
+    assert api.requests.count("PATCH ingresses") == 1, "each process writes it once"
+    api.cluster().delete("ingresses", "asleep")
+    runtime.tidy()
+    assert api.get("ingresses", "asleep")["spec"]["rules"]
 
 
 def test_a_cluster_that_refuses_that_route_makes_sessions_all_the_same(
