@@ -244,7 +244,8 @@ def to_agent(forwarded: ForwardedRequest, tokens: tuple[AccessToken, ...], now: 
     """The answer to a request for an agent; the agent's secret replaces the caller's credential."""
     principal = current_app.extensions[KEYRING].find(forwarded.api_key) if forwarded.api_key else None
     record = core().login_links.lookup(forwarded.uuid).record
-    keyed = principal if principal and record and principal.may_see(record.user_id) else None
+    # Of a session that never was, a key is told as of a session of no user: only one for all users learns of it.
+    keyed = principal if principal and principal.may_see(record.user_id if record else "") else None
     token = tokens[0] if tokens else None
     decision = decide_agent(record, token, keyed=keyed is not None, nowhere=forwarded.nowhere)
     if decision.outcome is not Outcome.ALLOW:

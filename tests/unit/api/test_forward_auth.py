@@ -254,6 +254,9 @@ def test_an_agent_is_reached_with_a_token_or_a_key_and_shown_its_own_secret(
         assert "X-API-Key" not in answer.headers
     for headers in ({}, {"X-API-Key": BOUND_KEY}, {"X-API-Key": "wrong"}, {"Authorization": "Bearer x"}):
         check_problem(visitor.visit(path, host="api.localhost", **headers), 401, "unauthorized")
+    never = path.replace(uuid, "zzzzzzzz")
+    check_problem(visitor.visit(never, host="api.localhost", X_API_Key=ADMIN_KEY), 404, "session_not_found")
+    check_problem(visitor.visit(never, host="api.localhost", X_API_Key=BOUND_KEY), 401, "unauthorized")
     move(core, uuid, Status.SLEEPING)
     check_problem(visitor.visit(path, host="api.localhost", X_API_Key=ADMIN_KEY), 503, "workspace_not_up")
 
