@@ -56,7 +56,7 @@ OPENING = Told("Opening the workspace", OPENS)
 """Where nothing is known of the session."""
 
 STARTING = Told("Starting the workspace", f"It is new. {OPENS}")
-RESTORING = Told("Restoring the workspace", f"Its files come first. {OPENS}")
+RESTORING = Told("Restoring the workspace", f"Its files are put back first. {OPENS}")
 WAKING = Told("Waking the workspace", OPENS)
 ASLEEP = Told("The workspace is asleep", "Wake it to go on where you stopped. Your files are kept.")
 WAKING_ARCHIVED = Told(WAKING.title, f"It was not used for long, so its files come from the archive first. {OPENS}")
