@@ -123,7 +123,7 @@ class KubernetesRuntime:
         waking page; the first session of an installation comes before the first sweep."""
         self._retry(lambda: self._provision(identity, generation, starting))
         try:
-            self._dependents.keep_other_hosts(again=False)
+            self._retry(lambda: self._dependents.keep_other_hosts(again=False))
         except (RetryableError, PermanentError) as error:
             log.warning("the route of sessions without one is left to the next sweep: %s", error)
         removed = self._removed_generation(identity.uuid)

@@ -62,10 +62,15 @@ def test_hosts_without_a_route_get_one_with_the_first_session(runtime: Kubernete
     assert api.get("ingresses", "asleep")["spec"]["rules"]
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [(403, "admission webhook denied the request: host is already defined"), (409, "the object has been modified")],
+)
 def test_a_cluster_that_refuses_that_route_makes_sessions_all_the_same(
-    runtime: KubernetesRuntime, api: FakeApi, caplog: pytest.LogCaptureFixture
+    runtime: KubernetesRuntime, api: FakeApi, caplog: pytest.LogCaptureFixture, answer: tuple[int, str]
 ) -> None:
-    api.answers["PATCH ingresses"] = (403, "admission webhook denied the request: host is already defined")
+    """So does one where another process writes it at the same time."""
+    api.answers["PATCH ingresses"] = answer
     runtime.provision(ADA, 1, starting=True)
     assert ("deployments", NAME) in api.names()
     assert "left to the next sweep" in caplog.text
