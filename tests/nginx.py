@@ -57,11 +57,17 @@ def nginx_program() -> Path:
     return Path(done.stdout.strip())
 
 
-def annotations_in(setting: str) -> dict[str, str]:
-    """Those in a setting, as the component gives them to the worker, by their names behind the prefix."""
+def component_setting(name: str) -> str:
+    """A setting, as the component gives it to the service's processes."""
     lines = (ROOT / "manifests" / "components" / "nginx" / "settings.env").read_text().splitlines()
-    (text,) = [line.partition("=")[2] for line in lines if line.startswith(f"{setting}=")]
-    return {name.removeprefix(ANNOTATION): value for name, value in json.loads(text).items()}
+    (text,) = [line.partition("=")[2] for line in lines if line.startswith(f"{name}=")]
+    return text
+
+
+def annotations_in(setting: str) -> dict[str, str]:
+    """Those in such a setting, by their names behind the prefix."""
+    annotations = json.loads(component_setting(setting))
+    return {name.removeprefix(ANNOTATION): value for name, value in annotations.items()}
 
 
 class Front:

@@ -30,14 +30,6 @@ log = logging.getLogger(__name__)
 
 STARTING = frozenset({Status.CREATED, Status.WAKING})
 
-START_KINDS = {
-    task_queue.PROVISION: "create",
-    task_queue.RESTORE: "restore",
-    task_queue.ROLLBACK: "rollback",
-    task_queue.WAKE: "wake",
-}
-"""The name of a start in logs and metrics, by its task."""
-
 TIMED = frozenset({"sleep", "archive", "backup", "delete", "point", "drill"})
 """Actions whose durations are counted here. Those of starts are counted by phase (workers/activation.py)."""
 
@@ -51,7 +43,7 @@ def action_of(record: Record) -> str:
     """The action that the record's intent asks for: `create`, `restore`, `rollback`, `wake`, `sleep`, `archive` or
     `delete`; "" when the intent is settled."""
     if record.status in STARTING:
-        return START_KINDS.get(record.task, "wake")
+        return task_queue.START_KINDS.get(record.task, "wake")
     if record.settled >= record.generation:
         return ""
     if record.task == task_queue.ARCHIVE:

@@ -31,6 +31,7 @@ from app.core.access.audit import REFUSED, Act, address_of
 from app.core.access.forwarded_request import (
     ForwardedRequest,
     Frame,
+    accepts_pages,
     client_address,
     from_nginx,
     from_traefik,
@@ -159,10 +160,10 @@ def count_decision(instruments: ForwardAuthInstruments, response: Response) -> R
 @blp.response(503, description="The ingress does not reach the workspace yet.")
 @blp.operation("waking", anonymous=True)
 def waking() -> Response:
-    """The page the ingress shows when it reaches no workspace: the one of a workspace that wakes. It says nothing about
-    the session."""
+    """The page the ingress shows when it reaches no workspace: it goes on to it by itself, and says nothing about the
+    session."""
     g.expected = True
-    return waking_page(UNKNOWN) if "text/html" in request.headers.get("Accept", "") else not_up(UNKNOWN)
+    return waking_page(UNKNOWN) if accepts_pages(request.headers) else not_up(UNKNOWN)
 
 
 @again_blp.route("/auth/again", methods=["GET"])
@@ -197,7 +198,7 @@ def again(query: dict[str, str]) -> Response:
     if (goal.has_link or goal.entered) and not goal.agent:
         in_frame = request.headers.get("Sec-Fetch-Dest") == "iframe"
         return without_link(url, entered=goal.has_link, in_frame=in_frame)
-    if goal.agent or "text/html" not in request.headers.get("Accept", ""):
+    if goal.agent or not accepts_pages(request.headers):
         return not_up(UNKNOWN)
     return back_to(url)
 

@@ -15,7 +15,7 @@ from flask import Response, current_app, request
 from app.api.context import core
 from app.api.pages import Pages
 from app.core.access.access_policy import Outcome
-from app.core.access.forwarded_request import SENT_COOKIE, ForwardedRequest, Frame, Target
+from app.core.access.forwarded_request import SENT_COOKIE, ForwardedRequest, Frame, Target, accepts_pages
 from app.core.access.landing_path import landing, login_location
 from app.problems import Problem, problem_response
 
@@ -130,7 +130,7 @@ def no_workspace() -> Response:
     """The answer at an address that is no workspace's."""
     found = REFUSALS[Outcome.GONE]
     headers = {NEXT: Outcome.GONE.value}
-    if "text/html" in request.headers.get("Accept", ""):
+    if accepts_pages(request.headers):
         return pages().show("page.html", found.status, headers, title=found.title, text=found.text)
     detail = "There is no workspace at this address."
     return problem_response(Problem(found.status, "not_found", detail, headers=headers))

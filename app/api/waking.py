@@ -15,6 +15,7 @@ from app.api.reasons import OPENING, Files, Told, for_people, told
 from app.api.refusals import pages
 from app.core.access.access_policy import RETRY_PATH
 from app.core.access.forwarded_request import ForwardedRequest
+from app.core.redis.task_queue import START_KINDS
 from app.core.sessions.model import PHASES, Record, Status, Tier
 from app.problems import Problem, problem_response
 
@@ -60,14 +61,11 @@ def starting(forwarded: ForwardedRequest, record: Record, now: float) -> Respons
     g.expected = True
     elapsed = max(0, round((now - record.requested_at) * 1000)) if record.requested_at else 0
     code, reason = (record.reason_code, record.reason) if record.status in SAYS_WHY else ("", "")
-    files = files_of(record)
-    words = told(record.status, record.phases, code, reason, files)
+    words = told(record.status, record.phases, code, reason, files_of(record))
     state = NotUp(record.status, words, record.phases, elapsed, code, reason)
     if not forwarded.wants_page:
         return not_up(state)
-    created = "create" if record.status is Status.CREATED else "wake"
-    kind = created if files is Files.THERE else "restore"
-    return waking_page(state, core().counters.usual_start(kind) or 0)
+    return waking_page(state, core().counters.usual_start(START_KINDS.get(record.task, "wake")) or 0)
 
 
 def files_of(record: Record) -> Files:

@@ -31,23 +31,20 @@ class Api:
         self.url = os.environ["API_URL"]
         self.headers = {"X-API-Key": os.environ["API_KEY"], "Prefer": "wait=60"}
 
-    def ask(self, method: str, path: str, **more: Any) -> requests.Response:
+    def ask(self, method: str, path: str, prefer: str = "", **more: Any) -> requests.Response:
         """The answer, whatever it is."""
-        return requests.request(method, self.url + path, headers=self.headers, timeout=90, **more)
+        headers = self.headers | ({"Prefer": prefer} if prefer else {})
+        return requests.request(method, self.url + path, headers=headers, timeout=90, **more)
 
-    def call(self, method: str, path: str, body: Any = None) -> Any:
+    def call(self, method: str, path: str, body: Any = None, prefer: str = "") -> Any:
         """The JSON answer; a call that goes well is all there is."""
-        answer = self.ask(method, path, json=body)
+        answer = self.ask(method, path, prefer, json=body)
         assert answer.ok, answer.text
         return answer.json()
 
     def new(self, user_id: str, **wanted: Any) -> Any:
         """A new session, of which nothing is there yet but its record."""
-        body = {"user_id": user_id, **wanted}
-        headers = self.headers | {"Prefer": "respond-async"}
-        answer = requests.post(f"{self.url}/session/create", json=body, headers=headers, timeout=90)
-        assert answer.ok, answer.text
-        return answer.json()
+        return self.call("POST", "/session/create", {"user_id": user_id, **wanted}, "respond-async")
 
     def link(self, uuid: str) -> str:
         """The URL of a link that opens the workspace once."""

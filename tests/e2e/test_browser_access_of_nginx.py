@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,7 +24,7 @@ from tests.browser import (
     open_editor,
     opens_socket,
 )
-from tests.nginx import ADDRESS, ANNOTATION, API_HOST, Front, annotations_in, in_front, nginx_program
+from tests.nginx import ADDRESS, API_HOST, Front, component_setting, in_front, nginx_program
 from tests.service import Service
 from tests.waiting import wait_for
 
@@ -34,8 +33,8 @@ __all__ = ["nginx_program"]
 
 @pytest.fixture(scope="module")
 def service_settings() -> Mapping[str, str]:
-    forward_auth = {ANNOTATION + name: value for name, value in annotations_in("INGRESS_FORWARD_AUTH").items()}
-    return {"WORKSPACE_DOMAIN": "ws.localhost", "INGRESS_FORWARD_AUTH": json.dumps(forward_auth)}
+    name = "INGRESS_FORWARD_AUTH"
+    return {"WORKSPACE_DOMAIN": "ws.localhost", name: component_setting(name)}
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from playwright.sync_api import Browser, expect
 
 from app.core.access.landing_path import ENTERED
 from tests.browser import AS_PEOPLE_HAVE_IT, EDITOR, expect_editor, expect_hint, launched, navigated
-from tests.nginx import ADDRESS, ANNOTATION, API_HOST, annotations_in, in_front, nginx_program
+from tests.nginx import ADDRESS, API_HOST, component_setting, in_front, nginx_program
 from tests.product import Product, product
 from tests.service import Service
 
@@ -29,12 +28,11 @@ def app() -> Iterator[Product]:
 
 @pytest.fixture(scope="module")
 def service_settings(app: Product) -> Mapping[str, str]:
-    forward_auth = {ANNOTATION + name: value for name, value in annotations_in("INGRESS_FORWARD_AUTH").items()}
     return {
         "WORKSPACE_DOMAIN": "ws.localhost",
         "LOGIN_URL": app.login_url,
         "EMBED_ORIGINS": app.origin(NAMED),
-        "INGRESS_FORWARD_AUTH": json.dumps(forward_auth),
+        "INGRESS_FORWARD_AUTH": component_setting("INGRESS_FORWARD_AUTH"),
     }
 
 

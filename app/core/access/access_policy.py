@@ -130,7 +130,7 @@ def decide_agent(
     session. `nowhere` as in `ForwardedRequest`."""
     allowed = keyed or (record is not None and token is not None and is_current(token, record))
     if record is None or record.status in GONE:
-        return AccessDecision(Outcome.GONE if allowed or token or keyed else Outcome.NO_TOKEN)
+        return AccessDecision(Outcome.GONE if token or keyed else Outcome.NO_TOKEN)
     if not allowed:
         return AccessDecision(Outcome.NO_TOKEN)
     return AccessDecision(Outcome.ALLOW if record.status is Status.ACTIVE and not nowhere else Outcome.NOT_UP)

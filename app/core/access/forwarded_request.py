@@ -207,7 +207,7 @@ def _read(
         same_origin=headers.get("Sec-Fetch-Site") == "same-origin",
         embedded=_is_embedded(headers, frame),
         by_person=_is_person(headers, method, path, frame),
-        wants_page=method == "GET" and _accepts_pages(headers),
+        wants_page=method == "GET" and accepts_pages(headers),
         by_service=by_service,
         nowhere=nowhere,
     )
@@ -262,7 +262,7 @@ def _is_person(headers: Headers, method: str, path: str, frame: Frame) -> bool:
     if "Sec-Fetch-Mode" in headers:
         opened = headers["Sec-Fetch-Mode"] == "navigate" and headers.get("Sec-Fetch-Dest") == "document"
         return opened or frame is Frame.NAMED
-    return _accepts_pages(headers)
+    return accepts_pages(headers)
 
 
 def _is_embedded(headers: Headers, frame: Frame) -> bool:
@@ -274,5 +274,6 @@ def _is_embedded(headers: Headers, frame: Frame) -> bool:
     return headers.get("Sec-Fetch-Site") in ("same-site", "cross-site") and not opened
 
 
-def _accepts_pages(headers: Headers) -> bool:
+def accepts_pages(headers: Headers) -> bool:
+    """Whether the answer may be a page, where the method is GET."""
     return "text/html" in headers.get("Accept", "")

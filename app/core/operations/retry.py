@@ -12,7 +12,6 @@ from app.core.redis.dead_letters import DeadLetter
 from app.core.service import SessionService
 from app.core.sessions.model import Record, Status
 
-STARTS = frozenset({task_queue.PROVISION, task_queue.WAKE, task_queue.RESTORE, task_queue.ROLLBACK})
 DELETIONS = frozenset({task_queue.LEAVE, task_queue.TEARDOWN})
 
 
@@ -32,7 +31,7 @@ def retry(sessions: SessionService, letter: DeadLetter, request_id: str = "") ->
         raise IllegalState(
             f"Session {uuid} is `{record.status}` by a newer call: nothing is left to retry. Drop this dead letter."
         )
-    if letter.task in STARTS:
+    if letter.task in task_queue.START_KINDS:
         return sessions.wake(uuid, request_id)
     if letter.task in DELETIONS:
         return sessions.delete(uuid, backup=record.delete_backup, partial=record.delete_partial, request_id=request_id)

@@ -40,6 +40,9 @@ RENEW_TOKEN = "sessions.renew_token"
 LOOK_AGAIN = "sessions.look_again"
 TOKEN_ENDED = "sessions.token_ended"
 
+START_KINDS = {PROVISION: "create", RESTORE: "restore", ROLLBACK: "rollback", WAKE: "wake"}
+"""The tasks that start a workspace, and the names of these starts in logs and metrics."""
+
 READ_BACKUP = "backups.read"
 DELETE_BACKUP = "backups.delete"
 CHECK_STORES = "backups.check_stores"

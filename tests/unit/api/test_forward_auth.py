@@ -15,7 +15,7 @@ from app.api.pages import Pages
 from app.core.access.tokens import Kind
 from app.core.composition import Core
 from app.core.prompts.token_usage import Tokens, TokenUsage
-from app.core.redis import keys
+from app.core.redis import keys, task_queue
 from app.core.sessions.model import Status
 from tests.ports import free_port
 from tests.unit.api.helpers import (
@@ -387,7 +387,8 @@ def test_nginx_leads_a_person_to_the_reason(app: Flask, core: Core, client: Clie
 
 def test_a_visitor_reads_what_a_new_workspace_waits_for(app: Flask, core: Core, client: Client) -> None:
     """A link that is followed at once is used up; its cookie waits for the start, or for the restore."""
-    for change, heading in ({}, "Starting the workspace"), ({"restore_from": "a.zip"}, "Restoring the workspace"):
+    restored = {"restore_from": "a.zip", "task": task_queue.RESTORE}
+    for change, heading in ({}, "Starting the workspace"), (restored, "Restoring the workspace"):
         made = client.post("/session/create", json={"user_id": "ada"}).json
         if change:
             core.redis.hset(keys.SESSION.format(uuid=made["uuid"]), mapping=change)

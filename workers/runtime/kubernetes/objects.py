@@ -250,6 +250,11 @@ def _ingress_spec(uuid: str, config: KubernetesConfig) -> Object:
     rules = [_rule(service, host, "/", "http")]
     if config.api_host:
         rules.append(_rule(service, config.api_host, f"/chat/{uuid}", "agent"))
+    return _routed(rules, host, config)
+
+
+def _routed(rules: list[Object], host: str, config: KubernetesConfig) -> Object:
+    """The `spec` of an Ingress with these rules; `host` is the one that the workspaces' certificate is for."""
     spec: Object = {"rules": rules}
     if config.ingress_class:
         spec["ingressClassName"] = config.ingress_class
@@ -274,16 +279,12 @@ def other_hosts(config: KubernetesConfig) -> Object:
     if config.api_host:
         # It needs a rule of its own even if the first fits: nginx looks for the path within an exact host only.
         rules.append(_rule(NOWHERE, config.api_host, "/chat", "http"))
-    spec: Object = {"rules": rules}
-    if config.ingress_class:
-        spec["ingressClassName"] = config.ingress_class
-    if config.tls_secret:
-        spec["tls"] = [{"hosts": [host], "secretName": config.tls_secret}]
     metadata = {
         "name": NOWHERE,
         "labels": {names.APP_LABEL: NOWHERE},
         "annotations": {LOWEST_PRIORITY: "1", **config.ingress_annotations},
     }
+    spec = _routed(rules, host, config)
     return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata, "spec": spec}
 
 
