@@ -16,7 +16,7 @@ from app.core.access.landing_path import LANDING_REGEX, LONGEST, is_landing
 from app.core.backups.store import NAME_PATTERN
 from app.core.prompts.inbox import ID_PATTERN, State
 from app.core.restore_points.names import REFERENCE_PATTERN
-from app.core.sessions.model import SIZES, USER_ID_PATTERN, UUID_PATTERN, Status
+from app.core.sessions.model import SIZES, USER_ID_PATTERN, USER_ID_RULE, UUID_PATTERN, Status
 
 UUID_REGEX = f"^{UUID_PATTERN.pattern}$"
 USER_REGEX = f"^{USER_ID_PATTERN.pattern}$"
@@ -136,7 +136,7 @@ def seconds(description: str) -> Seconds:
 
 
 def user_id_field(**options: Any) -> fields.String:
-    check = WholeText(USER_REGEX, "1 to 128 of A-Z a-z 0-9 @ . _ + -")
+    check = WholeText(USER_REGEX, USER_ID_RULE)
     return fields.String(validate=check, metadata={"examples": ["ada@example.com"]}, **options)
 
 

@@ -43,6 +43,7 @@ from app.core.sessions.model import (
     SIZES,
     UP,
     USER_ID_PATTERN,
+    USER_ID_RULE,
     Record,
     Signal,
     Status,
@@ -112,7 +113,7 @@ class SessionService:
         `IDEMPOTENCY_TTL`, in its current state. Raises `KeyReused` for a name used with other values, and
         `BudgetExceeded` for the user or for the API key that it is `made_by`."""
         if not USER_ID_PATTERN.fullmatch(wanted.user_id):
-            raise InvalidRequest("user_id must be 1 to 128 of A-Z a-z 0-9 @ . _ + -")
+            raise InvalidRequest(f"user_id must be {USER_ID_RULE}")
         if wanted.size not in SIZES:
             raise InvalidRequest(f"size must be one of {', '.join(SIZES)}.")
         if wanted.restore_from:

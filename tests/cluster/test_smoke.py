@@ -13,12 +13,14 @@ from app.core.prompts.inbox import MARKER
 from tests.browser import expect_file, in_terminal, open_editor
 from tests.cluster.product import Api, kubectl, ready_pods, redis_says, running_pods, stopped
 from tests.cluster.prompting import BETWEEN, PATIENCE, Conversation, kill, model_at_install
+from tests.documents import table
 from tests.model_server import ModelServer
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(1_800)
 """s for a test, which waits for several things."""
 
+USER = "auth0|a:b"
 KINDS = "deployments,pods,services,ingresses,secrets,persistentvolumeclaims,jobs,scaledobjects.keda.sh"
 
 
@@ -31,8 +33,8 @@ def model() -> Iterator[ModelServer]:
 
 def test_a_workspace_lives_sleeps_wakes_dies_and_is_restored(model: ModelServer, browser: Browser) -> None:
     """create → editor → a file from its terminal → sleep → a prompt wakes it, and runs once → backup Job → delete →
-    restore; nothing is lost."""
-    one = Conversation(Api())
+    restore; nothing is lost. The user's id is as Auth0 makes them."""
+    one = Conversation(Api(), USER)
     page = open_editor(browser, one.api.link(one.uuid))
     in_terminal(page, "mkdir src && echo hello > src/proof.txt && chmod 750 src/proof.txt && ln -s src/proof.txt link")
     wait_for(lambda: one.inside("test -L /app/link && echo there || true"), "the terminal's files", one.look, PATIENCE)
@@ -56,10 +58,20 @@ def test_a_workspace_lives_sleeps_wakes_dies_and_is_restored(model: ModelServer,
     left = partial(kubectl, "get", KINDS, "-l", f"session-uuid={one.uuid}", "-o", "name")
     wait_for(lambda: not left(), "all of it to be gone", left, PATIENCE)
 
-    again = Conversation(one.api, backup=one.backups()[0])
+    again = Conversation(one.api, USER, backup=one.backups()[0])
     shown = again.inside("cat /app/link /app/log; stat -c %a /app/src/proof.txt; readlink /app/link")
     assert shown == "hello\nran\n750\nsrc/proof.txt\n"
     again.delete()
+
+
+def test_the_objects_have_the_names_that_products_are_told(chat: Conversation) -> None:
+    """docs/coming-from-v3.md has them, and the labels by which programs find them."""
+    for kind, told in table("coming-from-v3.md", "Names in a cluster"):
+        found = kubectl("get", kind, "-l", f"app=workspace,session-uuid={chat.uuid}", "-o", "name").split()
+        wanted = told.split("`")[1].replace("{uuid}", chat.uuid)
+        assert [name.rpartition("/")[2] for name in found] == [wanted], kind
+    user = r"jsonpath={.metadata.annotations.session-manager\.dev/user-id}"
+    assert kubectl("get", "deployment", f"user-{chat.uuid}", "-o", user) == "ada@example.com"
 
 
 def test_a_pushed_item_wakes_a_session_while_every_worker_is_dead(chat: Conversation) -> None:

@@ -12,7 +12,7 @@ from tests.model_server import ModelServer
 from tests.service import KEY, Service
 from tests.waiting import wait_for
 
-USER = "ada.lovelace@example.com"
+USER = "auth0|ada:lovelace@example.com"
 CANARY = "the-canary-in-the-prompt"
 
 

@@ -13,7 +13,7 @@ from tests.waiting import wait_for
 
 def test_a_workspace_lives_sleeps_wakes_dies_and_is_restored(service: Service, browser: Browser) -> None:
     """create → editor → a file from its terminal → sleep → wake → backup → delete → restore; nothing is lost."""
-    session = service.create("ada")
+    session = service.create("auth0|a:b")
     uuid, files = session["uuid"], service.files(session["uuid"])
 
     page = open_editor(browser, service.link(uuid))

@@ -1,4 +1,8 @@
-"""The names of everything the service keeps in Redis, in one place."""
+"""The names of everything the service keeps in Redis, in one place.
+
+A user id may hold colons. After it a name has nothing, or fixed words, a month or a day; and no key is named as one of
+those without what follows. So no two users share a key.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ from typing import Any
 UUID_LENGTH = 8
 UUID_ALPHABET = string.digits + string.ascii_lowercase
 UUID_PATTERN = re.compile(r"[0-9a-z]{8}")
-USER_ID_PATTERN = re.compile(r"[A-Za-z0-9@._+-]{1,128}")
+USER_ID_PATTERN = re.compile(r"[A-Za-z0-9@._+:|-]{1,128}")
+USER_ID_RULE = "1 to 128 of A-Z a-z 0-9 @ . _ + : | -"
 SIZES = ("small", "standard", "large")
 
 

@@ -54,4 +54,5 @@ def test_what_fits_stays_as_it_is(text: str) -> None:
 def test_user_ids_that_look_alike_stay_apart() -> None:
     """Replacing and cutting must not make one user of two."""
     alike = ["ada@example.com", "ada+example.com", "ada-example.com", "A" * 100, "A" * 101]
+    alike += ["auth0|a:b", "auth0:a|b", "auth0-a-b", "auth0|a|b"]
     assert len({names.label_value(each) for each in alike}) == len(alike)
