@@ -456,11 +456,11 @@ class Settings:
     price_gib_hour: float = setting(
         0.0049225, "$", "a GiB of memory that a pod requests, for an hour: the same list (2025)"
     )
-    price_disk_gib_month: float = setting(
-        0.10,
-        "$",
-        "a GiB of a workspace's volume, for 730 hours: pd-balanced, us-central1 "
-        "(cloud.google.com/compute/disks-image-pricing, 2025)",
+    price_disk_gib_month: str = setting(
+        '{"*": 0.1}',
+        "JSON",
+        "$ a GiB of a workspace's volume, for 730 hours, by `STORAGE_CLASS`; `*` is for all others: pd-balanced, "
+        "us-central1 (cloud.google.com/compute/disks-image-pricing, 2025)",
     )
     price_backup_gib_month: float = setting(
         0.020,

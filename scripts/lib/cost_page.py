@@ -1,4 +1,4 @@
-"""Writes the tables of docs/cost.md from the settings and the manifests, to keep them in step.
+"""Writes the tables of docs/cost.md from the settings of the overlay `gke` and the manifests, to keep them in step.
 
     python -m scripts.lib.cost_page
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -25,9 +25,18 @@ from scripts.lib import marked
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "cost.md"
 SYSTEM = ROOT / "manifests" / "base" / "system"
+GKE = ROOT / "manifests" / "overlays" / "gke" / "settings.env"
 COMMAND = "python -m scripts.lib.cost_page"
 BEGIN = f"<!-- costs: written by {COMMAND} -->"
 END = "<!-- end of costs -->"
+
+DISKS = {
+    "standard-rwo": "balanced (SSD)",
+    "premium-rwo": "SSD",
+    "standard": "standard (hard disk)",
+}
+"""The kind of Google's persistent disks that GKE makes, by storage class
+(cloud.google.com/kubernetes-engine/docs/concepts/persistent-volumes)."""
 
 USERS = (100, 1_000, 10_000)
 AWAKE_HOURS = (10, 40)
@@ -131,10 +140,21 @@ def platform(users: int, hours: int, prices: Prices) -> Decimal:
     return pods + (CLUSTER_HOUR + BALANCER_HOUR) * HOURS_PER_MONTH
 
 
+def gke(storage_class: str = "") -> Settings:
+    """The settings by which the overlay `gke` prices disks, with another storage class if one is named."""
+    lines = [line.partition("=") for line in GKE.read_text().splitlines() if not line.startswith("#")]
+    told = {name: value for name, _, value in lines}
+    return replace(
+        Settings(),
+        storage_class=storage_class or told["STORAGE_CLASS"],
+        price_disk_gib_month=told["PRICE_DISK_GIB_MONTH"],
+    )
+
+
 def tables() -> str:
     """All that the page computes."""
-    prices = Prices.of(Settings())
-    parts = (_users(prices), _service(prices), _all(prices), _archived(prices))
+    prices = Prices.of(gke())
+    parts = (_users(prices), _service(prices), _all(prices), _archived(prices), _disks())
     return "\n\n".join("\n".join(part) for part in parts)
 
 
@@ -249,6 +269,25 @@ def _archived(prices: Prices) -> Iterator[str]:
         rows.append((named, kept, *(_money(each) for each in (compute, disk, stored)), *(map(_bold, shares))))
     heads = ("Awake a month", "Volume", "Compute", "Disk", "Stored")
     yield from _table((*heads, *(f"A user of {users:,}" for users in USERS[1:])), rows)
+
+
+def _disks() -> Iterator[str]:
+    yield "### Storage classes"
+    yield ""
+    users, hours = USERS[-1], AWAKE_HOURS[-1]
+    rows = []
+    for name, kind in DISKS.items():
+        prices = Prices.of(gke(name))
+        volume = Decimal(prices.volume_mib) / 1_024 * prices.disk_gib_month
+        archived = sum(with_archive(hours, prices)) + platform(users, hours, prices) / users
+        rows.append((f"`{name}`", kind, f"${prices.disk_gib_month}", _money(volume), _bold(archived)))
+    yield from _table(
+        (
+            *("Storage class", "Disk", "A GiB and month", "A volume, all month"),
+            f"A user of {users:,}, {hours} h on {DAYS[hours]} days, with the archive, without tokens",
+        ),
+        rows,
+    )
 
 
 def _bold(dollars: Decimal) -> str:

@@ -1,7 +1,7 @@
 """What things cost, from the settings.
 
 Compute is priced by what a pod of a size requests, the editor's container and the agent's, as GKE Autopilot bills.
-Disks are priced by the volume's size, backups by their bytes, tokens by the model.
+Disks are priced by the volume's size and storage class, backups by their bytes, tokens by the model.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ AGENT_REQUESTS = ("20m", "64Mi")
 OTHER = "other"
 """The model of tokens whose model has no price of its own, so that a workspace can't make up names without end."""
 
-ANY_MODEL = "*"
-"""The entry of PRICE_TOKENS for models without one."""
+ANY = "*"
+"""The entry of PRICE_TOKENS for models without one, and of PRICE_DISK_GIB_MONTH for storage classes without one."""
+
+MOST = 1_000_000
+"""$: no price is as high."""
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9._:/@-]{1,64}")
 
@@ -53,7 +56,7 @@ class TokenPrice:
 @dataclass(frozen=True)
 class Prices:
     """All prices in dollars. `vcpus` and `memory_gib` are what a pod requests, by size; `volume_mib` is a new volume's
-    size; `tokens` are by model, with one for `OTHER`."""
+    size, and `disk_gib_month` the price of its storage class; `tokens` are by model, with one for `OTHER`."""
 
     vcpu_hour: Decimal
     gib_hour: Decimal
@@ -71,7 +74,7 @@ class Prices:
         return cls(
             vcpu_hour=Decimal(str(settings.price_vcpu_hour)),
             gib_hour=Decimal(str(settings.price_gib_hour)),
-            disk_gib_month=Decimal(str(settings.price_disk_gib_month)),
+            disk_gib_month=_disk_price(settings.price_disk_gib_month, settings.storage_class),
             backup_gib_month=Decimal(str(settings.price_backup_gib_month)),
             tokens=_token_prices(settings.price_tokens),
             vcpus=vcpus,
@@ -136,19 +139,44 @@ def _requests(sizes: str) -> tuple[dict[str, Decimal], dict[str, Decimal]]:
     return vcpus, gib
 
 
+def _disk_price(text: str, storage_class: str) -> Decimal:
+    """That of a storage class."""
+    try:
+        prices = {name: Decimal(price) for name, price in _read(text).items()}
+        if not prices or any(not 0 <= price < MOST for price in prices.values()):
+            raise ValueError
+    except (ValueError, TypeError, AttributeError, InvalidOperation) as error:
+        raise SettingsError(
+            "PRICE_DISK_GIB_MONTH must be a JSON object of dollars a GiB and month by storage class, such as "
+            '{"standard-rwo": 0.1, "*": 0.17}, with "*" for all others.'
+        ) from error
+    price = prices.get(storage_class, prices.get(ANY))
+    if price is None:
+        raise SettingsError(
+            f"PRICE_DISK_GIB_MONTH has no price for the storage class {storage_class!r} of STORAGE_CLASS: add one, or "
+            'one for "*", all others.'
+        )
+    return price
+
+
+def _read(text: str) -> Any:
+    """JSON, with its numbers as they are written."""
+    return json.loads(text, parse_float=Decimal, parse_int=Decimal)
+
+
 def _token_prices(text: str) -> dict[str, TokenPrice]:
     wrong = SettingsError(
         'PRICE_TOKENS must be a JSON object of [prompt, completion] in dollars a million tokens by model, with "*" for '
         "all others."
     )
     try:
-        entries = json.loads(text, parse_float=Decimal, parse_int=Decimal)
+        entries = _read(text)
         prices = {str(model): TokenPrice(Decimal(prompt), Decimal(done)) for model, (prompt, done) in entries.items()}
-        if any(not 0 <= each < 1_000_000 for price in prices.values() for each in (price.prompt, price.completion)):
+        if any(not 0 <= each < MOST for price in prices.values() for each in (price.prompt, price.completion)):
             raise ValueError
     except (ValueError, TypeError, AttributeError, InvalidOperation) as error:
         raise wrong from error
-    if ANY_MODEL not in prices or any(not MODEL_NAME.fullmatch(name) for name in prices if name != ANY_MODEL):
+    if ANY not in prices or any(not MODEL_NAME.fullmatch(name) for name in prices if name != ANY):
         raise wrong
-    prices[OTHER] = prices.pop(ANY_MODEL)
+    prices[OTHER] = prices.pop(ANY)
     return prices

@@ -7,11 +7,11 @@ from decimal import Decimal
 import pytest
 
 from app.core.costs.prices import Prices
-from app.settings import Settings
+from app.settings import SettingsError
 from scripts.lib import cost_page
 from scripts.lib.marked import MarkersMissing
 
-PRICES = Prices.of(Settings())
+PRICES = Prices.of(cost_page.gke())
 
 
 def test_the_page_is_that_of_the_settings_and_manifests() -> None:
@@ -27,6 +27,17 @@ def test_a_user_by_hand() -> None:
     assert user.dollars["disk"] == Decimal("0.5")
     assert user.dollars["tokens"] == 40 * (Decimal("0.05") + Decimal("0.02"))
     assert user.saved == compute / 40 * (730 - 40)
+
+
+def test_each_storage_class_of_the_overlay_has_its_price() -> None:
+    assert {name: Prices.of(cost_page.gke(name)).disk_gib_month for name in cost_page.DISKS} == {
+        "standard-rwo": Decimal("0.1"),
+        "premium-rwo": Decimal("0.17"),
+        "standard": Decimal("0.04"),
+    }
+    assert cost_page.gke().storage_class == "standard-rwo"
+    with pytest.raises(SettingsError):
+        Prices.of(cost_page.gke("of-ours"))
 
 
 def test_every_process_of_the_manifests_is_paid_for() -> None:

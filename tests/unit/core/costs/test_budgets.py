@@ -21,7 +21,12 @@ from app.core.sessions.model import Status
 from tests.world import World
 
 MakeWorld = Callable[..., World]
-PRICES = {"price_tokens": '{"*": [1, 1]}', "price_vcpu_hour": 0.0, "price_gib_hour": 0.0, "price_disk_gib_month": 0.0}
+PRICES = {
+    "price_tokens": '{"*": [1, 1]}',
+    "price_vcpu_hour": 0.0,
+    "price_gib_hour": 0.0,
+    "price_disk_gib_month": '{"*": 0}',
+}
 """A million tokens are a dollar, and nothing else costs."""
 
 HOUR_OF_STANDARD = {"price_vcpu_hour": 1 / 0.27}

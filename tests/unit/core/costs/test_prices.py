@@ -37,6 +37,20 @@ def test_a_volume_counts_in_whole_mib() -> None:
     assert Prices.of(replace(Settings(), volume_size="5G")).volume_mib == 4_769
 
 
+def test_a_disk_is_priced_by_its_storage_class() -> None:
+    both = '{"fast": 0.17, "*": 0.1}'
+    for storage_class, price in (("fast", "0.17"), ("slow", "0.1"), ("", "0.1")):
+        settings = replace(Settings(), storage_class=storage_class, price_disk_gib_month=both)
+        assert Prices.of(settings).disk_gib_month == Decimal(price)
+
+
+def test_a_storage_class_without_a_price_is_named() -> None:
+    """A volume that costs nothing, or another's price, is found on a bill only."""
+    settings = replace(Settings(), storage_class="fast", price_disk_gib_month='{"slow": 0.1}')
+    with pytest.raises(SettingsError, match="'fast' of STORAGE_CLASS"):
+        Prices.of(settings)
+
+
 def test_a_model_without_a_price_is_one_of_the_others() -> None:
     """A workspace may name any model; names without end would fill the ledger."""
     prices = Prices.of(replace(Settings(), price_tokens='{"big": [2, 4.5], "*": [1, 1]}'))
@@ -55,6 +69,11 @@ def test_a_model_without_a_price_is_one_of_the_others() -> None:
         {"price_tokens": '{"*": [1, "NaN"]}'},
         {"price_tokens": '{"a:b c": [1, 1], "*": [1, 1]}'},
         {"price_tokens": "no JSON"},
+        {"price_disk_gib_month": "0.1"},
+        {"price_disk_gib_month": "{}"},
+        {"price_disk_gib_month": '{"*": -0.1}'},
+        {"price_disk_gib_month": '{"*": "NaN"}'},
+        {"price_disk_gib_month": '{"fast": 0.17}'},
         {"workspace_sizes": "{}"},
         {"workspace_sizes": '{"small": ["a", "1", "1Gi", "1Gi"]}'},
         {"volume_size": "five"},
