@@ -1,14 +1,65 @@
-"""What an agent and the manager must agree on: the events of a turn, as `POST /agent/v1/events` reports them."""
+"""What an agent and the manager must agree on: the events of a turn, as `POST /agent/v1/events` reports them, and why a
+prompt fails."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 TOKEN, TOOL_CALL, TOOL_RESULT = "token", "tool_call", "tool_result"
 PROCESSED, FAILED = "processed", "failed"
 ENDS = frozenset({PROCESSED, FAILED})
+
+
+class Failure(StrEnum):
+    """Why a prompt failed, in words for programs: the `code` of an outcome, and a label of a metric."""
+
+    MODEL_UNAVAILABLE = "model_unavailable"
+    """The model's API did not answer, was overloaded or failed, until the agent gave up."""
+    MODEL_REFUSED = "model_refused"
+    MODEL_FAILED = "model_failed"
+    """What it answered can't be used."""
+    CONTEXT_TOO_LONG = "context_too_long"
+    LLM_NOT_CONFIGURED = "llm_not_configured"
+    MODEL_WITHOUT_PRICE = "model_without_price"
+    BUDGET_EXCEEDED = "budget_exceeded"
+    LLM_BUDGET_EXCEEDED = "llm_budget_exceeded"
+    """A budget of tokens."""
+    STEP_LIMIT = "step_limit"
+    TOKEN_LIMIT = "token_limit"
+    TURN_TIMEOUT = "turn_timeout"
+    CRASHED = "crashed"
+    """The agent ended each time that it worked on the prompt."""
+    INTERNAL = "internal"
+    """The agent failed in a way that nobody thought of."""
+    DISK = "disk"
+    """The workspace's disk can't be written."""
+    AGENT_REFUSED = "agent_refused"
+    """The agent did not take the prompt."""
+    SLEEP = "sleep"
+    DELETE = "delete"
+    USER = "user"
+    CANCELLED = "cancelled"
+    RESTORED = "restored"
+    ROLLED_BACK = "rolled_back"
+    OTHER = "other"
+    """Whatever else an agent gives, which may be one of the user's own."""
+
+    @classmethod
+    def of(cls, code: Any) -> Failure:
+        """That of a reported code, which may be anything."""
+        return next((each for each in cls if each == code), cls.OTHER)
+
+
+FAULTS = frozenset(
+    {
+        *(Failure.MODEL_UNAVAILABLE, Failure.MODEL_REFUSED, Failure.MODEL_FAILED, Failure.LLM_NOT_CONFIGURED),
+        *(Failure.CRASHED, Failure.INTERNAL, Failure.DISK, Failure.AGENT_REFUSED, Failure.OTHER),
+    }
+)
+"""Those that the user did not ask for, and that no limit of theirs explains."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from tests.conftest import ROOT
 def table(document: str, section: str) -> list[list[str]]:
     """The cells of a section's first table, without its head: `document` is a path below docs/."""
     text = (ROOT / "docs" / document).read_text()
-    _, _, rest = text.partition(f"\n## {section}\n")
-    lines = re.search(r"^\|.*?\n(?!\|)", rest.split("\n## ", 1)[0], re.MULTILINE | re.DOTALL)
-    assert lines is not None, f"{document} has no table in {section}"
-    rows = lines[0].splitlines()[2:]
+    _, *sections = re.split(r"^#{2,4} ", text, flags=re.MULTILINE)
+    [found] = [each for each in sections if each.startswith(f"{section}\n")]
+    rows = [line for line in found.splitlines() if line.startswith("|")][2:]
+    assert rows, f"{document} has no table in {section}"
     return [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]

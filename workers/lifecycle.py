@@ -261,7 +261,7 @@ class Lifecycle:
             log.info("backup cancelled: %s", error, extra={"uuid": uuid})
         except PermanentError as error:
             self._report_failed_backup(record, str(error), begun, error.code)
-        if not self._store.settle_backup(uuid, record.backup_asked):
+        if not self._store.settle_backup(uuid, record.backup_asked, self._clock()):
             # It was requested again after this one began, so later changes are in no backup.
             self._core.tasks.send(task_queue.BACKUP, uuid, request_id=record.request_id)
 
@@ -284,7 +284,7 @@ class Lifecycle:
     def _give_up_backup(self, record: Record, why: str, error: str) -> None:
         self._add_dead_letter(record, task_queue.BACKUP, (record.uuid,), why, error, record.backup_tries)
         self._report_failed_backup(record, why)
-        self._store.settle_backup(record.uuid, record.backup_asked)
+        self._store.settle_backup(record.uuid, record.backup_asked, self._clock())
 
     def _add_dead_letter(
         self, record: Record, task: str, args: tuple[str | int, ...], why: str, error: str, tries: int

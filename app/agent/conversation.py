@@ -10,11 +10,12 @@ from typing import Any
 
 from app.agent.documents import Documents, Message, is_prompt, listed, natural, strings
 from app.agent.text import seconds_since
+from app.agent_protocol import Failure
 
 UNDONE = {
     "status": "failed",
     "reason": "This prompt was undone: files and conversation are as they were before it.",
-    "code": "rolled_back",
+    "code": Failure.ROLLED_BACK,
 }
 """The outcome of a prompt that was undone, also when it is sent again."""
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from app.agent.text import clean, cut
 from app.agent.tools.child import TICK, Stop
+from app.agent_protocol import Failure
 
 if TYPE_CHECKING:
     import openai
@@ -30,7 +31,14 @@ MANAGER_UNAVAILABLE = frozenset({"state_unavailable", "session_not_found", "too_
 """Error codes of the gateway that are temporary: the manager recovers, load falls, or the token file is replaced, as
 after a revoke."""
 
-TOLD = frozenset({"llm_budget_exceeded", "budget_exceeded", "model_without_price", "llm_not_configured"})
+TOLD = frozenset(
+    {
+        Failure.LLM_BUDGET_EXCEEDED,
+        Failure.BUDGET_EXCEEDED,
+        Failure.MODEL_WITHOUT_PRICE,
+        Failure.LLM_NOT_CONFIGURED,
+    }
+)
 """Error codes of the gateway whose words are for the user."""
 
 ANSWER_CHARACTERS = 4_000_000
@@ -62,7 +70,7 @@ class Reply:
 class ModelError(Exception):
     """The model did not reply, and a retry would not help. `code` is for programs, the text for people."""
 
-    def __init__(self, reason: str, code: str) -> None:
+    def __init__(self, reason: str, code: Failure) -> None:
         super().__init__(reason)
         self.code = code
 
@@ -77,7 +85,7 @@ class ModelUnavailable(ModelError):
     tries: ClassVar[int] = 10
 
     def __init__(self, reason: str, retry_after: float = 0.0) -> None:
-        super().__init__(reason, "model_unavailable")
+        super().__init__(reason, Failure.MODEL_UNAVAILABLE)
         self.retry_after = retry_after
 
 
@@ -141,7 +149,7 @@ class Model:
     ) -> Reply:
         """The model's reply; `on_text` gets its text piece by piece. Raises ModelError, Stopped."""
         if not self._url:
-            raise ModelError("This workspace has no model: GATEWAY_URL is not set.", "llm_not_configured")
+            raise ModelError("This workspace has no model: GATEWAY_URL is not set.", Failure.LLM_NOT_CONFIGURED)
         request: dict[str, Any] = {"model": self._name, "messages": list(messages)}
         if headers := self._headers():
             request["extra_headers"] = headers
@@ -209,7 +217,7 @@ class _Streaming:
             else:
                 self.items.put(ModelUnavailable(f"The model's reply was interrupted ({type(e).__name__})."))
         except Exception as e:  # noqa: BLE001 - the waiting turn must get every error
-            self.items.put(ModelError(f"Asking the model failed ({type(e).__name__}).", "model_failed"))
+            self.items.put(ModelError(f"Asking the model failed ({type(e).__name__}).", Failure.MODEL_FAILED))
 
     def _read(self, stream: openai.Stream[Any]) -> Reply:
         parts = _Parts()
@@ -218,7 +226,7 @@ class _Streaming:
             if text:
                 self.items.put(text)
             if parts.size > ANSWER_CHARACTERS:
-                raise ModelError(f"The model's reply exceeds {ANSWER_CHARACTERS} characters.", "model_failed")
+                raise ModelError(f"The model's reply exceeds {ANSWER_CHARACTERS} characters.", Failure.MODEL_FAILED)
         return parts.reply(self._request["messages"])
 
     def abandon(self) -> None:
@@ -290,18 +298,18 @@ def refusal(error: openai.APIStatusError) -> ModelError:
     code, detail = _code_and_detail(error)
     status = error.status_code
     if code in TOLD:
-        return ModelError(detail or code, code)
+        return ModelError(detail or code, Failure(code))
     if status in (401, 403) and code not in MANAGER_UNAVAILABLE:
-        return ModelError("The gateway refused this workspace's token.", "model_refused")
+        return ModelError("The gateway refused this workspace's token.", Failure.MODEL_REFUSED)
     if code == "context_length_exceeded" or (status in (400, 413, 422) and "context" in detail and "length" in detail):
-        return ContextTooLong("The conversation is longer than the model's context.", "context_too_long")
+        return ContextTooLong("The conversation is longer than the model's context.", Failure.CONTEXT_TOO_LONG)
     if status == 429 or status in (408, 409) or status >= 500 or code in MANAGER_UNAVAILABLE:
         wait = error.response.headers.get("retry-after", "")
         seconds = float(wait) if wait.isdigit() else 0.0
         if code in MANAGER_UNAVAILABLE:
             return ManagerUnavailable(f"The manager is not available ({code}).", seconds)
         return ModelUnavailable(f"The model is not available (status {status}).", seconds)
-    return ModelError(f"The model refused the request (status {status}): {cut(detail, 300)}", "model_refused")
+    return ModelError(f"The model refused the request (status {status}): {cut(detail, 300)}", Failure.MODEL_REFUSED)
 
 
 def _code_and_detail(error: openai.APIStatusError) -> tuple[str, str]:

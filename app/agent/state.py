@@ -38,6 +38,7 @@ from app.agent.documents import (
 )
 from app.agent.prompt_status import FetchStatus, PromptStatus, no_manager
 from app.agent.text import moment
+from app.agent_protocol import Failure
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class Turn:
 
     id: str
     resumes: int = 0
-    withdrawn: tuple[str, str] | None = None
+    withdrawn: tuple[str, Failure] | None = None
     """Reason and code of a cancel that came before it started."""
 
 
@@ -159,7 +160,7 @@ class State:
         with self._changed:
             turn = self.open_turn()
             if turn is not None:
-                self.finish(turn, failure=(RESTORED, "restored"))
+                self.finish(turn, failure=(RESTORED, Failure.RESTORED))
             self._conversation.disown()
             write_document(self._folder / "history.json", self._conversation.history)
             # Before the uuid is written, else the journal would count as this session's.
@@ -180,7 +181,7 @@ class State:
             gone = [id_ for id_ in self._unconfirmed if id_ not in ours]
             turn = self.open_turn()
             if turn is not None and turn in gone:
-                self.finish(turn, failure=(ROLLED_BACK, "rolled_back"))
+                self.finish(turn, failure=(ROLLED_BACK, Failure.ROLLED_BACK))
                 self.reported([turn])
             waiting = [prompt["id"] for prompt in self._conversation.queue if prompt["id"] in gone]
             if waiting:
@@ -253,9 +254,9 @@ class State:
             else:
                 return None
             withdrawn = self.turn_messages(id_)[0].get("withdrawn")
-            return Turn(id_, resumes, (str(withdrawn[0]), str(withdrawn[1])) if withdrawn else None)
+            return Turn(id_, resumes, (str(withdrawn[0]), Failure.of(withdrawn[1])) if withdrawn else None)
 
-    def withdraw(self, id_: str, *, reason: str, code: str) -> bool:
+    def withdraw(self, id_: str, *, reason: str, code: Failure) -> bool:
         """Let a queued prompt fail at its turn, which keeps the order. False if it isn't queued."""
         with self._changed:
             if not any(prompt["id"] == id_ for prompt in self._conversation.queue):
@@ -292,7 +293,7 @@ class State:
             message.setdefault("at", moment(self._clock()))
             self._record({"kind": "message", "n": len(self._conversation.history), "message": message})
 
-    def finish(self, id_: str, *, failure: tuple[str, str]) -> None:
+    def finish(self, id_: str, *, failure: tuple[str, Failure]) -> None:
         """End the open turn without an answer: reason for people, code for programs.
 
         This applies even if it can't be written, so that a full disk does not repeat a turn forever.

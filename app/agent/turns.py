@@ -24,7 +24,7 @@ from app.agent.state import State, Turn
 from app.agent.text import moment, trace
 from app.agent.tools.child import Stop
 from app.agent.tools.registry import Toolbox
-from app.agent_protocol import Event
+from app.agent_protocol import Event, Failure
 
 log = logging.getLogger(__name__)
 
@@ -65,13 +65,13 @@ class _Running:
     started_at: float
     deadline: float
     step: int = 0
-    cancel: tuple[str, str] | None = None
+    cancel: tuple[str, Failure] | None = None
 
 
 class Ended(Exception):
     """The turn ends without an answer: the text for people, `code` for programs."""
 
-    def __init__(self, reason: str, code: str) -> None:
+    def __init__(self, reason: str, code: Failure) -> None:
         super().__init__(reason)
         self.code = code
 
@@ -144,7 +144,7 @@ class Turns:
         already by `resume`, nothing is done.
         """
         text = REASONS.get(reason) or reason
-        code = reason if reason in REASONS else "cancelled"
+        code = Failure(reason) if reason in REASONS else Failure.CANCELLED
         with self._lock:
             if reason in PAUSING:
                 if 0 < generation <= self._resumed:
@@ -236,7 +236,7 @@ class Turns:
     def _run(self, turn: Turn, running: _Running) -> None:
         try:
             if turn.resumes > RESUMES:
-                raise Ended("The agent ended unexpectedly each time it worked on this prompt.", "crashed")
+                raise Ended("The agent ended unexpectedly each time it worked on this prompt.", Failure.CRASHED)
             if turn.withdrawn is not None:
                 raise Ended(*turn.withdrawn)
             self._answer_open_calls(turn.id, first=INTERRUPTED)
@@ -250,16 +250,16 @@ class Turns:
             self._fail(turn.id, str(e), e.code)
         except OSError as e:
             log.error("A turn could not be written to disk: %s", trace(e))
-            self._fail(turn.id, f"The workspace's disk could not be written ({e.strerror}).", "disk")
+            self._fail(turn.id, f"The workspace's disk could not be written ({e.strerror}).", Failure.DISK)
         except Exception as e:  # noqa: BLE001 - one turn must not end the agent
             log.error("A turn failed unexpectedly: %s", trace(e))
-            self._fail(turn.id, "The agent failed unexpectedly; see its log.", "internal")
+            self._fail(turn.id, "The agent failed unexpectedly; see its log.", Failure.INTERNAL)
         outcome = self._state.outcome(turn.id)
         if outcome is not None:
             self._publish(outcome_event(turn.id, outcome))
         self._state.try_fold()
 
-    def _fail(self, id_: str, reason: str, code: str) -> None:
+    def _fail(self, id_: str, reason: str, code: Failure) -> None:
         try:
             self._answer_open_calls(id_, first=NOT_RUN)
         except OSError:
@@ -275,9 +275,10 @@ class Turns:
         steps = [message for message in messages if message["role"] == "assistant"]
         running.step = len(steps) + 1
         if len(steps) >= self._limits.steps:
-            raise Ended(f"The turn reached its limit of {self._limits.steps} steps; ask to go on.", "step_limit")
+            raise Ended(f"The turn reached its limit of {self._limits.steps} steps; ask to go on.", Failure.STEP_LIMIT)
         if total_usage(steps)["total_tokens"] >= self._limits.tokens:
-            raise Ended(f"The turn reached its limit of {self._limits.tokens} tokens; ask to go on.", "token_limit")
+            text = f"The turn reached its limit of {self._limits.tokens} tokens; ask to go on."
+            raise Ended(text, Failure.TOKEN_LIMIT)
         reply = self._ask(running)
         message: Message = {"id": running.id, "role": "assistant", "content": reply.text, "usage": reply.usage}
         if not reply.calls:
@@ -320,7 +321,7 @@ class Turns:
         if self._stopping.is_set():
             raise Stopping
         if time.monotonic() > running.deadline:
-            raise Ended(f"The turn took longer than {self._limits.seconds:g} s.", "turn_timeout")
+            raise Ended(f"The turn took longer than {self._limits.seconds:g} s.", Failure.TURN_TIMEOUT)
 
     def _answer_open_calls(self, id_: str, *, first: str) -> None:
         """Add the missing results of calls: `first` for the one that may have run; later ones did not run."""

@@ -11,9 +11,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from app.agent_protocol import Failure
 from app.api.instruments import WebInstruments
 from app.core.composition import Core
 from app.core.costs.ledger import Totals
+from app.core.operations.verdicts import MODEL_KNOWN
 from app.core.redis import keys
 from app.core.redis.counters import ANSWERED, FIRST_TOKEN, Histogram
 from app.core.redis.memory import Fill
@@ -55,7 +57,8 @@ UNSAFE = re.compile(r"[^a-zA-Z0-9_]")
 @dataclass(frozen=True)
 class Figures:
     """One reading: `sessions` by state, `counters` that only grow, `starts` by kind and phase, `actions` by action and
-    phase, `failures` by action, `prompts` by what was measured. `oldest` is in s, by queue."""
+    phase, `failures` by action, `prompts` by what was measured, `failed_prompts` by why. `oldest` is in s, by queue.
+    `model_up` is None while nobody knows."""
 
     sessions: dict[Status, int]
     archived: int
@@ -68,11 +71,15 @@ class Figures:
     actions: dict[tuple[str, str], Histogram]
     failures: dict[str, int]
     prompts: dict[str, Histogram]
+    failed_prompts: dict[str, int]
+    model_up: bool | None
     oldest: dict[str, float]
     dead_letters_kept: int
     backups: int
+    backups_oldest: float
     points_waiting: int
     points_oldest: float
+    points_overdue: float
     drills_oldest: float
     drills_late: int
     fill: Fill
@@ -106,6 +113,8 @@ def read_figures(service: Core, now: float) -> Figures:
         actions=actions,
         failures=failures,
         prompts=service.counters.prompts(),
+        failed_prompts=service.counters.failed_prompts(),
+        model_up=_model_up(service, now),
         oldest=service.counters.oldest(QUEUES, now),
         dead_letters_kept=service.dead_letters.count(),
         sessions=service.store.counts(),
@@ -117,8 +126,10 @@ def read_figures(service: Core, now: float) -> Figures:
         counters=service.counters.read(),
         starts=service.counters.starts(),
         backups=service.backups.count(),
+        backups_oldest=service.store.oldest_backup_request(now),
         points_waiting=service.store.size(keys.POINTS_WAITING),
         points_oldest=service.store.oldest(keys.POINTS_WAITING, now),
+        points_overdue=service.store.oldest(keys.POINTS_DUE, now),
         drills_oldest=service.store.oldest(keys.DRILLS, now),
         drills_late=_late_drills(service, now),
         fill=service.memory.read(),
@@ -131,6 +142,14 @@ def _late_drills(service: Core, now: float) -> int:
     """Sessions whose restore points no drill has proven for too long."""
     cycle = service.settings.drill_cycle
     return service.store.overdue(keys.DRILLS, now - LATE * cycle) if cycle else 0
+
+
+def _model_up(service: Core, now: float) -> bool | None:
+    """Whether the model's API answered the gateway's last question with neither an error nor a refusal of the key."""
+    answer = service.model_answers.last(now)
+    if answer is None or answer.age > MODEL_KNOWN:
+        return None
+    return not (answer.error or answer.status in (401, 403) or answer.status >= 500)
 
 
 class FiguresCollector(Collector):
@@ -161,11 +180,15 @@ class FiguresCollector(Collector):
         yield oldest
         yield GaugeMetricFamily("sessions_workers", "Workers with a recent heartbeat", value=figures.workers)
         yield GaugeMetricFamily("sessions_backups", "Backups that exist", value=figures.backups)
+        asked = "How long the requested backup that waits longest has waited"
+        yield GaugeMetricFamily("sessions_backups_oldest_seconds", asked, value=figures.backups_oldest)
         yield GaugeMetricFamily(
             "sessions_points_waiting", "Sessions that wait for a restore point", value=figures.points_waiting
         )
         late = "How long the session that waits longest has waited for its restore point"
         yield GaugeMetricFamily("sessions_points_oldest_seconds", late, value=figures.points_oldest)
+        unseen = "By how much the look whether a restore point is due is overdue"
+        yield GaugeMetricFamily("sessions_points_overdue_seconds", unseen, value=figures.points_overdue)
         proof = "How long ago the restore points of the session that waits longest for a drill were proven"
         yield GaugeMetricFamily("sessions_drills_oldest_seconds", proof, value=figures.drills_oldest)
         overdue = "Sessions whose restore points were not proven for two cycles"
@@ -237,6 +260,13 @@ class FiguresCollector(Collector):
             histogram = self._figures.prompts[measured]
             family.add_metric([], cumulative(histogram), histogram.total)
             yield family
+        failed = CounterMetricFamily("sessions_prompts_failed", "Prompts that failed", labels=["reason"])
+        for reason in Failure:
+            failed.add_metric([reason], self._figures.failed_prompts.get(reason, 0))
+        yield failed
+        if self._figures.model_up is not None:
+            text = "Whether the model's API answered the gateway's last question"
+            yield GaugeMetricFamily("sessions_model_up", text, value=self._figures.model_up)
 
 
 def cumulative(histogram: Histogram) -> list[tuple[str, float]]:

@@ -361,7 +361,7 @@ class SessionService:
         if record.status is Status.CREATED or record.restore_from or not record.provisioned:
             raise IllegalState(f"Session {uuid} does not have its files yet; retry once it is active.")
         now = self._clock()
-        self._store.request_backup(uuid, self._overdue(now))
+        self._store.request_backup(uuid, now, self._overdue(now))
         self._tasks.send(task_queue.BACKUP, uuid, request_id=request_id)
         return record
 

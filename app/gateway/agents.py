@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import Blueprint, Response, g, jsonify
 
-from app.agent_protocol import PROCESSED, TOKEN, Event
+from app.agent_protocol import PROCESSED, TOKEN, Event, Failure
 from app.core.errors import IllegalState, InvalidRequest
 from app.core.prompts.inbox import FINISHED, ID_PATTERN
 from app.core.redis import task_queue
@@ -128,5 +128,6 @@ def _finish(parts: Gateway, record: Record, event: Event) -> None:
         known = inbox.finish(record.uuid, event.message_id, response=fitted(event.data["response"]), now=now)
     else:
         reason = event.data["reason"] or "The agent gave no reason."
-        known = inbox.finish(record.uuid, event.message_id, reason=reason, now=now)
+        code = Failure.of(event.data.get("code"))
+        known = inbox.finish(record.uuid, event.message_id, reason=reason, code=code, now=now)
     log.info("message %s", event.type, extra={"uuid": record.uuid, "message_id": event.message_id, "new": known})

@@ -11,8 +11,9 @@ from typing import Any
 
 from scripts.lib.data_dir import chosen_port, remembered_port, remembered_secret
 from scripts.lib.procfile import MEASURED, metrics_port_of
+from scripts.monitoring.rules import RUNBOOK, rules_file
 
-RULES = Path(__file__).resolve().parents[2] / "manifests" / "components" / "monitoring" / "plain" / "rules.yaml"
+HERE = Path(__file__).resolve().parents[2]
 
 INTERVAL = "5s"
 """Of scrapes and rules: one machine has few series, and whoever looks at it tries something out."""
@@ -68,13 +69,23 @@ def key_file(data_dir: Path) -> Path:
     return data_dir / "prometheus" / "key"
 
 
+def rules(given: Mapping[str, str]) -> dict[str, Any]:
+    """Those of a cluster; alerts lead to RUNBOOK_URL, or to the page in this folder."""
+    return rules_file(given.get("RUNBOOK_URL") or (HERE / RUNBOOK).as_uri())
+
+
+def rules_path(data_dir: Path) -> Path:
+    """Of the file with the rules."""
+    return data_dir / "prometheus" / "rules.yml"
+
+
 def configuration(data_dir: Path, given: Mapping[str, str]) -> dict[str, Any]:
     """Prometheus' own, for the processes of this run."""
     key = {"type": "Bearer", "credentials_file": str(key_file(data_dir))}
     ports = {name: int(given[metrics_port_of(name)]) for name in MEASURED}
     return {
         "global": {"scrape_interval": INTERVAL, "evaluation_interval": INTERVAL},
-        "rule_files": [str(RULES)],
+        "rule_files": [str(rules_path(data_dir))],
         "scrape_configs": [
             _job("web", int(given["PORT"])) | {"authorization": key},
             *(_job(name, port) for name, port in ports.items()),

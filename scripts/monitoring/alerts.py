@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from app.agent_protocol import FAULTS
 from scripts.lib.processes import MANAGER
 from scripts.monitoring.objectives import API, FAST, SLOW, WAKE
 
@@ -41,6 +42,44 @@ _BACKUPS_FAILED = _increase('sessions_action_failures_total{action="backup"}', "
 _BACKUPS_DONE = _increase('sessions_action_seconds_count{action="backup",phase="total"}', "1h")
 _REDIS = "max by (namespace) (sessions_redis_used_bytes) / max by (namespace) (sessions_redis_max_bytes)"
 
+_MODEL = 'sum by (namespace) (increase(gateway_requests_total{endpoint=~"llm[.].+"%s}[%s]))'
+
+
+def _model_errors(window: str, share: str) -> str:
+    errors = _MODEL % (',status=~"5.."', window)
+    return f"{errors} >= 5\nand {errors} > {share} * {_MODEL % ('', window)}"
+
+
+_REASONS = "|".join(sorted(FAULTS))
+_PROMPTS_FAILED = (
+    "sum by (namespace) (max by (namespace, reason) "
+    f'(increase(sessions_prompts_failed_total{{reason=~"{_REASONS}"}}[15m])))'
+)
+_PROMPTS_ANSWERED = _increase("sessions_prompt_seconds_count", "15m")
+
+_CLAIM = 'persistentvolumeclaim=~"user-[0-9a-z]{8}(-[0-9]+)?"'
+_OWN = 'namespace="fresh-system"'
+
+
+def _free(claims: str) -> str:
+    """The share of volumes that is free."""
+    return f"kubelet_volume_stats_available_bytes{{{claims}}} / kubelet_volume_stats_capacity_bytes{{{claims}}}"
+
+
+def _free_files(claims: str) -> str:
+    """The share of the files that they may still have."""
+    return f"kubelet_volume_stats_inodes_free{{{claims}}} / kubelet_volume_stats_inodes{{{claims}}}"
+
+
+# Prometheus keeps an exporter's own label `namespace`, or calls it `exported_namespace`, as it is told. The value is 0
+# for a certificate that was never issued (cert-manager 1.21, internal/collectors/certificate_collector.go).
+_EXPIRES = "certmanager_certificate_expiration_timestamp_seconds"
+_LEFT = (
+    f'min by (name) (\n  {_EXPIRES}{{namespace="fresh-system"}}\n'
+    f'  or {_EXPIRES}{{exported_namespace="fresh-system"}}\n) - time()'
+)
+_DAY = 86_400
+
 ALERTS = (
     Alert(
         name="SessionsApiBurnFast",
@@ -71,6 +110,37 @@ ALERTS = (
         summary="More than 1 % of the wakes fail or take more than 5 s: some users wait.",
     ),
     Alert(
+        name="SessionsFailed",
+        severity="warning",
+        expr=f"{_increase('sessions_failed_total', '1h')} > 0",
+        lasting="0m",
+        summary="A session failed: its user has a workspace that does not open. Its files are kept.",
+    ),
+    Alert(
+        name="SessionsModelDown",
+        severity="page",
+        expr=f"max by (namespace) (sessions_model_up) == 0\nor\n({_model_errors('5m', '0.5')})",
+        lasting="3m",
+        summary="The model's API does not answer: every prompt fails.",
+    ),
+    Alert(
+        name="SessionsModelErrors",
+        severity="warning",
+        expr=_model_errors("30m", "0.05"),
+        lasting="5m",
+        summary="Over 5 % of the agents' requests to the model fail: prompts take long, and some fail.",
+    ),
+    Alert(
+        name="SessionsPromptsFailing",
+        severity="warning",
+        expr=(
+            f"{_PROMPTS_FAILED} >= 3\n"
+            f"and {_PROMPTS_FAILED}\n> 0.2 * ({_PROMPTS_FAILED} + ({_PROMPTS_ANSWERED} or 0 * {_PROMPTS_FAILED}))"
+        ),
+        lasting="5m",
+        summary="Over a fifth of the prompts fail, and not by their users' doing: users read an error, and no answer.",
+    ),
+    Alert(
         name="SessionsBackupFailed",
         severity="warning",
         expr=f"{_BACKUPS_FAILED} > 0",
@@ -90,6 +160,16 @@ ALERTS = (
         expr="max by (namespace) (sessions_points_oldest_seconds) > 900",
         lasting="5m",
         summary="Restore points are over 15 minutes late: if a volume were lost now, its user would lose more work.",
+    ),
+    Alert(
+        name="SessionsBackupsOld",
+        severity="warning",
+        expr=(
+            "max by (namespace) (sessions_backups_oldest_seconds) > 900\n"
+            "or max by (namespace) (sessions_points_overdue_seconds) > 900"
+        ),
+        lasting="5m",
+        summary="Copies of users' files get old: a backup is over 15 minutes late, or nobody asks for restore points.",
     ),
     Alert(
         name="SessionsDrillFailed",
@@ -157,6 +237,37 @@ ALERTS = (
         expr=f"{_REDIS} > 0.9",
         lasting="1m",
         summary="Redis is {{ $value | humanizePercentage }} full: new sessions and prompts soon are refused (507).",
+    ),
+    Alert(
+        name="SessionsVolumeFull",
+        severity="warning",
+        expr=f"count by (namespace) (\n  {_free(_CLAIM)} < 0.05\n  or {_free_files(_CLAIM)} < 0.05\n) > 0",
+        lasting="15m",
+        summary="{{ $value }} workspaces' volumes are over 95 % full: their users soon can save nothing.",
+    ),
+    Alert(
+        name="SessionsServiceVolumeFull",
+        severity="page",
+        expr=f"min by (namespace, persistentvolumeclaim) (\n  {_free(_OWN)}\n) < 0.1",
+        lasting="5m",
+        summary=(
+            "The volume {{ $labels.persistentvolumeclaim }} of the service is over 90 % full. When it is full, nothing "
+            "is stored there: backups, conversations, or Redis' log."
+        ),
+    ),
+    Alert(
+        name="SessionsCertificateLate",
+        severity="warning",
+        expr=f"{_LEFT} < {14 * _DAY}",
+        lasting="1h",
+        summary="The certificate {{ $labels.name }} was not renewed in time: it ends within two weeks.",
+    ),
+    Alert(
+        name="SessionsCertificateExpires",
+        severity="page",
+        expr=f"{_LEFT} < {2 * _DAY}",
+        lasting="1h",
+        summary="The certificate {{ $labels.name }} ends within two days, or has ended: then browsers open nothing.",
     ),
     Alert(
         name="SessionsForwardAuthErrors",

@@ -12,32 +12,33 @@ Json = dict[str, Any]
 LABELS = {"app.kubernetes.io/part-of": "workspace-session-manager"}
 
 RUNBOOK = "docs/operations-monitoring.md"
+"""Where alerts lead to, unless they are told of an address."""
 
 
-def groups(runbooks: str = "") -> list[Json]:
-    """The rule groups; `runbooks` is the address below which this repository's docs are, ending in a slash."""
+def groups(runbook: str = RUNBOOK) -> list[Json]:
+    """The rule groups; `runbook` is the address of that page."""
     return [
         {
             "name": "sessions-objectives",
             "interval": "30s",
             "rules": [rule for each in OBJECTIVES for rule in _recordings(each)],
         },
-        {"name": "sessions-alerts", "rules": [_alert(each, runbooks) for each in ALERTS]},
+        {"name": "sessions-alerts", "rules": [_alert(each, runbook) for each in ALERTS]},
     ]
 
 
-def rules_file(runbooks: str = "") -> Json:
+def rules_file(runbook: str = RUNBOOK) -> Json:
     """What `rule_files` of a Prometheus without the operator name."""
-    return {"groups": groups(runbooks)}
+    return {"groups": groups(runbook)}
 
 
-def prometheus_rule(runbooks: str = "") -> Json:
+def prometheus_rule() -> Json:
     """The PrometheusRule of the component."""
     return {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PrometheusRule",
         "metadata": {"name": "sessions", "namespace": "fresh-system", "labels": LABELS},
-        "spec": {"groups": groups(runbooks)},
+        "spec": {"groups": groups()},
     }
 
 
@@ -49,7 +50,7 @@ def _recordings(objective: Objective) -> list[Json]:
     ]
 
 
-def _alert(alert: Alert, runbooks: str) -> Json:
+def _alert(alert: Alert, runbook: str) -> Json:
     return {
         "alert": alert.name,
         "expr": alert.expr,
@@ -57,6 +58,6 @@ def _alert(alert: Alert, runbooks: str) -> Json:
         "labels": {"severity": alert.severity},
         "annotations": {
             "summary": alert.summary,
-            "runbook_url": f"{runbooks}{RUNBOOK}#{alert.name.lower()}",
+            "runbook_url": f"{runbook}#{alert.name.lower()}",
         },
     }

@@ -1,9 +1,9 @@
 """Writes the dashboards and the rules of manifests/components/monitoring from the tables beside this file.
 
     python -m scripts.monitoring.write
-    python -m scripts.monitoring.write https://git.example.com/workspaces/blob/main/   where alerts lead to
 
-The second form is for an installation's own copy: without it an alert's `runbook_url` is the path in this repository.
+An alert's `runbook_url` is the path in this repository; an installation gives the address of its own copy
+(docs/operations-monitoring.md, Where alerts lead to).
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ def as_yaml(value: Mapping[str, Any]) -> str:
     return MADE + yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=WIDTH)
 
 
-def files(runbooks: str = "") -> dict[Path, str]:
+def files() -> dict[Path, str]:
     """The text of each file."""
     made = {
         FOLDER / "common" / "dashboards" / f"{path.stem}.json": json.dumps(dashboard_json(load(path)), indent=2) + "\n"
         for path in DASHBOARDS.glob("*.yaml")
     }
     return made | {
-        FOLDER / "prometheus-rule.yaml": as_yaml(rules.prometheus_rule(runbooks)),
-        FOLDER / "plain" / "rules.yaml": as_yaml(rules.rules_file(runbooks)),
+        FOLDER / "prometheus-rule.yaml": as_yaml(rules.prometheus_rule()),
+        FOLDER / "plain" / "rules.yaml": as_yaml(rules.rules_file()),
     }
 
 
 def main() -> int:
-    for path, text in files(*sys.argv[1:2]).items():
+    for path, text in files().items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return 0

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from scripts.monitoring.alerts import PROCESSES
+from scripts.monitoring.alerts import ALERTS, PROCESSES
 from tests.cluster.product import SYSTEM, WORKSPACES, Api, kubectl
 from tests.cluster.prompting import Conversation
 from tests.cluster.test_manifests_on_cluster import sent
@@ -86,9 +86,13 @@ def test_prometheus_own_account_finds_every_process(component: dict[str, tuple[O
         kubectl("delete", "role,rolebinding", name, "--ignore-not-found", namespace=SYSTEM)
 
 
-@pytest.mark.parametrize("name", sorted({name for each in queries() for name in CLUSTERS.findall(each.expr)}))
+EXPRESSIONS = [*(each.expr for each in queries()), *(each.expr for each in ALERTS)]
+ASKED_FOR = sorted({name for expr in EXPRESSIONS for name in CLUSTERS.findall(expr)})
+
+
+@pytest.mark.parametrize("name", ASKED_FOR)
 def test_the_node_shows_the_workspaces(session: str, name: str) -> None:
-    """Each of its metrics that a query asks for, by the session's pod and container, or by its claim."""
+    """Each of its metrics that a query or an alert asks for, by the session's pod and container, or by its claim."""
     path, label = (CADVISOR, "pod") if name.startswith("container_") else (KUBELET, "persistentvolumeclaim")
     own = re.compile(rf"user-{session}(-.+)?")
 

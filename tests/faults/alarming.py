@@ -9,10 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import redis
@@ -21,6 +23,7 @@ import requests
 from app.core.redis import keys
 from app.core.storage.archive_keys import new_key
 from tests.faults.watching import Prometheus
+from tests.model_server import Answer, ModelServer, default_rules
 from tests.ports import free_port, listens
 from tests.service import Service
 from tests.waiting import wait_for
@@ -37,6 +40,8 @@ SETTINGS = {
     # Its drills are looked for once a minute, and no session is due by itself for half an hour.
     "DRILL_CYCLE": "2400",
 }
+
+MODEL_KEY = "the-key-of-the-model"
 
 SESSIONS = 6
 """More than the workers of a kind have processes."""
@@ -64,12 +69,39 @@ CLEARED = 500.0
 
 @dataclass
 class Scene:
-    """A service with sessions, and the Prometheus that watches it. `slow` is there while editors start slowly."""
+    """A service with sessions, its model, and the Prometheus that watches it. Editors start slowly while `slow` exists,
+    and end at once while `broken` is."""
 
     service: Service
     prometheus: Prometheus
+    model: Model
     slow: Path
+    broken: Path
     sessions: list[str]
+
+
+class Model:
+    """A model's API at one address, which may be away."""
+
+    def __init__(self) -> None:
+        self.refuses = False
+        """Whether it answers each request with 400."""
+        self._port = free_port()
+        self._running = ExitStack()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}/v1"
+
+    def start(self) -> None:
+        rules = (self._refusal, *default_rules())
+        self._running.enter_context(ModelServer(self._port, api_key=MODEL_KEY, rules=rules))
+
+    def stop(self) -> None:
+        self._running.close()
+
+    def _refusal(self, _: Mapping[str, Any]) -> Answer | None:
+        return Answer(status=400) if self.refuses else None
 
 
 @dataclass(frozen=True)
@@ -97,23 +129,34 @@ class Seen:
 @contextmanager
 def scene(folder: Path, code_server: str) -> Iterator[Scene]:
     """A watched service, in which something of each kind was done: a rate needs a value from before the fault."""
-    editor, slow = folder / "editor", folder / "slow"
-    editor.write_text(f'#!/bin/sh\n[ ! -e "{slow}" ] || sleep {SLOW_START}\nexec "{code_server}" "$@"\n')
+    editor, slow, broken = folder / "editor", folder / "slow", folder / "broken"
+    lines = (
+        "#!/bin/sh",
+        f'[ ! -e "{broken}" ] || exit 1',
+        f'[ ! -e "{slow}" ] || sleep {SLOW_START}',
+        f'exec "{code_server}" "$@"',
+    )
+    editor.write_text("\n".join(lines) + "\n")
     editor.chmod(0o755)
-    service = Service(folder, str(editor), **SETTINGS)
+    model = Model()
+    told = {"LLM_BASE_URL": model.url, "LLM_API_KEY": MODEL_KEY, "LLM_MODEL": "stub"}
+    service = Service(folder, str(editor), **SETTINGS, **told)
+    model.start()
     service.start()
     try:
         sessions = [service.create(f"user{number}")["uuid"] for number in range(SESSIONS)]
         back_up(service, sessions[0])
         sleep_and_wake(service, sessions[:1])
+        ask(service, sessions[0])
         prometheus = Prometheus(service, folder / "prometheus")
         prometheus.start()
         try:
-            yield Scene(service, prometheus, slow, sessions)
+            yield Scene(service, prometheus, model, slow, broken, sessions)
         finally:
             prometheus.stop()
     finally:
         service.stop()
+        model.stop()
     assert service.processes() == [], "an orphan process was left"
 
 
@@ -193,6 +236,12 @@ def sleep_and_wake(service: Service, uuids: Sequence[str]) -> None:
 def back_up(service: Service, uuid: str) -> None:
     """A backup that is waited for."""
     service.done("POST", f"/session/{uuid}/backup", headers={"Prefer": "wait=60"})
+
+
+def ask(service: Service, uuid: str) -> None:
+    """A prompt, whose end is waited for."""
+    body = {"message": "hello"}
+    service.done("POST", f"/session/{uuid}/chat", body, headers={"Prefer": "wait=60"}, timeout=CALL + 60)
 
 
 @contextmanager
@@ -280,6 +329,52 @@ def slow_editors(scene: Scene) -> Iterator[None]:
     finally:
         scene.slow.unlink()
     sleep_and_wake(scene.service, scene.sessions)
+
+
+@contextmanager
+def ended_editors(scene: Scene) -> Iterator[None]:
+    """The editor of a session that is woken ends at once."""
+    service, each = scene.service, scene.sessions[0]
+    service.done("POST", f"/session/{each}/sleep", headers={"Prefer": "wait=60"})
+    scene.broken.touch()
+    try:
+        service.done("POST", f"/session/{each}/wake", headers={"Prefer": "respond-async"})
+        yield
+    finally:
+        scene.broken.unlink()
+    service.done("POST", f"/session/{each}/wake", headers={"Prefer": "respond-async"})
+    service.wait_status(each, "active")
+
+
+@contextmanager
+def asking(scene: Scene) -> Iterator[None]:
+    """Each session's user asks one thing after the other."""
+    with ExitStack() as users:
+        for each in scene.sessions:
+            users.enter_context(going_on(partial(ask, scene.service, each)))
+        yield
+
+
+@contextmanager
+def model_away(scene: Scene) -> Iterator[None]:
+    """Nobody listens at the model's address, while prompts are asked."""
+    scene.model.stop()
+    try:
+        with asking(scene):
+            yield
+    finally:
+        scene.model.start()
+
+
+@contextmanager
+def model_refusing(scene: Scene) -> Iterator[None]:
+    """The model refuses each request, so that prompts fail at once."""
+    scene.model.refuses = True
+    try:
+        with asking(scene):
+            yield
+    finally:
+        scene.model.refuses = False
 
 
 @contextmanager
@@ -497,10 +592,23 @@ FAULTS = (
         slow_editors,
         300.0,
     ),
+    Fault("failed", "the editor of a session that is woken ends at once", ("SessionsFailed",), ended_editors),
+    Fault(
+        "model",
+        "the model's API is away, while prompts are asked",
+        ("SessionsModelDown", "SessionsModelErrors"),
+        model_away,
+    ),
+    Fault(
+        "refusals",
+        "the model refuses each request, while prompts are asked",
+        ("SessionsPromptsFailing",),
+        model_refusing,
+    ),
     Fault(
         "backups",
         "both processes that write backups hang (SIGSTOP) while they do",
-        ("SessionsBackgroundQueueOld",),
+        ("SessionsBackgroundQueueOld", "SessionsBackupsOld"),
         hanging_store,
         1200.0,
     ),
@@ -522,4 +630,12 @@ FAULTS = (
         CLEARED + LONGEST_PAUSE,
     ),
 )
-"""Every alert once, those that take longest last."""
+"""Every alert once but those of a cluster, those that take longest last."""
+
+OF_A_CLUSTER = (
+    "SessionsVolumeFull",
+    "SessionsServiceVolumeFull",
+    "SessionsCertificateLate",
+    "SessionsCertificateExpires",
+)
+"""Alerts on figures of the kubelet and of cert-manager, which one machine has not."""

@@ -10,11 +10,11 @@ import pytest
 from scripts.monitoring.alerts import ALERTS
 from scripts.monitoring.rules import rules_file
 from tests import promtool
-from tests.faults.alarming import FAULTS, Fault, Scene, scene, see
+from tests.faults.alarming import FAULTS, OF_A_CLUSTER, Fault, Scene, scene, see
 from tests.faults.watching import FACTOR, SECONDS, shortened
 
-SAMPLE = ("process", "target", "observer", "store")
-"""Those that take a minute at most: a process, what Prometheus knows of it, a gauge, a counter."""
+SAMPLE = ("process", "target", "observer", "store", "failed", "refusals")
+"""Those that take a minute at most: a process, what Prometheus knows of it, a gauge, counters."""
 
 DURATION = re.compile(r"(?<=\[)(\d+)([a-z]+)(?=\])")
 
@@ -38,8 +38,9 @@ def test_an_alert_fires_for_its_real_fault_and_clears_after_it(watched: Scene, f
 
 
 def test_every_alert_has_a_fault() -> None:
-    """One, and each of the sample is there."""
-    assert sorted(name for fault in FAULTS for name in fault.alerts) == sorted(each.name for each in ALERTS)
+    """One, or its figures are a cluster's; and each of the sample is there."""
+    shown = [name for fault in FAULTS for name in fault.alerts]
+    assert sorted([*shown, *OF_A_CLUSTER]) == sorted(each.name for each in ALERTS)
     assert set(SAMPLE) <= {fault.name for fault in FAULTS}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 from prometheus_client.registry import Collector
 
+from app.agent_protocol import FAULTS, Failure
 from app.api.instruments import ForwardAuthInstruments, WebInstruments
 from app.api.metrics import COUNTED, Figures, FiguresCollector
 from app.core.costs.ledger import Totals
@@ -16,6 +17,7 @@ from app.core.redis.counters import ACTION_BUCKETS, ANSWERED, FIRST_TOKEN, PROMP
 from app.core.redis.memory import Fill
 from app.core.sessions.model import Status
 from app.gateway.metrics import Figures as GatewayFigures
+from tests.documents import table
 from workers.metrics import BeatFigures, ObserverFigures, WorkerFigures
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,10 +44,14 @@ def reading() -> Figures:
         starts={("wake", "ready"): histogram(START_BUCKETS)},
         actions={("sleep", "total"): histogram(ACTION_BUCKETS)},
         failures={},
+        failed_prompts={},
+        model_up=True,
         prompts={name: histogram(PROMPT_BUCKETS) for name in (ANSWERED, FIRST_TOKEN)},
         oldest={"wake": 0.0},
         dead_letters_kept=0,
         backups=0,
+        backups_oldest=0.0,
+        points_overdue=0.0,
         points_waiting=0,
         points_oldest=0.0,
         drills_oldest=0.0,
@@ -111,3 +117,9 @@ def test_no_label_names_a_session_a_user_or_a_key() -> None:
         *("action", "decision", "endpoint", "kind", "method", "model", "outcome", "phase", "process", "queue"),
         *("reason", "status", "task", "tier"),
     }
+
+
+def test_the_reasons_of_failed_prompts_are_all_there_and_say_which_are_faults() -> None:
+    rows = table("metrics.md", "Why prompts fail")
+    found = {name: row[-1] for row in rows for name in re.findall(r"`(\w+)`", row[0])}
+    assert found == {reason: "yes" if reason in FAULTS else "no" for reason in Failure}

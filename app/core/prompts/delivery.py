@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from app import tracing
+from app.agent_protocol import Failure
 from app.core.errors import AgentNotReady, AgentRefused, AgentUnavailable, SessionNotFound
 from app.core.prompts.agent_client import Agent, AgentClient
 from app.core.prompts.inbox import Inbox, Prompt
@@ -85,7 +86,7 @@ class Delivery:
                 with tracing.span("deliver prompt", {"session.uuid": uuid}, parent=prompt.traceparent, kind="client"):
                     said = self._hand_over(agent, prompt)
             except AgentRefused as error:
-                self._inbox.finish(uuid, prompt.id, reason=str(error), now=self._clock())
+                self._inbox.finish(uuid, prompt.id, reason=str(error), code=Failure.AGENT_REFUSED, now=self._clock())
             except AgentUnavailable as error:
                 log.warning("delivery failed, the prompts wait: %s", error, extra={"uuid": uuid})
                 self._inbox.agent_failed(agent, self._clock())
@@ -141,4 +142,4 @@ class Delivery:
             self._inbox.finish(uuid, message_id, response=response, now=self._clock())
         elif said.get("status") == "failed":
             reason = str(reason or "The agent gave no reason.")
-            self._inbox.finish(uuid, message_id, reason=reason, now=self._clock())
+            self._inbox.finish(uuid, message_id, reason=reason, code=Failure.of(said.get("code")), now=self._clock())

@@ -23,6 +23,7 @@ from typing import Any
 import redis
 
 from app import tracing
+from app.agent_protocol import Failure
 from app.core.errors import (
     InboxFull,
     InvalidRequest,
@@ -206,14 +207,22 @@ class Inbox:
         return self._run("delivered", uuid, message_id, now)
 
     def finish(
-        self, uuid: str, message_id: str, *, response: Mapping[str, Any] | None = None, reason: str = "", now: float
+        self,
+        uuid: str,
+        message_id: str,
+        *,
+        response: Mapping[str, Any] | None = None,
+        reason: str = "",
+        code: Failure = Failure.OTHER,
+        now: float,
     ) -> bool:
-        """Note that a prompt is finished: processed, with its response, or failed where a `reason` is given. The first
-        result stands; False for a later one, or an unknown prompt."""
+        """Note that a prompt is finished: processed, with its response, or failed where a `reason` is given, by which
+        `code` it is counted. The first result stands; False for a later one, or an unknown prompt."""
         given = {
             "state": State.FAILED if reason else State.PROCESSED,
             "response": json.dumps(dict(response)) if response else "",
             "reason": reason[:REASON_LENGTH],
+            "code": code,
             "kept": max(1, int(self._settings.prompt_ttl)),
             "bounds": PROMPT_BUCKETS,
             **self._budget(),
@@ -259,7 +268,7 @@ class Inbox:
         as they are then. Called while no agent runs."""
         for prompt in self.unfinished(uuid):
             if prompt.created_at <= asked_at:
-                self.finish(uuid, prompt.id, reason=ROLLED_BACK, now=now)
+                self.finish(uuid, prompt.id, reason=ROLLED_BACK, code=Failure.ROLLED_BACK, now=now)
         with redis_errors():
             answered = self._redis.zrange(keys.ANSWERED.format(uuid=uuid), 0, -1)
         ids = [member.partition(" ")[2] for member in answered]
@@ -278,7 +287,7 @@ class Inbox:
         known = [each for each in ids if ID_PATTERN.fullmatch(each)]
         for prompt in self.unfinished(uuid):
             if prompt.id in known:
-                self.finish(uuid, prompt.id, reason=ROLLED_BACK, now=now)
+                self.finish(uuid, prompt.id, reason=ROLLED_BACK, code=Failure.ROLLED_BACK, now=now)
         for first in range(0, len(known), MARKED_AT_ONCE):
             self._count("rolled_back", uuid, "-", now, ids=known[first : first + MARKED_AT_ONCE])
 
@@ -331,7 +340,7 @@ class Inbox:
     def close(self, uuid: str, reason: str, now: float) -> None:
         """Fail all prompts of a session that is being deleted, and forget its agent. Results stay for `PROMPT_TTL`."""
         for prompt in self.unfinished(uuid):
-            self.finish(uuid, prompt.id, reason=reason, now=now)
+            self.finish(uuid, prompt.id, reason=reason, code=Failure.DELETE, now=now)
         self._run("close", uuid, "", now, counts=COUNTS)
 
     def agent(self, uuid: str) -> Agent | None:

@@ -25,6 +25,9 @@ PROMPT_BUCKETS = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0
 ANSWERED, FIRST_TOKEN = "answered", "first_token"
 """What is measured of a prompt, each since it was stored: its answer's end and first token."""
 
+PROMPT_FAILED = "failed:"
+"""Begins the fields that count failed prompts, by why (app/core/redis/lua/finish.lua)."""
+
 FAILED = ":failed"
 """Ends the field that counts an action's failures."""
 
@@ -119,6 +122,13 @@ class Counters:
             counted = _histograms(self._redis.hgetall(keys.PROMPT_TIMES), PROMPT_BUCKETS)
         nothing = Histogram((0,) * (len(PROMPT_BUCKETS) + 1), 0.0, PROMPT_BUCKETS)
         return {name: counted.get(name, nothing) for name in (ANSWERED, FIRST_TOKEN)}
+
+    def failed_prompts(self) -> dict[str, int]:
+        """How many prompts failed, by the code of why."""
+        with redis_errors():
+            counted = self._redis.hgetall(keys.PROMPT_TIMES)
+        failed = {name: int(count) for name, count in counted.items() if name.startswith(PROMPT_FAILED)}
+        return {name.removeprefix(PROMPT_FAILED): count for name, count in sorted(failed.items())}
 
     def backlog(self, queues: tuple[str, ...]) -> dict[str, int]:
         """The number of tasks waiting in each queue."""

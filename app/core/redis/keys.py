@@ -125,7 +125,7 @@ COUNTERS = "counters"
 STARTS = "starts"
 RECENT_STARTS = "starts:recent:{kind}"
 
-# How long sleeps, backups and deletions took, and how many actions failed; how long prompts took.
+# How long sleeps, backups and deletions took, and how many actions failed; how long prompts took, and how many failed.
 ACTIONS = "actions"
 PROMPT_TIMES = "prompts:times"
 

@@ -174,7 +174,7 @@ WEB = User(
         *_any(keys.BACKUPS, keys.BACKUP, keys.SESSION_BACKUPS, keys.USER_BACKUPS, keys.USER_TOKENS, keys.POINTS),
         *_any(keys.STARTS, keys.RECENT_STARTS, keys.ACTIONS, keys.COUNTERS, keys.PROCESSES),
         *(keys.SENTINEL, keys.WORKERS_SEEN, keys.OBSERVER_SEEN, keys.OBSERVER_SINCE, keys.NETWORK_POLICIES),
-        *(keys.QUEUES_SEEN, keys.MODEL_SEEN, keys.MINUTES, keys.HOURS, keys.DRILLS),
+        *(keys.QUEUES_SEEN, keys.MODEL_SEEN, keys.MINUTES, keys.HOURS, keys.DRILLS, keys.POINTS_DUE),
         *LEDGER_KEYS,
         *_bindings(*ALL_QUEUES),
     ),

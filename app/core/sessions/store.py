@@ -26,6 +26,9 @@ from app.core.sessions.counted_time import Counted
 from app.core.sessions.idle_policy import expiry_verdict
 from app.core.sessions.model import Record, Status, encode, number
 
+REQUESTS_LOOKED_AT = 500
+"""Requests for a backup of which the oldest is looked for."""
+
 POINT_SETS = (keys.POINT_REQUESTS, keys.POINTS_WAITING)
 
 
@@ -166,13 +169,25 @@ class SessionStore:
         """Note since when, and why, the stored conversation is behind; {} when it is complete."""
         self._run(self._note_unarchived, [keys.SESSION.format(uuid=uuid)], list(encode({"unarchived": note}).values()))
 
-    def request_backup(self, uuid: str, due: float) -> None:
+    def request_backup(self, uuid: str, now: float, due: float) -> None:
         """Note a request for a backup, overdue at `due`; a backup that has already begun does not settle it."""
-        self._run(self._backup_requested, [keys.SESSION.format(uuid=uuid), keys.BACKUP_REQUESTS], [uuid, number(due)])
+        arguments = [uuid, number(due), number(now)]
+        self._run(self._backup_requested, [keys.SESSION.format(uuid=uuid), keys.BACKUP_REQUESTS], arguments)
 
-    def settle_backup(self, uuid: str, asked: int) -> bool:
+    def oldest_backup_request(self, now: float) -> float:
+        """How long (s) the requested backup that waits longest has waited, 0 for none. Of more requests than are looked
+        at, those whose next attempt comes last are left out."""
+        with redis_errors():
+            uuids = self._redis.zrange(keys.BACKUP_REQUESTS, 0, REQUESTS_LOOKED_AT - 1)
+            pipe = self._redis.pipeline(transaction=False)
+            for uuid in uuids:
+                pipe.hget(keys.SESSION.format(uuid=uuid), "backup_waits")
+            since = [float(each) for each in pipe.execute() if each]
+        return max(0.0, now - min(since)) if since else 0.0
+
+    def settle_backup(self, uuid: str, asked: int, now: float) -> bool:
         """Note that the requests up to number `asked` are carried out; False when there is a newer one."""
-        arguments = [uuid, asked]
+        arguments = [uuid, asked, number(now)]
         return bool(self._run(self._backup_settled, [keys.SESSION.format(uuid=uuid), keys.BACKUP_REQUESTS], arguments))
 
     def request_point(self, uuid: str, now: float, due: float, trigger: str) -> bool:

@@ -9,6 +9,7 @@ from app.agent.context import INTERRUPTED, NOT_RUN
 from app.agent.model import Call, ContextTooLong, ManagerUnavailable, ModelError, ModelUnavailable, Reply, Stopped
 from app.agent.retry import wait_before
 from app.agent.state import IdReused, QueueFull
+from app.agent_protocol import Failure
 from tests.unit.agent.fakes import USAGE, FakeModel, World, calls, says
 from tests.unit.agent.process import PATIENCE
 
@@ -119,7 +120,7 @@ def test_tries_have_growing_pauses_between_them_and_respect_a_named_one():
 
 def test_a_refusal_is_not_asked_again(tmp_path):
     """The budget is spent: the gateway's words are the reason."""
-    model = FakeModel(ModelError("Spent until midnight.", "llm_budget_exceeded"), says("next"))
+    model = FakeModel(ModelError("Spent until midnight.", Failure.LLM_BUDGET_EXCEEDED), says("next"))
     world = World(tmp_path, model)
     world.prompt("m1")
     world.prompt("m2")
@@ -272,7 +273,7 @@ def test_a_context_the_model_refuses_is_shortened_until_it_fits(tmp_path):
 
     def refuse_long(messages):
         if len(str(messages)) > 6000:
-            return ContextTooLong("too long", "context_too_long")
+            return ContextTooLong("too long", Failure.CONTEXT_TOO_LONG)
         return says("short enough")
 
     world.model.rule = refuse_long

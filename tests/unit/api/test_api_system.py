@@ -170,6 +170,33 @@ def test_metrics_speak_prometheus_when_asked_to(client: Client, core: Core, acce
     assert buckets == [0, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("answer", "up"),
+    [
+        ({"status": 200}, 1.0),
+        ({"status": 404}, 1.0),
+        ({"status": 429}, 1.0),
+        ({"status": 401}, 0.0),
+        ({"status": 503}, 0.0),
+        ({"error": "ConnectTimeout"}, 0.0),
+    ],
+)
+def test_metrics_say_whether_the_models_api_answers(
+    client: Client, core: Core, answer: dict[str, Any], up: float
+) -> None:
+    """That a provider has no list of models is an answer, and so is a limit: the next request may be within it."""
+    core.model_answers.note(time.time(), **answer)
+    text = client.get("/metrics", headers={"Accept": "text/plain"}).text
+    assert f"sessions_model_up {up}" in text.splitlines()
+
+
+def test_metrics_say_nothing_of_a_model_that_nobody_asked(client: Client, core: Core) -> None:
+    for age in (None, 600):
+        if age:
+            core.model_answers.note(time.time() - age, error="ConnectTimeout")
+        assert "sessions_model_up" not in client.get("/metrics", headers={"Accept": "text/plain"}).text
+
+
 def test_the_document_describes_every_route(app: Flask, client: Client) -> None:
     document = client.get("/openapi.json").json
     assert document["openapi"].startswith("3.1")

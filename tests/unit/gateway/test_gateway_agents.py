@@ -122,6 +122,19 @@ def test_processed_ends_the_message_once(workspace: Workspace) -> None:
     assert message.response == {"text": "done", "steps": 2}
 
 
+@pytest.mark.parametrize(
+    ("code", "counted"),
+    [("model_unavailable", "model_unavailable"), ("my-own", "other"), ("", "other"), (7, "other"), (["disk"], "other")],
+)
+def test_a_failure_is_counted_by_its_code_and_no_code_makes_a_label(
+    workspace: Workspace, code: object, counted: str
+) -> None:
+    """A program of the user's may report anything."""
+    take(workspace)
+    workspace.report(event("failed", reason="It failed.", code=code))
+    assert workspace.core.counters.failed_prompts() == {counted: 1}
+
+
 def test_failed_ends_the_message_with_its_reason(workspace: Workspace) -> None:
     """One without a reason is not taken for a success."""
     take(workspace)

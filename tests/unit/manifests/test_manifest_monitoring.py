@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from scripts.monitoring.alerts import PROCESSES
+from scripts.monitoring.alerts import ALERTS, PROCESSES
 from tests.dashboards import dashboards
 from tests.manifests import MANIFESTS, SYSTEM, WORKSPACE, WORKSPACES, Network, Object, of_kind, pods, render, selects
 from tests.manifests import with_components as built
@@ -80,6 +81,33 @@ def test_another_namespace_is_a_patch(tmp_path):
     for kind in ("PodMonitor", "PrometheusRule"):
         for each in of_kind(patched, kind).values():
             assert each["metadata"]["labels"]["release"] == "kube-prometheus-stack"
+
+
+def test_gke_has_it_with_one_line_and_its_alerts_lead_to_the_address_of_the_values(tmp_path):
+    """The line that the overlay offers, without its comment sign; and nothing else of the overlay differs."""
+    folder = tmp_path / "manifests"
+    shutil.copytree(MANIFESTS, folder)
+    gke = folder / "overlays" / "gke"
+    text = (gke / "kustomization.yaml").read_text()
+    offered = "  # - ../../components/monitoring\n"
+    assert text.count(offered) == 1
+    (gke / "kustomization.yaml").write_text(text.replace(offered, offered.replace("# ", "")))
+    values = yaml.safe_load((gke / "values.yaml").read_text())["data"]
+
+    objects, before = render(gke), render(MANIFESTS / "overlays" / "gke")
+    added = [each for each in objects if each not in before]
+    [rule] = of_kind(objects, "PrometheusRule").values()
+    urls = [each["annotations"]["runbook_url"] for each in alerts_of(rule["spec"]["groups"])]
+
+    assert {each["kind"] for each in added} == {
+        *("NetworkPolicy", "Secret", "ConfigMap", "PodMonitor", "PrometheusRule"),
+    }
+    assert urls == [f"{values['runbook']}#{each.name.lower()}" for each in ALERTS]
+
+
+def alerts_of(groups: list[Object]) -> list[Object]:
+    """The alerts among the rules."""
+    return [each for group in groups for each in group["rules"] if "alert" in each]
 
 
 def test_grafanas_sidecar_finds_the_dashboards(objects):

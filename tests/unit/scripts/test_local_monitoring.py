@@ -8,15 +8,16 @@ import stat
 from pathlib import Path
 
 import pytest
-import yaml  # type: ignore[import-untyped]
 
 from app.settings import Settings
 from scripts.lib import monitoring, procfile, serve
 from scripts.lib.data_dir import StartError
 from scripts.monitoring import alerts
+from scripts.monitoring.rules import RUNBOOK, rules_file
 from tests.ports import free_port
 
-PROCFILE = Path(__file__).resolve().parents[3] / "Procfile"
+ROOT = Path(__file__).resolve().parents[3]
+PROCFILE = ROOT / "Procfile"
 
 
 @pytest.fixture(autouse=True)
@@ -111,7 +112,17 @@ def test_it_scrapes_what_the_rules_ask_for(tmp_path, chosen):
     assert {each["static_configs"][0]["labels"]["namespace"] for each in jobs.values()} == {monitoring.NAMESPACE}
     assert jobs["sessions-web"]["static_configs"][0]["targets"] == [f"127.0.0.1:{chosen['PORT']}"]
     assert len({each["static_configs"][0]["targets"][0] for each in jobs.values()}) == len(jobs)
-    assert yaml.safe_load(Path(config["rule_files"][0]).read_text())["groups"]
+    assert config["rule_files"] == [str(monitoring.rules_path(tmp_path))]
+
+
+def test_the_rules_are_those_of_a_cluster_and_lead_to_the_runbook_in_this_folder():
+    """Or to where the user says."""
+    address = "https://wiki.example.com/sessions"
+
+    for given, page in (({}, (ROOT / RUNBOOK).as_uri()), ({"RUNBOOK_URL": address}, address)):
+        made = json.dumps(monitoring.rules(given)["groups"])
+        assert made.replace(f'"{page}#', f'"{RUNBOOK}#') == json.dumps(rules_file()["groups"])
+        assert f'"{page}#sessionsmodeldown"' in made
 
 
 def test_it_listens_on_loopback_and_keeps_its_figures_in_the_data_folder(tmp_path, chosen):

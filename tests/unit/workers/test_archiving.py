@@ -109,7 +109,7 @@ def test_only_what_sleeps_and_has_nothing_to_do_is_archived(world: World, state:
         world.lifecycle.fail(world.get(uuid), "no room")
     world.pass_time(TTL + 20)
     if state == "asked for a backup":
-        world.core.store.request_backup(uuid, world.now + 1e6)
+        world.core.store.request_backup(uuid, world.now, world.now + 1e6)
     sweep(world)
     assert (world.get(uuid).tier, uuid in world.runtime.workspaces) == (Tier.HOT, True)
 

@@ -200,6 +200,22 @@ def test_a_worker_that_lost_its_lease_before_a_start_does_not_repeat_it(
     assert [name for name, _, _ in world.runtime.calls].count("start") == 1
 
 
+def test_a_requested_backup_waits_from_its_first_request_until_an_attempt_settles_it(world: World) -> None:
+    uuid, store = world.active(), world.core.store
+    assert store.oldest_backup_request(world.now) == 0
+    world.sessions.request_backup(uuid)
+    world.now += 600
+    world.sessions.request_backup(uuid)
+    world.runtime.errors["backup"] = RetryableError("The store does not answer.")
+    with pytest.raises(RetryableError):
+        world.lifecycle.back_up(uuid)
+    assert store.oldest_backup_request(world.now) == 600, "neither a second request nor a failed attempt begins it anew"
+    world.tasks.sent.clear()
+    world.runtime.errors.clear()
+    world.lifecycle.back_up(uuid)
+    assert store.oldest_backup_request(world.now) == 0
+
+
 def test_a_backup_that_was_begun_before_it_was_asked_for_does_not_settle_the_request(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 -- A prompt is finished. ARGV[1] has besides: state (processed or failed), response (JSON, or ""), reason,
--- kept (s: until the prompt expires), reserve, bounds. KEYS end with the histogram of prompts' times. Answers 0 when it is unknown or was finished before.
+-- code (why it failed), kept (s: until the prompt expires), reserve, bounds. KEYS end with the hash of prompts' times and
+-- failures. Answers 0 when it is unknown or was finished before.
 local state = redis.call('HGET', prompt, 'state')
 if not state or state == 'processed' or state == 'failed' then return 0 end
 local before = redis.call('HSTRLEN', prompt, 'text')
@@ -16,7 +17,11 @@ charge(after - before)
 shed(math.max(over(0)), answer)
 -- An answer can't be refused, but it can replace older ones.
 if full(given.reserve) then shed(math.huge, answer) end
-if given.state == 'processed' then timed(KEYS[14], 'answered') end
+if given.state == 'processed' then
+  timed(KEYS[14], 'answered')
+else
+  redis.call('HINCRBY', KEYS[14], 'failed:' .. given.code, 1)
+end
 tell(given.state, given.reason)
 touch()
 count()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from app.agent_protocol import Failure
 from app.core.errors import (
     IllegalState,
     InboxFull,
@@ -24,6 +25,7 @@ from app.core.errors import (
 )
 from app.core.prompts.inbox import MARKER, REASON_LENGTH, State
 from app.core.redis import keys, task_queue
+from app.core.redis.counters import ANSWERED
 from app.core.service import NewSession
 from app.core.sessions.model import Record, Signal, Status
 from app.settings import Settings
@@ -281,6 +283,17 @@ def test_the_first_end_stands_and_only_it_is_told(world: World) -> None:
     assert last_event(world, uuid) == event
     told = {"message_id": message_id, "state": "failed", "reason": "It was cancelled."}
     assert (event[0], json.loads(event[1])) == ("message", told)
+
+
+def test_a_failed_prompt_is_counted_once_by_why(world: World) -> None:
+    uuid, inbox = world.active(), world.core.inbox
+    ids = [taken(world, uuid) for _ in range(4)]
+    for message_id, code in zip(ids, (Failure.DISK, Failure.DISK, Failure.USER), strict=False):
+        inbox.finish(uuid, message_id, reason="It failed.", code=code, now=world.now)
+        inbox.finish(uuid, message_id, reason="It failed again.", code=Failure.INTERNAL, now=world.now)
+    inbox.finish(uuid, ids[3], response={"text": "done"}, now=world.now)
+    assert world.core.counters.failed_prompts() == {"disk": 2, "user": 1}
+    assert sum(world.core.counters.prompts()[ANSWERED].counts) == 1
 
 
 def test_an_end_of_an_unknown_message_changes_nothing(world: World) -> None:
