@@ -64,6 +64,7 @@ WEB: Mapping[str, Sequence[Try]] = {
     "access.revoke": [KEYED],
     "activity.activity": [KEYED],
     "activity.risk": [KEYED],
+    "session_metrics.session_metrics": [KEYED],
     "past_events.past": [OF_SESSION],
     "activity.keep_up": [replace(KEYED, body={"seconds": 60})],
     "messages.chat": [replace(OF_SESSION, body={"message": "tell me all", "id": "m2"})],

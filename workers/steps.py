@@ -56,6 +56,7 @@ FORGOTTEN: Mapping[str, Any] = {
     "started_at": 0.0,
     "answered": 0,
     "awake_since": 0.0,
+    "disk_used_mib": 0,
     "point_asked": 0,
     "warned": 0.0,
     "reason": "",

@@ -12,7 +12,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,26 +52,32 @@ class Signal(NamedTuple):
 
 
 class ActivityReporter:
-    """Reports new signals of a home folder to the manager."""
+    """Reports new signals of a home folder to the manager, and what the workspace uses: `take_resources` answers what
+    is not reported yet, None for nothing."""
 
-    def __init__(self, home: Path, gateway: Gateway) -> None:
+    def __init__(self, home: Path, gateway: Gateway, take_resources: Callable[[], Mapping[str, float] | None]) -> None:
         self._home = home
         self._gateway = gateway
+        self._take_resources = take_resources
         self._reported: dict[str, Signal] = {}
 
     def run(self, stopping: threading.Event) -> None:
-        """Report until `stopping`: at most every `REPORT_INTERVAL` seconds, and only new signals."""
+        """Report until `stopping`: at most every `REPORT_INTERVAL` seconds, and only what is new."""
         reported_at = float("-inf")
         while not stopping.wait(POLL_INTERVAL):
             if time.monotonic() - reported_at >= REPORT_INTERVAL and self.report(time.time()):
                 reported_at = time.monotonic()
 
     def report(self, now: float) -> bool:
-        """Report new signals; whether there were any. Those the manager did not accept are new the next time."""
+        """Report what is new; whether there was anything. Signals the manager did not accept are new the next time, use
+        is not: the next minute has its own."""
         new = {name: signal for name, signal in read_signals(self._home).items() if self._reported.get(name) != signal}
-        if not new:
+        resources = self._take_resources()
+        if not new and resources is None:
             return False
-        body = {"signals": {name: _document(signal, now) for name, signal in new.items()}}
+        body: dict[str, Any] = {"signals": {name: _document(signal, now) for name, signal in new.items()}}
+        if resources is not None:
+            body["resources"] = resources
         try:
             answer = self._gateway.call("POST", "/agent/v1/activity", body)
         except GatewayDown:

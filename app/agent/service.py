@@ -18,6 +18,7 @@ from app.agent.moving import move_conversation
 from app.agent.prompt import system_prompt
 from app.agent.prompt_status import ProcessEnding, PromptStatus, fetch_status
 from app.agent.reports import Reports
+from app.agent.resources import ResourceMeter
 from app.agent.retry import AnyModel, RetryingModel
 from app.agent.settings import AgentSettings
 from app.agent.state import State
@@ -53,7 +54,8 @@ class Agent:
         self.traces = Traces()
         self._model = model or Model(settings.gateway_url, settings.token, settings.model, self.traces.headers)
         self._keeper = Keeper(self._gateway(), self.state, settings.checkpoint_interval)
-        self._activity = ActivityReporter(settings.home, self._gateway())
+        self._resources = ResourceMeter(settings.home, settings.state_folder.parent, settings.cgroup)
+        self._activity = ActivityReporter(settings.home, self._gateway(), self._resources.take)
         self._reports = Reports(self._gateway(), self.state.reported, lambda: self.turns.busy)
         self.bus = Bus(self._report)
         workspace = Workspace(settings.folder)
@@ -114,6 +116,7 @@ class Agent:
         """Load the conversation and continue it, in the background."""
         self._thread("turns", self._load_and_work)
         if self.settings.gateway_url:
+            self._thread("resources", lambda: self._resources.run(self._stopping))
             self._thread("activity", lambda: self._activity.run(self._stopping))
         if isinstance(self._model, Model):
             self._thread("warm", self._warm)

@@ -38,6 +38,8 @@ class AgentSettings(NamedTuple):
     """Where the manager reaches this agent; "" = the pod's IP address or `host`, with the port."""
     name: str = ""
     """The pod's or the machine's name, for people."""
+    cgroup: str = ""
+    """The folder of this container's own control group; "" = it has none, and processes are counted."""
     model: str = ""
     """The model to ask for; "" leaves it to the gateway."""
     turn_timeout: float = 900.0
@@ -114,6 +116,7 @@ def settings_from(environment: Mapping[str, str]) -> AgentSettings:
         gateway_url=environment.get("GATEWAY_URL", "").rstrip("/"),
         address=environment.get("AGENT_ADDRESS", "").rstrip("/"),
         name=environment.get("POD_NAME", ""),
+        cgroup=environment.get("WORKSPACE_CGROUP", ""),
         model=environment.get("LLM_MODEL", ""),
         turn_timeout=number("AGENT_TURN_TIMEOUT", defaults["turn_timeout"]),
         max_steps=int(number("AGENT_MAX_STEPS", defaults["max_steps"])),

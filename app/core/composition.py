@@ -45,6 +45,7 @@ from app.core.sessions.activity import Activity
 from app.core.sessions.attempts import Attempts
 from app.core.sessions.idle_policy import Policy
 from app.core.sessions.listing import SessionList
+from app.core.sessions.resources import Resources
 from app.core.sessions.samples import Samples
 from app.core.sessions.store import SessionStore
 from app.core.storage.archive_keys import ArchiveKeys
@@ -103,6 +104,7 @@ class Core:
         self.store = SessionStore(client, settings.tombstone_ttl, settings.session_event_bytes, settings.redis_reserve)
         self.attempts = Attempts(client, self.leases)
         self.activity = Activity(client, ticks)
+        self.resources = Resources(client)
         self.policy = Policy.of(settings)
         self.credentials = AgentCredentials(keys)
         self.access_tokens = AccessTokens(keys, settings.cookie_ttl, settings.token_ttl)

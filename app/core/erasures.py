@@ -30,7 +30,7 @@ TOMBSTONE = (
 """What a tombstone keeps."""
 
 SESSION_KEYS = (
-    *(keys.USE, keys.INBOX, keys.HELD, keys.PROMPTS, keys.ANSWERED, keys.AGENT, keys.TOKENS),
+    *(keys.USE, keys.RESOURCES, keys.INBOX, keys.HELD, keys.PROMPTS, keys.ANSWERED, keys.AGENT, keys.TOKENS),
     *(keys.LOCKOUT_TRIES, keys.POINTS, keys.SESSION_BACKUPS),
 )
 SETS = (

@@ -8,30 +8,13 @@
 const fs = require("node:fs");
 const path = require("node:path");
 const { SIGNALS, replace } = require("./files");
-const { read, childrenOf, childrenOfType } = require("./proc");
+const { TICKS, childrenOf, childrenOfType, statOf } = require("./proc");
 
 const INTERVAL = 5_000; // ms between two samples.
-const TICKS = 100; // A second of CPU time as Linux counts it (sysconf(3), _SC_CLK_TCK).
 const SHARE = 0.01; // of a CPU: processes that use less are idle, as a waiting server or a text editor is.
 const NAMES = 20; // Jobs reported by name.
 
 const file = path.join(SIGNALS, "terminals.json");
-
-// A process's name, start, and CPU time in ticks: its own, and with that of its ended children (proc(5),
-// /proc/pid/stat). A name may contain brackets and blanks.
-function statOf(pid) {
-  const text = read(`/proc/${pid}/stat`);
-  const end = text.lastIndexOf(")");
-  if (end < 0) return undefined;
-  const rest = text.slice(end + 2).split(" ");
-  const [user, system, usersOfChildren, systemOfChildren] = rest.slice(11, 15).map(Number);
-  return {
-    name: text.slice(text.indexOf("(") + 1, end),
-    start: rest[19],
-    own: user + system,
-    all: user + system + usersOfChildren + systemOfChildren,
-  };
-}
 
 function terminalOf(pid) {
   try {

@@ -45,6 +45,7 @@ async function serve() {
     wrapper.onDispose(() => server.dispose());
     endBeforeStop(connections);
     require("./activity").start();
+    require("./resources").start();
   } catch (error) {
     console.error(error.message);
     wrapper.exit(error);

@@ -14,7 +14,7 @@ from app.core.prompts.inbox import FINISHED, ID_PATTERN
 from app.core.redis import task_queue
 from app.core.sessions.model import UP, Record
 from app.core.untrusted_json import SMALL
-from app.gateway.activity import read_activity
+from app.gateway.activity import read_activity, read_resources
 from app.gateway.bodies import json_body, nothing
 from app.gateway.context import Gateway, gateway, session
 from app.gateway.reports import Report, fitted, shown
@@ -92,11 +92,14 @@ def unfinished() -> Response:
 
 @blp.post("/activity")
 def activity() -> Response:
-    """Report activity in the workspace apart from the agent's own work. `again` asks to repeat it in the next report:
-    this one came too soon after another to be written."""
+    """Report activity in the workspace apart from the agent's own work, and what the workspace uses. `again` asks to
+    repeat the activity in the next report: this one came too soon after another to be written."""
     parts, record = gateway(), session()
     g.routine = True
-    signals = read_activity(json_body(ACTIVITY_MAX), time.time())
+    document, now = json_body(ACTIVITY_MAX), time.time()
+    signals, resources = read_activity(document, now), read_resources(document)
+    if resources is not None and record.status in UP:
+        parts.core.resources.note(record.uuid, resources, now)
     if not signals or record.status not in UP:
         return jsonify({"again": False})
     return jsonify({"again": not parts.core.activity.note_all(record.uuid, signals)})

@@ -18,7 +18,7 @@ END = "<!-- end of rights -->"
 
 KINDS: Mapping[str, tuple[str, ...]] = {
     "records": (keys.SESSION,),
-    "the use of sessions": (keys.USE,),
+    "the use of sessions": (keys.USE, keys.RESOURCES),
     "events": (keys.EVENTS,),
     "the feed of all events": (keys.FEED,),
     "prompts and agents": (

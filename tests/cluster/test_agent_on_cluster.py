@@ -56,6 +56,28 @@ def test_a_prompt_makes_a_file_and_its_answer_streams(chat: Conversation) -> Non
         wait_for(lambda: len([kind for kind, _ in seen if kind == "token"]) > 1, "an answer of a second in pieces")
 
 
+def test_each_container_reports_what_its_own_control_group_says(chat: Conversation) -> None:
+    """As the kubelet measures it; asleep there is the disk only."""
+    chat.inside("head -c 50000000 /dev/urandom > /app/large")
+
+    def now() -> Any:
+        return chat.api.call("GET", f"/session/{chat.uuid}/metrics")["now"]
+
+    used = wait_for(lambda: (told := now())["memory_bytes"] > 60_000_000 and told, "both", lambda: str(now()), 200, 1.0)
+    node = kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
+    summary = json.loads(kubectl("get", "--raw", f"/api/v1/nodes/{node}/proxy/stats/summary"))
+    [pod] = [each for each in summary["pods"] if each["podRef"]["name"].startswith(f"user-{chat.uuid}")]
+    measured = sum(each["memory"]["workingSetBytes"] for each in pod["containers"])
+    assert len(pod["containers"]) == 2
+    assert used["memory_bytes"] == pytest.approx(measured, rel=0.5)
+    assert 0 <= used["cpu"] < 4
+    assert used["disk_bytes"] > 50_000_000
+    chat.sleep()
+    asleep = now()
+    assert (asleep["cpu"], asleep["memory_bytes"]) == (0.0, 0)
+    assert asleep["disk_bytes"] > 50_000_000
+
+
 def test_a_prompt_to_a_sleeping_session_is_worked_on_once(chat: Conversation, model: ModelServer) -> None:
     """202 at once, the answer among the messages; the same prompt again changes nothing."""
     chat.sleep()

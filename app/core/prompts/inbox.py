@@ -82,6 +82,9 @@ TIMES = ("created_at", "delivered_at", "processed_at", "rolled_back_at")
 
 ROLLED_BACK = "The session was rolled back to a time before this prompt had ended."
 
+TIMED = 200
+"""Answered prompts of a session whose times are read."""
+
 MARKED_AT_ONCE = 500
 """Prompts that one call reads and marks."""
 
@@ -261,6 +264,21 @@ class Inbox:
         with redis_errors():
             newest = self._redis.zrevrange(keys.ANSWERED.format(uuid=uuid), 0, 0)
         return newest[0].partition(" ")[2] if newest else ""
+
+    def answer_times(self, uuid: str) -> list[float]:
+        """How long (s) each of the last answered prompts took, a wake included, newest first: `TIMED` at the most."""
+        with redis_errors():
+            members = self._redis.zrevrange(keys.ANSWERED.format(uuid=uuid), 0, TIMED - 1)
+            pipe = self._redis.pipeline(transaction=False)
+            for member in members:
+                name = keys.PROMPT.format(uuid=uuid, id=member.partition(" ")[2])
+                pipe.hmget(name, ["state", "created_at", "processed_at"])
+            found = pipe.execute()
+        return [
+            max(0.0, float(ended) - float(created))
+            for state, created, ended in found
+            if state == State.PROCESSED and created and ended
+        ]
 
     def roll_back(self, uuid: str, since: float, asked_at: float, now: float) -> int:
         """Mark the prompts that ended after `since` as rolled back, and end those that have not; answers how many. None

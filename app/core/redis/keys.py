@@ -19,6 +19,9 @@ FEED = "events"
 # A session's use, as noted by processes that may not write its record (app/core/redis/lua/noted.lua).
 USE = "session:{uuid}:use"
 
+# What a session's workspace used, by minute of the hour (app/core/sessions/resources.py).
+RESOURCES = "session:{uuid}:resources"
+
 # Prompts and the agent that works on them. PROMPTS lists all unfinished ones, INBOX and HELD those not yet delivered:
 # INBOX keeps the session awake, HELD waits for its next wake. INBOX_PENDING holds uuids scored by when a delivery is
 # due. ANSWERED holds the finished prompts that are kept, with their bytes, scored by when they expire; PROMPT_BYTES the

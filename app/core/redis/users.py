@@ -66,7 +66,7 @@ LISTENERS = ("_kombu.binding.celeryev", "_kombu.binding_permanent.celeryev", "_k
 """Where kombu notes who listens there."""
 
 KEYS_IN_USE = (
-    *(keys.USE, keys.EVENTS, keys.PROMPTS, keys.ANSWERED, keys.TOKENS),
+    *(keys.USE, keys.RESOURCES, keys.EVENTS, keys.PROMPTS, keys.ANSWERED, keys.TOKENS),
     *(keys.INBOX, keys.HELD, keys.AGENT),
 )
 """Keys of one session that change while its agent works."""

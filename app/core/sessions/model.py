@@ -176,7 +176,8 @@ class Record(Identity):
     confirm that older connections had ended. `epoch` is that of the workspace token: one of another epoch is invalid
     (app/core/access/agent_credentials.py); 0 is a session of an earlier release. `signals` are by name; `awake_since`
     is when it last woke, `warned` the time of the announced sleep, `risk` the unsaved work when it was last stopped
-    (app/core/sessions/unsaved_work.py). `expiry_tries` counts deletions for age since it was last used. `unarchived` is
+    (app/core/sessions/unsaved_work.py). `expiry_tries` counts deletions for age since it was last used. `disk_used_mib`
+    is the used part of its volume, as its agent last reported it (app/core/sessions/resources.py). `unarchived` is
     empty unless the agent's conversation is newer than the stored one: `since` when, and the `reason`.
 
     `tries` counts the unfinished attempts at the current intent, `backup_tries` those at a requested backup. `lease`
@@ -251,6 +252,7 @@ class Record(Identity):
     warned: float = 0.0
     expiry_tries: int = 0
     risk: Mapping[str, Any] = field(default_factory=dict)
+    disk_used_mib: int = 0
     unarchived: Mapping[str, Any] = field(default_factory=dict)
     made_by: str = ""
     compute_since: float = 0.0
@@ -345,6 +347,7 @@ USED: Mapping[str, Callable[[str], bool]] = {
     "unfinished": _is_count,
     "unarchived": _is_note,
     "expiry_tries": _is_count,
+    "disk_used_mib": _is_count,
     **dict.fromkeys((SIGNAL_PREFIX + each for each in SIGNALS), _is_signal),
 }
 """The fields about a session's use, and checks of their texts. The gateway may not write records, so it writes these to

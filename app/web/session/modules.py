@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from app.web.session import activity, audit, backups, chat, cost, events, overview, page, restore_points
+from app.web.session import activity, audit, backups, chat, cost, events, overview, page, resources, restore_points
 
-ALL = (page, overview, chat, backups, restore_points, cost, activity, events, audit)
+ALL = (page, overview, chat, backups, restore_points, cost, activity, resources, events, audit)

@@ -12,6 +12,7 @@ from app.web.session.blueprint import session_blueprint
 from app.web.session.happenings import TYPES, happening
 from app.web.session.page import show
 from app.web.session.phases import steps_of
+from app.web.session.resources import resources_of
 
 blp = session_blueprint("overview")
 
@@ -38,7 +39,7 @@ def timeline(uuid: str) -> str:
 
 
 def _all(uuid: str) -> dict[str, Any]:
-    return facts_of(uuid) | activity_of(uuid) | timeline_of(uuid)
+    return facts_of(uuid) | activity_of(uuid) | resources_of(uuid) | timeline_of(uuid)
 
 
 def facts_of(uuid: str) -> dict[str, Any]:

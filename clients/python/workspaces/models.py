@@ -225,6 +225,42 @@ class Risk(Answer):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Resources(Answer):
+    """What a workspace uses: CPU in cores, memory, and what of its volume is in use."""
+
+    cpu: float
+    memory_bytes: int
+    disk_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResourceMinute(Resources):
+    """The same in a minute that began `at` a time."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Percentiles(Answer):
+    """None without any values."""
+
+    p50: int | None
+    p95: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionMetrics(Answer):
+    """What a session uses now and used in the last hour, how long its answers took (ms), and its tokens."""
+
+    uuid: str
+    now: Resources
+    hour: tuple[ResourceMinute, ...]
+    chat_ms: Percentiles
+    tokens: TokenCount
+    timestamp: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class PastEvent(Answer):
     """An event that is kept, with its time."""
 

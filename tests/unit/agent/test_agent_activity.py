@@ -35,11 +35,13 @@ class FakeManager:
 
     def __init__(self) -> None:
         self.reports: list[dict[str, Any]] = []
+        self.resources: list[dict[str, Any] | None] = []
         self.answers: list[Answer | None] = []
 
     def call(self, method: str, path: str, document: Any) -> Answer:
         assert (method, path) == ("POST", "/agent/v1/activity")
         self.reports.append(document["signals"])
+        self.resources.append(document.get("resources"))
         answer = self.answers.pop(0) if self.answers else Answer(200, b'{"again": false}')
         if answer is None:
             raise GatewayDown("no answer")
@@ -76,7 +78,7 @@ def home(tmp_path: Path) -> Home:
 
 def test_each_sign_is_told_by_its_age_and_once(home: Home) -> None:
     manager = FakeManager()
-    activity = ActivityReporter(home.folder, manager)  # type: ignore[arg-type]
+    activity = ActivityReporter(home.folder, manager, lambda: None)  # type: ignore[arg-type]
     assert not activity.report(NOW), "nothing was seen"
     home.edited(NOW - 3)
     home.terminals(input_at=NOW - 60, busy_at=NOW - 1, busy="make")
@@ -95,7 +97,7 @@ def test_each_sign_is_told_by_its_age_and_once(home: Home) -> None:
 )
 def test_what_the_manager_did_not_take_is_told_again(home: Home, answer: Answer | None) -> None:
     manager = FakeManager()
-    activity = ActivityReporter(home.folder, manager)  # type: ignore[arg-type]
+    activity = ActivityReporter(home.folder, manager, lambda: None)  # type: ignore[arg-type]
     manager.answers = [answer]
     home.edited(NOW)
     assert activity.report(NOW)
@@ -104,10 +106,25 @@ def test_what_the_manager_did_not_take_is_told_again(home: Home, answer: Answer 
     assert not activity.report(NOW + 20)
 
 
+def test_what_the_workspace_uses_goes_along_or_alone_and_is_not_repeated(home: Home) -> None:
+    """The next minute has its own."""
+    manager, fresh = FakeManager(), [{"cpu": 0.5}]
+    activity = ActivityReporter(home.folder, manager, lambda: fresh.pop() if fresh else None)  # type: ignore[arg-type]
+    home.edited(NOW)
+    manager.answers = [None]
+    assert activity.report(NOW)
+    assert activity.report(NOW + 10)
+    fresh.append({"cpu": 0.25})
+    assert activity.report(NOW + 60), "nothing but that"
+    assert manager.resources == [{"cpu": 0.5}, None, {"cpu": 0.25}]
+    assert manager.reports[-1] == {}
+    assert not activity.report(NOW + 70)
+
+
 def test_a_sign_from_the_future_is_seen_and_so_is_the_next_from_the_past(home: Home) -> None:
     """The clock jumped back between the two."""
     manager = FakeManager()
-    activity = ActivityReporter(home.folder, manager)  # type: ignore[arg-type]
+    activity = ActivityReporter(home.folder, manager, lambda: None)  # type: ignore[arg-type]
     home.edited(NOW + 5_000)
     activity.report(NOW)
     home.edited(NOW + 1)

@@ -25,6 +25,7 @@ TABLE = {
     "backups.restore": RouteRules(rate="create", audit="restore", creates=True),
     "costs.list_all": RouteRules(),
     "costs.of_session": RouteRules(),
+    "session_metrics.session_metrics": RouteRules(),
     "dead_letters.delete": RouteRules(audit="drop_dead_letter"),
     "dead_letters.list_all": RouteRules(),
     "dead_letters.retry_one": RouteRules(audit="retry_dead_letter"),

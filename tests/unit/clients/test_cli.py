@@ -82,10 +82,32 @@ def test_the_help_of_each_command_has_an_example(command: tuple[str, ...]) -> No
 def test_all_commands_are_there() -> None:
     names = {name for name, *_ in commands()}
     wanted = (
-        "create list status open wake sleep revoke delete chat events backups backup restore download decrypt "
+        "create list status metrics open wake sleep revoke delete chat events backups backup restore download decrypt "
         "dead-letters costs audit"
     )
     assert names == {*wanted.split(), "doctor", "restore-points", "restore-point", "rollback", "fork"}
+
+
+def test_what_a_workspace_uses_is_shown_with_the_most_of_the_hour() -> None:
+    used = {"cpu": 0.25, "memory_bytes": 300_000_000, "disk_bytes": 1_200_000_000}
+    most = {"cpu": 1.5, "memory_bytes": 900_000_000, "disk_bytes": 1_200_000_000}
+    hour = [{"at": "2026-01-01T10:00:00Z", **each} for each in (used, most, used)]
+    chat_ms: dict[str, int | None] = {"p50": 3_000, "p95": 4_000}
+    tokens = {"prompt": 12_000, "completion": 300}
+    told = {"uuid": "k3v9x2ab", "now": used, "hour": hour, "chat_ms": chat_ms, "tokens": tokens}
+    answer = {**told, "timestamp": "2026-01-01T11:00:00Z"}
+    shown = call(lambda _: httpx.Response(200, json=answer), "metrics", "k3v9x2ab").output
+    for words in (
+        "0.25 cores",
+        "1.50 at the most",
+        "300 MB",
+        "900 MB at the most",
+        "half within 3000 ms",
+        "12,000 read",
+    ):
+        assert words in shown
+    chat_ms |= {"p50": None, "p95": None}
+    assert "within" not in call(lambda _: httpx.Response(200, json=answer), "metrics", "k3v9x2ab").output
 
 
 @pytest.mark.parametrize(("options", "sent"), [([], b""), (["--restart"], b'{"restart":true}')])

@@ -11,6 +11,7 @@ from flask import Flask
 
 from app.core.redis import task_queue
 from app.core.sessions.model import Status
+from app.core.sessions.resources import Sample
 from tests.unit.gateway.helpers import Workspace
 
 HELLO = {"address": "http://127.0.0.1:1111", "name": "pod-1", "boot": "b1"}
@@ -295,3 +296,46 @@ def test_no_content_is_logged(workspace: Workspace, redis_client: redis.Redis, c
     assert "message failed" in logged
     assert "private" not in logged
     assert workspace.headers["Authorization"] not in logged
+
+
+def used(workspace: Workspace, **told: Any) -> Any:
+    return workspace.call("POST", "/agent/v1/activity", json={"signals": {}, "resources": told})
+
+
+def test_what_a_workspace_uses_is_noted_and_is_no_activity(workspace: Workspace) -> None:
+    before = workspace.record().last_activity
+    answer = used(workspace, cpu=0.5, memory_bytes=300_000_000, disk_bytes=3 * 2**30)
+    assert (answer.status_code, answer.json) == (200, {"again": False})
+    assert list(workspace.core.resources.read(workspace.uuid).values()) == [Sample(0.5, 300_000_000, 3 * 2**30)]
+    assert workspace.record().disk_used_mib == 3_072
+    assert workspace.record().last_activity == before
+    assert workspace.core.activity.read(workspace.uuid) == {}
+
+
+def test_no_workspace_uses_more_than_a_machine_has(workspace: Workspace) -> None:
+    """A program of the user's may report anything."""
+    used(workspace, cpu=1e300, memory_bytes=1e300, disk_bytes=10**300)
+    assert list(workspace.core.resources.read(workspace.uuid).values()) == [Sample(4_096.0, 2**50, 2**50)]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {},
+        {"cpu": 1.0, "memory_bytes": 1},
+        {"cpu": -1.0, "memory_bytes": 1, "disk_bytes": 1},
+        {"cpu": True, "memory_bytes": 1, "disk_bytes": 1},
+        {"cpu": "1", "memory_bytes": 1, "disk_bytes": 1},
+        {"cpu": float("nan"), "memory_bytes": 1, "disk_bytes": 1},
+        {"cpu": 1.0, "memory_bytes": float("inf"), "disk_bytes": 1},
+    ],
+)
+def test_what_is_no_amount_is_refused(workspace: Workspace, told: dict[str, Any]) -> None:
+    assert used(workspace, **told).status_code == 400
+    assert workspace.core.resources.read(workspace.uuid) == {}
+
+
+def test_a_workspace_that_is_being_stopped_notes_nothing(app: Flask) -> None:
+    workspace = Workspace(app, status=Status.SLEEPING)
+    assert used(workspace, cpu=1.0, memory_bytes=1, disk_bytes=1).status_code == 200
+    assert workspace.core.resources.read(workspace.uuid) == {}

@@ -33,6 +33,9 @@ EDITOR_FOLDER = "/run/editor"
 TOKEN_KEY, EDITOR_KEY = "token", "editor"
 """The keys of the session's Secret, and the names of the files."""
 
+CGROUP = "/sys/fs/cgroup"
+"""Where a container sees its own control group."""
+
 NO_SECRET = "/dev/null"
 """The editor's secret file where there is no SECRET_KEY: it admits nobody."""
 
@@ -144,6 +147,7 @@ def editor(identity: Identity, config: KubernetesConfig) -> Object:
             {"name": "WORKSPACE_UUID", "value": identity.uuid},
             {"name": "USER_ID", "value": identity.user_id},
             {"name": "HOME", "value": pods.HOME},
+            {"name": "WORKSPACE_CGROUP", "value": CGROUP},
             {"name": "WORKSPACE_SECRET_FILE", "value": f"{EDITOR_FOLDER}/{EDITOR_KEY}" if keyed else NO_SECRET},
             *embedding,
         ],
@@ -174,6 +178,7 @@ def agent(identity: Identity, config: KubernetesConfig, environment: Mapping[str
         "WORKSPACE_DIR": pods.FILES,
         "AGENT_STATE_DIR": pods.CONVERSATION,
         "HOME": pods.HOME,
+        "WORKSPACE_CGROUP": CGROUP,
         "AGENT_TOKEN_FILE": f"{TOKEN_FOLDER}/{TOKEN_KEY}",
     }
     downward = {"POD_IP": "status.podIP", "POD_NAME": "metadata.name"}

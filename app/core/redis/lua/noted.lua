@@ -22,7 +22,8 @@ local function unarchived(text)
 end
 
 local FORMS = {
-  expiry_tries = count, waiting = count, unfinished = count, last_activity = number, unarchived = unarchived,
+  expiry_tries = count, waiting = count, unfinished = count, disk_used_mib = count, last_activity = number,
+  unarchived = unarchived,
 }
 for _, name in ipairs({'prompt', 'turn', 'browser', 'editor', 'terminal', 'jobs', 'keepalive', 'window'}) do
   FORMS['signal_' .. name] = signal

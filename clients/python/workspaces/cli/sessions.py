@@ -9,7 +9,7 @@ from typing import Annotated, Literal, cast
 import typer
 
 from workspaces.cli.context import Json, Limit, Timeout, Uuid, Wait, client
-from workspaces.cli.output import ago, out, print_facts, print_json, print_json_line, print_rows, say, when
+from workspaces.cli.output import ago, out, print_facts, print_json, print_json_line, print_rows, say, size, when
 from workspaces.cli.progress import steps
 from workspaces.client import Workspaces
 from workspaces.errors import WaitTimedOut
@@ -85,6 +85,30 @@ def status(context: typer.Context, uuid: Uuid, json: Json = False) -> None:
     if session.status == Status.ACTIVE:
         activity = calls.sessions.activity(uuid)
         print_facts({"awake because": activity.verdict.why, "sleeps at": when(activity.sleeps_at)})
+
+
+@app.command()
+def metrics(context: typer.Context, uuid: Uuid, json: Json = False) -> None:
+    """Show what a workspace uses, and the most that it used in the last hour.
+
+    Example: sessionctl metrics k3v9x2ab
+    """
+    found = client(context).sessions.metrics(uuid)
+    if json:
+        return print_json(found)
+    now, hour = found.now, found.hour
+    most_cpu = max(each.cpu for each in (now, *hour))
+    most_memory = max(each.memory_bytes for each in (now, *hour))
+    half, slow = found.chat_ms.p50, found.chat_ms.p95
+    print_facts(
+        {
+            "cpu": f"{now.cpu:.2f} cores, in the last hour {most_cpu:.2f} at the most",
+            "memory": f"{size(now.memory_bytes)}, in the last hour {size(most_memory)} at the most",
+            "disk": size(now.disk_bytes),
+            "answers": "" if half is None or slow is None else f"half within {half} ms, 95 % within {slow} ms",
+            "tokens": f"{found.tokens.prompt:,} read, {found.tokens.completion:,} written",
+        }
+    )
 
 
 @app.command("open")

@@ -22,6 +22,7 @@ from workspaces.models import (
     Risk,
     Session,
     SessionList,
+    SessionMetrics,
     SessionSummary,
     Status,
     Token,
@@ -191,6 +192,11 @@ class Sessions(Resource):
     def risk(self, uuid: str) -> Risk:
         """The unsaved work that a stop would put at risk, asked of the workspace if it is awake."""
         return self._get(Risk, path("session", uuid, "risk"))
+
+    @operation("getSessionMetrics")
+    def metrics(self, uuid: str) -> SessionMetrics:
+        """What a session uses now and used in the last hour, how long its answers took, and its tokens."""
+        return self._get(SessionMetrics, path("session", uuid, "metrics"))
 
     def wait_until_active(
         self, uuid: str, *, timeout: float = 120.0, on_event: Callable[[Event], None] | None = None

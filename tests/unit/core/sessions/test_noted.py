@@ -106,6 +106,7 @@ def test_nobody_takes_anything_else_from_there(world: World) -> None:
 MALFORMED = {
     "last_activity": ["", "soon", "-1", "1e400", "9" * 300, "1 2"],
     "waiting": ["1.5", "many", "-1", "٣", "9" * 1_001],
+    "disk_used_mib": ["", "1.5", "-1"],
     "unarchived": ["[]", "null", "{", '{"since": "now", "reason": ""}', '{"since": 1e300, "reason": ""}', '{"a": 1}'],
     "signal_browser": ["", "a b c", "1 b", "1 2 \n", f"1 {'9' * 300} x", "1\t2"],
     "signal_unknown": ["1"],
@@ -114,6 +115,7 @@ MALFORMED = {
 WELL_FORMED = {
     "last_activity": ["0", "1763625600.125"],
     "waiting": ["0", "12"],
+    "disk_used_mib": ["0", "1073741824"],
     "unarchived": ["{}", '{"since": 1.5, "reason": "it is full"}'],
     "signal_browser": ["1.5", "1.5 2", "1.5 2 a detail, of words é"],
 }

@@ -121,6 +121,7 @@ def test_the_deployment() -> None:
                         {"name": "WORKSPACE_UUID", "value": "abcd1234"},
                         {"name": "USER_ID", "value": "ada@example.com"},
                         {"name": "HOME", "value": "/workspace/home"},
+                        {"name": "WORKSPACE_CGROUP", "value": "/sys/fs/cgroup"},
                         {"name": "WORKSPACE_SECRET_FILE", "value": "/dev/null"},
                     ],
                     "readinessProbe": {
@@ -182,6 +183,7 @@ def test_a_pod_has_an_agent_where_there_is_a_key_for_its_token() -> None:
             {"name": "WORKSPACE_DIR", "value": "/workspace/app"},
             {"name": "AGENT_STATE_DIR", "value": "/workspace/.session"},
             {"name": "HOME", "value": "/workspace/home"},
+            {"name": "WORKSPACE_CGROUP", "value": "/sys/fs/cgroup"},
             {"name": "AGENT_TOKEN_FILE", "value": "/run/agent/token"},
             {"name": "AGENT_HOST", "value": "0.0.0.0"},
             {"name": "USER_POD_PORT", "value": "1111"},
