@@ -63,9 +63,14 @@ def test_settings_on_the_volume_are_left_alone() -> None:
 def test_both_runtimes_pass_the_same_flags(stage: Stage) -> None:
     flags = editor_defaults()["flags"]
     editor = psutil.Process(stage.up(A).pid)
-    # Its process may not have become the editor yet.
-    wait_for(lambda: flags[0] in editor.cmdline(), "the editor's command line", lambda: str(editor.cmdline()))
-    for started in (editor.cmdline(), container()["flags"]):
+
+    def started_with() -> list[str]:
+        line = editor.cmdline()
+        return line if flags[0] in line else []
+
+    # Its process may not have become the editor yet, and has no command line while it becomes that.
+    line = wait_for(started_with, "the editor's command line", lambda: str(editor.cmdline()))
+    for started in (line, container()["flags"]):
         first = started.index(flags[0])
         assert started[first : first + len(flags)] == flags
 
