@@ -260,7 +260,7 @@ def _worker(name: str, *queues: str) -> User:
             *_any(keys.POINTS, keys.POINT_SLOT, keys.POINT_REQUESTS, keys.POINTS_WAITING, keys.POINTS_DUE),
             *(keys.DRILLS, keys.DRILL_REQUESTS),
             *(keys.IN_USE, keys.IN_USE_KNOWN, keys.RETIRED, keys.LOCKOUTS, keys.CLOCK, keys.SENTINEL, keys.ERASURES),
-            keys.PLACE,
+            *(keys.PLACE, keys.PROMPT_TIMES),
             *(_erases() if "backup" in queues else ()),
             keys.QUEUES_SEEN,
             *_any(keys.COUNTERS, keys.STARTS, keys.RECENT_STARTS, keys.ACTIONS, keys.DEAD_LETTERS, keys.WORKERS_SEEN),

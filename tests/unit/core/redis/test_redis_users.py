@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import redis
 
+from app.agent_protocol import Failure
 from app.core.access.audit import Act, Audit
+from app.core.composition import Core
 from app.core.redis import keys, task_queue, users
 from app.core.redis.events import EventLog
 from app.core.redis.memory import Memory
+from app.core.service import NewSession
+from app.settings import Settings
 from scripts.lib import redis_users as generator
 from tests.conftest import ROOT
 from tests.redis_users import Guarded, guarded_redis
@@ -161,6 +167,18 @@ def test_who_changes_sessions_writes_the_feed_and_only_two_read_it(guarded: Guar
     assert [entry["user_id"] for _, entry in admin.xrange(keys.FEED)] == ["ada"]
     reading = [f"XREAD STREAMS {keys.FEED} 0", f"XRANGE {keys.FEED} - +", f"XREVRANGE {keys.FEED} + -"]
     assert [may(guarded, user, command) for command in reading] == [user in ("web", "backup-worker")] * 3
+
+
+@pytest.mark.parametrize("user", ["web", "gateway", "worker", "sweeper", "backup-worker", "delivery-worker"])
+def test_whoever_ends_prompts_counts_why(guarded: Guarded, tmp_path: Path, user: str) -> None:
+    """A worker that deletes a session ends those that wait."""
+    settings = Settings(data_dir=tmp_path, max_sessions_per_user=100)
+    web, own = (Core(replace(settings, redis_url=guarded.url(each))) for each in ("web", user))
+    uuid = web.sessions.create(NewSession(user_id="ada")).uuid
+    web.inbox.take(uuid, "hello", "m1", now=time.time())
+    before = web.counters.failed_prompts().get("delete", 0)
+    assert own.inbox.finish(uuid, "m1", reason="It was deleted.", code=Failure.DELETE, now=time.time())
+    assert web.counters.failed_prompts() == {"delete": before + 1}
 
 
 def test_what_scripts_do_may_be_done() -> None:
