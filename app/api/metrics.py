@@ -15,7 +15,7 @@ from app.agent_protocol import Failure
 from app.api.instruments import WebInstruments
 from app.core.composition import Core
 from app.core.costs.ledger import Totals
-from app.core.operations.verdicts import MODEL_KNOWN
+from app.core.operations.verdicts import State, of_model
 from app.core.redis import keys
 from app.core.redis.counters import ANSWERED, FIRST_TOKEN, Histogram
 from app.core.redis.memory import Fill
@@ -145,11 +145,9 @@ def _late_drills(service: Core, now: float) -> int:
 
 
 def _model_up(service: Core, now: float) -> bool | None:
-    """Whether the model's API answered the gateway's last question with neither an error nor a refusal of the key."""
-    answer = service.model_answers.last(now)
-    if answer is None or answer.age > MODEL_KNOWN:
-        return None
-    return not (answer.error or answer.status in (401, 403) or answer.status >= 500)
+    """Whether the model's API answers, as the diagnosis judges its last answer; None while nobody knows."""
+    judged = of_model(True, service.model_answers.last(now)).status
+    return None if judged is State.UNKNOWN else judged is not State.FAILED
 
 
 class FiguresCollector(Collector):
