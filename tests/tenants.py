@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from app.core.access.tokens import COOKIE, FRAME_COOKIE
-from app.core.redis.keys import SESSION, USE
+from app.core.redis.keys import RESOURCES, SESSION, USE
 from tests.service import Service
 from tests.waiting import wait_for
 
@@ -50,7 +50,7 @@ NAVIGATION = {"Accept": "text/html", "Sec-Fetch-Mode": "navigate"}
 TIMEOUT = 20.0
 """s for one request; no test measures it."""
 
-BY_ITSELF = ("signal_turn", "signal_editor", "signal_terminal", "signal_jobs")
+BY_ITSELF = ("signal_turn", "signal_editor", "signal_terminal", "signal_jobs", "disk_used_mib")
 """Fields of a record that its own workspace's reports change."""
 
 _numbers = itertools.count(1)
@@ -229,6 +229,8 @@ class Victim(Tenant):
             for key in client.scan_iter(count=1000):
                 if key.startswith(("audit", "LIMITER")):
                     continue  # That it was tried is noted, and counted.
+                if key == RESOURCES.format(uuid=self.uuid):
+                    continue  # Its own agent reports them each minute.
                 kind = client.type(key)
                 if self.uuid in key or BOB in key:
                     found[key] = _READ[kind](client, key)
