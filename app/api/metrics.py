@@ -109,11 +109,12 @@ class Figures:
 def read_figures(service: Core, now: float) -> Figures:
     """Read all metrics; raises `StateUnavailable`."""
     actions, failures = service.counters.actions()
+    prompts, failed_prompts = service.counters.prompts()
     return Figures(
         actions=actions,
         failures=failures,
-        prompts=service.counters.prompts(),
-        failed_prompts=service.counters.failed_prompts(),
+        prompts=prompts,
+        failed_prompts=failed_prompts,
         model_up=_model_up(service, now),
         oldest=service.counters.oldest(QUEUES, now),
         dead_letters_kept=service.dead_letters.count(),

@@ -116,19 +116,16 @@ class Counters:
         durations = _by_pair(_histograms(counted, ACTION_BUCKETS))
         return durations, {name.removesuffix(FAILED): count for name, count in sorted(failed.items())}
 
-    def prompts(self) -> dict[str, Histogram]:
-        """The durations of prompts (`ANSWERED`, `FIRST_TOKEN`), which lua/timed.lua counts."""
-        with redis_errors():
-            counted = _histograms(self._redis.hgetall(keys.PROMPT_TIMES), PROMPT_BUCKETS)
-        nothing = Histogram((0,) * (len(PROMPT_BUCKETS) + 1), 0.0, PROMPT_BUCKETS)
-        return {name: counted.get(name, nothing) for name in (ANSWERED, FIRST_TOKEN)}
-
-    def failed_prompts(self) -> dict[str, int]:
-        """How many prompts failed, by the code of why."""
+    def prompts(self) -> tuple[dict[str, Histogram], dict[str, int]]:
+        """The durations of prompts (`ANSWERED`, `FIRST_TOKEN`), which lua/timed.lua counts, and the number of failed
+        ones, by the code of why."""
         with redis_errors():
             counted = self._redis.hgetall(keys.PROMPT_TIMES)
-        failed = {name: int(count) for name, count in counted.items() if name.startswith(PROMPT_FAILED)}
-        return {name.removeprefix(PROMPT_FAILED): count for name, count in sorted(failed.items())}
+        failed = {name: int(counted.pop(name)) for name in list(counted) if name.startswith(PROMPT_FAILED)}
+        measured = _histograms(counted, PROMPT_BUCKETS)
+        nothing = Histogram((0,) * (len(PROMPT_BUCKETS) + 1), 0.0, PROMPT_BUCKETS)
+        durations = {name: measured.get(name, nothing) for name in (ANSWERED, FIRST_TOKEN)}
+        return durations, {name.removeprefix(PROMPT_FAILED): count for name, count in sorted(failed.items())}
 
     def backlog(self, queues: tuple[str, ...]) -> dict[str, int]:
         """The number of tasks waiting in each queue."""

@@ -30,7 +30,6 @@ GAP = 2
 
 MIB = 1_048_576
 
-
 WRITTEN = re.compile(r"(\d{1,10}) (\d{1,5}\.\d{4}) (\d{1,16}) (\d{1,16})", re.ASCII)
 """A sample in Redis: its minute, and its fields."""
 

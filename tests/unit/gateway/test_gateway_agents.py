@@ -133,7 +133,7 @@ def test_a_failure_is_counted_by_its_code_and_no_code_makes_a_label(
     """A program of the user's may report anything."""
     take(workspace)
     workspace.report(event("failed", reason="It failed.", code=code))
-    assert workspace.core.counters.failed_prompts() == {counted: 1}
+    assert workspace.core.counters.prompts()[1] == {counted: 1}
 
 
 def test_failed_ends_the_message_with_its_reason(workspace: Workspace) -> None:
