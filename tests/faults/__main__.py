@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from tests.faults import alarming, fuzz, neighbours, racing, stopping
+from tests.faults import alarm_faults, alarming, fuzz, neighbours, racing, stopping
 from tests.faults.places import Place, local_place
 from tests.faults.troubling import Mood
 
@@ -46,7 +46,7 @@ def main() -> int:
         plays.add_parser(name, help=what).add_argument("--trials", type=int, default=10)
     beside = plays.add_parser("neighbours", help="a hostile session beside quiet ones")
     beside.add_argument("--rounds", type=int, default=3)
-    names = [fault.name for fault in alarming.FAULTS]
+    names = [fault.name for fault in alarm_faults.FAULTS]
     alerts = plays.add_parser("alerts", help="each alert by its real fault; over an hour for all")
     alerts.add_argument("faults", nargs="*", metavar="FAULT", help=f"all without it: {', '.join(names)}")
     fuzzer = plays.add_parser("fuzz", help="random calls and faults")
@@ -63,7 +63,7 @@ def main() -> int:
     if options.play == "alerts":
         if unknown := set(options.faults) - set(names):
             parser.error(f"no such fault: {', '.join(unknown)}")
-        chosen = [fault for fault in alarming.FAULTS if not options.faults or fault.name in options.faults]
+        chosen = [fault for fault in alarm_faults.FAULTS if not options.faults or fault.name in options.faults]
         return bool(alarming.run(folder, os.environ["CODE_SERVER"], chosen))
     settings = neighbours.SETTINGS if options.play == "neighbours" else {}
     with place_of(options.runtime, folder, settings) as place:

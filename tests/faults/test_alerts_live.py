@@ -10,7 +10,8 @@ import pytest
 from scripts.monitoring.alerts import ALERTS
 from scripts.monitoring.rules import rules_file
 from tests import promtool
-from tests.faults.alarming import FAULTS, OF_A_CLUSTER, Fault, Scene, scene, see
+from tests.faults.alarm_faults import FAULTS, OF_A_CLUSTER
+from tests.faults.alarming import Fault, Scene, scene, see
 from tests.faults.watching import FACTOR, SECONDS, shortened
 
 SAMPLE = ("process", "target", "observer", "store", "failed", "refusals")
