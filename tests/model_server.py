@@ -324,6 +324,11 @@ class ModelServer:
         """What to give a client as its base URL."""
         return f"http://{self._host}:{self._http.server_address[1]}/v1"
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """What a service is told of it."""
+        return {"LLM_BASE_URL": self.url, "LLM_API_KEY": self.api_key, "LLM_MODEL": "stub"}
+
     def script(self, *answers: Answer) -> None:
         """Give these answers to the next requests, in order, before any rule is asked."""
         with self._lock:

@@ -10,9 +10,17 @@ from typing import Any
 import pytest
 
 from tests.browser import browser
+from tests.model_server import ModelServer
 from tests.service import Service
 
 __all__ = ["browser"]
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[ModelServer]:
+    """A model, which a module's service may be told of by its `settings`; a module may want another."""
+    with ModelServer(api_key="the-key-of-the-model") as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

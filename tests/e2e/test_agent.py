@@ -18,20 +18,11 @@ from tests.service import KEY, Service
 from tests.stored import backups_of
 from tests.waiting import wait_for
 
-MODEL_KEY = "the-key-of-the-model"
-
-
-@pytest.fixture(scope="module")
-def model() -> Iterator[ModelServer]:
-    with ModelServer(api_key=MODEL_KEY) as running:
-        yield running
-
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, code_server: str, model: ModelServer) -> Iterator[Service]:
     """One that has a model, and lets a workspace sleep however short it is up."""
-    settings = {"LLM_BASE_URL": model.url, "LLM_API_KEY": MODEL_KEY, "LLM_MODEL": "stub", "WAKE_GRACE": "0"}
-    running = Service(tmp_path_factory.mktemp("service"), code_server, **settings)
+    running = Service(tmp_path_factory.mktemp("service"), code_server, **model.settings, WAKE_GRACE="0")
     running.start()
     try:
         yield running
@@ -198,12 +189,12 @@ def test_an_agent_is_found_under_the_apis_host_while_its_workspace_is_up(service
     service.done("DELETE", f"/session/{uuid}?backup=false")
 
 
-def test_a_command_of_the_agent_finds_no_secret_in_its_environment(service: Service) -> None:
+def test_a_command_of_the_agent_finds_no_secret_in_its_environment(service: Service, model: ModelServer) -> None:
     """Neither the service's nor its own; and no log has the model's key or the prompt."""
     uuid = service.create("ada")["uuid"]
     text = service.prompt(uuid, "run: env && echo the-prompt-of-this-test", "env")["pod_response"]["text"]
     assert f"WORKSPACE_UUID={uuid}" in text
-    secrets = [MODEL_KEY, KEY, (service.data_dir / "secret-key").read_text().strip()]
+    secrets = [model.api_key, KEY, (service.data_dir / "secret-key").read_text().strip()]
     secrets.append((service.data_dir / "redis" / "password").read_text().strip())
     secrets += (service.files(uuid).parent / "agent-token").read_text().split()
     assert [secret for secret in secrets if secret in text] == []

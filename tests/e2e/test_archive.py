@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,14 +17,8 @@ VISIT = {"Accept": "text/html", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": 
 
 
 @pytest.fixture(scope="module")
-def model() -> Iterator[ModelServer]:
-    with ModelServer() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def service_settings(model: ModelServer) -> Mapping[str, str]:
-    return {"LLM_BASE_URL": model.url, "LLM_MODEL": "stub", "IDLE_TIMEOUT": "0"}
+    return model.settings | {"IDLE_TIMEOUT": "0"}
 
 
 def session_of(service: Service, uuid: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -22,7 +22,6 @@ Shown = Callable[[Service], None]
 
 PAGE = "https://app.example.com"
 BOUND, SLOW = "key-of-a-school", "key-of-a-slow-backend"
-MODEL_KEY = "the-key-of-the-model"
 WITH_KEY = {"X-API-Key": KEY}
 AT_ONCE = {"Prefer": "respond-async"}
 CREATED = {"uuid", "user_id", "status", "workspace_url", "created_at"}
@@ -44,12 +43,6 @@ def row(of: dict[str, Shown], name: str) -> Callable[[Shown], Shown]:
 
 
 @pytest.fixture(scope="module")
-def model() -> Iterator[ModelServer]:
-    with ModelServer(api_key=MODEL_KEY) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def service_settings(model: ModelServer) -> Mapping[str, str]:
     keys = [
         {
@@ -65,8 +58,7 @@ def service_settings(model: ModelServer) -> Mapping[str, str]:
             "limits": {"wake": "1/hour"},
         },
     ]
-    told = {"LLM_BASE_URL": model.url, "LLM_API_KEY": MODEL_KEY, "LLM_MODEL": "stub"}
-    return told | {"API_KEYS": json.dumps(keys), "CORS_ORIGINS": PAGE, "MAX_SESSIONS_PER_USER": "2"}
+    return model.settings | {"API_KEYS": json.dumps(keys), "CORS_ORIGINS": PAGE, "MAX_SESSIONS_PER_USER": "2"}
 
 
 def new(service: Service, user_id: str) -> str:

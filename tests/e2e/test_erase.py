@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -17,16 +17,8 @@ CANARY = "the-canary-in-the-prompt"
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory, code_server: str) -> Iterator[Service]:
-    """One that has a model."""
-    with ModelServer(api_key="the-key-of-the-model") as model:
-        settings = {"LLM_BASE_URL": model.url, "LLM_API_KEY": "the-key-of-the-model", "LLM_MODEL": "stub"}
-        running = Service(tmp_path_factory.mktemp("service"), code_server, **settings)
-        running.start()
-        try:
-            yield running
-        finally:
-            running.stop()
+def service_settings(model: ModelServer) -> Mapping[str, str]:
+    return model.settings
 
 
 def call(service: Service, method: str, path: str, status: int, **body: str) -> dict[str, object]:

@@ -30,8 +30,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, code_server: str) -> Itera
     """One that is watched, and in which something of each kind was done."""
     promtool()
     with ModelServer() as model:
-        settings = {"LLM_BASE_URL": model.url, "LLM_MODEL": "stub", "MONITORING": "1"}
-        running = Service(tmp_path_factory.mktemp("service"), code_server, **settings)
+        running = Service(tmp_path_factory.mktemp("service"), code_server, **model.settings, MONITORING="1")
         running.start()
         try:
             use(running)

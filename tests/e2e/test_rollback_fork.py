@@ -27,7 +27,7 @@ def model() -> Iterator[ModelServer]:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, code_server: str, model: ModelServer) -> Iterator[Service]:
-    settings = {"ARCHIVE_KEY": new_key(), "LLM_BASE_URL": model.url, "LLM_MODEL": "stub"}
+    settings = model.settings | {"ARCHIVE_KEY": new_key()}
     # The first point of the test is used at its end.
     settings |= {"RESTORE_POINT_KEEP_LAST": "20"}
     running = Service(tmp_path_factory.mktemp("service"), code_server, **settings)

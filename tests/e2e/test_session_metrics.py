@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -13,7 +13,6 @@ from tests.waiting import wait_for
 
 MB = 1_000_000
 WRITTEN = 50 * MB
-MODEL_KEY = "the-key-of-the-model"
 BUSY = "run: timeout 250 sh -c 'while :; do :; done'"
 PATIENCE = 200.0
 """s until a workspace has reported, which it does once a minute."""
@@ -22,14 +21,8 @@ pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
-def model() -> Iterator[ModelServer]:
-    with ModelServer(api_key=MODEL_KEY) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def service_settings(model: ModelServer) -> Mapping[str, str]:
-    return {"LLM_BASE_URL": model.url, "LLM_API_KEY": MODEL_KEY, "LLM_MODEL": "stub", "AGENT_COMMAND_TIMEOUT": "300"}
+    return model.settings | {"AGENT_COMMAND_TIMEOUT": "300"}
 
 
 def metrics(service: Service, uuid: str) -> Any:

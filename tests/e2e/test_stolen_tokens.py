@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import pytest
 
@@ -10,18 +10,10 @@ from tests.model_server import ModelServer
 from tests.service import Service
 from tests.stolen_tokens import Victim, opens_nothing_after_revoke_sleep_wake_and_delete
 
-MODEL_KEY = "the-key-of-the-model"
-
-
-@pytest.fixture(scope="module")
-def model() -> Iterator[ModelServer]:
-    with ModelServer(api_key=MODEL_KEY) as running:
-        yield running
-
 
 @pytest.fixture(scope="module")
 def service_settings(model: ModelServer) -> Mapping[str, str]:
-    return {"LLM_BASE_URL": model.url, "LLM_API_KEY": MODEL_KEY, "LLM_MODEL": "stub"}
+    return model.settings
 
 
 def token_of(service: Service, uuid: str) -> str:

@@ -10,7 +10,6 @@ from tests.model_server import Answer, ModelServer
 from tests.otlp import Collector
 from tests.service import Service
 
-MODEL_KEY = "the-key-of-the-model"
 PROMPT = "canary-prompt"
 
 
@@ -21,17 +20,10 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture(scope="module")
-def model() -> Iterator[ModelServer]:
-    with ModelServer(api_key=MODEL_KEY) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def service(
     tmp_path_factory: pytest.TempPathFactory, code_server: str, model: ModelServer, collector: Collector
 ) -> Iterator[Service]:
-    settings = {"LLM_BASE_URL": model.url, "LLM_API_KEY": MODEL_KEY, "LLM_MODEL": "stub"}
-    running = Service(tmp_path_factory.mktemp("service"), code_server, **settings, **collector.environment)
+    running = Service(tmp_path_factory.mktemp("service"), code_server, **model.settings, **collector.environment)
     running.start()
     try:
         yield running

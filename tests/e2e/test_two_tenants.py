@@ -33,14 +33,8 @@ NOBODYS = "zzzzzzzz"
 
 
 @pytest.fixture(scope="module")
-def model() -> Iterator[ModelServer]:
-    with ModelServer() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def service_settings(model: ModelServer) -> Mapping[str, str]:
-    return {**SETTINGS, "LLM_BASE_URL": model.url, "LLM_MODEL": "stub"}
+    return SETTINGS | model.settings
 
 
 @pytest.fixture(scope="module")

@@ -170,7 +170,7 @@ class LocalPlace:
     prefix, patience, agent_port = "", 60.0, 0
 
     def __init__(self, folder: Path, code_server: str, model: ModelServer, **settings: str) -> None:
-        given = SETTINGS | {"LLM_BASE_URL": model.url, "LLM_MODEL": "stub"} | settings
+        given = SETTINGS | model.settings | settings
         self.model = model
         self.service = Service(folder, code_server, **given)
         self._folders = WorkspaceStorage(self.service.data_dir)

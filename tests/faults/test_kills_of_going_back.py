@@ -33,7 +33,7 @@ PATIENCE = 120.0
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, code_server: str) -> Iterator[Service]:
     with ModelServer(rules=[counting]) as model:
-        settings = {"ARCHIVE_KEY": new_key(), "LLM_BASE_URL": model.url, "LLM_MODEL": "stub", "SWEEP_INTERVAL": "0.5"}
+        settings = model.settings | {"ARCHIVE_KEY": new_key(), "SWEEP_INTERVAL": "0.5"}
         folder = tmp_path_factory.mktemp("service")
         with impatient_service(folder, code_server, RESTORE_POINT_KEEP_LAST="20", **settings) as running:
             yield running

@@ -32,8 +32,7 @@ def model() -> Iterator[ModelServer]:
 def service(tmp_path_factory: pytest.TempPathFactory, code_server: str, model: ModelServer) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("lost")
     often = {"ARCHIVE_KEY": new_key(), "RECONCILE_INTERVAL": "2", "SWEEP_INTERVAL": "0.5"}
-    often |= {"LLM_BASE_URL": model.url, "LLM_MODEL": "stub"}
-    with impatient_service(folder, code_server, **often) as running:
+    with impatient_service(folder, code_server, **model.settings, **often) as running:
         yield running
 
 

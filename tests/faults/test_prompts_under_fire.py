@@ -39,7 +39,7 @@ def model() -> Iterator[ModelServer]:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, code_server: str, model: ModelServer) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("service")
-    with impatient_service(folder, code_server, LLM_BASE_URL=model.url, LLM_MODEL="stub") as running:
+    with impatient_service(folder, code_server, **model.settings) as running:
         yield running
 
 
