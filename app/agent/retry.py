@@ -29,6 +29,8 @@ LONGEST_PAUSE = 30.0
 class AnyModel(Protocol):
     """`app.agent.model.Model`, or a test's."""
 
+    def warm(self) -> None: ...
+
     def answer(
         self,
         messages: Sequence[Message],
@@ -52,6 +54,10 @@ class RetryingModel:
         self._state = state
         self._tools = tools
         self._limit = context_tokens
+
+    def warm(self) -> None:
+        """Prepare for the first request."""
+        self._model.warm()
 
     def next_reply(self, system: str, on_text: Callable[[str, bool], None], stop: Stop) -> Reply:
         """The model's reply. `on_text(text, again)`: `again` voids the text passed on so far.

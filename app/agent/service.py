@@ -14,6 +14,7 @@ from app.agent.documents import Documents
 from app.agent.events import Bus, outcome_event
 from app.agent.gateway import Gateway
 from app.agent.model import Model
+from app.agent.model_worker import ModelWorker
 from app.agent.moving import move_conversation
 from app.agent.prompt import system_prompt
 from app.agent.prompt_status import ProcessEnding, PromptStatus, fetch_status
@@ -22,12 +23,14 @@ from app.agent.resources import ResourceMeter
 from app.agent.retry import AnyModel, RetryingModel
 from app.agent.settings import AgentSettings
 from app.agent.state import State
+from app.agent.steps import Steps
 from app.agent.tools.command import command_environment, hidden_folder
 from app.agent.tools.orphans import kill_orphans
 from app.agent.tools.registry import Toolbox
 from app.agent.tools.sandbox_path import Workspace
 from app.agent.traces import Traces
-from app.agent.turns import Limits, Turns
+from app.agent.turn import Worker
+from app.agent.turns import Turns
 from app.agent.undo.points import UndoPoints
 from app.agent.undo.undoing import Undoing
 from app.agent_protocol import Event
@@ -39,8 +42,8 @@ STEP_SHARE, REPORT_SHARE, CHECKPOINT_SHARE = 0.4, 0.1, 0.3
 reports, and for the checkpoint. The rest is for the disk. A share is used up only if something hangs."""
 
 WARM_DELAY = 2.0
-"""Seconds until the model's client is imported, unless a prompt needs it sooner: a waking workspace needs its CPU for
-the editor's start and this process's first answer."""
+"""Seconds until the model's client is imported, unless a prompt needs it sooner: a waking
+workspace needs its CPU for the editor's start and this process's first answer."""
 
 
 class Agent:
@@ -52,33 +55,34 @@ class Agent:
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         self.traces = Traces()
-        self._model = model or Model(settings.gateway_url, settings.token, settings.model, self.traces.headers)
         self._keeper = Keeper(self._gateway(), self.state, settings.checkpoint_interval)
         self._resources = ResourceMeter(settings.home, settings.state_folder.parent, settings.cgroup)
         self._activity = ActivityReporter(settings.home, self._gateway(), self._resources.take)
         self._reports = Reports(self._gateway(), self.state.reported, lambda: self.turns.busy)
         self.bus = Bus(self._report)
-        workspace = Workspace(settings.folder)
         self.environment = command_environment(environment, settings.token(), settings.uuid)
         self.hidden = hidden_folder(settings.token_file, settings.folder)
         self.undo = UndoPoints(settings, self.environment, self.hidden)
-        toolbox = Toolbox(
-            workspace,
-            environment=self.environment,
-            command_timeout=settings.command_timeout,
-            hidden=self.hidden,
+        steps = Steps(self.state, self.bus.publish, settings.max_steps)
+        self._worker = self._own(
+            steps, model or Model(settings.gateway_url, settings.token, settings.model, self.traces.headers)
         )
-        self.turns = Turns(
-            self.state,
-            RetryingModel(self._model, self.state, toolbox.schemas(), settings.context_tokens),
+        self.turns = Turns(self.state, self._worker, steps, self.bus.publish, settings.turn_timeout, begins=self._begin)
+        self._undoing = Undoing(self.state, self.turns, self.undo, self._report)
+
+    def _own(self, steps: Steps, model: AnyModel) -> Worker:
+        settings, workspace = self.settings, Workspace(self.settings.folder)
+        toolbox = Toolbox(
+            workspace, environment=self.environment, command_timeout=settings.command_timeout, hidden=self.hidden
+        )
+        return ModelWorker(
+            RetryingModel(model, self.state, toolbox.schemas(), settings.context_tokens),
             toolbox,
             lambda: system_prompt(workspace),
-            self.bus.publish,
-            Limits(settings.turn_timeout, settings.max_steps, settings.max_tokens),
-            begins=self._begin,
+            steps,
+            settings.max_tokens,
             before_tools=self.undo.wait,
         )
-        self._undoing = Undoing(self.state, self.turns, self.undo, self._report)
 
     def _begin(self, id_: str) -> None:
         self.traces.begin(id_)
@@ -118,12 +122,11 @@ class Agent:
         if self.settings.gateway_url:
             self._thread("resources", lambda: self._resources.run(self._stopping))
             self._thread("activity", lambda: self._activity.run(self._stopping))
-        if isinstance(self._model, Model):
-            self._thread("warm", self._warm)
+        self._thread("warm", self._warm)
 
     def _warm(self) -> None:
-        if not self._stopping.wait(WARM_DELAY) and isinstance(self._model, Model):
-            self._model.warm()
+        if not self._stopping.wait(WARM_DELAY):
+            self._worker.warm()
 
     def _load_and_work(self) -> None:
         if not kill_orphans(self.settings.uuid):

@@ -1,30 +1,22 @@
-"""Runs the turns: one at a time, in the order of their prompts, each until the model answers or it is ended.
-
-A turn is a loop of steps. Every step is on disk before the next one starts, so an interrupted turn resumes where it
-was, and no step is repeated.
-"""
+"""Runs the turns: one at a time, in the order of their prompts, each until it is answered or ended."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from app.agent.context import INTERRUPTED, NOT_RUN, open_calls
-from app.agent.documents import Message
-from app.agent.events import Publish, outcome_event, truncated
-from app.agent.model import Call, ModelError, Reply, Stopped
-from app.agent.retry import RetryingModel
+from app.agent.context import INTERRUPTED, NOT_RUN
+from app.agent.events import Publish, outcome_event
+from app.agent.model import ModelError
 from app.agent.state import State, Turn
+from app.agent.steps import Steps
 from app.agent.text import moment, trace
-from app.agent.tools.child import Stop
-from app.agent.tools.registry import Toolbox
-from app.agent_protocol import Event, Failure
+from app.agent.turn import Ended, Interrupted, RunningTurn, Stopping, Worker
+from app.agent_protocol import Failure
 
 log = logging.getLogger(__name__)
 
@@ -48,70 +40,34 @@ REASONS: Mapping[str, str] = {
 PAUSING = frozenset({"sleep", "delete"})
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Limits of one turn: seconds, model replies, tokens as the provider counts them."""
-
-    seconds: float
-    steps: int
-    tokens: int
-
-
-@dataclass
-class _Running:
-    """The running turn."""
-
-    id: str
-    started_at: float
-    deadline: float
-    step: int = 0
-    cancel: tuple[str, Failure] | None = None
-
-
-class Ended(Exception):
-    """The turn ends without an answer: the text for people, `code` for programs."""
-
-    def __init__(self, reason: str, code: Failure) -> None:
-        super().__init__(reason)
-        self.code = code
-
-
 class Busy(Exception):
     """A turn runs or is about to."""
 
 
-class Stopping(Exception):
-    """The process ends; the turn is interrupted."""
-
-
 class Turns:
-    """Runs the prompts of `state`. `run` needs its own thread; the other methods are thread-safe. `begins` is told
-    the id of each turn; `before_tools` may wait before each of its calls."""
+    """Has `worker` work on the prompts of `state`, on each for at most `seconds`. `run` needs its own thread; the other
+    methods are thread-safe. `begins` is told the id of each turn."""
 
     def __init__(
         self,
         state: State,
-        model: RetryingModel,
-        toolbox: Toolbox,
-        system: Callable[[], str],
+        worker: Worker,
+        steps: Steps,
         publish: Publish,
-        limits: Limits,
+        seconds: float,
         *,
         clock: Callable[[], float] = time.time,
         begins: Callable[[str], None] = lambda id_: None,
-        before_tools: Callable[[Stop], None] = lambda stop: None,
     ) -> None:
         self._begins = begins
-        self._before_tools = before_tools
         self._state = state
-        self._model = model
-        self._toolbox = toolbox
-        self._system = system
+        self._worker = worker
+        self._steps = steps
         self._publish = publish
-        self._limits = limits
+        self._seconds = seconds
         self._clock = clock
         self._lock = threading.Condition()
-        self._running: _Running | None = None
+        self._running: RunningTurn | None = None
         self._stopping = threading.Event()
         self._held = False
         self._paused_until = 0.0
@@ -194,13 +150,16 @@ class Turns:
 
     def run(self) -> None:
         """Run turns until `stop`."""
-        while not self._stopping.is_set():
-            try:
-                if not self.run_next():
-                    self._wait()
-            except OSError as e:
-                log.error("The conversation can't be written (%s); retrying", type(e).__name__)
-                self._stopping.wait(5.0)
+        try:
+            while not self._stopping.is_set():
+                try:
+                    if not self.run_next():
+                        self._wait()
+                except OSError as e:
+                    log.error("The conversation can't be written (%s); retrying", type(e).__name__)
+                    self._stopping.wait(5.0)
+        finally:
+            self._worker.close()
 
     def _wait(self) -> None:
         with self._lock:
@@ -221,8 +180,7 @@ class Turns:
             turn = None if self.closed or self._held else self._state.next_turn()
             if turn is None:
                 return False
-            now = self._clock()
-            running = _Running(turn.id, now, time.monotonic() + self._limits.seconds)
+            running = RunningTurn(turn.id, self._clock(), self._seconds, self._stopping, turn.resumes)
             self._running = running
         self._begins(turn.id)
         try:
@@ -233,17 +191,18 @@ class Turns:
                 self._lock.notify_all()
         return True
 
-    def _run(self, turn: Turn, running: _Running) -> None:
+    def _run(self, turn: Turn, running: RunningTurn) -> None:
         try:
             if turn.resumes > RESUMES:
                 raise Ended("The agent ended unexpectedly each time it worked on this prompt.", Failure.CRASHED)
             if turn.withdrawn is not None:
                 raise Ended(*turn.withdrawn)
-            self._answer_open_calls(turn.id, first=INTERRUPTED)
-            while not self._step(running):
-                pass
+            self._steps.answer_open_calls(turn.id, first=INTERRUPTED)
+            self._worker.work(running)
+        except Interrupted:
+            return
         except Stopping:
-            self._answer_open_calls(turn.id, first=NOT_RUN)
+            self._steps.answer_open_calls(turn.id, first=NOT_RUN)
             self._state.stopped(turn.id)
             return
         except (Ended, ModelError) as e:
@@ -261,112 +220,7 @@ class Turns:
 
     def _fail(self, id_: str, reason: str, code: Failure) -> None:
         try:
-            self._answer_open_calls(id_, first=NOT_RUN)
+            self._steps.answer_open_calls(id_, first=NOT_RUN)
         except OSError:
             log.warning("Results of tools can't be written; only the turn's outcome is kept")
         self._state.finish(id_, failure=(reason, code))
-
-    # A step
-
-    def _step(self, running: _Running) -> bool:
-        """Ask the model and run its tool calls; True if it made none: that was its answer."""
-        self._check(running)
-        messages = self._state.turn_messages(running.id)
-        steps = [message for message in messages if message["role"] == "assistant"]
-        running.step = len(steps) + 1
-        if len(steps) >= self._limits.steps:
-            raise Ended(f"The turn reached its limit of {self._limits.steps} steps; ask to go on.", Failure.STEP_LIMIT)
-        if total_usage(steps)["total_tokens"] >= self._limits.tokens:
-            text = f"The turn reached its limit of {self._limits.tokens} tokens; ask to go on."
-            raise Ended(text, Failure.TOKEN_LIMIT)
-        reply = self._ask(running)
-        message: Message = {"id": running.id, "role": "assistant", "content": reply.text, "usage": reply.usage}
-        if not reply.calls:
-            message["outcome"] = {"status": "processed", "response": response(messages, reply)}
-            self._state.append(message)
-            return True
-        calls = distinct(reply.calls)
-        message["tool_calls"] = [{"call_id": call.id, "name": call.name, "arguments": call.arguments} for call in calls]
-        self._state.append(message)
-        for call in calls:
-            self._before_tools(lambda: self._must_stop(running))
-            self._check(running)
-            self._call(running, call)
-        return False
-
-    def _ask(self, running: _Running) -> Reply:
-        def on_text(text: str, again: bool) -> None:
-            data = {"text": text, "again": True} if again else {"text": text}
-            self._publish(Event("token", running.id, data))
-
-        try:
-            return self._model.next_reply(self._system(), on_text, lambda: self._must_stop(running))
-        except Stopped:
-            self._check(running)
-            raise
-
-    def _call(self, running: _Running, call: Call) -> None:
-        named = {"call_id": call.id, "name": call.name}
-        self._publish(Event("tool_call", running.id, {**named, "arguments": truncated(_arguments(call.arguments))}))
-        result = self._toolbox.call(call.name, call.arguments, lambda: self._must_stop(running))
-        self._state.append({"id": running.id, "role": "tool", **named, "ok": result.ok, "content": result.text})
-        self._publish(Event("tool_result", running.id, {**named, "ok": result.ok, "text": truncated(result.text)}))
-
-    def _must_stop(self, running: _Running) -> bool:
-        return self._stopping.is_set() or running.cancel is not None or time.monotonic() > running.deadline
-
-    def _check(self, running: _Running) -> None:
-        if running.cancel is not None:
-            raise Ended(*running.cancel)
-        if self._stopping.is_set():
-            raise Stopping
-        if time.monotonic() > running.deadline:
-            raise Ended(f"The turn took longer than {self._limits.seconds:g} s.", Failure.TURN_TIMEOUT)
-
-    def _answer_open_calls(self, id_: str, *, first: str) -> None:
-        """Add the missing results of calls: `first` for the one that may have run; later ones did not run."""
-        messages = self._state.turn_messages(id_)
-        names = {call["call_id"]: call["name"] for message in messages for call in message.get("tool_calls") or []}
-        for n, call_id in enumerate(open_calls(messages)):
-            named = {"call_id": call_id, "name": names[call_id], "ok": False}
-            self._state.append({"id": id_, "role": "tool", **named, "content": NOT_RUN if n else first})
-
-
-def distinct(calls: Sequence[Call]) -> list[Call]:
-    """The calls with unique ids: a result refers to one of them."""
-    seen: set[str] = set()
-    unique = []
-    for n, call in enumerate(calls):
-        id_ = call.id if call.id not in seen else f"{call.id}-{n}"
-        seen.add(id_)
-        unique.append(Call(id_, call.name, call.arguments))
-    return unique
-
-
-def total_usage(steps: Sequence[Message]) -> dict[str, int]:
-    """Total tokens of these steps."""
-    prompt = sum((step.get("usage") or {}).get("prompt_tokens", 0) for step in steps)
-    completion = sum((step.get("usage") or {}).get("completion_tokens", 0) for step in steps)
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-
-
-def response(messages: Sequence[Message], reply: Reply) -> dict[str, Any]:
-    """The response to a prompt: `{"text", "steps", "tool_calls": [{"name", "ok"}], "usage"}`."""
-    steps = [message for message in messages if message["role"] == "assistant"]
-    tools = [{"name": message["name"], "ok": message["ok"]} for message in messages if message["role"] == "tool"]
-    answer = {
-        "text": reply.text,
-        "steps": len(steps) + 1,
-        "tool_calls": tools,
-        "usage": total_usage([*steps, {"usage": reply.usage}]),
-    }
-    return answer if reply.complete else {**answer, "truncated": True}
-
-
-def _arguments(text: str) -> Any:
-    """The arguments of a call as an object, or as the text they are if that is none."""
-    try:
-        found = json.loads(text or "{}")
-    except (ValueError, RecursionError):
-        return text
-    return found if isinstance(found, dict) else text

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from app.agent.model import Call, Reply
+from app.agent.model_worker import ModelWorker
 from app.agent.retry import RetryingModel
 from app.agent.state import State
+from app.agent.steps import Steps
 from app.agent.tools.child import Stop
 from app.agent.tools.registry import Result, Toolbox
 from app.agent.tools.sandbox_path import Workspace
-from app.agent.turns import Limits, Turns
+from app.agent.turns import Turns
 from app.agent_protocol import Event
 
 USAGE = {"prompt_tokens": 10, "completion_tokens": 5}
@@ -33,6 +35,9 @@ class FakeModel:
         self.script = list(script)
         self.rule = rule
         self.asked: list[list[dict[str, Any]]] = []
+
+    def warm(self) -> None:
+        """There is nothing to prepare."""
 
     def answer(
         self, messages: Sequence[dict[str, Any]], tools: Sequence[Any], on_text: Callable[[str], None], stop: Stop
@@ -75,14 +80,16 @@ class World:
         self.toolbox = FakeToolbox(folder / "effects")
         self.state = State(folder / ".session", uuid)
         self.state.open(lambda: None)
-        self.turns = Turns(
-            self.state,
-            RetryingModel(model, self.state, (), limits.pop("context_tokens", 40_000)),
+        given = {"seconds": 600.0, "steps": 50, "tokens": 1_000_000, "context_tokens": 40_000, **limits}
+        steps = Steps(self.state, self.events.append, given["steps"])
+        worker = ModelWorker(
+            RetryingModel(model, self.state, (), given["context_tokens"]),
             self.toolbox,
             lambda: "You are a test.",
-            self.events.append,
-            Limits(**{"seconds": 600.0, "steps": 50, "tokens": 1_000_000, **limits}),
+            steps,
+            given["tokens"],
         )
+        self.turns = Turns(self.state, worker, steps, self.events.append, given["seconds"])
 
     def prompt(self, id_: str, text: str = "do it") -> None:
         self.state.accept(id_, text, limit=100)

@@ -1,0 +1,107 @@
+"""The steps of a turn, each written to the conversation and told as events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.agent.context import NOT_RUN, open_calls
+from app.agent.documents import Message
+from app.agent.events import Publish, truncated
+from app.agent.model import Call, Reply
+from app.agent.state import State
+from app.agent.turn import Ended, RunningTurn
+from app.agent_protocol import Event, Failure
+
+
+class Steps:
+    """Writes the steps of turns. `most` is how many a turn may have. Every method may raise OSError: nothing of the
+    step is written then."""
+
+    def __init__(self, state: State, publish: Publish, most: int) -> None:
+        self._state = state
+        self._publish = publish
+        self._most = most
+
+    def begin(self, turn: RunningTurn) -> list[Message]:
+        """Count the next step; the turn's messages so far. Raises Ended if it has had too many."""
+        messages = self._state.turn_messages(turn.id)
+        taken = sum(message["role"] == "assistant" for message in messages)
+        if taken >= self._most:
+            raise Ended(f"The turn reached its limit of {self._most} steps; ask to go on.", Failure.STEP_LIMIT)
+        turn.step = taken + 1
+        return messages
+
+    def text(self, turn: RunningTurn, text: str, again: bool) -> None:
+        """Tell a piece of the answer; `again` voids the pieces before it."""
+        data = {"text": text, "again": True} if again else {"text": text}
+        self._publish(Event("token", turn.id, data))
+
+    def calls(self, turn: RunningTurn, text: str, calls: Sequence[Call], usage: Mapping[str, int]) -> None:
+        """Write a step that calls tools, before they run."""
+        self._state.append(
+            {
+                "id": turn.id,
+                "role": "assistant",
+                "content": text,
+                "usage": dict(usage),
+                "tool_calls": [{"call_id": call.id, "name": call.name, "arguments": call.arguments} for call in calls],
+            }
+        )
+
+    def begins(self, turn: RunningTurn, call: Call) -> None:
+        """Tell that a tool runs."""
+        told = {"call_id": call.id, "name": call.name, "arguments": truncated(_arguments(call.arguments))}
+        self._publish(Event("tool_call", turn.id, told))
+
+    def result(self, turn: RunningTurn, call: Call, ok: bool, text: str) -> None:
+        """Write the result of a call, and tell it."""
+        named = {"call_id": call.id, "name": call.name, "ok": ok}
+        self._state.append({"id": turn.id, "role": "tool", **named, "content": text})
+        self._publish(Event("tool_result", turn.id, {**named, "text": truncated(text)}))
+
+    def answer(self, turn: RunningTurn, reply: Reply, more: Mapping[str, Any] | None = None) -> None:
+        """Write the answer, which ends the turn. `more` is in the response besides."""
+        messages = self._state.turn_messages(turn.id)
+        told = {**(more or {}), **response(messages, reply)}
+        outcome = {"status": "processed", "response": told}
+        step = {"id": turn.id, "role": "assistant", "content": reply.text, "usage": reply.usage}
+        self._state.append({**step, "outcome": outcome})
+
+    def answer_open_calls(self, id_: str, *, first: str) -> None:
+        """Add the missing results of calls: `first` for the one that may have run; later ones did not run."""
+        messages = self._state.turn_messages(id_)
+        names = {call["call_id"]: call["name"] for message in messages for call in message.get("tool_calls") or []}
+        for n, call_id in enumerate(open_calls(messages)):
+            named = {"call_id": call_id, "name": names[call_id], "ok": False}
+            self._state.append({"id": id_, "role": "tool", **named, "content": NOT_RUN if n else first})
+
+
+def total_usage(steps: Sequence[Message]) -> dict[str, int]:
+    """Total tokens of these steps."""
+    prompt = sum((step.get("usage") or {}).get("prompt_tokens", 0) for step in steps)
+    completion = sum((step.get("usage") or {}).get("completion_tokens", 0) for step in steps)
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def response(messages: Sequence[Message], reply: Reply) -> dict[str, Any]:
+    """The response to a prompt: `{"text", "steps", "tool_calls": [{"name", "ok"}], "usage"}`."""
+    steps = [message for message in messages if message["role"] == "assistant"]
+    tools = [{"name": message["name"], "ok": message["ok"]} for message in messages if message["role"] == "tool"]
+    answer = {
+        "text": reply.text,
+        "steps": len(steps) + 1,
+        "tool_calls": tools,
+        "usage": total_usage([*steps, {"usage": reply.usage}]),
+    }
+    return answer if reply.complete else {**answer, "truncated": True}
+
+
+def _arguments(text: str) -> Any:
+    """The arguments of a call as an object, or as the text they are if that is none."""
+    try:
+        found = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return text
+    return found if isinstance(found, dict) else text
