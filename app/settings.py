@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -275,6 +276,12 @@ class Settings:
     agent_timeout: float = setting(10.0, "s", "any request to an agent; none of them waits for a model")
     agent_shutdown_timeout: float = setting(
         15.0, "s", "before a stop, for all requests to the agent: unsaved work, the end of its turn, its conversation"
+    )
+    agent_program: str = setting(
+        "",
+        "command line",
+        "a program in the workspace's image, or with RUNTIME=local on this machine, that works on prompts in place of "
+        "the service's agent, as docs/own-agent.md says",
     )
     agent_turn_timeout: float = setting(900.0, "s", "a longer turn is ended; a long test suite fits in")
     agent_max_steps: int = setting(50, "calls of the model", "in a turn; more is probably a loop")
@@ -681,6 +688,8 @@ class Settings:
             raise SettingsError("PRODUCT_COLOR: a colour looks like #4f46e5: a # and six hexadecimal digits.")
         if self.llm_base_url and urlsplit(self.llm_base_url).scheme not in ("http", "https"):
             raise SettingsError("LLM_BASE_URL must begin with http:// or https://.")
+        if trouble := self._trouble_with_program():
+            raise SettingsError(f"AGENT_PROGRAM: {trouble}")
         if self.redis_reserve >= 1:
             raise SettingsError("REDIS_RESERVE must be below 1: it is a share of Redis' memory.")
         if self.session_prompt_bytes < self.prompt_max_bytes + 65_536:
@@ -695,6 +704,17 @@ class Settings:
         if negative:
             raise SettingsError(f"{', '.join(negative)} must not be negative.")
         return self
+
+    def _trouble_with_program(self) -> str:
+        """What is wrong with the command line of the agent's program, "" for nothing."""
+        try:
+            words = shlex.split(self.agent_program)
+        except ValueError as error:
+            return f"it is no command line: {error}."
+        # It starts in /, and what is looked for in PATH there is the image's.
+        if words and "/" in words[0] and not words[0].startswith("/"):
+            return f"{words[0]!r} is relative; name the program by its whole path, or by its name in PATH."
+        return "" if words or not self.agent_program else "it is blank; leave it empty for the service's own agent."
 
     def _trouble_with_backup_role(self) -> str:
         """What is wrong with the role of Jobs, "" for nothing."""

@@ -16,6 +16,7 @@ from app.agent.gateway import Gateway
 from app.agent.model import Model
 from app.agent.model_worker import ModelWorker
 from app.agent.moving import move_conversation
+from app.agent.program_worker import ProgramWorker, conversation, mark_of, program_of
 from app.agent.prompt import system_prompt
 from app.agent.prompt_status import ProcessEnding, PromptStatus, fetch_status
 from app.agent.reports import Reports
@@ -42,7 +43,7 @@ STEP_SHARE, REPORT_SHARE, CHECKPOINT_SHARE = 0.4, 0.1, 0.3
 reports, and for the checkpoint. The rest is for the disk. A share is used up only if something hangs."""
 
 WARM_DELAY = 2.0
-"""Seconds until the model's client is imported, unless a prompt needs it sooner: a waking
+"""Seconds until the model's client is imported, or the program started, unless a prompt needs it sooner: a waking
 workspace needs its CPU for the editor's start and this process's first answer."""
 
 
@@ -64,8 +65,12 @@ class Agent:
         self.hidden = hidden_folder(settings.token_file, settings.folder)
         self.undo = UndoPoints(settings, self.environment, self.hidden)
         steps = Steps(self.state, self.bus.publish, settings.max_steps)
-        self._worker = self._own(
-            steps, model or Model(settings.gateway_url, settings.token, settings.model, self.traces.headers)
+        self._worker = (
+            self._program(steps, environment)
+            if settings.program
+            else self._own(
+                steps, model or Model(settings.gateway_url, settings.token, settings.model, self.traces.headers)
+            )
         )
         self.turns = Turns(self.state, self._worker, steps, self.bus.publish, settings.turn_timeout, begins=self._begin)
         self._undoing = Undoing(self.state, self.turns, self.undo, self._report)
@@ -82,6 +87,15 @@ class Agent:
             steps,
             settings.max_tokens,
             before_tools=self.undo.wait,
+        )
+
+    def _program(self, steps: Steps, environment: Mapping[str, str]) -> Worker:
+        settings = self.settings
+        return ProgramWorker(
+            lambda: program_of(settings, environment),
+            lambda: conversation(self.state, settings.context_tokens),
+            steps,
+            before=self.undo.wait,
         )
 
     def _begin(self, id_: str) -> None:
@@ -129,8 +143,9 @@ class Agent:
             self._worker.warm()
 
     def _load_and_work(self) -> None:
-        if not kill_orphans(self.settings.uuid):
-            log.warning("Processes of an earlier agent's command could not be killed")
+        for mark in (self.settings.uuid, mark_of(self.settings.uuid)):
+            if not kill_orphans(mark):
+                log.warning("Processes of an earlier agent could not be killed")
         if not self._load():
             return
         for id_, outcome in self.state.unreported().items():

@@ -40,6 +40,8 @@ class AgentSettings(NamedTuple):
     """The pod's or the machine's name, for people."""
     cgroup: str = ""
     """The folder of this container's own control group; "" = it has none, and processes are counted."""
+    program: str = ""
+    """Command line of a program that works on prompts (`app.agent.program_worker`); "" = the service's own agent."""
     model: str = ""
     """The model to ask for; "" leaves it to the gateway."""
     turn_timeout: float = 900.0
@@ -117,6 +119,7 @@ def settings_from(environment: Mapping[str, str]) -> AgentSettings:
         address=environment.get("AGENT_ADDRESS", "").rstrip("/"),
         name=environment.get("POD_NAME", ""),
         cgroup=environment.get("WORKSPACE_CGROUP", ""),
+        program=environment.get("AGENT_PROGRAM", ""),
         model=environment.get("LLM_MODEL", ""),
         turn_timeout=number("AGENT_TURN_TIMEOUT", defaults["turn_timeout"]),
         max_steps=int(number("AGENT_MAX_STEPS", defaults["max_steps"])),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from app.settings import Settings
 
 PASSED_ON = (
+    "agent_program",
     "agent_turn_timeout",
     "agent_max_steps",
     "agent_max_tokens",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import subprocess
@@ -16,19 +15,11 @@ from app.agent.tools.sandbox_path import Workspace
 from app.agent.unsaved_work import find_unsaved_work
 from tests.model_server import Answer, ModelServer, ToolCall
 from tests.unit.agent.fake_gateway import FakeGateway
+from tests.unit.agent.landlock import hides
 from tests.unit.agent.process import AgentProcess
 
 PATIENCE = 120.0
 TOKEN = "the-token-that-nobody-is-to-read"
-
-
-def kernel_hides() -> bool:
-    """Whether this machine's kernel can, as the runner asks it."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    return int(libc.syscall(runner.CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(1))) >= runner.OLDEST
-
-
-hides = pytest.mark.skipif(not kernel_hides(), reason="this kernel has no Landlock")
 
 
 class Place:

@@ -1,0 +1,110 @@
+"""A program that is given lines and answers by lines, and is ended with all that it started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from app.agent.tools.child import TICK, Stop
+from app.agent.tools.orphans import MARK, kill_orphans
+
+LINE_BYTES = 1024 * 1024
+"""Of a line that it answers, at most."""
+
+READ_BYTES = 65_536
+
+GRACE = 2.0
+"""Seconds from SIGTERM to SIGKILL; the agent itself has more to end in."""
+
+
+class LineTooLong(Exception):
+    """The program wrote a longer line than `LINE_BYTES`."""
+
+
+class Program:
+    """A running program. `mark` is in the environment of all that it starts, by which that is found. OSError if it
+    can't be started."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], mark: str) -> None:
+        self._mark = mark
+        self._process = subprocess.Popen(
+            list(command),
+            # Not among the user's files, which some programs would take for their own.
+            cwd="/",
+            env={**environment, MARK: mark},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            bufsize=0,
+        )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._input, self._output = self._process.stdin.fileno(), self._process.stdout.fileno()
+        for pipe in (self._input, self._output):
+            os.set_blocking(pipe, False)
+        self._lines: deque[bytes] = deque()
+        self._rest = b""
+        self._closed = False
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs. One that has ended keeps its number until `end`, so that nothing else is signalled."""
+        pid, ended = self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return self._process.returncode is None and os.waitid(os.P_PID, pid, ended) is None
+
+    def send(self, line: bytes, stop: Stop) -> None:
+        """Give it a line, as far as it takes it before it ends or `stop`."""
+        left = memoryview(line + b"\n")
+        with contextlib.suppress(BrokenPipeError):
+            while left and not stop():
+                if self._ready(self._input, selectors.EVENT_WRITE):
+                    left = left[os.write(self._input, left) :]
+                elif not self.running:
+                    return
+
+    def line(self, stop: Stop) -> bytes | None:
+        """Its next line; None once it has ended or closed its output, or on `stop`. Raises LineTooLong."""
+        while not self._lines and not self._closed and not stop():
+            if self._ready(self._output, selectors.EVENT_READ):
+                self._read()
+        return self._lines.popleft() if self._lines and not stop() else None
+
+    def _read(self) -> None:
+        data = os.read(self._output, READ_BYTES)
+        self._closed = not data
+        *lines, rest = (self._rest + data).split(b"\n")
+        if self._closed and rest:
+            lines, rest = [*lines, rest], b""
+        self._rest = rest
+        self._lines.extend(lines)
+        if any(len(line) > LINE_BYTES for line in (*lines, rest)):
+            raise LineTooLong(f"a line has more than {LINE_BYTES} bytes")
+
+    def _ready(self, pipe: int, event: int) -> bool:
+        with selectors.DefaultSelector() as selector:
+            selector.register(pipe, event)
+            return bool(selector.select(TICK))
+
+    def end(self) -> int:
+        """End it with all that it started: SIGTERM, and SIGKILL after `GRACE`. The exit status."""
+        self._signal(signal.SIGTERM)
+        deadline = time.monotonic() + GRACE
+        while self.running and time.monotonic() < deadline:
+            time.sleep(TICK)
+        self._signal(signal.SIGKILL)
+        status = self._process.wait()
+        kill_orphans(self._mark)
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        return status
+
+    def _signal(self, number: int) -> None:
+        """To it and the processes of its group."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
