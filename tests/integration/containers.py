@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 from uuid import uuid4
 
 from scripts.images import oci
+from tests.conftest import ROOT
 from tests.waiting import PATIENCE, wait_for
 
 TIMEOUT = 120.0
@@ -113,6 +116,20 @@ class Container:
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
 
+    @contextmanager
+    def beside(self, *command: str) -> Iterator[IO[str]]:
+        """What a program of this machine prints that runs in the container's network, until its input ends."""
+        process = subprocess.Popen(
+            [*self._in_network(), *command], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            yield process.stdout
+        finally:
+            process.stdin.close()
+            process.wait(TIMEOUT)
+            process.stdout.close()
+
     def wait(self) -> int:
         """The exit status, once the container has ended by itself."""
         assert self._process is not None
@@ -133,8 +150,11 @@ class Container:
 
     def _inside(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a program of this machine in the container's network."""
+        return _run(*self._in_network(), *command)
+
+    def _in_network(self) -> tuple[str, str]:
         assert self._process is not None
-        return _run("nsenter", f"--net=/proc/{self._process.pid}/ns/net", *command)
+        return "nsenter", f"--net=/proc/{self._process.pid}/ns/net"
 
     def _state(self) -> str:
         done = self._runc("state", self._name)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import pytest
 
 from app.core.backups.index import identity_fields
 from app.core.sessions.model import Identity
+from scripts.images import base, oci
 from tests.conftest import ROOT
 from tests.integration.containers import Container, Image
+from tests.unit.agent.fake_gateway import AGENT_SECRET, TOKEN
 
 BUILD_LIMIT = 3_000
 """Seconds; a cold build of all takes six minutes, and the archives are kept."""
@@ -23,6 +26,7 @@ BUILD_LIMIT = 3_000
 pytestmark = pytest.mark.timeout(BUILD_LIMIT + 600)
 
 USER = 1000
+WORKSPACE = "localhost/workspace:dev"
 UUID = "a1b2c3d4"
 
 
@@ -249,6 +253,66 @@ def test_a_job_backs_up_and_restores_the_volume(images: dict[str, Image], bundle
     restored = volume / "restored"
     assert (restored / "program").stat().st_mode & 0o777 == 0o750
     assert os.readlink(restored / "link") == "program"
+
+
+# A workspace of one's own, by docs/own-image.md
+
+OWN = "localhost/own-workspace:test"
+STUBS = """
+import sys
+from tests.model_server import Answer, ModelServer, ToolCall
+from tests.unit.agent.fake_gateway import FakeGateway
+code = 'int main(void) { return 7; }'
+with ModelServer() as model, FakeGateway(model.url) as gateway:
+    model.script(Answer(tool_calls=(ToolCall("write_file", {"path": "a.c", "content": code}),)), Answer(text="done"))
+    print(gateway.url, flush=True)
+    sys.stdin.read()
+"""
+"""A model, and a manager before it."""
+
+
+@pytest.fixture(scope="module")
+def own(images: dict[str, Image], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
+    """The image of the example, built from the workspaces' as `docker build` would."""
+    archive = tmp_path_factory.mktemp("own") / "own.tar"
+    assert images["workspace"]
+    base.load(base.Base(archives()["workspace"], oci.config_digest(archives()["workspace"])), WORKSPACE)
+    options = ["--runtime", "runc", "--format", "oci", "--pull-never", "--build-arg", f"WORKSPACE={WORKSPACE}"]
+    oci.run(["buildah", "bud", *options, "--tag", OWN, str(ROOT / "docs" / "own-image")], BUILD_LIMIT)
+    oci.save(OWN, archive)
+    oci.run(["buildah", "rmi", OWN], BUILD_LIMIT)
+    image = Image(archive)
+    yield image
+    image.close()
+
+
+def test_an_image_of_ones_own_is_a_workspace_with_more(own: Image, bundle: Path, volume: Path) -> None:
+    """The editor, a Job and the new compiler, all as the user that workspaces run as."""
+    assert own.config["User"] == f"{USER}:{USER}"
+    with Container(own, bundle, volume=volume, WORKSPACE_SECRET_FILE="none") as container:
+        assert container.get("http://127.0.0.1:8080/healthz")[0] == 200
+        source = "int main(void) { return 7; }"
+        script = (
+            f"cd /app && echo '{source}' >a.c && gcc a.c -o a && ./a || echo $? && id -u && archive-job backup --help"
+        )
+        assert container.run("sh", "-c", script).startswith(f"7\n{USER}\nusage: ")
+
+
+def test_an_agent_of_ones_own_works_on_prompts(own: Image, bundle: Path, volume: Path) -> None:
+    """Started as a pod's, on the image's program."""
+    (volume / "token").write_text(f"{TOKEN}\n{AGENT_SECRET}\n")
+    script = 'until [ -s "$0" ]; do sleep 0.05; done; GATEWAY_URL=$(cat "$0") exec workspace-agent'
+    command = ("!", "tini", "--", "sh", "-c", script, "/workspace/gateway")
+    settings = AGENT | {"AGENT_PROGRAM": "python3 -I /opt/own/agent.py"}
+    with Container(own, bundle, *command, volume=volume, **settings) as made:
+        with made.beside(sys.executable, "-c", STUBS) as stubs:
+            (volume / "gateway").write_text(stubs.readline().strip())
+            assert made.get("http://127.0.0.1:1111/health")[0] == 200
+            secret, prompt = f"Authorization: Bearer {AGENT_SECRET}", '{"id": "m1", "message": "write a.c"}'
+            answer = made.run("curl", "-sS", "-H", secret, "-d", prompt, "http://127.0.0.1:1111/chat")
+            assert json.loads(answer)["response"]["text"] == "done"
+        assert (volume / "app" / "a.c").read_text() == "int main(void) { return 7; }"
+        assert made.stop() == 0
 
 
 # All of them
