@@ -147,10 +147,7 @@ class ProgramWorker:
             self._end()
             log.error("The program broke its contract: %s", e)
             raise Ended(f"The agent's program broke its contract: {e}.", Failure.INTERNAL) from None
-        except OSError:
-            self._end()
-            raise
-        except Ended:
+        except (Ended, OSError):
             self._end()
             raise
         if answer.failure is not None:

@@ -23,6 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 HOME = "WORKSPACE_HOME"
 """The user's home, in the environment of a program: HOME is the program's own."""
 
+NEEDED = ("WORKSPACE_UUID", "WORKSPACE_DIR", HOME, "AGENT_TOKEN_FILE", "AGENT_COMMAND_TIMEOUT")
+
 
 def command_line() -> str:
     """What a program finds in AGENT_RUN. Neither its folder nor a home may stand in for our modules."""
@@ -40,6 +42,10 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         nonlocal ended
         ended = True
 
+    missing = [name for name in NEEDED if not environment.get(name)]
+    if missing:
+        print(f"{', '.join(missing)} not set: this is for the program that AGENT_PROGRAM names", file=sys.stderr)
+        return 2
     signal.signal(signal.SIGTERM, end)
     token_file, folder = Path(environment["AGENT_TOKEN_FILE"]), Path(environment["WORKSPACE_DIR"])
     settings = AgentSettings(environment["WORKSPACE_UUID"], folder, folder, token_file, Path(environment[HOME]))

@@ -211,6 +211,7 @@ class Agent:
         self._stopping.set()
         self.turns.stop()
         self._threads[0].join(STEP_SHARE * grace)
+        self._worker.close()
         if self.settings.gateway_url and self.state.loaded:
             self._reports.stop(REPORT_SHARE * grace)
             self._keeper.save(CHECKPOINT_SHARE * grace)

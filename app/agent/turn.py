@@ -73,4 +73,4 @@ class Worker(Protocol):
         """
 
     def close(self) -> None:
-        """End what is left of the work; there will be no other turn."""
+        """End what is left of the work, whatever its thread does; there will be no other turn."""

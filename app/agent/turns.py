@@ -150,16 +150,13 @@ class Turns:
 
     def run(self) -> None:
         """Run turns until `stop`."""
-        try:
-            while not self._stopping.is_set():
-                try:
-                    if not self.run_next():
-                        self._wait()
-                except OSError as e:
-                    log.error("The conversation can't be written (%s); retrying", type(e).__name__)
-                    self._stopping.wait(5.0)
-        finally:
-            self._worker.close()
+        while not self._stopping.is_set():
+            try:
+                if not self.run_next():
+                    self._wait()
+            except OSError as e:
+                log.error("The conversation can't be written (%s); retrying", type(e).__name__)
+                self._stopping.wait(5.0)
 
     def _wait(self) -> None:
         with self._lock:

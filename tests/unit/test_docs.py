@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from app.agent.program_worker import program_environment
+from app.agent.settings import AgentSettings
 from app.main import create_app
 from app.settings import EARLIER_NAMES, Settings
 from scripts.lib import settings_table
@@ -48,6 +50,10 @@ LOCAL = {"NEW_KEY"}
 
 CONSTANTS = {"CORE_ERRORS", "TRANSITIONS"}
 
+NOWHERE = Path("/nowhere")
+OF_PROGRAMS = {"USER_ID", *program_environment(AgentSettings("u1", NOWHERE, NOWHERE, NOWHERE, NOWHERE), {})}
+"""What an agent of the product's own is told."""
+
 EARLIER = set(EARLIER_NAMES.values())
 """Names of an earlier release, which upgrading.md and the changelog tell of."""
 
@@ -83,7 +89,7 @@ def known_variables() -> set[str]:
     more = {name for path in scripts for name in READ_OR_PRINTED.findall(path.read_text())}
     modules = [ROOT / "app/tracing.py", ROOT / "app/tracing_export.py"]
     more |= {name for path in modules for name in re.findall(r"\bOTEL_[A-Z_]+[A-Z]\b", path.read_text())}
-    return set(Settings.variables()) | more | NOT_OURS | LOCAL | CONSTANTS | EARLIER
+    return set(Settings.variables()) | OF_PROGRAMS | more | NOT_OURS | LOCAL | CONSTANTS | EARLIER
 
 
 def test_the_table_of_settings_is_that_of_the_code():
@@ -149,6 +155,14 @@ def test_every_relative_link_leads_somewhere():
                 wrong.append(f"{path.relative_to(ROOT)}: {link}")
 
     assert wrong == []
+
+
+def test_an_own_agent_reads_of_every_variable_that_it_has():
+    """HOME is told with the others, and is theirs."""
+    told = (ROOT / "docs/own-agent.md").read_text().split("| Variable |")[1].split("\n\n")[0]
+    named = {name for row in told.splitlines()[2:] for name in VARIABLE.findall(row.split("|")[1])}
+
+    assert named | {"HOME"} == OF_PROGRAMS
 
 
 def sources() -> list[Path]:

@@ -7,8 +7,10 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.model_server import Answer, ModelServer, ToolCall
@@ -39,10 +41,14 @@ def writes(name: str, content: str) -> Answer:
     return Answer(tool_calls=(ToolCall("write_file", {"path": name, "content": content}),))
 
 
-def processes(agent: AgentProcess) -> list[int]:
-    """The processes below the agent's own."""
-    children = Path(f"/proc/{agent.pid}/task").glob("*/children")
-    return [int(pid) for each in children for pid in each.read_text().split()]
+def processes(agent: AgentProcess, named: str = "") -> list[int]:
+    """The processes below the agent's own, whose command line has this in it."""
+    found = []
+    for child in psutil.Process(agent.pid).children():
+        with suppress(psutil.Error):  # it has ended
+            if named in " ".join(child.cmdline()):
+                found.append(child.pid)
+    return found
 
 
 # What it is told, and what it answers
@@ -206,6 +212,29 @@ def test_it_ends_with_nothing_left_over(agent: AgentProcess, program: str) -> No
     assert len(below) == (1 if program else 0)
     assert agent.terminate() == 0
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below), "its program ended")
+
+
+@pytest.mark.parametrize("program", ["sleep 1000"], indirect=True)
+def test_a_program_that_outlives_a_killed_agent_is_ended_by_the_next(agent: AgentProcess) -> None:
+    """It does not notice that nobody talks to it any more."""
+    agent.start()
+    agent.prompt("m1", "hello")
+    [left] = wait_for(lambda: processes(agent, "sleep"), "the program runs")
+    agent.kill()
+    assert Path(f"/proc/{left}").exists()
+    agent.start()
+    wait_for(lambda: not Path(f"/proc/{left}").exists(), "it ended")
+
+
+@pytest.mark.parametrize("program", ["sleep 1000"], indirect=True)
+def test_a_program_ends_with_an_agent_that_never_had_its_conversation(
+    agent: AgentProcess, gateway: FakeGateway
+) -> None:
+    gateway.failures["/agent/v1/checkpoint"].extend([503] * 100_000)
+    agent.start()
+    [left] = wait_for(lambda: processes(agent, "sleep"), "the program is started for the first prompt")
+    assert agent.terminate() == 0
+    wait_for(lambda: not Path(f"/proc/{left}").exists(), "it ended")
 
 
 # Secrets

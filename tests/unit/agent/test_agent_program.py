@@ -261,6 +261,12 @@ def test_what_it_runs_for_the_model_is_kept_from_the_token(world: Callable[..., 
     assert told == [str(made.settings.home), str(folder), "hidden", "[exit status 4]"]
 
 
+@pytest.mark.parametrize(("arguments", "says"), [([], "usage"), (["a", "b"], "usage"), (["true"], "WORKSPACE_UUID")])
+def test_the_wrong_use_of_it_is_told(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.main(arguments, {}) == 2
+    assert says in capsys.readouterr().err
+
+
 def test_a_cancel_ends_what_it_runs_for_the_model(world: Callable[..., World]) -> None:
     made = world(LOOP + f"{RUN}; time.sleep(1000)")
     made.settings.folder.mkdir()
