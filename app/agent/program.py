@@ -7,6 +7,7 @@ import os
 import selectors
 import signal
 import subprocess
+import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -50,12 +51,15 @@ class Program:
         self._lines: deque[bytes] = deque()
         self._rest = b""
         self._closed = False
+        self._stopping = threading.Lock()
 
     @property
     def running(self) -> bool:
-        """Whether it runs. One that has ended keeps its number until `end`, so that nothing else is signalled."""
-        pid, ended = self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT
-        return self._process.returncode is None and os.waitid(os.P_PID, pid, ended) is None
+        """Whether it runs. One that has ended keeps its number until `stop`, so that nothing else is signalled."""
+        try:
+            return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        except ChildProcessError:
+            return False
 
     def send(self, line: bytes, stop: Stop) -> None:
         """Give it a line, as far as it takes it before it ends or `stop`."""
@@ -90,15 +94,23 @@ class Program:
             selector.register(pipe, event)
             return bool(selector.select(TICK))
 
+    def stop(self) -> int:
+        """End it with all that it started: SIGTERM, and SIGKILL after `GRACE`. The exit status. Another thread may wait
+        for a line meanwhile."""
+        with self._stopping:
+            if self._process.returncode is None:
+                self._signal(signal.SIGTERM)
+                deadline = time.monotonic() + GRACE
+                while self.running and time.monotonic() < deadline:
+                    time.sleep(TICK)
+                self._signal(signal.SIGKILL)
+                self._process.wait()
+                kill_orphans(self._mark)
+            return self._process.returncode
+
     def end(self) -> int:
-        """End it with all that it started: SIGTERM, and SIGKILL after `GRACE`. The exit status."""
-        self._signal(signal.SIGTERM)
-        deadline = time.monotonic() + GRACE
-        while self.running and time.monotonic() < deadline:
-            time.sleep(TICK)
-        self._signal(signal.SIGKILL)
-        status = self._process.wait()
-        kill_orphans(self._mark)
+        """`stop` it, and free what it held."""
+        status = self.stop()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()

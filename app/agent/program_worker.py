@@ -5,6 +5,7 @@ It gets each prompt as a line of JSON on its standard input, and answers by line
     → {"type": "prompt", "id", "message", "again": false, "messages": [… as a chat completions API takes them]}
     ← {"type": "token", "id", "text", "again"?: true}
     ← {"type": "tool_call", "id", "call_id", "name", "arguments": {…}}
+    → {"type": "go", "id", "call_id"}, once the call is on disk
     ← {"type": "tool_result", "id", "call_id", "ok": true, "text"}
     ← {"type": "processed", "id", "response": {"text"?, "usage"?, …}}  or  {"type": "failed", "id", "reason", "code"?}
 
@@ -14,6 +15,7 @@ program need not keep anything from one prompt to the next.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shlex
@@ -23,7 +25,7 @@ from typing import Any
 
 from app.agent import run
 from app.agent.compaction import compacted
-from app.agent.context import caught_up, for_model
+from app.agent.context import INTERRUPTED, caught_up, for_model
 from app.agent.model import ANSWER_CHARACTERS, Call, Reply
 from app.agent.program import LineTooLong, Program
 from app.agent.settings import AgentSettings
@@ -32,7 +34,7 @@ from app.agent.steps import Steps
 from app.agent.text import clean, cut
 from app.agent.tools.child import Stop
 from app.agent.tools.registry import RESULT_CHARACTERS
-from app.agent.turn import Ended, Interrupted, RunningTurn
+from app.agent.turn import Ended, Interrupted, RunningTurn, Stopping
 from app.agent_protocol import FAILED, PROCESSED, TOKEN, TOOL_CALL, TOOL_RESULT, Failure
 from app.volume.environment import NOWHERE, of_commands
 
@@ -95,9 +97,9 @@ def conversation(state: State, tokens: int) -> list[dict[str, Any]]:
 
 
 class ProgramWorker:
-    """The worker that hands prompts to a program, one at a time. The program may run on between two prompts; it is
-    started again if it has ended. `start` starts it, `messages` returns the conversation, `before` may wait until its
-    tools may run."""
+    """The worker that hands prompts to a program, one at a time. The program may run on between two prompts; one that
+    has ended is started again. `start` starts it, `messages` returns the conversation; `before_tools` may wait before
+    each call of a tool."""
 
     def __init__(
         self,
@@ -105,12 +107,12 @@ class ProgramWorker:
         messages: Callable[[], list[dict[str, Any]]],
         steps: Steps,
         *,
-        before: Callable[[Stop], None] = lambda stop: None,
+        before_tools: Callable[[Stop], None] = lambda stop: None,
     ) -> None:
         self._start = start
         self._messages = messages
         self._steps = steps
-        self._before = before
+        self._before_tools = before_tools
         self._lock = threading.Lock()
         self._program: Program | None = None
         self._over = False
@@ -119,45 +121,61 @@ class ProgramWorker:
         """Start the program."""
         try:
             self._running()
-        except Ended:
+        except (Ended, Stopping):
             return  # Its first prompt fails, and says why.
 
     def work(self, turn: RunningTurn) -> None:
         """Hand the prompt over, and listen until its answer (`Worker.work`)."""
-        self._before(turn.must_stop)
         if turn.resumes:
             turn.stopping.wait(PAUSE)
         turn.check()
-        said = self._steps.begin(turn)
-        again = turn.resumes > 0 or len(said) > 1
-        prompt = {"type": "prompt", "id": turn.id, "message": said[0]["content"], "again": again}
         answer = _Answer(turn, self._steps)
         try:
-            program = self._running()
-            program.send(json.dumps({**prompt, "messages": self._messages()}).encode(), turn.must_stop)
-            while (line := program.line(turn.must_stop)) is not None:
-                if answer.take(line):
-                    break
-            else:
-                status = self._end()
-                turn.check()
-                log.warning("The program ended while it worked on a prompt, with status %s", status)
-                raise Interrupted
+            self._listen(turn, answer)
         except (_Broken, LineTooLong) as e:
-            self._end()
+            self._break_off(answer)
             log.error("The program broke its contract: %s", e)
             raise Ended(f"The agent's program broke its contract: {e}.", Failure.INTERNAL) from None
-        except (Ended, OSError):
-            self._end()
+        except (Ended, Interrupted, Stopping, OSError):
+            self._break_off(answer)
             raise
         if answer.failure is not None:
             raise answer.failure
+
+    def _listen(self, turn: RunningTurn, answer: _Answer) -> None:
+        said = self._steps.begin(turn)
+        again = turn.resumes > 0 or len(said) > 1
+        program = self._running()
+        prompt = {"type": "prompt", "id": turn.id, "message": said[0]["content"], "again": again}
+        program.send(_line({**prompt, "messages": self._messages()}), turn.must_stop)
+        while (line := program.line(turn.must_stop)) is not None:
+            call = answer.take(line)
+            if answer.ended:
+                return
+            if call is not None:
+                self._before_tools(turn.must_stop)
+                turn.check()
+                answer.running = call
+                program.send(_line({"type": "go", "id": turn.id, "call_id": call.id}), turn.must_stop)
+        turn.check()
+        log.warning("The program ended while it worked on a prompt")
+        raise Interrupted
+
+    def _break_off(self, answer: _Answer) -> None:
+        with self._lock:
+            program, self._program = self._program, None
+        if program is not None:
+            log.info("The program was ended, with status %d", program.end())
+        with contextlib.suppress(OSError):
+            answer.interrupt()
 
     def close(self) -> None:
         """End the program; it is not started again."""
         with self._lock:
             self._over = True
-        self._end()
+            program = self._program
+        if program is not None:
+            program.stop()
 
     def _running(self) -> Program:
         with self._lock:
@@ -166,14 +184,9 @@ class ProgramWorker:
                 self._program = None
             if self._program is None:
                 if self._over:
-                    raise Ended("The agent is ending.", Failure.INTERNAL)
+                    raise Stopping
                 self._program = self._start()
             return self._program
-
-    def _end(self) -> int | None:
-        with self._lock:
-            program, self._program = self._program, None
-        return program.end() if program is not None else None
 
 
 class _Broken(Exception):
@@ -188,31 +201,41 @@ class _Answer:
         self._steps = steps
         self._text = ""
         self._call: Call | None = None
+        self.running: Call | None = None
+        """The call that may be carried out now: it is on disk."""
+        self.ended = False
         self.failure: Ended | None = None
         """How the turn ended, if it did without an answer."""
 
-    def take(self, line: bytes) -> bool:
-        """Take a line; whether it ends the turn. Raises _Broken, and Ended where the turn had too many steps."""
+    def take(self, line: bytes) -> Call | None:
+        """Take a line. Returns a call that may be carried out from now on. Raises _Broken, and Ended where the turn had
+        too many steps."""
         event = _parsed(line)
         kind = None if event is None else event.get("type")
         if event is None or kind not in TYPES:
             log.warning("The program wrote a line that is no event of the contract; it is ignored")
-            return False
+            return None
         if _text(event, "id") != self._turn.id:
             log.warning("The program wrote of another prompt than the one it works on; that is ignored")
-            return False
+            return None
+        if kind == TOOL_CALL:
+            return self._begin_call(event)
         if kind == TOKEN:
             self._token(_text(event, "text"), event.get("again") is True)
-        elif kind == TOOL_CALL:
-            self._begin_call(event)
         elif kind == TOOL_RESULT:
             self._end_call(event)
         elif kind == PROCESSED:
             self._answer(event.get("response"))
         else:
+            self._close_call(NO_RESULT)
             reason = cut(_text(event, "reason"), REASON_CHARACTERS)
-            self.failure = Ended(reason, Failure.of(event.get("code")))
-        return kind in (PROCESSED, FAILED)
+            self.failure, self.ended = Ended(reason, Failure.of(event.get("code"))), True
+        return None
+
+    def interrupt(self) -> None:
+        """Note of a call that may have begun that it is not known how far it came."""
+        if self.running is not None:
+            self._close_call(INTERRUPTED)
 
     def _token(self, text: str, again: bool) -> None:
         self._text = text if again else self._text + text
@@ -220,8 +243,8 @@ class _Answer:
             raise _Broken(f"its answer has more than {ANSWER_CHARACTERS} characters")
         self._steps.text(self._turn, text, again)
 
-    def _begin_call(self, event: Mapping[str, Any]) -> None:
-        self._close_call()
+    def _begin_call(self, event: Mapping[str, Any]) -> Call:
+        self._close_call(NO_RESULT)
         arguments = event.get("arguments", {})
         told = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
         call = Call(_name(event, "call_id"), _name(event, "name"), told)
@@ -229,27 +252,34 @@ class _Answer:
         self._steps.calls(self._turn, self._text, [call], {})
         self._text, self._call = "", call
         self._steps.begins(self._turn, call)
+        return call
 
     def _end_call(self, event: Mapping[str, Any]) -> None:
         call = self._call
         if call is None or event.get("call_id") != call.id:
             raise _Broken(f"`{TOOL_RESULT}` must have the `call_id` of the `{TOOL_CALL}` before it")
-        self._call = None
-        self._steps.result(self._turn, call, event.get("ok") is True, cut(_text(event, "text"), RESULT_CHARACTERS))
+        text = cut(_text(event, "text"), RESULT_CHARACTERS)
+        self._call = self.running = None
+        self._steps.result(self._turn, call, event.get("ok") is True, text)
 
-    def _close_call(self) -> None:
+    def _close_call(self, text: str) -> None:
         if self._call is not None:
-            self._steps.result(self._turn, self._call, False, NO_RESULT)
-            self._call = None
+            self._steps.result(self._turn, self._call, False, text)
+            self._call = self.running = None
 
     def _answer(self, response: Any) -> None:
         if not isinstance(response, dict):
             raise _Broken(f"`response` of `{PROCESSED}` must be an object")
-        self._close_call()
         text = _text(response, "text") if "text" in response else self._text
+        self._close_call(NO_RESULT)
         usage = response.get("usage")
         counted = {name: _count(usage, name) for name in ("prompt_tokens", "completion_tokens")}
         self._steps.answer(self._turn, Reply(text, (), counted), response)
+        self.ended = True
+
+
+def _line(message: Mapping[str, Any]) -> bytes:
+    return json.dumps(message).encode()
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -95,7 +95,7 @@ class Agent:
             lambda: program_of(settings, environment),
             lambda: conversation(self.state, settings.context_tokens),
             steps,
-            before=self.undo.wait,
+            before_tools=self.undo.wait,
         )
 
     def _begin(self, id_: str) -> None:

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 from app.agent import program_worker, run
 from app.agent.compaction import estimate
-from app.agent.context import INTERRUPTED, open_calls
+from app.agent.context import INTERRUPTED, NOT_RUN, open_calls
 from app.agent.program import LINE_BYTES, Program
 from app.agent.program_worker import NO_RESULT, ProgramWorker, conversation, mark_of, program_environment, program_of
 from app.agent.settings import AgentSettings
 from app.agent.state import State
 from app.agent.steps import Steps
 from app.agent.tools.orphans import marked_processes
-from app.agent.turn import Ended
+from app.agent.turn import Stopping
 from app.agent.turns import RESUMES, Turns
 from app.agent_protocol import Event
 from tests.unit.agent.landlock import hides
@@ -34,6 +34,10 @@ HEAD = """
 import json, os, signal, subprocess, sys, time
 def tell(kind, **more):
     print(json.dumps({"type": kind, "id": prompt["id"], **more}), flush=True)
+def call(id, **more):
+    tell("tool_call", call_id=id, **more)
+    go = json.loads(sys.stdin.readline())
+    assert go == {"type": "go", "id": prompt["id"], "call_id": id}, go
 """
 
 LOOP = "for prompt in map(json.loads, sys.stdin):\n    "
@@ -72,6 +76,7 @@ class World:
             start or (lambda: program_of(self.settings, {"PATH": os.environ["PATH"]})),
             lambda: conversation(self.state, limits.get("tokens", 40_000)),
             steps,
+            before_tools=limits.get("before_tools", lambda stop: None),
         )
         self.turns = Turns(self.state, self.worker, steps, self.events.append, limits.get("seconds", 60.0))
 
@@ -160,7 +165,7 @@ def test_its_environment_has_no_secret_and_no_home_of_the_users(world: Callable[
 def test_its_response_is_its_own_with_what_is_known_besides(world: Callable[..., World]) -> None:
     """The text is what was told since the last call, unless it says otherwise; usage is counted if it makes sense."""
     made = world(
-        LOOP + "tell('token', text='first'); tell('tool_call', call_id='c', name='look', arguments={'at': 'a'}); "
+        LOOP + "tell('token', text='first'); call('c', name='look', arguments={'at': 'a'}); "
         "tell('tool_result', call_id='c', ok=True, text='seen'); tell('token', text='no'); "
         "tell('token', text='ye', again=True); tell('token', text='s'); "
         "tell('processed', response={'usage': {'prompt_tokens': 7, 'completion_tokens': -1}, 'preview': 'http://x', "
@@ -222,8 +227,7 @@ def test_a_broken_contract_fails_the_prompt_and_says_how(
 def test_a_call_without_a_result_gets_one(world: Callable[..., World]) -> None:
     """A model refuses a conversation in which one is missing."""
     made = world(
-        LOOP + "tell('tool_call', call_id='c1', name='a'); tell('tool_call', call_id='c2', name='b', arguments='x'); "
-        "tell('processed', response={'text': 'fine'})"
+        LOOP + "call('c1', name='a'); call('c2', name='b', arguments='x'); tell('processed', response={'text': 'fine'})"
     )
     made.run("m1")
     assert made.roles() == ["user", "assistant", "tool", "assistant", "tool", "assistant"]
@@ -232,6 +236,27 @@ def test_a_call_without_a_result_gets_one(world: Callable[..., World]) -> None:
         ("c1", False, NO_RESULT),
         ("c2", False, NO_RESULT),
     ]
+
+
+def test_a_call_is_carried_out_once_it_is_on_disk(world: Callable[..., World]) -> None:
+    """And its prompt has an undo point: else a crash would have it done twice, and no undo would know of it."""
+    seen: list[Any] = []
+
+    def before(stop: Callable[[], bool]) -> None:
+        kept = State(made.folder / ".session", UUID)
+        kept.open(lambda: None)
+        seen.append((kept.history()[0][-1]["tool_calls"][0]["call_id"], (made.folder / "done").exists()))
+        kept.close()
+
+    made = world(
+        LOOP + "call('c', name='make'); open(sys.argv[1] + '/done', 'w').close(); "
+        "tell('tool_result', call_id='c', ok=True, text='made'); tell('processed', response={})",
+        before_tools=before,
+    )
+    [outcome] = made.run("m1")
+    assert outcome["status"] == "processed"
+    assert seen == [("c", False)]
+    assert (made.folder / "done").exists()
 
 
 def test_a_failure_has_its_reason_and_its_code(world: Callable[..., World]) -> None:
@@ -288,7 +313,7 @@ def test_one_that_ends_after_each_answer_is_started_for_the_next(world: Callable
 def test_one_that_ends_in_the_midst_is_told_how_far_it_was(world: Callable[..., World]) -> None:
     made = world(
         LOOP + NOTE + "if prompt['again']: tell('processed', response={'text': 'fine'})\n    "
-        "else: tell('tool_call', call_id='c', name='make'); os.kill(os.getpid(), signal.SIGKILL)"
+        "else: call('c', name='make'); os.kill(os.getpid(), signal.SIGKILL)"
     )
     [outcome] = made.run("m1")
     assert outcome["response"]["text"] == "fine"
@@ -306,7 +331,7 @@ def test_one_that_always_ends_fails_the_prompt(world: Callable[..., World]) -> N
 
 
 def test_one_that_ends_after_each_step_is_ended_by_the_steps(world: Callable[..., World]) -> None:
-    made = world(LOOP + "tell('tool_call', call_id='c', name='make'); sys.exit(3)", steps=4)
+    made = world(LOOP + "call('c', name='make'); sys.exit(3)", steps=4)
     [outcome] = made.run("m1")
     assert outcome["code"] == "step_limit"
 
@@ -347,6 +372,27 @@ def test_a_cancel_ends_it_with_all_that_it_started(world: Callable[..., World]) 
     outcome = cancelled(made, lambda: bool(made.events))
     assert outcome["code"] == "user"
     assert marked_processes(mark_of(UUID)) == []
+
+
+def test_a_call_that_a_cancel_interrupts_may_have_come_far(world: Callable[..., World]) -> None:
+    made = world(LOOP + "call('c', name='make'); tell('token', text='x'); time.sleep(1000)")
+    cancelled(made, lambda: any(event.type == "token" for event in made.events))
+    [result] = [message for message in made.state.history()[0] if message["role"] == "tool"]
+    assert (result["ok"], result["content"]) == (False, INTERRUPTED)
+
+
+def test_a_call_that_a_cancel_comes_before_is_not_run(world: Callable[..., World]) -> None:
+    waits = threading.Event()
+
+    def before(stop: Callable[[], bool]) -> None:
+        waits.set()
+        wait_for(stop, "the cancel")
+
+    made = world(LOOP + "call('c', name='make'); open(sys.argv[1] + '/done', 'w').close()", before_tools=before)
+    cancelled(made, waits.is_set)
+    [result] = [message for message in made.state.history()[0] if message["role"] == "tool"]
+    assert result["content"] == NOT_RUN
+    assert not (made.folder / "done").exists()
 
 
 def test_a_cancel_lets_it_put_its_things_in_order(world: Callable[..., World]) -> None:
@@ -431,10 +477,25 @@ def test_whatever_it_writes_the_prompt_ends_once_and_the_conversation_is_sound(
     assert calls == results
 
 
+def test_an_agent_that_ends_lets_its_turn_rest(world: Callable[..., World]) -> None:
+    """Even while its thread waits for a line: the program is ended, and the prompt is no failure."""
+    made = world(LOOP + "tell('token', text='x'); time.sleep(1000)")
+    made.state.accept("m1", "do it", limit=100)
+    runs = threading.Thread(target=made.turns.run)
+    runs.start()
+    wait_for(lambda: made.events, "it works")
+    made.turns._stopping.set()
+    made.worker.close()
+    made.turns.stop()
+    runs.join(30)
+    assert not runs.is_alive()
+    assert made.state.outcome("m1") is None and made.state.open_turn() == "m1"
+
+
 def test_it_is_not_started_once_the_agent_ends(world: Callable[..., World]) -> None:
     made = world()
     made.worker.close()
-    with pytest.raises(Ended):
+    with pytest.raises(Stopping):
         made.worker._running()
     made.worker.warm()
 
