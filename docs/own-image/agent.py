@@ -1,15 +1,15 @@
-"""An agent of one's own: it asks the model, and writes the files that the model wants (docs/own-agent.md)."""
+"""An agent of one's own: it asks the model, and runs the commands that the model wants (docs/own-agent.md)."""
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from urllib import error, request
 
-FOLDER = Path(os.environ["WORKSPACE_DIR"]).resolve()
-SYSTEM = {"role": "system", "content": "You write the files of the user's project, and say in a sentence what you did."}
-SCHEMA = {"type": "object", "properties": {name: {"type": "string"} for name in ("path", "content")}}
-TOOL = {"type": "function", "function": {"name": "write_file", "parameters": SCHEMA}}
+SYSTEM = {"role": "system", "content": "You work on a project by shell commands, and say in a sentence what you did."}
+SCHEMA = {"type": "object", "properties": {"command": {"type": "string"}}, "required": ["command"]}
+TOOL = {"type": "function", "function": {"name": "run_command", "parameters": SCHEMA}}
 
 
 def tell(kind, **more):
@@ -29,21 +29,21 @@ def ask(messages):
                 text += delta["content"]
                 tell("token", text=delta["content"])
             for piece in delta.get("tool_calls") or []:
-                new = {"id": piece.get("id"), "type": "function", "function": {"name": "write_file", "arguments": ""}}
+                new = {"id": piece.get("id"), "type": "function", "function": {**piece["function"], "arguments": ""}}
                 calls.setdefault(piece["index"], new)["function"]["arguments"] += piece["function"].get("arguments", "")
     return {"role": "assistant", "content": text} | ({"tool_calls": list(calls.values())} if calls else {})
 
 
-def write_file(call):
-    """Do what the model wants; the message that tells it what became of that."""
-    wanted = json.loads(call["function"]["arguments"])
-    tell("tool_call", call_id=call["id"], name="write_file", arguments=wanted)
+def carry_out(call):
+    """Run the command; the message that tells the model what came of it."""
+    name, wanted = call["function"]["name"], json.loads(call["function"]["arguments"])
+    tell("tool_call", call_id=call["id"], name=name, arguments=wanted)
     sys.stdin.readline()  # It may be carried out now.
-    place = (FOLDER / wanted["path"]).resolve()
-    if ok := place.is_relative_to(FOLDER):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(wanted["content"])
-    said = "written" if ok else "refused: it is not in the project"
+    ok, said = False, "There is only run_command, with a command."
+    if name == "run_command" and "command" in wanted:
+        command = ["sh", "-c", '$AGENT_RUN "$0"', wanted["command"]]
+        done = subprocess.run(command, capture_output=True, text=True)
+        ok, said = done.returncode == 0, done.stdout.strip()
     tell("tool_result", call_id=call["id"], ok=ok, text=said)
     return {"role": "tool", "tool_call_id": call["id"], "content": said}
 
@@ -52,9 +52,9 @@ for prompt in map(json.loads, sys.stdin):
     try:
         messages = [SYSTEM, *prompt["messages"]]
         while (answer := ask(messages)).get("tool_calls"):
-            messages += [answer, *map(write_file, answer["tool_calls"])]
+            messages += [answer, *map(carry_out, answer["tool_calls"])]
         tell("processed", response={"text": answer["content"]})
     except error.HTTPError as e:
         tell("failed", reason=f"The model was not asked: {e}", code=json.load(e).get("error"))
-    except (OSError, ValueError, KeyError) as e:
+    except (OSError, ValueError, TypeError) as e:
         tell("failed", reason=f"The agent failed: {e!r}", code="internal")

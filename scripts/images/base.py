@@ -57,7 +57,6 @@ def ensure(cache: Path, fresh: bool = False) -> Base:
     return Base(archive, oci.config_digest(archive))
 
 
-def load(base: Base, name: str = NAME) -> None:
-    """Load an image to build on into the builder under its name."""
-    if oci.image_id(name) != base.digest:
-        oci.load(base.archive, name)
+def load(base: Base) -> None:
+    """Load the base into the builder under its name."""
+    oci.load(base.archive, NAME)

@@ -71,7 +71,9 @@ def save(name: str, archive: Path) -> None:
 
 
 def load(archive: Path, name: str) -> None:
-    """Load an archive's image into the builder's store, under its name."""
+    """Load an archive's image into the builder's store, under its name, unless it is there."""
+    if image_id(name) == config_digest(archive):
+        return
     found = run(["buildah", "pull", "--quiet", f"oci-archive:{archive}:{name}"], LONG)
     run(["buildah", "tag", found.splitlines()[-1], name], SHORT)
 

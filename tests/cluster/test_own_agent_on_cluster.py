@@ -13,6 +13,8 @@ from tests.cluster.product import Api, kubectl, settings_of_processes
 from tests.cluster.prompting import Conversation
 from tests.conftest import ROOT
 from tests.model_server import Answer, ModelServer, ToolCall
+from tests.unit.agent.landlock import hides
+from workers.runtime.kubernetes.objects import TOKEN_FOLDER, TOKEN_KEY
 
 pytestmark = pytest.mark.timeout(1_800)
 
@@ -50,17 +52,20 @@ def chat(image: str, model: ModelServer) -> Iterator[Conversation]:
             made.delete()
 
 
+@hides
 def test_its_prompts_are_worked_on_by_that_agent(chat: Conversation, model: ModelServer) -> None:
-    """After a sleep too, with what was said before it, and undone."""
+    """After a sleep too, with what was said before it, and undone. Its commands can't read the token that it has."""
     pods = kubectl(
         "get", "pods", "-l", f"session-uuid={chat.uuid}", "-o", "jsonpath={.items[*].spec.containers[*].image}"
     )
     assert pods.split() == [IMAGE, IMAGE]
-    call = ToolCall("write_file", {"path": "hello.txt", "content": "hi"})
+    call = ToolCall("run_command", {"command": f"printf hi >hello.txt; cat {TOKEN_FOLDER}/{TOKEN_KEY}"})
     model.script(Answer(tool_calls=(call,)), Answer(text="hello.txt says hi"))
     chat.send("m1", "write hello.txt")
     assert chat.ended("m1")["response"]["text"] == "hello.txt says hi"
     assert chat.inside("cat /app/hello.txt") == "hi"
+    [said] = [each["content"] for each in chat.messages() if each["role"] == "tool"]
+    assert "Permission denied" in said
     chat.sleep()
     chat.send("m2", "how many prompts did I send?")
     assert chat.ended("m2")["response"]["text"] == "2 prompts"

@@ -53,6 +53,7 @@ class Image:
     """An image unpacked into a folder that containers share, which none of them can change."""
 
     def __init__(self, archive: Path) -> None:
+        self.archive = archive
         self.config = oci.config(archive)
         self._container = oci.run(["buildah", "from", "--pull-never", f"oci-archive:{archive}"], TIMEOUT).splitlines()[
             -1

@@ -14,7 +14,7 @@ import pytest
 
 from app.core.backups.index import identity_fields
 from app.core.sessions.model import Identity
-from scripts.images import base, oci
+from scripts.images import oci
 from tests.conftest import ROOT
 from tests.integration.containers import Container, Image
 from tests.unit.agent.fake_gateway import AGENT_SECRET, TOKEN
@@ -257,14 +257,14 @@ def test_a_job_backs_up_and_restores_the_volume(images: dict[str, Image], bundle
 
 # A workspace of one's own, by docs/own-image.md
 
-OWN = "localhost/own-workspace:test"
-STUBS = """
+OWN = f"localhost/own-workspace:test-{os.getpid()}"
+BUILD = "echo 'int main(void) { return 7; }' >a.c && gcc a.c -o a; ./a || echo $?"
+STUBS = f"""
 import sys
 from tests.model_server import Answer, ModelServer, ToolCall
 from tests.unit.agent.fake_gateway import FakeGateway
-code = 'int main(void) { return 7; }'
 with ModelServer() as model, FakeGateway(model.url) as gateway:
-    model.script(Answer(tool_calls=(ToolCall("write_file", {"path": "a.c", "content": code}),)), Answer(text="done"))
+    model.script(Answer(tool_calls=[ToolCall("run_command", {{"command": {BUILD!r}}})]), Answer(text="done"))
     print(gateway.url, flush=True)
     sys.stdin.read()
 """
@@ -275,15 +275,14 @@ with ModelServer() as model, FakeGateway(model.url) as gateway:
 def own(images: dict[str, Image], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
     """The image of the example, built from the workspaces' as `docker build` would."""
     archive = tmp_path_factory.mktemp("own") / "own.tar"
-    assert images["workspace"]
-    base.load(base.Base(archives()["workspace"], oci.config_digest(archives()["workspace"])), WORKSPACE)
+    oci.load(images["workspace"].archive, WORKSPACE)
     options = ["--runtime", "runc", "--format", "oci", "--pull-never", "--build-arg", f"WORKSPACE={WORKSPACE}"]
     oci.run(["buildah", "bud", *options, "--tag", OWN, str(ROOT / "docs" / "own-image")], BUILD_LIMIT)
     oci.save(OWN, archive)
-    oci.run(["buildah", "rmi", OWN], BUILD_LIMIT)
     image = Image(archive)
     yield image
     image.close()
+    oci.run(["buildah", "rmi", OWN], BUILD_LIMIT)
 
 
 def test_an_image_of_ones_own_is_a_workspace_with_more(own: Image, bundle: Path, volume: Path) -> None:
@@ -291,10 +290,7 @@ def test_an_image_of_ones_own_is_a_workspace_with_more(own: Image, bundle: Path,
     assert own.config["User"] == f"{USER}:{USER}"
     with Container(own, bundle, volume=volume, WORKSPACE_SECRET_FILE="none") as container:
         assert container.get("http://127.0.0.1:8080/healthz")[0] == 200
-        source = "int main(void) { return 7; }"
-        script = (
-            f"cd /app && echo '{source}' >a.c && gcc a.c -o a && ./a || echo $? && id -u && archive-job backup --help"
-        )
+        script = f"cd /app && {BUILD} && id -u && archive-job backup --help"
         assert container.run("sh", "-c", script).startswith(f"7\n{USER}\nusage: ")
 
 
@@ -311,7 +307,8 @@ def test_an_agent_of_ones_own_works_on_prompts(own: Image, bundle: Path, volume:
             secret, prompt = f"Authorization: Bearer {AGENT_SECRET}", '{"id": "m1", "message": "write a.c"}'
             answer = made.run("curl", "-sS", "-H", secret, "-d", prompt, "http://127.0.0.1:1111/chat")
             assert json.loads(answer)["response"]["text"] == "done"
-        assert (volume / "app" / "a.c").read_text() == "int main(void) { return 7; }"
+            history = json.loads(made.run("curl", "-sS", "-H", secret, "http://127.0.0.1:1111/history"))
+            assert [each["content"] for each in history["messages"] if each["role"] == "tool"] == ["7"]
         assert made.stop() == 0
 
 

@@ -38,7 +38,12 @@ def agent(gateway: FakeGateway, tmp_path: Path, program: str) -> Iterator[AgentP
 
 
 def writes(name: str, content: str) -> Answer:
-    return Answer(tool_calls=(ToolCall("write_file", {"path": name, "content": content}),))
+    return Answer(tool_calls=(ToolCall("run_command", {"command": written(name, content)}),))
+
+
+def written(name: str, content: str) -> str:
+    """The command that writes a file."""
+    return f"printf %s {content} >{name}"
 
 
 def processes(agent: AgentProcess, named: str = "") -> list[int]:
@@ -62,13 +67,13 @@ def test_a_prompt_is_answered_and_its_work_is_told(
     status, answer = agent.chat("m1", "write hello.txt")
     assert (status, answer["status"]) == (200, "processed")
     assert answer["response"]["text"] == "hello.txt says hi"
-    assert answer["response"]["tool_calls"] == [{"name": "write_file", "ok": True}]
+    assert answer["response"]["tool_calls"] == [{"name": "run_command", "ok": True}]
     assert answer["response"]["steps"] == 2
     assert (agent.folder / "hello.txt").read_text() == "hi"
     gateway.outcome("m1")
     told = [event for event in gateway.events if event["type"] != "token"]
     assert [event["type"] for event in told] == ["tool_call", "tool_result", "processed"]
-    assert told[0]["data"]["arguments"] == {"path": "hello.txt", "content": "hi"}
+    assert told[0]["data"]["arguments"] == {"command": written("hello.txt", "hi")}
     assert told[0]["data"]["call_id"] == told[1]["data"]["call_id"]
     tokens = [event["data"]["text"] for event in gateway.events if event["type"] == "token"]
     assert "".join(tokens) == "hello.txt says hi"
