@@ -18,7 +18,8 @@ from app.agent import program_worker, run
 from app.agent.compaction import estimate
 from app.agent.context import INTERRUPTED, NOT_RUN, open_calls
 from app.agent.program import LINE_BYTES, Program
-from app.agent.program_worker import NO_RESULT, ProgramWorker, conversation, mark_of, program_environment, program_of
+from app.agent.program_answer import NO_RESULT
+from app.agent.program_worker import ProgramWorker, conversation, mark_of, program_environment, program_of
 from app.agent.settings import AgentSettings
 from app.agent.state import State
 from app.agent.steps import Steps
