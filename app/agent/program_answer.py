@@ -50,7 +50,7 @@ class Answer:
         too many steps."""
         event = _parsed(line)
         kind = None if event is None else event.get("type")
-        if event is None or kind not in TYPES:
+        if event is None or not isinstance(kind, str) or kind not in TYPES:
             log.warning("The program wrote a line that is no event of the contract; it is ignored")
             return None
         if _text(event, "id") != self._turn.id:

@@ -125,7 +125,7 @@ class ProgramWorker:
             self._break_off(answer)
             log.error("The program broke its contract: %s", e)
             raise Ended(f"The agent's program broke its contract: {e}.", Failure.INTERNAL) from None
-        except (Ended, Interrupted, Stopping, OSError):
+        except Exception:
             self._break_off(answer)
             raise
         if answer.failure is not None:

@@ -46,6 +46,9 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     if missing:
         print(f"{', '.join(missing)} not set: this is for the program that AGENT_PROGRAM names", file=sys.stderr)
         return 2
+    # A signal to the program's group must not end the runner, which ends the command when this process is gone.
+    if os.getpgid(0) != os.getpid():
+        os.setpgid(0, 0)
     signal.signal(signal.SIGTERM, end)
     token_file, folder = Path(environment["AGENT_TOKEN_FILE"]), Path(environment["WORKSPACE_DIR"])
     settings = AgentSettings(environment["WORKSPACE_UUID"], folder, folder, token_file, Path(environment[HOME]))

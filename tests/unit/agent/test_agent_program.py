@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -190,7 +191,7 @@ def test_what_is_no_event_is_ignored(world: Callable[..., World]) -> None:
     """A library's greeting, an event of a later version, a late word about the prompt before."""
     made = world(
         LOOP
-        + "print('hello'); print('[1]'); print('{\"type\": NaN}'); print('[' * 100_000); tell('thought', text='x'); "
+        + "print('hello'); print('[1]'); print('{\"type\": NaN}'); print('[' * 100_000); tell('thought'); tell([]); "
         "print(json.dumps({'type': 'token', 'id': 'm0', 'text': 'late'})); tell('processed', response={'text': 'fine'})"
     )
     [outcome] = made.run("m1")
@@ -299,6 +300,22 @@ def test_a_cancel_ends_what_it_runs_for_the_model(world: Callable[..., World]) -
     up = made.settings.folder / "up"
     outcome = cancelled(made, up.exists, text="sleep 1000 & touch up; wait")
     assert outcome["code"] == "user"
+    wait_for(lambda: marked_processes(UUID) == [], "the command ended")
+
+
+def test_what_it_runs_for_the_model_ends_with_it_whoever_ends_it(world: Callable[..., World]) -> None:
+    """All of its group killed at once: nothing of the command is left, that nobody listens to any more."""
+    made = world(
+        LOOP + "open(sys.argv[1] + '/pid', 'w').write(str(os.getpid()))\n    "
+        f"if prompt['again']: tell('processed', response={{}})\n    else: {RUN}"
+    )
+    made.settings.folder.mkdir()
+    made.state.accept("m1", "sleep 1000 & touch up; wait", limit=100)
+    runs = threading.Thread(target=made.run)
+    runs.start()
+    wait_for((made.settings.folder / "up").exists, "the command runs")
+    os.killpg(int((made.folder / "pid").read_text()), signal.SIGKILL)
+    runs.join(30)
     wait_for(lambda: marked_processes(UUID) == [], "the command ended")
 
 
@@ -436,7 +453,7 @@ EVENTS = st.dictionaries(
     st.one_of(TEXTS, NAMES, st.booleans(), st.dictionaries(st.sampled_from(["text", "usage", "x"]), TEXTS, max_size=3)),
 ).flatmap(
     lambda event: st.tuples(
-        st.sampled_from(["token", "tool_call", "tool_result", "processed", "failed", "thought"]), NAMES
+        st.sampled_from(["token", "tool_call", "tool_result", "processed", "failed", "thought", ["token"]]), NAMES
     ).map(lambda head: {**event, "type": head[0], "id": head[1]})
 )
 LINES = st.one_of(EVENTS.map(lambda event: json.dumps(event).encode()), st.binary(max_size=20))
