@@ -52,6 +52,12 @@ DIFFERENT = (
 )
 """What is another thing each time. A number in JSON counts as one, whatever it is."""
 
+PIECES = re.compile(
+    r'(event: token\ndata: {"message_id": "(\w+)", "text": ".*)"}\n\n'
+    r'id: N\nevent: token\ndata: {"message_id": "\2", "text": "'
+)
+"""Between two pieces of an answer: how many there are is a matter of time."""
+
 LIMIT = 90.0
 """Seconds after which a command is given up."""
 
@@ -74,7 +80,17 @@ def shape(printed: str) -> str:
     """What is printed, without what is different each time."""
     for pattern, word in DIFFERENT:
         printed = pattern.sub(word, printed)
+    joined = 1
+    while joined:
+        printed, joined = PIECES.subn(r"\1", printed)
     return printed.strip()
+
+
+def test_an_answer_in_pieces_has_the_shape_of_one_in_one_piece() -> None:
+    piece = 'id: 1-{}\nevent: token\ndata: {{"message_id": "m2", "text": "{}"}}\n\n'
+    pieces = "".join(piece.format(*each) for each in enumerate(("It said:\\n\\n", "h", "i")))
+    assert shape(pieces) == shape(piece.format(7, "It said:\\n\\nhi"))
+    assert shape(pieces) != shape(pieces.replace("m2", "m3", 1))
 
 
 class Shell:
