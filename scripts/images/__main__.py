@@ -68,7 +68,7 @@ def ensure(target: str, cache: Path, debian: base.Base) -> Path:
     else:
         name = NAME.format(target=target)
         print(f"scripts/images/build: building {name} (minutes, when nothing is cached)", file=sys.stderr)
-        base.load(debian)
+        oci.load(debian.archive, base.NAME)
         oci.build(ROOT, target, name, BUILD_LIMIT, editor_of_this_machine() if target == "workspace" else {})
         if archive != cache / f"{target}-{inputs.digest(ROOT, target, debian.digest)}.tar":
             raise oci.BuildError(f"sources of {name} were changed during its build; run it again")

@@ -55,8 +55,3 @@ def ensure(cache: Path, fresh: bool = False) -> Base:
         for old in set(cache.glob("debian-*.tar")) - {archive}:
             old.unlink()
     return Base(archive, oci.config_digest(archive))
-
-
-def load(base: Base) -> None:
-    """Load the base into the builder under its name."""
-    oci.load(base.archive, NAME)
