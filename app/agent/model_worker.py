@@ -53,9 +53,7 @@ class ModelWorker:
         """Ask the model and run its tool calls; True if it made none: that was its answer."""
         turn.check()
         messages = self._steps.begin(turn)
-        if total_usage([message for message in messages if message["role"] == "assistant"])["total_tokens"] >= (
-            self._tokens
-        ):
+        if total_usage(messages)["total_tokens"] >= self._tokens:
             raise Ended(f"The turn reached its limit of {self._tokens} tokens; ask to go on.", Failure.TOKEN_LIMIT)
         reply = self._ask(turn)
         if not reply.calls:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import selectors
+import select
 import signal
 import subprocess
 import threading
@@ -66,7 +66,7 @@ class Program:
         left = memoryview(line + b"\n")
         with contextlib.suppress(BrokenPipeError):
             while left and not stop():
-                if self._ready(self._input, selectors.EVENT_WRITE):
+                if select.select([], [self._input], [], TICK)[1]:
                     left = left[os.write(self._input, left) :]
                 elif not self.running:
                     return
@@ -74,7 +74,7 @@ class Program:
     def line(self, stop: Stop) -> bytes | None:
         """Its next line; None once it has ended or closed its output, or on `stop`. Raises LineTooLong."""
         while not self._lines and not self._closed and not stop():
-            if self._ready(self._output, selectors.EVENT_READ):
+            if select.select([self._output], [], [], TICK)[0]:
                 self._read()
         return self._lines.popleft() if self._lines and not stop() else None
 
@@ -88,11 +88,6 @@ class Program:
         self._lines.extend(lines)
         if any(len(line) > LINE_BYTES for line in (*lines, rest)):
             raise LineTooLong(f"a line has more than {LINE_BYTES} bytes")
-
-    def _ready(self, pipe: int, event: int) -> bool:
-        with selectors.DefaultSelector() as selector:
-            selector.register(pipe, event)
-            return bool(selector.select(TICK))
 
     def stop(self) -> int:
         """End it with all that it started: SIGTERM, and SIGKILL after `GRACE`. The exit status. Another thread may wait

@@ -39,8 +39,8 @@ class Answer:
         self._steps = steps
         self._text = ""
         self._call: Call | None = None
-        self.running: Call | None = None
-        """The call that may be carried out now: it is on disk."""
+        self.call_begun = False
+        """Whether the program was told to carry the open call out."""
         self.ended = False
         self.failure: Ended | None = None
         """How the turn ended, if it did without an answer."""
@@ -72,7 +72,7 @@ class Answer:
 
     def interrupt(self) -> None:
         """Note of a call that may have begun that it is not known how far it came."""
-        if self.running is not None:
+        if self.call_begun:
             self._close_call(INTERRUPTED)
 
     def _token(self, text: str, again: bool) -> None:
@@ -97,13 +97,13 @@ class Answer:
         if call is None or event.get("call_id") != call.id:
             raise Broken(f"`{TOOL_RESULT}` must have the `call_id` of the `{TOOL_CALL}` before it")
         text = cut(_text(event, "text"), RESULT_CHARACTERS)
-        self._call = self.running = None
+        self._call, self.call_begun = None, False
         self._steps.result(self._turn, call, event.get("ok") is True, text)
 
     def _close_call(self, text: str) -> None:
         if self._call is not None:
             self._steps.result(self._turn, self._call, False, text)
-            self._call = self.running = None
+            self._call, self.call_begun = None, False
 
     def _answer(self, response: Any) -> None:
         if not isinstance(response, dict):

@@ -144,7 +144,7 @@ class ProgramWorker:
             if call is not None:
                 self._before_tools(turn.must_stop)
                 turn.check()
-                answer.running = call
+                answer.call_begun = True
                 program.send(_line({"type": "go", "id": turn.id, "call_id": call.id}), turn.must_stop)
         turn.check()
         log.warning("The program ended while it worked on a prompt")

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from app.agent.settings import AgentSettings
+from app.agent.settings import BadSetting, settings_from
 from app.agent.tools.command import command_environment, hidden_folder, run_command
 from app.agent.tools.sandbox_path import ToolError, Workspace
 
@@ -22,8 +22,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 HOME = "WORKSPACE_HOME"
 """The user's home, in the environment of a program: HOME is the program's own."""
-
-NEEDED = ("WORKSPACE_UUID", "WORKSPACE_DIR", HOME, "AGENT_TOKEN_FILE", "AGENT_COMMAND_TIMEOUT")
 
 
 def command_line() -> str:
@@ -42,26 +40,27 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         nonlocal ended
         ended = True
 
-    missing = [name for name in NEEDED if not environment.get(name)]
-    if missing:
-        print(f"{', '.join(missing)} not set: this is for the program that AGENT_PROGRAM names", file=sys.stderr)
+    theirs = {name: value for name, value in environment.items() if name != HOME}
+    theirs["HOME"] = environment.get(HOME, "")
+    try:
+        settings = settings_from(theirs)
+        if not theirs["HOME"]:
+            raise BadSetting(f"{HOME} is not set")
+    except BadSetting as e:
+        print(f"{e}: this is for the program that AGENT_PROGRAM names", file=sys.stderr)
         return 2
     # A signal to the program's group must not end the runner, which ends the command when this process is gone.
     if os.getpgid(0) != os.getpid():
         os.setpgid(0, 0)
     signal.signal(signal.SIGTERM, end)
-    token_file, folder = Path(environment["AGENT_TOKEN_FILE"]), Path(environment["WORKSPACE_DIR"])
-    settings = AgentSettings(environment["WORKSPACE_UUID"], folder, folder, token_file, Path(environment[HOME]))
-    theirs = {**environment, "HOME": str(settings.home)}
-    del theirs[HOME]
     try:
         ok, text = run_command(
-            Workspace(folder),
+            Workspace(settings.folder),
             lambda: ended,
             arguments[0],
-            limit=float(environment["AGENT_COMMAND_TIMEOUT"]),
+            limit=settings.command_timeout,
             environment=command_environment(theirs, settings.token(), settings.uuid),
-            hidden=hidden_folder(token_file, folder),
+            hidden=hidden_folder(settings.token_file, settings.folder),
         )
     except ToolError as e:
         ok, text = False, str(e)

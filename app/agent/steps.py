@@ -79,7 +79,7 @@ class Steps:
 
 
 def total_usage(steps: Sequence[Message]) -> dict[str, int]:
-    """Total tokens of these steps."""
+    """Total tokens of these messages; only a model's have any."""
     prompt = sum((step.get("usage") or {}).get("prompt_tokens", 0) for step in steps)
     completion = sum((step.get("usage") or {}).get("completion_tokens", 0) for step in steps)
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
