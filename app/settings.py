@@ -193,7 +193,7 @@ class Settings:
         "{}",
         "JSON",
         'how long each activity signal counts (s), as {"browser": 300}; without an entry, the idle timeout. Signals: '
-        "prompt, turn, browser, editor, terminal, jobs; 0: ignored",
+        "prompt, turn, browser, editor, terminal, jobs, quiet_job; 0: ignored",
     )
     max_awake: float = setting(
         43_200.0,
@@ -208,7 +208,15 @@ class Settings:
         60.0, "s", "a sleep is announced this long ahead, at most a third of the idle timeout; 0 not at all"
     )
     awake_hours: str = setting("", "hours", "no idle session is put to sleep in these, in UTC, as Mon-Fri 08:00-18:00")
-    keepalive_max: float = setting(28_800.0, "s", "the longest time a keepalive call may ask for: a working day")
+    keepalive_max: float = setting(
+        28_800.0, "s", "the longest time that a keepalive call, or `keep` in a terminal, may ask for: a working day"
+    )
+    quiet_job_max: float = setting(
+        7_200.0,
+        "s",
+        "how long a job in the foreground of a terminal keeps its session awake after it last used CPU or its "
+        "terminal; 0 not at all",
+    )
     session_ttl: float = setting(
         86_400.0,
         "s",

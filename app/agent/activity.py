@@ -45,10 +45,13 @@ FILE_BYTES = 16_384
 
 
 class Signal(NamedTuple):
-    """When an activity was last seen (seconds since the epoch), and a detail of it."""
+    """When an activity was last seen (seconds since the epoch), and a detail of it. For a quiet job also when it last
+    used CPU or its terminal, and until when it asks to be kept up; 0 for none."""
 
     at: float
     detail: str = ""
+    worked_at: float = 0.0
+    until: float = 0.0
 
 
 class ActivityReporter:
@@ -100,6 +103,10 @@ def read_signals(home: Path) -> dict[str, Signal]:
         found["terminal"] = Signal(typed)
     if busy := _number(terminals.get("busy_at")):
         found["jobs"] = Signal(busy, str(terminals.get("busy", ""))[:64])
+    quiet = terminals.get("quiet")
+    if isinstance(quiet, dict) and (seen := _number(quiet.get("at"))):
+        worked_at, until = _number(quiet.get("worked_at")), _number(quiet.get("until"))
+        found["quiet_job"] = Signal(seen, str(quiet.get("name", ""))[:64], worked_at, until)
     return found
 
 
@@ -139,8 +146,18 @@ def read_json(path: Path) -> Mapping[str, Any]:
 
 
 def _document(signal: Signal, now: float) -> dict[str, Any]:
-    document: dict[str, Any] = {"age": round(max(0.0, now - signal.at), 3)}
-    return document | ({"detail": signal.detail} if signal.detail else {})
+    document: dict[str, Any] = {"age": _seconds(now - signal.at)}
+    if signal.detail:
+        document["detail"] = signal.detail
+    if signal.worked_at:
+        document["quiet"] = _seconds(now - signal.worked_at)
+    if signal.until:
+        document["left"] = _seconds(signal.until - now)
+    return document
+
+
+def _seconds(value: float) -> float:
+    return round(max(0.0, value), 3)
 
 
 def _touched(path: Path) -> float:

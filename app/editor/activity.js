@@ -1,14 +1,16 @@
 "use strict";
 // Writes activity signals of the editor's terminals for the workspace's agent (app/agent/activity.py): when a user last
-// typed into one, and when a process in one last used the CPU. The agent can't see this itself, since in a cluster the
-// editor is another container. VS Code extensions can't either: they end with their page, while terminals live on.
+// typed into one, when a process in one last used the CPU, and a job that is at work without (quiet.js). The agent can't
+// see this itself, since in a cluster the editor is another container. VS Code extensions can't either: they end with
+// their page, while terminals live on.
 //
 // Runs in code-server's own process (launch.js) and reads only the processes below it: some thirty small reads of /proc
 // every few seconds.
 const fs = require("node:fs");
 const path = require("node:path");
 const { SIGNALS, replace } = require("./files");
-const { TICKS, childrenOf, childrenOfType, statOf } = require("./proc");
+const { TICKS, childrenOf, childrenOfType, cpuOf, link, statOf } = require("./proc");
+const { Keeps, QuietJobs } = require("./quiet");
 
 const INTERVAL = 5_000; // ms between two samples.
 const SHARE = 0.01; // of a CPU: processes that use less are idle, as a waiting server or a text editor is.
@@ -17,12 +19,8 @@ const NAMES = 20; // Jobs reported by name.
 const file = path.join(SIGNALS, "terminals.json");
 
 function terminalOf(pid) {
-  try {
-    const input = fs.readlinkSync(`/proc/${pid}/fd/0`);
-    return input.startsWith("/dev/pts/") ? input : "";
-  } catch {
-    return ""; // It ended.
-  }
+  const input = link(`/proc/${pid}/fd/0`);
+  return input.startsWith("/dev/pts/") ? input : "";
 }
 
 // The shells: children of VS Code's terminal process that have a terminal. It also runs programs for itself.
@@ -56,27 +54,31 @@ function processesOf(shells, known) {
 }
 
 class TerminalMonitor {
-  constructor(root) {
+  // `longest` is for how long a command may ask to be kept up, in seconds.
+  constructor(root, longest) {
     this.root = root;
     this.known = new Map();
+    this.quietJobs = new QuietJobs();
+    this.keeps = new Keeps(longest);
     this.sampledAt = 0;
-    this.activity = { input_at: 0, busy_at: 0, busy: "", jobs: [] };
+    this.activity = { input_at: 0, busy_at: 0, busy: "", jobs: [], quiet: {} };
   }
 
   // The activity in the terminals below `root`; `now` in seconds since the epoch.
-  sample(now) {
+  async sample(now) {
     const shells = shellsBelow(this.root);
     const found = processesOf(shells, this.known);
-    const sum = (processes) => [...processes.values()].reduce((total, each) => total + each.all, 0);
-    const used = (sum(found) - sum(this.known)) / TICKS;
+    const isUse = (ticks) => ticks / TICKS > SHARE * Math.min(now - this.sampledAt, (10 * INTERVAL) / 1000);
     // CPU time before the first sample may have been used at any time.
-    const busy = this.sampledAt > 0 && used > SHARE * Math.min(now - this.sampledAt, (10 * INTERVAL) / 1000);
+    const busy = this.sampledAt > 0 && isUse(cpuOf(found.values()) - cpuOf(this.known.values()));
+    const quiet = await this.quietJobs.sample(found, now, isUse);
     const jobs = [...found].filter(([pid]) => !shells.includes(pid)).map(([, each]) => each.name);
     this.activity = {
       input_at: Math.max(0, ...shells.map(typedAt)),
       busy_at: busy ? now : this.activity.busy_at,
       busy: busy ? busiest(found, this.known) : this.activity.busy,
       jobs: [...new Set(jobs)].sort().slice(0, NAMES),
+      quiet: { ...quiet, ...this.keeps.sample(found, now) },
     };
     this.known = found;
     this.sampledAt = now;
@@ -91,10 +93,10 @@ function busiest(found, known) {
 
 // Samples while this process lives, and writes changes.
 function start() {
-  const monitor = new TerminalMonitor(process.pid);
+  const monitor = new TerminalMonitor(process.pid, Number(process.env.KEEPALIVE_MAX ?? Infinity));
   let written = "";
-  const write = () => {
-    const text = JSON.stringify(monitor.sample(Date.now() / 1000));
+  const write = async () => {
+    const text = JSON.stringify(await monitor.sample(Date.now() / 1000));
     if (text === written) return;
     try {
       replace(file, text);
@@ -104,7 +106,8 @@ function start() {
     }
   };
   // The first sample is not immediate: nothing runs yet, and users wait for the editor to start.
-  setInterval(write, INTERVAL).unref();
+  const later = () => setTimeout(() => write().then(later), INTERVAL).unref();
+  later();
 }
 
 module.exports = { TerminalMonitor, start };

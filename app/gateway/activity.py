@@ -6,13 +6,14 @@ Reports have ages instead of times, so that the agent's clock need not agree wit
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 from app.core.errors import InvalidRequest
-from app.core.sessions.model import Signal
+from app.core.sessions.model import QUIET_JOB, Signal
 from app.core.sessions.resources import Sample
 
-INSIDE = frozenset({"editor", "terminal", "jobs"})
+INSIDE = frozenset({"editor", "terminal", "jobs", QUIET_JOB})
 """The activity signals that agents report; the manager sees the others itself."""
 
 MOST_CORES, MOST_BYTES = 4_096.0, 2**50
@@ -21,12 +22,27 @@ OLDEST = 86_400.0
 """s; older signals count as this old."""
 
 
-def read_activity(document: Any, now: float) -> dict[str, Signal]:
-    """The signals in `{"signals": {name: {"age": s, "detail"?: text}}}`; raises `InvalidRequest`."""
+@dataclass(frozen=True)
+class QuietLimits:
+    """s for which a quiet job counts: after it last used CPU or its terminal, and from now on, if it asks for that."""
+
+    quiet: float
+    asked: float
+
+
+def read_activity(document: Any, now: float, limits: QuietLimits) -> dict[str, Signal]:
+    """The signals in `{"signals": {name: {"age": s, "detail"?: text}}}`. That of a quiet job has `quiet`, the seconds
+    since it used CPU or its terminal, or `left`, those that it asks to be kept up for, or both; one that counts no more
+    is left out. Raises `InvalidRequest`."""
     signals = document.get("signals") if isinstance(document, dict) else None
     if not isinstance(signals, dict) or not signals.keys() <= INSIDE:
         raise InvalidRequest(f"`signals` must be an object with only {', '.join(sorted(INSIDE))}.")
-    return {name: _signal(signal, now) for name, signal in signals.items()}
+    read = {name: _signal(signal, now) for name, signal in signals.items()}
+    if quiet := read.pop(QUIET_JOB, None):
+        until = _quiet_until(signals[QUIET_JOB], now, limits)
+        if until > now:
+            read[QUIET_JOB] = replace(quiet, until=until)
+    return read
 
 
 def read_resources(document: Any) -> Sample | None:
@@ -49,9 +65,25 @@ def _amount(told: dict[str, Any], name: str) -> float:
 
 
 def _signal(signal: Any, now: float) -> Signal:
-    age, detail = (signal.get("age"), signal.get("detail", "")) if isinstance(signal, dict) else (None, None)
-    if isinstance(age, bool) or not isinstance(age, int | float) or not math.isfinite(age) or not age >= 0:
-        raise InvalidRequest("`age` of a signal must be a number of seconds, 0 or more.")
+    if not isinstance(signal, dict):
+        raise InvalidRequest("A signal must be an object.")
+    detail = signal.get("detail", "")
     if not isinstance(detail, str):
         raise InvalidRequest("`detail` of a signal must be a string.")
-    return Signal(now - min(age, OLDEST), detail=detail)
+    return Signal(now - min(_seconds(signal, "age"), OLDEST), detail=detail)
+
+
+def _quiet_until(signal: dict[str, Any], now: float, limits: QuietLimits) -> float:
+    ends = [0.0]
+    if "quiet" in signal:
+        ends.append(now - _seconds(signal, "quiet") + limits.quiet)
+    if "left" in signal:
+        ends.append(now + min(_seconds(signal, "left"), limits.asked))
+    return max(ends)
+
+
+def _seconds(signal: dict[str, Any], name: str) -> float:
+    value = signal.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise InvalidRequest(f"`{name}` of a signal must be a number of seconds, 0 or more.")
+    return value

@@ -14,7 +14,7 @@ from app.core.prompts.inbox import FINISHED, ID_PATTERN
 from app.core.redis import task_queue
 from app.core.sessions.model import UP, Record
 from app.core.untrusted_json import SMALL
-from app.gateway.activity import read_activity, read_resources
+from app.gateway.activity import QuietLimits, read_activity, read_resources
 from app.gateway.bodies import json_body, nothing
 from app.gateway.context import Gateway, gateway, session
 from app.gateway.reports import Report, fitted, shown
@@ -97,7 +97,9 @@ def activity() -> Response:
     parts, record = gateway(), session()
     g.routine = True
     document, now = json_body(ACTIVITY_MAX), time.time()
-    signals, resources = read_activity(document, now), read_resources(document)
+    settings = parts.core.settings
+    limits = QuietLimits(settings.quiet_job_max, settings.keepalive_max)
+    signals, resources = read_activity(document, now, limits), read_resources(document)
     if resources is not None and record.status in UP:
         parts.core.resources.note(record.uuid, resources, now)
     if not signals or record.status not in UP:

@@ -13,6 +13,7 @@ from app.web.words import at_risk, span
 UNDER_WAY: Mapping[str, str] = {
     "turn": "its agent was at work",
     "jobs": "programs ran in a terminal",
+    "quiet_job": "a quiet job was at work in a terminal",
     "terminal": "somebody typed in a terminal",
     "editor": "somebody used the editor",
     "browser": "somebody had it open",

@@ -36,5 +36,32 @@ def test_a_job_in_a_terminal_keeps_it_up_and_an_open_page_does_not(browser: Brow
     api.call("DELETE", f"/session/{uuid}?backup=false")
 
 
+def test_a_quiet_job_keeps_it_up_and_a_program_that_waits_for_input_does_not(browser: Browser) -> None:
+    """The editor's container shows what a program waits for, and has `keep`."""
+    api = Api()
+    uuid = api.call("POST", "/session/create", {"user_id": "ada", "idle_timeout": IDLE})["uuid"]
+    keep_up(api, uuid, 600)
+    page = open_editor(browser, api.link(uuid))
+    in_terminal(page, f"sleep {2 * IDLE}; (keep 5 -- sleep {2 * IDLE}; touch done) & cat")
+
+    def quiet() -> dict[str, Any]:
+        told = api.call("GET", f"/session/{uuid}/activity")["signals"]
+        return next(each for each in told if each["signal"] == "quiet_job")
+
+    def jobs() -> list[str]:
+        risk = api.call("GET", f"/session/{uuid}/risk")["risk"] or {}
+        return list(risk.get("jobs", {}).get("names", []))
+
+    wait_for(lambda: quiet()["holds"], "the quiet job", lambda: str(quiet()))
+    assert jobs() == ["sleep"]
+    keep_up(api, uuid, 0)
+    page.close()
+    wait_for(lambda: "keep" in jobs(), "the command of keep", lambda: str(jobs()), seconds=3 * IDLE)
+    wait_for(lambda: jobs() == ["cat"], "the end of that command", lambda: str(jobs()), seconds=3 * IDLE)
+    assert quiet()["detail"].startswith("sleep, until ")
+    wait_for(lambda: api.status(uuid) == "sleeping", "the sleep", seconds=2 * IDLE)
+    api.call("DELETE", f"/session/{uuid}?backup=false")
+
+
 def keep_up(api: Api, uuid: str, seconds: int) -> None:
     api.call("POST", f"/session/{uuid}/keepalive", {"seconds": seconds})

@@ -132,9 +132,9 @@ def test_typing_keeps_it_up(service: Service, browser: Browser) -> None:
 
 
 def test_a_job_in_a_terminal_keeps_it_up_until_it_is_done(service: Service, browser: Browser) -> None:
-    """First it waits, then it works for longer than what was typed counts; its page is closed. The workspace's sleep
-    comes after it, and not before."""
-    session = an_impatient_session(service, idle_timeout=75)
+    """First it waits, then it works, each for longer than what was typed counts; its page is closed. The workspace's
+    sleep comes after it, and not before."""
+    session = an_impatient_session(service)
     uuid = session["uuid"]
     (service.files(uuid) / "Makefile").write_text("all:\n\t-timeout 45 sha256sum /dev/zero\n\ttouch done\n")
     page = open_editor(browser, service.link(session["uuid"]))
@@ -142,6 +142,10 @@ def test_a_job_in_a_terminal_keeps_it_up_until_it_is_done(service: Service, brow
     wait_for(lambda: activity(service, uuid)["terminal"]["holds"], "the terminal's input")
     leave_alone(service, uuid)
     page.close()
+    wait_for(lambda: activity(service, uuid)["why"].startswith("a quiet job was at work"), "the quiet job", seconds=60)
+    quiet = activity(service, uuid)["quiet_job"]
+    assert (quiet["holds"], quiet["by_a_person"]) == (True, False)
+    assert quiet["detail"].startswith("sleep, until ")
     wait_for(lambda: activity(service, uuid)["jobs"]["detail"] == "sha256sum", "the build to be seen", seconds=120)
     wait_for((service.files(uuid) / "done").exists, "the end of the build", seconds=180)
     assert never_slept(service, uuid)
@@ -149,6 +153,22 @@ def test_a_job_in_a_terminal_keeps_it_up_until_it_is_done(service: Service, brow
     assert not told["terminal"]["holds"]
     assert told["why"].startswith("a terminal's processes used CPU"), told["why"]
     wait_for(lambda: service.status(uuid)["session"]["status"] == "sleeping", "the sleep", seconds=150)
+    service.wait_status(uuid, "sleeping", replicas=0)
+    service.done("DELETE", f"/session/{uuid}?backup=false")
+
+
+def test_a_command_in_the_background_keeps_it_up_if_it_asks_for_that(service: Service, browser: Browser) -> None:
+    """For at most as long as it asks for; the other one in the background, and the prompt, keep nothing up."""
+    session = an_impatient_session(service)
+    uuid = session["uuid"]
+    page = open_editor(browser, service.link(session["uuid"]))
+    in_terminal(page, "sleep 900 & (keep 5 -- sleep 75; touch done) &")
+    wait_for(lambda: activity(service, uuid)["quiet_job"]["holds"], "the command to be seen")
+    leave_alone(service, uuid)
+    page.close()
+    wait_for((service.files(uuid) / "done").exists, "the command's end", seconds=120)
+    assert never_slept(service, uuid)
+    assert activity(service, uuid)["quiet_job"]["detail"].startswith("sleep, until ")
     service.wait_status(uuid, "sleeping", replicas=0)
     service.done("DELETE", f"/session/{uuid}?backup=false")
 

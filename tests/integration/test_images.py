@@ -152,6 +152,11 @@ def test_the_editor_has_the_extension_that_tells_of_its_use(images: dict[str, Im
     assert {path.name for path in (extensions / "workspace-activity").iterdir()} == {"extension.js", "package.json"}
 
 
+def test_the_editors_terminals_have_keep(images: dict[str, Image]) -> None:
+    keep = images["workspace"].root / "opt/editor/node_modules/code-server/lib/vscode/bin/remote-cli/keep"
+    assert (keep.stat().st_mode & 0o777, keep.read_text()) == (0o755, (ROOT / "app/editor/keep").read_text())
+
+
 def test_the_editor_starts_from_compiled_code(images: dict[str, Image], bundle: Path, volume: Path) -> None:
     """Node says itself whether it took a module of the editor from the cache in the image."""
     settings = {"NODE_DEBUG_NATIVE": "COMPILE_CACHE", "WORKSPACE_SECRET_FILE": "/dev/null"}

@@ -1,7 +1,7 @@
 """The idle policy: a pure function that says whether a session is idle, and why. Sweep and `/activity` use it.
 
 Each signal keeps a session awake for a while. A person's actions (a prompt, a keystroke, input to a terminal) always
-count. What may go on by itself (a turn, a browser's requests, a build, a keepalive, hours) counts until `MAX_AWAKE`
+count. What may go on by itself (a turn, a browser's requests, a job, a keepalive, hours) counts until `MAX_AWAKE`
 after a person's last action: that bounds the bill.
 
 A time in the future means that the clock jumped back. It counts as now, which can only keep a session awake, and the
@@ -18,7 +18,7 @@ from typing import Any
 
 from app.core.sessions.awake_hours import BadHours, Span, hours_end, read_hours
 from app.core.sessions.counted_time import Counted
-from app.core.sessions.model import SIGNALS, Record, Signal, Status, longest_unused
+from app.core.sessions.model import QUIET_JOB, SIGNALS, Record, Signal, Status, iso, longest_unused
 from app.settings import Settings, SettingsError
 
 BUSY_GRACE = 60.0
@@ -140,8 +140,12 @@ def idle_verdict(record: Record, policy: Policy, now: float) -> IdleVerdict:
     ahead = _ahead(record, now)
     if now >= sleeps_at:
         used = max(reason.at for reason in reasons if reason.name != WAITING)
-        limited = f"; only a person keeps it awake after {policy.max_awake:.0f} s" if longest.until == limit else ""
-        return IdleVerdict(True, sleeps_at, f"unused for {now - used:.0f} s{limited}", reasons, sleeps_at, limit)
+        why = f"unused for {now - used:.0f} s"
+        if longest.until == limit:
+            why += f"; only a person keeps it awake after {policy.max_awake:.0f} s"
+        elif longest.name == QUIET_JOB and longest.until == record.signals[QUIET_JOB].until:
+            why += f"; its quiet job counts no more ({longest.detail})"
+        return IdleVerdict(True, sleeps_at, why, reasons, sleeps_at, limit)
     warn_at = sleeps_at - policy.lead(record.idle_timeout)
     warned = abs(record.warned - sleeps_at) < 1.0
     next_check = warn_at if now < warn_at else sleeps_at
@@ -230,6 +234,11 @@ def _of_signal(name: str, record: Record, policy: Policy, now: float) -> Reason:
     if name == "keepalive":
         return Reason(name=name, at=at, counts=max(0.0, signal.until - at), until=signal.until)
     counts = policy.windows.get(name, record.idle_timeout)
+    if name == QUIET_JOB and at:
+        # For as long as it is seen again and again, and not beyond its own end.
+        until = min(at + counts, max(at, signal.until))
+        at_most = f"{signal.detail}, until {iso(signal.until)} at most".removeprefix(", ")
+        return Reason(name=name, at=at, counts=until - at, until=until, detail=at_most)
     if name == "turn" and record.unfinished:
         counts = max(counts, BUSY_GRACE)
     return Reason(name=name, at=at, counts=counts, until=at + counts if at else 0.0, detail=signal.detail)
@@ -270,6 +279,7 @@ SIGNAL_TEXTS: Mapping[str, str] = {
     "editor": "the editor was used",
     "terminal": "a terminal got input",
     "jobs": "a terminal's processes used CPU",
+    QUIET_JOB: "a quiet job was at work in a terminal",
 }
 """What a signal means, for people; how long ago it was follows."""
 

@@ -127,9 +127,12 @@ class Signal:
         return cls(float(at), float(until or 0), detail)
 
 
-SIGNALS = ("prompt", "turn", "browser", "editor", "terminal", "jobs", "keepalive", "window")
+QUIET_JOB = "quiet_job"
+
+SIGNALS = ("prompt", "turn", "browser", "editor", "terminal", "jobs", QUIET_JOB, "keepalive", "window")
 """A prompt or a wake; the agent at work; a person's request to the workspace's host; an action in the editor; input to
-a terminal; a terminal's processes using CPU; a call to keep the session awake; hours in which it stays awake."""
+a terminal; a terminal's processes using CPU; a job at work in a terminal that uses none; a call to keep the session
+awake; hours in which it stays awake."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ SIGNALS = {
     "editor": "An action in the editor",
     "terminal": "Input to a terminal",
     "jobs": "A program in a terminal",
+    "quiet_job": "A quiet job in a terminal",
     "keepalive": "Kept awake on request",
     "window": "Hours in which it stays awake",
 }

@@ -92,6 +92,22 @@ def test_each_sign_is_told_by_its_age_and_once(home: Home) -> None:
     assert manager.reports[1:] == [{"editor": {"age": 5.0}}]
 
 
+def test_a_quiet_job_is_told_as_long_as_it_is_seen(home: Home) -> None:
+    """With how long it is quiet, and for how long it asks to be kept up."""
+    manager = FakeManager()
+    activity = ActivityReporter(home.folder, manager, lambda: None)  # type: ignore[arg-type]
+    home.terminals(quiet={"at": NOW - 2, "name": "curl", "worked_at": NOW - 600})
+    assert activity.report(NOW)
+    home.terminals(quiet={"at": NOW + 8, "name": "curl", "until": NOW + 130})
+    assert activity.report(NOW + 10)
+    assert manager.reports == [
+        {"quiet_job": {"age": 2.0, "detail": "curl", "quiet": 600.0}},
+        {"quiet_job": {"age": 2.0, "detail": "curl", "left": 120.0}},
+    ]
+    home.terminals(quiet={})
+    assert not activity.report(NOW + 20)
+
+
 @pytest.mark.parametrize(
     "answer", [None, Answer(200, b'{"again": true}'), Answer(503, b""), Answer(200, b"?"), Answer(200, b"[]")]
 )
@@ -140,7 +156,17 @@ def test_an_editor_without_signs_of_its_own_is_seen_by_its_heartbeat(home: Home)
     assert read_signals(home.folder) == {}
 
 
-@pytest.mark.parametrize("told", ["{", "[]", '{"input_at": "now", "busy_at": true, "busy": 7}', "[" * FILE_BYTES])
+@pytest.mark.parametrize(
+    "told",
+    [
+        "{",
+        "[]",
+        '{"input_at": "now", "busy_at": true, "busy": 7}',
+        '{"quiet": {"at": "x"}}',
+        '{"quiet": [5]}',
+        "[" * FILE_BYTES,
+    ],
+)
 def test_a_file_that_makes_no_sense_is_no_sign(home: Home, told: str) -> None:
     (home.signs / TERMINALS).write_text(told)
     assert read_signals(home.folder) == {}

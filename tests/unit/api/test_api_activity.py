@@ -16,7 +16,7 @@ from tests.fake_agent import fake_agent
 from tests.unit.api.helpers import AppMaker, Client, check_problem, move, new_session
 from tests.world import SECRET_KEY
 
-SIGNALS = ["wake", "prompt", "turn", "browser", "editor", "terminal", "jobs", "keepalive", "window"]
+SIGNALS = ["wake", "prompt", "turn", "browser", "editor", "terminal", "jobs", "quiet_job", "keepalive", "window"]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -32,6 +33,7 @@ def built(install: Any, tmp_path: Path) -> Path:
     """A build that an older checkout has put its launcher into."""
     folder = tmp_path / "editor-1"
     (folder / install.EXTENSION).mkdir(parents=True)
+    (folder / install.COMMANDS).mkdir(parents=True)
     (folder / "bin").mkdir()
     (folder / "bin" / "node").write_text("node")
     (folder / "bin" / "code-server").write_text("the older one")
@@ -50,6 +52,9 @@ def test_what_a_checkout_adds_stands_in_a_folder_of_its_own(install: Any, built:
     assert str(target / "launch.js") in (target / "bin" / "code-server").read_text()
     assert (built / "launch.js").read_text() == (built / "bin" / "code-server").read_text() == "the older one"
     assert (target / "bin" / "node").samefile(built / "bin" / "node")
+    keep = target / install.COMMANDS / "keep"
+    assert keep.read_text() == (ROOT / "app" / "editor" / "keep").read_text()
+    assert os.access(keep, os.X_OK) and not (built / install.COMMANDS / "keep").exists()
 
 
 def test_the_editors_page_has_our_script_once_and_before_vscodes(install: Any, built: Path, tmp_path: Path) -> None:
@@ -100,7 +105,7 @@ def test_a_link_that_was_broken_off_leaves_nothing(
 def test_another_launcher_is_another_folder(install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = install.programs_fingerprint()
     assert before == install.programs_fingerprint()
-    for source in [*install.PROGRAMS, install.PAGE_SCRIPT, "extension"]:
+    for source in [*install.PROGRAMS, install.PAGE_SCRIPT, install.KEEP, "extension"]:
         (tmp_path / source).symlink_to(ROOT / "app" / "editor" / source)
     (tmp_path / "guard.js").unlink()
     (tmp_path / "guard.js").write_text("// Lets everybody in.")

@@ -45,11 +45,11 @@ const { TerminalMonitor } = require(process.argv[1]);
 const host = require("node:child_process").spawn(process.argv[2], ["-c", process.argv[3], "--type=ptyHost"], {
   stdio: ["pipe", "ignore", "inherit"],
 });
-const monitor = new TerminalMonitor(process.pid);
-require("node:readline").createInterface({ input: process.stdin }).on("line", (line) => {
+const monitor = new TerminalMonitor(process.pid, 600);
+require("node:readline").createInterface({ input: process.stdin }).on("line", async (line) => {
   const order = JSON.parse(line);
   if (order.type !== undefined) host.stdin.write(order.type);
-  console.log(JSON.stringify(order.look === undefined ? {} : monitor.sample(order.look)));
+  console.log(JSON.stringify(order.look === undefined ? {} : await monitor.sample(order.look)));
 }).on("close", () => process.exit());
 """
 
@@ -90,6 +90,19 @@ class Editor:
             return quiet >= 20
 
         wait_for(rested, "20 looks in a row at which nothing is busy", interval=0.01)
+
+    def idles(self, job: str) -> None:
+        """This job runs and uses no processor, and no job is at work, as often as it is looked at in a row."""
+        quiet = 0
+
+        def idle() -> bool:
+            nonlocal quiet
+            seen = self.look()
+            waits = job in seen["jobs"] and seen["busy_at"] < self.now and seen["quiet"] == {}
+            quiet = quiet + 1 if waits else 0
+            return quiet >= 20
+
+        wait_for(idle, f"20 looks in a row at which {job} waits", lambda: str(self.look()), interval=0.01)
 
     def below(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
@@ -181,3 +194,177 @@ def test_what_is_typed_is_seen_and_what_is_printed_is_not(editor: Editor) -> Non
 def test_processes_beside_the_terminals_are_not_looked_at(editor: Editor) -> None:
     """A language server may use the processor with nobody there."""
     assert "python" not in " ".join(editor.look()["jobs"])
+
+
+# Jobs that are at work and use no CPU
+
+
+SERVE = "import socket; s = socket.create_server(('127.0.0.1', 0)); s.accept()"
+
+BELOW = (
+    f"{sys.executable} -c "
+    "'import subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]], start_new_session=True)'"
+)
+"""Runs Python with what follows, in a session of its own."""
+
+AT_WORK = {
+    "a job that waits": ("sleep 600", "sleep"),
+    "a pipeline": ("sleep 600 | cat", "sleep"),
+    "below a shell's script": ("sh -c 'sleep 600; true'", "sh"),
+    "below a program that starts others": (f"{sys.executable} -c \"import os; os.system('sleep 600')\"", "python"),
+    "one that waits for what it connected to": (
+        f"{sys.executable} -c 'import select; select.select([], [], [], 600)'",
+        "python",
+    ),
+    "one of a JavaScript program": (f"{NODE} -e 'setTimeout(() => {{}}, 600_000)'", "node"),
+    "a loop of the shell itself": ("while true; do sleep 2; done", "sleep"),
+    "a shell that waits for what it began": ("sleep 600 & wait", "bash"),
+    "one that may ask for input, and does not now": ("sh -c 'sleep 600; read x'", "sh"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", AT_WORK)
+def test_a_job_in_the_foreground_is_at_work_without_using_the_processor(editor: Editor, case: str) -> None:
+    line, name = AT_WORK[case]
+    editor.type(line)
+    seen = editor.until(lambda seen: seen["quiet"].get("name", "").startswith(name))
+    assert seen["quiet"]["at"] == editor.now
+    assert seen["quiet"]["worked_at"] <= editor.now
+    assert "until" not in seen["quiet"]
+
+
+def reading(code: str) -> str:
+    return f'{sys.executable} -c "import select, sys; {code}"'
+
+
+WAITING = {
+    "read(2)": ("cat", "cat"),
+    "a shell's question": ("sh -c 'read answer'", "sh"),
+    "a shell without a prompt of its own": ("sh", "sh"),
+    "the terminal opened anew": ("sh -c 'read answer < /dev/tty'", "sh"),
+    "select(2)": (reading("select.select([0], [], [])"), "python"),
+    "poll(2)": (reading("p = select.poll(); p.register(1, 4); p.register(0, 1); p.unregister(1); p.poll()"), "python"),
+    "epoll(7)": (reading("p = select.epoll(); p.register(0, 1); p.poll()"), "python"),
+    "another thread": (
+        reading("import threading, time; threading.Thread(target=sys.stdin.read).start(); time.sleep(600)"),
+        "python",
+    ),
+    "a JavaScript program": (f"{NODE} -e 'process.stdin.on(String(\"data\"), () => 0)'", "node"),
+    "a REPL": (f"{sys.executable} -q", "python"),
+    "keys, behind a program that has the terminal": (
+        reading("import time, tty; tty.setcbreak(0); time.sleep(600)"),
+        "python",
+    ),
+    "connections": (f'{sys.executable} -c "{SERVE}"', "python"),
+    "connections, in a process below it": (f'{BELOW} -c "{SERVE}"', "python"),
+    "nothing, in the background": ("sleep 600 &", "sleep"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", WAITING)
+def test_what_waits_for_people_is_not_at_work(editor: Editor, case: str) -> None:
+    """For input or for connections; nor is anything that is not in the foreground."""
+    line, name = WAITING[case]
+    editor.type(line)
+    seen = editor.until(lambda seen: any(job.startswith(name) for job in seen["jobs"]))
+    [job] = [job for job in seen["jobs"] if job.startswith(name)]
+    editor.idles(job)
+
+
+@pytest.mark.slow
+def test_a_job_that_is_stopped_is_no_more_at_work(editor: Editor) -> None:
+    editor.type("sleep 600")
+    editor.until(lambda seen: bool(seen["quiet"]))
+    editor.type("\x1a")
+    editor.until(lambda seen: seen["quiet"] == {})
+    editor.idles("sleep")
+
+
+@pytest.mark.slow
+def test_a_prompt_alone_is_not_at_work(editor: Editor) -> None:
+    editor.rests()
+    assert editor.look()["quiet"] == {}
+
+
+@pytest.mark.slow
+def test_a_job_that_uses_the_processor_is_not_quiet(editor: Editor) -> None:
+    editor.type("yes > /dev/null")
+    editor.until(lambda seen: seen["busy"] == "yes")
+    for _ in range(5):
+        editor.until(lambda seen: seen["busy_at"] == editor.now and seen["quiet"] == {})
+
+
+@pytest.mark.slow
+def test_a_quiet_job_last_worked_when_it_used_its_terminal_or_the_processor(editor: Editor) -> None:
+    burn = "import signal, time; end = lambda: time.process_time() + 0.3"
+    act = "exec('e = end()\\nwhile time.process_time() < e: pass', globals())"
+    editor.type(f'{sys.executable} -c "{burn}; signal.signal(10, lambda *_: {act})\nwhile True: signal.pause()"')
+    editor.until(lambda seen: seen["quiet"].get("name", "").startswith("python"))
+    terminal, later = editor.terminal(), time.time() + 1_000
+
+    def worked_at(moment: float) -> None:
+        editor.until(lambda seen: abs(seen["quiet"].get("worked_at", 0) - moment) < 0.01)
+
+    os.utime(terminal, (later, 1))
+    worked_at(later)
+    os.utime(terminal, (1, later + 5))
+    worked_at(later + 5)
+    os.utime(terminal, (1, 1))
+    before = editor.until(lambda seen: 0 < seen["quiet"].get("worked_at", 0) < later)["quiet"]["worked_at"]
+    [job] = [each for each in editor.below() if each.name().startswith("python") and each.terminal() == terminal]
+    job.send_signal(10)
+    editor.until(lambda seen: seen["quiet"] == {} and seen["busy_at"] == editor.now)
+    began = editor.now
+    assert began > before
+    seen = editor.until(lambda seen: bool(seen["quiet"]))
+    assert seen["quiet"]["worked_at"] >= began
+
+
+@pytest.mark.slow
+def test_of_several_jobs_the_one_that_worked_last_is_told(editor: Editor) -> None:
+    """Each terminal has one; `script` makes a second one inside the first, whose own it is not."""
+    editor.type("script -q -c 'sleep 600' /dev/null")
+    seen = editor.until(lambda seen: seen["quiet"].get("name", "") == "sleep")
+    assert "script" in seen["jobs"]
+
+
+KEEP = ROOT / "app" / "editor" / "keep"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("minutes", "seconds"), [(5, 300), (10, 600), (11, 600)])
+def test_a_command_may_ask_to_be_kept_up(editor: Editor, minutes: int, seconds: int) -> None:
+    """For so long from when it began, and for no longer than anything may."""
+    before = time.time()
+    editor.type(f"{KEEP} {minutes} -- sleep 600")
+    # A shell is `keep` until it has become the command.
+    seen = editor.until(lambda seen: "until" in seen["quiet"] and "sleep" in seen["jobs"])
+    until = seen["quiet"]["until"]
+    assert before + seconds <= until <= editor.now + seconds
+    assert seen["quiet"]["name"] == "sleep"
+    assert editor.look()["quiet"]["until"] == seen["quiet"]["until"]
+    editor.type("\x03")
+    editor.until(lambda seen: seen["quiet"] == {})
+
+
+@pytest.mark.slow
+def test_what_asks_to_be_kept_up_may_be_in_the_background_or_serve(editor: Editor) -> None:
+    editor.type(f'{KEEP} 5 -- {sys.executable} -c "{SERVE}" & {KEEP} 3 -- sleep 600 &')
+    began = time.time()
+    name = Path(sys.executable).name
+    seen = editor.until(lambda seen: seen["quiet"].get("name") == name and {"sleep", name} <= set(seen["jobs"]))
+    assert editor.look()["quiet"]["until"] == seen["quiet"]["until"]
+    assert seen["quiet"]["until"] > began + 290
+    assert "worked_at" not in seen["quiet"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["keep", "keep 5 sleep", "keep -- 5"])
+def test_what_only_has_that_name_asks_for_nothing(editor: Editor, tmp_path: Path, name: str) -> None:
+    program, *arguments = name.split()
+    (tmp_path / program).write_text("#!/bin/sh\nread x\n")
+    (tmp_path / program).chmod(0o755)
+    editor.type(" ".join([str(tmp_path / program), *arguments]))
+    editor.idles("keep")

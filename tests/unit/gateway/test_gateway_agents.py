@@ -245,6 +245,34 @@ def test_what_an_agent_sees_inside_is_noted_by_its_age(workspace: Workspace) -> 
     assert workspace.record().last_activity == signals["jobs"].at
 
 
+@pytest.mark.parametrize(
+    ("told", "until"),
+    [
+        ({"quiet": 600}, 6_600),
+        ({"left": 300}, 300),
+        ({"left": 1e12}, 28_800),
+        ({"quiet": 600, "left": 300}, 6_600),
+        ({"quiet": 7_000, "left": 9_000}, 9_000),
+    ],
+)
+def test_a_quiet_job_counts_after_its_last_work_or_as_long_as_it_asks_and_never_beyond_what_the_settings_say(
+    workspace: Workspace, told: dict[str, float], until: float
+) -> None:
+    began = time.time()
+    assert tell(workspace, quiet_job={"age": 1, "detail": "curl", **told}).status_code == 200
+    signal = workspace.core.activity.read(workspace.uuid)["quiet_job"]
+    assert signal.detail == "curl"
+    assert began + until <= signal.until + 0.01 <= time.time() + until + 0.01
+
+
+@pytest.mark.parametrize("told", [{"quiet": 7_300}, {"quiet": 1e12}, {"quiet": 7_200, "left": 0}, {}])
+def test_a_quiet_job_that_counts_no_more_is_no_activity(workspace: Workspace, told: dict[str, float]) -> None:
+    before = workspace.record().last_activity
+    assert tell(workspace, quiet_job={"age": 0, **told}).json == {"again": False}
+    assert workspace.core.activity.read(workspace.uuid) == {}
+    assert workspace.record().last_activity == before
+
+
 def test_reports_one_upon_the_other_cost_one_write_and_are_asked_for_again(workspace: Workspace) -> None:
     tell(workspace, editor={"age": 5})
     noted = workspace.core.activity.read(workspace.uuid)
@@ -262,6 +290,10 @@ def test_reports_one_upon_the_other_cost_one_write_and_are_asked_for_again(works
         {"editor": {"age": True}},
         {"editor": {"age": float("nan")}},
         {"jobs": {"age": 1, "detail": 1}},
+        {"quiet_job": {"age": 1, "quiet": -1}},
+        {"quiet_job": {"age": 1, "quiet": "long"}},
+        {"quiet_job": {"age": 1, "left": float("inf")}},
+        {"quiet_job": {"age": 1, "left": True}},
     ],
 )
 def test_activity_that_makes_no_sense_is_refused(workspace: Workspace, signals: dict[str, Any]) -> None:

@@ -36,6 +36,7 @@ class KubernetesConfig:
     agent: Mapping[str, str] | None
     agent_port: int
     embed_origins: Sequence[str]
+    keepalive_max: float
     ingress_annotations: Mapping[str, str]
     tls_secret: str
     priority_class: str
@@ -71,6 +72,7 @@ class KubernetesConfig:
             agent=_agent_environment(settings) if settings.keys_for(Purpose.WORKSPACE) else None,
             agent_port=settings.user_pod_port,
             embed_origins=settings.embedding_origins(),
+            keepalive_max=settings.keepalive_max,
             # Forward auth last: no other annotation may replace it.
             ingress_annotations=_json(settings.ingress_annotations, "INGRESS_ANNOTATIONS", dict)
             | _json(settings.ingress_forward_auth, "INGRESS_FORWARD_AUTH", dict),

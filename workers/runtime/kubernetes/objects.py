@@ -148,6 +148,7 @@ def editor(identity: Identity, config: KubernetesConfig) -> Object:
             {"name": "USER_ID", "value": identity.user_id},
             {"name": "HOME", "value": pods.HOME},
             {"name": "WORKSPACE_CGROUP", "value": CGROUP},
+            {"name": "KEEPALIVE_MAX", "value": f"{config.keepalive_max:.0f}"},
             {"name": "WORKSPACE_SECRET_FILE", "value": f"{EDITOR_FOLDER}/{EDITOR_KEY}" if keyed else NO_SECRET},
             *embedding,
         ],

@@ -89,10 +89,14 @@ class Launcher:
         return {"LANG": "C.UTF-8", **inherited(os.environ), **own, **self.marks(identity.uuid)}
 
     def _editor_settings(self, uuid: str) -> dict[str, str]:
-        """The variables that app/editor/guard.js reads."""
+        """The variables that app/editor/guard.js and activity.js read."""
         origins = " ".join(self._settings.embedding_origins())
         embedding = {"EMBED_ORIGINS": origins} if origins else {}
-        return {"WORKSPACE_SECRET_FILE": str(self._storage.editor_secret_file(uuid)), **embedding}
+        return {
+            "WORKSPACE_SECRET_FILE": str(self._storage.editor_secret_file(uuid)),
+            "KEEPALIVE_MAX": f"{self._settings.keepalive_max:.0f}",
+            **embedding,
+        }
 
     def _agent_settings(self, uuid: str, port: int, editor_port: int) -> dict[str, str]:
         chosen = self._settings

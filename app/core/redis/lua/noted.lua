@@ -25,7 +25,7 @@ local FORMS = {
   expiry_tries = count, waiting = count, unfinished = count, disk_used_mib = count, last_activity = number,
   unarchived = unarchived,
 }
-for _, name in ipairs({'prompt', 'turn', 'browser', 'editor', 'terminal', 'jobs', 'keepalive', 'window'}) do
+for _, name in ipairs({'prompt', 'turn', 'browser', 'editor', 'terminal', 'jobs', 'quiet_job', 'keepalive', 'window'}) do
   FORMS['signal_' .. name] = signal
 end
 local LONGEST = 1000

@@ -11,7 +11,7 @@ from app.core.errors import Superseded
 from app.core.redis import keys, task_queue
 from app.core.sessions import activity as signals_module
 from app.core.sessions.activity import WRITE_INTERVAL
-from app.core.sessions.model import Signal, Status
+from app.core.sessions.model import SIGNALS, Signal, Status
 from tests.world import World
 from workers.clock import JUMP, SETTLING, ClockGuard
 
@@ -76,7 +76,7 @@ def test_a_name_that_is_none_is_a_bug(world: World) -> None:
         world.core.activity.write(world.active(), {"noise": Signal(world.now)})
 
 
-@pytest.mark.parametrize("name", ["prompt", "turn", "browser", "editor", "terminal", "jobs", "keepalive", "window"])
+@pytest.mark.parametrize("name", SIGNALS)
 def test_a_signal_between_the_verdict_and_the_sleep_wins(world: World, name: str) -> None:
     """Any of them, also one that is older than the last use of another kind."""
     uuid = world.active(idle_timeout=60)

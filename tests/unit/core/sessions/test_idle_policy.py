@@ -121,6 +121,11 @@ def happened(record: Record, event: Event, now: float) -> Record:
     return replace(record, signals={**record.signals, event.signal: signal}, last_activity=now)
 
 
+def quiet_job(start: float, end: float, until: float) -> list[Event]:
+    """One that is seen every half minute from `start` to `end`, and counts until a minute at most."""
+    return [replace(event, until=until) for event in every(0.5, "quiet_job", start, end)]
+
+
 LONG_BUILD = [*once("terminal", 1), *every(0.5, "jobs", 1, 5 * 60)]
 BUILD_FOR_EVER = [*once("terminal", 1), *every(5, "jobs", 1, 3 * 24 * 60)]
 THINKING = [*once("prompt", 1), *prompts(1.1, unfinished=1), *every(0.2, "turn", 1.2, 16), *prompts(16, unfinished=0)]
@@ -140,6 +145,21 @@ DAYS: dict[str, tuple[list[Event], float]] = {
     "a long build in a terminal": (LONG_BUILD, 5 * 60 + IDLE),
     "a build that never ends": (BUILD_FOR_EVER, 12 * 60 + 1),
     "sleep 600; make": ([*once("terminal", 1), *every(0.2, "jobs", 11, 30)], 30 + IDLE),
+    "a quiet job of half an hour": ([*once("terminal", 1), *quiet_job(1, 31, until=121)], 31 + IDLE),
+    "a quiet job that goes on": ([*once("terminal", 1), *quiet_job(1, 3 * 24 * 60, until=121)], 121),
+    "a quiet job that works now and then": (
+        [*once("terminal", 1), *quiet_job(1, 120, until=121), *quiet_job(120, 3 * 24 * 60, until=240)],
+        240,
+    ),
+    "a quiet job that counts for longer than MAX_AWAKE": (
+        [*once("terminal", 1), *quiet_job(1, 3 * 24 * 60, until=3_000)],
+        12 * 60 + 1,
+    ),
+    "a quiet job that does not count any more": ([*once("terminal", 1), *quiet_job(1, 60, until=0.5)], 1 + IDLE),
+    "the clock jumps back an hour while a quiet job waits": (
+        [*once("terminal", 1), *quiet_job(1, 20, until=121), Event(20.1, jump=-HOUR), *quiet_job(20.5, 40, until=61)],
+        40 + IDLE,
+    ),
     "the model thinks for 15 minutes": (THINKING, 16 + IDLE),
     "the agent works with no tab open": (ALONE, 41 + IDLE),
     "the agent dies while it works": (DIES, 6 + IDLE),
@@ -182,7 +202,8 @@ def test_a_timeout_shorter_than_a_turns_grace_counts_from_the_turns_end() -> Non
 def test_what_is_no_signal_keeps_nothing_up() -> None:
     """A reconnecting socket, a crawler, a health check: whoever sees them notes nothing, and the verdict knows no
     name for them."""
-    assert set(SIGNALS) == {"prompt", "turn", "browser", "editor", "terminal", "jobs", "keepalive", "window"}
+    inside = {"editor", "terminal", "jobs", "quiet_job"}
+    assert set(SIGNALS) == {"prompt", "turn", "browser", *inside, "keepalive", "window"}
     assert slept_at([]) == IDLE
 
 
@@ -245,6 +266,8 @@ def test_a_signal_counts_as_long_as_the_settings_say() -> None:
     policy = replace(POLICY, windows={"browser": 300.0, "jobs": 0.0})
     assert slept_at(every(1, "browser", 0, 60), policy) == 65
     assert slept_at(every(1, "jobs", 0, 60), policy) == IDLE
+    assert slept_at(quiet_job(0, 60, until=120), replace(POLICY, windows={"quiet_job": 120.0})) == 62
+    assert slept_at(quiet_job(0, 60, until=120), replace(POLICY, windows={"quiet_job": 0.0})) == IDLE
     assert slept_at(every(1, "editor", 0, 60), policy) == 60 + IDLE
 
 
@@ -317,6 +340,21 @@ def test_the_verdict_explains_itself() -> None:
     assert (idle.due, idle.why) == (True, "unused for 4800 s")
     limited = idle_verdict(replace(UP, signals={"jobs": Signal(MONDAY + 12 * HOUR)}), POLICY, MONDAY + 12 * HOUR)
     assert limited.why == "unused for 0 s; only a person keeps it awake after 43200 s"
+
+
+def test_a_quiet_job_is_explained_by_its_name_and_by_when_it_counts_no_more() -> None:
+    signal = Signal(MONDAY + 1_000, MONDAY + 3_000, "sleep")
+    verdict = idle_verdict(replace(UP, signals={"quiet_job": signal}), POLICY, MONDAY + 1_010)
+    at_most = "sleep, until 2025-11-24T08:50:00.000Z at most"
+    assert verdict.why == f"a quiet job was at work in a terminal 10 s ago ({at_most})"
+    [reason] = [reason for reason in verdict.reasons if reason.name == "quiet_job"]
+    assert (reason.counts, reason.until, reason.person) == (900.0, MONDAY + 1_900, False)
+    ended = idle_verdict(replace(UP, signals={"quiet_job": replace(signal, at=MONDAY + 2_995)}), POLICY, MONDAY + 3_000)
+    assert (ended.due, ended.why) == (True, f"unused for 5 s; its quiet job counts no more ({at_most})")
+    alone = idle_verdict(replace(UP, signals={"quiet_job": signal}), POLICY, MONDAY + 1_900)
+    assert (alone.due, alone.why) == (True, "unused for 900 s")
+    nameless = idle_verdict(replace(UP, signals={"quiet_job": replace(signal, detail="")}), POLICY, MONDAY + 1_010)
+    assert nameless.why.endswith("(until 2025-11-24T08:50:00.000Z at most)")
 
 
 def test_a_policy_is_what_the_settings_say_and_names_what_is_wrong() -> None:

@@ -122,6 +122,7 @@ def test_the_deployment() -> None:
                         {"name": "USER_ID", "value": "ada@example.com"},
                         {"name": "HOME", "value": "/workspace/home"},
                         {"name": "WORKSPACE_CGROUP", "value": "/sys/fs/cgroup"},
+                        {"name": "KEEPALIVE_MAX", "value": "28800"},
                         {"name": "WORKSPACE_SECRET_FILE", "value": "/dev/null"},
                     ],
                     "readinessProbe": {
@@ -235,6 +236,12 @@ def test_the_editor_is_told_who_may_embed_it() -> None:
     chosen = KubernetesConfig.of(replace(SETTINGS, embed_origins="https://b.example.com, https://a.example.com:8443/"))
     (editor,) = objects.pod_template(ADA, chosen)["spec"]["containers"]
     assert editor["env"][-1] == {"name": "EMBED_ORIGINS", "value": "https://b.example.com https://a.example.com:8443"}
+
+
+def test_the_editor_is_told_for_how_long_a_command_may_ask_to_be_kept_up() -> None:
+    chosen = KubernetesConfig.of(replace(SETTINGS, keepalive_max=3_600.0))
+    (editor,) = objects.pod_template(ADA, chosen)["spec"]["containers"]
+    assert {"name": "KEEPALIVE_MAX", "value": "3600"} in editor["env"]
 
 
 def test_the_agent_understands_what_it_is_told() -> None:

@@ -141,7 +141,7 @@ def test_a_workspace_gets_none_of_the_workers_secrets(stage: Stage, monkeypatch:
     assert "secret-" not in str(got)
     assert set(got) - {"PWD", "SHLVL", "_", "OLDPWD"} <= {
         "PATH", "HOME", "LANG", "SHELL", "TERM", "USER", "DATA_DIR", "WORKSPACE_UUID", "WORKSPACE_SECRET_FILE",
-        "USER_ID",
+        "USER_ID", "KEEPALIVE_MAX",
     }  # fmt: skip
     assert (got["WORKSPACE_UUID"], got["USER_ID"]) == (A, "ada@example.com")
     assert got["DATA_DIR"] == str(stage.settings.data_dir.resolve())
