@@ -43,6 +43,9 @@ REPORT_INTERVAL = 10.0
 
 FILE_BYTES = 16_384
 
+LATEST = 1e11
+"""Seconds since the epoch; later times are none."""
+
 
 class Signal(NamedTuple):
     """When an activity was last seen (seconds since the epoch), and a detail of it. For a quiet job also when it last
@@ -168,4 +171,6 @@ def _touched(path: Path) -> float:
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else 0.0
+    """A time in a user's file, 0 for what is none."""
+    timed = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < LATEST
+    return float(value) if timed else 0.0

@@ -164,6 +164,8 @@ def test_an_editor_without_signs_of_its_own_is_seen_by_its_heartbeat(home: Home)
         '{"input_at": "now", "busy_at": true, "busy": 7}',
         '{"quiet": {"at": "x"}}',
         '{"quiet": [5]}',
+        '{"input_at": 1e400, "busy_at": NaN, "quiet": {"at": Infinity}}',
+        json.dumps({"input_at": 10**400, "quiet": {"at": 10**12}}),
         "[" * FILE_BYTES,
     ],
 )
