@@ -19,7 +19,7 @@ import requests
 from app.core.access.agent_credentials import AgentCredentials
 from app.core.prompts.token_usage import TokenUsage
 from app.core.redis.connections import connect
-from app.core.sessions.model import Record, Status
+from app.core.sessions.model import Record, Status, new_uuid
 from app.core.sessions.store import SessionStore
 from tests.integration.serving import SECRET_KEY, running_gateway
 from tests.model_server import Answer, ModelServer, Received
@@ -56,7 +56,7 @@ def _clean(redis_client: redis.Redis) -> None:
     """Every test begins with an empty Redis."""
 
 
-def new_session(redis_server: str, uuid: str = "gateway1", user_id: str = "ada") -> str:
+def new_session(redis_server: str, uuid: str, user_id: str) -> str:
     """A session that is up; answers its token."""
     now = time.time()
     record = Record(
@@ -67,8 +67,14 @@ def new_session(redis_server: str, uuid: str = "gateway1", user_id: str = "ada")
 
 
 @pytest.fixture
-def token(redis_server: str) -> str:
-    return new_session(redis_server)
+def uuid() -> str:
+    """Of this test alone, as its user is: what a client left behind may be counted after its test's end."""
+    return new_uuid()
+
+
+@pytest.fixture
+def token(redis_server: str, uuid: str) -> str:
+    return new_session(redis_server, uuid, f"user-{uuid}")
 
 
 def ask(url: str, token: str, stream: bool = True, **more: Any) -> requests.Response:
@@ -148,7 +154,7 @@ def test_openais_own_client_is_served(url: str, token: str, model: ModelServer) 
 
 
 def test_tokens_are_counted_by_session_and_user(
-    url: str, token: str, model: ModelServer, redis_client: redis.Redis
+    url: str, uuid: str, token: str, model: ModelServer, redis_client: redis.Redis
 ) -> None:
     """What the provider said it took, of a stream and of a whole answer."""
     model.script(*[Answer(text="x", prompt_tokens=11, completion_tokens=5)] * 2)
@@ -156,22 +162,22 @@ def test_tokens_are_counted_by_session_and_user(
         list(events(response))
     ask(url, token, stream=False)
     spending = TokenUsage(redis_client)
-    wait_for(lambda: spending.of_session("gateway1").prompt == 22, "both requests are counted")
-    assert spending.of_session("gateway1").completion == 10
-    assert spending.of_session("gateway1").estimated == 0
-    assert spending.of_day("ada", time.time()) == 32
+    wait_for(lambda: spending.of_session(uuid).prompt == 22, "both requests are counted")
+    assert spending.of_session(uuid).completion == 10
+    assert spending.of_session(uuid).estimated == 0
+    assert spending.of_day(f"user-{uuid}", time.time()) == 32
 
 
 def test_a_stream_without_usage_is_estimated(
-    url: str, token: str, model: ModelServer, redis_client: redis.Redis
+    url: str, uuid: str, token: str, model: ModelServer, redis_client: redis.Redis
 ) -> None:
     """A provider that doesn't count costs nobody the budget's protection, and the estimate is marked as one."""
     model.script(Answer(text="a b c", usage=False))
     with ask(url, token) as response:
         list(events(response))
     spending = TokenUsage(redis_client)
-    wait_for(lambda: spending.of_session("gateway1").total > 0, "the stream is counted")
-    counted = spending.of_session("gateway1")
+    wait_for(lambda: spending.of_session(uuid).total > 0, "the stream is counted")
+    counted = spending.of_session(uuid)
     assert counted.estimated == counted.total
     assert "gateway_llm_tokens_estimated_total" in requests.get(f"{url}/metrics", timeout=TIMEOUT).text
 
@@ -225,7 +231,9 @@ def test_the_providers_own_error_passes(url: str, token: str, model: ModelServer
     assert error.value.type == "invalid_request_error"
 
 
-def test_a_client_that_leaves_ends_the_providers_stream(url: str, token: str, model: ModelServer) -> None:
+def test_a_client_that_leaves_ends_the_providers_stream(
+    url: str, uuid: str, token: str, model: ModelServer, redis_client: redis.Redis
+) -> None:
     """The provider stops writing, and billing, what nobody reads; what came so far is counted."""
     before = len(model.requests)
     model.script(Answer(text="a b c", hold=threading.Event()))
@@ -234,12 +242,13 @@ def test_a_client_that_leaves_ends_the_providers_stream(url: str, token: str, mo
     received = newest(model, before)
     assert received.finished.wait(TIMEOUT)
     assert received.outcome == "client gone"
+    wait_for(lambda: TokenUsage(redis_client).of_session(uuid).completion, "what came so far is counted")
 
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("answer", [Answer(text="late", delay=60), Answer(text="one two", hold=threading.Event())])
 def test_a_client_that_leaves_pays_for_what_it_asked(
-    url: str, token: str, model: ModelServer, redis_client: redis.Redis, answer: Answer, stream: bool
+    url: str, uuid: str, token: str, model: ModelServer, redis_client: redis.Redis, answer: Answer, stream: bool
 ) -> None:
     """While the model is still thinking or writing, streamed or not: its request ends, and counts in full."""
     before = len(model.requests)
@@ -255,8 +264,8 @@ def test_a_client_that_leaves_pays_for_what_it_asked(
     assert received.finished.wait(TIMEOUT)
     assert received.outcome == "client gone"
     spending = TokenUsage(redis_client)
-    wait_for(lambda: spending.of_session("gateway1").completion, "the answer is counted")
-    assert spending.of_session("gateway1").completion == 5_000
+    wait_for(lambda: spending.of_session(uuid).completion, "the answer is counted")
+    assert spending.of_session(uuid).completion == 5_000
 
 
 def test_two_hundred_streams_at_once(url: str, redis_server: str, model: ModelServer) -> None:
@@ -295,7 +304,7 @@ def test_two_hundred_streams_at_once(url: str, redis_server: str, model: ModelSe
 
 def test_one_session_cannot_take_all_places(url: str, redis_server: str, model: ModelServer) -> None:
     """Its ninth request at a time is refused; another session is served meanwhile."""
-    greedy, modest = new_session(redis_server, "greedy00"), new_session(redis_server, "modest00")
+    greedy, modest = (new_session(redis_server, uuid, "ada") for uuid in ("greedy00", "modest00"))
     hold = threading.Event()
     model.script(*[Answer(text="x", hold=hold)] * 8)
     streams = [ask(url, greedy) for _ in range(8)]
