@@ -325,7 +325,7 @@ def test_a_quiet_job_last_worked_when_it_used_its_terminal_or_the_processor(edit
 @pytest.mark.slow
 def test_of_several_jobs_the_one_that_worked_last_is_told(editor: Editor) -> None:
     """Each terminal has one; `script` makes a second one inside the first, whose own it is not."""
-    editor.type("script -q -c 'sleep 600' /dev/null")
+    editor.type("script -q -c 'exec sleep 600' /dev/null")
     seen = editor.until(lambda seen: seen["quiet"].get("name", "") == "sleep")
     assert "script" in seen["jobs"]
 
