@@ -12,8 +12,9 @@ from app.agent.prompt_status import ProcessEnding
 from app.core.prompts.history_store import Checkpoint
 from tests.unit.agent.fake_gateway import TOKEN
 from tests.unit.agent.fakes import FakeModel, World, says
+from tests.waiting import wait_for
 
-CHECKPOINT, HISTORY = "/agent/v1/checkpoint", "/agent/v1/history"
+CHECKPOINT, HISTORY, EVENTS = "/agent/v1/checkpoint", "/agent/v1/history", "/agent/v1/events"
 
 
 @pytest.fixture
@@ -244,11 +245,17 @@ def test_the_keeper_saves_by_itself(gateway, line, world):
 def test_an_agent_pushes_its_checkpoint_when_asked_to(agent, gateway):
     """It says whether all of it is there; the documents are on its own disk too."""
     agent.start()
+    journal = agent.folder.parent / ".session" / "journal"
+    # While no report gets through, the end of the turn empties the journal. What then comes in is one note.
+    gateway.failures[EVENTS].extend([503] * 100)
     agent.chat("m1", "remember 5")
+    wait_for(lambda: not journal.stat().st_size, "an empty journal at the end of the turn")
+    gateway.failures[EVENTS].clear()
+    wait_for(lambda: journal.stat().st_size, "the note that the manager has the outcome")
     push = {"push": True, "seconds": 5}
     assert agent.call("POST", "/checkpoint", push) == (200, {"saved": True, "messages": 2})
     assert kept(gateway) == agent.history()
-    assert (agent.folder.parent / ".session" / "journal").stat().st_size == 0
+    assert journal.stat().st_size == 0
     agent.chat("m2", "remember 6")
     gateway.failures[HISTORY].append(413)
     assert agent.call("POST", "/checkpoint", push) == (200, {"saved": False, "messages": 4})
