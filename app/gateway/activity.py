@@ -70,20 +70,13 @@ def _signal(signal: Any, now: float) -> Signal:
     detail = signal.get("detail", "")
     if not isinstance(detail, str):
         raise InvalidRequest("`detail` of a signal must be a string.")
-    return Signal(now - min(_seconds(signal, "age"), OLDEST), detail=detail)
+    return Signal(now - min(_amount(signal, "age"), OLDEST), detail=detail)
 
 
 def _quiet_until(signal: dict[str, Any], now: float, limits: QuietLimits) -> float:
     ends = [0.0]
     if "quiet" in signal:
-        ends.append(now - _seconds(signal, "quiet") + limits.quiet)
+        ends.append(now - _amount(signal, "quiet") + limits.quiet)
     if "left" in signal:
-        ends.append(now + min(_seconds(signal, "left"), limits.asked))
+        ends.append(now + min(_amount(signal, "left"), limits.asked))
     return max(ends)
-
-
-def _seconds(signal: dict[str, Any], name: str) -> float:
-    value = signal.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise InvalidRequest(f"`{name}` of a signal must be a number of seconds, 0 or more.")
-    return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.browser import PATIENCE, in_terminal, open_editor, sleep_warning
 from tests.cluster.product import Api
@@ -17,17 +17,13 @@ IDLE = 30
 def test_a_job_in_a_terminal_keeps_it_up_and_an_open_page_does_not(browser: Browser) -> None:
     """Its sleep is announced in the editor."""
     api = Api()
-    uuid = api.call("POST", "/session/create", {"user_id": "ada", "idle_timeout": IDLE})["uuid"]
-    # How long an editor takes to open is the machine's matter: the clock of idleness begins once the job is seen.
-    keep_up(api, uuid, 600)
-    page = open_editor(browser, api.link(uuid))
-    in_terminal(page, f"timeout {2 * IDLE} sha256sum /dev/zero")
+    uuid, page = kept_up_while_it_begins(api, browser, f"timeout {2 * IDLE} sha256sum /dev/zero")
 
-    def signals() -> dict[str, Any]:
-        return {each["signal"]: each for each in api.call("GET", f"/session/{uuid}/activity")["signals"]}
+    def job() -> str:
+        return str(signal(api, uuid, "jobs")["detail"])
 
-    wait_for(lambda: signals()["jobs"]["detail"] == "sha256sum", "the job to be seen", lambda: str(signals()), 2 * IDLE)
-    assert signals()["terminal"]["holds"]
+    wait_for(lambda: job() == "sha256sum", "the job to be seen", job, 2 * IDLE)
+    assert signal(api, uuid, "terminal")["holds"]
     keep_up(api, uuid, 0)
     expect(sleep_warning(page)).to_be_visible(timeout=3 * PATIENCE)
     assert api.status(uuid) == "active"
@@ -39,14 +35,11 @@ def test_a_job_in_a_terminal_keeps_it_up_and_an_open_page_does_not(browser: Brow
 def test_a_quiet_job_keeps_it_up_and_a_program_that_waits_for_input_does_not(browser: Browser) -> None:
     """The editor's container shows what a program waits for, and has `keep`."""
     api = Api()
-    uuid = api.call("POST", "/session/create", {"user_id": "ada", "idle_timeout": IDLE})["uuid"]
-    keep_up(api, uuid, 600)
-    page = open_editor(browser, api.link(uuid))
-    in_terminal(page, f"sleep {2 * IDLE}; (keep 5 -- sleep {2 * IDLE}; touch done) & cat")
+    line = f"sleep {2 * IDLE}; (keep 5 -- sleep {2 * IDLE}; touch done) & cat"
+    uuid, page = kept_up_while_it_begins(api, browser, line)
 
     def quiet() -> dict[str, Any]:
-        told = api.call("GET", f"/session/{uuid}/activity")["signals"]
-        return next(each for each in told if each["signal"] == "quiet_job")
+        return signal(api, uuid, "quiet_job")
 
     def jobs() -> list[str]:
         risk = api.call("GET", f"/session/{uuid}/risk")["risk"] or {}
@@ -61,6 +54,22 @@ def test_a_quiet_job_keeps_it_up_and_a_program_that_waits_for_input_does_not(bro
     assert quiet()["detail"].startswith("sleep, until ")
     wait_for(lambda: api.status(uuid) == "sleeping", "the sleep", seconds=2 * IDLE)
     api.call("DELETE", f"/session/{uuid}?backup=false")
+
+
+def kept_up_while_it_begins(api: Api, browser: Browser, line: str) -> tuple[str, Page]:
+    """A new session with this line in a terminal of its editor, and that page. How long an editor takes to open is the
+    machine's matter: the clock of idleness begins with `keep_up` for 0 s."""
+    uuid = api.call("POST", "/session/create", {"user_id": "ada", "idle_timeout": IDLE})["uuid"]
+    keep_up(api, uuid, 600)
+    page = open_editor(browser, api.link(uuid))
+    in_terminal(page, line)
+    return uuid, page
+
+
+def signal(api: Api, uuid: str, name: str) -> dict[str, Any]:
+    told = api.call("GET", f"/session/{uuid}/activity")["signals"]
+    [found] = [each for each in told if each["signal"] == name]
+    return dict(found)
 
 
 def keep_up(api: Api, uuid: str, seconds: int) -> None:

@@ -82,27 +82,15 @@ class Editor:
 
     def rests(self) -> None:
         """Nothing uses the processor, as often as it is looked at in a row."""
-        quiet = 0
-
-        def rested() -> bool:
-            nonlocal quiet
-            quiet = quiet + 1 if self.look()["busy_at"] < self.now else 0
-            return quiet >= 20
-
-        wait_for(rested, "20 looks in a row at which nothing is busy", interval=0.01)
+        self._in_a_row(lambda seen: seen["busy_at"] < self.now, "nothing is busy")
 
     def idles(self, job: str) -> None:
         """This job runs and uses no processor, and no job is at work, as often as it is looked at in a row."""
-        quiet = 0
 
-        def idle() -> bool:
-            nonlocal quiet
-            seen = self.look()
-            waits = job in seen["jobs"] and seen["busy_at"] < self.now and seen["quiet"] == {}
-            quiet = quiet + 1 if waits else 0
-            return quiet >= 20
+        def waits(seen: dict[str, Any]) -> bool:
+            return job in seen["jobs"] and seen["busy_at"] < self.now and seen["quiet"] == {}
 
-        wait_for(idle, f"20 looks in a row at which {job} waits", lambda: str(self.look()), interval=0.01)
+        self._in_a_row(waits, f"{job} waits")
 
     def below(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
@@ -111,6 +99,16 @@ class Editor:
         """The device of its shell."""
         shells = wait_for(lambda: [each for each in self.below() if each.name() == "bash"], "a shell", interval=0.01)
         return os.readlink(f"/proc/{shells[0].pid}/fd/0")
+
+    def _in_a_row(self, condition: Callable[[dict[str, Any]], bool], what: str) -> None:
+        count = 0
+
+        def often() -> bool:
+            nonlocal count
+            count = count + 1 if condition(self.look()) else 0
+            return count >= 20
+
+        wait_for(often, f"20 looks in a row at which {what}", lambda: str(self.look()), interval=0.01)
 
     def _order(self, **order: Any) -> dict[str, Any]:
         assert self.process.stdin is not None and self.process.stdout is not None
