@@ -147,7 +147,7 @@ def test_what_selects_pods_finds_some(overlay):
     selectors = [{"matchLabels": each["spec"]["selector"]} for each in of_kind(overlay, "Service").values()]
     selectors += [each["spec"]["selector"] for each in of_kind(overlay, "PodDisruptionBudget").values()]
 
-    assert len(selectors) == 11
+    assert len(selectors) == 13
     assert all(any(selects(each, pod.labels) for pod in found.values()) for each in selectors)
 
 
@@ -228,14 +228,7 @@ def test_there_are_two_of_what_users_wait_for(overlay):
         "type": "RollingUpdate",
         "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
     }
-    assert set(of_kind(overlay, "PodDisruptionBudget")) == {
-        "web",
-        "forward-auth",
-        "gateway",
-        "worker",
-        "sweeper",
-        "observer",
-    }
+    assert set(of_kind(overlay, "PodDisruptionBudget")) == two
     assert all("podAntiAffinity" in pods(overlay)[name].spec["affinity"] for name in ("web", "forward-auth", "gateway"))
 
 
