@@ -57,7 +57,7 @@ WEB: Mapping[str, Sequence[Try]] = {
     "sessions.events": [OF_SESSION],
     "sessions.scale_up": [KEYED],
     "sessions.scale_down": [KEYED],
-    "sessions.back_up": [KEYED],
+    "backups.back_up": [KEYED],
     "sessions.delete": [KEYED, replace(KEYED, query="backup=false"), replace(KEYED, query="erase=true")],
     "access.open_workspace": [KEYED, replace(KEYED, body={"path": "/"})],
     "access.token": [KEYED],

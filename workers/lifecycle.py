@@ -303,7 +303,11 @@ class Lifecycle:
         """Report that a requested backup failed; the session is unchanged."""
         outcomes.failed(self._core.counters, record, reason, self._clock(), "backup", begun, code)
         self._core.counters.count("backups_failed")
-        self._core.events.append(record.uuid, "backup", {"status": "failed", "reason": reason})
+        told = ("backup", {"status": "failed", "reason": reason})
+        with suppress(SessionNotFound):
+            self._store.change(
+                record.uuid, self._clock(), backup_ended=record.backup_asked, backup_error=reason, event=told
+            )
 
     def _uncount(self, record: Record, field: str, tries: int) -> None:
         """Uncount an attempt that could not be made. It stays counted if that cannot be written either."""

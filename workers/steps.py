@@ -102,7 +102,15 @@ class Steps:
         backup = self._write_backup(record, while_wanted(self._store, record, forced), partial=True)
         lacking = {} if backup.complete else {"unreadable": list(backup.unreadable[:UNREADABLE_SHOWN])}
         done = ("backup", {"status": "done", "name": backup.name, **lacking})
-        self._store.change(record.uuid, self._clock(), backup=backup.name, backup_lacks=lacking, event=done)
+        self._store.change(
+            record.uuid,
+            self._clock(),
+            backup=backup.name,
+            backup_lacks=lacking,
+            backup_ended=record.backup_asked,
+            backup_error="",
+            event=done,
+        )
 
     def _start(self, record: Record) -> None:
         # When a worker first took the task; this may be a repetition.

@@ -9,14 +9,22 @@ from flask import Response, request
 from app.api.blueprint import Blueprint
 from app.api.context import core, reply, request_id
 from app.api.idempotency import name_of_request
-from app.api.prefer import waiting
-from app.api.schemas import BackupListSchema, BackupsQuerySchema, CreatedSessionSchema, PageQuerySchema, RestoreSchema
+from app.api.prefer import wait_for, waiting
+from app.api.schemas import (
+    ActionSchema,
+    BackupListSchema,
+    BackupsQuerySchema,
+    CreatedSessionSchema,
+    PageQuerySchema,
+    RestoreSchema,
+)
 from app.api.security import caller, check_listing, check_user, check_uuid, visible_backup, visible_session
-from app.api.sessions import created
+from app.api.sessions import action, created
 from app.core.backups.index import Backup
-from app.core.sessions.model import iso
+from app.core.sessions.model import GONE, iso
+from app.problems import Problem
 
-blp = Blueprint("backups", __name__, description="Backups: list, restore, download, delete.")
+blp = Blueprint("backups", __name__, description="Backups: make, list, restore, download, delete.")
 
 ZIP_DOC = {"type": "string", "format": "binary"}
 
@@ -42,6 +50,22 @@ def list_of_session(query: dict[str, Any], uuid: str) -> Response:
     if newest is None or not caller().may_see(newest.user_id):
         visible_session(uuid)
     return listed(uuid=uuid, **query)
+
+
+@blp.route("/session/<session:uuid>/backup", methods=["POST"])
+@blp.response(202, ActionSchema)
+@blp.alt_response(200, schema=ActionSchema, description="The backup was made within the wait.")
+@blp.operation("backUpSession", 404, 409, body=True, audit="backup")
+def back_up(uuid: str) -> Response:
+    """Back a session up, without interrupting it; answers at once unless asked to wait."""
+    with waiting(visible_session(uuid).user_id, uuid):
+        asked = core().sessions.request_backup(uuid, request_id())
+        ended = wait_for(asked, lambda record: record.status in GONE or record.backup_ended >= asked.backup_asked)
+    if ended.backup_ended < asked.backup_asked:
+        return action(ended, "backup", "queued", status=202)
+    if ended.backup_error:
+        raise Problem(409, "backup_failed", ended.backup_error)
+    return reply({"uuid": uuid, "action": "backup", "status": "done", "backup": ended.backup})
 
 
 @blp.route("/backups/<name>/restore", methods=["POST"])

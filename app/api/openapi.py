@@ -32,6 +32,7 @@ EVENTS_PATHS = ("/session/{uuid}/events", "/events")
 
 WAITING = frozenset(
     {
+        "backUpSession",
         "chat",
         "createSession",
         "deleteSession",

@@ -38,10 +38,16 @@ KEY_PREFIX = f"rate:{STRATEGY}"
 """Names the strategy: one strategy can't read the counters of another, and switching must not fail on live keys."""
 
 
+ADDRESS = "ip:"
+"""What the counter of an address begins with; others are of keys and session tokens."""
+
+
 @dataclass(frozen=True)
 class Window:
-    """The caller's current window: `limit` requests in all, `remaining` of them, `reset` s until the next window."""
+    """The fuller one of the caller's current windows, counted under `counter`: `limit` requests in all, `remaining` of
+    them, `reset` s until the next window."""
 
+    counter: str
     limit: int
     remaining: int
     reset: int
@@ -81,9 +87,10 @@ class JointFixedWindow(FixedWindowRateLimiter):
 
     def hit(self, item: RateLimitItem, *identifiers: str, cost: int = 1) -> bool:
         prefix, names, category = identifiers
-        keys = [item.key_for(prefix, name, category) for name in names.split()]
-        used, left = max(self._count(keys, item.get_expiry(), cost))
-        g.rate_window = Window(item.amount, max(0, item.amount - used), math.ceil(left))
+        counters = names.split()
+        counted = self._count([item.key_for(prefix, name, category) for name in counters], item.get_expiry(), cost)
+        (used, left), counter = max(zip(counted, counters, strict=True))
+        g.rate_window = Window(counter, item.amount, max(0, item.amount - used), math.ceil(left))
         return used <= item.amount
 
     def _count(self, keys: list[str], expiry: int, cost: int) -> list[tuple[int, float]]:
@@ -104,7 +111,7 @@ class JointFixedWindow(FixedWindowRateLimiter):
         except redis.RedisError as error:
             # Redis is there, and this one request fails. Raised here, it would have Flask-Limiter count all in memory.
             g.uncounted = error
-            return [(0, expiry)]
+            return [(0, expiry) for _ in keys]
         g.session_hash = dict(zip(hashed[::2], hashed[1::2], strict=True))
         return [(n, left / 1000) for n, left in zip(flat[::2], flat[1::2], strict=True)]
 
@@ -152,12 +159,32 @@ def own_rate() -> str:
 def counters() -> str:
     """The names the current request counts under: its address and, with a valid key, the key; only
     the key if that has a rate of its own (a web backend calls for all its users from one address)."""
-    address = f"ip:{request.remote_addr or 'local'}"
+    address = f"{ADDRESS}{request.remote_addr or 'local'}"
     principal: Principal | None = g.principal
     if principal is None:
         return address
     key = f"key:{principal.digest[:16]}"
     return key if own_rate() else f"{address} {key}"
+
+
+def refusal(limit: RateLimitItem) -> Problem:
+    """The problem of a request above this limit: it says which limit it is, and whose."""
+    window: Window = g.rate_window
+    principal: Principal | None = g.principal
+    if principal is None or window.counter.startswith(ADDRESS):
+        of, name = "address", None
+        who = "This address has"
+    elif principal.held:
+        of, name = "session_token", None
+        who = "This session token has"
+    else:
+        of, name = "key", principal.name
+        who = f"The key {principal.name} has"
+    kind = category()
+    rule = "a limit of its own" if own_rate() else f"RATE_LIMIT_{kind.upper()}"
+    text = f"{who} used up its limit of {limit} for `{kind}` calls ({rule}). Try again in {max(1, window.reset)} s."
+    told = {"category": kind, "rate": str(limit), "of": of, "name": name}
+    return Problem(429, "rate_limited", text, more={"limit": told})
 
 
 def _spare_redis() -> None:

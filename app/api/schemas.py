@@ -12,6 +12,7 @@ from typing import Any
 
 from marshmallow import INCLUDE, RAISE, Schema, ValidationError, fields, validate
 
+from app.core.access.keyring import CATEGORIES
 from app.core.access.landing_path import LANDING_REGEX, LONGEST, is_landing
 from app.core.backups.store import NAME_PATTERN
 from app.core.prompts.inbox import ID_PATTERN, State
@@ -301,6 +302,15 @@ def archives_at_field() -> fields.String:
     )
 
 
+class UsedUpLimitSchema(Schema):
+    """A limit of requests that is used up."""
+
+    category = fields.String(required=True, metadata={"enum": sorted(CATEGORIES), "description": "of which calls"})
+    rate = fields.String(required=True, metadata={"examples": ["100 per 1 minute"]})
+    of = fields.String(required=True, metadata={"enum": ["address", "key", "session_token"]})
+    name = fields.String(required=True, allow_none=True, metadata={"description": "the name of the key"})
+
+
 class ProblemSchema(Schema):
     """RFC 9457."""
 
@@ -315,6 +325,7 @@ class ProblemSchema(Schema):
         metadata={"deprecated": True, "description": "the code of this error in the release before, if it was renamed"}
     )
     errors = fields.Dict(keys=fields.String(), values=fields.List(fields.String()))
+    limit = fields.Nested(UsedUpLimitSchema, metadata={"description": "of `rate_limited`: which limit, and whose"})
     uuid = fields.String(
         metadata={
             "pattern": UUID_REGEX,
@@ -439,6 +450,7 @@ class ActionSchema(Schema):
     action = fields.String(required=True)
     status = fields.String(required=True)
     message = fields.String()
+    backup = fields.String(metadata={"pattern": BACKUP_REGEX, "description": "the backup that was made in the wait"})
 
 
 def state_field() -> fields.String:

@@ -149,15 +149,6 @@ def scale_down(uuid: str) -> Response:
     return action(record, "scale_down", "success", "Pod scaled down")
 
 
-@blp.route("/session/<session:uuid>/backup", methods=["POST"])
-@blp.response(202, ActionSchema)
-@blp.operation("backUpSession", 404, body=True, audit="backup")
-def back_up(uuid: str) -> Response:
-    """Back a session up, without interrupting it."""
-    check_session(uuid)
-    return action(core().sessions.request_backup(uuid, request_id()), "backup", "queued", status=202)
-
-
 @blp.route("/session/<session:uuid>", methods=["DELETE"])
 @blp.arguments(DeleteQuerySchema, location="query")
 @blp.response(200, DeletedSchema)

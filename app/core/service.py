@@ -11,7 +11,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from app import tracing
@@ -25,6 +25,7 @@ from app.core.errors import (
     InvalidRequest,
     RestorePointsOff,
     SessionError,
+    SessionNotFound,
     Superseded,
 )
 from app.core.prompts.inbox import Inbox, Prompt, Taken
@@ -352,7 +353,8 @@ class SessionService:
         raise Superseded(f"Other calls keep revoking access to session {uuid}; retry.")
 
     def request_backup(self, uuid: str, request_id: str = "") -> Record:
-        """Request a backup of the current files; the session stays as it is."""
+        """Request a backup of the current files; the session stays as it is. `backup_asked` of the record is the
+        request's number."""
         record = self._store.get(uuid)
         if record.status in GONE:
             raise IllegalState(f"Session {uuid} is `{record.status}`; GET /backups lists its last backup.")
@@ -361,9 +363,11 @@ class SessionService:
         if record.status is Status.CREATED or record.restore_from or not record.provisioned:
             raise IllegalState(f"Session {uuid} does not have its files yet; retry once it is active.")
         now = self._clock()
-        self._store.request_backup(uuid, now, self._overdue(now))
+        number = self._store.request_backup(uuid, now, self._overdue(now))
+        if not number:
+            raise SessionNotFound(uuid)
         self._tasks.send(task_queue.BACKUP, uuid, request_id=request_id)
-        return record
+        return replace(record, backup_asked=number)
 
     def request_point(self, uuid: str, request_id: str = "") -> Record:
         """Request a restore point of the current files; the session stays as it is. Raises `RestorePointsOff`."""

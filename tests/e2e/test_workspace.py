@@ -35,8 +35,9 @@ def test_a_workspace_lives_sleeps_wakes_dies_and_is_restored(service: Service, b
     expect_file(page, "link")
     page.close()
 
-    service.done("POST", f"/session/{uuid}/backup")
-    wait_for(lambda: service.done("GET", f"/session/{uuid}/backups")["total"] == 1, "the backup")
+    made = service.done("POST", f"/session/{uuid}/backup", headers={"Prefer": "wait=60"})
+    assert made["status"] == "done"
+    assert [each["name"] for each in service.done("GET", f"/session/{uuid}/backups")["backups"]] == [made["backup"]]
     gone = service.done("DELETE", f"/session/{uuid}")
     assert gone["status"] == "terminated"
     assert not files.parent.exists()

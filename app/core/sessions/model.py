@@ -186,8 +186,9 @@ class Record(Identity):
     `tries` counts the unfinished attempts at the current intent, `backup_tries` those at a requested backup. `lease`
     counts the attempts at all intents: a worker that lost its lease finds another number. `missed` is the intent whose
     broker message found the lease taken, `answered` the one whose workspace was ready before its start was finished.
-    `backup_asked` counts requests for a backup: an attempt begun before the last request does not settle it. `stopping`
-    says that the processes were told to stop and may still run: nothing may be started before they have ended.
+    `backup_asked` counts requests for a backup: an attempt begun before the last request does not settle it.
+    `backup_ended` is the last request that was carried out or failed, `backup_error` why it failed. `stopping` says
+    that the processes were told to stop and may still run: nothing may be started before they have ended.
 
     `point` is the newest restore point, `point_at` the time whose files are in it, `point_error` why the last attempt
     failed, `point_checked_at` when all stored data was last read. `point_asked` and `point_tries` count as those of
@@ -230,6 +231,8 @@ class Record(Identity):
     missed: int = 0
     answered: int = 0
     backup_asked: int = 0
+    backup_ended: int = 0
+    backup_error: str = ""
     backup_tries: int = 0
     point: str = ""
     point_at: float = 0.0

@@ -169,10 +169,11 @@ class SessionStore:
         """Note since when, and why, the stored conversation is behind; {} when it is complete."""
         self._run(self._note_unarchived, [keys.SESSION.format(uuid=uuid)], list(encode({"unarchived": note}).values()))
 
-    def request_backup(self, uuid: str, now: float, due: float) -> None:
-        """Note a request for a backup, overdue at `due`; a backup that has already begun does not settle it."""
+    def request_backup(self, uuid: str, now: float, due: float) -> int:
+        """Note a request for a backup, overdue at `due`; a backup that has already begun does not settle it. Answers
+        the request's number, 0 where there is no such session."""
         arguments = [uuid, number(due), number(now)]
-        self._run(self._backup_requested, [keys.SESSION.format(uuid=uuid), keys.BACKUP_REQUESTS], arguments)
+        return int(self._run(self._backup_requested, [keys.SESSION.format(uuid=uuid), keys.BACKUP_REQUESTS], arguments))
 
     def oldest_backup_request(self, now: float) -> float:
         """How long (s) the requested backup that waits longest has waited, 0 for none. Of more requests than are looked

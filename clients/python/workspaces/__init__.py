@@ -3,6 +3,7 @@
 from workspaces.client import Workspaces
 from workspaces.errors import (
     ApiError,
+    BackupFailed,
     BackupIncomplete,
     BackupInUse,
     BackupNotFound,
@@ -78,6 +79,7 @@ __all__ = [
     "ApiError",
     "BackupEvent",
     "BackupInUse",
+    "BackupFailed",
     "BackupIncomplete",
     "BackupNotFound",
     "BudgetEvent",

@@ -146,6 +146,10 @@ class TeardownFailed(Conflict):
     """The session was not deleted, and nothing of it; delete it again once the cause is gone."""
 
 
+class BackupFailed(Conflict):
+    """The backup that was asked for could not be made; the session goes on."""
+
+
 class BackupIncomplete(Conflict):
     """Files can't be read; `backup="partial"` accepts a backup without them."""
 
@@ -220,6 +224,7 @@ BY_CODE: Mapping[str, type[ApiError]] = {
     "start_failed": StartFailed,
     "stop_failed": StopFailed,
     "teardown_failed": TeardownFailed,
+    "backup_failed": BackupFailed,
     "backup_incomplete": BackupIncomplete,
     "backup_in_use": BackupInUse,
     "restore_point_not_found": RestorePointNotFound,

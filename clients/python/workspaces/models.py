@@ -140,12 +140,14 @@ class SessionList(Answer):
 
 @dataclass(frozen=True, kw_only=True)
 class Action(Answer):
-    """What an action on a session came to; `status` is `success`, `queued`, or the session's state."""
+    """What an action on a session came to; `status` is `success`, `queued`, `done`, or the session's state. `backup` is
+    the name of the backup that was made."""
 
     uuid: str
     action: str
     status: str
     message: str | None
+    backup: str | None
 
 
 @dataclass(frozen=True, kw_only=True)

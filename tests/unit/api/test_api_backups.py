@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from threading import Barrier, Thread
 from typing import Any, BinaryIO
 
@@ -22,6 +23,7 @@ from tests.unit.api.helpers import (
     move,
     new_session,
 )
+from tests.waiting import wait_for
 from workers import rpc
 from workers.download_server import DownloadServer, digest
 
@@ -190,6 +192,74 @@ def test_delete_takes_the_files_and_the_entry(client: Client, core: Core) -> Non
     assert (answer.status_code, answer.data) == (204, b"")
     assert not core.backup_store.exists(backup.name)
     assert client.get("/backups").json["total"] == 0
+
+
+def end(core: Core, uuid: str, number: int, error: str = "") -> None:
+    """What a worker notes of an attempt at the first `number` requests for a backup."""
+    wait_for(lambda: core.store.get(uuid).backup_asked >= number, "the request", interval=0.01)
+    told = ("backup", {"status": "failed", "reason": error} if error else {"status": "done", "name": UNKNOWN})
+    core.store.change(
+        uuid, time.time(), backup="" if error else UNKNOWN, backup_ended=number, backup_error=error, event=told
+    )
+
+
+def asked_and_ended(client: Client, core: Core, uuid: str, *ends: tuple[int, str]) -> Any:
+    """The answer to a call that waits, while attempts at backups end."""
+
+    def end_all() -> None:
+        for each in ends:
+            end(core, uuid, *each)
+
+    worker = Thread(target=end_all)
+    worker.start()
+    answer = client.post(f"/session/{uuid}/backup", headers={"Prefer": "wait=60"})
+    worker.join()
+    return answer
+
+
+@pytest.fixture
+def active(client: Client, core: Core) -> str:
+    uuid = new_session(client)
+    move(core, uuid, Status.ACTIVE, provisioned=True)
+    return uuid
+
+
+def test_a_backup_is_asked_for_and_not_waited_for(client: Client, core: Core, active: str) -> None:
+    answer = client.post(f"/session/{active}/backup")
+    assert answer.status_code == 202
+    assert answer.json == {"uuid": active, "action": "backup", "status": "queued"}
+
+
+def test_a_caller_may_wait_for_a_backup(client: Client, core: Core, active: str) -> None:
+    answer = asked_and_ended(client, core, active, (1, ""))
+    assert answer.status_code == 200
+    assert answer.json == {"uuid": active, "action": "backup", "status": "done", "backup": UNKNOWN}
+    assert answer.headers["Preference-Applied"] == "wait=60"
+
+
+def test_a_caller_that_waits_is_told_why_its_backup_failed(client: Client, core: Core, active: str) -> None:
+    reason = "The store is full."
+    answer = asked_and_ended(client, core, active, (1, reason))
+    assert check_problem(answer, 409, "backup_failed")["detail"] == reason
+
+
+def test_a_backup_begun_before_the_call_ends_no_wait_for_it(client: Client, core: Core, active: str) -> None:
+    """Its files are older than the request."""
+    client.post(f"/session/{active}/backup")
+    answer = asked_and_ended(client, core, active, (1, "It was too early."), (2, ""))
+    assert (answer.status_code, answer.json["status"]) == (200, "done")
+
+
+def test_a_wait_for_a_backup_ends_with_the_session(client: Client, core: Core, active: str) -> None:
+    def delete() -> None:
+        wait_for(lambda: core.store.get(active).backup_asked, "the request", interval=0.01)
+        core.sessions.delete(active)
+
+    worker = Thread(target=delete)
+    worker.start()
+    answer = client.post(f"/session/{active}/backup", headers={"Prefer": "wait=60"})
+    worker.join()
+    assert (answer.status_code, answer.json["status"]) == (202, "queued")
 
 
 def test_a_backup_that_is_being_restored_from_stays(client: Client, core: Core) -> None:

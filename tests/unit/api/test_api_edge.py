@@ -139,7 +139,8 @@ def test_limits_hold_per_key_wherever_it_is_used_from(make_app: AppMaker) -> Non
         assert answer.headers["RateLimit-Remaining"] == left
         assert 0 < int(answer.headers["RateLimit-Reset"]) <= 60
     refused = client.get("/sessions", environ_base={"REMOTE_ADDR": "10.0.0.3"})
-    check_problem(refused, 429, "rate_limited")
+    problem = check_problem(refused, 429, "rate_limited")
+    assert problem["limit"] == {"category": "default", "rate": "2 per 1 minute", "of": "key", "name": "api_key"}
     assert 0 < int(refused.headers["Retry-After"]) <= 60
 
 
@@ -152,14 +153,16 @@ def test_limits_hold_per_address_whatever_the_key(make_app: AppMaker) -> None:
     ]
     assert statuses == [401, 401, 200]
     check_problem(client.get("/nowhere"), 404, "not_found")
-    check_problem(client.get("/sessions", headers={"X-API-Key": SERVICE_KEY}), 429, "rate_limited")
+    problem = check_problem(client.get("/sessions", headers={"X-API-Key": SERVICE_KEY}), 429, "rate_limited")
+    assert problem["limit"] == {"category": "default", "rate": "4 per 1 minute", "of": "address", "name": None}
 
 
 def test_a_key_with_its_own_limit_is_bound_by_that_alone(make_app: AppMaker) -> None:
     app = make_app(rate_limit_create="1/minute", rate_limit_default="1/minute")
     client = keyed(app, OWN_LIMITS_KEY)
-    statuses = [client.post("/session/create", json={"user_id": "ada"}).status_code for _ in range(6)]
-    assert statuses == [201] * 5 + [429]
+    answers = [client.post("/session/create", json={"user_id": "ada"}) for _ in range(6)]
+    assert [answer.status_code for answer in answers] == [201] * 5 + [429]
+    assert (answers[-1].json["limit"]["rate"], answers[-1].json["limit"]["of"]) == ("5 per 1 minute", "key")
     assert [client.get("/backups?user_id=ada").status_code for _ in range(2)] == [200, 429]
 
 

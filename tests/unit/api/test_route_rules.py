@@ -48,7 +48,7 @@ TABLE = {
     "processes.list_all": RouteRules(),
     "restore_points.list_all": RouteRules(),
     "restore_points.make": RouteRules(audit="restore_point"),
-    "sessions.back_up": RouteRules(audit="backup"),
+    "backups.back_up": RouteRules(audit="backup"),
     "sessions.create": RouteRules(rate="create", audit="create", creates=True),
     "sessions.delete": RouteRules(rate="delete", audit="delete"),
     "sessions.events": RouteRules(session_token=True),

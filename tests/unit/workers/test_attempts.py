@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.core.errors import RetryableError, RuntimeUnavailable, StateUnavailable
+from app.core.errors import PermanentError, RetryableError, RuntimeUnavailable, StateUnavailable
 from app.core.redis import keys, task_queue
 from app.core.service import NewSession
 from app.core.sessions.model import Status
@@ -214,6 +214,20 @@ def test_a_requested_backup_waits_from_its_first_request_until_an_attempt_settle
     world.runtime.errors.clear()
     world.lifecycle.back_up(uuid)
     assert store.oldest_backup_request(world.now) == 0
+
+
+def test_a_record_says_which_request_for_a_backup_has_ended_and_how(world: World) -> None:
+    uuid, store = world.active(), world.core.store
+    assert world.sessions.request_backup(uuid).backup_asked == 1
+    world.runtime.errors["backup"] = PermanentError("The volume is gone.")
+    world.work()
+    ended = store.get(uuid)
+    assert (ended.backup_ended, ended.backup_error) == (1, "The volume is gone.")
+    assert world.sessions.request_backup(uuid).backup_asked == 2
+    world.runtime.errors.clear()
+    world.work()
+    ended = store.get(uuid)
+    assert (ended.backup_ended, ended.backup_error) == (2, "")
 
 
 def test_a_backup_that_was_begun_before_it_was_asked_for_does_not_settle_the_request(

@@ -16,9 +16,10 @@ class Backups(Resource):
     """The calls on backups."""
 
     @operation("backUpSession")
-    def create(self, uuid: str, *, idempotency_key: str | None = None) -> Action:
-        """Back a session up while it goes on; a `BackupEvent` reports the end."""
-        return self._post(Action, path("session", uuid, "backup"), idempotency_key=idempotency_key)
+    def create(self, uuid: str, *, wait: float | None = None, idempotency_key: str | None = None) -> Action:
+        """Back a session up while it goes on; a `BackupEvent` reports the end. Its `status` is `done` if the backup was
+        made within `wait`; raises `BackupFailed` if it failed by then."""
+        return self._post(Action, path("session", uuid, "backup"), wait=wait, idempotency_key=idempotency_key)
 
     @operation("listBackups")
     def list(
