@@ -106,7 +106,9 @@ RUN apt-get update && \
         ca-certificates curl git less openssh-client procps python3-venv python-is-python3 restic tini && \
     rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*
 # The volume is mounted at /workspace. /app is a link because a restore swaps the folder behind it.
+# Login shells, from which terminals and commands have their variables, keep the image's PATH.
 RUN useradd --uid 1000 --user-group --no-create-home --home-dir /workspace/home --shell /bin/bash workspace && \
+    sed -i '/^if \[ "$(id -u)"/,/^export PATH/d' /etc/profile && \
     install -d -o 1000 -g 1000 -m 0700 /workspace && \
     install -d -o 1000 -g 1000 /opt/editor && \
     ln -s /workspace/app /app

@@ -7,6 +7,7 @@ credential of ours has a HOME that does not exist.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 
@@ -45,9 +46,14 @@ ALONE: Mapping[str, str] = {
 libraries from a stranger's settings; each library's own variable does so again, and no cloud is asked who this is."""
 
 
-def inherited(environment: Mapping[str, str]) -> dict[str, str]:
-    """What the editor and the agent of a workspace inherit of an environment."""
-    return {name: environment[name] for name in INHERITED if name in environment}
+def inherited(environment: Mapping[str, str], programs: str = "") -> dict[str, str]:
+    """What the editor and the agent of a workspace inherit of an environment. `programs` is the folder of the service's
+    own, which is left out of PATH: what a workspace installs must not change the service."""
+    kept = {name: environment[name] for name in INHERITED if name in environment}
+    if programs and "PATH" in kept:
+        own = os.path.realpath(programs)
+        kept["PATH"] = os.pathsep.join(each for each in kept["PATH"].split(os.pathsep) if os.path.realpath(each) != own)
+    return kept
 
 
 def of_commands(environment: Mapping[str, str], token: str) -> dict[str, str]:

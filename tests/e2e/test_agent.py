@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from tests.model_server import ModelServer
 from tests.service import KEY, Service
 from tests.stored import backups_of
 from tests.waiting import wait_for
+
+WHICH = "command -v python3 git"
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +70,13 @@ def is_end(event: tuple[str, Any]) -> bool:
 def test_a_prompt_makes_a_file_runs_it_and_the_open_editor_shows_it(
     service: Service, browser: Browser, model: ModelServer
 ) -> None:
-    """The work and the answer come as events while it lasts."""
+    """The work and the answer come as events while it lasts. The agent has the terminal's programs, so that what one
+    installs the other finds, and not those that the service runs on."""
     session = service.create("ada")
     uuid = session["uuid"]
     page = open_editor(browser, service.link(uuid))
     # VS Code lists the files before it watches them; what comes in between it does not see.
-    in_terminal(page, "touch watched")
+    in_terminal(page, f"{WHICH} > watched")
     expect_file(page, "watched")
     with events_of(service, uuid) as seen:
         answer = service.prompt(uuid, "create hello.py that prints hi and run it", "m1")
@@ -96,6 +100,12 @@ def test_a_prompt_makes_a_file_runs_it_and_the_open_editor_shows_it(
         service.prompt(uuid, "count to 20", "m2")
         wait_for(lambda: any(map(is_end, seen)), "the end")
         assert len([kind for kind, _ in seen if kind == "token"]) > 1, "an answer of a second comes in pieces"
+
+    service.prompt(uuid, f"run: {WHICH} > found", "m3")
+    found = (service.files(uuid) / "found").read_text()
+    assert found == (service.files(uuid) / "watched").read_text()
+    assert found.endswith("/git\n")
+    assert sys.prefix not in found
     service.done("DELETE", f"/session/{uuid}?backup=false")
 
 

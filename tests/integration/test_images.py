@@ -225,6 +225,12 @@ def test_a_workspace_has_the_tools_it_promises(images: dict[str, Image], bundle:
         assert expected in text
 
 
+def test_a_login_shell_keeps_the_images_path(images: dict[str, Image], bundle: Path) -> None:
+    """Terminals and the agent's commands have their variables from one; an image of one's own may add to PATH."""
+    text = ended(images["workspace"], bundle, "env", "PATH=/opt/own/bin:/usr/bin:/bin", "bash", "-lc", "echo $PATH")
+    assert text.strip() == "/opt/own/bin:/usr/bin:/bin"
+
+
 def test_an_archive_job_runs_our_code_and_not_the_users(images: dict[str, Image], bundle: Path, volume: Path) -> None:
     """A workspace's owner could put a module of the same name where Python looks first."""
     for folder in ("app", "home/.local/lib/python3.11/site-packages"):

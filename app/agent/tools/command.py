@@ -57,11 +57,12 @@ def run_shell(
     processes: int = PROCESSES,
     head: int = HEAD_BYTES,
     grace: float = GRACE,
+    login: bool = False,
 ) -> Mapping[str, Any]:
-    """The answer of `runner` to a shell command in this folder. Where the kernel supports that, the command can't read
-    the `hidden` folder. Raises `ToolError`."""
+    """The answer of `runner` to a shell command in this folder, in a login shell with `login`. Where the kernel
+    supports that, the command can't read the `hidden` folder. Raises `ToolError`."""
     order = {"command": command, "seconds": seconds, "head": head, "tail": TAIL_BYTES, "processes": processes}
-    order["hidden"] = str(hidden or "")
+    order |= {"hidden": str(hidden or ""), "login": login}
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
@@ -114,8 +115,10 @@ def run_command(
         hidden=hidden,
         stop=stop,
         processes=processes,
+        # VS Code does so for its terminals: what an installer put into PATH there, the agent finds too.
+        login=True,
     )
-    return answer["code"] == 0 and not answer["ended"], described(answer, seconds)
+    return answer["code"] == 0 and answer["begun"] and not answer["ended"], described(answer, seconds)
 
 
 @functools.cache
@@ -137,6 +140,8 @@ def described(answer: Mapping[str, Any], seconds: float) -> str:
             notes.append("interrupted because the turn was stopped: look how far it came before doing it again")
         case "processes":
             notes.append("ended because it had too many processes")
+        case _ if not answer["begun"]:
+            notes.append("not run: the login shell ended before it; look at ~/.profile or ~/.bash_profile")
         case _ if answer["code"] != 0:
             notes.append(
                 f"exit status {answer['code']}" if answer["code"] > 0 else f"killed by signal {-answer['code']}"

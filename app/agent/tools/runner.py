@@ -1,13 +1,14 @@
 """Runs one command, and ends every process it starts.
 
-    python -I -S runner.py, then one line: {"command", "seconds", "head", "tail", "processes", "hidden"}
+    python -I -S runner.py, then one line: {"command", "seconds", "head", "tail", "processes", "hidden", "login"}
 
 This process is the reaper of orphans (prctl(2), PR_SET_CHILD_SUBREAPER): processes that detach with setsid or a double
 fork become its children again, so without children nothing is left. The command ends with its shell, at its time limit,
 with too many processes, or when standard input is closed (by the agent, or because the agent was killed). Then all
 remaining processes are stopped, so that none forks meanwhile, and killed. The answer is one JSON object:
-`{"code", "ended", "head", "tail", "omitted", "left", "survivors", "open"}`, `code` as a shell gives it, output as text
-with invalid UTF-8 escaped. `open`: the kernel could not hide the `hidden` folder.
+`{"code", "ended", "head", "tail", "omitted", "left", "survivors", "open", "begun"}`, `code` as a shell gives it, output
+as text with invalid UTF-8 escaped. `open`: the kernel could not hide the `hidden` folder. `begun` is false if the login
+shell, by whose environment the command runs with `login`, ended before it.
 
 It imports nothing of the agent. RLIMIT_NPROC is not used: it counts all processes of a user id on the machine, other
 workspaces' too. The count here is the command's own.
@@ -40,6 +41,10 @@ PIPE_READS = 16
 
 KILLING_SECONDS = 8.0
 """How long to try; only processes stuck in the kernel take this long."""
+
+RUN = 'cd -P /proc/self/fd/9 && printf . >&8 && exec "$0" -c "$1" >&7 2>&7 7>&- 8>&- 9>&-'
+"""What the first shell runs. A profile that it read may have printed something, or gone elsewhere: the command has only
+the variables of that."""
 
 
 class Output:
@@ -137,19 +142,22 @@ def _signal(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def start(command: str, output: int) -> int:
-    """Start the shell with the command; its process id."""
+def start(command: str, output: int, begun: int, login: bool) -> int:
+    """Start a shell with the command; its process id. A byte is written to `begun` as the command begins."""
     shell = "/bin/bash" if os.path.exists("/bin/bash") else "/bin/sh"
     # If memory runs out, the kernel should kill the command, not the agent.
-    script = 'echo 1000 2>/dev/null >/proc/self/oom_score_adj; exec "$0" -c "$1"'
+    script = 'echo 1000 2>/dev/null >/proc/self/oom_score_adj; exec "$0" "$1" "$2" "$0" "$3"'
     return os.posix_spawn(
         "/bin/sh",
-        ["sh", "-c", script, shell, command],
+        ["sh", "-c", script, shell, "-lc" if login else "-c", RUN, command],
         os.environ,
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_DUP2, output, 1),
-            (os.POSIX_SPAWN_DUP2, output, 2),
+            (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+            (os.POSIX_SPAWN_DUP2, output, 7),
+            (os.POSIX_SPAWN_DUP2, begun, 8),
+            (os.POSIX_SPAWN_OPEN, 9, ".", os.O_RDONLY | os.O_DIRECTORY, 0),
         ],
         setsid=True,
         setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM],
@@ -258,14 +266,16 @@ def main() -> None:
     opened = bool(order["hidden"]) and not hide(order["hidden"])
     kept = Output(order["head"], order["tail"])
     read_end, write_end = os.pipe()
-    shell = start(order["command"], write_end)
+    # No pipe: whatever reads all open files of the user's would take the byte.
+    begun = os.memfd_create("begun")
+    shell = start(order["command"], write_end, begun, order["login"])
     os.close(write_end)
     code, ended = watch(shell, read_end, kept, order)
     left, survivors = end_all()
     drain(read_end, kept)
     head, tail = kept.parts()
     answer = {"code": code, "ended": ended, "head": head, "tail": tail, "omitted": kept.omitted}
-    answer |= {"left": left, "survivors": survivors, "open": opened}
+    answer |= {"left": left, "survivors": survivors, "open": opened, "begun": os.fstat(begun).st_size > 0}
     sys.stdout.write(json.dumps(answer))
 
 

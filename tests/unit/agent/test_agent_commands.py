@@ -158,6 +158,47 @@ def test_a_command_sees_nothing_of_the_agent():
     assert set(given) & set(seen) == {"PATH", "WORKSPACE_UUID", "MINE"}
 
 
+def test_a_command_has_the_programs_of_the_users_terminal(workspace, tmp_path):
+    """What an installer puts into ~/.profile, too: the user has installed it in a terminal, and asks the agent to use
+    it."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "own-tool").write_text("#!/bin/sh\necho mine\n")
+    (tmp_path / "bin" / "own-tool").chmod(0o755)
+    (tmp_path / ".profile").write_text('PATH="$HOME/bin:$PATH"\n')
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), MARK: f"test-{os.getpid()}"}
+    assert run_command(workspace, never, "own-tool", limit=PATIENCE, environment=environment) == (True, "mine")
+
+
+@pytest.mark.parametrize(
+    ("profile", "expected"),
+    [
+        ("echo welcome; echo oops >&2", (True, "in the project")),
+        ("cd /", (True, "in the project")),
+        ("alias test=false; set -e; false || true", (True, "in the project")),
+        ("read answer; sleep 0.1 & true", (True, "in the project\n[1 processes it left running were ended]")),
+        (
+            "exit 0",
+            (False, "[not run: the login shell ended before it; look at ~/.profile or ~/.bash_profile]"),
+        ),
+    ],
+)
+def test_a_profile_gives_variables_and_disturbs_nothing(workspace, tmp_path, profile, expected):
+    """What it prints, where it goes and what it leaves is not the command's; if it ends the shell, the agent is
+    told."""
+    (tmp_path / ".profile").write_text(profile + "\n")
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), MARK: f"test-{os.getpid()}"}
+    command = f'test "$PWD" = {tmp_path} && echo in the project'
+    assert run_command(workspace, never, command, limit=PATIENCE, environment=environment) == expected
+
+
+@pytest.mark.slow
+def test_a_command_that_reads_all_open_files_has_begun(workspace):
+    """It may take what is in other processes' pipes."""
+    look = "for file in /proc/[0-9]*/fd/*; do timeout 0.05 head -c 9 <> $file >/dev/null 2>&1; done; echo looked"
+    mine = look.replace("/proc/[0-9]*/", "/proc/$PPID/")
+    assert run(workspace, mine) == (True, "looked")
+
+
 def test_a_command_holds_no_descriptor_of_the_agent(workspace):
     """Only the three everybody has, and the one ls reads with."""
     ok, text = run(workspace, "ls -l /proc/self/fd | grep -v total | awk '{print $9}' | xargs echo")

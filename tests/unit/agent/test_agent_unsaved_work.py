@@ -53,6 +53,13 @@ def asked(folder: Path) -> dict[str, object]:
     return find_unsaved_work(folder, folder.parent, ENVIRONMENT)
 
 
+def test_what_a_profile_says_is_no_unsaved_work(folder: Path) -> None:
+    """Git is not asked by the user's login shell."""
+    repository(folder)
+    (folder.parent / ".profile").write_text("printf 'welcome\\0home\\0'\n")
+    assert find_unsaved_work(folder, folder.parent, ENVIRONMENT | {"HOME": str(folder.parent)}) == {"complete": True}
+
+
 def test_a_clean_workspace_risks_nothing(folder: Path) -> None:
     assert asked(folder) == {"complete": True}
     repository(folder)

@@ -25,6 +25,9 @@ from workers.runtime.local.storage import WorkspaceStorage
 PROGRAM_FOLDER = Path(__file__).resolve().parents[3]
 """Where `app.agent` is imported from: the agent's working folder, since a variable would reach its commands too."""
 
+OWN_PROGRAMS = f"{sys.prefix}/bin" if sys.prefix != sys.base_prefix else ""
+"""The programs of the service's virtual environment, "" outside of one: those are the machine's."""
+
 
 class Launcher:
     """Starts editors and agents. `editor` and `agent` raise `OSError` when the program cannot be run."""
@@ -86,7 +89,7 @@ class Launcher:
 
     def _environment(self, identity: Identity) -> dict[str, str]:
         own = {"HOME": str(self._storage.home(identity.uuid)), "USER_ID": identity.user_id}
-        return {"LANG": "C.UTF-8", **inherited(os.environ), **own, **self.marks(identity.uuid)}
+        return {"LANG": "C.UTF-8", **inherited(os.environ, OWN_PROGRAMS), **own, **self.marks(identity.uuid)}
 
     def _editor_settings(self, uuid: str) -> dict[str, str]:
         """The variables that app/editor/guard.js and activity.js read."""

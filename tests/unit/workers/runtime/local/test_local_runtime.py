@@ -148,6 +148,17 @@ def test_a_workspace_gets_none_of_the_workers_secrets(stage: Stage, monkeypatch:
     assert got["HOME"] == str(stage.folders.home(A))
 
 
+def test_a_workspace_has_the_machines_programs_and_not_the_services(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `pip install` there must not change the packages that the service runs on."""
+    own = Path(sys.prefix) / "bin"
+    assert sys.prefix != sys.base_prefix, "tests run in a virtual environment, as the service does"
+    monkeypatch.setenv("PATH", f"{own}:/usr/local/bin:{own}/:/usr/bin:/bin")
+    running = stage.up(A)
+    assert environment(running.pid)["PATH"] == "/usr/local/bin:/usr/bin:/bin"
+
+
 @pytest.mark.slow
 def test_an_agent_gets_its_secrets_in_a_file_and_none_of_the_workers(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
