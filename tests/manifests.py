@@ -37,7 +37,7 @@ WORKER = {
     "services": {"create", "delete", "patch"},
     "ingresses": {"create", "delete", "list", "patch"},
     "secrets": {"create", "delete", "update"},
-    "pods": {"delete", "list", "patch"},
+    "pods": {"delete", "get", "list", "patch"},
     "jobs": {"create", "delete", "get", "list"},
     "namespaces": {"get"},
     "scaledobjects": {"create", "delete", "list", "patch"},

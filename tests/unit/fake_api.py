@@ -30,8 +30,9 @@ KEPT = ("uid", "creationTimestamp", "deletionTimestamp", "resourceVersion")
 
 class FakeApi:
     """What the server holds. `answers` maps "METHOD kind" to a status with which such requests fail;
-    `requests` lists those that came, as "METHOD kind", and `applied` what was applied to objects that were
-    there. `lose` counts down to the request whose answer gets lost, and says whether it was done before."""
+    `requests` lists those that came, as "METHOD kind", `lists` the kinds of which lists were asked for, and `applied`
+    what was applied to objects that were there. `lose` counts down to the request whose answer gets lost, and says
+    whether it was done before."""
 
     def __init__(self) -> None:
         self.changed = Condition()
@@ -41,6 +42,7 @@ class FakeApi:
         self.history: list[tuple[int, str, str, Object]] = []
         self.answers: dict[str, tuple[int, str]] = {}
         self.requests: list[str] = []
+        self.lists: list[str] = []
         self.queries: list[dict[str, str]] = []
         self.applied: list[Object] = []
         self.before: dict[str, Any] = {}
@@ -91,6 +93,7 @@ class FakeApi:
             interruption()
         with self.changed:
             self.requests.append(key)
+            self.lists += [kind] if method == "GET" and not name else []
             self.queries.append(query)
             if key in self.answers:
                 return _status(*self.answers[key])

@@ -70,6 +70,7 @@ from workers.runtime.kubernetes.job_credentials import JobCredentials
 from workers.runtime.kubernetes.jobs import BackupJobs
 from workers.runtime.kubernetes.names import Object
 from workers.runtime.kubernetes.objects import epoch_of, generation_of, identity_of
+from workers.runtime.kubernetes.pod_waits import EndOfPods, SinglePod
 from workers.runtime.polling import wait_until
 
 log = logging.getLogger(__name__)
@@ -141,9 +142,10 @@ class KubernetesRuntime:
     def stop(self, uuid: str, generation: int, patience: float = PATIENCE) -> None:
         """See `Runtime.stop`. Takes 0.5 s normally."""
         self._retry(lambda: self._scale_down(uuid, generation))
+        end = self._end_of_pods(uuid)
 
         def gone() -> bool:
-            if self._all_ended(uuid):
+            if end.reached():
                 return True
             deployment = self._objects.deployment(uuid)
             if deployment is not None and replicas_of(deployment):
@@ -161,10 +163,10 @@ class KubernetesRuntime:
         for pod in self._pods(uuid) if aside else ():
             # Its machine may be silent, and it uses the old volume.
             self._cluster.delete("pods", pod.name, now=True)
+        end = self._end_of_pods(uuid)
 
         def gone() -> bool:
-            claim = self._objects.read(uuid, identity.volume).claim
-            return self._all_ended(uuid) and (claim is None or not going(claim))
+            return not going(self._objects.read(uuid, identity.volume).claim) and end.reached()
 
         if not wait_until(gone, PATIENCE, POLL):
             raise StillEnding(uuid)
@@ -336,9 +338,10 @@ class KubernetesRuntime:
             raise FilesGone(uuid)
         found.refuse_losing_files()
         found.refuse_going()
-        if found.deployment is None and not self._all_ended(uuid):
+        end = self._end_of_pods(uuid)
+        if found.deployment is None and not end.reached():
             # A new Deployment does not know the pod of a deleted one, and two pods must never share the volume.
-            if not wait_until(lambda: self._all_ended(uuid), PATIENCE, POLL):
+            if not wait_until(end.reached, PATIENCE, POLL):
                 raise StillEnding(uuid)
             self._start(uuid, generation, epoch, began)
             return
@@ -358,7 +361,7 @@ class KubernetesRuntime:
             self._resync_scaler(uuid)
             raise
         if asleep:
-            scheduling.let_pod_begin(lambda: self._pods(uuid))
+            scheduling.let_pod_begin(SinglePod(self._cluster, lambda: self._pod_list(uuid)))
         else:
             began.append(self._replace_broken(uuid, deployment))
         self._dependents.complete(identity, deployment)
@@ -490,11 +493,14 @@ class KubernetesRuntime:
         found = self._objects.read(uuid)
         return found.claim is None and found.deployment is None and not self._pods(uuid)
 
-    def _all_ended(self, uuid: str) -> bool:
-        return all(pod.ended for pod in self._pods(uuid))
+    def _end_of_pods(self, uuid: str) -> EndOfPods:
+        return EndOfPods(self._cluster, lambda: self._pod_list(uuid))
 
     def _pods(self, uuid: str) -> list[status.PodView]:
-        return [status.pod_view(item) for item in self._list("pods", names.selector(uuid))]
+        return [status.pod_view(item) for item in self._pod_list(uuid)]
+
+    def _pod_list(self, uuid: str) -> list[Object]:
+        return self._list("pods", names.selector(uuid))
 
     def _deployments(self) -> Iterator[tuple[str, status.DeploymentView]]:
         for item in self._list("deployments", names.SELECTOR):

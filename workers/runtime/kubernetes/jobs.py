@@ -15,6 +15,7 @@ from workers.runtime.base import Check, never
 from workers.runtime.kubernetes import job_objects, names, status
 from workers.runtime.kubernetes.api_server import ApiServer, Conflict, NotFound, timestamp, wait_for
 from workers.runtime.kubernetes.names import Object
+from workers.runtime.kubernetes.pod_waits import SinglePod
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +53,11 @@ class BackupJobs:
         not end, and what `check` raises, after the Job and its pod are gone."""
         name = job["metadata"]["name"]
         uid = self._begin(job, keys, credential)
+        pod = self._pod(uid)
         deadline = time.monotonic() + job["spec"]["activeDeadlineSeconds"] + MARGIN
         while time.monotonic() < deadline:
             self._cancel_unless_wanted(name, uid, check)
-            message = self._message(name, self._pods(uid))
+            message = self._message(name, pod.look())
             if message is not None:
                 self.end(name)
                 return read_outcome(message, backup)
@@ -122,10 +124,11 @@ class BackupJobs:
         that runs. Raises the Job's error if it ends before, and `RetryableError` when its pod does not start."""
         name = job["metadata"]["name"]
         uid = self._begin(job, keys, credential)
+        pod = self._pod(uid)
         deadline = time.monotonic() + self._patience
         try:
             while time.monotonic() < deadline:
-                pods = self._pods(uid)
+                pods = pod.look()
                 if address := next(filter(None, map(_address, pods)), ""):
                     return address
                 if (message := self._message(name, pods)) is not None:
@@ -158,6 +161,9 @@ class BackupJobs:
                 log.warning("deleting the Job %s, whose worker is gone", name, extra={"uuid": uuid})
                 self.end(name)
                 self._end_pods(self._pods(uid))
+
+    def _pod(self, uid: str) -> SinglePod:
+        return SinglePod(self._cluster, lambda: self._pods(uid))
 
     def _pods(self, uid: str) -> list[Object]:
         """The pods of the Job with this uid: the pod of an earlier Job of the same name may still exist."""

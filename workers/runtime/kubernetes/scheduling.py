@@ -1,19 +1,18 @@
 """Avoids races between the steps of a start and the cluster's own work, and recovers a pod that lost one.
 
-Both waits are short and bounded; a start continues also when one runs out.
+Both waits are short and bounded; a start continues also when one runs out, and when the wait for the pod fails.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
 
 from app.core.errors import SessionError
-from workers.runtime.kubernetes import names
+from workers.runtime.kubernetes import names, status
 from workers.runtime.kubernetes.api_server import ApiServer
 from workers.runtime.kubernetes.names import Object
-from workers.runtime.kubernetes.status import PodView
+from workers.runtime.kubernetes.pod_waits import SinglePod
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +20,11 @@ LIMIT = 0.6
 """s for each wait; binding a claim, or a pod, takes 0.1."""
 
 PAUSE = 0.02
-"""s between two looks."""
+"""s between two looks at an object whose name is known."""
+
+LIST_PAUSE = 0.1
+"""s before each list of pods, until there is one: normally it is made and has a node in this time. A watch would be a
+list for the API server too, as it begins with the present pods, and could only be left with its connection."""
 
 NAMING_LIMIT = 0.15
 """s in which the cluster notes the provisioner of a claim that it binds at once."""
@@ -48,17 +51,21 @@ def let_claim_bind(cluster: ApiServer, claim: Object) -> Object:
     return claim
 
 
-def let_pod_begin(pods: Callable[[], Iterable[PodView]]) -> None:
+def let_pod_begin(pod: SinglePod) -> None:
     """Wait until a kubelet has looked at the new pod. A kubelet reads the pod's claim at once. If the API server is
     busy with other controllers, which act on a new Ingress or ScaledObject, it does not know yet that the pod is on the
     node and refuses ("no relationship found between node and this object"); the kubelet tries again after 10 to 15 s,
-    in 2 of 20 creates on two cores. `look_again` helps a pod to which this happens all the same."""
+    in 2 of 20 creates on two cores. `look_again` helps a pod to which this happens all the same, or whose wait fails:
+    that is only logged."""
     deadline = time.monotonic() + LIMIT
-    while time.monotonic() < deadline:
-        if any(pod.node and not pod.gone for pod in pods()):
-            time.sleep(KUBELET_LOOK)
-            return
-        time.sleep(PAUSE)
+    try:
+        while time.monotonic() < deadline:
+            time.sleep(PAUSE if pod.known else LIST_PAUSE)
+            if any(each.node and not each.gone for each in map(status.pod_view, pod.look())):
+                time.sleep(KUBELET_LOOK)
+                return
+    except SessionError as error:
+        log.warning("a start goes on without waiting for its pod: %s", error)
 
 
 def came_too_early(text: str) -> bool:
