@@ -28,7 +28,8 @@ def chat_message(message: Message, through: int) -> Message:
     content = message["content"]
     outcome = message.get("outcome") or {}
     if outcome.get("status") == "failed":
-        content = f"(This turn ended without an answer: {outcome.get('reason', '')})"
+        note = f"(This turn ended without an answer: {outcome.get('reason', '')})"
+        content = f"{content}\n\n{note}" if content else note
     answer: Message = {"role": "assistant", "content": content, "through": through}
     if message.get("tool_calls"):
         answer["content"] = content or None

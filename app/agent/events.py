@@ -25,7 +25,10 @@ def outcome_event(message_id: str, outcome: Mapping[str, Any]) -> Event:
     """The event of a turn's end."""
     if outcome.get("status") == PROCESSED:
         return Event(PROCESSED, message_id, {"response": outcome.get("response", {})})
-    return Event(FAILED, message_id, {"reason": outcome.get("reason", ""), "code": outcome.get("code", "")})
+    data = {"reason": outcome.get("reason", ""), "code": outcome.get("code", "")}
+    if "response" in outcome:
+        data["response"] = outcome["response"]
+    return Event(FAILED, message_id, data)
 
 
 def truncated(value: Any) -> Any:

@@ -12,8 +12,9 @@ import os
 import queue
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from app.agent.text import clean, cut
@@ -68,7 +69,10 @@ class Reply:
 
 
 class ModelError(Exception):
-    """The model did not reply, and a retry would not help. `code` is for programs, the text for people."""
+    """The model did not reply, and a retry would not help. `code` is for programs, the text for people; `usage` is that
+    of a reply that broke off."""
+
+    usage: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, reason: str, code: Failure) -> None:
         super().__init__(reason)
@@ -96,7 +100,9 @@ class ManagerUnavailable(ModelUnavailable):
 
 
 class Stopped(Exception):
-    """The turn was ended while the model was replying."""
+    """The turn was ended while the model was replying; `usage` is that of the reply by then."""
+
+    usage: Mapping[str, int] = MappingProxyType({})
 
 
 class Model:
@@ -171,6 +177,9 @@ class Model:
                     return item
                 else:
                     raise item
+        except (ModelError, Stopped) as e:
+            e.usage = call.usage()
+            raise
         finally:
             call.abandon()
 
@@ -185,6 +194,12 @@ class _Streaming:
         self._lock = threading.Lock()
         self._abandoned = threading.Event()
         self._stream: openai.Stream[Any] | None = None
+        self._parts: _Parts | None = None
+
+    def usage(self) -> dict[str, int]:
+        """The usage of what has been read, {} before the model has begun."""
+        parts = self._parts
+        return parts.usage(self._request["messages"]) if parts is not None else {}
 
     def run(self) -> None:
         """Send the request and read its stream to the end."""
@@ -220,7 +235,7 @@ class _Streaming:
             self.items.put(ModelError(f"Asking the model failed ({type(e).__name__}).", Failure.MODEL_FAILED))
 
     def _read(self, stream: openai.Stream[Any]) -> Reply:
-        parts = _Parts()
+        self._parts = parts = _Parts()
         for chunk in stream:
             text = parts.add(chunk)
             if text:
@@ -286,11 +301,14 @@ class _Parts:
             Call(call["id"] or f"call_{index}", call["name"], call["arguments"])
             for index, call in sorted(self._calls.items())
         )
-        usage = self._usage or {
+        return Reply(text, calls, self.usage(messages), complete=self._finish != "length")
+
+    def usage(self, messages: Sequence[Message]) -> dict[str, int]:
+        """The provider's count, which comes last, or else an estimate."""
+        return self._usage or {
             "prompt_tokens": sum(len(str(message.get("content") or "")) for message in messages) // 4,
             "completion_tokens": self.size // 4,
         }
-        return Reply(text, calls, usage, complete=self._finish != "length")
 
 
 def refusal(error: openai.APIStatusError) -> ModelError:

@@ -57,10 +57,10 @@ class ModelWorker:
             raise Ended(f"The turn reached its limit of {self._tokens} tokens; ask to go on.", Failure.TOKEN_LIMIT)
         reply = self._ask(turn)
         if not reply.calls:
-            self._steps.answer(turn, reply)
+            self._steps.answer(turn, reply.text, complete=reply.complete)
             return True
         calls = distinct(reply.calls)
-        self._steps.calls(turn, reply.text, calls, reply.usage)
+        self._steps.calls(turn, reply.text, calls)
         for call in calls:
             self._before_tools(turn.must_stop)
             turn.check()
@@ -72,7 +72,7 @@ class ModelWorker:
     def _ask(self, turn: RunningTurn) -> Reply:
         try:
             return self._model.next_reply(
-                self._system(), lambda text, again: self._steps.text(turn, text, again), turn.must_stop
+                self._system(), lambda text, again: self._steps.text(turn, text, again), turn.must_stop, turn.spent
             )
         except Stopped:
             turn.check()

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.agent.context import INTERRUPTED
-from app.agent.model import ANSWER_CHARACTERS, Call, Reply
+from app.agent.model import ANSWER_CHARACTERS, Call
 from app.agent.steps import Steps
 from app.agent.text import clean, cut
 from app.agent.tools.registry import RESULT_CHARACTERS
@@ -67,6 +67,7 @@ class Answer:
         else:
             self._close_call(NO_RESULT)
             reason = cut(_text(event, "reason"), REASON_CHARACTERS)
+            self._turn.spent.update(_usage(event))
             self.failure, self.ended = Ended(reason, Failure.of(event.get("code"))), True
         return None
 
@@ -87,7 +88,7 @@ class Answer:
         told = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
         call = Call(_name(event, "call_id"), _name(event, "name"), told)
         self._steps.begin(self._turn)
-        self._steps.calls(self._turn, self._text, [call], {})
+        self._steps.calls(self._turn, self._text, [call])
         self._text, self._call = "", call
         self._steps.begins(self._turn, call)
         return call
@@ -110,9 +111,8 @@ class Answer:
             raise Broken(f"`response` of `{PROCESSED}` must be an object")
         text = _text(response, "text") if "text" in response else self._text
         self._close_call(NO_RESULT)
-        usage = response.get("usage")
-        counted = {name: _count(usage, name) for name in ("prompt_tokens", "completion_tokens")}
-        self._steps.answer(self._turn, Reply(text, (), counted), response)
+        self._turn.spent.update(_usage(response))
+        self._steps.answer(self._turn, text, more=response)
         self.ended = True
 
 
@@ -152,7 +152,13 @@ def _name(event: Mapping[str, Any], name: str) -> str:
     return text
 
 
-def _count(usage: Any, name: str) -> int:
-    """Tokens that a program says it used, 0 if it says nothing sensible."""
-    count = usage.get(name) if isinstance(usage, dict) else None
-    return count if isinstance(count, int) and not isinstance(count, bool) and 0 <= count < 2**53 else 0
+def _usage(told: Mapping[str, Any]) -> dict[str, int]:
+    """The tokens that a program says it used, as far as that is sensible."""
+    usage = told.get("usage")
+    if not isinstance(usage, dict):
+        return {}
+    return {name: usage[name] for name in ("prompt_tokens", "completion_tokens") if _is_count(usage.get(name))}
+
+
+def _is_count(count: Any) -> bool:
+    return isinstance(count, int) and not isinstance(count, bool) and 0 <= count < 2**53

@@ -7,7 +7,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, Protocol
 
 from app.agent.compaction import SUMMARY_PROMPT, compacted, estimate
@@ -59,21 +58,20 @@ class RetryingModel:
         """Prepare for the first request."""
         self._model.warm()
 
-    def next_reply(self, system: str, on_text: Callable[[str, bool], None], stop: Stop) -> Reply:
-        """The model's reply. `on_text(text, again)`: `again` voids the text passed on so far.
+    def next_reply(self, system: str, on_text: Callable[[str, bool], None], stop: Stop, spent: Counter[str]) -> Reply:
+        """The model's reply. `on_text(text, again)`: `again` voids the text passed on so far. To `spent` the usage of
+        everything that was asked is added, also if this raises.
 
         Raises ModelError, Stopped. Tools run only between two of these calls, so an interrupted reply can be requested
         again without doing anything twice.
         """
         limit = self._limit
-        spent = {"prompt_tokens": 0, "completion_tokens": 0}
         tries: Counter[type[ModelUnavailable]] = Counter()
         while True:
             context = self._context(limit, spent, stop)
             passed_on = _PassedOn(on_text)
             try:
-                reply = self._model.answer(for_model(system, context), self._tools, passed_on, stop)
-                return replace(reply, usage={name: reply.usage.get(name, 0) + spent[name] for name in spent})
+                return self._ask(for_model(system, context), self._tools, passed_on, stop, spent)
             except ContextTooLong:
                 limit //= 2
                 if limit < estimate([{"content": system}]) // 2:
@@ -87,7 +85,24 @@ class RetryingModel:
                 _wait(wait_before(attempt, e.retry_after, random.random()), stop)
             passed_on.void()
 
-    def _context(self, limit: int, spent: dict[str, int], stop: Stop) -> list[Message]:
+    def _ask(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]],
+        on_text: Callable[[str], None],
+        stop: Stop,
+        spent: Counter[str],
+    ) -> Reply:
+        """The model's reply. Its usage is added to `spent`, also that of one that broke off."""
+        try:
+            reply = self._model.answer(messages, tools, on_text, stop)
+        except (ModelError, Stopped) as e:
+            spent.update(e.usage)
+            raise
+        spent.update(reply.usage)
+        return reply
+
+    def _context(self, limit: int, spent: Counter[str], stop: Stop) -> list[Message]:
         """The context within the limit. Tokens used to shorten it are added to `spent`."""
         history, _ = self._state.history()
         context = caught_up(self._state.context(), history)
@@ -97,13 +112,11 @@ class RetryingModel:
             nonlocal summaries
             messages: list[Message] = [{"role": "system", "content": SUMMARY_PROMPT}, {"role": "user", "content": text}]
             try:
-                reply = self._model.answer(messages, (), lambda piece: None, stop)
+                reply = self._ask(messages, (), lambda piece: None, stop, spent)
             except ModelError as e:
                 log.warning("The model did not summarise the conversation (%s); the prompts replace it", e)
                 return ""
             summaries += 1
-            for name in spent:
-                spent[name] += reply.usage.get(name, 0)
             return reply.text
 
         shortened = compacted(context, limit, summarise)

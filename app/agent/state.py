@@ -8,8 +8,9 @@
 A message is `{"id", "role": "user"|"assistant"|"tool", "content", "at", …}`, where `id` is the prompt's,
 for every message of its turn. An assistant's may have `tool_calls` `[{"call_id","name","arguments"}]`
 and `usage`; a tool's has `call_id`, `name`, `ok`. The last message of a turn has `outcome`:
-`{"status": "processed", "response": {…}}` or `{"status": "failed", "reason", "code"}`. If the last message of the
-history has none, its turn was interrupted and is resumed.
+`{"status": "processed", "response": {…}}` or `{"status": "failed", "reason", "code", "response"?: {…}}`; the response
+of a failed one has what was said, done and spent by then. If the last message of the history has none, its turn was
+interrupted and is resumed.
 
 The folder is beside the workspace's. It may be a copy: of another session, or of this session at an earlier time.
 `metadata.json` has the session's `uuid` from the start. Of another session's conversation only the messages are kept,
@@ -24,6 +25,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from app.agent.conversation import Conversation
@@ -47,6 +49,8 @@ JOURNAL_BYTES = 1024 * 1024
 
 RESTORED = "The workspace was restored from a backup made while this prompt ran."
 ROLLED_BACK = "The conversation was restored to a time when this prompt ran. Its outcome is not in this copy."
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class IdReused(ValueError):
@@ -293,8 +297,17 @@ class State:
             message.setdefault("at", moment(self._clock()))
             self._record({"kind": "message", "n": len(self._conversation.history), "message": message})
 
-    def finish(self, id_: str, *, failure: tuple[str, Failure]) -> None:
-        """End the open turn without an answer: reason for people, code for programs.
+    def finish(
+        self,
+        id_: str,
+        *,
+        failure: tuple[str, Failure],
+        text: str = "",
+        usage: Mapping[str, int] = NOTHING,
+        response: Mapping[str, Any] = NOTHING,
+    ) -> None:
+        """End the open turn without an answer: reason for people, code for programs. `text` is what there was of one,
+        `usage` what it cost; `response` is of the whole turn.
 
         This applies even if it can't be written, so that a full disk does not repeat a turn forever.
         """
@@ -302,13 +315,13 @@ class State:
         with self._changed:
             if self.open_turn() != id_:
                 return
-            message = {
-                "id": id_,
-                "role": "assistant",
-                "content": "",
-                "at": moment(self._clock()),
-                "outcome": {"status": "failed", "reason": reason, "code": code},
-            }
+            outcome: dict[str, Any] = {"status": "failed", "reason": reason, "code": code}
+            if response:
+                outcome["response"] = dict(response)
+            message: Message = {"id": id_, "role": "assistant", "content": text, "at": moment(self._clock())}
+            if usage:
+                message["usage"] = dict(usage)
+            message["outcome"] = outcome
             entry = {"kind": "message", "n": len(self._conversation.history), "message": message}
             self._record(entry, even_if_full=True)
 

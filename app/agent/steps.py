@@ -9,10 +9,10 @@ from typing import Any
 from app.agent.context import NOT_RUN, open_calls
 from app.agent.documents import Message
 from app.agent.events import Publish, truncated
-from app.agent.model import Call, Reply
+from app.agent.model import Call
 from app.agent.state import State
 from app.agent.turn import Ended, RunningTurn
-from app.agent_protocol import Event, Failure
+from app.agent_protocol import PROCESSED, Event, Failure
 
 
 class Steps:
@@ -35,20 +35,24 @@ class Steps:
 
     def text(self, turn: RunningTurn, text: str, again: bool) -> None:
         """Tell a piece of the answer; `again` voids the pieces before it."""
+        if again:
+            turn.said.clear()
+        turn.said.append(text)
         data = {"text": text, "again": True} if again else {"text": text}
         self._publish(Event("token", turn.id, data))
 
-    def calls(self, turn: RunningTurn, text: str, calls: Sequence[Call], usage: Mapping[str, int]) -> None:
-        """Write a step that calls tools, before they run."""
+    def calls(self, turn: RunningTurn, text: str, calls: Sequence[Call]) -> None:
+        """Write a step that calls tools, before they run, with what was spent for it."""
         self._state.append(
             {
                 "id": turn.id,
                 "role": "assistant",
                 "content": text,
-                "usage": dict(usage),
+                "usage": dict(turn.spent),
                 "tool_calls": [{"call_id": call.id, "name": call.name, "arguments": call.arguments} for call in calls],
             }
         )
+        turn.noted()
 
     def begins(self, turn: RunningTurn, call: Call) -> None:
         """Tell that a tool runs."""
@@ -61,13 +65,29 @@ class Steps:
         self._state.append({"id": turn.id, "role": "tool", **named, "content": text})
         self._publish(Event("tool_result", turn.id, {**named, "text": truncated(text)}))
 
-    def answer(self, turn: RunningTurn, reply: Reply, more: Mapping[str, Any] | None = None) -> None:
-        """Write the answer, which ends the turn. `more` is in the response besides."""
+    def answer(
+        self, turn: RunningTurn, text: str, *, complete: bool = True, more: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write the answer, which ends the turn, with what was spent for it. `more` is in the response besides."""
+        last = {"id": turn.id, "role": "assistant", "content": text, "usage": dict(turn.spent)}
+        told = {**(more or {}), **response([*self._state.turn_messages(turn.id), last])}
+        if not complete:
+            told["truncated"] = True
+        self._state.append({**last, "outcome": {"status": PROCESSED, "response": told}})
+        turn.noted()
+
+    def fail(self, turn: RunningTurn, reason: str, code: Failure) -> None:
+        """End the turn without an answer; what was told of one, done and spent is in the response all the same. This
+        holds even if it can't be written, so that a full disk does not repeat a turn forever."""
+        text, usage = "".join(turn.said), dict(turn.spent)
         messages = self._state.turn_messages(turn.id)
-        told = {**(more or {}), **response(messages, reply)}
-        outcome = {"status": "processed", "response": told}
-        step = {"id": turn.id, "role": "assistant", "content": reply.text, "usage": reply.usage}
-        self._state.append({**step, "outcome": outcome})
+        if text or usage:
+            messages.append({"id": turn.id, "role": "assistant", "content": text, "usage": usage})
+        told = response(messages)
+        self._state.finish(
+            turn.id, failure=(reason, code), text=text, usage=usage, response=told if told["steps"] else {}
+        )
+        turn.noted()
 
     def answer_open_calls(self, id_: str, *, first: str) -> None:
         """Add the missing results of calls: `first` for the one that may have run; later ones did not run."""
@@ -85,17 +105,13 @@ def total_usage(steps: Sequence[Message]) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
-def response(messages: Sequence[Message], reply: Reply) -> dict[str, Any]:
-    """The response to a prompt: `{"text", "steps", "tool_calls": [{"name", "ok"}], "usage"}`."""
+def response(messages: Sequence[Message]) -> dict[str, Any]:
+    """The response to the prompt of a turn with these messages:
+    `{"text", "steps", "tool_calls": [{"name", "ok"}], "usage"}`."""
     steps = [message for message in messages if message["role"] == "assistant"]
     tools = [{"name": message["name"], "ok": message["ok"]} for message in messages if message["role"] == "tool"]
-    answer = {
-        "text": reply.text,
-        "steps": len(steps) + 1,
-        "tool_calls": tools,
-        "usage": total_usage([*steps, {"usage": reply.usage}]),
-    }
-    return answer if reply.complete else {**answer, "truncated": True}
+    text = messages[-1]["content"] if steps and messages[-1] is steps[-1] else ""
+    return {"text": text, "steps": len(steps), "tool_calls": tools, "usage": total_usage(steps)}
 
 
 def _arguments(text: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -38,6 +39,10 @@ class RunningTurn:
     """How often it was resumed since its last message."""
     step: int = 0
     cancel: tuple[str, Failure] | None = None
+    said: list[str] = field(default_factory=list)
+    """The pieces of the answer that were told and are in no step yet."""
+    spent: Counter[str] = field(default_factory=Counter)
+    """The usage, in tokens, that is in no step yet: that of replies that came to nothing."""
     _began: float = field(default_factory=time.monotonic)
 
     @property
@@ -47,6 +52,10 @@ class RunningTurn:
     def must_stop(self) -> bool:
         """Whether the turn must end now."""
         return self.stopping.is_set() or self.cancel is not None or self._late
+
+    def noted(self) -> None:
+        """What was said and spent is in a step now."""
+        self.said, self.spent = [], Counter()
 
     def check(self) -> None:
         """Raises Ended or Stopping if the turn must end now."""

@@ -203,21 +203,21 @@ class Turns:
             self._state.stopped(turn.id)
             return
         except (Ended, ModelError) as e:
-            self._fail(turn.id, str(e), e.code)
+            self._fail(running, str(e), e.code)
         except OSError as e:
             log.error("A turn could not be written to disk: %s", trace(e))
-            self._fail(turn.id, f"The workspace's disk could not be written ({e.strerror}).", Failure.DISK)
+            self._fail(running, f"The workspace's disk could not be written ({e.strerror}).", Failure.DISK)
         except Exception as e:  # noqa: BLE001 - one turn must not end the agent
             log.error("A turn failed unexpectedly: %s", trace(e))
-            self._fail(turn.id, "The agent failed unexpectedly; see its log.", Failure.INTERNAL)
+            self._fail(running, "The agent failed unexpectedly; see its log.", Failure.INTERNAL)
         outcome = self._state.outcome(turn.id)
         if outcome is not None:
             self._publish(outcome_event(turn.id, outcome))
         self._state.try_fold()
 
-    def _fail(self, id_: str, reason: str, code: Failure) -> None:
+    def _fail(self, turn: RunningTurn, reason: str, code: Failure) -> None:
         try:
-            self._steps.answer_open_calls(id_, first=NOT_RUN)
+            self._steps.answer_open_calls(turn.id, first=NOT_RUN)
         except OSError:
             log.warning("Results of tools can't be written; only the turn's outcome is kept")
-        self._state.finish(id_, failure=(reason, code))
+        self._steps.fail(turn, reason, code)

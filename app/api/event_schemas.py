@@ -105,7 +105,7 @@ class RevokedEventSchema(Schema):
 
 
 class MessageEventSchema(MessageSchema):
-    """A prompt came to another state, with its response once it is processed; its text is left out."""
+    """A prompt came to another state, with its response once it has ended; its text is left out."""
 
 
 class HeldEventSchema(MessageSchema):

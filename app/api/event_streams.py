@@ -198,13 +198,20 @@ def message_of(uuid: str, message: Prompt) -> dict[str, Any]:
         "message_id": message.id,
         "state": message.state,
         "message": message.text or None,
-        "response": dict(message.response) if message.state is State.PROCESSED else None,
+        "response": _response_of(message),
         "reason": message.reason or None,
         "created_at": iso(message.created_at),
         "delivered_at": iso(message.delivered_at),
         "processed_at": iso(message.processed_at),
         "rolled_back_at": iso(message.rolled_back_at),
     }
+
+
+def _response_of(message: Prompt) -> dict[str, Any] | None:
+    """What came of a prompt that has ended; of a failed one there may be nothing."""
+    if message.state is State.PROCESSED:
+        return dict(message.response)
+    return dict(message.response) or None if message.state is State.FAILED else None
 
 
 def sse(event_id: str, kind: str, data: Mapping[str, Any]) -> str:

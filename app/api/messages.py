@@ -141,7 +141,7 @@ def chat_answer(uuid: str, message: Prompt, held: bool) -> Response:
     if message.state is State.PROCESSED:
         return reply(body | {"status": "processed", "pod_response": dict(message.response)})
     if message.state is State.FAILED:
-        return reply(body | {"status": "failed", "pod_response": {}, "reason": message.reason})
+        return reply(body | {"status": "failed", "pod_response": dict(message.response), "reason": message.reason})
     return reply(body | {"status": "queued", "message": HELD_BACK if held else waits_for(uuid, message)}, 202)
 
 

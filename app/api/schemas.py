@@ -463,7 +463,9 @@ class ChatSchema(Schema):
     message_id = fields.String(required=True)
     state = state_field()
     pod_response = fields.Dict(
-        metadata={"description": "the agent's answer: text, steps, tool_calls, usage; empty if it failed"}
+        metadata={
+            "description": "the agent's answer: text, steps, tool_calls, usage; if it failed, what there was by then"
+        }
     )
     reason = fields.String(metadata={"description": "why it failed"})
     message = fields.String(metadata={"description": "what a prompt waits for that is not processed yet"})
@@ -476,7 +478,11 @@ class MessageSchema(Schema):
     message = fields.String(
         required=True, allow_none=True, metadata={"description": "the prompt, until it is finished"}
     )
-    response = fields.Dict(required=True, allow_none=True)
+    response = fields.Dict(
+        required=True,
+        allow_none=True,
+        metadata={"description": "text, steps, tool_calls, usage; if it failed, what there was by then, or null"},
+    )
     reason = fields.String(required=True, allow_none=True)
     created_at = time_field(required=True, allow_none=True)
     delivered_at = time_field(required=True, allow_none=True)
@@ -503,7 +509,7 @@ class OutcomeSchema(Schema):
     """How a turn ended."""
 
     status = fields.String(required=True, metadata={"enum": ["processed", "failed"]})
-    response = fields.Dict(metadata={"description": "of a processed prompt, as in `GET …/messages/{message_id}`"})
+    response = fields.Dict(metadata={"description": "as in `GET …/messages/{message_id}`"})
     reason = fields.String(metadata={"description": "why it failed"})
     code = fields.String(metadata={"description": "why it failed, as a code", "examples": ["step_limit"]})
 

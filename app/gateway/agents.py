@@ -134,5 +134,6 @@ def _finish(parts: Gateway, record: Record, event: Event) -> None:
     else:
         reason = event.data["reason"] or "The agent gave no reason."
         code = Failure.of(event.data.get("code"))
-        known = inbox.finish(record.uuid, event.message_id, reason=reason, code=code, now=now)
+        response = fitted(event.data.get("response", {}))
+        known = inbox.finish(record.uuid, event.message_id, response=response, reason=reason, code=code, now=now)
     log.info("message %s", event.type, extra={"uuid": record.uuid, "message_id": event.message_id, "new": known})

@@ -112,6 +112,8 @@ def _event(given: Any) -> Event:
         raise InvalidRequest("`response` of a processed message must be an object.")
     if kind == FAILED and not isinstance(data.get("reason"), str):
         raise InvalidRequest("`reason` of a failed message must be a string.")
+    if kind == FAILED and not isinstance(data.get("response", {}), dict):
+        raise InvalidRequest("`response` of a failed message must be an object.")
     return Event(kind, message_id, data)
 
 

@@ -176,6 +176,8 @@ def test_a_sleep_on_demand_ends_a_turn_and_its_message_says_so(service: Service)
     assert service.processes(WORKSPACE_UUID=uuid) == []
     ended = service.ended(uuid, "cut")
     assert (ended["state"], ended["reason"]) == ("failed", "The workspace was put to sleep while this ran.")
+    assert ended["response"]["tool_calls"] == [{"name": "run_command", "ok": False}]
+    assert ended["response"]["usage"]["total_tokens"] > 0, "the model was asked, and billed"
     service.prompt(uuid, "remember 8", "next")
     assert service.ended(uuid, "next")["response"]["text"] == "8 noted"
     assert [each["id"] for each in service.conversation(uuid) if each["role"] == "user"] == ["cut", "next"]

@@ -137,9 +137,10 @@ class Delivery:
 
     def _note_end(self, uuid: str, message_id: str, said: Mapping[str, Any]) -> None:
         """Note the result of a prompt that the agent had finished before: its own report may have been lost."""
-        response, reason = said.get("response"), said.get("reason")
+        response, now = said.get("response"), self._clock()
         if said.get("status") == "processed" and isinstance(response, dict):
-            self._inbox.finish(uuid, message_id, response=response, now=self._clock())
+            self._inbox.finish(uuid, message_id, response=response, now=now)
         elif said.get("status") == "failed":
-            reason = str(reason or "The agent gave no reason.")
-            self._inbox.finish(uuid, message_id, reason=reason, code=Failure.of(said.get("code")), now=self._clock())
+            reason, code = str(said.get("reason") or "The agent gave no reason."), Failure.of(said.get("code"))
+            kept = response if isinstance(response, dict) else {}
+            self._inbox.finish(uuid, message_id, response=kept, reason=reason, code=code, now=now)

@@ -94,7 +94,8 @@ class Prompt:
     """A prompt as Redis holds it (hash `message:{uuid}:{id}`). Times are seconds since the epoch, 0 for not yet.
 
     `text` is kept until the prompt is finished, then only in the agent's history. `response` is the agent's: `text`,
-    `steps`, `tool_calls`, `usage`. `rolled_back_at` is when a rollback undid what the prompt did.
+    `steps`, `tool_calls`, `usage`; of a failed prompt what there was by then. `rolled_back_at` is when a rollback undid
+    what the prompt did.
     """
 
     id: str
@@ -219,8 +220,8 @@ class Inbox:
         code: Failure = Failure.OTHER,
         now: float,
     ) -> bool:
-        """Note that a prompt is finished: processed, with its response, or failed where a `reason` is given, by which
-        `code` it is counted. The first result stands; False for a later one, or an unknown prompt."""
+        """Note that a prompt is finished: processed, or failed where a `reason` is given, by which `code` it is
+        counted; both with their response. The first result stands; False for a later one, or an unknown prompt."""
         given = {
             "state": State.FAILED if reason else State.PROCESSED,
             "response": json.dumps(dict(response)) if response else "",

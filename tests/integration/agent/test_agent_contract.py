@@ -189,7 +189,11 @@ def test_a_cancel_ends_a_turn(
     agent.prompt("m1", "count")
     gateway.wait(lambda: any(event["type"] == "token" for event in gateway.events))
     assert agent.call("POST", "/cancel", {"reason": reason, "generation": 1})[1] == {"cancelled": "m1"}
-    assert gateway.outcome("m1")["data"]["code"] == code
+    outcome = gateway.outcome("m1")["data"]
+    assert outcome["code"] == code
+    told = "".join(event["data"]["text"] for event in gateway.events if event["type"] == "token")
+    assert outcome["response"]["text"] == told, "what the user has read of the answer stays"
+    assert agent.history()[-1]["content"] == told
     agent.call("POST", "/resume", {"generation": 1})
     assert agent.chat("m2", "remember 2")[1]["response"]["text"] == "2 noted"
 

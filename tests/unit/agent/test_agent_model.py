@@ -162,17 +162,31 @@ def test_stop_ends_a_stream_and_the_connection_with_it(model):
     model.script(Answer(text="one two", hold=threading.Event()))
     stop = threading.Event()
     client = Model(model.url.removesuffix("/v1"), lambda: TOKEN)
-    with pytest.raises(Stopped):
+    with pytest.raises(Stopped) as stopped:
         client.answer(MESSAGES, (), lambda text: stop.set(), stop.is_set)
+    assert stopped.value.usage["prompt_tokens"] == sum(len(each["content"]) for each in MESSAGES) // 4
+    assert stopped.value.usage["completion_tokens"] >= 1, "an estimate of what was read"
     received = model.requests[0]
     assert received.finished.wait(30) and received.outcome == "client gone"
+
+
+def test_an_answer_that_breaks_off_says_what_it_cost(ask, model):
+    """The provider bills it; one that had not begun costs nothing."""
+    model.script(Answer(text="word " * 40, broken=True), Answer(status=500))
+    with pytest.raises(ModelUnavailable) as broken:
+        ask()
+    assert broken.value.usage["prompt_tokens"] >= 1
+    with pytest.raises(ModelUnavailable) as away:
+        ask()
+    assert away.value.usage == {}
 
 
 def test_stop_ends_the_wait_for_the_first_byte(ask, model):
     """The provider has not said anything yet."""
     model.script(Answer(text="one", delay=1000))
-    with pytest.raises(Stopped):
+    with pytest.raises(Stopped) as stopped:
         ask(stop=lambda: bool(model.requests))
+    assert stopped.value.usage == {}
 
 
 def test_a_connection_serves_the_next_request_too(ask, model):

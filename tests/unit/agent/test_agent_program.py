@@ -269,6 +269,25 @@ def test_a_failure_has_its_reason_and_its_code(world: Callable[..., World]) -> N
     assert unknown["code"] == "other"
 
 
+@pytest.mark.parametrize(
+    ("told", "counted"),
+    [
+        ("{'prompt_tokens': 7, 'completion_tokens': 2}", (7, 2)),
+        ("{'prompt_tokens': -7, 'completion_tokens': True}", (0, 0)),
+        ("'much'", (0, 0)),
+    ],
+)
+def test_a_failure_has_what_was_told_and_spent_by_then(
+    world: Callable[..., World], told: str, counted: tuple[int, int]
+) -> None:
+    made = world(
+        LOOP + f"tell('token', text='I '); tell('token', text='try'); tell('failed', reason='no', usage={told})"
+    )
+    [outcome] = made.run("m1")
+    usage = {"prompt_tokens": counted[0], "completion_tokens": counted[1], "total_tokens": sum(counted)}
+    assert outcome["response"] == {"text": "I try", "steps": 1, "tool_calls": [], "usage": usage}
+
+
 RUN = "subprocess.run(['sh', '-c', '$AGENT_RUN \"$0\"', prompt['message']], stdout=subprocess.PIPE, text=True)"
 
 SHOW = "echo $HOME; env | grep -E 'AGENT_|LLM_|PYTHON|WORKSPACE_HOME'; pwd; cat ../hidden/token || echo hidden; exit 4"

@@ -14,6 +14,12 @@ from tests.unit.agent.fakes import USAGE, FakeModel, World, calls, says
 from tests.unit.agent.process import PATIENCE
 
 
+def broken_off(error):
+    """The error, of a reply that had cost something."""
+    error.usage = {"prompt_tokens": 7, "completion_tokens": 2}
+    return error
+
+
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
     monkeypatch.setattr(retry, "wait_before", lambda attempt, retry_after, chance: 0.0)
@@ -140,24 +146,81 @@ def test_what_goes_wrong_inside_fails_one_turn_only(tmp_path):
 
 
 def test_cancel_ends_the_turn_and_says_why(tmp_path):
-    """In the model's stream: nothing of the answer is kept, and the message says that the workspace slept."""
+    """In the model's stream; what was told of the answer stays, and what it cost counts."""
     world = World(tmp_path, FakeModel())
 
     def cancelled(on_text, stop):
-        on_text("half")
+        on_text("half an ")
+        on_text("answer")
         assert world.turns.cancel("sleep") == "m1"
         assert stop()
-        return Stopped()
+        return broken_off(Stopped())
 
-    world.model.script = [cancelled]
+    world.model.script = [calls("a"), cancelled]
     world.prompt("m1")
     world.turns.run_next()
     assert world.outcome("m1") == {
         "status": "failed",
         "reason": "The workspace was put to sleep while this ran.",
         "code": "sleep",
+        "response": {
+            "text": "half an answer",
+            "steps": 2,
+            "tool_calls": [{"name": "a", "ok": True}],
+            "usage": {"prompt_tokens": 17, "completion_tokens": 7, "total_tokens": 24},
+        },
     }
     assert world.turns.closed
+    assert world.state.history()[0][-1]["content"] == "half an answer"
+    assert world.events[-1].data["response"]["text"] == "half an answer"
+
+
+def test_the_model_is_told_what_it_had_said(tmp_path):
+    """The user may say: go on."""
+    world = World(tmp_path, FakeModel())
+
+    def cancelled(on_text, stop):
+        on_text("First, I ")
+        world.turns.cancel("user")
+        return Stopped()
+
+    world.model.script = [cancelled, says("next")]
+    world.prompt("m1")
+    world.prompt("m2")
+    world.run()
+    told = world.model.asked[-1][2]["content"]
+    assert told.startswith("First, I \n\n(This turn ended without an answer")
+
+
+def test_what_broke_off_costs_too(tmp_path):
+    """Two replies that came to nothing, of a turn that was answered in the end, and of one that was not."""
+    world = World(tmp_path, FakeModel())
+
+    def cut(on_text, stop):
+        on_text("half")
+        return broken_off(ModelUnavailable("broke off"))
+
+    world.model.script = [cut, cut, says("whole"), cut, broken_off(ModelError("no", Failure.MODEL_REFUSED))]
+    world.prompt("m1")
+    world.prompt("m2")
+    world.run()
+    usage = {"prompt_tokens": 24, "completion_tokens": 9, "total_tokens": 33}
+    assert world.outcome("m1")["response"]["usage"] == usage
+    response = world.outcome("m2")["response"]
+    assert response["text"] == "", "what broke off and was asked for again is void"
+    assert response["usage"] == {"prompt_tokens": 14, "completion_tokens": 4, "total_tokens": 18}
+
+
+def test_a_turn_at_its_limit_says_what_it_did(tmp_path):
+    world = World(tmp_path, FakeModel(rule=lambda messages: calls("again")), steps=2)
+    world.prompt("m1")
+    world.run()
+    assert world.outcome("m1")["response"] == {
+        "text": "",
+        "steps": 2,
+        "tool_calls": [{"name": "again", "ok": True}] * 2,
+        "usage": {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30},
+    }
 
 
 def test_cancel_while_a_tool_runs_skips_the_calls_after_it(tmp_path):

@@ -44,6 +44,16 @@ def test_a_failed_message_has_its_reason_in_the_sessions_stream(core: Core, uuid
     assert (failed["state"], failed["reason"], failed["response"]) == ("failed", "No room.", None)
 
 
+def test_a_failed_message_has_what_there_was_of_its_answer(client: Client, core: Core, uuid: str) -> None:
+    """Once it has failed, and not in the states before."""
+    core.inbox.take(uuid, "hi", "m1", now=time.time())
+    core.inbox.delivered(uuid, "m1", time.time())
+    core.inbox.finish(uuid, "m1", reason="Cancelled.", response={"text": "half an"}, now=time.time())
+    assert client.get(f"/session/{uuid}/messages/m1").json["response"] == {"text": "half an"}
+    told_of = [(data["state"], data["response"]) for kind, data in told(core, uuid) if kind == "message"]
+    assert told_of == [("queued", None), ("delivered", None), ("failed", {"text": "half an"})]
+
+
 def test_the_event_of_a_message_that_has_expired_says_its_state(core: Core, uuid: str) -> None:
     core.inbox.take(uuid, "hi", "m1", now=time.time())
     core.inbox.finish(uuid, "m1", response={"text": "hello"}, now=time.time())

@@ -150,6 +150,15 @@ def test_a_prompt_that_failed_is_answered_with_its_reason(client: Client, core: 
     assert answer.json["pod_response"] == {}
 
 
+def test_a_prompt_that_was_cancelled_is_answered_with_what_there_was(client: Client, core: Core) -> None:
+    uuid, said = awake(client, core), {"text": "half an", "usage": {"total_tokens": 9}}
+    when_taken(
+        core, uuid, lambda each: core.inbox.finish(uuid, each, reason="Cancelled.", response=said, now=time.time())
+    )
+    answer = chat(client, uuid, headers=LONG_WAIT)
+    assert (answer.json["status"], answer.json["pod_response"]) == ("failed", said)
+
+
 def test_the_delivery_is_set_going_when_an_agent_is_there(client: Client, core: Core, agent: FakeAgent) -> None:
     uuid = awake(client, core)
     backlog = core.counters.backlog(task_queue.QUEUES)

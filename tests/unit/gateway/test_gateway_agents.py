@@ -145,6 +145,19 @@ def test_failed_ends_the_message_with_its_reason(workspace: Workspace) -> None:
     assert state(workspace, "m2") == "failed"
 
 
+def test_a_failed_message_keeps_what_there_was_of_its_answer(workspace: Workspace) -> None:
+    take(workspace)
+    take(workspace, "m2")
+    said = {"text": "half an", "usage": {"total_tokens": 9}}
+    workspace.report(
+        event("failed", reason="Cancelled.", response=said),
+        event("failed", "m2", reason="Cancelled.", response={"text": "x" * 100_000}),
+    )
+    assert workspace.core.inbox.get(workspace.uuid, "m1").response == said
+    assert workspace.core.inbox.get(workspace.uuid, "m2").response["truncated"] is True
+    assert workspace.report(event("failed", reason="No.", response="half")).status_code == 400
+
+
 def test_an_agent_cannot_end_another_sessions_message(app: Flask, workspace: Workspace) -> None:
     """The token says whose messages are meant."""
     take(workspace)

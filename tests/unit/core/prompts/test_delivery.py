@@ -216,13 +216,14 @@ def test_an_agent_that_had_the_prompt_tells_how_it_ended(world: World, agent: Fa
     agent.take("a", "one")
     agent.take("b", "two")
     agent.answers["a"] = {"status": "processed", "response": {"text": "done"}}
-    agent.answers["b"] = {"status": "failed", "reason": "It was cancelled."}
+    agent.answers["b"] = {"status": "failed", "reason": "It was cancelled.", "response": {"text": "half an"}}
     world.sessions.prompt(uuid, "one", "a")
     world.sessions.prompt(uuid, "two", "b")
     world.work()
     first, second = world.core.inbox.get(uuid, "a"), world.core.inbox.get(uuid, "b")
     assert (first.state, first.response) == (State.PROCESSED, {"text": "done"})
     assert (second.state, second.reason) == (State.FAILED, "It was cancelled.")
+    assert second.response == {"text": "half an"}
 
 
 class Killed(BaseException):
