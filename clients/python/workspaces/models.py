@@ -295,7 +295,8 @@ class Kept(Answer):
 @dataclass(frozen=True, kw_only=True)
 class Chat(Answer):
     """A prompt that was sent, and its answer if there is one. `status` is `processed`, `failed` or `queued`; `state` is
-    finer. `message` says what an unfinished prompt waits for, `reason` why one failed."""
+    finer. `message` says what an unfinished prompt waits for, `reason` why one failed; `pod_response` of that has what
+    was said, done and spent by then."""
 
     uuid: str
     status: str
@@ -348,7 +349,8 @@ class ToolUse(Answer):
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome(Answer):
-    """How a turn ended: `processed` with a response, or `failed` with a reason and its code."""
+    """How a turn ended: `processed` with a response, or `failed` with a reason, its code, and a response if there was
+    something by then."""
 
     status: str
     response: Mapping[str, Any] | None
