@@ -36,8 +36,9 @@ MODEL = "stub-model"
 BODY_LIMIT = 64 * 1024 * 1024
 """Bytes of a request that are read at most."""
 
-HOLD_LIMIT = 60.0
-"""Seconds an answer is held at most: it ends a test that forgot to let it go."""
+HOLD_LIMIT = 300.0
+"""Seconds an answer is held at most: it ends a test that forgot to let it go. A cluster may need RECONCILE_INTERVAL, a
+minute, to notice that a volume is lost."""
 
 
 @dataclass(frozen=True)
