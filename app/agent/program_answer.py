@@ -37,7 +37,6 @@ class Answer:
     def __init__(self, turn: RunningTurn, steps: Steps) -> None:
         self._turn = turn
         self._steps = steps
-        self._text = ""
         self._call: Call | None = None
         self.call_begun = False
         """Whether the program was told to carry the open call out."""
@@ -77,8 +76,8 @@ class Answer:
             self._close_call(INTERRUPTED)
 
     def _token(self, text: str, again: bool) -> None:
-        self._text = text if again else self._text + text
-        if len(self._text) > ANSWER_CHARACTERS:
+        before = "" if again else self._turn.said
+        if len(before) + len(text) > ANSWER_CHARACTERS:
             raise Broken(f"its answer has more than {ANSWER_CHARACTERS} characters")
         self._steps.text(self._turn, text, again)
 
@@ -88,8 +87,8 @@ class Answer:
         told = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
         call = Call(_name(event, "call_id"), _name(event, "name"), told)
         self._steps.begin(self._turn)
-        self._steps.calls(self._turn, self._text, [call])
-        self._text, self._call = "", call
+        self._steps.calls(self._turn, self._turn.said, [call])
+        self._call = call
         self._steps.begins(self._turn, call)
         return call
 
@@ -109,7 +108,7 @@ class Answer:
     def _answer(self, response: Any) -> None:
         if not isinstance(response, dict):
             raise Broken(f"`response` of `{PROCESSED}` must be an object")
-        text = _text(response, "text") if "text" in response else self._text
+        text = _text(response, "text") if "text" in response else self._turn.said
         self._close_call(NO_RESULT)
         self._turn.spent.update(_usage(response))
         self._steps.answer(self._turn, text, more=response)

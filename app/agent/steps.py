@@ -35,9 +35,7 @@ class Steps:
 
     def text(self, turn: RunningTurn, text: str, again: bool) -> None:
         """Tell a piece of the answer; `again` voids the pieces before it."""
-        if again:
-            turn.said.clear()
-        turn.said.append(text)
+        turn.said = text if again else turn.said + text
         data = {"text": text, "again": True} if again else {"text": text}
         self._publish(Event("token", turn.id, data))
 
@@ -79,7 +77,7 @@ class Steps:
     def fail(self, turn: RunningTurn, reason: str, code: Failure) -> None:
         """End the turn without an answer; what was told of one, done and spent is in the response all the same. This
         holds even if it can't be written, so that a full disk does not repeat a turn forever."""
-        text, usage = "".join(turn.said), dict(turn.spent)
+        text, usage = turn.said, dict(turn.spent)
         messages = self._state.turn_messages(turn.id)
         if text or usage:
             messages.append({"id": turn.id, "role": "assistant", "content": text, "usage": usage})

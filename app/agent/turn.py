@@ -39,10 +39,10 @@ class RunningTurn:
     """How often it was resumed since its last message."""
     step: int = 0
     cancel: tuple[str, Failure] | None = None
-    said: list[str] = field(default_factory=list)
-    """The pieces of the answer that were told and are in no step yet."""
+    said: str = ""
+    """What was told of the answer and is in no step yet."""
     spent: Counter[str] = field(default_factory=Counter)
-    """The usage, in tokens, that is in no step yet: that of replies that came to nothing."""
+    """The usage, in tokens, that is in no step yet, also that of replies that came to nothing."""
     _began: float = field(default_factory=time.monotonic)
 
     @property
@@ -55,7 +55,7 @@ class RunningTurn:
 
     def noted(self) -> None:
         """What was said and spent is in a step now."""
-        self.said, self.spent = [], Counter()
+        self.said, self.spent = "", Counter()
 
     def check(self) -> None:
         """Raises Ended or Stopping if the turn must end now."""

@@ -209,9 +209,9 @@ def message_of(uuid: str, message: Prompt) -> dict[str, Any]:
 
 def _response_of(message: Prompt) -> dict[str, Any] | None:
     """What came of a prompt that has ended; of a failed one there may be nothing."""
-    if message.state is State.PROCESSED:
-        return dict(message.response)
-    return dict(message.response) or None if message.state is State.FAILED else None
+    if message.state is State.FAILED:
+        return dict(message.response) or None
+    return dict(message.response) if message.state is State.PROCESSED else None
 
 
 def sse(event_id: str, kind: str, data: Mapping[str, Any]) -> str:

@@ -128,12 +128,11 @@ def _note_first_tokens(parts: Gateway, record: Record, events: list[Event]) -> N
 
 def _finish(parts: Gateway, record: Record, event: Event) -> None:
     """Store the end of a prompt; the inbox adds it to the event stream."""
-    inbox, now = parts.core.inbox, time.time()
+    inbox, now, response = parts.core.inbox, time.time(), fitted(event.data.get("response", {}))
     if event.type == PROCESSED:
-        known = inbox.finish(record.uuid, event.message_id, response=fitted(event.data["response"]), now=now)
+        known = inbox.finish(record.uuid, event.message_id, response=response, now=now)
     else:
         reason = event.data["reason"] or "The agent gave no reason."
         code = Failure.of(event.data.get("code"))
-        response = fitted(event.data.get("response", {}))
         known = inbox.finish(record.uuid, event.message_id, response=response, reason=reason, code=code, now=now)
     log.info("message %s", event.type, extra={"uuid": record.uuid, "message_id": event.message_id, "new": known})

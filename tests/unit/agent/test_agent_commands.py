@@ -27,7 +27,9 @@ def workspace(tmp_path):
 
 
 def run(workspace, text, stop=never, *, timeout=0, processes=500):
-    environment = {"PATH": os.environ["PATH"], MARK: f"test-{os.getpid()}"}
+    """At home in the workspace, so that no profile of the machine's has a part in it."""
+    home = str(workspace.folder)
+    environment = {"PATH": os.environ["PATH"], "HOME": home, MARK: f"test-{os.getpid()}"}
     return run_command(workspace, stop, text, timeout, limit=PATIENCE, environment=environment, processes=processes)
 
 
@@ -165,8 +167,7 @@ def test_a_command_has_the_programs_of_the_users_terminal(workspace, tmp_path):
     (tmp_path / "bin" / "own-tool").write_text("#!/bin/sh\necho mine\n")
     (tmp_path / "bin" / "own-tool").chmod(0o755)
     (tmp_path / ".profile").write_text('PATH="$HOME/bin:$PATH"\n')
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), MARK: f"test-{os.getpid()}"}
-    assert run_command(workspace, never, "own-tool", limit=PATIENCE, environment=environment) == (True, "mine")
+    assert run(workspace, "own-tool") == (True, "mine")
 
 
 @pytest.mark.parametrize(
@@ -186,9 +187,7 @@ def test_a_profile_gives_variables_and_disturbs_nothing(workspace, tmp_path, pro
     """What it prints, where it goes and what it leaves is not the command's; if it ends the shell, the agent is
     told."""
     (tmp_path / ".profile").write_text(profile + "\n")
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), MARK: f"test-{os.getpid()}"}
-    command = f'test "$PWD" = {tmp_path} && echo in the project'
-    assert run_command(workspace, never, command, limit=PATIENCE, environment=environment) == expected
+    assert run(workspace, f'test "$PWD" = {tmp_path} && echo in the project') == expected
 
 
 @pytest.mark.slow
