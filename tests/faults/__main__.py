@@ -1,9 +1,10 @@
 """The service under random calls and faults, for as long as one wants: the fuzzer, a prompt beside a sleep, stops, a
-hostile session beside quiet ones; and each alert by its fault.
+hostile session beside quiet ones; what a hostile tenant tries at its doors; and each alert by its fault.
 
     python -m tests.faults --seed 1 fuzz --seconds 3600
     python -m tests.faults races --trials 500
     python -m tests.faults neighbours --rounds 3
+    python -m tests.faults tour
     python -m tests.faults alerts
     scripts/cluster/cluster exec env API_URL=… API_KEY=… PYTHONPATH=$PWD \\
         python -m tests.faults --runtime cluster stops --trials 60
@@ -22,7 +23,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from tests.faults import alarm_faults, alarming, fuzz, neighbours, racing, stopping
+from tests.faults import alarm_faults, alarming, fuzz, neighbours, racing, stopping, touring
 from tests.faults.places import Place, local_place
 from tests.faults.troubling import Mood
 
@@ -36,6 +37,17 @@ def place_of(runtime: str, folder: Path, settings: Mapping[str, str]) -> Abstrac
     return cluster_place(folder, **settings)
 
 
+def tour(runtime: str, folder: Path) -> list[str]:
+    if runtime == "local":
+        host, visits = "", touring.ON_MACHINE
+    else:
+        from scripts.cluster import layout
+
+        host, visits = layout.NODE_IP, touring.ON_CLUSTER
+    with touring.surroundings(folder, host) as around, place_of(runtime, folder, around.settings) as place:
+        return touring.run(place, around, visits)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description="Play with the whole service.")
     parser.add_argument("--runtime", choices=["local", "cluster"], default="local")
@@ -46,6 +58,7 @@ def main() -> int:
         plays.add_parser(name, help=what).add_argument("--trials", type=int, default=10)
     beside = plays.add_parser("neighbours", help="a hostile session beside quiet ones")
     beside.add_argument("--rounds", type=int, default=3)
+    plays.add_parser("tour", help="what a hostile tenant tries at each door")
     names = [fault.name for fault in alarm_faults.FAULTS]
     alerts = plays.add_parser("alerts", help="each alert by its real fault; over an hour for all")
     alerts.add_argument("faults", nargs="*", metavar="FAULT", help=f"all without it: {', '.join(names)}")
@@ -65,6 +78,8 @@ def main() -> int:
             parser.error(f"no such fault: {', '.join(unknown)}")
         chosen = [fault for fault in alarm_faults.FAULTS if not options.faults or fault.name in options.faults]
         return bool(alarming.run(folder, os.environ["CODE_SERVER"], chosen))
+    if options.play == "tour":
+        return bool(tour(options.runtime, folder))
     settings = neighbours.SETTINGS if options.play == "neighbours" else {}
     with place_of(options.runtime, folder, settings) as place:
         match options.play:

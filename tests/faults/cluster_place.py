@@ -94,9 +94,9 @@ class ClusterPlace:
             raise requests.ConnectionError(f"The proxy answers {answer.status_code}.")
         return answer
 
-    def visit(self, url: str) -> str:
+    def visit(self, url: str, cookies: str = "") -> str:
         parts = urlsplit(url)
-        return page_opened(f"{parts.scheme}://{parts.netloc}", parts)
+        return page_opened(f"{parts.scheme}://{parts.netloc}", parts, cookies)
 
     def redis(self) -> redis.Redis:
         return redis.Redis(

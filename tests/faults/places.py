@@ -93,8 +93,8 @@ class Place(Protocol):
     ) -> requests.Response:
         """The answer of the API; raises `requests.RequestException`."""
 
-    def visit(self, url: str) -> str:
-        """Follow a link into a workspace as a browser does; what came of it."""
+    def visit(self, url: str, cookies: str = "") -> str:
+        """Follow a link into a workspace as a browser does that has these cookies of others; what came of it."""
 
     def redis(self) -> redis.Redis:
         """The Redis of the service."""
@@ -184,9 +184,9 @@ class LocalPlace:
         url = self.service.url + path
         return requests.request(method, url, json=body, headers=shown, timeout=timeout, stream=stream)
 
-    def visit(self, url: str) -> str:
+    def visit(self, url: str, cookies: str = "") -> str:
         parts = urlsplit(url)
-        return page_opened(f"http://127.0.0.1:{parts.port}", parts)
+        return page_opened(f"http://127.0.0.1:{parts.port}", parts, cookies)
 
     @property
     def url(self) -> str:
@@ -404,11 +404,13 @@ def text_of(path: Path) -> str:
     return ""
 
 
-def page_opened(here: str, link: SplitResult) -> str:
-    """What came of following a link as a browser does, to the service at the address `here`."""
+def page_opened(here: str, link: SplitResult, others: str = "") -> str:
+    """What came of following a link as a browser does that has the cookies `others`, to the service at the address
+    `here`."""
     headers = BROWSER | {"Host": link.netloc}
     let_in = requests.get(f"{here}/?{link.query}", headers=headers, timeout=60, allow_redirects=False)
-    cookies = "; ".join(f"{name}={value}" for name, value in let_in.cookies.items())
+    own = [f"{name}={value}" for name, value in let_in.cookies.items()]
+    cookies = "; ".join([others, *own] if others else own)
     answer = requests.get(f"{here}/", headers=headers | {"Cookie": cookies}, timeout=60, allow_redirects=False)
     return f"{let_in.status_code} {answer.status_code}"
 
