@@ -14,7 +14,7 @@ from typing import Any
 
 from app.agent.tools import child
 from app.agent.tools.orphans import MARK, kill_orphans
-from app.agent.tools.sandbox_path import ToolError, Workspace
+from app.agent.tools.sandbox_path import ToolError, Workspace, open_root
 from app.volume.environment import of_commands
 
 log = logging.getLogger(__name__)
@@ -63,10 +63,7 @@ def run_shell(
     supports that, the command can't read the `hidden` folder. Raises `ToolError`."""
     order = {"command": command, "seconds": seconds, "head": head, "tail": TAIL_BYTES, "processes": processes}
     order |= {"hidden": str(hidden or ""), "login": login}
-    try:
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        raise ToolError("the workspace's folder can't be opened") from None
+    fd = open_root(folder)
     try:
         reply = child.ask(
             [sys.executable, "-I", "-S", str(PROGRAM)],

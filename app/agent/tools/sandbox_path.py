@@ -4,6 +4,9 @@ A path is walked name by name, each opened in the folder before it without follo
 target walked in the same way, including "..", absolute targets and links to links. Walked folders are held open, so
 nothing can be swapped between a check and its use. `openat2` with RESOLVE_BENEATH would do this in the kernel, but
 sandboxes (gVisor, seccomp profiles) lack it, and it refuses absolute links within the folder, which tools create.
+
+A link in the place of the workspace's folder is not followed either, nor resolved at a start: the folder above is the
+workspace's too, so a command can put one there, and end the agent. What is above that is the machine's own.
 """
 
 from __future__ import annotations
@@ -88,12 +91,20 @@ class Workspace:
 
 def beneath(path: str, folder: Path) -> str | None:
     """An absolute path relative to the folder, by its given or its real path; None if it isn't below it."""
-    for root in (str(folder), os.path.realpath(folder)):
+    for root in (str(folder), os.path.join(os.path.realpath(folder.parent), folder.name)):
         if path == root:
             return "."
         if path.startswith(root.rstrip("/") + "/"):
             return path[len(root.rstrip("/")) + 1 :]
     return None
+
+
+def open_root(folder: Path) -> int:
+    """A handle of a workspace's folder, as `dir_fd` or to work in. Raises ToolError, also for a link to a folder."""
+    try:
+        return os.open(folder, HANDLE | os.O_DIRECTORY)
+    except OSError as e:
+        raise ToolError(f"the workspace's folder can't be opened: {reason(e)}") from None
 
 
 def reason(error: OSError) -> str:
@@ -110,7 +121,7 @@ class _Walk:
         self._root = folder
         self._owned = owned
         self._make = make
-        self._folders = [self._own(os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))]
+        self._folders = [self._own(open_root(folder))]
         self._names: list[str] = []
 
     def to(self, path: str, *, follow: bool) -> SandboxPath:

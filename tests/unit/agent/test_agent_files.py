@@ -98,11 +98,11 @@ def test_links_that_stay_inside_are_followed(workspace, folder):
 
 
 def test_a_workspace_reached_through_a_link_takes_both_of_its_names(folder, tmp_path):
-    """Absolute paths by the link's name and by the real one."""
-    (tmp_path / "link").symlink_to(folder)
+    """Absolute paths by the link's name and by the real one. The link is above it, where the machine's own may be."""
+    (tmp_path / "link").symlink_to(tmp_path)
     (folder / "x").write_text("here")
-    workspace = Workspace(tmp_path / "link")
-    assert files.read_file(workspace, str(tmp_path / "link" / "x")) == "1\there"
+    workspace = Workspace(tmp_path / "link" / "app")
+    assert files.read_file(workspace, str(tmp_path / "link" / "app" / "x")) == "1\there"
     assert files.read_file(workspace, str(folder / "x")) == "1\there"
 
 

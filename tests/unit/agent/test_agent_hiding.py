@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from app.agent.prompt import INSTRUCTIONS, project_instructions
 from app.agent.tools import command, runner
 from app.agent.tools.command import hidden_folder, run_command
+from app.agent.tools.registry import Toolbox
 from app.agent.tools.sandbox_path import Workspace
 from app.agent.unsaved_work import find_unsaved_work
 from tests.model_server import Answer, ModelServer, ToolCall
@@ -102,6 +105,42 @@ def test_no_program_that_a_repository_names_gets_at_the_token(place: Place) -> N
     told = find_unsaved_work(place.app, place.folder, environment, hidden_folder(place.token, place.app))
     assert told["uncommitted"]["count"] and (place.app / "ran").exists()
     assert TOKEN not in (place.app / "stolen").read_text()
+
+
+@pytest.mark.parametrize("target", ["run/agent", "."], ids=["the token's folder", "one above it"])
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("read_file", {"path": "{name}"}),
+        ("read_file", {"path": "{token}"}),
+        ("list_files", {"depth": 5}),
+        ("search_files", {"pattern": "token"}),
+        ("patch_file", {"path": "{name}", "old": "nobody", "new": "somebody"}),
+        ("write_file", {"path": "new", "content": "x"}),
+        ("move_path", {"source": "{name}", "target": "moved"}),
+        ("delete_path", {"path": "{name}"}),
+        ("run_command", {"command": "ls"}),
+    ],
+)
+def test_no_tool_follows_a_link_in_the_place_of_the_workspaces_folder(
+    place: Place, target: str, tool: str, arguments: dict[str, object]
+) -> None:
+    """A command can put one there: the folder above is the workspace's own, too."""
+    (place.own / INSTRUCTIONS).write_text("token")
+    place.app.rename(place.app.with_name("kept"))
+    place.app.symlink_to(place.folder / target)
+    name = os.path.relpath(place.own / "..2026" / "token", place.folder / target)
+    given = {
+        key: value.format(name=name, token=place.token) if isinstance(value, str) else value
+        for key, value in arguments.items()
+    }
+    toolbox = Toolbox(Workspace(place.app), environment={"PATH": os.environ["PATH"]}, command_timeout=PATIENCE)
+    result = toolbox.call(tool, json.dumps(given), lambda: False)
+    assert not result.ok
+    assert TOKEN not in result.text
+    assert project_instructions(Workspace(place.app)) == ""
+    assert (place.own / "..2026" / "token").read_text() == TOKEN
+    assert sorted(os.listdir(place.folder)) == ["files", "run"]
 
 
 @hides
