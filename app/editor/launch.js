@@ -5,7 +5,16 @@
 //
 // It calls code-server's own modules, so it depends on the version pinned in package.json: compare its
 // out/node/entry.js when that changes. Other commands than serving go through that file as usual.
-const { enableCompileCache } = require("node:module");
+const Module = require("node:module");
+
+// Node looks for a module that is not installed in folders of HOME and NODE_PATH, and packages here try some: ws would
+// load a `bufferutil` of the user's into the process with the editor secret. Node reads both variables once; terminals
+// inherit them.
+const theirs = Object.entries(process.env).filter(([name]) => ["HOME", "NODE_PATH"].includes(name));
+for (const [name] of theirs) delete process.env[name];
+Module._initPaths();
+Object.assign(process.env, Object.fromEntries(theirs));
+
 const path = require("node:path");
 
 const code = path.join(__dirname, "node_modules", "code-server", "out", "node");
@@ -14,7 +23,7 @@ async function serve() {
   // code-server serves in the process that knows its parent, and exits with that parent; this process is its own.
   process.env.CODE_SERVER_PARENT_PID = String(process.pid);
   // Keeps V8's compiled code for the next start: 0.02 s less. No effect if the folder can't be written.
-  enableCompileCache(path.join(__dirname, ".compiled"));
+  Module.enableCompileCache(path.join(__dirname, ".compiled"));
   const { guard, settingsOf } = require("./guard");
   const { Connections, endBeforeStop } = require("./disconnect");
   const cli = require(path.join(code, "cli"));

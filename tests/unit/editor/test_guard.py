@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -269,6 +270,39 @@ def test_only_who_says_so_starts_an_editor_that_asks_for_nothing(tmp_path: Path)
         )
         assert done.returncode != 0
         assert "WORKSPACE_SECRET_FILE" in done.stderr
+
+
+SEARCHED = ("home/.node_modules", "home/.node_libraries", "path")
+"""Folders of the user's in which Node looks for modules."""
+
+EDITORS_MAIN = """
+const found = JSON.parse(process.env.WANTED).filter((name) => {
+  try { return require(name); } catch { return false; }
+});
+console.log(JSON.stringify([found, process.env.HOME, process.env.NODE_PATH]));
+process.exit();
+"""
+
+
+@pytest.mark.parametrize("path", [True, False], ids=["with NODE_PATH", "without"])
+def test_the_process_with_the_secret_loads_no_module_of_the_users(tmp_path: Path, path: bool) -> None:
+    """Packages of the editor try to load some that are not installed. The terminals' variables stay as they are."""
+    for number, folder in enumerate(SEARCHED):
+        (tmp_path / folder / f"module{number}").mkdir(parents=True)
+        (tmp_path / folder / f"module{number}" / "index.js").touch()
+    code = tmp_path / "editor" / "node_modules" / "code-server" / "out" / "node"
+    code.mkdir(parents=True)
+    for program in (ROOT / "app" / "editor").glob("*.js"):
+        shutil.copy(program, tmp_path / "editor")
+    (code / "cli.js").touch()
+    (code / "main.js").write_text(EDITORS_MAIN)
+    home = str(tmp_path / "home")
+    environ = {"HOME": home, "WANTED": json.dumps([f"module{number}" for number in range(len(SEARCHED))])}
+    if path:
+        environ["NODE_PATH"] = str(tmp_path / "path")
+    command = [str(NODE), str(tmp_path / "editor" / "launch.js"), "--bind-addr", "x"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert json.loads(done.stdout or "null") == [[], home, environ.get("NODE_PATH")], done.stderr
 
 
 def policies(port: int) -> dict[str, str]:
