@@ -31,6 +31,13 @@ GRACE = 12.0
 
 PROGRAM = Path(__file__).with_name("runner.py")
 
+ANSWER: Mapping[str, type] = {
+    **dict.fromkeys(("code", "omitted", "left", "survivors"), int),
+    **dict.fromkeys(("ended", "head", "tail"), str),
+    **dict.fromkeys(("open", "begun"), bool),
+}
+"""The types of what the runner answers."""
+
 
 def hidden_folder(token_file: Path, folder: Path) -> Path | None:
     """The folder commands must not read: that of the agent's token, unless the workspace is below it. In a container it
@@ -76,14 +83,24 @@ def run_shell(
         )
     finally:
         os.close(fd)
-    try:
-        answer: Mapping[str, Any] = json.loads(reply.output)
-    except ValueError:
+    answer = _answer(reply)
+    if answer is None:
         kill_orphans(environment.get(MARK, ""))
-        raise ToolError("the command ended the process that ran it; it is not known how far it came") from None
+        raise ToolError("the command ended the process that ran it; it is not known how far it came")
     if answer["open"]:
         _warn_of_readable_token()
     return answer
+
+
+def _answer(reply: child.Reply) -> Mapping[str, Any] | None:
+    """The runner's answer; None if it was killed or gave none. A command may write one in its place: that is at worst
+    wrong, and has the types of a true one."""
+    try:
+        answer = json.loads(reply.output)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(answer, dict) and {name: type(value) for name, value in answer.items()} == ANSWER
+    return answer if whole and reply.code == 0 else None
 
 
 def run_command(

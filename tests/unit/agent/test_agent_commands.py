@@ -152,6 +152,52 @@ def test_a_command_that_kills_its_runner_is_an_error_and_no_end(workspace):
     assert run(workspace, "echo alive") == (True, "alive")
 
 
+WHOLE = {"code": 0, "ended": "", "head": "all is well", "tail": "", "omitted": 0}
+WHOLE |= {"left": 0, "survivors": 0, "open": False, "begun": True}
+
+NO_ANSWERS = {
+    "no keys": "{}",
+    "no object": "[]",
+    "a number": "7",
+    "deep": "[" * 100_000,
+    "too few": json.dumps({name: value for name, value in WHOLE.items() if name != "begun"}),
+    "too many": json.dumps(WHOLE | {"more": 1}),
+    "a text for a number": json.dumps(WHOLE | {"code": "0"}),
+    "a flag for a number": json.dumps(WHOLE | {"omitted": True}),
+    "a number for a text": json.dumps(WHOLE | {"head": 7}),
+    "nothing for a flag": json.dumps(WHOLE | {"open": None}),
+    "two": json.dumps(WHOLE) * 2,
+}
+
+
+@pytest.mark.parametrize("told", [NO_ANSWERS["no keys"], json.dumps(WHOLE)])
+def test_a_command_that_answers_in_its_runners_place_is_an_error_and_no_end(workspace, tmp_path, told):
+    """Whatever it says, as it has to end that before it answers itself."""
+    (tmp_path / "told").write_text(told)
+    with pytest.raises(ToolError, match="not known"):
+        run(workspace, "cat told >/proc/$PPID/fd/1; kill -9 $PPID; setsid sleep 1000 & sleep 1000")
+    assert marked_processes(f"test-{os.getpid()}") == []
+
+
+def answered_by(program, workspace, monkeypatch, told):
+    """What comes of a command whose runner says this."""
+    program.write_text(f"input(); print({told!r})")
+    monkeypatch.setattr(command, "PROGRAM", program)
+    return run(workspace, "true")
+
+
+@pytest.mark.parametrize("told", NO_ANSWERS.values(), ids=NO_ANSWERS)
+def test_what_is_no_runners_answer_is_taken_for_none(workspace, monkeypatch, tmp_path, told):
+    """Also from a runner that a command took over, and that ends as if nothing had happened."""
+    with pytest.raises(ToolError, match="not known"):
+        answered_by(tmp_path / "runner.py", workspace, monkeypatch, told)
+
+
+def test_an_answer_is_what_the_runner_says(workspace, monkeypatch, tmp_path):
+    """So that the test above tries the answers, and not their runner."""
+    assert answered_by(tmp_path / "runner.py", workspace, monkeypatch, json.dumps(WHOLE)) == (True, "all is well")
+
+
 def test_a_command_sees_nothing_of_the_agent():
     """Neither its variables nor the secret under whatever name; the workspace's own variables stay."""
     given = {"PATH": "/bin", "AGENT_TOKEN_FILE": "/t", "GATEWAY_URL": "u", "LLM_MODEL": "m", "PYTHONPATH": "/srv"}

@@ -133,6 +133,7 @@ GIT, RUNNER = ABOVE.format("--no-optional-locks"), ABOVE.format("runner.py")
 DISTURBING = {
     "ends the process that watches it": f"{RUNNER} kill -9 $p; sleep 1000",
     "writes lines of its own": rf"{GIT} printf '0\0?? own\0' >/proc/$p/fd/1",
+    "answers in the place of that": f"{RUNNER} printf '{{}}' >/proc/$p/fd/1; kill -9 $p; sleep 1000",
     "writes more than is read": f"{GIT} head -c 3000000 /dev/zero >/proc/$p/fd/1",
     "does not end": "sleep 1000 & sleep 1000",
 }
