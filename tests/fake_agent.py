@@ -3,7 +3,7 @@
 A test ends turns by hand (`answers`), and makes it misbehave: `statuses` are sent for the next prompts instead of
 taking them, `die_after_taking` takes a prompt and breaks the connection before it has said so. It is of an earlier
 release, which hands over its conversation whole, unless `saved` says whether it could store that itself. The editor
-beside it confirms orders by `disconnect_secret`.
+beside it confirms orders by `disconnect_secret`. `raw_response` is sent instead of any response, headers and all.
 """
 
 from __future__ import annotations
@@ -18,6 +18,25 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tests.waiting import PATIENCE
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+NO_RESPONSES = [
+    b"",
+    b"\xff\x00\r\n\r\n",
+    b"HTTP/1.1 9x9 OK\r\n\r\n",
+    b"HTTP/1.1 " + b"9" * 5_000 + b" OK\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\n" + b"Content-Type: message/rfc822\r\r" * 1_500 + b"\r\n\r\n{}",
+    b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5_000 + b"\r\n\r\n{",
+    CHUNKED + b"-5\r\n{}",
+    CHUNKED + b"-" + b"F" * 5_000 + b"\r\n{}",
+    CHUNKED + b"x\r\n{}",
+    CHUNKED + b"5\r\n{}",
+]
+"""What no HTTP client can make an answer of. The parser of headers recurses with each nested message."""
+
+UNUSABLE_ADDRESSES = ["http://[::1%x y]:1111", f"http://[::1%{'a' * 70}]:1111"]
+"""http.client raises no OSError for them. Earlier releases kept them."""
 
 
 class FakeAgent:
@@ -35,6 +54,7 @@ class FakeAgent:
         self.hung = Event()
         self.trickle = False
         self.raw_answer: bytes | None = None
+        self.raw_response: bytes | None = None
         self.history: list[dict[str, Any]] = []
         self.history_limit = 1_000
         self.risk: dict[str, Any] = {"complete": True}
@@ -130,6 +150,10 @@ class Handler(BaseHTTPRequestHandler):
         if self.agent.hang:
             self.agent.hung.set()
             self.agent.stopping.wait(PATIENCE)
+        if self.agent.raw_response is not None:
+            self.close_connection = True
+            self.wfile.write(self.agent.raw_response)
+            return
         content = self.agent.raw_answer or json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))

@@ -16,7 +16,7 @@ import re
 import socket
 import time
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from threading import Timer
 from typing import Any
@@ -51,6 +51,9 @@ PAGE_RESPONSE = 9_437_184
 
 WHOLE_RESPONSE = 67_108_864
 """Bytes: an agent of an earlier release returns its whole conversation."""
+
+NO_RESPONSE = (OSError, http.client.HTTPException, ValueError, OverflowError, RecursionError)
+"""What http.client raises, by what it is sent: an OverflowError for the size of a chunk, for one."""
 
 PIECE = 65_536
 """Bytes read at a time."""
@@ -91,15 +94,16 @@ class Agent:
         except ValueError as error:
             raise InvalidRequest("An agent's address must be http://, an IP address, and a port.") from error
         host = getattr(given, "ipv4_mapped", None) or given
-        bare = url.scheme == "http" and not (url.path.strip("/") or url.query or url.fragment or url.username)
+        more = url.path.strip("/") or url.query or url.fragment or "@" in url.netloc or getattr(given, "scope_id", None)
         if settings.runtime == "local":
             possible = host.is_loopback and port is not None
         else:
             special = host.is_loopback or host.is_link_local or host.is_multicast or host.is_unspecified
             possible = not special and not host.is_global and port == settings.user_pod_port
-        if not bare or not possible:
+        if url.scheme != "http" or more or not possible:
             raise InvalidRequest("No workspace's agent can have this address.")
-        return cls(uuid=uuid, address=f"http://{url.netloc}", name=name[:NAME_LENGTH], boot=boot[:NAME_LENGTH])
+        place = f"[{given}]" if given.version == 6 else str(given)
+        return cls(uuid=uuid, address=f"http://{place}:{port}", name=name[:NAME_LENGTH], boot=boot[:NAME_LENGTH])
 
     @classmethod
     def from_hash(cls, uuid: str, hashed: Mapping[str, str], epoch: int = 0) -> Agent | None:
@@ -292,27 +296,24 @@ class AgentClient:
         most: int,
         account: Account,
     ) -> tuple[int, bytes]:
-        url = urlsplit(agent.address)
-        left = max(MIN_TIMEOUT, deadline - time.monotonic())
-        connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=left)
+        """The status, and the content as `_read` returns it. Raises `AgentUnavailable` and `NoRoom`."""
         try:
-            connection.connect()
-        except OSError as error:
-            connection.close()
+            url = urlsplit(agent.address)
+            left = max(MIN_TIMEOUT, deadline - time.monotonic())
+            with closing(http.client.HTTPConnection(url.hostname or "", url.port, timeout=left)) as connection:
+                connection.connect()
+                # A socket's timeout applies to each read: a response that trickles would never end.
+                end = Timer(max(0.0, deadline - time.monotonic()), _shut_down, [connection.sock])
+                end.daemon = True
+                end.start()
+                try:
+                    connection.request(method, path, body, _headers(agent_secret))
+                    with connection.getresponse() as response:
+                        return response.status, _read(response, most, account)
+                finally:
+                    end.cancel()
+        except NO_RESPONSE as error:
             raise _unreachable(agent, error) from error
-        # A socket's timeout applies to each read: a response that trickles would never end.
-        end = Timer(max(0.0, deadline - time.monotonic()), _shut_down, [connection.sock])
-        end.daemon = True
-        end.start()
-        try:
-            connection.request(method, path, body, _headers(agent_secret))
-            response = connection.getresponse()
-            return response.status, _read(response, most, account)
-        except (OSError, http.client.HTTPException) as error:
-            raise _unreachable(agent, error) from error
-        finally:
-            end.cancel()
-            connection.close()
 
 
 def _read(response: http.client.HTTPResponse, most: int, account: Account) -> bytes:
@@ -346,7 +347,9 @@ def _parsed(agent: Agent, content: bytes, values: int) -> Mapping[str, Any]:
 def _unreachable(agent: Agent, error: Exception) -> AgentUnavailable:
     if isinstance(error, ConnectionError):
         return AgentNotReady(f"The agent of session {agent.uuid} refuses connections.")
-    return AgentUnavailable(f"The agent of session {agent.uuid} did not answer in time.")
+    if isinstance(error, OSError):
+        return AgentUnavailable(f"The agent of session {agent.uuid} did not answer in time.")
+    return AgentUnavailable(f"The agent of session {agent.uuid} sent no valid response ({type(error).__name__}).")
 
 
 def _headers(agent_secret: str) -> dict[str, str]:

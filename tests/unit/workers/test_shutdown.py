@@ -6,10 +6,10 @@ import pytest
 
 from app.core.errors import NoSpace, Superseded
 from app.core.prompts.agent_client import AgentClient
-from app.core.redis import task_queue
+from app.core.redis import keys, task_queue
 from app.core.sessions.model import Status
 from app.core.sessions.unsaved_work import NAME_LENGTH, NAMES, read_unsaved_work
-from tests.fake_agent import FakeAgent
+from tests.fake_agent import NO_RESPONSES, UNUSABLE_ADDRESSES, FakeAgent
 from tests.world import World
 from workers.lifecycle import Lifecycle
 from workers.shutdown import shut_down
@@ -154,6 +154,28 @@ def test_nothing_is_known_of_an_agent_that_does_not_answer(world: World, agent: 
     world.sessions.sleep(uuid)
     world.work()
     assert world.get(uuid).unarchived == {}
+
+
+@pytest.mark.parametrize("response", NO_RESPONSES)
+def test_an_agent_that_answers_by_no_http_is_stopped(world: World, agent: FakeAgent, response: bytes) -> None:
+    uuid = up(world, agent)
+    agent.raw_response = response
+    world.sessions.sleep(uuid)
+    world.work()
+    assert (world.get(uuid).status, world.runtime.workspaces[uuid].running) == (Status.SLEEPING, False)
+
+
+@pytest.mark.parametrize("address", UNUSABLE_ADDRESSES)
+def test_an_agent_with_an_unusable_address_is_stopped_and_deleted(world: World, agent: FakeAgent, address: str) -> None:
+    asleep, deleted, erased = (up(world, agent) for _ in range(3))
+    for uuid in (asleep, deleted, erased):
+        world.core.redis.hset(keys.AGENT.format(uuid=uuid), "address", address)
+    world.sessions.sleep(asleep)
+    world.sessions.delete(deleted, backup=False)
+    world.sessions.erase(erased)
+    world.work()
+    assert (world.get(asleep).status, world.runtime.workspaces[asleep].running) == (Status.SLEEPING, False)
+    assert [world.runtime.observe(uuid) for uuid in (deleted, erased)] == [None, None]
 
 
 def test_an_agent_of_an_earlier_release_is_taken_leave_of_all_the_same(world: World, agent: FakeAgent) -> None:

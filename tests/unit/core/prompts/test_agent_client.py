@@ -12,7 +12,7 @@ from app.core.byte_budget import ByteBudget
 from app.core.errors import AgentNotReady, AgentRefused, AgentUnavailable, InvalidRequest
 from app.core.prompts.agent_client import CHAT_RESPONSE, Agent, AgentClient
 from app.settings import Settings, SettingsError
-from tests.fake_agent import FakeAgent, fake_agent
+from tests.fake_agent import NO_RESPONSES, UNUSABLE_ADDRESSES, FakeAgent, fake_agent
 from tests.ports import free_port
 
 UUID = "aaaa0001"
@@ -56,6 +56,10 @@ def test_an_agent_in_a_cluster_is_on_its_pods_address_and_port(address: str) -> 
         ("http://127.0.0.1:1111/admin", LOCAL),
         ("http://127.0.0.1:1111?x=1", LOCAL),
         ("http://user@127.0.0.1:1111", LOCAL),
+        ("http://@127.0.0.1:1111", LOCAL),
+        ("http://:password@127.0.0.1:1111", LOCAL),
+        ("http://[::1%lo]:1111", LOCAL),
+        ("http://[::1%x y]:1111", LOCAL),
         ("http://127.0.0.1:99999", LOCAL),
         ("http://[::1", LOCAL),
         ("", LOCAL),
@@ -69,12 +73,33 @@ def test_an_agent_in_a_cluster_is_on_its_pods_address_and_port(address: str) -> 
         ("http://[2001:4860:4860::8888]:1111", CLUSTER),
         ("http://10.1.2.3:6379", CLUSTER),
         ("http://redis:1111", CLUSTER),
+        ("http://[fd00::1%eth0]:1111", CLUSTER),
+        (f"http://[fd00::1%{'a' * 70}]:1111", CLUSTER),
     ],
 )
 def test_an_address_where_no_workspace_can_be_is_refused(address: str, settings: Settings) -> None:
     """A workspace must not have the manager ask inside the cluster on its behalf."""
     with pytest.raises(InvalidRequest):
         Agent.at_address(UUID, address, settings)
+
+
+@pytest.mark.parametrize(
+    ("reported", "kept"),
+    [
+        ("http://[0:0:0:0:0:0:0:1]:01111/", "http://[::1]:1111"),
+        ("HTTP://127.0.0.1:1111?", "http://127.0.0.1:1111"),
+        ("http://127.0.0.1:1111#", "http://127.0.0.1:1111"),
+        ("\thttp://127.0.0.1:1\n111", "http://127.0.0.1:1111"),
+    ],
+)
+def test_of_an_address_only_the_ip_address_and_the_port_are_kept(reported: str, kept: str) -> None:
+    assert Agent.at_address(UUID, reported, LOCAL).address == kept
+
+
+@pytest.mark.parametrize("address", [*UNUSABLE_ADDRESSES, "http://127.0.0.1:x", "http://[::1"])
+def test_an_address_that_an_earlier_release_kept_is_unavailable(client: AgentClient, address: str) -> None:
+    with pytest.raises(AgentUnavailable):
+        client.chat(Agent(uuid=UUID, address=address), "m", "hi")
 
 
 @pytest.mark.slow
@@ -101,6 +126,13 @@ def test_where_nobody_listens_someone_may_in_a_moment(client: AgentClient) -> No
 @pytest.mark.parametrize("answer", [b"", b"{", b"[]", b"\xff", b"x" * (CHAT_RESPONSE + 1), b"[" * 10_000])
 def test_an_answer_that_is_none_is_unavailable(fake: FakeAgent, client: AgentClient, answer: bytes) -> None:
     fake.raw_answer = answer or b" "
+    with pytest.raises(AgentUnavailable):
+        client.chat(at(fake), "m", "hi")
+
+
+@pytest.mark.parametrize("response", NO_RESPONSES)
+def test_a_response_that_is_no_http_is_unavailable(fake: FakeAgent, client: AgentClient, response: bytes) -> None:
+    fake.raw_response = response
     with pytest.raises(AgentUnavailable):
         client.chat(at(fake), "m", "hi")
 

@@ -15,7 +15,7 @@ from app.core.prompts.history_store import Checkpoint
 from app.core.prompts.inbox import LONGEST_RETRY, State
 from app.core.redis import keys, task_queue
 from app.core.sessions.model import Status
-from tests.fake_agent import FakeAgent, fake_agent
+from tests.fake_agent import NO_RESPONSES, UNUSABLE_ADDRESSES, FakeAgent, fake_agent
 from tests.ports import free_port
 from tests.world import World
 from workers.runtime.base import Observation
@@ -39,6 +39,20 @@ def send(world: World, uuid: str, *texts: str) -> list[str]:
 
 def states(world: World, uuid: str, ids: list[str]) -> list[State]:
     return [world.core.inbox.get(uuid, each).state for each in ids]
+
+
+def waits(world: World, uuid: str, tries: int) -> list[float]:
+    """How long (s) each of these deliveries, which fail, is waited for the next one."""
+    world.tasks.lose_all()
+    found = []
+    for _ in range(tries):
+        world.core.delivery.deliver(uuid)
+        due = world.core.redis.zscore(keys.INBOX_PENDING, uuid)
+        assert due is not None
+        found.append(due - world.now)
+        world.core.delivery.deliver(uuid)
+        world.now = due
+    return found
 
 
 def test_prompts_reach_the_agent_in_order_with_its_secret(world: World, agent: FakeAgent) -> None:
@@ -110,16 +124,28 @@ def test_an_agent_that_stays_silent_is_tried_less_and_less_often(world: World) -
     uuid = world.active()
     world.core.inbox.agent_here(uuid, f"http://127.0.0.1:{free_port()}", "pod", "boot", world.now)
     send(world, uuid, "one")
-    world.tasks.lose_all()
-    waits = []
-    for _ in range(10):
-        world.core.delivery.deliver(uuid)
-        due = world.core.redis.zscore(keys.INBOX_PENDING, uuid)
-        assert due is not None
-        waits.append(due - world.now)
-        world.core.delivery.deliver(uuid)
-        world.now = due
-    assert waits == pytest.approx([1, 2, 4, 8, 16, 32, 64, 128, 256, 300])
+    assert waits(world, uuid, 10) == pytest.approx([1, 2, 4, 8, 16, 32, 64, 128, 256, 300])
+
+
+@pytest.mark.parametrize("response", NO_RESPONSES)
+def test_an_agent_that_answers_by_no_http_is_tried_less_and_less_often(
+    world: World, agent: FakeAgent, response: bytes
+) -> None:
+    uuid = up(world, agent)
+    agent.raw_response = response
+    ids = send(world, uuid, "one")
+    assert waits(world, uuid, 3) == pytest.approx([1, 2, 4])
+    assert states(world, uuid, ids) == [State.QUEUED]
+
+
+@pytest.mark.parametrize("address", UNUSABLE_ADDRESSES)
+def test_an_agent_with_an_unusable_address_is_tried_less_and_less_often(
+    world: World, agent: FakeAgent, address: str
+) -> None:
+    uuid = up(world, agent)
+    world.core.redis.hset(keys.AGENT.format(uuid=uuid), "address", address)
+    send(world, uuid, "one")
+    assert waits(world, uuid, 3) == pytest.approx([1, 2, 4])
 
 
 def test_a_refused_connection_is_tried_again_at_once(world: World, agent: FakeAgent) -> None:
