@@ -3,7 +3,8 @@
 A test ends turns by hand (`answers`), and makes it misbehave: `statuses` are sent for the next prompts instead of
 taking them, `die_after_taking` takes a prompt and breaks the connection before it has said so. It is of an earlier
 release, which hands over its conversation whole, unless `saved` says whether it could store that itself. The editor
-beside it confirms orders by `disconnect_secret`. `raw_response` is sent instead of any response, headers and all.
+beside it confirms orders by `disconnect_secret`. `raw_response` is sent instead of any response, headers and all,
+and `endless` after it until the connection is cut off; `sent` is how many bytes of that were written.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socket import SO_SNDBUF, SOL_SOCKET
 from threading import Event, Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -28,6 +30,7 @@ NO_RESPONSES = [
     b"HTTP/1.1 " + b"9" * 5_000 + b" OK\r\n\r\n",
     b"HTTP/1.1 200 OK\r\n" + b"Content-Type: message/rfc822\r\r" * 1_500 + b"\r\n\r\n{}",
     b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5_000 + b"\r\n\r\n{",
+    CHUNKED + b"-1\r\n{}",
     CHUNKED + b"-5\r\n{}",
     CHUNKED + b"-" + b"F" * 5_000 + b"\r\n{}",
     CHUNKED + b"x\r\n{}",
@@ -55,6 +58,9 @@ class FakeAgent:
         self.trickle = False
         self.raw_answer: bytes | None = None
         self.raw_response: bytes | None = None
+        self.endless = b""
+        self.sent = 0
+        self.cut_off = Event()
         self.history: list[dict[str, Any]] = []
         self.history_limit = 1_000
         self.risk: dict[str, Any] = {"complete": True}
@@ -151,8 +157,7 @@ class Handler(BaseHTTPRequestHandler):
             self.agent.hung.set()
             self.agent.stopping.wait(PATIENCE)
         if self.agent.raw_response is not None:
-            self.close_connection = True
-            self.wfile.write(self.agent.raw_response)
+            self._say_raw(self.agent.raw_response)
             return
         content = self.agent.raw_answer or json.dumps(body).encode()
         self.send_response(status)
@@ -165,6 +170,18 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
         except OSError:
             self.close_connection = True
+
+    def _say_raw(self, response: bytes) -> None:
+        self.close_connection = True
+        # Otherwise the kernel would take megabytes that nobody reads.
+        self.connection.setsockopt(SOL_SOCKET, SO_SNDBUF, 65_536)
+        try:
+            self.wfile.write(response)
+            while self.agent.endless:
+                self.wfile.write(self.agent.endless)
+                self.agent.sent += len(self.agent.endless)
+        except OSError:
+            self.agent.cut_off.set()
 
 
 @contextmanager

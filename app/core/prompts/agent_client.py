@@ -1,8 +1,8 @@
 """The manager's client of the agent in a workspace.
 
 The workspace's user controls the agent, so nothing it returns is trusted: its address must be one a workspace can have,
-each request ends by a deadline however slowly the response trickles, responses are bounded in size, and no redirect is
-followed.
+each request ends by a deadline however slowly the response trickles, no more than so many bytes of a response are read,
+and no redirect is followed.
 """
 
 from __future__ import annotations
@@ -51,6 +51,10 @@ PAGE_RESPONSE = 9_437_184
 
 WHOLE_RESPONSE = 67_108_864
 """Bytes: an agent of an earlier release returns its whole conversation."""
+
+FRAMING = 16_384
+"""Bytes of a response besides its content: status line, headers, sizes of chunks. An agent sends 200. The parser of
+headers takes up to 0.5 s for so many, and minutes for the megabytes that http.client accepts."""
 
 NO_RESPONSE = (OSError, http.client.HTTPException, ValueError, OverflowError, RecursionError)
 """What http.client raises, by what it is sent: an OverflowError for the size of a chunk, for one."""
@@ -308,21 +312,54 @@ class AgentClient:
                 end.start()
                 try:
                     connection.request(method, path, body, _headers(agent_secret))
-                    with connection.getresponse() as response:
-                        return response.status, _read(response, most, account)
+                    return _read(connection.sock, method, most, account)
                 finally:
                     end.cancel()
         except NO_RESPONSE as error:
             raise _unreachable(agent, error) from error
 
 
-def _read(response: http.client.HTTPResponse, most: int, account: Account) -> bytes:
-    """The response, or its beginning where it has more than `most` bytes."""
-    content = io.BytesIO()
-    while (left := most + 1 - content.tell()) and (piece := response.read(min(PIECE, left))):
-        account.take(len(piece))
-        content.write(piece)
-    return content.getvalue()
+class _Received(io.RawIOBase):
+    """What an agent sends on a connection: raises `HTTPException` after `FRAMING` bytes and those allowed since.
+    http.client itself accepts endless headers and trailers, and reads a chunk of the size -1 to the connection's end.
+    """
+
+    def __init__(self, source: io.RawIOBase, account: Account) -> None:
+        self._source = source
+        self._account = account
+        self._left = FRAMING
+
+    def allow(self, count: int) -> None:
+        self._left += count
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._source.readinto(buffer) or 0
+        self._left -= count
+        if self._left < 0:
+            raise http.client.HTTPException("The response has too many bytes.")
+        self._account.take(count)
+        return count
+
+    def close(self) -> None:
+        self._source.close()
+        super().close()
+
+
+def _read(connection: socket.socket, method: str, most: int, account: Account) -> tuple[int, bytes]:
+    """The status and the content of the response, or its beginning where it has more than `most` bytes."""
+    with http.client.HTTPResponse(connection, method=method) as response:
+        received = _Received(response.fp.detach(), account)
+        response.fp = io.BufferedReader(received)
+        response.begin()
+        received.allow(most)
+        content = io.BytesIO()
+        # Not `read`, which holds all of a chunk with a negative size at once.
+        while (left := most + 1 - content.tell()) > 0 and (piece := response.read1(min(PIECE, left))):
+            content.write(piece)
+        return response.status, content.getvalue()
 
 
 def _check_status(agent: Agent, status: int) -> None:
@@ -364,7 +401,6 @@ def _headers(agent_secret: str) -> dict[str, str]:
 
 
 def _shut_down(connection: socket.socket) -> None:
-    """Wake the thread that reads from this connection, which closing it would not. It takes the socket because
-    http.client drops that of a connection which the server closes after the response, and reads on."""
+    """Wake the thread that reads from this connection, which closing it would not."""
     with suppress(OSError):  # already closed
         connection.shutdown(socket.SHUT_RDWR)

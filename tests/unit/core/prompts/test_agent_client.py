@@ -10,15 +10,19 @@ import pytest
 from app.core.access.agent_credentials import AgentCredentials
 from app.core.byte_budget import ByteBudget
 from app.core.errors import AgentNotReady, AgentRefused, AgentUnavailable, InvalidRequest
-from app.core.prompts.agent_client import CHAT_RESPONSE, Agent, AgentClient
+from app.core.prompts.agent_client import CHAT_RESPONSE, SMALL_RESPONSE, Agent, AgentClient
 from app.settings import Settings, SettingsError
-from tests.fake_agent import NO_RESPONSES, UNUSABLE_ADDRESSES, FakeAgent, fake_agent
+from tests.fake_agent import CHUNKED, NO_RESPONSES, UNUSABLE_ADDRESSES, FakeAgent, fake_agent
 from tests.ports import free_port
+from tests.waiting import PATIENCE
 
 UUID = "aaaa0001"
 SECRETS = AgentCredentials(["k" * 32])
 LOCAL = Settings()
 CLUSTER = Settings(runtime="kubernetes")
+
+IN_THE_KERNEL = 4_194_304
+"""Bytes that a sender may be rid of though nobody reads them: the buffers of both ends of a connection."""
 
 
 @pytest.fixture
@@ -135,6 +139,40 @@ def test_a_response_that_is_no_http_is_unavailable(fake: FakeAgent, client: Agen
     fake.raw_response = response
     with pytest.raises(AgentUnavailable):
         client.chat(at(fake), "m", "hi")
+
+
+@pytest.mark.parametrize(
+    ("begin", "endless"),
+    [
+        (CHUNKED + b"-1\r\n", b"x" * 65_536),
+        (CHUNKED + b"-5\r\n", b"x" * 65_536),
+        (CHUNKED + b"F" * 5_000 + b"\r\n", b"x" * 65_536),
+        (CHUNKED, b"1\r\nx\r\n" * 10_000),
+        (CHUNKED, b"100;" + b"a" * 60_000 + b"\r\n" + b"x" * 256 + b"\r\n"),
+        (CHUNKED + b"1;", b"a" * 65_536),
+        (CHUNKED + b"2\r\n{}\r\n0\r\n", b"a: b\r\n" * 10_000),
+        (CHUNKED + b"2\r\n{}\r\n0\r\n", b"a" * 65_536),
+        (b"HTTP/1.1 200 OK\r\n", b"a: " + b"b" * 60_000 + b"\r\n"),
+        (b"HTTP/1.1 200 OK\r\na: ", b"b" * 65_536),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1_000),
+        (b"HTTP/1.1 200 OK\r\n\r\n", b" " * 65_536),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1" + b"0" * 30 + b"\r\n\r\n", b" " * 65_536),
+    ],
+)
+def test_an_endless_response_is_cut_off_by_its_bytes(
+    fake: FakeAgent, client: AgentClient, begin: bytes, endless: bytes
+) -> None:
+    """Whatever its framing says, and long before its time is over."""
+    fake.raw_response, fake.endless = begin, endless
+    with pytest.raises(AgentUnavailable):
+        client.cancel(at(fake), "user")
+    assert fake.cut_off.wait(PATIENCE)
+    assert fake.sent < SMALL_RESPONSE + IN_THE_KERNEL
+
+
+def test_a_response_in_chunks_is_read(fake: FakeAgent, client: AgentClient) -> None:
+    fake.raw_response = CHUNKED + b'5;a=b\r\n{"sta\r\n6\r\ntus":1\r\n1\r\n}\r\n0\r\na: b\r\n\r\n'
+    assert client.chat(at(fake), "m", "hi") == {"status": 1}
 
 
 @pytest.mark.parametrize("answer", [b'{"messages": 1}', b'{"messages": [1]}', b"{}"])
