@@ -58,7 +58,8 @@ class ConversationHistory:
         end = after + len(messages)
         if messages and end < history.total:
             return Excerpt(messages, end, history.total)
-        begun = {message.get("id") for message in messages}
+        # No set: an agent may have written anything as an id.
+        begun = [message.get("id") for message in messages]
         open_prompts = [prompt for prompt in self._inbox.unfinished(record.uuid) if prompt.id not in begun]
         return Excerpt([*messages, *map(_as_entry, open_prompts)], None, history.total)
 
@@ -127,8 +128,10 @@ def _from_turn(message_id: str, turn: Sequence[Mapping[str, Any]]) -> Prompt:
 
 
 def _seconds(moment: object) -> float:
-    """ISO 8601 as seconds since the epoch, 0 for anything else."""
+    """ISO 8601 as seconds since the epoch, 0 for anything else, and for a time that is in no year of UTC."""
     try:
-        return datetime.fromisoformat(str(moment)).timestamp()
+        seconds = datetime.fromisoformat(str(moment)).timestamp()
+        iso(seconds)
     except (ValueError, OverflowError):
         return 0.0
+    return seconds

@@ -542,6 +542,19 @@ def test_the_conversation_comes_from_the_archive_otherwise(client: Client, core:
     assert len(agent.requests) == 1, "an agent is asked only while its session is up"
 
 
+def test_a_conversation_whose_ids_and_times_are_none_is_shown_without_them(
+    client: Client, core: Core, agent: FakeAgent
+) -> None:
+    """An agent may write anything, as times in no year of UTC."""
+    uuid = awake(client, core, agent)
+    for at in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "9999-12-31T23:59:59.9999Z", 7):
+        agent.history = [{"id": ["m1"]}, {"id": {}}, {"id": "m1", "role": "user", "content": "hi", "at": at}]
+        shown = client.get(f"/session/{uuid}/messages").json["messages"]
+        assert shown == [{}, {}, {"id": "m1", "role": "user", "content": "hi", "at": None}]
+        found = client.get(f"/session/{uuid}/messages/m1").json
+        assert (found["message"], found["created_at"]) == ("hi", None)
+
+
 def test_a_conversation_outlives_its_sessions_record_as_its_backup_does(app: Flask, client: Client, core: Core) -> None:
     """For who may see that backup; without one nobody knows whose it was."""
     uuid, other = asleep(client, core), asleep(client, core)
