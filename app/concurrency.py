@@ -29,3 +29,29 @@ class ConcurrencyLimit:
 
     def taken(self, name: str) -> int:
         return self._taken[name]
+
+
+class Slots:
+    """`most` slots for all, of which each name holds one at a time."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._changed = threading.Condition()
+        self._holders: set[str] = set()
+
+    def acquire(self, name: str, seconds: float) -> bool:
+        """Take a slot, waiting so long for one; False when none came free, or this name still holds one. The caller
+        releases it."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._is_free(name), seconds):
+                return False
+            self._holders.add(name)
+            return True
+
+    def release(self, name: str) -> None:
+        with self._changed:
+            self._holders.remove(name)
+            self._changed.notify_all()
+
+    def _is_free(self, name: str) -> bool:
+        return name not in self._holders and len(self._holders) < self._most

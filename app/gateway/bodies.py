@@ -14,8 +14,13 @@ from app.request_bodies import parse_body, read_body
 def json_body(most: int, values: int = SMALL) -> Any:
     """The JSON body, of `most` bytes and `values` values at most. Raises `InvalidRequest`, a `Problem` for too many
     values, `NoRoom`, and Flask's exception for 413."""
+    return json_of(read_body(most), values)
+
+
+def json_of(body: bytes, values: int) -> Any:
+    """The JSON document in a body that has been read; raises as `json_body`."""
     try:
-        return parse_body(read_body(most), values)
+        return parse_body(body, values)
     except ValueError as error:
         raise InvalidRequest("The body is not valid JSON.") from error
 

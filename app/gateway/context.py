@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from threading import BoundedSemaphore
 from typing import cast
 
 from flask import current_app, g
 
+from app.concurrency import Slots
 from app.core.composition import Core
 from app.core.prompts.token_usage import TokenUsage
 from app.core.sessions.model import Record
@@ -26,7 +26,7 @@ class Gateway:
     """The parts of the process. By the clock `ticks`, three throttles limit for each session: `deliveries` that hellos
     trigger, `renewals` that ended tokens trigger, and log lines about `old_tokens` of the release before.
     `begun_answers` remembers the prompts whose first token was noted. `checkpoints` limits how many pieces of
-    conversations are in memory."""
+    conversations are parsed, in memory, at a time, and gives each session one."""
 
     core: Core
     token_usage: TokenUsage
@@ -37,7 +37,7 @@ class Gateway:
     renewals: Throttle
     old_tokens: Throttle
     begun_answers: Throttle
-    checkpoints: BoundedSemaphore
+    checkpoints: Slots
     ticks: Callable[[], float] = time.monotonic
 
 

@@ -21,9 +21,10 @@ from app.core.prompts.history_index import CHUNK_BYTES, Contended, ConversationT
 from app.core.prompts.history_store import Checkpoint
 from app.core.sessions.model import Record
 from app.core.untrusted_json import LARGE
-from app.gateway.bodies import json_body, nothing
+from app.gateway.bodies import json_of, nothing
 from app.gateway.context import Gateway, gateway, session
 from app.problems import EXPLANATIONS, Problem
+from app.request_bodies import read_body
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,8 @@ WHOLE_VALUES = 2 * LARGE
 """JSON values in such a document: 64 MiB of messages of 1.5 KB."""
 
 CHECKPOINT_WAIT = 5.0
-"""s to wait for a slot: an agent that is being stopped has 10."""
+"""s to wait for a slot: an agent that is being stopped has 10, and one that is refused tries again at its next
+checkpoint."""
 
 
 @blp.get("/history")
@@ -48,7 +50,7 @@ def history() -> Response:
     parts, record = gateway(), session()
     if "head" in request.args:
         return jsonify(parts.core.history_store.index(record.uuid).heads())
-    with _slot(parts):
+    with _slot(parts, record):
         page = parts.core.history_store.page(record.uuid, _number("after"), size=CHUNK_BYTES)
         if page is None:
             raise _not_stored(record)
@@ -59,8 +61,8 @@ def history() -> Response:
 def add() -> Response:
     """Add messages to the conversation. If they don't continue it, the 409 says where to continue."""
     parts, record = gateway(), session()
-    with _storing(parts, record):
-        index = parts.core.history_store.append(record.uuid, Piece.from_json(json_body(PIECE_MAX, LARGE)))
+    with _storing(parts, record, PIECE_MAX) as body:
+        index = parts.core.history_store.append(record.uuid, Piece.from_json(json_of(body, LARGE)))
     return jsonify(index.heads())
 
 
@@ -68,8 +70,8 @@ def add() -> Response:
 def put_checkpoint() -> Response:
     """Mark the stored conversation as complete, or replace it by a whole one."""
     parts, record = gateway(), session()
-    with _storing(parts, record):
-        document = json_body(min(WHOLE_MAX, parts.core.settings.history_max_bytes), WHOLE_VALUES)
+    with _storing(parts, record, min(WHOLE_MAX, parts.core.settings.history_max_bytes)) as body:
+        document = json_of(body, WHOLE_VALUES)
         if isinstance(document, dict) and "edition" in document:
             end = Checkpoint.from_json({**document, "history": []})
             parts.core.history_store.settle(record.uuid, Head.from_json(document), end.context, end.metadata)
@@ -86,7 +88,7 @@ def get_checkpoint() -> Response:
     edition, and the context and metadata."""
     parts, record = gateway(), session()
     store = parts.core.history_store
-    with _slot(parts):
+    with _slot(parts, record):
         current = store.index(record.uuid).current
         if "paged" in request.args and current is not None:
             context, metadata = store.beside(record.uuid)
@@ -100,12 +102,14 @@ def get_checkpoint() -> Response:
 
 
 @contextmanager
-def _storing(parts: Gateway, record: Record) -> Iterator[None]:
-    """Hold a slot to store a part of the conversation. An error is noted in the record, so that the session's status
-    says that the stored conversation is stale."""
+def _storing(parts: Gateway, record: Record, most: int) -> Iterator[bytes]:
+    """Hold a slot to store the part of the conversation in the request's body of `most` bytes. An error is noted in the
+    record, so that the session's status says that the stored conversation is stale."""
     try:
-        with _slot(parts):
-            yield
+        # Read before there is a slot: a slow sender holds none. Until then it costs the budget of bodies what it sent.
+        body = read_body(most)
+        with _slot(parts, record):
+            yield body
     except OtherConversation as error:
         raise Problem(409, error.code, str(error), more=error.index.heads()) from error
     except Contended:
@@ -131,14 +135,14 @@ def _note(parts: Gateway, record: Record, reason: str) -> None:
 
 
 @contextmanager
-def _slot(parts: Gateway) -> Iterator[None]:
-    if not parts.checkpoints.acquire(timeout=CHECKPOINT_WAIT):
-        text = "The gateway is storing other conversations; retry later."
+def _slot(parts: Gateway, record: Record) -> Iterator[None]:
+    if not parts.checkpoints.acquire(record.uuid, CHECKPOINT_WAIT):
+        text = "The gateway is storing or reading other conversations, or another part of this one; retry later."
         raise Problem(503, "unavailable", text, headers={"Retry-After": "1"})
     try:
         yield
     finally:
-        parts.checkpoints.release()
+        parts.checkpoints.release(record.uuid)
 
 
 def _not_stored(record: Record) -> Problem:

@@ -7,10 +7,10 @@ can reach no other process of the service.
 from __future__ import annotations
 
 import math
-from threading import BoundedSemaphore
 
 from flask import Flask, Response, g, request
 
+from app.concurrency import Slots
 from app.core.composition import Core, check_keys
 from app.core.prompts.token_usage import TokenUsage
 from app.core.throttle import Throttle
@@ -60,7 +60,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         renewals=Throttle(RENEWAL_INTERVAL),
         old_tokens=Throttle(math.inf),
         begun_answers=Throttle(math.inf),
-        checkpoints=BoundedSemaphore(CHECKPOINTS_AT_A_TIME),
+        checkpoints=Slots(CHECKPOINTS_AT_A_TIME),
     )
     register_error_handlers(app)
     largest = max(settings.llm_max_body_bytes, conversations.WHOLE_MAX)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from app.concurrency import ConcurrencyLimit
+import threading
+
+from app.concurrency import ConcurrencyLimit, Slots
 from app.core.throttle import Throttle
 
 
@@ -37,3 +39,31 @@ def test_a_name_without_slots_is_forgotten():
     limit.acquire("a", 2)
     limit.release("a")
     assert not limit._taken
+
+
+def test_a_name_has_one_of_the_slots_at_most():
+    slots = Slots(2)
+    assert [slots.acquire(name, 0.0) for name in ("a", "a", "b", "c")] == [True, False, True, False]
+    slots.release("a")
+    assert [slots.acquire(name, 0.0) for name in ("b", "c", "a")] == [False, True, False]
+
+
+def test_who_waits_for_a_slot_gets_it_as_soon_as_it_may():
+    """One waits for its own, one for any."""
+    slots = Slots(2)
+    assert slots.acquire("a", 0.0)
+    assert slots.acquire("b", 0.0)
+    got: list[str] = []
+
+    def wait(name: str) -> None:
+        if slots.acquire(name, threading.TIMEOUT_MAX):
+            got.append(name)
+
+    waiting = [threading.Thread(target=wait, args=(name,), daemon=True) for name in ("a", "c")]
+    for thread in waiting:
+        thread.start()
+    slots.release("a")
+    slots.release("b")
+    for thread in waiting:
+        thread.join()
+    assert sorted(got) == ["a", "c"]

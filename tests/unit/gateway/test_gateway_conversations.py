@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from app.core.prompts import history_index
 from app.core.prompts.history_index import Contended
 from app.core.prompts.history_store import Checkpoint
 from app.core.sessions.model import Status
+from app.gateway.main import CHECKPOINTS_AT_A_TIME
 from tests.unit.agent.fakes import FakeModel, World
 from tests.unit.gateway.helpers import GatewayMaker, Workspace
 
@@ -233,3 +236,88 @@ def test_the_places_for_conversations_are_given_back(workspace: Workspace) -> No
     """However storing them ends."""
     for body in (b"{", b'{"history": []}') * 10:
         assert workspace.call("PUT", "/agent/v1/checkpoint", data=body).status_code in (204, 400)
+
+
+class SlowBody(io.RawIOBase):
+    """A body that ends, empty, only when it is told to."""
+
+    def __init__(self) -> None:
+        self.awaited, self.ended = threading.Event(), threading.Event()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, _: object) -> int:
+        self.awaited.set()
+        self.ended.wait()
+        return 0
+
+
+@contextmanager
+def in_the_background(act: Callable[[], object]) -> Iterator[None]:
+    """It is done beside the block, which ends after it."""
+    thread = threading.Thread(target=act, daemon=True)
+    thread.start()
+    yield
+    thread.join()
+
+
+@contextmanager
+def half_sent(workspace: Workspace, method: str, path: str) -> Iterator[None]:
+    """A request of the workspace, whose body doesn't come until the block has ended."""
+    body = SlowBody()
+    given = {"wsgi.input": body, "CONTENT_LENGTH": "1000"}
+    with in_the_background(lambda: workspace.call(method, path, environ_overrides=given)):
+        body.awaited.wait()
+        try:
+            yield
+        finally:
+            body.ended.set()
+
+
+@contextmanager
+def storing(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """A piece of the workspace's is being stored; the list has its status afterwards."""
+    append, began, goes_on = workspace.core.history_store.append, threading.Event(), threading.Event()
+    seen: list[int] = []
+
+    def slow(uuid: str, piece: history_index.Piece) -> history_index.Index:
+        if not began.is_set():
+            began.set()
+            goes_on.wait()
+        return append(uuid, piece)
+
+    monkeypatch.setattr(workspace.core.history_store, "append", slow)
+    with in_the_background(lambda: seen.append(add(workspace, 0, 1).status_code)):
+        began.wait()
+        try:
+            yield seen
+        finally:
+            goes_on.set()
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", HISTORY), ("PUT", CHECKPOINT)])
+def test_a_body_that_never_comes_takes_no_place(
+    app: Flask, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, method: str, path: str
+) -> None:
+    """However many a workspace begins to send, all others store and read at once."""
+    monkeypatch.setattr("app.gateway.conversations.CHECKPOINT_WAIT", 0.0)
+    hostile = Workspace(app, "other000", "bob")
+    with ExitStack() as held:
+        for _ in range(CHECKPOINTS_AT_A_TIME):
+            held.enter_context(half_sent(hostile, method, path))
+        assert add(workspace, 0, 1).status_code == 200
+        assert settle(workspace, 1).status_code == 204
+        assert workspace.call("GET", HISTORY).status_code == 200
+
+
+def test_a_session_has_one_place_at_a_time(app: Flask, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its other calls are told when to try again; those of other sessions have the other places."""
+    monkeypatch.setattr("app.gateway.conversations.CHECKPOINT_WAIT", 0.0)
+    with storing(workspace, monkeypatch) as seen:
+        for answer in (add(workspace, 0, 1), settle(workspace, 1), workspace.call("GET", HISTORY)):
+            assert (answer.status_code, answer.json["error"]) == (503, "unavailable")
+            assert int(answer.headers["Retry-After"]) > 0
+        assert add(Workspace(app, "other000", "bob"), 0, 1).status_code == 200
+    assert seen == [200]
+    assert settle(workspace, 1).status_code == 204
