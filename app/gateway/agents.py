@@ -52,9 +52,11 @@ def hello() -> Response:
     address, name, boot = texts
     if not parts.core.inbox.agent_here(record.uuid, address, name, boot, time.time()):
         raise IllegalState(f"Session {record.uuid} is {record.status}; an agent must not run now.")
-    if record.files_of and record.task == task_queue.RESTORE:
+    # Both are throttled, for an agent that calls on and on. A notice lasts an hour; the sweep makes up for deliveries
+    # that are left out.
+    restored = record.files_of and record.task == task_queue.RESTORE
+    if restored and parts.notices.due(record.uuid, parts.ticks()):
         parts.core.tasks.send(task_queue.TELL_FILES, record.uuid, request_id=g.request_id)
-    # Throttled: an agent that calls on and on gets no more deliveries; the sweep makes up for those left out.
     if parts.core.inbox.waiting(record.uuid) and parts.deliveries.due(record.uuid, parts.ticks()):
         parts.core.tasks.deliver(record.uuid, g.request_id)
     return nothing()

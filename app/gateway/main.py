@@ -57,6 +57,8 @@ def create_app(settings: Settings | None = None) -> Flask:
         figures=figures,
         hangups=Hangups(),
         deliveries=Throttle(DELIVERY_INTERVAL),
+        # A notice may take as long, so a session holds one delivery worker with them.
+        notices=Throttle(settings.agent_timeout),
         renewals=Throttle(RENEWAL_INTERVAL),
         old_tokens=Throttle(math.inf),
         begun_answers=Throttle(math.inf),

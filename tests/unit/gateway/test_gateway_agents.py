@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any
 
@@ -12,7 +13,8 @@ from flask import Flask
 from app.core.redis import task_queue
 from app.core.sessions.model import Status
 from app.core.sessions.resources import Sample
-from tests.unit.gateway.helpers import Workspace
+from app.gateway.context import EXTENSION
+from tests.unit.gateway.helpers import Workspace, parts_of
 
 HELLO = {"address": "http://127.0.0.1:1111", "name": "pod-1", "boot": "b1"}
 
@@ -63,6 +65,27 @@ def test_an_agent_that_calls_on_and_on_sets_one_delivery_going(workspace: Worksp
     for _ in range(20):
         assert workspace.call("POST", "/agent/v1/hello", json=HELLO).status_code == 204
     assert len(workspace.sent) == 1
+
+
+def test_an_agent_that_calls_on_and_on_has_the_restored_files_told_once(workspace: Workspace) -> None:
+    """Each notice may hold a delivery worker for as long as the agent likes to take. Its prompts are delivered too."""
+    workspace.core.store.change(workspace.uuid, time.time(), files_of=1_000.0, task=task_queue.RESTORE)
+    take(workspace, delivered=False)
+    for _ in range(20):
+        assert workspace.call("POST", "/agent/v1/hello", json=HELLO).status_code == 204
+    assert workspace.sent == [(task, (workspace.uuid,)) for task in (task_queue.TELL_FILES, task_queue.DELIVER)]
+
+
+def test_an_agent_that_comes_again_later_has_the_restored_files_told_again(app: Flask) -> None:
+    """The notice before may not have reached the one that called then."""
+    now = 100.0
+    app.extensions[EXTENSION] = dataclasses.replace(parts_of(app), ticks=lambda: now)
+    workspace = Workspace(app)
+    workspace.core.store.change(workspace.uuid, time.time(), files_of=1_000.0, task=task_queue.RESTORE)
+    for _ in range(2):
+        assert workspace.call("POST", "/agent/v1/hello", json=HELLO).status_code == 204
+        now += workspace.core.settings.agent_timeout
+    assert [task for task, _ in workspace.sent] == [task_queue.TELL_FILES] * 2
 
 
 def test_an_agent_comes_while_its_session_still_wakes(app: Flask) -> None:
