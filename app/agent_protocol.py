@@ -12,6 +12,9 @@ TOKEN, TOOL_CALL, TOOL_RESULT = "token", "tool_call", "tool_result"
 PROCESSED, FAILED = "processed", "failed"
 ENDS = frozenset({PROCESSED, FAILED})
 
+REPORT_EVENTS = 200
+"""Events of one report at most."""
+
 
 class Failure(StrEnum):
     """Why a prompt failed, in words for programs: the `code` of an outcome, and a label of a metric."""

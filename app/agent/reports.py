@@ -10,14 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from app.agent.gateway import Gateway, GatewayDown, waits
-from app.agent_protocol import Event
+from app.agent_protocol import REPORT_EVENTS, Event
 
 log = logging.getLogger(__name__)
 
 BATCH_SECONDS = 0.05
 """Between two calls while a model streams, at least; the first event and an outcome are sent at once."""
 
-BATCH_EVENTS = 200
 KEPT_EVENTS = 5000
 """While the gateway is down; beyond this all events but outcomes are dropped: the history has them."""
 
@@ -99,7 +98,7 @@ class Reports:
     def _send(self) -> bool:
         """Send the next batch; whether the gateway accepted it, or never will."""
         with self._changed:
-            batch = self._events[: 1 if self._one_at_a_time else BATCH_EVENTS]
+            batch = self._events[: 1 if self._one_at_a_time else REPORT_EVENTS]
             self._sending = len(batch)
         body = {"events": [event.to_json() for event in batch], "busy": self._busy()}
         try:

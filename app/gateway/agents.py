@@ -30,7 +30,7 @@ REPORT_MAX = 4_194_304
 """Bytes of a report, a response included."""
 
 REPORT_VALUES = 40_000
-"""JSON values in a report: a thousand events, each with the arguments of a tool call."""
+"""JSON values in a report: its events, each with the arguments of a tool call."""
 
 ACTIVITY_MAX = 4_096
 """Bytes of a report of activity: a few names and numbers."""
@@ -137,4 +137,5 @@ def _finish(parts: Gateway, record: Record, event: Event) -> None:
         reason = event.data["reason"] or "The agent gave no reason."
         code = Failure.of(event.data.get("code"))
         known = inbox.finish(record.uuid, event.message_id, response=response, reason=reason, code=code, now=now)
-    log.info("message %s", event.type, extra={"uuid": record.uuid, "message_id": event.message_id, "new": known})
+    if known:
+        log.info("message %s", event.type, extra={"uuid": record.uuid, "message_id": event.message_id})

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.agent_protocol import ENDS, FAILED, PROCESSED, TOKEN, TOOL_CALL, TOOL_RESULT, Event
+from app.agent_protocol import ENDS, FAILED, PROCESSED, REPORT_EVENTS, TOKEN, TOOL_CALL, TOOL_RESULT, Event
 from app.core.errors import InvalidRequest
 from app.core.prompts.inbox import ID_PATTERN
 
@@ -18,9 +18,6 @@ SHOWN: Mapping[str, Sequence[str]] = {
 }
 """The fields of each type in the session's event stream; others are dropped. A token with `again` restarts the text of
 its message: the text before belongs to an answer that broke off."""
-
-EVENTS_MAX = 1_000
-"""Events of one report; an agent sends 20 reports a second."""
 
 TEXT_MAX = 4_096
 """Characters of one text in an event, as Redis keeps events in memory; the history has the whole text."""
@@ -72,8 +69,8 @@ class Report:
         if not isinstance(document, dict):
             raise InvalidRequest("A report must be a JSON object.")
         events, busy = document.get("events", []), document.get("busy", False)
-        if not isinstance(events, list) or len(events) > EVENTS_MAX:
-            raise InvalidRequest(f"`events` must be a list of at most {EVENTS_MAX}.")
+        if not isinstance(events, list) or len(events) > REPORT_EVENTS:
+            raise InvalidRequest(f"`events` must be a list of at most {REPORT_EVENTS}.")
         if not isinstance(busy, bool):
             raise InvalidRequest("`busy` must be true or false.")
         return cls([_event(event) for event in events], busy)

@@ -10,6 +10,7 @@ import pytest
 import redis
 from flask import Flask
 
+from app.agent_protocol import REPORT_EVENTS
 from app.core.redis import task_queue
 from app.core.sessions.model import Status
 from app.core.sessions.resources import Sample
@@ -192,6 +193,27 @@ def test_an_agent_cannot_end_another_sessions_message(app: Flask, workspace: Wor
 def test_a_report_about_an_unknown_message_is_taken(workspace: Workspace) -> None:
     """Redis may have forgotten it; an agent that is refused would report for ever."""
     assert workspace.report(event("processed", "gone", response={"text": "x"})).status_code == 204
+
+
+def test_only_the_end_of_a_known_message_is_logged(workspace: Workspace, caplog: pytest.LogCaptureFixture) -> None:
+    """A workspace may report whatever ids it thinks of."""
+    caplog.set_level("INFO")
+    take(workspace)
+    ended = event("failed", reason="It failed.")
+    workspace.report(ended, ended, *(event("failed", f"m{n}", reason="x") for n in range(2, 20)))
+    assert [each.getMessage() for each in caplog.records if "message failed" in each.getMessage()] == ["message failed"]
+
+
+def test_a_report_has_no_more_events_than_an_agent_sends_at_once(workspace: Workspace) -> None:
+    """Each may be an end or a first token, which costs a call of Redis. An agent may have ends only, as after a time
+    without a gateway."""
+    take(workspace)
+    most = [event("failed", f"m{n}", reason="x") for n in range(REPORT_EVENTS)]
+    refused = workspace.report(*most, event("failed", f"m{REPORT_EVENTS}", reason="x"))
+    assert (refused.status_code, refused.json["error"]) == (400, "invalid_request")
+    assert state(workspace) == "delivered"
+    assert workspace.report(*most).status_code == 204
+    assert state(workspace) == "failed"
 
 
 def test_a_busy_agent_keeps_its_session_awake_with_few_writes(workspace: Workspace) -> None:

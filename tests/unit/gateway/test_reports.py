@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from app.agent_protocol import Event
+from app.agent_protocol import REPORT_EVENTS, Event
 from app.core.errors import InvalidRequest
-from app.gateway.reports import ESCAPED, EVENTS_MAX, RESPONSE_MAX, TEXT_MAX, Report, fitted, shown
+from app.gateway.reports import ESCAPED, RESPONSE_MAX, TEXT_MAX, Report, fitted, shown
 
 
 def token(text, message_id="m1"):
@@ -127,7 +127,7 @@ def test_a_response_too_long_is_cut_and_says_so():
         {"busy": "yes"},
         {"events": [None]},
         {"events": [{}]},
-        {"events": [token("a")] * (EVENTS_MAX + 1)},
+        {"events": [token("a")] * (REPORT_EVENTS + 1)},
         {"events": [{**token("a"), "type": "state"}]},
         {"events": [{**token("a"), "type": ["token"]}]},
         {"events": [{**token("a"), "message_id": "a:b"}]},
