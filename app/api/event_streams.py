@@ -21,7 +21,7 @@ from app.core.access.tokens import AccessToken
 from app.core.composition import Core
 from app.core.errors import PromptNotFound, SessionNotFound, StateUnavailable
 from app.core.prompts.inbox import FINISHED, Prompt, State
-from app.core.redis.events import ID_PATTERN, QUIET, REVOKED, SessionEvent
+from app.core.redis.events import QUIET, REVOKED, SessionEvent, is_event_id
 from app.core.sessions.model import Record, Status, iso
 from app.problems import Problem
 
@@ -35,7 +35,6 @@ LIFETIME = 3600.0
 
 HELD_BACK = "The session sleeps, so this prompt waits: wake it or send another prompt to continue."
 
-LARGEST_ID = 2**64 - 1
 SLOTS = "event_stream_slots"
 
 
@@ -223,7 +222,6 @@ def resume_point(last_event_id: str | None) -> str | None:
     """The header Last-Event-ID, checked; raises a 400."""
     if last_event_id is None:
         return None
-    parts = last_event_id.split("-")
-    if not ID_PATTERN.fullmatch(last_event_id) or any(int(part) > LARGEST_ID for part in parts):
+    if not is_event_id(last_event_id):
         raise Problem(400, "invalid_request", "Last-Event-ID is not a valid event id.")
     return last_event_id

@@ -5,19 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Response
-from marshmallow import Schema, fields
+from marshmallow import Schema, ValidationError, fields
 
 from app.api.blueprint import Blueprint
 from app.api.context import core, reply
 from app.api.schemas import PageQuerySchema, WholeText, time_field, uuid_field
 from app.api.security import visible_session
-from app.core.redis.events import ID_PATTERN
+from app.core.redis.events import ID_PATTERN, is_event_id
 from app.core.sessions.model import iso
 
 blp = Blueprint("past_events", __name__, description="What happened to a session.")
 
 TYPES_REGEX = "^[a-z_]{1,32}(,[a-z_]{1,32}){0,15}$"
 CURSOR_REGEX = f"^{ID_PATTERN.pattern}$"
+NO_CURSOR = "Must be the next_cursor of the page before."
+
+
+def check_cursor(cursor: str) -> None:
+    """Raises `ValidationError`; the pattern allows numbers larger than those of ids."""
+    if not is_event_id(cursor):
+        raise ValidationError(NO_CURSOR)
 
 
 class PastEventsQuerySchema(PageQuerySchema):
@@ -26,7 +33,7 @@ class PastEventsQuerySchema(PageQuerySchema):
         metadata={"description": "only events of these types", "examples": ["state,phase"]},
     )
     cursor = fields.String(
-        validate=WholeText(CURSOR_REGEX, "Must be the next_cursor of the page before."),
+        validate=[WholeText(CURSOR_REGEX, NO_CURSOR), check_cursor],
         metadata={"description": "next_cursor of the page before"},
     )
 

@@ -17,7 +17,10 @@ from app.core.redis.memory import Memory
 from app.core.redis.notifications import Notices
 from app.core.redis.scripts import script
 
-ID_PATTERN = re.compile(r"\d{1,20}(-\d{1,20})?")
+ID_PATTERN = re.compile(r"[0-9]{1,20}(-[0-9]{1,20})?")
+LARGEST_ID = 2**64 - 1
+"""Of both numbers of an id."""
+
 FROM_START = "0-0"
 
 REVOKED = "revoked"
@@ -56,6 +59,11 @@ class SessionEvent:
         return int(self.id.partition("-")[0]) / 1000
 
 
+def is_event_id(text: str) -> bool:
+    """Whether Redis takes a text as the id of an event."""
+    return bool(ID_PATTERN.fullmatch(text)) and all(int(part) <= LARGEST_ID for part in text.split("-"))
+
+
 class EventLog:
     """Adds and follows events. Each addition is announced on a channel with the stream's name. A session's events take
     at most `most` bytes of Redis, and less while Redis is full."""
@@ -89,6 +97,9 @@ class EventLog:
     ) -> tuple[list[SessionEvent], str | None]:
         """At most `limit` events of these types before the id `before` ("" for the newest), newest first; and the id to
         go on before, None at the end."""
+        if before and not any(map(int, before.split("-"))):
+            # Redis answers an error, as nothing can be before.
+            return [], None
         stream = keys.EVENTS.format(uuid=uuid)
         found: list[SessionEvent] = []
         for _ in range(0, EVENTS_KEPT, READ_AT_ONCE):

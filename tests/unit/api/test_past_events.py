@@ -50,7 +50,21 @@ def test_events_of_some_types_are_found_however_far_back_they_are(client: Client
 
 
 def test_what_is_no_cursor_and_no_session_is_refused(client: Client, uuid: str) -> None:
-    for query in ({"cursor": "(1"}, {"cursor": "+"}, {"type": "STATE"}, {"limit": "0"}):
+    cursors = [
+        {"cursor": each} for each in ("(1", "+", "1-", "99999999999999999999", "1-99999999999999999999", "\u0663")
+    ]
+    for query in (*cursors, {"type": "STATE"}, {"limit": "0"}):
         answer = client.get(f"/session/{uuid}/events/past", query_string=query)
         check_problem(answer, 400, "invalid_request")
     check_problem(client.get("/session/aaaaaaaa/events/past"), 404, "session_not_found")
+
+
+@pytest.mark.parametrize("cursor", ["0", "0-0", "00-00", "0-1", "1"])
+def test_nothing_is_before_the_smallest_id(client: Client, uuid: str, cursor: str) -> None:
+    page = past(client, uuid, cursor=cursor)
+    assert (page["events"], page["next_cursor"]) == ([], None)
+
+
+@pytest.mark.parametrize("cursor", [str(2**64 - 1), f"{2**64 - 1}-{2**64 - 1}"])
+def test_all_is_before_the_largest_id(client: Client, uuid: str, cursor: str) -> None:
+    assert past(client, uuid, cursor=cursor, limit=1)["events"] == past(client, uuid, limit=1)["events"]
