@@ -5,7 +5,7 @@ Reports have ages instead of times, so that the agent's clock need not agree wit
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,7 +59,8 @@ def read_resources(document: Any) -> Sample | None:
 
 def _amount(told: dict[str, Any], name: str) -> float:
     value = told.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+    # An integer may be larger than any float.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
         raise InvalidRequest(f"`{name}` must be a number, 0 or more.")
     return value
 

@@ -348,6 +348,8 @@ def test_reports_one_upon_the_other_cost_one_write_and_are_asked_for_again(works
         {"editor": {"age": True}},
         {"editor": {"age": float("nan")}},
         {"jobs": {"age": 1, "detail": 1}},
+        {"editor": {"age": 10**400}},
+        {"quiet_job": {"age": 1, "quiet": 10**400}},
         {"quiet_job": {"age": 1, "quiet": -1}},
         {"quiet_job": {"age": 1, "quiet": "long"}},
         {"quiet_job": {"age": 1, "left": float("inf")}},
@@ -418,6 +420,7 @@ def test_no_workspace_uses_more_than_a_machine_has(workspace: Workspace) -> None
         {"cpu": "1", "memory_bytes": 1, "disk_bytes": 1},
         {"cpu": float("nan"), "memory_bytes": 1, "disk_bytes": 1},
         {"cpu": 1.0, "memory_bytes": float("inf"), "disk_bytes": 1},
+        {"cpu": 10**400, "memory_bytes": 1, "disk_bytes": 1},
     ],
 )
 def test_what_is_no_amount_is_refused(workspace: Workspace, told: dict[str, Any]) -> None:
