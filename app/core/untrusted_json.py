@@ -7,6 +7,7 @@ takes 1.7 GiB. So the values are counted in the bytes before any is created.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 VALUE_BYTES = 100
@@ -17,6 +18,10 @@ SMALL = 1_000
 
 LARGE = 250_000
 """Values in a part of a conversation: 1 MB of the shortest possible messages."""
+
+
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half a character, which JSON may have as an escape; neither UTF-8 nor a script of Redis takes it."""
 
 
 class TooManyValues(ValueError):
@@ -49,3 +54,24 @@ def parse(data: bytes, most: int) -> Any:
         return json.loads(data.decode("utf-8", "surrogatepass"))
     except RecursionError as error:
         raise ValueError("The JSON document is nested too deep.") from error
+
+
+def without_lone_surrogates(document: Any) -> Any:
+    """A parsed document, changed in place, with `?` for each lone surrogate in its texts and names."""
+    whole = [document]
+    left: list[Any] = [whole]
+    while left:
+        part = left.pop()
+        if isinstance(part, dict):
+            for name in [name for name in part if LONE_SURROGATE.search(name)]:
+                part[_replaced(name)] = part.pop(name)
+        for place, value in part.items() if isinstance(part, dict) else enumerate(part):
+            if isinstance(value, str):
+                part[place] = _replaced(value)
+            elif isinstance(value, dict | list):
+                left.append(value)
+    return whole[0]
+
+
+def _replaced(text: str) -> str:
+    return LONE_SURROGATE.sub("?", text)

@@ -7,7 +7,7 @@ from typing import Any
 from flask import Response
 
 from app.core.errors import InvalidRequest
-from app.core.untrusted_json import SMALL
+from app.core.untrusted_json import SMALL, without_lone_surrogates
 from app.request_bodies import parse_body, read_body
 
 
@@ -18,9 +18,9 @@ def json_body(most: int, values: int = SMALL) -> Any:
 
 
 def json_of(body: bytes, values: int) -> Any:
-    """The JSON document in a body that has been read; raises as `json_body`."""
+    """The JSON document in a body that has been read, without lone surrogates; raises as `json_body`."""
     try:
-        return parse_body(body, values)
+        return without_lone_surrogates(parse_body(body, values))
     except ValueError as error:
         raise InvalidRequest("The body is not valid JSON.") from error
 

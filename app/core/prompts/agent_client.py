@@ -29,7 +29,7 @@ from app.core.byte_budget import Account, ByteBudget, NoRoom
 from app.core.errors import AgentNotReady, AgentRefused, AgentUnavailable, InvalidRequest
 from app.core.prompts.history_store import Checkpoint
 from app.core.sessions.unsaved_work import read_unsaved_work
-from app.core.untrusted_json import LARGE, SMALL, VALUE_BYTES, count_values, parse
+from app.core.untrusted_json import LARGE, SMALL, VALUE_BYTES, count_values, parse, without_lone_surrogates
 from app.settings import Settings
 
 REFUSAL_STATUSES = frozenset({400, 413, 415, 422})
@@ -373,7 +373,7 @@ def _check_status(agent: Agent, status: int) -> None:
 
 def _parsed(agent: Agent, content: bytes, values: int) -> Mapping[str, Any]:
     try:
-        said = parse(content, values)
+        said = without_lone_surrogates(parse(content, values))
     except ValueError as error:
         raise AgentUnavailable(f"The agent of session {agent.uuid} returned invalid JSON.") from error
     if not isinstance(said, dict):

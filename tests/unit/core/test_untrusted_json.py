@@ -15,7 +15,7 @@ from app.core.access.agent_credentials import AgentCredentials
 from app.core.byte_budget import ByteBudget, NoRoom
 from app.core.errors import AgentUnavailable
 from app.core.prompts.agent_client import CHAT_RESPONSE, PAGE_RESPONSE, SMALL_RESPONSE, Agent, AgentClient
-from app.core.untrusted_json import TooManyValues, count_values, parse
+from app.core.untrusted_json import TooManyValues, count_values, parse, without_lone_surrogates
 from app.settings import Settings
 from tests.fake_agent import FakeAgent
 from tests.unit.api.conftest import make_app  # noqa: F401
@@ -73,6 +73,18 @@ def test_no_document_has_more_values_than_are_counted(document: object, most: in
     else:
         with pytest.raises(TooManyValues):
             parse(data, most)
+
+
+def test_half_characters_are_replaced_wherever_they_stand() -> None:
+    """In texts and names, however deep; pairs of them are characters."""
+    deep = "[" * 400 + '"\\udc00"' + "]" * 400
+    given = parse(
+        b'{"a\\ud800": ["\\ud83d\\ude00", "b\\ud800c", 1, null], "d": {"e": "f", "\\udfff": "\xed\xa0\x80"}}', 100
+    )
+    told = without_lone_surrogates(given)
+    assert told == {"a?": ["\U0001f600", "b?c", 1, None], "d": {"e": "f", "?": "?"}}
+    assert "?" in json.dumps(without_lone_surrogates(parse(deep.encode(), 1_000)))
+    assert without_lone_surrogates("\ud800") == "?"
 
 
 def test_what_stands_in_texts_is_no_value() -> None:

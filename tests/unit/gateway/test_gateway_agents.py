@@ -241,6 +241,22 @@ def test_a_busy_agent_of_a_sleeping_session_changes_nothing(app: Flask) -> None:
     assert workspace.record().last_activity == before
 
 
+@pytest.mark.parametrize("said", [b'"\\ud800"', b'"\xed\xa0\x80"'], ids=["escaped", "raw"])
+def test_half_a_character_in_a_report_is_a_question_mark(workspace: Workspace, said: bytes) -> None:
+    """Neither Redis nor a log can have one. The report counts all the same: an agent that is refused would drop it."""
+    take(workspace)
+    hello = b'{"address": "http://127.0.0.1:1111", "name": %b, "boot": %b}' % (said, said)
+    ended = b'{"events": [{"type": "failed", "message_id": "m1", "data": {"reason": %b, "response": {"text": %b}}}]}'
+    activity = b'{"signals": {"jobs": {"age": 1, "detail": %b}}}' % said
+    for path, body in (("hello", hello), ("events", ended % (said, said)), ("activity", activity)):
+        assert workspace.call("POST", f"/agent/v1/{path}", data=body).status_code in (200, 204)
+    agent, message = workspace.core.inbox.agent(workspace.uuid), workspace.core.inbox.get(workspace.uuid, "m1")
+    assert agent is not None
+    marks = [text.strip("?") for text in (agent.name, agent.boot, message.reason, message.response["text"])]
+    assert marks == [""] * 4
+    assert workspace.core.activity.read(workspace.uuid)["jobs"].detail.strip("?") == ""
+
+
 def ask(workspace: Workspace, **ages: Any) -> Any:
     return workspace.call("POST", "/agent/v1/unfinished", json={"prompts": ages}).json
 

@@ -188,6 +188,13 @@ def test_a_checkpoint_that_is_none_is_unavailable(fake: FakeAgent, client: Agent
         client.checkpoint(at(fake))
 
 
+def test_half_a_character_in_an_answer_is_a_question_mark(fake: FakeAgent, client: AgentClient) -> None:
+    """The reason of a failed prompt goes on to Redis, which can't have one."""
+    fake.raw_answer = b'{"status": "failed", "reason": "a\\ud800"}'
+    said = client.chat(Agent.at_address(UUID, fake.address, LOCAL), "m", "hi")
+    assert said == {"status": "failed", "reason": "a?"}
+
+
 def test_a_redirect_is_not_followed(fake: FakeAgent, client: AgentClient) -> None:
     fake.statuses = [302]
     with pytest.raises(AgentUnavailable):

@@ -148,6 +148,16 @@ def test_an_agent_with_an_unusable_address_is_tried_less_and_less_often(
     assert waits(world, uuid, 3) == pytest.approx([1, 2, 4])
 
 
+def test_a_reason_with_a_lone_surrogate_is_kept_without_it(world: World, agent: FakeAgent) -> None:
+    """An agent may write one in JSON; UTF-8, and so Redis, has none."""
+    uuid = up(world, agent)
+    agent.raw_answer = b'{"status": "failed", "reason": "\\ud800 broken", "response": {"text": "\\udc00"}}'
+    [message_id] = send(world, uuid, "one")
+    world.work()
+    failed = world.core.inbox.get(uuid, message_id)
+    assert (failed.state, failed.reason) == (State.FAILED, "? broken")
+
+
 def test_a_refused_connection_is_tried_again_at_once(world: World, agent: FakeAgent) -> None:
     """It may have called before the cluster's network lets anybody in."""
     uuid = world.active()
