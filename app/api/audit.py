@@ -17,7 +17,8 @@ from app.api.blueprint import Blueprint, route_rules
 from app.api.context import core, reply
 from app.api.idempotency import REPLAYED
 from app.api.security import caller
-from app.core.access.audit import ANONYMOUS, REFUSED, UNKNOWN, Act, Entry, address_of
+from app.core.access.addresses import address_of
+from app.core.access.audit import ANONYMOUS, REFUSED, UNKNOWN, Act, Entry
 from app.core.access.keyring import SESSION, Principal
 from app.core.backups.store import NAME_PATTERN
 from app.core.sessions.model import UUID_PATTERN, iso

@@ -27,7 +27,8 @@ from app.api.refusals import BY_NGINX, NEXT, REFUSALS, no_workspace, pages, refu
 from app.api.schemas import ProblemSchema
 from app.api.waking import RETRY_AFTER, UNKNOWN, back_to, not_up, starting, waking_page
 from app.core.access.access_policy import AccessDecision, Outcome, decide, decide_agent
-from app.core.access.audit import REFUSED, Act, address_of
+from app.core.access.addresses import address_of
+from app.core.access.audit import REFUSED, Act
 from app.core.access.forwarded_request import (
     ForwardedRequest,
     Frame,

@@ -23,6 +23,7 @@ from limits.storage import RedisStorage
 from limits.strategies import STRATEGIES, FixedWindowRateLimiter
 
 from app.api.blueprint import route_rules
+from app.core.access.addresses import ADDRESS, counted_as
 from app.core.access.keyring import CATEGORIES, Principal, check_rate
 from app.core.composition import Core
 from app.core.errors import StateUnavailable
@@ -36,10 +37,6 @@ from app.settings import Settings
 STRATEGY = "joint-fixed-window"
 KEY_PREFIX = f"rate:{STRATEGY}"
 """Names the strategy: one strategy can't read the counters of another, and switching must not fail on live keys."""
-
-
-ADDRESS = "ip:"
-"""What the counter of an address begins with; others are of keys and session tokens."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +156,7 @@ def own_rate() -> str:
 def counters() -> str:
     """The names the current request counts under: its address and, with a valid key, the key; only
     the key if that has a rate of its own (a web backend calls for all its users from one address)."""
-    address = f"{ADDRESS}{request.remote_addr or 'local'}"
+    address = counted_as(request.remote_addr)
     principal: Principal | None = g.principal
     if principal is None:
         return address

@@ -12,6 +12,7 @@ from flask import g, request
 
 from app.api.blueprint import route_rules
 from app.api.context import core
+from app.core.access.addresses import counted_as
 from app.core.access.keyring import METRICS, READ, SESSION, SIGNED_IN, Keyring, Principal
 from app.core.access.tokens import AccessToken, AccessTokens, Kind
 from app.core.backups.index import Backup
@@ -57,7 +58,7 @@ def tarpit_name() -> str:
     the product's own servers have no thread to spare for a delayed answer."""
     principal: Principal | None = g.get("principal")
     if principal is None:
-        return f"ip:{request.remote_addr or 'local'}"
+        return counted_as(request.remote_addr)
     return principal.name if principal.held else ""
 
 

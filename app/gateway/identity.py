@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from flask import Flask, Response, g, request
 
 from app.concurrency import ConcurrencyLimit
+from app.core.access.addresses import counted_as
 from app.core.access.agent_credentials import TokenOwner
 from app.core.errors import SessionNotFound
 from app.core.redis import task_queue
@@ -72,7 +73,7 @@ def register_identity(app: Flask, calls_per_session: int) -> None:
 def who_asks() -> str:
     """The session, or without a valid token the address."""
     caller: Caller | None = g.get("principal")
-    return caller.name if caller else f"ip:{request.remote_addr or 'local'}"
+    return caller.name if caller else counted_as(request.remote_addr)
 
 
 def _record(uuid: str) -> Record:

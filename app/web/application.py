@@ -8,6 +8,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from flask import Flask, Response, g, request
 from markupsafe import Markup
 
+from app.core.access.addresses import counted_as
 from app.core.access.keyring import Keyring
 from app.core.composition import Core
 from app.look.product import Product, mark
@@ -103,7 +104,7 @@ def by_host(host: str, dashboard: WSGIApplication, others: WSGIApplication) -> W
 
 def _stranger() -> str:
     """The name by which the tarpit counts someone who is not signed in."""
-    return "" if g.get("person") else f"ip:{request.remote_addr or 'local'}"
+    return "" if g.get("person") else counted_as(request.remote_addr)
 
 
 def _protect(response: Response) -> Response:

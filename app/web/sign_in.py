@@ -7,7 +7,8 @@ from typing import cast
 from flask import Blueprint, current_app, g, redirect, render_template, request
 from werkzeug.wrappers import Response
 
-from app.core.access.audit import ANONYMOUS, Act, Audit, address_of
+from app.core.access.addresses import address_of
+from app.core.access.audit import ANONYMOUS, Act, Audit
 from app.core.access.keyring import METRICS, Principal
 from app.core.access.landing_path import is_landing
 from app.web.guard import COOKIE, KEYS, people

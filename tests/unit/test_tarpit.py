@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from flask import Flask, Response, abort, request
 
+from app.api.security import tarpit_name
 from app.core.byte_budget import ByteBudget
+from app.gateway.identity import who_asks
 from app.request_bodies import body_of_request, register_bodies
 from app.tarpit import BURST, CALLERS, LONGEST, RATE, Tarpit, register_tarpit
 
@@ -55,6 +59,16 @@ def test_callers_are_forgotten_once_they_are_quiet_and_are_bounded(clock: Clock)
     assert [tarpit.delay("one more") for _ in range(2 * BURST)] == [0.0] * (2 * BURST)
     clock.now += BURST / RATE
     assert [tarpit.delay("one more") for _ in range(2 * BURST)][-1] > 0
+
+
+@pytest.mark.parametrize("name", [tarpit_name, who_asks])
+def test_all_addresses_of_an_ipv6_network_are_one_caller(name: Callable[[], str]) -> None:
+    """Whoever has a /64 would else have a burst for each of its addresses."""
+    names = set()
+    for address in ("2001:db8::1", "2001:db8::2:3"):
+        with Flask("test").test_request_context(environ_base={"REMOTE_ADDR": address}):
+            names.add(name())
+    assert names == {"ip:2001:db8::/64"}
 
 
 class Served:

@@ -16,11 +16,11 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from ipaddress import ip_address
 from typing import Any
 
 import redis
 
+from app.core.access.addresses import counted_as
 from app.core.errors import InvalidRequest, RetryableError, SessionError
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
@@ -256,23 +256,16 @@ class Audit:
         return found, (ms, number, rank)
 
 
-def address_of(text: str) -> str:
-    """An IP address in its canonical form, "" for an invalid one."""
-    try:
-        return str(ip_address(text.strip().strip("[]")))
-    except ValueError:
-        return ""
-
-
 def _clipped(value: Any) -> str:
     return str(value)[:LONGEST_TEXT].encode("utf-8", "replace").decode()
 
 
 def _whose(act: Act) -> str:
-    """What tells callers of the same name apart. A session token counts as one caller, whatever its address."""
+    """What tells callers of the same name apart: their address, or IPv6 network. A session token counts as one caller,
+    whatever its address."""
     if act.role == SYSTEM:
         return act.uuid
-    return "" if act.by.startswith("session:") else act.address
+    return "" if act.by.startswith("session:") else counted_as(act.address)
 
 
 def _window(*parts: str) -> str:

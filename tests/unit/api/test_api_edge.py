@@ -157,6 +157,17 @@ def test_limits_hold_per_address_whatever_the_key(make_app: AppMaker) -> None:
     assert problem["limit"] == {"category": "default", "rate": "4 per 1 minute", "of": "address", "name": None}
 
 
+def test_all_addresses_of_an_ipv6_network_count_as_one(make_app: AppMaker) -> None:
+    client = make_app(rate_limit_default="2/minute").test_client()
+
+    def status(address: str) -> int:
+        return int(client.get("/sessions", environ_base={"REMOTE_ADDR": address}).status_code)
+
+    assert [status(f"2001:db8::{number}") for number in range(3)] == [401, 401, 429]
+    assert status("2001:db8:0:1::") == 401
+    assert [status(each) for each in ("192.0.2.1", "::ffff:192.0.2.1", "192.0.2.1")] == [401, 401, 429]
+
+
 def test_a_key_with_its_own_limit_is_bound_by_that_alone(make_app: AppMaker) -> None:
     app = make_app(rate_limit_create="1/minute", rate_limit_default="1/minute")
     client = keyed(app, OWN_LIMITS_KEY)

@@ -118,9 +118,18 @@ def test_who_holds_a_sessions_token_counts_once_wherever_they_come_from(audit: A
     assert (entry.count, entry.act.address) == (50, "2001:db8::0")
 
 
+def test_the_addresses_of_one_network_are_one_caller_and_the_first_is_shown(audit: Audit) -> None:
+    """Whoever has a /64 has all of its addresses."""
+    for number in range(50):
+        audit.note(replace(REFUSAL, address=f"2001:db8::{number:x}"), repeatable=True)
+    audit.note(replace(REFUSAL, address="2001:db8:0:1::"), repeatable=True)
+    shown = [(entry.act.address, entry.count) for entry in read(audit)]
+    assert shown == [("2001:db8:0:1::", 1), ("2001:db8::0", 50)]
+
+
 def flood(audit: Audit, number: int) -> None:
     for each in range(number):
-        audit.note(replace(REFUSAL, address=f"2001:db8::{each:x}"), repeatable=True)
+        audit.note(replace(REFUSAL, address=f"2001:db8:0:{each:x}::1"), repeatable=True)
 
 
 @pytest.mark.slow
@@ -134,7 +143,7 @@ def test_a_flood_of_refusals_takes_its_own_bytes_and_no_act(redis_client: redis.
     assert [entry.act.uuid for entry in kept] == [f"{number:08d}" for number in reversed(range(20))]
     taken = sum(int(redis_client.memory_usage(name) or 0) for name in (keys.AUDIT_REPEATED, keys.AUDIT_COUNTS))
     assert taken <= 100_000
-    newest = f"2001:db8::{2_999:x}"
+    newest = f"2001:db8:0:{2_999:x}::1"
     assert read(audit, by="anonymous")[0].act.address == newest, "of refusals the oldest go"
 
 
@@ -190,7 +199,7 @@ def test_the_default_bound_holds_what_the_docs_say(redis_client: redis.Redis) ->
 def test_pages_miss_and_repeat_nothing_while_entries_come(audit: Audit) -> None:
     for number in range(50):
         audit.note(replace(ACT, uuid=f"{number:08d}"))
-        audit.note(replace(REFUSAL, address=f"2001:db8::{number:x}"), repeatable=True)
+        audit.note(replace(REFUSAL, address=f"2001:db8:0:{number:x}::1"), repeatable=True)
     there = {entry.id for entry in read(audit)}
     seen: list[Entry] = []
     cursor = None
