@@ -1,0 +1,65 @@
+"""What a person may ask for in a minute: as much as by HTTP, but for what pages read by themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import redis
+
+from app.main import create_app
+from app.settings import Settings
+from tests.dashboard import ORIGIN, Visitor
+from tests.unit.api.helpers import ADMIN_KEY, core_of, digest, keyed
+
+OWN_RATES_KEY = "the-key-of-a-course"
+RATES = {"create": "1/minute", "default": "8/minute"}
+
+
+@pytest.fixture
+def person(settings: Settings, redis_client: redis.Redis) -> Visitor:
+    """A browser at a dashboard whose settings allow two creates and three of the rest in a minute."""
+    entry = {"name": "course", "sha256": digest(OWN_RATES_KEY), "role": "service", "limits": RATES}
+    changed = dataclasses.replace(
+        settings,
+        api_key=ADMIN_KEY,
+        api_keys=json.dumps([entry]),
+        rate_limit_create="2/minute",
+        rate_limit_default="3/minute",
+        dashboard_url=ORIGIN,
+    )
+    return Visitor(create_app(changed))
+
+
+def created(person: Visitor, times: int) -> int:
+    """How many sessions there are after so many tries to create one."""
+    for _ in range(times):
+        person.post("/sessions/create", {"user_id": "ada"})
+    return len(core_of(person.client.application).redis.zrange("sessions:all", 0, -1))
+
+
+def test_a_keys_own_rate_holds_here_too(person: Visitor) -> None:
+    person.sign_in(OWN_RATES_KEY)
+    assert created(person, 3) == 1
+    by_http = keyed(person.client.application, OWN_RATES_KEY).post("/session/create", json={"user_id": "ada"})
+    assert by_http.status_code == 429, "it is one count"
+
+
+def test_without_one_changes_have_the_settings_rates(person: Visitor) -> None:
+    person.sign_in()
+    assert created(person, 4) == 2
+
+
+def test_changes_of_no_category_have_them_too(person: Visitor) -> None:
+    person.sign_in()
+    answers = [person.post("/sessions/sleep", {"uuid": "zzzzzzzz"}).get_data(as_text=True) for _ in range(4)]
+    assert ["RATE_LIMIT_DEFAULT" in answer for answer in answers] == [False, False, False, True]
+
+
+def test_pages_may_read_more_but_not_beyond_the_keys_own_rate(person: Visitor) -> None:
+    person.sign_in()
+    assert {person.get("/").status_code for _ in range(6)} == {200}
+    person.post("/sign-out")
+    person.sign_in(OWN_RATES_KEY)
+    assert 429 in {person.get("/?user_id=ada").status_code for _ in range(9)}
