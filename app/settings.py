@@ -161,7 +161,9 @@ class Settings:
         "", "text", "of that client; empty for a public client, which PKCE protects", secret=True
     )
     oidc_scopes: str = setting("openid email profile", "words", "asked for; add what brings the claim with the roles")
-    oidc_name_claim: str = setting("email", "claim", "the person's name in the dashboard and the audit; else `sub`")
+    oidc_name_claim: str = setting(
+        "email", "claim", "the person's name, after `oidc:` in the audit; else, or unverified, `sub`"
+    )
     oidc_role_claim: str = setting("groups", "claim", "its values give a person a role; an email counts if verified")
     oidc_admins: str = setting("", "values", "of that claim, separated by commas, with the role `admin`")
     oidc_readers: str = setting("", "values", "of that claim, separated by commas, with the role `read`")

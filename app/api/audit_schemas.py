@@ -14,8 +14,8 @@ class AuditQuerySchema(PageQuerySchema):
     key = fields.String(
         validate=validate.Length(1, 128),
         metadata={
-            "description": "only calls of this caller: a key's name, `session:{uuid}`, `workspace:{uuid}`, `visitor`, "
-            "`anonymous`, `system`"
+            "description": "only calls of this caller: a key's name, `oidc:{name}`, `session:{uuid}`, "
+            "`workspace:{uuid}`, `visitor`, `anonymous`, `system`"
         },
     )
 
@@ -32,8 +32,8 @@ class AuditEntrySchema(Schema):
     by = fields.String(
         required=True,
         metadata={
-            "description": "a key's name, `session:{uuid}` for its token, `workspace:{uuid}` for its workspace's, "
-            "`visitor`, `anonymous`, `system`"
+            "description": "a key's name, `oidc:{name}` for a person signed in by OpenID Connect, `session:{uuid}` for "
+            "its token, `workspace:{uuid}` for its workspace's, `visitor`, `anonymous`, `system`"
         },
     )
     role = fields.String(

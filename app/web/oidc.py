@@ -19,7 +19,7 @@ from flask import Blueprint, Flask, current_app, session
 from joserfc.errors import JoseError
 from werkzeug.wrappers import Response
 
-from app.core.access.keyring import ADMIN, READ, Principal
+from app.core.access.keyring import ADMIN, OF_PROVIDER, READ, Principal
 from app.secret_keys import Purpose
 from app.settings import Settings, SettingsError
 from app.web.sign_in import entered, refused, wanted
@@ -99,9 +99,17 @@ def back() -> Response | tuple[str, int]:
     if not role:
         return _refused(NO_ROLE, 403)
     subject = f"{settings.oidc_issuer} {claims['sub']}"
-    name = str(claims.get(settings.oidc_name_claim) or claims["sub"])[:200]
     digest = hashlib.sha256(subject.encode()).hexdigest()
-    return entered(Principal(name=name, digest=digest, role=role), by_key=False, path=path)
+    return entered(Principal(name=name_of(claims, settings), digest=digest, role=role), by_key=False, path=path)
+
+
+def name_of(claims: Mapping[str, Any], settings: Settings) -> str:
+    """The person's name, which no API key has: `oidc:` and the claim's value. It is the `sub` for want of that claim,
+    and for an email that the provider says it has not verified (some say it as text): anyone could have typed that."""
+    claim = settings.oidc_name_claim
+    unverified = claim == "email" and str(claims.get("email_verified")).lower() == "false"
+    chosen = None if unverified else claims.get(claim)
+    return f"{OF_PROVIDER}{chosen or claims['sub']}"[:200]
 
 
 def role_of(claims: Mapping[str, Any], settings: Settings) -> str:

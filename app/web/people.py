@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import redis
 
-from app.core.access.keyring import Keyring, Principal
+from app.core.access.keyring import OF_PROVIDER, Keyring, Principal
 from app.core.redis.errors import redis_errors
 from app.core.redis.keys import SIGNED_IN
 
@@ -22,6 +22,11 @@ class Person:
     principal: Principal
     csrf: str
     by_key: bool
+
+    @property
+    def shown_name(self) -> str:
+        """The name as the person knows it: without the mark of the provider's people, which the audit shows."""
+        return self.principal.name.removeprefix(OF_PROVIDER)
 
     @property
     def may_change(self) -> bool:

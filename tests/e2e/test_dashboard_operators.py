@@ -105,4 +105,4 @@ def test_a_person_of_the_organisation_signs_in_and_out(service: Service, browser
         page.goto(f"{dashboard(service)}/settings")
         assert "/sign-in" in page.url
     by = [entry["by"] for entry in service.done("GET", "/audit")["entries"] if entry["action"] == "sign_in"]
-    assert "grace@example.com" in by
+    assert "oidc:grace@example.com" in by

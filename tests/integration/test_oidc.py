@@ -15,9 +15,9 @@ from requests.adapters import HTTPAdapter
 
 from app.main import create_app
 from app.settings import Settings, SettingsError
-from app.web.oidc import role_of
+from app.web.oidc import name_of, role_of
 from tests.dashboard import ORIGIN, Visitor
-from tests.unit.api.helpers import ADMIN_KEY
+from tests.unit.api.helpers import ADMIN_KEY, core_of
 
 pytestmark = pytest.mark.slow
 
@@ -25,6 +25,7 @@ PEOPLE = (
     User(sub="1", claims={"email": "ada@example.com", "groups": ["operators", "staff"]}),
     User(sub="2", claims={"email": "bob@example.com", "groups": ["staff"]}),
     User(sub="3", claims={"email": "eve@example.com"}),
+    User(sub="4", claims={"email": "api_key", "groups": ["operators"]}),
 )
 
 
@@ -74,6 +75,36 @@ def test_the_provider_names_the_person_and_the_claim_the_role(
     page = stranger.get("/").get_data(as_text=True)
     assert name in page
     assert f">{role}<" in page
+
+
+def test_nobody_passes_for_an_api_key_by_a_name_of_the_provider(stranger: Visitor) -> None:
+    stranger.get(came_back(sent_to_provider(stranger), "4"))
+    stranger.get("/")
+    stranger.post("/sessions/create", {"user_id": "ada"})
+    core = core_of(stranger.client.application)
+    assert {entry.act.by for entry in core.audit.page().entries} == {"oidc:api_key"}
+    [uuid] = core.redis.zrange("sessions:all", 0, -1)
+    assert core.store.get(uuid).made_by == "oidc:api_key"
+
+
+@pytest.mark.parametrize(
+    ("claims", "name"),
+    [
+        ({"email": "ada@example.com"}, "oidc:ada@example.com"),
+        ({"email": "ada@example.com", "email_verified": True}, "oidc:ada@example.com"),
+        ({"email": "ada@example.com", "email_verified": False}, "oidc:1"),
+        ({"email": "ada@example.com", "email_verified": "false"}, "oidc:1"),
+        ({}, "oidc:1"),
+        ({"email": "a" * 300}, "oidc:" + "a" * 195),
+    ],
+)
+def test_an_email_that_is_not_verified_is_no_name(settings: Settings, claims: dict[str, object], name: str) -> None:
+    assert name_of({"sub": "1", **claims}, settings) == name
+
+
+def test_another_claim_names_people_whatever_their_email(settings: Settings) -> None:
+    by_name = dataclasses.replace(settings, oidc_name_claim="preferred_username")
+    assert name_of({"sub": "1", "preferred_username": "ada", "email_verified": False}, by_name) == "oidc:ada"
 
 
 def test_who_has_no_role_is_told_so(stranger: Visitor) -> None:

@@ -80,10 +80,11 @@ STREAMS = ((keys.AUDIT, ""), (keys.AUDIT_REPEATED, "r"))
 
 @dataclass(frozen=True, kw_only=True)
 class Act:
-    """Something that was done or refused. `by` is the name of an API key, `session:{uuid}` for a session token,
-    `workspace:{uuid}` for a workspace token, `visitor`, `anonymous` or `system`; `role` tells these apart for certain.
-    `status` is that of the response, 0 for none. `reason` is the response's stable code, else why or how it was done.
-    No field ever holds a secret or a tenant's text."""
+    """Something that was done or refused. `by` is the name of an API key, `oidc:{name}` (as no key is named) for a
+    person who signed in by OpenID Connect, `session:{uuid}` for a session token, `workspace:{uuid}` for a workspace
+    token, `visitor`, `anonymous` or `system`; `role` tells the others apart for certain. `status` is that of the
+    response, 0 for none. `reason` is the response's stable code, else why or how it was done. No field ever holds a
+    secret or a tenant's text."""
 
     action: str
     by: str

@@ -37,6 +37,10 @@ SIGNED_IN = "workspaces.principal"
 """The key of the WSGI environment in which the dashboard, in this process, passes the person who is signed in. No
 header of a request can set it."""
 
+OF_PROVIDER = "oidc:"
+"""What the name begins with of a person who signs in by OpenID Connect, and no key's: people may choose theirs at the
+provider, and the audit and budgets know callers by name."""
+
 KEY_LENGTH = 16
 """Characters of API_KEY at least; `scripts/run` and `manifests/make-secrets` make longer ones."""
 
@@ -134,6 +138,8 @@ def _principal(number: int, entry: Any) -> Principal:
     prefix, limits = entry.get("user_prefix", ""), entry.get("limits", {})
     if not isinstance(name, str) or not name or not isinstance(prefix, str):
         raise SettingsError(f"API_KEYS, entry {number}: name and user_prefix must be text.")
+    if name.startswith(OF_PROVIDER):
+        raise SettingsError(f"API_KEYS, entry {number}: name must not begin with {OF_PROVIDER}, as people's do.")
     if not isinstance(digest, str) or not DIGEST_PATTERN.fullmatch(digest.lower()):
         raise SettingsError(f"API_KEYS, entry {number}: sha256 must be the 64 hex digits of the key's SHA-256.")
     if role not in ROLES:

@@ -82,6 +82,7 @@ def test_two_keys_are_valid_at_once() -> None:
         json.dumps([{"name": "a", "sha256": "0" * 64, "role": "admin", "limits": {"create": "often"}}]),
         json.dumps([{"name": "a", "sha256": "0" * 64, "role": "admin", "limits": {"party": "1/minute"}}]),
         json.dumps([{"name": "a", "sha256": "0" * 64, "role": "admin", "secret": 1}]),
+        json.dumps([{"name": "oidc:ada", "sha256": "0" * 64, "role": "admin"}]),
         "[]",
     ],
 )
