@@ -42,7 +42,7 @@ PART = 206
 @blp.operation("listAudit", 400)
 def list_all(query: dict[str, Any]) -> Response:
     """Who did what, newest first; for admin keys that are bound to no users. Repetitions within a minute, by a tenant
-    or a refused caller, are one entry with a `count`."""
+    or a refused caller or of a sign-in, are one entry with a `count`."""
     if not caller().lists_everything:
         raise Problem(403, "forbidden", "The audit is open only to admin keys that are bound to no users.")
     query["by"] = query.pop("key", "")

@@ -33,7 +33,7 @@ from app.web.guard import KEYS, PEOPLE, register_guard
 from app.web.names import register_names
 from app.web.people import People
 from app.web.session import modules
-from app.web.sign_in import AUDIT
+from app.web.sign_in import AUDIT, register_sign_in_limit
 from app.web.static_files import PRODUCT, asset_url, look_url
 from app.web.words import FILTERS
 
@@ -70,6 +70,7 @@ def create_dashboard(core: Core, keyring: Keyring, metrics: HttpMetrics, api: WS
     register_tarpit(app, _stranger, core.settings.web_connections)
     app.after_request(_protect)
     register_guard(app, core.settings.dashboard_location())
+    register_sign_in_limit(app, core)
     register_names(app)
     for module in (
         static_files,

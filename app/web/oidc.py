@@ -16,13 +16,14 @@ import requests
 from authlib.common.errors import AuthlibBaseError
 from authlib.integrations.flask_client import OAuth
 from flask import Blueprint, Flask, current_app, session
+from flask_limiter import RateLimitExceeded
 from joserfc.errors import JoseError
 from werkzeug.wrappers import Response
 
 from app.core.access.keyring import ADMIN, OF_PROVIDER, READ, Principal
 from app.secret_keys import Purpose
 from app.settings import Settings, SettingsError
-from app.web.sign_in import entered, refused, wanted
+from app.web.sign_in import entered, refused, too_many, wanted
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +123,9 @@ def role_of(claims: Mapping[str, Any], settings: Settings) -> str:
     if values & _values(settings.oidc_admins):
         return ADMIN
     return READ if values & _values(settings.oidc_readers) else ""
+
+
+blp.register_error_handler(RateLimitExceeded, too_many)
 
 
 def _values(text: str) -> set[str]:

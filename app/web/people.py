@@ -11,7 +11,12 @@ import redis
 
 from app.core.access.keyring import OF_PROVIDER, Keyring, Principal
 from app.core.redis.errors import redis_errors
-from app.core.redis.keys import SIGNED_IN
+from app.core.redis.keys import SIGN_INS, SIGNED_IN
+from app.core.redis.scripts import script
+
+AT_ONCE = 50
+"""Sign-ins of one API key, or of one person of the provider, at a time: a team that shares a key, each of it in some
+browsers on some machines. They take some 30 KB of Redis; without a limit, whoever has any key could fill it."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +47,10 @@ class People:
         self._redis = client
         self._keyring = keyring
         self._seconds = int(seconds)
+        self._enter = client.register_script(script("sign_in"))
 
     def sign_in(self, principal: Principal, *, by_key: bool) -> str:
-        """Sign a person in; answers the secret for the cookie, new each time."""
+        """Sign a person in; answers the secret for the cookie, new each time. Above `AT_ONCE` the oldest ends."""
         secret = secrets.token_urlsafe(32)
         kept = {
             "name": principal.name,
@@ -54,7 +60,10 @@ class People:
             "csrf": secrets.token_urlsafe(32),
         }
         with redis_errors():
-            self._redis.set(_name(secret), json.dumps(kept), ex=self._seconds)
+            self._enter(
+                keys=[_name(secret), SIGN_INS.format(digest=principal.digest)],
+                args=[json.dumps(kept), self._seconds, AT_ONCE],
+            )
         return secret
 
     def find(self, secret: str, *, active: bool = True) -> Person | None:
@@ -73,7 +82,10 @@ class People:
             return None
         if active:
             with redis_errors():
-                self._redis.expire(_name(secret), self._seconds)
+                both = self._redis.pipeline(transaction=False)
+                for name in (_name(secret), SIGN_INS.format(digest=owner.digest)):
+                    both.expire(name, self._seconds)
+                both.execute()
         return Person(owner, kept["csrf"], by_key=True)
 
     def sign_out(self, secret: str) -> None:

@@ -1,16 +1,20 @@
-"""Sign in with an API key, and sign out. Both, and what was refused, are audited."""
+"""Sign in with an API key, and sign out. Both, and what was refused, are audited: as acts that callers may repeat
+without end, so that no key pushes out what others did."""
 
 from __future__ import annotations
 
 from typing import cast
 
-from flask import Blueprint, current_app, g, redirect, render_template, request
+from flask import Blueprint, Flask, current_app, g, redirect, render_template, request
+from flask_limiter import RateLimitExceeded
 from werkzeug.wrappers import Response
 
-from app.core.access.addresses import address_of
+from app.core.access.addresses import ADDRESS, address_of
 from app.core.access.audit import ANONYMOUS, Act, Audit
 from app.core.access.keyring import METRICS, Principal
 from app.core.access.landing_path import is_landing
+from app.core.composition import Core
+from app.rate_windows import Window, counters, register_windows
 from app.web.guard import COOKIE, KEYS, people
 
 blp = Blueprint("web_sign_in", __name__)
@@ -20,6 +24,28 @@ AUDIT = "dashboard_audit"
 
 NOT_VALID = "That key is not valid. Copy it once more; scripts/run prints it, and keeps it in its data folder."
 SEES_NOTHING = "A key of the role `metrics` opens /metrics only. Sign in with another key."
+
+BY_KEY = "web_sign_in.by_key"
+SIGNING_IN = frozenset({BY_KEY, "web_oidc.back"})
+"""The endpoints that sign people in, and are counted."""
+
+CATEGORY = "sign_in"
+"""What sign-ins are counted as, apart from calls of the API: a program that asks on at the same address, or with the
+same key, keeps nobody out."""
+
+
+def register_sign_in_limit(app: Flask, core: Core) -> None:
+    """Count sign-ins by address and by key, and refuse those above the rate that the key has for `default`, else above
+    RATE_LIMIT_DEFAULT. Register it after the guard: requests of other origins don't count."""
+    app.before_request(_find_owner)
+    register_windows(
+        app,
+        core.redis.connection_pool,
+        names=lambda: counters(g.owner, own_rate=bool(_own_rate())),
+        rate=lambda: _own_rate() or core.settings.rate_limit_default,
+        category=lambda: CATEGORY,
+        unlimited=lambda: request.endpoint not in SIGNING_IN,
+    )
 
 
 @blp.get("/sign-in")
@@ -33,7 +59,7 @@ def show() -> Response | str:
 @blp.post("/sign-in")
 def by_key() -> Response | tuple[str, int]:
     """Sign in with an API key."""
-    principal = current_app.extensions[KEYS].find(request.form.get("key", "").strip())
+    principal: Principal | None = g.owner
     if principal is None or principal.role == METRICS:
         error = NOT_VALID if principal is None else SEES_NOTHING
         return refused(error, 401, wanted())
@@ -66,6 +92,29 @@ def refused(text: str, status: int, path: str = "/") -> tuple[str, int]:
     return render_template("sign_in.html", next=path, error=text), status
 
 
+def too_many(error: RateLimitExceeded) -> tuple[str, int]:
+    """The sign-in page again, above the limit."""
+    window: Window = g.rate_window
+    whose = "This address" if window.counter.startswith(ADDRESS) else "This key"
+    text = f"{whose} has used up its limit of {error.limit.limit} for sign-ins. Try again in {max(1, window.reset)} s."
+    return refused(text, 429, wanted())
+
+
+blp.register_error_handler(RateLimitExceeded, too_many)
+
+
+def _find_owner() -> None:
+    """Set `g.owner`, whose key the form has. Not while requests are counted: there, a body that can't be read would
+    suspend the limits."""
+    shown = request.form.get("key", "").strip() if request.endpoint == BY_KEY else ""
+    g.owner = current_app.extensions[KEYS].find(shown) if shown else None
+
+
+def _own_rate() -> str:
+    owner: Principal | None = g.owner
+    return owner.limits.get("default", "") if owner is not None else ""
+
+
 def _note(action: str, principal: Principal | None, status: int) -> None:
     act = Act(
         action=action,
@@ -75,7 +124,7 @@ def _note(action: str, principal: Principal | None, status: int) -> None:
         status=status,
         request_id=g.request_id,
     )
-    cast(Audit, current_app.extensions[AUDIT]).note(act, repeatable=principal is None)
+    cast(Audit, current_app.extensions[AUDIT]).note(act, repeatable=True)
 
 
 def wanted() -> str:

@@ -33,7 +33,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "revocations to carry out": (keys.LOCKOUTS, keys.LOCKOUT_TRIES),
     "how far connections were ended": (keys.DISCONNECTED_AT,),
     "login links": (keys.LINK,),
-    "sign-ins": (keys.SIGNED_IN,),
+    "sign-ins": (keys.SIGNED_IN, keys.SIGN_INS),
     "kept answers": (keys.IDEMPOTENCY, keys.KEPT_ANSWERS, keys.NAMING_ANSWERS),
     "what calls created": (keys.CREATED,),
     "the index of backups and restore points": (

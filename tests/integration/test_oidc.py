@@ -107,6 +107,21 @@ def test_another_claim_names_people_whatever_their_email(settings: Settings) -> 
     assert name_of({"sub": "1", "preferred_username": "ada", "email_verified": False}, by_name) == "oidc:ada"
 
 
+def test_sign_ins_by_the_provider_are_limited_too(settings: Settings, redis_client: redis.Redis) -> None:
+    limited = dataclasses.replace(
+        settings,
+        api_key=ADMIN_KEY,
+        secret_key="k" * 32,
+        dashboard_url=ORIGIN,
+        oidc_issuer="http://127.0.0.1:9",
+        oidc_client_id="dashboard",
+        oidc_admins="operators",
+        rate_limit_default="2/minute",
+    )
+    browser = Visitor(create_app(limited))
+    assert [browser.get("/sign-in/back?state=x&code=y").status_code for _ in range(3)] == [403, 403, 429]
+
+
 def test_who_has_no_role_is_told_so(stranger: Visitor) -> None:
     answer = stranger.get(came_back(sent_to_provider(stranger), "3"))
     assert answer.status_code == 403

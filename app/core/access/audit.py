@@ -2,8 +2,8 @@
 
 Each entry is a log line of the process that writes it, and an entry of a stream in Redis. There are two streams, each
 with its own limit in bytes, so that callers who can ask without end can't push other entries out. `audit` has the acts
-of API keys and of the service itself. `audit:repeated` has refusals and what tenants do by themselves; there the same
-act by the same caller within a minute is one entry with a count.
+of API keys and of the service itself. `audit:repeated` has refusals, sign-ins at the dashboard and what tenants do by
+themselves; there the same act by the same caller within a minute is one entry with a count.
 
 No call fails because of its entry: one that could not be written is in the log in full.
 """

@@ -184,5 +184,7 @@ BUDGETS = "costs:budgets"
 BUDGET_WARNED = "costs:warned:{month}:{owner}"
 BUDGET_REFUSALS = "costs:refusals"
 
-# A person who is signed in at the dashboard, by the SHA-256 of the cookie's secret.
+# A person who is signed in at the dashboard, by the SHA-256 of the cookie's secret; and the names of all sign-ins with
+# one API key, or of one person of the provider, newest first (app/core/redis/lua/sign_in.lua).
 SIGNED_IN = "dashboard:session:{digest}"
+SIGN_INS = "dashboard:sign_ins:{digest}"

@@ -22,7 +22,7 @@ PARTS: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(ON_PROMPTS, ("log", "noted", "prompts")),
     "append": ("log",),
     **dict.fromkeys(("audit_add", "audit_count"), ("room", "audit_fit")),
-    **dict.fromkeys(("begin", "link", "signals"), ("noted",)),
+    **dict.fromkeys(("begin", "count", "link", "signals"), ("noted",)),
     "change": ("log", "noted", "ledger", "source"),
     "create": ("log", "room", "source"),
     "erase": ("source",),

@@ -161,7 +161,7 @@ WEB = User(
         *(keys.ALL, keys.IDLE, keys.EXPIRY, keys.INTENTS, keys.LOCKOUTS, keys.BACKUP_REQUESTS, keys.IN_USE),
         *(keys.POINT_REQUESTS, keys.POINTS_WAITING, keys.ERASURES, keys.ARCHIVED, keys.ARCHIVING),
         *_any(keys.LINK, keys.RPC_CALL, keys.RPC_ANSWER, keys.IDEMPOTENCY, keys.KEPT_ANSWERS, keys.CREATED),
-        *_any(keys.SIGNED_IN),
+        *_any(keys.SIGNED_IN, keys.SIGN_INS),
         *(keys.FEED, keys.PROMPT_TIMES),
         *_any(*AUDIT_KEYS),
         *(*BUDGET_NOTES, keys.BUDGETS, keys.SHOWN),

@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
 import pytest
 import redis
 from flask import Flask
 
 from app.core.access.keyring import Keyring, Principal
+from app.core.redis import keys
+from app.main import create_app
+from app.settings import Settings
 from app.web import guard
-from app.web.people import People
+from app.web.people import AT_ONCE, People
 from tests.dashboard import ORIGIN, Visitor
-from tests.unit.api.helpers import ADMIN_KEY, core_of
+from tests.unit.api.helpers import ADMIN_KEY, core_of, digest, keyed
+from tests.unit.web.conftest import READING_KEY
 
 COOKIE = "__Host-dashboard"
+SLOW_KEY = "the-key-of-a-course"
+
+
+@pytest.fixture
+def limited(settings: Settings, redis_client: redis.Redis) -> Flask:
+    """A service that allows three sign-ins in a minute, and one key a single one."""
+    found = [
+        {"name": "onlooker", "sha256": digest(READING_KEY), "role": "read"},
+        {"name": "course", "sha256": digest(SLOW_KEY), "role": "service", "limits": {"default": "1/minute"}},
+    ]
+    changed = dataclasses.replace(settings, api_key=ADMIN_KEY, api_keys=json.dumps(found), dashboard_url=ORIGIN)
+    return create_app(dataclasses.replace(changed, rate_limit_default="3/minute"))
+
+
+def signs_in(app: Flask, key: str, address: str) -> int:
+    """The status of a sign-in with this key from this address, in a browser of its own."""
+    answer = Visitor(app).post("/sign-in", {"key": key}, environ_base={"REMOTE_ADDR": address})
+    return int(answer.status_code)
 
 
 def test_who_is_not_signed_in_is_asked_to_and_comes_back(stranger: Visitor) -> None:
@@ -86,6 +111,96 @@ def test_sign_ins_are_audited_without_the_key(app: Flask, stranger: Visitor) -> 
     acts = [(entry.act.action, entry.act.by, entry.act.status) for entry in reversed(found)]
     assert acts == [("sign_in", "anonymous", 401), ("sign_in", "api_key", 302), ("sign_out", "api_key", 302)]
     assert "wrong" not in str(found)
+
+
+def test_sign_ins_over_and_over_push_nothing_out_of_the_audit(app: Flask, redis_client: redis.Redis) -> None:
+    """Any key may sign in without end, also one that may do nothing else."""
+    for _ in range(5):
+        browser = Visitor(app)
+        browser.sign_in(READING_KEY)
+        browser.post("/sign-out")
+    entries = core_of(app).audit.page().entries
+    noted = sorted((entry.act.action, entry.act.by, entry.count) for entry in entries)
+    assert noted == [("sign_in", "onlooker", 5), ("sign_out", "onlooker", 5)]
+    assert redis_client.xlen(keys.AUDIT) == 0
+
+
+def test_sign_ins_are_limited_by_address(limited: Flask) -> None:
+    """Guesses count too."""
+    statuses = [signs_in(limited, each, "10.0.0.1") for each in ("wrong", ADMIN_KEY, READING_KEY, ADMIN_KEY)]
+    assert statuses == [401, 302, 302, 429]
+    assert signs_in(limited, ADMIN_KEY, "10.0.0.2") == 302, "nobody else"
+
+
+def test_sign_ins_are_limited_by_key(limited: Flask) -> None:
+    assert [signs_in(limited, ADMIN_KEY, f"10.0.0.{number}") for number in range(5)] == [302, 302, 302, 429, 429]
+
+
+def test_a_keys_own_rate_is_that_of_its_sign_ins(limited: Flask) -> None:
+    assert [signs_in(limited, SLOW_KEY, f"10.0.0.{number}") for number in range(3)] == [302, 429, 429]
+
+
+def test_calls_of_the_api_keep_nobody_from_signing_in(limited: Flask) -> None:
+    program = keyed(limited, ADMIN_KEY)
+    assert [program.get("/sessions").status_code for _ in range(4)][-1] == 429
+    assert signs_in(limited, ADMIN_KEY, "127.0.0.1") == 302
+
+
+def test_who_signs_in_too_often_is_told_until_when_and_audited(limited: Flask) -> None:
+    for _ in range(4):
+        answer = Visitor(limited).post("/sign-in", {"key": ADMIN_KEY})
+    assert (answer.status_code, "Set-Cookie" in answer.headers) == (429, False)
+    assert 0 < int(answer.headers["Retry-After"]) <= 60
+    assert f"Try again in {answer.headers['Retry-After']} s" in answer.get_data(as_text=True)
+    assert 429 in {entry.act.status for entry in core_of(limited).audit.page().entries}
+
+
+def test_a_form_that_can_not_be_read_leaves_the_limits_as_they_are(limited: Flask) -> None:
+    """An error while a request is counted would have all requests counted in memory."""
+    sent = Visitor(limited).post("/sign-in", {"key": "x" * 300_000})
+    assert sent.status_code == 413
+    assert [signs_in(limited, ADMIN_KEY, "10.0.0.1") for _ in range(4)][-1] == 429
+    assert core_of(limited).redis.keys("LIMITER/*sign_in*")
+
+
+def test_the_newest_sign_ins_of_a_key_stay(redis_client: redis.Redis) -> None:
+    ada, bob = (Principal(name=name, digest=name * 21, role="read") for name in ("ada", "bob"))
+    people = People(redis_client, Keyring([ada, bob]), 60)
+    other = people.sign_in(bob, by_key=True)
+    secrets = [people.sign_in(ada, by_key=True) for _ in range(AT_ONCE + 3)]
+    assert [people.find(secret) is not None for secret in secrets] == [False] * 3 + [True] * AT_ONCE
+    assert people.find(other) is not None
+    assert len(redis_client.keys("dashboard:*")) == AT_ONCE + 1 + 2
+
+
+def test_sign_ins_that_ended_take_no_place(redis_client: redis.Redis) -> None:
+    ada = Principal(name="ada", digest="d" * 64, role="read")
+    people = People(redis_client, Keyring([ada]), 60)
+    first = people.sign_in(ada, by_key=True)
+    for _ in range(AT_ONCE + 3):
+        people.sign_out(people.sign_in(ada, by_key=True))
+    assert people.find(first) is not None
+
+
+def test_people_of_the_provider_have_places_of_their_own(redis_client: redis.Redis) -> None:
+    people = People(redis_client, Keyring([]), 60)
+    ada, bob = (Principal(name=f"oidc:{name}", digest=name * 21, role="admin") for name in ("ada", "bob"))
+    first = people.sign_in(ada, by_key=False)
+    secrets = [people.sign_in(bob, by_key=False) for _ in range(AT_ONCE + 1)]
+    assert [people.find(secret) is not None for secret in (first, secrets[0], secrets[1])] == [True, False, True]
+
+
+def test_the_list_of_sign_ins_lives_as_long_as_they_do(redis_client: redis.Redis) -> None:
+    """Else a sign-in that is used would be forgotten, and more than so many could be had."""
+    ada = Principal(name="ada", digest="d" * 64, role="read")
+    people = People(redis_client, Keyring([ada]), 60)
+    secret = people.sign_in(ada, by_key=True)
+    names = sorted(redis_client.keys("dashboard:*"))
+    assert len(names) == 2
+    for name in names:
+        redis_client.expire(name, 30)
+    assert people.find(secret) is not None
+    assert all(redis_client.ttl(name) > 30 for name in names)
 
 
 def test_an_open_stream_ends_with_the_sign_in(redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,12 +13,14 @@ import redis
 
 from app.agent_protocol import Failure
 from app.core.access.audit import Act, Audit
+from app.core.access.keyring import Keyring, Principal
 from app.core.composition import Core
 from app.core.redis import keys, task_queue, users
 from app.core.redis.events import EventLog
 from app.core.redis.memory import Memory
 from app.core.service import NewSession
 from app.settings import Settings
+from app.web.people import AT_ONCE, People
 from scripts.lib import redis_users as generator
 from tests.conftest import ROOT
 from tests.redis_users import Guarded, guarded_redis
@@ -50,6 +52,15 @@ def may(guarded: Guarded, user: str, command: str) -> bool:
 def test_the_file_of_the_manifests_is_what_the_code_says() -> None:
     """A key or a command that is added reaches the cluster."""
     assert generator.FILE.read_text() == generator.text(), f"mend it with: {generator.COMMAND}"
+
+
+def test_web_may_sign_people_in_and_end_their_sign_ins(guarded: Guarded) -> None:
+    ada = Principal(name="ada", digest="d" * 64, role="read")
+    people = People(guarded.client(users.WEB.name), Keyring([ada]), 60)
+    secrets = [people.sign_in(ada, by_key=True) for _ in range(AT_ONCE + 1)]
+    assert [people.find(secret) is not None for secret in secrets] == [False, *[True] * AT_ONCE]
+    people.sign_out(secrets[-1])
+    assert people.find(secrets[-1]) is None
 
 
 @pytest.mark.parametrize("user", [each.name for each in users.USERS])
