@@ -13,7 +13,7 @@ from tests.cluster.product import Api, kubectl, settings_of_processes
 from tests.cluster.prompting import Conversation
 from tests.conftest import ROOT
 from tests.model_server import Answer, ModelServer, ToolCall
-from tests.unit.agent.landlock import hides
+from tests.unit.landlock import hides
 from workers.runtime.kubernetes.objects import TOKEN_FOLDER, TOKEN_KEY
 
 pytestmark = pytest.mark.timeout(1_800)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,7 +22,7 @@ from workers.restore_points import retention
 from workers.restore_points.alone import alone
 from workers.restore_points.manifest import Manifest, Manifests, Stamp, manifest_of, stamp
 from workers.restore_points.repository import Damaged, Head, Repository, repositories
-from workers.restore_points.restic import Done, Failed
+from workers.restore_points.restic import Done, Failed, Inside
 from workers.restore_points.sidecar import Sidecar, Sidecars
 from workers.restore_points.tools import Tools, caching, mended, refuse_larger
 from workers.runtime.base import Check, PointOrder, PointSummary
@@ -180,9 +181,11 @@ class Maker:
             arguments.append("--force")
         elif parent:
             arguments += ["--parent", parent]
-        with self.phases("backup"), _memory_file(_exclude_file(self.place)) as excludes:
-            arguments += ["--exclude-file", f"/proc/self/fd/{excludes}"]
-            done = self._run(repository, [*arguments, *parts], excludes)
+        with self.phases("backup"), tempfile.TemporaryDirectory(prefix="restic-") as temporary:
+            excludes = Path(temporary, "excludes")
+            excludes.write_bytes(_exclude_file(self.place))
+            arguments += ["--exclude-file", str(excludes)]
+            done = self._run(repository, [*arguments, *parts], Inside(self.place, parts, Path(temporary)))
         if not _is(self.place, volume):
             # Removed meanwhile, so files may be missing.
             raise FilesGone(self.order.uuid)
@@ -213,18 +216,17 @@ class Maker:
             head=head,
         )
 
-    def _run(self, repository: Repository, arguments: list[str], excludes: int) -> Done:
+    def _run(self, repository: Repository, arguments: list[str], inside: Inside) -> Done:
         """Run `restic backup`. Only a prune locks it out, and that was another call of the session's only maker, which
         has ended."""
         restic = self.tools.restic(repository)
         try:
-            return restic.run("backup", *arguments, cwd=self.place, passed=[excludes])
+            return restic.run("backup", *arguments, inside=inside)
         except Failed as error:
             if not error.locked:
                 raise
         repository.unlock()
-        os.lseek(excludes, 0, os.SEEK_SET)
-        return restic.run("backup", *arguments, cwd=self.place, passed=[excludes])
+        return restic.run("backup", *arguments, inside=inside)
 
     def _write_manifest(self, point_id: str) -> None:
         """Write what the point must give back, for the drill. A full look trusts no digest of before."""
@@ -357,15 +359,3 @@ def _exclude_file(place: Path) -> bytes:
 def _escaped(text: str, *, wild: bool = False) -> str:
     special = "\\[" if wild else "\\[*?"
     return "".join(f"\\{each}" if each in special else each for each in text).replace("$", "$$")
-
-
-@contextmanager
-def _memory_file(content: bytes) -> Iterator[int]:
-    """A file without a name; the descriptor is at its start."""
-    descriptor = os.memfd_create("restore-point")
-    try:
-        os.write(descriptor, content)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        yield descriptor
-    finally:
-        os.close(descriptor)

@@ -3,17 +3,23 @@
 restic gets the password in its environment, where only its own user can read it, and nothing else of ours. It is killed
 when `check` raises, when it is late, and when the thread that started it dies. Its messages name files of the user and
 of this machine, so errors say only what went wrong.
+
+restic opens a user's files by their whole paths, in which a running workspace may put a link in a folder's place. So
+where it reads these, it can read them, and what it needs of the machine, and nothing else, if the kernel has Landlock.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +29,7 @@ from typing import Any
 
 from app.core.errors import NoSpace, PermanentError, RetryableError
 from app.core.storage.object_stores import s3_endpoint
+from app.volume import landlock
 from app.volume.environment import NOWHERE, to_stores
 from workers.restore_points.repository import Repository
 from workers.runtime.base import Check
@@ -49,6 +56,22 @@ INCOMPLETE = 3
 
 KEPT_OUTPUT = 4_000_000
 """Characters of an output that are kept: its end."""
+
+OF_THE_MACHINE = (
+    *("/bin", "/lib", "/lib64", "/usr", "/dev/null", "/dev/urandom"),
+    # Of /etc, which may hold keys: names of hosts, users and time zones, and certificates.
+    *("/etc/ld.so.cache", "/etc/localtime", "/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/mime.types"),
+    *("/etc/resolv.conf", "/etc/hosts", "/etc/host.conf", "/etc/gai.conf", "/etc/services"),
+    *("/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/var/lib/ca-certificates"),
+)
+"""What restic, its libraries and a store's client read besides files that they are told of. Nothing of /proc: it has
+restic's own environment."""
+
+NAMED = (
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "GOOGLE_APPLICATION_CREDENTIALS", "AWS_SHARED_CREDENTIALS_FILE"),
+    *("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
+)
+"""Variables that tell it of files. A Job's credential is in none: it is itself in variables."""
 
 FULL = re.compile(r"no space left on device|disk quota exceeded|file too large", re.IGNORECASE)
 RETRYING = re.compile(r"returned error, retrying after")
@@ -93,6 +116,16 @@ class Done:
 
 
 @dataclass(frozen=True)
+class Inside:
+    """A user's files, which restic is to read: the folders `parts` of the folder `place`, where it runs. `temporary` is
+    a folder of ours, for what it is told and for its temporary files."""
+
+    place: Path
+    parts: Sequence[str]
+    temporary: Path
+
+
+@dataclass(frozen=True)
 class Restic:
     """restic for one repository. `program` is its path, `held` the descriptor of a lock that it inherits, so that an
     orphan of it keeps others out."""
@@ -104,15 +137,14 @@ class Restic:
     held: int | None = None
     cache: Path | None = None
 
-    def run(
-        self, verb: str, *arguments: str, cwd: Path | None = None, passed: Sequence[int] = (), quiet: bool = False
-    ) -> Done:
-        """Run `restic VERB ARGUMENTS…`. With `quiet` its output is not kept. Raises `NoSpace`, `Failed`,
-        `PermanentError` where restic is not installed, and what `check` raises."""
-        command = ["setpriv", "--pdeathsig", "KILL", "nice", "-n", str(NICE), self.program]
+    def run(self, verb: str, *arguments: str, inside: Inside | None = None, quiet: bool = False) -> Done:
+        """Run `restic VERB ARGUMENTS…`, `inside` a user's files if it reads these. With `quiet` its output is not kept.
+        Raises `NoSpace`, `Failed`, `PermanentError` where restic is not installed, and what `check` raises."""
+        command = ["setpriv", "--pdeathsig", "KILL", "nice", "-n", str(NICE)]
+        program = shutil.which(self.program) or self.program
+        command += [*(self._reading_only(inside, program) if inside else []), program]
         command += ["--repo", location(self.repository), "-o", "local.layout=default"]
         command += ["--cache-dir", str(self.cache)] if self.cache else ["--no-cache"]
-        descriptors = [*passed, *([self.held] if self.held is not None else [])]
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as messages:
             try:
                 process = subprocess.Popen(
@@ -120,9 +152,9 @@ class Restic:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL if quiet else output,
                     stderr=messages,
-                    cwd=cwd,
-                    env=_environment(self.password),
-                    pass_fds=descriptors,
+                    cwd=inside.place if inside else None,
+                    env=_environment(self.password, inside),
+                    pass_fds=[self.held] if self.held is not None else [],
                     start_new_session=True,
                 )
             except OSError as error:
@@ -135,6 +167,19 @@ class Restic:
         if status in (0, INCOMPLETE):
             return Done(*texts, complete=status == 0)
         raise self._error(verb, status, texts[1])
+
+    def _reading_only(self, inside: Inside, program: str) -> list[str]:
+        """The command that runs the program so that it can read nothing else; none where the kernel can't do that."""
+        if landlock.version() < landlock.OLDEST:
+            _warn_of_readable_machine()
+            return []
+        named = [each for name in NAMED for each in os.environ.get(name, "").split(os.pathsep)]
+        ours = [*OF_THE_MACHINE, *named, program, self.cache]
+        ours += [self.repository.folder] if self.repository.store.is_local else []
+        # A link in a user's files is not followed, and one of the machine's is.
+        paths = [*(os.path.realpath(each) for each in ours if each), str(inside.temporary)]
+        paths += [str(inside.place.absolute() / part) for part in inside.parts]
+        return [sys.executable, "-I", "-S", landlock.__file__, *paths, "--"]
 
     def _wait(self, process: subprocess.Popen[bytes], verb: str, messages: int) -> int:
         begun, seen, first = time.monotonic(), 0, 0.0
@@ -177,13 +222,20 @@ def location(repository: Repository) -> str:
     raise PermanentError(f"Restore points can't be stored at a {protocol}:// URL; use file, s3 or gs.")
 
 
-def _environment(password: str) -> Mapping[str, str]:
-    return to_stores(os.environ) | {
-        "RESTIC_PASSWORD": password,
-        "RESTIC_PROGRESS_FPS": "0.1",
-        "HOME": NOWHERE,
-        "GOGC": "50",
-    }
+@functools.cache
+def _warn_of_readable_machine() -> None:
+    """Warn once in a process."""
+    log.warning(
+        "A workspace that runs can have restic read files of this process: the kernel or the container runtime has no "
+        "Landlock"
+    )
+
+
+def _environment(password: str, inside: Inside | None) -> Mapping[str, str]:
+    own = {"RESTIC_PASSWORD": password, "RESTIC_PROGRESS_FPS": "0.1", "HOME": NOWHERE, "GOGC": "50"}
+    if inside:
+        own["TMPDIR"] = str(inside.temporary)
+    return to_stores(os.environ) | own
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

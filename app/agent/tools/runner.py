@@ -10,8 +10,8 @@ remaining processes are stopped, so that none forks meanwhile, and killed. The a
 as text with invalid UTF-8 escaped. `open`: the kernel could not hide the `hidden` folder. `begun` is false if the login
 shell, by whose environment the command runs with `login`, ended before it.
 
-It imports nothing of the agent. RLIMIT_NPROC is not used: it counts all processes of a user id on the machine, other
-workspaces' too. The count here is the command's own.
+It imports nothing of the agent, and what hides the folder. RLIMIT_NPROC is not used: it counts all processes of a user
+id on the machine, other workspaces' too. The count here is the command's own.
 """
 
 from __future__ import annotations
@@ -25,15 +25,12 @@ import signal
 import sys
 import time
 
+if __name__ == "__main__":
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))))
+
+from app.volume.landlock import hide
+
 PR_SET_CHILD_SUBREAPER = 36
-PR_SET_NO_NEW_PRIVS = 38
-
-CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
-"""landlock(7): the system calls' numbers, the same on all processors."""
-
-READ_FILE, REFER = 1 << 2, 1 << 13
-OLDEST = 2
-"""The first version of Landlock that allows moving files between folders (Linux 5.19)."""
 
 TICK = 0.05
 PIPE_READS = 16
@@ -199,57 +196,6 @@ def drain(output: int, kept: Output) -> None:
     with contextlib.suppress(BlockingIOError):
         for _ in range(PIPE_READS):
             kept.add(os.read(output, 1 << 20))
-
-
-class PathBeneath(ctypes.Structure):
-    """struct landlock_path_beneath_attr"""
-
-    _pack_ = 1
-    _fields_ = (("allowed", ctypes.c_uint64), ("parent", ctypes.c_int32))
-
-
-def beside(folder: str) -> list[str]:
-    """All there is but this folder and what is above it. Links are left out: what they lead to is elsewhere, too."""
-    found = []
-    above = os.path.realpath(folder)
-    while above != "/":
-        above, kept = os.path.split(above)
-        with os.scandir(above) as entries:
-            found += [entry.path for entry in entries if entry.name != kept and not entry.is_symlink()]
-    return found
-
-
-def hide(folder: str) -> bool:
-    """Keep this process and its children from reading files in the folder, and other processes' memory; False if the
-    kernel does not support that. Raises OSError."""
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def call(number: int, *arguments: object) -> int:
-        done = int(libc.syscall(ctypes.c_long(number), *arguments))
-        if done < 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        return done
-
-    try:
-        if call(CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(1)) < OLDEST:
-            return False
-    except OSError:
-        return False
-    handled = ctypes.c_uint64(READ_FILE | REFER)
-    rules = call(CREATE_RULESET, ctypes.byref(handled), ctypes.c_size_t(8), ctypes.c_uint32(0))
-    for path, allowed in [("/", REFER), *((each, READ_FILE) for each in beside(folder))]:
-        try:
-            parent = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue
-        rule = PathBeneath(allowed, parent)
-        call(ADD_RULE, ctypes.c_int(rules), ctypes.c_int(1), ctypes.byref(rule), ctypes.c_uint32(0))
-        os.close(parent)
-    if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "no_new_privs")
-    call(RESTRICT_SELF, ctypes.c_int(rules), ctypes.c_uint32(0))
-    os.close(rules)
-    return True
 
 
 def main() -> None:

@@ -23,11 +23,11 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from app.agent.tools.runner import hide
 from app.agent.undo.restoring import NoPoint, discard, stage, swap
 from app.agent.undo.saving import Limits, NoRoom, save
 from app.agent.undo.store import Store
 from app.agent.undo.tree import TooMany
+from app.volume.landlock import hide
 
 STORE = "points.sqlite"
 

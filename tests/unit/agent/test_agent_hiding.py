@@ -18,8 +18,8 @@ from app.agent.tools.sandbox_path import Workspace
 from app.agent.unsaved_work import find_unsaved_work
 from tests.model_server import Answer, ModelServer, ToolCall
 from tests.unit.agent.fake_gateway import FakeGateway
-from tests.unit.agent.landlock import hides
 from tests.unit.agent.process import AgentProcess
+from tests.unit.landlock import hides
 
 PATIENCE = 120.0
 TOKEN = "the-token-that-nobody-is-to-read"
@@ -176,7 +176,13 @@ def test_where_the_kernel_cant_hide_it_commands_run_and_the_log_says_so(
 ) -> None:
     """An older one, or a sandbox that has no such thing."""
     older = tmp_path / "runner.py"
-    older.write_text(Path(runner.__file__).read_text().replace("OLDEST = 2", "OLDEST = 1_000"))
+    older.write_text(
+        f"import sys; sys.path.insert(0, {str(Path(runner.__file__).parents[3])!r})\n"
+        "from app.agent.tools import runner\n"
+        "from app.volume import landlock\n"
+        "landlock.version = lambda: 0\n"
+        "runner.main()\n"
+    )
     monkeypatch.setattr(command, "PROGRAM", older)
     command._warn_of_readable_token.cache_clear()
     with caplog.at_level(logging.WARNING, logger="app.agent.tools.command"):

@@ -28,8 +28,8 @@ from app.agent.tools.orphans import marked_processes
 from app.agent.turn import Stopping
 from app.agent.turns import RESUMES, Turns
 from app.agent_protocol import Event
-from tests.unit.agent.landlock import hides
 from tests.unit.agent.process import UUID
+from tests.unit.landlock import hides
 from tests.waiting import wait_for
 
 HEAD = """

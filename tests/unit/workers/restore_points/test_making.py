@@ -10,6 +10,7 @@ import pytest
 
 from app.core.errors import ArchiveError, FilesGone, PermanentError, RetryableError, Superseded
 from app.core.storage.archive_keys import ArchiveKeys, new_key
+from tests.unit.landlock import hides
 from tests.unit.workers.restore_points.conftest import UUID, Shelf, flip
 from workers.restore_points import make_point
 from workers.restore_points.repository import repositories
@@ -155,6 +156,32 @@ def test_unreadable_files_are_counted_and_the_rest_is_saved(shelf: Shelf, tmp_pa
     sidecar = shelf.sidecars.read()[made.id]
     assert sidecar is not None
     assert (sidecar.unreadable, sidecar.files) == (1, 3)
+
+
+@hides
+@pytest.mark.parametrize("target", ["/proc/self", "{folder}"])
+def test_a_link_in_a_folders_place_leads_restic_to_nothing_of_ours(shelf: Shelf, tmp_path: Path, target: str) -> None:
+    """A workspace that runs can put it there between restic's look at the folder and at its files. Here restic is told
+    of a file behind the link instead, which it opens alike."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "environ").write_text("RESTIC_PASSWORD=ours")
+    (shelf.volume / "app/swapped").symlink_to(target.format(folder=tmp_path / "run"))
+    program = tmp_path / "restic"
+    program.write_text(
+        "#!/bin/sh\n"
+        "for each; do shift\n"
+        '[ "$each" = app ] && set -- "$@" app/readme app/swapped/environ || set -- "$@" "$each"\n'
+        'done; exec restic "$@"\n'
+    )
+    program.chmod(0o755)
+    made = make_point(shelf.volume, shelf.url, shelf.keys, shelf.order(), never, str(program))
+    shelf.restore(made.id, tmp_path / "again")
+    assert (tmp_path / "again/app/readme").read_text() == "the project"
+    stolen = tmp_path / "again/app/swapped/environ"
+    assert not stolen.exists() or "RESTIC_PASSWORD" not in stolen.read_text()
+    sidecar = shelf.sidecars.read()[made.id]
+    assert sidecar is not None
+    assert sidecar.unreadable > 0
 
 
 def test_damage_is_found_named_and_followed_by_a_whole_point_in_a_fresh_repository(shelf: Shelf) -> None:

@@ -13,11 +13,13 @@ import pytest
 
 from app.core.errors import NoSpace, RetryableError, SessionError, Superseded
 from app.core.storage.file_store import FileStore
+from app.volume import landlock
+from tests.unit.landlock import hides
 from tests.unit.workers.restore_points.conftest import UUID
 from tests.waiting import wait_for
 from workers.restore_points import restic
 from workers.restore_points.repository import Repository
-from workers.restore_points.restic import Failed, Restic, location
+from workers.restore_points.restic import Failed, Inside, Restic, location
 from workers.runtime.base import Check, never
 
 Made = Callable[..., Restic]
@@ -81,6 +83,40 @@ def test_a_lock_of_another_is_told_apart(made: Made) -> None:
 def test_a_backup_without_unreadable_files_is_no_failure(made: Made) -> None:
     assert made("exit 3").run("backup").complete is False
     assert made("exit 0").run("backup").complete is True
+
+
+READS = """
+for file in "$@"; do
+    case $file in /reads/*) cat "${file#/reads}" 2>/dev/null && echo "$file" || echo "not $file" ;; esac
+done
+"""
+
+
+@hides
+def test_where_it_reads_a_users_files_it_reads_nothing_else_of_the_machine(made: Made, tmp_path: Path) -> None:
+    """Not the keys of its caller, nor its own environment, which has a password."""
+    place, temporary, repository = tmp_path / "volume", tmp_path / "ours", tmp_path / f"store/{UUID}/repository-1"
+    for folder in (place / "app", place / "other", temporary, repository, tmp_path / "run"):
+        folder.mkdir(parents=True)
+        (folder / "file").touch()
+    (place / "home").symlink_to(tmp_path / "run")
+    open_to_it = [place / "app/file", temporary / "file", repository / "file", "/etc/passwd", "/dev/null"]
+    closed = [place / "other/file", place / "home/file", tmp_path / "run/file", "/proc/self/environ", "/etc/shadow"]
+    read = [f"/reads{each}" for each in (*open_to_it, *closed)]
+    done = made(READS).run("backup", *read, inside=Inside(place, ["app", "home"], temporary))
+    told = [line for line in done.output.splitlines() if "/reads/" in line]
+    assert told == [f"/reads{each}" for each in open_to_it] + [f"not /reads{each}" for each in closed]
+
+
+def test_where_the_kernel_cant_do_that_it_runs_and_the_log_says_so_once(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An older one, or a sandbox that has no such thing."""
+    monkeypatch.setattr(landlock, "version", lambda: 0)
+    restic._warn_of_readable_machine.cache_clear()
+    for _ in range(2):
+        assert made("pwd").run("backup", inside=Inside(tmp_path, [], tmp_path)).output == f"{tmp_path}\n"
+    assert ["Landlock" in record.getMessage() for record in caplog.records] == [True]
 
 
 def test_work_nobody_wants_any_more_is_ended_with_all_it_started(made: Made, tmp_path: Path) -> None:
