@@ -13,11 +13,15 @@ import os
 import stat
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from app.core.errors import ArchiveError
 from app.core.storage.archive_keys import UnknownKey
+from workers.archive.format import folder_below
+from workers.archive.walking import FILE_FLAGS
 from workers.restore_points.sidecar import FAILED, Sidecars
 from workers.runtime.base import Check
 
@@ -25,9 +29,6 @@ SUFFIX = ".manifest"
 
 READ = 1 << 20
 """Bytes that are read at a time."""
-
-CHECK_EVERY = 1_000
-"""Files between two looks at whether the work is still wanted; a large file has looks of its own."""
 
 PERMISSIONS = 0o777
 """Of a mode: the kernel may drop the other bits where an ordinary user restores."""
@@ -73,7 +74,7 @@ class Entry:
         if stat.S_ISREG(self.mode):
             if info.st_size != self.stamp[1]:
                 return "another size"
-            if digest(path, check) != self.told:
+            if digest(path, info.st_size, check) != self.told:
                 return "another content"
         return ""
 
@@ -82,40 +83,47 @@ Manifest = Mapping[bytes, Entry]
 """Entries by their paths below the volume."""
 
 
-def digest(path: bytes, check: Check) -> str:
-    """The SHA-256 of a file's content. Raises `OSError`."""
+def digest(path: bytes, size: int, check: Check, folder: int | None = None) -> str:
+    """The SHA-256 of a file's content, of which `size` bytes are read at most: one that has grown is another file. With
+    the descriptor of a `folder`, the path is below it. Raises `OSError`."""
     found = hashlib.sha256()
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb", buffering=0) as file:
-        while data := file.read(READ):
+    with open(os.open(path, FILE_FLAGS, dir_fd=folder), "rb", buffering=0) as file:
+        while size and (data := file.read(min(READ, size))):
             found.update(data)
+            size -= len(data)
             check()
     return found.hexdigest()
 
 
 def manifest_of(volume: Path, seen: Mapping[bytes, Stamp], known: Manifest, check: Check) -> Manifest:
     """The manifest of a point that was made since the files were `seen`: of those that are still the same. Content is
-    read only of those that are not `known` from the point before."""
-    root = os.fsencode(volume)
+    read only of those that are not `known` from the point before. No link is followed, also none that took a folder's
+    place since."""
     found = {}
-    for number, (path, before) in enumerate(seen.items()):
-        if number % CHECK_EVERY == 0:
-            check()
-        if entry := _entry(os.path.join(root, path), before, known.get(path), check):
-            found[path] = entry
+    root = os.open(volume, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for folder, paths in groupby(seen, os.path.dirname):
+            with suppress(OSError), folder_below(root, os.fsdecode(folder)) as inside:
+                for path in paths:
+                    check()
+                    if entry := _entry(inside, os.path.basename(path), seen[path], known.get(path), check):
+                        found[path] = entry
+    finally:
+        os.close(root)
     return found
 
 
-def _entry(path: bytes, before: Stamp, known: Entry | None, check: Check) -> Entry | None:
+def _entry(folder: int, name: bytes, before: Stamp, known: Entry | None, check: Check) -> Entry | None:
     kind = stat.S_IFMT(before[0])
     if kind not in (stat.S_IFREG, stat.S_IFLNK, stat.S_IFDIR):
         return None
     told = ""
     try:
         if kind == stat.S_IFREG:
-            told = known.told if known and known.stamp == before else digest(path, check)
+            told = known.told if known and known.stamp == before else digest(name, before[1], check, folder)
         elif kind == stat.S_IFLNK:
-            told = os.fsdecode(os.readlink(path))
-        now = stamp(os.lstat(path))
+            told = os.fsdecode(os.readlink(name, dir_fd=folder))
+        now = stamp(os.stat(name, dir_fd=folder, follow_symlinks=False))
     except OSError:
         # It is gone, or unreadable for the engine too.
         return None

@@ -7,15 +7,16 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.core.errors import NoSpace, RetryableError, Superseded
 from tests.unit.workers.restore_points.conftest import UUID, Shelf, flip
 from workers.restore_points import manifest, proving
-from workers.restore_points.manifest import DamagedManifest, Entry, Manifests, decoded, encoded, stamp
+from workers.restore_points.manifest import DamagedManifest, Entry, Manifests, decoded, encoded, manifest_of, stamp
 from workers.restore_points.repository import repositories
-from workers.runtime.base import Check, PointSummary, Proof, ProofOrder, never
+from workers.runtime.base import PointSummary, Proof, ProofOrder, never
 
 
 class Drill:
@@ -71,9 +72,9 @@ def test_content_is_read_once_for_all_points(shelf: Shelf, drill: Drill, monkeyp
     read: list[str] = []
     digest = manifest.digest
 
-    def noted(path: bytes, check: Check) -> str:
+    def noted(path: bytes, *arguments: Any) -> str:
         read.append(Path(os.fsdecode(path)).name)
-        return digest(path, check)
+        return digest(path, *arguments)
 
     monkeypatch.setattr(manifest, "digest", noted)
     first = shelf.make()
@@ -87,6 +88,27 @@ def test_content_is_read_once_for_all_points(shelf: Shelf, drill: Drill, monkeyp
     assert sorted(read) == [".bashrc", "history.json", "new", "readme"]
     assert drill.prove(third).proven
     assert drill.prove(second).proven, "an older point has no manifest, and comes back all the same"
+
+
+def test_a_manifest_follows_no_link_that_took_a_folders_place(tmp_path: Path) -> None:
+    """What lies behind it is as it was seen, since a workspace moved it there or links to it."""
+    volume = tmp_path / "volume"
+    (volume / "app/folder").mkdir(parents=True)
+    (volume / "app/folder/file").write_text("content")
+    seen = {path: stamp(os.lstat(volume / os.fsdecode(path))) for path in (b"app/folder", b"app/folder/file")}
+    assert set(manifest_of(volume, seen, {}, never)) == set(seen)
+    (volume / "app/folder").rename(tmp_path / "elsewhere")
+    (volume / "app/folder").symlink_to(tmp_path / "elsewhere")
+    assert manifest_of(volume, seen, {}, never) == {}
+
+
+def test_of_a_file_that_grew_a_manifest_reads_no_more_than_was_seen(tmp_path: Path) -> None:
+    """It may have grown to any size, of which nothing is on the disk."""
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/file").write_text("content")
+    seen = {b"app/file": stamp(os.lstat(tmp_path / "app/file"))}
+    os.truncate(tmp_path / "app/file", 1 << 40)
+    assert manifest_of(tmp_path, seen, {}, never) == {}
 
 
 @pytest.mark.slow
