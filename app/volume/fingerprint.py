@@ -20,8 +20,7 @@ PATIENCE = 10.0
 """s of a walk: as long as a point of so many unchanged files would take."""
 
 LOOK_EVERY = 1_000
-"""Entries between two looks at the clock."""
-
+"""Entries between two calls of `check`."""
 
 Note = Callable[[bytes, os.stat_result], None]
 
@@ -41,6 +40,9 @@ def fingerprint(volume: Path, check: Callable[[], None] = lambda: None, note: No
                 inside = sorted(entries, key=lambda entry: entry.name)
             tagged = any(entry.name == TAG.encode() for entry in inside) and is_cache(os.path.join(root, folder))
             for entry in inside:
+                # At each: long patterns and a long path take up to a second, also where nothing is seen.
+                if time.monotonic() > deadline:
+                    return ""
                 path = folder + b"/" + entry.name
                 if excludes(path) or (tagged and entry.name != TAG.encode()):
                     continue
@@ -53,7 +55,7 @@ def fingerprint(volume: Path, check: Callable[[], None] = lambda: None, note: No
                 seen += 1
                 if seen % LOOK_EVERY == 0:
                     check()
-                    if seen > MOST_ENTRIES or time.monotonic() > deadline:
+                    if seen > MOST_ENTRIES:
                         return ""
         except FileNotFoundError:
             if folder in map(os.fsencode, PARTS):

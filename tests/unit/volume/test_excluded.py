@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.volume.excluded import CACHES, MOST_BYTES, MOST_LINES, SIGNATURE, TAG, is_cache, matcher, patterns
@@ -28,6 +29,7 @@ def of_lines(tmp_path: Path, text: str) -> list[str]:
         ("/build/", "app/build/*"),
         ("!keep.log", "!app/**/keep.log"),
         ("a/**/b", "app/a/**/b"),
+        ("**/b/c", "app/**/b/c"),
         ("  spaced  ", "app/**/spaced"),
         ("./here/it", "app/here/it"),
         ("bad\udcff", "app/**/bad\udcff"),
@@ -39,6 +41,12 @@ def test_a_line_becomes_a_pattern_below_the_project(tmp_path: Path, line: str, p
 
 @pytest.mark.parametrize("line", ["", "# a comment", "/", "..", "../home", "a/../../b", "**", "a/**", "x\0y"])
 def test_a_line_that_names_nothing_below_the_project_excludes_nothing(tmp_path: Path, line: str) -> None:
+    assert of_lines(tmp_path, line) == []
+
+
+@pytest.mark.parametrize("line", ["**/a/**/b", "a/**/**/b", "!**/a/**/b", "**/a/**/b/"])
+def test_a_line_that_passes_folders_twice_excludes_nothing(tmp_path: Path, line: str) -> None:
+    """restic would try all ways to do so."""
     assert of_lines(tmp_path, line) == []
 
 
@@ -87,6 +95,44 @@ def test_stars_stay_within_a_name_and_two_stars_pass_folders() -> None:
     assert matcher(["app/**/b"])(b"app/b") and matcher(["app/**/b"])(b"app/x/y/b")
     assert not matcher(["app/**/b"])(b"app/xb")
     assert matcher(["app/?"])(b"app/\xff") and not matcher(["app/?"])(b"app/xy")
+
+
+def translated(pattern: str) -> bytes:
+    """What a pattern means, as a regular expression that takes too long."""
+    parts = [
+        b"**"
+        if name == "**"
+        else b"".join({"*": b"[^/]*", "?": b"[^/]"}.get(each) or re.escape(os.fsencode(each)) for each in name)
+        for name in pattern.split("/")
+    ]
+    return b"/".join(parts).replace(b"**/", b"(?:[^/]+/)*")
+
+
+PATTERNS = st.tuples(
+    st.lists(st.just("**") | st.text("ab.*?", min_size=1, max_size=6), max_size=5),
+    st.text("ab.*?", min_size=1, max_size=6).filter(lambda name: name != "**"),
+).map(lambda names: "/".join([*names[0], names[1]]))
+PATHS = st.from_regex(rb"[ab.]{1,5}(/[ab.]{1,5}){0,6}", fullmatch=True)
+
+
+@settings(max_examples=300)
+@given(PATTERNS, PATHS)
+def test_a_pattern_matches_what_its_translation_does(pattern: str, path: bytes) -> None:
+    assert matcher([pattern])(path) == bool(re.compile(translated(pattern), re.DOTALL).fullmatch(path))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path"),
+    [
+        ("app/**/" + "*a" * 100 + "*b", b"app/" + b"a" * 250),
+        ("app/" + "**/a/" * 100 + "b", b"app" + b"/a" * 1_000),
+        ("app/" + "**/*a*a/" * 100 + "b", b"app" + b"/aaa" * 1_000),
+    ],
+)
+def test_many_stars_take_no_longer_than_a_walk_can_wait(pattern: str, path: bytes) -> None:
+    """Tried in all ways, they would never end."""
+    assert not matcher([pattern])(path)
+    assert matcher([pattern])(path + b"/b") == ("*b" not in pattern)
 
 
 @given(st.text(st.characters(exclude_characters="*?/\0\n", codec="utf-8"), min_size=1))

@@ -90,6 +90,12 @@ def test_a_walk_that_takes_too_long_says_that_it_does_not_know(volume: Path, mon
     assert fingerprint(volume) == ""
 
 
+def test_a_walk_takes_no_longer_where_all_is_left_out(volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (volume / "app/.workspaceignore").write_text("*\n")
+    monkeypatch.setattr(module, "PATIENCE", -1.0)
+    assert fingerprint(volume) == ""
+
+
 def test_a_walk_can_be_broken_off(volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOK_EVERY", 1)
 
