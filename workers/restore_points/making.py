@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -12,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from app.core.errors import ArchiveError, FilesGone, RetryableError
 from app.core.storage.archive_keys import SessionKeys
@@ -47,6 +49,9 @@ def make_point(
         found = fingerprint(place, check, lambda path, info: seen.update({path: stamp(info)}))
     if found and found == order.fingerprint and order.parent and not order.full:
         return _unchanged(order, found, phases)
+    # Before restic, which reads all holes of a file of which nothing is on the disk.
+    files = [size for mode, size, *_ in seen.values() if stat.S_ISREG(mode)]
+    refuse_larger(len(files), sum(files), (order.max_bytes, order.max_entries))
     store = FileStore(url)
     with alone(store, order.uuid, check) as held, caching(store) as cache:
         tools = Tools(keys, check, restic, held, cache)
@@ -195,7 +200,7 @@ class Maker:
         snapshot = next((each for each in repository.snapshots() if each.startswith(told["snapshot_id"])), "")
         files, size = int(told["total_files_processed"]), int(told["total_bytes_processed"])
         try:
-            refuse_larger(files, size, (self.order.max_bytes, self.order.max_entries))
+            self._refuse_larger(files, size)
         except ArchiveError:
             repository.forget(snapshot)
             raise
@@ -221,12 +226,23 @@ class Maker:
         has ended."""
         restic = self.tools.restic(repository)
         try:
-            return restic.run("backup", *arguments, inside=inside)
+            return restic.run("backup", *arguments, inside=inside, told=self._told)
         except Failed as error:
             if not error.locked:
                 raise
         repository.unlock()
-        return restic.run("backup", *arguments, inside=inside)
+        return restic.run("backup", *arguments, inside=inside, told=self._told)
+
+    def _told(self, status: Mapping[str, Any]) -> None:
+        """End restic once it has read, or will read, more than a restore takes: a walk sees neither what grows after it
+        nor, when it is not finished, all there is."""
+        files, size = (
+            max(status.get(f"total_{what}", 0), status.get(f"{what}_done", 0)) for what in ("files", "bytes")
+        )
+        self._refuse_larger(files, size)
+
+    def _refuse_larger(self, files: int, size: int) -> None:
+        refuse_larger(files, size, (self.order.max_bytes, self.order.max_entries))
 
     def _write_manifest(self, point_id: str) -> None:
         """Write what the point must give back, for the drill. A full look trusts no digest of before."""

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,9 @@ NICE = 10
 
 INCOMPLETE = 3
 """The status of a backup that lacks unreadable files."""
+
+PROGRESS = "1"
+"""Times a second that restic says how far it is: what is too large is soon ended, and the output stays small."""
 
 KEPT_OUTPUT = 4_000_000
 """Characters of an output that are kept: its end."""
@@ -107,12 +110,21 @@ class Done:
     complete: bool = True
 
     def documents(self) -> Iterator[dict[str, Any]]:
-        """The JSON objects of the output, one on a line."""
-        for line in self.output.splitlines():
-            with contextlib.suppress(ValueError):
-                document = json.loads(line)
-                if isinstance(document, dict):
-                    yield document
+        """The JSON objects of the output."""
+        return _documents(self.output)
+
+
+def _documents(text: str) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a text, one on a line."""
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):
+            document = json.loads(line)
+            if isinstance(document, dict):
+                yield document
+
+
+Told = Callable[[Mapping[str, Any]], None]
+"""Gets what restic says while it runs, each JSON object of its output; it may raise to end it."""
 
 
 @dataclass(frozen=True)
@@ -137,9 +149,12 @@ class Restic:
     held: int | None = None
     cache: Path | None = None
 
-    def run(self, verb: str, *arguments: str, inside: Inside | None = None, quiet: bool = False) -> Done:
+    def run(
+        self, verb: str, *arguments: str, inside: Inside | None = None, told: Told | None = None, quiet: bool = False
+    ) -> Done:
         """Run `restic VERB ARGUMENTS…`, `inside` a user's files if it reads these. With `quiet` its output is not kept.
-        Raises `NoSpace`, `Failed`, `PermanentError` where restic is not installed, and what `check` raises."""
+        Raises `NoSpace`, `Failed`, `PermanentError` where restic is not installed, and what `check` and `told`
+        raise."""
         command = ["setpriv", "--pdeathsig", "KILL", "nice", "-n", str(NICE)]
         program = shutil.which(self.program) or self.program
         command += [*(self._reading_only(inside, program) if inside else []), program]
@@ -160,7 +175,7 @@ class Restic:
             except OSError as error:
                 raise PermanentError(f"setpriv and nice cannot be run: {error.strerror}.") from error
             try:
-                status = self._wait(process, verb, messages.fileno())
+                status = self._wait(process, verb, messages.fileno(), output.fileno(), told)
             finally:
                 _end(process)
             texts = _tail(output.fileno()), _tail(messages.fileno())
@@ -181,12 +196,16 @@ class Restic:
         paths += [str(inside.place.absolute() / part) for part in inside.parts]
         return [sys.executable, "-I", "-S", landlock.__file__, *paths, "--"]
 
-    def _wait(self, process: subprocess.Popen[bytes], verb: str, messages: int) -> int:
-        begun, seen, first = time.monotonic(), 0, 0.0
+    def _wait(self, process: subprocess.Popen[bytes], verb: str, messages: int, output: int, told: Told | None) -> int:
+        begun, seen, heard, first = time.monotonic(), 0, 0, 0.0
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return process.wait(POLL)
             self.check()
+            if told:
+                new, heard = _lines(output, heard)
+                for document in _documents(new):
+                    told(document)
             now = time.monotonic()
             if now - begun > LIMIT:
                 raise RetryableError(f"restic did not {verb} within {LIMIT:.0f} s.")
@@ -232,7 +251,7 @@ def _warn_of_readable_machine() -> None:
 
 
 def _environment(password: str, inside: Inside | None) -> Mapping[str, str]:
-    own = {"RESTIC_PASSWORD": password, "RESTIC_PROGRESS_FPS": "0.1", "HOME": NOWHERE, "GOGC": "50"}
+    own = {"RESTIC_PASSWORD": password, "RESTIC_PROGRESS_FPS": PROGRESS, "HOME": NOWHERE, "GOGC": "50"}
     if inside:
         own["TMPDIR"] = str(inside.temporary)
     return to_stores(os.environ) | own
@@ -247,6 +266,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(patience)
+
+
+def _lines(descriptor: int, begin: int) -> tuple[str, int]:
+    """The whole lines of a file from there on, and where they end."""
+    new = os.pread(descriptor, os.fstat(descriptor).st_size - begin, begin)
+    end = new.rfind(b"\n") + 1
+    return new[:end].decode(errors="replace"), begin + end
 
 
 def _tail(descriptor: int) -> str:

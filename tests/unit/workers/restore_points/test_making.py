@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from app.core.errors import ArchiveError, FilesGone, PermanentError, RetryableError, Superseded
 from app.core.storage.archive_keys import ArchiveKeys, new_key
+from app.volume import fingerprint
 from tests.unit.landlock import hides
 from tests.unit.workers.restore_points.conftest import UUID, Shelf, flip
 from workers.restore_points import make_point
@@ -108,6 +110,42 @@ def test_what_a_restore_would_refuse_is_refused_and_leaves_nothing(shelf: Shelf)
         shelf.make(max_entries=2)
     with pytest.raises(ArchiveError, match="27 bytes"):
         shelf.make(max_bytes=26)
+    assert list(shelf.folder.parent.glob("*")) == []
+
+
+def test_restic_does_not_begin_with_what_is_too_large(shelf: Shelf) -> None:
+    """It would read all holes of a file of which nothing is on the disk, and hold others up meanwhile."""
+    shelf.write("app/huge", "")
+    os.truncate(shelf.volume / "app/huge", 1 << 40)
+    with pytest.raises(ArchiveError, match="4 files"):
+        make_point(shelf.volume, shelf.url, shelf.keys, shelf.order(), never, "/nowhere/restic")
+
+
+@pytest.mark.parametrize("walk", ["is finished", "is given up"])
+def test_what_grows_after_the_walk_is_refused_while_restic_reads_it(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, walk: str
+) -> None:
+    if walk == "is given up":
+        monkeypatch.setattr(fingerprint, "LOOK_EVERY", 1)
+        monkeypatch.setattr(fingerprint, "MOST_ENTRIES", 0)
+    shelf.write("app/huge", "")
+    program = tmp_path / "restic"
+    program.write_text('#!/bin/sh\ntruncate -s 100G app/huge\nexec restic "$@"\n')
+    program.chmod(0o755)
+    with pytest.raises(ArchiveError, match="at most"):
+        make_point(shelf.volume, shelf.url, shelf.keys, shelf.order(), never, str(program))
+    assert shelf.sidecars.ids() == []
+    assert repositories(shelf.store, UUID)[0].snapshots() == []
+
+
+def test_what_restic_read_although_it_is_too_large_makes_no_point(shelf: Shelf, tmp_path: Path) -> None:
+    """It says so at its end at the latest."""
+    program = tmp_path / "restic"
+    program.write_text('#!/bin/sh\necho more > app/more\nexec restic "$@"\n')
+    program.chmod(0o755)
+    order = replace(shelf.order(), max_entries=3)
+    with pytest.raises(ArchiveError, match="4 files"):
+        make_point(shelf.volume, shelf.url, shelf.keys, order, never, str(program))
     assert shelf.sidecars.ids() == []
     assert repositories(shelf.store, UUID)[0].snapshots() == []
 

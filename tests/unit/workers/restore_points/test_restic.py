@@ -6,12 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from app.core.errors import NoSpace, RetryableError, SessionError, Superseded
+from app.core.errors import ArchiveError, NoSpace, RetryableError, SessionError, Superseded
 from app.core.storage.file_store import FileStore
 from app.volume import landlock
 from tests.unit.landlock import hides
@@ -166,6 +167,20 @@ Restic(Repository(FileStore("file://{tmp_path}/store"), "{UUID}", 1), "x", lambd
         caller.send_signal(signal.SIGKILL)
         caller.wait()
     wait_for(lambda: not alive(int((tmp_path / "pid").read_text())), "restic to die")
+
+
+def test_what_it_says_is_heard_while_it_runs_and_may_end_it(made: Made) -> None:
+    """Line by line, however it is written."""
+    heard: list[int] = []
+
+    def told(said: Mapping[str, Any]) -> None:
+        heard.append(said["n"])
+        if said["n"] == 2:
+            raise ArchiveError("That is enough.")
+
+    with pytest.raises(ArchiveError):
+        made('printf "{\\"n\\": 1}\\n{\\"n\\""; sleep 0.3; echo ": 2}"; exec sleep 1000').run("backup", told=told)
+    assert heard == [1, 2]
 
 
 def test_what_takes_too_long_is_ended(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
