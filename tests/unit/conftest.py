@@ -15,6 +15,7 @@ from flask import Flask
 from jinja2.bccache import Bucket, BytecodeCache
 from werkzeug.routing import Rule
 
+from tests.deep_tree import DeepTrees
 from tests.fake_agent import FakeAgent, fake_agent
 from tests.fake_redis import fake_redis
 from tests.world import World
@@ -107,3 +108,11 @@ def agent() -> Iterator[FakeAgent]:
     """A workspace's agent that does as the test wants it."""
     with fake_agent() as made:
         yield made
+
+
+@pytest.fixture
+def deep_trees(tmp_path: Path) -> Iterator[DeepTrees]:
+    """Makes trees too deep for a stack and a path; what is left of them is deleted."""
+    trees = DeepTrees(tmp_path)
+    yield trees
+    trees.delete()

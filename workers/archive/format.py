@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+from app.volume.descent import FOLDER_FLAGS
+
 FIRST_VERSION, FORMAT_VERSION = 1, 2
 """Since 2 an entry may hold the data of a sparse file. A backup notes the lowest version that can restore it."""
 
@@ -131,8 +133,6 @@ def stays_inside(path: str, target: str) -> bool:
 
 
 # Folders.
-
-FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def open_below(root: int, path: str, create: bool = False) -> int:

@@ -18,6 +18,8 @@ from pathlib import Path
 from app.core.errors import NoSpace
 from app.core.storage.archive_keys import SessionKeys
 from app.core.storage.file_store import FileStore
+from workers.archive.format import FOLDER_FLAGS
+from workers.archive.walking import walk
 from workers.restore_points.alone import alone
 from workers.restore_points.making import Phases
 from workers.restore_points.manifest import DamagedManifest, Manifest, Manifests
@@ -119,7 +121,7 @@ class Prover:
             self.check()
             if how := entry.differs(os.path.join(root, path), self.check):
                 found.append(f"{os.fsdecode(path)[:MOST_PATH]}: {how}")
-        files, size = self._counted(root)
+        files, size = self._counted()
         told = (sidecar.files, sidecar.size)
         if (files, size) != told and not sidecar.unreadable:
             found.append(f"{files} files with {size} bytes instead of {told[0]} with {told[1]}")
@@ -133,15 +135,17 @@ class Prover:
             ms=self.phases.ms,
         )
 
-    def _counted(self, root: bytes) -> tuple[int, int]:
-        """How many regular files were restored, with how many bytes: the engine counts no others."""
+    def _counted(self) -> tuple[int, int]:
+        """How many regular files were restored, with how many bytes: the engine counts no others. It reads no folder
+        that can't be read here."""
         files = size = 0
-        for folder, _, names in os.walk(root):
-            self.check()
-            for name in names:
-                info = os.lstat(os.path.join(folder, name))
-                if stat.S_ISREG(info.st_mode):
-                    files, size = files + 1, size + info.st_size
+        root = os.open(self.scratch, FOLDER_FLAGS)
+        try:
+            for found in walk(root, lambda path, error: None, self.check):
+                if stat.S_ISREG(found.info.st_mode):
+                    files, size = files + 1, size + found.info.st_size
+        finally:
+            os.close(root)
         return files, size
 
 

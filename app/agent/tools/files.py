@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shutil
 import stat
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from app.agent.tools.sandbox_path import SandboxPath, ToolError, Workspace, reason
+from app.volume.deletion import delete
 
 READ_LINES = 2000
 READ_CHARACTERS = 30_000
@@ -228,7 +228,7 @@ def delete_path(workspace: Workspace, path: str) -> str:
         if status is None:
             raise ToolError(f"{path}: no such file or folder")
         if stat.S_ISDIR(status.st_mode):
-            shutil.rmtree(place.name, dir_fd=place.folder)
+            delete(place.name, place.folder)
             return f"deleted the folder {place.path}"
         os.unlink(place.name, dir_fd=place.folder)
         return f"deleted {place.path}"

@@ -3,11 +3,12 @@
     python -I searcher.py, then one line: {"pattern", "regex", "glob", "matches", "characters"}
 
 Searches the current folder and prints one line for each match, then whether there were more. Links are not followed.
-It imports nothing of the agent.
+It imports nothing of the agent, and of the volume only how to walk.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import json
 import os
@@ -15,6 +16,12 @@ import re
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
+from app.volume.descent import Descent
 
 SKIPPED_FOLDERS = {".git", "node_modules", "__pycache__", ".venv"}
 FILE_BYTES = 4 * 1024 * 1024
@@ -24,15 +31,40 @@ LINE = 300
 
 def files(only: str) -> Iterator[tuple[str, bytes]]:
     """Each text file below the current folder, with its content."""
-    for folder, folders, names, fd in os.fwalk(".", follow_symlinks=False):
-        folders[:] = sorted(set(folders) - SKIPPED_FOLDERS)
-        for name in sorted(names):
-            path = os.path.normpath(os.path.join(folder, name))
-            if only and not (fnmatch.fnmatch(path, only) or fnmatch.fnmatch(name, only)):
-                continue
-            content = read(name, fd)
-            if content and b"\0" not in content[:8192]:
-                yield path, content
+    with Descent(".") as place:
+        path, (folders, names) = "", listed(place.folder)
+        above: list[tuple[str, list[str]]] = []
+        while True:
+            for name in names:
+                content = read(name, place.folder) if wanted(path + name, name, only) else b""
+                if content and b"\0" not in content[:8192]:
+                    yield path + name, content
+            names = []
+            if folders:
+                name = folders.pop()
+                with contextlib.suppress(OSError):
+                    place.enter(name)
+                    above.append((path, folders))
+                    path += name + "/"
+                    folders, names = listed(place.folder)
+            elif above:
+                place.leave()
+                path, folders = above.pop()
+            else:
+                return
+
+
+def listed(folder: int) -> tuple[list[str], list[str]]:
+    """The names of a folder's folders, the last first, and those of all else."""
+    with os.scandir(folder) as entries:
+        kinds = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+    folders = {name for name, is_folder in kinds.items() if is_folder}
+    return sorted(folders - SKIPPED_FOLDERS, reverse=True), sorted(kinds.keys() - folders)
+
+
+def wanted(path: str, name: str, only: str) -> bool:
+    """Whether a file's path or name matches, if it must."""
+    return not only or fnmatch.fnmatch(path, only) or fnmatch.fnmatch(name, only)
 
 
 def read(name: str, folder: int) -> bytes:

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import stat
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 from app.agent.undo.saving import NoRoom
 from app.agent.undo.store import PIECE, Entry, Store
 from app.agent.undo.tree import FILE, FOLDER, LINK, Found, lines, parse
+from app.volume.deletion import delete
 
 STAGED, PLAN = "staged", "plan.json"
 
@@ -170,7 +170,7 @@ def swap(root: Path, beside: Path, message_id: str) -> Plan:
 def discard(beside: Path) -> None:
     """Delete what an earlier restore left."""
     if (beside / STAGED).exists():
-        shutil.rmtree(beside / STAGED)
+        delete(beside / STAGED, forced=True)
 
 
 def _read_plan(beside: Path) -> Plan:
@@ -196,11 +196,7 @@ def _remove(path: str) -> None:
             os.unlink(path)
         return
     _writable(os.path.dirname(path))
-    _writable(path)
-    for folder, inside, _ in os.walk(path):
-        for name in inside:
-            _writable(os.path.join(folder, name))
-    shutil.rmtree(path)
+    delete(path, forced=True)
 
 
 def _writable(folder: str) -> None:

@@ -13,6 +13,7 @@ from app.agent.tools.orphans import MARK, marked_processes
 from app.agent.tools.registry import Toolbox
 from app.agent.tools.runner import Output
 from app.agent.tools.sandbox_path import ToolError, Workspace
+from tests.deep_tree import BEYOND_PATH
 
 PATIENCE = 120.0
 
@@ -284,6 +285,18 @@ def test_search_finds_lines_by_text_and_by_expression(workspace, tmp_path):
         search.search_files(workspace, never, "(", regex=True)
     with pytest.raises(ToolError, match="not a folder"):
         search.search_files(workspace, never, "one", path="b.txt")
+
+
+@pytest.mark.slow
+def test_search_goes_on_behind_a_tree_of_any_depth(workspace, tmp_path, deep_trees):
+    """And finds what is at its bottom."""
+    deep_trees(tmp_path / "deep", content=b"needle at the bottom")
+    (tmp_path / "later").mkdir()
+    (tmp_path / "later" / "file").write_text("needle")
+    assert search.search_files(workspace, never, "needle").split("\n") == [
+        f"deep/{'d/' * BEYOND_PATH}file:1: needle at the bottom",
+        "later/file:1: needle",
+    ]
 
 
 def test_search_skips_what_is_no_source(workspace, tmp_path):

@@ -84,6 +84,13 @@ def test_deleting_a_link_leaves_what_it_leads_to(workspace, folder):
         files.delete_path(workspace, "chain/secret")
 
 
+def test_a_folder_of_any_depth_is_deleted(workspace, folder, deep_trees):
+    """Deeper than the stack, and than a path can tell."""
+    deep_trees(folder / "deep")
+    assert files.delete_path(workspace, "deep") == "deleted the folder deep"
+    assert list(folder.iterdir()) == []
+
+
 def test_links_that_stay_inside_are_followed(workspace, folder):
     """Relative and absolute ones, to files and to folders, in the middle of a path too."""
     (folder / "a" / "b").mkdir(parents=True)

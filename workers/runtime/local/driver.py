@@ -169,7 +169,7 @@ class LocalRuntime:
                 self._end(uuid, PATIENCE)
                 lock.leave_tombstone(generation)
                 self._storage.discard(uuid)
-            self._storage.empty_trash()
+            self._storage.empty_trash(uuid)
 
     def backup(self, uuid: str, name: str, *, partial: bool = False, check: Check = never) -> BackupSummary:
         """See `Runtime.backup`. Takes only the lock on the files, so that no wake waits for it."""

@@ -23,6 +23,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import secrets
 import tempfile
@@ -39,6 +40,8 @@ from workers.rmtree import delete_tree
 from workers.runtime.base import Check, never
 from workers.runtime.local.editor_defaults import editor_defaults
 from workers.runtime.local.processes import Process
+
+log = logging.getLogger(__name__)
 
 LOCK_POLL = 0.01
 """Seconds between tries for a held lock; flock(2) has no timeout."""
@@ -253,16 +256,25 @@ class WorkspaceStorage:
         # No files are left to lock; a process that waits for this lock notices.
         self._lock_file(uuid, FILES).unlink(missing_ok=True)
 
-    def empty_trash(self) -> None:
+    def empty_trash(self, uuid: str = "") -> None:
         """Delete the trash, also of interrupted removals, and the lock files of workspaces removed over `TOMBSTONE`
-        seconds ago."""
+        seconds ago. A folder that can't be deleted keeps no other; if it is of the session `uuid`, its
+        `RetryableError` is raised at the end."""
+        failed = None
         for grave in list(self._trash.iterdir()):
-            delete_tree(grave)
+            try:
+                delete_tree(grave)
+            except RetryableError as error:
+                log.warning("a removed workspace was not deleted (%s): %s", grave.name, error)
+                if grave.name.startswith(f"{uuid}-"):
+                    failed = error
         for entry in list(self._locks.glob("*.lock")):
             with contextlib.suppress(FileNotFoundError):
                 old = time.time() - entry.stat().st_mtime > TOMBSTONE
                 if old and not (self._workspaces / entry.name.split(".")[0]).exists():
                     self._unlink_lock(entry)
+        if failed is not None:
+            raise failed
 
     # Its processes
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from app.agent.undo import restoring, tree
+from app.agent.undo import tree
 from app.agent.undo.restoring import NoPoint, Plan, stage, swap
 from app.agent.undo.saving import Limits, NoRoom
 from app.agent.undo.store import Store
+from tests.deep_tree import DeepTrees
 from tests.unit.agent.undo.trees import LIMITS, change, grow, saved, state_of
 
 
@@ -54,6 +55,14 @@ def test_random_changes_are_undone(root: Path, beside: Path, seed: int) -> None:
         assert state_of(root) == states[message_id]
         assert undone(root, beside, message_id).files == 0
         change(root, rnd, 10)
+
+
+def test_a_deep_tree_made_since_a_point_goes(root: Path, beside: Path, deep_trees: DeepTrees) -> None:
+    """Deeper than the stack, and than a path can tell."""
+    saved(root, beside, "m")
+    deep_trees(root / "deep")
+    undone(root, beside, "m")
+    assert list(root.iterdir()) == []
 
 
 def test_ignored_files_and_nested_repositories_come_back(root: Path, beside: Path) -> None:
@@ -204,7 +213,6 @@ def killing(monkeypatch: pytest.MonkeyPatch, at: int) -> Callable[[], int]:
 
     for name in ("rename", "unlink", "mkdir", "chmod", "utime", "symlink", "fchmod", "rmdir"):
         monkeypatch.setattr(os, name, armed(getattr(os, name)))
-    monkeypatch.setattr(restoring.shutil, "rmtree", armed(restoring.shutil.rmtree))
     return lambda: count
 
 

@@ -26,8 +26,10 @@ from hypothesis import strategies as st
 from app.core.backups.store import BackupStore, backup_name, session_of
 from app.core.errors import ArchiveError, BackupNotFound, NoSpace, PermanentError, RetryableError
 from app.core.sessions.model import Identity
+from tests.deep_tree import DeepTrees
 from workers.archive import restore, restore_backup, sparse, walking, write, write_backup
 from workers.archive.format import open_below, original_path, stays_inside, stored_name
+from workers.archive.replace import DRAFT, clear, draft, put_in_place
 from workers.rmtree import delete_tree
 from workers.runtime.base import BackupSummary
 
@@ -781,6 +783,18 @@ def test_a_folder_that_forbids_writing_can_be_replaced(root: Path, store: Backup
         assert sorted(path.name for path in folder.iterdir()) == ["app", "store"]
         assert stat.S_IMODE((folder / "app" / "cache").stat().st_mode) == 0o555
         delete_tree(folder / "app")
+
+
+def test_a_deep_tree_is_replaced_and_its_leftovers_are_deleted(tmp_path: Path, deep_trees: DeepTrees) -> None:
+    """Deeper than the stack, and than a path can tell."""
+    deep_trees(tmp_path / "app")
+    deep_trees(tmp_path / f"{DRAFT}killed")
+    clear(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["app"]
+    with draft(tmp_path) as new:
+        (new / "app").mkdir()
+        put_in_place(new)
+    assert [path.name for path in tmp_path.iterdir()] == ["app"] and list((tmp_path / "app").iterdir()) == []
 
 
 def test_a_restore_needs_the_folder_around_its_target(store: BackupStore, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from app.core.errors import NoSpace, RetryableError, Superseded
+from tests.deep_tree import BEYOND_STACK, DeepTrees
 from tests.unit.workers.restore_points.conftest import UUID, Shelf, flip
 from workers.restore_points import manifest, proving
 from workers.restore_points.manifest import DamagedManifest, Entry, Manifests, decoded, encoded, manifest_of, stamp
@@ -43,6 +44,13 @@ def drill(shelf: Shelf, tmp_path: Path) -> Drill:
 def stored(shelf: Shelf) -> dict[str, bytes]:
     """All that the session has in the store."""
     return {str(path): path.read_bytes() for path in shelf.folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+def test_a_deep_tree_is_proven(shelf: Shelf, drill: Drill, deep_trees: DeepTrees) -> None:
+    deep_trees(shelf.volume / "app/deep", BEYOND_STACK)
+    proof = drill.prove(shelf.make())
+    assert (proof.failure, proof.different) == ("", 0) and proof.compared > BEYOND_STACK
 
 
 @pytest.mark.slow

@@ -22,10 +22,11 @@ from app.core.errors import PermanentError, RetryableError, StillEnding
 from app.core.redis.connections import connect
 from app.settings import Settings
 from tests.contract.runtimes import Seen, environment, identity, watching
+from tests.deep_tree import DeepTrees
 from tests.waiting import PATIENCE, wait_for
 from workers.rmtree import delete_tree
 from workers.runtime.base import Observation
-from workers.runtime.local import launcher, probe, processes, routes
+from workers.runtime.local import launcher, probe, processes, routes, storage
 from workers.runtime.local import observer as watch_module
 from workers.runtime.local.driver import LocalRuntime
 from workers.runtime.local.storage import BrokenMeta, Meta, Running, WorkspaceStorage
@@ -589,6 +590,29 @@ def test_what_a_killed_removal_left_goes_with_the_next(stage: Stage) -> None:
     stage.folders.discard(A)
     stage.runtime.remove(B, 1)
     assert list((stage.settings.data_dir / "trash").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_removed_workspace_that_cannot_be_deleted_keeps_no_other(
+    stage: Stage, deep_trees: DeepTrees, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its own removal fails and is tried again; that of another session deletes the rest."""
+    protected = stage.settings.data_dir / "trash" / f"{A}-protected"
+    protected.mkdir()
+    deep_trees(stage.settings.data_dir / "trash" / "cccc0003-deep")
+
+    def delete_unprotected(path: Path) -> None:
+        if path == protected:
+            raise RetryableError("protected")
+        delete_tree(path)
+
+    monkeypatch.setattr(storage, "delete_tree", delete_unprotected)
+    stage.runtime.provision(identity(B), 1)
+    stage.runtime.remove(B, 2)
+    assert list((stage.settings.data_dir / "trash").iterdir()) == [protected]
+    assert [record.levelname for record in caplog.records if protected.name in record.getMessage()] == ["WARNING"]
+    with pytest.raises(RetryableError, match="protected"):
+        stage.runtime.remove(A, 1)
 
 
 def test_a_tree_is_deleted_whatever_its_modes(tmp_path: Path) -> None:
