@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 LOCK_LEASE = 900.0
 """s after which a lock in a remote store is a dead process's: restic renews its locks every 300 s."""
 
+STANDSTILL = 300.0
+"""s in which restic reads nothing, after which it is ended: it waits for ever for a pipe that took a file's place."""
+
 HOST = "workspace"
 """restic notes a host with each snapshot: the same for all machines and pods that a session was on."""
 
@@ -73,6 +76,25 @@ class Phases:
             yield
         finally:
             self.ms[name] = self.ms.get(name, 0) + round(1000 * (time.monotonic() - begun))
+
+
+class Reading:
+    """Hears each second how far restic is with a user's files, and ends it when it stands still, and when it has read,
+    or will read, more than a restore takes: a walk sees neither what grows after it nor, when it is given up, all."""
+
+    def __init__(self, order: PointOrder) -> None:
+        self._limits = (order.max_bytes, order.max_entries)
+        self._done = (0, 0)
+        self._moved = time.monotonic()
+
+    def __call__(self, status: Mapping[str, Any]) -> None:
+        done = files, size = status.get("files_done", 0), status.get("bytes_done", 0)
+        refuse_larger(max(status.get("total_files", 0), files), max(status.get("total_bytes", 0), size), self._limits)
+        now = time.monotonic()
+        if done != self._done:
+            self._done, self._moved = done, now
+        elif now - self._moved > STANDSTILL:
+            raise RetryableError(f"restic has read nothing for {STANDSTILL:.0f} s.")
 
 
 @dataclass(frozen=True)
@@ -200,7 +222,7 @@ class Maker:
         snapshot = next((each for each in repository.snapshots() if each.startswith(told["snapshot_id"])), "")
         files, size = int(told["total_files_processed"]), int(told["total_bytes_processed"])
         try:
-            self._refuse_larger(files, size)
+            refuse_larger(files, size, (self.order.max_bytes, self.order.max_entries))
         except ArchiveError:
             repository.forget(snapshot)
             raise
@@ -226,23 +248,12 @@ class Maker:
         has ended."""
         restic = self.tools.restic(repository)
         try:
-            return restic.run("backup", *arguments, inside=inside, told=self._told)
+            return restic.run("backup", *arguments, inside=inside, told=Reading(self.order))
         except Failed as error:
             if not error.locked:
                 raise
         repository.unlock()
-        return restic.run("backup", *arguments, inside=inside, told=self._told)
-
-    def _told(self, status: Mapping[str, Any]) -> None:
-        """End restic once it has read, or will read, more than a restore takes: a walk sees neither what grows after it
-        nor, when it is not finished, all there is."""
-        files, size = (
-            max(status.get(f"total_{what}", 0), status.get(f"{what}_done", 0)) for what in ("files", "bytes")
-        )
-        self._refuse_larger(files, size)
-
-    def _refuse_larger(self, files: int, size: int) -> None:
-        refuse_larger(files, size, (self.order.max_bytes, self.order.max_entries))
+        return restic.run("backup", *arguments, inside=inside, told=Reading(self.order))
 
     def _write_manifest(self, point_id: str) -> None:
         """Write what the point must give back, for the drill. A full look trusts no digest of before."""

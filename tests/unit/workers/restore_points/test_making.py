@@ -14,7 +14,7 @@ from app.core.storage.archive_keys import ArchiveKeys, new_key
 from app.volume import fingerprint
 from tests.unit.landlock import hides
 from tests.unit.workers.restore_points.conftest import UUID, Shelf, flip
-from workers.restore_points import make_point
+from workers.restore_points import make_point, making
 from workers.restore_points.repository import repositories
 from workers.runtime.base import never
 
@@ -136,6 +136,16 @@ def test_what_grows_after_the_walk_is_refused_while_restic_reads_it(
         make_point(shelf.volume, shelf.url, shelf.keys, shelf.order(), never, str(program))
     assert shelf.sidecars.ids() == []
     assert repositories(shelf.store, UUID)[0].snapshots() == []
+
+
+def test_restic_is_ended_when_it_reads_nothing(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A workspace may put a pipe in a file's place, which nobody writes to."""
+    monkeypatch.setattr(making, "STANDSTILL", -1.0)
+    reading = making.Reading(shelf.order())
+    for moved in ({"files_done": 1}, {"files_done": 1, "bytes_done": 5}, {"files_done": 2, "bytes_done": 5}):
+        reading(moved)
+    with pytest.raises(RetryableError):
+        reading({"files_done": 2, "bytes_done": 5})
 
 
 def test_what_restic_read_although_it_is_too_large_makes_no_point(shelf: Shelf, tmp_path: Path) -> None:
