@@ -7,6 +7,7 @@ point that can't be made is logged, and the turn runs without: the log and `miss
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
@@ -150,10 +151,16 @@ class UndoPoints:
         )
         if reply.ended:
             raise UndoFailed("failed", f"it took longer than {seconds:g} s" if reply.ended == "late" else "given up")
-        try:
-            answer: dict[str, Any] = json.loads(reply.output)
-        except ValueError:
-            raise UndoFailed("failed", "its process ended unexpectedly") from None
+        answer = _answer(reply)
+        if answer is None:
+            raise UndoFailed("failed", "its process ended unexpectedly")
         if "error" in answer:
             raise UndoFailed(answer["error"], str(answer.get("detail", "")))
         return answer
+
+
+def _answer(reply: child.Reply) -> dict[str, Any] | None:
+    """The helper's answer; None if it was killed or gave none. A command that writes one in its place kills it."""
+    with contextlib.suppress(ValueError):
+        return None if reply.code else json.loads(reply.output)
+    return None

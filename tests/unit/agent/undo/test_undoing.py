@@ -13,10 +13,11 @@ import pytest
 
 from app.agent.conversation import UNDONE
 from app.agent.model import Reply
+from app.agent.settings import AgentSettings
 from app.agent.state import State
 from app.agent.turns import Busy
-from app.agent.undo import undoing
-from app.agent.undo.points import UndoFailed
+from app.agent.undo import points, undoing
+from app.agent.undo.points import UndoFailed, UndoPoints
 from app.agent.undo.undoing import Undoing
 from app.agent_protocol import Event
 from tests.model_server import Answer, ModelServer, ToolCall
@@ -343,3 +344,17 @@ def test_files_and_conversation_agree_after_a_kill(agent: AgentProcess, model: M
 def _asked(agent: AgentProcess, path: str) -> None:
     with contextlib.suppress(OSError, http.client.HTTPException):
         agent.call("POST", path)
+
+
+@pytest.mark.parametrize("told", ["[]", '{"points": [["m1", 1.0, 1]]}'])
+def test_an_answer_that_a_command_writes_in_the_helpers_place_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    """It ends the helper before that answers itself."""
+    program = tmp_path / "helper.py"
+    program.write_text(f"import os\nprint({told!r}, flush=True)\nos.kill(os.getpid(), 9)\n")
+    monkeypatch.setattr(points, "PROGRAM", program)
+    (tmp_path / points.FOLDER_NAME).mkdir()
+    settings = AgentSettings("abcd1234", tmp_path / "app", tmp_path / "state", tmp_path / "token", tmp_path / "home")
+    with pytest.raises(UndoFailed):
+        UndoPoints(settings, {}, None).listed()
