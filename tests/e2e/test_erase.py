@@ -43,13 +43,7 @@ def test_nothing_is_left_of_a_session_with_backups_and_a_conversation(service: S
     place = Path(service.data_dir) / "workspaces" / uuid
     assert CANARY in (place / ".session" / "history.json").read_text()
     assert not (place / "app" / ".session").exists()
-    call(service, "POST", f"/session/{uuid}/backup", 202)
-
-    def newest() -> str:
-        backups = call(service, "GET", f"/session/{uuid}/backups", 200)["backups"]
-        return str(backups[0]["name"]) if isinstance(backups, list) and backups else ""
-
-    name = wait_for(newest, "the backup")
+    name = call(service, "POST", f"/session/{uuid}/backup", 200)["backup"]
     copies = [str(call(service, "POST", f"/backups/{name}/restore", 201, user_id=who)["uuid"]) for who in (USER, "eve")]
     told = [Path(service.data_dir) / "workspaces" / copy / ".session" / "history.json" for copy in copies]
     wait_for(lambda: all(path.exists() for path in told), "the agents of the copies")
