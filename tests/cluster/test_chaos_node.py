@@ -17,8 +17,8 @@ pytestmark = pytest.mark.alone
 HANG = 20.0
 """s; two time limits of a request (KUBE_TIMEOUT)."""
 
-PROMPT = 5.0
-"""s in which the manager answers a call that waits for nothing, however the cluster is."""
+PROMPT = 9.0
+"""s in which the manager answers a call, however the cluster is. One that waited for it takes 10 (KUBE_TIMEOUT)."""
 
 
 @pytest.fixture(scope="module")

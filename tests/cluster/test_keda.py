@@ -22,9 +22,10 @@ from app.core.sessions.model import SIZES
 from app.settings import Settings
 from tests import sampling
 from tests.cluster.keda import let_in
+from tests.cluster.manager import PATIENCE
 from tests.contract.cluster import TIMEOUT, settings_for
 from tests.contract.runtimes import identity, stop, watching
-from tests.waiting import PATIENCE, wait_for
+from tests.waiting import wait_for
 from workers.runtime.kubernetes import names, status
 from workers.runtime.kubernetes.api_server import ApiServer
 from workers.runtime.kubernetes.driver import KubernetesRuntime

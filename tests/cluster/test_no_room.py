@@ -24,11 +24,16 @@ OVER = ("Succeeded", "Failed")
 
 
 def free_cpu(api: client.ApiClient, node: dict[str, Any]) -> float:
-    """Cores of the node that no pod has asked for."""
-    pods = client.CoreV1Api(api).list_pod_for_all_namespaces(_request_timeout=TIMEOUT)
+    """Cores of the node that no pod has asked for, once those that other tests ended are gone."""
+
+    def settled() -> list[dict[str, Any]]:
+        pods = client.CoreV1Api(api).list_pod_for_all_namespaces(_request_timeout=TIMEOUT)
+        listed = api.sanitize_for_serialization(pods)["items"]
+        return [] if any("deletionTimestamp" in pod["metadata"] for pod in listed) else listed
+
     asked = [
         parse_quantity(container["resources"]["requests"]["cpu"])
-        for pod in api.sanitize_for_serialization(pods)["items"]
+        for pod in wait_for(settled, "no pod to be ending", seconds=PATIENCE)
         if pod["spec"].get("nodeName") == node["metadata"]["name"] and pod["status"]["phase"] not in OVER
         for container in pod["spec"]["containers"]
         if "cpu" in container.get("resources", {}).get("requests", {})
