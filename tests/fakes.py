@@ -192,17 +192,19 @@ class FakeRuntime:
         check()
         digest = hashlib.sha256(repr(sorted(workspace.files.items())).encode()).hexdigest()
         unchanged = digest == order.fingerprint and not order.full
+        saved = {path: content for path, content in workspace.files.items() if path not in workspace.unreadable}
         if not unchanged:
-            self.points[reference(uuid, order.id)] = FakePoint(order.at, dict(workspace.files))
+            self.points[reference(uuid, order.id)] = FakePoint(order.at, saved)
             self.backup_users[reference(uuid, order.id)] = workspace.identity.user_id
         return PointSummary(
             id=order.parent if unchanged else order.id,
             created_at=order.at,
-            files=len(workspace.files),
-            size=sum(map(len, workspace.files.values())),
+            files=len(saved),
+            size=sum(map(len, saved.values())),
             stored=0 if unchanged else 100,
             fingerprint=digest,
             repository=1,
+            unreadable=len(workspace.files) - len(saved),
             unchanged=unchanged,
             checked=order.full,
             ms={"engine": 10},

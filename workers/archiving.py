@@ -12,9 +12,10 @@ import math
 import random
 import time
 from collections.abc import Callable
+from typing import Any
 
 from app.core.composition import Core
-from app.core.errors import PermanentError, RetryableError, SessionError, StateUnavailable
+from app.core.errors import BackupIncomplete, PermanentError, RetryableError, SessionError, StateUnavailable
 from app.core.redis import keys, task_queue
 from app.core.restore_points.index import RestorePoint
 from app.core.restore_points.names import parse, reference
@@ -22,6 +23,7 @@ from app.core.sessions.counted_time import Counted
 from app.core.sessions.idle_policy import EXPIRY_RETRY, expiry_verdict
 from app.core.sessions.model import Record, Status
 from app.core.storage.archive_keys import ArchiveKeys
+from workers.point_making import kept_events
 from workers.restore_points.marker import Marker, Markers
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,8 @@ TRIGGER = "archive"
 
 RECHECK = 60.0
 """s until another look at a session that can't be archived now, at most: its `ttl`, if that is shorter."""
+
+LACKS = "Not archived: files that can't be read would be lost ({count}). Make them readable, or delete them."
 
 LIMIT = 3_600.0
 """s after which a session that is still not archived gives its place to another: the longest that a Job may take."""
@@ -53,6 +57,9 @@ class Archiving:
             return now + EXPIRY_RETRY
         if not can_be_archived(record) or self._store.pending(keys.ARCHIVING, record.uuid):
             return again
+        if self._looked_at(record) and lacking(self._core, record):
+            # Nobody changes that before it is awake again.
+            return now + EXPIRY_RETRY
         if (size := self._store.size(keys.ARCHIVING)) >= self._core.settings.archives_at_once:
             self._tell(now, f"{size} sessions are being archived; others wait")
             # At moments of their own: a place that becomes free is soon taken, and no sweep looks at all that wait.
@@ -95,8 +102,11 @@ class Archiving:
                 self._core.sessions.archive(record)
                 why = f"unused for its ttl, {record.ttl:.0f} s"
                 self._core.audit.note_own("archive", uuid, record.user_id, why)
-            elif record.point_checked_at >= record.compute_until and now - record.point_checked_at < RECHECK:
-                # A full look at the files as they are has just left no point that is whole.
+            elif self._looked_at(record) and (count := lacking(self._core, record)):
+                self._tell_lacking(record, count, now)
+                give_up(self._core, record, now)
+            elif self._looked_at(record) and now - record.point_checked_at < RECHECK:
+                # The look has just left no point that is whole.
                 give_up(self._core, record, now)
             else:
                 self._core.sessions.ask_for_point(uuid, TRIGGER)
@@ -104,6 +114,18 @@ class Archiving:
             raise
         except SessionError as error:
             log.info("not archived: %s", error, extra={"uuid": uuid})
+
+    @staticmethod
+    def _looked_at(record: Record) -> bool:
+        """Whether all its files as they are were looked at."""
+        return record.point_checked_at >= record.compute_until
+
+    def _tell_lacking(self, record: Record, count: int, now: float) -> None:
+        why: dict[str, Any] = {"reason": LACKS.format(count=count), "reason_code": BackupIncomplete.code}
+        log.warning("%s", why["reason"], extra={"uuid": record.uuid})
+        event, kept = ("state", {"status": record.status, **why}), kept_events(record)
+        expect = {"generation": record.generation}
+        self._store.change(record.uuid, now, expect=expect, event=event, events_ttl=kept, **why)
 
     def _tell(self, now: float, text: str) -> None:
         """Log it, at most once in `RECHECK`."""
@@ -123,10 +145,22 @@ def safe_point(core: Core, record: Record) -> RestorePoint | None:
     is none. Of a session that is already archived, the one it is restored from."""
     if record.archived_at and (source := parse(record.restore_from)):
         return core.restore_points.get(*source)
-    point = core.restore_points.get(record.uuid, record.point) if record.point else None
-    saved = record.point_at and record.point_at >= record.compute_until
-    whole = point is not None and not point.broken and point.verified_at >= point.created_at
-    return point if saved and whole else None
+    point = point_of_now(core, record)
+    whole = point and not point.broken and not point.unreadable and point.verified_at >= point.created_at
+    return point if whole else None
+
+
+def lacking(core: Core, record: Record) -> int:
+    """How many files the newest restore point of a session that sleeps lacks, as they can't be read."""
+    point = point_of_now(core, record)
+    return point.unreadable if point else 0
+
+
+def point_of_now(core: Core, record: Record) -> RestorePoint | None:
+    """The newest restore point of a session that sleeps, if it is of the files as they are."""
+    if not record.point or not record.point_at or record.point_at < record.compute_until:
+        return None
+    return core.restore_points.get(record.uuid, record.point)
 
 
 def give_up(core: Core, record: Record, now: float) -> None:

@@ -56,6 +56,8 @@ class PointMaking:
         parent = next((each for each in known if not each.broken), None)
         # A drill, or a check, found the newest one broken: what it had is to be stored anew, changed or not.
         fresh = bool(known and known[0].broken)
+        # Before a rollback removes them, files are looked at again that could not be read, or vanished meanwhile.
+        anew = fresh or (trigger == "rollback" and parent and parent.unreadable)
         return PointOrder(
             uuid=uuid,
             id=new_id(),
@@ -63,7 +65,7 @@ class PointMaking:
             trigger=trigger,
             message_id=self._core.inbox.last_ended(uuid),
             parent=parent.id if parent else "",
-            fingerprint=parent.fingerprint if parent and not fresh else "",
+            fingerprint=parent.fingerprint if parent and not anew else "",
             fresh=fresh,
             full=full,
             keep=(

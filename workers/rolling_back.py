@@ -38,6 +38,7 @@ NOT_READABLE = (ArchiveError, BackupNotFound)
 """Errors after which the files are as they were before the restore."""
 
 GONE = "The restore point no longer exists."
+LACKS = "Files that can't be read would be lost ({count}). Make them readable, or delete them; then roll back again."
 
 
 class Update(Protocol):
@@ -94,8 +95,15 @@ class RollingBack:
                 return self.call_off(record, str(error))
             except ArchiveError as error:
                 return self.call_off(record, str(error))
+            if lacking := self._lacking(record, saved):
+                return self.call_off(record, LACKS.format(count=lacking))
             # With the lease: no other point is made between this one and the restore.
             return self._update(record, **aim, rolled_back={"saved": saved})
+
+    def _lacking(self, record: Record, point_id: str) -> int:
+        """How many of the present files the restore point lacks that was to save them."""
+        saved = self._core.restore_points.get(record.uuid, point_id)
+        return saved.unreadable if saved else 0
 
     def call_off(self, record: Record, why: str) -> Record:
         """Go on with the files as they are."""

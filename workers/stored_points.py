@@ -105,6 +105,7 @@ class StoredPoints:
                 stored=each.stored,
                 message_id=each.message_id,
                 fingerprint=each.fingerprint,
+                unreadable=each.unreadable,
             )
             for point_id, each in found.items()
             if point_id not in known

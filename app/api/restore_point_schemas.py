@@ -18,6 +18,9 @@ class RestorePointSchema(Schema):
     files = fields.Integer(required=True)
     size = fields.Integer(required=True, metadata={"description": "bytes of its files"})
     stored = fields.Integer(required=True, metadata={"description": "bytes that it added to the store"})
+    unreadable = fields.Integer(
+        required=True, metadata={"description": "how many files it lacks, which could not be read when it was made"}
+    )
     message_id = fields.String(
         required=True, allow_none=True, metadata={"description": "the last message that had ended when it was made"}
     )

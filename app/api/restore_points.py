@@ -63,6 +63,7 @@ def shown(point: RestorePoint) -> dict[str, Any]:
         "files": point.files,
         "size": point.size,
         "stored": point.stored,
+        "unreadable": point.unreadable,
         "message_id": point.message_id or None,
         "verified_at": iso(point.verified_at),
         "proven_at": iso(point.proven_at),

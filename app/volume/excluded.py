@@ -40,7 +40,6 @@ CACHES = (
     "home/.gradle/caches",
     "home/go/pkg/mod/cache",
     "home/.local/state/workspace",
-    "home/.local/state/workspace",
     "home/.local/share/code-server/logs",
     "home/.local/share/code-server/coder-logs",
     "home/.local/share/code-server/heartbeat",

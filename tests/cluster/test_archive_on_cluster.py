@@ -89,6 +89,32 @@ def test_an_unused_session_leaves_the_cluster_and_comes_back(manager: Manager) -
     manager.gone([uuid], within=GIVES_WAY)
 
 
+def test_files_that_cannot_be_read_keep_their_volume(manager: Manager) -> None:
+    """The Job is the workspace's user, and may not read them either. Nor does a rollback remove them."""
+    uuid = made(manager, ttl=2)
+    manager.save(uuid)
+    [whole] = manager.points(uuid)
+    manager.inside(uuid, "echo secret > /app/closed; chmod 000 /app/closed")
+    answer = manager.call("POST", f"/session/{uuid}/rollback", {"restore_point": whole}, wait=60)
+    assert (answer.status_code, answer.json()["error"]) == (409, "rollback_failed")
+    manager.wait_status([uuid], "active", 1)
+
+    manager.sleep(uuid)
+    told = "backup_incomplete"
+    wait_for(lambda: session_of(manager, uuid)["reason_code"] == told, "why", lambda: manager.show([uuid]), PATIENCE)
+    manager.wake(uuid)
+    manager.wait_status([uuid], "active", 1)
+    manager.inside(uuid, "chmod 600 /app/closed")
+    manager.sleep(uuid)
+    manager.wait_status([uuid], "sleeping", 0)
+    manager.unused(uuid)
+    wait_archived(manager, uuid)
+    manager.wake(uuid)
+    manager.wait_status([uuid], "active", 1)
+    assert manager.inside(uuid, "cat /app/closed") == "secret\n"
+    manager.gone([uuid], within=GIVES_WAY)
+
+
 def test_a_session_goes_back_and_is_forked(manager: Manager) -> None:
     """In place, after a restore point of now, to which it goes back, too; another user's fork has the same files."""
     uuid = made(manager)

@@ -161,6 +161,7 @@ class Maker:
             stored=made.stored,
             fingerprint=made.fingerprint,
             repository=made.repository,
+            unreadable=made.unreadable,
             forgotten=tuple(sorted(forgotten)),
             broken=tuple(sorted(broken)),
             checked=self.order.full,
@@ -239,7 +240,8 @@ class Maker:
             repository=repository.number,
             snapshot=snapshot,
             identity=self.order.identity,
-            unreadable=done.messages.count('"message_type":"error"'),
+            # The messages of very many are cut off.
+            unreadable=0 if done.complete else max(1, done.messages.count('"message_type":"error"')),
             head=head,
         )
 

@@ -128,9 +128,9 @@ class PointOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class PointSummary:
-    """A restore point that was made, or, if nothing changed since its parent, `unchanged` and none. `forgotten` are the
-    points that retention removed, `broken` those of which a check found data missing; `checked` says that all data was
-    read back. `ms` are the engine's phases."""
+    """A restore point that was made, or, if nothing changed since its parent, `unchanged` and none. It lacks so many
+    `unreadable` files. `forgotten` are the points that retention removed, `broken` those of which a check found data
+    missing; `checked` says that all data was read back. `ms` are the engine's phases."""
 
     id: str
     created_at: float
@@ -139,6 +139,7 @@ class PointSummary:
     stored: int
     fingerprint: str
     repository: int
+    unreadable: int = 0
     unchanged: bool = False
     forgotten: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()

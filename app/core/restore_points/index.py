@@ -23,8 +23,8 @@ class RestorePoint:
     """One restore point of a session's files. `created_at` and `verified_at` (when its data was last read back, 0 for
     never) are seconds since the epoch, `size` the bytes of its `files`, `stored` those that it added to the store.
     `trigger` is `sleep`, `interval`, `archive`, `rollback` or `api`; `message_id` names the last prompt that had ended.
-    `fingerprint` is of the files, as the engine compares them. Of a `broken` one data is missing. `proven_at` is when a
-    drill restored it and found each file as it was, 0 for never."""
+    `fingerprint` is of the files, as the engine compares them. It lacks `unreadable` files, which could not be read.
+    Of a `broken` one data is missing. `proven_at` is when a drill restored it and found each file as it was, 0 for never."""
 
     id: str
     uuid: str
@@ -37,6 +37,7 @@ class RestorePoint:
     verified_at: float = 0.0
     proven_at: float = 0.0
     fingerprint: str = ""
+    unreadable: int = 0
     broken: bool = False
 
     def to_text(self) -> str:

@@ -419,8 +419,8 @@ class BackupList(Answer):
 @dataclass(frozen=True, kw_only=True)
 class RestorePoint(Answer):
     """A restore point. `size` are the bytes of its files, `stored` those it added to the store. A new session gets its
-    files by `restore_from`. Of a `broken` one data is missing. `proven_at` is when a drill restored it and found each
-    file as it was; an earlier service does not send it."""
+    files by `restore_from`. It lacks `unreadable` files, which could not be read. Of a `broken` one data is missing.
+    `proven_at` is when a drill restored it and found each file as it was."""
 
     id: str
     created_at: datetime
@@ -428,6 +428,7 @@ class RestorePoint(Answer):
     files: int
     size: int
     stored: int
+    unreadable: int
     message_id: str | None
     verified_at: datetime | None
     proven_at: datetime | None

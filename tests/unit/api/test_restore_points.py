@@ -66,6 +66,7 @@ def test_the_list_is_newest_first_and_paged(client: Client, core: Core, uuid: st
         "files": 2,
         "size": 30,
         "stored": 4,
+        "unreadable": 0,
         "message_id": None,
         "verified_at": None,
         "proven_at": None,

@@ -12,6 +12,7 @@ from app.core.errors import ArchiveError, IllegalState, QuotaExceeded, Retryable
 from app.core.redis import keys, task_queue
 from app.core.restore_points.names import reference
 from app.core.service import NewSession
+from app.core.sessions.idle_policy import EXPIRY_RETRY
 from app.core.sessions.model import SIGNALS, Record, Signal, Status, Tier
 from app.core.storage.archive_keys import new_key
 from tests.fakes import FakeRuntime
@@ -100,6 +101,29 @@ def test_a_point_that_was_read_back_is_enough(redis_client: redis.Redis, tmp_pat
     record = world.get(uuid)
     assert before is not None
     assert (record.tier, record.point) == (Tier.ARCHIVED, before.id)
+
+
+def test_files_that_cannot_be_read_keep_their_volume(world: World) -> None:
+    """Their session says why, and is archived once they can be read; until it was awake nobody looks at them again."""
+    uuid = asleep(world)
+    world.runtime.workspaces[uuid].unreadable.add("a.txt")
+    sweep(world, TTL)
+    record = world.get(uuid)
+    assert (record.status, record.tier, record.reason_code) == (Status.SLEEPING, Tier.HOT, "backup_incomplete")
+    point = world.core.restore_points.newest(uuid)
+    assert point is not None and (point.trigger, point.unreadable) == ("archive", 1)
+    world.runtime.calls.clear()
+    sweep(world, 2 * EXPIRY_RETRY)
+    assert (world.runtime.calls, world.runtime.workspaces[uuid].files) == ([], FILES)
+
+    world.sessions.wake(uuid)
+    assert came_up(world, uuid).reason_code == ""
+    world.runtime.workspaces[uuid].unreadable.clear()
+    world.now += 10
+    world.sessions.sleep(uuid)
+    world.work()
+    sweep(world, TTL + EXPIRY_RETRY)
+    assert world.get(uuid).tier is Tier.ARCHIVED
 
 
 @pytest.mark.parametrize("state", ["active", "failed", "asked for a backup"])

@@ -233,6 +233,21 @@ def test_a_store_that_stays_away_calls_it_off(world: World) -> None:
     assert "away" in world.get(uuid).rolled_back["error"]
 
 
+def test_files_that_cannot_be_read_call_it_off(world: World) -> None:
+    """The state before would lack them. One that could not be read earlier, and can be now, is looked at again."""
+    uuid, point_id = with_point(world)
+    world.runtime.workspaces[uuid].unreadable |= AFTER.keys()
+    world.core.going_back.roll_back(uuid, point_id)
+    world.work()
+    up(world, uuid)
+    assert (world.get(uuid).status, files(world, uuid)) == (Status.ACTIVE, AFTER)
+    assert f"lost ({len(AFTER)})" in world.get(uuid).rolled_back["error"]
+    world.runtime.workspaces[uuid].unreadable.clear()
+    world.core.going_back.roll_back(uuid, point_id)
+    world.work()
+    assert files(world, uuid) == BEFORE
+
+
 def test_it_waits_for_a_backup(world: World) -> None:
     uuid, point_id = with_point(world)
     world.core.going_back.roll_back(uuid, point_id)

@@ -33,7 +33,7 @@ def restore_points(context: typer.Context, uuid: Uuid, limit: Limit = 100, json:
                 each.trigger,
                 size(each.size),
                 size(each.stored),
-                str(each.files),
+                f"{each.files}, lacks {each.unreadable}" if each.unreadable else str(each.files),
                 "broken" if each.broken else ago(each.verified_at),
                 ago(each.proven_at),
                 ago(each.created_at),

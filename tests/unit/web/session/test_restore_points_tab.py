@@ -35,6 +35,11 @@ def test_a_broken_point_says_so_and_starts_nothing(visitor: Visitor, core: Core,
     assert f"{name}/restore" not in shown
 
 
+def test_one_that_lacks_files_says_so(visitor: Visitor, core: Core, uuid: str) -> None:
+    add(core, uuid, 1, unreadable=1_200)
+    assert ">lacks 1,200<" in text(visitor, f"/sessions/{uuid}/restore-points")
+
+
 def test_how_safe_the_files_are_is_shown(visitor: Visitor, core: Core, uuid: str) -> None:
     core.store.change(uuid, NOW, point_at=NOW, files_of=NOW, point_error="<b>The store</b> is away.")
     for path in ("restore-points", "restore-points/live"):

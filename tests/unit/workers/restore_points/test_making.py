@@ -203,7 +203,7 @@ def test_unreadable_files_are_counted_and_the_rest_is_saved(shelf: Shelf, tmp_pa
     made = make_point(shelf.volume, shelf.url, shelf.keys, shelf.order(), never, str(program))
     sidecar = shelf.sidecars.read()[made.id]
     assert sidecar is not None
-    assert (sidecar.unreadable, sidecar.files) == (1, 3)
+    assert (sidecar.unreadable, sidecar.files) == (made.unreadable, made.files) == (1, 3)
 
 
 @hides
