@@ -111,6 +111,8 @@ class Steps:
             backup_error="",
             event=done,
         )
+        # Else a lost volume would come back from the backup, which is newer than any restore point, and without HOME.
+        self._core.sessions.ask_for_point(record.uuid, "api", record.request_id)
 
     def _start(self, record: Record) -> None:
         # When a worker first took the task; this may be a repetition.

@@ -57,5 +57,7 @@ def deleted(begun: Record, now: Record) -> bool:
 
 
 def deleted_or_woken(begun: Record, now: Record) -> bool:
-    """Whether the session is being deleted, or was asleep and needs its volume, which only one machine can mount."""
-    return now.status in GONE or (begun.status not in UP and now.status in UP and now.status is not Status.CREATED)
+    """Whether the session is being deleted, or its processes ended and start again: only one machine can mount the
+    volume."""
+    ended = begun.status not in UP or begun.epoch != now.epoch
+    return now.status in GONE or (ended and now.status in UP and now.status is not Status.CREATED)

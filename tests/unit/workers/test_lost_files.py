@@ -10,7 +10,7 @@ import redis
 
 from app.core.errors import ArchiveError, FilesGoing, NoSpace, PermanentError, RuntimeUnavailable
 from app.core.redis import keys, task_queue
-from app.core.restore_points.names import reference
+from app.core.restore_points.names import parse, reference
 from app.core.sessions.model import Identity, Status
 from app.core.sessions.reason_codes import ReasonCode
 from app.core.storage.archive_keys import new_key
@@ -125,10 +125,23 @@ def test_prompts_that_the_restored_agent_does_not_know_are_delivered_again_and_e
         assert restored.accepted == ["running", "later"]
 
 
+def test_a_backup_is_followed_by_a_point_which_has_home_too(world: World) -> None:
+    uuid = with_point(world)
+    world.runtime.workspaces[uuid].files["b.txt"] = b"newer"
+    world.sessions.request_backup(uuid)
+    world.work()
+    lose(world, uuid)
+    world.lifecycle.check_files(uuid)
+    assert parse(world.get(uuid).restore_from) is not None
+    world.work()
+    assert world.runtime.workspaces[uuid].files == {**FILES, "b.txt": b"newer"}
+
+
 def test_the_newer_of_point_and_backup_is_taken(world: World) -> None:
     uuid = with_point(world)
     world.runtime.workspaces[uuid].files["b.txt"] = b"newer"
     world.sessions.request_backup(uuid)
+    world.runtime.errors["make_point"] = ArchiveError("The store refuses.")
     world.work()
     lose(world, uuid)
     world.lifecycle.check_files(uuid)
@@ -379,10 +392,22 @@ def test_it_is_replaced_in_time_however_long_an_editor_may_take(redis_client: re
     assert world.get(uuid).volume == 1
 
 
+def test_it_is_replaced_after_a_loss_of_redis_too(world: World) -> None:
+    """The record has forgotten its points; the index has them from the store."""
+    uuid = with_point(world)
+    waiting(world, uuid)
+    world.core.store.change(uuid, world.now, point="", point_at=0.0, backup="")
+    for _ in range(3):
+        world.now += world.settings.volume_lost_after / 2
+        world.sweeps.stale()
+    world.work()
+    assert (world.get(uuid).volume, world.runtime.workspaces[uuid].files) == (1, FILES)
+
+
 def test_without_a_copy_a_volume_out_of_reach_is_waited_for_and_fails_the_start(world: World) -> None:
     uuid = world.active()
     waiting(world, uuid)
-    world.core.store.change(uuid, world.now, point="", backup="")
+    world.core.redis.delete(keys.POINTS.format(uuid=uuid))
     seen = world.runtime.observe(uuid)
     assert seen is not None
     world.now += 200

@@ -18,6 +18,7 @@ from tests.fake_agent import FakeAgent
 from tests.world import World
 from workers.points import Points
 from workers.runtime.base import Check, PointOrder, PointSummary, never
+from workers.wanted import deleted_or_woken
 
 
 @pytest.fixture
@@ -288,6 +289,18 @@ def test_in_a_cluster_a_wake_ends_the_point_of_a_sleeping_session(world: World) 
     assert not world.core.store.pending(keys.POINT_REQUESTS, uuid)
 
 
+def test_in_a_cluster_a_sleep_and_a_wake_end_the_point_of_an_active_session(world: World) -> None:
+    """Its Job holds the volume on the machine that the workspace ran on."""
+    uuid = world.active()
+    begun = world.get(uuid)
+    assert not deleted_or_woken(begun, world.get(uuid))
+    world.sessions.sleep(uuid)
+    world.work()
+    assert not deleted_or_woken(begun, world.get(uuid))
+    world.sessions.wake(uuid)
+    assert deleted_or_woken(begun, world.get(uuid))
+
+
 def test_what_a_check_finds_broken_is_marked_and_saved_again(world: World) -> None:
     uuid = world.asleep()
     (before,) = world.core.restore_points.of(uuid)
@@ -315,11 +328,12 @@ def test_a_backup_asked_for_meanwhile_follows_at_once(world: World) -> None:
         world.sessions.request_backup(uuid)
         assert world.work() == [task_queue.BACKUP]
         assert world.core.backups.count() == 0
+        world.runtime.make_point = make  # type: ignore[method-assign]
         return make(uuid, order, check=check)
 
     world.runtime.make_point = overtaken  # type: ignore[method-assign]
     world.sessions.request_point(uuid)
-    assert world.work() == [task_queue.POINT, task_queue.BACKUP]
+    assert world.work() == [task_queue.POINT, task_queue.BACKUP, task_queue.POINT]
     assert world.core.backups.count() == 1
 
 
