@@ -423,12 +423,9 @@ class Steps:
         return left
 
     def _delete_points(self, record: Record) -> None:
-        """Restore points end with their session. Those that can't be deleted now are by the daily look at the store."""
+        """Restore points end with their session. Those that can't be deleted now are by the reconcile sweep."""
         self._store.defer(keys.ARCHIVING, record.uuid, 0.0)
         self._store.forget_points(record.uuid, self._core.settings.tombstone_ttl)
-        if not record.point or self._core.restore_points.needed_elsewhere(record.uuid):
-            # A fork is still being restored from one.
-            return
         try:
             StoredPoints(self._core).delete(record.uuid)
         except (PermanentError, RetryableError) as error:

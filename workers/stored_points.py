@@ -1,5 +1,5 @@
-"""Compares the index of restore points with the store: after Redis was lost it is made again, and restore points end
-with their session."""
+"""Compares the index of restore points with the store: after Redis was lost it is made again. And deletes the restore
+points of deleted sessions, however long that takes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.core.errors import PermanentError, RetryableError
 from app.core.redis import keys
 from app.core.restore_points.drilling import first_seen
 from app.core.restore_points.index import RestorePoint
-from app.core.sessions.model import UUID_PATTERN, Record, Status
+from app.core.sessions.model import GONE, UUID_PATTERN, Record, Status
 from app.core.storage.archive_keys import ArchiveKeys
 from workers.restore_points.alone import alone
 from workers.restore_points.marker import NAME as MARKER
@@ -22,6 +22,9 @@ from workers.restore_points.sidecar import Sidecars
 from workers.runtime.base import never
 
 log = logging.getLogger(__name__)
+
+MOST_PUT_OFF = 3
+"""Sessions whose points can't be deleted now, after which a sweep tries no other: the store is away."""
 
 
 class StoredPoints:
@@ -34,15 +37,14 @@ class StoredPoints:
         self._keys = ArchiveKeys(core.settings.archive_key)
 
     def look(self) -> None:
-        """Index the points of living sessions as their sidecars say, and delete those of terminated ones. One session's
-        trouble harms no other."""
+        """Index the points of living sessions as their sidecars say; those that one left which has ended go next time.
+        One session's trouble harms no other."""
         with self._files.translated("The store of restore points can't be read"):
             uuids = [name for name in self._files.names(self._files.root) if UUID_PATTERN.fullmatch(name)]
         for record in self._core.store.find(uuids):
             try:
                 if record.status is Status.TERMINATED:
-                    if not self._core.restore_points.needed_elsewhere(record.uuid):
-                        self.delete(record.uuid)
+                    self._core.restore_points.end(record.uuid, self._clock())
                 elif self._keys and record.archived_at:
                     self._schedule_drill(record)
                 elif self._keys:
@@ -51,8 +53,35 @@ class StoredPoints:
             except (RetryableError, PermanentError) as error:
                 log.warning("restore points were not looked at: %s", error, extra={"uuid": record.uuid})
 
+    def finish(self) -> None:
+        """Delete the points that deletions left: the store was away, or a fork is being restored from one."""
+        ending, put_off = self._core.restore_points.ending(), 0
+        living = {record.uuid for record in self._core.store.find(ending) if record.status not in GONE}
+        for uuid in ending:
+            if uuid in living:
+                # Its deletion failed after all, and it goes on.
+                self._core.restore_points.ended(uuid)
+                continue
+            try:
+                self.delete(uuid)
+            except RetryableError as error:
+                log.info("restore points are deleted later: %s", error, extra={"uuid": uuid})
+                put_off += 1
+                if put_off == MOST_PUT_OFF:
+                    return
+            except PermanentError as error:
+                log.warning("restore points can't be deleted: %s", error, extra={"uuid": uuid})
+
     def delete(self, uuid: str) -> None:
-        """Delete the session's points, the sidecars first: without one there is no point."""
+        """Delete the points of a session that ends, unless a fork is being restored from one. What can't be deleted now
+        is remembered. Raises as `FileStore`."""
+        self._core.restore_points.end(uuid, self._clock())
+        if not self._core.restore_points.needed_elsewhere(uuid):
+            self._delete_stored(uuid)
+            self._core.restore_points.ended(uuid)
+
+    def _delete_stored(self, uuid: str) -> None:
+        """The sidecars first: without one there is no point."""
         folder = Sidecars(self._files, self._keys.session(uuid)).folder
         with self._files.translated(f"The restore points of {uuid} could not be deleted"):
             # Without this one the session would come back after a loss of Redis.

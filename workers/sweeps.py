@@ -257,6 +257,7 @@ class Sweeps:
         """Finish interrupted deletions; and once a day, at the start of this process, and where Redis was lost, look at
         the whole store of backups, and bring archived sessions back."""
         self._stored.finish()
+        self._stored_points.finish()
         begun, looked = self._clock(), self._core.backups.looked_at()
         # A later time is of a clock that has jumped back since.
         if looked is not None and max(self._begun, begun - STORE_LOOK_EVERY) <= looked <= begun:

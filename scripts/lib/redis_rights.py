@@ -44,7 +44,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     ),
     "when restore points are due": (keys.POINTS_DUE,),
     "proofs of restore points": (keys.DRILLS,),
-    "work on backups": (keys.DRILL_REQUESTS, keys.RETIRED, keys.IN_USE_KNOWN),
+    "work on backups": (keys.DRILL_REQUESTS, keys.RETIRED, keys.IN_USE_KNOWN, keys.POINTS_ENDING),
     "looks at the store": (keys.STORE_LOOKED, keys.STORE_LOOK_LEASE),
     "leases of attempts": (keys.LEASE, keys.BACKUP_LEASE, keys.POINT_SLOT),
     "leases of deliveries": (keys.DELIVERY_LEASE,),

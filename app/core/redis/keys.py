@@ -82,12 +82,13 @@ RETIRED = "backups:retired"
 
 # Restore points. POINTS: a session's, in a hash by id. POINT_REQUESTS: uuids scored by the next attempt; POINTS_WAITING
 # by since when a point is due and not made; POINTS_DUE by when to look whether one is. POINT_SLOT: a lease for each
-# point that is made at a time.
+# point that is made at a time. POINTS_ENDING: uuids of deleted sessions whose points are still stored, by since when.
 POINTS = "session:{uuid}:points"
 POINT_REQUESTS = "points:requested"
 POINTS_WAITING = "points:waiting"
 POINTS_DUE = "points:due"
 POINT_SLOT = "lease:points:{number}"
+POINTS_ENDING = "points:ending"
 
 # Drills. DRILLS: uuids of sessions with restore points, scored by when one was last proven, of a new session by when it
 # got its first; DRILL_REQUESTS: of those to be drilled, by the next attempt.

@@ -23,8 +23,9 @@ class RestorePoint:
     """One restore point of a session's files. `created_at` and `verified_at` (when its data was last read back, 0 for
     never) are seconds since the epoch, `size` the bytes of its `files`, `stored` those that it added to the store.
     `trigger` is `sleep`, `interval`, `archive`, `rollback` or `api`; `message_id` names the last prompt that had ended.
-    `fingerprint` is of the files, as the engine compares them. It lacks `unreadable` files, which could not be read.
-    Of a `broken` one data is missing. `proven_at` is when a drill restored it and found each file as it was, 0 for never."""
+    `fingerprint` is of the files, as the engine compares them. It lacks `unreadable` files, which could not be read. Of
+    a `broken` one data is missing. `proven_at` is when a drill restored it and found each file as it was, 0 for never.
+    """
 
     id: str
     uuid: str
@@ -94,6 +95,21 @@ class RestorePoints:
         with redis_errors():
             sources = cast("dict[str, str]", self._redis.hgetall(keys.IN_USE))
         return any((found := parse(source)) and found[0] == uuid != user for user, source in sources.items())
+
+    def end(self, uuid: str, now: float) -> None:
+        """Note that the session's stored points are to be deleted."""
+        with redis_errors():
+            self._redis.zadd(keys.POINTS_ENDING, {uuid: now}, nx=True)
+
+    def ending(self) -> list[str]:
+        """The sessions whose stored points are still to be deleted, those first that wait longest."""
+        with redis_errors():
+            return cast("list[str]", self._redis.zrange(keys.POINTS_ENDING, 0, -1))
+
+    def ended(self, uuid: str) -> None:
+        """Note that the session's points are deleted."""
+        with redis_errors():
+            self._redis.zrem(keys.POINTS_ENDING, uuid)
 
     def put(self, uuid: str, points: Iterable[RestorePoint], forgotten: Sequence[str] = ()) -> None:
         """Add these points, or replace them, and drop the `forgotten` ones."""

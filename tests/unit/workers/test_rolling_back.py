@@ -306,7 +306,7 @@ def test_points_stay_while_a_fork_is_restored_from_one(world: World) -> None:
     world.sessions.resend(world.get(fork.uuid))
     world.work()
     assert files(world, fork.uuid) == BEFORE
-    StoredPoints(world.core).look()
+    StoredPoints(world.core).finish()
     assert sidecars.ids() == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import redis
 from app.core.redis import keys
 from app.core.sessions.model import Status
 from app.core.storage.archive_keys import ArchiveKeys, new_key
+from app.core.storage.file_store import FileStore
 from tests.world import World
 from workers.restore_points.repository import Head
 from workers.restore_points.sidecar import Sidecar, Sidecars
@@ -90,10 +92,41 @@ def test_points_end_with_their_session(world: World) -> None:
     assert world.core.redis.ttl(keys.POINTS.format(uuid=uuid)) != -1
 
 
-def test_those_that_a_deletion_left_go_with_the_next_look(world: World) -> None:
+def test_those_that_a_deletion_left_are_deleted_however_late(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store refused it, until the session's record has expired."""
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EROFS, "read-only")
+
+    uuid = world.active()
+    store(world, uuid, 1)
+    with monkeypatch.context() as store_of_then:
+        store_of_then.setattr(FileStore, "remove_folder", refused)
+        world.sessions.delete(uuid)
+        world.work()
+        world.sweeps.index()
+    assert len(sidecars(world, uuid).ids()) == 1
+    assert world.get(uuid).status is Status.TERMINATED
+    world.core.redis.delete(keys.SESSION.format(uuid=uuid))
+    world.sweeps.index()
+    assert sidecars(world, uuid).ids() == []
+    assert world.core.restore_points.ending() == []
+
+
+def test_a_session_that_lives_after_all_keeps_its_points(world: World) -> None:
+    uuid = world.active()
+    name = store(world, uuid, 1)
+    world.core.restore_points.end(uuid, world.now)
+    StoredPoints(world.core).finish()
+    assert sidecars(world, uuid).ids() == [name]
+    assert world.core.restore_points.ending() == []
+
+
+def test_those_that_came_after_a_deletion_go_too(world: World) -> None:
     uuid = world.active()
     world.sessions.delete(uuid)
     world.work()
     store(world, uuid, 1)
     StoredPoints(world.core).look()
+    StoredPoints(world.core).finish()
     assert sidecars(world, uuid).ids() == []

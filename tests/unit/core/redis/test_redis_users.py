@@ -18,6 +18,7 @@ from app.core.composition import Core
 from app.core.redis import keys, task_queue, users
 from app.core.redis.events import EventLog
 from app.core.redis.memory import Memory
+from app.core.restore_points.index import RestorePoints
 from app.core.service import NewSession
 from app.settings import Settings
 from app.web.people import AT_ONCE, People
@@ -191,6 +192,17 @@ def test_whoever_ends_prompts_counts_why(guarded: Guarded, tmp_path: Path, user:
     assert own.inbox.finish(uuid, "m1", reason="It was deleted.", code=Failure.DELETE, now=time.time())
     _, after = web.counters.prompts()
     assert after == {"delete": before.get("delete", 0) + 1}
+
+
+@pytest.mark.parametrize("user", ["sweeper", "backup-worker"])
+def test_whoever_deletes_sessions_remembers_whose_restore_points_are_left(guarded: Guarded, user: str) -> None:
+    points = RestorePoints(guarded.client(user))
+    points.end(A, 2.0)
+    points.end(B, 1.0)
+    assert points.ending() == [B, A]
+    points.ended(B)
+    points.ended(A)
+    assert points.ending() == []
 
 
 def test_what_scripts_do_may_be_done() -> None:
