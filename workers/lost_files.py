@@ -110,10 +110,10 @@ class LostFiles:
         self._core.sessions.resend(changed.record)
 
 
-def out_of_reach(core: Core, record: Record) -> bool:
+def out_of_reach(record: Record) -> bool:
     """Whether a start waits for its volume, of whose files there is a copy."""
     waits = record.reason_code == ReasonCode.VOLUME_UNAVAILABLE or record.reason == MACHINE_SILENT
-    return waits and bool(newest_copy(core, record.uuid)[0])
+    return waits and bool(record.point or record.backup)
 
 
 def newest_copy(core: Core, uuid: str, *, points: bool = True) -> tuple[str, float]:

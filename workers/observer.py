@@ -190,7 +190,7 @@ class Observer:
             return
         now = self._clock()
         lasts = record.started_at and now - record.started_at < self._core.settings.volume_lost_after
-        if seen.waiting and lasts and out_of_reach(self._core, record):
+        if seen.waiting and lasts and out_of_reach(record):
             return  # the stale sweep replaces the volume
         self._store.change(
             record.uuid,

@@ -195,7 +195,7 @@ class Sweeps:
         that time, and a direct look confirms it. How long a workspace may wait for its editor to begin is decided by
         the observer, which sees progress."""
         lost_at = record.started_at + self._core.settings.volume_lost_after
-        if now >= lost_at and out_of_reach(self._core, record):
+        if out_of_reach(record) and now >= lost_at:
             self._lifecycle.replace_volume(record)
             return
         patience = self._core.settings.start_timeout

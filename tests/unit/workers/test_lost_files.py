@@ -392,22 +392,10 @@ def test_it_is_replaced_in_time_however_long_an_editor_may_take(redis_client: re
     assert world.get(uuid).volume == 1
 
 
-def test_it_is_replaced_after_a_loss_of_redis_too(world: World) -> None:
-    """The record has forgotten its points; the index has them from the store."""
-    uuid = with_point(world)
-    waiting(world, uuid)
-    world.core.store.change(uuid, world.now, point="", point_at=0.0, backup="")
-    for _ in range(3):
-        world.now += world.settings.volume_lost_after / 2
-        world.sweeps.stale()
-    world.work()
-    assert (world.get(uuid).volume, world.runtime.workspaces[uuid].files) == (1, FILES)
-
-
 def test_without_a_copy_a_volume_out_of_reach_is_waited_for_and_fails_the_start(world: World) -> None:
     uuid = world.active()
     waiting(world, uuid)
-    world.core.redis.delete(keys.POINTS.format(uuid=uuid))
+    world.core.store.change(uuid, world.now, point="", backup="")
     seen = world.runtime.observe(uuid)
     assert seen is not None
     world.now += 200
