@@ -51,6 +51,16 @@ class Product:
             f"@media (prefers-color-scheme: dark) {{ :root {{ --link: {dark}; }} }}\n"
         )
 
+    def icon(self) -> tuple[bytes, str]:
+        """The icon of the product's pages, and its type: the logo, else the built-in mark in the product's colour."""
+        if self.logo:
+            kind, _, content = self.logo.removeprefix("data:").partition(";base64,")
+            return base64.b64decode(content), kind
+        # In a picture of its own, the mark has no custom properties but these.
+        opening, _, drawing = mark().partition(">")
+        opening = opening.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"')
+        return f"{opening}><style>{self.style()}</style>{drawing}".encode(), LOGO_TYPES[".svg"]
+
 
 def mark() -> str:
     """The built-in mark as an `svg` element, in the product's colour."""

@@ -17,7 +17,6 @@ from app.problems import register_error_handlers
 from app.request_hooks import register_request_hooks
 from app.tarpit import register_tarpit
 from app.web import (
-    deletion,
     operations,
     overview,
     session_actions,
@@ -34,7 +33,7 @@ from app.web.names import register_names
 from app.web.people import People
 from app.web.session import modules
 from app.web.sign_in import AUDIT, register_sign_in_limit
-from app.web.static_files import PRODUCT, asset_url, look_url
+from app.web.static_files import PRODUCT, asset_url, icon_url, look_url
 from app.web.words import FILTERS
 
 LARGEST_FORM = 262_144
@@ -61,7 +60,9 @@ def create_dashboard(core: Core, keyring: Keyring, metrics: HttpMetrics, api: WS
     app.extensions[AUDIT] = core.audit
     app.jinja_env.filters.update(FILTERS)
     app.extensions[PRODUCT] = Product.of(core.settings)
-    app.jinja_env.globals.update(asset=asset_url, look=look_url, product=app.extensions[PRODUCT], mark=Markup(mark()))
+    app.jinja_env.globals.update(
+        asset=asset_url, look=look_url, favicon=icon_url, product=app.extensions[PRODUCT], mark=Markup(mark())
+    )
     app.context_processor(
         lambda: {"person": g.get("person"), "page": request.endpoint or "", "oidc": bool(core.settings.oidc_issuer)}
     )
@@ -78,7 +79,6 @@ def create_dashboard(core: Core, keyring: Keyring, metrics: HttpMetrics, api: WS
         sessions,
         session_stream,
         session_actions,
-        deletion,
         *modules.ALL,
         overview,
         operations,

@@ -26,7 +26,7 @@ CHECKED_EVERY = 10.0
 """s between two looks, at a stream's next piece, whether its person is still signed in; a quiet one has a comment every
 15 s."""
 
-ASSETS = frozenset({"web_static.asset", "web_static.look"})
+ASSETS = frozenset({"web_static.asset", "web_static.look", "web_static.icon"})
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 OPEN_TO_ALL = frozenset({"web_sign_in.show", "web_sign_in.by_key", "web_oidc.begin", "web_oidc.back", *ASSETS})
 """The endpoints that need no sign-in."""

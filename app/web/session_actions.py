@@ -96,7 +96,8 @@ def sleep() -> Response:
 @blp.get("/sessions/delete")
 def ask_to_delete() -> str:
     """The dialog that shows what a deletion would put at risk."""
-    return _ask_to_delete([risk_of(uuid) for uuid in chosen(request.args)])
+    risks = _risks(chosen(request.args))
+    return _ask_to_delete(risks, "partial" if all(each.unreadable for each in risks) else "true")
 
 
 @blp.post("/sessions/delete")
@@ -108,10 +109,11 @@ def delete() -> Response:
         raise ApiError(400, "invalid_request", "Choose whether the files are backed up.", {})
     if (erase or backup == "false") and request.form.get("confirm", "").strip() != confirmation(uuids):
         text = f"Type {confirmation(uuids)} to {'erase everything' if erase else 'delete without a backup'}."
-        return make_response(_ask_to_delete([risk_of(uuid) for uuid in uuids], backup, text, erase=erase))
+        return make_response(_ask_to_delete(_risks(uuids), backup, text, erase=erase))
     how = {"backup": backup} | ({"erase": "true"} if erase else {})
     outcome = each(uuids, lambda uuid: api().delete(f"/session/{uuid}", **how))
-    return noticed("_outcome.html", outcome=outcome, words=("is being deleted", "are being deleted"))
+    what = "erased" if erase else "deleted" if backup == "false" else "backed up, and then deleted"
+    return noticed("_outcome.html", outcome=outcome, words=(f"is being {what}", f"are being {what}"))
 
 
 def each(uuids: list[str], act: Callable[[str], Any]) -> Outcome:
@@ -157,9 +159,14 @@ def noticed(template: str, **values: Any) -> Response:
     return response
 
 
-def _ask_to_delete(risks: list[Risk], backup: str = "true", error: str = "", *, erase: bool = False) -> str:
+def _risks(uuids: list[str]) -> list[Risk]:
+    """Several workspaces are not asked: each may take seconds to say what is unsaved."""
+    return [risk_of(uuid, ask=len(uuids) == 1) for uuid in uuids]
+
+
+def _ask_to_delete(risks: list[Risk], backup: str, error: str = "", *, erase: bool = False) -> str:
     given = {"backup": backup, "error": error, "erase": erase, "typed": confirmation([risk.uuid for risk in risks])}
-    return render_template("_delete_sessions.html", risks=risks, **given)
+    return render_template("_delete.html", risks=risks, **given)
 
 
 def _first(uuid: str) -> str:

@@ -2,7 +2,8 @@
 
 It relays the API's stream over all sessions, `GET /events`. Each event of it becomes one with the session's uuid as
 its name; a change of state also becomes `counts`, and the first one of a session `new`. At `again` the page reloads its
-rows: after events that were missed, and every few seconds where the API has no such stream to give.
+rows, after events that were missed. A stream that the API refuses is refused here too, as for want of a free one: the
+page says that it is not live, and the browser asks again, after longer and longer pauses.
 """
 
 from __future__ import annotations
@@ -11,23 +12,21 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from flask import Blueprint, Response, request
 
 from app.core.sessions.model import UUID_PATTERN, Status
 from app.web.api import api
 from app.web.guard import while_signed_in
+from app.web.relay import relayed
 
 blp = Blueprint("web_sessions_stream", __name__)
 
 BEGIN, AGAIN, COUNTS, NEW = "begin", "again", "counts", "new"
 
-EVERY = 5.0
-"""s between reloads of the rows, for want of a stream."""
-
-LIFETIME = 3_600.0
-"""s after which such a stream ends; the browser opens it again."""
+LATE = 60.0
+"""s since a page was made, after which its stream is taken to have been open or refused before."""
 
 LONGEST = 1_048_576
 """Bytes of one event; the API's are far shorter."""
@@ -50,20 +49,26 @@ def stream() -> Response:
     last = resumed or request.args.get("after", "")
     query = {"user_id": request.args.get("user_id") or None}
     streamed = api().open("GET", "/events", query=query, headers={"Last-Event-ID": last} if last else {})
-    lines = relayed(streamed.pieces, resumed=bool(resumed)) if streamed.status == 200 else ticking()
-    response = Response(while_signed_in(lines), mimetype="text/event-stream", headers={"X-Accel-Buffering": "no"})
-    response.call_on_close(cast(Any, streamed.pieces).close)
-    return response
+    if streamed.status != 200:
+        return relayed(streamed)
+    late = bool(resumed) or time.time() - moment_of(last) > LATE
+    return relayed(streamed, while_signed_in(lines(streamed.pieces, late=late)))
 
 
-def relayed(pieces: Iterable[bytes], *, resumed: bool) -> Iterator[str]:
-    """The lines for the list, of a stream of the API; `resumed`: the page missed what came since it was connected."""
+def moment_of(event_id: str) -> float:
+    """When an event was, which its id begins with in ms; 0 for none."""
+    milliseconds = event_id.partition("-")[0]
+    return int(milliseconds) / 1000 if milliseconds.isdecimal() else 0.0
+
+
+def lines(pieces: Iterable[bytes], *, late: bool) -> Iterator[bytes]:
+    """The lines for the list, of a stream of the API. Only a `late` one may lack events: the page of another was made
+    just now, when there may have been none."""
     for event in events(pieces):
         if event is None:
-            yield ": still here\n\n"
+            yield b": still here\n\n"
         elif event.type == BEGIN:
-            missed = resumed and not event.data.get("complete", True)
-            yield sse(event.id, [AGAIN] if missed else [BEGIN])
+            yield sse(event.id, [AGAIN] if late and not event.data.get("complete", True) else [BEGIN])
         else:
             yield sse(event.id, names_of(event))
 
@@ -78,19 +83,9 @@ def names_of(event: Event) -> list[str]:
     return [uuid, COUNTS, NEW] if event.data.get("status") == Status.CREATED else [uuid, COUNTS]
 
 
-def sse(event_id: str, names: Iterable[str]) -> str:
+def sse(event_id: str, names: Iterable[str]) -> bytes:
     """Events in the wire format, with some data: a browser passes none on that has none."""
-    return "".join(f"id: {event_id}\nevent: {name}\ndata: 1\n\n" for name in names)
-
-
-def ticking(every: float = EVERY, lifetime: float = LIFETIME) -> Iterator[str]:
-    """`again`, over and over."""
-    deadline = time.monotonic() + lifetime
-    while time.monotonic() < deadline:
-        # At once, so that the browser knows that it is connected.
-        yield ": still here\n\n"
-        time.sleep(every)
-        yield f"event: {AGAIN}\ndata: 1\n\n"
+    return "".join(f"id: {event_id}\nevent: {name}\ndata: 1\n\n" for name in names).encode()
 
 
 def events(pieces: Iterable[bytes]) -> Iterator[Event | None]:

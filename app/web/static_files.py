@@ -25,7 +25,6 @@ ASSETS = {
     "vendor/htmx.min.js": "text/javascript",
     "vendor/htmx-sse.min.js": "text/javascript",
     "vendor/idiomorph-ext.min.js": "text/javascript",
-    "icon.svg": "image/svg+xml",
 }
 YEAR = 31_536_000
 PRODUCT = "dashboard_product"
@@ -36,6 +35,12 @@ PRODUCT = "dashboard_product"
 def look(version: str) -> Response:
     """The colours and type, in the product's colour."""
     return _kept(product().style().encode(), "text/css")
+
+
+@blp.get("/static/<version>/icon")
+def icon(version: str) -> Response:
+    """The icon of the product."""
+    return _kept(*product().icon())
 
 
 @blp.get("/static/<version>/<path:path>")
@@ -53,7 +58,12 @@ def product() -> Product:
 
 def look_url() -> str:
     """The address of the colours and type."""
-    return f"/static/{hashlib.sha256(product().style().encode()).hexdigest()[:12]}/look.css"
+    return f"/static/{_digest(product().style().encode())}/look.css"
+
+
+def icon_url() -> str:
+    """The address of the product's icon."""
+    return f"/static/{_digest(product().icon()[0])}/icon"
 
 
 def _kept(content: bytes, kind: str) -> Response:
@@ -68,7 +78,11 @@ def asset_url(name: str) -> str:
 
 @cache
 def _version(name: str) -> str:
-    return hashlib.sha256(_content(name)).hexdigest()[:12]
+    return _digest(_content(name))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 @cache

@@ -8,6 +8,7 @@ from typing import Any
 from flask import render_template, request
 
 from app.web.api import api
+from app.web.session import happenings
 from app.web.session.blueprint import session_blueprint
 from app.web.session.page import show
 
@@ -15,19 +16,8 @@ blp = session_blueprint("events")
 
 PAGE = 100
 
-TYPES = (
-    "state",
-    "phase",
-    "message",
-    "token",
-    "tool_call",
-    "tool_result",
-    "backup",
-    "idle_warning",
-    "budget",
-    "risk",
-    "revoked",
-)
+TYPES = (*happenings.TYPES, "message", "token", "tool_call", "tool_result")
+"""Those of the timeline, and those of the conversation."""
 
 
 @blp.get("/events")

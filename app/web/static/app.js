@@ -1,6 +1,9 @@
 "use strict";
-// What htmx does not do by itself: notices that close, dialogs, copying, and the line that says a connection was lost.
+// What htmx does not do by itself: the dialog, notices, copying, answers that are not the dashboard's, and the line that
+// says a connection was lost.
 (() => {
+  const by = (id) => document.getElementById(id);
+
   document.addEventListener("click", (event) => {
     const close = event.target.closest("[data-close]");
     if (close) close.parentElement.remove();
@@ -14,21 +17,57 @@
     if (event.target.closest("[data-cancel]")) event.target.closest("dialog").close();
   });
 
-  // A dialog opens when it is swapped in, as a modal one: the focus stays within, Escape closes it.
+  // The dialog is filled by htmx, and shows what this browser's user was last created with.
+  const REMEMBERED = "workspaces.user_id";
   document.addEventListener("htmx:afterSwap", (event) => {
-    if (event.detail.target?.id !== "dialogs") return;
-    for (const dialog of event.detail.target.querySelectorAll("dialog[data-modal]:not([open])")) {
-      dialog.addEventListener("close", () => dialog.remove());
-      dialog.showModal();
-    }
+    if (event.detail.target?.id !== "dialog") return;
+    const dialog = by("dialog"), field = dialog.querySelector("[data-remember]");
+    if (field && !field.value) field.value = localStorage.getItem(REMEMBERED) || "";
+    if (!dialog.open) dialog.showModal();
+    dialog.querySelector("[autofocus]")?.focus();
   });
+  document.addEventListener("submit", (event) => {
+    const field = event.target.querySelector("[data-remember]");
+    if (field && field.value) localStorage.setItem(REMEMBERED, field.value);
+  });
+  document.addEventListener("dialog-done", () => by("dialog")?.close());
 
-  const lost = (shown) => {
-    const line = document.getElementById("lost");
-    if (line) line.hidden = !shown;
+  // What asks by itself may be refused again and again: one notice says so.
+  const MOST_NOTICES = 5;
+  const tidy = () => {
+    const said = new Set();
+    for (const notice of [...by("notices").children]) {
+      if (said.has(notice.textContent) || said.size === MOST_NOTICES) notice.remove();
+      else said.add(notice.textContent);
+    }
+    for (const notice of document.querySelectorAll("[data-brief]:not([data-seen])")) {
+      notice.dataset.seen = "";
+      setTimeout(() => notice.remove(), 8000);
+    }
   };
-  document.addEventListener("htmx:sseError", () => lost(true));
-  document.addEventListener("htmx:sseOpen", () => lost(false));
-  document.addEventListener("htmx:sendError", () => lost(true));
-  document.addEventListener("htmx:afterOnLoad", () => lost(false));
+  new MutationObserver(tidy).observe(by("notices"), { childList: true });
+
+  // The page's stream is lost until it is open again; the server, until it answers.
+  const lost = new Set();
+  const show = (what, isLost) => {
+    isLost ? lost.add(what) : lost.delete(what);
+    if (by("lost")) by("lost").hidden = lost.size === 0;
+  };
+  document.addEventListener("htmx:sseError", () => show("stream", true));
+  document.addEventListener("htmx:sseOpen", () => show("stream", false));
+
+  const unanswered = (detail) => {
+    show("server", true);
+    if (detail.requestConfig.verb === "get") return;
+    by("notices").prepend(by("unanswered").content.cloneNode(true));
+  };
+  document.addEventListener("htmx:sendError", (event) => unanswered(event.detail));
+  // An error of the dashboard names its place in the page. Any other is from something before it, such as an ingress.
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const answer = event.detail.xhr;
+    const foreign = answer.status >= 400 && !answer.getResponseHeader("HX-Retarget");
+    if (!foreign) return show("server", false);
+    event.detail.shouldSwap = false;
+    unanswered(event.detail);
+  });
 })();

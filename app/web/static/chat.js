@@ -91,10 +91,12 @@
     const turn = turnOf(id);
     const thread = document.getElementById("thread");
     if (turn) apply(turn, event);
-    else if (thread && event.type === "message" && !expected.has(id)) {
-      expected.add(id);
-      fetchTurn(id, thread, "beforeend");
-    }
+    else if (thread && event.type === "message" && !expected.has(id)) fetchNew(id);
+  };
+  const fetchNew = (id) => {
+    expected.add(id);
+    fetchTurn(id, document.getElementById("thread"), "beforeend");
+    if (id === sending.id) sent();
   };
 
   // A turn that is fetched while it goes on may lack what came meanwhile.
@@ -142,16 +144,30 @@
     }
   });
 
+  // A prompt whose answer was lost may have come through. It is sent again under its id, so that the agent gets it once.
+  const NOTHING = { id: "", message: "" };
+  let sending = NOTHING;
+  const sent = () => {
+    const field = document.getElementById("message");
+    if (field.value === sending.message) {
+      field.value = "";
+      sessionStorage.removeItem("draft " + session());
+    }
+    sending = NOTHING;
+    toEnd();
+  };
   document.addEventListener("htmx:configRequest", (event) => {
     if (event.detail.elt?.id !== "composer") return;
-    const id = crypto.randomUUID();
-    expected.add(id);
-    event.detail.parameters.set("id", id);
+    const message = event.detail.parameters.get("message");
+    if (sending.message !== message) sending = { id: crypto.randomUUID(), message };
+    expected.add(sending.id);
+    event.detail.parameters.set("id", sending.id);
   });
   document.addEventListener("htmx:afterRequest", (event) => {
-    if (event.detail.elt?.id !== "composer" || !event.detail.successful) return;
-    event.detail.elt.reset();
-    sessionStorage.removeItem("draft " + session());
-    toEnd();
+    const { elt, xhr } = event.detail;
+    if (elt?.id !== "composer") return;
+    if (xhr.status >= 200 && xhr.status < 300) return sent();
+    expected.delete(sending.id);
+    if (kept.has(sending.id)) fetchNew(sending.id);
   });
 })();

@@ -1,5 +1,5 @@
 "use strict";
-// The list of sessions: choosing several, keys, the menu of a row, dialogs, and times that go on.
+// The list of sessions: choosing several, keys, the menu of a row, and times that go on.
 (() => {
   const by = (id) => document.getElementById(id);
   const rows = () => [...document.querySelectorAll("tr[data-uuid]")];
@@ -57,7 +57,6 @@
     const target = event.target, at = (what) => target.closest(what);
     if (at("[data-menu]")) showMenu(at("[data-menu]"));
     else if (at("#row-menu [data-action]")) setTimeout(() => by("row-menu").hidePopover());
-    else if (at("[data-cancel]")) at("dialog").close();
     else if (at("[data-choose-none]")) chooseNone();
     else if (at("[data-choose-all]")) {
       for (const row of rows().filter(box)) target.checked ? chosen.add(row.dataset.uuid) : chosen.delete(row.dataset.uuid);
@@ -89,23 +88,7 @@
     event.preventDefault();
   });
 
-  // Dialogs are filled by htmx, and show what this browser's user was last created with.
-  const REMEMBERED = "workspaces.user_id";
-  document.addEventListener("htmx:afterSwap", (event) => {
-    if (event.detail.target?.id !== "dialog") return;
-    const dialog = by("dialog"), field = dialog.querySelector("[data-remember]");
-    if (field && !field.value) field.value = localStorage.getItem(REMEMBERED) || "";
-    if (!dialog.open) dialog.showModal();
-    dialog.querySelector("[autofocus]")?.focus();
-  });
-  document.addEventListener("submit", (event) => {
-    const field = event.target.querySelector("[data-remember]");
-    if (field && field.value) localStorage.setItem(REMEMBERED, field.value);
-  });
-  document.addEventListener("dialog-done", () => {
-    chooseNone();
-    by("dialog")?.close();
-  });
+  document.addEventListener("dialog-done", chooseNone);
 
   // On a narrow screen the tabs scroll.
   const showTab = () => document.querySelector("#tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
@@ -113,12 +96,6 @@
 
   document.addEventListener("htmx:afterSettle", showChosen);
   document.addEventListener("htmx:afterSettle", showTab);
-  document.addEventListener("htmx:afterSettle", () => {
-    for (const notice of document.querySelectorAll("[data-brief]:not([data-seen])")) {
-      notice.dataset.seen = "";
-      setTimeout(() => notice.remove(), 8000);
-    }
-  });
 
   const UNITS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
   function ago(when, shown) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -73,6 +74,15 @@ def test_a_bad_value_is_refused_by_its_name(given: dict[str, str]) -> None:
     (name,) = given
     with pytest.raises(SettingsError, match=name.upper()):
         Settings(**given).checked()  # type: ignore[arg-type]
+
+
+def test_the_icon_is_the_logo_or_the_mark_in_the_products_colour() -> None:
+    mark, kind = Product(color="#ab12cd").icon()
+    assert kind == "image/svg+xml"
+    drawn = ElementTree.fromstring(mark)
+    assert drawn.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "--accent: #ab12cd" in "".join(drawn.itertext())
+    assert Product(logo="data:image/png;base64,iVBORw==").icon() == (b"\x89PNG", "image/png")
 
 
 def test_what_products_have_is_taken() -> None:

@@ -7,6 +7,7 @@ import html
 import json
 import re
 import time
+from typing import Any
 
 import pytest
 import redis
@@ -130,7 +131,7 @@ def test_too_many_or_none_are_refused(visitor: Visitor) -> None:
 def test_the_dialog_of_a_deletion_shows_what_is_at_risk(visitor: Visitor, core: Core) -> None:
     uuid = created(visitor, core)
     risk = {
-        "uncommitted": {"count": 7, "names": ["a.py", "b.py"]},
+        "uncommitted": {"count": 7, "names": ["<img src=x onerror=alert(1)>", "b.py"]},
         "jobs": {"count": 1, "names": []},
         "complete": False,
     }
@@ -138,12 +139,28 @@ def test_the_dialog_of_a_deletion_shows_what_is_at_risk(visitor: Visitor, core: 
     add_backup(core, uuid)
     page = " ".join(visitor.get(f"/sessions/delete?uuid={uuid}").text.split())
     assert f"Delete the session <code>{uuid}</code> of ada?" in page
-    assert "7 files not committed: a.py, b.py and 5 more" in page
+    assert (
+        "When it was last stopped: 7 files not committed: &lt;img src=x onerror=alert(1)&gt;, b.py and 5 more" in page
+    )
+    assert "<img" not in page
     assert "1 program running in a terminal" in page
     assert "not everything could be checked" in page
     assert "1 prompt is not answered yet" in page
     assert "1 file, 6 B" in page
     assert "partial" not in page
+
+
+def test_a_workspace_that_is_awake_is_asked_what_is_unsaved(
+    visitor: Visitor, core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It alone: several would take seconds each. One that does not answer is said not to."""
+    uuid, other = created(visitor, core), created(visitor, core)
+    answers: list[dict[str, Any] | None] = [None, {"unsaved": {"count": 1, "names": ["a.py"]}, "complete": True}]
+    monkeypatch.setattr("app.api.activity.asked_risk", lambda _: answers.pop(0))
+    assert "Unsaved work is not known" in visitor.get(f"/sessions/delete?uuid={uuid}").text
+    assert "Now: 1 unsaved file: a.py" in visitor.get(f"/sessions/delete?uuid={uuid}").text
+    assert "is not known" not in visitor.get(f"/sessions/delete?uuid={uuid}&uuid={other}").text
+    assert answers == []
 
 
 def test_the_dialog_says_that_the_agent_is_at_work(visitor: Visitor, core: Core) -> None:
@@ -157,14 +174,14 @@ def test_the_dialog_says_that_the_agent_is_at_work(visitor: Visitor, core: Core)
 def test_a_partial_backup_is_offered_after_files_could_not_be_read(visitor: Visitor, core: Core) -> None:
     uuid = created(visitor, core, Status.FAILED)
     core.store.change(uuid, 1.0, reason_code="backup_incomplete")
-    assert 'value="partial"' in visitor.get(f"/sessions/delete?uuid={uuid}").text
+    assert 'value="partial" checked' in visitor.get(f"/sessions/delete?uuid={uuid}").text
     visitor.post("/sessions/delete", {"uuid": uuid, "backup": "partial"})
     assert core.store.get(uuid).delete_partial
 
 
 def test_delete_backs_up_unless_the_person_typed_what_is_lost(visitor: Visitor, core: Core) -> None:
     kept, lost = created(visitor, core), created(visitor, core)
-    assert "One session is being deleted" in visitor.post("/sessions/delete", {"uuid": kept}).text
+    assert "One session is being backed up, and then deleted." in visitor.post("/sessions/delete", {"uuid": kept}).text
     assert core.store.get(kept).delete_backup
     for confirm in ("", kept):
         answer = visitor.post("/sessions/delete", {"uuid": lost, "backup": "false", "confirm": confirm})
@@ -181,8 +198,9 @@ def test_everything_is_erased_if_the_person_typed_what(visitor: Visitor, core: C
     answer = visitor.post("/sessions/delete", fields)
     assert f"Type {uuid} to erase everything" in answer.text and 'name="erase" value="true" checked' in answer.text
     assert core.store.get(uuid).status is Status.ACTIVE
-    visitor.post("/sessions/delete", fields | {"confirm": uuid})
-    assert core.store.get(uuid).delete_erase
+    assert "One session is being erased." in visitor.post("/sessions/delete", fields | {"confirm": uuid}).text
+    record = core.store.get(uuid)
+    assert (record.delete_backup, record.delete_erase) == (False, True)
 
 
 def test_several_are_deleted_without_a_backup_by_their_number(visitor: Visitor, core: Core) -> None:
@@ -195,6 +213,11 @@ def test_a_strange_choice_deletes_nothing(visitor: Visitor, core: Core) -> None:
     uuid = created(visitor, core)
     assert visitor.post("/sessions/delete", {"uuid": uuid, "backup": "no"}).status_code == 400
     assert core.store.get(uuid).status is Status.ACTIVE
+
+
+def test_a_session_that_is_not_there_has_no_dialog(visitor: Visitor) -> None:
+    for uuid in ("aaaaaaaa", "a%3Fb=c%26", "..%2F..%2Faa"):
+        assert visitor.get(f"/sessions/delete?uuid={uuid}").status_code in (400, 404)
 
 
 @pytest.mark.parametrize("path", ["create", "first", "open", "wake", "sleep", "delete"])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from app.web import session_stream
 from app.web.api import Api, Streamed
-from app.web.session_stream import relayed, ticking
+from app.web.session_stream import lines
 from tests.unit.web.conftest import Visitor
 
 UUID = "k3v9x0qa"
@@ -20,9 +20,9 @@ def event(kind: str, data: str, event_id: str = "1-0") -> bytes:
     return f"id: {event_id}\nevent: {kind}\ndata: {data}\n\n".encode()
 
 
-def names(*pieces: bytes, resumed: bool = False) -> list[str]:
-    lines = "".join(relayed(pieces, resumed=resumed)).split("\n")
-    return [line.removeprefix("event: ") for line in lines if line.startswith("event: ")]
+def names(*pieces: bytes, late: bool = False) -> list[str]:
+    text = b"".join(lines(pieces, late=late)).decode()
+    return [line.removeprefix("event: ") for line in text.split("\n") if line.startswith("event: ")]
 
 
 def test_a_change_of_state_names_the_session_and_the_counts() -> None:
@@ -33,8 +33,8 @@ def test_a_change_of_state_names_the_session_and_the_counts() -> None:
 
 def test_every_event_has_data_and_the_id_to_resume_at() -> None:
     """A browser passes no event on that has no data."""
-    [text] = relayed([event("backup", f'{{"uuid": "{UUID}"}}', "17-3")], resumed=False)
-    assert text == f"id: 17-3\nevent: {UUID}\ndata: 1\n\n"
+    [text] = lines([event("backup", f'{{"uuid": "{UUID}"}}', "17-3")], late=False)
+    assert text.decode() == f"id: 17-3\nevent: {UUID}\ndata: 1\n\n"
 
 
 @pytest.mark.parametrize("uuid", ['"new\\nevent: counts"', '"counts"', "7", "null", '["k3v9x0qa"]'])
@@ -45,25 +45,19 @@ def test_what_is_no_uuid_becomes_no_name(uuid: str) -> None:
 def test_pieces_need_not_be_whole_events() -> None:
     text = event("message", f'{{"uuid": "{UUID}"}}') + b": still here\n\n" + event("message", '{"uuid": "zzzzzzzz"}')
     assert names(*(text[at : at + 1] for at in range(len(text)))) == [UUID, "zzzzzzzz"]
-    assert ": still here\n\n" in list(relayed([text], resumed=False))
+    assert b": still here\n\n" in list(lines([text], late=False))
 
 
 def test_an_endless_event_ends_the_stream() -> None:
     endless: Iterator[bytes] = itertools.repeat(b"x" * 65_536)
-    assert list(relayed(endless, resumed=False)) == []
+    assert list(lines(endless, late=False)) == []
 
 
 @pytest.mark.parametrize(
-    ("resumed", "complete", "wanted"), [(True, "false", "again"), (True, "true", "begin"), (False, "false", "begin")]
+    ("late", "complete", "wanted"), [(True, "false", "again"), (True, "true", "begin"), (False, "false", "begin")]
 )
-def test_a_page_that_missed_events_reloads_its_rows(resumed: bool, complete: str, wanted: str) -> None:
-    assert names(event("begin", f'{{"complete": {complete}}}'), resumed=resumed) == [wanted]
-
-
-def test_for_want_of_a_stream_the_rows_are_reloaded_again_and_again() -> None:
-    first = list(itertools.islice(ticking(every=0.0), 4))
-    assert first == [": still here\n\n", "event: again\ndata: 1\n\n"] * 2
-    assert list(ticking(every=0.0, lifetime=0.0)) == []
+def test_a_page_that_missed_events_reloads_its_rows(late: bool, complete: str, wanted: str) -> None:
+    assert names(event("begin", f'{{"complete": {complete}}}'), late=late) == [wanted]
 
 
 class Asked:
@@ -81,7 +75,8 @@ class Asked:
             finally:
                 self.closed = True
 
-        return Streamed(self.status, {}, pieces())
+        headers = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
+        return Streamed(self.status, headers, pieces())
 
 
 def test_the_stream_resumes_where_the_browser_was_and_ends_the_api_s(
@@ -100,12 +95,27 @@ def test_the_stream_resumes_where_the_browser_was_and_ends_the_api_s(
     ]
 
 
-def test_a_key_without_a_stream_of_the_api_has_rows_that_reload(
-    visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("age", "last", "wanted"), [(1.0, "", "begin"), (3_600.0, "", "again"), (1.0, "5-0", "again")])
+def test_a_page_that_was_there_before_may_have_missed_events(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch, age: float, last: str, wanted: str
 ) -> None:
-    monkeypatch.setattr(Api, "open", lambda _, *args, **options: Asked(403).open(*args, **options))
-    monkeypatch.setattr(session_stream, "ticking", lambda: iter(["event: again\ndata: 1\n\n"]))
-    assert visitor.get("/sessions/stream").text == "event: again\ndata: 1\n\n"
+    """Whether its stream broke off, or was refused until now."""
+    begin = event("begin", '{"complete": false}')
+    monkeypatch.setattr(Api, "open", lambda *_, **__: Streamed(200, {}, (piece for piece in [begin])))
+    headers = {"Last-Event-ID": last} if last else {}
+    answer = visitor.get(f"/sessions/stream?after={int((time.time() - age) * 1000)}-0", headers=headers)
+    assert f"event: {wanted}\n" in answer.text
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_stream_that_the_api_refuses_holds_no_connection(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """The browser asks again, after longer and longer pauses."""
+    asked = Asked(status)
+    monkeypatch.setattr(Api, "open", lambda _, *args, **options: asked.open(*args, **options))
+    assert visitor.get("/sessions/stream").status_code == status
+    assert asked.closed
 
 
 def test_strangers_have_no_stream(stranger: Visitor) -> None:

@@ -82,6 +82,11 @@ def test_who_only_reads_sees_no_action(onlooker: Visitor, uuid: str) -> None:
         assert 'id="do-open"' not in shown
 
 
+def test_who_only_reads_deletes_nothing(onlooker: Visitor, core: Core, uuid: str) -> None:
+    assert "may look and change nothing" in onlooker.post("/sessions/delete", {"uuid": uuid}).text
+    assert core.sessions.get(uuid).status is Status.ACTIVE
+
+
 def test_opening_leads_to_the_workspace_by_a_link_of_its_own(app: Flask) -> None:
     """The one-time link is in the page, which nothing keeps."""
     settings = dataclasses.replace(core_of(app).settings, secret_key=SECRET_KEY)
