@@ -7,12 +7,15 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.axe import violations
 from tests.browser import PATIENCE, expect_editor
 from tests.cluster.product import Api
-from tests.looks import looking
+from tests.looks import LOOKS, looking, scrolls_sideways
+from tests.model_server import ModelServer
+from workspaces import Workspaces
+from workspaces.cli.doctor import examine
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +27,17 @@ def api() -> Api:
 def page(api: Api, browser: Browser) -> Iterator[Page]:
     """The list, as an admin sees it."""
     with looking(browser, "light") as context:
-        opened = context.new_page()
-        opened.set_default_timeout(PATIENCE)
-        opened.goto(f"{dashboard(api)}/sign-in")
-        opened.fill("#key", api.headers["X-API-Key"])
-        opened.press("#key", "Enter")
-        opened.wait_for_selector("#sessions")
-        yield opened
+        yield signed_in(api, context)
+
+
+def signed_in(api: Api, context: BrowserContext) -> Page:
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.goto(f"{dashboard(api)}/sign-in")
+    page.fill("#key", api.headers["X-API-Key"])
+    page.press("#key", "Enter")
+    page.wait_for_selector("#sessions")
+    return page
 
 
 def dashboard(api: Api) -> str:
@@ -39,24 +46,72 @@ def dashboard(api: Api) -> str:
     return f"{parts.scheme}://{parts.netloc.replace('api.', 'dashboard.', 1)}"
 
 
-def test_a_workspace_from_its_creation_to_its_deletion(api: Api, page: Page) -> None:
-    uuid = api.call("POST", "/session/create", {"user_id": "ada"})["uuid"]
-    page.goto(f"{dashboard(api)}/sessions/{uuid}")
-    head = page.locator("#session-head")
-    expect(head.get_by_text("active")).to_be_visible()
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_workspace_from_its_creation_to_its_deletion(
+    api: Api, browser: Browser, model: ModelServer, look: str
+) -> None:
+    """create, open, ask the agent, back up, save, sleep, wake by a prompt, delete; readable in each look."""
+    with looking(browser, look) as context:
+        page = signed_in(api, context)
+        page.locator("#create").click()
+        page.locator("#user_id").fill("ada")
+        page.keyboard.press("Enter")
+        row = page.locator("tr[data-uuid]", has_text="ada").first
+        expect(row).to_contain_text("active")
+        checked(page)
+        uuid = row.get_attribute("data-uuid")
+        page.goto(f"{dashboard(api)}/sessions/{uuid}")
+        state = page.locator(".session-state")
+        with context.expect_page() as opened:
+            page.locator("#do-open").click()
+        expect_editor(opened.value)
+        opened.value.close()
+
+        page.locator("#tab-chat").click()
+        ask(page, "run: echo hello | tee kept.txt", "hello")
+        checked(page)
+        page.locator("#do-backup").click()
+        expect(page.locator(".backup-state")).to_contain_text("Backed up and verified")
+        checked(page)
+        page.locator("#tab-restore-points").click()
+        page.get_by_role("button", name="Make one now").click()
+        expect(page.locator("#restore-point-list tbody tr").first).to_be_visible()
+        checked(page)
+
+        page.locator("#do-sleep").click()
+        expect(state).to_contain_text("Nothing runs")
+        page.locator("#tab-chat").click()
+        ask(page, "run: cat kept.txt", "hello")
+        expect(state).to_contain_text("active")
+
+        page.locator("#do-delete").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_label("Delete without a backup").check()
+        dialog.locator("#confirm").fill(uuid or "")
+        checked(page)
+        dialog.get_by_role("button", name=f"Delete {uuid}").click()
+        expect(state).to_contain_text("It was deleted")
+
+
+def ask(page: Page, prompt: str, answer: str) -> None:
+    """Send a prompt, until the agent has answered it with this."""
+    page.get_by_label("Prompt").fill(prompt)
+    page.get_by_role("button", name="Send").click()
+    turn = page.locator(".turn").filter(has_text=prompt)
+    expect(turn).to_have_attribute("data-state", "processed")
+    expect(turn.locator(".work")).to_contain_text(answer)
+
+
+def checked(page: Page) -> None:
+    """By axe's rules, without scrolling sideways."""
     assert violations(page) == []
-    with page.context.expect_page() as opened:
-        head.get_by_role("button", name="Open").click()
-    expect_editor(opened.value)
-    opened.value.close()
-    head.get_by_role("button", name="Sleep").click()
-    expect(head.get_by_text("sleeping")).to_be_visible()
-    head.get_by_role("button", name="Wake").click()
-    expect(head.get_by_text("active")).to_be_visible()
-    page.goto(f"{dashboard(api)}/")
-    expect(page.locator(f'tr[data-uuid="{uuid}"]')).to_contain_text("active")
-    api.call("DELETE", f"/session/{uuid}?backup=false")
-    expect(page.locator(f'tr[data-uuid="{uuid}"]')).to_contain_text("terminated")
+    assert not scrolls_sideways(page)
+
+
+def test_the_doctor_finds_the_product_well(api: Api) -> None:
+    findings = examine(lambda: Workspaces(api.url, api.headers["X-API-Key"]))
+    assert [each for each in findings if each.status == "failed"] == []
+    assert {each.check for each in findings} >= {"api", "clock", "key", "redis", "cluster", "ingress_from_here"}
 
 
 def test_operators_see_every_process_and_a_diagnosis(api: Api, page: Page) -> None:
