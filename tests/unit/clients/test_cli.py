@@ -250,6 +250,46 @@ def test_without_a_valid_key_the_doctor_goes_by_the_health() -> None:
     }
 
 
+def late(request: httpx.Request) -> httpx.Response:
+    raise httpx.ReadTimeout("late", request=request)
+
+
+DIAGNOSIS = {"status": "ok", "checks": [], "timestamp": "2026-01-01T10:00:00Z"}
+PARTS = {"redis": "ok", "workers": "ok", "observer": "ok"}
+
+
+@pytest.mark.parametrize("failure", [problem(503, "state_unavailable"), problem(500, "internal_error"), late])
+def test_a_diagnosis_that_fails_is_a_finding(failure: Handler) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=HEALTH) if request.url.path == "/health" else failure(request)
+
+    assert doctor(answer) == {"api": "ok", "clock": "warning", "key": "unknown", **PARTS}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        problem(403, "forbidden"),
+        problem(503, "state_unavailable"),
+        late,
+        lambda _: httpx.Response(200, text="<html>"),
+        lambda _: httpx.Response(200, json={"settings": []}),
+    ],
+)
+def test_settings_that_are_not_told_are_a_finding(settings: Handler) -> None:
+    """Where workspaces are is in them."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        known = {"/health": HEALTH, "/diagnosis": DIAGNOSIS}.get(request.url.path)
+        return httpx.Response(200, json=known) if known else settings(request)
+
+    assert doctor(answer) == {"api": "ok", "clock": "warning", "key": "ok", "ingress_from_here": "unknown"}
+
+
+def test_an_address_that_is_none_is_a_finding() -> None:
+    assert reach("http://vs-code-00000000.example.com:port", httpx.MockTransport(late)).status == "failed"
+
+
 @pytest.mark.parametrize(("status", "found"), [(401, "ok"), (404, "ok"), (302, "ok"), (200, "failed"), (502, "failed")])
 def test_an_ingress_must_refuse_a_workspace_that_does_not_exist(status: int, found: str) -> None:
     seen: list[httpx.Request] = []

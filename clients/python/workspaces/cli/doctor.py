@@ -22,6 +22,8 @@ SKEW: Final = 30.0
 UNKNOWN_WORKSPACE: Final = "00000000"
 """A workspace that does not exist: forward auth refuses it, which shows that the ingress asks it."""
 
+INGRESS: Final = "ingress_from_here"
+
 REFUSALS = frozenset({302, 401, 403, 404})
 
 
@@ -100,27 +102,34 @@ def by_health(health: Health) -> Iterator[Finding]:
 
 def _ingress_from_here(client: Workspaces) -> Iterator[Finding]:
     """Whether workspaces' addresses lead from this machine to an ingress that asks forward auth."""
-    kept = {each.name: each.value for each in client.system.settings().settings}
+    try:
+        kept = {each.name: each.value for each in client.system.settings().settings}
+    except WorkspacesError as error:
+        text = f"Workspaces' addresses are not known, as the service does not tell its settings: {error}"
+        yield Finding(INGRESS, "unknown", text, "See the service's log.")
+        return
     domain, scheme, port = (kept.get(name) for name in ("WORKSPACE_DOMAIN", "WORKSPACE_SCHEME", "WORKSPACE_PORT"))
+    if not domain or not scheme:
+        yield Finding(INGRESS, "unknown", "The service's settings don't say where workspaces are.", "Upgrade it.")
+        return
     url = f"{scheme}://vs-code-{UNKNOWN_WORKSPACE}.{domain}" + (f":{port}" if port else "")
     yield reach(url, httpx.HTTPTransport(retries=0))
 
 
 def reach(url: str, transport: httpx.BaseTransport) -> Finding:
     """Whether forward auth refuses a workspace that does not exist."""
-    name = "ingress_from_here"
     try:
         with httpx.Client(timeout=TIMEOUT, transport=transport) as http:
             status = http.get(at_loopback(url), headers={"Host": httpx.URL(url).netloc.decode()}).status_code
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         text = f"{url} can't be reached: {error}"
-        return Finding(name, "failed", text, "Check the DNS entry of *.WORKSPACE_DOMAIN, and the ingress.")
+        return Finding(INGRESS, "failed", text, "Check the DNS entry of *.WORKSPACE_DOMAIN, and the ingress.")
     if status in REFUSALS:
-        return Finding(name, "ok", "Workspaces' addresses lead to the ingress, which asks forward auth.")
+        return Finding(INGRESS, "ok", "Workspaces' addresses lead to the ingress, which asks forward auth.")
     text = f"{url} answers {status}, though there is no such workspace."
     if status < 400:
-        return Finding(name, "failed", text, "The ingress does not ask forward auth: anyone may open any workspace.")
-    return Finding(name, "failed", text, "See the logs of the ingress and of forward auth.")
+        return Finding(INGRESS, "failed", text, "The ingress does not ask forward auth: anyone may open any workspace.")
+    return Finding(INGRESS, "failed", text, "See the logs of the ingress and of forward auth.")
 
 
 def at_loopback(url: str) -> httpx.URL:
