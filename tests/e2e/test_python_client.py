@@ -160,7 +160,10 @@ def test_every_other_call(client: Workspaces, service: Service, transport: Docum
     uuid = awake(client)
     assert client.sessions.status(uuid).uuid == uuid
     assert uuid in {row.uuid for row in client.sessions.list(user_id="ada", limit=1)}
+    backup = client.backups.make(uuid, timeout=120)
+    assert (backup.status, backup.name) == ("done", next(iter(client.backups.list_of_session(uuid))).name)
     assert client.sessions.sleep(uuid, wait=60).status == "sleeping"
+    assert client.sessions.put_to_sleep(uuid, timeout=60).status == "sleeping"
     assert client.sessions.scale_up(uuid, wait=60).status == "success"
     assert client.sessions.activity(uuid).verdict.idle is False
     assert client.sessions.keepalive(uuid, seconds=60).until is not None

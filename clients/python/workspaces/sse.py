@@ -70,12 +70,21 @@ def read(http: Http, response: httpx.Response, deadline: float | None = None) ->
     """The events of an answer, as `parse`. Raises `ConnectionFailed` when it breaks, `WaitTimedOut` at the deadline, of
     the monotonic clock."""
     try:
-        for event in parse(response.iter_lines()):
+        for event in parse(lines_of(response, deadline)):
             check(deadline)
             yield event
     except httpx.TransportError as error:
         check(deadline)
         raise connection_error(error, http.url) from error
+
+
+def lines_of(response: httpx.Response, deadline: float | None) -> Iterator[str]:
+    """The lines of an answer. Near the deadline they end after a comment: the stream may have been silent for longer
+    than is left then, so it has to be opened again to end in time."""
+    for line in response.iter_lines():
+        yield line
+        if line.startswith(":") and silence(deadline) < SILENCE:
+            return
 
 
 def follow(

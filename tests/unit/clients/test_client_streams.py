@@ -190,6 +190,94 @@ def test_a_silent_stream_ends_at_the_deadline(monkeypatch):
         api.client(retries=0).sessions.wait_until_active(UUID, timeout=10)
 
 
+class Quiet(httpx.SyncByteStream):
+    """A body that brings a comment each 15 s of a clock, or breaks off after the read timeout."""
+
+    def __init__(self, clock, request):
+        self._clock = clock
+        self._timeout = request.extensions["timeout"]["read"]
+
+    def __iter__(self):
+        while self._timeout > 15.0:
+            self._clock.append(self._clock[-1] + 15.0)
+            yield b": still here\n\n"
+        self._clock.append(self._clock[-1] + self._timeout)
+        raise httpx.ReadTimeout("silent")
+
+
+@pytest.mark.parametrize("timeout", [5.0, 20.0, 40.0, 100.0])
+def test_a_stream_of_comments_ends_at_the_deadline(monkeypatch, timeout):
+    """A comment does not give it longer than is left."""
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[-1])
+    begin = stream(state("1-0", "waking"))
+    api = Api(begin, *[lambda request: httpx.Response(200, stream=Quiet(clock, request))] * 9)
+    with pytest.raises(WaitTimedOut):
+        api.client().sessions.wait_until_active(UUID, timeout=timeout)
+    assert clock[-1] == pytest.approx(timeout)
+
+
+# Waiting for a sleep
+
+
+def scaled_down(status: str, code: int = 200) -> httpx.Response:
+    return answer({"uuid": UUID, "action": "scale_down", "status": status}, code)
+
+
+def test_a_session_is_put_to_sleep_until_no_process_runs():
+    api = Api(scaled_down("sleeping", 202), scaled_down("success"), answer(session("sleeping")))
+    assert api.client().sessions.put_to_sleep(UUID, timeout=100).status == "sleeping"
+    assert [request.headers.get("Prefer") for request in api.requests] == ["wait=60", "wait=60", None]
+    assert len(api.slept) == 1
+
+
+def test_processes_that_do_not_end_are_not_waited_for_without_end(monkeypatch):
+    now = itertools.count(0.0, 10.0)
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    with pytest.raises(WaitTimedOut):
+        Api(*[scaled_down("sleeping", 202) for _ in range(9)]).client().sessions.put_to_sleep(UUID, timeout=60)
+
+
+# Making a backup
+
+
+def backed_up(status: str, **more: object) -> str:
+    return sse("3-0", "backup", status=status, **more)
+
+
+QUEUED = {"uuid": UUID, "action": "backup", "status": "queued"}
+
+
+def test_a_backup_is_made_and_waited_for():
+    """The stream goes on after what was before the backup was asked for."""
+    seen: list[Event] = []
+    events = stream(state("2-0", "sleeping"), backed_up("done", name="a.zip"))
+    api = Api(stream(state("1-0", "active")), answer(QUEUED, 202), events)
+    ended = api.client().backups.make(UUID, on_event=seen.append)
+    assert (ended.status, ended.name) == ("done", "a.zip")
+    assert [event.id for event in seen] == ["2-0", "3-0"]
+    assert [request.method for request in api.requests] == ["GET", "POST", "GET"]
+    assert api.requests[2].headers["Last-Event-ID"] == "1-0"
+
+
+def test_a_backup_that_fails_says_why():
+    api = Api(stream(state("1-0", "active")), answer(QUEUED, 202), stream(backed_up("failed", reason="full")))
+    ended = api.client().backups.make(UUID)
+    assert (ended.status, ended.reason) == ("failed", "full")
+
+
+def test_a_backup_of_a_session_that_ends_is_not_waited_for():
+    with pytest.raises(StateConflict):
+        Api(stream(state("1-0", "active")), answer(QUEUED, 202), stream(OVER)).client().backups.make(UUID)
+
+
+def test_a_backup_is_asked_for_however_short_the_wait_is():
+    api = Api(stream(state("1-0", "active")), answer(QUEUED, 202))
+    with pytest.raises(WaitTimedOut):
+        api.client().backups.make(UUID, timeout=0)
+    assert api.turns == []
+
+
 # Prompts
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from workspaces.downloads import Download
+from workspaces.errors import StateConflict
+from workspaces.events import BackupEvent, Event, ends_session, typed
 from workspaces.models import Action, Backup, BackupList, CreatedSession
 from workspaces.pages import Pages
 from workspaces.resources.base import Resource, given, operation, path
+from workspaces.sse import Stream, follow
 
 ZIP = "application/zip"
 
@@ -20,6 +25,26 @@ class Backups(Resource):
         """Back a session up while it goes on; a `BackupEvent` reports the end. Its `status` is `done` if the backup was
         made within `wait`; raises `BackupFailed` if it failed by then."""
         return self._post(Action, path("session", uuid, "backup"), wait=wait, idempotency_key=idempotency_key)
+
+    def make(
+        self, uuid: str, *, timeout: float = 600.0, on_event: Callable[[Event], None] | None = None
+    ) -> BackupEvent:
+        """Back a session up while it goes on, and wait for the end: `done` with the backup's name, or `failed` with a
+        reason. `on_event` is shown all that happens in the session meanwhile. Raises `WaitTimedOut` after `timeout`
+        seconds, the backup then goes on, and `StateConflict` if the session ends before."""
+        deadline, events = time.monotonic() + timeout, path("session", uuid, "events")
+        with Stream(follow(self._http, events, None)) as present:
+            before = next(present).id
+        self.create(uuid, wait=0)
+        for raw in follow(self._http, events, before, deadline):
+            event = typed(raw)
+            if on_event is not None:
+                on_event(event)
+            if isinstance(event, BackupEvent):
+                return event
+            if ends_session(event):
+                break
+        raise StateConflict(f"Session {uuid} ended before its backup.", code="illegal_state")
 
     @operation("listBackups")
     def list(

@@ -14,6 +14,9 @@ T = TypeVar("T")
 
 OPERATION = "__operation__"
 
+MOST_WAIT = 60.0
+"""s: the service waits no longer for an end state in one call, unless its operator allows more."""
+
 
 def operation(operation_id: str, media: str = JSON) -> Callable[[F], F]:
     """Names the operation of the OpenAPI document that a method calls, and the type of the answer it asks for. A test

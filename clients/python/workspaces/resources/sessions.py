@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from workspaces.decoding import decode
-from workspaces.errors import StartFailed, StateConflict
+from workspaces.errors import StartFailed, StateConflict, WaitTimedOut
 from workspaces.events import Event, StateEvent, ends_session, typed
 from workspaces.models import (
     Action,
@@ -28,10 +28,13 @@ from workspaces.models import (
     Token,
 )
 from workspaces.pages import Pages
-from workspaces.resources.base import Resource, given, operation, path
+from workspaces.resources.base import MOST_WAIT, Resource, given, operation, path
 from workspaces.sse import STREAM, Stream, follow
 
 COMING_UP = frozenset({Status.CREATED, Status.WAKING})
+
+PAUSE = 0.5
+"""s between two calls of a wait: a service may be set up to wait for nothing."""
 
 
 class Sessions(Resource):
@@ -216,6 +219,20 @@ class Sessions(Resource):
                 )
             break
         raise StateConflict(f"Session {uuid} does not start: it was put to sleep or deleted.", code="illegal_state")
+
+    def put_to_sleep(self, uuid: str, *, timeout: float = 120.0) -> Session:
+        """Put a session to sleep, and wait until no process of its workspace runs. Raises `WaitTimedOut` after
+        `timeout` seconds, `StopFailed`, and `StateConflict` if it was woken or deleted meanwhile."""
+        deadline = time.monotonic() + timeout
+        left = timeout
+        while self.scale_down(uuid, wait=min(left, MOST_WAIT)).status != "success":
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise WaitTimedOut(
+                    f"Processes of session {uuid} still run after {timeout:.0f} s; they are being ended."
+                )
+            self._http.sleep(min(left, PAUSE))
+        return self.get(uuid)
 
     def _follow(self, uuid: str, after: str | None, deadline: float | None = None) -> Iterator[Event]:
         for raw in follow(self._http, path("session", uuid, "events"), after, deadline):
