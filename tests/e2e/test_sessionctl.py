@@ -117,6 +117,24 @@ def test_from_nothing_to_a_chat_and_back(terminal: Terminal, tmp_path: Path) -> 
     terminal.run("delete", restored["uuid"], "--backup", "false", "--yes")
 
 
+def test_a_wait_ends_with_what_it_waits_for_or_at_its_time(terminal: Terminal, service: Service) -> None:
+    """At its time while the worker that would end it stands still."""
+    uuid = json.loads(terminal.run("create", "ada@example.com", "--json"))["uuid"]
+    with paused(service, "backup-worker"):
+        backup = json.loads(terminal.run("backup", uuid, "--timeout", "2", "--json", exit_code=5))
+    assert backup["status"] == "queued"
+    with paused(service, "sweeper"):
+        session = json.loads(terminal.run("sleep", uuid, "--timeout", "2", "--json", exit_code=5))
+        assert session["session"]["status"] == "sleeping"
+        assert service.processes(WORKSPACE_UUID=uuid)
+    terminal.run("sleep", uuid)
+    assert service.processes(WORKSPACE_UUID=uuid) == []
+    assert "active" in terminal.run("wake", uuid)
+    terminal.run("sleep", uuid)
+    assert service.processes(WORKSPACE_UUID=uuid) == []
+    terminal.run("delete", uuid, "--backup", "false", "--yes")
+
+
 def test_the_doctor_finds_each_fault(terminal: Terminal, service: Service, model: ModelServer) -> None:
     """Eleven of them: three at the caller's, six of the service that are there at the same time, Redis, the model."""
     wait_for(lambda: not bad(terminal), "nothing to be wrong", lambda: str(terminal.diagnosis()), SILENT)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,7 +14,9 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from tests.unit.clients.api import session
+from tests.unit.clients.api import TIME, UUID, Api, Body, action, session, sse, stream
+from tests.unit.clients.api import answer as answered
+from tests.unit.clients.conftest import Sessionctl
 from workspaces.cli.app import app
 from workspaces.cli.context import EXIT_CODES, State, run
 from workspaces.cli.doctor import examine, reach
@@ -122,6 +126,77 @@ def test_access_is_revoked_with_a_restart_where_that_is_asked_for(options: list[
     assert [(each.url.path, each.content) for each in asked] == [("/session/abcd1234/revoke", sent)]
 
 
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_each_command_has_json(command: tuple[str, ...]) -> None:
+    assert "--json" in CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200"}).output
+
+
+def test_a_download_as_json_says_where_it_is(sessionctl: Sessionctl, tmp_path: Path) -> None:
+    content = b"a zip"
+    etag = f'"{hashlib.sha256(content).hexdigest()}"'
+    api = Api(httpx.Response(200, headers={"ETag": etag}, stream=Body(content)))
+    ended = sessionctl(api, "download", "a.zip", "--to", str(tmp_path), "--json")
+    assert (ended.code, json.loads(ended.out)) == (0, {"path": str(tmp_path / "a.zip")})
+
+
+def test_a_revocation_as_json_is_the_answer(sessionctl: Sessionctl) -> None:
+    ended = sessionctl(Api(action("revoke")), "revoke", UUID, "--json")
+    assert json.loads(ended.out) == {"uuid": UUID, "action": "revoke", "status": "success"}
+
+
+# Dead letters
+
+
+def test_dead_letters_are_listed_with_why(sessionctl: Sessionctl) -> None:
+    letter = {"id": "0123456789abcdef", "at": TIME, "task": "wake", "uuid": UUID, "tries": 5, "reason": "no such image"}
+    ended = sessionctl(
+        Api(answered({"total": 1, "dead_letters": [letter], "next_cursor": None})), "dead-letters", "list"
+    )
+    for words in ("0123456789abcdef", "wake", UUID, "5", "no such image"):
+        assert words in ended.out
+    none = sessionctl(Api(answered({"total": 0, "dead_letters": [], "next_cursor": None})), "dead-letters", "list")
+    assert (none.out, "no task was given up" in none.err) == ("", True)
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_dead_letter_is_retried(sessionctl: Sessionctl, options: tuple[str, ...]) -> None:
+    body = {"id": "d1", "uuid": UUID, "task": "wake", "status": "waking"}
+    api = Api(answered(body, 202))
+    ended = sessionctl(api, "dead-letters", "retry", "d1", *options)
+    assert (api.requests[0].method, api.requests[0].url.path) == ("POST", "/dead-letters/d1/retry")
+    assert json.loads(ended.out) == body if options else f"wake of session {UUID}" in ended.err
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_dead_letter_is_dropped(sessionctl: Sessionctl, options: tuple[str, ...]) -> None:
+    api = Api(httpx.Response(204))
+    ended = sessionctl(api, "dead-letters", "drop", "d1", *options)
+    assert (ended.code, api.requests[0].method, api.requests[0].url.path) == (0, "DELETE", "/dead-letters/d1")
+    assert json.loads(ended.out) == {"id": "d1", "status": "dropped"} if options else "Dropped." in ended.err
+
+
+def test_a_dead_letter_that_is_gone_is_not_found(sessionctl: Sessionctl) -> None:
+    gone = sessionctl(httpx.MockTransport(problem(404, "dead_letter_not_found")), "dead-letters", "drop", "d1")
+    assert gone.code == 4
+
+
+# Following a session
+
+
+def test_events_are_shown_until_the_session_ends(sessionctl: Sessionctl) -> None:
+    told = (sse("6-0", "phase", phase="ready", ms=412), sse("7-0", "state", status="terminated", reason=None))
+    api = Api(stream(*told), stream(*told))
+    ended = sessionctl(api, "events", UUID, "--after", "5-0")
+    assert (ended.code, api.requests[0].headers["Last-Event-ID"]) == (0, "5-0")
+    assert [line.split() for line in ended.out.splitlines() if line.strip()] == [
+        ["phase", "phase=ready", "ms=412"],
+        ["state", "status=terminated"],
+    ]
+    lines = [json.loads(line) for line in sessionctl(api, "events", UUID, "--json").out.splitlines()]
+    assert lines[0] == {"id": "6-0", "type": "phase", "data": {"phase": "ready", "ms": 412}}
+    assert lines[1]["data"]["status"] == "terminated"
+
+
 def test_a_list_shows_texts_of_tenants_as_they_are_without_control_characters() -> None:
     result = call(lambda _: httpx.Response(200, json={"total": 1, "sessions": [SESSION], "next_cursor": None}), "list")
     assert result.exit_code == 0
@@ -145,7 +220,7 @@ def test_filters_and_limits_reach_the_api() -> None:
     result = call(answer, "list", "--label", "a=1", "--label", "b=2", "--search", "ada", "--limit", "7")
     assert "Create one with" in result.output
     assert asked[0].params.get_list("label") == ["a=1", "b=2"]
-    assert (asked[0].params["q"], asked[0].params["limit"]) == ("ada", "7")
+    assert (asked[0].params["q"], asked[0].params["limit"]) == ("ada", "8"), "one more tells whether there are more"
 
 
 @pytest.mark.parametrize(

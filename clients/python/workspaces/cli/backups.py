@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from workspaces import encrypted_backup
-from workspaces.cli.context import FAILED, Json, Limit, Timeout, Uuid, Wait, client
-from workspaces.cli.output import ago, print_facts, print_json, print_rows, say, size, yes_or_no
+from workspaces.cli.context import FAILED, Json, Limit, Timeout, Uuid, Wait, client, late
+from workspaces.cli.output import ago, page_size, print_facts, print_json, print_list, say, size, yes_or_no
 from workspaces.cli.progress import steps
-from workspaces.cli.sessions import shown, wait_up
+from workspaces.cli.sessions import show_started
 from workspaces.encrypted_backup import CannotDecrypt
 from workspaces.errors import WaitTimedOut
-from workspaces.events import BackupEvent
 
 app = typer.Typer()
 
@@ -36,25 +34,21 @@ def backups(
     Example: sessionctl backups k3v9x2ab
     """
     calls = client(context).backups
-    rows = min(limit, 1_000)
-    pages = calls.list_of_session(uuid, limit=rows) if uuid else calls.list(user_id=user, limit=rows)
-    found = [backup for backup, _ in zip(pages, range(limit), strict=False)]
-    if json:
-        return print_json(found)
-    print_rows(
-        (
-            (
-                each.name,
-                each.user_id,
-                size(each.size),
-                str(each.files),
-                yes_or_no(each.verified),
-                ago(each.created_at),
-            )
-            for each in found
+    rows = page_size(limit)
+    print_list(
+        calls.list_of_session(uuid, limit=rows) if uuid else calls.list(user_id=user, limit=rows),
+        limit,
+        lambda each: (
+            each.name,
+            each.user_id,
+            size(each.size),
+            str(each.files),
+            yes_or_no(each.verified),
+            ago(each.created_at),
         ),
         *("BACKUP", "USER", "SIZE", "FILES", "VERIFIED", "AGE"),
         empty="There is no backup yet. Make one with: sessionctl backup SESSION",
+        as_json=json,
     )
 
 
@@ -64,27 +58,26 @@ def backup(context: typer.Context, uuid: Uuid, wait: Wait = True, timeout: Timeo
 
     Example: sessionctl backup k3v9x2ab
     """
-    calls = client(context)
-    with calls.sessions.events(uuid) as stream:
-        first = next(iter(stream))
-        asked = calls.backups.create(uuid)
+    calls = client(context).backups
     if not wait:
+        asked = calls.create(uuid)
         return print_json(asked) if json else say("The backup was asked for.")
-    deadline = time.monotonic() + timeout
-    with steps(f"backing up {uuid}"), calls.sessions.events(uuid, after=first.id) as stream:
-        for event in stream:
-            if isinstance(event, BackupEvent):
-                break
-            if time.monotonic() > deadline:
-                raise WaitTimedOut(f"The backup has not ended after {timeout:.0f} s; it goes on by itself.")
-        else:
-            raise WaitTimedOut(f"Session {uuid} ended before its backup.")
-    if json:
-        print_json({"status": event.status, "name": event.name, "reason": event.reason})
-    else:
-        print_facts({"backup": event.name or "", "status": event.status, "reason": event.reason or ""})
-    if event.status != "done":
+    try:
+        with steps(f"backing up {uuid}"):
+            ended = calls.make(uuid, timeout=timeout)
+    except WaitTimedOut as error:
+        _print_backup("queued", None, None, as_json=json)
+        raise late(f"The backup has not ended after {timeout:.0f} s.", f"backups {uuid}") from error
+    _print_backup(ended.status, ended.name, ended.reason, as_json=json)
+    if ended.status != "done":
         raise typer.Exit(FAILED)
+
+
+def _print_backup(status: str, name: str | None, reason: str | None, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"status": status, "name": name, "reason": reason})
+    else:
+        print_facts({"backup": name or "", "status": status, "reason": reason or ""})
 
 
 @app.command()
@@ -102,9 +95,7 @@ def restore(
     """
     calls = client(context)
     made = calls.backups.restore(name, user_id=user)
-    if wait:
-        wait_up(calls, made.uuid, timeout)
-    shown(calls.sessions.get(made.uuid), as_json=json)
+    show_started(calls, made.uuid, timeout if wait else None, as_json=json)
 
 
 @app.command()
@@ -112,6 +103,7 @@ def download(
     context: typer.Context,
     name: Name,
     to: Annotated[Path, typer.Option("--to", "-o", help="A file or a folder.")] = Path(),
+    json: Json = False,
 ) -> None:
     """Download a backup's zip, and check it.
 
@@ -119,7 +111,7 @@ def download(
     """
     with steps(f"downloading {name}"):
         path = client(context).backups.download(name, to)
-    print(path)
+    _print_path(path, as_json=json)
 
 
 @app.command()
@@ -128,6 +120,7 @@ def decrypt(
     key_file: Annotated[Path | None, typer.Option(help="A file with ARCHIVE_KEY; by default the variable.")] = None,
     to: Annotated[Path | None, typer.Option("--to", "-o", help="The plain zip.", show_default=False)] = None,
     name: Annotated[str, typer.Option(help="The name it had in the store, if it has another now.")] = "",
+    json: Json = False,
 ) -> None:
     """Decrypt a stored backup, without the service.
 
@@ -140,6 +133,14 @@ def decrypt(
         target = to or Path(name or file.name)
         if target.resolve() == file.resolve():
             raise CannotDecrypt("The plain zip would replace the stored one: name another file by --to.")
-        print(encrypted_backup.decrypt(file, target, key, name))
+        plain = encrypted_backup.decrypt(file, target, key, name)
     except OSError as error:
         raise CannotDecrypt(f"{error.filename or file}: {error.strerror}.") from error
+    _print_path(plain, as_json=json)
+
+
+def _print_path(path: Path, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"path": str(path)})
+    else:
+        print(path)

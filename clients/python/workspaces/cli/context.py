@@ -56,6 +56,11 @@ def client(context: typer.Context) -> Workspaces:
     return made
 
 
+def late(what: str, look: str) -> WaitTimedOut:
+    """The error of a wait that ran out: `what` has not happened yet, and the command `look` tells of it."""
+    return WaitTimedOut(f"{what} It goes on by itself; look with: sessionctl {look}")
+
+
 def run(program: Callable[[], Any]) -> int:
     """Run the program; returns its exit code. An error is one sentence on standard error."""
     try:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from workspaces.cli.context import FAILED, Json, Limit, client
 from workspaces.cli.doctor import examine
-from workspaces.cli.output import ago, out, print_json, print_rows, safe, say, when
+from workspaces.cli.output import ago, out, page_size, print_csv, print_json, print_list, safe, say, when
 
 app = typer.Typer()
 letters = typer.Typer(help="Tasks that were given up: list, retry, drop.", no_args_is_help=True)
@@ -28,17 +28,13 @@ def list_letters(context: typer.Context, limit: Limit = 100, json: Json = False)
 
     Example: sessionctl dead-letters list
     """
-    pages = client(context).dead_letters.list(limit=min(limit, 1_000))
-    found = [letter for letter, _ in zip(pages, range(limit), strict=False)]
-    if json:
-        return print_json(found)
-    print_rows(
-        (
-            (each.id, each.task, each.uuid or "", str(each.tries or ""), each.reason or "", ago(each.at))
-            for each in found
-        ),
+    print_list(
+        client(context).dead_letters.list(limit=page_size(limit)),
+        limit,
+        lambda each: (each.id, each.task, each.uuid or "", str(each.tries or ""), each.reason or "", ago(each.at)),
         *("DEAD LETTER", "TASK", "SESSION", "TRIES", "WHY", "AGE"),
         empty="There is none: no task was given up.",
+        as_json=json,
     )
 
 
@@ -55,12 +51,14 @@ def retry(context: typer.Context, letter: Letter, json: Json = False) -> None:
 
 
 @letters.command("drop")
-def drop(context: typer.Context, letter: Letter) -> None:
+def drop(context: typer.Context, letter: Letter, json: Json = False) -> None:
     """Drop a dead letter; its session stays as it is.
 
     Example: sessionctl dead-letters drop 0123456789abcdef
     """
     client(context).dead_letters.drop(letter)
+    if json:
+        return print_json({"id": letter, "status": "dropped"})
     say("Dropped.")
 
 
@@ -82,27 +80,24 @@ def costs(
     """
     calls = client(context).costs
     begin, end = first.date() if first else None, last.date() if last else None
+    chosen: dict[str, Any] = {"group_by": by, "user_id": user, "label": label, "first": begin, "last": end}
+    chosen["limit"] = page_size(limit)
     if csv:
-        text, _ = calls.csv(group_by=by, user_id=user, label=label, first=begin, last=end, limit=min(limit, 1_000))
-        return print(text, end="")
-    pages = calls.list(group_by=by, user_id=user, label=label, first=begin, last=end, limit=min(limit, 1_000))
-    found = [row for row, _ in zip(pages, range(limit), strict=False)]
-    if json:
-        return print_json(found)
-    print_rows(
-        (
-            (
-                str(each.day or each.label or each.uuid or each.user_id or each.size or ""),
-                f"{sum(each.compute_seconds.values()) / 3600:.1f} h",
-                f"{each.storage_gib_hours:.1f}",
-                str(sum(count.prompt + count.completion for count in each.tokens.values())),
-                f"${each.dollars.total:.4f}",
-                f"${each.saved_dollars:.4f}",
-            )
-            for each in found
+        return print_csv(lambda cursor: calls.csv(**chosen, cursor=cursor), limit)
+    print_list(
+        calls.list(**chosen),
+        limit,
+        lambda each: (
+            str(each.day or each.label or each.uuid or each.user_id or each.size or ""),
+            f"{sum(each.compute_seconds.values()) / 3600:.1f} h",
+            f"{each.storage_gib_hours:.1f}",
+            str(sum(count.prompt + count.completion for count in each.tokens.values())),
+            f"${each.dollars.total:.4f}",
+            f"${each.saved_dollars:.4f}",
         ),
         *(by.partition(":")[2].upper() or by.upper(), "AWAKE", "GIB-HOURS", "TOKENS", "COST", "SAVED"),
         empty="Nothing was used in this time.",
+        as_json=json,
     )
 
 
@@ -118,25 +113,21 @@ def audit(
 
     Example: sessionctl audit --session k3v9x2ab
     """
-    pages = client(context).audit.list(uuid=session, key=key, limit=min(limit, 1_000))
-    found = [entry for entry, _ in zip(pages, range(limit), strict=False)]
-    if json:
-        return print_json(found)
-    print_rows(
-        (
-            (
-                when(each.at),
-                each.action,
-                each.uuid or "",
-                each.by,
-                each.address or "",
-                str(each.status or ""),
-                each.reason or "",
-            )
-            for each in found
+    print_list(
+        client(context).audit.list(uuid=session, key=key, limit=page_size(limit)),
+        limit,
+        lambda each: (
+            when(each.at),
+            each.action,
+            each.uuid or "",
+            each.by,
+            each.address or "",
+            str(each.status or ""),
+            each.reason or "",
         ),
         *("WHEN", "ACTION", "SESSION", "BY", "FROM", "ANSWER", "WHY"),
         empty="No entry matches.",
+        as_json=json,
     )
 
 

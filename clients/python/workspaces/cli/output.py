@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from io import StringIO
+from itertools import islice
+from typing import Any, Final, NamedTuple, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from workspaces.decoding import Answer
+from workspaces.pages import Pages
+
+T = TypeVar("T")
+
+MOST_ROWS: Final = 1_000
+"""Rows of one page, at most."""
+
+MORE: Final = "There are more: raise --limit."
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -36,6 +48,58 @@ def print_rows(rows: Iterable[Sequence[str]], *columns: str, empty: str) -> None
         out.print(table)
     else:
         say(empty)
+
+
+def page_size(limit: int) -> int:
+    """How many rows to ask for in a page: one more than is shown tells whether there are more."""
+    return min(limit + 1, MOST_ROWS)
+
+
+def print_list(
+    items: Iterable[T], limit: int, row: Callable[[T], Sequence[str]], *columns: str, empty: str, as_json: bool
+) -> None:
+    """The first `limit` of the items as a table, as `print_rows`, or as JSON; says if there are more."""
+    rest = iter(items)
+    found = list(islice(rest, limit))
+    if as_json:
+        print_json(found)
+    else:
+        print_rows(map(row, found), *columns, empty=empty)
+    if next(rest, None) is not None:
+        say(MORE)
+
+
+class CsvPage(NamedTuple):
+    """A page of a table in CSV. One without rows may have fewer columns."""
+
+    header: list[str]
+    rows: list[list[str]]
+    next_cursor: str | None
+
+
+def print_csv(fetch: Callable[[str | None], tuple[str, str | None]], limit: int) -> None:
+    """The first `limit` rows of a table in CSV, after one header; says if there are more. `fetch` answers the page at a
+    cursor, and the cursor of the next."""
+
+    def page(cursor: str | None) -> CsvPage:
+        text, following = fetch(cursor)
+        header, *rows = [*csv.reader(StringIO(text, newline=""))] or [[]]
+        return CsvPage(header, rows, following)
+
+    lines = _lines(Pages(page, lambda each: each.rows).pages())
+    csv.writer(sys.stdout).writerows(islice(lines, 1 + limit))
+    if next(lines, None) is not None:
+        say(MORE)
+
+
+def _lines(pages: Iterable[CsvPage]) -> Iterator[list[str]]:
+    """One header, and the rows of all pages."""
+    begun = False
+    for page in pages:
+        if not begun and (page.rows or page.next_cursor is None):
+            begun = True
+            yield page.header
+        yield from page.rows
 
 
 def print_facts(facts: Mapping[str, str]) -> None:

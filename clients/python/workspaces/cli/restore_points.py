@@ -6,14 +6,15 @@ from typing import Annotated
 
 import typer
 
-from workspaces.cli.context import FAILED, Json, Limit, Uuid, client
-from workspaces.cli.output import ago, print_facts, print_json, print_rows, size
+from workspaces.cli.context import FAILED, Json, Limit, Uuid, client, late
+from workspaces.cli.output import ago, page_size, print_facts, print_json, print_list, size
 from workspaces.cli.progress import steps
+from workspaces.errors import RestorePointLate
+from workspaces.models import Session
+from workspaces.resources.base import MOST_WAIT
+from workspaces.resources.sessions import COMING_UP
 
 app = typer.Typer()
-
-MOST_WAIT = 60.0
-"""s: the service waits no longer."""
 
 
 @app.command("restore-points")
@@ -22,26 +23,22 @@ def restore_points(context: typer.Context, uuid: Uuid, limit: Limit = 100, json:
 
     Example: sessionctl restore-points k3v9x2ab
     """
-    pages = client(context).restore_points.list(uuid, limit=min(limit, 1_000))
-    found = [point for point, _ in zip(pages, range(limit), strict=False)]
-    if json:
-        return print_json(found)
-    print_rows(
-        (
-            (
-                each.restore_from,
-                each.trigger,
-                size(each.size),
-                size(each.stored),
-                f"{each.files}, lacks {each.unreadable}" if each.unreadable else str(each.files),
-                "broken" if each.broken else ago(each.verified_at),
-                ago(each.proven_at),
-                ago(each.created_at),
-            )
-            for each in found
+    print_list(
+        client(context).restore_points.list(uuid, limit=page_size(limit)),
+        limit,
+        lambda each: (
+            each.restore_from,
+            each.trigger,
+            size(each.size),
+            size(each.stored),
+            f"{each.files}, lacks {each.unreadable}" if each.unreadable else str(each.files),
+            "broken" if each.broken else ago(each.verified_at),
+            ago(each.proven_at),
+            ago(each.created_at),
         ),
         *("RESTORE POINT", "MADE BY", "SIZE", "STORED", "FILES", "VERIFIED", "PROVEN", "AGE"),
         empty="There is no restore point yet. Make one with: sessionctl restore-point SESSION",
+        as_json=json,
     )
 
 
@@ -57,13 +54,15 @@ def restore_point(
     Example: sessionctl restore-point k3v9x2ab
     """
     with steps(f"saving {uuid}"):
-        made = client(context).restore_points.create(uuid, wait=MOST_WAIT if wait else None)
+        made = client(context).restore_points.create(uuid, wait=MOST_WAIT if wait else 0)
     if json:
         print_json(made)
     else:
         print_facts({"restore point": made.status, "reason": made.message or ""})
-    if made.message:
+    if made.message and wait:
         raise typer.Exit(FAILED)
+    if made.status != "done" and wait:
+        raise late(f"The restore point is not made after {MOST_WAIT:.0f} s.", f"restore-points {uuid}")
 
 
 Point = Annotated[str | None, typer.Option(help="A restore point's id, as `restore-points` lists it.")]
@@ -89,15 +88,24 @@ def rollback(
         session = client(context).restore_points.roll_back(
             uuid, restore_point=_id(point), message_id=message, wait=MOST_WAIT if wait else 0
         )
+    under_way = session.rollback_to is not None or session.status in COMING_UP
     if json:
-        return print_json(session)
-    done = session.rolled_back or {}
+        print_json(session)
+    else:
+        _print_rollback(session, under_way)
+    if under_way and wait:
+        raise late(f"The rollback is not done after {MOST_WAIT:.0f} s.", f"status {uuid}")
+
+
+def _print_rollback(session: Session, under_way: bool) -> None:
+    # What is told of a rollback that is under way is of the one before.
+    told = {} if under_way else session.rolled_back or {}
     print_facts(
         {
             "session": session.status,
-            "rollback": "under way" if session.rollback_to else "done",
-            "files of": str(done.get("files_of") or ""),
-            "state before": str(done.get("saved") or ""),
+            "rollback": "under way" if under_way else "done",
+            "files of": str(told.get("files_of") or ""),
+            "state before": str(told.get("saved") or ""),
         }
     )
 
@@ -116,7 +124,11 @@ def fork(
     Example: sessionctl fork k3v9x2ab
     """
     with steps(f"forking {uuid}"):
-        made = client(context).restore_points.fork(uuid, user_id=user, restore_point=_id(point), message_id=message)
+        try:
+            made = client(context).restore_points.fork(uuid, user_id=user, restore_point=_id(point), message_id=message)
+        except RestorePointLate as error:
+            text = "There is no fork yet: its restore point is still being made. Fork with --point once it is listed."
+            raise late(text, f"restore-points {uuid}") from error
     if json:
         print_json(made)
     else:

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-import time
 import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Literal, cast
 
 import typer
 
-from workspaces.cli.context import Json, Limit, Timeout, Uuid, Wait, client
-from workspaces.cli.output import ago, out, print_facts, print_json, print_json_line, print_rows, say, size, when
+from workspaces.cli.context import Json, Limit, Timeout, Uuid, Wait, client, late
+from workspaces.cli.output import (
+    ago,
+    out,
+    page_size,
+    print_facts,
+    print_json,
+    print_json_line,
+    print_list,
+    print_rows,
+    say,
+    size,
+    when,
+)
 from workspaces.cli.progress import steps
 from workspaces.client import Workspaces
-from workspaces.errors import WaitTimedOut
-from workspaces.models import Session, SessionSummary, Status
+from workspaces.errors import Conflict, WaitTimedOut
+from workspaces.models import Deleted, Session, SessionSummary, Status
+from workspaces.resources.base import MOST_WAIT
 
 app = typer.Typer()
-
-DOWN = frozenset({Status.SLEEPING, Status.TERMINATED, Status.FAILED})
 
 
 @app.command()
@@ -41,9 +53,7 @@ def create(
     made = calls.sessions.create(
         user_id, size=size, restore_from=restore_from, ttl=ttl, idle_timeout=idle_timeout, labels=labels_of(label)
     )
-    if wait:
-        wait_up(calls, made.uuid, timeout)
-    shown(calls.sessions.get(made.uuid), as_json=json)
+    show_started(calls, made.uuid, timeout if wait else None, as_json=json)
 
 
 @app.command("list")
@@ -60,14 +70,14 @@ def list_(
 
     Example: sessionctl list --status failed
     """
-    pages = client(context).sessions.list(user_id=user, status=status, label=label, q=search, limit=min(limit, 1_000))
-    found = [session for session, _ in zip(pages, range(limit), strict=False)]
-    if json:
-        return print_json(found)
-    print_rows(
-        ((each.uuid, _state(each), each.user_id, ago(each.created_at), ago(each.last_activity)) for each in found),
+    calls = client(context).sessions
+    print_list(
+        calls.list(user_id=user, status=status, label=label, q=search, limit=page_size(limit)),
+        limit,
+        lambda each: (each.uuid, _state(each), each.user_id, ago(each.created_at), ago(each.last_activity)),
         *("SESSION", "STATUS", "USER", "AGE", "LAST USE"),
         empty="No session matches. Create one with: sessionctl create USER",
+        as_json=json,
     )
 
 
@@ -138,22 +148,23 @@ def wake(context: typer.Context, uuid: Uuid, wait: Wait = True, timeout: Timeout
     """
     calls = client(context)
     calls.sessions.wake(uuid, wait=0)
-    if wait:
-        wait_up(calls, uuid, timeout)
-    shown(calls.sessions.get(uuid), as_json=json)
+    show_started(calls, uuid, timeout if wait else None, as_json=json)
 
 
 @app.command("sleep")
 def sleep_(context: typer.Context, uuid: Uuid, wait: Wait = True, timeout: Timeout = 120.0, json: Json = False) -> None:
-    """Put a session to sleep; its files and its conversation are kept.
+    """Put a session to sleep, and wait until its processes have ended; its files and its conversation are kept.
 
     Example: sessionctl sleep k3v9x2ab
     """
     calls = client(context)
-    calls.sessions.sleep(uuid, wait=0)
-    if wait:
-        wait_down(calls, uuid, timeout, "asleep")
-    shown(calls.sessions.get(uuid), as_json=json)
+    if not wait:
+        calls.sessions.sleep(uuid, wait=0)
+        return shown(calls.sessions.get(uuid), as_json=json)
+    # The status is `sleeping` from the first moment on; another call tells whether processes still run.
+    running = late(f"Processes of session {uuid} still run after {timeout:.0f} s.", f"sleep {uuid}")
+    with shown_after(calls, uuid, running, as_json=json), steps(f"putting {uuid} to sleep"):
+        calls.sessions.put_to_sleep(uuid, timeout=timeout)
 
 
 @app.command()
@@ -163,12 +174,15 @@ def revoke(
     restart: Annotated[
         bool, typer.Option("--restart", help="End all programs in the workspace too, and start it again.")
     ] = False,
+    json: Json = False,
 ) -> None:
     """Revoke every cookie, link and token of a session, and end the connections opened with them.
 
     Example: sessionctl revoke k3v9x2ab --restart
     """
-    client(context).sessions.revoke(uuid, restart=restart)
+    revoked = client(context).sessions.revoke(uuid, restart=restart)
+    if json:
+        return print_json(revoked)
     say(f"Access to {uuid} is revoked; open connections end within seconds.")
 
 
@@ -200,10 +214,18 @@ def delete(
         typer.confirm(f"{'Erase' if erase else 'Delete'} session {uuid}{whose}, {kept}?", abort=True, err=True)
     with steps(f"{'erasing' if erase else 'deleting'} {uuid}"):
         how = cast(Literal["true", "false", "partial"], backup)
-        deleted = calls.sessions.delete(uuid, backup=how, erase=erase, wait=60)
-    if json:
+        deleted = calls.sessions.delete(uuid, backup=how, erase=erase, wait=MOST_WAIT)
+    _print_deleted(deleted, as_json=json)
+    if deleted.status != Status.TERMINATED:
+        # Of what is being erased there may be no record to show, but to erase it again tells whether it is gone.
+        look = f"delete {uuid} --erase" if erase else f"status {uuid}"
+        raise late(f"Session {uuid} is not {'erased' if erase else 'deleted'} after {MOST_WAIT:.0f} s.", look)
+
+
+def _print_deleted(deleted: Deleted, *, as_json: bool) -> None:
+    if as_json:
         return print_json(deleted)
-    print_facts({"session": uuid, "status": deleted.status, "backup": deleted.backup or ""})
+    print_facts({"session": deleted.uuid, "status": deleted.status, "backup": deleted.backup or ""})
     if deleted.backup:
         say(f"Its files: sessionctl restore {deleted.backup}")
 
@@ -228,21 +250,27 @@ def events(
                 print_rows([(event.type, values)], empty="")
 
 
-def wait_up(calls: Workspaces, uuid: str, timeout: float) -> None:
-    """Wait until the workspace is up, and show its steps."""
-    with steps(f"starting {uuid}") as wait:
+def show_started(calls: Workspaces, uuid: str, timeout: float | None, *, as_json: bool) -> None:
+    """Print a session that was told to start: once its workspace is up, with its steps until then, or at once if
+    `timeout` is None."""
+    if timeout is None:
+        return shown(calls.sessions.get(uuid), as_json=as_json)
+    starting = late(f"Session {uuid} is not up after {timeout:.0f} s.", f"status {uuid}")
+    with shown_after(calls, uuid, starting, as_json=as_json), steps(f"starting {uuid}") as wait:
         calls.sessions.wait_until_active(uuid, timeout=timeout, on_event=wait.show)
 
 
-def wait_down(calls: Workspaces, uuid: str, timeout: float, what: str) -> None:
-    """Wait until no process of the workspace runs. Raises `WaitTimedOut`."""
-    deadline = time.monotonic() + timeout
-    with steps(f"putting {uuid} to sleep"):
-        while calls.sessions.get(uuid).status not in DOWN:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise WaitTimedOut(f"Session {uuid} is not {what} after {timeout:.0f} s; it goes on by itself.")
-            calls.sessions.sleep(uuid, wait=min(left, 60))
+@contextmanager
+def shown_after(calls: Workspaces, uuid: str, ran_out: WaitTimedOut, *, as_json: bool) -> Iterator[None]:
+    """Print the session after the wait in the block, also after one that failed or ran out. Raises `ran_out` then."""
+    try:
+        yield
+    except (WaitTimedOut, Conflict) as error:
+        shown(calls.sessions.get(uuid), as_json=as_json)
+        if isinstance(error, WaitTimedOut):
+            raise ran_out from error
+        raise
+    shown(calls.sessions.get(uuid), as_json=as_json)
 
 
 def labels_of(texts: list[str] | None) -> dict[str, str] | None:
@@ -276,6 +304,7 @@ def shown(session: Session, *, as_json: bool = False) -> None:
             "session": session.uuid,
             "status": _state(session),
             "reason": session.reason or "",
+            "rolling back to": session.rollback_to or "",
             "user": session.user_id,
             "url": session.workspace_url,
             "labels": " ".join(f"{name}={value}" for name, value in session.labels.items()),
