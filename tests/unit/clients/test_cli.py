@@ -139,6 +139,14 @@ def test_a_download_as_json_says_where_it_is(sessionctl: Sessionctl, tmp_path: P
     assert (ended.code, json.loads(ended.out)) == (0, {"path": str(tmp_path / "a.zip")})
 
 
+def test_a_download_into_a_folder_that_is_not_there_says_so(sessionctl: Sessionctl, tmp_path: Path) -> None:
+    api = Api(httpx.Response(200, headers={"ETag": '"0"'}, stream=Body(b"a zip")))
+    ended = sessionctl(api, "download", "a.zip", "--to", str(tmp_path / "none" / "a.zip"))
+    assert ended.code == 1
+    assert "none" in ended.err and "No such file or directory" in ended.err
+    assert "Traceback" not in ended.err
+
+
 def test_a_revocation_as_json_is_the_answer(sessionctl: Sessionctl) -> None:
     ended = sessionctl(Api(action("revoke")), "revoke", UUID, "--json")
     assert json.loads(ended.out) == {"uuid": UUID, "action": "revoke", "status": "success"}

@@ -70,6 +70,9 @@ def run(program: Callable[[], Any]) -> int:
     except BrokenPipeError:
         # Whoever read the output has seen enough.
         return 0
+    except OSError as error:
+        say(f"sessionctl: {error.filename or 'a file'}: {error.strerror or error}.")
+        return FAILED
     except WorkspacesError as error:
         say(f"sessionctl: {error}")
         if error.request_id:
