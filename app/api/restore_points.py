@@ -43,11 +43,11 @@ def make(uuid: str) -> Response:
     asked_at = time.time()
 
     def over(record: Record) -> bool:
-        return record.status in GONE or record.point_at >= asked_at or (record.point_error, before) != ("", True)
+        return record.status in GONE or record.point_at >= asked_at or record.point_error not in ("", before)
 
     with waiting(visible_session(uuid).user_id, uuid):
         asked = core().sessions.request_point(uuid, request_id())
-        before = not asked.point_error
+        before = asked.point_error
         record = wait_for(asked, over)
     if record.point_at >= asked_at:
         return action(record, "restore_point", "done")

@@ -82,11 +82,20 @@ def test_a_request_is_queued(client: Client, core: Core, uuid: str) -> None:
     assert core.store.get(uuid).point_trigger == "api"
 
 
-def test_a_caller_may_wait_for_it(client: Client, core: Core, uuid: str) -> None:
+@pytest.mark.parametrize("earlier", ["", "The store was away."])
+def test_a_caller_may_wait_for_it(client: Client, core: Core, uuid: str, earlier: str) -> None:
+    """However the attempt before ended."""
+    core.store.change(uuid, time.time(), point_error=earlier)
+
     def make() -> None:
         wait_for(lambda: core.store.pending(keys.POINT_REQUESTS, uuid), "the request", interval=0.01)
         core.store.change(
-            uuid, time.time(), point="p", point_at=time.time(), event=("restore_point", {"status": "done"})
+            uuid,
+            time.time(),
+            point="p",
+            point_at=time.time(),
+            point_error="",
+            event=("restore_point", {"status": "done"}),
         )
 
     worker = threading.Thread(target=make)
