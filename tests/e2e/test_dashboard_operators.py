@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.axe import violations
 from tests.browser import PATIENCE
+from tests.dashboard_browser import dashboard
 from tests.looks import LOOKS, looking, picture, scrolls_sideways
 from tests.service import KEY, Service
 from tests.waiting import wait_for
@@ -35,10 +36,6 @@ def service(tmp_path_factory: pytest.TempPathFactory, code_server: str, issuer: 
     running.start()
     yield running
     running.stop()
-
-
-def dashboard(service: Service) -> str:
-    return f"http://dashboard.localhost:{service.port}"
 
 
 def sign_in(page: Page, service: Service) -> Page:

@@ -10,9 +10,10 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from tests.axe import violations
 from tests.browser import PATIENCE
+from tests.dashboard_browser import go, signed_in, without_complaints
 from tests.looks import LOOKS, looking, picture, scrolls_sideways
 from tests.model_server import Answer, ModelServer, ToolCall, default_rules, when
-from tests.service import KEY, Service
+from tests.service import Service
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
@@ -57,27 +58,11 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 
 @pytest.fixture
-def page(context: BrowserContext, service: Service) -> Page:
+def page(context: BrowserContext, service: Service) -> Iterator[Page]:
     """Signed in as an admin. A mistake in a script ends the test."""
-    return signed_in(context, service)
-
-
-def signed_in(context: BrowserContext, service: Service) -> Page:
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE)
-    page.goto(f"{dashboard(service)}/sign-in")
-    page.get_by_label("API key").fill(KEY)
-    page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url(f"{dashboard(service)}/")
-    return page
-
-
-def dashboard(service: Service) -> str:
-    return f"http://dashboard.localhost:{service.port}"
-
-
-def go(page: Page, service: Service, uuid: str, tab: str = "") -> None:
-    page.goto(f"{dashboard(service)}/sessions/{uuid}" + (f"/{tab}" if tab else ""))
+    opened = signed_in(context, service)
+    with without_complaints(opened):
+        yield opened
 
 
 def status(page: Page) -> Locator:

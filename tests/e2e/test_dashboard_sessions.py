@@ -13,14 +13,11 @@ from app.core.sessions.model import Record, Status, new_uuid
 from app.core.sessions.store import SessionStore
 from tests.axe import violations
 from tests.browser import PATIENCE, expect_editor
+from tests.dashboard_browser import dashboard
 from tests.looks import LOOKS, looking, picture, scrolls_sideways
 from tests.service import KEY, Service
 
 MARKUP = '"><img src=x onerror=alert(1)>'
-
-
-def dashboard(service: Service) -> str:
-    return f"http://dashboard.localhost:{service.port}"
 
 
 def signed_in(service: Service, context: BrowserContext, path: str = "/") -> Page:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from flask import Response, g, render_template, request
 
+from app.core.sessions.model import Status
 from app.web.api import api
 from app.web.guard import while_signed_in
 from app.web.relay import relayed
 from app.web.session.blueprint import session_blueprint
 from app.web.session.phases import steps_of
 from app.web.session.states import state_in_words
+from app.web.session_stream import events
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ TABS = (
 )
 
 blp = session_blueprint("page")
+
+ENDED = b"event: ended\ndata: 1\n\n"
+"""Closes the page's stream: after the last event of a deleted session a browser would connect again and again."""
 
 
 def show(uuid: str, tab: str, read: Callable[[str], dict[str, Any]], **values: Any) -> str:
@@ -93,5 +98,20 @@ def open_workspace(uuid: str) -> str:
 def stream(uuid: str) -> Response:
     """The session's events after `after`; a browser that lost the connection says itself after which."""
     after = request.headers.get("Last-Event-ID") or request.args.get("after", "0-0")
+    over = api().get(f"/session/{uuid}")["session"]["status"] == Status.TERMINATED
     streamed = api().open("GET", f"/session/{uuid}/events", headers={"Last-Event-ID": after})
-    return relayed(streamed, while_signed_in(streamed.pieces))
+    pieces = _until_over(streamed.pieces, over=over) if streamed.status == 200 else streamed.pieces
+    return relayed(streamed, while_signed_in(pieces))
+
+
+def _until_over(pieces: Iterable[bytes], *, over: bool) -> Iterator[bytes]:
+    """The pieces, each with whole events, and `ENDED` once the session is deleted; `over`: it was before."""
+    for piece in pieces:
+        yield piece
+        over = over or any(event is not None and _is_last(event.type, event.data) for event in events([piece]))
+    if over:
+        yield ENDED
+
+
+def _is_last(kind: str, data: Mapping[str, Any]) -> bool:
+    return kind == "state" and data.get("status") == Status.TERMINATED

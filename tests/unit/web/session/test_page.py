@@ -109,9 +109,9 @@ def test_the_stream_brings_what_happens_after_the_page(visitor: Visitor, core: C
     answer = visitor.get(f"/sessions/{uuid}/stream?after={after}")
     assert answer.mimetype == "text/event-stream"
     events = answer.get_data(as_text=True)
-    assert events.index("event: backup") < events.index('"terminated"')
+    assert events.index("event: backup") < events.index('"terminated"') < events.index("event: ended")
     later = visitor.get(f"/sessions/{uuid}/stream?after={after}", headers={"Last-Event-ID": core.events.last_id(uuid)})
-    assert later.get_data(as_text=True) == "", "what the browser says itself counts"
+    assert later.get_data(as_text=True) == "event: ended\ndata: 1\n\n", "what the browser says itself counts"
     assert visitor.get(f"/sessions/{uuid}/stream?after=x").status_code == 400
 
 
@@ -133,6 +133,7 @@ def test_a_deleted_session_can_be_looked_at(visitor: Visitor, core: Core, uuid: 
     shown = text(visitor, f"/sessions/{uuid}")
     assert "It was deleted" in shown
     assert "do-open" not in shown
+    assert "sse-connect" not in shown, "nothing happens to it any more"
 
 
 def test_names_are_checked_before_they_are_part_of_a_call(visitor: Visitor, uuid: str) -> None:
