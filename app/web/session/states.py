@@ -11,7 +11,7 @@ TEXTS = {
     "active": "Its editor and its agent run.",
     "sleeping": "Nothing runs, and its files are kept. Opening it or a prompt wakes it.",
     "terminating": "It is being deleted.",
-    "terminated": "It was deleted. Its backups are kept.",
+    "terminated": "It was deleted. What is kept of it is listed under Backups.",
     "failed": "It stays as it is until it is woken or deleted.",
 }
 
