@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, render_template, request
+from flask import Blueprint, render_template, request
 
 from app.web.api import api
 
@@ -35,14 +35,19 @@ def processes() -> str:
 def retry(letter_id: str) -> str:
     """Try a task again."""
     retried = api().post(f"/dead-letters/{letter_id}/retry")
-    return render_template("_done.html", text=f"{retried['task']} of session {retried['uuid']} is tried again.")
+    return _done(f"{retried['task']} of session {retried['uuid']} is tried again.")
 
 
 @blp.post("/operations/dead-letters/<letter_id>/drop")
-def drop(letter_id: str) -> str | Response:
+def drop(letter_id: str) -> str:
     """Drop a dead letter."""
     api().delete(f"/dead-letters/{letter_id}")
-    return render_template("_done.html", text="The dead letter is dropped.")
+    return _done("The dead letter is dropped.")
+
+
+def _done(text: str) -> str:
+    """The notice, and how many dead letters are left."""
+    return render_template("_done.html", text=text, total=api().get("/dead-letters", limit=1)["total"])
 
 
 def read_processes() -> list[dict[str, str]]:
