@@ -40,6 +40,15 @@ def signs_in(app: Flask, key: str, address: str) -> int:
     return int(answer.status_code)
 
 
+def resumed(app: Flask, before: Visitor) -> Visitor:
+    """The same browser, with its cookie and its page, at another app."""
+    after = Visitor(app)
+    cookie = before.client.get_cookie(COOKIE, domain="dashboard.localhost")
+    after.client.set_cookie(COOKIE, cookie.value, domain="dashboard.localhost", secure=True)
+    after.csrf = before.csrf
+    return after
+
+
 def test_who_is_not_signed_in_is_asked_to_and_comes_back(stranger: Visitor) -> None:
     answer = stranger.get("/?status=failed")
     assert (answer.status_code, answer.location) == (302, "/sign-in?next=%2F%3Fstatus%3Dfailed")
@@ -201,6 +210,31 @@ def test_the_list_of_sign_ins_lives_as_long_as_they_do(redis_client: redis.Redis
         redis_client.expire(name, 30)
     assert people.find(secret) is not None
     assert all(redis_client.ttl(name) > 30 for name in names)
+
+
+def test_a_key_that_is_withdrawn_ends_its_sign_ins(
+    onlooker: Visitor, visitor: Visitor, settings: Settings, redis_client: redis.Redis
+) -> None:
+    """From the restart on that takes the key out of API_KEYS: its pages lead to the sign-in, whatever asks."""
+    after = create_app(dataclasses.replace(settings, api_key=ADMIN_KEY, dashboard_url=ORIGIN))
+    other, withdrawn = (resumed(after, each) for each in (visitor, onlooker))
+    assert other.get("/").status_code == 200, "nobody else's"
+    assert withdrawn.get("/").location == "/sign-in"
+    part = withdrawn.get("/operations/processes", headers={"HX-Request": "true"})
+    assert (part.status_code, part.headers["HX-Redirect"]) == (401, "/sign-in")
+    assert withdrawn.get("/sessions/stream", headers={"Accept": "text/event-stream"}).status_code == 401
+    assert withdrawn.post("/sessions/sleep", {"uuid": "k3v9x0qa"}).location == "/sign-in"
+    assert withdrawn.post("/sign-in", {"key": READING_KEY}).status_code == 401
+
+
+def test_an_open_stream_ends_with_its_key(redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "CHECKED_EVERY", 0.0)
+    owner = Principal(name="ada", digest="d" * 64, role="admin")
+    secret = People(redis_client, Keyring([owner]), 60).sign_in(owner, by_key=True)
+    app = Flask("dashboard")
+    app.extensions[guard.PEOPLE] = People(redis_client, Keyring([]), 60)
+    with app.test_request_context(headers={"Cookie": f"{COOKIE}={secret}"}):
+        assert list(guard.while_signed_in(iter("abc"))) == []
 
 
 def test_an_open_stream_ends_with_the_sign_in(redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
