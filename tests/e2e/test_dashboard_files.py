@@ -133,7 +133,8 @@ def test_everything_of_a_session_is_erased_once_its_uuid_is_typed(page: Page, se
     expect(page.locator(".session-state")).to_contain_text("What is kept of it is listed under Backups.")
     expect(page.get_by_role("button", name="Open")).to_have_count(0)
     page.locator("#tab-backups").click()
-    expect(page.get_by_text("No backups yet.")).to_be_visible()
+    expect(page.get_by_text("No backup is kept.")).to_be_visible()
+    expect(page.get_by_role("button", name="Back up")).to_have_count(0)
 
 
 def test_the_page_of_a_session_that_is_gone_offers_its_backups(context: BrowserContext, service: Service) -> None:

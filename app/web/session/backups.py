@@ -75,7 +75,9 @@ def _live(uuid: str, since: str) -> dict[str, Any]:
 
 
 def _listed(uuid: str, cursor: str | None = None) -> dict[str, Any]:
-    return {"listed": api().get(f"/session/{uuid}/backups", limit=PAGE, cursor=cursor)}
+    """A page of the list, and the session's status: of one that is deleted no more backups are made."""
+    status = api().get(f"/session/{uuid}")["session"]["status"]
+    return {"listed": api().get(f"/session/{uuid}/backups", limit=PAGE, cursor=cursor), "status": status}
 
 
 def _is_after(event: str, other: str) -> bool:

@@ -18,13 +18,13 @@ PAGE = 50
 @blp.get("/restore-points")
 def index(uuid: str) -> str:
     """The restore points, newest first."""
-    return show(uuid, "restore-points", _live)
+    return show(uuid, "restore-points", _listed)
 
 
 @blp.get("/restore-points/live")
 def live(uuid: str) -> str:
     """What changes when a point is made."""
-    return render_template("session/_restore_points_live.html", uuid=uuid, **_live(uuid))
+    return render_template("session/_restore_points_live.html", uuid=uuid, **_listed(uuid))
 
 
 @blp.get("/restore-points/list")
@@ -37,7 +37,7 @@ def listed(uuid: str) -> str:
 def make(uuid: str) -> str:
     """Ask for a point; answers the tab, which shows it when it is made."""
     api().post(f"/session/{uuid}/restore-points")
-    return show(uuid, "restore-points", lambda uuid: {**_live(uuid), "asked": True})
+    return show(uuid, "restore-points", lambda uuid: {**_listed(uuid), "asked": True})
 
 
 @blp.post("/restore-points/<point_id>/restore")
@@ -51,13 +51,10 @@ def restore(uuid: str, point_id: str) -> Response:
 def roll_back(uuid: str, point_id: str) -> str:
     """Roll the session back in place; answers the tab, which shows it when it is done."""
     api().post(f"/session/{uuid}/rollback", {"restore_point": point_id})
-    return show(uuid, "restore-points", _live)
-
-
-def _live(uuid: str) -> dict[str, Any]:
-    """How safe the files are, and the newest points."""
-    return {"session": api().get(f"/session/{uuid}")["session"], **_listed(uuid)}
+    return show(uuid, "restore-points", _listed)
 
 
 def _listed(uuid: str, cursor: str | None = None) -> dict[str, Any]:
-    return {"listed": api().get(f"/session/{uuid}/restore-points", limit=PAGE, cursor=cursor)}
+    """How safe the files are, and a page of the points, the newest if there is no `cursor`."""
+    points = api().get(f"/session/{uuid}/restore-points", limit=PAGE, cursor=cursor)
+    return {"session": api().get(f"/session/{uuid}")["session"], "listed": points}

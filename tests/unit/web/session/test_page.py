@@ -134,6 +134,9 @@ def test_a_deleted_session_can_be_looked_at(visitor: Visitor, core: Core, uuid: 
     assert "It was deleted" in shown
     assert "do-open" not in shown
     assert "sse-connect" not in shown, "nothing happens to it any more"
+    # Nothing is left of which a copy could be made.
+    for tab, offer in (("backups", "Back up now"), ("restore-points", "Make one now")):
+        assert offer not in text(visitor, f"/sessions/{uuid}/{tab}")
 
 
 def test_names_are_checked_before_they_are_part_of_a_call(visitor: Visitor, uuid: str) -> None:
