@@ -6,29 +6,18 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from app.core.backups.store import NAME_PATTERN
 from app.core.sessions.model import Record, Status, new_uuid
 from app.core.sessions.store import SessionStore
 from tests.axe import violations
-from tests.browser import PATIENCE, expect_editor
-from tests.dashboard_browser import dashboard
+from tests.browser import expect_editor
+from tests.dashboard_browser import dashboard, signed_in
 from tests.looks import LOOKS, looking, picture, scrolls_sideways
-from tests.service import KEY, Service
+from tests.service import Service
 
 MARKUP = '"><img src=x onerror=alert(1)>'
-
-
-def signed_in(service: Service, context: BrowserContext, path: str = "/") -> Page:
-    """A page of the dashboard; the test fails later if the page complains."""
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE)
-    page.goto(f"{dashboard(service)}/sign-in?next={path}")
-    page.fill("#key", KEY)
-    page.press("#key", "Enter")
-    page.wait_for_selector("#sessions")
-    return page
 
 
 def row(page: Page, uuid: str) -> Locator:
@@ -46,7 +35,7 @@ def page(service: Service, browser: Browser) -> Iterator[Page]:
     """The list, as an admin sees it; whatever the browser complained about fails the test."""
     complaints: list[str] = []
     with looking(browser, "light") as context:
-        opened = signed_in(service, context)
+        opened = signed_in(context, service)
         opened.on("console", lambda each: complaints.append(each.text) if each.type in ("error", "warning") else None)
         opened.on("pageerror", lambda error: complaints.append(str(error)))
         opened.on("dialog", lambda dialog: complaints.append(dialog.message))
@@ -56,7 +45,7 @@ def page(service: Service, browser: Browser) -> Iterator[Page]:
 
 def test_the_first_visit_leads_to_a_running_workspace_in_two_clicks(service: Service, browser: Browser) -> None:
     with looking(browser, "light") as context:
-        page = signed_in(service, context)
+        page = signed_in(context, service)
         assert violations(page) == []
         picture(page, "dashboard-first-visit")
         page.get_by_role("button", name="Create your first workspace").click()
@@ -249,7 +238,7 @@ def test_everybody_can_read_and_use_it(service: Service, browser: Browser, look:
     """axe-core finds nothing, nothing is wider than the window, and what tenants wrote is text."""
     uuids = some(service, 24, note=MARKUP)
     with looking(browser, look) as context:
-        page = signed_in(service, context)
+        page = signed_in(context, service)
         page.on("dialog", lambda dialog: pytest.fail(dialog.message))
         check(page, f"dashboard-sessions-{look}")
         page.locator("tr[data-uuid] input").nth(1).check()

@@ -9,10 +9,10 @@ from urllib.parse import parse_qs
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
-from tests.browser import PATIENCE
+from tests.dashboard_browser import go, signed_in
 from tests.looks import looking
 from tests.model_server import ModelServer
-from tests.service import KEY, Service
+from tests.service import Service
 
 BAD_GATEWAY = "<h1>502 Bad Gateway</h1>"
 
@@ -39,13 +39,7 @@ def service_settings(model: ModelServer) -> Mapping[str, str]:
 def page(service: Service, browser: Browser) -> Iterator[Page]:
     """The list, as an admin sees it."""
     with looking(browser, "light") as context:
-        opened = context.new_page()
-        opened.set_default_timeout(PATIENCE)
-        opened.goto(f"{dashboard(service)}/sign-in")
-        opened.fill("#key", KEY)
-        opened.press("#key", "Enter")
-        opened.wait_for_selector("#sessions")
-        yield opened
+        yield signed_in(context, service)
 
 
 @pytest.fixture
@@ -55,13 +49,9 @@ def uuid(service: Service) -> str:
     return made
 
 
-def dashboard(service: Service) -> str:
-    return f"http://dashboard.localhost:{service.port}"
-
-
 def in_chat(page: Page, service: Service, uuid: str) -> Locator:
     """The field for a prompt."""
-    page.goto(f"{dashboard(service)}/sessions/{uuid}/chat")
+    go(page, service, uuid, "chat")
     return page.get_by_label("Prompt")
 
 
@@ -147,7 +137,7 @@ def test_what_is_refused_again_and_again_is_said_once(page: Page) -> None:
 def test_a_lost_stream_is_said_until_it_is_open_again(page: Page, service: Service, uuid: str) -> None:
     """However well the page's other requests are answered."""
     page.route("**/stream?*", lambda route: route.abort())
-    page.goto(f"{dashboard(service)}/sessions/{uuid}")
+    go(page, service, uuid)
     expect(lost(page)).to_be_visible()
     page.evaluate(EACH_TIME_HIDDEN)
     page.locator("#tab-cost").click()
@@ -160,7 +150,7 @@ def test_a_lost_stream_is_said_until_it_is_open_again(page: Page, service: Servi
 
 
 def test_nothing_is_deleted_without_a_backup_by_two_clicks(page: Page, service: Service, uuid: str) -> None:
-    page.goto(f"{dashboard(service)}/sessions/{uuid}")
+    go(page, service, uuid)
     page.locator("#do-delete").click()
     dialog = page.get_by_role("dialog")
     expect(dialog.locator("#confirm")).not_to_be_visible()
