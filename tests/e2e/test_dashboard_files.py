@@ -125,7 +125,7 @@ def test_everything_of_a_session_is_erased_once_its_uuid_is_typed(page: Page, se
     dialog.locator("#confirm").fill(uuid)
     dialog.get_by_role("button", name=f"Delete {uuid}").click()
     expect(dialog).not_to_be_visible()
-    expect(page.get_by_text("One session is being deleted.")).to_be_visible()
+    expect(page.get_by_text("One session is being erased.")).to_be_visible()
     wait_for(lambda: service.done("GET", f"/session/{uuid}/backups")["backups"] == [], "the backups to be erased")
 
     go(page, service, uuid)

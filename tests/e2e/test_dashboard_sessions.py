@@ -182,6 +182,7 @@ def test_a_row_that_changes_under_the_mouse_takes_no_click_away(service: Service
     expect(row(page, uuid)).to_contain_text("terminating")
     held[0].continue_()
     page.wait_for_url("**label=course*")
+    store.change(uuid, time.time(), to=Status.TERMINATED, settle=True)
 
 
 EACH_CHOICE = """uuid => {

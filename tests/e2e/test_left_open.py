@@ -137,9 +137,8 @@ def test_while_all_is_well_it_asks_nobody_and_says_nothing(
     expect_editor(page)
     type_untitled(page, "text")
     before = len(asked)
-    page.evaluate("url => { window.lost = new WebSocket(url); }", "ws://" + page.url.split("/")[2] + "/nothing")
     with page.expect_response(lambda answer: answer.url.endswith("/healthz") and answer.ok, timeout=PATIENCE):
-        page.evaluate("window.lost.close()")
+        page.evaluate("url => new WebSocket(url).close()", "ws://" + page.url.split("/")[2] + "/nothing")
     assert before == 0
     assert page.locator(NOTICE).count() == 0
 
