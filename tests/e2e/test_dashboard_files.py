@@ -102,7 +102,7 @@ def test_a_backup_is_restored_and_deleted(page: Page, service: Service) -> None:
     questions: list[str] = []
     page.on("dialog", lambda dialog: questions.append(dialog.message))
     page.get_by_role("button", name=f"Delete {name}").click()
-    expect(page.get_by_text("No backups yet.")).to_be_visible()
+    expect(page.get_by_text("No backup is kept.")).to_be_visible()
     assert name in questions[0]
     assert service.done("GET", f"/session/{uuid}/backups")["backups"] == []
 
@@ -155,3 +155,9 @@ def test_the_page_of_a_session_that_is_gone_offers_its_backups(context: BrowserC
     assert violations(page) == []
     page.get_by_role("button", name="into a new session").click()
     assert notes(service, goes_to_another(page, uuid)) == "kept"
+
+    go(page, service, uuid)
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Delete app-").click()
+    expect(page.get_by_text("No backup is kept.", exact=True)).to_be_visible()
+    expect(page.locator("#notices .notice")).to_have_count(0)

@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Response, render_template, request
 
-from app.web.api import api
+from app.web.api import ApiError, api
 from app.web.relay import relayed
 from app.web.session.blueprint import session_blueprint
 from app.web.session.page import newest_event, show
@@ -62,22 +62,30 @@ def restore(uuid: str, name: str) -> Response:
 def delete(uuid: str, name: str) -> str:
     """Delete a backup; answers the list."""
     api().delete(f"/backups/{name}")
-    return render_template("session/_backups.html", uuid=uuid, **_listed(uuid))
+    try:
+        left = _listed(uuid)
+    except ApiError as error:
+        if error.code != "session_not_found":
+            raise
+        # It was all that was known of a session that is gone.
+        left = {"listed": {"backups": []}}
+    return render_template("session/_backups.html", uuid=uuid, **left)
 
 
 def _live(uuid: str, since: str) -> dict[str, Any]:
-    """The newest backups, and the end of the one asked for after the event `since`, None while there is none."""
+    """The newest backups, the end of the one asked for after the event `since`, None while there is none, and the
+    session's status: of one that is deleted no more backups are made."""
     ended = None
     if since:
         events = api().get(f"/session/{uuid}/events/past", type="backup", limit=1)["events"]
         ended = next((each for each in events if _is_after(each["id"], since)), None)
-    return {"since": since, "ended": ended, **_listed(uuid)}
+    status = api().get(f"/session/{uuid}")["session"]["status"]
+    return {"since": since, "ended": ended, "status": status, **_listed(uuid)}
 
 
 def _listed(uuid: str, cursor: str | None = None) -> dict[str, Any]:
-    """A page of the list, and the session's status: of one that is deleted no more backups are made."""
-    status = api().get(f"/session/{uuid}")["session"]["status"]
-    return {"listed": api().get(f"/session/{uuid}/backups", limit=PAGE, cursor=cursor), "status": status}
+    """A page of the list, which outlives its session."""
+    return {"listed": api().get(f"/session/{uuid}/backups", limit=PAGE, cursor=cursor)}
 
 
 def _is_after(event: str, other: str) -> bool:

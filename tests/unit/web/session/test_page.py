@@ -116,7 +116,7 @@ def test_the_stream_brings_what_happens_after_the_page(visitor: Visitor, core: C
 
 
 def test_a_session_that_is_gone_offers_its_backups(visitor: Visitor, core: Core) -> None:
-    backup = add_backup(core, "k3v9x0qa")
+    backup, other = (add_backup(core, "k3v9x0qa") for _ in range(2))
     answer = visitor.get("/sessions/k3v9x0qa/chat")
     assert answer.status_code == 404
     shown = answer.get_data(as_text=True)
@@ -125,6 +125,10 @@ def test_a_session_that_is_gone_offers_its_backups(visitor: Visitor, core: Core)
     part = visitor.get("/sessions/k3v9x0qa/head", headers={"HX-Request": "true"})
     assert (part.status_code, part.headers["HX-Refresh"]) == (204, "true")
     assert "There is no such page or session" in visitor.get("/sessions/aaaaaaaa").get_data(as_text=True)
+    left = visitor.post(f"/sessions/k3v9x0qa/backups/{backup.name}/delete", headers={"HX-Request": "true"}).text
+    assert backup.name not in left and other.name in left
+    none = visitor.post(f"/sessions/k3v9x0qa/backups/{other.name}/delete", headers={"HX-Request": "true"}).text
+    assert "No backup is kept." in none
 
 
 def test_a_deleted_session_can_be_looked_at(visitor: Visitor, core: Core, uuid: str) -> None:
