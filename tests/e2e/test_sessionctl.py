@@ -135,6 +135,22 @@ def test_a_wait_ends_with_what_it_waits_for_or_at_its_time(terminal: Terminal, s
     terminal.run("delete", uuid, "--backup", "false", "--yes")
 
 
+def test_a_rollback_ends_with_the_workspace_that_has_the_files_again(terminal: Terminal, service: Service) -> None:
+    uuid = json.loads(terminal.run("create", "ada@example.com", "--json"))["uuid"]
+    notes = service.files(uuid) / "notes.txt"
+    notes.write_text("first")
+    terminal.run("restore-point", uuid)
+    [point] = json.loads(terminal.run("restore-points", uuid, "--json"))
+    notes.write_text("second")
+    rolled_back = json.loads(terminal.run("rollback", uuid, "--point", point["id"], "--json"))
+    assert (rolled_back["session"]["status"], rolled_back["session"]["rollback_to"]) == ("active", None)
+    assert notes.read_text() == "first"
+    with paused(service, "backup-worker"):
+        late = terminal.run("rollback", uuid, "--point", point["id"], "--timeout", "2", exit_code=5)
+    assert "under way" in late
+    terminal.run("delete", uuid, "--backup", "false", "--yes")
+
+
 def test_the_doctor_finds_each_fault(terminal: Terminal, service: Service, model: ModelServer) -> None:
     """Eleven of them: three at the caller's, six of the service that are there at the same time, Redis, the model."""
     wait_for(lambda: not bad(terminal), "nothing to be wrong", lambda: str(terminal.diagnosis()), SILENT)

@@ -27,6 +27,10 @@ class Status(StrEnum):
     FAILED = "failed"
 
 
+COMING_UP = frozenset({Status.CREATED, Status.WAKING})
+"""The states of a session whose workspace starts."""
+
+
 class MessageState(StrEnum):
     """The states of a message."""
 
@@ -108,6 +112,11 @@ class Session(Answer):
     queue_length: int
     phases: Mapping[str, int]
     timestamp: datetime
+
+    @property
+    def rolling_back(self) -> bool:
+        """Whether a rollback is under way; its last step is the start of a session that was up."""
+        return self.rollback_to is not None or self.status in COMING_UP
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -143,13 +143,55 @@ def test_a_rollback_that_takes_longer_says_so(sessionctl: Sessionctl, status: st
     """It takes until the workspace is up again."""
     before = {"files_of": None, "saved": "p-of-the-one-before"}
     late = session(status, rollback_to=to, rolled_back=before)
-    command = ("rollback", UUID, "--message", "m1")
-    ended = sessionctl(Api(answer(late, 202)), *command)
+    command = ("rollback", UUID, "--point", "p000000000000001", "--timeout", "0")
+    ended = sessionctl(Api(answer(late, 202), answer(late)), *command)
     assert ended.code == TIMED_OUT
     assert "under way" in ended.out and "p-of-the-one-before" not in ended.out
     assert f"sessionctl status {UUID}" in ended.err
-    assert json.loads(sessionctl(Api(answer(late, 202)), *command, "--json").out)["uuid"] == UUID
+    as_json = sessionctl(Api(answer(late, 202), answer(late)), *command, "--json")
+    assert json.loads(as_json.out)["uuid"] == UUID
     assert sessionctl(Api(answer(late, 202)), *command, "--no-wait").code == 0
+
+
+def rolling_back(*ends: dict[str, Any]) -> Api:
+    """A rollback of a session that is up: its last state is each of `ends` in turn."""
+    under_way = session("waking", rollback_to="p000000000000001")
+    happens = stream(
+        state("1-0", "waking"),
+        sse("2-0", "phase", phase="editor", ms=300),
+        sse("3-0", "rolled_back", status="done", restore_point="p000000000000001"),
+        state("4-0", "active"),
+    )
+    return Api(answer(under_way, 202), happens, *map(answer, [under_way, *ends]))
+
+
+def test_a_rollback_shows_the_steps_of_the_start_that_ends_it(sessionctl: Sessionctl) -> None:
+    done = session("active", rolled_back={"files_of": "2026-01-01T10:00:00Z", "saved": "p000000000000002"})
+    api = rolling_back(session("waking"), done)
+    ended = sessionctl(api, "rollback", UUID, "--point", "p000000000000001")
+    assert ended.code == 0, ended.err
+    assert "p000000000000002" in ended.out and "done" in ended.out
+    assert "editor" in ended.err and "300 ms" in ended.err
+    assert asked(api)[:2] == [f"POST /session/{UUID}/rollback respond-async", f"GET /session/{UUID}/events"]
+
+
+@pytest.mark.parametrize(
+    ("end", "why"),
+    [
+        (session("active", rolled_back={"error": "the point is broken"}), "the point is broken"),
+        (session("failed", reason="no room"), "no room"),
+    ],
+)
+def test_a_rollback_that_is_called_off_says_why(sessionctl: Sessionctl, end: dict[str, Any], why: str) -> None:
+    ended = sessionctl(rolling_back(end), "rollback", UUID, "--point", "p000000000000001")
+    assert ended.code == FAILED
+    assert why in ended.err
+
+
+def test_a_message_is_undone_within_the_call(sessionctl: Sessionctl) -> None:
+    api = Api(answer(session("active", rolled_back={"files_of": None, "saved": "p000000000000002"})))
+    assert sessionctl(api, "rollback", UUID, "--message", "m1").code == 0
+    assert asked(api) == [f"POST /session/{UUID}/rollback wait=60"]
 
 
 def test_a_fork_whose_restore_point_takes_longer_says_so(sessionctl: Sessionctl) -> None:

@@ -6,13 +6,12 @@ from typing import Annotated
 
 import typer
 
-from workspaces.cli.context import FAILED, Json, Limit, Uuid, client, late
+from workspaces.cli.context import FAILED, Json, Limit, Timeout, Uuid, Wait, client, late
 from workspaces.cli.output import ago, page_size, print_facts, print_json, print_list, size
 from workspaces.cli.progress import steps
-from workspaces.errors import RestorePointLate
+from workspaces.errors import RestorePointLate, WaitTimedOut
 from workspaces.models import Session
 from workspaces.resources.base import MOST_WAIT
-from workspaces.resources.sessions import COMING_UP
 
 app = typer.Typer()
 
@@ -75,7 +74,8 @@ def rollback(
     uuid: Uuid,
     point: Point = None,
     message: Message = None,
-    wait: Annotated[bool, typer.Option(help="Wait until it is done, for up to a minute.")] = True,
+    wait: Wait = True,
+    timeout: Timeout = 300.0,
     json: Json = False,
 ) -> None:
     """Roll a session back in place; its present state is saved in a restore point first.
@@ -84,26 +84,31 @@ def rollback(
     """
     if (point is None) == (message is None):
         raise typer.BadParameter("Give either --point or --message.")
-    with steps(f"rolling {uuid} back"):
-        session = client(context).restore_points.roll_back(
-            uuid, restore_point=_id(point), message_id=message, wait=MOST_WAIT if wait else 0
-        )
-    under_way = session.rollback_to is not None or session.status in COMING_UP
+    calls = client(context)
+    with steps(f"rolling {uuid} back") as shown:
+        # A message is undone within the call.
+        within = MOST_WAIT if wait and message else 0
+        session = calls.restore_points.roll_back(uuid, restore_point=_id(point), message_id=message, wait=within)
+        if wait and session.rolling_back:
+            try:
+                session = calls.sessions.wait_until_rolled_back(uuid, timeout=timeout, on_event=shown.show)
+            except WaitTimedOut:
+                session = calls.sessions.get(uuid)
     if json:
         print_json(session)
     else:
-        _print_rollback(session, under_way)
-    if under_way and wait:
-        raise late(f"The rollback is not done after {MOST_WAIT:.0f} s.", f"status {uuid}")
+        _print_rollback(session)
+    if session.rolling_back and wait:
+        raise late(f"The rollback is not done after {timeout:.0f} s.", f"status {uuid}")
 
 
-def _print_rollback(session: Session, under_way: bool) -> None:
+def _print_rollback(session: Session) -> None:
     # What is told of a rollback that is under way is of the one before.
-    told = {} if under_way else session.rolled_back or {}
+    told = {} if session.rolling_back else session.rolled_back or {}
     print_facts(
         {
             "session": session.status,
-            "rollback": "under way" if under_way else "done",
+            "rollback": "under way" if session.rolling_back else "done",
             "files of": str(told.get("files_of") or ""),
             "state before": str(told.get("saved") or ""),
         }

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from workspaces.decoding import decode
 from workspaces.errors import StartFailed, StateConflict, WaitTimedOut
-from workspaces.events import Event, StateEvent, ends_session, typed
+from workspaces.events import Event, RolledBackEvent, StateEvent, ends_session, typed
 from workspaces.models import (
+    COMING_UP,
     Action,
     Activity,
     CreatedSession,
@@ -30,8 +31,6 @@ from workspaces.models import (
 from workspaces.pages import Pages
 from workspaces.resources.base import MOST_WAIT, Resource, given, operation, path
 from workspaces.sse import STREAM, Stream, follow
-
-COMING_UP = frozenset({Status.CREATED, Status.WAKING})
 
 PAUSE = 0.5
 """s between two calls of a wait: a service may be set up to wait for nothing."""
@@ -214,11 +213,30 @@ class Sessions(Resource):
             if event.status == Status.ACTIVE:
                 return self.get(uuid)
             if event.status == Status.FAILED:
-                raise StartFailed(
-                    event.reason or "The workspace did not start.", code="start_failed", body={"uuid": uuid}
-                )
+                raise start_failed(uuid, event.reason)
             break
         raise StateConflict(f"Session {uuid} does not start: it was put to sleep or deleted.", code="illegal_state")
+
+    def wait_until_rolled_back(
+        self, uuid: str, *, timeout: float = 300.0, on_event: Callable[[Event], None] | None = None
+    ) -> Session:
+        """Wait until a rollback that was asked for is over, and the session is up again if it was; `on_event` is shown
+        its states and phases. Raises `WaitTimedOut` after `timeout` seconds, `StartFailed`, and `StateConflict` if it
+        was called off or the session ended."""
+        for event in self._follow(uuid, None, time.monotonic() + timeout):
+            if on_event is not None:
+                on_event(event)
+            if not isinstance(event, StateEvent | RolledBackEvent):
+                continue
+            session = self.get(uuid)
+            if session.rolling_back:
+                continue
+            if session.status == Status.FAILED:
+                raise start_failed(uuid, session.reason)
+            if error := (session.rolled_back or {}).get("error"):
+                raise StateConflict(f"The session was not rolled back: {error}", code="rollback_failed")
+            return session
+        raise StateConflict(f"Session {uuid} ended before its rollback.", code="illegal_state")
 
     def put_to_sleep(self, uuid: str, *, timeout: float = 120.0) -> Session:
         """Put a session to sleep, and wait until no process of its workspace runs. Raises `WaitTimedOut` after
@@ -243,6 +261,11 @@ class Sessions(Resource):
 
     def _act(self, uuid: str, action: str, wait: float | None, idempotency_key: str | None) -> Action:
         return self._post(Action, path("session", uuid, action), wait=wait, idempotency_key=idempotency_key)
+
+
+def start_failed(uuid: str, reason: str | None) -> StartFailed:
+    """The error of a session that did not start."""
+    return StartFailed(reason or "The workspace did not start.", code="start_failed", body={"uuid": uuid})
 
 
 def session_path(uuid: str) -> str:
