@@ -94,6 +94,8 @@ WEB: Mapping[str, Sequence[Try]] = {
     "dead_letters.list_all": [LISTED],
     "dead_letters.retry_one": [LISTED],
     "dead_letters.delete": [LISTED],
+    "recovery.show": [LISTED],
+    "recovery.start": [LISTED],
     "processes.list_all": [LISTED],
     "settings.list_all": [LISTED],
     "diagnosis.show": [LISTED],

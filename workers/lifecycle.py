@@ -241,7 +241,7 @@ class Lifecycle:
         if self._stays_asleep(record, str(error)):
             return
         # An archived session without a backup keeps its reference: the store may have it again.
-        lost = record.files_of or (record.archived_at and self._core.backups.newest_of(record.uuid))
+        lost = self._core.backups.newest_of(record.uuid) if record.archived_at else record.files_of
         if lost and parse(record.restore_from) and type(error) in (ArchiveError, BackupNotFound):
             self._lost.bring_back(record, points=False)
         elif isinstance(error, BackupNotFound):

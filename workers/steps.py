@@ -33,6 +33,7 @@ from app.core.sessions.change import Intervals
 from app.core.sessions.model import GONE, SIGNALS, Record, Status, iso
 from workers import outcomes
 from workers.activation import catch_up
+from workers.archive_adoption import take_back
 from workers.archiving import Archive, safe_point
 from workers.lost_files import newest_copy
 from workers.point_making import EVENTS_KEPT_ASLEEP
@@ -49,6 +50,7 @@ UNREADABLE_SHOWN = 10
 
 FORGOTTEN: Mapping[str, Any] = {
     "left_fingerprint": "",
+    "files_of": 0.0,
     "pod_name": "",
     "point_error": "",
     "request_id": "",
@@ -329,7 +331,10 @@ class Steps:
         return record
 
     def _restore(self, record: Record, ends: Ends) -> Record:
-        """Restore the files. A rollback to what can't be read is called off."""
+        """Restore the files, unless the volume of a recovered session is there after all. A rollback to what can't be
+        read is called off."""
+        if (own := self._own_volume(record)) is not None:
+            return own
         if _lost(record):
             self._discard(record)
         check = while_wanted(self._store, record, ends)
@@ -347,9 +352,15 @@ class Steps:
             return self._restore(after, ends)
         return self._note_restored(record, restored)
 
+    def _own_volume(self, record: Record) -> Record | None:
+        if not (record.archived_at and record.files_of) or (seen := self._runtime.observe(record.uuid)) is None:
+            return None
+        taken = take_back(self._core, record, seen, self._clock())
+        return replace(taken, generation=record.generation, lease=record.lease) if taken else None
+
     def _note_restored(self, record: Record, restored: RestoredPoint | None) -> Record:
         fell_back = bool(record.archived_at and restored and restored.fell_back)
-        replaced = fell_back or bool(record.files_of and not record.archived_at)
+        replaced = fell_back or bool(record.files_of)
         change: dict[str, Any] = {
             "files_of": restored.created_at if replaced and restored else record.files_of,
             "event": ("phase", {"phase": "restored", "ms": self._since(record)}),

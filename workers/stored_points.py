@@ -11,7 +11,6 @@ from app.core.composition import Core
 from app.core.errors import PermanentError, RetryableError
 from app.core.redis import keys
 from app.core.restore_points.drilling import first_seen
-from app.core.restore_points.index import RestorePoint
 from app.core.sessions.model import GONE, UUID_PATTERN, Record, Status
 from app.core.storage.archive_keys import ArchiveKeys
 from workers.restore_points.alone import alone
@@ -122,23 +121,8 @@ class StoredPoints:
             if stored:
                 self._schedule_drill(record)
             return
-        found = {point_id: each for point_id, each in sidecars.read().items() if each is not None}
-        made = [
-            RestorePoint(
-                id=each.id,
-                uuid=record.uuid,
-                created_at=each.created_at,
-                trigger=each.trigger,
-                files=each.files,
-                size=each.size,
-                stored=each.stored,
-                message_id=each.message_id,
-                fingerprint=each.fingerprint,
-                unreadable=each.unreadable,
-            )
-            for point_id, each in found.items()
-            if point_id not in known
-        ]
+        found = [each for each in sidecars.read().values() if each is not None]
+        made = [each.point() for each in found if each.id not in known]
         self._core.restore_points.put(record.uuid, made, sorted(known - stored))
         if stored:
             self._schedule_drill(record)

@@ -27,12 +27,14 @@ from app.core.errors import (
     FilesGone,
     IllegalState,
     PermanentError,
+    RestorePointsOff,
     RetryableError,
     SessionNotFound,
     Superseded,
 )
 from app.core.operations.overview import Sampler
 from app.core.redis import keys, task_queue
+from app.core.restore_points.recovery import Recovery
 from app.core.service import seen_idle
 from app.core.sessions.change import Intervals
 from app.core.sessions.counted_time import CountedTime
@@ -47,7 +49,7 @@ from app.core.sessions.idle_policy import (
 from app.core.sessions.model import GONE, UP, Record, Status, iso
 from app.core.sessions.reason_codes import ReasonCode
 from workers.activation import arrived, catch_up
-from workers.archive_adoption import ArchiveAdoption
+from workers.archive_adoption import ArchiveAdoption, costs_of, take_back
 from workers.archiving import Archiving
 from workers.clock import ClockGuard
 from workers.lifecycle import Lifecycle
@@ -243,7 +245,10 @@ class Sweeps:
         archived = self._store.archived()
         for record in self._store.find(archived & workspaces.keys()):
             if record.status is Status.SLEEPING and record.archived_at and record.settled >= record.generation:
-                self._archiving.finish(record)
+                if record.files_of:
+                    self._take_back(record, workspaces[record.uuid])
+                else:
+                    self._archiving.finish(record)
         expected = set(self._store.uuids([Status.SLEEPING, Status.ACTIVE])) - archived
         if self._place.is_same(sure=not expected or not expected.isdisjoint(workspaces)):
             for uuid in expected - workspaces.keys():
@@ -255,21 +260,34 @@ class Sweeps:
 
     def index(self) -> None:
         """Finish interrupted deletions; and once a day, at the start of this process, and where Redis was lost, look at
-        the whole store of backups, and bring archived sessions back."""
+        the whole store of backups, and bring archived sessions back. Then carry out the recovery that is asked for."""
         self._stored.finish()
         self._stored_points.finish()
         begun, looked = self._clock(), self._core.backups.looked_at()
         # A later time is of a clock that has jumped back since.
-        if looked is not None and max(self._begun, begun - STORE_LOOK_EVERY) <= looked <= begun:
+        recent = looked is not None and max(self._begun, begun - STORE_LOOK_EVERY) <= looked <= begun
+        asked = self._core.recoveries.waiting()
+        if recent and not asked:
             return
         with self._core.leases.hold(keys.STORE_LOOK_LEASE) as free:
             if not free:
                 return
-            complete = self._look_at_store()
-            self._adoption.look()
-            if complete:
-                self._core.backups.note_look(begun)
-            self._stored_points.look()
+            if not recent:
+                complete = self._look_at_store()
+                self._adoption.look()
+                if complete:
+                    self._core.backups.note_look(begun)
+                self._stored_points.look()
+            if asked:
+                self._recover(asked)
+
+    def _recover(self, asked: Recovery) -> None:
+        """Carry out a recovery; one that fails is repeated by the next look."""
+        try:
+            self._adoption.recover(asked)
+        except (RestorePointsOff, PermanentError, RetryableError) as error:
+            log.warning("the recovery is tried again: %s", error)
+            self._core.recoveries.note_failed(str(error))
 
     def _look_at_store(self) -> bool:
         """Remove what killed workers left, and add the stored backups that the index lacks; whether none must wait. A
@@ -376,6 +394,13 @@ class Sweeps:
         elif record.status in UP:
             self._core.tasks.deliver(record.uuid, record.request_id)
 
+    def _take_back(self, record: Record, seen: Observation) -> None:
+        """The volume of a recovered session was only out of sight. If its processes run, the session is woken, which
+        adopts them."""
+        with suppress(Superseded, IllegalState, SessionNotFound):
+            if take_back(self._core, record, seen, self._clock()) and seen.running:
+                self._core.sessions.wake(record.uuid)
+
     def _adopt(self, seen: Observation) -> None:
         """Create the record of a workspace again. A running one is woken, which adopts its processes."""
         now = self._clock()
@@ -398,7 +423,7 @@ class Sweeps:
         )
         if self._store.create(record, quota=None, due=now + self._core.settings.stale_after if up else 0.0):
             log.warning("created the record of a workspace that had none", extra={"uuid": record.uuid})
-            self._store.change(record.uuid, now, ledger=self._costs_of(seen, now))
+            self._store.change(record.uuid, now, ledger=costs_of(self._core, seen, now))
             if up:
                 self._core.sessions.resend(record)
 
@@ -420,11 +445,3 @@ class Sweeps:
         with suppress(Superseded, SessionNotFound):  # somebody else has noted it, or it is gone
             expect = {**expect, "generation": record.generation}
             self._store.change(record.uuid, self._clock(), expect=expect, ledger=intervals)
-
-    def _costs_of(self, seen: Observation, now: float) -> Intervals:
-        """What a workspace costs whose record, and with it the ledger, was lost."""
-        return Intervals(
-            runs_from=(seen.began or now) if seen.running else 0.0,
-            kept_from=seen.created_at or now,
-            mib=self._core.prices.volume_mib,
-        )

@@ -40,6 +40,7 @@ from app.core.redis.processes import Processes
 from app.core.redis.rpc import Rpc
 from app.core.redis.task_queue import TaskQueue
 from app.core.restore_points.index import RestorePoints
+from app.core.restore_points.recovery import Recoveries
 from app.core.service import SessionService
 from app.core.sessions.activity import Activity
 from app.core.sessions.attempts import Attempts
@@ -114,6 +115,7 @@ class Core:
         self.backup_store, self.history_store = build_stores(settings, apart=stores_apart)
         self.backups = BackupIndex(client)
         self.restore_points = RestorePoints(client)
+        self.recoveries = Recoveries(client)
         self.erasures = Erasures(client)
         # In a cluster the processes that make them have the key, and the others assume that these do.
         self.makes_restore_points = bool(settings.archive_key) or in_cluster

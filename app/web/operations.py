@@ -1,4 +1,5 @@
-"""What operators look at and act on: the diagnosis, the processes, and the tasks that were given up."""
+"""What operators look at and act on: the diagnosis, the processes, the tasks that were given up, and the recovery
+of lost sessions."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ PAGE = 50
 def show() -> str:
     """The page; the diagnosis follows by itself, as it may take seconds."""
     letters = api().get("/dead-letters", limit=PAGE, cursor=request.args.get("cursor") or None)
-    return render_template("operations.html", letters=letters, processes=read_processes())
+    recovery = api().get("/recovery")
+    return render_template("operations.html", letters=letters, recovery=recovery, processes=read_processes())
 
 
 @blp.get("/operations/diagnosis")
@@ -29,6 +31,28 @@ def diagnosis() -> str:
 def processes() -> str:
     """Each process, as it was heard of last."""
     return render_template("_processes.html", processes=read_processes())
+
+
+@blp.get("/operations/recovery")
+def recovery() -> str:
+    """The last recovery, and how far it is."""
+    return render_template("_recovery.html", recovery=api().get("/recovery"))
+
+
+@blp.post("/operations/recovery/count")
+def count_lost() -> str:
+    """Count the sessions of which only restore points are left."""
+    return _recover(dry_run=True)
+
+
+@blp.post("/operations/recovery/start")
+def recover() -> str:
+    """Bring them back."""
+    return _recover(dry_run=False)
+
+
+def _recover(*, dry_run: bool) -> str:
+    return render_template("_recovery.html", recovery=api().post("/recovery", {"dry_run": dry_run}))
 
 
 @blp.post("/operations/dead-letters/<letter_id>/retry")

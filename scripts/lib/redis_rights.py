@@ -46,6 +46,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "proofs of restore points": (keys.DRILLS,),
     "work on backups": (keys.DRILL_REQUESTS, keys.RETIRED, keys.IN_USE_KNOWN, keys.POINTS_ENDING),
     "looks at the store": (keys.STORE_LOOKED, keys.STORE_LOOK_LEASE),
+    "the last recovery": (keys.RECOVERY,),
     "leases of attempts": (keys.LEASE, keys.BACKUP_LEASE, keys.POINT_SLOT),
     "leases of deliveries": (keys.DELIVERY_LEASE,),
     "the observer's lease": (keys.OBSERVER_LEADER,),

@@ -7,14 +7,16 @@ user. It is written before the volume goes, and removed once there is one again.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from app.core.backups.index import identity_fields, read_identity
 from app.core.errors import ArchiveError
 from app.core.restore_points.index import RestorePoint
+from app.core.restore_points.names import reference
 from app.core.sessions.model import Identity, Record
 from app.core.storage.archive_keys import SessionKeys
 from app.core.storage.file_store import FileStore
+from workers.restore_points.sidecar import Sidecar
 
 NAME = "archived.json"
 FAILED = "The marker of an archived session can't be used"
@@ -32,6 +34,7 @@ class Marker:
     access_epoch: int
     last_activity: float
     archived_at: float
+    files_of: float = 0.0
 
     @classmethod
     def of(cls, record: Record, source: str, point: RestorePoint, now: float) -> Marker:
@@ -41,6 +44,27 @@ class Marker:
             name: getattr(record, name) for name in ("made_by", "generation", "epoch", "access_epoch", "last_activity")
         }
         return cls(identity=identity, point=point, archived_at=record.archived_at or now, **same)
+
+    @classmethod
+    def of_lost(cls, sidecar: Sidecar, now: float) -> Marker:
+        """That of a session of which the store alone is left, with this newest restore point. It counts as used now,
+        and its other counts go on from a number that none had reached. Raises `ArchiveError` for a malformed
+        identity."""
+        try:
+            identity = read_identity(sidecar.identity)
+        except (TypeError, AttributeError) as error:
+            raise ArchiveError("The sidecar of a restore point names no session.") from error
+        return cls(
+            identity=replace(identity, restore_from=reference(sidecar.uuid, sidecar.id)),
+            point=sidecar.point(),
+            made_by="",
+            generation=int(now),
+            epoch=int(now),
+            access_epoch=int(now),
+            last_activity=now,
+            archived_at=sidecar.created_at,
+            files_of=sidecar.created_at,
+        )
 
     def to_bytes(self) -> bytes:
         """As JSON."""

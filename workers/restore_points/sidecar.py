@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.core.errors import ArchiveError
+from app.core.restore_points.index import RestorePoint
 from app.core.restore_points.names import ID_PATTERN
 from app.core.storage.archive_keys import SessionKeys, UnknownKey
 from app.core.storage.file_store import FileStore
@@ -46,6 +47,21 @@ class Sidecar:
     def to_bytes(self) -> bytes:
         """As JSON."""
         return json.dumps({**vars(self), "identity": dict(self.identity), "head": self.head.to_document()}).encode()
+
+    def point(self) -> RestorePoint:
+        """The point as the index has it."""
+        return RestorePoint(
+            id=self.id,
+            uuid=self.uuid,
+            created_at=self.created_at,
+            trigger=self.trigger,
+            files=self.files,
+            size=self.size,
+            stored=self.stored,
+            message_id=self.message_id,
+            fingerprint=self.fingerprint,
+            unreadable=self.unreadable,
+        )
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Sidecar:

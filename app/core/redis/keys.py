@@ -99,6 +99,9 @@ DRILL_REQUESTS = "drills:requested"
 STORE_LOOKED = "backups:looked"
 STORE_LOOK_LEASE = "backups:looking"
 
+# The last recovery of sessions from the store, asked for by an operator (app/core/restore_points/recovery.py).
+RECOVERY = "recovery"
+
 # An RPC of the web process to a worker: the call exists while its caller waits; the answer is a list of one.
 RPC_CALL = "ticket:{call}"
 RPC_ANSWER = "ticket:{call}:answer"

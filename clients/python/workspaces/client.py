@@ -16,6 +16,7 @@ from workspaces.resources.costs import CostCalls
 from workspaces.resources.dead_letters import DeadLetters
 from workspaces.resources.feed import Feed
 from workspaces.resources.messages import Messages
+from workspaces.resources.recovery import Recovery
 from workspaces.resources.restore_points import RestorePoints
 from workspaces.resources.sessions import Sessions
 from workspaces.resources.system import System
@@ -53,6 +54,7 @@ class Workspaces:
         self.costs = CostCalls(self._http)
         self.audit = AuditCalls(self._http)
         self.dead_letters = DeadLetters(self._http)
+        self.recovery = Recovery(self._http)
         self.system = System(self._http)
 
     @classmethod

@@ -650,6 +650,22 @@ class Retried(Answer):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Recovery(Answer):
+    """The last recovery of sessions from the store: `status` is `none`, `running` or `done`. `found` counts those that
+    had restore points and neither record nor workspace, `damaged` those of whose points none can be read; both are
+    null until the end. `error` is of the last attempt, which is repeated."""
+
+    status: str
+    dry_run: bool | None
+    requested_at: datetime | None
+    ended_at: datetime | None
+    found: int | None
+    recovered: int
+    damaged: int | None
+    error: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Check(Answer):
     """One check of the service: `status` is `ok`, `warning`, `failed` or `unknown`; `remedy` says what to do."""
 

@@ -46,6 +46,8 @@ TABLE = {
     "probes.livez": PROBE,
     "probes.readyz": PROBE,
     "processes.list_all": RouteRules(),
+    "recovery.show": RouteRules(),
+    "recovery.start": RouteRules(audit="recover"),
     "restore_points.list_all": RouteRules(),
     "restore_points.make": RouteRules(audit="restore_point"),
     "backups.back_up": RouteRules(audit="backup"),

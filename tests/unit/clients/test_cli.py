@@ -87,9 +87,18 @@ def test_all_commands_are_there() -> None:
     names = {name for name, *_ in commands()}
     wanted = (
         "create list status metrics open wake sleep revoke delete chat events backups backup restore download decrypt "
-        "dead-letters costs audit"
+        "dead-letters costs audit recover recovery"
     )
-    assert names == {*wanted.split(), "doctor", "restore-points", "restore-point", "rollback", "fork"}
+    assert names == {
+        *wanted.split(),
+        "doctor",
+        "restore-points",
+        "restore-point",
+        "rollback",
+        "fork",
+        "recover",
+        "recovery",
+    }
 
 
 def test_what_a_workspace_uses_is_shown_with_the_most_of_the_hour() -> None:

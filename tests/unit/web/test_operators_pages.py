@@ -10,6 +10,7 @@ import pytest
 import redis
 from flask import Flask
 
+from app.core.composition import Core
 from app.core.redis.counters import START_BUCKETS
 from app.core.redis.dead_letters import DeadLetter
 from app.core.sessions.samples import Last, Sample
@@ -19,7 +20,7 @@ from app.web.overview import evenly, times_of
 from tests.dashboard import ORIGIN, Visitor
 from tests.unit.api.helpers import ADMIN_KEY, Client, core_of, digest, new_session
 
-PAGES = ("/overview", "/overview/figures", "/operations", "/operations/processes", "/settings")
+PAGES = ("/overview", "/overview/figures", "/operations", "/operations/processes", "/operations/recovery", "/settings")
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -72,6 +73,31 @@ def test_a_dead_letter_is_retried_and_dropped(visitor: Visitor, app: Flask) -> N
     assert [each["id"] for each in client.get("/dead-letters").json["dead_letters"]] == [oldest]
     again = visitor.post(f"/operations/dead-letters/{newest}/retry", headers={"HX-Request": "true"})
     assert (again.status_code, again.headers["HX-Retarget"]) == (404, "#notices")
+
+
+def test_lost_sessions_are_counted_and_brought_back(visitor: Visitor, core: Core) -> None:
+    recoveries = core.recoveries
+    core.makes_restore_points = True
+    page = visitor.get("/operations").get_data(as_text=True)
+    assert "Bring them back" in page
+
+    counting = visitor.post("/operations/recovery/count", headers={"HX-Request": "true"}).get_data(as_text=True)
+    assert "Looking through the store" in counting and "Bring them back" not in counting
+    recovery = recoveries.waiting()
+    assert recovery is not None and recovery.dry_run
+    recoveries.end(recovery, time.time(), found=5, damaged=1)
+    counted = visitor.get("/operations/recovery").get_data(as_text=True)
+    assert "4 sessions would come back" in counted and "1 have no restore point" in counted
+
+    visitor.post("/operations/recovery/start", headers={"HX-Request": "true"})
+    recovery = recoveries.waiting()
+    assert recovery is not None and not recovery.dry_run
+    recoveries.note_failed("<b>away</b>")
+    failing = visitor.get("/operations/recovery").get_data(as_text=True)
+    assert "&lt;b&gt;away&lt;/b&gt; It is tried again." in failing
+    recoveries.note_recovered()
+    recoveries.end(recovery, time.time(), found=1, damaged=0)
+    assert "1 of 1 sessions came back" in visitor.get("/operations/recovery").get_data(as_text=True)
 
 
 def test_settings_show_no_secret_and_those_that_were_changed_first(visitor: Visitor) -> None:

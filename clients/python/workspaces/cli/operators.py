@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
-from workspaces.cli.context import FAILED, Json, Limit, client
+from workspaces.cli.context import FAILED, Json, Limit, Timeout, client, late
 from workspaces.cli.doctor import examine
-from workspaces.cli.output import ago, out, page_size, print_csv, print_json, print_list, safe, say, when
+from workspaces.cli.output import ago, out, page_size, print_csv, print_facts, print_json, print_list, safe, say, when
+from workspaces.cli.progress import steps
+from workspaces.errors import WaitTimedOut
+from workspaces.models import Recovery
 
 app = typer.Typer()
 letters = typer.Typer(help="Tasks that were given up: list, retry, drop.", no_args_is_help=True)
@@ -18,6 +22,11 @@ app.add_typer(letters, name="dead-letters")
 
 Letter = Annotated[str, typer.Argument(help="The dead letter.", show_default=False)]
 Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="A day in UTC, which counts.")]
+
+OUT_OF_SIGHT = (
+    "Sessions without a volume come back with the files of their newest restore point. "
+    "Are their volumes lost, and not only out of sight?"
+)
 
 MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "failed": "[red]✗[/]", "unknown": "[dim]?[/]"}
 
@@ -60,6 +69,49 @@ def drop(context: typer.Context, letter: Letter, json: Json = False) -> None:
     if json:
         return print_json({"id": letter, "status": "dropped"})
     say("Dropped.")
+
+
+@app.command()
+def recover(
+    context: typer.Context,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would come back.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
+    wait: Annotated[bool, typer.Option(help="Wait for the end.")] = True,
+    timeout: Timeout = 3_600.0,
+    json: Json = False,
+) -> None:
+    """Bring back all sessions of which only restore points are left: Redis and their volumes were lost.
+
+    Example: sessionctl recover --dry-run
+    """
+    calls = client(context).recovery
+    if not (dry_run or yes):
+        typer.confirm(OUT_OF_SIGHT, abort=True, err=True)
+    shown = calls.start(dry_run=dry_run)
+    if wait:
+        with steps("looking through the store"), suppress(WaitTimedOut):
+            shown = calls.wait(timeout=timeout)
+    _print_recovery(shown, json)
+    if wait and shown.status != "done":
+        raise late(f"The recovery is not done after {timeout:.0f} s.", "recovery")
+
+
+@app.command()
+def recovery(context: typer.Context, json: Json = False) -> None:
+    """Show the last recovery, and how far it is.
+
+    Example: sessionctl recovery
+    """
+    _print_recovery(client(context).recovery.show(), json)
+
+
+def _print_recovery(shown: Recovery, json: bool) -> None:
+    if json:
+        return print_json(shown)
+    told = {"dry run": "yes" if shown.dry_run else "", "asked for": ago(shown.requested_at), "error": shown.error or ""}
+    counts = {name: getattr(shown, name) for name in ("found", "recovered", "damaged")}
+    counted = {name: "" if count is None else str(count) for name, count in counts.items()}
+    print_facts({"recovery": shown.status, **told, **counted})
 
 
 @app.command()

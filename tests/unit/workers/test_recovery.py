@@ -1,0 +1,276 @@
+"""The recovery of sessions when Redis and their volumes are lost: they come back from the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import redis
+
+from app.core.backups.index import identity_fields
+from app.core.errors import RetryableError
+from app.core.redis import keys
+from app.core.restore_points.index import RestorePoint
+from app.core.restore_points.names import reference
+from app.core.restore_points.recovery import Recovery
+from app.core.sessions.model import Record, Status, Tier
+from app.core.storage.archive_keys import ArchiveKeys, new_key
+from tests.fakes import FakeWorkspace
+from tests.world import World
+from workers.archiving import Archive
+from workers.restore_points.repository import Head
+from workers.restore_points.sidecar import Sidecar, Sidecars
+from workers.stored_points import StoredPoints
+
+FILES = {"a.txt": b"saved"}
+
+
+@pytest.fixture
+def world(redis_client: redis.Redis, tmp_path: Path) -> World:
+    world = World(redis_client, tmp_path, archive_key=new_key())
+    world.core.store.first_sight(world.now)
+    return world
+
+
+def sidecars(world: World, uuid: str) -> Sidecars:
+    return Sidecars(world.core.backup_store.files, ArchiveKeys(world.settings.archive_key).session(uuid))
+
+
+def with_point(world: World, user_id: str = "ada") -> str:
+    """A session with a restore point, which the fake runtime keeps, and the store has the sidecar of."""
+    uuid = world.active(user_id, labels={"course": "python-101"}, ttl=7_200.0)
+    world.runtime.workspaces[uuid].files |= FILES
+    save(world, uuid)
+    return uuid
+
+
+def save(world: World, uuid: str) -> RestorePoint:
+    world.now += 10
+    world.sessions.request_point(uuid)
+    world.work()
+    point = world.core.restore_points.newest(uuid)
+    assert point is not None
+    sidecar = Sidecar(
+        id=point.id,
+        uuid=uuid,
+        created_at=point.created_at,
+        trigger=point.trigger,
+        message_id="",
+        files=point.files,
+        size=point.size,
+        stored=point.stored,
+        fingerprint="",
+        repository=1,
+        snapshot="",
+        identity=identity_fields(world.get(uuid).identity),
+        head=Head.new(),
+    )
+    sidecars(world, uuid).write(sidecar)
+    return point
+
+
+def lose_all(world: World, *uuids: str) -> dict[str, FakeWorkspace]:
+    """Redis is empty, and no volume is there any more; answers what was lost."""
+    world.core.redis.flushall()
+    world.now += 60
+    lost = {uuid: world.runtime.workspaces.pop(uuid) for uuid in uuids}
+    world.sweeps.stale()
+    world.work()
+    return lost
+
+
+def recover(world: World, *, dry_run: bool = False) -> Recovery:
+    world.core.recoveries.request(world.now, dry_run=dry_run)
+    world.sweeps.index()
+    last = world.core.recoveries.last()
+    assert last is not None
+    return last
+
+
+def came_up(world: World, uuid: str) -> Record:
+    world.work()
+    world.runtime.become_ready(uuid)
+    world.look(uuid)
+    return world.get(uuid)
+
+
+def test_nothing_comes_back_unasked(world: World) -> None:
+    """The volumes may be only out of sight."""
+    uuid = with_point(world)
+    lose_all(world, uuid)
+    world.pass_time(86_400)
+    world.sweeps.index()
+    assert world.core.store.find([uuid]) == []
+
+
+def test_each_session_comes_back_with_its_newest_files(world: World) -> None:
+    uuids = [with_point(world, f"user{number}") for number in range(3)]
+    world.runtime.workspaces[uuids[0]].files["b.txt"] = b"newer"
+    newest = save(world, uuids[0])
+    before = {uuid: world.get(uuid) for uuid in uuids}
+    for uuid in uuids:
+        world.sessions.revoke(uuid)
+    lose_all(world, *uuids)
+    done = recover(world)
+    assert (done.ended_at, done.found, done.recovered, done.damaged) == (world.now, 3, 3, 0)
+    for uuid in uuids:
+        record = world.get(uuid)
+        same = ("user_id", "labels", "ttl", "idle_timeout", "size", "created_at")
+        assert {name: getattr(record, name) for name in same} == {name: getattr(before[uuid], name) for name in same}
+        assert (record.status, record.tier, record.last_activity) == (Status.SLEEPING, Tier.ARCHIVED, world.now)
+        assert record.epoch > before[uuid].epoch
+        assert record.access_epoch > before[uuid].access_epoch + 1
+    record = world.get(uuids[0])
+    assert (record.restore_from, record.files_of) == (reference(uuids[0], newest.id), newest.created_at)
+    world.sessions.wake(uuids[0])
+    assert came_up(world, uuids[0]).status is Status.ACTIVE
+    assert world.runtime.workspaces[uuids[0]].files == FILES | {"b.txt": b"newer"}
+    told = [event.data for event in world.events_of(uuids[0]) if event.type == "files_restored"]
+    assert [each["fell_back"] for each in told] == [False]
+    assert world.get(uuids[0]).files_of == newest.created_at
+
+
+def test_a_dry_run_only_counts(world: World) -> None:
+    uuids = [with_point(world, f"user{number}") for number in range(2)]
+    lose_all(world, *uuids)
+    done = recover(world, dry_run=True)
+    assert (done.found, done.recovered, done.damaged) == (2, 0, 0)
+    assert world.core.store.find(uuids) == []
+    assert [Archive(world.core).markers(uuid).read() for uuid in uuids] == [None, None]
+
+
+def test_they_come_back_by_themselves_if_redis_is_lost_again(world: World) -> None:
+    uuid = with_point(world)
+    lose_all(world, uuid)
+    recover(world)
+    files_of = world.get(uuid).files_of
+    lose_all(world)
+    assert (world.get(uuid).tier, world.get(uuid).files_of) == (Tier.ARCHIVED, files_of)
+
+
+def test_what_exists_and_what_was_deleted_is_left_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that sleeps, one with a workspace and no record yet, and one whose points can't be deleted now."""
+    monkeypatch.setattr(StoredPoints, "finish", lambda _: None)
+    kept, seen, deleted = (with_point(world, f"user{number}") for number in range(3))
+    lost = lose_all(world, kept, seen, deleted)
+    world.runtime.workspaces |= {kept: lost[kept], seen: lost[seen]}
+    world.sweeps.reconcile()
+    world.core.redis.delete(keys.SESSION.format(uuid=seen))
+    world.core.restore_points.end(deleted, world.now)
+    before = world.get(kept)
+    assert recover(world, dry_run=True).found == 0
+    assert recover(world).recovered == 0
+    assert (world.get(kept), world.core.store.find([seen, deleted])) == (before, [])
+
+
+def test_damaged_points_are_counted_and_harm_no_other_session(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    broken, whole = with_point(world), with_point(world, "bob")
+    for path in Path(sidecars(world, broken).folder).iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+    lose_all(world, broken, whole)
+    done = recover(world)
+    assert (done.found, done.recovered, done.damaged) == (2, 1, 1)
+    assert [record.uuid for record in world.core.store.find([broken, whole])] == [whole]
+    assert [record.uuid for record in caplog.records if "is not recovered" in record.message] == [broken]  # type: ignore[attr-defined]
+
+
+def test_an_older_marker_gives_way_to_a_newer_point(world: World) -> None:
+    """It was left when the session had its volume again."""
+    uuid = with_point(world)
+    first = world.core.restore_points.newest(uuid)
+    assert first is not None
+    record = world.get(uuid)
+    world.runtime.workspaces[uuid].files["b.txt"] = b"newer"
+    newest = save(world, uuid)
+    assert newest.id != first.id
+    lose_all(world, uuid)
+    Archive(world.core).mark(record, first, world.now - 1)
+    recover(world)
+    assert world.get(uuid).restore_from == reference(uuid, newest.id)
+
+
+def test_a_store_that_is_away_is_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    uuids = [with_point(world, f"user{number}") for number in range(2)]
+    lose_all(world, *uuids)
+    calls: list[str] = []
+
+    def read(self: Sidecars) -> dict[str, Sidecar | None]:
+        calls.append(self.keys.uuid)
+        if len(calls) > 1:
+            raise RetryableError("The store is away.")
+        return real(self)
+
+    real = Sidecars.read
+    with monkeypatch.context() as away:
+        away.setattr(Sidecars, "read", read)
+        going_on = recover(world)
+    assert (going_on.ended_at, going_on.recovered, going_on.error) == (0.0, 1, "The store is away.")
+    world.sweeps.index()
+    done = world.core.recoveries.last()
+    assert done is not None
+    assert (done.found, done.recovered, done.error) == (2, 2, "")
+    assert len(world.core.store.find(uuids)) == 2
+
+
+def test_one_that_is_asked_for_meanwhile_is_carried_out_too(world: World) -> None:
+    first = world.core.recoveries.request(world.now, dry_run=True)
+    world.now += 1
+    second = world.core.recoveries.request(world.now, dry_run=False)
+    world.core.recoveries.end(first, world.now, found=1, damaged=0)
+    assert world.core.recoveries.waiting() == second
+
+
+def test_without_an_archive_key_it_says_why(world: World, redis_client: redis.Redis, tmp_path: Path) -> None:
+    done = recover(World(redis_client, tmp_path / "other"))
+    assert (done.ended_at, "ARCHIVE_KEY" in done.error) == (0.0, True)
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_a_volume_that_was_only_out_of_sight_is_taken_back(world: World, running: bool) -> None:
+    """Its files are newer. A workspace that runs is adopted."""
+    uuid = with_point(world)
+    if not running:
+        world.sessions.sleep(uuid)
+        world.work()
+    [lost] = lose_all(world, uuid).values()
+    recover(world)
+    lost.files["b.txt"] = b"newer"
+    world.runtime.workspaces[uuid] = lost
+    world.sweeps.reconcile()
+    record = came_up(world, uuid) if running else world.get(uuid)
+    assert (record.status, record.tier) == (Status.ACTIVE if running else Status.SLEEPING, Tier.HOT)
+    assert (record.provisioned, record.restore_from, record.files_of) == (True, "", 0.0)
+    assert world.runtime.workspaces[uuid].files == FILES | {"b.txt": b"newer"}
+    world.sweeps.reconcile()
+    world.work()
+    assert uuid in world.runtime.workspaces
+
+
+def test_a_wake_before_that_is_noticed_keeps_its_files_too(world: World) -> None:
+    uuid = with_point(world)
+    world.sessions.sleep(uuid)
+    world.work()
+    [lost] = lose_all(world, uuid).values()
+    recover(world)
+    lost.files["b.txt"] = b"newer"
+    world.runtime.workspaces[uuid] = lost
+    world.sessions.wake(uuid)
+    record = came_up(world, uuid)
+    assert (record.status, record.tier, record.files_of) == (Status.ACTIVE, Tier.HOT, 0.0)
+    assert world.runtime.workspaces[uuid].files == FILES | {"b.txt": b"newer"}
+
+
+def test_one_that_is_archived_again_is_an_archived_session_as_any(world: World) -> None:
+    uuid = with_point(world)
+    lose_all(world, uuid)
+    recover(world)
+    world.sessions.wake(uuid)
+    came_up(world, uuid)
+    world.sessions.sleep(uuid)
+    world.work()
+    world.pass_time(7_200)
+    for _ in range(3):
+        world.sweeps.expired()
+        world.work()
+    record = world.get(uuid)
+    assert (record.tier, record.files_of) == (Tier.ARCHIVED, 0.0)
