@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import queue
 import re
 import time
@@ -10,8 +11,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from threading import Event
 
-from app.core.errors import BackupIncomplete, BackupNotFound, FilesGone, Superseded, WorkspaceConflict
-from app.core.restore_points.names import parse, reference
+from app.core.errors import (
+    ArchiveError,
+    BackupIncomplete,
+    BackupNotFound,
+    FilesGone,
+    PointsBroken,
+    Superseded,
+    WorkspaceConflict,
+)
+from app.core.restore_points.names import new_id, parse, reference
 from app.core.sessions.model import Identity
 from workers.runtime.base import (
     PATIENCE,
@@ -63,8 +72,8 @@ class FakeRuntime:
     """`Runtime` in memory. A test plays the editor's part with `become_ready` and `crash`.
 
     `calls` holds what was asked for, in order. An exception put into `errors` under a method's name
-    is raised by its next call, once, before anything changes. `damaged` holds the references of points that can't be
-    restored.
+    is raised by its next call, once, before anything changes. `damaged` holds the references of points, and
+    the names of backups, that can't be restored.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
@@ -222,14 +231,21 @@ class FakeRuntime:
             id=order.id, files=len(point.files), size=order.size, compared=len(point.files), ms={"restore": 10}
         )
 
-    def restore(self, identity: Identity, generation: int, *, check: Check = never) -> RestoredPoint | None:
+    def restore(
+        self, identity: Identity, generation: int, *, newer_than: float = 0.0, check: Check = never
+    ) -> RestoredPoint | None:
         self._called("restore", identity.uuid, generation)
         self._provision(identity, generation)
         workspace, name = self.workspaces[identity.uuid], identity.restore_from
         if not name or workspace.restored == identity.restore_mark:
             return None
+        asked = name
+        if parse(name):
+            name = self._whole(name, newer_than)
         point = self.points.get(name)
         files = point.files if point else self.backups.get(name)
+        if name in self.damaged:
+            raise ArchiveError("The backup is damaged.")
         if files is None:
             raise BackupNotFound(name)
         for _ in files:
@@ -243,7 +259,19 @@ class FakeRuntime:
         workspace.identity = replace(workspace.identity, restore_from="")
         workspace.restored = identity.restore_mark
         named = parse(name)
-        return RestoredPoint(named[1], point.created_at) if point and named else None
+        return RestoredPoint(named[1], point.created_at, fell_back=name != asked) if point and named else None
+
+    def _whole(self, asked: str, newer_than: float) -> str:
+        """The point, or the newest whole one before it."""
+        own = {name: each for name, each in self.points.items() if name.startswith(asked[: -len(new_id())])}
+        if not own:
+            raise BackupNotFound(asked)
+        made = own[asked].created_at if asked in own else math.inf
+        older = {name: each.created_at for name, each in own.items() if newer_than < each.created_at < made}
+        for name in (asked, *sorted(older, key=lambda each: older[each], reverse=True)):
+            if name in own and name not in self.damaged:
+                return name
+        raise PointsBroken("None of this session's restore points is whole.")
 
     def observe(self, uuid: str) -> Observation | None:
         workspace = self.workspaces.get(uuid)

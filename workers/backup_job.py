@@ -1,7 +1,7 @@
 """The program of backup Jobs: one backup or restore of the mounted volume, or one download.
 
     archive-job backup  --files F --url U --name N --max-bytes B --max-entries E --identity J --at SECONDS [--partial]
-    archive-job restore --files F --url U --name N --max-bytes B --max-entries E --user-id USER
+    archive-job restore --files F --url U --name N --max-bytes B --max-entries E --user-id USER [--newer-than SECONDS]
     archive-job point   --files F --url U --name N --order JSON
     archive-job drill   --scratch F --url U --name N --order JSON
     archive-job serve   --url U --name N --secret-digest HEX --port P --patience SECONDS
@@ -66,6 +66,7 @@ KINDS: Mapping[str, type[SessionError]] = {
             ArchiveError,
             errors.BackupIncomplete,
             errors.NoSpace,
+            errors.PointsBroken,
             BackupNotFound,
         )
     },
@@ -189,7 +190,10 @@ def restore(arguments: argparse.Namespace, check: Check) -> RestoredPoint | None
     limits = (arguments.max_bytes, arguments.max_entries)
     if point := names.parse(arguments.name):
         volume, url, keys = arguments.files.parent, arguments.url, _keys(arguments)
-        return restore_points.restore_point(volume, url, keys, point[1], limits, check, user_id=arguments.user_id)
+        user_id, newer_than = arguments.user_id, arguments.newer_than
+        return restore_points.restore_point(
+            volume, url, keys, point[1], limits, check, user_id=user_id, newer_than=newer_than
+        )
     store, name = _store(arguments), arguments.name
     archive.restore_backup(store, name, arguments.files, *limits, check, user_id=arguments.user_id)
     return None
@@ -231,6 +235,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
         if action == "restore":
             # A worker of an earlier release passes no user.
             each.add_argument("--user-id")
+            each.add_argument("--newer-than", type=float, default=0.0)
         if action == "backup":
             each.add_argument("--partial", action="store_true")
             each.add_argument("--identity", required=True)

@@ -27,6 +27,7 @@ from app.core.errors import (
     FilesGone,
     IllegalState,
     PermanentError,
+    PointsBroken,
     RetryableError,
     RuntimeUnavailable,
     SessionError,
@@ -37,9 +38,8 @@ from app.core.errors import (
 )
 from app.core.redis import keys, task_queue
 from app.core.redis.dead_letters import DeadLetter
-from app.core.restore_points.names import parse
 from app.core.sessions.change import Intervals
-from app.core.sessions.model import UP, Record, Status
+from app.core.sessions.model import GONE, UP, Record, Status
 from app.core.sessions.reason_codes import ReasonCode
 from app.private_text import without_private
 from workers import metrics, outcomes
@@ -53,6 +53,9 @@ log = logging.getLogger(__name__)
 
 UNAVAILABLE = (StateUnavailable, RuntimeUnavailable)
 """Errors that do not count as a failed attempt, however often: Redis or the runtime is unavailable."""
+
+UNREADABLE = (ArchiveError, BackupNotFound, PointsBroken)
+"""Errors of a copy that can't be read; their subclasses, as for a full disk, say nothing about the copy."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """s until the attempt after a failed one: doubled from the first to the longest."""
@@ -237,14 +240,14 @@ class Lifecycle:
         return True
 
     def _cannot_restore(self, record: Record, error: PermanentError) -> None:
-        """A backup or a restore point can't be read. The files of a lost volume come from the newest backup then."""
+        """A backup or a restore point can't be read. The files of a lost volume come from the next older copy then,
+        and those of an archived session. One without another copy keeps its reference: the store may have it again."""
         if self._stays_asleep(record, str(error)):
             return
-        # An archived session without a backup keeps its reference: the store may have it again.
-        lost = self._core.backups.newest_of(record.uuid) if record.archived_at else record.files_of
-        if lost and parse(record.restore_from) and type(error) in (ArchiveError, BackupNotFound):
-            self._lost.bring_back(record, points=False)
-        elif isinstance(error, BackupNotFound):
+        lost = (record.files_of or record.archived_at) and record.status not in GONE
+        if lost and type(error) in UNREADABLE and self._lost.take_older(record, error):
+            return
+        if isinstance(error, BackupNotFound):
             self.fail(
                 record,
                 f"{error} The session was to start with its files: put the backup back and wake it, or delete it.",

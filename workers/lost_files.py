@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
 from app.core.composition import Core
-from app.core.errors import FilesGone, IllegalState, RuntimeUnavailable, SessionNotFound, Superseded
+from app.core.errors import (
+    FilesGone,
+    IllegalState,
+    PermanentError,
+    PointsBroken,
+    RuntimeUnavailable,
+    SessionNotFound,
+    Superseded,
+)
 from app.core.redis import task_queue
-from app.core.restore_points.names import reference
+from app.core.restore_points.names import parse, reference
 from app.core.sessions.change import Change, Intervals
 from app.core.sessions.model import Record, Status, iso
 from app.core.sessions.reason_codes import MACHINE_SILENT, ReasonCode
@@ -38,22 +47,41 @@ class LostFiles:
         self._fail = fail
         self._clock = clock
 
-    def bring_back(self, record: Record, *, points: bool = True, out_of_reach: bool = False) -> None:
+    def bring_back(self, record: Record, *, out_of_reach: bool = False) -> None:
         """Restore the newest copy of the session's files: it wakes again, or stays asleep. Without one it is `failed`.
-        `points` False leaves out restore points, none of which can be read. A volume `out_of_reach` is replaced.
-        A newer intent is left alone. Raises `RuntimeUnavailable` in another place than the workspaces were in."""
+        A volume `out_of_reach` is replaced. A newer intent is left alone. Raises `RuntimeUnavailable` in another place
+        than the workspaces were in."""
         self._refuse_another_place(record)
-        source, files_of = newest_copy(self._core, record.uuid, points=points)
-        if not source:
-            reason = "The session's files are gone and it has no backup. Wake it to start empty, or delete it."
-            now = self._clock()
-            gone = Intervals(ran_until=now, kept_until=now)
-            self._fail(record, reason, reason_code=FilesGone.code, provisioned=False, restore_from="", ledger=gone)
-            return
-        try:
+        source, files_of = newest_copy(self._core, record.uuid)
+        if source:
             self._restore(record, source, files_of, record.volume + out_of_reach)
-        except (Superseded, IllegalState, SessionNotFound) as error:
-            log.info("lost files are left to a newer intent: %s", error, extra={"uuid": record.uuid})
+        else:
+            self._fail_empty(record)
+
+    def take_older(self, record: Record, error: PermanentError) -> bool:
+        """Restore the next older copy, as the one in `restore_from` can't be read; whether there is another. Without
+        one, a session whose volume is lost is `failed`: its wake begins with the newest copy again that is not known
+        to be broken, or empty if it has no backup. Raises as `bring_back`."""
+        self._refuse_another_place(record)
+        if isinstance(error, PointsBroken) and (asked := parse(record.restore_from)):
+            self._core.restore_points.mark_broken(record.uuid, asked[1:])
+        source, files_of = older_copy(self._core, record)
+        if source:
+            self._restore(record, source, files_of, record.volume)
+        elif record.archived_at:
+            return False
+        elif self._core.backups.newest_of(record.uuid) is None:
+            self._fail_empty(record)
+        else:
+            source, files_of = newest_copy(self._core, record.uuid)
+            self._fail(record, str(error), reason_code=error.code, restore_from=source, files_of=files_of)
+        return True
+
+    def _fail_empty(self, record: Record) -> None:
+        reason = "The session's files are gone and it has no backup. Wake it to start empty, or delete it."
+        now = self._clock()
+        gone = Intervals(ran_until=now, kept_until=now)
+        self._fail(record, reason, reason_code=FilesGone.code, provisioned=False, restore_from="", ledger=gone)
 
     def _refuse_another_place(self, record: Record) -> None:
         """A start waits for the place, and says so."""
@@ -69,6 +97,12 @@ class LostFiles:
             raise
 
     def _restore(self, record: Record, source: str, files_of: float, volume: int) -> None:
+        try:
+            self._begin_restore(record, source, files_of, volume)
+        except (Superseded, IllegalState, SessionNotFound) as error:
+            log.info("lost files are left to a newer intent: %s", error, extra={"uuid": record.uuid})
+
+    def _begin_restore(self, record: Record, source: str, files_of: float, volume: int) -> None:
         now, uuid = self._clock(), record.uuid
         lost: dict[str, Any] = {
             "expect": {"generation": record.generation, "lease": record.lease, "status": record.status},
@@ -116,13 +150,35 @@ def out_of_reach(record: Record) -> bool:
     return waits and bool(record.point or record.backup)
 
 
-def newest_copy(core: Core, uuid: str, *, points: bool = True) -> tuple[str, float]:
-    """The newest restore point or backup of a session, and of when its files are; "" for none."""
-    point = core.restore_points.newest(uuid) if points else None
-    backup = core.backups.newest_of(uuid)
+def newest_copy(core: Core, uuid: str, *, before: float = math.inf, points: bool = True) -> tuple[str, float]:
+    """The newest restore point or backup of a session from before this time, and of when its files are; "" for none.
+    With `points` False, the newest backup."""
+    point = core.restore_points.newest_before(uuid, before) if points else None
+    backup = core.backups.newest_of(uuid, before)
     if backup and (point is None or backup.created_at > point.created_at):
         return backup.name, backup.created_at
     return (reference(uuid, point.id), point.created_at) if point else ("", 0.0)
+
+
+def older_copy(core: Core, record: Record) -> tuple[str, float]:
+    """The newest copy of a lost volume's files, or of an archived session's, that is older than what `restore_from`
+    names, and than all that a restore of it tries; see `newest_copy`."""
+    return newest_copy(core, record.uuid, before=_tried_from(record), points=not parse(record.restore_from))
+
+
+def newest_backup_at(core: Core, record: Record) -> float:
+    """When the newest complete backup was made that is older than the restore point to restore: a whole one is better
+    than a point from before it. 0 where the user chose the point."""
+    source = parse(record.restore_from)
+    if not source or source[0] != record.uuid or record.rollback_to or not (record.files_of or record.archived_at):
+        return 0.0
+    backup = core.backups.newest_of(record.uuid, _tried_from(record))
+    return backup.created_at if backup and backup.complete else 0.0
+
+
+def _tried_from(record: Record) -> float:
+    """The time from before which no copy has been tried yet. While a session was archived nothing changed."""
+    return record.archived_at or record.files_of
 
 
 def _state(record: Record, reason: str) -> tuple[str, dict[str, Any]]:

@@ -23,6 +23,7 @@ from app.core.errors import (
     FilesGoing,
     FilesGone,
     PermanentError,
+    PointsBroken,
     RetryableError,
     SessionError,
     Superseded,
@@ -35,7 +36,7 @@ from workers import outcomes
 from workers.activation import catch_up
 from workers.archive_adoption import take_back
 from workers.archiving import Archive, safe_point
-from workers.lost_files import newest_copy
+from workers.lost_files import newest_backup_at, newest_copy, older_copy
 from workers.point_making import EVENTS_KEPT_ASLEEP
 from workers.rolling_back import NOT_READABLE, RollingBack
 from workers.runtime.base import Check, RestoredPoint, Runtime
@@ -340,7 +341,8 @@ class Steps:
         check = while_wanted(self._store, record, ends)
         self._core.events.append(record.uuid, "phase", {"phase": "restoring", "ms": self._since(record)})
         try:
-            restored = self._runtime.restore(record.identity, record.generation, check=check)
+            since = newest_backup_at(self._core, record)
+            restored = self._runtime.restore(record.identity, record.generation, newer_than=since, check=check)
         except NOT_READABLE as error:
             if not record.rollback_to:
                 raise
@@ -458,7 +460,13 @@ class Steps:
             return record.backup
         if parse(record.restore_from):
             # Restore points end with their session.
-            self._bring_files(record, starting=False, ends=newer)
+            try:
+                self._bring_files(record, starting=False, ends=newer)
+            except PointsBroken:
+                source, _ = older_copy(self._core, record)
+                if not source:
+                    raise
+                return source
         elif record.restore_from:
             return record.restore_from
         elif not record.provisioned:
@@ -468,10 +476,10 @@ class Steps:
                 record, while_wanted(self._store, record, newer), partial=record.delete_partial
             ).name
         except FilesGone:
-            source, _ = newest_copy(self._core, record.uuid)
+            source, files_of = newest_copy(self._core, record.uuid)
             if not parse(source):
                 return source
-            record = self._update(record, restore_from=source, provisioned=False)
+            record = self._update(record, restore_from=source, files_of=files_of, provisioned=False)
             return self._last_backup(record)
 
     def _write_backup(self, record: Record, check: Check, *, partial: bool) -> Backup:

@@ -245,6 +245,12 @@ class ArchiveError(PermanentError):
     code = "archive_error"
 
 
+class PointsBroken(ArchiveError):
+    """Of each restore point that may be restored, data is missing; nothing was replaced."""
+
+    code = "restore_points_broken"
+
+
 class BackupIncomplete(PermanentError):
     """Unreadable files would be missing from a backup that must be complete; no backup was made."""
 

@@ -14,12 +14,13 @@ from app.core.errors import (
     BackupNotFound,
     FilesGone,
     PermanentError,
+    PointsBroken,
     RetryableError,
     StillEnding,
     Superseded,
     WorkspaceConflict,
 )
-from app.core.restore_points.names import reference
+from app.core.restore_points.names import new_id, reference
 from tests.contract.runtimes import (
     SECRET_KEY,
     A,
@@ -293,6 +294,18 @@ def test_a_restore_point_gives_the_files_back_to_a_new_workspace(harness: Harnes
     seen = harness.again().observe(B)
     assert seen is not None
     assert (seen.identity, seen.running) == (identity(B), False)
+
+
+def test_a_restore_point_that_is_lost_gives_way_to_one_that_is_new_enough(harness: Harness) -> None:
+    harness.runtime.provision(identity(A), 1)
+    harness.write(A, "file", b"content")
+    made = harness.runtime.make_point(A, order(A))
+    lost = identity(B, restore_from=reference(A, new_id()))
+    with pytest.raises(PointsBroken):
+        harness.runtime.restore(lost, 1, newer_than=made.created_at)
+    restored = harness.runtime.restore(lost, 1, newer_than=made.created_at - 1)
+    assert restored == RestoredPoint(made.id, made.created_at, fell_back=True)
+    assert harness.read(B, "file") == b"content"
 
 
 def test_undo_points_stay_on_their_volume(harness: Harness) -> None:

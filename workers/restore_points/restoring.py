@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from app.core.errors import ArchiveError, BackupNotFound
+from app.core.errors import BackupNotFound, PointsBroken
 from app.core.restore_points.names import reference
 from app.core.storage.archive_keys import SessionKeys
 from app.core.storage.file_store import FileStore
@@ -31,16 +31,17 @@ def restore_point(
     restic: str = "restic",
     *,
     user_id: str,
+    newer_than: float = 0.0,
     exclusively: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> RestoredPoint:
-    """Replace the files of the volume `place` by those of the point, or of the newest whole one before it, all or
-    nothing.
+    """Replace the files of the volume `place` by those of the point, or of the newest whole one before it and
+    `newer_than` a time (seconds since the epoch), all or nothing.
 
     `keys` are those of the session that the point is of. Another user than its own, as `user_id` says, gets the project
     only. `limits` are the most bytes and files. The files are replaced within `exclusively`. Raises `BackupNotFound`
-    when the session has no point, `ArchiveError` when none is whole or one exceeds the limits, `NoSpace`,
-    `RetryableError`, and what `check` and `exclusively` raise; after an error nothing is replaced, unless an
-    interrupted run had begun to.
+    when the session has no point, `PointsBroken` when none of these is whole, `ArchiveError` when one exceeds the
+    limits, `NoSpace`, `RetryableError`, and what `check` and `exclusively` raise; after an error nothing is replaced,
+    unless an interrupted run had begun to.
     """
     if replace.interrupted(place):
         with exclusively():
@@ -52,7 +53,7 @@ def restore_point(
         if not points:
             raise BackupNotFound(reference(keys.uuid, point_id))
         tools = Tools(keys, check, restic, held, cache)
-        for sidecar in _candidates(points, point_id):
+        for sidecar in _candidates(points, point_id, newer_than):
             refuse_larger(sidecar.files, sidecar.size, limits)
             parts = PARTS if sidecar.identity.get("user_id") == user_id else PARTS[:1]
             repository = Repository(store, sidecar.uuid, sidecar.repository)
@@ -67,7 +68,8 @@ def restore_point(
                 with exclusively():
                     replace.put_in_place(new)
             return RestoredPoint(sidecar.id, sidecar.created_at, fell_back=sidecar.id != point_id)
-    raise ArchiveError("None of this session's restore points is whole.")
+    since = " since its newest backup" if newer_than else ""
+    raise PointsBroken(f"None of this session's restore points{since} is whole.")
 
 
 def _extracted(repository: Repository, sidecar: Sidecar, new: Path, parts: Collection[str], tools: Tools) -> bool:
@@ -94,10 +96,11 @@ def _complete(new: Path, parts: Collection[str]) -> None:
         folder.chmod(folder.stat().st_mode | 0o700)
 
 
-def _candidates(points: Mapping[str, Sidecar | None], point_id: str) -> list[Sidecar]:
-    """The point, and those before it, newest first; all if its own sidecar is damaged or lost."""
+def _candidates(points: Mapping[str, Sidecar | None], point_id: str, newer_than: float) -> list[Sidecar]:
+    """The point, and those before it that are `newer_than` a time, newest first; all of these if its own sidecar is
+    damaged or lost."""
     wanted = points.get(point_id)
-    readable = [each for each in points.values() if each is not None]
+    readable = [each for each in points.values() if each is not None and each.created_at > newer_than]
     if wanted is None:
         return readable
     return [wanted, *(each for each in readable if each.created_at < wanted.created_at)]

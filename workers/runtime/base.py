@@ -238,10 +238,14 @@ class Runtime(Protocol):
         volume, and changes nothing in the store. An error of `check` cancels it. A point that is not as it should be is
         no error; `NoSpace` and `RetryableError` tell nothing about it."""
 
-    def restore(self, identity: Identity, generation: int, *, check: Check = never) -> RestoredPoint | None:
+    def restore(
+        self, identity: Identity, generation: int, *, newer_than: float = 0.0, check: Check = never
+    ) -> RestoredPoint | None:
         """Replace the workspace's files by those of the backup or restore point `identity.restore_from`, all or
-        nothing, and clear `restore_from` in the identity kept with the volume; returns the restore point. An error of
-        `check` cancels the restore and leaves the files unchanged."""
+        nothing, and clear `restore_from` in the identity kept with the volume; returns the restore point. Instead of a
+        broken one it takes the newest whole one that is older, and `newer_than` this time (seconds since the epoch);
+        raises `PointsBroken` when there is none. An error of `check` cancels the restore and leaves the files
+        unchanged."""
 
     def discard(self, identity: Identity, generation: int) -> str:
         """End the processes of a workspace whose volume is lost, being deleted by something else, or out of reach, so

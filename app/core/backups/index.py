@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, cast
@@ -277,9 +278,10 @@ class BackupIndex:
             scores = read.execute()
         return [name for name, *found in zip(names, *scores, strict=True) if found == [None, None]]
 
-    def newest_of(self, uuid: str) -> Backup | None:
-        """The session's newest complete backup, else its newest, else None."""
-        found = self.page(uuid=uuid, limit=MOST_OF_A_SESSION).items
+    def newest_of(self, uuid: str, before: float = math.inf) -> Backup | None:
+        """The session's newest complete backup from before this time (seconds since the epoch), else its newest, else
+        None."""
+        found = [each for each in self.page(uuid=uuid, limit=MOST_OF_A_SESSION).items if each.created_at < before]
         return next((backup for backup in found if backup.complete), next(iter(found), None))
 
     def count(self) -> int:

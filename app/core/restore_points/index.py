@@ -6,6 +6,7 @@ It is a copy of the sidecars in the store. Retention bounds it: each point that 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import cast
@@ -81,7 +82,7 @@ class RestorePoints:
 
     def newest(self, uuid: str) -> RestorePoint | None:
         """The newest point that is not broken."""
-        return next((each for each in self.of(uuid) if not each.broken), None)
+        return self.newest_before(uuid, math.inf)
 
     def needed(self, uuid: str, *also: str) -> list[str]:
         """The ids of the session's points that sessions are being restored from, and `also` these; none may go."""

@@ -23,6 +23,7 @@ from app.core.errors import (
     BackupNotFound,
     NoSpace,
     PermanentError,
+    PointsBroken,
     RetryableError,
 )
 from app.core.restore_points.names import reference
@@ -240,6 +241,14 @@ def test_a_restore_point_and_its_restore(tmp_path: Path) -> None:
     status, message = point_job(tmp_path, "restore", *RESTORE)
     assert (status, backup_job.read_outcome(message, NAME)) == (0, RestoredPoint(POINT, ORDER.at))
     assert (tmp_path / "volume/app/file").read_bytes() == b"content"
+    # Without the point's sidecar another one could take its place.
+    (tmp_path / f"store/{ADA.uuid}/points/{POINT}.json").write_bytes(b"damaged")
+    point_job(tmp_path, "point", "--order", json.dumps(asdict(replace(ORDER, id="p" + "1" * 15))))
+    status, message = point_job(tmp_path, "restore", *RESTORE, "--newer-than", repr(ORDER.at))
+    assert status == backup_job.FAILED
+    with pytest.raises(PointsBroken, match="since its newest backup"):
+        backup_job.read_outcome(message, NAME)
+    assert point_job(tmp_path, "restore", *RESTORE, "--newer-than", repr(ORDER.at - 1))[0] == 0
 
 
 @pytest.mark.slow

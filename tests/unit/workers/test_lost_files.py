@@ -174,6 +174,142 @@ def test_points_that_cannot_be_read_leave_the_newest_backup(world: World) -> Non
     assert world.runtime.workspaces[uuid].files == FILES
 
 
+def saved_again(world: World, uuid: str, content: bytes) -> str:
+    """The reference of a newer restore point."""
+    world.now += 60
+    world.runtime.workspaces[uuid].files["which"] = content
+    world.sessions.request_point(uuid)
+    world.work()
+    point = world.core.restore_points.newest(uuid)
+    assert point is not None
+    return reference(uuid, point.id)
+
+
+def backed_up_alone(world: World, uuid: str, content: bytes) -> str:
+    """The name of a backup that no restore point follows."""
+    world.now += 60
+    world.runtime.workspaces[uuid].files["which"] = content
+    world.sessions.request_backup(uuid)
+    world.runtime.errors["make_point"] = ArchiveError("The store refuses.")
+    world.work()
+    return world.get(uuid).backup
+
+
+def which(world: World, uuid: str) -> bytes | None:
+    return world.runtime.workspaces[uuid].files.get("which")
+
+
+def test_a_backup_newer_than_the_next_whole_point_is_taken(world: World) -> None:
+    """The newest point turns out broken, which is noted."""
+    uuid = with_point(world)
+    backed_up_alone(world, uuid, b"in the backup")
+    made = world.get(uuid).backup
+    at = world.now
+    world.runtime.damaged.add(saved_again(world, uuid, b"broken"))
+    lose(world, uuid)
+    world.lifecycle.check_files(uuid)
+    world.work()
+    assert which(world, uuid) == b"in the backup"
+    assert world.get(uuid).files_of == at
+    assert [each["restore_from"] for each in told(world, uuid, "files_restored")] == [made]
+    assert [each.broken for each in world.core.restore_points.of(uuid)] == [True, False]
+
+
+def test_a_whole_point_since_the_backup_is_taken_which_has_home_too(world: World) -> None:
+    uuid = with_point(world)
+    backed_up_alone(world, uuid, b"in the backup")
+    saved_again(world, uuid, b"since")
+    world.runtime.damaged.add(saved_again(world, uuid, b"broken"))
+    lose(world, uuid)
+    world.lifecycle.check_files(uuid)
+    world.work()
+    assert which(world, uuid) == b"since"
+    assert [each["fell_back"] for each in told(world, uuid, "files_restored")] == [True]
+
+
+def test_an_incomplete_backup_keeps_no_older_point_away(world: World) -> None:
+    uuid = with_point(world)
+    saved_again(world, uuid, b"in the point")
+    world.runtime.workspaces[uuid].unreadable.add("a.txt")
+    backed_up_alone(world, uuid, b"in the backup")
+    world.runtime.workspaces[uuid].unreadable.clear()
+    world.runtime.damaged.add(saved_again(world, uuid, b"broken"))
+    lose(world, uuid)
+    world.lifecycle.check_files(uuid)
+    world.work()
+    assert which(world, uuid) == b"in the point"
+
+
+def test_a_damaged_backup_gives_way_to_an_older_point(world: World) -> None:
+    uuid = with_point(world)
+    saved_again(world, uuid, b"in the point")
+    world.runtime.damaged.add(backed_up_alone(world, uuid, b"damaged"))
+    world.runtime.damaged.add(saved_again(world, uuid, b"broken"))
+    lose(world, uuid)
+    world.lifecycle.check_files(uuid)
+    world.work()
+    assert (which(world, uuid), world.get(uuid).status) == (b"in the point", Status.WAKING)
+
+
+def test_where_nothing_is_whole_a_wake_begins_with_the_newest_again(world: World) -> None:
+    """The store may have it again by then."""
+    uuid = with_point(world)
+    world.runtime.damaged |= set(world.runtime.points)
+    backup = backed_up_alone(world, uuid, b"in the backup")
+    world.runtime.damaged |= {backup, saved_again(world, uuid, b"broken")}
+    lose(world, uuid)
+    world.lifecycle.check_files(uuid)
+    world.work()
+    assert (world.get(uuid).status, world.get(uuid).restore_from) == (Status.FAILED, backup)
+    world.runtime.damaged.clear()
+    world.sessions.wake(uuid)
+    world.work()
+    assert which(world, uuid) == b"in the backup"
+
+
+def test_a_rollback_falls_back_as_far_as_it_takes(world: World) -> None:
+    """Its user chose the point. What the session has now is in another."""
+    uuid = with_point(world)
+    saved_again(world, uuid, b"in the point")
+    backed_up_alone(world, uuid, b"in the backup")
+    broken = saved_again(world, uuid, b"broken")
+    world.runtime.damaged.add(broken)
+    saved_again(world, uuid, b"now")
+    world.core.store.change(uuid, world.now, files_of=world.now - 1)
+    chosen = parse(broken)
+    assert chosen is not None
+    world.core.going_back.roll_back(uuid, chosen[1])
+    world.work()
+    assert which(world, uuid) == b"in the point"
+
+
+def test_an_archived_session_comes_back_from_a_newer_backup(world: World) -> None:
+    """Its restore point turns out broken; a backup was made when it slept already."""
+    uuid = with_point(world)
+    saved_again(world, uuid, b"older")
+    world.sessions.sleep(uuid)
+    world.work()
+    backed_up_alone(world, uuid, b"in the backup")
+    point = saved_again(world, uuid, b"broken")
+    world.runtime.damaged.add(point)
+    world.now += 60
+    world.core.store.change(uuid, world.now, provisioned=False, restore_from=point, archived_at=world.now)
+    lose(world, uuid)
+    world.sessions.wake(uuid)
+    world.work()
+    assert which(world, uuid) == b"in the backup"
+
+
+def test_a_deletion_after_a_loss_keeps_a_backup_that_is_newer_than_the_next_whole_point(world: World) -> None:
+    uuid = with_point(world)
+    name = backed_up_alone(world, uuid, b"in the backup")
+    world.runtime.damaged.add(saved_again(world, uuid, b"broken"))
+    lose(world, uuid)
+    world.sessions.delete(uuid)
+    world.work()
+    assert (world.get(uuid).status, world.get(uuid).backup) == (Status.TERMINATED, name)
+
+
 def test_a_restore_that_finds_no_room_is_no_broken_point(world: World) -> None:
     uuid = with_point(world)
     lose(world, uuid)

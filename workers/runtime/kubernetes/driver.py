@@ -243,7 +243,9 @@ class KubernetesRuntime:
             raise RetryableError(f"The drill of restore point {order.id} reported no result.")
         return proof
 
-    def restore(self, identity: Identity, generation: int, *, check: Check = never) -> RestoredPoint | None:
+    def restore(
+        self, identity: Identity, generation: int, *, newer_than: float = 0.0, check: Check = never
+    ) -> RestoredPoint | None:
         """See `Runtime.restore`. Does nothing when it was done before: a repeated task must not undo later work."""
         uuid, name = identity.uuid, identity.restore_from
         self.provision(identity, generation)
@@ -254,7 +256,9 @@ class KubernetesRuntime:
         self._dependents.withhold(uuid)
         self.stop(uuid, generation)
         keys = self._keys.session(job_objects.source_of(name))
-        job = job_objects.backup_job("restore", identity, name, self._clock(), self._config, keyed=bool(keys))
+        job = job_objects.backup_job(
+            "restore", identity, name, self._clock(), self._config, newer_than=newer_than, keyed=bool(keys)
+        )
         credential = self._credentials.issue(uuid, job_access.reading(name))
         result = self._jobs.run(job, name, keys, credential, check)
         self._retry(lambda: self._note_restored(uuid, generation, identity.restore_mark))

@@ -202,7 +202,9 @@ class LocalRuntime:
             scratch = self._storage.drill(uuid)
             return restore_points.prove_point(scratch, url, keys, order, check, self._settings.restic)
 
-    def restore(self, identity: Identity, generation: int, *, check: Check = never) -> RestoredPoint | None:
+    def restore(
+        self, identity: Identity, generation: int, *, newer_than: float = 0.0, check: Check = never
+    ) -> RestoredPoint | None:
         """See `Runtime.restore`. Does nothing when it was done before: a repeated task must not undo later work."""
         uuid, name, mark = identity.uuid, identity.restore_from, identity.restore_mark
         self.provision(identity, generation)
@@ -233,6 +235,7 @@ class LocalRuntime:
                     check,
                     self._settings.restic,
                     user_id=identity.user_id,
+                    newer_than=newer_than,
                     exclusively=exclusively,
                 )
             else:

@@ -156,6 +156,7 @@ def test_the_oldest_and_the_newest_can_be_asked_for(index: BackupIndex) -> None:
         index.add(backup)
     assert list(index.older_than(NOW + 2)) == backups[:2]
     assert index.newest_of("aaaa0000") == backups[3]
+    assert index.newest_of("aaaa0000", NOW + 2) == backups[1]
     assert index.newest_of("bbbb0000") is None
 
 

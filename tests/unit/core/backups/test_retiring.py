@@ -216,8 +216,8 @@ def test_files_lost_with_their_backup_just_deleted_are_looked_for_again(
     del world.runtime.workspaces[uuid]
     newest_of = world.core.backups.newest_of
 
-    def deleted_meanwhile(uuid: str):
-        newest = newest_of(uuid)
+    def deleted_meanwhile(uuid: str, before: float):
+        newest = newest_of(uuid, before)
         monkeypatch.undo()
         by_api(world, names[1])
         return newest

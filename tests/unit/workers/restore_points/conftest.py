@@ -71,11 +71,17 @@ class Shelf:
         return made
 
     def restore(
-        self, point_id: str, volume: Path, user_id: str = "ada@example.com", check: Check = never
+        self,
+        point_id: str,
+        volume: Path,
+        user_id: str = "ada@example.com",
+        check: Check = never,
+        newer_than: float = 0.0,
     ) -> RestoredPoint:
         """Bring a point back to another volume."""
         volume.mkdir(exist_ok=True)
-        return restore_point(volume, self.url, self.keys, point_id, LIMITS, check, user_id=user_id)
+        more = {"user_id": user_id, "newer_than": newer_than}
+        return restore_point(volume, self.url, self.keys, point_id, LIMITS, check, **more)  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -118,6 +118,10 @@ def test_a_broken_point_gives_way_to_the_newest_whole_one_before_it(shelf: Shelf
     restored = shelf.restore(wanted.id, tmp_path / "target")
     assert (restored.id, restored.created_at, restored.fell_back) == (whole.id, whole.created_at, True)
     assert (tmp_path / "target/app/which").read_text() == "whole"
+    with pytest.raises(ArchiveError, match="None of this session's restore points since its newest backup is whole"):
+        shelf.restore(wanted.id, tmp_path / "other", newer_than=whole.created_at)
+    assert os.listdir(tmp_path / "other") == []
+    assert shelf.restore(wanted.id, tmp_path / "other", newer_than=whole.created_at - 1).id == whole.id
 
 
 def test_a_pack_that_is_gone_is_not_waited_for(shelf: Shelf, tmp_path: Path) -> None:
@@ -135,6 +139,8 @@ def test_a_lost_sidecar_gives_way_to_the_newest_point(shelf: Shelf, tmp_path: Pa
     lost = shelf.make()
     shelf.sidecars.remove(lost.id)
     assert shelf.restore(lost.id, tmp_path / "target").id == newest.id
+    with pytest.raises(ArchiveError):
+        shelf.restore(lost.id, tmp_path / "target", newer_than=newest.created_at)
 
 
 def test_a_session_without_points_has_none_to_restore(shelf: Shelf, tmp_path: Path) -> None:

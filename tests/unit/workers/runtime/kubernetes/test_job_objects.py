@@ -271,8 +271,14 @@ def test_a_restore_point_is_restored_from_the_folder_of_the_session_it_is_of() -
     container = job["spec"]["template"]["spec"]["containers"][0]
     assert {**OWN_FOLDER, "readOnly": False} in container["volumeMounts"]
     assert f"--user-id={ADA.user_id}" in container["args"]
+    assert "--newer-than" not in container["args"]
     assert job["metadata"]["name"].startswith("restore-ffff0000-")
     assert job_objects.source_of(POINT) == "abcd1234"
+
+
+def test_the_restore_of_a_lost_volume_is_told_how_old_a_point_may_be() -> None:
+    job = job_objects.backup_job("restore", ADA, POINT, 12.5, CHOICES, newer_than=1.5)
+    assert "--newer-than 1.5" in " ".join(job["spec"]["template"]["spec"]["containers"][0]["args"])
 
 
 @pytest.mark.parametrize("keyed", [True, False])
