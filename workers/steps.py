@@ -103,7 +103,7 @@ class Steps:
         if record.status in GONE and not record.delete_backup:
             return
         backup = self._write_backup(record, while_wanted(self._store, record, forced), partial=True)
-        lacking = {} if backup.complete else {"unreadable": list(backup.unreadable[:UNREADABLE_SHOWN])}
+        lacking = lacking_of(backup)
         done = ("backup", {"status": "done", "name": backup.name, **lacking})
         self._store.change(
             record.uuid,
@@ -523,6 +523,11 @@ class Steps:
     def _since(self, record: Record) -> int:
         """Milliseconds since the request."""
         return max(0, round((self._clock() - record.requested_at) * 1000))
+
+
+def lacking_of(backup: Backup) -> dict[str, list[str]]:
+    """What a session's record says of the files that its last backup lacks (`backup_lacks`)."""
+    return {} if backup.complete else {"unreadable": list(backup.unreadable[:UNREADABLE_SHOWN])}
 
 
 def _lost(record: Record) -> bool:

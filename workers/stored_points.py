@@ -6,9 +6,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from app.core.composition import Core
-from app.core.errors import PermanentError, RetryableError
+from app.core.errors import PermanentError, RetryableError, SessionNotFound, Superseded
 from app.core.redis import keys
 from app.core.restore_points.drilling import first_seen
 from app.core.sessions.model import GONE, UUID_PATTERN, Record, Status
@@ -113,17 +114,27 @@ class StoredPoints:
                 Markers(self._files, self._keys.session(uuid)).remove()
 
     def index(self, record: Record) -> None:
-        """Index the session's points as their sidecars say."""
+        """Index the session's points as their sidecars say, and see that its record names one."""
         sidecars = Sidecars(self._files, self._keys.session(record.uuid))
         known = {each.id for each in self._core.restore_points.of(record.uuid)}
         stored = set(sidecars.ids())
-        if stored == known:
-            if stored:
-                self._schedule_drill(record)
-            return
+        if stored != known:
+            self._correct(record, sidecars, stored, known)
+        if stored:
+            self._schedule_drill(record)
+            self._note_newest(record)
+
+    def _correct(self, record: Record, sidecars: Sidecars, stored: set[str], known: set[str]) -> None:
         found = [each for each in sidecars.read().values() if each is not None]
         made = [each.point() for each in found if each.id not in known]
         self._core.restore_points.put(record.uuid, made, sorted(known - stored))
-        if stored:
-            self._schedule_drill(record)
         log.info("the index of restore points was corrected", extra={"uuid": record.uuid, "added": len(made)})
+
+    def _note_newest(self, record: Record) -> None:
+        """Name the newest point in a record that names none: it was made again after Redis was lost. `point_at` stays
+        0, as the files may have changed since."""
+        newest = None if record.point else self._core.restore_points.newest(record.uuid)
+        if newest is not None:
+            # A newer one is named, or the session is gone.
+            with suppress(Superseded, SessionNotFound):
+                self._core.store.change(record.uuid, self._clock(), expect={"point": ""}, point=newest.id)

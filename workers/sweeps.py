@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -56,6 +56,7 @@ from workers.lifecycle import Lifecycle
 from workers.lost_files import out_of_reach
 from workers.place import Place
 from workers.runtime.base import Observation, Runtime, silent_editor
+from workers.steps import lacking_of
 from workers.stored_points import StoredPoints
 
 log = logging.getLogger(__name__)
@@ -273,13 +274,18 @@ class Sweeps:
             if not free:
                 return
             if not recent:
-                complete = self._look_at_store()
-                self._adoption.look()
-                if complete:
-                    self._core.backups.note_look(begun)
-                self._stored_points.look()
+                self._look(begun)
             if asked:
                 self._recover(asked)
+
+    def _look(self, begun: float) -> None:
+        unadopted = self._unadopted()
+        self._look_at_store(awaited=frozenset(unadopted.values()))
+        self._adoption.look()
+        # Else another look follows, once the reconcile sweep has made their records.
+        if not unadopted:
+            self._core.backups.note_look(begun)
+        self._stored_points.look()
 
     def _recover(self, asked: Recovery) -> None:
         """Carry out a recovery; one that fails is repeated by the next look."""
@@ -289,21 +295,19 @@ class Sweeps:
             log.warning("the recovery is tried again: %s", error)
             self._core.recoveries.note_failed(str(error))
 
-    def _look_at_store(self) -> bool:
-        """Remove what killed workers left, and add the stored backups that the index lacks; whether none must wait. A
-        backup may be deleted while it is added, so its existence is checked once more. A damaged one is skipped."""
+
+    def _look_at_store(self, awaited: frozenset[str]) -> None:
+        """Remove what killed workers left, and add the stored backups that the index lacks. Those `awaited` by
+        workspaces without a record are not added: without a record that names them they could be deleted. A backup may
+        be deleted while it is added, so its existence is checked once more. A damaged one is skipped."""
         store, index = self._core.backup_store, self._core.backups
         store.sweep_parts(self._time.tick(self._clock()).ago(STALE_PARTS))
-        awaited: frozenset[str] | None = None
-        waits = False
-        for name in index.unknown(store.names()):
+        names = store.names()
+        for name in index.unknown(names):
+            if name in awaited:
+                continue
             try:
-                backup = self._described(name)
-                awaited = self._awaited() if awaited is None else awaited
-                if name in awaited:
-                    waits = True
-                    continue
-                index.add(backup)
+                index.add(self._described(name))
             except (ArchiveError, BackupNotFound, BackupRetired) as error:
                 if name not in self._skipped:
                     log.warning("a backup was not indexed: %s", error)
@@ -311,7 +315,18 @@ class Sweeps:
                 continue
             if not store.exists(name):
                 index.delete(name)
-        return not waits
+        self._name_backups({session_of(name) for name in names})
+
+    def _name_backups(self, uuids: Iterable[str]) -> None:
+        """Name the last backup in the records of these sessions that name none: they were made again after Redis was
+        lost."""
+        for record in self._store.find(uuids):
+            if record.backup or record.status in GONE or not (backup := self._core.backups.newest_of(record.uuid)):
+                continue
+            named: dict[str, Any] = {"backup": backup.name, "backup_lacks": lacking_of(backup)}
+            with suppress(Superseded, SessionNotFound):  # a newer one is named, or the session goes
+                expect = {"backup": "", "status": record.status}
+                self._store.change(record.uuid, self._clock(), expect=expect, **named)
 
     def _described(self, name: str) -> Backup:
         """The stored backup as its sidecar describes it. That was written by a Job of its session, so it is believed
@@ -322,12 +337,11 @@ class Sweeps:
             raise ArchiveError(f"The sidecar of {name} names another session or user than it is of.")
         return backup
 
-    def _awaited(self) -> frozenset[str]:
-        """The backups that workspaces without a record are to be restored from. They are not indexed: without a record
-        that names them they could be deleted."""
-        waiting = {seen.identity.uuid: seen.identity.restore_from for seen in self._runtime.observe_all()}
-        known = {record.uuid for record in self._store.find(waiting)}
-        return frozenset(waiting[uuid] for uuid in waiting.keys() - known)
+    def _unadopted(self) -> dict[str, str]:
+        """The sessions of workspaces without a record, and what each is to be restored from."""
+        sources = {seen.identity.uuid: seen.identity.restore_from for seen in self._runtime.observe_all()}
+        known = {record.uuid for record in self._store.find(sources)}
+        return {uuid: source for uuid, source in sources.items() if uuid not in known}
 
     def retention(self) -> None:
         """Delete backups older than `BACKUP_RETENTION`, conversations of deleted sessions older than

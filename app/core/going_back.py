@@ -240,7 +240,7 @@ def _going(record: Record) -> IllegalState:
 
 def _saved(record: Record, now: float) -> bool:
     """Whether the newest restore point has the files as they are."""
-    if not record.point or record.restore_from:
+    if not record.point_at or record.restore_from:
         return False
     stopped = record.status in (Status.SLEEPING, Status.FAILED) and not record.compute_since
     return record.point_at >= (record.compute_until if stopped else now)

@@ -190,9 +190,9 @@ class Record(Identity):
     `backup_ended` is the last request that was carried out or failed, `backup_error` why it failed. `stopping` says
     that the processes were told to stop and may still run: nothing may be started before they have ended.
 
-    `point` is the newest restore point, `point_at` the time whose files are in it, `point_error` why the last attempt
-    failed, `point_checked_at` when all stored data was last read. `point_asked` and `point_tries` count as those of
-    backups, `point_trigger` is who asked. `last_proven` is when a drill last found the newest point whole,
+    `point` is the newest restore point, `point_at` the time whose files are in it (0 if unknown), `point_error` why the
+    last attempt failed, `point_checked_at` when all stored data was last read. `point_asked` and `point_tries` count as
+    those of backups, `point_trigger` is who asked. `last_proven` is when a drill last found the newest point whole,
     `drill_tries` counts its unfinished attempts. `left_fingerprint` is the agent's, of the files at the last stop.
     `files_of` is of when the files are that replaced those of a lost volume. `archived_at` is since when the files are
     in the archive only, from where `restore_from` brings them back, 0 while there is a volume.

@@ -15,6 +15,8 @@ from app.core.sessions.model import Identity, Status
 from app.core.sessions.reason_codes import ReasonCode
 from app.core.storage.archive_keys import new_key
 from tests.fake_agent import FakeAgent, fake_agent
+from tests.fakes import FakePoint
+from tests.unit.workers.test_stored_points import store
 from tests.world import World
 from workers.files_notice import tell
 from workers.runtime.base import Observation
@@ -513,6 +515,23 @@ def test_a_volume_out_of_reach_for_long_is_replaced_and_kept(world: World) -> No
     assert (record.volume, record.restore_from) == (1, "")
     assert world.runtime.workspaces[uuid].files == FILES
     assert [each.get("kept") for each in told(world, uuid, "files_lost")] == [None, "volume-0"]
+
+
+def test_it_is_replaced_after_redis_was_lost_too(world: World) -> None:
+    """The record is made again from the workspace, and the look at the store names the point in it."""
+    uuid = world.active()
+    world.core.redis.flushall()
+    world.runtime.points[reference(uuid, store(world, uuid, 1))] = FakePoint(world.now + 1, FILES)
+    world.sweeps.index()
+    world.sweeps.reconcile()
+    world.work()
+    world.sweeps.index()
+    waiting(world, uuid)
+    world.now += world.settings.volume_lost_after + 1
+    world.sweeps.stale()
+    world.work()
+    assert world.get(uuid).volume == 1
+    assert world.runtime.workspaces[uuid].files == FILES
 
 
 def test_it_is_replaced_in_time_however_long_an_editor_may_take(redis_client: redis.Redis, tmp_path: Path) -> None:

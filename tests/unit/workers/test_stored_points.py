@@ -9,10 +9,12 @@ import pytest
 import redis
 
 from app.core.redis import keys
+from app.core.restore_points.schedule import next_point
 from app.core.sessions.model import Status
 from app.core.storage.archive_keys import ArchiveKeys, new_key
 from app.core.storage.file_store import FileStore
 from tests.world import World
+from workers.archiving import point_of_now
 from workers.restore_points.repository import Head
 from workers.restore_points.sidecar import Sidecar, Sidecars
 from workers.stored_points import StoredPoints
@@ -77,6 +79,39 @@ def test_a_damaged_sidecar_harms_no_other_session(world: World) -> None:
     StoredPoints(world.core).look()
     assert world.core.restore_points.of(broken) == []
     assert len(world.core.restore_points.of(whole)) == 1
+
+
+def test_a_record_that_was_made_again_names_the_newest_point(world: World) -> None:
+    """Nothing says that the files as they are now are in it: the next point is made, and a fork waits for it."""
+    uuid = world.asleep()
+    world.core.redis.flushall()
+    newest = [store(world, uuid, number) for number in range(3)][-1]
+    world.sweeps.reconcile()
+    assert world.get(uuid).point == ""
+    StoredPoints(world.core).look()
+    assert (world.get(uuid).point, world.get(uuid).point_at) == (newest, 0)
+    assert point_of_now(world.core, world.get(uuid)) is None
+    assert next_point(world.get(uuid), world.settings, world.now).at <= world.now
+    assert world.core.going_back.newest(world.get(uuid), 0.0) is None
+
+
+def test_a_point_that_was_made_meanwhile_stays_named(world: World) -> None:
+    uuid = world.active()
+    before = world.get(uuid)
+    world.core.store.change(uuid, world.now, point="newer")
+    store(world, uuid, 1)
+    StoredPoints(world.core).index(before)
+    assert world.get(uuid).point == "newer"
+
+
+def test_a_broken_point_is_not_named(world: World) -> None:
+    uuid = world.active()
+    whole, broken = store(world, uuid, 1), store(world, uuid, 2)
+    StoredPoints(world.core).look()
+    world.core.restore_points.mark_broken(uuid, [broken])
+    world.core.store.change(uuid, world.now, point="")
+    StoredPoints(world.core).look()
+    assert world.get(uuid).point == whole
 
 
 def test_points_end_with_their_session(world: World) -> None:

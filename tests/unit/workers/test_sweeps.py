@@ -282,6 +282,24 @@ def test_the_index_takes_what_a_job_of_the_session_wrote(redis_client: redis.Red
     assert {each.uuid for each in world.core.backups.page().items} == {living.uuid, lost.uuid}
 
 
+def test_a_record_that_was_made_again_names_its_last_backup(redis_client: redis.Redis, tmp_path: Path) -> None:
+    """Also where the first look at the store came before the record."""
+    key = new_key()
+    world = World(redis_client, tmp_path, archive_key=key)
+    identity = world.get(world.active()).identity
+    for seconds in range(2):
+        name = backup_name(identity.uuid, world.now + seconds)
+        stored(world, name, identity, ArchiveKeys(key).session(identity.uuid))
+    world.core.redis.flushall()
+    world.sweeps.index()
+    assert world.core.backups.looked_at() is None
+    world.sweeps.reconcile()
+    world.now += 1
+    world.sweeps.index()
+    assert (world.get(identity.uuid).backup, world.get(identity.uuid).backup_generation) == (name, 0)
+    assert world.core.backups.looked_at() == world.now
+
+
 def test_the_whole_store_is_looked_at_once_a_day_and_by_each_new_process(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
