@@ -28,6 +28,8 @@ from workers.wanted import deleted, while_wanted
 
 log = logging.getLogger(__name__)
 
+NO_LIST = "The store has no list of keys: it is not the one that restore points were made in. Mount that one."
+
 
 class Drills:
     """Drills, through a runtime. Times are seconds since the epoch."""
@@ -124,7 +126,7 @@ class Drills:
         """Raises `RetryableError` when the store lacks the list that each point is preceded by: it is another one, or
         not mounted. In the right one, makes the folder that a Job mounts, which somebody may have deleted."""
         if not self._core.backup_store.key_ids():
-            raise RetryableError("The store has no list of keys: it is not the one that restore points were made in.")
+            raise RetryableError(NO_LIST)
         self._core.backup_store.prepare(uuid)
 
     def _check(self, record: Record) -> Check:

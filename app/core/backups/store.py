@@ -46,7 +46,6 @@ from app.core.storage.archive_keys import NO_KEYS, Keys, SessionKeys
 from app.core.storage.encrypted_file import HEADER_BYTES, Cipher, EncryptingWriter, Layout
 from app.core.storage.file_store import FileStore
 from app.core.storage.key_list import KeyList
-from app.core.storage.object_stores import file_error
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +126,7 @@ class BackupStore:
         A Job can do neither: it is given that folder alone."""
         if keys := self.keys.session(uuid):
             self._key_list.note(keys.newest)
-        with self._reading(uuid):
+        with self.files.translated(f"The backup store could not take a backup of {uuid}"):
             self._make_folder(f"{self.files.root}/{uuid}")
 
     @contextmanager
@@ -444,16 +443,12 @@ class NewBackup:
             return stream
         raise RetryableError(f"{self.name} could not be created: something keeps removing its file.")
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except self._files.errors as error:
-            full = (
-                f"The backups' disk is full: {self.written} bytes of {self.name} were written and are removed "
-                "again. The session and every older backup are untouched."
-            )
-            raise file_error(error, f"{self.name} could not be written", full) from error
+    def _errors(self) -> AbstractContextManager[None]:
+        full = (
+            f"The backups' disk is full: {self.written} bytes of {self.name} were written and are removed again. "
+            "The session and every older backup are untouched."
+        )
+        return self._files.translated(f"{self.name} could not be written", full)
 
 
 def _whole(uuid: str, present: Set[str]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -11,8 +12,13 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from app.core.errors import ArchiveError
+from app.core.errors import ArchiveError, RetryableError
 from app.core.storage import object_stores
+
+NO_FOLDER = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ELOOP})
+"""Errors of a path whose folder is missing or is none."""
+
+AWAY = "the store's folder is not there. Mount its disk, or put the folder back; it is tried again."
 
 
 def make_private(folder: str) -> None:
@@ -55,10 +61,12 @@ class FileStore:
     @contextmanager
     def translated(self, failed: str, full: str = "") -> Iterator[None]:
         """Within the block the client's errors become `NoSpace` saying `full`, else `RetryableError` or `ArchiveError`
-        saying `failed`."""
+        saying `failed`. A local store without its folder is away: a `RetryableError`, whatever call met that first."""
         try:
             yield
         except self.errors as error:
+            if self.is_local and getattr(error, "errno", None) in NO_FOLDER and not os.path.isdir(self.root):
+                raise RetryableError(f"{failed}: {AWAY}") from error
             raise object_stores.file_error(error, failed, full or f"{failed}: the store is full.") from error
 
     def names(self, folder: str) -> list[str]:

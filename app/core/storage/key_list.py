@@ -41,8 +41,9 @@ class KeyList:
         return tuple(ids)
 
     def note(self, key_id: str) -> None:
-        """Put a key on the list, before anything is written under it. Asks the store once in each process."""
-        if key_id in self._noted:
+        """Put a key on the list, before anything is written under it. A remote store is asked once in each process, a
+        local one each time: another disk may be mounted there by then, or none."""
+        if key_id in self._noted and not self._files.is_local:
             return
         if key_id not in (known := self.read()):
             with self._files.translated("The store's list of archive keys could not be written"):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from app.core.errors import PermanentError, RetryableError, RuntimeUnavailable, StateUnavailable
 from app.core.redis import keys, task_queue
 from app.core.service import NewSession
 from app.core.sessions.model import Status
+from app.core.storage.archive_keys import new_key
 from tests.world import World
 from workers.runtime.base import BackupSummary, Snapshot
 
@@ -119,6 +122,33 @@ def test_what_is_away_counts_as_no_attempt(world: World, away: Exception) -> Non
     assert world.get(uuid).tries == 0
     world.work()
     assert world.get(uuid).started_at
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["first use", "used before"])
+def test_a_store_that_is_away_fails_no_backup_and_no_point(
+    redis_client: redis.Redis, tmp_path: Path, used: bool
+) -> None:
+    """Whether or not this process has used it before. Both are made when it is there again."""
+    world = World(redis_client, tmp_path, archive_key=new_key())
+    uuid = world.active()
+    if used:
+        world.core.backup_store.prepare(uuid)
+    root = Path(world.core.backup_store.files.root)
+    root.parent.mkdir(exist_ok=True)
+    if used:
+        root.rename(root.with_name("aside"))
+    root.write_text("no folder")
+    world.sessions.request_backup(uuid)
+    world.sessions.request_point(uuid)
+    world.tasks.lose_all()
+    for attempt in (world.lifecycle.back_up, world.points.make):
+        with pytest.raises(RetryableError, match="Mount its disk"):
+            attempt(uuid)
+    assert "Mount its disk" in world.get(uuid).point_error
+    root.unlink()
+    world.lifecycle.back_up(uuid)
+    world.points.make(uuid)
+    assert world.get(uuid).backup and world.get(uuid).point
 
 
 def test_an_attempt_that_came_to_its_end_does_not_count_against_the_next(world: World) -> None:

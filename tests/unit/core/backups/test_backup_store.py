@@ -358,9 +358,9 @@ def test_an_unreachable_store_is_not_taken_for_an_empty_one(tmp_path: Path) -> N
             call(NAME)
 
 
-def test_an_unreadable_folder_is_an_error_not_an_empty_store(local: BackupStore, tmp_path: Path) -> None:
+def test_a_folder_that_can_not_be_there_is_an_error_not_an_empty_store(local: BackupStore, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ArchiveError):
+    with pytest.raises(RetryableError):
         BackupStore(f"file://{tmp_path}/file/store").exists(NAME)
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fsspec
 import pytest
 
 from app.core.backups.store import BackupStore
-from app.core.errors import ArchiveError, BackupNotFound
+from app.core.errors import ArchiveError, BackupNotFound, RetryableError
 from app.core.storage.archive_keys import NO_KEYS, ArchiveKeys, UnknownKey, new_key
 from app.core.storage.encrypted_file import CHUNK
 
@@ -79,6 +80,90 @@ def test_who_has_a_key_takes_nothing_that_was_written_without_it(url: str) -> No
         files.open(NAME)
     with pytest.raises(ArchiveError, match="not written with a key"):
         files.read(NAME, 3, 9)
+
+
+def as_a_file(root: Path) -> None:
+    root.rename(root.with_name("aside"))
+    root.write_text("no folder")
+
+
+def as_a_link_to_nowhere(root: Path) -> None:
+    root.rename(root.with_name("aside"))
+    root.symlink_to(root.with_name("nowhere"))
+
+
+def below_a_link_to_nowhere(root: Path) -> None:
+    root.parent.rename(root.parent.with_name("aside"))
+    root.parent.symlink_to(root.parent.with_name("nowhere"))
+
+
+def below_a_file(root: Path) -> None:
+    root.parent.rename(root.parent.with_name("aside"))
+    root.parent.write_text("no folder")
+
+
+@pytest.fixture(params=[False, True], ids=["first use", "used before"])
+def used(request: pytest.FixtureRequest) -> bool:
+    """Whether this process has used the store before."""
+    return bool(request.param)
+
+
+@pytest.mark.parametrize("leave", [as_a_file, as_a_link_to_nowhere, below_a_link_to_nowhere, below_a_file])
+def test_a_folder_that_is_away_is_waited_for(tmp_path: Path, leave: Callable[[Path], None], used: bool) -> None:
+    root = tmp_path / "mounted" / "store"
+    url = f"file://{root}"
+    BackupStore(url, ArchiveKeys(KEY)).prepare("abcd1234")
+    files = BackupStore(url, ArchiveKeys(KEY))
+    if used:
+        files.prepare("abcd1234")
+    leave(root)
+    for call in (lambda: files.prepare("abcd1234"), lambda: files.prepare("eeee0000"), lambda: put(files)):
+        with pytest.raises(RetryableError, match="folder is not there. Mount its disk"):
+            call()
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionRefusedError(errno.ECONNREFUSED, "refused"), TimeoutError(), OSError(errno.EIO, "broken")]
+)
+def test_a_store_that_does_not_answer_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, used: bool
+) -> None:
+    files = BackupStore(f"memory://{tmp_path.name}/store", ArchiveKeys(KEY))
+    if used:
+        files.prepare("abcd1234")
+    raised = _raising(error)
+    for call in ("cat_file", "open", "pipe_file"):
+        monkeypatch.setattr(files.files.fs, call, raised)
+    with pytest.raises(RetryableError):
+        files.prepare("abcd1234")
+        put(files)
+    files.files.fs.store.clear()
+
+
+def test_a_store_that_refuses_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, used: bool) -> None:
+    files = BackupStore(f"file://{tmp_path}/store", ArchiveKeys(KEY))
+    if used:
+        files.prepare("abcd1234")
+    monkeypatch.setattr(files.files.fs, "cat_file", _raising(PermissionError(errno.EACCES, "denied")))
+    with pytest.raises(ArchiveError, match="Permission denied"):
+        files.prepare("abcd1234")
+
+
+def _raising(error: OSError) -> Callable[..., None]:
+    def raised(*_: object, **__: object) -> None:
+        raise error
+
+    return raised
+
+
+def test_a_new_disk_below_the_same_folder_has_the_list_of_keys_too(tmp_path: Path) -> None:
+    """The process that writes to it noted the key in the one before."""
+    files = BackupStore(f"file://{tmp_path}/store", ArchiveKeys(KEY))
+    files.prepare("abcd1234")
+    (tmp_path / "store").rename(tmp_path / "aside")
+    (tmp_path / "store").mkdir()
+    files.prepare("abcd1234")
+    assert files.key_ids() == ArchiveKeys(KEY).ids
 
 
 def test_after_a_rotation_both_are_read_and_the_store_knows_both_keys(url: str) -> None:
