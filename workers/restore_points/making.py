@@ -24,7 +24,7 @@ from workers.restore_points import retention
 from workers.restore_points.alone import alone
 from workers.restore_points.manifest import Manifest, Manifests, Stamp, manifest_of, stamp
 from workers.restore_points.repository import Damaged, Head, Repository, repositories
-from workers.restore_points.restic import Done, Failed, Inside
+from workers.restore_points.restic import Done, Failed, Inside, Unanswered
 from workers.restore_points.sidecar import Sidecar, Sidecars
 from workers.restore_points.tools import Tools, caching, mended, refuse_larger
 from workers.runtime.base import Check, PointOrder, PointSummary
@@ -350,7 +350,7 @@ class Maker:
                     repository.forget(snapshot)
             try:
                 self.tools.restic(repository).run("prune", "--quiet")
-            except Failed as error:
+            except (Failed, Unanswered) as error:
                 log.warning("a repository was not pruned: %s", error, extra={"uuid": self.order.uuid})
 
 

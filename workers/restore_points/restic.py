@@ -79,6 +79,8 @@ NAMED = (
 FULL = re.compile(r"no space left on device|disk quota exceeded|file too large", re.IGNORECASE)
 RETRYING = re.compile(r"returned error, retrying after")
 MISSING = re.compile(r"no such file or directory|does not exist|NoSuchKey|object doesn't exist", re.IGNORECASE)
+NO_ANSWER = re.compile(r'^Fatal: .*\b(Get|Head|Put|Post|Delete) "https?://', re.MULTILINE)
+"""What Go says of a request to which no answer came: the host is away or unknown, or cannot be trusted."""
 LOCKED = re.compile(r"repository is already locked|unable to create lock", re.IGNORECASE)
 
 REASONS = re.compile(
@@ -87,6 +89,13 @@ REASONS = re.compile(
     re.IGNORECASE,
 )
 """What of restic's messages an error repeats."""
+
+
+class Unanswered(RetryableError):
+    """The store does not answer restic, which says nothing about what it holds."""
+
+    def __init__(self) -> None:
+        super().__init__("The store of restore points does not answer.")
 
 
 class Failed(RetryableError):
@@ -153,8 +162,8 @@ class Restic:
         self, verb: str, *arguments: str, inside: Inside | None = None, told: Told | None = None, quiet: bool = False
     ) -> Done:
         """Run `restic VERB ARGUMENTS…`, `inside` a user's files if it reads these. With `quiet` its output is not kept.
-        Raises `NoSpace`, `Failed`, `PermanentError` where restic is not installed, and what `check` and `told`
-        raise."""
+        Raises `NoSpace`, `Failed`, `Unanswered`, `PermanentError` where restic is not installed, and what `check` and
+        `told` raise."""
         command = ["setpriv", "--pdeathsig", "KILL", "nice", "-n", str(NICE)]
         program = shutil.which(self.program) or self.program
         command += [*(self._reading_only(inside, program) if inside else []), program]
@@ -217,13 +226,16 @@ class Restic:
                     # It would look for the file again and again, for 43 s.
                     raise Failed(verb, new)
             if first and now - first > STORE_PATIENCE:
-                raise RetryableError("The store of restore points does not answer.")
+                raise Unanswered
 
     def _error(self, verb: str, status: int, messages: str) -> Exception:
         if status in (126, 127):
             return PermanentError("restic cannot be run: install it (Debian: restic), or set RESTIC to its path.")
         if FULL.search(messages):
             return NoSpace("The disk is full: the restore point could not be made or restored. Nothing was replaced.")
+        if NO_ANSWER.search(messages):
+            # Google's client repeats no request that finds nobody, not for a moment.
+            return Unanswered()
         return Failed(verb, messages)
 
 

@@ -38,7 +38,7 @@ class Tools:
 
     def whole(self, repository: Repository, call: Callable[[], Done]) -> bool:
         """Whether this call of restic finds all that it reads. Raises what has nothing to do with the data: `NoSpace`,
-        what `check` raises, and `RetryableError` for a store that does not answer."""
+        what `check` raises, and `RetryableError`, as `Unanswered`, for a store that does not answer."""
         try:
             call()
         except Failed as error:

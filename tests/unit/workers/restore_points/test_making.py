@@ -16,6 +16,7 @@ from tests.unit.landlock import hides
 from tests.unit.workers.restore_points.conftest import UUID, Shelf, flip
 from workers.restore_points import make_point, making
 from workers.restore_points.repository import repositories
+from workers.restore_points.restic import Unanswered
 from workers.runtime.base import never
 
 pytestmark = pytest.mark.slow
@@ -242,6 +243,30 @@ def test_damage_is_found_named_and_followed_by_a_whole_point_in_a_fresh_reposito
     full = shelf.make(full=True)
     assert (full.broken, full.repository, full.checked) == ((broken.id,), 2, True)
     assert set(shelf.sidecars.ids()) == {whole.id, broken.id, full.id}
+
+
+UNANSWERED = """echo 'Fatal: Stat: Head "https://store.example/config": dial tcp: i/o timeout' >&2; exit 1"""
+
+
+def test_where_restic_alone_does_not_reach_the_store_no_point_is_called_broken(shelf: Shelf, tmp_path: Path) -> None:
+    """The store's other client may reach it again by then."""
+    shelf.make()
+    program = tmp_path / "restic"
+    program.write_text(f"#!/bin/sh\n{UNANSWERED}\n")
+    program.chmod(0o755)
+    order = replace(shelf.order(), full=True)
+    with pytest.raises(Unanswered):
+        make_point(shelf.volume, shelf.url, shelf.keys, order, never, str(program))
+    assert len(repositories(shelf.store, UUID)) == 1
+
+
+def test_a_point_stays_made_where_only_its_prune_does_not_reach_the_store(shelf: Shelf, tmp_path: Path) -> None:
+    program = tmp_path / "restic"
+    program.write_text(f'#!/bin/sh\ncase "$*" in *" prune "*) {UNANSWERED};; esac\nexec restic "$@"\n')
+    program.chmod(0o755)
+    order = replace(shelf.order(), full=True)
+    assert make_point(shelf.volume, shelf.url, shelf.keys, order, never, str(program)).checked
+    assert shelf.sidecars.ids() == [order.id]
 
 
 def test_points_known_to_be_broken_ask_for_a_fresh_repository_once(shelf: Shelf) -> None:

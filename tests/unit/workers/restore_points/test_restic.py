@@ -20,7 +20,7 @@ from tests.unit.workers.restore_points.conftest import UUID
 from tests.waiting import wait_for
 from workers.restore_points import restic
 from workers.restore_points.repository import Repository
-from workers.restore_points.restic import Failed, Inside, Restic, location
+from workers.restore_points.restic import Failed, Inside, Restic, Unanswered, location
 from workers.runtime.base import Check, never
 
 Made = Callable[..., Restic]
@@ -192,8 +192,21 @@ def test_what_takes_too_long_is_ended(made: Made, monkeypatch: pytest.MonkeyPatc
 def test_a_store_that_does_not_answer_is_given_up(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """restic itself would go on for 15 minutes."""
     monkeypatch.setattr(restic, "STORE_PATIENCE", 0.0)
-    with pytest.raises(RetryableError, match="does not answer"):
+    with pytest.raises(Unanswered):
         made("echo 'Load(x) returned error, retrying after 1s: connection refused' >&2; exec sleep 1000").run("check")
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        'service.Objects.Get: Get "https://storage.googleapis.com/storage/v1/b/bucket/o/x": dial tcp: no such host',
+        'Stat: Head "http://127.0.0.1:9/bucket/config": dial tcp 127.0.0.1:9: connect: connection refused',
+    ],
+)
+def test_a_store_that_is_away_is_no_failure_of_what_it_holds(made: Made, says: str) -> None:
+    """A `Failed` would make its caller look for damage."""
+    with pytest.raises(Unanswered):
+        made(f"echo 'Fatal: unable to open config file: {says}' >&2; exit 1").run("restore")
 
 
 def test_a_file_that_is_not_there_is_not_looked_for_again(made: Made) -> None:
