@@ -6,27 +6,22 @@ bucket: to all others it answers 403. A proxy in front of MinIO answers like tha
 
 from __future__ import annotations
 
-import http.client
 import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 import requests
 
 from scripts.cluster import programs
+from tests.integration.forwarding import Forwarder, proxy
 from tests.ports import free_port
 from tests.waiting import wait_for
 
 USER, PASSWORD = "the-root-user", "the-root-password"
 BUCKET = "backups-of-all"
-
-PASSED_OVER = frozenset({"connection", "transfer-encoding", "keep-alive"})
-"""Headers of one connection only."""
 
 
 @contextmanager
@@ -70,39 +65,11 @@ def _strict(host: str, port: int) -> Iterator[int]:
     """A proxy of that port, which answers 403 in place of 404 to who has a short-lived credential; yields its port at
     the host."""
 
-    class Strict(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    class Strict(Forwarder):
+        behind = port
 
-        def do_GET(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            behind = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-            behind.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-            for name, value in self.headers.items():
-                behind.putheader(name, value)
-            behind.endheaders(body)
-            answer = behind.getresponse()
-            content = answer.read()
-            hidden = answer.status == 404 and "X-Amz-Security-Token" in self.headers
-            self.send_response(403 if hidden else answer.status)
-            for name, value in answer.getheaders():
-                if name.lower() not in PASSED_OVER:
-                    self.send_header(name, value)
-            if answer.getheader("Content-Length") is None:
-                self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-            behind.close()
+        def status(self, answered: int) -> int:
+            return 403 if answered == 404 and "X-Amz-Security-Token" in self.headers else answered
 
-        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
-
-        def log_message(self, *_: object) -> None:
-            """Not wanted."""
-
-    with ThreadingHTTPServer((host, 0), Strict) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server.server_address[1]
-        finally:
-            server.shutdown()
-            thread.join()
+    with proxy(Strict, host) as served:
+        yield served
