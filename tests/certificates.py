@@ -31,12 +31,12 @@ class Authority:
         self.file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
 
     def certificate(self, address: str) -> tuple[Path, Path]:
-        """The files of a certificate for an IP address, and of its key."""
+        """The files of a certificate for an IP address or a name, and of its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a server of the tests")])
         made = (
             _builder(name, self._name, key)
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False)
+            .add_extension(x509.SubjectAlternativeName([_general_name(address)]), critical=False)
             .sign(self._key, hashes.SHA256())
         )
         files = self.folder / "server.crt", self.folder / "server.key"
@@ -47,6 +47,13 @@ class Authority:
             )
         )
         return files
+
+
+def _general_name(address: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(address))
+    except ValueError:
+        return x509.DNSName(address)
 
 
 def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
