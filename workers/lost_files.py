@@ -52,7 +52,7 @@ class LostFiles:
         A volume `out_of_reach` is replaced. A newer intent is left alone. Raises `RuntimeUnavailable` in another place
         than the workspaces were in."""
         self._refuse_another_place(record)
-        source, files_of = newest_copy(self._core, record.uuid)
+        source, files_of = newest_copy(self._core, record)
         if source:
             self._restore(record, source, files_of, record.volume + out_of_reach)
         else:
@@ -73,7 +73,7 @@ class LostFiles:
         elif self._core.backups.newest_of(record.uuid) is None:
             self._fail_empty(record)
         else:
-            source, files_of = newest_copy(self._core, record.uuid)
+            source, files_of = newest_copy(self._core, record)
             self._fail(record, str(error), reason_code=error.code, restore_from=source, files_of=files_of)
         return True
 
@@ -150,20 +150,22 @@ def out_of_reach(record: Record) -> bool:
     return waits and bool(record.point or record.backup)
 
 
-def newest_copy(core: Core, uuid: str, *, before: float = math.inf, points: bool = True) -> tuple[str, float]:
+def newest_copy(core: Core, record: Record, *, before: float = math.inf, points: bool = True) -> tuple[str, float]:
     """The newest restore point or backup of a session from before this time, and of when its files are; "" for none.
     With `points` False, the newest backup."""
-    point = core.restore_points.newest_before(uuid, before) if points else None
-    backup = core.backups.newest_of(uuid, before)
-    if backup and (point is None or backup.created_at > point.created_at):
+    point = core.restore_points.newest_before(record.uuid, before) if points else None
+    # The files may have been unchanged when another point was asked for.
+    point_at = max(point.created_at, record.point_at if record.point == point.id else 0.0) if point else 0.0
+    backup = core.backups.newest_of(record.uuid, before)
+    if backup and (point is None or backup.created_at > point_at):
         return backup.name, backup.created_at
-    return (reference(uuid, point.id), point.created_at) if point else ("", 0.0)
+    return (reference(record.uuid, point.id), point_at) if point else ("", 0.0)
 
 
 def older_copy(core: Core, record: Record) -> tuple[str, float]:
     """The newest copy of a lost volume's files, or of an archived session's, that is older than what `restore_from`
     names, and than all that a restore of it tries; see `newest_copy`."""
-    return newest_copy(core, record.uuid, before=_tried_from(record), points=not parse(record.restore_from))
+    return newest_copy(core, record, before=_tried_from(record), points=not parse(record.restore_from))
 
 
 def newest_backup_at(core: Core, record: Record) -> float:

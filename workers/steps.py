@@ -476,7 +476,7 @@ class Steps:
                 record, while_wanted(self._store, record, newer), partial=record.delete_partial
             ).name
         except FilesGone:
-            source, files_of = newest_copy(self._core, record.uuid)
+            source, files_of = newest_copy(self._core, record)
             if not parse(source):
                 return source
             record = self._update(record, restore_from=source, files_of=files_of, provisioned=False)

@@ -295,7 +295,6 @@ class Sweeps:
             log.warning("the recovery is tried again: %s", error)
             self._core.recoveries.note_failed(str(error))
 
-
     def _look_at_store(self, awaited: frozenset[str]) -> None:
         """Remove what killed workers left, and add the stored backups that the index lacks. Those `awaited` by
         workspaces without a record are not added: without a record that names them they could be deleted. A backup may

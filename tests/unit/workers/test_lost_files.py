@@ -139,6 +139,22 @@ def test_a_backup_is_followed_by_a_point_which_has_home_too(world: World) -> Non
     assert world.runtime.workspaces[uuid].files == {**FILES, "b.txt": b"newer"}
 
 
+def test_a_backup_of_unchanged_files_gives_way_to_their_point_which_has_home_too(world: World) -> None:
+    """No other point is made of them, so it is older than the backup."""
+    uuid = with_point(world)
+    point = world.core.restore_points.newest(uuid)
+    world.now += 60
+    world.sessions.request_backup(uuid)
+    world.work()
+    backup = world.core.backups.newest_of(uuid)
+    assert point is not None and backup is not None and backup.created_at > point.created_at
+    lose(world, uuid)
+    world.lifecycle.check_files(uuid)
+    assert world.get(uuid).restore_from == reference(uuid, point.id)
+    world.work()
+    assert world.runtime.workspaces[uuid].files == FILES
+
+
 def test_the_newer_of_point_and_backup_is_taken(world: World) -> None:
     uuid = with_point(world)
     world.runtime.workspaces[uuid].files["b.txt"] = b"newer"
