@@ -1,6 +1,6 @@
 """All measurements, printed as tables.
 
-    scripts/bench/run [api] [wake] [backup] [restore_points] [archive] [chat] [forward_auth] [streams]
+    scripts/bench/run [api] [wake] [backup] [restore_points] [sleeps] [archive] [chat] [forward_auth] [streams]
         [dashboard] [model_streams] [undo_points] [cluster] [keda] [--rounds N] [--sessions N]
 
 Every target is a ratio of figures taken in the same run, in rounds that alternate, because the
@@ -26,6 +26,7 @@ from scripts.bench import (
     many,
     model_streams,
     restore_points,
+    sleeps,
     streams,
     undo_points,
     wake,
@@ -39,6 +40,7 @@ ON_THIS_MACHINE: dict[str, Table] = {
     "wake": ("Waking a workspace", wake.run),
     "backup": ("Backing up 300 MB in 10,000 files", backup.run),
     "restore_points": ("Restore points of 300 MB in 10,000 files", restore_points.run),
+    "sleeps": ("Sleeps of 300 MB in 10,000 files, with a restore point and without", sleeps.run),
     "archive": ("An archived session of 300 MB", archive.run),
     "chat": ("Prompts, with a model that takes no time", chat.run),
     "forward_auth": ("Forward auth, asked for every request of a workspace", forward_auth.run),
@@ -55,8 +57,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "measurement",
         nargs="*",
-        help="api, wake, backup, restore_points, chat, forward_auth, streams, dashboard, model_streams, "
-        "undo_points (all by default), cluster, keda",
+        help=f"{', '.join(ON_THIS_MACHINE)} (all by default), {', '.join(ON_A_CLUSTER)}",
     )
     parser.add_argument("--rounds", type=int, default=cluster.ROUNDS, help="of starts on the cluster")
     parser.add_argument("--sessions", type=int, default=many.SESSIONS, help="asleep on the cluster; 0 for none")
