@@ -218,8 +218,10 @@ class Sweeps:
         except PermanentError as error:
             self._lifecycle.fail(record, str(error), reason_code=error.code)
             return
-        if seen is None or not seen.running or seen.generation != record.generation:
-            why, code = (seen.failure, seen.code) if seen and seen.failure else (silent, ReasonCode.EDITOR_SILENT)
+        if seen is None:
+            self._lifecycle.check_files(record.uuid)
+        elif not seen.running or seen.generation != record.generation:
+            why, code = (seen.failure, seen.code) if seen.failure else (silent, ReasonCode.EDITOR_SILENT)
             self._lifecycle.fail(record, why, reason_code=code)
         elif seen.ready:
             arrived(self._core, record, seen, now)

@@ -8,7 +8,7 @@ from typing import NoReturn
 import pytest
 import redis
 
-from app.core.errors import PermanentError, RetryableError
+from app.core.errors import FilesGone, PermanentError, RetryableError
 from app.core.redis.connections import connect
 from app.core.redis.heartbeats import OBSERVER_SILENCE, Heartbeats
 from app.core.service import NewSession
@@ -63,6 +63,15 @@ def test_an_editor_that_answers_is_active_though_the_observers_feed_is_silent(wo
     world.runtime.workspaces[uuid].ready = True
     watched(world, world.settings.start_timeout + 2)
     assert world.get(uuid).status is Status.ACTIVE
+
+
+def test_a_start_whose_volume_is_gone_has_lost_its_files_and_is_not_slow(world: World) -> None:
+    """So it is brought back where there is a copy of them; here is none."""
+    uuid = starting(world)
+    world.active("another")
+    del world.runtime.workspaces[uuid]
+    watched(world, world.settings.start_timeout + 2)
+    assert (world.get(uuid).status, world.get(uuid).reason_code) == (Status.FAILED, FilesGone.code)
 
 
 def test_nobody_fails_while_the_runtime_can_not_be_seen(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,6 +136,9 @@ class LocalRuntime:
                 if running is not None:
                     self._end(uuid, REPLACE_PATIENCE)
                 running = self._spawn(meta.identity, generation, epoch)
+            if not self._storage.exists(uuid):
+                # Lost meanwhile, and perhaps made anew, empty.
+                raise FilesGone(uuid)
             self._routes.put(uuid, running.port, running.agent_port)
         return ran
 
@@ -351,6 +354,8 @@ class LocalRuntime:
         except OSError as error:
             self._end_processes(uuid, running, self._settings.stop_grace)
             self._storage.remove_running(uuid)
+            if not self._storage.exists(uuid):
+                raise FilesGone(uuid) from error
             if error.errno in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
                 raise RetryableError(f"The editor cannot be started now: {error.strerror}.") from error
             raise PermanentError(f"The editor cannot be run: {error.strerror}. Set CODE_SERVER to its path.") from error

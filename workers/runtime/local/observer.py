@@ -203,6 +203,11 @@ class LocalObserver:
                 if tracked is not None:
                     tracked.close()
                 self._tracked[uuid] = Tracked(running, version, identity, now, self._watched + self._start_timeout)
+            elif not self._storage.exists(uuid):
+                # Deleted before the first look, with the identity.
+                lost = Tracked(running, version, Identity(uuid=uuid, user_id="", created_at=0.0), now, self._watched)
+                self._look_for_files(uuid, lost)
+                self._tracked[uuid] = lost
         gone = [self._tracked.pop(uuid) for uuid in list(self._tracked) if uuid not in versions]
         return [self._down(tracked) for tracked in gone]
 
@@ -228,9 +233,12 @@ class LocalObserver:
             self._forget(uuid, running, keep_file=False)
             del self._tracked[uuid]
         elif tracked.sightings >= SIGHTINGS and not running.stopping:
-            tracked.close()
-            tracked.failure = self._with_log(uuid, "The editor ended unexpectedly.")
-            tracked.code = ReasonCode.EDITOR_ENDED
+            # It may have ended because its files are gone.
+            self._look_for_files(uuid, tracked)
+            if not tracked.failure:
+                tracked.close()
+                tracked.failure = self._with_log(uuid, "The editor ended unexpectedly.")
+                tracked.code = ReasonCode.EDITOR_ENDED
             # Another workspace may soon use its port.
             self._forget(uuid, running, keep_file=True)
             if running.agent:

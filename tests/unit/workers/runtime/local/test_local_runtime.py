@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from app.core.access.agent_credentials import AgentCredentials
 from app.core.access.tokens import AccessTokens, Kind
-from app.core.errors import PermanentError, RetryableError, StillEnding
+from app.core.errors import FilesGone, PermanentError, RetryableError, StillEnding
 from app.core.redis.connections import connect
 from app.settings import Settings
 from tests.contract.runtimes import Seen, environment, identity, watching
@@ -387,6 +388,55 @@ def test_a_failure_tells_the_last_lines_without_terminal_escapes(stage: Stage) -
     assert "no room for me" in failed.failure
     assert "exited with status 7" in failed.failure
     assert A not in stage.runtime._routes.all()
+
+
+def test_an_editor_that_ends_because_its_files_are_gone_has_not_failed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may see that before the observer looks for them."""
+    monkeypatch.setattr(watch_module, "SLOW_TICK", 1_000.0)
+    with watching(stage.runtime) as seen:
+        running = stage.up(A)
+        ready(seen, A)
+        delete_tree(stage.folders.workspace(A))
+        os.kill(running.pid, signal.SIGKILL)
+        lost = seen.until(lambda each: bool(each.failure))
+    assert lost.code == FilesGone.code
+    assert A not in stage.runtime._routes.all()
+
+
+def test_a_start_whose_files_are_gone_before_the_first_look_is_told_of(stage: Stage) -> None:
+    """Nothing says then whose they were."""
+    stage.up(A)
+    delete_tree(stage.folders.workspace(A))
+    started = launcher.Launcher(stage.settings, stage.folders)
+    observer = watch_module.LocalObserver(
+        stage.folders, routes.Routes(stage.client, stage.settings), started, stage.settings
+    )
+    (seen,) = observer._look(time.monotonic())
+    assert (seen.identity.uuid, seen.code) == (A, FilesGone.code)
+
+
+@pytest.mark.parametrize(
+    ("part", "step"),
+    [(WorkspaceStorage, "make"), (launcher.Launcher, "editor")],
+    ids=["folders", "editor"],
+)
+def test_a_start_that_loses_the_files_says_so(
+    stage: Stage, part: type, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No editor that cannot be run, and none that runs in an empty folder, of which nobody knows."""
+    runtime = stage.runtime
+    runtime.provision(identity(A), 1)
+    real = getattr(part, step)
+
+    def loses(*arguments: Any) -> Any:
+        delete_tree(stage.folders.workspace(A))
+        return real(*arguments)
+
+    monkeypatch.setattr(part, step, loses)
+    with pytest.raises(FilesGone):
+        runtime.start(A, 1)
 
 
 def test_the_tail_of_a_log_is_bounded_and_clean(tmp_path: Path) -> None:
