@@ -346,6 +346,9 @@ class Steps:
         except NOT_READABLE as error:
             if not record.rollback_to:
                 raise
+            if record.provisioned:
+                # The volume noted a restore that does not come.
+                self._runtime.provision(replace(record.identity, restore_from=""), record.generation)
             after = self._rolling_back.call_off(record, str(error))
             if after.provisioned:
                 return after

@@ -216,6 +216,17 @@ def test_a_point_without_data_leaves_everything_as_it_is(world: World) -> None:
     assert files(world, uuid) == AFTER
 
 
+def test_one_that_was_called_off_is_not_made_up_for_when_redis_is_lost(world: World) -> None:
+    """The volume names no restore that is still due, so that its files are saved again, and stay."""
+    uuid, point_id = with_point(world)
+    world.core.going_back.roll_back(uuid, point_id)
+    del world.runtime.points[reference(uuid, point_id)]
+    world.work()
+    seen = world.runtime.observe(uuid)
+    assert seen is not None
+    assert (world.get(uuid).restore_from, seen.identity.restore_from) == ("", "")
+
+
 def test_a_store_that_stays_away_calls_it_off(world: World) -> None:
     uuid, point_id = with_point(world)
     world.core.going_back.roll_back(uuid, point_id)
