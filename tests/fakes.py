@@ -35,6 +35,7 @@ from workers.runtime.base import (
     Snapshot,
     never,
     nobody,
+    refuse_unrestored,
 )
 
 
@@ -168,6 +169,7 @@ class FakeRuntime:
         workspace = self.workspaces.get(uuid)
         if workspace is None:
             raise FilesGone(uuid)
+        refuse_unrestored(workspace.identity)
         unreadable = tuple(sorted(workspace.unreadable & workspace.files.keys()))
         if unreadable and not partial:
             raise BackupIncomplete(f"Files that may not be read would be missing: {', '.join(unreadable)}.")
@@ -197,6 +199,7 @@ class FakeRuntime:
         workspace = self.workspaces.get(uuid)
         if workspace is None:
             raise FilesGone(uuid)
+        refuse_unrestored(workspace.identity)
         check()
         check()
         digest = hashlib.sha256(repr(sorted(workspace.files.items())).encode()).hexdigest()

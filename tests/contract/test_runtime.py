@@ -428,6 +428,23 @@ def test_a_restore_point_of_nothing_is_hopeless(runtime: Runtime) -> None:
         runtime.make_point(A, order(A))
 
 
+def test_a_volume_whose_files_are_still_to_be_restored_is_not_saved(harness: Harness) -> None:
+    """It holds nothing yet, and would be the newest copy."""
+    made = unused_backup_name(B)
+    harness.runtime.provision(identity(B), 1)
+    harness.write(B, "saved.txt", b"saved")
+    harness.runtime.backup(B, made)
+    harness.runtime.provision(identity(A, restore_from=made), 1)
+    later = unused_backup_name(A)
+    with pytest.raises(RetryableError):
+        harness.runtime.make_point(A, order(A))
+    with pytest.raises(RetryableError):
+        harness.runtime.backup(A, later)
+    harness.runtime.restore(identity(A, restore_from=made), 1)
+    harness.runtime.backup(A, later)
+    assert harness.runtime.make_point(A, order(A)).files >= 1
+
+
 def test_discarding_ends_the_processes_and_deletes_no_volume_that_is_there(harness: Harness) -> None:
     """Whoever believed the volume lost may have been wrong."""
     runtime, own = harness.runtime, identity(A)

@@ -45,6 +45,13 @@ def make_point(
     place: Path, url: str, keys: SessionKeys, order: PointOrder, check: Check, restic: str = "restic"
 ) -> PointSummary:
     """Make a restore point of the volume `place`, unless nothing changed; see `Runtime.make_point`."""
+    with _opened(place, order.uuid) as volume:
+        return _make_point(place, volume, url, keys, order, check, restic)
+
+
+def _make_point(
+    place: Path, volume: int, url: str, keys: SessionKeys, order: PointOrder, check: Check, restic: str
+) -> PointSummary:
     phases = Phases()
     check()
     seen: dict[bytes, Stamp] = {}
@@ -59,7 +66,7 @@ def make_point(
     with alone(store, order.uuid, check) as held, caching(store) as cache:
         tools = Tools(keys, check, restic, held, cache)
         # A walk that was not finished makes no manifest.
-        maker = Maker(place, Sidecars(store, keys), order, found, seen if found else {}, phases, tools)
+        maker = Maker(place, volume, Sidecars(store, keys), order, found, seen if found else {}, phases, tools)
         return maker.make()
 
 
@@ -99,9 +106,10 @@ class Reading:
 
 @dataclass(frozen=True)
 class Maker:
-    """Makes one point."""
+    """Makes one point. `volume` is the descriptor of the folder that was at `place` when it began."""
 
     place: Path
+    volume: int
     sidecars: Sidecars
     order: PointOrder
     fingerprint: str
@@ -201,7 +209,6 @@ class Maker:
         parts = self._parts()
         if not parts:
             raise FilesGone(self.order.uuid)
-        volume = self.place.stat()
         before = repository.size()
         arguments = ["--json", "--quiet", "--host", HOST, "--tag", self.order.id, "--exclude-caches"]
         parent = next((each.snapshot for each in others if each.repository == repository.number), "")
@@ -214,8 +221,8 @@ class Maker:
             excludes.write_bytes(_exclude_file(self.place))
             arguments += ["--exclude-file", str(excludes)]
             done = self._run(repository, [*arguments, *parts], Inside(self.place, parts, Path(temporary)))
-        if not _is(self.place, volume):
-            # Removed meanwhile, so files may be missing.
+        if not _is(self.place, self.volume):
+            # Removed meanwhile, so files may be missing. Another in its place is empty until they are restored.
             raise FilesGone(self.order.uuid)
         told = next((each for each in done.documents() if each.get("message_type") == "summary"), None)
         if told is None:
@@ -368,9 +375,22 @@ def _unchanged(order: PointOrder, found: str, phases: Phases) -> PointSummary:
     )
 
 
-def _is(place: Path, volume: os.stat_result) -> bool:
+@contextmanager
+def _opened(place: Path, uuid: str) -> Iterator[int]:
+    """Hold the folder open: another that takes its place does not get its inode number. Raises `FilesGone`."""
     try:
-        return os.path.samestat(place.stat(), volume)
+        volume = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise FilesGone(uuid) from error
+    try:
+        yield volume
+    finally:
+        os.close(volume)
+
+
+def _is(place: Path, volume: int) -> bool:
+    try:
+        return os.path.samestat(place.stat(), os.fstat(volume))
     except FileNotFoundError:
         return False
 

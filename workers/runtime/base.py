@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Any, Protocol
 
+from app.core.errors import RetryableError
 from app.core.sessions.model import Identity
 
 Check = Callable[[], None]
@@ -33,6 +34,13 @@ def never() -> None:
 
 def nobody(uuid: str) -> None:
     """Asks nobody to look at a workspace again."""
+
+
+def refuse_unrestored(kept: Identity) -> None:
+    """Raises `RetryableError` where files are still to be restored, as the identity kept with the volume says: what it
+    holds would be taken for their newest copy."""
+    if kept.restore_from:
+        raise RetryableError("The files are still to be restored. They can be saved after that.")
 
 
 def silent_editor(patience: float) -> str:
@@ -227,11 +235,12 @@ class Runtime(Protocol):
         """Write a verified backup `name` of the files, running or not. Nothing appears under that name unless the
         backup is valid, the files stayed in place all the time, and `restore` would accept it. Unreadable files raise
         `BackupIncomplete`, or are named in the backup when it may be `partial`. An error of `check` cancels the backup
-        and leaves nothing. Raises `FilesGone` when there is no volume."""
+        and leaves nothing. Raises `FilesGone` when there is no volume, and `RetryableError` while its files are still
+        to be restored."""
 
     def make_point(self, uuid: str, order: PointOrder, *, check: Check = never) -> PointSummary:
         """Make a restore point of the files, running or not, unless nothing changed. An error of `check` cancels it.
-        Raises `FilesGone` when there is no volume."""
+        Raises `FilesGone` when there is no volume, and `RetryableError` while its files are still to be restored."""
 
     def prove_point(self, uuid: str, order: ProofOrder, *, check: Check = never) -> Proof:
         """Restore a stored restore point to a scratch place, compare it with its manifest, and remove it. Needs no

@@ -45,6 +45,7 @@ from workers.runtime.base import (
     Snapshot,
     never,
     nobody,
+    refuse_unrestored,
 )
 from workers.runtime.kubernetes import job_access, job_objects, names, scalers, scheduling, status
 from workers.runtime.kubernetes.api_server import (
@@ -197,6 +198,7 @@ class KubernetesRuntime:
         identity = found.identity
         if found.claim is None or identity is None:
             raise FilesGone(uuid)
+        refuse_unrestored(identity)
         node, keys = self._node(uuid), self._keys.session(uuid)
         job = job_objects.backup_job(
             "backup", identity, name, self._clock(), self._config, node, partial=partial, keyed=bool(keys)
@@ -218,6 +220,7 @@ class KubernetesRuntime:
         found, keys = self._objects.read(uuid), self._keys.session(uuid)
         if found.claim is None or found.identity is None:
             raise FilesGone(uuid)
+        refuse_unrestored(found.identity)
         if not keys:
             raise PermanentError("There are no restore points without an ARCHIVE_KEY.")
         node = self._node(uuid)

@@ -57,6 +57,7 @@ from workers.runtime.base import (
     Snapshot,
     never,
     nobody,
+    refuse_unrestored,
 )
 from workers.runtime.local import probe, processes
 from workers.runtime.local.launcher import Launcher
@@ -176,24 +177,19 @@ class LocalRuntime:
 
     def backup(self, uuid: str, name: str, *, partial: bool = False, check: Check = never) -> BackupSummary:
         """See `Runtime.backup`. Takes only the lock on the files, so that no wake waits for it."""
-        if self._storage.read_meta(uuid) is None:
-            raise FilesGone(uuid)
+        self._with_files(uuid)
         limits = (self._settings.restore_max_bytes, self._settings.restore_max_entries)
         terms = archive.Terms(*limits, partial, check)
         with _disk(), self._storage.locked(uuid, LOCK_SLACK, FILES, shared=True, check=check):
-            meta = self._storage.read_meta(uuid)
-            if meta is None:
-                raise FilesGone(uuid)
+            meta = self._with_files(uuid)
             app = self._storage.app(uuid)
             return archive.write_backup(app, self._files(), name, meta.identity, time.time(), terms)
 
     def make_point(self, uuid: str, order: PointOrder, *, check: Check = never) -> PointSummary:
         """See `Runtime.make_point`. Takes the same lock as a backup."""
-        if self._storage.read_meta(uuid) is None:
-            raise FilesGone(uuid)
+        self._with_files(uuid)
         with _disk(), self._storage.locked(uuid, LOCK_SLACK, FILES, shared=True, check=check):
-            if self._storage.read_meta(uuid) is None:
-                raise FilesGone(uuid)
+            self._with_files(uuid)
             url, keys = self._settings.backups_location(), self._keys(uuid)
             volume = self._storage.workspace(uuid)
             return restore_points.make_point(volume, url, keys, order, check, self._settings.restic)
@@ -319,6 +315,14 @@ class LocalRuntime:
             if meta is None:
                 raise Superseded(f"Workspace {uuid} was removed while it was being restored.")
             yield meta
+
+    def _with_files(self, uuid: str) -> Meta:
+        """Raises `FilesGone` without a volume, and `RetryableError` where its files are still to be restored."""
+        meta = self._storage.read_meta(uuid)
+        if meta is None:
+            raise FilesGone(uuid)
+        refuse_unrestored(meta.identity)
+        return meta
 
     def _works(self, running: Running) -> bool:
         """Whether it is up and should be: alive, and answering once its time to start is over."""

@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -181,6 +182,24 @@ def test_a_volume_that_is_taken_away_meanwhile_makes_no_point(shelf: Shelf, tmp_
     with pytest.raises((FilesGone, RetryableError)):
         make_point(shelf.volume, shelf.url, shelf.keys, shelf.order(), move)
     assert calls
+    assert shelf.sidecars.ids() == []
+
+
+def test_a_volume_that_another_takes_the_place_of_meanwhile_makes_no_point(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one is empty until its files are restored."""
+    walk = making.fingerprint
+
+    def replaced(*arguments: Any) -> str:
+        found = walk(*arguments)
+        shelf.volume.rename(tmp_path / "lost")
+        shelf.write("app/empty", "")
+        return found
+
+    monkeypatch.setattr(making, "fingerprint", replaced)
+    with pytest.raises(FilesGone):
+        shelf.make()
     assert shelf.sidecars.ids() == []
 
 

@@ -175,6 +175,8 @@ def test_a_backup_ends_the_job_of_one_whose_worker_was_killed(runtime: Kubernete
             work(killed)
     left = {name for kind, name in api.names() if kind == "jobs"}
     assert len(left) == 2
+    # The restore was called off.
+    runtime.provision(ADA, 2)
     with pytest.raises(Superseded):
         runtime.backup(A, "app-aaaa0001-20260101-000001.zip", check=overtaken)
     assert {name for kind, name in api.names() if kind == "jobs"} == {each for each in left if "restore" in each}
