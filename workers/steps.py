@@ -364,12 +364,15 @@ class Steps:
         return replace(taken, generation=record.generation, lease=record.lease) if taken else None
 
     def _note_restored(self, record: Record, restored: RestoredPoint | None) -> Record:
-        fell_back = bool(record.archived_at and restored and restored.fell_back)
-        replaced = fell_back or bool(record.files_of)
+        older = restored if restored and restored.fell_back else None
+        replaced = bool(record.files_of or (record.archived_at and older))
         change: dict[str, Any] = {
             "files_of": restored.created_at if replaced and restored else record.files_of,
             "event": ("phase", {"phase": "restored", "ms": self._since(record)}),
         }
+        if replaced and older:
+            # Data of the newest point is missing. What is there now is saved at once, and all points are looked at.
+            change |= {"point": older.id, "point_at": 0.0, "point_checked_at": 0.0}
         if record.rollback_to:
             change = self._rolling_back.finish(record, restored)
         after = self._store.change(
@@ -386,6 +389,8 @@ class Steps:
             self._store.look_earlier(keys.POINTS_DUE, record.uuid, self._clock())
         elif replaced:
             self._tell_restored(record, restored)
+            if older:
+                self._core.sessions.ask_for_point(record.uuid, "interval")
         if record.archived_at:
             self._leave_archive(record)
         # A newer intent is noticed by the next change.

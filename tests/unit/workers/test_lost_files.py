@@ -15,11 +15,11 @@ from app.core.sessions.model import Identity, Status
 from app.core.sessions.reason_codes import ReasonCode
 from app.core.storage.archive_keys import new_key
 from tests.fake_agent import FakeAgent, fake_agent
-from tests.fakes import FakePoint
+from tests.fakes import FakePoint, FakeRuntime
 from tests.unit.workers.test_stored_points import store
 from tests.world import World
 from workers.files_notice import tell
-from workers.runtime.base import Observation
+from workers.runtime.base import Check, Observation, RestoredPoint
 
 FILES = {"a.txt": b"saved"}
 
@@ -79,6 +79,39 @@ def test_a_waking_session_wakes_with_its_files(world: World) -> None:
     world.look(uuid)
     assert (world.get(uuid).status, world.get(uuid).reason) == (Status.ACTIVE, "")
     assert world.runtime.workspaces[uuid].files == FILES
+
+
+def test_a_newest_point_that_is_broken_is_shown_no_longer_and_followed_by_another(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uuid = with_point(world)
+    older = world.core.restore_points.newest(uuid)
+    assert older is not None
+    world.runtime.workspaces[uuid].files["a.txt"] = b"later"
+    world.sessions.request_point(uuid)
+    world.work()
+    broken = world.core.restore_points.newest(uuid)
+    assert broken is not None
+    restore = FakeRuntime.restore
+
+    def falls_back(self: FakeRuntime, identity: Identity, generation: int, *, check: Check) -> RestoredPoint:
+        restore(self, identity, generation, check=check)
+        self.workspaces[uuid].files = dict(FILES)
+        return RestoredPoint(older.id, older.created_at, fell_back=True)
+
+    monkeypatch.setattr(FakeRuntime, "restore", falls_back)
+    lose(world, uuid)
+    world.lifecycle.check_files(uuid)
+    world.work()
+    world.runtime.become_ready(uuid)
+    world.look(uuid)
+    record = world.get(uuid)
+    assert (record.status, record.files_of) == (Status.ACTIVE, older.created_at)
+    assert [each["fell_back"] for each in told(world, uuid, "files_restored")] == [True]
+    newest = world.core.restore_points.newest(uuid)
+    assert newest is not None
+    assert newest.id not in (older.id, broken.id)
+    assert world.get(uuid).point == newest.id
 
 
 def test_an_active_session_is_waking_until_its_files_are_there(world: World, agent: FakeAgent) -> None:
