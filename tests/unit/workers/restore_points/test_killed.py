@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 
-import psutil
 import pytest
 
 from app.core.errors import BackupNotFound
 from tests import sampling
 from tests.unit.workers.restore_points.conftest import LIMITS, UUID, Shelf
-from tests.waiting import wait_for
+from tests.unit.workers.restore_points.killer import Killer
 from workers.restore_points import restore_point
 from workers.restore_points.repository import repositories
 from workers.runtime.base import never
@@ -24,46 +20,6 @@ from workers.runtime.base import never
 ROUNDS = sampling.times(20, 3)
 
 pytestmark = pytest.mark.slow
-
-
-class Killer:
-    """Runs a process of `killed_maker`, and kills it at a random moment of its work."""
-
-    def __init__(self, shelf: Shelf, name: str) -> None:
-        self.shelf = shelf
-        self.dice = sampling.dice(name)
-
-    def run(self, action: str, volume: Path, what: str, within: float = 0.0) -> float:
-        """Run it to its end, or kill it within so many seconds after it began; answers how long it took."""
-        module = "tests.unit.workers.restore_points.killed_maker"
-        command = [sys.executable, "-m", module, action, str(volume), self.shelf.url, what]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert process.stdin is not None and process.stdout is not None
-        try:
-            process.stdin.write(self.shelf.keys.to_text() + "\n")
-            process.stdin.flush()
-            assert process.stdout.readline() == "begun\n"
-            begun = time.monotonic()
-            if within:
-                time.sleep(self.dice.uniform(0, within))  # meant: the moment is what is tried
-                process.kill()
-            else:
-                assert process.stdout.readline() == "done\n"
-            return time.monotonic() - begun
-        finally:
-            process.kill()
-            process.wait()
-            process.stdin.close()
-            process.stdout.close()
-            wait_for(lambda: not self._orphans(), "restic to die with its caller")
-
-    def _orphans(self) -> list[psutil.Process]:
-        """Calls of restic on this store."""
-        found = []
-        for process in psutil.process_iter(["name", "cmdline"]):
-            if process.info["name"] == "restic" and str(self.shelf.folder) in " ".join(process.info["cmdline"] or ()):
-                found.append(process)
-        return found
 
 
 def expect_whole(shelf: Shelf, contents: dict[str, str], tmp_path: Path) -> None:
