@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.core.storage.archive_keys import new_key
+from tests import sampling
 from tests.faults.conftest import impatient_service
 from tests.faults.counting import counting
 from tests.model_server import Answer, ModelServer, last_prompt
 from tests.service import Service
+from tests.unit.workers.restore_points.conftest import flip
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -130,6 +134,101 @@ def test_behind_a_waking_session(service: Service) -> None:
     lose(service, uuid)
     service.done("POST", f"/session/{uuid}/wake", headers={"Prefer": "respond-async"})
     wait_restored(service, uuid, "active")
+
+
+@pytest.mark.timeout(1_200)
+def test_at_any_moment_of_a_wake(service: Service) -> None:
+    """Also when the wake has just ended."""
+    dice = sampling.dice("lost while waking")
+    uuid = with_point(service)["uuid"]
+    (service.files(uuid) / "later.txt").unlink()
+    asleep(service, uuid)
+    begun = time.monotonic()
+    service.done("POST", f"/session/{uuid}/wake", headers={"Prefer": "wait=60"})
+    service.wait_status(uuid, "active")
+    took = time.monotonic() - begun
+    for _ in range(sampling.times(20, 3)):
+        asleep(service, uuid)
+        before = newest_restore(service, uuid)
+        waking = service.done("POST", f"/session/{uuid}/wake", headers={"Prefer": "respond-async"})
+        assert waking["status"] == "waking"
+        time.sleep(dice.uniform(0, took))  # The moment is what is tried, not a wait for something.
+        lose_at_once(service, uuid)
+        wait_for_another(service, uuid, before)
+        wait_restored(service, uuid, "active")
+
+
+def asleep(service: Service, uuid: str) -> None:
+    service.done("POST", f"/session/{uuid}/sleep", headers={"Prefer": "wait=60"})
+    service.wait_status(uuid, "sleeping", replicas=0)
+
+
+def newest_restore(service: Service, uuid: str) -> dict[str, Any]:
+    """The newest event of files that were restored, {} for none."""
+    past = service.done("GET", f"/session/{uuid}/events/past?limit=1&type=files_restored")["events"]
+    return dict(past[0]) if past else {}
+
+
+def wait_for_another(service: Service, uuid: str, before: dict[str, Any]) -> dict[str, Any]:
+    """What the event says of a restore after that one."""
+
+    def told() -> dict[str, Any] | None:
+        event = newest_restore(service, uuid)
+        return event if event not in ({}, before) else None
+
+    event = wait_for(told, "the files to come back", lambda: str(service.status(uuid)))
+    return dict(event["data"])
+
+
+def lose_at_once(service: Service, uuid: str) -> None:
+    """There is no moment in which new files take the place of some that are still being deleted."""
+    lost = (service.data_dir / "workspaces" / uuid).rename(service.data_dir / f"lost-{uuid}")
+    shutil.rmtree(lost, ignore_errors=True)
+
+
+def test_with_a_newest_point_that_is_damaged(service: Service) -> None:
+    """The session gets the files of the point before it and says so. The next point is in a fresh repository, whole."""
+    uuid = service.create()["uuid"]
+    files, store = service.files(uuid), service.data_dir / "backups" / uuid
+    (files / "which").write_text("the older point's")
+    older = service.save(uuid)
+    shared = set(packs(store))
+    (files / "which").write_text("the newer point's")
+    (files / "large").write_bytes(sampling.dice("damaged point").randbytes(2_000_000))
+    newer = service.save(uuid)
+    for pack in set(packs(store)) - shared:
+        flip(pack)
+
+    lose(service, uuid)
+    told = wait_for_another(service, uuid, {})
+    session = service.wait_status(uuid, "active")["session"]
+    assert (files / "which").read_text() == "the older point's"
+    assert not (files / "large").exists()
+    by_id = {each["id"]: each for each in points(service, uuid)}
+    assert (by_id[older]["broken"], by_id[newer]["broken"]) == (False, True)
+    files_of = by_id[older]["created_at"]
+    assert told == {"restore_from": f"point-{uuid}-{older}", "files_of": files_of, "fell_back": True}
+    assert session["files_of"] == files_of
+    assert session["restore_point"]["id"] != newer
+
+    wait_for(lambda: len(points(service, uuid)) > 2, "the next point", lambda: str(points(service, uuid)))
+    assert packs(store, 2), "the next point is not in a fresh repository"
+    fresh = points(service, uuid)[0]["id"]
+    before = newest_restore(service, uuid)
+    lose(service, uuid)
+    told = wait_for_another(service, uuid, before)
+    assert (told["restore_from"], told["fell_back"]) == (f"point-{uuid}-{fresh}", False)
+    service.wait_status(uuid, "active")
+    assert (files / "which").read_text() == "the older point's"
+
+
+def points(service: Service, uuid: str) -> list[dict[str, Any]]:
+    return list(service.done("GET", f"/session/{uuid}/restore-points")["restore_points"])
+
+
+def packs(store: Path, repository: int = 1) -> list[Path]:
+    """The files with the data of the points in a repository."""
+    return list(store.glob(f"repository-{repository}/data/*/*"))
 
 
 def test_prompts_behind_a_lost_volume(service: Service, model: ModelServer) -> None:
