@@ -1,5 +1,5 @@
-"""No prompt, key, token, password, file name or variable leaves its place: distinctive ones go through the whole
-service, with its failures, and are then looked for in every sink.
+"""No prompt, key, token, password, file name, content or variable leaves its place: distinctive ones go through the
+whole service, with its failures, and are then looked for in every sink, the stores' files among them.
 
 Not looked for, since it is their place: the owner's own keys in Redis (its prompts, events and reasons), answers to the
 owner, the workspace's own files and logs, and the one process that needs a key.
@@ -12,7 +12,9 @@ import json
 import re
 import secrets
 import threading
+import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +22,30 @@ import pytest
 import redis
 import requests
 
+from app.core.backups.store import BackupStore
+from app.core.prompts.history_store import HistoryStore
+from app.core.storage.archive_keys import ArchiveKeys
+from app.core.storage.file_store import FileStore
 from tests.model_server import Answer, ModelServer
 from tests.service import KEY, Service
 from tests.tenants import NAVIGATION
 from tests.waiting import wait_for
+from workers.restore_points import restore_point
+from workers.restore_points.sidecar import Sidecars
+from workers.runtime.base import never
 
 MODEL_KEY = f"sk-canary-model-{secrets.token_hex(8)}"
 SECRET_KEY = f"canary-secret-key-{secrets.token_hex(16)}"
 PROMPT = f"canary-prompt-{secrets.token_hex(8)}"
 FILE = f"canary-file-{secrets.token_hex(8)}.txt"
+CONTENT = f"canary-content-{secrets.token_hex(8)}"
 VARIABLE = f"canary-variable-{secrets.token_hex(8)}"
 TAIL = f"canary-tail-{secrets.token_hex(8)}"
 WRONG = f"canary-wrong-{secrets.token_hex(8)}"
 """What a caller sends where it does not belong: a key, a path, a query, a field."""
+
+STORES = ("backups", "archive")
+"""Of backups and restore points, and of conversations, in the data folder."""
 
 QUEUES = frozenset({"wake", "deliver", "lifecycle", "sweep", "backup", "unacked", "unacked_index"})
 
@@ -91,6 +104,7 @@ class Story:
             "model key": MODEL_KEY,
             "secret key": SECRET_KEY,
             "file name": FILE,
+            "content": CONTENT,
             "variable": VARIABLE,
             "log tail": TAIL,
             "wrong": WRONG,
@@ -107,7 +121,7 @@ class Story:
         """A session in which everything goes well."""
         service = self.service
         uuid: str = service.create()["uuid"]
-        (service.files(uuid) / FILE).write_text("x")
+        (service.files(uuid) / FILE).write_text(CONTENT)
         self.model.script(Answer(text=f"You said {PROMPT}"))
         assert service.prompt(uuid, PROMPT, "m1")["status"] == "processed"
         link = service.link(uuid)
@@ -128,6 +142,7 @@ class Story:
                 self.canaries[f"{name} {number}"] = text
         service.done("POST", f"/session/{uuid}/backup")
         wait_for(lambda: service.done("GET", f"/session/{uuid}/backups")["total"], "the backup")
+        service.save(uuid)
         service.done("POST", f"/session/{uuid}/sleep")
         service.wait_status(uuid, "sleeping", 0)
         service.done("POST", f"/session/{uuid}/chat", {"message": PROMPT, "id": "m2"})
@@ -194,6 +209,31 @@ class Story:
         service.done("DELETE", f"/session/{uuid}?backup=false")
 
 
+def kept(data_dir: Path, uuid: str, scratch: Path) -> dict[str, str]:
+    """What the stores give who has the key: of a backup, of a restore point, and of the conversation."""
+    keys = ArchiveKeys((data_dir / "archive-key").read_text().strip())
+    backups, history = (f"file://{data_dir}/{name}" for name in STORES)
+    store = BackupStore(backups, keys)
+    (name,) = [each.name for each in (data_dir / "backups").rglob("*.zip")]
+    with store.open(name) as stored, zipfile.ZipFile(stored) as archive:
+        backup = archive.read(FILE).decode()
+    scratch.mkdir()
+    files = FileStore(backups)
+    (point, *_) = Sidecars(files, keys.session(uuid)).ids()
+    restore_point(scratch, backups, keys.session(uuid), point, (10**9, 10**6), never, user_id="ada")
+    told = HistoryStore(history, keys=keys).read(uuid)
+    return {"backup": backup, "restore point": (scratch / "app" / FILE).read_text(), "conversation": str(told)}
+
+
+def files_of(data_dir: Path, store: str) -> Iterator[tuple[str, str]]:
+    """Each file of a store: its path and every byte of it."""
+    for file in sorted((data_dir / store).rglob("*")):
+        path = file.relative_to(data_dir)
+        # What is written at this moment gets its name later.
+        with suppress(FileNotFoundError, IsADirectoryError):
+            yield f"{path}", opened(f"{path}\n{file.read_bytes().decode('latin-1')}")
+
+
 def sinks(story: Story, broker: Broker, own: str, bob: str) -> Iterator[tuple[str, str]]:
     """Each sink, by name, with all its text."""
     service = story.service
@@ -207,6 +247,8 @@ def sinks(story: Story, broker: Broker, own: str, bob: str) -> Iterator[tuple[st
     yield "problem documents", "\n".join(story.problems)
     yield "broker", opened("\n".join(broker.heard))
     yield from stored(service.redis())
+    for name in STORES:
+        yield from files_of(service.data_dir, name)
     for process in service.processes():
         yield f"arguments of {process.pid} {process.name()}", " ".join(process.cmdline())
     for uuid in (own, bob):
@@ -260,6 +302,9 @@ def test_what_is_secret_or_a_users_is_in_no_sink(
             bob = service.create("bob")["uuid"]
             own = story.use()
             story.fail(own)
+            held = kept(service.data_dir, own, folder / "scratch")
+            assert (held["backup"], held["restore point"]) == (CONTENT, CONTENT)
+            assert PROMPT in held["conversation"]
             found = {
                 (sink, name)
                 for sink, text in sinks(story, broker, own, bob)
