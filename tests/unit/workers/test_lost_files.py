@@ -94,8 +94,10 @@ def test_a_newest_point_that_is_broken_is_shown_no_longer_and_followed_by_anothe
     assert broken is not None
     restore = FakeRuntime.restore
 
-    def falls_back(self: FakeRuntime, identity: Identity, generation: int, *, check: Check) -> RestoredPoint:
-        restore(self, identity, generation, check=check)
+    def falls_back(
+        self: FakeRuntime, identity: Identity, generation: int, *, newer_than: float, check: Check
+    ) -> RestoredPoint:
+        restore(self, identity, generation, newer_than=newer_than, check=check)
         self.workspaces[uuid].files = dict(FILES)
         return RestoredPoint(older.id, older.created_at, fell_back=True)
 
