@@ -107,8 +107,8 @@ class Google(Forwarder):
 
 @contextmanager
 def running(folder: Path, uuid: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The store with an empty bucket; yields the URL of its backups. restic and the clients of this process have the
-    token of who makes restore points of that session. Forgets everything at its end."""
+    """The store with an empty bucket; yields the URL of its backups. restic and the clients of this process, and of
+    those it starts, have the token of who makes restore points of that session. Forgets everything at its end."""
     authority = Authority(folder / "authority")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*authority.certificate(HOST))
@@ -125,8 +125,9 @@ def running(folder: Path, uuid: str, monkeypatch: pytest.MonkeyPatch) -> Iterato
         requests.post(f"http://127.0.0.1:{port}/storage/v1/b", json={"name": BUCKET}, timeout=60).raise_for_status()
         monkeypatch.setenv("GOOGLE_ACCESS_TOKEN", MAKER)
         monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
-        # gcsfs asks no proxy.
+        # gcsfs asks no proxy: neither that of this process nor that of one it starts.
         monkeypatch.setitem(fsspec.config.conf, "gs", {"endpoint_url": f"http://127.0.0.1:{served}"})
+        monkeypatch.setenv("FSSPEC_GS_ENDPOINT_URL", f"http://127.0.0.1:{served}")
         point_restic_at(served, monkeypatch)
         yield f"gs://{BUCKET}/backups"
 
