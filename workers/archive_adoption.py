@@ -17,7 +17,7 @@ from app.core.redis import keys
 from app.core.restore_points.recovery import Recovery
 from app.core.sessions.change import Intervals
 from app.core.sessions.model import UUID_PATTERN, Record, Status, iso
-from app.core.storage.archive_keys import ArchiveKeys, UnknownKey
+from app.core.storage.archive_keys import ArchiveKeys
 from workers.archiving import Archive
 from workers.restore_points.marker import Marker
 from workers.restore_points.sidecar import Sidecars
@@ -59,7 +59,7 @@ class ArchiveAdoption:
 
     def recover(self, asked: Recovery) -> None:
         """Carry out a recovery that was asked for. Sessions of whose restore points none can be read are counted and
-        left out. Raises `RestorePointsOff`, `RetryableError` and `UnknownKey`; what is recovered by then stays so."""
+        left out. Raises `RestorePointsOff` and `RetryableError`; what is recovered by then stays so."""
         if not self._keys:
             raise RestorePointsOff
         workspaces = {seen.identity.uuid for seen in self._runtime.observe_all()}
@@ -70,8 +70,6 @@ class ArchiveAdoption:
                 continue
             try:
                 marker = self._newest(uuid)
-            except UnknownKey:
-                raise
             except ArchiveError as error:
                 log.error("a session is not recovered: %s", error, extra={"uuid": uuid})
                 damaged += 1
@@ -109,8 +107,6 @@ class ArchiveAdoption:
         """The session's marker, None if there is none, or it is damaged."""
         try:
             return self._archive.markers(uuid).read()
-        except UnknownKey:
-            raise
         except ArchiveError as error:
             log.warning("the marker of an archived session can't be read: %s", error, extra={"uuid": uuid})
             return None

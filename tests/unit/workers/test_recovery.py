@@ -163,10 +163,15 @@ def test_what_exists_and_what_was_deleted_is_left_alone(world: World, monkeypatc
     assert (world.get(kept), world.core.store.find([seen, deleted])) == (before, [])
 
 
-def test_damaged_points_are_counted_and_harm_no_other_session(world: World, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("damage", ["a cut", "another key"])
+def test_damaged_points_are_counted_and_harm_no_other_session(
+    world: World, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
     broken, whole = with_point(world), with_point(world, "bob")
     for path in Path(sidecars(world, broken).folder).iterdir():
-        path.write_bytes(path.read_bytes()[:-1])
+        content = path.read_bytes()
+        other = ArchiveKeys(new_key()).session(broken).encrypt(b"{}", path.name)
+        path.write_bytes(other if damage == "another key" else content[:-1])
     lose_all(world, broken, whole)
     done = recover(world)
     assert (done.found, done.recovered, done.damaged) == (2, 1, 1)
