@@ -241,17 +241,6 @@ class Manager:
         """Whether a restore point is wanted of it, or being made."""
         return self.redis.zscore(keys.POINT_REQUESTS, uuid) is not None
 
-    def is_saved(self, uuid: str) -> bool:
-        """Whether a sleeping session's files are known to be in a restore point."""
-        record = self.store.get(uuid)
-        return bool(record.point) and record.point_at >= record.compute_until
-
-    def jobs_begun(self, uuids: Sequence[str]) -> set[str]:
-        """The names of all Jobs of these sessions whose pods were made, in the last hour."""
-        chosen = "involvedObject.kind=Job,reason=SuccessfulCreate"
-        begun = self.kubectl("get", "events", "--field-selector", chosen, "-o", "jsonpath={..involvedObject.name}")
-        return {name for name in begun.split() if any(uuid in name for uuid in uuids)}
-
     def lose(self, uuid: str) -> None:
         """Its claim and its volume are gone at once, whoever uses them."""
         claim = names.workspace(uuid)

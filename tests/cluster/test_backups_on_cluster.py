@@ -1,4 +1,5 @@
-"""Backups with the manager in the cluster: downloads through a reader, deletions, and a delete during a backup."""
+"""Backups with the manager in the cluster: downloads through a reader, deletions, a delete during a backup, and sleeps
+that make no restore point."""
 
 from __future__ import annotations
 
@@ -12,10 +13,13 @@ from typing import Any
 import pytest
 import requests
 
+from tests import sampling
 from tests.cluster.product import SYSTEM, Api, kubectl, redis_says, stopped
 from tests.waiting import wait_for
 
 UNKNOWN = "app-zzzzzzzz-20261120-080000.zip"
+SLEEPS = sampling.times(100, 5)
+
 LARGE = 96
 """MiB that don't shrink: more than all buffers between a reader and its caller hold."""
 
@@ -117,3 +121,34 @@ def test_a_delete_during_a_backup_needs_no_sweep(api: Api, session: str) -> None
         api.call("POST", f"/session/{session}/backup")
         gone = api.call("DELETE", f"/session/{session}")
     assert (gone["status"], bool(gone["backup"])) == ("terminated", True)
+
+
+def test_sleeps_of_an_unchanged_workspace_start_no_job(api: Api, session: str) -> None:
+    """After the first, whose files are new. An agent that leaves knows that nothing changed."""
+
+    def sleep() -> None:
+        assert api.call("POST", f"/session/{session}/scale-down")["status"] == "success"
+        wait_for(lambda: is_saved(session), "the files to be known as saved")
+
+    sleep()
+    begun = jobs_begun(session)
+    assert len(begun) == 1
+    for _ in range(SLEEPS):
+        api.call("POST", f"/session/{session}/scale-up")
+        wait_for(lambda: api.status(session) == "active", "the workspace")
+        sleep()
+    assert jobs_begun(session) == begun
+    assert api.call("GET", f"/session/{session}/restore-points")["total"] == 1
+
+
+def is_saved(uuid: str) -> bool:
+    """Whether a sleeping session's files are known to be in a restore point."""
+    point_at, ended = (redis_says("hget", f"session:{uuid}", name) for name in ("point_at", "compute_until"))
+    return float(point_at or 0) >= float(ended)
+
+
+def jobs_begun(uuid: str) -> set[str]:
+    """The names of all Jobs of a session whose pods were made, in the last hour."""
+    chosen = "involvedObject.kind=Job,reason=SuccessfulCreate"
+    names = kubectl("get", "events", "--field-selector", chosen, "-o", "jsonpath={..involvedObject.name}").split()
+    return {name for name in names if uuid in name}

@@ -22,8 +22,6 @@ pytestmark = pytest.mark.timeout(1_500)
 
 KILLS = sampling.times(20, 2)
 
-SLEEPS = sampling.times(20, 2)
-
 LOOKED_AT = 3 * 86_400.0
 """s since all data was read, after which the next point does so again."""
 
@@ -110,25 +108,6 @@ def test_a_volume_out_of_reach_is_replaced_and_kept(manager: Manager) -> None:
     manager.wait_status([uuid], "terminated", 0)
     assert manager.objects(uuid) == [f"persistentvolumeclaims/{names.workspace(uuid)}"]
     manager.kubectl("delete", "pvc", "-l", kept)
-
-
-def test_sleeps_of_unchanged_workspaces_start_no_job(manager: Manager) -> None:
-    uuids = manager.awake(5)
-
-    def sleep() -> None:
-        asleep(manager, *uuids)
-        wait_for(lambda: all(map(manager.is_saved, uuids)), "the files to be known as saved", seconds=PATIENCE)
-
-    sleep()
-    begun, points = manager.jobs_begun(uuids), [manager.points(uuid) for uuid in uuids]
-    assert all(points)
-    assert len(begun) >= len(uuids)
-    for _ in range(SLEEPS):
-        together(manager.wake, uuids)
-        manager.wait_status(uuids, "active", 1)
-        sleep()
-    assert (manager.jobs_begun(uuids), [manager.points(uuid) for uuid in uuids]) == (begun, points)
-    manager.gone(uuids)
 
 
 def test_jobs_that_are_killed_while_they_make_a_point_lose_nothing(manager: Manager) -> None:
