@@ -1,58 +1,20 @@
-"""Restore points in an object store, made and restored by the real restic.
-
-At Google's everybody has the token of a Job, and asks for nothing beyond its access boundary.
-"""
+"""Restore points in an object store, made and restored by the real restic."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 import fsspec
 import pytest
 
 from app.core.errors import RetryableError
-from app.core.storage.archive_keys import ArchiveKeys, new_key
 from tests.integration import google_storage
-from tests.integration.stores import BUCKET, point_at, server
+from tests.integration.stores import point_at
 from tests.ports import free_port
 from tests.unit.workers.restore_points.conftest import UUID, Shelf
-from tests.unit.workers.restore_points.killer import Killer
-from workers.restore_points import making, prove_point, restic
+from workers.restore_points import prove_point, restic
 from workers.restore_points.repository import repositories
 from workers.runtime.base import ProofOrder, never
-
-
-@contextmanager
-def amazon(folder: Path, uuid: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    port = free_port()
-    point_at("s3", port, monkeypatch)
-    with server("s3", port, folder / "server.log"):
-        fsspec.filesystem("s3").mkdir(BUCKET)
-        yield f"s3://{BUCKET}/backups"
-
-
-STORES = {"s3": amazon, "gs": google_storage.running}
-
-
-@pytest.fixture(params=STORES)
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def shelf(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
-    """A session whose restore points are in an object store."""
-    client = fsspec.get_filesystem_class(kind)
-    client.clear_instance_cache()
-    with STORES[kind](tmp_path, UUID, monkeypatch) as url:
-        made = Shelf(tmp_path / "volume", url, ArchiveKeys(new_key()).session(UUID))
-        made.write("app/readme", "the project")
-        yield made
-    client.clear_instance_cache()
 
 
 def test_a_point_is_made_looked_through_and_restored(shelf: Shelf, tmp_path: Path) -> None:
@@ -71,46 +33,6 @@ def test_a_point_is_made_looked_through_and_restored(shelf: Shelf, tmp_path: Pat
     assert stored
     assert not [path for path, content in stored.items() if b"canary" in content or b"readme" in content]
     assert store.names(f"{repositories(store, UUID)[0].folder}/locks") == []
-
-
-@pytest.mark.parametrize(("locks", "stays"), [(1, True), (2, False)], ids=["backup", "prune"])
-def test_a_lock_of_a_killed_maker_keeps_no_point_from_being_made_and_goes_with_its_lease(
-    shelf: Shelf, locks: int, stays: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One of a prune, which keeps all others out, goes at once, and one of a backup keeps only prunes out until then.
-    A full look takes two locks in a row."""
-    killer = Killer(shelf, f"lock {locks}")
-    shelf.write("app/large", killer.dice.randbytes(1_000_000))
-    shelf.make()
-    store, (repository,) = shelf.store, repositories(shelf.store, UUID)
-    seen: set[str] = set()
-
-    def held() -> list[str]:
-        return store.names(f"{repository.folder}/locks")
-
-    def packs() -> set[str]:
-        store.fs.invalidate_cache()
-        return set(store.fs.find(f"{repository.folder}/data"))
-
-    def locked() -> bool:
-        seen.update(held())
-        return len(seen) == locks
-
-    killer.run("make", shelf.volume, json.dumps(asdict(shelf.order()) | {"full": locks == 2}), when=locked)
-    left = held()
-    assert len(left) == 1, "no lock was left"
-
-    before = packs()
-    shelf.write("app/large", killer.dice.randbytes(1_000_000))
-    made = shelf.make(full=True, keep=(1, 0, 0, 0))
-    assert (made.repository, made.broken) == (1, ())
-    assert held() == (left if stays else [])
-    assert (before <= packs()) == stays
-
-    monkeypatch.setattr(making, "LOCK_LEASE", 0.0)
-    shelf.make(full=True, keep=(1, 0, 0, 0))
-    assert held() == []
-    assert not before <= packs()
 
 
 def test_damage_is_named_and_a_fresh_repository_follows(shelf: Shelf, tmp_path: Path) -> None:
