@@ -76,12 +76,13 @@ counting = threading.local()
 
 def install(folder: Path) -> None:
     """Have every call counted from here on, in this process and those it forks."""
+    from workers.drills import Drills
     from workers.lifecycle import Lifecycle
     from workers.points import Points
     from workers.runtime.kubernetes.api_server import ApiServer
 
     setattr(BackupStore, "prepare", given_to_jobs(BackupStore.prepare))  # noqa: B010
-    for acting, name in ((Lifecycle, "carry_out"), (Lifecycle, "back_up"), (Points, "make")):
+    for acting, name in ((Lifecycle, "carry_out"), (Lifecycle, "back_up"), (Points, "make"), (Drills, "drill")):
         setattr(acting, name, planned(getattr(acting, name), folder))
     for kind, name, describe in (
         (

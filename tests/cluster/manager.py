@@ -208,6 +208,10 @@ class Manager:
         wait_for(lambda: not self.saving(uuid), "a restore point", lambda: self.show([uuid]), PATIENCE)
         assert self.store.get(uuid).point
 
+    def prove(self, uuid: str) -> None:
+        """Ask for a drill of its newest restore point."""
+        self.redis.zadd(keys.DRILL_REQUESTS, {uuid: time.time()})
+
     def roll_back(self, uuid: str) -> None:
         """Go back to its oldest restore point."""
         self.done("POST", f"/session/{uuid}/rollback", {"restore_point": self.points(uuid)[-1]})

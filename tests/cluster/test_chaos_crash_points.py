@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
+from app.core.restore_points.index import RestorePoints
 from app.core.storage.archive_keys import new_key
 from tests import sampling
 from tests.cluster.keda import let_in
@@ -47,11 +49,23 @@ def manager(redis_server: str, redis_client: redis.Redis, tmp_path: Path) -> Ite
 @pytest.fixture
 def saving_manager(redis_server: str, redis_client: redis.Redis, tmp_path: Path) -> Iterator[Manager]:
     """One that makes restore points when it is asked to, and those of sleeps."""
-    with own_namespace(folder=store_of(tmp_path)) as namespace:
+    with saving(redis_server, tmp_path) as manager:
+        yield manager
+
+
+@pytest.fixture
+def proving_manager(redis_server: str, redis_client: redis.Redis, tmp_path: Path) -> Iterator[Manager]:
+    """The same, which looks for drills that were asked for every 10 s, and asks for none by itself for 300 s."""
+    with saving(redis_server, tmp_path, DRILL_CYCLE="400") as manager:
+        yield manager
+
+
+@contextmanager
+def saving(redis_url: str, folder: Path, **more: str) -> Iterator[Manager]:
+    with own_namespace(folder=store_of(folder)) as namespace:
         let_in(namespace)
-        more = {"ARCHIVE_KEY": new_key(), "RESTORE_POINT_INTERVAL": "86400", "RESTORE_POINTS_AT_ONCE": "16"}
-        more |= {"ARCHIVES_AT_ONCE": "64"}
-        manager = Manager(namespace, redis_server, tmp_path, **more)
+        points = {"ARCHIVE_KEY": new_key(), "RESTORE_POINT_INTERVAL": "86400", "RESTORE_POINTS_AT_ONCE": "16"}
+        manager = Manager(namespace, redis_url, folder, **points, ARCHIVES_AT_ONCE="64", **more)
         with manager.web():
             yield manager
 
@@ -208,6 +222,27 @@ def test_files_are_saved_and_come_back_whatever_call_was_a_workers_last(saving_m
         manager.wait_status(saved, "terminated", 0)
     killed.at_every_call_of("point", "restore")
     nothing_is_left(manager, saved)
+
+
+@pytest.mark.timeout(1_200)
+def test_restore_points_are_proven_whatever_call_was_a_workers_last(proving_manager: Manager) -> None:
+    """No point is taken for a broken one, and each is proven in the end."""
+    manager, killed = proving_manager, Killed(proving_manager)
+
+    def with_point(count: int) -> list[str]:
+        made = manager.awake(count)
+        together(manager.save, made)
+        return made
+
+    with manager.workers(backup_workers=4):
+        proven = killed.acting("drill", with_point(1), manager.prove, more=with_point)
+        wait_for(lambda: all(manager.store.get(each).last_proven for each in proven), "drills", seconds=PATIENCE)
+        points = [each for uuid in proven for each in RestorePoints(manager.redis).of(uuid)]
+        assert [each for each in points if each.broken or not each.proven_at] == []
+        together(manager.delete_unsaved, proven)
+        manager.wait_status(proven, "terminated", 0)
+    killed.at_every_call_of("drill")
+    nothing_is_left(manager, proven)
 
 
 @pytest.mark.timeout(1_800)
