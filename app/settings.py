@@ -482,7 +482,7 @@ class Settings:
     price_backup_gib_month: float = setting(
         0.020,
         "$",
-        "a GiB of backups, for 730 hours: Cloud Storage, Standard, us-central1 "
+        "a GiB of backups and restore points, for 730 hours: Cloud Storage, Standard, us-central1 "
         "(cloud.google.com/storage/pricing, 2025)",
     )
     price_tokens: str = setting(

@@ -214,6 +214,7 @@ class FakeRuntime:
             files=len(saved),
             size=sum(map(len, saved.values())),
             stored=0 if unchanged else 100,
+            kept=0 if unchanged else self._kept(uuid),
             fingerprint=digest,
             repository=1,
             unreadable=len(workspace.files) - len(saved),
@@ -221,6 +222,11 @@ class FakeRuntime:
             checked=order.full,
             ms={"engine": 10},
         )
+
+    def _kept(self, uuid: str) -> int:
+        """What its points keep in the store: 10 KiB each, and their files."""
+        own = [each for name, each in self.points.items() if name.startswith(reference(uuid, ""))]
+        return sum(10_240 + sum(map(len, each.files.values())) for each in own)
 
     def prove_point(self, uuid: str, order: ProofOrder, *, check: Check = never) -> Proof:
         self._called("prove_point", uuid, 0)

@@ -14,6 +14,7 @@ from app.core.redis import keys
 from app.core.restore_points.index import RestorePoint
 from app.core.restore_points.names import new_id
 from app.core.restore_points.schedule import next_point
+from app.core.sessions.change import Intervals
 from app.core.sessions.model import Record, Status, iso
 from workers import outcomes
 from workers.runtime.base import Check, PointOrder, PointSummary, Runtime
@@ -84,6 +85,9 @@ class PointMaking:
     def _note_made(self, record: Record, order: PointOrder, summary: PointSummary) -> str:
         uuid, now = record.uuid, self._clock()
         made = () if summary.unchanged else (_point_of(order, summary),)
+        if summary.kept:
+            # Before the index, after which nothing is made or measured again while the files stay as they are.
+            self._store.change(uuid, now, ledger=Intervals.of_points(order.at, summary.kept))
         self._index.put(uuid, made, summary.forgotten)
         if summary.checked:
             self._index.mark_verified(uuid, now, summary.broken)

@@ -261,7 +261,7 @@ class Steps:
             self._delete_points(record)
             self._keep_conversation(record)
             now = self._clock()
-            ended = Intervals(ran_until=now, kept_until=now)
+            ended = Intervals(ran_until=now, kept_until=now, points_until=now)
             self._update(
                 record, to=Status.TERMINATED, settle=True, replicas=0, pod_name="", archived_at=0.0, ledger=ended
             )

@@ -12,6 +12,7 @@ from app.core.composition import Core
 from app.core.errors import PermanentError, RetryableError, SessionNotFound, Superseded
 from app.core.redis import keys
 from app.core.restore_points.drilling import first_seen
+from app.core.sessions.change import Intervals
 from app.core.sessions.model import GONE, UUID_PATTERN, Record, Status
 from app.core.storage.archive_keys import ArchiveKeys
 from workers.restore_points.alone import alone
@@ -45,11 +46,13 @@ class StoredPoints:
             try:
                 if record.status is Status.TERMINATED:
                     self._core.restore_points.end(record.uuid, self._clock())
-                elif self._keys and record.archived_at:
-                    self._schedule_drill(record)
                 elif self._keys:
-                    self.index(record)
-                    self._remove_marker(record)
+                    if record.archived_at:
+                        self._schedule_drill(record)
+                    else:
+                        self.index(record)
+                        self._remove_marker(record)
+                    self._note_size(record)
             except (RetryableError, PermanentError) as error:
                 log.warning("restore points were not looked at: %s", error, extra={"uuid": record.uuid})
 
@@ -101,6 +104,17 @@ class StoredPoints:
         proven = max([record.last_proven, *(each.proven_at for each in points)])
         made = min((each.created_at for each in points), default=now)
         self._core.store.schedule_missing(keys.DRILLS, [record.uuid], first_seen(proven, made, cycle, now))
+
+    def _note_size(self, record: Record) -> None:
+        """Have the points cost again whose record was made anew after Redis was lost."""
+        if record.points_since or not self._core.restore_points.of(record.uuid):
+            return
+        if kept := Sidecars(self._files, self._keys.session(record.uuid)).kept():
+            now = self._clock()
+            # A newer point has told it, or the session is gone.
+            with suppress(Superseded, SessionNotFound):
+                ledger = Intervals.of_points(now, kept)
+                self._core.store.change(record.uuid, now, expect={"points_since": 0.0}, ledger=ledger)
 
     def _remove_marker(self, record: Record) -> None:
         """Remove the marker of an archived session from one that is not."""

@@ -68,7 +68,7 @@ class TokenPriceSchema(Schema):
 class DollarsSchema(Schema):
     """By what they are spent on, each rounded to six places by itself."""
 
-    compute, disk, backups, tokens = (dollars_field(f"for {kind}") for kind in KINDS)
+    compute, disk, backups, points, tokens = (dollars_field(f"for {kind}") for kind in KINDS)
     total = dollars_field("the sum, before rounding")
 
 
@@ -97,6 +97,7 @@ class UsageSchema(Schema):
     )
     storage_gib_hours = fields.Float(required=True, metadata={"description": "of the volume"})
     backup_gib_hours = fields.Float(required=True)
+    point_gib_hours = fields.Float(required=True, metadata={"description": "of what restore points keep in the store"})
     tokens = fields.Dict(
         keys=fields.String(),
         values=fields.Nested(TokenCountSchema),

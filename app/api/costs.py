@@ -24,7 +24,7 @@ from app.core.errors import SessionNotFound
 from app.core.redis.paging import Page, page_of
 from app.problems import Problem
 
-blp = Blueprint("costs", __name__, description="What sessions cost: compute, disk, backups and tokens.")
+blp = Blueprint("costs", __name__, description="What sessions cost: compute, disk, backups, restore points and tokens.")
 
 MOST_DAYS = 400
 """Days of one answer: the ledger is kept for 13 months."""
@@ -194,6 +194,7 @@ def flat_amounts(row: dict[str, Any]) -> dict[str, Any]:
         "compute_seconds": round(sum(row["compute_seconds"].values()), 3),
         "storage_gib_hours": row["storage_gib_hours"],
         "backup_gib_hours": row["backup_gib_hours"],
+        "point_gib_hours": row["point_gib_hours"],
         "prompt_tokens": sum(each["prompt"] for each in counts),
         "completion_tokens": sum(each["completion"] for each in counts),
         **{f"{kind}_dollars": row["dollars"][kind] for kind in (*KINDS, "total")},

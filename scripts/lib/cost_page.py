@@ -52,8 +52,8 @@ BACKUP_MIB = 200
 DAYS = {10: 5, 40: 10}
 """Days of a month on which a user of so many awake hours comes; on each the volume stays for `SESSION_TTL` after."""
 
-STORED_MIB = 156
-"""Of the restore points of 304 MB of files, as measured (docs/adr/0037-restic-makes-restore-points.md)."""
+POINTS_MIB = 155
+"""Of the restore points of 304 MB of files after ten sleeps and an archive, as measured (docs/cost.md says how)."""
 
 CLUSTER_HOUR = Decimal("0.10")
 """$: GKE's management fee of a cluster (cloud.google.com/kubernetes-engine/pricing, 2025)."""
@@ -112,13 +112,14 @@ def processes() -> tuple[Process, ...]:
 
 
 def a_user(hours: int, prices: Prices) -> User:
-    """One session, awake for so many hours, with its volume and a backup kept all month, at work while awake."""
+    """One session, awake and at work for so many hours, with its volume, a backup and restore points kept all month."""
     month = HOURS_PER_MONTH * 3_600
     made = bill(
         {
             f"c:{SIZE}": hours * 3_600_000,
             f"d:{SIZE}:{prices.volume_mib}": month,
             "b": BACKUP_MIB * 1_024 * month,
+            "r": POINTS_MIB * 1_024 * month,
             f"p:{MODEL}": hours * PROMPT_PER_HOUR,
             f"t:{MODEL}": hours * COMPLETION_PER_HOUR,
         },
@@ -176,12 +177,16 @@ def _users(prices: Prices) -> Iterator[str]:
         f"${Decimal(BACKUP_MIB) / 1_024 * prices.backup_gib_month:.4f}."
     )
     yield (
+        f"- Restore points: {POINTS_MIB} MiB × ${prices.backup_gib_month} a GiB = "
+        f"${Decimal(POINTS_MIB) / 1_024 * prices.backup_gib_month:.4f}."
+    )
+    yield (
         f"- Tokens of an awake hour, by `{MODEL}`: {PROMPT_PER_HOUR:,} read × ${tokens.prompt} and "
         f"{COMPLETION_PER_HOUR:,} written × ${tokens.completion} a million = ${of_tokens:.4f}."
     )
     yield ""
     yield from _table(
-        ("Awake a month", "Compute", "Disk", "Backups", "Tokens", "In all", "Saved by sleeping"),
+        ("Awake a month", "Compute", "Disk", "Backups", "Points", "Tokens", "In all", "Saved by sleeping"),
         [
             (f"{each.hours} h", *(_money(value) for value in (*each.dollars.values(), each.total, each.saved)))
             for each in (a_user(hours, prices) for hours in AWAKE_HOURS)
@@ -238,24 +243,24 @@ def kept_hours(hours: int) -> int:
 
 def with_archive(hours: int, prices: Prices) -> tuple[Decimal, Decimal, Decimal]:
     """A month of one user without tokens, in dollars: compute, the volume while it exists, and what is stored."""
-    stored = (BACKUP_MIB + STORED_MIB) * 1_024 * HOURS_PER_MONTH * 3_600
+    month = HOURS_PER_MONTH * 3_600
     made = bill(
         {
             f"c:{SIZE}": hours * 3_600_000,
             f"d:{SIZE}:{prices.volume_mib}": kept_hours(hours) * 3_600,
-            "b": stored,
+            "b": BACKUP_MIB * 1_024 * month,
+            "r": POINTS_MIB * 1_024 * month,
         },
         prices,
     )
-    compute, disk, backups, *_ = made.dollars.values()
-    return compute, disk, backups
+    return made.dollars["compute"], made.dollars["disk"], made.dollars["backups"] + made.dollars["points"]
 
 
 def _archived(prices: Prices) -> Iterator[str]:
     yield "### With the archive, without tokens"
     yield ""
     stored, days = with_archive(0, prices)[2], " or ".join(map(str, DAYS.values()))
-    yield f"An archived session has no volume: {STORED_MIB} MiB of restore points (of 304 MB of files) and the backup"
+    yield f"An archived session has no volume: {POINTS_MIB} MiB of restore points (of 304 MB of files) and the backup"
     yield f"cost ${stored:.4f} a month. A user comes on {days} days of the month, and the volume stays for a"
     yield "`SESSION_TTL` of 24 h after each."
     yield ""

@@ -167,6 +167,7 @@ class Maker:
             files=made.files,
             size=made.size,
             stored=made.stored,
+            kept=self.sidecars.kept(),
             fingerprint=made.fingerprint,
             repository=made.repository,
             unreadable=made.unreadable,

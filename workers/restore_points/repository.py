@@ -146,7 +146,7 @@ class Repository:
     def size(self) -> int:
         """Bytes of all its files."""
         with self._reaching():
-            return int(self.store.fs.du(self.folder)) if self.store.names(self.folder) else 0
+            return self.store.size(self.folder)
 
     def delete(self) -> None:
         """Delete all of it, `config` first."""

@@ -16,7 +16,7 @@ from app.core.restore_points.index import RestorePoint
 from app.core.restore_points.names import ID_PATTERN
 from app.core.storage.archive_keys import SessionKeys, UnknownKey
 from app.core.storage.file_store import FileStore
-from workers.restore_points.repository import Head
+from workers.restore_points.repository import Head, repositories
 
 SUFFIX = ".json"
 FAILED = "The store of restore points can't be used"
@@ -95,6 +95,12 @@ class Sidecars:
             for name in names
             if name.endswith(SUFFIX) and ID_PATTERN.fullmatch(name.removesuffix(SUFFIX))
         )
+
+    def kept(self) -> int:
+        """Bytes that the session's points keep in the store: its repositories, its sidecars and the manifest."""
+        with self.store.translated(FAILED):
+            beside = self.store.size(self.folder)
+        return beside + sum(each.size() for each in repositories(self.store, self.keys.uuid))
 
     def read(self) -> dict[str, Sidecar | None]:
         """All points by id, the newest first; None, and last, for those whose sidecar is damaged."""

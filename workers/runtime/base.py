@@ -137,14 +137,16 @@ class PointOrder:
 @dataclass(frozen=True, kw_only=True)
 class PointSummary:
     """A restore point that was made, or, if nothing changed since its parent, `unchanged` and none. It lacks so many
-    `unreadable` files. `forgotten` are the points that retention removed, `broken` those of which a check found data
-    missing; `checked` says that all data was read back. `ms` are the engine's phases."""
+    `unreadable` files. `stored` are the bytes that it added to the store, `kept` those that all points of the session
+    keep there with it, 0 if `unchanged`. `forgotten` are the points that retention removed, `broken` those of which a
+    check found data missing; `checked` says that all data was read back. `ms` are the engine's phases."""
 
     id: str
     created_at: float
     files: int
     size: int
     stored: int
+    kept: int = 0
     fingerprint: str
     repository: int
     unreadable: int = 0

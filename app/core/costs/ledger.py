@@ -26,7 +26,10 @@ from app.core.redis.scripts import flatten, script
 AT_ONCE = 200
 """Sessions read in one round trip: some 50 KB for a month."""
 
-RECORD = ("user_id", "made_by", "size", "labels", "created_at", "compute_since", "disk_since", "disk_mib")
+RECORD = (
+    *("user_id", "made_by", "size", "labels", "created_at"),
+    *("compute_since", "disk_since", "disk_mib", "points_since", "points_kib"),
+)
 """The fields of a record that the ledger reads."""
 
 
@@ -189,6 +192,8 @@ def _open_of(size: str, record: Mapping[str, str | None]) -> Iterator[Interval]:
         yield Interval(f"c:{size}", usage.ticks(float(since), 1000), 1000)
     if since := record["disk_since"]:
         yield Interval(f"d:{size}:{record['disk_mib']}", usage.ticks(float(since), 1))
+    if since := record["points_since"]:
+        yield Interval("r", usage.ticks(float(since), 1), 1, int(record["points_kib"] or 0))
 
 
 def _backup(stored: Mapping[str, str]) -> Interval:
@@ -206,6 +211,7 @@ def shown_usage(amounts: Mapping[str, int], prices: Prices) -> dict[str, Any]:
         "compute_seconds": {size: float(seconds) for size, seconds in made.compute_seconds.items()},
         "storage_gib_hours": usage.rounded(made.disk_gib_hours),
         "backup_gib_hours": usage.rounded(made.backup_gib_hours),
+        "point_gib_hours": usage.rounded(made.point_gib_hours),
         "tokens": {model: {"prompt": read, "completion": wrote} for model, (read, wrote) in made.tokens.items()},
         "dollars": {
             **{kind: usage.rounded(made.dollars[kind]) for kind in KINDS},

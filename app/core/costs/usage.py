@@ -1,8 +1,8 @@
 """Amounts of the cost ledger, and what they cost: pure functions of times, amounts and prices.
 
 Amounts are whole numbers by kind (app/core/redis/lua/ledger.lua): `c:{size}` ms that processes ran, `d:{size}:{MiB}`
-s that a volume existed, `b` KiB * s of backups, `p:{model}` and `t:{model}` tokens read and written. Days are UTC,
-counted from 1970-01-01.
+s that a volume existed, `b` KiB * s of backups, `r` KiB * s of restore points, `p:{model}` and `t:{model}` tokens read
+and written. Days are UTC, counted from 1970-01-01.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ EPOCH = date(1970, 1, 1).toordinal()
 
 Amounts = Mapping[str, int]
 
-KINDS = ("compute", "disk", "backups", "tokens")
+KINDS = ("compute", "disk", "backups", "points", "tokens")
 """What dollars are spent on."""
 
 CENT_PARTS = Decimal("0.000001")
@@ -135,6 +135,7 @@ class Bill:
     compute_seconds: Mapping[str, Decimal]
     disk_gib_hours: Decimal
     backup_gib_hours: Decimal
+    point_gib_hours: Decimal
     tokens: Mapping[str, tuple[int, int]]
     dollars: Mapping[str, Decimal]
     saved: Decimal
@@ -164,7 +165,7 @@ def bill(amounts: Amounts, prices: Prices) -> Bill:
         elif name == "t":
             wrote[rest] += amount
     disk = Decimal(disk_mib_s) / (MIB_PER_GIB * S_PER_HOUR)
-    backups = Decimal(amounts.get("b", 0)) / (KIB_PER_GIB * S_PER_HOUR)
+    backups, points = (Decimal(amounts.get(kind, 0)) / (KIB_PER_GIB * S_PER_HOUR) for kind in "br")
     hourly = {size: prices.compute_hour(size) for size in ran.keys() | existed.keys()}
     models = sorted(read.keys() | wrote.keys())
     asleep = {size: max(0, existed[size] * 1000 - ran[size]) for size in existed}
@@ -172,11 +173,13 @@ def bill(amounts: Amounts, prices: Prices) -> Bill:
         compute_seconds={size: Decimal(ran[size]) / 1000 for size in sorted(ran)},
         disk_gib_hours=disk,
         backup_gib_hours=backups,
+        point_gib_hours=points,
         tokens={model: (read[model], wrote[model]) for model in models},
         dollars={
             "compute": sum((hourly[size] * ms / MS_PER_HOUR for size, ms in ran.items()), Decimal(0)),
             "disk": disk * prices.disk_gib_month / HOURS_PER_MONTH,
             "backups": backups * prices.backup_gib_month / HOURS_PER_MONTH,
+            "points": points * prices.backup_gib_month / HOURS_PER_MONTH,
             "tokens": sum((_of_tokens(prices, model, read[model], wrote[model]) for model in models), Decimal(0)),
         },
         saved=sum((hourly[size] * ms / MS_PER_HOUR for size, ms in asleep.items()), Decimal(0)),

@@ -31,8 +31,9 @@ class Intervals:
     """What begins or ends to cost with a change, in seconds since the epoch, 0 for nothing.
 
     The processes ended at `ran_until`, or `never_ran`; they run since `runs_from`, which also moves the beginning of an
-    interval. The volume was gone at `kept_until`, or exists since `kept_from`, with `mib`. What exists does not begin
-    again, and an interval that began later than the end is a newer one and goes on."""
+    interval. The volume was gone at `kept_until`, or exists since `kept_from`, with `mib`. The restore points were gone
+    at `points_until`, or keep `points_kib` in the store since `points_from`. What exists does not begin again, and an
+    interval that began later than the end is a newer one and goes on."""
 
     ran_until: float = 0.0
     never_ran: bool = False
@@ -40,6 +41,14 @@ class Intervals:
     kept_until: float = 0.0
     kept_from: float = 0.0
     mib: int = 0
+    points_until: float = 0.0
+    points_from: float = 0.0
+    points_kib: int = 0
+
+    @classmethod
+    def of_points(cls, since: float, size: int) -> Intervals:
+        """The restore points keep so many bytes in the store."""
+        return cls(points_from=since, points_kib=-(-size // 1024))
 
     def to_texts(self) -> dict[str, str]:
         """As lua/ledger.lua takes them."""

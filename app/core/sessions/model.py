@@ -202,7 +202,8 @@ class Record(Identity):
 
     For the cost ledger: `made_by` names the API key that created the session. `compute_since` is since when its
     processes run, 0 when they don't, `compute_until` when they last ended; `disk_since` is since when its volume of
-    `disk_mib` exists. Only a change's `Intervals` set these four (app/core/redis/lua/ledger.lua).
+    `disk_mib` exists, `points_since` since when its restore points keep `points_kib` in the store. Only a change's
+    `Intervals` set these (app/core/redis/lua/ledger.lua).
     """
 
     status: Status
@@ -265,6 +266,8 @@ class Record(Identity):
     compute_until: float = 0.0
     disk_since: float = 0.0
     disk_mib: int = 0
+    points_since: float = 0.0
+    points_kib: int = 0
     phases: Mapping[str, int] = field(default_factory=dict)
     signals: Mapping[str, Signal] = field(default_factory=dict)
 

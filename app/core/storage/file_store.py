@@ -76,6 +76,10 @@ class FileStore:
         except FileNotFoundError:
             return []
 
+    def size(self, folder: str) -> int:
+        """Bytes of all files in a folder; 0 where the folder does not exist."""
+        return int(self.fs.du(folder)) if self.names(folder) else 0
+
     def modified(self, path: str) -> float | None:
         """When a file was last written (seconds since the epoch), None where it does not exist."""
         try:

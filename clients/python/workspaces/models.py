@@ -478,6 +478,7 @@ class Dollars(Answer):
     compute: float
     disk: float
     backups: float
+    points: float
     tokens: float
     total: float
 
@@ -509,6 +510,7 @@ class Usage(Answer):
     compute_seconds: Mapping[str, float]
     storage_gib_hours: float
     backup_gib_hours: float
+    point_gib_hours: float
     tokens: Mapping[str, TokenCount]
     dollars: Dollars
     saved_dollars: float

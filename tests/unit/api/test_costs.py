@@ -77,6 +77,7 @@ def test_a_session_shows_what_it_used_and_what_that_costs(client: Client, booked
         "compute": hour,
         "disk": disk,
         "backups": 0.0,
+        "points": 0.0,
         "tokens": 1.25,
         "total": pytest.approx(hour + disk + 1.25, abs=2e-6),
     }
@@ -239,6 +240,18 @@ def test_backups_of_a_session_that_is_long_gone_cost(client: Client, core: Core)
     answer = client.get(f"/session/{backup.uuid}/cost").json
     assert answer["user_id"] == "ada"
     assert answer["backup_gib_hours"] > 0
+
+
+def test_restore_points_are_shown_with_their_cost(client: Client, core: Core) -> None:
+    """In JSON, and in the columns of CSV."""
+    uuid = new_session(client)
+    core.store.change(uuid, NEW_YEAR, ledger=Intervals.of_points(NEW_YEAR, 1024**3))
+    core.store.change(uuid, NEW_YEAR, ledger=Intervals(points_until=NEW_YEAR + 73 * HOUR))
+    answer = client.get(f"/session/{uuid}/cost?{MONTH}").json
+    assert (answer["point_gib_hours"], answer["dollars"]["points"]) == (73.0, 0.002)
+    header, line = client.get(f"/costs?{MONTH}", headers={"Accept": "text/csv"}).text.splitlines()
+    cells = dict(zip(header.split(","), line.split(","), strict=True))
+    assert (cells["point_gib_hours"], cells["points_dollars"]) == ("73.0", "0.002")
 
 
 def test_metrics_show_costs_without_a_user_or_session(client: Client, booked: dict[str, str]) -> None:

@@ -12,8 +12,14 @@ from tests.unit.clients.api import TIME, UUID, Api, answer
 from tests.unit.clients.conftest import Sessionctl
 from workspaces.cli.output import MORE
 
-DOLLARS = dict.fromkeys(("compute", "disk", "backups", "tokens", "total"), 0.5)
-USED = {"compute_seconds": {"small": 60.0}, "tokens": {}, "dollars": DOLLARS, "saved_dollars": 0.1}
+DOLLARS = dict.fromkeys(("compute", "disk", "backups", "points", "tokens", "total"), 0.5)
+USED = {
+    "compute_seconds": {"small": 60.0},
+    "point_gib_hours": 0.5,
+    "tokens": {},
+    "dollars": DOLLARS,
+    "saved_dollars": 0.1,
+}
 COSTS = {"from": "2026-11-01", "to": "2026-11-20", "group_by": "user", "prices": {}}
 
 LISTS: dict[str, tuple[tuple[str, ...], str, dict[str, Any]]] = {
@@ -86,6 +92,13 @@ def test_costs_in_csv_are_all_pages_under_one_header(sessionctl: Sessionctl, lim
     assert ended.out == "".join(f"{line}\r\n" for line in lines[: rows + 1])
     assert (MORE in ended.err) is more
     assert [each.url.params.get("cursor") for each in api.requests] == [None, "a", "b"]
+
+
+def test_what_is_stored_is_the_backups_and_the_restore_points(sessionctl: Sessionctl) -> None:
+    ended = sessionctl(Api(page("costs", 1, None)), "costs", "--by", "user")
+    heads, row = ended.out.splitlines()[:2]
+    assert heads.split() == ["USER", "AWAKE", "DISK", "STORED", "TOKENS", "COST", "SAVED"]
+    assert row.split()[:7] == ["ada", "0.0", "h", "1.0", "GiB", "h", "0.5"]
 
 
 def test_costs_of_nothing_in_csv_are_a_header(sessionctl: Sessionctl) -> None:

@@ -76,8 +76,9 @@ def test_costs_have_days_and_numbers():
         "compute_seconds": {"small": 5},
         "storage_gib_hours": 1,
         "backup_gib_hours": 0.0,
+        "point_gib_hours": 3,
         "tokens": {"gpt": {"prompt": 1, "completion": 2}},
-        "dollars": {"compute": 0.1, "disk": 0, "backups": 0, "tokens": 0, "total": 0.1},
+        "dollars": {"compute": 0.1, "disk": 0, "backups": 0, "points": 0.01, "tokens": 0, "total": 0.11},
         "saved_dollars": 0.0,
     }
     prices = {
@@ -93,6 +94,7 @@ def test_costs_have_days_and_numbers():
     cost = api.client().costs.of_session(UUID, first=date(2026, 11, 1))
     assert (cost.first, cost.last) == (date(2026, 11, 1), date(2026, 11, 20))
     assert cost.tokens["gpt"].completion == 2
+    assert (cost.point_gib_hours, cost.dollars.points) == (3.0, 0.01)
     assert cost.prices.million_tokens["other"].prompt == 1.0
     assert str(api.requests[0].url.query, "ascii") == "from=2026-11-01"
 

@@ -104,7 +104,7 @@ CLUSTER = {
     **{f'sessions{{namespace="local",status="{name}"}}': "2x60" for name in ("active", "sleeping")},
     **{
         f'sessions_cost_dollars_total{{namespace="local",kind="{kind}",pod="{pod}"}}': "0+0.1x60"
-        for kind in ("compute", "disk", "backups", "tokens")
+        for kind in ("compute", "disk", "backups", "points", "tokens")
         for pod in ("web-1", "web-2")
     },
     'sessions_saved_dollars_total{namespace="local",pod="web-1"}': "0+0.3x60",
@@ -160,10 +160,10 @@ def test_a_workspace_is_shown_by_its_session(tmp_path):
 
 
 def test_replicas_of_web_are_not_added_up(tmp_path):
-    """Both show the same ledger: a tenth of a dollar a minute of each of four kinds is 24 dollars an hour."""
+    """Both show the same ledger: a tenth of a dollar a minute of each of five kinds is 30 dollars an hour."""
     [hourly] = [each.sent(VARIABLES) for each in queries() if each.panel == "Dollars an hour"]
 
-    assert evaluated({f"round(sum({hourly}))": 24}, tmp_path) == ""
+    assert evaluated({f"round(sum({hourly}))": 30}, tmp_path) == ""
 
 
 def test_every_metric_of_a_query_is_documented():

@@ -273,7 +273,7 @@ def die_at(world: World, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
         case "trimmed":
             kill(world.core.restore_points, "keep_only")
         case "settled":
-            kill(world.core.store, "change", "ledger")
+            kill(world.core.store, "change", "settle")
     for _ in range(3):
         world.sweeps.expired()
         try:

@@ -60,6 +60,25 @@ def test_an_index_that_was_lost_is_made_again(world: World) -> None:
     assert world.core.restore_points.of(other) == []
 
 
+def test_points_of_a_record_that_was_made_again_cost_from_the_look_on(world: World) -> None:
+    """By what the store has of them; what the next point finds takes its place."""
+    uuid, empty = world.asleep(), world.active("bob")
+    session = keys.SESSION.format(uuid=uuid)
+    world.core.redis.hdel(session, "points_since", "points_kib")
+    store(world, uuid, 1)
+    pack = Path(world.core.backup_store.files.root) / uuid / "repository-1" / "data" / "pack"
+    pack.parent.mkdir(parents=True)
+    pack.write_bytes(bytes(100 * 1_024))
+    world.now += 60
+    StoredPoints(world.core, world.clock).look()
+    assert (world.get(uuid).points_since, 101 <= world.get(uuid).points_kib <= 110) == (world.now, True)
+    assert world.get(empty).points_since == 0
+    pack.write_bytes(bytes(1))
+    before = world.get(uuid)
+    StoredPoints(world.core, world.clock).look()
+    assert world.get(uuid) == before, "the record knows it already"
+
+
 def test_what_is_no_longer_stored_leaves_the_index(world: World) -> None:
     uuid = world.active()
     name, other = store(world, uuid, 1), store(world, uuid, 2)

@@ -3,6 +3,7 @@
 --   c:{size}        ms that processes of this size ran
 --   d:{size}:{MiB}  s that a volume of so many MiB existed, of a session of this size
 --   b               KiB * s of backups
+--   r               KiB * s of what restore points keep in the store
 --   p:{model}, t:{model}   tokens that a model read and wrote
 -- What runs on is metered: of all that began in a month, OPEN has the sum of the rates (`n:`), and that of rate times the
 -- time from the month's beginning (`s:`). So the running total of any owner is read without reading its sessions.
@@ -112,12 +113,32 @@ end
 local function in_ms(text) return math.floor(tonumber(text) * 1000 + 0.5) end
 local function in_s(text) return math.floor(tonumber(text)) end
 
--- Begin and end the intervals of a session's processes and of its volume. `given` may have (s since the epoch, as texts):
+-- Begin and end the interval of a session's restore points: each change of their size ends it, and begins the next.
+local function keep_points(session, payer, given, now)
+  local since, kib = unpack(redis.call('HMGET', session, 'points_since', 'points_kib'))
+  local from, size = given.points_from, given.points_kib
+  if since and not given.points_until and (not from or size == kib or tonumber(from) < tonumber(since)) then return end
+  if since then
+    meter(payer, 'r', tonumber(kib), in_s(since), 1, -1)
+    book(payer, 'r', by_day(tonumber(kib), in_s(since), in_s(given.points_until or from), 1), now)
+    redis.call('HDEL', session, 'points_since', 'points_kib')
+  end
+  -- A maker that lost its lease may come after the end.
+  if from and redis.call('HGET', session, 'status') ~= 'terminated' then
+    redis.call('HSET', session, 'points_since', from, 'points_kib', size)
+    meter(payer, 'r', tonumber(size), in_s(from), 1, 1)
+    describe(payer)
+  end
+end
+
+-- Begin and end the intervals of a session's processes, of its volume and of its restore points. `given` may have (s since the epoch, as texts):
 --   ran_until: the processes have ended; an interval that began later is a newer one, and goes on
 --   never_ran: they had not begun
 --   runs_from: they run since then; moves the beginning of an open interval, and is ignored before the last end
 --   kept_until: the volume is gone
 --   kept_from, mib: it exists since then
+--   points_until: the restore points are gone
+--   points_from, points_kib: the restore points keep so much since then; ignored before the last such figure
 -- An interval is booked and closed in one step, so it is booked once, whoever is killed and whatever is repeated.
 local function keep_ledger(session, uuid, given, now)
   local payer = payer_of(uuid, session)
@@ -155,4 +176,5 @@ local function keep_ledger(session, uuid, given, now)
     meter(payer, 'd:' .. payer.size .. ':' .. given.mib, 1, in_s(given.kept_from), 1, 1)
     describe(payer)
   end
+  keep_points(session, payer, given, now)
 end

@@ -142,12 +142,13 @@ def costs(
         lambda each: (
             str(each.day or each.label or each.uuid or each.user_id or each.size or ""),
             f"{sum(each.compute_seconds.values()) / 3600:.1f} h",
-            f"{each.storage_gib_hours:.1f}",
+            f"{each.storage_gib_hours:.1f} GiB h",
+            f"{each.backup_gib_hours + each.point_gib_hours:.1f} GiB h",
             str(sum(count.prompt + count.completion for count in each.tokens.values())),
             f"${each.dollars.total:.4f}",
             f"${each.saved_dollars:.4f}",
         ),
-        *(by.partition(":")[2].upper() or by.upper(), "AWAKE", "GIB-HOURS", "TOKENS", "COST", "SAVED"),
+        *(by.partition(":")[2].upper() or by.upper(), "AWAKE", "DISK", "STORED", "TOKENS", "COST", "SAVED"),
         empty="Nothing was used in this time.",
         as_json=json,
     )

@@ -17,6 +17,7 @@ from app.core.errors import BudgetExceeded, StoreFull
 from app.core.prompts.token_usage import Tokens, TokenUsage
 from app.core.redis import keys
 from app.core.service import NewSession
+from app.core.sessions.change import Intervals
 from app.core.sessions.model import Status
 from tests.world import World
 
@@ -48,6 +49,18 @@ def test_without_a_budget_nobody_is_refused(make_world: MakeWorld) -> None:
     spend(world, uuid, 1_000)
     world.core.budgets.check("ada", "", uuid)
     assert world.core.budgets.unlimited
+
+
+def test_restore_points_count(make_world: MakeWorld) -> None:
+    """Also those of an archived session, which costs nothing else."""
+    world = make_world(**PRICES, price_backup_gib_month=730.0, budget_per_user=10.0)
+    uuid = world.active()
+    world.core.store.change(uuid, world.now, ledger=Intervals.of_points(world.now, 1024**3))
+    world.now += 9.9 * 3_600
+    world.core.budgets.check("ada", "", uuid)
+    world.now += 0.1 * 3_600
+    with pytest.raises(BudgetExceeded):
+        world.core.budgets.check("ada", "", uuid)
 
 
 def test_from_80_percent_on_the_session_is_told_once_a_month(

@@ -79,7 +79,7 @@ def test_the_months_between_two_days_are_all_that_they_touch(first: date, days: 
 @given(
     opened=st.lists(st.integers(0, 90 * DAY), max_size=8),
     now=st.integers(91 * DAY, 119 * DAY),
-    kind=st.sampled_from(["c:small", "d:small:5120", "b"]),
+    kind=st.sampled_from(["c:small", "d:small:5120", "b", "r"]),
 )
 def test_sums_of_what_runs_on_say_as_much_as_its_intervals(opened: list[int], now: int, kind: str) -> None:
     """The running totals of owners have no intervals, only sums by the month of their beginning."""
@@ -102,11 +102,12 @@ def test_sums_of_what_runs_on_say_as_much_as_its_intervals(opened: list[int], no
 
 
 def test_a_bill_by_hand() -> None:
-    """An hour of a large one, a day of its disk, a GiB of backups for a month, and a million tokens."""
+    """An hour of a large one, a day of its disk, a GiB of backups for a month and two of restore points, and tokens."""
     amounts = {
         "c:large": 3_600_000,
         "d:large:5120": 86_400,
         "b": 1_048_576 * 730 * 3_600,
+        "r": 2 * 1_048_576 * 730 * 3_600,
         "p:gpt-5-mini": 1_000_000,
         "t:gpt-5-mini": 500_000,
         "p:other": 2_000_000,
@@ -116,6 +117,7 @@ def test_a_bill_by_hand() -> None:
     assert Fraction(made.dollars["compute"]) == hour
     assert rounded(made.dollars["disk"]) == round(24 * 5 * 0.10 / 730, 6)
     assert made.dollars["backups"] == Decimal("0.02")
+    assert (made.dollars["points"], made.point_gib_hours) == (Decimal("0.04"), Decimal(2 * 730))
     assert made.dollars["tokens"] == Decimal("0.25") + 1 + Decimal("2.5")
     assert Fraction(made.saved) == 23 * hour
     assert made.compute_seconds == {"large": 3_600}

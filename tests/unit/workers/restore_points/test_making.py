@@ -33,6 +33,24 @@ def test_a_point_is_listed_with_what_it_holds(shelf: Shelf) -> None:
     assert sidecar.identity == {"user_id": "ada@example.com"}
 
 
+def test_it_tells_what_all_points_keep_in_the_store(shelf: Shelf) -> None:
+    """After those that are too many are forgotten, and what nobody needs is pruned."""
+
+    def in_store() -> int:
+        return sum(path.stat().st_size for path in shelf.folder.rglob("*") if path.is_file())
+
+    shelf.write("app/big", os.urandom(300_000))
+    first = shelf.make()
+    assert first.kept == in_store() > 300_000
+    shelf.write("app/big", os.urandom(200_000))
+    second = shelf.make(parent=first.id, fingerprint=first.fingerprint)
+    assert second.kept == in_store() > 500_000
+    shelf.write("app/small", b"x")
+    third = shelf.make(full=True, keep=(1, 0, 0, 0))
+    assert third.kept == in_store() < 300_000
+    assert shelf.make(parent=third.id, fingerprint=third.fingerprint).kept == 0
+
+
 def test_without_a_change_nothing_is_stored(shelf: Shelf) -> None:
     """Not even asked of the store, which may be away."""
     first = shelf.make()
