@@ -1,5 +1,5 @@
 """A month of 50 sessions whose workers and whose Redis are killed in between: the ledger equals a log that the runtime
-kept for itself of what really began and ended."""
+kept for itself of what really began and ended, and of what was stored."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from app.core.redis import keys
 from app.core.redis.connections import connect
 from app.core.service import NewSession
 from app.core.sessions.model import GONE, SIZES, Identity, Status
+from app.core.storage.archive_keys import new_key
 from tests import sampling
 from tests.fakes import FakeRuntime, FakeWorkspace
 from tests.faults.dying import Fate, Killed
 from tests.integration.serving import OwnRedis
 from tests.world import World
 from workers.outcomes import STARTING
-from workers.runtime.base import PATIENCE, BackupSummary, Check, never
+from workers.runtime.base import PATIENCE, BackupSummary, Check, PointOrder, PointSummary, never
 
 BEGIN = 1_833_753_600.0
 """2028-02-10T00:00:00Z: the month has a leap day and another month's beginning."""
@@ -47,6 +48,7 @@ class BookkeepingRuntime(FakeRuntime):
         self.ran: dict[str, list[tuple[float, float]]] = defaultdict(list)
         self.existed: dict[str, list[tuple[float, float]]] = defaultdict(list)
         self.stored: dict[str, tuple[str, float, int]] = {}
+        self.kept: dict[str, list[tuple[float, int]]] = defaultdict(list)
         self._since: dict[tuple[str, str], float] = {}
 
     def start(self, uuid: str, generation: int, epoch: int = 0) -> bool:
@@ -60,6 +62,21 @@ class BookkeepingRuntime(FakeRuntime):
         made = super().backup(uuid, name, partial=partial, check=check)
         self.stored[name] = (uuid, made.created_at, made.size)
         return made
+
+    def make_point(self, uuid: str, order: PointOrder, *, check: Check = never) -> PointSummary:
+        made = super().make_point(uuid, order, check=check)
+        if not made.unchanged:
+            own = [point for name, point in self.points.items() if uuid in name]
+            size = sum(10_240 + sum(map(len, point.files.values())) for point in own)
+            self.kept[uuid].append((order.at, size))
+        return made
+
+    def points_used(self, uuid: str) -> int:
+        """KiB * s of the session's points, which end with its volume."""
+        told = self.kept[uuid]
+        ends = [*(since for since, _ in told[1:]), max((end for _, end in self.existed[uuid]), default=0.0)]
+        pairs = zip(told, ends, strict=False)
+        return round(sum(-(-size // 1024) * (end - since) for (since, size), end in pairs))
 
     def crash(self, uuid: str, text: str) -> None:
         super().crash(uuid, text)
@@ -96,13 +113,14 @@ class Month:
     def __init__(self, seed: int, server: OwnRedis, folder: Path) -> None:
         self.dice = random.Random(seed)
         client = connect(server.url, 5.0)
-        self.world = World(client, folder, max_sessions_per_user=SESSIONS)
+        self.world = World(client, folder, max_sessions_per_user=SESSIONS, archive_key=new_key())
         self.world.now = BEGIN
         self.fate = Fate(self.dice, server, client, worker=0.25, store=0.04)
         self.runtime = BookkeepingRuntime(self.world.clock, self.pass_time, self.dice)
         for part in (
             self.world.lifecycle,
             self.world.lifecycle._steps,
+            self.world.points._making,
             self.world.observer,
             self.world.sweeps,
             self.world,
@@ -145,7 +163,7 @@ class Month:
         if drawn < 0.03:
             self.do(lambda: world.sessions.delete(uuid, backup=drawn < 0.02))
         elif drawn < 0.12 and world.get(uuid).provisioned:
-            self.work_a_little(uuid)
+            self.work_a_little(uuid, 2_000_000)
             self.do(lambda: world.sessions.request_backup(uuid))
         elif status is not Status.ACTIVE:
             self.do(lambda: world.sessions.wake(uuid))
@@ -156,12 +174,14 @@ class Month:
             self.pass_time(self.dice.uniform(0, 1))
             self.do(lambda: world.look(uuid))
         else:
+            if self.dice.random() < 0.7:
+                self.work_a_little(uuid, 300_000)
             self.do(lambda: world.sessions.sleep(uuid))
         self.settle(uuid)
 
-    def work_a_little(self, uuid: str) -> None:
+    def work_a_little(self, uuid: str, most: int) -> None:
         if uuid in self.runtime.workspaces:
-            self.runtime.workspaces[uuid].files["a"] = bytes(self.dice.randrange(2_000_000))
+            self.runtime.workspaces[uuid].files["a"] = bytes(self.dice.randrange(most))
 
     def spend(self, uuid: str) -> None:
         """A call of the model, whose count may be lost with the process: then it was not booked, or it was."""
@@ -205,8 +225,7 @@ class Month:
         """What workers, sweeps and the observer do until the session's intent is carried out."""
         for _ in range(MOST_TRIES):
             record = self.world.get(uuid)
-            waits = self.world.core.redis.zscore(keys.BACKUP_REQUESTS, uuid) is not None
-            if record.settled >= record.generation and not waits and not self.world.tasks.sent:
+            if record.settled >= record.generation and not self.waits(uuid) and not self.world.tasks.sent:
                 self.world.sweeps.reconcile()
                 return
             try:
@@ -216,9 +235,13 @@ class Month:
             except (Killed, SessionError):
                 self.recover()
             else:
-                if self.world.get(uuid).settled < record.generation:
+                if self.world.get(uuid).settled < record.generation or self.waits(uuid):
                     self.recover()
         raise AssertionError(f"never settled: {self.world.get(uuid)}")
+
+    def waits(self, uuid: str) -> bool:
+        """Whether a backup or a restore point is still to be made."""
+        return any(self.world.core.store.pending(each, uuid) for each in (keys.BACKUP_REQUESTS, keys.POINT_REQUESTS))
 
     def observe(self, uuid: str) -> None:
         record, workspace = self.world.get(uuid), self.runtime.workspaces.get(uuid)
@@ -234,13 +257,15 @@ class Month:
             client.delete(*leases)
         self.world.tasks.lose_all()
         self.world.sweeps.stale()
+        self.world.points.sweep()
 
     def by_hand(self) -> dict[str, Counter[str]]:
-        """What each session used: from the runtime's log, and the backups that exist or were retired."""
+        """What each session used: from the runtime's log, and the backups and points that exist or were retired."""
         found: dict[str, Counter[str]] = {uuid: Counter() for uuid in self.sizes}
         for uuid, size in self.sizes.items():
             found[uuid][f"c:{size}"] = round(1000 * sum(end - since for since, end in self.runtime.ran[uuid]))
             found[uuid][f"d:{size}:5120"] = round(sum(end - since for since, end in self.runtime.existed[uuid]))
+            found[uuid]["r"] = self.runtime.points_used(uuid)
         client = self.world.core.redis
         gone = dict(client.zrange(keys.RETIRED, 0, -1, withscores=True))
         indexed = set(client.zrange(keys.BACKUPS, 0, -1))
