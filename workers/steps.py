@@ -42,6 +42,7 @@ from workers.rolling_back import NOT_READABLE, RollingBack
 from workers.runtime.base import Check, RestoredPoint, Runtime
 from workers.shutdown import Left, shut_down
 from workers.stored_points import StoredPoints
+from workers.to_restore import to_restore
 from workers.wanted import Ends, forced, gone, newer, while_wanted
 
 log = logging.getLogger(__name__)
@@ -152,7 +153,7 @@ class Steps:
         if record.archived_at and not record.rollback_to and self._runtime.observe(record.uuid) is None:
             # Its wake came to nothing, and there is nothing to stop.
             self._inbox.hold(record.uuid, record.generation, self._clock())
-            self._update(record, settle=True, events_ttl=EVENTS_KEPT_ASLEEP)
+            self._update(record, settle=True, restoring={}, events_ttl=EVENTS_KEPT_ASLEEP)
             return
         if not (ready := self._bring_files(record, starting=False)):
             return
@@ -339,7 +340,7 @@ class Steps:
         if _lost(record):
             self._discard(record)
         check = while_wanted(self._store, record, ends)
-        self._core.events.append(record.uuid, "phase", {"phase": "restoring", "ms": self._since(record)})
+        self._note_restoring(record)
         try:
             since = newest_backup_at(self._core, record)
             restored = self._runtime.restore(record.identity, record.generation, newer_than=since, check=check)
@@ -357,6 +358,16 @@ class Steps:
             return self._restore(after, ends)
         return self._note_restored(record, restored)
 
+    def _note_restoring(self, record: Record) -> None:
+        brings = to_restore(self._core, record.restore_from)
+        self._store.change(
+            record.uuid,
+            self._clock(),
+            expect={"restore_from": record.restore_from, "rollback_to": record.rollback_to},
+            restoring=brings,
+            event=("phase", {"phase": "restoring", "ms": self._since(record), **brings}),
+        )
+
     def _own_volume(self, record: Record) -> Record | None:
         if not (record.archived_at and record.files_of) or (seen := self._runtime.observe(record.uuid)) is None:
             return None
@@ -366,9 +377,10 @@ class Steps:
     def _note_restored(self, record: Record, restored: RestoredPoint | None) -> Record:
         older = restored if restored and restored.fell_back else None
         replaced = bool(record.files_of or (record.archived_at and older))
+        brought = to_restore(self._core, _restored_from(record, older))
         change: dict[str, Any] = {
             "files_of": restored.created_at if replaced and restored else record.files_of,
-            "event": ("phase", {"phase": "restored", "ms": self._since(record)}),
+            "event": ("phase", {"phase": "restored", "ms": self._since(record), **brought}),
         }
         if replaced and older:
             # Data of the newest point is missing. What is there now is saved at once, and all points are looked at.
@@ -380,6 +392,7 @@ class Steps:
             self._clock(),
             expect={"restore_from": record.restore_from, "rollback_to": record.rollback_to},
             restore_from="",
+            restoring={},
             provisioned=True,
             archived_at=0.0,
             ledger=self._kept(),
@@ -536,6 +549,12 @@ class Steps:
 def lacking_of(backup: Backup) -> dict[str, list[str]]:
     """What a session's record says of the files that its last backup lacks (`backup_lacks`)."""
     return {} if backup.complete else {"unreadable": list(backup.unreadable[:UNREADABLE_SHOWN])}
+
+
+def _restored_from(record: Record, older: RestoredPoint | None) -> str:
+    """What the files were restored from: an `older` point of the same session if the one asked for was broken."""
+    asked = parse(record.restore_from)
+    return reference(asked[0], older.id) if asked and older else record.restore_from
 
 
 def _lost(record: Record) -> bool:

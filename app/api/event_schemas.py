@@ -33,10 +33,14 @@ class StateEventSchema(Schema):
 
 
 class PhaseEventSchema(Schema):
-    """A step is done: of a start, `stopped` of a sleep, `deleting` of a deletion."""
+    """A step is done: of a start, `stopped` of a sleep, `deleting` of a deletion. `restoring` and `restored` say what
+    is restored, where that is known."""
 
     phase = fields.String(required=True)
     ms = fields.Integer(required=True, metadata={"description": "since it was asked for"})
+    files = fields.Integer(metadata={"description": "how many are restored"})
+    bytes = fields.Integer(metadata={"description": "of these files"})
+    of = time_field()
 
 
 class BackupEventSchema(Schema):

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
 
 from app.core.errors import (
     ArchiveError,
@@ -20,7 +22,10 @@ from app.core.errors import (
 from app.core.sessions.model import PHASES, Status
 from app.core.sessions.reason_codes import ReasonCode
 from app.core.storage.archive_keys import UnknownKey
+from app.look.words import restored_files
 from app.private_text import LOG_HEADING
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 LONGEST = 200
 """Characters of a detail."""
@@ -59,7 +64,10 @@ STARTING = Told("Starting the workspace", f"It is new. {OPENS}")
 RESTORING = Told("Restoring the workspace", f"Its files are put back first. {OPENS}")
 WAKING = Told("Waking the workspace", OPENS)
 ASLEEP = Told("The workspace is asleep", "Wake it to go on where you stopped. Your files are kept.")
-WAKING_ARCHIVED = Told(WAKING.title, f"It was not used for long, so its files come from the archive first. {OPENS}")
+WAKING_ARCHIVED = Told(
+    WAKING.title,
+    f"It was not used for long, so its files come from the archive first, which takes longer than usual. {OPENS}",
+)
 ASLEEP_ARCHIVED = Told(
     ASLEEP.title,
     "It was not used for long, so its files lie in the archive. Wake it to go on where you stopped; that takes longer "
@@ -106,8 +114,16 @@ FAILS: Mapping[str, str] = {
 """Why it failed, by its reason code."""
 
 
-def told(status: str, phases: Mapping[str, int], code: str, reason: str, files: Files = Files.THERE) -> Told:
-    """What a person reads about a workspace in this state; `phases` are the steps of its start that are done."""
+def told(
+    status: str,
+    phases: Mapping[str, int],
+    code: str,
+    reason: str,
+    files: Files = Files.THERE,
+    brings: Mapping[str, Any] = NOTHING,
+) -> Told:
+    """What a person reads about a workspace in this state; `phases` are the steps of its start that are done, `brings`
+    is what is being restored."""
     match status:
         case Status.FAILED:
             title = STOPPED if PHASES[-1] in phases else FAILED
@@ -117,7 +133,9 @@ def told(status: str, phases: Mapping[str, int], code: str, reason: str, files: 
             return ASLEEP_ARCHIVED if files is Files.ARCHIVED else ASLEEP
         case _:
             usual = _starts(status, files)
-            return Told(usual.title, WAITS.get(code, usual.text), _detail(code, reason))
+            amount = restored_files(brings)
+            told_of = f" Restoring {amount}." if amount else ""
+            return Told(usual.title, WAITS.get(code, usual.text) + told_of, _detail(code, reason))
 
 
 def _starts(status: str, files: Files) -> Told:

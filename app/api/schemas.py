@@ -374,6 +374,14 @@ class NewestPointSchema(Schema):
     )
 
 
+class RestoringSchema(Schema):
+    """What is being restored, and `of` when the restore point or the backup is."""
+
+    files = fields.Integer(required=True)
+    bytes = fields.Integer(required=True, metadata={"description": "of these files"})
+    of = time_field(required=True)
+
+
 class SessionDetailSchema(Schema):
     user_id = fields.String(required=True)
     status = status_field()
@@ -397,6 +405,12 @@ class SessionDetailSchema(Schema):
     ttl = fields.Float(required=True)
     labels = fields.Dict(keys=fields.String(), values=fields.String(), required=True)
     restore_from = fields.String(required=True, allow_none=True)
+    restoring = fields.Nested(
+        RestoringSchema,
+        required=True,
+        allow_none=True,
+        metadata={"description": "what is being restored now; null if nothing is, or nothing is known of it"},
+    )
     backup = fields.String(required=True, allow_none=True)
     backup_lacks = fields.Dict(
         required=True,

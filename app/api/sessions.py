@@ -336,6 +336,7 @@ def status_of(record: Record, now: float) -> dict[str, Any]:
             "ttl": record.ttl,
             "labels": dict(record.labels),
             "restore_from": record.restore_from or None,
+            "restoring": dict(record.brings) or None,
             "backup": record.backup or None,
             "backup_lacks": dict(record.backup_lacks) or None,
             "restore_point": {

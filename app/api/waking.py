@@ -61,11 +61,14 @@ def starting(forwarded: ForwardedRequest, record: Record, now: float) -> Respons
     g.expected = True
     elapsed = max(0, round((now - record.requested_at) * 1000)) if record.requested_at else 0
     code, reason = (record.reason_code, record.reason) if record.status in SAYS_WHY else ("", "")
-    words = told(record.status, record.phases, code, reason, files_of(record))
+    files = files_of(record)
+    words = told(record.status, record.phases, code, reason, files, record.brings)
     state = NotUp(record.status, words, record.phases, elapsed, code, reason)
     if not forwarded.wants_page:
         return not_up(state)
-    return waking_page(state, core().counters.usual_start(START_KINDS.get(record.task, "wake")) or 0)
+    # Other wakes don't tell how long one from the archive takes.
+    usual = None if files is Files.ARCHIVED else core().counters.usual_start(START_KINDS.get(record.task, "wake"))
+    return waking_page(state, usual or 0)
 
 
 def files_of(record: Record) -> Files:

@@ -8,6 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from app.look.words import size
+
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 
 STATUS_TONES = {
@@ -76,17 +78,6 @@ def dollars(value: float | None) -> str:
     if value is None:
         return "–"
     return f"${value:,.2f}" if value == 0 or abs(value) >= 0.1 else f"${value:.4f}"
-
-
-def size(value: float | None) -> str:
-    """Bytes as people read them: "1.2 MB"; "–" for none."""
-    if value is None:
-        return "–"
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1_000:
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 10 else f"{value:.1f} {unit}"
-        value /= 1_000
-    return f"{value:.1f} TB"
 
 
 RISKS = {

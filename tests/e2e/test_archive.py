@@ -57,6 +57,10 @@ def test_an_unused_session_leaves_the_disk_and_comes_back_by_a_prompt_and_by_a_v
     assert service.prompt(uuid, "are you there?", "second")["state"] == "processed"
     assert (files / "kept.txt").read_text() == "kept"
     assert session_of(service, uuid)["tier"] == "hot"
+    told = service.done("GET", f"/session/{uuid}/events/past?type=phase&limit=1000")["events"]
+    brings = {each["data"]["phase"]: each["data"] for each in told if "files" in each["data"]}
+    assert brings.keys() == {"restoring", "restored"}
+    assert all(each["files"] and each["bytes"] and each["of"] for each in brings.values())
     assert len(service.conversation(uuid)) > len(before)
 
     (files / "kept.txt").write_text("kept again")
@@ -69,7 +73,7 @@ def test_an_unused_session_leaves_the_disk_and_comes_back_by_a_prompt_and_by_a_v
     assert (back["created_at"], back["labels"]) == (first["created_at"], {"course": "python-101"})
 
     page = visited(service, made)
-    assert "archive" in page.text
+    assert "archive" in page.text and "takes longer" in page.text
     service.wait_status(uuid, "active")
     assert (files / "kept.txt").read_text() == "kept again"
     assert len(service.conversation(uuid)) > len(before)

@@ -198,7 +198,8 @@ class Record(Identity):
     in the archive only, from where `restore_from` brings them back, 0 while there is a volume.
 
     `rollback_to` is the restore point that the session is being rolled back to, as asked for at `rollback_at`;
-    `rolled_back` is how the last rollback ended (workers/rolling_back.py).
+    `rolled_back` is how the last rollback ended (workers/rolling_back.py). `restoring` is what the restore brings that
+    was begun last, and is not done: its `files`, `bytes`, and `of` when they are (workers/to_restore.py).
 
     For the cost ledger: `made_by` names the API key that created the session. `compute_since` is since when its
     processes run, 0 when they don't, `compute_until` when they last ended; `disk_since` is since when its volume of
@@ -249,6 +250,7 @@ class Record(Identity):
     rollback_to: str = ""
     rollback_at: float = 0.0
     rolled_back: Mapping[str, Any] = field(default_factory=dict)
+    restoring: Mapping[str, Any] = field(default_factory=dict)
     archived_at: float = 0.0
     waiting: int = 0
     unfinished: int = 0
@@ -279,6 +281,11 @@ class Record(Identity):
     def tier(self) -> Tier:
         """Where its files are."""
         return Tier.ARCHIVED if self.archived_at else Tier.HOT
+
+    @property
+    def brings(self) -> Mapping[str, Any]:
+        """What the restore brings that is under way, as `restoring`; {} if none is, or nothing is known of it."""
+        return self.restoring if self.restore_from and self.settled < self.generation else {}
 
     @property
     def archives_at(self) -> float:

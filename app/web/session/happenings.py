@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from app.look.words import restored_files
 from app.web.session.phases import NAMES
 from app.web.words import at_risk, milliseconds, tone
 
@@ -50,7 +51,7 @@ def _phase(at: str, data: Data) -> Happening:
     if name == STOPPED:
         return Happening(at, "No process runs any more", "calm", took)
     text = f"{NAMES[name].capitalize()} done" if name in NAMES else name.capitalize()
-    return Happening(at, text, "calm", took, minor=True)
+    return Happening(at, text, "calm", ", ".join(filter(None, (restored_files(data), took))), minor=True)
 
 
 def _backup(at: str, data: Data) -> Happening:

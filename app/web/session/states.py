@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from app.look.words import restored_files
+
 TEXTS = {
     "created": "It starts for the first time.",
     "waking": "Its editor and its agent start.",
@@ -21,4 +23,6 @@ def state_in_words(found: Mapping[str, Any]) -> str:
     status = found["session"]["status"]
     if status == "sleeping" and found["replicas"]:
         return "Its processes are about to end."
+    if brings := found["session"].get("restoring"):
+        return f"Restoring {restored_files(brings)}."
     return TEXTS.get(status, "")

@@ -33,10 +33,14 @@ class StateEvent(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseEvent(Event):
-    """A step of a start, a sleep or a deletion is done, `ms` after it was asked for."""
+    """A step of a start, a sleep or a deletion is done, `ms` after it was asked for. `restoring` and `restored` have
+    what is restored, where that is known: how many `files` and `bytes`, and `of` when they are."""
 
     phase: str
     ms: int
+    files: int | None
+    bytes: int | None
+    of: datetime | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,11 +75,20 @@ class NewestPoint(Answer):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Restoring(Answer):
+    """What is being restored, and `of` when the restore point or the backup is."""
+
+    files: int
+    bytes: int
+    of: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class Session(Answer):
     """A session in full. `phases` are the times of its last start, in ms; `risk` is its unsaved work; `files_of` is of
     when its files are, after its volume was lost; `last_proven` is when a drill last restored its newest restore point
     whole. `rollback_to` is the restore point that it is being rolled back to, `rolled_back` is how its last rollback
-    ended. `tier` says where its files are: `hot` or `archived`."""
+    ended. `tier` says where its files are: `hot` or `archived`; `restoring` is what is being restored now."""
 
     uuid: str
     user_id: str
@@ -98,6 +107,7 @@ class Session(Answer):
     ttl: float
     labels: Mapping[str, str]
     restore_from: str | None
+    restoring: Restoring | None
     backup: str | None
     backup_lacks: Mapping[str, Any] | None
     restore_point: NewestPoint | None

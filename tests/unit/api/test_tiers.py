@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+from flask import Flask
+
 from app.api.reasons import ASLEEP, Files, told
 from app.api.sessions import status_of, summary
 from app.core.composition import Core
+from app.core.restore_points.index import RestorePoint
+from app.core.restore_points.names import new_id, reference
 from app.core.sessions.model import Record, Status, iso
-from tests.unit.api.helpers import Client, new_session
+from app.core.sessions.reason_codes import ReasonCode
+from tests.unit.api.helpers import AppMaker, Client, new_session
+from tests.unit.api.visitors import NAVIGATION, POLL, Visitor, link
+from tests.world import SECRET_KEY
 
 NOW = 1_763_625_600.0
 DAY = 86_400.0
+
+
+@pytest.fixture
+def app(make_app: AppMaker) -> Flask:
+    return make_app(secret_key=SECRET_KEY)
 
 
 def asleep(core: Core, uuid: str, **fields: object) -> Record:
@@ -63,3 +76,57 @@ def test_a_visitor_reads_that_the_archive_takes_longer() -> None:
         assert "archive" in words.text
         assert words.text != told(status, {}, "", "").text
     assert told(Status.SLEEPING, {}, "", "") == ASLEEP
+
+
+BRINGS = {"files": 10_000, "bytes": 304_000_000, "of": "2026-05-03T14:02:11.000Z"}
+IN_WORDS = "Restoring 10,000 files, 304 MB, of 3 May 2026, 14:02 UTC."
+
+
+def restoring(core: Core, uuid: str) -> None:
+    """As a worker leaves it while it restores the files of an archived session."""
+    point = RestorePoint(
+        id=new_id(), uuid=uuid, created_at=NOW, trigger="archive", files=10_000, size=304_000_000, stored=1
+    )
+    core.restore_points.put(uuid, [point])
+    asleep(core, uuid, archived_at=NOW, restore_from=reference(uuid, point.id))
+    core.sessions.wake(uuid)
+    core.store.change(uuid, NOW, restoring=BRINGS)
+
+
+def test_a_session_says_what_is_being_restored_until_that_is_done(client: Client, core: Core) -> None:
+    uuid = new_session(client)
+    restoring(core, uuid)
+    session = client.get(f"/session/{uuid}").json["session"]
+    assert (session["status"], session["restoring"]) == ("waking", BRINGS)
+    core.store.change(uuid, NOW, to=Status.ACTIVE, settle=True, restore_from="", restoring={})
+    assert client.get(f"/session/{uuid}").json["session"]["restoring"] is None
+
+
+@pytest.mark.parametrize("files", Files)
+def test_a_visitor_reads_what_is_being_restored(files: Files) -> None:
+    for code in ("", ReasonCode.FILES_LOST):
+        assert told(Status.WAKING, {}, code, "", files, BRINGS).text.endswith(IN_WORDS)
+    assert "Restoring 1" not in told(Status.SLEEPING, {}, "", "", files, BRINGS).text
+
+
+def test_only_who_may_enter_reads_what_is_being_restored(app: Flask, client: Client, core: Core) -> None:
+    uuid = new_session(client)
+    visitor = Visitor(app, uuid)
+    visitor.navigate(link(client, uuid))
+    restoring(core, uuid)
+    assert IN_WORDS in visitor.navigate().text
+    assert IN_WORDS in visitor.visit(**POLL).json["for_people"]["text"]
+    stranger = Visitor(app, uuid)
+    pages = [stranger.navigate(), stranger.visit(**POLL), stranger.client.get("/auth/waking", headers=NAVIGATION)]
+    assert not [page.text for page in pages if "10,000" in page.text or "May" in page.text]
+
+
+def test_a_wake_from_the_archive_is_not_said_to_take_as_long_as_others(app: Flask, client: Client, core: Core) -> None:
+    uuid = new_session(client)
+    visitor = Visitor(app, uuid)
+    visitor.navigate(link(client, uuid))
+    asleep(core, uuid)
+    core.counters.started("wake", {"ready": 512})
+    assert 'data-estimate="512"' in visitor.navigate().text
+    restoring(core, uuid)
+    assert 'data-estimate="0"' in visitor.navigate().text

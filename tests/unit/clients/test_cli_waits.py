@@ -74,6 +74,16 @@ def test_a_wake_waits_until_the_workspace_is_up(sessionctl: Sessionctl) -> None:
     assert "ready 412 ms" in ended.err
 
 
+def test_a_wake_that_restores_says_what(sessionctl: Sessionctl) -> None:
+    brings = {"files": 10_000, "bytes": 304_000_000, "of": "2026-05-03T14:02:11.000Z"}
+    begun = sse("2-0", "phase", phase="restoring", ms=90, **brings)
+    waking = answer(session("waking", restoring=brings))
+    api = Api(action("wake", "waking"), stream(state("1-0", "waking"), begun, state("3-0", "active")), waking, waking)
+    ended = sessionctl(api, "wake", UUID)
+    assert "restoring 10,000 files, 304 MB, of 2026-05-03" in ended.err
+    assert "10,000 files, 304 MB, of 2026-05-03" in ended.out
+
+
 def test_a_wake_need_not_be_waited_for(sessionctl: Sessionctl) -> None:
     ended = sessionctl(Api(action("wake", "waking"), answer(session("waking"))), "wake", UUID, "--no-wait", "--json")
     assert (ended.code, json.loads(ended.out)["session"]["status"]) == (0, "waking")

@@ -13,7 +13,7 @@ from app.core.redis import keys, task_queue
 from app.core.restore_points.names import reference
 from app.core.service import NewSession
 from app.core.sessions.idle_policy import EXPIRY_RETRY
-from app.core.sessions.model import SIGNALS, Record, Signal, Status, Tier
+from app.core.sessions.model import SIGNALS, Record, Signal, Status, Tier, iso
 from app.core.storage.archive_keys import new_key
 from tests.fakes import FakeRuntime
 from tests.world import World
@@ -178,6 +178,67 @@ def test_it_wakes_with_its_files_as_the_same_session(world: World, way: str) -> 
     assert world.core.counters.read()["unarchived"] == 1
     assert "volumes_lost" not in world.core.counters.read()
     assert not [event for event in world.events_of(uuid) if event.type == "files_restored"]
+
+
+def phase(world: World, uuid: str, name: str) -> dict[str, object]:
+    """What the session's last phase of this name told, without how long it took."""
+    told = [event.data for event in world.events_of(uuid) if event.type == "phase" and event.data["phase"] == name]
+    return {key: value for key, value in told[-1].items() if key not in ("phase", "ms")}
+
+
+def seen_in_restore(monkeypatch: pytest.MonkeyPatch, world: World, uuid: str) -> list[Record]:
+    """The session's record as it is while its files are restored."""
+    seen, restore = [], FakeRuntime.restore
+
+    def look(self: FakeRuntime, *args: object, **wanted: object) -> object:
+        seen.append(world.get(uuid))
+        return restore(self, *args, **wanted)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FakeRuntime, "restore", look)
+    return seen
+
+
+def test_a_restore_tells_what_it_brings(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    uuid = archived(world)
+    [point] = world.core.restore_points.of(uuid)
+    brings = {"files": point.files, "bytes": point.size, "of": iso(point.created_at)}
+    seen = seen_in_restore(monkeypatch, world, uuid)
+    world.sessions.wake(uuid)
+    record = came_up(world, uuid)
+    assert [each.brings for each in seen] == [brings]
+    assert (phase(world, uuid, "restoring"), phase(world, uuid, "restored")) == (brings, brings)
+    assert (record.brings, record.restoring) == ({}, {})
+
+
+def test_a_restore_of_a_backup_tells_what_it_brings(world: World) -> None:
+    world.sessions.request_backup(uuid := asleep(world))
+    world.work()
+    [backup] = world.core.backups.page(uuid=uuid).items
+    made = world.sessions.create(NewSession(user_id="bob", restore_from=backup.name))
+    world.work()
+    brings = {"files": backup.files, "bytes": backup.content_bytes, "of": iso(backup.created_at)}
+    assert phase(world, made.uuid, "restoring") == brings
+
+
+def test_a_restore_of_what_no_index_has_tells_only_that_it_runs(world: World) -> None:
+    uuid = archived(world)
+    world.core.redis.delete(keys.POINTS.format(uuid=uuid))
+    world.sessions.wake(uuid)
+    assert came_up(world, uuid).status is Status.ACTIVE
+    assert phase(world, uuid, "restoring") == {}
+
+
+def test_a_wake_that_was_called_off_tells_nothing_any_more(world: World) -> None:
+    uuid = archived(world)
+    world.runtime.errors["restore"] = RetryableError("The store is away.")
+    world.sessions.wake(uuid)
+    with pytest.raises(RetryableError):
+        world.work()
+    assert world.get(uuid).brings
+    world.sessions.sleep(uuid)
+    world.work()
+    record = world.get(uuid)
+    assert (record.tier, record.brings, record.restoring) == (Tier.ARCHIVED, {}, {})
 
 
 def test_it_is_archived_again_after_its_ttl(world: World) -> None:

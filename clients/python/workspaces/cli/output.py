@@ -125,6 +125,12 @@ def safe(text: str) -> str:
     return escape(printable(text))
 
 
+def restored_files(files: int | None, bytes_: int | None, of: datetime | None) -> str:
+    """What a restore brings, as far as it is known: "10,000 files, 304 MB, of 2026-05-03 14:02"."""
+    parts = ("" if files is None else f"{files:,} files", "" if bytes_ is None else size(bytes_))
+    return ", ".join(filter(None, (*parts, f"of {when(of)}" if of else "")))
+
+
 def when(at: datetime | None) -> str:
     """A time as people read it, "" for none."""
     return f"{at.astimezone():%Y-%m-%d %H:%M}" if at else ""

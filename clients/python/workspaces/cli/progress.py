@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from workspaces.cli.output import err, printable, safe
+from workspaces.cli.output import err, printable, restored_files, safe
 from workspaces.events import Event, PhaseEvent, StateEvent
 
 
@@ -22,7 +22,8 @@ class Steps:
     def show(self, event: Event) -> None:
         """Show an event of the session."""
         if isinstance(event, PhaseEvent):
-            err.print(f"  [green]✓[/] {safe(event.phase)} [dim]{event.ms} ms[/]")
+            what = " ".join(filter(None, (event.phase, restored_files(event.files, event.bytes, event.of))))
+            err.print(f"  [green]✓[/] {safe(what)} [dim]{event.ms} ms[/]")
         elif isinstance(event, StateEvent) and self._progress and self._task is not None:
             reason = f": {event.reason}" if event.reason else ""
             self._progress.update(self._task, description=printable(f"{event.status}{reason}"))

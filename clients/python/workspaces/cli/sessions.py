@@ -19,6 +19,7 @@ from workspaces.cli.output import (
     print_json_line,
     print_list,
     print_rows,
+    restored_files,
     say,
     size,
     when,
@@ -299,12 +300,14 @@ def shown(session: Session, *, as_json: bool = False) -> None:
     """Print a session."""
     if as_json:
         return print_json(session)
+    brings = session.restoring
     print_facts(
         {
             "session": session.uuid,
             "status": _state(session),
             "reason": session.reason or "",
             "rolling back to": session.rollback_to or "",
+            "restoring": restored_files(brings.files, brings.bytes, brings.of) if brings else "",
             "user": session.user_id,
             "url": session.workspace_url,
             "labels": " ".join(f"{name}={value}" for name, value in session.labels.items()),

@@ -20,6 +20,12 @@ AT = "2026-11-20T08:00:00.000Z"
         ("state", {"status": "failed", "reason": "No image."}, "Failed", "No image."),
         ("phase", {"phase": "enqueued", "ms": 1_300}, "Queue done", "after 1.3 s"),
         ("phase", {"phase": "deleting", "ms": 5}, "Deleting", "after 5 ms"),
+        (
+            "phase",
+            {"phase": "restoring", "ms": 5, "files": 1, "bytes": 304_000_000, "of": AT},
+            "Restoring",
+            "1 file, 304 MB, of 20 Nov 2026, 08:00 UTC, after 5 ms",
+        ),
         ("backup", {"status": "done", "name": "app.zip"}, "Backed up", "app.zip"),
         ("backup", {"status": "failed", "reason": "No room."}, "Backup failed", "No room."),
         (

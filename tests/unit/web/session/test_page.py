@@ -8,6 +8,8 @@ import pytest
 from flask import Flask
 
 from app.core.composition import Core
+from app.core.restore_points.index import RestorePoint
+from app.core.restore_points.names import new_id, reference
 from app.core.sessions.model import Status
 from app.main import create_app
 from tests.unit.api.helpers import ADMIN_KEY, add_backup, core_of, move
@@ -50,6 +52,17 @@ def test_the_overview_says_why_it_is_awake_and_what_happened(visitor: Visitor, u
     assert "&lt;img src=x onerror=alert(1)&gt;" in shown, "the label"
     timeline = shown[shown.index('<ol class="timeline">') :]
     assert timeline.index(">Awake<") < timeline.index(">Created<")
+
+
+def test_the_head_says_what_is_being_restored(visitor: Visitor, core: Core, uuid: str) -> None:
+    point = RestorePoint(id=new_id(), uuid=uuid, created_at=1.0, trigger="archive", files=3, size=5_000, stored=1)
+    core.restore_points.put(uuid, [point])
+    brings = {"files": 3, "bytes": 5_000, "of": "2026-05-03T14:02:11.000Z"}
+    move(core, uuid, Status.SLEEPING, archived_at=1.0, restore_from=reference(uuid, point.id))
+    core.sessions.wake(uuid)
+    core.store.change(uuid, 1.0, restoring=brings)
+    shown = text(visitor, f"/sessions/{uuid}/head")
+    assert "Restoring 3 files, 5.0 kB, of 3 May 2026, 14:02 UTC." in shown
 
 
 def test_the_last_start_is_shown_on_each_way_to_the_overview(visitor: Visitor, core: Core, uuid: str) -> None:
