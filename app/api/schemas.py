@@ -17,7 +17,7 @@ from app.core.access.landing_path import LANDING_REGEX, LONGEST, is_landing
 from app.core.backups.store import NAME_PATTERN
 from app.core.prompts.inbox import ID_PATTERN, State
 from app.core.restore_points.names import REFERENCE_PATTERN
-from app.core.sessions.model import SIZES, USER_ID_PATTERN, USER_ID_RULE, UUID_PATTERN, Status
+from app.core.sessions.model import SIZES, USER_ID_PATTERN, USER_ID_RULE, UUID_PATTERN, Status, Tier
 
 UUID_REGEX = f"^{UUID_PATTERN.pattern}$"
 USER_REGEX = f"^{USER_ID_PATTERN.pattern}$"
@@ -257,6 +257,7 @@ class PageQuerySchema(Strict):
 
 class SessionsQuerySchema(PageQuerySchema):
     status = fields.Enum(Status, by_value=True)
+    tier = fields.Enum(Tier, by_value=True, metadata={"description": "where its files are"})
     user_id = user_id_field()
     label = label_filters()
     q = fields.String(
@@ -288,6 +289,14 @@ def tier_field() -> fields.String:
     return fields.String(
         required=True,
         metadata={"enum": ["hot", "parked", "archived"], "description": "where its files are; `parked` is reserved"},
+    )
+
+
+def archived_at_field() -> fields.String:
+    return fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"format": "date-time", "description": "since when it is archived; null while it has a volume"},
     )
 
 
@@ -388,6 +397,7 @@ class SessionDetailSchema(Schema):
     created_at = time_field(required=True)
     last_activity = time_field(required=True, allow_none=True)
     tier = tier_field()
+    archived_at = archived_at_field()
     archives_at = archives_at_field()
     expires_at = time_field(required=True, allow_none=True)
     workspace_url = fields.String(required=True, metadata={"format": "uri"})
@@ -571,6 +581,7 @@ class SessionSummarySchema(Schema):
     created_at = time_field(required=True)
     last_activity = time_field(required=True, allow_none=True)
     tier = tier_field()
+    archived_at = archived_at_field()
     archives_at = archives_at_field()
     expires_at = time_field(required=True, allow_none=True)
     workspace_url = fields.String(required=True, metadata={"format": "uri"})
@@ -583,12 +594,17 @@ class SessionSummarySchema(Schema):
 class SessionListSchema(Schema):
     total = fields.Integer(
         required=True,
-        metadata={"description": "sessions of the user and state; `label` and `q` don't change it"},
+        metadata={
+            "description": "sessions of the user and state, or of the user and the tier `archived`; `label`, `q` and "
+            "the tier `hot` don't change it"
+        },
     )
     sessions = fields.List(
         fields.Nested(SessionSummarySchema),
         required=True,
-        metadata={"description": "with `label` or `q` a page may have fewer than `limit`, or none, before the last"},
+        metadata={
+            "description": "with `label`, `q` or `tier` a page may have fewer than `limit`, or none, before the last"
+        },
     )
     next_cursor = fields.String(required=True, allow_none=True)
 

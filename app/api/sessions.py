@@ -76,8 +76,9 @@ def create(wanted: dict[str, Any]) -> Response:
 @blp.response(200, SessionListSchema)
 @blp.operation("listSessions", 400)
 def list_all(query: dict[str, Any]) -> Response:
-    """List sessions, newest first; terminated ones only with `status=terminated`. With `label` or `q` one call compares
-    at most 2,000 sessions, so a page may have fewer than `limit`, or none: `next_cursor` goes on until it is null."""
+    """List sessions, newest first; terminated ones only with `status=terminated`. With `label`, `q` or `tier` one call
+    compares at most 2,000 sessions, so a page may have fewer than `limit`, or none: `next_cursor` goes on until it is
+    null."""
     check_listing(query.get("user_id"))
     labels = label_pairs(query.pop("label"))
     page = core().sessions.page(labels=labels, search=query.pop("q"), **query)
@@ -309,9 +310,11 @@ def summary(record: Record) -> dict[str, Any]:
 
 
 def tier_of(record: Record) -> dict[str, Any]:
-    """Where a session's files are, and when it is archived and ends if nobody uses it."""
+    """Where a session's files are, since when they are in the archive, and when it is archived and ends if nobody uses
+    it."""
     return {
         "tier": record.tier,
+        "archived_at": iso(record.archived_at),
         "archives_at": iso(record.archives_at),
         "expires_at": iso(record.expires_at(core().settings.archive_retention)),
     }

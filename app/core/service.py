@@ -48,6 +48,7 @@ from app.core.sessions.model import (
     Record,
     Signal,
     Status,
+    Tier,
     new_uuid,
     number,
 )
@@ -168,13 +169,14 @@ class SessionService:
         *,
         status: Status | None = None,
         user_id: str | None = None,
+        tier: Tier | None = None,
         labels: Sequence[tuple[str, str]] = (),
         search: str = "",
         limit: int = 100,
         cursor: str | None = None,
     ) -> Page[Record]:
         """Sessions, newest first, with what a list shows; as `SessionList.page`."""
-        wanted = Filter(user_id=user_id, status=status, labels=labels, search=search)
+        wanted = Filter(user_id=user_id, status=status, tier=tier, labels=labels, search=search)
         return self._list.page(wanted, limit=limit, cursor=cursor)
 
     def wake(self, uuid: str, request_id: str = "", *, asked: bool = False) -> Record:

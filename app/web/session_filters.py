@@ -9,17 +9,21 @@ from urllib.parse import urlencode
 
 from werkzeug.datastructures import MultiDict
 
-from app.core.sessions.model import Status
+from app.core.sessions.model import Status, Tier
 
 TABS: Mapping[str, tuple[Status | None, ...]] = {
     "all": (None,),
     "active": (Status.ACTIVE,),
     "starting": (Status.CREATED, Status.WAKING),
     "sleeping": (Status.SLEEPING,),
+    "archived": (None,),
     "failed": (Status.FAILED,),
     "terminated": (Status.TERMINATING, Status.TERMINATED),
 }
 """The states of each tab; None stands for all but terminated ones, as the API lists them."""
+
+TIERS: Mapping[str, Tier] = {"archived": Tier.ARCHIVED}
+"""The tier of a tab that shows only one. Archived sessions sleep, so they are in that tab too."""
 
 TRAIL = 20
 """Pages to go back to one by one; before them comes the first page. An address may have 4 KB."""
@@ -64,7 +68,8 @@ class Filters:
     @property
     def query(self) -> dict[str, Any]:
         """The parameters that the API takes for these."""
-        return {"q": self.search or None, "user_id": self.user_id or None, "label": list(self.labels)}
+        tier = TIERS.get(self.tab)
+        return {"q": self.search or None, "user_id": self.user_id or None, "tier": tier, "label": list(self.labels)}
 
     @property
     def cursors(self) -> list[str | None]:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.core.sessions.model import Status
+from app.core.sessions.model import Status, Tier
 from app.web.api import api
-from app.web.session_filters import TABS, Filters, joined
+from app.web.session_filters import TABS, TIERS, Filters, joined
 
 PAGE = 50
 """Rows of a page."""
@@ -84,12 +84,17 @@ def counts(user_id: str) -> dict[str, int]:
     """Sessions by tab: of a user, "" for all. Raises `ApiError`."""
     if user_id:
         by_state = {each: _count(user_id, each) for each in {state for states in TABS.values() for state in states}}
+        by_tier = {tier: _count(user_id, None, tier) for tier in TIERS.values()}
     else:
         figures = api().get("/metrics")
         by_state = {None: figures["total_sessions"], **{each: figures[f"{each}_sessions"] for each in Status}}
-    return {tab: sum(by_state[state] for state in states) for tab, states in TABS.items()}
+        by_tier = {tier: figures[f"{tier}_sessions"] for tier in TIERS.values()}
+    return {
+        tab: by_tier[TIERS[tab]] if tab in TIERS else sum(by_state[state] for state in states)
+        for tab, states in TABS.items()
+    }
 
 
-def _count(user_id: str, state: Status | None) -> int:
-    total: int = api().get("/sessions", user_id=user_id, status=state, limit=1)["total"]
+def _count(user_id: str, state: Status | None, tier: Tier | None = None) -> int:
+    total: int = api().get("/sessions", user_id=user_id, status=state, tier=tier, limit=1)["total"]
     return total

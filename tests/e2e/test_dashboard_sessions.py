@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 
@@ -83,6 +84,35 @@ def test_rows_counts_and_new_sessions_are_live(service: Service, page: Page) -> 
     expect(row(page, second).get_by_role("button")).to_have_count(0)
     assert loads == []
     service.done("DELETE", f"/session/{first}?backup=false")
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_an_archived_session_says_so_and_is_woken_from_its_page(service: Service, browser: Browser, look: str) -> None:
+    uuid = service.create("ada", ttl=2)["uuid"]
+    (service.files(uuid) / "kept.txt").write_text("kept")
+    with looking(browser, look) as context:
+        page = signed_in(context, service)
+        page.goto(f"{dashboard(service)}/sessions/{uuid}")
+        page.locator("#do-sleep").click()
+        facts = page.locator(".facts")
+        expect(facts).to_contain_text("in the archive: the next wake restores them")
+        expect(page.locator(".timeline")).to_contain_text("Archived")
+        page.goto(f"{dashboard(service)}/?status=archived")
+        expect(row(page, uuid).locator(".state")).to_have_text("sleeping archived")
+        expect(page.locator("#tab-archived")).to_contain_text("1")
+        assert violations(page) == [] and not scrolls_sideways(page)
+        page.goto(f"{dashboard(service)}/overview")
+        expect(page.get_by_role("link", name="1 archived")).to_be_visible()
+        assert violations(page) == []
+        page.goto(f"{dashboard(service)}/sessions/{uuid}")
+        expect(page.locator(".session-state")).to_contain_text("in the archive")
+        assert violations(page) == [] and not scrolls_sideways(page)
+        page.locator("#do-wake").click()
+        expect(page.locator(".session-state")).to_contain_text("active")
+        expect(facts).to_contain_text("on its volume")
+        expect(page.locator(".timeline")).to_contain_text(re.compile(r"Restoring [1-9]\d* files?, "))
+        assert (service.files(uuid) / "kept.txt").read_text() == "kept"
+    service.done("DELETE", f"/session/{uuid}?backup=false")
 
 
 SEND_AT_ONCE = """() => new MutationObserver((_, observer) => {

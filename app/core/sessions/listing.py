@@ -14,12 +14,12 @@ import redis
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
 from app.core.redis.paging import Page, Source, filtered, members_of, these
-from app.core.sessions.model import CODECS, Record, Status, well_formed
+from app.core.sessions.model import CODECS, Record, Status, Tier, well_formed
 
 SCANNED = 2_000
 """Sessions compared for one page at most: about 50 ms. A longer search goes on with the next page."""
 
-COMPARED = ("user_id", "labels")
+COMPARED = ("user_id", "labels", "status", "archived_at")
 SHOWN = (
     "uuid",
     "user_id",
@@ -39,21 +39,26 @@ SHOWN_OF_USE = ("last_activity", "waiting")
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
-    """Which sessions to list: of a user, in a state, with all of these `labels` (names and values), and with `search`
-    as a part of the uuid, the user id or a label's value, in any case. Terminated ones only by their state."""
+    """Which sessions to list: of a user, in a state, of a tier, with all of these `labels` (names and values), and with
+    `search` as a part of the uuid, the user id or a label's value, in any case. Terminated ones only by their state.
+    """
 
     user_id: str | None = None
     status: Status | None = None
+    tier: Tier | None = None
     labels: Sequence[tuple[str, str]] = ()
     search: str = ""
 
     @property
     def compares(self) -> bool:
         """Whether no index is enough."""
-        return bool(self.labels or self.search)
+        by_tier = self.tier is Tier.HOT or (self.tier is Tier.ARCHIVED and self.status is not None)
+        return bool(self.labels or self.search or by_tier)
 
-    def matches(self, uuid: str, user_id: str, labels: Mapping[str, str]) -> bool:
-        """Whether a session has these labels and is found by the search."""
+    def matches(self, uuid: str, user_id: str, labels: Mapping[str, str], status: str, tier: Tier) -> bool:
+        """Whether a session is in the state, of the tier, has these labels and is found by the search."""
+        if self.status not in (None, status) or self.tier not in (None, tier):
+            return False
         if any(labels.get(name) != value for name, value in self.labels):
             return False
         part = self.search.casefold()
@@ -67,8 +72,9 @@ class SessionList:
         self._redis = client
 
     def page(self, wanted: Filter, *, limit: int, cursor: str | None) -> Page[Record]:
-        """Records with the fields `SHOWN` only. `total` counts those of the user and state. With labels or a search, at
-        most `SCANNED` of these are compared: the page may have fewer than `limit`, or none, and go on."""
+        """Records with the fields `SHOWN` only. `total` counts those of the user and state, or of the user that are
+        archived. If more is asked for, at most `SCANNED` of these are compared: the page may have fewer than `limit`,
+        or none, and go on."""
         with redis_errors():
             source, total = self._source(wanted)
             found, following = filtered(
@@ -81,12 +87,12 @@ class SessionList:
             return Page(total, self._rows(found), following)
 
     def _source(self, wanted: Filter) -> tuple[Source, int]:
-        """The sessions of the user and state, and how many they are."""
-        if wanted.user_id is not None and wanted.status not in (None, Status.TERMINATED):
-            own, in_state = keys.BY_USER.format(user_id=wanted.user_id), keys.BY_STATUS.format(status=wanted.status)
-            both = self._redis.zinter([own, in_state], aggregate="MIN", withscores=True)
-            return these((score, uuid) for uuid, score in both), len(both)
+        """The sessions that `page` counts, and how many they are."""
         index = _index(wanted)
+        if wanted.user_id is not None and index not in _of_user(wanted.user_id):
+            own = keys.BY_USER.format(user_id=wanted.user_id)
+            both = self._redis.zinter([own, index], aggregate="MIN", withscores=True)
+            return these((score, uuid) for uuid, score in both), len(both)
         return members_of(self._redis, index), self._redis.zcard(index)
 
     def _matching(self, wanted: Filter, uuids: Sequence[str]) -> set[str]:
@@ -96,8 +102,11 @@ class SessionList:
             pipe.hmget(keys.SESSION.format(uuid=uuid), COMPARED)
         return {
             uuid
-            for uuid, (user_id, labels) in zip(uuids, pipe.execute(), strict=True)
-            if user_id is not None and wanted.matches(uuid, user_id, json.loads(labels or "{}"))
+            for uuid, (user_id, labels, status, archived_at) in zip(uuids, pipe.execute(), strict=True)
+            if user_id is not None
+            and wanted.matches(
+                uuid, user_id, json.loads(labels or "{}"), status, Tier.ARCHIVED if archived_at else Tier.HOT
+            )
         }
 
     def _rows(self, uuids: Sequence[str]) -> list[Record]:
@@ -111,11 +120,18 @@ class SessionList:
 
 
 def _index(wanted: Filter) -> str:
-    """The index of a user's sessions, of those in a state, or of all."""
-    if wanted.user_id is not None:
-        name = keys.USER_TOMBSTONES if wanted.status is Status.TERMINATED else keys.BY_USER
-        return name.format(user_id=wanted.user_id)
+    """The index of those that are archived, in a state, of a user, or of all. The first leaves least."""
+    if wanted.tier is Tier.ARCHIVED:
+        return keys.ARCHIVED
+    if wanted.user_id is not None and wanted.status in (None, Status.TERMINATED):
+        living, gone = _of_user(wanted.user_id)
+        return gone if wanted.status else living
     return keys.BY_STATUS.format(status=wanted.status) if wanted.status else keys.ALL
+
+
+def _of_user(user_id: str) -> tuple[str, str]:
+    """The indexes of a user's sessions: the living ones, and the terminated ones."""
+    return keys.BY_USER.format(user_id=user_id), keys.USER_TOMBSTONES.format(user_id=user_id)
 
 
 def _record(texts: Sequence[str | None], of_use: Sequence[str | None]) -> Record:

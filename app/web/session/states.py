@@ -18,11 +18,18 @@ TEXTS = {
 }
 
 
+ARCHIVED = (
+    "Nothing runs, and its files are in the archive. Opening it or a prompt restores them first, which takes longer."
+)
+
+
 def state_in_words(found: Mapping[str, Any]) -> str:
     """One sentence for the answer of `GET /session/{uuid}`; a reason, where there is one, comes besides."""
     status = found["session"]["status"]
     if status == "sleeping" and found["replicas"]:
         return "Its processes are about to end."
+    if status == "sleeping" and found["session"].get("tier") == "archived":
+        return ARCHIVED
     if brings := found["session"].get("restoring"):
         return f"Restoring {restored_files(brings)}."
     return TEXTS.get(status, "")

@@ -96,6 +96,7 @@ class Session(Answer):
     created_at: datetime
     last_activity: datetime | None
     tier: str | None
+    archived_at: datetime | None
     archives_at: datetime | None
     expires_at: datetime | None
     workspace_url: str
@@ -139,6 +140,7 @@ class SessionSummary(Answer):
     created_at: datetime
     last_activity: datetime | None
     tier: str | None
+    archived_at: datetime | None
     archives_at: datetime | None
     expires_at: datetime | None
     workspace_url: str | None

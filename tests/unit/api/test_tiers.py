@@ -50,7 +50,13 @@ def test_an_archived_one_says_so_and_sleeps(client: Client, core: Core) -> None:
     session = client.get(f"/session/{uuid}").json["session"]
     assert (session["status"], session["tier"], session["archives_at"]) == ("sleeping", "archived", None)
     assert session["expires_at"] == iso(NOW + core.settings.archive_retention)
-    assert client.get("/sessions").json["sessions"][0]["tier"] == "archived"
+    assert session["archived_at"] == iso(NOW)
+    hot = new_session(client)
+    assert client.get("/sessions").json["sessions"][1]["tier"] == "archived"
+    for tier, found in (("archived", uuid), ("hot", hot)):
+        rows = client.get(f"/sessions?tier={tier}").json["sessions"]
+        assert [(row["uuid"], row["tier"]) for row in rows] == [(found, tier)]
+    assert client.get("/sessions?tier=cold").status_code == 400
     assert client.get("/metrics").json["archived_sessions"] == 1
     text = client.get("/metrics", headers={"Accept": "text/plain"}).text
     assert 'sessions_tier{tier="archived"} 1.0' in text

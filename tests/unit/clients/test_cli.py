@@ -234,9 +234,11 @@ def test_filters_and_limits_reach_the_api() -> None:
         asked.append(request.url)
         return httpx.Response(200, json={"total": 0, "sessions": [], "next_cursor": None})
 
-    result = call(answer, "list", "--label", "a=1", "--label", "b=2", "--search", "ada", "--limit", "7")
+    given = ("--label", "a=1", "--label", "b=2", "--search", "ada", "--tier", "archived", "--limit", "7")
+    result = call(answer, "list", *given)
     assert "Create one with" in result.output
     assert asked[0].params.get_list("label") == ["a=1", "b=2"]
+    assert asked[0].params["tier"] == "archived"
     assert (asked[0].params["q"], asked[0].params["limit"]) == ("ada", "8"), "one more tells whether there are more"
 
 

@@ -75,11 +75,30 @@ def test_tabs_count_and_choose_states(visitor: Visitor, core: Core) -> None:
         add(core, number, status)
     add(core, 10, Status.CREATED, user_id="bob")
     page = visitor.get("/").text
-    assert tabs(page) == {"all": 7, "active": 1, "starting": 3, "sleeping": 1, "failed": 1, "terminated": 2}
+    counts = {"all": 7, "active": 1, "starting": 3, "sleeping": 1, "archived": 0, "failed": 1, "terminated": 2}
+    assert tabs(page) == counts
     assert uuids(visitor.get("/?status=starting").text) == ["00000010", "00000003", "00000000"]
     assert uuids(visitor.get("/?status=terminated").text) == ["00000005", "00000004"]
     assert tabs(visitor.get("/?user_id=bob").text) | {} == dict.fromkeys(tabs(page), 0) | {"all": 1, "starting": 1}
     assert tabs(visitor.get("/sessions/counts?user_id=bob").text)["all"] == 1
+
+
+def test_archived_sessions_have_a_tab_and_say_that_they_sleep_in_the_archive(visitor: Visitor, core: Core) -> None:
+    for number in range(3):
+        add(
+            core,
+            number,
+            Status.SLEEPING,
+            archived_at=5_000.0 if number else 0.0,
+            user_id="ada" if number < 2 else "bob",
+        )
+    page = visitor.get("/?status=archived").text
+    assert (uuids(page), tabs(page)["archived"], tabs(page)["sleeping"]) == (["00000002", "00000001"], 2, 3)
+    assert page.count('<span class="status calm">sleeping</span> <span class="muted">archived</span>') == 2
+    bobs = visitor.get("/?status=archived&user_id=bob").text
+    assert (uuids(bobs), tabs(bobs)["archived"]) == (["00000002"], 1)
+    assert "Nothing is archived" in visitor.get("/?status=archived&user_id=eve").text
+    assert '<a href="/?status=archived">2 archived</a>, of 3 sessions' in visitor.get("/overview").text
 
 
 def test_a_tab_of_two_states_has_pages(visitor: Visitor, core: Core) -> None:

@@ -63,7 +63,7 @@ elseif contains(change.clear, 'restore_from') or change.to == 'terminated' then
 end
 
 if change.set.archived_at then
-  redis.call('ZADD', 'sessions:archived', change.set.archived_at, change.uuid)
+  redis.call('ZADD', 'sessions:archived', redis.call('HGET', session, 'created_at'), change.uuid)
 elseif contains(change.clear, 'archived_at') or change.to == 'terminated' then
   redis.call('ZREM', 'sessions:archived', change.uuid)
 end

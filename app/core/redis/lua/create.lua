@@ -17,17 +17,17 @@ local function counted()
   return all < quota and all or all - #redis.call('ZINTER', 2, KEYS[5], 'sessions:archived')
 end
 if quota >= 0 and counted() >= quota then return 'quota' end
-local from, archived = '', nil
+local from, archived = '', false
 for i = 11, #ARGV, 2 do
   if ARGV[i] == 'restore_from' then from = ARGV[i + 1] end
-  if ARGV[i] == 'archived_at' then archived = ARGV[i + 1] end
+  if ARGV[i] == 'archived_at' then archived = true end
 end
 if from ~= '' and quota >= 0 and not (restorable(from, KEYS[8]) and lasting(from)) then return 'gone' end
 if quota >= 0 and full(tonumber(ARGV[10])) then return 'no_room' end
 if from ~= '' then redis.call('HSET', KEYS[9], ARGV[1], from) end
 redis.call('UNLINK', KEYS[1] .. ':use')
 redis.call('HSET', KEYS[1], unpack(ARGV, 11))
-if archived then redis.call('ZADD', 'sessions:archived', archived, ARGV[1]) end
+if archived then redis.call('ZADD', 'sessions:archived', ARGV[3], ARGV[1]) end
 for i = 3, 5 do redis.call('ZADD', KEYS[i], ARGV[3], ARGV[1]) end
 if ARGV[4] ~= '0' then redis.call('ZADD', KEYS[6], ARGV[4], ARGV[1]) end
 if ARGV[5] ~= '0' then redis.call('ZADD', KEYS[7], ARGV[5], ARGV[1]) end

@@ -62,6 +62,7 @@ def list_(
     context: typer.Context,
     user: Annotated[str | None, typer.Option(help="Only this user's.")] = None,
     status: Annotated[str | None, typer.Option(help="Only in this state, as sleeping or failed.")] = None,
+    tier: Annotated[str | None, typer.Option(help="Only with the files there: hot or archived.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="Only with NAME=VALUE; may be repeated.")] = None,
     search: Annotated[str | None, typer.Option(help="Only with this in uuid, user or a label.")] = None,
     limit: Limit = 100,
@@ -73,7 +74,7 @@ def list_(
     """
     calls = client(context).sessions
     print_list(
-        calls.list(user_id=user, status=status, label=label, q=search, limit=page_size(limit)),
+        calls.list(user_id=user, status=status, tier=tier, label=label, q=search, limit=page_size(limit)),
         limit,
         lambda each: (each.uuid, _state(each), each.user_id, ago(each.created_at), ago(each.last_activity)),
         *("SESSION", "STATUS", "USER", "AGE", "LAST USE"),
@@ -313,6 +314,7 @@ def shown(session: Session, *, as_json: bool = False) -> None:
             "labels": " ".join(f"{name}={value}" for name, value in session.labels.items()),
             "created": when(session.created_at),
             "last use": when(session.last_activity),
+            "archived": when(session.archived_at),
             "archived from": when(session.archives_at),
             "expires": when(session.expires_at),
             "files saved": _saved(session),

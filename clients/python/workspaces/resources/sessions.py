@@ -73,16 +73,18 @@ class Sessions(Resource):
         *,
         status: str | None = None,
         user_id: str | None = None,
+        tier: str | None = None,
         label: Sequence[str] | None = None,
         q: str | None = None,
         limit: int | None = None,
         cursor: str | None = None,
     ) -> Pages[SessionList, SessionSummary]:
         """The sessions, newest first; terminated ones only with `status="terminated"`. Those with every `label`, as
-        `course=python-101`, and with `q` in uuid, user or a label. `limit` is of one page."""
+        `course=python-101`, and with `q` in uuid, user or a label. `tier` is where the files are: `hot` or `archived`.
+        `limit` is of one page."""
 
         def fetch(cursor: str | None) -> SessionList:
-            chosen = {"status": status, "user_id": user_id, "label": label, "q": q}
+            chosen = {"status": status, "user_id": user_id, "tier": tier, "label": label, "q": q}
             query = {**chosen, "limit": limit, "cursor": cursor}
             return self._get(SessionList, "/sessions", query=query)
 

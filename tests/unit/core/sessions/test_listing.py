@@ -9,7 +9,7 @@ from app.core.errors import InvalidRequest
 from app.core.redis import keys
 from app.core.sessions import listing
 from app.core.sessions.listing import Filter, SessionList
-from app.core.sessions.model import Record, Status
+from app.core.sessions.model import Record, Status, Tier
 from app.core.sessions.store import SessionStore
 
 EVERYTHING = Filter()
@@ -122,6 +122,35 @@ def test_labels_and_search_narrow_every_index(
         labels = {"course": "ab"[number % 2], "team": f"Øst {number}"}
         add(store, number, user_id="ada" if number < 3 else "Bob", labels=labels)
     assert uuids(sessions, wanted, limit) == [f"{number:08d}" for number in numbers]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "numbers", "total"),
+    [
+        (Filter(tier=Tier.ARCHIVED), [5, 4, 2, 0], 4),
+        (Filter(tier=Tier.ARCHIVED, user_id="ada"), [2, 0], 2),
+        (Filter(tier=Tier.ARCHIVED, user_id="ada", status=Status.SLEEPING), [0], 2),
+        (Filter(tier=Tier.ARCHIVED, status=Status.WAKING), [5, 2], 4),
+        (Filter(tier=Tier.ARCHIVED, search="bo"), [5, 4], 4),
+        (Filter(tier=Tier.ARCHIVED, status=Status.TERMINATED), [], 4),
+        (Filter(tier=Tier.HOT), [3, 1], 6),
+        (Filter(tier=Tier.HOT, user_id="ada", status=Status.SLEEPING), [1], 2),
+    ],
+)
+@pytest.mark.parametrize("limit", [1, 2, 100])
+def test_a_tier_narrows_every_index(
+    store: SessionStore, sessions: SessionList, wanted: Filter, numbers: list[int], total: int, limit: int
+) -> None:
+    """Newest first by their creation, whenever they were archived."""
+    for number in range(6):
+        uuid = add(store, number, user_id="ada" if number < 3 else "bob", status=Status.SLEEPING)
+        if number % 2 == 0:
+            store.change(uuid, 2_000.0, archived_at=3_000.0 - number)
+        if number == 2:
+            store.change(uuid, 2_000.0, to=Status.WAKING)
+    store.change(f"{5:08d}", 2_000.0, to=Status.WAKING, archived_at=2_500.0)
+    assert uuids(sessions, wanted, limit) == [f"{number:08d}" for number in numbers]
+    assert sessions.page(wanted, limit=limit, cursor=None).total == total
 
 
 def test_a_search_compares_so_many_and_goes_on_with_the_next_page(
