@@ -67,6 +67,7 @@ class FakeAgent:
         self.saved: bool | None = None
         self.fingerprint = ""
         self.restored: dict[str, Any] = {}
+        self.undone: set[str] = set()
         self.running = False
         self.disconnect_secret = ""
         self.requests: list[tuple[str, str, dict[str, Any]]] = []
@@ -84,12 +85,15 @@ class FakeAgent:
         self.accepted.append(message_id)
         return 202, {"id": message_id, "status": "accepted"}
 
-    @property
-    def restore_status(self) -> int:
-        """Of a request to restore a checkpoint: there is one if it is known what that restores, once no turn runs."""
+    def restore(self, message_id: str) -> int:
+        """The status of a request to restore a checkpoint: there is one if it is known what that restores, once no turn
+        runs."""
         if not self.restored:
             return 404
-        return 409 if self.running else 200
+        if self.running:
+            return 409
+        self.undone.add(message_id)
+        return 200
 
     def checkpoint(self) -> dict[str, Any]:
         if self.saved is not None:
@@ -125,7 +129,7 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/fingerprint":
             self._say(200, {"fingerprint": self.agent.fingerprint})
         elif self.path.startswith("/checkpoints/"):
-            self._say(self.agent.restore_status, self.agent.restored)
+            self._say(self.agent.restore(self.path.split("/")[2]), self.agent.restored)
         elif self.path == "/checkpoint":
             self._say(200, self.agent.checkpoint())
         elif self.agent.statuses and (status := self.agent.statuses.pop(0)):
@@ -140,6 +144,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._note({})
+        if self.path.startswith("/checkpoints/"):
+            known = {"restored": self.path.split("/")[2] in self.agent.undone}
+            self._say(200 if self.agent.restored else 404, known)
+            return
         query = parse_qs(urlsplit(self.path).query)
         after, limit = int(query["after"][0]), int(query["limit"][0])
         some = self.agent.history[after : after + min(limit, self.agent.history_limit)]

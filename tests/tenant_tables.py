@@ -174,6 +174,7 @@ AGENT: Mapping[str, Sequence[Try]] = {
     "agent.history": [Try()],
     "agent.checkpoint": [Try(body={"push": True}), Try(body={})],
     "agent.checkpoints": [Try()],
+    "agent.find_checkpoint": [Try()],
     "agent.restore_checkpoint": [Try()],
     "agent.notice": [Try(body={"seconds": 5})],
     "agent.disconnect": [Try()],

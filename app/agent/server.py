@@ -204,6 +204,19 @@ def checkpoints() -> Response:
     return jsonify({"checkpoints": known, "missing": missing})
 
 
+@api.get("/checkpoints/<message_id>")
+def find_checkpoint(message_id: str) -> Response:
+    """Whether a prompt can be undone; `restored` if it has been."""
+    agent = _loaded()
+    try:
+        undone = agent.find_undo(message_id)
+    except UndoFailed as e:
+        raise Problem(500, e.code, f"{e}.") from None
+    if undone is None:
+        raise _no_checkpoint()
+    return jsonify({"message_id": message_id, "restored": undone})
+
+
 @api.post("/checkpoints/<message_id>/restore")
 def restore_checkpoint(message_id: str) -> Response:
     """Undo a prompt and all after it: the files and the conversation are as they were when it began."""
@@ -216,10 +229,14 @@ def restore_checkpoint(message_id: str) -> Response:
         raise Problem(409, "busy", "A turn runs; cancel it, or wait for its end.", retry=True) from None
     except UndoFailed as e:
         if e.code == NO_POINT:
-            raise Problem(404, "no_checkpoint", "There is no undo point of this prompt.") from None
+            raise _no_checkpoint() from None
         status = 507 if e.code == NO_ROOM else 500
         raise Problem(status, e.code, f"The prompt can't be undone: {e}.") from None
     return jsonify({**undone, "ms": round(1000 * (time.monotonic() - begun))})
+
+
+def _no_checkpoint() -> Problem:
+    return Problem(404, "no_checkpoint", "There is no undo point of this prompt.")
 
 
 @api.post("/notice")

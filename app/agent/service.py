@@ -103,6 +103,10 @@ class Agent:
         self._undoing.complete(self._stopping)
         self.undo.begin(id_, untouched=not any(m.get("tool_calls") for m in self.state.turn_messages(id_)))
 
+    def find_undo(self, id_: str) -> bool | None:
+        """Whether a prompt is undone, None if it can't be (`Undoing.find`)."""
+        return self._undoing.find(id_)
+
     def undo_prompt(self, id_: str) -> dict[str, Any]:
         """Undo a prompt and all after it (`Undoing.undo`)."""
         undone = self._undoing.undo(id_)

@@ -24,13 +24,14 @@ blp = Blueprint("going_back", __name__, description="Going back: roll a session 
 @blp.arguments(RollbackSchema, example={"restore_point": "p0123456789abcde"})
 @blp.response(200, SessionStatusSchema)
 @blp.alt_response(202, schema=SessionStatusSchema, description="The wait ran out; the rollback goes on.")
-@blp.operation("rollBackSession", 404, body=True, rate="wake", audit="rollback")
+@blp.operation("rollBackSession", 404, 504, body=True, rate="wake", audit="rollback")
 def roll_back(wanted: dict[str, str], uuid: str) -> Response:
     """Roll a session back in place, to a restore point or to before a message, after a restore point of the present
     state, and wait for the end. Prompts that ended later, or have not ended, are marked `rolled_back_at` and never run
     again; the conversation is cut at the same moment. A session that is up is stopped for a restore point, and started
     again. A message is undone in the running workspace; where its agent noted nothing before it, the newest restore
-    point from before it takes its place, and `restored` in `rolled_back` says so."""
+    point from before it takes its place, and `restored` in `rolled_back` says so. If the present state is not saved
+    within the wait, a message is not undone: 504 `restore_point_late`, and a repeated call uses that restore point."""
     record, default = visible_session(uuid), core().settings.wait_default
     with waiting(record.user_id, uuid, default):
         message_id = wanted.get("message_id", "")
@@ -70,15 +71,7 @@ def fork(wanted: dict[str, str], uuid: str) -> Response:
         elif "message_id" in wanted:
             point = going_back.before(source, wanted["message_id"])
         else:
-            newest = going_back.newest(source, core().settings.wait_default, request_id())
-            if newest is None:
-                raise Problem(
-                    504,
-                    "restore_point_late",
-                    f"A restore point of session {uuid} is still being made. Fork again with `restore_point` once "
-                    f"GET /session/{uuid}/restore-points lists it.",
-                )
-            point = newest
+            point = going_back.newest(source, core().settings.wait_default, request_id())
         made = going_back.fork(source, point, user_id, request_id(), name_of_request(), made_by=caller().name)
         more = {"forked_from": uuid, "restore_point": point.id, "files_of": iso(point.created_at)}
         return created(made, more=more)

@@ -116,6 +116,12 @@ class RestorePointNotFound(SessionError):
         super().__init__(f"Session {uuid} has no {what}; GET /session/{uuid}/restore-points lists those it has.")
 
 
+class RestorePointLate(SessionError):
+    """A restore point that a call needs is still being made."""
+
+    code = "restore_point_late"
+
+
 class DeadLetterNotFound(SessionError):
     """No dead letter has this id; it may have been retried or dropped."""
 

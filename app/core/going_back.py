@@ -14,7 +14,10 @@ from dataclasses import replace
 
 from app.core.errors import (
     AgentNotReady,
+    AgentRefused,
+    AgentUnavailable,
     IllegalState,
+    RestorePointLate,
     RestorePointNotFound,
     RestorePointsOff,
     Superseded,
@@ -36,8 +39,9 @@ from app.settings import Settings
 TRIES = 5
 """How often a rollback is asked for while other calls keep changing the session, and a busy agent is asked again."""
 
-SAVE_WAIT = 10.0
-"""s in which a restore point of the present state is waited for before an agent restores an earlier one."""
+SAVE_WAIT = 60.0
+"""s for which an undo waits for a restore point of the present state at most, whatever a caller prefers: the caller's
+connection is held meanwhile."""
 
 TO = {Status.ACTIVE: Status.WAKING, Status.FAILED: Status.WAKING}
 """Where a session goes that is rolled back; one that starts, sleeps or falls asleep goes on with that."""
@@ -128,7 +132,7 @@ class GoingBack:
     def undo(self, uuid: str, message_id: str, seconds: float, request_id: str = "") -> Record | None:
         """Undo what this prompt and all later ones did, in the running workspace, within `seconds` of waiting for it
         and for a restore point of now. None if no agent is up by then, or if it noted nothing before the prompt. Raises
-        `PromptNotFound`, `IllegalState`, and `AgentUnavailable`."""
+        `PromptNotFound`, `IllegalState`, `AgentUnavailable`, and `RestorePointLate`, with nothing undone."""
         asked_at, record = self._clock(), self._of_points(uuid)
         self._check_files(record)
         self._history.prompt(record, message_id)
@@ -136,9 +140,15 @@ class GoingBack:
             self._sessions.wake(uuid, request_id, asked=True)
             record = self._sessions.wait(uuid, lambda now: now.status not in (Status.WAKING, Status.CREATED), seconds)
         agent = self._inbox.agent(uuid) if record.status is Status.ACTIVE else None
-        if agent is None:
+        if agent is None or (found := self._agents.find_checkpoint(agent, message_id)) is None:
             return None
-        saved = self._save(record, min(SAVE_WAIT, seconds), request_id)
+        if found.restored:
+            saved = _saved_for(self._store.get(uuid), message_id)
+        else:
+            left = min(SAVE_WAIT, seconds - (self._clock() - asked_at))
+            saved = self._save(record, agent, left, request_id)
+            # If the answer of the agent is lost, a repeated call can't save that state any more.
+            self._store.change(uuid, self._clock(), rolled_back={"message_id": message_id, "saved": saved})
         restored = self._restore(agent, message_id)
         if restored is None:
             return None
@@ -146,7 +156,7 @@ class GoingBack:
         # Those that the agent has not been given yet are later than the prompt, too.
         waiting = [each.id for each in self._inbox.unfinished(uuid) if each.created_at <= asked_at]
         self._inbox.end_as_rolled_back(uuid, [*restored.messages_cut, *waiting], now)
-        told = {"message_id": message_id, "restored": "checkpoint", "files_of": iso(now), "saved": saved or None}
+        told = {"message_id": message_id, "restored": "checkpoint", "files_of": iso(now), "saved": saved}
         change = Change.of(
             rolled_back={**told, "files": restored.files, "at": iso(now)},
             event=("rolled_back", {"status": "done", **told, "prompts": len(restored.messages_cut)}),
@@ -162,14 +172,32 @@ class GoingBack:
                 return self._agents.restore_checkpoint(agent, message_id)
         raise IllegalState(f"The agent of session {agent.uuid} keeps running turns; cancel them, then retry.")
 
-    def _save(self, record: Record, seconds: float, request_id: str) -> str:
-        """A restore point of now, if there is one in time; its id."""
-        if not self._settings.archive_key:
-            return ""
+    def _save(self, record: Record, agent: Agent, seconds: float, request_id: str) -> str:
+        """The id of the restore point that has the present files: the newest, or else one that is made within
+        `seconds`. Raises `RestorePointLate`."""
+        newest = self._points.newest(record.uuid)
+        if newest and not newest.unreadable and newest.fingerprint and newest.fingerprint == self._fingerprint(agent):
+            return newest.id
         asked_at = self._clock()
         self._sessions.ask_for_point(record.uuid, "rollback", request_id)
-        made = self._sessions.wait(record.uuid, lambda now: now.point_at >= asked_at, seconds)
-        return made.point if made.point_at >= asked_at else ""
+
+        def over(now: Record) -> bool:
+            return now.point_at >= asked_at or now.point_error not in ("", record.point_error)
+
+        made = self._sessions.wait(record.uuid, over, seconds)
+        if made.point_at < asked_at:
+            why = f" The last attempt failed: {made.point_error}" if made.point_error else ""
+            raise RestorePointLate(
+                f"The present state of session {record.uuid} is still being saved in a restore point. Nothing was "
+                f"undone; retry.{why}"
+            )
+        return made.point
+
+    def _fingerprint(self, agent: Agent) -> str:
+        """That of the files as they are, "" for unknown."""
+        with suppress(AgentUnavailable, AgentRefused):
+            return self._agents.fingerprint(agent)
+        return ""
 
     def fork(
         self,
@@ -202,9 +230,9 @@ class GoingBack:
         )
         return made
 
-    def newest(self, record: Record, seconds: float, request_id: str = "") -> RestorePoint | None:
-        """A restore point with the session's present files, which is made if need be; None if that takes longer than
-        `seconds`."""
+    def newest(self, record: Record, seconds: float, request_id: str = "") -> RestorePoint:
+        """A restore point with the session's present files, which is made if need be. Raises `RestorePointLate` if that
+        takes longer than `seconds`."""
         record = self._of_points(record.uuid)
         found = parse(record.restore_from)
         if found and found[0] == record.uuid:
@@ -216,7 +244,12 @@ class GoingBack:
             self._sessions.ask_for_point(record.uuid, "api", request_id)
             record = self._sessions.wait(record.uuid, lambda now: _saved(now, asked_at), seconds)
         point = self._points.get(record.uuid, record.point) if _saved(record, asked_at) else None
-        return point if point and not point.broken else None
+        if point is None or point.broken:
+            raise RestorePointLate(
+                f"A restore point of session {record.uuid} is still being made. Fork again with `restore_point` once "
+                f"GET /session/{record.uuid}/restore-points lists it."
+            )
+        return point
 
     def _of_points(self, uuid: str) -> Record:
         """The session, if it may have restore points. Raises `RestorePointsOff`, `IllegalState`."""
@@ -236,6 +269,12 @@ class GoingBack:
 
 def _going(record: Record) -> IllegalState:
     return IllegalState(f"Session {record.uuid} is `{record.status}`; restore its backup into a new session.")
+
+
+def _saved_for(record: Record, message_id: str) -> str | None:
+    """The restore point with the state before this message was undone, as the call that undid it noted."""
+    noted = record.rolled_back
+    return noted.get("saved") if noted.get("message_id") == message_id else None
 
 
 def _saved(record: Record, now: float) -> bool:

@@ -386,7 +386,7 @@ class SessionService:
         return record
 
     def ask_for_point(self, uuid: str, trigger: str, request_id: str = "") -> None:
-        """Have a restore point made, where there are any; one of the service's own is asked for once at a time."""
+        """Have a restore point made, where there are any; one that no caller waits for is asked for once at a time."""
         now = self._clock()
         if self._settings.archive_key and self._store.request_point(uuid, now, self._overdue(now), trigger):
             self._tasks.send(task_queue.POINT, uuid, request_id=request_id)

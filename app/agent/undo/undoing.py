@@ -51,6 +51,12 @@ class Undoing:
         files, ids = self._state.undone(id_) or (0, [])
         return {"files": files, "messages_cut": ids}
 
+    def find(self, id_: str) -> bool | None:
+        """Whether this prompt is undone; None if `undo` can't undo it. Raises UndoFailed, OSError."""
+        if self._state.undone(id_) is not None:
+            return True
+        return False if self._may_have_point(id_) else None
+
     def _carry_out(self, id_: str) -> None:
         if self._state.restoring:
             self._swap()

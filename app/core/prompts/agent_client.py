@@ -134,6 +134,13 @@ class History:
 
 
 @dataclass(frozen=True)
+class FoundCheckpoint:
+    """What an agent noted before a prompt, `restored` if that was restored before."""
+
+    restored: bool
+
+
+@dataclass(frozen=True)
 class RestoredCheckpoint:
     """What an agent restored: so many files were written or removed, and these prompts are in the conversation no
     more."""
@@ -225,6 +232,11 @@ class AgentClient:
             return Checkpoint.from_json(said)
         except InvalidRequest as error:
             raise AgentUnavailable(f"The agent of session {agent.uuid} returned an invalid checkpoint.") from error
+
+    def find_checkpoint(self, agent: Agent, message_id: str) -> FoundCheckpoint | None:
+        """What the agent can restore of before this prompt; None if it noted nothing, or is of an earlier release."""
+        said = self._request(agent, "GET", f"/checkpoints/{message_id}", ignored=UNSUPPORTED_STATUSES)
+        return FoundCheckpoint(said.get("restored") is True) if said else None
 
     def restore_checkpoint(self, agent: Agent, message_id: str) -> RestoredCheckpoint | None:
         """Have the agent restore files and conversation as they were before this prompt began; None if it did not note

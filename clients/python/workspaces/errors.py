@@ -203,7 +203,7 @@ class NotConfigured(ServiceUnavailable):
 
 
 class RestorePointLate(ServerError):
-    """A restore point is still being made; fork again from it once it is listed."""
+    """A restore point that is needed is still being made; roll back again, or fork from it once it is listed."""
 
 
 class StorageFull(ServerError):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 from flask import Flask
 
 from app.core.composition import Core
+from app.core.errors import StateUnavailable
 from app.core.redis import keys, task_queue
 from app.core.restore_points.index import RestorePoint
 from app.core.restore_points.names import reference
@@ -27,7 +29,8 @@ from tests.unit.api.helpers import (
 )
 from tests.world import SECRET_KEY
 
-POINT = "p000000000000001"
+POINT, SAVED = "p000000000000001", "p000000000000002"
+FILES = "0123456789abcdef"
 AT_ONCE = {"Prefer": "respond-async"}
 
 
@@ -116,6 +119,19 @@ def test_without_an_archive_key_there_is_none(make_app: AppMaker) -> None:
 # By message
 
 
+@pytest.fixture
+def saves(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each restore point that is asked for is made at once."""
+    ask = core.sessions.ask_for_point
+
+    def made(uuid: str, trigger: str, request_id: str = "") -> None:
+        ask(uuid, trigger, request_id)
+        core.store.change(uuid, time.time(), point=SAVED, point_at=time.time())
+
+    monkeypatch.setattr(core.sessions, "ask_for_point", made)
+
+
+@pytest.mark.usefixtures("saves")
 def test_a_message_is_undone_by_the_agent(client: Client, core: Core, uuid: str, agent: FakeAgent) -> None:
     assert core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
     for name in ("first", "second", "third"):
@@ -128,7 +144,8 @@ def test_a_message_is_undone_by_the_agent(client: Client, core: Core, uuid: str,
     assert (answer.status_code, answer.json["session"]["status"]) == (200, "active")
     told = answer.json["session"]["rolled_back"]
     assert (told["restored"], told["message_id"], told["files"]) == ("checkpoint", "first", 3)
-    assert agent.requests == [("POST", "/checkpoints/first/restore", {})]
+    assert told["saved"] == SAVED
+    assert asked(agent) == ["GET /checkpoints/first", "POST /checkpoints/first/restore"]
     assert core.store.get(uuid).point_trigger == "rollback"
     for name, state in (("first", "processed"), ("second", "failed"), ("third", "failed")):
         shown = client.get(f"/session/{uuid}/messages/{name}").json
@@ -136,6 +153,100 @@ def test_a_message_is_undone_by_the_agent(client: Client, core: Core, uuid: str,
     assert core.inbox.unfinished(uuid) == []
 
 
+def asked(agent: FakeAgent) -> list[str]:
+    """What the agent was asked for, besides fingerprints."""
+    return [f"{method} {path}" for method, path, _ in agent.requests if path != "/fingerprint"]
+
+
+def test_nothing_is_undone_before_the_present_state_is_saved(
+    client: Client, core: Core, uuid: str, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
+    core.inbox.take(uuid, "do", "first", now=time.time())
+    agent.restored = {"files": 3, "ms": 20, "messages_cut": ["first"]}
+    agent.running = True
+    call, body = f"/session/{uuid}/rollback", {"message_id": "first"}
+    check_problem(client.post(call, json=body), 504, "restore_point_late")
+    assert asked(agent) == ["GET /checkpoints/first"]
+    assert agent.running and not core.inbox.get(uuid, "first").rolled_back_at
+    assert (core.store.get(uuid).point_trigger, core.store.get(uuid).rolled_back) == ("rollback", {})
+
+    # The point goes on being made, and is enough for the next call, however long it took, if nothing changed since.
+    ask = core.sessions.ask_for_point
+    monkeypatch.setattr(core.sessions, "ask_for_point", lambda *_: pytest.fail("no point more is needed"))
+    core.restore_points.put(uuid, [replace(point(uuid), id=SAVED, created_at=time.time(), fingerprint=FILES)])
+    agent.fingerprint = FILES
+    done = client.post(call, json=body)
+    assert (done.status_code, done.json["session"]["rolled_back"]["saved"]) == (200, SAVED)
+
+    # Not for one that changed something.
+    monkeypatch.setattr(core.sessions, "ask_for_point", ask)
+    agent.undone.clear()
+    agent.fingerprint = FILES[::-1]
+    check_problem(client.post(call, json=body), 504, "restore_point_late")
+
+
+def test_a_point_that_can_not_read_all_files_is_not_enough(
+    client: Client, core: Core, uuid: str, agent: FakeAgent
+) -> None:
+    """They may be readable now."""
+    assert core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
+    core.inbox.take(uuid, "do", "first", now=time.time())
+    agent.restored = {"files": 3, "ms": 20, "messages_cut": ["first"]}
+    agent.fingerprint = FILES
+    core.restore_points.put(uuid, [replace(point(uuid), fingerprint=FILES, unreadable=1)])
+    answer = client.post(f"/session/{uuid}/rollback", json={"message_id": "first"})
+    check_problem(answer, 504, "restore_point_late")
+
+
+def test_a_state_that_can_not_be_saved_says_why(
+    client: Client, core: Core, uuid: str, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once: the next attempt may be minutes away."""
+    assert core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
+    core.inbox.take(uuid, "do", "first", now=time.time())
+    agent.restored = {"files": 3, "ms": 20, "messages_cut": ["first"]}
+    ask, why = core.sessions.ask_for_point, "The store is full."
+
+    def fail(*given: str) -> None:
+        ask(*given)
+        core.store.change(uuid, time.time(), point_error=why)
+
+    monkeypatch.setattr(core.sessions, "ask_for_point", fail)
+    call = f"/session/{uuid}/rollback"
+    answer = client.post(call, json={"message_id": "first"}, headers={"Prefer": "wait=60"})
+    check_problem(answer, 504, "restore_point_late")
+    assert why in answer.json["detail"]
+
+
+def test_a_point_that_began_before_the_call_is_followed_by_another(
+    client: Client, core: Core, uuid: str, agent: FakeAgent
+) -> None:
+    assert core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
+    core.inbox.take(uuid, "do", "first", now=time.time())
+    agent.restored = {"files": 3, "ms": 20, "messages_cut": ["first"]}
+    core.sessions.ask_for_point(uuid, "interval")
+    under_way = core.store.get(uuid).point_asked
+    client.post(f"/session/{uuid}/rollback", json={"message_id": "first"})
+    assert not core.store.settle_point(uuid, under_way)
+
+
+@pytest.mark.usefixtures("saves")
+def test_an_undo_whose_answer_was_lost_still_names_the_state_before(
+    client: Client, core: Core, uuid: str, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
+    core.inbox.take(uuid, "do", "first", now=time.time())
+    agent.restored = {"files": 3, "ms": 20, "messages_cut": ["first"]}
+    call, body = f"/session/{uuid}/rollback", {"message_id": "first"}
+    with monkeypatch.context() as lost:
+        lost.setattr(core.inbox, "end_as_rolled_back", Mock(side_effect=StateUnavailable("killed")))
+        check_problem(client.post(call, json=body), 503, "state_unavailable")
+    monkeypatch.setattr(core.sessions, "ask_for_point", lambda *_: pytest.fail("that state is gone"))
+    assert client.post(call, json=body).json["session"]["rolled_back"]["saved"] == SAVED
+
+
+@pytest.mark.usefixtures("saves")
 def test_a_turn_is_cancelled_only_for_an_undo(client: Client, core: Core, uuid: str, agent: FakeAgent) -> None:
     """Not where there is nothing to restore."""
     assert core.inbox.agent_here(uuid, agent.address, "pod", "boot", time.time())
@@ -146,8 +257,8 @@ def test_a_turn_is_cancelled_only_for_an_undo(client: Client, core: Core, uuid: 
     assert agent.running
     agent.restored = {"files": 3, "ms": 20, "messages_cut": ["first"]}
     assert client.post(f"/session/{uuid}/rollback", json={"message_id": "first"}).status_code == 200
-    restore = "/checkpoints/first/restore"
-    assert [path for _, path, _ in agent.requests] == [restore, restore, "/cancel", restore]
+    find, restore = "GET /checkpoints/first", "POST /checkpoints/first/restore"
+    assert asked(agent) == [find, find, restore, "POST /cancel", restore]
 
 
 def test_without_a_checkpoint_the_restore_point_before_it_is_restored(
@@ -158,6 +269,8 @@ def test_without_a_checkpoint_the_restore_point_before_it_is_restored(
     answer = client.post(f"/session/{uuid}/rollback", json={"message_id": "first"}, headers=AT_ONCE)
     assert answer.status_code == 202
     assert core.store.get(uuid).rollback_to == POINT
+    assert asked(agent) == ["GET /checkpoints/first"]
+    assert not core.store.pending(keys.POINT_REQUESTS, uuid), "the rollback saves the state by itself"
 
 
 def test_a_message_from_before_all_points_can_not_be_undone(client: Client, core: Core, uuid: str) -> None:

@@ -204,6 +204,11 @@ def test_a_message_is_undone_within_the_call(sessionctl: Sessionctl) -> None:
     assert asked(api) == [f"POST /session/{UUID}/rollback wait=60"]
 
 
+def test_an_undo_whose_restore_point_takes_longer_says_so(sessionctl: Sessionctl) -> None:
+    ended = sessionctl(Api(problem(504, "restore_point_late")), "rollback", UUID, "--message", "m1")
+    assert ended.code == TIMED_OUT
+
+
 def test_a_fork_whose_restore_point_takes_longer_says_so(sessionctl: Sessionctl) -> None:
     ended = sessionctl(Api(problem(504, "restore_point_late")), "fork", UUID)
     assert ended.code == TIMED_OUT

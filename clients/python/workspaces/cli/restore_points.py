@@ -88,7 +88,10 @@ def rollback(
     with steps(f"rolling {uuid} back") as shown:
         # A message is undone within the call.
         within = MOST_WAIT if wait and message else 0
-        session = calls.restore_points.roll_back(uuid, restore_point=_id(point), message_id=message, wait=within)
+        try:
+            session = calls.restore_points.roll_back(uuid, restore_point=_id(point), message_id=message, wait=within)
+        except RestorePointLate as error:
+            raise WaitTimedOut(str(error)) from error
         if wait and session.rolling_back:
             try:
                 session = calls.sessions.wait_until_rolled_back(uuid, timeout=timeout, on_event=shown.show)

@@ -41,7 +41,8 @@ class RestorePoints(Resource):
         idempotency_key: str | None = None,
     ) -> Session:
         """Roll a session back in place, to a restore point or to before a message; `rollback_to` is None in the answer
-        if that is done. Its present state is saved first. Raises `RestorePointNotFound`."""
+        if that is done. Its present state is saved first. Raises `RestorePointNotFound`, and `RestorePointLate` where a
+        message was not undone, as that takes longer than `wait`: the next call uses what is saved by then."""
         body = given(restore_point=restore_point, message_id=message_id)
         where = path("session", uuid, "rollback")
         return session_of(self._http.json("POST", where, body=body, wait=wait, idempotency_key=idempotency_key))

@@ -254,10 +254,12 @@ def test_an_agent_undoes_what_a_prompt_did(agent: AgentProcess, gateway: FakeGat
     agent.call("POST", "/checkpoint", {"push": True})
     status, listed = agent.call("GET", "/checkpoints")
     assert status == 200 and [point["message_id"] for point in listed["checkpoints"]] == ["m1", "m0"]
+    assert agent.call("GET", "/checkpoints/m1") == (200, {"message_id": "m1", "restored": False})
     status, undone = agent.call("POST", "/checkpoints/m1/restore")
     assert status == 200, undone
     assert undone["messages_cut"] == ["m1"] and undone["files"] == 4 and undone["ms"] >= 0
     assert sorted(path.name for path in agent.folder.iterdir()) == [".gitignore", "file", "gone"]
+    assert agent.call("GET", "/checkpoints/m1")[1]["restored"] is True
     assert (agent.folder / "file").read_text() == "mine"
     assert {message["id"] for message in agent.history()} == {"m0"}
     assert agent.call("POST", "/checkpoint", {"push": True})[1]["saved"] is True
@@ -272,6 +274,7 @@ def test_an_agent_undoes_what_a_prompt_did(agent: AgentProcess, gateway: FakeGat
     assert len(model.requests) == asked
     assert agent.call("POST", "/checkpoints/m1/restore")[1]["messages_cut"] == ["m1"]
     assert agent.call("POST", "/checkpoints/nobody/restore")[1]["error"] == "no_checkpoint"
+    assert agent.call("GET", "/checkpoints/nobody")[1]["error"] == "no_checkpoint"
     assert [point["message_id"] for point in agent.call("GET", "/checkpoints")[1]["checkpoints"]] == ["m0"]
 
 
@@ -282,8 +285,10 @@ def test_a_running_turn_is_busy(agent: AgentProcess, gateway: FakeGateway, model
     agent.start()
     agent.prompt("m1", "wait")
     gateway.wait(lambda: any(event["type"] == "token" for event in gateway.events))
+    found = agent.call("GET", "/checkpoints/m1")
     status, answer = agent.call("POST", "/checkpoints/m1/restore")
     held.set()
+    assert found[0] == 200, "its point may still be being made"
     assert (status, answer["error"]) == (409, "busy")
     gateway.outcome("m1", PATIENCE)
 
