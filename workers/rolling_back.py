@@ -105,6 +105,13 @@ class RollingBack:
         saved = self._core.restore_points.get(record.uuid, point_id)
         return saved.unreadable if saved else 0
 
+    def _prompts_after(self, uuid: str, when: float) -> list[str]:
+        try:
+            return self._core.history_store.prompts_after(uuid, when)
+        except PermanentError as error:
+            log.warning("only prompts that have not expired are marked: %s", error, extra={"uuid": uuid})
+            return []
+
     def call_off(self, record: Record, why: str) -> Record:
         """Go on with the files as they are."""
         log.warning("a rollback was called off: %s", why, extra={"uuid": record.uuid})
@@ -127,12 +134,14 @@ class RollingBack:
         fell_back = restored is not None and restored.fell_back
         if fell_back:
             self._core.restore_points.mark_broken(uuid, [record.rollback_to])
+        # Before they are cut from the conversation: this may be interrupted in between.
+        removed = self._prompts_after(uuid, files_of)
+        undone = self._core.inbox.roll_back(uuid, files_of, record.rollback_at, now, removed)
         try:
             self._core.history_store.cut(uuid, files_of)
         except PermanentError as error:
             # A damaged copy: the agent replaces it by its own.
             log.warning("the stored conversation was not cut: %s", error, extra={"uuid": uuid})
-        undone = self._core.inbox.roll_back(uuid, files_of, record.rollback_at, now)
         told = {
             "restore_point": point_id,
             "restored": "restore_point",

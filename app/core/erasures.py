@@ -31,7 +31,7 @@ TOMBSTONE = (
 
 SESSION_KEYS = (
     *(keys.USE, keys.RESOURCES, keys.INBOX, keys.HELD, keys.PROMPTS, keys.ANSWERED, keys.AGENT, keys.TOKENS),
-    *(keys.LOCKOUT_TRIES, keys.POINTS, keys.SESSION_BACKUPS),
+    *(keys.LOCKOUT_TRIES, keys.POINTS, keys.SESSION_BACKUPS, keys.UNDONE),
 )
 SETS = (
     *(keys.INBOX_PENDING, keys.BACKUP_REQUESTS, keys.LOCKOUTS),

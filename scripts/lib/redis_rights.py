@@ -25,6 +25,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
         *(keys.PROMPT, keys.PROMPTS, keys.HELD, keys.ANSWERED, keys.INBOX, keys.INBOX_PENDING),
         *(keys.AGENT, keys.TOKENS),
     ),
+    "prompts that were rolled back": (keys.UNDONE,),
     "intents": (keys.INTENTS,),
     "deadlines of sleep": (keys.IDLE,),
     "deadlines of the archive": (keys.EXPIRY, keys.ARCHIVING, keys.ARCHIVED),

@@ -82,6 +82,10 @@ class Delivery:
             agent, prompt = self._agent(uuid), self._inbox.head(uuid)
             if prompt is None or agent is None:
                 return
+            if self._inbox.was_rolled_back(uuid, prompt.id):
+                # It was sent again after it had expired. Its agent may have forgotten it with the files.
+                self._inbox.end_as_rolled_back(uuid, [prompt.id], self._clock())
+                continue
             try:
                 with tracing.span("deliver prompt", {"session.uuid": uuid}, parent=prompt.traceparent, kind="client"):
                     said = self._hand_over(agent, prompt)

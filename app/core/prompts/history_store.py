@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import takewhile
+from itertools import dropwhile, takewhile
 from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -216,6 +216,12 @@ class HistoryStore:
             with self._errors(uuid):
                 self._put(folder, METADATA, known)
                 self._files.sync(folder, self._files.root)
+
+    def prompts_after(self, uuid: str, when: float) -> list[str]:
+        """The ids of the prompts that `cut` would remove, oldest first."""
+        kept = self.read(uuid)
+        removed = [] if kept is None else dropwhile(lambda message: _at(message) <= when, kept.history)
+        return [str(message.get("id")) for message in removed if message.get("role") == "user"]
 
     def cut(self, uuid: str, until: float) -> int:
         """Keep the messages up to this time (seconds since the epoch) only, as a restore of the volume did; answers how

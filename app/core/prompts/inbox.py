@@ -82,6 +82,10 @@ TIMES = ("created_at", "delivered_at", "processed_at", "rolled_back_at")
 
 ROLLED_BACK = "The session was rolled back to a time before this prompt had ended."
 
+ROLLED_BACK_KEPT = 1_000
+"""Prompts of a session that are remembered as rolled back, the newest: as many as an agent knows of those it undid.
+They take up to 70 KB of Redis, as long as the session lives."""
+
 TIMED = 200
 """Answered prompts of a session whose times are read."""
 
@@ -281,25 +285,24 @@ class Inbox:
             if state == State.PROCESSED and created and ended
         ]
 
-    def roll_back(self, uuid: str, since: float, asked_at: float, now: float) -> int:
+    def roll_back(self, uuid: str, since: float, asked_at: float, now: float, removed: Sequence[str] = ()) -> int:
         """Mark the prompts that ended after `since` as rolled back, and end those that have not; answers how many. None
-        of them is delivered again. Those that came after `asked_at` and have not ended are left: they are for the files
-        as they are then. Called while no agent runs."""
+        of them is delivered again, nor of those that are `removed` from the conversation, oldest first: most of them
+        have expired. Those that came after `asked_at` and have not ended are left: they are for the files as they are
+        then. Called while no agent runs."""
         for prompt in self.unfinished(uuid):
             if prompt.created_at <= asked_at:
                 self.finish(uuid, prompt.id, reason=ROLLED_BACK, code=Failure.ROLLED_BACK, now=now)
         with redis_errors():
             answered = self._redis.zrange(keys.ANSWERED.format(uuid=uuid), 0, -1)
         ids = [member.partition(" ")[2] for member in answered]
-        marked = 0
+        undone = [each for each in removed if ID_PATTERN.fullmatch(each)][-ROLLED_BACK_KEPT:]
         for first in range(0, len(ids), MARKED_AT_ONCE):
             some = ids[first : first + MARKED_AT_ONCE]
-            undone = [
+            undone += [
                 message_id for message_id, ended in zip(some, self._ends(uuid, some), strict=True) if ended > since
             ]
-            if undone:
-                marked += self._count("rolled_back", uuid, "-", now, ids=undone)
-        return marked
+        return self._mark(uuid, undone, now)
 
     def end_as_rolled_back(self, uuid: str, ids: Sequence[str], now: float) -> None:
         """Mark these prompts as rolled back, and end those that have not ended. Ids that are none are ignored."""
@@ -307,8 +310,19 @@ class Inbox:
         for prompt in self.unfinished(uuid):
             if prompt.id in known:
                 self.finish(uuid, prompt.id, reason=ROLLED_BACK, code=Failure.ROLLED_BACK, now=now)
-        for first in range(0, len(known), MARKED_AT_ONCE):
-            self._count("rolled_back", uuid, "-", now, ids=known[first : first + MARKED_AT_ONCE])
+        self._mark(uuid, known, now)
+
+    def was_rolled_back(self, uuid: str, message_id: str) -> bool:
+        """Whether a prompt with this id was rolled back, also where that prompt has expired."""
+        with redis_errors():
+            return self._redis.lpos(keys.UNDONE.format(uuid=uuid), message_id) is not None
+
+    def _mark(self, uuid: str, ids: Sequence[str], now: float) -> int:
+        """Mark prompts that have ended as rolled back, and remember them; answers how many were not marked before."""
+        return sum(
+            self._count("rolled_back", uuid, "-", now, ids=ids[first : first + MARKED_AT_ONCE], most=ROLLED_BACK_KEPT)
+            for first in range(0, len(ids), MARKED_AT_ONCE)
+        )
 
     def _ends(self, uuid: str, ids: Sequence[str]) -> list[float]:
         """When each of these prompts ended; 0 for an expired one."""

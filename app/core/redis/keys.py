@@ -25,11 +25,12 @@ RESOURCES = "session:{uuid}:resources"
 # Prompts and the agent that works on them. PROMPTS lists all unfinished ones, INBOX and HELD those not yet delivered:
 # INBOX keeps the session awake, HELD waits for its next wake. INBOX_PENDING holds uuids scored by when a delivery is
 # due. ANSWERED holds the finished prompts that are kept, with their bytes, scored by when they expire; PROMPT_BYTES the
-# bytes of each session, by uuid.
+# bytes of each session, by uuid. UNDONE lists the prompts that were rolled back, oldest first; it outlives them.
 PROMPT = "message:{uuid}:{id}"
 HELD = "queue:{uuid}:held"
 PROMPTS = "session:{uuid}:prompts"
 ANSWERED = "session:{uuid}:answered"
+UNDONE = "session:{uuid}:undone"
 PROMPT_BYTES = "user:{user_id}:prompt_bytes"
 AGENT = "agent:{uuid}"
 INBOX_PENDING = "inbox:pending"

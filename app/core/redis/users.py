@@ -71,7 +71,7 @@ KEYS_IN_USE = (
 )
 """Keys of one session that change while its agent works."""
 
-SESSION_KEYS = (keys.SESSION, *KEYS_IN_USE)
+SESSION_KEYS = (keys.SESSION, keys.UNDONE, *KEYS_IN_USE)
 
 REFUSAL_KEYS = (keys.AUDIT_REPEATED, keys.AUDIT_COUNTS, keys.AUDIT_WINDOW)
 """The audit's stream of repeatable acts, refusals among them."""
@@ -289,6 +289,7 @@ DELIVERY_WORKER = User(
     both=(
         *_any(*KEYS_IN_USE, keys.PROMPT, keys.PROMPT_BYTES, keys.INBOX_PENDING, keys.LOCKOUT_TRIES),
         *_any(
+            keys.UNDONE,
             keys.DISCONNECTED_AT,
             keys.DELIVERY_LEASE,
             keys.LOCKOUTS,

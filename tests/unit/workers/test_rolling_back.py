@@ -17,7 +17,7 @@ from app.core.errors import (
     StateUnavailable,
 )
 from app.core.prompts.history_store import Checkpoint
-from app.core.prompts.inbox import ROLLED_BACK, State
+from app.core.prompts.inbox import ROLLED_BACK, ROLLED_BACK_KEPT, State
 from app.core.redis import keys, task_queue
 from app.core.restore_points.names import reference
 from app.core.service import NewSession
@@ -412,6 +412,81 @@ def test_the_stored_conversation_is_cut_at_the_same_moment(world: World) -> None
     assert [each["id"] for each in kept.history] == ["one", "one"]
     assert ([each["content"] for each in kept.context], dict(kept.metadata)) == (["one", "one"], {"turns": 2})
     assert world.core.history_store.cut(uuid, point.created_at) == 0
+
+
+def conversation(*prompts: tuple[str, float]) -> Checkpoint:
+    """Prompts and answers at these times."""
+    return Checkpoint(
+        [
+            {"id": name, "role": role, "content": f"do {name}", "at": iso(at)}
+            for name, at in prompts
+            for role in ("user", "assistant")
+        ]
+    )
+
+
+def expire(world: World, uuid: str, *ids: str) -> None:
+    """`PROMPT_TTL` has passed since they ended."""
+    world.core.redis.delete(*(keys.PROMPT.format(uuid=uuid, id=each) for each in ids))
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_was_rolled_back_never_runs_again_however_late_it_is_sent(
+    world: World, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    """Also what had expired before the rollback, so that only the conversation knew it; and where the rollback is
+    repeated, as it was interrupted."""
+    with fake_agent() as agent:
+        uuid, point_id = with_point(world)
+        world.core.history_store.write(uuid, conversation(("one", world.now - 90), ("two", world.now - 30)))
+        world.sessions.prompt(uuid, "do three", "three")
+        world.core.inbox.finish(uuid, "three", response={"text": "done"}, now=world.now)
+        world.core.going_back.roll_back(uuid, point_id)
+        if killed:
+            with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+                patch.setattr(world.core.inbox, "roll_back", _dies)
+                world.work()
+            world.now += world.settings.stale_after + 1
+            world.sweeps.stale()
+        world.work()
+        up(world, uuid)
+        expire(world, uuid, "three")
+        assert world.core.inbox.agent_here(uuid, agent.address, "pod", "boot", world.now)
+        for name in ("one", "two", "three", "four"):
+            world.sessions.prompt(uuid, f"do {name}", name)
+        world.core.delivery.deliver(uuid)
+        assert agent.accepted == ["one", "four"], "the agent itself knows `one`"
+        for name in ("two", "three"):
+            prompt = world.core.inbox.get(uuid, name)
+            assert (prompt.state, prompt.reason, prompt.rolled_back_at) == (State.FAILED, ROLLED_BACK, world.now)
+
+
+def test_what_an_agent_undid_does_not_run_after_its_volume_went_back(world: World) -> None:
+    """Then the agent has forgotten it."""
+    with fake_agent() as agent:
+        uuid, point_id = with_point(world)
+        world.sessions.prompt(uuid, "do it", "undone")
+        world.core.inbox.end_as_rolled_back(uuid, ["undone", "*"], world.now)
+        expire(world, uuid, "undone")
+        world.core.going_back.roll_back(uuid, point_id)
+        world.work()
+        up(world, uuid)
+        assert world.core.inbox.agent_here(uuid, agent.address, "pod", "boot", world.now)
+        world.sessions.prompt(uuid, "do it", "undone")
+        world.core.delivery.deliver(uuid)
+        assert agent.accepted == []
+
+
+def test_only_the_newest_that_were_rolled_back_are_remembered(world: World) -> None:
+    """Each once, however often a rollback is interrupted; a deleted session's are forgotten."""
+    uuid, inbox = world.active(), world.core.inbox
+    ids = [f"m{number}" for number in range(ROLLED_BACK_KEPT + 600)]
+    for _ in range(2):
+        inbox.end_as_rolled_back(uuid, ids, world.now)
+    kept = world.core.redis.lrange(keys.UNDONE.format(uuid=uuid), 0, -1)
+    assert kept == ids[-ROLLED_BACK_KEPT:]
+    inbox.close(uuid, "deleted", world.now)
+    assert not world.core.redis.exists(keys.UNDONE.format(uuid=uuid))
 
 
 # What is refused
