@@ -1,14 +1,19 @@
-"""SIGKILL, at a part of the service, at any moment of an archiving, a wake from the archive, a rollback and a fork:
-each ends as asked, and the files and the conversation are those of the same moment."""
+"""SIGKILL, at a part of the service, at any moment of an archiving, a wake from the archive, a rollback, an undo and a
+fork: each ends as asked, and the files and the conversation are those of the same moment."""
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
+import requests
 
 from app.core.redis import keys
 from app.core.sessions.store import SessionStore
@@ -20,12 +25,20 @@ from tests.faults.counting import counting
 from tests.model_server import ModelServer
 from tests.service import Service
 from tests.waiting import wait_for
+from workers.runtime.local.storage import WorkspaceStorage
 
 PARTS = ["worker", "worker", "backup-worker", "sweeper", "gateway", "web"]
 """Most steps are the worker's."""
 
+AGENT = "agent"
+UNDOING = ["web", "backup-worker", "gateway", "worker", AGENT, AGENT]
+"""What an undo in the running workspace needs; most steps are the agent's."""
+
 LONGEST = 3.0
 """s that each of these takes, about."""
+
+LONGEST_UNDO = 1.2
+"""s that an undo takes, about; most of it is the restore point."""
 
 PATIENCE = 120.0
 
@@ -52,6 +65,28 @@ class Session:
 
     def ask(self, what: str, body: Any = None) -> Any:
         return ask(self.service, "POST", f"/session/{self.uuid}/{what}", body)
+
+    def undo(self, number: int) -> Any:
+        """Undo this prompt, by a call that is repeated as long as it fails; what the session says of it."""
+
+        def answered() -> Any:
+            body = {"message_id": f"m{number}"}
+            with suppress(requests.RequestException):
+                wait = {"Prefer": "wait=20"}
+                answer = self.service.call("POST", f"/session/{self.uuid}/rollback", body, headers=wait, timeout=60)
+                # 409: the agent is still at it for the call before.
+                assert answer.ok or answer.status_code in (409, 502, 503, 504), answer.text
+                return answer.json() if answer.status_code == 200 else None
+            return None
+
+        return wait_for(answered, "the undo", seconds=PATIENCE)["session"]["rolled_back"]
+
+    def kill_agent(self) -> None:
+        """Kill the workspace's agent, which is started again by itself."""
+        running = WorkspaceStorage(self.service.data_dir).read_running(self.uuid)
+        if running and running.agent_pid:
+            with suppress(ProcessLookupError):
+                os.kill(running.agent_pid, signal.SIGKILL)
 
     def agrees(self, *numbers: int) -> None:
         """Files and conversation are those after these prompts."""
@@ -110,6 +145,45 @@ def one_round(service: Service, dice: random.Random) -> None:
     for each in (uuid, fork.uuid):
         ask(service, "DELETE", f"/session/{each}?backup=false")
         wait_status(service, each, "terminated", 0)
+
+
+@pytest.mark.timeout(2_400)
+def test_a_message_is_undone_whenever_a_part_or_the_agent_is_killed(service: Service) -> None:
+    for number in range(sampling.times(20, 1)):
+        one_undo(service, sampling.dice(f"undo {number}"))
+
+
+def one_undo(service: Service, dice: random.Random) -> None:
+    """Undone with a kill in it, and then back to the state before, by the restore point that the session names."""
+    session = Session(service, service.create("ada")["uuid"])
+    for number in (1, 2, 3):
+        session.count(number)
+    moment, part = dice.uniform(0.0, LONGEST_UNDO), dice.choice(UNDOING)
+
+    def kill() -> None:
+        session.kill_agent() if part == AGENT else service.kill(part)
+
+    killer = threading.Timer(moment, kill)
+    killer.start()
+    undone = session.undo(2)
+    killer.join()
+    assert undone["restored"] == "checkpoint", undone
+    wait_status(service, session.uuid, "active", 1)
+    session.agrees(1)
+    session.count(4)
+    session.agrees(1, 4)
+
+    session.ask("rollback", {"restore_point": undone["saved"]})
+    wait_for(lambda: restored(service, session.uuid, undone["saved"]), "the state before", seconds=PATIENCE)
+    wait_status(service, session.uuid, "active", 1)
+    session.agrees(1, 2, 3)
+    ask(service, "DELETE", f"/session/{session.uuid}?backup=false")
+    wait_status(service, session.uuid, "terminated", 0)
+
+
+def restored(service: Service, uuid: str, point: str) -> bool:
+    """Whether this restore point was restored."""
+    return bool((told(service, uuid) or {}).get("restore_point") == point)
 
 
 def told(service: Service, uuid: str) -> Any:
