@@ -138,6 +138,15 @@ class StoredPoints:
             self._schedule_drill(record)
             self._note_newest(record)
 
+    def index_anew(self, record: Record) -> None:
+        """Index the session's points as their sidecars say, those that were found broken as well. Raises as
+        `Sidecars`."""
+        found = Sidecars(self._files, self._keys.session(record.uuid)).read()
+        gone = {each.id for each in self._core.restore_points.of(record.uuid)} - found.keys()
+        self._core.restore_points.put(
+            record.uuid, [each.point() for each in found.values() if each is not None], sorted(gone)
+        )
+
     def _correct(self, record: Record, sidecars: Sidecars, stored: set[str], known: set[str]) -> None:
         found = [each for each in sidecars.read().values() if each is not None]
         made = [each.point() for each in found if each.id not in known]

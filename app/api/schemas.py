@@ -439,7 +439,11 @@ class SessionDetailSchema(Schema):
     files_of = fields.String(
         required=True,
         allow_none=True,
-        metadata={"format": "date-time", "description": "of when the files are, after a volume was lost; else null"},
+        metadata={
+            "format": "date-time",
+            "description": "of when the files are, after a volume was lost, or the newest point of an archived session; "
+            "else null",
+        },
     )
     rollback_to = fields.String(
         required=True,

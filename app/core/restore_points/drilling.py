@@ -33,6 +33,11 @@ def due_before(cycle: float, now: float) -> float:
     return now - cycle * (1 - QUARTER)
 
 
+def again_at(cycle: float, now: float) -> float:
+    """When a session is tried again none of whose points is whole now: once in each cycle."""
+    return now + cycle * (1 - QUARTER)
+
+
 def most_at_once(sessions: int, cycle: float) -> int:
     """How many sessions a sweep asks for drills of, of so many with restore points."""
     return math.ceil(sessions * sweep_period(cycle) / (cycle * QUARTER))

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import redis
 
-from app.core.backups.index import identity_fields
 from app.core.errors import RetryableError
 from app.core.redis import keys
 from app.core.restore_points.index import RestorePoint
@@ -16,9 +15,9 @@ from app.core.restore_points.recovery import Recovery
 from app.core.sessions.model import Record, Status, Tier
 from app.core.storage.archive_keys import ArchiveKeys, new_key
 from tests.fakes import FakeWorkspace
+from tests.unit.workers.sidecars import sidecars, store_sidecar
 from tests.world import World
 from workers.archiving import Archive
-from workers.restore_points.repository import Head
 from workers.restore_points.sidecar import Sidecar, Sidecars
 from workers.stored_points import StoredPoints
 
@@ -30,10 +29,6 @@ def world(redis_client: redis.Redis, tmp_path: Path) -> World:
     world = World(redis_client, tmp_path, archive_key=new_key())
     world.core.store.first_sight(world.now)
     return world
-
-
-def sidecars(world: World, uuid: str) -> Sidecars:
-    return Sidecars(world.core.backup_store.files, ArchiveKeys(world.settings.archive_key).session(uuid))
 
 
 def with_point(world: World, user_id: str = "ada") -> str:
@@ -50,22 +45,7 @@ def save(world: World, uuid: str) -> RestorePoint:
     world.work()
     point = world.core.restore_points.newest(uuid)
     assert point is not None
-    sidecar = Sidecar(
-        id=point.id,
-        uuid=uuid,
-        created_at=point.created_at,
-        trigger=point.trigger,
-        message_id="",
-        files=point.files,
-        size=point.size,
-        stored=point.stored,
-        fingerprint="",
-        repository=1,
-        snapshot="",
-        identity=identity_fields(world.get(uuid).identity),
-        head=Head.new(),
-    )
-    sidecars(world, uuid).write(sidecar)
+    store_sidecar(world, point)
     return point
 
 
