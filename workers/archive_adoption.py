@@ -38,9 +38,11 @@ class ArchiveAdoption:
         self._clock = clock
         self._archive = Archive(core)
         self._keys = ArchiveKeys(core.settings.archive_key)
+        self._told: set[str] = set()
 
     def look(self) -> None:
-        """Adopt what is archived and has neither record nor workspace. Raises `RetryableError`."""
+        """Adopt what is archived and has neither record nor workspace. A marker that is older than a restore point was
+        left when its session woke: that session's volume may be out of sight only. Raises `RetryableError`."""
         if not self._core.settings.archive_key:
             return
         unknown = self._unknown()
@@ -52,7 +54,7 @@ class ArchiveAdoption:
         for first in range(0, len(unknown), AT_ONCE):
             for marker in self._markers([each for each in unknown[first : first + AT_ONCE] if each not in workspaces]):
                 # A later one was left by a deletion: this Redis knew its session.
-                if marker.archived_at <= since:
+                if marker.archived_at <= since and not self._is_stale(marker):
                     adopted += self._adopt(marker)
         if adopted:
             log.warning("created the records of %d archived sessions that had none", adopted)
@@ -89,6 +91,20 @@ class ArchiveAdoption:
             self._core.recoveries.note_recovered()
             why = f"its restore point of {iso(marker.point.created_at)}"
             self._core.audit.note_own("recover", uuid, marker.identity.user_id, why)
+
+    def _is_stale(self, marker: Marker) -> bool:
+        """Whether the store has a newer restore point, or can't tell. It is logged once."""
+        uuid = marker.identity.uuid
+        try:
+            points = Sidecars(self._core.backup_store.files, self._keys.session(uuid)).read().values()
+        except PermanentError as error:
+            log.error("an archived session is not brought back: %s", error, extra={"uuid": uuid})
+            return True
+        stale = any(each.created_at > marker.point.created_at for each in points if each is not None)
+        if stale and uuid not in self._told:
+            log.warning("not brought back: it has restore points that are newer than its marker", extra={"uuid": uuid})
+            self._told.add(uuid)
+        return stale
 
     def _newest(self, uuid: str) -> Marker | None:
         """The session's marker, or where its newest restore point is newer, one of that; None without any point."""

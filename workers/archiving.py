@@ -185,7 +185,7 @@ class Archive:
 
     def unmark(self, uuid: str) -> None:
         """Remove the marker of a session that has a volume again. One that stays is harmless: a workspace comes before
-        it, and the daily look removes it."""
+        it, as does a newer restore point, and the daily look removes it."""
         try:
             self.markers(uuid).remove()
         except (RetryableError, PermanentError) as error:

@@ -441,8 +441,8 @@ class SessionDetailSchema(Schema):
         allow_none=True,
         metadata={
             "format": "date-time",
-            "description": "of when the files are, after a volume was lost, or the newest point of an archived session; "
-            "else null",
+            "description": "of when the files are, after a volume was lost, or the newest restore point of an archived "
+            "session; else null",
         },
     )
     rollback_to = fields.String(

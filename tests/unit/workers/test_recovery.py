@@ -174,6 +174,26 @@ def test_an_older_marker_gives_way_to_a_newer_point(world: World) -> None:
     assert world.get(uuid).restore_from == reference(uuid, newest.id)
 
 
+def test_a_stale_marker_is_left_to_the_recovery(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """It could not be removed when its session woke, and the volume is out of sight. Another session comes back."""
+    uuid, other = with_point(world), with_point(world, "bob")
+    first, archived = (world.core.restore_points.newest(each) for each in (uuid, other))
+    assert first is not None and archived is not None
+    records = {each: world.get(each) for each in (uuid, other)}
+    world.runtime.workspaces[uuid].files["b.txt"] = b"newer"
+    newest = save(world, uuid)
+    for name, point in ((uuid, first), (other, archived)):
+        Archive(world.core).mark(records[name], point, world.now)
+    lose_all(world, uuid, other)
+    world.pass_time(86_400)
+    world.sweeps.index()
+    assert [record.uuid for record in world.core.store.find([uuid, other])] == [other]
+    told = "it has restore points that are newer than its marker"
+    assert [told in record.message for record in caplog.records].count(True) == 1
+    recover(world)
+    assert world.get(uuid).restore_from == reference(uuid, newest.id)
+
+
 def test_a_store_that_is_away_is_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     uuids = [with_point(world, f"user{number}") for number in range(2)]
     lose_all(world, *uuids)
