@@ -133,18 +133,21 @@ def test_a_session_goes_back_and_is_forked(manager: Manager) -> None:
 
 
 def test_restore_points_are_proven_by_themselves(manager: Manager) -> None:
-    """Of a session that is up and of one that sleeps; the drill leaves nothing."""
-    up, asleep = made(manager), made(manager)
+    """Of a session that is up, of one that sleeps and of one in the archive; the drill leaves nothing."""
+    up, asleep, archived = made(manager), made(manager), made(manager, ttl=2)
     manager.save(up)
-    manager.sleep(asleep)
+    for each in (asleep, archived):
+        manager.sleep(each)
     manager.wait_status([asleep], "sleeping", 0)
+    wait_archived(manager, archived)
+    begun = str(iso(time.time()))
 
     def proven() -> bool:
-        return all(session_of(manager, each)["last_proven"] for each in (up, asleep))
+        return all((session_of(manager, each)["last_proven"] or "") > begun for each in (up, asleep, archived))
 
-    wait_for(proven, "the drills", lambda: manager.show([up, asleep]), PATIENCE)
+    wait_for(proven, "the drills", lambda: manager.show([up, asleep, archived]), PATIENCE)
     assert manager.holds(up)
-    manager.gone([up, asleep], within=GIVES_WAY)
+    manager.gone([up, asleep, archived], within=GIVES_WAY)
 
 
 def test_drills_whose_jobs_are_killed_are_made_again(manager: Manager) -> None:
