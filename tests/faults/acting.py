@@ -218,23 +218,36 @@ class Actor(threading.Thread):
         return False
 
     def fork(self, subject: Subject) -> None:
-        """A new session of another user, with the files of a restore point."""
+        """A new session of the same or of another user, with the files of a restore point, or from before a prompt."""
         slot = self.chance.randrange(self.scene.slots)
-        point = self.point(subject) if not subject.possible(*BACK) else {}
-        if not point or not self.scene.reserve(slot):
+        wanted = self.state_to_fork(subject)
+        if not wanted or not self.scene.reserve(slot):
             return
-        before = datetime.fromisoformat(point["created_at"]).timestamp()
-        inherited = subject.certain(before)
-        mark = self.scene.mark()
-        body = {"user_id": mark, "restore_point": point["id"]}
-        deed, answer = self.do(None, "fork", "POST", f"/session/{subject.uuid}/fork", body, ASYNC, about=point["id"])
-        self.scene.makings[mark].append(deed)
+        same = self.chance.random() < 0.5
+        user = subject.user if same else self.scene.mark()
+        path, body = f"/session/{subject.uuid}/fork", {"user_id": user, **wanted}
+        deed, answer = self.do(None, "fork", "POST", path, body, ASYNC, about=next(iter(wanted.values())))
+        deeds = [deed] if same else self.scene.makings[user]
+        (self.scene.forkings if same else self.scene.makings)[user].append(deed)
         made = None
         if deed.accepted and answer is not None:
-            deed.uuid = str(answer.json()["uuid"])
-            whole = {} if subject.possible(*BACK) else inherited
-            made = Subject(deed.uuid, mark, deeds=self.scene.makings[mark], inherited=whole)
+            told = answer.json()
+            deed.uuid = str(told["uuid"])
+            before = datetime.fromisoformat(told["files_of"]).timestamp()
+            made = Subject(deed.uuid, user, deeds=deeds)
+            made.inherited = {} if subject.possible(*BACK) else subject.certain(before)
+            if same:
+                made.idle_timeout, made.ttl = subject.idle_timeout, subject.ttl
+                made.inherited_prompts = frozenset(subject.prompts) | subject.inherited_prompts
+                made.forked_before = wanted.get("message_id", "")
         self.scene.fill(slot, made)
+
+    def state_to_fork(self, subject: Subject) -> dict[str, str]:
+        """A restore point of the session, or a prompt; {} for neither."""
+        if subject.prompts and self.chance.random() < 0.4:
+            return {"message_id": self.chance.choice(sorted(subject.prompts))}
+        point = self.point(subject)
+        return {"restore_point": str(point["id"])} if point else {}
 
     def write(self, subject: Subject) -> None:
         """A file, now and then a folder of many, where the session is up and has its files."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,11 +169,24 @@ class Contents:
                 if not text == message.response.get("text") == counting.answer(prompt.id):
                     told = f"{prompt.id}: {text!r} in the conversation, {message.response.get('text')!r} told"
                     yield Finding("wrong answer", subject.uuid, told)
+        yield from self._inherited(subject, places, said)
         ordered = sorted((each for each in subject.prompts.values() if each.id in places), key=lambda each: each.taken)
         for n, first in enumerate(ordered):
             for second in ordered[n + 1 :]:
                 if first.taken < second.first and places[first.id] > places[second.id]:
                     yield Finding("wrong order", subject.uuid, f"{second.id} before {first.id}")
+
+    def _inherited(
+        self, subject: Subject, places: Mapping[str, int], said: Sequence[Mapping[str, Any]]
+    ) -> Iterator[Finding]:
+        """A fork's files and conversation are those of one moment, and nothing came after that."""
+        counted = self.scene.place.read(subject.uuid, counting.FILE).split()
+        for each in said:
+            processed = (each.get("outcome") or {}).get("status") == State.PROCESSED
+            if processed and each["id"] in subject.inherited_prompts and each["id"] not in counted:
+                yield Finding("files and conversation differ", subject.uuid, f"{each['id']} is said, not counted")
+        if subject.forked_before in places or subject.forked_before in counted:
+            yield Finding("forked too late", subject.uuid, f"it has {subject.forked_before}, before which it is")
 
     def _counted(self, subject: Subject, prompt: Prompt) -> bool:
         return prompt.id in self.scene.place.read(subject.uuid, counting.FILE).split()

@@ -66,6 +66,12 @@ class Judge:
             if record.uuid in self.scene.subjects or record.uuid in self._spoiled:
                 continue
             makings = self.scene.makings.get(record.user_id, [])
+            forkings = [deed for deed in self.scene.forkings.get(record.user_id, []) if deed.possible and not deed.uuid]
+            if forkings and any(each.user == record.user_id for each in self.scene.subjects.values()):
+                self.scene.subjects[record.uuid] = Subject(
+                    record.uuid, record.user_id, record.idle_timeout, record.ttl, deeds=forkings
+                )
+                continue
             if not makings:
                 yield Finding("session of nobody", record.uuid, f"{record}")
                 continue
@@ -76,6 +82,7 @@ class Judge:
         for mark, makings in list(self.scene.makings.items()):
             born = [uuid for uuid, subject in self.scene.subjects.items() if subject.user == mark]
             most = 1 if mark in self.scene.keyed else sum(deed.possible for deed in makings)
+            most += sum(deed.possible for deed in self.scene.forkings.get(mark, []))
             if len(born) > most and not self._spoiled & set(born):
                 yield Finding("one call made several sessions", born[-1], f"{mark}: {born}, calls {makings}")
 
@@ -89,13 +96,13 @@ class Judge:
             if record is None:
                 yield Finding("lost", subject.uuid, "there is no record of it")
                 continue
-            yield from self._state(subject, record, subject.uuid in woken)
+            yield from self._state(subject, record, seen, subject.uuid in woken)
             yield from self._waiting(subject, record, seen)
         yield from self._counts(seen)
         yield from self._work(seen)
         yield from self._processes(seen)
 
-    def _state(self, subject: Subject, record: Record, woken: bool) -> Iterator[Finding]:
+    def _state(self, subject: Subject, record: Record, seen: Snapshot, woken: bool) -> Iterator[Finding]:
         allowed = self.allowed(subject)
         shown = f"{record.status} ({record.reason[:200]}), generation {record.generation}, settled {record.settled}"
         if record.status not in allowed:
@@ -109,6 +116,8 @@ class Judge:
             yield Finding("archived and not asleep", subject.uuid, shown)
         for event in self.events.of(subject.uuid, "drill_failed"):
             yield Finding("restore point broken", subject.uuid, str(event.data))
+        if record.point and record.status is not Status.TERMINATED and not seen.points[subject.uuid]:
+            yield Finding("no whole restore point", subject.uuid, f"{shown}, its record names {record.point}")
         if record.replicas != (record.status is Status.ACTIVE):
             yield Finding("wrong replicas", subject.uuid, f"{record.replicas} of {shown}")
 
@@ -174,7 +183,7 @@ class Judge:
             yield Finding("index and store differ", "", text)
         for uuid in seen.requests - self._spoiled:
             yield Finding("backup not made", uuid, "its request is still there")
-        for name in sorted(seen.leases):
+        for name in sorted(seen.leases - seen.of_drills()):
             if not any(uuid in name for uuid in self._spoiled):
                 yield Finding("lease still held", name.split(":")[1], name)
 

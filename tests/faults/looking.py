@@ -14,10 +14,24 @@ import redis
 
 from app.core.prompts.inbox import MARKER, Prompt, State
 from app.core.redis import keys
+from app.core.restore_points.index import RestorePoint
 from app.core.sessions.model import Record, Status
 
 PAUSE = 0.2
 """s between two looks at the events."""
+
+SLOTS = keys.POINT_SLOT.format(number="")
+
+SETS = (
+    keys.ALL,
+    keys.INTENTS,
+    keys.IDLE,
+    keys.INBOX_PENDING,
+    keys.BACKUP_REQUESTS,
+    keys.DRILL_REQUESTS,
+    keys.BACKUPS,
+)
+"""What a snapshot has of each: in this order."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +96,7 @@ class Snapshot:
     idle: set[str]
     pending: set[str]
     requests: set[str]
+    drills: set[str]
     backups: set[str]
     letters: list[str]
     leases: set[str]
@@ -89,6 +104,13 @@ class Snapshot:
     held: Mapping[str, list[str]] = field(default_factory=dict)
     prompts: Mapping[str, list[str]] = field(default_factory=dict)
     messages: Mapping[tuple[str, str], Prompt] = field(default_factory=dict)
+    points: Mapping[str, list[str]] = field(default_factory=dict)
+    """The ids of the restore points that are not broken."""
+
+    def of_drills(self) -> set[str]:
+        """The leases that drills may have, which come at any time."""
+        slots = {name for name in self.leases if name.startswith(SLOTS)} if self.drills else set()
+        return slots | {keys.BACKUP_LEASE.format(uuid=uuid) for uuid in self.drills}
 
 
 def snapshot(client: redis.Redis, prefix: str = "") -> Snapshot:
@@ -104,11 +126,12 @@ def snapshot(client: redis.Redis, prefix: str = "") -> Snapshot:
     for uuid in uuids:
         for key in (keys.INBOX, keys.HELD, keys.PROMPTS):
             pipe.lrange(key.format(uuid=uuid), 0, -1)
+        pipe.hvals(keys.POINTS.format(uuid=uuid))
     for name in users:
         pipe.zrange(name, 0, -1)
     for status in Status:
         pipe.zrange(keys.BY_STATUS.format(status=status), 0, -1)
-    for name in (keys.ALL, keys.INTENTS, keys.IDLE, keys.INBOX_PENDING, keys.BACKUP_REQUESTS, keys.BACKUPS):
+    for name in SETS:
         pipe.zrange(name, 0, -1)
     pipe.lrange(keys.DEAD_LETTERS, 0, -1)
     pipe.keys("lease:*")
@@ -116,10 +139,10 @@ def snapshot(client: redis.Redis, prefix: str = "") -> Snapshot:
     hashes = [next(answers) for _ in sessions]
     noted = [next(answers) for _ in sessions]
     found = [next(answers) for _ in names]
-    lists = {uuid: [next(answers) for _ in range(3)] for uuid in uuids}
+    lists = {uuid: [next(answers) for _ in range(4)] for uuid in uuids}
     by_user = {name.removeprefix("user:").removesuffix(":sessions"): set(next(answers)) for name in users}
     by_status = {str(status): set(next(answers)) for status in Status}
-    everyone, intents, idle, pending, requests, backups = (set(next(answers)) for _ in range(6))
+    everyone, intents, idle, pending, requests, drills, backups = (set(next(answers)) for _ in SETS)
     seen = Snapshot(
         records={
             record.uuid: record
@@ -132,6 +155,7 @@ def snapshot(client: redis.Redis, prefix: str = "") -> Snapshot:
         idle=idle,
         pending=pending,
         requests=requests,
+        drills=drills,
         backups=backups,
         letters=next(answers),
         leases=set(next(answers)),
@@ -142,6 +166,10 @@ def snapshot(client: redis.Redis, prefix: str = "") -> Snapshot:
             _whose(name): Prompt.from_hash(_whose(name)[1], hashed)
             for name, hashed in zip(names, found, strict=True)
             if hashed
+        },
+        points={
+            uuid: [point.id for point in map(RestorePoint.from_text, each[3]) if not point.broken]
+            for uuid, each in lists.items()
         },
     )
     return without_others(seen, prefix) if prefix else seen
@@ -162,6 +190,7 @@ def without_others(seen: Snapshot, prefix: str) -> Snapshot:
         idle=seen.idle - others,
         pending=seen.pending - others,
         requests=seen.requests - others,
+        drills=seen.drills - others,
         backups={name for name in seen.backups if any(f"app-{uuid}-" in name for uuid in own)},
         letters=[letter for letter in seen.letters if any(uuid in letter for uuid in own)],
         leases={name for name in seen.leases if name.split(":")[1] not in others},

@@ -45,7 +45,8 @@ SETTINGS = {
     # A session says itself when it falls asleep.
     "IDLE_TIMEOUT": "0",
     "SESSION_TTL": "0",
-    "DRILL_CYCLE": "60",
+    # Each session is drilled several times in a run.
+    "DRILL_CYCLE": "30",
     "WAKE_GRACE": "1",
     "IDLE_WARNING": "1",
     "MAX_SESSIONS_PER_USER": "1000",

@@ -89,6 +89,10 @@ class Subject:
     tokens: list[tuple[str, Deed]] = field(default_factory=list)
     inherited: dict[str, int] = field(default_factory=dict)
     """Files that it has from the session it was forked from, as CRC-32s by name."""
+    inherited_prompts: frozenset[str] = frozenset()
+    """Prompts of that session, of the same user, some of which may be in its conversation and its files."""
+    forked_before: str = ""
+    """The one of these before which it was forked."""
     spoiled: bool = False
     """Something was found about it; nothing more is expected of it."""
     over: bool = False
@@ -135,6 +139,8 @@ class Scene:
         self.subjects: dict[str, Subject] = {}
         self.makings: dict[str, list[Deed]] = defaultdict(list)
         """The calls that make a session, by the mark it bears."""
+        self.forkings: dict[str, list[Deed]] = defaultdict(list)
+        """The calls that make one more session of a user, by that mark."""
         self.keyed: set[str] = set()
         """The marks of which all calls bore one Idempotency-Key."""
         self.backups: set[str] = set()
