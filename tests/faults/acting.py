@@ -84,7 +84,7 @@ class Actor(threading.Thread):
             (self.sleep, 10), (self.wake, 6), (self.scale, 4), (self.chat, 14), (self.chat_again, 4),
             (self.stream, 4), (self.hang_up, 3), (self.cancel, 3), (self.back_up, 5), (self.write, 6),
             (self.delete, 3), (self.drop_backup, 4), (self.revoke, 2), (self.open, 2), (self.keep_up, 2),
-            (self.look, 3), (self.save, 6), (self.roll_back, 8), (self.fork, 4),
+            (self.look, 3), (self.save, 6), (self.roll_back, 8), (self.fork, 8),
         ]  # fmt: skip
         acts = [each for each in acts if each[0].__name__ not in self.without]
         return self.chance.choices([each for each, _ in acts], [weight for _, weight in acts])[0]
@@ -219,9 +219,9 @@ class Actor(threading.Thread):
 
     def fork(self, subject: Subject) -> None:
         """A new session of the same or of another user, with the files of a restore point, or from before a prompt."""
-        slot = self.chance.randrange(self.scene.slots)
         wanted = self.state_to_fork(subject)
-        if not wanted or not self.scene.reserve(slot):
+        slot = next((slot for slot in range(self.scene.slots) if self.scene.reserve(slot)), None) if wanted else None
+        if slot is None:
             return
         same = self.chance.random() < 0.5
         user = subject.user if same else self.scene.mark()

@@ -20,7 +20,7 @@ from tests.faults.conftest import impatient_service
 from tests.service import Service
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 CYCLE = 20
 """s; a session is due after 15."""
