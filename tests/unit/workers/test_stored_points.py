@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from app.core.errors import RestorePointLate
 from app.core.redis import keys
 from app.core.restore_points.schedule import next_point
 from app.core.sessions.model import Status
@@ -111,7 +112,8 @@ def test_a_record_that_was_made_again_names_the_newest_point(world: World) -> No
     assert (world.get(uuid).point, world.get(uuid).point_at) == (newest, 0)
     assert point_of_now(world.core, world.get(uuid)) is None
     assert next_point(world.get(uuid), world.settings, world.now).at <= world.now
-    assert world.core.going_back.newest(world.get(uuid), 0.0) is None
+    with pytest.raises(RestorePointLate):
+        world.core.going_back.newest(world.get(uuid), 0.0)
 
 
 def test_a_point_that_was_made_meanwhile_stays_named(world: World) -> None:
