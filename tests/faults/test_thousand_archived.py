@@ -30,7 +30,7 @@ TTL = 3_600.0
 OWN = (keys.SESSION, keys.POINTS)
 SHARED = (keys.ALL, keys.BY_STATUS.format(status=Status.SLEEPING), keys.ARCHIVED, keys.EXPIRY, keys.DRILLS, keys.IN_USE)
 
-OWN_MOST, ALL_MOST = 1_024, 1_700
+OWN_MOST, ALL_MOST = 1_024, 1_900
 """Bytes of one session: of its own keys, and with its places in what it shares with others."""
 
 
