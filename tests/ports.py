@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 PORTS = range(12_000, 20_000)
 """Below those that the kernel gives to outgoing connections, one of which may take the port of a server that is killed
@@ -22,6 +24,14 @@ def free_port() -> int:
                 continue
             return port
     raise AssertionError(f"none of {TRIES} ports of {PORTS.start} to {PORTS.stop - 1} is free")
+
+
+@contextmanager
+def refusing_port() -> Iterator[int]:
+    """A loopback port that refuses connections for the block: it is taken, and nobody listens on it."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield int(holder.getsockname()[1])
 
 
 def listens(port: int) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from app.core.errors import RetryableError
 from tests.integration import google_storage
 from tests.integration.stores import point_at
-from tests.ports import free_port
+from tests.ports import refusing_port
 from tests.unit.workers.restore_points.conftest import UUID, Shelf
 from workers.restore_points import prove_point, restic
 from workers.restore_points.repository import repositories
@@ -71,15 +71,16 @@ def test_a_store_that_is_away_is_no_damage(
     """Nothing is called broken for it. Google's is away for restic alone: gcsfs tries for half a minute each time."""
     monkeypatch.setattr(restic, "STORE_PATIENCE", 1.0)
     made = shelf.make()
-    if kind == "gs":
-        google_storage.point_restic_at(free_port(), monkeypatch)
-    else:
-        point_at(kind, free_port(), monkeypatch)
-        fsspec.get_filesystem_class(kind).clear_instance_cache()
-    with pytest.raises(RetryableError):
-        shelf.make()
-    with pytest.raises(RetryableError):
-        shelf.restore(made.id, tmp_path / "target")
-    with pytest.raises(RetryableError):
-        wanted = ProofOrder(uuid=UUID, id=made.id, files=made.files, size=made.size)
-        prove_point(tmp_path / "scratch", shelf.url, shelf.keys, wanted, never)
+    with refusing_port() as port:
+        if kind == "gs":
+            google_storage.point_restic_at(port, monkeypatch)
+        else:
+            point_at(kind, port, monkeypatch)
+            fsspec.get_filesystem_class(kind).clear_instance_cache()
+        with pytest.raises(RetryableError):
+            shelf.make()
+        with pytest.raises(RetryableError):
+            shelf.restore(made.id, tmp_path / "target")
+        with pytest.raises(RetryableError):
+            wanted = ProofOrder(uuid=UUID, id=made.id, files=made.files, size=made.size)
+            prove_point(tmp_path / "scratch", shelf.url, shelf.keys, wanted, never)
