@@ -147,8 +147,7 @@ class Conversation:
         self.context = [message for message in self.context if natural(message.get("through")) <= n]
         self.queue = [prompt for prompt in self.queue if prompt["id"] not in ids]
         for id_ in ids:
-            if id_ not in self.outcomes:
-                self.unreported[id_] = None
+            self.unreported[id_] = None
             self._mark_undone(id_, to)
         for id_ in list(self.undone)[:-UNDONE_KEPT]:
             del self.undone[id_], self.outcomes[id_]

@@ -379,17 +379,16 @@ class State:
 
     def undo(self, id_: str, files: int) -> list[str]:
         """Remove this prompt and all after it, which never run again, and note that `files` files are to be restored.
-        On disk on return: the prompts that were removed and had no outcome yet. Raises OSError."""
+        On disk on return: the prompts that were removed. Raises OSError."""
         with self._changed:
             cut = self._conversation.undoable(id_)
             if cut is None:
                 return []
             n, ids = cut
-            ended = [each for each in ids if each not in self._conversation.outcomes]
             self._record({"kind": "undone", "n": n, "ids": ids, "to": id_, "files": files})
             self.cuts += 1
             self._unconfirmed = [each for each in self._unconfirmed if each not in ids]
-            return ended
+            return ids
 
     def files_restored(self) -> None:
         """Note that the restore of files is complete, or will never be."""

@@ -225,7 +225,8 @@ class Inbox:
         now: float,
     ) -> bool:
         """Note that a prompt is finished: processed, or failed where a `reason` is given, by which `code` it is
-        counted; both with their response. The first result stands; False for a later one, or an unknown prompt."""
+        counted; both with their response. The first result stands; False for a later one, or an unknown prompt. One that
+        failed because it was rolled back is marked so, whatever its result was before."""
         given = {
             "state": State.FAILED if reason else State.PROCESSED,
             "response": json.dumps(dict(response)) if response else "",
@@ -235,7 +236,11 @@ class Inbox:
             "bounds": PROMPT_BUCKETS,
             **self._budget(),
         }
-        return self._run("finish", uuid, message_id, now, **given)
+        finished = self._run("finish", uuid, message_id, now, **given)
+        # An agent can name any id. Of those that are no prompts, none is remembered.
+        if code is Failure.ROLLED_BACK and self.states(uuid, [message_id]) != [None]:
+            self._mark(uuid, [message_id], now)
+        return finished
 
     def answer_begins(self, uuid: str, message_id: str, now: float) -> bool:
         """Note that the first token of the answer has come; False when it was noted before, or the prompt is
@@ -290,9 +295,11 @@ class Inbox:
         of them is delivered again, nor of those that are `removed` from the conversation, oldest first: most of them
         have expired. Those that came after `asked_at` and have not ended are left: they are for the files as they are
         then. Called while no agent runs."""
-        for prompt in self.unfinished(uuid):
-            if prompt.created_at <= asked_at:
-                self.finish(uuid, prompt.id, reason=ROLLED_BACK, code=Failure.ROLLED_BACK, now=now)
+        ended = sum(
+            self.finish(uuid, prompt.id, reason=ROLLED_BACK, code=Failure.ROLLED_BACK, now=now)
+            for prompt in self.unfinished(uuid)
+            if prompt.created_at <= asked_at
+        )
         with redis_errors():
             answered = self._redis.zrange(keys.ANSWERED.format(uuid=uuid), 0, -1)
         ids = [member.partition(" ")[2] for member in answered]
@@ -302,7 +309,7 @@ class Inbox:
             undone += [
                 message_id for message_id, ended in zip(some, self._ends(uuid, some), strict=True) if ended > since
             ]
-        return self._mark(uuid, undone, now)
+        return ended + self._mark(uuid, undone, now)
 
     def end_as_rolled_back(self, uuid: str, ids: Sequence[str], now: float) -> None:
         """Mark these prompts as rolled back, and end those that have not ended. Ids that are none are ignored."""

@@ -212,7 +212,7 @@ GATEWAY = User(
     "gateway",
     commands=(*CONNECTION, *SCRIPTS, *READING, *WRITING, *SENDING),
     both=(
-        *_any(*KEYS_IN_USE, keys.PROMPT, keys.PROMPT_BYTES, keys.INBOX_PENDING),
+        *_any(*KEYS_IN_USE, keys.PROMPT, keys.PROMPT_BYTES, keys.INBOX_PENDING, keys.UNDONE),
         *_any(keys.USER_TOKENS, keys.SPENT, keys.PROMPT_TIMES),
         *TOKEN_LEDGER,
         *BUDGET_NOTES,

@@ -11,7 +11,7 @@ import redis
 from flask import Flask
 
 from app.agent_protocol import REPORT_EVENTS
-from app.core.redis import task_queue
+from app.core.redis import keys, task_queue
 from app.core.sessions.model import Status
 from app.core.sessions.resources import Sample
 from app.gateway.context import EXTENSION
@@ -180,6 +180,30 @@ def test_a_failed_message_keeps_what_there_was_of_its_answer(workspace: Workspac
     assert workspace.core.inbox.get(workspace.uuid, "m1").response == said
     assert workspace.core.inbox.get(workspace.uuid, "m2").response["truncated"] is True
     assert workspace.report(event("failed", reason="No.", response="half")).status_code == 400
+
+
+def test_a_message_that_was_undone_is_marked_so_though_it_had_ended(workspace: Workspace) -> None:
+    """Who asked to undo it may have gone before the answer. The first end stands."""
+    take(workspace)
+    take(workspace, "m2")
+    workspace.report(event("processed", response={"text": "done"}))
+    for _ in range(2):
+        workspace.report(*(event("failed", each, reason="Undone.", code="rolled_back") for each in ("m1", "m2")))
+    first, second = (workspace.core.inbox.get(workspace.uuid, each) for each in ("m1", "m2"))
+    assert (first.state, first.response, second.state, second.reason) == (
+        "processed",
+        {"text": "done"},
+        "failed",
+        "Undone.",
+    )
+    assert first.rolled_back_at and second.rolled_back_at
+    assert all(workspace.core.inbox.was_rolled_back(workspace.uuid, each) for each in ("m1", "m2"))
+
+
+def test_an_undone_message_that_never_was_is_not_remembered(workspace: Workspace, redis_client: redis.Redis) -> None:
+    """A workspace may report whatever ids it thinks of."""
+    workspace.report(*(event("failed", f"m{n}", reason="Undone.", code="rolled_back") for n in range(9)))
+    assert not redis_client.exists(keys.UNDONE.format(uuid=workspace.uuid))
 
 
 def test_an_agent_cannot_end_another_sessions_message(app: Flask, workspace: Workspace) -> None:
