@@ -241,7 +241,13 @@ class FakeRuntime:
         )
 
     def restore(
-        self, identity: Identity, generation: int, *, newer_than: float = 0.0, check: Check = never
+        self,
+        identity: Identity,
+        generation: int,
+        *,
+        newer_than: float = 0.0,
+        going_back: bool = False,
+        check: Check = never,
     ) -> RestoredPoint | None:
         self._called("restore", identity.uuid, generation)
         self._provision(identity, generation)
@@ -265,6 +271,8 @@ class FakeRuntime:
         files = {re.sub(r"^\.session/", "../.session/", path): text for path, text in files.items()}
         kept = ("../.undo/",) if own else ("../.undo/", "../.session/")
         workspace.files = {path: text for path, text in files.items() if not path.startswith(kept)}
+        if point and going_back and any(path.startswith("../.session/") for path in workspace.files):
+            workspace.files[f"../.session/until-{point.created_at:.3f}"] = b""
         workspace.identity = replace(workspace.identity, restore_from="")
         workspace.restored = identity.restore_mark
         named = parse(name)

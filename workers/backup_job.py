@@ -170,7 +170,7 @@ def make_point(arguments: argparse.Namespace, check: Check) -> PointSummary:
     """Make the restore point. That of a workspace that never started is empty, as its volume."""
     told = json.loads(arguments.order)
     lists = {name: tuple(told.get(name, ())) for name in ("keep", "broken", "needed")}
-    order = PointOrder(**{**told, **lists})
+    order = PointOrder(**{**told, **lists}).begun(time.time())
     made = (arguments.url, _keys(arguments), order, check)
     if not never_used(arguments.files.parent):
         return restore_points.make_point(arguments.files.parent, *made)
@@ -190,9 +190,16 @@ def restore(arguments: argparse.Namespace, check: Check) -> RestoredPoint | None
     limits = (arguments.max_bytes, arguments.max_entries)
     if point := names.parse(arguments.name):
         volume, url, keys = arguments.files.parent, arguments.url, _keys(arguments)
-        user_id, newer_than = arguments.user_id, arguments.newer_than
         return restore_points.restore_point(
-            volume, url, keys, point[1], limits, check, user_id=user_id, newer_than=newer_than
+            volume,
+            url,
+            keys,
+            point[1],
+            limits,
+            check,
+            user_id=arguments.user_id,
+            newer_than=arguments.newer_than,
+            going_back=arguments.going_back,
         )
     store, name = _store(arguments), arguments.name
     archive.restore_backup(store, name, arguments.files, *limits, check, user_id=arguments.user_id)
@@ -236,6 +243,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
             # A worker of an earlier release passes no user.
             each.add_argument("--user-id")
             each.add_argument("--newer-than", type=float, default=0.0)
+            each.add_argument("--going-back", action="store_true")
         if action == "backup":
             each.add_argument("--partial", action="store_true")
             each.add_argument("--identity", required=True)

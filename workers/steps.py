@@ -343,7 +343,9 @@ class Steps:
         self._note_restoring(record)
         try:
             since = newest_backup_at(self._core, record)
-            restored = self._runtime.restore(record.identity, record.generation, newer_than=since, check=check)
+            restored = self._runtime.restore(
+                record.identity, record.generation, newer_than=since, going_back=_goes_back(record), check=check
+            )
         except NOT_READABLE as error:
             if not record.rollback_to:
                 raise
@@ -549,6 +551,12 @@ class Steps:
 def lacking_of(backup: Backup) -> dict[str, list[str]]:
     """What a session's record says of the files that its last backup lacks (`backup_lacks`)."""
     return {} if backup.complete else {"unreadable": list(backup.unreadable[:UNREADABLE_SHOWN])}
+
+
+def _goes_back(record: Record) -> bool:
+    """Whether the files are to be those of an earlier moment: of a rollback, or another session's."""
+    source = parse(record.restore_from)
+    return bool(record.rollback_to or (source and source[0] != record.uuid))
 
 
 def _restored_from(record: Record, older: RestoredPoint | None) -> str:

@@ -6,10 +6,11 @@ Nothing here is written to disk, and nothing is thread-safe: `app.agent.state` d
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from typing import Any
 
 from app.agent.documents import Documents, Message, is_prompt, listed, natural, strings
-from app.agent.text import seconds_since
+from app.agent.text import seconds, seconds_since
 from app.agent_protocol import Failure
 
 UNDONE = {
@@ -107,6 +108,8 @@ class Conversation:
                 self.unreported.pop(id_, None)
         elif kind == "undone":
             self._cut(entry["n"], entry["ids"], entry["to"], entry["files"])
+        elif kind == "ended":
+            self._end(float(entry["until"]))
         elif kind == "files_restored":
             self.last_restore, self.restoring = self.restoring or self.last_restore, None
         elif kind == "resumed":
@@ -143,8 +146,7 @@ class Conversation:
         return None
 
     def _cut(self, n: int, ids: Iterable[str], to: str, files: int) -> None:
-        del self.history[n:]
-        self.context = [message for message in self.context if natural(message.get("through")) <= n]
+        self._keep(n)
         self.queue = [prompt for prompt in self.queue if prompt["id"] not in ids]
         for id_ in ids:
             self.unreported[id_] = None
@@ -154,6 +156,27 @@ class Conversation:
             self.unreported.pop(id_, None)
         self.resumes = 0
         self.restoring = {"to": to, "files": files}
+
+    def _keep(self, n: int) -> list[Message]:
+        """Keep the first messages only; answers the others."""
+        removed = self.history[n:]
+        del self.history[n:]
+        self.context = [message for message in self.context if natural(message.get("through")) <= n]
+        return removed
+
+    def _end(self, until: float) -> None:
+        """Remove what is later than a time (seconds since the epoch). What was undone stays so."""
+        removed = self._keep(sum(1 for _ in takewhile(lambda message: _at(message) <= until, self.history)))
+        late = [prompt for prompt in self.queue if _at(prompt) > until]
+        self.queue = [prompt for prompt in self.queue if prompt not in late]
+        for message in removed:
+            if "outcome" in message and message["id"] not in self.undone:
+                self.outcomes.pop(message["id"], None)
+                self.unreported.pop(message["id"], None)
+        for prompt in [*(message for message in removed if message["role"] == "user"), *late]:
+            self.prompts.pop(prompt["id"], None)
+        self.inherited = min(self.inherited, len(self.history))
+        self.resumes = 0
 
     def _mark_undone(self, id_: str, to: str) -> None:
         self.undone[id_] = to
@@ -190,6 +213,11 @@ class Conversation:
         accepted = {message["id"]: message.get("at") for message in self.history if message["role"] == "user"}
         accepted |= {prompt["id"]: prompt["at"] for prompt in self.queue}
         return {id_: seconds_since(accepted.get(id_), now) for id_ in ids}
+
+
+def _at(message: Message) -> float:
+    """When a message was written, 0 if it does not say."""
+    return seconds(message.get("at")) or 0.0
 
 
 def _restore(value: Any) -> dict[str, Any] | None:

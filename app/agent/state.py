@@ -4,6 +4,7 @@
     .session/context.json   the messages as the model gets them (`app.agent.context`)
     .session/metadata.json  the queue, outcomes not reported yet, the session's uuid
     .session/journal        changes since those three were written (`app.agent.disk`)
+    .session/until-<time>   from a restore: the conversation is to end then, as the files do
 
 A message is `{"id", "role": "user"|"assistant"|"tool", "content", "at", …}`, where `id` is the prompt's,
 for every message of its turn. An assistant's may have `tool_calls` `[{"call_id","name","arguments"}]`
@@ -20,6 +21,7 @@ counted by `inherited`. Open prompts of this session continue if the manager con
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +31,7 @@ from types import MappingProxyType
 from typing import Any
 
 from app.agent.conversation import Conversation
-from app.agent.disk import Journal, write_document
+from app.agent.disk import Journal, sync_folder, write_document
 from app.agent.documents import (
     Documents,
     Message,
@@ -40,7 +42,7 @@ from app.agent.documents import (
 )
 from app.agent.prompt_status import FetchStatus, PromptStatus, no_manager
 from app.agent.text import moment
-from app.agent_protocol import Failure
+from app.agent_protocol import UNTIL, Failure
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +118,7 @@ class State:
             self._conversation = Conversation(documents)
             self._unsaved.clear()
             self._replay(self._journal.open())
+            self._end_with_files()
         if self._is_foreign(owner(documents), status):
             self._disown()
         elif owner(documents) != self._uuid:
@@ -146,6 +149,17 @@ class State:
         write_document(self._folder / "context.json", documents.context)
         write_document(self._folder / "history.json", documents.history)
         return documents
+
+    def _end_with_files(self) -> None:
+        """Remove what is later than the restored files, as a restore asks for."""
+        marks = {path: until for path in self._folder.glob(f"{UNTIL}*") if (until := _until(path)) is not None}
+        if not marks:
+            return
+        self._record({"kind": "ended", "until": min(marks.values())})
+        for path in marks:
+            path.unlink()
+        # Before anything later is written.
+        sync_folder(self._folder)
 
     def _is_foreign(self, owner: str, fetch_status: FetchStatus) -> bool:
         """Whether the conversation is another session's. One without a uuid is ours if the manager waits for one of its
@@ -468,3 +482,12 @@ class State:
         """Close the files."""
         with self._changed:
             self._journal.close()
+
+
+def _until(mark: Path) -> float | None:
+    """The time that such a file names, None if it is none."""
+    try:
+        until = float(mark.name.removeprefix(UNTIL))
+    except ValueError:
+        return None
+    return until if math.isfinite(until) and mark.is_file() else None

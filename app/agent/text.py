@@ -24,12 +24,18 @@ def moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def seconds(text: object) -> float | None:
+    """Such a time in seconds since the epoch, None if it is invalid."""
+    try:
+        return datetime.fromisoformat(str(text)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
 def seconds_since(text: object, now: float) -> float:
     """Seconds since such a time, 0 if it is in the future or invalid."""
-    try:
-        return max(0.0, now - datetime.fromisoformat(str(text)).timestamp())
-    except (ValueError, OverflowError):
-        return 0.0
+    at = seconds(text)
+    return 0.0 if at is None else max(0.0, now - at)
 
 
 def trace(error: BaseException) -> str:

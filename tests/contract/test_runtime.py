@@ -389,6 +389,18 @@ def test_a_rollback_restores_the_same_point_again(harness: Harness) -> None:
             harness.write(A, "file", b"later")
 
 
+def test_who_goes_back_is_told_where_the_conversation_ends(harness: Harness) -> None:
+    """Where the point begins: what was said while its files were read may be in it. Another user gets none at all."""
+    harness.runtime.provision(identity(A), 1)
+    harness.write(A, "../.session/metadata.json", b"{}")
+    made = harness.runtime.make_point(A, order(A))
+    mark, name = f"../.session/until-{made.created_at:.3f}", reference(A, made.id)
+    harness.runtime.restore(identity(B, restore_from=name), 1, going_back=True)
+    harness.runtime.restore(identity(C, "eve@example.com", restore_from=name), 1, going_back=True)
+    harness.runtime.restore(identity(A, restore_from=name), 2)
+    assert [harness.read(uuid, mark) for uuid in (B, C, A)] == [b"", None, None]
+
+
 def test_another_user_gets_no_conversation_from_a_restore_point(harness: Harness) -> None:
     harness.runtime.provision(identity(A), 1)
     harness.write(A, "file", b"content")

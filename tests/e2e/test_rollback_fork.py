@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -120,3 +122,45 @@ def test_a_session_goes_back_and_forth_and_forks(service: Service, model: ModelS
     assert counted(service, uuid) == "1\n2\n"
     assert prompts(service, uuid) == ["m1", "m2", "m3"]
     assert rolled_back(service, uuid, 5) == [True]
+
+
+BIG = 256 * 1024 * 1024
+"""Bytes that a point takes seconds to read."""
+
+
+def test_a_point_that_was_made_while_prompts_ran_is_of_one_moment(service: Service) -> None:
+    """The conversation is read after the project. It ends where the point begins, and what ended later is marked; what
+    is from before a prompt has none of its work."""
+    uuid = service.create()["uuid"]
+    count(service, uuid, 1)
+    earlier = service.save(uuid)
+    (service.files(uuid) / "big").write_bytes(os.urandom(BIG))
+
+    made: list[str] = []
+    saving = threading.Thread(target=lambda: made.append(service.save(uuid)))
+    saving.start()
+    numbers = itertools.count(2)
+    while saving.is_alive():
+        count(service, uuid, next(numbers))
+    last = next(numbers) - 1
+    point = service.done("GET", f"/session/{uuid}/restore-points")["restore_points"][0]
+    assert made == [point["id"]]
+    said = {number: service.done("GET", f"/session/{uuid}/messages/m{number}") for number in range(1, last + 1)}
+    later = [number for number, each in said.items() if each["processed_at"] > point["created_at"]]
+    assert len(later) > 2, (point, said)
+
+    wanted = {"message_id": f"m{later[1]}"}
+    fork = service.done("POST", f"/session/{uuid}/fork", wanted, headers=WAIT)
+    assert (fork["restore_point"], counted(service, fork["uuid"])) == (earlier, "1\n")
+    assert prompts(service, fork["uuid"]) == ["m1"]
+
+    def begun() -> list[str]:
+        """Prompts that had come when the point began."""
+        return [f"m{number}" for number, each in said.items() if each["created_at"] <= point["created_at"]]
+
+    fork = service.done("POST", f"/session/{uuid}/fork", {"restore_point": point["id"]}, headers=WAIT)
+    assert prompts(service, fork["uuid"]) == begun()
+    service.done("POST", f"/session/{uuid}/rollback", {"restore_point": point["id"]}, headers=WAIT)
+    wait_for(lambda: prompts(service, uuid) == begun(), "the conversation", lambda: str(prompts(service, uuid)))
+    assert rolled_back(service, uuid, *said) == [number in later for number in said]
+    assert counted(service, uuid).split()[: -1 + later[0]] == [str(number) for number in range(1, later[0])]

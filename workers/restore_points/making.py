@@ -75,6 +75,11 @@ class Phases:
     """How long each phase took, in ms."""
 
     ms: dict[str, int] = field(default_factory=dict)
+    begun: float = field(default_factory=time.monotonic)
+
+    def seconds(self) -> float:
+        """Since the first began."""
+        return time.monotonic() - self.begun
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
@@ -164,6 +169,7 @@ class Maker:
         return PointSummary(
             id=made.id,
             created_at=made.created_at,
+            read_until=made.read_until,
             files=made.files,
             size=made.size,
             stored=made.stored,
@@ -222,6 +228,7 @@ class Maker:
             excludes.write_bytes(_exclude_file(self.place))
             arguments += ["--exclude-file", str(excludes)]
             done = self._run(repository, [*arguments, *parts], Inside(self.place, parts, Path(temporary)))
+        read_until = round(self.order.at + self.phases.seconds(), 3)
         if not _is(self.place, self.volume):
             # Removed meanwhile, so files may be missing. Another in its place is empty until they are restored.
             raise FilesGone(self.order.uuid)
@@ -239,6 +246,7 @@ class Maker:
             id=self.order.id,
             uuid=self.order.uuid,
             created_at=self.order.at,
+            read_until=read_until,
             trigger=self.order.trigger,
             message_id=self.order.message_id,
             files=files,

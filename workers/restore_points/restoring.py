@@ -7,12 +7,14 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from app.agent_protocol import UNTIL
 from app.core.errors import BackupNotFound, PointsBroken
 from app.core.restore_points.names import reference
 from app.core.storage.archive_keys import SessionKeys
 from app.core.storage.file_store import FileStore
 from app.volume.excluded import PARTS
 from workers.archive import replace
+from workers.archive.format import CONVERSATION
 from workers.archive.source import leave_out_conversation
 from workers.restore_points.alone import alone
 from workers.restore_points.repository import Damaged, Repository
@@ -32,16 +34,17 @@ def restore_point(
     *,
     user_id: str,
     newer_than: float = 0.0,
+    going_back: bool = False,
     exclusively: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> RestoredPoint:
     """Replace the files of the volume `place` by those of the point, or of the newest whole one before it and
     `newer_than` a time (seconds since the epoch), all or nothing.
 
     `keys` are those of the session that the point is of. Another user than its own, as `user_id` says, gets the project
-    only. `limits` are the most bytes and files. The files are replaced within `exclusively`. Raises `BackupNotFound`
-    when the session has no point, `PointsBroken` when none of these is whole, `ArchiveError` when one exceeds the
-    limits, `NoSpace`, `RetryableError`, and what `check` and `exclusively` raise; after an error nothing is replaced,
-    unless an interrupted run had begun to.
+    only. With `going_back` the conversation is to end when the point began. `limits` are the most bytes and files. The
+    files are replaced within `exclusively`. Raises `BackupNotFound` when the session has no point, `PointsBroken` when
+    none of these is whole, `ArchiveError` when one exceeds the limits, `NoSpace`, `RetryableError`, and what `check`
+    and `exclusively` raise; after an error nothing is replaced, unless an interrupted run had begun to.
     """
     if replace.interrupted(place):
         with exclusively():
@@ -63,6 +66,9 @@ def restore_point(
                 _complete(new, parts)
                 if parts != PARTS:
                     leave_out_conversation(new / PARTS[0])
+                elif going_back and any((new / CONVERSATION).iterdir()):
+                    # Read after other files, it may tell of what they lack. Only its agent can read it, and cuts it.
+                    (new / CONVERSATION / f"{UNTIL}{sidecar.created_at:.3f}").touch(mode=0o600)
                 os.sync()
                 check()
                 with exclusively():

@@ -24,13 +24,14 @@ FAILED = "The store of restore points can't be used"
 
 @dataclass(frozen=True, kw_only=True)
 class Sidecar:
-    """One point. `created_at` is in s since the epoch; `files`, `size` and `stored` are as in `PointSummary`;
-    `snapshot` is restic's id of it in the repository with that number. `unreadable` counts files that it lacks;
-    `listed` says that a manifest was made."""
+    """One point. Its files were read from `created_at` to `read_until` (s since the epoch); `files`, `size` and
+    `stored` are as in `PointSummary`; `snapshot` is restic's id of it in the repository with that number. `unreadable`
+    counts files that it lacks; `listed` says that a manifest was made."""
 
     id: str
     uuid: str
     created_at: float
+    read_until: float = 0.0
     trigger: str
     message_id: str
     files: int
@@ -54,6 +55,7 @@ class Sidecar:
             id=self.id,
             uuid=self.uuid,
             created_at=self.created_at,
+            read_until=self.read_until,
             trigger=self.trigger,
             files=self.files,
             size=self.size,

@@ -12,7 +12,7 @@ Every call is idempotent and bounded in time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Any, Protocol
 
@@ -133,16 +133,22 @@ class PointOrder:
     max_entries: int
     identity: Mapping[str, Any]
 
+    def begun(self, now: float) -> PointOrder:
+        """The order once nothing is waited for any more: the point is of now (seconds since the epoch)."""
+        return replace(self, at=max(self.at, now))
+
 
 @dataclass(frozen=True, kw_only=True)
 class PointSummary:
-    """A restore point that was made, or, if nothing changed since its parent, `unchanged` and none. It lacks so many
-    `unreadable` files. `stored` are the bytes that it added to the store, `kept` those that all points of the session
-    keep there with it, 0 if `unchanged`. `forgotten` are the points that retention removed, `broken` those of which a
-    check found data missing; `checked` says that all data was read back. `ms` are the engine's phases."""
+    """A restore point that was made, or, if nothing changed since its parent, `unchanged` and none. Its files were read
+    from `created_at` to `read_until` (seconds since the epoch); it lacks so many `unreadable` ones. `stored` are the
+    bytes that it added to the store, `kept` those that all points of the session keep there with it, 0 if `unchanged`.
+    `forgotten` are the points that retention removed, `broken` those of which a check found data missing; `checked`
+    says that all data was read back. `ms` are the engine's phases."""
 
     id: str
     created_at: float
+    read_until: float = 0.0
     files: int
     size: int
     stored: int
@@ -250,12 +256,19 @@ class Runtime(Protocol):
         no error; `NoSpace` and `RetryableError` tell nothing about it."""
 
     def restore(
-        self, identity: Identity, generation: int, *, newer_than: float = 0.0, check: Check = never
+        self,
+        identity: Identity,
+        generation: int,
+        *,
+        newer_than: float = 0.0,
+        going_back: bool = False,
+        check: Check = never,
     ) -> RestoredPoint | None:
         """Replace the workspace's files by those of the backup or restore point `identity.restore_from`, all or
         nothing, and clear `restore_from` in the identity kept with the volume; returns the restore point. Instead of a
         broken one it takes the newest whole one that is older, and `newer_than` this time (seconds since the epoch);
-        raises `PointsBroken` when there is none. An error of `check` cancels the restore and leaves the files
+        raises `PointsBroken` when there is none. With `going_back` the conversation ends where the restore point
+        begins. An error of `check` cancels the restore and leaves the files
         unchanged."""
 
     def discard(self, identity: Identity, generation: int) -> str:

@@ -27,8 +27,8 @@ RETRY_SECONDS = 2.0
 
 
 class Undoing:
-    """Undoes prompts of `state`. `publish` gets their outcomes, also of those that had another: whoever asked may be gone
-    by the end."""
+    """Undoes prompts of `state`. `publish` gets their outcomes, also of those that had another: whoever asked may be
+    gone by the end."""
 
     def __init__(self, state: State, turns: Turns, points: UndoPoints, publish: Publish) -> None:
         self._state = state

@@ -225,8 +225,8 @@ class Inbox:
         now: float,
     ) -> bool:
         """Note that a prompt is finished: processed, or failed where a `reason` is given, by which `code` it is
-        counted; both with their response. The first result stands; False for a later one, or an unknown prompt. One that
-        failed because it was rolled back is marked so, whatever its result was before."""
+        counted; both with their response. The first result stands; False for a later one, or an unknown prompt. One
+        that failed because it was rolled back is marked so, whatever its result was before."""
         given = {
             "state": State.FAILED if reason else State.PROCESSED,
             "response": json.dumps(dict(response)) if response else "",

@@ -21,16 +21,18 @@ from app.core.restore_points.names import parse
 
 @dataclass(frozen=True, kw_only=True)
 class RestorePoint:
-    """One restore point of a session's files. `created_at` and `verified_at` (when its data was last read back, 0 for
-    never) are seconds since the epoch, `size` the bytes of its `files`, `stored` those that it added to the store.
-    `trigger` is `sleep`, `interval`, `archive`, `rollback` or `api`; `message_id` names the last prompt that had ended.
-    `fingerprint` is of the files, as the engine compares them. It lacks `unreadable` files, which could not be read. Of
-    a `broken` one data is missing. `proven_at` is when a drill restored it and found each file as it was, 0 for never.
+    """One restore point of a session's files, which were read from `created_at` to `read_until`. These, `verified_at`
+    (when its data was last read back, 0 for never) and `proven_at` (when a drill restored it and found each file as it
+    was, 0 for never) are seconds since the epoch. `size` is the bytes of its `files`, `stored` those that it added to
+    the store. `trigger` is `sleep`, `interval`, `archive`, `rollback` or `api`; `message_id` names the last prompt that
+    had ended. `fingerprint` is of the files, as the engine compares them. It lacks `unreadable` files, which could not
+    be read. Of a `broken` one data is missing.
     """
 
     id: str
     uuid: str
     created_at: float
+    read_until: float = 0.0
     trigger: str
     files: int
     size: int
@@ -77,8 +79,9 @@ class RestorePoints:
         return RestorePoint.from_text(text) if text else None
 
     def newest_before(self, uuid: str, when: float) -> RestorePoint | None:
-        """The newest point from before this time (seconds since the epoch) that is not broken."""
-        return next((each for each in self.of(uuid) if not each.broken and each.created_at < when), None)
+        """The newest point from before this time (seconds since the epoch) that is not broken: all its files are."""
+        whole = (each for each in self.of(uuid) if not each.broken)
+        return next((each for each in whole if max(each.created_at, each.read_until) < when), None)
 
     def newest(self, uuid: str) -> RestorePoint | None:
         """The newest point that is not broken."""

@@ -5,6 +5,7 @@ import json
 import shutil
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +59,31 @@ def opened(folder, uuid="u1", ask=lambda ages: None, fetch=lambda: None):
 
 def all_ended(ages):
     return PromptStatus(frozenset())
+
+
+def end(folder, until):
+    """As a restore of files of that time asks for."""
+    (folder / ".session" / f"until-{until:.3f}").touch()
+
+
+def at_times(folder, *times):
+    """Turns of one prompt each, m1 and so on, that begin at these times and last one second."""
+    now = [0.0]
+    state = State(folder / ".session", "u1", clock=lambda: now[0])
+    state.open(lambda: None)
+    for number, at in enumerate(times, 1):
+        now[0] = at
+        state.accept(f"m{number}", f"text {number}", limit=9)
+        state.next_turn()
+        now[0] += 1
+        state.append({"id": f"m{number}", "role": "assistant", "content": "done", "outcome": DONE})
+        if number == 1:
+            state.fold()
+    state.close()
+    return folder
+
+
+DONE = {"status": "processed", "response": {"text": "done"}}
 
 
 # Whose it is
@@ -420,3 +446,95 @@ def test_a_workspace_of_an_earlier_release_goes_on(agent, model):
     assert agent.chat("m2", "hello")[0] == 200
     assert [message["id"] for message in agent.history() if message["role"] == "user"] == ["m1", "m2"]
     assert list(agent.folder.iterdir()) == [] and (agent.folder.parent / ".session" / "history.json").exists()
+
+
+# A restore of files that are older than the conversation
+
+
+def test_a_conversation_ends_with_the_files_that_were_restored(tmp_path):
+    """What was said while the point was made is in the journal. Its prompts are forgotten, and none is open."""
+    folder = at_times(tmp_path, LONG_AGO_AT, LONG_AGO_AT + 10)
+    state = State(folder / ".session", "u1")
+    state.open(lambda: None)
+    assert state.accept("m3", "waits", limit=9)
+    state.close()
+    end(folder, LONG_AGO_AT + 5)
+    for _ in range(2):
+        world = World(folder, FakeModel())
+        assert world.contents() == ["text 1", "done"] and list(world.state.unreported()) == ["m1"]
+        assert [world.state.knows(each) for each in ("m1", "m2", "m3")] == [True, False, False]
+        assert world.state.waiting() == 0 and world.state.open_turn() is None
+        assert not list((folder / ".session").glob("until-*"))
+        world.state.close()
+    world = World(folder, FakeModel(says("again")))
+    world.prompt("m4", "go on")
+    world.run()
+    world.state.close()
+    assert World(folder, FakeModel()).contents() == ["text 1", "done", "go on", "again"]
+
+
+def test_a_turn_that_ran_at_that_moment_is_open_again(tmp_path):
+    """Its manager says whether it goes on."""
+    folder = at_times(tmp_path, LONG_AGO_AT, LONG_AGO_AT + 10)
+    end(folder, LONG_AGO_AT + 10.5)
+    state = opened(folder)
+    assert (state.open_turn(), list(state.unconfirmed())) == ("m2", ["m2"])
+    state.confirm(PromptStatus(frozenset()))
+    assert state.outcome("m2")["code"] == "rolled_back" and list(state.unreported()) == ["m1"]
+
+
+def test_the_conversation_of_a_fork_ends_there_too(tmp_path):
+    """As what another session said."""
+    folder = copy_of(at_times(folder_in(tmp_path), LONG_AGO_AT, LONG_AGO_AT + 10))
+    end(folder, LONG_AGO_AT + 5)
+    for _ in range(2):
+        copy = World(folder, FakeModel(), uuid="u2")
+        assert copy.contents() == ["text 1", "done"]
+        assert copy.state.unreported() == {} and not copy.state.knows("m1")
+        copy.state.close()
+
+
+def test_the_earliest_of_two_ends_counts(tmp_path):
+    """It was rolled back twice before its agent started."""
+    folder = at_times(tmp_path, LONG_AGO_AT, LONG_AGO_AT + 10)
+    end(folder, LONG_AGO_AT + 5)
+    end(folder, LONG_AGO_AT + 50)
+    assert len(opened(folder).history()[0]) == 2
+
+
+@pytest.mark.parametrize("name", ["until-", "until-soon", "until-nan", "until-inf", "until-1e999"])
+def test_what_names_no_time_ends_nothing(tmp_path, name):
+    folder = at_times(tmp_path, LONG_AGO_AT)
+    (folder / ".session" / name).touch()
+    assert len(opened(folder).history()[0]) == 2
+
+
+@pytest.mark.parametrize("point", range(3))
+def test_a_crash_while_it_is_ended_loses_nothing_that_is_said_later(tmp_path, monkeypatch, point):
+    folder = at_times(tmp_path, LONG_AGO_AT, LONG_AGO_AT + 10)
+    end(folder, LONG_AGO_AT + 5)
+    left = [point]
+
+    def breaking(real):
+        def call(*args, **more):
+            if not left[0]:
+                raise OSError(5, "made up")
+            left[0] -= 1
+            return real(*args, **more)
+
+        return call
+
+    for place, name in ((Journal, "add"), (Path, "unlink"), (state_module, "sync_folder")):
+        monkeypatch.setattr(place, name, breaking(getattr(place, name)))
+    state = State(folder / ".session", "u1")
+    with pytest.raises(OSError, match="made up"):
+        state.open(lambda: None)
+    assert not state.loaded
+    state.close()
+    monkeypatch.undo()
+    world = World(folder, FakeModel(says("again")))
+    assert world.contents() == ["text 1", "done"]
+    world.prompt("m3", "go on")
+    world.run()
+    world.state.close()
+    assert World(folder, FakeModel()).contents() == ["text 1", "done", "go on", "again"]

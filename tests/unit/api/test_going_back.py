@@ -308,6 +308,18 @@ def test_a_fork_by_message_takes_the_point_before_it(client: Client, core: Core,
     assert client.post(f"/session/{uuid}/fork", json={"message_id": "first"}).json["restore_point"] == POINT
 
 
+def test_a_point_whose_files_were_still_read_is_not_from_before_a_message(
+    client: Client, core: Core, uuid: str
+) -> None:
+    """It may have what the prompt did."""
+    now = time.time()
+    core.inbox.take(uuid, "do", "first", now=now)
+    core.restore_points.put(uuid, [replace(point(uuid), read_until=now - 1)])
+    core.restore_points.put(uuid, [replace(point(uuid), id=SAVED, created_at=now - 30, read_until=now + 1)])
+    assert client.post(f"/session/{uuid}/fork", json={"message_id": "first"}).json["restore_point"] == POINT
+    assert client.post(f"/session/{uuid}/fork", json={"restore_point": SAVED}).json["restore_point"] == SAVED
+
+
 def test_a_fork_of_now_asks_for_a_point(client: Client, core: Core, uuid: str) -> None:
     check_problem(client.post(f"/session/{uuid}/fork", json={}), 504, "restore_point_late")
     assert core.store.pending(keys.POINT_REQUESTS, uuid)

@@ -230,25 +230,28 @@ RESTORE = ("--max-bytes", "1000", "--max-entries", "10", f"--user-id={ADA.user_i
 
 @pytest.mark.slow
 def test_a_restore_point_and_its_restore(tmp_path: Path) -> None:
-    """Both say what they did, whole."""
+    """Both say what they did, whole. The point is of when its Job began, not of when it was ordered."""
     (tmp_path / "volume/app").mkdir(parents=True)
     (tmp_path / "volume/app/file").write_bytes(b"content")
+    begun = time.time()
     status, message = point_job(tmp_path, "point", "--order", json.dumps(asdict(ORDER)))
     made = backup_job.read_outcome(message, NAME)
     assert isinstance(made, PointSummary)
-    assert (status, made.id, made.created_at, made.files, made.forgotten) == (0, POINT, ORDER.at, 1, ())
+    assert (status, made.id, made.files, made.forgotten) == (0, POINT, 1, ())
+    assert ORDER.at < begun <= made.created_at < made.read_until
     (tmp_path / "volume/app/file").write_bytes(b"changed")
     status, message = point_job(tmp_path, "restore", *RESTORE)
-    assert (status, backup_job.read_outcome(message, NAME)) == (0, RestoredPoint(POINT, ORDER.at))
+    assert (status, backup_job.read_outcome(message, NAME)) == (0, RestoredPoint(POINT, made.created_at))
     assert (tmp_path / "volume/app/file").read_bytes() == b"content"
     # Without the point's sidecar another one could take its place.
     (tmp_path / f"store/{ADA.uuid}/points/{POINT}.json").write_bytes(b"damaged")
     point_job(tmp_path, "point", "--order", json.dumps(asdict(replace(ORDER, id="p" + "1" * 15))))
-    status, message = point_job(tmp_path, "restore", *RESTORE, "--newer-than", repr(ORDER.at))
+    after = repr(time.time())
+    status, message = point_job(tmp_path, "restore", *RESTORE, "--newer-than", after)
     assert status == backup_job.FAILED
     with pytest.raises(PointsBroken, match="since its newest backup"):
         backup_job.read_outcome(message, NAME)
-    assert point_job(tmp_path, "restore", *RESTORE, "--newer-than", repr(ORDER.at - 1))[0] == 0
+    assert point_job(tmp_path, "restore", *RESTORE, "--newer-than", repr(begun))[0] == 0
 
 
 @pytest.mark.slow

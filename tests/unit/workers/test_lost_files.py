@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -19,7 +20,7 @@ from tests.fakes import FakePoint, FakeRuntime
 from tests.unit.workers.test_stored_points import store
 from tests.world import World
 from workers.files_notice import tell
-from workers.runtime.base import Check, Observation, RestoredPoint
+from workers.runtime.base import Observation, RestoredPoint
 
 FILES = {"a.txt": b"saved"}
 
@@ -94,10 +95,8 @@ def test_a_newest_point_that_is_broken_is_shown_no_longer_and_followed_by_anothe
     assert broken is not None
     restore = FakeRuntime.restore
 
-    def falls_back(
-        self: FakeRuntime, identity: Identity, generation: int, *, newer_than: float, check: Check
-    ) -> RestoredPoint:
-        restore(self, identity, generation, newer_than=newer_than, check=check)
+    def falls_back(self: FakeRuntime, identity: Identity, generation: int, **given: Any) -> RestoredPoint:
+        restore(self, identity, generation, **given)
         self.workspaces[uuid].files = dict(FILES)
         return RestoredPoint(older.id, older.created_at, fell_back=True)
 

@@ -321,6 +321,32 @@ def test_points_stay_while_a_fork_is_restored_from_one(world: World) -> None:
     assert sidecars.ids() == []
 
 
+def test_only_who_goes_back_has_its_conversation_end_with_the_files(world: World) -> None:
+    """A rollback and a fork. A lost volume is brought back with all that was said."""
+    talk = {"../.session/history.json": b"[]"}
+    uuid = world.active()
+    files(world, uuid).update(talk)
+    world.sessions.request_point(uuid)
+    world.work()
+    point = world.core.restore_points.newest(uuid)
+    assert point is not None
+    fork = world.core.going_back.fork(world.get(uuid), point, made_by="").uuid
+    world.work()
+    world.core.going_back.roll_back(uuid, point.id)
+    world.work()
+    up(world, uuid)
+    mark = {f"../.session/until-{point.created_at:.3f}": b""}
+    assert (files(world, fork), files(world, uuid)) == (talk | mark, talk | mark)
+    files(world, uuid).pop(next(iter(mark)))
+    world.now += 60
+    world.sessions.request_point(uuid)
+    world.work()
+    del world.runtime.workspaces[uuid]
+    world.lifecycle.check_files(uuid)
+    world.work()
+    assert files(world, uuid) == talk
+
+
 def test_a_point_that_fell_back_is_told_and_marked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     uuid, point_id = with_point(world)
     older = RestoredPoint("p00000000000older", 5.0, fell_back=True)

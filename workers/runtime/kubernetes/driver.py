@@ -247,7 +247,13 @@ class KubernetesRuntime:
         return proof
 
     def restore(
-        self, identity: Identity, generation: int, *, newer_than: float = 0.0, check: Check = never
+        self,
+        identity: Identity,
+        generation: int,
+        *,
+        newer_than: float = 0.0,
+        going_back: bool = False,
+        check: Check = never,
     ) -> RestoredPoint | None:
         """See `Runtime.restore`. Does nothing when it was done before: a repeated task must not undo later work."""
         uuid, name = identity.uuid, identity.restore_from
@@ -260,7 +266,14 @@ class KubernetesRuntime:
         self.stop(uuid, generation)
         keys = self._keys.session(job_objects.source_of(name))
         job = job_objects.backup_job(
-            "restore", identity, name, self._clock(), self._config, newer_than=newer_than, keyed=bool(keys)
+            "restore",
+            identity,
+            name,
+            self._clock(),
+            self._config,
+            newer_than=newer_than,
+            going_back=going_back,
+            keyed=bool(keys),
         )
         credential = self._credentials.issue(uuid, job_access.reading(name))
         result = self._jobs.run(job, name, keys, credential, check)

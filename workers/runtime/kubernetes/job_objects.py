@@ -71,11 +71,12 @@ def backup_job(
     *,
     partial: bool = False,
     newer_than: float = 0.0,
+    going_back: bool = False,
     keyed: bool = False,
 ) -> Object:
     """The Job that does `action` ("backup" or "restore") with the session's files and that backup, which may be
-    `partial`, or the restore point with that reference, or one `newer_than` a time (see `Runtime.restore`). A `keyed`
-    one waits for its Secret (`secret`).
+    `partial`, or the restore point with that reference (`newer_than` and `going_back` as in `Runtime.restore`). A
+    `keyed` one waits for its Secret (`secret`).
 
     It runs on `node` when one is given: a volume mounted there can be mounted nowhere else. It gets no token.
     """
@@ -85,6 +86,7 @@ def backup_job(
     else:
         # Attached, since a user id may begin with a dash.
         arguments += [f"--user-id={identity.user_id}", *(["--newer-than", repr(newer_than)] if newer_than else [])]
+        arguments += ["--going-back"] if going_back else []
     return _files_job(action, identity, backup, arguments, config, node, keyed=keyed)
 
 

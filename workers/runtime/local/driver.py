@@ -192,7 +192,8 @@ class LocalRuntime:
             self._with_files(uuid)
             url, keys = self._settings.backups_location(), self._keys(uuid)
             volume = self._storage.workspace(uuid)
-            return restore_points.make_point(volume, url, keys, order, check, self._settings.restic)
+            begun = order.begun(time.time())
+            return restore_points.make_point(volume, url, keys, begun, check, self._settings.restic)
 
     def prove_point(self, uuid: str, order: ProofOrder, *, check: Check = never) -> Proof:
         """See `Runtime.prove_point`. Takes no lock of the workspace: it may be awake, asleep or archived."""
@@ -202,7 +203,13 @@ class LocalRuntime:
             return restore_points.prove_point(scratch, url, keys, order, check, self._settings.restic)
 
     def restore(
-        self, identity: Identity, generation: int, *, newer_than: float = 0.0, check: Check = never
+        self,
+        identity: Identity,
+        generation: int,
+        *,
+        newer_than: float = 0.0,
+        going_back: bool = False,
+        check: Check = never,
     ) -> RestoredPoint | None:
         """See `Runtime.restore`. Does nothing when it was done before: a repeated task must not undo later work."""
         uuid, name, mark = identity.uuid, identity.restore_from, identity.restore_mark
@@ -235,6 +242,7 @@ class LocalRuntime:
                     self._settings.restic,
                     user_id=identity.user_id,
                     newer_than=newer_than,
+                    going_back=going_back,
                     exclusively=exclusively,
                 )
             else:

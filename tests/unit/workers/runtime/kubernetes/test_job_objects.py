@@ -281,6 +281,12 @@ def test_the_restore_of_a_lost_volume_is_told_how_old_a_point_may_be() -> None:
     assert "--newer-than 1.5" in " ".join(job["spec"]["template"]["spec"]["containers"][0]["args"])
 
 
+def test_the_restore_of_who_goes_back_is_told_so() -> None:
+    for going_back in (True, False):
+        job = job_objects.backup_job("restore", ADA, POINT, 12.5, CHOICES, going_back=going_back)
+        assert ("--going-back" in job["spec"]["template"]["spec"]["containers"][0]["args"]) is going_back
+
+
 @pytest.mark.parametrize("keyed", [True, False])
 def test_a_job_with_a_credential_has_it_in_its_secret_and_no_account_of_the_clouds(keyed: bool) -> None:
     """Neither the Job nor its environment holds it."""
