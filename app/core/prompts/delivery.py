@@ -83,7 +83,8 @@ class Delivery:
             if prompt is None or agent is None:
                 return
             if self._inbox.was_rolled_back(uuid, prompt.id):
-                # It was sent again after it had expired. Its agent may have forgotten it with the files.
+                # It had expired, and was taken again before its rollback was noted. Its agent may have forgotten it
+                # with the files.
                 self._inbox.end_as_rolled_back(uuid, [prompt.id], self._clock())
                 continue
             try:

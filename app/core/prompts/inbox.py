@@ -156,7 +156,8 @@ class Inbox:
         }
 
     def take(self, uuid: str, text: str, message_id: str = "", *, now: float, request_id: str = "") -> Taken:
-        """Store a prompt, and wake its session if it sleeps. The same id and text again is the same prompt.
+        """Store a prompt, and wake its session if it sleeps. The same id and text again is the same prompt. One that
+        was rolled back has failed, also where it has expired.
 
         Raises `InvalidRequest`, `PromptTooLarge`, `PromptIdReused`, `InboxFull`, `UserInboxFull`, `StoreFull`,
         `SessionNotFound`, and `IllegalState` for a session that is deleted or being deleted.
@@ -179,6 +180,7 @@ class Inbox:
             "traceparent": tracing.traceparent(),
             "limit": self._settings.inbox_limit,
             "most": self._settings.inbox_limit * UNFINISHED_PER_WAITING,
+            "rolled_back": ROLLED_BACK,
             **self._budget(),
         }
         with redis_errors():
@@ -232,7 +234,6 @@ class Inbox:
             "response": json.dumps(dict(response)) if response else "",
             "reason": reason[:REASON_LENGTH],
             "code": code,
-            "kept": max(1, int(self._settings.prompt_ttl)),
             "bounds": PROMPT_BUCKETS,
             **self._budget(),
         }
@@ -456,6 +457,7 @@ class Inbox:
             "user_bytes": self._settings.user_prompt_bytes,
             "counts": COUNTS,
             "reserve": self._settings.redis_reserve,
+            "kept": max(1, int(self._settings.prompt_ttl)),
         }
 
     def _full(self, what: str) -> InboxFull:

@@ -15,7 +15,7 @@ from flask import Flask
 from app.api import event_streams
 from app.core.composition import Core
 from app.core.prompts.history_store import Checkpoint
-from app.core.prompts.inbox import Inbox, Prompt, State
+from app.core.prompts.inbox import ROLLED_BACK, Inbox, Prompt, State
 from app.core.redis import keys, task_queue
 from app.core.sessions.model import Status
 from tests.fake_agent import FakeAgent
@@ -311,6 +311,21 @@ def test_the_same_id_again_is_the_same_prompt(client: Client, core: Core) -> Non
     core.inbox.finish(uuid, "m1", response={"text": "hi"}, now=time.time())
     assert chat(client, uuid, id="m1").json["pod_response"] == {"text": "hi"}
     check_problem(chat(client, uuid, "another", id="m1"), 422, "message_id_reused")
+
+
+def test_a_prompt_that_was_rolled_back_is_answered_as_failed_and_the_session_sleeps_on(
+    client: Client, core: Core
+) -> None:
+    uuid = asleep(client, core)
+    core.inbox.end_as_rolled_back(uuid, ["m1"], time.time())
+    answer = chat(client, uuid, id="m1", headers={"Idempotency-Key": "k1"})
+    assert (answer.status_code, answer.json["status"], answer.json["reason"]) == (200, "failed", ROLLED_BACK)
+    assert chat(client, uuid, id="m1", headers={"Idempotency-Key": "k1"}).json == answer.json
+    message = client.get(f"/session/{uuid}/messages/m1").json
+    assert (message["state"], message["rolled_back_at"] is not None) == ("failed", True)
+    streamed = chat(client, uuid, id="m1", headers={"Accept": "text/event-stream"})
+    assert [name for name, _ in events_of(streamed.text)] == ["message"]
+    assert (core.store.get(uuid).status, core.inbox.waiting(uuid)) == (Status.SLEEPING, 0)
 
 
 def test_an_idempotency_key_names_its_prompt(client: Client, core: Core) -> None:

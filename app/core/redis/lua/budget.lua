@@ -1,6 +1,7 @@
 -- The bytes of a session's prompts and kept answers, and of all sessions of its user: a hash of the user has the bytes of
--- each session. Needs prompts.lua. ARGV[1] has besides: overhead (bytes of a prompt besides its texts), session_bytes,
--- user_bytes (the budgets), and counts (the hash's name, before and after the user id).
+-- each session. Needs prompts.lua and room.lua. ARGV[1] has besides: kept (s: until a prompt that has ended expires),
+-- overhead (bytes of a prompt besides its texts), session_bytes, user_bytes (the budgets), counts (the hash's name, before
+-- and after the user id), and reserve.
 -- `answered` has the session's answers, as "bytes id", scored by expiry. The agent's history has them too, so they make
 -- room for prompts, which are stored only here.
 local answered = KEYS[13]
@@ -79,4 +80,16 @@ local function shed(bytes, spared)
       bytes = bytes - bytes_of(member)
     end
   end
+end
+
+-- Keep the prompt, which has ended, until it expires. Its answer and reason have so many `bytes`, and it takes so many
+-- `more` than before. It can't be refused, but it can replace older ones.
+local function keep(bytes, more)
+  local answer = string.format('%d %s', bytes + given.overhead, given.id)
+  redis.call('EXPIRE', prompt, given.kept)
+  redis.call('ZADD', answered, tonumber(given.now) + given.kept, answer)
+  redis.call('EXPIRE', answered, given.kept)
+  charge(more)
+  shed(math.max(over(0)), answer)
+  if full(given.reserve) then shed(math.huge, answer) end
 end

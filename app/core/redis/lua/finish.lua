@@ -1,6 +1,6 @@
 -- A prompt is finished. ARGV[1] has besides: state (processed or failed), response (JSON, or ""), reason,
--- code (why it failed), kept (s: until the prompt expires), reserve, bounds. KEYS end with the hash of prompts' times and
--- failures. Answers 0 when it is unknown or was finished before.
+-- code (why it failed), bounds. KEYS end with the hash of prompts' times and failures. Answers 0 when it is unknown or was
+-- finished before.
 local state = redis.call('HGET', prompt, 'state')
 if not state or state == 'processed' or state == 'failed' then return 0 end
 local before = redis.call('HSTRLEN', prompt, 'text')
@@ -9,14 +9,7 @@ for _, list in ipairs({inbox, held, prompts}) do redis.call('LREM', list, 1, giv
 redis.call('HSET', prompt, 'state', given.state, 'processed_at', given.now, 'response', given.response,
   'reason', given.reason)
 redis.call('HDEL', prompt, 'text')
-redis.call('EXPIRE', prompt, given.kept)
-local answer = string.format('%d %s', after + given.overhead, given.id)
-redis.call('ZADD', answered, tonumber(given.now) + given.kept, answer)
-redis.call('EXPIRE', answered, given.kept)
-charge(after - before)
-shed(math.max(over(0)), answer)
--- An answer can't be refused, but it can replace older ones.
-if full(given.reserve) then shed(math.huge, answer) end
+keep(after, after - before)
 if given.state == 'processed' then
   timed(KEYS[14], 'answered')
 else

@@ -191,6 +191,19 @@ def test_a_prompt_the_agent_will_never_take_fails_and_the_next_one_goes_on(
     assert str(status) in world.core.inbox.get(uuid, ids[0]).reason
 
 
+def test_a_prompt_that_was_sent_again_before_its_rollback_was_noted_is_not_delivered(
+    world: World, agent: FakeAgent
+) -> None:
+    """It had expired, so it was taken as a new one. The rollback spares prompts that came after it was asked for."""
+    uuid = up(world, agent)
+    (new,) = send(world, uuid, "new")
+    world.sessions.prompt(uuid, "do it", "old")
+    world.core.inbox.roll_back(uuid, world.now - 60, world.now - 5, world.now, ["old"])
+    world.work()
+    assert agent.accepted == [new]
+    assert states(world, uuid, [new, "old"]) == [State.DELIVERED, State.FAILED]
+
+
 @pytest.mark.parametrize("status", [301, 401, 403, 404, 409, 429, 500, 503])
 def test_any_other_refusal_leaves_the_prompt_waiting(world: World, agent: FakeAgent, status: int) -> None:
     """It is not the prompt's fault: another workspace may have got that address, or the agent is ending."""

@@ -23,7 +23,7 @@ from app.core.errors import (
     SessionNotFound,
     Superseded,
 )
-from app.core.prompts.inbox import MARKER, REASON_LENGTH, State
+from app.core.prompts.inbox import MARKER, PROMPT_OVERHEAD, REASON_LENGTH, ROLLED_BACK, State
 from app.core.redis import keys, task_queue
 from app.core.redis.counters import ANSWERED
 from app.core.service import NewSession
@@ -185,6 +185,25 @@ def test_the_same_id_with_another_text_is_refused(world: World, finished: bool) 
         world.core.inbox.finish(uuid, "m", response={"text": "done"}, now=world.now)
     with pytest.raises(PromptIdReused):
         taken(world, uuid, "twice", "m")
+
+
+def test_a_prompt_that_was_rolled_back_wakes_nothing_when_it_is_sent_again(world: World) -> None:
+    """Also where it has expired. Its end is kept anew, for as long and counted as any other."""
+    uuid = world.asleep()
+    world.core.inbox.end_as_rolled_back(uuid, ["m"], world.now)
+    before, world.now = world.get(uuid), world.now + 60
+    for _ in range(2):
+        result = world.sessions.prompt(uuid, "do it", "m")
+        assert (result.record, result.woken, result.deliver) == (None, False, False)
+        assert result.prompt == world.core.inbox.get(uuid, "m")
+        assert (result.prompt.state, result.prompt.reason, result.prompt.text) == (State.FAILED, ROLLED_BACK, "")
+        assert result.prompt.processed_at == result.prompt.rolled_back_at == world.now
+    assert (world.get(uuid), world.work(), ids(world, uuid)) == (before, [], [])
+    assert 0 < world.core.redis.ttl(keys.PROMPT.format(uuid=uuid, id="m")) <= world.settings.prompt_ttl
+    counted = world.core.redis.hget(keys.PROMPT_BYTES.format(user_id="ada"), uuid)
+    assert counted == str(len(ROLLED_BACK) + PROMPT_OVERHEAD)
+    with pytest.raises(PromptIdReused):
+        taken(world, uuid, "another", "m")
 
 
 def test_one_id_sent_by_many_at_once_is_one_message(world: World) -> None:
