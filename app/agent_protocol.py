@@ -15,10 +15,6 @@ ENDS = frozenset({PROCESSED, FAILED})
 REPORT_EVENTS = 200
 """Events of one report at most."""
 
-UNTIL = "until-"
-"""Begins the name of a file that a restore puts beside the conversation; a time follows (seconds since the epoch). The
-conversation ends then: the files are of that time, and it was read later."""
-
 
 class Failure(StrEnum):
     """Why a prompt failed, in words for programs: the `code` of an outcome, and a label of a metric."""

@@ -42,7 +42,8 @@ from app.agent.documents import (
 )
 from app.agent.prompt_status import FetchStatus, PromptStatus, no_manager
 from app.agent.text import moment
-from app.agent_protocol import UNTIL, Failure
+from app.agent_protocol import Failure
+from app.volume.conversation import UNTIL
 
 log = logging.getLogger(__name__)
 

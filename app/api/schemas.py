@@ -456,7 +456,8 @@ class SessionDetailSchema(Schema):
         metadata={
             "description": "how its last rollback ended: `restored` (`checkpoint` if the agent undid `message_id`, "
             "else `restore_point`), `restore_point`, `files_of`, `saved` (the restore point of the state before), "
-            "`at`, `fell_back`, `files` (how many an agent wrote or removed), and `error` if it was called off"
+            "`at`, `fell_back`, `files` (how many an agent wrote or removed), and `error` if it was called off; only "
+            "`message_id` and `saved` while an agent undoes, or when that broke off: repeat the call"
         },
     )
     generation = fields.Integer(required=True)

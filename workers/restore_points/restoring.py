@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from app.agent_protocol import UNTIL
 from app.core.errors import BackupNotFound, PointsBroken
 from app.core.restore_points.names import reference
 from app.core.storage.archive_keys import SessionKeys
 from app.core.storage.file_store import FileStore
+from app.volume.conversation import UNTIL
 from app.volume.excluded import PARTS
 from workers.archive import replace
 from workers.archive.format import CONVERSATION
