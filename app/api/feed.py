@@ -1,5 +1,5 @@
-"""The call that follows all sessions a key may see: their states, backups, restore points, lost and restored volumes,
-and the ends of prompts."""
+"""The call that follows all sessions a key may see: their states and archives, backups, restore points, lost and
+restored volumes, and the ends of prompts."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ blp = Blueprint("feed", __name__, description="What happens to all sessions.")
 @blp.response(
     200,
     stream_of("FeedEvents"),
-    description="Server-sent events: `begin`, then "
-    "`state`, `backup`, `restore_point`, `drill_failed`, `files_lost`, `files_restored`, `rolled_back` and `message`.",
+    description="Server-sent events: `begin`, then `state`, `phase`, "
+    "`backup`, `restore_point`, `drill_failed`, `files_lost`, `files_restored`, `rolled_back` and `message`.",
     content_type=STREAM,
 )
 @blp.operation("streamEvents", 400)

@@ -35,6 +35,12 @@ class FeedStateSchema(FeedEventSchema):
     backup = fields.String(metadata={"description": "the name of the last backup, of a deleted session"})
 
 
+class FeedPhaseSchema(FeedEventSchema):
+    """A sleeping session is in the archive now; other steps are in the session's own stream only."""
+
+    phase = fields.String(required=True, metadata={"enum": ["archived"]})
+
+
 class FeedBackupSchema(FeedEventSchema):
     status = fields.String(required=True, metadata={"enum": ["done", "failed"]})
     name = fields.String(metadata={"description": "of the backup that is done"})
@@ -87,6 +93,7 @@ class FeedMessageSchema(FeedEventSchema):
 FEED_SCHEMAS: Mapping[str, type[Schema]] = {
     "begin": FeedBeginSchema,
     "state": FeedStateSchema,
+    "phase": FeedPhaseSchema,
     "backup": FeedBackupSchema,
     "restore_point": FeedRestorePointSchema,
     "drill_failed": FeedDrillFailedSchema,

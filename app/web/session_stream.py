@@ -1,9 +1,9 @@
 """The stream of the list of sessions: which of them changed, named so that htmx reloads what shows them.
 
 It relays the API's stream over all sessions, `GET /events`. Each event of it becomes one with the session's uuid as
-its name; a change of state also becomes `counts`, and the first one of a session `new`. At `again` the page reloads its
-rows, after events that were missed. A stream that the API refuses is refused here too, as for want of a free one: the
-page says that it is not live, and the browser asks again, after longer and longer pauses.
+its name; a change of state or an archive also becomes `counts`, and the first state of a session `new`. At `again` the
+page reloads its rows, after events that were missed. A stream that the API refuses is refused here too, as for want of
+a free one: the page says that it is not live, and the browser asks again, after longer and longer pauses.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from app.web.relay import relayed
 blp = Blueprint("web_sessions_stream", __name__)
 
 BEGIN, AGAIN, COUNTS, NEW = "begin", "again", "counts", "new"
+
+COUNTED = ("state", "phase")
+"""Types of events after which a session may be in another tab. The API's stream has one phase only, `archived`."""
 
 LATE = 60.0
 """s since a page was made, after which its stream is taken to have been open or refused before."""
@@ -78,7 +81,7 @@ def names_of(event: Event) -> list[str]:
     uuid = event.data.get("uuid")
     if not isinstance(uuid, str) or not UUID_PATTERN.fullmatch(uuid):
         return []
-    if event.type != "state":
+    if event.type not in COUNTED:
         return [uuid]
     return [uuid, COUNTS, NEW] if event.data.get("status") == Status.CREATED else [uuid, COUNTS]
 

@@ -86,6 +86,19 @@ def test_rows_counts_and_new_sessions_are_live(service: Service, page: Page) -> 
     service.done("DELETE", f"/session/{first}?backup=false")
 
 
+def test_a_row_and_the_counts_turn_archived_while_they_are_shown(service: Service, page: Page) -> None:
+    uuid = service.create("ada", ttl=2)["uuid"]
+    page.goto(dashboard(service))
+    expect(row(page, uuid).locator(".status")).to_have_text("active")
+    loads: list[str] = []
+    page.on("request", lambda request: loads.append(request.url) if request.is_navigation_request() else None)
+    service.done("POST", f"/session/{uuid}/sleep")
+    expect(row(page, uuid).locator(".state")).to_have_text("sleeping archived")
+    expect(page.locator("#tab-archived")).to_contain_text("1")
+    assert loads == []
+    service.done("DELETE", f"/session/{uuid}?backup=false")
+
+
 @pytest.mark.parametrize("look", LOOKS)
 def test_an_archived_session_says_so_and_is_woken_from_its_page(service: Service, browser: Browser, look: str) -> None:
     uuid = service.create("ada", ttl=2)["uuid"]

@@ -40,9 +40,10 @@ READ_AT_ONCE = 500
 
 @dataclass(frozen=True, eq=False)
 class FeedEvent:
-    """An event of one session, the same object for all followers of a process. `type` is `state`, `backup`,
-    `restore_point`, `drill_failed`, `files_lost`, `files_restored`, `rolled_back`, or `message` for the end of a
-    prompt; `data` is as in the session's own stream. `made_by` names the API key that created the session."""
+    """An event of one session, the same object for all followers of a process. `type` is `state`, `phase` for the end
+    of an archive, `backup`, `restore_point`, `drill_failed`, `files_lost`, `files_restored`, `rolled_back`, or
+    `message` for the end of a prompt; `data` is as in the session's own stream. `made_by` names the API key that
+    created the session."""
 
     id: str
     uuid: str

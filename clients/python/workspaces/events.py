@@ -245,6 +245,13 @@ class FeedState(FeedEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FeedPhase(FeedEvent):
+    """A sleeping session is `archived` now: its files have no volume any more. Other steps are not told."""
+
+    phase: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class FeedBackup(FeedEvent):
     """A backup that was asked for is `done`, or has `failed`."""
 
@@ -314,6 +321,7 @@ class FeedMessage(FeedEvent):
 FEED_TYPES: Mapping[str, type[Event]] = {
     "begin": FeedBegin,
     "state": FeedState,
+    "phase": FeedPhase,
     "backup": FeedBackup,
     "restore_point": FeedRestorePoint,
     "drill_failed": FeedDrillFailed,

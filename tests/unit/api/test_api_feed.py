@@ -103,6 +103,14 @@ def test_of_prompts_only_the_end_is_told_and_of_the_agents_work_nothing(client: 
         assert (data["message_id"], data["state"], data["reason"]) == ("m1", "failed", "the model refused")
 
 
+def test_of_a_sessions_steps_the_archive_is_told(client: Client, core: Core, uuid: str) -> None:
+    with following(client) as stream:
+        core.events.append_all(uuid, [("phase", {"phase": each, "ms": 1}) for each in ("stopped", "archived")])
+        move(core, uuid, Status.SLEEPING)
+        kind, data = stream.event()
+        assert (kind, data["uuid"], data.get("phase"), "ms" in data) == ("phase", uuid, "archived", False)
+
+
 def test_a_deleted_session_is_told_of_to_its_end(client: Client, core: Core, uuid: str) -> None:
     with following(client) as stream:
         move(core, uuid, Status.TERMINATING)

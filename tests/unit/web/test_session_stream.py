@@ -28,6 +28,7 @@ def names(*pieces: bytes, late: bool = False) -> list[str]:
 def test_a_change_of_state_names_the_session_and_the_counts() -> None:
     assert names(event("state", f'{{"uuid": "{UUID}", "status": "active"}}')) == [UUID, "counts"]
     assert names(event("state", f'{{"uuid": "{UUID}", "status": "created"}}')) == [UUID, "counts", "new"]
+    assert names(event("phase", f'{{"uuid": "{UUID}", "phase": "archived"}}')) == [UUID, "counts"]
     assert names(event("message", f'{{"uuid": "{UUID}"}}')) == [UUID]
 
 

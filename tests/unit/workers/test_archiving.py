@@ -71,6 +71,12 @@ def phases_told(world: World, uuid: str) -> list[str]:
     return [str(event.data["phase"]) for event in world.events_of(uuid) if event.type == "phase"]
 
 
+def fed(world: World) -> dict[str, str]:
+    """The newest event that is told to those who follow all sessions."""
+    [(_, entry)] = world.core.redis.xrevrange(keys.FEED, count=1)
+    return {name: entry[name] for name in ("uuid", "type", "data")}
+
+
 def test_an_unused_session_is_archived_after_its_ttl(world: World) -> None:
     uuid = asleep(world, labels={"team": "blue"})
     sweep(world, TTL - 20)
@@ -87,6 +93,7 @@ def test_an_unused_session_is_archived_after_its_ttl(world: World) -> None:
     assert kept is not None
     assert (kept.identity.labels, kept.identity.restore_from) == ({"team": "blue"}, record.restore_from)
     assert world.core.counters.read()["archived"] == 1
+    assert fed(world) == {"uuid": uuid, "type": "phase", "data": '{"phase":"archived"}'}
 
 
 def test_a_point_that_was_read_back_is_enough(redis_client: redis.Redis, tmp_path: Path) -> None:

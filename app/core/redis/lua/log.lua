@@ -14,10 +14,10 @@ end
 
 -- What the feed has of an event's data. A user's own texts stay in the session's stream.
 local FEED_FIELDS = {'status', 'reason', 'reason_code', 'backup', 'name', 'message_id', 'state', 'restore_point', 'saved_at',
-  'restore_from', 'files_of', 'kept', 'fell_back'}
+  'restore_from', 'files_of', 'kept', 'fell_back', 'phase'}
 
 local FEED_KINDS = {state = true, backup = true, message = true, restore_point = true, files_lost = true, files_restored = true,
-  rolled_back = true, drill_failed = true}
+  rolled_back = true, drill_failed = true, phase = true}
 
 -- A text without its private parts (app/private_text.py): names in marks, and the end of a log.
 local function without_private(text)
@@ -41,6 +41,8 @@ local function for_feed(kind, data)
   if not read or type(told) ~= 'table' then return nil end
   local shown = {}
   if kind == 'message' and told.state ~= 'processed' and told.state ~= 'failed' then return nil end
+  -- The other steps end with a state.
+  if kind == 'phase' and told.phase ~= 'archived' then return nil end
   -- Most sessions that sleep have nothing new to save.
   if kind == 'restore_point' and told.unchanged == true then return nil end
   for _, name in ipairs(FEED_FIELDS) do shown[name] = told[name] end

@@ -88,12 +88,15 @@ def test_events_of_other_kinds_and_of_sessions_without_a_record_are_left_out(
         events.append(UUID, kind, {"state": "processed"})
     for state in ("queued", "delivered", "processed", "failed"):
         events.append(UUID, "message", {"state": state})
+    for phase in ("stopped", "restored", "archived"):
+        events.append(UUID, "phase", {"phase": phase, "ms": 1})
     events.append("zzzzzzzz", "state", {"status": "active"})
     told = [event for event in feed.follow(FROM_START, everything, 0.1, 0.02) if event]
-    assert [(each.type, each.data.get("state")) for each in told] == [
-        ("state", None),
-        ("message", "processed"),
-        ("message", "failed"),
+    assert [(each.type, dict(each.data)) for each in told] == [
+        ("state", {"status": "created"}),
+        ("message", {"state": "processed"}),
+        ("message", {"state": "failed"}),
+        ("phase", {"phase": "archived"}),
     ]
 
 
