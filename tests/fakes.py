@@ -211,6 +211,7 @@ class FakeRuntime:
         return PointSummary(
             id=order.parent if unchanged else order.id,
             created_at=order.at,
+            read_until=order.at + 0.001,
             files=len(saved),
             size=sum(map(len, saved.values())),
             stored=0 if unchanged else 100,
