@@ -56,6 +56,12 @@ def processes(agent: AgentProcess, named: str = "") -> list[int]:
     return found
 
 
+def lasting(agent: AgentProcess, program: str) -> list[int]:
+    """The processes below the agent's own once those of a turn have ended: what works on prompts."""
+    wait_for(lambda: len(processes(agent)) == (1 if program else 0), "only what works on prompts runs")
+    return processes(agent)
+
+
 # What it is told, and what it answers
 
 
@@ -216,8 +222,7 @@ def test_a_turn_ends_by_its_steps(agent: AgentProcess, model: ModelServer) -> No
 def test_it_ends_with_nothing_left_over(agent: AgentProcess, program: str) -> None:
     agent.start()
     agent.chat("m1", "remember 1")
-    wait_for(lambda: len(processes(agent)) == (1 if program else 0), "only what works on prompts runs")
-    below = processes(agent)
+    below = lasting(agent, program)
     assert agent.terminate() == 0
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below), "its program ended")
 
@@ -252,7 +257,7 @@ def test_no_secret_is_in_an_environment_or_a_log(agent: AgentProcess, program: s
     """Any process of the same user can read an environment."""
     agent.start()
     agent.chat("m1", "remember 1")
-    for pid in (agent.pid, *processes(agent)):
+    for pid in (agent.pid, *lasting(agent, program)):
         shown = Path(f"/proc/{pid}/environ").read_bytes() + Path(f"/proc/{pid}/cmdline").read_bytes()
         assert TOKEN.encode() not in shown and AGENT_SECRET.encode() not in shown
     log = agent.log.read_text()
