@@ -50,10 +50,15 @@ def counted(service: Service, uuid: str) -> str:
     return (service.files(uuid) / "counted").read_text()
 
 
-def prompts(service: Service, uuid: str) -> list[str]:
-    """The prompts in the conversation, in order."""
+def prompts(service: Service, uuid: str, until: str = "9") -> list[str]:
+    """The prompts in the conversation, in order: those that the agent had by then."""
     listed: list[Any] = service.done("GET", f"/session/{uuid}/messages?limit=1000")["messages"]
-    return [each["id"] for each in listed if each["role"] == "user"]
+    return [each["id"] for each in listed if each["role"] == "user" and each["at"] <= until]
+
+
+def says(service: Service, uuid: str, *wanted: str) -> None:
+    """The conversation comes to have these prompts: its agent may still be loading it."""
+    wait_for(lambda: prompts(service, uuid) == [*wanted], "the conversation", lambda: str(prompts(service, uuid)))
 
 
 def rolled_back(service: Service, uuid: str, *numbers: int) -> list[bool]:
@@ -76,7 +81,7 @@ def test_a_session_goes_back_and_forth_and_forks(service: Service, model: ModelS
         held.set()
     assert (done["session"]["status"], done["session"]["rolled_back"]["restored"]) == ("active", "restore_point")
     assert counted(service, uuid) == "1\n"
-    wait_for(lambda: prompts(service, uuid) == ["m1"], "the conversation to agree", lambda: str(prompts(service, uuid)))
+    says(service, uuid, "m1")
     assert rolled_back(service, uuid, 1, 2, 3) == [False, True, True]
     assert service.done("GET", f"/session/{uuid}/messages/m3")["state"] == "failed"
 
@@ -108,9 +113,7 @@ def test_a_session_goes_back_and_forth_and_forks(service: Service, model: ModelS
         "uuid"
     ]
     assert (counted(service, own), counted(service, other)) == ("1\n", "1\n2\n5\n")
-    wait_for(
-        lambda: prompts(service, own) == ["m1"], "the conversation of the fork", lambda: str(prompts(service, own))
-    )
+    says(service, own, "m1")
     assert prompts(service, other) == []
     assert not (service.data_dir / "workspaces" / other / "home" / "mine").exists()
     count(service, own, 1)
@@ -147,20 +150,16 @@ def test_a_point_that_was_made_while_prompts_ran_is_of_one_moment(service: Servi
     assert made == [point["id"]]
     said = {number: service.done("GET", f"/session/{uuid}/messages/m{number}") for number in range(1, last + 1)}
     later = [number for number, each in said.items() if each["processed_at"] > point["created_at"]]
+    begun = prompts(service, uuid, until=point["created_at"])
     assert len(later) > 2, (point, said)
 
     wanted = {"message_id": f"m{later[1]}"}
     fork = service.done("POST", f"/session/{uuid}/fork", wanted, headers=WAIT)
     assert (fork["restore_point"], counted(service, fork["uuid"])) == (earlier, "1\n")
-    assert prompts(service, fork["uuid"]) == ["m1"]
-
-    def begun() -> list[str]:
-        """Prompts that had come when the point began."""
-        return [f"m{number}" for number, each in said.items() if each["created_at"] <= point["created_at"]]
-
+    says(service, fork["uuid"], "m1")
     fork = service.done("POST", f"/session/{uuid}/fork", {"restore_point": point["id"]}, headers=WAIT)
-    assert prompts(service, fork["uuid"]) == begun()
+    says(service, fork["uuid"], *begun)
     service.done("POST", f"/session/{uuid}/rollback", {"restore_point": point["id"]}, headers=WAIT)
-    wait_for(lambda: prompts(service, uuid) == begun(), "the conversation", lambda: str(prompts(service, uuid)))
+    says(service, uuid, *begun)
     assert rolled_back(service, uuid, *said) == [number in later for number in said]
     assert counted(service, uuid).split()[: -1 + later[0]] == [str(number) for number in range(1, later[0])]

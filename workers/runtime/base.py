@@ -268,8 +268,7 @@ class Runtime(Protocol):
         nothing, and clear `restore_from` in the identity kept with the volume; returns the restore point. Instead of a
         broken one it takes the newest whole one that is older, and `newer_than` this time (seconds since the epoch);
         raises `PointsBroken` when there is none. With `going_back` the conversation ends where the restore point
-        begins. An error of `check` cancels the restore and leaves the files
-        unchanged."""
+        begins. An error of `check` cancels the restore and leaves the files unchanged."""
 
     def discard(self, identity: Identity, generation: int) -> str:
         """End the processes of a workspace whose volume is lost, being deleted by something else, or out of reach, so

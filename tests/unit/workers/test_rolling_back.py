@@ -19,6 +19,7 @@ from app.core.errors import (
 from app.core.prompts.history_store import Checkpoint
 from app.core.prompts.inbox import ROLLED_BACK, ROLLED_BACK_KEPT, State
 from app.core.redis import keys, task_queue
+from app.core.restore_points.index import RestorePoint
 from app.core.restore_points.names import reference
 from app.core.service import NewSession
 from app.core.sessions.model import Status, iso
@@ -60,14 +61,20 @@ def files(world: World, uuid: str) -> dict[str, bytes]:
     return world.runtime.workspaces[uuid].files
 
 
-def with_point(world: World) -> tuple[str, str]:
-    """An active session with the files `AFTER`, and its restore point with those of `BEFORE`."""
-    uuid = world.active()
-    files(world, uuid).update(BEFORE)
+def save(world: World, uuid: str) -> RestorePoint:
+    """A restore point of the session's files as they are."""
     world.sessions.request_point(uuid)
     world.work()
     point = world.core.restore_points.newest(uuid)
     assert point is not None
+    return point
+
+
+def with_point(world: World) -> tuple[str, str]:
+    """An active session with the files `AFTER`, and its restore point with those of `BEFORE`."""
+    uuid = world.active()
+    files(world, uuid).update(BEFORE)
+    point = save(world, uuid)
     world.now += 60
     files(world, uuid).update(AFTER)
     return uuid, point.id
@@ -326,10 +333,7 @@ def test_only_who_goes_back_has_its_conversation_end_with_the_files(world: World
     talk = {"../.session/history.json": b"[]"}
     uuid = world.active()
     files(world, uuid).update(talk)
-    world.sessions.request_point(uuid)
-    world.work()
-    point = world.core.restore_points.newest(uuid)
-    assert point is not None
+    point = save(world, uuid)
     fork = world.core.going_back.fork(world.get(uuid), point, made_by="").uuid
     world.work()
     world.core.going_back.roll_back(uuid, point.id)
@@ -339,8 +343,7 @@ def test_only_who_goes_back_has_its_conversation_end_with_the_files(world: World
     assert (files(world, fork), files(world, uuid)) == (talk | mark, talk | mark)
     files(world, uuid).pop(next(iter(mark)))
     world.now += 60
-    world.sessions.request_point(uuid)
-    world.work()
+    save(world, uuid)
     del world.runtime.workspaces[uuid]
     world.lifecycle.check_files(uuid)
     world.work()
@@ -370,10 +373,8 @@ def test_later_prompts_are_marked_and_unfinished_ones_end(world: World) -> None:
     inbox.delivered(uuid, "early", world.now)
     inbox.finish(uuid, "early", response={"text": "done"}, now=world.now)
     world.now += 10
-    world.sessions.request_point(uuid)
-    world.work()
-    point = world.core.restore_points.newest(uuid)
-    assert point is not None and point.message_id == "early"
+    point = save(world, uuid)
+    assert point.message_id == "early"
     world.now += 10
     inbox.delivered(uuid, "late", world.now)
     inbox.finish(uuid, "late", response={"text": "done"}, now=world.now)
