@@ -49,9 +49,8 @@ def ask(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        # The descriptor instead of the path, which may be another folder by now.
+        # The descriptor instead of the path, which may be another folder by now. It is open until the program begins.
         cwd="/" if folder is None else f"/proc/self/fd/{folder}",
-        pass_fds=() if folder is None else (folder,),
         env=dict(environment),
         bufsize=0,
     )

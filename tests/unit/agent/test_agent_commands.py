@@ -1,5 +1,6 @@
 """Commands and searches end in time with all they started, say little of much, and leave the agent alive."""
 
+import contextlib
 import json
 import os
 import threading
@@ -246,8 +247,11 @@ def test_a_command_that_reads_all_open_files_has_begun(workspace):
 
 
 def test_a_command_holds_no_descriptor_of_the_agent(workspace):
-    """Only the three everybody has, and the one ls reads with."""
-    ok, text = run(workspace, "ls -l /proc/self/fd | grep -v total | awk '{print $9}' | xargs echo")
+    """Only the three everybody has, and the one ls reads with; also where the agent has many open."""
+    with contextlib.ExitStack() as many:
+        for _ in range(300):
+            many.enter_context(open(os.devnull))
+        ok, text = run(workspace, "ls -l /proc/self/fd | grep -v total | awk '{print $9}' | xargs echo")
     assert ok and text == "0 1 2 3"
 
 
