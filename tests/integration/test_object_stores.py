@@ -16,6 +16,7 @@ from app.core.errors import ArchiveError, RetryableError
 from app.core.prompts.history_index import Head, Piece
 from app.core.prompts.history_store import Checkpoint, HistoryStore
 from app.core.sessions.model import Identity
+from app.core.storage.file_store import FileStore
 from app.core.storage.object_stores import ERRORS, errors
 from tests.integration.stores import BUCKET, point_at, server
 from tests.ports import free_port
@@ -71,6 +72,14 @@ def test_a_backup_goes_there_and_comes_back(url: str, tmp_path: Path) -> None:
     files.delete(NAME)
     files.delete(NAME)
     assert BackupStore(url).names() == []
+
+
+@pytest.mark.parametrize("content", [b"", b"a last line\r", b"a line\n--==0==--", bytes(range(256))])
+def test_bytes_come_back_as_they_were_written(url: str, content: bytes) -> None:
+    """Encrypted ones too, of which one in 256 ends with a carriage return."""
+    store = FileStore(url)
+    store.write(f"{store.root}/file", content)
+    assert store.read(f"{store.root}/file") == content
 
 
 def test_what_a_killed_worker_left_there_is_swept(url: str) -> None:

@@ -90,7 +90,7 @@ class FileStore:
     def write(self, path: str, data: bytes) -> None:
         """Write a whole file. Readers see the old or the new content, never a part; a local file is synced."""
         if not self.is_local:
-            self.fs.pipe_file(path, data)
+            self.fs.pipe_file(path, data, **object_stores.whole_writes(self._url, len(data)))
             return
         folder, name = os.path.split(path)
         make_private(folder)

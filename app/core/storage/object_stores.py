@@ -80,6 +80,13 @@ def _given_token(url: str) -> Mapping[str, Any]:
     return {"token": Credentials(token)}
 
 
+def whole_writes(url: str, size: int) -> Mapping[str, Any]:
+    """Options by which `pipe_file` writes `size` bytes as they are. gcsfs' upload in a single request puts them between
+    lines, as of a mail: a carriage return at their end is taken for a part of the next line's, and a line like its
+    boundary for the end. So they are a chunk of an upload in chunks."""
+    return {"chunksize": max(1, size)} if is_google(url) else {}
+
+
 def errors(url: str) -> tuple[type[Exception], ...]:
     """The errors of a URL's client when the store is unreachable or refuses."""
     names = (each.split(":") for each in ERRORS.get(protocol_of(url), ()))
