@@ -87,10 +87,6 @@ HTTP_ERRORS: Mapping[int, str] = {
 }
 """The code for errors of the web framework, by status."""
 
-EARLIER_ERRORS: Mapping[str, str] = {"forward_auth_not_configured": "door_not_configured"}
-"""Renamed error codes and their names in the release before. A problem carries the earlier name as well, as
-`earlier_error`, for one version."""
-
 EXPLANATIONS: Mapping[int, str] = {
     404: "There is no such path.",
     405: "This path does not support that method; the Allow header lists the supported ones.",
@@ -132,8 +128,6 @@ def problem_response(problem: Problem) -> Response:
         "error": problem.code,
         "request_id": g.get("request_id", ""),
     }
-    if problem.code in EARLIER_ERRORS:
-        body["earlier_error"] = EARLIER_ERRORS[problem.code]
     if problem.errors:
         body["errors"] = dict(problem.errors)
     body |= problem.more

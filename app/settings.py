@@ -7,8 +7,6 @@ module reads nothing; each process calls `Settings.from_env()` once, at its star
 from __future__ import annotations
 
 import dataclasses
-import logging
-import os
 import re
 import shlex
 from collections.abc import Mapping
@@ -21,8 +19,6 @@ from environs import Env, EnvError
 
 from app.redis_address import NAMES, AddressError, address
 from app.secret_keys import Purpose, keys_for, trouble_with
-
-log = logging.getLogger(__name__)
 
 ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9-]+\.)*[A-Za-z0-9-]+(?::\d{1,5})?")
 """An origin that is safe in a Content-Security-Policy: it can't begin another source or directive."""
@@ -631,12 +627,9 @@ class Settings:
     def from_env(cls) -> Settings:
         """Read every setting from the environment; raises `SettingsError` naming the one that is wrong."""
         env = Env()
-        for name, earlier in EARLIER_NAMES.items():
-            if earlier in os.environ and name not in os.environ:
-                log.warning("%s is called %s now; the old name works for this version only", earlier, name)
         try:
             values = {
-                spec.name: getattr(env, READERS[str(spec.type)])(_variable(spec.name), spec.default)
+                spec.name: getattr(env, READERS[str(spec.type)])(spec.name.upper(), spec.default)
                 for spec in dataclasses.fields(cls)
             }
         except EnvError as error:
@@ -647,6 +640,8 @@ class Settings:
             raise SettingsError(str(error)) from None
         # The URL has it; a second copy could leak.
         values["redis_password"] = ""
+        # The name in version 3 of the API.
+        values["workspace_image"] = values["workspace_image"] or env.str("USER_POD_IMAGE", "")
         return cls(**values).checked()
 
     def checked(self) -> Settings:
@@ -785,25 +780,6 @@ def _is_safe(url: str) -> bool:
     host = urlsplit(url).hostname or ""
     return url.startswith("https:") or host in ("localhost", "127.0.0.1") or host.endswith(".localhost")
 
-
-def _variable(field: str) -> str:
-    """The environment variable of a field: its earlier name if only that is set."""
-    name = field.upper()
-    earlier = EARLIER_NAMES.get(name, "")
-    return earlier if earlier in os.environ and name not in os.environ else name
-
-
-EARLIER_NAMES: Mapping[str, str] = {
-    "HISTORY_URL": "ARCHIVE_URL",
-    "INGRESS_FORWARD_AUTH": "INGRESS_DOOR",
-    "PROMPT_MAX_BYTES": "MESSAGE_MAX_BYTES",
-    "PROMPT_TTL": "MESSAGE_KEPT",
-    "ACTIVITY_WINDOWS": "SIGNAL_WINDOWS",
-    "LOGIN_LINK_TTL": "LINK_TTL",
-    "AGENT_SHUTDOWN_TIMEOUT": "LEAVE_TIMEOUT",
-    "WORKSPACE_IMAGE": "USER_POD_IMAGE",
-}
-"""Settings and their names in the release before. An earlier name works, with a warning, for one version."""
 
 READERS: Mapping[str, str] = {"str": "str", "int": "int", "float": "float", "Path": "path"}
 """The `environs` method for each type of field."""

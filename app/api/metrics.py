@@ -97,7 +97,6 @@ class Figures:
             "queue_backlog": self.backlog,
             "workers": self.workers,
             "observer_age_seconds": self.observer_age,
-            "watcher_age_seconds": self.observer_age,
             "backups": self.backups,
             "redis_used_bytes": self.fill.used,
             "redis_max_bytes": self.fill.limit,
@@ -197,9 +196,8 @@ class FiguresCollector(Collector):
         if limit:
             yield GaugeMetricFamily("sessions_redis_max_bytes", "Memory that Redis may use", value=limit)
         if figures.observer_age is not None:
-            new, old = "Since the observer last reported", "Deprecated: use sessions_observer_age_seconds"
-            yield GaugeMetricFamily("sessions_observer_age_seconds", new, value=figures.observer_age)
-            yield GaugeMetricFamily("sessions_watcher_age_seconds", old, value=figures.observer_age)
+            silence = "Since the observer last reported"
+            yield GaugeMetricFamily("sessions_observer_age_seconds", silence, value=figures.observer_age)
         dead = figures.counters.get("dead_letters", 0)
         yield CounterMetricFamily("sessions_dead_letters", "Tasks that failed for good", value=dead)
         kept = "Dead letters that wait for an operator"
@@ -233,8 +231,6 @@ class FiguresCollector(Collector):
                 safe = UNSAFE.sub("_", name)
                 text = COUNTED.get(name, f"Counted by the service: {name}")
                 yield CounterMetricFamily(f"sessions_{safe.removeprefix('sessions_')}", text, value=count)
-        failed = "Deprecated: use sessions_failed_total"
-        yield CounterMetricFamily("sessions_sessions_failed", failed, value=counted["sessions_failed"])
 
     def _actions(self) -> Iterable[Metric]:
         durations = HistogramMetricFamily(

@@ -330,9 +330,6 @@ class ProblemSchema(Schema):
     instance = fields.String(required=True)
     error = fields.String(required=True, metadata={"description": "a stable code", "examples": ["session_not_found"]})
     request_id = fields.String(required=True)
-    earlier_error = fields.String(
-        metadata={"deprecated": True, "description": "the code of this error in the release before, if it was renamed"}
-    )
     errors = fields.Dict(keys=fields.String(), values=fields.List(fields.String()))
     limit = fields.Nested(UsedUpLimitSchema, metadata={"description": "of `rate_limited`: which limit, and whose"})
     uuid = fields.String(
@@ -653,12 +650,6 @@ class TokenSchema(Schema):
     expires_at = time_field(required=True)
 
 
-def deprecated_age() -> fields.Float:
-    """The earlier name of `observer_age_seconds`, kept for one version."""
-    metadata = {"deprecated": True, "description": "deprecated; use observer_age_seconds"}
-    return fields.Float(required=True, allow_none=True, metadata=metadata)
-
-
 class RedisMemorySchema(Schema):
     state = fields.String(required=True, metadata={"enum": ["ok", "filling", "full", "unlimited"]})
     percent = fields.Float(required=True, allow_none=True)
@@ -679,7 +670,6 @@ class HealthSchema(Schema):
     )
     warnings = fields.List(fields.String(), required=True)
     observer_age_seconds = fields.Float(required=True, allow_none=True)
-    watcher_age_seconds = deprecated_age()
     timestamp = time_field(required=True)
 
 
@@ -699,7 +689,6 @@ class MetricsSchema(Schema):
     queue_backlog = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True)
     workers = fields.Integer(required=True)
     observer_age_seconds = fields.Float(required=True, allow_none=True)
-    watcher_age_seconds = deprecated_age()
     backups = fields.Integer(required=True)
     redis_used_bytes = fields.Integer(required=True)
     redis_max_bytes = fields.Integer(required=True)

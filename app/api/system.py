@@ -116,7 +116,6 @@ class Parts:
             "network_policies": self.isolation if in_cluster else None,
             "warnings": [POLICIES_WARNING] if warned else [],
             "observer_age_seconds": age,
-            "watcher_age_seconds": age,
             "timestamp": iso(now),
         }
 

@@ -335,6 +335,8 @@ def image(service: Service) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("USER_POD_IMAGE", "registry.example.com/workspace:1")
         assert Settings.from_env().workspace_image == "registry.example.com/workspace:1"
+        patch.setenv("WORKSPACE_IMAGE", "registry.example.com/workspace:2")
+        assert Settings.from_env().workspace_image == "registry.example.com/workspace:2"
 
 
 @row(VARIABLES, "`SESSION_TTL`, 86,400 s by default")

@@ -59,7 +59,6 @@ def test_health_is_good_when_all_parts_are_there(client: Client, core: Core) -> 
         "runtime": "local",
     }
     assert 0 <= body["observer_age_seconds"] < 10
-    assert body["watcher_age_seconds"] == body["observer_age_seconds"]
 
 
 def test_health_is_bad_while_the_observer_is_silent(client: Client, core: Core) -> None:
@@ -134,21 +133,7 @@ def test_metrics_count_sessions_by_state(client: Client, core: Core) -> None:
     assert (body["dead_letters"], body["workers"]) == (1, 1)
     assert body["queue_backlog"].keys() == set(QUEUES)
     assert body["timestamp"].endswith("Z")
-    assert body["watcher_age_seconds"] == body["observer_age_seconds"] >= 0
-
-
-def test_the_earlier_name_of_the_observers_age_is_deprecated(client: Client, core: Core) -> None:
-    alive(core)
-    text = client.get("/metrics", headers={"Accept": "text/plain"}).text
-    families = {family.name: family for family in text_string_to_metric_families(text)}
-    old, new = families["sessions_watcher_age_seconds"], families["sessions_observer_age_seconds"]
-    assert old.samples[0].value == new.samples[0].value
-    assert "Deprecated" in old.documentation
-    assert new.name in old.documentation
-    schemas = client.get("/openapi.json").json["components"]["schemas"]
-    for name in ("Health", "Metrics"):
-        properties = schemas[name]["properties"]
-        assert (properties["watcher_age_seconds"]["deprecated"], "observer_age_seconds" in properties) == (True, True)
+    assert body["observer_age_seconds"] >= 0
 
 
 @pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text; version=1.0.0"])

@@ -51,7 +51,7 @@ IGNORED = {STREAM: {"Prefer"}}
 IN_ANOTHER = {"Session": ("SessionStatus", "SessionDetail")}
 """Dataclasses that put together what the document has in an object within another."""
 
-LEFT_OUT = {"session": "SessionStatus", "watcher_age_seconds": "", "door": "RevokedEvent"}
+LEFT_OUT = {"session": "SessionStatus", "door": "RevokedEvent"}
 """Fields of the document that no dataclass has: the object within, and earlier names."""
 
 Method = Callable[..., Any]
