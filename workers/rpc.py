@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def read(core: Core, download_jobs: DownloadJobs, name: str, ticket: str) -> None:
+def read(core: Core, download_jobs: DownloadJobs, name: str, call: str) -> None:
     """Start a download job for a backup; the reply holds its address and secret."""
-    if not core.rpc.wanted(ticket):
+    if not core.rpc.wanted(call):
         return
     try:
         running = download_jobs.start(name)
@@ -28,30 +28,30 @@ def read(core: Core, download_jobs: DownloadJobs, name: str, ticket: str) -> Non
         raise
     except SessionError as error:
         log.warning("the download job of %s was not started: %s", name, error)
-        core.rpc.refuse(ticket, error)
+        core.rpc.refuse(call, error)
         return
-    if not core.rpc.answer(ticket, running.answer):
+    if not core.rpc.answer(call, running.answer):
         download_jobs.end(running)
 
 
-def delete(core: Core, name: str, ticket: str) -> None:
+def delete(core: Core, name: str, call: str) -> None:
     """Delete a backup and its index entry, unless a session needs it."""
-    if not core.rpc.wanted(ticket):
+    if not core.rpc.wanted(call):
         return
     try:
         Direct(core.backup_store, core.backups).delete(name)
     except StateUnavailable:
         raise
     except SessionError as error:
-        core.rpc.refuse(ticket, error)
+        core.rpc.refuse(call, error)
         return
-    core.rpc.answer(ticket, {})
+    core.rpc.answer(call, {})
 
 
-def check_stores(core: Core, ticket: str) -> None:
+def check_stores(core: Core, call: str) -> None:
     """Write, read and delete a file in each store; the reply says for each what is wrong, "" for nothing, and whether
     there is no archive key."""
-    if not core.rpc.wanted(ticket):
+    if not core.rpc.wanted(call):
         return
     answer = {}
     for name, store in (("backups", core.backup_store), ("conversations", core.history_store)):
@@ -66,4 +66,4 @@ def check_stores(core: Core, ticket: str) -> None:
             answer[name] = ""
     if not core.settings.archive_key:
         answer[NO_ARCHIVE] = ""
-    core.rpc.answer(ticket, answer)
+    core.rpc.answer(call, answer)

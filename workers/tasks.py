@@ -193,22 +193,22 @@ def drill(uuid: str) -> None:
 
 
 @app.task(name=task_queue.READ_BACKUP, **SHORT)
-def read_backup(name: str, ticket: str) -> None:
+def read_backup(name: str, call: str) -> None:
     try:
         with _slot():
-            rpc.read(core(), download_jobs(), name, ticket)
+            rpc.read(core(), download_jobs(), name, call)
     except NoSlot as error:
-        core().rpc.refuse(ticket, error)
+        core().rpc.refuse(call, error)
 
 
 @app.task(name=task_queue.DELETE_BACKUP, **SHORT)
-def delete_backup(name: str, ticket: str) -> None:
-    rpc.delete(core(), name, ticket)
+def delete_backup(name: str, call: str) -> None:
+    rpc.delete(core(), name, call)
 
 
 @app.task(name=task_queue.CHECK_STORES, **SHORT)
-def check_stores(name: str, ticket: str) -> None:
-    rpc.check_stores(core(), ticket)
+def check_stores(name: str, call: str) -> None:
+    rpc.check_stores(core(), call)
 
 
 @app.task(name=task_queue.SWEEP_IDLE, **SWEEP)

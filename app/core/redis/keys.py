@@ -104,8 +104,8 @@ STORE_LOOK_LEASE = "backups:looking"
 RECOVERY = "recovery"
 
 # An RPC of the web process to a worker: the call exists while its caller waits; the answer is a list of one.
-RPC_CALL = "ticket:{call}"
-RPC_ANSWER = "ticket:{call}:answer"
+RPC_CALL = "rpc:{call}"
+RPC_ANSWER = "rpc:{call}:answer"
 
 # The generation of a workspace's removal from a cluster, where no object is left to hold it.
 REMOVED = "removed:{uuid}"
@@ -123,9 +123,9 @@ BALLAST = "ballast"
 SENTINEL = "sentinel"
 WORKERS_SEEN = "workers:seen"
 PROCESSES = "processes:{kind}"
-OBSERVER_SEEN = "watcher:seen"
-OBSERVER_SINCE = "watcher:since"
-OBSERVER_LEADER = "watcher:leader"
+OBSERVER_SEEN = "observer:seen"
+OBSERVER_SINCE = "observer:since"
+OBSERVER_LEADER = "observer:leader"
 MODEL_SEEN = "model:seen"
 NETWORK_POLICIES = "network:policies"
 DEAD_LETTERS = "dead_letters"

@@ -114,17 +114,17 @@ class Asked:
 
     def send(self, task: str, *args: str | int, request_id: str = "") -> None:
         self.tasks.append(task)
-        name, ticket = map(str, args)
+        name, call = map(str, args)
         if self.idle:
             return
         if task == task_queue.DELETE_BACKUP:
-            rpc.delete(self.core, name, ticket)
+            rpc.delete(self.core, name, call)
             return
         secret, size = "one-time", self.core.backup_store.size(name)
         stream = self.core.backup_store.open(name)
         reader = DownloadServer(("127.0.0.1", 0), stream, size, digest(secret))
         Thread(target=self._serve, args=(reader, stream), daemon=True).start()
-        self.core.rpc.answer(ticket, {"host": "127.0.0.1", "port": reader.server_address[1], "secret": secret})
+        self.core.rpc.answer(call, {"host": "127.0.0.1", "port": reader.server_address[1], "secret": secret})
 
     def _serve(self, reader: DownloadServer, stream: BinaryIO) -> None:
         with reader, stream:

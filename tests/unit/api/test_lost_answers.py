@@ -227,10 +227,10 @@ def test_a_workers_answer_that_is_lost_is_read_again(
     far: redis.Redis, redis_client: redis.Redis, proxy: LosingProxy
 ) -> None:
     class Answering:
-        def send(self, _task: str, _name: str, ticket: str) -> None:
-            Rpc(redis_client, self, block=0.05).answer(ticket, {"done": True})  # type: ignore[arg-type]
+        def send(self, _task: str, _name: str, call: str) -> None:
+            Rpc(redis_client, self, block=0.05).answer(call, {"done": True})  # type: ignore[arg-type]
 
     proxy.lose(b":answer")
-    tickets = Rpc(far, Answering(), block=0.05)  # type: ignore[arg-type]
-    assert tickets.ask(task_queue.DELETE_BACKUP, "a-backup", patience=2.0) == {"done": True}
-    assert (proxy.lost, redis_client.keys("ticket:*")) == (1, [])
+    calls = Rpc(far, Answering(), block=0.05)  # type: ignore[arg-type]
+    assert calls.ask(task_queue.DELETE_BACKUP, "a-backup", patience=2.0) == {"done": True}
+    assert (proxy.lost, redis_client.keys("rpc:*")) == (1, [])

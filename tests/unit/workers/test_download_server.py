@@ -62,11 +62,11 @@ def serving(content: bytes = CONTENT, size: int | None = None) -> Iterator[tuple
 def test_a_backup_comes_whole_and_its_reader_ends() -> None:
     """Asked for by its name, with no secret."""
     with serving() as (reader, _):
-        tickets = Answered(answer_of(reader))
-        body = Remote(cast(Rpc, tickets), PATIENCE).open(NAME, 0, len(CONTENT))
+        rpc = Answered(answer_of(reader))
+        body = Remote(cast(Rpc, rpc), PATIENCE).open(NAME, 0, len(CONTENT))
         assert b"".join(body) == CONTENT
         body.close()
-    assert tickets.asked == [(task_queue.READ_BACKUP, NAME)]
+    assert rpc.asked == [(task_queue.READ_BACKUP, NAME)]
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 1), (100, 70_000), (len(CONTENT) - 1, len(CONTENT))])

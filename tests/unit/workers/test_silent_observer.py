@@ -40,7 +40,7 @@ def test_a_pause_counts_though_the_answer_to_the_first_report_after_it_was_lost(
     with losing(redis_server) as proxy, connect(proxy.url, 5.0) as far:
         heartbeats = Heartbeats(far)
         heartbeats.observer_alive(1_000.0)
-        proxy.lose(b"watcher:seen")
+        proxy.lose(b"observer:seen")
         heartbeats.observer_alive(1_100.0)
         assert proxy.lost == 1
         assert heartbeats.observed_since(1_101.0) == 1_100.0

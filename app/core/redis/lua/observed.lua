@@ -1,5 +1,5 @@
 -- A heartbeat of the observer. After a pause, or a start, the time it has watched without a pause begins anew.
--- KEYS: watcher:seen, watcher:since. ARGV: now (s since the epoch), silence (s; a longer one is a pause).
+-- KEYS: observer:seen, observer:since. ARGV: now (s since the epoch), silence (s; a longer one is a pause).
 -- Both keys change in one step: otherwise a reader could take the time before the pause for watched.
 local seen, since = unpack(KEYS)
 local now, silence = tonumber(ARGV[1]), tonumber(ARGV[2])

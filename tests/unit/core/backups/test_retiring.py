@@ -51,9 +51,9 @@ def by_api(world: World, name: str) -> None:
 
 def by_worker(world: World, name: str) -> None:
     """As a process does that can't reach the store: asks a worker, and waits."""
-    world.core.redis.set("ticket:t", name)
+    world.core.redis.set("rpc:t", name)
     rpc.delete(world.core, name, "t")
-    answer = world.core.redis.lpop("ticket:t:answer")
+    answer = world.core.redis.lpop("rpc:t:answer")
     if answer != "{}":
         raise BackupInUse(answer)
 

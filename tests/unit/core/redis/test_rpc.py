@@ -30,16 +30,16 @@ PATIENCE = 30.0
 
 
 class Workers:
-    """A queue that is worked at once, by `work(name, ticket)`."""
+    """A queue that is worked at once, by `work(name, call)`."""
 
     def __init__(self) -> None:
-        self.work: Callable[[str, str], Any] = lambda name, ticket: None
+        self.work: Callable[[str, str], Any] = lambda name, call: None
         self.rpc: list[str] = []
 
     def send(self, task: str, *args: str, request_id: str = "") -> None:
-        name, ticket = args
-        self.rpc.append(ticket)
-        self.work(name, ticket)
+        name, call = args
+        self.rpc.append(call)
+        self.work(name, call)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def workers() -> Workers:
 
 
 @pytest.fixture
-def tickets(redis_client: redis.Redis, workers: Workers) -> Rpc:
+def calls(redis_client: redis.Redis, workers: Workers) -> Rpc:
     return Rpc(redis_client, cast(TaskQueue, workers), block=0.02)
 
 
@@ -81,14 +81,14 @@ def world(redis_client: redis.Redis, tmp_path: Path) -> World:
     return World(redis_client, tmp_path)
 
 
-def read(world: World, readers: FakeReaders, ticket: str) -> None:
-    rpc.read(world.core, cast(DownloadJobs, readers), NAME, ticket)
+def read(world: World, readers: FakeReaders, call: str) -> None:
+    rpc.read(world.core, cast(DownloadJobs, readers), NAME, call)
 
 
-def test_the_answer_comes_back_and_nothing_is_left(tickets: Rpc, workers: Workers, redis_client: redis.Redis) -> None:
-    workers.work = lambda name, ticket: tickets.answer(ticket, {"host": name})
-    assert tickets.ask("backups.read", NAME, PATIENCE) == {"host": NAME}
-    assert redis_client.keys("ticket:*") == []
+def test_the_answer_comes_back_and_nothing_is_left(calls: Rpc, workers: Workers, redis_client: redis.Redis) -> None:
+    workers.work = lambda name, call: calls.answer(call, {"host": name})
+    assert calls.ask("backups.read", NAME, PATIENCE) == {"host": NAME}
+    assert redis_client.keys("rpc:*") == []
 
 
 @pytest.mark.parametrize(
@@ -101,60 +101,60 @@ def test_the_answer_comes_back_and_nothing_is_left(tickets: Rpc, workers: Worker
         (RetryableError("busy"), RetryableError),
     ],
 )
-def test_a_refusal_is_raised(tickets: Rpc, workers: Workers, refusal: SessionError, told: type[SessionError]) -> None:
+def test_a_refusal_is_raised(calls: Rpc, workers: Workers, refusal: SessionError, told: type[SessionError]) -> None:
     """As what it is where it is final, else as one that may pass."""
-    workers.work = lambda name, ticket: tickets.refuse(ticket, refusal)
+    workers.work = lambda name, call: calls.refuse(call, refusal)
     with pytest.raises(told, match=str(refusal)) as raised:
-        tickets.ask("backups.read", NAME, PATIENCE)
+        calls.ask("backups.read", NAME, PATIENCE)
     assert raised.type is told
 
 
 def test_a_worker_that_comes_too_late_finds_nobody(
-    tickets: Rpc, workers: Workers, world: World, readers: FakeReaders
+    calls: Rpc, workers: Workers, world: World, readers: FakeReaders
 ) -> None:
     """The asker was told to try again; what is done twice would be done for nobody, and a deletion against its word."""
     with pytest.raises(RetryableError, match="retry"):
-        tickets.ask("backups.read", NAME, 0.05)
-    [ticket] = workers.rpc
-    assert not tickets.wanted(ticket)
-    read(world, readers, ticket)
-    rpc.delete(world.core, NAME, ticket)
-    assert (readers.started, tickets.answer(ticket, {})) == ([], False)
-    assert world.core.redis.keys("ticket:*") == []
+        calls.ask("backups.read", NAME, 0.05)
+    [call] = workers.rpc
+    assert not calls.wanted(call)
+    read(world, readers, call)
+    rpc.delete(world.core, NAME, call)
+    assert (readers.started, calls.answer(call, {})) == ([], False)
+    assert world.core.redis.keys("rpc:*") == []
 
 
-def test_a_reader_is_started_and_told(tickets: Rpc, workers: Workers, world: World, readers: FakeReaders) -> None:
-    workers.work = lambda name, ticket: read(world, readers, ticket)
-    answer = tickets.ask("backups.read", NAME, PATIENCE)
+def test_a_reader_is_started_and_told(calls: Rpc, workers: Workers, world: World, readers: FakeReaders) -> None:
+    workers.work = lambda name, call: read(world, readers, call)
+    answer = calls.ask("backups.read", NAME, PATIENCE)
     assert answer == {"host": "10.0.0.1", "port": 8081, "secret": "secret"}
     assert (readers.started, readers.ended) == ([NAME], [])
 
 
 def test_a_reader_whose_caller_left_meanwhile_is_ended(
-    tickets: Rpc, workers: Workers, world: World, readers: FakeReaders, redis_client: redis.Redis
+    calls: Rpc, workers: Workers, world: World, readers: FakeReaders, redis_client: redis.Redis
 ) -> None:
-    workers.work = lambda name, ticket: read(world, readers, ticket)
-    readers.meanwhile = lambda: redis_client.delete(f"ticket:{workers.rpc[0]}") and None
+    workers.work = lambda name, call: read(world, readers, call)
+    readers.meanwhile = lambda: redis_client.delete(f"rpc:{workers.rpc[0]}") and None
     with pytest.raises(RetryableError):
-        tickets.ask("backups.read", NAME, 0.05)
+        calls.ask("backups.read", NAME, 0.05)
     assert readers.ended == ["read-1"]
 
 
 def test_a_reader_that_does_not_start_is_a_refusal(
-    tickets: Rpc, workers: Workers, world: World, readers: FakeReaders
+    calls: Rpc, workers: Workers, world: World, readers: FakeReaders
 ) -> None:
     def fail() -> None:
         raise RetryableError("no room")
 
     readers.meanwhile = fail
-    workers.work = lambda name, ticket: read(world, readers, ticket)
+    workers.work = lambda name, call: read(world, readers, call)
     with pytest.raises(RetryableError, match="no room"):
-        tickets.ask("backups.read", NAME, PATIENCE)
+        calls.ask("backups.read", NAME, PATIENCE)
 
 
 def test_redis_away_is_no_refusal(world: World, readers: FakeReaders, redis_client: redis.Redis) -> None:
     """There is nobody who could be told; the task says so."""
-    redis_client.set("ticket:t", NAME)
+    redis_client.set("rpc:t", NAME)
 
     def fail() -> None:
         raise StateUnavailable("away")
@@ -164,24 +164,24 @@ def test_redis_away_is_no_refusal(world: World, readers: FakeReaders, redis_clie
         read(world, readers, "t")
 
 
-def test_a_deletion_takes_files_and_index_once(tickets: Rpc, workers: Workers, world: World) -> None:
+def test_a_deletion_takes_files_and_index_once(calls: Rpc, workers: Workers, world: World) -> None:
     """A second one finds them gone, which is what was asked for."""
     uuid = world.asleep()
     world.sessions.request_backup(uuid)
     world.work()
     name = world.get(uuid).backup
-    workers.work = lambda name, ticket: rpc.delete(world.core, name, ticket)
-    assert [tickets.ask("backups.delete", name, PATIENCE) for _ in range(2)] == [{}, {}]
+    workers.work = lambda name, call: rpc.delete(world.core, name, call)
+    assert [calls.ask("backups.delete", name, PATIENCE) for _ in range(2)] == [{}, {}]
     assert world.core.backups.count() == 0
 
 
-def test_a_backup_that_has_come_into_use_meanwhile_stays(tickets: Rpc, workers: Workers, world: World) -> None:
+def test_a_backup_that_has_come_into_use_meanwhile_stays(calls: Rpc, workers: Workers, world: World) -> None:
     uuid = world.asleep()
     world.sessions.delete(uuid)
     world.work()
     name = world.get(uuid).backup
     world.sessions.restore(name)
-    workers.work = lambda name, ticket: rpc.delete(world.core, name, ticket)
+    workers.work = lambda name, call: rpc.delete(world.core, name, call)
     with pytest.raises(BackupInUse):
-        tickets.ask("backups.delete", name, PATIENCE)
+        calls.ask("backups.delete", name, PATIENCE)
     assert world.core.backups.count() == 1
