@@ -45,8 +45,8 @@ WORKER = {
 ALLOWED = {
     "worker": WORKER,
     "sweeper": WORKER,
-    "archiver": WORKER,
-    "watcher": {name: {"list", "watch"} for name in ("deployments", "persistentvolumeclaims", "events", "pods")},
+    "backup-worker": WORKER,
+    "observer": {name: {"list", "watch"} for name in ("deployments", "persistentvolumeclaims", "events", "pods")},
 }
 """What each account may do, all of it in the workspaces' namespace: resource to verbs."""
 

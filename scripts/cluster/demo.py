@@ -44,8 +44,7 @@ def run(layout: Layout, programs: Programs, archives: Mapping[str, Path]) -> str
     if model := model_secret(os.environ):
         # Before the processes can start, which wait for their keys: none needs a restart to know of it.
         addons.apply(layout, programs, [model])
-    for script in ("make-secrets", "remove-earlier"):
-        step([str(ROOT / "manifests" / script)], ROLLOUT_LIMIT, KUBECTL=" ".join([*cluster, "kubectl"]))
+    step([str(ROOT / "manifests" / "make-secrets")], ROLLOUT_LIMIT, KUBECTL=" ".join([*cluster, "kubectl"]))
     ports = host_ports.recall(layout)
     if ports is None:
         raise ClusterError("The cluster is not up; start it with: scripts/cluster/cluster up")

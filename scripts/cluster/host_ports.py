@@ -19,7 +19,7 @@ from scripts.cluster.processes import recorded, running, start, stop
 
 NAME = "forwarder"
 FILE = "ports.json"
-"""Below the cluster's configuration; the name is that of earlier releases, whose clusters may be up."""
+"""Below the cluster's configuration."""
 LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 GRACE = 2.0
 """Seconds until SIGKILL."""

@@ -79,7 +79,9 @@ def test_every_object_is_accepted(place, overlay):
     assert sent(objects, "--dry-run=server") == ""
 
 
-@pytest.mark.parametrize("account", ["web", "worker", "sweeper", "archiver", "watcher", "beat", "flower", "redis"])
+@pytest.mark.parametrize(
+    "account", ["web", "worker", "sweeper", "backup-worker", "observer", "beat", "flower", "redis"]
+)
 def test_an_account_may_do_what_the_table_says_and_nothing_more(place, account):
     """In the workspaces' namespace, as the API server itself counts it."""
     system, workspaces, _ = place.namespaces()
@@ -90,7 +92,9 @@ def test_an_account_may_do_what_the_table_says_and_nothing_more(place, account):
     assert rights == ALLOWED.get(account, {})
 
 
-@pytest.mark.parametrize("account", ["web", "worker", "sweeper", "archiver", "watcher", "beat", "flower", "redis"])
+@pytest.mark.parametrize(
+    "account", ["web", "worker", "sweeper", "backup-worker", "observer", "beat", "flower", "redis"]
+)
 def test_an_account_may_do_nothing_where_the_manager_is(place, account):
     """Its Secrets above all: they lie there, and pods get theirs from the kubelet."""
     system, *_ = place.namespaces()

@@ -408,7 +408,7 @@ def what_a_process_that_was_taken_over_may_do(tour: Tour) -> None:
             for command in commands:
                 words = command.format(uuid=tour.ada.uuid).split()
                 assert client.execute_command("ACL", "DRYRUN", user, *words) != "OK", f"{user}: {command}"
-    account = f"--as=system:serviceaccount:{SYSTEM}:watcher"
+    account = f"--as=system:serviceaccount:{SYSTEM}:observer"
     rights = [line for line in kubectl("auth", "can-i", "--list", account).splitlines() if line.startswith("pods")]
     assert [line.rpartition("[")[2] for line in rights] == ["list watch]"]
 

@@ -66,7 +66,7 @@ def test_the_pod_of_redis_waits_for_every_password(overlay):
 
 
 def test_its_start_gives_every_user_its_password(overlay, tmp_path):
-    """As its shell does it; and `default` keeps the one it had, for the processes of the release before."""
+    """As its shell does it; and `default`, the user of commands in the pod, gets that of `redis-cli`."""
     config = next(each for name, each in of_kind(overlay, "ConfigMap").items() if name.startswith("redis-config-"))
     (container,) = pods(overlay)["redis"].containers
     for folder, files in {
@@ -81,14 +81,14 @@ def test_its_start_gives_every_user_its_password(overlay, tmp_path):
     script = script.replace("exec redis-server", "exec echo")
     subprocess.run(
         [*container["command"][:-1], script],
-        env={"REDISCLI_AUTH": "old", "PATH": "/usr/bin:/bin"},
+        env={"REDISCLI_AUTH": "x", "PATH": "/usr/bin:/bin"},
         check=True,
         timeout=60,
     )
     made = tmp_path / "tmp" / "users.acl"
     everyone = {user.name: password(user.name) for user in users.USERS}
     expected = users.access_list(everyone | {users.ADMIN: password(users.ADMIN)})
-    assert made.read_text() == f"user default on >old ~* &* +@all\n{expected}"
+    assert made.read_text() == f"user default on >x ~* &* +@all\n{expected}"
     assert made.stat().st_mode & 0o077 == 0
     assert "aclfile /tmp/users.acl" in config["data"]["redis.conf"].splitlines()
 
@@ -102,7 +102,7 @@ def test_its_start_fails_without_a_password(overlay, tmp_path: Path):
     script = re.sub(r"/(config|users|tmp)/", rf"{tmp_path}/\1/", container["command"][-1])
     done = subprocess.run(
         [*container["command"][:-1], script.replace("exec redis-server", "exec echo")],
-        env={"REDISCLI_AUTH": "old", "PATH": "/usr/bin:/bin"},
+        env={"REDISCLI_AUTH": "x", "PATH": "/usr/bin:/bin"},
         capture_output=True,
         timeout=60,
         check=False,

@@ -375,7 +375,7 @@ def test_gke_takes_every_value_from_one_file():
     assert of_kind(objects, "ClusterIssuer")["letsencrypt"]["spec"]["acme"]["email"] == values["mail"]
     assert solver["dns01"]["cloudDNS"]["project"] == values["project"]
     assert {name: each["iam.gke.io/gcp-service-account"] for name, each in google.items() if each} == {
-        "archiver": values["manager-account"],
+        "backup-worker": values["manager-account"],
         "gateway": values["conversations-account"],
         "sweeper": values["conversations-account"],
         "web": values["reader-account"],
