@@ -13,7 +13,7 @@ import pytest
 from app.agent.program_worker import program_environment
 from app.agent.settings import AgentSettings
 from app.main import create_app
-from app.settings import EARLIER_NAMES, Settings
+from app.settings import Settings
 from scripts.lib import settings_table
 from scripts.lib.marked import MarkersMissing
 
@@ -54,8 +54,8 @@ NOWHERE = Path("/nowhere")
 OF_PROGRAMS = {"USER_ID", *program_environment(AgentSettings("u1", NOWHERE, NOWHERE, NOWHERE, NOWHERE), {})}
 """What an agent of the product's own is told."""
 
-EARLIER = set(EARLIER_NAMES.values())
-"""Names of an earlier release, which upgrading.md and the changelog tell of."""
+OF_VERSION_3 = {"USER_POD_IMAGE"}
+"""Read for those who come from version 3 of the API."""
 
 
 def routes() -> set[tuple[str, str]]:
@@ -89,7 +89,7 @@ def known_variables() -> set[str]:
     more = {name for path in scripts for name in READ_OR_PRINTED.findall(path.read_text())}
     modules = [ROOT / "app/tracing.py", ROOT / "app/tracing_export.py"]
     more |= {name for path in modules for name in re.findall(r"\bOTEL_[A-Z_]+[A-Z]\b", path.read_text())}
-    return set(Settings.variables()) | OF_PROGRAMS | more | NOT_OURS | LOCAL | CONSTANTS | EARLIER
+    return set(Settings.variables()) | OF_PROGRAMS | more | NOT_OURS | LOCAL | CONSTANTS | OF_VERSION_3
 
 
 def test_the_table_of_settings_is_that_of_the_code():
