@@ -21,8 +21,7 @@ GIVEN = re.compile(r"([a-z]{1,16})=(.*)")
 
 class Purpose(StrEnum):
     """What a key signs: workspace tokens, agent secrets, editor secrets, orders to disconnect, cookies, session tokens,
-    and the observer's probe tokens. `EARLIER` verifies what the release before signed with SECRET_KEY itself, for one
-    version."""
+    and the observer's probe tokens."""
 
     WORKSPACE = "workspace"
     AGENT = "agent"
@@ -31,7 +30,6 @@ class Purpose(StrEnum):
     COOKIE = "cookie"
     SESSION = "session"
     PROBE = "probe"
-    EARLIER = "earlier"
 
 
 LABELS: Mapping[Purpose, str] = {
@@ -71,6 +69,4 @@ def trouble_with(keys: Sequence[str]) -> str:
 
 
 def _derived(key: str, purpose: Purpose) -> str:
-    if purpose is Purpose.EARLIER:
-        return key
     return hmac.new(key.encode(), LABELS[purpose].encode(), hashlib.sha256).hexdigest()

@@ -170,7 +170,7 @@ class World:
         elif task == task_queue.TOKEN_ENDED:
             self.tasks.send(task_queue.RENEW_TOKEN, args[0])
         elif task == task_queue.RENEW_TOKEN:
-            renew(self.core, self.runtime, args[0], self.clock)
+            renew(self.core, self.runtime, args[0])
         elif task == task_queue.LOOK_AGAIN:
             self.runtime.look_again(args[0])
         elif task == task_queue.WARN:

@@ -282,7 +282,7 @@ class Observer:
         self._core.audit.note_own("bring_back", record.uuid, record.user_id, why, repeatable=True)
 
     def _note_begin(self, record: Record, seen: Observation) -> None:
-        """The processes cost from their beginning, also those that no worker started, or one of an earlier release.
+        """The processes cost from their beginning, also those that no worker started.
         What began before the last known end is an old observation."""
         unknown = not record.compute_since and not record.stopping and seen.began > record.compute_until
         if unknown and record.status is not Status.TERMINATED:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -129,7 +128,6 @@ class Steps:
         if not (ready := self._bring_files(record, starting=True)):
             return
         record = ready
-        self._begin_epochs(record)
         # Noted before the start: a session whose processes run always has `provisioned` set, and costs.
         runs_on = record.compute_since and not record.stopping
         noted = self._update(
@@ -176,7 +174,6 @@ class Steps:
             replicas=0,
             pod_name="",
             events_ttl=EVENTS_KEPT_ASLEEP,
-            ledger=self._kept(),  # where an earlier release made the volume
             event=("phase", {"phase": "stopped", "ms": phases["stopped"]}),
             left_fingerprint=left.fingerprint,
             **({"point_at": self._clock()} if unchanged else {}),
@@ -303,15 +300,6 @@ class Steps:
     def _kept(self, runs_from: float = 0.0) -> Intervals:
         """The volume exists, and with `runs_from` the processes run."""
         return Intervals(kept_from=self._clock(), mib=self._core.prices.volume_mib, runs_from=runs_from)
-
-    def _begin_epochs(self, record: Record) -> None:
-        """Give a session of an earlier release its first epoch, unless its processes run: their token names none."""
-        if record.epoch:
-            return
-        seen = self._runtime.observe(record.uuid)
-        if seen is None or not seen.running:
-            with suppress(Superseded):  # another worker has done it
-                self._store.change(record.uuid, self._clock(), expect={"epoch": 0}, next_epoch=True)
 
     def _hand_on(self, record: Record, task: str) -> None:
         """Let another task continue this intent as soon as the lease is released."""

@@ -433,8 +433,8 @@ class Sweeps:
             last_activity=now,
             # It is unknown which access tokens were revoked, so all earlier ones are.
             access_epoch=int(now),
-            # The agent's token is of this epoch.
-            epoch=seen.epoch,
+            # The agent's token is of this epoch, unless that is unknown.
+            epoch=max(1, seen.epoch),
         )
         if self._store.create(record, quota=None, due=now + self._core.settings.stale_after if up else 0.0):
             log.warning("created the record of a workspace that had none", extra={"uuid": record.uuid})

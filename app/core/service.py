@@ -141,7 +141,6 @@ class SessionService:
                 traceparent=tracing.traceparent(),
                 requested_at=now,
                 last_activity=now,
-                epoch=1,
             )
             quota = self._settings.max_sessions_per_user
             uuid = self._store.create(record, quota=quota, due=self._overdue(now), call=call)

@@ -23,10 +23,10 @@ EXTENSION = "workspace_gateway"
 
 @dataclass(frozen=True)
 class Gateway:
-    """The parts of the process. By the clock `ticks`, four throttles limit for each session: `deliveries` and `notices`
-    of restored files that hellos trigger, `renewals` that ended tokens trigger, and log lines about `old_tokens` of the
-    release before. `begun_answers` remembers the prompts whose first token was noted. `checkpoints` limits how many
-    pieces of conversations are parsed, in memory, at a time, and gives each session one."""
+    """The parts of the process. By the clock `ticks`, three throttles limit for each session: `deliveries` and
+    `notices` of restored files that hellos trigger, and `renewals` that ended tokens trigger. `begun_answers` remembers
+    the prompts whose first token was noted. `checkpoints` limits how many pieces of conversations are parsed, in
+    memory, at a time, and gives each session one."""
 
     core: Core
     token_usage: TokenUsage
@@ -36,7 +36,6 @@ class Gateway:
     deliveries: Throttle
     notices: Throttle
     renewals: Throttle
-    old_tokens: Throttle
     begun_answers: Throttle
     checkpoints: Slots
     ticks: Callable[[], float] = time.monotonic

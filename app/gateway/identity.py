@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 from flask import Flask, Response, g, request
@@ -15,8 +14,6 @@ from app.core.redis import task_queue
 from app.core.sessions.model import UP, Record, Status
 from app.gateway.context import gateway
 from app.problems import Problem
-
-log = logging.getLogger(__name__)
 
 OPEN = frozenset({"system.livez", "system.readyz", "system.metrics"})
 """The endpoints that need no token; they reveal nothing about sessions."""
@@ -90,8 +87,6 @@ def _check_epoch(record: Record, epoch: int) -> None:
     whose new token is late or was lost."""
     parts = gateway()
     if epoch == record.epoch:
-        if not epoch and parts.old_tokens.due(record.uuid, parts.ticks()):
-            log.warning("token of the release before; valid until the session sleeps", extra={"uuid": record.uuid})
         return
     if record.status in UP and parts.renewals.due(record.uuid, parts.ticks()):
         parts.core.tasks.send(task_queue.TOKEN_ENDED, record.uuid, request_id=g.request_id)

@@ -60,7 +60,6 @@ def create_app(settings: Settings | None = None) -> Flask:
         # A notice may take as long, so a session holds one delivery worker with them.
         notices=Throttle(settings.agent_timeout),
         renewals=Throttle(RENEWAL_INTERVAL),
-        old_tokens=Throttle(math.inf),
         begun_answers=Throttle(math.inf),
         checkpoints=Slots(CHECKPOINTS_AT_A_TIME),
     )

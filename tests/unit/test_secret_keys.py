@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-
 import jwt
 import pytest
 
@@ -43,14 +40,6 @@ def test_a_key_for_one_purpose_signs_what_the_master_signs() -> None:
         assert passes(given(purpose)).issue(kind, UUID, 1, NOW) == passes((MASTER,)).issue(kind, UUID, 1, NOW)
 
 
-def test_a_pass_of_the_release_before_is_good() -> None:
-    """Its keys followed from SECRET_KEY in the same way."""
-    key = hmac.new(MASTER.encode(), b"pass:workspace", hashlib.sha256).hexdigest()
-    claims = {"aud": "workspace", "sub": UUID, "door": 1, "iat": NOW, "exp": NOW + 100}
-    text = jwt.encode(claims, key, algorithm="HS256")
-    assert passes(given(Purpose.COOKIE)).read(Kind.COOKIE, text, NOW) is not None
-
-
 def test_who_checks_workspaces_tokens_can_make_no_pass_and_open_no_agent() -> None:
     """The gateway, which workspaces can reach."""
     keys = given(Purpose.WORKSPACE)
@@ -74,7 +63,6 @@ def test_who_lets_visitors_in_can_make_no_workspaces_token() -> None:
         with pytest.raises(SettingsError):
             AgentCredentials(keys).token(UUID, 1)
         assert AgentCredentials(keys).owner_of(AgentCredentials([MASTER]).token(UUID, 1)) is None
-        assert AgentCredentials(keys).owner_of(AgentCredentials([MASTER]).token(UUID, 0)) is None
     with pytest.raises(SettingsError):
         passes(given(Purpose.AGENT, Purpose.SESSION)).issue(Kind.COOKIE, UUID, 0, NOW)
 
@@ -84,17 +72,6 @@ def test_of_several_keys_for_a_purpose_the_first_signs_and_all_verify() -> None:
     both = AgentCredentials(new + old)
     assert both.token(UUID, 1) == AgentCredentials(["n" * 32]).token(UUID, 1)
     assert both.owner_of(AgentCredentials([MASTER]).token(UUID, 1)) == TokenOwner(UUID, 1)
-
-
-def test_a_token_of_an_earlier_release_needs_its_very_key() -> None:
-    """It was made with SECRET_KEY itself; where that is gone it is good for nothing, and nothing else breaks."""
-    old = AgentCredentials([MASTER]).token(UUID, 0)
-    assert AgentCredentials(given(Purpose.WORKSPACE)).owner_of(old) is None
-    with_it = AgentCredentials(given(Purpose.WORKSPACE, Purpose.EARLIER))
-    assert (with_it.owner_of(old), with_it.token(UUID, 0)) == (TokenOwner(UUID, 0), old)
-    without = AgentCredentials(given(Purpose.WORKSPACE, Purpose.AGENT))
-    assert without.token_file(UUID, 0)
-    assert without.owner_of(without.token(UUID, 0)) is None
 
 
 @pytest.mark.parametrize("text", ["workspase=" + "k" * 32, "k" * 32 + ",cookies=" + "k" * 32])
@@ -113,7 +90,7 @@ def test_a_short_key_for_one_purpose_is_refused() -> None:
 @pytest.mark.parametrize("master", ["a" * 31 + "=", "Ab3" * 14 + "=="])
 def test_a_master_may_have_an_equals_sign(master: str) -> None:
     """As base64 has: what stands before it is no word for a purpose."""
-    assert Settings(secret_key=master).checked().keys_for(Purpose.EARLIER) == (master,)
+    assert Settings(secret_key=master).checked().secret_keys() == (master,)
 
 
 def test_a_gateway_without_a_key_for_tokens_does_not_start() -> None:

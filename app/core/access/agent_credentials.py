@@ -7,7 +7,7 @@ editor secrets to the address where it believes the workspace to be: a pod that 
 must not be able to use them as the dead pod's token.
 
 The token names a session and an epoch. Callers must check both against the record, and refuse another epoch. Epoch 0 is
-an earlier release's, whose secrets had no epoch and were made with SECRET_KEY itself.
+that of a workspace whose epoch is not known; no record has it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from app.secret_keys import Purpose, keys_for
 from app.settings import SettingsError
 
-TOKEN_PATTERN = re.compile(r"([0-9a-z]{8})(?:\.([1-9][0-9]{0,9}))?\.([0-9a-f]{64})", re.ASCII)
+TOKEN_PATTERN = re.compile(r"([0-9a-z]{8})\.(0|[1-9][0-9]{0,9})\.([0-9a-f]{64})", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -42,27 +42,21 @@ class AgentCredentials:
         self._agents = keys_for(Purpose.AGENT, keys)
         self._editors = keys_for(Purpose.EDITOR, keys)
         self._disconnects = keys_for(Purpose.DISCONNECT, keys)
-        self._earlier = keys_for(Purpose.EARLIER, keys)
 
     def __repr__(self) -> str:
         return f"AgentCredentials({len(self._tokens)} keys)"
 
     def token(self, uuid: str, epoch: int) -> str:
         """What the workspace shows the gateway. Raises `SettingsError` without a key for it."""
-        if epoch:
-            return f"{uuid}.{epoch}.{_mac(_first(self._tokens), f'{uuid}.{epoch}')}"
-        # Without the key of the earlier release this is an invalid token, which no workspace needs any more.
-        return f"{uuid}.{_mac(_first(self._earlier or self._tokens), f'workspace:{uuid}')}"
+        return f"{uuid}.{epoch}.{_mac(_first(self._tokens), f'{uuid}.{epoch}')}"
 
     def agent_secrets(self, uuid: str, epoch: int) -> tuple[str, ...]:
         """What the manager shows the session's agent, the likeliest first. Those of the epoch before are included: an
         agent knows that one until it reads its file again. So are those by older keys, for agents started before a
         rotation. Raises `SettingsError` without a key for them."""
         _first(self._agents)
-        known = [each for each in (epoch, epoch - 1) if each > 0]
-        current = [_mac(key, f"{uuid}.{each}") for each in known for key in self._agents]
-        before = [_mac(key, f"agent:{uuid}") for key in self._earlier or self._agents[:1]] if epoch <= 1 else []
-        return (*current, *before)
+        known = [each for each in (epoch, epoch - 1) if each >= 0]
+        return tuple(_mac(key, f"{uuid}.{each}") for each in known for key in self._agents)
 
     def token_file(self, uuid: str, epoch: int) -> str:
         """The content of the agent's token file: its token, and on the second line its agent secret."""
@@ -94,11 +88,10 @@ class AgentCredentials:
         if match is None:
             return None
         uuid, epoch, mac = match.groups()
-        keys, text = (self._tokens, f"{uuid}.{epoch}") if epoch else (self._earlier, f"workspace:{uuid}")
         found = None
-        for key in keys:
-            if hmac.compare_digest(_mac(key, text), mac):
-                found = TokenOwner(uuid, int(epoch or 0))
+        for key in self._tokens:
+            if hmac.compare_digest(_mac(key, f"{uuid}.{epoch}"), mac):
+                found = TokenOwner(uuid, int(epoch))
         return found
 
 

@@ -249,7 +249,7 @@ def _limited(reason: Reason, limit: float) -> Reason:
 
 
 def _came_up(record: Record) -> float:
-    """When the session woke; for a record of an earlier release, when it was last used."""
+    """When the session woke; when it was last used if it never did, or is archived."""
     return record.awake_since or record.last_activity
 
 

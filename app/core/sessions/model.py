@@ -177,11 +177,11 @@ class Record(Identity):
     `unfinished` those with the agent; the inbox keeps both. `access_epoch` counts revocations: an access token of an
     earlier epoch is invalid; `replaced_epoch` is the one for which the workspace was last replaced, as it did not
     confirm that older connections had ended. `epoch` is that of the workspace token: one of another epoch is invalid
-    (app/core/access/agent_credentials.py); 0 is a session of an earlier release. `signals` are by name; `awake_since`
-    is when it last woke, `warned` the time of the announced sleep, `risk` the unsaved work when it was last stopped
-    (app/core/sessions/unsaved_work.py). `expiry_tries` counts deletions for age since it was last used. `disk_used_mib`
-    is the used part of its volume, as its agent last reported it (app/core/sessions/resources.py). `unarchived` is
-    empty unless the agent's conversation is newer than the stored one: `since` when, and the `reason`.
+    (app/core/access/agent_credentials.py). `signals` are by name; `awake_since` is when it last woke, `warned` the time
+    of the announced sleep, `risk` the unsaved work when it was last stopped (app/core/sessions/unsaved_work.py).
+    `expiry_tries` counts deletions for age since it was last used. `disk_used_mib` is the used part of its volume, as
+    its agent last reported it (app/core/sessions/resources.py). `unarchived` is empty unless the agent's conversation
+    is newer than the stored one: `since` when, and the `reason`.
 
     `tries` counts the unfinished attempts at the current intent, `backup_tries` those at a requested backup. `lease`
     counts the attempts at all intents: a worker that lost its lease finds another number. `missed` is the intent whose
@@ -256,7 +256,7 @@ class Record(Identity):
     unfinished: int = 0
     access_epoch: int = 0
     replaced_epoch: int = 0
-    epoch: int = 0
+    epoch: int = 1
     awake_since: float = 0.0
     warned: float = 0.0
     expiry_tries: int = 0
@@ -409,7 +409,7 @@ def stored_name(name: str) -> str:
 DEFAULTS: Mapping[str, str] = {
     stored_name(name): CODECS[name][1](value)
     for name, value in vars(Record(uuid="", user_id="", created_at=0, status=Status.CREATED)).items()
-    if name in CODECS and name not in {"uuid", "user_id", "created_at", "status", "generation"}
+    if name in CODECS and name not in {"uuid", "user_id", "created_at", "status", "generation", "epoch"}
 }
 """The texts of the defaults, which a hash leaves out."""
 

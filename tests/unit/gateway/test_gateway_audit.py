@@ -59,7 +59,7 @@ def test_that_of_a_terminated_session_is_told_as_such(app: Flask) -> None:
     assert (action, role, uuid, reason) == ("conversation", "workspace", workspace.uuid, "session_terminated")
 
 
-@pytest.mark.parametrize("token", [AgentCredentials(["x" * 32]).token("abcd1234", 1), f"abcd1234.{'0' * 64}"])
+@pytest.mark.parametrize("token", [AgentCredentials(["x" * 32]).token("abcd1234", 1), f"abcd1234.1.{'0' * 64}"])
 def test_a_token_nobody_signed_is_anonymous_and_names_the_session_it_was_made_for(app: Flask, token: str) -> None:
     """A guess, or another session's with this one's name."""
     assert show(app, token, HELLO, "POST") == 401
@@ -107,7 +107,7 @@ def test_a_flood_is_one_entry_that_counts_and_pushes_nothing_out(
     for _ in range(15):
         show(app, "guess")
     for number in range(DISTINCT_ENTRIES + 5):
-        show(app, f"{number:08d}.{'0' * 64}")
+        show(app, f"{number:08d}.1.{'0' * 64}")
     assert redis_client.xlen(keys.AUDIT) == 1
     counts = {(entry.act.action, entry.act.uuid): entry.count for entry in entries(app)}
     assert counts["model", ""] == 15

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 import redis
 from flask import Flask
@@ -216,6 +214,23 @@ def test_a_sleeping_workspace_that_is_adopted_has_the_token_of_its_next_start(
     assert (life.good(stolen), life.good(life.held())) == (False, True)
 
 
+@pytest.mark.parametrize("asleep", [False, True])
+def test_a_workspace_of_unknown_epoch_that_is_adopted_gets_a_token(
+    life: Life, redis_client: redis.Redis, asleep: bool
+) -> None:
+    """Redis was lost before anybody told the workspace its epoch."""
+    if asleep:
+        life.world.sessions.sleep(life.uuid)
+        life.world.work()
+    life.world.runtime.workspaces[life.uuid].epoch = 0
+    stolen = life.held()
+    redis_client.flushall()
+    life.world.sweeps.reconcile()
+    assert not life.good(stolen)
+    life.wake()
+    assert (life.good(stolen), life.good(life.held())) == (False, True)
+
+
 def test_a_revoke_while_it_goes_to_sleep_leaves_two_ended_tokens(life: Life) -> None:
     """The one from before the revoke, and the one that the agent was given for its last words."""
     first = life.held()
@@ -304,62 +319,6 @@ def test_the_last_epoch_counts_where_two_renew_at_once(life: Life, monkeypatch: 
     assert life.good(life.held())
 
 
-# Sessions of an earlier release
-
-
-def of_before(life: Life) -> None:
-    """As the release before made it: no epoch in the record, none in the token."""
-    life.world.core.redis.hdel(f"session:{life.uuid}", "epoch")
-    life.world.runtime.workspaces[life.uuid].epoch = 0
-
-
-def test_a_token_of_an_earlier_release_is_good_until_its_life_ends(
-    life: Life, caplog: pytest.LogCaptureFixture
-) -> None:
-    """And the log says so, once for each session."""
-    of_before(life)
-    old = life.held()
-    assert old.count(".") == 1
-    with caplog.at_level(logging.WARNING, logger="app.gateway.identity"):
-        assert life.good(old) and life.good(old)
-    assert [record.getMessage() for record in caplog.records].count(
-        "token of the release before; valid until the session sleeps"
-    ) == 1
-    life.world.sessions.sleep(life.uuid)
-    life.world.work()
-    life.wake()
-    assert (life.good(old), life.good(life.held())) == (False, True)
-
-
-def test_a_token_of_an_earlier_release_ends_with_a_revoke(life: Life) -> None:
-    of_before(life)
-    old = life.held()
-    life.world.sessions.revoke(life.uuid)
-    life.world.work()
-    assert (life.good(old), life.good(life.held())) == (False, True)
-
-
-def test_a_session_that_slept_through_the_upgrade_wakes_with_an_epoch(world: World, app: Flask) -> None:
-    life = Life(world, app, world.asleep())
-    of_before(life)
-    old = life.held()
-    assert life.good(old), "KEDA may start it by itself, and finds what the earlier release left"
-    life.wake()
-    assert (life.good(old), life.good(life.held())) == (False, True)
-
-
-def test_a_sleep_of_before_the_upgrade_that_is_broken_off_ends_no_token(life: Life) -> None:
-    of_before(life)
-    old = life.held()
-    life.world.sessions.sleep(life.uuid)
-    life.world.tasks.lose_all()
-    life.world.sessions.wake(life.uuid)
-    life.world.work()
-    life.up()
-    assert (life.held(), life.good(old)) == (old, True)
-
-
 def test_a_session_begins_with_an_epoch(world: World, redis_client: redis.Redis) -> None:
-    """Never with the token that an earlier release would have given it."""
     uuid = world.sessions.create(NewSession(user_id="ada")).uuid
     assert SessionStore(redis_client).get(uuid).epoch == 1

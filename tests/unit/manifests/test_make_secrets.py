@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from app.core.access.agent_credentials import AgentCredentials, TokenOwner
 from app.core.redis.users import ADMIN, USERS
 from app.core.storage.archive_keys import ArchiveKeys
 from app.secret_keys import Purpose
@@ -45,7 +44,7 @@ fi
 
 
 def fill_secrets(
-    folder: Path, held: dict[str, dict[str, str]], *arguments: str, program: Path = MANIFESTS / "make-secrets"
+    folder: Path, held: dict[str, dict[str, str]], program: Path = MANIFESTS / "make-secrets"
 ) -> dict[str, dict[str, str]]:
     """What manifests/make-secrets makes of the Secrets of a cluster that holds these."""
     kubectl, applied = folder / "kubectl", folder / "applied"
@@ -59,7 +58,7 @@ def fill_secrets(
         for key, value in values.items():
             (folder / "held" / name / key).write_text(value)
     subprocess.run(
-        [program, *arguments],
+        [program],
         env=os.environ | {"KUBECTL": str(kubectl)},
         timeout=60,
         check=True,
@@ -163,21 +162,6 @@ def test_while_a_key_is_rotated_each_process_has_both(tmp_path):
     filled[f"{SYSTEM}/manager"]["secret-key"] = new
     after = keys_of(fill_secrets(tmp_path, filled), "keys-gateway")
     assert after.keys_for(Purpose.WORKSPACE) == Settings(secret_key=new).keys_for(Purpose.WORKSPACE)
-
-
-@pytest.mark.slow
-def test_what_an_earlier_release_signed_is_taken_for_as_long_as_the_operator_says(tmp_path):
-    """Only with the key itself can that be verified; without the word it is taken away again."""
-    token = AgentCredentials(["s" * 32]).token("abcd1234", 0)
-    filled = fill_secrets(tmp_path, a_cluster(), "--earlier")
-
-    gateway = AgentCredentials(keys_of(filled, "keys-gateway").secret_keys())
-    assert gateway.owner_of(token) == TokenOwner("abcd1234", 0)
-    delivery_worker = AgentCredentials(keys_of(filled, "keys-delivery-worker").secret_keys())
-    assert delivery_worker.agent_secrets("abcd1234", 0) == AgentCredentials(["s" * 32]).agent_secrets("abcd1234", 0)
-
-    later = AgentCredentials(keys_of(fill_secrets(tmp_path, filled), "keys-gateway").secret_keys())
-    assert later.owner_of(token) is None
 
 
 @pytest.mark.slow

@@ -352,22 +352,6 @@ def test_a_refused_change_books_nothing(world: World) -> None:
     assert world.get(uuid).compute_since
 
 
-def test_an_awake_session_of_an_earlier_release_costs_from_its_process_start(world: World) -> None:
-    """Its record knows of no interval."""
-    uuid = world.active()
-    client, session = world.core.redis, keys.SESSION.format(uuid=uuid)
-    client.hdel(session, "compute_since", "compute_until", "disk_since", "disk_mib")
-    for name in client.scan_iter("costs:*"):
-        client.delete(name)
-    world.now += HOUR
-    world.look(uuid)
-    world.now += HOUR
-    sleep(world, uuid)
-    assert seconds(world, uuid) == 2 * HOUR
-    assert world.get(uuid).disk_since == world.now
-    assert total(world)["c:standard"] == 2 * HOUR * 1000
-
-
 def test_when_redis_was_lost_costs_go_on_with_what_is_known(world: World) -> None:
     uuid = world.active()
     world.now += HOUR

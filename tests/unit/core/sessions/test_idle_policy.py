@@ -290,10 +290,10 @@ def test_only_an_active_session_is_idle(status: Status) -> None:
     assert idle_verdict(replace(UP, status=status), POLICY, 1e10).due is False
 
 
-def test_one_of_an_earlier_release_counts_from_its_last_use() -> None:
-    """It has no signals, and nobody noted when it came up."""
-    old = replace(UP, awake_since=0.0, last_activity=MONDAY + 60)
-    assert slept_at([], POLICY, old) == IDLE + 1
+def test_one_that_never_woke_shows_its_last_use_as_its_wake() -> None:
+    created = replace(UP, status=Status.CREATED, awake_since=0.0, last_activity=MONDAY + 60)
+    wake = idle_verdict(created, POLICY, MONDAY + 60).reasons[0]
+    assert (wake.name, wake.at) == ("wake", MONDAY + 60)
 
 
 def test_an_unfinished_prompt_counts_until_its_agent_is_silent_however_short_the_timeout() -> None:

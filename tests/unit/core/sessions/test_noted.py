@@ -182,8 +182,7 @@ def test_nothing_stands_beside_a_record_for_long(world: World, rest: Callable[[W
     assert (world.get(uuid).status, use_of(world, uuid)) == (Status.TERMINATED, {})
 
 
-def test_a_record_of_the_release_before_is_read_as_it_was(world: World) -> None:
-    """There all of it stands in the record; what is noted from now on is newer."""
+def test_what_stands_in_the_record_counts_until_something_newer_is_noted(world: World) -> None:
     uuid = world.active()
     world.core.store.change(uuid, world.now, waiting=2, unfinished=1, signals={"editor": Signal(world.now - 9)})
     assert (world.get(uuid).waiting, world.get(uuid).unfinished) == (2, 1)
