@@ -105,7 +105,6 @@ class RevokedEventSchema(Schema):
     """All access of earlier epochs was revoked."""
 
     access_epoch = fields.Integer(required=True, metadata={"description": "the first that is valid again"})
-    door = fields.Integer(metadata={"deprecated": True, "description": "the earlier name of `access_epoch`"})
 
 
 class MessageEventSchema(MessageSchema):

@@ -186,8 +186,7 @@ def revoked(token: AccessToken | None, event: SessionEvent) -> bool:
     """Whether this event revokes the caller's session token; callers with an API key have none."""
     if token is None or event.type != REVOKED:
         return False
-    # Events of the release before have the access epoch as `door` only.
-    return token.access_epoch < event.data.get("access_epoch", event.data.get("door", 0))
+    return token.access_epoch < event.data["access_epoch"]
 
 
 def message_of(uuid: str, message: Prompt) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def test_who_checks_workspaces_tokens_can_make_no_pass_and_open_no_agent() -> No
         AgentCredentials(keys).agent_secrets(UUID, 1)
     for kind in Kind:
         forged = jwt.encode(
-            {"aud": kind, "sub": UUID, "door": 0, "iat": NOW, "exp": NOW + 100},
+            {"aud": kind, "sub": UUID, "access_epoch": 0, "iat": NOW, "exp": NOW + 100},
             keys[0].partition("=")[2],
             algorithm="HS256",
         )

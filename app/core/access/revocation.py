@@ -47,8 +47,7 @@ class Revocations:
         change = Change(
             expect={"access_epoch": access_epoch},
             fields={"access_epoch": following},
-            # `door` is the earlier name, which web processes of the release before read.
-            event=(REVOKED, {"access_epoch": following, "door": following}),
+            event=(REVOKED, {"access_epoch": following}),
         )
         request = self._store.request(uuid, now, change)
         with redis_errors():

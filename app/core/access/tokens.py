@@ -88,7 +88,13 @@ class AccessTokens:
             )
         # Whole seconds, as the RFC's dates are commonly read.
         issued = AccessToken(kind, uuid, access_epoch, int(now), int(now + self._ttls[kind]))
-        claims = {"aud": kind, "sub": uuid, "door": access_epoch, "iat": issued.issued_at, "exp": issued.expires_at}
+        claims = {
+            "aud": kind,
+            "sub": uuid,
+            "access_epoch": access_epoch,
+            "iat": issued.issued_at,
+            "exp": issued.expires_at,
+        }
         return jwt.encode(claims, self._keys[kind][0], algorithm=ALGORITHM), issued
 
     def read(self, kind: Kind, text: str, now: float) -> AccessToken | None:
@@ -106,7 +112,7 @@ class AccessTokens:
                     options={"verify_exp": False, "verify_iat": False, "verify_nbf": False, "require": ["sub", "exp"]},
                 )
                 found = AccessToken(
-                    kind, str(claims["sub"]), int(claims["door"]), float(claims["iat"]), float(claims["exp"])
+                    kind, str(claims["sub"]), int(claims["access_epoch"]), float(claims["iat"]), float(claims["exp"])
                 )
             except (jwt.InvalidTokenError, KeyError, TypeError, ValueError):
                 continue

@@ -24,7 +24,7 @@ LARGEST_ID = 2**64 - 1
 FROM_START = "0-0"
 
 REVOKED = "revoked"
-"""The type of a revocation's event; its `door` is the first access epoch that is valid again."""
+"""The type of a revocation's event; its `access_epoch` is the first access epoch that is valid again."""
 
 EVENTS_KEPT = 1_000
 """Events kept of one session: its agent's last minute, at 20 batches of tokens a second."""

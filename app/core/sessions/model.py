@@ -310,8 +310,7 @@ class Record(Identity):
         """The record in a Redis hash. Unknown fields are ignored, so that an older release can read it. `noted` is the
         hash of its use, whose fields are newer."""
         hashed = {**hashed, **{name: text for name, text in (noted or {}).items() if well_formed(name, text)}}
-        stored = {name: hashed.get(stored_name(name)) for name in CODECS}
-        values = {name: CODECS[name][0](text) for name, text in stored.items() if text is not None}
+        values = {name: read(hashed[name]) for name, (read, _) in CODECS.items() if name in hashed}
         phases = {name: int(hashed[PHASE_PREFIX + name]) for name in PHASES if PHASE_PREFIX + name in hashed}
         signals = {
             name: Signal.from_text(hashed[SIGNAL_PREFIX + name]) for name in SIGNALS if SIGNAL_PREFIX + name in hashed
@@ -397,17 +396,8 @@ CODECS: Mapping[str, Codec] = {
 }
 """How each field is read from and written to the Redis hash; `phases` and `signals` have several fields there."""
 
-STORED_NAMES = {"access_epoch": "door"}
-"""Fields with another name in Redis and in the Lua scripts, from an earlier release whose records still exist."""
-
-
-def stored_name(name: str) -> str:
-    """A field's name in the Redis hash."""
-    return STORED_NAMES.get(name, name)
-
-
 DEFAULTS: Mapping[str, str] = {
-    stored_name(name): CODECS[name][1](value)
+    name: CODECS[name][1](value)
     for name, value in vars(Record(uuid="", user_id="", created_at=0, status=Status.CREATED)).items()
     if name in CODECS and name not in {"uuid", "user_id", "created_at", "status", "generation", "epoch"}
 }
@@ -416,4 +406,4 @@ DEFAULTS: Mapping[str, str] = {
 
 def encode(values: Mapping[str, Any]) -> dict[str, str]:
     """Fields of a record as the names and texts of its Redis hash."""
-    return {stored_name(name): CODECS[name][1](value) for name, value in values.items()}
+    return {name: CODECS[name][1](value) for name, value in values.items()}

@@ -51,8 +51,8 @@ IGNORED = {STREAM: {"Prefer"}}
 IN_ANOTHER = {"Session": ("SessionStatus", "SessionDetail")}
 """Dataclasses that put together what the document has in an object within another."""
 
-LEFT_OUT = {"session": "SessionStatus", "door": "RevokedEvent"}
-"""Fields of the document that no dataclass has: the object within, and earlier names."""
+LEFT_OUT = {"session": "SessionStatus"}
+"""Fields of the document that no dataclass has: the object within."""
 
 Method = Callable[..., Any]
 

@@ -56,7 +56,7 @@ def test_what_is_no_pass_is_none(text: str) -> None:
 
 def test_an_unsigned_or_bent_pass_is_none() -> None:
     text, _ = passes(NEW).issue(Kind.COOKIE, A, 0, NOW)
-    claims = {"aud": "workspace", "sub": B, "door": 0, "iat": NOW, "exp": NOW + 100}
+    claims = {"aud": "workspace", "sub": B, "access_epoch": 0, "iat": NOW, "exp": NOW + 100}
     head, _, mac = text.split(".")
     body = jwt.encode(claims, OLD, algorithm="HS256").split(".")[1]
     for bent in (jwt.encode(claims, "", algorithm="none"), jwt.encode(claims, NEW), f"{head}.{body}.{mac}"):

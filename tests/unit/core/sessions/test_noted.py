@@ -11,7 +11,7 @@ import pytest
 
 from app.core.errors import Superseded
 from app.core.redis import keys, users
-from app.core.sessions.model import CODECS, PHASES, SIGNALS, USED, Record, Signal, Status, stored_name, well_formed
+from app.core.sessions.model import CODECS, PHASES, SIGNALS, USED, Record, Signal, Status, well_formed
 from tests.redis_users import Guarded, guarded_redis
 from tests.world import World
 
@@ -92,12 +92,12 @@ def test_nobody_takes_anything_else_from_there(world: World) -> None:
     uuid = world.active()
     before = world.get(uuid)
     everything = [
-        *map(stored_name, CODECS),
+        *CODECS,
         *(f"phase_{name}" for name in PHASES),
         *(f"signal_{name}" for name in SIGNALS),
     ]
     foreign = {name: "7" for name in everything if name not in USED}
-    assert {"task", "generation", "door", "epoch", "user_id", "status"} <= set(foreign)
+    assert {"task", "generation", "access_epoch", "epoch", "user_id", "status"} <= set(foreign)
     world.core.redis.hset(keys.USE.format(uuid=uuid), mapping=foreign)
     assert readers(world, uuid) == [before] * 6
     assert use_of(world, uuid) == {}

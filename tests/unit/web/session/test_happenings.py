@@ -42,7 +42,7 @@ AT = "2026-11-20T08:00:00.000Z"
         ("rolled_back", {"status": "done", "message_id": "m1"}, "Rolled back", "to before message m1"),
         ("rolled_back", {"status": "failed", "reason": "Away."}, "Rollback called off", "Away."),
         ("forked_from", {"uuid": "k3v9x0qa", "files_of": AT}, "Forked", f"from k3v9x0qa, with the files of {AT}"),
-        ("revoked", {"door": 2}, "All access revoked", ""),
+        ("revoked", {"access_epoch": 2}, "All access revoked", ""),
     ],
 )
 def test_each_event_is_said_in_words(kind: str, data: dict[str, Any], text: str, detail: str) -> None:
