@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -199,14 +198,3 @@ def test_what_is_known_of_a_sessions_answers_ends_with_them(client: Client, core
     client.post(f"/session/{uuid}/wake", headers=KEY)
     for name in core.redis.keys("*answers*"):
         assert 0 < core.redis.ttl(name) <= core.settings.idempotency_ttl
-
-
-def test_an_answer_of_an_earlier_release_is_given_again(client: Client, core: Core) -> None:
-    """It was kept whole, whatever its length."""
-    uuid = new_session(client)
-    client.post(f"/session/{uuid}/wake", headers=KEY)
-    [(name, kept)] = records(core).items()
-    long = json.dumps(json.loads(json.loads(kept)["answer"]) | {"message": "x" * 5_000})
-    core.redis.set(name, json.dumps(json.loads(kept) | {"answer": long}))
-    again = client.post(f"/session/{uuid}/wake", headers=KEY)
-    assert (again.text, again.headers["Idempotency-Replayed"]) == (long, "true")

@@ -304,11 +304,6 @@ def test_what_redis_may_have_lost_is_not_called_ended(workspace: Workspace) -> N
     assert ask(workspace, m1=900, m2=1_100) == {"unfinished": [], "unknown": ["m2"]}
 
 
-def test_the_mark_of_an_earlier_release_says_that_nothing_was_lost(workspace: Workspace) -> None:
-    workspace.core.redis.set("sentinel", "1")
-    assert ask(workspace, m1=10**8) == {"unfinished": [], "unknown": []}
-
-
 def test_an_agent_learns_nothing_of_another_sessions_prompts(app: Flask, workspace: Workspace) -> None:
     workspace.core.store.first_sight(time.time() - 1_000)
     take(workspace)
