@@ -180,7 +180,7 @@ def fields_of_schemas(document: Mapping[str, Any], *names: str) -> dict[str, Any
     for name in names:
         schema = document["components"]["schemas"][name]
         for field, described in schema["properties"].items():
-            if LEFT_OUT.get(field) not in ("", name):
+            if LEFT_OUT.get(field) != name:
                 found[field] = (described, field in schema.get("required", []))
     return found
 
