@@ -127,7 +127,7 @@ def settings_from(environment: Mapping[str, str]) -> AgentSettings:
         command_timeout=number("AGENT_COMMAND_TIMEOUT", defaults["command_timeout"]),
         context_tokens=int(number("AGENT_CONTEXT_TOKENS", defaults["context_tokens"])),
         checkpoint_interval=number("CHECKPOINT_INTERVAL", defaults["checkpoint_interval"]),
-        prompt_max_bytes=int(number("MESSAGE_MAX_BYTES", defaults["prompt_max_bytes"])),
+        prompt_max_bytes=int(number("PROMPT_MAX_BYTES", defaults["prompt_max_bytes"])),
         queue_limit=int(number("AGENT_QUEUE_LIMIT", defaults["queue_limit"])),
         undo_points=int(number("UNDO_POINTS", defaults["undo_points"])),
         undo_file_max_bytes=int(number("UNDO_FILE_MAX_BYTES", defaults["undo_file_max_bytes"])),

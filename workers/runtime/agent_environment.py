@@ -5,6 +5,7 @@ from __future__ import annotations
 from app.settings import Settings
 
 PASSED_ON = (
+    "prompt_max_bytes",
     "agent_program",
     "agent_turn_timeout",
     "agent_max_steps",
@@ -29,7 +30,5 @@ def agent_environment(
         "EDITOR_PORT": str(editor_port),
         "GATEWAY_URL": settings.gateway_location(),
         "AGENT_STOP_GRACE": str(stop_grace),
-        # Agents of the release before know it by this name.
-        "MESSAGE_MAX_BYTES": str(settings.prompt_max_bytes),
         **{name.upper(): str(getattr(settings, name)) for name in PASSED_ON},
     }

@@ -89,7 +89,7 @@ def test_everything_but_health_wants_the_secret(agent):
 
 def test_what_is_malformed_is_refused(agent):
     """Each with its status and code, and without a turn."""
-    agent.environment |= {"MESSAGE_MAX_BYTES": "1000"}
+    agent.environment |= {"PROMPT_MAX_BYTES": "1000"}
     agent.start()
     for body, status, code in (
         (b"{", 400, "bad_request"),

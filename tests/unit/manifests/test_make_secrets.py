@@ -166,12 +166,12 @@ def test_while_a_key_is_rotated_each_process_has_both(tmp_path):
 
 @pytest.mark.slow
 def test_make_secrets_adds_what_a_new_release_wants(tmp_path):
-    """Before its manifests are there: nothing that exists is changed but KEDA's copy, which was that of `default`."""
+    """Before its manifests are there: nothing that exists is changed."""
     old = {
         f"{SYSTEM}/manager": {"api-key": "mine", "secret-key": "s" * 32},
         f"{SYSTEM}/redis": {"password": "secret"},
         f"{SYSTEM}/flower": {"basic-auth": "me:secret"},
-        f"{WORKSPACES}/keda-redis": {"password": "secret"},
+        f"{WORKSPACES}/keda-redis": {},
     }
 
     filled = fill_secrets(tmp_path, old)

@@ -191,7 +191,7 @@ def test_a_pod_has_an_agent_where_there_is_a_key_for_its_token() -> None:
             {"name": "EDITOR_PORT", "value": "8080"},
             {"name": "GATEWAY_URL", "value": "http://gateway.system:8001"},
             {"name": "AGENT_STOP_GRACE", "value": "10"},
-            {"name": "MESSAGE_MAX_BYTES", "value": "100000"},
+            {"name": "PROMPT_MAX_BYTES", "value": "100000"},
             {"name": "AGENT_PROGRAM", "value": ""},
             {"name": "AGENT_TURN_TIMEOUT", "value": "900.0"},
             {"name": "AGENT_MAX_STEPS", "value": "50"},
