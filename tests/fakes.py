@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import queue
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -268,8 +267,6 @@ class FakeRuntime:
             check()
         check()
         own = self.backup_users.get(name, identity.user_id) == identity.user_id
-        # The conversation lies beside the project, and in it in workspaces of an earlier release.
-        files = {re.sub(r"^\.session/", "../.session/", path): text for path, text in files.items()}
         kept = ("../.undo/",) if own else ("../.undo/", "../.session/")
         workspace.files = {path: text for path, text in files.items() if not path.startswith(kept)}
         if point and going_back and any(path.startswith("../.session/") for path in workspace.files):

@@ -15,7 +15,6 @@ from app.agent.events import Bus, outcome_event
 from app.agent.gateway import Gateway
 from app.agent.model import Model
 from app.agent.model_worker import ModelWorker
-from app.agent.moving import move_conversation
 from app.agent.program_worker import ProgramWorker, conversation, mark_of, program_of
 from app.agent.prompt import system_prompt
 from app.agent.prompt_status import ProcessEnding, PromptStatus, fetch_status
@@ -164,7 +163,6 @@ class Agent:
     def _load(self) -> bool:
         while not self._stopping.is_set():
             try:
-                move_conversation(self.settings.folder, self.settings.state_folder)
                 self.state.open(self._checkpoint, self._status)
             except ProcessEnding:
                 return False

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 STATE_FOLDER = ".session"
 """The name of the conversation's folder, which is beside the workspace's: not among the user's files, and on the same
-volume. Agents of earlier releases had it within the workspace's."""
+volume."""
 
 
 class AgentSettings(NamedTuple):

@@ -237,20 +237,20 @@ def test_a_backup_gives_the_files_back_to_a_new_workspace(harness: Harness) -> N
     assert (seen.identity, seen.running) == (identity(B), False)
 
 
-@pytest.mark.parametrize("folder", ["../.session", ".session"])
-def test_a_restore_brings_the_conversation_to_its_own_user_only(harness: Harness, folder: str) -> None:
-    """Beside the project, also where an agent of an earlier release kept it within."""
+def test_a_restore_brings_the_conversation_to_its_own_user_only(harness: Harness) -> None:
+    """A folder of its name in the project is none, and comes back as it was."""
     name = unused_backup_name(A)
     harness.runtime.provision(identity(A), 1)
     harness.write(A, "file", b"content")
-    harness.write(A, f"{folder}/metadata.json", b"{}")
+    harness.write(A, "../.session/metadata.json", b"{}")
+    harness.write(A, ".session/metadata.json", b"own")
     harness.runtime.backup(A, name)
     harness.runtime.restore(identity(B, restore_from=name), 1)
     harness.runtime.restore(identity(C, "eve@example.com", restore_from=name), 1)
     for uuid, found in ((B, b"{}"), (C, None)):
         assert harness.read(uuid, "file") == b"content"
         assert harness.read(uuid, "../.session/metadata.json") == found
-        assert harness.read(uuid, ".session/metadata.json") is None
+        assert harness.read(uuid, ".session/metadata.json") == b"own"
 
 
 def test_restoring_again_takes_no_later_work_back(harness: Harness) -> None:

@@ -26,14 +26,12 @@ MAX_CHARS = 262_144
 FIELDS = ("id", "role", "content", "at")
 
 
-def conversation(around: int | None) -> dict[str, Any] | None:
-    """The conversation in the folder with the descriptor `around`, None when there is none:
+def conversation(volume: int) -> dict[str, Any] | None:
+    """The conversation in the volume's folder with the descriptor `volume`, None when there is none:
     `{"file", "total", "messages": [{"id", "role", "content", "at"}]}`, with the newest messages that fit, oldest first.
     `total` is None when the file is invalid or too large."""
-    if around is None:
-        return None
     try:
-        with folder_below(around, CONVERSATION) as folder:
+        with folder_below(volume, CONVERSATION) as folder:
             content = _content(folder)
     except OSError:
         return None

@@ -1,7 +1,7 @@
 """The format shared by writing and reading a backup: names, times, links, folders.
 
-The zip's root is the project. The conversation is in it as `.session/`, where earlier releases kept it; on the volume
-it lies beside the project. A project's own folder of that name gets another name in the zip.
+The zip's root is the project. The conversation, which lies beside the project on the volume, is in it as `.session/`. A
+project's own folder of that name gets another name in the zip.
 
 The functions are pure, except those that open folders without following links.
 """
@@ -28,9 +28,6 @@ BLOCK = 1 << 20
 
 PROJECT, CONVERSATION = "app", ".session"
 """The folders of a volume that a backup holds."""
-
-WRITTEN_FIRST = ("metadata.json", "history.json")
-"""A folder is a conversation if it has one of these files (app/agent/state.py)."""
 
 # Names. Zip names are UTF-8 text, Linux names are any bytes. A byte that no text can hold, a backslash
 # (a separator to some readers) and the colon of a leading drive letter are each stored as the private-use

@@ -30,7 +30,6 @@ from workers.archive.format import (
     DRIVE,
     FOLDER_FLAGS,
     FORMAT_VERSION,
-    WRITTEN_FIRST,
     entry_time,
     folder_below,
     make_folder,
@@ -103,7 +102,7 @@ def restore_backup(
         _check_version(sidecar)
         content = _plan(stored, Vouched.of(sidecar), max_bytes, max_entries, check)
         if user_id not in (None, sidecar.get("user_id")):
-            content = content.for_another_user()
+            content = Content(content.project, ())
         with replacing.draft(place) as new:
             _extract(stored, content.project, new / target.name, _mode_of(target), check)
             if content.conversation or os.path.lexists(place / CONVERSATION):
@@ -138,22 +137,18 @@ class Content:
     project: Sequence[Entry]
     conversation: Sequence[Entry]
 
-    def for_another_user(self) -> Content:
-        """Without the conversation, also without one that lies in the project."""
-        within = [entry for entry in self.project if _is_in_folder(entry)]
-        if _has_conversation(within):
-            return Content([entry for entry in self.project if entry not in within], ())
-        return Content(self.project, ())
-
-
-def _is_in_folder(entry: Entry) -> bool:
-    """Whether the entry is the folder of the conversation's name at the root, or in it."""
-    return entry.path.startswith(CONVERSATION + "/") or (entry.path, entry.kind) == (CONVERSATION, stat.S_IFDIR)
-
-
-def _has_conversation(entries: Sequence[Entry]) -> bool:
-    names = {entry.path for entry in entries}
-    return any(f"{CONVERSATION}/{name}" in names for name in WRITTEN_FIRST)
+    @classmethod
+    def of(cls, entries: Sequence[Entry]) -> Content:
+        """The entries, divided by their names in the zip: there, a project's own folder of the conversation's name has
+        another one. Links in the conversation are left out."""
+        project: list[Entry] = []
+        conversation: list[Entry] = []
+        for entry in entries:
+            if not entry.info.orig_filename.startswith(CONVERSATION + "/"):
+                project.append(entry)
+            elif entry.path != CONVERSATION and entry.kind != stat.S_IFLNK:
+                conversation.append(replace(entry, path=entry.path.removeprefix(CONVERSATION + "/")))
+        return cls(project, conversation)
 
 
 def _check_version(sidecar: dict[str, Any]) -> None:
@@ -177,19 +172,7 @@ def _plan(stored: BinaryIO, vouched: Vouched, max_bytes: int, max_entries: int, 
     total = sum(info.file_size for info in infos)
     if total > max_bytes:
         raise ArchiveError(f"The backup's files have {total} bytes; at most {max_bytes} are restored.")
-    entries = [_entry(info, vouched.layouts) for info in infos]
-    said = [entry for entry in entries if _is_in_folder(entry) and entry.info.orig_filename.startswith(CONVERSATION)]
-    if not _has_conversation(said):
-        said = []
-    in_it = {id(entry) for entry in said}
-    content = Content(
-        [entry for entry in entries if id(entry) not in in_it],
-        [
-            replace(entry, path=entry.path.removeprefix(CONVERSATION + "/"))
-            for entry in said
-            if entry.path != CONVERSATION and entry.kind != stat.S_IFLNK
-        ],
-    )
+    content = Content.of([_entry(info, vouched.layouts) for info in infos])
     for each in (content.project, content.conversation):
         _check_tree(each, check)
     for entry in content.project:

@@ -153,16 +153,14 @@ def write_backup(
             except (TooMuch, Unreadable) as why:
                 raise refusal(why, source, terms) from why
             _check_in_place(root, source.project, identity.uuid)
-            if (tally.unsettled or tally.dissolved or source.moved()) and not final:
+            if (tally.unsettled or tally.dissolved) and not final:
                 continue
-            if source.moved():
-                raise RetryableError("The conversation was moved while it was backed up.")
             if tally.dissolved:
                 raise RetryableError(f"{tally.vanished} files or folders vanished while they were backed up.")
             with part.read_back() as stored:
                 verify(stored, name, _expected(digest, part.written, tally), terms.check)
             described = _sidecar(name, identity, now, part.written, digest, tally)
-            described["conversation"] = conversation(source.around_conversation)
+            described["conversation"] = conversation(source.volume)
             # If the folder is still in place all files were complete: a removal renames it before it deletes files.
             _check_in_place(root, source.project, identity.uuid)
             terms.check()

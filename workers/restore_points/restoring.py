@@ -15,7 +15,6 @@ from app.volume.conversation import UNTIL
 from app.volume.excluded import PARTS
 from workers.archive import replace
 from workers.archive.format import CONVERSATION
-from workers.archive.source import leave_out_conversation
 from workers.restore_points.alone import alone
 from workers.restore_points.repository import Damaged, Repository
 from workers.restore_points.sidecar import Sidecar, Sidecars
@@ -64,9 +63,7 @@ def restore_point(
                 if not _extracted(repository, sidecar, new, parts, tools):
                     continue
                 _complete(new, parts)
-                if parts != PARTS:
-                    leave_out_conversation(new / PARTS[0])
-                elif going_back and any((new / CONVERSATION).iterdir()):
+                if going_back and CONVERSATION in parts and any((new / CONVERSATION).iterdir()):
                     # Read after other files, it may tell of what they lack. Only its agent can read it, and cuts it.
                     (new / CONVERSATION / f"{UNTIL}{sidecar.created_at:.3f}").touch(mode=0o600)
                 os.sync()

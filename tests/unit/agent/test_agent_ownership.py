@@ -432,20 +432,16 @@ def test_an_older_volume_takes_the_prompts_it_lacks_and_no_other(agent, model, g
 
 
 @pytest.mark.slow
-def test_a_workspace_of_an_earlier_release_goes_on(agent, model):
-    """Its conversation is in the workspace's folder. A turn was interrupted there; its prompt runs once."""
+def test_a_folder_in_the_workspace_is_no_conversation(agent, tmp_path):
+    """Whatever is in it, and though no other is there yet: a repository can bring one that names this session."""
+    theirs = World(folder_in(tmp_path, "theirs"), FakeModel(), uuid=agent.environment["WORKSPACE_UUID"])
+    theirs.prompt("m1", "one")
+    theirs.run()
+    theirs.state.fold()
+    shutil.copytree(tmp_path / "theirs" / ".session", agent.folder / ".session")
     agent.start()
-    agent.chat("m1", "remember 1")
-    model.script(Answer(text="too late", hold=(held := threading.Event())))
-    agent.prompt("m2", "hello")
-    model.wait_for_requests(len(model.requests) + 1)
-    agent.kill()
-    held.set()
-    (agent.folder.parent / ".session").rename(agent.folder / ".session")
-    agent.start()
-    assert agent.chat("m2", "hello")[0] == 200
-    assert [message["id"] for message in agent.history() if message["role"] == "user"] == ["m1", "m2"]
-    assert list(agent.folder.iterdir()) == [] and (agent.folder.parent / ".session" / "history.json").exists()
+    assert agent.history() == []
+    assert (agent.folder / ".session" / "history.json").exists()
 
 
 # A restore of files that are older than the conversation

@@ -2,17 +2,25 @@
 
 import json
 import threading
+from pathlib import Path
 
 import pytest
 
 from app.agent import state as state_module
 from app.agent.documents import Documents, Unreadable, documents_from
+from app.agent.settings import settings_from
 from app.agent.state import RESTORED, State
 from tests.unit.agent.fakes import FakeModel, World, calls, says
 
 
 def reopened(tmp_path, model=None, uuid="u1"):
     return World(tmp_path, model or FakeModel(), uuid=uuid)
+
+
+def test_it_lies_beside_the_workspace_unless_the_runtime_says_where(tmp_path):
+    given = {"WORKSPACE_UUID": "u1", "AGENT_TOKEN_FILE": "/run/agent/token", "WORKSPACE_DIR": str(tmp_path / "app")}
+    assert settings_from(given).state_folder == tmp_path / ".session"
+    assert settings_from(given | {"AGENT_STATE_DIR": "/elsewhere"}).state_folder == Path("/elsewhere")
 
 
 def test_documents_hold_all_and_the_journal_is_empty_after_a_turn(tmp_path):

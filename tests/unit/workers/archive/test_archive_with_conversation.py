@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,14 +76,34 @@ def test_it_comes_back_beside_the_project(root: Path, beside: Path, store: Backu
     assert store.sidecar(NAME)["conversation"]["messages"][0]["content"] == "a private prompt"
 
 
-def test_one_within_the_project_comes_back_beside_it(root: Path, store: BackupStore, place: Path) -> None:
-    """As an agent of an earlier release has it, and as its backups do."""
+@pytest.mark.parametrize("user_id", ["ann", "ben"])
+def test_a_folder_in_the_project_is_no_conversation(root: Path, store: BackupStore, place: Path, user_id: str) -> None:
+    """Whatever is in it: a repository can bring one that looks like a conversation, and the agent must not go on with
+    that. It comes back where it was, for any user."""
     (root / "file").write_text("content")
     converse(root)
     back_up(root, store)
+    with zipfile.ZipFile(store.open(NAME)) as archive:
+        assert not [name for name in archive.namelist() if name.startswith(".session")]
+    assert store.sidecar(NAME)["conversation"] is None
+    bring_back(store, place, user_id)
+    assert files(place) == {f"app/{name.removeprefix('app/')}": text for name, text in AFTER.items()}
+
+
+def test_one_begun_while_the_project_is_read_is_in_the_backup(root: Path, store: BackupStore, place: Path) -> None:
+    """An agent's first start makes it, and its first prompt may change the files that are read."""
+    (root / "file").write_text("content")
+    begun = False
+
+    def begin() -> None:
+        nonlocal begun
+        if not begun:
+            converse(root.parent)
+            begun = True
+
+    back_up(root, store, Terms(check=begin))
     bring_back(store, place)
     assert files(place) == AFTER
-    assert store.sidecar(NAME)["conversation"]["total"] == 1
 
 
 def test_a_backup_without_one_leaves_none(root: Path, store: BackupStore, place: Path) -> None:
@@ -109,24 +130,16 @@ def test_a_project_may_have_a_folder_of_that_name(root: Path, beside: Path, stor
     assert files(place) == {"app/file": "content"} | own
 
 
-@pytest.mark.parametrize("within", [False, True])
-def test_another_user_gets_no_conversation(root: Path, store: BackupStore, place: Path, within: bool) -> None:
-    """Wherever it was; and none that was there before stays."""
-    (root / "file").write_text("content")
-    converse(root if within else root.parent)
-    back_up(root, store)
-    bring_back(store, place, user_id="ben")
-    assert files(place) == {"app/file": "content"}
-
-
-def test_another_user_gets_none_that_was_left_in_the_project(
-    root: Path, beside: Path, store: BackupStore, place: Path
+@pytest.mark.parametrize("names", [["history.json", "metadata.json"], ["journal"]])
+def test_another_user_gets_no_conversation(
+    root: Path, beside: Path, store: BackupStore, place: Path, names: list[str]
 ) -> None:
-    """As after a way back to an earlier release and forth again."""
-    converse(root)
+    """No file of it, whichever there are; and none that was there before stays."""
+    for path in beside.iterdir():
+        path.unlink()
+    for name in names:
+        (beside / name).write_text(HISTORY)
     back_up(root, store)
-    bring_back(store, place)
-    assert files(place) == AFTER | {f"app/{name}": text for name, text in AFTER.items() if ".session" in name}
     bring_back(store, place, user_id="ben")
     assert files(place) == {"app/file": "content"}
 
@@ -138,34 +151,6 @@ def test_links_in_it_are_left_out(root: Path, beside: Path, store: BackupStore, 
     back_up(root, store)
     bring_back(store, place)
     assert files(place) == AFTER and not os.path.lexists(place / ".session" / "link")
-
-
-def test_a_move_during_the_backup_is_noticed(root: Path, store: BackupStore, place: Path) -> None:
-    """The agent's first start moves it: the backup begins again, and holds it once."""
-    (root / "file").write_text("content")
-    converse(root)
-    calls = iter(range(1000))
-
-    def move() -> None:
-        if next(calls) == 1:
-            (root / ".session").rename(root.parent / ".session")
-
-    back_up(root, store, Terms(check=move))
-    bring_back(store, place)
-    assert files(place) == AFTER
-
-
-def test_a_backup_whose_conversation_is_moved_again_and_again_is_none(root: Path, store: BackupStore) -> None:
-    converse(root)
-
-    def move() -> None:
-        (root.parent / ".session").mkdir(exist_ok=True)
-        (root.parent / ".session" / "metadata.json").touch()
-        raise RetryableError("broken off")
-
-    with pytest.raises(RetryableError):
-        back_up(root, store, Terms(check=move))
-    assert store.names() == []
 
 
 def renames(count: int, fail: type[BaseException]) -> Callable[..., None]:
