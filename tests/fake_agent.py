@@ -1,10 +1,10 @@
 """An agent over real HTTP, as far as the manager sees one: it keeps what it accepts, and drops what it has seen.
 
 A test ends turns by hand (`answers`), and makes it misbehave: `statuses` are sent for the next prompts instead of
-taking them, `die_after_taking` takes a prompt and breaks the connection before it has said so. It is of an earlier
-release, which hands over its conversation whole, unless `saved` says whether it could store that itself. The editor
-beside it confirms orders by `disconnect_secret`. `raw_response` is sent instead of any response, headers and all,
-and `endless` after it until the connection is cut off; `sent` is how many bytes of that were written.
+taking them, `die_after_taking` takes a prompt and breaks the connection before it has said so. `saved` is whether it
+can store its conversation. The editor beside it confirms orders by `disconnect_secret`. `raw_response` is sent instead
+of any response, headers and all, and `endless` after it until the connection is cut off; `sent` is how many bytes of
+that were written.
 """
 
 from __future__ import annotations
@@ -38,9 +38,6 @@ NO_RESPONSES = [
 ]
 """What no HTTP client can make an answer of. The parser of headers recurses with each nested message."""
 
-UNUSABLE_ADDRESSES = ["http://[::1%x y]:1111", f"http://[::1%{'a' * 70}]:1111"]
-"""http.client raises no OSError for them. Earlier releases kept them."""
-
 
 class FakeAgent:
     """What one agent was asked and has. `accepted` are the ids of prompts in the order it took them, each once."""
@@ -64,7 +61,7 @@ class FakeAgent:
         self.history: list[dict[str, Any]] = []
         self.history_limit = 1_000
         self.risk: dict[str, Any] = {"complete": True}
-        self.saved: bool | None = None
+        self.saved = True
         self.fingerprint = ""
         self.restored: dict[str, Any] = {}
         self.undone: set[str] = set()
@@ -94,11 +91,6 @@ class FakeAgent:
             return 409
         self.undone.add(message_id)
         return 200
-
-    def checkpoint(self) -> dict[str, Any]:
-        if self.saved is not None:
-            return {"saved": self.saved, "messages": len(self.history)}
-        return {"history": self.history, "context": self.history[-1:], "metadata": {"turns": len(self.history)}}
 
 
 def confirmation(order: str, secret: str) -> str:
@@ -131,7 +123,7 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path.startswith("/checkpoints/"):
             self._say(self.agent.restore(self.path.split("/")[2]), self.agent.restored)
         elif self.path == "/checkpoint":
-            self._say(200, self.agent.checkpoint())
+            self._say(200, {"saved": self.agent.saved, "messages": len(self.agent.history)})
         elif self.agent.statuses and (status := self.agent.statuses.pop(0)):
             self._say(status, {})
         else:

@@ -155,11 +155,10 @@ GATEWAY: Mapping[str, Sequence[Try]] = {
     "conversations.history": [Try(query=AS_ANOTHER, workspace=200), Try(query=f"head&{AS_ANOTHER}", workspace=200)],
     "conversations.add": [Try(query=AS_ANOTHER, body=ELSEWHERE, workspace=400)],
     "conversations.put_checkpoint": [
-        Try(body={"history": [], "context": [], "metadata": ELSEWHERE, **ELSEWHERE}, workspace=204)
+        Try(body={"edition": "one", "context": [], "metadata": ELSEWHERE, **ELSEWHERE}, workspace=204)
     ],
     "conversations.get_checkpoint": [
         Try(query=AS_ANOTHER, workspace=200),
-        Try(query=f"paged&{AS_ANOTHER}", workspace=200),
     ],
     "system.livez": public(),
     "system.readyz": public(),
@@ -172,7 +171,7 @@ AGENT: Mapping[str, Sequence[Try]] = {
     "static": [Try()],
     "agent.activity": [Try()],
     "agent.history": [Try()],
-    "agent.checkpoint": [Try(body={"push": True}), Try(body={})],
+    "agent.checkpoint": [Try(body={})],
     "agent.checkpoints": [Try()],
     "agent.find_checkpoint": [Try()],
     "agent.restore_checkpoint": [Try()],

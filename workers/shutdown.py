@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.core.composition import Core
-from app.core.errors import AgentUnavailable, SessionError
+from app.core.errors import AgentRefused, AgentUnavailable, SessionError
 from app.core.prompts.agent_client import Agent, CheckpointIncomplete
-from app.core.prompts.history_index import Contended
 from workers.runtime.base import Check, never
 
 log = logging.getLogger(__name__)
@@ -56,12 +55,10 @@ def shut_down(core: Core, agent: Agent, reason: str, generation: int = 0, check:
         return Left(risk)
     check()
     try:
-        kept = core.agents.checkpoint(agent, left())
-        if kept is not None:
-            core.history_store.write(agent.uuid, kept)
+        core.agents.checkpoint(agent, left())
     except SessionError as error:
         log.warning("stopping without a checkpoint: %s", error, extra={"uuid": agent.uuid})
-        if isinstance(error, CheckpointIncomplete) or not isinstance(error, AgentUnavailable | Contended):
+        if isinstance(error, CheckpointIncomplete | AgentRefused):
             _note(core, agent.uuid, str(error))
         return Left(risk)
     return Left(risk, _fingerprint(core, agent, left))

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from app.agent.documents import Documents, Message, Unreadable, documents_from, natural
 from app.agent.gateway import Answer, Gateway, GatewayDown, attempts
-from app.agent.prompt_status import EARLIER_RELEASE, ProcessEnding
+from app.agent.prompt_status import ProcessEnding
 from app.agent.state import State
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ NONE_KEPT = "checkpoint_not_found"
 """The error code of a manager that has no copy."""
 
 TIMEOUT = 30.0
-"""Seconds for one call; a manager of an earlier release sends and takes whole conversations."""
+"""Seconds for one call, which carries a part of a conversation."""
 
 PIECE_BYTES = 1_000_000
 """Bytes of messages in one call; a longer message is sent alone."""
@@ -54,7 +54,7 @@ def load(gateway: Gateway, stopping: threading.Event) -> Documents | None:
     the copy. Raises ProcessEnding."""
     for _ in attempts(stopping):
         try:
-            answer = gateway.call("GET", f"{PATH}?paged", timeout=TIMEOUT)
+            answer = gateway.call("GET", PATH, timeout=TIMEOUT)
             if answer.status == 404 and (answer.document() or {}).get("error") == NONE_KEPT:
                 return None
             return _documents(gateway, _good(answer))
@@ -70,9 +70,7 @@ def _documents(gateway: Gateway, answer: Answer) -> Documents:
     checkpoint = answer.document()
     if checkpoint is None:
         raise Unreadable("the checkpoint is not a JSON object")
-    if "history" not in checkpoint:
-        checkpoint["history"] = list(_pages(gateway, checkpoint))
-    return documents_from(checkpoint)
+    return documents_from({**checkpoint, "history": list(_pages(gateway, checkpoint))})
 
 
 def _pages(gateway: Gateway, checkpoint: Mapping[str, Any]) -> Iterator[Any]:
@@ -137,9 +135,7 @@ class Keeper:
 
     def _store(self, documents: Documents, deadline: float) -> bool:
         answer = self._find_copy(documents, deadline) if self._copy is None else None
-        if answer is not None and answer.status in EARLIER_RELEASE:
-            answer = self._call("PUT", PATH, documents.as_json(), deadline)
-        elif answer is None or answer.ok:
+        if answer is None or answer.ok:
             answer = self._send_missing(documents, deadline)
         if not answer.ok:
             code = (answer.document() or {}).get("error")
@@ -157,8 +153,6 @@ class Keeper:
         """Send the messages that the copy lacks, then complete it."""
         for _ in range(TRIES):
             answer = self._send(documents, deadline)
-            if answer.status in EARLIER_RELEASE:
-                self._copy = None
             if answer.status != 409:
                 break
             self._copy = matching(documents.history, answer.document() or {})

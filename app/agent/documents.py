@@ -23,10 +23,6 @@ class Documents:
     context: list[Message] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
 
-    def as_json(self) -> dict[str, Any]:
-        """As a checkpoint carries them."""
-        return {"history": self.history, "context": self.context, "metadata": self.metadata}
-
 
 class Unreadable(ValueError):
     """A document is invalid: a user may have edited it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from app.agent.documents import strings
@@ -22,8 +22,6 @@ MOST = 1_000
 ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """The manager's rule for ids of prompts."""
 
-EARLIER_RELEASE = frozenset({404, 405})
-
 
 class ProcessEnding(Exception):
     """The process is ending before the manager answered."""
@@ -36,16 +34,9 @@ class PromptStatus(NamedTuple):
     unknown: frozenset[str] = frozenset()
 
 
-FetchStatus = Callable[[Mapping[str, float]], PromptStatus | None]
-"""Takes prompt ids with the seconds since each was accepted; None if there is no manager to ask."""
-
-
-def no_manager(ages: Mapping[str, float]) -> None:
-    """The status where there is no manager."""
-
-
-def fetch_status(gateway: Gateway, ages: Mapping[str, float], stopping: threading.Event) -> PromptStatus | None:
-    """Ask the manager until it answers; None for a manager of an earlier release. Raises ProcessEnding."""
+def fetch_status(gateway: Gateway, ages: Mapping[str, float], stopping: threading.Event) -> PromptStatus:
+    """Ask the manager until it answers. `ages` are prompt ids with the seconds since each was accepted. Raises
+    ProcessEnding."""
     prompts = {id_: round(age, 3) for id_, age in list(ages.items())[-MOST:] if ID.fullmatch(id_)}
     for _ in attempts(stopping):
         try:
@@ -56,7 +47,4 @@ def fetch_status(gateway: Gateway, ages: Mapping[str, float], stopping: threadin
         if answer.ok and document is not None:
             unknown = strings(document.get("unknown"))
             return PromptStatus(frozenset(strings(document.get("unfinished"))), frozenset(unknown))
-        # An answer without a problem document comes from a proxy in front of the manager.
-        if answer.status in EARLIER_RELEASE and document is not None and "error" in document:
-            return None
     raise ProcessEnding

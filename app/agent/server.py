@@ -176,15 +176,8 @@ def history() -> Response:
 
 @api.post("/checkpoint")
 def checkpoint() -> Response:
-    """Write the documents and return them; with `{"push": true}` send them to the manager instead."""
-    agent = _loaded()
-    body = request.get_json(force=True, silent=True)
-    wanted = body if isinstance(body, dict) else {}
-    if wanted.get("push") is True and agent.settings.gateway_url:
-        return jsonify(agent.push(_seconds(wanted, PUSH_SECONDS)))
-    with _writing():
-        agent.state.fold()
-    return jsonify(agent.state.documents().as_json())
+    """Write the documents, and send the manager what it lacks within `seconds` (`push`)."""
+    return jsonify(_loaded().push(_seconds(_object(), PUSH_SECONDS)))
 
 
 @api.get("/checkpoints")

@@ -17,7 +17,7 @@ from app.agent.model import Model
 from app.agent.model_worker import ModelWorker
 from app.agent.program_worker import ProgramWorker, conversation, mark_of, program_of
 from app.agent.prompt import system_prompt
-from app.agent.prompt_status import ProcessEnding, PromptStatus, fetch_status
+from app.agent.prompt_status import ProcessEnding, fetch_status
 from app.agent.reports import Reports
 from app.agent.resources import ResourceMeter
 from app.agent.retry import AnyModel, RetryingModel
@@ -163,7 +163,7 @@ class Agent:
     def _load(self) -> bool:
         while not self._stopping.is_set():
             try:
-                self.state.open(self._checkpoint, self._status)
+                self.state.open(self._checkpoint)
             except ProcessEnding:
                 return False
             except OSError as e:
@@ -175,21 +175,15 @@ class Agent:
 
     def _confirm(self) -> bool:
         """Drop open prompts that ended elsewhere; False if the process ends before the manager answers."""
-        while ages := self.state.unconfirmed():
+        while self.settings.gateway_url and (ages := self.state.unconfirmed()):
             try:
-                status = self._status(ages)
-                if status is None:
-                    break
-                self.state.confirm(status)
+                self.state.confirm(fetch_status(self._gateway(), ages, self._stopping))
             except ProcessEnding:
                 return False
             except OSError as e:
                 log.error("The conversation can't be written (%s); retrying", e.strerror)
                 self._stopping.wait(5.0)
         return not self._stopping.is_set()
-
-    def _status(self, ages: Mapping[str, float]) -> PromptStatus | None:
-        return fetch_status(self._gateway(), ages, self._stopping) if self.settings.gateway_url else None
 
     def _checkpoint(self) -> Documents | None:
         if not self.settings.gateway_url:
@@ -204,7 +198,7 @@ class Agent:
     def push(self, seconds: float) -> dict[str, Any]:
         """Write the conversation to disk, and to the manager within `seconds`; `saved`: whether it has everything."""
         self.state.try_fold()
-        saved = self._keeper.save(seconds)
+        saved = bool(self.settings.gateway_url) and self._keeper.save(seconds)
         return {"saved": saved, "messages": self.state.history()[1]}
 
     def stop(self) -> None:

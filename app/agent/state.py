@@ -14,8 +14,9 @@ of a failed one has what was said, done and spent by then. If the last message o
 interrupted and is resumed.
 
 The folder is beside the workspace's. It may be a copy: of another session, or of this session at an earlier time.
-`metadata.json` has the session's `uuid` from the start. Of another session's conversation only the messages are kept,
-counted by `inherited`. Open prompts of this session continue if the manager confirms them (`app.agent.prompt_status`).
+`metadata.json` has the session's `uuid` from the start. Of a conversation without this session's uuid only the messages
+are kept, counted by `inherited`. Open prompts of this session continue if the manager confirms them
+(`app.agent.prompt_status`).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from app.agent.documents import (
     read_documents,
     set_aside,
 )
-from app.agent.prompt_status import FetchStatus, PromptStatus, no_manager
+from app.agent.prompt_status import PromptStatus
 from app.agent.text import moment
 from app.agent_protocol import Failure
 from app.volume.conversation import UNTIL
@@ -107,11 +108,10 @@ class State:
 
     # Loading
 
-    def open(self, fetch: Callable[[], Documents | None], status: FetchStatus = no_manager) -> None:
-        """Load the conversation from disk, or from `fetch` if the folder has no history. `status` decides whether a
-        conversation without a uuid is this session's. On return the uuid is on disk.
+    def open(self, fetch: Callable[[], Documents | None]) -> None:
+        """Load the conversation from disk, or from `fetch` if the folder has no history. On return the uuid is on disk.
 
-        If `fetch` or `status` raises, nothing is changed and this may be called again.
+        If `fetch` raises, nothing is changed and this may be called again.
         """
         self._folder.mkdir(mode=0o700, exist_ok=True)
         documents = self._read() or self._begin(fetch())
@@ -120,10 +120,8 @@ class State:
             self._unsaved.clear()
             self._replay(self._journal.open())
             self._end_with_files()
-        if self._is_foreign(owner(documents), status):
+        if owner(documents) != self._uuid:
             self._disown()
-        elif owner(documents) != self._uuid:
-            self.fold()
         with self._changed:
             self._unconfirmed = self._conversation.open_prompts()
             self._conversation.restored = self._conversation.restored and bool(self._unconfirmed)
@@ -161,18 +159,6 @@ class State:
             path.unlink()
         # Before anything later is written.
         sync_folder(self._folder)
-
-    def _is_foreign(self, owner: str, fetch_status: FetchStatus) -> bool:
-        """Whether the conversation is another session's. One without a uuid is ours if the manager waits for one of its
-        prompts: agents of earlier releases wrote the uuid only after their first turn."""
-        if owner:
-            return owner != self._uuid
-        ages = self._conversation.ages(self._conversation.prompts, self._clock())
-        status = fetch_status(ages) if ages else None
-        if status is None:
-            return False
-        self._conversation.unreported |= {id_: None for id_ in self._conversation.outcomes if id_ in status.unfinished}
-        return not status.unfinished
 
     def _disown(self) -> None:
         """End another session's conversation: nothing of it is open or reported, and its prompts' ids are free."""

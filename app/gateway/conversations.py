@@ -1,7 +1,6 @@
 """The history store for agents: a conversation is added in pieces and read in pages, as no request may hold all of it.
 
-An agent asks how far its conversation is stored, adds new messages, and says when it is complete. An agent of the
-release before sends the whole conversation in one document, and reads it in one.
+An agent asks how far its conversation is stored, adds new messages, and says when it is complete.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from werkzeug.exceptions import HTTPException
 
 from app.core.errors import InvalidRequest, SessionError
 from app.core.prompts.history_index import CHUNK_BYTES, Contended, ConversationTooLong, Head, OtherConversation, Piece
-from app.core.prompts.history_store import Checkpoint
+from app.core.prompts.history_store import context_and_metadata
 from app.core.sessions.model import Record
 from app.core.untrusted_json import LARGE
 from app.gateway.bodies import json_of, nothing
@@ -33,11 +32,8 @@ blp = Blueprint("conversations", __name__, url_prefix="/agent/v1")
 PIECE_MAX = 8 * CHUNK_BYTES
 """Bytes of a piece; agents put several messages into one only up to `CHUNK_BYTES`."""
 
-WHOLE_MAX = 67_108_864
-"""Bytes of a document with a whole conversation, from an agent of the release before."""
-
-WHOLE_VALUES = 2 * LARGE
-"""JSON values in such a document: 64 MiB of messages of 1.5 KB."""
+CHECKPOINT_MAX = 67_108_864
+"""Bytes of a checkpoint without its messages: a full queue of the longest prompts is in its metadata."""
 
 CHECKPOINT_WAIT = 5.0
 """s to wait for a slot: an agent that is being stopped has 10, and one that is refused tries again at its next
@@ -68,15 +64,12 @@ def add() -> Response:
 
 @blp.put("/checkpoint")
 def put_checkpoint() -> Response:
-    """Mark the stored conversation as complete, or replace it by a whole one."""
+    """Mark the stored messages as a complete conversation, with this context and metadata."""
     parts, record = gateway(), session()
-    with _storing(parts, record, min(WHOLE_MAX, parts.core.settings.history_max_bytes)) as body:
-        document = json_of(body, WHOLE_VALUES)
-        if isinstance(document, dict) and "edition" in document:
-            end = Checkpoint.from_json({**document, "history": []})
-            parts.core.history_store.settle(record.uuid, Head.from_json(document), end.context, end.metadata)
-        else:
-            parts.core.history_store.write(record.uuid, Checkpoint.from_json(document))
+    with _storing(parts, record, min(CHECKPOINT_MAX, parts.core.settings.history_max_bytes)) as body:
+        document = json_of(body, LARGE)
+        head, (context, metadata) = Head.from_json(document), context_and_metadata(document)
+        parts.core.history_store.settle(record.uuid, head, context, metadata)
     if record.unarchived:
         parts.core.store.note_unarchived(record.uuid, {})
     return nothing()
@@ -84,21 +77,15 @@ def put_checkpoint() -> Response:
 
 @blp.get("/checkpoint")
 def get_checkpoint() -> Response:
-    """The conversation for an agent whose volume has none. With `?paged`, without the messages: their number, their
-    edition, and the context and metadata."""
+    """The conversation without its messages: their number, their edition, and the context and metadata."""
     parts, record = gateway(), session()
     store = parts.core.history_store
     with _slot(parts, record):
         current = store.index(record.uuid).current
-        if "paged" in request.args and current is not None:
-            context, metadata = store.beside(record.uuid)
-            return _document({"context": context, "metadata": metadata, **current.head().to_json()})
-        if current is not None and current.size > WHOLE_MAX:
-            raise Problem(413, "payload_too_large", "The conversation is too long for one document; use pages.")
-        checkpoint = store.read(record.uuid)
-        if checkpoint is None:
+        if current is None:
             raise _not_stored(record)
-        return _document(checkpoint.to_json())
+        context, metadata = store.beside(record.uuid)
+        return _document({"context": context, "metadata": metadata, **current.head().to_json()})
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         checkpoints=Slots(CHECKPOINTS_AT_A_TIME),
     )
     register_error_handlers(app)
-    largest = max(settings.llm_max_body_bytes, conversations.WHOLE_MAX)
+    largest = max(settings.llm_max_body_bytes, conversations.CHECKPOINT_MAX)
     register_request_hooks(app, figures.http, largest, core.budget)
     register_tarpit(app, who_asks, settings.gateway_connections)
     register_audit(app)

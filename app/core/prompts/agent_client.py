@@ -27,7 +27,6 @@ from app.core.access.agent_credentials import AgentCredentials
 from app.core.access.disconnect_order import DisconnectOrder
 from app.core.byte_budget import Account, ByteBudget, NoRoom
 from app.core.errors import AgentNotReady, AgentRefused, AgentUnavailable, InvalidRequest
-from app.core.prompts.history_store import Checkpoint
 from app.core.sessions.unsaved_work import read_unsaved_work
 from app.core.untrusted_json import LARGE, SMALL, VALUE_BYTES, count_values, parse, without_lone_surrogates
 from app.settings import Settings
@@ -35,8 +34,8 @@ from app.settings import Settings
 REFUSAL_STATUSES = frozenset({400, 413, 415, 422})
 """The statuses by which an agent rejects the request itself. Any other error is the agent's own and may pass."""
 
-UNSUPPORTED_STATUSES = frozenset({404, 405})
-"""The statuses by which an agent of an earlier release rejects a request it does not know."""
+NOTHING_NOTED = frozenset({404})
+"""The status by which an agent says that it noted nothing before a prompt."""
 
 NAME_LENGTH = 128
 
@@ -48,9 +47,6 @@ CHAT_RESPONSE = 1_048_576
 
 PAGE_RESPONSE = 9_437_184
 """Bytes of a page of a conversation: one message may have 8 MiB."""
-
-WHOLE_RESPONSE = 67_108_864
-"""Bytes: an agent of an earlier release returns its whole conversation."""
 
 FRAMING = 16_384
 """Bytes of a response besides its content: status line, headers, sizes of chunks. An agent sends 200. The parser of
@@ -185,9 +181,8 @@ class AgentClient:
         self._request(agent, "POST", "/cancel", said, timeout=seconds)
 
     def resume(self, agent: Agent, generation: int) -> None:
-        """Let the agent begin turns again: the stop of `generation`, or an earlier one, was broken off. An agent of an
-        earlier release does not know this request and resumes after a while."""
-        self._request(agent, "POST", "/resume", {"generation": generation}, ignored=UNSUPPORTED_STATUSES)
+        """Let the agent begin turns again: the stop of `generation`, or an earlier one, was broken off."""
+        self._request(agent, "POST", "/resume", {"generation": generation})
 
     def notice(self, agent: Agent, seconds: float) -> None:
         """Announce in the editor that the workspace sleeps in so many seconds unless it is used."""
@@ -210,39 +205,31 @@ class AgentClient:
         return read_unsaved_work(self._request(agent, "POST", "/risk", {}, timeout=min(UNSAVED_WORK_TIMEOUT, seconds)))
 
     def fingerprint(self, agent: Agent, seconds: float = math.inf) -> str:
-        """A text that changes with the workspace's files, "" when the agent did not see all of them in time, or is of
-        an earlier release."""
+        """A text that changes with the workspace's files, "" when the agent did not see all of them in time."""
         limit = min(UNSAVED_WORK_TIMEOUT, seconds)
         wanted = {"seconds": round(0.8 * limit, 3)}
-        said = self._request(agent, "POST", "/fingerprint", wanted, timeout=limit, ignored=UNSUPPORTED_STATUSES)
+        said = self._request(agent, "POST", "/fingerprint", wanted, timeout=limit)
         text = said.get("fingerprint")
         return text if isinstance(text, str) and FINGERPRINT.fullmatch(text) else ""
 
-    def checkpoint(self, agent: Agent, seconds: float = math.inf) -> Checkpoint | None:
-        """Have the agent write its conversation to its disk and send the gateway what the history store lacks; answers
-        None. An agent of an earlier release returns the conversation instead. Raises `CheckpointIncomplete` too."""
+    def checkpoint(self, agent: Agent, seconds: float = math.inf) -> None:
+        """Have the agent write its conversation to its disk and send the gateway what the history store lacks. Raises
+        `CheckpointIncomplete` too."""
         seconds = min(self._timeout, seconds)
-        wanted = {"push": True, "seconds": round(0.8 * seconds, 3)}
-        said = self._request(agent, "POST", "/checkpoint", wanted, timeout=seconds, most=WHOLE_RESPONSE, values=LARGE)
-        if "saved" in said:
-            if said["saved"] is not True:
-                raise CheckpointIncomplete(agent.uuid)
-            return None
-        try:
-            return Checkpoint.from_json(said)
-        except InvalidRequest as error:
-            raise AgentUnavailable(f"The agent of session {agent.uuid} returned an invalid checkpoint.") from error
+        wanted = {"seconds": round(0.8 * seconds, 3)}
+        if self._request(agent, "POST", "/checkpoint", wanted, timeout=seconds).get("saved") is not True:
+            raise CheckpointIncomplete(agent.uuid)
 
     def find_checkpoint(self, agent: Agent, message_id: str) -> FoundCheckpoint | None:
-        """What the agent can restore of before this prompt; None if it noted nothing, or is of an earlier release."""
-        said = self._request(agent, "GET", f"/checkpoints/{message_id}", ignored=UNSUPPORTED_STATUSES)
+        """What the agent can restore of before this prompt; None if it noted nothing."""
+        said = self._request(agent, "GET", f"/checkpoints/{message_id}", ignored=NOTHING_NOTED)
         return FoundCheckpoint(said.get("restored") is True) if said else None
 
     def restore_checkpoint(self, agent: Agent, message_id: str) -> RestoredCheckpoint | None:
         """Have the agent restore files and conversation as they were before this prompt began; None if it did not note
-        that, or is of an earlier release. Raises `AgentNotReady` while a turn runs."""
+        that. Raises `AgentNotReady` while a turn runs."""
         path = f"/checkpoints/{message_id}/restore"
-        said = self._request(agent, "POST", path, {}, ignored=UNSUPPORTED_STATUSES, busy=(409,), values=LARGE)
+        said = self._request(agent, "POST", path, {}, ignored=NOTHING_NOTED, busy=(409,), values=LARGE)
         if not said:
             return None
         files, cut = said.get("files"), said.get("messages_cut")

@@ -4,7 +4,6 @@
     index.json                         the chunks, in their order
     context.json                       what the model is shown of the messages
     metadata.json                      the agent's notes on both
-    history.json                       all messages, as an earlier release stored them
 
 The store is any fsspec URL. Only the manager holds its credential: agents send their messages to the gateway or to a
 worker. Documents are replaced whole, and written after those they refer to. `metadata.json` is written last, so its
@@ -44,7 +43,7 @@ from app.core.storage.file_store import FileStore
 from app.core.storage.key_list import KeyList
 from app.settings import SettingsError
 
-HISTORY, INDEX, CONTEXT, METADATA = "history.json", "index.json", "context.json", "metadata.json"
+INDEX, CONTEXT, METADATA = "index.json", "context.json", "metadata.json"
 
 READS = 3
 """Tries to read by the index: a chunk that was removed in the meantime was replaced, and the new index names it."""
@@ -66,21 +65,6 @@ class Checkpoint:
     context: Sequence[Mapping[str, Any]] = field(default_factory=list)
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
-        """The JSON object agents and the gateway exchange."""
-        return {"history": list(self.history), "context": list(self.context), "metadata": dict(self.metadata)}
-
-    @classmethod
-    def from_json(cls, document: Any) -> Checkpoint:
-        """The checkpoint in a JSON object; raises `InvalidRequest`."""
-        if not isinstance(document, dict):
-            raise InvalidRequest("A checkpoint must be a JSON object with `history`, `context` and `metadata`.")
-        metadata = document.get("metadata", {})
-        if not isinstance(metadata, dict):
-            raise InvalidRequest("A checkpoint's `metadata` must be an object.")
-        history = _messages("history", document.get("history"))
-        return cls(history, _messages("context", document.get("context", [])), metadata)
-
 
 @dataclass(frozen=True)
 class Page:
@@ -88,7 +72,7 @@ class Page:
 
     messages: Messages
     total: int
-    edition: str = ""
+    edition: str
 
 
 class _Replaced(Exception):
@@ -164,7 +148,7 @@ class HistoryStore:
             self._settle(folder, uuid, index, edition, metadata)
 
     def index(self, uuid: str) -> Index:
-        """The conversation's index; an empty one where nothing is stored in chunks."""
+        """The conversation's index; an empty one where nothing is stored."""
         document = self._get(self._folder(uuid), uuid, INDEX)
         try:
             return Index() if document is None else Index.from_json(document)
@@ -185,26 +169,20 @@ class HistoryStore:
         folder = self._folder(uuid)
         context, metadata = self._get(folder, uuid, CONTEXT), self._get(folder, uuid, METADATA)
         try:
-            checked = Checkpoint.from_json({"history": [], "context": context or [], "metadata": metadata or {}})
+            return context_and_metadata({"context": context or [], "metadata": metadata or {}})
         except InvalidRequest as error:
             raise _damaged(uuid) from error
-        return checked.context, checked.metadata
 
     def page(self, uuid: str, after: int = 0, limit: float = math.inf, size: float = math.inf) -> Page | None:
         """At most `limit` messages from number `after` on; fewer where the next chunk would make them more than `size`
         bytes. None where no conversation is stored. Only chunks with some of these messages are read."""
         folder = self._folder(uuid)
-        for attempt in range(READS):
+        for _ in range(READS):
             edition = self.index(uuid).current
-            if edition is not None:
-                with suppress(_Replaced):
-                    return Page(self._some(folder, uuid, edition, after, limit, size), edition.messages, edition.name)
-                continue
-            history = self._get(folder, uuid, HISTORY)
-            if history is not None:
-                return Page(_part(_checked(uuid, history), after, limit), len(history))
-            if attempt:
+            if edition is None:
                 return None
+            with suppress(_Replaced):
+                return Page(self._some(folder, uuid, edition, after, limit, size), edition.messages, edition.name)
         raise _damaged(uuid)
 
     def renew(self, uuid: str, metadata: Mapping[str, Any] | None = None) -> None:
@@ -286,10 +264,10 @@ class HistoryStore:
         self._remove(folder, set(index.gone) - by.files())
 
     def _tidy(self, folder: str, index: Index) -> None:
-        """Remove the files that this index replaces: `history.json`, and what killed writers left."""
+        """Remove the files that killed writers left."""
         now = time.time()
         for name in set(self._files.names(folder)) - index.files() - {*index.gone, INDEX, CONTEXT, METADATA}:
-            if name == HISTORY or now - (self._files.modified(f"{folder}/{name}") or now) > LEFT_ALONE:
+            if now - (self._files.modified(f"{folder}/{name}") or now) > LEFT_ALONE:
                 self._remove(folder, [name])
 
     def _remove(self, folder: str, names: Collection[str]) -> None:
@@ -363,6 +341,16 @@ class HistoryStore:
             raise ArchiveError(
                 f"The stored conversation of {uuid} is damaged, or was encrypted with a key that is not in HISTORY_KEY."
             ) from error
+
+
+def context_and_metadata(document: Any) -> tuple[Messages, Mapping[str, Any]]:
+    """The context and the metadata of a checkpoint, in a JSON object; raises `InvalidRequest`."""
+    if not isinstance(document, dict):
+        raise InvalidRequest("A checkpoint must be a JSON object with `context` and `metadata`.")
+    metadata = document.get("metadata", {})
+    if not isinstance(metadata, dict):
+        raise InvalidRequest("A checkpoint's `metadata` must be an object.")
+    return _messages("context", document.get("context", [])), metadata
 
 
 def in_chunks(messages: Messages) -> Iterator[Messages]:

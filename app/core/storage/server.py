@@ -31,7 +31,7 @@ CALLS = 8
 """Calls at a time; each may hold some chunks of a conversation, of 1 MB. Others wait."""
 
 MOST_BYTES = 134_217_728
-"""Of a call or an answer: twice a whole conversation, as agents of an earlier release return it."""
+"""Of a call or an answer: twice the largest, a checkpoint of 64 MiB."""
 
 LENGTH = struct.Struct("!Q")
 DEADLINE = struct.Struct("!d")

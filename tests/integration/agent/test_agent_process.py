@@ -354,16 +354,6 @@ def test_a_gateway_that_fails_for_a_while_loses_nothing(agent, model, gateway):
     assert len(gateway.terminal("m1")) == 1
 
 
-def test_a_checkpoint_is_handed_out_when_asked_for(agent, model):
-    """The three documents as they are at this moment, and on disk the same."""
-    agent.start()
-    agent.chat("m1", "remember 5")
-    status, documents = agent.call("POST", "/checkpoint")
-    assert status == 200 and set(documents) == {"history", "context", "metadata"}
-    for name, document in documents.items():
-        assert json.loads((agent.folder.parent / ".session" / f"{name}.json").read_text()) == document
-
-
 def test_instructions_of_the_project_reach_the_model(agent, model):
     """AGENTS.md in the workspace, as it is when the prompt comes; a link out of it isn't followed."""
     agent.start()

@@ -12,7 +12,7 @@ from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from app.core.prompts.history_index import Head, OtherConversation, Piece
-from app.core.prompts.history_store import Checkpoint, HistoryStore
+from app.core.prompts.history_store import HistoryStore
 
 TOKEN = "abcd1234.secret-of-this-session"
 AGENT_SECRET = "secret-of-the-agent"
@@ -31,7 +31,6 @@ class FakeGateway:
         self.batches: list[dict[str, Any]] = []
         self.uuid = token.partition(".")[0]
         self.archive = HistoryStore(f"memory://gateway-{os.urandom(8).hex()}")
-        self.earlier_release = False
         self.pieces: list[dict[str, Any]] = []
         self.saved = 0
         self.page_bytes = 1_000
@@ -65,7 +64,7 @@ class FakeGateway:
     def checkpoint(self) -> dict[str, Any] | None:
         """The conversation that is kept."""
         kept = self.archive.read(self.uuid)
-        return None if kept is None else kept.to_json()
+        return None if kept is None else vars(kept)
 
     @property
     def url(self) -> str:
@@ -112,17 +111,12 @@ class FakeGateway:
 
     def _conversation(self, method: str, path: str, query: dict[str, str], body: Any) -> tuple[int, Any]:
         """As app/gateway/conversations.py does it."""
-        if self.earlier_release and path.endswith("history"):
-            return 404, {"error": "not_found"}
         try:
             if method == "POST":
                 self.pieces.append(body)
                 return 200, self.archive.append(self.uuid, Piece.from_json(body)).heads()
             if method == "PUT":
-                if "edition" in body:
-                    self.archive.settle(self.uuid, Head.from_json(body), body["context"], body["metadata"])
-                else:
-                    self.archive.write(self.uuid, Checkpoint.from_json(body))
+                self.archive.settle(self.uuid, Head.from_json(body), body["context"], body["metadata"])
                 self.saved += 1
                 return 204, None
         except OtherConversation as error:
@@ -136,10 +130,8 @@ class FakeGateway:
             page = self.archive.page(self.uuid, int(query["after"]), size=self.page_bytes)
             assert page is not None
             return 200, {"messages": page.messages, "total": page.total, "edition": page.edition}
-        if "paged" in query and not self.earlier_release:
-            context, metadata = self.archive.beside(self.uuid)
-            return 200, {"context": context, "metadata": metadata, **current.head().to_json()}
-        return 200, self.checkpoint
+        context, metadata = self.archive.beside(self.uuid)
+        return 200, {"context": context, "metadata": metadata, **current.head().to_json()}
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -82,14 +82,6 @@ def test_a_long_conversation_is_loaded_in_pages(gateway, line, world, monkeypatc
     assert len(pages) > 3
 
 
-def test_a_conversation_of_an_earlier_release_is_loaded_whole(gateway, line):
-    gateway.earlier_release = True
-    said = [{"id": "m1", "role": "user", "content": "x"}]
-    gateway.archive.write(gateway.uuid, Checkpoint(said))
-    documents = load(line, threading.Event())
-    assert documents is not None and documents.history == said
-
-
 def test_a_checkpoint_is_saved_when_something_changed(gateway, line, world):
     """Not an empty one, not the same twice, and again after a failure."""
     keeper = Keeper(line, world.state, 1000)
@@ -202,23 +194,6 @@ def test_an_older_copy_of_the_volume_that_goes_on_is_another_course(gateway, lin
     assert kept(gateway) == older.state.history()[0] and len(kept(gateway)) == 2
 
 
-def test_a_manager_of_an_earlier_release_gets_all_of_it(gateway, line, world):
-    """Until it is upgraded under the running agent; then what it kept is replaced by what goes in pieces."""
-    gateway.earlier_release = True
-    keeper = Keeper(line, world.state, 1000)
-    turns(world, "m1")
-    assert keeper.save() and kept(gateway) == world.state.history()[0] and sent(gateway) == []
-    turns(world, "m2")
-    assert keeper.save() and kept(gateway) == world.state.history()[0]
-    gateway.earlier_release = False
-    turns(world, "m3")
-    assert keeper.save() and kept(gateway) == world.state.history()[0] and sent(gateway) == [6]
-    gateway.earlier_release = True
-    turns(world, "m4")
-    assert not keeper.save()
-    assert keeper.save() and kept(gateway) == world.state.history()[0]
-
-
 def test_a_save_ends_when_its_time_is_over(gateway, line, world, monkeypatch):
     """Also while another one is under way; what was sent counts."""
     turns(world, "m1")
@@ -252,7 +227,7 @@ def test_an_agent_pushes_its_checkpoint_when_asked_to(agent, gateway):
     wait_for(lambda: not journal.stat().st_size, "an empty journal at the end of the turn")
     gateway.failures[EVENTS].clear()
     wait_for(lambda: journal.stat().st_size, "the note that the manager has the outcome")
-    push = {"push": True, "seconds": 5}
+    push = {"seconds": 5}
     assert agent.call("POST", "/checkpoint", push) == (200, {"saved": True, "messages": 2})
     assert kept(gateway) == agent.history()
     assert journal.stat().st_size == 0

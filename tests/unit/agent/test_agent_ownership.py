@@ -37,23 +37,9 @@ def folder_in(tmp_path, name="app"):
     return made
 
 
-def old_release(folder, *entries, history=(), metadata=None):
-    """What an agent of an earlier release left: before its first turn's end no document said whose it was."""
-    session = folder / ".session"
-    session.mkdir()
-    for name, document in (("history", list(history)), ("context", []), ("metadata", metadata or {})):
-        (session / f"{name}.json").write_text(json.dumps(document))
-    (session / "journal").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    return folder
-
-
-def prompt_entry(id_, text):
-    return {"kind": "prompt", "prompt": {"id": id_, "content": text, "at": LONG_AGO}}
-
-
-def opened(folder, uuid="u1", ask=lambda ages: None, fetch=lambda: None):
+def opened(folder, uuid="u1", fetch=lambda: None):
     state = State(folder / ".session", uuid)
-    state.open(fetch, ask)
+    state.open(fetch)
     return state
 
 
@@ -193,50 +179,20 @@ def test_a_journal_without_its_history_is_nobodys(tmp_path):
     assert World(tmp_path, FakeModel(), uuid="u2").state.waiting() == 0
 
 
-# Of an earlier release
-
-
-def test_a_copy_an_earlier_release_made_during_the_first_turn_is_not_ones_own(tmp_path):
-    """Nothing in it says whose it is; the manager waits for none of its prompts, so it isn't ours."""
-    asked = []
-
-    def ask(ages):
-        asked.append(ages)
-        return all_ended(ages)
-
-    entries = (prompt_entry("m1", "one"), prompt_entry("m2", "two"))
-    folder = old_release(folder_in(tmp_path), *entries)
-    state = opened(folder, "u2", ask)
-    assert state.waiting() == 0 and not state.knows("m1")
-    age = time.time() - LONG_AGO_AT
-    assert list(asked[0]) == ["m1", "m2"] and all(age - 60 < each <= age for each in asked[0].values())
-
-
-def test_a_session_that_was_in_its_first_turn_during_an_upgrade_goes_on(tmp_path):
-    """The manager waits for its prompt: it is ours, whatever the disk says."""
-    folder = old_release(folder_in(tmp_path), prompt_entry("m1", "one"), prompt_entry("m2", "two"))
-    state = opened(folder, "u1", lambda ages: PromptStatus(frozenset({"m2", "m1"})))
-    assert state.waiting() == 2
-    assert json.loads((folder / ".session" / "metadata.json").read_text())["uuid"] == "u1"
-
-
-def test_an_end_an_earlier_release_left_unreported_is_told(tmp_path):
-    history = [
-        {"id": "m1", "role": "user", "content": "one", "at": LONG_AGO},
-        {"id": "m1", "role": "assistant", "content": "x", "at": LONG_AGO, "outcome": {"status": "processed"}},
-    ]
-    folder = old_release(folder_in(tmp_path), history=history)
-    assert list(opened(folder, ask=lambda ages: PromptStatus(frozenset({"m1"}))).unreported()) == ["m1"]
-
-
-def test_without_a_manager_to_ask_what_says_nothing_is_ones_own(tmp_path):
-    """As before: one of an earlier release answers nothing either."""
-    folder = old_release(folder_in(tmp_path), prompt_entry("m1", "one"))
-    assert opened(folder).waiting() == 1
-
-
-def test_where_nothing_was_said_nobody_is_asked_whose_it_is(tmp_path):
-    opened(old_release(folder_in(tmp_path)), ask=lambda ages: pytest.fail("asked"))
+def test_a_conversation_that_names_no_session_is_nobodys(tmp_path):
+    """Its metadata are lost: it may be a copy. What was said is kept, and what was to be done comes again, if at
+    all."""
+    world = World(tmp_path, FakeModel())
+    for id_ in ("m1", "m2"):
+        world.prompt(id_, id_)
+    world.state.next_turn()
+    world.state.close()
+    (tmp_path / ".session" / "metadata.json").unlink()
+    for _ in range(2):
+        state = opened(tmp_path)
+        assert state.waiting() == 0 and state.unreported() == {} and not state.knows("m1")
+        assert [message["content"] for message in state.history()[0]] == ["m1", ""]
+        state.close()
 
 
 # Of this session, as it once was
@@ -285,7 +241,7 @@ def test_what_the_manager_may_have_forgotten_goes_on(tmp_path):
 
 def test_in_a_copy_the_manager_kept_what_may_have_ended_does_not_run(tmp_path):
     """It is certain that this is a copy; also after a crash before the manager could be asked."""
-    kept = json.loads(json.dumps(World(rolled_back(tmp_path), FakeModel()).state.documents().as_json()))
+    kept = json.loads(json.dumps(vars(World(rolled_back(tmp_path), FakeModel()).state.documents())))
     folder = folder_in(tmp_path, "fresh")
     opened(folder, fetch=lambda: documents_from(kept)).close()
     state = opened(folder, fetch=lambda: pytest.fail("fetched twice"))
@@ -357,7 +313,7 @@ def test_at_its_start_an_agent_asks_what_is_still_to_be_done(agent, model, gatew
 def test_an_agent_waits_for_a_manager_that_can_t_be_asked(agent, model, gateway):
     """Its answers to prompts meanwhile: those it has are accepted, and a new one is taken behind them."""
     interrupted(agent, model)
-    gateway.failures["/agent/v1/unfinished"].extend([503] * 100_000)
+    gateway.failures["/agent/v1/unfinished"].extend([503, 404] * 50_000)
     agent.start()
     assert agent.prompt("m2", "remember 2") == (202, {"id": "m2", "status": "accepted"})
     assert agent.call("GET", "/activity")[1]["busy"]
@@ -365,15 +321,6 @@ def test_an_agent_waits_for_a_manager_that_can_t_be_asked(agent, model, gateway)
     gateway.failures["/agent/v1/unfinished"].clear()
     gateway.outcome("m2")
     assert [event["message_id"] for event in gateway.events if event["type"] == "processed"] == ["m1", "m2"]
-
-
-@pytest.mark.slow
-def test_a_manager_of_an_earlier_release_is_not_asked_again(agent, model, gateway):
-    interrupted(agent, model)
-    gateway.failures["/agent/v1/unfinished"].append(404)
-    agent.start()
-    assert gateway.outcome("m1")["type"] == "processed"
-    assert gateway.asked == []
 
 
 @pytest.mark.slow

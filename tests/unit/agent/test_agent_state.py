@@ -68,7 +68,7 @@ def test_a_missing_history_is_fetched_once(tmp_path):
     world.prompt("m1", "one")
     world.run()
     world.prompt("m2", "two")
-    kept = json.loads(json.dumps(world.state.documents().as_json()))
+    kept = json.loads(json.dumps(vars(world.state.documents())))
     other = tmp_path / "other"
     other.mkdir()
     asked = []

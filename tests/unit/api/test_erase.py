@@ -102,7 +102,7 @@ def test_what_is_left_without_a_record_can_be_erased(client: Client, core: Core,
     if left == "ledger":
         core.redis.hset(keys.LEDGER_SESSION.format(uuid=uuid), "user_id", "ada@example.com")
     else:
-        core.history_store.write(uuid, Checkpoint.from_json({"history": [], "context": [], "metadata": {}}))
+        core.history_store.write(uuid, Checkpoint())
     meanwhile(lambda: core.erasures.pending(uuid), lambda: erase(core, uuid))
     answer = client.delete(f"/session/{uuid}?erase=true", headers={"Prefer": "wait=30"})
     assert (answer.status_code, answer.json["status"]) == (200, "terminated")
@@ -115,7 +115,7 @@ def test_a_key_erases_only_what_it_may_see(app: Flask) -> None:
     uuid = new_session(all_of_it, "somebody@else.com")
     check_problem(bound.delete(f"/session/{uuid}?erase=true"), 404, "session_not_found")
     core.redis.hset(keys.LEDGER_SESSION.format(uuid="aaaa0001"), "user_id", "somebody@else.com")
-    core.history_store.write("bbbb0002", Checkpoint.from_json({"history": [], "context": [], "metadata": {}}))
+    core.history_store.write("bbbb0002", Checkpoint())
     for other in ("aaaa0001", "bbbb0002"):
         check_problem(bound.delete(f"/session/{other}?erase=true"), 404, "session_not_found")
 

@@ -416,7 +416,7 @@ def test_no_content_is_logged(workspace: Workspace, redis_client: redis.Redis, c
     take(workspace)
     workspace.report(event("token", text="private words"), event("failed", reason="private reason"))
     workspace.report(event("token", text=5))
-    workspace.call("PUT", "/agent/v1/checkpoint", json={"history": [{"content": "private talk"}]})
+    workspace.call("PUT", "/agent/v1/checkpoint", json={"edition": "e", "context": [{"content": "private talk"}]})
     piece = {"edition": "e", "after": 1, "mark": "", "then": "m", "messages": [{"content": "private piece"}]}
     workspace.call("POST", "/agent/v1/history", json=piece)
     logged = "".join(f"{record.getMessage()}{vars(record)}" for record in caplog.records)

@@ -25,7 +25,6 @@ from app.gateway.main import CHECKPOINTS_AT_A_TIME
 from tests.unit.agent.fakes import FakeModel, World
 from tests.unit.gateway.helpers import GatewayMaker, Workspace
 
-TALK = {"history": [{"role": "user", "content": "hi"}], "context": [], "metadata": {"turns": 1}}
 HISTORY = "/agent/v1/history"
 CHECKPOINT = "/agent/v1/checkpoint"
 
@@ -60,10 +59,9 @@ def test_a_conversation_grows_by_what_is_new(workspace: Workspace) -> None:
     assert settle(workspace, 5).status_code == 204
     assert workspace.call("GET", f"{HISTORY}?head").json == {"current": head(5), "following": None}
     beside = {"context": said(4, 5), "metadata": {"turns": 5}}
-    assert workspace.call("GET", f"{CHECKPOINT}?paged").json == {**beside, **head(5)}
+    assert workspace.call("GET", CHECKPOINT).json == {**beside, **head(5)}
     page = workspace.call("GET", f"{HISTORY}?after=3").json
     assert page == {"messages": said(3, 5), "total": 5, "edition": "one"}
-    assert workspace.call("GET", CHECKPOINT).json == {"history": said(0, 5), **beside}
 
 
 def test_what_does_not_go_on_from_there_is_told_from_where_to_go_on(workspace: Workspace) -> None:
@@ -104,7 +102,7 @@ def test_a_conversation_too_long_to_be_kept_is_stale_until_it_is_whole_again(mak
         noted = workspace.record().unarchived
         assert before <= noted["since"] <= time.time()
         assert "HISTORY_MAX_BYTES" in noted["reason"]
-    assert len(workspace.call("GET", CHECKPOINT).json["history"]) == 5
+    assert workspace.call("GET", CHECKPOINT).json["messages"] == 5
     assert add(workspace, 5, 6).status_code == 200
     assert workspace.record().unarchived == noted
     assert settle(workspace, 6).status_code == 204
@@ -136,27 +134,6 @@ def test_of_two_that_store_at_once_one_tries_again(workspace: Workspace, monkeyp
     answer = add(workspace, 0, 1)
     assert (answer.status_code, answer.json["error"]) == (503, "contended")
     assert workspace.record().unarchived == {}
-
-
-def test_a_conversation_of_an_earlier_release_is_given_in_one_document(app: Flask, workspace: Workspace) -> None:
-    """Also to an agent that would read pages; it then keeps it in pieces."""
-    folder = Path(workspace.core.history_store._folder(workspace.uuid))
-    folder.mkdir(parents=True)
-    (folder / "history.json").write_text('[{"id": "m0", "role": "user", "content": "old"}]')
-    kept = workspace.call("GET", f"{CHECKPOINT}?paged").json
-    assert kept == {"history": [{"id": "m0", "role": "user", "content": "old"}], "context": [], "metadata": {}}
-    assert workspace.call("GET", HISTORY).json["messages"] == kept["history"]
-    assert workspace.call("GET", f"{HISTORY}?head").json["current"] is None
-
-
-def test_a_conversation_too_long_for_one_document_is_only_given_in_pages(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add(workspace, 0, 5)
-    settle(workspace, 5)
-    monkeypatch.setattr("app.gateway.conversations.WHOLE_MAX", 100)
-    assert workspace.call("GET", CHECKPOINT).status_code == 413
-    assert workspace.call("GET", f"{CHECKPOINT}?paged").status_code == 200
 
 
 @pytest.fixture
@@ -198,44 +175,46 @@ def test_an_agents_conversation_comes_back_as_it_was(
     assert whole == Checkpoint(kept.history, kept.context, kept.metadata)
 
 
-def test_a_conversation_is_kept_and_given_back_whole(workspace: Workspace) -> None:
-    """To an agent of an earlier release, whose volume has none."""
-    assert workspace.call("GET", "/agent/v1/checkpoint").json["error"] == "checkpoint_not_found"
-    assert workspace.call("PUT", "/agent/v1/checkpoint", json=TALK).status_code == 204
-    answer = workspace.call("GET", "/agent/v1/checkpoint")
-    assert (answer.status_code, answer.json) == (200, TALK)
-
-
 @pytest.mark.parametrize("status", [Status.SLEEPING, Status.TERMINATING])
 def test_a_conversation_is_kept_of_a_session_on_its_way_out(app: Flask, status: Status) -> None:
     """An agent hands it over when it is told to end, which is after its session's state has changed."""
     workspace = Workspace(app, status=status)
-    assert workspace.call("PUT", "/agent/v1/checkpoint", json=TALK).status_code == 204
+    assert add(workspace, 0, 1).status_code == 200
+    assert settle(workspace, 1).status_code == 204
 
 
 def test_a_conversation_is_its_own_sessions(app: Flask, workspace: Workspace) -> None:
     """No other workspace can read it."""
-    workspace.call("PUT", "/agent/v1/checkpoint", json=TALK)
-    assert Workspace(app, "other000", "bob").call("GET", "/agent/v1/checkpoint").status_code == 404
+    add(workspace, 0, 1)
+    settle(workspace, 1)
+    other = Workspace(app, "other000", "bob")
+    assert [other.call("GET", path).status_code for path in (CHECKPOINT, HISTORY)] == [404, 404]
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b'{"history": [1]}', b"\xff", b"[" * 100_000])
-def test_what_is_no_conversation_is_not_kept(workspace: Workspace, body: bytes) -> None:
-    assert workspace.call("PUT", "/agent/v1/checkpoint", data=body).status_code == 400
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"{", b"[]", b"{}", b"\xff", b"[" * 100_000),
+        *(b'{"edition": "one", "context": [1]}', b'{"edition": "one", "metadata": []}'),
+        b'{"history": [], "context": [], "metadata": {}}',
+    ],
+)
+def test_what_is_no_checkpoint_is_not_kept(workspace: Workspace, body: bytes) -> None:
+    assert workspace.call("PUT", CHECKPOINT, data=body).status_code == 400
     assert workspace.core.history_store.read(workspace.uuid) is None
 
 
-def test_a_conversation_too_long_is_refused(make_gateway: GatewayMaker) -> None:
+def test_a_checkpoint_too_long_is_refused(make_gateway: GatewayMaker) -> None:
     workspace = Workspace(make_gateway(history_max_bytes=50))
-    answer = workspace.call("PUT", "/agent/v1/checkpoint", json=TALK)
+    answer = settle(workspace, 1)
     assert (answer.status_code, answer.json["error"]) == (413, "payload_too_large")
     assert "larger" in workspace.record().unarchived["reason"]
 
 
 def test_the_places_for_conversations_are_given_back(workspace: Workspace) -> None:
     """However storing them ends."""
-    for body in (b"{", b'{"history": []}') * 10:
-        assert workspace.call("PUT", "/agent/v1/checkpoint", data=body).status_code in (204, 400)
+    for body in (b"{", b'{"edition": "one"}') * 10:
+        assert workspace.call("PUT", CHECKPOINT, data=body).status_code in (204, 400)
 
 
 class SlowBody(io.RawIOBase):

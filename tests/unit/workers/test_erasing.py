@@ -47,8 +47,7 @@ def used(world: World) -> str:
     world.sessions.prompt(uuid, CANARY, "m1")
     world.core.audit.note(Act(action="create", by="key", role="service", uuid=uuid, user_id=USER))
     world.core.audit.note(Act(action="wake", by="key", role="service", uuid=uuid, user_id=USER), repeatable=True)
-    conversation = {"history": [{"id": CANARY}], "context": [], "metadata": {}}
-    world.core.history_store.write(uuid, Checkpoint.from_json(conversation))
+    world.core.history_store.write(uuid, Checkpoint([{"id": CANARY}]))
     back_up(world, uuid)
     root = Path(world.core.backup_store.files.root)
     (root / uuid / "points").mkdir(parents=True, exist_ok=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from app.core.errors import NoSpace, Superseded
+from app.core.errors import Superseded
 from app.core.prompts.agent_client import AgentClient
-from app.core.redis import keys, task_queue
+from app.core.redis import task_queue
 from app.core.sessions.model import Status
 from app.core.sessions.unsaved_work import NAME_LENGTH, NAMES, read_unsaved_work
-from tests.fake_agent import NO_RESPONSES, UNUSABLE_ADDRESSES, FakeAgent
+from tests.fake_agent import NO_RESPONSES, FakeAgent
 from tests.world import World
 from workers.lifecycle import Lifecycle
 from workers.shutdown import shut_down
@@ -109,19 +109,17 @@ def test_a_stop_says_which_it_is(world: World, agent: FakeAgent) -> None:
 
 
 def test_an_agent_stores_its_conversation_itself(world: World, agent: FakeAgent) -> None:
-    """In the time the worker waits for it. What it could not store is newer than what is kept, and the record says
-    so."""
+    """In the time the worker waits for it."""
     uuid = up(world, agent)
-    agent.saved = True
     agent.history = [{"id": "m1", "role": "user", "content": "hi"}]
     world.sessions.sleep(uuid)
     world.work()
-    assert agent.requests[-1] == ("POST", "/checkpoint", {"push": True, "seconds": 8.0})
-    assert world.core.history_store.read(uuid) is None, "it would have, through the gateway"
+    assert agent.requests[-1] == ("POST", "/checkpoint", {"seconds": 8.0})
     assert world.get(uuid).unarchived == {}
 
 
 def test_a_conversation_an_agent_could_not_store_is_known_to_be_newer(world: World, agent: FakeAgent) -> None:
+    """Than what is kept; the sleep goes on."""
     uuid = up(world, agent)
     agent.saved = False
     world.sessions.sleep(uuid)
@@ -129,23 +127,6 @@ def test_a_conversation_an_agent_could_not_store_is_known_to_be_newer(world: Wor
     noted = world.get(uuid).unarchived
     assert noted["since"] > 0
     assert "its volume has it" in noted["reason"]
-
-
-def test_an_archive_that_fails_holds_no_sleep_up_and_shows(
-    world: World, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The conversation of an agent of an earlier release was handed over, and could not be stored."""
-    uuid = up(world, agent)
-
-    def fail(*_: object) -> None:
-        raise NoSpace("The archive is full.")
-
-    monkeypatch.setattr(world.core.history_store, "write", fail)
-    world.sessions.sleep(uuid)
-    world.work()
-    asleep = world.get(uuid)
-    assert (asleep.settled, asleep.replicas) == (asleep.generation, 0)
-    assert asleep.unarchived["reason"] == "The archive is full."
 
 
 def test_nothing_is_known_of_an_agent_that_does_not_answer(world: World, agent: FakeAgent) -> None:
@@ -163,28 +144,6 @@ def test_an_agent_that_answers_by_no_http_is_stopped(world: World, agent: FakeAg
     world.sessions.sleep(uuid)
     world.work()
     assert (world.get(uuid).status, world.runtime.workspaces[uuid].running) == (Status.SLEEPING, False)
-
-
-@pytest.mark.parametrize("address", UNUSABLE_ADDRESSES)
-def test_an_agent_with_an_unusable_address_is_stopped_and_deleted(world: World, agent: FakeAgent, address: str) -> None:
-    asleep, deleted, erased = (up(world, agent) for _ in range(3))
-    for uuid in (asleep, deleted, erased):
-        world.core.redis.hset(keys.AGENT.format(uuid=uuid), "address", address)
-    world.sessions.sleep(asleep)
-    world.sessions.delete(deleted, backup=False)
-    world.sessions.erase(erased)
-    world.work()
-    assert (world.get(asleep).status, world.runtime.workspaces[asleep].running) == (Status.SLEEPING, False)
-    assert [world.runtime.observe(uuid) for uuid in (deleted, erased)] == [None, None]
-
-
-def test_an_agent_of_an_earlier_release_is_taken_leave_of_all_the_same(world: World, agent: FakeAgent) -> None:
-    uuid = up(world, agent)
-    agent.risk = {}
-    world.sessions.sleep(uuid)
-    world.work()
-    assert [path for _, path, _ in agent.requests][-1] == "/checkpoint"
-    assert world.get(uuid).risk == {"complete": False}
 
 
 @pytest.mark.parametrize(

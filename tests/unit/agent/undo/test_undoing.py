@@ -265,7 +265,7 @@ def test_an_agent_undoes_what_a_prompt_did(agent: AgentProcess, gateway: FakeGat
     model.script(Answer(tool_calls=[ToolCall("run_command", {"command": EDIT})]), Answer(text="done"))
     assert agent.chat("m1", "edit")[1]["status"] == "processed"
     assert (agent.folder / "node_modules" / "x").exists() and not (agent.folder / "gone").exists()
-    agent.call("POST", "/checkpoint", {"push": True})
+    agent.call("POST", "/checkpoint", {})
     status, listed = agent.call("GET", "/checkpoints")
     assert status == 200 and [point["message_id"] for point in listed["checkpoints"]] == ["m1", "m0"]
     assert agent.call("GET", "/checkpoints/m1") == (200, {"message_id": "m1", "restored": False})
@@ -276,7 +276,7 @@ def test_an_agent_undoes_what_a_prompt_did(agent: AgentProcess, gateway: FakeGat
     assert agent.call("GET", "/checkpoints/m1")[1]["restored"] is True
     assert (agent.folder / "file").read_text() == "mine"
     assert {message["id"] for message in agent.history()} == {"m0"}
-    assert agent.call("POST", "/checkpoint", {"push": True})[1]["saved"] is True
+    assert agent.call("POST", "/checkpoint", {})[1]["saved"] is True
     assert gateway.checkpoint is not None
     assert {message["id"] for message in gateway.checkpoint["history"]} == {"m0"}
     asked = len(model.requests)

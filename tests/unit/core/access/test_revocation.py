@@ -14,7 +14,7 @@ from app.core.errors import Superseded
 from app.core.redis import keys, task_queue
 from app.core.service import NewSession
 from app.core.sessions.model import Status
-from tests.fake_agent import NO_RESPONSES, UNUSABLE_ADDRESSES, FakeAgent
+from tests.fake_agent import NO_RESPONSES, FakeAgent
 from tests.world import SECRET_KEY, World
 from workers.disconnect import TRIES, end_connections, replace_workspace
 
@@ -181,18 +181,6 @@ def test_a_workspace_that_answers_a_disconnect_by_no_http_is_replaced(
     uuid = world.active()
     here(world, agent, uuid)
     agent.raw_response = response
-    world.sessions.revoke(uuid)
-    assert task_queue.REPLACE in world.work()
-    comes_up_again(world, uuid)
-
-
-@pytest.mark.parametrize("address", UNUSABLE_ADDRESSES)
-def test_a_workspace_whose_agent_has_an_unusable_address_is_replaced(
-    world: World, agent: FakeAgent, address: str
-) -> None:
-    uuid = world.active()
-    here(world, agent, uuid)
-    world.core.redis.hset(keys.AGENT.format(uuid=uuid), "address", address)
     world.sessions.revoke(uuid)
     assert task_queue.REPLACE in world.work()
     comes_up_again(world, uuid)

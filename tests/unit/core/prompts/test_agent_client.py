@@ -10,9 +10,9 @@ import pytest
 from app.core.access.agent_credentials import AgentCredentials
 from app.core.byte_budget import ByteBudget
 from app.core.errors import AgentNotReady, AgentRefused, AgentUnavailable, InvalidRequest
-from app.core.prompts.agent_client import CHAT_RESPONSE, SMALL_RESPONSE, Agent, AgentClient
+from app.core.prompts.agent_client import CHAT_RESPONSE, SMALL_RESPONSE, Agent, AgentClient, CheckpointIncomplete
 from app.settings import Settings, SettingsError
-from tests.fake_agent import CHUNKED, NO_RESPONSES, UNUSABLE_ADDRESSES, FakeAgent, fake_agent
+from tests.fake_agent import CHUNKED, NO_RESPONSES, FakeAgent, fake_agent
 from tests.ports import free_port
 from tests.waiting import PATIENCE
 
@@ -100,12 +100,6 @@ def test_of_an_address_only_the_ip_address_and_the_port_are_kept(reported: str, 
     assert Agent.at_address(UUID, reported, LOCAL).address == kept
 
 
-@pytest.mark.parametrize("address", [*UNUSABLE_ADDRESSES, "http://127.0.0.1:x", "http://[::1"])
-def test_an_address_that_an_earlier_release_kept_is_unavailable(client: AgentClient, address: str) -> None:
-    with pytest.raises(AgentUnavailable):
-        client.chat(Agent(uuid=UUID, address=address), "m", "hi")
-
-
 @pytest.mark.slow
 def test_an_answer_that_never_ends_is_cut_off(fake: FakeAgent) -> None:
     """A byte now and then keeps a socket's own timeout from ever striking."""
@@ -182,10 +176,19 @@ def test_a_history_that_is_none_is_unavailable(fake: FakeAgent, client: AgentCli
         client.history(at(fake), 0, 10)
 
 
-def test_a_checkpoint_that_is_none_is_unavailable(fake: FakeAgent, client: AgentClient) -> None:
-    fake.raw_answer = b'{"history": "all of it"}'
-    with pytest.raises(AgentUnavailable):
+@pytest.mark.parametrize("answer", [b"{}", b'{"saved": false}', b'{"saved": "all of it"}', b'{"history": []}'])
+def test_a_conversation_is_stored_if_the_agent_says_so(fake: FakeAgent, client: AgentClient, answer: bytes) -> None:
+    client.checkpoint(at(fake))
+    fake.raw_answer = answer
+    with pytest.raises(CheckpointIncomplete):
         client.checkpoint(at(fake))
+
+
+@pytest.mark.parametrize("status", [404, 500])
+def test_an_agent_that_cannot_be_told_to_go_on_is_in_trouble(fake: FakeAgent, client: AgentClient, status: int) -> None:
+    fake.statuses = [status]
+    with pytest.raises(AgentUnavailable):
+        client.resume(at(fake), 8)
 
 
 def test_half_a_character_in_an_answer_is_a_question_mark(fake: FakeAgent, client: AgentClient) -> None:
@@ -261,12 +264,3 @@ def test_an_agent_is_told_of_which_stop_it_is_and_that_it_was_broken_off(fake: F
     client.resume(at(fake), 8)
     said = [("/cancel", {"reason": "sleep", "generation": 7}), ("/cancel", {"reason": "user"})]
     assert [(path, body) for _, path, body in fake.requests] == [*said, ("/resume", {"generation": 8})]
-
-
-def test_an_agent_of_an_earlier_release_is_not_told_to_go_on(fake: FakeAgent, client: AgentClient) -> None:
-    """It has no such request; one that is in trouble is another matter."""
-    fake.statuses = [404, 405, 500]
-    client.resume(at(fake), 8)
-    client.resume(at(fake), 8)
-    with pytest.raises(AgentUnavailable):
-        client.resume(at(fake), 8)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 
@@ -13,7 +12,7 @@ from cryptography.fernet import Fernet
 from app.core.errors import ArchiveError, InvalidRequest, NoSpace
 from app.core.prompts import history_index, history_store
 from app.core.prompts.history_index import Contended, ConversationTooLong, Head, OtherConversation, Piece
-from app.core.prompts.history_store import Checkpoint, HistoryStore
+from app.core.prompts.history_store import Checkpoint, HistoryStore, context_and_metadata
 from app.core.storage import file_store
 from app.core.storage.archive_keys import MAGIC, ArchiveKeys, UnknownKey, new_key
 from app.settings import SettingsError
@@ -59,16 +58,6 @@ def names(archive, uuid=UUID):
     """The files of a conversation; chunks only by how many there are."""
     found = sorted(archive._files.names(f"{archive._files.root}/{uuid}"))
     return len([name for name in found if name not in DOCUMENTS]), [name for name in found if name in DOCUMENTS]
-
-
-def old_release(tmp_path, checkpoint, uuid=UUID):
-    """As an earlier release stored a conversation."""
-    folder = tmp_path / uuid
-    folder.mkdir(parents=True)
-    for name, content in checkpoint.to_json().items():
-        text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-        (folder / f"{name}.json").write_bytes(text.encode("utf-8", "surrogatepass"))
-    return folder
 
 
 def reads_of(archive, monkeypatch):
@@ -247,12 +236,9 @@ def test_a_key_that_is_none_is_refused_without_being_shown():
 def test_a_damaged_history_is_an_error_not_an_empty_one(tmp_path, text):
     """For the same reason."""
     HistoryStore(str(tmp_path)).write(UUID, TALK)
-    old_release(tmp_path, TALK, "older000")
-    (tmp_path / "older000" / "history.json").write_text(text)
     next(path for path in (tmp_path / UUID).iterdir() if path.name not in DOCUMENTS).write_text(text)
-    for uuid in (UUID, "older000"):
-        with pytest.raises(ArchiveError):
-            HistoryStore(str(tmp_path)).read(uuid)
+    with pytest.raises(ArchiveError):
+        HistoryStore(str(tmp_path)).read(UUID)
 
 
 @pytest.mark.parametrize("text", ["{", "null", '{"a": 1}', "[]", '{"version":1,"current":{"name":1},"following":null}'])
@@ -322,22 +308,16 @@ def test_local_files_are_their_owners_only(tmp_path):
     [
         None,
         [],
-        {},
-        {"history": {}},
-        {"history": ["text"]},
-        {"history": [], "context": None},
-        {"history": [], "metadata": []},
+        {"context": {}},
+        {"context": ["text"]},
+        {"context": None},
+        {"metadata": []},
     ],
 )
 def test_what_is_no_checkpoint_is_refused(document):
     """An agent may send anything."""
     with pytest.raises(InvalidRequest):
-        Checkpoint.from_json(document)
-
-
-def test_a_checkpoint_survives_its_json():
-    """As the agent and the gateway exchange it."""
-    assert Checkpoint.from_json(json.loads(json.dumps(TALK.to_json()))) == TALK
+        context_and_metadata(document)
 
 
 # Piece by piece
@@ -387,21 +367,16 @@ def test_a_message_longer_than_a_chunk_has_one_of_its_own(url, small_chunks):
     assert [chunk.messages for chunk in sure(archive.index(UUID).current).chunks] == [2, 1, 2]
 
 
-@pytest.mark.parametrize("form", ["new", "old"])
-def test_a_page_is_read_by_its_number(tmp_path, form, small_chunks, monkeypatch):
-    """And by no more than the chunks it is in; what an earlier release stored is one document."""
+def test_a_page_is_read_by_its_number(tmp_path, small_chunks, monkeypatch):
+    """And by no more than the chunks it is in."""
     archive = HistoryStore(str(tmp_path))
-    if form == "new":
-        archive.write(UUID, Checkpoint(said(0, 20)))
-    else:
-        old_release(tmp_path, Checkpoint(said(0, 20)))
+    archive.write(UUID, Checkpoint(said(0, 20)))
     read = reads_of(archive, monkeypatch)
     for after, limit in [(0, 3), (7, 1), (7, 5), (19, 5), (20, 5), (99, 1)]:
         read.clear()
         page = sure(archive.page(UUID, after, limit))
         assert (page.messages, page.total) == (said(0, 20)[after : after + limit], 20)
-        if form == "new":
-            assert len(read) - 1 <= limit // 2 + 2
+        assert len(read) - 1 <= limit // 2 + 2
     assert sure(archive.page(UUID)).messages == said(0, 20)
 
 
@@ -417,37 +392,6 @@ def test_a_page_is_bounded_by_bytes(url, small_chunks):
         begin, count = begin + len(page.messages), count + 1
     assert 2 < count < 8
     assert len(sure(archive.page(UUID, 0, size=1)).messages) > 0
-
-
-def test_what_an_earlier_release_stored_is_read_and_replaced(tmp_path):
-    """By the whole conversation, of either kind; until then it stands."""
-    for uuid in (UUID, "older000"):
-        old_release(tmp_path, TALK, uuid)
-    archive = HistoryStore(str(tmp_path))
-    assert archive.read(UUID) == TALK
-    assert archive.index(UUID).heads() == {"current": None, "following": None}
-    archive.append(UUID, piece(0, 2))
-    assert archive.read(UUID) == TALK
-    archive.settle(UUID, head(2), [], {})
-    archive.write("older000", LATER)
-    assert (archive.read(UUID), archive.read("older000")) == (Checkpoint(said(0, 2)), LATER)
-    for uuid in (UUID, "older000"):
-        assert names(archive, uuid) == (1, DOCUMENTS)
-
-
-def test_who_reads_while_what_an_earlier_release_stored_is_replaced_reads_the_new(tmp_path, monkeypatch):
-    """Not that there is none: an agent would begin anew."""
-    old_release(tmp_path, TALK)
-    archive, other = HistoryStore(str(tmp_path)), HistoryStore(str(tmp_path))
-    real, left = archive._get, [LATER]
-
-    def get(folder, uuid, name):
-        if name == "history.json" and left:
-            other.write(UUID, left.pop())
-        return real(folder, uuid, name)
-
-    monkeypatch.setattr(archive, "_get", get)
-    assert archive.read(UUID) == LATER
 
 
 @pytest.mark.parametrize(
