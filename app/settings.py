@@ -310,12 +310,6 @@ class Settings:
     history_url: str = setting(
         "", "URL", "the history store of conversations, any fsspec URL; by default `archive` in the data folder"
     )
-    history_key: str = setting(
-        "",
-        "Fernet key",
-        "reads conversations that an earlier release encrypted; without an ARCHIVE_KEY it encrypts new ones",
-        secret=True,
-    )
     history_max_bytes: int = setting(
         268_435_456, "bytes", "stored of one conversation; of a longer one the copy is stale, and its status says so"
     )

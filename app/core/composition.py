@@ -160,10 +160,10 @@ def build_stores(
     settings: Settings, *, apart: bool, process: StoreProcess | None = None
 ) -> tuple[BackupStore, HistoryStore]:
     """The backup store and the history store. With `apart`, remote ones are called in another process. Raises
-    `SettingsError` for a malformed `HISTORY_KEY` or `ARCHIVE_KEY`."""
+    `SettingsError` for a malformed `ARCHIVE_KEY`."""
     process = process or StoreProcess(settings.log_level)
     keys = ArchiveKeys(settings.archive_key)
-    history_arguments = (settings.history_location(), settings.history_key, settings.history_max_bytes, keys)
+    history_arguments = (settings.history_location(), settings.history_max_bytes, keys)
     backup_arguments = (settings.backups_location(), keys)
     history_store, backup_store = HistoryStore(*history_arguments), BackupStore(*backup_arguments)
     if apart and is_remote(settings.history_location()):

@@ -35,7 +35,7 @@ RENEWAL_INTERVAL = 5.0
 """s between two renewals of a session's token that calls with an ended one trigger; a new one arrives within 2."""
 
 CHECKPOINTS_AT_A_TIME = 4
-"""Each holds a piece of a conversation in memory several times; an agent of the release before sends all at once."""
+"""Each holds a part of a conversation in memory several times."""
 
 
 def create_app(settings: Settings | None = None) -> Flask:

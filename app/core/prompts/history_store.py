@@ -5,9 +5,9 @@
     context.json                       what the model is shown of the messages
     metadata.json                      the agent's notes on both
 
-The store is any fsspec URL. Only the manager holds its credential: agents send their messages to the gateway or to a
-worker. Documents are replaced whole, and written after those they refer to. `metadata.json` is written last, so its
-time says when the conversation was last stored in full.
+The store is any fsspec URL. Only the manager holds its credential: agents send their messages to the gateway. Documents
+are replaced whole, and written after those they refer to. `metadata.json` is written last, so its time says when the
+conversation was last stored in full.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ from datetime import datetime
 from itertools import dropwhile, takewhile
 from typing import Any
 
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
-
 from app.core.errors import ArchiveError, InvalidRequest
 from app.core.prompts.history_index import (
     CHUNK_BYTES,
@@ -38,10 +36,9 @@ from app.core.prompts.history_index import (
     Piece,
 )
 from app.core.sessions.model import UUID_PATTERN
-from app.core.storage.archive_keys import MAGIC, NO_KEYS, ArchiveKeys
+from app.core.storage.archive_keys import NO_KEYS, ArchiveKeys
 from app.core.storage.file_store import FileStore
 from app.core.storage.key_list import KeyList
-from app.settings import SettingsError
 
 INDEX, CONTEXT, METADATA = "index.json", "context.json", "metadata.json"
 
@@ -52,9 +49,6 @@ LEFT_ALONE = 3600.0
 """s: a chunk that no index names may be about to be added; after this time its writer was killed."""
 
 Messages = Sequence[Mapping[str, Any]]
-
-PLAIN = (b"[", b"{")
-"""How an unencrypted document begins. One of Fernet begins with the version byte 0x80 in base64, `g`."""
 
 
 @dataclass(frozen=True)
@@ -82,17 +76,14 @@ class _Replaced(Exception):
 class HistoryStore:
     """The conversations under one URL, at `{url}/{uuid}/`, each of at most `most` bytes.
 
-    New documents are encrypted by `keys`, or where there is none by the Fernet `key`; both forms are read, and a plain
-    one only without any key. Of several Fernet keys, separated by commas, the first encrypts and all decrypt.
+    Documents are encrypted by `keys`; without any they are stored as they are, and only then unencrypted ones are read.
 
-    Raises `SettingsError` for an invalid key. Every method raises `RetryableError` or `ArchiveError` where the store
-    fails, `UnknownKey` for what is encrypted with another key, and `InvalidRequest` for an invalid uuid.
+    Every method raises `RetryableError` or `ArchiveError` where the store fails, `UnknownKey` for what is encrypted
+    with another key, and `InvalidRequest` for an invalid uuid.
     """
 
-    def __init__(self, url: str, key: str = "", most: float = math.inf, keys: ArchiveKeys = NO_KEYS) -> None:
+    def __init__(self, url: str, most: float = math.inf, keys: ArchiveKeys = NO_KEYS) -> None:
         self._files = FileStore(url)
-        self._cipher = _cipher(key)
-        self._decipher = _cipher(",".join([key, *keys.fernet_keys]))
         self._most = most
         self._keys = keys
         self._key_list = KeyList(self._files)
@@ -313,34 +304,23 @@ class HistoryStore:
         if keys := self._keys.session(_uuid_of(folder)):
             self._key_list.note(keys.newest)
             data = keys.encrypt(data, name)
-        elif self._cipher is not None:
-            data = self._cipher.encrypt(data)
         self._files.write(f"{folder}/{name}", data)
 
     def _get(self, folder: str, uuid: str, name: str) -> Any:
+        """The JSON of a document, None where it is missing."""
         with self._errors(uuid):
             try:
                 data: bytes = self._files.fs.cat_file(f"{folder}/{name}")
             except FileNotFoundError:
                 return None
-        if data.startswith(MAGIC):
-            data = self._keys.session(uuid).decrypt(data, name)
-        elif self._decipher is not None or not data.startswith(PLAIN):
-            data = self._decrypted(uuid, data)
+        data = self._keys.session(uuid).decrypt(data, name)
         try:
-            return json.loads(data.decode("utf-8", "surrogatepass"))
+            document = json.loads(data.decode("utf-8", "surrogatepass"))
         except ValueError as error:
             raise _damaged(uuid) from error
-
-    def _decrypted(self, uuid: str, data: bytes) -> bytes:
-        if self._decipher is None:
-            raise ArchiveError(f"The stored conversation of {uuid} is encrypted; set HISTORY_KEY to read it.")
-        try:
-            return self._decipher.decrypt(data)
-        except InvalidToken as error:
-            raise ArchiveError(
-                f"The stored conversation of {uuid} is damaged, or was encrypted with a key that is not in HISTORY_KEY."
-            ) from error
+        if document is None:
+            raise _damaged(uuid)
+        return document
 
 
 def context_and_metadata(document: Any) -> tuple[Messages, Mapping[str, Any]]:
@@ -410,13 +390,3 @@ def _messages(name: str, value: Any) -> list[Mapping[str, Any]]:
     if not isinstance(value, list) or not all(isinstance(message, dict) for message in value):
         raise InvalidRequest(f"A checkpoint's `{name}` must be a list of objects.")
     return value
-
-
-def _cipher(keys: str) -> MultiFernet | None:
-    try:
-        ciphers = [Fernet(each.strip()) for each in keys.split(",") if each.strip()]
-    except ValueError as error:
-        raise SettingsError(
-            "HISTORY_KEY must be 32 bytes in URL-safe base64, as Fernet.generate_key() returns."
-        ) from error
-    return MultiFernet(ciphers) if ciphers else None

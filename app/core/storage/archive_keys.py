@@ -27,7 +27,7 @@ ID_BYTES = 8
 NONCE_BYTES = 12
 
 MAGIC = b"\x89WSD1"
-"""How an encrypted document begins: no JSON text, zip or Fernet token does."""
+"""How an encrypted document begins: no JSON text and no zip does."""
 
 
 class UnknownKey(ArchiveError):
@@ -126,11 +126,6 @@ class ArchiveKeys:
     def ids(self) -> tuple[str, ...]:
         """The ids (hex) of the keys, which reveal nothing of them; the first one encrypts."""
         return tuple(self._keys)
-
-    @property
-    def fernet_keys(self) -> tuple[str, ...]:
-        """The same keys for Fernet: what is HISTORY_KEY now was called ARCHIVE_KEY once, and may still be given so."""
-        return tuple(base64.urlsafe_b64encode(key).decode() for key in self._keys.values())
 
     def session(self, uuid: str) -> SessionKeys:
         """The keys of one session; false where there is no archive key."""

@@ -7,7 +7,6 @@ import stat
 
 import fsspec
 import pytest
-from cryptography.fernet import Fernet
 
 from app.core.errors import ArchiveError, InvalidRequest, NoSpace
 from app.core.prompts import history_index, history_store
@@ -15,7 +14,6 @@ from app.core.prompts.history_index import Contended, ConversationTooLong, Head,
 from app.core.prompts.history_store import Checkpoint, HistoryStore, context_and_metadata
 from app.core.storage import file_store
 from app.core.storage.archive_keys import MAGIC, ArchiveKeys, UnknownKey, new_key
-from app.settings import SettingsError
 
 UUID = "abcd1234"
 TALK = Checkpoint(
@@ -147,38 +145,30 @@ def test_renewing_leaves_the_conversation(url):
     assert archive.read(UUID) == Checkpoint(TALK.history, TALK.context, {"turns": 1, "ended": True})
 
 
+def archive(folder, key):
+    return HistoryStore(str(folder), keys=ArchiveKeys(key))
+
+
 def test_an_encrypted_conversation_shows_nothing(tmp_path):
     """Neither a word nor a role is in the stored bytes."""
-    key = Fernet.generate_key().decode()
-    HistoryStore(str(tmp_path), key).write(UUID, TALK)
+    key = new_key()
+    archive(tmp_path, key).write(UUID, TALK)
     assert len(list((tmp_path / UUID).iterdir())) == 4
     for path in (tmp_path / UUID).iterdir():
         assert b"role" not in path.read_bytes()
         assert b"turns" not in path.read_bytes()
         assert b"chunks" not in path.read_bytes()
-    assert HistoryStore(str(tmp_path), key).read(UUID) == TALK
+    assert archive(tmp_path, key).read(UUID) == TALK
 
 
 def test_a_key_may_be_rotated(tmp_path):
     """What was stored with the key before is still read."""
-    old, new = (Fernet.generate_key().decode() for _ in range(2))
-    HistoryStore(str(tmp_path), old).write("older000", TALK)
-    rotated = HistoryStore(str(tmp_path), f"{new},{old}")
+    old, new = new_key(), new_key()
+    archive(tmp_path, old).write("older000", TALK)
+    rotated = archive(tmp_path, f"{new},{old}")
     assert rotated.read("older000") == TALK
     rotated.write("newer000", TALK)
-    assert HistoryStore(str(tmp_path), new).read("newer000") == TALK
-
-
-@pytest.mark.parametrize("key", ["", Fernet.generate_key().decode()], ids=["no key", "another key"])
-def test_without_its_key_a_conversation_is_an_error_not_an_empty_one(tmp_path, key):
-    """An agent that began anew would overwrite it."""
-    HistoryStore(str(tmp_path), Fernet.generate_key().decode()).write(UUID, TALK)
-    with pytest.raises(ArchiveError, match="HISTORY_KEY"):
-        HistoryStore(str(tmp_path), key).read(UUID)
-
-
-def archive(folder, key, earlier=""):
-    return HistoryStore(str(folder), earlier, keys=ArchiveKeys(key))
+    assert archive(tmp_path, new).read("newer000") == TALK
 
 
 def test_with_an_archive_key_nothing_is_stored_in_the_clear(tmp_path):
@@ -196,40 +186,20 @@ def test_with_an_archive_key_nothing_is_stored_in_the_clear(tmp_path):
         store.read(UUID)
 
 
-def test_documents_of_earlier_releases_are_read_beside_those_of_the_archive_key(tmp_path):
-    """Fernet's: under HISTORY_KEY, and under its earlier name ARCHIVE_KEY."""
-    fernet, key = Fernet.generate_key().decode(), new_key()
-    HistoryStore(str(tmp_path), fernet).write("older000", TALK)
-    HistoryStore(str(tmp_path), key).write("oldest00", TALK)
-    store = archive(tmp_path, key, fernet)
-    for uuid in ("older000", "oldest00"):
-        assert store.read(uuid) == TALK
-        store.write(uuid, LATER)
-        assert archive(tmp_path, key).read(uuid) == LATER
-
-
-@pytest.mark.parametrize("kind", ["archive key", "Fernet key"])
-def test_who_has_a_key_takes_no_conversation_that_was_written_without_it(tmp_path, kind):
+def test_who_has_a_key_takes_no_conversation_that_was_written_without_it(tmp_path):
     """Whoever can write to the store could else put words into it."""
-    key = new_key()
     HistoryStore(str(tmp_path)).write(UUID, TALK)
     with pytest.raises(ArchiveError, match="damaged"):
-        (archive(tmp_path, key) if kind == "archive key" else HistoryStore(str(tmp_path), key)).read(UUID)
+        archive(tmp_path, new_key()).read(UUID)
 
 
-def test_without_its_archive_key_a_conversation_names_it(tmp_path):
+def test_without_its_key_a_conversation_is_an_error_that_names_the_key(tmp_path):
+    """Not an empty conversation: an agent that began anew would overwrite it."""
     key = new_key()
     archive(tmp_path, key).write(UUID, TALK)
-    for store in (HistoryStore(str(tmp_path), Fernet.generate_key().decode()), archive(tmp_path, new_key())):
+    for store in (HistoryStore(str(tmp_path)), archive(tmp_path, new_key())):
         with pytest.raises(UnknownKey, match=ArchiveKeys(key).ids[0]):
             store.read(UUID)
-
-
-def test_a_key_that_is_none_is_refused_without_being_shown():
-    """At the start of the process, not at the first checkpoint."""
-    with pytest.raises(SettingsError, match="HISTORY_KEY") as error:
-        HistoryStore("memory://archive", "not-a-key")
-    assert "not-a-key" not in str(error.value)
 
 
 @pytest.mark.parametrize("text", ["{", "null", '{"a": 1}', '["text"]', ""])

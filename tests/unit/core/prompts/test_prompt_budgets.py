@@ -188,7 +188,7 @@ def _refused_or_not(world: World, uuid: str, message_id: str, text: str) -> None
 
 
 def test_a_count_that_is_wrong_is_counted_anew_before_anybody_is_refused(small: World) -> None:
-    """As an earlier release leaves it, or a hash that expired a moment before its time."""
+    """As a hash leaves it that expired a moment before its time."""
     uuid = small.active()
     take(small, uuid)
     small.core.redis.hset(keys.PROMPT_BYTES.format(user_id="ada"), mapping={uuid: 1_000_000, "0000gone": 1_000_000})

@@ -320,5 +320,5 @@ def test_only_remote_stores_are_called_elsewhere(tmp_path: Path) -> None:
     kinds: Any = [tuple(type(each) for each in build_stores(settings, apart=True)) for settings in (local, remote)]
     assert kinds == [(BackupStore, HistoryStore), (FilesProxy, Proxy)]
     assert [type(each) for each in build_stores(local, apart=False)] == [BackupStore, HistoryStore]
-    with pytest.raises(SettingsError, match="HISTORY_KEY"):
-        build_stores(Settings(history_url="gs://bucket/archive", history_key="none"), apart=True)
+    with pytest.raises(SettingsError, match="ARCHIVE_KEY"):
+        build_stores(Settings(history_url="gs://bucket/archive", archive_key="none"), apart=True)

@@ -167,7 +167,7 @@ def test_an_agent_gets_its_secrets_in_a_file_and_none_of_the_workers(
 ) -> None:
     """The file is its owner's alone, outside of what the user sees, and written anew with each start."""
     key = "a-secret-key-of-more-than-32-characters"
-    for name in ("API_KEY", "REDIS_URL", "LLM_API_KEY", "SECRET_KEY", "HISTORY_KEY", "ARCHIVE_KEY"):
+    for name in ("API_KEY", "REDIS_URL", "LLM_API_KEY", "SECRET_KEY", "ARCHIVE_KEY"):
         monkeypatch.setenv(name, f"worker's {key}")
     stage.settings = replace(stage.settings, secret_key=key)
     running = stage.up(A)
