@@ -1,11 +1,11 @@
-"""Delivery, and leaves of an agent, by processes that kill themselves at a given step.
+"""Delivery, and cuts of a stored conversation, by processes that kill themselves at a given step.
 
     python -m tests.faults.delivering
 
-Reads lines `deliver UUID N` and `leave UUID N`. For each it forks a process, which has loaded the code already,
-and which kills itself (SIGKILL) right after the N-th call that the work makes to Redis, to an agent or to the archive.
-Then it prints `killed WHAT`, naming that call, or `passed` when the work ended before. Settings come from the
-environment.
+Reads lines `deliver UUID N` and `cut UUID N`. For each it forks a process, which has loaded the code already, and which
+kills itself (SIGKILL) right after the N-th call that the work makes to Redis, to an agent or to the archive. Then it
+prints `killed WHAT`, naming that call, or `passed` when the work ended before. A cut keeps the messages up to `CUT_AT`.
+Settings come from the environment.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from app.core.composition import Core
 from app.core.prompts.agent_client import AgentClient
 from app.core.prompts.history_store import CONTEXT, INDEX, METADATA, HistoryStore
 from app.settings import Settings
-from workers.shutdown import shut_down
+
+CUT_AT = 1_700_000_000.0
+"""Seconds since the epoch."""
 
 NAMED = (INDEX, CONTEXT, METADATA)
 """The documents of a conversation that aren't chunks of its messages."""
@@ -72,10 +74,8 @@ def work(task: str, uuid: str) -> None:
     core = Core(Settings.from_env())
     if task == "deliver":
         core.delivery.deliver(uuid)
-        return
-    agent = core.inbox.agent(uuid)
-    assert agent is not None
-    shut_down(core, agent, "sleep")
+    else:
+        core.history_store.cut(uuid, CUT_AT)
 
 
 def attempt(task: str, uuid: str, limit: int) -> str:

@@ -1,5 +1,5 @@
-"""A delivery worker that dies after each single step of a delivery, and a worker that does while it takes leave of an
-agent."""
+"""A delivery worker that dies after each single step of a delivery, and a worker that does while it cuts a stored
+conversation."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from app.agent.text import moment
 from app.core.composition import Core
+from app.core.prompts.history_store import Checkpoint
 from app.core.service import NewSession
 from app.core.sessions.model import Status
 from app.settings import Settings
 from tests.conftest import ROOT
 from tests.fake_agent import FakeAgent, fake_agent
 from tests.fakes import FakeRuntime
+from tests.faults.delivering import CUT_AT
 from tests.integration.serving import OwnRedis
 from tests.waiting import wait_for
 from workers.lifecycle import Lifecycle
@@ -120,28 +123,25 @@ def test_a_delivery_worker_may_die_after_any_step_and_every_prompt_is_delivered_
     assert len(place.agent.repeated) < len(deaths) / 2, place.agent.repeated
 
 
-def test_a_worker_may_die_after_any_step_of_its_leave_and_a_whole_conversation_is_kept(place: Place) -> None:
-    """The archive has the conversation as it was or as it is now, and a leave taken again completes it."""
-    old = [{"id": "m0", "role": "user", "content": "old"}]
-    new = [*old, {"id": "m1", "role": "user", "content": "new"}]
+def test_a_worker_may_die_after_any_step_of_a_cut_and_a_whole_conversation_is_kept(place: Place) -> None:
+    """The archive has the conversation as it was or as it is to be, and a cut taken again completes it."""
+    old = [{"id": "m0", "role": "user", "content": "old", "at": moment(CUT_AT - 1)}]
+    new = [*old, {"id": "m1", "role": "user", "content": "new", "at": moment(CUT_AT + 1)}]
     deaths = []
     for limit in range(1, MOST_STEPS):
         uuid = place.session()
-        place.agent.history = old
-        assert place.attempt("leave", uuid, MOST_STEPS) == "passed"
-        place.agent.history = new
-        outcome = place.attempt("leave", uuid, limit)
+        place.core.history_store.write(uuid, Checkpoint(new))
+        outcome = place.attempt("cut", uuid, limit)
         kept = place.core.history_store.read(uuid)
         assert kept is not None
         assert kept.history in (old, new), f"after {outcome}"
-        assert place.attempt("leave", uuid, MOST_STEPS) == "passed"
+        assert place.attempt("cut", uuid, MOST_STEPS) == "passed"
         kept = place.core.history_store.read(uuid)
         assert kept is not None
-        assert kept.history == new, f"after {outcome}"
+        assert kept.history == old, f"after {outcome}"
         if outcome == "passed":
             break
         deaths.append(outcome.removeprefix("killed "))
     assert [each for each in deaths if not each.startswith("redis")] == [
-        "agent /risk", "agent /cancel", "agent /checkpoint",
         "archive chunk", "archive context.json", "archive index.json", "archive metadata.json",
     ]  # fmt: skip
