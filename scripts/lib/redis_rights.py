@@ -45,7 +45,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     ),
     "when restore points are due": (keys.POINTS_DUE,),
     "proofs of restore points": (keys.DRILLS,),
-    "work on backups": (keys.DRILL_REQUESTS, keys.RETIRED, keys.IN_USE_KNOWN, keys.POINTS_ENDING),
+    "work on backups": (keys.DRILL_REQUESTS, keys.RETIRED, keys.POINTS_ENDING),
     "looks at the store": (keys.STORE_LOOKED, keys.STORE_LOOK_LEASE),
     "the last recovery": (keys.RECOVERY,),
     "leases of attempts": (keys.LEASE, keys.BACKUP_LEASE, keys.POINT_SLOT),

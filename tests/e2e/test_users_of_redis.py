@@ -127,7 +127,7 @@ def test_a_session_falls_asleep_is_archived_and_expires_by_itself(service: Servi
     wait_for(lambda: session()["status"] == "sleeping", "it to sleep")
     wait_for(lambda: session()["tier"] == "archived", "it to be archived", lambda: str(guarded.refused()))
     wait_for(lambda: session()["status"] == "terminated", "it to expire", lambda: str(guarded.refused()), 150)
-    wait_for(lambda: guarded.client(ADMIN).exists("backups:in_use:known"), "the sweep of backups")
+    wait_for(lambda: guarded.client(ADMIN).exists("backups:looked"), "the sweep of backups")
     assert guarded.refused() == []
 
 

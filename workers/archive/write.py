@@ -219,8 +219,8 @@ def _summary(sidecar: dict[str, Any], terms: Terms) -> BackupSummary:
         content_bytes=sidecar["content_bytes"],
         sha256=sidecar["sha256"],
         changed=tuple(sidecar["changed"]),
-        unreadable=tuple(sidecar.get("unreadable", ())),
-        unreadable_count=sidecar.get("unreadable_count", 0),
+        unreadable=tuple(sidecar["unreadable"]),
+        unreadable_count=sidecar["unreadable_count"],
     )
     if summary.unreadable_count and not terms.partial:
         raise incomplete(summary.unreadable_count, summary.unreadable)

@@ -65,9 +65,9 @@ class Backup:
                 sha256=str(sidecar["sha256"]),
                 verified=bool(sidecar["verified"]),
                 origin=read_identity(sidecar["identity"]),
-                changed=tuple(str(path) for path in sidecar.get("changed", ())),
-                unreadable=tuple(str(path) for path in sidecar.get("unreadable", ())),
-                complete=bool(sidecar.get("complete", True)),
+                changed=tuple(str(path) for path in sidecar["changed"]),
+                unreadable=tuple(str(path) for path in sidecar["unreadable"]),
+                complete=bool(sidecar["complete"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ArchiveError(f"The sidecar of {sidecar.get('name', 'a backup')} is malformed.") from error
@@ -116,13 +116,6 @@ def read_identity(values: Mapping[str, Any]) -> Identity:
 
 Keep = Literal["", "living", "any"]
 
-RECORDS_AT_ONCE = 500
-"""Records one script reads; it blocks Redis for about a millisecond."""
-
-USES_TRUSTED = 600
-"""s until a deletion reads all records again: an earlier release, which does not maintain this list, may have written
-some during an upgrade."""
-
 IDENTITY_FIELDS = frozenset(field.name for field in fields(Identity))
 
 
@@ -131,8 +124,8 @@ class BackupIndex:
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
-        self._index, self._unindex, self._retire, self._uses = (
-            client.register_script(script(name)) for name in ("index", "unindex", "retire", "uses")
+        self._index, self._unindex, self._retire = (
+            client.register_script(script(name)) for name in ("index", "unindex", "retire")
         )
 
     def add(self, backup: Backup) -> None:
@@ -214,16 +207,11 @@ class BackupIndex:
             keys.BACKUP.format(name=name),
             keys.RETIRED,
             keys.IN_USE,
-            keys.IN_USE_KNOWN,
             keys.SESSION.format(uuid=uuid),
         ]
         arguments = [name, repr(now), uuid, *keys.USER_BACKUPS.split("{user_id}"), keep]
-        while True:
-            with redis_errors():
-                answer = self._retire(keys=names, args=arguments)
-            if answer != "unknown":
-                break
-            self.refresh_uses()
+        with redis_errors():
+            answer = self._retire(keys=names, args=arguments)
         if answer == "in_use":
             raise BackupInUse(
                 f"Backup {name} is in use: a session is being restored from it, or its own session is being deleted."
@@ -241,15 +229,6 @@ class BackupIndex:
         """The backups whose files are being deleted, and since when (seconds since the epoch)."""
         with redis_errors():
             return dict(cast("list[tuple[str, float]]", self._redis.zrange(keys.RETIRED, 0, -1, withscores=True)))
-
-    def refresh_uses(self) -> None:
-        """Rebuild the list of backups in use from all records; earlier releases do not maintain it."""
-        with redis_errors():
-            uuids = sorted({*self._redis.zrange(keys.ALL, 0, -1), *self._redis.hkeys(keys.IN_USE)})
-            for first in range(0, len(uuids), RECORDS_AT_ONCE):
-                some = uuids[first : first + RECORDS_AT_ONCE]
-                self._uses(keys=[keys.IN_USE], args=[keys.SESSION.format(uuid=""), *some])
-            self._redis.set(keys.IN_USE_KNOWN, "1", ex=USES_TRUSTED)
 
     def looked_at(self) -> float | None:
         """When the last whole look at the store began (seconds since the epoch), None where this Redis knows none."""

@@ -75,10 +75,9 @@ BACKUP = "backup:{name}"
 SESSION_BACKUPS = "session:{uuid}:backups"
 USER_BACKUPS = "user:{user_id}:backups"
 
-# IN_USE: by uuid, the backup a session is being restored from. IN_USE_KNOWN exists while IN_USE was recently compared
-# with the records. RETIRED holds the names of backups whose files are being deleted.
+# IN_USE: by uuid, the backup a session is being restored from. RETIRED holds the names of backups whose files are being
+# deleted.
 IN_USE = "backups:in_use"
-IN_USE_KNOWN = "backups:in_use:known"
 RETIRED = "backups:retired"
 
 # Restore points. POINTS: a session's, in a hash by id. POINT_REQUESTS: uuids scored by the next attempt; POINTS_WAITING

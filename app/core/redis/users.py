@@ -259,7 +259,7 @@ def _worker(name: str, *queues: str) -> User:
             *_any(keys.BACKUPS, keys.BACKUP, keys.SESSION_BACKUPS, keys.USER_BACKUPS, keys.BACKUP_REQUESTS),
             *_any(keys.POINTS, keys.POINT_SLOT, keys.POINT_REQUESTS, keys.POINTS_WAITING, keys.POINTS_DUE),
             *(keys.POINTS_ENDING, keys.DRILLS, keys.DRILL_REQUESTS),
-            *(keys.IN_USE, keys.IN_USE_KNOWN, keys.RETIRED, keys.LOCKOUTS, keys.CLOCK, keys.SENTINEL, keys.ERASURES),
+            *(keys.IN_USE, keys.RETIRED, keys.LOCKOUTS, keys.CLOCK, keys.SENTINEL, keys.ERASURES),
             *(keys.PLACE, keys.PROMPT_TIMES),
             *(_erases() if "backup" in queues else ()),
             keys.QUEUES_SEEN,

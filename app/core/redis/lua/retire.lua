@@ -1,15 +1,13 @@
 -- Take a backup out of the index, after which its files are deleted; unless a session needs it.
--- KEYS: backups, its session's backups, the backup, the retired, those in use, whether these are known, its session
+-- KEYS: backups, its session's backups, the backup, the retired, those in use, its session
 -- ARGV: name, now, uuid, the name of its user's set (before and after the user id), keep: "living" protects the newest backup of
 --   a living session, "any" of any session, "" none.
--- Answers "retired" (also when it was before), "gone", "in_use", "newest"; "unknown" while the backups in use are not
--- known.
-local backups, own, backup, retired, in_use, known, session = unpack(KEYS)
+-- Answers "retired" (also when it was before), "gone", "in_use" or "newest".
+local backups, own, backup, retired, in_use, session = unpack(KEYS)
 local name, now, uuid, before, after, keep = unpack(ARGV)
 if not redis.call('ZSCORE', backups, name) then
   return redis.call('ZSCORE', retired, name) and 'retired' or 'gone'
 end
-if redis.call('EXISTS', known) == 0 then return 'unknown' end
 for _, used in ipairs(redis.call('HVALS', in_use)) do if used == name then return 'in_use' end end
 
 -- A teardown deletes the session's files after this backup of them.

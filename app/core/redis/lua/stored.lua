@@ -1,13 +1,10 @@
--- The end of a backup's costs (see index.lua); needs ledger.lua. Backups of an earlier release were not metered.
+-- The end of a backup's costs (see index.lua); needs ledger.lua.
 local function stop_metering(backup, uuid, session)
   local user, since, metered = unpack(redis.call('HMGET', backup, 'user_id', 'created_at', 'metered'))
   local payer = payer_of(uuid, session, user)
-  payer.user = user or payer.user
-  if metered then
-    local kib, key = string.match(metered, '^(%d+) (.*)$')
-    payer.key = key
-    meter(payer, 'b', tonumber(kib), in_s(since), 1, -1)
-  end
+  local kib, key = string.match(metered, '^(%d+) (.*)$')
+  payer.user, payer.key = user, key
+  meter(payer, 'b', tonumber(kib), in_s(since), 1, -1)
   return payer, since
 end
 

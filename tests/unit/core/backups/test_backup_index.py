@@ -17,7 +17,6 @@ from app.core.backups.index import (
 )
 from app.core.backups.store import backup_name
 from app.core.errors import ArchiveError, BackupNotFound, BackupRetired, InvalidRequest, StateUnavailable
-from app.core.redis import keys
 from app.core.sessions.model import Identity
 
 NOW = 1_763_625_600.0
@@ -83,7 +82,7 @@ def test_a_retired_backup_is_out_until_it_is_forgotten(index: BackupIndex, redis
         index.add(a_backup())
     index.files_deleted(a_backup().name)
     assert index.retire(a_backup().name, NOW) is False
-    assert redis_client.keys() == [keys.IN_USE_KNOWN]
+    assert redis_client.keys() == []
     index.add(a_backup())
     assert index.count() == 1
 
@@ -213,12 +212,6 @@ def test_a_backup_tells_what_it_lacks(index: BackupIndex, complete: bool) -> Non
     assert index.get(backup.name) == backup
     assert ("complete" in backup.to_hash(), "unreadable" in backup.to_hash()) == (not complete, not complete)
     assert Backup.from_sidecar(a_sidecar(backup)) == backup
-
-
-def test_a_backup_of_an_earlier_release_is_complete() -> None:
-    """What could not be read failed it."""
-    old = {name: value for name, value in a_sidecar(a_backup()).items() if name not in ("complete", "unreadable")}
-    assert Backup.from_sidecar(old) == a_backup()
 
 
 def test_a_sidecar_of_a_later_release_is_read() -> None:

@@ -33,7 +33,8 @@ def store(world: World, name: str) -> None:
     with world.core.backup_store.writing(name) as part:
         part.write(b"PK")
         identity = {"uuid": name[4:12], "user_id": "bob", "created_at": 1.0}
-        part.commit({**world.core.backups.get(name).to_hash(), "identity": identity, "changed": []})
+        whole = {"changed": [], "unreadable": [], "complete": True}
+        part.commit({**world.core.backups.get(name).to_hash(), **whole, "identity": identity})
 
 
 def is_whole(world: World, name: str) -> bool:
@@ -117,7 +118,7 @@ def test_it_may_go_when_the_session_has_its_files_or_is_gone(world: World, delet
     world.work()
     delete(world, name)
     assert not is_whole(world, name) and name not in world.core.backup_store.names()
-    assert world.core.redis.keys("backup*") in ([], [keys.IN_USE_KNOWN])
+    assert world.core.redis.keys("backup*") == []
 
 
 @DELETERS
@@ -353,30 +354,6 @@ def test_the_name_of_a_backup_that_is_being_deleted_is_not_given_again(
 
 
 # What is known of the backups in use
-
-
-def test_records_of_an_older_release_are_heeded(world: World) -> None:
-    """They were written without a note of the backups in use."""
-    name = a_backup(world)
-    uuid = world.sessions.restore(name).uuid
-    slept_while_waking(world, uuid)
-    world.core.redis.delete(keys.IN_USE, keys.IN_USE_KNOWN)
-    with pytest.raises(BackupInUse):
-        by_api(world, name)
-    world.tasks.lose_all()
-    world.sessions.wake(uuid)
-    world.work()
-    assert world.core.redis.hlen(keys.IN_USE) == 0
-    by_api(world, name)
-
-
-def test_notes_that_were_left_behind_are_put_right(world: World) -> None:
-    """Of a session that is gone, and of one that has its files: an older release took no note of either."""
-    name = a_backup(world)
-    uuid = world.asleep()
-    world.core.redis.hset(keys.IN_USE, mapping={"zzzzzzzz": name, uuid: name})
-    by_api(world, name)
-    assert world.core.redis.hlen(keys.IN_USE) == 0
 
 
 def test_after_redis_was_lost_a_backup_is_listed_when_who_needs_it_is_known(world: World) -> None:

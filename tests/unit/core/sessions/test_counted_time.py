@@ -36,9 +36,9 @@ def a_dead_sessions_backup(world: World) -> Backup:
     world.core.redis.delete(f"session:{uuid}")
     with world.core.backup_store.writing(name) as part:
         part.write(b"PK")
-        part.commit(
-            {**world.core.backups.get(name).to_hash(), "identity": {"uuid": uuid, "user_id": "bob", "created_at": 1}}
-        )
+        whole = {"changed": [], "unreadable": [], "complete": True}
+        identity = {"uuid": uuid, "user_id": "bob", "created_at": 1}
+        part.commit({**world.core.backups.get(name).to_hash(), **whole, "identity": identity})
     return world.core.backups.get(name)
 
 

@@ -267,16 +267,3 @@ def test_a_workspace_of_which_nothing_may_be_read_has_no_backup(guarded: Path, p
     (guarded / "app").chmod(0)
     theirs = BackupStore(f"file://{guarded}/store")
     refused(BackupIncomplete, guarded / "app", theirs, guarded / "store", "folder is not readable", partial=partial)
-
-
-def test_a_backup_of_an_earlier_release_is_complete(root: Path, store: BackupStore) -> None:
-    """What could not be read failed it."""
-    (root / "file").write_text("x")
-    back_up(root, store)
-    sidecar = store.sidecar(NAME)
-    old = {name: value for name, value in sidecar.items() if not name.startswith(("complete", "unread", "sparse"))}
-    store.delete(NAME)
-    with store.writing(NAME) as part:
-        part.commit(old)
-    summary = back_up(root, store)
-    assert (summary.unreadable, summary.unreadable_count) == ((), 0)
