@@ -24,7 +24,6 @@ import argparse
 import json
 import logging
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -117,7 +116,7 @@ def _read_result(outcome: Mapping[str, Any]) -> Result:
         return RestoredPoint(**restored)
     if not (summary := outcome.get("summary")):
         return None
-    listed = {name: tuple(summary.get(name, ())) for name in ("changed", "unreadable")}
+    listed = {name: tuple(summary[name]) for name in ("changed", "unreadable")}
     return BackupSummary(**{**summary, **listed})
 
 
@@ -169,7 +168,7 @@ def never_used(volume: Path) -> bool:
 def make_point(arguments: argparse.Namespace, check: Check) -> PointSummary:
     """Make the restore point. That of a workspace that never started is empty, as its volume."""
     told = json.loads(arguments.order)
-    lists = {name: tuple(told.get(name, ())) for name in ("keep", "broken", "needed")}
+    lists = {name: tuple(told[name]) for name in ("keep", "broken", "needed")}
     order = PointOrder(**{**told, **lists}).begun(time.time())
     made = (arguments.url, _keys(arguments), order, check)
     if not never_used(arguments.files.parent):
@@ -236,12 +235,10 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
         if action == "point":
             each.add_argument("--order", required=True)
             continue
-        # A worker of an earlier release passes no limits for a backup.
-        each.add_argument("--max-bytes", type=int, default=sys.maxsize, required=action == "restore")
-        each.add_argument("--max-entries", type=int, default=sys.maxsize, required=action == "restore")
+        each.add_argument("--max-bytes", type=int, required=True)
+        each.add_argument("--max-entries", type=int, required=True)
         if action == "restore":
-            # A worker of an earlier release passes no user.
-            each.add_argument("--user-id")
+            each.add_argument("--user-id", required=True)
             each.add_argument("--newer-than", type=float, default=0.0)
             each.add_argument("--going-back", action="store_true")
         if action == "backup":

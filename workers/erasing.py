@@ -73,11 +73,8 @@ class Erasing:
 
 
 def _delete_rest(files: FileStore, uuid: str) -> None:
-    """Delete the session's folder in the store of backups, and temporary files of an earlier release beside it."""
+    """Delete the session's folder in the store of backups."""
     with files.translated(f"The backup store could not erase {uuid}"):
-        for name in files.names(files.root):
-            if name.startswith((f"app-{uuid}-", f".app-{uuid}-")):
-                files.remove(f"{files.root}/{name}")
         if uuid in files.names(files.root):
             # A worker that lost its lease may still be writing a restore point.
             with alone(files, uuid, never):

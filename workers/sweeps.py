@@ -242,7 +242,7 @@ class Sweeps:
             if now - workspaces[uuid].created_at >= ADOPTION_GRACE:
                 self._adopt(workspaces[uuid])
         if self._core.makes_restore_points:
-            # Most are scheduled; not so those of an earlier release, or of a Redis that was lost.
+            # Most are scheduled; not so those of a Redis that was lost.
             self._store.schedule_missing(keys.POINTS_DUE, known, now)
         self._correct_costs(workspaces, now)
         archived = self._store.archived()

@@ -253,10 +253,12 @@ def test_a_job_backs_up_and_restores_the_volume(images: dict[str, Image], bundle
     for path in (files, *files.iterdir()):
         os.chown(path, USER, USER, follow_symlinks=False)
     identity = json.dumps(identity_fields(Identity(uuid=UUID, user_id="ann", created_at=1767225600.0)))
-    common = f"--url file:///workspace/store --name app-{UUID}-20260101-000000.zip"
+    common = (
+        f"--url file:///workspace/store --name app-{UUID}-20260101-000000.zip --max-bytes 1000000 --max-entries 100"
+    )
     script = (
         f"archive-job backup --files /workspace/app {common} --identity '{identity}' --at 1767225600; "
-        f"archive-job restore --files /workspace/restored {common} --max-bytes 1000000 --max-entries 100"
+        f"archive-job restore --files /workspace/restored {common} --user-id ann"
     )
     with Container(images["workspace"], bundle, "!", "sh", "-ec", script, volume=volume) as container:
         assert container.wait() == 0, container.output()

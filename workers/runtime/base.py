@@ -290,4 +290,4 @@ class Runtime(Protocol):
         it says so, a few times for each start."""
 
     def tidy(self) -> None:
-        """Delete or update what other settings or an earlier release left. Called now and then."""
+        """Delete what killed work left, and update what other settings made. Called now and then."""

@@ -182,7 +182,7 @@ ENQUEUED_AT = "enqueued_at"
 
 
 def enqueued_at(message: str, unknown: float) -> float:
-    """When a stored broker message was enqueued; `unknown` for one of an earlier release, which does not say."""
+    """When a stored broker message was enqueued; `unknown` for one that does not say."""
     try:
         return float(json.loads(message)["headers"][ENQUEUED_AT])
     except (ValueError, KeyError, TypeError):
@@ -190,7 +190,7 @@ def enqueued_at(message: str, unknown: float) -> float:
 
 
 def _call_of(message: str) -> Call | None:
-    """The call a stored broker message names, None for one of an earlier release, which names none."""
+    """The call a stored broker message names, None for one that names none."""
     try:
         said: Any = json.loads(message)["headers"][CALL]
         return str(said[0]), tuple(map(str, said[1:]))

@@ -15,9 +15,6 @@ from app.core.redis.dead_letters import DeadLetter
 from app.core.sessions.model import Status
 from tests.unit.api.helpers import SERVICE_KEY, AppMaker, Client, check_problem, digest, keyed, move, new_session
 
-OLD = '{"task": "sessions.backup", "args": ["q67713sj"], "why": "The Job did not start.", "at": 1795174532.25}'
-"""A dead letter of the release before."""
-
 
 def given_up(core: Core, task: str, uuid: str, *, failed: bool = True, **values: Any) -> DeadLetter:
     """A dead letter as a worker leaves it."""
@@ -48,14 +45,6 @@ def test_a_dead_letter_is_shown_in_full(client: Client, core: Core, uuid: str) -
         "reason": "No node has room.",
         "request_id": "r1",
     }
-
-
-def test_those_of_the_release_before_are_shown_and_can_be_dropped(client: Client, core: Core) -> None:
-    core.redis.lpush(keys.DEAD_LETTERS, OLD)
-    [shown] = client.get("/dead-letters").json["dead_letters"]
-    assert (shown["uuid"], shown["generation"], shown["tries"]) == ("q67713sj", None, None)
-    assert client.delete(f"/dead-letters/{shown['id']}").status_code == 204
-    assert core.dead_letters.count() == 0
 
 
 def test_pages_follow_one_another_newest_first(client: Client, core: Core) -> None:

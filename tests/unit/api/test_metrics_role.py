@@ -167,7 +167,7 @@ def test_the_age_of_the_oldest_task_is_known_from_the_last_look(client: Client, 
         core.redis.lpush(queue, json.dumps({"headers": {task_queue.ENQUEUED_AT: since}}))
     core.counters.look_at_queues(queues, now)
     core.redis.delete("deliver")
-    core.redis.lpush("backup", "a message of an earlier release")
+    core.redis.lpush("backup", "no message of ours")
     assert core.counters.oldest(queues, now + 2) == {
         "wake": pytest.approx(32, abs=0.1),
         "backup": 2.0,

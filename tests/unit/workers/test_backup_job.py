@@ -51,12 +51,16 @@ def run(tmp_path: Path, action: str, *more: str) -> tuple[int, str]:
 MADE = ("--identity", json.dumps(identity_fields(ADA)), "--at", "1763625600.0")
 
 
+LIMITS = ("--max-bytes", "1000000000", "--max-entries", "10")
+RESTORE = (*LIMITS, f"--user-id={ADA.user_id}")
+
+
 def back_up(tmp_path: Path, *more: str) -> tuple[int, str]:
-    return run(tmp_path, "backup", *MADE, *more)
+    return run(tmp_path, "backup", *MADE, *LIMITS, *more)
 
 
 def restore(tmp_path: Path) -> tuple[int, str]:
-    return run(tmp_path, "restore", "--max-bytes", "1000", "--max-entries", "10")
+    return run(tmp_path, "restore", *RESTORE)
 
 
 def test_a_backup_and_its_restore(tmp_path: Path) -> None:
@@ -134,12 +138,6 @@ def test_a_long_outcome_is_cut_to_what_a_message_holds() -> None:
     assert len(text.encode()) <= backup_job.MESSAGE_LIMIT
 
 
-def test_a_summary_of_an_earlier_release_is_read() -> None:
-    """Its Job knew nothing of files that may not be read."""
-    old = {name: value for name, value in asdict(SUMMARY).items() if not name.startswith("unreadable")}
-    assert backup_job.read_outcome(json.dumps({"summary": old}), NAME) == SUMMARY
-
-
 @pytest.mark.parametrize(("limit", "text"), [("--max-bytes=6", "7 bytes"), ("--max-entries=0", "1 files")])
 def test_what_could_not_be_restored_is_told(tmp_path: Path, limit: str, text: str) -> None:
     """The limits are those of the worker that made the Job."""
@@ -185,7 +183,7 @@ def test_a_job_that_is_told_to_end_leaves_nothing(tmp_path: Path, action: str, e
     if action == "restore":
         assert back_up(tmp_path)[0] == 0
         shutil.rmtree(tmp_path / "app")
-    more = MADE if action == "backup" else ("--max-bytes", "1000000000", "--max-entries", "10")
+    more = (*MADE, *LIMITS) if action == "backup" else RESTORE
     common = ["--files", str(tmp_path / "app"), "--url", f"file://{tmp_path}/backups", "--name", NAME]
     message = ["--message", str(tmp_path / "message")]
     command = [sys.executable, "-m", "workers.job_entry", action, *common, *message, *more]
@@ -223,9 +221,6 @@ def point_job(tmp_path: Path, action: str, *more: str) -> tuple[int, str]:
     arguments = [action, *own, str(tmp_path / "keys"), "--name", reference(ADA.uuid, POINT), *more]
     status = backup_job.main([*arguments, "--message", str(tmp_path / "message")])
     return status, (tmp_path / "message").read_text()
-
-
-RESTORE = ("--max-bytes", "1000", "--max-entries", "10", f"--user-id={ADA.user_id}")
 
 
 @pytest.mark.slow

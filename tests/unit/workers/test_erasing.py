@@ -52,7 +52,7 @@ def used(world: World) -> str:
     root = Path(world.core.backup_store.files.root)
     (root / uuid / "points").mkdir(parents=True, exist_ok=True)
     (root / uuid / "points" / "p1.json").write_text("point")
-    (root / f".app-{uuid}-20260101-000000.zip.part-0123456789abcdef").write_text("part")
+    (root / uuid / f".app-{uuid}-20260101-000000.zip.part-0123456789abcdef").write_text("part")
     point = RestorePoint(id="p1", uuid=uuid, created_at=world.now, trigger="sleep", files=1, size=1, stored=1)
     world.core.restore_points.put(uuid, [point])
     world.now += 3600

@@ -34,9 +34,10 @@ NAME = backup_name(ADA.uuid, 1_763_625_600.0)
 OURS, THEIRS = "zebra-of-the-job", "zebra-of-the-tenant"
 REFUSED = b"<Error><Code>AccessDenied</Code></Error>"
 
+LIMITS = ("--max-bytes", "1000", "--max-entries", "10")
 ACTIONS = {
-    "backup": ("--identity", json.dumps(identity_fields(ADA)), "--at", "1763625600.0"),
-    "restore": ("--max-bytes", "1000", "--max-entries", "10"),
+    "backup": (*LIMITS, "--identity", json.dumps(identity_fields(ADA)), "--at", "1763625600.0"),
+    "restore": (*LIMITS, f"--user-id={ADA.user_id}"),
 }
 
 

@@ -337,7 +337,8 @@ def test_a_backup_asked_for_meanwhile_follows_at_once(world: World) -> None:
     assert world.core.backups.count() == 1
 
 
-def test_sessions_of_an_earlier_release_get_their_first(world: World) -> None:
+def test_sessions_whose_due_times_are_lost_get_their_first(world: World) -> None:
+    """As after a loss of Redis, when their records are there again."""
     uuid = world.asleep()
     world.core.redis.delete(keys.POINTS_DUE, keys.POINT_REQUESTS, keys.POINTS.format(uuid=uuid))
     world.core.store.change(uuid, world.now, point="", point_at=0.0)

@@ -72,9 +72,9 @@ class Dependents:
             self._cluster.delete(self._scaler.kind, names.scaler(uuid))
 
     def renew_addresses(self) -> None:
-        """Apply `RENEWED_AT_ONCE` of the Ingresses that other settings or an earlier release made: nothing else updates
-        them while a session sleeps, and the request that is to wake it must pass forward auth. When none is outdated
-        the next check is after `CHECK_INTERVAL`: only a process with older settings could make another."""
+        """Apply `RENEWED_AT_ONCE` of the Ingresses that other settings made: nothing else updates them while a session
+        sleeps, and the request that is to wake it must pass forward auth. When none is outdated the next check is after
+        `CHECK_INTERVAL`: only a process with older settings could make another."""
         if time.monotonic() < self._look_at:
             return
         outdated = f"{names.SELECTOR},{names.ADDRESS}!={objects.address(self._config)}"
@@ -97,8 +97,8 @@ class Dependents:
 
     def keep_secret(self, identity: Identity, deployment: Object, epoch: int) -> None:
         """Write the Secret of the session's agent and editor, where there is a SECRET_KEY. It is written without being
-        read, which no worker may do (manifests/base/workspaces/access.yaml): the old one may be of another epoch, key,
-        release or Deployment. Raises `Conflict` when others create and delete it all the time."""
+        read, which no worker may do (manifests/base/workspaces/access.yaml): the old one may be of another epoch, key
+        or Deployment. Raises `Conflict` when others create and delete it all the time."""
         if self._config.agent is None:
             return
         uuid = identity.uuid

@@ -126,8 +126,7 @@ def pod_template(identity: Identity, config: KubernetesConfig) -> Object:
 
 
 def _secret_volume(uuid: str, name: str, key: str) -> Object:
-    """A volume with one key of the session's Secret. Never optional: a pod with the Secret of an earlier release waits
-    until a worker has updated it."""
+    """A volume with one key of the session's Secret. Never optional: a pod waits until a worker has written it."""
     # fsGroup makes it readable by the group: uid 1000 is not its owner.
     secret = {"secretName": names.workspace(uuid), "items": [{"key": key, "path": key}], "defaultMode": 0o400}
     return {"name": name, "secret": secret}
@@ -323,6 +322,5 @@ def _metadata(identity: Identity, owner: Object | None = None) -> Object:
 
 
 def _pod_selector(uuid: str) -> dict[str, str]:
-    """Without the user's label: a Deployment's selector is immutable, and pods of earlier releases have no such
-    label."""
+    """What never changes of a session: a Deployment's selector is immutable."""
     return {names.APP_LABEL: names.WORKSPACE, names.UUID_LABEL: uuid}

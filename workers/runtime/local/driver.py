@@ -42,7 +42,6 @@ from app.core.sessions.reason_codes import ReasonCode
 from app.core.storage.archive_keys import ArchiveKeys, SessionKeys
 from app.settings import Settings
 from workers import archive, restore_points
-from workers.rmtree import delete_tree
 from workers.runtime import exits
 from workers.runtime.base import (
     PATIENCE,
@@ -216,8 +215,6 @@ class LocalRuntime:
         self.provision(identity, generation)
         with _disk(), self._storage.locked(uuid, LOCK_SLACK, "restore", check=check):
             archive.clear_leftovers(self._storage.workspace(uuid))
-            # An earlier release's.
-            delete_tree(self._storage.workspace(uuid) / "restoring")
             meta = self._storage.read_meta(uuid)
             if not name or (meta and meta.restored == mark):
                 return None

@@ -285,6 +285,17 @@ def test_who_is_started_by_something_else_costs_from_its_process_start(world: Wo
     assert seconds(world, uuid) == 10
 
 
+def test_who_is_started_by_something_else_costs_before_it_answers(world: World) -> None:
+    """And also if it never does."""
+    uuid = world.asleep()
+    workspace = world.runtime.workspaces[uuid]
+    workspace.running, workspace.began = True, world.now + HOUR
+    world.now += HOUR + 7
+    world.look(uuid)
+    world.now += 3
+    assert seconds(world, uuid) == 10
+
+
 def test_an_old_observation_begins_and_ends_nothing(world: World) -> None:
     """One of a process that has ended, or of a time before the newest start."""
     uuid = world.active()

@@ -57,7 +57,7 @@ def test_an_ordinary_start_asks_once_and_writes_nothing(runtime: KubernetesRunti
 
 
 def test_one_that_another_worker_makes_at_the_same_time_is_put_right(runtime: KubernetesRuntime, api: FakeApi) -> None:
-    """Between the look for it and its making: that of an older release, say."""
+    """Between the look for it and its making."""
     runtime.provision(ADA, 1)
     api.drop("secrets", NAME)
     before = len(api.requests)

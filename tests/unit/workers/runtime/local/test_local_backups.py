@@ -195,7 +195,6 @@ def test_what_a_restore_left_that_was_killed_when_it_was_done_goes_with_the_next
         killed.setattr(replacing, "delete_tree", lambda path: None)
         stage.runtime.restore(identity(B, restore_from=NAME), 1)
     assert replaced(stage)
-    (stage.folders.workspace(B) / "restoring" / "app").mkdir(parents=True)  # of an earlier release
     (stage.folders.app(B) / "file").write_bytes(b"edited since")
     stage.runtime.restore(identity(B, restore_from=NAME), 1)
     assert not replaced(stage)
