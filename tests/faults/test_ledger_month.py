@@ -310,7 +310,8 @@ def test_the_ledger_of_a_month_equals_one_by_hand(tmp_path: Path, seed: int) -> 
 
         # The running totals of the last month, kept apart, and of all time.
         owners = [keys.USER_COSTS.format(user_id=f"user{n}") for n in range(USERS)]
+        by_key = [keys.KEY_COSTS.format(key="backend")]
         of_month = [each.days.total(month_start(month_name(last)), last) for each in found]
         assert +sum(ledger.running_totals(owners, END), Counter()) == +sum(of_month, Counter())
-        assert +ledger.running_total(keys.KEY_COSTS.format(key="backend"), END) == +sum(of_month, Counter())
+        assert +sum(ledger.running_totals(by_key, END), Counter()) == +sum(of_month, Counter())
         assert ledger.totals(END).dollars == pytest.approx({kind: float(each) for kind, each in cost.dollars.items()})

@@ -113,13 +113,8 @@ class Ledger:
         for start in range(0, len(uuids), AT_ONCE):
             yield from self._read(uuids[start : start + AT_ONCE], first, last, now)
 
-    def running_total(self, owner: str, now: float) -> Counter[str]:
-        """The amounts of an owner (`USER_COSTS`, `KEY_COSTS` of keys.py) in the month of `now`."""
-        [amounts] = self.running_totals([owner], now)
-        return amounts
-
     def running_totals(self, owners: Sequence[str], now: float) -> list[Counter[str]]:
-        """The amounts of owners in the month of `now`, in one round trip."""
+        """The amounts of owners (`USER_COSTS`, `KEY_COSTS` of keys.py) in the month of `now`, in one round trip."""
         month = usage.month_of(now)
         with redis_errors():
             pipe = self._redis.pipeline(transaction=False)

@@ -43,7 +43,8 @@ def seconds(world: World, uuid: str) -> float:
 
 def total(world: World, user_id: str = "ada") -> Counter[str]:
     """A user's running total of this month."""
-    return +world.core.ledger.running_total(keys.USER_COSTS.format(user_id=user_id), world.now)
+    [amounts] = world.core.ledger.running_totals([keys.USER_COSTS.format(user_id=user_id)], world.now)
+    return +amounts
 
 
 def wake(world: World, uuid: str) -> None:
@@ -393,7 +394,7 @@ def test_running_totals_are_the_sum_of_the_sessions(world: World) -> None:
     world.now += HOUR
     TokenUsage(world.core.redis).add(mine, "ada", Tokens(7, 8), world.now, "gpt-5")
     assert total(world) == used(world, mine) + used(world, others[0])
-    key = world.core.ledger.running_total(keys.KEY_COSTS.format(key="backend"), world.now)
+    [key] = world.core.ledger.running_totals([keys.KEY_COSTS.format(key="backend")], world.now)
     assert +key == used(world, mine)
     world.sessions.delete(others[1], backup=False)
     world.work()
