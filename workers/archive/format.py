@@ -20,8 +20,8 @@ from datetime import UTC, datetime
 
 from app.volume.descent import FOLDER_FLAGS
 
-FIRST_VERSION, FORMAT_VERSION = 1, 2
-"""Since 2 an entry may hold the data of a sparse file. A backup notes the lowest version that can restore it."""
+FORMAT_VERSION = 1
+"""Of zip and sidecar together; a backup of a later version is not restored."""
 
 BLOCK = 1 << 20
 """Bytes read or written at once: 1 MiB keeps memory flat and the calls few."""

@@ -34,7 +34,6 @@ from app.private_text import private
 from workers.archive.conversation import conversation
 from workers.archive.format import (
     BLOCK,
-    FIRST_VERSION,
     FORMAT_VERSION,
     printable,
     stays_inside,
@@ -204,8 +203,7 @@ def _sidecar(name: str, identity: Identity, now: float, size: int, digest: str, 
         "unreadable_count": tally.unreadable_count,
         "outward_links": tally.outward_links,
         "sparse": {name: layout.to_json() for name, layout in tally.sparse.items()},
-        # A release without sparse files knows only the first version.
-        "versions": {"manager": _manager_version(), "archive": FORMAT_VERSION if tally.sparse else FIRST_VERSION},
+        "versions": {"manager": _manager_version(), "archive": FORMAT_VERSION},
         "identity": identity_fields(identity),
     }
 

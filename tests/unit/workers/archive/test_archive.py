@@ -28,7 +28,7 @@ from app.core.errors import ArchiveError, BackupNotFound, NoSpace, PermanentErro
 from app.core.sessions.model import Identity
 from tests.deep_tree import DeepTrees
 from workers.archive import restore, restore_backup, sparse, walking, write, write_backup
-from workers.archive.format import open_below, original_path, stays_inside, stored_name
+from workers.archive.format import FORMAT_VERSION, open_below, original_path, stays_inside, stored_name
 from workers.archive.replace import DRAFT, clear, draft, put_in_place
 from workers.rmtree import delete_tree
 from workers.runtime.base import BackupSummary
@@ -303,7 +303,7 @@ def test_the_sidecar_says_whose_it_is_and_what_is_in_it(root: Path, store: Backu
     assert summary.sha256 == sha256(content).hexdigest()
     assert sidecar["user_id"] == "ann@example.org" and sidecar["created_at"] == NOW and sidecar["verified"] is True
     assert sidecar["identity"]["size"] == "large" and sidecar["identity"]["labels"] == {"team": "x"}
-    assert sidecar["versions"]["archive"] == 1
+    assert sidecar["versions"]["archive"] == FORMAT_VERSION
 
 
 def test_a_repeated_backup_of_the_same_name_changes_nothing(root: Path, store: BackupStore) -> None:

@@ -15,6 +15,7 @@ from app.core.backups.store import BackupStore, session_of
 from app.core.errors import ArchiveError, PermanentError
 from tests.unit.workers.archive.test_archive import IDENTITY, NAME, NOW, Meddler, bring_back, leftovers
 from workers.archive import Terms, sparse, write_backup
+from workers.archive.format import FORMAT_VERSION
 from workers.archive.sparse import Layout, layout_of
 from workers.runtime.base import BackupSummary, never
 
@@ -54,7 +55,6 @@ def test_two_terabytes_of_hole_take_no_time_and_no_space(root: Path, store: Back
     assert {at: content(restored, at, len(each)) for at, each in data.items()} == data
     assert restored.stat().st_blocks * 512 < MIB
     assert summary.files == 2 and summary.content_bytes < MIB and summary.size < MIB
-    assert store.sidecar(NAME)["versions"]["archive"] == 2
 
 
 def test_a_file_of_nothing_but_hole_comes_back(root: Path, store: BackupStore, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_sidecar_that_lies_about_holes_is_refused(
 def test_a_backup_of_a_later_release_is_not_guessed_at(root: Path, store: BackupStore, tmp_path: Path) -> None:
     """What it says beside the zip may matter."""
     with store.writing(NAME) as part:
-        part.commit({**described(root, tmp_path), "versions": {"archive": 3}})
+        part.commit({**described(root, tmp_path), "versions": {"archive": FORMAT_VERSION + 1}})
     with pytest.raises(ArchiveError, match="later release"):
         bring_back(store, tmp_path / "restored")
     assert not leftovers(tmp_path)
