@@ -163,7 +163,7 @@ def test_an_attempt_that_came_to_its_end_does_not_count_against_the_next(world: 
 
 
 def test_an_intent_whose_message_waits_gets_no_second_one(world: World) -> None:
-    """Two hundred deletes and no archiver: two hundred messages, however long that lasts."""
+    """Two hundred deletes and no backup worker: two hundred messages, however long that lasts."""
     uuid = world.active()
     world.sessions.delete(uuid)
     world.sessions.request_backup(world.active("bob"))
