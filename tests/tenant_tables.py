@@ -155,7 +155,10 @@ GATEWAY: Mapping[str, Sequence[Try]] = {
     "conversations.history": [Try(query=AS_ANOTHER, workspace=200), Try(query=f"head&{AS_ANOTHER}", workspace=200)],
     "conversations.add": [Try(query=AS_ANOTHER, body=ELSEWHERE, workspace=400)],
     "conversations.put_checkpoint": [
-        Try(body={"edition": "one", "context": [], "metadata": ELSEWHERE, **ELSEWHERE}, workspace=204)
+        Try(
+            body={"edition": "one", "messages": 0, "mark": "", "context": [], "metadata": ELSEWHERE, **ELSEWHERE},
+            workspace=204,
+        )
     ],
     "conversations.get_checkpoint": [
         Try(query=AS_ANOTHER, workspace=200),
