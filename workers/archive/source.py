@@ -23,12 +23,11 @@ class Source:
 
     def walk(self, missed: Missed, check: Check) -> Iterator[Found]:
         """Everything to back up, as `walking.walk`. Of the conversation, files and folders only."""
-        for found in walk(self.project, missed, check):
-            yield replace(found, own=True)
+        yield from walk(self.project, missed, check)
         if _has_conversation(self.volume):
             for found in walk(self.volume, missed, check, CONVERSATION):
                 if not stat.S_ISLNK(found.info.st_mode):
-                    yield found
+                    yield replace(found, own=False)
 
 
 @contextmanager

@@ -34,7 +34,7 @@ class Found:
     name: str
     path: str
     info: os.stat_result
-    own: bool = False
+    own: bool = True
 
     @property
     def stored(self) -> str:
