@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.core.composition import Core
-from app.core.errors import AgentRefused, AgentUnavailable, SessionError
+from app.core.errors import AgentUnavailable, SessionError
 from app.core.prompts.agent_client import Agent, CheckpointIncomplete
 from workers.runtime.base import Check, never
 
@@ -58,7 +58,7 @@ def shut_down(core: Core, agent: Agent, reason: str, generation: int = 0, check:
         core.agents.checkpoint(agent, left())
     except SessionError as error:
         log.warning("stopping without a checkpoint: %s", error, extra={"uuid": agent.uuid})
-        if isinstance(error, CheckpointIncomplete | AgentRefused):
+        if isinstance(error, CheckpointIncomplete) or not isinstance(error, AgentUnavailable):
             _note(core, agent.uuid, str(error))
         return Left(risk)
     return Left(risk, _fingerprint(core, agent, left))
