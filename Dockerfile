@@ -74,15 +74,17 @@ RUN --mount=type=secret,id=ca \
 
 FROM service-packages AS service
 WORKDIR /opt/service/lib/python3.11/site-packages
-COPY app/__init__.py app/logs.py app/private_text.py app/redis_address.py app/secret_keys.py app/settings.py app/tracing.py app/
+COPY app/__init__.py app/
+COPY app/process app/process
 COPY app/core app/core
 COPY app/volume app/volume
-COPY workers/__init__.py workers/job_entry.py workers/backup_job.py workers/download_server.py workers/rmtree.py workers/
+COPY workers/__init__.py workers/rmtree.py workers/
+COPY workers/job workers/job
 COPY workers/archive workers/archive
 COPY workers/restore_points workers/restore_points
 COPY workers/runtime/__init__.py workers/runtime/base.py workers/runtime/
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash app workers && \
-    /opt/service/bin/python -I -c 'import workers.job_entry, workers.backup_job'
+    /opt/service/bin/python -I -c 'import workers.job.entry, workers.job.program'
 
 # The agent. Separate from the stage above: it needs a client for a model, and none for storage.
 FROM tools AS agent-packages
@@ -93,7 +95,7 @@ RUN --mount=type=secret,id=ca \
 
 FROM agent-packages AS agent
 WORKDIR /opt/agent/lib/python3.11/site-packages
-COPY app/__init__.py app/agent_protocol.py app/
+COPY app/__init__.py app/
 COPY app/agent app/agent
 COPY app/volume app/volume
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash app && \

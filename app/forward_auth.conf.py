@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.gunicorn_worker import listen_at
-from app.logs import logging_config
-from app.metrics import scrape, shared
+from app.http.gunicorn_worker import listen_at
+from app.process import scrape, shared_metrics
+from app.process.logs import logging_config
+from app.process.settings import Settings
+from app.process.threads import end_process_when_one_dies
 from app.process_reports import report_process
-from app.settings import Settings
-from app.threads import end_process_when_one_dies
 
 _settings = Settings.from_env()
 
 # Its answers hold agent secrets: locally it listens on loopback only, in a cluster network policies protect it.
 bind = listen_at("127.0.0.1" if _settings.runtime == "local" else _settings.bind, _settings.forward_auth_port)
 workers = _settings.forward_auth_workers
-worker_class = "app.gunicorn_worker.ProblemWorker"
+worker_class = "app.http.gunicorn_worker.ProblemWorker"
 worker_connections = _settings.web_connections
 # A sibling workspace can set cookies for the whole domain. With the usual 8 KiB they would lock the user out of all
 # workspaces by a 431, so a header may be as long as the ingress takes: Traefik 1 MiB in all.
@@ -31,12 +31,12 @@ control_socket_disable = True
 
 def on_starting(server: object) -> None:
     """Have the workers count together; called once, before a worker is started."""
-    shared.begin(_settings.prometheus_multiproc_dir, shared.slots_for(workers))
+    shared_metrics.begin(_settings.prometheus_multiproc_dir, shared_metrics.slots_for(workers))
 
 
 def when_ready(server: object) -> None:
     """Serve the metrics from the main process, which answers no requests; called once."""
-    scrape.serve(_settings, shared.text)
+    scrape.serve(_settings, shared_metrics.text)
 
 
 def post_worker_init(worker: Any) -> None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.gunicorn_worker import listen_at
-from app.logs import logging_config
-from app.metrics import shared
+from app.http.gunicorn_worker import listen_at
+from app.process import shared_metrics
+from app.process.logs import logging_config
+from app.process.settings import Settings
+from app.process.threads import end_process_when_one_dies
 from app.process_reports import report_process
-from app.settings import Settings
-from app.threads import end_process_when_one_dies
 
 _settings = Settings.from_env()
 
 bind = listen_at(_settings.bind, _settings.port)
 workers = _settings.web_workers
-worker_class = "app.gunicorn_worker.ProblemWorker"
+worker_class = "app.http.gunicorn_worker.ProblemWorker"
 worker_connections = _settings.web_connections
 # A proxy in front should close first.
 keepalive = 75
@@ -32,7 +32,7 @@ control_socket_disable = True
 
 def on_starting(server: object) -> None:
     """Have the workers count together; called once, before a worker is started."""
-    shared.begin(_settings.prometheus_multiproc_dir, shared.slots_for(workers))
+    shared_metrics.begin(_settings.prometheus_multiproc_dir, shared_metrics.slots_for(workers))
 
 
 def post_worker_init(worker: Any) -> None:

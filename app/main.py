@@ -55,12 +55,12 @@ from app.api.refusals import PAGES
 from app.api.security import has_key, identify, require_key, tarpit_name
 from app.core.access.keyring import Keyring, read_keyring
 from app.core.composition import Core, check_keys
+from app.http.hooks import register_request_hooks
+from app.http.problems import register_error_handlers
+from app.http.tarpit import register_tarpit
+from app.http.traced_requests import trace_requests
 from app.look.product import Product
-from app.problems import register_error_handlers
-from app.request_hooks import register_request_hooks
-from app.settings import Settings
-from app.tarpit import register_tarpit
-from app.traced_requests import trace_requests
+from app.process.settings import Settings
 from app.web.application import by_host, create_dashboard
 
 NO_BODY = 1_024

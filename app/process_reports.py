@@ -7,7 +7,7 @@ from threading import Event, Thread
 
 from app.core.redis.connections import connect
 from app.core.redis.processes import EVERY, Reporter
-from app.settings import Settings
+from app.process.settings import Settings
 
 
 class Reports:

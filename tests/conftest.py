@@ -15,7 +15,7 @@ import hypothesis
 import pytest
 import redis
 
-from app.settings import Settings
+from app.process.settings import Settings
 from tests import sampling
 from tests.ports import free_port
 from tests.waiting import wait_for

@@ -15,7 +15,7 @@ import psutil
 import redis
 import requests
 
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.conftest import ROOT
 from tests.ports import free_port
 from tests.waiting import wait_for

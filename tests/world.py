@@ -16,18 +16,17 @@ from app.core.service import NewSession
 from app.core.sessions.counted_time import CountedTime
 from app.core.sessions.idle_policy import IdleVerdict, idle_verdict
 from app.core.sessions.model import Record, Signal
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.fakes import FakeRuntime
-from workers.disconnect import end_connections, replace_workspace
+from workers.agents.disconnect import end_connections, replace_workspace
+from workers.agents.notices import tell_files, warn_of_sleep
+from workers.agents.token_renewal import renew
 from workers.drills import Drills
 from workers.erasing import Erasing
-from workers.files_notice import tell
-from workers.idle_notice import warn
-from workers.lifecycle import Lifecycle
+from workers.lifecycle.intents import Lifecycle
 from workers.observer import Observer
 from workers.points import Points
 from workers.sweeps import Sweeps
-from workers.token_renewal import renew
 
 SECRET_KEY = "a-secret-key-of-the-tests-and-of-nobody-else"
 
@@ -160,7 +159,7 @@ class World:
         elif task == task_queue.LOST:
             self.lifecycle.check_files(*args)
         elif task == task_queue.TELL_FILES:
-            tell(self.core, args[0])
+            tell_files(self.core, args[0])
         elif task == task_queue.DELIVER:
             self.core.delivery.deliver(*args)
         elif task == task_queue.LOCK_OUT:
@@ -174,6 +173,6 @@ class World:
         elif task == task_queue.LOOK_AGAIN:
             self.runtime.look_again(args[0])
         elif task == task_queue.WARN:
-            warn(self.core, args[0], self.now)
+            warn_of_sleep(self.core, args[0], self.now)
         else:
             self.lifecycle.carry_out(*args)

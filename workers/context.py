@@ -7,11 +7,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from app.core.composition import Core
-from app.settings import Settings
+from app.process.settings import Settings
 from workers import runtime as runtimes
 from workers.drills import Drills
 from workers.erasing import Erasing
-from workers.lifecycle import Lifecycle
+from workers.lifecycle.intents import Lifecycle
 from workers.points import Points
 from workers.runtime.base import Runtime
 from workers.sweeps import Sweeps

@@ -24,15 +24,16 @@ from app.core.restore_points.index import RestorePoint
 from app.core.restore_points.names import parse, reference
 from app.core.restore_points.schedule import has_files
 from app.core.sessions.model import GONE, Record, Status, iso
-from app.private_text import without_private
-from workers import metrics, outcomes
-from workers.lifecycle import Lifecycle, pause
-from workers.lost_files import newest_backup_at, older_copy
-from workers.point_making import kept_events
+from app.process.private_text import without_private
+from workers import worker_metrics
+from workers.lifecycle import action_log
+from workers.lifecycle.intents import Lifecycle, pause
+from workers.lifecycle.lost_files import newest_backup_at, older_copy
+from workers.lifecycle.point_making import kept_events
+from workers.lifecycle.stored_points import StoredPoints
+from workers.lifecycle.wanted import deleted, while_wanted
 from workers.points import FIRST_PAUSE, LONGEST_PAUSE
 from workers.runtime.base import Check, Proof, ProofOrder, Runtime
-from workers.stored_points import StoredPoints
-from workers.wanted import deleted, while_wanted
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ class Drills:
         uuid, begun = record.uuid, self._clock()
         # First, for a worker that dies.
         self._store.defer(keys.DRILL_REQUESTS, uuid, begun + pause(record.drill_tries, FIRST_PAUSE, LONGEST_PAUSE))
-        metrics.worker_figures().tried(task_queue.DRILL)
+        worker_metrics.worker_figures().tried(task_queue.DRILL)
         known = self._index.of(uuid)
         if known and known[0].broken and has_files(record):
             # A new point takes its place. It is tried again then.
@@ -197,7 +198,7 @@ class Drills:
         self._store.schedule(keys.DRILLS, uuid, now)
         self._store.defer(keys.DRILL_REQUESTS, uuid, 0.0)
         self._core.counters.count("drills_proven")
-        outcomes.succeeded(self._core.counters, record, "drill", now, since=begun, phases=proof.ms)
+        action_log.succeeded(self._core.counters, record, "drill", now, since=begun, phases=proof.ms)
 
     def _note_failed(self, record: Record, proof: Proof, begun: float) -> None:
         """The point is broken. All others are looked at with the next one, which is asked for at once."""
@@ -211,7 +212,7 @@ class Drills:
         self._core.counters.count("drills_failed")
         self._core.counters.count("points_broken")
         # What differs names files, so the log says how many.
-        outcomes.failed(self._core.counters, record, reason, now, "drill", begun, "drill_failed")
+        action_log.failed(self._core.counters, record, reason, now, "drill", begun, "drill_failed")
         if has_files(record):
             # It is sent when this attempt has ended, which holds the lease that a point needs.
             self._store.request_point(uuid, now, now + self._settings.stale_after, "interval")

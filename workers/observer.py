@@ -1,7 +1,7 @@
 """The observer: keeps the records in agreement with what the runtime observes. One leads, the others stand by.
 
-A session becomes `active` as soon as its editor is seen to answer (workers/activation.py); one whose workspace died is
-`failed`, with the last lines of its log.
+A session becomes `active` as soon as its editor is seen to answer (workers/lifecycle/activation.py); one whose
+workspace died is `failed`, with the last lines of its log.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from threading import Event, Thread
 
 from prometheus_client import CollectorRegistry
 
-from app import logs, threads
 from app.core.composition import Core
 from app.core.errors import (
     FilesGoing,
@@ -32,14 +31,16 @@ from app.core.redis import keys, task_queue
 from app.core.sessions.change import Intervals
 from app.core.sessions.idle_policy import idle_verdict
 from app.core.sessions.model import UP, Record, Status, phases_since
+from app.process import logs, threads
+from app.process.settings import Settings
 from app.process_reports import report_process
-from app.settings import Settings
-from workers import activation, metrics, outcomes
 from workers import runtime as runtimes
-from workers.heartbeat import Heartbeat
-from workers.lost_files import out_of_reach
-from workers.metrics import ObserverFigures
+from workers import worker_metrics
+from workers.heartbeat_file import Heartbeat
+from workers.lifecycle import action_log, activation
+from workers.lifecycle.lost_files import out_of_reach
 from workers.runtime.base import Observation, Runtime, Snapshot
+from workers.worker_metrics import ObserverFigures
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ class Observer:
         if record.status is Status.ACTIVE and seen.waiting:
             self._end(record, self._clock())
             self._bring_back(record, "its pod is gone, and the new one waits")
-        elif record.status in outcomes.STARTING:
+        elif record.status in action_log.STARTING:
             self._note_phases(record, seen)
             self._note_waiting(record, seen)
 
@@ -205,7 +206,7 @@ class Observer:
             ledger=_ended_by(seen, now),
         )
         self._core.counters.count("sessions_failed")
-        outcomes.failed(self._core.counters, record, seen.failure, now, code=seen.code)
+        action_log.failed(self._core.counters, record, seen.failure, now, code=seen.code)
 
     def _apply_ready(self, record: Record, seen: Observation) -> None:
         """Mark the session active if it was started for its newest intent; else that is left to the worker of that."""
@@ -273,7 +274,7 @@ class Observer:
             next_epoch=True,
         )
         # It was scaled down by something else, so there was no request.
-        outcomes.succeeded(self._core.counters, record, "sleep", now, since=0.0)
+        action_log.succeeded(self._core.counters, record, "sleep", now, since=0.0)
         self._core.tasks.send(task_queue.RENEW_TOKEN, record.uuid, request_id=record.request_id)
 
     def _bring_back(self, record: Record, why: str) -> None:
@@ -293,7 +294,7 @@ class Observer:
     def _note_end(self, record: Record, ended: float) -> None:
         """The processes are gone, and cost until `ended`, as far as that is known. A worker that starts or stops them
         notes that itself."""
-        begins = record.status in outcomes.STARTING and not record.started_at
+        begins = record.status in action_log.STARTING and not record.started_at
         stops = record.stopping and record.settled < record.generation
         if not record.compute_since or stops or begins:
             return
@@ -371,8 +372,8 @@ def main() -> None:
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    figures = ObserverFigures(metrics.registry())
-    metrics.serve(settings)
+    figures = ObserverFigures(worker_metrics.registry())
+    worker_metrics.serve(settings)
     core, heartbeat = Core(settings), Heartbeat(settings.heartbeat_file)
     reports = report_process("observer", settings, lambda: heartbeat.age < HUNG)
     try:

@@ -17,11 +17,12 @@ from app.core.errors import FilesGone, RetryableError, SessionError, SessionNotF
 from app.core.redis import keys, task_queue
 from app.core.restore_points.schedule import RECHECK, has_files, next_point
 from app.core.sessions.model import GONE, UP, Record
-from workers import archiving, metrics, outcomes
-from workers.lifecycle import Lifecycle, pause
-from workers.point_making import PointMaking, kept_events
+from workers import worker_metrics
+from workers.lifecycle import action_log, archiving
+from workers.lifecycle.intents import Lifecycle, pause
+from workers.lifecycle.point_making import PointMaking, kept_events
+from workers.lifecycle.wanted import deleted, deleted_or_woken, while_wanted
 from workers.runtime.base import Runtime
-from workers.wanted import deleted, deleted_or_woken, while_wanted
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ class Points:
         uuid, begun = record.uuid, self._clock()
         # First, for a worker that dies.
         self._store.defer(keys.POINT_REQUESTS, uuid, begun + pause(record.point_tries, FIRST_PAUSE, LONGEST_PAUSE))
-        metrics.worker_figures().tried(task_queue.POINT)
+        worker_metrics.worker_figures().tried(task_queue.POINT)
         try:
             if has_files(record):
                 full = record.point_trigger == archiving.TRIGGER or next_point(record, self._settings, begun).full
@@ -129,7 +130,7 @@ class Points:
     def _note_failed(self, record: Record, why: str, begun: float, code: str = "") -> None:
         """The next attempt is scheduled. Of attempts that fail for the same reason, the first is an event."""
         now, why = self._clock(), why[:REASON_LENGTH]
-        outcomes.failed(self._core.counters, record, why, now, "point", begun, code)
+        action_log.failed(self._core.counters, record, why, now, "point", begun, code)
         self._core.counters.count("points_failed")
         if why != record.point_error:
             event = ("restore_point", {"status": "failed", "reason": why})

@@ -10,7 +10,7 @@ from app.core.backups.backup_access import Direct
 from app.core.composition import Core
 from app.core.errors import SessionError, StateUnavailable
 from app.core.operations.verdicts import NO_ARCHIVE
-from app.private_text import without_private
+from app.process.private_text import without_private
 
 if TYPE_CHECKING:
     from workers.runtime.kubernetes.download_job import DownloadJobs

@@ -48,16 +48,16 @@ from app.core.sessions.idle_policy import (
 )
 from app.core.sessions.model import GONE, UP, Record, Status, iso
 from app.core.sessions.reason_codes import ReasonCode
-from workers.activation import arrived, catch_up
-from workers.archive_adoption import ArchiveAdoption, costs_of, take_back
-from workers.archiving import Archiving
 from workers.clock import ClockGuard
-from workers.lifecycle import Lifecycle
-from workers.lost_files import out_of_reach
-from workers.place import Place
+from workers.lifecycle.activation import arrived, catch_up
+from workers.lifecycle.archive_adoption import ArchiveAdoption, costs_of, take_back
+from workers.lifecycle.archiving import Archiving
+from workers.lifecycle.intents import Lifecycle
+from workers.lifecycle.lost_files import out_of_reach
+from workers.lifecycle.place import Place
+from workers.lifecycle.steps import lacking_of
+from workers.lifecycle.stored_points import StoredPoints
 from workers.runtime.base import Observation, Runtime, silent_editor
-from workers.steps import lacking_of
-from workers.stored_points import StoredPoints
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,11 @@ from typing import Any
 
 from app.core.errors import RetryableError, StateUnavailable
 from app.core.redis import task_queue
-from workers import disconnect, files_notice, idle_notice, metrics, network_policies, rpc, token_renewal
-from workers.celery_app import app, settings
+from workers import network_policies, rpc, worker_metrics
+from workers.agents import disconnect, notices, token_renewal
+from workers.celery.app import app, settings
+from workers.celery.base_task import SafeTask
 from workers.context import context, core, download_jobs
-from workers.safe_task import SafeTask
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +51,13 @@ def _slot() -> Iterator[None]:
 
 
 def _log_deferred(error: Exception, task: str, *args: Any) -> None:
-    metrics.deferred()
+    worker_metrics.deferred()
     log.warning("deferred; the stale sweep will retry: %s", error, extra={"task": task, "task_args": list(args)})
 
 
 class SessionTask(SafeTask):
-    """A task whose retryable errors are left to the stale sweep, which sends the intent again (workers/lifecycle.py).
+    """A task whose retryable errors are left to the stale sweep, which sends the intent again
+    (workers/lifecycle/intents.py).
 
     The same holds while Redis or the runtime is unavailable, for however long: the intent is in the record.
     """
@@ -88,12 +90,12 @@ def deliver(uuid: str) -> None:
 
 @app.task(name=task_queue.WARN, **SHORT)
 def warn(uuid: str) -> None:
-    idle_notice.warn(core(), uuid, time.time())
+    notices.warn_of_sleep(core(), uuid, time.time())
 
 
 @app.task(name=task_queue.TELL_FILES, **SHORT)
 def tell_files(uuid: str) -> None:
-    files_notice.tell(core(), uuid)
+    notices.tell_files(core(), uuid)
 
 
 @app.task(name=task_queue.LOCK_OUT, **SHORT)

@@ -10,8 +10,8 @@ from itertools import takewhile
 from typing import Any
 
 from app.agent.documents import Documents, Message, is_prompt, listed, natural, strings
+from app.agent.protocol import Failure
 from app.agent.text import seconds, seconds_since
-from app.agent_protocol import Failure
 
 UNDONE = {
     "status": "failed",

@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from app.agent.protocol import FAILED, PROCESSED, Event
 from app.agent.text import cut
-from app.agent_protocol import FAILED, PROCESSED, Event
 
 EVENT_TEXT = 2000
 """Characters of an argument or a result in an event; the history has all of them."""

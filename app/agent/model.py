@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from app.agent.protocol import Failure
 from app.agent.text import clean, cut
 from app.agent.tools.child import TICK, Stop
-from app.agent_protocol import Failure
 
 if TYPE_CHECKING:
     import openai

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from app.agent.model import Call, Reply, Stopped
+from app.agent.protocol import Failure
 from app.agent.retry import RetryingModel
 from app.agent.steps import Steps, total_usage
 from app.agent.tools.child import Stop
 from app.agent.tools.registry import Toolbox
 from app.agent.turn import Ended, RunningTurn
-from app.agent_protocol import Failure
 
 
 class ModelWorker:

@@ -9,11 +9,11 @@ from typing import Any
 
 from app.agent.context import INTERRUPTED
 from app.agent.model import ANSWER_CHARACTERS, Call
+from app.agent.protocol import FAILED, PROCESSED, TOKEN, TOOL_CALL, TOOL_RESULT, Failure
 from app.agent.steps import Steps
 from app.agent.text import clean, cut
 from app.agent.tools.registry import RESULT_CHARACTERS
 from app.agent.turn import Ended, RunningTurn
-from app.agent_protocol import FAILED, PROCESSED, TOKEN, TOOL_CALL, TOOL_RESULT, Failure
 
 log = logging.getLogger(__name__)
 

@@ -28,12 +28,12 @@ from app.agent.compaction import compacted
 from app.agent.context import caught_up, for_model
 from app.agent.program import LineTooLong, Program
 from app.agent.program_answer import Answer, Broken
+from app.agent.protocol import Failure
 from app.agent.settings import AgentSettings
 from app.agent.state import State
 from app.agent.steps import Steps
 from app.agent.tools.child import Stop
 from app.agent.turn import Ended, Interrupted, RunningTurn, Stopping
-from app.agent_protocol import Failure
 from app.volume.environment import NOWHERE, of_commands
 
 log = logging.getLogger(__name__)

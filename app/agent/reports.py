@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from app.agent.gateway import Gateway, GatewayDown, waits
-from app.agent_protocol import REPORT_EVENTS, Event
+from app.agent.protocol import REPORT_EVENTS, Event
 
 log = logging.getLogger(__name__)
 

@@ -24,6 +24,7 @@ from app.agent.checkpoints import pieces
 from app.agent.editor import EditorDown, pass_order
 from app.agent.events import outcome_event
 from app.agent.prompt_status import ID
+from app.agent.protocol import Event
 from app.agent.service import Agent
 from app.agent.state import IdReused, QueueFull
 from app.agent.text import clean, moment
@@ -31,7 +32,6 @@ from app.agent.traces import HEADER
 from app.agent.turns import PAUSING, Busy
 from app.agent.undo.points import NO_POINT, NO_ROOM, UndoFailed
 from app.agent.unsaved_work import find_unsaved_work
-from app.agent_protocol import Event
 from app.volume.fingerprint import fingerprint
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from app.agent.model_worker import ModelWorker
 from app.agent.program_worker import ProgramWorker, conversation, mark_of, program_of
 from app.agent.prompt import system_prompt
 from app.agent.prompt_status import ProcessEnding, fetch_status
+from app.agent.protocol import Event
 from app.agent.reports import Reports
 from app.agent.resources import ResourceMeter
 from app.agent.retry import AnyModel, RetryingModel
@@ -33,7 +34,6 @@ from app.agent.turn import Worker
 from app.agent.turns import Turns
 from app.agent.undo.points import UndoPoints
 from app.agent.undo.undoing import Undoing
-from app.agent_protocol import Event
 
 log = logging.getLogger(__name__)
 

@@ -42,8 +42,8 @@ from app.agent.documents import (
     set_aside,
 )
 from app.agent.prompt_status import PromptStatus
+from app.agent.protocol import Failure
 from app.agent.text import moment
-from app.agent_protocol import Failure
 from app.volume.conversation import UNTIL
 
 log = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ from app.agent.context import NOT_RUN, open_calls
 from app.agent.documents import Message
 from app.agent.events import Publish, truncated
 from app.agent.model import Call
+from app.agent.protocol import PROCESSED, Event, Failure
 from app.agent.state import State
 from app.agent.turn import Ended, RunningTurn
-from app.agent_protocol import PROCESSED, Event, Failure
 
 
 class Steps:

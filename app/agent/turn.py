@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from app.agent_protocol import Failure
+from app.agent.protocol import Failure
 
 
 class Ended(Exception):

@@ -12,11 +12,11 @@ from typing import Any
 from app.agent.context import INTERRUPTED, NOT_RUN
 from app.agent.events import Publish, outcome_event
 from app.agent.model import ModelError
+from app.agent.protocol import Failure
 from app.agent.state import State, Turn
 from app.agent.steps import Steps
 from app.agent.text import moment, trace
 from app.agent.turn import Ended, Interrupted, RunningTurn, Stopping, Worker
-from app.agent_protocol import Failure
 
 log = logging.getLogger(__name__)
 

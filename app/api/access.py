@@ -16,7 +16,7 @@ from app.core.access.landing_path import PARAMETER, with_parameter
 from app.core.access.tokens import Kind
 from app.core.errors import IllegalState
 from app.core.sessions.model import GONE, Record, iso
-from app.problems import Problem
+from app.http.problems import Problem
 
 blp = Blueprint("access", __name__, description="Access to a workspace: links, tokens, revocation.")
 

@@ -22,7 +22,7 @@ from app.core.access.audit import ANONYMOUS, REFUSED, UNKNOWN, Act, Entry
 from app.core.access.keyring import SESSION, Principal
 from app.core.backups.store import NAME_PATTERN
 from app.core.sessions.model import UUID_PATTERN, iso
-from app.problems import Problem
+from app.http.problems import Problem
 
 blp = Blueprint("audit", __name__, description="Who did what to which session, from where, and why.")
 

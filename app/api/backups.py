@@ -22,7 +22,7 @@ from app.api.security import caller, check_listing, check_user, check_uuid, visi
 from app.api.sessions import action, created
 from app.core.backups.index import Backup
 from app.core.sessions.model import GONE, iso
-from app.problems import Problem
+from app.http.problems import Problem
 
 blp = Blueprint("backups", __name__, description="Backups: make, list, restore, download, delete.")
 

@@ -18,8 +18,8 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.routing import BaseConverter
 
 from app.core.untrusted_json import SMALL
-from app.problems import Problem
-from app.request_bodies import body_of_request, parse_body
+from app.http.bodies import body_of_request, parse_body
+from app.http.problems import Problem
 
 ALWAYS = (429, 500, 503)
 WITH_KEY = (401, 403)

@@ -22,7 +22,7 @@ from app.core.costs.ledger import Payer, SessionUsage, shown_usage
 from app.core.costs.usage import KINDS, day_number, day_of_number, number_of
 from app.core.errors import SessionNotFound
 from app.core.redis.paging import Page, page_of
-from app.problems import Problem
+from app.http.problems import Problem
 
 blp = Blueprint("costs", __name__, description="What sessions cost: compute, disk, backups, restore points and tokens.")
 

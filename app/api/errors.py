@@ -1,4 +1,4 @@
-"""Problems for exceptions that only the API raises; app/problems.py has the others."""
+"""Problems for exceptions that only the API raises; app/http/problems.py has the others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from flask_limiter import RateLimitExceeded
 from werkzeug.exceptions import NotFound
 
 from app.api.rate_limits import refusal
-from app.problems import Problem, to_problem
+from app.http.problems import Problem, to_problem
 
 
 def to_api_problem(error: Exception) -> Problem:

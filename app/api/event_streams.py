@@ -23,7 +23,7 @@ from app.core.errors import PromptNotFound, SessionNotFound, StateUnavailable
 from app.core.prompts.inbox import FINISHED, Prompt, State
 from app.core.redis.events import QUIET, REVOKED, SessionEvent, is_event_id
 from app.core.sessions.model import Record, Status, iso
-from app.problems import Problem
+from app.http.problems import Problem
 
 log = logging.getLogger(__name__)
 

@@ -43,8 +43,8 @@ from app.core.access.landing_path import ENTERED, landing, with_parameter
 from app.core.access.tokens import COOKIE, FRAME_COOKIE, AccessToken, Kind
 from app.core.errors import BudgetExceeded, StateUnavailable
 from app.core.sessions.model import Record
-from app.problems import PROBLEM_TYPE, Problem
-from app.secret_keys import Purpose
+from app.http.problems import PROBLEM_TYPE, Problem
+from app.process.secret_keys import Purpose
 
 blp = Blueprint("forward_auth", __name__, description="Forward auth, for the ingress: who gets into a workspace.")
 

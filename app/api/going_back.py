@@ -15,7 +15,7 @@ from app.api.schemas import SessionStatusSchema
 from app.api.security import caller, check_user, visible_session
 from app.api.sessions import created, settled_down, settled_up, status_of
 from app.core.sessions.model import Record, Status, iso
-from app.problems import Problem
+from app.http.problems import Problem
 
 blp = Blueprint("going_back", __name__, description="Going back: roll a session back, fork it.")
 

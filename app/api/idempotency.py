@@ -30,9 +30,9 @@ from app.core.errors import StateUnavailable, StoreFull
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
 from app.core.redis.scripts import EVEN_WHEN_FULL, script_text
-from app.named_session import named_session
-from app.problems import Problem
-from app.request_bodies import body_of_request
+from app.http.bodies import body_of_request
+from app.http.named_session import named_session
+from app.http.problems import Problem
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from app.metrics.http import HttpMetrics
-from app.metrics.shared import SUM_OF_LIVING
+from app.http.request_metrics import HttpMetrics
+from app.process.shared_metrics import SUM_OF_LIVING
 
 INSTRUMENTS = "instruments"
 """The name of the app's extension."""

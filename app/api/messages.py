@@ -24,8 +24,8 @@ from app.api.tenant_limits import Kind, hold
 from app.core.errors import InvalidRequest
 from app.core.prompts.inbox import Prompt, State, Taken
 from app.core.sessions.model import Record, Status
-from app.problems import Problem
-from app.secret_keys import Purpose
+from app.http.problems import Problem
+from app.process.secret_keys import Purpose
 
 blp = Blueprint("messages", __name__, description="Prompts to a workspace's agent, and the conversation.")
 

@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from app.agent_protocol import Failure
+from app.agent.protocol import Failure
 from app.api.instruments import WebInstruments
 from app.core.composition import Core
 from app.core.costs.ledger import Totals
@@ -22,7 +22,7 @@ from app.core.redis.memory import Fill
 from app.core.redis.task_queue import QUEUES
 from app.core.restore_points.drilling import LATE
 from app.core.sessions.model import Status, Tier, iso
-from app.metrics.shared import collector, exposition
+from app.process.shared_metrics import collector, exposition
 
 TEXT_TYPES = ("text/plain", "application/openmetrics-text")
 COUNTED: Mapping[str, str] = {

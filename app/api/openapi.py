@@ -14,7 +14,7 @@ from flask_smorest.utils import prepare_response
 from app.api.dead_letter_schemas import ID_REGEX
 from app.api.event_schemas import STREAMS, schema_name, stream_schema
 from app.api.schemas import BACKUP_REGEX, LABEL_REGEX, MESSAGE_ID_REGEX, UUID_REGEX, ProblemSchema
-from app.problems import PROBLEM_TYPE
+from app.http.problems import PROBLEM_TYPE
 
 VERSION = "0.2.0"
 EXTENSION = "openapi"
@@ -137,7 +137,7 @@ class Api(flask_smorest.Api):
             self.spec.components.response(status.name, response, lazy=True)
 
     def _register_error_handlers(self) -> None:
-        """Left to app.problems, which also handles errors outside of views."""
+        """Left to app.http.problems, which also handles errors outside of views."""
 
 
 def make_api(app: Flask) -> Api:

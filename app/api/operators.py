@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.api.security import caller
-from app.problems import Problem
+from app.http.problems import Problem
 
 
 def check_operator() -> None:

@@ -1,4 +1,4 @@
-"""Which rate each call of the API has, and whose it is; app/rate_windows.py counts."""
+"""Which rate each call of the API has, and whose it is; app/http/rate_windows.py counts."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from app.api.blueprint import route_rules
 from app.core.access.addresses import ADDRESS
 from app.core.access.keyring import CATEGORIES, Principal, check_rate
 from app.core.composition import Core
-from app.problems import Problem
-from app.rate_windows import Window, counters, register_windows
-from app.settings import Settings
+from app.http.problems import Problem
+from app.http.rate_windows import Window, counters, register_windows
+from app.process.settings import Settings
 
 
 def register_limits(app: Flask, core: Core) -> None:

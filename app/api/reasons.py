@@ -23,7 +23,7 @@ from app.core.sessions.model import PHASES, Status
 from app.core.sessions.reason_codes import ReasonCode
 from app.core.storage.archive_keys import UnknownKey
 from app.look.words import restored_files
-from app.private_text import LOG_HEADING
+from app.process.private_text import LOG_HEADING
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 

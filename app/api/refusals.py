@@ -17,7 +17,7 @@ from app.api.pages import Pages
 from app.core.access.access_policy import Outcome
 from app.core.access.forwarded_request import SENT_COOKIE, ForwardedRequest, Frame, Target, accepts_pages
 from app.core.access.landing_path import landing, login_location
-from app.problems import Problem, problem_response
+from app.http.problems import Problem, problem_response
 
 PAGES = "forward_auth_pages"
 NEXT = "Workspace-Next"

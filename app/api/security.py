@@ -20,7 +20,7 @@ from app.core.backups.store import NAME_PATTERN
 from app.core.errors import BackupNotFound, SessionNotFound
 from app.core.restore_points.names import parse
 from app.core.sessions.model import UUID_PATTERN, Record, Status
-from app.problems import Problem
+from app.http.problems import Problem
 
 HEADER = "X-API-Key"
 SCHEME = "Bearer "

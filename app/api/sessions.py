@@ -40,7 +40,7 @@ from app.core.erasures import pseudonym_of
 from app.core.errors import BackupIncomplete, SessionError, Superseded
 from app.core.service import NewSession
 from app.core.sessions.model import Record, Status, iso
-from app.problems import Problem, to_problem
+from app.http.problems import Problem, to_problem
 
 blp = Blueprint("sessions", __name__, description="Workspaces: create, wake, put to sleep, watch, delete.")
 

@@ -20,7 +20,7 @@ from app.core.errors import StateUnavailable
 from app.core.redis.heartbeats import OBSERVER_SILENCE, Policies
 from app.core.redis.memory import Fill
 from app.core.sessions.model import iso
-from app.problems import Problem
+from app.http.problems import Problem
 
 POLICIES_WARNING = (
     "The cluster does not enforce NetworkPolicies: pods reach one another's ports, and workspaces reach every address. "

@@ -16,10 +16,10 @@ from flask import current_app
 from prometheus_client import Gauge
 
 from app.api.security import caller
-from app.concurrency import ConcurrencyLimit
 from app.core.access.keyring import Principal
-from app.problems import Problem
-from app.settings import Settings
+from app.http.concurrency import ConcurrencyLimit
+from app.http.problems import Problem
+from app.process.settings import Settings
 
 EXTENSION = "tenant_limits"
 

@@ -17,7 +17,7 @@ from app.core.access.access_policy import RETRY_PATH
 from app.core.access.forwarded_request import ForwardedRequest
 from app.core.redis.task_queue import START_KINDS
 from app.core.sessions.model import PHASES, Record, Status, Tier
-from app.problems import Problem, problem_response
+from app.http.problems import Problem, problem_response
 
 STATUS_HEADER = "Workspace-Status"
 """On each answer that says that a workspace isn't up. By it the waking page tells our answers from the workspace's."""

@@ -53,7 +53,7 @@ from app.core.storage.archive_keys import ArchiveKeys
 from app.core.storage.key_check import KeyCheck, Listing
 from app.core.storage.object_stores import is_remote
 from app.core.storage.remote import FilesProxy, Proxy, StoreProcess
-from app.settings import Settings
+from app.process.settings import Settings
 
 
 class Core:

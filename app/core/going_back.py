@@ -1,8 +1,8 @@
 """The use cases of going back: a session in place to an earlier moment, or a new session with the files of one.
 
-In place, by a restore point, is an intent of the session, which workers carry out (workers/rolling_back.py). By a
-prompt, it is the agent that restores what it noted before the prompt; where it noted nothing, a restore point from
-before the prompt takes its place.
+In place, by a restore point, is an intent of the session, which workers carry out
+(workers/lifecycle/rolling_back.py). By a prompt, it is the agent that restores what it noted before the prompt; where
+it noted nothing, a restore point from before the prompt takes its place.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from app.core.service import NewSession, SessionService
 from app.core.sessions.change import Change
 from app.core.sessions.model import GONE, Record, Status, iso
 from app.core.sessions.store import SessionStore
-from app.settings import Settings
+from app.process.settings import Settings
 
 TRIES = 5
 """How often a rollback is asked for while other calls keep changing the session, and a busy agent is asked again."""

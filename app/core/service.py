@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from app import tracing
 from app.core.access.revocation import Revocations, nothing_runs
 from app.core.backups.index import Backup, BackupIndex
 from app.core.costs.budgets import Budgets
@@ -53,7 +52,8 @@ from app.core.sessions.model import (
     number,
 )
 from app.core.sessions.store import Call, SessionStore
-from app.settings import Settings
+from app.process import tracing
+from app.process.settings import Settings
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import Blueprint, Response, g, jsonify
 
-from app.agent_protocol import PROCESSED, TOKEN, Event, Failure
+from app.agent.protocol import PROCESSED, TOKEN, Event, Failure
 from app.core.errors import IllegalState, InvalidRequest
 from app.core.prompts.inbox import FINISHED, ID_PATTERN
 from app.core.redis import task_queue

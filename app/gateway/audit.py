@@ -15,7 +15,7 @@ from app.core.access.agent_credentials import claimed_by
 from app.core.access.audit import ANONYMOUS, REFUSED, UNKNOWN, Act
 from app.gateway.context import gateway
 from app.gateway.identity import Caller, shown_token
-from app.problems import PROBLEM_TYPE
+from app.http.problems import PROBLEM_TYPE
 
 WORKSPACE = "workspace"
 """The role of a caller with a workspace token, which may have ended."""

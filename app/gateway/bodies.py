@@ -8,7 +8,7 @@ from flask import Response
 
 from app.core.errors import InvalidRequest
 from app.core.untrusted_json import SMALL, without_lone_surrogates
-from app.request_bodies import parse_body, read_body
+from app.http.bodies import parse_body, read_body
 
 
 def json_body(most: int, values: int = SMALL) -> Any:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.core.untrusted_json import LARGE, parse
-from app.problems import Problem
+from app.http.problems import Problem
 
 TOKENS_MAX = 10_000_000
 """The most tokens an answer may be asked to have; more than any model writes."""

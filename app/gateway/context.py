@@ -9,7 +9,6 @@ from typing import cast
 
 from flask import current_app, g
 
-from app.concurrency import Slots
 from app.core.composition import Core
 from app.core.prompts.token_usage import TokenUsage
 from app.core.sessions.model import Record
@@ -17,6 +16,7 @@ from app.core.throttle import Throttle
 from app.gateway.cancellation import Hangups
 from app.gateway.metrics import Figures
 from app.gateway.provider import Provider
+from app.http.concurrency import Slots
 
 EXTENSION = "workspace_gateway"
 

@@ -22,8 +22,8 @@ from app.core.sessions.model import Record
 from app.core.untrusted_json import LARGE
 from app.gateway.bodies import json_of, nothing
 from app.gateway.context import Gateway, gateway, session
-from app.problems import EXPLANATIONS, Problem
-from app.request_bodies import read_body
+from app.http.bodies import read_body
+from app.http.problems import EXPLANATIONS, Problem
 
 log = logging.getLogger(__name__)
 

@@ -6,12 +6,12 @@ import resource
 from typing import Any
 
 from app.gateway import model_check
-from app.gunicorn_worker import listen_at, worker_for
-from app.logs import logging_config
-from app.metrics import scrape, shared
+from app.http.gunicorn_worker import listen_at, worker_for
+from app.process import scrape, shared_metrics
+from app.process.logs import logging_config
+from app.process.settings import Settings
+from app.process.threads import end_process_when_one_dies
 from app.process_reports import report_process
-from app.settings import Settings
-from app.threads import end_process_when_one_dies
 
 _settings = Settings.from_env()
 
@@ -39,12 +39,12 @@ def on_starting(server: object) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    shared.begin(_settings.prometheus_multiproc_dir, shared.slots_for(workers))
+    shared_metrics.begin(_settings.prometheus_multiproc_dir, shared_metrics.slots_for(workers))
 
 
 def when_ready(server: object) -> None:
     """Serve the metrics from the main process, which answers no requests; called once."""
-    scrape.serve(_settings, shared.text)
+    scrape.serve(_settings, shared_metrics.text)
 
 
 def post_worker_init(worker: Any) -> None:

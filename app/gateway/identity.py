@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from flask import Flask, Response, g, request
 
-from app.concurrency import ConcurrencyLimit
 from app.core.access.addresses import counted_as
 from app.core.access.agent_credentials import TokenOwner
 from app.core.errors import SessionNotFound
 from app.core.redis import task_queue
 from app.core.sessions.model import UP, Record, Status
 from app.gateway.context import gateway
-from app.problems import Problem
+from app.http.concurrency import ConcurrencyLimit
+from app.http.problems import Problem
 
 OPEN = frozenset({"system.livez", "system.readyz", "system.metrics"})
 """The endpoints that need no token; they reveal nothing about sessions."""

@@ -13,7 +13,6 @@ from contextlib import ExitStack, contextmanager
 
 from flask import Blueprint, Response, request
 
-from app import tracing
 from app.core.errors import BudgetExceeded, StateUnavailable
 from app.core.prompts.token_usage import next_day
 from app.core.sessions.model import Record, iso
@@ -25,8 +24,10 @@ from app.gateway.completions import models_document, relay
 from app.gateway.context import Gateway, gateway, session
 from app.gateway.provider import EVENT_STREAM, NO_SECOND_TRY, Answer
 from app.gateway.usage import Meter
-from app.problems import Problem
-from app.request_bodies import charge_values, read_body
+from app.http.bodies import charge_values, read_body
+from app.http.problems import Problem
+from app.process import tracing
+from app.process.spans import Span
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +146,7 @@ def _watched(parts: Gateway) -> Iterator[Call]:
         parts.hangups.unwatch(number)
 
 
-def _model_span(parts: Gateway) -> tracing.Span:
+def _model_span(parts: Gateway) -> Span:
     """The span of a call of the model, until its last byte; a model that the workspace chooses is not named."""
     model = parts.core.settings.llm_model
     asked = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai"}
@@ -153,9 +154,7 @@ def _model_span(parts: Gateway) -> tracing.Span:
     return tracing.span(f"chat {model}".rstrip(), {**asked, **named}, kind="client")
 
 
-def _ask(
-    parts: Gateway, record: Record, call: Call, asked: ChatRequest, meter: Meter, span: tracing.Span
-) -> Answer | None:
+def _ask(parts: Gateway, record: Record, call: Call, asked: ChatRequest, meter: Meter, span: Span) -> Answer | None:
     """The provider's answer, None if the client disconnected before its first byte. The provider may have thought by
     then, so that is counted."""
     started = time.monotonic()
@@ -193,7 +192,7 @@ def _assembled(parts: Gateway, answer: Answer, call: Call, meter: Meter) -> Resp
         raise Problem(502, "llm_stream_cut", "The model's answer was cut off. Send the request again.") from error
 
 
-def _count(parts: Gateway, record: Record, meter: Meter, span: tracing.Span) -> None:
+def _count(parts: Gateway, record: Record, meter: Meter, span: Span) -> None:
     """Count the tokens of an answer, however it ended."""
     tokens = meter.tokens()
     span.set("gen_ai.usage.input_tokens", tokens.prompt)

@@ -10,7 +10,6 @@ import math
 
 from flask import Flask, Response, g, request
 
-from app.concurrency import Slots
 from app.core.composition import Core, check_keys
 from app.core.prompts.token_usage import TokenUsage
 from app.core.throttle import Throttle
@@ -21,12 +20,13 @@ from app.gateway.context import EXTENSION, Gateway
 from app.gateway.identity import register_identity, who_asks
 from app.gateway.metrics import Figures
 from app.gateway.provider import Provider
-from app.problems import register_error_handlers
-from app.request_hooks import register_request_hooks
-from app.secret_keys import Purpose
-from app.settings import Settings, SettingsError
-from app.tarpit import register_tarpit
-from app.traced_requests import trace_requests
+from app.http.concurrency import Slots
+from app.http.hooks import register_request_hooks
+from app.http.problems import register_error_handlers
+from app.http.tarpit import register_tarpit
+from app.http.traced_requests import trace_requests
+from app.process.secret_keys import Purpose
+from app.process.settings import Settings, SettingsError
 
 DELIVERY_INTERVAL = 1.0
 """s between two deliveries that a session's hellos trigger."""

@@ -9,8 +9,8 @@ from threading import Lock
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from app.core.prompts.token_usage import Tokens
-from app.metrics.http import HttpMetrics
-from app.metrics.shared import SUM_OF_LIVING, collector, exposition
+from app.http.request_metrics import HttpMetrics
+from app.process.shared_metrics import SUM_OF_LIVING, collector, exposition
 
 FIRST_BYTE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 """s: from the gateway's own time to the slowest answer allowed."""

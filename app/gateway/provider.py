@@ -23,8 +23,8 @@ from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, Rea
 from app.gateway.cancellation import CURRENT, Call, ClientGone
 from app.gateway.metrics import Figures
 from app.gateway.retries import LONGEST_RETRY_AFTER, parse_retry_after, retry_delay, worth_retrying
-from app.problems import Problem
-from app.settings import Settings
+from app.http.problems import Problem
+from app.process.settings import Settings
 
 log = logging.getLogger(__name__)
 

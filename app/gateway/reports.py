@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.agent_protocol import ENDS, FAILED, PROCESSED, REPORT_EVENTS, TOKEN, TOOL_CALL, TOOL_RESULT, Event
+from app.agent.protocol import ENDS, FAILED, PROCESSED, REPORT_EVENTS, TOKEN, TOOL_CALL, TOOL_RESULT, Event
 from app.core.errors import InvalidRequest
 from app.core.prompts.inbox import ID_PATTERN
 

@@ -6,7 +6,7 @@ from flask import Blueprint, Response, request
 
 from app.core.errors import StateUnavailable
 from app.gateway.context import gateway
-from app.problems import Problem
+from app.http.problems import Problem
 
 blp = Blueprint("system", __name__)
 

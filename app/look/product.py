@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from app.look.color import ink, readable
-from app.settings import Settings, SettingsError
+from app.process.settings import Settings, SettingsError
 
 LOGO_BYTES = 32_768
 """The largest logo: it is part of every page."""

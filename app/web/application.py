@@ -11,11 +11,11 @@ from markupsafe import Markup
 from app.core.access.addresses import counted_as
 from app.core.access.keyring import Keyring
 from app.core.composition import Core
+from app.http.hooks import register_request_hooks
+from app.http.problems import register_error_handlers
+from app.http.request_metrics import HttpMetrics
+from app.http.tarpit import register_tarpit
 from app.look.product import Product, mark
-from app.metrics.http import HttpMetrics
-from app.problems import register_error_handlers
-from app.request_hooks import register_request_hooks
-from app.tarpit import register_tarpit
 from app.web import (
     operations,
     overview,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from flask import Response, g, render_template, request
 
-from app import problems
-from app.problems import Problem
+from app.http import problems
+from app.http.problems import Problem
 from app.web.api import ApiError
 
 

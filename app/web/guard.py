@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from flask import Flask, Response, current_app, g, redirect, request
 
 from app.core.access.landing_path import landing
-from app.problems import Problem
+from app.http.problems import Problem
 from app.web.people import People
 
 T = TypeVar("T")

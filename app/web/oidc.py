@@ -21,8 +21,8 @@ from joserfc.errors import JoseError
 from werkzeug.wrappers import Response
 
 from app.core.access.keyring import ADMIN, OF_PROVIDER, READ, Principal
-from app.secret_keys import Purpose
-from app.settings import Settings, SettingsError
+from app.process.secret_keys import Purpose
+from app.process.settings import Settings, SettingsError
 from app.web.sign_in import entered, refused, too_many, wanted
 
 log = logging.getLogger(__name__)

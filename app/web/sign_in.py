@@ -14,7 +14,7 @@ from app.core.access.audit import ANONYMOUS, Act, Audit
 from app.core.access.keyring import METRICS, Principal
 from app.core.access.landing_path import is_landing
 from app.core.composition import Core
-from app.rate_windows import Window, counters, register_windows
+from app.http.rate_windows import Window, counters, register_windows
 from app.web.guard import COOKIE, KEYS, people
 
 blp = Blueprint("web_sign_in", __name__)

@@ -14,7 +14,7 @@ from typing import Any
 from app.core.access.tokens import COOKIE, AccessTokens, Kind
 from app.core.redis.connections import connect
 from app.core.sessions.store import SessionStore
-from app.settings import Settings
+from app.process.settings import Settings
 from scripts.bench.api import fill
 from scripts.bench.servers import (
     latencies,

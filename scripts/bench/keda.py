@@ -19,7 +19,7 @@ from typing import Any
 import redis
 
 from app.core.sessions.model import Identity
-from app.settings import Settings
+from app.process.settings import Settings
 from scripts.bench.table import Row
 from scripts.cluster import addons, layout, network, processes, programs
 from workers.runtime.kubernetes import names

@@ -23,12 +23,12 @@ from app.core.errors import RetryableError, StateUnavailable
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
 from app.core.sessions.model import Record, Status, new_uuid
-from app.settings import Settings
+from app.process.settings import Settings
 from scripts.bench.administration import Administration
 from scripts.bench.product import NAMESPACE, TIMEOUT, CallFailed, Manager
 from scripts.bench.servers import percentile
 from scripts.bench.table import Row
-from workers.lifecycle import Lifecycle
+from workers.lifecycle.intents import Lifecycle
 from workers.runtime.kubernetes import names, objects
 from workers.runtime.kubernetes.api_server import ApiServer, Conflict
 from workers.runtime.kubernetes.config import KubernetesConfig

@@ -19,7 +19,7 @@ import yaml  # type: ignore[import-untyped]
 
 from app.core.costs.prices import HOURS_PER_MONTH, Prices, quantity
 from app.core.costs.usage import bill
-from app.settings import Settings
+from app.process.settings import Settings
 from scripts.lib import marked
 
 ROOT = Path(__file__).resolve().parents[2]

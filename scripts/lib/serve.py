@@ -21,11 +21,11 @@ from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
 
-from app import redis_address
 from app.core.composition import check_keys
 from app.core.storage.archive_keys import new_key
 from app.core.storage.object_stores import is_remote
-from app.settings import Settings, SettingsError
+from app.process import redis_address
+from app.process.settings import Settings, SettingsError
 from scripts.lib import leftovers, monitoring, procfile, redis_server
 from scripts.lib.data_dir import StartError, chosen_port, only_run, remembered_port, remembered_secret
 from scripts.lib.redis_server import RedisServer

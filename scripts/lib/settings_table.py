@@ -1,4 +1,4 @@
-"""Writes the table of docs/settings.md from app/settings.py, to keep the two in step.
+"""Writes the table of docs/settings.md from app/process/settings.py, to keep the two in step.
 
     python -m scripts.lib.settings_table
 
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from app.settings import Settings
+from app.process.settings import Settings
 from scripts.lib import marked
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
@@ -22,7 +22,7 @@ END = "<!-- end of settings -->"
 
 
 def table() -> str:
-    """All settings as a Markdown table, in the order of app/settings.py."""
+    """All settings as a Markdown table, in the order of app/process/settings.py."""
     rows = [
         ("Variable", "Default", "Unit", "Why"),
         ("---", "---", "---", "---"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from app.agent_protocol import FAULTS
+from app.agent.protocol import FAULTS
 from scripts.lib.processes import MANAGER
 from scripts.monitoring.objectives import API, FAST, SLOW, WAKE
 

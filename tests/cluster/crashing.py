@@ -77,7 +77,7 @@ counting = threading.local()
 def install(folder: Path) -> None:
     """Have every call counted from here on, in this process and those it forks."""
     from workers.drills import Drills
-    from workers.lifecycle import Lifecycle
+    from workers.lifecycle.intents import Lifecycle
     from workers.points import Points
     from workers.runtime.kubernetes.api_server import ApiServer
 
@@ -171,7 +171,7 @@ def counted(method: Callable[..., Any], describe: Callable[..., tuple[str, bool]
 
 
 def run_celery(*arguments: str) -> None:
-    from workers.celery_app import app
+    from workers.celery.app import app
 
     app.start(["--quiet", *arguments])
 

@@ -21,7 +21,7 @@ import requests
 from app.core.backups.index import BackupIndex
 from app.core.redis import keys
 from app.core.sessions.store import SessionStore
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.cluster.crashing import FOLDERS
 from tests.conftest import ROOT
 from tests.contract.cluster import IMAGE, TIMEOUT

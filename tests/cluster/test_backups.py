@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from app.core.errors import BackupIncomplete, PermanentError, RetryableError, Superseded
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.contract.cluster import KubernetesHarness
 from tests.contract.runtimes import A, identity, unused_backup_name, watching
 from workers.runtime.kubernetes import names

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.cluster.proxy import Proxy, proxied
 from tests.contract.cluster import TIMEOUT, own_namespace, settings_for
 from tests.contract.runtimes import identity, watching

@@ -19,7 +19,7 @@ import pytest
 import redis
 
 from app.core.sessions.model import SIZES
-from app.settings import Settings
+from app.process.settings import Settings
 from tests import sampling
 from tests.cluster.keda import let_in
 from tests.cluster.manager import PATIENCE

@@ -10,7 +10,7 @@ import pytest
 import redis
 from kubernetes import client
 
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.contract.cluster import TIMEOUT, own_namespace, settings_for
 from tests.contract.runtimes import SECRET_KEY, identity, stop, watching
 from workers.runtime.kubernetes import names

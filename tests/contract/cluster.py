@@ -16,7 +16,7 @@ import redis
 from kubernetes import client
 from kubernetes.stream import stream
 
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.waiting import wait_for
 from workers.runtime.base import Runtime
 from workers.runtime.kubernetes import names, objects, pods, status

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 import redis
 
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.contract import runtimes
 from tests.contract.runtimes import A, AgentHarness, B, C, Harness
 from workers.runtime.base import Runtime

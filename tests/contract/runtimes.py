@@ -23,7 +23,7 @@ from app.core.backups.store import backup_name
 from app.core.errors import StillEnding
 from app.core.restore_points.names import new_id
 from app.core.sessions.model import Identity
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.fakes import FakeRuntime
 from tests.waiting import PATIENCE, wait_for
 from workers.runtime.base import Observation, PointOrder, Runtime, Snapshot

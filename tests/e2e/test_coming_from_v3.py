@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import requests
 
-from app.settings import Settings, SettingsError
+from app.process.settings import Settings, SettingsError
 from tests.documents import table
 from tests.model_server import ModelServer
 from tests.service import KEY, Service

@@ -21,7 +21,7 @@ from app.agent.server import create_app as create_agent
 from app.core.access.tokens import COOKIE, FRAME_COOKIE
 from app.gateway.main import create_app as create_gateway
 from app.main import create_app, create_forward_auth
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.browser import HANDSHAKE
 from tests.model_server import ModelServer
 from tests.service import Service

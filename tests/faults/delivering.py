@@ -24,7 +24,7 @@ from redis.client import Pipeline
 from app.core.composition import Core
 from app.core.prompts.agent_client import AgentClient
 from app.core.prompts.history_store import CONTEXT, INDEX, METADATA, HistoryStore
-from app.settings import Settings
+from app.process.settings import Settings
 
 CUT_AT = 1_700_000_000.0
 """Seconds since the epoch."""

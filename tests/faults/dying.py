@@ -18,8 +18,9 @@ from tests.waiting import wait_for
 MORTAL = tuple(
     str(ROOT / each)
     for each in (
-        *("workers/steps.py", "workers/rolling_back.py", "workers/archiving.py", "workers/point_making.py"),
-        *("workers/lifecycle.py", "workers/activation.py", "workers/observer.py"),
+        *("workers/lifecycle/steps.py", "workers/lifecycle/rolling_back.py", "workers/lifecycle/archiving.py"),
+        *("workers/lifecycle/point_making.py", "workers/lifecycle/intents.py", "workers/lifecycle/activation.py"),
+        "workers/observer.py",
         *("app/core/service.py", "app/core/sessions/", "app/core/backups/", "app/core/prompts/token_usage.py"),
     )
 )

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 import requests
 
 from app.core.access.keyring import CATEGORIES
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.faults.hostile import Target, attack
 from tests.faults.places import Place
 from tests.waiting import wait_for

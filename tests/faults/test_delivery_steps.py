@@ -18,14 +18,14 @@ from app.core.composition import Core
 from app.core.prompts.history_store import Checkpoint
 from app.core.service import NewSession
 from app.core.sessions.model import Status
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.conftest import ROOT
 from tests.fake_agent import FakeAgent, fake_agent
 from tests.fakes import FakeRuntime
 from tests.faults.delivering import CUT_AT
 from tests.integration.serving import OwnRedis
 from tests.waiting import wait_for
-from workers.lifecycle import Lifecycle
+from workers.lifecycle.intents import Lifecycle
 from workers.sweeps import Sweeps
 
 PROMPTS = ["m1", "m2", "m3"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from app.core.redis import task_queue
-from workers import celery_heartbeat
-from workers.celery_app import app, settings
+from workers.celery import liveness
+from workers.celery.app import app, settings
 
 __all__ = ["app"]
 
@@ -17,7 +17,7 @@ TOUCH = "tests.touch"
 
 task_queue.ROUTES = {**task_queue.ROUTES, TOUCH: "wake"}
 app.conf.broker_transport_options = task_queue.transport_options(settings.visibility_timeout, TIMEOUT)
-celery_heartbeat.STUCK = 3
+liveness.STUCK = 3
 
 
 @app.task(name=TOUCH, time_limit=60)

@@ -11,8 +11,8 @@ import signal
 
 from app.core.errors import RetryableError, RuntimeUnavailable, StateUnavailable
 from app.core.sessions.model import Record
-from workers.celery_app import app
-from workers.steps import Steps
+from workers.celery.app import app
+from workers.lifecycle.steps import Steps
 
 __all__ = ["app"]
 

@@ -17,8 +17,8 @@ from app.core.redis import task_queue
 from app.core.redis.connections import connect
 from tests.integration.serving import OwnRedis, started
 from tests.waiting import wait_for
-from workers.broker import Transport
-from workers.celery_app import app
+from workers.celery.app import app
+from workers.celery.broker import Transport
 
 WAKE = Queue("wake")
 
@@ -80,7 +80,7 @@ def test_a_message_whose_end_redis_was_not_told_takes_no_place(own_redis: OwnRed
 
 def test_a_worker_that_lost_redis_in_the_midst_of_its_work_takes_more(own_redis: OwnRedis, tmp_path: Path) -> None:
     """Whatever it was doing: it is killed while tasks begin and end, and what is asked for later is done."""
-    command = [sys.executable, "-m", "celery", "-A", "workers.celery_app", "worker", "-Q", "deliver", "-c", "2"]
+    command = [sys.executable, "-m", "celery", "-A", "workers.celery.app", "worker", "-Q", "deliver", "-c", "2"]
     command += ["--without-gossip", "--without-mingle", "-l", "INFO"]
     log = tmp_path / "worker.log"
     client = connect(own_redis.url, 5.0)

@@ -15,7 +15,7 @@ import requests
 
 from app.core.composition import Core
 from app.core.sessions.model import Status
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.integration.serving import KEY, SECRET_KEY, OwnRedis, running_gateway, running_web, started
 from tests.integration.test_prompts import DeliveryWorker
 from tests.model_server import ModelServer

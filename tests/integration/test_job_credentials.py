@@ -29,15 +29,15 @@ from app.core.restore_points.names import new_id, reference
 from app.core.sessions.model import Identity
 from app.core.storage.archive_keys import ArchiveKeys, new_key
 from app.core.storage.credential import Credential
-from app.settings import Settings
+from app.process.settings import Settings
 from scripts.cluster import programs
 from scripts.cluster.errors import ClusterError
 from tests.integration import minio
 from tests.integration.minio import BUCKET
 from tests.ports import free_port
 from tests.waiting import wait_for
-from workers import backup_job
-from workers.download_server import digest
+from workers.job import program
+from workers.job.download_server import digest
 from workers.runtime.base import BackupSummary, PointOrder, PointSummary, Proof, RestoredPoint
 from workers.runtime.kubernetes.config import KubernetesConfig
 from workers.runtime.kubernetes.job_access import Access, making, proving, reading
@@ -91,7 +91,7 @@ class Jobs:
             arguments += [f"--{each}-file", str(self.folder / each)]
         arguments += ["--message", str(self.folder / "message")]
         done = subprocess.run(
-            [sys.executable, "-m", "workers.job_entry", *arguments],
+            [sys.executable, "-m", "workers.job.entry", *arguments],
             capture_output=True,
             text=True,
             timeout=250,
@@ -100,8 +100,8 @@ class Jobs:
         secrets = [value for name, value in credential.variables.items() if name != "AWS_DEFAULT_REGION"]
         secrets = [value for value in secrets if not value.startswith("http")]
         assert not [each for each in secrets if each in done.stdout + done.stderr]
-        assert done.returncode in (0, backup_job.FAILED), done.stderr
-        return backup_job.read_outcome((self.folder / "message").read_text(), name)
+        assert done.returncode in (0, program.FAILED), done.stderr
+        return program.read_outcome((self.folder / "message").read_text(), name)
 
     def back_up(self, uuid: str, volume: Path, credential: Credential, at: float = NOW) -> BackupSummary:
         identity = json.dumps(identity_fields(Identity(uuid=uuid, user_id="ann@example.org", created_at=NOW)))

@@ -19,8 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.core.composition import Core
 from app.core.service import NewSession
-from app.metrics.shared import VARIABLE
-from app.settings import Settings
+from app.process.settings import Settings
+from app.process.shared_metrics import VARIABLE
 from tests.integration.serving import KEY, running_forward_auth, running_gateway, running_web, started
 from tests.ports import free_port, listens
 from tests.waiting import wait_for
@@ -194,7 +194,7 @@ def test_beat_shows_what_it_sent_and_when(core: Core, tmp_path: Path) -> None:
         "METRICS_PORT": str(port),
     }
     schedule = str(tmp_path / "schedule")
-    command = [sys.executable, "-m", "celery", "-A", "workers.celery_app", "beat", "--schedule", schedule]
+    command = [sys.executable, "-m", "celery", "-A", "workers.celery.app", "beat", "--schedule", schedule]
     with started(command, environ, tmp_path / "beat.log"):
         wait_for(lambda: listens(port), "the metrics' port", (tmp_path / "beat.log").read_text, seconds=60)
         url = f"http://127.0.0.1:{port}/metrics"

@@ -14,7 +14,7 @@ from oidc_provider_mock import User, run_server_in_thread
 from requests.adapters import HTTPAdapter
 
 from app.main import create_app
-from app.settings import Settings, SettingsError
+from app.process.settings import Settings, SettingsError
 from app.web.oidc import name_of, role_of
 from tests.dashboard import ORIGIN, Visitor
 from tests.unit.api.helpers import ADMIN_KEY, core_of

@@ -18,13 +18,13 @@ from app.core.composition import Core
 from app.core.errors import StateUnavailable
 from app.core.service import NewSession
 from app.core.sessions.model import Status
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.conftest import ROOT
 from tests.fake_agent import FakeAgent, fake_agent
 from tests.fakes import FakeRuntime
 from tests.integration.serving import OwnRedis
 from tests.waiting import wait_for
-from workers.lifecycle import Lifecycle
+from workers.lifecycle.intents import Lifecycle
 from workers.sweeps import Sweeps
 
 PROMPTS = 200
@@ -49,7 +49,7 @@ class DeliveryWorker:
             "-m",
             "celery",
             "-A",
-            "workers.celery_app",
+            "workers.celery.app",
             "worker",
             "-Q",
             "deliver",

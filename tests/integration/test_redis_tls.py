@@ -15,7 +15,7 @@ from app.core.errors import StateUnavailable
 from app.core.redis.connections import connect
 from app.core.redis.errors import redis_errors
 from app.core.redis.notifications import Notices
-from app.redis_address import address
+from app.process.redis_address import address
 from scripts.lib import redis_server
 from scripts.lib.redis_server import program
 from tests.certificates import Authority
@@ -107,7 +107,7 @@ def test_a_call_goes_its_whole_way_with_tls(secured: Secured, tmp_path: Path) ->
 def test_flower_reads_the_queues_with_tls(secured: Secured, tmp_path: Path) -> None:
     port = free_port()
     connect(secured.url(), 5.0).rpush("wake", "{}")
-    command = celery(secured, tmp_path, "workers.celery_app", "flower", f"--port={port}", FLOWER_BASIC_AUTH="me:secret")
+    command = celery(secured, tmp_path, "workers.celery.app", "flower", f"--port={port}", FLOWER_BASIC_AUTH="me:secret")
     with started(*command):
 
         def waiting() -> bool:

@@ -18,7 +18,7 @@ from app.core.composition import Core
 from app.core.redis import task_queue
 from app.core.service import NewSession
 from app.core.sessions.model import Status
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.integration.serving import started
 from tests.waiting import wait_for
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from app.gunicorn_worker import HEAD_LIMIT
+from app.http.gunicorn_worker import HEAD_LIMIT
 from tests.integration.serving import KEY, OwnRedis, running_forward_auth, running_gateway, running_web
 from tests.waiting import PATIENCE
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from app import threads
+from app.process import threads
 from tests.conftest import ROOT
 
 LIMIT = 60
@@ -15,7 +15,7 @@ LIMIT = 60
 
 BEGIN = """
 import logging, queue, threading, time
-from app import threads
+from app.process import threads
 logging.basicConfig()
 threads.end_process_when_one_dies()
 """
@@ -77,7 +77,7 @@ def test_a_forked_process_ends_too() -> None:
 
 @pytest.mark.parametrize(
     "installed",
-    ["workers/observer.py", "workers/celery_app.py", "app/gunicorn.conf.py", "app/gateway/gunicorn.conf.py"],
+    ["workers/observer.py", "workers/celery/app.py", "app/gunicorn.conf.py", "app/gateway/gunicorn.conf.py"],
 )
 def test_every_process_with_threads_says_so(installed: str) -> None:
     assert "end_process_when_one_dies()" in (ROOT / installed).read_text()

@@ -20,11 +20,11 @@ from app.core.composition import Core
 from app.core.redis import task_queue
 from app.core.service import NewSession
 from app.core.sessions.model import Record, Status
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.fakes import FakeRuntime
 from tests.integration.serving import started
 from tests.waiting import wait_for
-from workers.lifecycle import Lifecycle
+from workers.lifecycle.intents import Lifecycle
 from workers.sweeps import Sweeps
 
 LEASE = 1.0

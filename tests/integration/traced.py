@@ -9,9 +9,9 @@ import os
 from kubernetes import client
 
 from app.core.sessions.model import Record
-from workers.celery_app import app
+from workers.celery.app import app
+from workers.lifecycle.steps import Steps
 from workers.runtime.kubernetes.api_server import ApiServer
-from workers.steps import Steps
 
 __all__ = ["app"]
 

@@ -13,7 +13,7 @@ import pytest
 from app.agent.program_worker import program_environment
 from app.agent.settings import AgentSettings
 from app.main import create_app
-from app.settings import Settings
+from app.process.settings import Settings
 from scripts.lib import settings_table
 from scripts.lib.marked import MarkersMissing
 
@@ -87,13 +87,13 @@ def known_variables() -> set[str]:
     scripts = [path for path in (ROOT / "scripts").rglob("*") if path.is_file() and path.suffix in ("", ".py", ".sh")]
     scripts += [ROOT / "tests/sampling.py", ROOT / ".ci/run"]
     more = {name for path in scripts for name in READ_OR_PRINTED.findall(path.read_text())}
-    modules = [ROOT / "app/tracing.py", ROOT / "app/tracing_export.py"]
+    modules = [ROOT / "app/process/tracing.py", ROOT / "app/process/tracing_export.py"]
     more |= {name for path in modules for name in re.findall(r"\bOTEL_[A-Z_]+[A-Z]\b", path.read_text())}
     return set(Settings.variables()) | OF_PROGRAMS | more | NOT_OURS | LOCAL | CONSTANTS | OF_VERSION_3
 
 
 def test_the_table_of_settings_is_that_of_the_code():
-    """A setting added, removed or changed in app/settings.py must reach docs/settings.md."""
+    """A setting added, removed or changed in app/process/settings.py must reach docs/settings.md."""
     text = settings_table.PAGE.read_text()
 
     assert settings_table.replaced(text) == text, f"the table is out of step; mend it with: {settings_table.COMMAND}"
@@ -198,8 +198,8 @@ def test_the_index_leads_to_every_page():
 
 
 def unknown_names(path: Path) -> Iterator[str]:
-    """What a document names that is not there: settings and variables, paths such as `app/settings.py` in the running
-    text, modules in diagrams."""
+    """What a document names that is not there: settings and variables, paths such as `app/process/settings.py` in the
+    running text, modules in diagrams."""
     text = path.read_text()
     yield from set(VARIABLE.findall(text)) - known_variables()
     paths = re.findall(r"`((?:app|workers|scripts|tests|docs|manifests)/[\w./-]*)`", text)

@@ -9,7 +9,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 from prometheus_client.registry import Collector
 
-from app.agent_protocol import FAULTS, Failure
+from app.agent.protocol import FAULTS, Failure
 from app.api.instruments import ForwardAuthInstruments, WebInstruments
 from app.api.metrics import COUNTED, Figures, FiguresCollector
 from app.core.costs.ledger import Totals
@@ -18,7 +18,7 @@ from app.core.redis.memory import Fill
 from app.core.sessions.model import Status
 from app.gateway.metrics import Figures as GatewayFigures
 from tests.documents import table
-from workers.metrics import BeatFigures, ObserverFigures, WorkerFigures
+from workers.worker_metrics import BeatFigures, ObserverFigures, WorkerFigures
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = re.compile(r"^\| `(\w+)` \| (gauge|counter|histogram) \|(.*?)\| (.*?) \| .+ \|$", re.MULTILINE)

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 from app.core.backups.store import BackupStore
 from app.core.errors import ArchiveError, PermanentError, RetryableError
 from app.core.storage.object_stores import file_error
-from app.private_text import private
+from app.process.private_text import private
 from workers.archive import replace as replacing
 from workers.archive.format import (
     BLOCK,

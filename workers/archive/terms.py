@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from app.core.errors import BackupIncomplete, PermanentError, RetryableError, SessionError
-from app.private_text import private
+from app.process.private_text import private
 from workers.archive.format import printable
 from workers.archive.source import Source
 from workers.archive.sparse import PIECES, WORTH, layout_of

@@ -30,7 +30,7 @@ from app.core.backups.index import identity_fields
 from app.core.backups.store import BackupStore, NewBackup
 from app.core.errors import ArchiveError, FilesGone, PermanentError, RetryableError
 from app.core.sessions.model import Identity
-from app.private_text import private
+from app.process.private_text import private
 from workers.archive.conversation import conversation
 from workers.archive.format import (
     BLOCK,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.core.redis.connections import connect
-from app.settings import Settings, SettingsError
+from app.process.settings import Settings, SettingsError
 from workers.runtime.base import Runtime
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.settings import Settings
+from app.process.settings import Settings
 
 PASSED_ON = (
     "prompt_max_bytes",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 
-from app.private_text import LOG_HEADING
+from app.process.private_text import LOG_HEADING
 
 LINES, CHARS = 15, 1500
 """How much of a log is shown."""

@@ -18,8 +18,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.secret_keys import Purpose, keys_for
-from app.settings import SettingsError
+from app.process.secret_keys import Purpose, keys_for
+from app.process.settings import SettingsError
 
 TOKEN_PATTERN = re.compile(r"([0-9a-z]{8})\.(0|[1-9][0-9]{0,9})\.([0-9a-f]{64})", re.ASCII)
 

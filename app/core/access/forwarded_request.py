@@ -16,7 +16,7 @@ from werkzeug.datastructures import Headers
 
 from app.core.access.landing_path import ENTERED, PARAMETER, without_ours
 from app.core.access.tokens import COOKIE, FRAME_COOKIE
-from app.settings import Settings
+from app.process.settings import Settings
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 

@@ -16,7 +16,7 @@ from typing import Any
 from limits import parse_many
 
 from app.core.access.tokens import AccessToken
-from app.settings import Settings, SettingsError
+from app.process.settings import Settings, SettingsError
 
 ADMIN = "admin"
 SERVICE = "service"

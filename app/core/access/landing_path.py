@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from urllib.parse import urlencode
 
-from app.settings import Settings
+from app.process.settings import Settings
 
 PARAMETER = "workspace-link="
 """The query parameter with a login link's secret, which needs no escapes."""

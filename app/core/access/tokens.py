@@ -1,8 +1,8 @@
 """Access tokens of a workspace: a browser's cookie, a session token, and the manager's own probe.
 
-Each is a JWT (RFC 7519, HS256) for one session, signed with a key of its kind (app/secret_keys.py), so that one kind is
-never accepted as another. It names the record's `access_epoch`, which grows with each revocation. Callers read the
-record anyway and must compare the epochs.
+Each is a JWT (RFC 7519, HS256) for one session, signed with a key of its kind (app/process/secret_keys.py), so that
+one kind is never accepted as another. It names the record's `access_epoch`, which grows with each revocation. Callers
+read the record anyway and must compare the epochs.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from enum import StrEnum
 import jwt
 
 from app.core.sessions.model import UUID_PATTERN
-from app.secret_keys import Purpose, keys_for
-from app.settings import SettingsError
+from app.process.secret_keys import Purpose, keys_for
+from app.process.settings import SettingsError
 
 ALGORITHM = "HS256"
 COOKIE = "__Host-workspace"

@@ -2,7 +2,7 @@
 
 On one machine it uses the store itself. In a cluster the web process faces the internet, so it has neither the backups'
 volume nor a bucket's credential: a worker starts a short-lived download server for one backup
-(workers/download_server.py), and the backup worker deletes.
+(workers/job/download_server.py), and the backup worker deletes.
 """
 
 from __future__ import annotations

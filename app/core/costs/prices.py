@@ -15,7 +15,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from app.core.sessions.model import SIZES
-from app.settings import Settings, SettingsError
+from app.process.settings import Settings, SettingsError
 
 HOURS_PER_MONTH = 730
 """Hours in a month of the price lists: 365 days / 12."""

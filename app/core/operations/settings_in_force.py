@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from app.settings import Settings
+from app.process.settings import Settings
 
 SET, NOT_SET = "set", "not set"
 """What is shown of a secret."""

@@ -22,14 +22,14 @@ from threading import Timer
 from typing import Any
 from urllib.parse import urlsplit
 
-from app import tracing
 from app.core.access.agent_credentials import AgentCredentials
 from app.core.access.disconnect_order import DisconnectOrder
 from app.core.byte_budget import Account, ByteBudget, NoRoom
 from app.core.errors import AgentNotReady, AgentRefused, AgentUnavailable, InvalidRequest
 from app.core.sessions.unsaved_work import read_unsaved_work
 from app.core.untrusted_json import LARGE, SMALL, VALUE_BYTES, count_values, parse, without_lone_surrogates
-from app.settings import Settings
+from app.process import tracing
+from app.process.settings import Settings
 
 REFUSAL_STATUSES = frozenset({400, 413, 415, 422})
 """The statuses by which an agent rejects the request itself. Any other error is the agent's own and may pass."""

@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from app import tracing
-from app.agent_protocol import Failure
+from app.agent.protocol import Failure
 from app.core.errors import AgentNotReady, AgentRefused, AgentUnavailable, SessionNotFound
 from app.core.prompts.agent_client import Agent, AgentClient
 from app.core.prompts.inbox import Inbox, Prompt
@@ -21,6 +20,7 @@ from app.core.redis.leases import Leases
 from app.core.redis.task_queue import TaskQueue
 from app.core.sessions.model import UP, Record, Status
 from app.core.sessions.store import SessionStore
+from app.process import tracing
 
 log = logging.getLogger(__name__)
 

@@ -22,8 +22,7 @@ from typing import Any
 
 import redis
 
-from app import tracing
-from app.agent_protocol import Failure
+from app.agent.protocol import Failure
 from app.core.errors import (
     InboxFull,
     InvalidRequest,
@@ -42,7 +41,8 @@ from app.core.redis.scripts import ON_PROMPTS, pairs, script
 from app.core.sessions.change import Change, Changed, change_keys
 from app.core.sessions.model import UP, Record, Status, number
 from app.core.sessions.store import SessionStore
-from app.settings import Settings
+from app.process import tracing
+from app.process.settings import Settings
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 

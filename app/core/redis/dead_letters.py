@@ -29,8 +29,8 @@ def new_id() -> str:
 @dataclass(frozen=True, kw_only=True)
 class DeadLetter:
     """A task that will not be retried. `args` are a uuid and, but for backups, a generation. `why` says what happened,
-    without private texts (app/private_text.py), `error` is the kind of the last error, "" when its workers died.
-    `tries` counts the attempts, `at` is when it was given up (s since the epoch)."""
+    without private texts (app/process/private_text.py), `error` is the kind of the last error, "" when its workers
+    died. `tries` counts the attempts, `at` is when it was given up (s since the epoch)."""
 
     task: str
     args: tuple[str | int, ...] = ()

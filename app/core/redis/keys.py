@@ -109,7 +109,7 @@ RPC_ANSWER = "rpc:{call}:answer"
 # The generation of a workspace's removal from a cluster, where no object is left to hold it.
 REMOVED = "removed:{uuid}"
 
-# What names the disk or namespace of all workspaces (workers/place.py).
+# What names the disk or namespace of all workspaces (workers/lifecycle/place.py).
 PLACE = "workspaces:place"
 
 # The last tick of the sweep, and the gaps that do not count (app/core/sessions/counted_time.py).

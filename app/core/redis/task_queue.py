@@ -12,9 +12,9 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from app import tracing
 from app.core.redis.errors import redis_errors
-from app.redis_address import celery_broker
+from app.process import tracing
+from app.process.redis_address import celery_broker
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ ROUTES: Mapping[str, str] = {
 for requests to workspaces, which may hang: it has processes of its own, so that no other session waits. These may reach
 only workspaces, so they also check that the NetworkPolicies hold. `lifecycle` waits for workspaces to stop, with many
 threads, of which some are reserved for `sweep` (workers/tasks.py). A worker refuses a task of another queue
-(workers/admission.py)."""
+(workers/celery/admission.py)."""
 
 READ_MOST = 10_000
 """Broker messages of a queue that are read; in a longer queue every call counts as waiting."""

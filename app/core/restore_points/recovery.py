@@ -1,6 +1,7 @@
 """The recovery of sessions from the store, which an operator asks for when Redis and the volumes are lost.
 
-The request is in Redis, and is carried out by the sweep that looks at the store (workers/archive_adoption.py).
+The request is in Redis, and is carried out by the sweep that looks at the store
+(workers/lifecycle/archive_adoption.py).
 """
 
 from __future__ import annotations

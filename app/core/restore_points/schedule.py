@@ -7,7 +7,7 @@ import zlib
 from dataclasses import dataclass
 
 from app.core.sessions.model import GONE, UP, Record, Status
-from app.settings import Settings
+from app.process.settings import Settings
 
 RECHECK = 300.0
 """s until a session is looked at again whose point was asked for, or which has no files yet."""

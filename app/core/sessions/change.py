@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from app import tracing
 from app.core.errors import BackupInUse, IllegalState, SessionNotFound, Superseded
 from app.core.redis import keys
 from app.core.redis.events import EVENTS_KEPT, EVENTS_KEPT_ASLEEP
@@ -24,6 +23,7 @@ from app.core.sessions.model import (
     number,
     sources,
 )
+from app.process import tracing
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import redis
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
 from app.core.redis.scripts import script
-from app.settings import Settings
+from app.process.settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from typing import Any
 from app.core.sessions.awake_hours import BadHours, Span, hours_end, read_hours
 from app.core.sessions.counted_time import Counted
 from app.core.sessions.model import QUIET_JOB, SIGNALS, Record, Signal, Status, iso, longest_unused
-from app.settings import Settings, SettingsError
+from app.process.settings import Settings, SettingsError
 
 BUSY_GRACE = 60.0
 """s: an agent reports its turn every 10 s; after this silence the turn no longer counts."""
@@ -51,7 +51,7 @@ BY_PERSON = frozenset({"prompt", "editor", "terminal", WAKE})
 @dataclass(frozen=True)
 class Policy:
     """The settings for signals. `windows` is how long a signal counts (s), where that is not the session's idle
-    timeout; the others are as in app/settings.py."""
+    timeout; the others are as in app/process/settings.py."""
 
     windows: Mapping[str, float] = field(default_factory=dict)
     max_awake: float = 0.0

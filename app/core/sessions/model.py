@@ -198,8 +198,9 @@ class Record(Identity):
     in the archive only, from where `restore_from` brings them back, 0 while there is a volume.
 
     `rollback_to` is the restore point that the session is being rolled back to, as asked for at `rollback_at`;
-    `rolled_back` is how the last rollback ended (workers/rolling_back.py). `restoring` is what the restore brings that
-    was begun last, and is not done: its `files`, `bytes`, and `of` when they are (workers/to_restore.py).
+    `rolled_back` is how the last rollback ended (workers/lifecycle/rolling_back.py). `restoring` is what the restore
+    brings that was begun last, and is not done: its `files`, `bytes`, and `of` when they are
+    (workers/lifecycle/to_restore.py).
 
     For the cost ledger: `made_by` names the API key that created the session. `compute_since` is since when its
     processes run, 0 when they don't, `compute_until` when they last ended; `disk_since` is since when its volume of

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from app.core.errors import ArchiveError
-from app.settings import SettingsError
+from app.process.settings import SettingsError
 
 KEY_BYTES = 32
 ID_BYTES = 8

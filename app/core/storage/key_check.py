@@ -14,7 +14,7 @@ from typing import Protocol
 
 from app.core.errors import SessionError
 from app.core.storage.archive_keys import ArchiveKeys
-from app.settings import SettingsError
+from app.process.settings import SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class KeyCheck:
 
     def begin(self, *, at_once: bool, done: Callable[[], None] = lambda: None) -> None:
         """Look `at_once`, and then in a thread until all stores have answered. There a missing key ends the process
-        (app/threads.py). Calls `done` at the end."""
+        (app/process/threads.py). Calls `done` at the end."""
         if at_once and self.look():
             done()
             return

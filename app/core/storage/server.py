@@ -23,7 +23,7 @@ from threading import Thread
 from typing import Any
 
 from app.core.errors import ArchiveError, SessionError
-from app.logs import configure
+from app.process.logs import configure
 
 log = logging.getLogger(__name__)
 

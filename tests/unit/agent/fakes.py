@@ -8,6 +8,7 @@ from typing import Any
 
 from app.agent.model import Call, Reply
 from app.agent.model_worker import ModelWorker
+from app.agent.protocol import Event
 from app.agent.retry import RetryingModel
 from app.agent.state import State
 from app.agent.steps import Steps
@@ -15,7 +16,6 @@ from app.agent.tools.child import Stop
 from app.agent.tools.registry import Result, Toolbox
 from app.agent.tools.sandbox_path import Workspace
 from app.agent.turns import Turns
-from app.agent_protocol import Event
 
 USAGE = {"prompt_tokens": 10, "completion_tokens": 5}
 

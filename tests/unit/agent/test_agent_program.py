@@ -21,13 +21,13 @@ from app.agent.context import INTERRUPTED, NOT_RUN, open_calls
 from app.agent.program import LINE_BYTES, Program
 from app.agent.program_answer import NO_RESULT
 from app.agent.program_worker import ProgramWorker, conversation, mark_of, program_environment, program_of
+from app.agent.protocol import Event
 from app.agent.settings import AgentSettings
 from app.agent.state import State
 from app.agent.steps import Steps
 from app.agent.tools.orphans import marked_processes
 from app.agent.turn import Stopping
 from app.agent.turns import RESUMES, Turns
-from app.agent_protocol import Event
 from tests.unit.agent.process import UUID
 from tests.unit.landlock import hides
 from tests.waiting import wait_for

@@ -8,8 +8,8 @@ from app.agent import gateway as calls
 from app.agent import reports as module
 from app.agent.events import Bus, outcome_event, truncated
 from app.agent.gateway import Gateway, GatewayDown, call_home, waits
+from app.agent.protocol import Event
 from app.agent.reports import Reports
-from app.agent_protocol import Event
 from tests.unit.agent.fake_gateway import TOKEN
 
 EVENTS = "/agent/v1/events"

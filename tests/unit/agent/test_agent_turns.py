@@ -7,9 +7,9 @@ import pytest
 from app.agent import retry
 from app.agent.context import INTERRUPTED, NOT_RUN
 from app.agent.model import Call, ContextTooLong, ManagerUnavailable, ModelError, ModelUnavailable, Reply, Stopped
+from app.agent.protocol import Failure
 from app.agent.retry import wait_before
 from app.agent.state import IdReused, QueueFull
-from app.agent_protocol import Failure
 from tests.unit.agent.fakes import USAGE, FakeModel, World, calls, says
 from tests.unit.agent.process import PATIENCE
 

@@ -14,7 +14,7 @@ from app.api.openapi import Api
 from app.core.composition import Core
 from app.core.sessions.model import Status
 from app.main import create_app
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.documented import CheckedClient
 from tests.unit.api.helpers import ADMIN_KEY, KEYS, AppMaker, Client, core_of, keyed, move, new_session
 from tests.unit.api.visitors import Visitor

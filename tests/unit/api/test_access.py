@@ -12,7 +12,7 @@ from app.core.access.tokens import Kind
 from app.core.composition import Core
 from app.core.sessions.model import Status
 from app.main import create_app
-from app.settings import Settings, SettingsError
+from app.process.settings import Settings, SettingsError
 from tests.unit.api.helpers import BOUND_KEY, AppMaker, Client, check_problem, keyed, move, new_session
 from tests.world import SECRET_KEY
 

@@ -25,7 +25,7 @@ from tests.unit.api.helpers import (
 )
 from tests.waiting import wait_for
 from workers import rpc
-from workers.download_server import DownloadServer, digest
+from workers.job.download_server import DownloadServer, digest
 
 UNKNOWN = "app-zzzzzzzz-20261120-080000.zip"
 

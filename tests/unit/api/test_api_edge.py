@@ -11,14 +11,14 @@ import pytest
 import redis
 from flask import Flask
 
-from app import logs
 from app.api.blueprint import rules_of
 from app.api.prefer import Preference, preference
 from app.core.access.keyring import Keyring, Principal, read_keyring
 from app.core.composition import Core
 from app.core.redis import keys
 from app.main import create_app
-from app.settings import Settings, SettingsError
+from app.process import logs
+from app.process.settings import Settings, SettingsError
 from tests.ports import free_port
 from tests.unit.api.helpers import (
     ADMIN_KEY,

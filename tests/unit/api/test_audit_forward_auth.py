@@ -11,7 +11,7 @@ from werkzeug.datastructures import Headers
 from app.core.access.forwarded_request import client_address
 from app.core.composition import Core
 from app.core.sessions.model import Status
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.unit.api.helpers import ADMIN_KEY, AppMaker, Client, forward_auth_of, move
 from tests.unit.api.visitors import HANDSHAKE, NAVIGATION, POLL, Visitor, asked_by_nginx, link
 from tests.world import SECRET_KEY

@@ -16,7 +16,7 @@ from app.core.access.tokens import FRAME_COOKIE, AccessToken, Kind
 from app.core.composition import Core
 from app.core.sessions.model import Record, Status
 from app.main import create_app
-from app.settings import Settings, SettingsError
+from app.process.settings import Settings, SettingsError
 from tests.unit.api.helpers import ADMIN_KEY, AppMaker, Client, check_problem, forward_auth_of, keyed, move, new_session
 from tests.unit.api.visitors import HANDSHAKE, NAVIGATION, POLL, Visitor, asked, asked_by_nginx, link
 from tests.world import SECRET_KEY

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask
 
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.unit.api.helpers import ADMIN_KEY, SERVICE_KEY, AppMaker, Client, check_problem, digest, keyed
 
 

@@ -15,7 +15,7 @@ from app.core.access.landing_path import ENTERED
 from app.core.composition import Core
 from app.core.sessions.model import Status
 from app.main import create_app
-from app.settings import Settings, SettingsError
+from app.process.settings import Settings, SettingsError
 from tests.unit.api.helpers import ADMIN_KEY as KEY
 from tests.unit.api.helpers import AppMaker, Client, check_problem, forward_auth_of, keyed, move, new_session
 from tests.unit.api.visitors import BACKGROUND, HANDSHAKE, NAVIGATION, OLD_BROWSER, POLL, Visitor, asked_by_nginx, link

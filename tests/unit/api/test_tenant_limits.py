@@ -18,8 +18,8 @@ from app.core.access.tokens import Kind as PassKind
 from app.core.composition import Core
 from app.core.errors import AgentUnavailable
 from app.core.sessions.model import Status
-from app.problems import Problem
-from app.settings import Settings, SettingsError
+from app.http.problems import Problem
+from app.process.settings import Settings, SettingsError
 from tests.unit.api.helpers import (
     ADMIN_KEY,
     KEYS,

@@ -22,7 +22,7 @@ import pytest
 from app.api.event_schemas import STREAM, STREAMS
 from app.api.openapi import api_of
 from app.main import create_app
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.conftest import ROOT
 from workspaces import Workspaces, events, models
 from workspaces.decoding import Answer

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from app.concurrency import ConcurrencyLimit, Slots
 from app.core.throttle import Throttle
+from app.http.concurrency import ConcurrencyLimit, Slots
 
 
 def test_the_first_time_is_always_due():

@@ -16,7 +16,7 @@ from app.core.byte_budget import ByteBudget, NoRoom
 from app.core.errors import AgentUnavailable
 from app.core.prompts.agent_client import CHAT_RESPONSE, PAGE_RESPONSE, SMALL_RESPONSE, Agent, AgentClient
 from app.core.untrusted_json import TooManyValues, count_values, parse, without_lone_surrogates
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.fake_agent import FakeAgent
 from tests.unit.api.conftest import make_app  # noqa: F401
 from tests.unit.api.helpers import ADMIN_KEY, AppMaker, check_problem, keyed

@@ -18,7 +18,7 @@ import pytest
 
 from app.agent.editor import ORDER_HEADER, ORDER_PATH
 from app.core.access.disconnect_order import DisconnectOrder
-from app.settings import Settings, SettingsError
+from app.process.settings import Settings, SettingsError
 from tests.conftest import ROOT
 from tests.waiting import PATIENCE
 

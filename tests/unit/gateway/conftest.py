@@ -10,7 +10,7 @@ import redis
 from flask import Flask
 
 from app.gateway.main import create_app
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.model_server import ModelServer
 from tests.unit.gateway.helpers import API_KEY, SECRET_KEY, GatewayMaker, Workspace, in_a_test
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.gateway.chat_request import TOKENS_MAX, ChatRequest, provider_request
-from app.problems import Problem
+from app.http.problems import Problem
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 

@@ -10,7 +10,7 @@ import pytest
 import redis
 from flask import Flask
 
-from app.agent_protocol import REPORT_EVENTS
+from app.agent.protocol import REPORT_EVENTS
 from app.core.redis import keys, task_queue
 from app.core.sessions.model import Status
 from app.core.sessions.resources import Sample

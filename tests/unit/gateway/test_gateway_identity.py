@@ -9,7 +9,7 @@ from flask import Flask
 from app.core.access.agent_credentials import AgentCredentials
 from app.core.sessions.model import Status
 from app.gateway.main import create_app
-from app.settings import Settings, SettingsError
+from app.process.settings import Settings, SettingsError
 from tests.unit.gateway.helpers import SECRET_KEY, USER, GatewayMaker, Workspace
 
 CALLS = [

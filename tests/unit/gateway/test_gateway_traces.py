@@ -6,7 +6,7 @@ import pytest
 
 from tests.model_server import Answer, ModelServer
 from tests.unit.gateway.helpers import USER, GatewayMaker, Workspace
-from tests.unit.test_tracing import PARENT, Spans
+from tests.unit.process.test_tracing import PARENT, Spans
 
 CANARY = "canary-text"
 

@@ -12,7 +12,7 @@ from app.core.redis.model_answers import ModelAnswers
 from app.gateway.metrics import Figures
 from app.gateway.model_check import ASKED_EVERY, ModelCheck
 from app.gateway.provider import Provider
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.model_server import ModelServer
 from tests.ports import free_port
 

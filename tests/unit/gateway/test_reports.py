@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from app.agent_protocol import REPORT_EVENTS, Event
+from app.agent.protocol import REPORT_EVENTS, Event
 from app.core.errors import InvalidRequest
 from app.gateway.reports import ESCAPED, RESPONSE_MAX, TEXT_MAX, Report, fitted, shown
 

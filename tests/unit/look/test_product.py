@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from app.look.product import LOGO_BYTES, Product
-from app.settings import Settings, SettingsError
+from app.process.settings import Settings, SettingsError
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

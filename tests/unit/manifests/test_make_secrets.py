@@ -14,8 +14,8 @@ import pytest
 
 from app.core.redis.users import ADMIN, USERS
 from app.core.storage.archive_keys import ArchiveKeys
-from app.secret_keys import Purpose
-from app.settings import Settings
+from app.process.secret_keys import Purpose
+from app.process.settings import Settings
 from tests.manifests import MANIFESTS, SYSTEM, WORKSPACES
 
 FAKE_KUBECTL = """#!/bin/sh

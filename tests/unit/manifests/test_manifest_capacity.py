@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from app.core.sessions.model import Identity
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.manifests import MANIFESTS, OVERLAYS, PROCESSES, Object, of_kind, pods, render, settings_of
 from workers.runtime.kubernetes import job_objects
 from workers.runtime.kubernetes.config import KubernetesConfig

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.manifests import MANIFESTS, OVERLAYS, Object, pods, render, settings_of
 
 

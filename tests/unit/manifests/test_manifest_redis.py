@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.core.redis import users
-from app.redis_address import address
+from app.process.redis_address import address
 from tests.manifests import (
     MANIFESTS,
     OVERLAYS,

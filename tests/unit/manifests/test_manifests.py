@@ -11,7 +11,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from app.core.sessions.model import Identity
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.manifests import (
     ALLOWED,
     MANIFESTS,

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from app.core.costs.prices import Prices
-from app.settings import SettingsError
+from app.process.settings import SettingsError
 from scripts.lib import cost_page
 from scripts.lib.marked import MarkersMissing
 

@@ -12,7 +12,7 @@ from scripts.images import inputs
 from tests.conftest import ROOT
 
 IMPORTED = """
-import sys, workers.backup_job
+import sys, workers.job.program
 for name, module in sys.modules.items():
     if name.partition(".")[0] in ("app", "workers"):
         print(module.__file__)
@@ -32,7 +32,7 @@ def test_all_that_the_archive_jobs_import_is_in_their_image() -> None:
     ran = subprocess.run([sys.executable, "-c", IMPORTED], cwd=ROOT, capture_output=True, text=True, timeout=60)
     imported = {Path(line) for line in ran.stdout.splitlines()}
     there = copied()
-    assert ROOT / "workers" / "backup_job.py" in imported
+    assert ROOT / "workers" / "job" / "program.py" in imported
     assert {path for path in imported if path not in there and not set(path.parents) & set(there)} == set()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import Settings
+from app.process.settings import Settings
 from scripts.lib import monitoring, procfile, serve
 from scripts.lib.data_dir import StartError
 from scripts.monitoring import alerts

@@ -14,7 +14,7 @@ from prometheus_client.utils import floatToGoString
 
 from app.core.redis.counters import START_BUCKETS
 from app.main import create_app
-from app.settings import Settings
+from app.process.settings import Settings
 from scripts.monitoring import write
 from scripts.monitoring.alerts import ALERTS, PROCESSES
 from scripts.monitoring.objectives import FAST, OBJECTIVES, SLOW, WINDOWS

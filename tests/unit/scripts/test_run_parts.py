@@ -15,7 +15,7 @@ import redis
 
 from app.core.prompts.history_store import Checkpoint, HistoryStore
 from app.core.storage.archive_keys import ArchiveKeys, new_key
-from app.settings import Settings, SettingsError
+from app.process.settings import Settings, SettingsError
 from scripts.lib import check_lock, check_tree, leftovers, procfile, serve
 from scripts.lib.data_dir import PORTS, StartError, chosen_port, only_run, remembered_port, remembered_secret
 from scripts.lib.locks import only_one

@@ -11,7 +11,7 @@ from flask import Flask
 
 from app.core.composition import Core
 from app.main import create_app
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.dashboard import ORIGIN, Visitor
 from tests.unit.api.helpers import ADMIN_KEY, core_of, digest
 

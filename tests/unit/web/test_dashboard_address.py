@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from app.settings import Settings, SettingsError
+from app.process.settings import Settings, SettingsError
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from flask import Flask
 from app.core.access.keyring import Keyring, Principal
 from app.core.redis import keys
 from app.main import create_app
-from app.settings import Settings
+from app.process.settings import Settings
 from app.web import guard
 from app.web.people import AT_ONCE, People
 from tests.dashboard import ORIGIN, Visitor

@@ -15,7 +15,7 @@ from app.core.redis.counters import START_BUCKETS
 from app.core.redis.dead_letters import DeadLetter
 from app.core.sessions.samples import Last, Sample
 from app.main import create_app
-from app.settings import Settings
+from app.process.settings import Settings
 from app.web.overview import evenly, times_of
 from tests.dashboard import ORIGIN, Visitor
 from tests.unit.api.helpers import ADMIN_KEY, Client, core_of, digest, new_session

@@ -16,7 +16,7 @@ from flask import Flask
 from app.core.composition import Core
 from app.core.sessions.model import Record, Signal, Status
 from app.main import create_app
-from app.settings import Settings
+from app.process.settings import Settings
 from app.web.api import ApiError
 from app.web.session_actions import labels_of
 from tests.unit.api.helpers import ADMIN_KEY, add_backup, move

@@ -15,7 +15,7 @@ from flask import Flask
 from app.core.composition import Core
 from app.core.sessions.model import Record, Status
 from app.main import create_app
-from app.settings import Settings
+from app.process.settings import Settings
 from app.web import session_rows
 from tests.unit.api.helpers import ADMIN_KEY, BOUND_KEY, KEYS, SERVICE_KEY, digest
 from tests.unit.web.conftest import ORIGIN, Visitor

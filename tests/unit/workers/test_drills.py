@@ -13,8 +13,8 @@ from app.core.restore_points.names import reference
 from app.core.sessions.model import Status
 from app.core.storage.archive_keys import new_key
 from tests.world import World
+from workers.lifecycle.stored_points import StoredPoints
 from workers.runtime.base import Check, PointOrder, PointSummary, Proof, ProofOrder, never
-from workers.stored_points import StoredPoints
 
 CYCLE = 1_000_000.0
 

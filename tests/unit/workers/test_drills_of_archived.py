@@ -16,7 +16,7 @@ from app.core.sessions.model import Record, Status, Tier
 from app.core.storage.archive_keys import new_key
 from tests.unit.workers.sidecars import sidecars, store_sidecar
 from tests.world import World
-from workers.stored_points import StoredPoints
+from workers.lifecycle.stored_points import StoredPoints
 
 CYCLE = 1_000_000.0
 TTL = 3_600.0

@@ -13,7 +13,7 @@ from app.agent import service as agent
 from app.agent.settings import AgentSettings
 from app.agent.tools import command, runner
 from app.core.prompts.agent_client import UNSAVED_WORK_TIMEOUT
-from app.settings import Settings
+from app.process.settings import Settings
 from scripts.lib import redis_server, serve
 from tests.conftest import ROOT
 from tests.manifests import MANIFESTS, OVERLAYS, pods, render, settings_of
@@ -30,7 +30,7 @@ DEFAULT = Settings()
 RESPAWN = runpy.run_path(str(ROOT / "scripts/respawn"))["GRACE"]
 
 LEAVE = UNSAVED_WORK_TIMEOUT + 2 * DEFAULT.agent_timeout
-"""s: workers/shutdown.py asks for the risk, cancels, and has the conversation stored."""
+"""s: workers/agents/shutdown.py asks for the risk, cancels, and has the conversation stored."""
 
 LOCAL_STOP = local.ROUTE_PATIENCE + DEFAULT.stop_grace + processes.KILL_LIMIT
 CLUSTER_STOP = DEFAULT.stop_grace + kubernetes.GOING_LIMIT

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.conftest import ROOT
 from tests.world import World
-from workers import broker, celery_heartbeat, observer
-from workers.celery_app import app
-from workers.heartbeat import EVERY, Heartbeat
+from workers import observer
+from workers.celery import broker, liveness
+from workers.celery.app import app
+from workers.heartbeat_file import EVERY, Heartbeat
 from workers.observer import Observer
 
 
@@ -90,15 +91,15 @@ def pool(*jobs: SimpleNamespace, processes: int = 1) -> Any:
     ],
 )
 def test_a_pool_that_takes_no_tasks_is_noticed(seen: Any, works: bool) -> None:
-    watch = celery_heartbeat.PoolWatch()
-    looks = [watch.works(seen) for _ in range(celery_heartbeat.STUCK)]
+    watch = liveness.PoolWatch()
+    looks = [watch.works(seen) for _ in range(liveness.STUCK)]
     assert looks[-1] is works
     assert looks[0] is bool(seen._pool)
 
 
 def test_a_task_that_is_begun_late_is_forgiven() -> None:
-    watch = celery_heartbeat.PoolWatch()
-    for seen in (pool(NOT_BEGUN), pool(BEGUN)) * celery_heartbeat.STUCK:
+    watch = liveness.PoolWatch()
+    for seen in (pool(NOT_BEGUN), pool(BEGUN)) * liveness.STUCK:
         assert watch.works(seen)
 
 
@@ -108,8 +109,8 @@ def test_a_worker_beats_from_its_event_loop_and_in_no_other_way() -> None:
     worker = SimpleNamespace(app=SimpleNamespace(heartbeat=heart), pool=SimpleNamespace(_pool=pool()), steps=[])
     hub = SimpleNamespace(call_repeatedly=lambda *timer: timers.append(timer))
 
-    assert celery_heartbeat.Pulse in app.steps["worker"]
-    celery_heartbeat.Pulse(worker).register_with_event_loop(worker, hub)
+    assert liveness.Pulse in app.steps["worker"]
+    liveness.Pulse(worker).register_with_event_loop(worker, hub)
 
     [(seconds, look, seen)] = timers
     assert (seconds, heart.count) == (EVERY, 0)
@@ -136,11 +137,11 @@ def test_beat_beats_with_each_tick(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """At least each second, whatever it waits for."""
     heart = Beats()
     monkeypatch.setattr(app, "heartbeat", heart)
-    scheduler = celery_heartbeat.Scheduler(app=app, schedule_filename=str(tmp_path / "schedule"), lazy=True)
+    scheduler = liveness.Scheduler(app=app, schedule_filename=str(tmp_path / "schedule"), lazy=True)
     monkeypatch.setattr(type(scheduler), "schedule", {})
     assert scheduler.tick() <= EVERY
     assert heart.count == 1
-    assert app.conf.beat_scheduler is celery_heartbeat.Scheduler
+    assert app.conf.beat_scheduler is liveness.Scheduler
 
 
 @pytest.mark.slow

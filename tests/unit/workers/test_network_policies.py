@@ -13,7 +13,7 @@ from app.core.redis import keys, task_queue
 from app.core.redis.heartbeats import POLICIES_KNOWN, POLICIES_LOOKED_AT, Heartbeats, Policies
 from tests.ports import free_port
 from workers import network_policies
-from workers.celery_app import app
+from workers.celery.app import app
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from app.core.sessions.model import Status
 from app.core.storage.archive_keys import new_key
 from tests.fake_agent import FakeAgent
 from tests.world import World
+from workers.lifecycle.wanted import deleted_or_woken
 from workers.points import Points
 from workers.runtime.base import Check, PointOrder, PointSummary, never
-from workers.wanted import deleted_or_woken
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from app.core.storage.archive_keys import ArchiveKeys, new_key
 from tests.fakes import FakeWorkspace
 from tests.unit.workers.sidecars import sidecars, store_sidecar
 from tests.world import World
-from workers.archiving import Archive
+from workers.lifecycle.archiving import Archive
+from workers.lifecycle.stored_points import StoredPoints
 from workers.restore_points.sidecar import Sidecar, Sidecars
-from workers.stored_points import StoredPoints
 
 FILES = {"a.txt": b"saved"}
 

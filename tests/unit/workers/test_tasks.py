@@ -14,10 +14,11 @@ from celery.exceptions import Retry
 from app.core import composition
 from app.core.errors import AgentUnavailable
 from app.core.redis import task_queue
-from app.settings import Settings, SettingsError
-from workers import celery_app, context, tasks
-from workers.celery_app import NotSweeps, app, settings
-from workers.safe_task import TaskFailed
+from app.process.settings import Settings, SettingsError
+from workers import context, tasks
+from workers.celery import app as celery_app
+from workers.celery.app import NotSweeps, app, settings
+from workers.celery.base_task import TaskFailed
 
 A = "aaaa0001"
 OWN = {name: task for name, task in app.tasks.items() if not name.startswith("celery.")}

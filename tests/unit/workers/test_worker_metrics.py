@@ -15,9 +15,9 @@ from app.core.errors import PermanentError
 from app.core.redis import task_queue
 from app.core.redis.task_queue import ENQUEUED_AT
 from tests.world import World
-from workers import metrics
-from workers.metrics import BeatFigures, ObserverFigures, WorkerFigures
+from workers import worker_metrics
 from workers.observer import Observer, kind_of
+from workers.worker_metrics import BeatFigures, ObserverFigures, WorkerFigures
 
 
 @pytest.fixture
@@ -25,9 +25,9 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[CollectorRegistry]:
     """That of the figures of this process, made anew."""
     made = CollectorRegistry()
     figures = WorkerFigures(made)
-    monkeypatch.setattr(metrics, "worker_figures", lambda: figures)
+    monkeypatch.setattr(worker_metrics, "worker_figures", lambda: figures)
     yield made
-    metrics._begun.set(None)
+    worker_metrics._begun.set(None)
 
 
 def task(**request: Any) -> Any:
@@ -40,26 +40,26 @@ def ended(registry: CollectorRegistry, outcome: str) -> float | None:
 
 def test_a_task_is_counted_by_its_outcome(registry: CollectorRegistry) -> None:
     for state, defers in (("SUCCESS", False), ("SUCCESS", True), ("FAILURE", False), ("SUCCESS", False)):
-        metrics._begin(task=task())
+        worker_metrics._begin(task=task())
         if defers:
-            metrics.deferred()
+            worker_metrics.deferred()
         if state == "FAILURE":
-            metrics._note_killed(sender=task())
-        metrics._end(task=task(), state=state)
+            worker_metrics._note_killed(sender=task())
+        worker_metrics._end(task=task(), state=state)
     assert [ended(registry, outcome) for outcome in ("done", "deferred", "failed")] == [2, 1, 1]
     assert registry.get_sample_value("worker_task_seconds_count", {"task": task_queue.WAKE}) == 4
 
 
 def test_a_task_whose_process_was_killed_has_failed(registry: CollectorRegistry) -> None:
     """The main process is told, which runs none itself."""
-    metrics._note_killed(sender=task())
+    worker_metrics._note_killed(sender=task())
     assert ended(registry, "failed") == 1
     assert registry.get_sample_value("worker_task_seconds_count", {"task": task_queue.WAKE}) is None
 
 
 def test_how_long_a_task_waited_is_counted_by_queue(registry: CollectorRegistry) -> None:
     for request in ({ENQUEUED_AT: time.time() - 7}, {}, {ENQUEUED_AT: "nonsense"}):
-        metrics._begin(task=task(**request))
+        worker_metrics._begin(task=task(**request))
     assert registry.get_sample_value("worker_task_wait_seconds_count", {"queue": "wake"}) == 1
     seconds = registry.get_sample_value("worker_task_wait_seconds_sum", {"queue": "wake"})
     assert seconds is not None and 7 <= seconds < 60
@@ -67,7 +67,7 @@ def test_how_long_a_task_waited_is_counted_by_queue(registry: CollectorRegistry)
 
 def test_the_tasks_of_a_workers_queues_are_shown_before_the_first(registry: CollectorRegistry) -> None:
     """A rate needs a value from before the first failure."""
-    metrics.worker_figures().expect({"wake": object()})
+    worker_metrics.worker_figures().expect({"wake": object()})
     assert ended(registry, "failed") == 0
     labels = {"task": task_queue.SLEEP, "outcome": "failed"}
     assert registry.get_sample_value("worker_tasks_total", labels) is None
@@ -75,9 +75,9 @@ def test_the_tasks_of_a_workers_queues_are_shown_before_the_first(registry: Coll
 
 def test_tasks_of_others_are_not_counted(registry: CollectorRegistry) -> None:
     other = SimpleNamespace(name="celery.backend_cleanup", request={})
-    metrics._begin(task=other)
-    metrics._end(task=other, state="SUCCESS")
-    metrics._note_killed(sender=other)
+    worker_metrics._begin(task=other)
+    worker_metrics._end(task=other, state="SUCCESS")
+    worker_metrics._note_killed(sender=other)
     assert not [each for family in registry.collect() for each in family.samples if each.value]
 
 

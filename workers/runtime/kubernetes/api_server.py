@@ -19,9 +19,9 @@ from urllib.parse import urlencode
 import urllib3
 from kubernetes import client, config
 
-from app import tracing
 from app.core.errors import PermanentError, RetryableError, RuntimeUnavailable
-from app.settings import SettingsError
+from app.process import tracing
+from app.process.settings import SettingsError
 from workers.runtime.kubernetes.names import FIELD_MANAGER, Object
 from workers.runtime.polling import wait_until
 

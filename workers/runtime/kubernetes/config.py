@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from app.core.sessions.model import SIZES
-from app.secret_keys import Purpose
-from app.settings import Settings, SettingsError
+from app.process.secret_keys import Purpose
+from app.process.settings import Settings, SettingsError
 from workers.runtime.agent_environment import agent_environment
 from workers.runtime.kubernetes.names import Object
 

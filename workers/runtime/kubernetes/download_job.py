@@ -8,8 +8,8 @@ from typing import Any
 
 from app.core.backups.store import session_of
 from app.core.storage.archive_keys import NO_KEYS, ArchiveKeys
-from app.settings import Settings
-from workers.download_server import digest
+from app.process.settings import Settings
+from workers.job.download_server import digest
 from workers.runtime.kubernetes import job_access, job_objects, names
 from workers.runtime.kubernetes.api_server import ApiServer
 from workers.runtime.kubernetes.config import KubernetesConfig

@@ -30,7 +30,7 @@ from app.core.redis import keys
 from app.core.redis.errors import redis_errors
 from app.core.sessions.model import Identity
 from app.core.storage.archive_keys import ArchiveKeys
-from app.settings import Settings
+from app.process.settings import Settings
 from workers.archive.terms import incomplete
 from workers.runtime.base import (
     PATIENCE,

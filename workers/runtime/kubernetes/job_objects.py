@@ -1,5 +1,5 @@
 """The Jobs that work on backups and restore points, as pure functions: backup, point, drill, restore, and
-download. All run workers/backup_job.py in the workspace's image.
+download. All run workers/job/program.py in the workspace's image.
 
 A Job works for one session. Of the backups it has that session's folder alone: as a mount, or by a credential for an
 object store. The session's keys and that credential are in a Secret of its own, which goes with it.
@@ -230,7 +230,7 @@ def _pod_spec(
     keyed: bool,
     grace: int,
 ) -> Object:
-    """The pod of that Job, which runs workers/backup_job.py once in the container `own`, with these mounts of the
+    """The pod of that Job, which runs workers/job/program.py once in the container `own`, with these mounts of the
     backups. It waits for its Secret if that is to hold anything. Its service account is that of workspaces, which has
     no rights in the cluster or in a cloud.
     """

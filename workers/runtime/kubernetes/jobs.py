@@ -10,7 +10,7 @@ from contextlib import suppress
 from app.core.errors import RetryableError, SessionError
 from app.core.storage.archive_keys import SessionKeys
 from app.core.storage.credential import Credential
-from workers.backup_job import Result, read_outcome
+from workers.job.program import Result, read_outcome
 from workers.runtime.base import Check, never
 from workers.runtime.kubernetes import job_objects, names, status
 from workers.runtime.kubernetes.api_server import ApiServer, Conflict, NotFound, timestamp, wait_for

@@ -19,7 +19,7 @@ from app.core.prompts.inbox import MARKER
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
 from app.core.sessions.model import Identity
-from app.settings import Settings
+from app.process.settings import Settings
 from workers.runtime.kubernetes import names, pods
 from workers.runtime.kubernetes.api_server import ApiServer, Expired, NotFound
 from workers.runtime.kubernetes.names import Object

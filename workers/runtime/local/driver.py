@@ -40,7 +40,7 @@ from app.core.restore_points import names
 from app.core.sessions.model import Identity
 from app.core.sessions.reason_codes import ReasonCode
 from app.core.storage.archive_keys import ArchiveKeys, SessionKeys
-from app.settings import Settings
+from app.process.settings import Settings
 from workers import archive, restore_points
 from workers.runtime import exits
 from workers.runtime.base import (

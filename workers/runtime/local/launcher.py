@@ -13,8 +13,8 @@ from pathlib import Path
 
 from app.core.access.agent_credentials import AgentCredentials
 from app.core.sessions.model import Identity
-from app.secret_keys import Purpose
-from app.settings import Settings
+from app.process.secret_keys import Purpose
+from app.process.settings import Settings
 from app.volume.environment import inherited
 from workers.runtime.agent_environment import agent_environment
 from workers.runtime.local import processes

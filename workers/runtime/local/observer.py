@@ -20,7 +20,7 @@ from threading import Event
 from app.core.errors import FilesGone, RetryableError
 from app.core.sessions.model import Identity
 from app.core.sessions.reason_codes import ReasonCode
-from app.settings import Settings
+from app.process.settings import Settings
 from workers.runtime import exits
 from workers.runtime.base import Observation, Snapshot, never, silent_editor
 from workers.runtime.local import processes

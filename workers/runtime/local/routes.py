@@ -22,11 +22,11 @@ from urllib.parse import unquote, urlsplit
 
 import redis
 
-from app import redis_address
 from app.core.access.tokens import COOKIES, AccessTokens, Kind
 from app.core.errors import RetryableError
 from app.core.sessions.model import UUID_PATTERN
-from app.settings import Settings, SettingsError
+from app.process import redis_address
+from app.process.settings import Settings, SettingsError
 
 ENTRY_POINT = "workspaces"
 MIDDLEWARES = ("auth@file", "waking@file")

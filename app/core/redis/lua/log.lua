@@ -19,7 +19,7 @@ local FEED_FIELDS = {'status', 'reason', 'reason_code', 'backup', 'name', 'messa
 local FEED_KINDS = {state = true, backup = true, message = true, restore_point = true, files_lost = true, files_restored = true,
   rolled_back = true, drill_failed = true, phase = true}
 
--- A text without its private parts (app/private_text.py): names in marks, and the end of a log.
+-- A text without its private parts (app/process/private_text.py): names in marks, and the end of a log.
 local function without_private(text)
   text = string.match(text, '^(.-) Last lines of its log:') or text
   local parts, at = {}, 1

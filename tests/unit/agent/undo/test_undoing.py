@@ -13,13 +13,13 @@ import pytest
 
 from app.agent.conversation import UNDONE
 from app.agent.model import Reply
+from app.agent.protocol import Event
 from app.agent.settings import AgentSettings
 from app.agent.state import State
 from app.agent.turns import Busy
 from app.agent.undo import points, undoing
 from app.agent.undo.points import UndoFailed, UndoPoints
 from app.agent.undo.undoing import Undoing
-from app.agent_protocol import Event
 from tests.model_server import Answer, ModelServer, ToolCall
 from tests.sampling import dice, times
 from tests.unit.agent.fake_gateway import FakeGateway

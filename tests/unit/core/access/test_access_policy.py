@@ -12,7 +12,7 @@ from app.core.access.access_policy import RETRY_PATH, AccessDecision, Outcome, d
 from app.core.access.forwarded_request import ForwardedRequest, Target, from_nginx, from_traefik, target
 from app.core.access.tokens import COOKIE, AccessToken, Kind
 from app.core.sessions.model import Record, Status
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.unit.api.visitors import BACKGROUND, HANDSHAKE, NAVIGATION, OLD_BROWSER, POLL, asked
 
 NOW = 1_763_625_600.0

@@ -12,7 +12,7 @@ from app.core.access.login_links import LoginLinks
 from app.core.access.tokens import AccessTokens, Kind
 from app.core.sessions.model import Record, Status
 from app.core.sessions.store import SessionStore
-from app.settings import SettingsError
+from app.process.settings import SettingsError
 from tests.world import World
 
 OLD, NEW = "an-old-key-of-32-characters-or-more", "a-new-key-of-32-characters-or-more"

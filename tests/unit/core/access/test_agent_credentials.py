@@ -8,8 +8,8 @@ import hmac
 import pytest
 
 from app.core.access.agent_credentials import AgentCredentials, TokenOwner
-from app.secret_keys import Purpose, keys_for
-from app.settings import Settings, SettingsError
+from app.process.secret_keys import Purpose, keys_for
+from app.process.settings import Settings, SettingsError
 
 KEY, OTHER = "k" * 32, "o" * 32
 UUID = "abcd1234"

@@ -16,8 +16,8 @@ from app.core.errors import InvalidRequest
 from app.core.redis import keys
 from app.core.redis.memory import BALLAST_SHARE
 from app.core.redis.scripts import PARTS, script
-from app.logs import logging_config
-from app.settings import Settings
+from app.process.logs import logging_config
+from app.process.settings import Settings
 from tests.world import World
 from workers.runtime.base import Snapshot
 

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 import pytest
 
 from app.core.access.landing_path import LONGEST, is_landing, landing, login_location, with_parameter
-from app.settings import Settings
+from app.process.settings import Settings
 
 PATHS = [
     "/",

@@ -16,7 +16,7 @@ from app.core.service import NewSession
 from app.core.sessions.model import Status
 from tests.fake_agent import NO_RESPONSES, FakeAgent
 from tests.world import SECRET_KEY, World
-from workers.disconnect import TRIES, end_connections, replace_workspace
+from workers.agents.disconnect import TRIES, end_connections, replace_workspace
 
 ENDED = 2
 """How often connections are ended for one revocation: at once, and when all handshakes are over."""
@@ -152,7 +152,7 @@ def test_a_workspace_that_hangs_is_replaced_after_seconds(
     world: World, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A delivery worker waits no longer for it, however often it would ask."""
-    monkeypatch.setattr("workers.disconnect.PATIENCE", 0.6)
+    monkeypatch.setattr("workers.agents.disconnect.PATIENCE", 0.6)
     uuid = world.active()
     here(world, agent, uuid)
     agent.hang = True

@@ -27,7 +27,7 @@ from app.core.costs.usage import (
     rounded,
     running_amounts,
 )
-from app.settings import Settings
+from app.process.settings import Settings
 
 MOMENTS = st.integers(0, 4_102_444_800)  # to 2100
 PRICES = Prices.of(Settings())

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.core.costs.prices import AGENT_REQUESTS, Prices, quantity
-from app.settings import Settings, SettingsError
+from app.process.settings import Settings, SettingsError
 from workers.runtime.kubernetes import objects
 
 

@@ -23,7 +23,7 @@ from app.core.redis.dead_letters import DeadLetter
 from app.core.redis.processes import KINDS, Reporter
 from app.core.sessions.model import Status
 from app.core.storage.archive_keys import new_key
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.ports import free_port
 from tests.redis_users import guarded_redis
 from tests.world import World

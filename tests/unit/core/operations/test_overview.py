@@ -17,7 +17,7 @@ from app.core.redis.dead_letters import DeadLetter
 from app.core.redis.task_queue import QUEUES
 from app.core.sessions.model import Status
 from app.core.sessions.samples import HOUR, HOURS_KEPT, MINUTES_KEPT, Last, Sample
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.redis_users import Guarded, guarded_redis
 from tests.world import World
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.core.operations.settings_in_force import Shown, in_force, without_credentials
-from app.settings import Settings
+from app.process.settings import Settings
 
 SECRETIVE = re.compile(r"key|secret|password|token|credential|passphrase", re.IGNORECASE)
 

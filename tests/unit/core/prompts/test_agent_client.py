@@ -11,7 +11,7 @@ from app.core.access.agent_credentials import AgentCredentials
 from app.core.byte_budget import ByteBudget
 from app.core.errors import AgentNotReady, AgentRefused, AgentUnavailable, InvalidRequest
 from app.core.prompts.agent_client import CHAT_RESPONSE, SMALL_RESPONSE, Agent, AgentClient, CheckpointIncomplete
-from app.settings import Settings, SettingsError
+from app.process.settings import Settings, SettingsError
 from tests.fake_agent import CHUNKED, NO_RESPONSES, FakeAgent, fake_agent
 from tests.ports import free_port
 from tests.waiting import PATIENCE

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from app.agent_protocol import Failure
+from app.agent.protocol import Failure
 from app.core.errors import (
     IllegalState,
     InboxFull,
@@ -28,7 +28,7 @@ from app.core.redis import keys, task_queue
 from app.core.redis.counters import ANSWERED
 from app.core.service import NewSession
 from app.core.sessions.model import Record, Signal, Status
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.world import World
 from workers.runtime.kubernetes.scalers import Keda
 

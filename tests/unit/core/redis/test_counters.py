@@ -13,7 +13,7 @@ from app.core.composition import Core
 from app.core.redis import task_queue, users
 from app.core.redis.counters import ANSWERED, FIRST_TOKEN, PROMPT_BUCKETS, Counters
 from app.core.sessions.model import Record, Status
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.redis_users import Guarded, guarded_redis
 
 UUID = "abcd1234"

@@ -19,7 +19,7 @@ from app.core.redis.feed import Feed, FeedEvent
 from app.core.redis.memory import Memory
 from app.core.sessions.model import Record, Status
 from app.core.sessions.store import SessionStore
-from app.private_text import private, without_private
+from app.process.private_text import private, without_private
 from tests.waiting import wait_for
 
 UUID = "k3v9x0qa"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from app.agent_protocol import Failure
+from app.agent.protocol import Failure
 from app.core.access.audit import Act, Audit
 from app.core.access.keyring import Keyring, Principal
 from app.core.composition import Core
@@ -20,7 +20,7 @@ from app.core.redis.events import EventLog
 from app.core.redis.memory import Memory
 from app.core.restore_points.index import RestorePoints
 from app.core.service import NewSession
-from app.settings import Settings
+from app.process.settings import Settings
 from app.web.people import AT_ONCE, People
 from scripts.lib import redis_users as generator
 from tests.conftest import ROOT

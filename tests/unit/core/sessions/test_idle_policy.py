@@ -28,7 +28,7 @@ from app.core.sessions.idle_policy import (
     not_ahead,
 )
 from app.core.sessions.model import SIGNALS, Record, Signal, Status
-from app.settings import Settings, SettingsError
+from app.process.settings import Settings, SettingsError
 from workers.clock import ClockGuard
 
 MONDAY = 1_763_971_200.0

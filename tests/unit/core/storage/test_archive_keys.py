@@ -6,7 +6,7 @@ import pytest
 
 from app.core.errors import ArchiveError
 from app.core.storage.archive_keys import ArchiveKeys, SessionKeys, UnknownKey, new_key
-from app.settings import SettingsError
+from app.process.settings import SettingsError
 
 OLD, NEW = new_key(), new_key()
 

@@ -13,7 +13,7 @@ from app.core.storage.archive_keys import NO_KEYS, ArchiveKeys, new_key
 from app.core.storage.file_store import FileStore
 from app.core.storage.key_check import KeyCheck
 from app.core.storage.key_list import KeyList
-from app.settings import Settings, SettingsError
+from app.process.settings import Settings, SettingsError
 from tests.waiting import PATIENCE
 
 KEYS, OTHER = ArchiveKeys(new_key()), ArchiveKeys(new_key())
@@ -53,7 +53,7 @@ def test_a_store_that_is_away_is_asked_again_until_it_answers() -> None:
 
 
 def test_a_missing_key_of_a_store_that_was_away_ends_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And by that its process: see app/threads.py."""
+    """And by that its process: see app/process/threads.py."""
     raised: list[object] = []
     ended = threading.Event()
 

@@ -37,7 +37,7 @@ from app.core.storage import remote, server
 from app.core.storage.archive_keys import ArchiveKeys, UnknownKey, new_key
 from app.core.storage.remote import PIECE, Child, FilesProxy, Proxy, StoreProcess
 from app.core.storage.server import CALLS, frame, receive, send
-from app.settings import Settings, SettingsError
+from app.process.settings import Settings, SettingsError
 from tests.conftest import ROOT
 from tests.unit.core.storage.shelf import Shelf
 from tests.waiting import PATIENCE, wait_for

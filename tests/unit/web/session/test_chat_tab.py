@@ -14,7 +14,7 @@ from app.core.composition import Core
 from app.core.prompts.inbox import State
 from app.core.sessions.model import Status
 from app.main import create_app
-from app.settings import Settings
+from app.process.settings import Settings
 from app.web.session.chat import PAGE
 from tests.fake_agent import FakeAgent
 from tests.unit.api.helpers import move

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.settings import Settings, SettingsError
+from app.process.settings import Settings, SettingsError
 from workers.runtime.agent_environment import agent_environment
 
 PROGRAM = "python3 -I /opt/own/agent.py --name 'An agent'"

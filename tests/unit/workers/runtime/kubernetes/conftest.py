@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import redis
 
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.unit import fake_api
 from tests.unit.fake_api import FakeApi
 from tests.unit.workers.runtime.kubernetes.samples import (

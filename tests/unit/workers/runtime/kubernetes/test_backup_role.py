@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.settings import SettingsError
+from app.process.settings import SettingsError
 from tests.unit.workers.runtime.kubernetes.test_objects import SETTINGS
 
 ARN = "arn:aws:iam::123456789012:role/path/archive"

@@ -11,9 +11,9 @@ import pytest
 
 from app.core.errors import BackupNotFound, RetryableError
 from app.core.storage.credential import Credential
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.unit.fake_api import FakeApi, serving
-from workers.download_server import digest
+from workers.job.download_server import digest
 from workers.runtime.kubernetes import jobs, s3_credentials
 from workers.runtime.kubernetes.config import KubernetesConfig
 from workers.runtime.kubernetes.download_job import DownloadJobs

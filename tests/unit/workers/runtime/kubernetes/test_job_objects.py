@@ -22,7 +22,7 @@ from tests.unit.workers.runtime.kubernetes.test_objects import (
     TOLERATIONS,
     VOLUMES,
 )
-from workers import backup_job
+from workers.job import program
 from workers.runtime.base import PointOrder, ProofOrder
 from workers.runtime.kubernetes import job_objects
 from workers.runtime.kubernetes.config import KubernetesConfig
@@ -300,7 +300,7 @@ def test_a_job_with_a_credential_has_it_in_its_secret_and_no_account_of_the_clou
         name, spec = job["metadata"]["name"], job["spec"]["template"]["spec"]
         (container,) = spec["containers"]
         assert container["args"][-2:] == ["--credential-file", "/run/archive-keys/credential"]
-        assert backup_job.parsed(container["args"]).credential_file == Path("/run/archive-keys/credential")
+        assert program.parsed(container["args"]).credential_file == Path("/run/archive-keys/credential")
         assert ("--keys-file" in container["args"]) is keyed
         assert container["volumeMounts"][-1] == {"name": "keys", "mountPath": "/run/archive-keys", "readOnly": True}
         assert spec["volumes"][-1] == {"name": "keys", "secret": {"secretName": name, "defaultMode": 0o400}}

@@ -19,7 +19,7 @@ from app.core.errors import (
 )
 from app.core.storage.archive_keys import ArchiveKeys, SessionKeys, new_key
 from app.core.storage.credential import Credential
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.contract.runtimes import order, watching
 from tests.unit.fake_api import FakeApi
 from tests.unit.workers.runtime.kubernetes.samples import (

@@ -19,7 +19,7 @@ from app.core.errors import (
     Superseded,
     WorkspaceConflict,
 )
-from app.settings import Settings, SettingsError
+from app.process.settings import Settings, SettingsError
 from tests.unit import fake_api
 from tests.unit.fake_api import FakeApi
 from tests.unit.workers.runtime.kubernetes.samples import (

@@ -12,7 +12,7 @@ from app.core.errors import (
     Superseded,
 )
 from app.core.prompts.inbox import MARKER
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.unit.fake_api import FakeApi
 from tests.unit.workers.runtime.kubernetes.samples import (
     ADA,

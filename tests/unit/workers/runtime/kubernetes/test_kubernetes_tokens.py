@@ -7,7 +7,7 @@ import base64
 import redis
 
 from app.core.access.agent_credentials import AgentCredentials
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.unit.fake_api import FakeApi
 from tests.unit.workers.runtime.kubernetes.samples import ADA, NAME, READY, SECRET_KEY, A, pod, started
 from workers.runtime.kubernetes import names

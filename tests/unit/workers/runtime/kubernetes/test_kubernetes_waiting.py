@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from app.core.sessions.model import PHASES
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.contract.runtimes import watching
 from tests.unit.fake_api import FakeApi
 from tests.unit.workers.runtime.kubernetes.samples import ADA, CRASHED, NAME, READY, A, conditions, pod

@@ -9,7 +9,7 @@ import pytest
 
 from app.agent.settings import own_address, settings_from
 from app.core.sessions.model import Identity
-from app.settings import Settings, SettingsError
+from app.process.settings import Settings, SettingsError
 from workers.runtime.kubernetes import objects, scalers
 from workers.runtime.kubernetes.config import KubernetesConfig
 

@@ -9,7 +9,7 @@ import pytest
 
 from app.agent.tools.command import PROCESSES
 from app.core.sessions.model import SIZES, Identity
-from app.settings import Settings, SettingsError
+from app.process.settings import Settings, SettingsError
 from scripts.cluster.components import kubelet_config
 from scripts.cluster.layout import Layout
 from workers.runtime.kubernetes import job_objects, objects

@@ -21,7 +21,7 @@ from app.core.access.agent_credentials import AgentCredentials
 from app.core.access.tokens import AccessTokens, Kind
 from app.core.errors import FilesGone, PermanentError, RetryableError, StillEnding
 from app.core.redis.connections import connect
-from app.settings import Settings
+from app.process.settings import Settings
 from tests.contract.runtimes import Seen, environment, identity, watching
 from tests.deep_tree import DeepTrees
 from tests.waiting import PATIENCE, wait_for

@@ -1,0 +1,69 @@
+"""Request bodies: each up to its own size, and all together within the process's budget."""
+
+from __future__ import annotations
+
+import io
+from typing import Any, cast
+
+from flask import Flask, current_app, g, request
+
+from app.core.byte_budget import Account, ByteBudget
+from app.core.untrusted_json import VALUE_BYTES, TooManyValues, count_values, parse
+from app.http.problems import Problem
+
+EXTENSION = "workspace_bodies"
+
+PIECE = 65_536
+"""Bytes read at a time: a slow sender takes no more of the budget than it has sent."""
+
+
+def register_bodies(app: Flask, budget: ByteBudget) -> None:
+    """Charge the budget for each request's body until its view has returned; streamed answers are not charged."""
+    app.extensions[EXTENSION] = budget
+    app.teardown_request(lambda _: forget_body())
+
+
+def forget_body() -> None:
+    """Release the request's share of the budget early, if the request stays open after its answer."""
+    g.pop("body", None)
+    account: Account | None = g.pop("bodies", None)
+    if account is not None:
+        account.close()
+
+
+def read_body(most: int) -> bytes:
+    """The body, up to `most` bytes. Raises Flask's exception for 413 if it has more, and `NoRoom`."""
+    request.max_content_length = most
+    account, body = _account(), io.BytesIO()
+    while piece := request.stream.read(PIECE):
+        account.take(len(piece))
+        body.write(piece)
+    return body.getvalue()
+
+
+def body_of_request() -> bytes:
+    """The body, up to the size allowed for this endpoint; read once, then kept."""
+    if "body" not in g:
+        g.body = read_body(request.max_content_length or 0)
+    return cast(bytes, g.body)
+
+
+def parse_body(body: bytes, values: int) -> Any:
+    """The JSON document in a body. Raises `ValueError` for invalid JSON, a `Problem` for more than `values` values, and
+    `NoRoom`."""
+    charge_values(body, values)
+    return parse(body, values)
+
+
+def charge_values(body: bytes, values: int) -> None:
+    """Charge the budget for the body's parsed values. Raises a `Problem` for too many values, and `NoRoom`."""
+    counted = count_values(body, values)
+    if counted > values:
+        raise Problem(422, "json_too_complex", str(TooManyValues(values)))
+    _account().take(VALUE_BYTES * counted)
+
+
+def _account() -> Account:
+    if "bodies" not in g:
+        g.bodies = Account(cast(ByteBudget, current_app.extensions[EXTENSION]))
+    return cast(Account, g.bodies)

@@ -1,0 +1,98 @@
+"""A key for each purpose: whoever has one can do what it is for, and nothing else."""
+
+from __future__ import annotations
+
+import jwt
+import pytest
+
+from app.core.access.agent_credentials import AgentCredentials, TokenOwner
+from app.core.access.tokens import AccessTokens, Kind
+from app.gateway.main import create_app
+from app.process.secret_keys import Purpose, keys_for
+from app.process.settings import Settings, SettingsError
+
+MASTER = "what-all-keys-of-these-tests-are-made-of"
+UUID, NOW = "abcd1234", 1_763_625_600.0
+
+
+def given(*purposes: Purpose, master: str = MASTER) -> tuple[str, ...]:
+    """The keys of a process that needs these, as it is given them."""
+    text = ",".join(f"{purpose}={key}" for purpose in purposes for key in keys_for(purpose, [master]))
+    return Settings(secret_key=text).checked().secret_keys()
+
+
+def passes(keys: tuple[str, ...]) -> AccessTokens:
+    return AccessTokens(keys, cookie_ttl=100.0, token_ttl=10.0)
+
+
+def test_no_two_purposes_have_the_same_key() -> None:
+    keys = [keys_for(purpose, [MASTER])[0] for purpose in Purpose]
+    assert len(set(keys)) == len(Purpose)
+
+
+def test_a_key_for_one_purpose_signs_what_the_master_signs() -> None:
+    """So nobody is locked out where keys take its place, or it theirs."""
+    assert AgentCredentials(given(Purpose.WORKSPACE)).token(UUID, 2) == AgentCredentials([MASTER]).token(UUID, 2)
+    assert AgentCredentials(given(Purpose.AGENT)).agent_secrets(UUID, 2) == AgentCredentials([MASTER]).agent_secrets(
+        UUID, 2
+    )
+    for kind, purpose in ((Kind.COOKIE, Purpose.COOKIE), (Kind.TOKEN, Purpose.SESSION), (Kind.PROBE, Purpose.PROBE)):
+        assert passes(given(purpose)).issue(kind, UUID, 1, NOW) == passes((MASTER,)).issue(kind, UUID, 1, NOW)
+
+
+def test_who_checks_workspaces_tokens_can_make_no_pass_and_open_no_agent() -> None:
+    """The gateway, which workspaces can reach."""
+    keys = given(Purpose.WORKSPACE)
+    for kind in Kind:
+        with pytest.raises(SettingsError):
+            passes(keys).issue(kind, UUID, 0, NOW)
+    with pytest.raises(SettingsError):
+        AgentCredentials(keys).agent_secrets(UUID, 1)
+    for kind in Kind:
+        forged = jwt.encode(
+            {"aud": kind, "sub": UUID, "access_epoch": 0, "iat": NOW, "exp": NOW + 100},
+            keys[0].partition("=")[2],
+            algorithm="HS256",
+        )
+        assert passes((MASTER,)).read(kind, forged, NOW) is None
+
+
+def test_who_lets_visitors_in_can_make_no_workspaces_token() -> None:
+    """Forward-auth, which the internet can reach; nor web, nor a delivery worker."""
+    for keys in (given(Purpose.AGENT, Purpose.COOKIE, Purpose.SESSION), given(Purpose.AGENT)):
+        with pytest.raises(SettingsError):
+            AgentCredentials(keys).token(UUID, 1)
+        assert AgentCredentials(keys).owner_of(AgentCredentials([MASTER]).token(UUID, 1)) is None
+    with pytest.raises(SettingsError):
+        passes(given(Purpose.AGENT, Purpose.SESSION)).issue(Kind.COOKIE, UUID, 0, NOW)
+
+
+def test_of_several_keys_for_a_purpose_the_first_signs_and_all_verify() -> None:
+    new, old = given(Purpose.WORKSPACE, master="n" * 32), given(Purpose.WORKSPACE)
+    both = AgentCredentials(new + old)
+    assert both.token(UUID, 1) == AgentCredentials(["n" * 32]).token(UUID, 1)
+    assert both.owner_of(AgentCredentials([MASTER]).token(UUID, 1)) == TokenOwner(UUID, 1)
+
+
+@pytest.mark.parametrize("text", ["workspase=" + "k" * 32, "k" * 32 + ",cookies=" + "k" * 32])
+def test_a_purpose_that_is_none_is_refused_without_showing_the_key(text: str) -> None:
+    """A word that is mistyped would make a key for everything of it."""
+    with pytest.raises(SettingsError, match="SECRET_KEY: .* workspace") as error:
+        Settings(secret_key=text).checked()
+    assert "kkk" not in str(error.value)
+
+
+def test_a_short_key_for_one_purpose_is_refused() -> None:
+    with pytest.raises(SettingsError, match="32 characters"):
+        Settings(secret_key="workspace=tooshort").checked()
+
+
+@pytest.mark.parametrize("master", ["a" * 31 + "=", "Ab3" * 14 + "=="])
+def test_a_master_may_have_an_equals_sign(master: str) -> None:
+    """As base64 has: what stands before it is no word for a purpose."""
+    assert Settings(secret_key=master).checked().secret_keys() == (master,)
+
+
+def test_a_gateway_without_a_key_for_tokens_does_not_start() -> None:
+    with pytest.raises(SettingsError, match="SECRET_KEY"):
+        create_app(Settings(secret_key=",".join(given(Purpose.COOKIE))))

@@ -1,0 +1,154 @@
+"""Processes that count together: in programs of their own, as the class of values is one for each process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.process import shared_metrics
+from tests.conftest import ROOT
+
+BEGIN = """
+import os, signal, sys
+from pathlib import Path
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from app.process import shared_metrics as shared
+
+folder = Path(sys.argv[1])
+shared.begin(str(folder), int(sys.argv[2]))
+counter = Counter("things", "", registry=CollectorRegistry())
+gauge = Gauge("open", "", registry=CollectorRegistry(), multiprocess_mode=shared.SUM_OF_LIVING)
+
+def child(act):
+    \"\"\"Have a forked process act, then wait to be killed.\"\"\"
+    done, told = os.pipe()
+    pid = os.fork()
+    if not pid:
+        act()
+        os.write(told, b"x")
+        signal.pause()
+    os.read(done, 1)
+    return pid
+
+def kill(pid):
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+def shown():
+    text = shared.text("text/plain")[0].decode()
+    return dict(line.split() for line in text.splitlines() if not line.startswith("#"))
+"""
+
+
+def result(folder: Path, program: str, slots: int = 4) -> str:
+    """What a program prints that counts in this folder."""
+    done = subprocess.run(
+        [sys.executable, "-c", BEGIN + program, str(folder), str(slots)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.slow
+def test_counts_of_all_processes_add_up_and_those_of_dead_ones_stay(tmp_path: Path) -> None:
+    program = """
+first, second = child(lambda: counter.inc(2)), child(lambda: counter.inc(3))
+print(shown()["things_total"])
+kill(first)
+print(shown()["things_total"])
+third = child(lambda: counter.inc(10))
+print(shown()["things_total"])
+kill(second), kill(third)
+"""
+    assert result(tmp_path, program).split() == ["5.0", "5.0", "15.0"]
+
+
+@pytest.mark.slow
+def test_gauges_are_of_the_living(tmp_path: Path) -> None:
+    program = """
+first, second = child(lambda: gauge.inc(2)), child(lambda: gauge.inc(3))
+print(shown()["open"])
+kill(first)
+print(shown()["open"])
+third = child(lambda: gauge.inc(0))
+print(shown()["open"])
+kill(second), kill(third)
+"""
+    assert result(tmp_path, program).split() == ["5.0", "3.0", "3.0"]
+
+
+@pytest.mark.slow
+def test_a_process_takes_the_slot_of_a_dead_one(tmp_path: Path) -> None:
+    """So there are no more files than slots, however many processes die."""
+    program = """
+for _ in range(20):
+    kill(child(counter.inc))
+print(shown()["things_total"], len(list(folder.glob("*.db"))))
+"""
+    assert result(tmp_path, program).split() == ["20.0", str(4 * len(shared_metrics.RESERVED))]
+
+
+@pytest.mark.slow
+def test_a_parent_that_counts_keeps_its_own(tmp_path: Path) -> None:
+    program = """
+counter.inc()
+kill(child(counter.inc))
+counter.inc()
+print(shown()["things_total"])
+"""
+    assert result(tmp_path, program) == "3.0"
+
+
+def test_more_processes_than_slots_go_on(tmp_path: Path) -> None:
+    program = """
+pids = [child(counter.inc) for _ in range(4)]
+print(float(shown()["things_total"]) >= 2)
+for pid in pids:
+    kill(pid)
+"""
+    assert result(tmp_path, program, slots=2) == "True"
+
+
+@pytest.mark.slow
+def test_a_program_empties_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "counter_9.db").write_bytes(b"of an earlier run")
+    (tmp_path / "folder").mkdir()
+    assert result(tmp_path, "counter.inc(); print(shown()['things_total'])") == "1.0"
+    assert not (tmp_path / "counter_9.db").exists()
+
+
+@pytest.mark.slow
+def test_the_space_is_reserved(tmp_path: Path) -> None:
+    """A write into a mapped file without room kills its process."""
+    assert result(tmp_path, "print(sum(each.stat().st_blocks * 512 for each in folder.glob('*.db')))", slots=3) == str(
+        3 * sum(shared_metrics.RESERVED.values())
+    )
+
+
+@pytest.mark.slow
+def test_without_room_each_process_counts_by_itself(tmp_path: Path) -> None:
+    file = tmp_path / "a file"
+    file.touch()
+    assert result(file / "below", "counter.inc(); print(counter._value.get(), shared.VARIABLE in os.environ)") == (
+        "1.0 False"
+    )
+
+
+def test_without_a_folder_an_instruments_own_registry_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(shared_metrics.VARIABLE, raising=False)
+    from prometheus_client import CollectorRegistry, Counter
+
+    registry = CollectorRegistry(auto_describe=False)
+    Counter("things", "What was counted", registry=registry).inc()
+    shared_metrics.begin("", 4)
+    text, content_type = shared_metrics.exposition((shared_metrics.collector(registry),), "text/plain")
+    assert b"things_total 1.0" in text
+    assert content_type.startswith("text/plain")

@@ -1,0 +1,101 @@
+"""Marks a session active once its workspace answers and its start is complete.
+
+A start does more than start processes. If a session became active before the rest was done, nothing would repeat what a
+killed worker left undone: the workspace could not be reached, or its agent would accept no prompts. So the second of
+the two marks it active: the observer, or the worker at the end of the start.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from app.core.composition import Core
+from app.core.errors import IllegalState, RetryableError, SessionNotFound, Superseded
+from app.core.redis import keys
+from app.core.restore_points.schedule import next_point
+from app.core.sessions.change import Intervals
+from app.core.sessions.idle_policy import idle_verdict
+from app.core.sessions.model import Record, Status, phases_since
+from workers.lifecycle import action_log
+from workers.lifecycle.action_log import STARTING
+from workers.runtime.base import Observation, Runtime
+
+log = logging.getLogger(__name__)
+
+
+def answered(core: Core, record: Record, seen: Observation, now: float) -> None:
+    """The workspace was seen ready for the record's intent: mark its session active, or, while its start is not
+    complete, note that it answered. Raises `Superseded`, `IllegalState`, `SessionNotFound`."""
+    if record.status in STARTING and not record.started_at:
+        incomplete = {"generation": seen.generation, "started_at": 0.0}
+        try:
+            core.store.change(record.uuid, now, expect=incomplete, answered=seen.generation)
+        except Superseded:
+            pass  # The start is complete by now; a newer intent is noticed below.
+        else:
+            return
+    _arrive(core, record, seen, now)
+
+
+def catch_up(core: Core, runtime: Runtime, record: Record, now: float) -> bool:
+    """Mark a session active whose workspace answered before its start was complete, if it still answers; whether it
+    does. When it cannot be observed now, the stale sweep looks again."""
+    if record.answered != record.generation:
+        return False
+    try:
+        seen = runtime.observe(record.uuid)
+    except RetryableError as error:
+        log.info("the workspace cannot be observed: %s", error, extra={"uuid": record.uuid})
+        return False
+    if seen is None or not seen.ready or seen.generation != record.generation:
+        return False
+    arrived(core, record, seen, now)
+    return True
+
+
+def arrived(core: Core, record: Record, seen: Observation, now: float) -> None:
+    """Mark a session active whose start is complete and whose workspace is ready, unless a newer intent exists."""
+    try:
+        _arrive(core, record, seen, now)
+    except (Superseded, IllegalState, SessionNotFound) as error:
+        log.info("not marked active: %s", error, extra={"uuid": record.uuid})
+
+
+def _arrive(core: Core, record: Record, seen: Observation, now: float) -> None:
+    phases = phases_since(record.phases, {"ready": now, **seen.phases}, record.requested_at)
+    up = replace(record, status=Status.ACTIVE, awake_since=now, last_activity=now, warned=0.0)
+    core.store.change(
+        record.uuid,
+        now,
+        to=Status.ACTIVE,
+        expect={"generation": seen.generation},
+        settle=True,
+        idle_at=idle_verdict(up, core.policy, now).next_check,
+        awake_since=up.awake_since,
+        last_activity=up.last_activity,
+        warned=up.warned,
+        phases=phases,
+        reason=seen.trouble,
+        reason_code="",
+        replicas=1,
+        pod_name=seen.pod_name,
+        ledger=Intervals(runs_from=ran_from(record, seen.began, now)),
+    )
+    if core.makes_restore_points:
+        core.store.look_earlier(keys.POINTS_DUE, record.uuid, next_point(up, core.settings, now).at)
+    core.counters.count("starts")
+    if record.status in STARTING:
+        action = action_log.action_of(record)
+        core.counters.started(action, phases)
+        action_log.succeeded(core.counters, record, action, now, phases=phases)
+
+
+def ran_from(record: Record, began: float, now: float) -> float:
+    """Since when the processes of a workspace that is ready cost (s since the epoch), 0 if the record has it right.
+    `began` is when the editor's newest process began, 0 if unknown: those that ran before the request cost longer."""
+    since = record.compute_since
+    if not since:
+        return max(began or now, record.compute_until)
+    ran_before = since < record.requested_at and since < began
+    return 0.0 if ran_before else began
