@@ -41,8 +41,8 @@ from app.api import (
     settings as settings_call,
 )
 from app.api.blueprint import SessionName
-from app.api.context import EXTENSION, KEYRING
 from app.api.cors import register_cors
+from app.api.current import EXTENSION, KEYRING
 from app.api.errors import to_api_problem
 from app.api.event_streams import SLOTS, stream_slots
 from app.api.idempotency import register_idempotency

@@ -31,7 +31,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def say_hello(settings: AgentSettings, port: int, stopping: threading.Event) -> None:
     """Report this process's address to the manager, and again at intervals: the manager may have lost its records."""
-    from app.agent.gateway import Gateway, call_home
+    from app.agent.gateway_client import Gateway, call_home
 
     hello = {
         "address": own_address(settings, os.environ, port),

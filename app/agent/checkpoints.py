@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from app.agent.documents import Documents, Message, Unreadable, documents_from, natural
-from app.agent.gateway import Answer, Gateway, GatewayDown, attempts
+from app.agent.gateway_client import Answer, Gateway, GatewayDown, attempts
 from app.agent.prompt_status import ProcessEnding
 from app.agent.state import State
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from app.agent.context import Message
+from app.agent.model_context import Message
 from app.agent.text import cut
 
 RECENT = 8

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from app.agent.context import INTERRUPTED
 from app.agent.model import ANSWER_CHARACTERS, Call
+from app.agent.model_context import INTERRUPTED
 from app.agent.protocol import FAILED, PROCESSED, TOKEN, TOOL_CALL, TOOL_RESULT, Failure
 from app.agent.steps import Steps
 from app.agent.text import clean, cut

@@ -25,7 +25,7 @@ from typing import Any
 
 from app.agent import run
 from app.agent.compaction import compacted
-from app.agent.context import caught_up, for_model
+from app.agent.model_context import caught_up, for_model
 from app.agent.program import LineTooLong, Program
 from app.agent.program_answer import Answer, Broken
 from app.agent.protocol import Failure

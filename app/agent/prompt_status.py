@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from app.agent.documents import strings
-from app.agent.gateway import Answer, Gateway, GatewayDown, attempts
+from app.agent.gateway_client import Answer, Gateway, GatewayDown, attempts
 
 PATH = "/agent/v1/unfinished"
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from app.agent.gateway import Gateway, GatewayDown, waits
+from app.agent.gateway_client import Gateway, GatewayDown, waits
 from app.agent.protocol import REPORT_EVENTS, Event
 
 log = logging.getLogger(__name__)

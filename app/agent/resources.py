@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from app.agent.activity import FOLDER, read_json
+from app.agent.activity_reporter import FOLDER, read_json
 
 RESOURCES = "resources.json"
 """In the folder of the signals: what the editor's container uses."""

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from app.agent.compaction import SUMMARY_PROMPT, compacted, estimate
-from app.agent.context import Message, caught_up, for_model
 from app.agent.model import ContextTooLong, ModelError, ModelUnavailable, Reply, Stopped
+from app.agent.model_context import Message, caught_up, for_model
 from app.agent.state import State
 from app.agent.tools.child import TICK, Stop
 

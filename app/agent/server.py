@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Blueprint, Flask, Response, current_app, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from app.agent.activity import announce, tell_files, tell_stopping
+from app.agent.activity_reporter import announce, tell_files, tell_stopping
 from app.agent.checkpoints import pieces
 from app.agent.editor import EditorDown, pass_order
 from app.agent.events import outcome_event

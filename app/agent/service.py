@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from app.agent.activity import ActivityReporter
+from app.agent.activity_reporter import ActivityReporter
 from app.agent.checkpoints import Keeper, load
 from app.agent.documents import Documents
 from app.agent.events import Bus, outcome_event
-from app.agent.gateway import Gateway
+from app.agent.gateway_client import Gateway
 from app.agent.model import Model
 from app.agent.model_worker import ModelWorker
 from app.agent.program_worker import ProgramWorker, conversation, mark_of, program_of

@@ -1,7 +1,7 @@
 """The conversation on disk: every message and step, the queue, outcomes, and which of them were reported.
 
     .session/history.json   every message, oldest first; nothing is ever removed
-    .session/context.json   the messages as the model gets them (`app.agent.context`)
+    .session/context.json   the messages as the model gets them (`app.agent.model_context`)
     .session/metadata.json  the queue, outcomes not reported yet, the session's uuid
     .session/journal        changes since those three were written (`app.agent.disk`)
     .session/until-<time>   from a restore: the conversation is to end then, as the files do
@@ -412,7 +412,7 @@ class State:
     # Documents
 
     def context(self) -> list[Message]:
-        """The context the model got last (`app.agent.context` updates it)."""
+        """The context the model got last (`app.agent.model_context` updates it)."""
         with self._changed:
             return list(self._conversation.context)
 

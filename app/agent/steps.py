@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.agent.context import NOT_RUN, open_calls
 from app.agent.documents import Message
 from app.agent.events import Publish, truncated
 from app.agent.model import Call
+from app.agent.model_context import NOT_RUN, open_calls
 from app.agent.protocol import PROCESSED, Event, Failure
 from app.agent.state import State
 from app.agent.turn import Ended, RunningTurn

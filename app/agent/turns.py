@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from app.agent.context import INTERRUPTED, NOT_RUN
 from app.agent.events import Publish, outcome_event
 from app.agent.model import ModelError
+from app.agent.model_context import INTERRUPTED, NOT_RUN
 from app.agent.protocol import Failure
 from app.agent.state import State, Turn
 from app.agent.steps import Steps

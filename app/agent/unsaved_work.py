@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.agent.activity import FOLDER, TERMINALS, UNSAVED, read_json
+from app.agent.activity_reporter import FOLDER, TERMINALS, UNSAVED, read_json
 from app.agent.documents import strings
 from app.agent.tools.command import run_shell
 from app.agent.tools.sandbox_path import ToolError

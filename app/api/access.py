@@ -8,7 +8,7 @@ from typing import Any
 from flask import Response
 
 from app.api.blueprint import Blueprint
-from app.api.context import core, reply, request_id
+from app.api.current import core, reply, request_id
 from app.api.idempotency import answer_has_secret
 from app.api.schemas import ActionSchema, OpenedSchema, OpenSchema, RevokeSchema, TokenSchema
 from app.api.security import check_session, visible_session

@@ -13,7 +13,7 @@ from flask import Response
 
 from app.api.activity_schemas import ActivitySchema, KeepAliveSchema, KeptSchema, RiskSchema
 from app.api.blueprint import Blueprint
-from app.api.context import core, reply
+from app.api.current import core, reply
 from app.api.security import check_session, visible_session
 from app.api.tenant_limits import Kind, hold
 from app.core.errors import AgentUnavailable

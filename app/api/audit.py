@@ -14,7 +14,7 @@ from flask import Flask, Response, g, request
 
 from app.api.audit_schemas import AuditQuerySchema, AuditSchema
 from app.api.blueprint import Blueprint, route_rules
-from app.api.context import core, reply
+from app.api.current import core, reply
 from app.api.idempotency import REPLAYED
 from app.api.security import caller
 from app.core.access.addresses import address_of

@@ -7,7 +7,7 @@ from typing import Any
 from flask import Response, request
 
 from app.api.blueprint import Blueprint
-from app.api.context import core, reply, request_id
+from app.api.current import core, reply, request_id
 from app.api.idempotency import name_of_request
 from app.api.prefer import wait_for, waiting
 from app.api.schemas import (

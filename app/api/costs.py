@@ -14,8 +14,8 @@ from typing import Any
 from flask import Response, request
 
 from app.api.blueprint import Blueprint
-from app.api.context import core, reply
 from app.api.cost_schemas import CostsQuerySchema, CostsSchema, DaysQuerySchema, SessionCostSchema
+from app.api.current import core, reply
 from app.api.openapi import PLAIN
 from app.api.security import caller, check_listing, check_uuid
 from app.core.costs.ledger import Payer, SessionUsage, shown_usage

@@ -7,7 +7,7 @@ from typing import Any
 from flask import Response, g
 
 from app.api.blueprint import Blueprint
-from app.api.context import core, reply, request_id
+from app.api.current import core, reply, request_id
 from app.api.dead_letter_schemas import DeadLetterListSchema, RetriedSchema
 from app.api.operators import check_operator
 from app.api.schemas import PageQuerySchema

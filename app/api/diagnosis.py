@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from flask import Response
 
 from app.api.blueprint import Blueprint
-from app.api.context import core, reply
+from app.api.current import core, reply
 from app.api.diagnosis_schemas import DiagnosisSchema
 from app.api.operators import check_operator
 from app.core.operations.checks import diagnose

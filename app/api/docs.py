@@ -8,7 +8,7 @@ from flask import Response, current_app, request
 from werkzeug.exceptions import NotFound
 
 from app.api.blueprint import Blueprint
-from app.api.context import core
+from app.api.current import core
 from app.api.openapi import TITLE, api_of
 from app.core.access.forwarded_request import target
 

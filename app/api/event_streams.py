@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from flask import Response, current_app, request
 
-from app.api.context import core
+from app.api.current import core
 from app.api.security import caller
 from app.api.tenant_limits import Kind, hold
 from app.core.access.tokens import AccessToken

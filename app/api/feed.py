@@ -12,7 +12,7 @@ from typing import Any
 from flask import Response, request
 
 from app.api.blueprint import Blueprint
-from app.api.context import core
+from app.api.current import core
 from app.api.event_schemas import STREAM, stream_of
 from app.api.event_streams import HEARTBEAT, LIFETIME, resume_point, sse, streamed
 from app.api.feed_schemas import FeedQuerySchema

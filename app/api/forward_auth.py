@@ -20,7 +20,7 @@ from marshmallow import Schema, fields, validate
 
 from app.api.audit import VISITOR
 from app.api.blueprint import Blueprint
-from app.api.context import KEYRING, core, request_id
+from app.api.current import KEYRING, core, request_id
 from app.api.instruments import Decided, ForwardAuthInstruments
 from app.api.openapi import PLAIN
 from app.api.refusals import BY_NGINX, NEXT, REFUSALS, no_workspace, pages, refusal, shown_by_nginx, to_login

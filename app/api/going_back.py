@@ -7,7 +7,7 @@ import time
 from flask import Response
 
 from app.api.blueprint import Blueprint
-from app.api.context import core, reply, request_id
+from app.api.current import core, reply, request_id
 from app.api.going_back_schemas import ForkedSessionSchema, ForkSchema, RollbackSchema
 from app.api.idempotency import name_of_request
 from app.api.prefer import wait_for, waiting, wanted_wait

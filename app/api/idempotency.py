@@ -23,7 +23,7 @@ from typing import cast
 from flask import Flask, Response, g, request
 from redis.commands.core import Script
 
-from app.api.context import EXTENSION, core
+from app.api.current import EXTENSION, core
 from app.api.prefer import longest_wait
 from app.api.security import caller
 from app.core.errors import StateUnavailable, StoreFull

@@ -8,7 +8,7 @@ from typing import Any, cast
 from flask import Response, current_app
 
 from app.api.blueprint import Blueprint
-from app.api.context import KEYRING, core, reply
+from app.api.current import KEYRING, core, reply
 from app.api.key_schemas import KeysSchema
 from app.api.operators import check_operator
 from app.core.access.keyring import Keyring, Principal

@@ -11,8 +11,8 @@ from typing import Any
 from flask import Response, request
 
 from app.api.blueprint import Blueprint
-from app.api.context import core, reply, request_id
 from app.api.conversation_entries import shown_entry
+from app.api.current import core, reply, request_id
 from app.api.event_schemas import STREAM, stream_of
 from app.api.event_streams import HELD_BACK, follow_message, message_of, streamed
 from app.api.idempotency import answer_is_of, answered_message, name_of_request

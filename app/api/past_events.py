@@ -8,7 +8,7 @@ from flask import Response
 from marshmallow import Schema, ValidationError, fields
 
 from app.api.blueprint import Blueprint
-from app.api.context import core, reply
+from app.api.current import core, reply
 from app.api.schemas import PageQuerySchema, WholeText, time_field, uuid_field
 from app.api.security import visible_session
 from app.core.redis.events import ID_PATTERN, is_event_id

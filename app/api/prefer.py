@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from flask import Flask, Response, g, request
 
-from app.api.context import core
+from app.api.current import core
 from app.api.tenant_limits import Kind, hold
 from app.core.sessions.model import Record
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Response
 
 from app.api.blueprint import Blueprint
-from app.api.context import core
+from app.api.current import core
 from app.api.openapi import PLAIN
 from app.core.errors import StateUnavailable
 

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Response
 
 from app.api.blueprint import Blueprint
-from app.api.context import core, reply
+from app.api.current import core, reply
 from app.api.operators import check_operator
 from app.api.process_schemas import ProcessesSchema
 from app.core.redis.processes import Process

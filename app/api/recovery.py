@@ -8,7 +8,7 @@ from typing import Any
 from flask import Response
 
 from app.api.blueprint import Blueprint
-from app.api.context import core, reply, request_id
+from app.api.current import core, reply, request_id
 from app.api.operators import check_operator
 from app.api.recovery_schemas import RecoveryRequestSchema, RecoverySchema
 from app.core.errors import RestorePointsOff

@@ -12,7 +12,7 @@ from typing import cast
 
 from flask import Response, current_app, request
 
-from app.api.context import core
+from app.api.current import core
 from app.api.pages import Pages
 from app.core.access.access_policy import Outcome
 from app.core.access.forwarded_request import SENT_COOKIE, ForwardedRequest, Frame, Target, accepts_pages

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Response
 
 from app.api.blueprint import Blueprint
-from app.api.context import core, reply, request_id
+from app.api.current import core, reply, request_id
 from app.api.prefer import wait_for, waiting
 from app.api.restore_point_schemas import RestorePointListSchema
 from app.api.schemas import ActionSchema, PageQuerySchema

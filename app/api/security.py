@@ -11,7 +11,7 @@ from typing import cast
 from flask import g, request
 
 from app.api.blueprint import route_rules
-from app.api.context import core
+from app.api.current import core
 from app.core.access.addresses import counted_as
 from app.core.access.keyring import METRICS, READ, SESSION, SIGNED_IN, Keyring, Principal
 from app.core.access.tokens import AccessToken, AccessTokens, Kind

@@ -10,7 +10,7 @@ from typing import Any
 from flask import Response
 
 from app.api.blueprint import Blueprint
-from app.api.context import core, reply
+from app.api.current import core, reply
 from app.api.security import visible_session
 from app.api.session_metrics_schemas import SessionMetricsSchema
 from app.core.prompts.token_usage import TokenUsage

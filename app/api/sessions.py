@@ -11,7 +11,7 @@ from flask import Response, g
 
 from app.api.access import link_to, require_keys
 from app.api.blueprint import Blueprint
-from app.api.context import core, reply, request_id
+from app.api.current import core, reply, request_id
 from app.api.event_schemas import STREAM, stream_of
 from app.api.event_streams import event_stream
 from app.api.idempotency import answer_has_secret, answer_names, name_of_request

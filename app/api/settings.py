@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Response
 
 from app.api.blueprint import Blueprint
-from app.api.context import core, reply
+from app.api.current import core, reply
 from app.api.operators import check_operator
 from app.api.settings_schemas import SettingsSchema
 from app.core.operations.settings_in_force import in_force

@@ -9,7 +9,7 @@ from typing import Any
 from flask import Response, current_app, g, request
 
 from app.api.blueprint import Blueprint
-from app.api.context import core, reply
+from app.api.current import core, reply
 from app.api.instruments import INSTRUMENTS
 from app.api.metrics import prometheus_text, read_figures, wants_text
 from app.api.openapi import PLAIN, VERSION

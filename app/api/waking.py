@@ -10,7 +10,7 @@ from typing import cast
 
 from flask import Response, g
 
-from app.api.context import core
+from app.api.current import core
 from app.api.reasons import OPENING, Files, Told, for_people, told
 from app.api.refusals import pages
 from app.core.access.access_policy import RETRY_PATH

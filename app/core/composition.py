@@ -42,12 +42,12 @@ from app.core.redis.task_queue import TaskQueue
 from app.core.restore_points.index import RestorePoints
 from app.core.restore_points.recovery import Recoveries
 from app.core.service import SessionService
-from app.core.sessions.activity import Activity
 from app.core.sessions.attempts import Attempts
 from app.core.sessions.idle_policy import Policy
 from app.core.sessions.listing import SessionList
 from app.core.sessions.resources import Resources
 from app.core.sessions.samples import Samples
+from app.core.sessions.signals import Activity
 from app.core.sessions.store import SessionStore
 from app.core.storage.archive_keys import ArchiveKeys
 from app.core.storage.key_check import KeyCheck, Listing

@@ -35,7 +35,6 @@ from app.core.redis.task_queue import TaskQueue
 from app.core.restore_points.index import RestorePoints
 from app.core.restore_points.names import parse
 from app.core.restore_points.schedule import has_files
-from app.core.sessions.activity import Activity
 from app.core.sessions.change import Change
 from app.core.sessions.listing import Filter, SessionList
 from app.core.sessions.model import (
@@ -51,6 +50,7 @@ from app.core.sessions.model import (
     new_uuid,
     number,
 )
+from app.core.sessions.signals import Activity
 from app.core.sessions.store import Call, SessionStore
 from app.process import tracing
 from app.process.settings import Settings

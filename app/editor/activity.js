@@ -1,5 +1,5 @@
 "use strict";
-// Writes activity signals of the editor's terminals for the workspace's agent (app/agent/activity.py): when a user last
+// Writes activity signals of the editor's terminals for the workspace's agent (app/agent/activity_reporter.py): when a user last
 // typed into one, when a process in one last used the CPU, and a job that is at work without (quiet.js). The agent can't
 // see this itself, since in a cluster the editor is another container. VS Code extensions can't either: they end with
 // their page, while terminals live on.

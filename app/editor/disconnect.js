@@ -5,7 +5,7 @@
 // Forward auth names the session's access epoch, which grows with each revocation, in every request. The first request
 // of a new epoch, or the manager's order with it (guard.js), ends all connections there are, as they are older; those
 // made afterwards stay, also when the order is repeated. Before a stop the agent replaces a file in the folder of
-// signals (app/agent/activity.py), which ends every connection.
+// signals (app/agent/activity_reporter.py), which ends every connection.
 //
 // VS Code hands the socket of a page's extensions to an extension host process, which ends with it; all other sockets
 // are the server's own. An extension host that is still starting for an ended socket waits a minute for it, then ends.

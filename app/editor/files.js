@@ -1,5 +1,5 @@
 "use strict";
-// The folder of activity signals, which the workspace's agent reads (app/agent/activity.py), and atomic writes.
+// The folder of activity signals, which the workspace's agent reads (app/agent/activity_reporter.py), and atomic writes.
 const fs = require("node:fs");
 const os = require("node:os");
 const path = require("node:path");

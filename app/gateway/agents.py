@@ -14,9 +14,9 @@ from app.core.prompts.inbox import FINISHED, ID_PATTERN
 from app.core.redis import task_queue
 from app.core.sessions.model import UP, Record
 from app.core.untrusted_json import SMALL
-from app.gateway.activity import QuietLimits, read_activity, read_resources
+from app.gateway.activity_report import QuietLimits, read_activity, read_resources
 from app.gateway.bodies import json_body, nothing
-from app.gateway.context import Gateway, gateway, session
+from app.gateway.parts import Gateway, gateway, session
 from app.gateway.reports import Report, fitted, shown
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from flask import Flask, Response, g, request
 from app.core.access.addresses import address_of
 from app.core.access.agent_credentials import claimed_by
 from app.core.access.audit import ANONYMOUS, REFUSED, UNKNOWN, Act
-from app.gateway.context import gateway
 from app.gateway.identity import Caller, shown_token
+from app.gateway.parts import gateway
 from app.http.problems import PROBLEM_TYPE
 
 WORKSPACE = "workspace"

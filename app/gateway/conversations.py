@@ -21,7 +21,7 @@ from app.core.prompts.history_store import context_and_metadata
 from app.core.sessions.model import Record
 from app.core.untrusted_json import LARGE
 from app.gateway.bodies import json_of, nothing
-from app.gateway.context import Gateway, gateway, session
+from app.gateway.parts import Gateway, gateway, session
 from app.http.bodies import read_body
 from app.http.problems import EXPLANATIONS, Problem
 

@@ -11,7 +11,7 @@ from app.core.access.agent_credentials import TokenOwner
 from app.core.errors import SessionNotFound
 from app.core.redis import task_queue
 from app.core.sessions.model import UP, Record, Status
-from app.gateway.context import gateway
+from app.gateway.parts import gateway
 from app.http.concurrency import ConcurrencyLimit
 from app.http.problems import Problem
 

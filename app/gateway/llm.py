@@ -21,7 +21,7 @@ from app.gateway.assembly import Assembly, Unreadable
 from app.gateway.cancellation import Call, ClientGone, LeftBetweenTries
 from app.gateway.chat_request import ChatRequest, provider_request
 from app.gateway.completions import models_document, relay
-from app.gateway.context import Gateway, gateway, session
+from app.gateway.parts import Gateway, gateway, session
 from app.gateway.provider import EVENT_STREAM, NO_SECOND_TRY, Answer
 from app.gateway.usage import Meter
 from app.http.bodies import charge_values, read_body

@@ -16,9 +16,9 @@ from app.core.throttle import Throttle
 from app.gateway import agents, conversations, llm, system
 from app.gateway.audit import register_audit
 from app.gateway.cancellation import Hangups
-from app.gateway.context import EXTENSION, Gateway
+from app.gateway.gateway_metrics import Figures
 from app.gateway.identity import register_identity, who_asks
-from app.gateway.metrics import Figures
+from app.gateway.parts import EXTENSION, Gateway
 from app.gateway.provider import Provider
 from app.http.concurrency import Slots
 from app.http.hooks import register_request_hooks

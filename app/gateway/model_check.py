@@ -10,7 +10,7 @@ from flask import Flask
 
 from app.core.errors import StateUnavailable
 from app.core.redis.model_answers import ModelAnswers
-from app.gateway.context import EXTENSION, Gateway
+from app.gateway.parts import EXTENSION, Gateway
 from app.gateway.provider import Provider
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ import urllib3
 from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, ReadTimeoutError
 
 from app.gateway.cancellation import CURRENT, Call, ClientGone
-from app.gateway.metrics import Figures
+from app.gateway.gateway_metrics import Figures
 from app.gateway.retries import LONGEST_RETRY_AFTER, parse_retry_after, retry_delay, worth_retrying
 from app.http.problems import Problem
 from app.process.settings import Settings

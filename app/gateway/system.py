@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response, request
 
 from app.core.errors import StateUnavailable
-from app.gateway.context import gateway
+from app.gateway.parts import gateway
 from app.http.problems import Problem
 
 blp = Blueprint("system", __name__)

@@ -27,7 +27,7 @@ from app.web import (
     static_files,
 )
 from app.web.api import EXTENSION, Api
-from app.web.errors import shown, to_problem
+from app.web.error_pages import shown, to_problem
 from app.web.guard import KEYS, PEOPLE, register_guard
 from app.web.names import register_names
 from app.web.people import People

@@ -16,7 +16,7 @@ from app.core.costs.ledger import Totals
 from app.core.redis.counters import ACTION_BUCKETS, ANSWERED, FIRST_TOKEN, PROMPT_BUCKETS, START_BUCKETS, Histogram
 from app.core.redis.memory import Fill
 from app.core.sessions.model import Status
-from app.gateway.metrics import Figures as GatewayFigures
+from app.gateway.gateway_metrics import Figures as GatewayFigures
 from tests.documents import table
 from workers.worker_metrics import BeatFigures, ObserverFigures, WorkerFigures
 

@@ -1,5 +1,5 @@
 "use strict";
-// Writes activity signals of the editor for the workspace's agent (app/agent/activity.py): it touches one file when the
+// Writes activity signals of the editor for the workspace's agent (app/agent/activity_reporter.py): it touches one file when the
 // user types, scrolls, selects or saves, and lists unsaved files in another. An open page without user input writes
 // nothing. It also shows the agent's notices: that the workspace is about to sleep, and of when its files are after its
 // volume was lost.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response, render_template, request
 
 from app.web.api import ApiError, api
-from app.web.errors import shown, to_problem
+from app.web.error_pages import shown, to_problem
 
 
 def session_blueprint(name: str) -> Blueprint:

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.agent.context import INTERRUPTED, NOT_RUN
 from app.agent.model import Reply
+from app.agent.model_context import INTERRUPTED, NOT_RUN
 from tests.unit.agent.fakes import FakeModel, World, calls, says
 
 PROMPTS = {"m1": "do a and b", "m2": "do a and b again"}

@@ -7,7 +7,7 @@ import pytest
 
 from app.agent import checkpoints
 from app.agent.checkpoints import Keeper, load
-from app.agent.gateway import Gateway
+from app.agent.gateway_client import Gateway
 from app.agent.prompt_status import ProcessEnding
 from app.core.prompts.history_store import Checkpoint
 from tests.unit.agent.fake_gateway import TOKEN

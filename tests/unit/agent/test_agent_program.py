@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from app.agent import program_worker, run
 from app.agent.compaction import estimate
-from app.agent.context import INTERRUPTED, NOT_RUN, open_calls
+from app.agent.model_context import INTERRUPTED, NOT_RUN, open_calls
 from app.agent.program import LINE_BYTES, Program
 from app.agent.program_answer import NO_RESULT
 from app.agent.program_worker import ProgramWorker, conversation, mark_of, program_environment, program_of

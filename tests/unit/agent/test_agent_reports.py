@@ -4,10 +4,10 @@ import threading
 
 import pytest
 
-from app.agent import gateway as calls
+from app.agent import gateway_client as calls
 from app.agent import reports as module
 from app.agent.events import Bus, outcome_event, truncated
-from app.agent.gateway import Gateway, GatewayDown, call_home, waits
+from app.agent.gateway_client import Gateway, GatewayDown, call_home, waits
 from app.agent.protocol import Event
 from app.agent.reports import Reports
 from tests.unit.agent.fake_gateway import TOKEN

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from app.agent.activity import FOLDER
+from app.agent.activity_reporter import FOLDER
 from app.agent.resources import OLDEST, RESOURCES, ResourceMeter, Used, disk_use, editors_use, own_use
 from tests.waiting import wait_for
 

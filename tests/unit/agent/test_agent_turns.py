@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from app.agent import retry
-from app.agent.context import INTERRUPTED, NOT_RUN
 from app.agent.model import Call, ContextTooLong, ManagerUnavailable, ModelError, ModelUnavailable, Reply, Stopped
+from app.agent.model_context import INTERRUPTED, NOT_RUN
 from app.agent.protocol import Failure
 from app.agent.retry import wait_before
 from app.agent.state import IdReused, QueueFull

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.agent import unsaved_work
-from app.agent.activity import FOLDER, TERMINALS, UNSAVED
+from app.agent.activity_reporter import FOLDER, TERMINALS, UNSAVED
 from app.agent.tools.orphans import MARK, marked_processes
 from app.agent.unsaved_work import find_unsaved_work
 from tests.unit.agent.process import AgentProcess

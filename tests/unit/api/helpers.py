@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import Flask
 
-from app.api.context import EXTENSION
+from app.api.current import EXTENSION
 from app.core.backups.index import Backup
 from app.core.composition import Core
 from app.core.sessions.model import Identity, Record, Status

@@ -12,7 +12,7 @@ from typing import Any
 from flask import Flask
 
 from app.core.sessions.model import Record, Status
-from app.gateway.context import EXTENSION, Gateway
+from app.gateway.parts import EXTENSION, Gateway
 from tests.world import FakeTasks
 
 SECRET_KEY = "a-secret-key-of-the-gateways-tests"

@@ -14,7 +14,7 @@ from app.agent.protocol import REPORT_EVENTS
 from app.core.redis import keys, task_queue
 from app.core.sessions.model import Status
 from app.core.sessions.resources import Sample
-from app.gateway.context import EXTENSION
+from app.gateway.parts import EXTENSION
 from tests.unit.gateway.helpers import Workspace, parts_of
 
 HELLO = {"address": "http://127.0.0.1:1111", "name": "pod-1", "boot": "b1"}

@@ -15,7 +15,7 @@ from flask import Flask
 from werkzeug.serving import make_server
 
 from app.agent.checkpoints import Keeper, load
-from app.agent.gateway import Gateway as Line
+from app.agent.gateway_client import Gateway as Line
 from app.core.errors import RetryableError
 from app.core.prompts import history_index
 from app.core.prompts.history_index import Contended

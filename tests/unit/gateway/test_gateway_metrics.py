@@ -6,7 +6,7 @@ import time
 
 from app.core.prompts.token_usage import Tokens
 from app.core.redis.counters import ANSWERED, FIRST_TOKEN
-from app.gateway.metrics import MODELS, Figures, Models
+from app.gateway.gateway_metrics import MODELS, Figures, Models
 from tests.unit.gateway.helpers import GatewayMaker, Workspace
 
 

@@ -9,7 +9,7 @@ import redis
 
 from app.core.redis import keys
 from app.core.redis.model_answers import ModelAnswers
-from app.gateway.metrics import Figures
+from app.gateway.gateway_metrics import Figures
 from app.gateway.model_check import ASKED_EVERY, ModelCheck
 from app.gateway.provider import Provider
 from app.process.settings import Settings

@@ -15,7 +15,7 @@ from app.core.prompts.inbox import State
 from app.core.sessions.model import Status
 from app.main import create_app
 from app.process.settings import Settings
-from app.web.session.chat import PAGE
+from app.web.session.chat_tab import PAGE
 from tests.fake_agent import FakeAgent
 from tests.unit.api.helpers import move
 from tests.unit.web.conftest import Visitor

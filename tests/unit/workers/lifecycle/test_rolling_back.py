@@ -429,7 +429,7 @@ def test_the_stored_conversation_is_cut_at_the_same_moment(world: World) -> None
         for name, seconds in (("one", -20.0), ("two", 20.0))
         for role in ("user", "assistant")
     ]
-    # As app/agent/context.py has it: without times.
+    # As app/agent/model_context.py has it: without times.
     context = [{"role": each["role"], "content": each["content"], "through": n} for n, each in enumerate(messages, 1)]
     world.core.history_store.write(uuid, Checkpoint(messages, context, {"queue": [{"id": "two"}], "turns": 2}))
     world.core.going_back.roll_back(uuid, point_id)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from app.agent.compaction import ENOUGH, compacted, estimate, fitted, shortened, split
-from app.agent.context import INTERRUPTED, caught_up, for_model, open_calls
+from app.agent.model_context import INTERRUPTED, caught_up, for_model, open_calls
 from tests.unit.agent.fakes import FakeModel, World, calls, says
 
 

@@ -14,7 +14,7 @@ from app.core.prompts.token_usage import TokenUsage
 from app.core.sessions.model import Record
 from app.core.throttle import Throttle
 from app.gateway.cancellation import Hangups
-from app.gateway.metrics import Figures
+from app.gateway.gateway_metrics import Figures
 from app.gateway.provider import Provider
 from app.http.concurrency import Slots
 

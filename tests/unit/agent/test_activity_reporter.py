@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from app.agent import activity as activity_module
-from app.agent.activity import (
+from app.agent import activity_reporter as activity_module
+from app.agent.activity_reporter import (
     EDITOR,
     FILE_BYTES,
     FOLDER,
@@ -23,7 +23,7 @@ from app.agent.activity import (
     announce,
     read_signals,
 )
-from app.agent.gateway import Answer, GatewayDown
+from app.agent.gateway_client import Answer, GatewayDown
 from tests.unit.agent.fake_gateway import FakeGateway
 from tests.unit.agent.process import AgentProcess
 

@@ -9,9 +9,9 @@ import redis
 
 from app.core.errors import Superseded
 from app.core.redis import keys, task_queue
-from app.core.sessions import activity as signals_module
-from app.core.sessions.activity import WRITE_INTERVAL
+from app.core.sessions import signals as signals_module
 from app.core.sessions.model import SIGNALS, Signal, Status
+from app.core.sessions.signals import WRITE_INTERVAL
 from tests.world import World
 from workers.clock import JUMP, SETTLING, ClockGuard
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from app.agent.disk import write_document
-from app.agent.gateway import Gateway, GatewayDown
+from app.agent.gateway_client import Gateway, GatewayDown
 
 FOLDER = Path(".local", "state", "workspace")
 """Below HOME: the folder of the signals."""

@@ -7,12 +7,12 @@ from typing import Any
 from flask import render_template
 
 from app.web.api import api
-from app.web.session.activity import activity_of
+from app.web.session.activity_tab import activity_of
 from app.web.session.blueprint import session_blueprint
 from app.web.session.happenings import TYPES, happening
 from app.web.session.page import show
 from app.web.session.phases import steps_of
-from app.web.session.resources import resources_of
+from app.web.session.resources_tab import resources_of
 
 blp = session_blueprint("overview")
 

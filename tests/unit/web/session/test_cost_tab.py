@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.web.session.cost import HEIGHT, bars_of
+from app.web.session.cost_tab import HEIGHT, bars_of
 from tests.unit.web.conftest import Visitor
 
 
