@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.core.redis.processes import report_process
 from app.http.gunicorn_worker import listen_at
 from app.process import shared_metrics
 from app.process.logs import logging_config
 from app.process.settings import Settings
 from app.process.threads import end_process_when_one_dies
-from app.process_reports import report_process
 
 _settings = Settings.from_env()
 

@@ -10,6 +10,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flask import Flask
+from flask_limiter import RateLimitExceeded
+from werkzeug.exceptions import NotFound
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app.api import (
@@ -43,20 +45,19 @@ from app.api import (
 from app.api.blueprint import SessionName
 from app.api.cors import register_cors
 from app.api.current import EXTENSION, KEYRING
-from app.api.errors import to_api_problem
 from app.api.event_streams import SLOTS, stream_slots
 from app.api.idempotency import register_idempotency
 from app.api.instruments import INSTRUMENTS, ForwardAuthInstruments, WebInstruments
 from app.api.openapi import make_api
 from app.api.pages import Pages
 from app.api.prefer import register_prefer
-from app.api.rate_limits import register_limits
+from app.api.rate_limits import refusal, register_limits
 from app.api.refusals import PAGES
 from app.api.security import has_key, identify, require_key, tarpit_name
 from app.core.access.keyring import Keyring, read_keyring
 from app.core.composition import Core, check_keys
 from app.http.hooks import register_request_hooks
-from app.http.problems import register_error_handlers
+from app.http.problems import Problem, register_error_handlers, to_problem
 from app.http.tarpit import register_tarpit
 from app.http.traced_requests import trace_requests
 from app.look.product import Product
@@ -174,3 +175,12 @@ def _begin(name: str, settings: Settings) -> tuple[Flask, Core, Keyring]:
     app.extensions[KEYRING] = keyring
     app.extensions[PAGES] = Pages(Product.of(settings), settings.embedding_origins())
     return app, core, keyring
+
+
+def to_api_problem(error: Exception) -> Problem:
+    """The problem for `error`."""
+    if isinstance(error, RateLimitExceeded):
+        return refusal(error.limit.limit)
+    if isinstance(error, NotFound):
+        return Problem(404, "not_found", "There is no such path; /openapi.json lists all paths.")
+    return to_problem(error)

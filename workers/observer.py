@@ -28,12 +28,12 @@ from app.core.errors import (
     Superseded,
 )
 from app.core.redis import keys, task_queue
+from app.core.redis.processes import report_process
 from app.core.sessions.change import Intervals
 from app.core.sessions.idle_policy import idle_verdict
 from app.core.sessions.model import UP, Record, Status, phases_since
 from app.process import logs, threads
 from app.process.settings import Settings
-from app.process_reports import report_process
 from workers import runtime as runtimes
 from workers import worker_metrics
 from workers.heartbeat_file import Heartbeat

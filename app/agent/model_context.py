@@ -1,4 +1,5 @@
-"""The history as chat messages for the provider's API, always well-formed.
+"""What the model is sent: the system message, with the agent's instructions and the project's own, and the history as
+chat messages for the provider's API, always well-formed.
 
 A context message is a chat message with `through`: how many messages of the history it and those before it represent.
 A context that lags behind its history, after a crash or a restore, is updated by appending the later messages. The
@@ -8,13 +9,23 @@ first may have the role `summary`; it becomes part of the system message.
 from __future__ import annotations
 
 import json
+import os
+import stat
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
+
+from app.agent.tools.sandbox_path import ToolError, Workspace
 
 Message = dict[str, Any]
 
 INTERRUPTED = "interrupted: it is not known how far this came; look before doing it again"
 NOT_RUN = "not run: the workspace was stopped before this"
+
+INSTRUCTIONS = "AGENTS.md"
+INSTRUCTIONS_BYTES = 32_000
+"""Limit of a project's instructions, which are part of every request."""
 
 
 def chat_message(message: Message, through: int) -> Message:
@@ -103,3 +114,27 @@ def for_model(system: str, context: Sequence[Message]) -> list[Message]:
 
 def _interrupted(call_id: str) -> Message:
     return {"role": "tool", "tool_call_id": call_id, "content": INTERRUPTED}
+
+
+@cache
+def _own() -> str:
+    return Path(__file__).with_name("system_prompt.md").read_text(encoding="utf-8")
+
+
+def system_prompt(workspace: Workspace) -> str:
+    """The current system message; a project's instructions may change between two prompts."""
+    instructions = project_instructions(workspace)
+    return f"{_own()}\n# {INSTRUCTIONS} of this workspace\n\n{instructions}\n" if instructions else _own()
+
+
+def project_instructions(workspace: Workspace) -> str:
+    """The beginning of the workspace's AGENTS.md, "" if it has no readable one."""
+    try:
+        with workspace.resolve(INSTRUCTIONS) as place:
+            fd = place.open(os.O_RDONLY)
+            with open(fd, "rb") as file:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    return ""
+                return file.read(INSTRUCTIONS_BYTES).decode("utf-8", "replace").strip()
+    except ToolError:
+        return ""

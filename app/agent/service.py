@@ -14,9 +14,9 @@ from app.agent.documents import Documents
 from app.agent.events import Bus, outcome_event
 from app.agent.gateway_client import Gateway
 from app.agent.model import Model
+from app.agent.model_context import system_prompt
 from app.agent.model_worker import ModelWorker
 from app.agent.program_worker import ProgramWorker, conversation, mark_of, program_of
-from app.agent.prompt import system_prompt
 from app.agent.prompt_status import ProcessEnding, fetch_status
 from app.agent.protocol import Event
 from app.agent.reports import Reports

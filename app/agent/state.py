@@ -44,7 +44,7 @@ from app.agent.documents import (
 from app.agent.prompt_status import PromptStatus
 from app.agent.protocol import Failure
 from app.agent.text import moment
-from app.volume.conversation import UNTIL
+from app.volume import UNTIL
 
 log = logging.getLogger(__name__)
 

@@ -6,14 +6,33 @@ import time
 from collections.abc import Sequence
 
 from flask import Response
+from marshmallow import Schema, fields
 
 from app.api.blueprint import Blueprint
 from app.api.current import core, reply
-from app.api.diagnosis_schemas import DiagnosisSchema
-from app.api.operators import check_operator
-from app.core.operations.checks import diagnose
+from app.api.schemas import time_field
+from app.api.security import check_operator
+from app.core.operations.checks import CHECKS, diagnose
 from app.core.operations.verdicts import State, Verdict
 from app.core.sessions.model import iso
+
+
+def state_field(description: str) -> fields.String:
+    return fields.String(required=True, metadata={"enum": [str(each) for each in State], "description": description})
+
+
+class CheckSchema(Schema):
+    check = fields.String(required=True, metadata={"examples": list(CHECKS)[:3]})
+    status = state_field("`warning`: it works and needs attention; `unknown`: it can't be told")
+    found = fields.String(required=True, metadata={"description": "what was found"})
+    remedy = fields.String(required=True, metadata={"description": "what to do; empty where all is well"})
+
+
+class DiagnosisSchema(Schema):
+    status = state_field("the worst one")
+    checks = fields.List(fields.Nested(CheckSchema), required=True)
+    timestamp = time_field(required=True)
+
 
 blp = Blueprint("diagnosis", __name__, description="What is wrong, and what to do.")
 

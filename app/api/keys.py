@@ -6,13 +6,36 @@ from decimal import Decimal
 from typing import Any, cast
 
 from flask import Response, current_app
+from marshmallow import Schema, fields
 
 from app.api.blueprint import Blueprint
 from app.api.current import KEYRING, core, reply
-from app.api.key_schemas import KeysSchema
-from app.api.operators import check_operator
-from app.core.access.keyring import Keyring, Principal
+from app.api.security import check_operator
+from app.core.access.keyring import ROLES, Keyring, Principal
 from app.core.costs.budgets import key_budgets
+
+
+class KeySchema(Schema):
+    name = fields.String(required=True)
+    role = fields.String(required=True, metadata={"enum": list(ROLES)})
+    user_prefix = fields.String(
+        required=True, allow_none=True, metadata={"description": "it acts for users whose id begins so; null for all"}
+    )
+    limits = fields.Dict(
+        keys=fields.String(),
+        values=fields.String(),
+        required=True,
+        metadata={"description": "its own rate limits by kind of call", "examples": [{"create": "1000/minute"}]},
+    )
+    held_at_once = fields.Integer(
+        required=True, allow_none=True, metadata={"description": "its waits, streams and calls to agents at a time"}
+    )
+    budget = fields.Float(required=True, allow_none=True, metadata={"description": "dollars a calendar month"})
+
+
+class KeysSchema(Schema):
+    keys = fields.List(fields.Nested(KeySchema), required=True)
+
 
 blp = Blueprint("keys", __name__, description="API keys.")
 

@@ -9,8 +9,8 @@ from flask import Response
 
 from app.api.blueprint import Blueprint
 from app.api.current import core, reply
-from app.api.operators import check_operator
 from app.api.overview_schemas import HistoryQuerySchema, HistorySchema
+from app.api.security import check_operator
 from app.core.operations.overview import history, quantile
 from app.core.redis.task_queue import QUEUES
 from app.core.sessions.model import Status, iso

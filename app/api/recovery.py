@@ -6,15 +6,46 @@ import time
 from typing import Any
 
 from flask import Response
+from marshmallow import Schema, fields
 
 from app.api.blueprint import Blueprint
 from app.api.current import core, reply, request_id
-from app.api.operators import check_operator
-from app.api.recovery_schemas import RecoveryRequestSchema, RecoverySchema
+from app.api.schemas import time_field
+from app.api.security import check_operator
 from app.core.errors import RestorePointsOff
 from app.core.redis import task_queue
 from app.core.restore_points.recovery import Recovery
 from app.core.sessions.model import iso
+
+
+class RecoveryRequestSchema(Schema):
+    dry_run = fields.Boolean(
+        load_default=False, metadata={"description": "only count the sessions that would come back"}
+    )
+
+
+class RecoverySchema(Schema):
+    status = fields.String(required=True, metadata={"enum": ["none", "running", "done"]})
+    dry_run = fields.Boolean(required=True, allow_none=True)
+    requested_at = time_field(required=True, allow_none=True)
+    ended_at = time_field(required=True, allow_none=True)
+    found = fields.Integer(
+        required=True,
+        allow_none=True,
+        metadata={
+            "description": "sessions that had restore points and neither record nor workspace; null until the end"
+        },
+    )
+    recovered = fields.Integer(required=True, metadata={"description": "those that exist again, so far"})
+    damaged = fields.Integer(
+        required=True,
+        allow_none=True,
+        metadata={"description": "those of whose restore points none can be read; null until the end"},
+    )
+    error = fields.String(
+        required=True, allow_none=True, metadata={"description": "of the last attempt, which is repeated"}
+    )
+
 
 blp = Blueprint("recovery", __name__, description="Sessions of which only the store is left.")
 

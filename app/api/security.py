@@ -206,3 +206,10 @@ def check_listing(user_id: str | None, uuid: str | None = None) -> None:
         check_user(user_id)
     elif uuid is None and not caller().lists_everything:
         raise Problem(403, "forbidden", "This key may list one user at a time: add user_id.")
+
+
+def check_operator() -> None:
+    """Raises a 403 unless the caller may list across users; what changes something a key of the role `read` is
+    refused before."""
+    if not caller().lists_everything:
+        raise Problem(403, "forbidden", "This call is open only to admin and read keys that are bound to no users.")

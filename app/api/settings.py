@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import Response
+from marshmallow import Schema, fields
 
 from app.api.blueprint import Blueprint
 from app.api.current import core, reply
-from app.api.operators import check_operator
-from app.api.settings_schemas import SettingsSchema
+from app.api.security import check_operator
 from app.core.operations.settings_in_force import in_force
+
+
+def value_field(description: str) -> fields.Raw:
+    metadata: dict[str, Any] = {"description": description, "type": ["string", "integer", "number"]}
+    return fields.Raw(required=True, metadata=metadata)
+
+
+class SettingSchema(Schema):
+    name = fields.String(
+        required=True, metadata={"description": "its environment variable", "examples": ["WEB_WORKERS"]}
+    )
+    value = value_field("what is in force; of a secret `set` or `not set`")
+    unit = fields.String(required=True, metadata={"examples": ["s", "bytes", "URL"]})
+    default = value_field("what holds if it is not set")
+    reason = fields.String(required=True, metadata={"description": "what it is for, and why the default is what it is"})
+    changed = fields.Boolean(required=True, metadata={"description": "whether it differs from its default"})
+    secret = fields.Boolean(required=True)
+
+
+class SettingsSchema(Schema):
+    settings = fields.List(fields.Nested(SettingSchema), required=True)
+
 
 blp = Blueprint("settings", __name__, description="The settings that are in force.")
 

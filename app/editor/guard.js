@@ -9,7 +9,7 @@
 //
 // The guard also takes the manager's orders to end connections, which the agent passes on: an access epoch, a nonce and
 // a MAC by each disconnect secret. No request ever shows that secret, so a program in the editor's place learns none by
-// waiting for one, and can't confirm an order (app/core/access/disconnect_order.py has the other side).
+// waiting for one, and can't confirm an order (app/core/access/revocation.py has the other side).
 const { createHash, createHmac, timingSafeEqual } = require("node:crypto");
 const fs = require("node:fs");
 const { IncomingMessage, ServerResponse } = require("node:http");

@@ -15,9 +15,9 @@ from app.core.redis import task_queue
 from app.core.sessions.model import UP, Record
 from app.core.untrusted_json import SMALL
 from app.gateway.activity_report import QuietLimits, read_activity, read_resources
-from app.gateway.bodies import json_body, nothing
 from app.gateway.parts import Gateway, gateway, session
 from app.gateway.reports import Report, fitted, shown
+from app.http.bodies import json_body, nothing
 
 log = logging.getLogger(__name__)
 

@@ -20,9 +20,8 @@ from app.core.prompts.history_index import CHUNK_BYTES, Contended, ConversationT
 from app.core.prompts.history_store import context_and_metadata
 from app.core.sessions.model import Record
 from app.core.untrusted_json import LARGE
-from app.gateway.bodies import json_of, nothing
 from app.gateway.parts import Gateway, gateway, session
-from app.http.bodies import read_body
+from app.http.bodies import json_of, nothing, read_body
 from app.http.problems import EXPLANATIONS, Problem
 
 log = logging.getLogger(__name__)

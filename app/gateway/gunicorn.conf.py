@@ -5,13 +5,13 @@ from __future__ import annotations
 import resource
 from typing import Any
 
+from app.core.redis.processes import report_process
 from app.gateway import model_check
 from app.http.gunicorn_worker import listen_at, worker_for
 from app.process import scrape, shared_metrics
 from app.process.logs import logging_config
 from app.process.settings import Settings
 from app.process.threads import end_process_when_one_dies
-from app.process_reports import report_process
 
 _settings = Settings.from_env()
 

@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import math
 
-from flask import Flask, Response, g, request
+from flask import Blueprint, Flask, Response, g, request
 
 from app.core.composition import Core, check_keys
+from app.core.errors import StateUnavailable
 from app.core.prompts.token_usage import TokenUsage
 from app.core.throttle import Throttle
-from app.gateway import agents, conversations, llm, system
+from app.gateway import agents, conversations, llm
 from app.gateway.audit import register_audit
 from app.gateway.cancellation import Hangups
 from app.gateway.gateway_metrics import Figures
 from app.gateway.identity import register_identity, who_asks
-from app.gateway.parts import EXTENSION, Gateway
+from app.gateway.parts import EXTENSION, Gateway, gateway
 from app.gateway.provider import Provider
 from app.http.concurrency import Slots
 from app.http.hooks import register_request_hooks
-from app.http.problems import register_error_handlers
+from app.http.problems import Problem, register_error_handlers
 from app.http.tarpit import register_tarpit
 from app.http.traced_requests import trace_requests
 from app.process.secret_keys import Purpose
 from app.process.settings import Settings, SettingsError
+
+blp = Blueprint("system", __name__)
 
 DELIVERY_INTERVAL = 1.0
 """s between two deliveries that a session's hellos trigger."""
@@ -71,11 +74,36 @@ def create_app(settings: Settings | None = None) -> Flask:
     register_identity(app, settings.gateway_calls_per_session)
     trace_requests(app, lambda: "session" in g, continued_only=True)
     app.after_request(lambda response: _count_request(figures, response))
-    for module in (llm, agents, conversations, system):
-        app.register_blueprint(module.blp)
+    for calls in (llm.blp, agents.blp, conversations.blp, blp):
+        app.register_blueprint(calls)
     return app
 
 
 def _count_request(figures: Figures, response: Response) -> Response:
     figures.requests.labels(request.endpoint or "none", str(response.status_code)).inc()
     return response
+
+
+@blp.get("/livez")
+def livez() -> Response:
+    """Whether the process answers."""
+    return Response("ok\n", mimetype="text/plain")
+
+
+@blp.get("/readyz")
+def readyz() -> Response:
+    """Whether requests can be served: Redis answers. No model is needed."""
+    try:
+        gateway().core.heartbeats.ping()
+    except StateUnavailable:
+        return Response("the state store does not answer\n", 503, {"Retry-After": "2"}, mimetype="text/plain")
+    return Response("ok\n", mimetype="text/plain")
+
+
+@blp.get("/metrics")
+def metrics() -> Response:
+    """Metrics for Prometheus, as long as they have no port of their own: workspaces reach this one."""
+    if gateway().core.settings.metrics_port:
+        raise Problem(404, "not_found", "The metrics are at METRICS_PORT, which workspaces don't reach.")
+    text, content_type = gateway().figures.text(request.headers.get("Accept", ""))
+    return Response(text, content_type=content_type)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 from typing import Any, cast
 
-from flask import Flask, current_app, g, request
+from flask import Flask, Response, current_app, g, request
 
 from app.core.byte_budget import Account, ByteBudget
-from app.core.untrusted_json import VALUE_BYTES, TooManyValues, count_values, parse
+from app.core.errors import InvalidRequest
+from app.core.untrusted_json import SMALL, VALUE_BYTES, TooManyValues, count_values, parse, without_lone_surrogates
 from app.http.problems import Problem
 
 EXTENSION = "workspace_bodies"
@@ -67,3 +68,22 @@ def _account() -> Account:
     if "bodies" not in g:
         g.bodies = Account(cast(ByteBudget, current_app.extensions[EXTENSION]))
     return cast(Account, g.bodies)
+
+
+def json_body(most: int, values: int = SMALL) -> Any:
+    """The JSON body, of `most` bytes and `values` values at most. Raises `InvalidRequest`, a `Problem` for too many
+    values, `NoRoom`, and Flask's exception for 413."""
+    return json_of(read_body(most), values)
+
+
+def json_of(body: bytes, values: int) -> Any:
+    """The JSON document in a body that has been read, without lone surrogates; raises as `json_body`."""
+    try:
+        return without_lone_surrogates(parse_body(body, values))
+    except ValueError as error:
+        raise InvalidRequest("The body is not valid JSON.") from error
+
+
+def nothing() -> Response:
+    """An empty answer, 204."""
+    return Response(status=204)

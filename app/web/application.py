@@ -7,10 +7,16 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from flask import Flask, Response, g, request
 from markupsafe import Markup
+from werkzeug.exceptions import NotFound
 
 from app.core.access.addresses import counted_as
 from app.core.access.keyring import Keyring
+from app.core.backups.store import NAME_PATTERN
 from app.core.composition import Core
+from app.core.prompts.inbox import ID_PATTERN
+from app.core.redis.dead_letters import LETTER_ID_PATTERN
+from app.core.restore_points import names as restore_points
+from app.core.sessions.model import UUID_PATTERN
 from app.http.hooks import register_request_hooks
 from app.http.problems import register_error_handlers
 from app.http.request_metrics import HttpMetrics
@@ -29,12 +35,45 @@ from app.web import (
 from app.web.api import EXTENSION, Api
 from app.web.error_pages import shown, to_problem
 from app.web.guard import KEYS, PEOPLE, register_guard
-from app.web.names import register_names
 from app.web.people import People
-from app.web.session import modules
+from app.web.session import (
+    activity_tab,
+    audit_tab,
+    backups_tab,
+    chat_tab,
+    cost_tab,
+    events_tab,
+    overview_tab,
+    page,
+    resources_tab,
+    restore_points_tab,
+)
 from app.web.sign_in import AUDIT, register_sign_in_limit
 from app.web.static_files import PRODUCT, asset_url, icon_url, look_url
 from app.web.words import FILTERS
+
+PATTERNS = {
+    "uuid": UUID_PATTERN,
+    "name": NAME_PATTERN,
+    "point_id": restore_points.ID_PATTERN,
+    "message_id": ID_PATTERN,
+    "letter_id": LETTER_ID_PATTERN,
+}
+"""Of names in the dashboard's addresses, by the argument of the route: they become parts of the API's paths, so none may
+hold anything else."""
+
+SESSION_MODULES = (
+    page,
+    overview_tab,
+    chat_tab,
+    backups_tab,
+    restore_points_tab,
+    cost_tab,
+    activity_tab,
+    resources_tab,
+    events_tab,
+    audit_tab,
+)
 
 LARGEST_FORM = 262_144
 """Bytes; the longest prompt and some fields."""
@@ -72,14 +111,14 @@ def create_dashboard(core: Core, keyring: Keyring, metrics: HttpMetrics, api: WS
     app.after_request(_protect)
     register_guard(app, core.settings.dashboard_location())
     register_sign_in_limit(app, core)
-    register_names(app)
+    app.before_request(_check_names)  # after the guard has let the person in
     for module in (
         static_files,
         sign_in,
         sessions,
         session_stream,
         session_actions,
-        *modules.ALL,
+        *SESSION_MODULES,
         overview,
         operations,
         settings_page,
@@ -112,3 +151,10 @@ def _protect(response: Response) -> Response:
     for name, value in PROTECTING.items():
         response.headers.setdefault(name, value)
     return response
+
+
+def _check_names() -> None:
+    """404 for an address whose names are not well formed."""
+    for name, text in (request.view_args or {}).items():
+        if name in PATTERNS and not PATTERNS[name].fullmatch(text):
+            raise NotFound

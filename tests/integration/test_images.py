@@ -208,7 +208,7 @@ def test_the_agent_is_compiled_and_holds_no_more_than_it_needs(images: dict[str,
     compiled = {path.parent / "__pycache__" / f"{path.stem}.cpython-311.pyc" for path in sources}
     assert len(sources) > 20
     assert [path for path in compiled if not path.exists()] == []
-    assert (packages / "app/agent/prompt.md").exists()
+    assert (packages / "app/agent/system_prompt.md").exists()
     found = {path.name for path in packages.iterdir()}
     assert {"flask", "waitress", "openai"} <= found
     assert found.isdisjoint({"redis", "fsspec", "celery", "kubernetes", "cryptography"})

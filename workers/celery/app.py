@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from celery import Celery, signals
+from celery.app.control import Control
 from celery.schedules import schedule
 from kombu import Queue
 
@@ -22,6 +23,20 @@ from app.process.settings import Settings, SettingsError
 from workers import worker_metrics
 from workers.celery import admission, broker, liveness, process_reports
 from workers.heartbeat_file import Heartbeat
+
+
+class NoControl(Control):
+    """Celery's remote control, switched off: it sends no command to any worker.
+
+    By it anybody who may publish to one channel of Redis could end workers, take back their tasks and have them take
+    others'. So workers listen to none (`worker_enable_remote_control`), nobody may publish there
+    (app/core/redis/users.py), and nothing is sent: Flower, which would ask each worker about itself, shows what the
+    workers' events say."""
+
+    def broadcast(self, *args: Any, **options: Any) -> list[dict[str, Any]]:
+        """The answers of no workers. An empty list would mean to Flower that asking failed."""
+        return [{}]
+
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +55,7 @@ app = Celery(
     "workers",
     include=["workers.tasks"],
     task_cls="workers.celery.base_task:SafeTask",
-    control="workers.celery.remote_control:NoControl",
+    control="workers.celery.app:NoControl",
 )
 app.heartbeat = heartbeat
 app.reporter = Reporter(client, BEAT)

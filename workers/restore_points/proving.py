@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.core.errors import NoSpace
+from app.core.restore_points.drilling import room_for
 from app.core.storage.archive_keys import SessionKeys
 from app.core.storage.file_store import FileStore
 from workers.archive.format import FOLDER_FLAGS
@@ -25,7 +26,6 @@ from workers.restore_points.making import Phases
 from workers.restore_points.manifest import DamagedManifest, Manifest, Manifests
 from workers.restore_points.repository import Damaged, Repository, password
 from workers.restore_points.restic import Failed, Restic
-from workers.restore_points.room import room_for
 from workers.restore_points.sidecar import Sidecar, Sidecars
 from workers.restore_points.tools import caching
 from workers.rmtree import delete_tree

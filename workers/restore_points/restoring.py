@@ -11,7 +11,7 @@ from app.core.errors import BackupNotFound, PointsBroken
 from app.core.restore_points.names import reference
 from app.core.storage.archive_keys import SessionKeys
 from app.core.storage.file_store import FileStore
-from app.volume.conversation import UNTIL
+from app.volume import UNTIL
 from app.volume.excluded import PARTS
 from workers.archive import replace
 from workers.archive.format import CONVERSATION

@@ -1,5 +1,5 @@
 """The secrets of a workspace: its token, which it shows the gateway; the agent secret and the editor secret, which the
-manager shows the workspace; and the disconnect secret, which is shown to nobody (app/core/access/disconnect_order.py).
+manager shows the workspace; and the disconnect secret, which is shown to nobody (app/core/access/revocation.py).
 
 All are computed, not stored: keyed hashes of the session's uuid, for token and agent also of the record's epoch. So
 they survive the loss of Redis and need no round trip to verify. They differ because the manager sends the agent and

@@ -7,6 +7,12 @@ agent only delay that. A workspace that does not confirm it is replaced. A sleep
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from secrets import token_hex
+
 import redis
 
 from app.core.redis import keys
@@ -112,3 +118,30 @@ def _pause(tries: int) -> float:
 
 def _keys(uuid: str) -> list[str]:
     return [keys.LOCKOUTS, keys.LOCKOUT_TRIES.format(uuid=uuid)]
+
+
+@dataclass(frozen=True)
+class DisconnectOrder:
+    """An order to a session's editor to end the connections made before `access_epoch`. The editor may know any of the
+    `secrets`.
+
+    The agent passes both the order and the editor's confirmation on, and programs of the user may stand in its way: so
+    both are authenticated by a secret that only the manager and the editor's process have, and each order has a nonce
+    of its own. app/editor/guard.js has the other side."""
+
+    secrets: Sequence[str] = field(repr=False)
+    access_epoch: int
+    nonce: str = field(default_factory=lambda: token_hex(16))
+
+    def __str__(self) -> str:
+        """The order as it is sent: access epoch, nonce, and a MAC by each secret."""
+        return " ".join([str(self.access_epoch), self.nonce, *self._macs("disconnect")])
+
+    def confirmed_by(self, text: object) -> bool:
+        """Whether this is the editor's confirmation of this order."""
+        given = text if isinstance(text, str) and text.isascii() else ""
+        return any(hmac.compare_digest(given, mac) for mac in self._macs("disconnected"))
+
+    def _macs(self, said: str) -> list[str]:
+        text = f"{said} {self.access_epoch} {self.nonce}".encode()
+        return [hmac.new(secret.encode(), text, hashlib.sha256).hexdigest() for secret in self.secrets]

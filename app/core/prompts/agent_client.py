@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from app.core.access.agent_credentials import AgentCredentials
-from app.core.access.disconnect_order import DisconnectOrder
+from app.core.access.revocation import DisconnectOrder
 from app.core.byte_budget import Account, ByteBudget, NoRoom
 from app.core.errors import AgentNotReady, AgentRefused, AgentUnavailable, InvalidRequest
 from app.core.sessions.unsaved_work import read_unsaved_work

@@ -14,12 +14,15 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from threading import Event, Thread
 
 import redis
 
 from app.core.errors import SessionError, StateUnavailable
 from app.core.redis import keys
+from app.core.redis.connections import connect
 from app.core.redis.errors import redis_errors
+from app.process.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -168,3 +171,45 @@ class Reporter:
 
 def _key(kind: str) -> str:
     return keys.PROCESSES.format(kind=kind)
+
+
+class Reports:
+    """Reports from a thread of its own until `stop`, while the process `works`; after each report does `also`. Under
+    gevent the thread is a greenlet, so its reports show that the hub turns."""
+
+    def __init__(
+        self, reporter: Reporter, works: Callable[[], bool] = lambda: True, also: Callable[[], None] = lambda: None
+    ) -> None:
+        self._reporter = reporter
+        self._works = works
+        self._also = also
+        self._stop = Event()
+        self._thread = Thread(target=self._run, name="process-reports", daemon=True)
+
+    def start(self) -> Reports:
+        """Begin; answers itself."""
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """The process ends as it should."""
+        self._stop.set()
+        self._reporter.leave()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self.look()
+            self._also()
+            self._stop.wait(EVERY)
+
+    def look(self) -> None:
+        """Report, if the process works."""
+        if self._works():
+            self._reporter.tick()
+
+
+def report_process(
+    kind: str, settings: Settings, works: Callable[[], bool] = lambda: True, also: Callable[[], None] = lambda: None
+) -> Reports:
+    """Report this process from now on. Call it after any fork."""
+    return Reports(Reporter(connect(settings.redis_url, settings.redis_timeout), kind), works, also).start()

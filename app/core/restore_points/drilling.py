@@ -1,4 +1,4 @@
-"""When restore points are proven: pure, with the time passed in.
+"""When restore points are proven, and the room that it takes: pure, with the time passed in.
 
 A session is due for the last quarter of its cycle. The rate is such that all sessions fit into that quarter, so each is
 proven once in a cycle, also those that became due together, and a drill that had to be repeated.
@@ -19,6 +19,12 @@ LONGEST_PERIOD, SHORTEST_PERIOD = 300.0, 1.0
 
 SWEEPS_OF_A_CYCLE = 40
 """At least; ten of them in a quarter."""
+
+ROOM = 1.1
+"""Of a point's size: blocks are larger than files."""
+
+PER_FILE = 4_096
+"""Bytes of a file's last block and of its inode, at most."""
 
 
 def sweep_period(cycle: float) -> float:
@@ -47,3 +53,8 @@ def first_seen(proven_at: float, made_at: float, cycle: float, now: float) -> fl
     """The time that a session counts as proven at which was last proven at `proven_at`, 0 for never as far as is known,
     and whose oldest point was made at `made_at`: what was forgotten is due, and not late."""
     return max(proven_at or made_at, now - cycle)
+
+
+def room_for(files: int, size: int) -> int:
+    """Bytes of a disk that a restored point of so many files with `size` bytes takes, at most."""
+    return round(size * ROOM) + files * PER_FILE

@@ -9,13 +9,27 @@ from typing import Any
 from flask import Response, g, render_template, request
 
 from app.core.sessions.model import Status
+from app.look.words import restored_files
 from app.web.api import api
 from app.web.guard import while_signed_in
 from app.web.relay import relayed
 from app.web.session.blueprint import session_blueprint
 from app.web.session.phases import steps_of
-from app.web.session.states import state_in_words
 from app.web.session_stream import events
+
+STATES = {
+    "created": "It starts for the first time.",
+    "waking": "Its editor and its agent start.",
+    "active": "Its editor and its agent run.",
+    "sleeping": "Nothing runs, and its files are kept. Opening it or a prompt wakes it.",
+    "terminating": "It is being deleted.",
+    "terminated": "It was deleted. What is kept of it is listed under Backups.",
+    "failed": "It stays as it is until it is woken or deleted.",
+}
+
+ARCHIVED = (
+    "Nothing runs, and its files are in the archive. Opening it or a prompt restores them first, which takes longer."
+)
 
 
 @dataclass(frozen=True)
@@ -115,3 +129,15 @@ def _until_over(pieces: Iterable[bytes], *, over: bool) -> Iterator[bytes]:
 
 def _is_last(kind: str, data: Mapping[str, Any]) -> bool:
     return kind == "state" and data.get("status") == Status.TERMINATED
+
+
+def state_in_words(found: Mapping[str, Any]) -> str:
+    """One sentence for the answer of `GET /session/{uuid}`; a reason, where there is one, comes besides."""
+    status = found["session"]["status"]
+    if status == "sleeping" and found["replicas"]:
+        return "Its processes are about to end."
+    if status == "sleeping" and found["session"].get("tier") == "archived":
+        return ARCHIVED
+    if brings := found["session"].get("restoring"):
+        return f"Restoring {restored_files(brings)}."
+    return STATES.get(status, "")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.agent.prompt import INSTRUCTIONS, project_instructions
+from app.agent.model_context import INSTRUCTIONS, project_instructions
 from app.agent.tools import command, runner
 from app.agent.tools.command import hidden_folder, run_command
 from app.agent.tools.registry import Toolbox

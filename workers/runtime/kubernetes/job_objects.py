@@ -13,10 +13,10 @@ from dataclasses import asdict
 
 from app.core.backups.store import session_of
 from app.core.restore_points import names as points
+from app.core.restore_points.drilling import room_for
 from app.core.sessions.model import Identity
 from app.core.storage.archive_keys import SessionKeys
 from app.core.storage.credential import Credential
-from workers.restore_points.room import room_for
 from workers.runtime.base import PointOrder, ProofOrder
 from workers.runtime.kubernetes import names, pods
 from workers.runtime.kubernetes.config import KubernetesConfig

@@ -11,8 +11,7 @@ import pytest
 import redis
 
 from app.core.redis import keys
-from app.core.redis.processes import EVERY, FORGOTTEN, KINDS, SILENCE, Process, Processes, Reporter
-from app.process_reports import Reports
+from app.core.redis.processes import EVERY, FORGOTTEN, KINDS, SILENCE, Process, Processes, Reporter, Reports
 from scripts.lib.processes import MANAGER
 from tests.redis_users import Guarded, guarded_redis
 from tests.waiting import wait_for
