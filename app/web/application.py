@@ -59,8 +59,8 @@ PATTERNS = {
     "message_id": ID_PATTERN,
     "letter_id": LETTER_ID_PATTERN,
 }
-"""Of names in the dashboard's addresses, by the argument of the route: they become parts of the API's paths, so none may
-hold anything else."""
+"""Of names in the dashboard's addresses, by the argument of the route: they become parts of the API's paths, so none
+may hold anything else."""
 
 SESSION_MODULES = (
     page,
