@@ -7,7 +7,7 @@ from flask import Response
 from app.api.blueprint import Blueprint
 from app.api.current import core
 from app.api.openapi import PLAIN
-from app.core.errors import StateUnavailable
+from app.http import readiness
 
 blp = Blueprint("probes", __name__, description="Whether a process is alive and ready.")
 
@@ -17,7 +17,7 @@ blp = Blueprint("probes", __name__, description="Whether a process is alive and 
 @blp.operation("live", anonymous=True, without_redis=True, rate=None)
 def livez() -> Response:
     """Whether the process answers."""
-    return Response("ok\n", mimetype="text/plain")
+    return readiness.alive()
 
 
 @blp.route("/readyz", methods=["GET"])
@@ -26,8 +26,4 @@ def livez() -> Response:
 @blp.operation("ready", own=(503,), anonymous=True, without_redis=True, rate=None)
 def readyz() -> Response:
     """Whether requests can be served: Redis answers. A full Redis counts as ready: deletions must get through."""
-    try:
-        core().heartbeats.ping()
-    except StateUnavailable:
-        return Response("the state store does not answer\n", 503, {"Retry-After": "2"}, mimetype="text/plain")
-    return Response("ok\n", mimetype="text/plain")
+    return readiness.ready(core().heartbeats)

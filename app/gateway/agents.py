@@ -17,7 +17,7 @@ from app.core.untrusted_json import SMALL
 from app.gateway.activity_report import QuietLimits, read_activity, read_resources
 from app.gateway.parts import Gateway, gateway, session
 from app.gateway.reports import Report, fitted, shown
-from app.http.bodies import json_body, nothing
+from app.http.bodies import json_body
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def hello() -> Response:
         parts.core.tasks.send(task_queue.TELL_FILES, record.uuid, request_id=g.request_id)
     if parts.core.inbox.waiting(record.uuid) and parts.deliveries.due(record.uuid, parts.ticks()):
         parts.core.tasks.deliver(record.uuid, g.request_id)
-    return nothing()
+    return Response(status=204)
 
 
 @blp.post("/events")
@@ -76,7 +76,7 @@ def events() -> Response:
         else:
             parts.core.events.append_all(record.uuid, [(event.type, shown(event)) for event in run])
             _note_first_tokens(parts, record, run)
-    return nothing()
+    return Response(status=204)
 
 
 @blp.post("/unfinished")

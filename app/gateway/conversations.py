@@ -21,7 +21,7 @@ from app.core.prompts.history_store import context_and_metadata
 from app.core.sessions.model import Record
 from app.core.untrusted_json import LARGE
 from app.gateway.parts import Gateway, gateway, session
-from app.http.bodies import json_of, nothing, read_body
+from app.http.bodies import json_of, read_body
 from app.http.problems import EXPLANATIONS, Problem
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def put_checkpoint() -> Response:
         parts.core.history_store.settle(record.uuid, head, context, metadata)
     if record.unarchived:
         parts.core.store.note_unarchived(record.uuid, {})
-    return nothing()
+    return Response(status=204)
 
 
 @blp.get("/checkpoint")

@@ -11,7 +11,6 @@ import math
 from flask import Blueprint, Flask, Response, g, request
 
 from app.core.composition import Core, check_keys
-from app.core.errors import StateUnavailable
 from app.core.prompts.token_usage import TokenUsage
 from app.core.throttle import Throttle
 from app.gateway import agents, conversations, llm
@@ -21,6 +20,7 @@ from app.gateway.gateway_metrics import Figures
 from app.gateway.identity import register_identity, who_asks
 from app.gateway.parts import EXTENSION, Gateway, gateway
 from app.gateway.provider import Provider
+from app.http import readiness
 from app.http.concurrency import Slots
 from app.http.hooks import register_request_hooks
 from app.http.problems import Problem, register_error_handlers
@@ -87,17 +87,13 @@ def _count_request(figures: Figures, response: Response) -> Response:
 @blp.get("/livez")
 def livez() -> Response:
     """Whether the process answers."""
-    return Response("ok\n", mimetype="text/plain")
+    return readiness.alive()
 
 
 @blp.get("/readyz")
 def readyz() -> Response:
     """Whether requests can be served: Redis answers. No model is needed."""
-    try:
-        gateway().core.heartbeats.ping()
-    except StateUnavailable:
-        return Response("the state store does not answer\n", 503, {"Retry-After": "2"}, mimetype="text/plain")
-    return Response("ok\n", mimetype="text/plain")
+    return readiness.ready(gateway().core.heartbeats)
 
 
 @blp.get("/metrics")

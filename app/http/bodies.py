@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any, cast
 
-from flask import Flask, Response, current_app, g, request
+from flask import Flask, current_app, g, request
 
 from app.core.byte_budget import Account, ByteBudget
 from app.core.errors import InvalidRequest
@@ -64,12 +64,6 @@ def charge_values(body: bytes, values: int) -> None:
     _account().take(VALUE_BYTES * counted)
 
 
-def _account() -> Account:
-    if "bodies" not in g:
-        g.bodies = Account(cast(ByteBudget, current_app.extensions[EXTENSION]))
-    return cast(Account, g.bodies)
-
-
 def json_body(most: int, values: int = SMALL) -> Any:
     """The JSON body, of `most` bytes and `values` values at most. Raises `InvalidRequest`, a `Problem` for too many
     values, `NoRoom`, and Flask's exception for 413."""
@@ -84,6 +78,7 @@ def json_of(body: bytes, values: int) -> Any:
         raise InvalidRequest("The body is not valid JSON.") from error
 
 
-def nothing() -> Response:
-    """An empty answer, 204."""
-    return Response(status=204)
+def _account() -> Account:
+    if "bodies" not in g:
+        g.bodies = Account(cast(ByteBudget, current_app.extensions[EXTENSION]))
+    return cast(Account, g.bodies)

@@ -62,19 +62,6 @@ PATTERNS = {
 """Of names in the dashboard's addresses, by the argument of the route: they become parts of the API's paths, so none
 may hold anything else."""
 
-SESSION_MODULES = (
-    page,
-    overview_tab,
-    chat_tab,
-    backups_tab,
-    restore_points_tab,
-    cost_tab,
-    activity_tab,
-    resources_tab,
-    events_tab,
-    audit_tab,
-)
-
 LARGEST_FORM = 262_144
 """Bytes; the longest prompt and some fields."""
 
@@ -118,7 +105,16 @@ def create_dashboard(core: Core, keyring: Keyring, metrics: HttpMetrics, api: WS
         sessions,
         session_stream,
         session_actions,
-        *SESSION_MODULES,
+        page,
+        overview_tab,
+        chat_tab,
+        backups_tab,
+        restore_points_tab,
+        cost_tab,
+        activity_tab,
+        resources_tab,
+        events_tab,
+        audit_tab,
         overview,
         operations,
         settings_page,
