@@ -37,9 +37,6 @@ class FakeTasks:
     def __init__(self) -> None:
         self.sent: list[tuple[str, tuple[Any, ...]]] = []
 
-    def deliver(self, uuid: str, request_id: str = "") -> None:
-        self.send(task_queue.DELIVER, uuid, request_id=request_id)
-
     def send(self, task: str, *args: str | int, request_id: str = "") -> None:
         self.sent.append((task, args))
 

@@ -1,6 +1,6 @@
 """The observer: keeps the records in agreement with what the runtime observes. One leads, the others stand by.
 
-A session becomes `active` as soon as its editor is seen to answer (workers/lifecycle/activation.py); one whose
+A session becomes `active` as soon as its editor is seen to answer (workers/lifecycle/mark_active.py); one whose
 workspace died is `failed`, with the last lines of its log.
 """
 
@@ -37,8 +37,9 @@ from app.process.settings import Settings
 from workers import runtime as runtimes
 from workers import worker_metrics
 from workers.heartbeat_file import Heartbeat
-from workers.lifecycle import action_log, activation
+from workers.lifecycle import action_log
 from workers.lifecycle.lost_files import out_of_reach
+from workers.lifecycle.mark_active import mark_active
 from workers.runtime.base import Observation, Runtime, Snapshot
 from workers.worker_metrics import ObserverFigures
 
@@ -92,15 +93,15 @@ class Observer:
             return
         self._figures.seen("snapshot")
         present = {workspace.identity.uuid for workspace in seen.workspaces}
+        for record in self._store.metered():
+            if record.uuid not in present:
+                self._note_end(record, 0.0)
         for record in self._store.find(self._store.uuids(UP)):
             if record.uuid not in present:
                 try:
                     self._apply_down(record, record.generation, wished=not seen.unwished)
                 except (Superseded, IllegalState, SessionNotFound) as error:
                     log.info("snapshot ignored: %s", error, extra={"uuid": record.uuid})
-        for record in self._store.metered():
-            if record.uuid not in present:
-                self._note_end(record, 0.0)
         for workspace in seen.workspaces:
             self._apply_one(workspace)
 
@@ -217,7 +218,7 @@ class Observer:
         elif record.status is Status.SLEEPING:
             self._adopt(record)
         else:
-            activation.answered(self._core, record, seen, self._clock())
+            mark_active(self._core, record, seen, self._clock())
 
     def _refresh(self, record: Record, seen: Observation) -> None:
         """Note the pod of an active session. That its agent does not run is a reason, but no failure: the editor
@@ -246,7 +247,7 @@ class Observer:
         if seen.agent and self._core.inbox.agent(record.uuid) is None:
             self._core.inbox.agent_here(record.uuid, seen.agent, seen.pod_name, "", self._clock())
         if record.waiting:
-            self._core.tasks.deliver(record.uuid, record.request_id)
+            self._core.delivery.request(record.uuid, record.request_id)
 
     def _apply_down(self, record: Record, generation: int, *, wished: bool) -> None:
         """The processes of a session that should be up are gone. A start is repeated once its worker is done with it.
@@ -256,7 +257,10 @@ class Observer:
             return
         if record.status is not Status.ACTIVE:
             if record.started_at and not self._runs(record):
-                self._core.sessions.resend(record)
+                expect = {"generation": generation, "status": record.status, "started_at": record.started_at}
+                # Whoever still holds the lease sends it too, as its start is not complete.
+                incomplete = self._store.change(record.uuid, self._clock(), expect=expect, started_at=0.0).record
+                self._core.sessions.resend(incomplete)
             return
         now = self._clock()
         busy = record.waiting or record.unfinished

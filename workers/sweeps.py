@@ -49,11 +49,11 @@ from app.core.sessions.idle_policy import (
 from app.core.sessions.model import GONE, UP, Record, Status, iso
 from app.core.sessions.reason_codes import ReasonCode
 from workers.clock import ClockGuard
-from workers.lifecycle.activation import arrived, catch_up
 from workers.lifecycle.archive_adoption import ArchiveAdoption, costs_of, take_back
 from workers.lifecycle.archiving import Archiving
 from workers.lifecycle.intents import Lifecycle
 from workers.lifecycle.lost_files import out_of_reach
+from workers.lifecycle.mark_active import look_again, mark_active
 from workers.lifecycle.place import Place
 from workers.lifecycle.steps import lacking_of
 from workers.lifecycle.stored_points import StoredPoints
@@ -167,7 +167,7 @@ class Sweeps:
                 # A dead worker's lease ends by then; a living worker renews it.
                 self._store.defer(keys.INTENTS, record.uuid, min(later, now + left))
             elif record.started_at:
-                if not catch_up(self._core, self._runtime, record, now):
+                if not look_again(self._core, self._runtime, record, now):
                     self._check_start(record, now)
             elif waiting().has(record.task, record.uuid, record.generation):
                 self._store.defer(keys.INTENTS, record.uuid, later)
@@ -224,7 +224,7 @@ class Sweeps:
             why, code = (seen.failure, seen.code) if seen.failure else (silent, ReasonCode.EDITOR_SILENT)
             self._lifecycle.fail(record, why, reason_code=code)
         elif seen.ready:
-            arrived(self._core, record, seen, now)
+            mark_active(self._core, record, seen, now)
         elif not seen.began:
             self._store.defer(keys.INTENTS, record.uuid, now + patience)
         elif seen.began + patience >= now:
@@ -407,7 +407,7 @@ class Sweeps:
             except (IllegalState, SessionNotFound) as error:
                 log.info("not woken for waiting prompts: %s", error, extra={"uuid": record.uuid})
         elif record.status in UP:
-            self._core.tasks.deliver(record.uuid, record.request_id)
+            self._core.delivery.request(record.uuid, record.request_id)
 
     def _take_back(self, record: Record, seen: Observation) -> None:
         """The volume of a recovered session was only out of sight. If its processes run, the session is woken, which

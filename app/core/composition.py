@@ -136,6 +136,7 @@ class Core:
             points=self.restore_points,
             erasures=self.erasures,
             inbox=self.inbox,
+            delivery=self.delivery,
             tasks=self.tasks,
             activity=self.activity,
             revocations=self.revocations,

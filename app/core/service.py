@@ -27,6 +27,7 @@ from app.core.errors import (
     SessionNotFound,
     Superseded,
 )
+from app.core.prompts.delivery import Delivery
 from app.core.prompts.inbox import Inbox, Prompt, Taken
 from app.core.redis import keys, task_queue
 from app.core.redis.events import EventLog, SessionEvent
@@ -88,6 +89,7 @@ class SessionService:
         points: RestorePoints,
         erasures: Erasures,
         inbox: Inbox,
+        delivery: Delivery,
         tasks: TaskQueue,
         activity: Activity,
         revocations: Revocations,
@@ -102,6 +104,7 @@ class SessionService:
         self._points = points
         self._erasures = erasures
         self._inbox = inbox
+        self._delivery = delivery
         self._tasks = tasks
         self._activity = activity
         self._revocations = revocations
@@ -207,7 +210,7 @@ class SessionService:
         if taken.record is not None and (taken.woken or _answer_lost(taken.record, now, request_id)):
             self._enqueue(taken.record, request_id)
         elif taken.deliver and delivery_worker:
-            self._tasks.deliver(uuid, request_id)
+            self._delivery.request(uuid, request_id)
         return taken
 
     def sleep(self, uuid: str, request_id: str = "", seen: Record | None = None) -> Record:

@@ -57,8 +57,8 @@ def hello() -> Response:
     restored = record.files_of and record.task == task_queue.RESTORE
     if restored and parts.notices.due(record.uuid, parts.ticks()):
         parts.core.tasks.send(task_queue.TELL_FILES, record.uuid, request_id=g.request_id)
-    if parts.core.inbox.waiting(record.uuid) and parts.deliveries.due(record.uuid, parts.ticks()):
-        parts.core.tasks.deliver(record.uuid, g.request_id)
+    if parts.core.inbox.delivery_due(record.uuid) and parts.deliveries.due(record.uuid, parts.ticks()):
+        parts.core.delivery.request(record.uuid, g.request_id)
     return Response(status=204)
 
 

@@ -19,7 +19,7 @@ MORTAL = tuple(
     str(ROOT / each)
     for each in (
         *("workers/lifecycle/steps.py", "workers/lifecycle/rolling_back.py", "workers/lifecycle/archiving.py"),
-        *("workers/lifecycle/point_making.py", "workers/lifecycle/intents.py", "workers/lifecycle/activation.py"),
+        *("workers/lifecycle/point_making.py", "workers/lifecycle/intents.py", "workers/lifecycle/mark_active.py"),
         "workers/observer.py",
         *("app/core/service.py", "app/core/sessions/", "app/core/backups/", "app/core/prompts/token_usage.py"),
     )

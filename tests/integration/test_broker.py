@@ -94,11 +94,11 @@ def test_a_worker_that_lost_redis_in_the_midst_of_its_work_takes_more(own_redis:
     with started(command, {"REDIS_URL": own_redis.url, "DATA_DIR": str(tmp_path / "data")}, log):
         for _ in range(3):
             for _ in range(40):
-                tasks.deliver("aaaa0001")
+                tasks.send(task_queue.DELIVER, "aaaa0001")
             wait_for(lambda: waiting() < 30, "some are done", log.read_text)
             own_redis.kill()
             own_redis.start()
-            tasks.deliver("aaaa0001")
+            tasks.send(task_queue.DELIVER, "aaaa0001")
             wait_for(lambda: waiting() == 0, "all are done", log.read_text)
 
 

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 STARTING = frozenset({Status.CREATED, Status.WAKING})
 
 TIMED = frozenset({"sleep", "archive", "backup", "delete", "point", "drill"})
-"""Actions whose durations are counted here. Those of starts are counted by phase (workers/lifecycle/activation.py)."""
+"""Actions whose durations are counted here. Those of starts are counted by phase (workers/lifecycle/mark_active.py)."""
 
 REQUESTED = frozenset({"backup", "point", "drill"})
 """Actions that are no intent: their task names the request behind them, not the record."""

@@ -1,9 +1,12 @@
 """Carries out the intents of sessions, and counts the attempts.
 
 The intent in the record is the guarantee, a message only a hint. An attempt is counted in the record when it begins. It
-ends by settling the intent, by leaving that to the observer, or by deferring the next attempt; if its worker dies it
-does none of these. After `MAX_DELIVERIES` such attempts the intent is given up: the session is `failed`, and a dead
-letter is written.
+ends by settling the intent, by leaving that to the observer, by giving way to a backup, or by deferring the next
+attempt; if its worker dies it does none of these. After `MAX_DELIVERIES` such attempts the intent is given up: the
+session is `failed`, and a dead letter is written.
+
+The message of a newer intent may find the lease taken. So who releases a lease compares generations, and sends what is
+left.
 
 An attempt may end anywhere, and a newer intent continues from the state it left; workers/lifecycle/steps.py says what
 that requires of each step.
@@ -109,16 +112,19 @@ class Lifecycle:
     def carry_out(self, uuid: str, generation: int) -> None:
         """Do what the session's intent `generation` asks for, unless a newer one exists or another worker does it.
         Raises a `RetryableError` after scheduling the next attempt; a `PermanentError` makes the session `failed`."""
+        record, put_off = None, True
         try:
             with self._core.attempts.begin(uuid, generation) as record:
                 if record is not None:
                     self._attempt(record, INTENT, self._act, self._give_up)
+            put_off = False
         finally:
-            self._resend_missed(uuid)
+            if record is not None:
+                self._resend_newer(record, put_off=put_off)
 
     def resend_waiting(self, uuid: str) -> None:
         """Send what waited for the backups' lease, which was just released."""
-        self._resend_missed(uuid)
+        self._resend_intent(uuid)
         if self._store.pending(keys.BACKUP_REQUESTS, uuid):
             self._core.tasks.send(task_queue.BACKUP, uuid)
 
@@ -130,7 +136,7 @@ class Lifecycle:
                     self._attempt(record, BACKUP, self._back_up, self._give_up_backup)
         finally:
             # Even after a failure: a delete that came meanwhile waits for this.
-            self._resend_missed(uuid)
+            self._resend_intent(uuid)
 
     def check_files(self, uuid: str) -> None:
         """Look whether the session's files are gone, and bring it back from its newest copy if they are. Files that go
@@ -216,7 +222,6 @@ class Lifecycle:
         except (Superseded, IllegalState) as error:
             # Illegal: a worker that lost its lease unnoticed has settled the same intent in another way.
             log.info("superseded: %s", error, extra={"uuid": record.uuid, "generation": record.generation})
-            self._mark_missed(record)
         except SessionNotFound:
             log.info("the session no longer exists", extra={"uuid": record.uuid})
         except FilesGone:
@@ -326,29 +331,34 @@ class Lifecycle:
             else:
                 return
 
-    def _mark_missed(self, record: Record) -> None:
-        """The record changed under the attempt without a newer intent, as by a deleted backup: send the intent
-        again."""
-        try:
-            expect = {"generation": record.generation, "lease": record.lease}
-            self._store.change(record.uuid, self._clock(), expect=expect, missed=record.generation)
-        except (Superseded, SessionNotFound):
+    def _resend_newer(self, begun: Record, *, put_off: bool) -> None:
+        """After the release of an attempt's lease, send the intent that is left: a newer one, whose message found the
+        lease taken, or its own, unless the next attempt was `put_off`: the attempt gave way to a backup, handed on to
+        another task, or the record changed under it."""
+        record = self._unfinished(begun.uuid)
+        if record is None:
             return
+        own = (record.generation, record.task) == (begun.generation, begun.task)
+        if not (own and put_off):
+            self._core.sessions.resend(record)
 
-    def _resend_missed(self, uuid: str) -> None:
-        """Send the newest intent again if its message found a lease taken. Called after each release of a lease: of two
-        attempts that end at once the later notices, and only one of them sends."""
+    def _resend_intent(self, uuid: str) -> None:
+        """After the release of the backups' lease, send the intent that may wait for it: one without a counted attempt.
+        A message too many does no harm."""
+        record = self._unfinished(uuid)
+        if record is not None and not record.tries:
+            self._core.sessions.resend(record)
+
+    def _unfinished(self, uuid: str) -> Record | None:
+        """The record, if its intent waits for a worker, and none works on the session."""
         try:
             record = self._store.get(uuid)
-            if record.settled >= record.generation or record.missed != record.generation:
-                return
-            if any(self._core.leases.held(each.format(uuid=uuid)) for each in (keys.LEASE, keys.BACKUP_LEASE)):
-                return
-            seen = {"generation": record.generation, "missed": record.missed}
-            self._store.change(uuid, self._clock(), expect=seen, missed=0)
-        except (SessionNotFound, Superseded):
-            return
-        self._core.sessions.resend(record)
+        except SessionNotFound:
+            return None
+        if record.settled >= record.generation or record.started_at:
+            return None
+        leases = (each.format(uuid=uuid) for each in (keys.LEASE, keys.BACKUP_LEASE))
+        return None if any(map(self._core.leases.held, leases)) else record
 
 
 def pause(tries: int, first: float = FIRST_PAUSE, longest: float = LONGEST_PAUSE) -> float:

@@ -19,7 +19,7 @@ from app.core.errors import (
     SessionNotFound,
     Superseded,
 )
-from app.core.redis import task_queue
+from app.core.redis import keys, task_queue
 from app.core.restore_points.names import parse, reference
 from app.core.sessions.change import Change, Intervals
 from app.core.sessions.model import Record, Status, iso
@@ -125,8 +125,9 @@ class LostFiles:
             case Status.CREATED | Status.WAKING | Status.SLEEPING:
                 lost |= {"then": task_queue.RESTORE, "tries": 0, "started_at": 0.0}
                 changed = self._core.store.change(uuid, now, event=_state(record, lost["reason"]), **lost)
-                # An attempt that holds the lease is told of it, and sends it again at its end.
-                self._core.sessions.resend(changed.record)
+                # An attempt that holds the lease sends it at its end.
+                if not self._core.leases.held(keys.LEASE.format(uuid=uuid)):
+                    self._core.sessions.resend(changed.record)
             case _:
                 return
         log.warning("the volume is gone; restoring %s", source, extra={"uuid": uuid})

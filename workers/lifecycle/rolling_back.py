@@ -83,7 +83,7 @@ class RollingBack:
         with self._core.leases.hold(keys.BACKUP_LEASE.format(uuid=record.uuid)) as free:
             if not free:
                 log.info("the rollback waits for a backup", extra={"uuid": record.uuid})
-                self._update(record, missed=record.generation, tries=0)
+                self._update(record, tries=0)
                 return None
             try:
                 saved = self._making.make(record, "rollback", while_wanted(self._core.store, record, newer))

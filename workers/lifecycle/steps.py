@@ -5,7 +5,7 @@ So each step begins from an unknown state and completes what another may have le
 volume and the restore, resumes an agent that was shut down, and releases the prompts that were held; a stop does not
 begin before the files are in place; a deletion stops, backs up and removes, whatever of it was done before. Long work
 checks now and then whether it is still wanted (`check`). Every step may be repeated, also by two attempts at once. No
-step waits for readiness: the observer sees that (workers/lifecycle/activation.py).
+step waits for readiness: the observer sees that (workers/lifecycle/mark_active.py).
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from app.core.sessions.change import Intervals
 from app.core.sessions.model import GONE, SIGNALS, Record, Status, iso
 from workers.agents.shutdown import Left, shut_down
 from workers.lifecycle import action_log
-from workers.lifecycle.activation import catch_up
 from workers.lifecycle.archive_adoption import take_back
 from workers.lifecycle.archiving import Archive, safe_point
 from workers.lifecycle.lost_files import newest_backup_at, newest_copy, older_copy
+from workers.lifecycle.mark_active import look_again
 from workers.lifecycle.point_making import EVENTS_KEPT_ASLEEP
 from workers.lifecycle.rolling_back import NOT_READABLE, RollingBack
 from workers.lifecycle.stored_points import StoredPoints
@@ -57,7 +57,7 @@ FORGOTTEN: Mapping[str, Any] = {
     "request_id": "",
     "traceparent": "",
     "started_at": 0.0,
-    "answered": 0,
+    "ready_seen": 0,
     "awake_since": 0.0,
     "disk_used_mib": 0,
     "point_asked": 0,
@@ -140,11 +140,11 @@ class Steps:
         self._inbox.release(record.uuid, self._clock())
         ran = self._runtime.start(record.uuid, record.generation, noted.epoch)
         # The attempt is complete: from here the editor's time to answer counts.
-        done = self._update(record, started_at=self._clock(), tries=0, missed=0)
-        catch_up(self._core, self._runtime, done, self._clock())
+        done = self._update(record, started_at=self._clock(), tries=0)
+        look_again(self._core, self._runtime, done, self._clock())
         if ran:
             # An interrupted stop may have shut its agent down, and then the agent does not call for prompts.
-            self._core.tasks.deliver(record.uuid, record.request_id)
+            self._core.delivery.request(record.uuid, record.request_id)
 
     def _sleep(self, record: Record) -> None:
         phases = {"enqueued": self._since(record)}
@@ -188,7 +188,7 @@ class Steps:
         the workspace goes: what comes in between restores the same files, whether they are there or not."""
         with self._core.leases.hold(keys.BACKUP_LEASE.format(uuid=record.uuid)) as free:
             if not free:
-                self._update(record, missed=record.generation, tries=0)
+                self._update(record, tries=0)
                 return
             uuid, now, phases = record.uuid, self._clock(), {"enqueued": self._since(record)}
             point = safe_point(self._core, record)
@@ -244,7 +244,7 @@ class Steps:
         with self._core.leases.hold(keys.BACKUP_LEASE.format(uuid=record.uuid)) as free:
             if not free:
                 log.info("the teardown waits for a backup", extra={"uuid": record.uuid})
-                self._update(record, missed=record.generation, tries=0)
+                self._update(record, tries=0)
                 return
             phases = {"enqueued": self._since(record)}
             self._stop_unless_files_go(record)
@@ -303,7 +303,7 @@ class Steps:
 
     def _hand_on(self, record: Record, task: str) -> None:
         """Let another task continue this intent as soon as the lease is released."""
-        self._update(record, then=task, missed=record.generation, tries=0)
+        self._update(record, then=task, tries=0)
 
     def _bring_files(self, record: Record, *, starting: bool, ends: Ends = gone) -> Record | None:
         """Make sure that the session has its volume, with the files of the backup or restore point it is to start

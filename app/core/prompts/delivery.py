@@ -15,7 +15,7 @@ from app.agent.protocol import Failure
 from app.core.errors import AgentNotReady, AgentRefused, AgentUnavailable, SessionNotFound
 from app.core.prompts.agent_client import Agent, AgentClient
 from app.core.prompts.inbox import Inbox, Prompt
-from app.core.redis import keys
+from app.core.redis import keys, task_queue
 from app.core.redis.leases import Leases
 from app.core.redis.task_queue import TaskQueue
 from app.core.sessions.model import UP, Record, Status
@@ -71,8 +71,14 @@ class Delivery:
             if not held:
                 return
             self._deliver_most(uuid, most)
-        if self._agent(uuid) is not None and self._inbox.waiting(uuid):
-            self._tasks.deliver(uuid)
+        if self._agent(uuid) is not None:
+            self.request(uuid)
+
+    def request(self, uuid: str, request_id: str = "") -> None:
+        """Have a delivery worker hand over the session's prompts, if any wait, or resume its agent. A lost task is sent
+        again by the stale sweep."""
+        if self._inbox.delivery_due(uuid):
+            self._tasks.send(task_queue.DELIVER, uuid, request_id=request_id)
 
     def _deliver_most(self, uuid: str, most: int) -> None:
         deadline = self._clock() + self._limit

@@ -340,14 +340,11 @@ class Inbox:
                 pipe.hget(keys.PROMPT.format(uuid=uuid, id=message_id), "processed_at")
             return [float(ended or 0) for ended in pipe.execute()]
 
-    def waiting(self, uuid: str) -> int:
-        """How many prompts wait for delivery, without those held back."""
+    def delivery_due(self, uuid: str) -> bool:
+        """Whether prompts wait for the agent, without those held back, or an agent whose stop was broken off has to be
+        resumed."""
         with redis_errors():
-            pipe = self._redis.pipeline(transaction=True)
-            pipe.llen(keys.INBOX.format(uuid=uuid))
-            pipe.lpos(keys.INBOX.format(uuid=uuid), MARKER)
-            length, marker = pipe.execute()
-        return int(length) - (marker is not None)
+            return self._redis.zscore(keys.INBOX_PENDING, uuid) is not None
 
     def unfinished(self, uuid: str) -> list[Prompt]:
         """All prompts that wait or are with the agent, in the order they came."""

@@ -157,10 +157,6 @@ class TaskQueue:
         except OperationalError:
             log.warning("task not enqueued, the stale sweep will enqueue it", extra={"task": task, "task_args": args})
 
-    def deliver(self, uuid: str, request_id: str = "") -> None:
-        """Have a delivery worker hand the session's waiting prompts to its agent."""
-        self.send(DELIVER, uuid, request_id=request_id)
-
     def waiting(self) -> Waiting:
         """The calls that wait in the queues now and need no second broker message. Those a worker took and lost are not
         among them. Raises `StateUnavailable`."""

@@ -184,8 +184,8 @@ class Record(Identity):
     is newer than the stored one: `since` when, and the `reason`.
 
     `tries` counts the unfinished attempts at the current intent, `backup_tries` those at a requested backup. `lease`
-    counts the attempts at all intents: a worker that lost its lease finds another number. `missed` is the intent whose
-    broker message found the lease taken, `answered` the one whose workspace was ready before its start was finished.
+    counts the attempts at all intents: a worker that lost its lease finds another number. `ready_seen` is the intent
+    whose workspace was ready before its start was finished.
     `backup_asked` counts requests for a backup: an attempt begun before the last request does not settle it.
     `backup_ended` is the last request that was carried out or failed, `backup_error` why it failed. `stopping` says
     that the processes were told to stop and may still run: nothing may be started before they have ended.
@@ -231,8 +231,7 @@ class Record(Identity):
     backup_generation: int = 0
     tries: int = 0
     lease: int = 0
-    missed: int = 0
-    answered: int = 0
+    ready_seen: int = 0
     backup_asked: int = 0
     backup_ended: int = 0
     backup_error: str = ""

@@ -213,7 +213,7 @@ def test_a_prompt_whose_agent_fails_waits_for_the_delivery_worker(client: Client
     answer = chat(client, uuid, id="m1", headers=LONG_WAIT)
     assert len(agent.statuses) == 19
     assert (answer.status_code, answer.json["state"]) == (202, "queued")
-    assert core.inbox.waiting(uuid) == 1
+    assert core.store.get(uuid).waiting == 1
     agent.statuses.clear()
     core.delivery._clock = lambda: time.time() + 60  # past the pause after a failure
     core.delivery.deliver(uuid)
@@ -325,7 +325,7 @@ def test_a_prompt_that_was_rolled_back_is_answered_as_failed_and_the_session_sle
     assert (message["state"], message["rolled_back_at"] is not None) == ("failed", True)
     streamed = chat(client, uuid, id="m1", headers={"Accept": "text/event-stream"})
     assert [name for name, _ in events_of(streamed.text)] == ["message"]
-    assert (core.store.get(uuid).status, core.inbox.waiting(uuid)) == (Status.SLEEPING, 0)
+    assert (core.store.get(uuid).status, core.store.get(uuid).waiting) == (Status.SLEEPING, 0)
 
 
 def test_an_idempotency_key_names_its_prompt(client: Client, core: Core) -> None:

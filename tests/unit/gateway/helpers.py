@@ -36,6 +36,8 @@ def in_a_test(app: Flask) -> Flask:
     parts = parts_of(app)
     core = copy.copy(parts.core)
     core.tasks = FakeTasks()  # type: ignore[assignment]
+    core.delivery = copy.copy(core.delivery)
+    core.delivery._tasks = core.tasks
     app.extensions[EXTENSION] = dataclasses.replace(parts, core=core, ticks=lambda: 100.0)
     return app
 

@@ -3,7 +3,7 @@
 -- KEYS: session, lease, requests (of backups, restore points or drills). ARGV: uuid, generation ("" for a request), token,
 -- ttl (ms), the field that counts the attempts.
 -- Answers {code, the hash afterwards}; code is "ok", "done" (nothing is left to do) or "held" (another attempt has the
--- lease; `missed` tells it of this one).
+-- lease, and sends what is left at its end).
 local session, lease, requests = unpack(KEYS)
 local uuid, generation, token, ttl, tries = unpack(ARGV)
 local newest, settled = unpack(redis.call('HMGET', session, 'generation', 'settled'))
@@ -17,17 +17,11 @@ elseif newest ~= generation or tonumber(settled or '0') >= tonumber(generation) 
 end
 
 local holder = redis.call('GET', lease)
-if holder and holder ~= token then
-  if not request then redis.call('HSET', session, 'missed', generation) end
-  return {'held', {}}
-end
+if holder and holder ~= token then return {'held', {}} end
 -- A client whose answer was lost repeats the call with its token, and has begun only once.
 if not holder then
   redis.call('SET', lease, token, 'PX', ttl)
   redis.call('HINCRBY', session, tries, 1)
-  if not request then
-    redis.call('HINCRBY', session, 'lease', 1)
-    redis.call('HDEL', session, 'missed')
-  end
+  if not request then redis.call('HINCRBY', session, 'lease', 1) end
 end
 return {'ok', redis.call('HGETALL', session)}

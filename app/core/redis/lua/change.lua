@@ -71,11 +71,11 @@ end
 if change.task ~= '' then
   redis.call('HINCRBY', session, 'generation', 1)
   redis.call('HSET', session, 'task', change.task, 'requested_at', change.now)
-  redis.call('HDEL', session, 'tries', 'missed')
+  redis.call('HDEL', session, 'tries')
   redis.call('ZADD', intents, change.due, change.uuid)
 elseif change.settle then
   redis.call('HSET', session, 'settled', redis.call('HGET', session, 'generation'))
-  redis.call('HDEL', session, 'tries', 'missed')
+  redis.call('HDEL', session, 'tries')
   redis.call('ZREM', intents, change.uuid)
 end
 

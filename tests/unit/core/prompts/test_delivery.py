@@ -474,7 +474,7 @@ def test_a_prompt_that_the_agent_lost_is_given_to_the_next_one(world: World, age
     world.tasks.lose_all()
     agent.requests.clear()
     world.core.inbox.agent_here(uuid, agent.address, "pod", "another boot", world.now)
-    assert world.core.inbox.waiting(uuid) == 2
+    assert world.get(uuid).waiting == 2
     world.core.delivery.deliver(uuid)
     given = [body["id"] for _, path, body in agent.requests if path == "/chat"]
     assert given == ["m2", "m3"], "in their order, and not what has ended"
@@ -487,7 +487,7 @@ def test_an_agent_that_calls_again_is_given_nothing_twice(world: World, agent: F
     known = world.core.inbox.agent(uuid)
     assert known is not None
     world.core.inbox.agent_here(uuid, agent.address, "pod", known.boot, world.now)
-    assert world.core.inbox.waiting(uuid) == 0
+    assert world.get(uuid).waiting == 0
 
 
 def test_a_prompt_right_after_a_sleep_calls_the_agent_back(world: World, agent: FakeAgent) -> None:

@@ -346,7 +346,7 @@ def test_an_id_without_its_message_is_dropped(world: World) -> None:
     head = world.core.inbox.head(uuid)
     assert head is not None
     assert head.id == second
-    assert world.core.inbox.waiting(uuid) == 1
+    assert kept(world, keys.INBOX, uuid) == [second]
 
 
 # The marker of whoever scales
@@ -361,9 +361,9 @@ def test_the_marker_is_no_prompt(world: World, keda: Keda) -> None:
     uuid = world.active()
     keda.before_start(uuid)
     assert world.core.inbox.head(uuid) is None
-    assert world.core.inbox.waiting(uuid) == 0
+    assert not world.core.inbox.delivery_due(uuid)
     message_id = taken(world, uuid)
-    assert (world.core.inbox.waiting(uuid), world.get(uuid).waiting) == (1, 1)
+    assert (world.core.inbox.delivery_due(uuid), world.get(uuid).waiting) == (True, 1)
     assert kept(world, keys.INBOX, uuid) == [MARKER, message_id]
     world.core.inbox.delivered(uuid, message_id, world.now)
     assert kept(world, keys.INBOX, uuid) == [MARKER]

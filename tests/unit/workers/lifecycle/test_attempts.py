@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,10 @@ class Killed(BaseException):
 
 def die(world: World, uuid: str, work: Callable[[], object]) -> None:
     """Do it in a worker that dies of it: nothing it would do at its end is done, and its lease ends by itself."""
-    leases = world.core.leases
-    release, leases._release = leases._release, lambda lock: None  # type: ignore[method-assign]
-    pass_on, world.lifecycle._resend_missed = world.lifecycle._resend_missed, lambda uuid: None  # type: ignore[method-assign]
-    try:
-        with pytest.raises(Killed):
-            work()
-    finally:
-        leases._release = release  # type: ignore[method-assign]
-        world.lifecycle._resend_missed = pass_on  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as dead, pytest.raises(Killed):
+        dead.setattr(world.core.leases, "_release", lambda lock: None)
+        dead.setattr(world.lifecycle, "_unfinished", lambda uuid: None)
+        work()
 
 
 def lease_ends(world: World, uuid: str) -> None:
@@ -175,8 +171,26 @@ def test_an_intent_whose_message_waits_gets_no_second_one(world: World) -> None:
         assert sweep(world) == before
 
 
-def test_what_an_intents_message_met_is_not_forgotten_when_the_lease_is_let_go(world: World) -> None:
-    """One message for it was taken and found the lease held: then it gets another, and only then."""
+def take_all(world: World) -> None:
+    """Workers take every message."""
+    while world.tasks.sent:
+        world.lifecycle.carry_out(*world.tasks.sent.pop(0)[1])
+
+
+def before_release(world: World, monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
+    """Have this happen once, when an attempt has done its work and still holds its lease."""
+    release = world.core.leases._release
+
+    def last_moment(lock: Any) -> None:
+        monkeypatch.setattr(world.core.leases, "_release", release)
+        happens()
+        release(lock)
+
+    monkeypatch.setattr(world.core.leases, "_release", last_moment)
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["done", "put off"])
+def test_an_intent_whose_message_found_the_lease_taken_is_sent_when_it_is_released(world: World, fails: bool) -> None:
     uuid = world.active()
     world.sessions.sleep(uuid)
     stop = world.runtime.stop
@@ -184,10 +198,62 @@ def test_what_an_intents_message_met_is_not_forgotten_when_the_lease_is_let_go(w
     def a_wake_comes(uuid: str, generation: int) -> None:
         stop(uuid, generation)
         world.sessions.wake(uuid)
+        take_all(world)
+        if fails:
+            raise RetryableError("It still stops.")
 
     world.runtime.stop = a_wake_comes  # type: ignore[method-assign, assignment]
+    with pytest.raises(RetryableError) if fails else nullcontext():
+        world.lifecycle.carry_out(*world.tasks.sent.pop(0)[1])
+    assert world.tasks.sent == [(task_queue.WAKE, (uuid, 3))]
+
+
+@pytest.mark.parametrize("error", [RetryableError("It is busy."), RuntimeUnavailable("It is away.")])
+def test_an_attempt_that_is_put_off_sends_nothing(world: World, error: Exception) -> None:
+    """Else it would be repeated at once, and on and on."""
+    world.sessions.create(NewSession(user_id="ada"))
+    world.runtime.errors["provision"] = error
+    with pytest.raises(type(error)):
+        take_all(world)
+    assert world.tasks.sent == []
+
+
+def test_a_start_whose_processes_end_before_its_lease_is_released_is_repeated(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+
+    def ends() -> None:
+        world.runtime.stop(uuid, 1)
+        world.observer.apply(Snapshot((), unwished=True))
+        take_all(world)
+
+    before_release(world, monkeypatch, ends)
     world.lifecycle.carry_out(*world.tasks.sent.pop(0)[1])
-    assert world.tasks.sent == [(task_queue.WAKE, (uuid, 3))], "its own message waits still"
+    assert world.tasks.sent == [(task_queue.PROVISION, (uuid, 1))]
+
+
+def test_the_end_of_a_backup_sends_what_waits_for_it_and_nothing_that_was_put_off(world: World) -> None:
+    waits, put_off = world.active(), world.active("bob")
+    sent: list[tuple[str, tuple[Any, ...]]] = []
+    back_up = world.runtime.backup
+
+    def meanwhile(uuid: str, name: str, **more: Any) -> BackupSummary:
+        if uuid == waits:
+            world.lifecycle.carry_out(uuid, world.sessions.delete(uuid).generation)
+        else:
+            world.runtime.errors["stop"] = RetryableError("The API server is busy.")
+            with pytest.raises(RetryableError):
+                world.lifecycle.carry_out(uuid, world.sessions.sleep(uuid).generation)
+        world.tasks.lose_all()
+        return back_up(uuid, name, **more)
+
+    world.runtime.backup = meanwhile  # type: ignore[method-assign]
+    for uuid in (waits, put_off):
+        world.sessions.request_backup(uuid)
+        world.lifecycle.back_up(uuid)
+        sent += [each for each in world.tasks.sent if each[0] in (task_queue.TEARDOWN, task_queue.SLEEP)]
+    assert sent == [(task_queue.TEARDOWN, (waits, world.get(waits).generation))]
 
 
 def test_a_worker_that_lost_its_lease_changes_nothing_any_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

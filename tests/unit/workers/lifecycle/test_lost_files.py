@@ -156,7 +156,7 @@ def test_prompts_that_the_restored_agent_does_not_know_are_delivered_again_and_e
     world.look(uuid)
     with fake_agent() as restored:
         world.core.inbox.agent_here(uuid, restored.address, "pod", "boot-2", world.now)
-        world.tasks.deliver(uuid)
+        world.core.delivery.request(uuid)
         world.work()
         assert restored.accepted == ["running", "later"]
 

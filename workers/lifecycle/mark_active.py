@@ -1,8 +1,9 @@
-"""Marks a session active once its workspace answers and its start is complete.
+"""The one way to `active`: a session whose workspace answers and whose start is complete.
 
 A start does more than start processes. If a session became active before the rest was done, nothing would repeat what a
 killed worker left undone: the workspace could not be reached, or its agent would accept no prompts. So the second of
-the two marks it active: the observer, or the worker at the end of the start.
+the two marks it active: the observer that sees the workspace ready, or the worker at the end of the start. What both
+missed is found by the stale sweep.
 """
 
 from __future__ import annotations
@@ -24,52 +25,59 @@ from workers.runtime.base import Observation, Runtime
 log = logging.getLogger(__name__)
 
 
-def answered(core: Core, record: Record, seen: Observation, now: float) -> None:
-    """The workspace was seen ready for the record's intent: mark its session active, or, while its start is not
-    complete, note that it answered. Raises `Superseded`, `IllegalState`, `SessionNotFound`."""
-    if record.status in STARTING and not record.started_at:
-        incomplete = {"generation": seen.generation, "started_at": 0.0}
-        try:
-            core.store.change(record.uuid, now, expect=incomplete, answered=seen.generation)
-        except Superseded:
-            pass  # The start is complete by now; a newer intent is noticed below.
-        else:
-            return
-    _arrive(core, record, seen, now)
+def mark_active(core: Core, record: Record, seen: Observation, now: float) -> None:
+    """Mark a session active whose workspace was `seen` ready for the record's intent; while its start is not complete,
+    only note in the record that it was seen (`ready_seen`). A newer intent is left alone."""
+    if not _is_ready(record, seen):
+        return
+    try:
+        if not _note_seen(core, record, now):
+            _mark(core, record, seen, now)
+    except (Superseded, IllegalState, SessionNotFound) as error:
+        log.info("not marked active: %s", error, extra={"uuid": record.uuid})
 
 
-def catch_up(core: Core, runtime: Runtime, record: Record, now: float) -> bool:
-    """Mark a session active whose workspace answered before its start was complete, if it still answers; whether it
-    does. When it cannot be observed now, the stale sweep looks again."""
-    if record.answered != record.generation:
+def look_again(core: Core, runtime: Runtime, record: Record, now: float) -> bool:
+    """Mark a session active whose start is complete and whose workspace was seen ready before, if it still is; whether
+    it is. When it cannot be observed now, the stale sweep looks again."""
+    if record.ready_seen != record.generation:
         return False
     try:
         seen = runtime.observe(record.uuid)
     except RetryableError as error:
         log.info("the workspace cannot be observed: %s", error, extra={"uuid": record.uuid})
         return False
-    if seen is None or not seen.ready or seen.generation != record.generation:
+    if seen is None or not _is_ready(record, seen):
         return False
-    arrived(core, record, seen, now)
+    mark_active(core, record, seen, now)
     return True
 
 
-def arrived(core: Core, record: Record, seen: Observation, now: float) -> None:
-    """Mark a session active whose start is complete and whose workspace is ready, unless a newer intent exists."""
+def _is_ready(record: Record, seen: Observation) -> bool:
+    """Whether the workspace is ready for the record's intent."""
+    return seen.ready and seen.generation == record.generation
+
+
+def _note_seen(core: Core, record: Record, now: float) -> bool:
+    """Note that the workspace is ready, unless its start is complete; whether it was noted."""
+    if record.status not in STARTING or record.started_at:
+        return False
+    incomplete = {"generation": record.generation, "started_at": 0.0}
     try:
-        _arrive(core, record, seen, now)
-    except (Superseded, IllegalState, SessionNotFound) as error:
-        log.info("not marked active: %s", error, extra={"uuid": record.uuid})
+        core.store.change(record.uuid, now, expect=incomplete, ready_seen=record.generation)
+    except Superseded:
+        return False  # The start is complete by now; a newer intent is noticed by the next change.
+    return True
 
 
-def _arrive(core: Core, record: Record, seen: Observation, now: float) -> None:
+def _mark(core: Core, record: Record, seen: Observation, now: float) -> None:
     phases = phases_since(record.phases, {"ready": now, **seen.phases}, record.requested_at)
     up = replace(record, status=Status.ACTIVE, awake_since=now, last_activity=now, warned=0.0)
     core.store.change(
         record.uuid,
         now,
         to=Status.ACTIVE,
-        expect={"generation": seen.generation},
+        expect={"generation": record.generation},
         settle=True,
         idle_at=idle_verdict(up, core.policy, now).next_check,
         awake_since=up.awake_since,
@@ -80,7 +88,7 @@ def _arrive(core: Core, record: Record, seen: Observation, now: float) -> None:
         reason_code="",
         replicas=1,
         pod_name=seen.pod_name,
-        ledger=Intervals(runs_from=ran_from(record, seen.began, now)),
+        ledger=Intervals(runs_from=_ran_from(record, seen.began, now)),
     )
     if core.makes_restore_points:
         core.store.look_earlier(keys.POINTS_DUE, record.uuid, next_point(up, core.settings, now).at)
@@ -91,7 +99,7 @@ def _arrive(core: Core, record: Record, seen: Observation, now: float) -> None:
         action_log.succeeded(core.counters, record, action, now, phases=phases)
 
 
-def ran_from(record: Record, began: float, now: float) -> float:
+def _ran_from(record: Record, began: float, now: float) -> float:
     """Since when the processes of a workspace that is ready cost (s since the epoch), 0 if the record has it right.
     `began` is when the editor's newest process began, 0 if unknown: those that ran before the request cost longer."""
     since = record.compute_since
