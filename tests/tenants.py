@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from app.core.access.tokens import COOKIE, FRAME_COOKIE
 from app.core.redis.keys import RESOURCES, SESSION, USE
+from app.core.signal_kinds import SIGNAL_PREFIX, SIGNALS
 from tests.service import Service
 from tests.waiting import wait_for
 
@@ -50,7 +51,11 @@ NAVIGATION = {"Accept": "text/html", "Sec-Fetch-Mode": "navigate"}
 TIMEOUT = 20.0
 """s for one request; no test measures it."""
 
-BY_ITSELF = ("signal_turn", "signal_editor", "signal_terminal", "signal_jobs", "disk_used_mib")
+BY_ITSELF = (
+    "signal_turn",
+    *(SIGNAL_PREFIX + name for name, kind in SIGNALS.items() if kind.by_agent),
+    "disk_used_mib",
+)
 """Fields of a record that its own workspace's reports change."""
 
 _numbers = itertools.count(1)

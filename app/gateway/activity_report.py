@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from app.core.errors import InvalidRequest
-from app.core.sessions.model import QUIET_JOB, Signal
+from app.core.sessions.model import Signal
 from app.core.sessions.resources import Sample
+from app.core.signal_kinds import QUIET_JOB, SIGNALS
 
-INSIDE = frozenset({"editor", "terminal", "jobs", QUIET_JOB})
-"""The activity signals that agents report; the manager sees the others itself."""
+INSIDE = frozenset(name for name, kind in SIGNALS.items() if kind.by_agent)
+"""The activity signals that agents report."""
 
 MOST_CORES, MOST_BYTES = 4_096.0, 2**50
 

@@ -30,7 +30,8 @@ from app.core.errors import (
 from app.core.redis import keys, task_queue
 from app.core.restore_points.names import parse, reference
 from app.core.sessions.change import Intervals
-from app.core.sessions.model import GONE, SIGNALS, Record, Status, iso
+from app.core.sessions.model import GONE, Record, Status, iso
+from app.core.signal_kinds import SIGNALS
 from workers.agents.shutdown import Left, shut_down
 from workers.lifecycle import action_log
 from workers.lifecycle.archive_adoption import take_back
@@ -65,7 +66,7 @@ FORGOTTEN: Mapping[str, Any] = {
     "reason": "",
     "reason_code": "",
 }
-FORGOTTEN_SIGNALS = frozenset(SIGNALS) - {"keepalive", "window"}
+FORGOTTEN_SIGNALS = frozenset(name for name, kind in SIGNALS.items() if not kind.kept_archived)
 """What an archived session's record does without: it costs less than 1 KB of Redis. `last_activity` stays."""
 
 DELETED = "The session was deleted before this prompt ran."

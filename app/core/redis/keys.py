@@ -16,7 +16,7 @@ DELIVERY_LEASE = "lease:{uuid}:deliver"
 # The feed: events of all sessions (app/core/redis/feed.py). Scripts name it themselves (app/core/redis/lua/log.lua).
 FEED = "events"
 
-# A session's use, as noted by processes that may not write its record (app/core/redis/lua/noted.lua).
+# A session's use, as noted by processes that may not write its record (app/core/redis/use_fields.py).
 USE = "session:{uuid}:use"
 
 # What a session's workspace used, by minute of the hour (app/core/sessions/resources.py).

@@ -12,6 +12,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from app.core.redis import use_fields
+
 EVEN_WHEN_FULL = "redis.call('UNLINK', KEYS[1] .. ':nothing')\n"
 
 ON_PROMPTS = (
@@ -64,7 +66,8 @@ def _part(name: str) -> str:
     if name == "change":
         # The script reads KEYS and ARGV, and ends with a return.
         return f"local function change(KEYS, ARGV)\n{script_text(name)}\nend\n"
-    return script_text(name) + "\n"
+    before = use_fields.as_lua() if name == "noted" else ""
+    return before + script_text(name) + "\n"
 
 
 @cache

@@ -14,8 +14,6 @@ from app.core.redis.scripts import pairs
 from app.core.sessions.model import (
     DEFAULTS,
     PHASE_PREFIX,
-    SIGNAL_PREFIX,
-    SIGNALS,
     Record,
     Signal,
     Status,
@@ -23,6 +21,7 @@ from app.core.sessions.model import (
     number,
     sources,
 )
+from app.core.signal_kinds import SIGNAL_PREFIX, SIGNALS
 from app.process import tracing
 
 

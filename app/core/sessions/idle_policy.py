@@ -18,7 +18,8 @@ from typing import Any
 
 from app.core.sessions.awake_hours import BadHours, Span, hours_end, read_hours
 from app.core.sessions.counted_time import Counted
-from app.core.sessions.model import QUIET_JOB, SIGNALS, Record, Signal, Status, iso, longest_unused
+from app.core.sessions.model import Record, Signal, Status, iso, longest_unused
+from app.core.signal_kinds import QUIET_JOB, SIGNALS, Counts, SignalKind
 from app.process.settings import Settings, SettingsError
 
 BUSY_GRACE = 60.0
@@ -44,7 +45,7 @@ LEAD_SHARE = 3
 WAKE, WAITING = "wake", "waiting"
 """Reasons besides the signals: the session has just woken; prompts wait for delivery."""
 
-BY_PERSON = frozenset({"prompt", "editor", "terminal", WAKE})
+BY_PERSON = frozenset({WAKE, *(name for name, kind in SIGNALS.items() if kind.by_person)})
 """Actions that need a person. The rest may go on for ever unattended."""
 
 
@@ -219,27 +220,28 @@ def _reasons(record: Record, policy: Policy, now: float, limit: float) -> tuple[
     if record.waiting:
         detail = f"{record.waiting} prompts wait for its agent"
         reasons.append(Reason(name=WAITING, at=now, counts=math.inf, until=limit, detail=detail))
-    for name in SIGNALS:
-        reason = _of_signal(name, record, policy, now)
+    for kind in SIGNALS.values():
+        reason = _of_signal(kind, record, policy, now)
         reasons.append(reason if reason.person else _limited(reason, limit))
     return tuple(reasons)
 
 
-def _of_signal(name: str, record: Record, policy: Policy, now: float) -> Reason:
+def _of_signal(kind: SignalKind, record: Record, policy: Policy, now: float) -> Reason:
+    name = kind.name
     signal = record.signals.get(name, Signal(0.0))
     at = min(signal.at, now)
-    if name == "window":
+    if kind.counts is Counts.IN_HOURS:
         spans = policy.hours + _hours(signal.detail)
         return Reason(name=name, at=at, until=hours_end(spans, now), detail=signal.detail)
-    if name == "keepalive":
+    if kind.counts is Counts.TO_END:
         return Reason(name=name, at=at, counts=max(0.0, signal.until - at), until=signal.until)
     counts = policy.windows.get(name, record.idle_timeout)
-    if name == QUIET_JOB and at:
+    if kind.counts is Counts.WITHIN_END and at:
         # For as long as it is seen again and again, and not beyond its own end.
         until = min(at + counts, max(at, signal.until))
         at_most = f"{signal.detail}, until {iso(signal.until)} at most".removeprefix(", ")
         return Reason(name=name, at=at, counts=until - at, until=until, detail=at_most)
-    if name == "turn" and record.unfinished:
+    if kind.counts is Counts.WITH_PROMPTS and record.unfinished:
         counts = max(counts, BUSY_GRACE)
     return Reason(name=name, at=at, counts=counts, until=at + counts if at else 0.0, detail=signal.detail)
 
@@ -260,28 +262,16 @@ def _ahead(record: Record, now: float) -> bool:
 
 def _why(longest: Reason, now: float) -> str:
     """Why the session is awake: the reason that holds the longest."""
+    if longest.name == WAITING:
+        return longest.detail
     detail = f" ({longest.detail})" if longest.detail else ""
-    match longest.name:
-        case "waiting":
-            return longest.detail
-        case "window":
-            return f"kept awake in these hours for {longest.until - now:.0f} s more{detail}"
-        case "keepalive":
-            return f"asked to be kept awake for {longest.until - now:.0f} s more"
-    return f"{SIGNAL_TEXTS[longest.name]} {now - longest.at:.0f} s ago{detail}"
-
-
-SIGNAL_TEXTS: Mapping[str, str] = {
-    WAKE: "it woke",
-    "prompt": "it got a prompt or a wake",
-    "turn": "its agent was at work",
-    "browser": "a browser sent a request",
-    "editor": "the editor was used",
-    "terminal": "a terminal got input",
-    "jobs": "a terminal's processes used CPU",
-    QUIET_JOB: "a quiet job was at work in a terminal",
-}
-"""What a signal means, for people; how long ago it was follows."""
+    ago = f"{now - longest.at:.0f} s ago{detail}"
+    if longest.name == WAKE:
+        return f"it woke {ago}"
+    kind = SIGNALS[longest.name]
+    if kind.has_window:
+        return f"{kind.seen} {ago}"
+    return f"{kind.seen} for {longest.until - now:.0f} s more{detail}"
 
 
 def _hours(text: str) -> tuple[Span, ...]:
@@ -292,7 +282,7 @@ def _hours(text: str) -> tuple[Span, ...]:
 
 
 def _windows(text: str) -> Mapping[str, float]:
-    timed = [name for name in SIGNALS if name not in ("keepalive", "window")]
+    timed = [name for name, kind in SIGNALS.items() if kind.has_window]
     try:
         windows = {str(name): float(seconds) for name, seconds in json.loads(text).items()}
     except (AttributeError, TypeError, ValueError) as error:

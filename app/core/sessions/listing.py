@@ -14,7 +14,8 @@ import redis
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
 from app.core.redis.paging import Page, Source, filtered, members_of, these
-from app.core.sessions.model import CODECS, Record, Status, Tier, well_formed
+from app.core.redis.use_fields import well_formed
+from app.core.sessions.model import CODECS, Record, Status, Tier
 
 SCANNED = 2_000
 """Sessions compared for one page at most: about 50 ms. A longer search goes on with the next page."""

@@ -15,6 +15,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from app.core.redis.use_fields import well_formed
+from app.core.signal_kinds import SIGNAL_PREFIX, SIGNALS
+
 UUID_LENGTH = 8
 UUID_ALPHABET = string.digits + string.ascii_lowercase
 UUID_PATTERN = re.compile(r"[0-9a-z]{8}")
@@ -125,14 +128,6 @@ class Signal:
     def from_text(cls, text: str) -> Signal:
         at, until, detail = (text.split(" ", 2) + ["", ""])[:3]
         return cls(float(at), float(until or 0), detail)
-
-
-QUIET_JOB = "quiet_job"
-
-SIGNALS = ("prompt", "turn", "browser", "editor", "terminal", "jobs", QUIET_JOB, "keepalive", "window")
-"""A prompt or a wake; the agent at work; a person's request to the workspace's host; an action in the editor; input to
-a terminal; a terminal's processes using CPU; a job at work in a terminal that uses none; a call to keep the session
-awake; hours in which it stays awake."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,54 +320,6 @@ def longest_unused(ttl: float, retention: float) -> float:
 
 
 PHASE_PREFIX = "phase_"
-SIGNAL_PREFIX = "signal_"
-
-LONGEST_NOTED = 1_000
-"""Bytes of a text in the hash of use; a longer one is ignored."""
-
-
-def _is_number(text: str) -> bool:
-    return bool(re.fullmatch(r"\d+\.?\d*", text, re.ASCII)) and float(text) < 1e11
-
-
-def _is_count(text: str) -> bool:
-    return text.isdecimal() and _is_number(text)
-
-
-def _is_signal(text: str) -> bool:
-    timed = re.fullmatch(r"(\S+) (\S+)(?: [^\x00-\x1f\x7f]*)?", text, re.ASCII)
-    return all(map(_is_number, timed.groups())) if timed else _is_number(text)
-
-
-def _is_note(text: str) -> bool:
-    """Whether this is a valid text for `unarchived`."""
-    try:
-        note = json.loads(text)
-    except ValueError:
-        return False
-    if not isinstance(note, dict) or not note:
-        return note == {}
-    since: object = note.get("since")
-    return isinstance(since, int | float) and 0 <= since < 1e11 and isinstance(note.get("reason"), str)
-
-
-USED: Mapping[str, Callable[[str], bool]] = {
-    "last_activity": _is_number,
-    "waiting": _is_count,
-    "unfinished": _is_count,
-    "unarchived": _is_note,
-    "expiry_tries": _is_count,
-    "disk_used_mib": _is_count,
-    **dict.fromkeys((SIGNAL_PREFIX + each for each in SIGNALS), _is_signal),
-}
-"""The fields about a session's use, and checks of their texts. The gateway may not write records, so it writes these to
-the hash `session:{uuid}:use`; the record's next change copies them (app/core/redis/lua/noted.lua has the same list)."""
-
-
-def well_formed(name: str, text: str) -> bool:
-    """Whether a text in the hash of use is valid for its field; a compromised gateway may write anything."""
-    return name in USED and len(text.encode()) <= LONGEST_NOTED and USED[name](text)
-
 
 Codec = tuple[Callable[[str], Any], Callable[[Any], str]]
 _TEXT: Codec = (str, str)

@@ -17,7 +17,8 @@ import redis
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
 from app.core.redis.scripts import script
-from app.core.sessions.model import SIGNAL_PREFIX, SIGNALS, Signal, number
+from app.core.sessions.model import Signal, number
+from app.core.signal_kinds import SIGNAL_PREFIX, SIGNALS
 from app.core.throttle import Throttle
 
 WRITE_INTERVAL = 10.0

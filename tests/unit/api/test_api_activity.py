@@ -11,12 +11,14 @@ from flask import Flask
 
 from app.core.composition import Core
 from app.core.redis import keys
+from app.core.sessions.idle_policy import WAKE
 from app.core.sessions.model import Signal, Status
+from app.core.signal_kinds import SIGNALS
 from tests.fake_agent import fake_agent
 from tests.unit.api.helpers import AppMaker, Client, check_problem, move, new_session
 from tests.world import SECRET_KEY
 
-SIGNALS = ["wake", "prompt", "turn", "browser", "editor", "terminal", "jobs", "quiet_job", "keepalive", "window"]
+SHOWN = [WAKE, *SIGNALS]
 
 
 @pytest.fixture
@@ -50,14 +52,14 @@ def test_activity_explains_what_keeps_a_session_up(client: Client, core: Core) -
     uuid = active(client, core, idle_timeout=600)
     core.activity.write(uuid, {"jobs": Signal(time.time() - 100, detail="make")})
     body = activity(client, uuid)
-    assert [each["signal"] for each in body["signals"]] == SIGNALS
+    assert [each["signal"] for each in body["signals"]] == SHOWN
     assert body["verdict"]["idle"] is False
     assert body["verdict"]["why"].startswith("it woke 0 s ago")
-    jobs = body["signals"][SIGNALS.index("jobs")]
+    jobs = body["signals"][SHOWN.index("jobs")]
     assert (jobs["counts_seconds"], jobs["holds"], jobs["by_a_person"], jobs["detail"]) == (600, True, False, "make")
     assert 100 <= jobs["age_seconds"] < 110
     assert 490 < seconds_until(jobs["until"]) <= 500
-    editor = body["signals"][SIGNALS.index("editor")]
+    editor = body["signals"][SHOWN.index("editor")]
     assert (editor["last_at"], editor["age_seconds"], editor["holds"], editor["until"]) == (None, None, False, None)
     assert 590 < seconds_until(body["sleeps_at"]) <= 600
     assert 530 < seconds_until(body["next_check"]) <= 540, "when its sleep is announced"

@@ -1,37 +1,31 @@
 -- A session's use, which the gateway notes in a hash beside the record, as it may not write records. These fields are newer
--- than the record's. Only the fields below count, and only valid texts: a number, a signal, an object.
--- app/core/sessions/model.py has the same list.
-local function number(text)
+-- than the record's. Only the fields of `USE_FIELDS` count, and only texts of their form: app/core/redis/use_fields.py puts
+-- that table, and `LONGEST_USE`, in front.
+local FORMS = {}
+
+function FORMS.number(text)
   return string.find(text, '^%d+%.?%d*$') ~= nil and tonumber(text) < 1e11
 end
 
-local function count(text)
-  return string.find(text, '^%d+$') ~= nil and number(text)
+function FORMS.count(text)
+  return string.find(text, '^%d+$') ~= nil and FORMS.number(text)
 end
 
-local function signal(text)
+function FORMS.signal(text)
   local at, till = string.match(text, '^(%S+) (%S+) ?%C*$')
-  if at then return number(at) and number(till) end
-  return number(text)
+  if at then return FORMS.number(at) and FORMS.number(till) end
+  return FORMS.number(text)
 end
 
-local function unarchived(text)
+function FORMS.note(text)
   if string.sub(text, 1, 1) ~= '{' then return false end
   local read, note = pcall(cjson.decode, text)
   return text == '{}' or (read and type(note.since) == 'number' and note.since >= 0 and note.since < 1e11 and type(note.reason) == 'string')
 end
 
-local FORMS = {
-  expiry_tries = count, waiting = count, unfinished = count, disk_used_mib = count, last_activity = number,
-  unarchived = unarchived,
-}
-for _, name in ipairs({'prompt', 'turn', 'browser', 'editor', 'terminal', 'jobs', 'quiet_job', 'keepalive', 'window'}) do
-  FORMS['signal_' .. name] = signal
-end
-local LONGEST = 1000
-
 local function well_formed(field, text)
-  return FORMS[field] ~= nil and #text <= LONGEST and FORMS[field](text)
+  local form = USE_FIELDS[field]
+  return form ~= nil and #text <= LONGEST_USE and FORMS[form](text)
 end
 
 local function noted(session)

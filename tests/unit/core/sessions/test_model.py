@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from app.core.sessions.model import (
     CODECS,
-    SIGNALS,
     TRANSITIONS,
     UUID_PATTERN,
     Record,
@@ -18,6 +17,7 @@ from app.core.sessions.model import (
     new_uuid,
     sources,
 )
+from app.core.signal_kinds import SIGNALS
 
 ACTIVE = Record(
     uuid="abcd1234",
@@ -47,7 +47,7 @@ records = st.builds(
     phases=st.dictionaries(st.sampled_from(["enqueued", "volume", "started", "ready"]), st.integers(0, 10**6)),
     risk=st.dictionaries(st.text(), st.integers()),
     unarchived=st.dictionaries(st.text(), st.integers()),
-    signals=st.dictionaries(st.sampled_from(SIGNALS), signals),
+    signals=st.dictionaries(st.sampled_from(list(SIGNALS)), signals),
 )
 
 

@@ -11,7 +11,9 @@ import pytest
 
 from app.core.errors import Superseded
 from app.core.redis import keys, users
-from app.core.sessions.model import CODECS, PHASES, SIGNALS, USED, Record, Signal, Status, well_formed
+from app.core.redis.use_fields import USE_FIELDS, Form, well_formed
+from app.core.sessions.model import CODECS, PHASES, Record, Signal, Status
+from app.core.signal_kinds import SIGNAL_PREFIX, SIGNALS
 from tests.redis_users import Guarded, guarded_redis
 from tests.world import World
 
@@ -94,9 +96,9 @@ def test_nobody_takes_anything_else_from_there(world: World) -> None:
     everything = [
         *CODECS,
         *(f"phase_{name}" for name in PHASES),
-        *(f"signal_{name}" for name in SIGNALS),
+        *(SIGNAL_PREFIX + name for name in SIGNALS),
     ]
-    foreign = {name: "7" for name in everything if name not in USED}
+    foreign = {name: "7" for name in everything if name not in USE_FIELDS}
     assert {"task", "generation", "access_epoch", "epoch", "user_id", "status"} <= set(foreign)
     world.core.redis.hset(keys.USE.format(uuid=uuid), mapping=foreign)
     assert readers(world, uuid) == [before] * 6
@@ -138,9 +140,22 @@ def test_a_malformed_text_is_ignored_by_every_reader_and_writer(world: World) ->
         assert not world.core.redis.exists(keys.USE.format(uuid=uuid))
 
 
+GOOD = {Form.NUMBER: "1.5", Form.COUNT: "2", Form.SIGNAL: "1.5 2 make", Form.NOTE: '{"since": 1, "reason": ""}'}
+
+
+def test_a_change_takes_every_field_of_use_into_the_record_and_no_other(world: World) -> None:
+    uuid = world.active()
+    before = record_of(world, uuid)
+    noted = {name: GOOD[form] for name, form in USE_FIELDS.items()}
+    foreign = {"signal_unknown": "1.5", "signal_": "1.5", "number": "1.5"}
+    world.core.redis.hset(keys.USE.format(uuid=uuid), mapping=noted | foreign)
+    world.core.store.change(uuid, world.now)
+    assert record_of(world, uuid) == before | noted
+
+
 def test_what_is_noted_are_fields_of_a_record() -> None:
     known = {each.name for each in fields(Record)}
-    assert {name for name in USED if not name.startswith("signal_")} <= known
+    assert {name for name in USE_FIELDS if not name.startswith(SIGNAL_PREFIX)} <= known
 
 
 def test_a_use_that_was_noted_outweighs_a_verdict(manager: World, gateway: World) -> None:

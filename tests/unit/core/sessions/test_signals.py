@@ -10,8 +10,9 @@ import redis
 from app.core.errors import Superseded
 from app.core.redis import keys, task_queue
 from app.core.sessions import signals as signals_module
-from app.core.sessions.model import SIGNALS, Signal, Status
+from app.core.sessions.model import Signal, Status
 from app.core.sessions.signals import WRITE_INTERVAL
+from app.core.signal_kinds import SIGNALS
 from tests.world import World
 from workers.clock import JUMP, SETTLING, ClockGuard
 

@@ -1,0 +1,129 @@
+"""The activity signals: each is a row of `SIGNALS`, which the record, the scripts, the idle policy, the gateway and the
+dashboard read.
+
+A new one is a row here, and a note of it where it is seen: by `Activity` (app/core/sessions/signals.py), or in the
+agent's report (app/agent/activity_reporter.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+
+SIGNAL_PREFIX = "signal_"
+"""Before a signal's name: its field in a record."""
+
+QUIET_JOB = "quiet_job"
+
+
+class Counts(Enum):
+    """How long a signal counts. The first three have a window: the session's idle timeout, or as `ACTIVITY_WINDOWS`
+    says."""
+
+    IN_WINDOW = auto()
+    """For its window after it was last seen."""
+    WITH_PROMPTS = auto()
+    """Also for the idle policy's `BUSY_GRACE` while a prompt is unfinished."""
+    WITHIN_END = auto()
+    """Not beyond its own end."""
+    TO_END = auto()
+    """Until its own end."""
+    IN_HOURS = auto()
+    """In the hours of the week that its detail names, and in `AWAKE_HOURS`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignalKind:
+    """A kind of use.
+
+    `seen` says for people what was seen; how long ago, or for how long it counts, follows. `in_use` says it to those
+    who are about to delete the session, "" where it is no reason to wait. `label` is its name on the dashboard.
+    `by_person` says that it needs a person: the rest may go on for ever unattended. `by_agent` says that the
+    workspace's agent reports it; the manager sees the others itself. `kept_archived` says that the record of an
+    archived session keeps it."""
+
+    name: str
+    seen: str
+    label: str
+    in_use: str = ""
+    counts: Counts = Counts.IN_WINDOW
+    by_person: bool = False
+    by_agent: bool = False
+    kept_archived: bool = False
+
+    @property
+    def has_window(self) -> bool:
+        """Whether `ACTIVITY_WINDOWS` may say how long it counts."""
+        return self.counts not in (Counts.TO_END, Counts.IN_HOURS)
+
+
+_ROWS = (
+    SignalKind(
+        name="prompt",
+        seen="it got a prompt or a wake",
+        label="A prompt, or a wake",
+        by_person=True,
+    ),
+    SignalKind(
+        name="turn",
+        seen="its agent was at work",
+        label="The agent at work",
+        in_use="its agent was at work",
+        counts=Counts.WITH_PROMPTS,
+    ),
+    SignalKind(
+        name="browser",
+        seen="a browser sent a request",
+        label="A browser's request",
+        in_use="somebody had it open",
+    ),
+    SignalKind(
+        name="editor",
+        seen="the editor was used",
+        label="An action in the editor",
+        in_use="somebody used the editor",
+        by_person=True,
+        by_agent=True,
+    ),
+    SignalKind(
+        name="terminal",
+        seen="a terminal got input",
+        label="Input to a terminal",
+        in_use="somebody typed in a terminal",
+        by_person=True,
+        by_agent=True,
+    ),
+    SignalKind(
+        name="jobs",
+        seen="a terminal's processes used CPU",
+        label="A program in a terminal",
+        in_use="programs ran in a terminal",
+        by_agent=True,
+    ),
+    SignalKind(
+        name=QUIET_JOB,
+        seen="a quiet job was at work in a terminal",
+        label="A quiet job in a terminal",
+        in_use="a quiet job was at work in a terminal",
+        counts=Counts.WITHIN_END,
+        by_agent=True,
+    ),
+    SignalKind(
+        name="keepalive",
+        seen="asked to be kept awake",
+        label="Kept awake on request",
+        counts=Counts.TO_END,
+        kept_archived=True,
+    ),
+    SignalKind(
+        name="window",
+        seen="kept awake in these hours",
+        label="Hours in which it stays awake",
+        counts=Counts.IN_HOURS,
+        kept_archived=True,
+    ),
+)
+
+SIGNALS: Mapping[str, SignalKind] = {kind.name: kind for kind in _ROWS}
+"""The kinds by name, in the order in which `GET /session/{uuid}/activity` shows them."""
