@@ -7,18 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.core.sessions.model import UP, Status
+from app.core.signal_kinds import SIGNALS
 from app.web.api import api
 from app.web.words import at_risk, span
-
-UNDER_WAY: Mapping[str, str] = {
-    "turn": "its agent was at work",
-    "jobs": "programs ran in a terminal",
-    "quiet_job": "a quiet job was at work in a terminal",
-    "terminal": "somebody typed in a terminal",
-    "editor": "somebody used the editor",
-    "browser": "somebody had it open",
-}
-"""The activity signals that say that it is in use, and what they say; when follows."""
 
 JUST_NOW = 20.0
 """s: what goes on is reported that often."""
@@ -69,7 +60,7 @@ def under_way(signals: Sequence[Mapping[str, Any]]) -> list[str]:
     """What goes on in a session, by the signals that keep it awake now, and when it last did."""
     ages = {each["signal"]: each["age_seconds"] or 0.0 for each in signals if each["holds"]}
     return [
-        f"{text} {'just now' if ages[name] < JUST_NOW else f'{span(ages[name])} ago'}"
-        for name, text in UNDER_WAY.items()
-        if name in ages
+        f"{kind.in_use} {'just now' if ages[name] < JUST_NOW else f'{span(ages[name])} ago'}"
+        for name, kind in SIGNALS.items()
+        if kind.in_use and name in ages
     ]

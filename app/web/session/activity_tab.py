@@ -6,24 +6,18 @@ from typing import Any
 
 from flask import render_template
 
+from app.core.sessions.idle_policy import WAITING, WAKE
+from app.core.signal_kinds import SIGNALS
 from app.web.api import api
 from app.web.session.blueprint import session_blueprint
 from app.web.session.page import show
 
 blp = session_blueprint("activity")
 
-SIGNALS = {
-    "wake": "It woke",
-    "waiting": "Prompts wait for the agent",
-    "prompt": "A prompt, or a wake",
-    "turn": "The agent at work",
-    "browser": "A browser's request",
-    "editor": "An action in the editor",
-    "terminal": "Input to a terminal",
-    "jobs": "A program in a terminal",
-    "quiet_job": "A quiet job in a terminal",
-    "keepalive": "Kept awake on request",
-    "window": "Hours in which it stays awake",
+LABELS = {
+    WAKE: "It woke",
+    WAITING: "Prompts wait for the agent",
+    **{name: kind.label for name, kind in SIGNALS.items()},
 }
 
 
@@ -49,7 +43,7 @@ def activity_of(uuid: str) -> dict[str, Any]:
     """The signals, those that hold first, and the verdict."""
     found = api().get(f"/session/{uuid}/activity")
     by_weight = sorted(found["signals"], key=lambda each: (not each["holds"], each["age_seconds"] or float("inf")))
-    rows = [each | {"label": SIGNALS.get(each["signal"], each["signal"])} for each in by_weight]
+    rows = [each | {"label": LABELS.get(each["signal"], each["signal"])} for each in by_weight]
     seen = [each for each in rows if each["holds"] or each["last_at"]]
     never = [each["label"] for each in rows if each not in seen]
     return {"activity": found, "signals": seen, "never": never}

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from app.core.sessions.model import SIGNALS
 from app.core.sessions.unsaved_work import KINDS
-from app.web.risk import UNDER_WAY, under_way
+from app.web.risk import under_way
 from app.web.words import RISKS, at_risk
 
 
 def test_every_kind_of_unsaved_work_has_words() -> None:
     assert set(RISKS) == set(KINDS)
-    assert set(SIGNALS) >= set(UNDER_WAY)
 
 
 def test_work_is_counted_and_named() -> None:
