@@ -190,8 +190,8 @@ class Settings:
     activity_windows: str = setting(
         "{}",
         "JSON",
-        'how long each activity signal counts (s), as {"browser": 300}; without an entry, the idle timeout. Signals: '
-        "prompt, turn, browser, editor, terminal, jobs, quiet_job; 0: ignored",
+        'how long an activity signal of docs/architecture.md counts (s), as {"browser": 300}; 0: ignored; without an '
+        "entry, the idle timeout",
     )
     max_awake: float = setting(
         43_200.0,
