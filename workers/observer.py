@@ -134,8 +134,8 @@ class Observer:
                 self._apply_failure(record, seen)
             elif seen.ready:
                 self._note_begin(record, seen)
-                self._apply_ready(record, seen)
-                self._apply_agent(record, seen)
+                if self._apply_ready(record, seen):
+                    self._apply_agent(record, seen)
             elif seen.running:
                 self._note_begin(record, seen)
                 self._apply_progress(record, seen)
@@ -209,16 +209,18 @@ class Observer:
         self._core.counters.count("sessions_failed")
         action_log.failed(self._core.counters, record, seen.failure, now, code=seen.code)
 
-    def _apply_ready(self, record: Record, seen: Observation) -> None:
-        """Mark the session active if it was started for its newest intent; else that is left to the worker of that."""
+    def _apply_ready(self, record: Record, seen: Observation) -> bool:
+        """Mark the session active if it was started for its newest intent; else that is left to the worker of that.
+        False where its processes are not those that it is to run with."""
         if record.generation != seen.generation:
-            return
+            return False
         if record.status is Status.ACTIVE:
             self._refresh(record, seen)
-        elif record.status is Status.SLEEPING:
+            return True
+        if record.status is Status.SLEEPING:
             self._adopt(record)
-        else:
-            mark_active(self._core, record, seen, self._clock())
+            return False
+        return mark_active(self._core, record, seen, self._clock())
 
     def _refresh(self, record: Record, seen: Observation) -> None:
         """Note the pod of an active session. That its agent does not run is a reason, but no failure: the editor
@@ -242,8 +244,6 @@ class Observer:
     def _apply_agent(self, record: Record, seen: Observation) -> None:
         """Note the agent's address, which the runtime knows too: normally the agent has reported it before, unless that
         call was lost."""
-        if record.generation != seen.generation or record.status not in UP:
-            return
         if seen.agent and self._core.inbox.agent(record.uuid) is None:
             self._core.inbox.agent_here(record.uuid, seen.agent, seen.pod_name, "", self._clock())
         if record.waiting:

@@ -25,16 +25,18 @@ from workers.runtime.base import Observation, Runtime
 log = logging.getLogger(__name__)
 
 
-def mark_active(core: Core, record: Record, seen: Observation, now: float) -> None:
+def mark_active(core: Core, record: Record, seen: Observation, now: float) -> bool:
     """Mark a session active whose workspace was `seen` ready for the record's intent; while its start is not complete,
-    only note in the record that it was seen (`ready_seen`). A newer intent is left alone."""
+    only note in the record that it was seen (`ready_seen`). False where a newer intent is, which is left alone."""
     if not _is_ready(record, seen):
-        return
+        return False
     try:
         if not _note_seen(core, record, now):
             _mark(core, record, seen, now)
     except (Superseded, IllegalState, SessionNotFound) as error:
         log.info("not marked active: %s", error, extra={"uuid": record.uuid})
+        return False
+    return True
 
 
 def look_again(core: Core, runtime: Runtime, record: Record, now: float) -> bool:
