@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from app.agent.disk import write_document
 from app.agent.gateway_client import Gateway, GatewayDown
+from app.editor.code_server import CODE_SERVER
 
 FOLDER = Path(".local", "state", "workspace")
 """Below HOME: the folder of the signals."""
@@ -32,8 +33,8 @@ RESTORED = "restored.json"
 TOLD = 3_600.0
 """Seconds in which an editor that is opened shows that."""
 
-HEARTBEAT = Path(".local", "share", "code-server", "heartbeat")
-"""Below HOME: code-server touches it while a page is open. A weak signal, used for editors that write no other."""
+HEARTBEAT = Path(CODE_SERVER.data, CODE_SERVER.heartbeat)
+"""Below HOME. A weak signal, used for editors that write no other."""
 
 POLL_INTERVAL = 2.0
 """Seconds between two reads of the signals: two small files."""

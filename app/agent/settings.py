@@ -30,8 +30,8 @@ class AgentSettings(NamedTuple):
     host: str = "127.0.0.1"
     port: int = 1111
     """0 takes a free one."""
-    editor_port: int = 8080
-    """Where the editor listens on this machine or in this pod."""
+    editor_port: int = 0
+    """Where the editor listens on this machine or in this pod; 0 = there is none."""
     gateway_url: str = ""
     """The manager's gateway; "" = no manager and no model."""
     address: str = ""

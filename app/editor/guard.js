@@ -4,7 +4,7 @@
 // further. Beside the secret, forward auth names the access epoch by which it allowed the request (disconnect.js).
 //
 // The guard runs before every listener of the server, including WebSockets and the forwarding to the user's own
-// programs, which never see the secret. Only /healthz is open, for the probes of the kubelet and the manager.
+// programs, which never see the secret. Only the path of health is open, for the probes of the kubelet and the manager.
 // code-server's other socket, for `code` in a terminal, is a file that belongs to the user.
 //
 // The guard also takes the manager's orders to end connections, which the agent passes on: an access epoch, a nonce and
@@ -13,6 +13,7 @@
 const { createHash, createHmac, timingSafeEqual } = require("node:crypto");
 const fs = require("node:fs");
 const { IncomingMessage, ServerResponse } = require("node:http");
+const { health } = require("./code_server.json");
 
 const HEADER = "x-workspace-secret";
 const POLICY = "content-security-policy";
@@ -103,7 +104,7 @@ function obey(request, answer, ordering, connections) {
 }
 
 function isProbe(event, request) {
-  return event === "request" && ["GET", "HEAD"].includes(request.method) && request.url.split("?")[0] === "/healthz";
+  return event === "request" && ["GET", "HEAD"].includes(request.method) && request.url.split("?")[0] === health;
 }
 
 function refuse(answer) {

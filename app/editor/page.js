@@ -5,7 +5,7 @@
 // A connection that closes is the signal. Only then it asks forward auth, by a request that wakes nothing, whether the
 // workspace is up; while all is well it asks nobody. The page stays as it is, with what was typed and not saved.
 (() => {
-  const ASK = "/healthz"; // Of code-server: the least it answers.
+  const ASK = document.currentScript.dataset.health; // The least that code-server answers.
   const SOON = 300, LATER = 3000, PATIENCE = 5000; // ms
   const REFUSED = [401, 403];
 

@@ -7,14 +7,16 @@ const fs = require("node:fs");
 const path = require("node:path");
 const { setTimeout: pause } = require("node:timers/promises");
 
-const ADDRESS = "http://127.0.0.1:8080";
+const { health, port } = require("./code_server.json");
+
+const ADDRESS = `http://127.0.0.1:${port}`;
 const PATIENCE = 60_000; // ms; it takes 1 s.
 const cache = path.join(__dirname, ".compiled");
 
 async function answered(deadline) {
   while (Date.now() < deadline) {
     try {
-      const answer = await fetch(`${ADDRESS}/healthz`, { signal: AbortSignal.timeout(5_000) });
+      const answer = await fetch(`${ADDRESS}${health}`, { signal: AbortSignal.timeout(5_000) });
       if (answer.ok) return;
     } catch {
       // Not listening yet.

@@ -13,6 +13,8 @@ import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from app.editor.code_server import CODE_SERVER
+
 PARTS = ("app", ".session", "home")
 """The folders of a volume that restore points hold: the project, the conversation, HOME."""
 
@@ -40,13 +42,7 @@ CACHES = (
     "home/.gradle/caches",
     "home/go/pkg/mod/cache",
     "home/.local/state/workspace",
-    "home/.local/share/code-server/logs",
-    "home/.local/share/code-server/coder-logs",
-    "home/.local/share/code-server/heartbeat",
-    "home/.local/share/code-server/code-server-ipc.sock",
-    "home/.local/share/code-server/CachedData",
-    "home/.local/share/code-server/CachedExtensionVSIXs",
-    "home/.local/share/code-server/CachedProfilesData",
+    *(f"home/{CODE_SERVER.data}/{name}" for name in (CODE_SERVER.heartbeat, *CODE_SERVER.caches)),
 )
 """What programs write again by themselves, and the workspace's activity signals and notices. Besides these, folders
 that their program marks as a cache are left out."""

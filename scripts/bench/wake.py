@@ -1,8 +1,8 @@
 """How long a wake takes, from the request to `active`, against starting code-server by hand.
 
-By hand means: code-server's own command with the arguments the service gives it, until it answers
-`/healthz`. The service starts the same code-server through its launcher (app/editor/launch.js), which is
-measured by hand too, to show what of the difference is the launcher's.
+By hand means: code-server's own command with the arguments the service gives it, until it answers. The
+service starts the same code-server through its launcher (app/editor/launch.js), which is measured by hand too, to
+show what of the difference is the launcher's.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from app.editor.code_server import CODE_SERVER
 from scripts.bench.table import Row
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -67,12 +68,9 @@ def start_by_hand(command: list[str], folder: Path) -> float:
     """Seconds from starting an editor until it answers; it is ended again."""
     folder.mkdir(exist_ok=True)
     port = free_port()
-    arguments = ["--bind-addr", f"127.0.0.1:{port}", "--auth", "none", "--config", "/dev/null"]
-    arguments += ["--user-data-dir", str(folder), "--extensions-dir", str(folder / "extensions")]
-    arguments += ["--disable-telemetry", "--disable-update-check", "--disable-workspace-trust", str(folder)]
     began = time.perf_counter()
     process = subprocess.Popen(
-        command + arguments,
+        command + CODE_SERVER.arguments(f"127.0.0.1:{port}", folder, folder),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -93,7 +91,7 @@ def start_by_hand(command: list[str], folder: Path) -> float:
 def answers(port: int) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
     try:
-        connection.request("GET", "/healthz", headers={"Connection": "close"})
+        connection.request("GET", CODE_SERVER.health, headers={"Connection": "close"})
         return connection.getresponse().status == 200
     except OSError:
         return False

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from app.core.access.agent_credentials import AgentCredentials
+from app.editor.code_server import CODE_SERVER
 from tests.ports import free_port
 from tests.waiting import PATIENCE, wait_for
 
@@ -35,9 +36,7 @@ SOCKET = "/?reconnectionToken=00000000-0000-4000-8000-000000000000&reconnection=
 def editor(program: str, folder: Path, **settings: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """The port and the process of an editor that is told no more than the arguments it always gets."""
     port = free_port()
-    arguments = ["--bind-addr", f"127.0.0.1:{port}", "--auth", "none", "--config", "/dev/null"]
-    arguments += ["--user-data-dir", str(folder), "--extensions-dir", str(folder / "extensions")]
-    arguments += ["--disable-telemetry", "--disable-update-check", "--disable-workspace-trust", str(folder)]
+    arguments = CODE_SERVER.arguments(f"127.0.0.1:{port}", folder, folder)
     environ = {"PATH": os.environ["PATH"], "HOME": str(folder), **settings}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([program, *arguments], env=environ, stdout=log, stderr=log, start_new_session=True)

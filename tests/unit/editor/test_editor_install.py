@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from app.editor.code_server import CODE_SERVER
 from tests.conftest import ROOT
 
 PAGE = """<html><head><script nonce="{{WORKBENCH_SCRIPT_NONCE}}">first()</script></head>
@@ -65,7 +66,8 @@ def test_the_editors_page_has_our_script_once_and_before_vscodes(install: Any, b
         install.place_programs(target)
     own = (ROOT / "app" / "editor" / "page.js").read_text()
     before, after = (target / install.PAGE).read_text().split(own)
-    assert before.endswith('<script nonce="{{WORKBENCH_SCRIPT_NONCE}}">\n')
+    health = f'data-health="{CODE_SERVER.health}"'
+    assert before.endswith(f'<script nonce="{{{{WORKBENCH_SCRIPT_NONCE}}}}" {health}>\n')
     assert "workbench.js" in after
     assert "{{" not in own and "</script" not in own
     assert (built / install.PAGE).read_text() == PAGE

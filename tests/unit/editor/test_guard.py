@@ -292,8 +292,8 @@ def test_the_process_with_the_secret_loads_no_module_of_the_users(tmp_path: Path
         (tmp_path / folder / f"module{number}" / "index.js").touch()
     code = tmp_path / "editor" / "node_modules" / "code-server" / "out" / "node"
     code.mkdir(parents=True)
-    for program in (ROOT / "app" / "editor").glob("*.js"):
-        shutil.copy(program, tmp_path / "editor")
+    for file in (ROOT / "app" / "editor").glob("*.js*"):
+        shutil.copy(file, tmp_path / "editor")
     (code / "cli.js").touch()
     (code / "main.js").write_text(EDITORS_MAIN)
     home = str(tmp_path / "home")

@@ -8,6 +8,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from app.core.redis.task_queue import CHECK_POLICIES, ROUTES
+from app.editor.code_server import CODE_SERVER
 from tests.manifests import (
     ARCHIVE,
     MANIFESTS,
@@ -159,12 +160,12 @@ def test_workspaces_are_reached_by_the_ingress_and_the_manager_only(overlay):
         return network.admits(pod, WORKSPACES, port, source, home)
 
     web, redis = {"app.kubernetes.io/name": "web"}, {"app.kubernetes.io/name": "redis"}
-    assert admits(8080, {}, "traefik") and admits(1111, {}, "traefik") and not admits(22, {}, "traefik")
+    assert admits(CODE_SERVER.port, {}, "traefik") and admits(1111, {}, "traefik") and not admits(22, {}, "traefik")
     speaking = {name for name, pod in pods(overlay).items() if admits(1111, pod.labels, SYSTEM)}
     assert speaking == {"web", "sweeper", "backup-worker", "delivery-worker"}
-    assert not admits(8080, web, SYSTEM) and not admits(8080, redis, SYSTEM)
-    assert not admits(8080, web, "elsewhere")
-    assert not admits(8080, WORKSPACE, WORKSPACES)
+    assert not admits(CODE_SERVER.port, web, SYSTEM) and not admits(CODE_SERVER.port, redis, SYSTEM)
+    assert not admits(CODE_SERVER.port, web, "elsewhere")
+    assert not admits(CODE_SERVER.port, WORKSPACE, WORKSPACES)
     assert not any(admits(port, web, SYSTEM, ARCHIVE) for port in (80, 1111, 8080))
 
 

@@ -11,6 +11,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from app.core.sessions.model import Identity
+from app.editor.code_server import CODE_SERVER
 from app.process.settings import Settings
 from tests.manifests import (
     ALLOWED,
@@ -482,8 +483,8 @@ def test_nginx_takes_the_place_of_traefik(tmp_path):
     objects = with_components(tmp_path, "nginx")
     network, web = Network(objects), of_kind(objects, "Ingress")["web"]
 
-    assert network.admits(WORKSPACE, WORKSPACES, 8080, {}, "ingress-nginx")
-    assert not network.admits(WORKSPACE, WORKSPACES, 8080, {}, "traefik")
+    assert network.admits(WORKSPACE, WORKSPACES, CODE_SERVER.port, {}, "ingress-nginx")
+    assert not network.admits(WORKSPACE, WORKSPACES, CODE_SERVER.port, {}, "traefik")
     assert web["spec"]["ingressClassName"] == settings_of(objects)["INGRESS_CLASS"] == "nginx"
     assert web["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-buffering"] == "off"
     annotations = json.loads(settings_of(objects)["INGRESS_ANNOTATIONS"])

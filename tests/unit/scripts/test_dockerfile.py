@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from app.editor.code_server import CODE_SERVER
 from scripts.images import inputs
 from tests.conftest import ROOT
 
@@ -34,6 +35,11 @@ def test_all_that_the_archive_jobs_import_is_in_their_image() -> None:
     there = copied()
     assert ROOT / "workers" / "job" / "program.py" in imported
     assert {path for path in imported if path not in there and not set(path.parents) & set(there)} == set()
+
+
+def test_the_workspaces_image_names_the_editors_port() -> None:
+    workspace = inputs.parse((ROOT / "Dockerfile").read_text())["workspace"]
+    assert f"EXPOSE {CODE_SERVER.port}" in workspace.instructions
 
 
 def test_without_a_target_the_manager_is_built() -> None:

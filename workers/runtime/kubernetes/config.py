@@ -10,13 +10,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from app.core.sessions.model import SIZES
+from app.editor.code_server import CODE_SERVER
 from app.process.secret_keys import Purpose
 from app.process.settings import Settings, SettingsError
 from workers.runtime.agent_environment import agent_environment
 from workers.runtime.kubernetes.names import Object
-
-EDITOR_PORT = 8080
-"""Where the editor listens in a pod."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +115,7 @@ def _pod_grace(settings: Settings) -> int:
 
 def _agent_environment(settings: Settings) -> Mapping[str, str]:
     port, stop_grace = settings.user_pod_port, _pod_grace(settings)
-    return agent_environment(settings, host="0.0.0.0", port=port, editor_port=EDITOR_PORT, stop_grace=stop_grace)
+    return agent_environment(settings, host="0.0.0.0", port=port, editor_port=CODE_SERVER.port, stop_grace=stop_grace)
 
 
 def _sizes(text: str) -> Mapping[str, Object]:

@@ -20,8 +20,9 @@ from typing import Any
 from app.core.access.forwarded_request import NOWHERE
 from app.core.backups.index import identity_fields, read_identity
 from app.core.sessions.model import Identity
+from app.editor.code_server import CODE_SERVER
 from workers.runtime.kubernetes import names, pods
-from workers.runtime.kubernetes.config import EDITOR_PORT, KubernetesConfig
+from workers.runtime.kubernetes.config import KubernetesConfig
 from workers.runtime.kubernetes.names import Object
 
 TOKEN_FOLDER = "/run/agent"
@@ -141,7 +142,7 @@ def editor(identity: Identity, config: KubernetesConfig) -> Object:
         "name": names.EDITOR,
         "image": config.image,
         "imagePullPolicy": "IfNotPresent",
-        "ports": [{"name": "http", "containerPort": EDITOR_PORT, "protocol": "TCP"}],
+        "ports": [{"name": "http", "containerPort": CODE_SERVER.port, "protocol": "TCP"}],
         "env": [
             {"name": "WORKSPACE_UUID", "value": identity.uuid},
             {"name": "USER_ID", "value": identity.user_id},
@@ -153,7 +154,7 @@ def editor(identity: Identity, config: KubernetesConfig) -> Object:
         ],
         # Every second from the start on: a startup probe would double the time to Ready.
         "readinessProbe": {
-            "httpGet": {"path": "/healthz", "port": "http", "scheme": "HTTP"},
+            "httpGet": {"path": CODE_SERVER.health, "port": "http", "scheme": "HTTP"},
             "periodSeconds": 1,
             "timeoutSeconds": 1,
             "successThreshold": 1,
@@ -270,7 +271,7 @@ def _routed(rules: list[Object], host: str, config: KubernetesConfig) -> Object:
 
 def nowhere() -> Object:
     """A Service of no pods. Forward auth answers who visits a host that leads to it, or else the waking page."""
-    spec = {"ports": [{"name": "http", "port": 80, "targetPort": EDITOR_PORT}]}
+    spec = {"ports": [{"name": "http", "port": 80, "targetPort": CODE_SERVER.port}]}
     metadata = {"name": NOWHERE, "labels": {names.APP_LABEL: NOWHERE}}
     return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
 

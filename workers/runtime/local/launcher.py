@@ -13,12 +13,12 @@ from pathlib import Path
 
 from app.core.access.agent_credentials import AgentCredentials
 from app.core.sessions.model import Identity
+from app.editor.code_server import CODE_SERVER
 from app.process.secret_keys import Purpose
 from app.process.settings import Settings
 from app.volume.environment import inherited
 from workers.runtime.agent_environment import agent_environment
 from workers.runtime.local import processes
-from workers.runtime.local.editor_defaults import editor_defaults
 from workers.runtime.local.processes import Process
 from workers.runtime.local.storage import WorkspaceStorage
 
@@ -51,17 +51,9 @@ class Launcher:
         a SECRET_KEY the file is empty and the editor lets nobody in."""
         uuid = identity.uuid
         self._storage.write_editor_secret(uuid, self._secrets.editor_file(uuid) if self.has_agents else "")
-        program = self._settings.code_server or shutil.which("code-server") or "code-server"
-        data = self._storage.editor_data(uuid)
-        command = [
-            program,
-            *("--bind-addr", f"127.0.0.1:{port}"),
-            *("--user-data-dir", str(data)),
-            *("--extensions-dir", str(data / "extensions")),
-            *editor_defaults()["flags"],
-            str(self._storage.app(uuid)),
-        ]
-        log, folder = self._storage.log(uuid), self._storage.app(uuid)
+        program = self._settings.code_server or shutil.which(CODE_SERVER.program) or CODE_SERVER.program
+        data, folder, log = self._storage.editor_data(uuid), self._storage.app(uuid), self._storage.log(uuid)
+        command = [program, *CODE_SERVER.arguments(f"127.0.0.1:{port}", data, folder)]
         environment = self._environment(identity) | self._editor_settings(uuid)
         return processes.spawn(command, environment=environment, folder=folder, log=log)
 

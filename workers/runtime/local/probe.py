@@ -11,6 +11,8 @@ import socket
 import time
 from contextlib import suppress
 
+from app.editor.code_server import CODE_SERVER
+
 ANSWERS = (b"HTTP/1.0 200", b"HTTP/1.1 200")
 PATIENCE = 0.3
 """Seconds until an unanswered request is repeated."""
@@ -23,7 +25,7 @@ class Probe:
     def __init__(self, port: int, host: str = "localhost", bearer: str = "") -> None:
         self._port = port
         authorization = f"Authorization: Bearer {bearer}\r\n" if bearer else ""
-        self._request = f"GET /healthz HTTP/1.0\r\nHost: {host}\r\n{authorization}\r\n".encode()
+        self._request = f"GET {CODE_SERVER.health} HTTP/1.0\r\nHost: {host}\r\n{authorization}\r\n".encode()
         self._socket: socket.socket | None = None
         self._answer = b""
         self._sent = False

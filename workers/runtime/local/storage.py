@@ -35,10 +35,10 @@ from typing import Any
 
 from app.core.errors import PermanentError, RetryableError
 from app.core.sessions.model import UUID_PATTERN, Identity
+from app.editor.code_server import CODE_SERVER
 from workers.archive.format import CONVERSATION
 from workers.rmtree import delete_tree
 from workers.runtime.base import Check, never
-from workers.runtime.local.editor_defaults import editor_defaults
 from workers.runtime.local.processes import Process
 
 log = logging.getLogger(__name__)
@@ -156,8 +156,7 @@ class WorkspaceStorage:
         return self.workspace(uuid) / "home"
 
     def editor_data(self, uuid: str) -> Path:
-        """Where code-server keeps its data by default: in HOME, so that `code-server` in a terminal uses the same."""
-        return self.home(uuid) / ".local" / "share" / "code-server"
+        return self.home(uuid) / CODE_SERVER.data
 
     def log(self, uuid: str) -> Path:
         return self.workspace(uuid) / "editor.log"
@@ -198,10 +197,10 @@ class WorkspaceStorage:
         with contextlib.suppress(FileExistsError):
             self.app(uuid).mkdir()
             self.app(uuid).chmod(0o755)
-        settings = self.editor_data(uuid) / "User" / "settings.json"
+        settings = self.editor_data(uuid) / CODE_SERVER.settings_file
         if not settings.exists():
             settings.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write_json(settings, editor_defaults()["settings"], durable=False)
+            _write_json(settings, CODE_SERVER.settings, durable=False)
 
     def uuids(self) -> list[str]:
         """The folders that are named like a workspace."""

