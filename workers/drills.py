@@ -69,7 +69,7 @@ class Drills:
             self._store.clear(keys.DRILL_REQUESTS)
             return
         asked = self._store.size(keys.DRILL_REQUESTS)
-        most = most_at_once(self._store.size(keys.DRILLS), cycle)
+        most = most_at_once(self._store.size(keys.DRILLS), cycle, self._settings.drill_interval)
         for record in self._store.due(keys.DRILLS, due_before(cycle, now), limit=asked + most):
             if record.status in GONE:
                 self._forget(record.uuid)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import BoundedSemaphore
 from typing import Any
@@ -21,9 +21,9 @@ from workers.context import context, core, download_jobs
 log = logging.getLogger(__name__)
 
 SHORT = {"time_limit": settings.short_task_limit, "soft_time_limit": settings.short_task_limit * 0.9}
-# Flower shows the tasks of sessions; three sweeps a second would hide them.
-SWEEP = {**SHORT, "send_events": False}
 LONG = {"time_limit": settings.long_task_limit, "soft_time_limit": settings.long_task_limit * 0.95}
+
+Function = Callable[..., None]
 
 CONCURRENCY_LIMIT = 32
 """Tasks of a process that wait for workspaces at a time. The threads beyond that are for sweeps: the `sweeper` of the
@@ -69,17 +69,39 @@ class SessionTask(SafeTask):
             _log_deferred(error, self.name, *args)
 
 
-@app.task(name=task_queue.PROVISION, base=SessionTask, **SHORT)
-def provision(uuid: str, generation: int) -> None:
+def task(*names: str, base: type[SafeTask] | None = None) -> Callable[[Function], Function]:
+    """Register a function under these names, with what app/core/redis/task_queue.py declares of each."""
+
+    def register(function: Function) -> Function:
+        for name in names:
+            declared = task_queue.TASKS[name]
+            limits = LONG if declared.long else SHORT
+            app.task(name=name, base=base, send_events=declared.events, **limits)(function)
+        return function
+
+    return register
+
+
+@task(
+    task_queue.PROVISION,
+    task_queue.WAKE,
+    task_queue.RESTORE,
+    task_queue.ROLLBACK,
+    task_queue.TEARDOWN,
+    task_queue.ARCHIVE,
+    base=SessionTask,
+)
+def carry_out(uuid: str, generation: int) -> None:
     context().lifecycle.carry_out(uuid, generation)
 
 
-@app.task(name=task_queue.WAKE, base=SessionTask, **SHORT)
-def wake(uuid: str, generation: int) -> None:
-    context().lifecycle.carry_out(uuid, generation)
+@task(task_queue.SLEEP, task_queue.LEAVE, base=SessionTask)
+def stop(uuid: str, generation: int) -> None:
+    with _slot():
+        context().lifecycle.carry_out(uuid, generation)
 
 
-@app.task(name=task_queue.DELIVER, **SHORT)
+@task(task_queue.DELIVER)
 def deliver(uuid: str) -> None:
     # Its attempts are not counted: many at once are normal. While prompts wait the sweep sends it again.
     try:
@@ -88,17 +110,17 @@ def deliver(uuid: str) -> None:
         _log_deferred(error, task_queue.DELIVER, uuid)
 
 
-@app.task(name=task_queue.WARN, **SHORT)
+@task(task_queue.WARN)
 def warn(uuid: str) -> None:
     notices.warn_of_sleep(core(), uuid, time.time())
 
 
-@app.task(name=task_queue.TELL_FILES, **SHORT)
+@task(task_queue.TELL_FILES)
 def tell_files(uuid: str) -> None:
     notices.tell_files(core(), uuid)
 
 
-@app.task(name=task_queue.LOCK_OUT, **SHORT)
+@task(task_queue.LOCK_OUT)
 def end_connections(uuid: str) -> None:
     # Never given up: until the connections are ended the sweep sends it again, later each time.
     try:
@@ -107,94 +129,62 @@ def end_connections(uuid: str) -> None:
         _log_deferred(error, task_queue.LOCK_OUT, uuid)
 
 
-@app.task(name=task_queue.REPLACE, base=SessionTask, **SHORT)
+@task(task_queue.REPLACE, base=SessionTask)
 def replace_workspace(uuid: str, access_epoch: int) -> None:
     # While the disconnect is due it is sent again.
     disconnect.replace_workspace(core(), uuid, access_epoch)
 
 
-@app.task(name=task_queue.CHECK_POLICIES, **SWEEP)
+@task(task_queue.CHECK_POLICIES)
 def check_policies() -> None:
     network_policies.check(core().heartbeats, os.environ)
 
 
-@app.task(name=task_queue.TOKEN_ENDED, **SHORT)
+@task(task_queue.TOKEN_ENDED)
 def token_ended(uuid: str) -> None:
     # The gateway, which workspaces can reach, may not write to the queue of tasks that act on the cluster.
     core().tasks.send(task_queue.RENEW_TOKEN, uuid)
 
 
-@app.task(name=task_queue.RENEW_TOKEN, base=SessionTask, **SHORT)
+@task(task_queue.RENEW_TOKEN, base=SessionTask)
 def renew_token(uuid: str) -> None:
     # A lost task is sent again with the next request that shows an ended token.
     token_renewal.renew(core(), context().runtime, uuid)
 
 
-@app.task(name=task_queue.LOOK_AGAIN, base=SessionTask, **SHORT)
+@task(task_queue.LOOK_AGAIN, base=SessionTask)
 def look_again(uuid: str) -> None:
     # A lost task is sent again when the machine is refused again.
     context().runtime.look_again(uuid)
 
 
-@app.task(name=task_queue.SLEEP, base=SessionTask, **SHORT)
-def sleep(uuid: str, generation: int) -> None:
-    with _slot():
-        context().lifecycle.carry_out(uuid, generation)
-
-
-@app.task(name=task_queue.LEAVE, base=SessionTask, **SHORT)
-def begin_deletion(uuid: str, generation: int) -> None:
-    with _slot():
-        context().lifecycle.carry_out(uuid, generation)
-
-
-@app.task(name=task_queue.LOST, base=SessionTask, **SHORT)
+@task(task_queue.LOST, base=SessionTask)
 def check_files(uuid: str) -> None:
     # A lost task is made up for by the reconcile sweep, or by the next wake.
     context().lifecycle.check_files(uuid)
 
 
-@app.task(name=task_queue.RESTORE, base=SessionTask, **LONG)
-def restore(uuid: str, generation: int) -> None:
-    context().lifecycle.carry_out(uuid, generation)
-
-
-@app.task(name=task_queue.ROLLBACK, base=SessionTask, **LONG)
-def rollback(uuid: str, generation: int) -> None:
-    context().lifecycle.carry_out(uuid, generation)
-
-
-@app.task(name=task_queue.TEARDOWN, base=SessionTask, **LONG)
-def teardown(uuid: str, generation: int) -> None:
-    context().lifecycle.carry_out(uuid, generation)
-
-
-@app.task(name=task_queue.ARCHIVE, base=SessionTask, **LONG)
-def archive(uuid: str, generation: int) -> None:
-    context().lifecycle.carry_out(uuid, generation)
-
-
-@app.task(name=task_queue.ERASE, base=SessionTask, **LONG)
+@task(task_queue.ERASE, base=SessionTask)
 def erase(uuid: str) -> None:
     context().erasing.erase(uuid)
 
 
-@app.task(name=task_queue.BACKUP, base=SessionTask, **LONG)
+@task(task_queue.BACKUP, base=SessionTask)
 def backup(uuid: str) -> None:
     context().lifecycle.back_up(uuid)
 
 
-@app.task(name=task_queue.POINT, base=SessionTask, **LONG)
+@task(task_queue.POINT, base=SessionTask)
 def restore_point(uuid: str) -> None:
     context().points.make(uuid)
 
 
-@app.task(name=task_queue.DRILL, base=SessionTask, **LONG)
+@task(task_queue.DRILL, base=SessionTask)
 def drill(uuid: str) -> None:
     context().drills.drill(uuid)
 
 
-@app.task(name=task_queue.READ_BACKUP, **SHORT)
+@task(task_queue.READ_BACKUP)
 def read_backup(name: str, call: str) -> None:
     try:
         with _slot():
@@ -203,51 +193,51 @@ def read_backup(name: str, call: str) -> None:
         core().rpc.refuse(call, error)
 
 
-@app.task(name=task_queue.DELETE_BACKUP, **SHORT)
+@task(task_queue.DELETE_BACKUP)
 def delete_backup(name: str, call: str) -> None:
     rpc.delete(core(), name, call)
 
 
-@app.task(name=task_queue.CHECK_STORES, **SHORT)
+@task(task_queue.CHECK_STORES)
 def check_stores(name: str, call: str) -> None:
     rpc.check_stores(core(), call)
 
 
-@app.task(name=task_queue.SWEEP_IDLE, **SWEEP)
+@task(task_queue.SWEEP_IDLE)
 def sweep_idle() -> None:
     context().sweeps.idle()
 
 
-@app.task(name=task_queue.SWEEP_EXPIRED, **SWEEP)
+@task(task_queue.SWEEP_EXPIRED)
 def sweep_expired() -> None:
     context().sweeps.expired()
 
 
-@app.task(name=task_queue.SWEEP_STALE, **SWEEP)
+@task(task_queue.SWEEP_STALE)
 def sweep_stale() -> None:
     context().sweeps.stale()
 
 
-@app.task(name=task_queue.SWEEP_POINTS, **SWEEP)
+@task(task_queue.SWEEP_POINTS)
 def sweep_points() -> None:
     context().points.sweep()
 
 
-@app.task(name=task_queue.SWEEP_DRILLS, **SWEEP)
+@task(task_queue.SWEEP_DRILLS)
 def sweep_drills() -> None:
     context().drills.sweep()
 
 
-@app.task(name=task_queue.RECONCILE, **SWEEP)
+@task(task_queue.RECONCILE)
 def reconcile() -> None:
     context().sweeps.reconcile()
 
 
-@app.task(name=task_queue.SWEEP_INDEX, **{**LONG, "send_events": False})
+@task(task_queue.SWEEP_INDEX)
 def sweep_index() -> None:
     context().sweeps.index()
 
 
-@app.task(name=task_queue.SWEEP_RETENTION, **LONG)
+@task(task_queue.SWEEP_RETENTION)
 def sweep_retention() -> None:
     context().sweeps.retention()

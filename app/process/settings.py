@@ -557,6 +557,11 @@ class Settings:
         url = urlsplit(self.redis_url)
         return url._replace(path=f"/{int(url.path.strip('/') or 0) + 1}").geturl()
 
+    @property
+    def drill_interval(self) -> float:
+        """s between two sweeps for drills: 40 in a cycle, but at most 300 s and at least 1 s."""
+        return min(max(self.drill_cycle / 40, 1.0), 300.0) if self.drill_cycle else 300.0
+
     def backups_location(self) -> str:
         """The URL backups are stored under."""
         return self.backup_url or f"file://{self.data_dir.resolve()}/backups"

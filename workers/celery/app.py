@@ -14,9 +14,8 @@ from kombu import Queue
 from app.core.errors import StateUnavailable
 from app.core.redis import task_queue
 from app.core.redis.connections import connect
-from app.core.redis.heartbeats import POLICIES_LOOKED_AT, Heartbeats
+from app.core.redis.heartbeats import Heartbeats
 from app.core.redis.processes import Reporter
-from app.core.restore_points.drilling import sweep_period
 from app.process import logs, threads
 from app.process.redis_address import celery_broker
 from app.process.settings import Settings, SettingsError
@@ -94,18 +93,8 @@ app.conf.update(
             # A sweep that waited longer than its interval is replaced by the next one.
             "options": {"expires": max(seconds, 1.0)},
         }
-        for task, seconds in {
-            task_queue.SWEEP_IDLE: settings.sweep_interval,
-            task_queue.SWEEP_EXPIRED: settings.sweep_interval,
-            task_queue.SWEEP_STALE: settings.sweep_interval,
-            task_queue.SWEEP_POINTS: settings.sweep_interval,
-            task_queue.SWEEP_DRILLS: sweep_period(settings.drill_cycle),
-            task_queue.RECONCILE: settings.reconcile_interval,
-            task_queue.SWEEP_INDEX: settings.reconcile_interval,
-            task_queue.SWEEP_RETENTION: settings.retention_interval,
-            # Network policies exist in clusters only.
-            **({task_queue.CHECK_POLICIES: POLICIES_LOOKED_AT} if settings.runtime == "kubernetes" else {}),
-        }.items()
+        for task, interval in task_queue.SWEEPS.items()
+        if (seconds := interval(settings)) is not None
     },
 )
 
@@ -115,7 +104,7 @@ class NotSweeps(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         fields = record.args if isinstance(record.args, dict) else getattr(record, "data", {})
-        return record.levelno > logging.INFO or not str(fields.get("name", "")).startswith(task_queue.SWEEPS)
+        return record.levelno > logging.INFO or fields.get("name") not in task_queue.SWEEPS
 
 
 @signals.setup_logging.connect

@@ -1,11 +1,12 @@
-"""The names and queues of the tasks, and how to enqueue one without importing a worker."""
+"""The declarations of all tasks, and how to enqueue one without importing a worker."""
 
 from __future__ import annotations
 
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -13,97 +14,115 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from app.core.redis.errors import redis_errors
+from app.core.redis.heartbeats import POLICIES_LOOKED_AT
 from app.process import tracing
 from app.process.redis_address import celery_broker
+from app.process.settings import Settings
 
 log = logging.getLogger(__name__)
 
-PROVISION = "sessions.provision"
-WAKE = "sessions.wake"
-SLEEP = "sessions.sleep"
-BACKUP = "sessions.backup"
-POINT = "sessions.point"
-DRILL = "sessions.drill"
-RESTORE = "sessions.restore"
-ROLLBACK = "sessions.rollback"
-LEAVE = "sessions.leave"
-TEARDOWN = "sessions.teardown"
-ARCHIVE = "sessions.archive"
-ERASE = "sessions.erase"
-DELIVER = "sessions.deliver"
-WARN = "sessions.warn"
-LOCK_OUT = "sessions.lock_out"
-REPLACE = "sessions.replace"
-TELL_FILES = "sessions.tell_files"
-LOST = "sessions.lost"
-RENEW_TOKEN = "sessions.renew_token"
-LOOK_AGAIN = "sessions.look_again"
-TOKEN_ENDED = "sessions.token_ended"
-
-START_KINDS = {PROVISION: "create", RESTORE: "restore", ROLLBACK: "rollback", WAKE: "wake"}
-"""The tasks that start a workspace, and the names of these starts in logs and metrics."""
-
-READ_BACKUP = "backups.read"
-DELETE_BACKUP = "backups.delete"
-CHECK_STORES = "backups.check_stores"
-
-SWEEPS = "sweeps."
-SWEEP_IDLE = SWEEPS + "idle"
-SWEEP_EXPIRED = SWEEPS + "expired"
-SWEEP_STALE = SWEEPS + "stale"
-SWEEP_POINTS = SWEEPS + "points"
-SWEEP_DRILLS = SWEEPS + "drills"
-RECONCILE = SWEEPS + "reconcile"
-SWEEP_INDEX = SWEEPS + "index"
-SWEEP_RETENTION = SWEEPS + "retention"
-CHECK_POLICIES = SWEEPS + "policies"
-
 QUEUES = ("wake", "deliver", "lifecycle", "sweep", "backup")
+"""`wake` is for tasks a user waits for, `backup` for those that may take an hour. `deliver` is for requests to
+workspaces, which may hang: it has processes of its own, so that no other session waits. These may reach only
+workspaces, so they also check that the NetworkPolicies hold. `lifecycle` waits for workspaces to stop, with many
+threads, of which some are reserved for `sweep` (workers/tasks.py). A worker refuses a task of another queue
+(workers/celery/admission.py)."""
 
 BACKUP_QUEUE = "backup"
 USING_STORES = frozenset({"lifecycle", BACKUP_QUEUE})
 """The queues whose workers store conversations; those of `BACKUP_QUEUE` also use the store of backups."""
 
-ROUTES: Mapping[str, str] = {
-    PROVISION: "wake",
-    WAKE: "wake",
-    REPLACE: "wake",
-    RENEW_TOKEN: "wake",
-    LOOK_AGAIN: "wake",
-    DELIVER: "deliver",
-    WARN: "deliver",
-    LOCK_OUT: "deliver",
-    TELL_FILES: "deliver",
-    TOKEN_ENDED: "deliver",
-    CHECK_POLICIES: "deliver",
-    SLEEP: "lifecycle",
-    LEAVE: "lifecycle",
-    LOST: "lifecycle",
-    READ_BACKUP: "lifecycle",
-    SWEEP_IDLE: "sweep",
-    SWEEP_EXPIRED: "sweep",
-    SWEEP_STALE: "sweep",
-    SWEEP_POINTS: "sweep",
-    SWEEP_DRILLS: "sweep",
-    RECONCILE: "sweep",
-    BACKUP: "backup",
-    POINT: "backup",
-    DRILL: "backup",
-    RESTORE: "backup",
-    ROLLBACK: "backup",
-    TEARDOWN: "backup",
-    ARCHIVE: "backup",
-    ERASE: "backup",
-    DELETE_BACKUP: "backup",
-    CHECK_STORES: "backup",
-    SWEEP_INDEX: "backup",
-    SWEEP_RETENTION: "backup",
-}
-"""The queue of each task. `wake` is for tasks a user waits for, `backup` for those that may take an hour. `deliver` is
-for requests to workspaces, which may hang: it has processes of its own, so that no other session waits. These may reach
-only workspaces, so they also check that the NetworkPolicies hold. `lifecycle` waits for workspaces to stop, with many
-threads, of which some are reserved for `sweep` (workers/tasks.py). A worker refuses a task of another queue
-(workers/celery/admission.py)."""
+Interval = Callable[[Settings], float | None]
+"""The seconds between two messages of beat for a task; None for none."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is declared of a task. Its function is in workers/tasks.py."""
+
+    queue: str
+    long: bool
+    """It may take `LONG_TASK_LIMIT`, others `SHORT_TASK_LIMIT`."""
+    start: str
+    """Its name in logs and metrics as a start of a workspace, "" if it is none."""
+    interval: Interval | None
+    """Of a sweep: a task that beat sends."""
+    events: bool
+    """Whether Flower shows it. Three sweeps a second would hide the tasks of sessions."""
+
+
+TASKS: dict[str, Task] = {}
+"""All tasks by name."""
+
+
+def _task(
+    name: str,
+    queue: str,
+    *,
+    long: bool = False,
+    start: str = "",
+    interval: Interval | None = None,
+    events: bool = True,
+) -> str:
+    """Declare a task; answers its name."""
+    TASKS[name] = Task(queue, long, start, interval, events)
+    return name
+
+
+PROVISION = _task("sessions.provision", "wake", start="create")
+WAKE = _task("sessions.wake", "wake", start="wake")
+REPLACE = _task("sessions.replace", "wake")
+RENEW_TOKEN = _task("sessions.renew_token", "wake")
+LOOK_AGAIN = _task("sessions.look_again", "wake")
+
+DELIVER = _task("sessions.deliver", "deliver")
+WARN = _task("sessions.warn", "deliver")
+LOCK_OUT = _task("sessions.lock_out", "deliver")
+TELL_FILES = _task("sessions.tell_files", "deliver")
+TOKEN_ENDED = _task("sessions.token_ended", "deliver")
+
+SLEEP = _task("sessions.sleep", "lifecycle")
+LEAVE = _task("sessions.leave", "lifecycle")
+LOST = _task("sessions.lost", "lifecycle")
+READ_BACKUP = _task("backups.read", "lifecycle")
+
+BACKUP = _task("sessions.backup", "backup", long=True)
+POINT = _task("sessions.point", "backup", long=True)
+DRILL = _task("sessions.drill", "backup", long=True)
+RESTORE = _task("sessions.restore", "backup", long=True, start="restore")
+ROLLBACK = _task("sessions.rollback", "backup", long=True, start="rollback")
+TEARDOWN = _task("sessions.teardown", "backup", long=True)
+ARCHIVE = _task("sessions.archive", "backup", long=True)
+ERASE = _task("sessions.erase", "backup", long=True)
+DELETE_BACKUP = _task("backups.delete", "backup")
+CHECK_STORES = _task("backups.check_stores", "backup")
+
+SWEEP_IDLE = _task("sweeps.idle", "sweep", interval=lambda settings: settings.sweep_interval, events=False)
+SWEEP_EXPIRED = _task("sweeps.expired", "sweep", interval=lambda settings: settings.sweep_interval, events=False)
+SWEEP_STALE = _task("sweeps.stale", "sweep", interval=lambda settings: settings.sweep_interval, events=False)
+SWEEP_POINTS = _task("sweeps.points", "sweep", interval=lambda settings: settings.sweep_interval, events=False)
+SWEEP_DRILLS = _task("sweeps.drills", "sweep", interval=lambda settings: settings.drill_interval, events=False)
+RECONCILE = _task("sweeps.reconcile", "sweep", interval=lambda settings: settings.reconcile_interval, events=False)
+SWEEP_INDEX = _task(
+    "sweeps.index", "backup", long=True, interval=lambda settings: settings.reconcile_interval, events=False
+)
+SWEEP_RETENTION = _task("sweeps.retention", "backup", long=True, interval=lambda settings: settings.retention_interval)
+CHECK_POLICIES = _task(
+    "sweeps.policies",
+    "deliver",
+    # Network policies exist in clusters only.
+    interval=lambda settings: POLICIES_LOOKED_AT if settings.runtime == "kubernetes" else None,
+    events=False,
+)
+
+ROUTES: Mapping[str, str] = {name: task.queue for name, task in TASKS.items()}
+"""The queue of each task."""
+
+START_KINDS: Mapping[str, str] = {name: task.start for name, task in TASKS.items() if task.start}
+"""The tasks that start a workspace, and the names of these starts in logs and metrics."""
+
+SWEEPS: Mapping[str, Interval] = {name: task.interval for name, task in TASKS.items() if task.interval}
+"""The tasks that beat sends, and their intervals."""
 
 READ_MOST = 10_000
 """Broker messages of a queue that are read; in a longer queue every call counts as waiting."""

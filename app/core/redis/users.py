@@ -149,7 +149,16 @@ def _bindings(*queues: str) -> tuple[str, ...]:
     return tuple(f"_kombu.binding.{each}" for each in (*queues, "celery"))
 
 
+def _queues(tasks: Iterable[str]) -> list[str]:
+    """The queues of these tasks."""
+    return _sorted(task_queue.ROUTES[each] for each in tasks)
+
+
 ALL_QUEUES = task_queue.QUEUES
+FORWARD_AUTH_QUEUES = _queues(task_queue.START_KINDS)
+GATEWAY_QUEUES = _queues([task_queue.DELIVER, task_queue.TELL_FILES, task_queue.TOKEN_ENDED])
+BEAT_QUEUES = _queues(task_queue.SWEEPS)
+
 STATUS_SETS = _any(keys.BY_STATUS)
 
 WEB = User(
@@ -196,8 +205,8 @@ FORWARD_AUTH = User(
         _reports("forward-auth"),
         NOTHING,
     ),
-    reads=(*_any(keys.RECENT_STARTS), *BUDGET_READS, *_bindings("wake", "backup")),
-    writes=(keys.FEED, *_sends("wake", "backup")),
+    reads=(*_any(keys.RECENT_STARTS), *BUDGET_READS, *_bindings(*FORWARD_AUTH_QUEUES)),
+    writes=(keys.FEED, *_sends(*FORWARD_AUTH_QUEUES)),
     channels=EVENTS_CHANNELS,
 )
 """A forwarded request uses a login link, counts as activity, and wakes a session."""
@@ -221,8 +230,8 @@ GATEWAY = User(
         keys.MODEL_SEEN,
         NOTHING,
     ),
-    reads=(*_any(keys.SESSION), *BUDGET_READS, keys.SENTINEL, *_bindings("deliver")),
-    writes=(keys.FEED, *_sends("deliver")),
+    reads=(*_any(keys.SESSION), *BUDGET_READS, keys.SENTINEL, *_bindings(*GATEWAY_QUEUES)),
+    writes=(keys.FEED, *_sends(*GATEWAY_QUEUES)),
     channels=EVENTS_CHANNELS,
 )
 """The process that workspaces reach: it writes prompts, a session's use, token usage and refusals. It reads records and
@@ -330,8 +339,8 @@ BEAT = User(
     "beat",
     commands=(*CONNECTION, *SENDING, "exists", "llen", "lpush", "time", "hset", "hdel", "hgetall"),
     both=(_reports("beat"),),
-    reads=_bindings("sweep", "backup", "deliver"),
-    writes=_sends("sweep", "backup", "deliver"),
+    reads=_bindings(*BEAT_QUEUES),
+    writes=_sends(*BEAT_QUEUES),
     checked=(),
 )
 """Enqueues the sweeps and the check of the network, and reads no session."""

@@ -14,24 +14,11 @@ QUARTER = 0.25
 LATE = 2
 """Cycles without a proof after which drills are late."""
 
-LONGEST_PERIOD, SHORTEST_PERIOD = 300.0, 1.0
-"""s between two sweeps."""
-
-SWEEPS_OF_A_CYCLE = 40
-"""At least; ten of them in a quarter."""
-
 ROOM = 1.1
 """Of a point's size: blocks are larger than files."""
 
 PER_FILE = 4_096
 """Bytes of a file's last block and of its inode, at most."""
-
-
-def sweep_period(cycle: float) -> float:
-    """Seconds between two sweeps."""
-    if not cycle:
-        return LONGEST_PERIOD
-    return min(max(cycle / SWEEPS_OF_A_CYCLE, SHORTEST_PERIOD), LONGEST_PERIOD)
 
 
 def due_before(cycle: float, now: float) -> float:
@@ -44,9 +31,9 @@ def again_at(cycle: float, now: float) -> float:
     return now + cycle * (1 - QUARTER)
 
 
-def most_at_once(sessions: int, cycle: float) -> int:
-    """How many sessions a sweep asks for drills of, of so many with restore points."""
-    return math.ceil(sessions * sweep_period(cycle) / (cycle * QUARTER))
+def most_at_once(sessions: int, cycle: float, interval: float) -> int:
+    """How many sessions a sweep asks for drills of, of so many with restore points; `interval` (s) is the sweep's."""
+    return math.ceil(sessions * interval / (cycle * QUARTER))
 
 
 def first_seen(proven_at: float, made_at: float, cycle: float, now: float) -> float:

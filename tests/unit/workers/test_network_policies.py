@@ -11,6 +11,7 @@ import redis
 
 from app.core.redis import keys, task_queue
 from app.core.redis.heartbeats import POLICIES_KNOWN, POLICIES_LOOKED_AT, Heartbeats, Policies
+from app.process.settings import Settings
 from tests.ports import free_port
 from workers import network_policies
 from workers.celery.app import app
@@ -70,3 +71,7 @@ def test_on_one_machine_nobody_looks() -> None:
     """The application of these tests is of local mode."""
     assert task_queue.SWEEP_IDLE in app.conf.beat_schedule
     assert task_queue.CHECK_POLICIES not in app.conf.beat_schedule
+
+
+def test_in_a_cluster_somebody_looks_every_minute() -> None:
+    assert task_queue.SWEEPS[task_queue.CHECK_POLICIES](Settings(runtime="kubernetes")) == POLICIES_LOOKED_AT

@@ -24,9 +24,8 @@ A = "aaaa0001"
 OWN = {name: task for name, task in app.tasks.items() if not name.startswith("celery.")}
 
 
-def test_every_name_the_api_may_enqueue_is_a_task_and_every_task_has_a_queue() -> None:
-    assert tasks.provision.name == task_queue.PROVISION
-    assert set(OWN) == set(task_queue.ROUTES)
+def test_every_declared_task_has_a_function_and_every_queue_has_tasks() -> None:
+    assert set(OWN) == set(task_queue.TASKS)
     assert set(task_queue.ROUTES.values()) == set(task_queue.QUEUES) == {q.name for q in app.conf.task_queues}
 
 
@@ -35,6 +34,30 @@ def test_beat_only_asks_for_tasks_that_exist_and_lets_them_expire() -> None:
     for entry in app.conf.beat_schedule.values():
         assert entry["task"] in OWN
         assert entry["options"]["expires"] >= entry["schedule"].seconds
+
+
+def test_a_function_without_a_declaration_is_refused() -> None:
+    with pytest.raises(KeyError, match="sessions.unknown"):
+        tasks.task("sessions.unknown")(lambda: None)
+
+
+@pytest.mark.parametrize("name", sorted(OWN))
+def test_a_task_has_the_limits_that_it_declares(name: str) -> None:
+    limit = settings.long_task_limit if task_queue.TASKS[name].long else settings.short_task_limit
+    assert (OWN[name].time_limit, OWN[name].send_events) == (limit, task_queue.TASKS[name].events)
+
+
+def test_beat_sends_each_sweep_in_its_interval() -> None:
+    often = ("idle", "expired", "stale", "points")
+    intervals = {name: entry["schedule"].seconds for name, entry in app.conf.beat_schedule.items()}
+    expected = {
+        **{f"sweeps.{each}": settings.sweep_interval for each in often},
+        "sweeps.drills": 300.0,
+        "sweeps.reconcile": settings.reconcile_interval,
+        "sweeps.index": settings.reconcile_interval,
+        "sweeps.retention": settings.retention_interval,
+    }
+    assert intervals == expected
 
 
 @pytest.mark.parametrize("name", sorted(OWN))
@@ -81,9 +104,7 @@ def test_what_a_user_waits_for_never_queues_behind_a_backup() -> None:
     short = {task_queue.CHECK_POLICIES, task_queue.TOKEN_ENDED}
     asking = {task_queue.DELIVER, task_queue.WARN, task_queue.LOCK_OUT, task_queue.TELL_FILES}
     assert to_agents == asking | short, "an agent may hang"
-    assert {task_queue.ROUTES[task] for task in (task_queue.BACKUP, task_queue.RESTORE, task_queue.TEARDOWN)} == {
-        "backup"
-    }
+    assert {task.queue for task in task_queue.TASKS.values() if task.long} == {"backup"}
 
 
 @pytest.mark.parametrize(("queues", "asked"), [(["deliver"], []), (["lifecycle"], [False]), (["backup"], [True])])

@@ -262,8 +262,9 @@ def test_keda_asks_how_long_a_queue_is(guarded: Guarded) -> None:
 @pytest.mark.parametrize(
     ("user", "tasks"),
     [
-        ("beat", [task for task in task_queue.ROUTES if task.startswith(task_queue.SWEEPS)]),
-        ("gateway", [task_queue.DELIVER, task_queue.TOKEN_ENDED]),
+        ("beat", list(task_queue.SWEEPS)),
+        ("gateway", [task_queue.DELIVER, task_queue.TELL_FILES, task_queue.TOKEN_ENDED]),
+        ("forward-auth", list(task_queue.START_KINDS)),
     ],
 )
 def test_who_asks_for_tasks_may_put_them_where_they_belong(guarded: Guarded, user: str, tasks: list[str]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from app.core.restore_points.drilling import due_before, first_seen, most_at_once, sweep_period
+from app.core.restore_points.drilling import due_before, first_seen, most_at_once
+from app.process.settings import Settings
 
 WEEK = 604_800.0
 
@@ -16,20 +17,19 @@ def test_each_session_is_proven_once_in_a_cycle(sessions: int, cycle: float) -> 
     than the last quarter asks for."""
     proven = dict.fromkeys(range(sessions), 0.0)
     oldest, drills, now = 0.0, 0, 0.0
+    interval = Settings(drill_cycle=cycle).drill_interval
     while now < 4 * cycle:
-        now += sweep_period(cycle)
+        now += interval
         due = sorted(each for each in proven if proven[each] <= due_before(cycle, now))
-        for each in sorted(due, key=lambda each: proven[each])[: most_at_once(sessions, cycle)]:
+        for each in sorted(due, key=lambda each: proven[each])[: most_at_once(sessions, cycle, interval)]:
             proven[each], drills = now, drills + 1
         oldest = max(oldest, now - min(proven.values()))
-    assert oldest <= cycle + sweep_period(cycle)
+    assert oldest <= cycle + interval
     assert 3 * sessions <= drills <= 6 * sessions
 
 
 def test_a_sweep_runs_every_few_minutes_or_oftener_in_a_short_cycle() -> None:
-    assert sweep_period(WEEK) == 300
-    assert sweep_period(40.0) == 1
-    assert sweep_period(0.0) == 300
+    assert [Settings(drill_cycle=cycle).drill_interval for cycle in (WEEK, 40.0, 0.0)] == [300, 1, 300]
 
 
 def test_a_session_that_was_forgotten_is_due_and_not_late() -> None:
