@@ -180,7 +180,7 @@ def _begin(name: str, settings: Settings) -> tuple[Flask, Core, Keyring]:
 def to_api_problem(error: Exception) -> Problem:
     """The problem for `error`."""
     if isinstance(error, RateLimitExceeded):
-        return refusal(error.limit.limit)
+        return to_problem(refusal(error))
     if isinstance(error, NotFound):
         return Problem(404, "not_found", "There is no such path; /openapi.json lists all paths.")
     return to_problem(error)

@@ -16,7 +16,7 @@ from app.core.access.landing_path import PARAMETER, with_parameter
 from app.core.access.tokens import Kind
 from app.core.errors import IllegalState
 from app.core.sessions.model import GONE, Record, iso
-from app.http.problems import Problem
+from app.http.problems import RETRY_WHEN_CONFIGURED, Problem
 
 blp = Blueprint("access", __name__, description="Access to a workspace: links, tokens, revocation.")
 
@@ -79,4 +79,4 @@ def require_keys() -> None:
     """Raises a 503 if there is no key to sign access tokens with."""
     if not core().access_tokens.can_sign(Kind.TOKEN):
         text = "Workspaces can't be opened: start the service with SECRET_KEY set."
-        raise Problem(503, "forward_auth_not_configured", text, headers={"Retry-After": "60"})
+        raise Problem(503, "forward_auth_not_configured", text, retry_after=RETRY_WHEN_CONFIGURED)

@@ -20,6 +20,7 @@ from app.api.tenant_limits import Kind, hold
 from app.core.access.tokens import AccessToken
 from app.core.composition import Core
 from app.core.errors import PromptNotFound, SessionNotFound, StateUnavailable
+from app.core.limit_errors import ServerStreamsFull
 from app.core.prompts.inbox import FINISHED, Prompt, State
 from app.core.redis.events import QUIET, REVOKED, SessionEvent, is_event_id
 from app.core.sessions.model import Record, Status, iso
@@ -56,11 +57,10 @@ def event_stream(uuid: str) -> Response:
 
 def streamed(begin: Callable[[], Iterator[str]], user_id: str | None, uuid: str = "") -> Response:
     """The lines of `begin()` as a stream about a session, a user's sessions, or all. Before it calls `begin`, it raises
-    a 503 at the process's limit of streams, and a 429 at the session's, user's or key's."""
+    `ServerStreamsFull` at the process's limit of streams, and `TooManyStreams` at the session's, user's or key's."""
     slots = cast(BoundedSemaphore, current_app.extensions[SLOTS])
     if not slots.acquire(blocking=False):
-        text = "This server holds as many event streams as it can; retry later."
-        raise Problem(503, "too_many_streams", text, headers={"Retry-After": "5"})
+        raise ServerStreamsFull(core().settings.max_streams)
     with ExitStack() as slot:
         slot.callback(slots.release)
         slot.enter_context(hold(Kind.STREAM, user_id, uuid))

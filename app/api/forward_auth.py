@@ -41,7 +41,8 @@ from app.core.access.forwarded_request import (
 from app.core.access.keyring import SESSION
 from app.core.access.landing_path import ENTERED, landing, with_parameter
 from app.core.access.tokens import COOKIE, FRAME_COOKIE, AccessToken, Kind
-from app.core.errors import BudgetExceeded, StateUnavailable
+from app.core.errors import StateUnavailable
+from app.core.limit_errors import BudgetExceeded
 from app.core.sessions.model import Record
 from app.http.problems import PROBLEM_TYPE, Problem
 from app.process.secret_keys import Purpose

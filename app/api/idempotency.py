@@ -123,7 +123,7 @@ def _answer_again(kept: dict[str, str | int | dict[str, str]], body: str) -> Res
         raise Problem(422, "idempotency_key_reused", f"This {HEADER} was used with another request before.")
     if "status" not in kept:
         text = "The first request with this key is still in progress."
-        raise Problem(409, "request_in_progress", text, headers={"Retry-After": "1"})
+        raise Problem(409, "request_in_progress", text, retry_after=1)
     if "answer" not in kept:
         g.idempotency_answered = kept.get("message", "")
         return None

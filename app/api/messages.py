@@ -24,7 +24,7 @@ from app.api.tenant_limits import Kind, hold
 from app.core.errors import InvalidRequest
 from app.core.prompts.inbox import Prompt, State, Taken
 from app.core.sessions.model import Record, Status
-from app.http.problems import Problem
+from app.http.problems import RETRY_WHEN_CONFIGURED, Problem
 from app.process.secret_keys import Purpose
 
 blp = Blueprint("messages", __name__, description="Prompts to a workspace's agent, and the conversation.")
@@ -105,10 +105,10 @@ def require_model() -> None:
     settings = core().settings
     if not settings.llm_base_url:
         text = "No model is configured: start the service with LLM_BASE_URL (and LLM_API_KEY, LLM_MODEL) set."
-        raise Problem(503, "llm_not_configured", text, headers={"Retry-After": "60"})
+        raise Problem(503, "llm_not_configured", text, retry_after=RETRY_WHEN_CONFIGURED)
     if not settings.keys_for(Purpose.AGENT):
         text = "Agents are not configured: start the service with SECRET_KEY set."
-        raise Problem(503, "agent_not_configured", text, headers={"Retry-After": "60"})
+        raise Problem(503, "agent_not_configured", text, retry_after=RETRY_WHEN_CONFIGURED)
 
 
 def wants_stream() -> bool:

@@ -47,7 +47,7 @@ def wait_for(record: Record, until: Callable[[Record], bool], default: float = 0
 
 @contextmanager
 def waiting(user_id: str, uuid: str = "", default: float = 0.0) -> Iterator[None]:
-    """Hold one of the caller's waiting calls, if it waits. Raises a 429, with nothing done, at its limit."""
+    """Hold one of the caller's waiting calls, if it waits. Raises `TooManyWaits`, with nothing done, at its limit."""
     seconds = preference(request.headers.get("Prefer", ""), default, core().settings.wait_max).seconds
     with hold(Kind.WAIT, user_id, uuid) if seconds else nullcontext():
         yield

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from flask import Flask, g
-from limits import RateLimitItem
+from flask_limiter import RateLimitExceeded
 
 from app.api.blueprint import route_rules
-from app.core.access.addresses import ADDRESS
 from app.core.access.keyring import CATEGORIES, Principal, check_rate
 from app.core.composition import Core
-from app.http.problems import Problem
-from app.http.rate_windows import Window, counters, register_windows
+from app.core.errors import StateUnavailable
+from app.core.limit_errors import RateExceeded
+from app.http.rate_windows import counters, rate_exceeded, register_windows
 from app.process.settings import Settings
 
 
@@ -47,27 +47,12 @@ def own_rate() -> str:
     return principal.limits.get(category(), "") if principal is not None else ""
 
 
-def refusal(limit: RateLimitItem) -> Problem:
-    """The problem of a request above this limit: it says which limit it is, and whose."""
-    window: Window = g.rate_window
-    principal: Principal | None = g.principal
-    if principal is None or window.counter.startswith(ADDRESS):
-        of, name = "address", None
-        who = "This address has"
-    elif principal.held:
-        of, name = "session_token", None
-        who = "This session token has"
-    else:
-        of, name = "key", principal.name
-        who = f"The key {principal.name} has"
-    kind = category()
-    rule = "a limit of its own" if own_rate() else f"RATE_LIMIT_{kind.upper()}"
-    text = f"{who} used up its limit of {limit} for `{kind}` calls ({rule}). Try again in {max(1, window.reset)} s."
-    told = {"category": kind, "rate": str(limit), "of": of, "name": name}
-    return Problem(429, "rate_limited", text, more={"limit": told})
+def refusal(error: RateLimitExceeded) -> RateExceeded:
+    """The error of a request above its limit."""
+    setting = "" if own_rate() else f"RATE_LIMIT_{category().upper()}"
+    return rate_exceeded(error, g.principal, category(), setting)
 
 
 def _spare_redis() -> None:
     if g.get("redis_down") and not route_rules().without_redis:
-        text = "The state store is unreachable or did not answer in time."
-        raise Problem(503, "state_unavailable", text, headers={"Retry-After": "2"})
+        raise StateUnavailable("The state store is unreachable or did not answer in time.")

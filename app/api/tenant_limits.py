@@ -17,32 +17,26 @@ from prometheus_client import Gauge
 
 from app.api.security import caller
 from app.core.access.keyring import Principal
+from app.core.limit_errors import Owner, TooManyAgentCalls, TooManyAtOnce, TooManyStreams, TooManyWaits
 from app.http.concurrency import ConcurrencyLimit
-from app.http.problems import Problem
 from app.process.settings import Settings
 
 EXTENSION = "tenant_limits"
 
 
 class Kind(StrEnum):
-    """What is limited; errors use the value as its name."""
+    """What is limited."""
 
-    WAIT = "waiting calls"
-    STREAM = "event streams"
-    AGENT = "calls to its agent"
+    WAIT = "wait"
+    STREAM = "stream"
+    AGENT = "agent"
 
 
-CODES: Mapping[Kind, str] = {
-    Kind.WAIT: "too_many_waits",
-    Kind.STREAM: "too_many_streams",
-    Kind.AGENT: "too_many_agent_calls",
+ERRORS: Mapping[Kind, type[TooManyAtOnce]] = {
+    Kind.WAIT: TooManyWaits,
+    Kind.STREAM: TooManyStreams,
+    Kind.AGENT: TooManyAgentCalls,
 }
-WAYS_OUT: Mapping[Kind, str] = {
-    Kind.WAIT: "Ask without waiting, with `Prefer: respond-async`, or try again later.",
-    Kind.STREAM: "Close one, or try again later.",
-    Kind.AGENT: "Try again later.",
-}
-RETRY_AFTER = {"Retry-After": "5"}
 
 
 class TenantLimits:
@@ -58,19 +52,19 @@ class TenantLimits:
     @contextmanager
     def hold(self, kind: Kind, by: Principal, user_id: str | None, uuid: str) -> Iterator[None]:
         """Take a slot for the block: of the session and the user (if there is one), and the key (if it has a limit).
-        Raises a 429 that names the one whose limit is reached."""
+        Raises `TooManyAtOnce`, which names the one whose limit is reached."""
         tokens = " (session tokens)" if by.held else ""
-        bounds = [(f"user {user_id}{tokens}", self._per_user)] if user_id is not None else []
+        bounds = [(Owner.USER, f"{user_id}{tokens}", self._per_user)] if user_id is not None else []
         if uuid:
-            bounds.append((f"session {uuid}{tokens}", self._per_session))
+            bounds.append((Owner.SESSION, f"{uuid}{tokens}", self._per_session))
         if by.held_at_once:
-            bounds.append((f"key {by.name}", by.held_at_once))
+            bounds.append((Owner.KEY, by.name, by.held_at_once))
         with ExitStack() as taken:
-            for owner, most in bounds:
-                if not self._limit.acquire(f"{kind} {owner}", most):
-                    text = f"The {owner} has reached its limit of {most} {kind}. {WAYS_OUT[kind]}"
-                    raise Problem(429, CODES[kind], text, headers=RETRY_AFTER)
-                taken.callback(self._limit.release, f"{kind} {owner}")
+            for owner, name, most in bounds:
+                counter = f"{kind} {owner} {name}"
+                if not self._limit.acquire(counter, most):
+                    raise ERRORS[kind](owner, name, most=most)
+                taken.callback(self._limit.release, counter)
             if gauge := self._shown.get(kind):
                 gauge.inc()
                 taken.callback(gauge.dec)

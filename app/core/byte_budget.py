@@ -6,22 +6,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from app.core.errors import RetryableError
-
-
-class NoRoom(RetryableError):
-    """The budget of the process is used up."""
-
-    code = "busy"
-
-    def __init__(self) -> None:
-        super().__init__("This process has no memory left for another request or response; retry in a moment.")
+from app.core.limit_errors import NoRoom
 
 
 class ByteBudget:
     """`most` bytes for all threads of a process."""
 
     def __init__(self, most: int) -> None:
+        self._most = most
         self._left = most
         self._lock = threading.Lock()
 
@@ -42,7 +34,7 @@ class ByteBudget:
         """Raises `NoRoom` at once where fewer are left."""
         with self._lock:
             if count > self._left:
-                raise NoRoom
+                raise NoRoom(self._most)
             self._left -= count
 
     def give_back(self, count: int) -> None:

@@ -1,4 +1,4 @@
-"""The errors of the core.
+"""The errors of the core; those of limits are in app/core/limit_errors.py.
 
 An adapter raises these in place of its library's exceptions. A worker retries a `RetryableError`, never a
 `PermanentError`.
@@ -41,18 +41,6 @@ class IllegalState(SessionError):
     code = "illegal_state"
 
 
-class QuotaExceeded(SessionError):
-    """The user has reached the session quota."""
-
-    code = "quota_exceeded"
-
-
-class BudgetExceeded(SessionError):
-    """The user, or the API key that created the session, has used up a month's budget."""
-
-    code = "budget_exceeded"
-
-
 class KeyReused(SessionError):
     """This Idempotency-Key was used for another request before."""
 
@@ -78,18 +66,6 @@ class PromptIdReused(SessionError):
     """This id was used for another text before."""
 
     code = "message_id_reused"
-
-
-class InboxFull(SessionError):
-    """The session's prompts have reached their limit, in number or in bytes."""
-
-    code = "inbox_full"
-
-
-class UserInboxFull(InboxFull):
-    """The prompts and kept answers of all sessions of the user have reached their limit in bytes."""
-
-    code = "user_inbox_full"
 
 
 class BackupInUse(SessionError):

@@ -124,7 +124,7 @@ def _note(parts: Gateway, record: Record, reason: str) -> None:
 def _slot(parts: Gateway, record: Record) -> Iterator[None]:
     if not parts.checkpoints.acquire(record.uuid, CHECKPOINT_WAIT):
         text = "The gateway is storing or reading other conversations, or another part of this one; retry later."
-        raise Problem(503, "unavailable", text, headers={"Retry-After": "1"})
+        raise Problem(503, "unavailable", text, retry_after=1)
     try:
         yield
     finally:

@@ -9,11 +9,12 @@ from flask import Flask, Response, g, request
 from app.core.access.addresses import counted_as
 from app.core.access.agent_credentials import TokenOwner
 from app.core.errors import SessionNotFound
+from app.core.limit_errors import Owner, TooManyCalls
 from app.core.redis import task_queue
 from app.core.sessions.model import UP, Record, Status
 from app.gateway.parts import gateway
 from app.http.concurrency import ConcurrencyLimit
-from app.http.problems import Problem
+from app.http.problems import RETRY_AFTER, Problem
 
 OPEN = frozenset({"system.livez", "system.readyz", "system.metrics"})
 """The endpoints that need no token; they reveal nothing about sessions."""
@@ -42,8 +43,7 @@ def register_identity(app: Flask, calls_per_session: int) -> None:
         uuid = named.uuid
         g.principal = Caller(uuid, uuid)
         if not limit.acquire(uuid, calls_per_session):
-            text = f"A session may have {calls_per_session} requests at a time; retry later."
-            raise Problem(429, "too_many_calls", text, headers={"Retry-After": "1"})
+            raise TooManyCalls(Owner.SESSION, uuid, most=calls_per_session)
         g.slot = uuid
         record = _record(uuid)
         g.principal = Caller(uuid, uuid, record.user_id)
@@ -79,7 +79,7 @@ def _record(uuid: str) -> Record:
     except SessionNotFound as error:
         # Not a 404: an agent would conclude that no conversation is stored, and overwrite it.
         text = f"Session {uuid} is unknown at present. Its record may be restored; retry later."
-        raise Problem(503, "session_not_found", text, headers={"Retry-After": "2"}) from error
+        raise Problem(503, "session_not_found", text, retry_after=RETRY_AFTER) from error
 
 
 def _check_epoch(record: Record, epoch: int) -> None:
@@ -94,7 +94,7 @@ def _check_epoch(record: Record, epoch: int) -> None:
         f"This token of session {record.uuid} has ended: it was revoked, or the workspace was put to sleep since. "
         "The workspace's agent finds a new one in its token file."
     )
-    raise Problem(401, "token_ended", text, headers={"WWW-Authenticate": "Bearer", "Retry-After": "1"})
+    raise Problem(401, "token_ended", text, headers={"WWW-Authenticate": "Bearer"}, retry_after=1)
 
 
 def shown_token() -> str:

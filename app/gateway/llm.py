@@ -13,7 +13,8 @@ from contextlib import ExitStack, contextmanager
 
 from flask import Blueprint, Response, request
 
-from app.core.errors import BudgetExceeded, StateUnavailable
+from app.core.errors import StateUnavailable
+from app.core.limit_errors import BudgetExceeded, LimitReached, TokensUsedUp
 from app.core.prompts.token_usage import next_day
 from app.core.sessions.model import Record, iso
 from app.core.untrusted_json import LARGE
@@ -25,7 +26,7 @@ from app.gateway.parts import Gateway, gateway, session
 from app.gateway.provider import EVENT_STREAM, NO_SECOND_TRY, Answer
 from app.gateway.usage import Meter
 from app.http.bodies import charge_values, read_body
-from app.http.problems import Problem
+from app.http.problems import Problem, to_problem
 from app.process import tracing
 from app.process.spans import Span
 
@@ -104,20 +105,16 @@ def _check_configured(parts: Gateway) -> None:
 
 
 def _check_budget(parts: Gateway, record: Record, now: float) -> None:
-    """Raises a 429 if the user's tokens of the day are used up. Running requests may finish, so a day may end above the
-    budget by their tokens."""
+    """Raises the problem of `TokensUsedUp` if the user's tokens of the day are used up. Running requests may finish, so
+    a day may end above the budget by their tokens."""
     budget = parts.core.settings.llm_tokens_per_day
     if not budget:
         return
     used = parts.token_usage.of_day(record.user_id, now)
     if used >= budget:
         reset = next_day(now)
-        raise Problem(
-            429,
-            "llm_budget_exceeded",
-            f"The budget of {budget} tokens a day is used up ({used}); it is renewed at {iso(reset)}.",
-            headers={"Retry-After": str(int(reset - now) + 1), **NO_SECOND_TRY},
-        )
+        again = int(reset - now) + 1
+        raise _final(TokensUsedUp(most=budget, used=used, renewed_at=iso(reset) or "", retry_after=again))
 
 
 def _check_costs(parts: Gateway, record: Record, model: str) -> None:
@@ -129,7 +126,14 @@ def _check_costs(parts: Gateway, record: Record, model: str) -> None:
     try:
         parts.core.budgets.check(record.user_id, record.made_by, record.uuid)
     except BudgetExceeded as error:
-        raise Problem(403, error.code, str(error), headers=NO_SECOND_TRY) from error
+        raise _final(error) from error
+
+
+def _final(error: LimitReached) -> Problem:
+    """The problem of a limit that a second try does not get around."""
+    problem = to_problem(error)
+    problem.headers |= NO_SECOND_TRY
+    return problem
 
 
 @contextmanager

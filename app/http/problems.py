@@ -20,16 +20,13 @@ from werkzeug.exceptions import HTTPException
 from app.core.errors import (
     BackupInUse,
     BackupNotFound,
-    BudgetExceeded,
     DeadLetterNotFound,
     IllegalState,
-    InboxFull,
     InvalidRequest,
     KeyReused,
     PromptIdReused,
     PromptNotFound,
     PromptTooLarge,
-    QuotaExceeded,
     RestorePointLate,
     RestorePointNotFound,
     RetryableError,
@@ -39,13 +36,17 @@ from app.core.errors import (
     StoreFull,
     Superseded,
 )
+from app.core.limit_errors import BudgetExceeded, LimitReached, QuotaExceeded, ServerLimitReached
 from app.http.named_session import named_session
 
 log = logging.getLogger(__name__)
 
 PROBLEM_TYPE = "application/problem+json"
-RETRY_AFTER = "2"
+RETRY_AFTER = 2
 """s: Redis restarts in less; with a longer pause clients would notice late."""
+
+RETRY_WHEN_CONFIGURED = 60
+"""s: an operator has to set something, and the service starts anew."""
 
 CORE_ERRORS: Mapping[type[SessionError], int] = {
     InvalidRequest: 400,
@@ -58,7 +59,7 @@ CORE_ERRORS: Mapping[type[SessionError], int] = {
     PromptTooLarge: 413,
     PromptIdReused: 422,
     KeyReused: 422,
-    InboxFull: 429,
+    LimitReached: 429,
     IllegalState: 409,
     QuotaExceeded: 409,
     BackupInUse: 409,
@@ -66,6 +67,7 @@ CORE_ERRORS: Mapping[type[SessionError], int] = {
     RestorePointLate: 504,
     StoreFull: 507,
     StateUnavailable: 503,
+    ServerLimitReached: 503,
     RetryableError: 503,
     SessionError: 500,
 }
@@ -82,7 +84,6 @@ HTTP_ERRORS: Mapping[int, str] = {
     415: "unsupported_media_type",
     416: "range_not_satisfiable",
     422: "unprocessable",
-    429: "rate_limited",
     503: "unavailable",
 }
 """The code for errors of the web framework, by status."""
@@ -96,7 +97,8 @@ EXPLANATIONS: Mapping[int, str] = {
 
 
 class Problem(Exception):
-    """An error as its answer will say it. `detail` is for the caller to read, `more` are extension members."""
+    """An error as its answer will say it. `detail` is for the caller to read, `more` are extension members;
+    `retry_after` is in s, and becomes the header."""
 
     def __init__(
         self,
@@ -106,6 +108,7 @@ class Problem(Exception):
         *,
         errors: Mapping[str, list[str]] | None = None,
         headers: Mapping[str, str] | None = None,
+        retry_after: int | None = None,
         more: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
@@ -114,6 +117,8 @@ class Problem(Exception):
         self.detail = detail
         self.errors = errors
         self.headers = dict(headers or {})
+        if retry_after is not None:
+            self.headers["Retry-After"] = str(retry_after)
         self.more = dict(more or {})
 
 
@@ -140,8 +145,9 @@ def to_problem(error: Exception) -> Problem:
         return error
     if isinstance(error, SessionError):
         status = next(CORE_ERRORS[kind] for kind in type(error).__mro__ if kind in CORE_ERRORS)
-        headers = {"Retry-After": RETRY_AFTER} if status in (429, 503, 507) else {}
-        return Problem(status, error.code, str(error), headers=headers)
+        if isinstance(error, LimitReached):
+            return Problem(status, error.code, str(error), retry_after=error.retry_after, more=error.members)
+        return Problem(status, error.code, str(error), retry_after=RETRY_AFTER if status in (503, 507) else None)
     if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
         return _http_problem(error, error.code)
     if isinstance(error, ParseException):

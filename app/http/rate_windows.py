@@ -18,14 +18,15 @@ from typing import Any
 
 import redis
 from flask import Flask, Response, g, request
-from flask_limiter import ApplicationLimit, Limiter
+from flask_limiter import ApplicationLimit, Limiter, RateLimitExceeded
 from limits import RateLimitItem
 from limits.storage import RedisStorage
 from limits.strategies import STRATEGIES, FixedWindowRateLimiter
 
-from app.core.access.addresses import counted_as
+from app.core.access.addresses import ADDRESS, counted_as
 from app.core.access.keyring import Principal
 from app.core.errors import StateUnavailable
+from app.core.limit_errors import Owner, RateExceeded
 from app.core.redis.errors import redis_errors
 from app.core.redis.keys import SESSION
 from app.core.redis.scripts import script
@@ -119,7 +120,7 @@ def register_windows(
     unlimited: Callable[[], bool],
 ) -> None:
     """Count the requests of `app` but those that are `unlimited`, under the `names` (see `counters`) and apart by
-    `category`. One above its `rate` raises `RateLimitExceeded`, and `g.rate_window` says whose window is full."""
+    `category`. One above its `rate` raises `RateLimitExceeded`; `rate_exceeded` makes our error of it."""
     STRATEGIES[STRATEGY] = JointFixedWindow
     limiter = Limiter(
         names,
@@ -147,6 +148,20 @@ def counters(principal: Principal | None, *, own_rate: bool) -> str:
     return key if own_rate else f"{address} {key}"
 
 
+def rate_exceeded(error: RateLimitExceeded, principal: Principal | None, category: str, setting: str) -> RateExceeded:
+    """The error of a request of `principal` above its rate: whose window is full, and until when. `setting` is the
+    rate's, "" for a rate of the key's own."""
+    window: Window = g.rate_window
+    if principal is None or window.counter.startswith(ADDRESS):
+        owner, name = Owner.ADDRESS, ""
+    elif principal.held:
+        owner, name = Owner.SESSION_TOKEN, ""
+    else:
+        owner, name = Owner.KEY, principal.name
+    rate = str(error.limit.limit)
+    return RateExceeded(owner, name, rate=rate, category=category, setting=setting, retry_after=window.reset)
+
+
 def _fail_uncounted() -> None:
     if "uncounted" in g:
         raise g.uncounted
@@ -158,6 +173,4 @@ def _show_window(response: Response) -> Response:
         response.headers.add("RateLimit-Limit", str(window.limit))
         response.headers.add("RateLimit-Remaining", str(window.remaining))
         response.headers.add("RateLimit-Reset", str(window.reset))
-        if response.status_code == 429:
-            response.headers["Retry-After"] = str(max(1, window.reset))
     return response

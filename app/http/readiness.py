@@ -19,6 +19,6 @@ def ready(heartbeats: Heartbeats) -> Response:
     try:
         heartbeats.ping()
     except StateUnavailable:
-        headers = {"Retry-After": RETRY_AFTER}
+        headers = {"Retry-After": str(RETRY_AFTER)}
         return Response("the state store does not answer\n", 503, headers, mimetype="text/plain")
     return Response("ok\n", mimetype="text/plain")

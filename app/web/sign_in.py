@@ -3,18 +3,21 @@ without end, so that no key pushes out what others did."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 from flask import Blueprint, Flask, current_app, g, redirect, render_template, request
 from flask_limiter import RateLimitExceeded
 from werkzeug.wrappers import Response
 
-from app.core.access.addresses import ADDRESS, address_of
+from app.core.access.addresses import address_of
 from app.core.access.audit import ANONYMOUS, Act, Audit
 from app.core.access.keyring import METRICS, Principal
 from app.core.access.landing_path import is_landing
 from app.core.composition import Core
-from app.http.rate_windows import Window, counters, register_windows
+from app.core.limit_errors import SIGN_IN
+from app.http.problems import to_problem
+from app.http.rate_windows import counters, rate_exceeded, register_windows
 from app.web.guard import COOKIE, KEYS, people
 
 blp = Blueprint("web_sign_in", __name__)
@@ -29,21 +32,18 @@ BY_KEY = "web_sign_in.by_key"
 SIGNING_IN = frozenset({BY_KEY, "web_oidc.back"})
 """The endpoints that sign people in, and are counted."""
 
-CATEGORY = "sign_in"
-"""What sign-ins are counted as, apart from calls of the API: a program that asks on at the same address, or with the
-same key, keeps nobody out."""
-
 
 def register_sign_in_limit(app: Flask, core: Core) -> None:
     """Count sign-ins by address and by key, and refuse those above the rate that the key has for `default`, else above
-    RATE_LIMIT_DEFAULT. Register it after the guard: requests of other origins don't count."""
+    RATE_LIMIT_DEFAULT. They are counted apart from calls of the API: a program that asks on at the same address, or
+    with the same key, keeps nobody out. Register it after the guard: requests of other origins don't count."""
     app.before_request(_find_owner)
     register_windows(
         app,
         core.redis.connection_pool,
         names=lambda: counters(g.owner, own_rate=bool(_own_rate())),
         rate=lambda: _own_rate() or core.settings.rate_limit_default,
-        category=lambda: CATEGORY,
+        category=lambda: SIGN_IN,
         unlimited=lambda: request.endpoint not in SIGNING_IN,
     )
 
@@ -92,12 +92,10 @@ def refused(text: str, status: int, path: str = "/") -> tuple[str, int]:
     return render_template("sign_in.html", next=path, error=text), status
 
 
-def too_many(error: RateLimitExceeded) -> tuple[str, int]:
+def too_many(error: RateLimitExceeded) -> tuple[str, int, Mapping[str, str]]:
     """The sign-in page again, above the limit."""
-    window: Window = g.rate_window
-    whose = "This address" if window.counter.startswith(ADDRESS) else "This key"
-    text = f"{whose} has used up its limit of {error.limit.limit} for sign-ins. Try again in {max(1, window.reset)} s."
-    return refused(text, 429, wanted())
+    problem = to_problem(rate_exceeded(error, g.owner, SIGN_IN, "" if _own_rate() else "RATE_LIMIT_DEFAULT"))
+    return *refused(problem.detail, problem.status, wanted()), problem.headers
 
 
 blp.register_error_handler(RateLimitExceeded, too_many)

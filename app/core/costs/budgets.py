@@ -18,7 +18,8 @@ import redis
 
 from app.core.costs.ledger import Ledger
 from app.core.costs.usage import bill, month_of, rounded
-from app.core.errors import BudgetExceeded, StateUnavailable
+from app.core.errors import StateUnavailable
+from app.core.limit_errors import BudgetExceeded, Owner
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
 from app.core.redis.events import EventLog
@@ -110,7 +111,7 @@ class Budgets:
         for each in spent:
             if each.exceeded:
                 self._count_refusal()
-                raise BudgetExceeded(_refusal(each))
+                raise BudgetExceeded(_kind(each.owner), budget=each.budget, cost=each.cost)
 
     def _limits(self, user_id: str, key: str) -> dict[str, Decimal]:
         """The owners that have a budget, and how much."""
@@ -156,16 +157,6 @@ class Budgets:
             log.warning("a refusal was not counted: %s", error)
 
 
-def _kind(owner: str) -> str:
+def _kind(owner: str) -> Owner:
     """Whose budget it is, without the name."""
-    return "user" if owner.startswith(keys.USER_COSTS.split("{", 1)[0]) else "key"
-
-
-def _refusal(spent: Spent) -> str:
-    whose = "of this user" if _kind(spent.owner) == "user" else "of the API key that created the session"
-    setting = "BUDGET_PER_USER" if _kind(spent.owner) == "user" else "the key's `budget` in API_KEYS"
-    return (
-        f"The budget {whose}, ${spent.budget:.2f} a calendar month (UTC), is used up: ${spent.cost:.2f}. It is renewed "
-        f"on the first of the next month. Until then sleep and delete work and files stay; an operator can raise "
-        f"{setting}."
-    )
+    return Owner.USER if owner.startswith(keys.USER_COSTS.split("{", 1)[0]) else Owner.KEY

@@ -24,8 +24,9 @@ from urllib.parse import urlsplit
 
 from app.core.access.agent_credentials import AgentCredentials
 from app.core.access.revocation import DisconnectOrder
-from app.core.byte_budget import Account, ByteBudget, NoRoom
+from app.core.byte_budget import Account, ByteBudget
 from app.core.errors import AgentNotReady, AgentRefused, AgentUnavailable, InvalidRequest
+from app.core.limit_errors import NoRoom
 from app.core.sessions.unsaved_work import read_unsaved_work
 from app.core.untrusted_json import LARGE, SMALL, VALUE_BYTES, count_values, parse, without_lone_surrogates
 from app.process import tracing
@@ -284,9 +285,8 @@ class AgentClient:
                 account.take(VALUE_BYTES * counted)
                 return _parsed(agent, content, values)
         except NoRoom as error:
-            raise AgentUnavailable(
-                f"This process has no memory left for the response of the agent of session {agent.uuid}; retry."
-            ) from error
+            text = f"The response of the agent of session {agent.uuid} was not read. {error}"
+            raise AgentUnavailable(text) from error
 
     def _exchange(
         self,

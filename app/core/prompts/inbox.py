@@ -23,15 +23,8 @@ from typing import Any
 import redis
 
 from app.agent.protocol import Failure
-from app.core.errors import (
-    InboxFull,
-    InvalidRequest,
-    PromptIdReused,
-    PromptNotFound,
-    PromptTooLarge,
-    StoreFull,
-    UserInboxFull,
-)
+from app.core.errors import InvalidRequest, PromptIdReused, PromptNotFound, PromptTooLarge, StoreFull
+from app.core.limit_errors import InboxFull, Owner, SessionPromptBytesFull, UserInboxFull
 from app.core.prompts.agent_client import Agent
 from app.core.redis import keys, task_queue
 from app.core.redis.counters import PROMPT_BUCKETS
@@ -460,19 +453,10 @@ class Inbox:
     def _full(self, what: str) -> InboxFull:
         settings = self._settings
         if what == "user":
-            return UserInboxFull(
-                f"The prompts and answers of this user's sessions would exceed {settings.user_prompt_bytes} bytes "
-                "(USER_PROMPT_BYTES). Retry when the agents have caught up, or delete sessions."
-            )
+            return UserInboxFull(Owner.USER, most=settings.user_prompt_bytes)
         if what == "session":
-            return InboxFull(
-                f"The prompts of this session would exceed {settings.session_prompt_bytes} bytes "
-                "(SESSION_PROMPT_BYTES). Retry when its agent has caught up, or put long texts into files."
-            )
-        return InboxFull(
-            f"The prompt queue of this session is full ({settings.inbox_limit} prompts, INBOX_LIMIT). Retry when its "
-            "agent has caught up."
-        )
+            return SessionPromptBytesFull(Owner.SESSION, most=settings.session_prompt_bytes)
+        return InboxFull(Owner.SESSION, most=settings.inbox_limit)
 
     def _find(self, uuid: str, message_id: str) -> Prompt | None:
         if not ID_PATTERN.fullmatch(message_id):

@@ -15,7 +15,8 @@ from typing import Any
 import redis
 from redis.client import Pipeline
 
-from app.core.errors import BackupNotFound, KeyReused, QuotaExceeded, SessionNotFound, StoreFull
+from app.core.errors import BackupNotFound, KeyReused, SessionNotFound, StoreFull
+from app.core.limit_errors import Owner, QuotaExceeded
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
 from app.core.redis.events import EVENTS_BYTES
@@ -102,8 +103,8 @@ class SessionStore:
             raise BackupNotFound(record.restore_from)
         if answer == "no_room":
             raise StoreFull
-        if answer == "quota":
-            raise QuotaExceeded(f"User {record.user_id} has reached the limit of {quota} sessions; delete one first.")
+        if answer == "quota" and quota is not None:
+            raise QuotaExceeded(Owner.USER, record.user_id, most=quota)
         if answer == "reused":
             raise KeyReused("This Idempotency-Key was used to create another session; choose a new key.")
         return "" if answer == "exists" else answer

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.access.agent_credentials import AgentCredentials
-from app.core.byte_budget import ByteBudget, NoRoom
+from app.core.byte_budget import ByteBudget
 from app.core.errors import AgentUnavailable
+from app.core.limit_errors import NoRoom
 from app.core.prompts.agent_client import CHAT_RESPONSE, PAGE_RESPONSE, SMALL_RESPONSE, Agent, AgentClient
 from app.core.untrusted_json import TooManyValues, count_values, parse, without_lone_surrogates
 from app.process.settings import Settings
@@ -173,7 +174,7 @@ def test_answers_of_many_agents_take_no_more_than_the_budget(agent: FakeAgent) -
     agent.raw_answer = b'{"messages": [], "total": 0, "x": "' + b"x" * MIB + b'"}'
     budget = ByteBudget(MIB)
     client = AgentClient(AgentCredentials(["k" * 32]), 60.0, budget)
-    with pytest.raises(AgentUnavailable, match="no memory left"):
+    with pytest.raises(AgentUnavailable, match="BODY_BUDGET_BYTES"):
         asks_history(client, Agent.at_address("aaaa0001", agent.address, Settings()))
     assert budget.left == MIB
 
@@ -219,7 +220,6 @@ def test_a_gateway_with_no_room_says_so_and_has_room_again_afterwards(make_gatew
         answer = workspace.call("POST", "/llm/v1/chat/completions", json=prompt)
         assert (answer.status_code, answer.json["error"]) == (503, "busy")
         assert int(answer.headers["Retry-After"]) > 0
-        assert "retry" in answer.json["detail"]
     assert workspace.call("POST", "/llm/v1/chat/completions", json=prompt).status_code == 200
     assert budget.left == 110_000
 

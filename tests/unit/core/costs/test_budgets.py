@@ -13,7 +13,8 @@ import redis
 
 from app.core.composition import Core
 from app.core.costs.budgets import key_budgets
-from app.core.errors import BudgetExceeded, StoreFull
+from app.core.errors import StoreFull
+from app.core.limit_errors import BudgetExceeded
 from app.core.prompts.token_usage import Tokens, TokenUsage
 from app.core.redis import keys
 from app.core.service import NewSession
@@ -92,7 +93,7 @@ def test_at_100_percent_what_costs_more_is_refused_and_what_costs_less_works(mak
         lambda: world.sessions.wake(asleep, asked=True),
         lambda: world.sessions.prompt(awake, "go on"),
     ):
-        with pytest.raises(BudgetExceeded, match=r"\$10.00 .* BUDGET_PER_USER"):
+        with pytest.raises(BudgetExceeded, match=r"\$10.00 .*BUDGET_PER_USER"):
             refused()
     assert world.core.ledger.totals(world.now).refusals == 3
     world.sessions.create(NewSession(user_id="bob"))
@@ -146,7 +147,7 @@ def test_a_key_has_a_budget_for_the_sessions_it_created(make_world: MakeWorld) -
     spend(world, mine, 2.4)
     world.sessions.wake(mine, asked=True)
     spend(world, mine, 0.1)
-    with pytest.raises(BudgetExceeded, match="API key that created the session"):
+    with pytest.raises(BudgetExceeded, match="The key that created the session"):
         world.sessions.wake(mine, asked=True)
     with pytest.raises(BudgetExceeded):
         world.sessions.create(NewSession(user_id="bob"), made_by="backend")

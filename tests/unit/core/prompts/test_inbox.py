@@ -15,7 +15,6 @@ import pytest
 from app.agent.protocol import Failure
 from app.core.errors import (
     IllegalState,
-    InboxFull,
     InvalidRequest,
     PromptIdReused,
     PromptNotFound,
@@ -23,6 +22,7 @@ from app.core.errors import (
     SessionNotFound,
     Superseded,
 )
+from app.core.limit_errors import InboxFull
 from app.core.prompts.inbox import MARKER, PROMPT_OVERHEAD, REASON_LENGTH, ROLLED_BACK, State
 from app.core.redis import keys, task_queue
 from app.core.redis.counters import ANSWERED

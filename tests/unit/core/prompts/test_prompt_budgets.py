@@ -9,7 +9,8 @@ from contextlib import suppress
 import pytest
 import redis
 
-from app.core.errors import InboxFull, PromptNotFound, UserInboxFull
+from app.core.errors import PromptNotFound
+from app.core.limit_errors import InboxFull, UserInboxFull
 from app.core.prompts.inbox import PROMPT_OVERHEAD
 from app.core.redis import keys
 from app.core.sessions.model import Status

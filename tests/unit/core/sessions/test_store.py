@@ -7,13 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
-from app.core.errors import (
-    IllegalState,
-    QuotaExceeded,
-    SessionNotFound,
-    StateUnavailable,
-    Superseded,
-)
+from app.core.errors import IllegalState, SessionNotFound, StateUnavailable, Superseded
+from app.core.limit_errors import QuotaExceeded
 from app.core.redis import keys
 from app.core.redis.connections import connect
 from app.core.sessions.listing import Filter, SessionList

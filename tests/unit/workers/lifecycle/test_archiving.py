@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from app.core.errors import ArchiveError, IllegalState, QuotaExceeded, RetryableError
+from app.core.errors import ArchiveError, IllegalState, RetryableError
+from app.core.limit_errors import QuotaExceeded
 from app.core.redis import keys, task_queue
 from app.core.restore_points.names import reference
 from app.core.service import NewSession

@@ -15,9 +15,9 @@ from app.core.errors import (
     IllegalState,
     InvalidRequest,
     NoSpace,
-    QuotaExceeded,
     RetryableError,
 )
+from app.core.limit_errors import QuotaExceeded
 from app.core.redis import keys, task_queue
 from app.core.service import NewSession
 from app.core.sessions.model import Status
