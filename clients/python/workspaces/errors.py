@@ -240,6 +240,7 @@ BY_CODE: Mapping[str, type[ApiError]] = {
     "too_many_agent_calls": TooManyAtOnce,
     "inbox_full": InboxFull,
     "user_inbox_full": InboxFull,
+    "busy": ServiceUnavailable,
     "state_unavailable": ServiceUnavailable,
     "llm_not_configured": NotConfigured,
     "agent_not_configured": NotConfigured,
