@@ -1,0 +1,368 @@
+"""What is told of the end of each action on a session: once to each listener, whatever the others do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import redis
+
+from app.core.errors import ArchiveError, PermanentError, RetryableError
+from app.core.restore_points.names import reference
+from app.core.service import NewSession
+from app.core.storage.archive_keys import new_key
+from app.process import tracing
+from tests.world import World
+from workers.lifecycle.action_log import log as action_lines
+from workers.lifecycle.archiving import Archive
+
+TTL, CYCLE = 3_600.0, 1_000_000.0
+
+Steps = Iterator[None]
+"""Makes a session ready for the action, yields, and carries the action out."""
+
+
+@pytest.fixture
+def world(redis_client: redis.Redis, tmp_path: Path) -> World:
+    world = World(redis_client, tmp_path, archive_key=new_key(), drill_cycle=CYCLE)
+    # The points of the fake are not in the store, with which a new Redis is compared.
+    world.core.store.first_sight(world.now)
+    return world
+
+
+def come_up(world: World, uuid: str) -> None:
+    world.work()
+    world.now += 1.0
+    world.runtime.become_ready(uuid)
+    world.look(uuid)
+
+
+def sweep(world: World) -> None:
+    for _ in range(3):
+        world.sweeps.expired()
+        world.work()
+
+
+def with_point(world: World) -> str:
+    uuid = world.active()
+    world.sessions.request_point(uuid)
+    world.work()
+    return uuid
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise ArchiveError("The store refuses.")
+
+
+def create(world: World) -> Steps:
+    yield
+    come_up(world, world.sessions.create(NewSession(user_id="ada")).uuid)
+
+
+def wake(world: World) -> Steps:
+    uuid = world.asleep()
+    yield
+    world.sessions.wake(uuid)
+    come_up(world, uuid)
+
+
+def restore(world: World) -> Steps:
+    uuid = world.active()
+    world.sessions.request_backup(uuid)
+    world.work()
+    yield
+    come_up(world, world.sessions.restore(world.get(uuid).backup, "bob").uuid)
+
+
+def roll_back(world: World) -> Steps:
+    uuid = with_point(world)
+    world.runtime.workspaces[uuid].files["new.txt"] = b"later"
+    world.now += 60
+    yield
+    world.core.going_back.roll_back(uuid, world.get(uuid).point)
+    come_up(world, uuid)
+
+
+def come_back_by_itself(world: World) -> Steps:
+    """A failed session has no action that could end."""
+    uuid = world.active()
+    world.runtime.crash(uuid, "")
+    world.look(uuid)
+    yield
+    workspace = world.runtime.workspaces[uuid]
+    workspace.running, workspace.ready, workspace.failure = True, True, ""
+    world.look(uuid)
+
+
+def sleep(world: World) -> Steps:
+    uuid = world.active()
+    yield
+    world.sessions.sleep(uuid)
+    world.work()
+
+
+def be_scaled_down(world: World) -> Steps:
+    """Something else stops the workspace: nobody asked for that."""
+    uuid = world.active()
+    yield
+    workspace = world.runtime.workspaces[uuid]
+    workspace.running = workspace.ready = False
+    world.look(uuid)
+
+
+def back_up(world: World) -> Steps:
+    uuid = world.active()
+    yield
+    world.sessions.request_backup(uuid)
+    world.lifecycle.back_up(uuid)
+
+
+def make_point(world: World) -> Steps:
+    uuid = world.active()
+    yield
+    world.sessions.request_point(uuid)
+    world.work()
+
+
+def make_point_again(world: World) -> Steps:
+    uuid = with_point(world)
+    yield
+    world.sessions.request_point(uuid)
+    world.work()
+
+
+def drill(world: World) -> Steps:
+    with_point(world)
+    world.now += CYCLE
+    yield
+    world.drills.sweep()
+    world.work()
+
+
+def archive(world: World) -> Steps:
+    world.asleep(ttl=TTL)
+    world.pass_time(TTL)
+    yield
+    sweep(world)
+
+
+def delete(world: World) -> Steps:
+    uuid = world.active()
+    yield
+    world.sessions.delete(uuid)
+    world.work()
+
+
+def fail_to_create(world: World) -> Steps:
+    world.runtime.errors["start"] = PermanentError("broken")
+    yield
+    world.sessions.create(NewSession(user_id="ada"))
+    world.work()
+
+
+def fail_to_sleep(world: World) -> Steps:
+    uuid = world.active()
+    world.runtime.errors["stop"] = PermanentError("broken")
+    yield
+    world.sessions.sleep(uuid)
+    world.work()
+
+
+def fail_to_back_up(world: World) -> Steps:
+    uuid = world.active()
+    world.runtime.errors["backup"] = PermanentError("broken")
+    yield
+    world.sessions.request_backup(uuid)
+    world.work()
+
+
+def fail_to_make_point(world: World) -> Steps:
+    uuid = world.active()
+    world.runtime.errors["make_point"] = RetryableError("busy")
+    yield
+    world.sessions.request_point(uuid)
+    with pytest.raises(RetryableError):
+        world.work()
+
+
+def fail_a_drill(world: World) -> Steps:
+    uuid = with_point(world)
+    world.runtime.damaged.add(reference(uuid, world.get(uuid).point))
+    world.now += CYCLE
+    yield
+    world.drills.sweep()
+    world.drills.drill(uuid)
+
+
+def fail_to_archive(world: World) -> Steps:
+    world.asleep(ttl=TTL)
+    world.pass_time(TTL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Archive, "mark", refuse)
+        yield
+        sweep(world)
+
+
+def fail_while_archiving(world: World) -> Steps:
+    """It is the session that fails, not only its archiving."""
+    uuid = world.asleep()
+    yield
+    record = world.core.sessions.archive(world.get(uuid))
+    world.lifecycle.fail(record, "gone")
+
+
+def crash(world: World) -> Steps:
+    uuid = world.active()
+    yield
+    world.runtime.crash(uuid, "")
+    world.look(uuid)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the action's steps end and tell: lines of the log, spans, counters, the actions whose durations are counted,
+    the actions whose failures are, and the reasons of these."""
+
+    steps: Callable[[World], Steps]
+    lines: list[str]
+    spans: list[str]
+    counted: dict[str, int]
+    timed: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, int] = field(default_factory=dict)
+    causes: dict[str, int] = field(default_factory=dict)
+
+
+POINT = {"points_made": 1, "points_stored_bytes": 100}
+
+TABLE = [
+    Told(create, ["create done"], ["create"], {"starts": 1}, {"create": 1}),
+    Told(wake, ["wake done"], ["wake"], {"starts": 1}, {"wake": 1}),
+    Told(restore, ["restore done"], ["restore"], {"starts": 1}, {"restore": 1}),
+    Told(
+        roll_back,
+        ["point done", "rollback done"],
+        ["point", "rollback"],
+        {**POINT, "rollbacks": 1, "starts": 1},
+        {"point": 1, "rollback": 1},
+    ),
+    Told(come_back_by_itself, [], [], {"starts": 1}),
+    Told(sleep, ["sleep done", "point done"], ["sleep", "point"], {"sleeps": 1, **POINT}, {"sleep": 1, "point": 1}),
+    Told(be_scaled_down, ["sleep done"], [], {}),
+    Told(back_up, ["backup done"], ["backup"], {"backups": 1}, {"backup": 1}),
+    Told(make_point, ["point done"], ["point"], POINT, {"point": 1}),
+    Told(make_point_again, ["point done"], ["point"], {"points_unchanged": 1}, {"point": 1}),
+    Told(drill, ["drill done"], ["drill"], {"drills_proven": 1}, {"drill": 1}),
+    Told(
+        archive,
+        ["point done", "archive done"],
+        ["point", "archive"],
+        {**POINT, "archived": 1},
+        {"point": 1, "archive": 1},
+    ),
+    Told(
+        delete,
+        ["backup done", "delete done"],
+        ["backup", "delete"],
+        {"backups": 1, "teardowns": 1},
+        {"backup": 1, "delete": 1},
+    ),
+    Told(
+        fail_to_create,
+        ["create failed: broken"],
+        ["create"],
+        {"sessions_failed": 1},
+        failed={"create": 1},
+        causes={"create_failed": 1},
+    ),
+    Told(
+        fail_to_sleep,
+        ["sleep failed: broken"],
+        ["sleep"],
+        {"sessions_failed": 1},
+        failed={"sleep": 1},
+        causes={"sleep_failed": 1},
+    ),
+    Told(
+        fail_to_back_up,
+        ["backup failed: broken"],
+        ["backup"],
+        {"backups_failed": 1},
+        failed={"backup": 1},
+        causes={"backup_failed": 1},
+    ),
+    Told(
+        fail_to_make_point,
+        ["point failed: busy"],
+        ["point"],
+        {"points_failed": 1},
+        failed={"point": 1},
+        causes={RetryableError.code: 1},
+    ),
+    Told(
+        fail_a_drill,
+        ["drill failed: It can't be restored."],
+        ["drill"],
+        {"drills_failed": 1, "points_broken": 1},
+        failed={"drill": 1},
+        causes={"drill_failed": 1},
+    ),
+    Told(
+        fail_to_archive,
+        ["point done", "archive failed: The store refuses."],
+        ["point", "archive"],
+        {**POINT, "archives_failed": 1},
+        {"point": 1},
+        failed={"archive": 1},
+        causes={"archive_failed": 1},
+    ),
+    Told(
+        fail_while_archiving,
+        ["archive failed: gone"],
+        ["archive"],
+        {"sessions_failed": 1},
+        failed={"archive": 1},
+        causes={"archive_failed": 1},
+    ),
+    Told(
+        crash,
+        ["session failed: The editor ended unexpectedly."],
+        [],
+        {"sessions_failed": 1},
+        causes={"session_failed": 1},
+    ),
+]
+of_each_action = pytest.mark.parametrize("told", TABLE, ids=lambda told: told.steps.__name__)
+
+
+def counted_so_far(world: World) -> list[dict[str, int]]:
+    """The counters, the durations by action, the failures by action, and by reason."""
+    counters = world.core.counters
+    durations, failed = counters.actions()
+    timed = {action: sum(each.counts) for (action, phase), each in durations.items() if phase == "total"}
+    timed |= {kind: sum(each.counts) for (kind, phase), each in counters.starts().items() if phase == "ready"}
+    return [counters.read(), timed, failed, counters.failures_by_reason()]
+
+
+def grown(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+    return {name: count - before.get(name, 0) for name, count in after.items() if count != before.get(name)}
+
+
+@of_each_action
+def test_each_end_is_logged_traced_and_counted_once(
+    world: World, told: Told, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = told.steps(world)
+    next(steps)
+    spans: list[str] = []
+    monkeypatch.setattr(tracing, "record", lambda name, *_: spans.append(name))
+    caplog.set_level(logging.INFO, action_lines.name)
+    caplog.clear()
+    before = counted_so_far(world)
+    next(steps, None)
+    assert [each.getMessage() for each in caplog.records if each.name == action_lines.name] == told.lines
+    assert spans == [f"session {action}" for action in told.spans]
+    found = [grown(*pair) for pair in zip(before, counted_so_far(world), strict=True)]
+    assert found == [told.counted, told.timed, told.failed, told.causes]
