@@ -26,9 +26,10 @@ from app.core.restore_points.schedule import has_files
 from app.core.sessions.model import GONE, Record, Status, iso
 from app.process.private_text import without_private
 from workers import worker_metrics
-from workers.lifecycle import action_log
+from workers.lifecycle.ended import done, failed
 from workers.lifecycle.intents import Lifecycle, pause
 from workers.lifecycle.lost_files import newest_backup_at, older_copy
+from workers.lifecycle.notify import notify
 from workers.lifecycle.point_making import kept_events
 from workers.lifecycle.stored_points import StoredPoints
 from workers.lifecycle.wanted import deleted, while_wanted
@@ -197,8 +198,7 @@ class Drills:
             self._wake_from(record, proof.id, now)
         self._store.schedule(keys.DRILLS, uuid, now)
         self._store.defer(keys.DRILL_REQUESTS, uuid, 0.0)
-        self._core.counters.count("drills_proven")
-        action_log.succeeded(self._core.counters, record, "drill", now, since=begun, phases=proof.ms)
+        notify(self._core, done("drill", record, now, since=begun, phases=proof.ms))
 
     def _note_failed(self, record: Record, proof: Proof, begun: float) -> None:
         """The point is broken. All others are looked at with the next one, which is asked for at once."""
@@ -209,10 +209,11 @@ class Drills:
         change: dict[str, Any] = {"point_at": 0.0, "point_checked_at": 0.0, "drill_tries": 0}
         self._store.change(uuid, now, event=("drill_failed", told), events_ttl=kept_events(record), **change)
         self._store.defer(keys.DRILL_REQUESTS, uuid, 0.0)
-        self._core.counters.count("drills_failed")
-        self._core.counters.count("points_broken")
         # What differs names files, so the log says how many.
-        action_log.failed(self._core.counters, record, reason, now, "drill", begun, "drill_failed")
+        notify(
+            self._core,
+            failed("drill", record, reason, now, since=begun, code="drill_failed", figures={"points_broken": 1}),
+        )
         if has_files(record):
             # It is sent when this attempt has ended, which holds the lease that a point needs.
             self._store.request_point(uuid, now, now + self._settings.stale_after, "interval")

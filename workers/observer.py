@@ -37,9 +37,10 @@ from app.process.settings import Settings
 from workers import runtime as runtimes
 from workers import worker_metrics
 from workers.heartbeat_file import Heartbeat
-from workers.lifecycle import action_log
+from workers.lifecycle.ended import STARTING, done, session_failed
 from workers.lifecycle.lost_files import out_of_reach
 from workers.lifecycle.mark_active import mark_active
+from workers.lifecycle.notify import notify
 from workers.runtime.base import Observation, Runtime, Snapshot
 from workers.worker_metrics import ObserverFigures
 
@@ -153,7 +154,7 @@ class Observer:
         if record.status is Status.ACTIVE and seen.waiting:
             self._end(record, self._clock())
             self._bring_back(record, "its pod is gone, and the new one waits")
-        elif record.status in action_log.STARTING:
+        elif record.status in STARTING:
             self._note_phases(record, seen)
             self._note_waiting(record, seen)
 
@@ -206,8 +207,7 @@ class Observer:
             pod_name="",
             ledger=_ended_by(seen, now),
         )
-        self._core.counters.count("sessions_failed")
-        action_log.failed(self._core.counters, record, seen.failure, now, code=seen.code)
+        notify(self._core, session_failed(record, seen.failure, now, seen.code))
 
     def _apply_ready(self, record: Record, seen: Observation) -> bool:
         """Mark the session active if it was started for its newest intent; else that is left to the worker of that.
@@ -278,7 +278,7 @@ class Observer:
             next_epoch=True,
         )
         # It was scaled down by something else, so there was no request.
-        action_log.succeeded(self._core.counters, record, "sleep", now, since=0.0)
+        notify(self._core, done("sleep", record, now, since=0.0))
         self._core.tasks.send(task_queue.RENEW_TOKEN, record.uuid, request_id=record.request_id)
 
     def _bring_back(self, record: Record, why: str) -> None:
@@ -298,7 +298,7 @@ class Observer:
     def _note_end(self, record: Record, ended: float) -> None:
         """The processes are gone, and cost until `ended`, as far as that is known. A worker that starts or stops them
         notes that itself."""
-        begins = record.status in action_log.STARTING and not record.started_at
+        begins = record.status in STARTING and not record.started_at
         stops = record.stopping and record.settled < record.generation
         if not record.compute_since or stops or begins:
             return

@@ -18,8 +18,10 @@ from app.core.redis import keys, task_queue
 from app.core.restore_points.schedule import RECHECK, has_files, next_point
 from app.core.sessions.model import GONE, UP, Record
 from workers import worker_metrics
-from workers.lifecycle import action_log, archiving
+from workers.lifecycle import archiving
+from workers.lifecycle.ended import failed
 from workers.lifecycle.intents import Lifecycle, pause
+from workers.lifecycle.notify import notify
 from workers.lifecycle.point_making import PointMaking, kept_events
 from workers.lifecycle.wanted import deleted, deleted_or_woken, while_wanted
 from workers.runtime.base import Runtime
@@ -130,8 +132,7 @@ class Points:
     def _note_failed(self, record: Record, why: str, begun: float, code: str = "") -> None:
         """The next attempt is scheduled. Of attempts that fail for the same reason, the first is an event."""
         now, why = self._clock(), why[:REASON_LENGTH]
-        action_log.failed(self._core.counters, record, why, now, "point", begun, code)
-        self._core.counters.count("points_failed")
+        notify(self._core, failed("point", record, why, now, since=begun, code=code))
         if why != record.point_error:
             event = ("restore_point", {"status": "failed", "reason": why})
             self._store.change(record.uuid, now, point_error=why, event=event, events_ttl=kept_events(record))

@@ -24,7 +24,7 @@ from tests.fakes import FakeRuntime, FakeWorkspace
 from tests.faults.dying import Fate, Killed
 from tests.integration.serving import OwnRedis
 from tests.world import World
-from workers.lifecycle.action_log import STARTING
+from workers.lifecycle.ended import STARTING
 from workers.runtime.base import PATIENCE, BackupSummary, Check, PointOrder, PointSummary, never
 
 BEGIN = 1_833_753_600.0

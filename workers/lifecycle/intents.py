@@ -46,9 +46,10 @@ from app.core.sessions.reason_codes import ReasonCode
 from app.process import logs
 from app.process.private_text import without_private
 from workers import worker_metrics
-from workers.lifecycle import action_log
 from workers.lifecycle.archiving import give_up
+from workers.lifecycle.ended import failed, session_failed
 from workers.lifecycle.lost_files import LostFiles
+from workers.lifecycle.notify import notify
 from workers.lifecycle.place import Place
 from workers.lifecycle.steps import Steps
 from workers.runtime.base import Observation, Runtime
@@ -186,8 +187,7 @@ class Lifecycle:
                 reason_code=reason_code,
                 **fields,
             )
-            self._core.counters.count("sessions_failed")
-            action_log.failed(self._core.counters, record, reason, now, code=reason_code)
+            notify(self._core, session_failed(record, reason, now, reason_code))
         except (Superseded, IllegalState, SessionNotFound) as error:
             log.info("not marked failed: %s", error, extra={"uuid": record.uuid})
 
@@ -241,8 +241,7 @@ class Lifecycle:
         with suppress(Superseded, SessionNotFound):
             self._store.change(record.uuid, now, expect=expect, settle=True)
             give_up(self._core, record, now)
-            self._core.counters.count("archives_failed")
-            action_log.failed(self._core.counters, record, why, now, "archive")
+            notify(self._core, failed("archive", record, why, now))
         return True
 
     def _cannot_restore(self, record: Record, error: PermanentError) -> None:
@@ -310,8 +309,7 @@ class Lifecycle:
 
     def _report_failed_backup(self, record: Record, reason: str, begun: float = 0.0, code: str = "") -> None:
         """Report that a requested backup failed; the session is unchanged."""
-        action_log.failed(self._core.counters, record, reason, self._clock(), "backup", begun, code)
-        self._core.counters.count("backups_failed")
+        notify(self._core, failed("backup", record, reason, self._clock(), since=begun, code=code))
         told = ("backup", {"status": "failed", "reason": reason})
         with suppress(SessionNotFound):
             self._store.change(

@@ -24,7 +24,7 @@ from app.core.restore_points.names import parse, reference
 from app.core.sessions.change import Change, Intervals
 from app.core.sessions.model import Record, Status, iso
 from app.core.sessions.reason_codes import MACHINE_SILENT, ReasonCode
-from workers.lifecycle.action_log import STARTING
+from workers.lifecycle.ended import STARTING
 from workers.lifecycle.place import Place
 
 log = logging.getLogger(__name__)

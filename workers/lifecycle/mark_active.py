@@ -18,8 +18,9 @@ from app.core.restore_points.schedule import next_point
 from app.core.sessions.change import Intervals
 from app.core.sessions.idle_policy import idle_verdict
 from app.core.sessions.model import Record, Status, phases_since
-from workers.lifecycle import action_log
-from workers.lifecycle.action_log import STARTING
+from workers.lifecycle.action_counters import STARTED
+from workers.lifecycle.ended import STARTING, action_of, done
+from workers.lifecycle.notify import notify
 from workers.runtime.base import Observation, Runtime
 
 log = logging.getLogger(__name__)
@@ -94,11 +95,11 @@ def _mark(core: Core, record: Record, seen: Observation, now: float) -> None:
     )
     if core.makes_restore_points:
         core.store.look_earlier(keys.POINTS_DUE, record.uuid, next_point(up, core.settings, now).at)
-    core.counters.count("starts")
     if record.status in STARTING:
-        action = action_log.action_of(record)
-        core.counters.started(action, phases)
-        action_log.succeeded(core.counters, record, action, now, phases=phases)
+        notify(core, done(action_of(record), record, now, phases=phases))
+    else:
+        # One that had failed answers again: no action ended.
+        core.counters.count(STARTED)
 
 
 def _ran_from(record: Record, began: float, now: float) -> float:

@@ -16,7 +16,8 @@ from app.core.restore_points.names import new_id
 from app.core.restore_points.schedule import next_point
 from app.core.sessions.change import Intervals
 from app.core.sessions.model import Record, Status, iso
-from workers.lifecycle import action_log
+from workers.lifecycle.ended import done
+from workers.lifecycle.notify import notify
 from workers.runtime.base import Check, PointOrder, PointSummary, Runtime
 
 log = logging.getLogger(__name__)
@@ -108,16 +109,17 @@ class PointMaking:
         self._store.schedule(
             keys.POINTS_DUE, uuid, min(next_point(after, self._core.settings, now).at, now + LONGEST_LOOK)
         )
-        if summary.unchanged:
-            self._core.counters.count("points_unchanged")
-        else:
-            self._core.counters.count("points_made")
-            self._core.counters.count("points_stored_bytes", summary.stored)
-        action_log.succeeded(self._core.counters, record, "point", now, since=order.at, phases=summary.ms)
+        notify(self._core, done("point", record, now, since=order.at, phases=summary.ms, figures=_figures_of(summary)))
         if summary.broken:
             log.error("restore points are broken: %s", ", ".join(summary.broken), extra={"uuid": uuid})
-            self._core.counters.count("points_broken", len(summary.broken))
         return newest
+
+
+def _figures_of(summary: PointSummary) -> dict[str, int]:
+    """What is counted of the point, and of the check of others that was made with it."""
+    made = {"points_made": 1, "points_stored_bytes": summary.stored}
+    broken = {"points_broken": len(summary.broken)} if summary.broken else {}
+    return {**({"points_unchanged": 1} if summary.unchanged else made), **broken}
 
 
 def _point_of(order: PointOrder, summary: PointSummary) -> RestorePoint:

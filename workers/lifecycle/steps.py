@@ -33,11 +33,12 @@ from app.core.sessions.change import Intervals
 from app.core.sessions.model import GONE, Record, Status, iso
 from app.core.signal_kinds import SIGNALS
 from workers.agents.shutdown import Left, shut_down
-from workers.lifecycle import action_log
 from workers.lifecycle.archive_adoption import take_back
 from workers.lifecycle.archiving import Archive, safe_point
+from workers.lifecycle.ended import done
 from workers.lifecycle.lost_files import newest_backup_at, newest_copy, older_copy
 from workers.lifecycle.mark_active import look_again
+from workers.lifecycle.notify import notify
 from workers.lifecycle.point_making import EVENTS_KEPT_ASLEEP
 from workers.lifecycle.rolling_back import NOT_READABLE, RollingBack
 from workers.lifecycle.stored_points import StoredPoints
@@ -105,7 +106,7 @@ class Steps:
             return
         backup = self._write_backup(record, while_wanted(self._store, record, forced), partial=True)
         lacking = lacking_of(backup)
-        done = ("backup", {"status": "done", "name": backup.name, **lacking})
+        told = ("backup", {"status": "done", "name": backup.name, **lacking})
         self._store.change(
             record.uuid,
             self._clock(),
@@ -113,7 +114,7 @@ class Steps:
             backup_lacks=lacking,
             backup_ended=record.backup_asked,
             backup_error="",
-            event=done,
+            event=told,
         )
         # Else a lost volume would come back from the backup, which is newer than any restore point, and without HOME.
         self._core.sessions.ask_for_point(record.uuid, "api", record.request_id)
@@ -141,8 +142,8 @@ class Steps:
         self._inbox.release(record.uuid, self._clock())
         ran = self._runtime.start(record.uuid, record.generation, noted.epoch)
         # The attempt is complete: from here the editor's time to answer counts.
-        done = self._update(record, started_at=self._clock(), tries=0)
-        look_again(self._core, self._runtime, done, self._clock())
+        started = self._update(record, started_at=self._clock(), tries=0)
+        look_again(self._core, self._runtime, started, self._clock())
         if ran:
             # An interrupted stop may have shut its agent down, and then the agent does not call for prompts.
             self._core.delivery.request(record.uuid, record.request_id)
@@ -179,8 +180,7 @@ class Steps:
             left_fingerprint=left.fingerprint,
             **({"point_at": self._clock()} if unchanged else {}),
         )
-        self._core.counters.count("sleeps")
-        action_log.succeeded(self._core.counters, record, "sleep", self._clock(), phases=phases)
+        notify(self._core, done("sleep", record, self._clock(), phases=phases))
         if not unchanged:
             self._core.sessions.ask_for_point(record.uuid, "sleep", record.request_id)
 
@@ -224,8 +224,7 @@ class Steps:
                 ledger=Intervals(kept_until=self._clock()),
                 event=("phase", {"phase": "archived", "ms": phases["removed"]}),
             )
-            self._core.counters.count("archived")
-            action_log.succeeded(self._core.counters, record, "archive", self._clock(), phases=phases)
+            notify(self._core, done("archive", record, self._clock(), phases=phases))
 
     def _begin_deletion(self, record: Record) -> None:
         """The first part of a deletion, on a queue of its own: its waits, for the agent and for processes to end, must
@@ -266,8 +265,7 @@ class Steps:
             )
             if record.delete_erase:
                 self._core.tasks.send(task_queue.ERASE, record.uuid, request_id=record.request_id)
-            self._core.counters.count("teardowns")
-            action_log.succeeded(self._core.counters, record, "delete", self._clock(), phases=phases)
+            notify(self._core, done("delete", record, self._clock(), phases=phases))
 
     def _stop_unless_files_go(self, record: Record) -> None:
         try:
@@ -516,8 +514,7 @@ class Steps:
             complete=not summary.unreadable_count,
         )
         self._core.backups.add(backup)
-        self._core.counters.count("backups")
-        action_log.succeeded(self._core.counters, record, "backup", self._clock(), since=begun, phases=phases)
+        notify(self._core, done("backup", record, self._clock(), since=begun, phases=phases))
         return backup
 
     def _free_name(self, uuid: str) -> str:

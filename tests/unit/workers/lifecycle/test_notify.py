@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 import redis
+from celery.exceptions import SoftTimeLimitExceeded
 
-from app.core.errors import ArchiveError, PermanentError, RetryableError
+from app.core.composition import Core
+from app.core.errors import ArchiveError, PermanentError, RetryableError, StateUnavailable
 from app.core.restore_points.names import reference
 from app.core.service import NewSession
 from app.core.storage.archive_keys import new_key
 from app.process import tracing
+from app.process.private_text import private
 from tests.world import World
+from workers.lifecycle import notify as seam
 from workers.lifecycle.action_log import log as action_lines
 from workers.lifecycle.archiving import Archive
+from workers.lifecycle.ended import Ended, done, failed
+from workers.lifecycle.notify import Listener
 
 TTL, CYCLE = 3_600.0, 1_000_000.0
 
@@ -350,14 +356,15 @@ def grown(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
     return {name: count - before.get(name, 0) for name, count in after.items() if count != before.get(name)}
 
 
-@of_each_action
-def test_each_end_is_logged_traced_and_counted_once(
-    world: World, told: Told, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def check(
+    world: World, told: Told, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, *listeners: Listener
 ) -> None:
+    """Carry the action out, with these listeners before all others, and compare what comes of it."""
     steps = told.steps(world)
     next(steps)
     spans: list[str] = []
     monkeypatch.setattr(tracing, "record", lambda name, *_: spans.append(name))
+    monkeypatch.setattr(seam, "LISTENERS", (*listeners, *seam.LISTENERS))
     caplog.set_level(logging.INFO, action_lines.name)
     caplog.clear()
     before = counted_so_far(world)
@@ -366,3 +373,68 @@ def test_each_end_is_logged_traced_and_counted_once(
     assert spans == [f"session {action}" for action in told.spans]
     found = [grown(*pair) for pair in zip(before, counted_so_far(world), strict=True)]
     assert found == [told.counted, told.timed, told.failed, told.causes]
+
+
+@of_each_action
+def test_each_end_is_logged_traced_and_counted_once(
+    world: World, told: Told, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check(world, told, caplog, monkeypatch)
+
+
+@of_each_action
+@pytest.mark.parametrize(
+    ("error", "level"),
+    [(StateUnavailable("Redis is away."), "WARNING"), (ValueError("a mistake"), "ERROR")],
+    ids=["ours", "other"],
+)
+def test_a_listener_that_fails_hears_of_each_end_once_and_harms_nobody(
+    world: World,
+    told: Told,
+    error: Exception,
+    level: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A mistake in a listener is an error with its trace."""
+    heard: list[Ended] = []
+
+    def fails(core: Core, ended: Ended) -> None:
+        heard.append(ended)
+        raise error
+
+    check(world, told, caplog, monkeypatch, fails)
+    ends = [f"{each.action or 'session'} {each.outcome}" for each in heard]
+    assert ends == [line.partition(":")[0] for line in told.lines]
+    warned = [each for each in caplog.records if each.name == seam.log.name]
+    assert [getattr(each, "uuid", "") for each in warned] == [each.record.uuid for each in heard]
+    assert all("not told to fails" in each.getMessage() for each in warned)
+    assert all((each.levelname, bool(each.exc_info)) == (level, level == "ERROR") for each in warned)
+
+
+def test_an_end_is_logged_and_timed_while_it_cannot_be_counted(
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis goes away after the session fell asleep; its restore point is asked for all the same."""
+
+    def away(*_: object) -> None:
+        raise StateUnavailable("Redis is away.")
+
+    monkeypatch.setattr(world.core.counters, "count", away)
+    told = next(each for each in TABLE if each.steps is sleep)
+    check(world, replace(told, counted={}), caplog, monkeypatch)
+
+
+def test_the_end_of_a_tasks_time_is_no_listeners(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_late(*_: object) -> None:
+        raise SoftTimeLimitExceeded
+
+    uuid = world.active()
+    monkeypatch.setattr(seam, "LISTENERS", (too_late,))
+    with pytest.raises(SoftTimeLimitExceeded):
+        seam.notify(world.core, done("sleep", world.get(uuid), world.now))
+
+
+def test_a_reason_is_told_without_what_is_private(world: World) -> None:
+    record = world.get(world.active())
+    assert "canary" not in failed("backup", record, f"{private('canary.txt')} is unreadable.", world.now).reason
