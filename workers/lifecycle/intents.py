@@ -331,32 +331,34 @@ class Lifecycle:
 
     def _resend_newer(self, begun: Record, *, put_off: bool) -> None:
         """After the release of an attempt's lease, send the intent that is left: a newer one, whose message found the
-        lease taken, or its own, unless the next attempt was `put_off`: the attempt gave way to a backup, handed on to
-        another task, or the record changed under it."""
+        lease taken; or its own, which was handed on to another task, or whose record changed under the attempt. Not one
+        whose next attempt was `put_off`, nor one that gave way to a backup."""
         record = self._unfinished(begun.uuid)
         if record is None:
             return
         own = (record.generation, record.task) == (begun.generation, begun.task)
-        if not (own and put_off):
+        if not (own and (put_off or (not record.tries and self._backing_up(record)))):
             self._core.sessions.resend(record)
 
     def _resend_intent(self, uuid: str) -> None:
-        """After the release of the backups' lease, send the intent that may wait for it: one without a counted attempt.
-        A message too many does no harm."""
+        """After the release of the backups' lease, send the intent that may have given way to its holder: one of which
+        no attempt counts. A message too many does no harm."""
         record = self._unfinished(uuid)
-        if record is not None and not record.tries:
+        if record is not None and not record.tries and not self._backing_up(record):
             self._core.sessions.resend(record)
 
     def _unfinished(self, uuid: str) -> Record | None:
-        """The record, if its intent waits for a worker, and none works on the session."""
+        """The record, if its intent waits for a worker, and none is at it."""
         try:
             record = self._store.get(uuid)
         except SessionNotFound:
             return None
         if record.settled >= record.generation or record.started_at:
             return None
-        leases = (each.format(uuid=uuid) for each in (keys.LEASE, keys.BACKUP_LEASE))
-        return None if any(map(self._core.leases.held, leases)) else record
+        return None if self._core.leases.held(keys.LEASE.format(uuid=uuid)) else record
+
+    def _backing_up(self, record: Record) -> bool:
+        return self._core.leases.held(keys.BACKUP_LEASE.format(uuid=record.uuid))
 
 
 def pause(tries: int, first: float = FIRST_PAUSE, longest: float = LONGEST_PAUSE) -> float:

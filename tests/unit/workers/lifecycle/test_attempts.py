@@ -189,8 +189,12 @@ def before_release(world: World, monkeypatch: pytest.MonkeyPatch, happens: Calla
     monkeypatch.setattr(world.core.leases, "_release", last_moment)
 
 
+@pytest.mark.parametrize("backing_up", [False, True])
 @pytest.mark.parametrize("fails", [False, True], ids=["done", "put off"])
-def test_an_intent_whose_message_found_the_lease_taken_is_sent_when_it_is_released(world: World, fails: bool) -> None:
+def test_an_intent_whose_message_found_the_lease_taken_is_sent_when_it_is_released(
+    world: World, fails: bool, backing_up: bool
+) -> None:
+    """A wake does not wait for a backup."""
     uuid = world.active()
     world.sessions.sleep(uuid)
     stop = world.runtime.stop
@@ -203,7 +207,8 @@ def test_an_intent_whose_message_found_the_lease_taken_is_sent_when_it_is_releas
             raise RetryableError("It still stops.")
 
     world.runtime.stop = a_wake_comes  # type: ignore[method-assign, assignment]
-    with pytest.raises(RetryableError) if fails else nullcontext():
+    backup = world.core.leases.hold(keys.BACKUP_LEASE.format(uuid=uuid)) if backing_up else nullcontext()
+    with backup, pytest.raises(RetryableError) if fails else nullcontext():
         world.lifecycle.carry_out(*world.tasks.sent.pop(0)[1])
     assert world.tasks.sent == [(task_queue.WAKE, (uuid, 3))]
 
