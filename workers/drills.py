@@ -26,6 +26,7 @@ from app.core.restore_points.schedule import has_files
 from app.core.sessions.model import GONE, Record, Status, iso
 from app.process.private_text import without_private
 from workers import worker_metrics
+from workers.lifecycle.action_counters import POINTS_BROKEN
 from workers.lifecycle.ended import done, failed
 from workers.lifecycle.intents import Lifecycle, pause
 from workers.lifecycle.lost_files import newest_backup_at, older_copy
@@ -212,7 +213,7 @@ class Drills:
         # What differs names files, so the log says how many.
         notify(
             self._core,
-            failed("drill", record, reason, now, since=begun, code="drill_failed", figures={"points_broken": 1}),
+            failed("drill", record, reason, now, since=begun, code="drill_failed", figures={POINTS_BROKEN: 1}),
         )
         if has_files(record):
             # It is sent when this attempt has ended, which holds the lease that a point needs.

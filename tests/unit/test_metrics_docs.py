@@ -18,6 +18,16 @@ from app.core.redis.memory import Fill
 from app.core.sessions.model import Status
 from app.gateway.gateway_metrics import Figures as GatewayFigures
 from tests.documents import table
+from workers.lifecycle.action_counters import (
+    DONE,
+    FAILED,
+    POINTS_BROKEN,
+    POINTS_MADE,
+    POINTS_STORED,
+    POINTS_UNCHANGED,
+    SESSION_FAILED,
+    STARTED,
+)
 from workers.worker_metrics import BeatFigures, ObserverFigures, WorkerFigures
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,9 +115,11 @@ def test_each_metric_is_in_the_docs_with_its_type_labels_and_processes() -> None
 
 
 def test_each_counter_of_the_service_has_a_text() -> None:
-    """Those in Redis exist by being counted somewhere."""
+    """Those in Redis exist by being counted somewhere: in place, or by the end of an action."""
     sources = [*(ROOT / "app").rglob("*.py"), *(ROOT / "workers").rglob("*.py")]
     counted = {name for file in sources for name in re.findall(r'counters\.count\("(\w+)"[,)]', file.read_text())}
+    counted |= {STARTED, SESSION_FAILED, *DONE.values(), *FAILED.values()}
+    counted |= {POINTS_MADE, POINTS_UNCHANGED, POINTS_STORED, POINTS_BROKEN}
     assert counted == COUNTED.keys()
 
 

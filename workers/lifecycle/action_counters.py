@@ -11,6 +11,10 @@ from workers.lifecycle.ended import STARTS, Ended, Outcome
 STARTED = "starts"
 SESSION_FAILED = "sessions_failed"
 
+POINTS_MADE, POINTS_UNCHANGED = "points_made", "points_unchanged"
+POINTS_STORED, POINTS_BROKEN = "points_stored_bytes", "points_broken"
+"""What restore points and drills add to (`Ended.figures`)."""
+
 DONE: Mapping[str, str] = {
     **dict.fromkeys(STARTS, STARTED),
     "sleep": "sleeps",
@@ -19,7 +23,7 @@ DONE: Mapping[str, str] = {
     "drill": "drills_proven",
     "delete": "teardowns",
 }
-"""The counter of each action that was done. What a restore point counts is among the figures of its end."""
+"""The counter of each action that was done. A restore point adds its figures instead."""
 
 FAILED: Mapping[str, str] = {
     "archive": "archives_failed",

@@ -16,6 +16,7 @@ from app.core.restore_points.names import new_id
 from app.core.restore_points.schedule import next_point
 from app.core.sessions.change import Intervals
 from app.core.sessions.model import Record, Status, iso
+from workers.lifecycle.action_counters import POINTS_BROKEN, POINTS_MADE, POINTS_STORED, POINTS_UNCHANGED
 from workers.lifecycle.ended import done
 from workers.lifecycle.notify import notify
 from workers.runtime.base import Check, PointOrder, PointSummary, Runtime
@@ -117,9 +118,8 @@ class PointMaking:
 
 def _figures_of(summary: PointSummary) -> dict[str, int]:
     """What is counted of the point, and of the check of others that was made with it."""
-    made = {"points_made": 1, "points_stored_bytes": summary.stored}
-    broken = {"points_broken": len(summary.broken)} if summary.broken else {}
-    return {**({"points_unchanged": 1} if summary.unchanged else made), **broken}
+    figures = {POINTS_UNCHANGED: 1} if summary.unchanged else {POINTS_MADE: 1, POINTS_STORED: summary.stored}
+    return figures | ({POINTS_BROKEN: len(summary.broken)} if summary.broken else {})
 
 
 def _point_of(order: PointOrder, summary: PointSummary) -> RestorePoint:
