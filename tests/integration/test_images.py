@@ -212,8 +212,11 @@ def test_the_agent_is_compiled_and_holds_no_more_than_it_needs(images: dict[str,
     found = {path.name for path in packages.iterdir()}
     assert {"flask", "waitress", "openai"} <= found
     assert found.isdisjoint({"redis", "fsspec", "celery", "kubernetes", "cryptography"})
-    own = {path.name for path in (packages / "app").iterdir()} - {"__pycache__"}
-    assert own == {"__init__.py", "agent", "volume"}
+    own, editor = (
+        {path.name for path in (packages / folder).iterdir()} - {"__pycache__"} for folder in ("app", "app/editor")
+    )
+    assert own == {"__init__.py", "agent", "editor", "volume"}
+    assert editor == {"__init__.py", "code_server.py", "code_server.json"}
 
 
 def test_a_workspace_has_the_tools_it_promises(images: dict[str, Image], bundle: Path) -> None:
