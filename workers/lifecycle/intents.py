@@ -113,15 +113,15 @@ class Lifecycle:
     def carry_out(self, uuid: str, generation: int) -> None:
         """Do what the session's intent `generation` asks for, unless a newer one exists or another worker does it.
         Raises a `RetryableError` after scheduling the next attempt; a `PermanentError` makes the session `failed`."""
-        record, put_off = None, True
+        record, put_off, changed = None, True, False
         try:
             with self._core.attempts.begin(uuid, generation) as record:
                 if record is not None:
-                    self._attempt(record, INTENT, self._act, self._give_up)
+                    changed = self._attempt(record, INTENT, self._act, self._give_up)
             put_off = False
         finally:
             if record is not None:
-                self._resend_newer(record, put_off=put_off)
+                self._resend_left(record, put_off=put_off, changed=changed)
 
     def resend_waiting(self, uuid: str) -> None:
         """Send what waited for the backups' lease, which was just released."""
@@ -191,15 +191,16 @@ class Lifecycle:
         except (Superseded, IllegalState, SessionNotFound) as error:
             log.info("not marked failed: %s", error, extra={"uuid": record.uuid})
 
-    def _attempt(self, record: Record, counter: Counter, act: Callable[[Record], None], give_up: GiveUp) -> None:
-        """One attempt, counted in `counter`. Gives up after too many, and after an unexpected error."""
+    def _attempt(self, record: Record, counter: Counter, act: Callable[[Record], bool], give_up: GiveUp) -> bool:
+        """One attempt, counted in `counter`; answers what `act` does. Gives up after too many, and after an unexpected
+        error."""
         tries = getattr(record, counter.tries)
         worker_metrics.worker_figures().tried(task_queue.BACKUP if counter is BACKUP else record.task)
         if tries > self._most:
             give_up(record, f"its worker died in each of {self._most} attempts", "")
-            return
+            return False
         try:
-            act(record)
+            return act(record)
         except UNAVAILABLE:
             self._uncount(record, counter.tries, tries)
             raise
@@ -209,19 +210,21 @@ class Lifecycle:
                 self._uncount(record, counter.tries, tries)
             elif tries >= self._most:
                 give_up(record, str(error), type(error).__name__)
-                return
+                return False
             self._store.defer(counter.due, record.uuid, self._clock() + (ENDING_PAUSE if waits else pause(tries)))
             raise
         except Exception as error:
             give_up(record, f"an internal error ({type(error).__name__})", type(error).__name__)
             raise
 
-    def _act(self, record: Record) -> None:
+    def _act(self, record: Record) -> bool:
+        """One attempt at the intent; whether the record changed under it."""
         try:
             self._steps.act(record)
         except (Superseded, IllegalState) as error:
             # Illegal: a worker that lost its lease unnoticed has settled the same intent in another way.
             log.info("superseded: %s", error, extra={"uuid": record.uuid, "generation": record.generation})
+            return True
         except SessionNotFound:
             log.info("the session no longer exists", extra={"uuid": record.uuid})
         except FilesGone:
@@ -231,6 +234,7 @@ class Lifecycle:
         except PermanentError as error:
             if not self._stays_asleep(record, str(error)):
                 self.fail(record, str(error), reason_code=error.code)
+        return False
 
     def _stays_asleep(self, record: Record, why: str) -> bool:
         """A session that can't be archived sleeps on, and is looked at again later; whether it was to be archived."""
@@ -261,7 +265,7 @@ class Lifecycle:
         else:
             self.fail(record, str(error), reason_code=error.code)
 
-    def _back_up(self, record: Record) -> None:
+    def _back_up(self, record: Record) -> bool:
         uuid, begun = record.uuid, self._clock()
         try:
             self._steps.back_up(record)
@@ -272,6 +276,7 @@ class Lifecycle:
         if not self._store.settle_backup(uuid, record.backup_asked, self._clock()):
             # It was requested again after this one began, so later changes are in no backup.
             self._core.tasks.send(task_queue.BACKUP, uuid, request_id=record.request_id)
+        return False
 
     def _give_up(self, record: Record, why: str, error: str) -> None:
         self._add_dead_letter(record, record.task, (record.uuid, record.generation), why, error, record.tries)
@@ -329,15 +334,16 @@ class Lifecycle:
             else:
                 return
 
-    def _resend_newer(self, begun: Record, *, put_off: bool) -> None:
-        """After the release of an attempt's lease, send the intent that is left: a newer one, whose message found the
-        lease taken; or its own, which was handed on to another task, or whose record changed under the attempt. Not one
-        whose next attempt was `put_off`, nor one that gave way to a backup."""
+    def _resend_left(self, begun: Record, *, put_off: bool, changed: bool) -> None:
+        """After the release of an attempt's lease, send what is left: a newer intent, whose message found the lease
+        taken, or a task that the attempt handed on to; and its own intent again if the record `changed` under it, or if
+        it gave way to a backup that has ended since. One that was `put_off` is sent when it is due."""
         record = self._unfinished(begun.uuid)
         if record is None:
             return
-        own = (record.generation, record.task) == (begun.generation, begun.task)
-        if not (own and (put_off or (not record.tries and self._backing_up(record)))):
+        newer = (record.generation, record.task) != (begun.generation, begun.task)
+        gave_way = not put_off and not record.tries
+        if newer or changed or (gave_way and not self._backing_up(record)):
             self._core.sessions.resend(record)
 
     def _resend_intent(self, uuid: str) -> None:

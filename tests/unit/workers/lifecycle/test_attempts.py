@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import redis
 
-from app.core.errors import PermanentError, RetryableError, RuntimeUnavailable, StateUnavailable
+from app.core.errors import PermanentError, RetryableError, RuntimeUnavailable, StateUnavailable, Superseded
 from app.core.redis import keys, task_queue
 from app.core.service import NewSession
-from app.core.sessions.model import Status
+from app.core.sessions.model import Record, Status
 from app.core.storage.archive_keys import new_key
 from tests.world import World
+from workers.lifecycle.steps import Steps
 from workers.runtime.base import BackupSummary, Snapshot
 
 
@@ -221,6 +222,25 @@ def test_an_attempt_that_is_put_off_sends_nothing(world: World, error: Exception
     with pytest.raises(type(error)):
         take_all(world)
     assert world.tasks.sent == []
+
+
+def test_an_attempt_that_came_to_nothing_sends_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is sent again when it is due."""
+    world.sessions.create(NewSession(user_id="ada"))
+    monkeypatch.setattr(Steps, "act", lambda self, record: None)
+    world.lifecycle.carry_out(*world.tasks.sent.pop(0)[1])
+    assert world.tasks.sent == []
+
+
+def test_an_attempt_whose_record_changed_is_repeated_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
+
+    def changed(self: Steps, record: Record) -> None:
+        raise Superseded("The backup is gone.")
+
+    monkeypatch.setattr(Steps, "act", changed)
+    world.lifecycle.carry_out(*world.tasks.sent.pop(0)[1])
+    assert world.tasks.sent == [(task_queue.PROVISION, (uuid, 1))]
 
 
 def test_a_start_whose_processes_end_before_its_lease_is_released_is_repeated(
