@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from threading import Lock, Thread
 from urllib.parse import urlsplit, urlunsplit
 
-from app.core.redis.scripts import script
+from app.core.redis.scripts import source
 
 CHUNK = 65_536
 TIMEOUT = 60
@@ -85,7 +85,7 @@ class LosingProxy:
 
 def script_mark(name: str) -> bytes:
     """The bytes by which a call of this script is known."""
-    return hashlib.sha1(script(name).encode(), usedforsecurity=False).hexdigest().encode()
+    return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest().encode()
 
 
 def _end(each: socket.socket) -> None:

@@ -21,7 +21,6 @@ from functools import partial
 from typing import cast
 
 from flask import Flask, Response, g, request
-from redis.commands.core import Script
 
 from app.api.current import EXTENSION, core
 from app.api.prefer import longest_wait
@@ -29,7 +28,7 @@ from app.api.security import caller
 from app.core.errors import StateUnavailable, StoreFull
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
-from app.core.redis.scripts import EVEN_WHEN_FULL, script_text
+from app.core.redis.scripts import Script
 from app.http.bodies import body_of_request
 from app.http.named_session import named_session
 from app.http.problems import Problem
@@ -62,9 +61,9 @@ class Claim:
 
 def register_idempotency(app: Flask) -> None:
     """Replay the answers of repeated POSTs of `app`. Register it last: it must see the final answer first."""
-    script = app.extensions[EXTENSION].redis.register_script(EVEN_WHEN_FULL + script_text("keep", "app.api"))
+    keep = Script(app.extensions[EXTENSION].redis, "keep_answer")
     app.before_request(_begin)
-    app.after_request(partial(_finish, script))
+    app.after_request(partial(_finish, keep))
 
 
 def name_of_request() -> str:
@@ -145,13 +144,20 @@ def _finish(keep: Script, response: Response) -> Response:
             else:
                 settings, uuid = core().settings, named_session()
                 by = caller().digest[:32]
-                owners = [keys.KEPT_ANSWERS.format(owner=each) for each in (by, f"{by}:{uuid}")]
                 about = [each for each in dict.fromkeys((uuid, g.get("idempotency_names", ""))) if each]
                 named = [key.format(uuid=each) for each in about for key in (keys.SESSION, keys.NAMING_ANSWERS)]
-                ttl = max(1, int(settings.idempotency_ttl))
-                most = [settings.idempotency_kept_per_key, settings.idempotency_kept]
-                args = [_kept(response, claim.body), ttl, time.time(), *most, int(bool(uuid))]
-                keep(keys=[claim.name, *owners, *named], args=args)
+                keep(
+                    answer=claim.name,
+                    of_caller=keys.KEPT_ANSWERS.format(owner=by),
+                    of_both=keys.KEPT_ANSWERS.format(owner=f"{by}:{uuid}"),
+                    named=named,
+                    text=_kept(response, claim.body),
+                    ttl=max(1, int(settings.idempotency_ttl)),
+                    now=time.time(),
+                    most_of_caller=settings.idempotency_kept_per_key,
+                    most_of_both=settings.idempotency_kept,
+                    on_first=int(bool(uuid)),
+                )
     except StateUnavailable:
         log.warning("answer not stored for its idempotency key; the claim expires by itself")
     return response

@@ -16,7 +16,7 @@ from app.core.costs.usage import day_number, months_between
 from app.core.errors import IllegalState
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
-from app.core.redis.scripts import script
+from app.core.redis.scripts import Script
 from app.core.sessions.change import source_in_use
 from app.core.sessions.model import number
 
@@ -46,15 +46,17 @@ class Erasures:
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
-        self._erase = client.register_script(script("erase"))
-        self._erased = client.register_script(script("erased"))
+        self._erase = Script(client, "erase")
+        self._erased = Script(client, "erased")
 
     def request(self, uuid: str, due: float) -> None:
         """Request an erasure, overdue at `due`. Raises `IllegalState` for a session that is not terminated, and
         `BackupInUse` while another session is being restored from this one."""
-        names = [keys.SESSION.format(uuid=uuid), keys.ERASURES, keys.IN_USE]
+        session = keys.SESSION.format(uuid=uuid)
         with redis_errors():
-            answer, backup = self._erase(keys=names, args=[uuid, number(due)])
+            answer, backup = self._erase(
+                session=session, erasures=keys.ERASURES, in_use=keys.IN_USE, uuid=uuid, due=number(due)
+            )
         if answer == "living":
             raise IllegalState(f"Session {uuid} exists again; delete it.")
         if answer == "in_use":
@@ -84,20 +86,21 @@ class Erasures:
         """Remove what Redis has of the session, but for its tombstone and the cost ledger, which keep the pseudonym for
         the user, and no labels. The erasure is carried out then."""
         today = day_number(now)
-        given = {
-            "uuid": uuid,
-            "pseudonym": pseudonym,
-            "months": months_between(today - LEDGER_DAYS, today),
-            "keep": TOMBSTONE,
-            "unlink": [each.format(uuid=uuid) for each in SESSION_KEYS],
-            "leave": SETS,
-        }
-        names = [keys.SESSION.format(uuid=uuid), keys.ERASURES, keys.EVENTS.format(uuid=uuid)]
         with redis_errors():
             # Their names are in keys that the script removes.
             for some in self._texts(uuid):
                 self._redis.unlink(*some)
-            self._erased(keys=names, args=[json.dumps(given)])
+            self._erased(
+                session=keys.SESSION.format(uuid=uuid),
+                erasures=keys.ERASURES,
+                events=keys.EVENTS.format(uuid=uuid),
+                uuid=uuid,
+                pseudonym=pseudonym,
+                months=json.dumps(months_between(today - LEDGER_DAYS, today)),
+                keep=json.dumps(TOMBSTONE),
+                unlink=json.dumps([each.format(uuid=uuid) for each in SESSION_KEYS]),
+                leave=json.dumps(SETS),
+            )
 
     def _texts(self, uuid: str) -> Iterator[Sequence[str]]:
         """The keys of the session's prompts and of answers kept for repeated calls, some at a time."""

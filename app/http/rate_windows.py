@@ -29,7 +29,7 @@ from app.core.errors import StateUnavailable
 from app.core.limit_errors import Owner, RateExceeded
 from app.core.redis.errors import redis_errors
 from app.core.redis.keys import SESSION
-from app.core.redis.scripts import script
+from app.core.redis.scripts import Script
 from app.http.named_session import named_session
 
 STRATEGY = "joint-fixed-window"
@@ -75,9 +75,9 @@ class JointFixedWindow(FixedWindowRateLimiter):
 
     def __init__(self, storage: Any) -> None:
         super().__init__(storage)
-        self._script = None
+        self._script: Script | None = None
         if isinstance(storage, RedisStorage):
-            self._script = storage.get_connection().register_script(script("count").encode())
+            self._script = Script(storage.get_connection(), "count")
 
     def hit(self, item: RateLimitItem, *identifiers: str, cost: int = 1) -> bool:
         prefix, names, category = identifiers
@@ -97,7 +97,7 @@ class JointFixedWindow(FixedWindowRateLimiter):
         try:
             # If two requests find Redis down at once, Flask-Limiter counts one in memory and raises the other's error.
             with redis_errors():
-                *flat, hashed = self._script(keys=[*keys, record], args=[expiry, cost])
+                *flat, hashed = self._script(record=record, windows=keys, seconds=expiry, cost=cost)
         except (StateUnavailable, redis.exceptions.NoPermissionError):
             # The rest of this request must not wait for Redis a second time.
             g.redis_down = True

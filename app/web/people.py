@@ -12,7 +12,7 @@ import redis
 from app.core.access.keyring import OF_PROVIDER, Keyring, Principal
 from app.core.redis.errors import redis_errors
 from app.core.redis.keys import SIGN_INS, SIGNED_IN
-from app.core.redis.scripts import script
+from app.core.redis.scripts import Script
 
 AT_ONCE = 50
 """Sign-ins of one API key, or of one person of the provider, at a time: a team that shares a key, each of it in some
@@ -47,7 +47,7 @@ class People:
         self._redis = client
         self._keyring = keyring
         self._seconds = int(seconds)
-        self._enter = client.register_script(script("sign_in"))
+        self._enter = Script(client, "sign_in")
 
     def sign_in(self, principal: Principal, *, by_key: bool) -> str:
         """Sign a person in; answers the secret for the cookie, new each time. Above `AT_ONCE` the oldest ends."""
@@ -61,8 +61,11 @@ class People:
         }
         with redis_errors():
             self._enter(
-                keys=[_name(secret), SIGN_INS.format(digest=principal.digest)],
-                args=[json.dumps(kept), self._seconds, AT_ONCE],
+                sign_in=_name(secret),
+                sign_ins=SIGN_INS.format(digest=principal.digest),
+                person=json.dumps(kept),
+                seconds=self._seconds,
+                most=AT_ONCE,
             )
         return secret
 

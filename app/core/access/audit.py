@@ -26,7 +26,7 @@ from app.core.redis import keys
 from app.core.redis.errors import redis_errors
 from app.core.redis.memory import RESERVE
 from app.core.redis.paging import FOREIGN
-from app.core.redis.scripts import flatten, pairs, script
+from app.core.redis.scripts import Script, flatten, pairs
 
 log = logging.getLogger("app.audit")
 
@@ -128,10 +128,10 @@ class Audit:
         self._redis = client
         self._acts, self._repeated = int(most * (1 - REPEATED_SHARE)), int(most * REPEATED_SHARE)
         self._reserve = reserve
-        self._add = client.register_script(script("audit_add"))
-        self._count = client.register_script(script("audit_count"))
-        self._scan = client.register_script(script("audit_scan"))
-        self._rewrite = client.register_script(script("audit_rewrite"))
+        self._add = Script(client, "audit_add")
+        self._count = Script(client, "audit_count")
+        self._scan = Script(client, "audit_scan")
+        self._rewrite = Script(client, "audit_rewrite")
 
     def note(self, act: Act, *, repeatable: bool = False, reachable: bool = True) -> None:
         """Write an entry and a log line; one round trip. `repeatable` is for acts the caller may repeat without end.
@@ -200,29 +200,42 @@ class Audit:
             last = ""
             for _ in range(REWRITE_ROUNDS):
                 with redis_errors():
-                    names = [stream, keys.AUDIT_COPY.format(stream=stream)]
-                    last = self._rewrite(keys=names, args=[uuid, pseudonym, last, ENTRIES_PER_SCAN])
+                    last = self._rewrite(
+                        stream=stream,
+                        copy=keys.AUDIT_COPY.format(stream=stream),
+                        uuid=uuid,
+                        pseudonym=pseudonym,
+                        last=last,
+                        number=ENTRIES_PER_SCAN,
+                    )
                 if not last:
                     break
             else:
                 raise RetryableError("The audit has more entries than can be rewritten.")
 
     def _write(self, fields: Mapping[str, str]) -> bool:
-        self._add(keys=[keys.AUDIT], args=[self._acts, self._reserve, *flatten(fields)])
+        self._add(stream=keys.AUDIT, bytes=self._acts, reserve=self._reserve, entry=flatten(fields))
         return True
 
     def _write_repeatable(self, act: Act, fields: Mapping[str, str]) -> bool:
         """Write or count an entry; answers whether it is the first of its kind in this window."""
         caller = (act.by, act.role, _whose(act))
         rest = {**fields, "action": SEVERAL, "uuid": "", "user_id": "", "reason": ""}
-        windows = [
-            _window("same", *caller, act.action, act.uuid, str(act.status), act.reason),
-            _window("number", *caller),
-            _window("rest", *caller, str(act.status)),
-        ]
-        entries = [json.dumps(flatten(fields)), json.dumps(flatten(rest))]
-        numbers = [self._repeated, self._reserve, WINDOW, DISTINCT_ENTRIES]
-        return bool(self._count(keys=[keys.AUDIT_REPEATED, keys.AUDIT_COUNTS, *windows], args=[*numbers, *entries]))
+        return bool(
+            self._count(
+                stream=keys.AUDIT_REPEATED,
+                counts=keys.AUDIT_COUNTS,
+                same=_window("same", *caller, act.action, act.uuid, str(act.status), act.reason),
+                number=_window("number", *caller),
+                rest=_window("rest", *caller, str(act.status)),
+                bytes=self._repeated,
+                reserve=self._reserve,
+                seconds=WINDOW,
+                distinct=DISTINCT_ENTRIES,
+                entry=json.dumps(flatten(fields)),
+                shared=json.dumps(flatten(rest)),
+            )
+        )
 
     def _older(
         self, stream: str, suffix: str, before: Place | None, want: int, uuid: str, by: str
@@ -242,8 +255,13 @@ class Audit:
             look = ENTRIES_PER_SCAN if uuid or by else min(ENTRIES_PER_SCAN, missing)
             with redis_errors():
                 entries, last, over = self._scan(
-                    keys=[stream, keys.AUDIT_COUNTS] if suffix else [stream],
-                    args=[newest, look, missing, uuid, by],
+                    stream=stream,
+                    counts=keys.AUDIT_COUNTS if suffix else "",
+                    newest=newest,
+                    look=look,
+                    find=missing,
+                    uuid=uuid,
+                    by=by,
                 )
             for name, flat, counted in entries:
                 ms, number = map(int, name.split("-"))

@@ -14,7 +14,7 @@ import redis
 
 from app.core.redis.errors import redis_errors
 from app.core.redis.keys import LINK, SESSION
-from app.core.redis.scripts import pairs, script
+from app.core.redis.scripts import Script, pairs
 from app.core.sessions.model import Record
 from app.core.sessions.store import ask
 
@@ -34,7 +34,7 @@ class LoginLinks:
 
     def __init__(self, client: redis.Redis, ttl: float) -> None:
         self._redis = client
-        self._take = client.register_script(script("link"))
+        self._take = Script(client, "link")
         self._ttl = ttl
 
     def make(self, uuid: str, access_epoch: int) -> str:
@@ -49,7 +49,7 @@ class LoginLinks:
         session, meant = SESSION.format(uuid=uuid), ""
         with redis_errors():
             if secret:
-                meant, flat = self._take(keys=[session, _key(secret)], args=[secrets.token_hex(8)])
+                meant, flat = self._take(session=session, link=_key(secret), lookup=secrets.token_hex(8))
                 hashed = pairs(flat)
                 noted = {}
             else:

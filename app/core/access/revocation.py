@@ -18,7 +18,7 @@ import redis
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
 from app.core.redis.events import REVOKED
-from app.core.redis.scripts import script
+from app.core.redis.scripts import Script
 from app.core.sessions.change import Change, Changed, change_keys
 from app.core.sessions.model import Record, Status
 from app.core.sessions.store import SessionStore
@@ -43,8 +43,8 @@ class Revocations:
         self._redis = client
         self._store = store
         self._patience = patience
-        self._revoke = client.register_script(script("revoke"))
-        self._done = client.register_script(script("disconnected"))
+        self._revoke = Script(client, "revoke")
+        self._done = Script(client, "disconnected")
 
     def revoke(self, uuid: str, access_epoch: int, now: float) -> Changed:
         """Revoke all access of this access epoch and before, and schedule the disconnect, in one step. Raises
@@ -58,7 +58,7 @@ class Revocations:
         request = self._store.request(uuid, now, change)
         with redis_errors():
             answer = self._revoke(
-                keys=[*change_keys(uuid), *_keys(uuid)], args=[request, uuid, now + self._patience, Status.SLEEPING]
+                **change_keys(uuid), **_keys(uuid), request=request, uuid=uuid, due=now + self._patience
             )
         return Changed.from_answer(uuid, None, answer)
 
@@ -82,8 +82,13 @@ class Revocations:
     def disconnected(self, record: Record) -> bool:
         """Note that all connections before this access epoch have ended; False when access was revoked again since."""
         with redis_errors():
-            own = keys.SESSION.format(uuid=record.uuid)
-            return bool(self._done(keys=[own, *_keys(record.uuid)], args=[record.uuid, record.access_epoch]))
+            done = self._done(
+                session=keys.SESSION.format(uuid=record.uuid),
+                **_keys(record.uuid),
+                uuid=record.uuid,
+                access_epoch=record.access_epoch,
+            )
+        return bool(done)
 
     def clear(self, uuid: str) -> None:
         """Cancel the disconnect of a session that no longer exists."""
@@ -116,8 +121,8 @@ def _pause(tries: int) -> float:
     return min(FIRST_RETRY * 2.0 ** min(tries, 30), LONGEST_RETRY)
 
 
-def _keys(uuid: str) -> list[str]:
-    return [keys.LOCKOUTS, keys.LOCKOUT_TRIES.format(uuid=uuid)]
+def _keys(uuid: str) -> dict[str, str]:
+    return {"lockouts": keys.LOCKOUTS, "tries": keys.LOCKOUT_TRIES.format(uuid=uuid)}
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from app.core.errors import ArchiveError, BackupInUse, BackupNotFound, BackupRet
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
 from app.core.redis.paging import Page, newest_first, page_of
-from app.core.redis.scripts import flatten, script
+from app.core.redis.scripts import Script, flatten
 from app.core.sessions.model import Identity
 
 log = logging.getLogger(__name__)
@@ -124,22 +124,23 @@ class BackupIndex:
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
-        self._index, self._unindex, self._retire = (
-            client.register_script(script(name)) for name in ("index", "unindex", "retire")
-        )
+        self._index, self._unindex, self._retire = (Script(client, name) for name in ("index", "unindex", "retire"))
 
     def add(self, backup: Backup) -> None:
         """Put a backup into the index. Raises `BackupRetired` while one of that name is being deleted."""
-        session = keys.SESSION.format(uuid=backup.uuid)
-        sets = _sets_of(backup.uuid, backup.user_id)
-        kib = -(-backup.size // 1024)
+        sets = [keys.BACKUPS, _session_backups(backup.uuid), keys.USER_BACKUPS.format(user_id=backup.user_id)]
         with redis_errors():
             added = self._index(
-                keys=[keys.RETIRED, keys.BACKUP.format(name=backup.name), session, *sets],
-                args=[
-                    *(backup.name, repr(backup.created_at), backup.uuid, backup.user_id, kib),
-                    *flatten(backup.to_hash()),
-                ],
+                retired=keys.RETIRED,
+                backup=keys.BACKUP.format(name=backup.name),
+                session=keys.SESSION.format(uuid=backup.uuid),
+                sets=sets,
+                name=backup.name,
+                created_at=repr(backup.created_at),
+                uuid=backup.uuid,
+                user_id=backup.user_id,
+                kib=-(-backup.size // 1024),
+                fields=flatten(backup.to_hash()),
             )
         if not added:
             raise BackupRetired(backup.name)
@@ -182,13 +183,8 @@ class BackupIndex:
 
     def delete(self, name: str) -> None:
         """Take a backup out of the index, if it is there."""
-        match = NAME_PATTERN.fullmatch(name)
-        if not match:
-            raise BackupNotFound(name)
-        uuid = match["uuid"]
-        names = [keys.BACKUP.format(name=name), keys.SESSION.format(uuid=uuid), *_sets_of(uuid, None)]
         with redis_errors():
-            self._unindex(keys=names, args=[name, uuid, *keys.USER_BACKUPS.split("{user_id}")])
+            self._unindex(**_names(name))
 
     def retire(self, name: str, now: float, *, keep: Keep = "") -> bool:
         """Take a backup out of the index before its files are deleted; False when there is none. The caller deletes the
@@ -197,21 +193,8 @@ class BackupIndex:
         Checking and taking out are one step. Raises `BackupInUse` while a session is to be restored from it, while its
         own session is being deleted with this backup as the last, and for what `keep` protects: the newest backup of a
         "living" session, or of "any"."""
-        match = NAME_PATTERN.fullmatch(name)
-        if not match:
-            raise BackupNotFound(name)
-        uuid = match["uuid"]
-        names = [
-            keys.BACKUPS,
-            keys.SESSION_BACKUPS.format(uuid=uuid),
-            keys.BACKUP.format(name=name),
-            keys.RETIRED,
-            keys.IN_USE,
-            keys.SESSION.format(uuid=uuid),
-        ]
-        arguments = [name, repr(now), uuid, *keys.USER_BACKUPS.split("{user_id}"), keep]
         with redis_errors():
-            answer = self._retire(keys=names, args=arguments)
+            answer = self._retire(**_names(name), retired=keys.RETIRED, in_use=keys.IN_USE, now=repr(now), protect=keep)
         if answer == "in_use":
             raise BackupInUse(
                 f"Backup {name} is in use: a session is being restored from it, or its own session is being deleted."
@@ -276,6 +259,22 @@ class BackupIndex:
         return [Backup.from_hash(hashed) for hashed in hashes if hashed]
 
 
-def _sets_of(uuid: str, user_id: str | None) -> list[str]:
-    sets = [keys.BACKUPS, keys.SESSION_BACKUPS.format(uuid=uuid)]
-    return sets if user_id is None else [*sets, keys.USER_BACKUPS.format(user_id=user_id)]
+def _session_backups(uuid: str) -> str:
+    return keys.SESSION_BACKUPS.format(uuid=uuid)
+
+
+def _names(name: str) -> dict[str, str]:
+    """What the scripts that remove a backup from the index take of it. Raises `BackupNotFound` for no name of one."""
+    match = NAME_PATTERN.fullmatch(name)
+    if not match:
+        raise BackupNotFound(name)
+    uuid = match["uuid"]
+    return {
+        "backups": keys.BACKUPS,
+        "session_backups": _session_backups(uuid),
+        "backup": keys.BACKUP.format(name=name),
+        "session": keys.SESSION.format(uuid=uuid),
+        "name": name,
+        "uuid": uuid,
+        "user_backups": keys.USER_BACKUPS.format(user_id="%s"),
+    }

@@ -21,7 +21,7 @@ from app.core.costs.prices import Prices
 from app.core.costs.usage import KINDS, DailyUsage, Interval, bill, months_between, running_amounts
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
-from app.core.redis.scripts import flatten, script
+from app.core.redis.scripts import Script, flatten
 
 AT_ONCE = 200
 """Sessions read in one round trip: some 50 KB for a month."""
@@ -80,7 +80,7 @@ class Ledger:
 
     def __init__(self, client: redis.Redis, prices: Prices) -> None:
         self._redis = client
-        self._shown = client.register_script(script("shown"))
+        self._shown = Script(client, "shown")
         self.prices = prices
 
     def payer(self, uuid: str) -> Payer | None:
@@ -139,7 +139,7 @@ class Ledger:
         figures = {kind: f"{made.dollars[kind]:.9f}" for kind in KINDS} | {"saved": f"{made.saved:.9f}"}
         digest = hashlib.sha256(json.dumps(self.prices.to_json(), sort_keys=True).encode()).hexdigest()[:16]
         with redis_errors():
-            shown = self._shown(keys=[keys.SHOWN], args=[digest, *flatten(figures)])
+            shown = self._shown(shown=keys.SHOWN, prices=digest, totals=flatten(figures))
         *dollars, saved = map(float, shown)
         return Totals(dict(zip(KINDS, dollars, strict=True)), saved, int(refusals or 0))
 

@@ -30,7 +30,7 @@ from app.core.redis import keys, task_queue
 from app.core.redis.counters import PROMPT_BUCKETS
 from app.core.redis.errors import redis_errors
 from app.core.redis.events import EVENTS_KEPT
-from app.core.redis.scripts import ON_PROMPTS, pairs, script
+from app.core.redis.scripts import Script, pairs
 from app.core.sessions.change import Change, Changed, change_keys
 from app.core.sessions.model import UP, Record, Status, number
 from app.core.sessions.store import SessionStore
@@ -45,8 +45,14 @@ MARKER = "*up*"
 UNFINISHED_PER_WAITING = 2
 """Unfinished prompts allowed for each one that may wait: bounds the agent's own queue."""
 
-COUNTS = keys.PROMPT_BYTES.split("{user_id}")
-"""The parts of a user's key before and after the user id."""
+COUNTS = keys.PROMPT_BYTES.format(user_id="%s")
+"""A user's key, as scripts complete it."""
+
+ON_PROMPTS = (
+    *("take", "delivered", "finish", "first_token", "hold", "release", "close", "rolled_back"),
+    *("agent_here", "agent_failed", "agent_leaves", "agent_stays"),
+)
+"""The scripts of lua/prompts.lua."""
 
 REASON_LENGTH = 2_000
 """Characters kept of a failure's reason, which the agent wrote."""
@@ -78,6 +84,9 @@ ROLLED_BACK = "The session was rolled back to a time before this prompt had ende
 ROLLED_BACK_KEPT = 1_000
 """Prompts of a session that are remembered as rolled back, the newest: as many as an agent knows of those it undid.
 They take up to 70 KB of Redis, as long as the session lives."""
+
+DURATIONS = {"times": keys.PROMPT_TIMES, "bounds": json.dumps(PROMPT_BUCKETS)}
+"""What the scripts' part `durations` takes."""
 
 TIMED = 200
 """Answered prompts of a session whose times are read."""
@@ -144,9 +153,7 @@ class Inbox:
         self._redis = client
         self._store = store
         self._settings = settings
-        self._scripts = {
-            name: client.register_script(script(name)) for name in ("take", "finish", "first_token", *ON_PROMPTS)
-        }
+        self._scripts = {name: Script(client, name) for name in ON_PROMPTS}
 
     def take(self, uuid: str, text: str, message_id: str = "", *, now: float, request_id: str = "") -> Taken:
         """Store a prompt, and wake its session if it sleeps. The same id and text again is the same prompt. One that
@@ -158,28 +165,31 @@ class Inbox:
         data = self._checked(text, message_id)
         message_id = message_id or secrets.token_hex(8)
         due = now + self._settings.stale_after
-        wakes = [
+        wake, restore = (
             self._store.request(
                 uuid,
                 now,
                 Change.intent(Status.WAKING, task=task, noop=UP, due=due, request_id=request_id, touch=True),
             )
             for task in (task_queue.WAKE, task_queue.RESTORE)
-        ]
-        given = {
-            "digest": hashlib.sha256(data).hexdigest(),
-            "text": text,
-            "request_id": request_id,
-            "traceparent": tracing.traceparent(),
-            "limit": self._settings.inbox_limit,
-            "most": self._settings.inbox_limit * UNFINISHED_PER_WAITING,
-            "rolled_back": ROLLED_BACK,
-            **self._budget(),
-        }
-        with redis_errors():
-            code, detail, record, prompt, agent = self._scripts["take"](
-                keys=_keys(uuid, message_id), args=[self._given(uuid, message_id, now, **given), *wakes]
-            )
+        )
+        code, detail, record, prompt, agent = self._run(
+            "take",
+            uuid,
+            message_id,
+            now,
+            digest=hashlib.sha256(data).hexdigest(),
+            text=text,
+            request_id=request_id,
+            traceparent=tracing.traceparent(),
+            limit=self._settings.inbox_limit,
+            most=self._settings.inbox_limit * UNFINISHED_PER_WAITING,
+            rolled_back=ROLLED_BACK,
+            wake=wake,
+            restore=restore,
+            **change_keys(uuid),
+            **self._budget(uuid),
+        )
         if code == "reused":
             raise PromptIdReused("This message id was already used with another text; choose a new id.")
         if code == "no_room":
@@ -207,7 +217,7 @@ class Inbox:
 
     def delivered(self, uuid: str, message_id: str, now: float) -> bool:
         """Note that the agent has this prompt; False when it was noted before."""
-        return self._run("delivered", uuid, message_id, now)
+        return bool(self._run("delivered", uuid, message_id, now))
 
     def finish(
         self,
@@ -222,24 +232,27 @@ class Inbox:
         """Note that a prompt is finished: processed, or failed where a `reason` is given, by which `code` it is
         counted; both with their response. The first result stands; False for a later one, or an unknown prompt. One
         that failed because it was rolled back is marked so, whatever its result was before."""
-        given = {
-            "state": State.FAILED if reason else State.PROCESSED,
-            "response": json.dumps(dict(response)) if response else "",
-            "reason": reason[:REASON_LENGTH],
-            "code": code,
-            "bounds": PROMPT_BUCKETS,
-            **self._budget(),
-        }
-        finished = self._run("finish", uuid, message_id, now, **given)
+        finished = self._run(
+            "finish",
+            uuid,
+            message_id,
+            now,
+            state=State.FAILED if reason else State.PROCESSED,
+            response=json.dumps(dict(response)) if response else "",
+            reason=reason[:REASON_LENGTH],
+            code=code,
+            **DURATIONS,
+            **self._budget(uuid),
+        )
         # An agent can name any id. Of those that are no prompts, none is remembered.
         if code is Failure.ROLLED_BACK and self.states(uuid, [message_id]) != [None]:
             self._mark(uuid, [message_id], now)
-        return finished
+        return bool(finished)
 
     def answer_begins(self, uuid: str, message_id: str, now: float) -> bool:
         """Note that the first token of the answer has come; False when it was noted before, or the prompt is
         unknown."""
-        return self._run("first_token", uuid, message_id, now, bounds=PROMPT_BUCKETS)
+        return bool(self._run("first_token", uuid, message_id, now, **DURATIONS))
 
     def get(self, uuid: str, message_id: str) -> Prompt:
         """The prompt; raises `PromptNotFound`, also once `PROMPT_TTL` has passed since it was finished."""
@@ -321,7 +334,7 @@ class Inbox:
     def _mark(self, uuid: str, ids: Sequence[str], now: float) -> int:
         """Mark prompts that have ended as rolled back, and remember them; answers how many were not marked before."""
         return sum(
-            self._count("rolled_back", uuid, "-", now, ids=ids[first : first + MARKED_AT_ONCE], most=ROLLED_BACK_KEPT)
+            self._run("rolled_back", uuid, "-", now, ids=ids[first : first + MARKED_AT_ONCE], most=ROLLED_BACK_KEPT)
             for first in range(0, len(ids), MARKED_AT_ONCE)
         )
 
@@ -361,7 +374,7 @@ class Inbox:
     def hold(self, uuid: str, generation: int, now: float) -> bool:
         """Stop deliveries to the session's agent and hold its prompts back, before the intent `generation` stops it.
         Does nothing and answers False when a newer intent exists: a prompt came in the meantime."""
-        return self._run("hold", uuid, "", now, generation=str(generation))
+        return bool(self._run("hold", uuid, "", now, generation=generation))
 
     def release(self, uuid: str, now: float) -> None:
         """Make the held prompts deliverable, before the session starts. An agent that was being stopped and still runs
@@ -372,7 +385,7 @@ class Inbox:
         """Fail all prompts of a session that is being deleted, and forget its agent. Results stay for `PROMPT_TTL`."""
         for prompt in self.unfinished(uuid):
             self.finish(uuid, prompt.id, reason=reason, code=Failure.DELETE, now=now)
-        self._run("close", uuid, "", now, counts=COUNTS)
+        self._run("close", uuid, "", now, answered=_answered(uuid), counts=COUNTS)
 
     def agent(self, uuid: str) -> Agent | None:
         """The session's agent, None while it has not registered or once it is being stopped."""
@@ -396,13 +409,14 @@ class Inbox:
     def agent_stays(self, uuid: str, generation: int, now: float) -> None:
         """Note that the intent `generation` broke the stop off, and that the agent takes prompts again. Does nothing
         when a newer intent exists."""
-        self._run("agent_stays", uuid, "", now, generation=str(generation))
+        self._run("agent_stays", uuid, "", now, generation=generation)
 
     def agent_here(self, uuid: str, address: str, name: str, boot: str, now: float) -> bool:
         """Register the session's agent at `address`. One with another `boot` than before gets all unfinished prompts
         again. False when it is being stopped or its session is deleted. Raises `InvalidRequest` for a bad address."""
         agent = Agent.at_address(uuid, address, self._settings, name=name, boot=boot)
-        return self._run("agent_here", uuid, "", now, address=agent.address, pod=agent.name, boot=agent.boot)
+        given = {"address": agent.address, "pod": agent.name, "boot": agent.boot}
+        return bool(self._run("agent_here", uuid, "", now, **given))
 
     def agent_gone(self, uuid: str) -> None:
         """Forget the session's agent."""
@@ -439,9 +453,10 @@ class Inbox:
             raise InvalidRequest("`id` must be 1 to 64 characters of A-Z a-z 0-9 . _ -")
         return data
 
-    def _budget(self) -> dict[str, Any]:
-        """Arguments of lua/budget.lua and lua/room.lua."""
+    def _budget(self, uuid: str) -> dict[str, Any]:
+        """What the scripts' part `budget` takes."""
         return {
+            "answered": _answered(uuid),
             "overhead": PROMPT_OVERHEAD,
             "session_bytes": self._settings.session_prompt_bytes,
             "user_bytes": self._settings.user_prompt_bytes,
@@ -465,16 +480,10 @@ class Inbox:
             hashed = self._redis.hgetall(keys.PROMPT.format(uuid=uuid, id=message_id))
         return Prompt.from_hash(message_id, hashed) if hashed else None
 
-    def _run(self, script_name: str, uuid: str, message_id: str, now: float, **more: Any) -> bool:
-        return bool(self._count(script_name, uuid, message_id, now, **more))
-
-    def _count(self, script_name: str, uuid: str, message_id: str, now: float, **more: Any) -> int:
-        with redis_errors():
-            given = self._given(uuid, message_id, now, **more)
-            return int(self._scripts[script_name](keys=_keys(uuid, message_id), args=[given]))
-
-    def _given(self, uuid: str, message_id: str, now: float, **more: Any) -> str:
+    def _run(self, script: str, uuid: str, message_id: str, now: float, **given: Any) -> Any:
+        """Run a script with what all on prompts take, and what it takes besides."""
         common = {
+            **_keys(uuid, message_id),
             "uuid": uuid,
             "id": message_id,
             "now": number(now),
@@ -483,15 +492,22 @@ class Inbox:
             "events_kept": EVENTS_KEPT,
             "events_bytes": self._settings.session_event_bytes,
         }
-        return json.dumps(common | more)
+        with redis_errors():
+            return self._scripts[script](**(common | given))
 
 
-def _keys(uuid: str, message_id: str) -> list[str]:
-    own = (keys.INBOX, keys.HELD, keys.PROMPTS, keys.INBOX_PENDING, keys.AGENT)
-    return [
-        *change_keys(uuid),
-        *(name.format(uuid=uuid) for name in own),
-        keys.PROMPT.format(uuid=uuid, id=message_id),
-        keys.ANSWERED.format(uuid=uuid),
-        keys.PROMPT_TIMES,
-    ]
+def _keys(uuid: str, message_id: str) -> dict[str, str]:
+    return {
+        "session": keys.SESSION.format(uuid=uuid),
+        "events": keys.EVENTS.format(uuid=uuid),
+        "inbox": keys.INBOX.format(uuid=uuid),
+        "held": keys.HELD.format(uuid=uuid),
+        "prompts": keys.PROMPTS.format(uuid=uuid),
+        "pending": keys.INBOX_PENDING,
+        "agent": keys.AGENT.format(uuid=uuid),
+        "prompt": keys.PROMPT.format(uuid=uuid, id=message_id),
+    }
+
+
+def _answered(uuid: str) -> str:
+    return keys.ANSWERED.format(uuid=uuid)

@@ -15,7 +15,7 @@ from app.core.costs.prices import OTHER
 from app.core.costs.usage import day_number
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
-from app.core.redis.scripts import flatten, script
+from app.core.redis.scripts import Script, flatten
 
 DAY_KEPT = 172_800
 """s: two days, so that a count outlives its day in every time zone."""
@@ -57,18 +57,29 @@ class TokenUsage:
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
-        self._spend = client.register_script(script("spend"))
+        self._spend = Script(client, "spend")
 
     def add(self, uuid: str, user_id: str, tokens: Tokens, now: float, model: str = OTHER) -> None:
         """Count the tokens of one request, and book them in the cost ledger under the name of `model`; only once, even
         when Redis' answer is lost."""
-        session, user = keys.TOKENS.format(uuid=uuid), keys.USER_TOKENS.format(user_id=user_id, day=day_of(now))
-        once = keys.SPENT.format(request=secrets.token_hex(8))
         with redis_errors():
-            kept = (SESSION_KEPT, DAY_KEPT, ONCE_KEPT)
-            booked = (uuid, user_id, day_number(now), model, tokens.prompt, tokens.completion)
-            names = [session, user, once, keys.SESSION.format(uuid=uuid)]
-            self._spend(keys=names, args=[*kept, tokens.total, *booked, *flatten(vars(tokens))])
+            self._spend(
+                tokens=keys.TOKENS.format(uuid=uuid),
+                user_tokens=keys.USER_TOKENS.format(user_id=user_id, day=day_of(now)),
+                once=keys.SPENT.format(request=secrets.token_hex(8)),
+                session=keys.SESSION.format(uuid=uuid),
+                kept_of_session=SESSION_KEPT,
+                kept_of_day=DAY_KEPT,
+                kept_once=ONCE_KEPT,
+                total=tokens.total,
+                uuid=uuid,
+                user_id=user_id,
+                day=day_number(now),
+                model=model,
+                prompt=tokens.prompt,
+                completion=tokens.completion,
+                counts=flatten(vars(tokens)),
+            )
 
     def of_session(self, uuid: str) -> Tokens:
         """All tokens of a session so far."""

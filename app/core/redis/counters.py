@@ -26,7 +26,7 @@ ANSWERED, FIRST_TOKEN = "answered", "first_token"
 """What is measured of a prompt, each since it was stored: its answer's end and first token."""
 
 PROMPT_FAILED = "failed:"
-"""Begins the fields that count failed prompts, by why (app/core/redis/lua/finish.lua)."""
+"""Begins the fields that count failed prompts, by why (the script `finish`)."""
 
 FAILED = ":failed"
 """Ends the field that counts an action's failures."""
@@ -117,7 +117,7 @@ class Counters:
         return durations, {name.removesuffix(FAILED): count for name, count in sorted(failed.items())}
 
     def prompts(self) -> tuple[dict[str, Histogram], dict[str, int]]:
-        """The durations of prompts (`ANSWERED`, `FIRST_TOKEN`), which lua/timed.lua counts, and the number of failed
+        """The durations of prompts (`ANSWERED`, `FIRST_TOKEN`), which scripts count, and the number of failed
         ones, by the code of why."""
         with redis_errors():
             counted = self._redis.hgetall(keys.PROMPT_TIMES)
@@ -169,7 +169,7 @@ class Counters:
 
 
 def _observe(pipe: redis.client.Pipeline, key: str, name: str, ms: int, bounds: tuple[float, ...]) -> None:
-    """Count a duration in a hash; lua/timed.lua does the same."""
+    """Count a duration in a hash, as the scripts do (the part `durations` of lua/prompts.lua)."""
     pipe.hincrby(key, f"{name}:{bisect.bisect_left(bounds, ms / 1000)}", 1)
     pipe.hincrby(key, f"{name}:ms", ms)
 

@@ -15,7 +15,7 @@ from app.core.redis import keys
 from app.core.redis.errors import redis_errors
 from app.core.redis.memory import Memory
 from app.core.redis.notifications import Notices
-from app.core.redis.scripts import script
+from app.core.redis.scripts import Script
 
 ID_PATTERN = re.compile(r"[0-9]{1,20}(-[0-9]{1,20})?")
 LARGEST_ID = 2**64 - 1
@@ -72,7 +72,7 @@ class EventLog:
         self._redis = client
         self._memory = memory
         self._most = most
-        self._append = client.register_script(script("append"))
+        self._append = Script(client, "append")
         self._notices = Notices(client)
 
     def append(self, uuid: str, kind: str, data: Mapping[str, Any]) -> None:
@@ -84,7 +84,7 @@ class EventLog:
         most = min(self._most, EVENTS_BYTES_FULL) if self._memory.full() else self._most
         texts = [text for kind, data in events for text in (kind, json.dumps(data))]
         with redis_errors():
-            self._append(keys=[keys.EVENTS.format(uuid=uuid)], args=[EVENTS_KEPT, most, *texts])
+            self._append(events=keys.EVENTS.format(uuid=uuid), most=EVENTS_KEPT, bytes=most, added=texts)
 
     def last_id(self, uuid: str) -> str:
         """The id of the newest event."""

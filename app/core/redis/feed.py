@@ -1,8 +1,8 @@
 """The feed: the events of all sessions, as one capped stream that clients follow.
 
-The scripts that write a session's events write it too (lua/log.lua). In a process all followers share one reader, which
-reads and parses an event once and puts it into the bounded queue of each follower that wants it. A follower first reads
-from Redis what came before it joined.
+The scripts that write a session's events write it too (the part `events` of lua/record.lua). In a process all followers
+share one reader, which reads and parses an event once and puts it into the bounded queue of each follower that wants
+it. A follower first reads from Redis what came before it joined.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from app.core.redis.errors import redis_errors
 from app.core.redis.events import FROM_START, QUIET
 from app.core.redis.memory import Memory
 from app.core.redis.notifications import Notices
-from app.core.redis.scripts import script
+from app.core.redis.scripts import Script
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class Feed:
         self._redis = client
         self._memory = memory
         self._notices = Notices(client)
-        self._shrink = client.register_script(script("feed_shrink"))
+        self._shrink = Script(client, "shrink_feed")
         self._lock = Lock()
         self._followers: set[Follower] = set()
         self._reading = False
@@ -137,7 +137,7 @@ class Feed:
         """Free memory while Redis is full. The observer calls it: what adds events doesn't know how full Redis is."""
         if self._memory.full():
             with redis_errors():
-                self._shrink(keys=[keys.FEED], args=[FEED_BYTES_FULL])
+                self._shrink(feed_stream=keys.FEED, bytes=FEED_BYTES_FULL)
 
     def follow(self, after: str, wanted: Wanted, seconds: float, quiet: float = QUIET) -> Iterator[FeedEvent | None]:
         """The wanted events after the id `after`, for `seconds`, or until the follower is too slow or Redis fails:

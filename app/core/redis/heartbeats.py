@@ -8,7 +8,7 @@ import redis
 
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
-from app.core.redis.scripts import script
+from app.core.redis.scripts import Script
 
 WORKER_SILENCE = 15.0
 """s: workers report every 2 s; a few reports may be missed under load."""
@@ -37,7 +37,7 @@ class Heartbeats:
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
-        self._observed = client.register_script(script("observed"))
+        self._observed = Script(client, "observed")
 
     def ping(self) -> None:
         """Raises `StateUnavailable` when Redis does not answer."""
@@ -58,7 +58,9 @@ class Heartbeats:
 
     def observer_alive(self, now: float) -> None:
         with redis_errors():
-            self._observed(keys=[keys.OBSERVER_SEEN, keys.OBSERVER_SINCE], args=[f"{now:.3f}", OBSERVER_SILENCE])
+            self._observed(
+                seen=keys.OBSERVER_SEEN, since=keys.OBSERVER_SINCE, now=f"{now:.3f}", silence=OBSERVER_SILENCE
+            )
 
     def observed_since(self, now: float) -> float | None:
         """Since when the observer has watched without a pause, None while it is silent. What it missed before that must

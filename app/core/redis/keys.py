@@ -13,7 +13,7 @@ LEASE = "lease:{uuid}"
 BACKUP_LEASE = "lease:{uuid}:backup"
 DELIVERY_LEASE = "lease:{uuid}:deliver"
 
-# The feed: events of all sessions (app/core/redis/feed.py). Scripts name it themselves (app/core/redis/lua/log.lua).
+# The feed: events of all sessions (app/core/redis/feed.py). Scripts name it themselves (app/core/redis/lua/record.lua).
 FEED = "events"
 
 # A session's use, as noted by processes that may not write its record (app/core/redis/use_fields.py).
@@ -189,6 +189,6 @@ BUDGET_WARNED = "costs:warned:{month}:{owner}"
 BUDGET_REFUSALS = "costs:refusals"
 
 # A person who is signed in at the dashboard, by the SHA-256 of the cookie's secret; and the names of all sign-ins with
-# one API key, or of one person of the provider, newest first (app/core/redis/lua/sign_in.lua).
+# one API key, or of one person of the provider, newest first (the script `sign_in`).
 SIGNED_IN = "dashboard:session:{digest}"
 SIGN_INS = "dashboard:sign_ins:{digest}"

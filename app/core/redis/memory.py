@@ -1,8 +1,8 @@
 """How full Redis is. While only its reserve is left, new sessions and prompts are refused, so that sleeps, deletions,
 leases and task queues go on and free memory.
 
-Scripts that store sessions and prompts check for themselves (lua/room.lua). Events and kept answers, too frequent for
-that, go by a reading at most a second old. Other data in the same Redis is not checked: against it, part of the
+Scripts that store sessions and prompts check for themselves (their part `room`). Events and kept answers, too frequent
+for that, go by a reading at most a second old. Other data in the same Redis is not checked: against it, part of the
 reserve is held as ballast, which the observer frees in time.
 """
 

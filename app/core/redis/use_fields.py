@@ -1,8 +1,8 @@
 """The fields about a session's use, and which texts are valid for them.
 
 The gateway may not write records, so it writes these fields to the hash `session:{uuid}:use`; the record's next change
-copies them. A compromised gateway may write anything there, so Python (`well_formed`) and the scripts (lua/noted.lua)
-take only these fields, and only texts of their form.
+copies them. A compromised gateway may write anything there, so Python (`well_formed`) and the scripts (their part
+`noted`) take only these fields, and only texts of their form.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from app.core.signal_kinds import SIGNAL_PREFIX, SIGNALS
 
 
 class Form(StrEnum):
-    """The forms of texts; lua/noted.lua checks each by the function of this name."""
+    """The forms of texts; the part `noted` checks each by the function of this name."""
 
     NUMBER = "number"
     COUNT = "count"
@@ -46,7 +46,7 @@ def well_formed(name: str, text: str) -> bool:
 
 
 def as_lua() -> str:
-    """`USE_FIELDS` and `LONGEST_USE` as Lua has them, in front of lua/noted.lua."""
+    """`USE_FIELDS` and `LONGEST_USE` as scripts have them: their part `use_fields`."""
     forms = ", ".join(f"{name} = '{form}'" for name, form in USE_FIELDS.items())
     return f"local USE_FIELDS = {{{forms}}}\nlocal LONGEST_USE = {LONGEST_USE}\n"
 

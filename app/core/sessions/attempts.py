@@ -13,7 +13,7 @@ import redis
 
 from app.core.redis import keys
 from app.core.redis.leases import Leases
-from app.core.redis.scripts import pairs, script
+from app.core.redis.scripts import Script, pairs
 from app.core.sessions.model import Record
 
 
@@ -22,7 +22,7 @@ class Attempts:
 
     def __init__(self, client: redis.Redis, leases: Leases) -> None:
         self._leases = leases
-        self._begin = client.register_script(script("begin"))
+        self._begin = Script(client, "begin")
 
     @contextmanager
     def begin(self, uuid: str, generation: int) -> Iterator[Record | None]:
@@ -56,8 +56,16 @@ class Attempts:
         begun: list[Record] = []
 
         def take(name: str, token: bytes, ttl: int) -> bool:
-            names = [keys.SESSION.format(uuid=uuid), name, requests]
-            code, flat = self._begin(keys=names, args=[uuid, generation, token, ttl, tries])
+            code, flat = self._begin(
+                session=keys.SESSION.format(uuid=uuid),
+                lease=name,
+                requests=requests,
+                uuid=uuid,
+                generation=generation,
+                token=token,
+                ttl=ttl,
+                tries=tries,
+            )
             if code == "ok":
                 begun.append(Record.from_hash(pairs(flat)))
             return bool(begun)

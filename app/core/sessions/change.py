@@ -1,4 +1,4 @@
-"""A change of one session: the argument and the answer of lua/change.lua, which makes all of it or nothing."""
+"""A change of one session: the argument and the answer of the script `change`, which makes all of it or nothing."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Intervals:
         return cls(points_from=since, points_kib=-(-size // 1024))
 
     def to_texts(self) -> dict[str, str]:
-        """As lua/ledger.lua takes them."""
+        """As the part `intervals` of lua/ledger.lua takes them."""
         return {each.name: number(value) for each in fields(self) if (value := getattr(self, each.name))}
 
 
@@ -161,7 +161,7 @@ class Changed:
 
     @classmethod
     def from_answer(cls, uuid: str, to: Status | None, answer: Sequence[Any]) -> Changed:
-        """What lua/change.lua answered; raises as `SessionStore.apply`."""
+        """What the script answered; raises as `SessionStore.apply`."""
         code, detail, flat = answer
         if code == "missing":
             raise SessionNotFound(uuid)
@@ -179,10 +179,16 @@ def source_in_use(uuid: str, source: str) -> BackupInUse:
     return BackupInUse(f"Another session is being restored from {source} of session {uuid}; erase it after that.")
 
 
-def change_keys(uuid: str) -> list[str]:
-    """The keys lua/change.lua works on, in its order."""
-    own = [keys.SESSION.format(uuid=uuid), keys.EVENTS.format(uuid=uuid)]
-    return [*own, keys.INTENTS, keys.IDLE, keys.EXPIRY, keys.ALL]
+def change_keys(uuid: str) -> dict[str, str]:
+    """The keys of a script that makes a change."""
+    return {
+        "session": keys.SESSION.format(uuid=uuid),
+        "events": keys.EVENTS.format(uuid=uuid),
+        "intents": keys.INTENTS,
+        "idle": keys.IDLE,
+        "expiry": keys.EXPIRY,
+        "all": keys.ALL,
+    }
 
 
 def _expected(expect: Mapping[str, Any]) -> dict[str, str]:

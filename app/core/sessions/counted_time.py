@@ -15,7 +15,7 @@ import redis
 
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
-from app.core.redis.scripts import script
+from app.core.redis.scripts import Script
 from app.process.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class CountedTime:
 
     def __init__(self, client: redis.Redis, jump: float = JUMP) -> None:
         self._jump = jump
-        self._tick = client.register_script(script("tick"))
+        self._tick = Script(client, "tick")
 
     @classmethod
     def of(cls, client: redis.Redis, settings: Settings) -> CountedTime:
@@ -70,7 +70,7 @@ class CountedTime:
         """Note that the service runs at `now`; answers which time before that counts: none without an earlier tick.
         Raises `StateUnavailable`."""
         with redis_errors():
-            gaps, skipped = self._tick(keys=[keys.CLOCK], args=[f"{now:.3f}", self._jump, GAPS_KEPT])
+            gaps, skipped = self._tick(clock=keys.CLOCK, now=f"{now:.3f}", jump=self._jump, most=GAPS_KEPT)
         if float(skipped):
             _log_gap(float(skipped), now)
         return Counted(now, tuple((float(begin), float(to)) for begin, to in json.loads(gaps)))

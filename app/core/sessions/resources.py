@@ -15,7 +15,7 @@ import redis
 
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
-from app.core.redis.scripts import script
+from app.core.redis.scripts import Script
 from app.core.sessions.model import Record
 
 MINUTE = 60
@@ -52,16 +52,23 @@ class Resources:
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
-        self._write = client.register_script(script("measured"))
+        self._write = Script(client, "measured")
 
     def note(self, uuid: str, sample: Sample, now: float) -> bool:
         """Note the sample of this minute; a second one takes its place. False when the session does not exist, or is
         being deleted."""
         minute = int(now // MINUTE)
         text = f"{minute} {sample.cpu:.4f} {sample.memory_bytes} {sample.disk_bytes}"
-        names = [keys.SESSION.format(uuid=uuid), keys.RESOURCES.format(uuid=uuid)]
         with redis_errors():
-            return bool(self._write(keys=names, args=[minute % MINUTES, text, KEPT, sample.disk_bytes // MIB]))
+            noted = self._write(
+                session=keys.SESSION.format(uuid=uuid),
+                resources=keys.RESOURCES.format(uuid=uuid),
+                field=minute % MINUTES,
+                sample=text,
+                kept=KEPT,
+                disk_mib=sample.disk_bytes // MIB,
+            )
+        return bool(noted)
 
     def read(self, uuid: str) -> Minutes:
         """The samples that are kept. A compromised gateway may have written anything."""

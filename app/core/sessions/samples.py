@@ -15,7 +15,7 @@ import redis
 
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
-from app.core.redis.scripts import script
+from app.core.redis.scripts import Script
 from app.core.sessions.model import Status
 
 MINUTE, HOUR = 60, 3_600
@@ -83,7 +83,7 @@ class Samples:
     def __init__(self, client: redis.Redis, buckets: int) -> None:
         self._redis = client
         self._buckets = buckets
-        self._add = client.register_script(script("sample"))
+        self._add = Script(client, "sample")
 
     def last(self) -> Last:
         """What was noted with the last sample."""
@@ -95,10 +95,19 @@ class Samples:
     def add(self, last: Last, counted: Mapping[str, Any], sample: Sample, hour: Sample | None = None) -> bool:
         """Add a sample, and one of the whole hour before, with what the counters stand at; False if another process
         has added one since `last`."""
-        noted = json.dumps({**counted, "at": sample.at})
-        arguments = [last.text, noted, sample.to_text(), MINUTES_KEPT, hour.to_text() if hour else "", HOURS_KEPT]
         with redis_errors():
-            return bool(self._add(keys=[keys.SAMPLED, keys.MINUTES, keys.HOURS], args=arguments))
+            added = self._add(
+                sampled=keys.SAMPLED,
+                minutes=keys.MINUTES,
+                hours=keys.HOURS,
+                last=last.text,
+                note=json.dumps({**counted, "at": sample.at}),
+                of_minute=sample.to_text(),
+                minutes_kept=MINUTES_KEPT,
+                of_hour=hour.to_text() if hour else "",
+                hours_kept=HOURS_KEPT,
+            )
+        return bool(added)
 
     def minutes(self, count: int = MINUTES_KEPT) -> list[Sample]:
         """The newest samples of minutes, oldest first."""

@@ -16,7 +16,7 @@ import redis
 
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
-from app.core.redis.scripts import script
+from app.core.redis.scripts import Script
 from app.core.sessions.model import Signal, number
 from app.core.signal_kinds import SIGNAL_PREFIX, SIGNALS
 from app.core.throttle import Throttle
@@ -36,7 +36,7 @@ class Activity:
 
     def __init__(self, client: redis.Redis, ticks: Callable[[], float] = time.monotonic) -> None:
         self._redis = client
-        self._write = client.register_script(script("signals"))
+        self._write = Script(client, "signals")
         self._ticks = ticks
         self._throttle = Throttle(WRITE_INTERVAL, REMEMBERED)
         self._lock = threading.Lock()
@@ -67,7 +67,7 @@ class Activity:
         ]
         newest = max(signal.at for signal in signals.values())
         with redis_errors():
-            return bool(self._write(keys=[keys.SESSION.format(uuid=uuid)], args=[number(newest), *fields]))
+            return bool(self._write(session=keys.SESSION.format(uuid=uuid), newest=number(newest), fields=fields))
 
     def read(self, uuid: str) -> Mapping[str, Signal]:
         """All signals ever noted for a session."""

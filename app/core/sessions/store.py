@@ -21,7 +21,7 @@ from app.core.redis import keys
 from app.core.redis.errors import redis_errors
 from app.core.redis.events import EVENTS_BYTES
 from app.core.redis.memory import RESERVE
-from app.core.redis.scripts import flatten, script
+from app.core.redis.scripts import Script, flatten
 from app.core.sessions.change import Change, Changed, change_keys
 from app.core.sessions.counted_time import Counted
 from app.core.sessions.idle_policy import expiry_verdict
@@ -30,7 +30,8 @@ from app.core.sessions.model import Record, Status, encode, number
 REQUESTS_LOOKED_AT = 500
 """Requests for a backup of which the oldest is looked for."""
 
-POINT_SETS = (keys.POINT_REQUESTS, keys.POINTS_WAITING)
+POINT_SETS = (keys.POINT_REQUESTS, keys.POINTS_WAITING, keys.POINTS_DUE, keys.DRILLS, keys.DRILL_REQUESTS)
+"""Where sessions are due for restore points and drills."""
 
 
 @dataclass(frozen=True)
@@ -58,47 +59,43 @@ class SessionStore:
         self._tombstone_ttl = int(tombstone_ttl)
         self._events_bytes = events_bytes
         self._reserve = reserve
-        self._create = client.register_script(script("create"))
-        self._change = client.register_script(script("change"))
-        self._note_unarchived = client.register_script(script("unarchived"))
-        self._backup_requested = client.register_script(script("backup_requested"))
-        self._backup_settled = client.register_script(script("backup_settled"))
-        self._point_requested = client.register_script(script("point_requested"))
-        self._point_settled = client.register_script(script("point_settled"))
+        self._create = Script(client, "create")
+        self._change = Script(client, "change")
+        self._note_unarchived = Script(client, "unarchived")
+        self._backup_requested = Script(client, "backup_requested")
+        self._backup_settled = Script(client, "backup_settled")
+        self._point_requested = Script(client, "point_requested")
+        self._point_settled = Script(client, "point_settled")
 
     def create(self, record: Record, *, quota: int | None, due: float = 0.0, call: Call | None = None) -> str:
         """Record a new session and answer its uuid, "" when that is taken; if the `call` has created a session before,
         the uuid of that. `due` is when its intent is overdue, 0 for a record without one. Raises `QuotaExceeded`,
         `KeyReused` for a call with another digest than before, `BackupNotFound` for a backup that is not in the index,
         and `StoreFull`. `quota` None is for a record that is recovered, which none of these refuse."""
-        answer = self._run(
-            self._create,
-            [
-                keys.SESSION.format(uuid=record.uuid),
-                keys.EVENTS.format(uuid=record.uuid),
-                keys.ALL,
-                keys.BY_STATUS.format(status=record.status),
-                keys.BY_USER.format(user_id=record.user_id),
-                keys.INTENTS,
-                keys.EXPIRY,
-                keys.BACKUPS,
-                keys.IN_USE,
-                keys.CREATED.format(token=call.token) if call else "",
-            ],
-            [
-                record.uuid,
-                -1 if quota is None else quota,
-                number(record.created_at),
-                number(due),
-                number(expiry_verdict(record, Counted(record.last_activity), math.inf).next_check),
-                "state",
-                json.dumps({"status": record.status}),
-                call.digest if call else "",
-                max(1, int(call.kept)) if call else 0,
-                self._reserve,
-                *flatten(record.to_hash()),
-            ],
-        )
+        with redis_errors():
+            answer = self._create(
+                session=_session(record.uuid),
+                events=keys.EVENTS.format(uuid=record.uuid),
+                all=keys.ALL,
+                of_status=keys.BY_STATUS.format(status=record.status),
+                user_sessions=keys.BY_USER.format(user_id=record.user_id),
+                intents=keys.INTENTS,
+                expiry=keys.EXPIRY,
+                backups=keys.BACKUPS,
+                in_use=keys.IN_USE,
+                created_by_call=keys.CREATED.format(token=call.token) if call else "",
+                uuid=record.uuid,
+                quota=-1 if quota is None else quota,
+                created_at=number(record.created_at),
+                due=number(due),
+                expires_at=number(expiry_verdict(record, Counted(record.last_activity), math.inf).next_check),
+                event="state",
+                data=json.dumps({"status": record.status}),
+                digest=call.digest if call else "",
+                call_kept=max(1, int(call.kept)) if call else 0,
+                reserve=self._reserve,
+                fields=flatten(record.to_hash()),
+            )
         if answer == "gone":
             raise BackupNotFound(record.restore_from)
         if answer == "no_room":
@@ -107,7 +104,7 @@ class SessionStore:
             raise QuotaExceeded(Owner.USER, record.user_id, most=quota)
         if answer == "reused":
             raise KeyReused("This Idempotency-Key was used to create another session; choose a new key.")
-        return "" if answer == "exists" else answer
+        return "" if answer == "exists" else str(answer)
 
     def get(self, uuid: str) -> Record:
         """The record; raises `SessionNotFound`."""
@@ -133,7 +130,8 @@ class SessionStore:
     def apply(self, uuid: str, now: float, change: Change) -> Changed:
         """Make a change, all of it or nothing. Raises `SessionNotFound`, `IllegalState`, or `Superseded` where an
         expected field has another value."""
-        answer = self._run(self._change, change_keys(uuid), [self.request(uuid, now, change)])
+        with redis_errors():
+            answer = self._change(**change_keys(uuid), request=self.request(uuid, now, change))
         return Changed.from_answer(uuid, change.to, answer)
 
     def request(self, uuid: str, now: float, change: Change) -> str:
@@ -168,13 +166,14 @@ class SessionStore:
 
     def note_unarchived(self, uuid: str, note: Mapping[str, Any]) -> None:
         """Note since when, and why, the stored conversation is behind; {} when it is complete."""
-        self._run(self._note_unarchived, [keys.SESSION.format(uuid=uuid)], list(encode({"unarchived": note}).values()))
+        with redis_errors():
+            self._note_unarchived(session=_session(uuid), note=encode({"unarchived": note})["unarchived"])
 
     def request_backup(self, uuid: str, now: float, due: float) -> int:
         """Note a request for a backup, overdue at `due`; a backup that has already begun does not settle it. Answers
         the request's number, 0 where there is no such session."""
-        arguments = [uuid, number(due), number(now)]
-        return int(self._run(self._backup_requested, [keys.SESSION.format(uuid=uuid), keys.BACKUP_REQUESTS], arguments))
+        with redis_errors():
+            return int(self._backup_requested(**_backup_requests(uuid), due=number(due), now=number(now)))
 
     def oldest_backup_request(self, now: float) -> float:
         """How long (s) the requested backup that waits longest has waited, 0 for none. Of more requests than are looked
@@ -189,18 +188,20 @@ class SessionStore:
 
     def settle_backup(self, uuid: str, asked: int, now: float) -> bool:
         """Note that the requests up to number `asked` are carried out; False when there is a newer one."""
-        arguments = [uuid, asked, number(now)]
-        return bool(self._run(self._backup_settled, [keys.SESSION.format(uuid=uuid), keys.BACKUP_REQUESTS], arguments))
+        with redis_errors():
+            return bool(self._backup_settled(**_backup_requests(uuid), asked=asked, now=number(now)))
 
     def request_point(self, uuid: str, now: float, due: float, trigger: str) -> bool:
         """Note a request for a restore point, overdue at `due`; a point that has already begun does not settle it.
         False for one of the service itself while another is pending."""
-        arguments = [uuid, number(due), trigger, number(now)]
-        return bool(self._run(self._point_requested, [keys.SESSION.format(uuid=uuid), *POINT_SETS], arguments))
+        with redis_errors():
+            noted = self._point_requested(**_point_requests(uuid), due=number(due), trigger=trigger, now=number(now))
+        return bool(noted)
 
     def settle_point(self, uuid: str, asked: int) -> bool:
         """Note that the requests up to number `asked` are carried out; False when there is a newer one."""
-        return bool(self._run(self._point_settled, [keys.SESSION.format(uuid=uuid), *POINT_SETS], [uuid, asked]))
+        with redis_errors():
+            return bool(self._point_settled(**_point_requests(uuid), asked=asked))
 
     def size(self, deadlines: str) -> int:
         """How many sessions have this deadline."""
@@ -255,7 +256,7 @@ class SessionStore:
         """A deleted session is due for no restore point and no drill; those it has stay listed for `kept` seconds."""
         with redis_errors():
             pipe = self._redis.pipeline(transaction=False)
-            for each in (*POINT_SETS, keys.POINTS_DUE, keys.DRILLS, keys.DRILL_REQUESTS):
+            for each in POINT_SETS:
                 pipe.zrem(each, uuid)
             pipe.expire(keys.POINTS.format(uuid=uuid), max(1, int(kept)))
             pipe.execute()
@@ -301,13 +302,24 @@ class SessionStore:
                 pipe.zcard(keys.BY_STATUS.format(status=status))
             return dict(zip(Status, pipe.execute(), strict=True))
 
-    def _run(self, script: Any, names: list[str], arguments: list[Any]) -> Any:
-        with redis_errors():
-            return script(keys=names, args=arguments)
-
 
 def ask(pipe: Pipeline, uuid: str) -> None:
     """Read the two hashes of a session for `Record.from_hash`. Not in a transaction, which a full Redis refuses: with a
     change in between, the hash of use may be slightly old, as in any record read a moment ago."""
     pipe.hgetall(keys.SESSION.format(uuid=uuid))
     pipe.hgetall(keys.USE.format(uuid=uuid))
+
+
+def _session(uuid: str) -> str:
+    return keys.SESSION.format(uuid=uuid)
+
+
+def _backup_requests(uuid: str) -> dict[str, str]:
+    """What the scripts on requested backups take of a session."""
+    return {"session": _session(uuid), "requests": keys.BACKUP_REQUESTS, "uuid": uuid}
+
+
+def _point_requests(uuid: str) -> dict[str, str]:
+    """What the scripts on requested restore points take of a session."""
+    names = {"requests": keys.POINT_REQUESTS, "waiting": keys.POINTS_WAITING}
+    return {"session": _session(uuid), "uuid": uuid, **names}

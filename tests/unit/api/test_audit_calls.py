@@ -339,10 +339,12 @@ def test_a_call_is_carried_out_though_its_entry_is_not_written(
     )
 
 
-def test_without_redis_nobody_waits_for_it_twice(make_app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_redis_nobody_waits_for_it_twice(
+    make_app: AppMaker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     app = make_app(redis_url=f"redis://127.0.0.1:{free_port()}/0")
     written: list[object] = []
-    core_of(app).audit._add = lambda **given: written.append(given)
+    monkeypatch.setattr(core_of(app).audit, "_add", lambda **given: written.append(given))
     with caplog.at_level(logging.INFO, logger="app.audit"):
         check_problem(keyed(app, ADMIN_KEY).post("/session/zzzzzzzz/wake"), 503, "state_unavailable")
     [line] = [vars(record) for record in caplog.records if record.name == "app.audit"]

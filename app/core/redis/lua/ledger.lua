@@ -1,3 +1,6 @@
+-- What sessions use and cost: intervals, backups, tokens, and the totals and samples that are shown.
+
+-- part meters
 -- The cost ledger: what each session used, by day (UTC), and running totals of the service, of users and of API keys.
 -- Amounts are whole numbers, by kind:
 --   c:{size}        ms that processes of this size ran
@@ -5,8 +8,8 @@
 --   b               KiB * s of backups
 --   r               KiB * s of what restore points keep in the store
 --   p:{model}, t:{model}   tokens that a model read and wrote
--- What runs on is metered: of all that began in a month, OPEN has the sum of the rates (`n:`), and that of rate times the
--- time from the month's beginning (`s:`). So the running total of any owner is read without reading its sessions.
+-- What runs on is metered: of all that began in a month, OPEN has the sum of the rates (`n:`), and that of rate times
+-- the time from the month's beginning (`s:`). So the running total of any owner is read without reading its sessions.
 -- app/core/redis/keys.py has the names, app/core/costs/ reads them.
 local DAY, MOST_DAYS, KEPT_DAYS = 86400, 400, 427
 
@@ -30,8 +33,9 @@ end
 
 -- Who pays: from the record, or what the ledger kept of it.
 local function payer_of(uuid, session, user)
-  local found = redis.call('HMGET', session, 'user_id', 'made_by', 'size', 'labels', 'created_at')
-  if not found[1] then found = redis.call('HMGET', 'ledger:' .. uuid, 'user_id', 'made_by', 'size', 'labels', 'created_at') end
+  local function read(hash) return redis.call('HMGET', hash, 'user_id', 'made_by', 'size', 'labels', 'created_at') end
+  local found = read(session)
+  if not found[1] then found = read('ledger:' .. uuid) end
   return {
     uuid = uuid, user = found[1] or user or '', key = found[2] or '', size = found[3] or 'standard',
     labels = found[4] or '{}', created = found[5] or '0',
@@ -113,14 +117,18 @@ end
 local function in_ms(text) return math.floor(tonumber(text) * 1000 + 0.5) end
 local function in_s(text) return math.floor(tonumber(text)) end
 
+-- part intervals
+-- Intervals of a session that cost: of its processes, of its volume and of its restore points.
+-- needs: meters
+
 -- Begin and end the interval of a session's restore points: each change of their size ends it, and begins the next.
-local function keep_points(session, payer, given, now)
+local function keep_points(session, payer, told, now)
   local since, kib = unpack(redis.call('HMGET', session, 'points_since', 'points_kib'))
-  local from, size = given.points_from, given.points_kib
-  if since and not given.points_until and (not from or size == kib or tonumber(from) < tonumber(since)) then return end
+  local from, size = told.points_from, told.points_kib
+  if since and not told.points_until and (not from or size == kib or tonumber(from) < tonumber(since)) then return end
   if since then
     meter(payer, 'r', tonumber(kib), in_s(since), 1, -1)
-    book(payer, 'r', by_day(tonumber(kib), in_s(since), in_s(given.points_until or from), 1), now)
+    book(payer, 'r', by_day(tonumber(kib), in_s(since), in_s(told.points_until or from), 1), now)
     redis.call('HDEL', session, 'points_since', 'points_kib')
   end
   -- A maker that lost its lease may come after the end.
@@ -131,7 +139,8 @@ local function keep_points(session, payer, given, now)
   end
 end
 
--- Begin and end the intervals of a session's processes, of its volume and of its restore points. `given` may have (s since the epoch, as texts):
+-- Begin and end the intervals of a session's processes, of its volume and of its restore points. `told` may have (s since
+-- the epoch, as texts):
 --   ran_until: the processes have ended; an interval that began later is a newer one, and goes on
 --   never_ran: they had not begun
 --   runs_from: they run since then; moves the beginning of an open interval, and is ignored before the last end
@@ -140,7 +149,7 @@ end
 --   points_until: the restore points are gone
 --   points_from, points_kib: the restore points keep so much since then; ignored before the last such figure
 -- An interval is booked and closed in one step, so it is booked once, whoever is killed and whatever is repeated.
-local function keep_ledger(session, uuid, given, now)
+local function keep_ledger(session, uuid, told, now)
   local payer = payer_of(uuid, session)
   local since, last, kept, mib = unpack(
     redis.call('HMGET', session, 'compute_since', 'compute_until', 'disk_since', 'disk_mib'))
@@ -151,30 +160,180 @@ local function keep_ledger(session, uuid, given, now)
     redis.call('ZREM', 'costs:running', uuid)
     since = false
   end
-  if since and given.ran_until and tonumber(since) <= tonumber(given.ran_until) then
-    book(payer, kind, by_day(1, in_ms(since), in_ms(given.ran_until), 1000), now)
+  if since and told.ran_until and tonumber(since) <= tonumber(told.ran_until) then
+    book(payer, kind, by_day(1, in_ms(since), in_ms(told.ran_until), 1000), now)
     end_run()
-    last = given.ran_until
+    last = told.ran_until
     redis.call('HSET', session, 'compute_until', last)
-  elseif since and given.never_ran then
+  elseif since and told.never_ran then
     end_run()
   end
-  if given.runs_from and tonumber(given.runs_from) >= tonumber(last or '0') and given.runs_from ~= since then
+  if told.runs_from and tonumber(told.runs_from) >= tonumber(last or '0') and told.runs_from ~= since then
     if since then end_run() end
-    redis.call('HSET', session, 'compute_since', given.runs_from)
-    redis.call('ZADD', 'costs:running', given.runs_from, uuid)
-    meter(payer, kind, 1, in_ms(given.runs_from), 1000, 1)
+    redis.call('HSET', session, 'compute_since', told.runs_from)
+    redis.call('ZADD', 'costs:running', told.runs_from, uuid)
+    meter(payer, kind, 1, in_ms(told.runs_from), 1000, 1)
     describe(payer)
   end
-  if kept and given.kept_until then
+  if kept and told.kept_until then
     kind = 'd:' .. payer.size .. ':' .. mib
     meter(payer, kind, 1, in_s(kept), 1, -1)
-    book(payer, kind, by_day(1, in_s(kept), in_s(given.kept_until), 1), now)
+    book(payer, kind, by_day(1, in_s(kept), in_s(told.kept_until), 1), now)
     redis.call('HDEL', session, 'disk_since', 'disk_mib')
-  elseif not kept and given.kept_from then
-    redis.call('HSET', session, 'disk_since', given.kept_from, 'disk_mib', given.mib)
-    meter(payer, 'd:' .. payer.size .. ':' .. given.mib, 1, in_s(given.kept_from), 1, 1)
+  elseif not kept and told.kept_from then
+    redis.call('HSET', session, 'disk_since', told.kept_from, 'disk_mib', told.mib)
+    meter(payer, 'd:' .. payer.size .. ':' .. told.mib, 1, in_s(told.kept_from), 1, 1)
     describe(payer)
   end
-  keep_points(session, payer, given, now)
+  keep_points(session, payer, told, now)
 end
+
+-- part stored
+-- The end of a backup's costs, which begin in `index`.
+-- needs: meters
+local function stop_metering(backup, uuid, session)
+  local user, since, metered = unpack(redis.call('HMGET', backup, 'user_id', 'created_at', 'metered'))
+  local payer = payer_of(uuid, session, user)
+  local kib, key = string.match(metered, '^(%d+) (.*)$')
+  payer.user, payer.key = user, key
+  meter(payer, 'b', tonumber(kib), in_s(since), 1, -1)
+  return payer, since
+end
+
+local function book_backup(payer, since, size, now)
+  book(payer, 'b', by_day(math.ceil(size / 1024), in_s(since), in_s(now), 1), tonumber(now))
+end
+
+-- script index
+-- Put a backup into the index, unless one of that name is being deleted. From its creation on it costs. `sets` are
+-- those it belongs to, `fields` its hash: field, value, ...
+-- Answers 0 when it is being deleted.
+-- needs: meters
+-- keys: retired, backup, session, sets...
+-- args: name, created_at, uuid, user_id, kib, fields...
+if redis.call('ZSCORE', retired, given.name) then return 0 end
+redis.call('HSET', backup, unpack(given.fields))
+for _, set in ipairs(sets) do redis.call('ZADD', set, given.created_at, given.name) end
+if redis.call('HEXISTS', backup, 'metered') == 0 then
+  local payer = payer_of(given.uuid, session, given.user_id)
+  payer.user = given.user_id
+  -- The backup's end takes the same rate from the same owners, whatever the record has by then.
+  redis.call('HSET', backup, 'metered', given.kib .. ' ' .. payer.key)
+  meter(payer, 'b', tonumber(given.kib), in_s(given.created_at), 1, 1)
+end
+return 1
+
+-- script unindex
+-- Take a backup without files out of the index; what it cost was booked when these were deleted. `user_backups` is the
+-- name of its user's set, with %s for the user id.
+-- needs: stored
+-- keys: backup, session, backups, session_backups
+-- args: name, uuid, user_backups
+local user = redis.call('HGET', backup, 'user_id')
+for _, set in ipairs({backups, session_backups}) do redis.call('ZREM', set, given.name) end
+if user then
+  stop_metering(backup, given.uuid, session)
+  redis.call('ZREM', string.format(given.user_backups, user), given.name)
+  redis.call('DEL', backup)
+end
+return 1
+
+-- script retire
+-- Take a backup out of the index, after which its files are deleted; unless a session needs it. `user_backups` is as in
+-- `unindex`; `protect` is "living" for the newest backup of a living session, "any" for that of any session, "" for
+-- none.
+-- Answers "retired" (also when it was before), "gone", "in_use" or "newest".
+-- needs: stored
+-- keys: backups, session_backups, backup, retired, in_use, session
+-- args: name, now, uuid, user_backups, protect
+local name = given.name
+if not redis.call('ZSCORE', backups, name) then
+  return redis.call('ZSCORE', retired, name) and 'retired' or 'gone'
+end
+for _, used in ipairs(redis.call('HVALS', in_use)) do if used == name then return 'in_use' end end
+
+-- A teardown deletes the session's files after this backup of them.
+local status, last = unpack(redis.call('HMGET', session, 'status', 'backup'))
+if status == 'terminating' and last == name then return 'in_use' end
+
+-- The session keeps its newest backup and its newest complete one.
+local living = status and status ~= 'terminated'
+if given.protect == 'any' or (given.protect == 'living' and living) then
+  local newest = redis.call('ZREVRANGE', session_backups, 0, -1)
+  if newest[1] == name then return 'newest' end
+  local prefix = string.sub(backup, 1, #backup - #name)
+  for _, each in ipairs(newest) do
+    if redis.call('HGET', prefix .. each, 'complete') ~= '0' then
+      if each == name then return 'newest' end
+      break
+    end
+  end
+end
+
+local user_id, size = unpack(redis.call('HMGET', backup, 'user_id', 'size'))
+if user_id and size then
+  local payer, since = stop_metering(backup, given.uuid, session)
+  book_backup(payer, since, tonumber(size), given.now)
+end
+if user_id then redis.call('ZREM', string.format(given.user_backups, user_id), name) end
+redis.call('ZREM', backups, name)
+redis.call('ZREM', session_backups, name)
+redis.call('DEL', backup)
+redis.call('ZADD', retired, given.now, name)
+return 'retired'
+
+-- script spend
+-- Count the tokens of a request to a model, once, and book them in the cost ledger. `once` marks it as counted while
+-- the call may be repeated. `kept_of_session`, `kept_of_day` and `kept_once` are in s, `day` counts since 1970-01-01;
+-- `prompt` tokens were read, `completion` written; `counts` are field, count, ...
+-- Answers 0 when it was counted before.
+-- needs: meters
+-- keys: tokens, user_tokens, once, session
+-- args: kept_of_session, kept_of_day, kept_once, total, uuid, user_id, day, model, prompt, completion, counts...
+if not redis.call('SET', once, '1', 'NX', 'EX', given.kept_once) then return 0 end
+for i = 1, #given.counts, 2 do redis.call('HINCRBY', tokens, given.counts[i], given.counts[i + 1]) end
+redis.call('EXPIRE', tokens, given.kept_of_session)
+redis.call('INCRBY', user_tokens, given.total)
+redis.call('EXPIRE', user_tokens, given.kept_of_day)
+local payer, day = payer_of(given.uuid, session, given.user_id), tonumber(given.day)
+for prefix, amount in pairs({p = tonumber(given.prompt), t = tonumber(given.completion)}) do
+  if amount > 0 then book(payer, prefix .. ':' .. given.model, {[day] = amount}, day * 86400) end
+end
+return 1
+
+-- script shown
+-- Totals that only grow, though the beginning of what runs on may move to a later time. New prices begin them anew.
+-- `prices` is their digest, `totals` are name, total, ... Answers the totals to show, in that order.
+-- keys: shown
+-- args: prices, totals...
+if redis.call('HGET', shown, 'prices') ~= given.prices then
+  redis.call('DEL', shown)
+  redis.call('HSET', shown, 'prices', given.prices)
+end
+local answer = {}
+for i = 1, #given.totals, 2 do
+  local name, total = given.totals[i], given.totals[i + 1]
+  local before = redis.call('HGET', shown, name)
+  if not before or tonumber(total) > tonumber(before) then
+    redis.call('HSET', shown, name, total)
+    before = total
+  end
+  answer[#answer + 1] = before
+end
+return answer
+
+-- script sample
+-- Add a sample of the service, unless another process has added one since the caller looked. `last` is the note as the
+-- caller saw it ("" for none), `note` the new one; `of_hour` is "" for none.
+-- Answers 1 if they were added.
+-- keys: sampled, minutes, hours
+-- args: last, note, of_minute, minutes_kept, of_hour, hours_kept
+if (redis.call('GET', sampled) or '') ~= given.last then return 0 end
+redis.call('SET', sampled, given.note)
+redis.call('RPUSH', minutes, given.of_minute)
+redis.call('LTRIM', minutes, -tonumber(given.minutes_kept), -1)
+if given.of_hour ~= '' then
+  redis.call('RPUSH', hours, given.of_hour)
+  redis.call('LTRIM', hours, -tonumber(given.hours_kept), -1)
+end
+return 1

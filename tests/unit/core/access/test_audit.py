@@ -15,7 +15,6 @@ from app.core.access.audit import BYTES, DISTINCT_ENTRIES, SEVERAL, WINDOW, Act,
 from app.core.errors import InvalidRequest
 from app.core.redis import keys
 from app.core.redis.memory import BALLAST_SHARE
-from app.core.redis.scripts import PARTS, script
 from app.process.logs import logging_config
 from app.process.settings import Settings
 from tests.world import World
@@ -280,12 +279,6 @@ def test_entries_older_than_that_are_forgotten(audit: Audit, redis_client: redis
     assert [round(now - entry.at) for entry in read(audit)] == [49, 49]
     assert redis_client.hlen(keys.AUDIT_COUNTS) == 0
     assert audit.delete_before(-5.0) == 0
-
-
-def test_every_write_begins_so_that_a_full_redis_takes_it() -> None:
-    for name in ("audit_add", "audit_count", "audit_scan"):
-        assert script(name).startswith("redis.call('UNLINK'")
-    assert {"audit_add", "audit_count"} <= PARTS.keys()
 
 
 def test_while_redis_is_full_the_newest_take_the_place_of_the_oldest(audit: Audit, redis_client: redis.Redis) -> None:

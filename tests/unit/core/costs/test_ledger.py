@@ -18,7 +18,7 @@ from app.core.costs.usage import DAY, bill, by_day, day_number, month_start, num
 from app.core.errors import SessionNotFound, Superseded
 from app.core.prompts.token_usage import Tokens, TokenUsage
 from app.core.redis import keys
-from app.core.redis.scripts import with_parts
+from app.core.redis.scripts import sections
 from app.core.service import NewSession
 from app.core.sessions.change import Intervals
 from app.core.sessions.model import Status, Tier
@@ -441,7 +441,8 @@ def test_the_script_splits_days_and_months_as_the_calendar(
     redis_client.hset("session:aaaa0000", mapping={"user_id": "ada", "compute_since": str(since)})
     redis_client.hset("session:aaaa0000", mapping={"disk_since": str(since), "disk_mib": "5120"})
     given_ends = json.dumps({"ran_until": str(until), "kept_until": str(until)})
-    text = with_parts("keep_ledger(KEYS[1], 'aaaa0000', cjson.decode(ARGV[1]), tonumber(ARGV[2]))", "ledger")
+    parts = "\n".join(sections()[name].text for name in ("meters", "intervals"))
+    text = f"{parts}\nkeep_ledger(KEYS[1], 'aaaa0000', cjson.decode(ARGV[1]), tonumber(ARGV[2]))"
     redis_client.register_script(text)(keys=["session:aaaa0000"], args=[given_ends, until])
     found: dict[str, dict[int, int]] = {"c:standard": {}, "d:standard:5120": {}}
     for name in redis_client.scan_iter("ledger:aaaa0000:*"):

@@ -59,7 +59,7 @@ def numbers(following: Iterator[FeedEvent | None], count: int) -> list[int]:
 
 
 def test_the_scripts_write_the_key_that_is_followed() -> None:
-    assert f"FEED, FEED_KEPT, FEED_BYTES, FEED_SAMPLES = '{keys.FEED}'" in scripts.script("append")
+    assert f"FEED, FEED_KEPT, FEED_BYTES, FEED_SAMPLES = '{keys.FEED}'" in scripts.source("append")
 
 
 def test_an_event_says_whose_it_is_with_the_labels_of_then(feed: Feed, store: SessionStore) -> None:

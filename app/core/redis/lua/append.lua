@@ -1,3 +1,0 @@
--- Add events to a session's stream. KEYS: events. ARGV: events kept, bytes kept, then type, data, ...
-log(KEYS[1], ARGV[1], tonumber(ARGV[2]), {unpack(ARGV, 3)})
-return 1
