@@ -16,6 +16,9 @@ PARTS = sorted(name for name, section in sections().items() if section.kind == "
 DEFINED = re.compile(r"^local (?:function )?([\w, ]+)", re.MULTILINE)
 """What a section defines for all that comes after it: its lines that begin with `local`."""
 
+LUA = {*("ipairs", "pairs", "pcall", "tonumber", "type", "unpack"), *("and", "not", "or", "if", "in", "return")}
+"""Functions of Lua, and its words that may stand before a bracket."""
+
 
 def code_of(section: Section) -> str:
     """A section without its comments and quoted texts."""
@@ -92,6 +95,7 @@ def test_a_section_needs_the_parts_whose_functions_it_calls(name: str) -> None:
     used = used_by(sections()[name]) - defined_by(sections()[name])
     used_parts = {each for each in PARTS if defined_by(sections()[each]) & used}
     assert used_parts <= set(needed_by(name))
+    assert used <= {*LUA, *(each for part in used_parts for each in defined_by(sections()[part]))}
     words = set(re.findall(r"\w+", code_of(sections()[name])))
     for need in sections()[name].needs:
         parts = [sections()[each] for each in (need, *needed_by(need))]
