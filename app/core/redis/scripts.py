@@ -33,8 +33,8 @@ LIST = "..."
 
 @dataclass(frozen=True)
 class Section:
-    """A script, or a part of several: its text, the parts it needs, and the names of the keys and arguments it adds to
-    theirs."""
+    """A script, or a part of several, as `kind` says: its text, the parts it needs, and the names of the keys and
+    arguments it adds to theirs."""
 
     kind: str
     text: str
@@ -67,17 +67,19 @@ class Script:
         return self._script(keys=list(_in_order(self._keys, given)), args=list(_in_order(self._args, given)))
 
 
+@cache
 def source(name: str) -> str:
     """The text of a script as it is sent to Redis."""
     return _preamble(name) + "\n".join(section.text for section in _with_parts(name))
 
 
+@cache
 def names_of(name: str) -> tuple[Sequence[str], Sequence[str]]:
     """The keys and the arguments of a script, in the order in which it takes them."""
     whole = _with_parts(name)
     keys = dict.fromkeys(each for section in whole for each in section.keys)
     args = dict.fromkeys(each for section in whole for each in section.args)
-    return [*keys], [*args]
+    return tuple(keys), tuple(args)
 
 
 @cache
