@@ -7,7 +7,8 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validates_schema
 
-from app.api.schemas import Strict, WholeText, risk_field, seconds, status_field, time_field, uuid_field
+from app.api.schemas import Strict, WholeText, seconds, status_field, time_field, uuid_field
+from app.api.session_schemas import risk_field
 from app.core.sessions.awake_hours import HOURS
 from app.core.sessions.idle_policy import WAITING, WAKE
 

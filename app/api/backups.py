@@ -6,22 +6,19 @@ from typing import Any
 
 from flask import Response, request
 
+from app.api.answers import Answer
+from app.api.backup_schemas import BackupListSchema, BackupsQuerySchema, RestoreSchema
 from app.api.blueprint import Blueprint
-from app.api.current import core, reply, request_id
+from app.api.current import core, request_id
 from app.api.idempotency import name_of_request
 from app.api.prefer import wait_for, waiting
-from app.api.schemas import (
-    ActionSchema,
-    BackupListSchema,
-    BackupsQuerySchema,
-    CreatedSessionSchema,
-    PageQuerySchema,
-    RestoreSchema,
-)
+from app.api.schemas import PageQuerySchema
 from app.api.security import caller, check_listing, check_user, check_uuid, visible_backup, visible_session
+from app.api.session_schemas import ActionSchema, CreatedSessionSchema
 from app.api.sessions import action, created
 from app.core.backups.index import Backup
-from app.core.sessions.model import GONE, iso
+from app.core.redis.paging import Page
+from app.core.sessions.model import GONE
 from app.http.problems import Problem
 
 blp = Blueprint("backups", __name__, description="Backups: make, list, restore, download, delete.")
@@ -33,7 +30,7 @@ ZIP_DOC = {"type": "string", "format": "binary"}
 @blp.arguments(BackupsQuerySchema, location="query")
 @blp.response(200, BackupListSchema)
 @blp.operation("listBackups", 400)
-def list_all(query: dict[str, Any]) -> Response:
+def list_all(query: dict[str, Any]) -> Page[Backup]:
     """List backups, newest first."""
     check_listing(query.get("user_id"), query.get("uuid"))
     return listed(**query)
@@ -43,7 +40,7 @@ def list_all(query: dict[str, Any]) -> Response:
 @blp.arguments(PageQuerySchema, location="query")
 @blp.response(200, BackupListSchema)
 @blp.operation("listSessionBackups", 400, 404)
-def list_of_session(query: dict[str, Any], uuid: str) -> Response:
+def list_of_session(query: dict[str, Any], uuid: str) -> Page[Backup]:
     """List a session's backups, newest first, as long as the session or one of its backups exists."""
     check_uuid(uuid)
     newest = core().backups.newest_of(uuid)
@@ -56,7 +53,7 @@ def list_of_session(query: dict[str, Any], uuid: str) -> Response:
 @blp.response(202, ActionSchema)
 @blp.alt_response(200, schema=ActionSchema, description="The backup was made within the wait.")
 @blp.operation("backUpSession", 404, 409, body=True, audit="backup")
-def back_up(uuid: str) -> Response:
+def back_up(uuid: str) -> Answer:
     """Back a session up, without interrupting it; answers at once unless asked to wait."""
     with waiting(visible_session(uuid).user_id, uuid):
         asked = core().sessions.request_backup(uuid, request_id())
@@ -65,14 +62,14 @@ def back_up(uuid: str) -> Response:
         return action(ended, "backup", "queued", status=202)
     if ended.backup_error:
         raise Problem(409, "backup_failed", ended.backup_error)
-    return reply({"uuid": uuid, "action": "backup", "status": "done", "backup": ended.backup})
+    return {"uuid": uuid, "action": "backup", "status": "done", "backup": ended.backup}, 200
 
 
 @blp.route("/backups/<name>/restore", methods=["POST"])
 @blp.arguments(RestoreSchema, required=False)
 @blp.response(201, CreatedSessionSchema, headers={"Location": {"schema": {"type": "string"}}})
 @blp.operation("restoreBackup", 404, 507, body=True, rate="create", audit="restore", creates=True)
-def restore(wanted: dict[str, str], name: str) -> Response:
+def restore(wanted: dict[str, str], name: str) -> Answer:
     """Create a session with the files of a backup, for the same user or another."""
     backup = visible_backup(name)
     user_id = wanted.get("user_id", backup.user_id)
@@ -112,26 +109,6 @@ def delete(name: str) -> Response:
     return Response(status=204)
 
 
-def listed(**query: Any) -> Response:
+def listed(**query: Any) -> Page[Backup]:
     """A page of the backups the caller may see."""
-    page = core().backups.page(user_prefix=caller().user_prefix, **query)
-    described = [shown(backup) for backup in page.items]
-    return reply({"total": page.total, "backups": described, "next_cursor": page.next_cursor})
-
-
-def shown(backup: Backup) -> dict[str, Any]:
-    """A backup in an answer."""
-    return {
-        "name": backup.name,
-        "uuid": backup.uuid,
-        "user_id": backup.user_id,
-        "size": backup.size,
-        "files": backup.files,
-        "content_bytes": backup.content_bytes,
-        "sha256": backup.sha256,
-        "created_at": iso(backup.created_at),
-        "verified": backup.verified,
-        "changed": list(backup.changed),
-        "complete": backup.complete,
-        "unreadable": list(backup.unreadable),
-    }
+    return core().backups.page(user_prefix=caller().user_prefix, **query)

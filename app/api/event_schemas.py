@@ -12,7 +12,8 @@ from typing import Any
 from marshmallow import Schema, fields, validate
 
 from app.api.feed_schemas import FEED_SCHEMAS, FilesLostEventSchema, FilesRestoredEventSchema
-from app.api.schemas import MessageSchema, arguments_field, status_field, time_field, uuid_field
+from app.api.message_schemas import Arguments, MessageSchema
+from app.api.schemas import status_field, time_field, uuid_field
 from app.core.sessions.model import Status
 from app.core.sessions.unsaved_work import KINDS
 
@@ -161,7 +162,7 @@ class ToolCallEventSchema(Schema):
     message_id = fields.String(required=True)
     call_id = fields.String()
     name = fields.String()
-    arguments = arguments_field()
+    arguments = Arguments(optional=True)
 
 
 class ToolResultEventSchema(Schema):

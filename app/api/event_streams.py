@@ -15,6 +15,7 @@ from typing import Any, cast
 from flask import Response, current_app, request
 
 from app.api.current import core
+from app.api.message_schemas import MessageSchema, fields_of
 from app.api.security import caller
 from app.api.tenant_limits import Kind, hold
 from app.core.access.tokens import AccessToken
@@ -23,7 +24,7 @@ from app.core.errors import PromptNotFound, SessionNotFound, StateUnavailable
 from app.core.limit_errors import ServerStreamsFull
 from app.core.prompts.inbox import FINISHED, Prompt, State
 from app.core.redis.events import QUIET, REVOKED, SessionEvent, is_event_id
-from app.core.sessions.model import Record, Status, iso
+from app.core.sessions.model import Record, Status
 from app.http.problems import Problem
 
 log = logging.getLogger(__name__)
@@ -189,27 +190,13 @@ def revoked(token: AccessToken | None, event: SessionEvent) -> bool:
     return token.access_epoch < event.data["access_epoch"]
 
 
+MESSAGE = MessageSchema()
+
+
 def message_of(uuid: str, message: Prompt) -> dict[str, Any]:
-    """A prompt in answers and streams."""
-    return {
-        "uuid": uuid,
-        "message_id": message.id,
-        "state": message.state,
-        "message": message.text or None,
-        "response": _response_of(message),
-        "reason": message.reason or None,
-        "created_at": iso(message.created_at),
-        "delivered_at": iso(message.delivered_at),
-        "processed_at": iso(message.processed_at),
-        "rolled_back_at": iso(message.rolled_back_at),
-    }
-
-
-def _response_of(message: Prompt) -> dict[str, Any] | None:
-    """What came of a prompt that has ended; of a failed one there may be nothing."""
-    if message.state is State.FAILED:
-        return dict(message.response) or None
-    return dict(message.response) if message.state is State.PROCESSED else None
+    """A prompt in a stream."""
+    shown: dict[str, Any] = MESSAGE.dump(fields_of(uuid, message))
+    return shown
 
 
 def sse(event_id: str, kind: str, data: Mapping[str, Any]) -> str:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import time
-
-from flask import Response
-
+from app.api.answers import Answer
 from app.api.blueprint import Blueprint
-from app.api.current import core, reply, request_id
+from app.api.current import core, request_id
 from app.api.going_back_schemas import ForkedSessionSchema, ForkSchema, RollbackSchema
 from app.api.idempotency import name_of_request
 from app.api.prefer import wait_for, waiting, wanted_wait
-from app.api.schemas import SessionStatusSchema
 from app.api.security import caller, check_user, visible_session
-from app.api.sessions import created, settled_down, settled_up, status_of
-from app.core.sessions.model import Record, Status, iso
+from app.api.session_schemas import SessionStatusSchema
+from app.api.sessions import created, settled_down, settled_up
+from app.core.sessions.model import Record, Status
 from app.http.problems import Problem
 
 blp = Blueprint("going_back", __name__, description="Going back: roll a session back, fork it.")
@@ -25,7 +22,7 @@ blp = Blueprint("going_back", __name__, description="Going back: roll a session 
 @blp.response(200, SessionStatusSchema)
 @blp.alt_response(202, schema=SessionStatusSchema, description="The wait ran out; the rollback goes on.")
 @blp.operation("rollBackSession", 404, 504, body=True, rate="wake", audit="rollback")
-def roll_back(wanted: dict[str, str], uuid: str) -> Response:
+def roll_back(wanted: dict[str, str], uuid: str) -> Answer:
     """Roll a session back in place, to a restore point or to before a message, after a restore point of the present
     state, and wait for the end. Prompts that ended later, or have not ended, are marked `rolled_back_at` and never run
     again; the conversation is cut at the same moment. A session that is up is stopped for a restore point, and started
@@ -38,26 +35,26 @@ def roll_back(wanted: dict[str, str], uuid: str) -> Response:
         if message_id:
             undone = core().going_back.undo(uuid, message_id, wanted_wait(default) or default, request_id())
             if undone is not None:
-                return reply(status_of(undone, time.time()))
+                return undone, 200
             point_id = core().going_back.before(record, message_id).id
         else:
             point_id = wanted["restore_point"]
         asked = core().going_back.roll_back(uuid, point_id, request_id())
         record = wait_for(asked, _over, default)
     if record.rollback_to or record.generation != asked.generation:
-        return reply(status_of(record, time.time()), 202)
+        return record, 202
     if error := record.rolled_back.get("error"):
         raise Problem(409, "rollback_failed", f"The session was not rolled back, its files are as before: {error}")
     if record.status is Status.FAILED:
         raise Problem(409, "start_failed", record.reason or "The workspace did not start.")
-    return reply(status_of(record, time.time()), 200 if _over(record) else 202)
+    return record, 200 if _over(record) else 202
 
 
 @blp.route("/session/<session:uuid>/fork", methods=["POST"])
 @blp.arguments(ForkSchema, required=False, example={})
 @blp.response(201, ForkedSessionSchema, headers={"Location": {"schema": {"type": "string"}}})
 @blp.operation("forkSession", 404, 504, 507, body=True, rate="create", audit="fork", creates=True)
-def fork(wanted: dict[str, str], uuid: str) -> Response:
+def fork(wanted: dict[str, str], uuid: str) -> Answer:
     """Create a session with the files of another one's restore point: the one that is named, the newest from before a
     message, or else one of now. For the same user HOME and the conversation come along, cut at the same moment; for
     another user neither does."""
@@ -73,8 +70,7 @@ def fork(wanted: dict[str, str], uuid: str) -> Response:
         else:
             point = going_back.newest(source, core().settings.wait_default, request_id())
         made = going_back.fork(source, point, user_id, request_id(), name_of_request(), made_by=caller().name)
-        more = {"forked_from": uuid, "restore_point": point.id, "files_of": iso(point.created_at)}
-        return created(made, more=more)
+        return created(made, forked_at=point)
 
 
 def _over(record: Record) -> bool:

@@ -6,16 +6,10 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validates_schema
 
+from app.api.answers import Text, Time, uuid_field
 from app.api.restore_point_schemas import ID_REGEX
-from app.api.schemas import (
-    MESSAGE_ID_REGEX,
-    CreatedSessionSchema,
-    Strict,
-    WholeText,
-    time_field,
-    user_id_field,
-    uuid_field,
-)
+from app.api.schemas import MESSAGE_ID_REGEX, Strict, WholeText, user_id_field
+from app.api.session_schemas import CreatedSessionSchema
 
 
 def point_field() -> fields.String:
@@ -54,6 +48,6 @@ class ForkSchema(Strict):
 
 
 class ForkedSessionSchema(CreatedSessionSchema):
-    forked_from = uuid_field()
-    restore_point = fields.String(required=True, metadata={"pattern": ID_REGEX})
-    files_of = time_field(required=True)
+    forked_from = uuid_field(of="forked_at.uuid")
+    restore_point = Text(of="forked_at.id", pattern=ID_REGEX)
+    files_of = Time(of="forked_at.created_at")

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from flask import Response, request
 
+from app.api.answers import Answer
 from app.api.blueprint import Blueprint
-from app.api.conversation_entries import shown_entry
-from app.api.current import core, reply, request_id
+from app.api.current import core, request_id
 from app.api.event_schemas import STREAM, stream_of
-from app.api.event_streams import HELD_BACK, follow_message, message_of, streamed
+from app.api.event_streams import HELD_BACK, follow_message, streamed
 from app.api.idempotency import answer_is_of, answered_message, name_of_request
+from app.api.message_schemas import ChatSchema, ConversationSchema, MessageSchema, PromptSchema, fields_of
 from app.api.prefer import longest_wait, waiting, wanted_wait
-from app.api.schemas import ChatSchema, ConversationSchema, MessageSchema, PageQuerySchema, PromptSchema
+from app.api.schemas import PageQuerySchema
 from app.api.security import caller, visible_past, visible_session
 from app.api.sessions import COMING_UP
 from app.api.tenant_limits import Kind, hold
@@ -51,7 +52,7 @@ CHAT_ERRORS = (404, 413, 422, 429, 503, 507)
     description="The prompt is processed or has failed, with a reason; or the stream of the work on it.",
 )
 @blp.operation("chat", *CHAT_ERRORS, body=True, session_token=True, rate="chat", audit="prompt")
-def chat(wanted: dict[str, str], uuid: str) -> Response:
+def chat(wanted: dict[str, str], uuid: str) -> Answer | Response:
     """Send a prompt to the agent; it wakes a sleeping session. With `Accept: text/event-stream` the answer is the
     agent's work as it happens, and last the message with its response. If the session is put to sleep first, the last
     event is `held`, and the prompt continues with the next wake or prompt."""
@@ -76,7 +77,7 @@ def chat(wanted: dict[str, str], uuid: str) -> Response:
 @blp.arguments(PageQuerySchema, location="query")
 @blp.response(200, ConversationSchema)
 @blp.operation("listMessages", 400, 404, session_token=True)
-def conversation(query: dict[str, Any], uuid: str) -> Response:
+def conversation(query: dict[str, Any], uuid: str) -> Mapping[str, Any]:
     """Read the conversation, oldest first; prompts that the agent has not begun are last. `cursor` is also the number
     of messages to leave out: with `total` one begins anywhere."""
     record = visible_past(uuid)
@@ -86,18 +87,17 @@ def conversation(query: dict[str, Any], uuid: str) -> Response:
     with hold(Kind.AGENT, record.user_id, uuid):
         found = core().history.excerpt(record, int(cursor), query["limit"])
     following = None if found.following is None else str(found.following)
-    messages = [*map(shown_entry, found.messages)]
-    return reply({"uuid": uuid, "total": found.total, "messages": messages, "next_cursor": following})
+    return {"uuid": uuid, "total": found.total, "messages": found.messages, "next_cursor": following}
 
 
 @blp.route("/session/<session:uuid>/messages/<message_id>", methods=["GET"])
 @blp.response(200, MessageSchema)
 @blp.operation("getMessage", 404, session_token=True)
-def message(uuid: str, message_id: str) -> Response:
+def message(uuid: str, message_id: str) -> Mapping[str, Any]:
     """Show one message: its state, and its response if there is one."""
     record = visible_past(uuid)
     with hold(Kind.AGENT, record.user_id, uuid):
-        return reply(message_of(uuid, core().history.prompt(record, message_id)))
+        return fields_of(uuid, core().history.prompt(record, message_id))
 
 
 def require_model() -> None:
@@ -134,15 +134,15 @@ def chat_events(record: Record, text: str, message_id: str) -> Iterator[str]:
     return follow_message(core(), record.uuid, taken.prompt, after, held=caller().held)
 
 
-def chat_answer(uuid: str, message: Prompt, held: bool) -> Response:
+def chat_answer(uuid: str, message: Prompt, held: bool) -> Answer:
     """The answer to a prompt. `status` stays `queued` until the end; `state` is finer, and `message` says what the
     prompt waits for."""
     body = {"uuid": uuid, "message_id": message.id, "state": message.state}
     if message.state is State.PROCESSED:
-        return reply(body | {"status": "processed", "pod_response": dict(message.response)})
+        return body | {"status": "processed", "pod_response": message.response}, 200
     if message.state is State.FAILED:
-        return reply(body | {"status": "failed", "pod_response": dict(message.response), "reason": message.reason})
-    return reply(body | {"status": "queued", "message": HELD_BACK if held else waits_for(uuid, message)}, 202)
+        return body | {"status": "failed", "pod_response": message.response, "reason": message.reason}, 200
+    return body | {"status": "queued", "message": HELD_BACK if held else waits_for(uuid, message)}, 202
 
 
 def waits_for(uuid: str, message: Prompt) -> str:

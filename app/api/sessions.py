@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from types import MappingProxyType
+from dataclasses import dataclass
 from typing import Any
 
 from flask import Response, g
 
 from app.api.access import link_to, require_keys
+from app.api.answers import Answer
 from app.api.blueprint import Blueprint
-from app.api.current import core, reply, request_id
+from app.api.current import core, request_id
 from app.api.event_schemas import STREAM, stream_of
 from app.api.event_streams import event_stream
 from app.api.idempotency import answer_has_secret, answer_names, name_of_request
 from app.api.prefer import wait_for, waiting, wanted_wait
-from app.api.schemas import (
-    ActionSchema,
-    CreatedSessionSchema,
-    DeletedSchema,
-    DeleteQuerySchema,
-    NewSessionSchema,
-    SessionListSchema,
-    SessionsQuerySchema,
-    SessionStatusSchema,
-    label_pairs,
-)
+from app.api.schemas import label_pairs
 from app.api.security import (
     caller,
     check_listing,
@@ -36,25 +25,45 @@ from app.api.security import (
     user_of_remains,
     visible_session,
 )
+from app.api.session_schemas import (
+    ActionSchema,
+    CreatedSessionSchema,
+    DeletedSchema,
+    DeleteQuerySchema,
+    NewSessionSchema,
+    SessionListSchema,
+    SessionsQuerySchema,
+    SessionStatusSchema,
+)
 from app.core.erasures import pseudonym_of
 from app.core.errors import BackupIncomplete, SessionError, Superseded
+from app.core.redis.paging import Page
+from app.core.restore_points.index import RestorePoint
 from app.core.service import NewSession
-from app.core.sessions.model import Record, Status, iso
+from app.core.sessions.model import Record, Status
 from app.http.problems import Problem, to_problem
 
 blp = Blueprint("sessions", __name__, description="Workspaces: create, wake, put to sleep, watch, delete.")
 
-NOTHING_MORE: Mapping[str, Any] = MappingProxyType({})
 COMING_UP = frozenset({Status.CREATED, Status.WAKING})
 DELETED = "Session and all resources deleted"
 ERASED = "Session erased, with its backups, restore points and conversation"
+
+
+@dataclass(frozen=True)
+class Created:
+    """A session that was created: with its login link, if one was asked for, and where it was forked, if it was."""
+
+    record: Record
+    open_url: str = ""
+    forked_at: RestorePoint | None = None
 
 
 @blp.route("/session/create", methods=["POST"])
 @blp.arguments(NewSessionSchema, example={"user_id": "ada@example.com", "labels": {"course": "python-101"}})
 @blp.response(201, CreatedSessionSchema, headers={"Location": {"schema": {"type": "string"}}})
 @blp.operation("createSession", 404, 507, body=True, rate="create", audit="create", creates=True)
-def create(wanted: dict[str, Any]) -> Response:
+def create(wanted: dict[str, Any]) -> Answer:
     """Create a session; its workspace starts at once. With `open`, the answer has a login link, which shows the
     progress of the start; the same Idempotency-Key then makes another link to the same session."""
     linked = wanted.pop("open", False)
@@ -75,37 +84,35 @@ def create(wanted: dict[str, Any]) -> Response:
 @blp.arguments(SessionsQuerySchema, location="query")
 @blp.response(200, SessionListSchema)
 @blp.operation("listSessions", 400)
-def list_all(query: dict[str, Any]) -> Response:
+def list_all(query: dict[str, Any]) -> Page[Record]:
     """List sessions, newest first; terminated ones only with `status=terminated`. With `label`, `q` or `tier` one call
     compares at most 2,000 sessions, so a page may have fewer than `limit`, or none: `next_cursor` goes on until it is
     null."""
     check_listing(query.get("user_id"))
     labels = label_pairs(query.pop("label"))
-    page = core().sessions.page(labels=labels, search=query.pop("q"), **query)
-    shown = [summary(record) for record in page.items]
-    return reply({"total": page.total, "sessions": shown, "next_cursor": page.next_cursor})
+    return core().sessions.page(labels=labels, search=query.pop("q"), **query)
 
 
 @blp.route("/session/<session:uuid>", methods=["GET"])
 @blp.response(200, SessionStatusSchema)
 @blp.operation("getSession", 404, session_token=True)
-def get(uuid: str) -> Response:
+def get(uuid: str) -> Record:
     """Show a session."""
-    return reply(status_of(visible_session(uuid), time.time()))
+    return visible_session(uuid)
 
 
 @blp.route("/session/<session:uuid>/status", methods=["GET"])
 @blp.response(200, SessionStatusSchema)
 @blp.operation("getSessionStatus", 404, session_token=True)
-def status(uuid: str) -> Response:
+def status(uuid: str) -> Record:
     """Show a session; the same as without `/status`."""
-    return get(uuid)
+    return visible_session(uuid)
 
 
 @blp.route("/session/<session:uuid>/wake", methods=["POST"])
 @blp.response(200, ActionSchema)
 @blp.operation("wakeSession", 404, body=True, session_token=True, rate="wake", audit="wake")
-def wake(uuid: str) -> Response:
+def wake(uuid: str) -> Answer:
     """Wake a session; answers at once unless asked to wait."""
     with waiting(visible_session(uuid).user_id, uuid):
         record = up_or_problem(wait_for(core().sessions.wake(uuid, request_id(), asked=True), settled_up))
@@ -115,7 +122,7 @@ def wake(uuid: str) -> Response:
 @blp.route("/session/<session:uuid>/sleep", methods=["POST"])
 @blp.response(200, ActionSchema)
 @blp.operation("sleepSession", 404, body=True, session_token=True, audit="sleep")
-def sleep(uuid: str) -> Response:
+def sleep(uuid: str) -> Answer:
     """Put a session to sleep; answers at once unless asked to wait."""
     with waiting(visible_session(uuid).user_id, uuid):
         record = down_or_problem(wait_for(core().sessions.sleep(uuid, request_id()), settled_down))
@@ -126,7 +133,7 @@ def sleep(uuid: str) -> Response:
 @blp.response(200, ActionSchema)
 @blp.alt_response(202, schema=ActionSchema, description="The wait ran out; `status` is the present state.")
 @blp.operation("scaleUpSession", 404, body=True, rate="wake", audit="scale_up")
-def scale_up(uuid: str) -> Response:
+def scale_up(uuid: str) -> Answer:
     """Wake a session and wait until its workspace answers."""
     with waiting(visible_session(uuid).user_id, uuid, core().settings.wait_default):
         record = wait_for(
@@ -141,7 +148,7 @@ def scale_up(uuid: str) -> Response:
 @blp.response(200, ActionSchema)
 @blp.alt_response(202, schema=ActionSchema, description="The wait ran out; `status` is the present state.")
 @blp.operation("scaleDownSession", 404, body=True, audit="scale_down")
-def scale_down(uuid: str) -> Response:
+def scale_down(uuid: str) -> Answer:
     """Put a session to sleep and wait until its processes have ended."""
     with waiting(visible_session(uuid).user_id, uuid, core().settings.wait_default):
         record = wait_for(core().sessions.sleep(uuid, request_id()), settled_down, core().settings.wait_default)
@@ -155,7 +162,7 @@ def scale_down(uuid: str) -> Response:
 @blp.response(200, DeletedSchema)
 @blp.alt_response(202, schema=DeletedSchema, description="The wait ran out; the deletion goes on.")
 @blp.operation("deleteSession", 400, 404, 409, rate="delete", audit="delete")
-def delete(query: dict[str, Any], uuid: str) -> Response:
+def delete(query: dict[str, Any], uuid: str) -> Answer:
     """Delete a session, after a verified backup of its files, and wait for the end. `backup=partial` accepts a backup
     without the files that can't be read, and lists those. `erase=true` leaves nothing of it: no backup, restore point,
     conversation or event, also if it was deleted before; the audit and the cost ledger keep a pseudonym for its
@@ -170,17 +177,10 @@ def delete(query: dict[str, Any], uuid: str) -> Response:
         raise Problem(409, _teardown_code(record), record.reason or "The session could not be deleted.")
     gone = record.status is Status.TERMINATED
     message = DELETED if gone else "Session is being deleted"
-    body = {
-        "uuid": uuid,
-        "status": record.status,
-        "message": message,
-        "backup": record.backup or None,
-        "risk": dict(record.risk) or None,
-    }
-    return reply(body, 200 if gone else 202)
+    return vars(record) | {"message": message}, 200 if gone else 202
 
 
-def erase(uuid: str) -> Response:
+def erase(uuid: str) -> Answer:
     """Erase a session, and wait for the end."""
     user_id = user_of_remains(uuid)
     g.audited_session = (uuid, pseudonym_of(uuid))
@@ -193,10 +193,10 @@ def erase(uuid: str) -> Response:
         "uuid": uuid,
         "status": Status.TERMINATED if erased else Status.TERMINATING,
         "message": ERASED if erased else "Session is being erased",
-        "backup": None,
+        "backup": "",
         "risk": None,
     }
-    return reply(body, 200 if erased else 202)
+    return body, 200 if erased else 202
 
 
 @blp.route("/session/<session:uuid>/events", methods=["GET"])
@@ -246,15 +246,15 @@ def down_or_problem(record: Record) -> Record:
     return record
 
 
-def action(record: Record, name: str, outcome: str, message: str = "", status: int = 200) -> Response:
+def action(record: Record, name: str, outcome: str, message: str = "", status: int = 200) -> Answer:
     """The answer to an action on a session."""
     body = {"uuid": record.uuid, "action": name, "status": outcome}
-    return reply(body | ({"message": message} if message else {}), status)
+    return body | ({"message": message} if message else {}), status
 
 
-def created(asked: Record, *, linked: bool = False, more: Mapping[str, Any] = NOTHING_MORE) -> Response:
+def created(asked: Record, *, linked: bool = False, forked_at: RestorePoint | None = None) -> Answer:
     """The answer to a creation, after the caller's wait. If the session did not start, the problem names it, as it
-    exists all the same. `linked` adds a login link, made after the wait, and `more` these values."""
+    exists all the same. `linked` adds a login link, made after the wait."""
     answer_names(asked.uuid)
     record = wait_for(asked, settled_up)
     if wanted_wait(0.0):
@@ -262,20 +262,13 @@ def created(asked: Record, *, linked: bool = False, more: Mapping[str, Any] = NO
             up_or_problem(record)
         except (Problem, Superseded) as error:
             raise named(to_problem(error), record) from error
-    body = {
-        "uuid": record.uuid,
-        "user_id": record.user_id,
-        "status": record.status,
-        "workspace_url": core().settings.workspace_url(record.uuid),
-        "created_at": iso(record.created_at),
-    }
-    return reply(body | (opened(record) if linked else {}) | dict(more), 201, location(record))
+    return Created(record, opened(record) if linked else "", forked_at), 201, location(record)
 
 
-def opened(record: Record) -> dict[str, str]:
+def opened(record: Record) -> str:
     """The login link in the answer to a creation; a problem names the session, which exists all the same."""
     try:
-        return {"open_url": link_to(record)}
+        return link_to(record)
     except SessionError as error:
         raise named(to_problem(error), record) from error
 
@@ -290,84 +283,3 @@ def named(problem: Problem, record: Record) -> Problem:
 def location(record: Record) -> dict[str, str]:
     """The header with a session's path."""
     return {"Location": f"/session/{record.uuid}"}
-
-
-def summary(record: Record) -> dict[str, Any]:
-    """A session in a list, of the fields that `SessionList` reads."""
-    return {
-        "uuid": record.uuid,
-        "user_id": record.user_id,
-        "status": record.status,
-        "created_at": iso(record.created_at),
-        "last_activity": iso(record.last_activity),
-        **tier_of(record),
-        "workspace_url": core().settings.workspace_url(record.uuid),
-        "reason": record.reason or None,
-        "reason_code": record.reason_code or None,
-        "labels": dict(record.labels),
-        "queue_length": record.waiting,
-    }
-
-
-def tier_of(record: Record) -> dict[str, Any]:
-    """Where a session's files are, since when they are in the archive, and when it is archived and ends if nobody uses
-    it."""
-    return {
-        "tier": record.tier,
-        "archived_at": iso(record.archived_at),
-        "archives_at": iso(record.archives_at),
-        "expires_at": iso(record.expires_at(core().settings.archive_retention)),
-    }
-
-
-def status_of(record: Record, now: float) -> dict[str, Any]:
-    """A session in full. `queue_length` counts the prompts that are not delivered yet."""
-    return {
-        "uuid": record.uuid,
-        "session": {
-            "user_id": record.user_id,
-            "status": record.status,
-            "created_at": iso(record.created_at),
-            "last_activity": iso(record.last_activity),
-            **tier_of(record),
-            "workspace_url": core().settings.workspace_url(record.uuid),
-            "pod_name": record.pod_name or None,
-            "reason": record.reason or None,
-            "reason_code": record.reason_code or None,
-            "size": record.size,
-            "idle_timeout": record.idle_timeout,
-            "ttl": record.ttl,
-            "labels": dict(record.labels),
-            "restore_from": record.restore_from or None,
-            "restoring": dict(record.brings) or None,
-            "backup": record.backup or None,
-            "backup_lacks": dict(record.backup_lacks) or None,
-            "restore_point": {
-                "id": record.point or None,
-                "saved_at": iso(record.point_at),
-                "error": record.point_error or None,
-            },
-            "last_proven": iso(record.last_proven),
-            "files_of": iso(record.files_of),
-            "rollback_to": record.rollback_to or None,
-            "rolled_back": dict(record.rolled_back) or None,
-            "generation": record.generation,
-            "risk": dict(record.risk) or None,
-            "conversation": kept_conversation(record, now),
-        },
-        "replicas": record.replicas,
-        "queue_length": record.waiting,
-        "phases": dict(record.phases),
-        "timestamp": iso(now),
-    }
-
-
-def kept_conversation(record: Record, now: float) -> dict[str, Any]:
-    """Whether the stored conversation is up to date. It is stale after two `CHECKPOINT_INTERVAL`s: a single failure to
-    store it may pass."""
-    since = float(record.unarchived.get("since", 0.0))
-    return {
-        "stale": 0 < since < now - 2 * core().settings.checkpoint_interval,
-        "unsaved_since": iso(since),
-        "reason": record.unarchived.get("reason"),
-    }

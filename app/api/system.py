@@ -13,8 +13,8 @@ from app.api.current import core, reply
 from app.api.instruments import INSTRUMENTS
 from app.api.metrics import prometheus_text, read_figures, wants_text
 from app.api.openapi import PLAIN, VERSION
-from app.api.schemas import HealthSchema, MetricsSchema
 from app.api.security import sees_the_service
+from app.api.system_schemas import HealthSchema, MetricsSchema
 from app.core.composition import Core
 from app.core.errors import StateUnavailable
 from app.core.redis.heartbeats import OBSERVER_SILENCE, Policies

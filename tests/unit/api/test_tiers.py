@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 
 from app.api.reasons import ASLEEP, Files, told
-from app.api.sessions import status_of, summary
+from app.api.session_schemas import SessionStatusSchema, SessionSummarySchema
 from app.core.composition import Core
 from app.core.restore_points.index import RestorePoint
 from app.core.restore_points.names import new_id, reference
@@ -66,7 +66,8 @@ def test_without_a_ttl_there_is_neither(client: Client, core: Core) -> None:
     uuid = new_session(client, ttl=0)
     record = asleep(core, uuid)
     with client.application.test_request_context():
-        assert (summary(record)["archives_at"], status_of(record, NOW)["session"]["expires_at"]) == (None, None)
+        shown = SessionStatusSchema().dump(record)["session"]
+        assert (SessionSummarySchema().dump(record)["archives_at"], shown["expires_at"]) == (None, None)
 
 
 def test_an_end_comes_no_earlier_than_the_ttl() -> None:
