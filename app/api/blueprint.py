@@ -49,13 +49,16 @@ class RouteRules:
     metrics_key: bool = False
 
 
+USUAL = RouteRules()
+"""The rules of a view that declares none."""
+
 NO_ROUTE = RouteRules(anonymous=True, without_redis=True)
 """The rules of a path that does not exist: its answer is a 404."""
 
 
 def rules_of(app: flask.Flask, endpoint: str | None) -> RouteRules:
-    """The rules of an endpoint, the default ones if its view declares none; `NO_ROUTE` for no endpoint."""
-    rules: RouteRules = getattr(app.view_functions[endpoint], RULES, RouteRules()) if endpoint else NO_ROUTE
+    """The rules of an endpoint, the usual ones if its view declares none; `NO_ROUTE` for no endpoint."""
+    rules: RouteRules = getattr(app.view_functions[endpoint], RULES, USUAL) if endpoint else NO_ROUTE
     return rules
 
 
