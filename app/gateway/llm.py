@@ -43,7 +43,7 @@ NOT_CONFIGURED = (
 )
 
 WITHOUT_PRICE = (
-    "There is a budget in dollars, and PRICE_TOKENS has no price for this model. Choose a model that has one, or have "
+    "There is a budget in dollars, and PRICES has no price for this model. Choose a model that has one, or have "
     "its price added."
 )
 

@@ -7,9 +7,10 @@ module reads nothing; each process calls `Settings.from_env()` once, at its star
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -435,10 +436,12 @@ class Settings:
     restore_point_interval: float = setting(
         3_600.0, "s", "between restore points of a session that is awake: the most a lost volume costs; 0 for none"
     )
-    restore_point_keep_last: int = setting(3, "points", "the newest are always kept")
-    restore_point_keep_hourly: int = setting(24, "points", "the last one of each hour, for so many hours with one")
-    restore_point_keep_daily: int = setting(7, "points", "likewise of each day")
-    restore_point_keep_weekly: int = setting(4, "points", "likewise of each week")
+    restore_point_keep: str = setting(
+        '{"last": 3, "hourly": 24, "daily": 7, "weekly": 4}',
+        "JSON",
+        "how many points stay: the newest, and the last one of each hour, day and week, for so many of these with one; "
+        "what it leaves out stays as it is",
+    )
     restore_point_check_interval: float = setting(
         86_400.0, "s", "between two full looks at a session's files and at the stored data of its restore points"
     )
@@ -454,34 +457,20 @@ class Settings:
     )
 
     # Costs
-    price_vcpu_hour: float = setting(
-        0.0445,
-        "$",
-        "a vCPU that a pod requests, for an hour: GKE Autopilot's list price for general-purpose pods, us-central1 "
-        "(cloud.google.com/kubernetes-engine/pricing, 2025); replace the prices by those you pay",
-    )
-    price_gib_hour: float = setting(
-        0.0049225, "$", "a GiB of memory that a pod requests, for an hour: the same list (2025)"
-    )
-    price_disk_gib_month: str = setting(
-        '{"*": 0.1}',
+    prices: str = setting(
+        '{"vcpu_hour": 0.0445, "gib_hour": 0.0049225, "disk_gib_month": {"*": 0.1}, "backup_gib_month": 0.02, '
+        '"million_tokens": {"gpt-5": [1.25, 10], "gpt-5-mini": [0.25, 2], "gpt-4.1": [2, 8], '
+        '"gpt-4.1-mini": [0.4, 1.6], "*": [1.25, 10]}}',
         "JSON",
-        "$ a GiB of a workspace's volume, for 730 hours, by `STORAGE_CLASS`; `*` is for all others: pd-balanced, "
-        "us-central1 (cloud.google.com/compute/disks-image-pricing, 2025)",
-    )
-    price_backup_gib_month: float = setting(
-        0.020,
-        "$",
-        "a GiB of backups and restore points, for 730 hours: Cloud Storage, Standard, us-central1 "
-        "(cloud.google.com/storage/pricing, 2025)",
-    )
-    price_tokens: str = setting(
-        '{"gpt-5": [1.25, 10], "gpt-5-mini": [0.25, 2], "gpt-4.1": [2, 8], "gpt-4.1-mini": [0.4, 1.6], '
-        '"*": [1.25, 10]}',
-        "JSON",
-        "$ a million tokens that a model reads and writes, by model: OpenAI's list prices, without discounts for "
-        "cached ones (openai.com/api/pricing, March 2026); `*` is for all other models, which the ledger doesn't tell "
-        "apart, and which workspaces may not choose where there is a budget",
+        "$; replace them by those you pay; what it leaves out stays as it is. `vcpu_hour` and `gib_hour`: a vCPU and a "
+        "GiB of memory that a pod requests, for an hour, GKE Autopilot's list price for general-purpose pods, "
+        "us-central1 (cloud.google.com/kubernetes-engine/pricing, 2025). `disk_gib_month`: a GiB of a workspace's "
+        "volume, for 730 hours, by `STORAGE_CLASS`, `*` for all others, pd-balanced, us-central1 "
+        "(cloud.google.com/compute/disks-image-pricing, 2025). `backup_gib_month`: a GiB of backups and restore "
+        "points, for 730 hours, Cloud Storage, Standard, us-central1 (cloud.google.com/storage/pricing, 2025). "
+        "`million_tokens`: what a model reads and writes, by model, OpenAI's list prices, without discounts for cached "
+        "ones (openai.com/api/pricing, March 2026); `*` is for all other models, which the ledger doesn't tell apart, "
+        "and which workspaces may not choose where there is a budget",
     )
     budget_per_user: float = setting(
         0.0,
@@ -561,6 +550,32 @@ class Settings:
     def drill_interval(self) -> float:
         """s between two sweeps for drills: 40 in a cycle, but at most 300 s and at least 1 s."""
         return min(max(self.drill_cycle / 40, 1.0), 300.0) if self.drill_cycle else 300.0
+
+    def points_kept(self) -> tuple[int, int, int, int]:
+        """How many restore points stay: the last, hourly, daily and weekly ones. Raises `SettingsError`."""
+        kept = self.family("restore_point_keep")
+        if any(number < 0 for number in kept.values()):
+            raise SettingsError("RESTORE_POINT_KEEP must have no negative number.")
+        return kept["last"], kept["hourly"], kept["daily"], kept["weekly"]
+
+    def family(self, name: str, number: Callable[[str], Any] | None = None) -> dict[str, Any]:
+        """A setting that is a JSON object, merged over its default; `number` reads the numbers in it. Raises
+        `SettingsError` for a name that the default lacks, and for a value of another type."""
+        default: dict[str, Any] = _json(getattr(type(self), name), number)
+        variable = name.upper()
+        try:
+            given = _json(getattr(self, name), number)
+        except ValueError as error:
+            raise SettingsError(f"{variable} is not valid JSON: {error}.") from error
+        if not isinstance(given, dict):
+            raise SettingsError(f"{variable} must be a JSON object, such as {getattr(type(self), name)}.")
+        for each, value in given.items():
+            if each not in default:
+                raise SettingsError(f"{variable} has the unknown name {each!r}; it may have {', '.join(default)}.")
+            if type(value) is not type(default[each]):
+                kind = KINDS.get(type(default[each]), "a number")
+                raise SettingsError(f"{variable}: {each} must be {kind}.")
+        return default | given
 
     def backups_location(self) -> str:
         """The URL backups are stored under."""
@@ -700,6 +715,7 @@ class Settings:
             raise SettingsError(
                 "SESSION_PROMPT_BYTES must be 65536 above PROMPT_MAX_BYTES: one prompt and one answer must fit in."
             )
+        self.points_kept()
         negative = [
             spec.name.upper()
             for spec in dataclasses.fields(self)
@@ -774,11 +790,18 @@ class Settings:
         return ""
 
 
+def _json(text: str, number: Callable[[str], Any] | None) -> Any:
+    return json.loads(text, parse_float=number, parse_int=number)
+
+
 def _is_safe(url: str) -> bool:
     """Whether a URL is encrypted, or leads to this machine."""
     host = urlsplit(url).hostname or ""
     return url.startswith("https:") or host in ("localhost", "127.0.0.1") or host.endswith(".localhost")
 
+
+KINDS: Mapping[type, str] = {dict: "a JSON object", int: "a whole number"}
+"""The words for the types in `Settings.family`; all others are numbers."""
 
 READERS: Mapping[str, str] = {"str": "str", "int": "int", "float": "float", "Path": "path"}
 """The `environs` method for each type of field."""

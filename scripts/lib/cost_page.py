@@ -148,7 +148,7 @@ def gke(storage_class: str = "") -> Settings:
     return replace(
         Settings(),
         storage_class=storage_class or told["STORAGE_CLASS"],
-        price_disk_gib_month=told["PRICE_DISK_GIB_MONTH"],
+        prices=told["PRICES"],
     )
 
 

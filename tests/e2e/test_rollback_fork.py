@@ -31,7 +31,7 @@ def model() -> Iterator[ModelServer]:
 def service(tmp_path_factory: pytest.TempPathFactory, code_server: str, model: ModelServer) -> Iterator[Service]:
     settings = model.settings | {"ARCHIVE_KEY": new_key()}
     # The first point of the test is used at its end.
-    settings |= {"RESTORE_POINT_KEEP_LAST": "20"}
+    settings |= {"RESTORE_POINT_KEEP": '{"last": 20}'}
     running = Service(tmp_path_factory.mktemp("service"), code_server, **settings)
     running.start()
     try:

@@ -48,7 +48,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, code_server: str) -> Itera
     with ModelServer(rules=[counting]) as model:
         settings = model.settings | {"ARCHIVE_KEY": new_key(), "SWEEP_INTERVAL": "0.5"}
         folder = tmp_path_factory.mktemp("service")
-        with impatient_service(folder, code_server, RESTORE_POINT_KEEP_LAST="20", **settings) as running:
+        with impatient_service(folder, code_server, RESTORE_POINT_KEEP='{"last": 20}', **settings) as running:
             yield running
 
 

@@ -71,12 +71,7 @@ class PointMaking:
             fingerprint=parent.fingerprint if parent and not anew else "",
             fresh=fresh,
             full=full,
-            keep=(
-                settings.restore_point_keep_last,
-                settings.restore_point_keep_hourly,
-                settings.restore_point_keep_daily,
-                settings.restore_point_keep_weekly,
-            ),
+            keep=settings.points_kept(),
             broken=tuple(each.id for each in known if each.broken),
             needed=tuple(self._core.restore_points.needed(uuid, record.rollback_to)),
             max_bytes=settings.restore_max_bytes,

@@ -27,10 +27,13 @@ OTHER = "other"
 """The model of tokens whose model has no price of its own, so that a workspace can't make up names without end."""
 
 ANY = "*"
-"""The entry of PRICE_TOKENS for models without one, and of PRICE_DISK_GIB_MONTH for storage classes without one."""
+"""The entry of `million_tokens` for models without one, and of `disk_gib_month` for storage classes without one."""
 
 MOST = 1_000_000
 """$: no price is as high."""
+
+SINGLE = ("vcpu_hour", "gib_hour", "backup_gib_month")
+"""The prices that are one number each."""
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9._:/@-]{1,64}")
 
@@ -71,12 +74,14 @@ class Prices:
     def of(cls, settings: Settings) -> Prices:
         """The prices of the settings; raises `SettingsError` for malformed ones."""
         vcpus, memory = _requests(settings.workspace_sizes)
+        given = settings.family("prices", Decimal)
+        for name in SINGLE:
+            if not 0 <= given[name] < MOST:
+                raise SettingsError(f"PRICES: {name} must be 0 or more, and below {MOST}.")
         return cls(
-            vcpu_hour=Decimal(str(settings.price_vcpu_hour)),
-            gib_hour=Decimal(str(settings.price_gib_hour)),
-            disk_gib_month=_disk_price(settings.price_disk_gib_month, settings.storage_class),
-            backup_gib_month=Decimal(str(settings.price_backup_gib_month)),
-            tokens=_token_prices(settings.price_tokens),
+            **{name: given[name] for name in SINGLE},
+            disk_gib_month=_disk_price(given["disk_gib_month"], settings.storage_class),
+            tokens=_token_prices(given["million_tokens"]),
             vcpus=vcpus,
             memory_gib=memory,
             volume_mib=math.ceil(quantity(settings.volume_size, "VOLUME_SIZE") / 1024**2),
@@ -139,42 +144,36 @@ def _requests(sizes: str) -> tuple[dict[str, Decimal], dict[str, Decimal]]:
     return vcpus, gib
 
 
-def _disk_price(text: str, storage_class: str) -> Decimal:
+def _disk_price(entries: Mapping[str, Any], storage_class: str) -> Decimal:
     """That of a storage class."""
     try:
-        prices = {name: Decimal(price) for name, price in _read(text).items()}
+        prices = {name: Decimal(price) for name, price in entries.items()}
         if not prices or any(not 0 <= price < MOST for price in prices.values()):
             raise ValueError
-    except (ValueError, TypeError, AttributeError, InvalidOperation) as error:
+    except (ValueError, TypeError, InvalidOperation) as error:
         raise SettingsError(
-            "PRICE_DISK_GIB_MONTH must be a JSON object of dollars a GiB and month by storage class, such as "
+            "PRICES: disk_gib_month must be a JSON object of dollars a GiB and month by storage class, such as "
             '{"standard-rwo": 0.1, "*": 0.17}, with "*" for all others.'
         ) from error
     price = prices.get(storage_class, prices.get(ANY))
     if price is None:
         raise SettingsError(
-            f"PRICE_DISK_GIB_MONTH has no price for the storage class {storage_class!r} of STORAGE_CLASS: add one, or "
-            'one for "*", all others.'
+            f"PRICES: disk_gib_month has no price for the storage class {storage_class!r} of STORAGE_CLASS: add one, "
+            'or one for "*", all others.'
         )
     return price
 
 
-def _read(text: str) -> Any:
-    """JSON, with its numbers as they are written."""
-    return json.loads(text, parse_float=Decimal, parse_int=Decimal)
-
-
-def _token_prices(text: str) -> dict[str, TokenPrice]:
+def _token_prices(entries: Mapping[str, Any]) -> dict[str, TokenPrice]:
     wrong = SettingsError(
-        'PRICE_TOKENS must be a JSON object of [prompt, completion] in dollars a million tokens by model, with "*" for '
-        "all others."
+        "PRICES: million_tokens must be a JSON object of [prompt, completion] in dollars a million tokens by model, "
+        'with "*" for all others.'
     )
     try:
-        entries = _read(text)
         prices = {str(model): TokenPrice(Decimal(prompt), Decimal(done)) for model, (prompt, done) in entries.items()}
         if any(not 0 <= each < MOST for price in prices.values() for each in (price.prompt, price.completion)):
             raise ValueError
-    except (ValueError, TypeError, AttributeError, InvalidOperation) as error:
+    except (ValueError, TypeError, InvalidOperation) as error:
         raise wrong from error
     if ANY not in prices or any(not MODEL_NAME.fullmatch(name) for name in prices if name != ANY):
         raise wrong

@@ -180,7 +180,7 @@ def sessions_of_user(service: Service) -> Any:
 
 def spent(service: Service, key: str = ADMIN_KEY, **settings: Any) -> Any:
     """The answer to a creation, after a session of the same user and key has used two dollars of tokens."""
-    client = service.client(key, price_tokens='{"*": [1, 1]}', **settings)
+    client = service.client(key, prices='{"million_tokens": {"*": [1, 1]}}', **settings)
     uuid = new_session(client)
     TokenUsage(core_of(client.application).redis).add(uuid, "ada", Tokens(2_000_000), time.time())
     return client.post("/session/create", json={"user_id": "ada"})

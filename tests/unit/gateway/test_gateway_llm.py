@@ -90,7 +90,7 @@ def test_the_budget_is_each_users_own_and_the_last_token_counts(
 
 def test_a_user_past_the_months_budget_in_dollars_asks_no_model(make_gateway: GatewayMaker, model: ModelServer) -> None:
     """Failed and cancelled turns count; another try is no use. The session's events have the warning."""
-    workspace = Workspace(make_gateway(budget_per_user=1.0, price_tokens='{"*": [1, 1]}'))
+    workspace = Workspace(make_gateway(budget_per_user=1.0, prices='{"million_tokens": {"*": [1, 1]}}'))
     model.script(Answer(text="x", prompt_tokens=900_000, completion_tokens=100_000))
     assert workspace.ask().status_code == 200
     refused = workspace.ask()
@@ -118,14 +118,16 @@ def test_with_a_budget_a_model_without_a_price_is_refused(
 ) -> None:
     """It would be booked at the price of all others, whatever it costs. The budget is the user's, or the key's that
     made the session."""
-    workspace = Workspace(make_gateway(llm_model="", price_tokens='{"gpt-5": [1, 1], "*": [1, 1]}', **limit))
+    workspace = Workspace(
+        make_gateway(llm_model="", prices='{"million_tokens": {"gpt-5": [1, 1], "*": [1, 1]}}', **limit)
+    )
     if not limit:
         redis_client.hset(keys.BUDGETS, "web-app", "5")
         redis_client.hset(keys.SESSION.format(uuid=workspace.uuid), "made_by", "web-app")
     for unlisted in ("expensive", "GPT-5", "*", "other"):
         refused = workspace.ask(model=unlisted)
         assert (refused.status_code, refused.json["error"]) == (403, "model_without_price")
-        assert "PRICE_TOKENS" in refused.json["detail"]
+        assert "PRICES" in refused.json["detail"]
         assert refused.headers["x-should-retry"] == "false"
     assert model.requests == []
     assert workspace.ask(model="gpt-5").status_code == 200
@@ -133,7 +135,7 @@ def test_with_a_budget_a_model_without_a_price_is_refused(
 
 def test_the_operators_model_needs_no_price_of_its_own(make_gateway: GatewayMaker) -> None:
     """No workspace can choose another: `*` is its price."""
-    workspace = Workspace(make_gateway(budget_per_user=1.0, price_tokens='{"*": [1, 1]}'))
+    workspace = Workspace(make_gateway(budget_per_user=1.0, prices='{"million_tokens": {"*": [1, 1]}}'))
     assert workspace.ask(model="expensive").status_code == 200
 
 

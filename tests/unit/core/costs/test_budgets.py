@@ -23,16 +23,18 @@ from app.core.sessions.model import Status
 from tests.world import World
 
 MakeWorld = Callable[..., World]
-PRICES = {
-    "price_tokens": '{"*": [1, 1]}',
-    "price_vcpu_hour": 0.0,
-    "price_gib_hour": 0.0,
-    "price_disk_gib_month": '{"*": 0}',
-}
-"""A million tokens are a dollar, and nothing else costs."""
+FREE = {"vcpu_hour": 0, "gib_hour": 0, "disk_gib_month": {"*": 0}}
 
-HOUR_OF_STANDARD = {"price_vcpu_hour": 1 / 0.27}
-"""A dollar an hour for a session of the standard size."""
+
+def priced(**prices: float) -> str:
+    """A million tokens are a dollar, and nothing else costs but what is named."""
+    return json.dumps({"million_tokens": {"*": [1, 1]}, **FREE, **prices})
+
+
+PRICES = {"prices": priced()}
+
+HOUR_OF_STANDARD = {"prices": priced(vcpu_hour=1 / 0.27)}
+"""The same, and a session of the standard size is a dollar an hour."""
 
 
 def spend(world: World, uuid: str, dollars: float, user_id: str = "ada") -> None:
@@ -54,7 +56,7 @@ def test_without_a_budget_nobody_is_refused(make_world: MakeWorld) -> None:
 
 def test_restore_points_count(make_world: MakeWorld) -> None:
     """Also those of an archived session, which costs nothing else."""
-    world = make_world(**PRICES, price_backup_gib_month=730.0, budget_per_user=10.0)
+    world = make_world(prices=priced(backup_gib_month=730.0), budget_per_user=10.0)
     uuid = world.active()
     world.core.store.change(uuid, world.now, ledger=Intervals.of_points(world.now, 1024**3))
     world.now += 9.9 * 3_600
@@ -116,7 +118,7 @@ def test_a_month_later_the_budget_is_new(make_world: MakeWorld) -> None:
 
 def test_what_runs_counts(make_world: MakeWorld) -> None:
     """Before it is booked; and what ran in the month before does not."""
-    world = make_world(**(PRICES | HOUR_OF_STANDARD), budget_per_user=10.0)
+    world = make_world(**HOUR_OF_STANDARD, budget_per_user=10.0)
     uuid = world.active()
     world.now += 9.5 * 3_600
     world.core.budgets.check("ada", "", uuid)

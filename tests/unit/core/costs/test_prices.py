@@ -15,7 +15,7 @@ from workers.runtime.kubernetes import objects
 
 def test_a_size_is_priced_by_what_its_pod_requests() -> None:
     """The editor's container and the agent's."""
-    prices = Prices.of(replace(Settings(), price_vcpu_hour=1.0, price_gib_hour=10.0))
+    prices = Prices.of(replace(Settings(), prices='{"vcpu_hour": 1.0, "gib_hour": 10.0}'))
     assert prices.compute_hour("large") == Decimal("0.52") + 10 * Decimal("1.0625")
     assert (objects.AGENT_REQUESTS["cpu"], objects.AGENT_REQUESTS["memory"]) == AGENT_REQUESTS
 
@@ -38,53 +38,77 @@ def test_a_volume_counts_in_whole_mib() -> None:
 
 
 def test_a_disk_is_priced_by_its_storage_class() -> None:
-    both = '{"fast": 0.17, "*": 0.1}'
+    both = '{"disk_gib_month": {"fast": 0.17, "*": 0.1}}'
     for storage_class, price in (("fast", "0.17"), ("slow", "0.1"), ("", "0.1")):
-        settings = replace(Settings(), storage_class=storage_class, price_disk_gib_month=both)
+        settings = replace(Settings(), storage_class=storage_class, prices=both)
         assert Prices.of(settings).disk_gib_month == Decimal(price)
 
 
 def test_a_storage_class_without_a_price_is_named() -> None:
     """A volume that costs nothing, or another's price, is found on a bill only."""
-    settings = replace(Settings(), storage_class="fast", price_disk_gib_month='{"slow": 0.1}')
+    settings = replace(Settings(), storage_class="fast", prices='{"disk_gib_month": {"slow": 0.1}}')
     with pytest.raises(SettingsError, match="'fast' of STORAGE_CLASS"):
         Prices.of(settings)
 
 
 def test_a_model_without_a_price_is_one_of_the_others() -> None:
     """A workspace may name any model; names without end would fill the ledger."""
-    prices = Prices.of(replace(Settings(), price_tokens='{"big": [2, 4.5], "*": [1, 1]}'))
+    prices = Prices.of(replace(Settings(), prices='{"million_tokens": {"big": [2, 4.5], "*": [1, 1]}}'))
     assert [prices.model_name(each) for each in ("big", "made-up", "*", "other")] == ["big", "other", "other", "other"]
     assert prices.of_model("big").completion == Decimal("4.5")
     assert prices.of_model("a model whose price is gone").prompt == 1
 
 
 @pytest.mark.parametrize(
+    ("prices", "named"),
+    [
+        ('{"million_tokens": []}', "PRICES: million_tokens"),
+        ('{"million_tokens": {}}', "PRICES: million_tokens"),
+        ('{"million_tokens": {"*": [1]}}', "PRICES: million_tokens"),
+        ('{"million_tokens": {"*": [1, -1]}}', "PRICES: million_tokens"),
+        ('{"million_tokens": {"*": [1, "NaN"]}}', "PRICES: million_tokens"),
+        ('{"million_tokens": {"a:b c": [1, 1], "*": [1, 1]}}', "PRICES: million_tokens"),
+        ('{"million_tokens": {"gpt-5": [1, 1]}}', "PRICES: million_tokens"),
+        ("no JSON", "PRICES is not valid JSON"),
+        ('{"disk_gib_month": 0.1}', "PRICES: disk_gib_month must be a JSON object"),
+        ('{"disk_gib_month": {}}', "PRICES: disk_gib_month"),
+        ('{"disk_gib_month": {"*": -0.1}}', "PRICES: disk_gib_month"),
+        ('{"disk_gib_month": {"*": "NaN"}}', "PRICES: disk_gib_month"),
+        ('{"disk_gib_month": {"fast": 0.17}}', "PRICES: disk_gib_month"),
+        ('{"vcpu_hour": -1}', "PRICES: vcpu_hour"),
+        ('{"gib_hour": "cheap"}', "PRICES: gib_hour must be a number"),
+        ('{"backup_gib_month": NaN}', "PRICES: backup_gib_month must be a number"),
+        ('{"vcpu": 1}', "PRICES has the unknown name 'vcpu'; it may have vcpu_hour, gib_hour, disk_gib_month, "),
+        ("[]", "PRICES must be a JSON object"),
+    ],
+)
+def test_malformed_prices_name_their_setting_and_entry(prices: str, named: str) -> None:
+    with pytest.raises(SettingsError, match=named):
+        Prices.of(replace(Settings(), prices=prices))
+
+
+@pytest.mark.parametrize(
     "changed",
     [
-        {"price_tokens": "[]"},
-        {"price_tokens": "{}"},
-        {"price_tokens": '{"*": [1]}'},
-        {"price_tokens": '{"*": [1, -1]}'},
-        {"price_tokens": '{"*": [1, "NaN"]}'},
-        {"price_tokens": '{"a:b c": [1, 1], "*": [1, 1]}'},
-        {"price_tokens": "no JSON"},
-        {"price_disk_gib_month": "0.1"},
-        {"price_disk_gib_month": "{}"},
-        {"price_disk_gib_month": '{"*": -0.1}'},
-        {"price_disk_gib_month": '{"*": "NaN"}'},
-        {"price_disk_gib_month": '{"fast": 0.17}'},
         {"workspace_sizes": "{}"},
         {"workspace_sizes": '{"small": ["a", "1", "1Gi", "1Gi"]}'},
         {"volume_size": "five"},
     ],
 )
-def test_malformed_prices_name_their_setting(changed: dict[str, Any]) -> None:
+def test_malformed_sizes_name_their_setting(changed: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match=next(iter(changed)).upper()):
         Prices.of(replace(Settings(), **changed))
 
 
+def test_a_price_that_is_not_named_stays_as_it_is() -> None:
+    """A table of classes or models is replaced as a whole: prices of ours must not stand beside theirs."""
+    prices, default = Prices.of(replace(Settings(), prices='{"million_tokens": {"*": [1, 2]}}')), Prices.of(Settings())
+    assert list(prices.tokens) == ["other"]
+    assert replace(prices, tokens=default.tokens) == default
+
+
 def test_each_price_says_where_it_comes_from() -> None:
-    reasons = {each.name: each.metadata["why"] for each in fields(Settings) if each.name.startswith("price_")}
-    assert len(reasons) == 5
-    assert all("20" in why and ("/" in why or "same list" in why) for why in reasons.values()), reasons
+    [reason] = [each.metadata["why"] for each in fields(Settings) if each.name == "prices"]
+    of_each = {name: text for text in reason.split(". ") for name in Settings().family("prices") if f"`{name}`" in text}
+    assert len(of_each) == 5
+    assert all("20" in why and "/" in why for why in of_each.values()), of_each

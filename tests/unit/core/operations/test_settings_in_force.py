@@ -16,7 +16,6 @@ SECRETIVE = re.compile(r"key|secret|password|token|credential|passphrase", re.IG
 
 HARMLESS = {
     "ingress_tls_secret": "the name of a Secret of the cluster",
-    "price_tokens": "what a million tokens of a model cost",
 }
 """Texts whose name only sounds like a secret."""
 
