@@ -80,7 +80,7 @@ class World:
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass in which the service runs: its sweeps tick all along. `now += …` is a clock that jumps."""
-        CountedTime.of(self.core.redis, self.settings).tick(self.now)
+        CountedTime(self.core.redis).tick(self.now)
         self.now += seconds
         self.core.redis.hset(keys.CLOCK, "tick", self.now)
 

@@ -91,7 +91,7 @@ class Sweeps:
         self._clock = clock
         self._ticks = ticks
         self._clock_guard = ClockGuard()
-        self._time = CountedTime.of(core.redis, core.settings)
+        self._time = CountedTime(core.redis)
         self._sampler = Sampler(core)
         self._stored = Direct(core.backup_store, core.backups, clock)
         self._stored_points = StoredPoints(core, clock)

@@ -20,7 +20,7 @@ from workers.context import context, core, download_jobs
 
 log = logging.getLogger(__name__)
 
-SHORT = {"time_limit": settings.short_task_limit, "soft_time_limit": settings.short_task_limit * 0.9}
+SHORT = {"time_limit": task_queue.SHORT_TASK_LIMIT, "soft_time_limit": task_queue.SHORT_TASK_LIMIT * 0.9}
 LONG = {"time_limit": settings.long_task_limit, "soft_time_limit": settings.long_task_limit * 0.95}
 
 Function = Callable[..., None]

@@ -12,6 +12,9 @@ TOKEN, TOOL_CALL, TOOL_RESULT = "token", "tool_call", "tool_result"
 PROCESSED, FAILED = "processed", "failed"
 ENDS = frozenset({PROCESSED, FAILED})
 
+AGENT_PORT = 1111
+"""Where the agent listens in a workspace's pod. The network policies of manifests/ let nothing reach another port."""
+
 REPORT_EVENTS = 200
 """Events of one report at most."""
 

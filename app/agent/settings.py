@@ -29,7 +29,7 @@ class AgentSettings(NamedTuple):
     """HOME of the editor and its terminals, which write activity signals there."""
     host: str = "127.0.0.1"
     port: int = 1111
-    """0 takes a free one."""
+    """0 takes a free one. `AGENT_PORT` of app/agent/protocol.py, which takes too long to import."""
     editor_port: int = 0
     """Where the editor listens on this machine or in this pod; 0 = there is none."""
     gateway_url: str = ""
@@ -61,8 +61,6 @@ class AgentSettings(NamedTuple):
     """Prompts accepted and not started."""
     undo_points: int = 20
     """Undo points kept, one of each prompt; 0 makes none."""
-    undo_file_max_bytes: int = 104_857_600
-    """The content of a larger file is in no undo point."""
     undo_max_bytes: int = 1_073_741_824
     """Of all undo points; a larger project has none."""
     stop_grace: float = 10.0
@@ -113,7 +111,7 @@ def settings_from(environment: Mapping[str, str]) -> AgentSettings:
         token_file=Path(environment["AGENT_TOKEN_FILE"]),
         home=Path(environment.get("HOME") or "/"),
         host=environment.get("AGENT_HOST") or defaults["host"],
-        port=int(number("USER_POD_PORT", defaults["port"])),
+        port=int(number("AGENT_PORT", defaults["port"])),
         editor_port=int(number("EDITOR_PORT", defaults["editor_port"])),
         gateway_url=environment.get("GATEWAY_URL", "").rstrip("/"),
         address=environment.get("AGENT_ADDRESS", "").rstrip("/"),
@@ -130,7 +128,6 @@ def settings_from(environment: Mapping[str, str]) -> AgentSettings:
         prompt_max_bytes=int(number("PROMPT_MAX_BYTES", defaults["prompt_max_bytes"])),
         queue_limit=int(number("AGENT_QUEUE_LIMIT", defaults["queue_limit"])),
         undo_points=int(number("UNDO_POINTS", defaults["undo_points"])),
-        undo_file_max_bytes=int(number("UNDO_FILE_MAX_BYTES", defaults["undo_file_max_bytes"])),
         undo_max_bytes=int(number("UNDO_MAX_BYTES", defaults["undo_max_bytes"])),
         stop_grace=number("AGENT_STOP_GRACE", defaults["stop_grace"]),
     )

@@ -23,6 +23,7 @@ from app.api.security import caller, visible_past, visible_session
 from app.api.sessions import COMING_UP
 from app.api.tenant_limits import Kind, hold
 from app.core.errors import InvalidRequest
+from app.core.prompts.agent_client import AGENT_TIMEOUT
 from app.core.prompts.inbox import Prompt, State, Taken
 from app.core.sessions.model import Record, Status
 from app.http.problems import RETRY_WHEN_CONFIGURED, Problem
@@ -119,8 +120,7 @@ def wants_stream() -> bool:
 def enqueue(record: Record, text: str, message_id: str) -> Taken:
     """Queue a prompt. This request delivers it, if the session is awake and the caller waits as long as an agent may
     take to accept a prompt; otherwise, or behind other prompts or after a failure, a delivery worker does."""
-    settings = core().settings
-    here = record.status is Status.ACTIVE and (wants_stream() or longest_wait() >= settings.agent_timeout)
+    here = record.status is Status.ACTIVE and (wants_stream() or longest_wait() >= AGENT_TIMEOUT)
     taken = core().sessions.prompt(record.uuid, text, message_id, request_id(), delivery_worker=not here)
     if here and taken.deliver:
         core().delivery.deliver(record.uuid, most=1)

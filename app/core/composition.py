@@ -22,7 +22,7 @@ from app.core.costs.ledger import Ledger
 from app.core.costs.prices import Prices
 from app.core.erasures import Erasures
 from app.core.going_back import GoingBack
-from app.core.prompts.agent_client import AgentClient
+from app.core.prompts.agent_client import AGENT_TIMEOUT, AgentClient
 from app.core.prompts.delivery import Delivery
 from app.core.prompts.history import ConversationHistory
 from app.core.prompts.history_store import HistoryStore
@@ -38,7 +38,7 @@ from app.core.redis.memory import Memory
 from app.core.redis.model_answers import ModelAnswers
 from app.core.redis.processes import Processes
 from app.core.redis.rpc import Rpc
-from app.core.redis.task_queue import TaskQueue
+from app.core.redis.task_queue import SHORT_TASK_LIMIT, TaskQueue, visibility_timeout
 from app.core.restore_points.index import RestorePoints
 from app.core.restore_points.recovery import Recoveries
 from app.core.service import SessionService
@@ -78,10 +78,12 @@ class Core:
         keys, in_cluster = settings.secret_keys(), settings.runtime == "kubernetes"
         self.settings = settings
         self.redis = client
-        self.tasks = tasks or TaskQueue(client, settings.redis_url, settings.visibility_timeout, settings.redis_timeout)
+        self.tasks = tasks or TaskQueue(
+            client, settings.redis_url, visibility_timeout(settings), settings.redis_timeout
+        )
         self.memory = Memory(client, settings.redis_reserve)
         self.feed = Feed(client, self.memory)
-        self.events = EventLog(client, self.memory, most=settings.session_event_bytes)
+        self.events = EventLog(client, self.memory)
         self.rpc = Rpc(client, self.tasks, block=settings.redis_timeout / 2)
         self.heartbeats = Heartbeats(client)
         self.processes = Processes(client, clock)
@@ -102,7 +104,7 @@ class Core:
             clock=clock,
         )
         self.budget = ByteBudget(settings.body_budget_bytes)
-        self.store = SessionStore(client, settings.tombstone_ttl, settings.session_event_bytes, settings.redis_reserve)
+        self.store = SessionStore(client, settings.tombstone_ttl, settings.redis_reserve)
         self.attempts = Attempts(client, self.leases)
         self.activity = Activity(client, ticks)
         self.resources = Resources(client)
@@ -123,10 +125,10 @@ class Core:
             Remote(self.rpc, settings.wait_default) if in_cluster else Direct(self.backup_store, self.backups, clock)
         )
         self.inbox = Inbox(client, self.store, settings)
-        self.agents = AgentClient(self.credentials, settings.agent_timeout, self.budget)
+        self.agents = AgentClient(self.credentials, AGENT_TIMEOUT, self.budget)
         self.history = ConversationHistory(self.inbox, self.agents, self.history_store)
         self.delivery = Delivery(
-            self.store, self.inbox, self.agents, self.leases, self.tasks, settings.short_task_limit / 2, clock, pause
+            self.store, self.inbox, self.agents, self.leases, self.tasks, SHORT_TASK_LIMIT / 2, clock, pause
         )
         self.sessions = SessionService(
             store=self.store,

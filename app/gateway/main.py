@@ -11,6 +11,7 @@ import math
 from flask import Blueprint, Flask, Response, g, request
 
 from app.core.composition import Core, check_keys
+from app.core.prompts.agent_client import AGENT_TIMEOUT
 from app.core.prompts.token_usage import TokenUsage
 from app.core.throttle import Throttle
 from app.gateway import agents, conversations, llm
@@ -61,7 +62,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         hangups=Hangups(),
         deliveries=Throttle(DELIVERY_INTERVAL),
         # A notice may take as long, so a session holds one delivery worker with them.
-        notices=Throttle(settings.agent_timeout),
+        notices=Throttle(AGENT_TIMEOUT),
         renewals=Throttle(RENEWAL_INTERVAL),
         begun_answers=Throttle(math.inf),
         checkpoints=Slots(CHECKPOINTS_AT_A_TIME),

@@ -273,16 +273,8 @@ class Settings:
     user_prompt_bytes: int = setting(
         16_777_216, "bytes", "the same for all sessions of a user: a sixtieth of a Redis of 1 GiB; more is 429"
     )
-    session_event_bytes: int = setting(
-        1_048_576, "bytes", "of Redis for the events of a session: 1,000 of a kilobyte; the oldest are dropped"
-    )
     prompt_ttl: float = setting(
         600.0, "s", "how long an answered prompt has a state; the history keeps the conversation"
-    )
-    user_pod_port: int = setting(1111, "TCP port", "the agent, in a workspace's pod")
-    agent_timeout: float = setting(10.0, "s", "any request to an agent; none of them waits for a model")
-    agent_shutdown_timeout: float = setting(
-        15.0, "s", "before a stop, for all requests to the agent: unsaved work, the end of its turn, its conversation"
     )
     agent_program: str = setting(
         "",
@@ -298,9 +290,6 @@ class Settings:
     agent_command_timeout: float = setting(120.0, "s", "a command of the agent is killed after this")
     undo_points: int = setting(
         20, "each", "undo points in a workspace: so many of its last prompts can be undone in seconds; 0 for none"
-    )
-    undo_file_max_bytes: int = setting(
-        104_857_600, "bytes", "a larger file is in no undo point; undoing leaves it alone"
     )
     undo_max_bytes: int = setting(
         1_073_741_824, "bytes", "of a volume for its undo points, the oldest go first; a larger project has none"
@@ -397,9 +386,6 @@ class Settings:
     keda_polling_interval: int = setting(
         10, "s", "between KEDA's reads of Redis for each workspace; no part of the time of a wake"
     )
-    keda_cooldown: int = setting(300, "s", "KEDA scales a workspace down if its queue is empty for this long")
-    keda_authentication: str = setting("redis", "name", "the TriggerAuthentication that carries Redis's password")
-    backup_pvc: str = setting("backups", "name", "the claim backups are kept on when BACKUP_URL is a path")
     backup_role: str = setting(
         "",
         "ARN or e-mail address",
@@ -412,7 +398,6 @@ class Settings:
         "the longest credential that BACKUP_ROLE gives; an hour is what both clouds allow by default, and all that AWS "
         "allows a worker whose own credential is a role's",
     )
-    kube_timeout: float = setting(10.0, "s", "any request to the API server, which normally answers in 0.01 s")
 
     # Backups
     backup_retention: float = setting(
@@ -482,17 +467,9 @@ class Settings:
     # Workers
     lease_ttl: float = setting(15.0, "s", "a killed worker's session is free for others after this; renewed at a third")
     stale_after: float = setting(10.0, "s", "an intent that no worker carried out is enqueued again after this")
-    sweep_interval: float = setting(1.0, "s", "between idle, expiry and stale sweeps; one range read each")
     reconcile_interval: float = setting(60.0, "s", "between searches for workspaces without a record")
     retention_interval: float = setting(3_600.0, "s", "between searches for old backups and tombstones")
-    short_task_limit: float = setting(
-        80.0, "s", "provision, wake, sleep and sweeps are killed after this; the slowest sleep takes 66 s"
-    )
     long_task_limit: float = setting(3_600.0, "s", "backup, restore and teardown are killed after this")
-    visibility_timeout: float = setting(
-        7_200.0, "s", "must be above every task limit, or Redis delivers a running task again"
-    )
-    max_deliveries: int = setting(5, "deliveries", "a task that crashed its worker this often becomes a dead letter")
 
     heartbeat_file: str = setting(
         "", "path", "touched by worker, backup worker, delivery worker, observer and beat while they work; empty: none"
@@ -660,12 +637,6 @@ class Settings:
 
     def checked(self) -> Settings:
         """These settings; raises `SettingsError` if some of them contradict each other."""
-        longest = max(self.short_task_limit, self.long_task_limit)
-        if self.visibility_timeout <= longest:
-            raise SettingsError(
-                f"VISIBILITY_TIMEOUT ({self.visibility_timeout:.0f} s) must be above every task limit "
-                f"({longest:.0f} s), or Redis delivers a task that is still running a second time."
-            )
         if self.runtime == "kubernetes" and not self.workspace_image:
             raise SettingsError("WORKSPACE_IMAGE must be set when RUNTIME is kubernetes: it is what a workspace runs.")
         if self.runtime == "kubernetes" and self.ingress_forward_auth.strip() in ("", "{}"):

@@ -11,7 +11,7 @@ from app.core.errors import BackupIncomplete, PermanentError, RetryableError, Su
 from app.process.settings import Settings
 from tests.contract.cluster import KubernetesHarness
 from tests.contract.runtimes import A, identity, unused_backup_name, watching
-from workers.runtime.kubernetes import names
+from workers.runtime.kubernetes import job_objects, names
 from workers.runtime.kubernetes.driver import KubernetesRuntime
 
 
@@ -115,11 +115,14 @@ def test_what_may_not_be_read_and_what_could_not_be_restored(harness: Kubernetes
     harness.runtime.remove(A, 2)
 
 
-def test_a_backup_that_can_not_be_made_leaves_the_volume(harness: KubernetesHarness) -> None:
+def test_a_backup_that_can_not_be_made_leaves_the_volume(
+    harness: KubernetesHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It says why, and takes its Job away; the lifecycle then deletes nothing."""
     harness.runtime.provision(identity(A), 1)
     harness.write(A, "file", b"precious")
-    nowhere = replace(harness.settings, backup_pvc="no-such-claim", progress_timeout=3.0)
+    monkeypatch.setattr(job_objects, "BACKUP_CLAIM", "no-such-claim")
+    nowhere = replace(harness.settings, progress_timeout=3.0)
     with pytest.raises(RetryableError, match='did not start.*"no-such-claim" not found'):
         KubernetesRuntime(nowhere, harness.client).backup(A, unused_backup_name(A))
     assert jobs(harness) == []

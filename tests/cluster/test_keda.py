@@ -26,7 +26,7 @@ from tests.cluster.manager import PATIENCE
 from tests.contract.cluster import TIMEOUT, settings_for
 from tests.contract.runtimes import identity, stop, watching
 from tests.waiting import wait_for
-from workers.runtime.kubernetes import names, status
+from workers.runtime.kubernetes import names, scalers, status
 from workers.runtime.kubernetes.api_server import ApiServer
 from workers.runtime.kubernetes.driver import KubernetesRuntime
 
@@ -109,13 +109,13 @@ def api(namespace: str) -> ApiServer:
 
 @pytest.fixture
 def runtime(
-    api: ApiServer, namespace: str, settings: Settings, redis_client: redis.Redis
+    api: ApiServer, namespace: str, settings: Settings, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[KubernetesRuntime]:
+    monkeypatch.setattr(scalers, "COOLDOWN", COOLDOWN)
     chosen = replace(
         settings_for(settings, namespace),
         scaler="keda",
         keda_polling_interval=1,
-        keda_cooldown=COOLDOWN,
         workspace_sizes=LEAN,
     )
     made = KubernetesRuntime(chosen, redis_client, api)

@@ -36,8 +36,8 @@ SHIFTS = """() => {
 
 @pytest.fixture(scope="module")
 def service_settings() -> Mapping[str, str]:
-    """What fails once is given up."""
-    return {"MAX_DELIVERIES": "1"}
+    """One that differs from its default, to be found among the settings."""
+    return {"INBOX_LIMIT": "50"}
 
 
 @pytest.fixture
@@ -172,11 +172,11 @@ def test_the_settings_are_searched_and_show_no_secret(service: Service, page: Pa
     assert all(secrets)
     assert not [each for each in secrets if each in page.content()]
     settings = page.locator(".settings-list tbody tr")
-    page.get_by_label("Search the settings").fill("max_deliv")
+    page.get_by_label("Search the settings").fill("inbox_lim")
     page.keyboard.press("Enter")
     expect(settings).to_have_count(1)
-    expect(settings).to_contain_text("MAX_DELIVERIES")
-    expect(settings).to_contain_text("default 5")
+    expect(settings).to_contain_text("INBOX_LIMIT")
+    expect(settings).to_contain_text("default 100")
     page.get_by_label("Search the settings").fill("redis_url")
     page.get_by_role("button", name="Show").click()
     expect(settings.filter(has=page.locator("code", has_text="REDIS_URL")).first).to_be_visible()

@@ -36,10 +36,9 @@ from tests.waiting import wait_for
 from workers.runtime.local.storage import WorkspaceStorage
 
 SETTINGS = {
-    # A killed worker's lease and its message are waited for, and sweeps come all the time.
+    # A killed worker's lease and its message are waited for, and rare sweeps come in each run.
     "LEASE_TTL": "3",
     "STALE_AFTER": "2",
-    "SWEEP_INTERVAL": "0.5",
     "RECONCILE_INTERVAL": "5",
     "RETENTION_INTERVAL": "10",
     # A session says itself when it falls asleep.

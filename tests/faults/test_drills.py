@@ -36,7 +36,7 @@ LONGEST = 4.0
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, code_server: str) -> Iterator[Service]:
-    settings = {"ARCHIVE_KEY": new_key(), "DRILL_CYCLE": str(CYCLE), "RECONCILE_INTERVAL": "2", "SWEEP_INTERVAL": "0.5"}
+    settings = {"ARCHIVE_KEY": new_key(), "DRILL_CYCLE": str(CYCLE), "RECONCILE_INTERVAL": "2"}
     with impatient_service(tmp_path_factory.mktemp("drills"), code_server, **settings) as running:
         yield running
 

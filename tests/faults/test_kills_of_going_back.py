@@ -46,7 +46,7 @@ PATIENCE = 120.0
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, code_server: str) -> Iterator[Service]:
     with ModelServer(rules=[counting]) as model:
-        settings = model.settings | {"ARCHIVE_KEY": new_key(), "SWEEP_INTERVAL": "0.5"}
+        settings = model.settings | {"ARCHIVE_KEY": new_key()}
         folder = tmp_path_factory.mktemp("service")
         with impatient_service(folder, code_server, RESTORE_POINT_KEEP='{"last": 20}', **settings) as running:
             yield running

@@ -35,7 +35,7 @@ def model() -> Iterator[ModelServer]:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, code_server: str, model: ModelServer) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("lost")
-    often = {"ARCHIVE_KEY": new_key(), "RECONCILE_INTERVAL": "2", "SWEEP_INTERVAL": "0.5"}
+    often = {"ARCHIVE_KEY": new_key(), "RECONCILE_INTERVAL": "2"}
     with impatient_service(folder, code_server, **model.settings, **often) as running:
         yield running
 
@@ -93,7 +93,7 @@ def test_behind_a_sleeping_session(service: Service) -> None:
 def test_behind_the_only_session(tmp_path_factory: pytest.TempPathFactory, code_server: str) -> None:
     """While the disk of all is away, nothing is restored, though somebody else works on the one below it. When it is
     back, the one volume that is lost is."""
-    often = {"ARCHIVE_KEY": new_key(), "RECONCILE_INTERVAL": "1", "SWEEP_INTERVAL": "0.5"}
+    often = {"ARCHIVE_KEY": new_key(), "RECONCILE_INTERVAL": "1"}
     with impatient_service(tmp_path_factory.mktemp("only"), code_server, **often) as service:
         uuid = with_point(service)["uuid"]
         (service.files(uuid) / "later.txt").unlink()

@@ -16,7 +16,7 @@ TOUCH = "tests.touch"
 """A name of its own: of two tasks with one name, a worker takes the one that was registered first."""
 
 task_queue.ROUTES = {**task_queue.ROUTES, TOUCH: "wake"}
-app.conf.broker_transport_options = task_queue.transport_options(settings.visibility_timeout, TIMEOUT)
+app.conf.broker_transport_options = task_queue.transport_options(task_queue.visibility_timeout(settings), TIMEOUT)
 liveness.STUCK = 3
 
 

@@ -84,7 +84,7 @@ class Place:
             "AGENT_HOST": "127.0.0.1",
             "AGENT_TOKEN_FILE": str(self.token),
             "GATEWAY_URL": self.gateway,
-            "USER_POD_PORT": str(free_port()),
+            "AGENT_PORT": str(free_port()),
             "WORKSPACE_DIR": str(self.files),
             "WORKSPACE_UUID": self.uuid,
         }

@@ -19,6 +19,7 @@ from celery import Celery
 from app.core.composition import Core
 from app.core.redis import task_queue
 from app.core.service import NewSession
+from app.core.sessions.attempts import MAX_ATTEMPTS
 from app.core.sessions.model import Record, Status
 from app.process.settings import Settings
 from tests.fakes import FakeRuntime
@@ -101,7 +102,7 @@ def test_what_is_away_fails_no_session(core: Core, tmp_path: Path, away: str) ->
         def met(times: int) -> bool:
             return log.read_text().count("deferred; the stale sweep will retry") >= times
 
-        for number in range(1, core.settings.max_deliveries + 3):
+        for number in range(1, MAX_ATTEMPTS + 3):
             wait_for(partial(met, number), "the delivery", log.read_text)
             core.sessions.resend(record)
         assert core.store.get(record.uuid).status is Status.CREATED

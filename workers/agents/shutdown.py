@@ -17,6 +17,10 @@ from workers.runtime.base import Check, never
 log = logging.getLogger(__name__)
 
 
+SHUTDOWN_TIMEOUT = 15.0
+"""s before a stop, for all requests to the agent: unsaved work, the end of its turn, its conversation."""
+
+
 @dataclass(frozen=True)
 class Left:
     """What an agent left: the unsaved work (app/core/sessions/unsaved_work.py), None when it is unknown, and the
@@ -30,12 +34,12 @@ def shut_down(core: Core, agent: Agent, reason: str, generation: int = 0, check:
     """Before a workspace is stopped: ask for the unsaved work, cancel the running turn, store the conversation, and ask
     for the files' fingerprint.
 
-    One deadline, `AGENT_SHUTDOWN_TIMEOUT` from now, covers all steps, and no failure prevents the stop: the agent keeps
+    One deadline, `SHUTDOWN_TIMEOUT` from now, covers all steps, and no failure prevents the stop: the agent keeps
     its conversation on the volume too, and pushes it at SIGTERM. `generation` is that of the stop. `check` is called
     between steps and raises when the stop is no longer wanted; the agent may have cancelled its turn by then, so the
     caller must tell it to continue.
     """
-    deadline = time.monotonic() + core.settings.agent_shutdown_timeout
+    deadline = time.monotonic() + SHUTDOWN_TIMEOUT
 
     def left() -> float:
         if (seconds := deadline - time.monotonic()) > 0:

@@ -83,8 +83,8 @@ app.conf.update(
     worker_enable_remote_control=False,
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
-    broker_transport_options=task_queue.transport_options(settings.visibility_timeout, BROKER_TIMEOUT),
-    result_backend_transport_options={"visibility_timeout": settings.visibility_timeout},
+    broker_transport_options=task_queue.transport_options(task_queue.visibility_timeout(settings), BROKER_TIMEOUT),
+    result_backend_transport_options={"visibility_timeout": task_queue.visibility_timeout(settings)},
     beat_scheduler=liveness.Scheduler,
     beat_schedule={
         task: {

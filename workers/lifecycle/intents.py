@@ -2,7 +2,7 @@
 
 The intent in the record is the guarantee, a message only a hint. An attempt is counted in the record when it begins. It
 ends by settling the intent, by leaving that to the observer, by giving way to a backup, or by deferring the next
-attempt; if its worker dies it does none of these. After `MAX_DELIVERIES` such attempts the intent is given up: the
+attempt; if its worker dies it does none of these. After `MAX_ATTEMPTS` such attempts the intent is given up: the
 session is `failed`, and a dead letter is written.
 
 The message of a newer intent may find the lease taken. So who releases a lease compares generations, and sends what is
@@ -40,6 +40,7 @@ from app.core.errors import (
 )
 from app.core.redis import keys, task_queue
 from app.core.redis.dead_letters import DeadLetter
+from app.core.sessions.attempts import MAX_ATTEMPTS
 from app.core.sessions.change import Intervals
 from app.core.sessions.model import GONE, UP, Record, Status
 from app.core.sessions.reason_codes import ReasonCode
@@ -108,7 +109,6 @@ class Lifecycle:
         self._steps = Steps(core, runtime, clock)
         self._lost = LostFiles(core, Place(core.redis, runtime), self.fail, clock)
         self._clock = clock
-        self._most = core.settings.max_deliveries
 
     def carry_out(self, uuid: str, generation: int) -> None:
         """Do what the session's intent `generation` asks for, unless a newer one exists or another worker does it.
@@ -196,8 +196,8 @@ class Lifecycle:
         error."""
         tries = getattr(record, counter.tries)
         worker_metrics.worker_figures().tried(task_queue.BACKUP if counter is BACKUP else record.task)
-        if tries > self._most:
-            give_up(record, f"its worker died in each of {self._most} attempts", "")
+        if tries > MAX_ATTEMPTS:
+            give_up(record, f"its worker died in each of {MAX_ATTEMPTS} attempts", "")
             return False
         try:
             return act(record)
@@ -208,7 +208,7 @@ class Lifecycle:
             waits = isinstance(error, StillEnding) and self._clock() - record.requested_at < ENDING_LIMIT
             if waits:
                 self._uncount(record, counter.tries, tries)
-            elif tries >= self._most:
+            elif tries >= MAX_ATTEMPTS:
                 give_up(record, str(error), type(error).__name__)
                 return False
             self._store.defer(counter.due, record.uuid, self._clock() + (ENDING_PAUSE if waits else pause(tries)))
@@ -306,7 +306,7 @@ class Lifecycle:
         # A request for a backup is no intent, so its task names it, not the record.
         request_id = logs.request_id.get() if task == task_queue.BACKUP else record.request_id
         # An attempt is counted when it begins; the one that only gives up is none.
-        tries, now = min(tries, self._most), self._clock()
+        tries, now = min(tries, MAX_ATTEMPTS), self._clock()
         log.error("task given up: %s", why, extra={"task": task, "task_args": list(args)})
         self._core.dead_letters.add(
             DeadLetter(task=task, args=args, why=why, error=error, tries=tries, request_id=request_id, at=now)

@@ -27,6 +27,7 @@ from app.core.errors import (
 )
 from app.core.redis import keys
 from app.core.restore_points.names import parse, reference
+from app.core.sessions.attempts import MAX_ATTEMPTS
 from app.core.sessions.model import Record, iso
 from workers.lifecycle.point_making import PointMaking
 from workers.lifecycle.wanted import newer, while_wanted
@@ -90,7 +91,7 @@ class RollingBack:
             except (StateUnavailable, RuntimeUnavailable):
                 raise
             except RetryableError as error:
-                if record.tries < self._core.settings.max_deliveries:
+                if record.tries < MAX_ATTEMPTS:
                     raise
                 return self.call_off(record, str(error))
             except ArchiveError as error:

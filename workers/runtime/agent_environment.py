@@ -13,7 +13,6 @@ PASSED_ON = (
     "agent_command_timeout",
     "checkpoint_interval",
     "undo_points",
-    "undo_file_max_bytes",
     "undo_max_bytes",
 )
 """Settings of the service that the agent reads under the same names."""
@@ -26,7 +25,7 @@ def agent_environment(
     `stop_grace` seconds to end."""
     return {
         "AGENT_HOST": host,
-        "USER_POD_PORT": str(port),
+        "AGENT_PORT": str(port),
         "EDITOR_PORT": str(editor_port),
         "GATEWAY_URL": settings.gateway_location(),
         "AGENT_STOP_GRACE": str(stop_grace),

@@ -37,6 +37,10 @@ WAIT_SECONDS = 45.0
 RESTORE_SECONDS = 300.0
 LIST_SECONDS = 20.0
 
+FILE_MAX_BYTES = 104_857_600
+"""The content of a larger file is in no undo point, and undoing leaves it alone: what large files hold is seldom a
+prompt's work, and each change of one costs its size."""
+
 MISSING_KEPT = 20
 """Prompts without a point, told in the list."""
 
@@ -139,7 +143,7 @@ class UndoPoints:
             "beside": str(self._beside),
             "message_id": message_id,
             "now": time.time(),
-            "limits": [settings.undo_points, settings.undo_file_max_bytes, settings.undo_max_bytes],
+            "limits": [settings.undo_points, FILE_MAX_BYTES, settings.undo_max_bytes],
             "hidden": str(self._hidden or ""),
         }
         reply = child.ask(

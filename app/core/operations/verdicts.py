@@ -38,7 +38,7 @@ class Verdict:
 
 
 SWEEP_SILENCE = 30.0
-"""s without a sweep after which it is late: one comes each second (SWEEP_INTERVAL)."""
+"""s without a sweep after which it is late: one comes each second (app/core/redis/task_queue.py)."""
 
 WAITS: Mapping[str, float] = {"wake": 15.0, "deliver": 15.0, "lifecycle": 60.0, "sweep": 30.0, "backup": 900.0}
 """s that the oldest task of a queue may wait. Two backups run at a time, each for up to an hour."""

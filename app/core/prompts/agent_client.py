@@ -22,6 +22,7 @@ from threading import Timer
 from typing import Any
 from urllib.parse import urlsplit
 
+from app.agent.protocol import AGENT_PORT
 from app.core.access.agent_credentials import AgentCredentials
 from app.core.access.revocation import DisconnectOrder
 from app.core.byte_budget import Account, ByteBudget
@@ -65,6 +66,9 @@ PAGE_BYTES = 1_048_576
 FINGERPRINT = re.compile(r"[0-9a-f]{8,64}")
 """The form of a fingerprint: the record holds it."""
 
+AGENT_TIMEOUT = 10.0
+"""s for any request to an agent. None of them waits for a model."""
+
 UNSAVED_WORK_TIMEOUT = 6.0
 """s to report unsaved work; an agent takes 4 at most, and a stop must not wait longer."""
 
@@ -100,7 +104,7 @@ class Agent:
             possible = host.is_loopback and port is not None
         else:
             special = host.is_loopback or host.is_link_local or host.is_multicast or host.is_unspecified
-            possible = not special and not host.is_global and port == settings.user_pod_port
+            possible = not special and not host.is_global and port == AGENT_PORT
         if url.scheme != "http" or more or not possible:
             raise InvalidRequest("No workspace's agent can have this address.")
         place = f"[{given}]" if given.version == 6 else str(given)

@@ -29,7 +29,7 @@ from app.core.prompts.agent_client import Agent
 from app.core.redis import keys, task_queue
 from app.core.redis.counters import PROMPT_BUCKETS
 from app.core.redis.errors import redis_errors
-from app.core.redis.events import EVENTS_KEPT
+from app.core.redis.events import EVENTS_BYTES, EVENTS_KEPT
 from app.core.redis.scripts import Script, pairs
 from app.core.sessions.change import Change, Changed, change_keys
 from app.core.sessions.model import UP, Record, Status, number
@@ -490,7 +490,7 @@ class Inbox:
             "marker": MARKER,
             "due": now + self._settings.stale_after,
             "events_kept": EVENTS_KEPT,
-            "events_bytes": self._settings.session_event_bytes,
+            "events_bytes": EVENTS_BYTES,
         }
         with redis_errors():
             return self._scripts[script](**(common | given))

@@ -30,7 +30,7 @@ EVENTS_KEPT = 1_000
 """Events kept of one session: its agent's last minute, at 20 batches of tokens a second."""
 
 EVENTS_BYTES = 1_048_576
-"""The default limit for the events of one session in Redis."""
+"""The limit for the events of one session in Redis: 1,000 of a kilobyte. The oldest are dropped."""
 
 EVENTS_BYTES_FULL = 65_536
 """The limit while Redis is full: enough for followers to miss nothing between two reads."""
@@ -66,12 +66,11 @@ def is_event_id(text: str) -> bool:
 
 class EventLog:
     """Adds and follows events. Each addition is announced on a channel with the stream's name. A session's events take
-    at most `most` bytes of Redis, and less while Redis is full."""
+    at most `EVENTS_BYTES` of Redis, and less while Redis is full."""
 
-    def __init__(self, client: redis.Redis, memory: Memory, most: int = EVENTS_BYTES) -> None:
+    def __init__(self, client: redis.Redis, memory: Memory) -> None:
         self._redis = client
         self._memory = memory
-        self._most = most
         self._append = Script(client, "append")
         self._notices = Notices(client)
 
@@ -81,7 +80,7 @@ class EventLog:
 
     def append_all(self, uuid: str, events: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
         """Add events, each a type and data, in one round trip."""
-        most = min(self._most, EVENTS_BYTES_FULL) if self._memory.full() else self._most
+        most = EVENTS_BYTES_FULL if self._memory.full() else EVENTS_BYTES
         texts = [text for kind, data in events for text in (kind, json.dumps(data))]
         with redis_errors():
             self._append(events=keys.EVENTS.format(uuid=uuid), most=EVENTS_KEPT, bytes=most, added=texts)

@@ -32,6 +32,12 @@ BACKUP_QUEUE = "backup"
 USING_STORES = frozenset({"lifecycle", BACKUP_QUEUE})
 """The queues whose workers store conversations; those of `BACKUP_QUEUE` also use the store of backups."""
 
+SHORT_TASK_LIMIT = 80.0
+"""s after which a task is killed that is not `long`, as a wake, a sleep or a sweep. The slowest sleep takes 66 s."""
+
+SWEEP_INTERVAL = 1.0
+"""s between sweeps for what is idle, expired, stale, or due for a restore point. Each reads one range."""
+
 Interval = Callable[[Settings], float | None]
 """The seconds between two messages of beat for a task; None for none."""
 
@@ -42,7 +48,7 @@ class Task:
 
     queue: str
     long: bool
-    """It may take `LONG_TASK_LIMIT`, others `SHORT_TASK_LIMIT`."""
+    """It may take the setting `LONG_TASK_LIMIT`, others `SHORT_TASK_LIMIT`."""
     start: str
     """Its name in logs and metrics as a start of a workspace, "" if it is none."""
     interval: Interval | None
@@ -97,10 +103,10 @@ ERASE = _task("sessions.erase", "backup", long=True)
 DELETE_BACKUP = _task("backups.delete", "backup")
 CHECK_STORES = _task("backups.check_stores", "backup")
 
-SWEEP_IDLE = _task("sweeps.idle", "sweep", interval=lambda settings: settings.sweep_interval, events=False)
-SWEEP_EXPIRED = _task("sweeps.expired", "sweep", interval=lambda settings: settings.sweep_interval, events=False)
-SWEEP_STALE = _task("sweeps.stale", "sweep", interval=lambda settings: settings.sweep_interval, events=False)
-SWEEP_POINTS = _task("sweeps.points", "sweep", interval=lambda settings: settings.sweep_interval, events=False)
+SWEEP_IDLE = _task("sweeps.idle", "sweep", interval=lambda settings: SWEEP_INTERVAL, events=False)
+SWEEP_EXPIRED = _task("sweeps.expired", "sweep", interval=lambda settings: SWEEP_INTERVAL, events=False)
+SWEEP_STALE = _task("sweeps.stale", "sweep", interval=lambda settings: SWEEP_INTERVAL, events=False)
+SWEEP_POINTS = _task("sweeps.points", "sweep", interval=lambda settings: SWEEP_INTERVAL, events=False)
 SWEEP_DRILLS = _task("sweeps.drills", "sweep", interval=lambda settings: settings.drill_interval, events=False)
 RECONCILE = _task("sweeps.reconcile", "sweep", interval=lambda settings: settings.reconcile_interval, events=False)
 SWEEP_INDEX = _task(
@@ -211,6 +217,12 @@ def _call_of(message: str) -> Call | None:
         return str(said[0]), tuple(map(str, said[1:]))
     except (ValueError, KeyError, TypeError, IndexError):
         return None
+
+
+def visibility_timeout(settings: Settings) -> float:
+    """s after which Redis delivers a task again that nobody acknowledged: well above every limit of a task, or a
+    running one would be delivered."""
+    return 2 * max(settings.long_task_limit, SHORT_TASK_LIMIT)
 
 
 def transport_options(visibility_timeout: float, timeout: float) -> dict[str, float]:

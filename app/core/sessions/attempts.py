@@ -16,6 +16,9 @@ from app.core.redis.leases import Leases
 from app.core.redis.scripts import Script, pairs
 from app.core.sessions.model import Record
 
+MAX_ATTEMPTS = 5
+"""Attempts after which a task is a dead letter: each failed, or took its worker with it."""
+
 
 class Attempts:
     """Begins attempts. Every method raises `StateUnavailable`."""

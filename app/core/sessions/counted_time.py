@@ -16,15 +16,11 @@ import redis
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
 from app.core.redis.scripts import Script
-from app.process.settings import Settings
 
 log = logging.getLogger(__name__)
 
 JUMP = 30.0
 """s two ticks may be apart for the time between to count; a delayed sweep or a slewed clock stays below."""
-
-SWEEPS_MISSED = 3
-"""Intervals a sweep may be late without leaving a gap."""
 
 GAPS_KEPT = 100
 """A restart longer than `JUMP` leaves a gap. Beyond this number the two gaps closest together become one, and the time
@@ -55,22 +51,16 @@ class Counted:
 
 
 class CountedTime:
-    """The ticks and gaps in Redis. Time between two ticks more than `jump` (s) apart does not count."""
+    """The ticks and gaps in Redis. Time between two ticks more than `JUMP` apart does not count."""
 
-    def __init__(self, client: redis.Redis, jump: float = JUMP) -> None:
-        self._jump = jump
+    def __init__(self, client: redis.Redis) -> None:
         self._tick = Script(client, "tick")
-
-    @classmethod
-    def of(cls, client: redis.Redis, settings: Settings) -> CountedTime:
-        """The ledger for the sweep interval in `settings`."""
-        return cls(client, max(JUMP, SWEEPS_MISSED * settings.sweep_interval))
 
     def tick(self, now: float) -> Counted:
         """Note that the service runs at `now`; answers which time before that counts: none without an earlier tick.
         Raises `StateUnavailable`."""
         with redis_errors():
-            gaps, skipped = self._tick(clock=keys.CLOCK, now=f"{now:.3f}", jump=self._jump, most=GAPS_KEPT)
+            gaps, skipped = self._tick(clock=keys.CLOCK, now=f"{now:.3f}", jump=JUMP, most=GAPS_KEPT)
         if float(skipped):
             _log_gap(float(skipped), now)
         return Counted(now, tuple((float(begin), float(to)) for begin, to in json.loads(gaps)))

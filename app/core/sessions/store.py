@@ -45,19 +45,17 @@ class Call:
 
 
 class SessionStore:
-    """Records, their indexes and deadlines. Times are seconds since the epoch. A session's events take at most
-    `events_bytes`; no session is created while only the share `reserve` of Redis' memory is left."""
+    """Records, their indexes and deadlines. Times are seconds since the epoch. No session is
+    created while only the share `reserve` of Redis' memory is left."""
 
     def __init__(
         self,
         client: redis.Redis,
         tombstone_ttl: float = 86_400.0,
-        events_bytes: int = EVENTS_BYTES,
         reserve: float = RESERVE,
     ) -> None:
         self._redis = client
         self._tombstone_ttl = int(tombstone_ttl)
-        self._events_bytes = events_bytes
         self._reserve = reserve
         self._create = Script(client, "create")
         self._change = Script(client, "change")
@@ -136,7 +134,7 @@ class SessionStore:
 
     def request(self, uuid: str, now: float, change: Change) -> str:
         """A change for scripts that make it as part of something larger."""
-        return change.to_json(uuid, now, events_bytes=self._events_bytes, tombstone_ttl=self._tombstone_ttl)
+        return change.to_json(uuid, now, events_bytes=EVENTS_BYTES, tombstone_ttl=self._tombstone_ttl)
 
     def due(self, deadlines: str, now: float, limit: int = 100) -> list[Record]:
         """The sessions whose deadline in the sorted set `deadlines` has come, oldest first. Members without a record

@@ -40,7 +40,7 @@ class AgentProcess:
             "WORKSPACE_DIR": str(self.folder),
             "AGENT_TOKEN_FILE": str(token),
             "GATEWAY_URL": gateway.url,
-            "USER_POD_PORT": "0",
+            "AGENT_PORT": "0",
             **environment,
         }
         self._process: subprocess.Popen[bytes] | None = None

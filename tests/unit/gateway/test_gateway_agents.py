@@ -11,6 +11,7 @@ import redis
 from flask import Flask
 
 from app.agent.protocol import REPORT_EVENTS
+from app.core.prompts.agent_client import AGENT_TIMEOUT
 from app.core.redis import keys, task_queue
 from app.core.sessions.model import Status
 from app.core.sessions.resources import Sample
@@ -85,7 +86,7 @@ def test_an_agent_that_comes_again_later_has_the_restored_files_told_again(app: 
     workspace.core.store.change(workspace.uuid, time.time(), files_of=1_000.0, task=task_queue.RESTORE)
     for _ in range(2):
         assert workspace.call("POST", "/agent/v1/hello", json=HELLO).status_code == 204
-        now += workspace.core.settings.agent_timeout
+        now += AGENT_TIMEOUT
     assert [task for task, _ in workspace.sent] == [task_queue.TELL_FILES] * 2
 
 

@@ -33,7 +33,9 @@ from tests.manifests import (
     with_components,
 )
 from workers.runtime.kubernetes.config import KubernetesConfig
+from workers.runtime.kubernetes.job_objects import BACKUP_CLAIM
 from workers.runtime.kubernetes.objects import other_hosts, pod_template
+from workers.runtime.kubernetes.scalers import AUTHENTICATION
 from workers.runtime.local.routes import OUR_HEADERS, fixed
 
 ROOT = MANIFESTS.parent
@@ -120,7 +122,7 @@ def test_the_service_can_start_with_these_settings(overlay, monkeypatch):
 
     assert (settings.runtime, settings.scaler) == ("kubernetes", "keda")
     assert settings.workspace_namespace == WORKSPACES
-    assert settings.keda_authentication in of_kind(overlay, "TriggerAuthentication", WORKSPACES)
+    assert AUTHENTICATION in of_kind(overlay, "TriggerAuthentication", WORKSPACES)
     assert KubernetesConfig.of(settings).image == settings.workspace_image
 
 
@@ -354,7 +356,7 @@ def test_dev_keeps_backups_on_one_place_that_jobs_and_the_backup_worker_share():
     assert {name: each["spec"]["hostPath"]["path"] for name, each in volumes.items()} == {
         name: f"/var/lib/{name.rpartition('-')[0]}" if "conv" in name else "/var/lib/fresh-backups" for name in volumes
     }
-    assert {each["metadata"]["name"] for each in claims} == {settings["BACKUP_PVC"]}
+    assert {each["metadata"]["name"] for each in claims} == {BACKUP_CLAIM}
     assert mounts == {"backup-worker": settings["BACKUP_URL"].removeprefix("file://")}
 
 

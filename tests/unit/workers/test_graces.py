@@ -12,14 +12,15 @@ import pytest
 from app.agent import service as agent
 from app.agent.settings import AgentSettings
 from app.agent.tools import command, runner
-from app.core.prompts.agent_client import UNSAVED_WORK_TIMEOUT
+from app.core.prompts.agent_client import AGENT_TIMEOUT, UNSAVED_WORK_TIMEOUT
+from app.core.redis import task_queue
 from app.process.settings import Settings
 from scripts.lib import redis_server, serve
 from tests.conftest import ROOT
 from tests.manifests import MANIFESTS, OVERLAYS, pods, render, settings_of
 from workers import observer, tasks
+from workers.runtime.kubernetes import api_server, informer, job_objects, jobs
 from workers.runtime.kubernetes import driver as kubernetes
-from workers.runtime.kubernetes import informer, job_objects, jobs
 from workers.runtime.kubernetes.config import KubernetesConfig
 from workers.runtime.local import driver as local
 from workers.runtime.local import processes
@@ -29,7 +30,7 @@ from workers.runtime.local.storage import WorkspaceStorage
 DEFAULT = Settings()
 RESPAWN = runpy.run_path(str(ROOT / "scripts/respawn"))["GRACE"]
 
-LEAVE = UNSAVED_WORK_TIMEOUT + 2 * DEFAULT.agent_timeout
+LEAVE = UNSAVED_WORK_TIMEOUT + 2 * AGENT_TIMEOUT
 """s: workers/agents/shutdown.py asks for the risk, cancels, and has the conversation stored."""
 
 LOCAL_STOP = local.ROUTE_PATIENCE + DEFAULT.stop_grace + processes.KILL_LIMIT
@@ -149,7 +150,7 @@ def test_a_pod_outlasts_what_its_process_may_finish(overlay, monkeypatch):
     assert grace["web"] > before["web"] + gunicorn("app/gunicorn.conf.py", monkeypatch, **given)
     assert grace["gateway"] > before["gateway"] + gunicorn("app/gateway/gunicorn.conf.py", monkeypatch, **given)
     for name in ("worker", "delivery-worker"):
-        assert grace[name] > float(given.get("SHORT_TASK_LIMIT", DEFAULT.short_task_limit))
+        assert grace[name] > task_queue.SHORT_TASK_LIMIT
     kinds = 4
-    assert grace["observer"] > DEFAULT.kube_timeout + kinds * informer.END_LIMIT + observer.BEAT
+    assert grace["observer"] > api_server.KUBE_TIMEOUT + kinds * informer.END_LIMIT + observer.BEAT
     assert grace["backup-worker"] > job_objects.BACKUP_GRACE

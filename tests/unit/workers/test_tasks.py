@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -43,7 +44,7 @@ def test_a_function_without_a_declaration_is_refused() -> None:
 
 @pytest.mark.parametrize("name", sorted(OWN))
 def test_a_task_has_the_limits_that_it_declares(name: str) -> None:
-    limit = settings.long_task_limit if task_queue.TASKS[name].long else settings.short_task_limit
+    limit = settings.long_task_limit if task_queue.TASKS[name].long else task_queue.SHORT_TASK_LIMIT
     assert (OWN[name].time_limit, OWN[name].send_events) == (limit, task_queue.TASKS[name].events)
 
 
@@ -51,7 +52,7 @@ def test_beat_sends_each_sweep_in_its_interval() -> None:
     often = ("idle", "expired", "stale", "points")
     intervals = {name: entry["schedule"].seconds for name, entry in app.conf.beat_schedule.items()}
     expected = {
-        **{f"sweeps.{each}": settings.sweep_interval for each in often},
+        **{f"sweeps.{each}": task_queue.SWEEP_INTERVAL for each in often},
         "sweeps.drills": 300.0,
         "sweeps.reconcile": settings.reconcile_interval,
         "sweeps.index": settings.reconcile_interval,
@@ -65,8 +66,16 @@ def test_a_task_survives_its_worker_and_ends_before_redis_hands_it_out_again(nam
     task = OWN[name]
     assert app.conf.task_acks_late and task.acks_late is not False
     assert app.conf.task_reject_on_worker_lost
-    assert task.soft_time_limit < task.time_limit < settings.visibility_timeout
-    assert app.conf.broker_transport_options["visibility_timeout"] == settings.visibility_timeout
+    assert task.soft_time_limit < task.time_limit < task_queue.visibility_timeout(settings)
+    assert app.conf.broker_transport_options["visibility_timeout"] == task_queue.visibility_timeout(settings)
+
+
+@pytest.mark.parametrize("limit", [1.0, 3_600.0, 50_000.0])
+def test_redis_hands_nothing_out_again_within_a_tasks_limit(limit: float) -> None:
+    """Whatever the limit of long tasks is."""
+    assert task_queue.visibility_timeout(replace(settings, long_task_limit=limit)) > max(
+        limit, task_queue.SHORT_TASK_LIMIT
+    )
 
 
 @pytest.mark.parametrize("name", sorted(name for name, of in task_queue.ROUTES.items() if of == "deliver"))

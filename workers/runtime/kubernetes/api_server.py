@@ -41,6 +41,9 @@ KINDS: Mapping[str, str] = {
 PAGE = 500
 """Objects in one page of a list: 2 MB at most, so that no request takes long."""
 
+KUBE_TIMEOUT = 10.0
+"""s for a request to the API server, which normally answers in 0.01 s."""
+
 CONNECT_TIMEOUT = 3.0
 """s until an API server that does not accept the connection counts as unavailable."""
 
@@ -79,7 +82,9 @@ class ApiServer:
     `RetryableError` when it fails, and `PermanentError` when it rejects the request.
     """
 
-    def __init__(self, namespace: str, timeout: float, configuration: client.Configuration | None = None) -> None:
+    def __init__(
+        self, namespace: str, timeout: float = KUBE_TIMEOUT, configuration: client.Configuration | None = None
+    ) -> None:
         self._namespace = namespace
         self._timeout = timeout
         configuration = configuration or find_cluster()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from app.agent.protocol import AGENT_PORT
 from app.core.sessions.model import SIZES
 from app.editor.code_server import CODE_SERVER
 from app.process.secret_keys import Purpose
@@ -32,7 +33,6 @@ class KubernetesConfig:
     ingress_class: str
     api_host: str
     agent: Mapping[str, str] | None
-    agent_port: int
     embed_origins: Sequence[str]
     keepalive_max: float
     ingress_annotations: Mapping[str, str]
@@ -43,7 +43,6 @@ class KubernetesConfig:
     tolerations: Sequence[Object]
     stop_grace: int
     backup_url: str
-    backup_pvc: str
     backup_role: str
     backup_role_limit: int
     job_deadline: int
@@ -68,7 +67,6 @@ class KubernetesConfig:
             ingress_class=settings.ingress_class,
             api_host=settings.api_host,
             agent=_agent_environment(settings) if settings.keys_for(Purpose.WORKSPACE) else None,
-            agent_port=settings.user_pod_port,
             embed_origins=settings.embedding_origins(),
             keepalive_max=settings.keepalive_max,
             # Forward auth last: no other annotation may replace it.
@@ -81,7 +79,6 @@ class KubernetesConfig:
             tolerations=tolerations,
             stop_grace=_pod_grace(settings),
             backup_url=settings.backups_location(),
-            backup_pvc=settings.backup_pvc,
             backup_role=settings.backup_role,
             backup_role_limit=round(settings.backup_role_limit),
             job_deadline=max(1, round(settings.long_task_limit * 0.9)),
@@ -99,7 +96,7 @@ class KubernetesConfig:
         """The URL of the agent in the pod with this IP address, "" where pods have no agent."""
         if self.agent is None or not address:
             return ""
-        return f"http://[{address}]:{self.agent_port}" if ":" in address else f"http://{address}:{self.agent_port}"
+        return f"http://[{address}]:{AGENT_PORT}" if ":" in address else f"http://{address}:{AGENT_PORT}"
 
     @property
     def backup_folder(self) -> str:
@@ -114,8 +111,9 @@ def _pod_grace(settings: Settings) -> int:
 
 
 def _agent_environment(settings: Settings) -> Mapping[str, str]:
-    port, stop_grace = settings.user_pod_port, _pod_grace(settings)
-    return agent_environment(settings, host="0.0.0.0", port=port, editor_port=CODE_SERVER.port, stop_grace=stop_grace)
+    return agent_environment(
+        settings, host="0.0.0.0", port=AGENT_PORT, editor_port=CODE_SERVER.port, stop_grace=_pod_grace(settings)
+    )
 
 
 def _sizes(text: str) -> Mapping[str, Object]:

@@ -56,6 +56,6 @@ class DownloadJobs:
 
 def make(settings: Settings) -> DownloadJobs:
     """The download jobs of the settings' cluster. A pod may take as long to start as a caller waits."""
-    cluster = ApiServer(settings.workspace_namespace, settings.kube_timeout)
+    cluster = ApiServer(settings.workspace_namespace)
     jobs = BackupJobs(cluster, settings.wait_default)
     return DownloadJobs(KubernetesConfig.of(settings), jobs, ArchiveKeys(settings.archive_key))

@@ -101,7 +101,7 @@ class KubernetesRuntime:
         self._settings = settings
         self._config = KubernetesConfig.of(settings)
         self._redis = client
-        self._cluster = cluster or ApiServer(settings.workspace_namespace, settings.kube_timeout)
+        self._cluster = cluster or ApiServer(settings.workspace_namespace)
         self._objects = ClusterObjects(self._cluster, self._config)
         self._scaler = scalers.make(settings, client)
         secrets = AgentCredentials(settings.secret_keys())

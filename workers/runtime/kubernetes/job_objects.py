@@ -23,6 +23,9 @@ from workers.runtime.kubernetes.config import KubernetesConfig
 from workers.runtime.kubernetes.names import Object
 from workers.runtime.kubernetes.objects import identity_text
 
+BACKUP_CLAIM = "backups"
+"""The claim that holds the backups when BACKUP_URL is a path: that of manifests/components/backup-pvc."""
+
 JOB_KEPT = 300
 """s a backup Job stays after its end when the worker that should delete it was killed."""
 
@@ -237,7 +240,7 @@ def _pod_spec(
     mounts = [*own["volumeMounts"], *backups]
     files = [each for each, given in ((KEYS, keyed), (CREDENTIAL, bool(config.backup_role))) if given]
     if backups:
-        volumes = [*volumes, {"name": "backups", "persistentVolumeClaim": {"claimName": config.backup_pvc}}]
+        volumes = [*volumes, {"name": "backups", "persistentVolumeClaim": {"claimName": BACKUP_CLAIM}}]
     if files:
         told = [word for each in files for word in (f"--{each}-file", f"{SECRET_FOLDER}/{each}")]
         own = {**own, "args": [*own["args"], *told]}

@@ -17,6 +17,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from app.agent.protocol import AGENT_PORT
 from app.core.access.forwarded_request import NOWHERE
 from app.core.backups.index import identity_fields, read_identity
 from app.core.sessions.model import Identity
@@ -188,7 +189,7 @@ def agent(identity: Identity, config: KubernetesConfig, environment: Mapping[str
         "image": config.image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["tini", "--", "workspace-agent"],
-        "ports": [{"name": "agent", "containerPort": config.agent_port, "protocol": "TCP"}],
+        "ports": [{"name": "agent", "containerPort": AGENT_PORT, "protocol": "TCP"}],
         "env": [
             *({"name": name, "value": value} for name, value in {**own, **environment}.items()),
             *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in downward.items()),
@@ -231,7 +232,7 @@ def service(identity: Identity, owner: Object, config: KubernetesConfig) -> Obje
             "selector": _pod_selector(identity.uuid),
             "ports": [
                 {"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"},
-                {"name": "agent", "port": config.agent_port, "targetPort": config.agent_port, "protocol": "TCP"},
+                {"name": "agent", "port": AGENT_PORT, "targetPort": AGENT_PORT, "protocol": "TCP"},
             ],
         },
     }

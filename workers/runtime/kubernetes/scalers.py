@@ -25,6 +25,12 @@ from workers.runtime.kubernetes.api_server import ApiServer, Expired, NotFound
 from workers.runtime.kubernetes.names import Object
 from workers.runtime.kubernetes.objects import owner_reference
 
+AUTHENTICATION = "redis"
+"""The TriggerAuthentication with Redis' password: that of manifests/components/keda."""
+
+COOLDOWN = 300
+"""s a workspace's list is empty before KEDA scales it down, which a worker has normally done long before."""
+
 SETTLE = 0.5
 """s between removing the marker and scaling down. KEDA reads the list, then the replicas, and scales up a target at 0
 whose list was not empty (pkg/scaling/executor/scale_scaledobjects.go, 2.20). Without a pause 1 of 100 sleeps fell
@@ -131,7 +137,7 @@ def scaled_object(identity: Identity, owner: Object, settings: Settings) -> Obje
             "listLength": "1",
             "activationListLength": "0",
         },
-        "authenticationRef": {"name": settings.keda_authentication},
+        "authenticationRef": {"name": AUTHENTICATION},
     }
     return {
         "apiVersion": "keda.sh/v1alpha1",
@@ -145,7 +151,7 @@ def scaled_object(identity: Identity, owner: Object, settings: Settings) -> Obje
         "spec": {
             "scaleTargetRef": {"name": names.workspace(uuid)},
             "pollingInterval": settings.keda_polling_interval,
-            "cooldownPeriod": settings.keda_cooldown,
+            "cooldownPeriod": COOLDOWN,
             "minReplicaCount": 0,
             "maxReplicaCount": 1,
             "triggers": [trigger],

@@ -20,6 +20,7 @@ from app.core.prompts.token_usage import Tokens, TokenUsage
 from app.core.redis import keys
 from app.core.redis.scripts import sections
 from app.core.service import NewSession
+from app.core.sessions.attempts import MAX_ATTEMPTS
 from app.core.sessions.change import Intervals
 from app.core.sessions.model import Status, Tier
 from app.core.storage.archive_keys import new_key
@@ -531,7 +532,7 @@ def test_a_stop_that_was_given_up_ends_the_costs_of_what_it_stopped(
             raise KeyboardInterrupt
         return change(*args, **wanted)
 
-    for _ in range(world.settings.max_deliveries + 1):
+    for _ in range(MAX_ATTEMPTS + 1):
         with suppress(KeyboardInterrupt), monkeypatch.context() as patched:
             patched.setattr(world.core.store, "change", dying)
             world.work()

@@ -11,8 +11,10 @@ import redis
 
 from app.core.errors import PromptNotFound
 from app.core.limit_errors import InboxFull, UserInboxFull
+from app.core.prompts import inbox
 from app.core.prompts.inbox import PROMPT_OVERHEAD
-from app.core.redis import keys
+from app.core.redis import events, keys
+from app.core.sessions import store
 from app.core.sessions.model import Status
 from tests.world import World
 
@@ -234,20 +236,29 @@ def size_of_events(world: World, uuid: str) -> int:
     return int(world.core.redis.memory_usage(keys.EVENTS.format(uuid=uuid), samples=0))
 
 
-def test_events_are_bounded_in_bytes_as_well(make_world: Callable[..., World]) -> None:
-    world = make_world(session_event_bytes=200_000)
+def bound_events(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    for module in (events, inbox, store):
+        monkeypatch.setattr(module, "EVENTS_BYTES", most)
+
+
+def test_events_are_bounded_in_bytes_as_well(make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> None:
+    bound_events(monkeypatch, 200_000)
+    world = make_world()
     uuid = world.active()
     for number in range(100):
-        events = [("tool_call", {"message_id": "m", "arguments": "a" * 8_000, "n": number * 10 + n}) for n in range(10)]
-        world.core.events.append_all(uuid, events)
+        added = [("tool_call", {"message_id": "m", "arguments": "a" * 8_000, "n": number * 10 + n}) for n in range(10)]
+        world.core.events.append_all(uuid, added)
     assert size_of_events(world, uuid) <= 200_000
     told = world.events_of(uuid)
     assert told[-1].data["n"] == 999 and len(told) > 10
 
 
 @pytest.mark.slow
-def test_ends_of_prompts_are_events_within_the_same_bounds(make_world: Callable[..., World]) -> None:
-    world = make_world(session_event_bytes=100_000)
+def test_ends_of_prompts_are_events_within_the_same_bounds(
+    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound_events(monkeypatch, 100_000)
+    world = make_world()
     uuid = world.active()
     for _ in range(200):
         world.core.inbox.finish(uuid, take(world, uuid, text="hi"), reason="\x01" * 2_000, now=world.now)

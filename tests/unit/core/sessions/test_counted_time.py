@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from app.core.backups.index import Backup
 from app.core.errors import BackupNotFound
 from app.core.prompts.history_store import Checkpoint
+from app.core.redis import task_queue
 from app.core.sessions.counted_time import GAPS_KEPT, JUMP, Counted, CountedTime
 from app.core.sessions.model import Status
 from tests.world import World
@@ -215,10 +215,9 @@ def test_moments_in_a_gap_are_as_old_as_its_end() -> None:
     assert counted.ago(401) < 0
 
 
-@pytest.mark.parametrize("interval", [1.0, 60.0])
-def test_sweeps_as_they_are_set_leave_no_gap(redis_client: redis.Redis, world: World, interval: float) -> None:
-    """However rarely they are to run, and some of them may fail to."""
-    time = CountedTime.of(redis_client, replace(world.settings, sweep_interval=interval))
+def test_sweeps_in_their_interval_leave_no_gap(redis_client: redis.Redis, world: World) -> None:
+    """Some of them may fail to run."""
+    time, interval = CountedTime(redis_client), task_queue.SWEEP_INTERVAL
     for n in range(5):
         counted = time.tick(world.now + n * 3 * interval)
     assert counted.age(world.now) == 12 * interval

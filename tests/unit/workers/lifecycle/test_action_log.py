@@ -11,6 +11,7 @@ import pytest
 from app.core.errors import PermanentError, RetryableError, WorkspaceConflict
 from app.core.redis import keys, task_queue
 from app.core.service import NewSession
+from app.core.sessions.attempts import MAX_ATTEMPTS
 from app.process import logs
 from app.process.private_text import private
 from tests.world import World
@@ -227,7 +228,7 @@ def test_a_given_up_task_leaves_a_dead_letter_without_the_names_of_files(
     uuid = world.active()
     monkeypatch.setattr(world.runtime, "backup", refuse)
     world.sessions.request_backup(uuid)
-    for _ in range(world.settings.max_deliveries):
+    for _ in range(MAX_ATTEMPTS):
         with suppress(RetryableError):
             world.lifecycle.back_up(uuid)
     letters = world.core.redis.lrange(keys.DEAD_LETTERS, 0, -1)

@@ -14,6 +14,7 @@ import redis
 from app.core.errors import PermanentError, RetryableError, RuntimeUnavailable, StateUnavailable, Superseded
 from app.core.redis import keys, task_queue
 from app.core.service import NewSession
+from app.core.sessions.attempts import MAX_ATTEMPTS
 from app.core.sessions.model import Record, Status
 from app.core.storage.archive_keys import new_key
 from tests.world import World
@@ -61,7 +62,7 @@ def test_a_task_that_kills_its_workers_is_a_dead_letter_also_when_its_message_co
     """The message returns to a worker that meets the dead one's lease: that is no attempt, and forgets none."""
     uuid = world.sessions.create(NewSession(user_id="ada")).uuid
     kill_in(world, monkeypatch, "provision")
-    for attempts in range(1, world.settings.max_deliveries + 1):
+    for attempts in range(1, MAX_ATTEMPTS + 1):
         die(world, uuid, lambda: world.lifecycle.carry_out(uuid, 1))
         world.lifecycle.carry_out(uuid, 1)
         assert world.get(uuid).tries == attempts
@@ -80,7 +81,7 @@ def test_a_backup_that_kills_its_workers_is_a_dead_letter_and_the_session_goes_o
     uuid = world.active()
     world.sessions.request_backup(uuid)
     kill_in(world, monkeypatch, "backup")
-    for _ in range(world.settings.max_deliveries):
+    for _ in range(MAX_ATTEMPTS):
         die(world, uuid, lambda: world.lifecycle.back_up(uuid))
         world.lifecycle.back_up(uuid)
         lease_ends(world, uuid)
@@ -94,7 +95,7 @@ def test_a_backup_that_kills_its_workers_is_a_dead_letter_and_the_session_goes_o
 def test_what_fails_for_now_is_tried_again_later_and_later_and_then_given_up(world: World) -> None:
     uuid = world.sessions.create(NewSession(user_id="ada")).uuid
     world.tasks.lose_all()
-    for number in range(1, world.settings.max_deliveries):
+    for number in range(1, MAX_ATTEMPTS):
         world.runtime.errors["provision"] = RetryableError("The disk is busy.")
         with pytest.raises(RetryableError):
             world.lifecycle.carry_out(uuid, 1)
@@ -112,7 +113,7 @@ def test_what_fails_for_now_is_tried_again_later_and_later_and_then_given_up(wor
 @pytest.mark.parametrize("away", [StateUnavailable("Redis is away."), RuntimeUnavailable("The API server is away.")])
 def test_what_is_away_counts_as_no_attempt(world: World, away: Exception) -> None:
     uuid = world.sessions.create(NewSession(user_id="ada")).uuid
-    for _ in range(world.settings.max_deliveries + 3):
+    for _ in range(MAX_ATTEMPTS + 3):
         world.runtime.errors["provision"] = away
         with pytest.raises(type(away)):
             world.lifecycle.carry_out(uuid, 1)
@@ -151,7 +152,7 @@ def test_a_store_that_is_away_fails_no_backup_and_no_point(
 def test_an_attempt_that_came_to_its_end_does_not_count_against_the_next(world: World) -> None:
     """A service that is stopped and started while a workspace starts makes the start again, however often."""
     uuid = world.sessions.create(NewSession(user_id="ada")).uuid
-    for _ in range(world.settings.max_deliveries + 3):
+    for _ in range(MAX_ATTEMPTS + 3):
         world.work()
         world.runtime.stop(uuid, 1)
         world.observer.apply(Snapshot((), unwished=True))

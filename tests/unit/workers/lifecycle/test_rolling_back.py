@@ -22,6 +22,7 @@ from app.core.redis import keys, task_queue
 from app.core.restore_points.index import RestorePoint
 from app.core.restore_points.names import reference
 from app.core.service import NewSession
+from app.core.sessions.attempts import MAX_ATTEMPTS
 from app.core.sessions.model import Status, iso
 from app.core.storage.archive_keys import ArchiveKeys, new_key
 from tests.fake_agent import fake_agent
@@ -237,9 +238,9 @@ def test_one_that_was_called_off_is_not_made_up_for_when_redis_is_lost(world: Wo
 def test_a_store_that_stays_away_calls_it_off(world: World) -> None:
     uuid, point_id = with_point(world)
     world.core.going_back.roll_back(uuid, point_id)
-    for _ in range(world.settings.max_deliveries):
+    for _ in range(MAX_ATTEMPTS):
         world.runtime.errors["make_point"] = RetryableError("The store is away.")
-        if world.get(uuid).tries == world.settings.max_deliveries - 1:
+        if world.get(uuid).tries == MAX_ATTEMPTS - 1:
             break
         with pytest.raises(RetryableError):
             world.work()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import pytest
 from honcho.environ import parse_procfile
@@ -11,11 +10,13 @@ from honcho.environ import parse_procfile
 from app.core.errors import StillEnding
 from app.core.prompts.agent_client import AgentClient
 from app.core.redis import task_queue
+from app.core.sessions.attempts import MAX_ATTEMPTS
 from app.core.sessions.model import Status
 from tests.conftest import ROOT
 from tests.fake_agent import FakeAgent
 from tests.world import World
 from workers import tasks
+from workers.agents import shutdown
 from workers.celery.app import app
 from workers.lifecycle.intents import ENDING_LIMIT, ENDING_PAUSE, Lifecycle
 
@@ -28,9 +29,9 @@ def up(world: World, agent: FakeAgent) -> str:
     return uuid
 
 
-def with_deadline(world: World, seconds: float) -> None:
+def with_deadline(world: World, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give every leave so long, and each request far more."""
-    world.core.settings = replace(world.settings, agent_shutdown_timeout=seconds)
+    monkeypatch.setattr(shutdown, "SHUTDOWN_TIMEOUT", seconds)
     world.core.agents = AgentClient(world.core.credentials, 600.0, world.core.budget)
     world.lifecycle = Lifecycle(world.core, world.runtime, world.clock)
 
@@ -48,10 +49,12 @@ def calls(world: World) -> list[str]:
 
 @pytest.mark.parametrize("how", ["hang", "trickle"])
 @pytest.mark.slow
-def test_all_that_is_asked_of_an_agent_before_a_stop_has_one_deadline(world: World, agent: FakeAgent, how: str) -> None:
+def test_all_that_is_asked_of_an_agent_before_a_stop_has_one_deadline(
+    world: World, agent: FakeAgent, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An agent that takes all of it for the first answer is asked for nothing more, and stopped."""
     uuid = up(world, agent)
-    with_deadline(world, 0.3)
+    with_deadline(world, 0.3, monkeypatch)
     setattr(agent, how, True)
     agent.raw_answer = b" " * 100_000
     world.sessions.sleep(uuid)
@@ -66,7 +69,7 @@ def test_a_sleep_whose_processes_take_their_time_is_put_off_and_counts_as_no_fai
     """However often; its agent is taken leave of once."""
     uuid = up(world, agent)
     world.sessions.sleep(uuid)
-    for _ in range(2 * world.settings.max_deliveries):
+    for _ in range(2 * MAX_ATTEMPTS):
         still_ending(world, uuid)
         assert (world.get(uuid).tries, world.get(uuid).stopping) == (0, True)
         assert not world.core.leases.held(f"lease:{uuid}")
@@ -83,7 +86,7 @@ def test_a_workspace_that_never_ends_fails_at_last(world: World) -> None:
     world.sessions.sleep(uuid)
     still_ending(world, uuid)
     world.now += ENDING_LIMIT
-    for _ in range(world.settings.max_deliveries):
+    for _ in range(MAX_ATTEMPTS):
         world.runtime.errors["stop"] = StillEnding(uuid)
         world.sweeps.stale()
         try:

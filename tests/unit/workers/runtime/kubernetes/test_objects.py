@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from app.agent.settings import own_address, settings_from
+from app.agent.protocol import AGENT_PORT
+from app.agent.settings import AgentSettings, own_address, settings_from
 from app.core.sessions.model import Identity
 from app.process.settings import Settings, SettingsError
-from workers.runtime.kubernetes import objects, scalers
+from workers.runtime.kubernetes import config, objects, scalers
 from workers.runtime.kubernetes.config import KubernetesConfig
 
 SETTINGS = Settings(
@@ -187,7 +188,7 @@ def test_a_pod_has_an_agent_where_there_is_a_key_for_its_token() -> None:
             {"name": "WORKSPACE_CGROUP", "value": "/sys/fs/cgroup"},
             {"name": "AGENT_TOKEN_FILE", "value": "/run/agent/token"},
             {"name": "AGENT_HOST", "value": "0.0.0.0"},
-            {"name": "USER_POD_PORT", "value": "1111"},
+            {"name": "AGENT_PORT", "value": "1111"},
             {"name": "EDITOR_PORT", "value": "8080"},
             {"name": "GATEWAY_URL", "value": "http://gateway.system:8001"},
             {"name": "AGENT_STOP_GRACE", "value": "10"},
@@ -199,7 +200,6 @@ def test_a_pod_has_an_agent_where_there_is_a_key_for_its_token() -> None:
             {"name": "AGENT_COMMAND_TIMEOUT", "value": "120.0"},
             {"name": "CHECKPOINT_INTERVAL", "value": "180.0"},
             {"name": "UNDO_POINTS", "value": "20"},
-            {"name": "UNDO_FILE_MAX_BYTES", "value": "104857600"},
             {"name": "UNDO_MAX_BYTES", "value": "1073741824"},
             {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
@@ -244,12 +244,14 @@ def test_the_editor_is_told_for_how_long_a_command_may_ask_to_be_kept_up() -> No
     assert {"name": "KEEPALIVE_MAX", "value": "3600"} in editor["env"]
 
 
-def test_the_agent_understands_what_it_is_told() -> None:
+def test_the_agent_understands_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the program's own reader of settings."""
-    settings = replace(SETTINGS, secret_key="k" * 32, agent_max_steps=7, agent_turn_timeout=1.5, user_pod_port=1112)
+    monkeypatch.setattr(config, "AGENT_PORT", 1112)
+    settings = replace(SETTINGS, secret_key="k" * 32, agent_max_steps=7, agent_turn_timeout=1.5)
     (_, agent) = objects.pod_template(ADA, KubernetesConfig.of(settings))["spec"]["containers"]
     told = {each["name"]: each.get("value", "") for each in agent["env"]}
     read = settings_from(told)
+    assert AgentSettings._field_defaults["port"] == AGENT_PORT
     assert (read.uuid, read.host, read.port) == ("abcd1234", "0.0.0.0", 1112)
     assert (str(read.folder), str(read.state_folder)) == ("/workspace/app", "/workspace/.session")
     assert (read.max_steps, read.turn_timeout, read.gateway_url) == (7, 1.5, "http://127.0.0.1:8001")
