@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.core.redis.processes import report_process
+from app.http.concurrency import CONNECTIONS
 from app.http.gunicorn_worker import listen_at
 from app.process import scrape, shared_metrics
 from app.process.logs import logging_config
@@ -15,9 +16,10 @@ _settings = Settings.from_env()
 
 # Its answers hold agent secrets: locally it listens on loopback only, in a cluster network policies protect it.
 bind = listen_at("127.0.0.1" if _settings.runtime == "local" else _settings.bind, _settings.forward_auth_port)
-workers = _settings.forward_auth_workers
+# One answers some 700 requests a second.
+workers = 1
 worker_class = "app.http.gunicorn_worker.ProblemWorker"
-worker_connections = _settings.web_connections
+worker_connections = CONNECTIONS
 # A sibling workspace can set cookies for the whole domain. With the usual 8 KiB they would lock the user out of all
 # workspaces by a 431, so a header may be as long as the ingress takes: Traefik 1 MiB in all.
 limit_request_field_size = 1_048_576

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.core.redis.processes import report_process
+from app.http.concurrency import CONNECTIONS
 from app.http.gunicorn_worker import listen_at
 from app.process import shared_metrics
 from app.process.logs import logging_config
@@ -16,7 +17,7 @@ _settings = Settings.from_env()
 bind = listen_at(_settings.bind, _settings.port)
 workers = _settings.web_workers
 worker_class = "app.http.gunicorn_worker.ProblemWorker"
-worker_connections = _settings.web_connections
+worker_connections = CONNECTIONS
 # A proxy in front should close first.
 keepalive = 75
 # For a worker's heartbeat, not for a request: one that waits for a session does not block it.

@@ -75,7 +75,7 @@ CHAT = "messages.chat"
 
 def largest_prompt(settings: Settings) -> int:
     """Bytes of the largest prompt request: JSON may take six bytes for one (`\\u0007`), plus the other fields."""
-    return min(settings.max_body_bytes, 6 * settings.prompt_max_bytes + 4_096)
+    return 6 * settings.prompt_max_bytes + 4_096
 
 
 class SyncFlask(Flask):
@@ -103,9 +103,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     register_error_handlers(app, to_api_problem)
     app.before_request(lambda: identify(keyring, core.access_tokens))
     trace_requests(app, has_key)
-    most, larger = min(SMALL_BODY, settings.max_body_bytes), {CHAT: largest_prompt(settings)}
-    register_request_hooks(app, instruments.http, most, core.budget, larger)
-    register_tarpit(app, tarpit_name, settings.web_connections)
+    larger = {CHAT: largest_prompt(settings)}
+    register_request_hooks(app, instruments.http, SMALL_BODY, core.budget, larger)
+    register_tarpit(app, tarpit_name)
     audit.register_audit(app)
     register_cors(app, settings.allowed_origins())
     register_limits(app, core)

@@ -55,7 +55,7 @@ class World:
         self.now = 1_763_625_600.0
         self.tasks = FakeTasks()
         # Full looks come at a time that depends on the session's random uuid: only a test of theirs asks for them.
-        plain = Settings(data_dir=folder, secret_key=SECRET_KEY, redis_timeout=0.1, restore_point_check_interval=0.0)
+        plain = Settings(data_dir=folder, secret_key=SECRET_KEY, restore_point_check_interval=0.0)
         self.settings = replace(plain, **settings)
         self.core = Core(
             self.settings,

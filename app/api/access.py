@@ -12,6 +12,7 @@ from app.api.idempotency import answer_has_secret
 from app.api.security import check_session, visible_session
 from app.api.session_schemas import ActionSchema
 from app.core.access.landing_path import PARAMETER, with_parameter
+from app.core.access.login_links import LINK_TTL
 from app.core.access.tokens import Kind
 from app.core.errors import IllegalState
 from app.core.sessions.model import GONE, Record
@@ -25,14 +26,13 @@ blp = Blueprint("access", __name__, description="Access to a workspace: links, t
 @blp.response(200, OpenedSchema)
 @blp.operation("openSession", 404, body=True, audit="open")
 def open_workspace(wanted: dict[str, Any], uuid: str) -> dict[str, Any]:
-    """Make a single-use login link for a browser, which leads to `path` and expires after `LOGIN_LINK_TTL`. The same
+    """Make a single-use login link for a browser, which leads to `path` and expires after 30 s. The same
     Idempotency-Key makes another link: secrets are not stored."""
     record = existing(visible_session(uuid))
     require_keys()
     answer_has_secret()
     url = link_to(record, wanted.get("path", "/"))
-    expires_at = time.time() + core().settings.login_link_ttl
-    return {"uuid": uuid, "url": url, "expires_at": expires_at}
+    return {"uuid": uuid, "url": url, "expires_at": time.time() + LINK_TTL}
 
 
 @blp.route("/session/<session:uuid>/token", methods=["POST"])

@@ -29,6 +29,7 @@ from app.core.errors import StateUnavailable, StoreFull
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
 from app.core.redis.scripts import Script
+from app.core.service import IDEMPOTENCY_TTL
 from app.http.bodies import body_of_request
 from app.http.named_session import named_session
 from app.http.problems import Problem
@@ -48,6 +49,12 @@ KEPT_HEADERS = ("Content-Type", "Location", "Preference-Applied")
 
 ANSWER_MAX = 2_048
 """Bytes of a stored answer, with what is stored beside it: nearly all answers but those of agents are shorter."""
+
+KEPT_OF_CALLER = 50_000
+"""Answers kept for one caller, an API key or a session token, on all sessions."""
+
+KEPT_OF_BOTH = 500
+"""Answers kept for one caller on one session, or for the sessions it creates."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +149,7 @@ def _finish(keep: Script, response: Response) -> Response:
             if not 200 <= response.status_code < 300 or response.is_streamed or core().memory.full():
                 core().redis.eval(FREE, 1, claim.name, claim.text)
             else:
-                settings, uuid = core().settings, named_session()
+                uuid = named_session()
                 by = caller().digest[:32]
                 about = [each for each in dict.fromkeys((uuid, g.get("idempotency_names", ""))) if each]
                 named = [key.format(uuid=each) for each in about for key in (keys.SESSION, keys.NAMING_ANSWERS)]
@@ -152,10 +159,10 @@ def _finish(keep: Script, response: Response) -> Response:
                     of_both=keys.KEPT_ANSWERS.format(owner=f"{by}:{uuid}"),
                     named=named,
                     text=_kept(response, claim.body),
-                    ttl=max(1, int(settings.idempotency_ttl)),
+                    ttl=IDEMPOTENCY_TTL,
                     now=time.time(),
-                    most_of_caller=settings.idempotency_kept_per_key,
-                    most_of_both=settings.idempotency_kept,
+                    most_of_caller=KEPT_OF_CALLER,
+                    most_of_both=KEPT_OF_BOTH,
                     on_first=int(bool(uuid)),
                 )
     except StateUnavailable:

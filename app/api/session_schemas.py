@@ -126,7 +126,7 @@ class CreatedSessionSchema(Schema):
     workspace_url = Text(of=lambda made: workspace_url(made.record), format="uri")
     created_at = Time(of="record.created_at")
     open_url = Text(
-        "only with `open`: a single-use login link, for LOGIN_LINK_TTL from this answer on",
+        "only with `open`: a single-use login link, for 30 s from this answer on",
         of=lambda made: made.open_url or missing,
         optional=True,
     )

@@ -74,17 +74,15 @@ class Core:
         ticks: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        client = client or connect(settings.redis_url, settings.redis_timeout)
+        client = client or connect(settings.redis_url)
         keys, in_cluster = settings.secret_keys(), settings.runtime == "kubernetes"
         self.settings = settings
         self.redis = client
-        self.tasks = tasks or TaskQueue(
-            client, settings.redis_url, visibility_timeout(settings), settings.redis_timeout
-        )
-        self.memory = Memory(client, settings.redis_reserve)
+        self.tasks = tasks or TaskQueue(client, settings.redis_url, visibility_timeout(settings))
+        self.memory = Memory(client)
         self.feed = Feed(client, self.memory)
         self.events = EventLog(client, self.memory)
-        self.rpc = Rpc(client, self.tasks, block=settings.redis_timeout / 2)
+        self.rpc = Rpc(client, self.tasks)
         self.heartbeats = Heartbeats(client)
         self.processes = Processes(client, clock)
         self.model_answers = ModelAnswers(client)
@@ -104,16 +102,16 @@ class Core:
             clock=clock,
         )
         self.budget = ByteBudget(settings.body_budget_bytes)
-        self.store = SessionStore(client, settings.tombstone_ttl, settings.redis_reserve)
+        self.store = SessionStore(client)
         self.attempts = Attempts(client, self.leases)
         self.activity = Activity(client, ticks)
         self.resources = Resources(client)
         self.policy = Policy.of(settings)
         self.credentials = AgentCredentials(keys)
-        self.access_tokens = AccessTokens(keys, settings.cookie_ttl, settings.token_ttl)
-        self.login_links = LoginLinks(client, settings.login_link_ttl)
+        self.access_tokens = AccessTokens(keys, settings.cookie_ttl)
+        self.login_links = LoginLinks(client)
         self.revocations = Revocations(client, self.store, settings.stale_after)
-        self.audit = Audit(client, settings.audit_bytes, settings.redis_reserve)
+        self.audit = Audit(client, settings.audit_bytes)
         self.backup_store, self.history_store = build_stores(settings, apart=stores_apart)
         self.backups = BackupIndex(client)
         self.restore_points = RestorePoints(client)
@@ -124,7 +122,7 @@ class Core:
         self.backup_access: BackupAccess = (
             Remote(self.rpc, settings.wait_default) if in_cluster else Direct(self.backup_store, self.backups, clock)
         )
-        self.inbox = Inbox(client, self.store, settings)
+        self.inbox = Inbox(client, settings)
         self.agents = AgentClient(self.credentials, AGENT_TIMEOUT, self.budget)
         self.history = ConversationHistory(self.inbox, self.agents, self.history_store)
         self.delivery = Delivery(

@@ -59,7 +59,10 @@ from app.process.settings import Settings
 T = TypeVar("T")
 
 UUID_TRIES = 5
-CALL_KEPT = 60.0
+IDEMPOTENCY_TTL = 86_400
+"""s that an Idempotency-Key replays its first answer."""
+
+CALL_KEPT = 60
 """s a call without an idempotency key is remembered: redis-py repeats one with a lost answer within two seconds."""
 REVOKE_TRIES = 5
 
@@ -115,7 +118,7 @@ class SessionService:
     def create(self, wanted: NewSession, request_id: str = "", name: str = "", *, made_by: str = "") -> Record:
         """Create a session and start it; with `restore_from`, with the files of that backup. A call whose answer from
         Redis was lost creates no second session. One with a `name` (an idempotency key) answers the same session for
-        `IDEMPOTENCY_TTL`, in its current state. Raises `KeyReused` for a name used with other values, and
+        a day, in its current state. Raises `KeyReused` for a name used with other values, and
         `BudgetExceeded` for the user or for the API key that it is `made_by`."""
         if not USER_ID_PATTERN.fullmatch(wanted.user_id):
             raise InvalidRequest(f"user_id must be {USER_ID_RULE}")
@@ -125,7 +128,7 @@ class SessionService:
             self._check_source(wanted.restore_from)
         self._budgets.check(wanted.user_id, made_by)
         now = round(self._clock(), 3)  # as Redis will hold it, so that repeated answers are equal
-        kept = self._settings.idempotency_ttl if name else CALL_KEPT
+        kept = IDEMPOTENCY_TTL if name else CALL_KEPT
         call = Call(name or secrets.token_hex(16), _digest(wanted), kept)
         for _ in range(UUID_TRIES):
             record = Record(

@@ -7,6 +7,7 @@ from typing import Any
 
 from app.core.redis.processes import report_process
 from app.gateway import model_check
+from app.http.concurrency import CONNECTIONS
 from app.http.gunicorn_worker import listen_at, worker_for
 from app.process import scrape, shared_metrics
 from app.process.logs import logging_config
@@ -16,10 +17,11 @@ from app.process.threads import end_process_when_one_dies
 _settings = Settings.from_env()
 
 bind = listen_at(_settings.bind, _settings.gateway_port)
-workers = _settings.gateway_workers
+# One carries 2,000 streams with a tenth of a core.
+workers = 1
 worker_class = worker_for(per_peer=_settings.gateway_connections_per_peer)
 # Agents call every few moments, so their connections stay open.
-worker_connections = _settings.gateway_connections
+worker_connections = CONNECTIONS
 keepalive = 75
 # For a worker's heartbeat, not for a request: one that waits for a model does not block it.
 timeout = 30

@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 
 blp = Blueprint("llm", __name__, url_prefix="/llm/v1")
 
+LARGEST_REQUEST = 8_388_608
+"""Bytes of a request to the model, with its conversation: a million tokens are 4 MB of text."""
+
 CLIENT_LEFT = 499
 """The status in the log for a client that has disconnected; no client sees it."""
 
@@ -53,7 +56,7 @@ def chat_completions() -> Response:
     """A completion, streamed or not, as in OpenAI's API reference."""
     parts, record = gateway(), session()
     _check_configured(parts)
-    body = read_body(parts.core.settings.llm_max_body_bytes)
+    body = read_body(LARGEST_REQUEST)
     charge_values(body, LARGE)
     asked = provider_request(body, parts.core.settings.llm_model)
     del body

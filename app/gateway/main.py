@@ -68,9 +68,9 @@ def create_app(settings: Settings | None = None) -> Flask:
         checkpoints=Slots(CHECKPOINTS_AT_A_TIME),
     )
     register_error_handlers(app)
-    largest = max(settings.llm_max_body_bytes, conversations.CHECKPOINT_MAX)
+    largest = max(llm.LARGEST_REQUEST, conversations.CHECKPOINT_MAX)
     register_request_hooks(app, figures.http, largest, core.budget)
-    register_tarpit(app, who_asks, settings.gateway_connections)
+    register_tarpit(app, who_asks)
     register_audit(app)
     register_identity(app, settings.gateway_calls_per_session)
     trace_requests(app, lambda: "session" in g, continued_only=True)

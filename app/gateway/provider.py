@@ -31,6 +31,12 @@ log = logging.getLogger(__name__)
 CONNECT_TIMEOUT = 10.0
 """s: TCP and TLS; a slower provider counts as down."""
 
+STREAM_TIMEOUT = 120.0
+"""s between two bytes of an answer."""
+
+RETRIES = 3
+"""Retries of a request that failed with a temporary error before the first byte."""
+
 IDLE_CONNECTIONS = 256
 """Idle connections to the provider that are kept open; more may be in use."""
 
@@ -126,7 +132,7 @@ class Provider:
             retry_after = refusal.retry_after if isinstance(refusal, Answer) else None
             delay = retry_delay(attempt, retry_after, self._jitter())
             late = time.monotonic() + delay >= deadline or (retry_after or 0.0) > LONGEST_RETRY_AFTER
-            if attempt >= self._settings.llm_retries or late:
+            if attempt >= RETRIES or late:
                 return self._given_up(refusal)
             attempt += 1
             reason = _reason(refusal)
@@ -166,7 +172,7 @@ class Provider:
             first = response.read1(PIECE)
             if not first:
                 raise ProtocolError("a stream without a byte")
-            call.wait_at_most(self._settings.llm_stream_timeout)
+            call.wait_at_most(STREAM_TIMEOUT)
             return Answer(200, kind, first, _response=response)
         retry_after = parse_retry_after(response.headers.get("Retry-After"), time.time())
         text = _read_whole(response, WHOLE_MAX if response.status == 200 else ERROR_MAX)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import threading
 from collections import Counter
 
+CONNECTIONS = 8_192
+"""Connections of a process of web, forward auth or the gateway: a waiting call or a stream holds one, and proxies and
+agents keep more open."""
+
 
 class ConcurrencyLimit:
     """Counts, for each name, how many slots are taken."""

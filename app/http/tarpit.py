@@ -14,7 +14,7 @@ from collections.abc import Callable
 from flask import Flask, Response
 
 from app.http.bodies import forget_body
-from app.http.concurrency import ConcurrencyLimit
+from app.http.concurrency import CONNECTIONS, ConcurrencyLimit
 
 RATE = 10.0
 """Refusals a second that a process sends to one caller."""
@@ -56,7 +56,9 @@ class Tarpit:
             return max(0.0, round(self._due[whose] - now, 3))
 
 
-def register_tarpit(app: Flask, whose: Callable[[], str], connections: int, tarpit: Tarpit | None = None) -> None:
+def register_tarpit(
+    app: Flask, whose: Callable[[], str], connections: int = CONNECTIONS, tarpit: Tarpit | None = None
+) -> None:
     """Delay refusals of the caller `whose()`, "" for one whose refusals are never delayed; at most `SHARE` of the
     process's `connections` wait at a time. Register it before the hooks that release what a request holds."""
     pit, delayed, most = tarpit or Tarpit(), ConcurrencyLimit(), int(SHARE * connections)

@@ -80,11 +80,6 @@ class Settings:
         "bytes",
         "of the Redis that `scripts/run` starts: 20,000 sessions and the budgets of 20 users; 0 no limit",
     )
-    redis_reserve: float = setting(
-        0.1,
-        "share",
-        "of Redis' maxmemory, closed to new sessions and prompts, so that sleeps and deletions work when Redis is full",
-    )
     bind: str = setting("127.0.0.1", "address", "loopback, so that other machines do not reach the service by default")
 
     # Who may call
@@ -116,9 +111,6 @@ class Settings:
         "of a change at its next start",
     )
     max_sessions_per_user: int = setting(10, "sessions", "of one user, terminated ones not counted")
-    max_body_bytes: int = setting(
-        1_048_576, "bytes", "a larger request is 413 before it is read; requests other than prompts: 65,536"
-    )
 
     body_budget_bytes: int = setting(
         134_217_728,
@@ -127,9 +119,7 @@ class Settings:
     )
 
     # Who may open a workspace
-    login_link_ttl: float = setting(30.0, "s", "a login link expires after this; it is meant for an immediate redirect")
     cookie_ttl: float = setting(43_200.0, "s", "a browser's cookie expires this long (12 h) after its last use")
-    token_ttl: float = setting(900.0, "s", "a session token expires after this; a page asks its backend for another")
     login_url: str = setting(
         "",
         "URL",
@@ -203,9 +193,6 @@ class Settings:
     wake_grace: float = setting(
         30.0, "s", "a session stays awake at least this long after its start: a waiting browser loads"
     )
-    idle_warning: float = setting(
-        60.0, "s", "a sleep is announced this long ahead, at most a third of the idle timeout; 0 not at all"
-    )
     awake_hours: str = setting("", "hours", "no idle session is put to sleep in these, in UTC, as Mon-Fri 08:00-18:00")
     keepalive_max: float = setting(
         28_800.0, "s", "the longest time that a keepalive call, or `keep` in a terminal, may ask for: a working day"
@@ -240,20 +227,10 @@ class Settings:
         "machine in 1 to 3 minutes",
     )
     stop_grace: float = setting(10.0, "s", "from SIGTERM to SIGKILL; VS Code needs 15 ms")
-    tombstone_ttl: float = setting(86_400.0, "s", "how long the API still shows a terminated session")
     wait_default: float = setting(
         25.0, "s", "how long a call waits by default, for the end state or a worker; below a proxy's usual 30 s"
     )
     wait_max: float = setting(60.0, "s", "the longest `Prefer: wait` of a caller")
-    idempotency_ttl: float = setting(86_400.0, "s", "how long an Idempotency-Key replays its first answer")
-    idempotency_kept: int = setting(
-        500,
-        "answers",
-        "kept for one caller on one session, or for the sessions it creates, 2 KB each at most; the oldest are dropped",
-    )
-    idempotency_kept_per_key: int = setting(
-        50_000, "answers", "kept for one caller, an API key or a session token, on all sessions; the oldest are dropped"
-    )
 
     # The agent and its prompts
     secret_key: str = setting(
@@ -307,22 +284,14 @@ class Settings:
 
     # Forward auth
     forward_auth_port: int = setting(8002, "TCP port", "forward auth, for the ingress; on loopback in local mode")
-    forward_auth_workers: int = setting(1, "processes", "one answers some 700 requests a second")
 
     # The gateway, and the model behind it
     gateway_port: int = setting(8001, "TCP port", "the gateway, which workspaces call")
     gateway_url: str = setting("", "URL", "the gateway as workspaces reach it; by default its port on loopback")
-    gateway_workers: int = setting(1, "processes", "one carries 2,000 streams with a tenth of a core")
-    gateway_connections: int = setting(
-        8_192, "connections", "of each gateway process; a stream of the model holds one, an agent keeps another"
-    )
     gateway_connections_per_peer: int = setting(
         64, "connections", "of one workspace's address to a gateway process; 0 for no bound"
     )
     gateway_grace: int = setting(3, "s", "for streams to end when the gateway stops; below the 4 s of scripts/respawn")
-    llm_max_body_bytes: int = setting(
-        8_388_608, "bytes", "of a request to the model, with its conversation; a million tokens are 4 MB of text"
-    )
     gateway_calls_per_session: int = setting(8, "requests", "of one session at a time")
     llm_base_url: str = setting("", "URL", "an OpenAI-compatible API, up to and with its /v1; empty: no model, no chat")
     llm_api_key: str = setting("", "text", "the key of that API; it never leaves the gateway", secret=True)
@@ -331,8 +300,6 @@ class Settings:
         2_000_000, "tokens", "of one user a day (UTC); further requests are refused with 429; 0 no limit"
     )
     llm_timeout: float = setting(120.0, "s", "to the first byte of an answer; a long prompt on a small machine")
-    llm_stream_timeout: float = setting(120.0, "s", "between two bytes of an answer")
-    llm_retries: int = setting(3, "retries", "of a request that failed with a temporary error before the first byte")
 
     # Workspaces' addresses
     workspace_domain: str = setting("localhost", "host", "workspaces live at vs-code-{uuid}.<domain>")
@@ -490,15 +457,11 @@ class Settings:
 
     # The web process
     web_workers: int = setting(2, "processes", "one a core")
-    web_connections: int = setting(
-        8_192, "connections", "of each web process; a waiting call or a stream holds one, a proxy keeps more open"
-    )
     held_per_session: int = setting(
         16, "each", "event streams, waiting calls, and calls to its agent of one session at a time, in each web process"
     )
     held_per_user: int = setting(64, "each", "the same for all sessions of a user")
     max_streams: int = setting(4_096, "streams", "event streams of each web process; some 50 KB each")
-    redis_timeout: float = setting(1.0, "s", "any Redis command; Redis down is a 503 within 2 s")
     log_level: str = setting("INFO", "level", "of the JSON logs")
 
     # Metrics
@@ -680,8 +643,6 @@ class Settings:
             raise SettingsError("LLM_BASE_URL must begin with http:// or https://.")
         if trouble := self._trouble_with_program():
             raise SettingsError(f"AGENT_PROGRAM: {trouble}")
-        if self.redis_reserve >= 1:
-            raise SettingsError("REDIS_RESERVE must be below 1: it is a share of Redis' memory.")
         if self.session_prompt_bytes < self.prompt_max_bytes + 65_536:
             raise SettingsError(
                 "SESSION_PROMPT_BYTES must be 65536 above PROMPT_MAX_BYTES: one prompt and one answer must fit in."

@@ -94,7 +94,7 @@ def create_dashboard(core: Core, keyring: Keyring, metrics: HttpMetrics, api: WS
     )
     register_error_handlers(app, to_problem, shown)
     register_request_hooks(app, metrics, LARGEST_FORM, core.budget)
-    register_tarpit(app, _stranger, core.settings.web_connections)
+    register_tarpit(app, _stranger)
     app.after_request(_protect)
     register_guard(app, core.settings.dashboard_location())
     register_sign_in_limit(app, core)

@@ -111,7 +111,7 @@ def through(traefik: int, uuid: str, rounds: int, seconds: float) -> list[Row]:
 
 def visitor(uuid: str) -> dict[str, str]:
     """The headers of a browser that has been let in."""
-    text, _ = AccessTokens([SECRET_KEY], 3600.0, 900.0).issue(Kind.COOKIE, uuid, 0, time.time())
+    text, _ = AccessTokens([SECRET_KEY], 3600.0).issue(Kind.COOKIE, uuid, 0, time.time())
     agent = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36"
     return {
         "Host": Settings().workspace_host(uuid),

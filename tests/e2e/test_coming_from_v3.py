@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import requests
 
+from app.core.sessions.change import TOMBSTONE_TTL
 from app.process.settings import Settings, SettingsError
 from tests.documents import table
 from tests.model_server import ModelServer
@@ -245,7 +246,7 @@ def after_delete(service: Service) -> None:
     refused(service.call("POST", f"/session/{uuid}/wake"), 409, "illegal_state")
     assert uuid not in [each["uuid"] for each in service.done("GET", "/sessions?user_id=ada")["sessions"]]
     lasts = service.redis().ttl(f"session:{uuid}")
-    assert 0 < lasts <= Settings().tombstone_ttl == 86_400
+    assert 0 < lasts <= TOMBSTONE_TTL == 86_400
     service.redis().delete(f"session:{uuid}")
     refused(service.call("GET", f"/session/{uuid}"), 404, "session_not_found")
 

@@ -47,7 +47,6 @@ SETTINGS = {
     # Each session is drilled several times in a run.
     "DRILL_CYCLE": "30",
     "WAKE_GRACE": "1",
-    "IDLE_WARNING": "1",
     "MAX_SESSIONS_PER_USER": "1000",
     # What became of a prompt is judged to the end of the run.
     "PROMPT_TTL": "86400",

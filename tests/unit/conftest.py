@@ -15,6 +15,7 @@ from flask import Flask
 from jinja2.bccache import Bucket, BytecodeCache
 from werkzeug.routing import Rule
 
+from app.core.redis import connections
 from tests.deep_tree import DeepTrees
 from tests.fake_agent import FakeAgent, fake_agent
 from tests.fake_redis import fake_redis
@@ -78,6 +79,14 @@ def compiled_once() -> Iterator[None]:
         patch.setattr(Rule, "_compile_builder", lambda *_, **__: _builds_no_address)
         patch.setattr(Rule, "compile", compile_once)
         patch.setitem(Flask.jinja_options, "bytecode_cache", COMPILED)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def patient_with_redis() -> Iterator[None]:
+    """A Redis on a busy machine takes longer than one that serves people may."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connections, "COMMAND_TIMEOUT", 5.0)
         yield
 
 

@@ -67,7 +67,7 @@ def reading() -> Figures:
         drills_oldest=0.0,
         drills_late=0,
         costs=Totals({"compute": 0.0}, 0.0, 0),
-        fill=Fill(1, 2, 0.1),
+        fill=Fill(1, 2),
         read_at=0.0,
     )
 

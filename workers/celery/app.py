@@ -45,7 +45,7 @@ BROKER_TIMEOUT = 30.0
 BEAT = "beat"
 
 settings = Settings.from_env()
-client = connect(settings.redis_url, settings.redis_timeout)
+client = connect(settings.redis_url)
 heartbeats = Heartbeats(client)
 
 heartbeat = Heartbeat(settings.heartbeat_file)

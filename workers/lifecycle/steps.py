@@ -448,7 +448,7 @@ class Steps:
     def _delete_points(self, record: Record) -> None:
         """Restore points end with their session. Those that can't be deleted now are by the reconcile sweep."""
         self._store.defer(keys.ARCHIVING, record.uuid, 0.0)
-        self._store.forget_points(record.uuid, self._core.settings.tombstone_ttl)
+        self._store.forget_points(record.uuid)
         try:
             StoredPoints(self._core).delete(record.uuid)
         except (PermanentError, RetryableError) as error:

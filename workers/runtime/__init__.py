@@ -12,9 +12,9 @@ def load(settings: Settings) -> Runtime:
     if settings.runtime == "local":
         from workers.runtime.local.driver import LocalRuntime
 
-        return LocalRuntime(settings, connect(settings.routes_url, settings.redis_timeout))
+        return LocalRuntime(settings, connect(settings.routes_url))
     if settings.runtime == "kubernetes":
         from workers.runtime.kubernetes.driver import KubernetesRuntime
 
-        return KubernetesRuntime(settings, connect(settings.redis_url, settings.redis_timeout))
+        return KubernetesRuntime(settings, connect(settings.redis_url))
     raise SettingsError(f"RUNTIME is {settings.runtime!r}; it must be local or kubernetes.")

@@ -121,13 +121,12 @@ Place = tuple[int, int, int]
 
 
 class Audit:
-    """Writes and reads entries. They take at most `most` bytes of Redis, and do not grow while only the share `reserve`
-    of its memory is left."""
+    """Writes and reads entries. They take at most `most` bytes of Redis, and do not grow while only the reserve of its
+    memory is left."""
 
-    def __init__(self, client: redis.Redis, most: int = BYTES, reserve: float = RESERVE) -> None:
+    def __init__(self, client: redis.Redis, most: int = BYTES) -> None:
         self._redis = client
         self._acts, self._repeated = int(most * (1 - REPEATED_SHARE)), int(most * REPEATED_SHARE)
-        self._reserve = reserve
         self._add = Script(client, "audit_add")
         self._count = Script(client, "audit_count")
         self._scan = Script(client, "audit_scan")
@@ -214,7 +213,7 @@ class Audit:
                 raise RetryableError("The audit has more entries than can be rewritten.")
 
     def _write(self, fields: Mapping[str, str]) -> bool:
-        self._add(stream=keys.AUDIT, bytes=self._acts, reserve=self._reserve, entry=flatten(fields))
+        self._add(stream=keys.AUDIT, bytes=self._acts, reserve=RESERVE, entry=flatten(fields))
         return True
 
     def _write_repeatable(self, act: Act, fields: Mapping[str, str]) -> bool:
@@ -229,7 +228,7 @@ class Audit:
                 number=_window("number", *caller),
                 rest=_window("rest", *caller, str(act.status)),
                 bytes=self._repeated,
-                reserve=self._reserve,
+                reserve=RESERVE,
                 seconds=WINDOW,
                 distinct=DISTINCT_ENTRIES,
                 entry=json.dumps(flatten(fields)),

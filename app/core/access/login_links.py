@@ -19,6 +19,8 @@ from app.core.sessions.model import Record
 from app.core.sessions.store import ask
 
 LINK_BYTES = 32
+LINK_TTL = 30.0
+"""s: a link is meant for an immediate redirect."""
 
 
 @dataclass(frozen=True)
@@ -30,18 +32,17 @@ class Lookup:
 
 
 class LoginLinks:
-    """Makes and redeems links. `ttl` is in seconds."""
+    """Makes and redeems links."""
 
-    def __init__(self, client: redis.Redis, ttl: float) -> None:
+    def __init__(self, client: redis.Redis) -> None:
         self._redis = client
         self._take = Script(client, "link")
-        self._ttl = ttl
 
     def make(self, uuid: str, access_epoch: int) -> str:
         """The secret of a new link, for this access epoch of the session."""
         secret = secrets.token_urlsafe(LINK_BYTES)
         with redis_errors():
-            self._redis.set(_key(secret), f"{uuid}:{access_epoch}", px=max(1, round(self._ttl * 1000)))
+            self._redis.set(_key(secret), f"{uuid}:{access_epoch}", px=round(LINK_TTL * 1000))
         return secret
 
     def lookup(self, uuid: str, secret: str = "") -> Lookup:

@@ -55,10 +55,13 @@ class Revocations:
             fields={"access_epoch": following},
             event=(REVOKED, {"access_epoch": following}),
         )
-        request = self._store.request(uuid, now, change)
         with redis_errors():
             answer = self._revoke(
-                **change_keys(uuid), **_keys(uuid), request=request, uuid=uuid, due=now + self._patience
+                **change_keys(uuid),
+                **_keys(uuid),
+                request=change.to_json(uuid, now),
+                uuid=uuid,
+                due=now + self._patience,
             )
         return Changed.from_answer(uuid, None, answer)
 

@@ -26,6 +26,9 @@ FRAME_COOKIE = "__Host-workspace-embedded"
 
 COOKIES = (COOKIE, FRAME_COOKIE)
 
+TOKEN_TTL = 900.0
+"""s: a session token is in a page's scripts, and the page asks its backend for another."""
+
 PROBE_TTL = 3_600.0
 """s: much longer than a workspace takes to start."""
 
@@ -66,12 +69,12 @@ class AccessToken:
 
 
 class AccessTokens:
-    """Signs and reads access tokens with the `keys` of SECRET_KEY for them: the first signs, all verify. Lifetimes are
-    in seconds. Without a key for a kind, signing raises `SettingsError` and no token of it is valid."""
+    """Signs and reads access tokens with the `keys` of SECRET_KEY for them: the first signs, all verify.
+    `cookie_ttl` is in seconds. Without a key for a kind, signing raises `SettingsError` and no token of it is valid."""
 
-    def __init__(self, keys: Sequence[str], cookie_ttl: float, token_ttl: float) -> None:
+    def __init__(self, keys: Sequence[str], cookie_ttl: float) -> None:
         self._keys = {kind: keys_for(purpose, keys) for kind, purpose in PURPOSES.items()}
-        self._ttls = {Kind.COOKIE: cookie_ttl, Kind.FRAME: cookie_ttl, Kind.TOKEN: token_ttl, Kind.PROBE: PROBE_TTL}
+        self._ttls = {Kind.COOKIE: cookie_ttl, Kind.FRAME: cookie_ttl, Kind.TOKEN: TOKEN_TTL, Kind.PROBE: PROBE_TTL}
 
     def __repr__(self) -> str:
         return f"AccessTokens({len(self._keys[Kind.TOKEN])} keys)"

@@ -30,10 +30,10 @@ from app.core.redis import keys, task_queue
 from app.core.redis.counters import PROMPT_BUCKETS
 from app.core.redis.errors import redis_errors
 from app.core.redis.events import EVENTS_BYTES, EVENTS_KEPT
+from app.core.redis.memory import RESERVE
 from app.core.redis.scripts import Script, pairs
 from app.core.sessions.change import Change, Changed, change_keys
 from app.core.sessions.model import UP, Record, Status, number
-from app.core.sessions.store import SessionStore
 from app.process import tracing
 from app.process.settings import Settings
 
@@ -149,9 +149,8 @@ class Taken:
 class Inbox:
     """The prompts of all sessions, and where their agents are. Every method raises `StateUnavailable`."""
 
-    def __init__(self, client: redis.Redis, store: SessionStore, settings: Settings) -> None:
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._redis = client
-        self._store = store
         self._settings = settings
         self._scripts = {name: Script(client, name) for name in ON_PROMPTS}
 
@@ -166,10 +165,8 @@ class Inbox:
         message_id = message_id or secrets.token_hex(8)
         due = now + self._settings.stale_after
         wake, restore = (
-            self._store.request(
-                uuid,
-                now,
-                Change.intent(Status.WAKING, task=task, noop=UP, due=due, request_id=request_id, touch=True),
+            Change.intent(Status.WAKING, task=task, noop=UP, due=due, request_id=request_id, touch=True).to_json(
+                uuid, now
             )
             for task in (task_queue.WAKE, task_queue.RESTORE)
         )
@@ -461,7 +458,7 @@ class Inbox:
             "session_bytes": self._settings.session_prompt_bytes,
             "user_bytes": self._settings.user_prompt_bytes,
             "counts": COUNTS,
-            "reserve": self._settings.redis_reserve,
+            "reserve": RESERVE,
             "kept": max(1, int(self._settings.prompt_ttl)),
         }
 

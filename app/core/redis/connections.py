@@ -9,14 +9,18 @@ from redis import DriverInfo
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+COMMAND_TIMEOUT = 1.0
+"""s for any command, so that a call is 503 within 2 s while Redis is down."""
+
 MOST = 256
 """Connections of a process. With all in use, a command waits for one as long as for a response: thousands of waiting
 threads that read at once do not become thousands of clients of Redis."""
 
 
-def connect(url: str, timeout: float) -> redis.Redis:
-    """A client with text responses. `timeout` (s) bounds connecting and every command. Only a dropped connection is
-    retried, once, so that a restart of Redis goes unnoticed and a hang costs one timeout."""
+def connect(url: str, timeout: float | None = None) -> redis.Redis:
+    """A client with text responses. `timeout` (s; None: `COMMAND_TIMEOUT`) bounds connecting and every command. Only a
+    dropped connection is retried, once, so that a restart of Redis goes unnoticed and a hang costs one timeout."""
+    timeout = COMMAND_TIMEOUT if timeout is None else timeout
     pool = redis.BlockingConnectionPool.from_url(
         url,
         max_connections=MOST,

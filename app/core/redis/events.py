@@ -30,7 +30,7 @@ EVENTS_KEPT = 1_000
 """Events kept of one session: its agent's last minute, at 20 batches of tokens a second."""
 
 EVENTS_BYTES = 1_048_576
-"""The limit for the events of one session in Redis: 1,000 of a kilobyte. The oldest are dropped."""
+"""Bytes of Redis for the events of one session: 1,000 of a kilobyte; the oldest are dropped."""
 
 EVENTS_BYTES_FULL = 65_536
 """The limit while Redis is full: enough for followers to miss nothing between two reads."""

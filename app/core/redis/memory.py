@@ -21,7 +21,8 @@ from app.core.redis.errors import redis_errors
 log = logging.getLogger(__name__)
 
 RESERVE = 0.1
-"""The default share of `maxmemory` that new sessions and prompts may not use."""
+"""The share of `maxmemory` that new sessions and prompts may not use, so that sleeps and deletions work when Redis is
+full."""
 
 FILLING = 0.7
 """The share from which operators are warned, while there is time to find the cause."""
@@ -42,7 +43,6 @@ class Fill:
 
     used: int
     limit: int
-    reserve: float
 
     @property
     def share(self) -> float | None:
@@ -54,7 +54,7 @@ class Fill:
         """`ok`, `filling`, `full` when only the reserve is left, `unlimited`."""
         if self.share is None:
             return "unlimited"
-        if self.share > 1 - self.reserve:
+        if self.share > 1 - RESERVE:
             return "full"
         return "filling" if self.share >= FILLING else "ok"
 
@@ -62,11 +62,8 @@ class Fill:
 class Memory:
     """Reads the fill of Redis. Raises `StateUnavailable` when Redis can't serve."""
 
-    def __init__(
-        self, client: redis.Redis, reserve: float = RESERVE, ticks: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, client: redis.Redis, ticks: Callable[[], float] = time.monotonic) -> None:
         self._redis = client
-        self._reserve = reserve
         self._ticks = ticks
         self._full = False
         self._good_until = float("-inf")
@@ -76,7 +73,7 @@ class Memory:
         with redis_errors():
             said = self._redis.info("memory")
         used = int(said["used_memory"]) - int(said.get("mem_not_counted_for_evict", 0))
-        return Fill(used, int(said.get("maxmemory", 0)), self._reserve)
+        return Fill(used, int(said.get("maxmemory", 0)))
 
     def full(self) -> bool:
         """Whether only the reserve is left, by a reading at most a second old."""
@@ -98,5 +95,5 @@ class Memory:
             if held and (fill.share is None or fill.share > BRIM):
                 log.warning("Redis is nearly full: its ballast is freed")
                 self._redis.delete(keys.BALLAST)
-            elif not held and size and fill.used + size < fill.limit * (1 - self._reserve):
+            elif not held and size and fill.used + size < fill.limit * (1 - RESERVE):
                 self._redis.setrange(keys.BALLAST, size - 1, b"\0")

@@ -212,4 +212,4 @@ def report_process(
     kind: str, settings: Settings, works: Callable[[], bool] = lambda: True, also: Callable[[], None] = lambda: None
 ) -> Reports:
     """Report this process from now on. Call it after any fork."""
-    return Reports(Reporter(connect(settings.redis_url, settings.redis_timeout), kind), works, also).start()
+    return Reports(Reporter(connect(settings.redis_url), kind), works, also).start()

@@ -16,8 +16,12 @@ import redis
 
 from app.core.errors import ArchiveError, BackupInUse, BackupNotFound, RetryableError, SessionError
 from app.core.redis import keys
+from app.core.redis.connections import COMMAND_TIMEOUT
 from app.core.redis.errors import redis_errors
 from app.core.redis.task_queue import TaskQueue
+
+BLOCK = COMMAND_TIMEOUT / 2
+"""s that a command waits for an answer at a time; below the client's timeout for it."""
 
 ANSWER_TTL = 30
 """s an answer is kept when its caller has died."""
@@ -30,7 +34,7 @@ class Rpc:
     """Calls about backups, over Redis and the task queue. `block` (s) must stay below the client's command timeout.
     Raises `StateUnavailable`."""
 
-    def __init__(self, client: redis.Redis, tasks: TaskQueue, block: float) -> None:
+    def __init__(self, client: redis.Redis, tasks: TaskQueue, block: float = BLOCK) -> None:
         self._redis = client
         self._tasks = tasks
         self._block = block

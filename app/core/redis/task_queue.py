@@ -13,6 +13,7 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from app.core.redis.connections import COMMAND_TIMEOUT
 from app.core.redis.errors import redis_errors
 from app.core.redis.heartbeats import POLICIES_LOOKED_AT
 from app.process import tracing
@@ -151,9 +152,11 @@ class Waiting:
 
 class TaskQueue:
     """Enqueues tasks by name. A failure is only logged: the intent is recorded, and the stale sweep enqueues it again.
-    `client` is the broker's Redis."""
+    `client` is the broker's Redis; `timeout` (s) bounds each of the queue's own commands."""
 
-    def __init__(self, client: redis.Redis, broker_url: str, visibility_timeout: float, timeout: float) -> None:
+    def __init__(
+        self, client: redis.Redis, broker_url: str, visibility_timeout: float, timeout: float = COMMAND_TIMEOUT
+    ) -> None:
         self._redis = client
         self._celery = Celery("sessions")
         self._celery.conf.update(

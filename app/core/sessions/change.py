@@ -9,7 +9,7 @@ from typing import Any
 
 from app.core.errors import BackupInUse, IllegalState, SessionNotFound, Superseded
 from app.core.redis import keys
-from app.core.redis.events import EVENTS_KEPT, EVENTS_KEPT_ASLEEP
+from app.core.redis.events import EVENTS_BYTES, EVENTS_KEPT, EVENTS_KEPT_ASLEEP
 from app.core.redis.scripts import pairs
 from app.core.sessions.model import (
     DEFAULTS,
@@ -23,6 +23,9 @@ from app.core.sessions.model import (
 )
 from app.core.signal_kinds import SIGNAL_PREFIX, SIGNALS
 from app.process import tracing
+
+TOMBSTONE_TTL = 86_400
+"""s that the record of a terminated session is kept, so that the API still shows what became of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +105,7 @@ class Change:
         behind = {"request_id": request_id, "traceparent": tracing.traceparent()}
         return cls.of(to=to, task=task, noop=noop, due=due, **behind, **reset, **wanted)
 
-    def to_json(self, uuid: str, now: float, *, events_bytes: int, tombstone_ttl: int) -> str:
+    def to_json(self, uuid: str, now: float) -> str:
         """The script's argument."""
         texts = encode({**self.fields, **({"task": self.then} if self.then else {})})
         kept = {name: text for name, text in texts.items() if DEFAULTS.get(name) != text}
@@ -134,9 +137,9 @@ class Change:
             "user_key": keys.BY_USER.split("{", 1)[0],
             "event": {"type": event_type, "data": json.dumps(event_data)},
             "events_kept": EVENTS_KEPT_ASLEEP if self.events_ttl else EVENTS_KEPT,
-            "events_bytes": events_bytes,
-            "events_ttl": int(tombstone_ttl if self.to is Status.TERMINATED else self.events_ttl),
-            "tombstone_ttl": tombstone_ttl,
+            "events_bytes": EVENTS_BYTES,
+            "events_ttl": TOMBSTONE_TTL if self.to is Status.TERMINATED else int(self.events_ttl),
+            "tombstone_ttl": TOMBSTONE_TTL,
         }
         if self.ledger and (intervals := self.ledger.to_texts()):
             document["ledger"] = intervals

@@ -39,6 +39,9 @@ MAX_RECHECK, MAX_EXPIRY_RECHECK = 3_600.0, 86_400.0
 """s between two checks whether a session is idle, and whether it has expired, at most. A later deadline comes from a
 clock that jumped back."""
 
+WARNING = 60.0
+"""s before a sleep that it is announced."""
+
 LEAD_SHARE = 3
 """A warning comes in the last third of the idle timeout at the earliest."""
 
@@ -57,7 +60,6 @@ class Policy:
     windows: Mapping[str, float] = field(default_factory=dict)
     max_awake: float = 0.0
     wake_grace: float = 0.0
-    warning: float = 0.0
     hours: tuple[Span, ...] = ()
 
     @classmethod
@@ -71,13 +73,8 @@ class Policy:
             windows=_windows(settings.activity_windows),
             max_awake=settings.max_awake,
             wake_grace=settings.wake_grace,
-            warning=settings.idle_warning,
             hours=hours,
         )
-
-    def lead(self, idle_timeout: float) -> float:
-        """How long before a sleep it is announced (s)."""
-        return min(self.warning, idle_timeout / LEAD_SHARE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +144,7 @@ def idle_verdict(record: Record, policy: Policy, now: float) -> IdleVerdict:
         elif longest.name == QUIET_JOB and longest.until == record.signals[QUIET_JOB].until:
             why += f"; its quiet job counts no more ({longest.detail})"
         return IdleVerdict(True, sleeps_at, why, reasons, sleeps_at, limit)
-    warn_at = sleeps_at - policy.lead(record.idle_timeout)
+    warn_at = sleeps_at - min(WARNING, record.idle_timeout / LEAD_SHARE)
     warned = abs(record.warned - sleeps_at) < 1.0
     next_check = warn_at if now < warn_at else sleeps_at
     return IdleVerdict(

@@ -19,10 +19,9 @@ from app.core.errors import BackupNotFound, KeyReused, SessionNotFound, StoreFul
 from app.core.limit_errors import Owner, QuotaExceeded
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
-from app.core.redis.events import EVENTS_BYTES
 from app.core.redis.memory import RESERVE
 from app.core.redis.scripts import Script, flatten
-from app.core.sessions.change import Change, Changed, change_keys
+from app.core.sessions.change import TOMBSTONE_TTL, Change, Changed, change_keys
 from app.core.sessions.counted_time import Counted
 from app.core.sessions.idle_policy import expiry_verdict
 from app.core.sessions.model import Record, Status, encode, number
@@ -41,22 +40,15 @@ class Call:
 
     token: str
     digest: str
-    kept: float
+    kept: int
 
 
 class SessionStore:
-    """Records, their indexes and deadlines. Times are seconds since the epoch. No session is
-    created while only the share `reserve` of Redis' memory is left."""
+    """Records, their indexes and deadlines. Times are seconds since the epoch. No session is created while only the
+    reserve of Redis' memory is left."""
 
-    def __init__(
-        self,
-        client: redis.Redis,
-        tombstone_ttl: float = 86_400.0,
-        reserve: float = RESERVE,
-    ) -> None:
+    def __init__(self, client: redis.Redis) -> None:
         self._redis = client
-        self._tombstone_ttl = int(tombstone_ttl)
-        self._reserve = reserve
         self._create = Script(client, "create")
         self._change = Script(client, "change")
         self._note_unarchived = Script(client, "unarchived")
@@ -90,8 +82,8 @@ class SessionStore:
                 event="state",
                 data=json.dumps({"status": record.status}),
                 digest=call.digest if call else "",
-                call_kept=max(1, int(call.kept)) if call else 0,
-                reserve=self._reserve,
+                call_kept=call.kept if call else 0,
+                reserve=RESERVE,
                 fields=flatten(record.to_hash()),
             )
         if answer == "gone":
@@ -129,12 +121,8 @@ class SessionStore:
         """Make a change, all of it or nothing. Raises `SessionNotFound`, `IllegalState`, or `Superseded` where an
         expected field has another value."""
         with redis_errors():
-            answer = self._change(**change_keys(uuid), request=self.request(uuid, now, change))
+            answer = self._change(**change_keys(uuid), request=change.to_json(uuid, now))
         return Changed.from_answer(uuid, change.to, answer)
-
-    def request(self, uuid: str, now: float, change: Change) -> str:
-        """A change for scripts that make it as part of something larger."""
-        return change.to_json(uuid, now, events_bytes=EVENTS_BYTES, tombstone_ttl=self._tombstone_ttl)
 
     def due(self, deadlines: str, now: float, limit: int = 100) -> list[Record]:
         """The sessions whose deadline in the sorted set `deadlines` has come, oldest first. Members without a record
@@ -250,13 +238,14 @@ class SessionStore:
         with redis_errors():
             self._redis.zadd(deadlines, {uuid: when}, lt=True)
 
-    def forget_points(self, uuid: str, kept: float) -> None:
-        """A deleted session is due for no restore point and no drill; those it has stay listed for `kept` seconds."""
+    def forget_points(self, uuid: str) -> None:
+        """A deleted session is due for no restore point and no drill; those it has stay listed as long as its
+        tombstone."""
         with redis_errors():
             pipe = self._redis.pipeline(transaction=False)
             for each in POINT_SETS:
                 pipe.zrem(each, uuid)
-            pipe.expire(keys.POINTS.format(uuid=uuid), max(1, int(kept)))
+            pipe.expire(keys.POINTS.format(uuid=uuid), TOMBSTONE_TTL)
             pipe.execute()
 
     def uuids(self, statuses: Iterable[Status]) -> list[str]:
@@ -290,7 +279,7 @@ class SessionStore:
         """Remove the terminated sessions whose records have expired from the index; answers how many."""
         with redis_errors():
             index = keys.BY_STATUS.format(status=Status.TERMINATED)
-            return int(self._redis.zremrangebyscore(index, "-inf", now - self._tombstone_ttl))
+            return int(self._redis.zremrangebyscore(index, "-inf", now - TOMBSTONE_TTL))
 
     def counts(self) -> dict[Status, int]:
         """How many sessions are in each state."""

@@ -233,7 +233,7 @@ def test_the_root_of_a_workspaces_host_is_not_the_docs(client: Client) -> None:
 
 
 def test_the_root_leads_to_the_docs_without_redis(make_app: AppMaker) -> None:
-    app = make_app(redis_url="redis://127.0.0.1:1/0", redis_timeout=0.2)
+    app = make_app(redis_url="redis://127.0.0.1:1/0")
     assert app.test_client().get("/").status_code == 302
 
 

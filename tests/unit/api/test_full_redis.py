@@ -26,7 +26,7 @@ from tests.unit.api.helpers import (
     new_session,
 )
 
-CONFIGURED = {"llm_base_url": "http://127.0.0.1:1/v1", "secret_key": "k" * 32, "redis_timeout": 5.0}
+CONFIGURED = {"llm_base_url": "http://127.0.0.1:1/v1", "secret_key": "k" * 32}
 CHUNK = 100_000
 NEARLY = 0.96
 """Well into the reserve: what Redis itself takes varies by some 100 KB."""

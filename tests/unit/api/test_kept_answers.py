@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from app.api import idempotency
 from app.core.composition import Core
 from app.core.erasures import pseudonym_of
 from app.core.redis import keys
+from app.core.service import IDEMPOTENCY_TTL
 from app.core.sessions.model import Status
 from tests.unit.api.helpers import (
     ADMIN_KEY,
@@ -26,7 +28,7 @@ from tests.unit.api.helpers import (
     new_session,
 )
 
-CONFIGURED = {"llm_base_url": "http://127.0.0.1:1/v1", "secret_key": "k" * 32, "redis_timeout": 5.0}
+CONFIGURED = {"llm_base_url": "http://127.0.0.1:1/v1", "secret_key": "k" * 32}
 KEY = {"Idempotency-Key": "once"}
 LONG = {"text": "a" * 60_000}
 
@@ -114,8 +116,9 @@ def test_a_long_problem_is_worked_out_anew_and_makes_no_second_session(
     assert all(len(kept) < 3_000 for kept in records(core).values())
 
 
-def test_of_one_session_so_many_answers_are_kept(make_app: AppMaker) -> None:
-    app = make_app(**CONFIGURED, idempotency_kept=5, rate_limit_wake="10000/minute")
+def test_of_one_session_so_many_answers_are_kept(make_app: AppMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idempotency, "KEPT_OF_BOTH", 5)
+    app = make_app(**CONFIGURED, rate_limit_wake="10000/minute")
     client, core = keyed(app, ADMIN_KEY), core_of(app)
     one, two = new_session(client), new_session(client)
     client.post(f"/session/{two}/wake", headers=KEY)
@@ -128,8 +131,11 @@ def test_of_one_session_so_many_answers_are_kept(make_app: AppMaker) -> None:
     assert [answer.headers.get("Idempotency-Replayed") for answer in (newest, oldest, other)] == ["true", None, "true"]
 
 
-def test_of_one_caller_so_many_answers_are_kept_whatever_the_number_of_its_sessions(make_app: AppMaker) -> None:
-    app = make_app(**CONFIGURED, idempotency_kept_per_key=5, rate_limit_wake="10000/minute")
+def test_of_one_caller_so_many_answers_are_kept_whatever_the_number_of_its_sessions(
+    make_app: AppMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idempotency, "KEPT_OF_CALLER", 5)
+    app = make_app(**CONFIGURED, rate_limit_wake="10000/minute")
     product, other, core = keyed(app, ADMIN_KEY), keyed(app, SERVICE_KEY), core_of(app)
     sessions = [new_session(product, f"user-{number}") for number in range(8)]
     other.post(f"/session/{sessions[0]}/wake", headers=KEY)
@@ -140,8 +146,9 @@ def test_of_one_caller_so_many_answers_are_kept_whatever_the_number_of_its_sessi
     assert other.post(f"/session/{sessions[0]}/wake", headers=KEY).headers["Idempotency-Replayed"] == "true"
 
 
-def test_callers_push_out_none_of_one_anothers_answers(make_app: AppMaker) -> None:
-    app = make_app(**CONFIGURED, idempotency_kept=5, rate_limit_wake="10000/minute")
+def test_callers_push_out_none_of_one_anothers_answers(make_app: AppMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idempotency, "KEPT_OF_BOTH", 5)
+    app = make_app(**CONFIGURED, rate_limit_wake="10000/minute")
     product, other = keyed(app, ADMIN_KEY), keyed(app, SERVICE_KEY)
     uuid = new_session(product)
     product.post(f"/session/{uuid}/wake", headers=KEY)
@@ -152,9 +159,12 @@ def test_callers_push_out_none_of_one_anothers_answers(make_app: AppMaker) -> No
 
 
 @pytest.mark.parametrize("name", ["x" * 3_500, "nosuchid", "foreign"])
-def test_nothing_is_kept_of_calls_on_what_the_caller_may_not_see(make_app: AppMaker, name: str) -> None:
+def test_nothing_is_kept_of_calls_on_what_the_caller_may_not_see(
+    make_app: AppMaker, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither a text of the caller's length, nor a place among another session's answers."""
-    app = make_app(**CONFIGURED, idempotency_kept=5, rate_limit_wake="10000/minute")
+    monkeypatch.setattr(idempotency, "KEPT_OF_BOTH", 5)
+    app = make_app(**CONFIGURED, rate_limit_wake="10000/minute")
     product, bound, core = keyed(app, ADMIN_KEY), keyed(app, BOUND_KEY), core_of(app)
     foreign = new_session(product, "other-ada")
     product.post(f"/session/{foreign}/wake", headers=KEY)
@@ -197,4 +207,4 @@ def test_what_is_known_of_a_sessions_answers_ends_with_them(client: Client, core
     uuid = new_session(client)
     client.post(f"/session/{uuid}/wake", headers=KEY)
     for name in core.redis.keys("*answers*"):
-        assert 0 < core.redis.ttl(name) <= core.settings.idempotency_ttl
+        assert 0 < core.redis.ttl(name) <= IDEMPOTENCY_TTL

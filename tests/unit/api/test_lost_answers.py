@@ -16,7 +16,7 @@ from app.core.redis import keys, task_queue
 from app.core.redis.connections import connect
 from app.core.redis.leases import Leases
 from app.core.redis.rpc import Rpc
-from app.core.service import NewSession
+from app.core.service import IDEMPOTENCY_TTL, NewSession
 from app.core.sessions.model import Status
 from tests.losing import LosingProxy, losing, script_mark
 from tests.unit.api.helpers import ADMIN_KEY, AppMaker, Client, add_backup, check_problem, core_of, keyed, move
@@ -109,7 +109,7 @@ def test_a_key_that_made_a_session_makes_no_other_one(client: Client, core: Core
 def test_a_name_is_kept_as_long_as_an_answer(app: Flask, client: Client, core: Core) -> None:
     client.post("/session/create", json={"user_id": "ada"}, headers={"Idempotency-Key": "k1"})
     [named] = core.redis.keys(keys.CREATED.format(token="*"))
-    assert core.redis.ttl(named) > core.settings.idempotency_ttl - 60
+    assert core.redis.ttl(named) > IDEMPOTENCY_TTL - 60
     client.post("/session/create", json={"user_id": "ada"})
     others = [core.redis.ttl(name) for name in core.redis.keys(keys.CREATED.format(token="*")) if name != named]
     assert len(others) == 1 and 0 < others[0] <= 120
@@ -187,7 +187,7 @@ def test_an_intent_that_stands_already_is_sent_no_second_time(client: Client, co
 
 def test_a_link_whose_answer_is_lost_opens_its_workspace_once(core: Core, far: redis.Redis, proxy: LosingProxy) -> None:
     uuid = core.sessions.create(NewSession(user_id="ada")).uuid
-    links = LoginLinks(far, 30.0)
+    links = LoginLinks(far)
     secret = links.make(uuid, 0)
     proxy.lose(b"link:")
     look = links.lookup(uuid, secret)
@@ -197,7 +197,7 @@ def test_a_link_whose_answer_is_lost_opens_its_workspace_once(core: Core, far: r
 
 
 def test_a_taken_link_is_forgotten_when_it_would_have_ended(core: Core, redis_client: redis.Redis) -> None:
-    links = LoginLinks(redis_client, 30.0)
+    links = LoginLinks(redis_client)
     secret = links.make("k3v9x0qa", 0)
     assert links.lookup("k3v9x0qa", secret).record is None
     [name] = redis_client.keys(keys.LINK.format(digest="*"))

@@ -32,7 +32,7 @@ from tests.unit.api.helpers import (
     new_session,
 )
 
-CONFIGURED = {"llm_base_url": "http://127.0.0.1:1/v1", "secret_key": "k" * 32, "redis_timeout": 5.0}
+CONFIGURED = {"llm_base_url": "http://127.0.0.1:1/v1", "secret_key": "k" * 32}
 LONG_WAIT = {"Prefer": "wait=30"}
 HISTORY: list[dict[str, Any]] = [
     {"id": "m1", "role": "user", "content": "remember 7", "at": "2026-11-20T08:00:00.000Z"},

@@ -11,7 +11,7 @@ from app.core.composition import Core
 from app.core.sessions.model import Status
 from tests.unit.api.helpers import ADMIN_KEY, AppMaker, Client, check_problem, move, new_session
 
-CONFIGURED = {"llm_base_url": "http://127.0.0.1:1/v1", "secret_key": "k" * 32, "redis_timeout": 5.0}
+CONFIGURED = {"llm_base_url": "http://127.0.0.1:1/v1", "secret_key": "k" * 32}
 ASYNC = {"Prefer": "respond-async"}
 
 

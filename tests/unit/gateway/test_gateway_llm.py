@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import socket
 import time
@@ -18,6 +17,7 @@ from app.core.costs.usage import day_number
 from app.core.errors import StateUnavailable
 from app.core.prompts.token_usage import Tokens, TokenUsage, day_of
 from app.core.redis import keys
+from app.gateway import llm, provider
 from app.gateway.cancellation import Call
 from tests.model_server import Answer, ModelServer
 from tests.unit.gateway.helpers import API_KEY, USER, GatewayMaker, Workspace
@@ -230,9 +230,11 @@ def test_a_key_in_a_providers_error_is_struck_out(make_gateway: GatewayMaker) ->
     assert answer.json["error"]["code"] == "no_access"
 
 
-def test_retries_end_and_the_last_refusal_passes(make_gateway: GatewayMaker, model: ModelServer) -> None:
-    """As often as the setting says; the provider's own words and its Retry-After arrive."""
-    workspace = Workspace(make_gateway(llm_retries=2))
+def test_retries_end_and_the_last_refusal_passes(
+    workspace: Workspace, model: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As often as `RETRIES` says; the provider's own words and its Retry-After arrive."""
+    monkeypatch.setattr(provider, "RETRIES", 2)
     model.script(*[Answer(status=429, retry_after="0")] * 3)
     answer = workspace.ask()
     assert (answer.status_code, answer.json["error"]["code"]) == (429, "rate_limit_exceeded")
@@ -249,18 +251,21 @@ def test_a_pause_too_long_to_wait_for_is_passed_on(workspace: Workspace, model: 
     assert len(model.requests) == 1
 
 
-def test_a_provider_that_keeps_failing_is_a_502(make_gateway: GatewayMaker, model: ModelServer) -> None:
+def test_a_provider_that_keeps_failing_is_a_502(
+    workspace: Workspace, model: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its own page of the error, which may name hosts, stays here."""
-    workspace = Workspace(make_gateway(llm_retries=0))
+    monkeypatch.setattr(provider, "RETRIES", 0)
     model.script(Answer(status=500))
     answer = workspace.ask()
     assert (answer.status_code, answer.json["error"]) == (502, "llm_unavailable")
 
 
 @pytest.mark.slow
-def test_a_provider_that_is_not_there_is_a_502(make_gateway: GatewayMaker) -> None:
+def test_a_provider_that_is_not_there_is_a_502(make_gateway: GatewayMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     """The text names no host."""
-    answer = Workspace(make_gateway(llm_base_url="http://127.0.0.1:1/v1", llm_retries=1)).ask()
+    monkeypatch.setattr(provider, "RETRIES", 1)
+    answer = Workspace(make_gateway(llm_base_url="http://127.0.0.1:1/v1")).ask()
     assert (answer.status_code, answer.json["error"]) == (502, "llm_unavailable")
     assert "127.0.0.1" not in answer.text
 
@@ -268,7 +273,7 @@ def test_a_provider_that_is_not_there_is_a_502(make_gateway: GatewayMaker) -> No
 @pytest.mark.slow
 def test_a_provider_that_does_not_begin_is_a_504(make_gateway: GatewayMaker, model: ModelServer) -> None:
     """After LLM_TIMEOUT, however many retries there might be."""
-    workspace = Workspace(make_gateway(llm_timeout=0.2, llm_retries=3))
+    workspace = Workspace(make_gateway(llm_timeout=0.2))
     model.script(Answer(text="late", delay=60))
     answer = workspace.ask()
     assert (answer.status_code, answer.json["error"]) == (504, "llm_timeout")
@@ -277,16 +282,16 @@ def test_a_provider_that_does_not_begin_is_a_504(make_gateway: GatewayMaker, mod
 
 
 @pytest.mark.slow
-def test_a_provider_that_falls_silent_cuts_the_stream(make_gateway: GatewayMaker, model: ModelServer) -> None:
-    """After LLM_STREAM_TIMEOUT between two pieces, with the error clients understand; also on a connection that
+def test_a_provider_that_falls_silent_cuts_the_stream(
+    workspace: Workspace, model: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After `STREAM_TIMEOUT` between two pieces, with the error clients understand; also on a connection that
     was used before."""
-    workspace = Workspace(make_gateway())
-    provider = workspace.parts.provider
-    patient, impatient = provider._settings, dataclasses.replace(provider._settings, llm_stream_timeout=0.2)
+    patient = provider.STREAM_TIMEOUT
     for _ in range(2):
-        provider._settings = patient
+        monkeypatch.setattr(provider, "STREAM_TIMEOUT", patient)
         assert workspace.ask(stream=True).text.endswith("data: [DONE]\n\n")
-        provider._settings = impatient
+        monkeypatch.setattr(provider, "STREAM_TIMEOUT", 0.2)
         model.script(Answer(text="one two three", pace=60))
         last = workspace.ask(stream=True).text.strip().rpartition("data: ")[2]
         assert json.loads(last)["error"]["code"] == "llm_stream_cut"
@@ -302,10 +307,10 @@ def test_an_answer_that_is_not_json_is_a_502(make_gateway: GatewayMaker, status:
 
 
 def test_a_request_that_is_too_large_is_refused_before_the_model_sees_it(
-    make_gateway: GatewayMaker, model: ModelServer
+    workspace: Workspace, model: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its limit is its own: a checkpoint may be larger."""
-    workspace = Workspace(make_gateway(llm_max_body_bytes=1_000))
+    monkeypatch.setattr(llm, "LARGEST_REQUEST", 1_000)
     answer = workspace.ask(tools=["x" * 1_000])
     assert (answer.status_code, answer.json["error"]) == (413, "payload_too_large")
     assert model.requests == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from app.gateway import provider
 from tests.model_server import Answer, ModelServer
 from tests.unit.gateway.helpers import USER, GatewayMaker, Workspace
 from tests.unit.process.test_tracing import PARENT, Spans
@@ -48,7 +49,8 @@ def test_a_refusal_of_the_model_is_a_failed_span(
     make_gateway: GatewayMaker, model: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spans = Spans(monkeypatch)
-    workspace = Workspace(make_gateway(llm_retries=0))
+    monkeypatch.setattr(provider, "RETRIES", 0)
+    workspace = Workspace(make_gateway())
     model.script(Answer(status=400))
     workspace.call(
         "POST", "/llm/v1/chat/completions", json={"messages": [], "x": CANARY}, headers={"traceparent": PARENT}

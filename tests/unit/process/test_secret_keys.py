@@ -22,7 +22,7 @@ def given(*purposes: Purpose, master: str = MASTER) -> tuple[str, ...]:
 
 
 def passes(keys: tuple[str, ...]) -> AccessTokens:
-    return AccessTokens(keys, cookie_ttl=100.0, token_ttl=10.0)
+    return AccessTokens(keys, cookie_ttl=100.0)
 
 
 def test_no_two_purposes_have_the_same_key() -> None:

@@ -28,6 +28,7 @@ from app.core.errors import (
 )
 from app.core.redis import keys
 from app.core.redis.errors import redis_errors
+from app.core.sessions.change import TOMBSTONE_TTL
 from app.core.sessions.model import Identity
 from app.core.storage.archive_keys import ArchiveKeys
 from app.process.settings import Settings
@@ -418,7 +419,7 @@ class KubernetesRuntime:
         self._refuse_older(uuid, found, generation)
         with redis_errors():
             # Before anything is deleted: a call that finds no objects must find this.
-            self._redis.set(keys.REMOVED.format(uuid=uuid), generation, ex=max(1, round(self._settings.tombstone_ttl)))
+            self._redis.set(keys.REMOVED.format(uuid=uuid), generation, ex=TOMBSTONE_TTL)
         self._scaler.before_stop(uuid)
         self._jobs.remove(uuid)
         if found.deployment is not None:

@@ -473,7 +473,7 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m workers.runtime.local.driver stop-all", file=sys.stderr)
         return 2
     settings = Settings.from_env()
-    client = connect(settings.routes_url, settings.redis_timeout)
+    client = connect(settings.routes_url)
     try:
         LocalRuntime(settings, client).stop_all()
     except SessionError as error:

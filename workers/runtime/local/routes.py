@@ -53,7 +53,7 @@ class Routes:
         self._redis = client
         self._settings = settings
         self._api = settings.agents_host()
-        self._tokens = AccessTokens(settings.secret_keys(), settings.cookie_ttl, settings.token_ttl)
+        self._tokens = AccessTokens(settings.secret_keys(), settings.cookie_ttl)
 
     def host(self, uuid: str) -> str:
         """The workspace's host name."""

@@ -8,6 +8,7 @@ import jwt
 import pytest
 import redis
 
+from app.core.access import tokens
 from app.core.access.login_links import LoginLinks
 from app.core.access.tokens import AccessTokens, Kind
 from app.core.sessions.model import Record, Status
@@ -21,7 +22,7 @@ A, B = "aaaa0001", "bbbb0002"
 
 
 def passes(*keys: str) -> AccessTokens:
-    return AccessTokens(keys, cookie_ttl=100.0, token_ttl=10.0)
+    return AccessTokens(keys, cookie_ttl=100.0)
 
 
 def test_a_pass_says_whose_it_is_and_until_when() -> None:
@@ -30,7 +31,8 @@ def test_a_pass_says_whose_it_is_and_until_when() -> None:
     assert (issued.uuid, issued.access_epoch, issued.expires_at) == (A, 3, NOW + 100)
 
 
-def test_an_expired_pass_is_none() -> None:
+def test_an_expired_pass_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "TOKEN_TTL", 10.0)
     text, _ = passes(NEW).issue(Kind.TOKEN, A, 0, NOW)
     assert passes(NEW).read(Kind.TOKEN, text, NOW + 10) is None
 
@@ -81,14 +83,14 @@ def session(client: redis.Redis, uuid: str, access_epoch: int = 0) -> Record:
 
 
 def test_a_link_opens_its_session_once(redis_client: redis.Redis) -> None:
-    links, record = LoginLinks(redis_client, 30.0), session(redis_client, A)
+    links, record = LoginLinks(redis_client), session(redis_client, A)
     secret = links.make(A, record.access_epoch)
     assert [links.lookup(A, secret).linked for _ in range(2)] == [True, False]
     assert links.lookup(A).record == record
 
 
 def test_a_link_opens_no_other_session_and_no_later_access_epoch(redis_client: redis.Redis) -> None:
-    links = LoginLinks(redis_client, 30.0)
+    links = LoginLinks(redis_client)
     session(redis_client, A)
     session(redis_client, B, access_epoch=1)
     assert not links.lookup(B, links.make(A, 0)).linked
@@ -97,7 +99,7 @@ def test_a_link_opens_no_other_session_and_no_later_access_epoch(redis_client: r
 
 
 def test_a_link_ends_by_itself_and_is_kept_as_a_digest(redis_client: redis.Redis) -> None:
-    secret = LoginLinks(redis_client, 30.0).make(A, 0)
+    secret = LoginLinks(redis_client).make(A, 0)
     (key,) = redis_client.scan_iter("link:*")
     assert secret not in key
     assert 29_000 < redis_client.pttl(key) <= 30_000

@@ -14,7 +14,7 @@ import redis
 from app.core.access.audit import BYTES, DISTINCT_ENTRIES, SEVERAL, WINDOW, Act, Audit, Entry
 from app.core.errors import InvalidRequest
 from app.core.redis import keys
-from app.core.redis.memory import BALLAST_SHARE
+from app.core.redis.memory import BALLAST_SHARE, RESERVE
 from app.process.logs import logging_config
 from app.process.settings import Settings
 from tests.world import World
@@ -407,4 +407,4 @@ def test_the_audit_is_forgotten_by_the_time_that_counts(world: World, redis_clie
 
 def test_the_bytes_are_a_part_of_redis_that_leaves_room_for_sessions() -> None:
     settings = Settings()
-    assert settings.audit_bytes < settings.redis_max_bytes * (settings.redis_reserve + BALLAST_SHARE) / 2
+    assert settings.audit_bytes < settings.redis_max_bytes * (RESERVE + BALLAST_SHARE) / 2

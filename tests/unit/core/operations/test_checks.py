@@ -194,7 +194,7 @@ def test_redis_that_goes_away_is_no_verdict_on_the_stores(served: World, monkeyp
 def web_core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Core, list[str]]]:
     folder = tmp_path_factory.mktemp("redis")
     with guarded_redis(folder) as guarded:
-        core = Core(Settings(data_dir=folder, redis_url=guarded.url("web"), redis_timeout=5.0))
+        core = Core(Settings(data_dir=folder, redis_url=guarded.url("web")))
         diagnose(core, time.time(), {name: check for name, check in CHECKS.items() if name != "storage"})
         Core(Settings(data_dir=folder, redis_url=guarded.url("gateway"))).model_answers.note(time.time(), status=200)
         yield core, guarded.refused()

@@ -201,7 +201,7 @@ def guarded(tmp_path: Path) -> Iterator[Guarded]:
 @pytest.mark.real_redis
 def test_the_sweeper_may_sample_and_web_may_read(guarded: Guarded, tmp_path: Path) -> None:
     def core(user: str) -> Core:
-        return Core(Settings(data_dir=tmp_path, redis_url=guarded.url(user), redis_timeout=5.0))
+        return Core(Settings(data_dir=tmp_path, redis_url=guarded.url(user)))
 
     for user in ("worker", "backup-worker", "observer"):
         core(user).counters.failed_because("no_capacity")

@@ -37,7 +37,7 @@ from app.core.redis.task_queue import QUEUES
 
 OK, WARNING, FAILED, UNKNOWN = State.OK, State.WARNING, State.FAILED, State.UNKNOWN
 
-GOOD_REDIS = RedisFacts(Fill(10, 100, 0.1), "7.0.15", "noeviction", "1", "ok")
+GOOD_REDIS = RedisFacts(Fill(10, 100), "7.0.15", "noeviction", "1", "ok")
 ANSWER = ModelAnswer(age=12.0, status=200, ms=210)
 SEEN, LATE = OBSERVER_SILENCE, OBSERVER_SILENCE + 1
 
@@ -50,9 +50,9 @@ def process(kind: str, *, alive: bool = True, skew: float = 0.0) -> Process:
     ("verdict", "status", "found", "remedy"),
     [
         (of_redis(GOOD_REDIS), OK, "Redis 7.0.15 answers, 10% of its memory used.", ""),
-        (of_redis(RedisFacts(Fill(10, 0, 0.1))), OK, "Redis answers, without a limit", ""),
-        (of_redis(replace(GOOD_REDIS, fill=Fill(95, 100, 0.1))), FAILED, "full (95%)", "more memory"),
-        (of_redis(replace(GOOD_REDIS, fill=Fill(75, 100, 0.1))), WARNING, "75%", "more memory"),
+        (of_redis(RedisFacts(Fill(10, 0))), OK, "Redis answers, without a limit", ""),
+        (of_redis(replace(GOOD_REDIS, fill=Fill(95, 100))), FAILED, "full (95%)", "more memory"),
+        (of_redis(replace(GOOD_REDIS, fill=Fill(75, 100))), WARNING, "75%", "more memory"),
         (of_redis(replace(GOOD_REDIS, policy="allkeys-lru")), FAILED, "allkeys-lru", "noeviction"),
         (of_redis(replace(GOOD_REDIS, written="err")), FAILED, "can't write", "disk"),
         (of_redis(replace(GOOD_REDIS, aof="0")), WARNING, "append-only", "appendonly"),

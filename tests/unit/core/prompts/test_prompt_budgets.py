@@ -14,7 +14,7 @@ from app.core.limit_errors import InboxFull, UserInboxFull
 from app.core.prompts import inbox
 from app.core.prompts.inbox import PROMPT_OVERHEAD
 from app.core.redis import events, keys
-from app.core.sessions import store
+from app.core.sessions import change
 from app.core.sessions.model import Status
 from tests.world import World
 
@@ -237,13 +237,12 @@ def size_of_events(world: World, uuid: str) -> int:
 
 
 def bound_events(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    for module in (events, inbox, store):
+    for module in (events, inbox, change):
         monkeypatch.setattr(module, "EVENTS_BYTES", most)
 
 
-def test_events_are_bounded_in_bytes_as_well(make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_are_bounded_in_bytes_as_well(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     bound_events(monkeypatch, 200_000)
-    world = make_world()
     uuid = world.active()
     for number in range(100):
         added = [("tool_call", {"message_id": "m", "arguments": "a" * 8_000, "n": number * 10 + n}) for n in range(10)]
@@ -254,11 +253,8 @@ def test_events_are_bounded_in_bytes_as_well(make_world: Callable[..., World], m
 
 
 @pytest.mark.slow
-def test_ends_of_prompts_are_events_within_the_same_bounds(
-    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ends_of_prompts_are_events_within_the_same_bounds(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     bound_events(monkeypatch, 100_000)
-    world = make_world()
     uuid = world.active()
     for _ in range(200):
         world.core.inbox.finish(uuid, take(world, uuid, text="hi"), reason="\x01" * 2_000, now=world.now)

@@ -37,7 +37,7 @@ MONDAY = 1_763_971_200.0
 
 MINUTE, HOUR = 60.0, 3_600.0
 IDLE = 15
-POLICY = Policy(max_awake=12 * HOUR, wake_grace=30.0, warning=60.0)
+POLICY = Policy(max_awake=12 * HOUR, wake_grace=30.0)
 UP = Record(
     uuid="abcd1234",
     user_id="ada",

@@ -28,7 +28,7 @@ def app(app: Flask, settings: Settings) -> Flask:
     """With a model and agents."""
     from tests.unit.api.helpers import core_of
 
-    more = {"llm_base_url": "http://127.0.0.1:1/v1", "secret_key": SECRET_KEY, "redis_timeout": 5.0}
+    more = {"llm_base_url": "http://127.0.0.1:1/v1", "secret_key": SECRET_KEY}
     return create_app(dataclasses.replace(core_of(app).settings, **more))  # type: ignore[arg-type]
 
 

@@ -732,7 +732,7 @@ def test_the_manager_has_a_pass_of_its_own_where_there_is_a_key(stage: Stage) ->
     assert routes.Routes(stage.client, stage.settings).probe_token(A) == ""
     keyed = replace(stage.settings, secret_key="k" * 32)
     shown = routes.Routes(stage.client, keyed).probe_token(A)
-    passes = AccessTokens(keyed.secret_keys(), 1.0, 1.0)
+    passes = AccessTokens(keyed.secret_keys(), 1.0)
     found = [passes.read(kind, shown, time.time()) for kind in (Kind.PROBE, Kind.TOKEN, Kind.COOKIE)]
     assert [each and each.uuid for each in found] == [A, None, None]
 
