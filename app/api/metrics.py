@@ -21,7 +21,7 @@ from app.core.redis.counters import ANSWERED, FIRST_TOKEN, Histogram
 from app.core.redis.memory import Fill
 from app.core.redis.task_queue import QUEUES
 from app.core.restore_points.drilling import LATE
-from app.core.sessions.model import Status, Tier, iso
+from app.core.sessions.model import Status, Tier
 from app.process.shared_metrics import collector, exposition
 
 TEXT_TYPES = ("text/plain", "application/openmetrics-text")
@@ -86,23 +86,15 @@ class Figures:
     costs: Totals
     read_at: float
 
-    def to_json(self) -> dict[str, object]:
-        """The answer of /metrics. `total_sessions` leaves out terminated sessions."""
-        living = sum(count for status, count in self.sessions.items() if status is not Status.TERMINATED)
-        return {
-            "total_sessions": living,
-            **{f"{status}_sessions": count for status, count in self.sessions.items()},
-            "archived_sessions": self.archived,
-            "dead_letters": self.counters.get("dead_letters", 0),
-            "queue_backlog": self.backlog,
-            "workers": self.workers,
-            "observer_age_seconds": self.observer_age,
-            "backups": self.backups,
-            "redis_used_bytes": self.fill.used,
-            "redis_max_bytes": self.fill.limit,
-            "counters": self.counters,
-            "timestamp": iso(self.read_at),
-        }
+    @property
+    def living(self) -> int:
+        """Sessions that are not terminated."""
+        return sum(count for status, count in self.sessions.items() if status is not Status.TERMINATED)
+
+    @property
+    def dead_letters(self) -> int:
+        """Tasks that failed for good."""
+        return self.counters.get("dead_letters", 0)
 
 
 def read_figures(service: Core, now: float) -> Figures:
@@ -163,8 +155,7 @@ class FiguresCollector(Collector):
             sessions.add_metric([status], count)
         yield sessions
         tiers = GaugeMetricFamily("sessions_tier", "Sessions by where their files are", labels=["tier"])
-        living = sum(count for status, count in figures.sessions.items() if status is not Status.TERMINATED)
-        tiers.add_metric([Tier.HOT], max(0, living - figures.archived))
+        tiers.add_metric([Tier.HOT], max(0, figures.living - figures.archived))
         tiers.add_metric([Tier.ARCHIVED], figures.archived)
         yield tiers
         yield GaugeMetricFamily("sessions_archiving", "Sessions that are being archived", value=figures.archiving)
@@ -198,8 +189,7 @@ class FiguresCollector(Collector):
         if figures.observer_age is not None:
             silence = "Since the observer last reported"
             yield GaugeMetricFamily("sessions_observer_age_seconds", silence, value=figures.observer_age)
-        dead = figures.counters.get("dead_letters", 0)
-        yield CounterMetricFamily("sessions_dead_letters", "Tasks that failed for good", value=dead)
+        yield CounterMetricFamily("sessions_dead_letters", "Tasks that failed for good", value=figures.dead_letters)
         kept = "Dead letters that wait for an operator"
         yield GaugeMetricFamily("sessions_dead_letters_kept", kept, value=figures.dead_letters_kept)
         starts = HistogramMetricFamily(
