@@ -9,7 +9,7 @@ field's documentation.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -100,6 +100,13 @@ class Object(Shown, fields.Dict):
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
         return super()._serialize(value, attr, obj, **kwargs) if value or not self.allow_none else None
+
+
+class OfTypes(Shown, fields.Raw):
+    """A value of one of several types, as JSON names them."""
+
+    def __init__(self, types: Sequence[str], description: str = "", **options: Any) -> None:
+        super().__init__(description, type=list(types), **options)
 
 
 class Part(Shown, fields.Nested):

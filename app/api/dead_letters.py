@@ -7,14 +7,13 @@ from typing import Any
 from flask import Response, g
 
 from app.api.blueprint import Blueprint
-from app.api.current import core, reply, request_id
+from app.api.current import core, request_id
 from app.api.dead_letter_schemas import DeadLetterListSchema, RetriedSchema
 from app.api.schemas import PageQuerySchema
 from app.api.security import check_operator
 from app.core.operations.retry import retry
 from app.core.redis.dead_letters import DeadLetter
-from app.core.redis.task_queue import ROUTES
-from app.core.sessions.model import iso
+from app.core.redis.paging import Page
 
 blp = Blueprint("dead_letters", __name__, description="Tasks that were given up.")
 
@@ -23,19 +22,17 @@ blp = Blueprint("dead_letters", __name__, description="Tasks that were given up.
 @blp.arguments(PageQuerySchema, location="query")
 @blp.response(200, DeadLetterListSchema)
 @blp.operation("listDeadLetters", 400)
-def list_all(query: dict[str, Any]) -> Response:
+def list_all(query: dict[str, Any]) -> Page[DeadLetter]:
     """List the tasks that were given up, newest first; the last 1,000 are kept. For admin and read keys that are
     bound to no users."""
     check_operator()
-    page = core().dead_letters.page(**query)
-    shown_ones = [shown(letter) for letter in page.items]
-    return reply({"total": page.total, "dead_letters": shown_ones, "next_cursor": page.next_cursor})
+    return core().dead_letters.page(**query)
 
 
 @blp.route("/dead-letters/<letter_id>/retry", methods=["POST"])
 @blp.response(202, RetriedSchema)
 @blp.operation("retryDeadLetter", 404, body=True, audit="retry_dead_letter")
-def retry_one(letter_id: str) -> Response:
+def retry_one(letter_id: str) -> dict[str, Any]:
     """Try again what was given up, with a new count of attempts, and drop the dead letter. 409 if that makes no sense:
     the session is deleted, or was woken, deleted or changed since. For admin keys that are bound to no users."""
     check_operator()
@@ -45,7 +42,7 @@ def retry_one(letter_id: str) -> Response:
     g.audited_session = (record.uuid, record.user_id)
     # Last: should the service stop in between, the dead letter is still there, and another retry is refused.
     core().dead_letters.remove(letter_id)
-    return reply({"id": letter_id, "uuid": record.uuid, "task": letter.task, "status": record.status}, 202)
+    return {"id": letter_id, "uuid": record.uuid, "task": letter.task, "status": record.status}
 
 
 @blp.route("/dead-letters/<letter_id>", methods=["DELETE"])
@@ -56,19 +53,3 @@ def delete(letter_id: str) -> Response:
     check_operator()
     g.audited_session = (core().dead_letters.remove(letter_id).uuid, "")
     return Response(status=204)
-
-
-def shown(letter: DeadLetter) -> dict[str, Any]:
-    """A dead letter in an answer; null for missing values."""
-    return {
-        "id": letter.id,
-        "at": iso(letter.at),
-        "task": letter.task,
-        "queue": ROUTES.get(letter.task),
-        "uuid": letter.uuid or None,
-        "generation": letter.generation,
-        "tries": letter.tries or None,
-        "error": letter.error or None,
-        "reason": letter.why or None,
-        "request_id": letter.request_id or None,
-    }

@@ -4,34 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
-from flask import Response
-from marshmallow import Schema, fields
+from marshmallow import Schema
 
+from app.api.answers import Items, Text, Time
 from app.api.blueprint import Blueprint
-from app.api.current import core, reply
-from app.api.schemas import time_field
+from app.api.current import core
 from app.api.security import check_operator
 from app.core.operations.checks import CHECKS, diagnose
 from app.core.operations.verdicts import State, Verdict
-from app.core.sessions.model import iso
 
 
-def state_field(description: str) -> fields.String:
-    return fields.String(required=True, metadata={"enum": [str(each) for each in State], "description": description})
+def state_field(description: str) -> Text:
+    return Text(description, enum=[str(each) for each in State])
 
 
 class CheckSchema(Schema):
-    check = fields.String(required=True, metadata={"examples": list(CHECKS)[:3]})
+    check = Text(examples=list(CHECKS)[:3])
     status = state_field("`warning`: it works and needs attention; `unknown`: it can't be told")
-    found = fields.String(required=True, metadata={"description": "what was found"})
-    remedy = fields.String(required=True, metadata={"description": "what to do; empty where all is well"})
+    found = Text("what was found")
+    remedy = Text("what to do; empty where all is well")
 
 
 class DiagnosisSchema(Schema):
     status = state_field("the worst one")
-    checks = fields.List(fields.Nested(CheckSchema), required=True)
-    timestamp = time_field(required=True)
+    checks = Items(CheckSchema)
+    timestamp = Time()
 
 
 blp = Blueprint("diagnosis", __name__, description="What is wrong, and what to do.")
@@ -42,14 +41,14 @@ WORST = (State.FAILED, State.WARNING, State.UNKNOWN, State.OK)
 @blp.route("/diagnosis", methods=["GET"])
 @blp.response(200, DiagnosisSchema)
 @blp.operation("diagnose", without_redis=True)
-def show() -> Response:
+def show() -> dict[str, Any]:
     """Check all parts of the service, side by side, within some 5 s: what was found, and where something is wrong,
     what to do. `status` is the worst one. A file is written to the stores, read and deleted. For admin and read
     keys that are bound to no users."""
     check_operator()
     now = time.time()
     found = diagnose(core(), now)
-    return reply({"status": worst(found), "checks": [vars(each) for each in found], "timestamp": iso(now)})
+    return {"status": worst(found), "checks": found, "timestamp": now}
 
 
 def worst(found: Sequence[Verdict]) -> State:

@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from collections.abc import Mapping
 from typing import Any, cast
 
-from flask import Response, current_app
+from flask import current_app
 from marshmallow import Schema, fields
 
+from app.api.answers import Items, Number, Object, Text, Whole
 from app.api.blueprint import Blueprint
-from app.api.current import KEYRING, core, reply
+from app.api.current import KEYRING, core
 from app.api.security import check_operator
-from app.core.access.keyring import ROLES, Keyring, Principal
+from app.core.access.keyring import ROLES, Keyring
 from app.core.costs.budgets import key_budgets
 
 
+def most_held(key: Mapping[str, Any]) -> int | None:
+    return key["held_at_once"] or None
+
+
 class KeySchema(Schema):
-    name = fields.String(required=True)
-    role = fields.String(required=True, metadata={"enum": list(ROLES)})
-    user_prefix = fields.String(
-        required=True, allow_none=True, metadata={"description": "it acts for users whose id begins so; null for all"}
-    )
-    limits = fields.Dict(
-        keys=fields.String(),
-        values=fields.String(),
-        required=True,
-        metadata={"description": "its own rate limits by kind of call", "examples": [{"create": "1000/minute"}]},
-    )
-    held_at_once = fields.Integer(
-        required=True, allow_none=True, metadata={"description": "its waits, streams and calls to agents at a time"}
-    )
-    budget = fields.Float(required=True, allow_none=True, metadata={"description": "dollars a calendar month"})
+    """A key, made of its fields and its budget."""
+
+    name = Text()
+    role = Text(enum=list(ROLES))
+    user_prefix = Text("it acts for users whose id begins so; null for all", null=True)
+    limits = Object("its own rate limits by kind of call", values=fields.String(), examples=[{"create": "1000/minute"}])
+    held_at_once = Whole("its waits, streams and calls to agents at a time", of=most_held, null=True)
+    budget = Number("dollars a calendar month", null=True)
 
 
 class KeysSchema(Schema):
-    keys = fields.List(fields.Nested(KeySchema), required=True)
+    keys = Items(KeySchema)
 
 
 blp = Blueprint("keys", __name__, description="API keys.")
@@ -43,22 +41,10 @@ blp = Blueprint("keys", __name__, description="API keys.")
 @blp.route("/keys", methods=["GET"])
 @blp.response(200, KeysSchema)
 @blp.operation("listKeys")
-def list_all() -> Response:
+def list_all() -> dict[str, Any]:
     """List the API keys by name and role, never a key or its digest. Two keys of a rotation may have the same name. For
     admin and read keys that are bound to no users."""
     check_operator()
     keyring, budgets = cast(Keyring, current_app.extensions[KEYRING]), key_budgets(core().settings.api_keys)
     found = sorted(keyring, key=lambda each: each.name)
-    return reply({"keys": [shown(each, budgets.get(each.name)) for each in found]})
-
-
-def shown(key: Principal, budget: Decimal | None) -> dict[str, Any]:
-    """A key in an answer; null for no limit."""
-    return {
-        "name": key.name,
-        "role": key.role,
-        "user_prefix": key.user_prefix or None,
-        "limits": dict(key.limits),
-        "held_at_once": key.held_at_once or None,
-        "budget": None if budget is None else float(budget),
-    }
+    return {"keys": [vars(each) | {"budget": budgets.get(each.name)} for each in found]}

@@ -7,7 +7,7 @@ from typing import Any
 
 from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
 
-from app.api.answers import Items, Object, Part, Shown, Text, Time, Truth, Whole, uuid_field
+from app.api.answers import Items, Object, OfTypes, Part, Text, Time, Truth, Whole, uuid_field
 from app.api.conversation_entries import shown_entry
 from app.api.schemas import MESSAGE_ID_REGEX, Strict, WholeText
 from app.core.prompts.inbox import Prompt, State
@@ -80,12 +80,12 @@ class MessageSchema(Schema):
     rolled_back_at = Time("when a rollback undid what it did; it does not run again", optional=True, null=True)
 
 
-class Arguments(Shown, fields.Raw):
+class Arguments(OfTypes):
     """The arguments of a tool call, which a model wrote."""
 
     def __init__(self, **options: Any) -> None:
         text = "an object; a text where it was cut, or is no JSON object"
-        super().__init__(text, type=["object", "string"], **options)
+        super().__init__(("object", "string"), text, **options)
 
 
 class ToolUseSchema(Schema):

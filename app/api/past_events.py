@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Response
 from marshmallow import Schema, ValidationError, fields
 
+from app.api.answers import Items, Object, Text, Time, uuid_field
 from app.api.blueprint import Blueprint
-from app.api.current import core, reply
-from app.api.schemas import PageQuerySchema, WholeText, time_field, uuid_field
+from app.api.current import core
+from app.api.schemas import PageQuerySchema, WholeText
 from app.api.security import visible_session
 from app.core.redis.events import ID_PATTERN, is_event_id
-from app.core.sessions.model import iso
 
 blp = Blueprint("past_events", __name__, description="What happened to a session.")
 
@@ -39,26 +38,25 @@ class PastEventsQuerySchema(PageQuerySchema):
 
 
 class PastEventSchema(Schema):
-    id = fields.String(required=True, metadata={"examples": ["1795164301412-0"]})
-    type = fields.String(required=True, metadata={"examples": ["state"]})
-    at = time_field(required=True)
-    data = fields.Dict(required=True, metadata={"description": "as in the event stream"})
+    id = Text(examples=["1795164301412-0"])
+    type = Text(examples=["state"])
+    at = Time()
+    data = Object("as in the event stream")
 
 
 class PastEventsSchema(Schema):
     uuid = uuid_field()
-    events = fields.List(fields.Nested(PastEventSchema), required=True)
-    next_cursor = fields.String(required=True, allow_none=True)
+    events = Items(PastEventSchema)
+    next_cursor = Text(null=True)
 
 
 @blp.route("/session/<session:uuid>/events/past", methods=["GET"])
 @blp.arguments(PastEventsQuerySchema, location="query")
 @blp.response(200, PastEventsSchema)
 @blp.operation("listSessionEvents", 400, 404, session_token=True)
-def past(query: dict[str, Any], uuid: str) -> Response:
+def past(query: dict[str, Any], uuid: str) -> dict[str, Any]:
     """List the events that are kept of a session, newest first: the last thousand, of a sleeping session a hundred."""
     visible_session(uuid)
     types = frozenset(query["type"].split(",")) if "type" in query else None
     events, following = core().events.past(uuid, query.get("cursor", ""), query["limit"], types)
-    shown = [{"id": each.id, "type": each.type, "at": iso(each.at), "data": dict(each.data)} for each in events]
-    return reply({"uuid": uuid, "events": shown, "next_cursor": following})
+    return {"uuid": uuid, "events": events, "next_cursor": following}
