@@ -113,7 +113,7 @@ def _begin() -> Response | None:
     claim = json.dumps({"body": body, "nonce": secrets.token_hex(8)})
     g.idempotency_name = name
     try:
-        with redis_errors():
+        with redis_errors:
             claimed = core().redis.set(name, claim, nx=True, ex=int(longest_wait()) + CLAIM_MARGIN)
             kept = claim if claimed else cast("str | None", core().redis.get(name))
     except StoreFull:
@@ -145,7 +145,7 @@ def _finish(keep: Script, response: Response) -> Response:
     if claim is None:
         return response
     try:
-        with redis_errors():
+        with redis_errors:
             if not 200 <= response.status_code < 300 or response.is_streamed or core().memory.full():
                 core().redis.eval(FREE, 1, claim.name, claim.text)
             else:

@@ -53,7 +53,7 @@ class Erasures:
         """Request an erasure, overdue at `due`. Raises `IllegalState` for a session that is not terminated, and
         `BackupInUse` while another session is being restored from this one."""
         session = keys.SESSION.format(uuid=uuid)
-        with redis_errors():
+        with redis_errors:
             answer, backup = self._erase(
                 session=session, erasures=keys.ERASURES, in_use=keys.IN_USE, uuid=uuid, due=number(due)
             )
@@ -64,29 +64,29 @@ class Erasures:
 
     def pending(self, uuid: str) -> bool:
         """Whether an erasure is requested and not carried out."""
-        with redis_errors():
+        with redis_errors:
             return self._redis.zscore(keys.ERASURES, uuid) is not None
 
     def due(self, now: float, limit: int = 100) -> list[str]:
         """The sessions whose erasure is overdue."""
-        with redis_errors():
+        with redis_errors:
             return list(self._redis.zrangebyscore(keys.ERASURES, "-inf", now, start=0, num=limit))
 
     def defer(self, uuid: str, when: float) -> None:
         """Move the time at which an erasure is overdue."""
-        with redis_errors():
+        with redis_errors:
             self._redis.zadd(keys.ERASURES, {uuid: when}, xx=True)
 
     def drop(self, uuid: str) -> None:
         """Give an erasure up: the session exists again."""
-        with redis_errors():
+        with redis_errors:
             self._redis.zrem(keys.ERASURES, uuid)
 
     def finish(self, uuid: str, pseudonym: str, now: float) -> None:
         """Remove what Redis has of the session, but for its tombstone and the cost ledger, which keep the pseudonym for
         the user, and no labels. The erasure is carried out then."""
         today = day_number(now)
-        with redis_errors():
+        with redis_errors:
             # Their names are in keys that the script removes.
             for some in self._texts(uuid):
                 self._redis.unlink(*some)

@@ -96,7 +96,7 @@ class JointFixedWindow(FixedWindowRateLimiter):
         record = SESSION.format(uuid=uuid) if uuid else ""
         try:
             # If two requests find Redis down at once, Flask-Limiter counts one in memory and raises the other's error.
-            with redis_errors():
+            with redis_errors:
                 *flat, hashed = self._script(record=record, windows=keys, seconds=expiry, cost=cost)
         except (StateUnavailable, redis.exceptions.NoPermissionError):
             # The rest of this request must not wait for Redis a second time.

@@ -59,7 +59,7 @@ class People:
             "by_key": by_key,
             "csrf": secrets.token_urlsafe(32),
         }
-        with redis_errors():
+        with redis_errors:
             self._enter(
                 sign_in=_name(secret),
                 sign_ins=SIGN_INS.format(digest=principal.digest),
@@ -72,7 +72,7 @@ class People:
     def find(self, secret: str, *, active: bool = True) -> Person | None:
         """The person with this cookie, None if there is none. `active`: the person asks for something, which puts a
         sign-out by idleness off."""
-        with redis_errors():
+        with redis_errors:
             text = self._redis.get(_name(secret)) if secret else None
         if not text:
             return None
@@ -84,7 +84,7 @@ class People:
         if owner is None:
             return None
         if active:
-            with redis_errors():
+            with redis_errors:
                 both = self._redis.pipeline(transaction=False)
                 for name in (_name(secret), SIGN_INS.format(digest=owner.digest)):
                     both.expire(name, self._seconds)
@@ -93,7 +93,7 @@ class People:
 
     def sign_out(self, secret: str) -> None:
         """Forget a person; the cookie opens nothing afterwards."""
-        with redis_errors():
+        with redis_errors:
             self._redis.delete(_name(secret))
 
 

@@ -147,7 +147,7 @@ def make(
 def keep(core: Core, record: Record) -> None:
     """Record a session that has been asleep for long: the events of one that sleeps expire."""
     core.store.create(record, quota=None)
-    with redis_errors():
+    with redis_errors:
         core.redis.delete(keys.EVENTS.format(uuid=record.uuid))
 
 

@@ -151,7 +151,7 @@ def test_a_redis_of_another_authority_is_not_spoken_to(
 ) -> None:
     """Whoever holds the name could read every password; the log, and scripts/run, say which setting it is about."""
     monkeypatch.setattr("app.core.redis.errors._logged_at", float("-inf"))
-    with pytest.raises(StateUnavailable), redis_errors():
+    with pytest.raises(StateUnavailable), redis_errors:
         connect(secured.url(ca_file=stranger), 5.0).ping()
     assert "REDIS_CA_FILE" in caplog.text
     assert "REDIS_CA_FILE" in redis_server.trouble(secured.url(ca_file=stranger))

@@ -35,7 +35,7 @@ class Place:
         one."""
         known, now = self._remembered(), self._now()
         if known == "" and now and sure:
-            with redis_errors():
+            with redis_errors:
                 self._redis.set(keys.PLACE, now, nx=True)
             known = self._remembered()
         if known and now is not None and now != known:
@@ -50,7 +50,7 @@ class Place:
                 raise RuntimeUnavailable(WRONG)
 
     def _remembered(self) -> str:
-        with redis_errors():
+        with redis_errors:
             return str(self._redis.get(keys.PLACE) or "")
 
     def _now(self) -> str | None:

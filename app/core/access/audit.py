@@ -140,7 +140,7 @@ class Audit:
         kept, first, why = False, True, "the state store is unreachable"
         if reachable:
             try:
-                with redis_errors():
+                with redis_errors:
                     first = self._write_repeatable(act, fields) if repeatable else self._write(fields)
                 kept = True
             except (SessionError, redis.RedisError) as error:
@@ -182,7 +182,7 @@ class Audit:
             return 0
         for stream, _ in STREAMS:
             for _ in range(DELETE_ROUNDS):
-                with redis_errors():
+                with redis_errors:
                     old = [name for name, _ in self._redis.xrange(stream, "-", str(last), count=DELETE_BATCH)]
                     if not old:
                         break
@@ -198,7 +198,7 @@ class Audit:
         for stream, _ in STREAMS:
             last = ""
             for _ in range(REWRITE_ROUNDS):
-                with redis_errors():
+                with redis_errors:
                     last = self._rewrite(
                         stream=stream,
                         copy=keys.AUDIT_COPY.format(stream=stream),
@@ -252,7 +252,7 @@ class Audit:
                 return found, (0, 0, 0)
             missing = want - len(found)
             look = ENTRIES_PER_SCAN if uuid or by else min(ENTRIES_PER_SCAN, missing)
-            with redis_errors():
+            with redis_errors:
                 entries, last, over = self._scan(
                     stream=stream,
                     counts=keys.AUDIT_COUNTS if suffix else "",

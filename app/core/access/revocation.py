@@ -55,7 +55,7 @@ class Revocations:
             fields={"access_epoch": following},
             event=(REVOKED, {"access_epoch": following}),
         )
-        with redis_errors():
+        with redis_errors:
             answer = self._revoke(
                 **change_keys(uuid),
                 **_keys(uuid),
@@ -69,7 +69,7 @@ class Revocations:
         """Note that connections were ended; whether that must be done once more, as handshakes that were admitted
         before the revocation may not be over."""
         key, this = keys.DISCONNECTED_AT.format(uuid=record.uuid), str(record.access_epoch)
-        with redis_errors():
+        with redis_errors:
             epoch, _, first = (self._redis.get(key) or "").partition(" ")
             if epoch != this:
                 self._redis.set(key, f"{this} {now}", ex=TRIES_KEPT)
@@ -84,7 +84,7 @@ class Revocations:
 
     def disconnected(self, record: Record) -> bool:
         """Note that all connections before this access epoch have ended; False when access was revoked again since."""
-        with redis_errors():
+        with redis_errors:
             done = self._done(
                 session=keys.SESSION.format(uuid=record.uuid),
                 **_keys(record.uuid),
@@ -95,12 +95,12 @@ class Revocations:
 
     def clear(self, uuid: str) -> None:
         """Cancel the disconnect of a session that no longer exists."""
-        with redis_errors():
+        with redis_errors:
             self._redis.zrem(keys.LOCKOUTS, uuid)
 
     def sent(self, uuid: str, now: float) -> None:
         """Note that the task was enqueued: try again when its message may have been lost, later each time."""
-        with redis_errors():
+        with redis_errors:
             pipe = self._redis.pipeline()
             pipe.incr(keys.LOCKOUT_TRIES.format(uuid=uuid))
             pipe.expire(keys.LOCKOUT_TRIES.format(uuid=uuid), TRIES_KEPT)
@@ -109,7 +109,7 @@ class Revocations:
 
     def failed(self, uuid: str, now: float) -> None:
         """Note that the disconnect failed: try again soon, and later each time."""
-        with redis_errors():
+        with redis_errors:
             tries = int(self._redis.get(keys.LOCKOUT_TRIES.format(uuid=uuid)) or 0)
         self._store.defer(keys.LOCKOUTS, uuid, now + _pause(tries))
 

@@ -129,7 +129,7 @@ class BackupIndex:
     def add(self, backup: Backup) -> None:
         """Put a backup into the index. Raises `BackupRetired` while one of that name is being deleted."""
         sets = [keys.BACKUPS, _session_backups(backup.uuid), keys.USER_BACKUPS.format(user_id=backup.user_id)]
-        with redis_errors():
+        with redis_errors:
             added = self._index(
                 retired=keys.RETIRED,
                 backup=keys.BACKUP.format(name=backup.name),
@@ -171,7 +171,7 @@ class BackupIndex:
         key = keys.BACKUPS if user_id is None else keys.USER_BACKUPS.format(user_id=user_id)
         if uuid is not None:
             key = keys.SESSION_BACKUPS.format(uuid=uuid)
-        with redis_errors():
+        with redis_errors:
             if user_prefix or (uuid is not None and user_id is not None):
                 found = [
                     backup
@@ -183,7 +183,7 @@ class BackupIndex:
 
     def delete(self, name: str) -> None:
         """Take a backup out of the index, if it is there."""
-        with redis_errors():
+        with redis_errors:
             self._unindex(**_names(name))
 
     def retire(self, name: str, now: float, *, keep: Keep = "") -> bool:
@@ -193,7 +193,7 @@ class BackupIndex:
         Checking and taking out are one step. Raises `BackupInUse` while a session is to be restored from it, while its
         own session is being deleted with this backup as the last, and for what `keep` protects: the newest backup of a
         "living" session, or of "any"."""
-        with redis_errors():
+        with redis_errors:
             answer = self._retire(**_names(name), retired=keys.RETIRED, in_use=keys.IN_USE, now=repr(now), protect=keep)
         if answer == "in_use":
             raise BackupInUse(
@@ -205,28 +205,28 @@ class BackupIndex:
 
     def files_deleted(self, name: str) -> None:
         """Note that the files of a retired backup are deleted."""
-        with redis_errors():
+        with redis_errors:
             self._redis.zrem(keys.RETIRED, name)
 
     def retired(self) -> dict[str, float]:
         """The backups whose files are being deleted, and since when (seconds since the epoch)."""
-        with redis_errors():
+        with redis_errors:
             return dict(cast("list[tuple[str, float]]", self._redis.zrange(keys.RETIRED, 0, -1, withscores=True)))
 
     def looked_at(self) -> float | None:
         """When the last whole look at the store began (seconds since the epoch), None where this Redis knows none."""
-        with redis_errors():
+        with redis_errors:
             noted = self._redis.get(keys.STORE_LOOKED)
         return None if noted is None else float(cast(str, noted))
 
     def note_look(self, begun: float) -> None:
         """Note a whole look at the store: the index has all backups that were stored when it began."""
-        with redis_errors():
+        with redis_errors:
             self._redis.set(keys.STORE_LOOKED, repr(begun))
 
     def older_than(self, when: float) -> list[Backup]:
         """The backups made before `when` (seconds since the epoch), oldest first."""
-        with redis_errors():
+        with redis_errors:
             names = cast("list[str]", self._redis.zrangebyscore(keys.BACKUPS, "-inf", f"({when!r}"))
         return self._records(names)
 
@@ -234,7 +234,7 @@ class BackupIndex:
         """The names among these that are neither in the index nor being deleted."""
         if not names:
             return []
-        with redis_errors(), self._redis.pipeline(transaction=True) as read:
+        with redis_errors, self._redis.pipeline(transaction=True) as read:
             for key in (keys.BACKUPS, keys.RETIRED):
                 read.zmscore(key, list(names))
             scores = read.execute()
@@ -248,11 +248,11 @@ class BackupIndex:
 
     def count(self) -> int:
         """The number of backups."""
-        with redis_errors():
+        with redis_errors:
             return cast(int, self._redis.zcard(keys.BACKUPS))
 
     def _records(self, names: Iterable[str]) -> list[Backup]:
-        with redis_errors(), self._redis.pipeline(transaction=False) as read:
+        with redis_errors, self._redis.pipeline(transaction=False) as read:
             for name in names:
                 read.hgetall(keys.BACKUP.format(name=name))
             hashes = read.execute()

@@ -122,12 +122,12 @@ class Budgets:
 
     def _of_key(self, key: str) -> Decimal:
         if not self._knows_keys:
-            with redis_errors():
+            with redis_errors:
                 return Decimal(self._redis.hget(keys.BUDGETS, key) or "0")
         known = self._per_key.get(key, Decimal(0))
         if self._noted.get(key) != known:
             try:
-                with redis_errors():
+                with redis_errors:
                     self._redis.hset(keys.BUDGETS, key, str(known))
                 self._noted[key] = known
             except StateUnavailable as error:
@@ -139,7 +139,7 @@ class Budgets:
         name = keys.BUDGET_WARNED.format(month=month_of(now), owner=spent.owner)
         shown = {"cost": rounded(spent.cost), "budget": float(spent.budget), "owner": _kind(spent.owner)}
         try:
-            with redis_errors():
+            with redis_errors:
                 first = self._redis.set(name, "1", nx=True, ex=WARNING_KEPT)
             if not first:
                 return
@@ -151,7 +151,7 @@ class Budgets:
 
     def _count_refusal(self) -> None:
         try:
-            with redis_errors():
+            with redis_errors:
                 self._redis.incrby(keys.BUDGET_REFUSALS, 1)
         except StateUnavailable as error:
             log.warning("a refusal was not counted: %s", error)

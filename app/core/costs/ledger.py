@@ -85,7 +85,7 @@ class Ledger:
 
     def payer(self, uuid: str) -> Payer | None:
         """What the ledger keeps of a session, None for nothing."""
-        with redis_errors():
+        with redis_errors:
             hashed = self._redis.hgetall(keys.LEDGER_SESSION.format(uuid=uuid))
         return Payer.from_hash(uuid, hashed) if hashed else None
 
@@ -99,7 +99,7 @@ class Ledger:
         else:
             booked = [keys.MONTH_SESSIONS.format(month=month) for month in months]
             living, backups = keys.ALL, keys.BACKUPS
-        with redis_errors():
+        with redis_errors:
             pipe = self._redis.pipeline(transaction=False)
             for key in (*booked, living, backups):
                 pipe.zrange(key, 0, -1)
@@ -116,7 +116,7 @@ class Ledger:
     def running_totals(self, owners: Sequence[str], now: float) -> list[Counter[str]]:
         """The amounts of owners (`USER_COSTS`, `KEY_COSTS` of keys.py) in the month of `now`, in one round trip."""
         month = usage.month_of(now)
-        with redis_errors():
+        with redis_errors:
             pipe = self._redis.pipeline(transaction=False)
             for owner in owners:
                 pipe.hgetall(keys.BOOKED.format(owner=owner, month=month))
@@ -129,7 +129,7 @@ class Ledger:
 
     def totals(self, now: float) -> Totals:
         """The figures of /metrics. A full Redis shows them as they were."""
-        with redis_errors():
+        with redis_errors:
             pipe = self._redis.pipeline(transaction=False)
             pipe.hgetall(keys.TOTALS)
             pipe.hgetall(keys.OPEN.format(owner=keys.ALL_COSTS))
@@ -138,14 +138,14 @@ class Ledger:
         made = bill(_counted(booked) + running_amounts(going, now), self.prices)
         figures = {kind: f"{made.dollars[kind]:.9f}" for kind in KINDS} | {"saved": f"{made.saved:.9f}"}
         digest = hashlib.sha256(json.dumps(self.prices.to_json(), sort_keys=True).encode()).hexdigest()[:16]
-        with redis_errors():
+        with redis_errors:
             shown = self._shown(shown=keys.SHOWN, prices=digest, totals=flatten(figures))
         *dollars, saved = map(float, shown)
         return Totals(dict(zip(KINDS, dollars, strict=True)), saved, int(refusals or 0))
 
     def _read(self, uuids: Sequence[str], first: int, last: int, now: float) -> Iterator[SessionUsage]:
         months = months_between(first, last)
-        with redis_errors():
+        with redis_errors:
             pipe = self._redis.pipeline(transaction=False)
             for uuid in uuids:
                 pipe.hmget(keys.SESSION.format(uuid=uuid), *RECORD)

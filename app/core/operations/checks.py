@@ -51,7 +51,7 @@ class Look:
     def redis(self) -> Verdict:
         core = self.core
         fill = core.memory.read()
-        with redis_errors():
+        with redis_errors:
             told = core.redis.info()
         said = {name: str(told.get(name, "")) for name in ("redis_version", "maxmemory_policy", "aof_enabled")}
         written = str(told.get("aof_last_write_status", ""))

@@ -203,7 +203,7 @@ class Inbox:
     def head(self, uuid: str) -> Prompt | None:
         """The prompt to deliver next, None when none waits. Ids of expired prompts are dropped."""
         while True:
-            with redis_errors():
+            with redis_errors:
                 first = [name for name in self._redis.lrange(keys.INBOX.format(uuid=uuid), 0, 1) if name != MARKER]
             if not first:
                 return None
@@ -261,7 +261,7 @@ class Inbox:
     def progress(self, uuid: str, message_id: str) -> tuple[Prompt, bool]:
         """The prompt, and whether it is held back because its session was put to sleep: then nothing happens to it
         until the session wakes. Both are read at one moment; raises as `get`."""
-        with redis_errors():
+        with redis_errors:
             pipe = self._redis.pipeline(transaction=True)
             pipe.hgetall(keys.PROMPT.format(uuid=uuid, id=message_id))
             pipe.lpos(keys.HELD.format(uuid=uuid), message_id)
@@ -275,13 +275,13 @@ class Inbox:
 
     def last_ended(self, uuid: str) -> str:
         """The id of the prompt that ended last, "" for none that is remembered."""
-        with redis_errors():
+        with redis_errors:
             newest = self._redis.zrevrange(keys.ANSWERED.format(uuid=uuid), 0, 0)
         return newest[0].partition(" ")[2] if newest else ""
 
     def answer_times(self, uuid: str) -> list[float]:
         """How long (s) each of the last answered prompts took, a wake included, newest first: `TIMED` at the most."""
-        with redis_errors():
+        with redis_errors:
             members = self._redis.zrevrange(keys.ANSWERED.format(uuid=uuid), 0, TIMED - 1)
             pipe = self._redis.pipeline(transaction=False)
             for member in members:
@@ -304,7 +304,7 @@ class Inbox:
             for prompt in self.unfinished(uuid)
             if prompt.created_at <= asked_at
         )
-        with redis_errors():
+        with redis_errors:
             answered = self._redis.zrange(keys.ANSWERED.format(uuid=uuid), 0, -1)
         ids = [member.partition(" ")[2] for member in answered]
         undone = [each for each in removed if ID_PATTERN.fullmatch(each)][-ROLLED_BACK_KEPT:]
@@ -325,7 +325,7 @@ class Inbox:
 
     def was_rolled_back(self, uuid: str, message_id: str) -> bool:
         """Whether a prompt with this id was rolled back, also where that prompt has expired."""
-        with redis_errors():
+        with redis_errors:
             return self._redis.lpos(keys.UNDONE.format(uuid=uuid), message_id) is not None
 
     def _mark(self, uuid: str, ids: Sequence[str], now: float) -> int:
@@ -337,7 +337,7 @@ class Inbox:
 
     def _ends(self, uuid: str, ids: Sequence[str]) -> list[float]:
         """When each of these prompts ended; 0 for an expired one."""
-        with redis_errors():
+        with redis_errors:
             pipe = self._redis.pipeline(transaction=False)
             for message_id in ids:
                 pipe.hget(keys.PROMPT.format(uuid=uuid, id=message_id), "processed_at")
@@ -346,12 +346,12 @@ class Inbox:
     def delivery_due(self, uuid: str) -> bool:
         """Whether prompts wait for the agent, without those held back, or an agent whose stop was broken off has to be
         resumed."""
-        with redis_errors():
+        with redis_errors:
             return self._redis.zscore(keys.INBOX_PENDING, uuid) is not None
 
     def unfinished(self, uuid: str) -> list[Prompt]:
         """All prompts that wait or are with the agent, in the order they came."""
-        with redis_errors():
+        with redis_errors:
             ids = self._redis.lrange(keys.PROMPTS.format(uuid=uuid), 0, -1)
             pipe = self._redis.pipeline(transaction=False)
             for message_id in ids:
@@ -362,7 +362,7 @@ class Inbox:
 
     def states(self, uuid: str, ids: Sequence[str]) -> list[State | None]:
         """The state of each of these prompts, None for an unknown or expired one."""
-        with redis_errors():
+        with redis_errors:
             pipe = self._redis.pipeline(transaction=False)
             for message_id in ids:
                 pipe.hget(keys.PROMPT.format(uuid=uuid, id=message_id), "state")
@@ -396,7 +396,7 @@ class Inbox:
 
     def has_agent(self, uuid: str) -> bool:
         """Whether an agent is registered, being stopped or not."""
-        with redis_errors():
+        with redis_errors:
             return bool(self._redis.exists(keys.AGENT.format(uuid=uuid)))
 
     def agent_leaves(self, uuid: str) -> None:
@@ -417,7 +417,7 @@ class Inbox:
 
     def agent_gone(self, uuid: str) -> None:
         """Forget the session's agent."""
-        with redis_errors():
+        with redis_errors:
             self._redis.delete(keys.AGENT.format(uuid=uuid))
 
     def agent_failed(self, agent: Agent, now: float) -> None:
@@ -427,7 +427,7 @@ class Inbox:
 
     def _agent_hash(self, uuid: str) -> tuple[dict[str, str], int]:
         """The agent's hash, and the epoch of its session."""
-        with redis_errors():
+        with redis_errors:
             pipe = self._redis.pipeline(transaction=False)
             pipe.hgetall(keys.AGENT.format(uuid=uuid))
             pipe.hget(keys.SESSION.format(uuid=uuid), "epoch")
@@ -473,7 +473,7 @@ class Inbox:
     def _find(self, uuid: str, message_id: str) -> Prompt | None:
         if not ID_PATTERN.fullmatch(message_id):
             return None
-        with redis_errors():
+        with redis_errors:
             hashed = self._redis.hgetall(keys.PROMPT.format(uuid=uuid, id=message_id))
         return Prompt.from_hash(message_id, hashed) if hashed else None
 
@@ -489,7 +489,7 @@ class Inbox:
             "events_kept": EVENTS_KEPT,
             "events_bytes": EVENTS_BYTES,
         }
-        with redis_errors():
+        with redis_errors:
             return self._scripts[script](**(common | given))
 
 

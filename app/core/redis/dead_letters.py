@@ -71,7 +71,7 @@ class DeadLetters:
 
     def add(self, dead_letter: DeadLetter) -> None:
         """Store a task that will not be retried."""
-        with redis_errors():
+        with redis_errors:
             pipe = self._redis.pipeline()
             pipe.lpush(keys.DEAD_LETTERS, dead_letter.to_text())
             pipe.ltrim(keys.DEAD_LETTERS, 0, KEPT - 1)
@@ -80,7 +80,7 @@ class DeadLetters:
 
     def count(self) -> int:
         """How many dead letters are kept."""
-        with redis_errors():
+        with redis_errors:
             return int(self._redis.llen(keys.DEAD_LETTERS))
 
     def read(self) -> list[DeadLetter]:
@@ -99,13 +99,13 @@ class DeadLetters:
         """Remove one, whatever is added meanwhile, and answer it. Raises `DeadLetterNotFound`, also when someone
         else removed it."""
         text = self._text(letter_id)
-        with redis_errors():
+        with redis_errors:
             if not self._redis.lrem(keys.DEAD_LETTERS, 1, text):
                 raise DeadLetterNotFound(letter_id)
         return DeadLetter.from_text(text)
 
     def _texts(self) -> list[str]:
-        with redis_errors():
+        with redis_errors:
             return list(self._redis.lrange(keys.DEAD_LETTERS, 0, KEPT - 1))
 
     def _text(self, letter_id: str) -> str:

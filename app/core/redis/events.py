@@ -82,12 +82,12 @@ class EventLog:
         """Add events, each a type and data, in one round trip."""
         most = EVENTS_BYTES_FULL if self._memory.full() else EVENTS_BYTES
         texts = [text for kind, data in events for text in (kind, json.dumps(data))]
-        with redis_errors():
+        with redis_errors:
             self._append(events=keys.EVENTS.format(uuid=uuid), most=EVENTS_KEPT, bytes=most, added=texts)
 
     def last_id(self, uuid: str) -> str:
         """The id of the newest event."""
-        with redis_errors():
+        with redis_errors:
             newest = self._redis.xrevrange(keys.EVENTS.format(uuid=uuid), count=1)
         return newest[0][0] if newest else FROM_START
 
@@ -102,7 +102,7 @@ class EventLog:
         stream = keys.EVENTS.format(uuid=uuid)
         found: list[SessionEvent] = []
         for _ in range(0, EVENTS_KEPT, READ_AT_ONCE):
-            with redis_errors():
+            with redis_errors:
                 entries = self._redis.xrevrange(stream, f"({before}" if before else "+", count=READ_AT_ONCE)
             for before, entry in entries:
                 if types is None or entry["type"] in types:
@@ -126,7 +126,7 @@ class EventLog:
                     continue
                 news.clear()
                 read = True
-                with redis_errors():
+                with redis_errors:
                     answer = self._redis.xread({stream: after}, count=READ_AT_ONCE)
                 entries = answer[0][1] if answer else []
                 if len(entries) == READ_AT_ONCE:

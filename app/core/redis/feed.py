@@ -111,13 +111,13 @@ class Feed:
 
     def last_id(self) -> str:
         """The id of the newest event."""
-        with redis_errors():
+        with redis_errors:
             newest = self._redis.xrevrange(keys.FEED, count=1)
         return newest[0][0] if newest else FROM_START
 
     def complete_after(self, event_id: str) -> bool:
         """Whether the feed still has all events after this one; False if that is not certain."""
-        with redis_errors():
+        with redis_errors:
             oldest = self._redis.xrange(keys.FEED, count=1)
         first = oldest[0][0] if oldest else FROM_START
         return _order(first) <= _order(event_id) <= _order(self.last_id())
@@ -126,7 +126,7 @@ class Feed:
         """Delete the events of a session."""
         following = "-"
         while following:
-            with redis_errors():
+            with redis_errors:
                 entries = self._redis.xrange(keys.FEED, following, count=READ_AT_ONCE)
                 found = [entry_id for entry_id, entry in entries if entry.get("uuid") == uuid]
                 if found:
@@ -136,7 +136,7 @@ class Feed:
     def shrink_when_full(self) -> None:
         """Free memory while Redis is full. The observer calls it: what adds events doesn't know how full Redis is."""
         if self._memory.full():
-            with redis_errors():
+            with redis_errors:
                 self._shrink(feed_stream=keys.FEED, bytes=FEED_BYTES_FULL)
 
     def follow(self, after: str, wanted: Wanted, seconds: float, quiet: float = QUIET) -> Iterator[FeedEvent | None]:
@@ -167,7 +167,7 @@ class Feed:
 
     def _read(self, after: str) -> tuple[list[FeedEvent], str | None]:
         """The next events after an id, and the id to read on from, None if there was nothing."""
-        with redis_errors():
+        with redis_errors:
             answer = self._redis.xread({keys.FEED: after}, count=READ_AT_ONCE)
         entries = answer[0][1] if answer else []
         events = [event for event in (FeedEvent.from_entry(*each) for each in entries) if event]

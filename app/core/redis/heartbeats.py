@@ -41,11 +41,11 @@ class Heartbeats:
 
     def ping(self) -> None:
         """Raises `StateUnavailable` when Redis does not answer."""
-        with redis_errors():
+        with redis_errors:
             self._redis.ping()
 
     def worker_alive(self, name: str, now: float) -> None:
-        with redis_errors():
+        with redis_errors:
             pipe = self._redis.pipeline()
             pipe.zadd(keys.WORKERS_SEEN, {name: now})
             pipe.zremrangebyscore(keys.WORKERS_SEEN, "-inf", now - WORKER_SILENCE)
@@ -53,11 +53,11 @@ class Heartbeats:
 
     def workers(self, now: float) -> int:
         """The number of live workers."""
-        with redis_errors():
+        with redis_errors:
             return int(self._redis.zcount(keys.WORKERS_SEEN, now - WORKER_SILENCE, "+inf"))
 
     def observer_alive(self, now: float) -> None:
-        with redis_errors():
+        with redis_errors:
             self._observed(
                 seen=keys.OBSERVER_SEEN, since=keys.OBSERVER_SINCE, now=f"{now:.3f}", silence=OBSERVER_SILENCE
             )
@@ -65,7 +65,7 @@ class Heartbeats:
     def observed_since(self, now: float) -> float | None:
         """Since when the observer has watched without a pause, None while it is silent. What it missed before that must
         not count against a workspace."""
-        with redis_errors():
+        with redis_errors:
             seen, since = self._redis.mget(keys.OBSERVER_SEEN, keys.OBSERVER_SINCE)
         if seen is None or since is None or now - float(seen) > OBSERVER_SILENCE:
             return None
@@ -73,18 +73,18 @@ class Heartbeats:
 
     def observer_age(self, now: float) -> float | None:
         """Seconds since the observer last reported, None when it never did."""
-        with redis_errors():
+        with redis_errors:
             seen = self._redis.get(keys.OBSERVER_SEEN)
         return max(0.0, now - float(seen)) if seen else None
 
     def note_policies(self, found: Policies) -> Policies:
         """Note the result of a check; answers the one before."""
-        with redis_errors():
+        with redis_errors:
             before = self._redis.set(keys.NETWORK_POLICIES, found, ex=POLICIES_KNOWN, get=True)
         return Policies(before) if before else Policies.UNKNOWN
 
     def policies(self) -> Policies:
         """The result of the last check."""
-        with redis_errors():
+        with redis_errors:
             found = self._redis.get(keys.NETWORK_POLICIES)
         return Policies(found) if found else Policies.UNKNOWN

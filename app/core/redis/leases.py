@@ -30,12 +30,12 @@ class Leases:
 
     def left(self, key: str) -> float:
         """Seconds until the lease expires unless renewed, 0 when it is free."""
-        with redis_errors():
+        with redis_errors:
             return max(0, int(self._redis.pttl(key))) / 1000
 
     def held(self, key: str) -> bool:
         """Whether the lease is held."""
-        with redis_errors():
+        with redis_errors:
             return bool(self._redis.exists(key))
 
     @contextmanager
@@ -44,7 +44,7 @@ class Leases:
         command that takes it: it gets the key, a token to store there, and the ttl in ms."""
         lock = _Lease(self._redis, key, timeout=self._ttl, blocking=False, thread_local=False)
         lock.take = take
-        with redis_errors():
+        with redis_errors:
             held = lock.acquire()
         if not held:
             yield False

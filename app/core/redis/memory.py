@@ -70,7 +70,7 @@ class Memory:
 
     def read(self) -> Fill:
         """The current fill."""
-        with redis_errors():
+        with redis_errors:
             said = self._redis.info("memory")
         used = int(said["used_memory"]) - int(said.get("mem_not_counted_for_evict", 0))
         return Fill(used, int(said.get("maxmemory", 0)))
@@ -90,7 +90,7 @@ class Memory:
         """Hold the ballast while there is room for it, and free it when Redis is nearly full."""
         fill = self.read()
         size = int(fill.limit * BALLAST_SHARE)
-        with redis_errors():
+        with redis_errors:
             held = self._redis.strlen(keys.BALLAST)
             if held and (fill.share is None or fill.share > BRIM):
                 log.warning("Redis is nearly full: its ballast is freed")

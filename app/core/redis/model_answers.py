@@ -32,13 +32,13 @@ class ModelAnswers:
 
     def note(self, now: float, *, status: int = 0, error: str = "", ms: int = 0) -> None:
         """Note an answer that came at `now` (s since the epoch)."""
-        with redis_errors():
+        with redis_errors:
             told = json.dumps({"at": now, "status": status, "error": error, "ms": ms})
             self._redis.set(keys.MODEL_SEEN, told, ex=KEPT)
 
     def last(self, now: float) -> ModelAnswer | None:
         """The last answer, None without one. A compromised gateway may write anything."""
-        with redis_errors():
+        with redis_errors:
             told = self._redis.get(keys.MODEL_SEEN)
         try:
             of = json.loads(told or "null")

@@ -72,7 +72,7 @@ class Processes:
         now = self._time()
         skew = self._clock() - now
         told = {"host": host, "since": round(began - skew, 3), "seen": round(now, 3), "skew": round(skew, 3)}
-        with redis_errors():
+        with redis_errors:
             self._redis.hset(_key(kind), name, json.dumps(told))
 
     def tidy(self, kind: str) -> None:
@@ -84,7 +84,7 @@ class Processes:
 
     def leave(self, kind: str, name: str) -> None:
         """A process ends as it should."""
-        with redis_errors():
+        with redis_errors:
             self._redis.hdel(_key(kind), name)
 
     def all(self) -> list[Process]:
@@ -98,7 +98,7 @@ class Processes:
         return found
 
     def _read(self, kind: str, now: float) -> list[Process]:
-        with redis_errors():
+        with redis_errors:
             told = self._redis.hgetall(_key(kind))
         found = []
         for name, text in told.items():
@@ -112,7 +112,7 @@ class Processes:
 
     def _time(self) -> float:
         """Redis' clock."""
-        with redis_errors():
+        with redis_errors:
             seconds, microseconds = self._redis.time()
         return float(seconds) + float(microseconds) / 1e6
 

@@ -44,18 +44,18 @@ class Rpc:
         `RetryableError` when no worker answers within `patience` (s)."""
         call = secrets.token_hex(16)
         wanted, answer = keys.RPC_CALL.format(call=call), keys.RPC_ANSWER.format(call=call)
-        with redis_errors():
+        with redis_errors:
             self._redis.set(wanted, name, px=max(1, round(patience * 1000)))
         try:
             self._tasks.send(task, name, call)
             return _opened(self._answer(answer, time.monotonic() + patience), name)
         finally:
-            with redis_errors():
+            with redis_errors:
                 self._redis.delete(wanted, answer)
 
     def wanted(self, call: str) -> bool:
         """Whether the caller still waits."""
-        with redis_errors():
+        with redis_errors:
             return bool(self._redis.exists(keys.RPC_CALL.format(call=call)))
 
     def answer(self, call: str, answer: Mapping[str, Any]) -> bool:
@@ -63,7 +63,7 @@ class Rpc:
         key = keys.RPC_ANSWER.format(call=call)
         if not self.wanted(call):
             return False
-        with redis_errors(), self._redis.pipeline(transaction=True) as both:
+        with redis_errors, self._redis.pipeline(transaction=True) as both:
             both.rpush(key, json.dumps(answer))
             both.expire(key, ANSWER_TTL)
             both.execute()
@@ -75,7 +75,7 @@ class Rpc:
 
     def _answer(self, key: str, deadline: float) -> dict[str, Any]:
         while (left := deadline - time.monotonic()) > 0:
-            with redis_errors():
+            with redis_errors:
                 # The answer stays in its list, as this command's reply may be lost and the command repeated.
                 got = self._redis.blmove(key, key, max(0.01, min(left, self._block)))
             if got:

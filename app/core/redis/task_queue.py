@@ -188,7 +188,7 @@ class TaskQueue:
     def waiting(self) -> Waiting:
         """The calls that wait in the queues now and need no second broker message. Those a worker took and lost are not
         among them. Raises `StateUnavailable`."""
-        with redis_errors():
+        with redis_errors:
             pipe = self._redis.pipeline(transaction=False)
             for name in QUEUES:
                 pipe.lrange(name, 0, READ_MOST)

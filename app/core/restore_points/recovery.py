@@ -44,7 +44,7 @@ class Recoveries:
 
     def last(self) -> Recovery | None:
         """The one that was asked for last."""
-        with redis_errors():
+        with redis_errors:
             kept = cast("dict[str, str]", self._redis.hgetall(keys.RECOVERY))
         if not kept:
             return None
@@ -66,7 +66,7 @@ class Recoveries:
 
     def note_recovered(self) -> None:
         """Count one more session that has its record again."""
-        with redis_errors():
+        with redis_errors:
             self._redis.hincrby(keys.RECOVERY, "recovered", 1)
 
     def end(self, recovery: Recovery, now: float, *, found: int, damaged: int) -> None:
@@ -78,5 +78,5 @@ class Recoveries:
         self._note(error=why)
 
     def _note(self, **fields: str | int) -> None:
-        with redis_errors():
+        with redis_errors:
             self._redis.hset(keys.RECOVERY, mapping=fields)

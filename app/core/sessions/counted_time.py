@@ -59,7 +59,7 @@ class CountedTime:
     def tick(self, now: float) -> Counted:
         """Note that the service runs at `now`; answers which time before that counts: none without an earlier tick.
         Raises `StateUnavailable`."""
-        with redis_errors():
+        with redis_errors:
             gaps, skipped = self._tick(clock=keys.CLOCK, now=f"{now:.3f}", jump=JUMP, most=GAPS_KEPT)
         if float(skipped):
             _log_gap(float(skipped), now)

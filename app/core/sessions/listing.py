@@ -76,7 +76,7 @@ class SessionList:
         """Records with the fields `SHOWN` only. `total` counts those of the user and state, or of the user that are
         archived. If more is asked for, at most `SCANNED` of these are compared: the page may have fewer than `limit`,
         or none, and go on."""
-        with redis_errors():
+        with redis_errors:
             source, total = self._source(wanted)
             found, following = filtered(
                 source,

@@ -59,7 +59,7 @@ class Resources:
         being deleted."""
         minute = int(now // MINUTE)
         text = f"{minute} {sample.cpu:.4f} {sample.memory_bytes} {sample.disk_bytes}"
-        with redis_errors():
+        with redis_errors:
             noted = self._write(
                 session=keys.SESSION.format(uuid=uuid),
                 resources=keys.RESOURCES.format(uuid=uuid),
@@ -72,7 +72,7 @@ class Resources:
 
     def read(self, uuid: str) -> Minutes:
         """The samples that are kept. A compromised gateway may have written anything."""
-        with redis_errors():
+        with redis_errors:
             texts = self._redis.hvals(keys.RESOURCES.format(uuid=uuid))
         found = filter(None, map(WRITTEN.fullmatch, texts))
         return {int(each[1]): Sample(float(each[2]), int(each[3]), int(each[4])) for each in found}

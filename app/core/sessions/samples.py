@@ -87,7 +87,7 @@ class Samples:
 
     def last(self) -> Last:
         """What was noted with the last sample."""
-        with redis_errors():
+        with redis_errors:
             text = self._redis.get(keys.SAMPLED) or ""
         told = json.loads(text or "{}")
         return Last(text, int(told.get("at", 0)), told)
@@ -95,7 +95,7 @@ class Samples:
     def add(self, last: Last, counted: Mapping[str, Any], sample: Sample, hour: Sample | None = None) -> bool:
         """Add a sample, and one of the whole hour before, with what the counters stand at; False if another process
         has added one since `last`."""
-        with redis_errors():
+        with redis_errors:
             added = self._add(
                 sampled=keys.SAMPLED,
                 minutes=keys.MINUTES,
@@ -118,7 +118,7 @@ class Samples:
         return self._read(keys.HOURS, count)
 
     def _read(self, key: str, count: int) -> list[Sample]:
-        with redis_errors():
+        with redis_errors:
             texts: Sequence[str] = self._redis.lrange(key, -count, -1)
         return [Sample.from_text(text, self._buckets) for text in texts]
 

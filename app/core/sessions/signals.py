@@ -66,12 +66,12 @@ class Activity:
             text for name, signal in signals.items() for text in (SIGNAL_PREFIX + _known(name), _cut(signal).to_text())
         ]
         newest = max(signal.at for signal in signals.values())
-        with redis_errors():
+        with redis_errors:
             return bool(self._write(session=keys.SESSION.format(uuid=uuid), newest=number(newest), fields=fields))
 
     def read(self, uuid: str) -> Mapping[str, Signal]:
         """All signals ever noted for a session."""
-        with redis_errors():
+        with redis_errors:
             pipe = self._redis.pipeline(transaction=False)
             for key in (keys.SESSION, keys.USE):
                 pipe.hmget(key.format(uuid=uuid), [SIGNAL_PREFIX + name for name in SIGNALS])

@@ -62,7 +62,7 @@ class SessionStore:
         the uuid of that. `due` is when its intent is overdue, 0 for a record without one. Raises `QuotaExceeded`,
         `KeyReused` for a call with another digest than before, `BackupNotFound` for a backup that is not in the index,
         and `StoreFull`. `quota` None is for a record that is recovered, which none of these refuse."""
-        with redis_errors():
+        with redis_errors:
             answer = self._create(
                 session=_session(record.uuid),
                 events=keys.EVENTS.format(uuid=record.uuid),
@@ -104,7 +104,7 @@ class SessionStore:
 
     def find(self, uuids: Iterable[str]) -> list[Record]:
         """The records of these sessions, in their order, without those that do not exist."""
-        with redis_errors():
+        with redis_errors:
             pipe = self._redis.pipeline(transaction=False)
             for uuid in uuids:
                 ask(pipe, uuid)
@@ -120,7 +120,7 @@ class SessionStore:
     def apply(self, uuid: str, now: float, change: Change) -> Changed:
         """Make a change, all of it or nothing. Raises `SessionNotFound`, `IllegalState`, or `Superseded` where an
         expected field has another value."""
-        with redis_errors():
+        with redis_errors:
             answer = self._change(**change_keys(uuid), request=change.to_json(uuid, now))
         return Changed.from_answer(uuid, change.to, answer)
 
@@ -134,7 +134,7 @@ class SessionStore:
         return self._between(deadlines, f"({when}", "+inf", limit)
 
     def _between(self, deadlines: str, first: str, last: str | float, limit: int) -> list[Record]:
-        with redis_errors():
+        with redis_errors:
             uuids = self._redis.zrangebyscore(deadlines, first, last, start=0, num=limit)
             records = self.find(uuids)
             lost = set(uuids) - {record.uuid for record in records}
@@ -144,7 +144,7 @@ class SessionStore:
 
     def defer(self, deadlines: str, uuid: str, when: float) -> None:
         """Move this session's deadline to `when`, 0 for never; a session without that deadline gets none."""
-        with redis_errors():
+        with redis_errors:
             if when:
                 self._redis.zadd(deadlines, {uuid: when}, xx=True)
             else:
@@ -152,19 +152,19 @@ class SessionStore:
 
     def note_unarchived(self, uuid: str, note: Mapping[str, Any]) -> None:
         """Note since when, and why, the stored conversation is behind; {} when it is complete."""
-        with redis_errors():
+        with redis_errors:
             self._note_unarchived(session=_session(uuid), note=encode({"unarchived": note})["unarchived"])
 
     def request_backup(self, uuid: str, now: float, due: float) -> int:
         """Note a request for a backup, overdue at `due`; a backup that has already begun does not settle it. Answers
         the request's number, 0 where there is no such session."""
-        with redis_errors():
+        with redis_errors:
             return int(self._backup_requested(**_backup_requests(uuid), due=number(due), now=number(now)))
 
     def oldest_backup_request(self, now: float) -> float:
         """How long (s) the requested backup that waits longest has waited, 0 for none. Of more requests than are looked
         at, those whose next attempt comes last are left out."""
-        with redis_errors():
+        with redis_errors:
             uuids = self._redis.zrange(keys.BACKUP_REQUESTS, 0, REQUESTS_LOOKED_AT - 1)
             pipe = self._redis.pipeline(transaction=False)
             for uuid in uuids:
@@ -174,74 +174,74 @@ class SessionStore:
 
     def settle_backup(self, uuid: str, asked: int, now: float) -> bool:
         """Note that the requests up to number `asked` are carried out; False when there is a newer one."""
-        with redis_errors():
+        with redis_errors:
             return bool(self._backup_settled(**_backup_requests(uuid), asked=asked, now=number(now)))
 
     def request_point(self, uuid: str, now: float, due: float, trigger: str) -> bool:
         """Note a request for a restore point, overdue at `due`; a point that has already begun does not settle it.
         False for one of the service itself while another is pending."""
-        with redis_errors():
+        with redis_errors:
             noted = self._point_requested(**_point_requests(uuid), due=number(due), trigger=trigger, now=number(now))
         return bool(noted)
 
     def settle_point(self, uuid: str, asked: int) -> bool:
         """Note that the requests up to number `asked` are carried out; False when there is a newer one."""
-        with redis_errors():
+        with redis_errors:
             return bool(self._point_settled(**_point_requests(uuid), asked=asked))
 
     def size(self, deadlines: str) -> int:
         """How many sessions have this deadline."""
-        with redis_errors():
+        with redis_errors:
             return int(self._redis.zcard(deadlines))
 
     def oldest(self, deadlines: str, now: float) -> float:
         """Seconds since the first of these times, 0 for none."""
-        with redis_errors():
+        with redis_errors:
             first = self._redis.zrange(deadlines, 0, 0, withscores=True)
         return max(0.0, now - first[0][1]) if first else 0.0
 
     def pending(self, deadlines: str, uuid: str) -> bool:
         """Whether the session has this deadline."""
-        with redis_errors():
+        with redis_errors:
             return self._redis.zscore(deadlines, uuid) is not None
 
     def deadline(self, deadlines: str, uuid: str) -> float | None:
         """The session's deadline, None for none."""
-        with redis_errors():
+        with redis_errors:
             when = self._redis.zscore(deadlines, uuid)
         return None if when is None else float(when)
 
     def overdue(self, deadlines: str, when: float) -> int:
         """How many sessions have a deadline before `when`."""
-        with redis_errors():
+        with redis_errors:
             return int(self._redis.zcount(deadlines, "-inf", f"({when}"))
 
     def schedule(self, deadlines: str, uuid: str, when: float) -> None:
         """Give the session a deadline at `when`, whatever it had."""
-        with redis_errors():
+        with redis_errors:
             self._redis.zadd(deadlines, {uuid: when})
 
     def schedule_missing(self, deadlines: str, uuids: Iterable[str], when: float) -> None:
         """Give those of the sessions that lack this deadline one at `when`."""
         mapping = dict.fromkeys(uuids, when)
         if mapping:
-            with redis_errors():
+            with redis_errors:
                 self._redis.zadd(deadlines, mapping, nx=True)
 
     def clear(self, deadlines: str) -> None:
         """Remove these deadlines of all sessions."""
-        with redis_errors():
+        with redis_errors:
             self._redis.delete(deadlines)
 
     def look_earlier(self, deadlines: str, uuid: str, when: float) -> None:
         """Give the session a deadline at `when`, unless it has an earlier one."""
-        with redis_errors():
+        with redis_errors:
             self._redis.zadd(deadlines, {uuid: when}, lt=True)
 
     def forget_points(self, uuid: str) -> None:
         """A deleted session is due for no restore point and no drill; those it has stay listed as long as its
         tombstone."""
-        with redis_errors():
+        with redis_errors:
             pipe = self._redis.pipeline(transaction=False)
             for each in POINT_SETS:
                 pipe.zrem(each, uuid)
@@ -250,40 +250,40 @@ class SessionStore:
 
     def uuids(self, statuses: Iterable[Status]) -> list[str]:
         """All sessions in these states."""
-        with redis_errors():
+        with redis_errors:
             return [
                 uuid for status in statuses for uuid in self._redis.zrange(keys.BY_STATUS.format(status=status), 0, -1)
             ]
 
     def archived(self) -> set[str]:
         """The sessions whose files are in the archive only."""
-        with redis_errors():
+        with redis_errors:
             return set(self._redis.zrange(keys.ARCHIVED, 0, -1))
 
     def metered(self) -> list[Record]:
         """The sessions whose processes run, as far as the cost ledger knows."""
-        with redis_errors():
+        with redis_errors:
             return self.find(self._redis.zrange(keys.RUNNING, 0, -1))
 
     def first_sight(self, now: float) -> bool:
         """True once for each Redis without the service's data, new or after a loss."""
-        with redis_errors():
+        with redis_errors:
             return bool(self._redis.set(keys.SENTINEL, number(now), nx=True))
 
     def remembers_since(self) -> float:
         """Since when this Redis has lost nothing, infinity if unknown."""
-        with redis_errors():
+        with redis_errors:
             return float(self._redis.get(keys.SENTINEL) or "inf")
 
     def forget_tombstones(self, now: float) -> int:
         """Remove the terminated sessions whose records have expired from the index; answers how many."""
-        with redis_errors():
+        with redis_errors:
             index = keys.BY_STATUS.format(status=Status.TERMINATED)
             return int(self._redis.zremrangebyscore(index, "-inf", now - TOMBSTONE_TTL))
 
     def counts(self) -> dict[Status, int]:
         """How many sessions are in each state."""
-        with redis_errors():
+        with redis_errors:
             pipe = self._redis.pipeline(transaction=False)
             for status in Status:
                 pipe.zcard(keys.BY_STATUS.format(status=status))

@@ -417,7 +417,7 @@ class KubernetesRuntime:
     def _delete(self, uuid: str, generation: int) -> None:
         found = self._objects.read(uuid)
         self._refuse_older(uuid, found, generation)
-        with redis_errors():
+        with redis_errors:
             # Before anything is deleted: a call that finds no objects must find this.
             self._redis.set(keys.REMOVED.format(uuid=uuid), generation, ex=TOMBSTONE_TTL)
         self._scaler.before_stop(uuid)
@@ -483,7 +483,7 @@ class KubernetesRuntime:
             raise Superseded(f"Intent {generation} was superseded by intent {newest}.")
 
     def _removed_generation(self, uuid: str) -> int:
-        with redis_errors():
+        with redis_errors:
             return int(self._redis.get(keys.REMOVED.format(uuid=uuid)) or 0)
 
     def _replace_broken(self, uuid: str, deployment: Object) -> bool:

@@ -67,7 +67,7 @@ class Direct:
 
     def before_start(self, uuid: str) -> None:
         key = keys.INBOX.format(uuid=uuid)
-        with redis_errors(), self._client.pipeline(transaction=True) as both:
+        with redis_errors, self._client.pipeline(transaction=True) as both:
             # At most one marker, at the head, before the prompts.
             both.lrem(key, 0, MARKER)
             both.lpush(key, MARKER)
@@ -84,7 +84,7 @@ class Direct:
 
     def _remove_marker(self, uuid: str) -> bool:
         """Remove the marker; whether there was one."""
-        with redis_errors():
+        with redis_errors:
             return bool(self._client.lrem(keys.INBOX.format(uuid=uuid), 0, MARKER))
 
 
