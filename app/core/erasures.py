@@ -49,58 +49,58 @@ class Erasures:
         self._erase = Script(client, "erase")
         self._erased = Script(client, "erased")
 
+    @redis_errors
     def request(self, uuid: str, due: float) -> None:
         """Request an erasure, overdue at `due`. Raises `IllegalState` for a session that is not terminated, and
         `BackupInUse` while another session is being restored from this one."""
         session = keys.SESSION.format(uuid=uuid)
-        with redis_errors:
-            answer, backup = self._erase(
-                session=session, erasures=keys.ERASURES, in_use=keys.IN_USE, uuid=uuid, due=number(due)
-            )
+        answer, backup = self._erase(
+            session=session, erasures=keys.ERASURES, in_use=keys.IN_USE, uuid=uuid, due=number(due)
+        )
         if answer == "living":
             raise IllegalState(f"Session {uuid} exists again; delete it.")
         if answer == "in_use":
             raise source_in_use(uuid, backup)
 
+    @redis_errors
     def pending(self, uuid: str) -> bool:
         """Whether an erasure is requested and not carried out."""
-        with redis_errors:
-            return self._redis.zscore(keys.ERASURES, uuid) is not None
+        return self._redis.zscore(keys.ERASURES, uuid) is not None
 
+    @redis_errors
     def due(self, now: float, limit: int = 100) -> list[str]:
         """The sessions whose erasure is overdue."""
-        with redis_errors:
-            return list(self._redis.zrangebyscore(keys.ERASURES, "-inf", now, start=0, num=limit))
+        return list(self._redis.zrangebyscore(keys.ERASURES, "-inf", now, start=0, num=limit))
 
+    @redis_errors
     def defer(self, uuid: str, when: float) -> None:
         """Move the time at which an erasure is overdue."""
-        with redis_errors:
-            self._redis.zadd(keys.ERASURES, {uuid: when}, xx=True)
+        self._redis.zadd(keys.ERASURES, {uuid: when}, xx=True)
 
+    @redis_errors
     def drop(self, uuid: str) -> None:
         """Give an erasure up: the session exists again."""
-        with redis_errors:
-            self._redis.zrem(keys.ERASURES, uuid)
+        self._redis.zrem(keys.ERASURES, uuid)
 
+    @redis_errors
     def finish(self, uuid: str, pseudonym: str, now: float) -> None:
         """Remove what Redis has of the session, but for its tombstone and the cost ledger, which keep the pseudonym for
         the user, and no labels. The erasure is carried out then."""
         today = day_number(now)
-        with redis_errors:
-            # Their names are in keys that the script removes.
-            for some in self._texts(uuid):
-                self._redis.unlink(*some)
-            self._erased(
-                session=keys.SESSION.format(uuid=uuid),
-                erasures=keys.ERASURES,
-                events=keys.EVENTS.format(uuid=uuid),
-                uuid=uuid,
-                pseudonym=pseudonym,
-                months=json.dumps(months_between(today - LEDGER_DAYS, today)),
-                keep=json.dumps(TOMBSTONE),
-                unlink=json.dumps([each.format(uuid=uuid) for each in SESSION_KEYS]),
-                leave=json.dumps(SETS),
-            )
+        # Their names are in keys that the script removes.
+        for some in self._texts(uuid):
+            self._redis.unlink(*some)
+        self._erased(
+            session=keys.SESSION.format(uuid=uuid),
+            erasures=keys.ERASURES,
+            events=keys.EVENTS.format(uuid=uuid),
+            uuid=uuid,
+            pseudonym=pseudonym,
+            months=json.dumps(months_between(today - LEDGER_DAYS, today)),
+            keep=json.dumps(TOMBSTONE),
+            unlink=json.dumps([each.format(uuid=uuid) for each in SESSION_KEYS]),
+            leave=json.dumps(SETS),
+        )
 
     def _texts(self, uuid: str) -> Iterator[Sequence[str]]:
         """The keys of the session's prompts and of answers kept for repeated calls, some at a time."""

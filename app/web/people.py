@@ -49,6 +49,7 @@ class People:
         self._seconds = int(seconds)
         self._enter = Script(client, "sign_in")
 
+    @redis_errors
     def sign_in(self, principal: Principal, *, by_key: bool) -> str:
         """Sign a person in; answers the secret for the cookie, new each time. Above `AT_ONCE` the oldest ends."""
         secret = secrets.token_urlsafe(32)
@@ -59,21 +60,20 @@ class People:
             "by_key": by_key,
             "csrf": secrets.token_urlsafe(32),
         }
-        with redis_errors:
-            self._enter(
-                sign_in=_name(secret),
-                sign_ins=SIGN_INS.format(digest=principal.digest),
-                person=json.dumps(kept),
-                seconds=self._seconds,
-                most=AT_ONCE,
-            )
+        self._enter(
+            sign_in=_name(secret),
+            sign_ins=SIGN_INS.format(digest=principal.digest),
+            person=json.dumps(kept),
+            seconds=self._seconds,
+            most=AT_ONCE,
+        )
         return secret
 
+    @redis_errors
     def find(self, secret: str, *, active: bool = True) -> Person | None:
         """The person with this cookie, None if there is none. `active`: the person asks for something, which puts a
         sign-out by idleness off."""
-        with redis_errors:
-            text = self._redis.get(_name(secret)) if secret else None
+        text = self._redis.get(_name(secret)) if secret else None
         if not text:
             return None
         kept = json.loads(text)
@@ -84,17 +84,16 @@ class People:
         if owner is None:
             return None
         if active:
-            with redis_errors:
-                both = self._redis.pipeline(transaction=False)
-                for name in (_name(secret), SIGN_INS.format(digest=owner.digest)):
-                    both.expire(name, self._seconds)
-                both.execute()
+            both = self._redis.pipeline(transaction=False)
+            for name in (_name(secret), SIGN_INS.format(digest=owner.digest)):
+                both.expire(name, self._seconds)
+            both.execute()
         return Person(owner, kept["csrf"], by_key=True)
 
+    @redis_errors
     def sign_out(self, secret: str) -> None:
         """Forget a person; the cookie opens nothing afterwards."""
-        with redis_errors:
-            self._redis.delete(_name(secret))
+        self._redis.delete(_name(secret))
 
 
 def _name(secret: str) -> str:

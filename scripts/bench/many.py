@@ -144,11 +144,11 @@ def make(
             making.by_worker, making.seconds = len(making.made), time.monotonic() - began
 
 
+@redis_errors
 def keep(core: Core, record: Record) -> None:
     """Record a session that has been asleep for long: the events of one that sleeps expire."""
     core.store.create(record, quota=None)
-    with redis_errors:
-        core.redis.delete(keys.EVENTS.format(uuid=record.uuid))
+    core.redis.delete(keys.EVENTS.format(uuid=record.uuid))
 
 
 def sleeping() -> Record:

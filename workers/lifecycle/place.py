@@ -49,9 +49,9 @@ class Place:
             if now is not None and now != known:
                 raise RuntimeUnavailable(WRONG)
 
+    @redis_errors
     def _remembered(self) -> str:
-        with redis_errors:
-            return str(self._redis.get(keys.PLACE) or "")
+        return str(self._redis.get(keys.PLACE) or "")
 
     def _now(self) -> str | None:
         """None if the runtime may not tell."""

@@ -175,6 +175,7 @@ class Audit:
             return Page([entry for _, entry in shown], _cursor(shown[-1][0]))
         return Page([entry for _, entry in shown], _cursor(unseen) if unseen[0] else None)
 
+    @redis_errors
     def delete_before(self, before: float) -> int:
         """Delete the entries from before that time (s since the epoch); answers how many."""
         forgotten, last = 0, int(before * 1000) - 1
@@ -182,31 +183,30 @@ class Audit:
             return 0
         for stream, _ in STREAMS:
             for _ in range(DELETE_ROUNDS):
-                with redis_errors:
-                    old = [name for name, _ in self._redis.xrange(stream, "-", str(last), count=DELETE_BATCH)]
-                    if not old:
-                        break
-                    self._redis.xdel(stream, *old)
-                    if stream == keys.AUDIT_REPEATED:
-                        self._redis.hdel(keys.AUDIT_COUNTS, *old)
+                old = [name for name, _ in self._redis.xrange(stream, "-", str(last), count=DELETE_BATCH)]
+                if not old:
+                    break
+                self._redis.xdel(stream, *old)
+                if stream == keys.AUDIT_REPEATED:
+                    self._redis.hdel(keys.AUDIT_COUNTS, *old)
                 forgotten += len(old)
         return forgotten
 
+    @redis_errors
     def pseudonymise(self, uuid: str, pseudonym: str) -> None:
         """Put the pseudonym in the place of the user in all entries about this session. Only one process at a time may
         do that."""
         for stream, _ in STREAMS:
             last = ""
             for _ in range(REWRITE_ROUNDS):
-                with redis_errors:
-                    last = self._rewrite(
-                        stream=stream,
-                        copy=keys.AUDIT_COPY.format(stream=stream),
-                        uuid=uuid,
-                        pseudonym=pseudonym,
-                        last=last,
-                        number=ENTRIES_PER_SCAN,
-                    )
+                last = self._rewrite(
+                    stream=stream,
+                    copy=keys.AUDIT_COPY.format(stream=stream),
+                    uuid=uuid,
+                    pseudonym=pseudonym,
+                    last=last,
+                    number=ENTRIES_PER_SCAN,
+                )
                 if not last:
                     break
             else:
@@ -236,6 +236,7 @@ class Audit:
             )
         )
 
+    @redis_errors
     def _older(
         self, stream: str, suffix: str, before: Place | None, want: int, uuid: str, by: str
     ) -> tuple[list[tuple[Place, Entry]], Place]:
@@ -252,16 +253,15 @@ class Audit:
                 return found, (0, 0, 0)
             missing = want - len(found)
             look = ENTRIES_PER_SCAN if uuid or by else min(ENTRIES_PER_SCAN, missing)
-            with redis_errors:
-                entries, last, over = self._scan(
-                    stream=stream,
-                    counts=keys.AUDIT_COUNTS if suffix else "",
-                    newest=newest,
-                    look=look,
-                    find=missing,
-                    uuid=uuid,
-                    by=by,
-                )
+            entries, last, over = self._scan(
+                stream=stream,
+                counts=keys.AUDIT_COUNTS if suffix else "",
+                newest=newest,
+                look=look,
+                find=missing,
+                uuid=uuid,
+                by=by,
+            )
             for name, flat, counted in entries:
                 ms, number = map(int, name.split("-"))
                 values = pairs(flat)

@@ -38,25 +38,25 @@ class LoginLinks:
         self._redis = client
         self._take = Script(client, "link")
 
+    @redis_errors
     def make(self, uuid: str, access_epoch: int) -> str:
         """The secret of a new link, for this access epoch of the session."""
         secret = secrets.token_urlsafe(LINK_BYTES)
-        with redis_errors:
-            self._redis.set(_key(secret), f"{uuid}:{access_epoch}", px=round(LINK_TTL * 1000))
+        self._redis.set(_key(secret), f"{uuid}:{access_epoch}", px=round(LINK_TTL * 1000))
         return secret
 
+    @redis_errors
     def lookup(self, uuid: str, secret: str = "") -> Lookup:
         """The session, and whether the secret was that of an unused link to it. One round trip."""
         session, meant = SESSION.format(uuid=uuid), ""
-        with redis_errors:
-            if secret:
-                meant, flat = self._take(session=session, link=_key(secret), lookup=secrets.token_hex(8))
-                hashed = pairs(flat)
-                noted = {}
-            else:
-                pipe = self._redis.pipeline(transaction=False)
-                ask(pipe, uuid)
-                hashed, noted = pipe.execute()
+        if secret:
+            meant, flat = self._take(session=session, link=_key(secret), lookup=secrets.token_hex(8))
+            hashed = pairs(flat)
+            noted = {}
+        else:
+            pipe = self._redis.pipeline(transaction=False)
+            ask(pipe, uuid)
+            hashed, noted = pipe.execute()
         if not hashed:
             return Lookup(None)
         record = Record.from_hash(hashed, noted)

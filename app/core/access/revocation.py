@@ -46,6 +46,7 @@ class Revocations:
         self._revoke = Script(client, "revoke")
         self._done = Script(client, "disconnected")
 
+    @redis_errors
     def revoke(self, uuid: str, access_epoch: int, now: float) -> Changed:
         """Revoke all access of this access epoch and before, and schedule the disconnect, in one step. Raises
         `SessionNotFound`, and `Superseded` when the access epoch has changed."""
@@ -55,24 +56,23 @@ class Revocations:
             fields={"access_epoch": following},
             event=(REVOKED, {"access_epoch": following}),
         )
-        with redis_errors:
-            answer = self._revoke(
-                **change_keys(uuid),
-                **_keys(uuid),
-                request=change.to_json(uuid, now),
-                uuid=uuid,
-                due=now + self._patience,
-            )
+        answer = self._revoke(
+            **change_keys(uuid),
+            **_keys(uuid),
+            request=change.to_json(uuid, now),
+            uuid=uuid,
+            due=now + self._patience,
+        )
         return Changed.from_answer(uuid, None, answer)
 
+    @redis_errors
     def may_still_connect(self, record: Record, now: float) -> bool:
         """Note that connections were ended; whether that must be done once more, as handshakes that were admitted
         before the revocation may not be over."""
         key, this = keys.DISCONNECTED_AT.format(uuid=record.uuid), str(record.access_epoch)
-        with redis_errors:
-            epoch, _, first = (self._redis.get(key) or "").partition(" ")
-            if epoch != this:
-                self._redis.set(key, f"{this} {now}", ex=TRIES_KEPT)
+        epoch, _, first = (self._redis.get(key) or "").partition(" ")
+        if epoch != this:
+            self._redis.set(key, f"{this} {now}", ex=TRIES_KEPT)
         over = (float(first) if epoch == this else now) + HANDSHAKE
         if now < over:
             self._store.defer(keys.LOCKOUTS, record.uuid, over)
@@ -82,35 +82,35 @@ class Revocations:
         """Whether connections made with revoked access may still exist."""
         return self._store.pending(keys.LOCKOUTS, uuid)
 
+    @redis_errors
     def disconnected(self, record: Record) -> bool:
         """Note that all connections before this access epoch have ended; False when access was revoked again since."""
-        with redis_errors:
-            done = self._done(
-                session=keys.SESSION.format(uuid=record.uuid),
-                **_keys(record.uuid),
-                uuid=record.uuid,
-                access_epoch=record.access_epoch,
-            )
+        done = self._done(
+            session=keys.SESSION.format(uuid=record.uuid),
+            **_keys(record.uuid),
+            uuid=record.uuid,
+            access_epoch=record.access_epoch,
+        )
         return bool(done)
 
+    @redis_errors
     def clear(self, uuid: str) -> None:
         """Cancel the disconnect of a session that no longer exists."""
-        with redis_errors:
-            self._redis.zrem(keys.LOCKOUTS, uuid)
+        self._redis.zrem(keys.LOCKOUTS, uuid)
 
+    @redis_errors
     def sent(self, uuid: str, now: float) -> None:
         """Note that the task was enqueued: try again when its message may have been lost, later each time."""
-        with redis_errors:
-            pipe = self._redis.pipeline()
-            pipe.incr(keys.LOCKOUT_TRIES.format(uuid=uuid))
-            pipe.expire(keys.LOCKOUT_TRIES.format(uuid=uuid), TRIES_KEPT)
-            tries = int(pipe.execute()[0])
+        pipe = self._redis.pipeline()
+        pipe.incr(keys.LOCKOUT_TRIES.format(uuid=uuid))
+        pipe.expire(keys.LOCKOUT_TRIES.format(uuid=uuid), TRIES_KEPT)
+        tries = int(pipe.execute()[0])
         self._store.defer(keys.LOCKOUTS, uuid, now + max(self._patience, _pause(tries)))
 
+    @redis_errors
     def failed(self, uuid: str, now: float) -> None:
         """Note that the disconnect failed: try again soon, and later each time."""
-        with redis_errors:
-            tries = int(self._redis.get(keys.LOCKOUT_TRIES.format(uuid=uuid)) or 0)
+        tries = int(self._redis.get(keys.LOCKOUT_TRIES.format(uuid=uuid)) or 0)
         self._store.defer(keys.LOCKOUTS, uuid, now + _pause(tries))
 
 

@@ -126,22 +126,22 @@ class BackupIndex:
         self._redis = client
         self._index, self._unindex, self._retire = (Script(client, name) for name in ("index", "unindex", "retire"))
 
+    @redis_errors
     def add(self, backup: Backup) -> None:
         """Put a backup into the index. Raises `BackupRetired` while one of that name is being deleted."""
         sets = [keys.BACKUPS, _session_backups(backup.uuid), keys.USER_BACKUPS.format(user_id=backup.user_id)]
-        with redis_errors:
-            added = self._index(
-                retired=keys.RETIRED,
-                backup=keys.BACKUP.format(name=backup.name),
-                session=keys.SESSION.format(uuid=backup.uuid),
-                sets=sets,
-                name=backup.name,
-                created_at=repr(backup.created_at),
-                uuid=backup.uuid,
-                user_id=backup.user_id,
-                kib=-(-backup.size // 1024),
-                fields=flatten(backup.to_hash()),
-            )
+        added = self._index(
+            retired=keys.RETIRED,
+            backup=keys.BACKUP.format(name=backup.name),
+            session=keys.SESSION.format(uuid=backup.uuid),
+            sets=sets,
+            name=backup.name,
+            created_at=repr(backup.created_at),
+            uuid=backup.uuid,
+            user_id=backup.user_id,
+            kib=-(-backup.size // 1024),
+            fields=flatten(backup.to_hash()),
+        )
         if not added:
             raise BackupRetired(backup.name)
 
@@ -154,6 +154,7 @@ class BackupIndex:
             raise BackupNotFound(name)
         return found[0]
 
+    @redis_errors
     def page(
         self,
         *,
@@ -171,21 +172,21 @@ class BackupIndex:
         key = keys.BACKUPS if user_id is None else keys.USER_BACKUPS.format(user_id=user_id)
         if uuid is not None:
             key = keys.SESSION_BACKUPS.format(uuid=uuid)
-        with redis_errors:
-            if user_prefix or (uuid is not None and user_id is not None):
-                found = [
-                    backup
-                    for backup in self._records(cast("list[str]", self._redis.zrange(key, 0, -1)))
-                    if backup.user_id.startswith(user_prefix) and user_id in (None, backup.user_id)
-                ]
-                return page_of(found, lambda backup: (backup.created_at, backup.name), limit=limit, cursor=cursor)
-            return newest_first(self._redis, key, limit=limit, cursor=cursor).map(self._records)
+        if user_prefix or (uuid is not None and user_id is not None):
+            found = [
+                backup
+                for backup in self._records(cast("list[str]", self._redis.zrange(key, 0, -1)))
+                if backup.user_id.startswith(user_prefix) and user_id in (None, backup.user_id)
+            ]
+            return page_of(found, lambda backup: (backup.created_at, backup.name), limit=limit, cursor=cursor)
+        return newest_first(self._redis, key, limit=limit, cursor=cursor).map(self._records)
 
+    @redis_errors
     def delete(self, name: str) -> None:
         """Take a backup out of the index, if it is there."""
-        with redis_errors:
-            self._unindex(**_names(name))
+        self._unindex(**_names(name))
 
+    @redis_errors
     def retire(self, name: str, now: float, *, keep: Keep = "") -> bool:
         """Take a backup out of the index before its files are deleted; False when there is none. The caller deletes the
         files, then calls `files_deleted`.
@@ -193,8 +194,7 @@ class BackupIndex:
         Checking and taking out are one step. Raises `BackupInUse` while a session is to be restored from it, while its
         own session is being deleted with this backup as the last, and for what `keep` protects: the newest backup of a
         "living" session, or of "any"."""
-        with redis_errors:
-            answer = self._retire(**_names(name), retired=keys.RETIRED, in_use=keys.IN_USE, now=repr(now), protect=keep)
+        answer = self._retire(**_names(name), retired=keys.RETIRED, in_use=keys.IN_USE, now=repr(now), protect=keep)
         if answer == "in_use":
             raise BackupInUse(
                 f"Backup {name} is in use: a session is being restored from it, or its own session is being deleted."
@@ -203,38 +203,39 @@ class BackupIndex:
             raise BackupInUse(f"Backup {name} is the newest one of a session that still exists.")
         return cast(bool, answer == "retired")
 
+    @redis_errors
     def files_deleted(self, name: str) -> None:
         """Note that the files of a retired backup are deleted."""
-        with redis_errors:
-            self._redis.zrem(keys.RETIRED, name)
+        self._redis.zrem(keys.RETIRED, name)
 
+    @redis_errors
     def retired(self) -> dict[str, float]:
         """The backups whose files are being deleted, and since when (seconds since the epoch)."""
-        with redis_errors:
-            return dict(cast("list[tuple[str, float]]", self._redis.zrange(keys.RETIRED, 0, -1, withscores=True)))
+        return dict(cast("list[tuple[str, float]]", self._redis.zrange(keys.RETIRED, 0, -1, withscores=True)))
 
+    @redis_errors
     def looked_at(self) -> float | None:
         """When the last whole look at the store began (seconds since the epoch), None where this Redis knows none."""
-        with redis_errors:
-            noted = self._redis.get(keys.STORE_LOOKED)
+        noted = self._redis.get(keys.STORE_LOOKED)
         return None if noted is None else float(cast(str, noted))
 
+    @redis_errors
     def note_look(self, begun: float) -> None:
         """Note a whole look at the store: the index has all backups that were stored when it began."""
-        with redis_errors:
-            self._redis.set(keys.STORE_LOOKED, repr(begun))
+        self._redis.set(keys.STORE_LOOKED, repr(begun))
 
+    @redis_errors
     def older_than(self, when: float) -> list[Backup]:
         """The backups made before `when` (seconds since the epoch), oldest first."""
-        with redis_errors:
-            names = cast("list[str]", self._redis.zrangebyscore(keys.BACKUPS, "-inf", f"({when!r}"))
+        names = cast("list[str]", self._redis.zrangebyscore(keys.BACKUPS, "-inf", f"({when!r}"))
         return self._records(names)
 
+    @redis_errors
     def unknown(self, names: Sequence[str]) -> list[str]:
         """The names among these that are neither in the index nor being deleted."""
         if not names:
             return []
-        with redis_errors, self._redis.pipeline(transaction=True) as read:
+        with self._redis.pipeline(transaction=True) as read:
             for key in (keys.BACKUPS, keys.RETIRED):
                 read.zmscore(key, list(names))
             scores = read.execute()
@@ -246,13 +247,14 @@ class BackupIndex:
         found = [each for each in self.page(uuid=uuid, limit=MOST_OF_A_SESSION).items if each.created_at < before]
         return next((backup for backup in found if backup.complete), next(iter(found), None))
 
+    @redis_errors
     def count(self) -> int:
         """The number of backups."""
-        with redis_errors:
-            return cast(int, self._redis.zcard(keys.BACKUPS))
+        return cast(int, self._redis.zcard(keys.BACKUPS))
 
+    @redis_errors
     def _records(self, names: Iterable[str]) -> list[Backup]:
-        with redis_errors, self._redis.pipeline(transaction=False) as read:
+        with self._redis.pipeline(transaction=False) as read:
             for name in names:
                 read.hgetall(keys.BACKUP.format(name=name))
             hashes = read.execute()

@@ -83,12 +83,13 @@ class Ledger:
         self._shown = Script(client, "shown")
         self.prices = prices
 
+    @redis_errors
     def payer(self, uuid: str) -> Payer | None:
         """What the ledger keeps of a session, None for nothing."""
-        with redis_errors:
-            hashed = self._redis.hgetall(keys.LEDGER_SESSION.format(uuid=uuid))
+        hashed = self._redis.hgetall(keys.LEDGER_SESSION.format(uuid=uuid))
         return Payer.from_hash(uuid, hashed) if hashed else None
 
+    @redis_errors
     def sessions(self, first: int, last: int, user_id: str | None = None, user_prefix: str = "") -> list[str]:
         """The uuids, in order, of the sessions that may have cost something on these days: those with an entry in the
         ledger, those that exist, and those with a backup. With a `user_prefix`, of users whose id begins with it."""
@@ -99,11 +100,10 @@ class Ledger:
         else:
             booked = [keys.MONTH_SESSIONS.format(month=month) for month in months]
             living, backups = keys.ALL, keys.BACKUPS
-        with redis_errors:
-            pipe = self._redis.pipeline(transaction=False)
-            for key in (*booked, living, backups):
-                pipe.zrange(key, 0, -1)
-            *members, names = pipe.execute()
+        pipe = self._redis.pipeline(transaction=False)
+        for key in (*booked, living, backups):
+            pipe.zrange(key, 0, -1)
+        *members, names = pipe.execute()
         # app/core/backups/store.py: app-{uuid}-{day}-{time}.zip
         uuids = {name.split("-")[1] for name in names}.union(*members)
         return sorted(uuids)
@@ -113,33 +113,32 @@ class Ledger:
         for start in range(0, len(uuids), AT_ONCE):
             yield from self._read(uuids[start : start + AT_ONCE], first, last, now)
 
+    @redis_errors
     def running_totals(self, owners: Sequence[str], now: float) -> list[Counter[str]]:
         """The amounts of owners (`USER_COSTS`, `KEY_COSTS` of keys.py) in the month of `now`, in one round trip."""
         month = usage.month_of(now)
-        with redis_errors:
-            pipe = self._redis.pipeline(transaction=False)
-            for owner in owners:
-                pipe.hgetall(keys.BOOKED.format(owner=owner, month=month))
-                pipe.hgetall(keys.OPEN.format(owner=owner))
-            answers = pipe.execute()
+        pipe = self._redis.pipeline(transaction=False)
+        for owner in owners:
+            pipe.hgetall(keys.BOOKED.format(owner=owner, month=month))
+            pipe.hgetall(keys.OPEN.format(owner=owner))
+        answers = pipe.execute()
         return [
             running_amounts(going, now, month) + _counted(booked)
             for booked, going in zip(answers[::2], answers[1::2], strict=True)
         ]
 
+    @redis_errors
     def totals(self, now: float) -> Totals:
         """The figures of /metrics. A full Redis shows them as they were."""
-        with redis_errors:
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.hgetall(keys.TOTALS)
-            pipe.hgetall(keys.OPEN.format(owner=keys.ALL_COSTS))
-            pipe.get(keys.BUDGET_REFUSALS)
-            booked, going, refusals = pipe.execute()
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.hgetall(keys.TOTALS)
+        pipe.hgetall(keys.OPEN.format(owner=keys.ALL_COSTS))
+        pipe.get(keys.BUDGET_REFUSALS)
+        booked, going, refusals = pipe.execute()
         made = bill(_counted(booked) + running_amounts(going, now), self.prices)
         figures = {kind: f"{made.dollars[kind]:.9f}" for kind in KINDS} | {"saved": f"{made.saved:.9f}"}
         digest = hashlib.sha256(json.dumps(self.prices.to_json(), sort_keys=True).encode()).hexdigest()[:16]
-        with redis_errors:
-            shown = self._shown(shown=keys.SHOWN, prices=digest, totals=flatten(figures))
+        shown = self._shown(shown=keys.SHOWN, prices=digest, totals=flatten(figures))
         *dollars, saved = map(float, shown)
         return Totals(dict(zip(KINDS, dollars, strict=True)), saved, int(refusals or 0))
 

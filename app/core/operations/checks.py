@@ -48,11 +48,11 @@ class Look:
     core: Core
     now: float
 
+    @redis_errors
     def redis(self) -> Verdict:
         core = self.core
         fill = core.memory.read()
-        with redis_errors:
-            told = core.redis.info()
+        told = core.redis.info()
         said = {name: str(told.get(name, "")) for name in ("redis_version", "maxmemory_policy", "aof_enabled")}
         written = str(told.get("aof_last_write_status", ""))
         facts = RedisFacts(fill, said["redis_version"], said["maxmemory_policy"], said["aof_enabled"], written)

@@ -200,11 +200,11 @@ class Inbox:
             Prompt.from_hash(message_id, pairs(prompt)), changed.record, woken=changed.applied, deliver=bool(agent)
         )
 
+    @redis_errors
     def head(self, uuid: str) -> Prompt | None:
         """The prompt to deliver next, None when none waits. Ids of expired prompts are dropped."""
         while True:
-            with redis_errors:
-                first = [name for name in self._redis.lrange(keys.INBOX.format(uuid=uuid), 0, 1) if name != MARKER]
+            first = [name for name in self._redis.lrange(keys.INBOX.format(uuid=uuid), 0, 1) if name != MARKER]
             if not first:
                 return None
             prompt = self._find(uuid, first[0])
@@ -258,42 +258,43 @@ class Inbox:
             raise PromptNotFound(message_id)
         return prompt
 
+    @redis_errors
     def progress(self, uuid: str, message_id: str) -> tuple[Prompt, bool]:
         """The prompt, and whether it is held back because its session was put to sleep: then nothing happens to it
         until the session wakes. Both are read at one moment; raises as `get`."""
-        with redis_errors:
-            pipe = self._redis.pipeline(transaction=True)
-            pipe.hgetall(keys.PROMPT.format(uuid=uuid, id=message_id))
-            pipe.lpos(keys.HELD.format(uuid=uuid), message_id)
-            pipe.hmget(keys.SESSION.format(uuid=uuid), ["status", "generation", "settled"])
-            hashed, place, (status, generation, settled) = pipe.execute()
+        pipe = self._redis.pipeline(transaction=True)
+        pipe.hgetall(keys.PROMPT.format(uuid=uuid, id=message_id))
+        pipe.lpos(keys.HELD.format(uuid=uuid), message_id)
+        pipe.hmget(keys.SESSION.format(uuid=uuid), ["status", "generation", "settled"])
+        hashed, place, (status, generation, settled) = pipe.execute()
         if not hashed:
             raise PromptNotFound(message_id)
         prompt = Prompt.from_hash(message_id, hashed)
         with_agent = prompt.state is State.DELIVERED and generation == settled
         return prompt, status == Status.SLEEPING and (place is not None or with_agent)
 
+    @redis_errors
     def last_ended(self, uuid: str) -> str:
         """The id of the prompt that ended last, "" for none that is remembered."""
-        with redis_errors:
-            newest = self._redis.zrevrange(keys.ANSWERED.format(uuid=uuid), 0, 0)
+        newest = self._redis.zrevrange(keys.ANSWERED.format(uuid=uuid), 0, 0)
         return newest[0].partition(" ")[2] if newest else ""
 
+    @redis_errors
     def answer_times(self, uuid: str) -> list[float]:
         """How long (s) each of the last answered prompts took, a wake included, newest first: `TIMED` at the most."""
-        with redis_errors:
-            members = self._redis.zrevrange(keys.ANSWERED.format(uuid=uuid), 0, TIMED - 1)
-            pipe = self._redis.pipeline(transaction=False)
-            for member in members:
-                name = keys.PROMPT.format(uuid=uuid, id=member.partition(" ")[2])
-                pipe.hmget(name, ["state", "created_at", "processed_at"])
-            found = pipe.execute()
+        members = self._redis.zrevrange(keys.ANSWERED.format(uuid=uuid), 0, TIMED - 1)
+        pipe = self._redis.pipeline(transaction=False)
+        for member in members:
+            name = keys.PROMPT.format(uuid=uuid, id=member.partition(" ")[2])
+            pipe.hmget(name, ["state", "created_at", "processed_at"])
+        found = pipe.execute()
         return [
             max(0.0, float(ended) - float(created))
             for state, created, ended in found
             if state == State.PROCESSED and created and ended
         ]
 
+    @redis_errors
     def roll_back(self, uuid: str, since: float, asked_at: float, now: float, removed: Sequence[str] = ()) -> int:
         """Mark the prompts that ended after `since` as rolled back, and end those that have not; answers how many. None
         of them is delivered again, nor of those that are `removed` from the conversation, oldest first: most of them
@@ -304,8 +305,7 @@ class Inbox:
             for prompt in self.unfinished(uuid)
             if prompt.created_at <= asked_at
         )
-        with redis_errors:
-            answered = self._redis.zrange(keys.ANSWERED.format(uuid=uuid), 0, -1)
+        answered = self._redis.zrange(keys.ANSWERED.format(uuid=uuid), 0, -1)
         ids = [member.partition(" ")[2] for member in answered]
         undone = [each for each in removed if ID_PATTERN.fullmatch(each)][-ROLLED_BACK_KEPT:]
         for first in range(0, len(ids), MARKED_AT_ONCE):
@@ -323,10 +323,10 @@ class Inbox:
                 self.finish(uuid, prompt.id, reason=ROLLED_BACK, code=Failure.ROLLED_BACK, now=now)
         self._mark(uuid, known, now)
 
+    @redis_errors
     def was_rolled_back(self, uuid: str, message_id: str) -> bool:
         """Whether a prompt with this id was rolled back, also where that prompt has expired."""
-        with redis_errors:
-            return self._redis.lpos(keys.UNDONE.format(uuid=uuid), message_id) is not None
+        return self._redis.lpos(keys.UNDONE.format(uuid=uuid), message_id) is not None
 
     def _mark(self, uuid: str, ids: Sequence[str], now: float) -> int:
         """Mark prompts that have ended as rolled back, and remember them; answers how many were not marked before."""
@@ -335,38 +335,38 @@ class Inbox:
             for first in range(0, len(ids), MARKED_AT_ONCE)
         )
 
+    @redis_errors
     def _ends(self, uuid: str, ids: Sequence[str]) -> list[float]:
         """When each of these prompts ended; 0 for an expired one."""
-        with redis_errors:
-            pipe = self._redis.pipeline(transaction=False)
-            for message_id in ids:
-                pipe.hget(keys.PROMPT.format(uuid=uuid, id=message_id), "processed_at")
-            return [float(ended or 0) for ended in pipe.execute()]
+        pipe = self._redis.pipeline(transaction=False)
+        for message_id in ids:
+            pipe.hget(keys.PROMPT.format(uuid=uuid, id=message_id), "processed_at")
+        return [float(ended or 0) for ended in pipe.execute()]
 
+    @redis_errors
     def delivery_due(self, uuid: str) -> bool:
         """Whether prompts wait for the agent, without those held back, or an agent whose stop was broken off has to be
         resumed."""
-        with redis_errors:
-            return self._redis.zscore(keys.INBOX_PENDING, uuid) is not None
+        return self._redis.zscore(keys.INBOX_PENDING, uuid) is not None
 
+    @redis_errors
     def unfinished(self, uuid: str) -> list[Prompt]:
         """All prompts that wait or are with the agent, in the order they came."""
-        with redis_errors:
-            ids = self._redis.lrange(keys.PROMPTS.format(uuid=uuid), 0, -1)
-            pipe = self._redis.pipeline(transaction=False)
-            for message_id in ids:
-                pipe.hgetall(keys.PROMPT.format(uuid=uuid, id=message_id))
-            found = zip(ids, pipe.execute(), strict=True)
+        ids = self._redis.lrange(keys.PROMPTS.format(uuid=uuid), 0, -1)
+        pipe = self._redis.pipeline(transaction=False)
+        for message_id in ids:
+            pipe.hgetall(keys.PROMPT.format(uuid=uuid, id=message_id))
+        found = zip(ids, pipe.execute(), strict=True)
         prompts = [Prompt.from_hash(message_id, hashed) for message_id, hashed in found if hashed]
         return [prompt for prompt in prompts if not prompt.finished]
 
+    @redis_errors
     def states(self, uuid: str, ids: Sequence[str]) -> list[State | None]:
         """The state of each of these prompts, None for an unknown or expired one."""
-        with redis_errors:
-            pipe = self._redis.pipeline(transaction=False)
-            for message_id in ids:
-                pipe.hget(keys.PROMPT.format(uuid=uuid, id=message_id), "state")
-            return [State(state) if state else None for state in pipe.execute()]
+        pipe = self._redis.pipeline(transaction=False)
+        for message_id in ids:
+            pipe.hget(keys.PROMPT.format(uuid=uuid, id=message_id), "state")
+        return [State(state) if state else None for state in pipe.execute()]
 
     def hold(self, uuid: str, generation: int, now: float) -> bool:
         """Stop deliveries to the session's agent and hold its prompts back, before the intent `generation` stops it.
@@ -394,10 +394,10 @@ class Inbox:
         hashed, epoch = self._agent_hash(uuid)
         return Agent.from_hash(uuid, hashed, epoch) if "leaving" in hashed else None
 
+    @redis_errors
     def has_agent(self, uuid: str) -> bool:
         """Whether an agent is registered, being stopped or not."""
-        with redis_errors:
-            return bool(self._redis.exists(keys.AGENT.format(uuid=uuid)))
+        return bool(self._redis.exists(keys.AGENT.format(uuid=uuid)))
 
     def agent_leaves(self, uuid: str) -> None:
         """Note that the session's agent is being stopped."""
@@ -415,23 +415,23 @@ class Inbox:
         given = {"address": agent.address, "pod": agent.name, "boot": agent.boot}
         return bool(self._run("agent_here", uuid, "", now, **given))
 
+    @redis_errors
     def agent_gone(self, uuid: str) -> None:
         """Forget the session's agent."""
-        with redis_errors:
-            self._redis.delete(keys.AGENT.format(uuid=uuid))
+        self._redis.delete(keys.AGENT.format(uuid=uuid))
 
     def agent_failed(self, agent: Agent, now: float) -> None:
         """Note that a delivery failed: the sweep retries after a pause that doubles each time. An agent that registers
         again is retried at once."""
         self._run("agent_failed", agent.uuid, "", now, boot=agent.boot, first=FIRST_RETRY, longest=LONGEST_RETRY)
 
+    @redis_errors
     def _agent_hash(self, uuid: str) -> tuple[dict[str, str], int]:
         """The agent's hash, and the epoch of its session."""
-        with redis_errors:
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.hgetall(keys.AGENT.format(uuid=uuid))
-            pipe.hget(keys.SESSION.format(uuid=uuid), "epoch")
-            hashed, epoch = pipe.execute()
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.hgetall(keys.AGENT.format(uuid=uuid))
+        pipe.hget(keys.SESSION.format(uuid=uuid), "epoch")
+        hashed, epoch = pipe.execute()
         return dict(hashed), int(epoch or 0)
 
     def _checked(self, text: str, message_id: str) -> bytes:
@@ -470,13 +470,14 @@ class Inbox:
             return SessionPromptBytesFull(Owner.SESSION, most=settings.session_prompt_bytes)
         return InboxFull(Owner.SESSION, most=settings.inbox_limit)
 
+    @redis_errors
     def _find(self, uuid: str, message_id: str) -> Prompt | None:
         if not ID_PATTERN.fullmatch(message_id):
             return None
-        with redis_errors:
-            hashed = self._redis.hgetall(keys.PROMPT.format(uuid=uuid, id=message_id))
+        hashed = self._redis.hgetall(keys.PROMPT.format(uuid=uuid, id=message_id))
         return Prompt.from_hash(message_id, hashed) if hashed else None
 
+    @redis_errors
     def _run(self, script: str, uuid: str, message_id: str, now: float, **given: Any) -> Any:
         """Run a script with what all on prompts take, and what it takes besides."""
         common = {
@@ -489,8 +490,7 @@ class Inbox:
             "events_kept": EVENTS_KEPT,
             "events_bytes": EVENTS_BYTES,
         }
-        with redis_errors:
-            return self._scripts[script](**(common | given))
+        return self._scripts[script](**(common | given))
 
 
 def _keys(uuid: str, message_id: str) -> dict[str, str]:

@@ -59,35 +59,35 @@ class TokenUsage:
         self._redis = client
         self._spend = Script(client, "spend")
 
+    @redis_errors
     def add(self, uuid: str, user_id: str, tokens: Tokens, now: float, model: str = OTHER) -> None:
         """Count the tokens of one request, and book them in the cost ledger under the name of `model`; only once, even
         when Redis' answer is lost."""
-        with redis_errors:
-            self._spend(
-                tokens=keys.TOKENS.format(uuid=uuid),
-                user_tokens=keys.USER_TOKENS.format(user_id=user_id, day=day_of(now)),
-                once=keys.SPENT.format(request=secrets.token_hex(8)),
-                session=keys.SESSION.format(uuid=uuid),
-                kept_of_session=SESSION_KEPT,
-                kept_of_day=DAY_KEPT,
-                kept_once=ONCE_KEPT,
-                total=tokens.total,
-                uuid=uuid,
-                user_id=user_id,
-                day=day_number(now),
-                model=model,
-                prompt=tokens.prompt,
-                completion=tokens.completion,
-                counts=flatten(vars(tokens)),
-            )
+        self._spend(
+            tokens=keys.TOKENS.format(uuid=uuid),
+            user_tokens=keys.USER_TOKENS.format(user_id=user_id, day=day_of(now)),
+            once=keys.SPENT.format(request=secrets.token_hex(8)),
+            session=keys.SESSION.format(uuid=uuid),
+            kept_of_session=SESSION_KEPT,
+            kept_of_day=DAY_KEPT,
+            kept_once=ONCE_KEPT,
+            total=tokens.total,
+            uuid=uuid,
+            user_id=user_id,
+            day=day_number(now),
+            model=model,
+            prompt=tokens.prompt,
+            completion=tokens.completion,
+            counts=flatten(vars(tokens)),
+        )
 
+    @redis_errors
     def of_session(self, uuid: str) -> Tokens:
         """All tokens of a session so far."""
-        with redis_errors:
-            counts = self._redis.hgetall(keys.TOKENS.format(uuid=uuid))
+        counts = self._redis.hgetall(keys.TOKENS.format(uuid=uuid))
         return Tokens(**{name: int(counts.get(name, 0)) for name in vars(Tokens())})
 
+    @redis_errors
     def of_day(self, user_id: str, now: float) -> int:
         """The tokens of a user on the day of `now`."""
-        with redis_errors:
-            return int(self._redis.get(keys.USER_TOKENS.format(user_id=user_id, day=day_of(now))) or 0)
+        return int(self._redis.get(keys.USER_TOKENS.format(user_id=user_id, day=day_of(now))) or 0)

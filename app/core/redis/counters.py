@@ -54,113 +54,113 @@ class Counters:
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
 
+    @redis_errors
     def count(self, name: str, more: int = 1) -> None:
         """Add to a counter."""
-        with redis_errors:
-            self._redis.hincrby(keys.COUNTERS, name, more)
+        self._redis.hincrby(keys.COUNTERS, name, more)
 
+    @redis_errors
     def read(self) -> dict[str, int]:
-        with redis_errors:
-            return {name: int(value) for name, value in self._redis.hgetall(keys.COUNTERS).items()}
+        return {name: int(value) for name, value in self._redis.hgetall(keys.COUNTERS).items()}
 
+    @redis_errors
     def started(self, kind: str, phases: Mapping[str, int]) -> None:
         """Count a start of this kind; `phases` are the ms from the request to the end of each phase."""
-        with redis_errors:
-            pipe = self._redis.pipeline(transaction=False)
-            for phase, ms in phases.items():
-                _observe(pipe, keys.STARTS, f"{kind}:{phase}", ms, START_BUCKETS)
-            if phases:
-                recent = keys.RECENT_STARTS.format(kind=kind)
-                pipe.lpush(recent, max(phases.values()))
-                pipe.ltrim(recent, 0, RECENT - 1)
-            pipe.execute()
+        pipe = self._redis.pipeline(transaction=False)
+        for phase, ms in phases.items():
+            _observe(pipe, keys.STARTS, f"{kind}:{phase}", ms, START_BUCKETS)
+        if phases:
+            recent = keys.RECENT_STARTS.format(kind=kind)
+            pipe.lpush(recent, max(phases.values()))
+            pipe.ltrim(recent, 0, RECENT - 1)
+        pipe.execute()
 
+    @redis_errors
     def usual_start(self, kind: str) -> int | None:
         """The median duration (ms) of the recent starts of this kind, None without any."""
-        with redis_errors:
-            recent = self._redis.lrange(keys.RECENT_STARTS.format(kind=kind), 0, RECENT - 1)
+        recent = self._redis.lrange(keys.RECENT_STARTS.format(kind=kind), 0, RECENT - 1)
         return round(statistics.median(map(int, recent))) if recent else None
 
+    @redis_errors
     def starts(self) -> dict[tuple[str, str], Histogram]:
         """The durations of all starts, by kind and phase."""
-        with redis_errors:
-            return _by_pair(_histograms(self._redis.hgetall(keys.STARTS), START_BUCKETS))
+        return _by_pair(_histograms(self._redis.hgetall(keys.STARTS), START_BUCKETS))
 
+    @redis_errors
     def acted(self, action: str, phases: Mapping[str, int]) -> None:
         """Count the end of a sleep, backup or deletion; `phases` are the ms from the request to the end of each."""
-        with redis_errors:
-            pipe = self._redis.pipeline(transaction=False)
-            for phase, ms in phases.items():
-                _observe(pipe, keys.ACTIONS, f"{action}:{phase}", ms, ACTION_BUCKETS)
-            pipe.execute()
+        pipe = self._redis.pipeline(transaction=False)
+        for phase, ms in phases.items():
+            _observe(pipe, keys.ACTIONS, f"{action}:{phase}", ms, ACTION_BUCKETS)
+        pipe.execute()
 
+    @redis_errors
     def action_failed(self, action: str) -> None:
         """Count a failed action of any kind."""
-        with redis_errors:
-            self._redis.hincrby(keys.ACTIONS, f"{action}{FAILED}", 1)
+        self._redis.hincrby(keys.ACTIONS, f"{action}{FAILED}", 1)
 
+    @redis_errors
     def failed_because(self, reason: str) -> None:
         """Count a failure of a session or a backup by its reason, one of a few dozen words."""
-        with redis_errors:
-            self._redis.hincrby(keys.FAILURES, reason, 1)
+        self._redis.hincrby(keys.FAILURES, reason, 1)
 
+    @redis_errors
     def failures_by_reason(self) -> dict[str, int]:
-        with redis_errors:
-            return {reason: int(count) for reason, count in self._redis.hgetall(keys.FAILURES).items()}
+        return {reason: int(count) for reason, count in self._redis.hgetall(keys.FAILURES).items()}
 
+    @redis_errors
     def actions(self) -> tuple[dict[tuple[str, str], Histogram], dict[str, int]]:
         """The durations of the actions, by action and phase, and the number of failed ones, by action."""
-        with redis_errors:
-            counted = self._redis.hgetall(keys.ACTIONS)
+        counted = self._redis.hgetall(keys.ACTIONS)
         failed = {name: int(counted.pop(name)) for name in list(counted) if name.endswith(FAILED)}
         durations = _by_pair(_histograms(counted, ACTION_BUCKETS))
         return durations, {name.removesuffix(FAILED): count for name, count in sorted(failed.items())}
 
+    @redis_errors
     def prompts(self) -> tuple[dict[str, Histogram], dict[str, int]]:
         """The durations of prompts (`ANSWERED`, `FIRST_TOKEN`), which scripts count, and the number of failed
         ones, by the code of why."""
-        with redis_errors:
-            counted = self._redis.hgetall(keys.PROMPT_TIMES)
+        counted = self._redis.hgetall(keys.PROMPT_TIMES)
         failed = {name: int(counted.pop(name)) for name in list(counted) if name.startswith(PROMPT_FAILED)}
         measured = _histograms(counted, PROMPT_BUCKETS)
         nothing = Histogram((0,) * (len(PROMPT_BUCKETS) + 1), 0.0, PROMPT_BUCKETS)
         durations = {name: measured.get(name, nothing) for name in (ANSWERED, FIRST_TOKEN)}
         return durations, {name.removeprefix(PROMPT_FAILED): count for name, count in sorted(failed.items())}
 
+    @redis_errors
     def backlog(self, queues: tuple[str, ...]) -> dict[str, int]:
         """The number of tasks waiting in each queue."""
-        with redis_errors:
-            pipe = self._redis.pipeline(transaction=False)
-            for queue in queues:
-                pipe.llen(queue)
-            return dict(zip(queues, (int(n) for n in pipe.execute()), strict=True))
+        pipe = self._redis.pipeline(transaction=False)
+        for queue in queues:
+            pipe.llen(queue)
+        return dict(zip(queues, (int(n) for n in pipe.execute()), strict=True))
 
+    @redis_errors
     def look_at_queues(self, queues: tuple[str, ...], now: float) -> None:
         """Note since when the oldest task of each queue waits. For the sweep: web may not read the messages."""
-        with redis_errors:
-            pipe = self._redis.pipeline(transaction=False)
-            for queue in queues:
-                # Messages are added at the other end.
-                pipe.lrange(queue, -1, -1)
-            found = zip(queues, pipe.execute(), strict=True)
-            since = {queue: str(enqueued_at(last[0], now)) if last else "" for queue, last in found}
-            self._redis.hset(keys.QUEUES_SEEN, mapping={**since, SEEN_AT: str(now)})
+        pipe = self._redis.pipeline(transaction=False)
+        for queue in queues:
+            # Messages are added at the other end.
+            pipe.lrange(queue, -1, -1)
+        found = zip(queues, pipe.execute(), strict=True)
+        since = {queue: str(enqueued_at(last[0], now)) if last else "" for queue, last in found}
+        self._redis.hset(keys.QUEUES_SEEN, mapping={**since, SEEN_AT: str(now)})
 
+    @redis_errors
     def looked_at_queues(self) -> float | None:
         """When a sweep last looked (s since the epoch), None if none ever did."""
-        with redis_errors:
-            looked = self._redis.hget(keys.QUEUES_SEEN, SEEN_AT)
+        looked = self._redis.hget(keys.QUEUES_SEEN, SEEN_AT)
         return float(looked) if looked else None
 
+    @redis_errors
     def oldest(self, queues: tuple[str, ...], now: float) -> dict[str, float]:
         """How long (s) the oldest task of each queue has waited, 0 for an empty queue. A task that came after the last
         look counts from that look: it waits for less long, and by a second only while sweeps run."""
-        with redis_errors:
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.hgetall(keys.QUEUES_SEEN)
-            for queue in queues:
-                pipe.llen(queue)
-            seen, *lengths = pipe.execute()
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.hgetall(keys.QUEUES_SEEN)
+        for queue in queues:
+            pipe.llen(queue)
+        seen, *lengths = pipe.execute()
         looked = float(seen.get(SEEN_AT) or now)
         return {
             queue: max(0.0, now - float(seen.get(queue) or looked)) if length else 0.0

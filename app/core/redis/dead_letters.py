@@ -69,19 +69,19 @@ class DeadLetters:
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
 
+    @redis_errors
     def add(self, dead_letter: DeadLetter) -> None:
         """Store a task that will not be retried."""
-        with redis_errors:
-            pipe = self._redis.pipeline()
-            pipe.lpush(keys.DEAD_LETTERS, dead_letter.to_text())
-            pipe.ltrim(keys.DEAD_LETTERS, 0, KEPT - 1)
-            pipe.hincrby(keys.COUNTERS, "dead_letters", 1)
-            pipe.execute()
+        pipe = self._redis.pipeline()
+        pipe.lpush(keys.DEAD_LETTERS, dead_letter.to_text())
+        pipe.ltrim(keys.DEAD_LETTERS, 0, KEPT - 1)
+        pipe.hincrby(keys.COUNTERS, "dead_letters", 1)
+        pipe.execute()
 
+    @redis_errors
     def count(self) -> int:
         """How many dead letters are kept."""
-        with redis_errors:
-            return int(self._redis.llen(keys.DEAD_LETTERS))
+        return int(self._redis.llen(keys.DEAD_LETTERS))
 
     def read(self) -> list[DeadLetter]:
         """The dead letters, newest first."""
@@ -95,18 +95,18 @@ class DeadLetters:
         """Raises `DeadLetterNotFound`."""
         return DeadLetter.from_text(self._text(letter_id))
 
+    @redis_errors
     def remove(self, letter_id: str) -> DeadLetter:
         """Remove one, whatever is added meanwhile, and answer it. Raises `DeadLetterNotFound`, also when someone
         else removed it."""
         text = self._text(letter_id)
-        with redis_errors:
-            if not self._redis.lrem(keys.DEAD_LETTERS, 1, text):
-                raise DeadLetterNotFound(letter_id)
+        if not self._redis.lrem(keys.DEAD_LETTERS, 1, text):
+            raise DeadLetterNotFound(letter_id)
         return DeadLetter.from_text(text)
 
+    @redis_errors
     def _texts(self) -> list[str]:
-        with redis_errors:
-            return list(self._redis.lrange(keys.DEAD_LETTERS, 0, KEPT - 1))
+        return list(self._redis.lrange(keys.DEAD_LETTERS, 0, KEPT - 1))
 
     def _text(self, letter_id: str) -> str:
         for text in self._texts():

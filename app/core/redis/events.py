@@ -78,19 +78,20 @@ class EventLog:
         """Add an event to a session's stream."""
         self.append_all(uuid, [(kind, data)])
 
+    @redis_errors
     def append_all(self, uuid: str, events: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
         """Add events, each a type and data, in one round trip."""
         most = EVENTS_BYTES_FULL if self._memory.full() else EVENTS_BYTES
         texts = [text for kind, data in events for text in (kind, json.dumps(data))]
-        with redis_errors:
-            self._append(events=keys.EVENTS.format(uuid=uuid), most=EVENTS_KEPT, bytes=most, added=texts)
+        self._append(events=keys.EVENTS.format(uuid=uuid), most=EVENTS_KEPT, bytes=most, added=texts)
 
+    @redis_errors
     def last_id(self, uuid: str) -> str:
         """The id of the newest event."""
-        with redis_errors:
-            newest = self._redis.xrevrange(keys.EVENTS.format(uuid=uuid), count=1)
+        newest = self._redis.xrevrange(keys.EVENTS.format(uuid=uuid), count=1)
         return newest[0][0] if newest else FROM_START
 
+    @redis_errors
     def past(
         self, uuid: str, before: str, limit: int, types: Collection[str] | None = None
     ) -> tuple[list[SessionEvent], str | None]:
@@ -102,8 +103,7 @@ class EventLog:
         stream = keys.EVENTS.format(uuid=uuid)
         found: list[SessionEvent] = []
         for _ in range(0, EVENTS_KEPT, READ_AT_ONCE):
-            with redis_errors:
-                entries = self._redis.xrevrange(stream, f"({before}" if before else "+", count=READ_AT_ONCE)
+            entries = self._redis.xrevrange(stream, f"({before}" if before else "+", count=READ_AT_ONCE)
             for before, entry in entries:
                 if types is None or entry["type"] in types:
                     found.append(SessionEvent(before, entry["type"], json.loads(entry["data"])))

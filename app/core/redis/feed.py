@@ -109,35 +109,35 @@ class Feed:
         self._followers: set[Follower] = set()
         self._reading = False
 
+    @redis_errors
     def last_id(self) -> str:
         """The id of the newest event."""
-        with redis_errors:
-            newest = self._redis.xrevrange(keys.FEED, count=1)
+        newest = self._redis.xrevrange(keys.FEED, count=1)
         return newest[0][0] if newest else FROM_START
 
+    @redis_errors
     def complete_after(self, event_id: str) -> bool:
         """Whether the feed still has all events after this one; False if that is not certain."""
-        with redis_errors:
-            oldest = self._redis.xrange(keys.FEED, count=1)
+        oldest = self._redis.xrange(keys.FEED, count=1)
         first = oldest[0][0] if oldest else FROM_START
         return _order(first) <= _order(event_id) <= _order(self.last_id())
 
+    @redis_errors
     def forget(self, uuid: str) -> None:
         """Delete the events of a session."""
         following = "-"
         while following:
-            with redis_errors:
-                entries = self._redis.xrange(keys.FEED, following, count=READ_AT_ONCE)
-                found = [entry_id for entry_id, entry in entries if entry.get("uuid") == uuid]
-                if found:
-                    self._redis.xdel(keys.FEED, *found)
+            entries = self._redis.xrange(keys.FEED, following, count=READ_AT_ONCE)
+            found = [entry_id for entry_id, entry in entries if entry.get("uuid") == uuid]
+            if found:
+                self._redis.xdel(keys.FEED, *found)
             following = f"({entries[-1][0]}" if len(entries) == READ_AT_ONCE else ""
 
+    @redis_errors
     def shrink_when_full(self) -> None:
         """Free memory while Redis is full. The observer calls it: what adds events doesn't know how full Redis is."""
         if self._memory.full():
-            with redis_errors:
-                self._shrink(feed_stream=keys.FEED, bytes=FEED_BYTES_FULL)
+            self._shrink(feed_stream=keys.FEED, bytes=FEED_BYTES_FULL)
 
     def follow(self, after: str, wanted: Wanted, seconds: float, quiet: float = QUIET) -> Iterator[FeedEvent | None]:
         """The wanted events after the id `after`, for `seconds`, or until the follower is too slow or Redis fails:
@@ -165,10 +165,10 @@ class Feed:
             events, following = self._read(following)
             yield from events
 
+    @redis_errors
     def _read(self, after: str) -> tuple[list[FeedEvent], str | None]:
         """The next events after an id, and the id to read on from, None if there was nothing."""
-        with redis_errors:
-            answer = self._redis.xread({keys.FEED: after}, count=READ_AT_ONCE)
+        answer = self._redis.xread({keys.FEED: after}, count=READ_AT_ONCE)
         entries = answer[0][1] if answer else []
         events = [event for event in (FeedEvent.from_entry(*each) for each in entries) if event]
         return events, entries[-1][0] if entries else None

@@ -39,52 +39,50 @@ class Heartbeats:
         self._redis = client
         self._observed = Script(client, "observed")
 
+    @redis_errors
     def ping(self) -> None:
         """Raises `StateUnavailable` when Redis does not answer."""
-        with redis_errors:
-            self._redis.ping()
+        self._redis.ping()
 
+    @redis_errors
     def worker_alive(self, name: str, now: float) -> None:
-        with redis_errors:
-            pipe = self._redis.pipeline()
-            pipe.zadd(keys.WORKERS_SEEN, {name: now})
-            pipe.zremrangebyscore(keys.WORKERS_SEEN, "-inf", now - WORKER_SILENCE)
-            pipe.execute()
+        pipe = self._redis.pipeline()
+        pipe.zadd(keys.WORKERS_SEEN, {name: now})
+        pipe.zremrangebyscore(keys.WORKERS_SEEN, "-inf", now - WORKER_SILENCE)
+        pipe.execute()
 
+    @redis_errors
     def workers(self, now: float) -> int:
         """The number of live workers."""
-        with redis_errors:
-            return int(self._redis.zcount(keys.WORKERS_SEEN, now - WORKER_SILENCE, "+inf"))
+        return int(self._redis.zcount(keys.WORKERS_SEEN, now - WORKER_SILENCE, "+inf"))
 
+    @redis_errors
     def observer_alive(self, now: float) -> None:
-        with redis_errors:
-            self._observed(
-                seen=keys.OBSERVER_SEEN, since=keys.OBSERVER_SINCE, now=f"{now:.3f}", silence=OBSERVER_SILENCE
-            )
+        self._observed(seen=keys.OBSERVER_SEEN, since=keys.OBSERVER_SINCE, now=f"{now:.3f}", silence=OBSERVER_SILENCE)
 
+    @redis_errors
     def observed_since(self, now: float) -> float | None:
         """Since when the observer has watched without a pause, None while it is silent. What it missed before that must
         not count against a workspace."""
-        with redis_errors:
-            seen, since = self._redis.mget(keys.OBSERVER_SEEN, keys.OBSERVER_SINCE)
+        seen, since = self._redis.mget(keys.OBSERVER_SEEN, keys.OBSERVER_SINCE)
         if seen is None or since is None or now - float(seen) > OBSERVER_SILENCE:
             return None
         return float(since)
 
+    @redis_errors
     def observer_age(self, now: float) -> float | None:
         """Seconds since the observer last reported, None when it never did."""
-        with redis_errors:
-            seen = self._redis.get(keys.OBSERVER_SEEN)
+        seen = self._redis.get(keys.OBSERVER_SEEN)
         return max(0.0, now - float(seen)) if seen else None
 
+    @redis_errors
     def note_policies(self, found: Policies) -> Policies:
         """Note the result of a check; answers the one before."""
-        with redis_errors:
-            before = self._redis.set(keys.NETWORK_POLICIES, found, ex=POLICIES_KNOWN, get=True)
+        before = self._redis.set(keys.NETWORK_POLICIES, found, ex=POLICIES_KNOWN, get=True)
         return Policies(before) if before else Policies.UNKNOWN
 
+    @redis_errors
     def policies(self) -> Policies:
         """The result of the last check."""
-        with redis_errors:
-            found = self._redis.get(keys.NETWORK_POLICIES)
+        found = self._redis.get(keys.NETWORK_POLICIES)
         return Policies(found) if found else Policies.UNKNOWN

@@ -28,15 +28,15 @@ class Leases:
         self._redis = client
         self._ttl = ttl
 
+    @redis_errors
     def left(self, key: str) -> float:
         """Seconds until the lease expires unless renewed, 0 when it is free."""
-        with redis_errors:
-            return max(0, int(self._redis.pttl(key))) / 1000
+        return max(0, int(self._redis.pttl(key))) / 1000
 
+    @redis_errors
     def held(self, key: str) -> bool:
         """Whether the lease is held."""
-        with redis_errors:
-            return bool(self._redis.exists(key))
+        return bool(self._redis.exists(key))
 
     @contextmanager
     def hold(self, key: str, take: Callable[[str, bytes, int], bool] | None = None) -> Iterator[bool]:

@@ -68,10 +68,10 @@ class Memory:
         self._full = False
         self._good_until = float("-inf")
 
+    @redis_errors
     def read(self) -> Fill:
         """The current fill."""
-        with redis_errors:
-            said = self._redis.info("memory")
+        said = self._redis.info("memory")
         used = int(said["used_memory"]) - int(said.get("mem_not_counted_for_evict", 0))
         return Fill(used, int(said.get("maxmemory", 0)))
 
@@ -86,14 +86,14 @@ class Memory:
         """Make the next `full` read anew."""
         self._good_until = float("-inf")
 
+    @redis_errors
     def adjust_ballast(self) -> None:
         """Hold the ballast while there is room for it, and free it when Redis is nearly full."""
         fill = self.read()
         size = int(fill.limit * BALLAST_SHARE)
-        with redis_errors:
-            held = self._redis.strlen(keys.BALLAST)
-            if held and (fill.share is None or fill.share > BRIM):
-                log.warning("Redis is nearly full: its ballast is freed")
-                self._redis.delete(keys.BALLAST)
-            elif not held and size and fill.used + size < fill.limit * (1 - RESERVE):
-                self._redis.setrange(keys.BALLAST, size - 1, b"\0")
+        held = self._redis.strlen(keys.BALLAST)
+        if held and (fill.share is None or fill.share > BRIM):
+            log.warning("Redis is nearly full: its ballast is freed")
+            self._redis.delete(keys.BALLAST)
+        elif not held and size and fill.used + size < fill.limit * (1 - RESERVE):
+            self._redis.setrange(keys.BALLAST, size - 1, b"\0")

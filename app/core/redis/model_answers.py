@@ -30,16 +30,16 @@ class ModelAnswers:
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
 
+    @redis_errors
     def note(self, now: float, *, status: int = 0, error: str = "", ms: int = 0) -> None:
         """Note an answer that came at `now` (s since the epoch)."""
-        with redis_errors:
-            told = json.dumps({"at": now, "status": status, "error": error, "ms": ms})
-            self._redis.set(keys.MODEL_SEEN, told, ex=KEPT)
+        told = json.dumps({"at": now, "status": status, "error": error, "ms": ms})
+        self._redis.set(keys.MODEL_SEEN, told, ex=KEPT)
 
+    @redis_errors
     def last(self, now: float) -> ModelAnswer | None:
         """The last answer, None without one. A compromised gateway may write anything."""
-        with redis_errors:
-            told = self._redis.get(keys.MODEL_SEEN)
+        told = self._redis.get(keys.MODEL_SEEN)
         try:
             of = json.loads(told or "null")
             age = max(0.0, now - float(of["at"]))

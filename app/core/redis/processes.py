@@ -67,13 +67,13 @@ class Processes:
         self._redis = client
         self._clock = clock
 
+    @redis_errors
     def report(self, kind: str, name: str, host: str, began: float) -> None:
         """A process is alive; `began` is when it started, by its own clock."""
         now = self._time()
         skew = self._clock() - now
         told = {"host": host, "since": round(began - skew, 3), "seen": round(now, 3), "skew": round(skew, 3)}
-        with redis_errors:
-            self._redis.hset(_key(kind), name, json.dumps(told))
+        self._redis.hset(_key(kind), name, json.dumps(told))
 
     def tidy(self, kind: str) -> None:
         """Forget the processes of a kind that have long been silent."""
@@ -82,10 +82,10 @@ class Processes:
             if now - (each.seen or now) > FORGOTTEN:
                 self.leave(kind, each.name)
 
+    @redis_errors
     def leave(self, kind: str, name: str) -> None:
         """A process ends as it should."""
-        with redis_errors:
-            self._redis.hdel(_key(kind), name)
+        self._redis.hdel(_key(kind), name)
 
     def all(self) -> list[Process]:
         """The processes by kind and name. A kind of which none reports is one silent process without a host."""
@@ -97,9 +97,9 @@ class Processes:
             found += sorted(recent, key=lambda each: each.name)[:MOST] or [nobody]
         return found
 
+    @redis_errors
     def _read(self, kind: str, now: float) -> list[Process]:
-        with redis_errors:
-            told = self._redis.hgetall(_key(kind))
+        told = self._redis.hgetall(_key(kind))
         found = []
         for name, text in told.items():
             # A compromised process may write anything about its own kind.
@@ -110,10 +110,10 @@ class Processes:
                 found.append(Process(name[:128], kind, str(of["host"])[:128], since, min(seen, now), alive, skew))
         return found
 
+    @redis_errors
     def _time(self) -> float:
         """Redis' clock."""
-        with redis_errors:
-            seconds, microseconds = self._redis.time()
+        seconds, microseconds = self._redis.time()
         return float(seconds) + float(microseconds) / 1e6
 
 

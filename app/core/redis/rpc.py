@@ -53,17 +53,18 @@ class Rpc:
             with redis_errors:
                 self._redis.delete(wanted, answer)
 
+    @redis_errors
     def wanted(self, call: str) -> bool:
         """Whether the caller still waits."""
-        with redis_errors:
-            return bool(self._redis.exists(keys.RPC_CALL.format(call=call)))
+        return bool(self._redis.exists(keys.RPC_CALL.format(call=call)))
 
+    @redis_errors
     def answer(self, call: str, answer: Mapping[str, Any]) -> bool:
         """Answer a call; False when its caller no longer waits."""
         key = keys.RPC_ANSWER.format(call=call)
         if not self.wanted(call):
             return False
-        with redis_errors, self._redis.pipeline(transaction=True) as both:
+        with self._redis.pipeline(transaction=True) as both:
             both.rpush(key, json.dumps(answer))
             both.expire(key, ANSWER_TTL)
             both.execute()
@@ -73,11 +74,11 @@ class Rpc:
         """Answer with an error."""
         self.answer(call, {"error": error.code, "text": str(error)})
 
+    @redis_errors
     def _answer(self, key: str, deadline: float) -> dict[str, Any]:
         while (left := deadline - time.monotonic()) > 0:
-            with redis_errors:
-                # The answer stays in its list, as this command's reply may be lost and the command repeated.
-                got = self._redis.blmove(key, key, max(0.01, min(left, self._block)))
+            # The answer stays in its list, as this command's reply may be lost and the command repeated.
+            got = self._redis.blmove(key, key, max(0.01, min(left, self._block)))
             if got:
                 answer: dict[str, Any] = json.loads(got)
                 return answer

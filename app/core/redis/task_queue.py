@@ -185,14 +185,14 @@ class TaskQueue:
         except OperationalError:
             log.warning("task not enqueued, the stale sweep will enqueue it", extra={"task": task, "task_args": args})
 
+    @redis_errors
     def waiting(self) -> Waiting:
         """The calls that wait in the queues now and need no second broker message. Those a worker took and lost are not
         among them. Raises `StateUnavailable`."""
-        with redis_errors:
-            pipe = self._redis.pipeline(transaction=False)
-            for name in QUEUES:
-                pipe.lrange(name, 0, READ_MOST)
-            found = dict(zip(QUEUES, pipe.execute(), strict=True))
+        pipe = self._redis.pipeline(transaction=False)
+        for name in QUEUES:
+            pipe.lrange(name, 0, READ_MOST)
+        found = dict(zip(QUEUES, pipe.execute(), strict=True))
         calls = frozenset(call for messages in found.values() for call in map(_call_of, messages) if call)
         return Waiting(calls, frozenset(name for name, messages in found.items() if len(messages) > READ_MOST))
 

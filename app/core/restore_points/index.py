@@ -62,20 +62,20 @@ class RestorePoints:
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
 
+    @redis_errors
     def of(self, uuid: str) -> list[RestorePoint]:
         """The session's points, newest first."""
-        with redis_errors:
-            texts = cast("list[str]", self._redis.hvals(keys.POINTS.format(uuid=uuid)))
+        texts = cast("list[str]", self._redis.hvals(keys.POINTS.format(uuid=uuid)))
         return sorted(map(RestorePoint.from_text, texts), key=_place, reverse=True)
 
     def page(self, uuid: str, *, limit: int = 100, cursor: str | None = None) -> Page[RestorePoint]:
         """The session's points, newest first; raises `InvalidRequest` for a foreign cursor."""
         return page_of(self.of(uuid), _place, limit=limit, cursor=cursor)
 
+    @redis_errors
     def get(self, uuid: str, point_id: str) -> RestorePoint | None:
         """One of the session's points."""
-        with redis_errors:
-            text = cast("str | None", self._redis.hget(keys.POINTS.format(uuid=uuid), point_id))
+        text = cast("str | None", self._redis.hget(keys.POINTS.format(uuid=uuid), point_id))
         return RestorePoint.from_text(text) if text else None
 
     def newest_before(self, uuid: str, when: float) -> RestorePoint | None:
@@ -87,39 +87,40 @@ class RestorePoints:
         """The newest point that is not broken."""
         return self.newest_before(uuid, math.inf)
 
+    @redis_errors
     def needed(self, uuid: str, *also: str) -> list[str]:
         """The ids of the session's points that sessions are being restored from, and `also` these; none may go."""
-        with redis_errors:
-            sources = cast("list[str]", self._redis.hvals(keys.IN_USE))
+        sources = cast("list[str]", self._redis.hvals(keys.IN_USE))
         named = [found[1] for each in sources if (found := parse(each)) and found[0] == uuid]
         return sorted({*named, *also} - {""})
 
+    @redis_errors
     def needed_elsewhere(self, uuid: str) -> bool:
         """Whether another session is being restored from one of the session's points."""
-        with redis_errors:
-            sources = cast("dict[str, str]", self._redis.hgetall(keys.IN_USE))
+        sources = cast("dict[str, str]", self._redis.hgetall(keys.IN_USE))
         return any((found := parse(source)) and found[0] == uuid != user for user, source in sources.items())
 
+    @redis_errors
     def end(self, uuid: str, now: float) -> None:
         """Note that the session's stored points are to be deleted."""
-        with redis_errors:
-            self._redis.zadd(keys.POINTS_ENDING, {uuid: now}, nx=True)
+        self._redis.zadd(keys.POINTS_ENDING, {uuid: now}, nx=True)
 
+    @redis_errors
     def ending(self) -> list[str]:
         """The sessions whose stored points are still to be deleted, those first that wait longest."""
-        with redis_errors:
-            return cast("list[str]", self._redis.zrange(keys.POINTS_ENDING, 0, -1))
+        return cast("list[str]", self._redis.zrange(keys.POINTS_ENDING, 0, -1))
 
+    @redis_errors
     def ended(self, uuid: str) -> None:
         """Note that the session's points are deleted."""
-        with redis_errors:
-            self._redis.zrem(keys.POINTS_ENDING, uuid)
+        self._redis.zrem(keys.POINTS_ENDING, uuid)
 
+    @redis_errors
     def put(self, uuid: str, points: Iterable[RestorePoint], forgotten: Sequence[str] = ()) -> None:
         """Add these points, or replace them, and drop the `forgotten` ones."""
         mapping = {each.id: each.to_text() for each in points}
         key = keys.POINTS.format(uuid=uuid)
-        with redis_errors, self._redis.pipeline(transaction=True) as change:
+        with self._redis.pipeline(transaction=True) as change:
             if mapping:
                 change.hset(key, mapping=mapping)
             if forgotten:

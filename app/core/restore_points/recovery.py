@@ -42,10 +42,10 @@ class Recoveries:
         self._note(requested_at=repr(now), dry_run=int(dry_run), recovered=0, error="")
         return Recovery(requested_at=now, dry_run=dry_run)
 
+    @redis_errors
     def last(self) -> Recovery | None:
         """The one that was asked for last."""
-        with redis_errors:
-            kept = cast("dict[str, str]", self._redis.hgetall(keys.RECOVERY))
+        kept = cast("dict[str, str]", self._redis.hgetall(keys.RECOVERY))
         if not kept:
             return None
         over = kept.get("carried_out") == kept["requested_at"]
@@ -64,10 +64,10 @@ class Recoveries:
         last = self.last()
         return last if last and not last.ended_at else None
 
+    @redis_errors
     def note_recovered(self) -> None:
         """Count one more session that has its record again."""
-        with redis_errors:
-            self._redis.hincrby(keys.RECOVERY, "recovered", 1)
+        self._redis.hincrby(keys.RECOVERY, "recovered", 1)
 
     def end(self, recovery: Recovery, now: float, *, found: int, damaged: int) -> None:
         """Note the end of `recovery`. One that was asked for meanwhile still waits."""
@@ -77,6 +77,6 @@ class Recoveries:
         """Note why the last attempt failed."""
         self._note(error=why)
 
+    @redis_errors
     def _note(self, **fields: str | int) -> None:
-        with redis_errors:
-            self._redis.hset(keys.RECOVERY, mapping=fields)
+        self._redis.hset(keys.RECOVERY, mapping=fields)

@@ -56,11 +56,11 @@ class CountedTime:
     def __init__(self, client: redis.Redis) -> None:
         self._tick = Script(client, "tick")
 
+    @redis_errors
     def tick(self, now: float) -> Counted:
         """Note that the service runs at `now`; answers which time before that counts: none without an earlier tick.
         Raises `StateUnavailable`."""
-        with redis_errors:
-            gaps, skipped = self._tick(clock=keys.CLOCK, now=f"{now:.3f}", jump=JUMP, most=GAPS_KEPT)
+        gaps, skipped = self._tick(clock=keys.CLOCK, now=f"{now:.3f}", jump=JUMP, most=GAPS_KEPT)
         if float(skipped):
             _log_gap(float(skipped), now)
         return Counted(now, tuple((float(begin), float(to)) for begin, to in json.loads(gaps)))

@@ -72,20 +72,20 @@ class SessionList:
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
 
+    @redis_errors
     def page(self, wanted: Filter, *, limit: int, cursor: str | None) -> Page[Record]:
         """Records with the fields `SHOWN` only. `total` counts those of the user and state, or of the user that are
         archived. If more is asked for, at most `SCANNED` of these are compared: the page may have fewer than `limit`,
         or none, and go on."""
-        with redis_errors:
-            source, total = self._source(wanted)
-            found, following = filtered(
-                source,
-                (lambda uuids: self._matching(wanted, uuids)) if wanted.compares else set,
-                limit=limit,
-                cursor=cursor,
-                most=SCANNED if wanted.compares else limit,
-            )
-            return Page(total, self._rows(found), following)
+        source, total = self._source(wanted)
+        found, following = filtered(
+            source,
+            (lambda uuids: self._matching(wanted, uuids)) if wanted.compares else set,
+            limit=limit,
+            cursor=cursor,
+            most=SCANNED if wanted.compares else limit,
+        )
+        return Page(total, self._rows(found), following)
 
     def _source(self, wanted: Filter) -> tuple[Source, int]:
         """The sessions that `page` counts, and how many they are."""

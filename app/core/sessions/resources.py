@@ -54,26 +54,26 @@ class Resources:
         self._redis = client
         self._write = Script(client, "measured")
 
+    @redis_errors
     def note(self, uuid: str, sample: Sample, now: float) -> bool:
         """Note the sample of this minute; a second one takes its place. False when the session does not exist, or is
         being deleted."""
         minute = int(now // MINUTE)
         text = f"{minute} {sample.cpu:.4f} {sample.memory_bytes} {sample.disk_bytes}"
-        with redis_errors:
-            noted = self._write(
-                session=keys.SESSION.format(uuid=uuid),
-                resources=keys.RESOURCES.format(uuid=uuid),
-                field=minute % MINUTES,
-                sample=text,
-                kept=KEPT,
-                disk_mib=sample.disk_bytes // MIB,
-            )
+        noted = self._write(
+            session=keys.SESSION.format(uuid=uuid),
+            resources=keys.RESOURCES.format(uuid=uuid),
+            field=minute % MINUTES,
+            sample=text,
+            kept=KEPT,
+            disk_mib=sample.disk_bytes // MIB,
+        )
         return bool(noted)
 
+    @redis_errors
     def read(self, uuid: str) -> Minutes:
         """The samples that are kept. A compromised gateway may have written anything."""
-        with redis_errors:
-            texts = self._redis.hvals(keys.RESOURCES.format(uuid=uuid))
+        texts = self._redis.hvals(keys.RESOURCES.format(uuid=uuid))
         found = filter(None, map(WRITTEN.fullmatch, texts))
         return {int(each[1]): Sample(float(each[2]), int(each[3]), int(each[4])) for each in found}
 

@@ -85,28 +85,28 @@ class Samples:
         self._buckets = buckets
         self._add = Script(client, "sample")
 
+    @redis_errors
     def last(self) -> Last:
         """What was noted with the last sample."""
-        with redis_errors:
-            text = self._redis.get(keys.SAMPLED) or ""
+        text = self._redis.get(keys.SAMPLED) or ""
         told = json.loads(text or "{}")
         return Last(text, int(told.get("at", 0)), told)
 
+    @redis_errors
     def add(self, last: Last, counted: Mapping[str, Any], sample: Sample, hour: Sample | None = None) -> bool:
         """Add a sample, and one of the whole hour before, with what the counters stand at; False if another process
         has added one since `last`."""
-        with redis_errors:
-            added = self._add(
-                sampled=keys.SAMPLED,
-                minutes=keys.MINUTES,
-                hours=keys.HOURS,
-                last=last.text,
-                note=json.dumps({**counted, "at": sample.at}),
-                of_minute=sample.to_text(),
-                minutes_kept=MINUTES_KEPT,
-                of_hour=hour.to_text() if hour else "",
-                hours_kept=HOURS_KEPT,
-            )
+        added = self._add(
+            sampled=keys.SAMPLED,
+            minutes=keys.MINUTES,
+            hours=keys.HOURS,
+            last=last.text,
+            note=json.dumps({**counted, "at": sample.at}),
+            of_minute=sample.to_text(),
+            minutes_kept=MINUTES_KEPT,
+            of_hour=hour.to_text() if hour else "",
+            hours_kept=HOURS_KEPT,
+        )
         return bool(added)
 
     def minutes(self, count: int = MINUTES_KEPT) -> list[Sample]:
@@ -117,9 +117,9 @@ class Samples:
         """The newest samples of hours, oldest first."""
         return self._read(keys.HOURS, count)
 
+    @redis_errors
     def _read(self, key: str, count: int) -> list[Sample]:
-        with redis_errors:
-            texts: Sequence[str] = self._redis.lrange(key, -count, -1)
+        texts: Sequence[str] = self._redis.lrange(key, -count, -1)
         return [Sample.from_text(text, self._buckets) for text in texts]
 
 

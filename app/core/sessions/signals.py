@@ -60,22 +60,22 @@ class Activity:
         self.write(uuid, due)
         return True
 
+    @redis_errors
     def write(self, uuid: str, signals: Mapping[str, Signal]) -> bool:
         """Write signals at once, for a person's request; False when the session does not exist."""
         fields = [
             text for name, signal in signals.items() for text in (SIGNAL_PREFIX + _known(name), _cut(signal).to_text())
         ]
         newest = max(signal.at for signal in signals.values())
-        with redis_errors:
-            return bool(self._write(session=keys.SESSION.format(uuid=uuid), newest=number(newest), fields=fields))
+        return bool(self._write(session=keys.SESSION.format(uuid=uuid), newest=number(newest), fields=fields))
 
+    @redis_errors
     def read(self, uuid: str) -> Mapping[str, Signal]:
         """All signals ever noted for a session."""
-        with redis_errors:
-            pipe = self._redis.pipeline(transaction=False)
-            for key in (keys.SESSION, keys.USE):
-                pipe.hmget(key.format(uuid=uuid), [SIGNAL_PREFIX + name for name in SIGNALS])
-            said, noted = pipe.execute()
+        pipe = self._redis.pipeline(transaction=False)
+        for key in (keys.SESSION, keys.USE):
+            pipe.hmget(key.format(uuid=uuid), [SIGNAL_PREFIX + name for name in SIGNALS])
+        said, noted = pipe.execute()
         texts = zip(SIGNALS, said, noted, strict=True)
         return {name: Signal.from_text(newer or text) for name, text, newer in texts if newer or text}
 

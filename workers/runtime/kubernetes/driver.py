@@ -482,9 +482,9 @@ class KubernetesRuntime:
         if generation < newest:
             raise Superseded(f"Intent {generation} was superseded by intent {newest}.")
 
+    @redis_errors
     def _removed_generation(self, uuid: str) -> int:
-        with redis_errors:
-            return int(self._redis.get(keys.REMOVED.format(uuid=uuid)) or 0)
+        return int(self._redis.get(keys.REMOVED.format(uuid=uuid)) or 0)
 
     def _replace_broken(self, uuid: str, deployment: Object) -> bool:
         """Delete the pod of a workspace that should be up and does not work, so that a new one starts; whether it did.

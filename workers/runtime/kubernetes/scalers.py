@@ -65,9 +65,10 @@ class Direct:
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
 
+    @redis_errors
     def before_start(self, uuid: str) -> None:
         key = keys.INBOX.format(uuid=uuid)
-        with redis_errors, self._client.pipeline(transaction=True) as both:
+        with self._client.pipeline(transaction=True) as both:
             # At most one marker, at the head, before the prompts.
             both.lrem(key, 0, MARKER)
             both.lpush(key, MARKER)
@@ -82,10 +83,10 @@ class Direct:
     def object(self, identity: Identity, owner: Object) -> Object | None:
         return None
 
+    @redis_errors
     def _remove_marker(self, uuid: str) -> bool:
         """Remove the marker; whether there was one."""
-        with redis_errors:
-            return bool(self._client.lrem(keys.INBOX.format(uuid=uuid), 0, MARKER))
+        return bool(self._client.lrem(keys.INBOX.format(uuid=uuid), 0, MARKER))
 
 
 class Keda(Direct):
