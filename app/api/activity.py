@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from flask import Response
-
-from app.api.activity_schemas import ActivitySchema, KeepAliveSchema, KeptSchema, RiskSchema
+from app.api.activity_schemas import ActivitySchema, Explained, KeepAliveSchema, KeptSchema, RiskSchema
 from app.api.blueprint import Blueprint
-from app.api.current import core, reply
+from app.api.current import core
 from app.api.security import check_session, visible_session
 from app.api.tenant_limits import Kind, hold
 from app.core.errors import AgentUnavailable
-from app.core.sessions.idle_policy import IdleVerdict, Reason, idle_verdict
-from app.core.sessions.model import Record, Status, iso
+from app.core.sessions.idle_policy import idle_verdict
+from app.core.sessions.model import Record, Status
 
 log = logging.getLogger(__name__)
 
@@ -28,40 +25,30 @@ blp = Blueprint("activity", __name__, description="Why a workspace is awake, and
 @blp.route("/session/<session:uuid>/activity", methods=["GET"])
 @blp.response(200, ActivitySchema)
 @blp.operation("getActivity", 404)
-def activity(uuid: str) -> Response:
+def activity(uuid: str) -> Explained:
     """Explain why a session is awake, or when it will sleep, by the rules of the idle sweep."""
     record, now = visible_session(uuid), time.time()
-    return reply(explained(record, idle_verdict(record, core().policy, now), now))
+    return Explained(record, idle_verdict(record, core().policy, now), now)
 
 
 @blp.route("/session/<session:uuid>/keepalive", methods=["POST"])
 @blp.arguments(KeepAliveSchema, example={"seconds": 3600})
 @blp.response(200, KeptSchema)
 @blp.operation("keepSessionUp", 404, body=True, audit="keepalive")
-def keep_up(wanted: dict[str, Any], uuid: str) -> Response:
+def keep_up(wanted: dict[str, Any], uuid: str) -> Record:
     """Keep a session awake for `seconds`, `until` a time, or in some `hours` of the week. It does not wake a session.
     The last call counts, and the answer's `until` shows the result; 0 seconds, or empty hours, end it."""
     check_session(uuid)
     if "hours" in wanted:
-        record = core().sessions.keep_up_in(uuid, wanted["hours"])
-    else:
-        seconds = wanted["seconds"] if "seconds" in wanted else seconds_to(wanted["until"])
-        record = core().sessions.keep_up(uuid, seconds)
-    keepalive, window = record.signals.get("keepalive"), record.signals.get("window")
-    body = {
-        "uuid": uuid,
-        "action": "keepalive",
-        "status": record.status,
-        "until": iso(keepalive.until) if keepalive else None,
-        "hours": window.detail if window else "",
-    }
-    return reply(body)
+        return core().sessions.keep_up_in(uuid, wanted["hours"])
+    seconds = wanted["seconds"] if "seconds" in wanted else seconds_to(wanted["until"])
+    return core().sessions.keep_up(uuid, seconds)
 
 
 @blp.route("/session/<session:uuid>/risk", methods=["GET"])
 @blp.response(200, RiskSchema)
 @blp.operation("getRisk", 404)
-def risk(uuid: str) -> Response:
+def risk(uuid: str) -> dict[str, Any]:
     """Show the work that a stop would put at risk: asked of the workspace now if it is awake, else as it was when last
     stopped. `known` is false while it is awake and does not answer within seconds."""
     record = visible_session(uuid)
@@ -69,7 +56,7 @@ def risk(uuid: str) -> Response:
     if record.status is Status.ACTIVE:
         with hold(Kind.AGENT, record.user_id, uuid):
             found = asked_risk(uuid)
-    return reply({"uuid": uuid, "status": record.status, "known": found is not None, "risk": dict(found or {}) or None})
+    return {"uuid": uuid, "status": record.status, "known": found is not None, "risk": found}
 
 
 def asked_risk(uuid: str) -> Mapping[str, Any] | None:
@@ -85,38 +72,3 @@ def asked_risk(uuid: str) -> Mapping[str, Any] | None:
 def seconds_to(moment: datetime) -> float:
     """Seconds from now to a time, 0 for a time in the past."""
     return max(0.0, moment.timestamp() - time.time())
-
-
-def explained(record: Record, verdict: IdleVerdict, now: float) -> dict[str, Any]:
-    """The answer for an idle verdict: ages and lengths in seconds, null for never."""
-    up = verdict.next_check > 0.0
-    return {
-        "uuid": record.uuid,
-        "status": record.status,
-        "verdict": {"idle": verdict.due, "why": verdict.why},
-        "sleeps_at": time_of(verdict.sleeps_at) if up else None,
-        "only_a_person_counts_from": time_of(verdict.limit) if up else None,
-        "next_check": time_of(verdict.next_check),
-        "idle_timeout": record.idle_timeout,
-        "signals": [signal_of(reason, now) for reason in verdict.reasons],
-        "timestamp": iso(now),
-    }
-
-
-def signal_of(reason: Reason, now: float) -> dict[str, Any]:
-    """One activity signal in an answer."""
-    return {
-        "signal": reason.name,
-        "last_at": iso(reason.at),
-        "age_seconds": round(max(0.0, now - reason.at), 3) if reason.at else None,
-        "counts_seconds": None if math.isinf(reason.counts) else round(reason.counts, 3),
-        "holds": reason.until > now,
-        "until": time_of(reason.until),
-        "by_a_person": reason.person,
-        "detail": reason.detail or None,
-    }
-
-
-def time_of(moment: float) -> str | None:
-    """A time in an answer, null for none and for never."""
-    return None if math.isinf(moment) else iso(moment)

@@ -14,14 +14,14 @@ from flask import Flask, Response, g, request
 
 from app.api.audit_schemas import AuditQuerySchema, AuditSchema
 from app.api.blueprint import Blueprint, route_rules
-from app.api.current import core, reply
+from app.api.current import core
 from app.api.idempotency import REPLAYED
 from app.api.security import caller
 from app.core.access.addresses import address_of
-from app.core.access.audit import ANONYMOUS, REFUSED, UNKNOWN, Act, Entry
+from app.core.access.audit import ANONYMOUS, REFUSED, UNKNOWN, Act, Page
 from app.core.access.keyring import SESSION, Principal
 from app.core.backups.store import NAME_PATTERN
-from app.core.sessions.model import UUID_PATTERN, iso
+from app.core.sessions.model import UUID_PATTERN
 from app.http.problems import Problem
 
 blp = Blueprint("audit", __name__, description="Who did what to which session, from where, and why.")
@@ -40,14 +40,13 @@ PART = 206
 @blp.arguments(AuditQuerySchema, location="query")
 @blp.response(200, AuditSchema)
 @blp.operation("listAudit", 400)
-def list_all(query: dict[str, Any]) -> Response:
+def list_all(query: dict[str, Any]) -> Page:
     """Who did what, newest first; for admin keys that are bound to no users. Repetitions within a minute, by a tenant
     or a refused caller or of a sign-in, are one entry with a `count`."""
     if not caller().lists_everything:
         raise Problem(403, "forbidden", "The audit is open only to admin keys that are bound to no users.")
     query["by"] = query.pop("key", "")
-    page = core().audit.page(**query)
-    return reply({"entries": [shown(entry) for entry in page.entries], "next_cursor": page.next_cursor})
+    return core().audit.page(**query)
 
 
 def register_audit(app: Flask) -> None:
@@ -118,22 +117,3 @@ def _read(response: Response) -> Mapping[str, Any]:
     """The answer's JSON object; empty for any other answer, and for a stream."""
     body = None if response.is_streamed else response.get_json(silent=True)
     return body if isinstance(body, dict) else {}
-
-
-def shown(entry: Entry) -> dict[str, Any]:
-    """An entry in an answer; null for missing values."""
-    act = entry.act
-    return {
-        "id": entry.id,
-        "at": iso(entry.at),
-        "action": act.action,
-        "uuid": act.uuid or None,
-        "user_id": act.user_id or None,
-        "by": act.by,
-        "role": act.role,
-        "address": act.address or None,
-        "status": act.status or None,
-        "reason": act.reason or None,
-        "request_id": act.request_id or None,
-        "count": entry.count,
-    }

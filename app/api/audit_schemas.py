@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from marshmallow import Schema, fields, validate
 
-from app.api.schemas import UUID_REGEX, PageQuerySchema, WholeText, time_field
+from app.api.answers import Items, Text, Time, Whole
+from app.api.schemas import UUID_REGEX, PageQuerySchema, WholeText
 
 
 class AuditQuerySchema(PageQuerySchema):
@@ -21,42 +22,26 @@ class AuditQuerySchema(PageQuerySchema):
 
 
 class AuditEntrySchema(Schema):
-    id = fields.String(required=True)
-    at = time_field(required=True)
-    action = fields.String(
-        required=True,
-        metadata={"description": "`several` if a caller was refused many different calls within a minute"},
+    id = Text()
+    at = Time()
+    action = Text("`several` if a caller was refused many different calls within a minute", of="act.action")
+    uuid = Text("the session it is about", of="act.uuid", null=True)
+    user_id = Text("the session's user", of="act.user_id", null=True)
+    by = Text(
+        "a key's name, `oidc:{name}` for a person signed in by OpenID Connect, `session:{uuid}` for its token, "
+        "`workspace:{uuid}` for its workspace's, `visitor`, `anonymous`, `system`",
+        of="act.by",
     )
-    uuid = fields.String(required=True, allow_none=True, metadata={"description": "the session it is about"})
-    user_id = fields.String(required=True, allow_none=True, metadata={"description": "the session's user"})
-    by = fields.String(
-        required=True,
-        metadata={
-            "description": "a key's name, `oidc:{name}` for a person signed in by OpenID Connect, `session:{uuid}` for "
-            "its token, `workspace:{uuid}` for its workspace's, `visitor`, `anonymous`, `system`"
-        },
+    role = Text(
+        "the key's role; without a key `session`, `workspace`, `visitor`, `anonymous` or `system`", of="act.role"
     )
-    role = fields.String(
-        required=True,
-        metadata={
-            "description": "the key's role; without a key `session`, `workspace`, `visitor`, `anonymous` or `system`"
-        },
-    )
-    address = fields.String(required=True, allow_none=True, metadata={"description": "where the call came from"})
-    status = fields.Integer(
-        required=True, allow_none=True, metadata={"description": "of the answer; null if there was none"}
-    )
-    reason = fields.String(
-        required=True, allow_none=True, metadata={"description": "the error's code, or details of the call"}
-    )
-    request_id = fields.String(required=True, allow_none=True)
-    count = fields.Integer(required=True, metadata={"description": "how often, within a minute from `at` on"})
+    address = Text("where the call came from", of="act.address", null=True)
+    status = Whole("of the answer; null if there was none", of=lambda entry: entry.act.status or None, null=True)
+    reason = Text("the error's code, or details of the call", of="act.reason", null=True)
+    request_id = Text(of="act.request_id", null=True)
+    count = Whole("how often, within a minute from `at` on")
 
 
 class AuditSchema(Schema):
-    entries = fields.List(fields.Nested(AuditEntrySchema), required=True)
-    next_cursor = fields.String(
-        required=True,
-        allow_none=True,
-        metadata={"description": "null at the end; pages before may have few entries, or none"},
-    )
+    entries = Items(AuditEntrySchema)
+    next_cursor = Text("null at the end; pages before may have few entries, or none", null=True)

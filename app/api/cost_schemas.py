@@ -9,7 +9,8 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields
 
-from app.api.schemas import BARE_LABEL, PageQuerySchema, Strict, WholeText, label_filter, user_id_field, uuid_field
+from app.api.answers import Items, Number, Object, Part, Text, Whole, uuid_field
+from app.api.schemas import BARE_LABEL, PageQuerySchema, Strict, WholeText, label_filter, user_id_field
 from app.core.costs.usage import KINDS
 
 DAY_REGEX = "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
@@ -51,99 +52,77 @@ class CostsQuerySchema(DaysQuerySchema, PageQuerySchema):
     )
 
 
-def dollars_field(description: str) -> fields.Float:
-    return fields.Float(required=True, metadata={"description": description})
-
-
 class TokenCountSchema(Schema):
-    prompt = fields.Integer(required=True)
-    completion = fields.Integer(required=True)
+    prompt = Whole()
+    completion = Whole()
 
 
 class TokenPriceSchema(Schema):
-    prompt = fields.Float(required=True)
-    completion = fields.Float(required=True)
+    prompt = Number()
+    completion = Number()
 
 
 class DollarsSchema(Schema):
     """By what they are spent on, each rounded to six places by itself."""
 
-    compute, disk, backups, points, tokens = (dollars_field(f"for {kind}") for kind in KINDS)
-    total = dollars_field("the sum, before rounding")
+    compute, disk, backups, points, tokens = (Number(f"for {kind}") for kind in KINDS)
+    total = Number("the sum, before rounding")
 
 
 class PricesSchema(Schema):
-    vcpu_hour = fields.Float(required=True)
-    gib_hour = fields.Float(required=True)
-    compute_hour = fields.Dict(
-        keys=fields.String(), values=fields.Float(), required=True, metadata={"description": "by size"}
-    )
-    disk_gib_month = fields.Float(required=True)
-    backup_gib_month = fields.Float(required=True)
-    million_tokens = fields.Dict(
-        keys=fields.String(),
-        values=fields.Nested(TokenPriceSchema),
-        required=True,
-        metadata={"description": "by model; `other` is for all other models"},
-    )
+    vcpu_hour = Number()
+    gib_hour = Number()
+    compute_hour = Object("by size", values=fields.Float())
+    disk_gib_month = Number()
+    backup_gib_month = Number()
+    million_tokens = Object("by model; `other` is for all other models", values=fields.Nested(TokenPriceSchema))
 
 
 class UsageSchema(Schema):
-    compute_seconds = fields.Dict(
-        keys=fields.String(),
-        values=fields.Float(),
-        required=True,
-        metadata={"description": "by size: from the processes' start to their end"},
-    )
-    storage_gib_hours = fields.Float(required=True, metadata={"description": "of the volume"})
-    backup_gib_hours = fields.Float(required=True)
-    point_gib_hours = fields.Float(required=True, metadata={"description": "of what restore points keep in the store"})
-    tokens = fields.Dict(
-        keys=fields.String(),
-        values=fields.Nested(TokenCountSchema),
-        required=True,
-        metadata={"description": "by model, of failed and cancelled turns too"},
-    )
-    dollars = fields.Nested(DollarsSchema, required=True)
-    saved_dollars = dollars_field("what the processes would have cost besides, had they always run")
+    compute_seconds = Object("by size: from the processes' start to their end", values=fields.Float())
+    storage_gib_hours = Number("of the volume")
+    backup_gib_hours = Number()
+    point_gib_hours = Number("of what restore points keep in the store")
+    tokens = Object("by model, of failed and cancelled turns too", values=fields.Nested(TokenCountSchema))
+    dollars = Part(DollarsSchema)
+    saved_dollars = Number("what the processes would have cost besides, had they always run")
 
 
 class CostRowSchema(UsageSchema):
-    uuid = fields.String(metadata={"description": "of a session's row"})
-    user_id = fields.String(metadata={"description": "of a session's or a user's row"})
-    size = fields.String(metadata={"description": "of a session's or a size's row"})
-    labels = fields.Dict(keys=fields.String(), values=fields.String())
-    day = fields.String(metadata={"description": "of a day's row", "format": "date"})
+    uuid = Text("of a session's row", optional=True)
+    user_id = Text("of a session's or a user's row", optional=True)
+    size = Text("of a session's or a size's row", optional=True)
+    labels = Object(optional=True, values=fields.String())
+    day = Text("of a day's row", optional=True, format="date")
+    # The library's own field, as an empty value of a label is no null.
     label = fields.String(allow_none=True, metadata={"description": "the label's value; null without the label"})
-    sessions = fields.Integer(metadata={"description": "how many are in this row"})
+    sessions = Whole("how many are in this row", optional=True)
 
 
-def range_field(name: str, description: str) -> fields.String:
-    return fields.String(data_key=name, required=True, metadata={"description": description, "format": "date"})
+def range_field(name: str, description: str) -> Text:
+    return Text(description, name=name, format="date")
 
 
 class DayUsageSchema(UsageSchema):
-    day = fields.String(required=True, metadata={"format": "date"})
+    day = Text(format="date")
 
 
 class SessionCostSchema(UsageSchema):
     uuid = uuid_field()
-    user_id = fields.String(required=True)
-    size = fields.String(required=True)
-    labels = fields.Dict(keys=fields.String(), values=fields.String(), required=True)
+    user_id = Text()
+    size = Text()
+    labels = Object(values=fields.String())
     first = range_field("from", "the first day")
     last = range_field("to", "the last day")
-    days = fields.List(
-        fields.Nested(DayUsageSchema), required=True, metadata={"description": "the days with any use, oldest first"}
-    )
-    prices = fields.Nested(PricesSchema, required=True)
+    days = Items(DayUsageSchema, "the days with any use, oldest first")
+    prices = Part(PricesSchema)
 
 
 class CostsSchema(Schema):
     first = range_field("from", "the first day")
     last = range_field("to", "the last day")
-    group_by = fields.String(required=True)
-    total = fields.Integer(required=True, metadata={"description": "rows in all; of sessions, those that may have one"})
-    rows = fields.List(fields.Nested(CostRowSchema), required=True)
-    prices = fields.Nested(PricesSchema, required=True)
-    next_cursor = fields.String(required=True, allow_none=True)
+    group_by = Text()
+    total = Whole("rows in all; of sessions, those that may have one")
+    rows = Items(CostRowSchema)
+    prices = Part(PricesSchema)
+    next_cursor = Text(null=True)

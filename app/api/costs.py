@@ -15,7 +15,7 @@ from flask import Response, request
 
 from app.api.blueprint import Blueprint
 from app.api.cost_schemas import CostsQuerySchema, CostsSchema, DaysQuerySchema, SessionCostSchema
-from app.api.current import core, reply
+from app.api.current import core
 from app.api.openapi import PLAIN
 from app.api.security import caller, check_listing, check_uuid
 from app.core.costs.ledger import Payer, SessionUsage, shown_usage
@@ -44,7 +44,7 @@ Row = tuple[str, dict[str, Any], Counter[str]]
 @blp.arguments(DaysQuerySchema, location="query")
 @blp.response(200, SessionCostSchema)
 @blp.operation("getSessionCost", 400, 404)
-def of_session(query: dict[str, date], uuid: str) -> Response:
+def of_session(query: dict[str, date], uuid: str) -> dict[str, Any]:
     """Show what a session used and cost, day by day summed up, also after its deletion, for 13 months. What runs on
     counts until now."""
     check_uuid(uuid)
@@ -52,9 +52,9 @@ def of_session(query: dict[str, date], uuid: str) -> Response:
     found = next(core().ledger.read([uuid], *days, time.time()), None)
     if found is None or not caller().may_see(found.payer.user_id):
         raise SessionNotFound(uuid)
-    by_day = [{"day": day_of_number(day).isoformat()} | shown(amounts) for day, amounts in found.days.between(*days)]
-    whole = shown(found.days.total(*days)) | {"days": by_day, "prices": prices()}
-    return reply(about(found.payer) | shown_days(days) | whole)
+    by_day = [{"day": day_of_number(day)} | shown(amounts) for day, amounts in found.days.between(*days)]
+    whole = shown(found.days.total(*days)) | {"days": by_day, "prices": core().prices.to_json()}
+    return about(found.payer) | span(days) | whole
 
 
 @blp.route("/costs", methods=["GET"])
@@ -62,7 +62,7 @@ def of_session(query: dict[str, date], uuid: str) -> Response:
 @blp.response(200, CostsSchema)
 @blp.alt_response(200, schema=PLAIN, content_type=CSV, description="The rows; Next-Cursor has the next page's cursor.")
 @blp.operation("listCosts", 400)
-def list_all(query: dict[str, Any]) -> Response:
+def list_all(query: dict[str, Any]) -> Response | dict[str, Any]:
     """Show what sessions used and cost, by session, user, size, day or a label's value; as CSV if the Accept header
     asks for it. Rows without any use are left out, so a page may have fewer than `limit`."""
     user_id = query.get("user_id")
@@ -79,8 +79,8 @@ def list_all(query: dict[str, Any]) -> Response:
     rows = [names | shown(amounts) for _, names, amounts in page.items]
     if CSV in request.headers.get("Accept", ""):
         return csv_answer(rows, page)
-    body = shown_days(days) | {"group_by": by, "total": page.total, "rows": rows, "prices": prices()}
-    return reply(body | {"next_cursor": page.next_cursor})
+    body = {"group_by": by, "total": page.total, "rows": rows, "next_cursor": page.next_cursor}
+    return span(days) | body | {"prices": core().prices.to_json()}
 
 
 def asked_days(query: dict[str, Any]) -> tuple[int, int]:
@@ -156,15 +156,10 @@ def shown(amounts: Counter[str]) -> dict[str, Any]:
     return shown_usage(amounts, core().prices)
 
 
-def shown_days(days: tuple[int, int]) -> dict[str, str]:
+def span(days: tuple[int, int]) -> dict[str, date]:
     """The days of an answer."""
-    first, last = (day_of_number(day).isoformat() for day in days)
-    return {"from": first, "to": last}
-
-
-def prices() -> dict[str, Any]:
-    """The prices of an answer."""
-    return core().prices.to_json()
+    first, last = map(day_of_number, days)
+    return {"first": first, "last": last}
 
 
 def csv_answer(rows: Sequence[dict[str, Any]], page: Page[Any]) -> Response:

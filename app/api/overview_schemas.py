@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from marshmallow import Schema, fields, validate
 
-from app.api.schemas import QueryInteger, Strict, time_field
+from app.api.answers import Items, Number, Object, Of, Time, Whole
+from app.api.schemas import QueryInteger, Strict
+from app.core.operations.overview import quantile
+from app.core.redis.task_queue import QUEUES
+from app.core.sessions.model import Status
+from app.core.sessions.samples import Counts
 
 MOST_HOURS = 720
 
@@ -17,38 +24,38 @@ class HistoryQuerySchema(Strict):
     )
 
 
-def counts_field(description: str) -> fields.Dict:
-    return fields.Dict(
-        keys=fields.String(), values=fields.Integer(), required=True, metadata={"description": description}
-    )
+def all_of(names: Iterable[str], counts: Counts) -> dict[str, int]:
+    """The counts of all these names; a sample leaves zeros out."""
+    return {str(name): counts.get(name, 0) for name in names}
 
 
-def ms_field(description: str) -> fields.Integer:
-    text = f"{description}, by the buckets of /metrics; null without any"
-    return fields.Integer(required=True, allow_none=True, metadata={"description": text})
+def counts_field(description: str, of: Of = None) -> Object:
+    return Object(description, of=of, values=fields.Integer())
 
 
-def dollars_field(description: str) -> fields.Float:
-    return fields.Float(required=True, metadata={"description": description})
+def ms_field(description: str, of: Of) -> Whole:
+    return Whole(f"{description}, by the buckets of /metrics; null without any", of=of, null=True)
 
 
 class SampleSchema(Schema):
-    at = time_field(required=True)
-    sessions = counts_field("by status")
-    wakes = fields.Integer(required=True, metadata={"description": "sessions that woke"})
-    wake_p50_ms = ms_field("half of them took less")
-    wake_p95_ms = ms_field("of a hundred of them 95 took less")
-    creates = fields.Integer(required=True, metadata={"description": "new sessions that started"})
-    create_p50_ms = ms_field("half of them took less")
-    create_p95_ms = ms_field("of a hundred of them 95 took less")
-    cost_dollars = dollars_field("what all sessions cost")
-    saved_dollars = dollars_field("what processes that always ran would have cost besides")
+    at = Time()
+    sessions = counts_field("by status", lambda sample: all_of(Status, sample.sessions))
+    wakes = Whole("sessions that woke", of=lambda sample: sum(sample.wakes))
+    wake_p50_ms = ms_field("half of them took less", lambda sample: quantile(sample.wakes, 0.5))
+    wake_p95_ms = ms_field("of a hundred of them 95 took less", lambda sample: quantile(sample.wakes, 0.95))
+    creates = Whole("new sessions that started", of=lambda sample: sum(sample.creates))
+    create_p50_ms = ms_field("half of them took less", lambda sample: quantile(sample.creates, 0.5))
+    create_p95_ms = ms_field("of a hundred of them 95 took less", lambda sample: quantile(sample.creates, 0.95))
+    cost_dollars = Number("what all sessions cost", of=lambda sample: round(sample.cost, 6))
+    saved_dollars = Number(
+        "what processes that always ran would have cost besides", of=lambda sample: round(sample.saved, 6)
+    )
     failures = counts_field("by reason: a `reason_code`, or the action that failed, as `wake_failed`")
-    queues = counts_field("waiting tasks by queue")
-    dead_letters = fields.Integer(required=True)
+    queues = counts_field("waiting tasks by queue", lambda sample: all_of(QUEUES, sample.queues))
+    dead_letters = Whole()
 
 
 class HistorySchema(Schema):
-    samples = fields.List(fields.Nested(SampleSchema), required=True)
-    interval_seconds = fields.Integer(required=True, metadata={"enum": [60, 3600]})
-    timestamp = time_field(required=True)
+    samples = Items(SampleSchema)
+    interval_seconds = Whole(enum=[60, 3600])
+    timestamp = Time()

@@ -143,6 +143,12 @@ def test_costs_are_summed_up_by_group(
     assert sum(row["sessions"] for row in found) == 3
 
 
+def test_an_empty_value_of_a_label_is_not_a_missing_label(client: Client, core: Core) -> None:
+    for labels in ({"course": ""}, {}):
+        book(core, new_session(client, labels=labels), 1)
+    assert {row["label"] for row in rows(client, f"{MONTH}&group_by=label:course")} == {"", None}
+
+
 def test_a_label_chooses_sessions(client: Client, booked: dict[str, str]) -> None:
     assert [row["uuid"] for row in rows(client, f"{MONTH}&label=course=b")] == [booked["ada"]]
     assert [row["uuid"] for row in rows(client, f"{MONTH}&label=course%3D%3D1%2B1")] == [booked["eve"]]

@@ -7,7 +7,7 @@ import time
 import pytest
 from flask import Flask
 
-from app.api.session_metrics import percentiles
+from app.api.session_metrics_schemas import PercentilesSchema
 from app.core.composition import Core
 from app.core.prompts.token_usage import Tokens, TokenUsage
 from app.core.sessions.model import Status
@@ -67,4 +67,4 @@ def test_nobody_is_billed_by_what_a_workspace_reports(client: Client, core: Core
     [([], None, None), ([1.5], 1_500, 1_500), ([1, 2, 3, 4], 2_500, 4_000), ([*range(1, 101)], 50_500, 95_000)],
 )
 def test_percentiles(seconds: list[float], p50: int | None, p95: int | None) -> None:
-    assert percentiles(seconds) == {"p50": p50, "p95": p95}
+    assert PercentilesSchema().dump(seconds) == {"p50": p50, "p95": p95}
