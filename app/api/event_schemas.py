@@ -9,132 +9,112 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from marshmallow import Schema, fields, validate
+from marshmallow import Schema, fields
 
-from app.api.feed_schemas import FEED_SCHEMAS, FilesLostEventSchema, FilesRestoredEventSchema
+from app.api.answers import Items, Number, Part, Text, Time, Truth, Whole, status_field, uuid_field
+from app.api.feed_schemas import (
+    FEED_SCHEMAS,
+    BackupEndSchema,
+    BrokenPointSchema,
+    FilesLostEventSchema,
+    FilesRestoredEventSchema,
+    RestorePointEndSchema,
+    RollbackEndSchema,
+)
 from app.api.message_schemas import Arguments, MessageSchema
-from app.api.schemas import status_field, time_field, uuid_field
 from app.core.sessions.model import Status
 from app.core.sessions.unsaved_work import KINDS
 
+STREAM = "text/event-stream"
 
-class RolledBackEventSchema(Schema):
+
+class RolledBackEventSchema(RollbackEndSchema):
     """The session was rolled back, or a rollback was called off and the files are as they were."""
 
-    status = fields.String(required=True, validate=validate.OneOf(["done", "failed"]))
-    restore_point = fields.String(
-        allow_none=True, metadata={"description": "the restore point, null if an agent undid a message"}
-    )
-    message_id = fields.String(metadata={"description": "the message before which the state is, if it was named"})
-    restored = fields.String(
-        metadata={"description": "`checkpoint` if the agent undid the message, else `restore_point`"}
-    )
-    files_of = time_field(allow_none=True)
-    saved = fields.String(
-        allow_none=True, metadata={"description": "the restore point of the state before the rollback"}
-    )
-    fell_back = fields.Boolean(
-        metadata={"description": "the restore point was broken; this is the newest whole one before it"}
-    )
-    prompts = fields.Integer(metadata={"description": "how many prompts were marked"})
-    reason = fields.String(metadata={"description": "why it was called off"})
+    restored = Text("`checkpoint` if the agent undid the message, else `restore_point`", optional=True)
+    saved = Text("the restore point of the state before the rollback", optional=True, null=True)
+    prompts = Whole("how many prompts were marked", optional=True)
 
 
 class ForkedFromEventSchema(Schema):
     """The session was created with the files of another one's restore point."""
 
     uuid = uuid_field()
-    restore_point = fields.String(required=True)
-    files_of = time_field(required=True, allow_none=True)
-
-
-STREAM = "text/event-stream"
+    restore_point = Text()
+    files_of = Time(null=True)
 
 
 class StateEventSchema(Schema):
     """The session's state."""
 
     status = status_field()
-    reason = fields.String(
-        required=True, allow_none=True, metadata={"description": "why it failed, or what its start waits for"}
-    )
-    reason_code = fields.String(required=True, allow_none=True)
-    backup = fields.String(metadata={"description": "the last backup, of a session that was deleted"})
+    reason = Text("why it failed, or what its start waits for", null=True)
+    reason_code = Text(null=True)
+    backup = Text("the last backup, of a session that was deleted", optional=True)
 
 
 class PhaseEventSchema(Schema):
     """A step is done: of a start, `stopped` of a sleep, `deleting` of a deletion. `restoring` and `restored` say what
     is restored, where that is known."""
 
-    phase = fields.String(required=True)
-    ms = fields.Integer(required=True, metadata={"description": "since it was asked for"})
-    files = fields.Integer(metadata={"description": "how many are restored"})
-    bytes = fields.Integer(metadata={"description": "of these files"})
-    of = time_field()
+    phase = Text()
+    ms = Whole("since it was asked for")
+    files = Whole("how many are restored", optional=True)
+    bytes = Whole("of these files", optional=True)
+    of = Time(optional=True)
 
 
-class BackupEventSchema(Schema):
+class BackupEventSchema(BackupEndSchema):
     """A backup that was asked for."""
 
-    status = fields.String(required=True, validate=validate.OneOf(["done", "failed"]))
-    name = fields.String(metadata={"description": "if it is done"})
-    unreadable = fields.List(fields.String(), metadata={"description": "some of the files it lacks"})
-    reason = fields.String(metadata={"description": "why it failed"})
+    unreadable = Items(fields.String(), "some of the files it lacks", optional=True)
 
 
-class RestorePointEventSchema(Schema):
+class RestorePointEventSchema(RestorePointEndSchema):
     """A restore point was made, or an attempt at one failed; it is tried again."""
 
-    status = fields.String(required=True, validate=validate.OneOf(["done", "failed"]))
-    restore_point = fields.String(metadata={"description": "the newest one's id, if it is done"})
-    saved_at = time_field(allow_none=True)
-    unchanged = fields.Boolean(metadata={"description": "nothing had changed, so the one before is still the newest"})
-    reason = fields.String(metadata={"description": "why it failed"})
+    unchanged = Truth("nothing had changed, so the one before is still the newest", optional=True)
 
 
-class DrillFailedEventSchema(Schema):
+class DrillFailedEventSchema(BrokenPointSchema):
     """A restore point did not come back as it was made; a new one is made."""
 
-    restore_point = fields.String(required=True, metadata={"description": "the broken one's id"})
-    reason = fields.String(required=True)
-    differences = fields.List(
-        fields.String(), required=True, metadata={"description": "some of the files that differ, each with how"}
-    )
+    differences = Items(fields.String(), "some of the files that differ, each with how")
 
 
 class IdleWarningEventSchema(Schema):
     """The session sleeps soon unless it is used."""
 
-    sleeps_at = time_field(required=True, allow_none=True)
-    why = fields.String(required=True)
+    sleeps_at = Time(null=True)
+    why = Text()
 
 
 class BudgetEventSchema(Schema):
     """A budget of this month is nearly used up."""
 
-    cost = fields.Float(required=True, metadata={"description": "dollars so far"})
-    budget = fields.Float(required=True, metadata={"description": "dollars"})
-    owner = fields.String(required=True, metadata={"description": "whose it is", "examples": ["user", "key"]})
+    cost = Number("dollars so far")
+    budget = Number("dollars")
+    owner = Text("whose it is", examples=["user", "key"])
 
 
 class UnsavedWorkSchema(Schema):
     """Unsaved work of one kind."""
 
-    count = fields.Integer(required=True)
-    names = fields.List(fields.String(), required=True, metadata={"description": "some of them"})
+    count = Whole()
+    names = Items(fields.String(), "some of them")
 
 
 class RiskEventSchema(Schema):
     """Unsaved work that the stop puts at risk; kinds without any are left out."""
 
-    unsaved, uncommitted, unpushed, jobs = (fields.Nested(UnsavedWorkSchema) for _ in KINDS)
-    complete = fields.Boolean(required=True, metadata={"description": "whether everything was looked at"})
+    unsaved, uncommitted, unpushed, jobs = (Part(UnsavedWorkSchema, optional=True) for _ in KINDS)
+    complete = Truth("whether everything was looked at")
 
 
 class RevokedEventSchema(Schema):
     """All access of earlier epochs was revoked."""
 
-    access_epoch = fields.Integer(required=True, metadata={"description": "the first that is valid again"})
+    access_epoch = Whole("the first that is valid again")
 
 
 class MessageEventSchema(MessageSchema):
@@ -144,35 +124,35 @@ class MessageEventSchema(MessageSchema):
 class HeldEventSchema(MessageSchema):
     """The session was put to sleep before the prompt was done: it waits for the next wake or prompt."""
 
-    session = fields.String(required=True, validate=validate.Equal(str(Status.SLEEPING)))
-    detail = fields.String(required=True)
+    session = Text(enum=[str(Status.SLEEPING)])
+    detail = Text()
 
 
 class TokenEventSchema(Schema):
     """Text of the agent's answer."""
 
-    message_id = fields.String(required=True)
-    text = fields.String(required=True)
-    again = fields.Boolean(metadata={"description": "the text begins anew: what came before broke off"})
+    message_id = Text()
+    text = Text()
+    again = Truth("the text begins anew: what came before broke off", optional=True)
 
 
 class ToolCallEventSchema(Schema):
     """The agent uses a tool."""
 
-    message_id = fields.String(required=True)
-    call_id = fields.String()
-    name = fields.String()
+    message_id = Text()
+    call_id = Text(optional=True)
+    name = Text(optional=True)
     arguments = Arguments(optional=True)
 
 
 class ToolResultEventSchema(Schema):
     """What a tool answered; a long text is cut."""
 
-    message_id = fields.String(required=True)
-    call_id = fields.String()
-    name = fields.String()
-    ok = fields.Boolean()
-    text = fields.String()
+    message_id = Text()
+    call_id = Text(optional=True)
+    name = Text(optional=True)
+    ok = Truth(optional=True)
+    text = Text(optional=True)
 
 
 EVENTS: Mapping[str, type[Schema]] = {

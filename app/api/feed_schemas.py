@@ -1,32 +1,62 @@
-"""Schemas of the call that follows all sessions."""
+"""Schemas of the call that follows all sessions.
+
+These events, and those of app/api/event_schemas.py, are stored as they are sent; their schemas only document them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from marshmallow import Schema, fields
+from marshmallow import Schema
 
-from app.api.schemas import Strict, label_filters, status_field, time_field, user_id_field, uuid_field
+from app.api.answers import Text, Time, Truth, status_field, uuid_field
+from app.api.schemas import Strict, label_filters, user_id_field
 
 
 class FilesLostEventSchema(Schema):
     """The volume is gone; the newest copy of the files is being restored."""
 
-    restore_from = fields.String(
-        required=True, metadata={"description": "the restore point or backup that is being restored"}
-    )
-    files_of = time_field(required=True, allow_none=True)
-    kept = fields.String(metadata={"description": "the old volume, which is out of reach and may hold newer files"})
+    restore_from = Text("the restore point or backup that is being restored")
+    files_of = Time(null=True)
+    kept = Text("the old volume, which is out of reach and may hold newer files", optional=True)
 
 
 class FilesRestoredEventSchema(Schema):
     """The files are there again: those of `files_of`."""
 
-    restore_from = fields.String(required=True, metadata={"description": "the restore point or backup they are from"})
-    files_of = time_field(required=True, allow_none=True)
-    fell_back = fields.Boolean(
-        required=True, metadata={"description": "the newest restore point was broken; this is the newest whole one"}
-    )
+    restore_from = Text("the restore point or backup they are from")
+    files_of = Time(null=True)
+    fell_back = Truth("the newest restore point was broken; this is the newest whole one")
+
+
+class EndSchema(Schema):
+    """How an attempt ended."""
+
+    status = Text(enum=["done", "failed"])
+    reason = Text("why it failed", optional=True)
+
+
+class BackupEndSchema(EndSchema):
+    name = Text("of the backup, if it is done", optional=True)
+
+
+class RestorePointEndSchema(EndSchema):
+    restore_point = Text("the newest one's id, if it is done", optional=True)
+    saved_at = Time(optional=True, null=True)
+    reason = Text("why it failed; it is tried again", optional=True)
+
+
+class RollbackEndSchema(EndSchema):
+    restore_point = Text("the restore point, null if an agent undid a message", optional=True, null=True)
+    message_id = Text("the message before which the state is, if it was named", optional=True)
+    files_of = Time(optional=True, null=True)
+    fell_back = Truth("the restore point was broken; this is the newest whole one before it", optional=True)
+    reason = Text("why it was called off", optional=True)
+
+
+class BrokenPointSchema(Schema):
+    restore_point = Text("the broken one's id")
+    reason = Text()
 
 
 class FeedQuerySchema(Strict):
@@ -35,42 +65,34 @@ class FeedQuerySchema(Strict):
 
 
 class FeedBeginSchema(Schema):
-    complete = fields.Boolean(
-        required=True,
-        metadata={"description": "false if events after Last-Event-ID may be missing: read the lists again"},
-    )
+    complete = Truth("false if events after Last-Event-ID may be missing: read the lists again")
 
 
 class FeedEventSchema(Schema):
     uuid = uuid_field()
-    user_id = fields.String(required=True)
-    at = time_field(required=True)
+    user_id = Text()
+    at = Time()
 
 
 class FeedStateSchema(FeedEventSchema):
     status = status_field()
-    reason = fields.String(allow_none=True, metadata={"description": "why, where there is a reason"})
-    reason_code = fields.String(allow_none=True, metadata={"description": "a code of the reason, if it has one"})
-    backup = fields.String(metadata={"description": "the name of the last backup, of a deleted session"})
+    reason = Text("why, where there is a reason", optional=True, null=True)
+    reason_code = Text("a code of the reason, if it has one", optional=True, null=True)
+    backup = Text("the name of the last backup, of a deleted session", optional=True)
 
 
 class FeedPhaseSchema(FeedEventSchema):
     """A sleeping session is in the archive now; other steps are in the session's own stream only."""
 
-    phase = fields.String(required=True, metadata={"enum": ["archived"]})
+    phase = Text(enum=["archived"])
 
 
-class FeedBackupSchema(FeedEventSchema):
-    status = fields.String(required=True, metadata={"enum": ["done", "failed"]})
-    name = fields.String(metadata={"description": "of the backup that is done"})
-    reason = fields.String(metadata={"description": "why it failed"})
+class FeedBackupSchema(BackupEndSchema, FeedEventSchema):
+    pass
 
 
-class FeedRestorePointSchema(FeedEventSchema):
-    status = fields.String(required=True, metadata={"enum": ["done", "failed"]})
-    restore_point = fields.String(metadata={"description": "the id of the one that is done"})
-    saved_at = time_field(allow_none=True)
-    reason = fields.String(metadata={"description": "why it failed; it is tried again"})
+class FeedRestorePointSchema(RestorePointEndSchema, FeedEventSchema):
+    pass
 
 
 class FeedFilesLostSchema(FilesLostEventSchema, FeedEventSchema):
@@ -81,32 +103,18 @@ class FeedFilesRestoredSchema(FilesRestoredEventSchema, FeedEventSchema):
     """A session's files are there again: those of `files_of`."""
 
 
-class FeedRolledBackSchema(FeedEventSchema):
+class FeedRolledBackSchema(RollbackEndSchema, FeedEventSchema):
     """A session was rolled back, or a rollback was called off and its files are as they were."""
 
-    status = fields.String(required=True, metadata={"enum": ["done", "failed"]})
-    restore_point = fields.String(
-        allow_none=True, metadata={"description": "the restore point, null if an agent undid a message"}
-    )
-    message_id = fields.String(metadata={"description": "the message before which the state is, if it was named"})
-    files_of = time_field(allow_none=True)
-    fell_back = fields.Boolean(
-        metadata={"description": "the restore point was broken; this is the newest whole one before it"}
-    )
-    reason = fields.String(metadata={"description": "why it was called off"})
 
-
-class FeedDrillFailedSchema(FeedEventSchema):
+class FeedDrillFailedSchema(BrokenPointSchema, FeedEventSchema):
     """A drill found a restore point broken; a new one is made."""
-
-    restore_point = fields.String(required=True)
-    reason = fields.String(required=True)
 
 
 class FeedMessageSchema(FeedEventSchema):
-    message_id = fields.String(required=True)
-    state = fields.String(required=True, metadata={"enum": ["processed", "failed"]})
-    reason = fields.String(metadata={"description": "why it failed"})
+    message_id = Text()
+    state = Text(enum=["processed", "failed"])
+    reason = Text("why it failed", optional=True)
 
 
 FEED_SCHEMAS: Mapping[str, type[Schema]] = {
