@@ -5,7 +5,7 @@ from __future__ import annotations
 from marshmallow import Schema, ValidationError, fields
 
 from app.api.answers import Text, Time, uuid_field
-from app.api.schemas import Flag, Strict
+from app.api.request_fields import Flag, Strict
 from app.core.access.landing_path import LANDING_REGEX, LONGEST, is_landing
 
 

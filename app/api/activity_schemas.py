@@ -10,7 +10,7 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, validates_schema
 
 from app.api.answers import Items, Number, Part, Text, Time, Truth, status_field, uuid_field
-from app.api.schemas import Strict, WholeText, seconds
+from app.api.request_fields import Strict, WholeText, seconds
 from app.api.session_schemas import risk_field
 from app.core.sessions.awake_hours import HOURS
 from app.core.sessions.idle_policy import WAITING, WAKE, IdleVerdict, Reason

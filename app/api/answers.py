@@ -15,7 +15,7 @@ from typing import Any
 
 from marshmallow import Schema, fields, missing
 
-from app.api.schemas import UUID_REGEX
+from app.api.request_fields import UUID_REGEX
 from app.core.sessions.model import Status, iso
 
 Answer = tuple[Any, int] | tuple[Any, int, Mapping[str, str]]

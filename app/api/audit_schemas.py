@@ -5,7 +5,7 @@ from __future__ import annotations
 from marshmallow import Schema, fields, validate
 
 from app.api.answers import Items, Text, Time, Whole
-from app.api.schemas import UUID_REGEX, PageQuerySchema, WholeText
+from app.api.request_fields import UUID_REGEX, PageQuerySchema, WholeText
 
 
 class AuditQuerySchema(PageQuerySchema):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from marshmallow import Schema, fields
 
 from app.api.answers import Items, Text, Time, Truth, Whole, uuid_field
-from app.api.schemas import BACKUP_REGEX, UUID_REGEX, PageQuerySchema, Strict, WholeText, user_id_field
+from app.api.request_fields import BACKUP_REGEX, UUID_REGEX, PageQuerySchema, Strict, WholeText, user_id_field
 
 
 class RestoreSchema(Strict):

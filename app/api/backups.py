@@ -12,7 +12,7 @@ from app.api.blueprint import Blueprint
 from app.api.current import core, request_id
 from app.api.idempotency import name_of_request
 from app.api.prefer import wait_for, waiting
-from app.api.schemas import PageQuerySchema
+from app.api.request_fields import PageQuerySchema
 from app.api.security import caller, check_listing, check_user, check_uuid, visible_backup, visible_session
 from app.api.session_schemas import ActionSchema, CreatedSessionSchema
 from app.api.sessions import action, created

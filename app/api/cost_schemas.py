@@ -9,8 +9,8 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields
 
-from app.api.answers import Items, Number, Object, Part, Text, Whole, uuid_field
-from app.api.schemas import BARE_LABEL, PageQuerySchema, Strict, WholeText, label_filter, user_id_field
+from app.api.answers import Items, Number, Object, Part, Shown, Text, Whole, uuid_field
+from app.api.request_fields import BARE_LABEL, PageQuerySchema, Strict, WholeText, label_filter, user_id_field
 from app.core.costs.usage import KINDS
 
 DAY_REGEX = "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
@@ -88,14 +88,17 @@ class UsageSchema(Schema):
     saved_dollars = Number("what the processes would have cost besides, had they always run")
 
 
+class LabelValue(Shown, fields.String):
+    """A text that may be empty without being null."""
+
+
 class CostRowSchema(UsageSchema):
     uuid = Text("of a session's row", optional=True)
     user_id = Text("of a session's or a user's row", optional=True)
     size = Text("of a session's or a size's row", optional=True)
     labels = Object(optional=True, values=fields.String())
     day = Text("of a day's row", optional=True, format="date")
-    # The library's own field, as an empty value of a label is no null.
-    label = fields.String(allow_none=True, metadata={"description": "the label's value; null without the label"})
+    label = LabelValue("the label's value; null without the label", optional=True, null=True)
     sessions = Whole("how many are in this row", optional=True)
 
 

@@ -9,7 +9,7 @@ from flask import Response, g
 from app.api.blueprint import Blueprint
 from app.api.current import core, request_id
 from app.api.dead_letter_schemas import DeadLetterListSchema, RetriedSchema
-from app.api.schemas import PageQuerySchema
+from app.api.request_fields import PageQuerySchema
 from app.api.security import check_operator
 from app.core.operations.retry import retry
 from app.core.redis.dead_letters import DeadLetter

@@ -16,7 +16,7 @@ from app.api.current import core
 from app.api.event_schemas import STREAM, stream_of
 from app.api.event_streams import HEARTBEAT, LIFETIME, resume_point, sse, streamed
 from app.api.feed_schemas import FeedQuerySchema
-from app.api.schemas import label_pairs
+from app.api.request_fields import label_pairs
 from app.api.security import Principal, caller, check_user
 from app.core.errors import StateUnavailable
 from app.core.redis.events import QUIET

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from marshmallow import Schema
 
 from app.api.answers import Text, Time, Truth, status_field, uuid_field
-from app.api.schemas import Strict, label_filters, user_id_field
+from app.api.request_fields import Strict, label_filters, user_id_field
 
 
 class FilesLostEventSchema(Schema):

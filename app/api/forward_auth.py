@@ -23,8 +23,8 @@ from app.api.blueprint import Blueprint
 from app.api.current import KEYRING, core, request_id
 from app.api.instruments import Decided, ForwardAuthInstruments
 from app.api.openapi import PLAIN
+from app.api.problem_schemas import ProblemSchema
 from app.api.refusals import BY_NGINX, NEXT, REFUSALS, no_workspace, pages, refusal, shown_by_nginx, to_login
-from app.api.schemas import ProblemSchema
 from app.api.waking import RETRY_AFTER, UNKNOWN, back_to, not_up, starting, waking_page
 from app.core.access.access_policy import AccessDecision, Outcome, decide, decide_agent
 from app.core.access.addresses import address_of

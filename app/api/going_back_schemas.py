@@ -7,8 +7,8 @@ from typing import Any
 from marshmallow import ValidationError, fields, validates_schema
 
 from app.api.answers import Text, Time, uuid_field
+from app.api.request_fields import MESSAGE_ID_REGEX, Strict, WholeText, user_id_field
 from app.api.restore_point_schemas import ID_REGEX
-from app.api.schemas import MESSAGE_ID_REGEX, Strict, WholeText, user_id_field
 from app.api.session_schemas import CreatedSessionSchema
 
 

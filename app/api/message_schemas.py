@@ -9,7 +9,7 @@ from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
 
 from app.api.answers import Items, Object, OfTypes, Part, Text, Time, Truth, Whole, uuid_field
 from app.api.conversation_entries import shown_entry
-from app.api.schemas import MESSAGE_ID_REGEX, Strict, WholeText
+from app.api.request_fields import MESSAGE_ID_REGEX, Strict, WholeText
 from app.core.prompts.inbox import Prompt, State
 
 

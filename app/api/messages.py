@@ -18,7 +18,7 @@ from app.api.event_streams import HELD_BACK, follow_message, streamed
 from app.api.idempotency import answer_is_of, answered_message, name_of_request
 from app.api.message_schemas import ChatSchema, ConversationSchema, MessageSchema, PromptSchema, fields_of
 from app.api.prefer import longest_wait, waiting, wanted_wait
-from app.api.schemas import PageQuerySchema
+from app.api.request_fields import PageQuerySchema
 from app.api.security import caller, visible_past, visible_session
 from app.api.sessions import COMING_UP
 from app.api.tenant_limits import Kind, hold

@@ -13,7 +13,8 @@ from flask_smorest.utils import prepare_response
 
 from app.api.dead_letter_schemas import ID_REGEX
 from app.api.event_schemas import STREAMS, schema_name, stream_schema
-from app.api.schemas import BACKUP_REGEX, LABEL_REGEX, MESSAGE_ID_REGEX, UUID_REGEX, ProblemSchema
+from app.api.problem_schemas import ProblemSchema
+from app.api.request_fields import BACKUP_REGEX, LABEL_REGEX, MESSAGE_ID_REGEX, UUID_REGEX
 from app.http.problems import PROBLEM_TYPE
 
 VERSION = "0.2.0"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from marshmallow import Schema, fields, validate
 
 from app.api.answers import Items, Number, Object, Of, Time, Whole
-from app.api.schemas import QueryInteger, Strict
+from app.api.request_fields import QueryInteger, Strict
 from app.core.operations.overview import quantile
 from app.core.redis.task_queue import QUEUES
 from app.core.sessions.model import Status

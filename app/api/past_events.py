@@ -9,7 +9,7 @@ from marshmallow import Schema, ValidationError, fields
 from app.api.answers import Items, Object, Text, Time, uuid_field
 from app.api.blueprint import Blueprint
 from app.api.current import core
-from app.api.schemas import PageQuerySchema, WholeText
+from app.api.request_fields import PageQuerySchema, WholeText
 from app.api.security import visible_session
 from app.core.redis.events import ID_PATTERN, is_event_id
 

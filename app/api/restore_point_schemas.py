@@ -5,7 +5,7 @@ from __future__ import annotations
 from marshmallow import Schema
 
 from app.api.answers import Items, Text, Time, Truth, Whole
-from app.api.schemas import POINT_REGEX
+from app.api.request_fields import POINT_REGEX
 from app.core.restore_points.names import ID_PATTERN, reference
 
 ID_REGEX = f"^{ID_PATTERN.pattern}$"

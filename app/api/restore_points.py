@@ -9,8 +9,8 @@ from app.api.answers import Answer
 from app.api.blueprint import Blueprint
 from app.api.current import core, request_id
 from app.api.prefer import wait_for, waiting
+from app.api.request_fields import PageQuerySchema
 from app.api.restore_point_schemas import RestorePointListSchema
-from app.api.schemas import PageQuerySchema
 from app.api.security import check_session, visible_session
 from app.api.session_schemas import ActionSchema
 from app.api.sessions import action

@@ -10,7 +10,7 @@ from marshmallow import Schema, ValidationError, fields, missing, validate
 
 from app.api.answers import Items, Number, Object, Part, Text, Time, Truth, Whole, now_field, status_field, uuid_field
 from app.api.current import core
-from app.api.schemas import (
+from app.api.request_fields import (
     BACKUP_REGEX,
     LABEL_REGEX,
     LABEL_RULE,

@@ -15,7 +15,7 @@ from app.api.event_schemas import STREAM, stream_of
 from app.api.event_streams import event_stream
 from app.api.idempotency import answer_has_secret, answer_names, name_of_request
 from app.api.prefer import wait_for, waiting, wanted_wait
-from app.api.schemas import label_pairs
+from app.api.request_fields import label_pairs
 from app.api.security import (
     caller,
     check_listing,

@@ -32,7 +32,7 @@ from app.api.answers import (
     status_field,
     uuid_field,
 )
-from app.api.schemas import UUID_REGEX
+from app.api.request_fields import UUID_REGEX
 from app.core.sessions.model import Status
 from tests.documented import Document
 from tests.unit.api.helpers import Client
@@ -290,9 +290,6 @@ def test_all_but_optional_fields_are_required_in_the_document(documented: Mappin
 OPENAPI = "docs.openapi"
 """The document is no answer of a schema."""
 
-BY_HAND = {"activity", "audit", "costs", "overview", "session_metrics"}
-"""The blueprints whose views still put their answers together."""
-
 
 @pytest.fixture
 def answers(app: Flask, client: Client) -> dict[str, dict[str, Any]]:
@@ -307,7 +304,7 @@ def answers(app: Flask, client: Client) -> dict[str, dict[str, Any]]:
             contents = [media for each in good for media in each.get("content", {}).items()]
             found[rule.endpoint] = {media: content["schema"] for media, content in contents}
     assert found.keys() == app.view_functions.keys()
-    return {endpoint: found[endpoint] for endpoint in found if endpoint.partition(".")[0] not in BY_HAND}
+    return found
 
 
 def returned_by(view: Any) -> set[Any]:

@@ -1,4 +1,4 @@
-"""Schemas of requests and answers, to check requests and document both.
+"""The fields of requests, and the patterns that requests and answers share.
 
 Requests are checked strictly: a string of digits is no number, and an unknown field is an error.
 """
@@ -12,11 +12,10 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
-from app.core.access.keyring import CATEGORIES
 from app.core.backups.store import NAME_PATTERN
 from app.core.prompts.inbox import ID_PATTERN
 from app.core.restore_points.names import REFERENCE_PATTERN
-from app.core.sessions.model import USER_ID_PATTERN, USER_ID_RULE, UUID_PATTERN, Status
+from app.core.sessions.model import USER_ID_PATTERN, USER_ID_RULE, UUID_PATTERN
 
 UUID_REGEX = f"^{UUID_PATTERN.pattern}$"
 USER_REGEX = f"^{USER_ID_PATTERN.pattern}$"
@@ -144,45 +143,3 @@ class Flag(fields.Boolean):
 class PageQuerySchema(Strict):
     limit = QueryInteger(load_default=100, validate=validate.Range(1, 1000))
     cursor = fields.String(validate=validate.Length(1, 256), metadata={"description": "next_cursor of the page before"})
-
-
-def uuid_field() -> fields.String:
-    return fields.String(required=True, metadata={"pattern": UUID_REGEX, "examples": ["k3v9x0qa"]})
-
-
-def time_field(**options: Any) -> fields.String:
-    """A time in an answer, in ISO 8601 and UTC."""
-    return fields.String(metadata={"format": "date-time", "examples": ["2026-11-20T08:00:00.000Z"]}, **options)
-
-
-def status_field() -> fields.String:
-    return fields.String(required=True, metadata={"enum": [str(status) for status in Status]})
-
-
-class UsedUpLimitSchema(Schema):
-    """A limit of requests that is used up."""
-
-    category = fields.String(required=True, metadata={"enum": sorted(CATEGORIES), "description": "of which calls"})
-    rate = fields.String(required=True, metadata={"examples": ["100 per 1 minute"]})
-    of = fields.String(required=True, metadata={"enum": ["address", "key", "session_token"]})
-    name = fields.String(required=True, allow_none=True, metadata={"description": "the name of the key"})
-
-
-class ProblemSchema(Schema):
-    """RFC 9457."""
-
-    type = fields.String(required=True)
-    title = fields.String(required=True)
-    status = fields.Integer(required=True)
-    detail = fields.String(required=True)
-    instance = fields.String(required=True)
-    error = fields.String(required=True, metadata={"description": "a stable code", "examples": ["session_not_found"]})
-    request_id = fields.String(required=True)
-    errors = fields.Dict(keys=fields.String(), values=fields.List(fields.String()))
-    limit = fields.Nested(UsedUpLimitSchema, metadata={"description": "of `rate_limited`: which limit, and whose"})
-    uuid = fields.String(
-        metadata={
-            "pattern": UUID_REGEX,
-            "description": "the session that was created and did not start; Location has its path",
-        }
-    )
