@@ -16,8 +16,7 @@ _settings = Settings.from_env()
 
 # Its answers hold agent secrets: locally it listens on loopback only, in a cluster network policies protect it.
 bind = listen_at("127.0.0.1" if _settings.runtime == "local" else _settings.bind, _settings.forward_auth_port)
-# One answers some 700 requests a second.
-workers = 1
+workers = _settings.forward_auth_workers
 worker_class = "app.http.gunicorn_worker.ProblemWorker"
 worker_connections = CONNECTIONS
 # A sibling workspace can set cookies for the whole domain. With the usual 8 KiB they would lock the user out of all

@@ -17,8 +17,7 @@ from app.process.threads import end_process_when_one_dies
 _settings = Settings.from_env()
 
 bind = listen_at(_settings.bind, _settings.gateway_port)
-# One carries 2,000 streams with a tenth of a core.
-workers = 1
+workers = _settings.gateway_workers
 worker_class = worker_for(per_peer=_settings.gateway_connections_per_peer)
 # Agents call every few moments, so their connections stay open.
 worker_connections = CONNECTIONS

@@ -284,10 +284,12 @@ class Settings:
 
     # Forward auth
     forward_auth_port: int = setting(8002, "TCP port", "forward auth, for the ingress; on loopback in local mode")
+    forward_auth_workers: int = setting(1, "processes", "one answers some 700 requests a second")
 
     # The gateway, and the model behind it
     gateway_port: int = setting(8001, "TCP port", "the gateway, which workspaces call")
     gateway_url: str = setting("", "URL", "the gateway as workspaces reach it; by default its port on loopback")
+    gateway_workers: int = setting(1, "processes", "one carries 2,000 streams with a tenth of a core")
     gateway_connections_per_peer: int = setting(
         64, "connections", "of one workspace's address to a gateway process; 0 for no bound"
     )
