@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from flask import Flask
+from flask import Flask, Response
+from flask.json.provider import DefaultJSONProvider
 from flask_limiter import RateLimitExceeded
 from werkzeug.exceptions import NotFound
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -78,9 +79,21 @@ def largest_prompt(settings: Settings) -> int:
     return 6 * settings.prompt_max_bytes + 4_096
 
 
+class OneLine(DefaultJSONProvider):
+    """Writes answers as events and problem documents are written: in one line, with spaces, names in their order."""
+
+    sort_keys = False
+
+    def response(self, *args: Any, **kwargs: Any) -> Response:
+        [answer] = args
+        return Response(self.dumps(answer), mimetype=self.mimetype)
+
+
 class SyncFlask(Flask):
     """Flask without its check, before each view and hook, whether that is async. None is, and a dozen checks a request
     cost as much as the view."""
+
+    json_provider_class = OneLine
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         return func
@@ -170,7 +183,6 @@ def _begin(name: str, settings: Settings) -> tuple[Flask, Core, Keyring]:
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
-    app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions[EXTENSION] = core
     app.extensions[KEYRING] = keyring
     app.extensions[PAGES] = Pages(Product.of(settings), settings.embedding_origins())

@@ -53,9 +53,9 @@ def response_of(message: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 class ChatSchema(Schema):
     uuid = uuid_field()
-    status = Text(enum=["processed", "failed", "queued"])
     message_id = Text()
     state = state_field()
+    status = Text(enum=["processed", "failed", "queued"])
     pod_response = Object(
         "the agent's answer: text, steps, tool_calls, usage; if it failed, what there was by then", optional=True
     )

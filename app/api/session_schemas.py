@@ -166,6 +166,7 @@ class RestoringSchema(Schema):
 class SessionSchema(Schema):
     """What a session's own answer and its row in a list say alike."""
 
+    uuid = uuid_field()
     user_id = Text()
     status = status_field()
     created_at = Time()
@@ -181,6 +182,10 @@ class SessionSchema(Schema):
 
 
 class SessionDetailSchema(SessionSchema):
+    class Meta:
+        # Its answer has it beside this.
+        exclude = ("uuid",)
+
     pod_name = Text(null=True)
     size = Text()
     idle_timeout = Number()
@@ -225,7 +230,6 @@ class SessionStatusSchema(Schema):
 
 
 class SessionSummarySchema(SessionSchema):
-    uuid = uuid_field()
     queue_length = Whole("prompts that are not delivered yet", of="waiting")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -344,3 +345,10 @@ def parts_of(names: set[str]) -> Iterator[Schema]:
         yield schema
         inner = [each.inner if isinstance(each, fields.List) else each for each in schema.fields.values()]
         left += [type(each.schema) for each in inner if isinstance(each, fields.Nested)]
+
+
+def test_an_answer_is_written_as_problems_and_events_are(client: Client) -> None:
+    """In one line with spaces, the names in their order, as the docs print it."""
+    response = client.get("/sessions")
+    assert response.text == json.dumps(response.json)
+    assert [*response.json] == ["total", "sessions", "next_cursor"]
