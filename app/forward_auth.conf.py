@@ -28,16 +28,18 @@ graceful_timeout = 2
 accesslog = None
 logconfig_dict = logging_config(_settings.log_level)
 control_socket_disable = True
+# Where each worker counts.
+pre_fork, post_fork, child_exit = shared_metrics.pre_fork, shared_metrics.post_fork, shared_metrics.child_exit
 
 
 def on_starting(server: object) -> None:
     """Have the workers count together; called once, before a worker is started."""
-    shared_metrics.begin(_settings.prometheus_multiproc_dir, shared_metrics.slots_for(workers))
+    shared_metrics.begin(_settings.prometheus_multiproc_dir, shared_metrics.processes_of(workers))
 
 
 def when_ready(server: object) -> None:
     """Serve the metrics from the main process, which answers no requests; called once."""
-    scrape.serve(_settings, shared_metrics.text)
+    scrape.serve(_settings, shared_metrics.shown())
 
 
 def post_worker_init(worker: Any) -> None:

@@ -29,11 +29,13 @@ accesslog = None
 logconfig_dict = logging_config(_settings.log_level)
 # Nothing here uses it, and two services on one machine would share its path.
 control_socket_disable = True
+# Where each worker counts.
+pre_fork, post_fork, child_exit = shared_metrics.pre_fork, shared_metrics.post_fork, shared_metrics.child_exit
 
 
 def on_starting(server: object) -> None:
     """Have the workers count together; called once, before a worker is started."""
-    shared_metrics.begin(_settings.prometheus_multiproc_dir, shared_metrics.slots_for(workers))
+    shared_metrics.begin(_settings.prometheus_multiproc_dir, shared_metrics.processes_of(workers))
 
 
 def post_worker_init(worker: Any) -> None:

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
+from billiard.process import current_process
 from celery import signals
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -27,8 +28,8 @@ TASK_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 3
 WAIT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0)
 """s: a free worker begins a task after some 3 ms."""
 
-SLOTS = 16
-"""Processes of a pool that count, with those that replace dead ones; the Procfile's largest pool has three."""
+POOL = 16
+"""Processes of a pool for whose metrics space is reserved; the Procfile's largest pool has three."""
 
 KINDS = ("snapshot", "ready", "progress", "down", "failed")
 """What the observer observes: all workspaces at once, or one."""
@@ -155,14 +156,17 @@ def deferred() -> None:
 
 def serve(settings: Settings) -> None:
     """Serve this program's metrics at METRICS_PORT, if that is set."""
-    scrape.serve(settings, lambda accept: shared_metrics.exposition((shared_metrics.collector(registry()),), accept))
+    scrape.serve(settings, shared_metrics.shown(registry()))
 
 
 def register(settings: Settings) -> None:
     """Connect to Celery's signals; they fire in the processes that they are about."""
 
     def worker_begins(**_: Any) -> None:
-        shared_metrics.begin(settings.prometheus_multiproc_dir, SLOTS)
+        shared_metrics.begin(settings.prometheus_multiproc_dir, POOL)
+
+    def process_begins(**_: Any) -> None:
+        shared_metrics.enter(current_process().index)
 
     def beat_begins(**_: Any) -> None:
         figures = BeatFigures(registry())
@@ -179,6 +183,7 @@ def register(settings: Settings) -> None:
 
     for signal, receiver in (
         (signals.celeryd_init, worker_begins),
+        (signals.worker_process_init, process_begins),
         (signals.worker_ready, worker_ready),
         (signals.beat_init, beat_begins),
         (signals.before_task_publish, _say_when),

@@ -22,7 +22,7 @@ from app.core.redis.memory import Fill
 from app.core.redis.task_queue import QUEUES
 from app.core.restore_points.drilling import LATE
 from app.core.sessions.model import Status, Tier
-from app.process.shared_metrics import collector, exposition
+from app.process.shared_metrics import exposition, shown
 
 TEXT_TYPES = ("text/plain", "application/openmetrics-text")
 COUNTED: Mapping[str, str] = {
@@ -269,4 +269,4 @@ def prometheus_text(figures: Figures, instruments: WebInstruments, accept: str) 
     """The exposition and its content type, in the format `accept` prefers: the reading, and what the processes of this
     web server counted."""
     instruments.http.count()
-    return exposition((FiguresCollector(figures), collector(instruments.registry)), accept)
+    return exposition(shown(instruments.registry, FiguresCollector(figures)), accept)

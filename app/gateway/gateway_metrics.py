@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from app.core.prompts.token_usage import Tokens
 from app.http.request_metrics import HttpMetrics
-from app.process.shared_metrics import SUM_OF_LIVING, collector, exposition
+from app.process.shared_metrics import SUM_OF_LIVING, exposition, shown
 
 FIRST_BYTE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 """s: from the gateway's own time to the slowest answer allowed."""
@@ -89,4 +89,4 @@ class Figures:
     def text(self, accept: str) -> tuple[bytes, str]:
         """The exposition and its content type, in the format `accept` prefers."""
         self.http.count()
-        return exposition((collector(self._registry),), accept)
+        return exposition(shown(self._registry), accept)

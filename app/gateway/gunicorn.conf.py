@@ -30,6 +30,8 @@ accesslog = None
 logconfig_dict = logging_config(_settings.log_level)
 # Nothing here uses it, and two services on one machine would share its path.
 control_socket_disable = True
+# Where each worker counts.
+pre_fork, post_fork, child_exit = shared_metrics.pre_fork, shared_metrics.post_fork, shared_metrics.child_exit
 
 OPEN_FILES = 65_536
 """A stream takes three: client, model's API, Redis; the usual soft limit is 1,024."""
@@ -40,12 +42,12 @@ def on_starting(server: object) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    shared_metrics.begin(_settings.prometheus_multiproc_dir, shared_metrics.slots_for(workers))
+    shared_metrics.begin(_settings.prometheus_multiproc_dir, shared_metrics.processes_of(workers))
 
 
 def when_ready(server: object) -> None:
     """Serve the metrics from the main process, which answers no requests; called once."""
-    scrape.serve(_settings, shared_metrics.text)
+    scrape.serve(_settings, shared_metrics.shown())
 
 
 def post_worker_init(worker: Any) -> None:
