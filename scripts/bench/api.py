@@ -31,7 +31,7 @@ DUE = 10
 IDLE_TIMEOUT = 900.0
 
 
-def run(rounds: int = 5, seconds: float = 2.0) -> list[Row]:
+def run(rounds: int = 5, seconds: int = 2) -> list[Row]:
     """Measure; rows of label, value and target."""
     with tempfile.TemporaryDirectory(prefix="bench-api-") as name:
         folder = Path(name)
@@ -41,7 +41,7 @@ def run(rounds: int = 5, seconds: float = 2.0) -> list[Row]:
             return [*rows, *growth, sweep(full)]
 
 
-def compare(store: SessionStore, folder: Path, redis_url: str, rounds: int, seconds: float) -> list[Row]:
+def compare(store: SessionStore, folder: Path, redis_url: str, rounds: int, seconds: int) -> list[Row]:
     """Requests a second of the API and of the bare route, and their ratio."""
     path = f"/session/{fill(store, 1)[0]}"
     ours, bare = [], []
@@ -50,7 +50,7 @@ def compare(store: SessionStore, folder: Path, redis_url: str, rounds: int, seco
         running_gunicorn("scripts.bench.bare:create_app()", folder, redis_url) as bare_port,
     ):
         for port in (api_port, bare_port):
-            throughput(port, path, 0.5)
+            throughput(port, path, 1)
         for _ in range(rounds):
             ours.append(throughput(api_port, path, seconds))
             bare.append(throughput(bare_port, path, seconds))

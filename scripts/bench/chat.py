@@ -25,7 +25,7 @@ from app.core.access.agent_credentials import AgentCredentials
 from app.core.redis.connections import connect
 from app.core.sessions.store import SessionStore
 from scripts.bench import api, wake
-from scripts.bench.servers import percentile, running_gateway, running_model, running_redis
+from scripts.bench.servers import PROJECT, percentile, running_gateway, running_model, running_redis
 from scripts.bench.table import Row
 
 ROUNDS = 100
@@ -65,7 +65,7 @@ class Place:
 def awake_and_asleep(folder: Path, model: str) -> list[Row]:
     data = folder / "data"
     settings = {"LLM_BASE_URL": model, "LLM_MODEL": "stub", "LLM_TOKENS_PER_DAY": "0", "SECRET_KEY": SECRET_KEY}
-    with wake.service(data, project=wake.PROJECT, **settings) as url:
+    with wake.service(data, project=PROJECT, **settings) as url:
         uuid = wake.call(url, "POST", "/session/create", {"user_id": "bench"}, "wait=30")["uuid"]
         wake.call(url, "POST", f"/session/{uuid}/chat", {"message": "remember 1"}, "wait=60")
         running = json.loads((data / "running" / f"{uuid}.json").read_text())

@@ -39,7 +39,7 @@ PATH = "/session/x"
 """Of the bare backend."""
 
 
-def run(rounds: int = 5, seconds: float = 2.0) -> list[Row]:
+def run(rounds: int = 5, seconds: int = 2) -> list[Row]:
     """Measure; rows of label, value and target."""
     with tempfile.TemporaryDirectory(prefix="bench-forward-auth-") as name:
         folder = Path(name)
@@ -68,7 +68,7 @@ def traefik_file(settings: Settings, uuid: str, backend: int) -> dict[str, Any]:
     return made
 
 
-def check(forward_auth: int, uuid: str, rounds: int, seconds: float) -> list[Row]:
+def check(forward_auth: int, uuid: str, rounds: int, seconds: int) -> list[Row]:
     """/auth/verify by itself, as Traefik asks it for an asset of a page."""
     host = Settings().workspace_host(uuid)
     headers = {
@@ -89,7 +89,7 @@ def check(forward_auth: int, uuid: str, rounds: int, seconds: float) -> list[Row
     ]
 
 
-def through(traefik: int, uuid: str, rounds: int, seconds: float) -> list[Row]:
+def through(traefik: int, uuid: str, rounds: int, seconds: int) -> list[Row]:
     """The same request through Traefik, with forward auth and without."""
     ways = {"bare": {"Host": "bare.localhost"}, "guarded": visitor(uuid)}
     taken: dict[str, list[float]] = {name: [] for name in ways}

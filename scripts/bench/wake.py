@@ -11,7 +11,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -24,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from app.editor.code_server import CODE_SERVER
+from scripts.bench.servers import PROJECT, free_port
 from scripts.bench.table import Row
 
-PROJECT = Path(__file__).resolve().parents[2]
 TARGET = 1.5
 KEY = "a-key-of-the-bench"
 DEADLINE = 120.0
@@ -130,9 +129,3 @@ def call(url: str, method: str, path: str, body: Any = None, prefer: str = "") -
         request.add_header("Prefer", prefer)
     with urllib.request.urlopen(request, timeout=90) as answer:
         return json.load(answer)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
