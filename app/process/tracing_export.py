@@ -18,7 +18,7 @@ from typing import Any
 from opentelemetry import context, trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
 
@@ -51,18 +51,16 @@ class Export:
         queue = int(os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE") or QUEUE)
         batch = min(queue, int(os.environ.get("OTEL_BSP_MAX_EXPORT_BATCH_SIZE") or BATCH))
         delay = float(os.environ.get("OTEL_BSP_SCHEDULE_DELAY") or DELAY * 1000)
-        self._tally = _Tally(queue)
-        sent_by = _Counted(exporter or _otlp(), self._tally)
-        self._batches = BatchSpanProcessor(sent_by, queue, delay, batch)
+        self._counted = _Counted(exporter or _otlp(), queue)
+        self._batches = _Batches(self._counted, queue, delay, batch)
         # The sampler is that of OTEL_TRACES_SAMPLER. At its exit a process would wait for the collector.
         self._provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
-        self._provider.add_span_processor(_Counting(self._tally))
         self._provider.add_span_processor(self._batches)
         self._tracer = self._provider.get_tracer(NAMESPACE, schema_url=SCHEMA)
 
     @property
     def dropped(self) -> int:
-        return self._tally.dropped
+        return self._counted.dropped
 
     def flush(self) -> None:
         """Send what waits, now; waits for the collector."""
@@ -120,12 +118,14 @@ class _Live(Span):
             self._span.end()
 
 
-class _Tally:
-    """Counts the spans that wait and those that were dropped."""
+class _Counted(SpanExporter):
+    """An exporter that counts the spans that wait for it, and those that were dropped: the queue does not say what it
+    drops."""
 
-    def __init__(self, limit: int) -> None:
-        self._lock = Lock()
+    def __init__(self, exporter: SpanExporter, limit: int) -> None:
+        self._exporter = exporter
         self._limit = limit
+        self._lock = Lock()
         self._waiting = 0
         self._logged = float("-inf")
         self.dropped = 0
@@ -136,13 +136,23 @@ class _Tally:
             if self._waiting < self._limit:
                 self._waiting += 1
                 return
-        self.lost(1)
+        self._lost(1)
 
-    def taken(self, number: int) -> None:
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         with self._lock:
-            self._waiting = max(0, self._waiting - number)
+            self._waiting = max(0, self._waiting - len(spans))
+        result = SpanExportResult.FAILURE
+        try:
+            result = self._exporter.export(spans)
+        finally:
+            if result is not SpanExportResult.SUCCESS:
+                self._lost(len(spans))
+        return result
 
-    def lost(self, number: int) -> None:
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+    def _lost(self, number: int) -> None:
         with self._lock:
             self.dropped += number
             if time.monotonic() - self._logged < LOG_INTERVAL:
@@ -151,36 +161,17 @@ class _Tally:
         log.warning("spans are dropped: the collector is away or too slow", extra={"dropped": self.dropped})
 
 
-class _Counting(SpanProcessor):
-    """Counts ended spans, as the queue does not say what it drops."""
+class _Batches(BatchSpanProcessor):
+    """Sends ended spans in batches by `exporter`, which counts them."""
 
-    def __init__(self, tally: _Tally) -> None:
-        self._tally = tally
+    def __init__(self, exporter: _Counted, queue: int, delay: float, batch: int) -> None:
+        super().__init__(exporter, queue, delay, batch)
+        self._counted = exporter
 
     def on_end(self, span: ReadableSpan) -> None:
         if span.context is not None and span.context.trace_flags.sampled:
-            self._tally.ended()
-
-
-class _Counted(SpanExporter):
-    """An exporter whose failures are counted."""
-
-    def __init__(self, exporter: SpanExporter, tally: _Tally) -> None:
-        self._exporter = exporter
-        self._tally = tally
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        self._tally.taken(len(spans))
-        result = SpanExportResult.FAILURE
-        try:
-            result = self._exporter.export(spans)
-        finally:
-            if result is not SpanExportResult.SUCCESS:
-                self._tally.lost(len(spans))
-        return result
-
-    def shutdown(self) -> None:
-        self._exporter.shutdown()
+            self._counted.ended()
+        super().on_end(span)
 
 
 def _otlp() -> OTLPSpanExporter:
