@@ -39,9 +39,9 @@ class Module:
     name: str
     programs: dict[str, str]
     ldflags: str = "-s -w"
-    crds: tuple[str, str] | None = None
+    crds: tuple[str, ...] | None = None
     """Custom resources that lie in the source: (module, folder in it), one in a file GROUP_PLURAL.yaml; kept beside
-    the programs."""
+    the programs. Plurals behind them, if any, name those that are needed."""
 
 
 def _version_flags(version: str) -> str:
@@ -67,6 +67,17 @@ MODULES = (
     ),
     Module("cert-manager", {}, crds=("github.com/cert-manager/cert-manager", "deploy/crds")),
     Module("traefik", {}, crds=("github.com/traefik/traefik/v3", "docs/content/reference/dynamic-configuration")),
+    Module(
+        "prometheus-operator",
+        {},
+        crds=(
+            "github.com/prometheus-operator/prometheus-operator",
+            "example/prometheus-operator-crd",
+            # All ten would take the API server eight seconds at each start.
+            "podmonitors",
+            "prometheusrules",
+        ),
+    ),
 )
 
 MINIO = Module("minio", {"github.com/minio/minio": "minio"})
@@ -155,12 +166,14 @@ def _build(go: str, module: Module, target: Path) -> None:
         for package, name in module.programs.items():
             (folder / _default_name(package)).rename(folder / name)
         if module.crds:
-            _go(go, module, "mod", "download", module.crds[0])
-            source = _go(go, module, "list", "-m", "-f", "{{.Dir}}", module.crds[0]).strip()
+            name, inside, *plurals = module.crds
+            _go(go, module, "mod", "download", name)
+            source = _go(go, module, "list", "-m", "-f", "{{.Dir}}", name).strip()
             (folder / "crds").mkdir()
-            for file in Path(source, module.crds[1]).glob("*_*.yaml"):
-                # Not copytree: a module's folders are read-only, and so would ours be.
-                (folder / "crds" / file.name).write_bytes(file.read_bytes())
+            for plural in plurals or ["*"]:
+                for file in Path(source, inside).glob(f"*_{plural}.yaml"):
+                    # Not copytree: a module's folders are read-only, and so would ours be.
+                    (folder / "crds" / file.name).write_bytes(file.read_bytes())
         folder.rename(target)
     print(f"cluster: built {module.name} in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from tests.manifests import ALLOWED, MANIFESTS, OVERLAYS, SYSTEM, WORKSPACES, Object, render
+from tests.manifests import ALLOWED, MANIFESTS, OVERLAYS, SYSTEM, WORKSPACES, Object, render, with_components
 
 LIMIT = 60
 """s for one kubectl."""
@@ -74,6 +74,14 @@ def place() -> Iterator[Place]:
 def test_every_object_is_accepted(place, overlay):
     """Without a warning, which is how Pod Security speaks of a Deployment whose pods it would refuse."""
     objects = place.moved(render(MANIFESTS / "overlays" / overlay))
+
+    assert len(objects) > 40
+    assert sent(objects, "--dry-run=server") == ""
+
+
+@pytest.mark.parametrize("components", [("nginx", "gvisor", "monitoring"), ("traefik", "monitoring/plain")])
+def test_every_object_of_components_in_no_overlay_is_accepted(place, components, tmp_path):
+    objects = place.moved(with_components(tmp_path, *components))
 
     assert len(objects) > 40
     assert sent(objects, "--dry-run=server") == ""

@@ -1,6 +1,7 @@
-"""What the component `monitoring` needs of a real cluster: its objects are accepted, Prometheus' account finds the
-pods, and the node has the figures that the dashboards ask for. Which pods are scraped, as what, and what each query
-returns, is tested without one (unit/manifests/test_manifest_monitoring.py, e2e/test_monitoring.py)."""
+"""What the component `monitoring` needs of a real cluster: Prometheus' account finds the pods, and the node has the
+figures that the dashboards ask for. That its objects are accepted is tested in test_manifests_on_cluster.py; which pods
+are scraped, as what, and what each query returns, without a cluster (unit/manifests/test_manifest_monitoring.py,
+e2e/test_monitoring.py)."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -18,23 +20,14 @@ from tests.cluster.product import SYSTEM, WORKSPACES, Api, kubectl
 from tests.cluster.prompting import Conversation
 from tests.cluster.test_manifests_on_cluster import sent
 from tests.dashboards import CLUSTERS, queries
-from tests.manifests import MANIFESTS, Object, of_kind, render, with_components
+from tests.manifests import of_kind, with_components
 from tests.waiting import wait_for
-
-WAYS = {"with the operator": "monitoring", "without it": "monitoring/plain"}
-"""The component, by who reads it."""
 
 KUBELET, CADVISOR = "metrics", "metrics/cadvisor"
 """Where a node has its figures."""
 
 MEASURED = 240.0
 """s until the node has a new pod's figures: the kubelet measures volumes once a minute."""
-
-
-@pytest.fixture(scope="module")
-def component(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Object, ...]]:
-    """All objects of the base with it, by who reads it."""
-    return {way: with_components(tmp_path_factory.mktemp("objects"), name) for way, name in WAYS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -46,19 +39,9 @@ def session() -> Iterator[str]:
         yield chat.uuid
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_the_component_is_accepted_by_a_real_api_server(component: dict[str, tuple[Object, ...]], way: str) -> None:
-    """All that it adds but the operator's kinds, whose definitions are not in this cluster. Nothing of it is kept."""
-    base = render(MANIFESTS / "base")
-    added = [each for each in component[way] if each not in base and "monitoring.coreos.com" not in each["apiVersion"]]
-
-    assert {each["kind"] for each in added} >= {"NetworkPolicy", "Secret", "ConfigMap"}
-    assert sent(added, "--dry-run=server") == ""
-
-
-def test_prometheus_own_account_finds_every_process(component: dict[str, tuple[Object, ...]]) -> None:
+def test_prometheus_own_account_finds_every_process(tmp_path: Path) -> None:
     """By the role of the component, as what discovery does; without it none, and never a Secret."""
-    objects = component["without it"]
+    objects = with_components(tmp_path, "monitoring/plain")
     name = f"scrape-{secrets.token_hex(4)}"
     role, binding = (of_kind(objects, kind, SYSTEM)["scrape"] for kind in ("Role", "RoleBinding"))
     [subject] = binding["subjects"]
