@@ -33,15 +33,24 @@ GO_HOMES = ("/usr/local/go/bin", "/usr/lib/go/bin")
 
 
 @dataclass(frozen=True)
+class Kinds:
+    """Definitions of custom resources in the source of a Go module, in a folder of it, one in a file
+    GROUP_PLURAL.yaml. By default all of them, else those with these plurals."""
+
+    module: str
+    folder: str
+    plurals: tuple[str, ...] = ("*",)
+
+
+@dataclass(frozen=True)
 class Module:
     """A go.mod and its programs; `programs` maps a package to the name of its file."""
 
     name: str
     programs: dict[str, str]
     ldflags: str = "-s -w"
-    crds: tuple[str, ...] | None = None
-    """Custom resources that lie in the source: (module, folder in it), one in a file GROUP_PLURAL.yaml; kept beside
-    the programs. Plurals behind them, if any, name those that are needed."""
+    kinds: Kinds | None = None
+    """Kept beside the programs."""
 
 
 def _version_flags(version: str) -> str:
@@ -63,19 +72,18 @@ MODULES = (
     Module(
         "keda",
         {"github.com/kedacore/keda/v2/cmd/operator": "keda-operator"},
-        crds=("github.com/kedacore/keda/v2", "config/crd/bases"),
+        kinds=Kinds("github.com/kedacore/keda/v2", "config/crd/bases"),
     ),
-    Module("cert-manager", {}, crds=("github.com/cert-manager/cert-manager", "deploy/crds")),
-    Module("traefik", {}, crds=("github.com/traefik/traefik/v3", "docs/content/reference/dynamic-configuration")),
+    Module("cert-manager", {}, kinds=Kinds("github.com/cert-manager/cert-manager", "deploy/crds")),
+    Module("traefik", {}, kinds=Kinds("github.com/traefik/traefik/v3", "docs/content/reference/dynamic-configuration")),
     Module(
         "prometheus-operator",
         {},
-        crds=(
+        # All ten would take the API server eight seconds at each start.
+        kinds=Kinds(
             "github.com/prometheus-operator/prometheus-operator",
             "example/prometheus-operator-crd",
-            # All ten would take the API server eight seconds at each start.
-            "podmonitors",
-            "prometheusrules",
+            ("podmonitors", "prometheusrules"),
         ),
     ),
 )
@@ -99,7 +107,7 @@ class Programs:
 
     def crds(self) -> list[Path]:
         """The folders with custom resources."""
-        return [self.folders[module.name] / "crds" for module in MODULES if module.crds]
+        return [self.folders[module.name] / "crds" for module in MODULES if module.kinds]
 
 
 def cache_folder() -> Path:
@@ -132,7 +140,7 @@ def minio() -> Path:
 
 def target_of(module: Module) -> Path:
     """The folder of a module's build; its name depends on everything that affects the build."""
-    digest = hashlib.sha256(repr((sorted(module.programs.items()), module.ldflags, module.crds)).encode())
+    digest = hashlib.sha256(repr((sorted(module.programs.items()), module.ldflags, module.kinds)).encode())
     for name in ("go.mod", "go.sum"):
         digest.update((HERE / module.name / name).read_bytes())
     return cache_folder() / f"cluster-{module.name}-{digest.hexdigest()[:12]}"
@@ -165,13 +173,12 @@ def _build(go: str, module: Module, target: Path) -> None:
             _go(go, module, "build", *flags, "-o", f"{folder}/", *module.programs)
         for package, name in module.programs.items():
             (folder / _default_name(package)).rename(folder / name)
-        if module.crds:
-            name, inside, *plurals = module.crds
-            _go(go, module, "mod", "download", name)
-            source = _go(go, module, "list", "-m", "-f", "{{.Dir}}", name).strip()
+        if kinds := module.kinds:
+            _go(go, module, "mod", "download", kinds.module)
+            source = _go(go, module, "list", "-m", "-f", "{{.Dir}}", kinds.module).strip()
             (folder / "crds").mkdir()
-            for plural in plurals or ["*"]:
-                for file in Path(source, inside).glob(f"*_{plural}.yaml"):
+            for plural in kinds.plurals:
+                for file in Path(source, kinds.folder).glob(f"*_{plural}.yaml"):
                     # Not copytree: a module's folders are read-only, and so would ours be.
                     (folder / "crds" / file.name).write_bytes(file.read_bytes())
         folder.rename(target)
