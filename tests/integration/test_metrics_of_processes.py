@@ -126,6 +126,7 @@ def test_those_whose_callers_are_strangers_answer_at_another_port(tmp_path: Path
         counted = ("http_requests_total", endpoint, "GET", process, "200")
         wait_for(lambda: scraped(f"http://127.0.0.1:{port}/metrics").get(counted) == 20, "the requests")
         assert requests.get(f"{url}/metrics", timeout=PATIENCE).status_code == 404
+        assert requests.get(f"http://127.0.0.1:{port}/", timeout=PATIENCE).status_code == 404
         for each in slow:
             each.close()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event, Lock
 from unittest.mock import Mock
 
 import pytest
@@ -13,6 +15,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from app.process import scrape
+from app.process.scrape import THREADS
 from app.process.settings import Settings
 from tests.ports import free_port, listens
 from tests.waiting import wait_for
@@ -23,6 +26,24 @@ TIMEOUT = 60
 class Broken(Collector):
     def collect(self) -> Iterable[Metric]:
         raise RuntimeError("a secret")
+
+
+class Slow(Collector):
+    """Shows nothing until it may go on; `most` asked it at a time."""
+
+    def __init__(self) -> None:
+        self.go_on = Event()
+        self.most = self._asking = 0
+        self._lock = Lock()
+
+    def collect(self) -> Iterable[Metric]:
+        with self._lock:
+            self._asking += 1
+            self.most = max(self.most, self._asking)
+        self.go_on.wait(TIMEOUT)
+        with self._lock:
+            self._asking -= 1
+        return ()
 
 
 @pytest.fixture
@@ -51,23 +72,24 @@ def test_it_answers_in_the_format_that_is_asked_for(metrics: CollectorRegistry, 
     assert answer.headers["Content-Type"].startswith(content_type)
 
 
-def test_nothing_can_be_sent_to_it(metrics: CollectorRegistry) -> None:
-    assert requests.post(f"http://127.0.0.1:{served(metrics)}/metrics", timeout=TIMEOUT).status_code == 405
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/", 404), ("GET", "/metrics/x", 404), ("POST", "/metrics", 405)]
+)
+def test_it_answers_nothing_else(metrics: CollectorRegistry, method: str, path: str, status: int) -> None:
+    assert requests.request(method, f"http://127.0.0.1:{served(metrics)}{path}", timeout=TIMEOUT).status_code == status
 
 
-def test_an_error_is_not_told(metrics: CollectorRegistry, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_logged_and_not_told(metrics: CollectorRegistry, caplog: pytest.LogCaptureFixture) -> None:
     metrics.register(Broken())
     answer = requests.get(f"http://127.0.0.1:{served(metrics)}/metrics", timeout=TIMEOUT)
-    assert answer.status_code == 500
-    assert "secret" not in answer.text
-    assert "Broken" not in answer.text
-    assert "RuntimeError" in capfd.readouterr().err
+    assert (answer.status_code, answer.text) == (500, "see the log\n")
+    assert "the metrics can't be shown" in caplog.text
 
 
 @pytest.mark.parametrize("sent", [b"x" * 100_000, b"nonsense\r\n\r\n", b"\r\n\r\n", b"\xff \xff\r\n\r\n", b""])
-def test_what_is_no_request_ends_nothing(metrics: CollectorRegistry, sent: bytes) -> None:
+def test_what_is_no_request_ends_no_thread(metrics: CollectorRegistry, sent: bytes) -> None:
     port = served(metrics)
-    for _ in range(3):
+    for _ in range(THREADS + 1):
         with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as client:
             client.sendall(sent)
     assert requests.get(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT).status_code == 200
@@ -75,16 +97,31 @@ def test_what_is_no_request_ends_nothing(metrics: CollectorRegistry, sent: bytes
 
 @pytest.mark.slow
 def test_slow_scrapers_are_cut_off(metrics: CollectorRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While they are slow, the next is served."""
-    monkeypatch.setattr(scrape._Handler, "timeout", 0.2)
+    """Though each has a thread, the next is served."""
+    monkeypatch.setattr(scrape, "LIMIT", 0.2)
     port = served(metrics)
-    slow = [socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) for _ in range(3)]
+    slow = [socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) for _ in range(THREADS)]
     for each in slow:
         each.sendall(b"GET /metr")
     assert requests.get(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT).status_code == 200
     for each in slow:
         assert each.recv(1) == b""
         each.close()
+
+
+def test_a_few_are_answered_at_a_time_and_all_in_the_end(
+    metrics: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scrape, "LIMIT", TIMEOUT)
+    slow = Slow()
+    metrics.register(slow)
+    url = f"http://127.0.0.1:{served(metrics)}/metrics"
+    with ThreadPoolExecutor(THREADS + 3) as pool:
+        asked = [pool.submit(requests.get, url, timeout=TIMEOUT) for _ in range(THREADS + 3)]
+        wait_for(lambda: slow.most == THREADS, "each thread answers one")
+        slow.go_on.set()
+        assert [each.result().status_code for each in asked] == [200] * (THREADS + 3)
+    assert slow.most == THREADS
 
 
 def test_a_port_that_is_taken_is_tried_again(metrics: CollectorRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
