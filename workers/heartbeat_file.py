@@ -1,7 +1,7 @@
 """The heartbeat of a process: a file that it touches while it works.
 
 The loop that does the work touches the file, not a thread beside it, which would continue while the work hangs. A
-process whose file grows old is ended: locally by scripts/respawn, in a cluster by the pod's liveness probe. A process
+process whose file grows old is ended: locally by scripts/run, in a cluster by the pod's liveness probe. A process
 that waits for an unavailable Redis or API server goes on touching the file.
 """
 

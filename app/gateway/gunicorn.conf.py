@@ -5,14 +5,12 @@ from __future__ import annotations
 import resource
 from typing import Any
 
-from app.core.redis.processes import report_process
-from app.gateway import model_check
+from app.http import gunicorn_hooks
 from app.http.concurrency import CONNECTIONS
 from app.http.gunicorn_worker import listen_at, worker_for
 from app.process import scrape, shared_metrics
 from app.process.logs import logging_config
 from app.process.settings import Settings
-from app.process.threads import end_process_when_one_dies
 
 _settings = Settings.from_env()
 
@@ -32,6 +30,7 @@ logconfig_dict = logging_config(_settings.log_level)
 control_socket_disable = True
 # Where each worker counts.
 pre_fork, post_fork, child_exit = shared_metrics.pre_fork, shared_metrics.post_fork, shared_metrics.child_exit
+worker_exit = gunicorn_hooks.worker_exit
 
 OPEN_FILES = 65_536
 """A stream takes three: client, model's API, Redis; the usual soft limit is 1,024."""
@@ -52,11 +51,7 @@ def when_ready(server: object) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Called once in each process that serves."""
-    end_process_when_one_dies()
-    worker.reports = report_process("gateway", _settings, also=model_check.of_app(worker.wsgi).look)
+    # The main process has no use for what this imports.
+    from app.gateway import model_check
 
-
-def worker_exit(server: object, worker: Any) -> None:
-    """Called in a process that served, as it ends."""
-    if reports := getattr(worker, "reports", None):
-        reports.stop()
+    gunicorn_hooks.serving(worker, "gateway", _settings, also=model_check.of_app(worker.wsgi).look)

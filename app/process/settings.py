@@ -293,7 +293,7 @@ class Settings:
     gateway_connections_per_peer: int = setting(
         64, "connections", "of one workspace's address to a gateway process; 0 for no bound"
     )
-    gateway_grace: int = setting(3, "s", "for streams to end when the gateway stops; below the 4 s of scripts/respawn")
+    gateway_grace: int = setting(3, "s", "for streams to end when the gateway stops; below the 4 s of scripts/run")
     gateway_calls_per_session: int = setting(8, "requests", "of one session at a time")
     llm_base_url: str = setting("", "URL", "an OpenAI-compatible API, up to and with its /v1; empty: no model, no chat")
     llm_api_key: str = setting("", "text", "the key of that API; it never leaves the gateway", secret=True)
@@ -458,7 +458,7 @@ class Settings:
     )
 
     # The web process
-    web_workers: int = setting(2, "processes", "one a core")
+    web_workers: int = setting(2, "processes", "one a core; scripts/run starts one unless this is set")
     held_per_session: int = setting(
         16, "each", "event streams, waiting calls, and calls to its agent of one session at a time, in each web process"
     )

@@ -11,3 +11,6 @@ MANAGER = (
     "observer",
     "beat",
 )
+
+BEATING = frozenset(MANAGER) - {"web", "forward-auth", "gateway"}
+"""The processes with a heartbeat; gunicorn has its own."""

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import redis
@@ -95,8 +96,9 @@ class RedisServer:
     def url(self) -> str:
         return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
 
-    def start(self, environment: dict[str, str]) -> None:
-        """Start Redis and wait until it answers; `StartError` with the end of its log if it doesn't."""
+    def start(self, environment: dict[str, str], wait: Callable[[float], None] = time.sleep) -> None:
+        """Start Redis and wait until it answers; `StartError` with the end of its log if it doesn't. `wait`
+        lets so many seconds pass."""
         if self.version < (7,) and (self.folder / "appendonlydir").exists():
             raise StartError(
                 f"{self.folder} was written by Redis 7 or newer, which {self.program} (Redis {self.version[0]}) "
@@ -116,17 +118,17 @@ class RedisServer:
             )
         self.pid_file.parent.mkdir(exist_ok=True)
         self.pid_file.write_text(f"{self.process.pid}\n")
-        self._wait()
+        self._wait(wait)
 
     def _config(self) -> str:
         return CONFIG.format(port=self.port, password=self.password, folder=self.folder, most=self.most)
 
-    def _wait(self) -> None:
+    def _wait(self, wait: Callable[[float], None]) -> None:
         deadline = time.monotonic() + START_DEADLINE
         while time.monotonic() < deadline and self.alive():
             if not trouble(self.url):
                 return
-            time.sleep(0.05)
+            wait(0.05)
         self.stop()
         last = self.log.read_text(errors="replace").splitlines()[-5:]
         raise StartError("Redis did not start:\n" + "\n".join(last))

@@ -29,25 +29,30 @@ from app.process.settings import Settings, SettingsError
 from scripts.lib import leftovers, monitoring, procfile, redis_server
 from scripts.lib.data_dir import StartError, chosen_port, only_run, remembered_port, remembered_secret
 from scripts.lib.redis_server import RedisServer
+from scripts.lib.run_log import RunLog
+from scripts.lib.supervisor import Supervisor
 from workers.runtime.local.processes import KILL_LIMIT
 from workers.runtime.local.routes import web_url
+
+PROCFILE = Path(__file__).resolve().parents[2] / "Procfile"
 
 READY_DEADLINE = 60.0
 """Seconds until /readyz must answer; it takes about 3 on two cores."""
 
-PROCESSES_GRACE = 7.0
-"""Seconds for the Procfile's processes: honcho kills its own after 5."""
+READY_TICK = 0.1
+"""Seconds between two questions."""
+
+LEFTOVERS_GRACE = 7.0
+"""Seconds for the processes that a killed run left; the supervisor kills its own after less."""
 
 WORKSPACES_SLACK = 5.0
 """Seconds for all workspaces beyond the longest time of one; eight are ended at a time."""
 
-STEADY = 30.0
-"""Seconds after which the count of restarts is reset."""
-
 RESTARTS = 5
-"""Restarts in a row after which the run ends with an error: restarting does not help."""
+"""Attempts to restart Redis after which the run ends with an error."""
 
-TICK = 0.1
+TICK = 1.0
+"""Seconds between two looks at what no signal tells of."""
 
 IN_MEMORY = Path("/dev/shm")
 """For the metrics, 7 MB a program: every request writes to them, and on a disk that takes a fifth of web's time."""
@@ -86,6 +91,7 @@ def environment(data_dir: Path, settings: Settings, taken: set[int]) -> dict[str
     secret_key = settings.secret_key or remembered_secret(data_dir / "secret-key")
     archive_key = settings.archive_key or remembered_secret(data_dir / "archive-key", new_key)
     return {
+        "WEB_WORKERS": "1",
         **os.environ,
         **chosen,
         "DATA_DIR": str(data_dir),
@@ -94,8 +100,6 @@ def environment(data_dir: Path, settings: Settings, taken: set[int]) -> dict[str
         "ARCHIVE_KEY": archive_key,
         "FLOWER_ADDRESS": "127.0.0.1",
         "FLOWER_BASIC_AUTH": f"admin:{key}",
-        "PYTHONUNBUFFERED": "1",
-        leftovers.SUPERVISED: str(os.getpid()),
     }
 
 
@@ -144,16 +148,14 @@ class Service:
         self.log = data_dir / "log"
         self.stopping = stop
         self.redis: RedisServer | None = None
-        self.processes: subprocess.Popen[bytes] | None = None
-        self.started = 0.0
-        self.restarts = 0
+        self.supervisor: Supervisor | None = None
         self.environment: dict[str, str] = {}
         self.api_url = ""
 
     def start(self) -> None:
         """Start everything and wait until the API is ready; `StartError` if it doesn't become ready."""
         self.log.mkdir(parents=True, exist_ok=True)
-        leftovers.end(leftovers.find(self.data_dir, leftovers.SUPERVISED), PROCESSES_GRACE)
+        leftovers.end(leftovers.find(self.data_dir, leftovers.SUPERVISED), LEFTOVERS_GRACE)
         settings, taken = Settings.from_env(), set[int]()
         warn(dangerous_user(os.geteuid()))
         self.api_url = web_url(settings)
@@ -168,66 +170,57 @@ class Service:
             port = remembered_port(self.data_dir, "REDIS_PORT", taken)
             self.redis = RedisServer(self.data_dir / "redis", port, self.log / "redis.log", settings.redis_max_bytes)
             warn(redis_server.outdated(self.redis.program, self.redis.version))
-            self.redis.start(self.environment)
+            self.redis.start(self.environment, self.wait)
             self.environment["REDIS_URL"] = self.redis.url
-        self.start_processes()
+        self.start_processes(settings)
         self.wait_ready()
 
-    def start_processes(self) -> None:
-        self.started = time.monotonic()
-        self.processes = subprocess.Popen(
-            [sys.executable, "-m", "scripts.lib.procfile"],
-            stdin=subprocess.DEVNULL,
-            env=self.environment,
-            start_new_session=True,
-        )
+    def start_processes(self, settings: Settings) -> None:
+        log = RunLog(self.log / "run.log", os.environ.get("VERBOSE") == "1")
+        programs = procfile.programs(PROCFILE.read_text(), self.environment, settings.heartbeat_limit)
+        self.supervisor = Supervisor(programs, self.data_dir, log)
+        self.supervisor.start()
 
     def wait_ready(self) -> None:
         deadline = time.monotonic() + READY_DEADLINE
         while not self.stopping.requested and not is_ready(self.api_url):
             if time.monotonic() > deadline:
                 raise StartError(f"The API is not ready after {READY_DEADLINE:.0f} s. {self.last_words()}")
-            self.keep()
-            time.sleep(TICK)
+            self.keep(READY_TICK)
 
     def last_words(self) -> str:
         file = self.log / "run.log"
         lines = file.read_text(errors="replace").splitlines()[-30:] if file.exists() else []
         return f"The end of {file}:\n" + "\n".join(lines)
 
-    def keep(self) -> None:
-        """Restart dead parts: Redis with its data, or all processes if honcho has ended."""
+    def keep(self, seconds: float) -> None:
+        """Keep everything running for so long, or until a signal comes: the processes, and Redis with its data."""
         if self.redis is not None and not self.redis.alive():
             print("Redis has ended; restarting it.", file=sys.stderr)
             self.restart_redis(self.redis)
-        if self.processes is not None and self.processes.poll() is not None:
-            self.restarts = 1 if time.monotonic() - self.started > STEADY else self.restarts + 1
-            if self.restarts > RESTARTS:
-                raise StartError(f"The processes ended {RESTARTS} times in a row. {self.last_words()}")
-            print("The processes of the Procfile have ended; restarting them.", file=sys.stderr)
-            self.end_processes()
-            self.start_processes()
+        self.wait(seconds)
+
+    def wait(self, seconds: float) -> None:
+        """Let that time pass; the processes, once there are any, are kept running meanwhile."""
+        if self.supervisor is None:
+            time.sleep(seconds)
+        else:
+            self.supervisor.watch(seconds)
 
     def restart_redis(self, server: RedisServer) -> None:
         """Restart Redis, several times if need be; the run ends if it can't start."""
         for attempt in range(RESTARTS):
             try:
-                server.start(self.environment)
+                server.start(self.environment, self.wait)
                 return
             except StartError:
                 if attempt + 1 == RESTARTS:
                     raise
 
     def end_processes(self) -> None:
-        """End the processes of the Procfile, also orphans of honcho, but not Redis."""
-        if self.processes is not None:
-            self.processes.terminate()
-            try:
-                self.processes.wait(PROCESSES_GRACE)
-            except subprocess.TimeoutExpired:
-                self.processes.kill()
-                self.processes.wait()
-            self.processes = None
+        """End the processes of the Procfile, also what they left beside them, but not Redis."""
+        if self.supervisor is not None:
+            self.supervisor.stop()
         redis_pid = self.redis.process.pid if self.redis and self.redis.process else None
         left = [p for p in leftovers.find(self.data_dir, leftovers.SUPERVISED) if p.pid != redis_pid]
         leftovers.end(left, 1.0)
@@ -328,8 +321,7 @@ def run(data_dir: Path) -> int:
             if not stop.requested:
                 print(introduction(service), flush=True)
             while not stop.requested:
-                service.keep()
-                time.sleep(TICK)
+                service.keep(TICK)
             print("Stopping.", flush=True)
         finally:
             service.stop()

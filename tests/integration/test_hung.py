@@ -1,4 +1,4 @@
-"""Processes under scripts/respawn that live and do nothing, and such as wait for a Redis that says nothing."""
+"""Supervised processes that live and do nothing, and such as wait for a Redis that says nothing."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ LIMIT = 20
 
 CELERY = [sys.executable, "-m", "celery", "-A", "tests.integration.hasty"]
 COMMANDS = {
-    "worker": [*CELERY, "worker", "-Q", "wake", "-c", "1", "--without-gossip", "--without-mingle", "-l", "INFO"],
-    "beat": [*CELERY, "beat", "-l", "INFO", "--schedule", "beat-schedule"],
+    "worker": [*CELERY, "worker", "-Q", "wake", "-c", "1", "--without-gossip", "--without-mingle"],
+    "beat": [*CELERY, "beat"],
     "observer": [sys.executable, "-m", "workers.observer"],
 }
 PATIENCE = 120.0
@@ -33,7 +33,7 @@ PATIENCE = 120.0
 
 
 class Watched:
-    """A process of ours under scripts/respawn; `folder` is its data folder."""
+    """A process of ours under a supervisor; `folder` is its data folder."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.folder = folder
@@ -65,7 +65,7 @@ class Watched:
 
 
 @contextmanager
-def respawned(name: str, folder: Path, redis_url: str) -> Iterator[Watched]:
+def supervised(name: str, folder: Path, redis_url: str) -> Iterator[Watched]:
     watched = Watched(name, folder)
     environ = os.environ | {
         "REDIS_URL": redis_url,
@@ -74,7 +74,7 @@ def respawned(name: str, folder: Path, redis_url: str) -> Iterator[Watched]:
         "HEARTBEAT_FILE": str(folder / "pids" / f"{name}.heartbeat"),
         "PYTHONPATH": str(ROOT),
     }
-    command = [sys.executable, str(ROOT / "scripts" / "respawn"), "--heartbeat", str(LIMIT), *COMMANDS[name]]
+    command = [sys.executable, "-m", "tests.supervised", str(folder), "--heartbeat", str(LIMIT), *COMMANDS[name]]
     with watched.log.open("wb") as log:
         process = subprocess.Popen(command, env=environ, cwd=folder, stdout=log, stderr=log)
         try:
@@ -95,7 +95,7 @@ def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_process_that_hangs_is_replaced(name: str, tmp_path: Path, own_redis: OwnRedis) -> None:
     """It is there, its children are, and nothing of it ends by itself."""
-    with respawned(name, tmp_path, own_redis.url) as watched:
+    with supervised(name, tmp_path, own_redis.url) as watched:
         first = watched.up()
         os.kill(first, signal.SIGSTOP)
         watched.replaced(first)
@@ -105,7 +105,7 @@ def test_a_process_that_hangs_is_replaced(name: str, tmp_path: Path, own_redis: 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_redis_that_says_nothing_is_no_reason_to_start_anew(name: str, tmp_path: Path, own_redis: OwnRedis) -> None:
     """The process is not to blame: it asks again and again, for longer than a hung one is left alone."""
-    with respawned(name, tmp_path, own_redis.url) as watched:
+    with supervised(name, tmp_path, own_redis.url) as watched:
         first = watched.up()
         own_redis.freeze(True)
         frozen = time.time()
@@ -118,7 +118,7 @@ def test_a_redis_that_says_nothing_is_no_reason_to_start_anew(name: str, tmp_pat
 
 def test_a_worker_whose_pool_takes_nothing_is_replaced_and_the_task_done(tmp_path: Path, own_redis: OwnRedis) -> None:
     """Its event loop goes round, and hands the task to a process that hangs: no time limit has begun to run."""
-    with respawned("worker", tmp_path, own_redis.url) as watched:
+    with supervised("worker", tmp_path, own_redis.url) as watched:
         first = watched.up()
         [child] = wait_for(lambda: psutil.Process(first).children(), "the pool", watched.words)
         child.suspend()

@@ -19,6 +19,7 @@ from app.core.errors import StateUnavailable
 from app.core.service import NewSession
 from app.core.sessions.model import Status
 from app.process.settings import Settings
+from scripts.lib import procfile
 from tests.conftest import ROOT
 from tests.fake_agent import FakeAgent, fake_agent
 from tests.fakes import FakeRuntime
@@ -28,6 +29,7 @@ from workers.lifecycle.intents import Lifecycle
 from workers.sweeps import Sweeps
 
 PROMPTS = 200
+COMMAND = procfile.commands((ROOT / "Procfile").read_text())["delivery-worker"]
 SHORT = {"LEASE_TTL": "1", "STALE_AFTER": "0.5"}
 
 
@@ -38,23 +40,13 @@ class DeliveryWorker:
     def __init__(self, settings: Settings, log: Path) -> None:
         self._environ = os.environ | SHORT
         self._environ |= {"REDIS_URL": settings.redis_url, "DATA_DIR": str(settings.data_dir), "PYTHONPATH": str(ROOT)}
-        self._environ["SECRET_KEY"] = settings.secret_key
+        self._environ |= {"SECRET_KEY": settings.secret_key, "PROCESS_NAME": "delivery-worker"}
+        self._folder = settings.data_dir
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [
-            str(ROOT / "scripts" / "respawn"),
-            sys.executable,
-            "-m",
-            "celery",
-            "-A",
-            "workers.celery.app",
-            "worker",
-            "-Q",
-            "deliver",
-        ]
-        command += ["-c", "4", "--without-gossip", "--without-mingle", "-l", "INFO"]
+        command = [sys.executable, "-m", "tests.supervised", str(self._folder), *COMMAND]
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
                 command, cwd=ROOT, env=self._environ, stdout=output, stderr=output, start_new_session=True

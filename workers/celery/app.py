@@ -86,6 +86,7 @@ app.conf.update(
     broker_transport_options=task_queue.transport_options(task_queue.visibility_timeout(settings), BROKER_TIMEOUT),
     result_backend_transport_options={"visibility_timeout": task_queue.visibility_timeout(settings)},
     beat_scheduler=liveness.Scheduler,
+    beat_schedule_filename=str(settings.data_dir / "beat-schedule"),
     beat_schedule={
         task: {
             "task": task,

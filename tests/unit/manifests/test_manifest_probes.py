@@ -35,7 +35,7 @@ def test_whatever_listens_is_probed(overlay):
 
 
 def test_whatever_does_not_listen_shows_that_it_works(overlay):
-    """By the age of its heartbeat, as the process is told and as scripts/respawn counts it locally."""
+    """By the age of its heartbeat, as the process is told and as scripts/run counts it locally."""
     silent = {pod.name: pod.containers[0] for pod in pods(overlay).values() if not serves(pod.containers[0])}
     settings, limit = settings_of(overlay), Settings().heartbeat_limit
 

@@ -244,23 +244,19 @@ def test_the_introduction_names_the_folder_to_delete_to_start_anew(tmp_path: Pat
     assert f"To start anew, stop it and delete {tmp_path}." in serve.introduction(service)
 
 
-def test_only_the_gateway_is_given_the_models_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_gateway_is_given_the_models_key() -> None:
     """Every process gets everything else, and its name."""
-    monkeypatch.setenv("DATA_DIR", "/data")
-    monkeypatch.setenv("LLM_API_KEY", "the key")
-    monkeypatch.setenv("LLM_MODEL", "m")
-    assert procfile.environment("gateway")["LLM_API_KEY"] == "the key"
-    web = procfile.environment("web")
+    given = {"DATA_DIR": "/data", "LLM_API_KEY": "the key", "LLM_MODEL": "m"}
+    assert procfile.environment("gateway", given)["LLM_API_KEY"] == "the key"
+    web = procfile.environment("web", given)
     assert "LLM_API_KEY" not in web
     assert (web["LLM_MODEL"], web["PROCESS_NAME"]) == ("m", "web")
 
 
-def test_processes_show_metrics_where_they_were_given_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_show_metrics_where_they_were_given_a_port() -> None:
     """Each at its own, and the programs of several processes count in a folder of their own."""
-    monkeypatch.setenv("DATA_DIR", "/data")
-    monkeypatch.setenv("METRICS_PORT", "1")
-    monkeypatch.setenv("METRICS_PORT_BACKUP_WORKER", "9104")
-    told = {name: procfile.environment(name) for name in ("web", "backup-worker", "beat")}
+    given = {"DATA_DIR": "/data", "METRICS_PORT": "1", "METRICS_PORT_BACKUP_WORKER": "9104"}
+    told = {name: procfile.environment(name, given) for name in ("web", "backup-worker", "beat")}
     assert {name: each["METRICS_PORT"] for name, each in told.items()} == {
         "web": "0",
         "backup-worker": "9104",

@@ -6,7 +6,6 @@ import re
 import runpy
 from typing import Any
 
-import honcho.manager
 import pytest
 
 from app.agent import service as agent
@@ -15,7 +14,7 @@ from app.agent.tools import command, runner
 from app.core.prompts.agent_client import AGENT_TIMEOUT, UNSAVED_WORK_TIMEOUT
 from app.core.redis import task_queue
 from app.process.settings import Settings
-from scripts.lib import redis_server, serve
+from scripts.lib import redis_server, serve, supervisor
 from tests.conftest import ROOT
 from tests.manifests import MANIFESTS, OVERLAYS, pods, render, settings_of
 from workers import observer, tasks
@@ -28,7 +27,6 @@ from workers.runtime.local.launcher import Launcher
 from workers.runtime.local.storage import WorkspaceStorage
 
 DEFAULT = Settings()
-RESPAWN = runpy.run_path(str(ROOT / "scripts/respawn"))["GRACE"]
 
 LEAVE = UNSAVED_WORK_TIMEOUT + 2 * AGENT_TIMEOUT
 """s: workers/agents/shutdown.py asks for the risk, cancels, and has the conversation stored."""
@@ -118,10 +116,10 @@ def test_a_worker_waits_longer_for_a_job_than_that_may_last():
 
 
 def test_local_processes_end_before_they_are_killed(monkeypatch):
-    """gunicorn, then respawn, then honcho, then scripts/run."""
+    """gunicorn, then scripts/run, which waits longer for what another run left."""
     for config in ("app/gunicorn.conf.py", "app/gateway/gunicorn.conf.py"):
-        assert gunicorn(config, monkeypatch) < RESPAWN
-    assert RESPAWN < honcho.manager.KILL_WAIT < serve.PROCESSES_GRACE
+        assert gunicorn(config, monkeypatch) < supervisor.GRACE
+    assert supervisor.GRACE < serve.LEFTOVERS_GRACE
 
 
 def test_local_workspaces_end_before_the_run_gives_up_on_them():
@@ -134,7 +132,7 @@ def test_systemd_waits_longer_than_the_run_may_take_to_end():
     """Processes, workspaces, Redis; between them it kills what is left, for 3 s each time."""
     unit = (ROOT / "docs/operations.md").read_text()
     [given] = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
-    run = serve.PROCESSES_GRACE + serve.workspaces_limit(DEFAULT) + redis_server.STOP_GRACE + 2 * 3.0
+    run = supervisor.GRACE + supervisor.KILL_LIMIT + serve.workspaces_limit(DEFAULT) + redis_server.STOP_GRACE + 2 * 3.0
 
     assert run < int(given)
 

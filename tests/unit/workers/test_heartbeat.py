@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.process.settings import Settings
+from scripts.lib import procfile
 from tests.conftest import ROOT
 from tests.world import World
 from workers import observer
@@ -182,9 +182,10 @@ def test_a_observer_whose_loop_hangs_does_not_count_as_one_that_sees(
     assert told
 
 
-def test_the_limit_is_the_same_wherever_it_stands() -> None:
-    """The Procfile's; that of the pods' probes is held by test_manifest_probes."""
-    procfile = (ROOT / "Procfile").read_text()
-    limited = [line.partition(":")[0] for line in procfile.splitlines() if "--heartbeat" in line]
-    assert limited == ["worker", "sweeper", "backup-worker", "delivery-worker", "observer", "beat"]
-    assert procfile.count(f"${{HEARTBEAT_LIMIT:-{Settings().heartbeat_limit:.0f}}}") == len(limited)
+def test_each_process_without_gunicorn_is_watched_with_the_limit(tmp_path: Path) -> None:
+    """Locally; the limit of the pods' probes is held by test_manifest_probes."""
+    found = procfile.programs((ROOT / "Procfile").read_text(), {"DATA_DIR": str(tmp_path)}, heartbeat_limit=77.0)
+    limited = {each.name: each.heartbeat_limit for each in found if each.heartbeat_limit is not None}
+    assert list(limited) == ["worker", "sweeper", "backup-worker", "delivery-worker", "observer", "beat"]
+    assert set(limited.values()) == {77.0}
+    assert len({each.environment["HEARTBEAT_FILE"] for each in found}) == len(found)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
-from honcho.environ import parse_procfile
 
 from app.core.errors import StillEnding
 from app.core.prompts.agent_client import AgentClient
 from app.core.redis import task_queue
 from app.core.sessions.attempts import MAX_ATTEMPTS
 from app.core.sessions.model import Status
+from scripts.lib import procfile
 from tests.conftest import ROOT
 from tests.fake_agent import FakeAgent
 from tests.world import World
@@ -165,7 +163,7 @@ def test_what_waits_for_workspaces_shares_no_queue_with_wakes_deliveries_backups
 
 
 def test_every_queue_has_a_process_and_sweeps_have_threads_that_nobody_else_takes() -> None:
-    commands = parse_procfile((ROOT / "Procfile").read_text()).processes
+    commands = procfile.commands((ROOT / "Procfile").read_text())
     served = [name for command in commands.values() for name in _option(command, "-Q").split(",") if name]
     assert sorted(served) == sorted(task_queue.QUEUES)
     sweeper = commands["sweeper"]
@@ -173,9 +171,8 @@ def test_every_queue_has_a_process_and_sweeps_have_threads_that_nobody_else_take
     assert int(_option(sweeper, "-c")) >= tasks.CONCURRENCY_LIMIT + SWEEPS_OF_A_KIND
 
 
-def _option(command: str, name: str) -> str:
-    found = re.search(rf"(?:^| ){name} (\S+)", command)
-    return found.group(1) if found else ""
+def _option(command: list[str], name: str) -> str:
+    return command[command.index(name) + 1] if name in command else ""
 
 
 @pytest.mark.parametrize("task", [task_queue.SLEEP, task_queue.LEAVE])
