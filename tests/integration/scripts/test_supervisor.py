@@ -143,6 +143,28 @@ def test_a_command_that_does_not_exist_is_an_error_not_a_loop(tmp_path):
     assert done.line() == ""
 
 
+def test_a_command_that_can_not_be_started_again_is_tried_until_it_can(tmp_path):
+    """Its program is replaced, or there is no memory for it: the other programs go on meanwhile."""
+    program, away = tmp_path / "program", tmp_path / "away"
+    program.write_text("#!/bin/sh\necho up\nexec sleep 60\n")
+    program.chmod(0o755)
+    thing = Supervised(tmp_path, str(program))
+    try:
+        assert thing.line() == "up"
+        program.rename(away)
+        os.kill(thing.pid(), signal.SIGKILL)
+        assert "ended with -9" in thing.line()
+        for _ in range(3):
+            assert "can't be started: No such file or directory" in thing.line()
+        away.rename(program)
+        while "can't be started" in (line := thing.line()):
+            pass
+        assert line == "up"
+    finally:
+        thing.process.terminate()
+        thing.process.communicate(timeout=DEADLINE)
+
+
 BEATING = (
     "import os, pathlib, time\nprint('up')\n"
     "while True: pathlib.Path(os.environ['HEARTBEAT_FILE']).touch(); time.sleep(0.1)"

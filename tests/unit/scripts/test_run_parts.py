@@ -47,6 +47,14 @@ def test_a_run_has_a_secret_key_and_a_gateway_that_stay_the_same(tmp_path):
     assert stat.S_IMODE((tmp_path / "secret-key").stat().st_mode) == 0o600
 
 
+def test_one_machine_has_one_process_of_web_unless_more_are_asked_for(tmp_path, monkeypatch):
+    """It answers hundreds of calls a second, and each takes 66 MB."""
+    monkeypatch.delenv("WEB_WORKERS", raising=False)
+    assert environment(tmp_path, Settings(port=free_port()), set())["WEB_WORKERS"] == "1"
+    monkeypatch.setenv("WEB_WORKERS", "4")
+    assert environment(tmp_path, Settings(port=free_port()), set())["WEB_WORKERS"] == "4"
+
+
 def test_a_secret_key_of_the_users_own_is_taken(tmp_path):
     """Nothing is made then."""
     chosen = environment(tmp_path, Settings(port=free_port(), secret_key="s" * 32), set())
