@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from socketserver import TCPServer
 from threading import Thread, Timer
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -42,6 +43,13 @@ class _Handler(WSGIRequestHandler):
 
 class _Server(WSGIServer):
     request_queue_size = 8
+
+    def server_bind(self) -> None:
+        # Not HTTPServer's, which asks DNS for a name of this host, and imports an encoding for that: a process that is
+        # forked meanwhile would wait for ever for that module.
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
 
     def get_request(self) -> Any:
         try:

@@ -77,7 +77,12 @@ def test_a_forked_process_ends_too() -> None:
 
 @pytest.mark.parametrize(
     "installed",
-    ["workers/observer.py", "workers/celery/app.py", "app/gunicorn.conf.py", "app/gateway/gunicorn.conf.py"],
+    ["workers/observer.py", "workers/celery/app.py", "app/http/gunicorn_hooks.py"],
 )
 def test_every_process_with_threads_says_so(installed: str) -> None:
     assert "end_process_when_one_dies()" in (ROOT / installed).read_text()
+
+
+@pytest.mark.parametrize("served", ["app/gunicorn.conf.py", "app/forward_auth.conf.py", "app/gateway/gunicorn.conf.py"])
+def test_every_gunicorn_does_what_its_processes_have_in_common(served: str) -> None:
+    assert "gunicorn_hooks.serving(worker, " in (ROOT / served).read_text()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Event, Lock
 from unittest.mock import Mock
 
@@ -17,6 +21,7 @@ from prometheus_client.registry import Collector
 from app.process import scrape
 from app.process.scrape import THREADS
 from app.process.settings import Settings
+from tests.conftest import ROOT
 from tests.ports import free_port, listens
 from tests.waiting import wait_for
 
@@ -156,3 +161,42 @@ def test_on_one_machine_it_listens_on_loopback(
     scrape.serve(Settings(metrics_port=1, bind="::", runtime=runtime), metrics)
     wait_for(lambda: bool(asked), "the thread begins")
     assert asked == [host]
+
+
+MAIN_PROCESS = """
+import runpy, socket, sys, threading
+for config in ("app/forward_auth.conf.py", "app/gateway/gunicorn.conf.py"):
+    conf = runpy.run_path(config)
+port = int(sys.argv[1])
+before = set(sys.modules)
+conf["when_ready"](None)
+for path in ("/metrics", "/elsewhere"):
+    while True:
+        try:
+            with socket.socket() as asking:
+                asking.settimeout(5)
+                asking.connect(("127.0.0.1", port))
+                asking.sendall(b"GET " + path.encode() + b" HTTP/1.1\\r\\nHost: here\\r\\n\\r\\n")
+                answer = asking.recv(65_536)
+        except ConnectionRefusedError:
+            continue
+        break
+    assert answer.split()[1] == (b"200" if path == "/metrics" else b"404"), answer
+print(sorted(set(sys.modules) - before))
+"""
+
+
+def test_the_threads_import_nothing(tmp_path: Path) -> None:
+    """gunicorn forks its workers beside them: a module that one of them is importing then can't be imported in the
+    worker, which waits for ever."""
+    environ = os.environ | {"METRICS_PORT": str(port := free_port()), "DATA_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", MAIN_PROCESS, str(port)],
+        cwd=ROOT,
+        env=environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert done.stdout == "[]\n", done.stderr
