@@ -35,6 +35,7 @@ class Supervised:
             cwd=ROOT,
             env=os.environ | {"PROCESS_NAME": "thing"} | beat,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
         )
 
@@ -48,12 +49,12 @@ class Supervised:
 
 
 @pytest.fixture
-def supervised(tmp_path: Path) -> Iterator[Callable[..., Supervised]]:
-    """Keeps a piece of Python running, in an interpreter of its own."""
+def kept(tmp_path: Path) -> Iterator[Callable[..., Supervised]]:
+    """Keeps a command running until the test ends."""
     made: list[Supervised] = []
 
-    def make(code: str, *options: str) -> Supervised:
-        made.append(Supervised(tmp_path, *options, sys.executable, "-u", "-c", code))
+    def make(*arguments: str) -> Supervised:
+        made.append(Supervised(tmp_path, *arguments))
         return made[-1]
 
     yield make
@@ -63,18 +64,15 @@ def supervised(tmp_path: Path) -> Iterator[Callable[..., Supervised]]:
 
 
 @pytest.fixture
-def forked(tmp_path: Path) -> Iterator[Callable[..., Supervised]]:
+def supervised(kept: Callable[..., Supervised]) -> Callable[..., Supervised]:
+    """Keeps a piece of Python running, in an interpreter of its own."""
+    return lambda code, *options: kept(*options, sys.executable, "-u", "-c", code)
+
+
+@pytest.fixture
+def forked(kept: Callable[..., Supervised]) -> Callable[..., Supervised]:
     """Keeps a module running, in a fork of the supervisor."""
-    made: list[Supervised] = []
-
-    def make(*arguments: str) -> Supervised:
-        made.append(Supervised(tmp_path, "python", "-m", "tests.integration.scripts.of_a_fork", *arguments))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.process.terminate()
-        one.process.communicate(timeout=DEADLINE)
+    return lambda *arguments: kept("python", "-m", "tests.integration.scripts.of_a_fork", *arguments)
 
 
 def test_a_killed_command_is_started_again(supervised):
@@ -136,33 +134,31 @@ def test_a_stop_is_heeded_between_two_starts(supervised):
     assert not thing.file.exists()
 
 
-def test_a_command_that_does_not_exist_is_an_error_not_a_loop(tmp_path):
+def test_a_command_that_does_not_exist_is_an_error_not_a_loop(kept):
     """A misspelt Procfile must not look like a process that dies."""
-    done = Supervised(tmp_path, "no-such-command")
-    assert done.process.wait(DEADLINE) == 1
-    assert done.line() == ""
+    thing = kept("no-such-command")
+    printed, said = thing.process.communicate(timeout=DEADLINE)
+    assert thing.process.returncode == 1
+    assert "no-such-command" in said
+    assert printed == ""
 
 
-def test_a_command_that_can_not_be_started_again_is_tried_until_it_can(tmp_path):
+def test_a_command_that_can_not_be_started_again_is_tried_until_it_can(kept, tmp_path):
     """Its program is replaced, or there is no memory for it: the other programs go on meanwhile."""
     program, away = tmp_path / "program", tmp_path / "away"
     program.write_text("#!/bin/sh\necho up\nexec sleep 60\n")
     program.chmod(0o755)
-    thing = Supervised(tmp_path, str(program))
-    try:
-        assert thing.line() == "up"
-        program.rename(away)
-        os.kill(thing.pid(), signal.SIGKILL)
-        assert "ended with -9" in thing.line()
-        for _ in range(3):
-            assert "can't be started: No such file or directory" in thing.line()
-        away.rename(program)
-        while "can't be started" in (line := thing.line()):
-            pass
-        assert line == "up"
-    finally:
-        thing.process.terminate()
-        thing.process.communicate(timeout=DEADLINE)
+    thing = kept(str(program))
+    assert thing.line() == "up"
+    program.rename(away)
+    os.kill(thing.pid(), signal.SIGKILL)
+    assert "ended with -9" in thing.line()
+    for _ in range(3):
+        assert "can't be started: No such file or directory" in thing.line()
+    away.rename(program)
+    while "can't be started" in (line := thing.line()):
+        pass
+    assert line == "up"
 
 
 BEATING = (
