@@ -32,8 +32,10 @@ from tests.manifests import (
     unrestricted,
     with_components,
 )
+from tests.unit.manifests.test_manifest_capacity import quantity
+from workers.runtime.base import ProofOrder
 from workers.runtime.kubernetes.config import KubernetesConfig
-from workers.runtime.kubernetes.job_objects import BACKUP_CLAIM
+from workers.runtime.kubernetes.job_objects import BACKUP_CLAIM, drill_job
 from workers.runtime.kubernetes.objects import other_hosts, pod_template
 from workers.runtime.kubernetes.scalers import AUTHENTICATION
 from workers.runtime.local.routes import OUR_HEADERS, fixed
@@ -299,15 +301,29 @@ def test_every_size_of_a_workspace_fits_the_limits(overlay):
     choices = KubernetesConfig.of(Settings(runtime="kubernetes", workspace_image="w:1", secret_key="k" * 32))
     pod = pod_template(Identity(uuid="abcd1234", user_id="u", created_at=0.0, size="large"), choices)["spec"]
 
-    for container in pod["containers"]:
-        assert container["resources"]["limits"] == limits["max"]
     request, limit = ({"ephemeral-storage": each} for each in choices.disk)
-    assert limits["max"] == {"cpu": sizes["large"][1], "memory": sizes["large"][3], **limit}
+    largest = {"cpu": sizes["large"][1], "memory": sizes["large"][3]}
+    for container in pod["containers"]:
+        assert container["resources"]["limits"] == largest | limit
+    disk = f"{2 * int(choices.volume_size.removesuffix('Gi'))}Gi"
+    assert limits["max"] == largest | {"ephemeral-storage": disk}
     assert limits["default"] == {"cpu": sizes["standard"][1], "memory": sizes["standard"][3], **limit}
     assert limits["defaultRequest"] == {"cpu": sizes["standard"][0], "memory": sizes["standard"][2], **request}
     assert {"requests.cpu", "requests.memory", "persistentvolumeclaims", "requests.storage"} <= set(
         quota["spec"]["hard"]
     )
+
+
+def test_a_drill_of_a_full_volume_fits_the_limits(overlay):
+    """What it restores is on its node's disk. An ext4 has an inode for each 16 KiB."""
+    [limits] = of_kind(overlay, "LimitRange", WORKSPACES)["workspaces"]["spec"]["limits"]
+    choices = KubernetesConfig.of(Settings(runtime="kubernetes", workspace_image="w:1", secret_key="k" * 32))
+    size = int(choices.volume_size.removesuffix("Gi")) * 2**30
+    order = ProofOrder(uuid="abcd1234", id="p000000000000000", files=size // 2**14, size=size)
+    [container] = drill_job(order, choices)["spec"]["template"]["spec"]["containers"]
+
+    for name, limit in container["resources"]["limits"].items():
+        assert quantity(limit) <= quantity(limits["max"][name]), name
 
 
 def test_dev_keeps_conversations_where_those_who_store_them_write_and_web_reads():

@@ -53,14 +53,20 @@ class BackupJobs:
         not end, and what `check` raises, after the Job and its pod are gone."""
         name = job["metadata"]["name"]
         uid = self._begin(job, keys, credential)
-        pod = self._pod(uid)
-        deadline = time.monotonic() + job["spec"]["activeDeadlineSeconds"] + MARGIN
+        pod, began = self._pod(uid), time.monotonic()
+        deadline = began + job["spec"]["activeDeadlineSeconds"] + MARGIN
         while time.monotonic() < deadline:
             self._cancel_unless_wanted(name, uid, check)
-            message = self._message(name, pod.look())
+            pods = pod.look()
+            message = self._message(name, pods)
             if message is not None:
                 self.end(name)
                 return read_outcome(message, backup)
+            if not pods and time.monotonic() > began + self._patience:
+                self.end(name)
+                raise RetryableError(
+                    f"The cluster makes no pod for the Job {name}: a quota or the LimitRange refuses it."
+                )
             time.sleep(POLL)
         self.end(name)
         raise RetryableError(f"The Job of {backup} did not end in time.")

@@ -392,6 +392,17 @@ def test_a_restore_point_is_proven_by_a_job_without_a_workspace(keyed: Kubernete
     assert not [name for kind, name in api.names() if kind in ("jobs", "secrets")]
 
 
+def test_a_job_that_is_given_no_pod_keeps_its_worker_no_longer_than_a_start_may_take(
+    on_cluster: Settings, redis_client: redis.Redis, api: FakeApi
+) -> None:
+    """As where a quota or the LimitRange refuses the pod; the Job's own deadline is 54 minutes."""
+    hurried = replace(on_cluster, archive_key=KEY, progress_timeout=0.01)
+    keyed = KubernetesRuntime(hurried, redis_client, api.cluster())
+    with pytest.raises(RetryableError, match="no pod"):
+        keyed.prove_point(A, ProofOrder(uuid=A, id=order(A).id, files=1, size=2))
+    assert not [name for kind, name in api.names() if kind in ("jobs", "secrets")]
+
+
 def test_without_an_archive_key_there_are_no_restore_points(runtime: KubernetesRuntime) -> None:
     started(runtime)
     with pytest.raises(PermanentError, match="ARCHIVE_KEY"):
