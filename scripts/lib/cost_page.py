@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "cost.md"
 SYSTEM = ROOT / "manifests" / "base" / "system"
 GKE = ROOT / "manifests" / "overlays" / "gke" / "settings.env"
+SMALL = ROOT / "manifests" / "components" / "small" / "requests.yaml"
 COMMAND = "python -m scripts.lib.cost_page"
 BEGIN = f"<!-- costs: written by {COMMAND} -->"
 END = "<!-- end of costs -->"
@@ -62,8 +63,17 @@ BALANCER_HOUR = Decimal("0.025")
 """$: a forwarding rule of the load balancer before the ingress (cloud.google.com/vpc/network-pricing, 2025); traffic
 comes on top."""
 
+CLUSTER_CREDIT = Decimal("74.40")
+"""$: a month's credit of a billing account for the fees of zonal and Autopilot clusters
+(cloud.google.com/kubernetes-engine/pricing, 2025)."""
+
+BALANCER = ("load balancer", BALANCER_HOUR * HOURS_PER_MONTH)
+
 INGRESS = (2, "100m", "128Mi")
 """Replicas, CPU and memory of the ingress controller, which the manifests of the service do not bring."""
+
+SMALL_USERS = 100
+"""For how many the component `small` is."""
 
 PEAK = 4
 """How many times the average of sessions is awake at the busiest hour."""
@@ -111,6 +121,25 @@ def processes() -> tuple[Process, ...]:
     return (*sorted(_deployed(), key=lambda each: each.name), _process("ingress", replicas, [(cpu, memory)]))
 
 
+@cache
+def small_processes() -> tuple[Process, ...]:
+    """The service with the component `small`: one pod of each process that it names, and of the ingress controller."""
+    disks = {each.name: each.disk_gib for each in processes()}
+    _, cpu, memory = INGRESS
+    named = [
+        (each["metadata"]["name"], each["spec"]["template"]["spec"]["containers"])
+        for each in yaml.safe_load_all(SMALL.read_text())
+    ]
+    pods = [replace(_process(name, 1, list(map(_requests, asked))), disk_gib=disks[name]) for name, asked in named]
+    return (*sorted(pods, key=lambda each: each.name), _process("ingress", 1, [(cpu, memory)]))
+
+
+def small_platform(prices: Prices) -> Decimal:
+    """A month of that service without GKE's fee, which `CLUSTER_CREDIT` covers."""
+    pods = sum((each.dollars(prices) for each in small_processes()), Decimal(0))
+    return pods + BALANCER_HOUR * HOURS_PER_MONTH
+
+
 def a_user(hours: int, prices: Prices) -> User:
     """One session, awake and at work for so many hours, with its volume, a backup and restore points kept all month."""
     month = HOURS_PER_MONTH * 3_600
@@ -155,7 +184,7 @@ def gke(storage_class: str = "") -> Settings:
 def tables() -> str:
     """All that the page computes."""
     prices = Prices.of(gke())
-    parts = (_users(prices), _service(prices), _all(prices), _archived(prices), _disks())
+    parts = (_users(prices), _service(prices), _small(prices), _all(prices), _archived(prices), _disks())
     return "\n\n".join("\n".join(part) for part in parts)
 
 
@@ -197,14 +226,32 @@ def _users(prices: Prices) -> Iterator[str]:
 def _service(prices: Prices) -> Iterator[str]:
     yield "### The service"
     yield ""
-    pods = processes()
+    fee = CLUSTER_HOUR * HOURS_PER_MONTH
+    yield from _pods(processes(), prices, (("GKE's fee", fee), BALANCER, ("**in all**", platform(1, 1, prices))))
+
+
+def _small(prices: Prices) -> Iterator[str]:
+    total, fee = small_platform(prices), CLUSTER_HOUR * HOURS_PER_MONTH
+    yield f"### The service for up to {SMALL_USERS} users"
+    yield ""
+    yield "With the component `small`, as in the overlay `small`: one pod of each process, and no Flower."
+    yield ""
+    yield from _pods(small_processes(), prices, (BALANCER, ("**in all, without GKE's fee**", total)))
+    yield ""
+    credit, whole = _money(CLUSTER_CREDIT), _money(total + fee)
+    shares = (total, total + fee, platform(SMALL_USERS, 1, prices))
+    alone, with_fee, usual = (_money(each / SMALL_USERS) for each in shares)
+    yield f"GKE's fee, {_money(fee)}, is not among them: Google credits {credit} a month to a billing account, for one"
+    yield f"zonal or Autopilot cluster. Where another cluster has used that up, it is {whole} in all. For {SMALL_USERS}"
+    yield f"users that is {alone} a user, {with_fee} with the fee; without the component {usual}, with the fee."
+
+
+def _pods(pods: Sequence[Process], prices: Prices, more: Sequence[tuple[str, Decimal]]) -> Iterator[str]:
     rows = [
         (f"`{each.name}`", str(each.replicas), f"{each.vcpus}", f"{each.gib:.3f}", _money(each.dollars(prices)))
         for each in pods
     ]
-    rows.append(("GKE's fee", "", "", "", _money(CLUSTER_HOUR * HOURS_PER_MONTH)))
-    rows.append(("load balancer", "", "", "", _money(BALANCER_HOUR * HOURS_PER_MONTH)))
-    rows.append(("**in all**", "", "", "", _money(platform(1, 1, prices))))
+    rows += [(name, "", "", "", _money(dollars)) for name, dollars in more]
     yield from _table(("Process", "Replicas", "vCPU each", "GiB each", "A month"), rows)
 
 

@@ -19,8 +19,6 @@ from tests.cluster.manager import PATIENCE, Manager
 from tests.contract.cluster import own_namespace
 from tests.integration import minio
 
-ROLE = "arn:aws:iam::123456789012:role/archive"
-
 
 @pytest.fixture
 def manager(
@@ -35,13 +33,10 @@ def manager(
             namespace,
             redis_server,
             folder,
-            BACKUP_URL=f"s3://{minio.BUCKET}/kept",
-            BACKUP_ROLE=ROLE,
+            BACKUP_ROLE=minio.ROLE,
             ARCHIVE_KEY=new_key(),
             RESTORE_POINT_INTERVAL="86400",
-            AWS_ENDPOINT_URL=url,
-            AWS_ACCESS_KEY_ID=minio.USER,
-            AWS_SECRET_ACCESS_KEY=minio.PASSWORD,
+            **minio.settings(url),
         )
         with manager.web(), manager.workers():
             yield manager

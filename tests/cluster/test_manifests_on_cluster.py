@@ -70,7 +70,7 @@ def place() -> Iterator[Place]:
         kubectl("delete", "namespace", "--wait=false", "--ignore-not-found", *found.namespaces())
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", [*OVERLAYS, "small"])
 def test_every_object_is_accepted(place, overlay):
     """Without a warning, which is how Pod Security speaks of a Deployment whose pods it would refuse."""
     objects = place.moved(render(MANIFESTS / "overlays" / overlay))

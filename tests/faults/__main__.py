@@ -1,9 +1,10 @@
 """The service under random calls and faults, for as long as one wants: the fuzzer, a prompt beside a sleep, stops, a
-hostile session beside quiet ones; what a hostile tenant tries at its doors; and each alert by its fault.
+hostile session, or a store that hangs, beside quiet ones; what a hostile tenant tries at its doors; and each alert by
+its fault.
 
     python -m tests.faults --seed 1 fuzz --seconds 3600
     python -m tests.faults races --trials 500
-    python -m tests.faults neighbours --rounds 3
+    python -m tests.faults neighbours --rounds 3 --store
     python -m tests.faults tour
     python -m tests.faults alerts
     scripts/cluster/cluster exec env API_URL=… API_KEY=… PYTHONPATH=$PWD \\
@@ -20,12 +21,13 @@ import random
 import sys
 import tempfile
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from tests.faults import alarm_faults, alarming, fuzz, neighbours, racing, stopping, touring
 from tests.faults.places import Place, local_place
 from tests.faults.troubling import Mood
+from tests.integration import minio
 
 
 def place_of(runtime: str, folder: Path, settings: Mapping[str, str]) -> AbstractContextManager[Place]:
@@ -37,15 +39,30 @@ def place_of(runtime: str, folder: Path, settings: Mapping[str, str]) -> Abstrac
     return cluster_place(folder, **settings)
 
 
-def tour(runtime: str, folder: Path) -> list[str]:
+def host_of(runtime: str) -> str:
+    """The address of this machine by which a cluster's pods reach it; "" without a cluster."""
     if runtime == "local":
-        host, visits = "", touring.ON_MACHINE
-    else:
-        from scripts.cluster import layout
+        return ""
+    from scripts.cluster import layout
 
-        host, visits = layout.NODE_IP, touring.ON_CLUSTER
+    return layout.NODE_IP
+
+
+def tour(runtime: str, folder: Path) -> list[str]:
+    host = host_of(runtime)
+    visits = touring.ON_CLUSTER if host else touring.ON_MACHINE
     with touring.surroundings(folder, host) as around, place_of(runtime, folder, around.settings) as place:
         return touring.run(place, around, visits)
+
+
+def beside_others(runtime: str, folder: Path, rounds: int, *, store: bool) -> list[str]:
+    host, settings = host_of(runtime), dict(neighbours.SETTINGS)
+    with ExitStack() as opened:
+        if store:
+            url = opened.enter_context(minio.running(folder, host or "127.0.0.1"))
+            settings |= minio.settings(url) | {"BACKUP_ROLE": minio.ROLE if host else ""}
+        place = opened.enter_context(place_of(runtime, folder, settings))
+        return neighbours.run(place, rounds, store=store)
 
 
 def main() -> int:
@@ -58,6 +75,7 @@ def main() -> int:
         plays.add_parser(name, help=what).add_argument("--trials", type=int, default=10)
     beside = plays.add_parser("neighbours", help="a hostile session beside quiet ones")
     beside.add_argument("--rounds", type=int, default=3)
+    beside.add_argument("--store", action="store_true", help="beside a store that hangs, too")
     plays.add_parser("tour", help="what a hostile tenant tries at each door")
     names = [fault.name for fault in alarm_faults.FAULTS]
     alerts = plays.add_parser("alerts", help="each alert by its real fault; over an hour for all")
@@ -80,15 +98,14 @@ def main() -> int:
         return bool(alarming.run(folder, os.environ["CODE_SERVER"], chosen))
     if options.play == "tour":
         return bool(tour(options.runtime, folder))
-    settings = neighbours.SETTINGS if options.play == "neighbours" else {}
-    with place_of(options.runtime, folder, settings) as place:
+    if options.play == "neighbours":
+        return bool(beside_others(options.runtime, folder, options.rounds, store=options.store))
+    with place_of(options.runtime, folder, {}) as place:
         match options.play:
             case "races":
                 return bool(racing.run(place, options.trials, random.Random(seed)))
             case "stops":
                 return bool(stopping.run(place, options.trials, random.Random(seed), folder))
-            case "neighbours":
-                return bool(neighbours.run(place, options.rounds))
         mood = Mood(options.mood) if options.mood else None
         limits = {"first": options.first, "most": options.rounds}
         without = options.without.split(",")

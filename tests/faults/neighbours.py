@@ -1,8 +1,9 @@
-"""How fast quiet sessions wake beside a hostile one, against without it, in rounds that alternate.
+"""How fast quiet sessions wake beside a hostile one, and beside busy ones whose store hangs, against without either, in
+rounds that alternate.
 
 The hostile session waits, streams, trickles and sends large documents, also as its agent (`hostile.py`); its own agent
 does not answer, its volume has a file of 2 TiB that takes no room, which it has backed up, and it is put to sleep and
-woken all the time.
+woken all the time. The busy ones are woken, changed, backed up and put to sleep all the time.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import os
 import secrets
 import signal
 import statistics
@@ -19,16 +21,20 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import cycle
 
 import requests
 
 from app.core.access.keyring import CATEGORIES
+from app.core.redis.task_queue import QUEUES
 from app.process.settings import Settings
 from tests.faults.hostile import Target, attack
 from tests.faults.places import Place
+from tests.integration import minio
 from tests.waiting import wait_for
 
 QUIET = 20
+BUSY = 4
 TARGET = 1.5
 SPARSE = 2 * 1024**4
 """Bytes."""
@@ -45,15 +51,22 @@ SETTINGS = {f"RATE_LIMIT_{name.upper()}": str(getattr(Settings(), f"rate_limit_{
     "API_KEYS": json.dumps(
         [{"name": "product", "role": "admin", "sha256": hashlib.sha256(KEY.encode()).hexdigest(), "limits": PLENTY}]
     ),
+    "DRILL_CYCLE": str(Settings().drill_cycle),
 }
-"""What the play is played with: the rate limits that the service comes with, and a key of the product's own servers
-with limits of its own, as a product has one."""
+"""What the play is played with: the rate limits and drills that the service comes with, and a key of the product's own
+servers with limits of its own, as a product has one."""
 
 WAIT = {"X-API-Key": KEY, "Prefer": "wait=30"}
 AT_ONCE = {"X-API-Key": KEY, "Prefer": "respond-async"}
 TIMEOUT = 60.0
 NAP = 10.0
 """s between two calls that put the hostile session to sleep, wake it, or have it backed up."""
+
+BREATH = 1.0
+"""s between two busy sessions' turns."""
+
+DRAINED = 300.0
+"""s after which the workers have done what the store held up."""
 
 
 @dataclass
@@ -72,12 +85,13 @@ class Seen:
 
 
 class Neighbours:
-    """The quiet sessions, and the hostile one, of a place."""
+    """The quiet sessions, the hostile one, and the busy ones of a place."""
 
-    def __init__(self, place: Place, quiet: int) -> None:
+    def __init__(self, place: Place, quiet: int, busy: int) -> None:
         self.place = place
         self.quiet = [self._asleep(f"{place.prefix}quiet-{number}") for number in range(quiet)]
         self.hostile = self._create(f"{place.prefix}hostile")
+        self.busy = [self._asleep(f"{place.prefix}busy-{number}") for number in range(busy)]
 
     def round(self, seen: Seen) -> None:
         """Wake each of the quiet ones in turn, open its editor, and put it to sleep."""
@@ -131,9 +145,32 @@ class Neighbours:
             attacker.kill()
             clicks.join(2 * TIMEOUT)
 
+    @contextmanager
+    def beside_busy(self) -> Iterator[None]:
+        """The block runs beside all that the product does for the busy sessions."""
+        over, seen = threading.Event(), Counter[str]()
+        work = threading.Thread(target=self._work, args=(over, seen))
+        work.start()
+        try:
+            time.sleep(SETTLED)
+            yield
+        finally:
+            over.set()
+            work.join(2 * TIMEOUT)
+            print(f"the busy sessions were answered: {dict(sorted(seen.items()))}", flush=True)
+
+    def drain(self) -> None:
+        """Wait until the workers have done all that was asked until now."""
+        client = self.place.redis()
+
+        def idle() -> bool:
+            return not any(client.llen(queue) for queue in QUEUES) and not client.hlen("unacked")
+
+        wait_for(idle, "the workers to have nothing to do", seconds=DRAINED)
+
     def end(self) -> None:
         """Let nothing of it stay."""
-        for uuid in (*self.quiet, self.hostile):
+        for uuid in (*self.quiet, self.hostile, *self.busy):
             self._done("DELETE", f"/session/{uuid}?backup=false", AT_ONCE)
 
     def _click(self, over: threading.Event) -> None:
@@ -144,6 +181,17 @@ class Neighbours:
                 self._ask("POST", f"/session/{self.hostile}/{what}", AT_ONCE)
                 over.wait(NAP)
         self.place.end_agent(self.hostile, signal.SIGCONT)
+
+    def _work(self, over: threading.Event, seen: Counter[str]) -> None:
+        """What the product does for the busy sessions' users."""
+        for uuid in cycle(self.busy):
+            for what, headers in (("wake", WAIT), ("backup", AT_ONCE), ("sleep", AT_ONCE)):
+                answer = self._ask("POST", f"/session/{uuid}/{what}", headers)
+                seen[f"{what} {answer.status_code if answer is not None else 'none'}"] += 1
+                if what == "wake":
+                    self.place.write(uuid, {"work": os.urandom(64)})
+            if over.wait(BREATH):
+                return
 
     def _asleep(self, user: str) -> str:
         uuid = self._create(user)
@@ -177,49 +225,63 @@ class Neighbours:
 
 @dataclass
 class Compared:
-    """What was seen `without` the hostile session and `beside` it, which processes were `restarted`, and the most
-    `memory` that each part had beside it, in bytes."""
+    """What was seen `without` the others, `beside` the hostile session, and beside busy ones while the store was
+    `hanging`; which processes were `restarted`, and the most `memory` that each part had beside the hostile one, in
+    bytes."""
 
-    without: Seen
-    beside: Seen
-    restarted: list[str]
-    memory: Counter[str]
+    without: Seen = field(default_factory=Seen)
+    beside: Seen = field(default_factory=Seen)
+    hanging: Seen = field(default_factory=Seen)
+    restarted: list[str] = field(default_factory=list)
+    memory: Counter[str] = field(default_factory=Counter)
 
     def wrong(self) -> list[str]:
         """What may not be at any speed."""
-        return [*self.without.errors, *self.beside.errors, *(f"{part} was restarted" for part in self.restarted)]
+        errors = [*self.without.errors, *self.beside.errors, *self.hanging.errors]
+        return [*errors, *(f"{part} was restarted" for part in self.restarted)]
 
-    def ratio(self) -> float:
-        return self.beside.p95() / self.without.p95()
+    def ratio(self, other: Seen) -> float:
+        return other.p95() / self.without.p95()
+
+    def shown(self) -> str:
+        lines = [f"without: {self.without.shown()}"]
+        for name, other in (("hostile session", self.beside), ("store that hangs", self.hanging)):
+            if other.woken:
+                lines.append(f"{name}: {other.shown()}")
+        return "\n".join(lines)
 
 
-def compare(place: Place, rounds: int, quiet: int = QUIET) -> Compared:
-    """Measure in so many rounds of either kind."""
-    neighbours = Neighbours(place, quiet)
-    before, memory = place.lives(), Counter[str]()
-    without, beside = Seen(), Seen()
+def compare(place: Place, rounds: int, quiet: int = QUIET, *, store: bool = False) -> Compared:
+    """Measure in so many rounds of each kind; with `store` the place's store is `minio.running`'s of this process."""
+    neighbours = Neighbours(place, quiet, BUSY if store else 0)
+    before, seen = place.lives(), Compared()
     # The first wakes of all warm up.
     neighbours.round(Seen())
     for number in range(rounds):
-        neighbours.round(without)
+        neighbours.round(seen.without)
         with neighbours.beside_hostile():
-            neighbours.round(beside)
-            memory |= Counter(place.memory())
-        print(f"round {number}: without it {without.shown()}; beside it {beside.shown()}", flush=True)
-    restarted = sorted(before - place.lives())
+            neighbours.round(seen.beside)
+            seen.memory |= Counter(place.memory())
+        if store:
+            with minio.hanging(), neighbours.beside_busy():
+                neighbours.round(seen.hanging)
+            neighbours.drain()
+        print(f"after round {number}\n{seen.shown()}", flush=True)
+    seen.restarted = sorted(before - place.lives())
     neighbours.end()
-    return Compared(without, beside, restarted, memory)
+    return seen
 
 
-def run(place: Place, rounds: int) -> list[str]:
+def run(place: Place, rounds: int, *, store: bool = False) -> list[str]:
     """Measure, and show it; what went wrong."""
-    seen = compare(place, rounds)
+    seen = compare(place, rounds, store=store)
     memory = ", ".join(f"{part} {size / 1e6:.0f}" for part, size in sorted(seen.memory.items()))
-    print(
-        f"\nwithout it: {seen.without.shown()}\nbeside it: {seen.beside.shown()}\np95 {seen.ratio():.2f}x\nMB: {memory}"
-    )
+    print(f"\n{seen.shown()}\nMB: {memory}")
     wrong = seen.wrong()
-    if seen.ratio() > TARGET:
-        wrong.append(f"p95 is {seen.ratio():.2f}x of without it, more than {TARGET}x")
+    for name, other in (("a hostile session", seen.beside), ("a store that hangs", seen.hanging)):
+        if other.woken:
+            print(f"p95 beside {name}: {seen.ratio(other):.2f}x")
+            if seen.ratio(other) > TARGET:
+                wrong.append(f"p95 beside {name} is {seen.ratio(other):.2f}x of without it, more than {TARGET}x")
     print("\n".join(wrong), flush=True)
     return wrong

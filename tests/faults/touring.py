@@ -44,7 +44,6 @@ PLENTY = dict.fromkeys(CATEGORIES, "100000/minute")
 WAKES = 2
 """Wakes an hour that its key has."""
 
-ROLE = "arn:aws:iam::123456789012:role/archive"
 PATIENCE = 120.0
 """s for what takes a few, on a busy machine."""
 
@@ -105,17 +104,14 @@ def surroundings(folder: Path, cluster_host: str = "") -> Iterator[Surroundings]
     bound = {"name": "mallory", "role": "admin", "user_prefix": MALLORY, "limits": PLENTY | {"wake": f"{WAKES}/hour"}}
     told = {
         "API_KEYS": json.dumps([bound | {"sha256": hashlib.sha256(KEY.encode()).hexdigest()}]),
-        "BACKUP_URL": f"s3://{minio.BUCKET}/kept",
-        "BACKUP_ROLE": ROLE if cluster_host else "",
-        "AWS_ACCESS_KEY_ID": minio.USER,
-        "AWS_SECRET_ACCESS_KEY": minio.PASSWORD,
+        "BACKUP_ROLE": minio.ROLE if cluster_host else "",
     }
     with ExitStack() as opened:
         store = opened.enter_context(minio.running(folder, host))
         collector = opened.enter_context(Collector())
         listener = opened.enter_context(Listener(host).listening())
         traces = {} if cluster_host else collector.environment
-        yield Surroundings(listener, collector, {**told, **traces, "AWS_ENDPOINT_URL": store})
+        yield Surroundings(listener, collector, {**told, **traces, **minio.settings(store)})
 
 
 class Tenant:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 
@@ -22,6 +23,8 @@ from tests.waiting import wait_for
 
 USER, PASSWORD = "the-root-user", "the-root-password"
 BUCKET = "backups-of-all"
+ROLE = "arn:aws:iam::123456789012:role/archive"
+"""What Jobs' credentials are made from; MinIO takes any."""
 
 
 @contextmanager
@@ -44,6 +47,27 @@ def running(folder: Path, host: str = "127.0.0.1") -> Iterator[str]:
     finally:
         process.kill()
         process.wait()
+
+
+def settings(url: str) -> dict[str, str]:
+    """Those of a service whose backups lie in the store at this URL, which it owns."""
+    return {
+        "BACKUP_URL": f"s3://{BUCKET}/kept",
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": USER,
+        "AWS_SECRET_ACCESS_KEY": PASSWORD,
+    }
+
+
+@contextmanager
+def hanging() -> Iterator[None]:
+    """The store that this process runs takes connections, and answers nothing on them."""
+    [process] = [each for each in psutil.Process().children() if each.name() == "minio"]
+    process.suspend()
+    try:
+        yield
+    finally:
+        process.resume()
 
 
 def use_as_owner(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
