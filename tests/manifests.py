@@ -143,6 +143,24 @@ def pods(objects: Iterable[Object]) -> dict[str, Pod]:
     }
 
 
+UNITS = {"m": 0.001, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "": 1}
+
+Requests = dict[str, float]
+"""Of `cpu` in cores and `memory` in bytes."""
+
+
+def quantity(text: str) -> float:
+    """A quantity of Kubernetes in cores or bytes."""
+    digits = text.rstrip("KMGim")
+    return float(digits) * UNITS[text[len(digits) :]]
+
+
+def requests_of(spec: Object) -> Requests:
+    """What a pod asks for."""
+    asked = [each["resources"]["requests"] for each in spec["containers"]]
+    return {name: sum(quantity(each[name]) for each in asked) for name in ("cpu", "memory")}
+
+
 def unrestricted(spec: Object) -> Iterator[str]:
     """What in a pod spec breaks Pod Security "restricted", or this project's own rules beyond it
     (https://kubernetes.io/docs/concepts/security/pod-security-standards/)."""

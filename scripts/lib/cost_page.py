@@ -56,18 +56,16 @@ DAYS = {10: 5, 40: 10}
 POINTS_MIB = 155
 """Of the restore points of 304 MB of files after ten sleeps and an archive, as measured (docs/cost.md says how)."""
 
-CLUSTER_HOUR = Decimal("0.10")
-"""$: GKE's management fee of a cluster (cloud.google.com/kubernetes-engine/pricing, 2025)."""
+FEE = Decimal("0.10") * HOURS_PER_MONTH
+"""$ a month: GKE's management fee of a cluster (cloud.google.com/kubernetes-engine/pricing, 2025)."""
 
-BALANCER_HOUR = Decimal("0.025")
-"""$: a forwarding rule of the load balancer before the ingress (cloud.google.com/vpc/network-pricing, 2025); traffic
-comes on top."""
+BALANCER = Decimal("0.025") * HOURS_PER_MONTH
+"""$ a month: a forwarding rule of the load balancer before the ingress (cloud.google.com/vpc/network-pricing, 2025);
+traffic comes on top."""
 
-CLUSTER_CREDIT = Decimal("74.40")
-"""$: a month's credit of a billing account for the fees of zonal and Autopilot clusters
+CREDIT = Decimal("74.40")
+"""$ a month: what a billing account is given for the fees of zonal and Autopilot clusters
 (cloud.google.com/kubernetes-engine/pricing, 2025)."""
-
-BALANCER = ("load balancer", BALANCER_HOUR * HOURS_PER_MONTH)
 
 INGRESS = (2, "100m", "128Mi")
 """Replicas, CPU and memory of the ingress controller, which the manifests of the service do not bring."""
@@ -135,9 +133,9 @@ def small_processes() -> tuple[Process, ...]:
 
 
 def small_platform(prices: Prices) -> Decimal:
-    """A month of that service without GKE's fee, which `CLUSTER_CREDIT` covers."""
+    """A month of that service without GKE's fee, which `CREDIT` covers."""
     pods = sum((each.dollars(prices) for each in small_processes()), Decimal(0))
-    return pods + BALANCER_HOUR * HOURS_PER_MONTH
+    return pods + BALANCER
 
 
 def a_user(hours: int, prices: Prices) -> User:
@@ -167,7 +165,7 @@ def platform(users: int, hours: int, prices: Prices) -> Decimal:
     """A month of the service itself, for so many users."""
     grown = times(users, hours)
     pods = sum((each.dollars(prices, grown if each.name in GROWING else 1) for each in processes()), Decimal(0))
-    return pods + (CLUSTER_HOUR + BALANCER_HOUR) * HOURS_PER_MONTH
+    return pods + FEE + BALANCER
 
 
 def gke(storage_class: str = "") -> Settings:
@@ -226,32 +224,33 @@ def _users(prices: Prices) -> Iterator[str]:
 def _service(prices: Prices) -> Iterator[str]:
     yield "### The service"
     yield ""
-    fee = CLUSTER_HOUR * HOURS_PER_MONTH
-    yield from _pods(processes(), prices, (("GKE's fee", fee), BALANCER, ("**in all**", platform(1, 1, prices))))
+    more = {"GKE's fee": FEE, "load balancer": BALANCER, "**in all**": platform(1, 1, prices)}
+    yield from _pods(processes(), prices, more)
 
 
 def _small(prices: Prices) -> Iterator[str]:
-    total, fee = small_platform(prices), CLUSTER_HOUR * HOURS_PER_MONTH
+    alone, usual = small_platform(prices), platform(SMALL_USERS, 1, prices)
     yield f"### The service for up to {SMALL_USERS} users"
     yield ""
     yield "With the component `small`, as in the overlay `small`: one pod of each process, and no Flower."
     yield ""
-    yield from _pods(small_processes(), prices, (BALANCER, ("**in all, without GKE's fee**", total)))
+    more = {"load balancer": BALANCER, "**in all, without GKE's fee**": alone}
+    yield from _pods(small_processes(), prices, more)
     yield ""
-    credit, whole = _money(CLUSTER_CREDIT), _money(total + fee)
-    shares = (total, total + fee, platform(SMALL_USERS, 1, prices))
-    alone, with_fee, usual = (_money(each / SMALL_USERS) for each in shares)
-    yield f"GKE's fee, {_money(fee)}, is not among them: Google credits {credit} a month to a billing account, for one"
-    yield f"zonal or Autopilot cluster. Where another cluster has used that up, it is {whole} in all. For {SMALL_USERS}"
-    yield f"users that is {alone} a user, {with_fee} with the fee; without the component {usual}, with the fee."
+    yield f"GKE's fee, {_money(FEE)}, is not among them: Google credits {_money(CREDIT)} a month to a billing account, for"
+    yield f"one zonal or Autopilot cluster. Where another has used that up, it is {_money(alone + FEE)} in all."
+    shares = (_money(each / SMALL_USERS) for each in (alone, alone + FEE, usual))
+    yield "For {} users that is {} a user, {} with the fee; without the component {}, with the fee.".format(
+        SMALL_USERS, *shares
+    )
 
 
-def _pods(pods: Sequence[Process], prices: Prices, more: Sequence[tuple[str, Decimal]]) -> Iterator[str]:
+def _pods(pods: Sequence[Process], prices: Prices, more: Mapping[str, Decimal]) -> Iterator[str]:
     rows = [
         (f"`{each.name}`", str(each.replicas), f"{each.vcpus}", f"{each.gib:.3f}", _money(each.dollars(prices)))
         for each in pods
     ]
-    rows += [(name, "", "", "", _money(dollars)) for name, dollars in more]
+    rows += [(name, "", "", "", _money(dollars)) for name, dollars in more.items()]
     yield from _table(("Process", "Replicas", "vCPU each", "GiB each", "A month"), rows)
 
 

@@ -80,6 +80,8 @@ class Seen:
         return statistics.quantiles(self.woken, n=20)[-1]
 
     def shown(self) -> str:
+        if not self.woken:
+            return f"no wakes, {len(self.errors)} errors"
         p50, p95 = 1000 * statistics.median(self.woken), 1000 * self.p95()
         return f"{len(self.woken)} wakes, p50 {p50:.0f}, p95 {p95:.0f} ms, {len(self.errors)} errors"
 
@@ -240,15 +242,13 @@ class Compared:
         errors = [*self.without.errors, *self.beside.errors, *self.hanging.errors]
         return [*errors, *(f"{part} was restarted" for part in self.restarted)]
 
-    def ratio(self, other: Seen) -> float:
-        return other.p95() / self.without.p95()
+    def ratios(self) -> dict[str, float]:
+        """How p95 beside each of the others is to that without them, as far as there were wakes."""
+        others = {"a hostile session": self.beside, "a store that hangs": self.hanging}
+        return {name: seen.p95() / self.without.p95() for name, seen in others.items() if seen.woken}
 
     def shown(self) -> str:
-        lines = [f"without: {self.without.shown()}"]
-        for name, other in (("hostile session", self.beside), ("store that hangs", self.hanging)):
-            if other.woken:
-                lines.append(f"{name}: {other.shown()}")
-        return "\n".join(lines)
+        return f"without: {self.without.shown()}\nhostile: {self.beside.shown()}\nhanging: {self.hanging.shown()}"
 
 
 def compare(place: Place, rounds: int, quiet: int = QUIET, *, store: bool = False) -> Compared:
@@ -278,10 +278,9 @@ def run(place: Place, rounds: int, *, store: bool = False) -> list[str]:
     memory = ", ".join(f"{part} {size / 1e6:.0f}" for part, size in sorted(seen.memory.items()))
     print(f"\n{seen.shown()}\nMB: {memory}")
     wrong = seen.wrong()
-    for name, other in (("a hostile session", seen.beside), ("a store that hangs", seen.hanging)):
-        if other.woken:
-            print(f"p95 beside {name}: {seen.ratio(other):.2f}x")
-            if seen.ratio(other) > TARGET:
-                wrong.append(f"p95 beside {name} is {seen.ratio(other):.2f}x of without it, more than {TARGET}x")
+    for name, ratio in seen.ratios().items():
+        print(f"p95 beside {name}: {ratio:.2f}x")
+        if ratio > TARGET:
+            wrong.append(f"p95 beside {name} is {ratio:.2f}x of without it, more than {TARGET}x")
     print("\n".join(wrong), flush=True)
     return wrong

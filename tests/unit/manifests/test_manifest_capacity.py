@@ -8,7 +8,18 @@ import pytest
 
 from app.core.sessions.model import Identity
 from app.process.settings import Settings
-from tests.manifests import MANIFESTS, OVERLAYS, PROCESSES, Object, of_kind, pods, render, settings_of
+from tests.manifests import (
+    MANIFESTS,
+    OVERLAYS,
+    PROCESSES,
+    Object,
+    Requests,
+    of_kind,
+    pods,
+    render,
+    requests_of,
+    settings_of,
+)
 from workers.runtime.kubernetes import job_objects
 from workers.runtime.kubernetes.config import KubernetesConfig
 from workers.runtime.kubernetes.objects import pod_template
@@ -18,22 +29,6 @@ SMALL_NODE = {"cpu": 2.0, "memory": 7 * 2**30}
 
 WORKSPACES = 3
 """At the least, beside the manager."""
-
-UNITS = {"m": 0.001, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "": 1}
-
-Requests = dict[str, float]
-
-
-def quantity(text: str) -> float:
-    """A quantity of Kubernetes in cores or bytes."""
-    digits = text.rstrip("KMGim")
-    return float(digits) * UNITS[text[len(digits) :]]
-
-
-def requests_of(spec: Object) -> Requests:
-    """What a pod asks for."""
-    asked = [each["resources"]["requests"] for each in spec["containers"]]
-    return {name: sum(quantity(each[name]) for each in asked) for name in SMALL_NODE}
 
 
 def total(pods: Iterable[Requests]) -> Requests:

@@ -7,8 +7,7 @@ import copy
 
 from app.core.costs.prices import Prices
 from scripts.lib import cost_page
-from tests.manifests import MANIFESTS, SYSTEM, Object, Pod, of_kind, pods, render
-from tests.unit.manifests.test_manifest_capacity import requests_of
+from tests.manifests import MANIFESTS, SYSTEM, Object, Pod, of_kind, pods, render, requests_of
 
 WITH_TWO = {"web", "forward-auth", "gateway", "worker", "sweeper", "backup-worker", "delivery-worker", "observer"}
 

@@ -25,6 +25,7 @@ from tests.manifests import (
     Object,
     of_kind,
     pods,
+    quantity,
     render,
     renderer,
     selects,
@@ -32,7 +33,6 @@ from tests.manifests import (
     unrestricted,
     with_components,
 )
-from tests.unit.manifests.test_manifest_capacity import quantity
 from workers.runtime.base import ProofOrder
 from workers.runtime.kubernetes.config import KubernetesConfig
 from workers.runtime.kubernetes.job_objects import BACKUP_CLAIM, drill_job

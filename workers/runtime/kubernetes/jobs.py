@@ -65,7 +65,7 @@ class BackupJobs:
             if not pods and time.monotonic() > began + self._patience:
                 self.end(name)
                 raise RetryableError(
-                    f"The cluster makes no pod for the Job {name}: a quota or the LimitRange refuses it."
+                    f"The Job {name} did not start. It has no pod; its events say why, as a full quota or a LimitRange."
                 )
             time.sleep(POLL)
         self.end(name)
