@@ -237,8 +237,8 @@ def _small(prices: Prices) -> Iterator[str]:
     more = {"load balancer": BALANCER, "**in all, without GKE's fee**": alone}
     yield from _pods(small_processes(), prices, more)
     yield ""
-    yield f"GKE's fee, {_money(FEE)}, is not among them: Google credits {_money(CREDIT)} a month to a billing account, for"
-    yield f"one zonal or Autopilot cluster. Where another has used that up, it is {_money(alone + FEE)} in all."
+    yield f"GKE's fee, {_money(FEE)}, is not among them: Google credits {_money(CREDIT)} a month to a billing account,"
+    yield f"for one zonal or Autopilot cluster. Where another has used that up, it is {_money(alone + FEE)} in all."
     shares = (_money(each / SMALL_USERS) for each in (alone, alone + FEE, usual))
     yield "For {} users that is {} a user, {} with the fee; without the component {}, with the fee.".format(
         SMALL_USERS, *shares
