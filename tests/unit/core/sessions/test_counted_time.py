@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import redis
@@ -22,13 +22,14 @@ DAY = 86_400.0
 
 
 @pytest.fixture
-def world(redis_client: redis.Redis, tmp_path: Path) -> World:
+def world(make_world: Callable[..., World]) -> World:
     """Sessions end after their time to live: nothing is archived without a key."""
-    return World(redis_client, tmp_path, archive_retention=1.0)
+    return make_world(archive_retention=1.0)
 
 
-def a_dead_sessions_backup(world: World) -> Backup:
-    """The last backup of a session that is terminated, whose tombstone is gone too."""
+@pytest.fixture
+def backup(world: World) -> Backup:
+    """The last one of a session that is terminated, whose tombstone is gone too."""
     uuid = world.asleep("bob")
     world.sessions.delete(uuid)
     world.work()
@@ -42,8 +43,10 @@ def a_dead_sessions_backup(world: World) -> Backup:
     return world.core.backups.get(name)
 
 
-def sweep(world: World) -> None:
-    """All that delete something, as beat asks for them."""
+def sweep(world: World, passed: float = 0.0) -> None:
+    """All that delete something, as beat asks for them; after so much time in which the service ran."""
+    if passed:
+        world.pass_time(passed)
     world.sweeps.expired()
     world.sweeps.index()
     world.sweeps.retention()
@@ -55,16 +58,16 @@ def restart(world: World) -> None:
     world.sweeps = Sweeps(world.core, world.runtime, world.lifecycle, world.clock, world.clock)
 
 
-def is_kept(world: World, name: str) -> bool:
+def is_kept(world: World, backup: Backup) -> bool:
     try:
-        world.core.backups.get(name)
+        world.core.backups.get(backup.name)
     except BackupNotFound:
         return False
-    return world.core.backup_store.exists(name)
+    return world.core.backup_store.exists(backup.name)
 
 
-def test_a_clock_that_jumps_by_100_days_deletes_nothing(world: World) -> None:
-    uuid, backup = world.asleep(ttl=30 * DAY), a_dead_sessions_backup(world)
+def test_a_clock_that_jumps_by_100_days_deletes_nothing(world: World, backup: Backup) -> None:
+    uuid = world.asleep(ttl=30 * DAY)
     world.core.history_store.write(backup.uuid, Checkpoint([{"id": "m"}]))
     world.now = max(world.now, world.core.history_store.last_written(backup.uuid) or 0.0)
     sweep(world)
@@ -72,76 +75,62 @@ def test_a_clock_that_jumps_by_100_days_deletes_nothing(world: World) -> None:
     for _ in range(3):
         sweep(world)
         world.now += 1
-    assert world.get(uuid).status is Status.SLEEPING
-    assert is_kept(world, backup.name)
+    assert (world.get(uuid).status, is_kept(world, backup)) == (Status.SLEEPING, True)
     assert world.core.history_store.read(backup.uuid) is not None
 
 
-def test_after_a_jump_everything_goes_when_its_time_has_really_passed(world: World) -> None:
-    uuid, backup = world.asleep(ttl=30 * DAY), a_dead_sessions_backup(world)
-    world.pass_time(10 * DAY)
-    sweep(world)
+def test_after_a_jump_everything_goes_when_its_time_has_really_passed(world: World, backup: Backup) -> None:
+    uuid = world.asleep(ttl=30 * DAY)
+    sweep(world, 10 * DAY)
     world.now += 100 * DAY
     sweep(world)
-    world.pass_time(20 * DAY - 60)
-    sweep(world)
+    sweep(world, 20 * DAY - 60)
     assert world.get(uuid).status is Status.SLEEPING
-    world.pass_time(120)
-    sweep(world)
+    sweep(world, 120)
     assert world.get(uuid).status is Status.TERMINATED
-    world.pass_time(60 * DAY - 120)
-    sweep(world)
-    assert is_kept(world, backup.name)
-    world.pass_time(120)
-    sweep(world)
-    assert not is_kept(world, backup.name)
+    sweep(world, 60 * DAY - 120)
+    assert is_kept(world, backup)
+    sweep(world, 120)
+    assert not is_kept(world, backup)
 
 
-def test_a_restart_under_a_wrong_clock_deletes_nothing(world: World) -> None:
+def test_a_restart_under_a_wrong_clock_deletes_nothing(world: World, backup: Backup) -> None:
     """Its Redis is the one of before, its memory isn't."""
-    uuid, backup = world.asleep(ttl=30 * DAY), a_dead_sessions_backup(world)
+    uuid = world.asleep(ttl=30 * DAY)
     sweep(world)
     world.now += 100 * DAY
     restart(world)
     world.sweeps.retention()
     sweep(world)
-    assert world.get(uuid).status is Status.SLEEPING
-    assert is_kept(world, backup.name)
+    assert (world.get(uuid).status, is_kept(world, backup)) == (Status.SLEEPING, True)
 
 
-def test_a_service_that_was_off_for_100_days_counts_none_of_them(world: World) -> None:
+def test_a_service_that_was_off_for_100_days_counts_none_of_them(world: World, backup: Backup) -> None:
     """Off twice: what ran in between counts."""
-    uuid, backup = world.asleep(ttl=30 * DAY), a_dead_sessions_backup(world)
+    uuid = world.asleep(ttl=30 * DAY)
     for _ in range(2):
         sweep(world)
         world.now += 100 * DAY
         restart(world)
         sweep(world)
-        world.pass_time(14 * DAY)
-        sweep(world)
-    assert world.get(uuid).status is Status.SLEEPING
-    assert is_kept(world, backup.name)
-    world.pass_time(3 * DAY)
-    sweep(world)
+        sweep(world, 14 * DAY)
+    assert (world.get(uuid).status, is_kept(world, backup)) == (Status.SLEEPING, True)
+    sweep(world, 3 * DAY)
     assert world.get(uuid).status is Status.TERMINATED
 
 
-def test_a_clock_that_goes_wrong_and_back_again_changes_nothing(world: World) -> None:
+def test_a_clock_that_goes_wrong_and_back_again_changes_nothing(world: World, backup: Backup) -> None:
     """Both ways round: ahead and corrected, behind and corrected."""
-    uuid, backup = world.asleep(ttl=30 * DAY), a_dead_sessions_backup(world)
+    uuid = world.asleep(ttl=30 * DAY)
     for wrong in (100 * DAY, -100 * DAY):
-        world.pass_time(5 * DAY)
-        sweep(world)
+        sweep(world, 5 * DAY)
         world.now += wrong
         sweep(world)
-        world.pass_time(600)
-        sweep(world)
+        sweep(world, 600)
         world.now -= wrong
         sweep(world)
-    assert world.get(uuid).status is Status.SLEEPING
-    assert is_kept(world, backup.name)
-    world.pass_time(31 * DAY)
-    sweep(world)
+    assert (world.get(uuid).status, is_kept(world, backup)) == (Status.SLEEPING, True)
+    sweep(world, 31 * DAY)
     assert world.get(uuid).status is Status.TERMINATED
 
 
@@ -158,8 +147,7 @@ def test_a_use_noted_by_a_clock_that_was_ahead_is_written_down_as_now(world: Wor
     world.now -= 1_000 * DAY
     sweep(world)
     assert world.get(uuid).last_activity == world.now
-    world.pass_time(30 * DAY + 60)
-    sweep(world)
+    sweep(world, 30 * DAY + 60)
     assert world.get(uuid).status is Status.TERMINATED
 
 
@@ -175,20 +163,17 @@ def test_a_use_under_a_clock_that_is_behind_makes_no_session_older(world: World)
     assert world.get(uuid).status is Status.WAKING
 
 
-def test_after_redis_was_lost_the_age_of_backups_counts_from_then(world: World) -> None:
+def test_after_redis_was_lost_the_age_of_backups_counts_from_then(world: World, backup: Backup) -> None:
     """Nobody knows any more which of the time before was counted."""
-    backup = a_dead_sessions_backup(world)
     world.now += 100 * DAY
     world.core.redis.flushall()
     world.sweeps.retention()
     sweep(world)
-    assert is_kept(world, backup.name)
-    world.pass_time(89 * DAY)
-    sweep(world)
-    assert is_kept(world, backup.name)
-    world.pass_time(2 * DAY)
-    sweep(world)
-    assert not is_kept(world, backup.name)
+    assert is_kept(world, backup)
+    sweep(world, 89 * DAY)
+    assert is_kept(world, backup)
+    sweep(world, 2 * DAY)
+    assert not is_kept(world, backup)
 
 
 @pytest.mark.parametrize("ttl", [1.0, 5.0])

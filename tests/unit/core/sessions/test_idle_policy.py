@@ -21,7 +21,6 @@ from app.core.sessions.idle_policy import (
     BUSY_GRACE,
     MAX_EXPIRY_RECHECK,
     MAX_RECHECK,
-    ExpiryVerdict,
     Policy,
     expiry_verdict,
     idle_verdict,
@@ -30,6 +29,7 @@ from app.core.sessions.idle_policy import (
 from app.core.sessions.model import Record, Signal, Status
 from app.core.signal_kinds import SIGNALS
 from app.process.settings import Settings, SettingsError
+from tests.unit.core.conftest import a_record
 from workers.clock import ClockGuard
 
 MONDAY = 1_763_971_200.0
@@ -38,16 +38,7 @@ MONDAY = 1_763_971_200.0
 MINUTE, HOUR = 60.0, 3_600.0
 IDLE = 15
 POLICY = Policy(max_awake=12 * HOUR, wake_grace=30.0)
-UP = Record(
-    uuid="abcd1234",
-    user_id="ada",
-    created_at=MONDAY,
-    status=Status.ACTIVE,
-    idle_timeout=IDLE * MINUTE,
-    ttl=600.0,
-    last_activity=MONDAY,
-    awake_since=MONDAY,
-)
+UP = a_record(status=Status.ACTIVE, idle_timeout=IDLE * MINUTE, ttl=600.0, last_activity=MONDAY, awake_since=MONDAY)
 
 LOOKS = 10_000
 """Of the sweep, in a day of a test: a verdict that is never done would show."""
@@ -200,25 +191,11 @@ def test_a_timeout_shorter_than_a_turns_grace_counts_from_the_turns_end() -> Non
     assert 0.9 <= slept_at(turn, record=record) <= 1.0
 
 
-def test_what_is_no_signal_keeps_nothing_up() -> None:
-    """A reconnecting socket, a crawler, a health check: whoever sees them notes nothing."""
-    assert slept_at([]) == IDLE
-
-
 @pytest.mark.parametrize("jump", [-365 * 24 * HOUR, -24 * HOUR])
 def test_a_clock_that_jumps_back_far_keeps_a_session_up_for_one_more_timeout_at_most(jump: float) -> None:
     """Its times lie in the future for ever then; they count as now, once."""
     asleep = slept_at([*once("editor", 1), Event(2, jump=jump)])
     assert 16 <= asleep <= 2 + 2 * IDLE + 1
-
-
-def test_hours_keep_a_session_up_until_they_end() -> None:
-    """Also those of one session alone; not for longer than MAX_AWAKE."""
-    assert slept_at([], replace(POLICY, hours=read_hours("Mon-Fri 08:00-18:00"))) == 10 * 60
-    own = replace(UP, signals={"window": Signal(MONDAY, detail="Mon 07:00-09:00")})
-    assert slept_at([], POLICY, own) == 60
-    assert slept_at([], replace(POLICY, hours=read_hours("Mon-Sun 00:00-00:00"))) == 12 * 60
-    assert slept_at([], replace(POLICY, hours=read_hours("Tue 08:00-18:00"))) == IDLE
 
 
 @pytest.mark.parametrize(
@@ -231,17 +208,14 @@ def test_hours_keep_a_session_up_until_they_end() -> None:
         ("Sun 22:00-09:00", 1.0),
         ("Sun 22:00-08:00", 0.0),
         ("Mon 00:00-00:00, Tue 00:00-10:00", 26.0),
+        ("Mon-Sun 00:00-00:00", 16.0 + 7 * 24),
         ("", 0.0),
     ],
 )
 def test_hours_end_when_the_last_of_those_that_follow_one_another_does(text: str, hours: float) -> None:
+    """Those of the whole week after one."""
     end = hours_end(read_hours(text), MONDAY)
     assert end == pytest.approx(MONDAY + hours * HOUR if hours else 0.0)
-
-
-def test_hours_of_the_whole_week_end_after_one() -> None:
-    end = hours_end(read_hours("Mon-Sun 00:00-00:00"), MONDAY)
-    assert 6 * 24 * HOUR < end - MONDAY < 9 * 24 * HOUR
 
 
 @pytest.mark.parametrize(
@@ -259,33 +233,44 @@ def test_whatever_looks_like_hours_is(text: str) -> None:
     assert all(0 <= span.start < span.end <= 2 * 24 * HOUR for span in read_hours(text))
 
 
-def test_a_signal_counts_as_long_as_the_settings_say() -> None:
-    """A browser's requests for 5 minutes here, and processes that use CPU not at all."""
-    policy = replace(POLICY, windows={"browser": 300.0, "jobs": 0.0})
-    assert slept_at(every(1, "browser", 0, 60), policy) == 65
-    assert slept_at(every(1, "jobs", 0, 60), policy) == IDLE
-    assert slept_at(quiet_job(0, 60, until=120), replace(POLICY, windows={"quiet_job": 120.0})) == 62
-    assert slept_at(quiet_job(0, 60, until=120), replace(POLICY, windows={"quiet_job": 0.0})) == IDLE
-    assert slept_at(every(1, "editor", 0, 60), policy) == 60 + IDLE
+@pytest.mark.parametrize(
+    ("policy", "events", "minute"),
+    [
+        ({"hours": read_hours("Mon-Fri 08:00-18:00")}, [], 10 * 60),
+        ({"hours": read_hours("Mon-Sun 00:00-00:00")}, [], 12 * 60),
+        ({"hours": read_hours("Tue 08:00-18:00")}, [], IDLE),
+        ({"windows": {"browser": 300.0}}, every(1, "browser", 0, 60), 65),
+        ({"windows": {"browser": 300.0}}, every(1, "editor", 0, 60), 60 + IDLE),
+        ({"windows": {"jobs": 0.0}}, every(1, "jobs", 0, 60), IDLE),
+        ({"windows": {"quiet_job": 120.0}}, quiet_job(0, 60, until=120), 62),
+        ({"windows": {"quiet_job": 0.0}}, quiet_job(0, 60, until=120), IDLE),
+        ({"max_awake": 0.0}, BUILD_FOR_EVER, 3 * 24 * 60 + IDLE),
+        ({"max_awake": 0.0}, prompts(1, waiting=1), math.inf),
+    ],
+)
+def test_a_session_sleeps_as_the_settings_say(policy: dict[str, Any], events: list[Event], minute: float) -> None:
+    """In hours, up to MAX_AWAKE; after each signal's own window; and never while something goes on without one."""
+    assert slept_at(events, replace(POLICY, **policy)) == minute
 
 
-def test_without_max_awake_a_build_goes_on_for_ever() -> None:
-    assert slept_at(BUILD_FOR_EVER, replace(POLICY, max_awake=0.0)) == 3 * 24 * 60 + IDLE
-    assert slept_at(prompts(1, waiting=1), replace(POLICY, max_awake=0.0)) == math.inf
+@pytest.mark.parametrize(
+    ("fields", "minute"),
+    [
+        ({"signals": {"window": Signal(MONDAY, detail="Mon 07:00-09:00")}}, 60),
+        ({"idle_timeout": 5.0}, POLICY.wake_grace / MINUTE),
+    ],
+    ids=["until its own hours end", "after its grace, however short its timeout"],
+)
+def test_a_session_that_nobody_uses_sleeps_by_what_is_its_own(fields: dict[str, Any], minute: float) -> None:
+    assert slept_at([], POLICY, replace(UP, **fields)) == pytest.approx(minute, abs=1e-6)
 
 
-def test_a_session_that_came_up_is_left_its_grace_however_short_its_timeout() -> None:
-    assert slept_at([], POLICY, replace(UP, idle_timeout=5.0)) * MINUTE == pytest.approx(30.0)
-
-
-def test_a_session_without_idle_timeout_never_sleeps_by_itself() -> None:
-    verdict = idle_verdict(replace(UP, idle_timeout=0.0), POLICY, 1e10)
+@pytest.mark.parametrize(
+    "fields", [{"idle_timeout": 0.0}, *({"status": status} for status in Status if status is not Status.ACTIVE)]
+)
+def test_only_an_active_session_with_a_timeout_is_ever_idle(fields: dict[str, Any]) -> None:
+    verdict = idle_verdict(replace(UP, **fields), POLICY, 1e10)
     assert (verdict.due, verdict.next_check) == (False, 0.0)
-
-
-@pytest.mark.parametrize("status", [status for status in Status if status is not Status.ACTIVE])
-def test_only_an_active_session_is_idle(status: Status) -> None:
-    assert idle_verdict(replace(UP, status=status), POLICY, 1e10).due is False
 
 
 def test_one_that_never_woke_shows_its_last_use_as_its_wake() -> None:
@@ -365,82 +350,57 @@ def test_a_policy_is_what_the_settings_say_and_names_what_is_wrong() -> None:
         Policy.of(Settings(awake_hours="always"))
 
 
-def _verdict(record: Record, counted: Counted, retention: float = 1.0) -> ExpiryVerdict:
-    """By default a session ends after its ttl."""
-    return expiry_verdict(record, counted, retention)
+FAILED, ASLEEP = replace(UP, status=Status.FAILED), replace(UP, status=Status.SLEEPING)
+ARCHIVED, LONG = replace(ASLEEP, archived_at=MONDAY + 700), replace(ASLEEP, ttl=5_000.0)
+NO, ARCHIVE, END = (False, False), (False, True), (True, False)
+"""Whether it has expired, and whether it is to be archived."""
 
 
-def test_a_session_expires_ttl_after_its_last_use() -> None:
-    assert _verdict(UP, Counted(MONDAY + 599)).due is False
-    assert _verdict(UP, Counted(MONDAY + 600)).due is True
-    assert _verdict(replace(UP, last_activity=MONDAY + 500), Counted(MONDAY + 600)).next_check == MONDAY + 1_100
+@pytest.mark.parametrize(
+    ("record", "seconds", "retention", "due", "next_check"),
+    [
+        pytest.param(UP, 599, 1, NO, 600, id="before its ttl"),
+        pytest.param(UP, 600, 1, END, 600, id="after its ttl"),
+        pytest.param(replace(UP, last_activity=MONDAY + 500), 600, 1, NO, 1_100, id="used in between"),
+        pytest.param(ASLEEP, 600, 1, END, 600, id="asleep after its ttl"),
+        pytest.param(FAILED, 600, 1, END, 600, id="failed after its ttl"),
+        pytest.param(ASLEEP, 599, 3_000, NO, 600, id="asleep before its ttl, then archived"),
+        pytest.param(ASLEEP, 600, 3_000, ARCHIVE, 600, id="asleep after its ttl, archived"),
+        pytest.param(ASLEEP, 2_999, 3_000, ARCHIVE, 2_999, id="asleep before the end of the retention"),
+        pytest.param(ASLEEP, 3_000, 3_000, END, 3_000, id="asleep after the retention"),
+        pytest.param(ARCHIVED, 800, 3_000, NO, 3_000, id="archived"),
+        pytest.param(ARCHIVED, 2_999, 3_000, NO, 3_000, id="archived before the end of the retention"),
+        pytest.param(ARCHIVED, 3_000, 3_000, END, 3_000, id="archived after the retention"),
+        pytest.param(ARCHIVED, 1e9, 0, NO, 1e9 + MAX_EXPIRY_RECHECK, id="archived for ever"),
+        pytest.param(LONG, 4_999, 3_000, NO, 5_000, id="before a ttl beyond the retention"),
+        pytest.param(LONG, 5_000, 3_000, END, 5_000, id="after a ttl beyond the retention"),
+        pytest.param(UP, 700, 30_000, NO, 1_000, id="awake, so not archived, and looked at again soon"),
+        pytest.param(FAILED, 700, 30_000, NO, 1_000, id="failed, so not archived"),
+        pytest.param(replace(UP, status=Status.WAKING), 700, 30_000, NO, 1_000, id="waking, so not archived"),
+        pytest.param(replace(UP, status=Status.TERMINATING), 1_000, 1, NO, 4_600, id="a teardown that may fail"),
+        pytest.param(replace(UP, status=Status.TERMINATED), 1_000, 1, NO, -MONDAY, id="terminated: never again"),
+        pytest.param(replace(UP, ttl=0.0), 1e12, 1, NO, -MONDAY, id="without a ttl: never"),
+        pytest.param(replace(UP, ttl=1e9), 0, 1, NO, MAX_EXPIRY_RECHECK, id="far ahead: once a day"),
+    ],
+)
+def test_a_session_expires_or_is_archived_when_it_should_and_is_looked_at_then(
+    record: Record, seconds: float, retention: float, due: tuple[bool, bool], next_check: float
+) -> None:
+    """Once a day at least, so that a deadline beyond that is one of a clock that jumped back."""
+    seen = expiry_verdict(record, Counted(MONDAY + seconds), retention)
+    assert ((seen.due, seen.archive), seen.next_check, seen.ahead) == (due, MONDAY + next_check, False)
 
 
-def test_what_sleeps_is_archived_after_its_ttl_and_ends_after_the_retention() -> None:
-    asleep = replace(UP, status=Status.SLEEPING)
-    at = {seconds: _verdict(asleep, Counted(MONDAY + seconds), 3_000.0) for seconds in (599, 600, 2_999, 3_000)}
-    assert [(each.archive, each.due) for each in at.values()] == [
-        (False, False),
-        (True, False),
-        (True, False),
-        (False, True),
-    ]
-    assert at[599].next_check == MONDAY + 600
-    archived = replace(asleep, archived_at=MONDAY + 700)
-    for seconds, left in ((800, 2_200), (2_999, 1)):
-        seen = _verdict(archived, Counted(MONDAY + seconds), 3_000.0)
-        assert (seen.archive, seen.due, seen.next_check) == (False, False, MONDAY + seconds + left)
-    assert _verdict(archived, Counted(MONDAY + 3_000), 3_000.0).due is True
-    never = _verdict(archived, Counted(MONDAY + 1e9), 0.0)
-    assert (never.due, never.archive, never.next_check) == (False, False, MONDAY + 1e9 + MAX_EXPIRY_RECHECK)
-
-
-def test_a_ttl_beyond_the_retention_puts_the_end_off() -> None:
-    asleep = replace(UP, status=Status.SLEEPING, ttl=5_000.0)
-    assert _verdict(asleep, Counted(MONDAY + 4_999), 3_000.0).due is False
-    assert _verdict(asleep, Counted(MONDAY + 5_000), 3_000.0).due is True
-
-
-@pytest.mark.parametrize("status", [Status.ACTIVE, Status.FAILED, Status.WAKING])
-def test_what_does_not_sleep_is_not_archived_and_looked_at_again_soon(status: Status) -> None:
-    seen = _verdict(replace(UP, status=status), Counted(MONDAY + 700), 30_000.0)
-    assert (seen.archive, seen.due, seen.next_check) == (False, False, MONDAY + 1_000)
-
-
-def test_a_sleeping_or_failed_session_expires_too() -> None:
-    for status in (Status.SLEEPING, Status.FAILED):
-        assert _verdict(replace(UP, status=status), Counted(MONDAY + 600)).due is True
-
-
-def test_a_teardown_under_way_is_looked_at_again_later_and_a_finished_one_never() -> None:
-    """If the teardown of an expired session fails, it is tried again."""
-    under_way = _verdict(replace(UP, status=Status.TERMINATING), Counted(MONDAY + 1_000))
-    assert under_way.due is False
-    assert under_way.next_check > MONDAY + 1_000
-    assert _verdict(replace(UP, status=Status.TERMINATED), Counted(MONDAY + 1_000)).next_check == 0.0
-
-
-def test_gaps_put_the_expiry_off() -> None:
-    counted = Counted(MONDAY + 1_000, ((MONDAY + 100, MONDAY + 900),))
-    seen = _verdict(UP, counted)
+def test_gaps_put_the_expiry_off_and_times_ahead_are_noticed() -> None:
+    seen = expiry_verdict(UP, Counted(MONDAY + 1_000, ((MONDAY + 100, MONDAY + 900),)), 1.0)
     assert (seen.due, seen.next_check) == (False, MONDAY + 1_400)
-
-
-def test_one_that_expires_far_ahead_is_looked_at_once_a_day() -> None:
-    """So that a deadline beyond that is one of a clock that jumped back."""
-    seen = _verdict(replace(UP, ttl=1e9), Counted(MONDAY))
-    assert seen.next_check == MONDAY + MAX_EXPIRY_RECHECK
-    assert (seen.ahead, _verdict(replace(UP, last_activity=MONDAY + 60), Counted(MONDAY)).ahead) == (False, True)
+    assert expiry_verdict(replace(UP, last_activity=MONDAY + 60), Counted(MONDAY), 1.0).ahead
 
 
 @pytest.mark.parametrize(("tries", "hours"), [(1, 1), (2, 2), (3, 4), (5, 16), (6, 24), (1_000, 24)])
 def test_one_that_could_not_be_deleted_is_left_alone_longer_each_time(tries: int, hours: int) -> None:
-    failed = replace(UP, status=Status.FAILED, expiry_tries=tries, requested_at=MONDAY + 1_000)
-    waits = _verdict(failed, Counted(MONDAY + 1_000))
+    failed = replace(FAILED, expiry_tries=tries, requested_at=MONDAY + 1_000)
+    waits = expiry_verdict(failed, Counted(MONDAY + 1_000), 1.0)
     assert (waits.due, waits.next_check) == (False, MONDAY + 1_000 + hours * HOUR)
     assert f"its backup failed {tries} times" in waits.why
-    assert _verdict(failed, Counted(waits.next_check)).due is True
-
-
-def test_a_session_with_no_ttl_never_expires() -> None:
-    assert _verdict(replace(UP, ttl=0.0), Counted(1e12)).due is False
+    assert expiry_verdict(failed, Counted(waits.next_check), 1.0).due is True

@@ -7,49 +7,44 @@ import redis
 
 from app.core.errors import InvalidRequest
 from app.core.redis import keys
+from app.core.redis.paging import Page
 from app.core.sessions import listing
 from app.core.sessions.listing import Filter, SessionList
 from app.core.sessions.model import Record, Status, Tier
 from app.core.sessions.store import SessionStore
+from tests.unit.core.conftest import a_record
 
 EVERYTHING = Filter()
 
 
-@pytest.fixture
-def store(redis_client: redis.Redis) -> SessionStore:
-    return SessionStore(redis_client)
-
-
-@pytest.fixture
-def sessions(redis_client: redis.Redis) -> SessionList:
-    return SessionList(redis_client)
-
-
-def add(store: SessionStore, number: int, **values: object) -> str:
+def add(client: redis.Redis, number: int, **values: object) -> str:
     """A session that is newer the greater its number; its uuid."""
-    given = {"user_id": "ada", "created_at": 1_000.0 + number, "status": Status.CREATED} | values
-    return store.create(Record(uuid=f"{number:08d}", **given), quota=None)  # type: ignore[arg-type]
+    return SessionStore(client).create(a_record(number, **values), quota=None)
 
 
-def uuids(sessions: SessionList, wanted: Filter, limit: int = 100) -> list[str]:
+def page(client: redis.Redis, wanted: Filter = EVERYTHING, limit: int = 10, cursor: str | None = None) -> Page[Record]:
+    return SessionList(client).page(wanted, limit=limit, cursor=cursor)
+
+
+def uuids(client: redis.Redis, wanted: Filter, limit: int = 100) -> list[str]:
     """All sessions of all pages."""
     found, cursor = [], None
     while True:
-        page = sessions.page(wanted, limit=limit, cursor=cursor)
-        found += [record.uuid for record in page.items]
-        if not (cursor := page.next_cursor):
+        seen = page(client, wanted, limit, cursor)
+        found += [record.uuid for record in seen.items]
+        if not (cursor := seen.next_cursor):
             return found
 
 
-def test_pages_are_newest_first_whole_and_stable_under_inserts(store: SessionStore, sessions: SessionList) -> None:
+def test_pages_are_newest_first_whole_and_stable_under_inserts(redis_client: redis.Redis) -> None:
     """Nothing repeats and nothing is hidden when sessions are created while one pages; equal times too."""
     for number in range(25):
-        add(store, number, created_at=1_000.0 + number // 5)
-    first = sessions.page(EVERYTHING, limit=10, cursor=None)
-    add(store, 99, created_at=2_000.0)
-    second = sessions.page(EVERYTHING, limit=10, cursor=first.next_cursor)
-    third = sessions.page(EVERYTHING, limit=10, cursor=second.next_cursor)
-    seen = [r.uuid for page in (first, second, third) for r in page.items]
+        add(redis_client, number, created_at=1_000.0 + number // 5)
+    first = page(redis_client)
+    add(redis_client, 99, created_at=2_000.0)
+    second = page(redis_client, cursor=first.next_cursor)
+    third = page(redis_client, cursor=second.next_cursor)
+    seen = [record.uuid for each in (first, second, third) for record in each.items]
     assert seen == [f"{number:08d}" for number in reversed(range(25))]
     assert third.next_cursor is None
     assert first.total == 25
@@ -57,43 +52,32 @@ def test_pages_are_newest_first_whole_and_stable_under_inserts(store: SessionSto
 
 @pytest.mark.parametrize("wanted", [EVERYTHING, Filter(search="ada"), Filter(user_id="ada", status=Status.CREATED)])
 @pytest.mark.parametrize("cursor", ["x", "!!!", "W10", "bnVsbA", "WyJhIiwgMV0", "é"])
-def test_a_foreign_cursor_is_invalid(store: SessionStore, sessions: SessionList, wanted: Filter, cursor: str) -> None:
-    add(store, 1)
+def test_a_foreign_cursor_is_invalid(redis_client: redis.Redis, wanted: Filter, cursor: str) -> None:
+    add(redis_client, 1)
     with pytest.raises(InvalidRequest):
-        sessions.page(wanted, limit=10, cursor=cursor)
+        page(redis_client, wanted, 10, cursor)
 
 
-def test_a_row_is_its_record_as_far_as_lists_show_it(
-    store: SessionStore, sessions: SessionList, redis_client: redis.Redis
-) -> None:
-    uuid = add(
-        store, 1, labels={"course": "python-101"}, ttl=60.0, reason="no room", reason_code="no_capacity", waiting=1
-    )
-    redis_client.hset(keys.USE.format(uuid=uuid), mapping={"last_activity": "2000.5", "waiting": "3"})
-    [row], record = sessions.page(EVERYTHING, limit=10, cursor=None).items, store.get(uuid)
-    assert {name: getattr(row, name) for name in listing.SHOWN} == {
-        name: getattr(record, name) for name in listing.SHOWN
-    }
-    assert (row.last_activity, row.waiting, row.archives_at) == (2000.5, 3, 2060.5)
-
-
-def test_a_malformed_note_of_use_is_ignored(
-    store: SessionStore, sessions: SessionList, redis_client: redis.Redis
-) -> None:
+def test_a_row_is_its_record_as_far_as_lists_show_it_without_a_malformed_note_of_use(redis_client: redis.Redis) -> None:
     """The gateway writes that hash; a compromised one may write anything."""
-    redis_client.hset(keys.USE.format(uuid=add(store, 1, last_activity=7.0)), "last_activity", "never")
-    [row] = sessions.page(EVERYTHING, limit=10, cursor=None).items
-    assert row.last_activity == 7.0
+    shown = {"last_activity": 7.0, "ttl": 60.0, "labels": {"course": "a"}, "reason_code": "no_capacity", "waiting": 1}
+    uuid = add(redis_client, 1, reason="no room", **shown)
+    redis_client.hset(keys.USE.format(uuid=uuid), mapping={"last_activity": "2000.5", "waiting": "3"})
+    [row], record = page(redis_client).items, SessionStore(redis_client).get(uuid)
+    assert [getattr(row, name) for name in listing.SHOWN] == [getattr(record, name) for name in listing.SHOWN]
+    assert (row.last_activity, row.waiting, row.archives_at) == (2000.5, 3, 2060.5)
+    redis_client.hset(keys.USE.format(uuid=uuid), "last_activity", "never")
+    assert page(redis_client).items[0].last_activity == 7.0
 
 
-def test_a_user_in_a_state_has_pages_and_a_total(store: SessionStore, sessions: SessionList) -> None:
+def test_a_user_in_a_state_has_pages_and_a_total(redis_client: redis.Redis) -> None:
     for number in range(5):
-        add(store, number, status=Status.ACTIVE)
-    add(store, 10)
-    add(store, 11, status=Status.ACTIVE, user_id="bob")
+        add(redis_client, number, status=Status.ACTIVE)
+    add(redis_client, 10)
+    add(redis_client, 11, status=Status.ACTIVE, user_id="bob")
     wanted = Filter(user_id="ada", status=Status.ACTIVE)
-    assert uuids(sessions, wanted, limit=2) == [f"{number:08d}" for number in (4, 3, 2, 1, 0)]
-    assert sessions.page(wanted, limit=2, cursor=None).total == 5
+    assert uuids(redis_client, wanted, limit=2) == [f"{number:08d}" for number in (4, 3, 2, 1, 0)]
+    assert page(redis_client, wanted, 2).total == 5
 
 
 @pytest.mark.parametrize(
@@ -115,13 +99,13 @@ def test_a_user_in_a_state_has_pages_and_a_total(store: SessionStore, sessions: 
 )
 @pytest.mark.parametrize("limit", [1, 2, 100])
 def test_labels_and_search_narrow_every_index(
-    store: SessionStore, sessions: SessionList, wanted: Filter, numbers: list[int], limit: int
+    redis_client: redis.Redis, wanted: Filter, numbers: list[int], limit: int
 ) -> None:
     """A search finds parts of uuids, user ids and values of labels, but no names of labels, in any case."""
     for number in range(6):
         labels = {"course": "ab"[number % 2], "team": f"Øst {number}"}
-        add(store, number, user_id="ada" if number < 3 else "Bob", labels=labels)
-    assert uuids(sessions, wanted, limit) == [f"{number:08d}" for number in numbers]
+        add(redis_client, number, user_id="ada" if number < 3 else "Bob", labels=labels)
+    assert uuids(redis_client, wanted, limit) == [f"{number:08d}" for number in numbers]
 
 
 @pytest.mark.parametrize(
@@ -139,38 +123,37 @@ def test_labels_and_search_narrow_every_index(
 )
 @pytest.mark.parametrize("limit", [1, 2, 100])
 def test_a_tier_narrows_every_index(
-    store: SessionStore, sessions: SessionList, wanted: Filter, numbers: list[int], total: int, limit: int
+    redis_client: redis.Redis, wanted: Filter, numbers: list[int], total: int, limit: int
 ) -> None:
     """Newest first by their creation, whenever they were archived."""
+    store = SessionStore(redis_client)
     for number in range(6):
-        uuid = add(store, number, user_id="ada" if number < 3 else "bob", status=Status.SLEEPING)
+        uuid = add(redis_client, number, user_id="ada" if number < 3 else "bob", status=Status.SLEEPING)
         if number % 2 == 0:
             store.change(uuid, 2_000.0, archived_at=3_000.0 - number)
         if number == 2:
             store.change(uuid, 2_000.0, to=Status.WAKING)
     store.change(f"{5:08d}", 2_000.0, to=Status.WAKING, archived_at=2_500.0)
-    assert uuids(sessions, wanted, limit) == [f"{number:08d}" for number in numbers]
-    assert sessions.page(wanted, limit=limit, cursor=None).total == total
+    assert uuids(redis_client, wanted, limit) == [f"{number:08d}" for number in numbers]
+    assert page(redis_client, wanted, limit).total == total
 
 
 def test_a_search_compares_so_many_and_goes_on_with_the_next_page(
-    store: SessionStore, sessions: SessionList, monkeypatch: pytest.MonkeyPatch
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listing, "SCANNED", 4)
     monkeypatch.setattr("app.core.redis.paging.CHUNK", 3)
     for number in range(10):
-        add(store, number, user_id="ada" if number else "zoe")
+        add(redis_client, number, user_id="ada" if number else "zoe")
     wanted, cursor, pages = Filter(search="zoe"), None, []
     for _ in range(3):
-        page = sessions.page(wanted, limit=5, cursor=cursor)
-        assert page.total == 10
-        pages.append([record.uuid for record in page.items])
-        cursor = page.next_cursor
+        seen = page(redis_client, wanted, 5, cursor)
+        assert seen.total == 10
+        pages.append([record.uuid for record in seen.items])
+        cursor = seen.next_cursor
     assert (pages, cursor) == ([[], [], ["00000000"]], None)
 
 
-def test_a_session_that_is_in_an_index_only_is_left_out(
-    store: SessionStore, sessions: SessionList, redis_client: redis.Redis
-) -> None:
-    redis_client.delete(keys.SESSION.format(uuid=add(store, 1)))
-    assert uuids(sessions, EVERYTHING) == uuids(sessions, Filter(search="0")) == []
+def test_a_session_that_is_in_an_index_only_is_left_out(redis_client: redis.Redis) -> None:
+    redis_client.delete(keys.SESSION.format(uuid=add(redis_client, 1)))
+    assert uuids(redis_client, EVERYTHING) == uuids(redis_client, Filter(search="0")) == []

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.core.errors import Superseded
 from app.core.redis import keys, users
 from app.core.redis.use_fields import USE_FIELDS, Form, well_formed
 from app.core.sessions.model import CODECS, PHASES, Record, Signal, Status
 from app.core.signal_kinds import SIGNAL_PREFIX, SIGNALS
-from tests.redis_users import Guarded, guarded_redis
+from tests.redis_users import Guarded
 from tests.world import World
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    with guarded_redis(tmp_path_factory.mktemp("redis")) as running:
-        yield running
 
 
 @pytest.fixture
@@ -78,8 +71,7 @@ def readers(world: World, uuid: str) -> list[Record]:
     ]
 
 
-def test_all_who_read_a_record_see_the_same(world: World) -> None:
-    uuid = world.active()
+def test_all_who_read_a_record_see_the_same(world: World, uuid: str) -> None:
     world.now += 60
     world.core.activity.write(uuid, {"editor": Signal(world.now)})
     world.core.store.note_unarchived(uuid, {"reason": "full"})
@@ -89,15 +81,10 @@ def test_all_who_read_a_record_see_the_same(world: World) -> None:
     assert all(each == seen[0] for each in seen)
 
 
-def test_nobody_takes_anything_else_from_there(world: World) -> None:
+def test_nobody_takes_anything_else_from_there(world: World, uuid: str) -> None:
     """A gateway that was taken over writes what it likes."""
-    uuid = world.active()
     before = world.get(uuid)
-    everything = [
-        *CODECS,
-        *(f"phase_{name}" for name in PHASES),
-        *(SIGNAL_PREFIX + name for name in SIGNALS),
-    ]
+    everything = [*CODECS, *(f"phase_{name}" for name in PHASES), *(SIGNAL_PREFIX + name for name in SIGNALS)]
     foreign = {name: "7" for name in everything if name not in USE_FIELDS}
     assert {"task", "generation", "access_epoch", "epoch", "user_id", "status"} <= set(foreign)
     world.core.redis.hset(keys.USE.format(uuid=uuid), mapping=foreign)
@@ -123,9 +110,8 @@ WELL_FORMED = {
 }
 
 
-def test_a_malformed_text_is_ignored_by_every_reader_and_writer(world: World) -> None:
+def test_a_malformed_text_is_ignored_by_every_reader_and_writer(world: World, uuid: str) -> None:
     """Lua and Python agree on every text: what one took into the record the other must be able to read."""
-    uuid = world.active()
     cases = [(name, text, False) for name, texts in MALFORMED.items() for text in texts]
     cases += [(name, text, True) for name, texts in WELL_FORMED.items() for text in texts]
     for name, text, good in cases:
@@ -143,8 +129,7 @@ def test_a_malformed_text_is_ignored_by_every_reader_and_writer(world: World) ->
 GOOD = {Form.NUMBER: "1.5", Form.COUNT: "2", Form.SIGNAL: "1.5 2 make", Form.NOTE: '{"since": 1, "reason": ""}'}
 
 
-def test_a_change_takes_every_field_of_use_into_the_record_and_no_other(world: World) -> None:
-    uuid = world.active()
+def test_a_change_takes_every_field_of_use_into_the_record_and_no_other(world: World, uuid: str) -> None:
     before = record_of(world, uuid)
     noted = {name: GOOD[form] for name, form in USE_FIELDS.items()}
     foreign = {"signal_unknown": "1.5", "signal_": "1.5", "number": "1.5"}
@@ -158,16 +143,6 @@ def test_what_is_noted_are_fields_of_a_record() -> None:
     assert {name for name in USE_FIELDS if not name.startswith(SIGNAL_PREFIX)} <= known
 
 
-def test_a_use_that_was_noted_outweighs_a_verdict(manager: World, gateway: World) -> None:
-    """It came after the look that the verdict is of."""
-    uuid = manager.active()
-    seen = manager.get(uuid)
-    gateway.core.activity.write(uuid, {"turn": Signal(gateway.now)})
-    with pytest.raises(Superseded):
-        manager.sessions.sleep(uuid, seen=seen)
-    assert manager.get(uuid).status is Status.ACTIVE
-
-
 def test_a_use_that_was_noted_ends_the_pause_of_an_expiry(manager: World, gateway: World) -> None:
     uuid = manager.active()
     manager.core.store.change(uuid, manager.now, expiry_tries=3)
@@ -178,9 +153,8 @@ def test_a_use_that_was_noted_ends_the_pause_of_an_expiry(manager: World, gatewa
 
 
 @pytest.mark.parametrize("rest", [lambda world, uuid: world.sessions.sleep(uuid), lambda world, uuid: None])
-def test_nothing_stands_beside_a_record_for_long(world: World, rest: Callable[[World, str], Any]) -> None:
+def test_nothing_stands_beside_a_record_for_long(world: World, uuid: str, rest: Callable[[World, str], Any]) -> None:
     """A session that sleeps takes no more than its record, and one that is gone no more than that."""
-    uuid = world.active()
     message_id = world.core.inbox.take(uuid, "go", now=world.now).prompt.id
     world.core.inbox.finish(uuid, message_id, response={}, now=world.now)
     world.use(uuid)
@@ -197,8 +171,7 @@ def test_nothing_stands_beside_a_record_for_long(world: World, rest: Callable[[W
     assert (world.get(uuid).status, use_of(world, uuid)) == (Status.TERMINATED, {})
 
 
-def test_what_stands_in_the_record_counts_until_something_newer_is_noted(world: World) -> None:
-    uuid = world.active()
+def test_what_stands_in_the_record_counts_until_something_newer_is_noted(world: World, uuid: str) -> None:
     world.core.store.change(uuid, world.now, waiting=2, unfinished=1, signals={"editor": Signal(world.now - 9)})
     assert (world.get(uuid).waiting, world.get(uuid).unfinished) == (2, 1)
     assert world.core.activity.read(uuid)["editor"] == Signal(world.now - 9)

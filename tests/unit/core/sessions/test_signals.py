@@ -22,24 +22,19 @@ def writes(client: redis.Redis) -> int:
     return int(client.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"])
 
 
-def test_a_signal_is_in_the_record_and_counts_as_use(world: World) -> None:
-    uuid = world.active()
+def test_a_signal_is_in_the_record_and_counts_as_use_which_an_older_one_does_not_take_back(
+    world: World, uuid: str
+) -> None:
     world.now += 50
     world.core.activity.note(uuid, "browser", world.now)
     assert world.core.activity.read(uuid)["browser"] == Signal(world.now)
-    assert world.get(uuid).signals["browser"] == Signal(world.now)
-    assert world.get(uuid).last_activity == world.now
-
-
-def test_an_older_signal_takes_no_use_back(world: World) -> None:
-    uuid = world.active()
     world.core.activity.write(uuid, {"editor": Signal(world.now - 500)})
-    assert world.get(uuid).last_activity == world.now
+    record = world.get(uuid)
+    assert (record.signals["browser"], record.last_activity) == (Signal(world.now), world.now)
 
 
-def test_many_signals_of_a_session_cost_one_write_in_10_seconds(world: World) -> None:
+def test_many_signals_of_a_session_cost_one_write_in_10_seconds(world: World, uuid: str) -> None:
     """And what came in between is written with the next."""
-    uuid = world.active()
     world.core.activity.note(uuid, "browser", world.now)
     before = writes(world.core.redis)
     for number in range(200):
@@ -64,17 +59,16 @@ def test_what_was_written_for_is_forgotten_beyond_a_bound(world: World, monkeypa
     assert (len(activity._throttle._last), len(activity._pending)) == (10, 10)
 
 
-def test_a_signal_of_a_session_that_is_gone_leaves_nothing_behind(world: World) -> None:
-    assert not world.core.activity.write("zzzzzzzz", {"browser": Signal(world.now)})
-    uuid = world.active()
+def test_a_signal_of_a_session_that_is_gone_leaves_nothing_behind(world: World, uuid: str) -> None:
     world.sessions.delete(uuid)
-    assert not world.core.activity.write(uuid, {"browser": Signal(world.now)})
+    for gone in (uuid, "zzzzzzzz"):
+        assert not world.core.activity.write(gone, {"browser": Signal(world.now)})
     assert world.core.redis.exists(*(key.format(uuid="zzzzzzzz") for key in (keys.SESSION, keys.USE))) == 0
 
 
-def test_a_name_that_is_none_is_a_bug(world: World) -> None:
+def test_a_name_that_is_none_is_a_bug(world: World, uuid: str) -> None:
     with pytest.raises(ValueError, match="noise"):
-        world.core.activity.write(world.active(), {"noise": Signal(world.now)})
+        world.core.activity.write(uuid, {"noise": Signal(world.now)})
 
 
 @pytest.mark.parametrize("name", SIGNALS)
@@ -94,7 +88,6 @@ def test_a_signal_between_the_verdict_and_the_sleep_wins(world: World, name: str
 def test_500_races_of_a_signal_with_the_idle_sweep_put_nothing_to_sleep_that_was_used_before(world: World) -> None:
     """Both at once: a signal is refused by no one, and a sweep that comes after one is."""
     uuid = world.active(idle_timeout=60)
-    swept = 0
 
     def sweep() -> bool:
         try:
@@ -116,7 +109,6 @@ def test_500_races_of_a_signal_with_the_idle_sweep_put_nothing_to_sleep_that_was
                 world.core.activity.write(uuid, used)
                 asleep = sweep()
                 assert not asleep
-            swept += asleep
             assert world.get(uuid).signals["editor"].at == world.now
             if asleep:
                 world.core.store.change(uuid, world.now, to=Status.WAKING)

@@ -12,37 +12,18 @@ from app.core.limit_errors import QuotaExceeded
 from app.core.redis import keys
 from app.core.redis.connections import connect
 from app.core.sessions.listing import Filter, SessionList
-from app.core.sessions.model import GONE, TRANSITIONS, Record, Signal, Status
+from app.core.sessions.model import TRANSITIONS, Signal, Status
 from app.core.sessions.store import SessionStore
+from tests.unit.core.conftest import a_record
 from tests.world import World
 
 
-@pytest.fixture
-def store(redis_client: redis.Redis) -> SessionStore:
-    return SessionStore(redis_client)
-
-
-def a_record(number: int = 0, **fields: object) -> Record:
-    values: dict[str, object] = {
-        "uuid": f"{number:08d}",
-        "user_id": "ada",
-        "created_at": 1_000.0 + number,
-        "status": Status.CREATED,
-        "last_activity": 1_000.0,
-    }
-    return Record(**(values | fields))  # type: ignore[arg-type]
-
-
-def test_a_created_record_reads_back(store: SessionStore) -> None:
+def test_a_created_record_reads_back_and_keeps_its_uuid(store: SessionStore) -> None:
     record = a_record(labels={"team": "ß"}, ttl=60.0)
     assert store.create(record, quota=10, due=1_010.0)
     assert store.get(record.uuid) == record
-
-
-def test_a_taken_uuid_is_refused_and_kept(store: SessionStore) -> None:
-    store.create(a_record(), quota=10)
     assert not store.create(a_record(user_id="bob"), quota=10)
-    assert store.get("00000000").user_id == "ada"
+    assert store.get(record.uuid) == record
 
 
 def test_an_unknown_session_is_not_found(store: SessionStore) -> None:
@@ -81,32 +62,22 @@ def test_only_the_moves_of_the_table_are_made(store: SessionStore, source: Statu
         assert store.get("00000000") == before
 
 
-def test_a_move_keeps_the_indexes(store: SessionStore) -> None:
+def test_a_move_keeps_the_indexes_and_its_intent_stands_until_it_is_settled(store: SessionStore) -> None:
     store.create(a_record(), quota=10)
     store.change("00000000", 2.0, to=Status.ACTIVE, settle=True, idle_at=60.0)
     assert store.counts()[Status.ACTIVE] == 1
     assert store.counts()[Status.CREATED] == 0
     assert [r.uuid for r in store.due(keys.IDLE, 61.0)] == ["00000000"]
-    store.change("00000000", 3.0, to=Status.SLEEPING, task="sessions.sleep", due=13.0)
+    asked = store.change("00000000", 3.0, to=Status.SLEEPING, task="sessions.sleep", due=13.0).record
+    assert (asked.generation, asked.settled, asked.requested_at) == (2, 1, 3.0)
     assert store.due(keys.IDLE, 1e9) == []
     assert [r.uuid for r in store.due(keys.INTENTS, 13.0)] == ["00000000"]
-
-
-def test_an_intent_grows_the_generation_and_settling_ends_it(store: SessionStore) -> None:
-    store.create(a_record(status=Status.ACTIVE), quota=10)
-    asked = store.change("00000000", 2.0, to=Status.SLEEPING, task="sessions.sleep", due=13.0).record
-    assert (asked.generation, asked.settled, asked.requested_at) == (2, 0, 2.0)
-    done = store.change("00000000", 3.0, expect={"generation": 2}, settle=True).record
+    with pytest.raises(Superseded):
+        store.change("00000000", 4.0, expect={"generation": 1}, replicas=1)
+    assert store.get("00000000") == asked
+    done = store.change("00000000", 5.0, expect={"generation": 2}, settle=True).record
     assert (done.generation, done.settled) == (2, 2)
     assert store.due(keys.INTENTS, 1e9) == []
-
-
-def test_an_outdated_change_is_superseded(store: SessionStore) -> None:
-    store.create(a_record(status=Status.ACTIVE), quota=10)
-    store.change("00000000", 2.0, to=Status.SLEEPING, task="sessions.sleep", due=13.0)
-    with pytest.raises(Superseded):
-        store.change("00000000", 3.0, expect={"generation": 1}, replicas=1)
-    assert store.get("00000000").replicas == 0
 
 
 def test_a_noop_only_notes_the_use(store: SessionStore) -> None:
@@ -142,14 +113,13 @@ def test_terminated_leaves_a_tombstone_that_expires(store: SessionStore, redis_c
     assert store.counts()[Status.TERMINATED] == 0
 
 
-def test_a_deadline_without_a_record_is_dropped(store: SessionStore, redis_client: redis.Redis) -> None:
+def test_a_deadline_without_a_record_is_dropped_and_deferring_creates_none(
+    store: SessionStore, redis_client: redis.Redis
+) -> None:
+    """A sweep that looked at a session which was put to sleep meanwhile must not bring its deadline back."""
     redis_client.zadd(keys.IDLE, {"gonegone": 1.0})
     assert store.due(keys.IDLE, 2.0) == []
     assert redis_client.zcard(keys.IDLE) == 0
-
-
-def test_deferring_creates_no_deadline(store: SessionStore, redis_client: redis.Redis) -> None:
-    """A sweep that looked at a session which was put to sleep meanwhile must not bring its deadline back."""
     store.defer(keys.IDLE, "00000000", 5.0)
     assert redis_client.zcard(keys.IDLE) == 0
 
@@ -165,18 +135,11 @@ def test_a_sleeping_session_costs_under_2_kb(world: World) -> None:
         events = keys.EVENTS.format(uuid=uuid)
         assert 0 < client.ttl(events) <= 600, "its events go while it sleeps"
         client.delete(events)
-    total = sum(client.memory_usage(key, samples=0) or 0 for key in client.scan_iter() if not is_ledger(key))
+    names = [key for key in client.scan_iter() if not key.startswith(("ledger:", "costs:"))]
+    total = sum(client.memory_usage(key, samples=0) or 0 for key in names)
     assert total / len(sleeping) < 2_048
-
-
-def is_ledger(name: str) -> bool:
-    return name.startswith(("ledger:", "costs:"))
 
 
 def test_redis_away_is_state_unavailable() -> None:
     with pytest.raises(StateUnavailable):
         SessionStore(connect("redis://127.0.0.1:1/0", 0.2)).get("00000000")
-
-
-def test_gone_sessions_have_nowhere_to_wake() -> None:
-    assert all(Status.WAKING not in TRANSITIONS[status] for status in GONE)
