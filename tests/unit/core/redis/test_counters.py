@@ -3,53 +3,38 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from app.core.composition import Core
 from app.core.redis import task_queue, users
-from app.core.redis.counters import ANSWERED, FIRST_TOKEN, PROMPT_BUCKETS, Counters
-from app.core.sessions.model import Record, Status
+from app.core.redis.counters import ANSWERED, FIRST_TOKEN, PROMPT_BUCKETS
+from app.core.sessions.model import Status
 from app.process.settings import Settings
-from tests.redis_users import Guarded, guarded_redis
-
-UUID = "abcd1234"
-
-
-@pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[Guarded]:
-    with guarded_redis(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path / "data", secret_key="k" * 32)
-
-
-def core(guarded: Guarded, settings: Settings, user: str) -> Core:
-    return Core(replace(settings, redis_url=guarded.url(user)))
+from tests.redis_users import Guarded
+from tests.unit.core.conftest import a_record
+from tests.world import World
 
 
 @pytest.mark.real_redis
-def test_each_process_may_count_what_it_counts(guarded: Guarded, settings: Settings) -> None:
-    now = time.time()
-    web = core(guarded, settings, "web")
-    record = Record(uuid=UUID, user_id="ada", created_at=now, last_activity=now, status=Status.ACTIVE, epoch=1)
+def test_each_process_may_count_what_it_counts(guarded: Guarded, tmp_path: Path) -> None:
+    def core(user: str) -> Core:
+        return Core(Settings(data_dir=tmp_path, secret_key="k" * 32, redis_url=guarded.url(user)))
+
+    now, web = time.time(), core("web")
+    record = a_record(created_at=now, last_activity=now, status=Status.ACTIVE, epoch=1)
     web.store.create(record, quota=None)
     for user in ("worker", "sweeper", "backup-worker", "observer"):
-        counters = core(guarded, settings, user).counters
+        counters = core(user).counters
         counters.acted("sleep", {"total": 1_000})
         counters.action_failed("sleep")
     for user in ("gateway", "delivery-worker", "web"):
-        web.inbox.take(UUID, "a prompt", user, now=now)
-        inbox = core(guarded, settings, user).inbox
-        assert inbox.answer_begins(UUID, user, now + 1)
-        assert inbox.finish(UUID, user, response={"text": "x"}, now=now + 2)
-    core(guarded, settings, "sweeper").counters.look_at_queues(task_queue.QUEUES, now)
+        web.inbox.take(record.uuid, "a prompt", user, now=now)
+        inbox = core(user).inbox
+        assert inbox.answer_begins(record.uuid, user, now + 1)
+        assert inbox.finish(record.uuid, user, response={"text": "x"}, now=now + 2)
+    core("sweeper").counters.look_at_queues(task_queue.QUEUES, now)
 
     durations, failures = web.counters.actions()
     assert (sum(durations["sleep", "total"].counts), failures) == (4, {"sleep": 4})
@@ -61,18 +46,15 @@ def test_each_process_may_count_what_it_counts(guarded: Guarded, settings: Setti
 
 
 def test_users_that_count_nothing_may_not() -> None:
-    by_name = {each.name: each for each in users.USERS}
-    for name in ("forward-auth", "beat", "flower", "keda"):
-        assert not {"actions", "prompts:times", "queues:seen"} & {*by_name[name].both, *by_name[name].writes}
+    for user in (each for each in users.USERS if each.name in ("forward-auth", "beat", "flower", "keda")):
+        assert not {"actions", "prompts:times", "queues:seen"} & {*user.both, *user.writes}
 
 
-def test_a_prompt_is_counted_in_the_bucket_of_its_time(guarded: Guarded, settings: Settings) -> None:
+def test_a_prompt_is_counted_in_the_bucket_of_its_time(world: World, uuid: str) -> None:
     """Lua does what `bisect` does for the others: a bound is part of its bucket."""
-    web, now = core(guarded, settings, "web"), 1_000.0
-    record = Record(uuid=UUID, user_id="ada", created_at=now, last_activity=now, status=Status.ACTIVE, epoch=1)
-    web.store.create(record, quota=None)
+    inbox = world.core.inbox
     for number, seconds in enumerate((0.0, PROMPT_BUCKETS[1], PROMPT_BUCKETS[1] + 0.01, PROMPT_BUCKETS[-1] + 1)):
-        web.inbox.take(UUID, "a prompt", f"m{number}", now=now)
-        web.inbox.finish(UUID, f"m{number}", response={"text": "x"}, now=now + seconds)
-    durations, _ = Counters(web.redis).prompts()
+        inbox.take(uuid, "a prompt", f"m{number}", now=1_000.0)
+        inbox.finish(uuid, f"m{number}", response={"text": "x"}, now=1_000.0 + seconds)
+    durations, _ = world.core.counters.prompts()
     assert [index for index, count in enumerate(durations[ANSWERED].counts) if count] == [0, 1, 2, len(PROMPT_BUCKETS)]

@@ -44,29 +44,30 @@ class Adapter:
     def __init__(self, error: BaseException | None = None) -> None:
         self._error = error
 
-    @redis_errors
-    def decorated(self, key: str, *, more: int = 1) -> list[str]:
-        """Some keys."""
+    def _answer(self, key: str, more: int = 1) -> list[str]:
         if self._error:
             raise self._error
         return [key] * more
 
+    @redis_errors
+    def decorated(self, key: str, *, more: int = 1) -> list[str]:
+        """Some keys."""
+        return self._answer(key, more)
+
     def guarded_within(self, key: str, *, more: int = 1) -> list[str]:
         """Some keys."""
         with redis_errors:
-            if self._error:
-                raise self._error
-            return [key] * more
+            return self._answer(key, more)
 
     @property
     @redis_errors
     def as_property(self) -> list[str]:
-        return self.guarded_within("p")
+        return self._answer("p")
 
     @cached_property
     @redis_errors
     def as_cached(self) -> list[str]:
-        return self.guarded_within("c")
+        return self._answer("c")
 
     @classmethod
     @redis_errors
@@ -130,14 +131,10 @@ def test_refused_access_is_logged_once(caplog: pytest.LogCaptureFixture, monkeyp
         assert "Redis denies its user a command or key" in caplog.text
 
 
-def test_a_decorated_method_answers_as_before() -> None:
-    assert Adapter().decorated("k", more=2) == Adapter().guarded_within("k", more=2) == ["k", "k"]
-
-
-def test_a_decorated_method_keeps_its_name_docstring_and_signature() -> None:
+def test_a_decorated_method_answers_as_before_and_keeps_its_name_docstring_and_signature() -> None:
     method, plain = Adapter.decorated, Adapter.guarded_within
-    assert method.__name__ == "decorated"
-    assert method.__qualname__ == "Adapter.decorated"
+    assert method(Adapter(), "k", more=2) == plain(Adapter(), "k", more=2) == ["k", "k"]
+    assert (method.__qualname__, method.__name__) == ("Adapter.decorated", "decorated")
     assert method.__module__ == __name__
     assert method.__doc__ == plain.__doc__ == "Some keys."
     assert inspect.signature(method) == inspect.signature(plain)
@@ -152,11 +149,12 @@ def test_blocks_and_methods_may_be_nested() -> None:
 
 def test_it_stands_beneath_other_decorators() -> None:
     away = redis.ConnectionError("away")
-    with pytest.raises(StateUnavailable):
-        _ = Adapter(away).as_property
-    with pytest.raises(StateUnavailable):
-        _ = Adapter(away).as_cached
-    for method in (Adapter.of_class, Adapter.of_nothing):
+    for method in (
+        lambda error: Adapter(error).as_property,
+        lambda error: Adapter(error).as_cached,
+        Adapter.of_class,
+        Adapter.of_nothing,
+    ):
         with pytest.raises(StateUnavailable):
             method(away)
     assert (Adapter().as_property, Adapter().as_cached) == (["p"], ["c"])
@@ -182,9 +180,5 @@ def context() -> Iterator[str]:
 @pytest.mark.parametrize("function", [generator, coroutine, asynchronous_generator, context])
 def test_what_runs_after_its_call_returned_can_not_be_decorated(function: Callable[[], object]) -> None:
     """The decorator would guard nothing of it."""
-    with pytest.raises(TypeError) as caught:
+    with pytest.raises(TypeError, match=f"^{function.__qualname__} runs only after .* put `with redis_errors:` around"):
         redis_errors(function)
-    assert str(caught.value) == (
-        f"{function.__qualname__} runs only after its call has returned, so @redis_errors would guard nothing: "
-        "put `with redis_errors:` around its accesses."
-    )

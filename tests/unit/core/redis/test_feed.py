@@ -5,30 +5,32 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from unittest.mock import Mock
 
 import pytest
 import redis
 
 from app.core.errors import StateUnavailable
 from app.core.redis import feed as feeds
-from app.core.redis import keys, scripts
+from app.core.redis import keys
 from app.core.redis.connections import connect
 from app.core.redis.events import FROM_START, EventLog
 from app.core.redis.feed import Feed, FeedEvent
 from app.core.redis.memory import Memory
-from app.core.sessions.model import Record, Status
+from app.core.sessions.model import Status
 from app.core.sessions.store import SessionStore
 from app.process.private_text import private, without_private
+from tests.unit.core.conftest import a_record
 from tests.waiting import wait_for
 
-UUID = "k3v9x0qa"
+UUID = a_record().uuid
 A_STATE = {"uuid": UUID, "user_id": "ada", "made_by": "", "labels": "{}", "type": "state", "data": "{}"}
 
 
 @pytest.fixture
-def store(redis_client: redis.Redis) -> SessionStore:
-    return SessionStore(redis_client)
+def events(redis_client: redis.Redis) -> EventLog:
+    return EventLog(redis_client, Memory(redis_client))
 
 
 @pytest.fixture
@@ -36,13 +38,15 @@ def feed(redis_client: redis.Redis) -> Feed:
     return Feed(redis_client, Memory(redis_client))
 
 
-def everything(event: FeedEvent) -> bool:
-    return True
+def follow(
+    feed: Feed, after: str = FROM_START, wanted: Callable[[FeedEvent], bool] = lambda event: True
+) -> Iterator[FeedEvent | None]:
+    return feed.follow(after, wanted, 60, 0.02)
 
 
-def a_record(uuid: str = UUID, **values: object) -> Record:
-    given = {"user_id": "ada", "created_at": 1_000.0, "status": Status.CREATED} | values
-    return Record(uuid=uuid, **given)  # type: ignore[arg-type]
+def told(feed: Feed) -> list[FeedEvent]:
+    """All that is kept."""
+    return [event for event in feed.follow(FROM_START, lambda event: True, 0.1, 0.02) if event]
 
 
 def add(client: redis.Redis, number: int) -> str:
@@ -58,17 +62,13 @@ def numbers(following: Iterator[FeedEvent | None], count: int) -> list[int]:
     return [next(events).data["number"] for _ in range(count)]
 
 
-def test_the_scripts_write_the_key_that_is_followed() -> None:
-    assert f"FEED, FEED_KEPT, FEED_BYTES, FEED_SAMPLES = '{keys.FEED}'" in scripts.source("append")
-
-
 def test_an_event_says_whose_it_is_with_the_labels_of_then(feed: Feed, store: SessionStore) -> None:
     store.create(a_record(labels={"team": "ß"}, made_by="backend"), quota=None)
     store.change(UUID, 2.0, to=Status.FAILED, reason="no room")
     store.change(UUID, 3.0, labels={}, made_by="")
     store.change(UUID, 4.0, to=Status.TERMINATING)
     before = time.time()
-    first, second, third = [event for event in feed.follow(FROM_START, everything, 0.1, 0.02) if event]
+    first, second, third = told(feed)
     assert [dict(each.data) for each in (first, second, third)] == [
         {"status": "created"},
         {"status": "failed", "reason": "no room"},
@@ -80,9 +80,8 @@ def test_an_event_says_whose_it_is_with_the_labels_of_then(feed: Feed, store: Se
 
 
 def test_events_of_other_kinds_and_of_sessions_without_a_record_are_left_out(
-    feed: Feed, store: SessionStore, redis_client: redis.Redis
+    feed: Feed, store: SessionStore, events: EventLog
 ) -> None:
-    events = EventLog(redis_client, Memory(redis_client))
     store.create(a_record(), quota=None)
     for kind in ("phase", "idle_warning", "token", "tool_call", "tool_result", "revoked", "risk", "budget"):
         events.append(UUID, kind, {"state": "processed"})
@@ -91,8 +90,7 @@ def test_events_of_other_kinds_and_of_sessions_without_a_record_are_left_out(
     for phase in ("stopped", "restored", "archived"):
         events.append(UUID, "phase", {"phase": phase, "ms": 1})
     events.append("zzzzzzzz", "state", {"status": "active"})
-    told = [event for event in feed.follow(FROM_START, everything, 0.1, 0.02) if event]
-    assert [(each.type, dict(each.data)) for each in told] == [
+    assert [(each.type, dict(each.data)) for each in told(feed)] == [
         ("state", {"status": "created"}),
         ("message", {"state": "processed"}),
         ("message", {"state": "failed"}),
@@ -113,7 +111,7 @@ def test_a_session_changes_though_its_feed_is_broken(store: SessionStore, redis_
 def test_malformed_entries_are_passed_over(feed: Feed, redis_client: redis.Redis) -> None:
     for broken in ({"type": "state"}, A_STATE | {"data": "{"}, A_STATE | {"labels": "[]"}, A_STATE | {"data": "1"}):
         redis_client.xadd(keys.FEED, broken)
-    following = feed.follow(FROM_START, everything, 30, 0.02)
+    following = follow(feed)
     add(redis_client, 1)
     assert numbers(following, 1) == [1]
     redis_client.xadd(keys.FEED, {"type": "state"})
@@ -127,12 +125,12 @@ def test_a_follower_that_joins_amid_events_misses_none_and_sees_none_twice(
 ) -> None:
     """What came before it reads from Redis, what comes later it is handed; each in chunks."""
     monkeypatch.setattr(feeds, "READ_AT_ONCE", 7)
-    first = feed.follow(FROM_START, everything, 60, 0.02)
+    first = follow(feed)
     assert next(first) is None
     writer = threading.Thread(target=lambda: [add(redis_client, number) for number in range(600)], daemon=True)
     writer.start()
     wait_for(lambda: redis_client.xlen(keys.FEED) > 50, "some events")
-    joined = [feed.follow(FROM_START, everything, 60, 0.02) for _ in range(3)]
+    joined = [follow(feed) for _ in range(3)]
     assert [numbers(each, 600) for each in (first, *joined)] == [list(range(600))] * 4
     writer.join()
     for each in (first, *joined):
@@ -146,7 +144,7 @@ def test_many_followers_are_one_reader(feed: Feed, redis_client: redis.Redis) ->
         return int(redis_client.info("commandstats")["cmdstat_xread"]["calls"])
 
     threads = set(threading.enumerate())
-    followers = [feed.follow(FROM_START, everything, 60, 0.02) for _ in range(50)]
+    followers = [follow(feed) for _ in range(50)]
     assert {next(each) for each in followers} == {None}
     assert [each.name for each in set(threading.enumerate()) - threads if each.name != "notices"] == ["feed"]
     wait_for(lambda: redis_client.pubsub_numsub(keys.FEED)[0][1] == 1, "the reader is subscribed")
@@ -158,9 +156,9 @@ def test_many_followers_are_one_reader(feed: Feed, redis_client: redis.Redis) ->
 
 
 def test_each_follower_is_handed_what_it_wants(feed: Feed, redis_client: redis.Redis) -> None:
-    even = feed.follow(FROM_START, lambda event: event.data["number"] % 2 == 0, 60, 0.02)
-    add(redis_client, 1)
-    add(redis_client, 2)
+    even = follow(feed, wanted=lambda event: event.data["number"] % 2 == 0)
+    for number in (1, 2):
+        add(redis_client, number)
     assert numbers(even, 1) == [2]
     for number in range(3, 7):
         add(redis_client, number)
@@ -172,7 +170,7 @@ def test_a_slow_follower_ends_with_what_it_has_and_resumes(
 ) -> None:
     """The others go on."""
     monkeypatch.setattr(feeds, "QUEUED", 5)
-    slow, quick = (feed.follow(FROM_START, everything, 60, 0.02) for _ in range(2))
+    slow, quick = follow(feed), follow(feed)
     assert next(slow) is next(quick) is None
     for number in range(20):
         add(redis_client, number)
@@ -180,8 +178,7 @@ def test_a_slow_follower_ends_with_what_it_has_and_resumes(
     handed = [event for event in slow if event]
     assert [event.data["number"] for event in handed] == list(range(len(handed)))
     assert 5 <= len(handed) < 20
-    resumed = feed.follow(handed[-1].id, everything, 60, 0.02)
-    assert numbers(resumed, 20 - len(handed)) == list(range(len(handed), 20))
+    assert numbers(follow(feed, handed[-1].id), 20 - len(handed)) == list(range(len(handed), 20))
 
 
 @pytest.mark.slow
@@ -190,7 +187,7 @@ def test_a_reader_that_nobody_needs_ends_and_another_begins(
 ) -> None:
     monkeypatch.setattr(feeds, "QUIET", 0.05)
     for number in range(3):
-        following = feed.follow(feed.last_id(), everything, 60, 0.02)
+        following = follow(feed, feed.last_id())
         assert next(following) is None
         add(redis_client, number)
         assert numbers(following, 1) == [number]
@@ -202,18 +199,13 @@ def test_a_follower_is_ended_when_redis_fails(
     feed: Feed, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And another one follows as soon as Redis is back."""
-    following = feed.follow(FROM_START, everything, 60, 0.02)
+    following = follow(feed)
     assert next(following) is None
-    read = feed._read
-
-    def failing(after: str) -> object:
-        raise StateUnavailable("The state store is unreachable.")
-
-    monkeypatch.setattr(feed, "_read", failing)
-    redis_client.publish(keys.FEED, "")
-    assert [event for event in following if event] == []
-    monkeypatch.setattr(feed, "_read", read)
-    again = feed.follow(FROM_START, everything, 60, 0.02)
+    with monkeypatch.context() as patch:
+        patch.setattr(feed, "_read", Mock(side_effect=StateUnavailable("The state store is unreachable.")))
+        redis_client.publish(keys.FEED, "")
+        assert [event for event in following if event] == []
+    again = follow(feed)
     assert next(again) is None
     add(redis_client, 1)
     assert numbers(again, 1) == [1]
@@ -223,7 +215,7 @@ def test_without_redis_nobody_follows() -> None:
     gone = connect("redis://127.0.0.1:9", 0.2)
     feed = Feed(gone, Memory(gone))
     with pytest.raises(StateUnavailable):
-        next(feed.follow(FROM_START, everything, 60, 0.02))
+        next(follow(feed))
     assert not feed._reading
     assert not feed._followers
 
@@ -241,9 +233,8 @@ def test_what_is_no_longer_kept_is_noticed(feed: Feed, redis_client: redis.Redis
 
 @pytest.mark.slow
 @pytest.mark.real_redis
-def test_the_feed_is_bounded_in_events(store: SessionStore, redis_client: redis.Redis) -> None:
+def test_the_feed_is_bounded_in_events(store: SessionStore, events: EventLog, redis_client: redis.Redis) -> None:
     store.create(a_record(), quota=None)
-    events = EventLog(redis_client, Memory(redis_client))
     for _ in range(110):
         events.append_all(UUID, [("state", {"status": "active"})] * 100)
     assert 10_000 <= redis_client.xlen(keys.FEED) < 10_200
@@ -251,10 +242,9 @@ def test_the_feed_is_bounded_in_events(store: SessionStore, redis_client: redis.
 
 @pytest.mark.slow
 @pytest.mark.real_redis
-def test_the_feed_is_bounded_in_bytes(store: SessionStore, redis_client: redis.Redis) -> None:
+def test_the_feed_is_bounded_in_bytes(store: SessionStore, events: EventLog, redis_client: redis.Redis) -> None:
     """Some over it, as Redis guesses; much less while Redis is full."""
     store.create(a_record(labels={f"label-{number}": "x" * 256 for number in range(32)}), quota=None)
-    events = EventLog(redis_client, Memory(redis_client))
     for _ in range(20):
         events.append_all(UUID, [("state", {"status": "active"})] * 100)
     taken = redis_client.memory_usage(keys.FEED, samples=0)
@@ -274,14 +264,14 @@ def test_the_feed_is_bounded_in_bytes(store: SessionStore, redis_client: redis.R
 
 def test_what_is_a_users_own_stays_in_the_sessions_stream(feed: Feed, store: SessionStore) -> None:
     store.create(a_record(), quota=None)
-    told = (
+    reasons = (
         f"It can't read {private('my file')} and {private('another')}. Last lines of its log: my words",
         "A mark that was cut off: “my file",
         "Nothing of anybody's.",
     )
-    for number, reason in enumerate(told, 2):
+    for number, reason in enumerate(reasons, 2):
         event = ("state", {"status": "failed", "reason": reason, "reason_code": None, "unreadable": ["my file"]})
         store.change(UUID, float(number), reason=reason, event=event)
-    seen = [dict(each.data) for each in feed.follow(FROM_START, everything, 0.1, 0.02) if each][1:]
-    assert seen == [{"status": "failed", "reason": without_private(reason), "reason_code": None} for reason in told]
+    seen = [dict(each.data) for each in told(feed)[1:]]
+    assert seen == [{"status": "failed", "reason": without_private(reason), "reason_code": None} for reason in reasons]
     assert "my" not in str(seen)

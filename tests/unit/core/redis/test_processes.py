@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import redis
@@ -13,7 +11,7 @@ import redis
 from app.core.redis import keys
 from app.core.redis.processes import EVERY, FORGOTTEN, KINDS, SILENCE, Process, Processes, Reporter, Reports
 from scripts.lib.processes import MANAGER
-from tests.redis_users import Guarded, guarded_redis
+from tests.redis_users import Guarded
 from tests.waiting import wait_for
 
 
@@ -35,26 +33,20 @@ def of(processes: Processes, kind: str) -> list[Process]:
     return [each for each in processes.all() if each.kind == kind]
 
 
-def test_a_kind_of_which_none_reports_is_silent(processes: Moved) -> None:
+def test_a_kind_of_the_manager_of_which_none_reports_is_silent(processes: Moved) -> None:
     found = processes.all()
     assert [each.name for each in found] == list(KINDS)
-    assert not any(each.alive or each.host or each.seen for each in found)
-
-
-def test_these_are_the_processes_of_the_manager() -> None:
     assert set(KINDS) == set(MANAGER)
+    assert not any(each.alive or each.host or each.seen for each in found)
 
 
 def test_a_process_is_alive_until_it_stops_reporting(processes: Moved) -> None:
     start = processes.now
     processes.report("web", "web@a:1", "a", start - 60)
     assert of(processes, "web") == [Process("web@a:1", "web", "a", start - 60, start, alive=True)]
-    processes.now = start + SILENCE
-    assert of(processes, "web")[0].alive
-    processes.now = start + SILENCE + 1
-    assert not of(processes, "web")[0].alive
-    processes.now = start + FORGOTTEN + 1
-    assert [each.host for each in of(processes, "web")] == [None]
+    for later, found in ((SILENCE, ("a", True)), (SILENCE + 1, ("a", False)), (FORGOTTEN + 1, (None, False))):
+        processes.now = start + later
+        assert [(each.host, each.alive) for each in of(processes, "web")] == [found]
 
 
 def test_another_clock_makes_nobody_silent(redis_client: redis.Redis) -> None:
@@ -89,11 +81,7 @@ def test_a_killed_process_is_not_shown_once_another_has_its_place(processes: Mov
     processes.now = start + SILENCE + 1
     processes.report("web", "web@a:1", "a", start - 60)
     processes.report("web", "web@d:1", "d", start + 1)
-    assert [(each.host, each.alive) for each in of(processes, "web")] == [
-        ("a", True),
-        ("c", False),
-        ("d", True),
-    ]
+    assert [(each.host, each.alive) for each in of(processes, "web")] == [("a", True), ("c", False), ("d", True)]
 
 
 def test_what_is_no_report_is_not_shown(processes: Moved, redis_client: redis.Redis) -> None:
@@ -137,21 +125,12 @@ def test_a_process_that_hangs_is_not_reported(redis_client: redis.Redis) -> None
     assert not of(Processes(redis_client), "observer")[0].alive
 
 
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    folder: Path = tmp_path_factory.mktemp("redis")
-    with guarded_redis(folder) as made:
-        yield made
-
-
 @pytest.mark.real_redis
 def test_each_kind_may_report_itself_and_no_other(guarded: Guarded) -> None:
     for kind in KINDS:
-        reporter = Reporter(guarded.client(kind), kind)
-        reporter.tick()
+        Reporter(guarded.client(kind), kind).tick()
     assert all(each.alive for each in Processes(guarded.client("web")).all())
     assert guarded.refused() == []
-    other = {"web": "gateway"}
-    for kind in KINDS:
+    for kind, other in zip(KINDS, (*KINDS[1:], KINDS[0]), strict=True):
         with pytest.raises(redis.exceptions.NoPermissionError):
-            guarded.client(kind).hset(keys.PROCESSES.format(kind=other.get(kind, "web")), "x", "y")
+            guarded.client(kind).hset(keys.PROCESSES.format(kind=other), "x", "y")

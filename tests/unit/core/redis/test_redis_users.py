@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from app.process.settings import Settings
 from app.web.people import AT_ONCE, People
 from scripts.lib import redis_users as generator
 from tests.conftest import ROOT
-from tests.redis_users import Guarded, guarded_redis
+from tests.redis_users import Guarded
 
 A, B = "abcd1234", "efgh5678"
 
@@ -38,16 +38,13 @@ DANGEROUS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    with guarded_redis(tmp_path_factory.mktemp("redis")) as running:
-        yield running
+EVERYBODY = [each.name for each in users.USERS]
 
 
-def may(guarded: Guarded, user: str, command: str) -> bool:
-    """Whether Redis would carry out the user's command."""
-    answer = guarded.client(users.ADMIN).execute_command("ACL", "DRYRUN", user, *command.split())
-    return bool(answer == "OK")
+def allowed(guarded: Guarded, user: str, commands: Iterable[str]) -> list[str]:
+    """Those of the user's commands that Redis would carry out."""
+    asked = guarded.client(users.ADMIN)
+    return [each for each in commands if asked.execute_command("ACL", "DRYRUN", user, *each.split()) == "OK"]
 
 
 def test_the_file_of_the_manifests_is_what_the_code_says() -> None:
@@ -64,14 +61,12 @@ def test_web_may_sign_people_in_and_end_their_sign_ins(guarded: Guarded) -> None
     assert people.find(secrets[-1]) is None
 
 
-@pytest.mark.parametrize("user", [each.name for each in users.USERS])
-def test_no_process_may_do_what_is_for_administrators(guarded: Guarded, user: str) -> None:
-    assert [command for command in DANGEROUS if may(guarded, user, command)] == []
-
-
-def test_the_administrator_may(guarded: Guarded) -> None:
-    """Of all this; so that the commands above are refused for whom they come from, and not for how they are written."""
-    assert [command for command in DANGEROUS if not may(guarded, users.ADMIN, command)] == []
+@pytest.mark.parametrize(("user", "commands"), [(users.ADMIN, DANGEROUS), *((each, []) for each in EVERYBODY)])
+def test_only_the_administrator_may_do_what_is_for_administrators(
+    guarded: Guarded, user: str, commands: list[str]
+) -> None:
+    """So that what others are refused is for whom it comes from, and not for how it is written."""
+    assert allowed(guarded, user, DANGEROUS) == commands
 
 
 @pytest.mark.parametrize(
@@ -103,14 +98,8 @@ def test_the_administrator_may(guarded: Guarded) -> None:
             "web",
             [
                 *(f"HINCRBY ledger:{A}:2026-01 01:b 1", "DEL costs:user:ada:2026-01", "HSET costs:all:open x 1"),
-                *(
-                    "HGETALL unacked",
-                    "LRANGE wake 0 -1",
-                    "DEL backups",
-                    "HSET backup:x a b",
-                    "SET sentinel 0",
-                    "DEL clock",
-                ),
+                *("HGETALL unacked", "LRANGE wake 0 -1", "DEL backups", "HSET backup:x a b", "SET sentinel 0"),
+                "DEL clock",
             ],
         ),
         (
@@ -138,7 +127,7 @@ def test_the_administrator_may(guarded: Guarded) -> None:
 )
 def test_a_process_has_no_part_in_what_is_anothers(guarded: Guarded, user: str, commands: list[str]) -> None:
     """Whoever has taken it over has not got there."""
-    assert [command for command in commands if may(guarded, user, command)] == []
+    assert allowed(guarded, user, commands) == []
 
 
 @pytest.mark.parametrize("user", [each.name for each in users.USERS if each.checked])
@@ -178,7 +167,7 @@ def test_who_changes_sessions_writes_the_feed_and_only_two_read_it(guarded: Guar
     EventLog(client, Memory(client)).append(A, "state", {"status": "active"})
     assert [entry["user_id"] for _, entry in admin.xrange(keys.FEED)] == ["ada"]
     reading = [f"XREAD STREAMS {keys.FEED} 0", f"XRANGE {keys.FEED} - +", f"XREVRANGE {keys.FEED} + -"]
-    assert [may(guarded, user, command) for command in reading] == [user in ("web", "backup-worker")] * 3
+    assert allowed(guarded, user, reading) == (reading if user in ("web", "backup-worker") else [])
 
 
 @pytest.mark.parametrize("user", ["web", "gateway", "worker", "sweeper", "backup-worker", "delivery-worker"])
@@ -200,8 +189,8 @@ def test_whoever_deletes_sessions_remembers_whose_restore_points_are_left(guarde
     points.end(A, 2.0)
     points.end(B, 1.0)
     assert points.ending() == [B, A]
-    points.ended(B)
-    points.ended(A)
+    for uuid in (A, B):
+        points.ended(uuid)
     assert points.ending() == []
 
 
@@ -221,31 +210,29 @@ CONTROL = (
 """What commands Celery's workers, or waits for their answers."""
 
 
-@pytest.mark.parametrize("user", [each.name for each in users.USERS])
+@pytest.mark.parametrize("user", EVERYBODY)
 def test_nobody_commands_workers_by_celerys_remote_control(guarded: Guarded, user: str) -> None:
     """It can end a worker, take back its tasks, and have it take others."""
-    assert [command for command in CONTROL if may(guarded, user, command)] == []
+    assert allowed(guarded, user, CONTROL) == []
 
 
-@pytest.mark.parametrize("user", ["worker", "sweeper", "backup-worker", "delivery-worker"])
-def test_a_worker_tells_flower_what_it_does(guarded: Guarded, user: str) -> None:
-    """And hears nothing of the other workers."""
-    assert may(guarded, user, "PUBLISH /0.celeryev/worker.heartbeat x")
-    assert not may(guarded, user, "PSUBSCRIBE /0.celeryev/*")
+TELL, LISTEN = "PUBLISH /0.celeryev/worker.heartbeat x", "PSUBSCRIBE /0.celeryev/*"
 
 
-def test_flower_listens_and_says_nothing(guarded: Guarded) -> None:
-    assert may(guarded, "flower", "PSUBSCRIBE /0.celeryev/*")
-    assert not may(guarded, "flower", "PUBLISH /0.celeryev/worker.heartbeat x")
-    assert not may(guarded, "flower", "PUBLISH events x")
+@pytest.mark.parametrize(
+    ("user", "command"),
+    [("worker", TELL), ("sweeper", TELL), ("backup-worker", TELL), ("delivery-worker", TELL), ("flower", LISTEN)],
+)
+def test_workers_tell_flower_what_they_do_and_only_flower_listens(guarded: Guarded, user: str, command: str) -> None:
+    """Which says nothing itself."""
+    assert allowed(guarded, user, [TELL, LISTEN]) == [command]
+    assert allowed(guarded, "flower", ["PUBLISH events x"]) == []
 
 
-def test_without_a_password_nobody_gets_in(guarded: Guarded) -> None:
-    """Nor with another's."""
+@pytest.mark.parametrize("said", [{}, {"username": "web", "password": "password-of-gateway"}])
+def test_without_a_password_of_ones_own_nobody_gets_in(guarded: Guarded, said: dict[str, str]) -> None:
     with pytest.raises(redis.AuthenticationError):
-        redis.Redis(port=guarded.port, retry=None).ping()
-    with pytest.raises(redis.AuthenticationError):
-        redis.Redis(port=guarded.port, username="web", password="password-of-gateway", retry=None).ping()
+        redis.Redis(port=guarded.port, retry=None, **said).ping()
 
 
 def test_keda_asks_how_long_a_queue_is(guarded: Guarded) -> None:
@@ -269,4 +256,5 @@ def test_keda_asks_how_long_a_queue_is(guarded: Guarded) -> None:
 )
 def test_who_asks_for_tasks_may_put_them_where_they_belong(guarded: Guarded, user: str, tasks: list[str]) -> None:
     assert tasks
-    assert [task for task in tasks if not may(guarded, user, f"LPUSH {task_queue.ROUTES[task]} message")] == []
+    commands = [f"LPUSH {task_queue.ROUTES[task]} message" for task in tasks]
+    assert allowed(guarded, user, commands) == commands

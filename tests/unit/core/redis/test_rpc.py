@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 import redis
@@ -30,9 +30,10 @@ PATIENCE = 30.0
 
 
 class Workers:
-    """A queue that is worked at once, by `work(name, call)`."""
+    """A queue that is worked at once, by `work(name, call)`, and the calls that it is sent."""
 
-    def __init__(self) -> None:
+    def __init__(self, client: redis.Redis) -> None:
+        self.calls = Rpc(client, cast(TaskQueue, self), block=0.02)
         self.work: Callable[[str, str], Any] = lambda name, call: None
         self.rpc: list[str] = []
 
@@ -43,13 +44,8 @@ class Workers:
 
 
 @pytest.fixture
-def workers() -> Workers:
-    return Workers()
-
-
-@pytest.fixture
-def calls(redis_client: redis.Redis, workers: Workers) -> Rpc:
-    return Rpc(redis_client, cast(TaskQueue, workers), block=0.02)
+def workers(redis_client: redis.Redis) -> Workers:
+    return Workers(redis_client)
 
 
 class FakeReaders:
@@ -58,7 +54,7 @@ class FakeReaders:
     def __init__(self) -> None:
         self.started: list[str] = []
         self.ended: list[str] = []
-        self.meanwhile: Callable[[], None] = lambda: None
+        self.meanwhile: Callable[[], Any] = lambda: None
 
     def start(self, name: str) -> DownloadJob:
         self.started.append(name)
@@ -76,19 +72,8 @@ def readers(world: World) -> FakeReaders:
     return FakeReaders()
 
 
-@pytest.fixture
-def world(redis_client: redis.Redis, tmp_path: Path) -> World:
-    return World(redis_client, tmp_path)
-
-
 def read(world: World, readers: FakeReaders, call: str) -> None:
     rpc.read(world.core, cast(DownloadJobs, readers), NAME, call)
-
-
-def test_the_answer_comes_back_and_nothing_is_left(calls: Rpc, workers: Workers, redis_client: redis.Redis) -> None:
-    workers.work = lambda name, call: calls.answer(call, {"host": name})
-    assert calls.ask("backups.read", NAME, PATIENCE) == {"host": NAME}
-    assert redis_client.keys("rpc:*") == []
 
 
 @pytest.mark.parametrize(
@@ -101,87 +86,67 @@ def test_the_answer_comes_back_and_nothing_is_left(calls: Rpc, workers: Workers,
         (RetryableError("busy"), RetryableError),
     ],
 )
-def test_a_refusal_is_raised(calls: Rpc, workers: Workers, refusal: SessionError, told: type[SessionError]) -> None:
+def test_a_refusal_is_raised(workers: Workers, refusal: SessionError, told: type[SessionError]) -> None:
     """As what it is where it is final, else as one that may pass."""
-    workers.work = lambda name, call: calls.refuse(call, refusal)
+    workers.work = lambda name, call: workers.calls.refuse(call, refusal)
     with pytest.raises(told, match=str(refusal)) as raised:
-        calls.ask("backups.read", NAME, PATIENCE)
+        workers.calls.ask("backups.read", NAME, PATIENCE)
     assert raised.type is told
 
 
-def test_a_worker_that_comes_too_late_finds_nobody(
-    calls: Rpc, workers: Workers, world: World, readers: FakeReaders
-) -> None:
+def test_a_worker_that_comes_too_late_finds_nobody(workers: Workers, world: World, readers: FakeReaders) -> None:
     """The asker was told to try again; what is done twice would be done for nobody, and a deletion against its word."""
     with pytest.raises(RetryableError, match="retry"):
-        calls.ask("backups.read", NAME, 0.05)
+        workers.calls.ask("backups.read", NAME, 0.05)
     [call] = workers.rpc
-    assert not calls.wanted(call)
+    assert not workers.calls.wanted(call)
     read(world, readers, call)
     rpc.delete(world.core, NAME, call)
-    assert (readers.started, calls.answer(call, {})) == ([], False)
+    assert (readers.started, workers.calls.answer(call, {})) == ([], False)
     assert world.core.redis.keys("rpc:*") == []
 
 
-def test_a_reader_is_started_and_told(calls: Rpc, workers: Workers, world: World, readers: FakeReaders) -> None:
+def test_a_reader_is_started_and_told_and_nothing_is_left(workers: Workers, world: World, readers: FakeReaders) -> None:
     workers.work = lambda name, call: read(world, readers, call)
-    answer = calls.ask("backups.read", NAME, PATIENCE)
+    answer = workers.calls.ask("backups.read", NAME, PATIENCE)
     assert answer == {"host": "10.0.0.1", "port": 8081, "secret": "secret"}
     assert (readers.started, readers.ended) == ([NAME], [])
+    assert world.core.redis.keys("rpc:*") == []
 
 
-def test_a_reader_whose_caller_left_meanwhile_is_ended(
-    calls: Rpc, workers: Workers, world: World, readers: FakeReaders, redis_client: redis.Redis
-) -> None:
+def test_a_reader_whose_caller_left_meanwhile_is_ended(workers: Workers, world: World, readers: FakeReaders) -> None:
     workers.work = lambda name, call: read(world, readers, call)
-    readers.meanwhile = lambda: redis_client.delete(f"rpc:{workers.rpc[0]}") and None
+    readers.meanwhile = lambda: world.core.redis.delete(f"rpc:{workers.rpc[0]}")
     with pytest.raises(RetryableError):
-        calls.ask("backups.read", NAME, 0.05)
+        workers.calls.ask("backups.read", NAME, 0.05)
     assert readers.ended == ["read-1"]
 
 
-def test_a_reader_that_does_not_start_is_a_refusal(
-    calls: Rpc, workers: Workers, world: World, readers: FakeReaders
-) -> None:
-    def fail() -> None:
-        raise RetryableError("no room")
-
-    readers.meanwhile = fail
+def test_a_reader_that_does_not_start_is_a_refusal(workers: Workers, world: World, readers: FakeReaders) -> None:
+    readers.meanwhile = Mock(side_effect=RetryableError("no room"))
     workers.work = lambda name, call: read(world, readers, call)
     with pytest.raises(RetryableError, match="no room"):
-        calls.ask("backups.read", NAME, PATIENCE)
+        workers.calls.ask("backups.read", NAME, PATIENCE)
 
 
 def test_redis_away_is_no_refusal(world: World, readers: FakeReaders, redis_client: redis.Redis) -> None:
     """There is nobody who could be told; the task says so."""
     redis_client.set("rpc:t", NAME)
-
-    def fail() -> None:
-        raise StateUnavailable("away")
-
-    readers.meanwhile = fail
+    readers.meanwhile = Mock(side_effect=StateUnavailable("away"))
     with pytest.raises(StateUnavailable):
         read(world, readers, "t")
 
 
-def test_a_deletion_takes_files_and_index_once(calls: Rpc, workers: Workers, world: World) -> None:
-    """A second one finds them gone, which is what was asked for."""
-    uuid = world.asleep()
-    world.sessions.request_backup(uuid)
+def test_a_deletion_takes_files_and_index_once(workers: Workers, world: World) -> None:
+    """A second one finds them gone, which is what was asked for; one that has come into use meanwhile stays."""
+    asleep, deleted = world.asleep(), world.asleep()
+    world.sessions.request_backup(asleep)
+    world.sessions.delete(deleted)
     world.work()
-    name = world.get(uuid).backup
+    unused, used = (world.get(uuid).backup for uuid in (asleep, deleted))
+    world.sessions.restore(used)
     workers.work = lambda name, call: rpc.delete(world.core, name, call)
-    assert [calls.ask("backups.delete", name, PATIENCE) for _ in range(2)] == [{}, {}]
-    assert world.core.backups.count() == 0
-
-
-def test_a_backup_that_has_come_into_use_meanwhile_stays(calls: Rpc, workers: Workers, world: World) -> None:
-    uuid = world.asleep()
-    world.sessions.delete(uuid)
-    world.work()
-    name = world.get(uuid).backup
-    world.sessions.restore(name)
-    workers.work = lambda name, call: rpc.delete(world.core, name, call)
+    assert [workers.calls.ask("backups.delete", unused, PATIENCE) for _ in range(2)] == [{}, {}]
     with pytest.raises(BackupInUse):
-        calls.ask("backups.delete", name, PATIENCE)
-    assert world.core.backups.count() == 1
+        workers.calls.ask("backups.delete", used, PATIENCE)
+    assert [each.name for each in world.core.backups.page().items] == [used]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -67,12 +68,6 @@ def test_redis_takes_each_script_and_a_full_one_too(redis_client: redis.Redis, n
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_list_takes_all_that_is_left(name: str) -> None:
-    for names in scripts.names_of(name):
-        assert not any(each.endswith("...") for each in names[:-1])
-
-
-@pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_uses_no_argument_that_it_does_not_take(name: str) -> None:
     with_parts = "\n".join(code_of(sections()[each]) for each in {*needed_by(name), name})
     used = set(re.findall(r"\bgiven\.(\w+)", with_parts))
@@ -104,19 +99,19 @@ def test_a_section_needs_the_parts_whose_functions_it_calls(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_no_name_stands_for_two_things_in_a_script(name: str) -> None:
-    keys, _ = scripts.names_of(name)
+def test_a_list_takes_all_that_is_left_and_no_name_stands_for_two_things(name: str) -> None:
+    keys, arguments = scripts.names_of(name)
+    assert not any(each.endswith("...") for each in (*keys[:-1], *arguments[:-1]))
     whole = [sections()[each] for each in dict.fromkeys((*needed_by(name), name))]
     defined = [*(each.removesuffix("...") for each in keys), *(each for part in whole for each in defined_by(part))]
     assert sorted(defined) == sorted(set(defined))
 
 
-def test_two_sections_have_two_names(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path_factory.mktemp("package") / "lua"
-    folder.mkdir()
-    (folder / "one.lua").write_text("-- script begin\nreturn 1\n")
-    (folder / "two.lua").write_text("-- part begin\nlocal function begun() end\n")
-    monkeypatch.setattr(scripts, "files", lambda _: folder.parent)
+def test_two_sections_have_two_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lua").mkdir()
+    (tmp_path / "lua/one.lua").write_text("-- script begin\nreturn 1\n")
+    (tmp_path / "lua/two.lua").write_text("-- part begin\nlocal function begun() end\n")
+    monkeypatch.setattr(scripts, "files", lambda _: tmp_path)
     sections.cache_clear()
     try:
         with pytest.raises(ValueError, match="named begin; rename one"):
