@@ -24,6 +24,7 @@ from tests.unit.api.helpers import ADMIN_KEY, AppMaker, check_problem, keyed
 from tests.unit.gateway.conftest import make_gateway, model  # noqa: F401
 from tests.unit.gateway.helpers import GatewayMaker, Workspace
 
+SECRETS = AgentCredentials(["k" * 32])
 MIB = 1_048_576
 WHOLE = 64 * MIB
 """The largest body that the gateway takes, and more than an agent may answer."""
@@ -131,29 +132,13 @@ def test_a_hostile_document_is_refused_in_little_more_than_its_own_size(
         raise AssertionError("it was read")
 
 
-def asks_chat(client: AgentClient, agent: Agent) -> None:
-    client.chat(agent, "m", "hi")
-
-
-def asks_risk(client: AgentClient, agent: Agent) -> None:
-    client.unsaved_work(agent)
-
-
-def asks_history(client: AgentClient, agent: Agent) -> None:
-    client.history(agent, 0, 10)
-
-
-def asks_checkpoint(client: AgentClient, agent: Agent) -> None:
-    client.checkpoint(agent)
-
-
 @pytest.mark.parametrize(
     ("ask", "held"),
     [
-        (asks_risk, SMALL_RESPONSE),
-        (asks_chat, CHAT_RESPONSE),
-        (asks_history, PAGE_RESPONSE),
-        (asks_checkpoint, SMALL_RESPONSE),
+        (lambda client, agent: client.unsaved_work(agent), SMALL_RESPONSE),
+        (lambda client, agent: client.chat(agent, "m", "hi"), CHAT_RESPONSE),
+        (lambda client, agent: client.history(agent, 0, 10), PAGE_RESPONSE),
+        (lambda client, agent: client.checkpoint(agent), SMALL_RESPONSE),
     ],
 )
 @pytest.mark.slow
@@ -162,8 +147,8 @@ def test_a_hostile_answer_of_an_agent_takes_little_memory(
 ) -> None:
     """As much as that answer may have; what is at risk is said in a few kilobytes."""
     agent.raw_answer = hostile(WHOLE)
-    secrets, budget = AgentCredentials(["k" * 32]), ByteBudget(2 * WHOLE)
-    client, at = AgentClient(secrets, 60.0, budget), Agent.at_address("aaaa0001", agent.address, Settings())
+    budget = ByteBudget(2 * WHOLE)
+    client, at = AgentClient(SECRETS, 60.0, budget), Agent.at_address("aaaa0001", agent.address, Settings())
     with at_most(held + held // 4 + 4 * MIB), pytest.raises(AgentUnavailable):
         ask(client, at)
     assert budget.left == 2 * WHOLE
@@ -173,9 +158,9 @@ def test_answers_of_many_agents_take_no_more_than_the_budget(agent: FakeAgent) -
     """The one that would be too much is refused, and nothing of it stays taken."""
     agent.raw_answer = b'{"messages": [], "total": 0, "x": "' + b"x" * MIB + b'"}'
     budget = ByteBudget(MIB)
-    client = AgentClient(AgentCredentials(["k" * 32]), 60.0, budget)
+    client, at = AgentClient(SECRETS, 60.0, budget), Agent.at_address("aaaa0001", agent.address, Settings())
     with pytest.raises(AgentUnavailable, match="BODY_BUDGET_BYTES"):
-        asks_history(client, Agent.at_address("aaaa0001", agent.address, Settings()))
+        client.history(at, 0, 10)
     assert budget.left == MIB
 
 

@@ -21,11 +21,12 @@ from tests.world import World
 from workers.runtime.base import Observation
 
 
-def up(world: World, agent: FakeAgent) -> str:
-    """A session that is active, and whose agent has called."""
-    uuid = world.active()
-    hello(world, uuid, agent)
-    return uuid
+@pytest.fixture
+def uuid(world: World, agent: FakeAgent) -> str:
+    """That of a session that is active, and whose agent has called."""
+    made = world.active()
+    hello(world, made, agent)
+    return made
 
 
 def hello(world: World, uuid: str, agent: FakeAgent, boot: str = "boot-1") -> None:
@@ -55,14 +56,14 @@ def waits(world: World, uuid: str, tries: int) -> list[float]:
     return found
 
 
-def test_prompts_reach_the_agent_in_order_with_its_secret(world: World, agent: FakeAgent) -> None:
-    uuid = up(world, agent)
+def test_prompts_reach_the_agent_in_order_with_its_secret(world: World, uuid: str, agent: FakeAgent) -> None:
     ids = send(world, uuid, "one", "two", "three")
     world.work()
     assert agent.accepted == ids
     assert list(agent.texts.values()) == ["one", "two", "three"]
     assert set(agent.tokens) == {f"Bearer {world.core.credentials.agent_secrets(uuid, 1)[0]}"}
     assert states(world, uuid, ids) == [State.DELIVERED] * 3
+    assert [message.id for message in world.core.inbox.unfinished(uuid)] == ids
     assert (world.get(uuid).waiting, world.get(uuid).unfinished) == (0, 3)
     assert world.core.inbox.get(uuid, ids[0]).delivered_at == world.now
 
@@ -91,8 +92,7 @@ def test_without_a_call_the_observers_look_starts_the_delivery(world: World, age
     assert agent.accepted == ids
 
 
-def test_what_the_runtime_says_never_replaces_what_the_agent_said(world: World, agent: FakeAgent) -> None:
-    uuid = up(world, agent)
+def test_what_the_runtime_says_never_replaces_what_the_agent_said(world: World, uuid: str, agent: FakeAgent) -> None:
     world.runtime.workspaces[uuid].agent = f"http://127.0.0.1:{free_port()}"
     world.look(uuid)
     known = world.core.inbox.agent(uuid)
@@ -101,9 +101,8 @@ def test_what_the_runtime_says_never_replaces_what_the_agent_said(world: World, 
 
 
 def test_an_agent_that_is_silent_keeps_its_prompts_waiting_and_the_sweep_tries_again(
-    world: World, agent: FakeAgent, caplog: pytest.LogCaptureFixture
+    world: World, uuid: str, agent: FakeAgent, caplog: pytest.LogCaptureFixture
 ) -> None:
-    uuid = up(world, agent)
     agent.statuses = [500]
     ids = send(world, uuid, "canary one", "canary two")
     with caplog.at_level(logging.DEBUG):
@@ -128,24 +127,13 @@ def test_an_agent_that_stays_silent_is_tried_less_and_less_often(world: World) -
 
 
 @pytest.mark.parametrize("response", NO_RESPONSES)
-def test_an_agent_that_answers_by_no_http_is_tried_less_and_less_often(
-    world: World, agent: FakeAgent, response: bytes
+def test_an_agent_that_answers_by_no_http_is_tried_less_often(
+    world: World, uuid: str, agent: FakeAgent, response: bytes
 ) -> None:
-    uuid = up(world, agent)
     agent.raw_response = response
     ids = send(world, uuid, "one")
     assert waits(world, uuid, 3) == pytest.approx([1, 2, 4])
     assert states(world, uuid, ids) == [State.QUEUED]
-
-
-def test_a_reason_with_a_lone_surrogate_is_kept_without_it(world: World, agent: FakeAgent) -> None:
-    """An agent may write one in JSON; UTF-8, and so Redis, has none."""
-    uuid = up(world, agent)
-    agent.raw_answer = b'{"status": "failed", "reason": "\\ud800 broken", "response": {"text": "\\udc00"}}'
-    [message_id] = send(world, uuid, "one")
-    world.work()
-    failed = world.core.inbox.get(uuid, message_id)
-    assert (failed.state, failed.reason) == (State.FAILED, "? broken")
 
 
 def test_a_refused_connection_is_tried_again_at_once(world: World, agent: FakeAgent) -> None:
@@ -170,9 +158,8 @@ def test_a_refused_connection_is_tried_again_at_once(world: World, agent: FakeAg
 
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_a_prompt_the_agent_will_never_take_fails_and_the_next_one_goes_on(
-    world: World, agent: FakeAgent, status: int
+    world: World, uuid: str, agent: FakeAgent, status: int
 ) -> None:
-    uuid = up(world, agent)
     agent.statuses = [status]
     ids = send(world, uuid, "bad", "good")
     world.work()
@@ -181,11 +168,8 @@ def test_a_prompt_the_agent_will_never_take_fails_and_the_next_one_goes_on(
     assert str(status) in world.core.inbox.get(uuid, ids[0]).reason
 
 
-def test_a_prompt_that_was_sent_again_before_its_rollback_was_noted_is_not_delivered(
-    world: World, agent: FakeAgent
-) -> None:
+def test_a_prompt_sent_again_before_its_rollback_is_noted_is_dropped(world: World, uuid: str, agent: FakeAgent) -> None:
     """It had expired, so it was taken as a new one. The rollback spares prompts that came after it was asked for."""
-    uuid = up(world, agent)
     (new,) = send(world, uuid, "new")
     world.sessions.prompt(uuid, "do it", "old")
     world.core.inbox.roll_back(uuid, world.now - 60, world.now - 5, world.now, ["old"])
@@ -195,9 +179,8 @@ def test_a_prompt_that_was_sent_again_before_its_rollback_was_noted_is_not_deliv
 
 
 @pytest.mark.parametrize("status", [301, 401, 403, 404, 409, 429, 500, 503])
-def test_any_other_refusal_leaves_the_prompt_waiting(world: World, agent: FakeAgent, status: int) -> None:
+def test_any_other_refusal_leaves_the_prompt_waiting(world: World, uuid: str, agent: FakeAgent, status: int) -> None:
     """It is not the prompt's fault: another workspace may have got that address, or the agent is ending."""
-    uuid = up(world, agent)
     agent.statuses = [status] * 5
     ids = send(world, uuid, "one")
     world.work()
@@ -205,8 +188,7 @@ def test_any_other_refusal_leaves_the_prompt_waiting(world: World, agent: FakeAg
 
 
 @pytest.mark.slow
-def test_only_one_delivers_at_a_time(world: World, agent: FakeAgent) -> None:
-    uuid = up(world, agent)
+def test_only_one_delivers_at_a_time(world: World, uuid: str, agent: FakeAgent) -> None:
     ids = send(world, uuid, *(f"number {n}" for n in range(40)))
     with ThreadPoolExecutor(8) as pool:
         for result in [pool.submit(world.core.delivery.deliver, uuid) for _ in range(8)]:
@@ -216,9 +198,8 @@ def test_only_one_delivers_at_a_time(world: World, agent: FakeAgent) -> None:
     assert agent.repeated == []
 
 
-def test_a_prompt_that_came_after_the_last_look_is_not_left_behind(world: World, agent: FakeAgent) -> None:
+def test_a_prompt_that_came_after_the_last_look_is_not_left_behind(world: World, uuid: str, agent: FakeAgent) -> None:
     """Its own task found the lease taken by a delivery that had already seen the inbox empty."""
-    uuid = up(world, agent)
     head = world.core.inbox.head
     late: list[str] = []
 
@@ -236,9 +217,8 @@ def test_a_prompt_that_came_after_the_last_look_is_not_left_behind(world: World,
     assert agent.accepted == [*ids, *late]
 
 
-def test_nothing_is_delivered_to_a_session_that_sleeps(world: World, agent: FakeAgent) -> None:
+def test_nothing_is_delivered_to_a_session_that_sleeps(world: World, uuid: str, agent: FakeAgent) -> None:
     """Its agent is being stopped."""
-    uuid = up(world, agent)
     ids = send(world, uuid, "one")
     world.tasks.lose_all()
     world.sessions.sleep(uuid)
@@ -249,35 +229,26 @@ def test_nothing_is_delivered_to_a_session_that_sleeps(world: World, agent: Fake
     assert states(world, uuid, ids) == [State.QUEUED]
 
 
-def test_an_agent_that_had_the_prompt_tells_how_it_ended(world: World, agent: FakeAgent) -> None:
-    """Its own report may have been lost with Redis."""
-    uuid = up(world, agent)
+def test_an_agent_that_had_the_prompt_tells_how_it_ended(world: World, uuid: str, agent: FakeAgent) -> None:
+    """Its own report may have been lost with Redis. It may tell half a character; UTF-8, and so Redis, has none."""
     agent.take("a", "one")
     agent.take("b", "two")
     agent.answers["a"] = {"status": "processed", "response": {"text": "done"}}
-    agent.answers["b"] = {"status": "failed", "reason": "It was cancelled.", "response": {"text": "half an"}}
+    agent.answers["b"] = {"status": "failed", "reason": "\ud800 broken", "response": {"text": "half an\udc00"}}
     world.sessions.prompt(uuid, "one", "a")
     world.sessions.prompt(uuid, "two", "b")
     world.work()
     first, second = world.core.inbox.get(uuid, "a"), world.core.inbox.get(uuid, "b")
     assert (first.state, first.response) == (State.PROCESSED, {"text": "done"})
-    assert (second.state, second.reason) == (State.FAILED, "It was cancelled.")
-    assert second.response == {"text": "half an"}
+    assert (second.state, second.reason) == (State.FAILED, "? broken")
+    assert second.response == {"text": "half an?"}
 
 
 class Killed(BaseException):
     """What a SIGKILL looks like from inside: nothing behind it runs."""
 
 
-CRASHES: list[tuple[str, Callable[[World, FakeAgent], None]]] = []
-
-
-def crash(point: Callable[[World, FakeAgent], None]) -> Callable[[World, FakeAgent], None]:
-    CRASHES.append((point.__name__, point))
-    return point
-
-
-def dying(world: World, method: str, *, after: bool) -> None:
+def dying(world: World, method: str, *, after: bool = False, of: type[BaseException] = Killed) -> None:
     """Die in the next call of this method of the inbox, before or after it has done its work."""
     works = getattr(world.core.inbox, method)
 
@@ -285,55 +256,24 @@ def dying(world: World, method: str, *, after: bool) -> None:
         setattr(world.core.inbox, method, works)
         if after:
             works(*args, **kwargs)
-        raise Killed
+        raise of
 
     setattr(world.core.inbox, method, die)
 
 
-@crash
-def before_the_prompt_is_read(world: World, agent: FakeAgent) -> None:
-    dying(world, "head", after=False)
-
-
-@crash
-def before_the_prompt_is_sent(world: World, agent: FakeAgent) -> None:
-    dying(world, "agent", after=True)
-
-
-@crash
-def when_the_agent_has_it_and_could_not_say_so(world: World, agent: FakeAgent) -> None:
-    agent.die_after_taking = 1
-
-
-@crash
-def before_the_agent_has_it(world: World, agent: FakeAgent) -> None:
-    agent.statuses = [500]
-
-
-@crash
-def before_it_is_noted_that_the_agent_has_it(world: World, agent: FakeAgent) -> None:
-    dying(world, "delivered", after=False)
-
-
-@crash
-def after_it_is_noted_that_the_agent_has_it(world: World, agent: FakeAgent) -> None:
-    dying(world, "delivered", after=True)
-
-
-@crash
-def redis_away_when_it_is_to_be_noted(world: World, agent: FakeAgent) -> None:
-    delivered = world.core.inbox.delivered
-
-    def away(*args: Any) -> bool:
-        world.core.inbox.delivered = delivered  # type: ignore[method-assign]
-        raise StateUnavailable("away")
-
-    world.core.inbox.delivered = away  # type: ignore[method-assign, assignment]
-
-
-@crash
-def its_message_lost_by_the_broker(world: World, agent: FakeAgent) -> None:
-    world.tasks.lose_all()
+CRASHES: list[Callable[[World, FakeAgent], None]] = [
+    # Before the prompt is read, before it is sent, and when the agent has it, or has it not, and could not say so.
+    lambda world, agent: dying(world, "head"),
+    lambda world, agent: dying(world, "agent", after=True),
+    lambda world, agent: setattr(agent, "die_after_taking", 1),
+    lambda world, agent: setattr(agent, "statuses", [500]),
+    # Before and after it is noted that the agent has it, and while Redis is away.
+    lambda world, agent: dying(world, "delivered"),
+    lambda world, agent: dying(world, "delivered", after=True),
+    lambda world, agent: dying(world, "delivered", of=StateUnavailable),
+    # Its message lost by the broker.
+    lambda world, agent: world.tasks.lose_all(),
+]
 
 
 def survive(world: World, uuid: str) -> None:
@@ -352,14 +292,13 @@ def sweep_later(world: World, uuid: str) -> None:
 
 @pytest.mark.slow
 def test_200_prompts_with_a_crash_at_every_point_are_delivered_once_and_in_order(
-    world: World, agent: FakeAgent
+    world: World, uuid: str, agent: FakeAgent
 ) -> None:
     """Whatever dies, the lease ends, the message or the sweep comes again, and the agent drops what it has seen."""
-    uuid = up(world, agent)
     ids: list[str] = []
     for number in range(200):
         ids += send(world, uuid, f"number {number}")
-        CRASHES[number % len(CRASHES)][1](world, agent)
+        CRASHES[number % len(CRASHES)](world, agent)
         survive(world, uuid)
         if number % 3 == 0:
             sweep_later(world, uuid)
@@ -374,8 +313,7 @@ def test_200_prompts_with_a_crash_at_every_point_are_delivered_once_and_in_order
 # Taking leave
 
 
-def test_a_sleep_ends_the_turn_and_stores_the_conversation_before_the_stop(world: World, agent: FakeAgent) -> None:
-    uuid = up(world, agent)
+def test_a_sleep_ends_the_turn_and_stores_the_conversation_first(world: World, uuid: str, agent: FakeAgent) -> None:
     stopped_after: list[int] = []
     stop = world.runtime.stop
     world.runtime.stop = lambda *args: (stopped_after.append(len(agent.requests)), stop(*args))[1]  # type: ignore[method-assign,func-returns-value]
@@ -387,8 +325,7 @@ def test_a_sleep_ends_the_turn_and_stores_the_conversation_before_the_stop(world
     assert stopped_after == [3]
 
 
-def test_a_deletion_takes_leave_too_and_the_retention_counts_from_it(world: World, agent: FakeAgent) -> None:
-    uuid = up(world, agent)
+def test_a_deletion_takes_leave_too_and_the_retention_counts_from_it(world: World, uuid: str, agent: FakeAgent) -> None:
     world.core.history_store.write(uuid, Checkpoint([{"id": "m1", "role": "user", "content": "hi"}]))
     world.sessions.delete(uuid)
     world.work()
@@ -406,21 +343,14 @@ def test_a_deletion_takes_leave_too_and_the_retention_counts_from_it(world: Worl
     assert world.core.history_store.read(uuid) is None
 
 
-def test_the_conversation_of_a_living_session_is_kept_however_old(world: World) -> None:
+def test_the_conversation_of_a_session_that_lives_or_whose_record_is_lost_is_kept_however_old(world: World) -> None:
     uuid = world.asleep()
     world.core.history_store.write(uuid, Checkpoint([{"id": "m"}]))
-    world.pass_time(10 * world.settings.history_retention)
-    world.sweeps.retention()
-    assert world.core.history_store.read(uuid) is not None
-
-
-def test_the_conversation_of_a_session_whose_record_is_lost_is_kept(world: World) -> None:
-    uuid = world.asleep()
-    world.core.history_store.write(uuid, Checkpoint([{"id": "m"}]))
-    world.core.redis.flushall()
-    world.pass_time(10 * world.settings.history_retention)
-    world.sweeps.retention()
-    assert world.core.history_store.read(uuid) is not None
+    for _ in range(2):
+        world.pass_time(10 * world.settings.history_retention)
+        world.sweeps.retention()
+        assert world.core.history_store.read(uuid) is not None
+        world.core.redis.flushall()
 
 
 def test_a_session_deleted_under_the_sweeps_eyes_doesn_t_stop_it(world: World) -> None:
@@ -438,13 +368,11 @@ def test_a_session_deleted_under_the_sweeps_eyes_doesn_t_stop_it(world: World) -
         return wake(uuid, request_id, asked=asked)
 
     world.core.sessions.wake = deleted_first  # type: ignore[method-assign]
-    world.now += world.settings.stale_after + 1
-    world.sweeps.stale()
+    stale_sweep(world)
     assert [world.get(uuid).status for uuid in uuids] == [Status.TERMINATING, Status.WAKING]
 
 
-def test_a_broken_agent_holds_no_sleep_up(world: World, agent: FakeAgent) -> None:
-    uuid = up(world, agent)
+def test_a_broken_agent_holds_no_sleep_up(world: World, uuid: str, agent: FakeAgent) -> None:
     agent.raw_answer = b"no JSON"
     world.sessions.sleep(uuid)
     world.work()
@@ -462,37 +390,29 @@ def test_an_observation_with_an_address_no_agent_can_have_is_left_aside(world: W
     assert world.get(uuid).status is Status.ACTIVE
 
 
-def test_a_prompt_that_the_agent_lost_is_given_to_the_next_one(world: World, agent: FakeAgent) -> None:
+def test_a_prompt_that_the_agent_lost_is_given_to_the_next_one_and_nothing_twice_to_the_same(
+    world: World, uuid: str, agent: FakeAgent
+) -> None:
     """Its volume was lost, or is that of an older backup: the next agent does not know what the last one had."""
-    uuid = up(world, agent)
     for name in ("m1", "m2"):
         world.sessions.prompt(uuid, name, name)
     world.work()
-    assert [world.core.inbox.get(uuid, name).state for name in ("m1", "m2")] == [State.DELIVERED] * 2
+    assert states(world, uuid, ["m1", "m2"]) == [State.DELIVERED] * 2
+    hello(world, uuid, agent)
+    assert world.get(uuid).waiting == 0
     world.core.inbox.finish(uuid, "m1", response={"text": "done"}, now=world.now)
     world.sessions.prompt(uuid, "m3", "m3")
     world.tasks.lose_all()
     agent.requests.clear()
-    world.core.inbox.agent_here(uuid, agent.address, "pod", "another boot", world.now)
+    hello(world, uuid, agent, "another boot")
     assert world.get(uuid).waiting == 2
     world.core.delivery.deliver(uuid)
     given = [body["id"] for _, path, body in agent.requests if path == "/chat"]
     assert given == ["m2", "m3"], "in their order, and not what has ended"
 
 
-def test_an_agent_that_calls_again_is_given_nothing_twice(world: World, agent: FakeAgent) -> None:
-    uuid = up(world, agent)
-    world.sessions.prompt(uuid, "m1", "m1")
-    world.work()
-    known = world.core.inbox.agent(uuid)
-    assert known is not None
-    world.core.inbox.agent_here(uuid, agent.address, "pod", known.boot, world.now)
-    assert world.get(uuid).waiting == 0
-
-
-def test_a_prompt_right_after_a_sleep_calls_the_agent_back(world: World, agent: FakeAgent) -> None:
+def test_a_prompt_right_after_a_sleep_calls_the_agent_back(world: World, uuid: str, agent: FakeAgent) -> None:
     """The sleep had told it to take nothing more when the prompt came; the processes never stopped."""
-    uuid = up(world, agent)
     world.sessions.sleep(uuid)
     held_back = world.core.agents.cancel
 
@@ -511,13 +431,19 @@ def test_a_prompt_right_after_a_sleep_calls_the_agent_back(world: World, agent: 
     assert world.get(uuid).status is Status.ACTIVE
 
 
-def leaving(world: World, agent: FakeAgent) -> str:
-    """A session whose sleep was broken off when its agent had been told to leave; it is to be awake again."""
-    uuid = up(world, agent)
+@pytest.fixture
+def leaving(world: World, uuid: str) -> str:
+    """Its sleep was broken off when its agent had been told to leave; it is to be awake again."""
     world.sessions.sleep(uuid)
     world.core.inbox.hold(uuid, world.get(uuid).generation, world.now)
     world.sessions.wake(uuid)
     return uuid
+
+
+def stale_sweep(world: World) -> None:
+    """The next one that looks at what was left."""
+    world.now += world.settings.stale_after + 1
+    world.sweeps.stale()
 
 
 def called_back(agent: FakeAgent) -> list[int]:
@@ -525,34 +451,33 @@ def called_back(agent: FakeAgent) -> list[int]:
     return [body["generation"] for _, path, body in agent.requests if path == "/resume"]
 
 
-def test_an_agent_that_can_t_be_called_back_fails_no_start_and_is_asked_again(world: World, agent: FakeAgent) -> None:
-    uuid = leaving(world, agent)
+def test_an_agent_not_called_back_fails_no_start_and_is_asked_again(
+    world: World, leaving: str, agent: FakeAgent
+) -> None:
     agent.statuses = [500]
     world.work()
-    world.look(uuid)
-    assert world.get(uuid).status is Status.ACTIVE
-    assert world.core.inbox.agent(uuid) is None
-    world.now += world.settings.stale_after + 1
-    world.sweeps.stale()
+    world.look(leaving)
+    assert world.get(leaving).status is Status.ACTIVE
+    assert world.core.inbox.agent(leaving) is None
+    stale_sweep(world)
     world.work()
     assert called_back(agent) == [3, 3]
-    assert world.core.inbox.agent(uuid) is not None
+    assert world.core.inbox.agent(leaving) is not None
 
 
-def test_an_agent_that_refuses_to_be_called_back_is_given_prompts_all_the_same(world: World, agent: FakeAgent) -> None:
-    uuid = leaving(world, agent)
+def test_an_agent_that_refuses_the_call_back_is_given_prompts(world: World, leaving: str, agent: FakeAgent) -> None:
     agent.statuses = [400]
-    world.sessions.prompt(uuid, "hello", "m1")
+    world.sessions.prompt(leaving, "hello", "m1")
     world.work()
-    assert world.core.inbox.get(uuid, "m1").state is State.DELIVERED
+    assert world.core.inbox.get(leaving, "m1").state is State.DELIVERED
 
 
 @pytest.mark.parametrize("prompts", [0, 2])
-def test_an_agent_is_called_back_though_the_start_was_cut_off(world: World, agent: FakeAgent, prompts: int) -> None:
+def test_an_agent_is_called_back_after_a_broken_start(
+    world: World, leaving: str, agent: FakeAgent, prompts: int
+) -> None:
     """Right after the processes were found to run: the start is made again."""
-    uuid = leaving(world, agent)
-    for number in range(prompts):
-        world.sessions.prompt(uuid, "hello", f"m{number}")
+    ids = send(world, leaving, *["hello"] * prompts)
     start = world.runtime.start
 
     def and_then_redis_is_away(*args: Any) -> bool:
@@ -561,24 +486,22 @@ def test_an_agent_is_called_back_though_the_start_was_cut_off(world: World, agen
 
     world.runtime.start = and_then_redis_is_away  # type: ignore[method-assign, assignment]
     with pytest.raises(StateUnavailable):
-        world.lifecycle.carry_out(uuid, world.get(uuid).generation)
+        world.lifecycle.carry_out(leaving, world.get(leaving).generation)
     world.runtime.start = start  # type: ignore[method-assign]
     world.tasks.lose_all()
-    world.look(uuid)
-    world.now += world.settings.stale_after + 1
-    world.sweeps.stale()
+    world.look(leaving)
+    stale_sweep(world)
     world.work()
-    assert world.get(uuid).status is Status.ACTIVE
+    assert world.get(leaving).status is Status.ACTIVE
     assert called_back(agent) == [3]
-    assert [world.core.inbox.get(uuid, f"m{number}").state for number in range(prompts)] == [State.DELIVERED] * prompts
+    assert states(world, leaving, ids) == [State.DELIVERED] * prompts
     world.now += 10 * world.settings.stale_after
     world.sweeps.stale()
     assert world.tasks.sent == []
 
 
-def test_an_agent_that_ends_a_turn_meanwhile_is_called_back_all_the_same(world: World, agent: FakeAgent) -> None:
+def test_an_agent_that_ends_a_turn_meanwhile_is_called_back_too(world: World, uuid: str, agent: FakeAgent) -> None:
     """Then no prompt waits any more, and the start's own delivery is lost."""
-    uuid = up(world, agent)
     world.sessions.prompt(uuid, "hello", "m1")
     world.work()
     world.sessions.sleep(uuid)
@@ -588,43 +511,37 @@ def test_an_agent_that_ends_a_turn_meanwhile_is_called_back_all_the_same(world: 
     world.core.inbox.finish(uuid, "m1", response={"text": "hi"}, now=world.now)
     world.tasks.lose_all()
     world.look(uuid)
-    world.now += world.settings.stale_after + 1
-    world.sweeps.stale()
+    stale_sweep(world)
     world.work()
     assert called_back(agent) == [3]
 
 
-def test_a_session_put_to_sleep_is_not_woken_by_an_agent_that_was_owed_a_call_back(
-    world: World, agent: FakeAgent
-) -> None:
-    uuid = leaving(world, agent)
-    world.sessions.prompt(uuid, "hello", "m1")
-    world.core.inbox.release(uuid, world.now)
-    world.sessions.sleep(uuid)
+def test_a_session_put_to_sleep_is_not_woken_by_an_agent_that_was_owed_a_call_back(world: World, leaving: str) -> None:
+    world.sessions.prompt(leaving, "hello", "m1")
+    world.core.inbox.release(leaving, world.now)
+    world.sessions.sleep(leaving)
     world.work()
-    world.look(uuid)
-    world.now += world.settings.stale_after + 1
-    world.sweeps.stale()
-    assert world.get(uuid).status is Status.SLEEPING
-    assert world.get(uuid).generation == world.get(uuid).settled
+    world.look(leaving)
+    stale_sweep(world)
+    assert world.get(leaving).status is Status.SLEEPING
+    assert world.get(leaving).generation == world.get(leaving).settled
 
 
-def test_an_agent_that_is_to_leave_again_is_not_taken_for_one_that_stays(world: World, agent: FakeAgent) -> None:
+def test_an_agent_that_is_to_leave_again_is_not_one_that_stays(world: World, leaving: str, agent: FakeAgent) -> None:
     """The next sleep came while it was called back."""
-    uuid = leaving(world, agent)
     resume = world.core.agents.resume
 
     def and_then_a_sleep(agent: Agent, generation: int) -> None:
         resume(agent, generation)
-        world.sessions.sleep(uuid)
-        assert world.core.inbox.hold(uuid, world.get(uuid).generation, world.now)
+        world.sessions.sleep(leaving)
+        assert world.core.inbox.hold(leaving, world.get(leaving).generation, world.now)
 
     world.core.agents.resume = and_then_a_sleep  # type: ignore[method-assign]
-    world.look(uuid)
-    world.lifecycle.carry_out(uuid, world.get(uuid).generation)
-    world.core.delivery.deliver(uuid)
+    world.look(leaving)
+    world.lifecycle.carry_out(leaving, world.get(leaving).generation)
+    world.core.delivery.deliver(leaving)
     assert called_back(agent) == [3]
-    assert world.core.inbox.leaving_agent(uuid) is not None
+    assert world.core.inbox.leaving_agent(leaving) is not None
 
 
 @pytest.mark.parametrize("known", ["boot-1", ""])
@@ -641,25 +558,19 @@ def test_an_agent_whose_call_comes_late_is_called_back_all_the_same(world: World
     assert world.core.inbox.get(uuid, "m1").state is State.DELIVERED
 
 
-def test_another_agent_than_the_one_that_was_told_to_leave_is_not_called_back(world: World, agent: FakeAgent) -> None:
-    uuid = leaving(world, agent)
-    hello(world, uuid, agent, "boot-2")
+def test_an_agent_is_left_alone_until_its_workspace_is_to_run_and_another_is_not_called_back(
+    world: World, leaving: str, agent: FakeAgent
+) -> None:
+    """A worker may be at the stop still."""
+    world.core.delivery.deliver(leaving)
+    assert called_back(agent) == []
+    hello(world, leaving, agent, "boot-2")
     world.work()
     assert called_back(agent) == []
 
 
-def test_an_agent_that_leaves_is_left_alone_until_its_workspace_is_to_run(world: World, agent: FakeAgent) -> None:
-    """A worker may be at the stop still."""
-    uuid = leaving(world, agent)
-    world.core.delivery.deliver(uuid)
-    assert called_back(agent) == []
-
-
-def test_an_agent_that_is_being_stopped_is_not_called_back_by_what_was_seen_of_it(
-    world: World, agent: FakeAgent
-) -> None:
+def test_a_stopping_agent_is_not_called_back_by_what_was_seen_of_it(world: World, uuid: str, agent: FakeAgent) -> None:
     """The observer tells its address only where none is known."""
-    uuid = up(world, agent)
     world.core.inbox.agent_leaves(uuid)
     world.core.inbox.agent_here(uuid, agent.address, "pod", "", world.now)
     assert world.core.inbox.agent(uuid) is None

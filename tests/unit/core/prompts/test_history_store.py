@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from unittest.mock import Mock
 
 import fsspec
 import pytest
@@ -34,6 +35,11 @@ def url(request, tmp_path):
         fsspec.filesystem("memory").store.clear()
 
 
+@pytest.fixture
+def archive(url):
+    return HistoryStore(url)
+
+
 DOCUMENTS = ["context.json", "index.json", "metadata.json"]
 
 
@@ -58,6 +64,12 @@ def names(archive, uuid=UUID):
     return len([name for name in found if name not in DOCUMENTS]), [name for name in found if name in DOCUMENTS]
 
 
+def keep(archive, end, edition="one", metadata=None):
+    """Add all messages up to a number, and have them count."""
+    archive.append(UUID, piece(0, end, edition))
+    archive.settle(UUID, head(end, edition), [], metadata or {})
+
+
 def reads_of(archive, monkeypatch):
     """The names of the documents that are read from now on."""
     read: list[str] = []
@@ -69,6 +81,18 @@ def reads_of(archive, monkeypatch):
 
     monkeypatch.setattr(archive, "_get", get)
     return read
+
+
+def with_each_write(archive, monkeypatch, of, act):
+    """Do something else right before a document is written whose name is as wanted."""
+    real = archive._put
+
+    def put(folder, name, content):
+        if of(name):
+            act()
+        real(folder, name, content)
+
+    monkeypatch.setattr(archive, "_put", put)
 
 
 def sure(found):
@@ -84,144 +108,100 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr(history_store, "CHUNK_BYTES", 300)
 
 
-def test_a_conversation_reads_as_it_was_written(url):
-    """Texts of any kind included: a model may write half a character."""
-    HistoryStore(url).write(UUID, TALK)
-    assert HistoryStore(url).read(UUID) == TALK
-
-
-def test_a_conversation_never_written_is_none(url):
-    """No error: a new session has none."""
-    assert HistoryStore(url).read(UUID) is None
-    assert HistoryStore(url).last_written(UUID) is None
-    assert HistoryStore(url).uuids() == []
-
-
-def test_the_last_one_written_stands(url):
-    """In place of the one before, all three documents of it."""
-    archive = HistoryStore(url)
+def test_each_session_has_its_last_conversation_as_it_was_written_until_it_is_deleted(url, archive):
+    """Texts of any kind included: a model may write half a character. A new session has none."""
+    assert (archive.read(UUID), archive.last_written(UUID), archive.uuids()) == (None, None, [])
     archive.write(UUID, TALK)
+    assert HistoryStore(url).read(UUID) == TALK
     archive.write(UUID, LATER)
     assert archive.read(UUID) == LATER
+    archive.write("zzzz9999", TALK)
+    assert (archive.read("zzzz9999"), archive.uuids()) == (TALK, [UUID, "zzzz9999"])
+    for _ in range(2):
+        archive.delete(UUID)
+        assert (archive.read(UUID), archive.uuids()) == (None, ["zzzz9999"])
 
 
-def test_conversations_are_kept_apart_and_listed(url):
-    """Each under its own session; what else lies in the store is nobody's."""
-    archive = HistoryStore(url)
-    archive.write(UUID, TALK)
-    archive.write("zzzz9999", LATER)
-    assert archive.read("zzzz9999") == LATER
-    assert archive.uuids() == [UUID, "zzzz9999"]
-
-
-def test_a_deleted_conversation_is_gone(url):
-    """Deleting it again is no error."""
-    archive = HistoryStore(url)
-    archive.write(UUID, TALK)
-    archive.delete(UUID)
-    archive.delete(UUID)
-    assert archive.read(UUID) is None
-    assert archive.uuids() == []
-
-
-def test_renewing_moves_its_time(tmp_path):
-    """The retention counts from the end of a session, not from its last word."""
+def test_renewing_moves_its_time_and_leaves_the_conversation(tmp_path):
+    """The retention counts from the end of a session, not from its last word. Only what is known of it is replaced."""
     archive = HistoryStore(str(tmp_path))
     archive.write(UUID, TALK)
     os.utime(tmp_path / UUID / "metadata.json", (1_000.0, 1_000.0))
     assert archive.last_written(UUID) == 1_000.0
-    archive.renew(UUID, {})
-    renewed = archive.last_written(UUID)
-    assert renewed is not None
-    assert renewed > 1_000.0
-
-
-def test_renewing_leaves_the_conversation(url):
-    """Only what is known of it is replaced."""
-    archive = HistoryStore(url)
-    archive.write(UUID, TALK)
     archive.renew(UUID, {"turns": 1, "ended": True})
-    assert archive.last_written(UUID) is not None
+    assert sure(archive.last_written(UUID)) > 1_000.0
     assert archive.read(UUID) == Checkpoint(TALK.history, TALK.context, {"turns": 1, "ended": True})
 
 
-def archive(folder, key):
+def encrypted(folder, key):
     return HistoryStore(str(folder), keys=ArchiveKeys(key))
 
 
-def test_an_encrypted_conversation_shows_nothing(tmp_path):
-    """Neither a word nor a role is in the stored bytes."""
+def test_with_an_archive_key_nothing_is_stored_in_the_clear(tmp_path):
+    """Neither a word nor a role is in the stored bytes; and each document is its session's own."""
     key = new_key()
-    archive(tmp_path, key).write(UUID, TALK)
-    assert len(list((tmp_path / UUID).iterdir())) == 4
-    for path in (tmp_path / UUID).iterdir():
-        assert b"role" not in path.read_bytes()
-        assert b"turns" not in path.read_bytes()
-        assert b"chunks" not in path.read_bytes()
-    assert archive(tmp_path, key).read(UUID) == TALK
+    store = encrypted(tmp_path, key)
+    for uuid in (UUID, "other000"):
+        store.write(uuid, TALK)
+    assert encrypted(tmp_path, key).read(UUID) == TALK
+    assert store.key_ids() == ArchiveKeys(key).ids
+    stored = [path.read_bytes() for path in (tmp_path / UUID).iterdir()]
+    assert len(stored) == 4
+    for content in stored:
+        assert content.startswith(MAGIC)
+        assert not any(word in content for word in (b"role", b"turns", b"chunks"))
+    (tmp_path / "other000" / "context.json").replace(tmp_path / UUID / "context.json")
+    with pytest.raises(ArchiveError, match="damaged"):
+        store.read(UUID)
 
 
 def test_a_key_may_be_rotated(tmp_path):
     """What was stored with the key before is still read."""
     old, new = new_key(), new_key()
-    archive(tmp_path, old).write("older000", TALK)
-    rotated = archive(tmp_path, f"{new},{old}")
+    encrypted(tmp_path, old).write("older000", TALK)
+    rotated = encrypted(tmp_path, f"{new},{old}")
     assert rotated.read("older000") == TALK
     rotated.write("newer000", TALK)
-    assert archive(tmp_path, new).read("newer000") == TALK
-
-
-def test_with_an_archive_key_nothing_is_stored_in_the_clear(tmp_path):
-    """And each document is its session's own."""
-    key = new_key()
-    store = archive(tmp_path, key)
-    for uuid in (UUID, "other000"):
-        store.write(uuid, TALK)
-    assert archive(tmp_path, key).read(UUID) == TALK
-    assert store.key_ids() == ArchiveKeys(key).ids
-    for path in (tmp_path / UUID).iterdir():
-        assert path.read_bytes().startswith(MAGIC)
-    (tmp_path / "other000" / "context.json").replace(tmp_path / UUID / "context.json")
-    with pytest.raises(ArchiveError, match="damaged"):
-        store.read(UUID)
+    assert encrypted(tmp_path, new).read("newer000") == TALK
 
 
 def test_who_has_a_key_takes_no_conversation_that_was_written_without_it(tmp_path):
     """Whoever can write to the store could else put words into it."""
     HistoryStore(str(tmp_path)).write(UUID, TALK)
     with pytest.raises(ArchiveError, match="damaged"):
-        archive(tmp_path, new_key()).read(UUID)
+        encrypted(tmp_path, new_key()).read(UUID)
 
 
 def test_without_its_key_a_conversation_is_an_error_that_names_the_key(tmp_path):
     """Not an empty conversation: an agent that began anew would overwrite it."""
     key = new_key()
-    archive(tmp_path, key).write(UUID, TALK)
-    for store in (HistoryStore(str(tmp_path)), archive(tmp_path, new_key())):
+    encrypted(tmp_path, key).write(UUID, TALK)
+    for store in (HistoryStore(str(tmp_path)), encrypted(tmp_path, new_key())):
         with pytest.raises(UnknownKey, match=ArchiveKeys(key).ids[0]):
             store.read(UUID)
 
 
-@pytest.mark.parametrize("text", ["{", "null", '{"a": 1}', '["text"]', ""])
-def test_a_damaged_history_is_an_error_not_an_empty_one(tmp_path, text):
+NO_INDEX = '{"version":1,"current":{"name":1},"following":null}'
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        *(("*-*.json", text) for text in ("{", "null", '{"a": 1}', '["text"]', "")),
+        *(("index.json", text) for text in ("{", "null", '{"a": 1}', "[]", NO_INDEX)),
+    ],
+)
+def test_a_damaged_chunk_or_index_is_an_error_not_an_empty_conversation(tmp_path, document, text):
     """For the same reason."""
     HistoryStore(str(tmp_path)).write(UUID, TALK)
-    next(path for path in (tmp_path / UUID).iterdir() if path.name not in DOCUMENTS).write_text(text)
+    [path] = (tmp_path / UUID).glob(document)
+    path.write_text(text)
     with pytest.raises(ArchiveError):
         HistoryStore(str(tmp_path)).read(UUID)
 
 
-@pytest.mark.parametrize("text", ["{", "null", '{"a": 1}', "[]", '{"version":1,"current":{"name":1},"following":null}'])
-def test_a_damaged_index_is_an_error_too(tmp_path, text):
-    HistoryStore(str(tmp_path)).write(UUID, TALK)
-    (tmp_path / UUID / "index.json").write_text(text)
-    with pytest.raises(ArchiveError):
-        HistoryStore(str(tmp_path)).read(UUID)
-
-
-def test_a_chunk_that_is_missing_is_an_error_not_a_shorter_conversation(url, small_chunks):
+def test_a_chunk_that_is_missing_is_an_error_not_a_shorter_conversation(archive, small_chunks):
     """All of it can be brought again, and takes its place then."""
-    archive = HistoryStore(url)
     archive.write(UUID, Checkpoint(said(0, 7)))
     edition = sure(archive.index(UUID).current)
     archive._remove(archive._folder(UUID), [edition.chunks[-1].name])
@@ -230,15 +210,13 @@ def test_a_chunk_that_is_missing_is_an_error_not_a_shorter_conversation(url, sma
     with pytest.raises(OtherConversation) as error:
         archive.append(UUID, Piece(edition.name, 7, "", "8", said(7, 8)))
     assert error.value.index.heads() == {"current": None, "following": None}
-    archive.append(UUID, piece(0, 3, "again"))
-    archive.settle(UUID, head(3, "again"), [], {})
+    keep(archive, 3, "again")
     assert archive.read(UUID) == Checkpoint(said(0, 3))
 
 
 @pytest.mark.parametrize("name", ["..", "../abcd12", "", "abcd1234/..", "ABCD1234", "abcd12345"])
-def test_only_a_sessions_name_names_a_conversation(url, name):
+def test_only_a_sessions_name_names_a_conversation(archive, name):
     """No other path of the store can be reached."""
-    archive = HistoryStore(url)
     writing = (
         lambda uuid: archive.write(uuid, TALK),
         lambda uuid: archive.append(uuid, piece(0, 1)),
@@ -253,14 +231,9 @@ def test_a_write_that_fails_leaves_the_conversation_before(tmp_path, monkeypatch
     """Each document is replaced whole or not at all, and nothing half-written stays."""
     archive = HistoryStore(str(tmp_path))
     archive.write(UUID, TALK)
-
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(file_store.os, "fsync", full)
-    with pytest.raises(NoSpace):
+    with monkeypatch.context() as patch, pytest.raises(NoSpace):
+        patch.setattr(file_store.os, "fsync", Mock(side_effect=OSError(28, "No space left on device")))
         archive.write(UUID, LATER)
-    monkeypatch.undo()
     assert archive.read(UUID) == TALK
     assert names(archive) == (1, DOCUMENTS)
 
@@ -273,29 +246,11 @@ def test_local_files_are_their_owners_only(tmp_path):
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
 
 
-@pytest.mark.parametrize(
-    "document",
-    [
-        None,
-        [],
-        {"context": {}},
-        {"context": ["text"]},
-        {"context": None},
-        {"metadata": []},
-    ],
-)
-def test_what_is_no_checkpoint_is_refused(document):
-    """An agent may send anything."""
-    with pytest.raises(InvalidRequest):
-        context_and_metadata(document)
-
-
 # Piece by piece
 
 
-def test_messages_are_added_and_count_once_they_are_all_there(url, small_chunks):
+def test_messages_are_added_and_count_once_they_are_all_there(url, archive, small_chunks):
     """Until then the conversation is what it was, and its documents say how far it is."""
-    archive = HistoryStore(url)
     archive.append(UUID, piece(0, 2))
     assert archive.read(UUID) is None
     assert archive.uuids() == [UUID]
@@ -309,9 +264,8 @@ def test_messages_are_added_and_count_once_they_are_all_there(url, small_chunks)
     assert HistoryStore(url).read(UUID) == Checkpoint(said(0, 8), [], {"turns": 8})
 
 
-def test_a_small_addition_costs_no_file_and_reads_one_chunk(url, small_chunks, monkeypatch):
+def test_a_small_addition_costs_no_file_and_reads_one_chunk(archive, small_chunks, monkeypatch):
     """However long the conversation is."""
-    archive = HistoryStore(url)
     for n in range(40):
         archive.append(UUID, piece(n, n + 1))
     chunks = sure(archive.index(UUID).following).chunks
@@ -320,17 +274,11 @@ def test_a_small_addition_costs_no_file_and_reads_one_chunk(url, small_chunks, m
     read = reads_of(archive, monkeypatch)
     archive.append(UUID, piece(40, 41))
     assert len([name for name in read if name != "index.json"]) <= 1
-    assert [message["id"] for message in said(0, 41)] == [m["id"] for m in _all(archive)]
+    archive.settle(UUID, head(41), [], {})
+    assert sure(archive.read(UUID)).history == said(0, 41)
 
 
-def _all(archive):
-    following = sure(archive.index(UUID).following)
-    archive.settle(UUID, following.head(), [], {})
-    return sure(archive.read(UUID)).history
-
-
-def test_a_message_longer_than_a_chunk_has_one_of_its_own(url, small_chunks):
-    archive = HistoryStore(url)
+def test_a_message_longer_than_a_chunk_has_one_of_its_own(archive, small_chunks):
     long = {"id": "m", "role": "tool", "content": "x" * 5_000}
     archive.write(UUID, Checkpoint([*said(0, 2), long, *said(2, 4)]))
     assert sure(archive.read(UUID)).history == [*said(0, 2), long, *said(2, 4)]
@@ -350,9 +298,8 @@ def test_a_page_is_read_by_its_number(tmp_path, small_chunks, monkeypatch):
     assert sure(archive.page(UUID)).messages == said(0, 20)
 
 
-def test_a_page_is_bounded_by_bytes(url, small_chunks):
+def test_a_page_is_bounded_by_bytes(archive, small_chunks):
     """By whole chunks, of which there is one at least."""
-    archive = HistoryStore(url)
     archive.write(UUID, Checkpoint(said(0, 20)))
     begin, count = 0, 0
     while begin < 20:
@@ -375,11 +322,9 @@ def test_a_page_is_bounded_by_bytes(url, small_chunks):
         piece(0, 1, "two", "x"),
     ],
 )
-def test_what_does_not_go_on_from_there_is_refused(url, wrong):
+def test_what_does_not_go_on_from_there_is_refused(archive, wrong):
     """A gap, an overlap, or another conversation; the answer says where to go on."""
-    archive = HistoryStore(url)
-    archive.append(UUID, piece(0, 2))
-    archive.settle(UUID, head(2), [], {})
+    keep(archive, 2)
     with pytest.raises(OtherConversation) as error:
         archive.append(UUID, wrong)
     assert error.value.index.heads() == {"current": head(2).to_json(), "following": None}
@@ -387,19 +332,16 @@ def test_what_does_not_go_on_from_there_is_refused(url, wrong):
 
 
 @pytest.mark.parametrize("wrong", [head(1), head(3), head(2, "two"), Head("one", 2, "x")])
-def test_a_conversation_is_whole_only_with_all_its_messages(url, wrong):
-    archive = HistoryStore(url)
+def test_a_conversation_is_whole_only_with_all_its_messages(archive, wrong):
     archive.append(UUID, piece(0, 2))
     with pytest.raises(OtherConversation):
         archive.settle(UUID, wrong, [], {})
     assert archive.read(UUID) is None
 
 
-def test_another_edition_takes_the_place_of_the_one_before_at_once(url, small_chunks):
+def test_another_edition_takes_the_place_of_the_one_before_at_once(archive, small_chunks):
     """A third one that comes meanwhile takes the place of the second; nothing of any is left."""
-    archive = HistoryStore(url)
-    archive.append(UUID, piece(0, 5))
-    archive.settle(UUID, head(5), [], {"turns": 1})
+    keep(archive, 5, metadata={"turns": 1})
     archive.append(UUID, piece(0, 3, "two"))
     archive.append(UUID, piece(0, 9, "three"))
     archive.append(UUID, piece(5, 6))
@@ -418,8 +360,7 @@ def test_another_edition_takes_the_place_of_the_one_before_at_once(url, small_ch
 def test_a_conversation_longer_than_is_kept_is_refused_and_said(url):
     """What is kept stays."""
     archive = HistoryStore(url, most=500)
-    archive.append(UUID, piece(0, 4))
-    archive.settle(UUID, head(4), [], {})
+    keep(archive, 4)
     with pytest.raises(ConversationTooLong, match="HISTORY_MAX_BYTES"):
         archive.append(UUID, piece(4, 9))
     with pytest.raises(ConversationTooLong):
@@ -432,14 +373,7 @@ def test_of_two_that_write_at_once_one_is_refused(url, monkeypatch):
     """And what the other has written is whole."""
     archive, other = HistoryStore(url), HistoryStore(url)
     archive.append(UUID, piece(0, 2))
-    real = archive._put
-
-    def put(folder, name, content):
-        if name not in DOCUMENTS:
-            other.append(UUID, piece(2, 4))
-        real(folder, name, content)
-
-    monkeypatch.setattr(archive, "_put", put)
+    with_each_write(archive, monkeypatch, lambda name: name not in DOCUMENTS, lambda: other.append(UUID, piece(2, 4)))
     with pytest.raises(Contended):
         archive.append(UUID, piece(2, 9))
     archive.settle(UUID, head(4), [], {})
@@ -449,16 +383,8 @@ def test_of_two_that_write_at_once_one_is_refused(url, monkeypatch):
 def test_of_two_that_pass_at_the_very_same_moment_neither_breaks_what_is_there(url, monkeypatch):
     """No file is removed that the other's index may tell of."""
     archive, other = HistoryStore(url), HistoryStore(url)
-    archive.append(UUID, piece(0, 2))
-    archive.settle(UUID, head(2), [], {})
-    real = archive._put
-
-    def put(folder, name, content):
-        if name == "index.json":
-            other.append(UUID, piece(2, 4))
-        real(folder, name, content)
-
-    monkeypatch.setattr(archive, "_put", put)
+    keep(archive, 2)
+    with_each_write(archive, monkeypatch, "index.json".__eq__, lambda: other.append(UUID, piece(2, 4)))
     monkeypatch.setattr(history_index, "CHUNK_BYTES", 0)
     archive.append(UUID, piece(2, 3))
     monkeypatch.undo()
@@ -470,8 +396,7 @@ def test_of_two_that_pass_at_the_very_same_moment_neither_breaks_what_is_there(u
 
 def test_who_reads_while_a_chunk_is_replaced_reads_it_anew(url, monkeypatch):
     archive, other = HistoryStore(url), HistoryStore(url)
-    archive.append(UUID, piece(0, 2))
-    archive.settle(UUID, head(2), [], {})
+    keep(archive, 2)
     real, more = archive._messages, [piece(2, 3), piece(3, 4)]
 
     def messages(folder, uuid, chunk):
@@ -499,8 +424,7 @@ def test_what_killed_writers_left_goes_with_the_next_edition(tmp_path):
 def test_a_writer_may_die_after_any_step(tmp_path, monkeypatch, small_chunks, steps):
     """What is kept is the conversation before or after, never a mix; and the next writer goes on."""
     archive = HistoryStore(str(tmp_path))
-    archive.append(UUID, piece(0, 5))
-    archive.settle(UUID, head(5), [], {"turns": 5})
+    keep(archive, 5, metadata={"turns": 5})
 
     class Killed(BaseException):
         pass
@@ -522,8 +446,7 @@ def test_a_writer_may_die_after_any_step(tmp_path, monkeypatch, small_chunks, st
         patched.setattr(archive._files.fs, "rm_file", counted(archive._files.fs.rm_file))
         try:
             archive.append(UUID, piece(5, 6))
-            archive.append(UUID, piece(0, 4, "two"))
-            archive.settle(UUID, head(4, "two"), [], {"turns": 4})
+            keep(archive, 4, "two", {"turns": 4})
             assert steps > 7
         except Killed:
             assert steps < 12
@@ -534,24 +457,27 @@ def test_a_writer_may_die_after_any_step(tmp_path, monkeypatch, small_chunks, st
     assert archive.read(UUID) == LATER
 
 
+A_PIECE = {"edition": "a", "after": 0, "mark": "", "then": "", "messages": [{}]}
+
+
 @pytest.mark.parametrize(
-    "document",
+    ("read", "document"),
     [
-        None,
-        [],
-        {},
-        {"edition": "../x", "after": 0, "mark": "", "then": "", "messages": [{}]},
-        {"edition": "", "after": 0, "mark": "", "then": "", "messages": [{}]},
-        {"edition": "a" * 33, "after": 0, "mark": "", "then": "", "messages": [{}]},
-        {"edition": "a", "after": -1, "mark": "", "then": "", "messages": [{}]},
-        {"edition": "a", "after": True, "mark": "", "then": "", "messages": [{}]},
-        {"edition": "a", "after": 0, "mark": None, "then": "", "messages": [{}]},
-        {"edition": "a", "after": 0, "mark": "", "then": "A/B", "messages": [{}]},
-        {"edition": "a", "after": 0, "mark": "", "then": "", "messages": []},
-        {"edition": "a", "after": 0, "mark": "", "then": "", "messages": ["text"]},
+        *((read, None) for read in (context_and_metadata, Piece.from_json)),
+        *((read, []) for read in (context_and_metadata, Piece.from_json)),
+        (context_and_metadata, {"context": {}}),
+        (context_and_metadata, {"context": ["text"]}),
+        (context_and_metadata, {"context": None}),
+        (context_and_metadata, {"metadata": []}),
+        (Piece.from_json, {}),
+        *((Piece.from_json, A_PIECE | {"edition": edition}) for edition in ("../x", "", "a" * 33)),
+        *((Piece.from_json, A_PIECE | {"after": after}) for after in (-1, True)),
+        (Piece.from_json, A_PIECE | {"mark": None}),
+        (Piece.from_json, A_PIECE | {"then": "A/B"}),
+        *((Piece.from_json, A_PIECE | {"messages": messages}) for messages in ([], ["text"])),
     ],
 )
-def test_what_is_no_piece_is_refused(document):
-    """An edition's name becomes a part of files' names."""
+def test_what_is_no_checkpoint_and_no_piece_of_one_is_refused(read, document):
+    """An agent may send anything; an edition's name becomes a part of files' names."""
     with pytest.raises(InvalidRequest):
-        Piece.from_json(document)
+        read(document)

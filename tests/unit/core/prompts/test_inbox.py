@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -23,7 +22,7 @@ from app.core.errors import (
     Superseded,
 )
 from app.core.limit_errors import InboxFull
-from app.core.prompts.inbox import MARKER, PROMPT_OVERHEAD, REASON_LENGTH, ROLLED_BACK, State
+from app.core.prompts.inbox import MARKER, PROMPT_OVERHEAD, REASON_LENGTH, ROLLED_BACK, Inbox, State
 from app.core.redis import keys, task_queue
 from app.core.redis.counters import ANSWERED
 from app.core.service import NewSession
@@ -47,16 +46,16 @@ def ids(world: World, uuid: str) -> list[str]:
     return [message.id for message in world.core.inbox.unfinished(uuid)]
 
 
-def last_event(world: World, uuid: str) -> tuple[str, str]:
-    newest = world.core.redis.xrevrange(keys.EVENTS.format(uuid=uuid), count=1)
-    return newest[0][1]["type"], newest[0][1]["data"]
+def states(world: World, uuid: str) -> tuple[int, int]:
+    """How many prompts the record says to wait, and to be unfinished."""
+    record = world.get(uuid)
+    return record.waiting, record.unfinished
 
 
 # Taking
 
 
-def test_a_prompt_is_stored_as_it_came(world: World) -> None:
-    uuid = world.active()
+def test_a_prompt_is_stored_as_it_came(world: World, uuid: str) -> None:
     text = "färbe 🦊\n\x00 'quoted' \\ \"twice\""
     message = world.core.inbox.take(uuid, text, "m1", now=world.now, request_id="r1").prompt
     assert message == world.core.inbox.get(uuid, "m1")
@@ -76,8 +75,7 @@ def test_a_prompt_to_a_sleeping_session_wakes_it_in_the_same_step(world: World) 
     assert world.core.redis.zscore(keys.INTENTS, uuid) is not None
 
 
-def test_a_prompt_to_an_awake_session_is_use_and_wakes_nothing(world: World) -> None:
-    uuid = world.active()
+def test_a_prompt_to_an_awake_session_is_use_and_wakes_nothing(world: World, uuid: str) -> None:
     before = world.get(uuid)
     world.now += 50
     assert not world.core.inbox.take(uuid, "hi", now=world.now).woken
@@ -85,18 +83,21 @@ def test_a_prompt_to_an_awake_session_is_use_and_wakes_nothing(world: World) -> 
     assert world.get(uuid) == used
 
 
-def test_a_prompt_to_a_session_that_is_going_to_sleep_turns_it_around(world: World) -> None:
-    uuid = world.active()
+def test_a_prompt_turns_a_session_around_that_goes_to_sleep_and_its_stop_holds_nothing_back(
+    world: World, uuid: str
+) -> None:
+    """The worker has looked at its intent; then the prompt comes; then it would hold the prompts back."""
     asked = world.sessions.sleep(uuid)
-    world.sessions.prompt(uuid, "not yet")
+    message_id = world.sessions.prompt(uuid, "not yet").prompt.id
+    assert not world.core.inbox.hold(uuid, asked.generation, world.now)
+    assert kept(world, keys.INBOX, uuid) == [message_id]
     assert world.get(uuid).generation == asked.generation + 1
     world.work()
     assert world.get(uuid).status is Status.WAKING
     assert world.runtime.workspaces[uuid].running
 
 
-def test_a_prompt_brings_a_failed_session_up_again(world: World) -> None:
-    uuid = world.active()
+def test_a_prompt_brings_a_failed_session_up_again(world: World, uuid: str) -> None:
     world.runtime.crash(uuid, "out of memory")
     world.look(uuid)
     world.sessions.prompt(uuid, "again")
@@ -118,17 +119,13 @@ def test_a_prompt_to_a_session_still_to_be_restored_restores_it(world: World) ->
 
 
 @pytest.mark.parametrize("done", [False, True])
-def test_a_deleted_session_takes_no_prompt(world: World, done: bool) -> None:
-    uuid = world.active()
+def test_a_deleted_and_an_unknown_session_take_no_prompt(world: World, uuid: str, done: bool) -> None:
     world.sessions.delete(uuid)
     if done:
         world.work()
     with pytest.raises(IllegalState):
         taken(world, uuid)
     assert kept(world, keys.INBOX, uuid) == []
-
-
-def test_an_unknown_session_takes_no_prompt(world: World) -> None:
     with pytest.raises(SessionNotFound):
         taken(world, "zzzzzzzz")
     assert list(world.core.redis.scan_iter("*zzzzzzzz*")) == []
@@ -148,41 +145,34 @@ def test_an_unknown_session_takes_no_prompt(world: World) -> None:
         ("ß" * 50_001, "m", PromptTooLarge),
     ],
 )
-def test_what_can_t_be_a_prompt_is_refused(world: World, text: str, message_id: str, error: type[Exception]) -> None:
-    uuid = world.active()
+def test_what_can_t_be_a_prompt_is_refused(
+    world: World, uuid: str, text: str, message_id: str, error: type[Exception]
+) -> None:
+    """One may be as long as the setting says."""
     with pytest.raises(error):
         taken(world, uuid, text, message_id)
     assert world.get(uuid).waiting == 0
-
-
-def test_a_prompt_may_be_as_long_as_the_setting_says(world: World) -> None:
-    uuid = world.active()
     assert taken(world, uuid, "x" * world.settings.prompt_max_bytes)
 
 
-@pytest.mark.parametrize("state", list(State))
-def test_the_same_id_and_text_again_is_the_same_message(world: World, state: State) -> None:
-    uuid = world.active()
-    inbox = world.core.inbox
+@pytest.mark.parametrize(
+    ("act", "state", "response"),
+    [
+        (lambda inbox, uuid, now: None, State.QUEUED, {}),
+        (lambda inbox, uuid, now: inbox.delivered(uuid, "m", now), State.DELIVERED, {}),
+        (lambda inbox, uuid, now: inbox.finish(uuid, "m", response={"n": 1}, now=now), State.PROCESSED, {"n": 1}),
+        (lambda inbox, uuid, now: inbox.finish(uuid, "m", reason="broken", now=now), State.FAILED, {}),
+    ],
+)
+def test_the_same_id_and_text_again_is_the_same_message_and_with_another_text_is_refused(
+    world: World, uuid: str, act: Callable[[Inbox, str, float], Any], state: State, response: dict[str, int]
+) -> None:
     taken(world, uuid, "once", "m")
-    if state is not State.QUEUED:
-        inbox.delivered(uuid, "m", world.now)
-    if state is State.PROCESSED:
-        inbox.finish(uuid, "m", response={"text": "done"}, now=world.now)
-    if state is State.FAILED:
-        inbox.finish(uuid, "m", reason="broken", now=world.now)
+    act(world.core.inbox, uuid, world.now)
     before = (kept(world, keys.INBOX, uuid), kept(world, keys.PROMPTS, uuid), world.get(uuid).waiting)
-    again = inbox.take(uuid, "once", "m", now=world.now).prompt
-    assert (again.state, again.response) == (state, {"text": "done"} if state is State.PROCESSED else {})
+    again = world.core.inbox.take(uuid, "once", "m", now=world.now).prompt
+    assert (again.state, again.response) == (state, response)
     assert (kept(world, keys.INBOX, uuid), kept(world, keys.PROMPTS, uuid), world.get(uuid).waiting) == before
-
-
-@pytest.mark.parametrize("finished", [False, True])
-def test_the_same_id_with_another_text_is_refused(world: World, finished: bool) -> None:
-    uuid = world.active()
-    taken(world, uuid, "once", "m")
-    if finished:
-        world.core.inbox.finish(uuid, "m", response={"text": "done"}, now=world.now)
     with pytest.raises(PromptIdReused):
         taken(world, uuid, "twice", "m")
 
@@ -221,87 +211,62 @@ def test_one_id_sent_by_many_at_once_is_one_message(world: World) -> None:
     assert world.get(uuid).waiting == 1
 
 
-def test_as_many_prompts_wait_as_may_and_a_full_inbox_wakes_nothing(world: World) -> None:
+def test_as_many_prompts_wait_as_may_and_what_the_agent_does_not_finish_is_bounded_too(
+    make_world: Callable[..., World],
+) -> None:
     """A repetition of one that waits is no new one."""
-    world = World(world.core.redis, world.settings.data_dir, inbox_limit=3)
-    uuid = world.active()
+    world = make_world(inbox_limit=3)
+    uuid, inbox = world.active(), world.core.inbox
     for number in range(3):
         taken(world, uuid, "x", f"m{number}")
     with pytest.raises(InboxFull):
         taken(world, uuid, "x", "m3")
     assert taken(world, uuid, "x", "m1") == "m1"
-    world.core.inbox.delivered(uuid, "m0", world.now)
-    assert taken(world, uuid, "x", "m3") == "m3"
-
-
-def test_what_the_agent_has_and_does_not_finish_is_bounded_too(world: World) -> None:
-    world = World(world.core.redis, world.settings.data_dir, inbox_limit=3)
-    uuid = world.active()
-    for number in range(6):
-        world.core.inbox.delivered(uuid, taken(world, uuid, "x", f"m{number}"), world.now)
+    for number in range(3):
+        inbox.delivered(uuid, f"m{number}", world.now)
+        inbox.delivered(uuid, taken(world, uuid, "x", f"m{number + 3}"), world.now)
     with pytest.raises(InboxFull):
         taken(world, uuid, "x", "m6")
-    world.core.inbox.finish(uuid, "m0", response={}, now=world.now)
-    assert taken(world, uuid, "x", "m6")
+    inbox.finish(uuid, "m0", response={}, now=world.now)
+    assert taken(world, uuid, "x", "m6") == "m6"
 
 
 # Order, counts, ends
 
 
-def test_prompts_leave_in_the_order_they_came(world: World) -> None:
-    uuid = world.active()
-    sent = [taken(world, uuid, f"number {n}") for n in range(10)]
-    seen = []
-    while (head := world.core.inbox.head(uuid)) is not None:
-        seen.append(head.id)
-        assert world.core.inbox.delivered(uuid, head.id, world.now)
-    assert seen == sent == ids(world, uuid)
-
-
-def test_the_record_counts_what_waits_and_what_is_unfinished(world: World) -> None:
-    uuid = world.active()
+def test_the_record_counts_what_waits_and_what_is_unfinished(world: World, uuid: str) -> None:
+    """An end before the delivery was noted stands: the agent can be faster than the worker that handed it over."""
     first, second = taken(world, uuid), taken(world, uuid)
-    counts = []
-    steps: list[Callable[[], Any]] = [
-        lambda: None,
-        lambda: world.core.inbox.delivered(uuid, first, world.now),
-        lambda: world.core.inbox.delivered(uuid, first, world.now),
-        lambda: world.core.inbox.finish(uuid, first, response={}, now=world.now),
-        lambda: world.core.inbox.finish(uuid, second, reason="too long", now=world.now),
+    inbox, counts = world.core.inbox, [states(world, uuid)]
+    steps: list[tuple[Callable[[], bool], bool]] = [
+        (lambda: inbox.delivered(uuid, first, world.now), True),
+        (lambda: inbox.delivered(uuid, first, world.now), False),
+        (lambda: inbox.finish(uuid, first, response={}, now=world.now), True),
+        (lambda: inbox.finish(uuid, second, response={"text": "hi"}, now=world.now), True),
+        (lambda: inbox.delivered(uuid, second, world.now), False),
     ]
-    for step in steps:
-        step()
-        counts.append((world.get(uuid).waiting, world.get(uuid).unfinished))
-    assert counts == [(2, 0), (1, 1), (1, 1), (1, 0), (0, 0)]
+    for step, done in steps:
+        assert step() is done
+        counts.append(states(world, uuid))
+    assert counts == [(2, 0), (1, 1), (1, 1), (1, 0), (0, 0), (0, 0)]
+    assert inbox.get(uuid, second).state is State.PROCESSED
+    assert inbox.head(uuid) is None
     world.core.store.change(uuid, world.now)
     assert not world.core.redis.hexists(keys.SESSION.format(uuid=uuid), "waiting")
     assert world.core.redis.zscore(keys.INBOX_PENDING, uuid) is None
 
 
-def test_an_end_before_the_delivery_was_noted_stands(world: World) -> None:
-    """The agent can be faster than the worker that handed the prompt over."""
-    uuid = world.active()
-    message_id = taken(world, uuid)
-    assert world.core.inbox.finish(uuid, message_id, response={"text": "hi"}, now=world.now)
-    assert not world.core.inbox.delivered(uuid, message_id, world.now)
-    assert world.core.inbox.get(uuid, message_id).state is State.PROCESSED
-    assert world.core.inbox.head(uuid) is None
-
-
-def test_the_first_end_stands_and_only_it_is_told(world: World) -> None:
-    uuid = world.active()
+def test_the_first_end_stands_and_only_it_is_told(world: World, uuid: str) -> None:
     message_id = taken(world, uuid)
     inbox = world.core.inbox
     assert inbox.finish(uuid, message_id, reason="It was cancelled.", now=world.now)
-    event = last_event(world, uuid)
+    told = world.events_of(uuid)
     assert not inbox.finish(uuid, message_id, response={"text": "late"}, now=world.now + 1)
-    assert (inbox.get(uuid, message_id).state, inbox.get(uuid, message_id).reason) == (
-        State.FAILED,
-        "It was cancelled.",
-    )
-    assert last_event(world, uuid) == event
-    told = {"message_id": message_id, "state": "failed", "reason": "It was cancelled."}
-    assert (event[0], json.loads(event[1])) == ("message", told)
+    message = inbox.get(uuid, message_id)
+    assert (message.state, message.reason) == (State.FAILED, "It was cancelled.")
+    assert world.events_of(uuid) == told
+    said = {"message_id": message_id, "state": "failed", "reason": "It was cancelled."}
+    assert (told[-1].type, told[-1].data) == ("message", said)
 
 
 def test_a_failed_prompt_is_counted_once_by_why(world: World) -> None:
@@ -316,8 +281,7 @@ def test_a_failed_prompt_is_counted_once_by_why(world: World) -> None:
     assert sum(durations[ANSWERED].counts) == 1
 
 
-def test_an_end_of_an_unknown_message_changes_nothing(world: World) -> None:
-    uuid = world.active()
+def test_an_end_of_an_unknown_message_changes_nothing(world: World, uuid: str) -> None:
     assert not world.core.inbox.finish(uuid, "nobody", response={}, now=world.now)
     assert not world.core.inbox.delivered("zzzzzzzz", "nobody", world.now)
     assert not world.core.redis.exists(keys.SESSION.format(uuid="zzzzzzzz"))
@@ -325,8 +289,7 @@ def test_an_end_of_an_unknown_message_changes_nothing(world: World) -> None:
         world.core.inbox.get(uuid, "nobody")
 
 
-def test_a_finished_message_is_kept_for_a_while_without_its_text(world: World) -> None:
-    uuid = world.active()
+def test_a_finished_message_is_kept_for_a_while_without_its_text(world: World, uuid: str) -> None:
     message_id = taken(world, uuid)
     key = keys.PROMPT.format(uuid=uuid, id=message_id)
     assert world.core.redis.ttl(key) == -1, "one that is not finished stays"
@@ -338,9 +301,8 @@ def test_a_finished_message_is_kept_for_a_while_without_its_text(world: World) -
     assert (message.text, len(message.reason)) == ("", REASON_LENGTH)
 
 
-def test_an_id_without_its_message_is_dropped(world: World) -> None:
+def test_an_id_without_its_message_is_dropped(world: World, uuid: str) -> None:
     """Someone deleted it by hand; the prompts behind it must not wait for ever."""
-    uuid = world.active()
     first, second = taken(world, uuid), taken(world, uuid)
     world.core.redis.delete(keys.PROMPT.format(uuid=uuid, id=first))
     head = world.core.inbox.head(uuid)
@@ -357,8 +319,7 @@ def keda(world: World) -> Keda:
     return Keda(Settings(), world.core.redis)
 
 
-def test_the_marker_is_no_prompt(world: World, keda: Keda) -> None:
-    uuid = world.active()
+def test_the_marker_is_no_prompt_and_removing_it_loses_none(world: World, uuid: str, keda: Keda) -> None:
     keda.before_start(uuid)
     assert world.core.inbox.head(uuid) is None
     assert not world.core.inbox.delivery_due(uuid)
@@ -368,12 +329,6 @@ def test_the_marker_is_no_prompt(world: World, keda: Keda) -> None:
     world.core.inbox.delivered(uuid, message_id, world.now)
     assert kept(world, keys.INBOX, uuid) == [MARKER]
     assert world.get(uuid).waiting == 0
-
-
-@pytest.mark.slow
-def test_removing_the_marker_loses_no_prompt(world: World, keda: Keda) -> None:
-    uuid = world.active()
-    keda.before_start(uuid)
     sent = [taken(world, uuid) for _ in range(3)]
     keda.before_stop(uuid)
     assert kept(world, keys.INBOX, uuid) == sent
@@ -385,85 +340,50 @@ def test_removing_the_marker_loses_no_prompt(world: World, keda: Keda) -> None:
 
 
 @pytest.mark.slow
-def test_a_sleep_on_demand_holds_prompts_back_until_the_session_is_woken(world: World, keda: Keda) -> None:
-    """Neither KEDA's trigger nor the sweep wakes it for them; the order stays."""
-    uuid = world.active()
+def test_a_sleep_on_demand_holds_prompts_back_until_the_session_is_woken(world: World, uuid: str, keda: Keda) -> None:
+    """Neither KEDA's trigger nor the sweep wakes it for them; the order stays. Of those that are delivered all the same
+    none is held back any more."""
     keda.before_start(uuid)
-    sent = [taken(world, uuid) for _ in range(3)]
+    sent = [taken(world, uuid) for _ in range(4)]
     world.sessions.sleep(uuid)
     world.work()
     keda.before_stop(uuid)
     assert kept(world, keys.INBOX, uuid) == []
-    assert (world.get(uuid).waiting, ids(world, uuid)) == (3, sent)
+    assert (world.get(uuid).waiting, ids(world, uuid)) == (4, sent)
     world.now += 1_000
     world.sweeps.stale()
     world.work()
     assert world.get(uuid).status is Status.SLEEPING
+    world.core.inbox.delivered(uuid, sent[0], world.now)
+    assert (kept(world, keys.HELD, uuid), states(world, uuid)) == (sent[1:], (3, 1))
     world.sessions.wake(uuid)
     world.work()
-    assert kept(world, keys.INBOX, uuid) == sent
+    assert kept(world, keys.INBOX, uuid) == sent[1:]
     assert world.core.redis.zscore(keys.INBOX_PENDING, uuid) is not None
 
 
-def test_a_new_prompt_goes_behind_those_held_back(world: World) -> None:
-    uuid = world.active()
-    first = [taken(world, uuid) for _ in range(2)]
+@pytest.mark.parametrize(("message_id", "order"), [("m2", ["m0", "m1", "m2"]), ("m1", ["m0", "m1"])])
+def test_a_new_prompt_goes_behind_those_held_back_and_the_same_again_wakes_its_session_too(
+    world: World, uuid: str, message_id: str, order: list[str]
+) -> None:
+    for number in range(2):
+        taken(world, uuid, "x", f"m{number}")
     world.sessions.sleep(uuid)
     world.work()
-    last = taken(world, uuid)
-    assert kept(world, keys.INBOX, uuid) == [*first, last]
+    assert world.core.inbox.take(uuid, "x", message_id, now=world.now).woken
+    assert kept(world, keys.INBOX, uuid) == order
     assert world.get(uuid).status is Status.WAKING
 
 
-def test_the_same_prompt_again_wakes_a_session_that_holds_it_back(world: World) -> None:
-    uuid = world.active()
-    message_id = taken(world, uuid, "x", "m")
-    world.sessions.sleep(uuid)
-    world.work()
-    assert world.core.inbox.take(uuid, "x", "m", now=world.now).woken
-    assert kept(world, keys.INBOX, uuid) == [message_id]
-
-
-def test_a_prompt_delivered_while_the_session_is_stopped_is_held_back_no_more(world: World) -> None:
-    uuid = world.active()
-    message_id = taken(world, uuid)
-    world.sessions.sleep(uuid)
-    world.work()
-    world.core.inbox.delivered(uuid, message_id, world.now)
-    assert kept(world, keys.HELD, uuid) == []
-    assert (world.get(uuid).waiting, world.get(uuid).unfinished) == (0, 1)
-
-
-def test_a_stop_that_a_prompt_overtook_holds_nothing_back(world: World) -> None:
-    """The worker has looked at its intent; then the prompt comes; then it would hold the prompts back."""
-    uuid = world.active()
-    asked = world.sessions.sleep(uuid)
-    message_id = taken(world, uuid)
-    assert not world.core.inbox.hold(uuid, asked.generation, world.now)
-    assert kept(world, keys.INBOX, uuid) == [message_id]
-
-
-def test_a_session_stopped_by_someone_else_is_woken_for_its_prompts(world: World) -> None:
+def test_a_session_stopped_by_someone_else_is_woken_for_its_prompts(world: World, uuid: str) -> None:
     """As KEDA would; without KEDA the observer does it."""
-    uuid = world.active()
     taken(world, uuid)
     world.runtime.stop(uuid, world.get(uuid).generation)
     world.look(uuid)
     assert world.get(uuid).status is Status.WAKING
 
 
-def test_a_sleeping_session_with_prompts_that_nobody_held_back_is_woken_by_the_sweep(world: World) -> None:
-    uuid = world.active()
-    taken(world, uuid)
-    world.tasks.lose_all()
-    world.core.store.change(uuid, world.now, to=Status.SLEEPING, settle=True)
-    world.now += world.settings.stale_after + 1
-    world.sweeps.stale()
-    assert world.get(uuid).status is Status.WAKING
-
-
-def test_a_failed_session_is_not_woken_again_and_again(world: World) -> None:
-    uuid = world.active()
+def test_a_failed_session_is_not_woken_again_and_again(world: World, uuid: str) -> None:
     taken(world, uuid)
     world.runtime.crash(uuid, "out of memory")
     world.look(uuid)
@@ -523,61 +443,57 @@ def test_500_races_of_a_prompt_with_the_idle_sweep_leave_no_session_asleep(world
     assert world.get(uuid).generation == 1 + 2 * swept
 
 
-def test_a_deleted_session_ends_its_prompts_and_leaves_nothing(world: World) -> None:
-    uuid = world.active()
-    message_id = taken(world, uuid)
+def test_a_deleted_session_ends_its_prompts_and_leaves_nothing_else(world: World, uuid: str) -> None:
+    """Their ends are kept for a while, and count no more."""
+    redis, answered, waiting = world.core.redis, taken(world, uuid), taken(world, uuid)
+    world.core.inbox.finish(uuid, answered, response={"text": "done"}, now=world.now)
     world.sessions.delete(uuid)
     world.work()
-    message = world.core.inbox.get(uuid, message_id)
-    assert (message.state, message.reason) == (
-        State.FAILED,
-        "The session was deleted before this prompt ran.",
-    )
-    left = {key for key in world.core.redis.scan_iter(f"*{uuid}*") if world.core.redis.ttl(key) == -1}
-    assert left <= {keys.SESSION_BACKUPS.format(uuid=uuid)} | {
-        key for key in left if key.startswith(("backup:", "deliveries:"))
-    }
-    assert world.core.redis.zscore(keys.INBOX_PENDING, uuid) is None
+    assert world.get(uuid).status is Status.TERMINATED
+    message = world.core.inbox.get(uuid, waiting)
+    assert (message.state, message.reason) == (State.FAILED, "The session was deleted before this prompt ran.")
+    assert world.core.inbox.get(uuid, answered).finished
+    ends = [redis.ttl(keys.PROMPT.format(uuid=uuid, id=each)) for each in (answered, waiting)]
+    assert all(0 < seconds <= world.settings.prompt_ttl for seconds in ends)
+    assert redis.keys("user:*:prompt_bytes") == []
+    left = {key for key in redis.scan_iter(f"*{uuid}*") if redis.ttl(key) == -1}
+    left = {key for key in left if not key.startswith(("backup:", "deliveries:"))}
+    assert left <= {keys.SESSION_BACKUPS.format(uuid=uuid)}
+    assert redis.zscore(keys.INBOX_PENDING, uuid) is None
 
 
 # Where the agent is
 
 
-def test_an_agent_that_called_is_known_until_it_is_gone(world: World) -> None:
-    uuid = world.active()
+def test_an_agent_that_called_is_known_until_it_is_gone_or_its_session_asleep(world: World, uuid: str) -> None:
     inbox = world.core.inbox
-    assert inbox.agent(uuid) is None
-    assert inbox.agent_here(uuid, "http://127.0.0.1:4711", "pod-1", "boot-1", world.now)
-    agent = inbox.agent(uuid)
-    assert agent is not None
-    assert (agent.address, agent.name, agent.boot, agent.at) == ("http://127.0.0.1:4711", "pod-1", "boot-1", world.now)
-    inbox.agent_gone(uuid)
+    for end in (lambda: inbox.agent_gone(uuid), lambda: (world.sessions.sleep(uuid), world.work())):
+        assert inbox.agent(uuid) is None
+        assert inbox.agent_here(uuid, "http://127.0.0.1:4711", "pod", "boot", world.now)
+        agent = inbox.agent(uuid)
+        assert agent is not None
+        assert (agent.address, agent.name, agent.boot, agent.at) == ("http://127.0.0.1:4711", "pod", "boot", world.now)
+        end()
     assert inbox.agent(uuid) is None
 
 
-def test_an_agent_that_is_being_stopped_is_not_taken_up(world: World) -> None:
+def test_an_agent_that_is_being_stopped_is_not_taken_up(world: World, uuid: str) -> None:
     """Its call was late. One of a session that sleeps for good was started by someone else, and is."""
-    uuid = world.active()
+
+    def calls(uuid: str, boot: str) -> bool:
+        return world.core.inbox.agent_here(uuid, "http://127.0.0.1:4711", "pod", boot, world.now)
+
     world.sessions.sleep(uuid)
-    assert not world.core.inbox.agent_here(uuid, "http://127.0.0.1:4711", "pod-1", "boot-1", world.now)
+    assert not calls(uuid, "boot-1")
     world.work()
-    assert world.core.inbox.agent_here(uuid, "http://127.0.0.1:4711", "pod-2", "boot-2", world.now)
+    assert calls(uuid, "boot-2")
     world.sessions.delete(uuid)
-    assert not world.core.inbox.agent_here(uuid, "http://127.0.0.1:4711", "pod-2", "boot-2", world.now)
-    assert not world.core.inbox.agent_here("zzzzzzzz", "http://127.0.0.1:4711", "pod-2", "boot-2", world.now)
+    assert not calls(uuid, "boot-2")
+    assert not calls("zzzzzzzz", "boot-2")
 
 
-def test_a_sleep_forgets_the_agent(world: World) -> None:
-    uuid = world.active()
-    world.core.inbox.agent_here(uuid, "http://127.0.0.1:1", "pod-1", "boot-1", world.now)
-    world.sessions.sleep(uuid)
-    world.work()
-    assert world.core.inbox.agent(uuid) is None
-
-
-def test_what_redis_holds_of_prompts_is_gone_with_their_end(world: World) -> None:
+def test_what_redis_holds_of_prompts_is_gone_with_their_end(world: World, uuid: str) -> None:
     """Only the message itself is left, and its bytes, for a while; after the session only the message."""
-    uuid = world.active()
     before = set(world.core.redis.scan_iter())
     message_id = taken(world, uuid)
     world.core.inbox.delivered(uuid, message_id, world.now)

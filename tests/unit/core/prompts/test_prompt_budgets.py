@@ -15,7 +15,6 @@ from app.core.prompts import inbox
 from app.core.prompts.inbox import PROMPT_OVERHEAD
 from app.core.redis import events, keys
 from app.core.sessions import change
-from app.core.sessions.model import Status
 from tests.world import World
 
 # The bytes that Redis takes are measured.
@@ -30,6 +29,11 @@ WITH_TEXT = len(TEXT) + PROMPT_OVERHEAD
 def small(make_world: Callable[..., World]) -> World:
     """A world in which a session may hold four prompts of this length, and a user six."""
     return make_world(session_prompt_bytes=4 * WITH_TEXT, user_prompt_bytes=6 * WITH_TEXT)
+
+
+@pytest.fixture
+def uuid(small: World) -> str:
+    return small.active()
 
 
 def take(world: World, uuid: str, message_id: str = "", text: str = TEXT) -> str:
@@ -54,18 +58,22 @@ def held(world: World, uuid: str) -> int:
 # Prompts
 
 
-def test_a_session_holds_prompts_up_to_its_budget(small: World) -> None:
-    uuid = small.active()
-    for _ in range(4):
-        take(small, uuid)
+def test_a_session_holds_prompts_up_to_its_budget_until_one_ends(small: World, uuid: str) -> None:
+    """One that is known takes no room."""
+    for number in range(4):
+        take(small, uuid, f"m{number}")
     with pytest.raises(InboxFull, match="SESSION_PROMPT_BYTES"):
         take(small, uuid)
+    assert take(small, uuid, "m3") == "m3"
     assert small.get(uuid).waiting == 4
     assert counted(small, uuid) == held(small, uuid) == 4 * WITH_TEXT
+    small.core.inbox.finish(uuid, "m0", reason="it did not work", now=small.now)
+    with pytest.raises(InboxFull):
+        take(small, uuid, text="x" * (WITH_TEXT + 1))
+    take(small, uuid)
 
 
-def test_bytes_are_counted_not_characters(small: World) -> None:
-    uuid = small.active()
+def test_bytes_are_counted_not_characters(small: World, uuid: str) -> None:
     take(small, uuid, text="ü" * 20_000)
     assert counted(small, uuid) == held(small, uuid) == 40_000 + PROMPT_OVERHEAD
 
@@ -80,29 +88,11 @@ def test_a_user_holds_prompts_up_to_a_budget_over_all_sessions(small: World) -> 
     take(small, other)
 
 
-def test_a_prompt_that_is_known_takes_no_room(small: World) -> None:
-    uuid = small.active()
-    for number in range(4):
-        take(small, uuid, f"m{number}")
-    assert take(small, uuid, "m3") == "m3"
-    assert counted(small, uuid) == 4 * WITH_TEXT
-
-
-def test_there_is_room_again_when_prompts_end(small: World) -> None:
-    uuid = small.active()
-    ids = [take(small, uuid) for _ in range(4)]
-    small.core.inbox.finish(uuid, ids[0], reason="it did not work", now=small.now)
-    with pytest.raises(InboxFull):
-        take(small, uuid, text="x" * (WITH_TEXT + 1))
-    take(small, uuid)
-
-
 # Answers
 
 
-def test_kept_answers_make_room_for_prompts_oldest_first(small: World) -> None:
+def test_kept_answers_make_room_for_prompts_oldest_first(small: World, uuid: str) -> None:
     """The agent's history has them; a prompt is nowhere else."""
-    uuid = small.active()
     for number in range(3):
         take(small, uuid, f"m{number}")
         finish(small, uuid, f"m{number}")
@@ -114,8 +104,7 @@ def test_kept_answers_make_room_for_prompts_oldest_first(small: World) -> None:
     assert counted(small, uuid) == held(small, uuid) <= 4 * WITH_TEXT
 
 
-def test_a_prompt_that_finds_no_room_in_any_case_takes_no_answers_along(small: World) -> None:
-    uuid = small.active()
+def test_a_prompt_that_finds_no_room_in_any_case_takes_no_answers_along(small: World, uuid: str) -> None:
     take(small, uuid, "m0")
     finish(small, uuid, "m0")
     for _ in range(2):
@@ -163,9 +152,11 @@ def test_whatever_happens_the_count_is_what_is_there(make_world: Callable[..., W
         open_ids = [message.id for message in world.core.inbox.unfinished(uuid)]
         match chance.choice(["take", "take", "take", "again", "deliver", "finish", "fail", "boot", "sleep", "time"]):
             case "take":
-                _refused_or_not(world, uuid, "", "z" * chance.randrange(1, 15_000))
+                with suppress(InboxFull):
+                    take(world, uuid, "", "z" * chance.randrange(1, 15_000))
             case "again":
-                _refused_or_not(world, uuid, f"m{chance.randrange(5)}", TEXT)
+                with suppress(InboxFull):
+                    take(world, uuid, f"m{chance.randrange(5)}")
             case "deliver" if open_ids:
                 world.core.inbox.delivered(uuid, open_ids[0], world.now)
             case "finish" if open_ids:
@@ -185,45 +176,20 @@ def test_whatever_happens_the_count_is_what_is_there(make_world: Callable[..., W
     assert world.core.redis.keys("user:*:prompt_bytes") == []
 
 
-def _refused_or_not(world: World, uuid: str, message_id: str, text: str) -> None:
-    with suppress(InboxFull):
-        take(world, uuid, message_id, text)
-
-
-def test_a_count_that_is_wrong_is_counted_anew_before_anybody_is_refused(small: World) -> None:
-    """As a hash leaves it that expired a moment before its time."""
-    uuid = small.active()
+def test_a_count_that_is_wrong_or_lost_is_counted_anew_before_anybody_is_refused(small: World, uuid: str) -> None:
+    """As a hash leaves it that expired a moment before its time; or as prompts that were never counted do."""
+    name = keys.PROMPT_BYTES.format(user_id="ada")
     take(small, uuid)
-    small.core.redis.hset(keys.PROMPT_BYTES.format(user_id="ada"), mapping={uuid: 1_000_000, "0000gone": 1_000_000})
+    small.core.redis.hset(name, mapping={uuid: 1_000_000, "0000gone": 1_000_000})
     take(small, uuid)
-    assert small.core.redis.hgetall(keys.PROMPT_BYTES.format(user_id="ada")) == {uuid: str(2 * WITH_TEXT)}
-
-
-def test_prompts_that_were_never_counted_are_counted_with_the_first_that_is(small: World) -> None:
-    uuid = small.active()
-    for _ in range(3):
-        take(small, uuid)
-    small.core.redis.delete(keys.PROMPT_BYTES.format(user_id="ada"))
+    assert small.core.redis.hgetall(name) == {uuid: str(2 * WITH_TEXT)}
+    take(small, uuid)
+    small.core.redis.delete(name)
     take(small, uuid)
     assert counted(small, uuid) == 4 * WITH_TEXT
 
 
-def test_a_deleted_session_leaves_the_ends_of_its_prompts_for_a_while_and_counts_no_more(small: World) -> None:
-    uuid = small.active()
-    finish(small, uuid, take(small, uuid, "answered"))
-    take(small, uuid, "waiting")
-    small.sessions.delete(uuid, backup=False)
-    small.work()
-    assert small.get(uuid).status is Status.TERMINATED
-    assert small.core.inbox.get(uuid, "waiting").reason
-    assert small.core.inbox.get(uuid, "answered").finished
-    assert small.core.redis.keys("user:*:prompt_bytes") == []
-    names = [keys.PROMPT.format(uuid=uuid, id=each) for each in ("waiting", "answered")]
-    assert all(0 < small.core.redis.ttl(name) <= small.settings.prompt_ttl for name in names)
-
-
-def test_a_message_takes_about_what_it_is_counted_with(redis_client: redis.Redis, small: World) -> None:
-    uuid = small.active()
+def test_a_message_takes_about_what_it_is_counted_with(redis_client: redis.Redis, small: World, uuid: str) -> None:
     message = take(small, uuid, text="x" * 100)
     size = redis_client.memory_usage(keys.PROMPT.format(uuid=uuid, id=message))
     assert PROMPT_OVERHEAD / 4 < size < PROMPT_OVERHEAD + 100
