@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from threading import Event
+from typing import NoReturn
 
 from app.core.errors import (
     ArchiveError,
@@ -365,3 +366,12 @@ def _observation(workspace: FakeWorkspace) -> Observation:
         epoch=workspace.epoch,
         files_deleted_at=workspace.files_deleted_at,
     )
+
+
+def raising(error: BaseException) -> Callable[..., NoReturn]:
+    """Fails in this way, whatever it is given."""
+
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise error
+
+    return fail

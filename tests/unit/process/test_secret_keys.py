@@ -33,9 +33,8 @@ def test_no_two_purposes_have_the_same_key() -> None:
 def test_a_key_for_one_purpose_signs_what_the_master_signs() -> None:
     """So nobody is locked out where keys take its place, or it theirs."""
     assert AgentCredentials(given(Purpose.WORKSPACE)).token(UUID, 2) == AgentCredentials([MASTER]).token(UUID, 2)
-    assert AgentCredentials(given(Purpose.AGENT)).agent_secrets(UUID, 2) == AgentCredentials([MASTER]).agent_secrets(
-        UUID, 2
-    )
+    agents = AgentCredentials(given(Purpose.AGENT))
+    assert agents.agent_secrets(UUID, 2) == AgentCredentials([MASTER]).agent_secrets(UUID, 2)
     for kind, purpose in ((Kind.COOKIE, Purpose.COOKIE), (Kind.TOKEN, Purpose.SESSION), (Kind.PROBE, Purpose.PROBE)):
         assert passes(given(purpose)).issue(kind, UUID, 1, NOW) == passes((MASTER,)).issue(kind, UUID, 1, NOW)
 
@@ -43,17 +42,13 @@ def test_a_key_for_one_purpose_signs_what_the_master_signs() -> None:
 def test_who_checks_workspaces_tokens_can_make_no_pass_and_open_no_agent() -> None:
     """The gateway, which workspaces can reach."""
     keys = given(Purpose.WORKSPACE)
-    for kind in Kind:
-        with pytest.raises(SettingsError):
-            passes(keys).issue(kind, UUID, 0, NOW)
     with pytest.raises(SettingsError):
         AgentCredentials(keys).agent_secrets(UUID, 1)
     for kind in Kind:
-        forged = jwt.encode(
-            {"aud": kind, "sub": UUID, "access_epoch": 0, "iat": NOW, "exp": NOW + 100},
-            keys[0].partition("=")[2],
-            algorithm="HS256",
-        )
+        with pytest.raises(SettingsError):
+            passes(keys).issue(kind, UUID, 0, NOW)
+        claims = {"aud": kind, "sub": UUID, "access_epoch": 0, "iat": NOW, "exp": NOW + 100}
+        forged = jwt.encode(claims, keys[0].partition("=")[2], algorithm="HS256")
         assert passes((MASTER,)).read(kind, forged, NOW) is None
 
 
@@ -74,23 +69,34 @@ def test_of_several_keys_for_a_purpose_the_first_signs_and_all_verify() -> None:
     assert both.owner_of(AgentCredentials([MASTER]).token(UUID, 1)) == TokenOwner(UUID, 1)
 
 
-@pytest.mark.parametrize("text", ["workspase=" + "k" * 32, "k" * 32 + ",cookies=" + "k" * 32])
-def test_a_purpose_that_is_none_is_refused_without_showing_the_key(text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("workspase=" + "k" * 32, "SECRET_KEY: .* workspace"),
+        ("k" * 32 + ",cookies=" + "k" * 32, "SECRET_KEY: .* workspace"),
+        ("workspace=tooshort", "SECRET_KEY: .* 32 characters"),
+        (f"{MASTER},tooshort", "SECRET_KEY: .* 32 characters"),
+    ],
+)
+def test_a_purpose_that_is_none_and_a_short_key_are_refused_without_showing_a_key(text: str, told: str) -> None:
     """A word that is mistyped would make a key for everything of it."""
-    with pytest.raises(SettingsError, match="SECRET_KEY: .* workspace") as error:
+    with pytest.raises(SettingsError, match=told) as error:
         Settings(secret_key=text).checked()
-    assert "kkk" not in str(error.value)
+    assert "kkk" not in str(error.value) and "tooshort" not in str(error.value)
 
 
-def test_a_short_key_for_one_purpose_is_refused() -> None:
-    with pytest.raises(SettingsError, match="32 characters"):
-        Settings(secret_key="workspace=tooshort").checked()
-
-
-@pytest.mark.parametrize("master", ["a" * 31 + "=", "Ab3" * 14 + "=="])
-def test_a_master_may_have_an_equals_sign(master: str) -> None:
-    """As base64 has: what stands before it is no word for a purpose."""
-    assert Settings(secret_key=master).checked().secret_keys() == (master,)
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("", ()),
+        (f"{MASTER}, {'n' * 32},", (MASTER, "n" * 32)),
+        ("a" * 31 + "=", ("a" * 31 + "=",)),
+        ("Ab3" * 14 + "==", ("Ab3" * 14 + "==",)),
+    ],
+)
+def test_keys_come_from_the_setting_in_their_order(text: str, keys: tuple[str, ...]) -> None:
+    """Commas separate them; blanks around them don't count. What stands before the `=` of base64 is no purpose."""
+    assert Settings(secret_key=text).checked().secret_keys() == keys
 
 
 def test_a_gateway_without_a_key_for_tokens_does_not_start() -> None:

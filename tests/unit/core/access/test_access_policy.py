@@ -19,6 +19,7 @@ NOW = 1_763_625_600.0
 A, B = "aaaa0001", "bbbb0002"
 SETTINGS = Settings(workspace_domain="ws.example.org", workspace_port=8443, workspace_scheme="https")
 HOST, OWN = f"vs-code-{A}.ws.example.org", f"https://vs-code-{A}.ws.example.org:8443"
+API = "api.ws.example.org"
 SIBLING, STRANGER = f"https://vs-code-{B}.ws.example.org:8443", "https://example.com"
 RECORD = Record(uuid=A, user_id="ada", created_at=NOW, status=Status.ACTIVE, access_epoch=2)
 HELD = AccessToken(Kind.COOKIE, A, 2, NOW, NOW + 43_200)
@@ -27,6 +28,12 @@ TOKEN = replace(HELD, kind=Kind.TOKEN)
 
 def visit(headers: dict[str, str] | None = None, *, method: str = "GET", uri: str = "/") -> ForwardedRequest:
     found = from_traefik(asked(f"{HOST}:8443", uri, method, **(headers or {})), SETTINGS)
+    assert found is not None
+    return found
+
+
+def through_nginx(headers: dict[str, str], service: str = "", url: str = f"{OWN}/") -> ForwardedRequest:
+    found = from_nginx(Headers({"X-Original-URL": url, "X-Original-Method": "GET"} | headers), SETTINGS, HOST, service)
     assert found is not None
     return found
 
@@ -122,25 +129,25 @@ def test_nobody_else_wakes_it_or_counts_as_use(headers: dict[str, str]) -> None:
     assert decision(visit(headers)) == AccessDecision(Outcome.ALLOW)
 
 
-def test_no_method_but_get_and_no_favicon_wakes_it() -> None:
-    for seen in (visit(NAVIGATION, method="HEAD"), visit(OLD_BROWSER, uri="/favicon.ico")):
-        assert decision(seen, status=Status.SLEEPING) == AccessDecision(Outcome.NOT_UP)
-
-
-def test_a_program_with_a_token_wakes_nothing_by_looking() -> None:
-    assert decision(visit(NAVIGATION), TOKEN, status=Status.SLEEPING) == AccessDecision(Outcome.NOT_UP)
-
-
-@pytest.mark.parametrize("status", [Status.CREATED, Status.WAKING, Status.FAILED])
-def test_one_that_is_coming_up_or_failed_is_only_shown(status: Status) -> None:
-    assert decision(visit(NAVIGATION), status=status) == AccessDecision(Outcome.NOT_UP)
+@pytest.mark.parametrize(
+    ("seen", "held", "status"),
+    [
+        (visit(NAVIGATION, method="HEAD"), HELD, Status.SLEEPING),
+        (visit(OLD_BROWSER, uri="/favicon.ico"), HELD, Status.SLEEPING),
+        (visit(NAVIGATION), TOKEN, Status.SLEEPING),
+        *[(visit(NAVIGATION), HELD, status) for status in (Status.CREATED, Status.WAKING, Status.FAILED)],
+        (visit(NAVIGATION, uri=RETRY_PATH), HELD, Status.FAILED),
+    ],
+    ids=["HEAD", "favicon", "program with a token", "created", "waking", "failed", "address of the button"],
+)
+def test_one_that_is_not_up_is_only_shown(seen: ForwardedRequest, held: AccessToken, status: Status) -> None:
+    assert decision(seen, held, status=status) == AccessDecision(Outcome.NOT_UP)
 
 
 def test_the_button_wakes_it_from_its_own_page_only() -> None:
     pressed = visit({"Origin": OWN}, method="POST", uri=RETRY_PATH)
     assert decision(pressed, status=Status.FAILED) == AccessDecision(Outcome.RETRY, wake=True)
     assert decision(replace(pressed, origin=SIBLING), status=Status.FAILED) == AccessDecision(Outcome.FOREIGN)
-    assert decision(visit(NAVIGATION, uri=RETRY_PATH), status=Status.FAILED) == AccessDecision(Outcome.NOT_UP)
 
 
 def test_a_good_link_lets_in_and_is_taken_out_of_the_address() -> None:
@@ -189,46 +196,33 @@ def test_an_agent_is_opened_by_a_token_or_a_key_while_it_is_up() -> None:
 
 
 @pytest.mark.parametrize(
-    "host",
+    ("host", "uri", "whose"),
     [
-        "example.com",
-        "ws.example.org",
-        "vs-code-aaaa0001",
-        "vs-code-aaaa0001.example.com",
-        "vs-code-aaaa00011.ws.example.org",
-        "aaaa0001.ws.example.org",
-        "vs-code-../../x1.ws.example.org",
-        f"{HOST}.example.com",
-        f"x.{HOST}",
-        "",
+        # The same in capitals and with any port: ports are the ingress' affair.
+        *[(host, "/", (A, False)) for host in (HOST, HOST.upper(), f"{HOST}:8443")],
+        *[(host, "/", None) for host in ("example.com", "ws.example.org", f"vs-code-{A}", f"vs-code-{A}.example.com")],
+        *[(f"{name}.ws.example.org", "/", None) for name in (f"vs-code-{A}1", A, "vs-code-../../x1")],
+        *[(host, "/", None) for host in (f"{HOST}.example.com", f"x.{HOST}", "")],
+        # An agent is at the API's host only.
+        (API, f"/chat/{A}/health", (A, True)),
+        (f"{API}:8443", f"/chat/{A}", (A, True)),
+        (API, f"/chat/{A}x/health", None),
+        (API, f"/chat/{A}/../{B}/health", None),
+        (API, f"/chat/{A}/%2e%2E%2f{B}/health", None),
+        (API, "/", None),
+        (f"vs-code-{B}.ws.example.org", f"/chat/{A}/health", (B, False)),
     ],
 )
-def test_a_host_that_is_no_workspaces_is_none(host: str) -> None:
-    assert from_traefik(asked(host), SETTINGS) is None
+def test_a_host_is_one_workspaces_or_the_agents_or_none_of_ours(
+    host: str, uri: str, whose: tuple[str, bool] | None
+) -> None:
+    found = from_traefik(asked(host, uri), SETTINGS)
+    assert (found and (found.uuid, found.agent)) == whose
 
 
-def test_hosts_are_the_same_in_capitals_and_with_any_port() -> None:
-    """Ports are the ingress' affair."""
-    for host in (HOST, HOST.upper(), f"{HOST}:8443"):
-        found = from_traefik(asked(host), SETTINGS)
-        assert found is not None
-        assert (found.uuid, found.agent) == (A, False)
-
-
-def test_an_agent_is_at_the_apis_host_only() -> None:
-    for host, uri, whose in (
-        ("api.ws.example.org", f"/chat/{A}/health", (A, True)),
-        ("api.ws.example.org:8443", f"/chat/{A}", (A, True)),
-        ("api.ws.example.org", f"/chat/{A}x/health", None),
-        ("api.ws.example.org", f"/chat/{A}/../{B}/health", None),
-        ("api.ws.example.org", f"/chat/{A}/%2e%2E%2f{B}/health", None),
-        ("api.ws.example.org", "/", None),
-        (f"vs-code-{B}.ws.example.org", f"/chat/{A}/health", (B, False)),
-    ):
-        found = from_traefik(asked(host, uri), SETTINGS)
-        assert (found and (found.uuid, found.agent)) == whose
+def test_in_a_cluster_the_apis_host_leads_to_no_agent() -> None:
     in_cluster = replace(SETTINGS, runtime="kubernetes", workspace_image="image")
-    assert from_traefik(asked("api.ws.example.org", f"/chat/{A}/"), in_cluster) is None
+    assert from_traefik(asked(API, f"/chat/{A}/"), in_cluster) is None
 
 
 @pytest.mark.parametrize(
@@ -264,48 +258,39 @@ def test_a_workspace_gets_no_more_cookies_than_its_editor_takes() -> None:
 
 def test_each_ingress_is_believed_in_its_own_headers_alone() -> None:
     """A visitor may send the other's, which pass through."""
-    lie = {"X-Original-URL": f"{SIBLING}/", "X-Original-Method": "GET"}
-    seen = from_traefik(Headers(dict(asked(HOST, "/x", "POST")) | lie), SETTINGS)
-    assert seen is not None
+    seen = visit({"X-Original-URL": f"{SIBLING}/", "X-Original-Method": "GET"}, method="POST", uri="/x")
     assert (seen.uuid, seen.path, seen.method) == (A, "/x", "POST")
-    told = Headers({"X-Original-URL": f"{OWN}//x?y=z", "X-Original-Method": "POST"} | dict(asked(f"vs-code-{B}.x")))
-    seen = from_nginx(told, SETTINGS, HOST)
-    assert seen is not None
+    lie = dict(asked(f"vs-code-{B}.x")) | {"X-Original-Method": "POST"}
+    seen = through_nginx(lie, url=f"{OWN}//x?y=z")
     assert (seen.uuid, seen.path, seen.query, seen.method) == (A, "//x", "y=z", "POST")
     assert from_nginx(asked(HOST), SETTINGS, HOST) is None
 
 
-def test_what_nginx_would_lead_to_no_pod_waits_for_its_route() -> None:
+@pytest.mark.parametrize("headers", [NAVIGATION, POLL, HANDSHAKE | {"Origin": OWN}], ids=["page", "program", "socket"])
+@pytest.mark.parametrize(("service", "expected"), [("asleep", Outcome.NOT_UP), (f"user-{A}", Outcome.ALLOW)])
+def test_what_nginx_would_lead_to_no_pod_waits_for_its_route(
+    headers: dict[str, str], service: str, expected: Outcome
+) -> None:
     """Its own route comes a moment after the session is up, and until then that of all others leads to it."""
-    told = Headers({"X-Original-URL": f"{OWN}/", "X-Original-Method": "GET"})
-    for headers in (NAVIGATION, POLL, HANDSHAKE | {"Origin": OWN}):
-        for service, expected in (("asleep", Outcome.NOT_UP), (f"user-{A}", Outcome.ALLOW)):
-            seen = from_nginx(Headers(dict(told) | headers), SETTINGS, HOST, service)
-            assert seen is not None
-            assert decision(seen).outcome is expected
-            assert decide_agent(RECORD, TOKEN, keyed=False, nowhere=seen.nowhere).outcome is expected
-            assert outcome(seen, None) is Outcome.NO_TOKEN
+    seen = through_nginx(headers, service)
+    assert outcome(seen) is expected
+    assert decide_agent(RECORD, TOKEN, keyed=False, nowhere=seen.nowhere).outcome is expected
+    assert outcome(seen, None) is Outcome.NO_TOKEN
 
 
 def test_behind_a_service_a_page_waits_until_it_leads_to_the_new_pod() -> None:
     """Programs and sockets don't: they try again by themselves. Behind an ingress that knows the pod nobody does."""
     started: dict[str, Any] = {"requested_at": NOW - 3.0, "phases": {"ready": 2_500}}
-    told = Headers({"X-Original-URL": f"{OWN}/", "X-Original-Method": "GET"} | NAVIGATION)
-    page = from_nginx(told, SETTINGS, HOST)
-    program = from_nginx(Headers(dict(told) | POLL), SETTINGS, HOST)
-    assert page is not None
-    assert program is not None
+    page, program = through_nginx(NAVIGATION), through_nginx(POLL)
     assert decision(page, **started) == AccessDecision(Outcome.NOT_UP)
-    assert decision(page, now=NOW + 0.5, **started).outcome is Outcome.ALLOW
+    assert outcome(page, now=NOW + 0.5, **started) is Outcome.ALLOW
     assert [outcome(seen, **started) for seen in (program, visit(NAVIGATION))] == [Outcome.ALLOW] * 2
 
 
-def test_what_nginx_tells_is_believed_of_the_server_that_it_chose() -> None:
+@pytest.mark.parametrize("server", [f"vs-code-{B}.ws.example.org", API, ""])
+def test_what_nginx_tells_is_believed_of_the_server_that_it_chose(server: str) -> None:
     """`GET http://vs-code-B/` with `Host: vs-code-A` goes to B, and is told as one for A."""
-    told = Headers({"X-Original-URL": f"{OWN}/", "X-Original-Method": "GET"})
-    assert from_nginx(told, SETTINGS, HOST) is not None
-    for server in (f"vs-code-{B}.ws.example.org", "api.ws.example.org", ""):
-        assert from_nginx(told, SETTINGS, server) is None
+    assert from_nginx(Headers({"X-Original-URL": f"{OWN}/", "X-Original-Method": "GET"}), SETTINGS, server) is None
 
 
 @pytest.mark.parametrize(

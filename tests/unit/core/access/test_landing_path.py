@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 
 import pytest
 
-from app.core.access.landing_path import LONGEST, is_landing, landing, login_location, with_parameter
+from app.core.access.landing_path import LONGEST, is_landing, landing, login_location
 from app.process.settings import Settings
 
 PATHS = [
@@ -68,11 +68,6 @@ def test_what_a_browser_could_take_for_more_is_no_path(text: str) -> None:
 )
 def test_of_an_address_the_path_is_told_without_what_is_ours(path: str, query: str, expected: str) -> None:
     assert landing(path, query) == expected
-
-
-def test_a_parameter_is_added_to_a_query_or_begins_one() -> None:
-    assert with_parameter("/x", "a=b") == "/x?a=b"
-    assert with_parameter("/x?c=d", "a=b") == "/x?c=d&a=b"
 
 
 @pytest.mark.parametrize("url", ["https://app.example.com/sign-in", "https://app.example.com/sign-in?from=ide"])

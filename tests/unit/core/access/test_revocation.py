@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import redis
 
 from app.core.access.agent_credentials import AgentCredentials
 from app.core.access.revocation import HANDSHAKE, LONGEST_RETRY
@@ -15,6 +14,7 @@ from app.core.redis import keys, task_queue
 from app.core.service import NewSession
 from app.core.sessions.model import Status
 from tests.fake_agent import NO_RESPONSES, FakeAgent
+from tests.fakes import raising
 from tests.world import SECRET_KEY, World
 from workers.agents.disconnect import TRIES, end_connections, replace_workspace
 
@@ -22,18 +22,25 @@ ENDED = 2
 """How often connections are ended for one revocation: at once, and when all handshakes are over."""
 
 
+CREDENTIALS = AgentCredentials([SECRET_KEY])
+
+
 def here(world: World, agent: FakeAgent, uuid: str) -> None:
     """The session's agent is there, and beside it the editor."""
-    agent.disconnect_secret = AgentCredentials([SECRET_KEY]).disconnect_secrets(uuid)[0]
+    agent.disconnect_secret = CREDENTIALS.disconnect_secrets(uuid)[0]
     assert world.core.inbox.agent_here(uuid, agent.address, "pod", "boot-1", world.now)
+
+
+@pytest.fixture
+def uuid(world: World, agent: FakeAgent) -> str:
+    """A session that is active, whose agent is there."""
+    uuid = world.active()
+    here(world, agent, uuid)
+    return uuid
 
 
 def still_owed(world: World, uuid: str) -> bool:
     return world.core.redis.zscore(keys.LOCKOUTS, uuid) is not None
-
-
-def locked_out(agent: FakeAgent) -> int:
-    return len(orders(agent))
 
 
 def orders(agent: FakeAgent) -> list[int]:
@@ -53,37 +60,27 @@ def sweep_until_paid(world: World, uuid: str, seconds: float) -> float:
     raise AssertionError(f"still owed after {seconds} s")
 
 
-def test_revoking_has_the_agent_end_every_connection_at_once(world: World, agent: FakeAgent) -> None:
-    uuid = world.active()
-    here(world, agent, uuid)
+def test_connections_are_ended_at_once_and_once_more_when_the_handshakes_of_before_are_over(
+    world: World, agent: FakeAgent, uuid: str
+) -> None:
+    """Forward auth admitted those whose handshake was under way just before the revocation."""
     world.sessions.revoke(uuid)
     assert still_owed(world, uuid)
     assert world.work() == [task_queue.RENEW_TOKEN, task_queue.LOCK_OUT]
-    assert locked_out(agent) == 1
-
-
-def test_connections_whose_handshake_was_under_way_are_ended_too(world: World, agent: FakeAgent) -> None:
-    """Forward auth admitted them just before the revocation."""
-    uuid = world.active()
-    here(world, agent, uuid)
-    world.sessions.revoke(uuid)
-    world.work()
-    assert (locked_out(agent), still_owed(world, uuid)) == (1, True)
+    assert (orders(agent), still_owed(world, uuid)) == ([1], True)
     end_connections(world.core, uuid, world.now + HANDSHAKE / 2)
     assert still_owed(world, uuid), "a repeated message does not shorten the wait"
     assert sweep_until_paid(world, uuid, 2) <= 1
     assert (orders(agent), world.get(uuid).status) == ([1] * 3, Status.ACTIVE)
 
 
-def test_a_lost_message_is_sent_again(world: World, agent: FakeAgent) -> None:
-    uuid = world.active()
-    here(world, agent, uuid)
+def test_a_lost_message_is_sent_again(world: World, agent: FakeAgent, uuid: str) -> None:
     world.sessions.revoke(uuid)
     world.tasks.lose_all()
     world.sweeps.stale()
     assert task_queue.LOCK_OUT not in world.work(), "it may still be on its way"
     assert sweep_until_paid(world, uuid, 15) == pytest.approx(world.settings.stale_after, abs=1)
-    assert locked_out(agent) == ENDED
+    assert len(orders(agent)) == ENDED
     world.now += 3_600
     world.sweeps.stale()
     assert task_queue.LOCK_OUT not in world.work()
@@ -104,7 +101,7 @@ def test_a_start_that_takes_long_is_looked_at_less_and_less_often(world: World, 
     assert 10 <= asked <= 3_600 / LONGEST_RETRY + 12
 
 
-def replaced(world: World, uuid: str) -> int:
+def replaced(world: World) -> int:
     return len([entry for entry in world.core.audit.page().entries if entry.act.action == "replace"])
 
 
@@ -122,26 +119,25 @@ def comes_up_again(world: World, uuid: str) -> None:
     assert world.get(uuid).status is Status.ACTIVE
 
 
-def test_a_workspace_whose_editor_does_not_confirm_is_replaced_once(world: World, agent: FakeAgent) -> None:
+@pytest.mark.parametrize("answer", [None, b'{"confirmation": "%s"}' % (64 * b"0")], ids=["another secret", "a lie"])
+def test_a_workspace_whose_editor_does_not_confirm_is_replaced_once(
+    world: World, agent: FakeAgent, uuid: str, answer: bytes | None
+) -> None:
     """As where a program stands in the editor's place, which sees every order and all that requests show. After it
     nothing is left of before, so nothing is asked."""
-    uuid = world.active()
-    here(world, agent, uuid)
-    agent.disconnect_secret = AgentCredentials([SECRET_KEY]).editor_secrets(uuid)[0]
+    agent.disconnect_secret, agent.raw_answer = CREDENTIALS.editor_secrets(uuid)[0], answer
     world.sessions.revoke(uuid)
     stops = stopped(world)
     assert task_queue.REPLACE in world.work()
-    assert (locked_out(agent), stopped(world), still_owed(world, uuid)) == (TRIES, stops + 1, True)
+    assert (len(orders(agent)), stopped(world), still_owed(world, uuid)) == (TRIES, stops + 1, True)
     assert world.core.inbox.agent(uuid) is None, "no prompt goes to what was replaced"
     comes_up_again(world, uuid)
     sweep_until_paid(world, uuid, LONGEST_RETRY)
-    assert (locked_out(agent), replaced(world, uuid)) == (TRIES, 1)
+    assert (len(orders(agent)), replaced(world)) == (TRIES, 1)
 
 
-def test_an_agent_whose_new_secret_is_on_its_way_is_asked_again(world: World, agent: FakeAgent) -> None:
+def test_an_agent_whose_new_secret_is_on_its_way_is_asked_again(world: World, agent: FakeAgent, uuid: str) -> None:
     """A revocation changes it; whoever revokes twice changes it twice."""
-    uuid = world.active()
-    here(world, agent, uuid)
     agent.statuses = [401] * 9
     world.sessions.revoke(uuid)
     assert task_queue.REPLACE not in world.work()
@@ -149,41 +145,33 @@ def test_an_agent_whose_new_secret_is_on_its_way_is_asked_again(world: World, ag
 
 
 def test_a_workspace_that_hangs_is_replaced_after_seconds(
-    world: World, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+    world: World, agent: FakeAgent, uuid: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A delivery worker waits no longer for it, however often it would ask."""
     monkeypatch.setattr("workers.agents.disconnect.PATIENCE", 0.6)
-    uuid = world.active()
-    here(world, agent, uuid)
     agent.hang = True
     world.sessions.revoke(uuid)
     assert task_queue.REPLACE in world.work()
-    assert locked_out(agent) <= 2
-
-
-@pytest.mark.parametrize("lies", [False, True])
-def test_a_workspace_whose_agent_is_gone_or_lies_is_replaced(world: World, agent: FakeAgent, lies: bool) -> None:
-    uuid = world.active()
-    if lies:
-        here(world, agent, uuid)
-        agent.raw_answer = b'{"confirmation": "' + b"0" * 64 + b'"}'
-    world.sessions.revoke(uuid)
-    world.work()
-    comes_up_again(world, uuid)
-    sweep_until_paid(world, uuid, LONGEST_RETRY)
-    assert replaced(world, uuid) == 1
+    assert len(orders(agent)) <= 2
 
 
 @pytest.mark.parametrize("response", NO_RESPONSES)
 def test_a_workspace_that_answers_a_disconnect_by_no_http_is_replaced(
-    world: World, agent: FakeAgent, response: bytes
+    world: World, agent: FakeAgent, uuid: str, response: bytes
 ) -> None:
-    uuid = world.active()
-    here(world, agent, uuid)
     agent.raw_response = response
     world.sessions.revoke(uuid)
     assert task_queue.REPLACE in world.work()
     comes_up_again(world, uuid)
+
+
+def test_a_workspace_whose_agent_is_gone_is_replaced(world: World) -> None:
+    uuid = world.active()
+    world.sessions.revoke(uuid)
+    world.work()
+    comes_up_again(world, uuid)
+    sweep_until_paid(world, uuid, LONGEST_RETRY)
+    assert replaced(world) == 1
 
 
 def test_a_replacement_that_was_lost_is_asked_for_again(world: World) -> None:
@@ -198,7 +186,7 @@ def test_a_replacement_that_was_lost_is_asked_for_again(world: World) -> None:
     comes_up_again(world, uuid)
 
 
-def test_only_a_workspace_with_a_disconnect_that_is_due_is_replaced(world: World, agent: FakeAgent) -> None:
+def test_only_a_workspace_with_a_disconnect_that_is_due_is_replaced(world: World) -> None:
     """A delivery worker that was taken over asks for more."""
     uuid, other = world.active(), world.active()
     world.sessions.revoke(uuid)
@@ -213,17 +201,15 @@ def test_only_a_workspace_with_a_disconnect_that_is_due_is_replaced(world: World
     assert world.get(uuid).generation == generation
 
 
-def test_a_revocation_with_a_restart_asks_nobody(world: World, agent: FakeAgent) -> None:
+def test_a_revocation_with_a_restart_asks_nobody(world: World, agent: FakeAgent, uuid: str) -> None:
     """What a stranger left running would go on; the prompts of the workspace wait for the next agent."""
-    uuid = world.active()
-    here(world, agent, uuid)
     stops = stopped(world)
     assert world.sessions.revoke(uuid, restart=True).status is Status.WAKING
     world.work()
-    assert (locked_out(agent), stopped(world)) == (0, stops + 1)
+    assert (len(orders(agent)), stopped(world)) == (0, stops + 1)
     comes_up_again(world, uuid)
     sweep_until_paid(world, uuid, LONGEST_RETRY)
-    assert locked_out(agent) == 0
+    assert len(orders(agent)) == 0
 
 
 def test_a_workspace_that_starts_is_replaced_as_well(world: World) -> None:
@@ -242,44 +228,33 @@ def test_a_workspace_that_starts_is_replaced_as_well(world: World) -> None:
         sweep_until_paid(world, uuid, LONGEST_RETRY)
 
 
-def test_a_session_that_sleeps_is_not_started_by_a_revocation(world: World) -> None:
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_session_that_sleeps_owes_nothing_and_is_not_started_by_a_revocation(world: World, restart: bool) -> None:
     uuid = world.asleep()
-    assert world.sessions.revoke(uuid, restart=True).status is Status.SLEEPING
+    record = world.sessions.revoke(uuid, restart=restart)
+    assert (record.status, world.get(uuid).access_epoch) == (Status.SLEEPING, 1)
     assert (world.tasks.sent, still_owed(world, uuid)) == ([], False)
 
 
 def test_a_worker_that_was_killed_changes_nothing(
-    world: World, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+    world: World, agent: FakeAgent, uuid: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the agent's answer and the note of it: it is done once more, and those with a good pass come back."""
-    uuid = world.active()
-    here(world, agent, uuid)
     world.sessions.revoke(uuid)
-
     world.work()
     world.now += HANDSHAKE
     world.sweeps.stale()
-
-    class Killed(BaseException):
-        pass
-
-    def die(*_args: object) -> bool:
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(type(world.core.revocations), "disconnected", die)
-        with pytest.raises(Killed):
-            world.work()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(type(world.core.revocations), "disconnected", raising(KeyboardInterrupt()))
+        world.work()
     assert still_owed(world, uuid)
     sweep_until_paid(world, uuid, 15)
-    assert locked_out(agent) == ENDED + 1
+    assert len(orders(agent)) == ENDED + 1
 
 
 def test_passes_taken_back_while_connections_are_being_ended_are_owed_as_well(
-    world: World, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+    world: World, agent: FakeAgent, uuid: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uuid = world.active()
-    here(world, agent, uuid)
     world.sessions.revoke(uuid)
     ask = type(world.core.agents).disconnect
 
@@ -298,14 +273,11 @@ def test_passes_taken_back_while_connections_are_being_ended_are_owed_as_well(
     assert orders(agent) == [1] + [2] * ENDED
 
 
-def test_revoking_twice_is_settled_by_one_message(world: World, agent: FakeAgent) -> None:
-    uuid = world.active()
-    here(world, agent, uuid)
-    world.sessions.revoke(uuid)
-    world.sessions.revoke(uuid)
+def test_revoking_twice_is_settled_by_one_message(world: World, agent: FakeAgent, uuid: str) -> None:
+    assert [world.sessions.revoke(uuid).access_epoch for _ in range(2)] == [1, 2]
     world.tasks.sent.pop()
     sweep_until_paid(world, uuid, 1)
-    assert orders(agent) == [2] * ENDED
+    assert (orders(agent), world.get(uuid).access_epoch) == ([2] * ENDED, 2)
 
 
 @pytest.mark.parametrize("restored", [False, True])
@@ -322,14 +294,12 @@ def test_a_session_that_is_coming_up_is_not_forgotten(world: World, agent: FakeA
     assert (world.get(uuid).status, still_owed(world, uuid)) == (Status.ACTIVE, True)
     here(world, agent, uuid)
     sweep_until_paid(world, uuid, 15)
-    assert locked_out(agent) == ENDED
+    assert len(orders(agent)) == ENDED
 
 
 def test_a_sleep_that_was_asked_for_does_not_settle_it_and_one_that_is_done_does(
-    world: World, agent: FakeAgent
+    world: World, agent: FakeAgent, uuid: str
 ) -> None:
-    uuid = world.active()
-    here(world, agent, uuid)
     world.sessions.sleep(uuid)
     world.sessions.revoke(uuid)
     assert still_owed(world, uuid)
@@ -338,7 +308,7 @@ def test_a_sleep_that_was_asked_for_does_not_settle_it_and_one_that_is_done_does
     world.core.store.change(uuid, world.now, to=Status.ACTIVE, settle=True)
     here(world, agent, uuid)
     sweep_until_paid(world, uuid, 15)
-    assert locked_out(agent) == ENDED, "the sleep was broken off, and nobody had left"
+    assert len(orders(agent)) == ENDED, "the sleep was broken off, and nobody had left"
 
     world.sessions.revoke(uuid)
     world.tasks.lose_all()
@@ -346,13 +316,6 @@ def test_a_sleep_that_was_asked_for_does_not_settle_it_and_one_that_is_done_does
     world.work()
     sweep_until_paid(world, uuid, 15)
     assert orders(agent) == [1] * ENDED
-
-
-def test_a_session_that_sleeps_owes_nothing(world: World) -> None:
-    uuid = world.asleep()
-    world.sessions.revoke(uuid)
-    assert world.get(uuid).access_epoch == 1
-    assert (world.tasks.sent, still_owed(world, uuid)) == ([], False)
 
 
 def test_a_session_that_is_gone_is_forgotten(world: World) -> None:
@@ -364,13 +327,13 @@ def test_a_session_that_is_gone_is_forgotten(world: World) -> None:
     world.work()
     world.core.redis.delete(keys.SESSION.format(uuid=lost))
     end_connections(world.core, lost, world.now)
-    assert world.core.redis.zscore(keys.LOCKOUTS, lost) is None
+    assert not still_owed(world, lost)
     sweep_until_paid(world, deleted, 15)
     assert world.core.redis.zcard(keys.LOCKOUTS) == 0
 
 
-def test_without_a_secret_key_nobody_is_inside(redis_client: redis.Redis, tmp_path: Path) -> None:
-    world = World(redis_client, tmp_path, secret_key="")
+def test_without_a_secret_key_nobody_is_inside(make_world: Callable[..., World]) -> None:
+    world = make_world(secret_key="")
     uuid = world.active()
     world.sessions.revoke(uuid)
     world.work()
