@@ -14,6 +14,7 @@ from app.core.backups.store import BackupStore
 from app.core.errors import ArchiveError, BackupNotFound, RetryableError
 from app.core.storage.archive_keys import NO_KEYS, ArchiveKeys, UnknownKey, new_key
 from app.core.storage.encrypted_file import CHUNK
+from tests.fakes import raising
 
 NAME = "app-abcd1234-20251120-080000.zip"
 LATER = "app-abcd1234-20251120-080001.zip"
@@ -74,32 +75,9 @@ def test_who_has_a_key_takes_nothing_that_was_written_without_it(url: str) -> No
     """Whoever can write to the store could else give a zip of theirs to any user, who would restore it."""
     put(BackupStore(url))
     files = BackupStore(url, ArchiveKeys(KEY))
-    with pytest.raises(ArchiveError, match="not written with a key"):
-        files.sidecar(NAME)
-    with pytest.raises(ArchiveError, match="not written with a key"):
-        files.open(NAME)
-    with pytest.raises(ArchiveError, match="not written with a key"):
-        files.read(NAME, 3, 9)
-
-
-def as_a_file(root: Path) -> None:
-    root.rename(root.with_name("aside"))
-    root.write_text("no folder")
-
-
-def as_a_link_to_nowhere(root: Path) -> None:
-    root.rename(root.with_name("aside"))
-    root.symlink_to(root.with_name("nowhere"))
-
-
-def below_a_link_to_nowhere(root: Path) -> None:
-    root.parent.rename(root.parent.with_name("aside"))
-    root.parent.symlink_to(root.parent.with_name("nowhere"))
-
-
-def below_a_file(root: Path) -> None:
-    root.parent.rename(root.parent.with_name("aside"))
-    root.parent.write_text("no folder")
+    for call in (files.sidecar, files.open, lambda name: files.read(name, 3, 9)):
+        with pytest.raises(ArchiveError, match="not written with a key"):
+            call(NAME)
 
 
 @pytest.fixture(params=[False, True], ids=["first use", "used before"])
@@ -108,15 +86,22 @@ def used(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
 
-@pytest.mark.parametrize("leave", [as_a_file, as_a_link_to_nowhere, below_a_link_to_nowhere, below_a_file])
-def test_a_folder_that_is_away_is_waited_for(tmp_path: Path, leave: Callable[[Path], None], used: bool) -> None:
-    root = tmp_path / "mounted" / "store"
-    url = f"file://{root}"
+@pytest.mark.parametrize("away", ["mounted/store", "mounted"])
+@pytest.mark.parametrize(
+    "put_in_its_place",
+    [lambda path: path.write_text("no folder"), lambda path: path.symlink_to("nowhere")],
+    ids=["a file", "a link to nowhere"],
+)
+def test_a_folder_that_is_away_is_waited_for(
+    tmp_path: Path, away: str, put_in_its_place: Callable[[Path], object], used: bool
+) -> None:
+    url = f"file://{tmp_path}/mounted/store"
     BackupStore(url, ArchiveKeys(KEY)).prepare("abcd1234")
     files = BackupStore(url, ArchiveKeys(KEY))
     if used:
         files.prepare("abcd1234")
-    leave(root)
+    (tmp_path / away).rename(tmp_path / "aside")
+    put_in_its_place(tmp_path / away)
     for call in (lambda: files.prepare("abcd1234"), lambda: files.prepare("eeee0000"), lambda: put(files)):
         with pytest.raises(RetryableError, match="folder is not there. Mount its disk"):
             call()
@@ -131,9 +116,8 @@ def test_a_store_that_does_not_answer_is_waited_for(
     files = BackupStore(f"memory://{tmp_path.name}/store", ArchiveKeys(KEY))
     if used:
         files.prepare("abcd1234")
-    raised = _raising(error)
     for call in ("cat_file", "open", "pipe_file"):
-        monkeypatch.setattr(files.files.fs, call, raised)
+        monkeypatch.setattr(files.files.fs, call, raising(error))
     with pytest.raises(RetryableError):
         files.prepare("abcd1234")
         put(files)
@@ -144,16 +128,9 @@ def test_a_store_that_refuses_is_not_waited_for(tmp_path: Path, monkeypatch: pyt
     files = BackupStore(f"file://{tmp_path}/store", ArchiveKeys(KEY))
     if used:
         files.prepare("abcd1234")
-    monkeypatch.setattr(files.files.fs, "cat_file", _raising(PermissionError(errno.EACCES, "denied")))
+    monkeypatch.setattr(files.files.fs, "cat_file", raising(PermissionError(errno.EACCES, "denied")))
     with pytest.raises(ArchiveError, match="Permission denied"):
         files.prepare("abcd1234")
-
-
-def _raising(error: OSError) -> Callable[..., None]:
-    def raised(*_: object, **__: object) -> None:
-        raise error
-
-    return raised
 
 
 def test_a_new_disk_below_the_same_folder_has_the_list_of_keys_too(tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
-from app.core.backups.backup_access import Direct
+from app.core.backups.index import Backup
 from app.core.errors import ArchiveError, BackupInUse, BackupNotFound, RetryableError
 from app.core.redis import keys, task_queue
 from app.core.service import NewSession
 from app.core.sessions.model import Status
+from tests.fakes import raising
 from tests.world import World
 from workers import rpc
 
@@ -35,6 +36,13 @@ def store(world: World, name: str) -> None:
         identity = {"uuid": name[4:12], "user_id": "bob", "created_at": 1.0}
         whole = {"changed": [], "unreadable": [], "complete": True}
         part.commit({**world.core.backups.get(name).to_hash(), **whole, "identity": identity})
+
+
+def backed_up(world: World, uuid: str) -> str:
+    """The name of a backup of the session that was asked for, and made."""
+    world.sessions.request_backup(uuid)
+    world.work()
+    return world.get(uuid).backup
 
 
 def is_whole(world: World, name: str) -> bool:
@@ -71,8 +79,7 @@ DELETERS = pytest.mark.parametrize("delete", [by_api, by_worker, by_retention])
 Delete = Callable[[World, str], None]
 
 
-def created(world: World, uuid: str) -> None:
-    pass
+CREATED = pytest.param(lambda world, uuid: None, id="created")
 
 
 def waking(world: World, uuid: str) -> None:
@@ -94,7 +101,7 @@ def terminating(world: World, uuid: str) -> None:
 
 
 @DELETERS
-@pytest.mark.parametrize("state", [created, waking, slept_while_waking, failed, terminating])
+@pytest.mark.parametrize("state", [CREATED, waking, slept_while_waking, failed, terminating])
 def test_what_a_living_session_is_restored_from_stays(
     world: World, state: Callable[[World, str], None], delete: Delete
 ) -> None:
@@ -189,7 +196,7 @@ def test_a_teardown_whose_backup_was_deleted_before_it_was_noted_makes_another(
     uuid = world.asleep()
     add = world.core.backups.add
 
-    def deleted_at_once(backup):
+    def deleted_at_once(backup: Backup) -> None:
         monkeypatch.undo()
         add(backup)
         store(world, backup.name)
@@ -208,19 +215,17 @@ def test_files_lost_with_their_backup_just_deleted_are_looked_for_again(
 ) -> None:
     """The record must not name a backup that is on its way out."""
     uuid = world.asleep()
-    names = []
-    for _ in range(2):
-        world.sessions.request_backup(uuid)
-        world.work()
-        world.now += 60
-        names.append(world.get(uuid).backup)
+    older = backed_up(world, uuid)
+    world.now += 60
+    newer = backed_up(world, uuid)
+    world.now += 60
     del world.runtime.workspaces[uuid]
     newest_of = world.core.backups.newest_of
 
-    def deleted_meanwhile(uuid: str, before: float):
+    def deleted_meanwhile(uuid: str, before: float) -> Backup | None:
         newest = newest_of(uuid, before)
         monkeypatch.undo()
-        by_api(world, names[1])
+        by_api(world, newer)
         return newest
 
     monkeypatch.setattr(world.core.backups, "newest_of", deleted_meanwhile)
@@ -231,7 +236,7 @@ def test_files_lost_with_their_backup_just_deleted_are_looked_for_again(
     world.sweeps.stale()
     world.work()
     assert world.get(uuid).status is Status.WAKING
-    assert world.runtime.workspaces[uuid].restored == names[0]
+    assert world.runtime.workspaces[uuid].restored == older
 
 
 def test_a_session_whose_backup_is_gone_all_the_same_is_failed_and_no_dead_letter(world: World) -> None:
@@ -257,8 +262,7 @@ def test_the_newest_backup_of_a_workspace_without_a_record_stays(world: World) -
     """It is a session whose record was lost, and not yet found again."""
     uuid = world.asleep()
     for _ in range(2):
-        world.sessions.request_backup(uuid)
-        world.work()
+        backed_up(world, uuid)
         world.now += 60
     newest = world.core.backups.newest_of(uuid)
     world.core.redis.delete(keys.SESSION.format(uuid=uuid))
@@ -291,10 +295,6 @@ def test_a_backup_that_can_t_be_deleted_keeps_no_other_from_it(world: World, mon
 # Deletions that were broken off
 
 
-class Killed(BaseException):
-    """What ends a process."""
-
-
 @DELETERS
 def test_a_deletion_that_was_killed_is_finished_by_a_sweep(
     world: World, monkeypatch: pytest.MonkeyPatch, delete: Delete
@@ -303,13 +303,9 @@ def test_a_deletion_that_was_killed_is_finished_by_a_sweep(
     world.now = time.time()  # a worker that is asked has no other clock
     name = a_backup(world)
 
-    def killed(name: str) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(world.core.backup_store, "delete", killed)
-        with pytest.raises(Killed):
-            delete(world, name)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(world.core.backup_store, "delete", raising(KeyboardInterrupt()))
+        delete(world, name)
     world.sweeps.index()
     assert world.core.backups.count() == 0 and world.core.backup_store.exists(name)
     with pytest.raises(BackupNotFound):
@@ -322,10 +318,9 @@ def test_a_deletion_that_was_killed_is_finished_by_a_sweep(
 
 def test_a_second_deletion_finishes_what_the_first_left(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     name = a_backup(world)
-    with monkeypatch.context() as patch:
-        patch.setattr(world.core.backup_store, "delete", lambda name: (_ for _ in ()).throw(RetryableError("away")))
-        with pytest.raises(RetryableError):
-            by_api(world, name)
+    with monkeypatch.context() as patch, pytest.raises(RetryableError):
+        patch.setattr(world.core.backup_store, "delete", raising(RetryableError("away")))
+        by_api(world, name)
     by_api(world, name)
     by_api(world, name)
     assert not world.core.backup_store.exists(name)
@@ -336,15 +331,12 @@ def test_the_name_of_a_backup_that_is_being_deleted_is_not_given_again(
 ) -> None:
     """Names count seconds. A second backup of that name would be deleted with the first."""
     uuid = world.asleep()
-    world.sessions.request_backup(uuid)
-    world.work()
-    first = world.get(uuid).backup
+    first = backed_up(world, uuid)
     files_delete = world.core.backup_store.delete
 
     def another_meanwhile(name: str) -> None:
         monkeypatch.undo()
-        world.sessions.request_backup(uuid)
-        world.work()
+        backed_up(world, uuid)
         files_delete(name)
 
     monkeypatch.setattr(world.core.backup_store, "delete", another_meanwhile)
@@ -375,10 +367,6 @@ def test_after_redis_was_lost_a_backup_is_listed_when_who_needs_it_is_known(worl
     assert task_queue.RESTORE not in world.work()
 
 
-def test_direct_is_what_deletes_on_one_machine(world: World) -> None:
-    assert isinstance(world.core.backup_access, Direct)
-
-
 def test_the_newest_backup_that_lacks_no_file_outlives_newer_ones_that_do(world: World) -> None:
     """A partial one was asked for since: it can't stand for the whole one, neither for retention nor for lost files."""
     uuid = world.active()
@@ -387,9 +375,7 @@ def test_the_newest_backup_that_lacks_no_file_outlives_newer_ones_that_do(world:
     names = []
     for unreadable in (set(), set(), {"closed"}):
         workspace.unreadable |= unreadable
-        world.sessions.request_backup(uuid)
-        world.work()
-        names.append(world.get(uuid).backup)
+        names.append(backed_up(world, uuid))
         store(world, names[-1])
         world.now += 1
     older, whole, partial = names
