@@ -20,6 +20,7 @@ from app.core.redis import keys
 from app.core.service import NewSession
 from app.core.sessions.change import Intervals
 from app.core.sessions.model import Status
+from tests.fakes import raising
 from tests.world import World
 
 MakeWorld = Callable[..., World]
@@ -33,8 +34,11 @@ def priced(**prices: float) -> str:
 
 PRICES = {"prices": priced()}
 
-HOUR_OF_STANDARD = {"prices": priced(vcpu_hour=1 / 0.27)}
-"""The same, and a session of the standard size is a dollar an hour."""
+
+@pytest.fixture
+def world(make_world: MakeWorld) -> World:
+    """Each user may cost 10 dollars a month."""
+    return make_world(**PRICES, budget_per_user=10.0)
 
 
 def spend(world: World, uuid: str, dollars: float, user_id: str = "ada") -> None:
@@ -66,10 +70,7 @@ def test_restore_points_count(make_world: MakeWorld) -> None:
         world.core.budgets.check("ada", "", uuid)
 
 
-def test_from_80_percent_on_the_session_is_told_once_a_month(
-    make_world: MakeWorld, caplog: pytest.LogCaptureFixture
-) -> None:
-    world = make_world(**PRICES, budget_per_user=10.0)
+def test_from_80_percent_on_the_session_is_told_once_a_month(world: World, caplog: pytest.LogCaptureFixture) -> None:
     uuid = world.active()
     spend(world, uuid, 7.99)
     world.core.budgets.check("ada", "", uuid)
@@ -86,8 +87,7 @@ def test_from_80_percent_on_the_session_is_told_once_a_month(
     assert len(warnings(world, uuid)) == 2
 
 
-def test_at_100_percent_what_costs_more_is_refused_and_what_costs_less_works(make_world: MakeWorld) -> None:
-    world = make_world(**PRICES, budget_per_user=10.0)
+def test_at_100_percent_what_costs_more_is_refused_and_what_costs_less_works(world: World) -> None:
     awake, asleep = world.active(), world.asleep()
     spend(world, awake, 10)
     for refused in (
@@ -106,8 +106,7 @@ def test_at_100_percent_what_costs_more_is_refused_and_what_costs_less_works(mak
     assert [world.get(uuid).status for uuid in (awake, asleep)] == [Status.SLEEPING, Status.TERMINATED]
 
 
-def test_a_month_later_the_budget_is_new(make_world: MakeWorld) -> None:
-    world = make_world(**PRICES, budget_per_user=10.0)
+def test_a_month_later_the_budget_is_new(world: World) -> None:
     uuid = world.asleep()
     spend(world, uuid, 10)
     with pytest.raises(BudgetExceeded):
@@ -118,7 +117,8 @@ def test_a_month_later_the_budget_is_new(make_world: MakeWorld) -> None:
 
 def test_what_runs_counts(make_world: MakeWorld) -> None:
     """Before it is booked; and what ran in the month before does not."""
-    world = make_world(**HOUR_OF_STANDARD, budget_per_user=10.0)
+    a_dollar_an_hour = priced(vcpu_hour=1 / 0.27)
+    world = make_world(prices=a_dollar_an_hour, budget_per_user=10.0)
     uuid = world.active()
     world.now += 9.5 * 3_600
     world.core.budgets.check("ada", "", uuid)
@@ -130,9 +130,8 @@ def test_what_runs_counts(make_world: MakeWorld) -> None:
     world.core.budgets.check("ada", "", uuid)
 
 
-def test_the_services_own_wakes_are_not_refused(make_world: MakeWorld) -> None:
+def test_the_services_own_wakes_are_not_refused(world: World) -> None:
     """What runs already is adopted, or nobody would stop it."""
-    world = make_world(**PRICES, budget_per_user=1.0)
     uuid = world.asleep()
     spend(world, uuid, 10)
     assert world.sessions.wake(uuid).status is Status.WAKING
@@ -171,26 +170,24 @@ def test_a_process_without_keys_learns_of_their_budgets(make_world: MakeWorld, r
     gateway.budgets.check("ada", "backend", mine)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]", '[{"name": "x", "budget": "a"}]', "null"])
-def test_malformed_keys_are_reported_elsewhere(text: str) -> None:
-    assert key_budgets(text) == {}
+@pytest.mark.parametrize(
+    ("text", "budgets"),
+    [
+        ('[{"name": "a", "budget": 0.1}, {"name": "b"}]', {"a": Decimal("0.1")}),
+        *[(malformed, {}) for malformed in ("", "{}", "[1]", '[{"name": "x", "budget": "a"}]', "null")],
+    ],
+)
+def test_budgets_of_keys_are_exact_and_malformed_keys_have_none(text: str, budgets: dict[str, Decimal]) -> None:
+    """They are reported elsewhere."""
+    assert key_budgets(text) == budgets
 
 
-def test_budgets_of_keys_are_exact() -> None:
-    assert key_budgets('[{"name": "a", "budget": 0.1}, {"name": "b"}]') == {"a": Decimal("0.1")}
-
-
-def test_a_full_redis_delays_no_answer(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_redis_delays_no_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the warning nor the count can be written; the refusal stands, and who may go on goes on."""
-    world = make_world(**PRICES, budget_per_user=10.0)
     uuid = world.active()
-
-    def full(*_: object, **__: object) -> None:
-        raise redis.OutOfMemoryError("OOM command not allowed")
-
     spend(world, uuid, 9)
-    monkeypatch.setattr(world.core.redis, "set", full)
-    monkeypatch.setattr(world.core.redis, "incrby", full)
+    for command in ("set", "incrby"):
+        monkeypatch.setattr(world.core.redis, command, raising(redis.OutOfMemoryError("OOM command not allowed")))
     world.core.budgets.check("ada", "", uuid)
     spend(world, uuid, 1)
     with pytest.raises(BudgetExceeded):
@@ -198,15 +195,10 @@ def test_a_full_redis_delays_no_answer(make_world: MakeWorld, monkeypatch: pytes
 
 
 def test_a_budget_that_can_not_be_read_breaks_no_sleep_and_no_deletion(
-    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = make_world(**PRICES, budget_per_user=10.0)
     uuid = world.active()
-
-    def unreadable(*_: object) -> None:
-        raise StoreFull
-
-    monkeypatch.setattr(world.core.ledger, "running_totals", unreadable)
+    monkeypatch.setattr(world.core.ledger, "running_totals", raising(StoreFull()))
     world.sessions.sleep(uuid)
     world.work()
     assert world.get(uuid).status is Status.SLEEPING

@@ -237,12 +237,7 @@ def test_tokens_are_booked_by_model_with_the_budgets_count(world: World) -> None
     counts = TokenUsage(world.core.redis)
     counts.add(uuid, "ada", Tokens(1_000, 50), world.now, "gpt-5")
     counts.add(uuid, "ada", Tokens(10, 0, estimated=10), world.now, "other")
-    assert used(world, uuid) == {"p:gpt-5": 1_000, "t:gpt-5": 50, "p:other": 10}
-    assert {kind: total(world)[kind] for kind in ("p:gpt-5", "t:gpt-5", "p:other")} == {
-        "p:gpt-5": 1_000,
-        "t:gpt-5": 50,
-        "p:other": 10,
-    }
+    assert used(world, uuid) == total(world) == {"p:gpt-5": 1_000, "t:gpt-5": 50, "p:other": 10}
     assert counts.of_day("ada", world.now) == 1_060
 
 
@@ -272,28 +267,21 @@ def test_a_start_that_waits_in_vain_costs_nothing(world: World) -> None:
     assert seconds(world, uuid) == 105, "from the process' start"
 
 
-def test_who_is_started_by_something_else_costs_from_its_process_start(world: World) -> None:
-    """As by KEDA: the observer finds it running."""
+@pytest.mark.parametrize(("answers", "status"), [(True, Status.ACTIVE), (False, Status.SLEEPING)])
+def test_who_is_started_by_something_else_costs_from_its_process_start(
+    world: World, answers: bool, status: Status
+) -> None:
+    """As by KEDA: the observer finds it running. And also if it never answers."""
     uuid = world.asleep()
     world.now += HOUR
     workspace = world.runtime.workspaces[uuid]
-    workspace.running = workspace.ready = True
-    workspace.began, world.now = world.now, world.now + 7
+    workspace.running, workspace.ready, workspace.began = True, answers, world.now
+    world.now += 7
     world.look(uuid)
+    assert seconds(world, uuid) == 7
     world.work()
     world.look(uuid)
-    assert world.get(uuid).status is Status.ACTIVE
-    world.now += 3
-    assert seconds(world, uuid) == 10
-
-
-def test_who_is_started_by_something_else_costs_before_it_answers(world: World) -> None:
-    """And also if it never does."""
-    uuid = world.asleep()
-    workspace = world.runtime.workspaces[uuid]
-    workspace.running, workspace.began = True, world.now + HOUR
-    world.now += HOUR + 7
-    world.look(uuid)
+    assert world.get(uuid).status is status
     world.now += 3
     assert seconds(world, uuid) == 10
 

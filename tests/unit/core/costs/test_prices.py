@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from decimal import Decimal
-from typing import Any
 
 import pytest
 
@@ -13,16 +12,12 @@ from app.process.settings import Settings, SettingsError
 from workers.runtime.kubernetes import objects
 
 
-def test_a_size_is_priced_by_what_its_pod_requests() -> None:
+def test_a_size_is_priced_by_what_its_pod_requests_and_one_that_is_gone_as_the_largest() -> None:
     """The editor's container and the agent's."""
     prices = Prices.of(replace(Settings(), prices='{"vcpu_hour": 1.0, "gib_hour": 10.0}'))
     assert prices.compute_hour("large") == Decimal("0.52") + 10 * Decimal("1.0625")
+    assert prices.compute_hour("one that is gone") == prices.compute_hour("large"), "the largest"
     assert (objects.AGENT_REQUESTS["cpu"], objects.AGENT_REQUESTS["memory"]) == AGENT_REQUESTS
-
-
-def test_a_size_that_is_gone_costs_as_the_largest() -> None:
-    prices = Prices.of(Settings())
-    assert prices.compute_hour("huge") == prices.compute_hour("large")
 
 
 @pytest.mark.parametrize(
@@ -37,11 +32,11 @@ def test_a_volume_counts_in_whole_mib() -> None:
     assert Prices.of(replace(Settings(), volume_size="5G")).volume_mib == 4_769
 
 
-def test_a_disk_is_priced_by_its_storage_class() -> None:
-    both = '{"disk_gib_month": {"fast": 0.17, "*": 0.1}}'
-    for storage_class, price in (("fast", "0.17"), ("slow", "0.1"), ("", "0.1")):
-        settings = replace(Settings(), storage_class=storage_class, prices=both)
-        assert Prices.of(settings).disk_gib_month == Decimal(price)
+@pytest.mark.parametrize(("storage_class", "price"), [("fast", "0.17"), ("slow", "0.1"), ("", "0.1")])
+def test_a_disk_is_priced_by_its_storage_class(storage_class: str, price: str) -> None:
+    prices = '{"disk_gib_month": {"fast": 0.17, "*": 0.1}}'
+    settings = replace(Settings(), storage_class=storage_class, prices=prices)
+    assert Prices.of(settings).disk_gib_month == Decimal(price)
 
 
 def test_a_storage_class_without_a_price_is_named() -> None:
@@ -60,44 +55,38 @@ def test_a_model_without_a_price_is_one_of_the_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prices", "named"),
+    ("setting", "text", "named"),
     [
-        ('{"million_tokens": []}', "PRICES: million_tokens"),
-        ('{"million_tokens": {}}', "PRICES: million_tokens"),
-        ('{"million_tokens": {"*": [1]}}', "PRICES: million_tokens"),
-        ('{"million_tokens": {"*": [1, -1]}}', "PRICES: million_tokens"),
-        ('{"million_tokens": {"*": [1, "NaN"]}}', "PRICES: million_tokens"),
-        ('{"million_tokens": {"a:b c": [1, 1], "*": [1, 1]}}', "PRICES: million_tokens"),
-        ('{"million_tokens": {"gpt-5": [1, 1]}}', "PRICES: million_tokens"),
-        ("no JSON", "PRICES is not valid JSON"),
-        ('{"disk_gib_month": 0.1}', "PRICES: disk_gib_month must be a JSON object"),
-        ('{"disk_gib_month": {}}', "PRICES: disk_gib_month"),
-        ('{"disk_gib_month": {"*": -0.1}}', "PRICES: disk_gib_month"),
-        ('{"disk_gib_month": {"*": "NaN"}}', "PRICES: disk_gib_month"),
-        ('{"disk_gib_month": {"fast": 0.17}}', "PRICES: disk_gib_month"),
-        ('{"vcpu_hour": -1}', "PRICES: vcpu_hour"),
-        ('{"gib_hour": "cheap"}', "PRICES: gib_hour must be a number"),
-        ('{"backup_gib_month": NaN}', "PRICES: backup_gib_month must be a number"),
-        ('{"vcpu": 1}', "PRICES has the unknown name 'vcpu'; it may have vcpu_hour, gib_hour, disk_gib_month, "),
-        ("[]", "PRICES must be a JSON object"),
+        ("prices", '{"million_tokens": []}', "PRICES: million_tokens"),
+        ("prices", '{"million_tokens": {}}', "PRICES: million_tokens"),
+        ("prices", '{"million_tokens": {"*": [1]}}', "PRICES: million_tokens"),
+        ("prices", '{"million_tokens": {"*": [1, -1]}}', "PRICES: million_tokens"),
+        ("prices", '{"million_tokens": {"*": [1, "NaN"]}}', "PRICES: million_tokens"),
+        ("prices", '{"million_tokens": {"a:b c": [1, 1], "*": [1, 1]}}', "PRICES: million_tokens"),
+        ("prices", '{"million_tokens": {"gpt-5": [1, 1]}}', "PRICES: million_tokens"),
+        ("prices", "no JSON", "PRICES is not valid JSON"),
+        ("prices", '{"disk_gib_month": 0.1}', "PRICES: disk_gib_month must be a JSON object"),
+        ("prices", '{"disk_gib_month": {}}', "PRICES: disk_gib_month"),
+        ("prices", '{"disk_gib_month": {"*": -0.1}}', "PRICES: disk_gib_month"),
+        ("prices", '{"disk_gib_month": {"*": "NaN"}}', "PRICES: disk_gib_month"),
+        ("prices", '{"disk_gib_month": {"fast": 0.17}}', "PRICES: disk_gib_month"),
+        ("prices", '{"vcpu_hour": -1}', "PRICES: vcpu_hour"),
+        ("prices", '{"gib_hour": "cheap"}', "PRICES: gib_hour must be a number"),
+        ("prices", '{"backup_gib_month": NaN}', "PRICES: backup_gib_month must be a number"),
+        (
+            "prices",
+            '{"vcpu": 1}',
+            "PRICES has the unknown name 'vcpu'; it may have vcpu_hour, gib_hour, disk_gib_month, ",
+        ),
+        ("prices", "[]", "PRICES must be a JSON object"),
+        ("workspace_sizes", "{}", "WORKSPACE_SIZES"),
+        ("workspace_sizes", '{"small": ["a", "1", "1Gi", "1Gi"]}', "WORKSPACE_SIZES"),
+        ("volume_size", "five", "VOLUME_SIZE"),
     ],
 )
-def test_malformed_prices_name_their_setting_and_entry(prices: str, named: str) -> None:
+def test_what_is_malformed_is_named_by_its_setting_and_entry(setting: str, text: str, named: str) -> None:
     with pytest.raises(SettingsError, match=named):
-        Prices.of(replace(Settings(), prices=prices))
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"workspace_sizes": "{}"},
-        {"workspace_sizes": '{"small": ["a", "1", "1Gi", "1Gi"]}'},
-        {"volume_size": "five"},
-    ],
-)
-def test_malformed_sizes_name_their_setting(changed: dict[str, Any]) -> None:
-    with pytest.raises(SettingsError, match=next(iter(changed)).upper()):
-        Prices.of(replace(Settings(), **changed))
+        Prices.of(replace(Settings(), **{setting: text}))  # type: ignore[arg-type]
 
 
 def test_a_price_that_is_not_named_stays_as_it_is() -> None:
