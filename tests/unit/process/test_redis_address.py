@@ -40,12 +40,12 @@ def ca_file(tmp_path: Path) -> str:
         ({"REDIS_URL": "redis://[::1]:7000"}, "redis://[::1]:7000/0"),
     ],
 )
-def test_the_variables_make_up_one_url(given, url):
+def test_the_variables_make_up_one_url(given: dict[str, str], url: str) -> None:
     """Of all there are; what none says is the default."""
     assert address(given) == url
 
 
-def test_a_password_is_the_same_after_the_way_through_the_url():
+def test_a_password_is_the_same_after_the_way_through_the_url() -> None:
     """However odd its characters: a client decodes what was encoded once."""
     url = address({"REDIS_USERNAME": "a b:c@", "REDIS_PASSWORD": SECRET})
     assert unquote(urlsplit(url).password or "") == SECRET
@@ -76,7 +76,7 @@ def test_a_password_is_the_same_after_the_way_through_the_url():
         ({"REDIS_URL": "rediss://a", "REDIS_CA_FILE": "/nowhere"}, "REDIS_CA_FILE"),
     ],
 )
-def test_what_can_not_hold_says_what_to_do(given, said, monkeypatch):
+def test_what_can_not_hold_says_what_to_do(given: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a setting that is wrong does, before anything is started; and no password is in it."""
     for name, value in given.items():
         monkeypatch.setenv(name, value)
@@ -85,7 +85,7 @@ def test_what_can_not_hold_says_what_to_do(given, said, monkeypatch):
     assert "hush" not in str(error.value)
 
 
-def test_the_certificates_are_verified_by_the_file_that_is_named(ca_file):
+def test_the_certificates_are_verified_by_the_file_that_is_named(ca_file: str) -> None:
     """The one URL says it to redis-py; Celery and Flower are told beside it."""
     url = address({"REDIS_HOST": "redis", "REDIS_PASSWORD": "x", "REDIS_CA_FILE": ca_file})
     assert url.startswith("rediss://:x@redis:6379/0?ssl_ca_certs=")
@@ -95,38 +95,33 @@ def test_the_certificates_are_verified_by_the_file_that_is_named(ca_file):
     assert address({"REDIS_URL": url}) == address({"REDIS_URL": url, "REDIS_CA_FILE": ca_file}) == url
 
 
-def test_without_a_file_they_are_verified_by_the_systems():
+def test_without_a_file_they_are_verified_by_the_systems() -> None:
     """And nothing is said of TLS where there is none."""
     assert tls("rediss://redis:6379/0") == {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True}
     assert celery_broker("redis://redis:6379/0") == {"broker_url": "redis://redis:6379/0", "broker_use_ssl": False}
 
 
-def test_a_file_for_a_connection_that_is_not_encrypted_is_refused(ca_file):
-    """Whoever gives one believes that it is."""
+def test_a_file_that_verifies_nothing_is_refused_before_the_first_connection(ca_file: str, tmp_path: Path) -> None:
+    """Whoever gives one for a connection that is not encrypted believes that it is; another has no certificate."""
     with pytest.raises(AddressError, match="must begin with rediss://"):
         address({"REDIS_URL": "redis://redis", "REDIS_CA_FILE": ca_file})
+    empty = tmp_path / "empty.pem"
+    empty.write_text("nothing")
+    with pytest.raises(AddressError, match="certificates in PEM"):
+        address({"REDIS_URL": "rediss://redis", "REDIS_CA_FILE": str(empty)})
 
 
-def test_a_file_without_a_certificate_is_refused(tmp_path):
-    """Before the first connection."""
-    file = tmp_path / "empty.pem"
-    file.write_text("nothing")
-    with pytest.raises(AddressError, match=r"certificates in PEM"):
-        address({"REDIS_URL": "rediss://redis", "REDIS_CA_FILE": str(file)})
-
-
-def test_settings_hold_the_password_in_one_place(monkeypatch):
+def test_settings_hold_the_password_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the URL, which every client takes."""
-    monkeypatch.setenv("REDIS_URL", "redis://redis/1")
-    monkeypatch.setenv("REDIS_USERNAME", "web")
-    monkeypatch.setenv("REDIS_PASSWORD", SECRET)
+    for name, value in {"URL": "redis://redis/1", "USERNAME": "web", "PASSWORD": SECRET}.items():
+        monkeypatch.setenv(f"REDIS_{name}", value)
     settings = Settings.from_env()
     assert settings.redis_url == f"redis://web:{QUOTED}@redis:6379/1"
     assert settings.redis_password == ""
     assert settings.routes_url == f"redis://web:{QUOTED}@redis:6379/2"
 
 
-def test_any_of_the_variables_names_a_redis_that_is_not_ours_to_start():
+def test_any_of_the_variables_names_a_redis_that_is_not_ours_to_start() -> None:
     """An empty one says nothing."""
     assert not is_named({"REDIS_URL": "", "PORT": "1"})
     assert is_named({"REDIS_HOST": "redis"})

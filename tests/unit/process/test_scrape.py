@@ -65,28 +65,28 @@ def served(metrics: Collector) -> int:
     return port
 
 
-@pytest.mark.parametrize(
-    ("accept", "content_type"),
-    [("text/plain", "text/plain"), ("application/openmetrics-text", "application/openmetrics-text")],
-)
-def test_it_answers_in_the_format_that_is_asked_for(metrics: CollectorRegistry, accept: str, content_type: str) -> None:
-    url = f"http://127.0.0.1:{served(metrics)}/metrics?x=1"
-    answer = requests.get(url, headers={"Accept": accept}, timeout=TIMEOUT)
+def ask(port: int, path: str = "/metrics", method: str = "GET", **headers: str) -> requests.Response:
+    return requests.request(method, f"http://127.0.0.1:{port}{path}", headers=headers, timeout=TIMEOUT)
+
+
+@pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text"])
+def test_it_answers_in_the_format_that_is_asked_for(metrics: CollectorRegistry, accept: str) -> None:
+    answer = ask(served(metrics), "/metrics?x=1", Accept=accept)
     assert answer.status_code == 200
     assert "things_total 1.0" in answer.text.splitlines()
-    assert answer.headers["Content-Type"].startswith(content_type)
+    assert answer.headers["Content-Type"].startswith(accept)
 
 
 @pytest.mark.parametrize(
     ("method", "path", "status"), [("GET", "/", 404), ("GET", "/metrics/x", 404), ("POST", "/metrics", 405)]
 )
 def test_it_answers_nothing_else(metrics: CollectorRegistry, method: str, path: str, status: int) -> None:
-    assert requests.request(method, f"http://127.0.0.1:{served(metrics)}{path}", timeout=TIMEOUT).status_code == status
+    assert ask(served(metrics), path, method).status_code == status
 
 
 def test_an_error_is_logged_and_not_told(metrics: CollectorRegistry, caplog: pytest.LogCaptureFixture) -> None:
     metrics.register(Broken())
-    answer = requests.get(f"http://127.0.0.1:{served(metrics)}/metrics", timeout=TIMEOUT)
+    answer = ask(served(metrics))
     assert (answer.status_code, answer.text) == (500, "see the log\n")
     assert "the metrics can't be shown" in caplog.text
 
@@ -97,7 +97,7 @@ def test_what_is_no_request_ends_no_thread(metrics: CollectorRegistry, sent: byt
     for _ in range(THREADS + 1):
         with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as client:
             client.sendall(sent)
-    assert requests.get(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT).status_code == 200
+    assert ask(port).status_code == 200
 
 
 @pytest.mark.slow
@@ -108,7 +108,7 @@ def test_slow_scrapers_are_cut_off(metrics: CollectorRegistry, monkeypatch: pyte
     slow = [socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) for _ in range(THREADS)]
     for each in slow:
         each.sendall(b"GET /metr")
-    assert requests.get(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT).status_code == 200
+    assert ask(port).status_code == 200
     for each in slow:
         assert each.recv(1) == b""
         each.close()
@@ -120,9 +120,9 @@ def test_a_few_are_answered_at_a_time_and_all_in_the_end(
     monkeypatch.setattr(scrape, "LIMIT", TIMEOUT)
     slow = Slow()
     metrics.register(slow)
-    url = f"http://127.0.0.1:{served(metrics)}/metrics"
+    port = served(metrics)
     with ThreadPoolExecutor(THREADS + 3) as pool:
-        asked = [pool.submit(requests.get, url, timeout=TIMEOUT) for _ in range(THREADS + 3)]
+        asked = [pool.submit(ask, port) for _ in range(THREADS + 3)]
         wait_for(lambda: slow.most == THREADS, "each thread answers one")
         slow.go_on.set()
         assert [each.result().status_code for each in asked] == [200] * (THREADS + 3)
@@ -137,9 +137,8 @@ def test_a_port_that_is_taken_is_tried_again(metrics: CollectorRegistry, monkeyp
         other.settimeout(0.2)
         with pytest.raises(TimeoutError):
             other.accept()
-    url = f"http://127.0.0.1:{port}/metrics"
     wait_for(lambda: listens(port), "the server listens")
-    assert requests.get(url, timeout=TIMEOUT).status_code == 200
+    assert ask(port).status_code == 200
 
 
 def test_it_is_off_without_a_port(metrics: CollectorRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,16 +150,13 @@ def test_it_is_off_without_a_port(metrics: CollectorRegistry, monkeypatch: pytes
 def test_on_one_machine_it_listens_on_loopback(
     metrics: CollectorRegistry, monkeypatch: pytest.MonkeyPatch, runtime: str, host: str
 ) -> None:
-    asked: list[str] = []
-
-    def make(host: str, *_: object) -> Mock:
-        asked.append(host)
-        return Mock()
-
+    make = Mock()
+    # As a server that nobody asks: the threads would come back at once, for ever.
+    make.return_value.handle_request = Event().wait
     monkeypatch.setattr(scrape, "make_server", make)
     scrape.serve(Settings(metrics_port=1, bind="::", runtime=runtime), metrics)
-    wait_for(lambda: bool(asked), "the thread begins")
-    assert asked == [host]
+    wait_for(lambda: make.called, "the thread begins")
+    assert [call.args[0] for call in make.call_args_list] == [host]
 
 
 MAIN_PROCESS = """
@@ -189,14 +185,8 @@ print(sorted(set(sys.modules) - before))
 def test_the_threads_import_nothing(tmp_path: Path) -> None:
     """gunicorn forks its workers beside them: a module that one of them is importing then can't be imported in the
     worker, which waits for ever."""
-    environ = os.environ | {"METRICS_PORT": str(port := free_port()), "DATA_DIR": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", MAIN_PROCESS, str(port)],
-        cwd=ROOT,
-        env=environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
+    port = str(free_port())
+    environ = os.environ | {"METRICS_PORT": port, "DATA_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", MAIN_PROCESS, port]
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert done.stdout == "[]\n", done.stderr

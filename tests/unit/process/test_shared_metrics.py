@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry, Counter
 
 from app.process import shared_metrics
 from tests.conftest import ROOT
@@ -56,66 +57,43 @@ def shown():
 
 def result(folder: Path, program: str, processes: int = 4) -> str:
     """What a program prints that counts in this folder."""
-    done = subprocess.run(
-        [sys.executable, "-c", BEGIN + program, str(folder), str(processes)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    command = [sys.executable, "-c", BEGIN + program, str(folder), str(processes)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
 @pytest.mark.slow
-def test_counts_of_all_processes_add_up_and_those_of_dead_ones_stay(tmp_path: Path) -> None:
+def test_counts_of_all_processes_add_up_and_those_of_dead_ones_stay_while_gauges_are_of_the_living(
+    tmp_path: Path,
+) -> None:
     program = """
-first, second = child(lambda: counter.inc(2)), child(lambda: counter.inc(3))
-print(shown()["things_total"])
+def both(number, opened):
+    counter.inc(number)
+    gauge.inc(opened)
+
+first, second = child(lambda: both(2, 2)), child(lambda: both(3, 3))
+print(shown()["things_total"], shown()["open"])
 kill(first)
-print(shown()["things_total"])
-third = child(lambda: counter.inc(10))
-print(shown()["things_total"])
+print(shown()["things_total"], shown()["open"])
+third = child(lambda: both(10, 0))
+print(shown()["things_total"], shown()["open"])
 kill(second), kill(third)
 """
-    assert result(tmp_path, program).split() == ["5.0", "5.0", "15.0"]
+    assert result(tmp_path, program).splitlines() == ["5.0 5.0", "5.0 3.0", "15.0 3.0"]
 
 
 @pytest.mark.slow
-def test_gauges_are_of_the_living(tmp_path: Path) -> None:
-    program = """
-first, second = child(lambda: gauge.inc(2)), child(lambda: gauge.inc(3))
-print(shown()["open"])
-kill(first)
-print(shown()["open"])
-third = child(lambda: gauge.inc(0))
-print(shown()["open"])
-kill(second), kill(third)
-"""
-    assert result(tmp_path, program).split() == ["5.0", "3.0", "3.0"]
-
-
-@pytest.mark.slow
-def test_a_process_takes_the_slot_of_a_dead_one(tmp_path: Path) -> None:
+def test_a_process_takes_the_slot_of_a_dead_one_and_a_parent_that_counts_keeps_its_own(tmp_path: Path) -> None:
     """So there are no more files than processes at a time, however many die."""
     program = """
+counter.inc()
 for _ in range(20):
     kill(child(counter.inc))
+counter.inc()
 print(shown()["things_total"], len(list(folder.glob("*.db"))))
 """
-    assert result(tmp_path, program).split() == ["20.0", str(5 * len(shared_metrics.RESERVED))]
-
-
-@pytest.mark.slow
-def test_a_parent_that_counts_keeps_its_own(tmp_path: Path) -> None:
-    program = """
-counter.inc()
-kill(child(counter.inc))
-counter.inc()
-print(shown()["things_total"])
-"""
-    assert result(tmp_path, program) == "3.0"
+    assert result(tmp_path, program).split() == ["22.0", str(5 * len(shared_metrics.RESERVED))]
 
 
 def test_more_processes_than_there_is_space_for_count_too(tmp_path: Path) -> None:
@@ -148,24 +126,20 @@ def test_a_program_empties_its_folder(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_space_is_reserved(tmp_path: Path) -> None:
     """A write into a mapped file without room kills its process."""
-    assert result(
-        tmp_path, "print(sum(each.stat().st_blocks * 512 for each in folder.glob('*.db')))", processes=2
-    ) == str(3 * sum(shared_metrics.RESERVED.values()))
+    program = "print(sum(each.stat().st_blocks * 512 for each in folder.glob('*.db')))"
+    assert result(tmp_path, program, processes=2) == str(3 * sum(shared_metrics.RESERVED.values()))
 
 
 @pytest.mark.slow
 def test_without_room_each_process_counts_by_itself(tmp_path: Path) -> None:
     file = tmp_path / "a file"
     file.touch()
-    assert result(file / "below", "counter.inc(); print(counter._value.get(), shared.VARIABLE in os.environ)") == (
-        "1.0 False"
-    )
+    program = "counter.inc(); print(counter._value.get(), shared.VARIABLE in os.environ)"
+    assert result(file / "below", program) == "1.0 False"
 
 
 def test_without_a_folder_an_instruments_own_registry_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(shared_metrics.VARIABLE, raising=False)
-    from prometheus_client import CollectorRegistry, Counter
-
     registry = CollectorRegistry(auto_describe=False)
     Counter("things", "What was counted", registry=registry).inc()
     shared_metrics.begin("", 4)

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 import pytest
@@ -56,8 +56,7 @@ def run(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "environment",
-    [{}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_SDK_DISABLED": "true"}],
+    "environment", [{}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_SDK_DISABLED": "true"}]
 )
 def test_while_traces_are_off_no_process_imports_opentelemetry(environment: dict[str, str]) -> None:
     done = run(EVERY_PROCESS, **environment)
@@ -90,8 +89,8 @@ class Spans:
 
 
 @pytest.fixture
-def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[Spans]:
-    yield Spans(monkeypatch)
+def spans(monkeypatch: pytest.MonkeyPatch) -> Spans:
+    return Spans(monkeypatch)
 
 
 def test_a_span_is_within_the_current_one_and_its_header_names_it(spans: Spans) -> None:

@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from app.core.redis.processes import KINDS, Reporter
 from app.core.sessions.model import Status
 from app.core.storage.archive_keys import new_key
 from app.process.settings import Settings
+from tests.fakes import raising
 from tests.ports import free_port
 from tests.redis_users import guarded_redis
 from tests.world import World
@@ -35,22 +36,16 @@ def world(redis_client: redis.Redis, tmp_path: Path) -> World:
     return World(redis_client, tmp_path, forward_auth_port=free_port())
 
 
-def all_is_well(world: World) -> None:
-    """As a service that runs leaves it."""
-    now = world.now
-    for kind in KINDS:
-        Reporter(world.core.redis, kind).tick()
-    world.core.heartbeats.observer_alive(now)
-    world.core.counters.look_at_queues(task_queue.QUEUES, now)
-    world.core.model_answers.note(now, status=200, ms=7)
-
-
 def verdict(world: World, check: str) -> Verdict:
     return CHECKS[check](Look(world.core, world.now))
 
 
 def test_a_healthy_service_has_nothing_to_say(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    all_is_well(world)
+    for kind in KINDS:
+        Reporter(world.core.redis, kind).tick()
+    world.core.heartbeats.observer_alive(world.now)
+    world.core.counters.look_at_queues(task_queue.QUEUES, world.now)
+    world.core.model_answers.note(world.now, status=200, ms=7)
     world.core.settings = replace(world.settings, llm_base_url="http://model")
     monkeypatch.setattr(checks, "_answers", lambda port: True)
     monkeypatch.setattr(world.core.rpc, "ask", lambda *_: {"backups": "", "conversations": ""})
@@ -61,15 +56,11 @@ def test_a_healthy_service_has_nothing_to_say(world: World, monkeypatch: pytest.
 
 
 def test_of_a_service_that_is_not_there_each_part_is_missed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(world.core.rpc, "ask", asked_in_vain)
+    monkeypatch.setattr(world.core.rpc, "ask", raising(RetryableError("No worker responded in time; retry.")))
     found = {each.check: each.status for each in diagnose(world.core, world.now)}
     missed = ("web", "gateway", "workers", "beat", "observer", "ingress")
     assert {name: found[name] for name in missed} == dict.fromkeys(missed, State.FAILED)
     assert (found["cluster"], found["storage"], found["model"]) == (State.UNKNOWN, State.UNKNOWN, State.WARNING)
-
-
-def asked_in_vain(*_: object) -> dict[str, str]:
-    raise RetryableError("No worker responded in time; retry.")
 
 
 def test_without_redis_it_says_so_and_the_rest_is_unknown(settings: Settings) -> None:
@@ -77,9 +68,8 @@ def test_without_redis_it_says_so_and_the_rest_is_unknown(settings: Settings) ->
     found = {each.check: each for each in diagnose(away, time.time())}
     assert found["redis"].status is State.FAILED
     assert "REDIS_URL" in found["redis"].remedy
-    assert {each.status for name, each in found.items() if name not in ("redis", "model", "policies")} == {
-        State.UNKNOWN
-    }
+    others = {each.status for name, each in found.items() if name not in ("redis", "model", "policies")}
+    assert others == {State.UNKNOWN}
 
 
 @pytest.mark.slow
@@ -98,11 +88,8 @@ def test_a_check_that_hangs_or_breaks_holds_up_no_other(world: World) -> None:
 
     found = diagnose(world.core, world.now, {"hangs": hangs, "breaks": breaks, "works": works}, deadline=0.5)
     ends.set()
-    assert [(each.check, each.status) for each in found] == [
-        ("hangs", State.UNKNOWN),
-        ("breaks", State.UNKNOWN),
-        ("works", State.OK),
-    ]
+    states = {"hangs": State.UNKNOWN, "breaks": State.UNKNOWN, "works": State.OK}
+    assert [(each.check, each.status) for each in found] == list(states.items())
     assert "secret" not in str(found)
 
 
@@ -164,16 +151,12 @@ def test_a_worker_tries_both_stores_and_leaves_nothing(served: World) -> None:
     assert [path for path in served.settings.data_dir.rglob("*") if path.is_file()] == []
 
 
-@pytest.mark.parametrize("store", ["backup_store", "history_store"])
-def test_a_store_that_refuses_is_named(served: World, monkeypatch: pytest.MonkeyPatch, store: str) -> None:
-    def refuses() -> None:
-        raise ArchiveError("The store can't be used: permission denied.")
-
-    monkeypatch.setattr(getattr(served.core, store), "check", refuses)
+@pytest.mark.parametrize(("store", "name"), [("backup_store", "backups"), ("history_store", "conversations")])
+def test_a_store_that_refuses_is_named(served: World, monkeypatch: pytest.MonkeyPatch, store: str, name: str) -> None:
+    refusal = "The store can't be used: permission denied."
+    monkeypatch.setattr(getattr(served.core, store), "check", raising(ArchiveError(refusal)))
     found = verdict(served, "storage")
-    assert found.status is State.FAILED
-    name = {"backup_store": "backups", "history_store": "conversations"}[store]
-    assert found.found == f"{name}: The store can't be used: permission denied."
+    assert (found.status, found.found) == (State.FAILED, f"{name}: {refusal}")
 
 
 def test_a_check_that_nobody_waits_for_is_not_made(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,27 +165,17 @@ def test_a_check_that_nobody_waits_for_is_not_made(world: World, monkeypatch: py
 
 
 def test_redis_that_goes_away_is_no_verdict_on_the_stores(served: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away() -> None:
-        raise StateUnavailable("away")
-
-    monkeypatch.setattr(served.core.backup_store, "check", away)
+    monkeypatch.setattr(served.core.backup_store, "check", raising(StateUnavailable("away")))
     found = {each.check: each for each in diagnose(served.core, served.now, {"storage": CHECKS["storage"]})}
     assert "Redis" in found["storage"].found
 
 
-@pytest.fixture(scope="module")
-def web_core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Core, list[str]]]:
-    folder = tmp_path_factory.mktemp("redis")
-    with guarded_redis(folder) as guarded:
-        core = Core(Settings(data_dir=folder, redis_url=guarded.url("web")))
-        diagnose(core, time.time(), {name: check for name, check in CHECKS.items() if name != "storage"})
-        Core(Settings(data_dir=folder, redis_url=guarded.url("gateway"))).model_answers.note(time.time(), status=200)
-        yield core, guarded.refused()
-
-
 @pytest.mark.real_redis
-def test_web_may_look_at_all_of_it(web_core: tuple[Core, list[str]]) -> None:
+def test_web_may_look_at_all_of_it(tmp_path: Path) -> None:
     """As its own user of Redis; and the gateway may note what the model answered."""
-    core, refused = web_core
-    assert refused == []
-    assert core.model_answers.last(time.time())
+    with guarded_redis(tmp_path) as guarded:
+        core, gateway = (Core(Settings(data_dir=tmp_path, redis_url=guarded.url(user))) for user in ("web", "gateway"))
+        diagnose(core, time.time(), {name: check for name, check in CHECKS.items() if name != "storage"})
+        gateway.model_answers.note(time.time(), status=200)
+        assert guarded.refused() == []
+        assert core.model_answers.last(time.time())

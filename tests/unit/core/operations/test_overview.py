@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from app.core.redis.task_queue import QUEUES
 from app.core.sessions.model import Status
 from app.core.sessions.samples import HOUR, HOURS_KEPT, MINUTES_KEPT, Last, Sample
 from app.process.settings import Settings
-from tests.redis_users import Guarded, guarded_redis
+from tests.redis_users import guarded_redis
 from tests.world import World
 
 BUCKETS = len(START_BUCKETS) + 1
@@ -59,20 +58,11 @@ def test_an_hour_has_sums_means_and_the_longest_queues() -> None:
         Sample(at=NOON + 60 * number, sessions={"active": number}, wakes=buckets(b1=1), creates=buckets(), cost=0.5)
         for number in range(1, 4)
     ]
-    some.append(
-        Sample(at=NOON, wakes=buckets(b2=1), creates=buckets(), failures={"x": 2}, queues={"wake": 9}, dead_letters=4)
+    last = Sample(
+        at=NOON, wakes=buckets(b2=1), creates=buckets(), failures={"x": 2}, queues={"wake": 9}, dead_letters=4
     )
-    hour = merged(NOON, some)
-    assert hour == Sample(
-        at=NOON,
-        sessions={"active": 2},
-        wakes=buckets(b1=3, b2=1),
-        creates=buckets(),
-        cost=1.5,
-        failures={"x": 2},
-        queues={"wake": 9},
-        dead_letters=4,
-    )
+    hour = replace(last, sessions={"active": 2}, wakes=buckets(b1=3, b2=1), cost=1.5)
+    assert merged(NOON, [*some, last]) == hour
     assert merged(NOON, []) is None
 
 
@@ -181,35 +171,18 @@ def test_up_to_a_day_is_shown_by_minutes_and_more_by_hours(world: World, redis_c
         assert (len(found), seconds, found[-1].at) == (count, interval, NOON)
 
 
-def test_what_was_noted_is_json_of_its_own(world: World, redis_client: redis.Redis) -> None:
-    Sampler(world.core).sample(NOON)
-    told = json.loads(redis_client.get(keys.SAMPLED) or "")
-    assert (told["at"], Counted.from_json(told).wakes) == (NOON, buckets())
-
-
 def test_the_sweep_takes_samples(world: World) -> None:
     world.sweeps.stale()
     assert [each.at for each in world.core.samples.minutes()] == [int(world.now) // 60 * 60]
 
 
-@pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[Guarded]:
-    with guarded_redis(tmp_path) as made_one:
-        yield made_one
-
-
 @pytest.mark.real_redis
-def test_the_sweeper_may_sample_and_web_may_read(guarded: Guarded, tmp_path: Path) -> None:
-    def core(user: str) -> Core:
-        return Core(Settings(data_dir=tmp_path, redis_url=guarded.url(user)))
-
-    for user in ("worker", "backup-worker", "observer"):
-        core(user).counters.failed_because("no_capacity")
-    Sampler(core("sweeper")).sample(NOON)
-    assert len(history(core("web"), 24, NOON + 1)[0]) == 1
-    assert guarded.refused() == []
-
-
-@pytest.fixture
-def world(redis_client: redis.Redis, tmp_path: Path) -> World:
-    return World(redis_client, tmp_path)
+def test_the_sweeper_may_sample_and_web_may_read(tmp_path: Path) -> None:
+    with guarded_redis(tmp_path) as guarded:
+        users = ("worker", "backup-worker", "observer", "sweeper", "web")
+        *counting, sweeper, web = (Core(Settings(data_dir=tmp_path, redis_url=guarded.url(user))) for user in users)
+        for each in counting:
+            each.counters.failed_because("no_capacity")
+        Sampler(sweeper).sample(NOON)
+        assert len(history(web, 24, NOON + 1)[0]) == 1
+        assert guarded.refused() == []

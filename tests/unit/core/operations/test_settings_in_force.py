@@ -9,19 +9,13 @@ from typing import Any
 
 import pytest
 
-from app.core.operations.settings_in_force import Shown, in_force, without_credentials
+from app.core.operations.settings_in_force import in_force, without_credentials
 from app.process.settings import Settings
 
 SECRETIVE = re.compile(r"key|secret|password|token|credential|passphrase", re.IGNORECASE)
 
-HARMLESS = {
-    "ingress_tls_secret": "the name of a Secret of the cluster",
-}
+HARMLESS = {"ingress_tls_secret": "the name of a Secret of the cluster"}
 """Texts whose name only sounds like a secret."""
-
-
-def shown(settings: Settings) -> dict[str, Shown]:
-    return {each.name: each for each in in_force(settings)}
 
 
 def test_each_text_that_sounds_like_a_secret_is_one() -> None:
@@ -55,7 +49,8 @@ def test_no_secret_is_in_what_is_shown() -> None:
 
 
 def test_a_setting_is_shown_with_its_unit_and_reason() -> None:
-    found = shown(dataclasses.replace(Settings(), web_workers=7, data_dir=Path("/srv/data")))
+    settings = dataclasses.replace(Settings(), web_workers=7, data_dir=Path("/srv/data"))
+    found = {each.name: each for each in in_force(settings)}
     workers = found["WEB_WORKERS"]
     assert (workers.value, workers.default, workers.changed, workers.unit) == (7, 2, True, "processes")
     assert (found["DATA_DIR"].value, found["DATA_DIR"].default) == ("/srv/data", ".data")

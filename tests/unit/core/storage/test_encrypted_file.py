@@ -12,15 +12,7 @@ import pytest
 
 from app.core.errors import ArchiveError
 from app.core.storage.archive_keys import ArchiveKeys, SessionKeys, UnknownKey, new_key
-from app.core.storage.encrypted_file import (
-    CHUNK,
-    HEADER_BYTES,
-    STORED,
-    Cipher,
-    EncryptingWriter,
-    decrypted,
-    opened,
-)
+from app.core.storage.encrypted_file import CHUNK, HEADER_BYTES, STORED, Cipher, EncryptingWriter, decrypted, opened
 
 KEYS = ArchiveKeys(new_key()).session("aaaaaaaa")
 SIZES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 3 * CHUNK + 17]
@@ -87,13 +79,10 @@ def flipped(stored: bytes, at: int) -> bytes:
     return stored[:at] + bytes([stored[at] ^ 1]) + stored[at + 1 :]
 
 
-def chunks(stored: bytes) -> tuple[bytes, list[bytes]]:
-    return stored[:HEADER_BYTES], [stored[at : at + STORED] for at in range(HEADER_BYTES, len(stored), STORED)]
-
-
 def joined(stored: bytes, order: list[int]) -> bytes:
-    head, parts = chunks(stored)
-    return head + b"".join(parts[number] for number in order)
+    """Its chunks in this order."""
+    chunks = [stored[at : at + STORED] for at in range(HEADER_BYTES, len(stored), STORED)]
+    return stored[:HEADER_BYTES] + b"".join(chunks[number] for number in order)
 
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
@@ -136,10 +125,9 @@ def test_no_file_stands_in_for_another() -> None:
     content = content_of(2 * CHUNK)
     stored = written(content, ours)
     assert reading(stored, ours).read() == content
-    with pytest.raises(ArchiveError, match="damaged"):
-        reading(stored, theirs)
-    with pytest.raises(ArchiveError, match="damaged"):
-        reading(stored, ours, "b.zip")
+    for keys, name in ((theirs, "a.zip"), (ours, "b.zip")):
+        with pytest.raises(ArchiveError, match="damaged"):
+            reading(stored, keys, name)
     again = written(content, ours)
     assert again != stored
     with pytest.raises(ArchiveError, match="damaged"):

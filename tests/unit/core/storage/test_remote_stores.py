@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,7 +35,7 @@ from app.core.errors import (
 from app.core.prompts.history_index import Contended, ConversationTooLong, Index, OtherConversation
 from app.core.prompts.history_store import HistoryStore
 from app.core.storage import remote, server
-from app.core.storage.archive_keys import ArchiveKeys, UnknownKey, new_key
+from app.core.storage.archive_keys import NO_KEYS, ArchiveKeys, UnknownKey, new_key
 from app.core.storage.remote import PIECE, Child, FilesProxy, Proxy, StoreProcess
 from app.core.storage.server import CALLS, frame, receive, send
 from app.process.settings import Settings, SettingsError
@@ -43,7 +44,6 @@ from tests.unit.core.storage.shelf import Shelf
 from tests.waiting import PATIENCE, wait_for
 
 NAME = backup_name("abcd1234", 1_763_625_600.0)
-SHORT = 0.01
 
 
 @pytest.fixture(scope="module")
@@ -78,16 +78,18 @@ def stopped(shelf: Shelf) -> int:
 
 
 def check_gone(pid: int) -> None:
-    wait_for(lambda: is_gone(pid), "its end")
+    def gone() -> bool:
+        return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+    wait_for(gone, "its end")
 
 
-def is_gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-
-
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on calls are late at once."""
-    monkeypatch.setattr(remote, "PATIENCE", SHORT)
+@contextmanager
+def late() -> Iterator[None]:
+    """Calls are late at once, and fail by that."""
+    with pytest.MonkeyPatch.context() as shortly, pytest.raises(RetryableError, match="in time"):
+        shortly.setattr(remote, "PATIENCE", 0.01)
+        yield
 
 
 def test_a_call_is_made_elsewhere_and_answered_here(shelf: Shelf) -> None:
@@ -113,8 +115,7 @@ def test_a_call_is_made_elsewhere_and_answered_here(shelf: Shelf) -> None:
 def test_an_error_of_ours_is_raised_here_as_it_was_there(shelf: Shelf, error: SessionError) -> None:
     with pytest.raises(type(error)) as raised:
         shelf.fail(error)
-    assert (str(raised.value), vars(raised.value)) == (str(error), vars(error))
-    assert type(raised.value) is type(error)
+    assert (type(raised.value), str(raised.value), vars(raised.value)) == (type(error), str(error), vars(error))
 
 
 def test_any_other_error_is_a_fault_of_ours_that_names_its_kind(shelf: Shelf) -> None:
@@ -137,25 +138,21 @@ def test_a_process_that_dies_at_a_call_fails_that_call_only(shelf: Shelf) -> Non
     assert shelf.answer(1)[0] == (1,)
 
 
-def test_a_process_that_hangs_is_replaced(process: StoreProcess, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_hangs_is_replaced(shelf: Shelf) -> None:
     pid = stopped(shelf)
-    with monkeypatch.context() as shortly:
-        impatient(shortly)
-        with pytest.raises(RetryableError, match="in time"):
-            shelf.answer()
+    with late():
+        shelf.answer()
     check_gone(pid)
     assert pid_of(shelf) != pid
 
 
 def test_a_call_that_is_late_while_others_are_answered_disturbs_none(
-    process: StoreProcess, shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    process: StoreProcess, shelf: Shelf, tmp_path: Path
 ) -> None:
     pid = pid_of(shelf)
     child(process).answered = math.inf
-    with monkeypatch.context() as shortly:
-        impatient(shortly)
-        with pytest.raises(RetryableError, match="in time"):
-            shelf.wait()
+    with late():
+        shelf.wait()
     (tmp_path / "go").touch()
     assert pid_of(shelf) == pid
 
@@ -172,7 +169,7 @@ def test_so_many_calls_run_at_a_time_and_the_rest_wait(shelf: Shelf, tmp_path: P
 def test_only_so_many_calls_wait(process: StoreProcess, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped(shelf)
     child(process).answered = math.inf
-    impatient(monkeypatch)
+    monkeypatch.setattr(remote, "PATIENCE", 0.01)
 
     def refused() -> bool:
         with pytest.raises(RetryableError) as raised:
@@ -258,8 +255,8 @@ def files(process: StoreProcess, tmp_path: Path) -> BackupStore:
     return cast(BackupStore, FilesProxy(process, BackupStore, f"file://{tmp_path}"))
 
 
-def keep(folder: Path, content: bytes) -> None:
-    with BackupStore(f"file://{folder}").writing(NAME) as part:
+def keep(folder: Path, content: bytes, keys: ArchiveKeys = NO_KEYS) -> None:
+    with BackupStore(f"file://{folder}", keys).writing(NAME) as part:
         part.write(content)
         part.commit({"name": NAME})
 
@@ -293,9 +290,7 @@ def test_an_encrypted_zip_is_read_there_and_plain_here(process: StoreProcess, tm
     """By the keys that go with each call; without them it is said here which one is missing."""
     content, keys = os.urandom(2 * PIECE + 5), ArchiveKeys(new_key())
     url = f"file://{tmp_path}"
-    with BackupStore(url, keys).writing(NAME) as part:
-        part.write(content)
-        part.commit({"name": NAME})
+    keep(tmp_path, content, keys)
     files = FilesProxy(process, BackupStore, url, keys)
     assert (files.size(NAME), files.sidecar(NAME)) == (len(content), {"name": NAME})
     with files.open(NAME) as stored:
