@@ -130,18 +130,20 @@ def test_nobody_else_wakes_it_or_counts_as_use(headers: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seen", "held", "status"),
+    ("headers", "line", "held", "status"),
     [
-        (visit(NAVIGATION, method="HEAD"), HELD, Status.SLEEPING),
-        (visit(OLD_BROWSER, uri="/favicon.ico"), HELD, Status.SLEEPING),
-        (visit(NAVIGATION), TOKEN, Status.SLEEPING),
-        *[(visit(NAVIGATION), HELD, status) for status in (Status.CREATED, Status.WAKING, Status.FAILED)],
-        (visit(NAVIGATION, uri=RETRY_PATH), HELD, Status.FAILED),
+        (NAVIGATION, {"method": "HEAD"}, HELD, Status.SLEEPING),
+        (OLD_BROWSER, {"uri": "/favicon.ico"}, HELD, Status.SLEEPING),
+        (NAVIGATION, {}, TOKEN, Status.SLEEPING),
+        *[(NAVIGATION, {}, HELD, status) for status in (Status.CREATED, Status.WAKING, Status.FAILED)],
+        (NAVIGATION, {"uri": RETRY_PATH}, HELD, Status.FAILED),
     ],
     ids=["HEAD", "favicon", "program with a token", "created", "waking", "failed", "address of the button"],
 )
-def test_one_that_is_not_up_is_only_shown(seen: ForwardedRequest, held: AccessToken, status: Status) -> None:
-    assert decision(seen, held, status=status) == AccessDecision(Outcome.NOT_UP)
+def test_one_that_is_not_up_is_only_shown(
+    headers: dict[str, str], line: dict[str, str], held: AccessToken, status: Status
+) -> None:
+    assert decision(visit(headers, **line), held, status=status) == AccessDecision(Outcome.NOT_UP)
 
 
 def test_the_button_wakes_it_from_its_own_page_only() -> None:

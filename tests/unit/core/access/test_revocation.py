@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from app.core.access.agent_credentials import AgentCredentials
 from app.core.access.revocation import HANDSHAKE, LONGEST_RETRY
 from app.core.errors import Superseded
 from app.core.redis import keys, task_queue
@@ -15,19 +14,16 @@ from app.core.service import NewSession
 from app.core.sessions.model import Status
 from tests.fake_agent import NO_RESPONSES, FakeAgent
 from tests.fakes import raising
-from tests.world import SECRET_KEY, World
+from tests.world import World
 from workers.agents.disconnect import TRIES, end_connections, replace_workspace
 
 ENDED = 2
 """How often connections are ended for one revocation: at once, and when all handshakes are over."""
 
 
-CREDENTIALS = AgentCredentials([SECRET_KEY])
-
-
 def here(world: World, agent: FakeAgent, uuid: str) -> None:
     """The session's agent is there, and beside it the editor."""
-    agent.disconnect_secret = CREDENTIALS.disconnect_secrets(uuid)[0]
+    agent.disconnect_secret = world.core.credentials.disconnect_secrets(uuid)[0]
     assert world.core.inbox.agent_here(uuid, agent.address, "pod", "boot-1", world.now)
 
 
@@ -125,7 +121,7 @@ def test_a_workspace_whose_editor_does_not_confirm_is_replaced_once(
 ) -> None:
     """As where a program stands in the editor's place, which sees every order and all that requests show. After it
     nothing is left of before, so nothing is asked."""
-    agent.disconnect_secret, agent.raw_answer = CREDENTIALS.editor_secrets(uuid)[0], answer
+    agent.disconnect_secret, agent.raw_answer = world.core.credentials.editor_secrets(uuid)[0], answer
     world.sessions.revoke(uuid)
     stops = stopped(world)
     assert task_queue.REPLACE in world.work()
