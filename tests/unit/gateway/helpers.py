@@ -11,6 +11,8 @@ from typing import Any
 
 from flask import Flask
 
+from app.core.prompts.inbox import Prompt
+from app.core.prompts.token_usage import Tokens
 from app.core.sessions.model import Record, Status
 from app.gateway.parts import EXTENSION, Gateway
 from tests.world import FakeTasks
@@ -40,6 +42,11 @@ def in_a_test(app: Flask) -> Flask:
     core.delivery._tasks = core.tasks
     app.extensions[EXTENSION] = dataclasses.replace(parts, core=core, ticks=lambda: 100.0)
     return app
+
+
+def event(kind: str, message_id: str = "m1", **data: object) -> dict[str, object]:
+    """What an agent tells of a message."""
+    return {"type": kind, "message_id": message_id, "data": data}
 
 
 class Workspace:
@@ -72,11 +79,25 @@ class Workspace:
         """A request for a completion."""
         return self.call("POST", "/llm/v1/chat/completions", json=PROMPT | more)
 
-    def report(self, *events: dict[str, Any], busy: bool = False) -> Any:
+    def report(self, *events: dict[str, object], busy: bool = False) -> Any:
         return self.call("POST", "/agent/v1/events", json={"events": list(events), "busy": busy})
 
     def record(self) -> Record:
         return self.core.store.get(self.uuid)
+
+    def take(self, *ids: str, delivered: bool = True, ago: float = 0.0) -> None:
+        """Prompts that the agent has, or that wait for it; `ago` seconds ago they were stored."""
+        for each in ids or ("m1",):
+            self.core.inbox.take(self.uuid, "a prompt", each, now=time.time() - ago)
+            if delivered:
+                self.core.inbox.delivered(self.uuid, each, time.time())
+
+    def message(self, message_id: str = "m1") -> Prompt:
+        return self.core.inbox.get(self.uuid, message_id)
+
+    def tokens(self) -> Tokens:
+        """What was counted for the session."""
+        return self.parts.token_usage.of_session(self.uuid)
 
     def events(self) -> list[tuple[str, dict[str, Any]]]:
         """What the session's event stream holds, without changes of its state."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pytest
 from urllib3.exceptions import ProtocolError
 
 from app.gateway.cancellation import Call
@@ -11,7 +12,9 @@ from app.gateway.completions import CUT_EVENT, LINE_MAX, relay
 from app.gateway.provider import Answer
 from app.gateway.usage import Meter
 
+ONE = b'data: {"a":1}\n\n'
 DONE = b"data: [DONE]\n\n"
+CUT = ProtocolError("cut")
 
 
 class FakeAnswer(Answer):
@@ -32,38 +35,34 @@ def relayed(*pieces: bytes | Exception, call: Call | None = None) -> list[bytes]
     return list(relay(FakeAnswer(*pieces), call or Call(), Meter(0)))
 
 
-def test_bytes_are_passed_on_unchanged_as_they_come():
-    pieces = [b'data: {"a":1}\n\n', b': comment\n\ndata: {"b":"\xc3\xa4"}\n\n', DONE]
-    assert relayed(*pieces) == pieces
+@pytest.mark.parametrize(
+    ("pieces", "passed"),
+    [
+        pytest.param(
+            [ONE, b': comment\n\ndata: {"b":"\xc3\xa4"}\n\n', DONE],
+            [ONE, b': comment\n\ndata: {"b":"\xc3\xa4"}\n\n', DONE],
+            id="unchanged as it comes",
+        ),
+        pytest.param([b'data: {"a', b'":1}\n', b"\n" + DONE], [b'data: {"a":1}\n', b"\n" + DONE], id="by whole lines"),
+        pytest.param([ONE + b'data: {"b', CUT], [ONE, CUT_EVENT], id="cut: an error in place of the broken line"),
+        pytest.param([ONE], [ONE, CUT_EVENT], id="closed orderly in the midst of an answer: cut too"),
+        pytest.param([DONE, CUT], [DONE], id="trouble after the end is none"),
+        pytest.param([b"data: [DONE]"], [b"data: [DONE]"], id="an end without a line's end"),
+    ],
+)
+def test_a_stream_is_passed_on_and_one_that_is_not_whole_ends_with_an_error(
+    pieces: list[bytes | Exception], passed: list[bytes]
+) -> None:
+    assert relayed(*pieces) == passed
 
 
-def test_a_line_is_passed_on_once_it_is_whole():
-    """Wherever the network cut it."""
-    assert relayed(b'data: {"a', b'":1}\n', b"\n" + DONE) == [b'data: {"a":1}\n', b"\n" + DONE]
-
-
-def test_a_cut_stream_ends_with_an_error_in_place_of_the_broken_line():
-    assert relayed(b'data: {"a":1}\n\ndata: {"b', ProtocolError("cut")) == [b'data: {"a":1}\n\n', CUT_EVENT]
-
-
-def test_a_stream_that_ends_without_saying_so_is_cut():
-    """A connection that is closed orderly, in the midst of an answer."""
-    assert relayed(b'data: {"a":1}\n\n') == [b'data: {"a":1}\n\n', CUT_EVENT]
-
-
-def test_trouble_after_the_end_is_none():
-    """The answer is whole."""
-    assert relayed(DONE, ProtocolError("cut")) == [DONE]
-    assert relayed(b"data: [DONE]") == [b"data: [DONE]"]
-
-
-def test_a_client_that_has_gone_is_told_nothing():
+def test_a_client_that_has_gone_is_told_nothing() -> None:
     call = Call()
     call.cancel()
-    assert relayed(b'data: {"a":1}\n\n', ProtocolError("shut"), call=call) == [b'data: {"a":1}\n\n']
+    assert relayed(ONE, CUT, call=call) == [ONE]
 
 
-def test_a_line_without_an_end_is_not_kept_back_for_ever():
+def test_a_line_without_an_end_is_not_kept_back_for_ever() -> None:
     """Memory is bounded, whatever a provider sends."""
     piece = b"x" * 300_000
     out = relayed(*[piece] * 10)

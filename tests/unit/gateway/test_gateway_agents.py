@@ -16,66 +16,61 @@ from app.core.redis import keys, task_queue
 from app.core.sessions.model import Status
 from app.core.sessions.resources import Sample
 from app.gateway.parts import EXTENSION
-from tests.unit.gateway.helpers import Workspace, parts_of
+from tests.unit.gateway.helpers import Workspace, event, parts_of
 
 HELLO = {"address": "http://127.0.0.1:1111", "name": "pod-1", "boot": "b1"}
+RESTORED: dict[str, Any] = {"files_of": 1_000.0, "task": task_queue.RESTORE}
 
 
-def take(workspace: Workspace, message_id: str = "m1", delivered: bool = True) -> None:
-    """A prompt that the agent has, or that waits for it."""
-    workspace.core.inbox.take(workspace.uuid, "a prompt", message_id, now=time.time())
-    if delivered:
-        workspace.core.inbox.delivered(workspace.uuid, message_id, time.time())
+def hello(workspace: Workspace, **changes: Any) -> Any:
+    return workspace.call("POST", "/agent/v1/hello", json=HELLO | changes)
 
 
-def state(workspace: Workspace, message_id: str = "m1") -> str:
-    return workspace.core.inbox.get(workspace.uuid, message_id).state
+def ask(workspace: Workspace, **ages: Any) -> Any:
+    """Which of its prompts have not ended."""
+    return workspace.call("POST", "/agent/v1/unfinished", json={"prompts": ages}).json
 
 
-def event(kind: str, message_id: str = "m1", **data: object) -> dict[str, object]:
-    return {"type": kind, "message_id": message_id, "data": data}
+def tell(workspace: Workspace, **signals: Any) -> Any:
+    return workspace.call("POST", "/agent/v1/activity", json={"signals": signals})
+
+
+def used(workspace: Workspace, **told: Any) -> Any:
+    return workspace.call("POST", "/agent/v1/activity", json={"signals": {}, "resources": told})
 
 
 def test_hello_says_where_the_agent_is_and_starts_delivery(workspace: Workspace) -> None:
     """Without waiting for the cluster to call the pod ready."""
-    take(workspace, delivered=False)
-    assert workspace.call("POST", "/agent/v1/hello", json=HELLO).status_code == 204
+    workspace.take(delivered=False)
+    assert hello(workspace).status_code == 204
     agent = workspace.core.inbox.agent(workspace.uuid)
     assert agent is not None
     assert (agent.address, agent.name, agent.boot) == ("http://127.0.0.1:1111", "pod-1", "b1")
     assert workspace.sent == [(task_queue.DELIVER, (workspace.uuid,))]
 
 
-def test_hello_enqueues_nothing_when_no_prompt_waits(workspace: Workspace) -> None:
-    assert workspace.call("POST", "/agent/v1/hello", json=HELLO).status_code == 204
-    take(workspace)
-    assert workspace.call("POST", "/agent/v1/hello", json=HELLO).status_code == 204
-    assert workspace.sent == []
-
-
-def test_hello_of_another_process_enqueues_what_the_one_before_had_not_finished(workspace: Workspace) -> None:
+def test_a_prompt_that_was_delivered_is_enqueued_again_only_when_another_process_calls(workspace: Workspace) -> None:
     """It may be another volume, on which the prompt is not; an agent that has it drops it."""
-    assert workspace.call("POST", "/agent/v1/hello", json=HELLO).status_code == 204
-    take(workspace)
-    assert workspace.call("POST", "/agent/v1/hello", json=HELLO | {"boot": "another"}).status_code == 204
+    assert hello(workspace).status_code == 204
+    workspace.take()
+    assert hello(workspace).status_code == 204
+    assert workspace.sent == []
+    assert hello(workspace, boot="another").status_code == 204
     assert [task for task, *_ in workspace.sent] == [task_queue.DELIVER]
 
 
-def test_an_agent_that_calls_on_and_on_sets_one_delivery_going(workspace: Workspace) -> None:
-    """Other sessions' deliveries would stand behind its own."""
-    take(workspace, delivered=False)
+@pytest.mark.parametrize(
+    ("changes", "sent"), [({}, [task_queue.DELIVER]), (RESTORED, [task_queue.TELL_FILES, task_queue.DELIVER])]
+)
+def test_an_agent_that_calls_on_and_on_sets_one_delivery_going_and_has_restored_files_told_once(
+    workspace: Workspace, changes: dict[str, Any], sent: list[str]
+) -> None:
+    """Others' deliveries would stand behind its own, and a notice holds a worker as long as the agent likes."""
+    workspace.core.store.change(workspace.uuid, time.time(), **changes)
+    workspace.take(delivered=False)
     for _ in range(20):
-        assert workspace.call("POST", "/agent/v1/hello", json=HELLO).status_code == 204
-    assert len(workspace.sent) == 1
-
-
-def test_an_agent_that_calls_on_and_on_has_the_restored_files_told_once(workspace: Workspace) -> None:
-    """Each notice may hold a delivery worker for as long as the agent likes to take. Its prompts are delivered too."""
-    workspace.core.store.change(workspace.uuid, time.time(), files_of=1_000.0, task=task_queue.RESTORE)
-    take(workspace, delivered=False)
-    for _ in range(20):
-        assert workspace.call("POST", "/agent/v1/hello", json=HELLO).status_code == 204
-    assert workspace.sent == [(task, (workspace.uuid,)) for task in (task_queue.TELL_FILES, task_queue.DELIVER)]
+        assert hello(workspace).status_code == 204
+    assert workspace.sent == [(task, (workspace.uuid,)) for task in sent]
 
 
 def test_an_agent_that_comes_again_later_has_the_restored_files_told_again(app: Flask) -> None:
@@ -83,22 +78,21 @@ def test_an_agent_that_comes_again_later_has_the_restored_files_told_again(app: 
     now = 100.0
     app.extensions[EXTENSION] = dataclasses.replace(parts_of(app), ticks=lambda: now)
     workspace = Workspace(app)
-    workspace.core.store.change(workspace.uuid, time.time(), files_of=1_000.0, task=task_queue.RESTORE)
+    workspace.core.store.change(workspace.uuid, time.time(), **RESTORED)
     for _ in range(2):
-        assert workspace.call("POST", "/agent/v1/hello", json=HELLO).status_code == 204
+        assert hello(workspace).status_code == 204
         now += AGENT_TIMEOUT
     assert [task for task, _ in workspace.sent] == [task_queue.TELL_FILES] * 2
 
 
 def test_an_agent_comes_while_its_session_still_wakes(app: Flask) -> None:
     """That is the point of calling: it is there before anyone says that it is ready."""
-    workspace = Workspace(app, status=Status.WAKING)
-    assert workspace.call("POST", "/agent/v1/hello", json=HELLO).status_code == 204
+    assert hello(Workspace(app, status=Status.WAKING)).status_code == 204
 
 
 def test_an_agent_of_a_session_that_is_being_deleted_is_not_wanted(app: Flask) -> None:
     workspace = Workspace(app, status=Status.TERMINATING)
-    answer = workspace.call("POST", "/agent/v1/hello", json=HELLO)
+    answer = hello(workspace)
     assert (answer.status_code, answer.json["error"]) == (409, "illegal_state")
     assert workspace.core.inbox.agent(workspace.uuid) is None
 
@@ -123,29 +117,24 @@ def test_a_hello_that_makes_no_sense_is_refused(workspace: Workspace, said: obje
 
 def test_events_reach_the_sessions_stream_in_order(workspace: Workspace) -> None:
     """Tokens put together; a call and its result as they are."""
-    answer = workspace.report(
-        event("token", text="Hel"),
-        event("token", text="lo"),
-        event("tool_call", name="read", arguments={"path": "a"}, call_id="c1"),
-        event("tool_result", name="read", call_id="c1", ok=True, text="content"),
-    )
-    assert answer.status_code == 204
+    call: dict[str, Any] = {"name": "read", "arguments": {"path": "a"}, "call_id": "c1"}
+    result: dict[str, Any] = {"name": "read", "call_id": "c1", "ok": True, "text": "content"}
+    tokens = (event("token", text=text) for text in ("Hel", "lo"))
+    assert workspace.report(*tokens, event("tool_call", **call), event("tool_result", **result)).status_code == 204
     assert workspace.events() == [
         ("token", {"message_id": "m1", "text": "Hello"}),
-        ("tool_call", {"message_id": "m1", "name": "read", "arguments": {"path": "a"}, "call_id": "c1"}),
-        ("tool_result", {"message_id": "m1", "call_id": "c1", "name": "read", "ok": True, "text": "content"}),
+        ("tool_call", {"message_id": "m1", **call}),
+        ("tool_result", {"message_id": "m1", **result}),
     ]
 
 
 def test_processed_ends_the_message_once(workspace: Workspace) -> None:
     """The report may come twice: the first end stands, and both are acknowledged."""
-    take(workspace)
-    first = workspace.report(event("processed", response={"text": "done", "steps": 2}))
-    second = workspace.report(event("failed", reason="too late"))
-    assert (first.status_code, second.status_code) == (204, 204)
-    message = workspace.core.inbox.get(workspace.uuid, "m1")
-    assert (message.state, message.reason) == ("processed", "")
-    assert message.response == {"text": "done", "steps": 2}
+    workspace.take()
+    assert workspace.report(event("processed", response={"text": "done", "steps": 2})).status_code == 204
+    assert workspace.report(event("failed", reason="too late")).status_code == 204
+    message = workspace.message()
+    assert (message.state, message.reason, message.response) == ("processed", "", {"text": "done", "steps": 2})
 
 
 @pytest.mark.parametrize(
@@ -156,47 +145,34 @@ def test_a_failure_is_counted_by_its_code_and_no_code_makes_a_label(
     workspace: Workspace, code: object, counted: str
 ) -> None:
     """A program of the user's may report anything."""
-    take(workspace)
+    workspace.take()
     workspace.report(event("failed", reason="It failed.", code=code))
     assert workspace.core.counters.prompts()[1] == {counted: 1}
 
 
-def test_failed_ends_the_message_with_its_reason(workspace: Workspace) -> None:
+def test_failed_ends_the_message_with_its_reason_and_what_there_was_of_its_answer(workspace: Workspace) -> None:
     """One without a reason is not taken for a success."""
-    take(workspace)
-    take(workspace, "m2")
-    workspace.report(event("failed", reason="The workspace was put to sleep."), event("failed", "m2", reason=""))
-    assert workspace.core.inbox.get(workspace.uuid, "m1").reason == "The workspace was put to sleep."
-    assert state(workspace, "m2") == "failed"
-
-
-def test_a_failed_message_keeps_what_there_was_of_its_answer(workspace: Workspace) -> None:
-    take(workspace)
-    take(workspace, "m2")
+    workspace.take("m1", "m2")
     said = {"text": "half an", "usage": {"total_tokens": 9}}
     workspace.report(
-        event("failed", reason="Cancelled.", response=said),
-        event("failed", "m2", reason="Cancelled.", response={"text": "x" * 100_000}),
+        event("failed", reason="The workspace was put to sleep.", response=said),
+        event("failed", "m2", reason="", response={"text": "x" * 100_000}),
     )
-    assert workspace.core.inbox.get(workspace.uuid, "m1").response == said
-    assert workspace.core.inbox.get(workspace.uuid, "m2").response["truncated"] is True
+    first, second = workspace.message(), workspace.message("m2")
+    assert (first.reason, first.response) == ("The workspace was put to sleep.", said)
+    assert (second.state, second.response["truncated"]) == ("failed", True)
     assert workspace.report(event("failed", reason="No.", response="half")).status_code == 400
 
 
 def test_a_message_that_was_undone_is_marked_so_though_it_had_ended(workspace: Workspace) -> None:
     """Who asked to undo it may have gone before the answer. The first end stands."""
-    take(workspace)
-    take(workspace, "m2")
+    workspace.take("m1", "m2")
     workspace.report(event("processed", response={"text": "done"}))
     for _ in range(2):
         workspace.report(*(event("failed", each, reason="Undone.", code="rolled_back") for each in ("m1", "m2")))
-    first, second = (workspace.core.inbox.get(workspace.uuid, each) for each in ("m1", "m2"))
-    assert (first.state, first.response, second.state, second.reason) == (
-        "processed",
-        {"text": "done"},
-        "failed",
-        "Undone.",
-    )
+    first, second = workspace.message(), workspace.message("m2")
+    assert (first.state, first.response) == ("processed", {"text": "done"})
+    assert (second.state, second.reason) == ("failed", "Undone.")
     assert first.rolled_back_at and second.rolled_back_at
     assert all(workspace.core.inbox.was_rolled_back(workspace.uuid, each) for each in ("m1", "m2"))
 
@@ -209,21 +185,20 @@ def test_an_undone_message_that_never_was_is_not_remembered(workspace: Workspace
 
 def test_an_agent_cannot_end_another_sessions_message(app: Flask, workspace: Workspace) -> None:
     """The token says whose messages are meant."""
-    take(workspace)
+    workspace.take()
     other = Workspace(app, "other000", "bob")
     assert other.report(event("processed", response={"text": "mine now"})).status_code == 204
-    assert state(workspace) == "delivered"
+    assert workspace.message().state == "delivered"
 
 
-def test_a_report_about_an_unknown_message_is_taken(workspace: Workspace) -> None:
-    """Redis may have forgotten it; an agent that is refused would report for ever."""
-    assert workspace.report(event("processed", "gone", response={"text": "x"})).status_code == 204
-
-
-def test_only_the_end_of_a_known_message_is_logged(workspace: Workspace, caplog: pytest.LogCaptureFixture) -> None:
-    """A workspace may report whatever ids it thinks of."""
+def test_ends_of_unknown_messages_are_taken_and_not_logged(
+    workspace: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Redis may have forgotten one, and an agent that is refused would report for ever; but a workspace may report
+    whatever ids it thinks of. The end of a known one is logged once."""
     caplog.set_level("INFO")
-    take(workspace)
+    workspace.take()
+    assert workspace.report(event("processed", "gone", response={"text": "x"})).status_code == 204
     ended = event("failed", reason="It failed.")
     workspace.report(ended, ended, *(event("failed", f"m{n}", reason="x") for n in range(2, 20)))
     assert [each.getMessage() for each in caplog.records if "message failed" in each.getMessage()] == ["message failed"]
@@ -232,18 +207,27 @@ def test_only_the_end_of_a_known_message_is_logged(workspace: Workspace, caplog:
 def test_a_report_has_no_more_events_than_an_agent_sends_at_once(workspace: Workspace) -> None:
     """Each may be an end or a first token, which costs a call of Redis. An agent may have ends only, as after a time
     without a gateway."""
-    take(workspace)
+    workspace.take()
     most = [event("failed", f"m{n}", reason="x") for n in range(REPORT_EVENTS)]
     refused = workspace.report(*most, event("failed", f"m{REPORT_EVENTS}", reason="x"))
     assert (refused.status_code, refused.json["error"]) == (400, "invalid_request")
-    assert state(workspace) == "delivered"
+    assert workspace.message().state == "delivered"
     assert workspace.report(*most).status_code == 204
-    assert state(workspace) == "failed"
+    assert workspace.message().state == "failed"
 
 
-def test_a_busy_agent_keeps_its_session_awake_with_few_writes(workspace: Workspace) -> None:
+def test_a_wrong_event_leaves_the_whole_report_undone(workspace: Workspace) -> None:
+    workspace.take()
+    answer = workspace.report(event("processed", response={"text": "x"}), event("nonsense"))
+    assert (answer.status_code, answer.json["error"]) == (400, "invalid_request")
+    assert workspace.message().state == "delivered"
+
+
+def test_only_a_busy_agent_keeps_its_session_awake_and_with_few_writes(workspace: Workspace) -> None:
     """The first report notes the use; those that follow at once cost Redis nothing."""
     before = workspace.record().last_activity
+    workspace.report(event("token", text="x"), busy=False)
+    assert workspace.record().last_activity == before
     workspace.report(busy=True)
     noted = workspace.record().last_activity
     assert noted > before
@@ -252,49 +236,32 @@ def test_a_busy_agent_keeps_its_session_awake_with_few_writes(workspace: Workspa
     assert workspace.record().last_activity == noted
 
 
-def test_an_agent_that_is_not_busy_does_not_keep_its_session_awake(workspace: Workspace) -> None:
-    before = workspace.record().last_activity
-    workspace.report(event("token", text="x"), busy=False)
-    assert workspace.record().last_activity == before
-
-
-def test_a_busy_agent_of_a_sleeping_session_changes_nothing(app: Flask) -> None:
-    """It is being stopped; its session is not in use."""
-    workspace = Workspace(app, status=Status.SLEEPING)
-    before = workspace.record().last_activity
-    assert workspace.report(busy=True).status_code == 204
-    assert workspace.record().last_activity == before
-
-
 @pytest.mark.parametrize("said", [b'"\\ud800"', b'"\xed\xa0\x80"'], ids=["escaped", "raw"])
 def test_half_a_character_in_a_report_is_a_question_mark(workspace: Workspace, said: bytes) -> None:
     """Neither Redis nor a log can have one. The report counts all the same: an agent that is refused would drop it."""
-    take(workspace)
-    hello = b'{"address": "http://127.0.0.1:1111", "name": %b, "boot": %b}' % (said, said)
+    workspace.take()
+    greeting = b'{"address": "http://127.0.0.1:1111", "name": %b, "boot": %b}' % (said, said)
     ended = b'{"events": [{"type": "failed", "message_id": "m1", "data": {"reason": %b, "response": {"text": %b}}}]}'
     activity = b'{"signals": {"jobs": {"age": 1, "detail": %b}}}' % said
-    for path, body in (("hello", hello), ("events", ended % (said, said)), ("activity", activity)):
+    for path, body in (("hello", greeting), ("events", ended % (said, said)), ("activity", activity)):
         assert workspace.call("POST", f"/agent/v1/{path}", data=body).status_code in (200, 204)
-    agent, message = workspace.core.inbox.agent(workspace.uuid), workspace.core.inbox.get(workspace.uuid, "m1")
+    agent, message = workspace.core.inbox.agent(workspace.uuid), workspace.message()
     assert agent is not None
-    marks = [text.strip("?") for text in (agent.name, agent.boot, message.reason, message.response["text"])]
-    assert marks == [""] * 4
-    assert workspace.core.activity.read(workspace.uuid)["jobs"].detail.strip("?") == ""
+    detail = workspace.core.activity.read(workspace.uuid)["jobs"].detail
+    marks = [text.strip("?") for text in (agent.name, agent.boot, message.reason, message.response["text"], detail)]
+    assert marks == [""] * 5
 
 
-def ask(workspace: Workspace, **ages: Any) -> Any:
-    return workspace.call("POST", "/agent/v1/unfinished", json={"prompts": ages}).json
-
-
-def test_an_agent_learns_which_of_its_prompts_have_not_ended(workspace: Workspace) -> None:
+def test_an_agent_learns_which_of_its_prompts_have_not_ended_and_nothing_of_another_sessions(
+    app: Flask, workspace: Workspace
+) -> None:
     """One that waits, or that it has; not one that ended, and not one that ended so long ago that it is forgotten."""
     workspace.core.store.first_sight(time.time() - 1_000)
-    take(workspace, "m1")
-    take(workspace, "m2", delivered=False)
-    take(workspace, "m3")
+    workspace.take("m1", "m3")
+    workspace.take("m2", delivered=False)
     workspace.report(event("processed", "m3", response={"text": "x"}))
-    said = ask(workspace, m1=5, m2=5.5, m3=5, forgotten=900)
-    assert said == {"unfinished": ["m1", "m2"], "unknown": []}
+    assert ask(workspace, m1=5, m2=5.5, m3=5, forgotten=900) == {"unfinished": ["m1", "m2"], "unknown": []}
+    assert ask(Workspace(app, "other000", "bob"), m1=5) == {"unfinished": [], "unknown": []}
 
 
 def test_what_redis_may_have_lost_is_not_called_ended(workspace: Workspace) -> None:
@@ -305,12 +272,6 @@ def test_what_redis_may_have_lost_is_not_called_ended(workspace: Workspace) -> N
     assert ask(workspace, m1=900, m2=1_100) == {"unfinished": [], "unknown": ["m2"]}
 
 
-def test_an_agent_learns_nothing_of_another_sessions_prompts(app: Flask, workspace: Workspace) -> None:
-    workspace.core.store.first_sight(time.time() - 1_000)
-    take(workspace)
-    assert ask(Workspace(app, "other000", "bob"), m1=5) == {"unfinished": [], "unknown": []}
-
-
 @pytest.mark.parametrize("said", [None, [], {}, {"prompts": ["m1"]}, {"prompts": {f"m{n}": 0 for n in range(1_001)}}])
 def test_a_question_about_prompts_that_makes_no_sense_is_refused(workspace: Workspace, said: object) -> None:
     assert workspace.call("POST", "/agent/v1/unfinished", json=said).status_code == 400
@@ -318,14 +279,8 @@ def test_a_question_about_prompts_that_makes_no_sense_is_refused(workspace: Work
 
 def test_what_is_no_prompt_has_not_to_be_done(workspace: Workspace) -> None:
     """A user may write anything into the conversation on the disk; the agent is to go on all the same."""
-    assert ask(workspace, **{"a b": 5, "x" * 65: 5, "m1": "old", "m2": True}) == {
-        "unfinished": [],
-        "unknown": ["m1", "m2"],
-    }
-
-
-def tell(workspace: Workspace, **signals: Any) -> Any:
-    return workspace.call("POST", "/agent/v1/activity", json={"signals": signals})
+    said = ask(workspace, **{"a b": 5, "x" * 65: 5, "m1": "old", "m2": True})
+    assert said == {"unfinished": [], "unknown": ["m1", "m2"]}
 
 
 def test_what_an_agent_sees_inside_is_noted_by_its_age(workspace: Workspace) -> None:
@@ -398,45 +353,12 @@ def test_activity_that_makes_no_sense_is_refused(workspace: Workspace, signals: 
     assert workspace.core.activity.read(workspace.uuid) == {}
 
 
-def test_activity_of_a_session_that_is_being_stopped_changes_nothing(app: Flask) -> None:
-    workspace = Workspace(app, status=Status.SLEEPING)
-    assert tell(workspace, editor={"age": 0}).json == {"again": False}
-    assert workspace.core.activity.read(workspace.uuid) == {}
-
-
-def test_a_wrong_event_leaves_the_whole_report_undone(workspace: Workspace) -> None:
-    take(workspace)
-    answer = workspace.report(event("processed", response={"text": "x"}), event("nonsense"))
-    assert (answer.status_code, answer.json["error"]) == (400, "invalid_request")
-    assert state(workspace) == "delivered"
-
-
-def test_no_content_is_logged(workspace: Workspace, redis_client: redis.Redis, caplog) -> None:
-    """Neither what an agent says, nor what it is asked."""
-    caplog.set_level("DEBUG")
-    take(workspace)
-    workspace.report(event("token", text="private words"), event("failed", reason="private reason"))
-    workspace.report(event("token", text=5))
-    workspace.call("PUT", "/agent/v1/checkpoint", json={"edition": "e", "context": [{"content": "private talk"}]})
-    piece = {"edition": "e", "after": 1, "mark": "", "then": "m", "messages": [{"content": "private piece"}]}
-    workspace.call("POST", "/agent/v1/history", json=piece)
-    logged = "".join(f"{record.getMessage()}{vars(record)}" for record in caplog.records)
-    assert "message failed" in logged
-    assert "private" not in logged
-    assert workspace.headers["Authorization"] not in logged
-
-
-def used(workspace: Workspace, **told: Any) -> Any:
-    return workspace.call("POST", "/agent/v1/activity", json={"signals": {}, "resources": told})
-
-
 def test_what_a_workspace_uses_is_noted_and_is_no_activity(workspace: Workspace) -> None:
     before = workspace.record().last_activity
     answer = used(workspace, cpu=0.5, memory_bytes=300_000_000, disk_bytes=3 * 2**30)
     assert (answer.status_code, answer.json) == (200, {"again": False})
     assert list(workspace.core.resources.read(workspace.uuid).values()) == [Sample(0.5, 300_000_000, 3 * 2**30)]
-    assert workspace.record().disk_used_mib == 3_072
-    assert workspace.record().last_activity == before
+    assert (workspace.record().disk_used_mib, workspace.record().last_activity) == (3_072, before)
     assert workspace.core.activity.read(workspace.uuid) == {}
 
 
@@ -464,7 +386,28 @@ def test_what_is_no_amount_is_refused(workspace: Workspace, told: dict[str, Any]
     assert workspace.core.resources.read(workspace.uuid) == {}
 
 
-def test_a_workspace_that_is_being_stopped_notes_nothing(app: Flask) -> None:
+def test_reports_of_a_session_that_is_being_stopped_change_nothing(app: Flask) -> None:
+    """It is not in use."""
     workspace = Workspace(app, status=Status.SLEEPING)
+    before = workspace.record().last_activity
+    assert workspace.report(busy=True).status_code == 204
+    assert tell(workspace, editor={"age": 0}).json == {"again": False}
     assert used(workspace, cpu=1.0, memory_bytes=1, disk_bytes=1).status_code == 200
+    assert workspace.record().last_activity == before
+    assert workspace.core.activity.read(workspace.uuid) == {}
     assert workspace.core.resources.read(workspace.uuid) == {}
+
+
+def test_no_content_is_logged(workspace: Workspace, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither what an agent says, nor what it is asked."""
+    caplog.set_level("DEBUG")
+    workspace.take()
+    workspace.report(event("token", text="private words"), event("failed", reason="private reason"))
+    workspace.report(event("token", text=5))
+    workspace.call("PUT", "/agent/v1/checkpoint", json={"edition": "e", "context": [{"content": "private talk"}]})
+    piece = {"edition": "e", "after": 1, "mark": "", "then": "m", "messages": [{"content": "private piece"}]}
+    workspace.call("POST", "/agent/v1/history", json=piece)
+    logged = "".join(f"{record.getMessage()}{vars(record)}" for record in caplog.records)
+    assert "message failed" in logged
+    assert "private" not in logged
+    assert workspace.headers["Authorization"] not in logged

@@ -7,16 +7,7 @@ import time
 from app.core.prompts.token_usage import Tokens
 from app.core.redis.counters import ANSWERED, FIRST_TOKEN
 from app.gateway.gateway_metrics import MODELS, Figures, Models
-from tests.unit.gateway.helpers import GatewayMaker, Workspace
-
-
-def event(kind: str, **data: object) -> dict[str, object]:
-    return {"type": kind, "message_id": "m1", "data": data}
-
-
-def report(workspace: Workspace, *events: dict[str, object]) -> None:
-    answer = workspace.call("POST", "/agent/v1/events", json={"events": list(events), "busy": True})
-    assert answer.status_code == 204, answer.text
+from tests.unit.gateway.helpers import GatewayMaker, Workspace, event
 
 
 def times(workspace: Workspace) -> dict[str, tuple[int, float]]:
@@ -27,40 +18,39 @@ def times(workspace: Workspace) -> dict[str, tuple[int, float]]:
 
 def test_prompts_are_measured_from_when_they_were_stored(workspace: Workspace) -> None:
     """Each once, however often its agent reports."""
-    workspace.core.inbox.take(workspace.uuid, "a prompt", "m1", now=time.time() - 40)
+    workspace.take(ago=40, delivered=False)
     assert times(workspace) == {ANSWERED: (0, 0.0), FIRST_TOKEN: (0, 0.0)}
     for _ in range(2):
-        report(workspace, event("token", text="a"), event("token", text="b"))
-    measured = times(workspace)
-    assert measured[ANSWERED] == (0, 0.0)
-    assert measured[FIRST_TOKEN][0] == 1
-    assert 40 <= measured[FIRST_TOKEN][1] < 100
+        assert workspace.report(event("token", text="a"), event("token", text="b")).status_code == 204
+    assert times(workspace)[ANSWERED] == (0, 0.0)
+    count, seconds = times(workspace)[FIRST_TOKEN]
+    assert count == 1 and 40 <= seconds < 100
     for _ in range(2):
-        report(workspace, event("processed", response={"text": "ab"}))
-    assert times(workspace)[ANSWERED][0] == 1
-    assert 40 <= times(workspace)[ANSWERED][1] < 100
+        assert workspace.report(event("processed", response={"text": "ab"})).status_code == 204
+    count, seconds = times(workspace)[ANSWERED]
+    assert count == 1 and 40 <= seconds < 100
 
 
 def test_another_process_counts_no_first_token_again(workspace: Workspace) -> None:
-    workspace.core.inbox.take(workspace.uuid, "a prompt", "m1", now=time.time())
+    workspace.take(delivered=False)
     assert workspace.core.inbox.answer_begins(workspace.uuid, "m1", time.time())
     assert not workspace.core.inbox.answer_begins(workspace.uuid, "m1", time.time())
-    report(workspace, event("token", text="a"))
+    assert workspace.report(event("token", text="a")).status_code == 204
     assert times(workspace)[FIRST_TOKEN][0] == 1
 
 
 def test_an_unknown_prompt_leaves_nothing(workspace: Workspace) -> None:
     """An agent may invent ids; none of them is stored."""
     before = set(workspace.core.redis.scan_iter("message:*"))
-    report(workspace, event("token", text="a"))
+    assert workspace.report(event("token", text="a")).status_code == 204
     assert not workspace.core.inbox.answer_begins(workspace.uuid, "m2", time.time())
     assert set(workspace.core.redis.scan_iter("message:*")) == before
     assert times(workspace)[FIRST_TOKEN][0] == 0
 
 
 def test_a_failed_prompt_has_no_answer_to_measure(workspace: Workspace) -> None:
-    workspace.core.inbox.take(workspace.uuid, "a prompt", "m1", now=time.time())
-    report(workspace, event("failed", reason="It was canceled."))
+    workspace.take(delivered=False)
+    assert workspace.report(event("failed", reason="It was canceled.")).status_code == 204
     assert times(workspace)[ANSWERED][0] == 0
 
 

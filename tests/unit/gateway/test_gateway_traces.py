@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from app.gateway import provider
@@ -10,6 +12,11 @@ from tests.unit.gateway.helpers import USER, GatewayMaker, Workspace
 from tests.unit.process.test_tracing import PARENT, Spans
 
 CANARY = "canary-text"
+
+
+def traced(workspace: Workspace, **more: Any) -> Any:
+    """The answer to a request for a completion within a trace."""
+    return workspace.call("POST", "/llm/v1/chat/completions", json=more, headers={"traceparent": PARENT})
 
 
 def attributes(spans: Spans, name: str) -> dict[str, object]:
@@ -28,13 +35,7 @@ def test_a_call_of_the_model_is_a_span_with_its_tokens(
     answer = workspace.ask(messages=said, stream=stream, model=CANARY)
     assert answer.status_code == 200 and spans.all() == {}, "no trace begins here"
     model.script(Answer(text=CANARY))
-    answer = workspace.call(
-        "POST",
-        "/llm/v1/chat/completions",
-        json={"messages": said, "stream": stream, "model": CANARY},
-        headers={"traceparent": PARENT},
-    )
-    assert answer.status_code == 200
+    assert traced(workspace, messages=said, stream=stream, model=CANARY).status_code == 200
     found = spans.all()
     call, served = found["chat forced-model"], found["POST /llm/v1/chat/completions"]
     assert call.parent is not None and served.context is not None
@@ -52,7 +53,5 @@ def test_a_refusal_of_the_model_is_a_failed_span(
     monkeypatch.setattr(provider, "RETRIES", 0)
     workspace = Workspace(make_gateway())
     model.script(Answer(status=400))
-    workspace.call(
-        "POST", "/llm/v1/chat/completions", json={"messages": [], "x": CANARY}, headers={"traceparent": PARENT}
-    )
+    traced(workspace, messages=[], x=CANARY)
     assert attributes(spans, "chat forced-model")["error.type"] == "400"

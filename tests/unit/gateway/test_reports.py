@@ -9,53 +9,63 @@ import pytest
 from app.agent.protocol import REPORT_EVENTS, Event
 from app.core.errors import InvalidRequest
 from app.gateway.reports import ESCAPED, RESPONSE_MAX, TEXT_MAX, Report, fitted, shown
+from tests.unit.gateway.helpers import event
 
 
 def token(text, message_id="m1"):
-    return {"type": "token", "message_id": message_id, "data": {"text": text}}
+    return event("token", message_id, text=text)
 
 
 def runs(*events):
     """Each run as (type, message, data) triples; an end as one triple."""
 
-    def plain(event):
-        return (event.type, event.message_id, dict(event.data))
+    def plain(each):
+        return (each.type, each.message_id, dict(each.data))
 
     found = Report.from_json({"events": list(events)}).runs()
-    return [plain(run) if isinstance(run, Event) else [plain(event) for event in run] for run in found]
+    return [plain(run) if isinstance(run, Event) else [plain(each) for each in run] for run in found]
 
 
-def test_tokens_that_follow_one_another_are_one_event():
+def part(kind, message_id="m1", **data):
+    return (kind, message_id, data)
+
+
+CALL = {"name": "read", "arguments": {}, "call_id": "c"}
+END = {"response": {"text": "done"}}
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        pytest.param(
+            [token("a"), token("b", "m2")],
+            [[part("token", text="a"), part("token", "m2", text="b")]],
+            id="of different messages they stay apart",
+        ),
+        pytest.param(
+            [token("a"), event("token", text="b", again=True), token("c"), token("d")],
+            [[part("token", text="a"), part("token", text="b", again=True), part("token", text="cd")]],
+            id="one that begins a text anew stays by itself",
+        ),
+        pytest.param(
+            [token("x" * 3_000), token("y" * 3_000)],
+            [[part("token", text="x" * 3_000), part("token", text="y" * 3_000)]],
+            id="up to a size",
+        ),
+        pytest.param(
+            [token("a"), event("tool_call", **CALL), event("processed", **END), token("b", "m2")],
+            [
+                [part("token", text="a"), part("tool_call", **CALL)],
+                part("processed", **END),
+                [part("token", "m2", text="b")],
+            ],
+            id="in order around an end",
+        ),
+    ],
+)
+def test_tokens_that_follow_one_another_are_put_together(events, expected):
     """A stream of a session holds a bounded number of events."""
-    assert runs(token("a"), token("b"), token("c")) == [[("token", "m1", {"text": "abc"})]]
-
-
-def test_tokens_of_different_messages_stay_apart():
-    assert runs(token("a"), token("b", "m2")) == [[("token", "m1", {"text": "a"}), ("token", "m2", {"text": "b"})]]
-
-
-def test_a_token_that_begins_a_text_anew_stays_by_itself():
-    """Else what came before it could not be told from what comes after."""
-    anew = {"type": "token", "message_id": "m1", "data": {"text": "b", "again": True}}
-    (run,) = runs(token("a"), anew, token("c"), token("d"))
-    assert [data for _, _, data in run] == [{"text": "a"}, {"text": "b", "again": True}, {"text": "cd"}]
-
-
-def test_tokens_are_put_together_up_to_a_size():
-    """Every character arrives once and in order."""
-    (run,) = runs(*[token("x" * 3_000), token("y" * 3_000)])
-    assert [data["text"] for _, _, data in run] == ["x" * 3_000, "y" * 3_000]
-
-
-def test_the_order_of_events_is_kept_around_an_end():
-    call = {"type": "tool_call", "message_id": "m1", "data": {"name": "read", "arguments": {}, "call_id": "c"}}
-    end = {"type": "processed", "message_id": "m1", "data": {"response": {"text": "done"}}}
-    order = runs(token("a"), call, end, token("b", "m2"))
-    assert [run[0] if isinstance(run, tuple) else [kind for kind, _, _ in run] for run in order] == [
-        ["token", "tool_call"],
-        "processed",
-        ["token"],
-    ]
+    assert runs(*events) == expected
 
 
 def test_only_what_is_meant_for_the_stream_reaches_it_and_no_long_text():
@@ -91,10 +101,7 @@ def test_what_an_event_takes_in_memory_is_bounded(character):
     """However many bytes JSON makes of a character: a workspace chooses its texts."""
     for kind, data in (
         ("token", {"text": character * 99_999}),
-        (
-            "tool_call",
-            {"name": character * 9_999, "arguments": {"a": character * 99_999}, "call_id": character * 9_999},
-        ),
+        ("tool_call", dict.fromkeys(("name", "call_id"), character * 9_999) | {"arguments": {"a": character * 99_999}}),
         ("tool_result", {"name": [character] * 9_999, "ok": character * 9_999, "text": character * 99_999}),
     ):
         assert len(json.dumps(shown(Event(kind, "m1", data)))) < 5 * TEXT_MAX

@@ -9,19 +9,20 @@ from app.gateway.retries import LONGEST_DELAY, error_code, parse_retry_after, re
 NOW = 1_763_625_600.0  # Thu, 20 Nov 2025 08:00:00 GMT
 
 
+NO_MONEY = b'{"error": {"message": "...", "code": "insufficient_quota"}}'
+
+
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 529])
 def test_not_now_is_worth_another_try(status):
     assert worth_retrying(status, b"{}")
 
 
-@pytest.mark.parametrize("status", [200, 301, 400, 401, 403, 404, 413, 422])
-def test_never_is_not(status):
-    assert not worth_retrying(status, b"{}")
-
-
-def test_an_empty_account_is_not_asked_again():
-    """It is a 429 as well, but no waiting fills it."""
-    assert not worth_retrying(429, b'{"error": {"message": "...", "code": "insufficient_quota"}}')
+@pytest.mark.parametrize(
+    ("status", "body"), [*((each, b"{}") for each in (200, 301, 400, 401, 403, 404, 413, 422)), (429, NO_MONEY)]
+)
+def test_never_is_not(status, body):
+    """No waiting fills an empty account, though it is a 429."""
+    assert not worth_retrying(status, body)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'"x"', b'{"error": "text"}', b'{"error": null}', b"\xff"])
@@ -30,13 +31,10 @@ def test_a_body_that_is_no_error_has_no_code(body):
     assert error_code(body) == ""
 
 
-def test_waits_double_and_are_spread():
+def test_waits_double_up_to_a_limit_and_are_spread():
     """Half of it is chance, so that those who were refused together don't come back together."""
     assert [retry_delay(attempt, None, 1.0) for attempt in range(4)] == [0.5, 1.0, 2.0, 4.0]
     assert [retry_delay(attempt, None, 0.0) for attempt in range(4)] == [0.25, 0.5, 1.0, 2.0]
-
-
-def test_waits_have_an_end():
     assert retry_delay(1000, None, 1.0) == LONGEST_DELAY
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import redis
 from flask import Flask
 
 from app.core.redis import task_queue
 from app.core.service import NewSession
 from app.core.sessions.model import Status
-from app.core.sessions.store import SessionStore
 from tests.unit.gateway.helpers import USER, GatewayMaker, parts_of
 from tests.world import FakeTasks, World
 
@@ -64,6 +62,22 @@ class Life:
         self.world.work()
         self.up()
 
+    def sleep(self) -> None:
+        self.world.sessions.sleep(self.uuid)
+        self.world.work()
+
+    def revoke(self) -> None:
+        self.world.sessions.revoke(self.uuid)
+
+    def lose_redis(self) -> None:
+        """Its workspace is adopted."""
+        self.world.core.redis.flushall()
+        self.world.sweeps.reconcile()
+
+    def replaced(self, *ended: str) -> bool:
+        """Whether these tokens are good no more, and the one in the workspace is."""
+        return [self.good(each) for each in (*ended, self.held())] == [False] * len(ended) + [True]
+
 
 @pytest.fixture
 def life(world: World, app: Flask) -> Life:
@@ -85,15 +99,15 @@ def test_a_stolen_token_ends_with_a_sleep_and_stays_so_after_the_wake(life: Life
     assert not life.good(stolen)
     life.wake()
     assert life.held() != stolen
-    assert (life.good(stolen), life.good(life.held())) == (False, True)
+    assert life.replaced(stolen)
 
 
 def test_a_stolen_token_ends_with_a_revoke_at_once_and_the_agent_that_runs_gets_another(life: Life) -> None:
     stolen = life.held()
-    life.world.sessions.revoke(life.uuid)
+    life.revoke()
     assert not life.good(stolen)
     assert task_queue.RENEW_TOKEN in life.world.work()
-    assert (life.good(stolen), life.good(life.held())) == (False, True)
+    assert life.replaced(stolen)
 
 
 @pytest.mark.parametrize("backup", [True, False])
@@ -107,10 +121,9 @@ def test_a_stolen_token_ends_with_a_delete(life: Life, backup: bool) -> None:
 def test_an_ended_token_is_refused_with_what_to_do(life: Life, app: Flask) -> None:
     """It says neither whose the session is nor what its epoch is now."""
     stolen = life.held()
-    life.world.sessions.revoke(life.uuid)
+    life.revoke()
     answer = app.test_client().get(ASKED[1], headers={"Authorization": f"Bearer {stolen}"})
-    assert answer.status_code == 401
-    assert answer.json is not None
+    assert answer.status_code == 401 and answer.json is not None
     assert "token" in answer.json["detail"] and "file" in answer.json["detail"]
     assert (answer.headers["WWW-Authenticate"], answer.headers["Retry-After"]) == ("Bearer", "1")
     assert USER not in answer.text
@@ -146,16 +159,15 @@ def test_a_sleep_that_is_broken_off_after_all_had_ended_leaves_what_the_next_sta
         with pytest.raises(Killed):
             life.world.work()
     life.wake()
-    assert (life.good(stolen), life.good(life.held())) == (False, True)
+    assert life.replaced(stolen)
 
 
 def test_a_start_without_the_manager_finds_a_token_that_is_good(life: Life) -> None:
     """KEDA scales it up by itself: what is there for its agent was left by the sleep."""
     stolen = life.held()
-    life.world.sessions.sleep(life.uuid)
-    life.world.work()
+    life.sleep()
     by_keda = life.held()
-    assert (life.good(stolen), life.good(by_keda)) == (False, True)
+    assert life.replaced(stolen)
     workspace = life.world.runtime.workspaces[life.uuid]
     workspace.running = workspace.ready = True
     life.world.look(life.uuid)
@@ -188,47 +200,38 @@ def test_what_somebody_else_stopped_has_a_token_that_ends(life: Life) -> None:
     assert life.good(life.held()), "for whoever starts it next"
 
 
-def test_a_workspace_that_is_adopted_keeps_its_token(life: Life, redis_client: redis.Redis) -> None:
+def test_a_workspace_that_is_adopted_keeps_its_token(life: Life) -> None:
     """Redis has lost everything; what runs goes on."""
-    life.world.sessions.revoke(life.uuid)
+    life.revoke()
     life.world.work()
     stolen, held = life.world.core.credentials.token(life.uuid, 1), life.held()
-    redis_client.flushall()
-    life.world.sweeps.reconcile()
+    life.lose_redis()
     life.world.work()
     life.up()
     assert life.held() == held
-    assert (life.good(stolen), life.good(held)) == (False, True)
+    assert life.replaced(stolen)
 
 
-def test_a_sleeping_workspace_that_is_adopted_has_the_token_of_its_next_start(
-    life: Life, redis_client: redis.Redis
-) -> None:
+def test_a_sleeping_workspace_that_is_adopted_has_the_token_of_its_next_start(life: Life) -> None:
     stolen = life.held()
-    life.world.sessions.sleep(life.uuid)
-    life.world.work()
-    redis_client.flushall()
-    life.world.sweeps.reconcile()
-    assert (life.good(stolen), life.good(life.held())) == (False, True)
+    life.sleep()
+    life.lose_redis()
+    assert life.replaced(stolen)
     life.wake()
-    assert (life.good(stolen), life.good(life.held())) == (False, True)
+    assert life.replaced(stolen)
 
 
 @pytest.mark.parametrize("asleep", [False, True])
-def test_a_workspace_of_unknown_epoch_that_is_adopted_gets_a_token(
-    life: Life, redis_client: redis.Redis, asleep: bool
-) -> None:
+def test_a_workspace_of_unknown_epoch_that_is_adopted_gets_a_token(life: Life, asleep: bool) -> None:
     """Redis was lost before anybody told the workspace its epoch."""
     if asleep:
-        life.world.sessions.sleep(life.uuid)
-        life.world.work()
+        life.sleep()
     life.world.runtime.workspaces[life.uuid].epoch = 0
     stolen = life.held()
-    redis_client.flushall()
-    life.world.sweeps.reconcile()
+    life.lose_redis()
     assert not life.good(stolen)
     life.wake()
-    assert (life.good(stolen), life.good(life.held())) == (False, True)
+    assert life.replaced(stolen)
 
 
 def test_a_revoke_while_it_goes_to_sleep_leaves_two_ended_tokens(life: Life) -> None:
@@ -236,14 +239,14 @@ def test_a_revoke_while_it_goes_to_sleep_leaves_two_ended_tokens(life: Life) -> 
     first = life.held()
     life.world.sessions.sleep(life.uuid)
     sleep = life.world.tasks.sent.pop()
-    life.world.sessions.revoke(life.uuid)
+    life.revoke()
     life.world.work()
     second = life.held()
-    assert (life.good(first), life.good(second)) == (False, True)
+    assert life.replaced(first)
     life.world.tasks.sent.append(sleep)
     life.world.work()
     assert life.world.get(life.uuid).settled == life.world.get(life.uuid).generation
-    assert [life.good(each) for each in (first, second, life.held())] == [False, False, True]
+    assert life.replaced(first, second)
 
 
 def test_a_revoke_of_a_sleeping_session_leaves_what_its_next_start_is_given(world: World, app: Flask) -> None:
@@ -270,7 +273,7 @@ def test_a_restored_session_has_a_token_of_its_own(life: Life) -> None:
 
 def test_an_agent_whose_renewal_was_lost_gets_its_token_by_calling(life: Life) -> None:
     """A message that is lost is made up for by the next call; many calls make one."""
-    life.world.sessions.revoke(life.uuid)
+    life.revoke()
     life.world.tasks.lose_all()
     assert not life.good(life.held())
     assert not life.good(life.held())
@@ -283,8 +286,7 @@ def test_an_agent_whose_renewal_was_lost_gets_its_token_by_calling(life: Life) -
 def test_an_ended_token_of_a_session_that_is_not_up_sets_nothing_going(life: Life) -> None:
     """Nobody is there who could want another."""
     stolen = life.held()
-    life.world.sessions.sleep(life.uuid)
-    life.world.work()
+    life.sleep()
     assert not life.good(stolen)
     assert life.sent() == []
 
@@ -313,12 +315,11 @@ def test_the_last_epoch_counts_where_two_renew_at_once(life: Life, monkeypatch: 
         life.world.tasks.lose_all()
         renewed(uuid, epoch)
 
-    life.world.sessions.revoke(life.uuid)
+    life.revoke()
     monkeypatch.setattr(runtime, "renew", while_another_comes)
     life.world.work()
     assert life.good(life.held())
 
 
-def test_a_session_begins_with_an_epoch(world: World, redis_client: redis.Redis) -> None:
-    uuid = world.sessions.create(NewSession(user_id="ada")).uuid
-    assert SessionStore(redis_client).get(uuid).epoch == 1
+def test_a_session_begins_with_an_epoch(world: World) -> None:
+    assert world.get(world.sessions.create(NewSession(user_id="ada")).uuid).epoch == 1

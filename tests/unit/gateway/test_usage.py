@@ -10,32 +10,42 @@ import pytest
 from app.core.prompts.token_usage import Tokens
 from app.gateway.usage import THOUGHTS_PER_SECOND, Meter
 
+DONE = b"data: [DONE]\n\n"
+
 
 def chunk(**fields):
     return f"data: {json.dumps({'choices': [], **fields})}\n\n".encode()
 
 
-def test_the_last_chunk_says_what_it_took():
-    """The chunks before carry `usage: null`."""
-    meter = Meter(1000)
-    meter.see(chunk(usage=None) + chunk(usage={"prompt_tokens": 12, "completion_tokens": 3}) + b"data: [DONE]\n\n")
-    assert meter.tokens() == Tokens(12, 3)
+@pytest.mark.parametrize(
+    ("lines", "tokens"),
+    [
+        pytest.param(
+            [chunk(usage=None) + chunk(usage={"prompt_tokens": 12, "completion_tokens": 3}) + DONE],
+            Tokens(12, 3),
+            id="the last chunk says it, those before it null",
+        ),
+        pytest.param(
+            [b'data:{"usage":{"prompt_tokens":1,"completion_tokens":2}}\r\n\r\ndata:[DONE]\r\n\r\n'],
+            Tokens(1, 2),
+            id="no blank after the colon",
+        ),
+        pytest.param(
+            [*(chunk(usage={"prompt_tokens": 12, "completion_tokens": each}) for each in (1, 2, 3)), DONE],
+            Tokens(12, 3),
+            id="counted along with every chunk",
+        ),
+        pytest.param(
+            [*[chunk()] * 7, DONE], Tokens(100, 7, estimated=107), id="no figures: a token for 4 bytes, and each chunk"
+        ),
+    ],
+)
+def test_what_an_answer_took_is_read_or_estimated(lines, tokens):
+    meter = Meter(400)
+    for each in lines:
+        meter.see(each)
+    assert meter.tokens() == tokens
     assert meter.done
-
-
-def test_the_blank_after_the_colon_is_optional():
-    """Providers differ."""
-    meter = Meter(1000)
-    meter.see(b'data:{"usage":{"prompt_tokens":1,"completion_tokens":2}}\r\n\r\ndata:[DONE]\r\n\r\n')
-    assert (meter.tokens(), meter.done) == (Tokens(1, 2), True)
-
-
-def test_the_last_of_several_figures_stands():
-    """Some providers count along with every chunk."""
-    meter = Meter(1000)
-    for completion in (1, 2, 3):
-        meter.see(chunk(usage={"prompt_tokens": 12, "completion_tokens": completion}))
-    assert meter.tokens() == Tokens(12, 3)
 
 
 def test_a_model_that_writes_of_usage_counts_nothing():
@@ -47,22 +57,13 @@ def test_a_model_that_writes_of_usage_counts_nothing():
     assert not meter.done
 
 
-def test_without_figures_it_is_estimated_and_says_so():
-    """A token for four bytes of the prompt, and one for each chunk."""
-    meter = Meter(400)
-    for _ in range(7):
-        meter.see(chunk())
-    meter.see(b"data: [DONE]\n\n")
-    assert meter.tokens() == Tokens(100, 7, estimated=107)
-
-
 def test_long_chunks_are_estimated_by_their_text():
     """Some providers send a sentence at a time."""
     meter = Meter(400)
     meter.see(chunk(text=""))
     for _ in range(5):
         meter.see(chunk(text="x" * 4_000))
-    meter.see(b"data: [DONE]\n\n")
+    meter.see(DONE)
     assert 4_900 < meter.tokens().completion < 5_100
 
 
@@ -99,7 +100,7 @@ def test_a_count_along_the_way_is_a_lower_bound():
     running = chunk(usage={"prompt_tokens": 90, "completion_tokens": 40})
     assert left(0.0, running) == Tokens(90, 40)
     assert left(0.0, running, most_tokens=100) == Tokens(90, 100, estimated=60)
-    assert left(0.0, running, b"data: [DONE]\n\n", most_tokens=100) == Tokens(90, 40)
+    assert left(0.0, running, DONE, most_tokens=100) == Tokens(90, 40)
 
 
 def test_a_provider_that_cuts_an_answer_charges_what_was_seen():
