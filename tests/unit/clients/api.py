@@ -74,14 +74,11 @@ class Body(httpx.SyncByteStream):
         yield from self._parts
 
 
-class Broken(httpx.SyncByteStream):
-    """A body that breaks off after these parts."""
-
-    def __init__(self, *parts: bytes) -> None:
-        self._parts = parts
+class Broken(Body):
+    """A body that breaks off after its parts."""
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self._parts
+        yield from super().__iter__()
         raise httpx.ReadError("the connection was reset")
 
 
@@ -96,6 +93,21 @@ def stream(*events: str, breaks: bool = False) -> httpx.Response:
     if breaks:
         return httpx.Response(200, headers=headers, stream=Broken(*(event.encode() for event in events)))
     return httpx.Response(200, headers=headers, text="".join(events))
+
+
+def state(event_id: str, status: str, **more: Any) -> str:
+    """A change of a session's state as it is sent."""
+    return sse(event_id, "state", status=status, **more)
+
+
+def scaled_down(status: str, code: int = 200) -> httpx.Response:
+    """The answer to a sleep that is waited for."""
+    return answer({"uuid": UUID, "action": "scale_down", "status": status}, code)
+
+
+def queued(name: str, **more: Any) -> httpx.Response:
+    """The answer to an action that goes on."""
+    return answer({"uuid": UUID, "action": name, "status": "queued", **more}, 202)
 
 
 def action(name: str, status: str = "success") -> httpx.Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from workspaces.cli.app import app
 from workspaces.cli.context import State, run
 
 Sessionctl = Callable[..., "Ended"]
-"""Runs sessionctl on a transport with these arguments, as its `main` does."""
+"""Runs sessionctl on a transport with these arguments, as its `main` does; `typed` is what a person answers."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ def sessionctl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     for name, text in {"API_URL": URL, "API_KEY": KEY, "TERM": "dumb", "COLUMNS": "200"}.items():
         monkeypatch.setenv(name, text)
 
-    def ended(transport: httpx.BaseTransport, *arguments: str) -> Ended:
+    def ended(transport: httpx.BaseTransport, *arguments: str, typed: str = "") -> Ended:
+        if typed:
+            monkeypatch.setattr("sys.stdin", io.StringIO(typed))
         command = typer.main.get_command(app)
         code: object
         try:

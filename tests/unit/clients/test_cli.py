@@ -5,67 +5,50 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import typer
-from typer.testing import CliRunner, Result
 
-from tests.unit.clients.api import TIME, UUID, Api, Body, action, session, sse, stream
-from tests.unit.clients.api import answer as answered
+from tests.unit.clients.api import (
+    TIME,
+    URL,
+    UUID,
+    Api,
+    Body,
+    Turn,
+    action,
+    answer,
+    created,
+    problem,
+    session,
+    sse,
+    stream,
+)
 from tests.unit.clients.conftest import Sessionctl
 from workspaces.cli.app import app
-from workspaces.cli.context import EXIT_CODES, State, run
+from workspaces.cli.context import EXIT_CODES
 from workspaces.cli.doctor import examine, reach
 from workspaces.client import Workspaces
 from workspaces.errors import WorkspacesError
 
-Handler = Callable[[httpx.Request], httpx.Response]
-
-SESSION: dict[str, Any] = {
-    "uuid": "k3v9x2ab",
-    "user_id": "ada\x1b[31m[bold]",
-    "status": "sleeping",
-    "created_at": "2026-01-01T10:00:00Z",
-    "last_activity": None,
-    "expires_at": None,
-    "workspace_url": "https://vs-code-k3v9x2ab.example.com",
-    "reason": None,
-    "reason_code": None,
-    "labels": {},
-}
+SESSION = {"uuid": UUID, "user_id": "ada\x1b[31m[bold]", "status": "sleeping", "created_at": TIME, "new": 1}
 HEALTH: dict[str, Any] = {
     "status": "healthy",
     "version": "0.2.0",
     "redis": "connected",
-    "redis_memory": None,
     "kubernetes": "connected",
     "workers": 4,
     "runtime": "local",
-    "network_policies": None,
-    "warnings": [],
-    "observer_age_seconds": 0.1,
     "timestamp": "2026-01-01T10:00:00Z",
 }
-
-
-@pytest.fixture(autouse=True)
-def configured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("API_URL", "https://api.example.com")
-    monkeypatch.setenv("API_KEY", "a-key-of-the-tests")
-    monkeypatch.setenv("TERM", "dumb")
-
-
-def call(handler: Handler, *arguments: str) -> Result:
-    return CliRunner().invoke(app, arguments, obj=State(None, httpx.MockTransport(handler)))
-
-
-def problem(status: int, code: str) -> Handler:
-    body = {"title": "x", "status": status, "detail": f"It is {code}.", "error": code, "request_id": "r-1"}
-    return lambda _: httpx.Response(status, json=body, headers={"content-type": "application/problem+json"})
+POINT = "p000000000000001"
+COMMANDS = """
+create list status metrics open wake sleep revoke delete chat events backups backup restore download decrypt
+dead-letters costs audit recover recovery doctor restore-points restore-point rollback fork
+"""
 
 
 def commands() -> list[tuple[str, ...]]:
@@ -77,67 +60,46 @@ def commands() -> list[tuple[str, ...]]:
     return found
 
 
-@pytest.mark.parametrize("command", commands(), ids=" ".join)
-def test_the_help_of_each_command_has_an_example(command: tuple[str, ...]) -> None:
-    text = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200"}).output
-    assert re.search(rf"Example: sessionctl {' '.join(command)}( |\b)", text)
+def page(*rows: dict[str, Any]) -> httpx.Response:
+    return answer({"total": len(rows), "sessions": rows, "next_cursor": None})
 
 
 def test_all_commands_are_there() -> None:
-    names = {name for name, *_ in commands()}
-    wanted = (
-        "create list status metrics open wake sleep revoke delete chat events backups backup restore download decrypt "
-        "dead-letters costs audit recover recovery"
-    )
-    assert names == {
-        *wanted.split(),
-        "doctor",
-        "restore-points",
-        "restore-point",
-        "rollback",
-        "fork",
-        "recover",
-        "recovery",
-    }
-
-
-def test_what_a_workspace_uses_is_shown_with_the_most_of_the_hour() -> None:
-    used = {"cpu": 0.25, "memory_bytes": 300_000_000, "disk_bytes": 1_200_000_000}
-    most = {"cpu": 1.5, "memory_bytes": 900_000_000, "disk_bytes": 1_200_000_000}
-    hour = [{"at": "2026-01-01T10:00:00Z", **each} for each in (used, most, used)]
-    chat_ms: dict[str, int | None] = {"p50": 3_000, "p95": 4_000}
-    tokens = {"prompt": 12_000, "completion": 300}
-    told = {"uuid": "k3v9x2ab", "now": used, "hour": hour, "chat_ms": chat_ms, "tokens": tokens}
-    answer = {**told, "timestamp": "2026-01-01T11:00:00Z"}
-    shown = call(lambda _: httpx.Response(200, json=answer), "metrics", "k3v9x2ab").output
-    for words in (
-        "0.25 cores",
-        "1.50 at the most",
-        "300 MB",
-        "900 MB at the most",
-        "half within 3000 ms",
-        "12,000 read",
-    ):
-        assert words in shown
-    chat_ms |= {"p50": None, "p95": None}
-    assert "within" not in call(lambda _: httpx.Response(200, json=answer), "metrics", "k3v9x2ab").output
-
-
-@pytest.mark.parametrize(("options", "sent"), [([], b""), (["--restart"], b'{"restart":true}')])
-def test_access_is_revoked_with_a_restart_where_that_is_asked_for(options: list[str], sent: bytes) -> None:
-    asked: list[httpx.Request] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(request)
-        return httpx.Response(200, json={"uuid": "abcd1234", "action": "revoke", "status": "success"})
-
-    assert call(answer, "revoke", "abcd1234", *options).exit_code == 0
-    assert [(each.url.path, each.content) for each in asked] == [("/session/abcd1234/revoke", sent)]
+    assert {name for name, *_ in commands()} == set(COMMANDS.split())
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
-def test_each_command_has_json(command: tuple[str, ...]) -> None:
-    assert "--json" in CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200"}).output
+def test_each_command_has_json_and_an_example_in_its_help(sessionctl: Sessionctl, command: tuple[str, ...]) -> None:
+    text = sessionctl(Api(), *command, "--help").out
+    assert re.search(rf"Example: sessionctl {' '.join(command)}( |\b)", text)
+    assert "--json" in text
+
+
+def test_what_a_workspace_uses_is_shown_with_the_most_of_the_hour(sessionctl: Sessionctl) -> None:
+    used = {"cpu": 0.25, "memory_bytes": 300_000_000, "disk_bytes": 1_200_000_000}
+    most = {"cpu": 1.5, "memory_bytes": 900_000_000, "disk_bytes": 1_200_000_000}
+    hour = [{"at": TIME, **each} for each in (used, most, used)]
+    tokens = {"prompt": 12_000, "completion": 300}
+    told = {"uuid": UUID, "now": used, "hour": hour, "tokens": tokens, "timestamp": TIME}
+    shown = sessionctl(Api(answer(told | {"chat_ms": {"p50": 3_000, "p95": 4_000}})), "metrics", UUID).out
+    amounts = ("0.25 cores", "1.50 at the most", "300 MB", "900 MB at the most")
+    for words in (*amounts, "half within 3000 ms", "12,000 read"):
+        assert words in shown
+    assert "within" not in sessionctl(Api(answer(told | {"chat_ms": {"p50": None, "p95": None}})), "metrics", UUID).out
+
+
+@pytest.mark.parametrize(("options", "sent"), [([], b""), (["--restart"], b'{"restart":true}')])
+def test_access_is_revoked_with_a_restart_where_that_is_asked_for(
+    sessionctl: Sessionctl, options: list[str], sent: bytes
+) -> None:
+    api = Api(action("revoke"))
+    assert sessionctl(api, "revoke", UUID, *options).code == 0
+    assert [(each.url.path, each.content) for each in api.requests] == [(f"/session/{UUID}/revoke", sent)]
+
+
+def test_a_revocation_as_json_is_the_answer(sessionctl: Sessionctl) -> None:
+    ended = sessionctl(Api(action("revoke")), "revoke", UUID, "--json")
+    assert json.loads(ended.out) == {"uuid": UUID, "action": "revoke", "status": "success"}
 
 
 def test_a_download_as_json_says_where_it_is(sessionctl: Sessionctl, tmp_path: Path) -> None:
@@ -156,29 +118,23 @@ def test_a_download_into_a_folder_that_is_not_there_says_so(sessionctl: Sessionc
     assert "Traceback" not in ended.err
 
 
-def test_a_revocation_as_json_is_the_answer(sessionctl: Sessionctl) -> None:
-    ended = sessionctl(Api(action("revoke")), "revoke", UUID, "--json")
-    assert json.loads(ended.out) == {"uuid": UUID, "action": "revoke", "status": "success"}
-
-
 # Dead letters
 
 
 def test_dead_letters_are_listed_with_why(sessionctl: Sessionctl) -> None:
     letter = {"id": "0123456789abcdef", "at": TIME, "task": "wake", "uuid": UUID, "tries": 5, "reason": "no such image"}
-    ended = sessionctl(
-        Api(answered({"total": 1, "dead_letters": [letter], "next_cursor": None})), "dead-letters", "list"
-    )
+    api = Api(*(answer({"total": len(each), "dead_letters": each, "next_cursor": None}) for each in ([letter], [])))
+    ended = sessionctl(api, "dead-letters", "list")
     for words in ("0123456789abcdef", "wake", UUID, "5", "no such image"):
         assert words in ended.out
-    none = sessionctl(Api(answered({"total": 0, "dead_letters": [], "next_cursor": None})), "dead-letters", "list")
+    none = sessionctl(api, "dead-letters", "list")
     assert (none.out, "no task was given up" in none.err) == ("", True)
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
 def test_a_dead_letter_is_retried(sessionctl: Sessionctl, options: tuple[str, ...]) -> None:
     body = {"id": "d1", "uuid": UUID, "task": "wake", "status": "waking"}
-    api = Api(answered(body, 202))
+    api = Api(answer(body, 202))
     ended = sessionctl(api, "dead-letters", "retry", "d1", *options)
     assert (api.requests[0].method, api.requests[0].url.path) == ("POST", "/dead-letters/d1/retry")
     assert json.loads(ended.out) == body if options else f"wake of session {UUID}" in ended.err
@@ -190,11 +146,6 @@ def test_a_dead_letter_is_dropped(sessionctl: Sessionctl, options: tuple[str, ..
     ended = sessionctl(api, "dead-letters", "drop", "d1", *options)
     assert (ended.code, api.requests[0].method, api.requests[0].url.path) == (0, "DELETE", "/dead-letters/d1")
     assert json.loads(ended.out) == {"id": "d1", "status": "dropped"} if options else "Dropped." in ended.err
-
-
-def test_a_dead_letter_that_is_gone_is_not_found(sessionctl: Sessionctl) -> None:
-    gone = sessionctl(httpx.MockTransport(problem(404, "dead_letter_not_found")), "dead-letters", "drop", "d1")
-    assert gone.code == 4
 
 
 # Following a session
@@ -214,222 +165,161 @@ def test_events_are_shown_until_the_session_ends(sessionctl: Sessionctl) -> None
     assert lines[1]["data"]["status"] == "terminated"
 
 
-def test_a_list_shows_texts_of_tenants_as_they_are_without_control_characters() -> None:
-    result = call(lambda _: httpx.Response(200, json={"total": 1, "sessions": [SESSION], "next_cursor": None}), "list")
-    assert result.exit_code == 0
-    assert "\x1b" not in result.output
-    assert "ada\N{REPLACEMENT CHARACTER}[31m[bold]" in result.output
+def test_a_list_shows_texts_of_tenants_as_they_are_without_control_characters(sessionctl: Sessionctl) -> None:
+    ended = sessionctl(Api(page(SESSION)), "list")
+    assert ended.code == 0
+    assert "\x1b" not in ended.out + ended.err
+    assert "ada\N{REPLACEMENT CHARACTER}[31m[bold]" in ended.out
 
 
-def test_json_is_what_the_api_answered() -> None:
-    answer = {"total": 1, "sessions": [SESSION | {"new": 1}], "next_cursor": None}
-    result = call(lambda _: httpx.Response(200, json=answer), "list", "--json")
-    assert json.loads(result.output) == answer["sessions"]
+def test_json_is_what_the_api_answered(sessionctl: Sessionctl) -> None:
+    assert json.loads(sessionctl(Api(page(SESSION)), "list", "--json").out) == [SESSION]
 
 
-def test_filters_and_limits_reach_the_api() -> None:
-    asked: list[httpx.URL] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(request.url)
-        return httpx.Response(200, json={"total": 0, "sessions": [], "next_cursor": None})
-
+def test_filters_and_limits_reach_the_api(sessionctl: Sessionctl) -> None:
+    api = Api(page())
     given = ("--label", "a=1", "--label", "b=2", "--search", "ada", "--tier", "archived", "--limit", "7")
-    result = call(answer, "list", *given)
-    assert "Create one with" in result.output
-    assert asked[0].params.get_list("label") == ["a=1", "b=2"]
-    assert asked[0].params["tier"] == "archived"
-    assert (asked[0].params["q"], asked[0].params["limit"]) == ("ada", "8"), "one more tells whether there are more"
+    assert "Create one with" in sessionctl(api, "list", *given).err
+    params = api.requests[0].url.params
+    assert params.get_list("label") == ["a=1", "b=2"]
+    assert params["tier"] == "archived"
+    assert (params["q"], params["limit"]) == ("ada", "8"), "one more tells whether there are more"
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "exit_code"),
-    [(404, "session_not_found", 4), (401, "unauthorized", 3), (409, "illegal_state", 1), (400, "invalid_request", 1)],
+    ("command", "status", "code", "exit_code"),
+    [
+        (("status", UUID), 404, "session_not_found", 4),
+        (("status", UUID), 401, "unauthorized", 3),
+        (("status", UUID), 409, "illegal_state", 1),
+        (("status", UUID), 400, "invalid_request", 1),
+        (("dead-letters", "drop", "d1"), 404, "dead_letter_not_found", 4),
+    ],
 )
 def test_errors_are_one_sentence_and_an_exit_code(
-    status: int, code: str, exit_code: int, capsys: pytest.CaptureFixture[str]
+    sessionctl: Sessionctl, command: tuple[str, ...], status: int, code: str, exit_code: int
 ) -> None:
-    def program() -> None:
-        typer.main.get_command(app).main(
-            ["status", "k3v9x2ab"], obj=State(None, httpx.MockTransport(problem(status, code))), standalone_mode=False
-        )
-
-    assert run(program) == exit_code
-    shown = capsys.readouterr().err
-    assert f"sessionctl: It is {code}." in shown
-    assert "r-1" in shown
-    assert "Traceback" not in shown
+    ended = sessionctl(Api(problem(status, code, f"It is {code}.", request_id="r-1")), *command)
+    assert ended.code == exit_code
+    assert f"sessionctl: It is {code}." in ended.err
+    assert "r-1" in ended.err
+    assert "Traceback" not in ended.err
 
 
 def test_every_error_of_the_client_has_an_exit_code() -> None:
     assert EXIT_CODES[-1][0] is WorkspacesError
 
 
-def test_a_label_that_is_none_is_a_usage_error() -> None:
-    result = call(problem(500, "never_asked"), "create", "ada", "--label", "course")
-    assert result.exit_code == 2
-    assert "NAME=VALUE" in result.output
+def test_a_label_that_is_none_is_a_usage_error(sessionctl: Sessionctl) -> None:
+    ended = sessionctl(Api(), "create", "ada", "--label", "course")
+    assert ended.code == 2
+    assert "NAME=VALUE" in ended.err
 
 
-def test_a_deletion_asks_first() -> None:
-    asked: list[str] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(request.method)
-        return httpx.Response(200, json={"uuid": "k3v9x2ab", "session": SESSION})
-
-    result = CliRunner().invoke(app, ["delete", "k3v9x2ab"], obj=State(None, httpx.MockTransport(answer)), input="n\n")
-    assert result.exit_code == 1
-    assert asked == ["GET"]
+def test_a_deletion_asks_first(sessionctl: Sessionctl) -> None:
+    api = Api(answer(session()))
+    assert sessionctl(api, "delete", UUID, typed="n\n").code == 1
+    assert [each.method for each in api.requests] == ["GET"]
 
 
-def test_an_erasure_asks_first_and_shows_what_it_takes() -> None:
+@pytest.mark.parametrize(("said", "code", "asked"), [("n\n", 1, []), ("y\n", 0, ["DELETE backup=true&erase=true"])])
+def test_an_erasure_asks_first_and_shows_what_it_takes(
+    sessionctl: Sessionctl, said: str, code: int, asked: list[str]
+) -> None:
     """Of a session that has no record any more, too."""
-    asked: list[str] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(f"{request.method} {request.url.query.decode()}")
-        gone = {"uuid": "k3v9x2ab", "status": "terminated", "message": "", "backup": None, "risk": None}
-        return httpx.Response(200, json=gone)
-
-    def erase(said: str) -> int:
-        state = State(None, httpx.MockTransport(answer))
-        result = CliRunner().invoke(app, ["delete", "k3v9x2ab", "--erase"], obj=state, input=said)
-        assert "restore points, conversation?" in result.output
-        return result.exit_code
-
-    assert (erase("n\n"), asked) == (1, [])
-    assert (erase("y\n"), asked) == (0, ["DELETE backup=true&erase=true"])
+    api = Api(answer({"uuid": UUID, "status": "terminated", "message": "", "backup": None, "risk": None}))
+    ended = sessionctl(api, "delete", UUID, "--erase", typed=said)
+    assert "restore points, conversation?" in ended.out + ended.err
+    assert (ended.code, [f"{each.method} {each.url.query.decode()}" for each in api.requests]) == (code, asked)
 
 
-def doctor(handler: Handler) -> dict[str, str]:
-    def make() -> Workspaces:
-        return Workspaces("https://api.example.com", "k" * 16, retries=0, transport=httpx.MockTransport(handler))
+# The doctor
 
-    return {each.check: each.status for each in examine(make)}
+LATE = httpx.ReadTimeout("late")
+HTML = httpx.Response(200, text="<html>")
+PARTS = {"redis": "ok", "workers": "ok", "observer": "ok"}
 
 
-def test_the_doctor_says_that_nothing_is_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    monkeypatch.delenv("API_KEY")
+def doctor(*turns: Turn) -> dict[str, str]:
+    """What it finds, by what was checked, if the health, the diagnosis and the settings are answered so."""
+    return {each.check: each.status for each in examine(lambda: Api(*turns).client(retries=0))}
+
+
+def test_the_doctor_says_that_nothing_is_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("API_URL", URL)
+    monkeypatch.delenv("API_KEY", raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     [finding] = examine(Workspaces.from_env)
     assert (finding.check, finding.status) == ("configuration", "failed")
     assert "API_KEY" in finding.found
 
 
-def test_the_doctor_says_that_nothing_answers() -> None:
-    def refuse(request: httpx.Request) -> httpx.Response:
-        raise httpx.ConnectError("refused", request=request)
-
-    assert doctor(refuse) == {"api": "failed"}
-
-
-def test_the_doctor_says_that_something_else_answers() -> None:
-    assert doctor(lambda _: httpx.Response(200, text="<html>")) == {"api": "failed"}
+@pytest.mark.parametrize("turn", [httpx.ConnectError("refused"), HTML])
+def test_the_doctor_says_that_nothing_or_something_else_answers(turn: Turn) -> None:
+    assert doctor(turn) == {"api": "failed"}
 
 
 def test_without_a_valid_key_the_doctor_goes_by_the_health() -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
-        if request.url.path == "/health":
-            return httpx.Response(503, json=HEALTH | {"workers": 0, "kubernetes": "disconnected"})
-        return problem(401, "unauthorized")(request)
-
-    assert doctor(answer) == {
-        "api": "ok",
-        "clock": "warning",
-        "key": "failed",
-        "redis": "ok",
-        "workers": "failed",
-        "observer": "failed",
-    }
+    health = answer(HEALTH | {"workers": 0, "kubernetes": "disconnected"}, 503)
+    parts = {"redis": "ok", "workers": "failed", "observer": "failed"}
+    assert doctor(health, problem(401, "unauthorized")) == {"api": "ok", "clock": "warning", "key": "failed", **parts}
 
 
-def late(request: httpx.Request) -> httpx.Response:
-    raise httpx.ReadTimeout("late", request=request)
-
-
-DIAGNOSIS = {"status": "ok", "checks": [], "timestamp": "2026-01-01T10:00:00Z"}
-PARTS = {"redis": "ok", "workers": "ok", "observer": "ok"}
-
-
-@pytest.mark.parametrize("failure", [problem(503, "state_unavailable"), problem(500, "internal_error"), late])
-def test_a_diagnosis_that_fails_is_a_finding(failure: Handler) -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, json=HEALTH) if request.url.path == "/health" else failure(request)
-
-    assert doctor(answer) == {"api": "ok", "clock": "warning", "key": "unknown", **PARTS}
+@pytest.mark.parametrize("failure", [problem(503, "state_unavailable"), problem(500, "internal_error"), LATE])
+def test_a_diagnosis_that_fails_is_a_finding(failure: Turn) -> None:
+    assert doctor(answer(HEALTH), failure) == {"api": "ok", "clock": "warning", "key": "unknown", **PARTS}
 
 
 @pytest.mark.parametrize(
     "settings",
-    [
-        problem(403, "forbidden"),
-        problem(503, "state_unavailable"),
-        late,
-        lambda _: httpx.Response(200, text="<html>"),
-        lambda _: httpx.Response(200, json={"settings": []}),
-    ],
+    [problem(403, "forbidden"), problem(503, "state_unavailable"), LATE, HTML, answer({"settings": []})],
 )
-def test_settings_that_are_not_told_are_a_finding(settings: Handler) -> None:
+def test_settings_that_are_not_told_are_a_finding(settings: Turn) -> None:
     """Where workspaces are is in them."""
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        known = {"/health": HEALTH, "/diagnosis": DIAGNOSIS}.get(request.url.path)
-        return httpx.Response(200, json=known) if known else settings(request)
-
-    assert doctor(answer) == {"api": "ok", "clock": "warning", "key": "ok", "ingress_from_here": "unknown"}
+    diagnosis = answer({"status": "ok", "checks": [], "timestamp": TIME})
+    found = doctor(answer(HEALTH), diagnosis, settings)
+    assert found == {"api": "ok", "clock": "warning", "key": "ok", "ingress_from_here": "unknown"}
 
 
 def test_an_address_that_is_none_is_a_finding() -> None:
-    assert reach("http://vs-code-00000000.example.com:port", httpx.MockTransport(late)).status == "failed"
+    assert reach("http://vs-code-00000000.example.com:port", Api(LATE)).status == "failed"
 
 
 @pytest.mark.parametrize(("status", "found"), [(401, "ok"), (404, "ok"), (302, "ok"), (200, "failed"), (502, "failed")])
 def test_an_ingress_must_refuse_a_workspace_that_does_not_exist(status: int, found: str) -> None:
-    seen: list[httpx.Request] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        seen.append(request)
-        return httpx.Response(status)
-
-    assert reach("http://vs-code-00000000.localhost:8080", httpx.MockTransport(answer)).status == found
-    assert (seen[0].url.host, seen[0].headers["Host"]) == ("127.0.0.1", "vs-code-00000000.localhost:8080")
+    api = Api(httpx.Response(status))
+    assert reach("http://vs-code-00000000.localhost:8080", api).status == found
+    [request] = api.requests
+    assert (request.url.host, request.headers["Host"]) == ("127.0.0.1", "vs-code-00000000.localhost:8080")
 
 
 # Going back
 
 
-def test_a_rollback_says_how_it_ended() -> None:
-    bodies: list[Any] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        bodies.append((request.url.path, json.loads(request.content)))
-        told: dict[str, Any] = {
-            "rollback_to": None,
-            "rolled_back": {"files_of": "2026-01-01T10:00:00Z", "saved": "p000000000000002"},
-        }
-        return httpx.Response(200, json=session(**told))
-
-    point = "p000000000000001"
-    for given in (point, f"point-k3v9x2ab-{point}"):
-        result = call(answer, "rollback", "k3v9x2ab", "--point", given)
-        assert result.exit_code == 0, result.output
-        assert "p000000000000002" in result.output
-    call(answer, "rollback", "k3v9x2ab", "--message", "m1")
-    path = "/session/k3v9x2ab/rollback"
-    assert bodies == [(path, {"restore_point": point})] * 2 + [(path, {"message_id": "m1"})]
-    assert call(answer, "rollback", "k3v9x2ab").exit_code == 2
+@pytest.mark.parametrize(
+    ("options", "sent"),
+    [
+        (("--point", POINT), {"restore_point": POINT}),
+        (("--point", f"point-{UUID}-{POINT}"), {"restore_point": POINT}),
+        (("--message", "m1"), {"message_id": "m1"}),
+    ],
+)
+def test_a_rollback_says_how_it_ended(sessionctl: Sessionctl, options: tuple[str, ...], sent: dict[str, str]) -> None:
+    back = {"files_of": TIME, "saved": "p000000000000002"}
+    api = Api(answer(session(rollback_to=None, rolled_back=back)))
+    ended = sessionctl(api, "rollback", UUID, *options)
+    assert ended.code == 0, ended.err
+    assert "p000000000000002" in ended.out
+    assert ([each.url.path for each in api.requests], api.bodies) == ([f"/session/{UUID}/rollback"], [sent])
 
 
-def test_a_fork_names_the_new_session() -> None:
-    bodies: list[Any] = []
+def test_a_rollback_to_nothing_is_a_usage_error(sessionctl: Sessionctl) -> None:
+    assert sessionctl(Api(), "rollback", UUID).code == 2
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        bodies.append((request.url.path, json.loads(request.content)))
-        more = {"forked_from": "k3v9x2ab", "restore_point": "p000000000000001", "files_of": "2026-01-01T10:00:00Z"}
-        return httpx.Response(201, json=SESSION | {"uuid": "newone12"} | more)
 
-    result = call(answer, "fork", "k3v9x2ab", "--user", "ben")
-    assert result.exit_code == 0, result.output
-    assert "newone12" in result.output
-    assert bodies == [("/session/k3v9x2ab/fork", {"user_id": "ben"})]
+def test_a_fork_names_the_new_session(sessionctl: Sessionctl) -> None:
+    api = Api(created(uuid="newone12", forked_from=UUID, restore_point=POINT, files_of=TIME))
+    ended = sessionctl(api, "fork", UUID, "--user", "ben")
+    assert ended.code == 0, ended.err
+    assert "newone12" in ended.out
+    assert ([each.url.path for each in api.requests], api.bodies) == ([f"/session/{UUID}/fork"], [{"user_id": "ben"}])

@@ -8,24 +8,29 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.unit.clients.api import UUID, Api, action, answer, created, problem, session, sse, stream
+from tests.unit.clients.api import (
+    UUID,
+    Api,
+    action,
+    answer,
+    created,
+    problem,
+    queued,
+    scaled_down,
+    session,
+    sse,
+    state,
+    stream,
+)
 from tests.unit.clients.conftest import Sessionctl
 from workspaces.cli.context import FAILED, TIMED_OUT
 from workspaces.resources import sessions
 
-SLEEPING = answer({"uuid": UUID, "action": "scale_down", "status": "sleeping", "message": "Pod is stopping"}, 202)
+SLEEPING = scaled_down("sleeping", 202)
 
 
 def silent(request: httpx.Request) -> httpx.Response:
     raise httpx.ReadTimeout("silent")
-
-
-def state(event_id: str, status: str) -> str:
-    return sse(event_id, "state", status=status)
-
-
-def queued(name: str, **more: Any) -> httpx.Response:
-    return answer({"uuid": UUID, "action": name, "status": "queued", **more}, 202)
 
 
 def asked(api: Api) -> list[str]:
@@ -36,8 +41,7 @@ def asked(api: Api) -> list[str]:
 def test_a_sleep_waits_until_no_process_runs(sessionctl: Sessionctl, monkeypatch: pytest.MonkeyPatch) -> None:
     """The session's status is `sleeping` from the first moment on."""
     monkeypatch.setattr(sessions, "PAUSE", 0.0)
-    done = answer({"uuid": UUID, "action": "scale_down", "status": "success"})
-    api = Api(SLEEPING, SLEEPING, done, *[answer(session("sleeping"))] * 2)
+    api = Api(SLEEPING, SLEEPING, scaled_down("success"), *[answer(session("sleeping"))] * 2)
     ended = sessionctl(api, "sleep", UUID)
     assert (ended.code, asked(api)[:3]) == (0, [f"POST /session/{UUID}/scale-down wait=60"] * 3)
     assert "sleeping" in ended.out
@@ -91,11 +95,7 @@ def test_a_wake_need_not_be_waited_for(sessionctl: Sessionctl) -> None:
 
 @pytest.mark.parametrize(
     ("command", "begin"),
-    [
-        (("create", "ada"), created()),
-        (("wake", UUID), action("wake", "waking")),
-        (("restore", "a.zip"), created()),
-    ],
+    [(("create", "ada"), created()), (("wake", UUID), action("wake", "waking")), (("restore", "a.zip"), created())],
 )
 def test_a_start_that_takes_longer_names_its_session(
     sessionctl: Sessionctl, command: tuple[str, ...], begin: httpx.Response
@@ -204,15 +204,11 @@ def test_a_message_is_undone_within_the_call(sessionctl: Sessionctl) -> None:
     assert asked(api) == [f"POST /session/{UUID}/rollback wait=60"]
 
 
-def test_an_undo_whose_restore_point_takes_longer_says_so(sessionctl: Sessionctl) -> None:
-    ended = sessionctl(Api(problem(504, "restore_point_late")), "rollback", UUID, "--message", "m1")
-    assert ended.code == TIMED_OUT
-
-
-def test_a_fork_whose_restore_point_takes_longer_says_so(sessionctl: Sessionctl) -> None:
-    ended = sessionctl(Api(problem(504, "restore_point_late")), "fork", UUID)
-    assert ended.code == TIMED_OUT
-    assert f"sessionctl restore-points {UUID}" in ended.err
+def test_an_undo_or_a_fork_whose_restore_point_takes_longer_says_so(sessionctl: Sessionctl) -> None:
+    late = problem(504, "restore_point_late")
+    assert sessionctl(Api(late), "rollback", UUID, "--message", "m1").code == TIMED_OUT
+    ended = sessionctl(Api(late), "fork", UUID)
+    assert (ended.code, f"sessionctl restore-points {UUID}" in ended.err) == (TIMED_OUT, True)
 
 
 @pytest.mark.parametrize(("options", "look"), [((), "status {}"), (("--erase",), "delete {} --erase")])

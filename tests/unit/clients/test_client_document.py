@@ -118,12 +118,17 @@ def test_every_operation_has_one_method_for_each_type_of_its_answer(document, me
     assert methods.keys() == documented
 
 
-def test_methods_take_the_parameters_of_their_operation(document, methods):
+def test_methods_take_the_parameters_of_their_operation_and_require_the_required(document, methods):
     known = dict(operations(document))
     for (name, media), method in methods.items():
-        wanted = parameters_of(document, known[name]) - IGNORED.get(media, set())
-        taken = set(inspect.signature(method).parameters) - {"self"} - OWN.get(name, set())
-        assert taken == {PYTHON_NAMES.get(each, each) for each in wanted}, method.__qualname__
+        operation, taken = known[name], inspect.signature(method).parameters
+        wanted = parameters_of(document, operation) - IGNORED.get(media, set())
+        assert set(taken) - {"self"} - OWN.get(name, set()) == {PYTHON_NAMES.get(each, each) for each in wanted}, name
+        parameters = [resolved(document, each) for each in operation["parameters"]]
+        required = {each["name"] for each in parameters if each.get("required")}
+        required |= {*body_of(document, operation).get("required", [])}
+        given = {each for each, parameter in taken.items() if parameter.default is parameter.empty} - {"self"}
+        assert given == required, name
 
 
 def body_of(document: Mapping[str, Any], operation: Mapping[str, Any]) -> Any:
@@ -136,17 +141,6 @@ def parameters_of(document: Mapping[str, Any], operation: Mapping[str, Any]) -> 
     """The names of an operation's parameters and of the fields of its body."""
     parameters = {resolved(document, each)["name"] for each in operation["parameters"]}
     return (parameters - BY_ITSELF) | body_of(document, operation).get("properties", {}).keys()
-
-
-def test_required_parameters_are_required(document, methods):
-    known = dict(operations(document))
-    for (name, _), method in methods.items():
-        parameters = [resolved(document, each) for each in known[name]["parameters"]]
-        required = {each["name"] for each in parameters if each.get("required")}
-        required |= {*body_of(document, known[name]).get("required", [])}
-        taken = inspect.signature(method).parameters.items()
-        given = {each for each, parameter in taken if parameter.default is parameter.empty} - {"self"}
-        assert given == required, method.__qualname__
 
 
 # Answers

@@ -8,7 +8,20 @@ import time
 import httpx
 import pytest
 
-from tests.unit.clients.api import UUID, Api, Broken, answer, message, problem, session, sse, stream
+from tests.unit.clients.api import (
+    UUID,
+    Api,
+    Broken,
+    answer,
+    message,
+    problem,
+    queued,
+    scaled_down,
+    session,
+    sse,
+    state,
+    stream,
+)
 from workspaces import (
     ConnectionFailed,
     Event,
@@ -23,10 +36,6 @@ from workspaces import (
     WaitTimedOut,
 )
 from workspaces.sse import MOST_BROKEN, parse
-
-
-def state(event_id: str, status: str, **more: object) -> str:
-    return sse(event_id, "state", status=status, **more)
 
 
 def phase(event_id: str, name: str) -> str:
@@ -100,12 +109,6 @@ def test_half_an_event_is_not_delivered_twice():
     half = httpx.Response(200, stream=Broken(state("1-0", "waking").encode(), b"id: 2-0\nevent: state\nda"))
     api = Api(half, stream(state("2-0", "active"), OVER))
     assert [event.id for event in api.client().sessions.events(UUID)] == ["1-0", "2-0", "9-0"]
-
-
-def test_a_stream_can_begin_after_an_event():
-    api = Api(stream(OVER))
-    list(api.client().sessions.events(UUID, after="5-0"))
-    assert api.requests[0].headers["Last-Event-ID"] == "5-0"
 
 
 def test_signs_of_life_keep_a_quiet_stream():
@@ -220,10 +223,6 @@ def test_a_stream_of_comments_ends_at_the_deadline(monkeypatch, timeout):
 # Waiting for a sleep
 
 
-def scaled_down(status: str, code: int = 200) -> httpx.Response:
-    return answer({"uuid": UUID, "action": "scale_down", "status": status}, code)
-
-
 def test_a_session_is_put_to_sleep_until_no_process_runs():
     api = Api(scaled_down("sleeping", 202), scaled_down("success"), answer(session("sleeping")))
     assert api.client().sessions.put_to_sleep(UUID, timeout=100).status == "sleeping"
@@ -241,18 +240,15 @@ def test_processes_that_do_not_end_are_not_waited_for_without_end(monkeypatch):
 # Making a backup
 
 
-def backed_up(status: str, **more: object) -> str:
-    return sse("3-0", "backup", status=status, **more)
-
-
-QUEUED = {"uuid": UUID, "action": "backup", "status": "queued"}
+def backing_up(*events: str) -> Api:
+    """A session whose stream has these events after a backup was asked for."""
+    return Api(stream(state("1-0", "active")), queued("backup"), *([stream(*events)] if events else []))
 
 
 def test_a_backup_is_made_and_waited_for():
     """The stream goes on after what was before the backup was asked for."""
     seen: list[Event] = []
-    events = stream(state("2-0", "sleeping"), backed_up("done", name="a.zip"))
-    api = Api(stream(state("1-0", "active")), answer(QUEUED, 202), events)
+    api = backing_up(state("2-0", "sleeping"), sse("3-0", "backup", status="done", name="a.zip"))
     ended = api.client().backups.make(UUID, on_event=seen.append)
     assert (ended.status, ended.name) == ("done", "a.zip")
     assert [event.id for event in seen] == ["2-0", "3-0"]
@@ -261,18 +257,17 @@ def test_a_backup_is_made_and_waited_for():
 
 
 def test_a_backup_that_fails_says_why():
-    api = Api(stream(state("1-0", "active")), answer(QUEUED, 202), stream(backed_up("failed", reason="full")))
-    ended = api.client().backups.make(UUID)
+    ended = backing_up(sse("3-0", "backup", status="failed", reason="full")).client().backups.make(UUID)
     assert (ended.status, ended.reason) == ("failed", "full")
 
 
 def test_a_backup_of_a_session_that_ends_is_not_waited_for():
     with pytest.raises(StateConflict):
-        Api(stream(state("1-0", "active")), answer(QUEUED, 202), stream(OVER)).client().backups.make(UUID)
+        backing_up(OVER).client().backups.make(UUID)
 
 
 def test_a_backup_is_asked_for_however_short_the_wait_is():
-    api = Api(stream(state("1-0", "active")), answer(QUEUED, 202))
+    api = backing_up()
     with pytest.raises(WaitTimedOut):
         api.client().backups.make(UUID, timeout=0)
     assert api.turns == []
@@ -282,8 +277,11 @@ def test_a_backup_is_asked_for_however_short_the_wait_is():
 
 
 def test_a_prompts_stream_brings_the_work_and_ends_with_the_answer():
-    api = Api(stream(state("1-0", "active"), token("2-0", "hel"), token("3-0", "lo"), end("3-0")))
+    """And shows the states of a session that it wakes."""
+    waking = (state("1-0", "waking"), state("1-1", "active"))
+    api = Api(stream(*waking, token("2-0", "hel"), token("3-0", "lo"), end("3-0")))
     found = list(api.client().messages.stream(UUID, "hi", id="m1"))
+    assert [event.status for event in found if isinstance(event, StateEvent)] == ["waking", "active"]
     assert "".join(event.text for event in found if isinstance(event, TokenEvent)) == "hello"
     assert isinstance(found[-1], MessageEvent) and found[-1].text == "hello"
     assert api.bodies == [{"message": "hi", "id": "m1"}]
@@ -356,12 +354,6 @@ def test_a_wait_for_a_prompt_ends_when_its_session_sleeps():
     api = Api(stream(state("1-0", "sleeping")), *[answer(message("m1", "queued"))] * 2)
     with pytest.raises(WaitTimedOut, match="wake it"):
         api.client().messages.wait_until_finished(UUID, "m1")
-
-
-def test_states_are_shown_while_a_prompt_wakes_a_session():
-    events = [state("1-0", "waking"), state("2-0", "active"), end("3-0")]
-    found = list(Api(stream(*events)).client().messages.stream(UUID, "hi", id="m1"))
-    assert [event.status for event in found if isinstance(event, StateEvent)] == ["waking", "active"]
 
 
 def test_the_feed_of_all_sessions_goes_on_where_it_broke():
