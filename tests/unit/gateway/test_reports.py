@@ -17,50 +17,28 @@ def token(text, message_id="m1"):
 
 
 def runs(*events):
-    """Each run as (type, message, data) triples; an end as one triple."""
+    """Each run as the events that it tells; an end as one."""
 
     def plain(each):
-        return (each.type, each.message_id, dict(each.data))
+        return event(each.type, each.message_id, **each.data)
 
     found = Report.from_json({"events": list(events)}).runs()
     return [plain(run) if isinstance(run, Event) else [plain(each) for each in run] for run in found]
 
 
-def part(kind, message_id="m1", **data):
-    return (kind, message_id, data)
-
-
-CALL = {"name": "read", "arguments": {}, "call_id": "c"}
-END = {"response": {"text": "done"}}
+A, B, OTHERS = token("a"), event("token", text="b", again=True), token("b", "m2")
+CALL = event("tool_call", name="read", arguments={}, call_id="c")
+END = event("processed", response={"text": "done"})
+LONG = [token("x" * 3_000), token("y" * 3_000)]
 
 
 @pytest.mark.parametrize(
     ("events", "expected"),
     [
-        pytest.param(
-            [token("a"), token("b", "m2")],
-            [[part("token", text="a"), part("token", "m2", text="b")]],
-            id="of different messages they stay apart",
-        ),
-        pytest.param(
-            [token("a"), event("token", text="b", again=True), token("c"), token("d")],
-            [[part("token", text="a"), part("token", text="b", again=True), part("token", text="cd")]],
-            id="one that begins a text anew stays by itself",
-        ),
-        pytest.param(
-            [token("x" * 3_000), token("y" * 3_000)],
-            [[part("token", text="x" * 3_000), part("token", text="y" * 3_000)]],
-            id="up to a size",
-        ),
-        pytest.param(
-            [token("a"), event("tool_call", **CALL), event("processed", **END), token("b", "m2")],
-            [
-                [part("token", text="a"), part("tool_call", **CALL)],
-                part("processed", **END),
-                [part("token", "m2", text="b")],
-            ],
-            id="in order around an end",
-        ),
+        pytest.param([A, OTHERS], [[A, OTHERS]], id="not those of different messages"),
+        pytest.param([A, B, token("c"), token("d")], [[A, B, token("cd")]], id="not one that begins a text anew"),
+        pytest.param(LONG, [LONG], id="up to a size"),
+        pytest.param([A, CALL, END, OTHERS], [[A, CALL], END, [OTHERS]], id="in order around an end"),
     ],
 )
 def test_tokens_that_follow_one_another_are_put_together(events, expected):

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import pytest
-import redis
 
-from app.main import create_app
-from app.process.settings import Settings
-from tests.dashboard import ORIGIN, Visitor
-from tests.unit.api.helpers import ADMIN_KEY, core_of, digest, keyed
+from tests.dashboard import Visitor
+from tests.unit.api.helpers import AppMaker, core_of, digest, keyed
 
 OWN_RATES_KEY = "the-key-of-a-course"
 RATES = {"create": "1/minute", "default": "8/minute"}
 
 
 @pytest.fixture
-def person(settings: Settings, redis_client: redis.Redis) -> Visitor:
+def person(make_app: AppMaker) -> Visitor:
     """A browser at a dashboard whose settings allow two creates and three of the rest in a minute."""
     entry = {"name": "course", "sha256": digest(OWN_RATES_KEY), "role": "service", "limits": RATES}
-    changed = dataclasses.replace(
-        settings,
-        api_key=ADMIN_KEY,
-        api_keys=json.dumps([entry]),
-        rate_limit_create="2/minute",
-        rate_limit_default="3/minute",
-        dashboard_url=ORIGIN,
-    )
-    return Visitor(create_app(changed))
+    limits = {"rate_limit_create": "2/minute", "rate_limit_default": "3/minute"}
+    return Visitor(make_app(api_keys=json.dumps([entry]), **limits))
 
 
 def created(person: Visitor, times: int) -> int:
@@ -53,7 +42,7 @@ def test_without_one_changes_have_the_settings_rates(person: Visitor) -> None:
 
 def test_changes_of_no_category_have_them_too(person: Visitor) -> None:
     person.sign_in()
-    answers = [person.post("/sessions/sleep", {"uuid": "zzzzzzzz"}).get_data(as_text=True) for _ in range(4)]
+    answers = [person.post("/sessions/sleep", {"uuid": "zzzzzzzz"}).text for _ in range(4)]
     assert ["RATE_LIMIT_DEFAULT" in answer for answer in answers] == [False, False, False, True]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import html
 import json
 import re
@@ -10,24 +9,13 @@ import time
 from typing import Any
 
 import pytest
-import redis
-from flask import Flask
 
 from app.core.composition import Core
 from app.core.sessions.model import Record, Signal, Status
-from app.main import create_app
-from app.process.settings import Settings
 from app.web.api import ApiError
 from app.web.session_actions import labels_of
-from tests.unit.api.helpers import ADMIN_KEY, add_backup, move
-from tests.unit.web.conftest import ORIGIN, Visitor
-
-
-@pytest.fixture
-def app(settings: Settings, redis_client: redis.Redis) -> Flask:
-    return create_app(
-        dataclasses.replace(settings, api_key=ADMIN_KEY, secret_key="a-secret-of-the-tests" * 2, dashboard_url=ORIGIN)
-    )
+from tests.unit.api.helpers import add_backup, move
+from tests.unit.web.conftest import Visitor
 
 
 def only(core: Core) -> Record:

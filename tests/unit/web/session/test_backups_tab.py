@@ -5,19 +5,13 @@ from __future__ import annotations
 from app.core.composition import Core
 from app.core.redis.events import FROM_START
 from tests.unit.api.helpers import add_backup
-from tests.unit.web.conftest import ORIGIN, Visitor
-
-
-def text(visitor: Visitor, path: str) -> str:
-    answer = visitor.get(path)
-    assert answer.status_code == 200, answer.get_data(as_text=True)
-    return str(answer.get_data(as_text=True))
+from tests.unit.web.conftest import HTMX, ORIGIN, Visitor, page
 
 
 def test_backups_are_listed_newest_first(visitor: Visitor, core: Core, uuid: str) -> None:
-    assert "No backups yet" in text(visitor, f"/sessions/{uuid}/backups")
+    assert "No backups yet" in page(visitor, f"/sessions/{uuid}/backups")
     names = [add_backup(core, uuid).name for _ in range(3)]
-    shown = text(visitor, f"/sessions/{uuid}/backups")
+    shown = page(visitor, f"/sessions/{uuid}/backups")
     assert sorted(names, key=shown.index) == names[::-1]
     assert shown.count("verified</span>") == 3
 
@@ -25,14 +19,14 @@ def test_backups_are_listed_newest_first(visitor: Visitor, core: Core, uuid: str
 def test_a_backup_is_asked_for_and_its_end_shown(visitor: Visitor, core: Core, uuid: str) -> None:
     core.events.append(uuid, "backup", {"status": "failed", "reason": "an earlier one"})
     answer = visitor.post(f"/sessions/{uuid}/backup", headers={"HX-Target": "tab"})
-    assert "Backing up …" in answer.get_data(as_text=True)
+    assert "Backing up …" in answer.text
     again = answer.headers["HX-Push-Url"]
     live = again.replace("/backups?", "/backups/live?")
-    assert "Backing up …" in text(visitor, again), "after a reload too"
+    assert "Backing up …" in page(visitor, again), "after a reload too"
     core.events.append(uuid, "backup", {"status": "failed", "reason": "<b>No</b> room."})
-    assert "&lt;b&gt;No&lt;/b&gt; room." in text(visitor, live)
+    assert "&lt;b&gt;No&lt;/b&gt; room." in page(visitor, live)
     core.events.append(uuid, "backup", {"status": "done", "name": "app.zip", "unreadable": ["<i>a</i>"]})
-    assert "Without files that can't be read: &lt;i&gt;a&lt;/i&gt;" in text(visitor, live)
+    assert "Without files that can't be read: &lt;i&gt;a&lt;/i&gt;" in page(visitor, live)
     for since in ("x", "1-2-3", FROM_START):
         assert visitor.get(f"/sessions/{uuid}/backups/live?since={since}").status_code == 200
 
@@ -51,13 +45,13 @@ def test_a_backup_is_downloaded_in_whole_and_in_parts(visitor: Visitor, core: Co
 
 def test_a_backup_is_restored_into_a_new_session(visitor: Visitor, core: Core, uuid: str) -> None:
     name = add_backup(core, uuid).name
-    answer = visitor.post(f"/sessions/{uuid}/backups/{name}/restore", headers={"HX-Request": "true"})
+    answer = visitor.post(f"/sessions/{uuid}/backups/{name}/restore", headers=HTMX)
     made = answer.headers["HX-Redirect"].removeprefix("/sessions/")
     assert core.sessions.get(made).restore_from == name
 
 
 def test_a_backup_is_deleted(visitor: Visitor, core: Core, uuid: str) -> None:
     first, second = add_backup(core, uuid).name, add_backup(core, uuid).name
-    shown = visitor.post(f"/sessions/{uuid}/backups/{first}/delete").get_data(as_text=True)
+    shown = visitor.post(f"/sessions/{uuid}/backups/{first}/delete").text
     assert first not in shown
     assert second in shown

@@ -19,5 +19,5 @@ def test_each_day_of_the_answer_has_a_bar() -> None:
 
 
 def test_a_session_that_used_nothing_yet_says_so(visitor: Visitor, uuid: str) -> None:
-    shown = visitor.get(f"/sessions/{uuid}/cost").get_data(as_text=True)
+    shown = visitor.get(f"/sessions/{uuid}/cost").text
     assert "this month" in shown
