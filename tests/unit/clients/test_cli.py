@@ -275,7 +275,6 @@ def test_a_diagnosis_that_fails_is_a_finding(failure: Turn) -> None:
     [problem(403, "forbidden"), problem(503, "state_unavailable"), LATE, HTML, answer({"settings": []})],
 )
 def test_settings_that_are_not_told_are_a_finding(settings: Turn) -> None:
-    """Where workspaces are is in them."""
     diagnosis = answer({"status": "ok", "checks": [], "timestamp": TIME})
     found = doctor(answer(HEALTH), diagnosis, settings)
     assert found == {"api": "ok", "clock": "warning", "key": "ok", "ingress_from_here": "unknown"}

@@ -25,7 +25,6 @@ def test_a_session_is_one_flat_object():
 
 
 def test_words_and_fields_of_a_later_service_break_nothing():
-    """The fields are kept out of the way."""
     found = Api(answer(session("archived", mood="merry"))).client().sessions.get(UUID)
     assert found.status == "archived"
     assert not hasattr(found, "mood")

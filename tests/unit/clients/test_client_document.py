@@ -13,7 +13,7 @@ import json
 import re
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -68,25 +68,22 @@ def document() -> dict[str, Any]:
 def methods() -> dict[tuple[str, str], Method]:
     """The client's methods, by operation and type of the answer."""
     with Workspaces("http://api.test", "key") as client:
-        found = [each for resource in vars(client).values() for each in operations_of(resource)]
-    names = [name for name, _ in found]
-    assert len(names) == len(set(names)), "two methods call the same operation"
-    return dict(found)
+        found = [method for each in vars(client).values() for _, method in inspect.getmembers(each, inspect.ismethod)]
+    called = {getattr(each, OPERATION): each.__func__ for each in found if hasattr(each, OPERATION)}
+    assert len(called) == sum(hasattr(each, OPERATION) for each in found), "two methods call the same operation"
+    return called
 
 
-def operations_of(resource: object) -> Iterator[tuple[tuple[str, str], Method]]:
-    for _, method in inspect.getmembers(type(resource), inspect.isfunction):
-        if hasattr(method, OPERATION):
-            yield getattr(method, OPERATION), method
-
-
-def operations(document: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+@pytest.fixture(scope="module")
+def operations(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Each operation by its id, with the parameters of its path."""
-    for item in document["paths"].values():
-        for method, operation in item.items():
-            if method != "parameters":
-                parameters = [*item.get("parameters", []), *operation.get("parameters", [])]
-                yield operation["operationId"], {**operation, "parameters": parameters}
+    return {
+        operation["operationId"]: operation
+        | {"parameters": [*item.get("parameters", []), *operation.get("parameters", [])]}
+        for item in document["paths"].values()
+        for method, operation in item.items()
+        if method != "parameters"
+    }
 
 
 def resolved(document: Mapping[str, Any], part: Any) -> Any:
@@ -108,49 +105,38 @@ def answers(document: Mapping[str, Any], operation: Mapping[str, Any]) -> dict[s
     return found
 
 
-def test_every_operation_has_one_method_for_each_type_of_its_answer(document, methods):
+def test_every_operation_has_one_method_for_each_type_of_its_answer(document, operations, methods):
     documented = {
         (name, media)
-        for name, operation in operations(document)
+        for name, operation in operations.items()
         for media in answers(document, operation)
         if name not in FOR_BROWSERS and media != OPENMETRICS
     }
     assert methods.keys() == documented
 
 
-def test_methods_take_the_parameters_of_their_operation_and_require_the_required(document, methods):
-    known = dict(operations(document))
+def test_methods_take_the_parameters_of_their_operation_and_require_the_required(document, operations, methods):
+    """Those of the path, of the query and of the headers, and the fields of the body."""
     for (name, media), method in methods.items():
-        operation, taken = known[name], inspect.signature(method).parameters
-        wanted = parameters_of(document, operation) - IGNORED.get(media, set())
-        assert set(taken) - {"self"} - OWN.get(name, set()) == {PYTHON_NAMES.get(each, each) for each in wanted}, name
+        operation, taken = operations[name], inspect.signature(method).parameters
         parameters = [resolved(document, each) for each in operation["parameters"]]
-        required = {each["name"] for each in parameters if each.get("required")}
-        required |= {*body_of(document, operation).get("required", [])}
+        content = operation.get("requestBody", {}).get("content", {})
+        body = resolved(document, content["application/json"]["schema"]) if content else {}
+        wanted = {each["name"] for each in parameters} - BY_ITSELF | body.get("properties", {}).keys()
+        expected = {PYTHON_NAMES.get(each, each) for each in wanted - IGNORED.get(media, set())}
+        assert taken.keys() - {"self"} - OWN.get(name, set()) == expected, name
+        required = {each["name"] for each in parameters if each.get("required")} | {*body.get("required", [])}
         given = {each for each, parameter in taken.items() if parameter.default is parameter.empty} - {"self"}
         assert given == required, name
-
-
-def body_of(document: Mapping[str, Any], operation: Mapping[str, Any]) -> Any:
-    """The schema of the body."""
-    content = operation.get("requestBody", {}).get("content", {})
-    return resolved(document, content["application/json"]["schema"]) if content else {}
-
-
-def parameters_of(document: Mapping[str, Any], operation: Mapping[str, Any]) -> set[str]:
-    """The names of an operation's parameters and of the fields of its body."""
-    parameters = {resolved(document, each)["name"] for each in operation["parameters"]}
-    return (parameters - BY_ITSELF) | body_of(document, operation).get("properties", {}).keys()
 
 
 # Answers
 
 
-def test_methods_answer_what_the_document_says(document, methods):
-    known = dict(operations(document))
+def test_methods_answer_what_the_document_says(document, operations, methods):
     for (name, media), method in methods.items():
         kind = get_type_hints(method)["return"]
-        schema = answers(document, known[name])[media] or {}
+        schema = answers(document, operations[name])[media] or {}
         where = method.__qualname__
         if get_origin(kind) is Pages:
             kind = get_args(kind)[0]
@@ -190,12 +176,12 @@ def test_an_events_class_has_the_fields_of_its_data(document, name):
     compare(document, dataclasses_of(events)[name], known | fields_of_schemas(document, name))
 
 
-def test_every_answers_schema_has_a_dataclass(document):
+def test_every_answers_schema_has_a_dataclass(document, operations):
     """Those that are reached from answers and events of the operations that the client has."""
     reached: set[str] = set()
     waiting = [
         schema
-        for name, operation in operations(document)
+        for name, operation in operations.items()
         if name not in FOR_BROWSERS
         for schema in answers(document, operation).values()
         if schema

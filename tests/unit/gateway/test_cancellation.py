@@ -70,7 +70,6 @@ def test_a_client_no_longer_watched_cancels_nothing():
 
 @pytest.mark.slow
 def test_a_kept_connection_is_watched_again_and_again():
-    """One request after the other comes over it."""
     hangups = Hangups()
     server, client = socket.socketpair()
     with server:
@@ -83,7 +82,6 @@ def test_a_kept_connection_is_watched_again_and_again():
 
 
 def test_unwatching_a_socket_that_was_closed_is_no_error():
-    """Nothing of it is left either."""
     hangups = Hangups()
     server, client = socket.socketpair()
     number = hangups.watch(server, Call())
@@ -96,7 +94,6 @@ def test_unwatching_a_socket_that_was_closed_is_no_error():
 
 @pytest.mark.slow
 def test_many_clients_cost_one_thread():
-    """However many there are at a time."""
     hangups, calls, pairs = Hangups(), [Call() for _ in range(50)], [socket.socketpair() for _ in range(50)]
     before = set(threading.enumerate())
     for (server, _), call in zip(pairs, calls, strict=True):
@@ -111,7 +108,6 @@ def test_many_clients_cost_one_thread():
 
 
 def test_a_pause_nobody_ends_lasts():
-    """It is no busy loop."""
     started = time.monotonic()
     Call().pause(0.02)
     assert time.monotonic() - started >= 0.02

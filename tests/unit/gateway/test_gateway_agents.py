@@ -387,7 +387,6 @@ def test_what_is_no_amount_is_refused(workspace: Workspace, told: dict[str, Any]
 
 
 def test_reports_of_a_session_that_is_being_stopped_change_nothing(app: Flask) -> None:
-    """It is not in use."""
     workspace = Workspace(app, status=Status.SLEEPING)
     before = workspace.record().last_activity
     assert workspace.report(busy=True).status_code == 204

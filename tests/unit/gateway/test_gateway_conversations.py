@@ -184,7 +184,6 @@ def test_a_conversation_is_kept_of_a_session_on_its_way_out(app: Flask, status: 
 
 
 def test_a_conversation_is_its_own_sessions(app: Flask, workspace: Workspace) -> None:
-    """No other workspace can read it."""
     add(workspace, 0, 1)
     settle(workspace, 1)
     other = Workspace(app, "other000", "bob")
@@ -212,7 +211,6 @@ def test_a_checkpoint_too_long_is_refused(make_gateway: GatewayMaker) -> None:
 
 
 def test_the_places_for_conversations_are_given_back(workspace: Workspace) -> None:
-    """However storing them ends."""
     for body in (b"{", b'{"edition": "one"}') * 10:
         assert workspace.call("PUT", CHECKPOINT, data=body).status_code in (204, 400)
 

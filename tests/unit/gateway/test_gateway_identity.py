@@ -69,7 +69,6 @@ def test_places_are_given_back_whatever_the_answer(app: Flask, workspace: Worksp
 
 
 def test_redis_down_is_a_503(make_gateway: GatewayMaker, app: Flask) -> None:
-    """With Retry-After; livez is still 200, readyz is not."""
     token = Workspace(app).headers
     client = make_gateway(redis_url="redis://127.0.0.1:1/0").test_client()
     answer = client.get("/agent/v1/checkpoint", headers=token)

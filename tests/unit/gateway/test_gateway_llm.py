@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-import redis
 from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -61,12 +60,9 @@ def test_without_a_model_the_answer_says_how_to_set_one(make_gateway: GatewayMak
     assert workspace.call("GET", "/readyz").status_code == 200
 
 
-def test_a_user_past_the_budget_hears_when_it_begins_anew(
-    make_gateway: GatewayMaker, redis_client: redis.Redis, model: ModelServer
-) -> None:
-    """And the model is not asked."""
+def test_a_user_past_the_budget_hears_when_it_begins_anew(make_gateway: GatewayMaker, model: ModelServer) -> None:
     workspace = Workspace(make_gateway(llm_tokens_per_day=100))
-    TokenUsage(redis_client).add("other000", USER, Tokens(99, 1), time.time())
+    workspace.parts.token_usage.add("other000", USER, Tokens(99, 1), time.time())
     answer = workspace.ask()
     assert (answer.status_code, answer.json["error"]) == (429, "llm_budget_exceeded")
     assert 0 < int(answer.headers["Retry-After"]) <= 86_401
@@ -75,14 +71,13 @@ def test_a_user_past_the_budget_hears_when_it_begins_anew(
     assert model.requests == []
 
 
-def test_the_budget_is_each_users_own_and_the_last_token_counts(
-    make_gateway: GatewayMaker, redis_client: redis.Redis
-) -> None:
+def test_the_budget_is_each_users_own_and_the_last_token_counts(make_gateway: GatewayMaker) -> None:
     """One below it may still ask; another user's spending is no matter. 0 is no limit."""
     app = make_gateway(llm_tokens_per_day=100)
-    TokenUsage(redis_client).add("other000", USER, Tokens(99, 0), time.time())
-    TokenUsage(redis_client).add("other001", "bob", Tokens(500, 0), time.time())
-    assert Workspace(app).ask().status_code == 200
+    workspace = Workspace(app)
+    workspace.parts.token_usage.add("other000", USER, Tokens(99, 0), time.time())
+    workspace.parts.token_usage.add("other001", "bob", Tokens(500, 0), time.time())
+    assert workspace.ask().status_code == 200
     assert Workspace(app, "bobs0000", "bob").ask().status_code == 429
     assert Workspace(make_gateway(llm_tokens_per_day=0), "bobs0001", "bob").ask().status_code == 200
 
@@ -113,16 +108,15 @@ def test_tokens_are_booked_under_the_models_name_if_it_has_a_price(
 
 @pytest.mark.parametrize("limit", [{"budget_per_user": 1.0}, {}])
 def test_with_a_budget_a_model_without_a_price_is_refused(
-    make_gateway: GatewayMaker, redis_client: redis.Redis, model: ModelServer, limit: dict[str, float]
+    make_gateway: GatewayMaker, model: ModelServer, limit: dict[str, float]
 ) -> None:
     """It would be booked at the price of all others, whatever it costs. The budget is the user's, or the key's that
     made the session."""
-    workspace = Workspace(
-        make_gateway(llm_model="", prices='{"million_tokens": {"gpt-5": [1, 1], "*": [1, 1]}}', **limit)
-    )
+    prices = '{"million_tokens": {"gpt-5": [1, 1], "*": [1, 1]}}'
+    workspace = Workspace(make_gateway(llm_model="", prices=prices, **limit))
     if not limit:
-        redis_client.hset(keys.BUDGETS, "web-app", "5")
-        redis_client.hset(keys.SESSION.format(uuid=workspace.uuid), "made_by", "web-app")
+        workspace.core.redis.hset(keys.BUDGETS, "web-app", "5")
+        workspace.core.redis.hset(keys.SESSION.format(uuid=workspace.uuid), "made_by", "web-app")
     for unlisted in ("expensive", "GPT-5", "*", "other"):
         refused = workspace.ask(model=unlisted)
         assert (refused.status_code, refused.json["error"]) == (403, "model_without_price")
@@ -138,9 +132,7 @@ def test_the_operators_model_needs_no_price_of_its_own(make_gateway: GatewayMake
     assert workspace.ask(model="expensive").status_code == 200
 
 
-def test_an_answer_that_is_not_streamed_is_assembled_and_counted_once(
-    workspace: Workspace, model: ModelServer, redis_client: redis.Redis
-) -> None:
+def test_an_answer_that_is_not_streamed_is_assembled_and_counted_once(workspace: Workspace, model: ModelServer) -> None:
     """As the provider said, which always streams: in Redis, by session and user, and in the figures."""
     model.script(Answer(text="one two", prompt_tokens=70, completion_tokens=7))
     answer = workspace.ask()
@@ -150,7 +142,7 @@ def test_an_answer_that_is_not_streamed_is_assembled_and_counted_once(
     assert answer.json["choices"][0]["message"] == {"role": "assistant", "content": "one two"}
     assert answer.json["usage"]["total_tokens"] == 77
     assert workspace.tokens() == Tokens(70, 7)
-    assert redis_client.get(keys.USER_TOKENS.format(user_id=USER, day=day_of(time.time()))) == "77"
+    assert workspace.core.redis.get(keys.USER_TOKENS.format(user_id=USER, day=day_of(time.time()))) == "77"
     assert metric(workspace, "gateway_llm_tokens_total", kind="prompt") == 70
     assert metric(workspace, "gateway_llm_tokens_total", kind="completion") == 7
     assert metric(workspace, "gateway_llm_tokens_estimated_total") == 0
@@ -185,13 +177,11 @@ def test_a_client_that_leaves_while_the_provider_has_refused_pays_nothing(
 
 
 def test_a_provider_that_does_not_stream_is_served_all_the_same(make_gateway: GatewayMaker) -> None:
-    """Its answer passes as it is."""
     whole = {"object": "chat.completion", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
     assert asked_of(make_gateway, 200, "application/json", json.dumps(whole)).json == whole
 
 
 def test_a_refused_request_costs_nothing(workspace: Workspace, model: ModelServer) -> None:
-    """Nobody pays for an error."""
     model.script(Answer(status=400))
     assert workspace.ask().status_code == 400
     assert workspace.tokens() == Tokens()
@@ -229,7 +219,6 @@ def test_retries_end_and_the_last_refusal_passes(
 
 
 def test_a_pause_too_long_to_wait_for_is_passed_on(workspace: Workspace, model: ModelServer) -> None:
-    """At once, with the provider's own Retry-After."""
     model.script(Answer(status=429, retry_after="3600"))
     answer = workspace.ask()
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "3601")
@@ -248,7 +237,6 @@ def test_a_provider_that_keeps_failing_is_a_502(
 
 @pytest.mark.slow
 def test_a_provider_that_is_not_there_is_a_502(make_gateway: GatewayMaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The text names no host."""
     monkeypatch.setattr(provider, "RETRIES", 1)
     answer = Workspace(make_gateway(llm_base_url="http://127.0.0.1:1/v1")).ask()
     assert (answer.status_code, answer.json["error"]) == (502, "llm_unavailable")
@@ -304,7 +292,6 @@ def test_a_request_that_is_too_large_is_refused_before_the_model_sees_it(
 def test_redis_down_after_the_answer_loses_the_count_not_the_answer(
     workspace: Workspace, model: ModelServer, monkeypatch
 ) -> None:
-    """And the figures say how many tokens the budgets miss."""
 
     def down(*_: object) -> None:
         raise StateUnavailable("down")

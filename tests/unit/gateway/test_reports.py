@@ -87,7 +87,6 @@ def test_what_an_event_takes_in_memory_is_bounded(character):
 
 @pytest.mark.parametrize("character", ["a", "ä", "𝄞", "\0"])
 def test_what_a_response_takes_in_memory_is_bounded(character):
-    """The same."""
     assert len(json.dumps(fitted({"text": character * 999_999}))) < RESPONSE_MAX + 100
 
 
@@ -124,6 +123,5 @@ def test_a_response_too_long_is_cut_and_says_so():
     ],
 )
 def test_what_is_no_report_is_refused_whole(document):
-    """Nothing of it is carried out."""
     with pytest.raises(InvalidRequest):
         Report.from_json(document)

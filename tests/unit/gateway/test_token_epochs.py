@@ -85,18 +85,19 @@ def life(world: World, app: Flask) -> Life:
 
 
 def test_a_token_is_good_while_its_workspace_runs(life: Life) -> None:
-    """However long."""
     assert life.good(life.held())
     life.world.now += 3_600
     assert life.good(life.held())
 
 
-def test_a_stolen_token_ends_with_a_sleep_and_stays_so_after_the_wake(life: Life) -> None:
+def test_a_stolen_token_ends_with_a_sleep_sets_nothing_going_and_stays_so_after_the_wake(life: Life) -> None:
+    """While it sleeps, nobody is there who could want another."""
     stolen = life.held()
     life.world.sessions.sleep(life.uuid)
     assert life.good(stolen), "the agent still has its conversation to hand over"
     life.world.work()
     assert not life.good(stolen)
+    assert life.sent() == []
     life.wake()
     assert life.held() != stolen
     assert life.replaced(stolen)
@@ -281,14 +282,6 @@ def test_an_agent_whose_renewal_was_lost_gets_its_token_by_calling(life: Life) -
     life.world.tasks.send(task_queue.TOKEN_ENDED, life.uuid)
     assert life.world.work() == [task_queue.TOKEN_ENDED, task_queue.RENEW_TOKEN]
     assert life.good(life.held())
-
-
-def test_an_ended_token_of_a_session_that_is_not_up_sets_nothing_going(life: Life) -> None:
-    """Nobody is there who could want another."""
-    stolen = life.held()
-    life.sleep()
-    assert not life.good(stolen)
-    assert life.sent() == []
 
 
 def test_whoever_shows_an_ended_token_takes_no_place_of_the_agents(world: World, make_gateway: GatewayMaker) -> None:

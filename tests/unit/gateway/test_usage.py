@@ -115,7 +115,6 @@ def test_a_provider_that_cuts_an_answer_charges_what_was_seen():
 
 @pytest.mark.parametrize("document", [b"", b"[]", b"{", b'{"usage": 5}', b'{"usage": null}', b"\xff", b"[" * 100_000])
 def test_a_document_that_says_nothing_leaves_the_estimate(document):
-    """Whatever a provider answers."""
     meter = Meter(400)
     meter.see_document(document)
     assert meter.tokens().estimated == 100

@@ -150,7 +150,6 @@ def test_sign_ins_over_and_over_push_nothing_out_of_the_audit(app: Flask, redis_
 
 
 def test_sign_ins_are_limited_by_address(limited: Flask) -> None:
-    """Guesses count too."""
     statuses = [signs_in(limited, each, "10.0.0.1") for each in ("wrong", ADMIN_KEY, READING_KEY, ADMIN_KEY)]
     assert statuses == [401, 302, 302, 429]
     assert signs_in(limited, ADMIN_KEY, "10.0.0.2") == 302, "nobody else"

@@ -77,14 +77,11 @@ def test_a_session_is_put_to_sleep_and_woken(visitor: Visitor, core: Core, uuid:
     assert visitor.post(f"/sessions/{uuid}/explode").status_code == 404
 
 
-def test_who_only_reads_sees_no_action(onlooker: Visitor, uuid: str) -> None:
+def test_who_only_reads_sees_no_action_and_deletes_nothing(onlooker: Visitor, core: Core, uuid: str) -> None:
     for tab in TABS:
         shown = page(onlooker, f"/sessions/{uuid}{tab}")
         assert "hx-post" not in shown, tab
         assert 'id="do-open"' not in shown
-
-
-def test_who_only_reads_deletes_nothing(onlooker: Visitor, core: Core, uuid: str) -> None:
     assert "may look and change nothing" in onlooker.post("/sessions/delete", {"uuid": uuid}).text
     assert core.sessions.get(uuid).status is Status.ACTIVE
 

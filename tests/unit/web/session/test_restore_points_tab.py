@@ -27,16 +27,15 @@ def test_points_are_listed_newest_first(visitor: Visitor, core: Core, uuid: str)
     assert shown.count("after a sleep") == 3
 
 
-def test_a_broken_point_says_so_and_starts_nothing(visitor: Visitor, core: Core, uuid: str) -> None:
+def test_a_point_that_is_broken_or_lacks_files_says_so_and_a_broken_one_starts_nothing(
+    visitor: Visitor, core: Core, uuid: str
+) -> None:
     name = add(core, uuid, 1, broken=True)
+    add(core, uuid, 2, unreadable=1_200)
     shown = page(visitor, f"/sessions/{uuid}/restore-points")
     assert ">broken<" in shown
     assert f"{name}/restore" not in shown
-
-
-def test_one_that_lacks_files_says_so(visitor: Visitor, core: Core, uuid: str) -> None:
-    add(core, uuid, 1, unreadable=1_200)
-    assert ">lacks 1,200<" in page(visitor, f"/sessions/{uuid}/restore-points")
+    assert ">lacks 1,200<" in shown
 
 
 def test_how_safe_the_files_are_is_shown(visitor: Visitor, core: Core, uuid: str) -> None:
