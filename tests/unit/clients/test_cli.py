@@ -271,8 +271,7 @@ def test_a_diagnosis_that_fails_is_a_finding(failure: Turn) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [problem(403, "forbidden"), problem(503, "state_unavailable"), LATE, HTML, answer({"settings": []})],
+    "settings", [problem(403, "forbidden"), problem(503, "state_unavailable"), LATE, HTML, answer({"settings": []})]
 )
 def test_settings_that_are_not_told_are_a_finding(settings: Turn) -> None:
     diagnosis = answer({"status": "ok", "checks": [], "timestamp": TIME})

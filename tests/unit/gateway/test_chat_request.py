@@ -61,9 +61,7 @@ PASSED = {
     "text of an address": {"content": [{"type": "text", "text": "read https://a.example"}]},
     "a place to cache up to": {"content": [{"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}]},
     "a call": {"role": "assistant", "content": None, "tool_calls": [CALL]},
-    "Gemini's call": {
-        "tool_calls": [CALL | {"extra_content": {"google": {"thought_signature": "AAA"}}}],
-    },
+    "Gemini's call": {"tool_calls": [CALL | {"extra_content": {"google": {"thought_signature": "AAA"}}}]},
     "a call's result": {"role": "tool", "content": "done", "tool_call_id": "call_1"},
     "a thought": {"reasoning_content": "hm", "reasoning_details": [{"type": "reasoning.text", "text": "hm"}]},
 }

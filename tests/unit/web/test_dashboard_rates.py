@@ -35,13 +35,9 @@ def test_a_keys_own_rate_holds_here_too(person: Visitor) -> None:
     assert by_http.status_code == 429, "it is one count"
 
 
-def test_without_one_changes_have_the_settings_rates(person: Visitor) -> None:
+def test_without_one_changes_have_the_settings_rates_also_those_of_no_category(person: Visitor) -> None:
     person.sign_in()
     assert created(person, 4) == 2
-
-
-def test_changes_of_no_category_have_them_too(person: Visitor) -> None:
-    person.sign_in()
     answers = [person.post("/sessions/sleep", {"uuid": "zzzzzzzz"}).text for _ in range(4)]
     assert ["RATE_LIMIT_DEFAULT" in answer for answer in answers] == [False, False, False, True]
 
