@@ -103,20 +103,21 @@ def test_an_answers_text_is_the_agents():
 # Errors
 
 
-@pytest.mark.parametrize(("code", "kind"), errors.BY_CODE.items())
-def test_a_code_has_its_class(code, kind):
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        *((418, code, kind) for code, kind in errors.BY_CODE.items()),
+        *((status, "new_code", kind) for status, kind in errors.BY_STATUS.items()),
+        (418, "new_code", ApiError),
+        (500, "new_code", errors.ServerError),
+    ],
+)
+def test_a_code_has_its_class_and_one_of_a_later_service_that_of_its_status(status, code, kind):
     with pytest.raises(ApiError) as raised:
-        Api(problem(418, code, "no, thanks")).client().sessions.get(UUID)
+        Api(problem(status, code, "no, thanks")).client().sessions.get(UUID)
     assert type(raised.value) is kind
-    assert (raised.value.code, raised.value.status, raised.value.request_id) == (code, 418, "r1")
+    assert (raised.value.code, raised.value.status, raised.value.request_id) == (code, status, "r1")
     assert str(raised.value) == "no, thanks"
-
-
-@pytest.mark.parametrize(("status", "kind"), [*errors.BY_STATUS.items(), (418, ApiError), (500, errors.ServerError)])
-def test_a_code_of_a_later_service_has_the_class_of_its_status(status, kind):
-    with pytest.raises(ApiError) as raised:
-        Api(problem(status, "new_code")).client().sessions.get(UUID)
-    assert type(raised.value) is kind
 
 
 def test_every_code_that_the_docs_name_has_a_class():

@@ -11,17 +11,14 @@ from app.gateway.assembly import STREAM_MAX, Assembly, Unreadable
 from tests.model_server import Answer, ToolCall, chunks_of, completion_of
 
 BODY = {"messages": [{"role": "user", "content": "hi"}], "stream_options": {"include_usage": True}}
-
-
-def line(chunk: Any) -> bytes:
-    return f"data: {json.dumps(chunk)}\n\n".encode()
+END = b": a comment\n\ndata: [DONE]\n\n"
 
 
 def assembled(*chunks: Any) -> dict[str, Any]:
     assembly = Assembly()
     for chunk in chunks:
-        assembly.add(line(chunk))
-    assembly.add(b": a comment\n\ndata: [DONE]\n\n")
+        assembly.add(f"data: {json.dumps(chunk)}\n\n".encode())
+    assembly.add(END)
     return assembly.document()
 
 
@@ -84,27 +81,23 @@ def test_thoughts_are_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    "chunk",
+    "data",
     [
-        {"error": {"message": "overloaded"}},
-        [],
-        7,
-        {"choices": "none"},
-        {"choices": []},
-        {"choices": [1]},
-        {"choices": [{"index": 0, "delta": {"content": {"a": "b"}, "role": 1}}, {"index": 0, "delta": "x"}]},
+        b'{"error": {"message": "overloaded"}}',
+        b"[]",
+        b"7",
+        b'{"choices": "none"}',
+        b'{"choices": []}',
+        b'{"choices": [1]}',
+        b'{"choices": [{"index": 0, "delta": {"content": {"a": "b"}, "role": 1}}, {"index": 0, "delta": "x"}]}',
+        *(b"{not json", b"\xff", b'{"a":' * 900 + b"1" + b"}" * 900, b"[" * 100_000),
     ],
 )
-def test_what_is_no_completion_is_an_error(chunk: Any) -> None:
-    with pytest.raises(Unreadable):
-        assembled(chunk)
-
-
-@pytest.mark.parametrize("data", [b"{not json", b"\xff", b'{"a":' * 900 + b"1" + b"}" * 900, b"[" * 100_000])
-def test_what_cannot_be_read_is_an_error(data: bytes) -> None:
+def test_what_is_no_completion_or_cannot_be_read_is_an_error(data: bytes) -> None:
     assembly = Assembly()
     with pytest.raises(Unreadable):
         assembly.add(b"data: " + data + b"\n\n")
+        assembly.add(END)
         assembly.document()
 
 

@@ -97,24 +97,6 @@ def test_an_agent_of_a_session_that_is_being_deleted_is_not_wanted(app: Flask) -
     assert workspace.core.inbox.agent(workspace.uuid) is None
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        None,
-        [],
-        {},
-        {"address": 5},
-        {**HELLO, "name": None},
-        {**HELLO, "address": "http://10.0.0.1:6379/x"},
-        {**HELLO, "address": "http://metadata.internal:80"},
-    ],
-)
-def test_a_hello_that_makes_no_sense_is_refused(workspace: Workspace, said: object) -> None:
-    """Above all an address where no agent can be: the manager would be sent there."""
-    assert workspace.call("POST", "/agent/v1/hello", json=said).status_code == 400
-    assert workspace.core.inbox.agent(workspace.uuid) is None
-
-
 def test_events_reach_the_sessions_stream_in_order(workspace: Workspace) -> None:
     """Tokens put together; a call and its result as they are."""
     call: dict[str, Any] = {"name": "read", "arguments": {"path": "a"}, "call_id": "c1"}
@@ -272,11 +254,6 @@ def test_what_redis_may_have_lost_is_not_called_ended(workspace: Workspace) -> N
     assert ask(workspace, m1=900, m2=1_100) == {"unfinished": [], "unknown": ["m2"]}
 
 
-@pytest.mark.parametrize("said", [None, [], {}, {"prompts": ["m1"]}, {"prompts": {f"m{n}": 0 for n in range(1_001)}}])
-def test_a_question_about_prompts_that_makes_no_sense_is_refused(workspace: Workspace, said: object) -> None:
-    assert workspace.call("POST", "/agent/v1/unfinished", json=said).status_code == 400
-
-
 def test_what_is_no_prompt_has_not_to_be_done(workspace: Workspace) -> None:
     """A user may write anything into the conversation on the disk; the agent is to go on all the same."""
     said = ask(workspace, **{"a b": 5, "x" * 65: 5, "m1": "old", "m2": True})
@@ -329,30 +306,6 @@ def test_reports_one_upon_the_other_cost_one_write_and_are_asked_for_again(works
     assert workspace.core.activity.read(workspace.uuid) == noted
 
 
-@pytest.mark.parametrize(
-    "signals",
-    [
-        {"prompt": {"age": 0}},
-        {"editor": 3},
-        {"editor": {}},
-        {"editor": {"age": -1}},
-        {"editor": {"age": True}},
-        {"editor": {"age": float("nan")}},
-        {"jobs": {"age": 1, "detail": 1}},
-        {"editor": {"age": 10**400}},
-        {"quiet_job": {"age": 1, "quiet": 10**400}},
-        {"quiet_job": {"age": 1, "quiet": -1}},
-        {"quiet_job": {"age": 1, "quiet": "long"}},
-        {"quiet_job": {"age": 1, "left": float("inf")}},
-        {"quiet_job": {"age": 1, "left": True}},
-    ],
-)
-def test_activity_that_makes_no_sense_is_refused(workspace: Workspace, signals: dict[str, Any]) -> None:
-    """Above all a signal that only the manager itself can see."""
-    assert tell(workspace, **signals).status_code == 400
-    assert workspace.core.activity.read(workspace.uuid) == {}
-
-
 def test_what_a_workspace_uses_is_noted_and_is_no_activity(workspace: Workspace) -> None:
     before = workspace.record().last_activity
     answer = used(workspace, cpu=0.5, memory_bytes=300_000_000, disk_bytes=3 * 2**30)
@@ -368,9 +321,29 @@ def test_no_workspace_uses_more_than_a_machine_has(workspace: Workspace) -> None
     assert list(workspace.core.resources.read(workspace.uuid).values()) == [Sample(4_096.0, 2**50, 2**50)]
 
 
-@pytest.mark.parametrize(
-    "told",
-    [
+NONSENSE: dict[str, list[Any]] = {
+    "hello": [
+        *(None, [], {}, {"address": 5}, {**HELLO, "name": None}),
+        {**HELLO, "address": "http://10.0.0.1:6379/x"},
+        {**HELLO, "address": "http://metadata.internal:80"},
+    ],
+    "unfinished": [None, [], {}, {"prompts": ["m1"]}, {"prompts": {f"m{n}": 0 for n in range(1_001)}}],
+    "signals": [
+        {"prompt": {"age": 0}},
+        {"editor": 3},
+        {"editor": {}},
+        {"editor": {"age": -1}},
+        {"editor": {"age": True}},
+        {"editor": {"age": float("nan")}},
+        {"jobs": {"age": 1, "detail": 1}},
+        {"editor": {"age": 10**400}},
+        {"quiet_job": {"age": 1, "quiet": 10**400}},
+        {"quiet_job": {"age": 1, "quiet": -1}},
+        {"quiet_job": {"age": 1, "quiet": "long"}},
+        {"quiet_job": {"age": 1, "left": float("inf")}},
+        {"quiet_job": {"age": 1, "left": True}},
+    ],
+    "resources": [
         {},
         {"cpu": 1.0, "memory_bytes": 1},
         {"cpu": -1.0, "memory_bytes": 1, "disk_bytes": 1},
@@ -380,9 +353,19 @@ def test_no_workspace_uses_more_than_a_machine_has(workspace: Workspace) -> None
         {"cpu": 1.0, "memory_bytes": float("inf"), "disk_bytes": 1},
         {"cpu": 10**400, "memory_bytes": 1, "disk_bytes": 1},
     ],
-)
-def test_what_is_no_amount_is_refused(workspace: Workspace, told: dict[str, Any]) -> None:
-    assert used(workspace, **told).status_code == 400
+}
+REFUSED = [(call, said) for call in ("hello", "unfinished") for said in NONSENSE[call]]
+REFUSED += [("activity", {"signals": each}) for each in NONSENSE["signals"]]
+REFUSED += [("activity", {"signals": {}, "resources": each}) for each in NONSENSE["resources"]]
+
+
+@pytest.mark.parametrize(("call", "said"), REFUSED)
+def test_what_makes_no_sense_is_refused_and_not_noted(workspace: Workspace, call: str, said: object) -> None:
+    """Above all an address where no agent can be, as the manager would be sent there, and a signal that only the
+    manager itself can see."""
+    assert workspace.call("POST", f"/agent/v1/{call}", json=said).status_code == 400
+    assert workspace.core.inbox.agent(workspace.uuid) is None
+    assert workspace.core.activity.read(workspace.uuid) == {}
     assert workspace.core.resources.read(workspace.uuid) == {}
 
 

@@ -74,16 +74,6 @@ def test_what_does_not_go_on_from_there_is_told_from_where_to_go_on(workspace: W
     assert workspace.record().unarchived == {}
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b"[" * 100_000])
-def test_what_is_no_piece_is_not_kept(workspace: Workspace, body: bytes) -> None:
-    assert workspace.call("POST", HISTORY, data=body).status_code == 400
-
-
-@pytest.mark.parametrize("after", ["x", "-1", "1" * 13])
-def test_a_page_begins_at_a_number(workspace: Workspace, after: str) -> None:
-    assert workspace.call("GET", f"{HISTORY}?after={after}").status_code == 400
-
-
 def test_a_piece_is_bounded(make_gateway: GatewayMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.gateway.conversations.PIECE_MAX", 100)
     workspace = Workspace(make_gateway())
@@ -190,16 +180,25 @@ def test_a_conversation_is_its_own_sessions(app: Flask, workspace: Workspace) ->
     assert [other.call("GET", path).status_code for path in (CHECKPOINT, HISTORY)] == [404, 404]
 
 
+NO_OBJECTS = [b"", b"{", b"[]", b"{}", b"[" * 100_000]
+NO_CHECKPOINTS = [
+    *(*NO_OBJECTS, b"\xff", b'{"edition": "one", "context": [1]}', b'{"edition": "one", "metadata": []}'),
+    b'{"history": [], "context": [], "metadata": {}}',
+]
+
+
 @pytest.mark.parametrize(
-    "body",
+    ("method", "path", "body"),
     [
-        *(b"", b"{", b"[]", b"{}", b"\xff", b"[" * 100_000),
-        *(b'{"edition": "one", "context": [1]}', b'{"edition": "one", "metadata": []}'),
-        b'{"history": [], "context": [], "metadata": {}}',
+        *(("POST", HISTORY, each) for each in NO_OBJECTS),
+        *(("PUT", CHECKPOINT, each) for each in NO_CHECKPOINTS),
+        *(("GET", f"{HISTORY}?after={each}", b"") for each in ("x", "-1", "1" * 13)),
     ],
 )
-def test_what_is_no_checkpoint_is_not_kept(workspace: Workspace, body: bytes) -> None:
-    assert workspace.call("PUT", CHECKPOINT, data=body).status_code == 400
+def test_what_is_no_piece_no_checkpoint_and_no_page_is_refused(
+    workspace: Workspace, method: str, path: str, body: bytes
+) -> None:
+    assert workspace.call(method, path, data=body).status_code == 400
     assert workspace.core.history_store.read(workspace.uuid) is None
 
 

@@ -113,16 +113,19 @@ def test_a_provider_that_cuts_an_answer_charges_what_was_seen():
     assert meter.tokens().completion == 1 + 2 * THOUGHTS_PER_SECOND
 
 
-@pytest.mark.parametrize("document", [b"", b"[]", b"{", b'{"usage": 5}', b'{"usage": null}', b"\xff", b"[" * 100_000])
-def test_a_document_that_says_nothing_leaves_the_estimate(document):
-    meter = Meter(400)
-    meter.see_document(document)
-    assert meter.tokens().estimated == 100
+NOTHING = [b"", b"[]", b"{", b'{"usage": 5}', b'{"usage": null}', b"\xff", b"[" * 100_000]
+NO_FIGURES = [{}, {"prompt_tokens": -5}, {"prompt_tokens": "5"}, {"prompt_tokens": None}]
 
 
-@pytest.mark.parametrize("usage", [{}, {"prompt_tokens": -5}, {"prompt_tokens": "5"}, {"prompt_tokens": None}])
-def test_figures_that_are_none_count_nothing(usage):
+@pytest.mark.parametrize(
+    ("document", "tokens"),
+    [
+        *((each, Tokens(100, estimated=100)) for each in NOTHING),
+        *((json.dumps({"usage": each}).encode(), Tokens()) for each in NO_FIGURES),
+    ],
+)
+def test_a_document_that_says_nothing_leaves_the_estimate_and_figures_that_are_none_count_nothing(document, tokens):
     """A negative one would refill the budget."""
     meter = Meter(400)
-    meter.see_document(json.dumps({"usage": usage}).encode())
-    assert meter.tokens().total == 0
+    meter.see_document(document)
+    assert meter.tokens() == tokens
