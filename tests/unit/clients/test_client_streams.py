@@ -309,6 +309,7 @@ def test_how_a_prompt_went_on_while_the_connection_was_down_is_found(status, fou
     """Redis may keep none of its events. It has its answer, or its session fell asleep."""
     api = Api(stream(token("1-0", "hel"), breaks=True), stream(state("2-0", status)), answer(found))
     *_, last = api.client().messages.stream(UUID, "hi", id="m1")
+    assert isinstance(last, MessageEvent)
     assert (type(last), last.text) == (kind, text)
 
 

@@ -36,7 +36,7 @@ LONG = [token("x" * 3_000), token("y" * 3_000)]
     ("events", "expected"),
     [
         pytest.param([A, OTHERS], [[A, OTHERS]], id="not those of different messages"),
-        pytest.param([A, B, token("c"), token("d")], [[A, B, token("cd")]], id="not one that begins a text anew"),
+        pytest.param([A, B, *map(token, "cde")], [[A, B, token("cde")]], id="not one that begins a text anew"),
         pytest.param(LONG, [LONG], id="up to a size"),
         pytest.param([A, CALL, END, OTHERS], [[A, CALL], END, [OTHERS]], id="in order around an end"),
     ],
