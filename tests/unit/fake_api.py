@@ -43,7 +43,6 @@ class FakeApi:
         self.answers: dict[str, tuple[int, str]] = {}
         self.requests: list[str] = []
         self.lists: list[str] = []
-        self.queries: list[dict[str, str]] = []
         self.applied: list[Object] = []
         self.before: dict[str, Any] = {}
         self.page = 500
@@ -64,6 +63,10 @@ class FakeApi:
             item = self.objects.pop((kind, name))
             self._note(kind, "DELETED", item)
 
+    def change(self, kind: str, name: str, patch: Object) -> Object:
+        """Change an object, as somebody else would; an empty patch makes another version of it."""
+        return self.put(kind, merged(self.get(kind, name), patch))
+
     def get(self, kind: str, name: str) -> Object:
         return self.objects[(kind, name)]
 
@@ -71,6 +74,17 @@ class FakeApi:
         """The kinds and names of all but the route of sessions that have none."""
         with self.changed:
             return {(kind, name) for kind, name in self.objects if name != NOWHERE}
+
+    def kinds(self) -> set[str]:
+        return {kind for kind, _ in self.names()}
+
+    def named(self, *kinds: str) -> list[str]:
+        """The names of the objects of these kinds."""
+        return sorted(name for kind, name in self.names() if kind in kinds)
+
+    def changes(self) -> list[str]:
+        """The requests that came, but those that only read."""
+        return [each for each in self.requests if not each.startswith(("GET", "WATCH"))]
 
     def cut(self, *, forget: bool = False) -> None:
         """End every open watch; with `forget`, its version is too old afterwards."""
@@ -94,7 +108,6 @@ class FakeApi:
         with self.changed:
             self.requests.append(key)
             self.lists += [kind] if method == "GET" and not name else []
-            self.queries.append(query)
             if key in self.answers:
                 return _status(*self.answers[key])
             left, done = self.lose

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from app.core.errors import BackupNotFound, RetryableError
 from app.core.storage.credential import Credential
 from app.process.settings import Settings
-from tests.unit.fake_api import FakeApi, serving
+from tests.unit.fake_api import FakeApi
 from workers.job.download_server import digest
 from workers.runtime.kubernetes import jobs, s3_credentials
 from workers.runtime.kubernetes.config import KubernetesConfig
 from workers.runtime.kubernetes.download_job import DownloadJobs
-from workers.runtime.kubernetes.job_access import Access, reading
+from workers.runtime.kubernetes.job_access import reading
 from workers.runtime.kubernetes.job_objects import DOWNLOAD_PORT
 from workers.runtime.kubernetes.jobs import BackupJobs
 
@@ -26,11 +25,9 @@ RUNS = {"phase": "Running", "podIP": "10.1.2.3", "containerStatuses": [{"state":
 CREATING = {"phase": "Pending", "containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}]}
 
 
-@pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
+@pytest.fixture(autouse=True)
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "POLL", 0.01)
-    with serving() as fake:
-        yield fake
 
 
 def readers(api: FakeApi, settings: Settings, start_timeout: float = 30.0) -> DownloadJobs:
@@ -43,7 +40,7 @@ def pod_is(api: FakeApi, *statuses: object) -> None:
     left = list(statuses)
 
     def next_look() -> None:
-        [job] = [name for kind, name in api.names() if kind == "jobs"]
+        [job] = api.named("jobs")
         labels = {"batch.kubernetes.io/controller-uid": api.get("jobs", job)["metadata"]["uid"]}
         api.put("pods", {"metadata": {"name": f"{job}-x", "labels": labels}, "spec": {}, "status": left.pop(0)})
         if left:
@@ -69,7 +66,7 @@ def test_two_readers_of_one_backup_share_nothing(api: FakeApi, settings: Setting
     pod_is(api, RUNS)
     first = readers(api, settings).start(NAME)
     readers(api, settings).end(first)
-    assert {kind for kind, _ in api.names()} == {"pods"}
+    assert api.kinds() == {"pods"}
     pod_is(api, RUNS)
     second = readers(api, settings).start(NAME)
     assert first.job != second.job
@@ -82,14 +79,14 @@ def test_a_backup_that_is_not_there_is_said_and_no_job_is_left(api: FakeApi, set
     pod_is(api, CREATING, ended)
     with pytest.raises(BackupNotFound):
         readers(api, settings).start(NAME)
-    assert {kind for kind, _ in api.names()} == {"pods"}
+    assert api.kinds() == {"pods"}
 
 
 def test_a_reader_that_does_not_start_in_time_goes(api: FakeApi, settings: Settings) -> None:
     pod_is(api, CREATING)
     with pytest.raises(RetryableError, match="did not start"):
         readers(api, settings, start_timeout=0.1).start(NAME)
-    assert {kind for kind, _ in api.names()} == {"pods"}
+    assert api.kinds() == {"pods"}
 
 
 def test_a_reader_that_ended_before_it_was_called_is_no_reader(api: FakeApi, settings: Settings) -> None:
@@ -103,19 +100,14 @@ def test_a_reader_has_a_credential_for_its_one_backup(
     api: FakeApi, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not in what is told to the caller."""
-    asked: list[Access] = []
-
-    def issue(*given: Any) -> Credential:
-        asked.append(given[4])
-        return Credential({"AWS_SESSION_TOKEN": "canary"}, 1.0)
-
+    issue = Mock(return_value=Credential({"AWS_SESSION_TOKEN": "canary"}, 1.0))
     monkeypatch.setattr(s3_credentials, "issue", issue)
     pod_is(api, RUNS)
     role = "arn:aws:iam::1:role/r"
     running = readers(api, replace(settings, backup_url="s3://bucket", backup_role=role))
     reader = running.start(NAME)
-    assert asked == [reading(NAME)]
+    assert [each.args[4] for each in issue.mock_calls] == [reading(NAME)]
     assert "canary" in api.get("secrets", reader.job)["stringData"]["credential"]
     assert "canary" not in json.dumps([reader.answer, api.get("jobs", reader.job)]) + repr(reader)
     running.end(reader)
-    assert {kind for kind, _ in api.names()} == {"pods"}
+    assert api.kinds() == {"pods"}

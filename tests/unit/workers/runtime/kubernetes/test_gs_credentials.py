@@ -88,8 +88,12 @@ def issued() -> Credential:
     return gs_credentials.issue(ACCOUNT, "bucket", "kept", making("aaaa0001"), 3_300)
 
 
-def test_the_accounts_token_is_exchanged_for_one_with_the_boundary(cloud: FakeCloud) -> None:
+def test_the_accounts_token_is_exchanged_for_one_with_the_boundary_and_none_is_shown(
+    cloud: FakeCloud, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     credential = issued()
+    assert "canary" not in repr(credential) + caplog.text
     (_, (account, wanted), (_, exchanged)) = cloud.asked
     assert account == f"/{ACCOUNT}"
     assert (wanted["lifetime"], wanted["scope"]) == ("3300s", ["https://www.googleapis.com/auth/cloud-platform"])
@@ -102,11 +106,6 @@ def test_the_accounts_token_is_exchanged_for_one_with_the_boundary(cloud: FakeCl
         "requested_token_type": "urn:ietf:params:oauth:token-type:access_token",
     }
     assert credential == Credential({"GOOGLE_ACCESS_TOKEN": "canary-of-the-job"}, EXPIRES_AT)
-
-
-def test_no_token_is_shown(cloud: FakeCloud, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
-    assert "canary" not in repr(issued()) + caplog.text
 
 
 @pytest.mark.parametrize("refusing", [f"/{ACCOUNT}", "/exchange"])

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from app.core.errors import FilesGoing, FilesGone, PermanentError, StillEnding
 from tests.unit.fake_api import NAMESPACE, FakeApi
-from tests.unit.workers.runtime.kubernetes.samples import ADA, LABELS, NAME, READY, A, pod, replicas, started
+from tests.unit.workers.runtime.kubernetes.samples import ADA, GOING, NAME, READY, A, observed, pod, replicas, started
 from workers.runtime.kubernetes import driver, names
 from workers.runtime.kubernetes.driver import KubernetesRuntime
 
@@ -22,25 +21,26 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "PATIENCE", 0.2)
 
 
-def claims(api: FakeApi) -> set[str]:
-    return {name for kind, name in api.names() if kind == "persistentvolumeclaims"}
-
-
-def change_claim(api: FakeApi, **changes: Any) -> None:
-    claim = api.get("persistentvolumeclaims", NAME)
-    api.put("persistentvolumeclaims", {**claim, **changes})
+@pytest.fixture
+def replaced(runtime: KubernetesRuntime, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> KubernetesRuntime:
+    """A runtime with one workspace, whose volume was out of reach and has another in its place."""
+    started(runtime)
+    api.put("pods", pod(READY))
+    assert runtime.discard(REPLACED, 3) == NAME
+    monkeypatch.setattr(runtime._jobs, "run", lambda *_: None)
+    runtime.restore(REPLACED, 3)
+    return runtime
 
 
 def test_a_claim_that_lost_its_volume_counts_as_gone_and_makes_room(runtime: KubernetesRuntime, api: FakeApi) -> None:
     started(runtime)
-    change_claim(api, status={"phase": "Lost"})
-    seen = runtime.observe(A)
-    assert seen is not None
+    api.change("persistentvolumeclaims", NAME, {"status": {"phase": "Lost"}})
+    seen = observed(runtime)
     assert (seen.code, seen.running) == (FilesGone.code, False)
     with pytest.raises(FilesGone):
         runtime.start(A, 3)
     assert runtime.discard(replace(ADA, restore_from=SOURCE), 3) == ""
-    assert claims(api) == set()
+    assert api.named("persistentvolumeclaims") == []
     assert replicas(api) == 0
 
 
@@ -48,11 +48,8 @@ def test_a_claim_that_is_being_deleted_is_told_of_and_goes_with_its_workspace(
     runtime: KubernetesRuntime, api: FakeApi
 ) -> None:
     started(runtime)
-    claim = api.get("persistentvolumeclaims", NAME)
-    going = {**claim["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}
-    change_claim(api, metadata=going)
-    seen = runtime.observe(A)
-    assert seen is not None
+    api.change("persistentvolumeclaims", NAME, GOING)
+    seen = observed(runtime)
     assert (seen.code, seen.files_deleted_at) == (FilesGoing.code, 1_767_225_600.0)
     with pytest.raises(StillEnding):
         runtime.discard(ADA, 3)
@@ -61,48 +58,26 @@ def test_a_claim_that_is_being_deleted_is_told_of_and_goes_with_its_workspace(
     assert runtime.discard(ADA, 3) == ""
 
 
-def test_a_volume_out_of_reach_is_kept_and_another_takes_its_place(
-    runtime: KubernetesRuntime, api: FakeApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_volume_out_of_reach_is_kept_and_another_takes_its_place(replaced: KubernetesRuntime, api: FakeApi) -> None:
     """Its pod, on a machine that is silent, is given up too."""
-    started(runtime)
-    api.put("pods", pod(READY))
-    assert runtime.discard(REPLACED, 3) == NAME
     assert ("pods", "pod-1") not in api.names()
     assert api.get("persistentvolumeclaims", NAME)["metadata"]["labels"]["app"] == names.KEPT
-    monkeypatch.setattr(runtime._jobs, "run", lambda *_: None)
-    runtime.restore(REPLACED, 3)
-    assert claims(api) == {NAME, f"{NAME}-1"}
-    assert runtime.discard(REPLACED, 3) == "", "the new one stays"
-    runtime.start(A, 4)
+    assert api.named("persistentvolumeclaims") == [NAME, f"{NAME}-1"]
+    assert replaced.discard(REPLACED, 3) == "", "the new one stays"
+    replaced.start(A, 4)
     volumes = api.get("deployments", NAME)["spec"]["template"]["spec"]["volumes"]
     assert volumes[0]["persistentVolumeClaim"] == {"claimName": f"{NAME}-1"}
-    assert [each.identity.volume for each in runtime.observe_all()] == [1]
+    assert [each.identity.volume for each in replaced.observe_all()] == [1]
 
 
-def test_the_kept_claim_outlives_a_deletion_of_the_session(
-    runtime: KubernetesRuntime, api: FakeApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started(runtime)
-    runtime.discard(REPLACED, 3)
-    monkeypatch.setattr(runtime._jobs, "run", lambda *_: None)
-    runtime.restore(REPLACED, 3)
-    runtime.remove(A, 4)
-    assert claims(api) == {NAME}
+def test_the_kept_claim_outlives_a_deletion_of_the_session(replaced: KubernetesRuntime, api: FakeApi) -> None:
+    replaced.remove(A, 4)
+    assert api.named("persistentvolumeclaims") == [NAME]
 
 
-def test_without_its_deployment_the_newest_claim_is_found(
-    runtime: KubernetesRuntime, api: FakeApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started(runtime)
-    runtime.discard(REPLACED, 3)
-    monkeypatch.setattr(runtime._jobs, "run", lambda *_: None)
-    runtime.restore(REPLACED, 3)
+def test_without_its_deployment_the_newest_claim_is_found(replaced: KubernetesRuntime, api: FakeApi) -> None:
     api.drop("deployments", NAME)
-    seen = runtime.observe(A)
-    assert seen is not None
-    assert seen.identity.volume == 1
-    assert LABELS["session-uuid"] == A
+    assert observed(replaced).identity.volume == 1
 
 
 @pytest.mark.parametrize(

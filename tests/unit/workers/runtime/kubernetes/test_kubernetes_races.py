@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
-import redis
 
-from app.core.errors import (
-    RetryableError,
-    Superseded,
-)
-from app.process.settings import Settings
+from app.core.errors import RetryableError, Superseded
 from tests.unit.fake_api import FakeApi
-from tests.unit.workers.runtime.kubernetes.samples import (
-    ADA,
-    ALL_KINDS,
-    NAME,
-    A,
-    replicas,
-)
+from tests.unit.workers.runtime.kubernetes.samples import ADA, ALL_KINDS, NAME, A, MakeRuntime, replicas
 from workers.runtime.kubernetes import names
 from workers.runtime.kubernetes.driver import KubernetesRuntime
 
@@ -28,7 +16,7 @@ from workers.runtime.kubernetes.driver import KubernetesRuntime
 def test_a_change_decided_on_an_old_look_is_decided_again(runtime: KubernetesRuntime, api: FakeApi) -> None:
     """The cluster writes to a Deployment all the time."""
     runtime.provision(ADA, 1)
-    api.before["PATCH deployments"] = lambda: api.put("deployments", api.get("deployments", NAME))
+    api.before["PATCH deployments"] = lambda: api.change("deployments", NAME, {})
     runtime.start(A, 2)
     assert replicas(api) == 1
 
@@ -66,13 +54,12 @@ def test_notes_made_with_a_deployment_overwrite_no_newer_ones(runtime: Kubernete
 
 
 def test_an_update_keeps_what_the_deployment_was_made_with(
-    runtime: KubernetesRuntime, api: FakeApi, on_cluster: Settings, redis_client: redis.Redis
+    runtime: KubernetesRuntime, make_runtime: MakeRuntime, api: FakeApi
 ) -> None:
     """Server-side apply takes away what it applied before and doesn't apply again."""
     runtime.provision(ADA, 1)
-    newer = KubernetesRuntime(replace(on_cluster, workspace_image="workspace:2"), redis_client, api.cluster())
     made = api.get("deployments", NAME)["metadata"]["annotations"]
-    newer.start(A, 2)
+    make_runtime(workspace_image="workspace:2").start(A, 2)
     updated = next(body for body in api.applied if body["kind"] == "Deployment")
     assert updated["metadata"]["annotations"].keys() >= made.keys()
 
@@ -115,7 +102,7 @@ def test_a_worker_may_die_at_any_request(keda: KubernetesRuntime, api: FakeApi, 
         if call == "remove":
             assert api.names() == set()
         else:
-            assert {kind for kind, _ in api.names()} == ALL_KINDS
+            assert api.kinds() == ALL_KINDS
             assert replicas(api) == (1 if call == "start" else 0)
             keda.remove(A, 5)
         keda._redis.flushall()

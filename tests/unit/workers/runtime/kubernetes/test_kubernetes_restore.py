@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 import redis
 
 from app.core.errors import RetryableError, Superseded
 from tests.unit.fake_api import FakeApi
-from tests.unit.workers.runtime.kubernetes.samples import ADA, NAME, A, replicas
+from tests.unit.workers.runtime.kubernetes.samples import ADA, BACKUP, NAME, OVERTAKEN, A, replicas, started
 from workers.runtime.kubernetes import names
 from workers.runtime.kubernetes.driver import KubernetesRuntime
 
-BACKUP = "app-aaaa0001-20260101-000000.zip"
 FROM_BACKUP = replace(ADA, restore_from=BACKUP)
 
 
@@ -27,7 +27,7 @@ def broken_off(runtime: KubernetesRuntime, api: FakeApi, generation: int) -> tup
 
     def check() -> None:
         seen.append((seen_by_keda(api), replicas(api)))
-        raise Superseded("Another intent.")
+        OVERTAKEN()
 
     with pytest.raises(Superseded):
         runtime.restore(FROM_BACKUP, generation, check=check)
@@ -50,8 +50,9 @@ def test_keda_is_told_of_a_session_when_its_files_are_there(
 def test_keda_is_told_though_the_worker_died_right_after_the_restore(
     keda: KubernetesRuntime, api: FakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    dies = Mock(side_effect=RetryableError("The worker died."))
     monkeypatch.setattr(keda._jobs, "run", lambda *_: None)
-    api.before["POST scaledobjects"] = api.before["PATCH scaledobjects"] = _dies
+    api.before["POST scaledobjects"] = api.before["PATCH scaledobjects"] = dies
     with pytest.raises(RetryableError):
         keda.restore(FROM_BACKUP, 1)
     api.before.clear()
@@ -63,11 +64,6 @@ def test_one_that_someone_else_started_is_stopped_before_its_files_are_replaced(
     keda: KubernetesRuntime, api: FakeApi
 ) -> None:
     """As one whose files were lost, whose newest backup is brought back."""
-    keda.provision(ADA, 1)
-    keda.start(A, 2)
+    started(keda)
     assert (seen_by_keda(api), replicas(api)) == (True, 1)
     assert broken_off(keda, api, 3) == (False, 0)
-
-
-def _dies() -> None:
-    raise RetryableError("The worker died.")

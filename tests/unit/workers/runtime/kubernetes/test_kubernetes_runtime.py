@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import threading
 from dataclasses import replace
 from typing import Any
@@ -24,29 +23,35 @@ from tests.unit import fake_api
 from tests.unit.fake_api import FakeApi
 from tests.unit.workers.runtime.kubernetes.samples import (
     ADA,
-    ALL_KINDS,
     CRASHED,
+    KINDS,
     NAME,
     READY,
     SECRET_KEY,
     A,
+    MakeRuntime,
+    observed,
     pod,
     replicas,
+    secret_of,
     started,
 )
 from tests.waiting import PATIENCE
 from workers import runtime as runtimes
-from workers.runtime.kubernetes.api_server import Conflict, find_cluster
+from workers.runtime.kubernetes.api_server import find_cluster
 from workers.runtime.kubernetes.driver import KubernetesRuntime
+
+
+def pod_spec(api: FakeApi) -> dict[str, Any]:
+    return dict(api.get("deployments", NAME)["spec"]["template"]["spec"])
 
 
 def test_provisioning_makes_all_of_a_session(runtime: KubernetesRuntime, api: FakeApi) -> None:
     """Asleep, and owned by the Deployment but for the volume."""
     runtime.provision(ADA, 1)
-    kinds = ("persistentvolumeclaims", "deployments", "secrets", "services", "ingresses")
-    assert api.names() == {(kind, NAME) for kind in kinds}
+    assert api.names() == {(kind, NAME) for kind in KINDS}
     assert replicas(api) == 0
-    owners = {kind: len(api.get(kind, NAME)["metadata"].get("ownerReferences", [])) for kind in kinds}
+    owners = {kind: len(api.get(kind, NAME)["metadata"].get("ownerReferences", [])) for kind in KINDS}
     assert owners == {"persistentvolumeclaims": 0, "deployments": 0, "secrets": 1, "services": 1, "ingresses": 1}
 
 
@@ -82,85 +87,48 @@ def test_a_cluster_that_refuses_that_route_makes_sessions_all_the_same(
 def test_a_creation_brings_the_pod_up_before_what_stands_beside_it(runtime: KubernetesRuntime, api: FakeApi) -> None:
     """All is there in the end; before the pod only the Secret, without which that can't begin."""
     runtime.provision(ADA, 1, starting=True)
-    assert {kind for kind, _ in api.names()} == {"persistentvolumeclaims", "deployments"}
-    before = len(api.requests)
+    assert api.kinds() == {"persistentvolumeclaims", "deployments"}
+    api.requests.clear()
     runtime.start(A, 1)
-    assert {kind for kind, _ in api.names()} == ALL_KINDS - {"scaledobjects"}
-    made = [request.split()[1] for request in api.requests[before:] if not request.startswith("GET")]
-    assert made[:3] == ["secrets", "secrets", "deployments"]
+    assert api.kinds() == KINDS
+    assert [request.split()[1] for request in api.changes()[:3]] == ["secrets", "secrets", "deployments"]
 
 
-def secret_of(api: FakeApi, key: str = "token") -> str:
-    return base64.b64decode(api.get("secrets", NAME)["data"][key]).decode()
-
-
-def test_the_secret_follows_from_the_key(runtime: KubernetesRuntime, api: FakeApi) -> None:
-    """Nothing of it is random, so it is the same after anything that may happen, and not written again."""
+def test_without_a_key_a_session_has_neither_agent_nor_secret(make_runtime: MakeRuntime, api: FakeApi) -> None:
+    """And starts all the same."""
+    runtime = make_runtime(secret_key="")
     started(runtime)
-    version = api.get("secrets", NAME)["metadata"]["resourceVersion"]
-    assert secret_of(api) == AgentCredentials([SECRET_KEY]).token_file(A, 0)
-    assert secret_of(api, "editor") == AgentCredentials([SECRET_KEY]).editor_file(A)
-    before = len(api.requests)
-    runtime.start(A, 3)
-    assert [each for each in api.requests[before:] if each.endswith(" secrets")] == ["PUT secrets"]
-    assert api.get("secrets", NAME)["metadata"]["resourceVersion"] == version
-
-
-def test_with_another_key_a_start_writes_another_secret(
-    runtime: KubernetesRuntime, on_cluster: Settings, redis_client: redis.Redis, api: FakeApi
-) -> None:
-    started(runtime)
-    rotated = ("another-secret-key-of-these-tests", SECRET_KEY)
-    later = KubernetesRuntime(replace(on_cluster, secret_key=",".join(rotated)), redis_client, api.cluster())
-    later.start(A, 4)
-    assert secret_of(api) == AgentCredentials(rotated).token_file(A, 0)
-    assert secret_of(api, "editor") == AgentCredentials(rotated).editor_file(A)
+    assert api.kinds() == KINDS - {"secrets"}
+    (container,) = pod_spec(api)["containers"]
+    assert container["name"] == "editor"
+    api.put("pods", pod({"podIP": "10.1.2.3", **READY}))
+    seen = observed(runtime)
+    assert (seen.ready, seen.agent) == (True, "")
 
 
 def test_a_session_of_before_there_was_a_key_has_its_secret_before_its_pod_wants_it(
-    runtime: KubernetesRuntime, on_cluster: Settings, redis_client: redis.Redis, api: FakeApi
+    runtime: KubernetesRuntime, make_runtime: MakeRuntime, api: FakeApi
 ) -> None:
     """Whoever scales the new template up between two calls of the worker finds all that it mounts."""
-    KubernetesRuntime(replace(on_cluster, secret_key=""), redis_client, api.cluster()).provision(ADA, 1)
-    before = len(api.requests)
+    make_runtime(secret_key="").provision(ADA, 1)
+    api.requests.clear()
     runtime.start(A, 2)
-    changed = [request.split()[1] for request in api.requests[before:] if not request.startswith("GET")]
+    changed = [request.split()[1] for request in api.changes()]
     assert changed[:3] == ["secrets", "secrets", "deployments"], "tried to replace, created"
     assert secret_of(api, "editor") == AgentCredentials([SECRET_KEY]).editor_file(A)
-    mounted = [each["secret"]["items"] for each in volumes_of(api) if "secret" in each]
+    mounted = [each["secret"]["items"] for each in pod_spec(api)["volumes"] if "secret" in each]
     assert mounted == [[{"key": "token", "path": "token"}], [{"key": "editor", "path": "editor"}]]
-
-
-def volumes_of(api: FakeApi) -> list[dict[str, Any]]:
-    return list(api.get("deployments", NAME)["spec"]["template"]["spec"]["volumes"])
-
-
-def test_without_a_key_a_session_has_neither_agent_nor_secret(
-    on_cluster: Settings, redis_client: redis.Redis, api: FakeApi
-) -> None:
-    """And starts all the same."""
-    runtime = KubernetesRuntime(replace(on_cluster, secret_key=""), redis_client, api.cluster())
-    started(runtime)
-    assert {kind for kind, _ in api.names()} == ALL_KINDS - {"scaledobjects", "secrets"}
-    (container,) = api.get("deployments", NAME)["spec"]["template"]["spec"]["containers"]
-    assert container["name"] == "editor"
-    api.put("pods", pod({"podIP": "10.1.2.3", **READY}))
-    seen = runtime.observe(A)
-    assert seen is not None
-    assert (seen.ready, seen.agent) == (True, "")
 
 
 def test_a_start_makes_again_what_someone_deleted(runtime: KubernetesRuntime, api: FakeApi) -> None:
     """The volume is the session: the rest follows from it."""
     runtime.provision(ADA, 1)
-    for kind in ("deployments", "secrets", "services", "ingresses"):
+    for kind in KINDS - {"persistentvolumeclaims"}:
         api.drop(kind, NAME)
     runtime.start(A, 2)
-    kinds = {kind for kind, _ in api.names()}
-    assert kinds == {"persistentvolumeclaims", "deployments", "secrets", "services", "ingresses"}
+    assert api.kinds() == KINDS
     assert replicas(api) == 1
-    seen = runtime.observe(A)
-    assert seen is not None
+    seen = observed(runtime)
     assert (seen.identity, seen.generation, seen.running) == (ADA, 2, True)
 
 
@@ -171,27 +139,21 @@ def test_a_volume_without_a_deployment_still_knows_its_intent(runtime: Kubernete
     api.drop("deployments", NAME)
     with pytest.raises(Superseded):
         runtime.start(A, 6)
-    seen = runtime.observe(A)
-    assert seen is not None
+    seen = observed(runtime)
     assert (seen.generation, seen.running) == (7, False)
 
 
 def test_a_sleeping_workspace_is_brought_up_to_date_when_it_starts(
-    runtime: KubernetesRuntime, api: FakeApi, on_cluster: Settings, redis_client: redis.Redis
+    runtime: KubernetesRuntime, make_runtime: MakeRuntime, api: FakeApi
 ) -> None:
     """A release with a newer image reaches every session, one that runs only after its next sleep."""
-    newer = KubernetesRuntime(replace(on_cluster, workspace_image="workspace:2"), redis_client, api.cluster())
-    runtime.provision(ADA, 1)
-    runtime.start(A, 2)
+    newer = make_runtime(workspace_image="workspace:2")
+    started(runtime)
     newer.start(A, 3)
-    assert image(api) == "workspace:1"
+    assert pod_spec(api)["containers"][0]["image"] == "workspace:1"
     newer.stop(A, 4)
     newer.start(A, 5)
-    assert image(api) == "workspace:2"
-
-
-def image(api: FakeApi) -> str:
-    return str(api.get("deployments", NAME)["spec"]["template"]["spec"]["containers"][0]["image"])
+    assert pod_spec(api)["containers"][0]["image"] == "workspace:2"
 
 
 def test_a_deployment_of_that_name_that_is_not_ours_is_left_alone(runtime: KubernetesRuntime, api: FakeApi) -> None:
@@ -208,13 +170,11 @@ def test_a_deployment_of_that_name_that_is_not_ours_is_left_alone(runtime: Kuber
 
 def test_a_stop_scales_down_again_what_someone_scaled_up_meanwhile(runtime: KubernetesRuntime, api: FakeApi) -> None:
     """KEDA may have looked at the list a moment before the marker went."""
-    runtime.provision(ADA, 1)
-    runtime.start(A, 2)
+    started(runtime)
     api.put("pods", pod(READY))
 
     def scaled_up() -> None:
-        deployment = api.get("deployments", NAME)
-        api.put("deployments", {**deployment, "spec": {**deployment["spec"], "replicas": 1}})
+        api.change("deployments", NAME, {"spec": {"replicas": 1}})
         api.before["PATCH deployments"] = lambda: api.drop("pods", "pod-1")
 
     api.before["GET pods"] = scaled_up
@@ -224,8 +184,7 @@ def test_a_stop_scales_down_again_what_someone_scaled_up_meanwhile(runtime: Kube
 
 def test_a_stop_holds_nobody_up_while_a_pod_ends(runtime: KubernetesRuntime, api: FakeApi) -> None:
     """It is scaled down, and asked for again until there is no pod."""
-    runtime.provision(ADA, 1)
-    runtime.start(A, 2)
+    started(runtime)
     api.put("pods", pod(READY))
     for _ in range(2):
         with pytest.raises(StillEnding):
@@ -235,22 +194,20 @@ def test_a_stop_holds_nobody_up_while_a_pod_ends(runtime: KubernetesRuntime, api
     runtime.stop(A, 3, patience=0.0)
 
 
-def test_a_pod_that_crashes_is_replaced_by_a_start(runtime: KubernetesRuntime, api: FakeApi) -> None:
-    """Kubernetes would have the user wait for up to five minutes."""
+def test_a_start_keeps_a_pod_that_works_replaces_one_that_crashes_and_tells_whether_it_began_anything(
+    runtime: KubernetesRuntime, api: FakeApi
+) -> None:
+    """Kubernetes would have the user wait for up to five minutes. A decision that was overtaken may have begun too."""
     runtime.provision(ADA, 1)
-    runtime.start(A, 2)
-    api.put("pods", pod(CRASHED))
-    assert not runtime.start(A, 3)
-    assert ("pods", "pod-1") not in api.names()
-
-
-def test_a_pod_that_works_is_kept_by_a_start(runtime: KubernetesRuntime, api: FakeApi) -> None:
-    """Whoever works in it notices nothing."""
-    runtime.provision(ADA, 1)
-    runtime.start(A, 2)
+    api.before["PATCH persistentvolumeclaims"] = lambda: api.change("persistentvolumeclaims", NAME, {})
+    assert runtime.start(A, 2) is False
+    assert api.requests.count("PATCH persistentvolumeclaims") > 1
     api.put("pods", pod(READY))
-    runtime.start(A, 3)
+    assert runtime.start(A, 3) is True
     assert ("pods", "pod-1") in api.names()
+    api.put("pods", pod(CRASHED))
+    assert runtime.start(A, 4) is False
+    assert ("pods", "pod-1") not in api.names()
 
 
 # Trouble
@@ -328,11 +285,3 @@ def test_no_cluster_is_a_setting_that_is_missing(monkeypatch: pytest.MonkeyPatch
     Settings(runtime="kubernetes", workspace_image="w:1", ingress_forward_auth='{"a": "b"}').checked()
     with pytest.raises(SettingsError, match="RUNTIME"):
         runtimes.load(Settings(runtime="docker"))
-
-
-def test_an_object_that_is_there_is_not_made_again(api: FakeApi) -> None:
-    """The one call that must not overwrite."""
-    cluster = api.cluster()
-    cluster.create("secrets", {"metadata": {"name": "one"}, "data": {}})
-    with pytest.raises(Conflict):
-        cluster.create("secrets", {"metadata": {"name": "one"}, "data": {}})

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import redis
 
-from app.core.errors import (
-    Superseded,
-)
+from app.core.errors import Superseded
 from app.core.prompts.inbox import MARKER
-from app.process.settings import Settings
 from tests.unit.fake_api import FakeApi
 from tests.unit.workers.runtime.kubernetes.samples import (
     ADA,
     ALL_KINDS,
+    KINDS,
     NAME,
     A,
+    MakeRuntime,
     pod,
     replicas,
+    started,
 )
 from workers.runtime.kubernetes import scalers, scheduling
 from workers.runtime.kubernetes.driver import KubernetesRuntime
+
+
+def listed(client: redis.Redis) -> Any:
+    """What KEDA reads."""
+    return client.lrange(f"queue:{A}", 0, -1)
 
 
 def test_the_marker_comes_before_the_replicas_and_goes_before_them(
@@ -31,9 +36,9 @@ def test_the_marker_comes_before_the_replicas_and_goes_before_them(
 ) -> None:
     """Else KEDA would see a Deployment that disagrees with its list, and act on it."""
     keda.provision(ADA, 1)
-    queue, seen = f"queue:{A}", []
+    seen = []
     for call, generation in ((keda.start, 2), (keda.start, 3), (keda.stop, 4)):
-        api.before["PATCH deployments"] = lambda: seen.append((redis_client.lrange(queue, 0, -1), replicas(api)))
+        api.before["PATCH deployments"] = lambda: seen.append((listed(redis_client), replicas(api)))
         call(A, generation)
     assert seen == [([MARKER], 0), ([MARKER], 1), ([], 1)]
 
@@ -44,7 +49,7 @@ def test_prompts_stay_when_the_marker_goes(keda: KubernetesRuntime, redis_client
     redis_client.rpush(f"queue:{A}", '{"id": 1}')
     keda.start(A, 2)
     keda.stop(A, 3)
-    assert redis_client.lrange(f"queue:{A}", 0, -1) == ['{"id": 1}']
+    assert listed(redis_client) == ['{"id": 1}']
 
 
 def test_an_overtaken_start_leaves_no_marker(keda: KubernetesRuntime, api: FakeApi, redis_client: redis.Redis) -> None:
@@ -53,45 +58,50 @@ def test_an_overtaken_start_leaves_no_marker(keda: KubernetesRuntime, api: FakeA
     api.before["PATCH deployments"] = lambda: keda.stop(A, 3)
     with pytest.raises(Superseded):
         keda.start(A, 2)
-    assert redis_client.lrange(f"queue:{A}", 0, -1) == []
+    assert listed(redis_client) == []
 
 
 def test_an_overtaken_stop_leaves_the_marker(keda: KubernetesRuntime, api: FakeApi, redis_client: redis.Redis) -> None:
     """KEDA would put a session down that someone works in."""
-    keda.provision(ADA, 1)
-    keda.start(A, 2)
+    started(keda)
     api.before["PATCH deployments"] = lambda: keda.start(A, 4)
     with pytest.raises(Superseded):
         keda.stop(A, 3)
-    assert redis_client.lrange(f"queue:{A}", 0, -1) == [MARKER]
+    assert listed(redis_client) == [MARKER]
 
 
-@pytest.mark.parametrize("provisioner", ["local", ""])
+@pytest.mark.parametrize(
+    ("annotations", "asked"),
+    [({"volume.kubernetes.io/storage-provisioner": "local"}, [0, 0, 0]), ({}, [0])],
+    ids=["provisioner", "none"],
+)
 @pytest.mark.slow
 def test_a_pod_is_wanted_once_its_claim_has_a_volume(
-    runtime: KubernetesRuntime, api: FakeApi, monkeypatch: pytest.MonkeyPatch, provisioner: str
+    runtime: KubernetesRuntime,
+    api: FakeApi,
+    monkeypatch: pytest.MonkeyPatch,
+    annotations: dict[str, str],
+    asked: list[int],
 ) -> None:
     """Unless the class makes volumes for pods only: then nobody is named in the claim who would make one."""
     monkeypatch.setattr(scheduling, "LIMIT", 5.0)
     monkeypatch.setattr(scheduling, "NAMING_LIMIT", 0.0)
     runtime.provision(ADA, 1)
-    claim = api.get("persistentvolumeclaims", NAME)
-    if provisioner:
-        claim["metadata"]["annotations"]["volume.kubernetes.io/storage-provisioner"] = provisioner
-    api.put("persistentvolumeclaims", claim | {"status": {"phase": "Pending"}})
-    asked: list[int] = []
+    pending = {"metadata": {"annotations": annotations}, "status": {"phase": "Pending"}}
+    api.change("persistentvolumeclaims", NAME, pending)
+    wanted: list[int] = []
 
     def look() -> None:
-        asked.append(replicas(api))
-        if len(asked) == 3:
-            api.put("persistentvolumeclaims", api.get("persistentvolumeclaims", NAME) | {"status": {"phase": "Bound"}})
+        wanted.append(replicas(api))
+        if len(wanted) == 3:
+            api.change("persistentvolumeclaims", NAME, {"status": {"phase": "Bound"}})
         else:
             api.before["GET persistentvolumeclaims"] = look
 
     api.before["GET persistentvolumeclaims"] = look
     api.before["GET pods"] = lambda: api.put("pods", pod({}))
     runtime.start(A, 2)
-    assert (replicas(api), asked) == (1, [0, 0, 0] if provisioner else [0])
+    assert (replicas(api), wanted) == (1, asked)
 
 
 def test_what_stands_beside_a_pod_is_made_when_that_has_its_node(
@@ -103,7 +113,7 @@ def test_what_stands_beside_a_pod_is_made_when_that_has_its_node(
     looks: list[set[str]] = []
 
     def look() -> None:
-        looks.append({kind for kind, _ in api.names()})
+        looks.append(api.kinds())
         if len(looks) == 2:
             api.put("pods", pod({}))
         else:
@@ -112,7 +122,7 @@ def test_what_stands_beside_a_pod_is_made_when_that_has_its_node(
     api.before["GET pods"] = look
     keda.start(A, 2)
     assert looks == [{"persistentvolumeclaims", "deployments", "secrets"}] * 2
-    assert {kind for kind, _ in api.names()} - {"pods"} == ALL_KINDS
+    assert api.kinds() - {"pods"} == ALL_KINDS
 
 
 def test_a_start_that_was_overtaken_keeps_no_moment_for_keda(
@@ -123,7 +133,7 @@ def test_a_start_that_was_overtaken_keeps_no_moment_for_keda(
     pauses: list[float] = []
     monkeypatch.setattr(scalers, "SETTLE", 0.5)
     monkeypatch.setattr(scalers, "time", SimpleNamespace(sleep=pauses.append))
-    api.before["PATCH deployments"] = lambda: api.put("deployments", api.get("deployments", NAME))
+    api.before["PATCH deployments"] = lambda: api.change("deployments", NAME, {})
     keda.start(A, 2)
     assert (replicas(api), max(pauses, default=0.0)) == (1, 0.0)
 
@@ -132,12 +142,11 @@ def test_a_stop_lets_keda_act_on_what_it_saw_before(
     keda: KubernetesRuntime, api: FakeApi, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The marker is gone and the replicas are still there meanwhile: one look at the list from before does nothing."""
-    keda.provision(ADA, 1)
-    keda.start(A, 2)
+    started(keda)
     pauses: list[tuple[float, list[str], int]] = []
 
     def pause(seconds: float) -> None:
-        pauses.append((seconds, redis_client.lrange(f"queue:{A}", 0, -1), replicas(api)))
+        pauses.append((seconds, listed(redis_client), replicas(api)))
 
     monkeypatch.setattr(scalers, "SETTLE", 0.5)
     monkeypatch.setattr(scalers, "time", SimpleNamespace(sleep=pause))
@@ -150,8 +159,7 @@ def test_a_wake_during_that_moment_keeps_its_marker(
     keda: KubernetesRuntime, api: FakeApi, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever of the two put its hand on the marker last."""
-    keda.provision(ADA, 1)
-    keda.start(A, 2)
+    started(keda)
 
     def woken(_: float) -> None:
         keda.start(A, 4)
@@ -160,44 +168,41 @@ def test_a_wake_during_that_moment_keeps_its_marker(
     monkeypatch.setattr(scalers, "time", SimpleNamespace(sleep=woken))
     with pytest.raises(Superseded):
         keda.stop(A, 3)
-    assert (redis_client.lrange(f"queue:{A}", 0, -1), replicas(api)) == ([scalers.MARKER], 1)
+    assert (listed(redis_client), replicas(api)) == ([MARKER], 1)
 
 
 def test_where_keda_scales_no_more_its_objects_go_and_are_no_danger_until_then(
     keda: KubernetesRuntime, runtime: KubernetesRuntime, api: FakeApi, redis_client: redis.Redis
 ) -> None:
-    """The marker agrees with the replicas, whoever scales."""
+    """The marker agrees with the replicas, whoever scales. They would go with the Deployment."""
     keda.provision(ADA, 1)
     keda.tidy()
-    assert ("scaledobjects", f"{NAME}-scaler") in api.names()
+    owners = api.get("scaledobjects", f"{NAME}-scaler")["metadata"]["ownerReferences"]
+    assert [owner["name"] for owner in owners] == [NAME]
     runtime.start(A, 2)
-    assert redis_client.lrange(f"queue:{A}", 0, -1) == [scalers.MARKER]
+    assert listed(redis_client) == [MARKER]
     runtime.stop(A, 3)
     assert redis_client.exists(f"queue:{A}") == 0
     runtime.tidy()
-    assert {kind for kind, _ in api.names()} == ALL_KINDS - {"scaledobjects"}
+    assert api.kinds() == KINDS
 
 
 def test_a_sleeping_session_gets_the_address_of_the_settings_of_now(
-    on_cluster: Settings, runtime: KubernetesRuntime, redis_client: redis.Redis, api: FakeApi
+    runtime: KubernetesRuntime, make_runtime: MakeRuntime, api: FakeApi
 ) -> None:
     """With its owner and its user, and once. A visit that is to wake it finds the forward auth of then."""
-    runtime.provision(ADA, 1)
-    runtime.start(A, 2)
+    started(runtime)
     runtime.stop(A, 3)
-    before = api.get("ingresses", NAME)
-    changed = replace(
-        on_cluster, ingress_forward_auth='{"door": "closed"}', api_host="api.example.com", ingress_class="traefik"
-    )
-    later = KubernetesRuntime(changed, redis_client, api.cluster())
+    before = api.get("ingresses", NAME)["metadata"]
+    later = make_runtime(ingress_forward_auth='{"door": "closed"}', api_host="api.example.com", ingress_class="traefik")
     later.tidy()
-    after = api.get("ingresses", NAME)
-    assert (after["metadata"]["annotations"]["door"], len(after["spec"]["rules"])) == ("closed", 2)
-    for kept in ("ownerReferences", "name"):
-        assert after["metadata"][kept] == before["metadata"][kept]
-    assert after["metadata"]["annotations"].items() >= before["metadata"]["annotations"].items()
+    changed = api.get("ingresses", NAME)
+    after = changed["metadata"]
+    assert (after["annotations"]["door"], len(changed["spec"]["rules"])) == ("closed", 2)
+    assert (after["ownerReferences"], after["name"]) == (before["ownerReferences"], before["name"])
+    assert after["annotations"].items() >= before["annotations"].items()
     later.tidy()
-    assert api.get("ingresses", NAME)["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"]
+    assert api.get("ingresses", NAME)["metadata"]["resourceVersion"] == after["resourceVersion"]
     api.answers["GET ingresses"] = (500, "nobody needs to ask again so soon")
     later.tidy()
 
@@ -210,12 +215,3 @@ def test_a_cluster_without_keda_is_tidy(runtime: KubernetesRuntime, api: FakeApi
     runtime.tidy()
     assert api.requests[-1] == "GET scaledobjects"
     assert api.names() == before
-
-
-def test_only_keda_gets_a_scaled_object(keda: KubernetesRuntime, api: FakeApi) -> None:
-    """And it goes with the Deployment."""
-    keda.provision(ADA, 1)
-    owners = api.get("scaledobjects", f"{NAME}-scaler")["metadata"]["ownerReferences"]
-    assert [owner["name"] for owner in owners] == [NAME]
-    keda.remove(A, 2)
-    assert api.names() == set()

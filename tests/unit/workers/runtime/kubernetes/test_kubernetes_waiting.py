@@ -14,7 +14,18 @@ from app.core.sessions.model import PHASES
 from app.process.settings import Settings
 from tests.contract.runtimes import watching
 from tests.unit.fake_api import FakeApi
-from tests.unit.workers.runtime.kubernetes.samples import ADA, CRASHED, NAME, READY, A, conditions, pod
+from tests.unit.workers.runtime.kubernetes.samples import (
+    CRASHED,
+    NAME,
+    PLACED,
+    POD,
+    READY,
+    A,
+    conditions,
+    pod,
+    started,
+    waiting,
+)
 from workers.runtime.base import Observation
 from workers.runtime.kubernetes import status as kubernetes_status
 from workers.runtime.kubernetes.driver import KubernetesRuntime
@@ -25,8 +36,6 @@ FULL = (
     "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found."
 )
 NO_ROOM = f"No machine of the cluster has room for the workspace: {FULL}"
-POD = f"{NAME}-x"
-PLACED = {"conditions": conditions(PodScheduled="True")}
 RUNNING = {**PLACED, "containerStatuses": [{"state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}]}
 
 
@@ -38,24 +47,25 @@ class Stage:
         self.api, self.settings, self.client = api, settings, client
         self.patience = settings.progress_timeout
         self.runtime = KubernetesRuntime(settings, client, api.cluster(), self.clock)
-        self.runtime.provision(ADA, 1)
-        self.runtime.start(A, 2)
+        started(self.runtime)
         self.watch = self.begin()
 
     def clock(self) -> float:
         return self.now
 
+    def timestamp(self) -> str:
+        return datetime.fromtimestamp(self.now, UTC).isoformat()
+
     def pod(self, status: dict[str, Any], name: str = POD) -> dict[str, Any]:
         """The pod as the cluster shows it now; one that the scheduler found no node for has none."""
-        made = pod(status, name)
-        made["metadata"]["creationTimestamp"] = datetime.fromtimestamp(self.now, UTC).isoformat()
+        made = pod(status, name, creationTimestamp=self.timestamp())
         if any(each.get("reason") == "Unschedulable" for each in status.get("conditions", [])):
             made["spec"] = {}
         return made
 
     def unschedulable(self, message: str = FULL) -> dict[str, Any]:
         found = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
-        return {"conditions": [found | {"lastTransitionTime": datetime.fromtimestamp(self.now, UTC).isoformat()}]}
+        return {"conditions": [found | {"lastTransitionTime": self.timestamp()}]}
 
     # The watch without its threads: what a feed says, and what is seen then.
 
@@ -93,14 +103,15 @@ class Stage:
             assert due or seen == before
         return seen
 
+    def failure_after(self, seconds: float) -> str:
+        """The failure after that much of the watch; a second before there was none."""
+        assert self.after(seconds - 1).failure == ""
+        return self.after(1).failure
+
 
 @pytest.fixture
 def stage(on_cluster: Settings, redis_client: redis.Redis, api: FakeApi) -> Stage:
     return Stage(on_cluster, redis_client, api)
-
-
-def pulling(reason: str, message: str = "") -> dict[str, Any]:
-    return {**PLACED, "containerStatuses": [{"state": {"waiting": {"reason": reason, "message": message}}}]}
 
 
 def test_no_room_is_what_it_waits_for_and_a_failure_only_after_its_patience(stage: Stage) -> None:
@@ -144,8 +155,7 @@ def test_a_observer_that_was_held_up_holds_nothing_against_a_start(stage: Stage)
     assert A in stage.watch._now_due()
     assert stage.look().failure == ""
     stage.tells("TriggeredScaleUp")
-    assert stage.after(stage.patience - 1).failure == ""
-    assert stage.after(1).failure == NO_ROOM
+    assert stage.failure_after(stage.patience) == NO_ROOM
 
 
 def test_room_that_comes_takes_the_reason_away(stage: Stage) -> None:
@@ -164,7 +174,7 @@ def test_patience_counts_from_the_last_sign_of_progress(stage: Stage, sign: str)
     stage.tells(sign)
     assert stage.after(stage.patience - 10).failure == ""
     stage.tells(sign)
-    assert stage.after(10).failure == NO_ROOM
+    assert stage.failure_after(10) == NO_ROOM
 
 
 def test_each_step_of_a_start_is_progress(stage: Stage) -> None:
@@ -192,8 +202,7 @@ def test_a_watch_holds_nothing_against_a_start_that_it_did_not_see(stage: Stage)
     stage.begin()
     stage.take("pods", kubernetes_status.pod_view(stage.pod(status)), listed=True)
     assert (stage.look().failure, stage.look().waiting) == ("", NO_ROOM)
-    assert stage.after(stage.patience - 1).failure == ""
-    assert stage.after(1).failure == NO_ROOM
+    assert stage.failure_after(stage.patience) == NO_ROOM
 
 
 @pytest.mark.parametrize("kind", ["pods", "events"])
@@ -203,22 +212,20 @@ def test_a_gap_in_the_watch_is_not_held_against_a_start(stage: Stage, kind: str)
     stage.take("pods", seen)
     assert stage.after(stage.patience - 1).failure == ""
     stage.take(kind, *([seen] if kind == "pods" else []), listed=True)
-    assert stage.after(stage.patience - 1).failure == ""
-    assert stage.after(1).failure == NO_ROOM
+    assert stage.failure_after(stage.patience) == NO_ROOM
 
 
 def test_a_start_that_is_asked_for_again_has_its_time_and_keeps_its_place(stage: Stage, api: FakeApi) -> None:
     """A new pod would begin behind all others that wait for room."""
-    waiting = stage.pod(stage.unschedulable())
-    api.put("pods", waiting)
-    stage.take("pods", kubernetes_status.pod_view(waiting))
+    asked = stage.pod(stage.unschedulable())
+    api.put("pods", asked)
+    stage.take("pods", kubernetes_status.pod_view(asked))
     assert stage.after(stage.patience).failure == NO_ROOM
     assert stage.runtime.start(A, 3) is True
     assert ("pods", POD) in api.names()
     stage.deployment()
     assert (stage.look().generation, stage.look().failure) == (3, "")
-    assert stage.after(stage.patience - 1).failure == ""
-    assert stage.after(1).failure == NO_ROOM
+    assert stage.failure_after(stage.patience) == NO_ROOM
 
 
 @pytest.mark.parametrize(("status", "limit"), [(PLACED, "progress_timeout"), (RUNNING, "start_timeout")])
@@ -250,7 +257,7 @@ def test_a_warning_about_volumes_is_told_after_a_while_and_is_a_failure_when_not
 def test_a_pull_that_may_succeed_later_is_waited_for(stage: Stage) -> None:
     """A registry that is busy, or the network of a node that is new."""
     text = "The workspace's image cannot be pulled: dial tcp: i/o timeout"
-    stage.shows(pulling("ErrImagePull", "dial tcp: i/o timeout"))
+    stage.shows({**PLACED, **waiting("ErrImagePull", "dial tcp: i/o timeout")})
     assert (stage.look().running, stage.look().waiting) == (True, text)
     failed = stage.after(stage.patience)
     assert (failed.failure, failed.code) == (text, "image_unavailable")
@@ -266,14 +273,13 @@ def test_a_pull_that_may_succeed_later_is_waited_for(stage: Stage) -> None:
     ],
 )
 def test_an_image_that_can_not_be_had_is_a_failure_at_once(stage: Stage, reason: str, message: str) -> None:
-    stage.shows(pulling(reason, message))
+    stage.shows({**PLACED, **waiting(reason, message)})
     assert stage.look().failure == f"The workspace's image cannot be pulled: {message}"
 
 
 def test_a_start_of_which_nothing_is_heard_has_an_end(stage: Stage) -> None:
     """As when the cluster makes no pod."""
-    assert stage.after(stage.patience - 1).failure == ""
-    assert stage.after(1).failure == NO_PROGRESS
+    assert stage.failure_after(stage.patience) == NO_PROGRESS
 
 
 @pytest.mark.parametrize(
@@ -301,41 +307,31 @@ def test_an_editor_that_runs_has_no_such_patience(stage: Stage) -> None:
     assert (told.running, told.failure, told.waiting, told.began) == (True, "", "", began)
 
 
+CAPACITY = ("no_capacity", "No machine of the cluster has room", SCHEDULING_PATIENCE)
+VOLUME = ("volume_unavailable", "The workspace's volume is not available", SCHEDULING_PATIENCE)
+
+
 @pytest.mark.parametrize(
-    ("message", "code", "patience"),
+    ("message", "told"),
     [
-        (FULL, "no_capacity", SCHEDULING_PATIENCE),
-        ("0/2 nodes are available: 1 Insufficient memory, 1 Too many pods.", "no_capacity", SCHEDULING_PATIENCE),
-        ("no nodes available to schedule pods", "no_capacity", SCHEDULING_PATIENCE),
-        ("0/1 nodes are available: 1 node(s) had untolerated taint {a: b}.", "no_capacity", SCHEDULING_PATIENCE),
-        ("0/1 nodes are available: 1 node(s) were unschedulable.", "no_capacity", SCHEDULING_PATIENCE),
-        (
-            "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) had volume node affinity conflict.",
-            "no_capacity",
-            SCHEDULING_PATIENCE,
-        ),
-        (
-            "0/2 nodes are available: 2 node(s) had volume node affinity conflict.",
-            "volume_unavailable",
-            SCHEDULING_PATIENCE,
-        ),
-        ('0/1 nodes are available: persistentvolumeclaim "x" not found.', "volume_unavailable", SCHEDULING_PATIENCE),
-        (
-            "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.",
-            "volume_unavailable",
-            BINDING_PATIENCE,
-        ),
+        (FULL, CAPACITY),
+        ("0/2 nodes are available: 1 Insufficient memory, 1 Too many pods.", CAPACITY),
+        ("no nodes available to schedule pods", CAPACITY),
+        ("0/1 nodes are available: 1 node(s) had untolerated taint {a: b}.", CAPACITY),
+        ("0/1 nodes are available: 1 node(s) were unschedulable.", CAPACITY),
+        ("0/2 nodes are available: 1 Insufficient cpu, 1 node(s) had volume node affinity conflict.", CAPACITY),
+        ("0/2 nodes are available: 2 node(s) had volume node affinity conflict.", VOLUME),
+        ('0/1 nodes are available: persistentvolumeclaim "x" not found.', VOLUME),
+        ("0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.", (*VOLUME[:2], BINDING_PATIENCE)),
     ],
 )
-def test_the_schedulers_words_are_told_apart(stage: Stage, message: str, code: str, patience: float) -> None:
+def test_the_schedulers_words_are_told_apart(stage: Stage, message: str, told: tuple[str, str, float]) -> None:
     """None of them is for good. A cloud takes up to 15 s for a disk, which is not worth a word."""
+    code, text, patience = told
     problem = kubernetes_status.pod_problem(stage.pod(stage.unschedulable(message)))
     assert problem is not None
     assert (problem.waits, problem.code, problem.patience) == (True, code, patience)
-    begins = (
-        "No machine of the cluster has room" if code == "no_capacity" else "The workspace's volume is not available"
-    )
-    assert problem.text.startswith(begins)
+    assert problem.text.startswith(text)
 
 
 def test_progress_is_told_in_steps_alone(stage: Stage) -> None:

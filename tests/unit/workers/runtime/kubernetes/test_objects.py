@@ -37,6 +37,9 @@ OWNED = [
         "blockOwnerDeletion": True,
     }
 ]
+DEPENDENT = {"name": "user-abcd1234", "labels": LABELS, "annotations": USER, "ownerReferences": OWNED}
+"""The metadata of what goes with the Deployment."""
+
 RESTRICTED = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
@@ -59,15 +62,39 @@ TOLERATIONS = [
 DISK = ({"ephemeral-storage": "128Mi"}, {"ephemeral-storage": "1Gi"})
 """Each container's request and limit."""
 
+CONTAINER = {
+    "image": "workspace:1",
+    "imagePullPolicy": "IfNotPresent",
+    "securityContext": RESTRICTED,
+    "terminationMessagePolicy": "FallbackToLogsOnError",
+}
+POD = {
+    "automountServiceAccountToken": False,
+    "enableServiceLinks": False,
+    "securityContext": POD_SECURITY,
+    "tolerations": TOLERATIONS,
+}
+"""What all our containers, and all our pods, have in common."""
+
 VOLUMES = [
     {"name": "files", "persistentVolumeClaim": {"claimName": "user-abcd1234"}},
     {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}},
 ]
+MOUNTS = [{"name": "files", "mountPath": "/workspace"}, {"name": "tmp", "mountPath": "/tmp"}]
+
+
+def env(**values: str) -> list[dict[str, str]]:
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def choices(**settings: Any) -> KubernetesConfig:
+    return KubernetesConfig.of(replace(SETTINGS, **settings))
 
 
 def test_the_claim_carries_all_that_must_not_be_lost() -> None:
-    """Whose it is and the last intent; no class is named unless one is set."""
-    assert objects.claim(ADA, 7, CHOICES) == {
+    """Whose it is and the last intent: a lost Redis is rebuilt from it. No class is named unless one is set."""
+    made = objects.claim(ADA, 7, CHOICES)
+    assert made == {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
         "metadata": {
@@ -81,15 +108,10 @@ def test_the_claim_carries_all_that_must_not_be_lost() -> None:
         },
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}},
     }
-    other = objects.claim(ADA, 7, KubernetesConfig.of(replace(SETTINGS, storage_class="fast", volume_size="1Gi")))
+    assert (objects.identity_of(made["metadata"]), objects.generation_of(made["metadata"])) == (ADA, 7)
+    other = objects.claim(ADA, 7, choices(storage_class="fast", volume_size="1Gi"))
     assert other["spec"]["storageClassName"] == "fast"
     assert other["spec"]["resources"] == {"requests": {"storage": "1Gi"}}
-
-
-def test_what_a_claim_carries_can_be_read_back() -> None:
-    """This is what a lost Redis is rebuilt from."""
-    metadata = objects.claim(ADA, 7, CHOICES)["metadata"]
-    assert (objects.identity_of(metadata), objects.generation_of(metadata)) == (ADA, 7)
 
 
 @pytest.mark.parametrize("annotations", [None, {}, {"session-manager.dev/identity": "{"}])
@@ -108,24 +130,21 @@ def test_the_deployment() -> None:
             "annotations": {"kubectl.kubernetes.io/default-container": "editor"},
         },
         "spec": {
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
+            **POD,
             "terminationGracePeriodSeconds": 10,
-            "securityContext": POD_SECURITY,
             "containers": [
                 {
+                    **CONTAINER,
                     "name": "editor",
-                    "image": "workspace:1",
-                    "imagePullPolicy": "IfNotPresent",
                     "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}],
-                    "env": [
-                        {"name": "WORKSPACE_UUID", "value": "abcd1234"},
-                        {"name": "USER_ID", "value": "ada@example.com"},
-                        {"name": "HOME", "value": "/workspace/home"},
-                        {"name": "WORKSPACE_CGROUP", "value": "/sys/fs/cgroup"},
-                        {"name": "KEEPALIVE_MAX", "value": "28800"},
-                        {"name": "WORKSPACE_SECRET_FILE", "value": "/dev/null"},
-                    ],
+                    "env": env(
+                        WORKSPACE_UUID="abcd1234",
+                        USER_ID="ada@example.com",
+                        HOME="/workspace/home",
+                        WORKSPACE_CGROUP="/sys/fs/cgroup",
+                        KEEPALIVE_MAX="28800",
+                        WORKSPACE_SECRET_FILE="/dev/null",
+                    ),
                     "readinessProbe": {
                         "httpGet": {"path": "/healthz", "port": "http", "scheme": "HTTP"},
                         "periodSeconds": 1,
@@ -137,16 +156,10 @@ def test_the_deployment() -> None:
                         "requests": {"cpu": "250m", "memory": "256Mi", **DISK[0]},
                         "limits": {"cpu": "1", "memory": "1Gi", **DISK[1]},
                     },
-                    "securityContext": RESTRICTED,
-                    "terminationMessagePolicy": "FallbackToLogsOnError",
-                    "volumeMounts": [
-                        {"name": "files", "mountPath": "/workspace"},
-                        {"name": "tmp", "mountPath": "/tmp"},
-                    ],
+                    "volumeMounts": MOUNTS,
                 }
             ],
             "volumes": VOLUMES,
-            "tolerations": TOLERATIONS,
         },
     }
     assert made == {
@@ -170,37 +183,38 @@ def test_the_deployment() -> None:
 def test_a_pod_has_an_agent_where_there_is_a_key_for_its_token() -> None:
     """It stands last, since containers start in this order. The token is a file of its alone: no variable, and nothing
     of the editor's, which has a secret of its own."""
-    settings = replace(SETTINGS, secret_key="k" * 32, gateway_url="http://gateway.system:8001/")
-    spec = objects.pod_template(ADA, KubernetesConfig.of(settings))["spec"]
+    config = choices(secret_key="k" * 32, gateway_url="http://gateway.system:8001/")
+    spec = objects.pod_template(ADA, config)["spec"]
     editor, agent = spec["containers"]
     assert agent == {
+        **CONTAINER,
         "name": "agent",
-        "image": "workspace:1",
-        "imagePullPolicy": "IfNotPresent",
         "command": ["tini", "--", "workspace-agent"],
         "ports": [{"name": "agent", "containerPort": 1111, "protocol": "TCP"}],
         "env": [
-            {"name": "WORKSPACE_UUID", "value": "abcd1234"},
-            {"name": "USER_ID", "value": "ada@example.com"},
-            {"name": "WORKSPACE_DIR", "value": "/workspace/app"},
-            {"name": "AGENT_STATE_DIR", "value": "/workspace/.session"},
-            {"name": "HOME", "value": "/workspace/home"},
-            {"name": "WORKSPACE_CGROUP", "value": "/sys/fs/cgroup"},
-            {"name": "AGENT_TOKEN_FILE", "value": "/run/agent/token"},
-            {"name": "AGENT_HOST", "value": "0.0.0.0"},
-            {"name": "AGENT_PORT", "value": "1111"},
-            {"name": "EDITOR_PORT", "value": "8080"},
-            {"name": "GATEWAY_URL", "value": "http://gateway.system:8001"},
-            {"name": "AGENT_STOP_GRACE", "value": "10"},
-            {"name": "PROMPT_MAX_BYTES", "value": "100000"},
-            {"name": "AGENT_PROGRAM", "value": ""},
-            {"name": "AGENT_TURN_TIMEOUT", "value": "900.0"},
-            {"name": "AGENT_MAX_STEPS", "value": "50"},
-            {"name": "AGENT_MAX_TOKENS", "value": "1000000"},
-            {"name": "AGENT_COMMAND_TIMEOUT", "value": "120.0"},
-            {"name": "CHECKPOINT_INTERVAL", "value": "180.0"},
-            {"name": "UNDO_POINTS", "value": "20"},
-            {"name": "UNDO_MAX_BYTES", "value": "1073741824"},
+            *env(
+                WORKSPACE_UUID="abcd1234",
+                USER_ID="ada@example.com",
+                WORKSPACE_DIR="/workspace/app",
+                AGENT_STATE_DIR="/workspace/.session",
+                HOME="/workspace/home",
+                WORKSPACE_CGROUP="/sys/fs/cgroup",
+                AGENT_TOKEN_FILE="/run/agent/token",
+                AGENT_HOST="0.0.0.0",
+                AGENT_PORT="1111",
+                EDITOR_PORT="8080",
+                GATEWAY_URL="http://gateway.system:8001",
+                AGENT_STOP_GRACE="10",
+                PROMPT_MAX_BYTES="100000",
+                AGENT_PROGRAM="",
+                AGENT_TURN_TIMEOUT="900.0",
+                AGENT_MAX_STEPS="50",
+                AGENT_MAX_TOKENS="1000000",
+                AGENT_COMMAND_TIMEOUT="120.0",
+                CHECKPOINT_INTERVAL="180.0",
+                UNDO_POINTS="20",
+                UNDO_MAX_BYTES="1073741824",
+            ),
             {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         ],
@@ -208,13 +222,7 @@ def test_a_pod_has_an_agent_where_there_is_a_key_for_its_token() -> None:
             "requests": {"cpu": "20m", "memory": "64Mi", **DISK[0]},
             "limits": {"cpu": "1", "memory": "1Gi", **DISK[1]},
         },
-        "securityContext": RESTRICTED,
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [
-            {"name": "files", "mountPath": "/workspace"},
-            {"name": "tmp", "mountPath": "/tmp"},
-            {"name": "token", "mountPath": "/run/agent", "readOnly": True},
-        ],
+        "volumeMounts": [*MOUNTS, {"name": "token", "mountPath": "/run/agent", "readOnly": True}],
     }
     (bare,) = objects.pod_template(ADA, CHOICES)["spec"]["containers"]
     bare["env"][-1] = {"name": "WORKSPACE_SECRET_FILE", "value": "/run/editor/editor"}
@@ -231,24 +239,19 @@ def test_a_pod_has_an_agent_where_there_is_a_key_for_its_token() -> None:
     ]
 
 
-def test_the_editor_is_told_who_may_embed_it() -> None:
+def test_the_editor_is_told_who_may_embed_it_and_for_how_long_a_command_may_ask_to_be_kept_up() -> None:
     """Where anybody may; it changes the template, so that sessions hear of it at their next start."""
-    chosen = KubernetesConfig.of(replace(SETTINGS, embed_origins="https://b.example.com, https://a.example.com:8443/"))
+    chosen = choices(embed_origins="https://b.example.com, https://a.example.com:8443/", keepalive_max=3_600.0)
     (editor,) = objects.pod_template(ADA, chosen)["spec"]["containers"]
     assert editor["env"][-1] == {"name": "EMBED_ORIGINS", "value": "https://b.example.com https://a.example.com:8443"}
-
-
-def test_the_editor_is_told_for_how_long_a_command_may_ask_to_be_kept_up() -> None:
-    chosen = KubernetesConfig.of(replace(SETTINGS, keepalive_max=3_600.0))
-    (editor,) = objects.pod_template(ADA, chosen)["spec"]["containers"]
     assert {"name": "KEEPALIVE_MAX", "value": "3600"} in editor["env"]
 
 
 def test_the_agent_understands_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the program's own reader of settings."""
     monkeypatch.setattr(config, "AGENT_PORT", 1112)
-    settings = replace(SETTINGS, secret_key="k" * 32, agent_max_steps=7, agent_turn_timeout=1.5)
-    (_, agent) = objects.pod_template(ADA, KubernetesConfig.of(settings))["spec"]["containers"]
+    config_of_agent = choices(secret_key="k" * 32, agent_max_steps=7, agent_turn_timeout=1.5)
+    (_, agent) = objects.pod_template(ADA, config_of_agent)["spec"]["containers"]
     told = {each["name"]: each.get("value", "") for each in agent["env"]}
     read = settings_from(told)
     assert AgentSettings._field_defaults["port"] == AGENT_PORT
@@ -263,7 +266,7 @@ def test_the_agent_understands_what_it_is_told(monkeypatch: pytest.MonkeyPatch) 
 )
 def test_an_agent_is_at_its_pods_address(address: str, url: str) -> None:
     """Where there are agents."""
-    assert KubernetesConfig.of(replace(SETTINGS, secret_key="k" * 32)).agent_at(address) == url
+    assert choices(secret_key="k" * 32).agent_at(address) == url
     assert CHOICES.agent_at(address) == ""
 
 
@@ -278,27 +281,25 @@ def test_an_agent_is_at_its_pods_address(address: str, url: str) -> None:
 def test_the_sizes(size: str, resources: dict[str, Any]) -> None:
     """What a size means, unless the settings say otherwise."""
     kinds = {kind: {**resources[kind], **disk} for kind, disk in zip(("requests", "limits"), DISK, strict=True)}
-    assert _container(replace(ADA, size=size))["resources"] == kinds
+    (container,) = objects.pod_template(replace(ADA, size=size), CHOICES)["spec"]["containers"]
+    assert container["resources"] == kinds
 
 
 def test_a_change_of_the_template_shows_and_nothing_else_does() -> None:
     """The digest decides whether a sleeping workspace is brought up to date at its next start."""
     assert objects.deployment(ADA, CHOICES, 1)["metadata"] == objects.deployment(ADA, CHOICES, 0)["metadata"]
-    newer = objects.deployment(ADA, KubernetesConfig.of(replace(SETTINGS, workspace_image="workspace:2")), 0)
+    newer = objects.deployment(ADA, choices(workspace_image="workspace:2"), 0)
     assert newer["metadata"] != objects.deployment(ADA, CHOICES, 0)["metadata"]
 
 
 def test_where_pods_may_run() -> None:
     """Spot is a selector and a toleration of one label; both join what is set beside it."""
-    chosen = KubernetesConfig.of(
-        replace(
-            SETTINGS,
-            node_selector='{"pool": "workspaces"}',
-            tolerations='[{"key": "dedicated", "operator": "Exists"}]',
-            spot_label="cloud.google.com/gke-spot",
-            runtime_class="gvisor",
-            priority_class="behind",
-        )
+    chosen = choices(
+        node_selector='{"pool": "workspaces"}',
+        tolerations='[{"key": "dedicated", "operator": "Exists"}]',
+        spot_label="cloud.google.com/gke-spot",
+        runtime_class="gvisor",
+        priority_class="behind",
     )
     spec = objects.pod_template(ADA, chosen)["spec"]
     assert spec["nodeSelector"] == {"pool": "workspaces", "cloud.google.com/gke-spot": "true"}
@@ -313,18 +314,17 @@ def test_where_pods_may_run() -> None:
 
 def test_the_secret_and_the_service() -> None:
     """Both go with the Deployment."""
-    metadata = {"name": "user-abcd1234", "labels": LABELS, "annotations": USER, "ownerReferences": OWNED}
     assert objects.secret(ADA, OWNER, "s3cret", "open") == {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": metadata,
+        "metadata": DEPENDENT,
         "type": "Opaque",
         "data": {"token": "czNjcmV0", "editor": "b3Blbg=="},
     }
     assert objects.service(ADA, OWNER, CHOICES) == {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": metadata,
+        "metadata": DEPENDENT,
         "spec": {
             "type": "ClusterIP",
             "publishNotReadyAddresses": True,
@@ -337,55 +337,68 @@ def test_the_secret_and_the_service() -> None:
     }
 
 
+def rule(host: str, path: str, service: str, port: str = "http") -> dict[str, Any]:
+    """A rule of an Ingress."""
+    backend = {"service": {"name": service, "port": {"name": port}}}
+    return {"host": host, "http": {"paths": [{"path": path, "pathType": "Prefix", "backend": backend}]}}
+
+
+WORKSPACE_HOST = "vs-code-abcd1234.example.com"
+WORKSPACE_RULE = rule(WORKSPACE_HOST, "/", "user-abcd1234")
+
+
 def test_the_ingress() -> None:
-    """The workspace's host, with a certificate and annotations only where they are set."""
-    host = "vs-code-abcd1234.example.com"
-    backend = {"service": {"name": "user-abcd1234", "port": {"name": "http"}}}
-    rules = [{"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}]
+    """The workspace's host, with a certificate and annotations only where they are set. Forward auth's are a setting of
+    their own, so that an overlay with annotations of its own leaves none out; no other takes their place."""
     labels = {**LABELS, "session-manager.dev/address": objects.address(CHOICES)}
-    metadata = {"name": "user-abcd1234", "labels": labels, "annotations": USER, "ownerReferences": OWNED}
     assert objects.ingress(ADA, OWNER, CHOICES) == {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "Ingress",
-        "metadata": metadata,
-        "spec": {"ingressClassName": "traefik", "rules": rules},
+        "metadata": {**DEPENDENT, "labels": labels},
+        "spec": {"ingressClassName": "traefik", "rules": [WORKSPACE_RULE]},
     }
-    chosen = KubernetesConfig.of(
-        replace(SETTINGS, ingress_class="", ingress_tls_secret="wildcard", ingress_annotations='{"a/b": "c"}')
+    chosen = choices(
+        ingress_class="",
+        ingress_tls_secret="wildcard",
+        ingress_annotations='{"a/b": "c", "b": "2"}',
+        ingress_forward_auth='{"b": "3"}',
     )
     made = objects.ingress(ADA, OWNER, chosen)
-    assert made["spec"] == {"tls": [{"hosts": [host], "secretName": "wildcard"}], "rules": rules}
-    assert made["metadata"]["annotations"] == {**USER, "a/b": "c"}
+    tls = [{"hosts": [WORKSPACE_HOST], "secretName": "wildcard"}]
+    assert made["spec"] == {"tls": tls, "rules": [WORKSPACE_RULE]}
+    assert made["metadata"]["annotations"] == {**USER, "a/b": "c", "b": "3"}
+
+
+def test_the_agent_is_at_a_path_of_the_api_s_host() -> None:
+    """At its own session's path and below it; the workspace's certificate has nothing to do with that host."""
+    chosen = choices(api_host="api.example.com", ingress_tls_secret="wildcard")
+    spec = objects.ingress(ADA, OWNER, chosen)["spec"]
+    of_agent = rule("api.example.com", "/chat/abcd1234", "user-abcd1234", "agent")
+    assert spec["rules"] == [WORKSPACE_RULE, of_agent]
+    assert spec["tls"] == [{"hosts": [WORKSPACE_HOST], "secretName": "wildcard"}]
 
 
 def test_hosts_without_objects_lead_to_no_pod_with_the_lowest_priority() -> None:
     """As those of new and of archived sessions: forward auth and the waking page answer, as for every workspace. So
     they do for agents, whose host may be of another domain."""
-    chosen = KubernetesConfig.of(
-        replace(
-            SETTINGS,
-            api_host="agents.example.org",
-            ingress_tls_secret="wildcard",
-            ingress_annotations='{"a/b": "c"}',
-            ingress_forward_auth="{}",
-        )
+    chosen = choices(
+        api_host="agents.example.org",
+        ingress_tls_secret="wildcard",
+        ingress_annotations='{"a/b": "c"}',
+        ingress_forward_auth="{}",
     )
     made, hosts = objects.other_hosts(chosen), "*.example.com"
-    backend = {"service": {"name": "asleep", "port": {"name": "http"}}}
-
-    def rule(host: str, path: str) -> object:
-        return {"host": host, "http": {"paths": [{"path": path, "pathType": "Prefix", "backend": backend}]}}
-
+    everything = rule(hosts, "/", "asleep")
     assert made["spec"] == {
         "ingressClassName": "traefik",
-        "rules": [rule(hosts, "/"), rule("agents.example.org", "/chat")],
+        "rules": [everything, rule("agents.example.org", "/chat", "asleep")],
         "tls": [{"hosts": [hosts], "secretName": "wildcard"}],
     }
     assert made["metadata"]["annotations"] == {"traefik.ingress.kubernetes.io/router.priority": "1", "a/b": "c"}
     assert objects.nowhere()["metadata"]["name"] == "asleep"
     assert "selector" not in objects.nowhere()["spec"]
     assert objects.other_hosts(replace(chosen, ingress_class="", tls_secret=""))["spec"].keys() == {"rules"}
-    assert objects.other_hosts(replace(chosen, api_host=""))["spec"]["rules"] == [rule(hosts, "/")]
+    assert objects.other_hosts(replace(chosen, api_host=""))["spec"]["rules"] == [everything]
 
 
 def test_addresses_of_the_same_settings_are_told_from_those_of_others() -> None:
@@ -395,29 +408,8 @@ def test_addresses_of_the_same_settings_are_told_from_those_of_others() -> None:
         {"api_host": "api.example.com"},
         {"ingress_tls_secret": "wildcard"},
     ]
-    told = {
-        objects.address(KubernetesConfig.of(replace(SETTINGS, **each)))
-        for each in ({}, *changes, {"volume_size": "1Gi"})
-    }
+    told = {objects.address(choices(**each)) for each in ({}, *changes, {"volume_size": "1Gi"})}
     assert len(told) == 1 + len(changes)
-
-
-def test_no_annotation_takes_forward_auths_place() -> None:
-    """Forward auth's are a setting of their own, so that an overlay with annotations of its own leaves none out."""
-    chosen = KubernetesConfig.of(
-        replace(SETTINGS, ingress_annotations='{"a": "1", "b": "2"}', ingress_forward_auth='{"b": "3"}')
-    )
-    assert objects.ingress(ADA, OWNER, chosen)["metadata"]["annotations"] == {**USER, "a": "1", "b": "3"}
-
-
-def test_the_agent_is_at_a_path_of_the_api_s_host() -> None:
-    """At its own session's path and below it; the workspace's certificate has nothing to do with that host."""
-    chosen = KubernetesConfig.of(replace(SETTINGS, api_host="api.example.com", ingress_tls_secret="wildcard"))
-    spec = objects.ingress(ADA, OWNER, chosen)["spec"]
-    backend = {"service": {"name": "user-abcd1234", "port": {"name": "agent"}}}
-    path = {"path": "/chat/abcd1234", "pathType": "Prefix", "backend": backend}
-    assert spec["rules"][1:] == [{"host": "api.example.com", "http": {"paths": [path]}}]
-    assert spec["tls"] == [{"hosts": ["vs-code-abcd1234.example.com"], "secretName": "wildcard"}]
 
 
 def test_the_scaled_object_holds_no_password() -> None:
@@ -427,12 +419,7 @@ def test_the_scaled_object_holds_no_password() -> None:
     assert made == {
         "apiVersion": "keda.sh/v1alpha1",
         "kind": "ScaledObject",
-        "metadata": {
-            "name": "user-abcd1234-scaler",
-            "labels": LABELS,
-            "annotations": USER,
-            "ownerReferences": OWNED,
-        },
+        "metadata": {**DEPENDENT, "name": "user-abcd1234-scaler"},
         "spec": {
             "scaleTargetRef": {"name": "user-abcd1234"},
             "pollingInterval": 10,
@@ -469,13 +456,10 @@ def test_the_scaled_object_holds_no_password() -> None:
         ({"ingress_forward_auth": "x"}, "INGRESS_FORWARD_AUTH"),
         ({"workspace_sizes": '{"small": ["1", "1", "1Gi", "1Gi"]}'}, "WORKSPACE_SIZES"),
         ({"workspace_sizes": '{"small": [], "standard": [], "large": []}'}, "WORKSPACE_SIZES"),
+        *(({"ephemeral_storage": text}, "EPHEMERAL_STORAGE") for text in ("1Gi", '"1Gi"', '["1Gi"]', "[1, 2]")),
     ],
 )
 def test_a_setting_that_is_wrong_is_named(wrong: dict[str, str], named: str) -> None:
     """At the start, not at the first session."""
     with pytest.raises(SettingsError, match=named):
-        KubernetesConfig.of(replace(SETTINGS, **wrong))  # type: ignore[arg-type]
-
-
-def _container(identity: Identity) -> dict[str, Any]:
-    return dict(objects.pod_template(identity, CHOICES)["spec"]["containers"][0])
+        choices(**wrong)

@@ -9,7 +9,7 @@ import pytest
 
 from app.agent.tools.command import PROCESSES
 from app.core.sessions.model import SIZES, Identity
-from app.process.settings import Settings, SettingsError
+from app.process.settings import Settings
 from scripts.cluster.components import kubelet_config
 from scripts.cluster.layout import Layout
 from workers.runtime.kubernetes import job_objects, objects
@@ -45,12 +45,6 @@ def test_no_folder_of_the_nodes_disk_may_hold_more_than_a_container(limit: str) 
         assert all(each == {"sizeLimit": limit} for each in folders)
         assert {each["resources"]["limits"]["ephemeral-storage"] for each in spec["containers"]} == {limit}
         assert {each["resources"]["requests"]["ephemeral-storage"] for each in spec["containers"]} == {"100Mi"}
-
-
-@pytest.mark.parametrize("text", ["1Gi", '"1Gi"', '["1Gi"]', "[1, 2]"])
-def test_a_wrong_setting_is_named(text: str) -> None:
-    with pytest.raises(SettingsError, match="EPHEMERAL_STORAGE"):
-        KubernetesConfig.of(replace(SETTINGS, ephemeral_storage=text))
 
 
 def test_the_test_cluster_bounds_the_processes_of_a_pod() -> None:

@@ -92,8 +92,13 @@ def issued() -> Credential:
     return s3_credentials.issue(ROLE, "bucket", "kept", "session-aaaa0001", making("aaaa0001"), 3_300)
 
 
-def test_sts_is_asked_for_the_role_with_the_policy_for_so_long(sts: FakeCloud) -> None:
+def test_sts_is_asked_for_the_role_with_the_policy_for_so_long_and_no_secret_is_shown(
+    sts: FakeCloud, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     credential = issued()
+    shown = repr(credential) + caplog.text
+    assert not [each for each in (KEY_ID, SECRET, TOKEN, "the-workers-own") if each in shown]
     ((_, asked),) = sts.asked
     policy = json.loads(asked.pop("Policy"))
     assert asked == {
@@ -120,12 +125,6 @@ def test_a_job_finds_the_store_where_its_worker_does(sts: FakeCloud, monkeypatch
     assert found == ["eu-central-1", "https://store.example.com"]
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "https://s3.example.com")
     assert issued().variables["AWS_ENDPOINT_URL_S3"] == "https://s3.example.com"
-
-
-def test_no_secret_is_shown_of_a_credential(sts: FakeCloud, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
-    shown = repr(issued()) + caplog.text
-    assert not [each for each in (KEY_ID, SECRET, TOKEN, "the-workers-own") if each in shown]
 
 
 @pytest.mark.parametrize(
