@@ -57,13 +57,7 @@ def fill_secrets(
         (folder / "held" / name).mkdir(parents=True)
         for key, value in values.items():
             (folder / "held" / name / key).write_text(value)
-    subprocess.run(
-        [program],
-        env=os.environ | {"KUBECTL": str(kubectl)},
-        timeout=60,
-        check=True,
-        text=True,
-    )
+    subprocess.run([program], env=os.environ | {"KUBECTL": str(kubectl)}, timeout=60, check=True)
     filled = {name: dict(values) for name, values in held.items()}
     for line in applied.read_text().splitlines():
         given = json.loads(line)
@@ -81,18 +75,18 @@ def test_make_secrets_fills_what_is_empty(tmp_path):
 
     filled = fill_secrets(tmp_path, empty | {f"{WORKSPACES}/keda-redis": {}})
 
+    manager, flower = filled[f"{SYSTEM}/manager"], filled[f"{SYSTEM}/flower"]["basic-auth"]
     password = filled[f"{SYSTEM}/redis"]["password"]
     assert re.fullmatch(r"[0-9a-f]{32}", password)
-    assert re.fullmatch(r"[0-9a-f]{32}", filled[f"{SYSTEM}/manager"]["api-key"])
-    assert re.fullmatch(r"[0-9a-f]{64}", filled[f"{SYSTEM}/manager"]["secret-key"])
-    assert len(ArchiveKeys(filled[f"{SYSTEM}/manager"]["archive-key"]).ids) == 1
-    assert re.fullmatch(r"admin:[0-9a-f]{32}", filled[f"{SYSTEM}/flower"]["basic-auth"])
+    assert re.fullmatch(r"[0-9a-f]{32}", manager["api-key"])
+    assert re.fullmatch(r"[0-9a-f]{64}", manager["secret-key"])
+    assert len(ArchiveKeys(manager["archive-key"]).ids) == 1
+    assert re.fullmatch(r"admin:[0-9a-f]{32}", flower)
     users = filled[f"{SYSTEM}/redis-users"]
     assert set(users) == {user.name for user in USERS} | {ADMIN}
     assert all(re.fullmatch(r"[0-9a-f]{32}", each) for each in users.values())
     assert filled[f"{WORKSPACES}/keda-redis"] == {"username": "keda", "password": users["keda"]}
-    key, flower = filled[f"{SYSTEM}/manager"]["api-key"], filled[f"{SYSTEM}/flower"]["basic-auth"][6:]
-    assert len({password, key, flower, *users.values()}) == 3 + len(users)
+    assert len({password, manager["api-key"], flower[6:], *users.values()}) == 3 + len(users)
 
 
 def a_cluster(secret_key: str = "s" * 32) -> dict[str, dict[str, str]]:
@@ -134,18 +128,18 @@ def keys_of(made: dict[str, dict[str, str]], process: str) -> Settings:
     return Settings(secret_key=made[f"{SYSTEM}/manager"][process]).checked()
 
 
-@pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.slow
-def test_each_process_gets_the_keys_of_its_purposes_and_no_other(tmp_path, process):
+def test_each_process_gets_the_keys_of_its_purposes_and_no_other(tmp_path):
     """As the service makes them itself where it has what they are made of; that is in none of them."""
     master = Settings(secret_key="s" * 32)
 
-    made = keys_of(fill_secrets(tmp_path, a_cluster()), process)
+    filled = fill_secrets(tmp_path, a_cluster())
 
-    for purpose in Purpose:
-        wanted = master.keys_for(purpose) if purpose in PROCESSES[process] else ()
-        assert made.keys_for(purpose) == wanted, purpose
-    assert "s" * 32 not in made.secret_key
+    for process, purposes in PROCESSES.items():
+        made = keys_of(filled, process)
+        wanted = {each: master.keys_for(each) if each in purposes else () for each in Purpose}
+        assert {each: made.keys_for(each) for each in Purpose} == wanted, process
+        assert "s" * 32 not in made.secret_key
 
 
 @pytest.mark.slow
@@ -186,23 +180,17 @@ def test_make_secrets_adds_what_a_new_release_wants(tmp_path):
 
 
 @pytest.mark.slow
-def test_prometheus_gets_a_key_and_web_its_digest(tmp_path):
-    """Where there is a Secret for it; web's entry has the role that reads the metrics alone."""
+def test_prometheus_gets_a_key_and_web_its_digest_where_there_is_a_secret_for_it(tmp_path):
+    """Web's entry has the role that reads the metrics alone. A key that nobody uses would only be one more to lose."""
     filled = fill_secrets(tmp_path, {f"{SYSTEM}/scrape-key": {}})
+    without = fill_secrets(tmp_path, {f"{SYSTEM}/manager": {}})
 
     key = filled[f"{SYSTEM}/scrape-key"]["key"]
     [entry] = json.loads(filled[f"{SYSTEM}/manager"]["api-keys"])
     assert re.fullmatch(r"[0-9a-f]{64}", key)
     assert entry == {"name": "prometheus", "sha256": hashlib.sha256(key.encode()).hexdigest(), "role": "metrics"}
-
-
-@pytest.mark.slow
-def test_without_monitoring_there_is_no_key_for_it(tmp_path):
-    """A key that nobody uses would only be one more to lose."""
-    filled = fill_secrets(tmp_path, {f"{SYSTEM}/manager": {}})
-
-    assert f"{SYSTEM}/scrape-key" not in filled
-    assert "api-keys" not in filled[f"{SYSTEM}/manager"]
+    assert f"{SYSTEM}/scrape-key" not in without
+    assert "api-keys" not in without[f"{SYSTEM}/manager"]
 
 
 @pytest.mark.slow

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import pytest
-
 from app.core.sessions.model import Identity
 from app.process.settings import Settings
 from tests.manifests import (
-    MANIFESTS,
-    OVERLAYS,
     PROCESSES,
     Object,
     Requests,
     of_kind,
     pods,
-    render,
     requests_of,
     settings_of,
 )
@@ -36,11 +31,6 @@ def total(pods: Iterable[Requests]) -> Requests:
     return {name: sum(each[name] for each in listed) for name in SMALL_NODE}
 
 
-@pytest.fixture(params=OVERLAYS)
-def overlay(request: pytest.FixtureRequest) -> tuple[Object, ...]:
-    return render(MANIFESTS / "overlays" / request.param)
-
-
 def choices_of(objects: tuple[Object, ...]) -> KubernetesConfig:
     """What the runtime makes of an overlay's settings, with an agent in every pod."""
     given = settings_of(objects)
@@ -55,9 +45,11 @@ def choices_of(objects: tuple[Object, ...]) -> KubernetesConfig:
     )
 
 
+IDENTITY = Identity(uuid="abcd1234", user_id="u", created_at=0.0)
+
+
 def workspace(objects: tuple[Object, ...]) -> Object:
-    identity = Identity(uuid="abcd1234", user_id="u", created_at=0.0)
-    spec: Object = pod_template(identity, choices_of(objects))["spec"]
+    spec: Object = pod_template(IDENTITY, choices_of(objects))["spec"]
     return spec
 
 
@@ -65,9 +57,8 @@ def test_the_manager_comes_before_workspaces(overlay):
     """Every pod of it, Redis too, may take a workspace's place; a workspace takes nobody's, nor does a Job."""
     classes = of_kind(overlay, "PriorityClass")
     manager = {pod.spec["priorityClassName"] for pod in pods(overlay).values()}
-    identity = Identity(uuid="abcd1234", user_id="u", created_at=0.0)
     backup = "app-abcd1234-20260101-000000.zip"
-    job = job_objects.backup_job("backup", identity, backup, 0.0, choices_of(overlay))["spec"]["template"]["spec"]
+    job = job_objects.backup_job("backup", IDENTITY, backup, 0.0, choices_of(overlay))["spec"]["template"]["spec"]
 
     [first] = manager
     behind = {spec["priorityClassName"] for spec in (workspace(overlay), job)}
@@ -91,16 +82,15 @@ def test_every_process_asks_for_what_it_needs(overlay):
     assert all(each["memory"] >= 64 * 2**20 for each in asked.values())
 
 
-def test_one_small_node_has_room_for_the_manager_and_for_workspaces():
+def test_one_small_node_has_room_for_the_manager_and_for_workspaces(dev):
     """In `dev`, while all of its processes are being replaced, and once they are with a backup under way too."""
-    objects = render(MANIFESTS / "overlays" / "dev")
     running, surge = [], []
-    for name, each in (of_kind(objects, "Deployment") | of_kind(objects, "StatefulSet")).items():
-        asked = requests_of(pods(objects)[name].spec)
+    for name, each in (of_kind(dev, "Deployment") | of_kind(dev, "StatefulSet")).items():
+        asked = requests_of(pods(dev)[name].spec)
         running += [asked] * each["spec"]["replicas"]
         rolling = each["spec"].get("strategy", {}).get("rollingUpdate", {})
         surge += [asked] * rolling.get("maxSurge", 0)
-    workspaces = [requests_of(workspace(objects))] * WORKSPACES
+    workspaces = [requests_of(workspace(dev))] * WORKSPACES
     job = requests_of({"containers": [{"resources": job_objects.BACKUP_RESOURCES}]})
 
     assert len(running) == 19 and len(surge) == 8
@@ -108,8 +98,6 @@ def test_one_small_node_has_room_for_the_manager_and_for_workspaces():
         assert all(together[name] <= SMALL_NODE[name] for name in SMALL_NODE), together
 
 
-def test_redis_asks_for_the_memory_it_may_fill():
+def test_redis_asks_for_the_memory_it_may_fill(gke):
     """Else it is the first to be evicted, when it holds more than it asked for."""
-    redis = pods(render(MANIFESTS / "overlays" / "gke"))["redis"]
-
-    assert requests_of(redis.spec)["memory"] > 2**30
+    assert requests_of(pods(gke)["redis"].spec)["memory"] > 2**30

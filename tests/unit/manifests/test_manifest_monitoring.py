@@ -37,20 +37,15 @@ def objects(request, each_way: dict[str, tuple[Object, ...]]) -> tuple[Object, .
     return each_way[request.param]
 
 
-def test_prometheus_reaches_every_process_and_nobody_else_does(objects):
-    """From the namespace `monitoring`; workspaces and others reach no port of metrics."""
+def test_prometheus_reaches_every_process_and_nothing_else_and_nobody_else_does(objects):
+    """From the namespace `monitoring`; workspaces and others reach no port of metrics. Neither Redis, Flower, forward
+    auth's answers nor the gateway's, which it does not need."""
     network, found = Network(objects), pods(objects)
 
     for name, port in METRICS.items():
         assert network.admits(found[name].labels, SYSTEM, port, PROMETHEUS, MONITORING), name
         assert not network.admits(found[name].labels, SYSTEM, port, WORKSPACE, WORKSPACES), name
         assert not network.admits(found[name].labels, SYSTEM, port, PROMETHEUS, "default"), name
-
-
-def test_prometheus_reaches_nothing_else(objects):
-    """Neither Redis, Flower, forward auth's answers nor the gateway's, which it does not need."""
-    network, found = Network(objects), pods(objects)
-
     for name, port in (("redis", 6379), ("flower", 5555), ("forward-auth", 8002), ("gateway", 8001)):
         assert not network.admits(found[name].labels, SYSTEM, port, PROMETHEUS, MONITORING), name
 
@@ -104,6 +99,11 @@ def test_gke_has_it_with_one_line_and_its_alerts_lead_to_the_address_of_the_valu
         *("NetworkPolicy", "Secret", "ConfigMap", "PodMonitor", "PrometheusRule"),
     }
     assert urls == [f"{values['runbook']}#{each.name.lower()}" for each in ALERTS]
+
+
+def test_the_key_has_no_value_until_it_is_made(objects):
+    """manifests/make-secrets fills it."""
+    assert of_kind(objects, "Secret", SYSTEM)["scrape-key"].keys().isdisjoint({"data", "stringData"})
 
 
 def alerts_of(groups: list[Object]) -> list[Object]:
@@ -182,17 +182,8 @@ def test_prometheus_can_read_the_scrape(tmp_path):
 def test_the_job_is_the_name_of_the_process(file):
     """The rules rely on it. What the pod monitors would add as `endpoint` is a label of our own metrics."""
     text = (MANIFESTS / "components" / "monitoring" / file).read_text()
+    named = text.count("__meta_kubernetes_pod_label_app_kubernetes_io_name]")
 
     assert "replacement: sessions-$1" in text
-    assert (
-        len(re.findall(r"__meta_kubernetes_pod_label_app_kubernetes_io_name\]", text)) == text.count("sessions-$1") * 1
-    )
+    assert named == text.count("sessions-$1")
     assert "plain" in file or text.count("action: labeldrop") == 2
-
-
-def test_the_key_has_no_value_until_it_is_made(objects):
-    """manifests/make-secrets fills it."""
-    secret = of_kind(objects, "Secret", SYSTEM)["scrape-key"]
-
-    assert "data" not in secret
-    assert "stringData" not in secret

@@ -12,55 +12,36 @@ from app.editor.code_server import CODE_SERVER
 from tests.manifests import (
     ARCHIVE,
     MANIFESTS,
-    OVERLAYS,
     PROCESSES,
     READER,
     SYSTEM,
     WORKSPACE,
     WORKSPACES,
     Network,
-    Object,
+    Pod,
     pods,
-    render,
     settings_of,
 )
 
 PRIVATE = (
-    "10.0.0.1",
-    "10.96.0.1",
-    "100.64.0.1",
-    "127.0.0.1",
-    "169.254.169.254",
-    "169.254.169.252",
-    "172.16.0.1",
-    "172.31.255.254",
-    "192.168.1.1",
-    "198.18.0.1",
-    "224.0.0.1",
-    "255.255.255.255",
-    "0.0.0.0",
-    "::1",
-    "fd00::1",
-    "fe80::1",
-    "fd20:ce::254",
-    "::ffff:10.0.0.1",
-    "64:ff9b::a00:1",
-    "2002:a00:1::1",
+    *("10.0.0.1", "10.96.0.1", "100.64.0.1", "127.0.0.1", "169.254.169.254", "169.254.169.252"),
+    *("172.16.0.1", "172.31.255.254", "192.168.1.1", "198.18.0.1", "224.0.0.1", "255.255.255.255", "0.0.0.0"),
+    *("::1", "fd00::1", "fe80::1", "fd20:ce::254", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::1"),
 )
 """Addresses no workspace may reach: nodes, pods, services, metadata, and ways to write those in IPv6."""
 
+DNS = {"k8s-app": "kube-dns"}
 
-@pytest.fixture(params=OVERLAYS)
-def overlay(request) -> tuple[Object, ...]:
-    """All objects of each overlay in turn."""
-    return render(MANIFESTS / "overlays" / request.param)
+
+@pytest.fixture
+def found(network: Network) -> dict[str, Pod]:
+    """The manager's pods and Redis'."""
+    return pods(network.objects)
 
 
 @pytest.mark.parametrize("labels", [WORKSPACE, ARCHIVE, READER], ids=["workspace", "archive", "reader"])
-def test_no_workspace_reaches_a_private_address(overlay, labels):
+def test_no_workspace_reaches_a_private_address(network, labels):
     """Nor a Job that handles backups: its worker gives it the credential."""
-    network = Network(overlay)
-
     reached = [
         (address, port)
         for address in PRIVATE
@@ -71,45 +52,37 @@ def test_no_workspace_reaches_a_private_address(overlay, labels):
     assert reached == []
 
 
-def test_workspaces_reach_the_public_internet(overlay):
+def test_workspaces_reach_the_public_internet(network):
     """On any port, in both families of addresses."""
-    network = Network(overlay)
-
     assert network.lets_out_to(WORKSPACE, WORKSPACES, 443, "8.8.8.8")
     assert network.lets_out_to(WORKSPACE, WORKSPACES, 22, "140.82.112.3")
     assert network.lets_out_to(WORKSPACE, WORKSPACES, 443, "2606:4700:4700::1111")
 
 
-def test_workspaces_reach_the_names_and_the_gateway_and_no_other_pod(overlay):
+def test_workspaces_reach_the_names_and_the_gateway_and_no_other_pod(network, found):
     """DNS at its port, the gateway at its; neither the API, nor Redis, nor Flower, nor each other."""
-    network = Network(overlay)
-    dns, gateway, redis, flower = (
-        {"k8s-app": "kube-dns"},
-        *({"app.kubernetes.io/name": n} for n in ("gateway", "redis", "flower")),
-    )
 
     def reaches(port: int, target: Mapping[str, str], home: str) -> bool:
         return network.lets_out_to_pod(WORKSPACE, WORKSPACES, port, target, home)
 
-    assert reaches(53, dns, "kube-system") and not reaches(443, dns, "kube-system")
-    assert reaches(8001, gateway, SYSTEM) and not reaches(8000, gateway, SYSTEM)
+    assert reaches(53, DNS, "kube-system") and not reaches(443, DNS, "kube-system")
     admitting = {
         (name, port)
-        for name, pod in pods(overlay).items()
+        for name, pod in found.items()
         for port in (8000, 8001, 5555, 6379)
         if reaches(port, pod.labels, SYSTEM) or network.admits(pod.labels, SYSTEM, port, WORKSPACE, WORKSPACES)
     }
+    assert reaches(8001, found["gateway"].labels, SYSTEM)
     assert admitting == {("gateway", 8001)}
-    assert not any(reaches(6379, redis, home) for home in (SYSTEM, WORKSPACES))
-    assert not any(reaches(port, flower, SYSTEM) for port in (5555, 8000))
+    assert not reaches(6379, found["redis"].labels, WORKSPACES)
     assert not any(reaches(port, WORKSPACE, WORKSPACES) for port in (53, 80, 1111, 8080))
     # A pod can't make itself the name service by its labels.
-    assert not reaches(53, dns, WORKSPACES)
+    assert not reaches(53, DNS, WORKSPACES)
 
 
-def test_nobody_but_workspaces_reaches_the_gateway(overlay):
+def test_nobody_but_workspaces_reaches_the_gateway(network, found):
     """It is on no ingress, and no Job of theirs has business with it."""
-    network, gateway = Network(overlay), pods(overlay)["gateway"].labels
+    gateway = found["gateway"].labels
 
     assert network.admits(gateway, SYSTEM, 8001, WORKSPACE, WORKSPACES)
     assert not network.admits(gateway, SYSTEM, 8001, ARCHIVE, WORKSPACES)
@@ -117,16 +90,16 @@ def test_nobody_but_workspaces_reaches_the_gateway(overlay):
     assert not network.admits(gateway, SYSTEM, 8001, {}, "traefik")
 
 
-def test_what_speaks_with_workspaces_reaches_no_more_than_it_needs(overlay):
+def test_what_speaks_with_workspaces_reaches_no_more_than_it_needs(network, found):
     """The gateway the public model and Redis, the delivery worker agents and Redis; both the names. Neither the API
     server."""
-    network = Network(overlay)
-    gateway, delivery_worker = (pods(overlay)[name].labels for name in ("gateway", "delivery-worker"))
-    redis, web, dns = pods(overlay)["redis"].labels, pods(overlay)["web"].labels, {"k8s-app": "kube-dns"}
+    gateway, delivery_worker, redis, web = (
+        found[name].labels for name in ("gateway", "delivery-worker", "redis", "web")
+    )
 
     for labels in (gateway, delivery_worker):
         assert network.lets_out_to_pod(labels, SYSTEM, 6379, redis, SYSTEM)
-        assert network.lets_out_to_pod(labels, SYSTEM, 53, dns, "kube-system")
+        assert network.lets_out_to_pod(labels, SYSTEM, 53, DNS, "kube-system")
         assert not network.lets_out_to_pod(labels, SYSTEM, 8000, web, SYSTEM)
         assert not network.lets_out_to(labels, SYSTEM, 443, "10.96.0.1")
     assert network.lets_out_to(gateway, SYSTEM, 443, "8.8.8.8")
@@ -136,11 +109,11 @@ def test_what_speaks_with_workspaces_reaches_no_more_than_it_needs(overlay):
     assert not network.lets_out_to_pod(gateway, SYSTEM, 1111, WORKSPACE, WORKSPACES)
 
 
-def test_what_shows_that_policies_are_enforced_is_forbidden(overlay):
+def test_what_shows_that_policies_are_enforced_is_forbidden(network, found):
     """The API server, to the delivery workers, at whatever address and port a cluster has it, as an address and as a
     pod: what workers/network_policies.py tries there must fail. They are the ones that try, and they are told where it
     is."""
-    network, delivery_worker = Network(overlay), pods(overlay)["delivery-worker"]
+    delivery_worker = found["delivery-worker"]
     addresses = (*PRIVATE, "34.118.224.1", "8.8.8.8", "2606:4700:4700::1111")
 
     assert ROUTES[CHECK_POLICIES] == "deliver"
@@ -151,17 +124,16 @@ def test_what_shows_that_policies_are_enforced_is_forbidden(overlay):
             assert not network.lets_out_to_pod(delivery_worker.labels, SYSTEM, port, labels, "kube-system")
 
 
-def test_workspaces_are_reached_by_the_ingress_and_the_manager_only(overlay):
+def test_workspaces_are_reached_by_the_ingress_and_the_manager_only(network, found):
     """At the agent's port by those of the manager that speak with it, at the editor's by the ingress; not by siblings,
     not by Redis. Backup Jobs by nobody."""
-    network = Network(overlay)
 
     def admits(port: int, source: Mapping[str, str], home: str, pod: Mapping[str, str] = WORKSPACE) -> bool:
         return network.admits(pod, WORKSPACES, port, source, home)
 
-    web, redis = {"app.kubernetes.io/name": "web"}, {"app.kubernetes.io/name": "redis"}
+    web, redis = found["web"].labels, found["redis"].labels
     assert admits(CODE_SERVER.port, {}, "traefik") and admits(1111, {}, "traefik") and not admits(22, {}, "traefik")
-    speaking = {name for name, pod in pods(overlay).items() if admits(1111, pod.labels, SYSTEM)}
+    speaking = {name for name, pod in found.items() if admits(1111, pod.labels, SYSTEM)}
     assert speaking == {"web", "sweeper", "backup-worker", "delivery-worker"}
     assert not admits(CODE_SERVER.port, web, SYSTEM) and not admits(CODE_SERVER.port, redis, SYSTEM)
     assert not admits(CODE_SERVER.port, web, "elsewhere")
@@ -169,51 +141,46 @@ def test_workspaces_are_reached_by_the_ingress_and_the_manager_only(overlay):
     assert not any(admits(port, web, SYSTEM, ARCHIVE) for port in (80, 1111, 8080))
 
 
-def test_a_backup_s_reader_is_reached_by_web_only(overlay):
+def test_a_backup_s_reader_is_reached_by_web_only(network, found):
     """At its one port; not by the ingress, not by a workspace, not by the rest of the manager."""
-    network = Network(overlay)
+    web = found["web"].labels
 
-    reached_by = {
-        name for name, pod in pods(overlay).items() if network.admits(READER, WORKSPACES, 8081, pod.labels, SYSTEM)
-    }
-
-    assert reached_by == {"web"}
-    assert not network.admits(READER, WORKSPACES, 8080, pods(overlay)["web"].labels, SYSTEM)
-    assert not network.admits(READER, WORKSPACES, 8081, pods(overlay)["web"].labels, WORKSPACES)
+    assert {name for name in found if network.admits(READER, WORKSPACES, 8081, found[name].labels, SYSTEM)} == {"web"}
+    assert not network.admits(READER, WORKSPACES, 8080, web, SYSTEM)
+    assert not network.admits(READER, WORKSPACES, 8081, web, WORKSPACES)
     assert not network.admits(READER, WORKSPACES, 8081, {}, "traefik")
     assert not network.admits(READER, WORKSPACES, 8081, WORKSPACE, WORKSPACES)
 
 
-def test_redis_is_reached_by_the_manager_and_keda_only(overlay):
+def test_redis_is_reached_by_the_manager_and_keda_only(network, found):
     """Its password is one thing, not being reached another."""
-    network, redis = Network(overlay), {"app.kubernetes.io/name": "redis"}
+    redis = found["redis"].labels
 
-    assert all(network.admits(redis, SYSTEM, 6379, pods(overlay)[name].labels, SYSTEM) for name in PROCESSES)
+    assert all(network.admits(redis, SYSTEM, 6379, found[name].labels, SYSTEM) for name in PROCESSES)
     assert network.admits(redis, SYSTEM, 6379, {}, "keda")
     assert not network.admits(redis, SYSTEM, 6379, WORKSPACE, WORKSPACES)
-    assert not network.admits(redis, SYSTEM, 6379, pods(overlay)["web"].labels, WORKSPACES)
+    assert not network.admits(redis, SYSTEM, 6379, found["web"].labels, WORKSPACES)
 
 
 @pytest.mark.parametrize("labels", [ARCHIVE, READER], ids=["archive", "reader"])
-def test_a_job_reaches_its_store_and_nothing_else(overlay, labels):
+def test_a_job_reaches_its_store_and_nothing_else(network, found, labels):
     """Where that is a bucket, by its addresses and at its port, and the names. A volume needs no network."""
-    network, bucket = Network(overlay), settings_of(overlay)["BACKUP_URL"].startswith("gs://")
-    dns, gateway = {"k8s-app": "kube-dns"}, pods(overlay)["gateway"].labels
+    bucket = settings_of(network.objects)["BACKUP_URL"].startswith("gs://")
 
     def reaches(address: str, port: int = 443) -> bool:
         return network.lets_out_to(labels, WORKSPACES, port, address)
 
     assert reaches("199.36.153.8") is bucket
-    assert network.lets_out_to_pod(labels, WORKSPACES, 53, dns, "kube-system") is bucket
+    assert network.lets_out_to_pod(labels, WORKSPACES, 53, DNS, "kube-system") is bucket
     assert not reaches("199.36.153.8", 80) and not reaches("199.36.153.12")
     assert not any(reaches(each) for each in ("8.8.8.8", "140.82.112.3", "2606:4700:4700::1111", "34.118.224.1"))
-    assert not network.lets_out_to_pod(labels, WORKSPACES, 8001, gateway, SYSTEM)
+    assert not network.lets_out_to_pod(labels, WORKSPACES, 8001, found["gateway"].labels, SYSTEM)
     assert not network.lets_out_to_pod(labels, WORKSPACES, 1111, WORKSPACE, WORKSPACES)
 
 
-def test_gke_keeps_workspaces_from_the_control_plane():
+def test_gke_keeps_workspaces_from_the_control_plane(gke):
     """A control plane has a public address, and the services' range is no private one."""
-    network = Network(render(MANIFESTS / "overlays" / "gke"))
+    network = Network(gke)
     values = yaml.safe_load((MANIFESTS / "overlays" / "gke" / "values.yaml").read_text())["data"]
 
     for forbidden in (values["control-plane"].partition("/")[0], "34.118.224.1"):

@@ -9,13 +9,7 @@ import time
 import pytest
 
 from app.process.settings import Settings
-from tests.manifests import MANIFESTS, OVERLAYS, Object, pods, render, settings_of
-
-
-@pytest.fixture(params=OVERLAYS)
-def overlay(request):
-    """All objects of each overlay in turn."""
-    return render(MANIFESTS / "overlays" / request.param)
+from tests.manifests import Object, pods, settings_of
 
 
 def serves(container: Object) -> bool:
@@ -53,9 +47,9 @@ def test_whatever_does_not_listen_shows_that_it_works(overlay):
 
 
 @pytest.mark.parametrize(("age", "alive"), [(0, True), (60, True), (100, False), (None, False)])
-def test_a_probe_tells_a_process_that_works_from_one_that_hangs(tmp_path, age, alive):
+def test_a_probe_tells_a_process_that_works_from_one_that_hangs(dev, tmp_path, age, alive):
     """The command itself, as the kubelet runs it."""
-    probe = pods(render(MANIFESTS / "overlays" / "dev"))["worker"].containers[0]["livenessProbe"]["exec"]["command"]
+    probe = pods(dev)["worker"].containers[0]["livenessProbe"]["exec"]["command"]
     file = tmp_path / "heartbeat"
     if age is not None:
         file.touch()

@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from app.core.redis import users
 from app.process.redis_address import address
 from tests.manifests import (
-    MANIFESTS,
-    OVERLAYS,
     PROCESSES,
     SYSTEM,
     WORKSPACES,
     Object,
     of_kind,
     pods,
-    render,
     settings_of,
 )
 from tests.redis_users import password
-
-
-@pytest.fixture(params=OVERLAYS)
-def overlay(request: pytest.FixtureRequest) -> tuple[Object, ...]:
-    return render(MANIFESTS / "overlays" / request.param)
 
 
 def environment(overlay: tuple[Object, ...], name: str) -> dict[str, Any]:
@@ -65,26 +56,24 @@ def test_the_pod_of_redis_waits_for_every_password(overlay):
     assert not volume["secret"].get("optional")
 
 
+def start(overlay: tuple[Object, ...], folder: Path, files: Mapping[str, Mapping[str, str]]) -> int:
+    """The exit code of what Redis' container does before its server starts, with these files by their folder."""
+    (container,) = pods(overlay)["redis"].containers
+    for name, texts in files.items():
+        (folder / name).mkdir()
+        for file, text in texts.items():
+            (folder / name / file).write_text(text)
+    script = re.sub(r"/(config|users|tmp)/", rf"{folder}/\1/", container["command"][-1])
+    script = script.replace("exec redis-server", "exec echo")
+    environment = {"REDISCLI_AUTH": "x", "PATH": "/usr/bin:/bin"}
+    return subprocess.run([*container["command"][:-1], script], env=environment, timeout=60, check=False).returncode
+
+
 def test_its_start_gives_every_user_its_password(overlay, tmp_path):
     """As its shell does it; and `default`, the user of commands in the pod, gets that of `redis-cli`."""
     config = next(each for name, each in of_kind(overlay, "ConfigMap").items() if name.startswith("redis-config-"))
-    (container,) = pods(overlay)["redis"].containers
-    for folder, files in {
-        "config": config["data"],
-        "users": {name: password(name) for name in [*PROCESSES, "keda", users.ADMIN]},
-    }.items():
-        (tmp_path / folder).mkdir()
-        for name, text in files.items():
-            (tmp_path / folder / name).write_text(text)
-    (tmp_path / "tmp").mkdir()
-    script = re.sub(r"/(config|users|tmp)/", rf"{tmp_path}/\1/", container["command"][-1])
-    script = script.replace("exec redis-server", "exec echo")
-    subprocess.run(
-        [*container["command"][:-1], script],
-        env={"REDISCLI_AUTH": "x", "PATH": "/usr/bin:/bin"},
-        check=True,
-        timeout=60,
-    )
+    passwords = {name: password(name) for name in [*PROCESSES, "keda", users.ADMIN]}
+    assert start(overlay, tmp_path, {"config": config["data"], "users": passwords, "tmp": {}}) == 0
     made = tmp_path / "tmp" / "users.acl"
     everyone = {user.name: password(user.name) for user in users.USERS}
     expected = users.access_list(everyone | {users.ADMIN: password(users.ADMIN)})
@@ -93,21 +82,9 @@ def test_its_start_gives_every_user_its_password(overlay, tmp_path):
     assert "aclfile /tmp/users.acl" in config["data"]["redis.conf"].splitlines()
 
 
-def test_its_start_fails_without_a_password(overlay, tmp_path: Path):
+def test_its_start_fails_without_a_password(overlay, tmp_path):
     """Rather than to let somebody in with none."""
-    (container,) = pods(overlay)["redis"].containers
-    (tmp_path / "config").mkdir()
-    (tmp_path / "tmp").mkdir()
-    (tmp_path / "config" / "redis-users.acl").write_text("web ~*\n")
-    script = re.sub(r"/(config|users|tmp)/", rf"{tmp_path}/\1/", container["command"][-1])
-    done = subprocess.run(
-        [*container["command"][:-1], script.replace("exec redis-server", "exec echo")],
-        env={"REDISCLI_AUTH": "x", "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode != 0
+    assert start(overlay, tmp_path, {"config": {"redis-users.acl": "web ~*\n"}, "tmp": {}}) != 0
 
 
 def test_keda_is_a_user_of_its_own(overlay):

@@ -16,7 +16,6 @@ from app.process.settings import Settings
 from tests.manifests import (
     ALLOWED,
     MANIFESTS,
-    OVERLAYS,
     PROCESSES,
     SYSTEM,
     WORKSPACE,
@@ -41,12 +40,16 @@ from workers.runtime.kubernetes.scalers import AUTHENTICATION
 from workers.runtime.local.routes import OUR_HEADERS, fixed
 
 ROOT = MANIFESTS.parent
+CHOICES = KubernetesConfig.of(Settings(runtime="kubernetes", workspace_image="w:1", secret_key="k" * 32))
 
 
-@pytest.fixture(params=OVERLAYS)
-def overlay(request) -> tuple[Object, ...]:
-    """All objects of each overlay in turn."""
-    return render(MANIFESTS / "overlays" / request.param)
+def secrets_of(container: Object) -> list[Object]:
+    """The keys of Secrets that its variables come from."""
+    return [
+        {**each["valueFrom"]["secretKeyRef"], "variable": each["name"]}
+        for each in container["env"]
+        if "valueFrom" in each
+    ]
 
 
 def granted(objects: tuple[Object, ...], account: str) -> dict[str, set[str]]:
@@ -140,9 +143,8 @@ def test_all_that_a_pod_names_is_there(overlay):
             each["persistentVolumeClaim"]["claimName"] for each in volumes if "persistentVolumeClaim" in each
         } <= claims
         for container in pod.containers:
-            sources = [each["valueFrom"]["secretKeyRef"] for each in container["env"] if "valueFrom" in each]
-            assert sources
-            assert {each["name"] for each in sources if not each.get("optional")} <= there["Secret"]
+            assert secrets_of(container)
+            assert {each["name"] for each in secrets_of(container) if not each.get("optional")} <= there["Secret"]
             assert {each["configMapRef"]["name"] for each in container.get("envFrom", [])} <= there["ConfigMap"]
 
 
@@ -241,11 +243,7 @@ def test_each_process_gets_the_secrets_it_needs_and_no_other(overlay):
     """The model's key goes to the gateway alone, the API's keys to web, the archive's to those who use a store; of the
     keys that sign each gets its own, and what all of them are made of nobody."""
     got = {
-        name: {
-            f"{each['valueFrom']['secretKeyRef']['name']}/{each['valueFrom']['secretKeyRef']['key']}"
-            for each in pods(overlay)[name].containers[0]["env"]
-            if "valueFrom" in each
-        }
+        name: {f"{each['name']}/{each['key']}" for each in secrets_of(pods(overlay)[name].containers[0])}
         - {f"redis-users/{name}"}
         for name in PROCESSES
     }
@@ -281,12 +279,11 @@ def test_workspaces_find_the_gateway_where_they_are_told_to(overlay):
 def test_without_a_model_all_else_starts(overlay):
     """The Secret that names one may be missing."""
     optional = {
-        each["valueFrom"]["secretKeyRef"]["name"]
+        each["name"]
         for pod in pods(overlay).values()
         for container in pod.containers
-        for each in container["env"]
-        if each.get("valueFrom", {}).get("secretKeyRef", {}).get("optional")
-        and each["name"] not in ("API_KEYS", "OIDC_CLIENT_SECRET")
+        for each in secrets_of(container)
+        if each.get("optional") and each["variable"] not in ("API_KEYS", "OIDC_CLIENT_SECRET")
     }
 
     assert optional == {"llm"}
@@ -298,14 +295,13 @@ def test_every_size_of_a_workspace_fits_the_limits(overlay):
     [limits] = of_kind(overlay, "LimitRange", WORKSPACES)["workspaces"]["spec"]["limits"]
     [quota] = of_kind(overlay, "ResourceQuota", WORKSPACES).values()
     sizes = json.loads(Settings().workspace_sizes)
-    choices = KubernetesConfig.of(Settings(runtime="kubernetes", workspace_image="w:1", secret_key="k" * 32))
-    pod = pod_template(Identity(uuid="abcd1234", user_id="u", created_at=0.0, size="large"), choices)["spec"]
+    pod = pod_template(Identity(uuid="abcd1234", user_id="u", created_at=0.0, size="large"), CHOICES)["spec"]
 
-    request, limit = ({"ephemeral-storage": each} for each in choices.disk)
+    request, limit = ({"ephemeral-storage": each} for each in CHOICES.disk)
     largest = {"cpu": sizes["large"][1], "memory": sizes["large"][3]}
     for container in pod["containers"]:
         assert container["resources"]["limits"] == largest | limit
-    disk = f"{2 * int(choices.volume_size.removesuffix('Gi'))}Gi"
+    disk = f"{2 * int(CHOICES.volume_size.removesuffix('Gi'))}Gi"
     assert limits["max"] == largest | {"ephemeral-storage": disk}
     assert limits["default"] == {"cpu": sizes["standard"][1], "memory": sizes["standard"][3], **limit}
     assert limits["defaultRequest"] == {"cpu": sizes["standard"][0], "memory": sizes["standard"][2], **request}
@@ -317,81 +313,75 @@ def test_every_size_of_a_workspace_fits_the_limits(overlay):
 def test_a_drill_of_a_full_volume_fits_the_limits(overlay):
     """What it restores is on its node's disk. An ext4 has an inode for each 16 KiB."""
     [limits] = of_kind(overlay, "LimitRange", WORKSPACES)["workspaces"]["spec"]["limits"]
-    choices = KubernetesConfig.of(Settings(runtime="kubernetes", workspace_image="w:1", secret_key="k" * 32))
-    size = int(choices.volume_size.removesuffix("Gi")) * 2**30
+    size = int(CHOICES.volume_size.removesuffix("Gi")) * 2**30
     order = ProofOrder(uuid="abcd1234", id="p000000000000000", files=size // 2**14, size=size)
-    [container] = drill_job(order, choices)["spec"]["template"]["spec"]["containers"]
+    [container] = drill_job(order, CHOICES)["spec"]["template"]["spec"]["containers"]
 
     for name, limit in container["resources"]["limits"].items():
         assert quantity(limit) <= quantity(limits["max"][name]), name
 
 
-def test_dev_keeps_conversations_where_those_who_store_them_write_and_web_reads():
-    """No workspace, and none of their namespace's Jobs, has a claim on them."""
-    objects = render(MANIFESTS / "overlays" / "dev")
-    claims = [
-        each
-        for each in objects
-        if each["kind"] == "PersistentVolumeClaim" and each["metadata"]["name"] == "conversations"
-    ]
-    mounts = {
+def claims_of(objects: tuple[Object, ...], name: str) -> dict[str, Object]:
+    """The claims of this name by their namespace."""
+    claims = [each for each in objects if each["kind"] == "PersistentVolumeClaim" and each["metadata"]["name"] == name]
+    return {each["metadata"]["namespace"]: each for each in claims}
+
+
+def mounts_of(objects: tuple[Object, ...], volume: str) -> dict[str, tuple[str, bool]]:
+    """Where each process has a volume, and whether only to read."""
+    return {
         name: (each["mountPath"], each.get("readOnly", False))
         for name, pod in pods(objects).items()
         for each in pod.containers[0]["volumeMounts"]
-        if each["name"] == "conversations"
+        if each["name"] == volume
     }
-    folder = settings_of(objects)["HISTORY_URL"].removeprefix("file://")
-
-    assert {each["metadata"]["namespace"] for each in claims} == {SYSTEM, "fresh-node"}
-    assert mounts == {name: (folder, name == "web") for name in ("web", "gateway", "sweeper", "backup-worker")}
 
 
-def test_dev_keeps_backups_on_one_place_that_jobs_and_the_backup_worker_share():
+def test_dev_keeps_conversations_where_those_who_store_them_write_and_web_reads(dev):
+    """No workspace, and none of their namespace's Jobs, has a claim on them."""
+    folder = settings_of(dev)["HISTORY_URL"].removeprefix("file://")
+
+    assert set(claims_of(dev, "conversations")) == {SYSTEM, "fresh-node"}
+    assert mounts_of(dev, "conversations") == {
+        name: (folder, name == "web") for name in ("web", "gateway", "sweeper", "backup-worker")
+    }
+
+
+def test_dev_keeps_backups_on_one_place_that_jobs_and_the_backup_worker_share(dev):
     """Two claims, because there are two namespaces; two volumes, which are one folder. What faces the internet has
     none of it."""
-    objects = render(MANIFESTS / "overlays" / "dev")
-    volumes = of_kind(objects, "PersistentVolume")
-    claims = [
-        each for each in objects if each["kind"] == "PersistentVolumeClaim" and each["metadata"]["name"] == "backups"
-    ]
-    settings = settings_of(objects)
-    folder = of_kind(objects, "Job")["folders"]["spec"]["template"]["spec"]
-    mounts = {
-        name: each["mountPath"]
-        for name, pod in pods(objects).items()
-        for each in pod.containers[0]["volumeMounts"]
-        if each["name"] == "backups"
-    }
+    volumes = of_kind(dev, "PersistentVolume")
+    claims = claims_of(dev, BACKUP_CLAIM)
+    folder = of_kind(dev, "Job")["folders"]["spec"]["template"]["spec"]
 
-    assert {each["metadata"]["namespace"] for each in claims} == {SYSTEM, WORKSPACES, "fresh-node"}
-    assert all(
-        volumes[each["spec"]["volumeName"]]["spec"]["claimRef"]["namespace"] == each["metadata"]["namespace"]
-        for each in claims
-    )
+    assert set(claims) == {SYSTEM, WORKSPACES, "fresh-node"}
+    assert {
+        namespace: volumes[each["spec"]["volumeName"]]["spec"]["claimRef"]["namespace"]
+        for namespace, each in claims.items()
+    } == {namespace: namespace for namespace in claims}
     assert folder["containers"][0]["command"] == ["chown", "1000:1000", "/backups", "/conversations"]
     assert {name: each["spec"]["hostPath"]["path"] for name, each in volumes.items()} == {
         name: f"/var/lib/{name.rpartition('-')[0]}" if "conv" in name else "/var/lib/fresh-backups" for name in volumes
     }
-    assert {each["metadata"]["name"] for each in claims} == {BACKUP_CLAIM}
-    assert mounts == {"backup-worker": settings["BACKUP_URL"].removeprefix("file://")}
+    backups = settings_of(dev)["BACKUP_URL"].removeprefix("file://")
+    assert mounts_of(dev, "backups") == {"backup-worker": (backups, False)}
 
 
-def test_gke_takes_every_value_from_one_file():
+def test_gke_takes_every_value_from_one_file(gke):
     """Each of values.yaml arrives, none of the base's stand-ins is left, and the file itself is not sent."""
-    objects = render(MANIFESTS / "overlays" / "gke")
     values = yaml.safe_load((MANIFESTS / "overlays" / "gke" / "values.yaml").read_text())["data"]
-    certificates = of_kind(objects, "Certificate")
-    hosts = [rule["host"] for rule in of_kind(objects, "Ingress")["web"]["spec"]["rules"]]
-    accounts = of_kind(objects, "ServiceAccount")
+    certificates = of_kind(gke, "Certificate")
+    hosts = [rule["host"] for rule in of_kind(gke, "Ingress")["web"]["spec"]["rules"]]
+    accounts = of_kind(gke, "ServiceAccount")
     google = {name: each["metadata"].get("annotations", {}) for name, each in accounts.items()}
-    [solver] = of_kind(objects, "ClusterIssuer")["letsencrypt"]["spec"]["acme"]["solvers"]
+    [solver] = of_kind(gke, "ClusterIssuer")["letsencrypt"]["spec"]["acme"]["solvers"]
 
-    assert settings_of(objects)["WORKSPACE_DOMAIN"] == values["domain"]
+    assert settings_of(gke)["WORKSPACE_DOMAIN"] == values["domain"]
     assert certificates["workspaces"]["spec"]["dnsNames"] == [f"*.{values['domain']}"]
     assert certificates["api"]["spec"]["dnsNames"] == hosts == [values["api-host"], values["dashboard-host"]]
-    assert of_kind(objects, "Ingress")["web"]["spec"]["tls"][0]["hosts"] == hosts
-    assert settings_of(objects)["DASHBOARD_URL"] == f"https://{values['dashboard-host']}"
-    assert of_kind(objects, "ClusterIssuer")["letsencrypt"]["spec"]["acme"]["email"] == values["mail"]
+    assert of_kind(gke, "Ingress")["web"]["spec"]["tls"][0]["hosts"] == hosts
+    assert settings_of(gke)["DASHBOARD_URL"] == f"https://{values['dashboard-host']}"
+    assert of_kind(gke, "ClusterIssuer")["letsencrypt"]["spec"]["acme"]["email"] == values["mail"]
     assert solver["dns01"]["cloudDNS"]["project"] == values["project"]
     assert {name: each["iam.gke.io/gcp-service-account"] for name, each in google.items() if each} == {
         "backup-worker": values["manager-account"],
@@ -399,38 +389,34 @@ def test_gke_takes_every_value_from_one_file():
         "sweeper": values["conversations-account"],
         "web": values["reader-account"],
     }
-    assert settings_of(objects)["BACKUP_ROLE"] == values["archive-account"]
-    assert settings_of(objects)["HISTORY_URL"] != settings_of(objects)["BACKUP_URL"]
-    assert "values" not in of_kind(objects, "ConfigMap")
+    assert settings_of(gke)["BACKUP_ROLE"] == values["archive-account"]
+    assert settings_of(gke)["HISTORY_URL"] != settings_of(gke)["BACKUP_URL"]
+    assert "values" not in of_kind(gke, "ConfigMap")
 
 
-def test_gke_serves_https_with_the_certificates_it_asks_for():
+def test_gke_serves_https_with_the_certificates_it_asks_for(gke):
     """The API's Ingress names a Secret that a Certificate fills; that of the workspaces is the controller's default,
     and its key not in the namespace whose Secrets workers read."""
-    objects = render(MANIFESTS / "overlays" / "gke")
-    settings = settings_of(objects)
-    [tls] = of_kind(objects, "Ingress", SYSTEM)["web"]["spec"]["tls"]
+    settings = settings_of(gke)
+    [tls] = of_kind(gke, "Ingress", SYSTEM)["web"]["spec"]["tls"]
 
     filled = {
-        (each["metadata"]["namespace"], each["spec"]["secretName"]) for each in of_kind(objects, "Certificate").values()
+        (each["metadata"]["namespace"], each["spec"]["secretName"]) for each in of_kind(gke, "Certificate").values()
     }
 
-    [store] = of_kind(objects, "TLSStore").values()
+    [store] = of_kind(gke, "TLSStore").values()
     default = (store["metadata"]["namespace"], store["spec"]["defaultCertificate"]["secretName"])
     assert filled == {(SYSTEM, tls["secretName"]), default}
     assert default[0] == SYSTEM
     assert not settings.get("INGRESS_TLS_SECRET")
     assert settings["WORKSPACE_SCHEME"] == "https"
-    assert tls["hosts"] == [rule["host"] for rule in of_kind(objects, "Ingress")["web"]["spec"]["rules"]]
+    assert tls["hosts"] == [rule["host"] for rule in of_kind(gke, "Ingress")["web"]["spec"]["rules"]]
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
 def test_agents_are_reached_at_a_host_where_nothing_else_is(overlay):
     """Whatever a workspace serves there shares no origin with the API; the workspaces' certificate is good for it."""
-    objects = render(MANIFESTS / "overlays" / overlay)
-    settings = settings_of(objects)
-
-    hosts = {rule["host"] for each in of_kind(objects, "Ingress").values() for rule in each["spec"]["rules"]}
+    settings = settings_of(overlay)
+    hosts = {rule["host"] for each in of_kind(overlay, "Ingress").values() for rule in each["spec"]["rules"]}
 
     assert settings["API_HOST"] == f"agents.{settings['WORKSPACE_DOMAIN']}"
     assert settings["API_HOST"] not in hosts
@@ -483,14 +469,8 @@ def test_every_host_of_the_domain_leads_to_forward_auth(overlay):
 
 def shown_settings(objects: tuple[Object, ...]) -> dict[str, Any]:
     """The settings an overlay gives about a workspace's address."""
-    names = (
-        "workspace_domain",
-        "workspace_image",
-        "api_host",
-        "ingress_class",
-        "ingress_annotations",
-        "ingress_forward_auth",
-    )
+    names = ["workspace_domain", "workspace_image", "api_host"]
+    names += ["ingress_class", "ingress_annotations", "ingress_forward_auth"]
     given = settings_of(objects)
     return {name: given[name.upper()] for name in names if name.upper() in given}
 
@@ -505,40 +485,29 @@ def test_nginx_takes_the_place_of_traefik(tmp_path):
     assert not network.admits(WORKSPACE, WORKSPACES, CODE_SERVER.port, {}, "traefik")
     assert web["spec"]["ingressClassName"] == settings_of(objects)["INGRESS_CLASS"] == "nginx"
     assert web["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-buffering"] == "off"
+    prefix = "nginx.ingress.kubernetes.io"
     annotations = json.loads(settings_of(objects)["INGRESS_ANNOTATIONS"])
     assert all(isinstance(value, str) for value in annotations.values())
-    assert annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"] == "3600"
+    assert annotations[f"{prefix}/proxy-read-timeout"] == "3600"
     forward_auth = json.loads(settings_of(objects)["INGRESS_FORWARD_AUTH"])
-    assert forward_auth["nginx.ingress.kubernetes.io/auth-url"].endswith(
-        "?proxy=nginx&host=$host&service=$service_name"
-    )
-    assert forward_auth["nginx.ingress.kubernetes.io/auth-response-headers"] == ",".join(
-        ("Workspace-Next", *OUR_HEADERS)
-    )
+    assert forward_auth[f"{prefix}/auth-url"].endswith("?proxy=nginx&host=$host&service=$service_name")
+    assert forward_auth[f"{prefix}/auth-response-headers"] == ",".join(("Workspace-Next", *OUR_HEADERS))
     assert Settings(ingress_forward_auth=json.dumps(forward_auth)).nginx_says_why()
-    assert web["spec"]["rules"][0]["host"] in forward_auth["nginx.ingress.kubernetes.io/auth-signin"]
-    assert forward_auth["nginx.ingress.kubernetes.io/service-upstream"] == "true"
+    assert web["spec"]["rules"][0]["host"] in forward_auth[f"{prefix}/auth-signin"]
+    assert forward_auth[f"{prefix}/service-upstream"] == "true"
 
 
 @pytest.mark.slow
-def test_gvisor_is_a_class_and_the_setting_that_names_it(tmp_path):
-    """The runtime puts the name into each workspace's pod."""
-    objects = with_components(tmp_path, "gvisor")
-
-    assert settings_of(objects)["RUNTIME_CLASS"] in of_kind(objects, "RuntimeClass")
-
-
-@pytest.mark.slow
-def test_a_changed_setting_rolls_out(tmp_path):
-    """The name of the ConfigMap follows from its content, and the pods name it."""
-    before, after = (tmp_path / "before", tmp_path / "after")
-    before.mkdir()
-    after.mkdir()
+def test_gvisor_is_a_class_and_the_setting_that_names_it_and_a_changed_setting_rolls_out(tmp_path):
+    """The runtime puts the name into each workspace's pod. That of the ConfigMap follows from its content, and the pods
+    name it."""
+    with_gvisor = with_components(tmp_path, "gvisor")
     named = [
         {each["configMapRef"]["name"] for each in pods(objects)["web"].containers[0]["envFrom"]}
-        for objects in (with_components(before), with_components(after, "gvisor"))
+        for objects in (render(MANIFESTS / "base"), with_gvisor)
     ]
 
+    assert settings_of(with_gvisor)["RUNTIME_CLASS"] in of_kind(with_gvisor, "RuntimeClass")
     assert named[0] != named[1]
 
 
