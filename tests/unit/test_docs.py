@@ -14,7 +14,7 @@ from app.agent.program_worker import program_environment
 from app.agent.settings import AgentSettings
 from app.main import create_app
 from app.process.settings import Settings
-from scripts.lib import settings_table
+from scripts.lib import cost_page, redis_rights, settings_table
 from scripts.lib.marked import MarkersMissing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,19 +107,13 @@ def test_the_table_has_every_setting():
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5}
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "no marker at all",
-        settings_table.BEGIN,
-        f"{settings_table.END}\n{settings_table.BEGIN}",
-        f"{settings_table.BEGIN}\n{settings_table.END}\n{settings_table.END}",
-    ],
-)
-def test_a_page_without_a_place_for_the_table_is_refused(text):
+@pytest.mark.parametrize("page", [settings_table, cost_page, redis_rights])
+def test_a_page_without_a_place_for_the_table_is_refused(page):
     """Rather than writing the table somewhere, or twice."""
-    with pytest.raises(MarkersMissing):
-        settings_table.replaced(text)
+    begin, end = page.BEGIN, page.END
+    for text in ("", "no marker at all", begin, f"{end}\n{begin}", f"{begin}\n{end}\n{end}"):
+        with pytest.raises(MarkersMissing):
+            page.replaced(text)
 
 
 def test_what_stands_around_the_table_is_kept():

@@ -9,7 +9,6 @@ import pytest
 from app.core.costs.prices import Prices
 from app.process.settings import SettingsError
 from scripts.lib import cost_page
-from scripts.lib.marked import MarkersMissing
 
 PRICES = Prices.of(cost_page.gke())
 
@@ -49,12 +48,6 @@ def test_every_process_of_the_manifests_is_paid_for() -> None:
 def test_more_users_awake_need_more_replicas() -> None:
     assert [cost_page.times(users, 40) for users in (1, 1_000, 10_000)] == [1, 1, 5]
     assert cost_page.platform(10_000, 40, PRICES) > cost_page.platform(100, 40, PRICES)
-
-
-@pytest.mark.parametrize("text", ["", cost_page.BEGIN, f"{cost_page.END}\n{cost_page.BEGIN}"])
-def test_a_page_without_a_place_for_the_tables_is_refused(text: str) -> None:
-    with pytest.raises(MarkersMissing):
-        cost_page.replaced(text)
 
 
 def test_with_the_archive_a_user_stays_below_a_dollar() -> None:

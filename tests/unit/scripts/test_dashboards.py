@@ -12,10 +12,11 @@ import yaml  # type: ignore[import-untyped]
 from scripts.monitoring import panels as made
 from scripts.monitoring import write
 from tests import promtool
+from tests.conftest import ROOT
 from tests.dashboards import CLUSTERS, FILES, OURS, RECORDED, VARIABLES, dashboards, panels, queries
+from tests.unit.scripts import expressions
 from workers.runtime.kubernetes import names
 
-ROOT = Path(__file__).resolve().parents[3]
 METRICS = ROOT / "docs" / "metrics.md"
 
 UNITS = {"s", "short", "percentunit", "bytes", "currencyUSD", "reqps", "ops", "cpm"}
@@ -35,22 +36,8 @@ CLUSTERS_METRICS = {
 """Of cAdvisor (its page "Monitoring cAdvisor with Prometheus") and the kubelet (Kubernetes' metrics reference)."""
 
 ALLOWED_BY = {
-    *(
-        "le",
-        "kind",
-        "tier",
-        "phase",
-        "status",
-        "action",
-        "decision",
-        "process",
-        "queue",
-        "outcome",
-        "task",
-        "endpoint",
-        "job",
-    ),
-    *("reason", "model", "container", "pod", "persistentvolumeclaim"),
+    *("le", "kind", "tier", "phase", "status", "action", "decision", "process", "queue", "outcome", "task"),
+    *("endpoint", "job", "reason", "model", "container", "pod", "persistentvolumeclaim"),
 }
 """Labels that a query may keep. Of single workspaces only what the kubelet names, in the ten that use most."""
 
@@ -115,15 +102,7 @@ CLUSTER = {
 
 def evaluated(expected: Mapping[str, float], folder: Path) -> str:
     """What promtool says against these values of expressions, an hour after the series begin."""
-    tests = [
-        {"expr": expr, "eval_time": "1h", "exp_samples": [{"labels": "{}", "value": value}]}
-        for expr, value in expected.items()
-    ]
-    series = [{"series": name, "values": values} for name, values in CLUSTER.items()]
-    file = folder / "test.yaml"
-    file.write_text(yaml.safe_dump({"tests": [{"interval": "1m", "input_series": series, "promql_expr_test": tests}]}))
-    done = promtool.run("test", "rules", file)
-    return "" if done.returncode == 0 else done.stdout + done.stderr
+    return expressions.refuted({(expr, "1h"): value for expr, value in expected.items()}, CLUSTER, "1m", folder)
 
 
 @pytest.mark.parametrize("name", ["sessions-workspaces", "sessions-cost"])
@@ -149,14 +128,9 @@ def test_a_workspace_is_shown_by_its_session(tmp_path):
         each.sent(VARIABLES) for each in queries() if each.expr.startswith("topk") and "workspaces" in each.dashboard
     ]
 
+    session = 'label_replace(vector(1), "uuid", "abcd1234", "", "")'
     assert len(top) == 4
-    assert (
-        evaluated(
-            {f'count(({expr}) and on (uuid) label_replace(vector(1), "uuid", "abcd1234", "", ""))': 1 for expr in top},
-            tmp_path,
-        )
-        == ""
-    )
+    assert evaluated({f"count(({expr}) and on (uuid) {session})": 1 for expr in top}, tmp_path) == ""
 
 
 def test_replicas_of_web_are_not_added_up(tmp_path):
@@ -166,24 +140,24 @@ def test_replicas_of_web_are_not_added_up(tmp_path):
     assert evaluated({f"round(sum({hourly}))": 30}, tmp_path) == ""
 
 
-def test_every_metric_of_a_query_is_documented():
-    """In docs/metrics.md, or it is one of the kubelet's, of the recording rules or of Prometheus itself."""
+def undocumented(expr: str) -> list[str]:
+    """The metrics of an expression that docs/metrics.md does not have."""
     documented = METRICS.read_text()
-    recorded = set(RECORDED.findall((write.FOLDER / "plain" / "rules.yaml").read_text()))
+    ours = {SUFFIXES.sub("", name) for name in OURS.findall(RECORDED.sub("", expr))}
+    return [name for name in ours if not re.search(rf"\b{name}\b", documented)]
+
+
+def test_every_metric_of_a_query_or_a_rule_is_documented():
+    """In docs/metrics.md, or it is one of the kubelet's, of the recording rules or of Prometheus itself. An alert on a
+    metric that was renamed never fires."""
+    rules = (write.FOLDER / "plain" / "rules.yaml").read_text()
+    recorded = set(RECORDED.findall(rules))
     for query in queries():
-        ours = {SUFFIXES.sub("", name) for name in OURS.findall(RECORDED.sub("", query.expr))}
-        assert [name for name in ours if not re.search(rf"\b{name}\b", documented)] == [], query
+        assert undocumented(query.expr) == [], query
         assert set(CLUSTERS.findall(query.expr)) <= CLUSTERS_METRICS, query
         assert set(RECORDED.findall(query.expr)) <= recorded, query
-
-
-def test_every_metric_of_a_rule_is_documented():
-    """An alert on a metric that was renamed never fires."""
-    documented = METRICS.read_text()
-    for group in yaml.safe_load((write.FOLDER / "plain" / "rules.yaml").read_text())["groups"]:
-        for rule in group["rules"]:
-            found = {SUFFIXES.sub("", name) for name in OURS.findall(RECORDED.sub("", rule["expr"]))}
-            assert [name for name in found if not re.search(rf"\b{name}\b", documented)] == [], rule
+    for rule in (rule for group in yaml.safe_load(rules)["groups"] for rule in group["rules"]):
+        assert undocumented(rule["expr"]) == [], rule
 
 
 def test_every_query_asks_for_the_chosen_namespace():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from app.editor.code_server import CODE_SERVER
 from scripts.images import inputs, part_of_lock, prune
 from tests.conftest import ROOT
 
@@ -108,13 +111,46 @@ def test_a_copied_file_that_is_missing_is_named(tree: Path) -> None:
         inputs.digest(tree, "image", "base")
 
 
+# The real Dockerfile
+
+IMPORTED = """
+import sys, workers.job.program
+for name, module in sys.modules.items():
+    if name.partition(".")[0] in ("app", "workers"):
+        print(module.__file__)
+"""
+
+
+@pytest.fixture
+def real() -> dict[str, inputs.Stage]:
+    return inputs.parse((ROOT / "Dockerfile").read_text())
+
+
 @pytest.mark.parametrize("target", ["manager", "workspace", "redis"])
-def test_every_file_the_real_dockerfile_copies_is_there_and_reaches_the_builder(target: str) -> None:
-    stages = inputs.needed(inputs.parse((ROOT / "Dockerfile").read_text()), target)
-    sources = [source for stage in stages for source in stage.sources]
+def test_every_file_the_real_dockerfile_copies_is_there_and_reaches_the_builder(
+    real: dict[str, inputs.Stage], target: str
+) -> None:
+    sources = [source for stage in inputs.needed(real, target) for source in stage.sources]
     inputs.files(ROOT, sources)
     allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     assert [source for source in sources if not any(f"{source}/".startswith(f"{name}/") for name in allowed)] == []
+
+
+@pytest.mark.slow
+def test_all_that_the_archive_jobs_import_is_in_their_image(real: dict[str, inputs.Stage]) -> None:
+    ran = subprocess.run([sys.executable, "-c", IMPORTED], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    imported = {Path(line) for line in ran.stdout.splitlines()}
+    there = {ROOT / source for source in real["service"].sources}
+    assert ROOT / "workers" / "job" / "program.py" in imported
+    assert {path for path in imported if path not in there and not set(path.parents) & there} == set()
+
+
+def test_the_workspaces_image_names_the_editors_port_and_without_a_target_the_manager_is_built(
+    real: dict[str, inputs.Stage],
+) -> None:
+    """A builder takes the last stage then."""
+    assert f"EXPOSE {CODE_SERVER.port}" in real["workspace"].instructions
+    assert list(real)[-1] == "manager"
 
 
 def test_pruning_keeps_what_runs_here(tmp_path: Path) -> None:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import stat
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from app.process.settings import Settings
 from scripts.lib import monitoring, procfile, serve
 from scripts.lib.data_dir import StartError
 from scripts.monitoring import alerts
 from scripts.monitoring.rules import RUNBOOK, rules_file
+from tests.conftest import ROOT
 from tests.ports import free_port
 
-ROOT = Path(__file__).resolve().parents[3]
 PROCFILE = ROOT / "Procfile"
 
 
@@ -27,10 +26,10 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def chosen(make_environment: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The environment of a run with monitoring."""
     monkeypatch.setenv("MONITORING", "1")
-    return serve.environment(tmp_path, Settings(port=free_port()), set())
+    return make_environment()
 
 
 def names(given: dict[str, str]) -> list[str]:
@@ -39,11 +38,11 @@ def names(given: dict[str, str]) -> list[str]:
 
 
 @pytest.mark.parametrize("asked", ["", "0"])
-def test_without_being_asked_for_nothing_changes(tmp_path, monkeypatch, asked):
+def test_without_being_asked_for_nothing_changes(tmp_path, make_environment, monkeypatch, asked):
     """No port, no key, no process more."""
     monkeypatch.setenv("MONITORING", asked)
 
-    chosen = serve.environment(tmp_path, Settings(port=free_port()), set())
+    chosen = make_environment()
 
     assert "PROMETHEUS_PORT" not in chosen
     assert "API_KEYS" not in chosen
@@ -57,30 +56,24 @@ def test_asked_for_it_is_one_of_the_processes(chosen):
     assert set(asked) - set(not_asked) == {"prometheus"}
 
 
-def test_where_it_is_not_installed_the_run_says_what_to_install_and_goes_on(tmp_path, monkeypatch, capsys):
+def test_where_it_is_not_installed_the_run_says_what_to_install_and_goes_on(make_environment, monkeypatch, capsys):
     """Another Prometheus may scrape the ports."""
     monkeypatch.setattr("shutil.which", lambda name: None)
     monkeypatch.setenv("MONITORING", "1")
 
-    chosen = serve.environment(tmp_path, Settings(port=free_port()), set())
+    chosen = make_environment()
 
     assert "apt-get install --no-install-recommends prometheus" in capsys.readouterr().err
     assert "prometheus" not in names(chosen)
     assert serve.watched(chosen) == ""
 
 
-def test_its_port_stays_the_same(tmp_path, chosen):
-    """A bookmark of its page is good in the next run."""
-    again = serve.environment(tmp_path, Settings(port=free_port()), set())
-
-    assert again["PROMETHEUS_PORT"] == chosen["PROMETHEUS_PORT"]
-
-
-def test_a_port_of_the_users_own_is_taken(tmp_path):
-    """As with every other port; nonsense is refused."""
+def test_its_port_stays_the_same_and_one_of_the_users_own_is_taken(tmp_path, chosen, make_environment):
+    """A bookmark of its page is good in the next run. As with every other port, nonsense is refused."""
     port = free_port()
     given = {"MONITORING": "1", "PROMETHEUS_PORT": str(port)}
 
+    assert make_environment()["PROMETHEUS_PORT"] == chosen["PROMETHEUS_PORT"]
     assert monitoring.environment(tmp_path, given, set())["PROMETHEUS_PORT"] == str(port)
     with pytest.raises(StartError, match="PROMETHEUS_PORT"):
         monitoring.environment(tmp_path, {"MONITORING": "1", "PROMETHEUS_PORT": "x"}, set())
@@ -129,15 +122,14 @@ def test_the_rules_are_those_of_a_cluster_and_lead_to_the_runbook_in_this_folder
         assert f'"{page}#sessionsmodeldown"' in made
 
 
-def test_it_listens_on_loopback_and_keeps_its_figures_in_the_data_folder(tmp_path, chosen):
-    """Whoever may see figures of all sessions is on this machine."""
+def test_it_listens_on_loopback_keeps_its_figures_in_the_data_folder_and_the_introduction_says_where_it_is(
+    tmp_path, chosen
+):
+    """Whoever may see figures of all sessions is on this machine. Only if it runs it is told of."""
     command = monitoring.command(tmp_path, chosen, tmp_path / "prometheus.yml")
+    address = f"127.0.0.1:{chosen['PROMETHEUS_PORT']}"
 
-    assert f"--web.listen-address=127.0.0.1:{chosen['PROMETHEUS_PORT']}" in command
+    assert f"--web.listen-address={address}" in command
     assert f"--storage.tsdb.path={tmp_path}/prometheus/data" in command
-
-
-def test_the_introduction_says_where_it_is(chosen):
-    """Only if it runs."""
-    assert serve.watched(chosen) == f"PROMETHEUS_URL=http://127.0.0.1:{chosen['PROMETHEUS_PORT']}\n"
+    assert serve.watched(chosen) == f"PROMETHEUS_URL=http://{address}\n"
     assert serve.watched({}) == serve.watched({"PROMETHEUS_PORT": "9090"}) == ""

@@ -20,12 +20,10 @@ from scripts.monitoring.alerts import ALERTS, PROCESSES
 from scripts.monitoring.objectives import FAST, OBJECTIVES, SLOW, WINDOWS
 from scripts.monitoring.rules import RUNBOOK
 from tests import promtool
+from tests.conftest import ROOT
+from tests.unit.scripts import expressions
 
-ROOT = Path(__file__).resolve().parents[3]
 RULES = write.FOLDER / "plain" / "rules.yaml"
-
-STEP = 1
-"""Minutes between two samples, unless a case says otherwise."""
 
 NAMES = [each.name for each in ALERTS]
 
@@ -33,6 +31,11 @@ NAMES = [each.name for each in ALERTS]
 def gauge(*spans: tuple[int, float]) -> str:
     """Samples: for each span its number of steps and the value."""
     return " ".join(f"{value}" for steps, value in spans for _ in range(steps))
+
+
+def tens(*values: float) -> str:
+    """Samples: ten of each value."""
+    return gauge(*((10, value) for value in values))
 
 
 def counter(*spans: tuple[int, float]) -> str:
@@ -48,14 +51,13 @@ def gone(*spans: tuple[int, str]) -> str:
 
 @dataclass(frozen=True)
 class Case:
-    """The series of a fault. The alert is silent at `quiet`, fires at `fires`, is gone at `cleared`: in steps."""
+    """The series of a fault. At the three moments `at` the alert is silent, fires, and is gone, in steps of so many
+    minutes."""
 
     alert: str
     series: Mapping[str, str]
-    quiet: int
-    fires: int
-    cleared: int
-    step: int = STEP
+    at: tuple[int, int, int] = (9, 15, 25)
+    step: int = 1
 
 
 WEB = 'http_requests_total{namespace="s",process="web",endpoint="sessions.wake",method="POST"'
@@ -78,9 +80,7 @@ CASES = (
             WEB + ',status="200"}': counter((60, 100), (20, 50), (60, 100)),
             WEB + ',status="500"}': counter((60, 0), (20, 50), (60, 0)),
         },
-        quiet=59,
-        fires=70,
-        cleared=125,
+        at=(59, 70, 125),
     ),
     # Of 10 minutes each: 0.5 % of errors for two days, then none.
     Case(
@@ -89,9 +89,7 @@ CASES = (
             WEB + ',status="200"}': counter((144, 1000), (288, 995), (60, 1000)),
             WEB + ',status="503"}': counter((144, 0), (288, 5), (60, 0)),
         },
-        quiet=143,
-        fires=400,
-        cleared=480,
+        at=(143, 400, 480),
         step=10,
     ),
     Case(
@@ -101,9 +99,7 @@ CASES = (
             f"sessions_start_seconds_count{{{READY}}}": counter((60, 10), (20, 10), (60, 10)),
             f'sessions_start_seconds_bucket{{{READY},le="5.0"}}': counter((60, 10), (20, 5), (60, 10)),
         },
-        quiet=59,
-        fires=75,
-        cleared=125,
+        at=(59, 75, 125),
     ),
     Case(
         "SessionsWakeBurnSlow",
@@ -113,67 +109,37 @@ CASES = (
             f'sessions_start_seconds_bucket{{{READY},le="5.0"}}': counter((144, 100), (288, 98), (60, 100)),
             f'{FAILURES}"wake"}}': counter((144, 0), (288, 1), (60, 0)),
         },
-        quiet=143,
-        fires=400,
-        cleared=480,
+        at=(143, 400, 480),
         step=10,
     ),
-    Case(
-        "SessionsBackupFailed",
-        {f'{FAILURES}"backup"}}': counter((10, 0), (1, 1), (120, 0))},
-        quiet=9,
-        fires=15,
-        cleared=80,
-    ),
-    Case(
-        "SessionsBackupsFailing",
-        {f'{FAILURES}"backup"}}': counter((10, 0), (5, 1), (120, 0))},
-        quiet=9,
-        fires=25,
-        cleared=90,
-    ),
+    Case("SessionsBackupFailed", {f'{FAILURES}"backup"}}': counter((10, 0), (1, 1), (120, 0))}, at=(9, 15, 80)),
+    Case("SessionsBackupsFailing", {f'{FAILURES}"backup"}}': counter((10, 0), (5, 1), (120, 0))}, at=(9, 25, 90)),
     Case(
         "SessionsRestorePointsLate",
-        {'sessions_points_oldest_seconds{namespace="s"}': gauge((10, 600), (10, 1200), (10, 0))},
-        quiet=9,
-        fires=18,
-        cleared=25,
+        {'sessions_points_oldest_seconds{namespace="s"}': tens(600, 1200, 0)},
+        at=(9, 18, 25),
     ),
     Case(
         "SessionsBackupsOld",
         {
-            'sessions_backups_oldest_seconds{namespace="s"}': gauge((10, 600), (10, 1200), (10, 0)),
+            'sessions_backups_oldest_seconds{namespace="s"}': tens(600, 1200, 0),
             'sessions_points_overdue_seconds{namespace="s"}': gauge((30, 0)),
         },
-        quiet=9,
-        fires=18,
-        cleared=25,
+        at=(9, 18, 25),
     ),
     Case(
         "SessionsBackupsOld",
         {
             'sessions_backups_oldest_seconds{namespace="s"}': gauge((30, 0)),
-            'sessions_points_overdue_seconds{namespace="s"}': gauge((10, 60), (10, 1200), (10, 0)),
+            'sessions_points_overdue_seconds{namespace="s"}': tens(60, 1200, 0),
         },
-        quiet=9,
-        fires=18,
-        cleared=25,
+        at=(9, 18, 25),
     ),
     Case(
-        "SessionsFailed",
-        {'sessions_failed_total{namespace="s"}': counter((10, 0), (1, 1), (120, 0))},
-        quiet=9,
-        fires=15,
-        cleared=80,
+        "SessionsFailed", {'sessions_failed_total{namespace="s"}': counter((10, 0), (1, 1), (120, 0))}, at=(9, 15, 80)
     ),
     # The model's API answers no question.
-    Case(
-        "SessionsModelDown",
-        {'sessions_model_up{namespace="s",pod="w-1"}': gauge((10, 1), (10, 0), (10, 1))},
-        quiet=9,
-        fires=15,
-        cleared=25,
-    ),
+    Case("SessionsModelDown", {'sessions_model_up{namespace="s",pod="w-1"}': tens(1, 0, 1)}),
     # It answers that question, and no request of an agent.
     Case(
         "SessionsModelDown",
@@ -182,9 +148,7 @@ CASES = (
             ASKED + '"200"}': counter((10, 20), (20, 2), (30, 20)),
             ASKED + '"502"}': counter((10, 0), (20, 20), (30, 0)),
         },
-        quiet=9,
-        fires=25,
-        cleared=45,
+        at=(9, 25, 45),
     ),
     Case(
         "SessionsModelErrors",
@@ -192,9 +156,7 @@ CASES = (
             ASKED + '"200"}': counter((60, 20), (60, 18), (60, 20)),
             ASKED + '"502"}': counter((60, 0), (60, 2), (60, 0)),
         },
-        quiet=59,
-        fires=100,
-        cleared=170,
+        at=(59, 100, 170),
     ),
     Case(
         "SessionsPromptsFailing",
@@ -203,9 +165,7 @@ CASES = (
             PROMPTS + '"internal"}': counter((20, 0), (20, 1), (40, 0)),
             ANSWERED: counter((80, 2)),
         },
-        quiet=19,
-        fires=38,
-        cleared=70,
+        at=(19, 38, 70),
     ),
     Case(
         "SessionsVolumeFull",
@@ -213,9 +173,7 @@ CASES = (
             f'kubelet_volume_stats_available_bytes{{namespace="w",{CLAIM}}}': gauge((10, 50), (30, 2), (10, 50)),
             f'kubelet_volume_stats_capacity_bytes{{namespace="w",{CLAIM}}}': gauge((50, 100)),
         },
-        quiet=9,
-        fires=30,
-        cleared=45,
+        at=(9, 30, 45),
     ),
     # No more files, though there is room.
     Case(
@@ -226,9 +184,7 @@ CASES = (
             f'kubelet_volume_stats_inodes_free{{namespace="w",{CLAIM}}}': gauge((10, 50), (30, 2), (10, 50)),
             f'kubelet_volume_stats_inodes{{namespace="w",{CLAIM}}}': gauge((50, 100)),
         },
-        quiet=9,
-        fires=30,
-        cleared=45,
+        at=(9, 30, 45),
     ),
     Case(
         "SessionsServiceVolumeFull",
@@ -236,17 +192,13 @@ CASES = (
             f"kubelet_volume_stats_available_bytes{{{OF_REDIS}}}": gauge((10, 50), (20, 5), (10, 50)),
             f"kubelet_volume_stats_capacity_bytes{{{OF_REDIS}}}": gauge((40, 100)),
         },
-        quiet=9,
-        fires=20,
-        cleared=35,
+        at=(9, 20, 35),
     ),
     # Renewed too late, as cert-manager's own chart and the scrape of a pod label it. Of an hour each.
     Case(
         "SessionsCertificateLate",
         {f'{ENDS}{{namespace="fresh-system",name="workspaces"}}': gauge((72, 16 * DAYS), (24, 90 * DAYS))},
-        quiet=46,
-        fires=60,
-        cleared=80,
+        at=(46, 60, 80),
         step=60,
     ),
     Case(
@@ -256,67 +208,28 @@ CASES = (
                 (72, 4 * DAYS), (24, 90 * DAYS)
             )
         },
-        quiet=46,
-        fires=60,
-        cleared=80,
+        at=(46, 60, 80),
         step=60,
     ),
     Case(
         "SessionsDrillFailed",
         {'sessions_drills_failed_total{namespace="s"}': counter((10, 0), (1, 1), (120, 0))},
-        quiet=9,
-        fires=15,
-        cleared=80,
+        at=(9, 15, 80),
     ),
-    Case(
-        "SessionsDrillsLate",
-        {'sessions_drills_late{namespace="s"}': gauge((10, 0), (10, 3), (10, 0))},
-        quiet=9,
-        fires=18,
-        cleared=25,
-    ),
-    Case(
-        "SessionsDeadLetters",
-        {'sessions_dead_letters_kept{namespace="s"}': gauge((10, 0), (10, 1), (10, 0))},
-        quiet=9,
-        fires=15,
-        cleared=25,
-    ),
-    Case(
-        "SessionsObserverSilent",
-        {'sessions_observer_age_seconds{namespace="s"}': gauge((10, 1), (10, 120), (10, 1))},
-        quiet=9,
-        fires=15,
-        cleared=25,
-    ),
+    Case("SessionsDrillsLate", {'sessions_drills_late{namespace="s"}': tens(0, 3, 0)}, at=(9, 18, 25)),
+    Case("SessionsDeadLetters", {'sessions_dead_letters_kept{namespace="s"}': tens(0, 1, 0)}),
+    Case("SessionsObserverSilent", {'sessions_observer_age_seconds{namespace="s"}': tens(1, 120, 1)}),
     # No observer ever reported, then one does.
     Case(
         "SessionsObserverSilent",
         THERE | {'sessions_observer_age_seconds{namespace="s"}': gone((10, "1"), (1, "stale"), (14, "_"), (10, "1"))},
-        quiet=9,
-        fires=20,
-        cleared=30,
+        at=(9, 20, 30),
     ),
-    Case(
-        "SessionsObserverLag",
-        {'observer_lag_seconds{namespace="s",pod="o-1"}': gauge((10, 1), (10, 300), (10, 1))},
-        quiet=9,
-        fires=15,
-        cleared=25,
-    ),
-    Case(
-        "SessionsQueueOld",
-        {'sessions_queue_oldest_seconds{namespace="s",queue="wake"}': gauge((10, 0), (10, 90), (10, 0))},
-        quiet=9,
-        fires=15,
-        cleared=25,
-    ),
+    Case("SessionsObserverLag", {'observer_lag_seconds{namespace="s",pod="o-1"}': tens(1, 300, 1)}),
+    Case("SessionsQueueOld", {'sessions_queue_oldest_seconds{namespace="s",queue="wake"}': tens(0, 90, 0)}),
     Case(
         "SessionsBackgroundQueueOld",
-        {'sessions_queue_oldest_seconds{namespace="s",queue="backup"}': gauge((10, 600), (10, 1200), (10, 0))},
-        quiet=9,
-        fires=15,
-        cleared=25,
+        {'sessions_queue_oldest_seconds{namespace="s",queue="backup"}': tens(600, 1200, 0)},
     ),
     Case(
         "SessionsRedisFilling",
@@ -324,19 +237,14 @@ CASES = (
             'sessions_redis_used_bytes{namespace="s"}': gauge((10, 60), (20, 75), (10, 60)),
             'sessions_redis_max_bytes{namespace="s"}': gauge((40, 100)),
         },
-        quiet=9,
-        fires=20,
-        cleared=35,
+        at=(9, 20, 35),
     ),
     Case(
         "SessionsRedisFull",
         {
-            'sessions_redis_used_bytes{namespace="s"}': gauge((10, 85), (10, 95), (10, 85)),
+            'sessions_redis_used_bytes{namespace="s"}': tens(85, 95, 85),
             'sessions_redis_max_bytes{namespace="s"}': gauge((40, 100)),
         },
-        quiet=9,
-        fires=15,
-        cleared=25,
     ),
     Case(
         "SessionsForwardAuthErrors",
@@ -344,19 +252,14 @@ CASES = (
             'forward_auth_decisions_total{namespace="s",decision="let_in"}': counter((40, 100)),
             'forward_auth_decisions_total{namespace="s",decision="error"}': counter((10, 1), (10, 30), (20, 1)),
         },
-        quiet=9,
-        fires=18,
-        cleared=30,
+        at=(9, 18, 30),
     ),
     Case(
         "SessionsProcessDown",
         {
-            'up{job="sessions-gateway",namespace="s",pod="g-1"}': gauge((10, 1), (10, 0), (10, 1)),
+            'up{job="sessions-gateway",namespace="s",pod="g-1"}': tens(1, 0, 1),
             'up{job="sessions-gateway",namespace="s",pod="g-2"}': gauge((5, 1), (15, 0), (10, 1)),
         },
-        quiet=9,
-        fires=15,
-        cleared=25,
     ),
     Case(
         "SessionsReplicaDown",
@@ -364,24 +267,18 @@ CASES = (
             'up{job="sessions-gateway",namespace="s",pod="g-1"}': gauge((60, 1)),
             'up{job="sessions-gateway",namespace="s",pod="g-2"}': gauge((10, 1), (20, 0), (30, 1)),
         },
-        quiet=9,
-        fires=28,
-        cleared=35,
+        at=(9, 28, 35),
     ),
     Case(
         "SessionsScrapeMissing",
         UPS
         | {'up{job="sessions-beat",namespace="s",pod="beat-1"}': gone((10, "1"), (1, "stale"), (20, "_"), (20, "1"))},
-        quiet=9,
-        fires=25,
-        cleared=40,
+        at=(9, 25, 40),
     ),
     Case(
         "SessionsBeatSilent",
-        {'beat_last_sent_timestamp_seconds{namespace="s"}': gauge((10, 600), (10, 600), (10, 1800))},
-        quiet=9,
-        fires=18,
-        cleared=25,
+        {'beat_last_sent_timestamp_seconds{namespace="s"}': tens(600, 600, 1800)},
+        at=(9, 18, 25),
     ),
 )
 """A row for each alert: it is quiet, its fault makes it fire, and it is gone when the fault is."""
@@ -393,9 +290,7 @@ QUIET = (
             WEB + ',status="200"}': counter((60, 1), (10, 0), (60, 1)),
             WEB + ',status="500"}': counter((60, 0), (3, 1), (67, 0)),
         },
-        quiet=59,
-        fires=64,
-        cleared=125,
+        at=(59, 64, 125),
     ),
     Case(
         "SessionsApiBurnFast",
@@ -403,9 +298,7 @@ QUIET = (
             WEB.replace("sessions.wake", "probes.readyz") + ',status="503"}': counter((60, 0), (20, 50), (60, 0)),
             WEB + ',status="200"}': counter((140, 100)),
         },
-        quiet=59,
-        fires=70,
-        cleared=125,
+        at=(59, 70, 125),
     ),
     Case(
         "SessionsWakeBurnFast",
@@ -414,9 +307,7 @@ QUIET = (
             f"sessions_start_seconds_count{{{READY}}}": counter((60, 0), (2, 1), (60, 0)),
             f'sessions_start_seconds_bucket{{{READY},le="5.0"}}': counter((122, 0)),
         },
-        quiet=59,
-        fires=63,
-        cleared=120,
+        at=(59, 63, 120),
     ),
     Case(
         "SessionsRedisFull",
@@ -424,16 +315,12 @@ QUIET = (
             'sessions_redis_used_bytes{namespace="s"}': gauge((30, 75)),
             'sessions_redis_max_bytes{namespace="s"}': gauge((40, 100)),
         },
-        quiet=5,
-        fires=15,
-        cleared=25,
+        at=(5, 15, 25),
     ),
     Case(
         "SessionsModelDown",
         {ASKED + '"200"}': counter((40, 0)), ASKED + '"502"}': counter((10, 0), (3, 1), (27, 0))},
-        quiet=9,
-        fires=15,
-        cleared=35,
+        at=(9, 15, 35),
     ),
     Case(
         "SessionsPromptsFailing",
@@ -443,17 +330,9 @@ QUIET = (
             PROMPTS + '"internal"}': counter((20, 0), (2, 1), (58, 0)),
             ANSWERED: counter((80, 1)),
         },
-        quiet=19,
-        fires=38,
-        cleared=70,
+        at=(19, 38, 70),
     ),
-    Case(
-        "SessionsScrapeMissing",
-        UPS,
-        quiet=11,
-        fires=25,
-        cleared=40,
-    ),
+    Case("SessionsScrapeMissing", UPS, at=(11, 25, 40)),
 )
 """What must wake nobody: few errors in a quiet night, probes that say no, two slow wakes, Redis at three quarters, few
 failed requests to the model, prompts that their users stopped or whose budgets are used up."""
@@ -462,31 +341,9 @@ failed requests to the model, prompts that their users stopped or whose budgets 
 def judged(case: Case, folder: Path, *, fires: bool) -> str:
     """What promtool says against the case, empty if all is as it should be."""
     name = f'count(ALERTS{{alertname="{case.alert}",alertstate="firing"}}) or vector(0)'
-    at = {case.quiet: 0, case.fires: int(fires), case.cleared: 0}
-    test = {
-        "rule_files": [str(RULES)],
-        "evaluation_interval": f"{case.step}m",
-        # Else promtool takes them in any order, and the alerts may see figures of the step before.
-        "group_eval_order": ["sessions-objectives", "sessions-alerts"],
-        "tests": [
-            {
-                "interval": f"{case.step}m",
-                "input_series": [{"series": name, "values": values} for name, values in case.series.items()],
-                "promql_expr_test": [
-                    {
-                        "expr": name,
-                        "eval_time": f"{step * case.step}m",
-                        "exp_samples": [{"labels": "{}", "value": value}],
-                    }
-                    for step, value in at.items()
-                ],
-            }
-        ],
-    }
-    file = folder / "test.yaml"
-    file.write_text(yaml.safe_dump(test))
-    done = promtool.run("test", "rules", file)
-    return "" if done.returncode == 0 else done.stdout + done.stderr
+    firing = zip(case.at, (0, int(fires), 0), strict=True)
+    expected = {(name, f"{step * case.step}m"): value for step, value in firing}
+    return expressions.refuted(expected, case.series, f"{case.step}m", folder, rules=RULES)
 
 
 @pytest.mark.slow

@@ -8,7 +8,6 @@ import pytest
 
 from app.core.redis import keys, users
 from scripts.lib import redis_rights, redis_users
-from scripts.lib.marked import MarkersMissing
 from scripts.lib.redis_rights import UnnamedKey, example, replaced, row
 
 USER = users.User("some", commands=("get", "set"))
@@ -69,9 +68,3 @@ def test_a_key_without_a_name_is_refused() -> None:
     """Else the table would leave it out, and nobody would notice."""
     with pytest.raises(UnnamedKey, match="secrets:x"):
         cells(both=("secrets:x",))
-
-
-@pytest.mark.parametrize("text", ["", redis_rights.BEGIN, f"{redis_rights.END}\n{redis_rights.BEGIN}"])
-def test_a_page_without_the_place_for_it_is_refused(text: str) -> None:
-    with pytest.raises(MarkersMissing):
-        replaced(text)

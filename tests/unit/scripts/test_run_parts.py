@@ -20,10 +20,9 @@ from scripts.lib import check_lock, check_tree, leftovers, procfile, serve
 from scripts.lib.data_dir import PORTS, StartError, chosen_port, only_run, remembered_port, remembered_secret
 from scripts.lib.locks import only_one
 from scripts.lib.redis_server import RedisServer, outdated, warnings
-from scripts.lib.serve import check_archive_keys, dangerous_user, environment
+from scripts.lib.serve import check_archive_keys, dangerous_user
+from tests.conftest import ROOT
 from tests.ports import free_port
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_a_secret_is_made_once_and_is_its_owners_only(tmp_path):
@@ -35,30 +34,29 @@ def test_a_secret_is_made_once_and_is_its_owners_only(tmp_path):
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_a_run_has_a_secret_key_and_a_gateway_that_stay_the_same(tmp_path):
+def test_a_run_has_a_secret_key_and_a_gateway_that_stay_the_same(tmp_path, make_environment):
     """Workspaces that outlive a run still hold good tokens, and find the gateway where it was."""
-    first, second = (environment(tmp_path, Settings(port=free_port()), set()) for _ in range(2))
+    first, second = make_environment(), make_environment()
     assert Settings(secret_key=first["SECRET_KEY"]).checked().secret_keys()
     assert first["SECRET_KEY"] != first["API_KEY"]
     for name in ("SECRET_KEY", "ARCHIVE_KEY", "GATEWAY_PORT"):
         assert first[name] == second[name]
     assert ArchiveKeys(first["ARCHIVE_KEY"])
-    assert stat.S_IMODE((tmp_path / "archive-key").stat().st_mode) == 0o600
-    assert stat.S_IMODE((tmp_path / "secret-key").stat().st_mode) == 0o600
+    for name in ("archive-key", "secret-key"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
 
 
-def test_one_machine_has_one_process_of_web_unless_more_are_asked_for(tmp_path, monkeypatch):
+def test_one_machine_has_one_process_of_web_unless_more_are_asked_for(make_environment, monkeypatch):
     """It answers hundreds of calls a second, and each takes 66 MB."""
     monkeypatch.delenv("WEB_WORKERS", raising=False)
-    assert environment(tmp_path, Settings(port=free_port()), set())["WEB_WORKERS"] == "1"
+    assert make_environment()["WEB_WORKERS"] == "1"
     monkeypatch.setenv("WEB_WORKERS", "4")
-    assert environment(tmp_path, Settings(port=free_port()), set())["WEB_WORKERS"] == "4"
+    assert make_environment()["WEB_WORKERS"] == "4"
 
 
-def test_a_secret_key_of_the_users_own_is_taken(tmp_path):
+def test_a_secret_key_of_the_users_own_is_taken(tmp_path, make_environment):
     """Nothing is made then."""
-    chosen = environment(tmp_path, Settings(port=free_port(), secret_key="s" * 32), set())
-    assert chosen["SECRET_KEY"] == "s" * 32
+    assert make_environment(secret_key="s" * 32)["SECRET_KEY"] == "s" * 32
     assert not (tmp_path / "secret-key").exists()
 
 
@@ -70,16 +68,12 @@ def test_a_run_without_an_archive_key_of_its_stores_does_not_start(tmp_path):
         check_archive_keys(Settings(data_dir=tmp_path, archive_key=new_key()))
 
 
-def test_a_port_is_remembered_while_it_is_free(tmp_path):
-    """Workspace URLs stay the same from run to run."""
+def test_a_port_is_remembered_while_it_is_free_and_gives_way_to_another_when_it_is_taken(tmp_path):
+    """Workspace URLs stay the same from run to run; a run starts even when its old port is someone else's by now, and
+    remembers the new one."""
     port = remembered_port(tmp_path, "WORKSPACE_PORT", set())
     assert port in PORTS
     assert remembered_port(tmp_path, "WORKSPACE_PORT", set()) == port
-
-
-def test_a_remembered_port_that_is_taken_gives_way_to_another(tmp_path):
-    """A run starts even when its old port is someone else's by now, and remembers the new one."""
-    port = remembered_port(tmp_path, "WORKSPACE_PORT", set())
     with socket.create_server(("127.0.0.1", port)):
         other = remembered_port(tmp_path, "WORKSPACE_PORT", set())
     assert other != port
@@ -238,10 +232,8 @@ def test_what_one_holds_another_does_not_get(tmp_path):
 
 def test_the_introduction_tells_of_the_model_and_none_of_its_secrets() -> None:
     """By host and name; or how to set one."""
-    told = serve.prompts(
-        {"LLM_BASE_URL": "https://me:password@models.example/v1", "LLM_MODEL": "m", "LLM_API_KEY": "k"}
-    )
-    assert told == "Prompts go to m at models.example."
+    given = {"LLM_BASE_URL": "https://me:password@models.example/v1", "LLM_MODEL": "m", "LLM_API_KEY": "k"}
+    assert serve.prompts(given) == "Prompts go to m at models.example."
     assert "docs/tutorial.md" in serve.prompts({})
 
 
@@ -265,11 +257,8 @@ def test_processes_show_metrics_where_they_were_given_a_port() -> None:
     """Each at its own, and the programs of several processes count in a folder of their own."""
     given = {"DATA_DIR": "/data", "METRICS_PORT": "1", "METRICS_PORT_BACKUP_WORKER": "9104"}
     told = {name: procfile.environment(name, given) for name in ("web", "backup-worker", "beat")}
-    assert {name: each["METRICS_PORT"] for name, each in told.items()} == {
-        "web": "0",
-        "backup-worker": "9104",
-        "beat": "0",
-    }
+    ports = {name: each["METRICS_PORT"] for name, each in told.items()}
+    assert ports == {"web": "0", "backup-worker": "9104", "beat": "0"}
     folders = {name: each.get("PROMETHEUS_MULTIPROC_DIR") for name, each in told.items()}
     assert folders == {"web": "/data/metrics/web", "backup-worker": "/data/metrics/backup-worker", "beat": None}
 

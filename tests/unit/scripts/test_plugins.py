@@ -1,4 +1,5 @@
-"""In the presubmit a wait that gave up is tried once more, and nothing else is."""
+"""What our plugins make of a test: in the presubmit a wait that gave up is tried once more, and nothing else is; with
+FORBID_SKIPS=1 a run can't be green by leaving tests out."""
 
 from __future__ import annotations
 
@@ -10,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.shards import _counts
 from tests.waiting import GaveUp, wait_for
-
-ROOT = Path(__file__).resolve().parents[3]
 
 VAIN = """
 import pytest
@@ -30,14 +30,20 @@ def fails_once(error=GaveUp("not within 60 s: the door opens\\nmore")):
 
 
 def outcome(
-    folder: Path, body: str, *arguments: str, tests: int = 1, noted: str = ""
+    folder: Path,
+    body: str,
+    *arguments: str,
+    tests: int = 1,
+    noted: str = "",
+    plugins: tuple[str, ...] = ("second_try", "forbid_skips"),
 ) -> subprocess.CompletedProcess[str]:
     """What pytest says of so many modules with this body; `noted` is the file that counts for several runs."""
     for number in range(tests):
         (folder / f"test_{number}.py").write_text(f"{VAIN}\n{body}\n")
+    ours = [part for name in plugins for part in ("-p", f"tests.plugins.{name}")]
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "tests.plugins.second_try", "-p", "tests.plugins.forbid_skips"]
-        + ["-p", "no:cacheprovider", f"--junitxml={folder / 'report.xml'}", *arguments, str(folder)],
+        [sys.executable, "-m", "pytest", *ours, "-p", "no:cacheprovider"]
+        + [f"--junitxml={folder / 'report.xml'}", *arguments, str(folder)],
         cwd=folder,
         # Loading every plugin that is installed takes seconds; the one that matters here is named.
         env=os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "SECOND_TRIES": noted},
@@ -151,3 +157,33 @@ def test_runs_that_note_them_in_the_same_file_count_as_one(tmp_path):
     assert "3 tests waited in vain. More than 2 in a run are a failure." in ended[1].stdout
     (folder := tmp_path / "more").mkdir()
     assert outcome(folder, "def test_it(): pass", noted=str(tmp_path / "noted")).returncode == 0
+
+
+# Skips
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "@pytest.mark.skip(reason='no tool')\ndef test_it(): pass",
+        "def test_it(): pytest.skip('no tool')",
+        "@pytest.fixture\ndef tool(): pytest.skip('no tool')\ndef test_it(tool): pass",
+        "pytest.skip('no tool', allow_module_level=True)",
+    ],
+    ids=["mark", "call", "fixture", "module"],
+)
+@pytest.mark.slow
+def test_every_way_of_skipping_fails_and_says_what_and_why(tmp_path, body):
+    """The test's name and its reason are in the output."""
+    done = outcome(tmp_path, body, plugins=("forbid_skips",))
+    assert done.returncode != 0
+    assert "test_0.py" in done.stdout
+    assert "skipping is forbidden" in done.stdout
+    assert "no tool" in done.stdout
+
+
+@pytest.mark.parametrize("body", ["def test_it(): pass", "@pytest.mark.xfail\ndef test_it(): assert 0"])
+@pytest.mark.slow
+def test_passed_and_expected_failures_stay_what_they_are(tmp_path, body):
+    """Only a skip counts."""
+    assert outcome(tmp_path, body, plugins=("forbid_skips",)).returncode == 0
