@@ -40,6 +40,7 @@ class FakeGateway:
         self.ended: set[str] = set()
         self.lost: set[str] = set()
         self.failures: dict[str, deque[int]] = defaultdict(deque)
+        self.problem: dict[str, Any] = {"error": "made_up", "detail": "made up"}
         self.ended_token = ""
         self.refused = 0
         self._changed = threading.Condition()
@@ -47,6 +48,11 @@ class FakeGateway:
         self._http.daemon_threads = True
         self._http.gateway = self  # type: ignore[attr-defined]
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
+
+    def fail_model(self, status: int, problem: dict[str, Any]) -> None:
+        """Answer the next call of the model with this, instead of passing it on."""
+        self.problem = problem
+        self.failures["/llm"].append(status)
 
     def renew(self, token: str) -> None:
         """Another token is good from now on, and the one of before has ended."""
@@ -150,16 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Nothing: a test's output is its own."""
 
-    def do_GET(self) -> None:
-        self._serve("GET")
-
-    def do_PUT(self) -> None:
-        self._serve("PUT")
-
     def do_POST(self) -> None:
-        self._serve("POST")
-
-    def _serve(self, method: str) -> None:
         gateway: FakeGateway = self.server.gateway  # type: ignore[attr-defined]
         raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         shown = self.headers.get("Authorization", "").removeprefix("Bearer ")
@@ -169,7 +166,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(401, {"error": "unauthorized", "detail": "wrong secret"})
         if self.path.startswith("/llm/"):
             return self._pass_on(gateway, raw)
-        self._answer(*gateway.take(method, self.path, json.loads(raw) if raw else None))
+        self._answer(*gateway.take(self.command, self.path, json.loads(raw) if raw else None))
+
+    do_GET = do_PUT = do_POST
 
     def _answer(self, status: int, body: Any) -> None:
         text = b"" if body is None else json.dumps(body).encode()
@@ -183,7 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _pass_on(self, gateway: FakeGateway, raw: bytes) -> None:
         path = self.path.removeprefix("/llm")
         if gateway.failures["/llm"]:
-            return self._answer(gateway.failures["/llm"].popleft(), {"error": "made_up", "detail": "made up"})
+            return self._answer(gateway.failures["/llm"].popleft(), gateway.problem)
         connection = http.client.HTTPConnection(urlsplit(gateway.model_url).netloc, timeout=60)
         try:
             connection.request("POST", path, raw, {"Content-Type": "application/json"})

@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from app.agent.documents import Documents
 from app.agent.model import Call, Reply
 from app.agent.model_worker import ModelWorker
 from app.agent.protocol import Event
@@ -71,19 +74,43 @@ class FakeToolbox(Toolbox):
         return self.effects.read_text().split() if self.effects.exists() else []
 
 
+def break_after(
+    monkeypatch: pytest.MonkeyPatch, count: int, error: BaseException, *functions: tuple[object, str]
+) -> None:
+    """Have these functions do what they do so many times, all together, and then nothing but raise this."""
+    left = [count]
+
+    def breaking(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **more: Any) -> Any:
+            if not left[0]:
+                raise error
+            left[0] -= 1
+            return real(*args, **more)
+
+        return call
+
+    for place, name in functions:
+        monkeypatch.setattr(place, name, breaking(getattr(place, name)))
+
+
+def opened(folder: Path, uuid: str = "u1", fetch: Callable[[], Documents | None] = lambda: None) -> State:
+    state = State(folder / ".session", uuid)
+    state.open(fetch)
+    return state
+
+
 class World:
     """A state on disk, a model and tools of a test, and the turns between them; run by the test itself."""
 
-    def __init__(self, folder: Path, model: FakeModel, *, uuid: str = "u1", **limits: Any) -> None:
+    def __init__(self, folder: Path, model: FakeModel | None = None, *, uuid: str = "u1", **limits: Any) -> None:
         self.events: list[Event] = []
-        self.model = model
+        self.model = model or FakeModel()
         self.toolbox = FakeToolbox(folder / "effects")
-        self.state = State(folder / ".session", uuid)
-        self.state.open(lambda: None)
+        self.state = opened(folder, uuid)
         given = {"seconds": 600.0, "steps": 50, "tokens": 1_000_000, "context_tokens": 40_000, **limits}
         steps = Steps(self.state, self.events.append, given["steps"])
         worker = ModelWorker(
-            RetryingModel(model, self.state, (), given["context_tokens"]),
+            RetryingModel(self.model, self.state, (), given["context_tokens"]),
             self.toolbox,
             lambda: "You are a test.",
             steps,
@@ -94,8 +121,10 @@ class World:
     def prompt(self, id_: str, text: str = "do it") -> None:
         self.state.accept(id_, text, limit=100)
 
-    def run(self) -> None:
-        """Work until there is nothing to do."""
+    def run(self, *ids: str, text: str = "do it") -> None:
+        """Take these prompts, and work until there is nothing to do."""
+        for id_ in ids:
+            self.prompt(id_, text)
         while self.turns.run_next():
             pass
 
@@ -106,3 +135,6 @@ class World:
 
     def contents(self) -> list[str]:
         return [message["content"] for message in self.state.history()[0]]
+
+    def prompts(self) -> list[str]:
+        return [message["content"] for message in self.state.history()[0] if message["role"] == "user"]

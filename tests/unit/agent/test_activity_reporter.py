@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from app.agent import activity_reporter as activity_module
 from app.agent.activity_reporter import (
     EDITOR,
     FILE_BYTES,
     FOLDER,
     HEARTBEAT,
     NOTICE,
+    REPORT_INTERVAL,
     STOPPING,
     TERMINALS,
     ActivityReporter,
@@ -49,26 +49,26 @@ class FakeManager:
 
 
 class Home:
-    """A home folder with signs of use."""
+    """A home folder with signs of use, and what tells its manager of them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.manager = FakeManager()
+        self.uses: list[dict[str, float]] = []
+        """What the workspace uses, to be told once."""
+        gateway: Any = self.manager
+        self.report = ActivityReporter(folder, gateway, lambda: self.uses.pop() if self.uses else None).report
         self.signs = folder / FOLDER
         self.signs.mkdir(parents=True)
 
-    def edited(self, at: float) -> None:
-        self._touch(self.signs / EDITOR, at)
-
-    def heartbeat(self, at: float) -> None:
-        self._touch(self.folder / HEARTBEAT, at)
-
-    def terminals(self, **told: Any) -> None:
-        (self.signs / TERMINALS).write_text(json.dumps(told))
-
-    def _touch(self, path: Path, at: float) -> None:
+    def edited(self, at: float, sign: Path = FOLDER / EDITOR) -> None:
+        path = self.folder / sign
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         os.utime(path, (at, at))
+
+    def terminals(self, **told: Any) -> None:
+        (self.signs / TERMINALS).write_text(json.dumps(told))
 
 
 @pytest.fixture
@@ -77,80 +77,71 @@ def home(tmp_path: Path) -> Home:
 
 
 def test_each_sign_is_told_by_its_age_and_once(home: Home) -> None:
-    manager = FakeManager()
-    activity = ActivityReporter(home.folder, manager, lambda: None)  # type: ignore[arg-type]
-    assert not activity.report(NOW), "nothing was seen"
+    assert not home.report(NOW), "nothing was seen"
     home.edited(NOW - 3)
     home.terminals(input_at=NOW - 60, busy_at=NOW - 1, busy="make")
-    assert activity.report(NOW)
-    assert manager.reports == [
+    assert home.report(NOW)
+    assert home.manager.reports == [
         {"editor": {"age": 3.0}, "terminal": {"age": 60.0}, "jobs": {"age": 1.0, "detail": "make"}}
     ]
-    assert not activity.report(NOW + 10)
+    assert not home.report(NOW + 10)
     home.edited(NOW + 15)
-    assert activity.report(NOW + 20)
-    assert manager.reports[1:] == [{"editor": {"age": 5.0}}]
+    assert home.report(NOW + 20)
+    assert home.manager.reports[1:] == [{"editor": {"age": 5.0}}]
 
 
 def test_a_quiet_job_is_told_as_long_as_it_is_seen(home: Home) -> None:
     """With how long it is quiet, and for how long it asks to be kept up."""
-    manager = FakeManager()
-    activity = ActivityReporter(home.folder, manager, lambda: None)  # type: ignore[arg-type]
     home.terminals(quiet={"at": NOW - 2, "name": "curl", "worked_at": NOW - 600})
-    assert activity.report(NOW)
+    assert home.report(NOW)
     home.terminals(quiet={"at": NOW + 8, "name": "curl", "until": NOW + 130})
-    assert activity.report(NOW + 10)
-    assert manager.reports == [
+    assert home.report(NOW + 10)
+    assert home.manager.reports == [
         {"quiet_job": {"age": 2.0, "detail": "curl", "quiet": 600.0}},
         {"quiet_job": {"age": 2.0, "detail": "curl", "left": 120.0}},
     ]
     home.terminals(quiet={})
-    assert not activity.report(NOW + 20)
+    assert not home.report(NOW + 20)
 
 
 @pytest.mark.parametrize(
     "answer", [None, Answer(200, b'{"again": true}'), Answer(503, b""), Answer(200, b"?"), Answer(200, b"[]")]
 )
 def test_what_the_manager_did_not_take_is_told_again(home: Home, answer: Answer | None) -> None:
-    manager = FakeManager()
-    activity = ActivityReporter(home.folder, manager, lambda: None)  # type: ignore[arg-type]
-    manager.answers = [answer]
+    home.manager.answers = [answer]
     home.edited(NOW)
-    assert activity.report(NOW)
-    assert activity.report(NOW + 10)
-    assert manager.reports == [{"editor": {"age": 0.0}}, {"editor": {"age": 10.0}}]
-    assert not activity.report(NOW + 20)
+    assert home.report(NOW)
+    assert home.report(NOW + 10)
+    assert home.manager.reports == [{"editor": {"age": 0.0}}, {"editor": {"age": 10.0}}]
+    assert not home.report(NOW + 20)
 
 
 def test_what_the_workspace_uses_goes_along_or_alone_and_is_not_repeated(home: Home) -> None:
     """The next minute has its own."""
-    manager, fresh = FakeManager(), [{"cpu": 0.5}]
-    activity = ActivityReporter(home.folder, manager, lambda: fresh.pop() if fresh else None)  # type: ignore[arg-type]
+    home.uses.append({"cpu": 0.5})
     home.edited(NOW)
-    manager.answers = [None]
-    assert activity.report(NOW)
-    assert activity.report(NOW + 10)
-    fresh.append({"cpu": 0.25})
-    assert activity.report(NOW + 60), "nothing but that"
-    assert manager.resources == [{"cpu": 0.5}, None, {"cpu": 0.25}]
-    assert manager.reports[-1] == {}
-    assert not activity.report(NOW + 70)
+    home.manager.answers = [None]
+    assert home.report(NOW)
+    assert home.report(NOW + 10)
+    home.uses.append({"cpu": 0.25})
+    assert home.report(NOW + 60), "nothing but that"
+    assert home.manager.resources == [{"cpu": 0.5}, None, {"cpu": 0.25}]
+    assert home.manager.reports[-1] == {}
+    assert not home.report(NOW + 70)
 
 
 def test_a_sign_from_the_future_is_seen_and_so_is_the_next_from_the_past(home: Home) -> None:
     """The clock jumped back between the two."""
-    manager = FakeManager()
-    activity = ActivityReporter(home.folder, manager, lambda: None)  # type: ignore[arg-type]
     home.edited(NOW + 5_000)
-    activity.report(NOW)
+    home.report(NOW)
     home.edited(NOW + 1)
-    activity.report(NOW + 2)
-    assert [report["editor"]["age"] for report in manager.reports] == [0.0, 1.0]
+    home.report(NOW + 2)
+    assert [report["editor"]["age"] for report in home.manager.reports] == [0.0, 1.0]
 
 
 def test_an_editor_without_signs_of_its_own_is_seen_by_its_heartbeat(home: Home) -> None:
     """One that was not installed by this service; where ours runs, an open page alone is no sign."""
-    home.heartbeat(NOW)
+    home.edited(NOW, HEARTBEAT)
     assert read_signals(home.folder) == {"editor": Signal(NOW)}
     home.terminals(jobs=[])
     assert read_signals(home.folder) == {}
@@ -193,7 +184,7 @@ def test_an_announcement_replaces_the_one_before(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_agent_reports_what_is_new_by_itself_and_takes_announcements(
-    agent: AgentProcess, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+    agent: AgentProcess, gateway: FakeGateway
 ) -> None:
     home = Path(agent.environment["HOME"])
     agent.start()
@@ -206,4 +197,4 @@ def test_an_agent_reports_what_is_new_by_itself_and_takes_announcements(
     assert [agent.call("POST", "/notice", {"seconds": wrong})[0] for wrong in (-1, "60", True, 1e9)] == [400] * 4
     (home / FOLDER / EDITOR).touch()
     gateway.wait(lambda: gateway.activity)
-    assert gateway.activity[0]["editor"]["age"] < activity_module.REPORT_INTERVAL
+    assert gateway.activity[0]["editor"]["age"] < REPORT_INTERVAL

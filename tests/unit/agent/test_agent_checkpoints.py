@@ -2,6 +2,8 @@
 
 import shutil
 import threading
+from itertools import chain, repeat
+from unittest.mock import DEFAULT, Mock
 
 import pytest
 
@@ -25,13 +27,7 @@ def line(gateway):
 @pytest.fixture
 def world(tmp_path):
     (tmp_path / "app").mkdir()
-    return World(tmp_path / "app", FakeModel())
-
-
-def turns(world, *ids, text="hello"):
-    for id_ in ids:
-        world.prompt(id_, text)
-    world.run()
+    return World(tmp_path / "app")
 
 
 def kept(gateway):
@@ -67,19 +63,13 @@ def test_a_long_conversation_is_loaded_in_pages(gateway, line, world, monkeypatc
     monkeypatch.setattr("app.core.prompts.history_index.CHUNK_BYTES", 500)
     keeper = Keeper(line, world.state, 1000)
     for n in range(10):
-        turns(world, f"m{n}")
+        world.run(f"m{n}")
         assert keeper.save()
-    pages: list[str] = []
-    real = line.call
-
-    def call(method, path, **more):
-        pages.append(path)
-        return real(method, path, **more)
-
+    call = Mock(wraps=line.call)
     monkeypatch.setattr(line, "call", call)
     documents = load(line, threading.Event())
     assert documents is not None and documents.history == world.state.history()[0]
-    assert len(pages) > 3
+    assert call.call_count > 3
 
 
 def test_a_checkpoint_is_saved_when_something_changed(gateway, line, world):
@@ -98,16 +88,16 @@ def test_a_checkpoint_is_saved_when_something_changed(gateway, line, world):
 def test_a_second_checkpoint_sends_only_the_new_messages(gateway, line, world):
     """So does the first one of the next process."""
     keeper = Keeper(line, world.state, 1000)
-    turns(world, "m1", "m2")
+    world.run("m1", "m2")
     assert keeper.save() and sent(gateway) == [4]
-    turns(world, "m3")
+    world.run("m3")
     assert keeper.save() and sent(gateway) == [2]
     world.state.reported(["m1"])
     assert keeper.save() and sent(gateway) == []
     world.state.close()
-    again = World(world.toolbox.effects.parent, FakeModel())
+    again = World(world.toolbox.effects.parent)
     assert Keeper(line, again.state, 1000).save() and sent(gateway) == []
-    turns(again, "m4")
+    again.run("m4")
     assert Keeper(line, again.state, 1000).save() and sent(gateway) == [2]
     assert kept(gateway) == again.state.history()[0]
 
@@ -116,20 +106,11 @@ def test_a_long_conversation_is_sent_in_pieces_and_goes_on_where_it_was_cut_off(
     """A longer message goes alone. What is there already is not sent again; until all is, nothing is kept."""
     monkeypatch.setattr(checkpoints, "PIECE_BYTES", 500)
     monkeypatch.setattr(checkpoints.pieces, "__defaults__", (500,))
-    turns(world, *(f"m{n}" for n in range(5)))
-    turns(world, "long", text="x" * 2000)
-    gateway.failures[HISTORY].extend([])
-    real, count = gateway.archive.append, [0]
-
-    def append(uuid, piece):
-        count[0] += 1
-        if count[0] == 3:
-            raise OSError
-        return real(uuid, piece)
-
-    monkeypatch.setattr(gateway.archive, "append", append)
-    keeper = Keeper(line, world.state, 1000)
-    assert not keeper.save() and gateway.checkpoint is None
+    world.run(*(f"m{n}" for n in range(5)))
+    world.run("long", text="x" * 2000)
+    third_fails = Mock(side_effect=chain([DEFAULT, DEFAULT, OSError], repeat(DEFAULT)), wraps=gateway.archive.append)
+    monkeypatch.setattr(gateway.archive, "append", third_fails)
+    assert not Keeper(line, world.state, 1000).save() and gateway.checkpoint is None
     before = sum(sent(gateway)[:2])
     assert Keeper(line, world.state, 1000).save()
     counts = sent(gateway)
@@ -140,9 +121,9 @@ def test_a_long_conversation_is_sent_in_pieces_and_goes_on_where_it_was_cut_off(
 def test_an_answer_that_was_lost_leaves_no_message_twice(gateway, line, world, monkeypatch):
     """The manager has the piece, and says so when it comes again."""
     keeper = Keeper(line, world.state, 1000)
-    turns(world, "m1")
+    world.run("m1")
     assert keeper.save()
-    turns(world, "m2")
+    world.run("m2")
     real = gateway.archive.append
 
     def lose_answer(uuid, piece):
@@ -152,23 +133,23 @@ def test_an_answer_that_was_lost_leaves_no_message_twice(gateway, line, world, m
     monkeypatch.setattr(gateway.archive, "append", lose_answer)
     assert not keeper.save()
     monkeypatch.undo()
-    turns(world, "m3")
+    world.run("m3")
     assert keeper.save() and kept(gateway) == world.state.history()[0]
 
 
 def test_another_course_of_the_conversation_replaces_the_one_that_is_kept_whole(gateway, line, world, tmp_path):
     """The volume was restored as it once was, and the conversation went on otherwise: until all of that is there, the
     one that is kept stays as it was."""
-    turns(world, "m1")
+    world.run("m1")
     world.state.close()
     shutil.copytree(tmp_path / "app", tmp_path / "copy")
-    world = World(tmp_path / "app", FakeModel())
-    turns(world, "m2", "m3")
+    world = World(tmp_path / "app")
+    world.run("m2", "m3")
     keeper = Keeper(line, world.state, 1000)
     assert keeper.save()
     first = kept(gateway)
     other = World(tmp_path / "copy", FakeModel(rule=lambda messages: says("otherwise")))
-    turns(other, "m2", "m3", "m4")
+    other.run("m2", "m3", "m4")
     gateway.failures[CHECKPOINT].append(503)
     assert not Keeper(line, other.state, 1000).save()
     assert kept(gateway) == first
@@ -176,27 +157,27 @@ def test_another_course_of_the_conversation_replaces_the_one_that_is_kept_whole(
     assert Keeper(line, other.state, 1000).save() and sent(gateway) == [], "what was brought is taken up"
     assert kept(gateway) == other.state.history()[0] != first
     # One that thinks its own is still there is told otherwise.
-    turns(world, "m4")
+    world.run("m4")
     assert keeper.save() and sent(gateway) == [2, 8]
     assert kept(gateway) == world.state.history()[0]
 
 
 def test_an_older_copy_of_the_volume_that_goes_on_is_another_course(gateway, line, world, tmp_path):
     """Its messages were the same up to there; the manager has some that are not in it."""
-    turns(world, "m1")
+    world.run("m1")
     world.state.close()
     shutil.copytree(tmp_path / "app", tmp_path / "copy")
-    world = World(tmp_path / "app", FakeModel())
-    turns(world, "m2")
+    world = World(tmp_path / "app")
+    world.run("m2")
     assert Keeper(line, world.state, 1000).save()
-    older = World(tmp_path / "copy", FakeModel())
+    older = World(tmp_path / "copy")
     assert Keeper(line, older.state, 1000).save()
     assert kept(gateway) == older.state.history()[0] and len(kept(gateway)) == 2
 
 
 def test_a_save_ends_when_its_time_is_over(gateway, line, world, monkeypatch):
     """Also while another one is under way; what was sent counts."""
-    turns(world, "m1")
+    world.run("m1")
     keeper = Keeper(line, world.state, 1000)
     assert not keeper.save(0.0)
     with keeper._lock:
@@ -205,7 +186,6 @@ def test_a_save_ends_when_its_time_is_over(gateway, line, world, monkeypatch):
 
 
 def test_the_keeper_saves_by_itself(gateway, line, world):
-    """At its interval, until it is stopped."""
     world.prompt("m1", "hello")
     stopping = threading.Event()
     thread = threading.Thread(target=Keeper(line, world.state, 0.001).run, args=(stopping,))

@@ -33,7 +33,6 @@ def runs(tmp_path_factory):
 
 
 def test_every_prompt_is_answered_once_and_in_order(runs):
-    """Whatever was killed, each prompt is in the history once and has one outcome, the first before the second."""
     for run in runs:
         users = [message["id"] for message in run["history"] if message["role"] == "user"]
         ended = [message["id"] for message in run["history"] if "outcome" in message]
@@ -69,7 +68,6 @@ def test_every_outcome_is_reported_at_least_once(runs):
 
 
 def test_nothing_is_left_lying_about(runs):
-    """The three documents, the journal, and no half-written file that counts."""
     for run in runs:
         names = [name for name in run["files"] if not name.endswith(".tmp")]
         assert names == ["context.json", "history.json", "journal", "metadata.json"] and run["empty"], run["point"]

@@ -53,7 +53,6 @@ def make_links(folder):
 
 @pytest.mark.parametrize("path", ESCAPES)
 def test_no_path_and_no_link_leads_out_of_the_workspace(workspace, folder, path):
-    """Reading, writing, patching and moving there are refused, and what is outside stays as it was."""
     make_links(folder)
     (folder / "mine").write_text("x")
     with pytest.raises(ToolError):
@@ -72,7 +71,6 @@ def test_no_path_and_no_link_leads_out_of_the_workspace(workspace, folder, path)
 
 
 def test_deleting_a_link_leaves_what_it_leads_to(workspace, folder):
-    """A link goes, its target stays, also below a folder that is deleted whole."""
     make_links(folder)
     files.delete_path(workspace, "link_to_folder")
     files.delete_path(workspace, "a")
@@ -92,7 +90,6 @@ def test_a_folder_of_any_depth_is_deleted(workspace, folder, deep_trees):
 
 
 def test_links_that_stay_inside_are_followed(workspace, folder):
-    """Relative and absolute ones, to files and to folders, in the middle of a path too."""
     (folder / "a" / "b").mkdir(parents=True)
     (folder / "a" / "b" / "file").write_text("one\n")
     (folder / "relative").symlink_to("a/b")
@@ -115,7 +112,6 @@ def test_a_workspace_reached_through_a_link_takes_both_of_its_names(folder, tmp_
 
 @pytest.mark.slow
 def test_a_folder_swapped_for_a_link_while_it_is_used_leads_nowhere(workspace, folder):
-    """Whatever the swapper does between the walk and the write, nothing is ever written outside."""
     outside = folder.parent / "outside"
     (folder / "real").mkdir()
     stop = threading.Event()
@@ -131,19 +127,14 @@ def test_a_folder_swapped_for_a_link_while_it_is_used_leads_nowhere(workspace, f
 
     swapper = threading.Thread(target=swap)
     swapper.start()
-    done = refused = 0
     try:
         for _ in range(2000):
-            try:
+            with contextlib.suppress(ToolError):
                 files.write_file(workspace, "real/file", "x")
-                done += 1
-            except ToolError:
-                refused += 1
     finally:
         stop.set()
         swapper.join()
     assert os.listdir(outside) == ["secret"]
-    assert done + refused == 2000
 
 
 def test_the_conversation_is_out_of_reach(workspace, folder):
@@ -236,7 +227,6 @@ def test_patch_matches_exactly_and_once(workspace, folder):
 
 
 def test_move_renames_enters_folders_and_never_overwrites(workspace, folder):
-    """An existing target is refused; a folder is moved into."""
     (folder / "a").write_text("a")
     (folder / "b").write_text("b")
     (folder / "d").mkdir()
@@ -273,29 +263,22 @@ def test_list_shows_kinds_and_sizes_and_ends_somewhere(workspace, folder):
 
 
 def test_every_descriptor_is_closed_again(workspace, folder):
-    """After any number of calls, good and bad, nothing of the workspace is open."""
     make_links(folder)
     for path in [*ESCAPES, "new/file", "."]:
         for tool in (files.read_file, files.list_files, files.delete_path):
-            try:
+            with contextlib.suppress(ToolError):
                 tool(workspace, path)
-            except ToolError:
-                continue
-        try:
+        with contextlib.suppress(ToolError):
             files.write_file(workspace, path, "x")
-        except ToolError:
-            continue
     opened = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
     assert [path for path in opened if path.startswith(str(folder.parent))] == []
 
 
 def test_a_path_of_many_names_is_refused(workspace):
-    """The walk holds a descriptor for each name; there is a bound."""
     with pytest.raises(ToolError, match="too deep"):
         files.write_file(workspace, "/".join(["a"] * (sandbox_path.DEPTH + 1)), "x")
 
 
 def test_a_workspace_that_is_gone_is_a_tool_error(tmp_path):
-    """No folder, no traceback."""
     with pytest.raises(ToolError, match="no such"):
         files.read_file(Workspace(tmp_path / "gone"), "x")

@@ -146,7 +146,6 @@ def test_no_tool_follows_a_link_in_the_place_of_the_workspaces_folder(
 @hides
 @pytest.mark.slow
 def test_everything_else_works_as_before(place: Place) -> None:
-    """Files are made, read, moved between folders and linked; programs and temporary files are there."""
     script = """
         set -e
         mkdir -p a b && echo one >a/x && mv a/x b/y && ln b/y a/z && cat a/z

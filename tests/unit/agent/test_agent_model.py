@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
@@ -33,7 +33,6 @@ def ask(gateway):
 
 
 def test_text_comes_in_pieces_and_usage_with_it(ask, model):
-    """The pieces are the text; tokens are the provider's figures."""
     model.script(Answer(text="one two three", prompt_tokens=7, completion_tokens=3))
     pieces: list[str] = []
     reply = ask(pieces.append)
@@ -56,38 +55,34 @@ def test_calls_are_put_together_from_their_pieces(ask, model):
 
 
 def test_without_figures_tokens_are_estimated(ask, model):
-    """A provider that never says still costs something."""
     model.script(Answer(text="word " * 100, usage=False))
     assert ask().usage["completion_tokens"] == 125
 
 
 def test_an_answer_at_the_limit_of_length_says_so(ask, model):
-    """It is not complete."""
     model.script(Answer(text="one", finish_reason="length"))
     assert not ask().complete
 
 
 @pytest.mark.parametrize(
-    "answer",
-    [Answer(text="one two", cut_after=2), Answer(text="one two", broken=True), Answer(status=500), Answer(status=429)],
+    ("answer", "retry_after"),
+    [
+        (Answer(text="one two", cut_after=2), 0.0),
+        (Answer(text="one two", broken=True), 0.0),
+        (Answer(status=500), 0.0),
+        (Answer(status=429), 0.0),
+        (Answer(status=429, retry_after="7"), 7.0),
+    ],
 )
-def test_what_may_be_better_the_next_time_is_unavailable(ask, model, answer):
-    """A cut stream, nonsense in it, an error of the server, too many requests."""
+def test_what_may_be_better_the_next_time_is_unavailable(ask, model, answer, retry_after):
+    """A cut stream, nonsense in it, an error of the server, too many requests, and when to ask again."""
     model.script(answer)
-    with pytest.raises(ModelUnavailable):
-        ask()
-
-
-def test_retry_after_is_passed_on(ask, model):
-    """In seconds."""
-    model.script(Answer(status=429, retry_after="7"))
     with pytest.raises(ModelUnavailable) as raised:
         ask()
-    assert raised.value.retry_after == 7.0
+    assert raised.value.retry_after == retry_after
 
 
 def test_a_gateway_that_is_away_is_the_managers_fault():
-    """Nobody listens there."""
     with pytest.raises(ManagerUnavailable):
         Model("http://127.0.0.1:1", lambda: TOKEN).answer(MESSAGES, (), lambda text: None, never)
 
@@ -103,16 +98,15 @@ def test_a_gateway_that_is_away_is_the_managers_fault():
     ],
 )
 @pytest.mark.slow
-def test_it_is_told_whether_the_manager_or_the_model_is_away(gateway, ask, monkeypatch, status, code, error):
+def test_it_is_told_whether_the_manager_or_the_model_is_away(gateway, ask, status, code, error):
     """By the code of the gateway's problem document."""
-    _answers(gateway, monkeypatch, status, code)
+    gateway.fail_model(status, {"error": code})
     with pytest.raises(ModelUnavailable) as raised:
         ask()
     assert type(raised.value) is error
 
 
 def test_what_asking_again_would_not_change_is_refused(gateway, ask, model):
-    """A wrong secret, a bad request, no gateway at all."""
     model.script(Answer(status=400))
     with pytest.raises(ModelError, match="status 400") as raised:
         ask()
@@ -128,31 +122,17 @@ def test_what_asking_again_would_not_change_is_refused(gateway, ask, model):
     ("status", "code"),
     [(429, "llm_budget_exceeded"), (403, "budget_exceeded"), (403, "model_without_price"), (503, "llm_not_configured")],
 )
-def test_the_gateways_own_refusals_keep_their_words(gateway, ask, monkeypatch, status, code):
+def test_the_gateways_own_refusals_keep_their_words(gateway, ask, status, code):
     """Its problem document says what to do; it isn't asked again."""
-    _answers(gateway, monkeypatch, status, code)
+    gateway.fail_model(status, {"error": code, "detail": "Resets at midnight."})
     with pytest.raises(ModelError, match="Resets at midnight.") as raised:
         ask()
     assert raised.value.code == code
 
 
-def _answers(gateway, monkeypatch, status, code):
-    """Have the gateway answer with a problem document of its own."""
-    problem = {"error": code, "detail": "Resets at midnight.", "status": status}
-    monkeypatch.setattr(type(gateway), "take", None)
-    gateway.failures["/llm"].append(status)
-    handler = gateway._http.RequestHandlerClass
-    answer = handler._answer
-    monkeypatch.setattr(handler, "_answer", lambda self, status, body: answer(self, status, problem))
-
-
-def test_a_context_that_is_too_long_has_an_error_of_its_own(gateway, ask, monkeypatch):
+def test_a_context_that_is_too_long_has_an_error_of_its_own(gateway, ask):
     """By the provider's code."""
-    handler = gateway._http.RequestHandlerClass
-    answer = handler._answer
-    problem = {"error": {"code": "context_length_exceeded", "message": "too many tokens"}}
-    monkeypatch.setattr(handler, "_answer", lambda self, status, body: answer(self, status, problem))
-    gateway.failures["/llm"].append(400)
+    gateway.fail_model(400, {"error": {"code": "context_length_exceeded", "message": "too many tokens"}})
     with pytest.raises(ContextTooLong):
         ask()
 
@@ -182,7 +162,6 @@ def test_an_answer_that_breaks_off_says_what_it_cost(ask, model):
 
 
 def test_stop_ends_the_wait_for_the_first_byte(ask, model):
-    """The provider has not said anything yet."""
     model.script(Answer(text="one", delay=1000))
     with pytest.raises(Stopped) as stopped:
         ask(stop=lambda: bool(model.requests))
@@ -190,7 +169,6 @@ def test_stop_ends_the_wait_for_the_first_byte(ask, model):
 
 
 def test_a_connection_serves_the_next_request_too(ask, model):
-    """Nothing of an answer is left behind that disturbs the next."""
     for n in range(5):
         model.script(Answer(text=f"answer {n}"))
         assert ask().text == f"answer {n}"
@@ -210,13 +188,12 @@ def test_neither_prompts_nor_secrets_are_logged(ask, model, caplog, monkeypatch)
 
 def test_a_question_that_nobody_waits_for_any_more_is_not_asked():
     """The turn was ended while the client was loaded, which takes most of a second."""
-    asked: list[object] = []
+    client = Mock()
 
     def loaded():
         call.abandon()
-        completions = SimpleNamespace(create=lambda **request: asked.append(request))
-        return SimpleNamespace(chat=SimpleNamespace(completions=completions))
+        return client
 
     call = _Streaming(loaded, {"messages": []})
     call.run()
-    assert asked == []
+    client.chat.completions.create.assert_not_called()

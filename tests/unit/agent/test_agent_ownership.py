@@ -5,6 +5,7 @@ import json
 import shutil
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from app.agent.prompt_status import PromptStatus
 from app.agent.state import RESTORED, ROLLED_BACK, State
 from app.agent.text import moment
 from tests.model_server import Answer
-from tests.unit.agent.fakes import FakeModel, World, calls, says
+from tests.unit.agent.fakes import FakeModel, World, break_after, calls, opened, says
 from tests.unit.agent.process import AgentProcess
 
 LONG_AGO_AT = float(int(time.time()) - 3600)
@@ -35,16 +36,6 @@ def folder_in(tmp_path, name="app"):
     made = tmp_path / name
     made.mkdir()
     return made
-
-
-def opened(folder, uuid="u1", fetch=lambda: None):
-    state = State(folder / ".session", uuid)
-    state.open(fetch)
-    return state
-
-
-def all_ended(ages):
-    return PromptStatus(frozenset())
 
 
 def end(folder, until):
@@ -76,45 +67,53 @@ DONE = {"status": "processed", "response": {"text": "done"}}
 
 
 def test_whose_conversation_it_is_stands_on_the_disk_before_the_first_prompt(tmp_path):
-    """So any copy made from now on says so."""
     opened(tmp_path)
     assert json.loads((tmp_path / ".session" / "metadata.json").read_text())["uuid"] == "u1"
 
 
-@pytest.mark.parametrize("begun", [False, True])
-def test_a_copy_made_during_the_first_turn_does_not_work_on_it(tmp_path, begun):
+@pytest.mark.parametrize(
+    ("steps", "messages"),
+    [
+        ([], []),
+        ([State.next_turn], [("one", None), ("", RESTORED)]),
+        ([State.next_turn, State.fold], [("one", None), ("", RESTORED)]),
+    ],
+    ids=["before it", "in it", "in it, and its documents are written"],
+)
+def test_a_copy_made_during_the_first_turn_does_not_work_on_it(tmp_path, steps, messages):
     """Restored as another session: its prompts and its turn are the original's."""
-    original = World(folder_in(tmp_path), FakeModel())
+    original = World(folder_in(tmp_path))
     original.prompt("m1", "one")
     original.prompt("m2", "two")
-    if begun:
-        original.state.next_turn()
+    for step in steps:
+        step(original.state)
     folder = copy_of(tmp_path / "app")
     for _ in range(2):
-        copy = World(folder, FakeModel(), uuid="u2")
-        copy.run()
+        copy = World(folder, uuid="u2")
+        assert not copy.turns.run_next()
         assert copy.model.asked == [] and copy.state.waiting() == 0 and copy.state.unreported() == {}
-        assert copy.contents() == (["one", ""] if begun else [])
+        told = [(each["content"], each.get("outcome", {}).get("reason")) for each in copy.state.history()[0]]
+        assert told == messages
         copy.state.close()
+    copy = World(folder, uuid="u2")
+    copy.run("m2", text="two")
+    assert copy.outcome("m2")["status"] == "processed"
     original.run()
     assert len(original.model.asked) == 2
 
 
 def test_a_copy_takes_prompts_that_have_an_id_of_the_originals(tmp_path):
     """A client may number its prompts. They aren't known, and the answers of before are not theirs."""
-    original = World(folder_in(tmp_path), FakeModel())
-    original.prompt("1", "one")
-    original.run()
+    World(folder_in(tmp_path)).run("1", text="one")
     folder = copy_of(tmp_path / "app")
     for n, text in enumerate(("another one", "one")):
         copy = World(folder, FakeModel(says(f"answer {n}")), uuid=f"copy{n}")
         assert not copy.state.knows("1") and copy.state.outcome("1") is None
-        copy.prompt("1", text)
-        copy.run()
+        copy.run("1", text=text)
         assert copy.outcome("1")["response"]["text"] == f"answer {n}"
         assert copy.outcome("1")["response"]["steps"] == 1
         copy.state.close()
-        again = World(folder, FakeModel(), uuid=f"copy{n}")
+        again = World(folder, uuid=f"copy{n}")
         assert again.outcome("1")["response"]["text"] == f"answer {n}" and list(again.state.unreported()) == ["1"]
         again.state.close()
 
@@ -122,39 +121,26 @@ def test_a_copy_takes_prompts_that_have_an_id_of_the_originals(tmp_path):
 @pytest.mark.parametrize("point", range(5))
 def test_a_crash_while_a_copy_is_made_ones_own_changes_nothing(tmp_path, monkeypatch, point):
     """At no moment does it say that it is ours while something of the original's is open in it."""
-    original = World(folder_in(tmp_path), FakeModel())
+    original = World(folder_in(tmp_path))
     original.prompt("m1", "one")
     original.prompt("m2", "two")
     original.state.next_turn()
     folder = copy_of(tmp_path / "app")
-    left = [point]
-
-    def breaking(real):
-        def call(*args):
-            if not left[0]:
-                raise OSError(5, "made up")
-            left[0] -= 1
-            return real(*args)
-
-        return call
-
-    monkeypatch.setattr(state_module, "write_document", breaking(state_module.write_document))
-    monkeypatch.setattr(Journal, "clear", breaking(Journal.clear))
+    break_after(monkeypatch, point, OSError(5, "made up"), (state_module, "write_document"), (Journal, "clear"))
     state = State(folder / ".session", "u2")
     if point < 3:
         with pytest.raises(OSError, match="made up"):
             state.open(lambda: None)
         assert not state.loaded
     monkeypatch.undo()
-    copy = World(folder, FakeModel(), uuid="u2")
+    copy = World(folder, uuid="u2")
     copy.run()
     assert copy.model.asked == [] and copy.contents() == ["one", ""] and copy.state.unreported() == {}
 
 
 def test_opening_again_after_a_failure_reads_nothing_twice(tmp_path, monkeypatch):
-    world = World(tmp_path, FakeModel())
-    world.prompt("m1", "one")
-    world.run()
+    world = World(tmp_path)
+    world.run("m1")
     world.prompt("m2", "two")
     world.state.close()
     state = State(tmp_path / ".session", "u1")
@@ -167,26 +153,26 @@ def test_opening_again_after_a_failure_reads_nothing_twice(tmp_path, monkeypatch
     assert state.history()[1] == 2 and state.waiting() == 1
     state.accept("m3", "three", limit=10)
     state.close()
-    assert World(tmp_path, FakeModel()).state.waiting() == 2
+    assert opened(tmp_path).waiting() == 2
 
 
 def test_a_journal_without_its_history_is_nobodys(tmp_path):
     """It would be read as a part of what the manager has kept, or of nothing."""
-    world = World(tmp_path, FakeModel())
-    world.prompt("m1", "one")
-    world.state.close()
+    state = opened(tmp_path)
+    state.accept("m1", "one", limit=10)
+    state.close()
     (tmp_path / ".session" / "history.json").unlink()
-    assert World(tmp_path, FakeModel(), uuid="u2").state.waiting() == 0
+    assert opened(tmp_path, "u2").waiting() == 0
 
 
 def test_a_conversation_that_names_no_session_is_nobodys(tmp_path):
     """Its metadata are lost: it may be a copy. What was said is kept, and what was to be done comes again, if at
     all."""
-    world = World(tmp_path, FakeModel())
+    state = opened(tmp_path)
     for id_ in ("m1", "m2"):
-        world.prompt(id_, id_)
-    world.state.next_turn()
-    world.state.close()
+        state.accept(id_, id_, limit=10)
+    state.next_turn()
+    state.close()
     (tmp_path / ".session" / "metadata.json").unlink()
     for _ in range(2):
         state = opened(tmp_path)
@@ -212,7 +198,7 @@ def rolled_back(tmp_path):
 def test_what_has_ended_since_the_copy_was_made_does_not_run_again(tmp_path):
     """The turn is ended, the prompt is forgotten, neither is reported: that was done when they ended."""
     folder = rolled_back(tmp_path)
-    world = World(folder, FakeModel())
+    world = World(folder)
     assert list(world.state.unconfirmed()) == ["m1", "m2", "m3"]
     world.state.confirm(PromptStatus(frozenset({"m3"})))
     for again in (False, True):
@@ -221,18 +207,15 @@ def test_what_has_ended_since_the_copy_was_made_does_not_run_again(tmp_path):
         assert world.state.unreported() == {} and not world.state.knows("m2")
         if not again:
             world.state.close()
-            world = World(folder, FakeModel())
+            world = World(folder)
     world.run()
-    assert [message["content"] for message in world.state.history()[0] if message["role"] == "user"] == [
-        "prompt 1",
-        "prompt 3",
-    ]
+    assert world.prompts() == ["prompt 1", "prompt 3"]
     assert world.outcome("m3")["status"] == "processed"
 
 
 def test_what_the_manager_may_have_forgotten_goes_on(tmp_path):
     """Its Redis lost its data, and the agent started anew: what was accepted is not lost."""
-    world = World(rolled_back(tmp_path), FakeModel())
+    world = World(rolled_back(tmp_path))
     world.state.confirm(PromptStatus(frozenset({"m3"}), frozenset({"m1"})))
     world.run()
     assert world.outcome("m1")["status"] == world.outcome("m3")["status"] == "processed"
@@ -241,7 +224,7 @@ def test_what_the_manager_may_have_forgotten_goes_on(tmp_path):
 
 def test_in_a_copy_the_manager_kept_what_may_have_ended_does_not_run(tmp_path):
     """It is certain that this is a copy; also after a crash before the manager could be asked."""
-    kept = json.loads(json.dumps(vars(World(rolled_back(tmp_path), FakeModel()).state.documents())))
+    kept = json.loads(json.dumps(vars(opened(rolled_back(tmp_path)).documents())))
     folder = folder_in(tmp_path, "fresh")
     opened(folder, fetch=lambda: documents_from(kept)).close()
     state = opened(folder, fetch=lambda: pytest.fail("fetched twice"))
@@ -252,10 +235,10 @@ def test_in_a_copy_the_manager_kept_what_may_have_ended_does_not_run(tmp_path):
 
 def test_a_prompt_the_manager_brings_again_is_not_doubtful(tmp_path):
     """It was asked about before, and came in between."""
-    world = World(rolled_back(tmp_path), FakeModel())
-    assert world.state.accept("m2", "prompt 2", limit=10) is False
-    world.state.confirm(all_ended({}))
-    assert [prompt["id"] for prompt in world.state.documents().metadata["queue"]] == ["m2"]
+    state = opened(rolled_back(tmp_path))
+    assert state.accept("m2", "prompt 2", limit=10) is False
+    state.confirm(PromptStatus(frozenset()))
+    assert [prompt["id"] for prompt in state.documents().metadata["queue"]] == ["m2"]
 
 
 # With a process
@@ -270,16 +253,13 @@ def test_a_copy_in_another_session_leaves_the_original_its_turn(agent, model, ga
     model.wait_for_requests(1)
     other = folder_in(tmp_path, "other")
     shutil.copytree(agent.folder.parent / ".session", other / ".session")
-    copy = AgentProcess(gateway, other, WORKSPACE_UUID="zzzz9999")
-    try:
+    with closing(AgentProcess(gateway, other, WORKSPACE_UUID="zzzz9999")) as copy:
         copy.start()
         assert copy.chat("m2", "remember 2")[1]["response"]["text"] == "2 noted"
         assert [message["id"] for message in copy.history()] == ["m1", "m1", "m2", "m2"]
         assert copy.history()[1]["outcome"]["reason"] == RESTORED
         copy.terminate()
-    finally:
-        held.set()
-        copy.close()
+    held.set()
     assert gateway.outcome("m1")["data"]["response"]["text"] == "one two"
     assert len(gateway.terminal("m1")) == 1
     assert len(model.requests) == 2
@@ -367,23 +347,19 @@ def test_an_older_volume_takes_the_prompts_it_lacks_and_no_other(agent, model, g
     agent.start()
     agent.chat("m2", "remember 2")
     agent.kill()
-    older = AgentProcess(gateway, other)
-    try:
+    with closing(AgentProcess(gateway, other)) as older:
         older.start()
         assert older.prompt("m1", "remember 1")[1]["response"]["text"] == "1 noted"
         assert older.chat("m2", "remember 2")[1]["response"]["text"] == "2 noted"
         assert older.terminate() == 0
-    finally:
-        older.close()
     assert [message["id"] for message in gateway.checkpoint["history"]] == ["m1", "m1", "m2", "m2"]
 
 
 @pytest.mark.slow
 def test_a_folder_in_the_workspace_is_no_conversation(agent, tmp_path):
     """Whatever is in it, and though no other is there yet: a repository can bring one that names this session."""
-    theirs = World(folder_in(tmp_path, "theirs"), FakeModel(), uuid=agent.environment["WORKSPACE_UUID"])
-    theirs.prompt("m1", "one")
-    theirs.run()
+    theirs = World(folder_in(tmp_path, "theirs"), uuid=agent.environment["WORKSPACE_UUID"])
+    theirs.run("m1")
     theirs.state.fold()
     shutil.copytree(tmp_path / "theirs" / ".session", agent.folder / ".session")
     agent.start()
@@ -397,33 +373,31 @@ def test_a_folder_in_the_workspace_is_no_conversation(agent, tmp_path):
 def test_a_conversation_ends_with_the_files_that_were_restored(tmp_path):
     """What was said while the point was made is in the journal. Its prompts are forgotten, and none is open."""
     folder = at_times(tmp_path, LONG_AGO_AT, LONG_AGO_AT + 10)
-    state = State(folder / ".session", "u1")
-    state.open(lambda: None)
+    state = opened(folder)
     assert state.accept("m3", "waits", limit=9)
     state.close()
     end(folder, LONG_AGO_AT + 5)
     for _ in range(2):
-        world = World(folder, FakeModel())
+        world = World(folder)
         assert world.contents() == ["text 1", "done"] and list(world.state.unreported()) == ["m1"]
         assert [world.state.knows(each) for each in ("m1", "m2", "m3")] == [True, False, False]
         assert world.state.waiting() == 0 and world.state.open_turn() is None
         assert not list((folder / ".session").glob("until-*"))
         world.state.close()
     world = World(folder, FakeModel(says("again")))
-    world.prompt("m4", "go on")
-    world.run()
+    world.run("m4", text="go on")
     world.state.close()
-    assert World(folder, FakeModel()).contents() == ["text 1", "done", "go on", "again"]
+    assert World(folder).contents() == ["text 1", "done", "go on", "again"]
 
 
 def test_a_turn_that_ran_at_that_moment_is_open_again(tmp_path):
     """Its manager says whether it goes on."""
     folder = at_times(tmp_path, LONG_AGO_AT, LONG_AGO_AT + 10)
     end(folder, LONG_AGO_AT + 10.5)
-    state = opened(folder)
-    assert (state.open_turn(), list(state.unconfirmed())) == ("m2", ["m2"])
-    state.confirm(PromptStatus(frozenset()))
-    assert state.outcome("m2")["code"] == "rolled_back" and list(state.unreported()) == ["m1"]
+    world = World(folder)
+    assert (world.state.open_turn(), list(world.state.unconfirmed())) == ("m2", ["m2"])
+    world.state.confirm(PromptStatus(frozenset()))
+    assert world.outcome("m2")["code"] == "rolled_back" and list(world.state.unreported()) == ["m1"]
 
 
 def test_the_conversation_of_a_fork_ends_there_too(tmp_path):
@@ -431,7 +405,7 @@ def test_the_conversation_of_a_fork_ends_there_too(tmp_path):
     folder = copy_of(at_times(folder_in(tmp_path), LONG_AGO_AT, LONG_AGO_AT + 10))
     end(folder, LONG_AGO_AT + 5)
     for _ in range(2):
-        copy = World(folder, FakeModel(), uuid="u2")
+        copy = World(folder, uuid="u2")
         assert copy.contents() == ["text 1", "done"]
         assert copy.state.unreported() == {} and not copy.state.knows("m1")
         copy.state.close()
@@ -456,19 +430,8 @@ def test_what_names_no_time_ends_nothing(tmp_path, name):
 def test_a_crash_while_it_is_ended_loses_nothing_that_is_said_later(tmp_path, monkeypatch, point):
     folder = at_times(tmp_path, LONG_AGO_AT, LONG_AGO_AT + 10)
     end(folder, LONG_AGO_AT + 5)
-    left = [point]
-
-    def breaking(real):
-        def call(*args, **more):
-            if not left[0]:
-                raise OSError(5, "made up")
-            left[0] -= 1
-            return real(*args, **more)
-
-        return call
-
-    for place, name in ((Journal, "add"), (Path, "unlink"), (state_module, "sync_folder")):
-        monkeypatch.setattr(place, name, breaking(getattr(place, name)))
+    functions = (Journal, "add"), (Path, "unlink"), (state_module, "sync_folder")
+    break_after(monkeypatch, point, OSError(5, "made up"), *functions)
     state = State(folder / ".session", "u1")
     with pytest.raises(OSError, match="made up"):
         state.open(lambda: None)
@@ -477,7 +440,6 @@ def test_a_crash_while_it_is_ended_loses_nothing_that_is_said_later(tmp_path, mo
     monkeypatch.undo()
     world = World(folder, FakeModel(says("again")))
     assert world.contents() == ["text 1", "done"]
-    world.prompt("m3", "go on")
-    world.run()
+    world.run("m3", text="go on")
     world.state.close()
-    assert World(folder, FakeModel()).contents() == ["text 1", "done", "go on", "again"]
+    assert World(folder).contents() == ["text 1", "done", "go on", "again"]

@@ -23,11 +23,11 @@ from app.agent.program_answer import NO_RESULT
 from app.agent.program_worker import ProgramWorker, conversation, mark_of, program_environment, program_of
 from app.agent.protocol import Event
 from app.agent.settings import AgentSettings
-from app.agent.state import State
 from app.agent.steps import Steps
 from app.agent.tools.orphans import marked_processes
 from app.agent.turn import Stopping
 from app.agent.turns import RESUMES, Turns
+from tests.unit.agent.fakes import opened
 from tests.unit.agent.process import UUID
 from tests.unit.landlock import hides
 from tests.waiting import wait_for
@@ -59,8 +59,7 @@ class World:
     ) -> None:
         self.folder = folder
         self.events: list[Event] = []
-        self.state = State(folder / ".session", UUID)
-        self.state.open(lambda: None)
+        self.state = opened(folder, UUID)
         token = folder / "token"
         token.write_text("the-token\nthe-secret\n")
         (folder / "program.py").write_text(HEAD + script)
@@ -93,15 +92,18 @@ class World:
     def told(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.folder / "told").read_text().splitlines()]
 
-    def roles(self) -> list[str]:
-        return [message["role"] for message in self.state.history()[0]]
+    def results(self) -> list[tuple[bool, str]]:
+        return [(each["ok"], each["content"]) for each in self.state.history()[0] if each["role"] == "tool"]
 
 
 NOTE = "open(sys.argv[1] + '/told', 'a').write(json.dumps(prompt) + '\\n')\n    "
 
 
+Worlds = Callable[..., World]
+
+
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[Callable[..., World]]:
+def world(tmp_path: Path) -> Iterator[Worlds]:
     made: list[World] = []
 
     def make(script: str = "", **more: Any) -> World:
@@ -117,7 +119,7 @@ def world(tmp_path: Path) -> Iterator[Callable[..., World]]:
 # What it is told
 
 
-def test_it_is_told_the_prompt_and_the_conversation_as_a_model_takes_it(world: Callable[..., World]) -> None:
+def test_it_is_told_the_prompt_and_the_conversation_as_a_model_takes_it(world: Worlds) -> None:
     made = world(LOOP + NOTE + "tell('processed', response={'text': 'fine'})")
     made.run("m1", "m2")
     first, second = made.told()
@@ -126,7 +128,7 @@ def test_it_is_told_the_prompt_and_the_conversation_as_a_model_takes_it(world: C
     assert second["messages"] == [asked, {"role": "assistant", "content": "fine"}, asked]
 
 
-def test_a_long_conversation_is_shortened_for_it(world: Callable[..., World]) -> None:
+def test_a_long_conversation_is_shortened_for_it(world: Worlds) -> None:
     made = world(LOOP + NOTE + "tell('processed', response={'text': 'x' * 4_000})", tokens=3_000)
     made.run(*(f"m{number}" for number in range(12)), text="y" * 400)
     messages = made.told()[-1]["messages"]
@@ -136,25 +138,19 @@ def test_a_long_conversation_is_shortened_for_it(world: Callable[..., World]) ->
     assert len(made.state.history()[0]) == 24, "the history has all of it"
 
 
-def test_its_environment_has_no_secret_and_no_home_of_the_users(world: Callable[..., World]) -> None:
+def test_its_environment_has_no_secret_and_no_home_of_the_users(world: Worlds) -> None:
     """What is in the user's home would tell libraries what to do, in the process that reads the token."""
-    environment = {
-        "PATH": "/bin",
-        "HOME": "/workspace/home",
-        "GATEWAY_URL": "http://g",
-        "GOFLAGS": "-x",
-        "X": "the-token",
-    }
-    assert program_environment(world().settings, environment) == {
-        "PATH": "/bin",
-        "GOFLAGS": "-x",
+    kept = {"PATH": "/bin", "GOFLAGS": "-x"}
+    hidden = {"HOME": "/workspace/home", "GATEWAY_URL": "http://g", "X": "the-token"}
+    told = world().settings
+    assert program_environment(told, kept | hidden) == kept | {
         "HOME": "/nonexistent",
         "WORKSPACE_UUID": UUID,
-        "WORKSPACE_DIR": str(world().settings.folder),
-        "WORKSPACE_HOME": str(world().settings.home),
+        "WORKSPACE_DIR": str(told.folder),
+        "WORKSPACE_HOME": str(told.home),
         "LLM_BASE_URL": "http://127.0.0.1:9/llm/v1",
         "LLM_MODEL": "default",
-        "AGENT_TOKEN_FILE": str(world().settings.token_file),
+        "AGENT_TOKEN_FILE": str(told.token_file),
         "AGENT_RUN": run.command_line(),
         "AGENT_COMMAND_TIMEOUT": "120",
         "AGENT_TURN_TIMEOUT": "900",
@@ -164,7 +160,7 @@ def test_its_environment_has_no_secret_and_no_home_of_the_users(world: Callable[
 # What it answers
 
 
-def test_its_response_is_its_own_with_what_is_known_besides(world: Callable[..., World]) -> None:
+def test_its_response_is_its_own_with_what_is_known_besides(world: Worlds) -> None:
     """The text is what was told since the last call, unless it says otherwise; usage is counted if it makes sense."""
     made = world(
         LOOP + "tell('token', text='first'); call('c', name='look', arguments={'at': 'a'}); "
@@ -187,7 +183,7 @@ def test_its_response_is_its_own_with_what_is_known_besides(world: Callable[...,
     ]
 
 
-def test_what_is_no_event_is_ignored(world: Callable[..., World]) -> None:
+def test_what_is_no_event_is_ignored(world: Worlds) -> None:
     """A library's greeting, an event of a later version, a late word about the prompt before."""
     made = world(
         LOOP
@@ -214,9 +210,7 @@ def test_what_is_no_event_is_ignored(world: Callable[..., World]) -> None:
         ({"type": "token", "id": "m1", "text": "x" * (LINE_BYTES + 1)}, "bytes"),
     ],
 )
-def test_a_broken_contract_fails_the_prompt_and_says_how(
-    world: Callable[..., World], event: dict[str, Any], lacks: str
-) -> None:
+def test_a_broken_contract_fails_the_prompt_and_says_how(world: Worlds, event: dict[str, Any], lacks: str) -> None:
     """The next prompt gets a new program."""
     broken = f"print({json.dumps(event)!r}, flush=True); time.sleep(1000)"
     made = world(LOOP + f"if prompt['id'] == 'm2': tell('processed', response={{}})\n    else: {broken}")
@@ -226,27 +220,23 @@ def test_a_broken_contract_fails_the_prompt_and_says_how(
     assert after["status"] == "processed"
 
 
-def test_a_call_without_a_result_gets_one(world: Callable[..., World]) -> None:
+def test_a_call_without_a_result_gets_one(world: Worlds) -> None:
     """A model refuses a conversation in which one is missing."""
     made = world(
         LOOP + "call('c1', name='a'); call('c2', name='b', arguments='x'); tell('processed', response={'text': 'fine'})"
     )
     made.run("m1")
-    assert made.roles() == ["user", "assistant", "tool", "assistant", "tool", "assistant"]
-    results = [message for message in made.state.history()[0] if message["role"] == "tool"]
-    assert [(each["call_id"], each["ok"], each["content"]) for each in results] == [
-        ("c1", False, NO_RESULT),
-        ("c2", False, NO_RESULT),
-    ]
+    told = [(each["role"], each.get("call_id", "")) for each in made.state.history()[0]]
+    assert told == [("user", ""), *(("assistant", ""), ("tool", "c1")), *(("assistant", ""), ("tool", "c2")), told[1]]
+    assert made.results() == [(False, NO_RESULT)] * 2
 
 
-def test_a_call_is_carried_out_once_it_is_on_disk(world: Callable[..., World]) -> None:
+def test_a_call_is_carried_out_once_it_is_on_disk(world: Worlds) -> None:
     """And its prompt has an undo point: else a crash would have it done twice, and no undo would know of it."""
     seen: list[Any] = []
 
     def before(stop: Callable[[], bool]) -> None:
-        kept = State(made.folder / ".session", UUID)
-        kept.open(lambda: None)
+        kept = opened(made.folder, UUID)
         seen.append((kept.history()[0][-1]["tool_calls"][0]["call_id"], (made.folder / "done").exists()))
         kept.close()
 
@@ -261,7 +251,7 @@ def test_a_call_is_carried_out_once_it_is_on_disk(world: Callable[..., World]) -
     assert (made.folder / "done").exists()
 
 
-def test_a_failure_has_its_reason_and_its_code(world: Callable[..., World]) -> None:
+def test_a_failure_has_its_reason_and_its_code(world: Worlds) -> None:
     made = world(LOOP + "tell('token', text='x'); tell('failed', reason='no more', code=prompt['message'])")
     [known] = made.run("m1", text="budget_exceeded")
     [unknown] = made.run("m2", text="made_up")
@@ -277,9 +267,7 @@ def test_a_failure_has_its_reason_and_its_code(world: Callable[..., World]) -> N
         ("'much'", (0, 0)),
     ],
 )
-def test_a_failure_has_what_was_told_and_spent_by_then(
-    world: Callable[..., World], told: str, counted: tuple[int, int]
-) -> None:
+def test_a_failure_has_what_was_told_and_spent_by_then(world: Worlds, told: str, counted: tuple[int, int]) -> None:
     made = world(
         LOOP + f"tell('token', text='I '); tell('token', text='try'); tell('failed', reason='no', usage={told})"
     )
@@ -294,7 +282,7 @@ SHOW = "echo $HOME; env | grep -E 'AGENT_|LLM_|PYTHON|WORKSPACE_HOME'; pwd; cat 
 
 
 @hides
-def test_what_it_runs_for_the_model_is_kept_from_the_token(world: Callable[..., World]) -> None:
+def test_what_it_runs_for_the_model_is_kept_from_the_token(world: Worlds) -> None:
     """And runs as a command of the service's own agent does: in the project, at home with the user, in the end told."""
     made = world(LOOP + f"done = {RUN}; tell('processed', response={{'text': done.stdout, 'status': done.returncode}})")
     [folder, hidden] = made.settings.folder, made.folder / "hidden"
@@ -313,7 +301,7 @@ def test_the_wrong_use_of_it_is_told(arguments: list[str], says: str, capsys: py
     assert says in capsys.readouterr().err
 
 
-def test_a_cancel_ends_what_it_runs_for_the_model(world: Callable[..., World]) -> None:
+def test_a_cancel_ends_what_it_runs_for_the_model(world: Worlds) -> None:
     made = world(LOOP + f"{RUN}; time.sleep(1000)")
     made.settings.folder.mkdir()
     up = made.settings.folder / "up"
@@ -322,7 +310,7 @@ def test_a_cancel_ends_what_it_runs_for_the_model(world: Callable[..., World]) -
     wait_for(lambda: marked_processes(UUID) == [], "the command ended")
 
 
-def test_what_it_runs_for_the_model_ends_with_it_whoever_ends_it(world: Callable[..., World]) -> None:
+def test_what_it_runs_for_the_model_ends_with_it_whoever_ends_it(world: Worlds) -> None:
     """All of its group killed at once: nothing of the command is left, that nobody listens to any more."""
     made = world(
         LOOP + "open(sys.argv[1] + '/pid', 'w').write(str(os.getpid()))\n    "
@@ -341,13 +329,13 @@ def test_what_it_runs_for_the_model_ends_with_it_whoever_ends_it(world: Callable
 # What becomes of one that ends
 
 
-def test_one_that_ends_after_each_answer_is_started_for_the_next(world: Callable[..., World]) -> None:
+def test_one_that_ends_after_each_answer_is_started_for_the_next(world: Worlds) -> None:
     made = world("prompt = json.loads(input())\n" + NOTE.strip() + "\ntell('processed', response={'text': 'fine'})")
     outcomes = made.run(*(f"m{number}" for number in range(4)))
     assert [outcome["status"] for outcome in outcomes] == ["processed"] * 4
 
 
-def test_one_that_ends_in_the_midst_is_told_how_far_it_was(world: Callable[..., World]) -> None:
+def test_one_that_ends_in_the_midst_is_told_how_far_it_was(world: Worlds) -> None:
     made = world(
         LOOP + NOTE + "if prompt['again']: tell('processed', response={'text': 'fine'})\n    "
         "else: call('c', name='make'); os.kill(os.getpid(), signal.SIGKILL)"
@@ -360,21 +348,22 @@ def test_one_that_ends_in_the_midst_is_told_how_far_it_was(world: Callable[..., 
     assert second["messages"][-1]["content"] == INTERRUPTED
 
 
-def test_one_that_always_ends_fails_the_prompt(world: Callable[..., World]) -> None:
-    made = world(LOOP + NOTE + "sys.exit(3)")
+@pytest.mark.parametrize("end", ["sys.exit(3)", "os.close(1); time.sleep(1000)"])
+def test_one_that_always_ends_or_closes_its_output_fails_the_prompt(world: Worlds, end: str) -> None:
+    made = world(LOOP + NOTE + end)
     [outcome] = made.run("m1")
     assert outcome["code"] == "crashed"
     assert [each["again"] for each in made.told()] == [False] + [True] * RESUMES
 
 
-def test_one_that_ends_after_each_step_is_ended_by_the_steps(world: Callable[..., World]) -> None:
+def test_one_that_ends_after_each_step_is_ended_by_the_steps(world: Worlds) -> None:
     made = world(LOOP + "call('c', name='make'); sys.exit(3)", steps=4)
     [outcome] = made.run("m1")
     assert outcome["code"] == "step_limit"
 
 
 @pytest.mark.parametrize("command", ["/nonexistent/agent", "'", "/"])
-def test_one_that_cannot_be_started_fails_the_prompt(world: Callable[..., World], command: str) -> None:
+def test_one_that_cannot_be_started_fails_the_prompt(world: Worlds, command: str) -> None:
     made = world()
     made.settings = made.settings._replace(program=command)
     [outcome] = made.run("m1")
@@ -399,7 +388,7 @@ def cancelled(made: World, ready: Callable[[], bool], **prompt: str) -> dict[str
     return outcome
 
 
-def test_a_cancel_ends_it_with_all_that_it_started(world: Callable[..., World]) -> None:
+def test_a_cancel_ends_it_with_all_that_it_started(world: Worlds) -> None:
     """Also what ignores SIGTERM, and what has left its group."""
     made = world(
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -411,14 +400,13 @@ def test_a_cancel_ends_it_with_all_that_it_started(world: Callable[..., World]) 
     assert marked_processes(mark_of(UUID)) == []
 
 
-def test_a_call_that_a_cancel_interrupts_may_have_come_far(world: Callable[..., World]) -> None:
+def test_a_call_that_a_cancel_interrupts_may_have_come_far(world: Worlds) -> None:
     made = world(LOOP + "call('c', name='make'); tell('token', text='x'); time.sleep(1000)")
     cancelled(made, lambda: any(event.type == "token" for event in made.events))
-    [result] = [message for message in made.state.history()[0] if message["role"] == "tool"]
-    assert (result["ok"], result["content"]) == (False, INTERRUPTED)
+    assert made.results() == [(False, INTERRUPTED)]
 
 
-def test_a_call_that_a_cancel_comes_before_is_not_run(world: Callable[..., World]) -> None:
+def test_a_call_that_a_cancel_comes_before_is_not_run(world: Worlds) -> None:
     waits = threading.Event()
 
     def before(stop: Callable[[], bool]) -> None:
@@ -427,31 +415,24 @@ def test_a_call_that_a_cancel_comes_before_is_not_run(world: Callable[..., World
 
     made = world(LOOP + "call('c', name='make'); open(sys.argv[1] + '/done', 'w').close()", before_tools=before)
     cancelled(made, waits.is_set)
-    [result] = [message for message in made.state.history()[0] if message["role"] == "tool"]
-    assert result["content"] == NOT_RUN
+    assert made.results() == [(False, NOT_RUN)]
     assert not (made.folder / "done").exists()
 
 
-def test_a_cancel_lets_it_put_its_things_in_order(world: Callable[..., World]) -> None:
-    made = world(
+def test_a_cancel_lets_it_put_its_things_in_order(world: Worlds) -> None:
+    end = (
         "def end(*_):\n    open(sys.argv[1] + '/ended', 'w').close(); sys.exit()\nsignal.signal(signal.SIGTERM, end)\n"
-        + LOOP
-        + "tell('token', text='x'); time.sleep(1000)"
     )
+    made = world(end + LOOP + "tell('token', text='x'); time.sleep(1000)")
     cancelled(made, lambda: bool(made.events))
     assert (made.folder / "ended").exists()
 
 
-def test_one_that_does_not_listen_can_be_cancelled(world: Callable[..., World]) -> None:
+def test_one_that_does_not_listen_can_be_cancelled(world: Worlds) -> None:
     """Its prompt is longer than the pipe to it holds."""
     made = world("open(sys.argv[1] + '/up', 'w').close(); time.sleep(1000)")
     outcome = cancelled(made, (made.folder / "up").exists, text="y" * 100_000)
     assert outcome["code"] == "user"
-
-
-def test_one_that_closes_its_output_has_ended(world: Callable[..., World]) -> None:
-    made = world(LOOP + NOTE + "os.close(1); time.sleep(1000)")
-    assert made.run("m1")[0]["code"] == "crashed"
 
 
 def test_one_that_ended_keeps_its_number_until_it_is_ended(tmp_path: Path) -> None:
@@ -514,7 +495,7 @@ def test_whatever_it_writes_the_prompt_ends_once_and_the_conversation_is_sound(
     assert calls == results
 
 
-def test_an_agent_that_ends_lets_its_turn_rest(world: Callable[..., World]) -> None:
+def test_an_agent_that_ends_lets_its_turn_rest(world: Worlds) -> None:
     """Even while its thread waits for a line: the program is ended, and the prompt is no failure."""
     made = world(LOOP + "tell('token', text='x'); time.sleep(1000)")
     made.state.accept("m1", "do it", limit=100)
@@ -529,7 +510,7 @@ def test_an_agent_that_ends_lets_its_turn_rest(world: Callable[..., World]) -> N
     assert made.state.outcome("m1") is None and made.state.open_turn() == "m1"
 
 
-def test_it_is_not_started_once_the_agent_ends(world: Callable[..., World]) -> None:
+def test_it_is_not_started_once_the_agent_ends(world: Worlds) -> None:
     made = world()
     made.worker.close()
     with pytest.raises(Stopping):
@@ -537,7 +518,7 @@ def test_it_is_not_started_once_the_agent_ends(world: Callable[..., World]) -> N
     made.worker.warm()
 
 
-def test_warm_starts_it_before_the_first_prompt(world: Callable[..., World]) -> None:
+def test_warm_starts_it_before_the_first_prompt(world: Worlds) -> None:
     made = world(
         "open(sys.argv[1] + '/up', 'w').write(str(os.getpid()))\n" + LOOP + NOTE + "tell('processed', response={})"
     )

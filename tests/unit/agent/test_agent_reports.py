@@ -74,7 +74,6 @@ def test_hello_to_nobody_ends_with_the_process(line):
 
 
 def test_waits_grow_to_a_limit(monkeypatch):
-    """Twice as long each time, spread over the upper half."""
     monkeypatch.setattr(calls, "FIRST_WAIT", 1.0)
     monkeypatch.setattr(calls, "LONGEST_WAIT", 5.0)
     next_wait = waits(lambda: 1.0)
@@ -83,7 +82,6 @@ def test_waits_grow_to_a_limit(monkeypatch):
 
 
 def test_events_arrive_in_order_and_text_is_joined(gateway, line):
-    """Pieces of the same text become fewer events; other events stay between them."""
     events = [token("a"), token("b"), Event("tool_call", "m1", {"name": "x"}), token("c"), processed()]
     reporting = Reporting(line)
     for event in events:
@@ -107,7 +105,6 @@ def test_an_outcome_is_kept_until_the_gateway_takes_it(gateway, line, status):
 
 
 def test_an_event_the_gateway_will_never_take_is_dropped_alone(gateway, line):
-    """Those beside it arrive."""
     reporting = Reporting(line)
     for n in range(3):
         reporting.reports.add(processed(f"m{n}"))
@@ -120,7 +117,6 @@ def test_an_event_the_gateway_will_never_take_is_dropped_alone(gateway, line):
 
 
 def test_while_the_gateway_is_away_only_outcomes_are_kept(gateway, monkeypatch):
-    """The queue has a bound."""
     monkeypatch.setattr(module, "KEPT_EVENTS", 10)
     reports = Reports(Gateway("http://127.0.0.1:1", lambda: TOKEN), lambda ids: None, lambda: True)
     reports.add(processed("m0"))
@@ -146,7 +142,6 @@ def test_a_turn_without_events_is_heard_of(gateway, line, monkeypatch):
 
 
 def test_a_connection_the_gateway_closed_is_opened_again(gateway, line):
-    """A failed call closes it; the next one works."""
     assert line.call("POST", EVENTS, {"events": [], "busy": False}).ok
     line._connection.sock.close()
     with pytest.raises(GatewayDown) as raised:
@@ -181,7 +176,6 @@ def test_a_watcher_that_does_not_read_is_let_go(monkeypatch):
 
 
 def test_events_carry_the_beginning_and_the_end_of_long_values():
-    """The history has the rest."""
     cut = truncated({"path": "x", "content": "y" * 100_000, "n": 3})
     assert cut["path"] == "x" and cut["n"] == 3 and len(cut["content"]) < 2100
 

@@ -3,18 +3,15 @@
 import json
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from app.agent import state as state_module
 from app.agent.documents import Documents, Unreadable, documents_from
 from app.agent.settings import settings_from
-from app.agent.state import RESTORED, State
-from tests.unit.agent.fakes import FakeModel, World, calls, says
-
-
-def reopened(tmp_path, model=None, uuid="u1"):
-    return World(tmp_path, model or FakeModel(), uuid=uuid)
+from app.agent.state import State
+from tests.unit.agent.fakes import FakeModel, World, calls, opened, says
 
 
 def test_it_lies_beside_the_workspace_unless_the_runtime_says_where(tmp_path):
@@ -24,10 +21,8 @@ def test_it_lies_beside_the_workspace_unless_the_runtime_says_where(tmp_path):
 
 
 def test_documents_hold_all_and_the_journal_is_empty_after_a_turn(tmp_path):
-    """history.json is the whole conversation, metadata.json says what is open."""
-    world = World(tmp_path, FakeModel())
-    world.prompt("m1", "grüß dich 😀")
-    world.run()
+    world = World(tmp_path)
+    world.run("m1", text="grüß dich 😀")
     folder = tmp_path / ".session"
     assert json.loads((folder / "history.json").read_text()) == world.state.history()[0]
     metadata = json.loads((folder / "metadata.json").read_text())
@@ -38,86 +33,53 @@ def test_documents_hold_all_and_the_journal_is_empty_after_a_turn(tmp_path):
 
 def test_what_was_accepted_survives_without_any_document(tmp_path):
     """The journal alone is enough; so is reading it twice."""
-    world = World(tmp_path, FakeModel())
+    world = World(tmp_path)
     world.prompt("m1", "one")
     world.prompt("m2", "two")
     for _ in range(2):
         world.state.close()
-        world = reopened(tmp_path)
+        world = World(tmp_path)
         assert world.state.waiting() == 2
     world.run()
-    assert [m["content"] for m in world.state.history()[0] if m["role"] == "user"] == ["one", "two"]
+    assert world.prompts() == ["one", "two"]
 
 
 def test_a_torn_line_at_the_end_of_the_journal_is_cut_off(tmp_path):
-    """What came before it counts, and what comes after it is readable."""
-    world = World(tmp_path, FakeModel())
-    world.prompt("m1", "one")
-    world.state.close()
+    state = opened(tmp_path)
+    state.accept("m1", "one", limit=10)
+    state.close()
     with (tmp_path / ".session" / "journal").open("ab") as file:
         file.write(b'{"kind":"prompt","prompt":{"id":"m2"')
-    world = reopened(tmp_path)
-    world.prompt("m3", "three")
-    world.state.close()
-    assert [prompt["id"] for prompt in reopened(tmp_path).state.documents().metadata["queue"]] == ["m1", "m3"]
+    state = opened(tmp_path)
+    state.accept("m3", "three", limit=10)
+    state.close()
+    assert [prompt["id"] for prompt in opened(tmp_path).documents().metadata["queue"]] == ["m1", "m3"]
 
 
 def test_a_missing_history_is_fetched_once(tmp_path):
     """From the manager's checkpoint; prompts that waited then still do."""
-    world = World(tmp_path, FakeModel())
-    world.prompt("m1", "one")
-    world.run()
+    world = World(tmp_path)
+    world.run("m1")
     world.prompt("m2", "two")
     kept = json.loads(json.dumps(vars(world.state.documents())))
     other = tmp_path / "other"
     other.mkdir()
-    asked = []
-
-    def fetch():
-        asked.append(1)
-        return documents_from(kept)
-
+    fetch = Mock(side_effect=lambda: documents_from(kept))
     for _ in range(2):
-        state = State(other / ".session", "u1")
-        state.open(fetch)
+        state = opened(other, fetch=fetch)
         assert state.history()[1] == 2 and state.waiting() == 1 and list(state.unreported()) == ["m1"]
         state.close()
-    assert asked == [1]
+    fetch.assert_called_once()
 
 
 def test_a_fetch_that_fails_leaves_the_question_open(tmp_path):
     """Nothing is written, so the next start asks again."""
-
-    def fail():
-        raise ConnectionError
-
     state = State(tmp_path / ".session", "u1")
     with pytest.raises(ConnectionError):
-        state.open(fail)
+        state.open(Mock(side_effect=ConnectionError))
     assert not state.loaded and list((tmp_path / ".session").iterdir()) == []
     state.open(lambda: Documents([{"id": "m0", "role": "user", "content": "x", "outcome": {}}], [], {}))
     assert state.history()[1] == 1
-
-
-def test_another_sessions_conversation_is_read_but_not_continued(tmp_path):
-    """Restored from a backup: its open turn has failed, its waiting prompts are gone, nothing is reported."""
-    world = World(tmp_path, FakeModel())
-    world.prompt("m1", "one")
-    world.prompt("m2", "two")
-    world.state.next_turn()
-    world.state.fold()
-    world.state.close()
-    for _ in range(2):
-        other = reopened(tmp_path, uuid="u2")
-        assert other.contents() == ["one", ""]
-        assert other.state.history()[0][-1]["outcome"]["reason"] == RESTORED
-        assert other.state.waiting() == 0 and other.state.unreported() == {}
-        assert not other.turns.run_next()
-        other.state.close()
-    other = reopened(tmp_path, uuid="u2")
-    other.prompt("m2", "two")
-    other.run()
-    assert other.outcome("m2")["status"] == "processed"
 
 
 @pytest.mark.parametrize(
@@ -125,15 +87,12 @@ def test_another_sessions_conversation_is_read_but_not_continued(tmp_path):
 )
 def test_a_history_that_is_none_is_set_aside(tmp_path, damage):
     """The agent begins with what the manager has, and what was there is kept under another name."""
-    world = World(tmp_path, FakeModel())
-    world.prompt("m1", "one")
-    world.run()
+    world = World(tmp_path)
+    world.run("m1", text="one")
     world.state.close()
     path = tmp_path / ".session" / "history.json"
     path.write_bytes(damage)
-    state = State(path.parent, "u1")
-    state.open(lambda: None)
-    assert state.history() == ([], 0)
+    assert opened(tmp_path).history() == ([], 0)
     aside = [file for file in path.parent.iterdir() if file.name.startswith("history.json.unreadable")]
     assert len(aside) == 1 and aside[0].read_bytes() == damage
 
@@ -143,43 +102,35 @@ def test_a_history_that_is_none_is_set_aside(tmp_path, damage):
     "damage", [None, b"nonsense", b'{"kind":"message"}\n{"queue":3}\n', b'{"queue":[{"id":[]}],"unreported":7}']
 )
 def test_every_other_file_can_be_damaged_without_losing_the_history(tmp_path, name, damage):
-    """Gone, nonsense, or well-formed nonsense: the conversation is there and goes on."""
-    world = World(tmp_path, FakeModel())
-    world.prompt("m1", "one")
-    world.run()
+    world = World(tmp_path)
+    world.run("m1", text="one")
     world.state.close()
     path = tmp_path / ".session" / name
     path.unlink() if damage is None else path.write_bytes(damage)
-    again = reopened(tmp_path)
+    again = World(tmp_path)
     assert again.contents() == ["one", "done"]
-    again.prompt("m2", "two")
-    again.run()
+    again.run("m2", text="two")
     assert again.contents() == ["one", "done", "two", "done"]
     assert [message["content"] for message in again.model.asked[-1][1:]] == ["one", "done", "two"]
 
 
 def test_history_is_read_from_an_index_on(tmp_path):
-    """With the count of all."""
-    world = World(tmp_path, FakeModel())
-    for n in range(5):
-        world.prompt(f"m{n}", str(n))
-    world.run()
-    messages, total = world.state.history(after=8)
-    assert total == 10 and [message["content"] for message in messages] == ["4", "done"]
-    assert world.state.history(after=3, limit=2)[0] == world.state.history()[0][3:5]
+    world = World(tmp_path)
+    world.run(*"01234")
+    whole, total = world.state.history()
+    assert len(whole) == total == 10
+    assert world.state.history(after=8) == (whole[8:], 10)
+    assert world.state.history(after=3, limit=2)[0] == whole[3:5]
     assert world.state.history(after=99) == ([], 10)
 
 
 def test_a_reported_outcome_is_not_reported_again(tmp_path):
-    """Also after a restart; one that was not is."""
     world = World(tmp_path, FakeModel(calls("a"), says("x")))
-    world.prompt("m1")
-    world.prompt("m2")
-    world.run()
+    world.run("m1", "m2")
     assert list(world.state.unreported()) == ["m1", "m2"]
     world.state.reported(["m1", "unknown"])
     world.state.close()
-    assert list(reopened(tmp_path).state.unreported()) == ["m2"]
+    assert list(opened(tmp_path).unreported()) == ["m2"]
 
 
 def test_documents_are_checked(tmp_path):
@@ -191,9 +142,8 @@ def test_documents_are_checked(tmp_path):
 
 def test_while_documents_are_written_the_conversation_goes_on(tmp_path, monkeypatch):
     """A prompt taken meanwhile is on disk too, and nobody waits for the documents."""
-    world = World(tmp_path, FakeModel())
-    world.prompt("m1", "one")
-    world.run()
+    world = World(tmp_path)
+    world.run("m1")
     world.prompt("m3", "three")
     real = state_module.write_document
 
@@ -208,29 +158,27 @@ def test_while_documents_are_written_the_conversation_goes_on(tmp_path, monkeypa
     monkeypatch.setattr(state_module, "write_document", write)
     world.state.fold()
     world.state.close()
-    assert reopened(tmp_path).state.waiting() == 2
+    assert opened(tmp_path).waiting() == 2
 
 
 def test_what_is_there_already_is_not_written_again(tmp_path):
     """An unchanged volume needs no new restore point, also after a restart."""
-    world = World(tmp_path, FakeModel(says("x")))
-    world.prompt("m1", "one")
-    world.run()
+    world = World(tmp_path)
+    world.run("m1")
     world.state.fold()
     files = [tmp_path.joinpath(*each.parts) for each in tmp_path.rglob("*.json")]
     before = {each: each.stat().st_ctime_ns for each in files}
     assert before
     world.state.fold()
     world.state.close()
-    again = reopened(tmp_path)
-    again.state.fold()
+    opened(tmp_path).fold()
     assert {each: each.stat().st_ctime_ns for each in files} == before
 
 
 def test_a_long_journal_is_folded_even_so(tmp_path, monkeypatch):
     """It doesn't grow with the conversation when something always happens meanwhile."""
     monkeypatch.setattr(state_module, "JOURNAL_BYTES", 1)
-    world = World(tmp_path, FakeModel())
+    world = World(tmp_path)
     real, count = state_module.write_document, iter(range(1000))
 
     def write(path, document):
@@ -244,4 +192,4 @@ def test_a_long_journal_is_folded_even_so(tmp_path, monkeypatch):
         world.state.fold()
         assert (tmp_path / ".session" / "journal").stat().st_size == 0
     world.state.close()
-    assert reopened(tmp_path).state.waiting() == 6
+    assert opened(tmp_path).waiting() == 6

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,13 +16,8 @@ from app.agent.tools.orphans import MARK, marked_processes
 from app.agent.unsaved_work import find_unsaved_work
 from tests.unit.agent.process import AgentProcess
 
-ENVIRONMENT = {
-    "PATH": os.environ["PATH"],
-    "GIT_AUTHOR_NAME": "Ada",
-    "GIT_AUTHOR_EMAIL": "ada@example.com",
-    "GIT_COMMITTER_NAME": "Ada",
-    "GIT_COMMITTER_EMAIL": "ada@example.com",
-}
+ADA = {f"GIT_{role}_{what}": "ada@x" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+ENVIRONMENT = {"PATH": os.environ["PATH"], **ADA}
 
 
 @pytest.fixture
@@ -49,7 +45,7 @@ def repository(folder: Path) -> Path:
     return folder
 
 
-def asked(folder: Path) -> dict[str, object]:
+def asked(folder: Path) -> dict[str, Any]:
     return find_unsaved_work(folder, folder.parent, ENVIRONMENT)
 
 
@@ -80,12 +76,9 @@ def test_changes_commits_and_stashes_that_no_remote_has_are_told(folder: Path) -
     git(inner, "commit", "-qm", "second")
     told = asked(folder)
     assert told["uncommitted"] == {"count": 2, "names": [".gitignore", "new file"]}
-    unpushed = told["unpushed"]
-    assert isinstance(unpushed, dict)
-    assert unpushed["count"] == 2
-    assert unpushed["names"][0].startswith("WIP on main")
-    assert unpushed["names"][1].startswith("inner/")
-    assert unpushed["names"][1].endswith(" second")
+    assert told["unpushed"]["count"] == 2
+    stash, commit = told["unpushed"]["names"]
+    assert stash.startswith("WIP on main") and commit.startswith("inner/") and commit.endswith(" second")
 
 
 def test_unsaved_files_and_running_jobs_come_from_beside_the_editor(folder: Path) -> None:
@@ -103,7 +96,6 @@ def test_only_the_first_names_of_many_are_told_and_all_are_counted(folder: Path)
     for number in range(500):
         (folder / f"{'n' * 180}{number:03}").touch()
     told = asked(folder)["uncommitted"]
-    assert isinstance(told, dict)
     assert (told["count"], len(told["names"])) == (500, unsaved_work.NAMES)
 
 

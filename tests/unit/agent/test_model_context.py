@@ -1,6 +1,7 @@
 """The model gets a conversation it can take, however long the history is."""
 
 import json
+from unittest.mock import Mock
 
 import pytest
 
@@ -38,6 +39,12 @@ def no_summary(text):
     raise AssertionError("no summary was needed")
 
 
+def long_history(prompt):
+    return [
+        message for n in range(40) for message in turn(f"{prompt}{n}", f"{prompt} {n} " + "w " * 100, "noted " * 50)
+    ]
+
+
 def test_a_context_is_brought_up_to_date_from_the_history():
     """Whatever it covers; one that covers more than there is, is made anew."""
     history = turn("m1", "hi", "hello", "output") + turn("m2", "and", "so")
@@ -50,7 +57,6 @@ def test_a_context_is_brought_up_to_date_from_the_history():
 
 
 def test_a_failed_turn_is_told_to_the_model():
-    """So that it knows why its answer is missing."""
     failed = {"id": "m1", "role": "assistant", "content": "", "outcome": {"status": "failed", "reason": "it slept"}}
     context = caught_up([], [{"id": "m1", "role": "user", "content": "x"}, failed])
     assert "it slept" in context[1]["content"]
@@ -77,7 +83,6 @@ def test_open_calls_are_those_without_a_result():
 
 
 def test_a_short_conversation_is_left_alone():
-    """Not one message is touched."""
     context = caught_up([], turn("m1", "hi", "hello", "output"))
     assert compacted(context, 1000, no_summary) == context
 
@@ -97,16 +102,12 @@ def test_old_outputs_and_arguments_go_first():
 
 def test_what_is_left_becomes_a_summary():
     """The model writes it from all but the last steps; the tail begins with a prompt; later messages are added."""
-    history = [message for n in range(40) for message in turn(f"m{n}", f"remember {n} " + "w " * 100, "noted " * 50)]
+    history = long_history("remember")
     context = caught_up([], history)
-    asked = []
-
-    def summarise(text):
-        asked.append(text)
-        return "the numbers 0 to 30"
-
+    summarise = Mock(return_value="the numbers 0 to 30")
     short = compacted(context, 3000, summarise)
-    assert len(asked) == 1 and "remember 0 " in asked[0]
+    summarise.assert_called_once()
+    assert "remember 0 " in summarise.call_args.args[0]
     assert estimate(short) <= 3000 and short[0]["role"] == "summary" and short[1]["role"] == "user"
     assert short[-1] == context[-1]
     sent = for_model("system", caught_up(short, history + turn("m99", "next", "fine")))
@@ -115,10 +116,9 @@ def test_what_is_left_becomes_a_summary():
 
 def test_without_a_summary_the_prompts_stand_for_it():
     """The model can't be had: nothing fails, and an earlier summary isn't lost."""
-    history = [message for n in range(40) for message in turn(f"m{n}", f"remember {n} " + "w " * 100, "noted " * 50)]
+    history = long_history("remember")
     first = compacted(caught_up([], history), 3000, lambda text: "FIRST")
-    more = [message for n in range(40) for message in turn(f"n{n}", f"also {n} " + "w " * 100, "noted " * 50)]
-    short = compacted(caught_up(first, history + more), 3000, lambda text: "")
+    short = compacted(caught_up(first, history + long_history("also")), 3000, lambda text: "")
     assert short[0]["role"] == "summary" and short[0]["content"].startswith("FIRST")
     assert "- also" in short[0]["content"]
     assert estimate(short) <= 3000
@@ -149,16 +149,14 @@ def test_a_compacted_conversation_goes_on_and_its_history_is_whole(tmp_path):
         rule=lambda messages: says("a summary" if "replaced by your summary" in str(messages[0]) else "noted")
     )
     world = World(tmp_path, model, context_tokens=2000)
-    for n in range(50):
-        world.prompt(f"m{n}", f"remember {n} " + "w " * 100)
-        world.run()
+    prompts = [f"remember {n} " + "w " * 100 for n in range(50)]
+    for n, prompt in enumerate(prompts):
+        world.run(f"m{n}", text=prompt)
         if n % 10 == 9:
             world.state.close()
             world = World(tmp_path, model, context_tokens=2000)
     kept = json.loads((tmp_path / ".session" / "history.json").read_text())
-    assert [message["content"][:12].strip() for message in kept[::2]] == [
-        f"remember {n} w"[:12].strip() for n in range(50)
-    ]
+    assert [message["content"] for message in kept[::2]] == prompts
     assert all(estimate(asked) < 2500 for asked in model.asked)
     assert any("a summary" in asked[0]["content"] for asked in model.asked)
     summaries = sum("replaced by your summary" in asked[0]["content"] for asked in model.asked)
@@ -166,23 +164,16 @@ def test_a_compacted_conversation_goes_on_and_its_history_is_whole(tmp_path):
 
 
 def test_usage_of_a_summary_counts_to_the_turn(tmp_path):
-    """Tokens are tokens."""
     model = FakeModel(rule=lambda messages: says("x " * 400))
     world = World(tmp_path, model, context_tokens=1000)
-    for n in range(8):
-        world.prompt(f"m{n}", "w " * 400)
-    world.run()
+    world.run(*(f"m{n}" for n in range(8)), text="w " * 400)
     spent = [world.outcome(f"m{n}")["response"]["usage"]["total_tokens"] for n in range(8)]
     assert sum(spent) == 15 * len(model.asked) and max(spent) > 15
 
 
 def test_calls_after_a_compaction_keep_their_results(tmp_path):
-    """In the middle of a long turn too."""
-    script = [calls("a") for _ in range(30)]
-    world = World(tmp_path, FakeModel(*script, says("done")), context_tokens=200)
-    world.model.rule = None
-    world.prompt("m1")
-    world.run()
+    world = World(tmp_path, FakeModel(*[calls("a")] * 30, says("done")), context_tokens=200)
+    world.run("m1")
     assert world.state.outcome("m1") is not None
     for asked in world.model.asked:
         assert "replaced by your summary" in str(asked[0]) or well_formed(asked)
